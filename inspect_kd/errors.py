@@ -1,0 +1,31 @@
+"""What can go wrong in a user's hands. Each class is one exit code; each message says what, where and what to do."""
+
+
+class InspectKDError(Exception):
+    """Base of everything that the command line turns into one clear line instead of a traceback."""
+
+    exit_code = 1
+
+
+class GateFailed(InspectKDError):
+    """The program ran, and what it measured is below the asked-for limit."""
+
+    exit_code = 1
+
+
+class UsageError(InspectKDError):
+    """The call or the recipe is wrong."""
+
+    exit_code = 2
+
+
+class BadInput(InspectKDError):
+    """A file or a data set is broken, empty, hostile or not what it was said to be."""
+
+    exit_code = 3
+
+
+class EnvironmentFault(InspectKDError):
+    """Something is missing on this machine: a package, weights, a provider, disk."""
+
+    exit_code = 4
