@@ -1,0 +1,168 @@
+"""Strict recipe models: an unknown key is an error that names its neighbours; what ran is dumped in full with the run.
+
+Builders turn these into plain arguments; no module of the model ever sees a recipe.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from inspect_kd import zoo
+from inspect_kd.errors import UsageError
+
+T = TypeVar("T")
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Data(Strict):
+    """What the student sees."""
+
+    size: int = Field(256, ge=64, le=1024, multiple_of=32)
+    """Side of the square that every image is resized to."""
+    calibration: float = Field(0.2, gt=0, lt=0.6)
+    """Share of the sound training parts that is held out for the thresholds."""
+    validation: float = Field(0.1, gt=0, lt=0.4)
+    """Share held out for the early stop."""
+    test: float = Field(0.2, ge=0, lt=0.6)
+    """Share of sound parts held out as a test, where the data set brings no test split."""
+    group: str | None = None
+    """Regular expression over file names; what its first group captures never straddles two splits."""
+    categories: tuple[str, ...] = ()
+    """Only these; empty means all."""
+    bits: int | None = Field(None, ge=1, le=16)
+    """Significant bits of images stored with 16; None means all of them."""
+    flip: Literal["none", "horizontal", "both"] = "horizontal"
+    """Random mirroring at training. None where a mirrored part is a defective part."""
+    cache_mb: int = Field(1024, ge=0)
+    """Memory for images already resized."""
+
+
+class Fit(Strict):
+    """How long and how fast."""
+
+    steps: int = Field(400, ge=1)
+    batch: int = Field(8, ge=1)
+    """Images a step, over all devices."""
+    learning_rate: float = Field(2e-3, gt=0)
+    weight_decay: float = Field(1e-4, ge=0)
+    clip: float = Field(1.0, gt=0)
+    """Largest norm of the gradient."""
+    warm_up: Share = 0.1
+    """Share of the steps in which the learning rate rises; it falls along a cosine afterwards."""
+    denoise: Share = 0.0
+    """Share of a batch that carries a synthetic defect which the student must rebuild without."""
+    evaluate_every: int = Field(50, ge=1)
+    patience: int = Field(4, ge=1)
+    """Evaluations without a wider synthetic gap after which training stops."""
+    checkpoint_every: int = Field(50, ge=1)
+    seed: int = Field(0, ge=0)
+
+
+class Calibration(Strict):
+    """How many sound parts may be stopped."""
+
+    reject_rate: float = Field(0.01, gt=0, lt=1)
+    """At most this share of sound parts is NG."""
+    reinspect_rate: float = Field(0.05, gt=0, lt=1)
+    """At most this share of sound parts is RE-INSPECT or NG."""
+
+
+class Recipe(Strict):
+    """What to train."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
+    about: str = ""
+    student: dict[str, Any]
+    """`build:` names the file in `inspect_kd/models/students/`; the rest is that file's `Config`."""
+    data: Data = Data()
+    fit: Fit = Fit()
+    calibration: Calibration = Calibration()
+    export: tuple[str, ...] = ("onnx",)
+    """Deployments made at the end of the training."""
+
+    def digest(self) -> str:
+        """Identity of the resolved recipe."""
+        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file that must hold a mapping."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"{path}: expected `key: value` lines, found {type(content).__name__}")
+    return content
+
+
+def load_recipe(model: str, overrides: list[str] | None = None) -> Recipe:
+    """The recipe for a name or a path, with `section.key=value` overrides applied."""
+    path = zoo.find("models", model)
+    content = read_yaml(path)
+    for override in overrides or []:
+        _apply(content, override)
+    return fill(Recipe, content, where=str(path))
+
+
+def _apply(content: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise UsageError(f"--set {override}: write it as section.key=value, for example fit.steps=200")
+    *sections, last = key.split(".")
+    for section in sections:
+        content = content.setdefault(section, {})
+        if not isinstance(content, dict):
+            raise UsageError(f"--set {override}: '{section}' is not a section")
+    try:
+        content[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise UsageError(f"--set {override}: the value is not YAML") from error
+
+
+def fill(model: type[T], content: dict[str, Any], *, where: str) -> T:
+    """Build a pydantic model or a dataclass from a mapping; errors name the key, the reason and the nearest known key."""
+    if not (isinstance(model, type) and issubclass(model, BaseModel)):
+        known = set(getattr(model, "__dataclass_fields__", {}))
+        for key in content:
+            if key not in known:
+                raise UsageError(f"{where}: unknown key '{key}'{_nearest(key, known)}")
+    try:
+        return TypeAdapter(model).validate_python(content)
+    except ValidationError as error:
+        raise UsageError("\n".join(_explain(where, model, problem) for problem in error.errors())) from None
+
+
+def _explain(where: str, model: type[Any], problem: Any) -> str:
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"{where}: unknown key '{key}'{_nearest(key, _keys(model))}"
+    return f"{where}: {key}: {problem['msg'][0].lower()}{problem['msg'][1:]} (found {problem['input']!r})"
+
+
+def _keys(model: type[Any], prefix: str = "") -> set[str]:
+    keys: set[str] = set()
+    for name, field in getattr(model, "model_fields", {}).items():
+        keys.add(prefix + name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            keys |= _keys(field.annotation, f"{prefix}{name}.")
+    return keys
+
+
+def _nearest(key: str, known: set[str]) -> str:
+    near = difflib.get_close_matches(key, known, n=1)
+    return f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(sorted(known))}"
