@@ -1,0 +1,1 @@
+"""The models: big teachers, small students, the encoders and layers beneath them."""

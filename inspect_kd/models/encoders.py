@@ -1,0 +1,149 @@
+"""Frozen encoders under the students: any timm model with features at strides 4, 8 and 16, or the embedded one.
+
+An encoder is described by an `EncoderSpec` that travels with the run, so that a student is rebuilt without looking for
+weights again.
+
+Shapes: B batch, C channels, H W image, h w feature grid.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from inspect_kd import weights, zoo
+from inspect_kd.errors import BadInput, UsageError
+
+STRIDES = (4, 8, 16)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncoderSpec:
+    """Everything that rebuilds an encoder, its weights apart."""
+
+    name: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    licence: str
+    source: str
+    """Where the weights came from, in words for people."""
+    sha256: str = ""
+    build: dict[str, Any] = field(default_factory=dict)
+
+
+class Encoder(nn.Module):
+    """Features of a frozen network; stays in eval mode while the student around it trains."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, body: nn.Module, channels: tuple[int, ...], spec: EncoderSpec) -> None:
+        super().__init__()
+        self.body = body
+        self.channels = channels
+        self.strides = STRIDES
+        self.spec = spec
+        self.register_buffer("mean", 255 * torch.tensor(spec.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", 255 * torch.tensor(spec.std).view(1, 3, 1, 1), persistent=False)
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> Encoder:
+        return super().train(False)
+
+    def forward(self, images_B3HW: Tensor) -> list[Tensor]:
+        return list(self.body((images_B3HW - self.mean) / self.std))
+
+
+def build_encoder(name: str) -> Encoder:
+    """An encoder with pretrained weights: embedded, from the local folder, or from the hub."""
+    if name == "embedded":
+        path = zoo.asset("models", "embedded_encoder.safetensors")
+        return _with_weights(embedded_spec(path), path)
+    local = weights.find_local(name)
+    if local is None:
+        return _from_hub(name)
+    card = local.card
+    spec = EncoderSpec(
+        name=name,
+        mean=card.mean,
+        std=card.std,
+        licence=card.licence,
+        source=f"local file {local.path.name}",
+        sha256=weights.sha256(local.path),
+        build=card.build,
+    )
+    return _with_weights(spec, local.path)
+
+
+def embedded_spec(path: Path) -> EncoderSpec:
+    from inspect_kd.models import embedded_encoder
+
+    return EncoderSpec(
+        name="embedded",
+        mean=embedded_encoder.MEAN,
+        std=embedded_encoder.STD,
+        licence="Apache-2.0",
+        source="shipped with inspect-kd",
+        sha256=weights.sha256(path),
+    )
+
+
+def empty_encoder(spec: EncoderSpec) -> Encoder:
+    """The encoder's shape without weights, for a state dict to be loaded into."""
+    if spec.name == "embedded":
+        from inspect_kd.models.embedded_encoder import EmbeddedEncoder
+
+        body = EmbeddedEncoder()
+        return Encoder(body, tuple(body.channels), spec)
+    body, channels = _timm_body(spec.name, pretrained=False, **spec.build)
+    return Encoder(body, channels, spec)
+
+
+def _with_weights(spec: EncoderSpec, path: Path) -> Encoder:
+    encoder = empty_encoder(spec)
+    missing, _ = encoder.body.load_state_dict(weights.load_state(path), strict=False)
+    if missing:
+        raise BadInput(f"{path}: not the weights of '{spec.name}': {len(missing)} tensors are missing, first {missing[0]}")
+    return encoder
+
+
+def _from_hub(name: str) -> Encoder:
+    import timm
+
+    if not timm.is_model(name):
+        raise UsageError(f"no encoder named '{name}': it is neither `embedded` nor a model that timm knows")
+    folder = weights.local_folder()
+    looked = f"none in {folder}" if folder else "INSPECT_KD_WEIGHTS is not set"
+    try:
+        body, channels = _timm_body(name, pretrained=True)
+    except UsageError:
+        raise
+    except Exception as error:
+        # The hub client raises a dozen unrelated classes for "no network", "no such file" and "no space left".
+        raise weights.no_weights(name, f"{looked}, and the hub did not give them ({type(error).__name__})") from error
+    config = body.pretrained_cfg if isinstance(getattr(body, "pretrained_cfg", None), dict) else {}
+    spec = EncoderSpec(
+        name=name,
+        mean=tuple(config.get("mean", weights.IMAGENET_MEAN)),
+        std=tuple(config.get("std", weights.IMAGENET_STD)),
+        licence=str(config.get("license") or "unknown"),
+        source=f"hub {config.get('hf_hub_id') or name}",
+    )
+    return Encoder(body, channels, spec)
+
+
+def _timm_body(name: str, *, pretrained: bool, **build: Any) -> tuple[Any, tuple[int, ...]]:
+    import timm
+
+    probe = timm.create_model(name, pretrained=False, features_only=True)
+    reductions = probe.feature_info.reduction()
+    if not set(STRIDES) <= set(reductions):
+        raise UsageError(f"encoder '{name}' has features at strides {reductions}; a student needs 4, 8 and 16")
+    indices = tuple(len(reductions) - 1 - reductions[::-1].index(stride) for stride in STRIDES)
+    body = timm.create_model(name, pretrained=pretrained, features_only=True, out_indices=indices, **build)
+    return body, tuple(body.feature_info.channels())

@@ -1,0 +1,90 @@
+"""The Omni-block: a global branch that cannot copy, a local branch of convolutions, merged.
+
+Written from the paper (arXiv 2503.21125). Unusual here, all measured or argued in docs/concepts: the feed-forward parts of
+the global branch are trained; the inputs of both attentions are normalised; BatchNorm, which folds into its
+neighbours, is the default where the paper has InstanceNorm.
+
+Shapes: B batch, C channels, h w feature grid.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from inspect_kd.models.layers.attention import LearnedMemory, LearnedQueries
+
+Norm = Literal["batch", "instance"]
+TOKEN_GRID = 8
+
+
+def norm_layer(kind: Norm, channels: int) -> nn.Module:
+    return nn.BatchNorm2d(channels) if kind == "batch" else nn.InstanceNorm2d(channels)
+
+
+def feed_forward(dim: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, dim))
+
+
+def to_tokens(x_BChw: Tensor) -> Tensor:
+    return x_BChw.flatten(2).transpose(1, 2)
+
+
+def to_grid(x_BNC: Tensor, height: int, width: int) -> Tensor:
+    return x_BNC.transpose(1, 2).unflatten(2, (height, width))
+
+
+class GlobalBranch(nn.Module):
+    """Gather the whole map into 8x8 learned questions, spread it back, then explain each place by learned prototypes."""
+
+    def __init__(self, dim: int, heads: int, norm: Norm) -> None:
+        super().__init__()
+        self.norm_in = norm_layer(norm, dim)
+        self.gather = LearnedQueries(dim, heads, TOKEN_GRID**2)
+        self.gather_ffn = feed_forward(dim)
+        self.norm_mixed = norm_layer(norm, dim)
+        self.explain = LearnedMemory(dim, heads, TOKEN_GRID**2)
+        self.explain_ffn = feed_forward(dim)
+
+    def forward(self, x_BChw: Tensor) -> Tensor:
+        height, width = x_BChw.shape[-2:]
+        gathered_BTC = self.gather_ffn(self.gather(to_tokens(self.norm_in(x_BChw))))
+        gathered_BC88 = to_grid(gathered_BTC, TOKEN_GRID, TOKEN_GRID)
+        mixed_BChw = x_BChw + F.interpolate(gathered_BC88, size=(height, width), mode="bilinear", align_corners=False)
+        explained_BNC = self.explain_ffn(self.explain(to_tokens(self.norm_mixed(mixed_BChw))))
+        return x_BChw + mixed_BChw + to_grid(explained_BNC, height, width)
+
+
+class LocalBranch(nn.Module):
+    """Depth-separable convolutions at two scales: 3x3 and 5x5 in parallel, mixed by one 1x1."""
+
+    def __init__(self, dim: int, norm: Norm) -> None:
+        super().__init__()
+        self.scales = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(dim, dim, kernel, padding=kernel // 2, groups=dim, bias=False), norm_layer(norm, dim), nn.ReLU(inplace=True)
+            )
+            for kernel in (3, 5)
+        )
+        self.mix = nn.Sequential(nn.Conv2d(2 * dim, dim, 1, bias=False), norm_layer(norm, dim))
+
+    def forward(self, x_BChw: Tensor) -> Tensor:
+        mixed: Tensor = self.mix(torch.cat([scale(x_BChw) for scale in self.scales], dim=1))
+        return mixed
+
+
+class OmniBlock(nn.Module):
+    def __init__(self, dim: int, heads: int = 8, norm: Norm = "batch") -> None:
+        super().__init__()
+        self.look_around = GlobalBranch(dim, heads, norm)
+        self.look_close = LocalBranch(dim, norm)
+        self.merge = nn.Sequential(
+            nn.Conv2d(dim, dim, 1, bias=False), norm_layer(norm, dim), nn.ReLU(inplace=True), nn.Conv2d(dim, dim, 1)
+        )
+
+    def forward(self, x_BChw: Tensor) -> Tensor:
+        merged: Tensor = self.merge(self.look_around(x_BChw) + self.look_close(x_BChw))
+        return x_BChw + merged

@@ -1,0 +1,108 @@
+"""Weights of encoders: where they come from, what they are, and how they are loaded without running anybody's code.
+
+Order: the folder $INSPECT_KD_WEIGHTS, then the hub. `torch.load` is called in this module alone, with `weights_only=True`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from inspect_kd.errors import BadInput, EnvironmentFault
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WeightsCard:
+    """What must be known of a weights file to use it rightly."""
+
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    licence: str = "unknown"
+    build: dict[str, Any] = field(default_factory=dict)
+    """Arguments of the model's builder that these weights need."""
+
+
+# A file's stem says which weights it holds; what is not listed is taken as ImageNet-normalised timm weights.
+CARDS = {
+    "mobilenetv2_100.imagenet1001": WeightsCard(
+        mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), licence="Apache-2.0", build={"pad_type": "same"}
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LocalWeights:
+    path: Path
+    card: WeightsCard
+
+
+def local_folder() -> Path | None:
+    """The folder that the user named; naming one that does not exist is an error, not a reason to go to the hub."""
+    named = os.environ.get("INSPECT_KD_WEIGHTS")
+    if not named:
+        return None
+    folder = Path(named).expanduser()
+    if not folder.is_dir():
+        raise EnvironmentFault(f"INSPECT_KD_WEIGHTS={named}: no such folder")
+    return folder
+
+
+def find_local(name: str) -> LocalWeights | None:
+    """Weights of a timm model in the local folder: `<name>.safetensors`, `<name>.<tag>.safetensors`, or .pt / .pth."""
+    folder = local_folder()
+    if folder is None:
+        return None
+    for suffix in (".safetensors", ".pth", ".pt"):
+        for path in sorted(folder.glob(f"*{suffix}")):
+            if path.stem == name or path.stem.startswith(f"{name}."):
+                return LocalWeights(path=path, card=CARDS.get(path.stem, WeightsCard()))
+    return None
+
+
+def no_weights(name: str, cause: str) -> EnvironmentFault:
+    """The error that names both ways out."""
+    return EnvironmentFault(
+        f"no weights for the encoder '{name}': {cause}. Either put {name}.safetensors into a folder and set "
+        "INSPECT_KD_WEIGHTS to it, or let this machine reach the model hub once (huggingface.co). "
+        "`--model embedded` needs neither: its encoder comes with the package."
+    )
+
+
+def load_state(path: Path) -> dict[str, Tensor]:
+    """A state dict in float32, read without executing anything in the file."""
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise BadInput(f"{path}: no such weights file") from None
+    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError) as error:
+        raise BadInput(f"{path}: not a readable weights file ({_first_line(error)})") from error
+    except Exception as error:
+        # pickle's own errors, raised by the restricted unpickler for anything that is not a plain tensor.
+        raise BadInput(f"{path}: refused, it holds more than tensors ({_first_line(error)})") from error
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise BadInput(f"{path}: expected a flat dictionary of tensors")
+    return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+
+
+def sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
