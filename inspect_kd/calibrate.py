@@ -1,0 +1,160 @@
+"""Thresholds that promise something: split-conformal limits from held-out sound parts.
+
+With n sound parts that the optimiser never saw, the ceil((n+1)(1-a))-th smallest score is exceeded by a new sound part from
+the same line with probability at most a, whatever the scores' distribution. Unusual here: where n is too small for the
+rate that was asked, the program says what n does allow instead of pretending.
+
+NumPy only; on the line-side path.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from inspect_kd.errors import BadInput
+from inspect_kd.types import Decision, Thresholds
+
+POOLED = "*"
+"""Stands for "all categories together" wherever a category's name may stand."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """Both thresholds of one category, and what they promise."""
+
+    thresholds: Thresholds
+    n: int
+    """Held-out sound parts behind them."""
+    reject_promise: float
+    """At most this share of new sound parts is NG."""
+    reinspect_promise: float
+    """At most this share of new sound parts is RE-INSPECT or NG."""
+    asked_reject: float
+    asked_reinspect: float
+
+    @property
+    def short(self) -> bool:
+        """True where n is too small for a rate that was asked."""
+        return self.reject_promise > self.asked_reject or self.reinspect_promise > self.asked_reinspect
+
+    def sentence(self) -> str:
+        """The promise, for people."""
+        text = (
+            f"Of new sound parts from the same line, at most {_percent(self.reject_promise)} are NG and at most "
+            f"{_percent(self.reinspect_promise)} are NG or RE-INSPECT, on average over calibrations with {self.n} held-out sound parts."
+        )
+        if not self.short:
+            return text
+        rate = min(self.asked_reject, self.asked_reinspect)
+        return f"{text} You asked for {_percent(rate)}: that takes {parts_needed(rate)} held-out sound parts."
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Calibration:
+    """What turns a student's raw distances into decisions. Scores inside are on the calibrated scale."""
+
+    scale: float
+    """Raw score that became 1.0: the pooled reject threshold."""
+    limits: Mapping[str, Limits]
+    """By category; `*` for all together."""
+    scores: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """Calibrated scores of the held-out sound parts, by category."""
+
+    def limits_for(self, category: str | None) -> Limits:
+        if category is None:
+            return self.limits[POOLED]
+        if category not in self.limits:
+            known = ", ".join(name for name in self.limits if name != POOLED)
+            raise BadInput(f"no calibration for category '{category}'; there is one for: {known}")
+        return self.limits[category]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "scale": self.scale,
+            "limits": {name: asdict(limits) for name, limits in self.limits.items()},
+            "scores": {name: [round(float(score), 5) for score in scores] for name, scores in self.scores.items()},
+        }
+
+    @staticmethod
+    def from_json(content: Mapping[str, Any]) -> Calibration:
+        """Refuses what could turn a defect into an OK: missing, infinite or NaN limits."""
+        try:
+            limits = {
+                name: Limits(**{**values, "thresholds": Thresholds(**values["thresholds"])})
+                for name, values in content["limits"].items()
+            }
+            calibration = Calibration(scale=float(content["scale"]), limits=limits, scores=content.get("scores", {}))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise BadInput(f"the calibration is not complete ({type(error).__name__}: {error})") from error
+        for name, each in limits.items():
+            low, high = each.thresholds.reinspect, each.thresholds.reject
+            if not (math.isfinite(low) and math.isfinite(high) and low <= high):
+                raise BadInput(f"the calibration of '{name}' holds impossible thresholds ({low}, {high})")
+        if POOLED not in limits or not (math.isfinite(calibration.scale) and calibration.scale > 0):
+            raise BadInput("the calibration has no pooled thresholds or no usable scale")
+        return calibration
+
+
+def conformal_limit(scores: Sequence[float], rate: float) -> tuple[float, float]:
+    """The limit for a rate and the rate that it promises, which is larger than asked where n is too small."""
+    n = len(scores)
+    rank = math.ceil((n + 1) * (1 - rate) - 1e-9)
+    rank = min(rank, n)
+    return float(np.sort(np.asarray(scores, dtype=np.float64))[rank - 1]), (n + 1 - rank) / (n + 1)
+
+
+def parts_needed(rate: float) -> int:
+    """The smallest number of held-out sound parts that can promise a rate."""
+    return math.ceil(1 / rate - 1e-9) - 1
+
+
+def limits_of(scores: Sequence[float], *, reject_rate: float, reinspect_rate: float) -> Limits:
+    """Both limits from one category's held-out scores."""
+    if len(scores) == 0 or not np.all(np.isfinite(scores)):
+        raise BadInput("thresholds need at least one held-out sound part, and finite scores")
+    reinspect, reinspect_promise = conformal_limit(scores, reinspect_rate)
+    reject, reject_promise = conformal_limit(scores, reject_rate)
+    if reject_promise > reject_rate:
+        # The largest score seen is all that n can vouch for. Beyond it a person looks first: NG begins as far above
+        # the largest as the largest is above the usual. A higher limit never breaks the promise.
+        reject += max(reject - float(np.median(scores)), 0.0)
+    return Limits(
+        thresholds=Thresholds(reinspect=min(reinspect, reject), reject=reject),
+        n=len(scores),
+        reject_promise=reject_promise,
+        reinspect_promise=reinspect_promise,
+        asked_reject=reject_rate,
+        asked_reinspect=reinspect_rate,
+    )
+
+
+def calibrate(raw: Mapping[str, Sequence[float]], *, reject_rate: float, reinspect_rate: float) -> Calibration:
+    """Limits for each category and for all together, on the scale where the pooled reject threshold is 1.0."""
+    if reinspect_rate < reject_rate:
+        raise BadInput(f"the re-inspect rate ({reinspect_rate}) must not be below the reject rate ({reject_rate})")
+    pooled = [score for scores in raw.values() for score in scores]
+    rates = {"reject_rate": reject_rate, "reinspect_rate": reinspect_rate}
+    scale = limits_of(pooled, **rates).thresholds.reject
+    if scale <= 0:
+        raise BadInput("every held-out sound part has the score 0: the student has collapsed; train longer or with more noise")
+    scores = {category: [score / scale for score in values] for category, values in raw.items()}
+    limits = {POOLED: limits_of([score / scale for score in pooled], **rates)}
+    limits |= {category: limits_of(values, **rates) for category, values in scores.items()}
+    return Calibration(scale=scale, limits=limits, scores=scores)
+
+
+def count_decisions(scores: Sequence[float], thresholds: Thresholds) -> dict[Decision, int]:
+    """How many parts each decision gets."""
+    counts = dict.fromkeys(Decision, 0)
+    for score in scores:
+        counts[thresholds.decide(score)] += 1
+    return counts
+
+
+def _percent(rate: float) -> str:
+    return f"{100 * rate:.1f} %".replace(".0 %", " %")
