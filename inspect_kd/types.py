@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,46 @@ Mask = npt.NDArray[np.bool_]
 """(H, W), True where the part is defective."""
 Heatmap = npt.NDArray[np.float32]
 """(H, W), calibrated: 1.0 is the reject threshold over all categories."""
+
+
+class Answers(NamedTuple):
+    """What a model says of a batch, on the calibrated scale."""
+
+    scores_N: npt.NDArray[np.float32]
+    heatmaps_NHW: npt.NDArray[np.float32]
+
+
+class Model(Protocol):
+    """Anything that looks at parts: a student in torch, an artifact in a runtime."""
+
+    @property
+    def size(self) -> int:
+        """Side of the square images that it takes."""
+
+    def look(self, images_NHW3: npt.NDArray[np.uint8]) -> Answers: ...
+
+
+class Watch(Protocol):
+    """Somebody who follows long work: a progress bar, a log, nobody."""
+
+    def phase(self, name: str, total: int) -> None:
+        """A new part of the work begins, with so many steps."""
+
+    def advance(self, steps: int = 1, **figures: float) -> None:
+        """So many steps are done; `figures` are worth showing."""
+
+    def say(self, text: str) -> None:
+        """One line that a person should read."""
+
+
+class Nobody:
+    """Work that nobody follows."""
+
+    def phase(self, name: str, total: int) -> None: ...
+
+    def advance(self, steps: int = 1, **figures: float) -> None: ...
+
+    def say(self, text: str) -> None: ...
 
 
 class Split(StrEnum):

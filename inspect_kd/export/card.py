@@ -1,0 +1,72 @@
+"""The artifact's card: everything a line-side program must know, written into the file itself as JSON.
+
+No torch and no runtime here: the card is read on the line.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from inspect_kd.calibrate import Calibration
+from inspect_kd.errors import BadInput
+
+SCHEMA = 1
+KEY = "inspect_kd"
+"""Name of the metadata entry that holds the card."""
+LARGEST_CARD = 8 * 2**20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ArtifactCard:
+    name: str
+    target: str
+    size: int
+    """Side of the square input in pixels."""
+    resize: str
+    """Identifier of the one resize: a runtime with another one must refuse."""
+    categories: tuple[str, ...]
+    calibration: Calibration
+    bits: int | None = None
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    recipe_digest: str = ""
+    data: Mapping[str, Any] = field(default_factory=dict)
+    licences: Mapping[str, str] = field(default_factory=dict)
+    """Of every set of weights that went into the artifact."""
+    parity: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    created: str = ""
+
+    def dump(self) -> str:
+        content = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "calibration"}
+        return json.dumps({"schema": SCHEMA, **content, "calibration": self.calibration.to_json()}, sort_keys=True)
+
+    @staticmethod
+    def parse(text: str, where: str) -> ArtifactCard:
+        """Refuses another schema and anything that is not a card; never trusts a number unseen."""
+        if len(text) > LARGEST_CARD:
+            raise BadInput(f"{where}: the artifact's card is {len(text)} bytes long; at most {LARGEST_CARD} are read")
+        try:
+            content = json.loads(text)
+            schema = content.pop("schema")
+            if schema != SCHEMA:
+                raise BadInput(f"{where}: artifact of schema {schema}; this program reads schema {SCHEMA}: update inspect-kd")
+            content["calibration"] = Calibration.from_json(content["calibration"])
+            content["categories"] = tuple(content["categories"])
+            card = ArtifactCard(**content)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise BadInput(f"{where}: the artifact's card is damaged ({type(error).__name__})") from error
+        except BadInput as error:
+            raise BadInput(f"{where}: {error}" if not str(error).startswith(where) else str(error)) from error
+        if not isinstance(card.size, int) or not 1 <= card.size <= 4096:
+            raise BadInput(f"{where}: impossible input size {card.size!r}")
+        return card
+
+
+def card_facts(card: ArtifactCard) -> dict[str, Any]:
+    """The card without the long lists, for people and `--json`."""
+    facts = asdict(card)
+    facts["calibration"] = {name: asdict(limits) for name, limits in card.calibration.limits.items()}
+    return facts

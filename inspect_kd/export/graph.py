@@ -1,0 +1,42 @@
+"""What an artifact computes: bytes of an image in, calibrated heatmap and score out. Nothing is left to the caller.
+
+Shapes: N batch, H W image.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from inspect_kd.types import Answers
+
+
+class ArtifactGraph(nn.Module):
+    """A student with its input's layout and its calibration; normalisation is already inside the student."""
+
+    def __init__(self, student: nn.Module, scale: float) -> None:
+        super().__init__()
+        self.student = student
+        self.scale = scale
+
+    def forward(self, images_NHW3: Tensor) -> tuple[Tensor, Tensor]:
+        output: Any = self.student(images_NHW3.permute(0, 3, 1, 2).float())
+        return output.heatmap_B1HW / self.scale, output.score_B / self.scale
+
+
+class TorchModel:
+    """A graph as a `Model`: the reference that every target is held against."""
+
+    def __init__(self, graph: ArtifactGraph, size: int) -> None:
+        self.graph = graph.eval()
+        self.size = size
+
+    def look(self, images_NHW3: npt.NDArray[np.uint8]) -> Answers:
+        device = next(self.graph.parameters()).device
+        with torch.inference_mode():
+            heatmaps, scores = self.graph(torch.from_numpy(images_NHW3).to(device))
+        return Answers(scores.float().cpu().numpy(), heatmaps[:, 0].float().cpu().numpy())

@@ -1,0 +1,162 @@
+"""Target `onnx`: one file for ONNX Runtime, fp32, dynamic batch, metadata inside.
+
+`export` needs torch; `Runtime` does not, and is all that runs on the line. Unusual here: the file is loaded from bytes,
+so that ONNX Runtime refuses external data wherever it points; and a provider that was asked for and not obtained is an
+error, where ONNX Runtime falls back to the CPU without a word.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from inspect_kd.errors import BadInput, EnvironmentFault
+from inspect_kd.export.card import KEY, ArtifactCard
+from inspect_kd.types import Answers
+
+if TYPE_CHECKING:
+    from inspect_kd.export.graph import ArtifactGraph
+
+SUFFIX = ".onnx"
+LARGEST_BATCH = 64
+PROVIDERS = {
+    "cpu": ["CPUExecutionProvider"],
+    "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"],
+    "tensorrt": ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"],
+}
+
+
+def export(graph: ArtifactGraph, to: Path, *, card: ArtifactCard, opset: int) -> None:
+    """Write the graph and its card as one file."""
+    import torch
+    from torch.export import Dim
+
+    # A batch of two: with one the exporter takes the batch for a constant.
+    example = torch.zeros(2, card.size, card.size, 3, dtype=torch.uint8)
+    program = torch.onnx.export(
+        graph.eval().cpu(),
+        (example,),
+        dynamo=True,
+        dynamic_shapes=({0: Dim("batch", min=1, max=LARGEST_BATCH)},),
+        input_names=["images"],
+        output_names=["heatmap", "score"],
+        opset_version=opset,
+        optimize=True,
+        verbose=False,
+    )
+    if program is None:
+        raise EnvironmentFault("torch.onnx.export returned no program: this version of torch cannot export dynamically")
+    program.save(str(to), external_data=False)
+    _seal(to, card, opset)
+
+
+def _seal(path: Path, card: ArtifactCard, opset: int) -> None:
+    """Write the card into the file; check what the exporter silently changes."""
+    import onnx
+
+    model = onnx.load(str(path))
+    written = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    if written != opset:
+        raise EnvironmentFault(f"asked the exporter for opset {opset}, got {written}")
+    del model.metadata_props[:]
+    entry = model.metadata_props.add()
+    entry.key, entry.value = KEY, card.dump()
+    # Stack traces of the exporting machine have no place in a product.
+    model.doc_string = ""
+    for node in model.graph.node:
+        node.doc_string = ""
+        del node.metadata_props[:]
+    for value in [*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer]:
+        del value.metadata_props[:]
+    del model.graph.metadata_props[:]
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save_model(model, str(path))
+
+
+class Runtime:
+    """One session on one artifact. Not shared between threads by accident: ONNX Runtime's own `run` is thread-safe."""
+
+    def __init__(
+        self, data: bytes, where: str, *, device: str = "cpu", threads: int = 1, allow_cpu: bool = False
+    ) -> None:
+        self.where = where
+        self.session = open_session(data, where, device=device, threads=threads, allow_cpu=allow_cpu)
+        self.card = ArtifactCard.parse(_card_text(self.session, where), where)
+        self.size = self.card.size
+        _check_signature(self.session, self.size, where)
+
+    def look(self, images_NHW3: npt.NDArray[np.uint8]) -> Answers:
+        if len(images_NHW3) == 0:
+            raise BadInput("an empty batch: ONNX Runtime would answer it with no score and no error")
+        heatmap, score = self.session.run(["heatmap", "score"], {"images": np.ascontiguousarray(images_NHW3)})
+        if score.shape != (len(images_NHW3),):
+            raise BadInput(f"{self.where}: {len(images_NHW3)} images went in, scores of shape {score.shape} came out")
+        return Answers(score, heatmap[:, 0])
+
+
+def import_onnxruntime() -> Any:
+    """The runtime, or the one line that says what to install."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise EnvironmentFault(
+            "ONNX Runtime is not installed. On a CPU: pip install 'inspect-kd[cpu]'; with an NVIDIA GPU: "
+            "pip install 'inspect-kd[gpu]' (never both: the second overwrites the first)"
+        ) from error
+    return onnxruntime
+
+
+def open_session(data: bytes, where: str, *, device: str, threads: int, allow_cpu: bool) -> Any:
+    """A session whose providers are the ones that were asked for."""
+    onnxruntime = import_onnxruntime()
+    if device not in PROVIDERS:
+        raise BadInput(f"no device '{device}'; there are: {', '.join(PROVIDERS)}")
+    if device != "cpu" and hasattr(onnxruntime, "preload_dlls"):
+        onnxruntime.preload_dlls()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4
+    # Threads that wait by spinning starve each other on a small box: p50 86 ms against 15.5 measured with two.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.set_denormal_as_zero", "1")
+    usable = [provider for provider in PROVIDERS[device] if provider in onnxruntime.get_available_providers()]
+    try:
+        session = onnxruntime.InferenceSession(data, sess_options=options, providers=usable)
+    except Exception as error:
+        # ONNX Runtime raises a dozen classes without a common base of its own.
+        raise BadInput(f"{where}: not an ONNX file that ONNX Runtime can run ({_short(error)})") from error
+    obtained = session.get_providers()
+    if PROVIDERS[device][0] not in obtained and not allow_cpu:
+        raise EnvironmentFault(
+            f"asked for {PROVIDERS[device][0]}, obtained {', '.join(obtained)}. Install inspect-kd[gpu] and a matching CUDA, "
+            "or pass --allow-cpu to run on the CPU on purpose; `inspect-kd doctor` shows what is missing"
+        )
+    return session
+
+
+def _card_text(session: Any, where: str) -> str:
+    metadata = session.get_modelmeta().custom_metadata_map
+    if KEY not in metadata:
+        raise BadInput(f"{where}: an ONNX file, but not an inspect-kd artifact: it carries no card")
+    return str(metadata[KEY])
+
+
+def _check_signature(session: Any, size: int, where: str) -> None:
+    """A file whose shapes contradict its card lies about one of them."""
+    inputs, outputs = session.get_inputs(), {output.name for output in session.get_outputs()}
+    fine = (
+        len(inputs) == 1
+        and inputs[0].name == "images"
+        and inputs[0].type == "tensor(uint8)"
+        and list(inputs[0].shape[1:]) == [size, size, 3]
+        and {"heatmap", "score"} <= outputs
+    )
+    if not fine:
+        raise BadInput(f"{where}: its inputs and outputs are not those of an inspect-kd artifact of size {size}")
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
