@@ -1,0 +1,191 @@
+"""Read images as a factory has them: 8 and 16 bit, mono, alpha, CMYK, rotated by EXIF, any size, and some of them broken.
+
+Pillow decodes (it raises on torn files, where OpenCV hands back a half-grey picture without a word); OpenCV resizes.
+There is one resize in the whole product, used at training, at calibration and on the line. No torch here.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from inspect_kd.errors import BadInput
+from inspect_kd.types import ImageU8, Mask
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+RESIZE = "opencv-area-linear-squash/1"
+"""Name of the resize, kept in every artifact: another one gives other scores."""
+LARGEST_PIXELS = 200_000_000
+LARGEST_FILE = 2**31
+_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
+_WIDE_MODES = {"I;16", "I;16L", "I;16B", "I;16N", "I", "F"}
+
+
+def read_image(path: str | Path, *, bits: int | None = None) -> ImageU8:
+    """An image file as (H, W, 3) RGB bytes; `bits` are the significant ones of a 16-bit file (None: all of them)."""
+    path = Path(path)
+    return decode_image(_read_bytes(path), str(path), bits=bits)
+
+
+def decode_image(data: bytes, name: str, *, bits: int | None = None) -> ImageU8:
+    """The same for a file's content; `name` is what errors call it."""
+    return as_rgb8(_decode(data, name), bits=bits, name=name)
+
+
+def read_mask(path: str | Path, *, size: tuple[int, int]) -> Mask:
+    """A mask at (width, height): any value above zero is defective, and a defect smaller than a cell does not vanish."""
+    path = Path(path)
+    values = _decode(_read_bytes(path), str(path))
+    marked = values.reshape(*values.shape[:2], -1)[:, :, : 3 if values.ndim == 3 else 1].max(axis=2) > 0
+    height, width = marked.shape
+    if (width, height) == size:
+        return marked
+    shrunk = cv2.resize(marked.astype(np.float32), size, interpolation=cv2.INTER_AREA) >= 0.5
+    if marked.any() and not shrunk.any():
+        rows, columns = np.nonzero(marked)
+        shrunk[int(rows.mean() * size[1] / height), int(columns.mean() * size[0] / width)] = True
+    return shrunk
+
+
+def image_facts(path: str | Path) -> tuple[int, int, str]:
+    """(width, height, mode) from the header alone."""
+    path = Path(path)
+    with _open(_read_bytes(path), str(path)) as image:
+        return image.width, image.height, image.mode
+
+
+def as_rgb8(array: npt.NDArray[np.generic], *, bits: int | None = None, name: str = "array") -> ImageU8:
+    """Any camera frame as (H, W, 3) RGB bytes: mono, RGB, RGBA (over black); uint8, uint16, bool, or floats from 0 to 1."""
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)) or 0 in array.shape:
+        raise BadInput(f"{name}: an image of shape {array.shape}; expected (H, W), (H, W, 3) or (H, W, 4)")
+    if array.shape[0] * array.shape[1] > LARGEST_PIXELS:
+        raise BadInput(f"{name}: {array.shape[1]}x{array.shape[0]} pixels; at most {LARGEST_PIXELS // 10**6} million are read")
+    values = _to_bytes(array, bits, name)
+    if values.ndim == 2:
+        return np.repeat(values[:, :, None], 3, axis=2)
+    if values.shape[2] == 4:
+        # What is transparent is not there: black, whatever colour the file keeps under it.
+        alpha = values[:, :, 3:].astype(np.uint16)
+        values = ((values[:, :, :3] * alpha + 127) // 255).astype(np.uint8)
+    return np.ascontiguousarray(values)
+
+
+def resize(image: ImageU8, width: int, height: int) -> ImageU8:
+    """The one resize: squash to the size; area averaging where an axis shrinks, linear where it grows."""
+    tall, wide = image.shape[:2]
+    if (wide, tall) == (width, height):
+        return np.ascontiguousarray(image)
+    # OpenCV's area averaging only shrinks: each axis is treated by what happens to it.
+    shrunk_to = (min(wide, width), min(tall, height))
+    if shrunk_to != (wide, tall):
+        image = cv2.resize(image, shrunk_to, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    if shrunk_to != (width, height):
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
+    return image
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        size = path.stat().st_size
+        if path.is_dir():
+            raise BadInput(f"{path}: a folder, not an image")
+        if size > LARGEST_FILE:
+            raise BadInput(f"{path}: {size} bytes are more than an image of this program may have")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise BadInput(f"{path}: no such file") from None
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{path}: cannot be read ({error})") from error
+
+
+def _open(data: bytes, name: str) -> Image.Image:
+    """Header only: Pillow decodes nothing before it is asked for pixels."""
+    if not data:
+        raise BadInput(f"{name}: an empty file")
+    try:
+        with warnings.catch_warnings():
+            # Our own limit below is the one that counts; Pillow's only warns.
+            warnings.simplefilter("ignore")
+            image = Image.open(io.BytesIO(data), formats=_FORMATS)
+    except Image.DecompressionBombError as error:
+        raise BadInput(f"{name}: refused before decoding: {error}") from error
+    except Exception as error:
+        # Pillow's plugins raise whatever a hostile header makes them stumble over.
+        raise BadInput(f"{name}: not an image that can be read (PNG, JPEG, BMP, TIFF and WebP are)") from error
+    if image.width * image.height > LARGEST_PIXELS:
+        raise BadInput(f"{name}: {image.width}x{image.height} pixels; at most {LARGEST_PIXELS // 10**6} million are read")
+    return image
+
+
+def _decode(data: bytes, name: str) -> npt.NDArray[np.generic]:
+    """Pixels in their own depth: (H, W) or (H, W, 3 or 4); uint8 or uint16."""
+    with _open(data, name) as image:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                if image.format in {"PNG", "TIFF"} and (wide := _wide_colour(data, image)) is not None:
+                    return wide
+                image = ImageOps.exif_transpose(image)
+                image.load()
+        except BadInput:
+            raise
+        except Exception as error:
+            raise BadInput(f"{name}: broken or truncated ({' '.join(str(error).split())[:120]})") from error
+        if image.mode in _WIDE_MODES:
+            return _wide_mono(image, name)
+        if image.mode in {"1", "L"}:
+            return np.asarray(image.convert("L"))
+        has_alpha = "A" in image.getbands() or "transparency" in image.info
+        return np.asarray(image.convert("RGBA" if has_alpha else "RGB"))
+
+
+def _wide_mono(image: Image.Image, name: str) -> npt.NDArray[np.generic]:
+    values = np.asarray(image)
+    if image.mode == "F":
+        raise BadInput(f"{name}: floating-point pixels have no agreed range; save as 16-bit integers")
+    if values.size and (values.min() < 0 or values.max() > 65535):
+        raise BadInput(f"{name}: pixels beyond 16 bit; save as 16-bit integers")
+    return values.astype(np.uint16)
+
+
+def _wide_colour(data: bytes, image: Image.Image) -> npt.NDArray[np.generic] | None:
+    """16-bit colour, which Pillow would cut to 8: OpenCV keeps it. None where the file is something else."""
+    deep = data[24] == 16 and data[25] in (2, 4, 6) if image.format == "PNG" else _tiff_depth(image) == 16 and image.mode != "I;16"
+    if not deep:
+        return None
+    image.load()  # raises on a torn file, which OpenCV would not
+    values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if values is None or values.dtype != np.uint16:
+        return None
+    if values.ndim == 3 and values.shape[2] >= 3:
+        values = cv2.cvtColor(values, cv2.COLOR_BGRA2RGBA if values.shape[2] == 4 else cv2.COLOR_BGR2RGB)
+    return values
+
+
+def _tiff_depth(image: Image.Image) -> int:
+    bits_per_sample: object = getattr(image, "tag_v2", {}).get(258, (8,))
+    return max(bits_per_sample) if isinstance(bits_per_sample, tuple) else 8
+
+
+def _to_bytes(array: npt.NDArray[np.generic], bits: int | None, name: str) -> npt.NDArray[np.uint8]:
+    if array.dtype == np.uint8:
+        return array.astype(np.uint8, copy=False)
+    if array.dtype == np.bool_:
+        return array.astype(np.uint8) * np.uint8(255)
+    if array.dtype == np.uint16:
+        full = np.float32(2 ** (bits or 16) - 1)
+        return np.clip(np.rint(array.astype(np.float32) * (255 / full)), 0, 255).astype(np.uint8)
+    if np.issubdtype(array.dtype, np.floating):
+        values = array.astype(np.float32)
+        if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
+            raise BadInput(f"{name}: floating-point images must lie between 0 and 1")
+        return np.rint(values * 255).astype(np.uint8)
+    raise BadInput(f"{name}: pixels of type {array.dtype}; expected uint8, uint16, bool or floats from 0 to 1")

@@ -1,0 +1,1 @@
+"""Carrying knowledge from big models into small ones."""
