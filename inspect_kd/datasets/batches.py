@@ -8,7 +8,7 @@ Shapes: B batch, H W image.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -125,12 +125,3 @@ def as_input(images_B3HW: Tensor) -> Tensor:
 def _stack(members: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     seen, clean = zip(*members, strict=True)
     return torch.stack(seen), torch.stack(clean)
-
-
-def in_batches(store: ImageStore, size: int, *, tick: Callable[[int], None] | None = None) -> Iterator[Tensor]:
-    """All images of a store in order, as uint8 (B, H, W, 3)."""
-    for start in range(0, len(store), size):
-        indices = range(start, min(start + size, len(store)))
-        yield torch.from_numpy(np.stack([store[i] for i in indices]))
-        if tick:
-            tick(len(indices))

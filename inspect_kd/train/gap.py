@@ -6,19 +6,19 @@ measured on held-out sound parts, with the same defects every time, and never on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from inspect_kd.datasets.batches import ImageStore
+from inspect_kd.datasets.batches import ImageStore, to_tensor
 from inspect_kd.datasets.synthetic import add_defect
 from inspect_kd.metrics import PixelCounts
 from inspect_kd.types import Heatmap, ImageU8, Mask
 
-MOST_PARTS = 60
+MOST_PARTS = 32
 """Over all categories: enough for a steady figure, few enough to be asked often."""
-Look = Callable[[Tensor], tuple[np.ndarray, np.ndarray]]
 
 
 class SyntheticGap:
@@ -33,6 +33,11 @@ class SyntheticGap:
             self.parts += [sound, defect.image]
             self.masks += [None, defect.mask]
 
+    def batches(self, size: int = 16) -> Iterator[Tensor]:
+        """All images, sound and damaged in turn: uint8 (B, 3, H, W)."""
+        for start in range(0, len(self.parts), size):
+            yield torch.stack([to_tensor(part) for part in self.parts[start : start + size]])
+
     def measure(self, heatmaps: Sequence[Heatmap]) -> float:
         """Average precision of the damaged pixels among all pixels: 0 to 1."""
         counts = PixelCounts()
@@ -43,4 +48,6 @@ class SyntheticGap:
 
 def spread_over(count: int, most: int) -> list[int]:
     """At most so many indices, evenly spread."""
-    return sorted({round(i * (count - 1) / max(1, most - 1)) for i in range(min(count, most))}) if count > most else list(range(count))
+    if count <= most:
+        return list(range(count))
+    return [round(i * (count - 1) / (most - 1)) for i in range(most)]

@@ -1,0 +1,73 @@
+"""`inspect-kd eval`: seven metrics of a run or an artifact on a data set, with a gate."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from inspect_kd.evaluate import Evaluation
+
+
+def evaluate(
+    what: Annotated[Path, typer.Argument(metavar="RUN_OR_ARTIFACT", help="A run's folder or an artifact.")],
+    data: Annotated[str, typer.Option("--data", "-d", help="A data set's name, a manifest, or a folder.")],
+    minimum: Annotated[list[str] | None, typer.Option("--min", help="Gate: metric=number, e.g. image_auroc=0.95. Repeatable.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda or tensorrt.")] = "cpu",
+    threads: Annotated[int, typer.Option(min=1)] = 2,
+    allow_cpu: Annotated[bool, typer.Option("--allow-cpu", help="Go on without the GPU that was asked for.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Measure a run or an artifact: image and pixel AUROC, AP, F1max, AUPRO; and what its thresholds do.
+
+    Example: inspect-kd eval runs/mvtec-omni_ad --data mvtec --min image_auroc=0.98
+    """
+    from inspect_kd.cli.follow import follow
+    from inspect_kd.datasets import open_dataset
+    from inspect_kd.evaluate import evaluate as measure
+    from inspect_kd.evaluate import parse_gates
+    from inspect_kd.inspector import Inspector
+    from inspect_kd.types import Split
+
+    gates = parse_gates(minimum or [])
+    inspector = Inspector(artifact_of(what), device=device, threads=threads, allow_cpu=allow_cpu)
+    samples = open_dataset(data).select(Split.TEST)
+    with follow() as watch:
+        evaluation = measure(inspector, samples, inspector.card.calibration, watch, bits=inspector.card.bits)
+    if as_json:
+        typer.echo(json.dumps(evaluation.to_json()))
+    else:
+        show(evaluation)
+    evaluation.gate(gates)
+
+
+def artifact_of(what: Path) -> Path:
+    """The artifact itself, or the one in a run's folder."""
+    return what / f"{what.resolve().name}.onnx" if what.is_dir() else what
+
+
+def show(evaluation: Evaluation) -> None:
+    """Metrics and decisions as tables."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from inspect_kd.metrics import METRICS
+
+    console = Console()
+    table = Table("category", *METRICS, title="metrics")
+    notes = set()
+    for category, measures in evaluation.measures.items():
+        values = [measures[name].value for name in METRICS]
+        table.add_row(category, *["–" if value is None else f"{value:.4f}" for value in values])
+        notes |= {f"{category}: {name}: {measures[name].why}" for name in METRICS if measures[name].value is None}
+    console.print(table)
+    for note in sorted(notes):
+        console.print(f"– {note}", highlight=False)
+    table = Table("category", "truth", "OK", "RE-INSPECT", "NG", title="decisions")
+    for category, truths in evaluation.decisions().items():
+        for truth, counts in truths.items():
+            table.add_row(category, truth, *[str(counts[decision]) for decision in ("OK", "RE-INSPECT", "NG")])
+    console.print(table)

@@ -1,0 +1,90 @@
+"""Show long work: a progress bar with the time left on a terminal, JSON lines elsewhere. Both go to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from inspect_kd.types import Watch
+
+SECONDS_BETWEEN_LINES = 2.0
+
+
+@contextmanager
+def follow(*, quiet: bool = False) -> Iterator[Watch]:
+    """A watch for the time of one command."""
+    if quiet or not sys.stderr.isatty():
+        yield JsonLines(quiet=quiet)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("[bold]{task.description:<10}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("[dim]{task.fields[figures]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        yield Bars(progress)
+
+
+class Bars:
+    """One rich bar a phase; the finished ones stay in sight."""
+
+    def __init__(self, progress: Any) -> None:
+        self.progress = progress
+        self.task: Any = None
+        self.figures: dict[str, float] = {}
+
+    def phase(self, name: str, total: int) -> None:
+        self.figures = {}
+        self.task = self.progress.add_task(name, total=total, figures="")
+
+    def advance(self, steps: int = 1, **figures: float) -> None:
+        self.figures |= figures
+        text = "  ".join(f"{name} {value:.3g}" for name, value in self.figures.items())
+        self.progress.update(self.task, advance=steps, figures=text)
+
+    def say(self, text: str) -> None:
+        self.progress.console.print(text, highlight=False)
+
+
+class JsonLines:
+    """A line every few seconds, and always the first and last of a phase."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self.name, self.total, self.done = "", 0, 0
+        self.began = self.told = time.monotonic()
+
+    def phase(self, name: str, total: int) -> None:
+        self.name, self.total, self.done = name, total, 0
+        self.began = time.monotonic()
+        self._tell({})
+
+    def advance(self, steps: int = 1, **figures: float) -> None:
+        self.done += steps
+        if self.done >= self.total or "gap" in figures or time.monotonic() - self.told > SECONDS_BETWEEN_LINES:
+            self._tell(figures)
+
+    def say(self, text: str) -> None:
+        self._write({"say": text})
+
+    def _tell(self, figures: dict[str, float]) -> None:
+        self.told = time.monotonic()
+        elapsed = self.told - self.began
+        left = elapsed / self.done * (self.total - self.done) if self.done else None
+        line = {"phase": self.name, "done": self.done, "total": self.total, "seconds": round(elapsed, 1)}
+        self._write(line | ({} if left is None else {"seconds_left": round(left, 1)}) | figures)
+
+    def _write(self, line: dict[str, Any]) -> None:
+        if not self.quiet:
+            print(json.dumps(line, ensure_ascii=False), file=sys.stderr, flush=True)  # noqa: T201

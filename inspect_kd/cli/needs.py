@@ -1,0 +1,13 @@
+"""Say in one line which extra is missing, before a traceback does."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from inspect_kd.errors import EnvironmentFault
+
+
+def need_training() -> None:
+    missing = [name for name in ("torch", "timm", "lightning", "onnx", "onnxscript", "safetensors") if find_spec(name) is None]
+    if missing:
+        raise EnvironmentFault(f"training needs {', '.join(missing)}: pip install 'inspect-kd[train,cpu]' (or [train,gpu])")

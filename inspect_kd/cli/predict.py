@@ -1,0 +1,92 @@
+"""`inspect-kd predict`: inspect images with an artifact; needs no torch."""
+
+from __future__ import annotations
+
+import glob
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from inspect_kd.types import Inspection
+
+
+def predict(
+    artifact: Annotated[Path, typer.Argument(help="An artifact (.onnx), or a run's folder.")],
+    images: Annotated[list[str], typer.Argument(help="Files, folders, globs; `-` reads paths from stdin.")],
+    category: Annotated[str | None, typer.Option(help="Use this category's own thresholds; default: the pooled ones.")] = None,
+    overlays: Annotated[Path | None, typer.Option(help="Write a picture with heat, regions and decision for each image into this folder.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda or tensorrt.")] = "cpu",
+    threads: Annotated[int, typer.Option(min=1, help="Threads of the model.")] = 1,
+    allow_cpu: Annotated[bool, typer.Option("--allow-cpu", help="Go on without the GPU that was asked for.")] = False,
+    fail_on_ng: Annotated[bool, typer.Option("--fail-on-ng", help="Exit 1 if any part is not OK.")] = False,
+) -> None:
+    """Inspect images: a JSON line each on stdout, a summary on stderr.
+
+    An unreadable image is one line with its `error` and the decision NG; the batch goes on and the exit code is 3.
+
+    Examples:
+
+        inspect-kd predict part.onnx line3/*.png --overlays out/
+
+        find archive -name '*.jpg' | inspect-kd predict part.onnx -
+    """
+    from inspect_kd.cli.evaluate import artifact_of
+    from inspect_kd.errors import BadInput, GateFailed
+    from inspect_kd.inspector import Inspector
+    from inspect_kd.types import Decision, Inspection
+
+    inspector = Inspector(artifact_of(artifact), category=category, device=device, threads=threads, allow_cpu=allow_cpu)
+    counts: Counter[str] = Counter()
+    for path in find_images(images):
+        answer = next(inspector.each([path]))
+        if isinstance(answer, Inspection):
+            typer.echo(json.dumps(answer.to_json()))
+            counts[answer.decision] += 1
+            if overlays is not None:
+                save_overlay(path, answer, overlays, inspector.card.bits)
+        else:
+            typer.echo(json.dumps({"image": str(path), "decision": str(Decision.NG), "error": str(answer)}))
+            counts["unreadable"] += 1
+    typer.echo(", ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "no images", err=True)
+    if counts["unreadable"] or not counts:
+        raise BadInput("some images could not be read" if counts else f"no images in: {' '.join(images)}")
+    if fail_on_ng and counts[Decision.OK] < sum(counts.values()):
+        raise GateFailed("not every part is OK")
+
+
+def find_images(patterns: list[str]) -> Iterator[Path]:
+    """Files as they are, folders searched through, globs expanded (for shells that do not)."""
+    from inspect_kd.datasets.images import IMAGE_SUFFIXES
+
+    for pattern in patterns:
+        if pattern == "-":
+            yield from (Path(line.strip()) for line in sys.stdin if line.strip())
+            continue
+        path = Path(pattern)
+        if path.is_dir():
+            yield from sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+        elif glob.has_magic(pattern) and not path.exists():
+            yield from sorted(Path(found) for found in glob.glob(pattern, recursive=True))
+        else:
+            yield path
+
+
+def save_overlay(path: Path, answer: Inspection, folder: Path, bits: int | None) -> None:
+    """`<stem>.jpg` in the folder; a second image of the same name gets a number."""
+    import cv2
+
+    from inspect_kd import overlay
+    from inspect_kd.datasets.images import read_image
+
+    folder.mkdir(parents=True, exist_ok=True)
+    to, number = folder / f"{path.stem}.jpg", 2
+    while to.exists():
+        to, number = folder / f"{path.stem}-{number}.jpg", number + 1
+    picture = overlay.draw(read_image(path, bits=bits), answer)
+    cv2.imwrite(str(to), picture[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])

@@ -1,0 +1,117 @@
+"""`inspect-kd train`: from a folder of good parts to a verified artifact and a report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from inspect_kd.config import Recipe
+    from inspect_kd.datasets import DataSet
+
+
+def train(
+    data: Annotated[str, typer.Option("--data", "-d", help="A data set's name (`inspect-kd data ls`), a manifest, or any folder of images.")],
+    model: Annotated[str, typer.Option("--model", "-m", help="A recipe's name (`inspect-kd ls models`) or a YAML file.")] = "omni_ad",
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="Change the recipe: section.key=value. Repeatable.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder that holds the runs.")] = Path("runs"),
+    name: Annotated[str | None, typer.Option(help="The run's name; default <data>-<recipe>.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a stopped training, to the same numbers.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print recipe, counts and sizes, and stop.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    devices: Annotated[int, typer.Option(min=1, help="How many of them.")] = 1,
+    precision: Annotated[str, typer.Option(help="32-true, or bf16-mixed on a GPU.")] = "32-true",
+    workers: Annotated[int, typer.Option(min=0, help="Processes that read images; 0 suits a CPU.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Train a student on sound parts; write its artifact, thresholds and report.
+
+    Examples:
+
+        inspect-kd train --data my_parts/
+
+        inspect-kd train --data mvtec --model omni_ad --set fit.steps=800
+
+        inspect-kd train --data my_parts/ --resume
+    """
+    from inspect_kd.cli.follow import follow
+    from inspect_kd.cli.needs import need_training
+    from inspect_kd.train.run import choose_folder
+
+    need_training()
+    recipe, data_set = prepare(data, model, overrides or [])
+    folder = choose_folder(out, name or f"{data_set.name}-{recipe.name}", resume=resume)
+    if dry_run:
+        show_plan(recipe, data_set, folder.path, as_json)
+        return
+    from inspect_kd.train.fit import Hardware, fit
+
+    hardware = Hardware(device=device, devices=devices, precision=precision, workers=workers)
+    with follow() as watch:
+        watch.say(summary(data_set))
+        fit(recipe, data_set, folder, hardware=hardware, watch=watch, resume=resume)
+    show_result(folder.path, as_json)
+
+
+def prepare(data: str, model: str, overrides: list[str]) -> tuple[Recipe, DataSet]:
+    """The resolved recipe and the data set split as it says."""
+    from inspect_kd.config import load_recipe
+    from inspect_kd.datasets import open_dataset
+    from inspect_kd.datasets.splits import Holdout
+
+    recipe = load_recipe(model, overrides)
+    settings = recipe.data
+    holdout = Holdout(
+        seed=recipe.fit.seed, calibration=settings.calibration, validation=settings.validation, test=settings.test
+    )
+    return recipe, open_dataset(data, holdout=holdout, categories=settings.categories or None, group=settings.group)
+
+
+def summary(data: DataSet) -> str:
+    """One line on what was found."""
+    from inspect_kd.types import Split
+
+    counts = ", ".join(f"{len(data.select(split))} {split}" for split in Split)
+    defects = sum(sample.defective for sample in data.samples)
+    categories = f"{len(data.categories)} categor{'y' if len(data.categories) == 1 else 'ies'}"
+    return f"{data.name} ({data.layout}): {categories} ({', '.join(data.categories)}); {counts}; {defects} defective"
+
+
+def show_plan(recipe: Recipe, data: DataSet, folder: Path, as_json: bool) -> None:
+    """What a training would do."""
+    import json
+
+    from inspect_kd.train.run import build_student
+
+    student = build_student(recipe)
+    sizes = {
+        "trainable": sum(p.numel() for p in student.parameters() if p.requires_grad),
+        "frozen": sum(p.numel() for p in student.parameters() if not p.requires_grad),
+    }
+    if as_json:
+        counts = {category: len([s for s in data.samples if s.category == category]) for category in data.categories}
+        typer.echo(json.dumps({"run": str(folder), "recipe": recipe.model_dump(mode="json"), "samples": counts, "parameters": sizes}))
+        return
+    encoder: Any = student.encoder
+    typer.echo(recipe.to_yaml())
+    typer.echo(summary(data))
+    typer.echo(f"parameters: {sizes['trainable']:,} to train, {sizes['frozen']:,} frozen in the encoder ({encoder.spec.source})")
+    typer.echo(f"run: {folder} (nothing was written)")
+
+
+def show_result(folder: Path, as_json: bool) -> None:
+    """Where everything is, and what it is worth."""
+    import json
+
+    manifest = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    if as_json:
+        typer.echo(json.dumps({"run": str(folder), **manifest}))
+        return
+    mean = manifest.get("metrics", {}).get("mean", {})
+    for metric, value in mean.items():
+        typer.echo(f"{metric:<14} {value if isinstance(value, str) else f'{value:.4f}'}")
+    typer.echo(f"report    {folder / 'report.html'}")
+    typer.echo(f"artifact  {folder / folder.name}.onnx")
+    typer.echo(f"next      inspect-kd predict {folder / folder.name}.onnx IMAGES… --overlays out/")

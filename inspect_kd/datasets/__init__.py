@@ -1,0 +1,105 @@
+"""Data sets: how they lie on disk, what they hold, how they are split.
+
+`open_dataset` takes a name, a manifest, a CSV or any folder of images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from inspect_kd import zoo
+from inspect_kd.errors import BadInput, EnvironmentFault, UsageError
+from inspect_kd.types import Sample, Split
+
+if TYPE_CHECKING:
+    from inspect_kd.datasets.manifest import Manifest
+    from inspect_kd.datasets.splits import Holdout
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSet:
+    """All samples of a data set, each with its split."""
+
+    name: str
+    root: Path
+    layout: str
+    samples: list[Sample]
+    manifest: Manifest | None = None
+
+    @property
+    def categories(self) -> list[str]:
+        return sorted({sample.category for sample in self.samples})
+
+    def select(self, split: Split, category: str | None = None) -> list[Sample]:
+        return [s for s in self.samples if s.split is split and category in (None, s.category)]
+
+    @cached_property
+    def digest(self) -> str:
+        """Identity of names, sizes and splits; `data check` looks at the contents."""
+        digest = hashlib.sha256()
+        for s in sorted(self.samples, key=lambda s: str(s.image)):
+            line = f"{s.category}|{s.kind}|{s.split}|{s.image.name}|{s.image.stat().st_size}\n"
+            digest.update(line.encode())
+        return digest.hexdigest()
+
+
+def open_dataset(
+    data: str | Path, *, holdout: Holdout | None = None, categories: Sequence[str] | None = None, group: str | None = None
+) -> DataSet:
+    """Find, scan and split a data set. `group` overrides the manifest's regular expression over file names."""
+    from inspect_kd.datasets import layouts
+    from inspect_kd.datasets.splits import Holdout, assign
+
+    manifest, root = _locate(str(data))
+    layout, samples = layouts.scan(root, manifest.layout if manifest else None)
+    if categories:
+        unknown = set(categories) - {sample.category for sample in samples}
+        if unknown:
+            there = ", ".join(sorted({sample.category for sample in samples}))
+            raise UsageError(f"{data}: no category {', '.join(sorted(unknown))}; there are: {there}")
+        samples = [sample for sample in samples if sample.category in categories]
+    pattern = group or (manifest.group if manifest else None)
+    if pattern:
+        samples = [_grouped(sample, pattern) for sample in samples]
+    name = manifest.name if manifest else re.sub(r"[^A-Za-z0-9_.-]+", "_", root.resolve().stem)
+    return DataSet(name=name, root=root, layout=layout, samples=assign(samples, holdout or Holdout()), manifest=manifest)
+
+
+def _locate(data: str) -> tuple[Manifest | None, Path]:
+    """A folder or CSV as it is; a manifest with the folder of its images."""
+    from inspect_kd.datasets.manifest import load_manifest
+
+    path = Path(data).expanduser()
+    if path.is_dir() or path.suffix.lower() == ".csv":
+        return None, path
+    looks_like_a_path = "/" in data or "\\" in data or path.exists()
+    if looks_like_a_path and path.suffix.lower() not in {".yaml", ".yml"}:
+        raise BadInput(f"{data}: no such folder, CSV or manifest")
+    manifest = load_manifest(data)
+    folder = manifest.folder()
+    if manifest.source.drawn is not None:
+        from inspect_kd.datasets.drawn import draw_sample
+
+        return manifest, draw_sample(folder, manifest.source.drawn)
+    if not folder.is_dir():
+        raise EnvironmentFault(
+            f"the images of '{manifest.name}' are not at {folder}: `inspect-kd data get {manifest.name}` fetches them; "
+            f"or set INSPECT_KD_DATA, or give their folder: --data PATH. The data sets are: {', '.join(zoo.names('datasets'))}"
+        )
+    return manifest, folder
+
+
+def _grouped(sample: Sample, pattern: str) -> Sample:
+    try:
+        found = re.search(pattern, sample.image.stem)
+    except re.error as error:
+        raise UsageError(f"data.group: '{pattern}' is no regular expression ({error})") from error
+    if not found:
+        return sample
+    return replace(sample, group=found.group(1) if found.groups() else found.group(0))

@@ -1,0 +1,203 @@
+"""Bring a data set's images to this machine: resumable, checked by digest, unpacked without trusting the archive.
+
+Where anomalib already downloads a set, anomalib does it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import stat
+import tarfile
+import tempfile
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from inspect_kd.datasets.manifest import Archive, Manifest
+from inspect_kd.errors import BadInput, EnvironmentFault, UsageError
+from inspect_kd.types import Watch
+
+BLOCK = 1 << 20
+MOST_MEMBERS = 500_000
+MOST_BYTES = 200 * 2**30
+LARGEST_RATIO = 200
+"""Unpacked over packed, of a whole archive: images hardly shrink, bombs do."""
+TRIES = 5
+
+
+def get(manifest: Manifest, watch: Watch) -> Path:
+    """Fetch what is not there yet; the caller has shown the licence."""
+    folder = manifest.folder()
+    if folder.is_dir() and any(folder.iterdir()):
+        watch.say(f"{manifest.name} is already at {folder}")
+        return folder
+    source = manifest.source
+    if source.drawn is not None:
+        from inspect_kd.datasets.drawn import draw_sample
+
+        return draw_sample(folder, source.drawn, watch=watch)
+    if source.by_hand is not None:
+        raise UsageError(f"{manifest.title} cannot be fetched by a program. {source.by_hand} Folder: {folder}. Homepage: {manifest.homepage}")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if source.anomalib is not None:
+        _by_anomalib(source.anomalib, folder, manifest)
+    else:
+        _by_archives(source.archives, folder, watch)
+    return folder
+
+
+def _by_anomalib(name: str, folder: Path, manifest: Manifest) -> None:
+    try:
+        import anomalib.data
+    except ImportError as error:
+        raise EnvironmentFault(f"{manifest.title} is fetched by anomalib: pip install 'inspect-kd[train]'") from error
+    try:
+        getattr(anomalib.data, name)(root=folder).prepare_data()
+    except Exception as error:
+        # Whatever fails below anomalib (network, disk, a moved address) reads the same to a user.
+        raise EnvironmentFault(f"anomalib could not fetch {manifest.title} ({type(error).__name__}: {error}). Homepage: {manifest.homepage}") from error
+
+
+def _by_archives(archives: tuple[Archive, ...], folder: Path, watch: Watch) -> None:
+    """All archives into one folder, which appears only when all of them are in it."""
+    workshop = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        for archive in archives:
+            packed = download(archive, folder.parent / "downloads", watch)
+            unpack(packed, workshop, watch)
+        workshop.chmod(0o755)
+        workshop.rename(folder)
+    finally:
+        shutil.rmtree(workshop, ignore_errors=True)
+
+
+def download(archive: Archive, to: Path, watch: Watch) -> Path:
+    """The archive with the right digest; goes on where an earlier attempt stopped."""
+    to.mkdir(parents=True, exist_ok=True)
+    name = archive.sha256[:16] + "-" + PurePosixPath(archive.url.split("?")[0]).name
+    done, part = to / name, to / f"{name}.part"
+    if done.is_file():
+        return done
+    watch.phase("download", archive.size or 0)
+    last: Exception | None = None
+    for _ in range(TRIES):
+        try:
+            _append(archive.url, part, watch)
+            last = None
+            break
+        except (urllib.error.URLError, ConnectionError, TimeoutError, EOFError) as error:
+            last = error
+    if last is not None:
+        raise EnvironmentFault(f"{archive.url}: not fetched after {TRIES} tries ({last}); run the command again to go on") from last
+    digest = _sha256(part)
+    if digest != archive.sha256:
+        part.unlink()
+        raise BadInput(f"{archive.url}: sha256 is {digest}, the manifest says {archive.sha256}; the file was thrown away")
+    part.rename(done)
+    return done
+
+
+def _append(url: str, part: Path, watch: Watch) -> None:
+    have = part.stat().st_size if part.is_file() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    try:
+        answer = urllib.request.urlopen(request, timeout=60)
+    except urllib.error.HTTPError as error:
+        if error.code == 416:  # nothing is left to fetch
+            return
+        raise
+    with answer:
+        resumed = answer.status == 206
+        length = answer.headers.get("Content-Length")
+        got = 0
+        with part.open("ab" if resumed else "wb") as file:
+            while block := answer.read(BLOCK):
+                file.write(block)
+                got += len(block)
+                watch.advance(len(block))
+    if length is not None and got < int(length):
+        raise EOFError(f"the connection ended after {got} of {length} bytes")
+
+
+def unpack(packed: Path, to: Path, watch: Watch) -> None:
+    """Regular files only, below the folder only, within bounds; anything else stops the unpacking."""
+    if zipfile.is_zipfile(packed):
+        with zipfile.ZipFile(packed) as archive:
+            _unpack_zip(archive, packed, to, watch)
+    elif tarfile.is_tarfile(packed):
+        with tarfile.open(packed) as tar:
+            _unpack_tar(tar, packed, to, watch)
+    else:
+        raise BadInput(f"{packed}: neither a zip nor a tar archive")
+
+
+def _unpack_zip(archive: zipfile.ZipFile, packed: Path, to: Path, watch: Watch) -> None:
+    members = archive.infolist()
+    _bounds(packed, len(members), sum(member.file_size for member in members))
+    watch.phase("unpack", len(members))
+    for member in members:
+        kind = stat.S_IFMT(member.external_attr >> 16)
+        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+            raise BadInput(f"{packed}: '{member.filename}' is a link or a device; refused")
+        target = _inside(to, member.filename, packed)
+        if not member.is_dir():
+            with archive.open(member) as source:
+                _write(source, target, member.file_size, packed)
+        watch.advance()
+
+
+def _unpack_tar(tar: tarfile.TarFile, packed: Path, to: Path, watch: Watch) -> None:
+    members = list(_bounded_members(tar, packed))
+    watch.phase("unpack", len(members))
+    for member in members:
+        if not (member.isfile() or member.isdir()):
+            raise BadInput(f"{packed}: '{member.name}' is a link or a device; refused")
+        target = _inside(to, member.name, packed)
+        source = tar.extractfile(member) if member.isfile() else None
+        if source is not None:
+            with source:
+                _write(source, target, member.size, packed)
+        watch.advance()
+
+
+def _bounded_members(tar: tarfile.TarFile, packed: Path) -> Iterator[tarfile.TarInfo]:
+    total = 0
+    for count, member in enumerate(tar, start=1):
+        total += member.size
+        _bounds(packed, count, total)
+        yield member
+
+
+def _bounds(packed: Path, members: int, total: int) -> None:
+    if members > MOST_MEMBERS or total > MOST_BYTES or total > LARGEST_RATIO * max(packed.stat().st_size, BLOCK):
+        raise BadInput(f"{packed}: {members} members of {total} bytes from {packed.stat().st_size}: an archive bomb; refused")
+
+
+def _inside(to: Path, name: str, packed: Path) -> Path:
+    target = (to / name.replace("\\", "/")).resolve()
+    if name.startswith(("/", "\\")) or not target.is_relative_to(to.resolve()):
+        raise BadInput(f"{packed}: '{name}' leads out of the folder; refused")
+    return target
+
+
+def _write(source: IO[bytes], target: Path, size: int, packed: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    left = size
+    with target.open("wb") as file:
+        while block := source.read(BLOCK):
+            left -= len(block)
+            if left < 0:
+                raise BadInput(f"{packed}: '{target.name}' is longer than the archive says; refused")
+            file.write(block)
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()

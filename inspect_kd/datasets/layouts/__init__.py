@@ -1,0 +1,61 @@
+"""How data sets lie on disk. One file a layout: `recognise(root) -> bool` and `scan(root) -> list[Sample]`.
+
+A layout that is not sure refuses: a defect that is taken for a sound part poisons training and thresholds alike.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+
+from inspect_kd import registry
+from inspect_kd.datasets.layouts._walk import folders, images_in
+from inspect_kd.errors import BadInput
+from inspect_kd.types import Sample
+
+# The most telling first: what one layout would misread is recognised before it is asked.
+ORDER = ("csv", "visa", "mvtec_ad2", "btad", "mvtec", "kolektor", "magnetic_tile", "folder", "masks_beside", "sound_only")
+
+
+def load(name: str) -> ModuleType:
+    return registry.load("datasets.layouts", name)
+
+
+def recognise(root: Path) -> str:
+    """Name of the layout, or an error that says what was seen."""
+    if not root.exists():
+        raise BadInput(f"{root}: no such folder or file")
+    for name in ORDER:
+        if load(name).recognise(root):
+            return name
+    raise BadInput(f"{root}: no layout recognised ({_seen(root)}). {ACCEPTED}")
+
+
+def scan(root: Path, layout: str | None = None) -> tuple[str, list[Sample]]:
+    """The layout's name and all samples; every file lies below the root."""
+    name = layout or recognise(root)
+    samples: list[Sample] = load(name).scan(root)
+    if not samples:
+        raise BadInput(f"{root}: no images found in the layout '{name}' ({_seen(root)})")
+    home = (root if root.is_dir() else root.parent).resolve()
+    for sample in samples:
+        for file in filter(None, (sample.image, sample.mask)):
+            if not file.resolve().is_relative_to(home):
+                raise BadInput(f"{file}: leads out of the data set's folder ({file.resolve()}); links out of it are refused")
+    return name, samples
+
+
+def _seen(root: Path) -> str:
+    if root.is_file():
+        return f"a file of type '{root.suffix}'"
+    names = [folder.name + "/" for folder in folders(root)]
+    count = len(images_in(root))
+    shown = ", ".join(names[:8]) + (" …" if len(names) > 8 else "")
+    return f"{count} images and {len(names)} folders{': ' + shown if names else ''}"
+
+
+ACCEPTED = (
+    "Accepted: MVTec trees (<category>/train/good, test/<kind>, ground_truth), a folder with good/ (or ok/, sound/, normal/) "
+    "beside folders of defects, sound parts only, images with <name>_mask files beside them, a CSV with the columns image and "
+    "label, and the original trees of VisA, BTAD, KolektorSDD, MVTec AD 2 and the magnetic tiles."
+)

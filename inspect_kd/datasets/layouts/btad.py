@@ -1,0 +1,17 @@
+"""BTAD: `<category>/train/ok`, `<category>/test/{ok,ko}`, `<category>/ground_truth/ko/<stem>.png`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from inspect_kd.datasets.layouts._walk import folders
+from inspect_kd.datasets.layouts.mvtec import scan as scan_tree
+from inspect_kd.types import Sample
+
+
+def recognise(root: Path) -> bool:
+    return any((folder / "test" / "ko").is_dir() and (folder / "train" / "ok").is_dir() for folder in (root, *folders(root)))
+
+
+def scan(root: Path) -> list[Sample]:
+    return scan_tree(root)

@@ -1,0 +1,48 @@
+"""A CSV: columns `image` and `label` (or `kind`); optionally `category`, `split`, `mask`, `group`.
+
+`label` is good / ok / sound / normal / 0 for a sound part, anything else names the defect. Paths are relative to the CSV.
+`split` is train or test; left empty, sound parts are divided by seed and defects go to the test.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from inspect_kd.datasets.layouts._walk import is_sound_name
+from inspect_kd.errors import BadInput
+from inspect_kd.types import Sample, Split
+
+
+def recognise(root: Path) -> bool:
+    return root.is_file() and root.suffix.lower() == ".csv"
+
+
+def scan(root: Path) -> list[Sample]:
+    with root.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        columns = set(reader.fieldnames or ())
+        if "image" not in columns or not columns & {"label", "kind"}:
+            raise BadInput(f"{root}: needs the columns image and label; found {', '.join(sorted(columns)) or 'none'}")
+        return [_sample(root, row, number) for number, row in enumerate(reader, start=2)]
+
+
+def _sample(root: Path, row: dict[str, str], number: int) -> Sample:
+    label = (row.get("label") or row.get("kind") or "").strip()
+    if not label:
+        raise BadInput(f"{root}, line {number}: no label; a part of which nothing is known is not a sound part")
+    sound = is_sound_name(label) or label == "0"
+    split = (row.get("split") or "").strip().lower()
+    if split not in {"", "train", "test"}:
+        raise BadInput(f"{root}, line {number}: split '{split}'; expected train, test or nothing")
+    if split == "train" and not sound:
+        raise BadInput(f"{root}, line {number}: a defective part ('{label}') cannot be trained on")
+    mask = (row.get("mask") or "").strip()
+    return Sample(
+        image=root.parent / row["image"].strip(),
+        category=(row.get("category") or root.stem).strip(),
+        kind="good" if sound else label,
+        split=Split(split) if split else None,
+        mask=root.parent / mask if mask and not sound else None,
+        group=(row.get("group") or "").strip() or None,
+    )

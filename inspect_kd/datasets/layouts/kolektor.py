@@ -1,0 +1,34 @@
+"""KolektorSDD: `kos01/Part0.jpg` with `kos01/Part0_label.bmp`; an all-black label means a sound part.
+
+The eight photographs of one commutator (one folder) share a group.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from inspect_kd.datasets.images import read_mask
+from inspect_kd.datasets.layouts._walk import folders, images_in, is_mask
+from inspect_kd.types import Sample
+
+
+def recognise(root: Path) -> bool:
+    return any(any(folder.glob("Part*_label.bmp")) for folder in folders(root) if folder.name.startswith("kos"))
+
+
+def scan(root: Path) -> list[Sample]:
+    return [
+        _sample(path) for folder in folders(root) if folder.name.startswith("kos") for path in images_in(folder) if not is_mask(path)
+    ]
+
+
+def _sample(image: Path) -> Sample:
+    label = image.with_name(f"{image.stem}_label.bmp")
+    defective = bool(read_mask(label, size=(64, 160)).any())
+    return Sample(
+        image=image,
+        category="commutator",
+        kind="crack" if defective else "good",
+        mask=label if defective else None,
+        group=image.parent.name,
+    )

@@ -1,0 +1,38 @@
+"""The magnetic tiles as published: `MT_Free/Imgs/*.jpg`, `MT_<Kind>/Imgs/*.jpg` with the mask beside as `.png`.
+
+Names such as `exp1_num_106151`: photographs with the same number show the same tile and share a group.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from inspect_kd.datasets.layouts._walk import folders, images_in
+from inspect_kd.types import Sample
+
+
+def recognise(root: Path) -> bool:
+    return (root / "MT_Free" / "Imgs").is_dir()
+
+
+def scan(root: Path) -> list[Sample]:
+    return [
+        _sample(path, folder.name.removeprefix("MT_").lower())
+        for folder in folders(root)
+        if folder.name.startswith("MT_")
+        for path in images_in(folder / "Imgs")
+        if path.suffix.lower() == ".jpg"
+    ]
+
+
+def _sample(image: Path, kind: str) -> Sample:
+    number = re.search(r"num_(\d+)", image.stem)
+    sound, mask = kind == "free", image.with_suffix(".png")
+    return Sample(
+        image=image,
+        category="tile",
+        kind="good" if sound else kind,
+        mask=None if sound or not mask.is_file() else mask,
+        group=number.group(1) if number else None,
+    )

@@ -1,0 +1,43 @@
+"""Images with their masks beside them: `0001.png` and `0001_mask.png`. No mask, or an empty one, means a sound part.
+
+The root is one category, or holds one such folder a category. At least one mask must be there: else nothing says which
+parts are defective.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from inspect_kd.datasets.images import read_mask
+from inspect_kd.datasets.layouts._walk import MASK_ENDS, folders, images_in, is_mask
+from inspect_kd.types import Sample
+
+
+def recognise(root: Path) -> bool:
+    return bool(_categories(root))
+
+
+def scan(root: Path) -> list[Sample]:
+    return [sample for category in _categories(root) for sample in _category(category)]
+
+
+def _categories(root: Path) -> list[Path]:
+    return [folder for folder in (root, *folders(root)) if any(is_mask(path) for path in images_in(folder))]
+
+
+def _category(root: Path) -> list[Sample]:
+    masks = {_image_stem(path): path for path in images_in(root) if is_mask(path)}
+    samples = []
+    for path in images_in(root):
+        if is_mask(path):
+            continue
+        mask = masks.get(path.stem)
+        defective = mask is not None and bool(read_mask(mask, size=(256, 256)).any())
+        kind = "defect" if defective else "good"
+        samples.append(Sample(image=path, category=root.resolve().name, kind=kind, mask=mask if defective else None))
+    return samples
+
+
+def _image_stem(mask: Path) -> str:
+    end = next(end for end in MASK_ENDS if mask.stem.lower().endswith(end))
+    return mask.stem[: -len(end)]

@@ -1,0 +1,40 @@
+"""MVTec tree: `<category>/train/good`, `<category>/test/<kind>`, `<category>/ground_truth/<kind>/<stem>_mask.png`.
+
+The root may also be one category itself.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from inspect_kd.datasets.layouts._walk import folders, images_in, is_sound_name, mask_in
+from inspect_kd.types import Sample, Split
+
+
+def recognise(root: Path) -> bool:
+    return bool(_categories(root))
+
+
+def scan(root: Path) -> list[Sample]:
+    return [sample for category in _categories(root) for sample in _category(category)]
+
+
+def _categories(root: Path) -> list[Path]:
+    return [folder for folder in (root, *folders(root)) if (folder / "train").is_dir() and _sound(folder / "train")]
+
+
+def _sound(split: Path) -> Path | None:
+    return next((folder for folder in folders(split) if is_sound_name(folder.name)), None)
+
+
+def _category(root: Path) -> list[Sample]:
+    # `--data .` inside a category must still give it its name.
+    name = root.resolve().name
+    sound = _sound(root / "train")
+    samples = [Sample(image=path, category=name, split=Split.TRAIN) for path in images_in(sound)] if sound else []
+    for folder in folders(root / "test"):
+        kind = "good" if is_sound_name(folder.name) else folder.name
+        for path in images_in(folder):
+            mask = None if kind == "good" else mask_in(root / "ground_truth" / folder.name, path.stem)
+            samples.append(Sample(image=path, category=name, kind=kind, split=Split.TEST, mask=mask))
+    return samples

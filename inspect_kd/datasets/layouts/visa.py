@@ -1,0 +1,35 @@
+"""VisA: `split_csv/1cls.csv` (object, split, label, image, mask) beside one folder a category."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from inspect_kd.errors import BadInput
+from inspect_kd.types import Sample, Split
+
+_SPLIT = Path("split_csv") / "1cls.csv"
+
+
+def recognise(root: Path) -> bool:
+    return (root / _SPLIT).is_file()
+
+
+def scan(root: Path) -> list[Sample]:
+    with (root / _SPLIT).open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    try:
+        return [_sample(root, row) for row in rows]
+    except KeyError as error:
+        raise BadInput(f"{root / _SPLIT}: the column {error} is missing") from error
+
+
+def _sample(root: Path, row: dict[str, str]) -> Sample:
+    sound = row["label"] == "normal"
+    return Sample(
+        image=root / row["image"],
+        category=row["object"],
+        kind="good" if sound else "anomaly",
+        split=Split.TRAIN if row["split"] == "train" else Split.TEST,
+        mask=None if sound or not row["mask"] else root / row["mask"],
+    )

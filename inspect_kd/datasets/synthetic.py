@@ -1,0 +1,247 @@
+"""Synthetic defects for training and early stop: sound image in, damaged image and exact mask out.
+
+Own form of what DRAEM, CutPaste, NSA and MemSeg do between them. The mask is taken from the pixels that really changed, so it
+is exact by construction. Textures are drawn, never taken from a data set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from inspect_kd.datasets.textures import Field, Rng, draw_texture, noise_field
+from inspect_kd.types import ImageU8, Mask
+
+SMALLEST, LARGEST = 0.0005, 0.15
+"""Share of the image that a defect covers, drawn log-uniformly."""
+VISIBLE = 6
+"""Grey levels by which a pixel must differ to count as damaged."""
+ATTEMPTS = 12
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Defect:
+    image: ImageU8
+    mask: Mask
+    kind: str
+
+
+def add_defect(image: ImageU8, rng: Rng, *, donor: ImageU8 | None = None, kinds: Sequence[str] | None = None) -> Defect:
+    """Damage a sound image; `donor` is another image of the category, from which patches are pasted."""
+    source = image if donor is None or donor.shape != image.shape else donor
+    part = find_part(image)
+    names = tuple(kinds) if kinds else KINDS
+    for _ in range(ATTEMPTS):
+        kind = str(rng.choice(names))
+        share = float(np.exp(rng.uniform(np.log(SMALLEST), np.log(LARGEST))))
+        damaged = _DRAW[kind](image, source, _Place(image.shape[:2], part, share, rng))
+        found = _settle(image, damaged, part, kind)
+        if found is not None:
+            return found
+    # A plain spot in the opposite tone is visible on anything.
+    found = _settle(image, _spot(image, _Place(image.shape[:2], part, 0.004, rng), opposite=True), None, "spot")
+    if found is None:
+        raise RuntimeError("a defect in the opposite tone left no visible pixel")
+    return found
+
+
+def find_part(image: ImageU8) -> Mask:
+    """Where the part lies: what differs from the border's colour; everything, where the border is no background."""
+    height, width = image.shape[:2]
+    small = cv2.resize(image, (64, 64), interpolation=cv2.INTER_AREA).astype(np.float32)
+    border = np.concatenate([small[0], small[-1], small[:, 0], small[:, -1]])
+    ground = np.median(border, axis=0)
+    if np.mean(np.abs(border - ground).max(axis=1) < 20) < 0.8:
+        return np.ones((height, width), bool)
+    part = (np.abs(small - ground).max(axis=2) > 20).astype(np.uint8)
+    part = cv2.morphologyEx(part, cv2.MORPH_CLOSE, np.ones((7, 7), np.uint8))
+    if not 0.05 < part.mean() < 0.95:
+        return np.ones((height, width), bool)
+    return cv2.resize(part, (width, height), interpolation=cv2.INTER_NEAREST) > 0
+
+
+class _Place:
+    """Where and how large: shapes of a wanted area, centred on the part."""
+
+    def __init__(self, shape: tuple[int, ...], part: Mask, share: float, rng: Rng) -> None:
+        self.height, self.width = int(shape[0]), int(shape[1])
+        self.area = max(4.0, share * self.height * self.width)
+        self.rng = rng
+        rows, columns = np.nonzero(part)
+        pick = int(rng.integers(len(rows)))
+        self.row, self.column = int(rows[pick]), int(columns[pick])
+
+    @property
+    def radius(self) -> float:
+        return float(np.sqrt(self.area / np.pi))
+
+    def blob(self) -> Field:
+        """A ragged island: noise within a soft disc, cut at the level that gives the wanted area."""
+        side = int(min(max(8, 5 * self.radius), 2 * max(self.height, self.width)))
+        noise = noise_field(side, side, self.rng, cell=max(3.0, side / 3), octaves=4)
+        rows, columns = np.mgrid[:side, :side].astype(np.float32) / side - 0.5
+        stretch, angle = self.rng.uniform(0.5, 1.0), self.rng.uniform(0, np.pi)
+        u, v = rows * np.cos(angle) + columns * np.sin(angle), columns * np.cos(angle) - rows * np.sin(angle)
+        field = noise - 3 * np.hypot(u, v / stretch)
+        level = np.partition(field.ravel(), -min(field.size, int(self.area)))[-min(field.size, int(self.area))]
+        return self.put((field >= level).astype(np.float32))
+
+    def scar(self) -> Field:
+        """A thin wandering line, thicker in the middle."""
+        length = self.rng.uniform(3, 9) * self.radius
+        thick = max(1, round(self.area / max(length, 1)))
+        turns = np.cumsum(self.rng.normal(0, self.rng.uniform(0.02, 0.25), 24)) + self.rng.uniform(0, 2 * np.pi)
+        steps = length / 24 * np.stack([np.cos(turns), np.sin(turns)], axis=1)
+        points = np.cumsum(steps, axis=0)
+        points += np.array([self.column, self.row]) - points.mean(axis=0)
+        line = np.zeros((self.height, self.width), np.float32)
+        cv2.polylines(line, [points.astype(np.int32)], False, 1.0, min(thick, 6), cv2.LINE_AA)
+        return line
+
+    def box(self) -> Field:
+        """A rectangle of any proportion, turned."""
+        ratio = float(np.exp(self.rng.uniform(-1.2, 1.2)))
+        sides = (np.sqrt(self.area * ratio), np.sqrt(self.area / ratio))
+        corners = cv2.boxPoints(((self.column, self.row), sides, float(self.rng.uniform(0, 180))))
+        field = np.zeros((self.height, self.width), np.float32)
+        cv2.fillPoly(field, [corners.astype(np.int32)], 1.0, cv2.LINE_AA)
+        return field
+
+    def put(self, stamp: Field) -> Field:
+        """A stamp on an empty image, centred at the place, cut at the borders."""
+        field = np.zeros((self.height, self.width), np.float32)
+        side = stamp.shape[0]
+        top, left = self.row - side // 2, self.column - side // 2
+        y0, x0 = max(0, top), max(0, left)
+        y1, x1 = min(self.height, top + side), min(self.width, left + side)
+        field[y0:y1, x0:x1] = stamp[y0 - top : y1 - top, x0 - left : x1 - left]
+        return field
+
+    def soft(self, field: Field) -> Field:
+        """Edges as optics show them."""
+        return cv2.GaussianBlur(field, (0, 0), float(self.rng.uniform(0.4, 1.2)))
+
+
+def _texture(image: ImageU8, source: ImageU8, place: _Place) -> ImageU8:
+    """A ragged island of foreign material, more or less opaque."""
+    fill = draw_texture(place.height, place.width, place.rng)
+    return _blend(image, fill, place.soft(place.blob()), place.rng.uniform(0.35, 1.0))
+
+
+def _own_texture(image: ImageU8, source: ImageU8, place: _Place) -> ImageU8:
+    """A ragged island of the part's own material, disturbed: mirrored, in other colours, at another scale."""
+    rng = place.rng
+    fill = source[:: rng.choice([-1, 1]), :: rng.choice([-1, 1])].astype(np.float32)
+    fill = np.roll(fill, (int(rng.integers(place.height)), int(rng.integers(place.width))), axis=(0, 1))
+    fill = fill * rng.uniform(0.6, 1.5, 3) + rng.uniform(-30, 30)
+    return _blend(image, fill, place.soft(place.blob()), rng.uniform(0.5, 1.0))
+
+
+def _paste(image: ImageU8, source: ImageU8, place: _Place) -> ImageU8:
+    """A patch from elsewhere on another part: everything about it is right, but its place."""
+    rng = place.rng
+    shift = (int(rng.integers(place.height)), int(rng.integers(place.width)))
+    fill = np.roll(np.rot90(source, 2) if rng.random() < 0.3 else source, shift, axis=(0, 1))
+    return _blend(image, fill, place.soft(place.box()), 1.0)
+
+
+def _scar(image: ImageU8, source: ImageU8, place: _Place) -> ImageU8:
+    """A scratch or hairline: darker or brighter, sometimes with a bright lip beside it."""
+    line = place.soft(place.scar())
+    tone = place.rng.choice([-1, 1]) * place.rng.uniform(25, 110)
+    damaged = image.astype(np.float32) + tone * line[:, :, None]
+    if place.rng.random() < 0.5:
+        lip = np.roll(line, (1, 1), axis=(0, 1)) * (1 - line)
+        damaged -= 0.6 * tone * lip[:, :, None]
+    return _bytes(damaged)
+
+
+def _stain(image: ImageU8, source: ImageU8, place: _Place) -> ImageU8:
+    """A soft-edged change of tone or colour: oil, water, burn, wear."""
+    rng = place.rng
+    field = cv2.GaussianBlur(place.blob(), (0, 0), max(1.0, place.radius * rng.uniform(0.1, 0.5)))
+    if rng.random() < 0.6:
+        gain = np.full(3, rng.choice([rng.uniform(0.3, 0.8), rng.uniform(1.25, 2.0)]))
+    else:
+        gain = rng.uniform(0.4, 1.6, 3)
+    return _blend(image, image.astype(np.float32) * gain + rng.uniform(-25, 25), field, 1.0)
+
+
+def _dent(image: ImageU8, source: ImageU8, place: _Place) -> ImageU8:
+    """The surface itself is bent: pixels move outwards or inwards, and the slope catches light."""
+    rng = place.rng
+    rows, columns = np.mgrid[: place.height, : place.width].astype(np.float32)
+    radius = max(4.0, 1.5 * place.radius)
+    y, x = (rows - place.row) / radius, (columns - place.column) / radius
+    bump = np.exp(-2 * (x * x + y * y))
+    push = float(rng.choice([-1, 1]) * rng.uniform(0.4, 0.9) * radius)
+    bent = cv2.remap(image, columns + push * x * bump, rows + push * y * bump, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+    angle = rng.uniform(0, 2 * np.pi)
+    shade = bump * (x * np.cos(angle) + y * np.sin(angle)) * rng.uniform(30, 110)
+    return _blend(image, bent + shade[:, :, None], (bump > 0.02).astype(np.float32), 1.0)
+
+
+def _missing(image: ImageU8, source: ImageU8, place: _Place) -> ImageU8:
+    """Material is gone: the place is filled from around it, as if nothing had ever been there."""
+    hole = place.blob() > 0
+    small = cv2.resize(image, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
+    gap = cv2.resize(hole.astype(np.uint8), small.shape[1::-1], interpolation=cv2.INTER_AREA)
+    gap = cv2.dilate((gap > 0).astype(np.uint8), np.ones((3, 3), np.uint8))
+    filled = cv2.resize(cv2.inpaint(small, gap, 2, cv2.INPAINT_TELEA), (place.width, place.height))
+    return _blend(image, filled.astype(np.float32) * place.rng.uniform(0.75, 1.1), place.soft(hole.astype(np.float32)), 1.0)
+
+
+def _spots(image: ImageU8, source: ImageU8, place: _Place) -> ImageU8:
+    return _spot(image, place, opposite=False)
+
+
+def _spot(image: ImageU8, place: _Place, *, opposite: bool) -> ImageU8:
+    """A few small round specks: dust, pores, splashes."""
+    rng = place.rng
+    field = np.zeros((place.height, place.width), np.float32)
+    count = 1 if opposite else int(rng.integers(1, 7))
+    radius = max(1.0, float(np.sqrt(min(place.area, 900) / count / np.pi)))
+    for _ in range(count):
+        offset = rng.normal(0, 2.5 * radius * (count > 1), 2)
+        centre = (round(place.column + offset[0]), round(place.row + offset[1]))
+        cv2.circle(field, centre, max(1, round(radius * rng.uniform(0.6, 1.3))), 1.0, -1, cv2.LINE_AA)
+    here = image[place.row, place.column].astype(np.float32)
+    colour = np.where(here > 127, 0, 255).astype(np.float32) if opposite else rng.uniform(0, 255, 3)
+    return _blend(image, np.broadcast_to(colour, image.shape), place.soft(field), 1.0)
+
+
+_DRAW: dict[str, Callable[[ImageU8, ImageU8, _Place], ImageU8]] = {
+    "texture": _texture,
+    "own_texture": _own_texture,
+    "paste": _paste,
+    "scar": _scar,
+    "stain": _stain,
+    "dent": _dent,
+    "missing": _missing,
+    "spots": _spots,
+}
+KINDS: tuple[str, ...] = tuple(_DRAW)
+
+
+def _settle(image: ImageU8, damaged: ImageU8, part: Mask | None, kind: str) -> Defect | None:
+    """The exact mask, and the image put back wherever the change cannot be seen. None: too little, too much, or off the part."""
+    changed = np.abs(image.astype(np.int16) - damaged).max(axis=2) > VISIBLE
+    mask = cv2.morphologyEx(changed.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8)) > 0
+    if not max(4, 0.5 * SMALLEST * mask.size) <= mask.sum() <= 2 * LARGEST * mask.size:
+        return None
+    if part is not None and (mask & part).sum() < 0.5 * mask.sum():
+        return None
+    return Defect(image=np.where(mask[:, :, None], damaged, image), mask=mask, kind=kind)
+
+
+def _blend(image: ImageU8, fill: npt.NDArray[np.generic], field: Field, opacity: float) -> ImageU8:
+    weight = (field * np.float32(opacity))[:, :, None]
+    return _bytes(image + weight * (fill.astype(np.float32) - image))
+
+
+def _bytes(values: npt.NDArray[np.floating]) -> ImageU8:
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)

@@ -1,0 +1,120 @@
+"""Inspector: image in, Inspection out. The line-side path: NumPy, OpenCV, a runtime; never torch.
+
+    from inspect_kd import Inspector
+    inspect = Inspector("part.onnx")
+    answer = inspect("line3/0001.png")
+    print(answer.decision, answer.score, answer.regions)
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from inspect_kd import registry
+from inspect_kd.datasets.images import RESIZE, as_rgb8, read_image, resize
+from inspect_kd.errors import BadInput, EnvironmentFault
+from inspect_kd.export.card import ArtifactCard
+from inspect_kd.overlay import find_regions
+from inspect_kd.types import Answers, Inspection, Thresholds
+
+Frame = str | Path | npt.NDArray[np.generic]
+LARGEST_ARTIFACT = 2**31
+TARGETS = {".onnx": "onnx"}
+"""Which target's runtime opens a file."""
+
+
+class Inspector:
+    """One artifact, ready to look at parts. Safe to call from several threads."""
+
+    def __init__(
+        self,
+        artifact: str | Path,
+        *,
+        category: str | None = None,
+        thresholds: Thresholds | None = None,
+        device: str = "cpu",
+        threads: int = 1,
+        allow_cpu: bool = False,
+        bgr: bool = False,
+    ) -> None:
+        """`category` picks that category's own thresholds; without it the pooled ones decide. `bgr` is for OpenCV's frames."""
+        path = Path(artifact)
+        runtime = registry.load("export", f"to_{_target(path)}").Runtime
+        self.model = runtime(_bytes(path), str(path), device=device, threads=threads, allow_cpu=allow_cpu)
+        self.card: ArtifactCard = self.model.card
+        if self.card.resize != RESIZE:
+            raise EnvironmentFault(f"{path} wants images resized by '{self.card.resize}', this program has '{RESIZE}': update inspect-kd")
+        if category is None and len(self.card.categories) == 1:
+            category = self.card.categories[0]
+        self.category = category
+        self.thresholds = thresholds or self.card.calibration.limits_for(category).thresholds
+        self.bgr = bgr
+
+    @property
+    def size(self) -> int:
+        return self.card.size
+
+    def look(self, images_NHW3: npt.NDArray[np.uint8]) -> Answers:
+        """The bare model on images that already have its size."""
+        answers: Answers = self.model.look(images_NHW3)
+        return answers
+
+    def __call__(self, frame: Frame) -> Inspection:
+        """Inspect one image: a path or an array (mono, RGB or RGBA; 8 or 16 bit)."""
+        image = self._read(frame)
+        squashed = resize(image, self.size, self.size)
+        start = time.perf_counter()
+        answers = self.look(squashed[None])
+        elapsed = (time.perf_counter() - start) * 1000
+        score, heatmap = float(answers.scores_N[0]), answers.heatmaps_NHW[0]
+        if not (np.isfinite(score) and np.isfinite(heatmap).all()):
+            raise BadInput(f"{_name(frame)}: the artifact answered with a number that is not finite; treat the part as NG")
+        height, width = image.shape[:2]
+        return Inspection(
+            score=score,
+            decision=self.thresholds.decide(score),
+            heatmap=heatmap,
+            regions=find_regions(heatmap, self.thresholds.reinspect, width, height) if score > self.thresholds.reinspect else (),
+            thresholds=self.thresholds,
+            image=None if isinstance(frame, np.ndarray) else str(frame),
+            image_size=(width, height),
+            milliseconds=elapsed,
+        )
+
+    def each(self, frames: Iterable[Frame]) -> Iterator[Inspection | BadInput]:
+        """Inspect many; an unreadable one gives its error in its place, and the batch goes on."""
+        for frame in frames:
+            try:
+                yield self(frame)
+            except BadInput as error:
+                yield error
+
+    def _read(self, frame: Frame) -> npt.NDArray[np.uint8]:
+        if not isinstance(frame, np.ndarray):
+            return read_image(Path(frame), bits=self.card.bits)
+        image = as_rgb8(frame, bits=self.card.bits)
+        return np.ascontiguousarray(image[:, :, ::-1]) if self.bgr else image
+
+
+def _bytes(path: Path) -> bytes:
+    if not path.is_file():
+        hint = "; a run's artifact lies in its folder as <run>.onnx" if path.is_dir() else ""
+        raise BadInput(f"{path}: no such artifact{hint}")
+    if path.stat().st_size > LARGEST_ARTIFACT:
+        raise BadInput(f"{path}: {path.stat().st_size} bytes is no artifact of this program")
+    return path.read_bytes()
+
+
+def _target(path: Path) -> str:
+    if path.suffix not in TARGETS:
+        raise BadInput(f"{path}: no runtime for '{path.suffix}' files; there is one for: {', '.join(TARGETS)}")
+    return TARGETS[path.suffix]
+
+
+def _name(frame: Frame) -> str:
+    return "array" if isinstance(frame, np.ndarray) else str(frame)
