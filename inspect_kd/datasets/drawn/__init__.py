@@ -1,0 +1,117 @@
+"""The embedded data set `sample`: four kinds of drawn parts, with defects whose masks are exact.
+
+Unusual here: each defective part is drawn twice, with and without its defect, from the same seeds; the mask is where the two
+pictures differ before the camera adds its noise.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from inspect_kd.datasets.drawn import board, bottle, fabric, metal
+from inspect_kd.datasets.drawn.sheet import contact_sheet
+from inspect_kd.datasets.drawn.surface import Light, expose, to_bytes
+from inspect_kd.types import ImageU8, Mask, Nobody, Watch
+
+CATEGORIES: dict[str, ModuleType] = {"board": board, "bottle": bottle, "fabric": fabric, "metal": metal}
+VERSION = 1
+"""Raised whenever another picture is drawn for the same seed."""
+VISIBLE = 9
+"""Grey levels by which a defect's pixel differs from the sound part's."""
+# How far a part lies from its place in front of the camera: share of the side, degrees.
+POSE = {"board": (0.006, 1.0), "bottle": (0.012, 180.0), "fabric": (0.02, 1.5), "metal": (0.008, 1.5)}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Part:
+    image: ImageU8
+    mask: Mask | None
+    sound: ImageU8
+    """The same part without its defect, under the same light and noise."""
+
+
+def draw_part(category: str, seed: tuple[int, ...], kind: str | None = None, size: int = 256) -> Part:
+    """One photograph; everything about it follows from category, seed and kind."""
+    name = zlib.crc32(category.encode())
+    for attempt in range(8):
+        sound = _photograph(category, (name, *seed), None, attempt, size)
+        if kind is None:
+            return Part(image=to_bytes(sound[0] + sound[1]), mask=None, sound=to_bytes(sound[0] + sound[1]))
+        damaged = _photograph(category, (name, *seed), kind, attempt, size)
+        change = np.abs(to_bytes(damaged[0]).astype(np.int16) - to_bytes(sound[0])).max(axis=2) > VISIBLE
+        mask = cv2.morphologyEx(change.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8)) > 0
+        if mask.sum() >= 0.0006 * mask.size:
+            return Part(image=to_bytes(damaged[0] + damaged[1]), mask=mask, sound=to_bytes(sound[0] + sound[1]))
+    raise RuntimeError(f"eight defects of kind '{kind}' on '{category}' could not be seen")
+
+
+def _photograph(
+    category: str, seed: tuple[int, ...], kind: str | None, attempt: int, size: int
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """The picture without noise, and its noise; the defect has random numbers of its own, so that all else stays."""
+    rng = np.random.default_rng([*seed, 1])
+    harm = np.random.default_rng([*seed, 2, attempt])
+    camera = np.random.default_rng([*seed, 3])
+    surface = CATEGORIES[category].draw(rng, kind, harm)
+    shift, turn = POSE[category]
+    dx, dy = camera.normal(0, shift, 2).clip(-2 * shift, 2 * shift)
+    turned = float(camera.uniform(-turn, turn))
+    return expose(surface.shade(Light.draw(camera)), camera, size, shift=(dx, dy), turn=turned, endless=category == "fabric")
+
+
+def draw_sample(
+    root: Path,
+    seed: int = 0,
+    *,
+    size: int = 256,
+    train: int = 40,
+    test_good: int = 10,
+    per_kind: int = 5,
+    watch: Watch | None = None,
+) -> Path:
+    """An MVTec tree below `root`; returns at once where the same one is already there."""
+    recipe = {"version": VERSION, "seed": seed, "size": size, "train": train, "test_good": test_good, "per_kind": per_kind}
+    marker = root / ".drawn.json"
+    if marker.is_file() and json.loads(marker.read_text()) == recipe:
+        return root
+    if root.is_dir() and any(root.iterdir()) and not marker.is_file():
+        from inspect_kd.errors import BadInput
+
+        raise BadInput(f"{root}: holds something else than a drawn data set; choose an empty folder")
+    watch = watch or Nobody()
+    jobs = [job for category in CATEGORIES for job in _jobs(category, train, test_good, per_kind)]
+    watch.phase("draw", len(jobs))
+    workshop = root.with_name(f".{root.name}.drawing")
+    shutil.rmtree(workshop, ignore_errors=True)
+    for number, (category, split, kind, index) in enumerate(jobs):
+        part = draw_part(category, (seed, ("train", "test").index(split), number), None if kind == "good" else kind, size)
+        _save(part.image, workshop / category / split / kind / f"{index:03}.png")
+        if part.mask is not None:
+            _save(part.mask.astype(np.uint8) * 255, workshop / category / "ground_truth" / kind / f"{index:03}_mask.png")
+        watch.advance()
+    (workshop / ".drawn.json").write_text(json.dumps(recipe))
+    shutil.rmtree(root, ignore_errors=True)
+    workshop.rename(root)
+    return root
+
+
+def _jobs(category: str, train: int, test_good: int, per_kind: int) -> list[tuple[str, str, str, int]]:
+    jobs = [(category, "train", "good", i) for i in range(train)] + [(category, "test", "good", i) for i in range(test_good)]
+    return jobs + [(category, "test", kind, i) for kind in CATEGORIES[category].KINDS for i in range(per_kind)]
+
+
+def _save(picture: npt.NDArray[np.uint8], to: Path) -> None:
+    to.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(to), picture[:, :, ::-1] if picture.ndim == 3 else picture)
+
+
+__all__ = ["CATEGORIES", "Part", "contact_sheet", "draw_part", "draw_sample"]

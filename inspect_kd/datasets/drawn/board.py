@@ -1,0 +1,155 @@
+"""A printed circuit board of one fixed design; placement, solder and print vary as in production."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from inspect_kd.datasets.drawn.surface import RENDER, Surface, box, disc, line, ring, wander
+from inspect_kd.datasets.textures import Rng, noise_field
+
+KINDS = ("missing_part", "turned_part", "solder_bridge", "broken_trace", "scratch")
+CHIP = (0.5, 0.47, 0.30, 0.26)
+LEGS = 8
+# Small parts: x, y, turned by degrees.
+PASSIVES = [(0.17, 0.22, 0), (0.17, 0.36, 0), (0.17, 0.50, 0), (0.83, 0.30, 90), (0.83, 0.50, 90), (0.36, 0.84, 90), (0.50, 0.84, 90), (0.64, 0.84, 90)]
+PADS = [(0.14 + 0.103 * i, 0.085) for i in range(8)]
+VIAS = [(0.27, 0.68), (0.73, 0.68), (0.73, 0.19), (0.30, 0.16), (0.86, 0.72), (0.14, 0.70), (0.57, 0.70)]
+TRACES = [
+    [(0.14, 0.085), (0.14, 0.16), (0.21, 0.22)],
+    [(0.243, 0.085), (0.243, 0.12), (0.30, 0.16)],
+    [(0.346, 0.085), (0.40, 0.16), (0.40, 0.30)],
+    [(0.449, 0.085), (0.449, 0.30)],
+    [(0.655, 0.085), (0.655, 0.14), (0.73, 0.19)],
+    [(0.861, 0.085), (0.861, 0.20), (0.83, 0.26)],
+    [(0.21, 0.36), (0.30, 0.36), (0.34, 0.40)],
+    [(0.21, 0.50), (0.34, 0.50)],
+    [(0.14, 0.70), (0.14, 0.60), (0.20, 0.50)],
+    [(0.27, 0.68), (0.36, 0.68), (0.36, 0.80)],
+    [(0.57, 0.70), (0.50, 0.76), (0.50, 0.80)],
+    [(0.73, 0.68), (0.64, 0.76), (0.64, 0.80)],
+    [(0.83, 0.54), (0.86, 0.60), (0.86, 0.72)],
+    [(0.66, 0.44), (0.74, 0.44), (0.83, 0.34)],
+]
+GOLD, SOLDER, TRACE = (0.80, 0.62, 0.26), (0.74, 0.75, 0.77), (0.10, 0.42, 0.24)
+
+
+def draw(rng: Rng, kind: str | None, harm: Rng) -> Surface:
+    surface = Surface((0.035, 0.235, 0.125), gloss=0.12)
+    surface.colour *= 0.9 + 0.2 * noise_field(RENDER, RENDER, rng, cell=60, octaves=4)[:, :, None]
+    broken = int(harm.integers(len(TRACES))) if kind == "broken_trace" else -1
+    for number, points in enumerate(TRACES):
+        _trace(surface, np.array(points), harm if number == broken else None)
+    for x, y in VIAS:
+        surface.paint(ring(x, y, 0.011, 0.009), GOLD, gloss=0.5)
+        surface.paint(disc(x, y, 0.007), (0.02, 0.03, 0.02), gloss=0)
+    for x, y in PADS:
+        pad = box(x, y, 0.055, 0.075, corner=0.006)
+        surface.paint(pad, np.float32(GOLD) * np.float32(rng.normal(1, 0.04)), gloss=0.55)
+        surface.height += pad * 1.5
+    victim = int(harm.integers(len(PASSIVES)))
+    for number, (x, y, turn) in enumerate(PASSIVES):
+        dx, dy, skew = rng.normal(0, 0.002), rng.normal(0, 0.002), rng.normal(0, 1.2)
+        hit = number == victim
+        if hit and kind == "turned_part":
+            skew += harm.choice([-1, 1]) * harm.uniform(16, 50)
+            dx += harm.normal(0, 0.006)
+        _passive(surface, (x + dx, y + dy), (x, y), turn, turn + skew, number, absent=hit and kind == "missing_part")
+    _chip(surface, rng, bridge=harm if kind == "solder_bridge" else None)
+    _print(surface)
+    if kind == "scratch":
+        _scratch(surface, harm)
+    return surface
+
+
+def _trace(surface: Surface, points: np.ndarray, broken: Rng | None) -> None:
+    copper = line(points, 0.013, soft=0.001)
+    if broken is not None:
+        lengths = np.linalg.norm(np.diff(points, axis=0), axis=1)
+        piece = int(np.argmax(lengths))
+        middle = points[piece] + (points[piece + 1] - points[piece]) * broken.uniform(0.35, 0.65)
+        copper = copper * (1 - box(middle[0], middle[1], 0.024, 0.024, turn=float(broken.uniform(0, 45))))
+    surface.paint(copper * np.float32(0.9), TRACE)
+    surface.height += copper * 1.6
+
+
+def _passive(surface: Surface, at: tuple[float, float], pads_at: tuple[float, float], turn: float, seen: float, number: int, *, absent: bool) -> None:
+    """A resistor or capacitor on two pads; the pads stay where the design has them."""
+    for side in (-1, 1):
+        px = pads_at[0] + side * 0.040 * np.cos(np.radians(turn))
+        py = pads_at[1] + side * 0.040 * np.sin(np.radians(turn))
+        pad = box(px, py, 0.032, 0.048, turn=turn, corner=0.004)
+        surface.paint(pad, SOLDER, gloss=0.5)
+        surface.height += pad * 1.2
+    if absent:
+        return
+    body = box(*at, 0.088, 0.042, turn=seen, corner=0.004)
+    shadow = box(at[0] + 0.006, at[1] + 0.008, 0.088, 0.042, turn=seen, soft=0.012)
+    surface.colour *= 1 - 0.45 * shadow[:, :, None]
+    colour = (0.09, 0.09, 0.10) if number % 3 else (0.62, 0.47, 0.33)
+    surface.paint(body, colour, gloss=0.18)
+    surface.height += body * 5
+    for side in (-1, 1):
+        ex = at[0] + side * 0.037 * np.cos(np.radians(seen))
+        ey = at[1] + side * 0.037 * np.sin(np.radians(seen))
+        cap = box(ex, ey, 0.017, 0.043, turn=seen, corner=0.003)
+        surface.paint(cap, SOLDER, gloss=0.6)
+    if number % 3:
+        _write(surface, f"{10 + number}3", at, 0.26, (0.85, 0.85, 0.85), turn=turn)
+
+
+def _chip(surface: Surface, rng: Rng, bridge: Rng | None) -> None:
+    x, y, width, height = CHIP
+    x, y = x + rng.normal(0, 0.0015), y + rng.normal(0, 0.0015)
+    places = x - width / 2 + 0.025 + (width - 0.05) * np.arange(LEGS) / (LEGS - 1)
+    for side in (-1, 1):
+        for place in places:
+            leg_y = y + side * (height / 2 + 0.018)
+            surface.paint(box(place, leg_y + side * 0.014, 0.024, 0.030, corner=0.005), SOLDER, gloss=0.45)
+            leg = box(place, leg_y, 0.015, 0.044, corner=0.002)
+            surface.paint(leg, (0.80, 0.81, 0.82), gloss=0.7)
+            surface.height += leg * 2.5
+    if bridge is not None:
+        first, side = int(bridge.integers(LEGS - 1)), bridge.choice([-1, 1])
+        middle = (places[first] + places[first + 1]) / 2
+        blob = box(middle, y + side * (height / 2 + 0.032), 0.040, bridge.uniform(0.014, 0.026), corner=0.007, soft=0.006)
+        surface.paint(blob, (0.80, 0.81, 0.83), gloss=0.7)
+        surface.height += blob * 5
+    shadow = box(x + 0.010, y + 0.012, width, height, soft=0.02)
+    surface.colour *= 1 - 0.4 * shadow[:, :, None] * (1 - box(x, y, width, height)[:, :, None])
+    body = box(x, y, width, height, corner=0.008, soft=0.008)
+    surface.paint(body, np.float32([0.055, 0.055, 0.06]) * (0.9 + 0.3 * noise_field(RENDER, RENDER, rng, cell=4, octaves=2)[:, :, None]), gloss=0.10)
+    surface.height += body * 9
+    dimple = disc(x - width / 2 + 0.030, y + height / 2 - 0.030, 0.012)
+    surface.height -= dimple * 3
+    _write(surface, "IKD-26", (x, y - 0.03), 0.62, (0.55, 0.55, 0.55))
+    _write(surface, f"{int(rng.integers(20, 29))}{int(rng.integers(10, 52))}", (x, y + 0.05), 0.5, (0.55, 0.55, 0.55))
+
+
+def _print(surface: Surface) -> None:
+    """White legend, as the design has it."""
+    white = (0.86, 0.87, 0.84)
+    for text, place in (("R1", (0.285, 0.22)), ("C4", (0.83, 0.40)), ("J1", (0.93, 0.085)), ("U2", (0.70, 0.27))):
+        _write(surface, text, place, 0.38, white)
+    outline = box(CHIP[0], CHIP[1], 0.36, 0.40) - box(CHIP[0], CHIP[1], 0.352, 0.392)
+    surface.paint(np.clip(outline, 0, 1) * np.float32(0.8), white)
+
+
+def _write(surface: Surface, text: str, at: tuple[float, float], scale: float, colour: tuple[float, float, float], turn: float = 0) -> None:
+    ink = np.zeros((RENDER, RENDER), np.uint8)
+    (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
+    origin = (int(at[0] * RENDER - width / 2), int(at[1] * RENDER + height / 2))
+    cv2.putText(ink, text, origin, cv2.FONT_HERSHEY_SIMPLEX, scale, 255, 1, cv2.LINE_AA)
+    if turn:
+        pose = cv2.getRotationMatrix2D((at[0] * RENDER, at[1] * RENDER), -turn, 1)
+        ink = cv2.warpAffine(ink, pose, (RENDER, RENDER))
+    surface.paint(ink.astype(np.float32) / 255, colour)
+
+
+def _scratch(surface: Surface, harm: Rng) -> None:
+    """Through the solder mask, down to pale laminate and copper."""
+    x, y = harm.uniform(0.15, 0.85, 2)
+    points = wander((float(x), float(y)), float(harm.uniform(0, 6.3)), harm.uniform(0.15, 0.4), harm, restless=0.08)
+    groove = line(points, harm.uniform(0.005, 0.009), soft=0.0012)
+    surface.paint(groove * np.float32(harm.uniform(0.6, 0.95)), (0.62, 0.60, 0.42), gloss=0.1)
+    surface.height -= groove * 2

@@ -1,0 +1,106 @@
+"""A brushed plate with a pattern of chamfered holes."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from inspect_kd.datasets.drawn.surface import RENDER, Surface, box, disc, distance_to, line, wander
+from inspect_kd.datasets.textures import Field, Rng, noise_field
+
+KINDS = ("scratch", "dent", "rust", "blocked_hole", "burr")
+HOLES = [(0.26 + 0.24 * column, 0.26 + 0.24 * row) for row in range(3) for column in range(3)]
+RADIUS = 0.052
+
+
+def draw(rng: Rng, kind: str | None, harm: Rng) -> Surface:
+    surface = Surface((0.10, 0.10, 0.11), gloss=0.02)
+    plate = box(0.5, 0.5, 0.86, 0.86, corner=0.05, soft=0.006)
+    tone = rng.uniform(0.56, 0.64)
+    surface.paint(plate, (tone, tone, tone * 1.03), gloss=0.22)
+    streaks = _brushing(rng)
+    surface.colour *= 1 + plate[:, :, None] * (0.30 * (streaks - 0.5))[:, :, None]
+    surface.height += plate * 7 + plate * streaks * 0.35 + plate * (noise_field(RENDER, RENDER, rng, cell=150, octaves=2) - 0.5) * 5
+    closed = int(harm.integers(len(HOLES))) if kind in {"blocked_hole", "burr"} else -1
+    for number, (x, y) in enumerate(HOLES):
+        _hole(surface, x + rng.normal(0, 0.0012), y + rng.normal(0, 0.0012), rng)
+        if number == closed:
+            _block(surface, x, y, harm) if kind == "blocked_hole" else _burr(surface, x, y, harm)
+    if kind in _HARM:
+        _HARM[kind](surface, harm)
+    return surface
+
+
+def _brushing(rng: Rng) -> Field:
+    """Streaks of several lengths, as an abrasive belt leaves them."""
+    streaks = np.zeros((RENDER, RENDER), np.float32)
+    for length, weight in ((25, 0.3), (121, 0.5), (301, 0.5)):
+        streaks += weight * cv2.blur(rng.random((RENDER, RENDER), dtype=np.float32) - 0.5, (length, 1)) * np.float32(np.sqrt(length))
+    return np.clip(0.5 + streaks, 0, 1)
+
+
+def _hole(surface: Surface, x: float, y: float, rng: Rng) -> None:
+    away = distance_to(x, y)
+    chamfer = np.clip((RADIUS + 0.012 - away) / 0.012, 0, 1)
+    surface.height -= chamfer * rng.uniform(5, 6)
+    shadow = np.clip((away - RADIUS * 0.2) / RADIUS, 0, 1)[:, :, None] * 0.05
+    surface.paint(disc(x, y, RADIUS), (0.035, 0.035, 0.04), gloss=0)
+    surface.colour += disc(x, y, RADIUS)[:, :, None] * shadow
+
+
+def _place(harm: Rng) -> tuple[float, float]:
+    """On the plate, between the holes."""
+    while True:
+        x, y = harm.uniform(0.14, 0.86, 2)
+        if min(np.hypot(x - hx, y - hy) for hx, hy in HOLES) > RADIUS + 0.03:
+            return float(x), float(y)
+
+
+def _scratch(surface: Surface, harm: Rng) -> None:
+    length = harm.uniform(0.12, 0.45)
+    points = wander(_place(harm), harm.uniform(0.3, 2.8), length, harm, restless=0.06)
+    # A scratch lies on the plate and nowhere else.
+    on_plate = surface.gloss > 0.15
+    groove = line(points, harm.uniform(0.004, 0.008), soft=0.0012) * on_plate
+    surface.height -= groove * harm.uniform(2, 4)
+    surface.paint(groove * np.float32(harm.uniform(0.5, 0.9)), (0.95, 0.95, 0.96), gloss=0.5)
+
+
+def _dent(surface: Surface, harm: Rng) -> None:
+    x, y = _place(harm)
+    size = harm.uniform(0.025, 0.05)
+    pit = np.exp(-((distance_to(x, y) / size) ** 2)).astype(np.float32)
+    surface.height -= pit * np.float32(harm.uniform(9, 16))
+
+
+def _rust(surface: Surface, harm: Rng) -> None:
+    x, y = _place(harm)
+    size = harm.uniform(0.03, 0.09)
+    ragged = noise_field(RENDER, RENDER, harm, cell=26, octaves=5, roughness=0.65)
+    cover = np.clip((1.1 * ragged + 0.45 - distance_to(x, y) / size) * 4, 0, 1) * (surface.gloss > 0.15)
+    grain = noise_field(RENDER, RENDER, harm, cell=6, octaves=3)[:, :, None]
+    brown = np.float32([0.42, 0.20, 0.08]) * (0.6 + 0.8 * grain)
+    surface.paint(cover * np.float32(harm.uniform(0.6, 0.95)), brown, gloss=0.02)
+    surface.height += cover * (grain[:, :, 0] - 0.4) * 3
+
+
+def _block(surface: Surface, x: float, y: float, harm: Rng) -> None:
+    """Filled with swarf, wholly or in part."""
+    offset = harm.uniform(-0.6, 0.6, 2) * RADIUS * (harm.random() < 0.6)
+    cover = disc(x, y, RADIUS) * disc(x + offset[0], y + offset[1], RADIUS)
+    grain = noise_field(RENDER, RENDER, harm, cell=9, octaves=4)
+    surface.paint(cover, np.float32([0.40, 0.39, 0.37]) * (0.5 + grain[:, :, None]), gloss=0.1)
+    surface.height += cover * grain * 6
+
+
+def _burr(surface: Surface, x: float, y: float, harm: Rng) -> None:
+    """A curled edge that stands out from the rim."""
+    start, sweep = harm.uniform(0, 2 * np.pi), harm.uniform(0.7, 1.8)
+    angles = np.linspace(start, start + sweep, 20)
+    reach = RADIUS + 0.004 + 0.016 * np.sin(np.linspace(0, np.pi, 20)) * (0.6 + 0.8 * harm.random(20))
+    curl = line(np.stack([x + reach * np.cos(angles), y + reach * np.sin(angles)], axis=1), 0.014, soft=0.002)
+    surface.paint(curl, (0.85, 0.85, 0.86), gloss=0.7)
+    surface.height += curl * 7
+
+
+_HARM = {"scratch": _scratch, "dent": _dent, "rust": _rust}

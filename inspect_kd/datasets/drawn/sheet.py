@@ -1,0 +1,47 @@
+"""A contact sheet: one look at a drawn data set, good parts and defects with their outlines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from inspect_kd.datasets.images import read_image, read_mask, resize
+from inspect_kd.types import ImageU8
+
+CELL, GAP, LABEL = 168, 6, 20
+GOOD = 3
+OUTLINE = (255, 70, 40)
+
+
+def contact_sheet(root: Path, to: Path) -> Path:
+    """Each category a row: sound parts, then one of each kind of defect."""
+    rows = [_row(category) for category in sorted(path for path in root.iterdir() if (path / "train").is_dir())]
+    width = max(row.shape[1] for row in rows)
+    rows = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
+    to.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(to), np.vstack(rows)[:, :, ::-1])
+    return to
+
+
+def _row(category: Path) -> ImageU8:
+    cells = [_cell(path, f"{category.name}: good", None) for path in sorted((category / "train" / "good").iterdir())[:GOOD]]
+    for kind in sorted(path for path in (category / "test").iterdir() if path.name != "good"):
+        image = sorted(kind.iterdir())[1]
+        cells.append(_cell(image, kind.name.replace("_", " "), category / "ground_truth" / kind.name / f"{image.stem}_mask.png"))
+    return np.hstack(cells)
+
+
+def _cell(path: Path, label: str, mask: Path | None) -> npt.NDArray[np.uint8]:
+    picture = resize(read_image(path), CELL, CELL).copy()
+    if mask is not None:
+        # A little outside the defect, so that it can be seen itself.
+        wide = cv2.dilate(read_mask(mask, size=(CELL, CELL)).astype(np.uint8), np.ones((9, 9), np.uint8))
+        outlines, _ = cv2.findContours(wide, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(picture, outlines, -1, OUTLINE, 1, cv2.LINE_AA)
+    cell = np.full((CELL + LABEL + GAP, CELL + GAP, 3), 255, np.uint8)
+    cell[LABEL : LABEL + CELL, GAP // 2 : GAP // 2 + CELL] = picture
+    cv2.putText(cell, label, (GAP // 2 + 1, LABEL - 6), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (40, 40, 40), 1, cv2.LINE_AA)
+    return cell

@@ -1,0 +1,174 @@
+"""A lit surface: height, colour and gloss in, a picture out. What gives drawn parts their depth.
+
+Everything is drawn at `RENDER` pixels and reduced at the end; coordinates are shares of the side, 0 to 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from inspect_kd.datasets.textures import Field, Rng
+from inspect_kd.types import ImageU8
+
+RENDER = 384
+Picture = npt.NDArray[np.float32]
+"""(RENDER, RENDER, 3), 0 to 1, linear enough."""
+
+
+@dataclass(slots=True)
+class Light:
+    """Where the lamp stands and how it shines. One a photograph."""
+
+    angle: float
+    height: float
+    strength: float
+    ambient: float
+    warmth: float
+    slope: float
+    """Fall-off across the picture."""
+
+    @staticmethod
+    def draw(rng: Rng, *, wander: float = 0.35) -> Light:
+        return Light(
+            angle=-2.2 + rng.normal(0, wander),
+            height=rng.uniform(0.9, 1.3),
+            strength=rng.uniform(0.75, 0.95),
+            ambient=rng.uniform(0.25, 0.35),
+            warmth=rng.normal(0, 0.025),
+            slope=rng.uniform(0.0, 0.22),
+        )
+
+
+class Surface:
+    """Three maps that a part is drawn into, one on top of the other."""
+
+    def __init__(self, colour: tuple[float, float, float], gloss: float = 0.1) -> None:
+        self.colour: Picture = np.empty((RENDER, RENDER, 3), np.float32)
+        self.colour[:] = colour
+        self.height: Field = np.zeros((RENDER, RENDER), np.float32)
+        self.gloss: Field = np.full((RENDER, RENDER), gloss, np.float32)
+
+    def paint(self, cover: Field, colour: npt.ArrayLike, gloss: float | None = None) -> None:
+        """Colour where `cover` says, softly. Works on the covered rectangle only: most parts are small."""
+        x, y, width, height = cv2.boundingRect((cover > 0).astype(np.uint8))
+        here = np.s_[y : y + height, x : x + width]
+        paint = np.asarray(colour, np.float32)
+        patch = self.colour[here]
+        patch += cover[here][:, :, None] * ((paint[here] if paint.ndim == 3 else paint) - patch)
+        if gloss is not None:
+            self.gloss[here] += cover[here] * (np.float32(gloss) - self.gloss[here])
+
+    def shade(self, light: Light) -> Picture:
+        """Diffuse light by the slope, a highlight by the gloss."""
+        slope_x = cv2.Scharr(self.height, cv2.CV_32F, 1, 0, scale=1 / 32)
+        slope_y = cv2.Scharr(self.height, cv2.CV_32F, 0, 1, scale=1 / 32)
+        toward = np.float32([np.cos(light.angle), np.sin(light.angle), light.height])
+        toward /= np.linalg.norm(toward)
+        steep = 1 / np.sqrt(1 + slope_x * slope_x + slope_y * slope_y)
+        facing = np.clip((-slope_x * toward[0] - slope_y * toward[1] + toward[2]) * steep, 0, 1)
+        half = toward + np.float32([0, 0, 1])
+        half /= np.linalg.norm(half)
+        mirror = np.clip((-slope_x * half[0] - slope_y * half[1] + half[2]) * steep, 0, 1) ** 40
+        rows, columns = np.mgrid[:RENDER, :RENDER].astype(np.float32) / RENDER - 0.5
+        fall = 1 + np.float32(light.slope) * (columns * toward[0] + rows * toward[1])
+        bright = (light.ambient + light.strength * facing) * fall
+        shine = (self.gloss * mirror * light.strength * fall)[:, :, None]
+        tint = np.float32([1 + light.warmth, 1, 1 - light.warmth])
+        lit: Picture = (self.colour * bright[:, :, None] + shine) * tint
+        return lit
+
+
+def expose(
+    picture: Picture, rng: Rng, size: int, *, shift: tuple[float, float], turn: float, endless: bool
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """The camera's part: pose, blur, reduction. Returns the picture without noise, and the noise."""
+    # What lies beyond the drawn frame: more of the same on an endless material, the ground elsewhere.
+    beyond = cv2.BORDER_REFLECT_101 if endless else cv2.BORDER_REPLICATE
+    middle = RENDER / 2
+    pose = cv2.getRotationMatrix2D((middle, middle), turn, 1.0)
+    pose[:, 2] += np.array(shift) * RENDER
+    seen = cv2.warpAffine(picture, pose, (RENDER, RENDER), flags=cv2.INTER_LINEAR, borderMode=beyond)
+    seen = cv2.GaussianBlur(seen, (0, 0), float(rng.uniform(0.5, 0.9)))
+    small = cv2.resize(seen, (size, size), interpolation=cv2.INTER_AREA) * np.float32(rng.normal(1, 0.03))
+    noise = rng.normal(0, rng.uniform(0.006, 0.012), small.shape).astype(np.float32)
+    return small, noise
+
+
+def to_bytes(picture: npt.NDArray[np.float32]) -> ImageU8:
+    """Soft shoulder instead of hard clipping, as a camera's curve has."""
+    return (255 * np.clip(np.tanh(picture * 0.95) / np.tanh(np.float32(1.25)), 0, 1) + 0.5).astype(np.uint8)
+
+
+def disc(x: float, y: float, radius: float, soft: float = 0.004) -> Field:
+    """A round cover."""
+    return _within(x, y, radius + soft, lambda across, along: _edge(np.float32(radius) - np.hypot(across, along), soft))
+
+
+def ring(x: float, y: float, radius: float, width: float, soft: float = 0.004) -> Field:
+    def cover(across: Field, along: Field) -> Field:
+        return _edge(np.float32(width / 2) - np.abs(np.hypot(across, along) - np.float32(radius)), soft)
+
+    return _within(x, y, radius + width + soft, cover)
+
+
+def box(x: float, y: float, width: float, height: float, turn: float = 0.0, soft: float = 0.004, corner: float = 0.0) -> Field:
+    """A rectangle about its centre, turned by degrees, with round corners."""
+    c, s = np.float32(np.cos(np.radians(turn))), np.float32(np.sin(np.radians(turn)))
+
+    def cover(across: Field, along: Field) -> Field:
+        u = np.abs(across * c + along * s) - np.float32(width / 2 - corner)
+        v = np.abs(along * c - across * s) - np.float32(height / 2 - corner)
+        outside = np.hypot(np.maximum(u, 0), np.maximum(v, 0)) + np.minimum(np.maximum(u, v), 0)
+        return _edge(np.float32(corner) - outside, soft)
+
+    return _within(x, y, float(np.hypot(width, height)) / 2 + soft, cover)
+
+
+def distance_to(x: float, y: float) -> Field:
+    rows, columns = grid()
+    return np.hypot(columns - np.float32(x), rows - np.float32(y))
+
+
+@cache
+def grid() -> tuple[Field, Field]:
+    """Row and column of each pixel, 0 to 1. Shared: never changed in place."""
+    axis = (np.arange(RENDER, dtype=np.float32) + 0.5) / RENDER
+    return np.repeat(axis[:, None], RENDER, axis=1), np.repeat(axis[None], RENDER, axis=0)
+
+
+def _within(x: float, y: float, reach: float, cover: Callable[[Field, Field], Field]) -> Field:
+    """A cover that is zero beyond `reach` of a place, computed only there."""
+    field = np.zeros((RENDER, RENDER), np.float32)
+    left, right = (int(np.clip((x + sign * reach) * RENDER + sign, 0, RENDER)) for sign in (-1, 1))
+    top, bottom = (int(np.clip((y + sign * reach) * RENDER + sign, 0, RENDER)) for sign in (-1, 1))
+    if left < right and top < bottom:
+        rows, columns = (axis[top:bottom, left:right] for axis in grid())
+        field[top:bottom, left:right] = cover(columns - np.float32(x), rows - np.float32(y))
+    return field
+
+
+def line(points: npt.ArrayLike, width: float, soft: float = 0.0) -> Field:
+    """A polyline; points are (x, y)."""
+    cover = np.zeros((RENDER, RENDER), np.uint8)
+    pixels = np.rint(np.asarray(points, np.float64) * RENDER * 16).astype(np.int32)
+    cv2.polylines(cover, [pixels.reshape(-1, 1, 2)], False, 255, max(1, round(width * RENDER)), cv2.LINE_AA, shift=4)
+    field = cover.astype(np.float32) / 255
+    return cv2.GaussianBlur(field, (0, 0), soft * RENDER) if soft else field
+
+
+def wander(start: tuple[float, float], angle: float, length: float, rng: Rng, *, restless: float = 0.15, steps: int = 24) -> npt.NDArray[np.float64]:
+    """Points of a line that does not quite know where it goes."""
+    turns = angle + np.cumsum(rng.normal(0, restless, steps))
+    moves = length / steps * np.stack([np.cos(turns), np.sin(turns)], axis=1)
+    return np.array(start) + np.vstack([np.zeros((1, 2)), np.cumsum(moves, axis=0)])
+
+
+def _edge(inside: Field, soft: float) -> Field:
+    edge: Field = np.clip(inside / np.float32(soft) + np.float32(0.5), 0, 1)
+    return edge
