@@ -141,7 +141,9 @@ def calibrate(raw: Mapping[str, Sequence[float]], *, reject_rate: float, reinspe
     rates = {"reject_rate": reject_rate, "reinspect_rate": reinspect_rate}
     scale = limits_of(pooled, **rates).thresholds.reject
     if scale <= 0:
-        raise BadInput("every held-out sound part has the score 0: the student has collapsed; train longer or with more noise")
+        raise BadInput(
+            "every held-out sound part has the score 0: the student has collapsed; train longer or with more noise"
+        )
     scores = {category: [score / scale for score in values] for category, values in raw.items()}
     limits = {POOLED: limits_of([score / scale for score in pooled], **rates)}
     limits |= {category: limits_of(values, **rates) for category, values in scores.items()}

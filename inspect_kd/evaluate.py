@@ -42,7 +42,9 @@ class Evaluation:
     def to_json(self) -> dict[str, Any]:
         return {
             "metrics": {
-                category: {name: measure.value if measure.why is None else measure.why for name, measure in measures.items()}
+                category: {
+                    name: measure.value if measure.why is None else measure.why for name, measure in measures.items()
+                }
                 for category, measures in self.measures.items()
             },
             "decisions": self.decisions(),
@@ -52,7 +54,9 @@ class Evaluation:
         """Counts by category, truth and decision."""
         table: dict[str, dict[str, dict[str, int]]] = {}
         for verdict in self.verdicts:
-            truths = table.setdefault(verdict.sample.category, {t: dict.fromkeys(map(str, Decision), 0) for t in ("sound", "defective")})
+            truths = table.setdefault(
+                verdict.sample.category, {t: dict.fromkeys(map(str, Decision), 0) for t in ("sound", "defective")}
+            )
             truths["defective" if verdict.sample.defective else "sound"][str(verdict.decision)] += 1
         return table
 
@@ -103,7 +107,13 @@ def with_truth(
 
 
 def evaluate(
-    model: Model, samples: Sequence[Sample], calibration: Calibration, watch: Watch, *, bits: int | None = None, batch: int = 8
+    model: Model,
+    samples: Sequence[Sample],
+    calibration: Calibration,
+    watch: Watch,
+    *,
+    bits: int | None = None,
+    batch: int = 8,
 ) -> Evaluation:
     """Look at every part, measure each category, decide by each category's own thresholds where it has them."""
     if not samples:

@@ -1,9 +1,9 @@
 """Inspector: image in, Inspection out. The line-side path: NumPy, OpenCV, a runtime; never torch.
 
-    from inspect_kd import Inspector
-    inspect = Inspector("part.onnx")
-    answer = inspect("line3/0001.png")
-    print(answer.decision, answer.score, answer.regions)
+from inspect_kd import Inspector
+inspect = Inspector("part.onnx")
+answer = inspect("line3/0001.png")
+print(answer.decision, answer.score, answer.regions)
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ class Inspector:
         self.model = runtime(_bytes(path), str(path), device=device, threads=threads, allow_cpu=allow_cpu)
         self.card: ArtifactCard = self.model.card
         if self.card.resize != RESIZE:
-            raise EnvironmentFault(f"{path} wants images resized by '{self.card.resize}', this program has '{RESIZE}': update inspect-kd")
+            raise EnvironmentFault(
+                f"{path} wants images resized by '{self.card.resize}', this program has '{RESIZE}': update inspect-kd"
+            )
         if category is None and len(self.card.categories) == 1:
             category = self.card.categories[0]
         self.category = category
@@ -73,13 +75,17 @@ class Inspector:
         elapsed = (time.perf_counter() - start) * 1000
         score, heatmap = float(answers.scores_N[0]), answers.heatmaps_NHW[0]
         if not (np.isfinite(score) and np.isfinite(heatmap).all()):
-            raise BadInput(f"{_name(frame)}: the artifact answered with a number that is not finite; treat the part as NG")
+            raise BadInput(
+                f"{_name(frame)}: the artifact answered with a number that is not finite; treat the part as NG"
+            )
         height, width = image.shape[:2]
         return Inspection(
             score=score,
             decision=self.thresholds.decide(score),
             heatmap=heatmap,
-            regions=find_regions(heatmap, self.thresholds.reinspect, width, height) if score > self.thresholds.reinspect else (),
+            regions=find_regions(heatmap, self.thresholds.reinspect, width, height)
+            if score > self.thresholds.reinspect
+            else (),
             thresholds=self.thresholds,
             image=None if isinstance(frame, np.ndarray) else str(frame),
             image_size=(width, height),

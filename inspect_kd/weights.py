@@ -83,7 +83,11 @@ def load_state(path: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+        state = (
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
     except FileNotFoundError:
         raise BadInput(f"{path}: no such weights file") from None
     except (SafetensorError, OSError, RuntimeError, EOFError, ValueError) as error:

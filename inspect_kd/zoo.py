@@ -41,7 +41,9 @@ def find(kind: Kind, name: str) -> Path:
         return shipped
     near = difflib.get_close_matches(name, names(kind), n=1)
     hint = f" Did you mean '{near[0]}'?" if near else ""
-    raise UsageError(f"no {_WORD[kind]} named '{name}'.{hint} There are: {', '.join(names(kind))}; a path to a .yaml works too.")
+    raise UsageError(
+        f"no {_WORD[kind]} named '{name}'.{hint} There are: {', '.join(names(kind))}; a path to a .yaml works too."
+    )
 
 
 def asset(kind: Kind, file_name: str) -> Path:

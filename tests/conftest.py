@@ -13,7 +13,9 @@ REAL_WEIGHTS = Path(__file__).parents[1] / ".." / "shared" / "weights"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--update-golden", action="store_true", help="rewrite the golden files from what the program gives")
+    parser.addoption(
+        "--update-golden", action="store_true", help="rewrite the golden files from what the program gives"
+    )
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,10 @@ def ls(as_json: AsJson = False) -> None:
     from inspect_kd.datasets.manifest import load_manifest
 
     manifests = [load_manifest(name) for name in zoo.names("datasets")]
-    rows = [(m.name, m.title, m.licence.name, m.licence.commercial, len(m.categories), m.folder().is_dir()) for m in manifests]
+    rows = [
+        (m.name, m.title, m.licence.name, m.licence.commercial, len(m.categories), m.folder().is_dir())
+        for m in manifests
+    ]
     if as_json:
         keys = ("name", "title", "licence", "commercial", "categories", "present")
         typer.echo(json.dumps([dict(zip(keys, row, strict=True)) for row in rows]))
@@ -38,7 +41,9 @@ def ls(as_json: AsJson = False) -> None:
 @app.command("check")
 def check(
     data: Annotated[str, typer.Argument(help="A data set's name, a manifest, a CSV or any folder.")],
-    group: Annotated[str | None, typer.Option(help="Regular expression over file names whose first group names the part.")] = None,
+    group: Annotated[
+        str | None, typer.Option(help="Regular expression over file names whose first group names the part.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what a data set holds and what is wrong with it. Exit 3 on an error.
@@ -77,9 +82,19 @@ def _show(name: str, layout: str, counts: dict[str, dict[str, int]], defects: di
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("category", "train", "calibration", "validation", "test", "of these defective", title=f"{name} (layout: {layout})")
+    table = Table(
+        "category",
+        "train",
+        "calibration",
+        "validation",
+        "test",
+        "of these defective",
+        title=f"{name} (layout: {layout})",
+    )
     for category, splits in counts.items():
-        table.add_row(category, *[str(splits[s]) for s in ("train", "calibration", "validation", "test")], str(defects[category]))
+        table.add_row(
+            category, *[str(splits[s]) for s in ("train", "calibration", "validation", "test")], str(defects[category])
+        )
     Console().print(table)
 
 

@@ -12,7 +12,18 @@ from typing import Annotated, Any
 
 import typer
 
-PACKAGES = ("numpy", "opencv-python-headless", "onnxruntime", "onnxruntime-gpu", "torch", "torchvision", "timm", "lightning", "anomalib", "onnx")
+PACKAGES = (
+    "numpy",
+    "opencv-python-headless",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "torch",
+    "torchvision",
+    "timm",
+    "lightning",
+    "anomalib",
+    "onnx",
+)
 LITTLE_DISK_GB = 5
 
 
@@ -53,7 +64,13 @@ def versions() -> list[Check]:
     found = installed()
     checks = [Check("packages", "ok", ", ".join(f"{name} {version}" for name, version in found.items()))]
     if "torch" not in found:
-        checks.append(Check("training", "note", "torch is not installed: this machine inspects, it does not train (inspect-kd[train])"))
+        checks.append(
+            Check(
+                "training",
+                "note",
+                "torch is not installed: this machine inspects, it does not train (inspect-kd[train])",
+            )
+        )
     return checks
 
 
@@ -62,7 +79,13 @@ def opencv() -> list[Check]:
     names = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
     here = [name for name in names if _is_installed(name)]
     if len(here) > 1:
-        return [Check("opencv", "fault", f"{' and '.join(here)} share their files: pip uninstall {' '.join(here)}; pip install {names[1]}")]
+        return [
+            Check(
+                "opencv",
+                "fault",
+                f"{' and '.join(here)} share their files: pip uninstall {' '.join(here)}; pip install {names[1]}",
+            )
+        ]
     return [Check("opencv", "ok", here[0] if here else "found, but by no known distribution")]
 
 
@@ -82,7 +105,13 @@ def providers() -> list[Check]:
             continue  # calls a cloud service; never used here
         obtained = _obtained(onnxruntime, provider)
         state = "ok" if obtained else "note"
-        checks.append(Check("runtime", state, f"{provider}: {'a session runs on it' if obtained else 'listed, but a session falls back to the CPU'}"))
+        checks.append(
+            Check(
+                "runtime",
+                state,
+                f"{provider}: {'a session runs on it' if obtained else 'listed, but a session falls back to the CPU'}",
+            )
+        )
     return checks
 
 
@@ -106,7 +135,9 @@ def torch_devices() -> Check:
 
     if torch.cuda.is_available():
         return Check("gpu", "ok", ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())))
-    return Check("gpu", "note", f"torch {torch.__version__} finds none; training runs on {torch.get_num_threads()} CPU threads")
+    return Check(
+        "gpu", "note", f"torch {torch.__version__} finds none; training runs on {torch.get_num_threads()} CPU threads"
+    )
 
 
 def encoder_weights() -> Check:
@@ -118,7 +149,9 @@ def encoder_weights() -> Check:
     if folder is None:
         return Check("weights", "note", f"{embedded}; INSPECT_KD_WEIGHTS is not set: other encoders come from the hub")
     files = sorted(path.name for path in folder.iterdir() if path.suffix in {".safetensors", ".pt", ".pth"})
-    return Check("weights", "ok" if files else "note", f"{embedded}; {folder}: {', '.join(files) or 'no weights in it'}")
+    return Check(
+        "weights", "ok" if files else "note", f"{embedded}; {folder}: {', '.join(files) or 'no weights in it'}"
+    )
 
 
 def disk() -> Check:

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 def evaluate(
     what: Annotated[Path, typer.Argument(metavar="RUN_OR_ARTIFACT", help="A run's folder or an artifact.")],
     data: Annotated[str, typer.Option("--data", "-d", help="A data set's name, a manifest, or a folder.")],
-    minimum: Annotated[list[str] | None, typer.Option("--min", help="Gate: metric=number, e.g. image_auroc=0.95. Repeatable.")] = None,
+    minimum: Annotated[
+        list[str] | None, typer.Option("--min", help="Gate: metric=number, e.g. image_auroc=0.95. Repeatable.")
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or tensorrt.")] = "cpu",
     threads: Annotated[int, typer.Option(min=1)] = 2,
     allow_cpu: Annotated[bool, typer.Option("--allow-cpu", help="Go on without the GPU that was asked for.")] = False,

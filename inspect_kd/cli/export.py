@@ -11,9 +11,15 @@ import typer
 
 def export(
     run: Annotated[Path, typer.Argument(help="A complete run's folder.")],
-    to: Annotated[str, typer.Option("--to", help="A deployment's name (`inspect-kd ls export`) or a YAML file.")] = "onnx",
-    data: Annotated[str | None, typer.Option("--data", "-d", help="Images for the proof; default: the run's own data set.")] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to write; default: into the run's folder.")] = None,
+    to: Annotated[
+        str, typer.Option("--to", help="A deployment's name (`inspect-kd ls export`) or a YAML file.")
+    ] = "onnx",
+    data: Annotated[
+        str | None, typer.Option("--data", "-d", help="Images for the proof; default: the run's own data set.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where to write; default: into the run's folder.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the parity figures as JSON.")] = False,
 ) -> None:
     """Export a run's student. The artifact appears only if it answers like the student on real images.

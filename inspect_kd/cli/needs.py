@@ -8,6 +8,10 @@ from inspect_kd.errors import EnvironmentFault
 
 
 def need_training() -> None:
-    missing = [name for name in ("torch", "timm", "lightning", "onnx", "onnxscript", "safetensors") if find_spec(name) is None]
+    missing = [
+        name for name in ("torch", "timm", "lightning", "onnx", "onnxscript", "safetensors") if find_spec(name) is None
+    ]
     if missing:
-        raise EnvironmentFault(f"training needs {', '.join(missing)}: pip install 'inspect-kd[train,cpu]' (or [train,gpu])")
+        raise EnvironmentFault(
+            f"training needs {', '.join(missing)}: pip install 'inspect-kd[train,cpu]' (or [train,gpu])"
+        )

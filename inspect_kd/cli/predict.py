@@ -19,8 +19,13 @@ if TYPE_CHECKING:
 def predict(
     artifact: Annotated[Path, typer.Argument(help="An artifact (.onnx), or a run's folder.")],
     images: Annotated[list[str], typer.Argument(help="Files, folders, globs; `-` reads paths from stdin.")],
-    category: Annotated[str | None, typer.Option(help="Use this category's own thresholds; default: the pooled ones.")] = None,
-    overlays: Annotated[Path | None, typer.Option(help="Write a picture with heat, regions and decision for each image into this folder.")] = None,
+    category: Annotated[
+        str | None, typer.Option(help="Use this category's own thresholds; default: the pooled ones.")
+    ] = None,
+    overlays: Annotated[
+        Path | None,
+        typer.Option(help="Write a picture with heat, regions and decision for each image into this folder."),
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or tensorrt.")] = "cpu",
     threads: Annotated[int, typer.Option(min=1, help="Threads of the model.")] = 1,
     allow_cpu: Annotated[bool, typer.Option("--allow-cpu", help="Go on without the GPU that was asked for.")] = False,

@@ -13,12 +13,23 @@ if TYPE_CHECKING:
 
 
 def train(
-    data: Annotated[str, typer.Option("--data", "-d", help="A data set's name (`inspect-kd data ls`), a manifest, or any folder of images.")],
-    model: Annotated[str, typer.Option("--model", "-m", help="A recipe's name (`inspect-kd ls models`) or a YAML file.")] = "omni_ad",
-    overrides: Annotated[list[str] | None, typer.Option("--set", help="Change the recipe: section.key=value. Repeatable.")] = None,
+    data: Annotated[
+        str,
+        typer.Option(
+            "--data", "-d", help="A data set's name (`inspect-kd data ls`), a manifest, or any folder of images."
+        ),
+    ],
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="A recipe's name (`inspect-kd ls models`) or a YAML file.")
+    ] = "omni_ad",
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="Change the recipe: section.key=value. Repeatable.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder that holds the runs.")] = Path("runs"),
     name: Annotated[str | None, typer.Option(help="The run's name; default <data>-<recipe>.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a stopped training, to the same numbers.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a stopped training, to the same numbers.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print recipe, counts and sizes, and stop.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     devices: Annotated[int, typer.Option(min=1, help="How many of them.")] = 1,
@@ -92,12 +103,18 @@ def show_plan(recipe: Recipe, data: DataSet, folder: Path, as_json: bool) -> Non
     }
     if as_json:
         counts = {category: len([s for s in data.samples if s.category == category]) for category in data.categories}
-        typer.echo(json.dumps({"run": str(folder), "recipe": recipe.model_dump(mode="json"), "samples": counts, "parameters": sizes}))
+        typer.echo(
+            json.dumps(
+                {"run": str(folder), "recipe": recipe.model_dump(mode="json"), "samples": counts, "parameters": sizes}
+            )
+        )
         return
     encoder: Any = student.encoder
     typer.echo(recipe.to_yaml())
     typer.echo(summary(data))
-    typer.echo(f"parameters: {sizes['trainable']:,} to train, {sizes['frozen']:,} frozen in the encoder ({encoder.spec.source})")
+    typer.echo(
+        f"parameters: {sizes['trainable']:,} to train, {sizes['frozen']:,} frozen in the encoder ({encoder.spec.source})"
+    )
     typer.echo(f"run: {folder} (nothing was written)")
 
 

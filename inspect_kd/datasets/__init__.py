@@ -30,6 +30,8 @@ class DataSet:
     root: Path
     layout: str
     samples: list[Sample]
+    source: str = ""
+    """What `open_dataset` would find it by again: a manifest's name or an absolute path."""
     manifest: Manifest | None = None
 
     @property
@@ -50,7 +52,11 @@ class DataSet:
 
 
 def open_dataset(
-    data: str | Path, *, holdout: Holdout | None = None, categories: Sequence[str] | None = None, group: str | None = None
+    data: str | Path,
+    *,
+    holdout: Holdout | None = None,
+    categories: Sequence[str] | None = None,
+    group: str | None = None,
 ) -> DataSet:
     """Find, scan and split a data set. `group` overrides the manifest's regular expression over file names."""
     from inspect_kd.datasets import layouts
@@ -68,7 +74,14 @@ def open_dataset(
     if pattern:
         samples = [_grouped(sample, pattern) for sample in samples]
     name = manifest.name if manifest else re.sub(r"[^A-Za-z0-9_.-]+", "_", root.resolve().stem)
-    return DataSet(name=name, root=root, layout=layout, samples=assign(samples, holdout or Holdout()), manifest=manifest)
+    return DataSet(
+        name=name,
+        root=root,
+        layout=layout,
+        samples=assign(samples, holdout or Holdout()),
+        source=str(data) if manifest else str(root.resolve()),
+        manifest=manifest,
+    )
 
 
 def _locate(data: str) -> tuple[Manifest | None, Path]:

@@ -85,7 +85,15 @@ class StepSampler(Sampler[list[Draw]]):
     """One list of draws a step: categories in equal shares, whatever their sizes; each process takes its part."""
 
     def __init__(
-        self, samples: Sequence[Sample], *, steps: range, batch: int, damaged: float, seed: int, rank: int = 0, world: int = 1
+        self,
+        samples: Sequence[Sample],
+        *,
+        steps: range,
+        batch: int,
+        damaged: float,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
         categories = sorted({sample.category for sample in samples})
         self.members = [[i for i, s in enumerate(samples) if s.category == category] for category in categories]
@@ -99,9 +107,16 @@ class StepSampler(Sampler[list[Draw]]):
         for step in self.steps:
             rng = np.random.default_rng([self.seed, step])
             # A shuffled round of categories: with a batch of eight and three of them each comes twice or three times.
-            order = np.concatenate([rng.permutation(len(self.members)) for _ in range(-(-self.batch // len(self.members)))])
+            order = np.concatenate(
+                [rng.permutation(len(self.members)) for _ in range(-(-self.batch // len(self.members)))]
+            )
             draws = [
-                Draw(int(rng.choice(self.members[c])), int(rng.choice(self.members[c])), place < self.damaged, (self.seed, step, place))
+                Draw(
+                    int(rng.choice(self.members[c])),
+                    int(rng.choice(self.members[c])),
+                    place < self.damaged,
+                    (self.seed, step, place),
+                )
                 for place, c in enumerate(order[: self.batch])
             ]
             yield draws[self.rank :: self.world]

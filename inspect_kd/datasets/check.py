@@ -82,7 +82,9 @@ def _twins(facts: list[Facts]) -> Iterable[Finding]:
         elif Split.TEST in splits and splits & set(LEARNT_FROM):
             yield Finding(severity="error", text="leak: the same picture is learnt from and tested on", files=files)
         elif len(splits) > 1:
-            yield Finding(severity="warning", text=f"the same picture in {' and '.join(sorted(map(str, splits)))}", files=files)
+            yield Finding(
+                severity="warning", text=f"the same picture in {' and '.join(sorted(map(str, splits)))}", files=files
+            )
         else:
             yield Finding(severity="note", text="the same picture twice", files=files)
 
@@ -100,10 +102,16 @@ def _masks(samples: list[Sample]) -> Iterable[Finding]:
         if not marked.any():
             yield Finding(severity="error", text="an empty mask on a defective part", files=(sample.mask,))
         elif np.mean(marked) > 0.9:
-            yield Finding(severity="warning", text="a mask that covers the whole image: inverted?", files=(sample.mask,))
+            yield Finding(
+                severity="warning", text="a mask that covers the whole image: inverted?", files=(sample.mask,)
+            )
         if image_size != mask_size:
             sizes = f"mask {mask_size[0]}x{mask_size[1]}, image {image_size[0]}x{image_size[1]}"
-            yield Finding(severity="warning", text=f"the mask's size is not the image's: {sizes}", files=(sample.image, sample.mask))
+            yield Finding(
+                severity="warning",
+                text=f"the mask's size is not the image's: {sizes}",
+                files=(sample.image, sample.mask),
+            )
     bare = tuple(sample.image for sample in samples if sample.defective and sample.mask is None)
     if bare:
         text = f"{len(bare)} defective parts have no mask: pixel metrics leave them out"
@@ -116,7 +124,9 @@ def _mixtures(facts: list[Facts]) -> Iterable[Finding]:
         sizes, modes = Counter(each.size for each in here), Counter(each.mode for each in here)
         if len(sizes) > 1:
             common = ", ".join(f"{width}x{height} ({count})" for (width, height), count in sizes.most_common(3))
-            yield Finding(severity="note", text=f"{category}: {len(sizes)} sizes of image: {common}; all are squashed to one")
+            yield Finding(
+                severity="note", text=f"{category}: {len(sizes)} sizes of image: {common}; all are squashed to one"
+            )
         if len(modes) > 1:
             text = f"{category}: mixed kinds of pixel: {', '.join(f'{mode} ({count})' for mode, count in modes.most_common())}"
             yield Finding(severity="warning", text=f"{text}; sound and defective parts should come from one camera")
@@ -130,5 +140,7 @@ def _counts(data: DataSet) -> Iterable[Finding]:
         yield Finding(severity="note", text=text + more)
         defects = sum(sample.defective for sample in data.select(Split.TEST, category))
         if defects < FEW_DEFECTS:
-            text = f"{category}: {defects} defective parts: " + ("metrics will be rough" if defects else "metrics cannot be measured")
+            text = f"{category}: {defects} defective parts: " + (
+                "metrics will be rough" if defects else "metrics cannot be measured"
+            )
             yield Finding(severity="note", text=text)

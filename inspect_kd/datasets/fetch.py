@@ -41,7 +41,9 @@ def get(manifest: Manifest, watch: Watch) -> Path:
 
         return draw_sample(folder, source.drawn, watch=watch)
     if source.by_hand is not None:
-        raise UsageError(f"{manifest.title} cannot be fetched by a program. {source.by_hand} Folder: {folder}. Homepage: {manifest.homepage}")
+        raise UsageError(
+            f"{manifest.title} cannot be fetched by a program. {source.by_hand} Folder: {folder}. Homepage: {manifest.homepage}"
+        )
     folder.parent.mkdir(parents=True, exist_ok=True)
     if source.anomalib is not None:
         _by_anomalib(source.anomalib, folder, manifest)
@@ -59,7 +61,9 @@ def _by_anomalib(name: str, folder: Path, manifest: Manifest) -> None:
         getattr(anomalib.data, name)(root=folder).prepare_data()
     except Exception as error:
         # Whatever fails below anomalib (network, disk, a moved address) reads the same to a user.
-        raise EnvironmentFault(f"anomalib could not fetch {manifest.title} ({type(error).__name__}: {error}). Homepage: {manifest.homepage}") from error
+        raise EnvironmentFault(
+            f"anomalib could not fetch {manifest.title} ({type(error).__name__}: {error}). Homepage: {manifest.homepage}"
+        ) from error
 
 
 def _by_archives(archives: tuple[Archive, ...], folder: Path, watch: Watch) -> None:
@@ -92,11 +96,15 @@ def download(archive: Archive, to: Path, watch: Watch) -> Path:
         except (urllib.error.URLError, ConnectionError, TimeoutError, EOFError) as error:
             last = error
     if last is not None:
-        raise EnvironmentFault(f"{archive.url}: not fetched after {TRIES} tries ({last}); run the command again to go on") from last
+        raise EnvironmentFault(
+            f"{archive.url}: not fetched after {TRIES} tries ({last}); run the command again to go on"
+        ) from last
     digest = _sha256(part)
     if digest != archive.sha256:
         part.unlink()
-        raise BadInput(f"{archive.url}: sha256 is {digest}, the manifest says {archive.sha256}; the file was thrown away")
+        raise BadInput(
+            f"{archive.url}: sha256 is {digest}, the manifest says {archive.sha256}; the file was thrown away"
+        )
     part.rename(done)
     return done
 
@@ -174,7 +182,9 @@ def _bounded_members(tar: tarfile.TarFile, packed: Path) -> Iterator[tarfile.Tar
 
 def _bounds(packed: Path, members: int, total: int) -> None:
     if members > MOST_MEMBERS or total > MOST_BYTES or total > LARGEST_RATIO * max(packed.stat().st_size, BLOCK):
-        raise BadInput(f"{packed}: {members} members of {total} bytes from {packed.stat().st_size}: an archive bomb; refused")
+        raise BadInput(
+            f"{packed}: {members} members of {total} bytes from {packed.stat().st_size}: an archive bomb; refused"
+        )
 
 
 def _inside(to: Path, name: str, packed: Path) -> Path:

@@ -67,7 +67,9 @@ def as_rgb8(array: npt.NDArray[np.generic], *, bits: int | None = None, name: st
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)) or 0 in array.shape:
         raise BadInput(f"{name}: an image of shape {array.shape}; expected (H, W), (H, W, 3) or (H, W, 4)")
     if array.shape[0] * array.shape[1] > LARGEST_PIXELS:
-        raise BadInput(f"{name}: {array.shape[1]}x{array.shape[0]} pixels; at most {LARGEST_PIXELS // 10**6} million are read")
+        raise BadInput(
+            f"{name}: {array.shape[1]}x{array.shape[0]} pixels; at most {LARGEST_PIXELS // 10**6} million are read"
+        )
     values = _to_bytes(array, bits, name)
     if values.ndim == 2:
         return np.repeat(values[:, :, None], 3, axis=2)
@@ -121,7 +123,9 @@ def _open(data: bytes, name: str) -> Image.Image:
         # Pillow's plugins raise whatever a hostile header makes them stumble over.
         raise BadInput(f"{name}: not an image that can be read (PNG, JPEG, BMP, TIFF and WebP are)") from error
     if image.width * image.height > LARGEST_PIXELS:
-        raise BadInput(f"{name}: {image.width}x{image.height} pixels; at most {LARGEST_PIXELS // 10**6} million are read")
+        raise BadInput(
+            f"{name}: {image.width}x{image.height} pixels; at most {LARGEST_PIXELS // 10**6} million are read"
+        )
     return image
 
 
@@ -158,7 +162,11 @@ def _wide_mono(image: Image.Image, name: str) -> npt.NDArray[np.generic]:
 
 def _wide_colour(data: bytes, image: Image.Image) -> npt.NDArray[np.generic] | None:
     """16-bit colour, which Pillow would cut to 8: OpenCV keeps it. None where the file is something else."""
-    deep = data[24] == 16 and data[25] in (2, 4, 6) if image.format == "PNG" else _tiff_depth(image) == 16 and image.mode != "I;16"
+    deep = (
+        data[24] == 16 and data[25] in (2, 4, 6)
+        if image.format == "PNG"
+        else _tiff_depth(image) == 16 and image.mode != "I;16"
+    )
     if not deep:
         return None
     image.load()  # raises on a torn file, which OpenCV would not

@@ -34,7 +34,9 @@ def assign(samples: Sequence[Sample], holdout: Holdout) -> list[Sample]:
     by_category: dict[str, list[Sample]] = defaultdict(list)
     for sample in samples:
         by_category[sample.category].append(sample)
-    return [sample for category in sorted(by_category) for sample in _category(category, by_category[category], holdout)]
+    return [
+        sample for category in sorted(by_category) for sample in _category(category, by_category[category], holdout)
+    ]
 
 
 def _category(name: str, samples: list[Sample], holdout: Holdout) -> list[Sample]:
@@ -55,7 +57,9 @@ def _category(name: str, samples: list[Sample], holdout: Holdout) -> list[Sample
     if not has_sound_test and len(sound) > FEWEST and holdout.test > 0:
         shares.append((Split.TEST, holdout.test))
     if len(groups) <= len(shares):
-        raise BadInput(f"category '{name}': {len(groups)} groups of parts are too few to hold any out; check data.group")
+        raise BadInput(
+            f"category '{name}': {len(groups)} groups of parts are too few to hold any out; check data.group"
+        )
     held: list[Sample] = []
     for split, share in shares:
         wanted = max(1, round(share * len(sound)))

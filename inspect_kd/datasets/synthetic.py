@@ -179,7 +179,9 @@ def _dent(image: ImageU8, source: ImageU8, place: _Place) -> ImageU8:
     y, x = (rows - place.row) / radius, (columns - place.column) / radius
     bump = np.exp(-2 * (x * x + y * y))
     push = float(rng.choice([-1, 1]) * rng.uniform(0.4, 0.9) * radius)
-    bent = cv2.remap(image, columns + push * x * bump, rows + push * y * bump, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+    bent = cv2.remap(
+        image, columns + push * x * bump, rows + push * y * bump, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT
+    )
     angle = rng.uniform(0, 2 * np.pi)
     shade = bump * (x * np.cos(angle) + y * np.sin(angle)) * rng.uniform(30, 110)
     return _blend(image, bent + shade[:, :, None], (bump > 0.02).astype(np.float32), 1.0)
@@ -192,7 +194,9 @@ def _missing(image: ImageU8, source: ImageU8, place: _Place) -> ImageU8:
     gap = cv2.resize(hole.astype(np.uint8), small.shape[1::-1], interpolation=cv2.INTER_AREA)
     gap = cv2.dilate((gap > 0).astype(np.uint8), np.ones((3, 3), np.uint8))
     filled = cv2.resize(cv2.inpaint(small, gap, 2, cv2.INPAINT_TELEA), (place.width, place.height))
-    return _blend(image, filled.astype(np.float32) * place.rng.uniform(0.75, 1.1), place.soft(hole.astype(np.float32)), 1.0)
+    return _blend(
+        image, filled.astype(np.float32) * place.rng.uniform(0.75, 1.1), place.soft(hole.astype(np.float32)), 1.0
+    )
 
 
 def _spots(image: ImageU8, source: ImageU8, place: _Place) -> ImageU8:

@@ -18,7 +18,9 @@ Field = npt.NDArray[np.float32]
 Rng = np.random.Generator
 
 
-def noise_field(height: int, width: int, rng: Rng, *, cell: float = 32, octaves: int = 4, roughness: float = 0.5) -> Field:
+def noise_field(
+    height: int, width: int, rng: Rng, *, cell: float = 32, octaves: int = 4, roughness: float = 0.5
+) -> Field:
     """Smooth random field: octaves of random values on a lattice, cubic in between."""
     field = np.zeros((height, width), np.float32)
     weight = 1.0
@@ -97,7 +99,9 @@ def speckle(height: int, width: int, rng: Rng) -> Field:
 
 
 def cloudy(height: int, width: int, rng: Rng) -> Field:
-    return noise_field(height, width, rng, cell=rng.uniform(6, 80), octaves=int(rng.integers(2, 6)), roughness=rng.uniform(0.4, 0.8))
+    return noise_field(
+        height, width, rng, cell=rng.uniform(6, 80), octaves=int(rng.integers(2, 6)), roughness=rng.uniform(0.4, 0.8)
+    )
 
 
 PATTERNS: tuple[Callable[[int, int, Rng], Field], ...] = (cloudy, stripes, weave, brushed, cells, marble, speckle)
@@ -140,10 +144,16 @@ def _paste_shape(scene: npt.NDArray[np.float32], rng: Rng) -> None:
     kind = rng.integers(3)
     if kind == 0:
         axes = (max(2, int(radius)), max(2, int(radius * rng.uniform(0.3, 1))))
-        cv2.ellipse(mask, tuple(centre.astype(int).tolist()), axes, float(rng.uniform(0, 180)), 0, 360, 1.0, -1, cv2.LINE_AA)
+        cv2.ellipse(
+            mask, tuple(centre.astype(int).tolist()), axes, float(rng.uniform(0, 180)), 0, 360, 1.0, -1, cv2.LINE_AA
+        )
     else:
         corners = int(rng.integers(3, 8)) if kind == 1 else 4
-        angles = np.sort(rng.uniform(0, 2 * np.pi, corners)) if kind == 1 else rng.uniform(0, 2 * np.pi) + np.arange(4) * np.pi / 2
+        angles = (
+            np.sort(rng.uniform(0, 2 * np.pi, corners))
+            if kind == 1
+            else rng.uniform(0, 2 * np.pi) + np.arange(4) * np.pi / 2
+        )
         points = centre + radius * np.stack([np.cos(angles), np.sin(angles) * rng.uniform(0.4, 1)], axis=1)
         cv2.fillPoly(mask, [points.astype(np.int32)], 1.0, cv2.LINE_AA)
     if rng.random() < 0.3:

@@ -48,7 +48,9 @@ class Scenes(Dataset[Tensor]):
         return torch.from_numpy(draw_scene(self.size, self.size, rng)).permute(2, 0, 1)
 
 
-def distill(*, steps: int, batch: int, size: int, rate: float, workers: int, seed: int = 0) -> tuple[EmbeddedEncoder, dict[str, Any]]:
+def distill(
+    *, steps: int, batch: int, size: int, rate: float, workers: int, seed: int = 0
+) -> tuple[EmbeddedEncoder, dict[str, Any]]:
     """Train; returns the encoder and what was measured on held-out scenes."""
     torch.manual_seed(seed)
     teacher = build_encoder(TEACHER)
@@ -66,7 +68,9 @@ def distill(*, steps: int, batch: int, size: int, rate: float, workers: int, see
         clean = images.float().contiguous(memory_format=torch.channels_last)
         with torch.no_grad():
             targets = normalised(teacher(clean), norms)
-        loss = torch.stack([distance(t, s) for t, s in zip(targets, normalised(student(clean), norms), strict=True)]).sum()
+        loss = torch.stack(
+            [distance(t, s) for t, s in zip(targets, normalised(student(clean), norms), strict=True)]
+        ).sum()
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(body.parameters(), 1.0)
@@ -75,12 +79,19 @@ def distill(*, steps: int, batch: int, size: int, rate: float, workers: int, see
         if step % 100 == 0:
             print(f"step {step}/{steps} loss {loss.item():.4f} {time.monotonic() - began:.0f} s", flush=True)  # noqa: T201
     body.eval()
-    return body, {"steps": steps, "batch": batch, "size": size, "held_out_cosine": similarity(teacher, student, norms, size)}
+    return body, {
+        "steps": steps,
+        "batch": batch,
+        "size": size,
+        "held_out_cosine": similarity(teacher, student, norms, size),
+    }
 
 
 def distance(target_BChw: Tensor, found_BChw: Tensor) -> Tensor:
     """Direction first (students compare by cosine), size second."""
-    return (1 - F.cosine_similarity(target_BChw, found_BChw, dim=1)).mean() + 0.2 * F.smooth_l1_loss(found_BChw, target_BChw)
+    return (1 - F.cosine_similarity(target_BChw, found_BChw, dim=1)).mean() + 0.2 * F.smooth_l1_loss(
+        found_BChw, target_BChw
+    )
 
 
 Norms = list[tuple[Tensor, Tensor]]
@@ -128,7 +139,11 @@ def main() -> None:
     os.environ["INSPECT_KD_WEIGHTS"] = arguments.weights
     torch.set_num_threads(arguments.threads)
     body, facts = distill(
-        steps=arguments.steps, batch=arguments.batch, size=arguments.size, rate=arguments.rate, workers=arguments.workers
+        steps=arguments.steps,
+        batch=arguments.batch,
+        size=arguments.size,
+        rate=arguments.rate,
+        workers=arguments.workers,
     )
     print(json.dumps(facts))  # noqa: T201
     tensors = {key: value.half() if value.is_floating_point() else value for key, value in body.state_dict().items()}

@@ -52,7 +52,9 @@ class ArtifactCard:
             content = json.loads(text)
             schema = content.pop("schema")
             if schema != SCHEMA:
-                raise BadInput(f"{where}: artifact of schema {schema}; this program reads schema {SCHEMA}: update inspect-kd")
+                raise BadInput(
+                    f"{where}: artifact of schema {schema}; this program reads schema {SCHEMA}: update inspect-kd"
+                )
             content["calibration"] = Calibration.from_json(content["calibration"])
             content["categories"] = tuple(content["categories"])
             card = ArtifactCard(**content)

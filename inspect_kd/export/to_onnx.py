@@ -50,17 +50,25 @@ def export(graph: ArtifactGraph, to: Path, *, card: ArtifactCard, opset: int) ->
     if program is None:
         raise EnvironmentFault("torch.onnx.export returned no program: this version of torch cannot export dynamically")
     program.save(str(to), external_data=False)
-    _seal(to, card, opset)
+    reseal(to, card)
+    written = written_opset(to)
+    if written != opset:
+        raise EnvironmentFault(f"asked the exporter for opset {opset}, got {written}")
 
 
-def _seal(path: Path, card: ArtifactCard, opset: int) -> None:
-    """Write the card into the file; check what the exporter silently changes."""
+def written_opset(path: Path) -> int:
+    """What the file says; the exporter raises versions that it does not like without a word."""
     import onnx
 
     model = onnx.load(str(path))
-    written = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
-    if written != opset:
-        raise EnvironmentFault(f"asked the exporter for opset {opset}, got {written}")
+    return next(int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+
+
+def reseal(path: Path, card: ArtifactCard) -> None:
+    """Write the card into the file, the only metadata that it keeps."""
+    import onnx
+
+    model = onnx.load(str(path))
     del model.metadata_props[:]
     entry = model.metadata_props.add()
     entry.key, entry.value = KEY, card.dump()

@@ -34,7 +34,9 @@ class EmbeddedEncoder(nn.Module):
 class Residual(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(_conv(width, width), nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width))
+        self.body = nn.Sequential(
+            _conv(width, width), nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)
+        )
         self.activate = nn.ReLU(inplace=True)
 
     def forward(self, x_BChw: Tensor) -> Tensor:

@@ -108,7 +108,9 @@ def _with_weights(spec: EncoderSpec, path: Path) -> Encoder:
     encoder = empty_encoder(spec)
     missing, _ = encoder.body.load_state_dict(weights.load_state(path), strict=False)
     if missing:
-        raise BadInput(f"{path}: not the weights of '{spec.name}': {len(missing)} tensors are missing, first {missing[0]}")
+        raise BadInput(
+            f"{path}: not the weights of '{spec.name}': {len(missing)} tensors are missing, first {missing[0]}"
+        )
     return encoder
 
 

@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+
 import numpy as np
 import torch
 from lightning.fabric import Fabric
@@ -48,14 +49,22 @@ class Hardware:
 
     def fabric(self) -> Fabric:
         if self.device in {"cuda", "gpu"} and not torch.cuda.is_available():
-            raise EnvironmentFault("asked to train on a GPU, but torch finds none; `inspect-kd doctor` shows what is missing")
+            raise EnvironmentFault(
+                "asked to train on a GPU, but torch finds none; `inspect-kd doctor` shows what is missing"
+            )
         try:
-            return Fabric(accelerator="gpu" if self.device == "cuda" else self.device, devices=self.devices, precision=self.precision)  # type: ignore[arg-type]
+            return Fabric(
+                accelerator="gpu" if self.device == "cuda" else self.device,
+                devices=self.devices,
+                precision=self.precision,
+            )  # type: ignore[arg-type]
         except ValueError as error:
             raise UsageError(f"this hardware cannot be used as asked: {error}") from error
 
 
-def fit(recipe: Recipe, data: DataSet, folder: RunFolder, *, hardware: Hardware, watch: Watch, resume: bool = False) -> RunFolder:
+def fit(
+    recipe: Recipe, data: DataSet, folder: RunFolder, *, hardware: Hardware, watch: Watch, resume: bool = False
+) -> RunFolder:
     # ── the machine ──────────────────────────────────────────────────────────────────────────────────────────────────
     fabric = hardware.fabric()
     fabric.launch()
@@ -162,7 +171,7 @@ def fit(recipe: Recipe, data: DataSet, folder: RunFolder, *, hardware: Hardware,
     parities = export_all(recipe, data, folder, student, calibration, watch)
     facts = {
         "name": folder.path.name,
-        "data": {"name": data.name, "digest": data.digest, "categories": data.categories},
+        "data": {"name": data.name, "source": data.source, "digest": data.digest, "categories": data.categories},
         "recipe": recipe.digest(),
         "steps": progress.step,
         "best_step": progress.best_step,
@@ -212,7 +221,9 @@ def _measure(gap: SyntheticGap, student: Student) -> float:
     return gap.measure(list(torch.cat(heatmaps).numpy()))
 
 
-def _scores(model: Model, store: ImageStore, samples: Sequence[Sample], watch: Watch, batch: int = 8) -> dict[str, list[float]]:
+def _scores(
+    model: Model, store: ImageStore, samples: Sequence[Sample], watch: Watch, batch: int = 8
+) -> dict[str, list[float]]:
     """Scores of held-out parts by category."""
     watch.phase("calibrate", len(samples))
     scores: dict[str, list[float]] = {}
@@ -234,7 +245,9 @@ def _same_work(progress: checkpoint.Progress, recipe: Recipe, data: DataSet, fol
 
 def _open(folder: RunFolder, recipe: Recipe, device: str) -> None:
     folder.path.mkdir(parents=True, exist_ok=True)
-    folder.recipe.write_text(f"# inspect-kd train --model {folder.recipe} --data …\n{recipe.to_yaml()}", encoding="utf-8")
+    folder.recipe.write_text(
+        f"# inspect-kd train --model {folder.recipe} --data …\n{recipe.to_yaml()}", encoding="utf-8"
+    )
     write_json(folder.environment, environment(device))
 
 

@@ -23,7 +23,17 @@ from inspect_kd.errors import BadInput, UsageError
 from inspect_kd.models.base import Student
 from inspect_kd.models.encoders import EncoderSpec, build_encoder, empty_encoder
 
-PACKAGES = ("torch", "torchvision", "timm", "lightning", "onnx", "onnxruntime", "onnxruntime-gpu", "opencv-python-headless", "numpy")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "lightning",
+    "onnx",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "opencv-python-headless",
+    "numpy",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +131,11 @@ def load_run(path: Path) -> FinishedRun:
     """Read a complete run; its files must still be those that its manifest names."""
     folder = RunFolder(path)
     if not folder.complete:
-        hint = "the training is unfinished: go on with `inspect-kd train --resume`" if folder.recipe.is_file() else "no run there"
+        hint = (
+            "the training is unfinished: go on with `inspect-kd train --resume`"
+            if folder.recipe.is_file()
+            else "no run there"
+        )
         raise BadInput(f"{path}: {hint}")
     manifest = json.loads(folder.manifest.read_text(encoding="utf-8"))
     for name, digest in manifest["files"].items():
@@ -183,7 +197,9 @@ def _commit() -> str | None:
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None
-    answer = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True, check=False)
+    answer = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True, check=False
+    )
     return answer.stdout.strip() or None
 
 

@@ -65,7 +65,9 @@ def _photograph(
     shift, turn = POSE[category]
     dx, dy = camera.normal(0, shift, 2).clip(-2 * shift, 2 * shift)
     turned = float(camera.uniform(-turn, turn))
-    return expose(surface.shade(Light.draw(camera)), camera, size, shift=(dx, dy), turn=turned, endless=category == "fabric")
+    return expose(
+        surface.shade(Light.draw(camera)), camera, size, shift=(dx, dy), turn=turned, endless=category == "fabric"
+    )
 
 
 def draw_sample(
@@ -79,7 +81,14 @@ def draw_sample(
     watch: Watch | None = None,
 ) -> Path:
     """An MVTec tree below `root`; returns at once where the same one is already there."""
-    recipe = {"version": VERSION, "seed": seed, "size": size, "train": train, "test_good": test_good, "per_kind": per_kind}
+    recipe = {
+        "version": VERSION,
+        "seed": seed,
+        "size": size,
+        "train": train,
+        "test_good": test_good,
+        "per_kind": per_kind,
+    }
     marker = root / ".drawn.json"
     if marker.is_file() and json.loads(marker.read_text()) == recipe:
         return root
@@ -93,10 +102,14 @@ def draw_sample(
     workshop = root.with_name(f".{root.name}.drawing")
     shutil.rmtree(workshop, ignore_errors=True)
     for number, (category, split, kind, index) in enumerate(jobs):
-        part = draw_part(category, (seed, ("train", "test").index(split), number), None if kind == "good" else kind, size)
+        part = draw_part(
+            category, (seed, ("train", "test").index(split), number), None if kind == "good" else kind, size
+        )
         _save(part.image, workshop / category / split / kind / f"{index:03}.png")
         if part.mask is not None:
-            _save(part.mask.astype(np.uint8) * 255, workshop / category / "ground_truth" / kind / f"{index:03}_mask.png")
+            _save(
+                part.mask.astype(np.uint8) * 255, workshop / category / "ground_truth" / kind / f"{index:03}_mask.png"
+            )
         watch.advance()
     (workshop / ".drawn.json").write_text(json.dumps(recipe))
     shutil.rmtree(root, ignore_errors=True)
@@ -105,7 +118,9 @@ def draw_sample(
 
 
 def _jobs(category: str, train: int, test_good: int, per_kind: int) -> list[tuple[str, str, str, int]]:
-    jobs = [(category, "train", "good", i) for i in range(train)] + [(category, "test", "good", i) for i in range(test_good)]
+    jobs = [(category, "train", "good", i) for i in range(train)] + [
+        (category, "test", "good", i) for i in range(test_good)
+    ]
     return jobs + [(category, "test", kind, i) for kind in CATEGORIES[category].KINDS for i in range(per_kind)]
 
 

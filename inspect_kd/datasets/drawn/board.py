@@ -12,7 +12,16 @@ KINDS = ("missing_part", "turned_part", "solder_bridge", "broken_trace", "scratc
 CHIP = (0.5, 0.47, 0.30, 0.26)
 LEGS = 8
 # Small parts: x, y, turned by degrees.
-PASSIVES = [(0.17, 0.22, 0), (0.17, 0.36, 0), (0.17, 0.50, 0), (0.83, 0.30, 90), (0.83, 0.50, 90), (0.36, 0.84, 90), (0.50, 0.84, 90), (0.64, 0.84, 90)]
+PASSIVES = [
+    (0.17, 0.22, 0),
+    (0.17, 0.36, 0),
+    (0.17, 0.50, 0),
+    (0.83, 0.30, 90),
+    (0.83, 0.50, 90),
+    (0.36, 0.84, 90),
+    (0.50, 0.84, 90),
+    (0.64, 0.84, 90),
+]
 PADS = [(0.14 + 0.103 * i, 0.085) for i in range(8)]
 VIAS = [(0.27, 0.68), (0.73, 0.68), (0.73, 0.19), (0.30, 0.16), (0.86, 0.72), (0.14, 0.70), (0.57, 0.70)]
 TRACES = [
@@ -73,7 +82,16 @@ def _trace(surface: Surface, points: np.ndarray, broken: Rng | None) -> None:
     surface.height += copper * 1.6
 
 
-def _passive(surface: Surface, at: tuple[float, float], pads_at: tuple[float, float], turn: float, seen: float, number: int, *, absent: bool) -> None:
+def _passive(
+    surface: Surface,
+    at: tuple[float, float],
+    pads_at: tuple[float, float],
+    turn: float,
+    seen: float,
+    number: int,
+    *,
+    absent: bool,
+) -> None:
     """A resistor or capacitor on two pads; the pads stay where the design has them."""
     for side in (-1, 1):
         px = pads_at[0] + side * 0.040 * np.cos(np.radians(turn))
@@ -112,13 +130,20 @@ def _chip(surface: Surface, rng: Rng, bridge: Rng | None) -> None:
     if bridge is not None:
         first, side = int(bridge.integers(LEGS - 1)), bridge.choice([-1, 1])
         middle = (places[first] + places[first + 1]) / 2
-        blob = box(middle, y + side * (height / 2 + 0.032), 0.040, bridge.uniform(0.014, 0.026), corner=0.007, soft=0.006)
+        blob = box(
+            middle, y + side * (height / 2 + 0.032), 0.040, bridge.uniform(0.014, 0.026), corner=0.007, soft=0.006
+        )
         surface.paint(blob, (0.80, 0.81, 0.83), gloss=0.7)
         surface.height += blob * 5
     shadow = box(x + 0.010, y + 0.012, width, height, soft=0.02)
     surface.colour *= 1 - 0.4 * shadow[:, :, None] * (1 - box(x, y, width, height)[:, :, None])
     body = box(x, y, width, height, corner=0.008, soft=0.008)
-    surface.paint(body, np.float32([0.055, 0.055, 0.06]) * (0.9 + 0.3 * noise_field(RENDER, RENDER, rng, cell=4, octaves=2)[:, :, None]), gloss=0.10)
+    surface.paint(
+        body,
+        np.float32([0.055, 0.055, 0.06])
+        * (0.9 + 0.3 * noise_field(RENDER, RENDER, rng, cell=4, octaves=2)[:, :, None]),
+        gloss=0.10,
+    )
     surface.height += body * 9
     dimple = disc(x - width / 2 + 0.030, y + height / 2 - 0.030, 0.012)
     surface.height -= dimple * 3
@@ -135,7 +160,14 @@ def _print(surface: Surface) -> None:
     surface.paint(np.clip(outline, 0, 1) * np.float32(0.8), white)
 
 
-def _write(surface: Surface, text: str, at: tuple[float, float], scale: float, colour: tuple[float, float, float], turn: float = 0) -> None:
+def _write(
+    surface: Surface,
+    text: str,
+    at: tuple[float, float],
+    scale: float,
+    colour: tuple[float, float, float],
+    turn: float = 0,
+) -> None:
     ink = np.zeros((RENDER, RENDER), np.uint8)
     (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
     origin = (int(at[0] * RENDER - width / 2), int(at[1] * RENDER + height / 2))

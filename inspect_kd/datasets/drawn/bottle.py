@@ -11,7 +11,21 @@ KINDS = ("chipped_rim", "crack", "contamination", "water_spot")
 OUTER, LIP, MOUTH = 0.43, 0.335, 0.215
 # Radius and height of the glass along a cut from the middle outwards.
 CUT = np.array(
-    [[0.0, -14], [0.19, -13], [0.21, -8], [0.23, 6], [0.26, 13], [0.30, 14], [0.335, 9], [0.35, 1], [0.37, 0], [0.39, 5], [0.415, 4], [0.43, -4], [0.44, -8]]
+    [
+        [0.0, -14],
+        [0.19, -13],
+        [0.21, -8],
+        [0.23, 6],
+        [0.26, 13],
+        [0.30, 14],
+        [0.335, 9],
+        [0.35, 1],
+        [0.37, 0],
+        [0.39, 5],
+        [0.415, 4],
+        [0.43, -4],
+        [0.44, -8],
+    ]
 )
 
 
@@ -39,7 +53,11 @@ def _tint(surface: Surface, glass: Field, away: Field, x: float, y: float, rng: 
     """Light that has gone through the wall: bright where it is thin, in arcs that differ from bottle to bottle."""
     rows, columns = grid()
     angle = np.arctan2(rows - np.float32(y), columns - np.float32(x))
-    for radius, width, colour in ((0.405, 0.012, (0.55, 0.36, 0.20)), (0.345, 0.010, (0.62, 0.42, 0.22)), (0.225, 0.012, (0.40, 0.27, 0.15))):
+    for radius, width, colour in (
+        (0.405, 0.012, (0.55, 0.36, 0.20)),
+        (0.345, 0.010, (0.62, 0.42, 0.22)),
+        (0.225, 0.012, (0.40, 0.27, 0.15)),
+    ):
         arc = 0.55 + 0.45 * np.cos(angle * rng.integers(1, 3) + rng.uniform(0, 6.3))
         cover = np.exp(-(((away - np.float32(radius)) / np.float32(width)) ** 2)) * arc
         surface.paint((glass * cover * 0.8).astype(np.float32), colour)

@@ -20,7 +20,9 @@ def draw(rng: Rng, kind: str | None, harm: Rng) -> Surface:
     surface.paint(plate, (tone, tone, tone * 1.03), gloss=0.22)
     streaks = _brushing(rng)
     surface.colour *= 1 + plate[:, :, None] * (0.30 * (streaks - 0.5))[:, :, None]
-    surface.height += plate * 7 + plate * streaks * 0.35 + plate * (noise_field(RENDER, RENDER, rng, cell=150, octaves=2) - 0.5) * 5
+    surface.height += (
+        plate * 7 + plate * streaks * 0.35 + plate * (noise_field(RENDER, RENDER, rng, cell=150, octaves=2) - 0.5) * 5
+    )
     closed = int(harm.integers(len(HOLES))) if kind in {"blocked_hole", "burr"} else -1
     for number, (x, y) in enumerate(HOLES):
         _hole(surface, x + rng.normal(0, 0.0012), y + rng.normal(0, 0.0012), rng)
@@ -35,7 +37,11 @@ def _brushing(rng: Rng) -> Field:
     """Streaks of several lengths, as an abrasive belt leaves them."""
     streaks = np.zeros((RENDER, RENDER), np.float32)
     for length, weight in ((25, 0.3), (121, 0.5), (301, 0.5)):
-        streaks += weight * cv2.blur(rng.random((RENDER, RENDER), dtype=np.float32) - 0.5, (length, 1)) * np.float32(np.sqrt(length))
+        streaks += (
+            weight
+            * cv2.blur(rng.random((RENDER, RENDER), dtype=np.float32) - 0.5, (length, 1))
+            * np.float32(np.sqrt(length))
+        )
     return np.clip(0.5 + streaks, 0, 1)
 
 

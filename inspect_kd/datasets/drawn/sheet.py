@@ -27,10 +27,14 @@ def contact_sheet(root: Path, to: Path) -> Path:
 
 
 def _row(category: Path) -> ImageU8:
-    cells = [_cell(path, f"{category.name}: good", None) for path in sorted((category / "train" / "good").iterdir())[:GOOD]]
+    cells = [
+        _cell(path, f"{category.name}: good", None) for path in sorted((category / "train" / "good").iterdir())[:GOOD]
+    ]
     for kind in sorted(path for path in (category / "test").iterdir() if path.name != "good"):
         image = sorted(kind.iterdir())[1]
-        cells.append(_cell(image, kind.name.replace("_", " "), category / "ground_truth" / kind.name / f"{image.stem}_mask.png"))
+        cells.append(
+            _cell(image, kind.name.replace("_", " "), category / "ground_truth" / kind.name / f"{image.stem}_mask.png")
+        )
     return np.hstack(cells)
 
 

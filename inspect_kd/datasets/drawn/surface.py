@@ -117,7 +117,9 @@ def ring(x: float, y: float, radius: float, width: float, soft: float = 0.004) -
     return _within(x, y, radius + width + soft, cover)
 
 
-def box(x: float, y: float, width: float, height: float, turn: float = 0.0, soft: float = 0.004, corner: float = 0.0) -> Field:
+def box(
+    x: float, y: float, width: float, height: float, turn: float = 0.0, soft: float = 0.004, corner: float = 0.0
+) -> Field:
     """A rectangle about its centre, turned by degrees, with round corners."""
     c, s = np.float32(np.cos(np.radians(turn))), np.float32(np.sin(np.radians(turn)))
 
@@ -162,7 +164,9 @@ def line(points: npt.ArrayLike, width: float, soft: float = 0.0) -> Field:
     return cv2.GaussianBlur(field, (0, 0), soft * RENDER) if soft else field
 
 
-def wander(start: tuple[float, float], angle: float, length: float, rng: Rng, *, restless: float = 0.15, steps: int = 24) -> npt.NDArray[np.float64]:
+def wander(
+    start: tuple[float, float], angle: float, length: float, rng: Rng, *, restless: float = 0.15, steps: int = 24
+) -> npt.NDArray[np.float64]:
     """Points of a line that does not quite know where it goes."""
     turns = angle + np.cumsum(rng.normal(0, restless, steps))
     moves = length / steps * np.stack([np.cos(turns), np.sin(turns)], axis=1)

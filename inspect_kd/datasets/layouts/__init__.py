@@ -14,7 +14,18 @@ from inspect_kd.errors import BadInput
 from inspect_kd.types import Sample
 
 # The most telling first: what one layout would misread is recognised before it is asked.
-ORDER = ("csv", "visa", "mvtec_ad2", "btad", "mvtec", "kolektor", "magnetic_tile", "folder", "masks_beside", "sound_only")
+ORDER = (
+    "csv",
+    "visa",
+    "mvtec_ad2",
+    "btad",
+    "mvtec",
+    "kolektor",
+    "magnetic_tile",
+    "folder",
+    "masks_beside",
+    "sound_only",
+)
 
 
 def load(name: str) -> ModuleType:
@@ -41,7 +52,9 @@ def scan(root: Path, layout: str | None = None) -> tuple[str, list[Sample]]:
     for sample in samples:
         for file in filter(None, (sample.image, sample.mask)):
             if not file.resolve().is_relative_to(home):
-                raise BadInput(f"{file}: leads out of the data set's folder ({file.resolve()}); links out of it are refused")
+                raise BadInput(
+                    f"{file}: leads out of the data set's folder ({file.resolve()}); links out of it are refused"
+                )
     return name, samples
 
 

@@ -13,14 +13,20 @@ _HIDDEN = (".", "_")
 
 def folders(root: Path) -> list[Path]:
     """Visible folders in a folder, by name."""
-    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(_HIDDEN)) if root.is_dir() else []
+    return (
+        sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(_HIDDEN))
+        if root.is_dir()
+        else []
+    )
 
 
 def images_in(root: Path) -> list[Path]:
     """Images directly in a folder, by name."""
     if not root.is_dir():
         return []
-    return sorted(p for p in root.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file() and not p.name.startswith("."))
+    return sorted(
+        p for p in root.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file() and not p.name.startswith(".")
+    )
 
 
 def is_mask(path: Path) -> bool:

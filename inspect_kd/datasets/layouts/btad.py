@@ -10,7 +10,9 @@ from inspect_kd.types import Sample
 
 
 def recognise(root: Path) -> bool:
-    return any((folder / "test" / "ko").is_dir() and (folder / "train" / "ok").is_dir() for folder in (root, *folders(root)))
+    return any(
+        (folder / "test" / "ko").is_dir() and (folder / "train" / "ok").is_dir() for folder in (root, *folders(root))
+    )
 
 
 def scan(root: Path) -> list[Sample]:

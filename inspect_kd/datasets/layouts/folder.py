@@ -44,7 +44,11 @@ def _category(root: Path) -> list[Sample]:
         kind = "good" if is_sound_name(folder.name) else folder.name
         for path in images_in(folder):
             if not is_mask(path):
-                samples.append(Sample(image=path, category=name, kind=kind, mask=None if kind == "good" else _mask(root, path, kind)))
+                samples.append(
+                    Sample(
+                        image=path, category=name, kind=kind, mask=None if kind == "good" else _mask(root, path, kind)
+                    )
+                )
     return samples
 
 

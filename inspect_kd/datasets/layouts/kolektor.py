@@ -18,7 +18,11 @@ def recognise(root: Path) -> bool:
 
 def scan(root: Path) -> list[Sample]:
     return [
-        _sample(path) for folder in folders(root) if folder.name.startswith("kos") for path in images_in(folder) if not is_mask(path)
+        _sample(path)
+        for folder in folders(root)
+        if folder.name.startswith("kos")
+        for path in images_in(folder)
+        if not is_mask(path)
     ]
 
 

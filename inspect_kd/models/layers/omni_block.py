@@ -65,7 +65,9 @@ class LocalBranch(nn.Module):
         super().__init__()
         self.scales = nn.ModuleList(
             nn.Sequential(
-                nn.Conv2d(dim, dim, kernel, padding=kernel // 2, groups=dim, bias=False), norm_layer(norm, dim), nn.ReLU(inplace=True)
+                nn.Conv2d(dim, dim, kernel, padding=kernel // 2, groups=dim, bias=False),
+                norm_layer(norm, dim),
+                nn.ReLU(inplace=True),
             )
             for kernel in (3, 5)
         )

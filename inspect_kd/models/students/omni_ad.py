@@ -78,7 +78,9 @@ class Student(StudentBase):
         if seen_B3HW is not clean_B3HW:
             with torch.no_grad():
                 features = self.feature_norm(self.encoder(clean_B3HW))
-        terms = [hard_mean(cosine_distance(f, r), self.config.hard_power) for f, r in zip(features, rebuilt, strict=True)]
+        terms = [
+            hard_mean(cosine_distance(f, r), self.config.hard_power) for f, r in zip(features, rebuilt, strict=True)
+        ]
         return {"rebuild": torch.stack(terms).sum()}
 
     def forward(self, images_B3HW: Tensor) -> StudentOutput:
@@ -102,7 +104,9 @@ class FeatureNorm(nn.Module):
             self.register_buffer(f"spread_{level}", torch.ones(1, count, 1, 1))
 
     def fit(self, batches: Iterable[list[Tensor]]) -> None:
-        totals = [torch.zeros(2, spread.numel(), dtype=torch.float64) for spread in map(self._spread, range(self.levels))]
+        totals = [
+            torch.zeros(2, spread.numel(), dtype=torch.float64) for spread in map(self._spread, range(self.levels))
+        ]
         count = [0] * self.levels
         for features in batches:
             for level, feature_BChw in enumerate(features):
@@ -160,7 +164,9 @@ class Bottleneck(nn.Module):
         )
         same = stride == 1 and channels == out
         self.shortcut = (
-            nn.Identity() if same else nn.Sequential(nn.Conv2d(channels, out, 1, stride=stride, bias=False), nn.BatchNorm2d(out))
+            nn.Identity()
+            if same
+            else nn.Sequential(nn.Conv2d(channels, out, 1, stride=stride, bias=False), nn.BatchNorm2d(out))
         )
 
     def forward(self, x_BChw: Tensor) -> Tensor:

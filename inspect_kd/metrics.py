@@ -1,0 +1,257 @@
+"""The literature's seven metrics, streaming and mergeable: pixels go into histograms, never into a list.
+
+A heat is counted under the upper bits of its own float32 pattern, which keeps the order of all floats without knowing their
+range: 2^20 bins, a relative step of 0.05 %. Counts from many processes add up to exactly what one process would count.
+
+NumPy and OpenCV only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from inspect_kd.types import Heatmap, Mask
+
+METRICS = ("image_auroc", "image_ap", "image_f1max", "pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_aupro")
+SHIFT = 12
+BINS = 1 << (32 - SHIFT)
+FPR_LIMIT = 0.3
+Counts = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """A number, or why there is none."""
+
+    value: float | None
+    why: str | None = None
+
+
+def bin_of(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint32]:
+    """Bins whose order is the values' order: negative floats run backwards in their bit pattern, positive ones forwards."""
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    ordered = np.where(bits >> 31, ~bits, bits | np.uint32(0x80000000))
+    return ordered >> np.uint32(SHIFT)
+
+
+class Histogram:
+    """Weights by bin, kept sparse: a category's heats fall into a few thousand of the million bins."""
+
+    def __init__(self) -> None:
+        self.bins = np.empty(0, np.uint32)
+        self.weights: Counts = np.empty(0, np.float64)
+        self._waiting: list[tuple[npt.NDArray[np.uint32], Counts]] = []
+
+    def add(self, bins: npt.NDArray[np.uint32], weights: Counts | None = None) -> None:
+        if weights is None:
+            found, counts = np.unique(bins, return_counts=True)
+            self._waiting.append((found, counts.astype(np.float64)))
+        else:
+            self._waiting.append((bins, weights))
+        if len(self._waiting) >= 16:
+            self.settle()
+
+    def merge(self, other: Histogram) -> None:
+        other.settle()
+        self._waiting.append((other.bins, other.weights))
+        self.settle()
+
+    def settle(self) -> None:
+        if not self._waiting:
+            return
+        bins = np.concatenate([self.bins, *(waiting[0] for waiting in self._waiting)])
+        weights = np.concatenate([self.weights, *(waiting[1] for waiting in self._waiting)])
+        self.bins, places = np.unique(bins, return_inverse=True)
+        self.weights = np.bincount(places, weights, minlength=len(self.bins))
+        self._waiting = []
+
+
+@dataclass(slots=True)
+class PixelCounts:
+    """Heats of sound and of defective pixels, and of each defect region by its own area (for AUPRO)."""
+
+    sound: Histogram = field(default_factory=Histogram)
+    defective: Histogram = field(default_factory=Histogram)
+    regions: Histogram = field(default_factory=Histogram)
+    region_count: int = 0
+    without_mask: int = 0
+    """Defective images that nobody has outlined; they count nowhere."""
+
+    def add(self, heatmap: Heatmap, mask: Mask | None) -> None:
+        """One image; None for a sound part."""
+        bins = bin_of(heatmap)
+        if mask is None or not mask.any():
+            self.sound.add(bins.ravel())
+            return
+        self.sound.add(bins[~mask])
+        self.defective.add(bins[mask])
+        # Eight neighbours make one region, as in the reference implementations.
+        count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+        areas = np.bincount(labels.ravel(), minlength=count)
+        self.regions.add(bins[mask], 1.0 / areas[labels[mask]])
+        self.region_count += count - 1
+
+    def merge(self, other: PixelCounts) -> None:
+        self.sound.merge(other.sound)
+        self.defective.merge(other.defective)
+        self.regions.merge(other.regions)
+        self.region_count += other.region_count
+        self.without_mask += other.without_mask
+
+    def auroc(self) -> Measure:
+        return self._measure(area_under_roc)
+
+    def ap(self) -> Measure:
+        return self._measure(average_precision)
+
+    def f1max(self) -> Measure:
+        return self._measure(f1_max)
+
+    def aupro(self, limit: float = FPR_LIMIT) -> Measure:
+        why = self._why_not()
+        if why:
+            return Measure(None, why)
+        self.regions.settle()
+        bins, sound, _ = self._falling()
+        covered = np.zeros(len(bins))
+        covered[np.searchsorted(-bins.astype(np.int64), -self.regions.bins.astype(np.int64))] = self.regions.weights
+        fpr = np.concatenate([[0.0], np.cumsum(sound) / sound.sum()])
+        overlap = np.concatenate([[0.0], np.cumsum(covered) / self.region_count])
+        return Measure(area_until(fpr, overlap, limit) / limit)
+
+    def _measure(self, metric: Callable[[Counts, Counts], float]) -> Measure:
+        why = self._why_not()
+        if why:
+            return Measure(None, why)
+        _, sound, defective = self._falling()
+        return Measure(metric(sound, defective))
+
+    def _why_not(self) -> str | None:
+        self.sound.settle()
+        self.defective.settle()
+        if self.defective.weights.sum() == 0:
+            return "no defective part has a mask" if self.without_mask else "no defective part in the test"
+        return "no sound pixel in the test" if self.sound.weights.sum() == 0 else None
+
+    def _falling(self) -> tuple[npt.NDArray[np.uint32], Counts, Counts]:
+        """Both histograms over their common bins, hottest first."""
+        bins = np.union1d(self.sound.bins, self.defective.bins)
+        counts = []
+        for histogram in (self.sound, self.defective):
+            spread = np.zeros(len(bins))
+            spread[np.searchsorted(bins, histogram.bins)] = histogram.weights
+            counts.append(spread[::-1])
+        return bins[::-1], counts[0], counts[1]
+
+
+@dataclass(slots=True)
+class ImageScores:
+    """Scores are few: they are kept as they are."""
+
+    scores: list[float] = field(default_factory=list)
+    defective: list[bool] = field(default_factory=list)
+
+    def add(self, score: float, defective: bool) -> None:
+        self.scores.append(score)
+        self.defective.append(defective)
+
+    def merge(self, other: ImageScores) -> None:
+        self.scores += other.scores
+        self.defective += other.defective
+
+    def auroc(self) -> Measure:
+        return self._measure(area_under_roc)
+
+    def ap(self) -> Measure:
+        return self._measure(average_precision)
+
+    def f1max(self) -> Measure:
+        return self._measure(f1_max)
+
+    def _measure(self, metric: Callable[[Counts, Counts], float]) -> Measure:
+        truth = np.array(self.defective, bool)
+        if not truth.any():
+            return Measure(None, "no defective part in the test")
+        if truth.all():
+            return Measure(None, "no sound part in the test")
+        values, places = np.unique(np.array(self.scores), return_inverse=True)
+        sound = np.bincount(places[~truth], minlength=len(values)).astype(np.float64)
+        found = np.bincount(places[truth], minlength=len(values)).astype(np.float64)
+        return Measure(metric(sound[::-1], found[::-1]))
+
+
+@dataclass(slots=True)
+class CategoryMetrics:
+    """Everything that is measured on one category."""
+
+    images: ImageScores = field(default_factory=ImageScores)
+    pixels: PixelCounts = field(default_factory=PixelCounts)
+
+    def add(self, score: float, heatmap: Heatmap, mask: Mask | None, defective: bool) -> None:
+        self.images.add(score, defective)
+        if defective and mask is None:
+            self.pixels.without_mask += 1
+        else:
+            self.pixels.add(heatmap, mask)
+
+    def merge(self, other: CategoryMetrics) -> None:
+        self.images.merge(other.images)
+        self.pixels.merge(other.pixels)
+
+    def measures(self) -> dict[str, Measure]:
+        images, pixels = self.images, self.pixels
+        found = (
+            images.auroc(),
+            images.ap(),
+            images.f1max(),
+            pixels.auroc(),
+            pixels.ap(),
+            pixels.f1max(),
+            pixels.aupro(),
+        )
+        return dict(zip(METRICS, found, strict=True))
+
+
+def mean_of(categories: Mapping[str, Mapping[str, Measure]]) -> dict[str, Measure]:
+    """Mean over the categories in which a metric could be measured."""
+    means = {}
+    for name in METRICS:
+        values = [measures[name].value for measures in categories.values()]
+        known = [value for value in values if value is not None]
+        why = None if known else next((measures[name].why for measures in categories.values()), "no category")
+        means[name] = Measure(float(np.mean(known)) if known else None, why)
+    return means
+
+
+# The three curves. Both arguments: counts at each distinct value, the hottest first; equal values count together.
+
+
+def area_under_roc(sound: Counts, defective: Counts) -> float:
+    true = np.concatenate([[0.0], np.cumsum(defective)])
+    false = np.concatenate([[0.0], np.cumsum(sound)])
+    return float(np.trapezoid(true, false) / (true[-1] * false[-1]))
+
+
+def average_precision(sound: Counts, defective: Counts) -> float:
+    true = np.cumsum(defective)
+    precision = true / np.maximum(true + np.cumsum(sound), 1e-12)
+    return float((precision * defective).sum() / true[-1])
+
+
+def f1_max(sound: Counts, defective: Counts) -> float:
+    true = np.cumsum(defective)
+    return float((2 * true / (true + np.cumsum(sound) + true[-1])).max())
+
+
+def area_until(x: Counts, y: Counts, limit: float) -> float:
+    """Area under a rising curve up to a limit, the last piece cut where the limit falls."""
+    inside = x <= limit
+    xs, ys = x[inside], y[inside]
+    if xs[-1] < limit:
+        xs, ys = np.append(xs, limit), np.append(ys, np.interp(limit, x, y))
+    return float(np.trapezoid(ys, xs))

@@ -1,0 +1,144 @@
+"""Heat over a picture, regions, decisions in words: what a person looks at. No torch.
+
+Unusual here: the colour scale is fixed by the calibration (1.0 is the threshold) and never stretched to one picture's
+own minimum and maximum, which makes every sound part look alarming.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from inspect_kd.types import Decision, Heatmap, ImageU8, Inspection, Region
+
+FAINT, HOT = 0.5, 2.0
+"""Calibrated heat at which colour begins, and at which it is full."""
+# From clear over amber and red to near-white: readable on grey metal, and in grey print by its brightness.
+_RAMP = np.array([[255, 196, 60], [255, 150, 30], [240, 70, 30], [205, 20, 60], [255, 235, 245]], np.float32)
+COLOURS = {Decision.OK: (34, 139, 84), Decision.REINSPECT: (214, 137, 16), Decision.NG: (200, 30, 45)}
+MARKS = {Decision.OK: "OK", Decision.REINSPECT: "RE-INSPECT ?", Decision.NG: "NG X"}
+SMALLEST_AREA = 2e-5
+"""Share of the picture below which a place above the threshold is no region."""
+MOST_REGIONS = 50
+
+
+def enlarge(heatmap: Heatmap, width: int, height: int) -> Heatmap:
+    """A heatmap at the picture's size."""
+    return cv2.resize(heatmap, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.float32, copy=False)
+
+
+def find_regions(heatmap: Heatmap, threshold: float, width: int, height: int) -> tuple[Region, ...]:
+    """Connected places above the threshold, in pixels of the original, the hottest first."""
+    tall, wide = heatmap.shape
+    above = (heatmap > threshold).astype(np.uint8)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(above, connectivity=8)
+    across, down = width / wide, height / tall
+    found = []
+    for label in range(1, count):
+        left, top, w, h, area = (int(value) for value in stats[label])
+        inside = np.where(
+            labels[top : top + h, left : left + w] == label, heatmap[top : top + h, left : left + w], -np.inf
+        )
+        row, column = np.unravel_index(int(inside.argmax()), inside.shape)
+        if area < SMALLEST_AREA * heatmap.size:
+            continue
+        x, y = int(left * across), int(top * down)
+        found.append(
+            Region(
+                x=x,
+                y=y,
+                width=max(1, min(width, round((left + w) * across)) - x),
+                height=max(1, min(height, round((top + h) * down)) - y),
+                area=max(1, round(area * across * down)),
+                peak=float(inside.max()),
+                peak_x=min(width - 1, int((left + column + 0.5) * across)),
+                peak_y=min(height - 1, int((top + row + 0.5) * down)),
+            )
+        )
+    return tuple(sorted(found, key=lambda region: -region.peak)[:MOST_REGIONS])
+
+
+def colour(heatmap: Heatmap) -> tuple[ImageU8, npt.NDArray[np.float32]]:
+    """Colour and its opacity (H, W), 0 to 1."""
+    level = np.clip((heatmap - FAINT) / (HOT - FAINT), 0, 1)
+    places = np.linspace(0, 1, len(_RAMP))
+    table = np.stack([np.interp(np.linspace(0, 1, 256), places, _RAMP[:, c]) for c in range(3)], axis=1).astype(
+        np.uint8
+    )
+    return table[(level * 255).astype(np.uint8)], np.clip(level * 2.2, 0, 1).astype(np.float32)
+
+
+def heat_over(image: ImageU8, heatmap: Heatmap, opacity: float = 0.6) -> ImageU8:
+    """The picture with its heat."""
+    height, width = image.shape[:2]
+    tint, alpha = colour(enlarge(heatmap, width, height))
+    weight = (alpha * opacity)[:, :, None]
+    return (image * (1 - weight) + tint * weight).astype(np.uint8)
+
+
+def draw(
+    image: ImageU8,
+    answer: Inspection,
+    *,
+    opacity: float = 0.6,
+    contours: bool = True,
+    numbers: bool = True,
+    badge: bool = True,
+) -> ImageU8:
+    """Heat, contours at the threshold, numbered regions, and the decision in words."""
+    picture = heat_over(image, answer.heatmap, opacity)
+    height, width = picture.shape[:2]
+    stroke = max(1, round(max(height, width) / 400))
+    if contours and answer.regions:
+        above = (enlarge(answer.heatmap, width, height) > answer.thresholds.reinspect).astype(np.uint8)
+        lines, _ = cv2.findContours(above, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+        cv2.drawContours(picture, lines, -1, (255, 255, 255), stroke + 1, cv2.LINE_AA)
+        cv2.drawContours(picture, lines, -1, (200, 30, 45), stroke, cv2.LINE_AA)
+    if numbers:
+        for number, region in enumerate(answer.regions, start=1):
+            _label(picture, str(number), (region.x, region.y - 4 * stroke), COLOURS[answer.decision], 0.8)
+    if badge:
+        _label(
+            picture,
+            f"{MARKS[answer.decision]}  {answer.score:.2f}",
+            (4 * stroke, 4 * stroke),
+            COLOURS[answer.decision],
+            1.0,
+        )
+    return picture
+
+
+def outline(image: ImageU8, mask: npt.NDArray[np.bool_], tint: tuple[int, int, int] = (40, 200, 255)) -> ImageU8:
+    """The truth drawn as a thin line."""
+    picture = image.copy()
+    height, width = picture.shape[:2]
+    grown = cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
+    lines, _ = cv2.findContours(grown, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(picture, lines, -1, tint, max(1, round(max(height, width) / 250)), cv2.LINE_AA)
+    return picture
+
+
+def thumbnail(image: ImageU8, side: int) -> ImageU8:
+    """At most `side` pixels long, proportions kept."""
+    height, width = image.shape[:2]
+    scale = side / max(height, width)
+    if scale >= 1:
+        return image
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+
+
+def _label(picture: ImageU8, text: str, at: tuple[int, int], tint: tuple[int, int, int], scale: float) -> None:
+    """White letters on a plate of the decision's colour, inside the picture whatever its size."""
+    height, width = picture.shape[:2]
+    size = scale * np.clip(max(height, width) / 640, 0.32, 3.0)
+    thick = max(1, round(1.6 * size))
+    (w, h), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, thick)
+    pad = max(2, h // 3)
+    x = int(np.clip(at[0], 0, max(0, width - w - 2 * pad)))
+    y = int(np.clip(at[1], 0, max(0, height - h - base - 2 * pad)))
+    cv2.rectangle(picture, (x, y), (x + w + 2 * pad, y + h + base + 2 * pad), tint, -1)
+    cv2.putText(
+        picture, text, (x + pad, y + h + pad), cv2.FONT_HERSHEY_SIMPLEX, size, (255, 255, 255), thick, cv2.LINE_AA
+    )

@@ -1,0 +1,278 @@
+"""The page itself, section by section. Everything that comes from a file name or a recipe is escaped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from html import escape
+from importlib.resources import files
+from typing import Any
+
+from inspect_kd.calibrate import POOLED
+from inspect_kd.metrics import METRICS
+from inspect_kd.report import Report
+from inspect_kd.report.charts import curve, histogram
+from inspect_kd.report.pictures import Example
+
+NAMES = {
+    "image_auroc": "image AUROC",
+    "image_ap": "image AP",
+    "image_f1max": "image F1max",
+    "pixel_auroc": "pixel AUROC",
+    "pixel_ap": "pixel AP",
+    "pixel_f1max": "pixel F1max",
+    "pixel_aupro": "AUPRO",
+}
+MOST_HISTOGRAMS = 16
+
+
+def page(report: Report) -> str:
+    style = (files("inspect_kd.report") / "style.css").read_text(encoding="utf-8")
+    sections = [
+        _tiles(report),
+        _examples(report),
+        _promise(report),
+        _scores(report),
+        _metrics(report),
+        _decisions(report),
+    ]
+    sections += [_data(report), _use(report), _training(report), _environment(report)]
+    body = "\n".join(section for section in sections if section)
+    made = report.environment.get("inspect_kd", "")
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(report.title)} · inspect-kd</title><style>\n{style}</style></head>\n<body>"
+        f'<header><h1>{escape(report.title)}</h1><p class="soft">{_subtitle(report)}</p></header>\n<main>\n{body}\n'
+        f"<footer>inspect-kd {escape(str(made))} · {escape(str(report.facts.get('finished', '')))}</footer></main></body></html>\n"
+    )
+
+
+def _subtitle(report: Report) -> str:
+    categories = len(report.data["counts"])
+    kinds = f"{categories} {'category' if categories == 1 else 'categories'}, one model"
+    seconds = report.facts.get("train_seconds")
+    took = (
+        f", trained in {seconds / 60:.1f} min on {escape(str(report.environment.get('device', '?')))}"
+        if seconds
+        else ""
+    )
+    return f"Data set {escape(str(report.data['name']))}: {kinds}{took}."
+
+
+def _tiles(report: Report) -> str:
+    tiles: list[tuple[str, str]] = []
+    if report.evaluation:
+        mean = report.evaluation.measures["mean"]
+        for name in ("image_auroc", "pixel_auroc", "pixel_ap", "pixel_aupro"):
+            value = mean[name].value
+            tiles.append(("–" if value is None else f"{value:.3f}", NAMES[name]))
+    pooled = report.calibration.limits[POOLED]
+    tiles.append((f"≤ {100 * pooled.reject_promise:.1f} %", f"false NG promised ({pooled.n} sound parts)"))
+    parity = next(iter(report.facts.get("parity", {}).values()), None)
+    if parity:
+        tiles.append((str(parity["flips"]), f"decisions flipped by the export ({parity['real_images']} images)"))
+    return (
+        '<div class="tiles">'
+        + "".join(f'<div class="tile"><b>{v}</b><span>{n}</span></div>' for v, n in tiles)
+        + "</div>"
+    )
+
+
+def _examples(report: Report) -> str:
+    if not report.examples:
+        return ""
+    parts = [
+        "<h2>Parts worth a look</h2>",
+        '<p class="soft">Left the part (the truth outlined where it is known), right its heat; colour begins at half the threshold.</p>',
+    ]
+    for heading, examples in report.examples.items():
+        parts.append(f'<h3>{escape(heading)}</h3><div class="gallery">{"".join(_figure(e) for e in examples)}</div>')
+    return "".join(parts)
+
+
+def _figure(example: Example) -> str:
+    what = f"{example.category}, {example.kind}"
+    return (
+        f'<figure><div><img src="{example.original}" alt="{escape(what)}: the part" loading="lazy">'
+        f'<img src="{example.heated}" alt="{escape(what)}: its heat, score {example.score:.2f}" loading="lazy"></div>'
+        f"<figcaption>{_badge(str(example.decision))} <b>{example.score:.2f}</b> <span>{escape(what)}</span>"
+        f'<span class="file">{escape(example.name)}</span></figcaption></figure>'
+    )
+
+
+def _badge(decision: str) -> str:
+    mark = {"OK": "✓ OK", "RE-INSPECT": "? RE-INSPECT", "NG": "✕ NG"}[decision]
+    return f'<span class="badge {decision}">{mark}</span>'
+
+
+def _promise(report: Report) -> str:
+    rows = []
+    for name, limits in report.calibration.limits.items():
+        shown = "all together" if name == POOLED else escape(name)
+        low, high = limits.thresholds.reinspect, limits.thresholds.reject
+        rows.append(
+            [
+                shown,
+                str(limits.n),
+                f"{low:.3f}",
+                f"{high:.3f}",
+                f"≤ {100 * limits.reinspect_promise:.1f} %",
+                f"≤ {100 * limits.reject_promise:.1f} %",
+            ]
+        )
+    head = ["category", "held-out sound parts", "RE-INSPECT above", "NG above", "sound parts stopped", "of these NG"]
+    sentence = escape(report.calibration.limits[POOLED].sentence())
+    return (
+        f"<h2>What the thresholds promise</h2><p>{sentence}</p>"
+        '<p class="soft">Split-conformal: it holds for any distribution of scores, as long as new parts come from the same line, camera and '
+        "light as the held-out ones. Scores are on a scale where 1 is the NG threshold over all categories.</p>"
+        f"{_table(head, rows)}"
+    )
+
+
+def _scores(report: Report) -> str:
+    names = [name for name in report.calibration.limits if name != POOLED][:MOST_HISTOGRAMS]
+    verdicts = report.evaluation.verdicts if report.evaluation else []
+    charts = []
+    for name in names:
+        sound = [v.score for v in verdicts if v.sample.category == name and not v.sample.defective]
+        bad = [v.score for v in verdicts if v.sample.category == name and v.sample.defective]
+        chart = histogram(
+            report.calibration.scores.get(name, ()), sound, bad, report.calibration.limits[name].thresholds
+        )
+        charts.append(f'<h3>{escape(name)}</h3><div class="card">{chart}</div>')
+    legend = (
+        '<p class="legend"><span><i style="background:var(--cal)"></i>calibration (sound, held out)</span>'
+        '<span><i style="background:var(--ok)"></i>test, sound</span>'
+        '<span><i style="background:var(--ng)"></i>test, defective (below the line)</span></p>'
+    )
+    return f"<h2>Scores</h2>{legend}{''.join(charts)}"
+
+
+def _metrics(report: Report) -> str:
+    if report.evaluation is None:
+        return "<h2>Metrics</h2><p>There is no test split: nothing was measured.</p>"
+    rows, reasons = [], set()
+    for category, measures in report.evaluation.measures.items():
+        row = [escape(category)]
+        for name in METRICS:
+            value, why = measures[name].value, measures[name].why
+            row.append("–" if value is None else f"{value:.4f}")
+            if why:
+                reasons.add(f"{category}: {why}")
+        rows.append(row)
+    notes = "".join(f'<p class="soft">– {escape(reason)}</p>' for reason in sorted(reasons))
+    return f"<h2>Metrics</h2>{_table(['category', *NAMES.values()], rows, mean=True)}{notes}"
+
+
+def _decisions(report: Report) -> str:
+    if report.evaluation is None:
+        return ""
+    rows = []
+    for category, truths in report.evaluation.decisions().items():
+        sound, bad = truths["sound"], truths["defective"]
+        total = sum(sound.values())
+        rejected = f"{100 * sound['NG'] / total:.1f} %" if total else "–"
+        promise = (
+            f"≤ {100 * report.calibration.limits[category].reject_promise:.1f} %"
+            if category in report.calibration.limits
+            else "–"
+        )
+        rows.append(
+            [
+                escape(category),
+                *(str(sound[d]) for d in ("OK", "RE-INSPECT", "NG")),
+                rejected,
+                promise,
+                *(str(bad[d]) for d in ("OK", "RE-INSPECT", "NG")),
+            ]
+        )
+    head = [
+        "category",
+        "sound: OK",
+        "RE-INSPECT",
+        "NG",
+        "false NG",
+        "promised",
+        "defective: OK (missed)",
+        "RE-INSPECT",
+        "NG",
+    ]
+    return f"<h2>Decisions on the test parts</h2>{_table(head, rows)}"
+
+
+def _data(report: Report) -> str:
+    splits = ("train", "calibration", "validation", "test", "defective")
+    rows = [[escape(name), *(str(counts[split]) for split in splits)] for name, counts in report.data["counts"].items()]
+    licence = f" Licence: {escape(str(report.data['licence']))}." if report.data.get("licence") else ""
+    return (
+        f"<h2>Data</h2><p>Layout {escape(str(report.data['layout']))}.{licence} Calibration and validation are sound parts that the optimiser "
+        f"never saw; defective parts are only tested on.</p>{_table(['category', *splits[:-1], 'of the test defective'], rows)}"
+    )
+
+
+def _use(report: Report) -> str:
+    name = escape(report.artifact)
+    answer = {
+        "score": 1.73,
+        "decision": "NG",
+        "regions": [{"x": 212, "y": 96, "width": 41, "height": 37, "area": 1180, "peak": 2.9}],
+    }
+    return (
+        "<h2>Use the artifact</h2><p>One file, no torch: <code>pip install 'inspect-kd[cpu]'</code> on the line.</p>"
+        f'<pre>inspect-kd predict {name} IMAGES… --overlays out/\n\nfrom inspect_kd import Inspector\ninspect = Inspector("{name}")\nanswer = inspect("part.png")        '
+        f"# a path or a NumPy array\nanswer.decision, answer.score, answer.regions, answer.heatmap</pre>"
+        f'<p class="soft">A line of the answer, in shape: <code>{escape(json.dumps(answer))}</code></p>'
+    )
+
+
+def _training(report: Report) -> str:
+    losses = [(line["step"], line["loss"]) for line in report.history]
+    gaps = [(line["step"], line["gap"]) for line in report.history if "gap" in line]
+    # A few hundred points say as much as thousands.
+    thin = losses[:: max(1, len(losses) // 300)]
+    best = report.facts.get("best_step")
+    return (
+        f'<h2>Training</h2><div class="card curves">{curve(thin, "loss")}{curve(gaps, "synthetic gap (AP of drawn defects)")}</div>'
+        f'<p class="soft">Kept: the weights of step {best}, where drawn defects on held-out sound parts stood out most.</p>'
+        f"<details><summary>Recipe, as resolved</summary><pre>{escape(report.recipe)}</pre></details>"
+    )
+
+
+def _environment(report: Report) -> str:
+    facts = {"environment": report.environment, "parity": report.facts.get("parity", {})}
+    text = json.dumps(facts, indent=1, ensure_ascii=False)
+    return f"<details><summary>Environment and parity figures</summary><pre>{escape(text)}</pre></details>"
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[str]], *, mean: bool = False) -> str:
+    """Cells are already escaped by those who know what is in them."""
+    lines = [f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows]
+    if mean and lines:
+        lines[-1] = lines[-1].replace("<tr>", '<tr class="mean">', 1)
+    top = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
+    return f'<div class="card scroll"><table><thead><tr>{top}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
+
+
+def report_json(report: Report) -> Mapping[str, Any]:
+    """The page's figures for programs."""
+    evaluation = report.evaluation.to_json() if report.evaluation else {}
+    scores = [
+        {
+            "image": v.sample.image.name,
+            "category": v.sample.category,
+            "kind": v.sample.kind,
+            "score": round(v.score, 6),
+            "decision": str(v.decision),
+        }
+        for v in (report.evaluation.verdicts if report.evaluation else [])
+    ]
+    return {
+        "title": report.title,
+        "data": report.data,
+        "calibration": report.calibration.to_json(),
+        **evaluation,
+        "scores": scores,
+        "environment": report.environment,
+        "facts": report.facts,
+    }

@@ -1,0 +1,97 @@
+"""The report's pictures: which parts are worth looking at, and how they are shown."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from inspect_kd import overlay
+from inspect_kd.calibrate import Calibration
+from inspect_kd.datasets.images import read_image, read_mask, resize
+from inspect_kd.evaluate import Evaluation, Verdict
+from inspect_kd.types import Decision, Heatmap, ImageU8, Model
+
+SIDE = 256
+EACH = 6
+QUALITY = 82
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Example:
+    """One part: as it is (with the truth's outline), and with its heat."""
+
+    name: str
+    category: str
+    kind: str
+    score: float
+    decision: Decision
+    original: str
+    heated: str
+    """Both as data URIs."""
+
+
+def choose(evaluation: Evaluation, calibration: Calibration, each: int = EACH) -> dict[str, list[Verdict]]:
+    """What goes wrong first, then what goes right. Severity is the score against the part's own category's threshold."""
+
+    def severity(verdict: Verdict) -> float:
+        known = verdict.sample.category in calibration.limits
+        return verdict.score / calibration.limits_for(verdict.sample.category if known else None).thresholds.reject
+
+    defects = sorted((v for v in evaluation.verdicts if v.sample.defective), key=severity)
+    sound = sorted((v for v in evaluation.verdicts if not v.sample.defective), key=severity, reverse=True)
+    chosen = {
+        "Missed defects": [v for v in defects if v.decision is Decision.OK][:each],
+        "Sound parts that were stopped": [v for v in sound if v.decision is not Decision.OK][:each],
+        "Weakest defects that were found": [v for v in defects if v.decision is not Decision.OK][:each],
+        "Clearest defects": _varied(defects[::-1], each),
+        "Sound parts, the highest scores that passed": [v for v in sound if v.decision is Decision.OK][:each],
+    }
+    return {heading: verdicts for heading, verdicts in chosen.items() if verdicts}
+
+
+def _varied(verdicts: Sequence[Verdict], count: int) -> list[Verdict]:
+    """The first of each category and kind before a second of any."""
+    seen: set[tuple[str, str]] = set()
+    first, rest = [], []
+    for verdict in verdicts:
+        key = (verdict.sample.category, verdict.sample.kind)
+        (rest if key in seen else first).append(verdict)
+        seen.add(key)
+    return (first + rest)[:count]
+
+
+def make_example(verdict: Verdict, model: Model, root: Path, bits: int | None) -> Example:
+    """Read, look once more, draw."""
+    image = read_image(verdict.sample.image, bits=bits)
+    heatmap = model.look(resize(image, model.size, model.size)[None]).heatmaps_NHW[0]
+    small = overlay.thumbnail(image, SIDE)
+    original = small
+    if verdict.sample.mask is not None:
+        original = overlay.outline(small, read_mask(verdict.sample.mask, size=(small.shape[1], small.shape[0])))
+    inside = verdict.sample.image.is_relative_to(root)
+    return Example(
+        name=str(verdict.sample.image.relative_to(root) if inside else verdict.sample.image.name),
+        category=verdict.sample.category,
+        kind=verdict.sample.kind,
+        score=verdict.score,
+        decision=verdict.decision,
+        original=data_uri(original),
+        heated=data_uri(_heated(small, heatmap)),
+    )
+
+
+def _heated(image: ImageU8, heatmap: Heatmap) -> ImageU8:
+    # A dimmed, greyed ground lets the heat speak.
+    grey = image.mean(axis=2, keepdims=True)
+    ground = (0.75 * (0.65 * grey + 0.35 * image) + 30).clip(0, 255).astype(np.uint8)
+    return overlay.heat_over(ground, heatmap, opacity=0.8)
+
+
+def data_uri(image: ImageU8) -> str:
+    _, packed = cv2.imencode(".webp", np.ascontiguousarray(image[:, :, ::-1]), [cv2.IMWRITE_WEBP_QUALITY, QUALITY])
+    return "data:image/webp;base64," + base64.b64encode(packed.tobytes()).decode()

@@ -1,0 +1,173 @@
+"""What follows a training: artifacts that are proved, and the report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from inspect_kd.calibrate import Calibration
+from inspect_kd.config import Recipe
+from inspect_kd.datasets import DataSet, open_dataset
+from inspect_kd.datasets.images import RESIZE
+from inspect_kd.datasets.splits import Holdout
+from inspect_kd.errors import UsageError
+from inspect_kd.evaluate import Evaluation, common_root, with_truth
+from inspect_kd.export.card import ArtifactCard
+from inspect_kd.export.deploy import load_deployment, make_artifact
+from inspect_kd.export.graph import ArtifactGraph
+from inspect_kd.export.verify import Images
+from inspect_kd.inspector import Inspector
+from inspect_kd.models.base import Student
+from inspect_kd.report import Report, write_report
+from inspect_kd.report.page import report_json
+from inspect_kd.report.pictures import choose, make_example
+from inspect_kd.train.run import RunFolder, load_run, now, package_versions, write_json
+from inspect_kd.types import Sample, Split, Watch
+
+PROOF_IMAGES = 200
+"""Real images on which an artifact is held against torch; evenly taken from the test and the calibration parts."""
+
+
+def export_all(
+    recipe: Recipe, data: DataSet, folder: RunFolder, student: Student, calibration: Calibration, watch: Watch
+) -> dict[str, Any]:
+    """Every deployment that the recipe names; parity figures by name."""
+    parities = {}
+    for name in recipe.export:
+        to = folder.artifact(name)
+        parities[name] = _export(recipe, data, student, calibration, name, to, watch)
+    return parities
+
+
+def export_run(
+    run: Path, deployment: str, *, data: str | None, output: Path | None, watch: Watch
+) -> tuple[Path, dict[str, Any]]:
+    """Export a complete run again, or for another target."""
+    finished = load_run(run)
+    source = data or finished.manifest["data"].get("source")
+    if not source or (not Path(source).exists() and "/" in source):
+        raise UsageError(f"{run}: its data set is not at {source}; name one with --data, the proof needs real images")
+    data_set = open_dataset(
+        source,
+        holdout=holdout_of(finished.recipe),
+        categories=finished.recipe.data.categories or None,
+        group=finished.recipe.data.group,
+    )
+    to = output or finished.folder.artifact(load_deployment(deployment).name)
+    return to, _export(finished.recipe, data_set, finished.student, finished.calibration, deployment, to, watch)
+
+
+def holdout_of(recipe: Recipe) -> Holdout:
+    settings = recipe.data
+    return Holdout(
+        seed=recipe.fit.seed, calibration=settings.calibration, validation=settings.validation, test=settings.test
+    )
+
+
+def _export(
+    recipe: Recipe,
+    data: DataSet,
+    student: Student,
+    calibration: Calibration,
+    deployment_name: str,
+    to: Path,
+    watch: Watch,
+) -> dict[str, Any]:
+    deployment = load_deployment(deployment_name)
+    encoder: Any = student.encoder
+    card = ArtifactCard(
+        name=to.stem,
+        target=deployment.target,
+        size=recipe.data.size,
+        resize=RESIZE,
+        bits=recipe.data.bits,
+        categories=tuple(data.categories),
+        calibration=calibration,
+        recipe=recipe.model_dump(mode="json"),
+        recipe_digest=recipe.digest(),
+        data={"name": data.name, "digest": data.digest},
+        licences={encoder.spec.name: encoder.spec.licence, **_data_licence(data)},
+        versions=package_versions(),
+        created=now(),
+    )
+    samples = proof_samples(data)
+    watch.phase("export", len(samples))
+    to.parent.mkdir(parents=True, exist_ok=True)
+    parity = make_artifact(
+        ArtifactGraph(student.eval().cpu(), calibration.scale),
+        to,
+        card=card,
+        deployment=deployment,
+        real=_told(samples, recipe, watch),
+    )
+    return parity.to_json()
+
+
+def proof_samples(data: DataSet, most: int = PROOF_IMAGES) -> list[Sample]:
+    """Real parts, sound and defective, every category among them."""
+    pool = data.select(Split.TEST) + data.select(Split.CALIBRATION)
+    pool.sort(key=lambda s: (s.category, s.kind, s.image.name))
+    if len(pool) <= most:
+        return pool
+    return [pool[i] for i in np.linspace(0, len(pool) - 1, most).round().astype(int)]
+
+
+def _told(samples: Sequence[Sample], recipe: Recipe, watch: Watch) -> Iterator[tuple[Images, Sequence[bool]]]:
+    for images, truth in with_truth(samples, recipe.data.size, recipe.data.bits):
+        watch.advance(len(truth))
+        yield images, truth
+
+
+def _data_licence(data: DataSet) -> dict[str, str]:
+    return {f"data {data.name}": data.manifest.licence.name} if data.manifest else {}
+
+
+def make_report(
+    folder: RunFolder,
+    recipe: Recipe,
+    data: DataSet,
+    calibration: Calibration,
+    evaluation: Evaluation | None,
+    facts: dict[str, Any],
+    watch: Watch,
+) -> None:
+    """report.html and report.json, with pictures made by the artifact itself."""
+    artifact = folder.artifact()
+    examples = {}
+    if evaluation:
+        chosen = choose(evaluation, calibration)
+        watch.phase("report", sum(map(len, chosen.values())))
+        model = Inspector(artifact, threads=2)
+        root = common_root([verdict.sample for verdict in chain(*chosen.values())])
+        for heading, verdicts in chosen.items():
+            examples[heading] = [make_example(verdict, model, root, recipe.data.bits) for verdict in verdicts]
+            watch.advance(len(verdicts))
+    report = Report(
+        title=folder.path.name,
+        artifact=artifact.name,
+        data={
+            "name": data.name,
+            "layout": data.layout,
+            "licence": data.manifest.licence.name if data.manifest else None,
+            "counts": {category: _counts(data, category) for category in data.categories},
+        },
+        calibration=calibration,
+        evaluation=evaluation,
+        examples=examples,
+        history=[json.loads(line) for line in folder.metrics.read_text(encoding="utf-8").splitlines()],
+        recipe=recipe.to_yaml(),
+        environment=json.loads(folder.environment.read_text(encoding="utf-8")),
+        facts=facts,
+    )
+    write_json(folder.report_data, report_json(report))
+    write_report(report, folder.report)
+
+
+def _counts(data: DataSet, category: str) -> dict[str, int]:
+    counts = {str(split): len(data.select(split, category)) for split in Split}
+    return counts | {"defective": sum(sample.defective for sample in data.select(Split.TEST, category))}
