@@ -1,0 +1,148 @@
+"""Layouts, splits, manifests: every layout is tested by existing."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from inspect_kd import registry, zoo
+from inspect_kd.datasets import layouts, open_dataset
+from inspect_kd.datasets.manifest import load_manifest
+from inspect_kd.datasets.splits import Holdout
+from inspect_kd.errors import BadInput, EnvironmentFault, UsageError
+from inspect_kd.types import Split
+from tests import trees
+
+
+def test_every_layout_has_a_tree_here() -> None:
+    assert set(registry.names("datasets.layouts")) == set(trees.BUILDERS) == set(layouts.ORDER)
+
+
+@pytest.mark.parametrize("name", layouts.ORDER)
+def test_layout_contract(name: str, tmp_path: Path) -> None:
+    (tmp_path / "parts").mkdir()
+    root = trees.BUILDERS[name](tmp_path / "parts")
+    assert layouts.recognise(root) == name
+    data = open_dataset(root)
+    defects = [sample for sample in data.samples if sample.defective]
+    assert len(defects) == (0 if name == "sound_only" else 3)
+    assert all(sample.split is Split.TEST and sample.mask is not None and sample.mask.is_file() for sample in defects)
+    assert all(sample.image.is_file() for sample in data.samples)
+    assert all(len(data.select(split)) >= 1 for split in (Split.TRAIN, Split.CALIBRATION, Split.VALIDATION, Split.TEST))
+    assert open_dataset(root).digest == data.digest
+
+
+def test_one_category_of_an_mvtec_tree(tmp_path: Path) -> None:
+    trees.mvtec(tmp_path)
+    assert open_dataset(tmp_path / "screw").categories == ["screw"]
+
+
+@pytest.mark.parametrize(
+    ("files", "reason"),
+    [
+        ([], "0 images and 0 folders"),
+        (["scratch/1.png", "dents/2.png"], "no layout recognised"),
+        (["bad_1.png", "2.png"], "no layout recognised"),
+        (["1.png", "more/2.png"], "no layout recognised"),
+    ],
+)
+def test_unsure_is_refused(tmp_path: Path, files: list[str], reason: str) -> None:
+    for file in files:
+        trees.picture(tmp_path / file)
+    with pytest.raises(BadInput, match=reason):
+        open_dataset(tmp_path)
+
+
+def test_three_images_are_too_few(tmp_path: Path) -> None:
+    for i in range(3):
+        trees.picture(tmp_path / "good" / f"{i}.png")
+    with pytest.raises(BadInput, match="has 3 sound parts to learn from; at least 5"):
+        open_dataset(tmp_path)
+
+
+def test_links_out_of_the_folder_are_refused(tmp_path: Path) -> None:
+    outside = trees.picture(tmp_path / "outside.png")
+    root = trees.sound_only(tmp_path / "parts")
+    (root / "link.png").symlink_to(outside)
+    with pytest.raises(BadInput, match="leads out of the data set"):
+        open_dataset(root)
+
+
+def test_csv_says_what_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("file,label\nx.png,good\n")
+    with pytest.raises(BadInput, match="needs the columns image and label"):
+        open_dataset(tmp_path / "a.csv")
+    (tmp_path / "b.csv").write_text("image,label,split\nx.png,,\n")
+    with pytest.raises(BadInput, match="line 2: no label"):
+        open_dataset(tmp_path / "b.csv")
+    (tmp_path / "c.csv").write_text("image,label,split\nx.png,broken,train\n")
+    with pytest.raises(BadInput, match="cannot be trained on"):
+        open_dataset(tmp_path / "c.csv")
+
+
+def test_splits_are_stable_and_do_not_depend_on_the_path(tmp_path: Path) -> None:
+    first = trees.folder(tmp_path / "a" / "parts")
+    for i in range(40):
+        trees.picture(first / "OK" / f"more{i}.png")
+    shutil.copytree(first, tmp_path / "b" / "parts")
+    before = {s.image.name: s.split for s in open_dataset(first).samples}
+    assert {s.image.name: s.split for s in open_dataset(tmp_path / "b" / "parts").samples} == before
+    trees.picture(first / "OK" / "new.png")
+    after = {s.image.name: s.split for s in open_dataset(first).samples}
+    moved = [name for name, split in before.items() if after[name] is not split]
+    assert len(moved) <= 2
+    other = {s.image.name: s.split for s in open_dataset(first, holdout=Holdout(seed=1)).samples}
+    assert other != after
+
+
+def test_groups_never_straddle(tmp_path: Path) -> None:
+    for part in range(12):
+        for shot in range(3):
+            trees.picture(tmp_path / "good" / f"part{part}_shot{shot}.png")
+    trees.picture(tmp_path / "dent" / "part3_shot9.png")
+    data = open_dataset(tmp_path, group=r"part(\d+)_")
+    splits_of: dict[str, set[Split]] = {}
+    for sample in data.samples:
+        assert sample.group is not None and sample.split is not None
+        splits_of.setdefault(sample.group, set()).add(sample.split)
+    assert all(len(splits) == 1 for splits in splits_of.values())
+    # The part that shows a dent in one photograph is learnt from in none.
+    assert splits_of["3"] == {Split.TEST}
+
+
+def test_manifests_all_load_and_say_their_licence() -> None:
+    names = set(zoo.names("datasets"))
+    assert names == {"sample", "mvtec", "visa", "btad", "mpdd", "kolektor", "mvtec_ad2", "magnetic_tile"}
+    for name in names:
+        manifest = load_manifest(name)
+        assert manifest.name == name and manifest.licence.name
+        assert manifest.layout in layouts.ORDER
+        assert manifest.licence.commercial == (name in {"sample", "visa"})
+
+
+def test_absent_images_name_the_command_that_fetches_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INSPECT_KD_DATA", str(tmp_path))
+    with pytest.raises(EnvironmentFault, match="inspect-kd data get mvtec"):
+        open_dataset("mvtec")
+    with pytest.raises(UsageError, match="Did you mean 'mvtec'"):
+        open_dataset("mvtek")
+    with pytest.raises(BadInput, match="no such folder"):
+        open_dataset("does/not/exist")
+
+
+def test_unknown_category(tmp_path: Path) -> None:
+    trees.mvtec(tmp_path)
+    with pytest.raises(UsageError, match="no category nut; there are: screw"):
+        open_dataset(tmp_path, categories=["nut"])
+
+
+def test_real_trees(real_data: Path) -> None:
+    bottle = open_dataset(real_data / "mvtec_ad")
+    assert Counter(s.kind for s in bottle.select(Split.TEST))["contamination"] == 21
+    tile = open_dataset(real_data / "magnetic_tile", group=r"num_(\d+)")
+    train = {s.group for s in tile.select(Split.TRAIN)}
+    held = {s.group for split in (Split.CALIBRATION, Split.VALIDATION, Split.TEST) for s in tile.select(split)}
+    assert not train & held

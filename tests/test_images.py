@@ -1,0 +1,172 @@
+"""Images as a factory has them, and broken ones."""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from inspect_kd.datasets.images import as_rgb8, read_image, read_mask, resize
+from inspect_kd.errors import BadInput
+
+
+def test_sixteen_bit_mono_keeps_its_ramp(tmp_path: Path) -> None:
+    ramp = np.linspace(0, 65535, 256).astype(np.uint16)[None].repeat(8, axis=0)
+    cv2.imwrite(str(tmp_path / "ramp.png"), ramp)
+    cv2.imwrite(str(tmp_path / "ramp.tiff"), ramp)
+    for name in ("ramp.png", "ramp.tiff"):
+        image = read_image(tmp_path / name)
+        assert image.shape == (8, 256, 3)
+        assert np.array_equal(image[0, :, 0], np.arange(256))
+
+
+def test_twelve_significant_bits_fill_the_range(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((4, 4), 4095, np.uint16))
+    assert read_image(tmp_path / "a.png", bits=12).max() == 255
+    assert read_image(tmp_path / "a.png").max() == 16
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff"])
+def test_sixteen_bit_colour_keeps_its_channels(tmp_path: Path, suffix: str) -> None:
+    rgb = np.zeros((4, 4, 3), np.uint16)
+    rgb[..., 0], rgb[..., 1] = 65535, 257 * 100
+    cv2.imwrite(str(tmp_path / f"a.{suffix}"), rgb[..., ::-1])
+    assert read_image(tmp_path / f"a.{suffix}")[0, 0].tolist() == [255, 100, 0]
+
+
+def test_exif_rotation_is_honoured(tmp_path: Path) -> None:
+    image = Image.fromarray(np.dstack([np.full((10, 20), 200, np.uint8)] * 3))
+    exif = image.getexif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "a.jpg", exif=exif)
+    assert read_image(tmp_path / "a.jpg").shape == (20, 10, 3)
+
+
+def test_transparent_pixels_are_black(tmp_path: Path) -> None:
+    rgba = np.full((4, 4, 4), 200, np.uint8)
+    rgba[0, 0, 3] = 0
+    rgba[1, 1, 3] = 255
+    Image.fromarray(rgba).save(tmp_path / "a.png")
+    image = read_image(tmp_path / "a.png")
+    assert image[0, 0].tolist() == [0, 0, 0]
+    assert image[1, 1].tolist() == [200, 200, 200]
+
+
+def test_cmyk_jpeg_palette_and_one_bit(tmp_path: Path) -> None:
+    Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "a.jpg")
+    red = read_image(tmp_path / "a.jpg")[4, 4]
+    assert red[0] > 200 and red[1] < 60
+    Image.new("RGB", (8, 8), (10, 200, 30)).convert("P").save(tmp_path / "p.png")
+    assert abs(int(read_image(tmp_path / "p.png")[0, 0, 1]) - 200) < 20
+    Image.new("1", (8, 8), 1).save(tmp_path / "b.png")
+    assert read_image(tmp_path / "b.png").min() == 255
+
+
+def test_a_strip_far_from_square_is_squashed_whole(tmp_path: Path) -> None:
+    strip = np.zeros((400, 6000, 3), np.uint8)
+    strip[:, -60:] = 255
+    cv2.imwrite(str(tmp_path / "strip.png"), strip)
+    small = resize(read_image(tmp_path / "strip.png"), 256, 256)
+    assert small.shape == (256, 256, 3)
+    assert small[:, -2:].min() > 250 and small[:, :250].max() == 0
+
+
+def test_resize_averages_when_shrinking_and_never_aliases() -> None:
+    checker = (np.indices((512, 512)).sum(axis=0) % 2 * 255).astype(np.uint8)[:, :, None].repeat(3, axis=2)
+    assert np.abs(resize(checker, 256, 256).astype(int) - 128).max() <= 1
+    # One axis shrinks, the other grows.
+    assert resize(checker[:64], 128, 128).shape == (128, 128, 3)
+
+
+def _torn(path: Path, keep: float) -> Path:
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * keep)])
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.tiff", "a.bmp"])
+def test_truncated_files_are_refused(tmp_path: Path, name: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / name)
+    with pytest.raises(BadInput, match=name):
+        read_image(_torn(tmp_path / name, 0.6))
+
+
+def test_what_is_no_image_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("hello")
+    (tmp_path / "empty.png").write_bytes(b"")
+    for name, reason in (("text.png", "not an image"), ("empty.png", "empty file"), ("none.png", "no such file"), (".", "a folder")):
+        with pytest.raises(BadInput, match=reason):
+            read_image(tmp_path / name)
+
+
+def _bomb(path: Path, side: int) -> None:
+    """A PNG of side x side black pixels in well under a megabyte."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    packer = zlib.compressobj(9)
+    row = b"\0" * (side // 8 + 1)
+    packed = b"".join(packer.compress(row) for _ in range(side)) + packer.flush()
+    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", packed) + chunk(b"IEND", b""))
+
+
+@pytest.mark.parametrize("side", [15_000, 30_000])
+def test_a_decompression_bomb_is_refused_in_little_memory(tmp_path: Path, side: int) -> None:
+    _bomb(tmp_path / "bomb.png", side)
+    assert (tmp_path / "bomb.png").stat().st_size < 1e6
+    program = (
+        "import resource, sys\nfrom inspect_kd.datasets.images import read_image\nfrom inspect_kd.errors import BadInput\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "try:\n    read_image(sys.argv[1])\nexcept BadInput as error:\n    print(error)\n"
+        "print('grew', (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)"
+    )
+    answer = subprocess.run([sys.executable, "-c", program, str(tmp_path / "bomb.png")], capture_output=True, text=True, check=True)
+    assert "bomb.png" in answer.stdout and ("pixels" in answer.stdout or "exceeds" in answer.stdout)
+    assert int(answer.stdout.split("grew")[1]) < 200
+
+
+@pytest.mark.parametrize(
+    ("array", "expected"),
+    [
+        (np.full((4, 5), 7, np.uint8), 7),
+        (np.full((4, 5, 1), 7, np.uint8), 7),
+        (np.full((4, 5), 0.5, np.float64), 128),
+        (np.ones((4, 5), bool), 255),
+        (np.full((4, 5, 3), 65535, np.uint16), 255),
+    ],
+)
+def test_arrays(array: np.ndarray, expected: int) -> None:
+    image = as_rgb8(array)
+    assert image.shape == (4, 5, 3) and image.dtype == np.uint8
+    assert image.max() == expected
+
+
+@pytest.mark.parametrize(
+    "array", [np.zeros((3,)), np.zeros((4, 4, 2), np.uint8), np.zeros((0, 4), np.uint8), np.full((4, 4), 3.0), np.zeros((4, 4), np.int64)]
+)
+def test_arrays_that_are_no_images(array: np.ndarray) -> None:
+    with pytest.raises(BadInput):
+        as_rgb8(array)
+
+
+def test_a_tiny_defect_survives_the_masks_reduction(tmp_path: Path) -> None:
+    mask = np.zeros((2048, 2048), np.uint8)
+    mask[1000:1003, 500:503] = 255
+    cv2.imwrite(str(tmp_path / "m.png"), mask)
+    small = read_mask(tmp_path / "m.png", size=(256, 256))
+    assert small.sum() == 1 and small[125, 62]
+
+
+def test_real_images_are_read(real_data: Path) -> None:
+    image = read_image(next((real_data / "magnetic_tile" / "tile" / "train" / "good").glob("*.jpg")))
+    assert image.ndim == 3 and image.std() > 1
