@@ -1,0 +1,59 @@
+"""The drawn data set: the same for the same seed, with masks that are exact."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from inspect_kd.datasets import open_dataset
+from inspect_kd.datasets.drawn import CATEGORIES, VISIBLE, contact_sheet, draw_part, draw_sample
+from inspect_kd.datasets.images import read_image
+from inspect_kd.types import Split
+
+ALL = [(category, kind) for category, module in CATEGORIES.items() for kind in module.KINDS]
+
+
+def test_there_is_enough_to_find() -> None:
+    assert len(CATEGORIES) >= 4 and len({kind for _, kind in ALL}) >= 6
+
+
+@pytest.mark.parametrize(("category", "kind"), ALL)
+def test_masks_are_exact_and_defects_visible(category: str, kind: str) -> None:
+    for index in range(2):
+        part = draw_part(category, (11, index), kind)
+        assert part.mask is not None
+        change = np.abs(part.image.astype(int) - part.sound).max(axis=2)
+        assert 0.0003 < part.mask.mean() < 0.2
+        assert change[part.mask].mean() > VISIBLE
+        # Both photographs carry the same noise: outside the mask only what is fainter than visible may differ.
+        assert change[~part.mask].max() <= VISIBLE + 3
+
+
+def test_the_same_seed_draws_the_same_and_another_does_not() -> None:
+    for category in CATEGORIES:
+        first, again, other = (draw_part(category, seed).image for seed in ((0, 1), (0, 1), (0, 2)))
+        assert np.array_equal(first, again)
+        assert np.abs(first.astype(int) - other).mean() > 1
+
+
+def test_the_tree(tmp_path: Path) -> None:
+    root = draw_sample(tmp_path / "s", 3, size=64, train=8, test_good=2, per_kind=1)
+    data = open_dataset(root)
+    assert data.categories == sorted(CATEGORIES)
+    assert len(data.select(Split.TEST)) == len(ALL) + 2 * len(CATEGORIES)
+    assert all(sample.mask for sample in data.samples if sample.defective)
+    before = (root / "metal" / "train" / "good" / "000.png").stat().st_mtime_ns
+    time.sleep(0.01)
+    assert draw_sample(root, 3, size=64, train=8, test_good=2, per_kind=1) == root
+    assert (root / "metal" / "train" / "good" / "000.png").stat().st_mtime_ns == before
+    draw_sample(root, 4, size=64, train=8, test_good=2, per_kind=1)
+    assert (root / "metal" / "train" / "good" / "000.png").stat().st_mtime_ns != before
+
+
+def test_the_contact_sheet(tmp_path: Path) -> None:
+    root = draw_sample(tmp_path / "s", 0, size=64, train=5, test_good=1, per_kind=2)
+    sheet = read_image(contact_sheet(root, tmp_path / "sheet.jpg"))
+    assert sheet.shape[1] > 1000 and sheet.std() > 30

@@ -1,0 +1,165 @@
+"""Downloads from a real server that breaks off, and archives that try to escape."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import stat
+import tarfile
+import threading
+import zipfile
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from inspect_kd.datasets import fetch
+from inspect_kd.datasets.manifest import Archive, Licence, Manifest, Source, load_manifest
+from inspect_kd.errors import BadInput, EnvironmentFault, UsageError
+from inspect_kd.types import Nobody
+
+
+class Server(ThreadingHTTPServer):
+    """Serves one content; breaks each answer off after `patience` bytes; counts what was asked."""
+
+    content = b""
+    patience = 10**9
+    ranges: list[str | None]
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        asked = self.headers.get("Range")
+        self.server.ranges.append(asked)
+        start = int(re.findall(r"\d+", asked)[0]) if asked else 0
+        if start >= len(self.server.content):
+            self.send_error(416)
+            return
+        body = self.server.content[start:]
+        self.send_response(206 if asked else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[: self.server.patience])
+
+    def log_message(self, format: str, *arguments: object) -> None: ...
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server(("127.0.0.1", 0), Handler) as server:
+        server.ranges = []
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def zipped(**members: bytes) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return packed.getvalue()
+
+
+def manifest(server: Server, content: bytes, sha256: str | None = None) -> Manifest:
+    server.content = content
+    archive = Archive(url=f"http://127.0.0.1:{server.server_port}/a.zip", sha256=sha256 or hashlib.sha256(content).hexdigest())
+    return Manifest(name="mine", title="Mine", licence=Licence(name="x", commercial=True), source=Source(archives=(archive,)))
+
+
+@pytest.fixture(autouse=True)
+def data_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("INSPECT_KD_DATA", str(tmp_path / "data"))
+    return tmp_path / "data"
+
+
+def test_a_download_that_breaks_off_goes_on(server: Server, data_home: Path) -> None:
+    content = zipped(**{"mine/good/1.png": bytes(range(256)) * 400})
+    server.patience = len(content) // 3
+    folder = fetch.get(manifest(server, content), Nobody())
+    assert (folder / "mine" / "good" / "1.png").read_bytes() == bytes(range(256)) * 400
+    assert server.ranges[0] is None and all(asked for asked in server.ranges[1:]) and len(server.ranges) > 2
+    asked = len(server.ranges)
+    assert fetch.get(manifest(server, content), Nobody()) == folder
+    assert len(server.ranges) == asked
+
+
+def test_a_later_call_goes_on_where_the_first_gave_up(server: Server, data_home: Path) -> None:
+    content = zipped(a=bytes(50_000))
+    server.patience = 100
+    with pytest.raises(EnvironmentFault, match="run the command again to go on"):
+        fetch.get(manifest(server, content), Nobody())
+    server.patience = 10**9
+    fetch.get(manifest(server, content), Nobody())
+    assert server.ranges[-1] == "bytes=500-"
+
+
+def test_a_wrong_digest_leaves_nothing(server: Server, data_home: Path) -> None:
+    with pytest.raises(BadInput, match="sha256 is"):
+        fetch.get(manifest(server, zipped(a=b"x"), sha256="0" * 64), Nobody())
+    assert [path for path in data_home.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("name", ["../evil", "/tmp/evil", "a/../../evil", "..\\evil"])
+def test_zip_members_that_lead_out_are_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "a.zip").write_bytes(zipped(**{name: b"x"}))
+    with pytest.raises(BadInput, match="leads out"):
+        fetch.unpack(tmp_path / "a.zip", tmp_path / "out", Nobody())
+    assert not (tmp_path / "evil").exists()
+
+
+def test_zip_links_are_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        link = zipfile.ZipInfo("link")
+        link.external_attr = (stat.S_IFLNK | 0o777) << 16
+        archive.writestr(link, "/etc/passwd")
+    with pytest.raises(BadInput, match="link or a device"):
+        fetch.unpack(tmp_path / "a.zip", tmp_path / "out", Nobody())
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE])
+def test_tar_links_and_devices_are_refused(tmp_path: Path, kind: bytes) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        member = tarfile.TarInfo("innocent")
+        member.type, member.linkname = kind, "/etc/passwd"
+        tar.addfile(member)
+    with pytest.raises(BadInput, match="link or a device"):
+        fetch.unpack(tmp_path / "a.tar", tmp_path / "out", Nobody())
+
+
+def test_tar_paths_that_lead_out_are_refused(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as tar:
+        tar.addfile(tarfile.TarInfo("../evil"), io.BytesIO())
+    with pytest.raises(BadInput, match="leads out"):
+        fetch.unpack(tmp_path / "a.tar.gz", tmp_path / "out", Nobody())
+
+
+def test_an_archive_bomb_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("zeros", bytes(300 * 2**20))
+    with pytest.raises(BadInput, match="archive bomb"):
+        fetch.unpack(tmp_path / "a.zip", tmp_path / "out", Nobody())
+
+
+def test_by_hand_says_what_to_do() -> None:
+    with pytest.raises(UsageError, match="Download MPDD from its homepage"):
+        fetch.get(load_manifest("mpdd"), Nobody())
+
+
+def test_anomalibs_classes_are_the_ones_that_the_manifests_name() -> None:
+    import anomalib.data
+
+    for name in ("mvtec", "mvtec_ad2", "visa", "btad", "kolektor"):
+        source = load_manifest(name).source.anomalib
+        assert source and hasattr(getattr(anomalib.data, source), "prepare_data")
+
+
+@pytest.mark.network
+def test_anomalib_fetches_kolektor(data_home: Path) -> None:
+    assert any(fetch.get(load_manifest("kolektor"), Nobody()).rglob("*.jpg"))
