@@ -30,7 +30,9 @@ def test_a_clean_tree_has_no_errors(tmp_path: Path) -> None:
 def test_a_leak_is_found_by_content_not_by_name(tmp_path: Path) -> None:
     trees.mvtec(tmp_path)
     shutil.copy(tmp_path / "screw" / "train" / "good" / "4.png", tmp_path / "screw" / "test" / "good" / "other.png")
-    assert [f.text for f in found(tmp_path) if f.severity == "error"] == ["leak: the same picture is learnt from and tested on"]
+    assert [f.text for f in found(tmp_path) if f.severity == "error"] == [
+        "leak: the same picture is learnt from and tested on"
+    ]
 
 
 def test_contradictions_and_bad_files(tmp_path: Path) -> None:

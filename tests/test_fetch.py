@@ -69,8 +69,12 @@ def zipped(**members: bytes) -> bytes:
 
 def manifest(server: Server, content: bytes, sha256: str | None = None) -> Manifest:
     server.content = content
-    archive = Archive(url=f"http://127.0.0.1:{server.server_port}/a.zip", sha256=sha256 or hashlib.sha256(content).hexdigest())
-    return Manifest(name="mine", title="Mine", licence=Licence(name="x", commercial=True), source=Source(archives=(archive,)))
+    archive = Archive(
+        url=f"http://127.0.0.1:{server.server_port}/a.zip", sha256=sha256 or hashlib.sha256(content).hexdigest()
+    )
+    return Manifest(
+        name="mine", title="Mine", licence=Licence(name="x", commercial=True), source=Source(archives=(archive,))
+    )
 
 
 @pytest.fixture(autouse=True)

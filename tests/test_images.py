@@ -102,7 +102,12 @@ def test_truncated_files_are_refused(tmp_path: Path, name: str) -> None:
 def test_what_is_no_image_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("hello")
     (tmp_path / "empty.png").write_bytes(b"")
-    for name, reason in (("text.png", "not an image"), ("empty.png", "empty file"), ("none.png", "no such file"), (".", "a folder")):
+    for name, reason in (
+        ("text.png", "not an image"),
+        ("empty.png", "empty file"),
+        ("none.png", "no such file"),
+        (".", "a folder"),
+    ):
         with pytest.raises(BadInput, match=reason):
             read_image(tmp_path / name)
 
@@ -130,7 +135,9 @@ def test_a_decompression_bomb_is_refused_in_little_memory(tmp_path: Path, side: 
         "try:\n    read_image(sys.argv[1])\nexcept BadInput as error:\n    print(error)\n"
         "print('grew', (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)"
     )
-    answer = subprocess.run([sys.executable, "-c", program, str(tmp_path / "bomb.png")], capture_output=True, text=True, check=True)
+    answer = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "bomb.png")], capture_output=True, text=True, check=True
+    )
     assert "bomb.png" in answer.stdout and ("pixels" in answer.stdout or "exceeds" in answer.stdout)
     assert int(answer.stdout.split("grew")[1]) < 200
 
@@ -152,7 +159,14 @@ def test_arrays(array: np.ndarray, expected: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "array", [np.zeros((3,)), np.zeros((4, 4, 2), np.uint8), np.zeros((0, 4), np.uint8), np.full((4, 4), 3.0), np.zeros((4, 4), np.int64)]
+    "array",
+    [
+        np.zeros((3,)),
+        np.zeros((4, 4, 2), np.uint8),
+        np.zeros((0, 4), np.uint8),
+        np.full((4, 4), 3.0),
+        np.zeros((4, 4), np.int64),
+    ],
 )
 def test_arrays_that_are_no_images(array: np.ndarray) -> None:
     with pytest.raises(BadInput):

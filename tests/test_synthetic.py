@@ -52,7 +52,9 @@ def test_defects_lie_on_the_part() -> None:
     image[32:96, 32:96] //= 2
     part = find_part(image)
     assert 0.15 < part.mean() < 0.4
-    shares = [(d.mask & part).sum() / d.mask.sum() for d in (add_defect(image, np.random.default_rng(s)) for s in range(40))]
+    shares = [
+        (d.mask & part).sum() / d.mask.sum() for d in (add_defect(image, np.random.default_rng(s)) for s in range(40))
+    ]
     assert min(shares) >= 0.49
 
 

@@ -77,7 +77,7 @@ def find_images(patterns: list[str]) -> Iterator[Path]:
         if path.is_dir():
             yield from sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
         elif glob.has_magic(pattern) and not path.exists():
-            yield from sorted(Path(found) for found in glob.glob(pattern, recursive=True))
+            yield from sorted(Path(found) for found in glob.glob(pattern, recursive=True))  # noqa: PTH207  (Path.glob takes no absolute patterns)
         else:
             yield path
 

@@ -9,7 +9,10 @@ from __future__ import annotations
 import json
 import shutil
 import zlib
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from types import ModuleType
 
@@ -28,7 +31,7 @@ VERSION = 1
 VISIBLE = 9
 """Grey levels by which a defect's pixel differs from the sound part's."""
 # How far a part lies from its place in front of the camera: share of the side, degrees.
-POSE = {"board": (0.006, 1.0), "bottle": (0.012, 180.0), "fabric": (0.02, 1.5), "metal": (0.008, 1.5)}
+POSE = {"board": (0.005, 0.8), "bottle": (0.012, 180.0), "fabric": (0.02, 1.5), "metal": (0.006, 1.2)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,7 +78,7 @@ def draw_sample(
     seed: int = 0,
     *,
     size: int = 256,
-    train: int = 40,
+    train: int = 60,
     test_good: int = 10,
     per_kind: int = 5,
     watch: Watch | None = None,
@@ -98,23 +101,29 @@ def draw_sample(
         raise BadInput(f"{root}: holds something else than a drawn data set; choose an empty folder")
     watch = watch or Nobody()
     jobs = [job for category in CATEGORIES for job in _jobs(category, train, test_good, per_kind)]
-    watch.phase("draw", len(jobs))
     workshop = root.with_name(f".{root.name}.drawing")
     shutil.rmtree(workshop, ignore_errors=True)
-    for number, (category, split, kind, index) in enumerate(jobs):
-        part = draw_part(
-            category, (seed, ("train", "test").index(split), number), None if kind == "good" else kind, size
-        )
-        _save(part.image, workshop / category / split / kind / f"{index:03}.png")
-        if part.mask is not None:
-            _save(
-                part.mask.astype(np.uint8) * 255, workshop / category / "ground_truth" / kind / f"{index:03}_mask.png"
-            )
-        watch.advance()
+    workshop.mkdir(parents=True)
+    watch.phase("draw", len(jobs))
+    # Each picture follows from its own seed: who draws it, and when, changes nothing.
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        work = partial(_draw_job, workshop, seed, size)
+        for _ in pool.map(work, enumerate(jobs), chunksize=8):
+            watch.advance()
     (workshop / ".drawn.json").write_text(json.dumps(recipe))
     shutil.rmtree(root, ignore_errors=True)
     workshop.rename(root)
     return root
+
+
+def _draw_job(root: Path, seed: int, size: int, numbered: tuple[int, tuple[str, str, str, int]]) -> None:
+    """Draw one picture, and its mask, into the tree."""
+    cv2.setNumThreads(1)
+    number, (category, split, kind, index) = numbered
+    part = draw_part(category, (seed, number), None if kind == "good" else kind, size)
+    _save(part.image, root / category / split / kind / f"{index:03}.png")
+    if part.mask is not None:
+        _save(part.mask.astype(np.uint8) * 255, root / category / "ground_truth" / kind / f"{index:03}_mask.png")
 
 
 def _jobs(category: str, train: int, test_good: int, per_kind: int) -> list[tuple[str, str, str, int]]:

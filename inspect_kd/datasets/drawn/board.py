@@ -10,7 +10,7 @@ from inspect_kd.datasets.textures import Rng, noise_field
 
 KINDS = ("missing_part", "turned_part", "solder_bridge", "broken_trace", "scratch")
 CHIP = (0.5, 0.47, 0.30, 0.26)
-LEGS = 8
+LEGS = 6
 # Small parts: x, y, turned by degrees.
 PASSIVES = [
     (0.17, 0.22, 0),
@@ -58,10 +58,10 @@ def draw(rng: Rng, kind: str | None, harm: Rng) -> Surface:
         surface.height += pad * 1.5
     victim = int(harm.integers(len(PASSIVES)))
     for number, (x, y, turn) in enumerate(PASSIVES):
-        dx, dy, skew = rng.normal(0, 0.002), rng.normal(0, 0.002), rng.normal(0, 1.2)
+        dx, dy, skew = rng.normal(0, 0.0015), rng.normal(0, 0.0015), rng.normal(0, 1.0)
         hit = number == victim
         if hit and kind == "turned_part":
-            skew += harm.choice([-1, 1]) * harm.uniform(16, 50)
+            skew += harm.choice([-1, 1]) * harm.uniform(22, 60)
             dx += harm.normal(0, 0.006)
         _passive(surface, (x + dx, y + dy), (x, y), turn, turn + skew, number, absent=hit and kind == "missing_part")
     _chip(surface, rng, bridge=harm if kind == "solder_bridge" else None)
@@ -72,12 +72,15 @@ def draw(rng: Rng, kind: str | None, harm: Rng) -> Surface:
 
 
 def _trace(surface: Surface, points: np.ndarray, broken: Rng | None) -> None:
-    copper = line(points, 0.013, soft=0.001)
+    copper = line(points, 0.018, soft=0.001)
     if broken is not None:
         lengths = np.linalg.norm(np.diff(points, axis=0), axis=1)
         piece = int(np.argmax(lengths))
         middle = points[piece] + (points[piece + 1] - points[piece]) * broken.uniform(0.35, 0.65)
-        copper = copper * (1 - box(middle[0], middle[1], 0.024, 0.024, turn=float(broken.uniform(0, 45))))
+        gap = box(middle[0], middle[1], 0.044, 0.044, turn=float(broken.uniform(0, 45)))
+        copper = copper * (1 - gap)
+        # Torn off together with the solder mask: the laminate shows.
+        surface.paint(gap * line(points, 0.026) * np.float32(broken.uniform(0.5, 0.9)), (0.42, 0.38, 0.22))
     surface.paint(copper * np.float32(0.9), TRACE)
     surface.height += copper * 1.6
 
@@ -94,23 +97,23 @@ def _passive(
 ) -> None:
     """A resistor or capacitor on two pads; the pads stay where the design has them."""
     for side in (-1, 1):
-        px = pads_at[0] + side * 0.040 * np.cos(np.radians(turn))
-        py = pads_at[1] + side * 0.040 * np.sin(np.radians(turn))
-        pad = box(px, py, 0.032, 0.048, turn=turn, corner=0.004)
+        px = pads_at[0] + side * 0.048 * np.cos(np.radians(turn))
+        py = pads_at[1] + side * 0.048 * np.sin(np.radians(turn))
+        pad = box(px, py, 0.036, 0.058, turn=turn, corner=0.004)
         surface.paint(pad, SOLDER, gloss=0.5)
         surface.height += pad * 1.2
     if absent:
         return
-    body = box(*at, 0.088, 0.042, turn=seen, corner=0.004)
-    shadow = box(at[0] + 0.006, at[1] + 0.008, 0.088, 0.042, turn=seen, soft=0.012)
+    body = box(*at, 0.104, 0.054, turn=seen, corner=0.004)
+    shadow = box(at[0] + 0.006, at[1] + 0.008, 0.104, 0.054, turn=seen, soft=0.012)
     surface.colour *= 1 - 0.45 * shadow[:, :, None]
     colour = (0.09, 0.09, 0.10) if number % 3 else (0.62, 0.47, 0.33)
     surface.paint(body, colour, gloss=0.18)
     surface.height += body * 5
     for side in (-1, 1):
-        ex = at[0] + side * 0.037 * np.cos(np.radians(seen))
-        ey = at[1] + side * 0.037 * np.sin(np.radians(seen))
-        cap = box(ex, ey, 0.017, 0.043, turn=seen, corner=0.003)
+        ex = at[0] + side * 0.042 * np.cos(np.radians(seen))
+        ey = at[1] + side * 0.042 * np.sin(np.radians(seen))
+        cap = box(ex, ey, 0.022, 0.055, turn=seen, corner=0.003)
         surface.paint(cap, SOLDER, gloss=0.6)
     if number % 3:
         _write(surface, f"{10 + number}3", at, 0.26, (0.85, 0.85, 0.85), turn=turn)
@@ -123,15 +126,15 @@ def _chip(surface: Surface, rng: Rng, bridge: Rng | None) -> None:
     for side in (-1, 1):
         for place in places:
             leg_y = y + side * (height / 2 + 0.018)
-            surface.paint(box(place, leg_y + side * 0.014, 0.024, 0.030, corner=0.005), SOLDER, gloss=0.45)
-            leg = box(place, leg_y, 0.015, 0.044, corner=0.002)
+            surface.paint(box(place, leg_y + side * 0.014, 0.030, 0.034, corner=0.005), SOLDER, gloss=0.45)
+            leg = box(place, leg_y, 0.020, 0.046, corner=0.002)
             surface.paint(leg, (0.80, 0.81, 0.82), gloss=0.7)
             surface.height += leg * 2.5
     if bridge is not None:
         first, side = int(bridge.integers(LEGS - 1)), bridge.choice([-1, 1])
         middle = (places[first] + places[first + 1]) / 2
         blob = box(
-            middle, y + side * (height / 2 + 0.032), 0.040, bridge.uniform(0.014, 0.026), corner=0.007, soft=0.006
+            middle, y + side * (height / 2 + 0.032), 0.072, bridge.uniform(0.030, 0.046), corner=0.007, soft=0.006
         )
         surface.paint(blob, (0.80, 0.81, 0.83), gloss=0.7)
         surface.height += blob * 5
@@ -147,8 +150,8 @@ def _chip(surface: Surface, rng: Rng, bridge: Rng | None) -> None:
     surface.height += body * 9
     dimple = disc(x - width / 2 + 0.030, y + height / 2 - 0.030, 0.012)
     surface.height -= dimple * 3
-    _write(surface, "IKD-26", (x, y - 0.03), 0.62, (0.55, 0.55, 0.55))
-    _write(surface, f"{int(rng.integers(20, 29))}{int(rng.integers(10, 52))}", (x, y + 0.05), 0.5, (0.55, 0.55, 0.55))
+    _write(surface, "IKD-26", (x, y - 0.03), 0.62, (0.5, 0.5, 0.5))
+    _write(surface, f"{int(rng.integers(20, 29))}{int(rng.integers(10, 52))}", (x, y + 0.05), 0.42, (0.30, 0.30, 0.30))
 
 
 def _print(surface: Surface) -> None:
@@ -182,6 +185,6 @@ def _scratch(surface: Surface, harm: Rng) -> None:
     """Through the solder mask, down to pale laminate and copper."""
     x, y = harm.uniform(0.15, 0.85, 2)
     points = wander((float(x), float(y)), float(harm.uniform(0, 6.3)), harm.uniform(0.15, 0.4), harm, restless=0.08)
-    groove = line(points, harm.uniform(0.005, 0.009), soft=0.0012)
+    groove = line(points, harm.uniform(0.007, 0.012), soft=0.0012)
     surface.paint(groove * np.float32(harm.uniform(0.6, 0.95)), (0.62, 0.60, 0.42), gloss=0.1)
     surface.height -= groove * 2

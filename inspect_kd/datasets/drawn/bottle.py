@@ -73,7 +73,7 @@ def _chip(glass: Field, away: Field, x: float, y: float, harm: Rng) -> tuple[Fie
     """A bite out of the outer or the inner rim; its floor is shell-shaped."""
     outer = harm.random() < 0.6
     cx, cy, _ = _on_glass(x, y, harm, *((OUTER, OUTER) if outer else (MOUTH + 0.01, MOUTH + 0.02)))
-    size = harm.uniform(0.025, 0.07)
+    size = harm.uniform(0.035, 0.08)
     ragged = noise_field(RENDER, RENDER, harm, cell=22, octaves=3)
     bite = np.clip((size * (0.7 + 0.6 * ragged) - distance_to(cx, cy)) / 0.008, 0, 1)
     if outer:
@@ -84,9 +84,9 @@ def _chip(glass: Field, away: Field, x: float, y: float, harm: Rng) -> tuple[Fie
 def _crack(surface: Surface, x: float, y: float, harm: Rng) -> None:
     sx, sy, angle = _on_glass(x, y, harm, 0.22, 0.40)
     along = angle + np.pi / 2 + harm.normal(0, 0.5)
-    points = wander((sx, sy), along, harm.uniform(0.10, 0.28), harm, restless=0.22)
+    points = wander((sx, sy), along, harm.uniform(0.16, 0.32), harm, restless=0.16)
     inside = np.clip((OUTER - distance_to(x, y)) / 0.005, 0, 1)
-    cover = line(points, harm.uniform(0.004, 0.008), soft=0.001) * inside
+    cover = line(points, harm.uniform(0.006, 0.010), soft=0.001) * inside
     surface.paint(cover, (0.80, 0.72, 0.62), gloss=0.6)
     glow = line(points, 0.02, soft=0.006) * inside
     surface.paint(glow * 0.35, (0.55, 0.42, 0.30))
@@ -95,7 +95,7 @@ def _crack(surface: Surface, x: float, y: float, harm: Rng) -> None:
 def _contamination(surface: Surface, x: float, y: float, harm: Rng) -> None:
     """A crumb of something: paper, cork, plastic."""
     cx, cy, _ = _on_glass(x, y, harm, 0.03, 0.38)
-    size = harm.uniform(0.014, 0.045)
+    size = harm.uniform(0.02, 0.05)
     ragged = noise_field(RENDER, RENDER, harm, cell=16, octaves=4)
     cover = np.clip((size * (0.5 + ragged) - distance_to(cx, cy)) / 0.005, 0, 1)
     colours = np.array([[0.72, 0.62, 0.42], [0.85, 0.84, 0.80], [0.35, 0.28, 0.20], [0.25, 0.45, 0.62]])

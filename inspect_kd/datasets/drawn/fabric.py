@@ -9,7 +9,7 @@ from inspect_kd.datasets.drawn.surface import RENDER, Surface, distance_to, grid
 from inspect_kd.datasets.textures import Field, Rng, noise_field
 
 KINDS = ("hole", "oil_spot", "broken_yarn", "foreign_thread", "snag")
-YARNS = 34
+YARNS = 26
 
 
 def draw(rng: Rng, kind: str | None, harm: Rng) -> Surface:
@@ -18,16 +18,19 @@ def draw(rng: Rng, kind: str | None, harm: Rng) -> Surface:
     if kind == "snag":
         rows, columns = _pulled(rows, columns, harm)
     # Yarns are never quite straight.
-    rows = rows + 0.005 * (noise_field(RENDER, RENDER, rng, cell=110, octaves=2) - 0.5)
-    columns = columns + 0.005 * (noise_field(RENDER, RENDER, rng, cell=110, octaves=2) - 0.5)
+    rows = rows + 0.004 * (noise_field(RENDER, RENDER, rng, cell=110, octaves=2) - 0.5)
+    columns = columns + 0.004 * (noise_field(RENDER, RENDER, rng, cell=110, octaves=2) - 0.5)
     missing = int(harm.integers(5, YARNS - 5)) if kind == "broken_yarn" else -1
     weft, weft_over, weft_tone = _yarns(rows, columns, rng)
-    warp, warp_over, warp_tone = _yarns(columns, rows, rng)
-    if missing >= 0:
-        weft = weft * (1 - _gap(rows, columns, missing, harm))
+    warp, _, warp_tone = _yarns(columns, rows, rng)
+    gap = _gap(rows, columns, missing, harm) if missing >= 0 else 0
+    weft = weft * (1 - gap)
     fibre = noise_field(RENDER, RENDER, rng, cell=5, octaves=2)
-    _lay(surface, weft * (1 - warp_over * (warp > 0.05)), weft_tone, (0.60, 0.57, 0.50), fibre)
-    _lay(surface, warp * np.where(weft > 0.05, 1 - weft_over, 1), warp_tone, (0.52, 0.50, 0.46), fibre)
+    # Both systems count the same cells: where the weft is on top, the warp is below.
+    _lay(surface, warp, warp_tone, (0.66, 0.64, 0.58), fibre)
+    _lay(surface, weft * weft_over, weft_tone, (0.78, 0.74, 0.64), fibre)
+    # Nothing holds the warp up where the weft is gone: a dark line of slack yarns.
+    surface.colour *= 1 - 0.5 * np.asarray(gap, np.float32)[..., None]
     if kind in _HARM:
         _HARM[kind](surface, harm)
     return surface
@@ -37,11 +40,11 @@ def _yarns(across: Field, along: Field, rng: Rng) -> tuple[Field, Field, Field]:
     """Round profile, where it lies above the other system, and tone, of one system of parallel yarns."""
     number = np.floor(across * YARNS).astype(np.int32).clip(-1, YARNS) + 1
     place = across * YARNS - np.floor(across * YARNS) - 0.5
-    thick = rng.normal(0.46, 0.018, YARNS + 2).astype(np.float32)[number]
+    thick = rng.normal(0.49, 0.008, YARNS + 2).astype(np.float32)[number]
     profile = np.sqrt(np.clip(1 - (place / thick) ** 2, 0, 1)).astype(np.float32)
     phase = (np.floor(along * YARNS).astype(np.int32) + number) % 2
     swell = (0.5 - 0.5 * np.cos(2 * np.pi * (along * YARNS))).astype(np.float32)
-    tone = rng.normal(1, 0.05, YARNS + 2).astype(np.float32)[number]
+    tone = rng.normal(1, 0.025, YARNS + 2).astype(np.float32)[number]
     return profile * (0.55 + 0.45 * swell), phase.astype(np.float32), tone
 
 
@@ -59,8 +62,8 @@ def _place(harm: Rng) -> tuple[float, float]:
 def _pulled(rows: Field, columns: Field, harm: Rng) -> tuple[Field, Field]:
     """Yarns drawn together towards one place."""
     x, y = _place(harm)
-    size = harm.uniform(0.05, 0.09)
-    pull = np.exp(-((distance_to(x, y) / size) ** 2)) * np.float32(harm.uniform(0.5, 0.8))
+    size = harm.uniform(0.07, 0.11)
+    pull = np.exp(-((distance_to(x, y) / size) ** 2)) * np.float32(harm.uniform(0.75, 1.0))
     return rows + (rows - np.float32(y)) * pull, columns + (columns - np.float32(x)) * pull * 0.6
 
 
@@ -82,11 +85,11 @@ def _hole(surface: Surface, harm: Rng) -> None:
 
 def _oil_spot(surface: Surface, harm: Rng) -> None:
     x, y = _place(harm)
-    size = harm.uniform(0.04, 0.10)
+    size = harm.uniform(0.05, 0.11)
     ragged = noise_field(RENDER, RENDER, harm, cell=60, octaves=3)
     cover = np.clip((size * (0.7 + 0.6 * ragged) - distance_to(x, y)) / 0.03, 0, 1)
     cover = cv2.GaussianBlur(cover, (0, 0), 3)
-    surface.colour *= 1 - cover[:, :, None] * np.float32([0.40, 0.45, 0.58]) * np.float32(harm.uniform(0.75, 1.2))
+    surface.colour *= 1 - cover[:, :, None] * np.float32([0.50, 0.58, 0.72]) * np.float32(harm.uniform(0.9, 1.25))
     surface.gloss += cover * 0.12
 
 

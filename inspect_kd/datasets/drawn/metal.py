@@ -101,10 +101,10 @@ def _block(surface: Surface, x: float, y: float, harm: Rng) -> None:
 
 def _burr(surface: Surface, x: float, y: float, harm: Rng) -> None:
     """A curled edge that stands out from the rim."""
-    start, sweep = harm.uniform(0, 2 * np.pi), harm.uniform(0.7, 1.8)
+    start, sweep = harm.uniform(0, 2 * np.pi), harm.uniform(1.0, 2.2)
     angles = np.linspace(start, start + sweep, 20)
-    reach = RADIUS + 0.004 + 0.016 * np.sin(np.linspace(0, np.pi, 20)) * (0.6 + 0.8 * harm.random(20))
-    curl = line(np.stack([x + reach * np.cos(angles), y + reach * np.sin(angles)], axis=1), 0.014, soft=0.002)
+    reach = RADIUS + 0.004 + 0.024 * np.sin(np.linspace(0, np.pi, 20)) * (0.6 + 0.8 * harm.random(20))
+    curl = line(np.stack([x + reach * np.cos(angles), y + reach * np.sin(angles)], axis=1), 0.018, soft=0.002)
     surface.paint(curl, (0.85, 0.85, 0.86), gloss=0.7)
     surface.height += curl * 7
 

@@ -67,21 +67,19 @@ class Student(StudentBase):
             self.feature_norm.fit(self.encoder(batch) for batch in batches_B3HW)
 
     def rebuild(self, images_B3HW: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Normalised features as they are and as the decoder thinks they should be."""
+        """Normalised features as they are, and as the decoder thinks they should be."""
         with torch.no_grad():
             features = self.feature_norm(self.encoder(images_B3HW))
-        bottleneck_BChw = jitter(self.neck(features), self.config) if self.training else self.neck(features)
-        return features, self.decoder(bottleneck_BChw)
+        bottleneck_BChw = self.neck(features)
+        return features, self.decoder(jitter(bottleneck_BChw, self.config) if self.training else bottleneck_BChw)
 
     def losses(self, seen_B3HW: Tensor, clean_B3HW: Tensor) -> dict[str, Tensor]:
         features, rebuilt = self.rebuild(seen_B3HW)
         if seen_B3HW is not clean_B3HW:
             with torch.no_grad():
                 features = self.feature_norm(self.encoder(clean_B3HW))
-        terms = [
-            hard_mean(cosine_distance(f, r), self.config.hard_power) for f, r in zip(features, rebuilt, strict=True)
-        ]
-        return {"rebuild": torch.stack(terms).sum()}
+        distances = [cosine_distance(f, r) for f, r in zip(features, rebuilt, strict=True)]
+        return {"rebuild": torch.stack([hard_mean(d, self.config.hard_power) for d in distances]).sum()}
 
     def forward(self, images_B3HW: Tensor) -> StudentOutput:
         features, rebuilt = self.rebuild(images_B3HW)

@@ -1,0 +1,169 @@
+"""Our streaming metrics against scikit-learn's and anomalib's, on random and on real maps."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from inspect_kd.datasets import open_dataset
+from inspect_kd.datasets.images import read_image, read_mask, resize
+from inspect_kd.metrics import METRICS, CategoryMetrics, ImageScores, PixelCounts, bin_of, mean_of
+from inspect_kd.types import Split
+
+Maps = list[tuple[np.ndarray, np.ndarray]]
+
+
+def random_maps(kind: str, count: int = 12, side: int = 48) -> Maps:
+    rng = np.random.default_rng(5)
+    maps: Maps = []
+    for index in range(count):
+        mask = np.zeros((side, side), bool)
+        for _ in range(index % 4):
+            y, x = rng.integers(0, side - 9, 2)
+            mask[y : y + rng.integers(2, 9), x : x + rng.integers(2, 9)] = True
+        heat = rng.normal(1, 0.4, (side, side)) + mask * rng.uniform(0.2, 1.2)
+        if kind == "heavy":
+            heat = np.exp(3 * heat)
+        if kind == "ties":
+            heat = np.round(heat * 2) / 2
+        if kind == "negative":
+            heat = heat - 2
+        if kind == "tiny":
+            heat = heat * 1e-20
+        maps.append((heat.astype(np.float32), mask))
+    return maps
+
+
+def counted(maps: Maps) -> PixelCounts:
+    counts = PixelCounts()
+    for heat, mask in maps:
+        counts.add(heat, mask)
+    return counts
+
+
+def reference(maps: Maps) -> dict[str, float]:
+    """anomalib's and scikit-learn's answers."""
+    import torch
+    from anomalib.metrics.aupro import _AUPRO
+    from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
+
+    heat, truth = np.stack([m[0] for m in maps]), np.stack([m[1] for m in maps])
+    precision, recall, _ = precision_recall_curve(truth.ravel(), heat.ravel())
+    aupro = _AUPRO(fpr_limit=0.3)
+    low, high = heat.min(), heat.max()
+    # anomalib wants maps between 0 and 1; a linear change keeps every curve.
+    aupro.update(torch.from_numpy((heat - low) / (high - low)), torch.from_numpy(truth.astype(int)))
+    return {
+        "auroc": float(roc_auc_score(truth.ravel(), heat.ravel())),
+        "ap": float(average_precision_score(truth.ravel(), heat.ravel())),
+        "f1max": float(np.nanmax(2 * precision * recall / np.maximum(precision + recall, 1e-12))),
+        "aupro": float(aupro.compute()),
+    }
+
+
+def agree(maps: Maps) -> None:
+    counts, expected = counted(maps), reference(maps)
+    for name, value in expected.items():
+        found = getattr(counts, name)().value
+        assert found == pytest.approx(value, abs=1e-3), name
+
+
+@pytest.mark.parametrize("kind", ["plain", "heavy", "ties", "negative", "tiny"])
+def test_agreement_on_random_maps(kind: str) -> None:
+    agree(random_maps(kind))
+
+
+@pytest.fixture(scope="module")
+def real_maps(real_data: Path) -> Maps:
+    """A real, if crude, detector: how far each pixel is from the mean sound part, blurred."""
+    data = open_dataset(real_data / "mvtec_ad")
+    sound = [resize(read_image(s.image), 128, 128).astype(np.float32) for s in data.select(Split.TRAIN)[:24]]
+    mean = np.mean(sound, axis=0)
+    maps: Maps = []
+    for sample in data.select(Split.TEST)[::3]:
+        heat = cv2.GaussianBlur(np.abs(resize(read_image(sample.image), 128, 128) - mean).mean(axis=2), (0, 0), 3)
+        mask = read_mask(sample.mask, size=(128, 128)) if sample.mask else np.zeros((128, 128), bool)
+        maps.append((heat.astype(np.float32), mask))
+    return maps
+
+
+def test_agreement_on_real_maps(real_maps: Maps) -> None:
+    agree(real_maps)
+    assert counted(real_maps).auroc().value > 0.7
+
+
+def test_agreement_with_anomalibs_image_metrics(real_maps: Maps) -> None:
+    import torch
+    from anomalib.metrics.auroc import _AUROC
+    from anomalib.metrics.f1_score import _F1Max
+    from torchmetrics.classification import BinaryAveragePrecision
+
+    scores, truth = [float(heat.max()) for heat, _ in real_maps], [bool(mask.any()) for _, mask in real_maps]
+    ours = ImageScores()
+    for score, defective in zip(scores, truth, strict=True):
+        ours.add(score, defective)
+    expected = {"auroc": _AUROC(), "f1max": _F1Max(), "ap": BinaryAveragePrecision()}
+    for name, metric in expected.items():
+        metric.update(torch.tensor(scores), torch.tensor(truth).int())
+        assert getattr(ours, name)().value == pytest.approx(float(metric.compute()), abs=1e-3), name
+
+
+def test_merging_equals_counting_at_once() -> None:
+    maps = random_maps("plain", 20)
+    halves = [counted(maps[:7]), counted(maps[7:])]
+    halves[0].merge(halves[1])
+    whole = counted(maps)
+    for name in ("auroc", "ap", "f1max", "aupro"):
+        assert getattr(halves[0], name)().value == pytest.approx(getattr(whole, name)().value, abs=1e-12)
+
+
+def test_bins_keep_the_order_of_all_floats() -> None:
+    rng = np.random.default_rng(0)
+    values = np.sort(
+        np.concatenate([rng.normal(size=500), 10.0 ** rng.uniform(-30, 30, 500), [0, -1e-20, np.inf, -np.inf]])
+    ).astype(np.float32)
+    assert (np.diff(bin_of(values).astype(np.int64)) >= 0).all()
+
+
+def test_what_cannot_be_measured_says_why() -> None:
+    rng = np.random.default_rng(0)
+    heat, mask = rng.random((16, 16)).astype(np.float32), np.zeros((16, 16), bool)
+    mask[3:6, 3:6] = True
+    sound_only, no_mask, defects_only = CategoryMetrics(), CategoryMetrics(), CategoryMetrics()
+    sound_only.add(0.2, heat, None, False)
+    no_mask.add(0.2, heat, None, False)
+    no_mask.add(0.9, heat, None, True)
+    defects_only.add(0.9, heat, mask, True)
+    assert {measure.why for measure in sound_only.measures().values()} == {"no defective part in the test"}
+    found = no_mask.measures()
+    assert found["image_auroc"].value == 1.0
+    assert found["pixel_ap"].why == "no defective part has a mask"
+    assert defects_only.measures()["image_auroc"].why == "no sound part in the test"
+    assert defects_only.measures()["pixel_auroc"].value is not None
+    mean = mean_of({"a": found, "b": sound_only.measures()})
+    assert mean["image_auroc"].value == 1.0 and mean["pixel_ap"].value is None and mean["pixel_ap"].why
+    assert set(found) == set(METRICS)
+
+
+def test_a_constant_map_is_a_coin() -> None:
+    counts = PixelCounts()
+    mask = np.zeros((8, 8), bool)
+    mask[2:4, 2:4] = True
+    counts.add(np.ones((8, 8), np.float32), mask)
+    assert counts.auroc().value == 0.5
+    assert counts.ap().value == pytest.approx(4 / 64)
+    assert counts.aupro().value == pytest.approx(0.15)
+
+
+def test_memory_stays_small_over_many_maps() -> None:
+    rng = np.random.default_rng(0)
+    counts = PixelCounts()
+    for _ in range(60):
+        counts.add(rng.lognormal(0, 2, (256, 256)).astype(np.float32), None)
+    counts.sound.settle()
+    assert counts.sound.bins.nbytes + counts.sound.weights.nbytes < 2e6
+    assert math.isclose(counts.sound.weights.sum(), 60 * 256 * 256)

@@ -1,0 +1,212 @@
+"""The student: both attentions matter, runs agree bit for bit, the paper's size is the paper's size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from inspect_kd import config, registry, weights
+from inspect_kd.errors import BadInput, EnvironmentFault, UsageError
+from inspect_kd.models.encoders import EncoderSpec, build_encoder, empty_encoder
+from inspect_kd.models.layers.attention import LearnedMemory, LearnedQueries
+from inspect_kd.models.layers.discrepancy import Smooth, gaussian_taps, top_mean
+from inspect_kd.models.layers.omni_block import GlobalBranch, OmniBlock
+from inspect_kd.models.students import omni_ad
+
+
+def small(**changes: object) -> omni_ad.Student:
+    torch.manual_seed(0)
+    settings = omni_ad.Config(
+        encoder="embedded", dims=(32, 24, 16, 16), depths=(1, 1, 1, 1), neck=16, bottleneck=1, **changes
+    )
+    return omni_ad.build(settings, build_encoder("embedded"))
+
+
+def images(count: int = 2, size: int = 64, seed: int = 0) -> Tensor:
+    return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(seed)) * 255
+
+
+def test_students_are_found_by_their_files() -> None:
+    assert registry.names("models.students") == ["omni_ad"]
+    with pytest.raises(UsageError, match="there are: omni_ad"):
+        registry.load("models.students", "omni")
+
+
+@pytest.mark.parametrize("kind", [LearnedQueries, LearnedMemory])
+def test_removing_either_attention_changes_the_output(kind: type[nn.Module], monkeypatch: pytest.MonkeyPatch) -> None:
+    student = small().eval()
+    before = student(images()).heatmap_B1HW
+    original = kind.forward
+    monkeypatch.setattr(kind, "forward", lambda self, x: torch.zeros_like(original(self, x)))
+    after = student(images()).heatmap_B1HW
+    assert (before - after).abs().max() > 1e-3 * before.abs().max()
+
+
+def test_the_tokens_differ_and_all_of_the_block_learns() -> None:
+    block = OmniBlock(16, heads=4)
+    tokens = [module.tokens_TC for module in block.modules() if isinstance(module, LearnedQueries | LearnedMemory)]
+    assert len(tokens) == 2 and all(token.std(dim=0).min() > 0.01 for token in tokens)
+    block(torch.randn(2, 16, 12, 12)).square().sum().backward()
+    dead = [
+        name
+        for name, p in block.named_parameters()
+        if p.grad is None or (p.grad.abs().max() == 0 and "key.bias" not in name)
+    ]
+    # A key's bias shifts all scores of a query alike, which a softmax ignores.
+    assert dead == []
+
+
+def test_learned_queries_do_not_see_positions_one_by_one() -> None:
+    branch = GlobalBranch(16, 4, "batch").eval()
+    x = torch.randn(1, 16, 24, 24)
+    gathered = branch.gather(branch.norm_in(x).flatten(2).transpose(1, 2))
+    assert gathered.shape == (1, 64, 16)
+
+
+def test_two_runs_agree_bit_for_bit() -> None:
+    def run() -> tuple[Tensor, Tensor]:
+        student = small().train()
+        student.adapt([images(4, seed=9)])
+        optimizer = torch.optim.AdamW([p for p in student.parameters() if p.requires_grad], lr=1e-3)
+        for step in range(2):
+            torch.manual_seed(step)
+            batch = images(4, seed=step)
+            loss = torch.stack(list(student.losses(batch, batch).values())).sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        return loss.detach(), student.eval()(images()).heatmap_B1HW.detach()
+
+    first, second = run(), run()
+    assert torch.equal(first[0], second[0]) and torch.equal(first[1], second[1])
+
+
+def test_the_papers_size() -> None:
+    recipe = config.load_recipe("omni_ad_paper")
+    options = {key: value for key, value in recipe.student.items() if key != "build"}
+    settings = config.fill(omni_ad.Config, options, where="test")
+    spec = EncoderSpec(name="resnet34", mean=(0, 0, 0), std=(1, 1, 1), licence="", source="")
+    student = omni_ad.build(settings, empty_encoder(spec))
+    total = sum(p.numel() for p in student.parameters())
+    ffns = sum(
+        p.numel()
+        for m in student.modules()
+        if isinstance(m, GlobalBranch)
+        for f in (m.gather_ffn, m.explain_ffn)
+        for p in f.parameters()
+    )
+    assert round(total / 1e6, 1) == 36.2
+    assert round((total - ffns) / 1e6, 1) == 29.9
+
+
+def test_the_encoder_is_frozen_and_stays_in_eval_mode() -> None:
+    student = small().train()
+    assert not student.encoder.training and not any(p.requires_grad for p in student.encoder.parameters())
+    before = {key: value.clone() for key, value in student.encoder.state_dict().items()}
+    batch = images(4)
+    sum(student.losses(batch, batch).values()).backward()
+    assert all(torch.equal(before[key], value) for key, value in student.encoder.state_dict().items())
+
+
+def test_features_are_normalised_by_sound_parts() -> None:
+    student = small()
+    batch = images(8)
+    student.adapt([batch[:4], batch[4:]])
+    for level in student.feature_norm(student.encoder(batch)):
+        assert level.mean(dim=(0, 2, 3)).abs().max() < 1e-3
+        assert (level.std(dim=(0, 2, 3)) - 1).abs().max() < 1e-2
+
+
+def test_a_damaged_input_is_held_against_its_clean_target() -> None:
+    student = small(noise_strength=0.0).eval()
+    clean = images(2)
+    damaged = clean.clone()
+    damaged[:, :, 16:32, 16:32] = 255 - damaged[:, :, 16:32, 16:32]
+    same, other = student.losses(damaged, damaged)["rebuild"], student.losses(damaged, clean)["rebuild"]
+    assert not torch.isclose(same, other)
+
+
+@pytest.mark.parametrize("norm", ["batch", "instance"])
+@pytest.mark.parametrize("noise", ["spread", "norm"])
+def test_every_switch_builds_and_learns(norm: str, noise: str) -> None:
+    student = small(norm=norm, noise=noise).train()
+    batch = images(4)
+    loss = torch.stack(list(student.losses(batch, batch).values())).sum()
+    loss.backward()
+    assert torch.isfinite(loss)
+
+
+def test_smoothing_ends_where_its_weights_have_died_out() -> None:
+    assert gaussian_taps(4.0).numel() == 33
+    assert gaussian_taps(1.0)[0] < 1e-3
+    flat = torch.full((1, 1, 16, 16), 3.0)
+    assert torch.allclose(Smooth(1.0)(flat), flat, atol=1e-5)
+
+
+def test_the_score_does_not_follow_a_single_dead_pixel() -> None:
+    heat = torch.zeros(1, 1, 64, 64)
+    heat[0, 0, 5, 5] = 100
+    assert top_mean(heat, 0.003).item() == pytest.approx(100 / 12)
+
+
+def test_a_mobilenet_from_the_local_folder(real_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INSPECT_KD_WEIGHTS", str(real_weights))
+    encoder = build_encoder("mobilenetv2_100")
+    assert encoder.channels == (24, 32, 96)
+    assert [tuple(level.shape[1:]) for level in encoder(images(1, 256))] == [(24, 64, 64), (32, 32, 32), (96, 16, 16)]
+    assert encoder.spec.licence == "Apache-2.0" and len(encoder.spec.sha256) == 64
+
+
+def test_with_no_weights_both_ways_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INSPECT_KD_WEIGHTS", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    with pytest.raises(EnvironmentFault, match=r"INSPECT_KD_WEIGHTS.*hub.*--model embedded"):
+        build_encoder("mobilenetv2_100")
+    monkeypatch.setenv("INSPECT_KD_WEIGHTS", str(tmp_path / "none"))
+    with pytest.raises(EnvironmentFault, match="no such folder"):
+        build_encoder("mobilenetv2_100")
+    with pytest.raises(UsageError, match="neither `embedded` nor a model that timm knows"):
+        monkeypatch.delenv("INSPECT_KD_WEIGHTS")
+        build_encoder("resnet999")
+
+
+class Evil:
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return Path.touch, (self.marker,)  # type: ignore[return-value]
+
+
+def test_a_malicious_checkpoint_is_refused_and_runs_nothing(tmp_path: Path) -> None:
+    marker = tmp_path / "owned"
+    torch.save({"weight": Evil(marker)}, tmp_path / "resnet18.pt")
+    with pytest.raises(BadInput, match=r"resnet18\.pt"):
+        weights.load_state(tmp_path / "resnet18.pt")
+    assert not marker.exists()
+    (tmp_path / "torn.safetensors").write_bytes(b"\xff" * 64)
+    with pytest.raises(BadInput, match="not a readable weights file"):
+        weights.load_state(tmp_path / "torn.safetensors")
+
+
+def test_weights_of_another_model_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from safetensors.torch import save_file
+
+    save_file({"x": torch.zeros(1)}, tmp_path / "resnet18.safetensors")
+    monkeypatch.setenv("INSPECT_KD_WEIGHTS", str(tmp_path))
+    with pytest.raises(BadInput, match="not the weights of 'resnet18'"):
+        build_encoder("resnet18")
+
+
+def test_the_embedded_encoder_is_small_and_has_learnt() -> None:
+    from inspect_kd import zoo
+
+    assert zoo.asset("models", "embedded_encoder.safetensors").stat().st_size < 2e6
+    encoder = build_encoder("embedded")
+    assert encoder.channels == (24, 32, 96)
+    spread = [level.std(dim=(0, 2, 3)).min() for level in encoder(images(4, 128))]
+    assert min(spread) > 0.01
