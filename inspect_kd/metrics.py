@@ -67,7 +67,7 @@ class Histogram:
         bins = np.concatenate([self.bins, *(waiting[0] for waiting in self._waiting)])
         weights = np.concatenate([self.weights, *(waiting[1] for waiting in self._waiting)])
         self.bins, places = np.unique(bins, return_inverse=True)
-        self.weights = np.bincount(places, weights, minlength=len(self.bins))
+        self.weights = np.bincount(places, weights, minlength=len(self.bins)).astype(np.float64)
         self._waiting = []
 
 

@@ -9,6 +9,7 @@ Shapes: B batch, H W image.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -23,7 +24,8 @@ from inspect_kd.types import ImageU8, Sample
 Flip = Literal["none", "horizontal", "both"]
 
 
-class Draw(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Draw:
     """Which image, how it is damaged: everything random about one member of a batch."""
 
     index: int

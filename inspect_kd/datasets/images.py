@@ -45,12 +45,12 @@ def read_mask(path: str | Path, *, size: tuple[int, int]) -> Mask:
     marked = values.reshape(*values.shape[:2], -1)[:, :, : 3 if values.ndim == 3 else 1].max(axis=2) > 0
     height, width = marked.shape
     if (width, height) == size:
-        return marked
+        return np.asarray(marked, np.bool_)
     shrunk = cv2.resize(marked.astype(np.float32), size, interpolation=cv2.INTER_AREA) >= 0.5
     if marked.any() and not shrunk.any():
         rows, columns = np.nonzero(marked)
         shrunk[int(rows.mean() * size[1] / height), int(columns.mean() * size[0] / width)] = True
-    return shrunk
+    return np.asarray(shrunk, np.bool_)
 
 
 def image_facts(path: str | Path) -> tuple[int, int, str]:
@@ -190,10 +190,11 @@ def _to_bytes(array: npt.NDArray[np.generic], bits: int | None, name: str) -> np
         return array.astype(np.uint8) * np.uint8(255)
     if array.dtype == np.uint16:
         full = np.float32(2 ** (bits or 16) - 1)
-        return np.clip(np.rint(array.astype(np.float32) * (255 / full)), 0, 255).astype(np.uint8)
+        values = np.rint(array.astype(np.float32) * (255 / full))
+        return np.asarray(np.clip(values, 0, 255), np.uint8)
     if np.issubdtype(array.dtype, np.floating):
-        values = array.astype(np.float32)
-        if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
+        shares = array.astype(np.float32)
+        if not np.isfinite(shares).all() or shares.min() < 0 or shares.max() > 1:
             raise BadInput(f"{name}: floating-point images must lie between 0 and 1")
-        return np.rint(values * 255).astype(np.uint8)
+        return np.asarray(np.rint(shares * 255), np.uint8)
     raise BadInput(f"{name}: pixels of type {array.dtype}; expected uint8, uint16, bool or floats from 0 to 1")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -135,7 +136,7 @@ def _texture(image: ImageU8, source: ImageU8, place: _Place) -> ImageU8:
 def _own_texture(image: ImageU8, source: ImageU8, place: _Place) -> ImageU8:
     """A ragged island of the part's own material, disturbed: mirrored, in other colours, at another scale."""
     rng = place.rng
-    fill = source[:: rng.choice([-1, 1]), :: rng.choice([-1, 1])].astype(np.float32)
+    fill: npt.NDArray[Any] = source[:: rng.choice([-1, 1]), :: rng.choice([-1, 1])].astype(np.float32)
     fill = np.roll(fill, (int(rng.integers(place.height)), int(rng.integers(place.width))), axis=(0, 1))
     fill = fill * rng.uniform(0.6, 1.5, 3) + rng.uniform(-30, 30)
     return _blend(image, fill, place.soft(place.blob()), rng.uniform(0.5, 1.0))
@@ -164,7 +165,7 @@ def _stain(image: ImageU8, source: ImageU8, place: _Place) -> ImageU8:
     """A soft-edged change of tone or colour: oil, water, burn, wear."""
     rng = place.rng
     field = cv2.GaussianBlur(place.blob(), (0, 0), max(1.0, place.radius * rng.uniform(0.1, 0.5)))
-    if rng.random() < 0.6:
+    if rng.random() < 0.6:  # noqa: SIM108  (two kinds of stain, one a line)
         gain = np.full(3, rng.choice([rng.uniform(0.3, 0.8), rng.uniform(1.25, 2.0)]))
     else:
         gain = rng.uniform(0.4, 1.6, 3)
@@ -242,10 +243,11 @@ def _settle(image: ImageU8, damaged: ImageU8, part: Mask | None, kind: str) -> D
     return Defect(image=np.where(mask[:, :, None], damaged, image), mask=mask, kind=kind)
 
 
-def _blend(image: ImageU8, fill: npt.NDArray[np.generic], field: Field, opacity: float) -> ImageU8:
+def _blend(image: ImageU8, fill: npt.NDArray[Any], field: Field, opacity: float) -> ImageU8:
     weight = (field * np.float32(opacity))[:, :, None]
     return _bytes(image + weight * (fill.astype(np.float32) - image))
 
 
-def _bytes(values: npt.NDArray[np.floating]) -> ImageU8:
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+def _bytes(values: npt.NDArray[Any]) -> ImageU8:
+    rounded: ImageU8 = np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    return rounded

@@ -6,6 +6,7 @@ Drawn, never photographed, so that no data set's licence follows what is trained
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,8 +14,8 @@ import numpy.typing as npt
 
 from inspect_kd.types import ImageU8
 
-Field = npt.NDArray[np.float32]
-"""(H, W), 0 to 1."""
+Field = npt.NDArray[Any]
+"""float32 (H, W), 0 to 1. OpenCV's stubs promise no element type, so neither does this."""
 Rng = np.random.Generator
 
 
@@ -34,7 +35,7 @@ def noise_field(
     return stretch(field)
 
 
-def stretch(field: npt.NDArray[np.floating]) -> Field:
+def stretch(field: Field) -> Field:
     low, high = float(field.min()), float(field.max())
     return ((field - low) / max(high - low, 1e-6)).astype(np.float32)
 
@@ -60,7 +61,7 @@ def weave(height: int, width: int, rng: Rng) -> Field:
 
 def brushed(height: int, width: int, rng: Rng) -> Field:
     """Fine streaks in one direction, as on milled or brushed metal."""
-    streaks = rng.random((height, width), dtype=np.float32)
+    streaks: Field = rng.random((height, width), dtype=np.float32)
     length = int(rng.integers(15, 80)) | 1
     streaks = cv2.blur(streaks, (length, 1))
     if rng.random() < 0.5:
@@ -135,10 +136,10 @@ def draw_scene(height: int, width: int, rng: Rng) -> ImageU8:
     return _expose(scene, rng)
 
 
-def _paste_shape(scene: npt.NDArray[np.float32], rng: Rng) -> None:
+def _paste_shape(scene: npt.NDArray[Any], rng: Rng) -> None:
     """An occluding leaf with its own texture, shading and sometimes a shadow: dead leaves, as natural images are built."""
     height, width = scene.shape[:2]
-    mask = np.zeros((height, width), np.float32)
+    mask: Field = np.zeros((height, width), np.float32)
     radius = float(np.exp(rng.uniform(np.log(4), np.log(0.45 * width))))
     centre = rng.uniform(0, width, 2)
     kind = rng.integers(3)
@@ -167,7 +168,7 @@ def _paste_shape(scene: npt.NDArray[np.float32], rng: Rng) -> None:
     scene += mask[:, :, None] * (fill - scene)
 
 
-def _draw_mark(scene: npt.NDArray[np.float32], rng: Rng) -> None:
+def _draw_mark(scene: npt.NDArray[Any], rng: Rng) -> None:
     """Lines, rings, arcs and letters."""
     height, width = scene.shape[:2]
     colour = rng.uniform(0, 255, 3).tolist()
@@ -189,7 +190,7 @@ def _draw_mark(scene: npt.NDArray[np.float32], rng: Rng) -> None:
         scene += (ink[:, :, None] / np.float32(255)) * (np.float32(colour) - scene)
 
 
-def _repeat_part(scene: npt.NDArray[np.float32], rng: Rng) -> None:
+def _repeat_part(scene: npt.NDArray[Any], rng: Rng) -> None:
     """A grid of equal parts: holes, pads, pins."""
     height, width = scene.shape[:2]
     pitch, size = int(rng.integers(10, 40)), rng.uniform(0.15, 0.45)
@@ -207,7 +208,7 @@ def _slope(height: int, width: int, rng: Rng) -> Field:
     return stretch(rows * np.sin(angle) + columns * np.cos(angle))
 
 
-def _expose(scene: npt.NDArray[np.float32], rng: Rng) -> ImageU8:
+def _expose(scene: npt.NDArray[Any], rng: Rng) -> ImageU8:
     height, width = scene.shape[:2]
     light = 1 + rng.uniform(0, 0.6) * (_slope(height, width, rng) - 0.5)
     scene = scene * light[:, :, None] * rng.uniform(0.6, 1.3)

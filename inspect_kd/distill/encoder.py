@@ -54,7 +54,7 @@ def distill(
     """Train; returns the encoder and what was measured on held-out scenes."""
     torch.manual_seed(seed)
     teacher = build_encoder(TEACHER)
-    body = EmbeddedEncoder().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    body = EmbeddedEncoder().to(memory_format=torch.channels_last)
     spec = EncoderSpec(name="embedded", mean=(0.5,) * 3, std=(0.5,) * 3, licence="Apache-2.0", source="in training")
     student = Encoder(body, CHANNELS, spec)
     body.requires_grad_(True)

@@ -142,10 +142,10 @@ def _from_hub(name: str) -> Encoder:
 def _timm_body(name: str, *, pretrained: bool, **build: Any) -> tuple[Any, tuple[int, ...]]:
     import timm
 
-    probe = timm.create_model(name, pretrained=False, features_only=True)
+    probe: Any = timm.create_model(name, pretrained=False, features_only=True)
     reductions = probe.feature_info.reduction()
     if not set(STRIDES) <= set(reductions):
         raise UsageError(f"encoder '{name}' has features at strides {reductions}; a student needs 4, 8 and 16")
     indices = tuple(len(reductions) - 1 - reductions[::-1].index(stride) for stride in STRIDES)
-    body = timm.create_model(name, pretrained=pretrained, features_only=True, out_indices=indices, **build)
+    body: Any = timm.create_model(name, pretrained=pretrained, features_only=True, out_indices=indices, **build)
     return body, tuple(body.feature_info.channels())

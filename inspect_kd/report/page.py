@@ -124,8 +124,8 @@ def _promise(report: Report) -> str:
     sentence = escape(report.calibration.limits[POOLED].sentence())
     return (
         f"<h2>What the thresholds promise</h2><p>{sentence}</p>"
-        '<p class="soft">Split-conformal: it holds for any distribution of scores, as long as new parts come from the same line, camera and '
-        "light as the held-out ones. Scores are on a scale where 1 is the NG threshold over all categories.</p>"
+        '<p class="soft">Split-conformal: it holds for any distribution of scores, as long as new parts come from the same '
+        "line, camera and light as the held-out ones. Scores are on a scale where 1 is the NG threshold over all categories.</p>"
         f"{_table(head, rows)}"
     )
 
@@ -206,8 +206,8 @@ def _data(report: Report) -> str:
     rows = [[escape(name), *(str(counts[split]) for split in splits)] for name, counts in report.data["counts"].items()]
     licence = f" Licence: {escape(str(report.data['licence']))}." if report.data.get("licence") else ""
     return (
-        f"<h2>Data</h2><p>Layout {escape(str(report.data['layout']))}.{licence} Calibration and validation are sound parts that the optimiser "
-        f"never saw; defective parts are only tested on.</p>{_table(['category', *splits[:-1], 'of the test defective'], rows)}"
+        f"<h2>Data</h2><p>Layout {escape(str(report.data['layout']))}.{licence} Calibration and validation are sound parts that "
+        f"the optimiser never saw; defective parts are only tested on.</p>{_table(['category', *splits[:-1], 'of the test defective'], rows)}"
     )
 
 
@@ -220,8 +220,9 @@ def _use(report: Report) -> str:
     }
     return (
         "<h2>Use the artifact</h2><p>One file, no torch: <code>pip install 'inspect-kd[cpu]'</code> on the line.</p>"
-        f'<pre>inspect-kd predict {name} IMAGES… --overlays out/\n\nfrom inspect_kd import Inspector\ninspect = Inspector("{name}")\nanswer = inspect("part.png")        '
-        f"# a path or a NumPy array\nanswer.decision, answer.score, answer.regions, answer.heatmap</pre>"
+        f"<pre>inspect-kd predict {name} IMAGES… --overlays out/\n\nfrom inspect_kd import Inspector\n"
+        f'inspect = Inspector("{name}")\nanswer = inspect("part.png")        # a path or a NumPy array\n'
+        "answer.decision, answer.score, answer.regions, answer.heatmap</pre>"
         f'<p class="soft">A line of the answer, in shape: <code>{escape(json.dumps(answer))}</code></p>'
     )
 

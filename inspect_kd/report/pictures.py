@@ -57,7 +57,8 @@ def choose(evaluation: Evaluation, calibration: Calibration, each: int = EACH) -
 def _varied(verdicts: Sequence[Verdict], count: int) -> list[Verdict]:
     """The first of each category and kind before a second of any."""
     seen: set[tuple[str, str]] = set()
-    first, rest = [], []
+    first: list[Verdict] = []
+    rest: list[Verdict] = []
     for verdict in verdicts:
         key = (verdict.sample.category, verdict.sample.kind)
         (rest if key in seen else first).append(verdict)

@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,11 +54,9 @@ class Hardware:
                 "asked to train on a GPU, but torch finds none; `inspect-kd doctor` shows what is missing"
             )
         try:
-            return Fabric(
-                accelerator="gpu" if self.device == "cuda" else self.device,
-                devices=self.devices,
-                precision=self.precision,
-            )  # type: ignore[arg-type]
+            precision: Any = self.precision  # Fabric itself refuses what it does not know
+            accelerator = "gpu" if self.device == "cuda" else self.device
+            return Fabric(accelerator=accelerator, devices=self.devices, precision=precision)
         except ValueError as error:
             raise UsageError(f"this hardware cannot be used as asked: {error}") from error
 
@@ -75,7 +74,7 @@ def fit(
 
     # ── the student ──────────────────────────────────────────────────────────────────────────────────────────────────
     torch.manual_seed(settings.seed)
-    student = build_student(recipe).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    student = build_student(recipe).to(memory_format=torch.channels_last)
     trainable = [parameter for parameter in student.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trainable, lr=settings.learning_rate, weight_decay=settings.weight_decay)
 
@@ -145,7 +144,7 @@ def fit(
                 if progress.step % settings.checkpoint_every == 0:
                     log.flush()
                     checkpoint.save(folder.checkpoint, student, best, optimizer, progress)
-            watch.advance(**{key: line[key] for key in ("loss", "gap") if key in line})
+            watch.advance(1, **{str(key): line[key] for key in ("loss", "gap") if key in line})
     student.load_state_dict(best, strict=False)
     watch.say(f"widest synthetic gap {progress.best_gap:.3f} at step {progress.best_step} of {progress.step}")
     if not fabric.is_global_zero:

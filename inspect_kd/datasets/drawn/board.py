@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from inspect_kd.datasets.drawn.surface import RENDER, Surface, box, disc, line, ring, wander
 from inspect_kd.datasets.textures import Rng, noise_field
@@ -54,7 +57,7 @@ def draw(rng: Rng, kind: str | None, harm: Rng) -> Surface:
         surface.paint(disc(x, y, 0.007), (0.02, 0.03, 0.02), gloss=0)
     for x, y in PADS:
         pad = box(x, y, 0.055, 0.075, corner=0.006)
-        surface.paint(pad, np.float32(GOLD) * np.float32(rng.normal(1, 0.04)), gloss=0.55)
+        surface.paint(pad, np.array(GOLD, np.float32) * np.float32(rng.normal(1, 0.04)), gloss=0.55)
         surface.height += pad * 1.5
     victim = int(harm.integers(len(PASSIVES)))
     for number, (x, y, turn) in enumerate(PASSIVES):
@@ -143,7 +146,7 @@ def _chip(surface: Surface, rng: Rng, bridge: Rng | None) -> None:
     body = box(x, y, width, height, corner=0.008, soft=0.008)
     surface.paint(
         body,
-        np.float32([0.055, 0.055, 0.06])
+        np.array([0.055, 0.055, 0.06], np.float32)
         * (0.9 + 0.3 * noise_field(RENDER, RENDER, rng, cell=4, octaves=2)[:, :, None]),
         gloss=0.10,
     )
@@ -171,7 +174,7 @@ def _write(
     colour: tuple[float, float, float],
     turn: float = 0,
 ) -> None:
-    ink = np.zeros((RENDER, RENDER), np.uint8)
+    ink: npt.NDArray[Any] = np.zeros((RENDER, RENDER), np.uint8)
     (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
     origin = (int(at[0] * RENDER - width / 2), int(at[1] * RENDER + height / 2))
     cv2.putText(ink, text, origin, cv2.FONT_HERSHEY_SIMPLEX, scale, 255, 1, cv2.LINE_AA)

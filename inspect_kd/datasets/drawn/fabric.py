@@ -50,7 +50,9 @@ def _yarns(across: Field, along: Field, rng: Rng) -> tuple[Field, Field, Field]:
 
 def _lay(surface: Surface, profile: Field, tone: Field, colour: tuple[float, float, float], fibre: Field) -> None:
     cover = np.clip(profile * 2.5, 0, 1)
-    surface.paint(cover, np.float32(colour) * (tone * (0.72 + 0.5 * fibre) * (0.6 + 0.4 * profile))[:, :, None])
+    surface.paint(
+        cover, np.array(colour, np.float32) * (tone * (0.72 + 0.5 * fibre) * (0.6 + 0.4 * profile))[:, :, None]
+    )
     surface.height += cover * (profile * 5 - surface.height)
 
 
@@ -87,9 +89,11 @@ def _oil_spot(surface: Surface, harm: Rng) -> None:
     x, y = _place(harm)
     size = harm.uniform(0.05, 0.11)
     ragged = noise_field(RENDER, RENDER, harm, cell=60, octaves=3)
-    cover = np.clip((size * (0.7 + 0.6 * ragged) - distance_to(x, y)) / 0.03, 0, 1)
+    cover: Field = np.clip((size * (0.7 + 0.6 * ragged) - distance_to(x, y)) / 0.03, 0, 1)
     cover = cv2.GaussianBlur(cover, (0, 0), 3)
-    surface.colour *= 1 - cover[:, :, None] * np.float32([0.50, 0.58, 0.72]) * np.float32(harm.uniform(0.9, 1.25))
+    surface.colour *= 1 - cover[:, :, None] * np.array([0.50, 0.58, 0.72], np.float32) * np.float32(
+        harm.uniform(0.9, 1.25)
+    )
     surface.gloss += cover * 0.12
 
 

@@ -42,7 +42,8 @@ def _brushing(rng: Rng) -> Field:
             * cv2.blur(rng.random((RENDER, RENDER), dtype=np.float32) - 0.5, (length, 1))
             * np.float32(np.sqrt(length))
         )
-    return np.clip(0.5 + streaks, 0, 1)
+    clipped: Field = np.clip(0.5 + streaks, 0, 1)
+    return clipped
 
 
 def _hole(surface: Surface, x: float, y: float, rng: Rng) -> None:
@@ -85,7 +86,7 @@ def _rust(surface: Surface, harm: Rng) -> None:
     ragged = noise_field(RENDER, RENDER, harm, cell=26, octaves=5, roughness=0.65)
     cover = np.clip((1.1 * ragged + 0.45 - distance_to(x, y) / size) * 4, 0, 1) * (surface.gloss > 0.15)
     grain = noise_field(RENDER, RENDER, harm, cell=6, octaves=3)[:, :, None]
-    brown = np.float32([0.42, 0.20, 0.08]) * (0.6 + 0.8 * grain)
+    brown = np.array([0.42, 0.20, 0.08], np.float32) * (0.6 + 0.8 * grain)
     surface.paint(cover * np.float32(harm.uniform(0.6, 0.95)), brown, gloss=0.02)
     surface.height += cover * (grain[:, :, 0] - 0.4) * 3
 
@@ -95,7 +96,7 @@ def _block(surface: Surface, x: float, y: float, harm: Rng) -> None:
     offset = harm.uniform(-0.6, 0.6, 2) * RADIUS * (harm.random() < 0.6)
     cover = disc(x, y, RADIUS) * disc(x + offset[0], y + offset[1], RADIUS)
     grain = noise_field(RENDER, RENDER, harm, cell=9, octaves=4)
-    surface.paint(cover, np.float32([0.40, 0.39, 0.37]) * (0.5 + grain[:, :, None]), gloss=0.1)
+    surface.paint(cover, np.array([0.40, 0.39, 0.37], np.float32) * (0.5 + grain[:, :, None]), gloss=0.1)
     surface.height += cover * grain * 6
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,8 +18,8 @@ from inspect_kd.datasets.textures import Field, Rng
 from inspect_kd.types import ImageU8
 
 RENDER = 384
-Picture = npt.NDArray[np.float32]
-"""(RENDER, RENDER, 3), 0 to 1, linear enough."""
+Picture = npt.NDArray[Any]
+"""float32 (RENDER, RENDER, 3), 0 to 1, linear enough."""
 
 
 @dataclass(slots=True)
@@ -68,25 +69,25 @@ class Surface:
         """Diffuse light by the slope, a highlight by the gloss."""
         slope_x = cv2.Scharr(self.height, cv2.CV_32F, 1, 0, scale=1 / 32)
         slope_y = cv2.Scharr(self.height, cv2.CV_32F, 0, 1, scale=1 / 32)
-        toward = np.float32([np.cos(light.angle), np.sin(light.angle), light.height])
+        toward = np.array([np.cos(light.angle), np.sin(light.angle), light.height], np.float32)
         toward /= np.linalg.norm(toward)
         steep = 1 / np.sqrt(1 + slope_x * slope_x + slope_y * slope_y)
         facing = np.clip((-slope_x * toward[0] - slope_y * toward[1] + toward[2]) * steep, 0, 1)
-        half = toward + np.float32([0, 0, 1])
+        half = toward + np.array([0, 0, 1], np.float32)
         half /= np.linalg.norm(half)
         mirror = np.clip((-slope_x * half[0] - slope_y * half[1] + half[2]) * steep, 0, 1) ** 40
         rows, columns = np.mgrid[:RENDER, :RENDER].astype(np.float32) / RENDER - 0.5
         fall = 1 + np.float32(light.slope) * (columns * toward[0] + rows * toward[1])
         bright = (light.ambient + light.strength * facing) * fall
         shine = (self.gloss * mirror * light.strength * fall)[:, :, None]
-        tint = np.float32([1 + light.warmth, 1, 1 - light.warmth])
+        tint = np.array([1 + light.warmth, 1, 1 - light.warmth], np.float32)
         lit: Picture = (self.colour * bright[:, :, None] + shine) * tint
         return lit
 
 
 def expose(
     picture: Picture, rng: Rng, size: int, *, shift: tuple[float, float], turn: float, endless: bool
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+) -> tuple[Picture, Picture]:
     """The camera's part: pose, blur, reduction. Returns the picture without noise, and the noise."""
     # What lies beyond the drawn frame: more of the same on an endless material, the ground elsewhere.
     beyond = cv2.BORDER_REFLECT_101 if endless else cv2.BORDER_REPLICATE
@@ -100,9 +101,11 @@ def expose(
     return small, noise
 
 
-def to_bytes(picture: npt.NDArray[np.float32]) -> ImageU8:
+def to_bytes(picture: Picture) -> ImageU8:
     """Soft shoulder instead of hard clipping, as a camera's curve has."""
-    return (255 * np.clip(np.tanh(picture * 0.95) / np.tanh(np.float32(1.25)), 0, 1) + 0.5).astype(np.uint8)
+    curve = np.tanh(picture * 0.95) / np.tanh(np.float32(1.25))
+    values: ImageU8 = (255 * np.clip(curve, 0, 1) + 0.5).astype(np.uint8)
+    return values
 
 
 def disc(x: float, y: float, radius: float, soft: float = 0.004) -> Field:
@@ -134,7 +137,8 @@ def box(
 
 def distance_to(x: float, y: float) -> Field:
     rows, columns = grid()
-    return np.hypot(columns - np.float32(x), rows - np.float32(y))
+    away: Field = np.hypot(columns - np.float32(x), rows - np.float32(y))
+    return away
 
 
 @cache

@@ -32,7 +32,8 @@ class _Attention(nn.Module):
         q, k, v = self.query(query_BNC), self.key(memory_BMC), self.value(memory_BMC)
         q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (q, k, v))
         mixed = F.scaled_dot_product_attention(q, k, v)
-        return self.out(mixed.transpose(1, 2).flatten(2))
+        out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
+        return out
 
     def learned(self, batch: int) -> Tensor:
         return self.tokens_TC.unsqueeze(0).expand(batch, -1, -1)

@@ -34,7 +34,8 @@ def to_tokens(x_BChw: Tensor) -> Tensor:
 
 
 def to_grid(x_BNC: Tensor, height: int, width: int) -> Tensor:
-    return x_BNC.transpose(1, 2).unflatten(2, (height, width))
+    grid: Tensor = x_BNC.transpose(1, 2).unflatten(2, (height, width))
+    return grid
 
 
 class GlobalBranch(nn.Module):

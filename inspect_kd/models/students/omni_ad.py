@@ -223,7 +223,8 @@ def jitter(x_BChw: Tensor, config: Config) -> Tensor:
         scale = x_BChw.norm(dim=1, keepdim=True) / x_BChw.shape[1]
     else:
         scale = x_BChw.detach().std(dim=(0, 2, 3), keepdim=True)
-    return x_BChw + torch.randn_like(x_BChw) * scale * config.noise_strength
+    noisy: Tensor = x_BChw + torch.randn_like(x_BChw) * scale * config.noise_strength
+    return noisy
 
 
 def hard_mean(distance_B1hw: Tensor, power: float) -> Tensor:
