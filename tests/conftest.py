@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from inspect_kd.datasets.drawn import draw_sample
+from tests.tiny import command
 
 REAL_DATA = Path(__file__).parents[1] / ".." / "shared" / "data"
 REAL_WEIGHTS = Path(__file__).parents[1] / ".." / "shared" / "weights"
@@ -44,3 +49,23 @@ def real_weights() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real ImageNet weights are not on this machine ({folder}); set INSPECT_KD_REAL_WEIGHTS")
     return folder
+
+
+@pytest.fixture(scope="session")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_sample(tmp_path_factory.mktemp("data") / "sample", 0, size=64, train=10, test_good=3, per_kind=1)
+
+
+@pytest.fixture(scope="session")
+def run(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One complete run, through the command line."""
+    out = tmp_path_factory.mktemp("runs")
+    answer = subprocess.run(command(parts, out, "--json"), capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr
+    assert json.loads(answer.stdout)["run"] == str(out / "r")
+    lines = [json.loads(line) for line in answer.stderr.splitlines() if line.startswith("{")]
+    assert {"draw", "train", "calibrate", "evaluate", "export", "report"} >= {
+        line["phase"] for line in lines if "phase" in line
+    }
+    assert any("seconds_left" in line and "loss" in line for line in lines)
+    return out / "r"

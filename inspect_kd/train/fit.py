@@ -178,6 +178,10 @@ def fit(
         "train_seconds": round(time.monotonic() - began, 1),
         "finished": now(),
         "parity": parities,
+        "promises": {
+            name: {"n": limits.n, "reject": limits.reject_promise, "reinspect": limits.reinspect_promise}
+            for name, limits in calibration.limits.items()
+        },
         **(evaluation.to_json() if evaluation else {}),
     }
     make_report(folder, recipe, data, calibration, evaluation, facts, watch)

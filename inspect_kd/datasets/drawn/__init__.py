@@ -7,12 +7,12 @@ pictures differ before the camera adds its noise.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import zlib
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from types import ModuleType
 
@@ -31,7 +31,7 @@ VERSION = 1
 VISIBLE = 9
 """Grey levels by which a defect's pixel differs from the sound part's."""
 # How far a part lies from its place in front of the camera: share of the side, degrees.
-POSE = {"board": (0.005, 0.8), "bottle": (0.012, 180.0), "fabric": (0.02, 1.5), "metal": (0.006, 1.2)}
+POSE = {"board": (0.0025, 0.35), "bottle": (0.012, 180.0), "fabric": (0.02, 1.5), "metal": (0.006, 1.2)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,9 +106,9 @@ def draw_sample(
     workshop.mkdir(parents=True)
     watch.phase("draw", len(jobs))
     # Each picture follows from its own seed: who draws it, and when, changes nothing.
-    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
         work = partial(_draw_job, workshop, seed, size)
-        for _ in pool.map(work, enumerate(jobs), chunksize=8):
+        for _ in pool.map(work, enumerate(jobs)):
             watch.advance()
     (workshop / ".drawn.json").write_text(json.dumps(recipe))
     shutil.rmtree(root, ignore_errors=True)
@@ -118,7 +118,6 @@ def draw_sample(
 
 def _draw_job(root: Path, seed: int, size: int, numbered: tuple[int, tuple[str, str, str, int]]) -> None:
     """Draw one picture, and its mask, into the tree."""
-    cv2.setNumThreads(1)
     number, (category, split, kind, index) = numbered
     part = draw_part(category, (seed, number), None if kind == "good" else kind, size)
     _save(part.image, root / category / split / kind / f"{index:03}.png")

@@ -61,7 +61,7 @@ def draw(rng: Rng, kind: str | None, harm: Rng) -> Surface:
         surface.height += pad * 1.5
     victim = int(harm.integers(len(PASSIVES)))
     for number, (x, y, turn) in enumerate(PASSIVES):
-        dx, dy, skew = rng.normal(0, 0.0015), rng.normal(0, 0.0015), rng.normal(0, 1.0)
+        dx, dy, skew = rng.normal(0, 0.001), rng.normal(0, 0.001), rng.normal(0, 0.7)
         hit = number == victim
         if hit and kind == "turned_part":
             skew += harm.choice([-1, 1]) * harm.uniform(22, 60)

@@ -1,0 +1,43 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV   ?= .venv
+# `make RUNTIME=gpu …` installs onnxruntime-gpu instead: the two exclude each other.
+RUNTIME ?= cpu
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed-$(RUNTIME)
+
+.PHONY: demo test lint bench golden browser clean
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[train,$(RUNTIME),dev]' --constraint constraints.txt
+	touch $@
+
+demo: $(STAMP)        ## draw parts, train, export, inspect, report: runs/demo
+	$(BIN)/inspect-kd demo --fresh
+
+test: $(STAMP) browser ## the default tier; SLOW=1 adds real training
+	$(BIN)/python -m pytest $(if $(SLOW),-m 'not network and not gpu',-m 'not network and not gpu and not slow')
+
+lint: $(STAMP)        ## ruff, mypy --strict, import rules
+	$(BIN)/ruff check inspect_kd tests benchmarks
+	$(BIN)/ruff format --check inspect_kd tests benchmarks
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(STAMP)       ## the figures under docs/results, on the data sets at INSPECT_KD_REAL_DATA
+	$(BIN)/python benchmarks/real_data.py
+
+golden: $(STAMP)      ## rewrite the golden files on purpose
+	$(BIN)/python -m pytest --update-golden tests/test_cli.py tests/test_train.py
+
+# The report is looked at in a real browser. Installed where this user may; elsewhere its tests say that they skip.
+browser:
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; \
+	  else echo "no Chromium here and no right to install it: browser tests will be skipped"; fi
+
+clean:
+	rm -rf runs dist build .pytest_cache .mypy_cache .ruff_cache

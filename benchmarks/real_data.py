@@ -1,0 +1,96 @@
+"""The figures on real parts: each category alone, and all in one model. Writes docs/results/real_data.{json,md}.
+
+    INSPECT_KD_REAL_DATA=… INSPECT_KD_WEIGHTS=… python benchmarks/real_data.py [--only bottle] [--model omni_ad]
+
+A run that is complete is not trained again: the program can be stopped and called again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+from inspect_kd.cli.follow import follow
+from inspect_kd.config import load_recipe
+from inspect_kd.datasets import DataSet, open_dataset
+from inspect_kd.metrics import METRICS
+from inspect_kd.train.conclude import holdout_of
+from inspect_kd.train.fit import Hardware, fit
+from inspect_kd.train.run import RunFolder, environment
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "docs" / "results"
+# Category -> folder below the data, and which file names show one part.
+SETS = {"bottle": ("mvtec_ad", None), "metal_plate": ("mpdd", None), "tile": ("magnetic_tile", r"num_(\d+)")}
+
+
+def load(names: list[str], model: str) -> DataSet:
+    """One data set out of several folders."""
+    home = Path(os.environ.get("INSPECT_KD_REAL_DATA", ROOT / ".." / "shared" / "data")).resolve()
+    holdout = holdout_of(load_recipe(model))
+    parts = [open_dataset(home / SETS[name][0], holdout=holdout, group=SETS[name][1]) for name in names]
+    samples = [sample for part in parts for sample in part.samples]
+    return DataSet(name="-".join(names), root=home, layout="mvtec", samples=samples, source=str(home))
+
+
+def train(names: list[str], model: str, out: Path) -> dict[str, object]:
+    folder = RunFolder(out / f"{'-'.join(names)}-{model}")
+    if not folder.complete:
+        with follow() as watch:
+            resume = folder.checkpoint.is_file()
+            fit(load_recipe(model), load(names, model), folder, hardware=Hardware(), watch=watch, resume=resume)
+    manifest: dict[str, object] = json.loads(folder.manifest.read_text())
+    return manifest
+
+
+def write(results: dict[str, dict[str, object]], model: str) -> None:
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    machine = environment("cpu")
+    path = RESULTS / f"real_data_{model}.json"
+    path.write_text(json.dumps({"environment": machine, "runs": results}, indent=1) + "\n")
+    lines = [
+        f"# Recipe `{model}` on real parts",
+        "",
+        f"Written by `python benchmarks/real_data.py --model {model}`, {machine['started'][:10]}, {machine['cores']} CPU cores, "
+        f"torch {machine['packages']['torch']}. Stage S0: no teachers yet. Thresholds and stopping never saw a real defect.",
+        "",
+        "| run | category | " + " | ".join(METRICS) + " | false NG (promised) | missed | minutes |",
+        "|---|---|" + "---|" * (len(METRICS) + 3),
+    ]
+    for name, manifest in results.items():
+        lines += rows(name, manifest)
+    path.with_suffix(".md").write_text("\n".join(lines) + "\n")
+
+
+def rows(name: str, manifest: dict) -> list[str]:
+    found = []
+    minutes = manifest["train_seconds"] / 60
+    for category, metrics in manifest["metrics"].items():
+        values = " | ".join(f"{metrics[metric]:.4f}" if isinstance(metrics[metric], float) else "–" for metric in METRICS)
+        decisions = manifest["decisions"].get(category)
+        if decisions:
+            sound, bad = decisions["sound"], decisions["defective"]
+            promise = manifest["promises"][category]["reject"]
+            told = f"{sound['NG']}/{sum(sound.values())} (≤ {100 * promise:.1f} %) | {bad['OK']}/{sum(bad.values())}"
+        else:
+            told = "– | –"
+        found.append(f"| {name} | {category} | {values} | {told} | {minutes:.1f} |")
+    return found if len(found) > 2 else found[:1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="*", choices=[*SETS, "unified"], default=[*SETS, "unified"])
+    parser.add_argument("--model", default="omni_ad")
+    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench")
+    arguments = parser.parse_args()
+    results = {}
+    for name in arguments.only:
+        results[name] = train(list(SETS) if name == "unified" else [name], arguments.model, arguments.out)
+        write(results, arguments.model)
+
+
+if __name__ == "__main__":
+    main()

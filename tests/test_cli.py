@@ -1,0 +1,114 @@
+"""The command line: help worth reading, exit codes, no torch before it is needed."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+GOLDEN = Path(__file__).parent / "golden"
+COMMANDS = [
+    "",
+    "demo",
+    "train",
+    "eval",
+    "export",
+    "predict",
+    "data",
+    "data ls",
+    "data check",
+    "data get",
+    "data draw",
+    "ls",
+    "cp",
+    "doctor",
+]
+
+
+def call(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    import os
+
+    program = "import sys; sys.argv[0] = 'inspect-kd'; from inspect_kd.cli import main; main()"
+    variables = os.environ | {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"} | environment
+    return subprocess.run(
+        [sys.executable, "-c", program, *words], capture_output=True, text=True, check=False, env=variables
+    )
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_is_what_it_was(command: str, request: pytest.FixtureRequest) -> None:
+    answer = call(*command.split(), "--help")
+    assert answer.returncode == 0
+    shown = "\n".join(line.rstrip() for line in answer.stdout.splitlines()) + "\n"
+    golden = GOLDEN / f"help_{command.replace(' ', '_') or 'all'}.txt"
+    if request.config.getoption("--update-golden"):
+        golden.parent.mkdir(exist_ok=True)
+        golden.write_text(shown)
+    assert shown == golden.read_text(), "changed on purpose? pytest --update-golden"
+
+
+def test_help_imports_nothing_heavy() -> None:
+    program = (
+        "import sys; sys.argv = ['inspect-kd', 'train', '--help']\nfrom inspect_kd.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\nprint('LOADED', *{m.split('.')[0] for m in sys.modules})"
+    )
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    loaded = set(answer.stdout.split("LOADED")[1].split())
+    assert not loaded & {"torch", "numpy", "cv2", "pydantic", "onnxruntime", "anomalib", "PIL"}
+
+
+def test_errors_are_one_line_and_have_their_codes(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    cases = [
+        (("train", "--data", str(tmp_path / "none")), 3, "no such folder"),
+        (("train", "--data", str(tmp_path / "empty")), 3, "no layout recognised"),
+        (("train", "--data", "sampel"), 2, "Did you mean 'sample'"),
+        (("train", "--data", "mvtec", "--model", "omni"), 2, "no recipe named 'omni'"),
+        (("train",), 2, "Missing option"),
+        (("eval", str(tmp_path), "--data", "mvtec", "--min", "speed=3"), 2, "no metric 'speed'"),
+        (("cp", "models", "nothing"), 2, "no recipe named"),
+        (("data", "get", "mpdd", "--yes"), 2, "cannot be fetched by a program"),
+        (("predict", str(tmp_path / "a.onnx"), "x.png"), 3, "no such artifact"),
+    ]
+    for words, code, reason in cases:
+        answer = call(*words, INSPECT_KD_DATA=str(tmp_path / "data"))
+        assert answer.returncode == code, (words, answer.stderr)
+        assert reason in answer.stderr and "Traceback" not in answer.stderr
+
+
+def test_ls_and_cp(tmp_path: Path) -> None:
+    found = json.loads(call("ls", "--json").stdout)
+    assert {"omni_ad", "embedded", "omni_ad_paper"} <= set(found["models"]) and "onnx" in found["export"]
+    assert call("cp", "models", "omni_ad", str(tmp_path)).returncode == 0
+    copy = tmp_path / "omni_ad.yaml"
+    assert "build: omni_ad" in copy.read_text()
+    answer = call("cp", "models", "omni_ad", str(copy))
+    assert answer.returncode == 2 and "is there already" in answer.stderr
+
+
+def test_doctor_opens_a_session_with_each_provider() -> None:
+    answer = call("doctor", "--json")
+    checks = {(check["name"], check["state"]): check["text"] for check in json.loads(answer.stdout)}
+    assert "a session runs on it" in checks["runtime", "ok"]
+    assert any(name == "packages" for name, _ in checks)
+    assert answer.returncode == 0, answer.stdout
+
+
+def test_eval_measures_and_gates(run: Path, parts: Path) -> None:
+    answer = call("eval", str(run), "--data", str(parts), "--json")
+    assert answer.returncode == 0, answer.stderr
+    metrics = json.loads(answer.stdout)["metrics"]
+    expected = json.loads((run / "run.json").read_text())["metrics"]
+    assert metrics["mean"]["pixel_auroc"] == pytest.approx(expected["mean"]["pixel_auroc"], abs=1e-3)
+    answer = call("eval", str(run / "r.onnx"), "--data", str(parts), "--min", "image_auroc=1.01")
+    assert answer.returncode == 1 and re.search(r"below the gate: image_auroc 0\.\d+ < 1\.01", answer.stderr)
+
+
+def test_export_again(run: Path, tmp_path: Path) -> None:
+    answer = call("export", str(run), "--output", str(tmp_path / "again.onnx"), "--json")
+    assert answer.returncode == 0, answer.stderr
+    assert json.loads(answer.stdout)["parity"]["flips"] == 0 and (tmp_path / "again.onnx").is_file()

@@ -1,0 +1,230 @@
+"""The artifact: one file that answers like the student, or no file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import Tensor, nn
+
+from inspect_kd.calibrate import calibrate
+from inspect_kd.datasets.images import RESIZE
+from inspect_kd.errors import BadInput, EnvironmentFault, GateFailed, UsageError
+from inspect_kd.export.card import KEY, ArtifactCard
+from inspect_kd.export.deploy import load_deployment, make_artifact
+from inspect_kd.export.graph import ArtifactGraph, TorchModel
+from inspect_kd.export.to_onnx import Runtime, written_opset
+from inspect_kd.export.verify import artificial, compare
+from inspect_kd.models.base import StudentOutput
+from inspect_kd.models.encoders import build_encoder
+from inspect_kd.models.students import omni_ad
+
+SIZE = 64
+Real = list[tuple[np.ndarray, list[bool]]]
+
+
+@pytest.fixture(scope="module")
+def graph() -> ArtifactGraph:
+    torch.manual_seed(0)
+    settings = omni_ad.Config(
+        encoder="embedded", dims=(24, 16, 16, 12), depths=(1, 1, 1, 1), heads=2, neck=16, bottleneck=1
+    )
+    student = omni_ad.build(settings, build_encoder("embedded"))
+    student.adapt([torch.rand(8, 3, SIZE, SIZE) * 255])
+    return ArtifactGraph(student.eval(), scale=1.5)
+
+
+@pytest.fixture(scope="module")
+def real() -> Real:
+    rng = np.random.default_rng(0)
+    return [(rng.integers(0, 256, (4, SIZE, SIZE, 3), dtype=np.uint8), [False, True, False, True]) for _ in range(4)]
+
+
+def card(**changes: object) -> ArtifactCard:
+    calibration = calibrate({"a": list(np.linspace(0.1, 0.5, 30))}, reject_rate=0.05, reinspect_rate=0.1)
+    facts = {
+        "name": "x",
+        "target": "onnx",
+        "size": SIZE,
+        "resize": RESIZE,
+        "categories": ("a",),
+        "calibration": calibration,
+    }
+    return ArtifactCard(**(facts | changes))  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def artifact(graph: ArtifactGraph, real: Real, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("artifact") / "x.onnx"
+    make_artifact(graph, path, card=card(), deployment=load_deployment("onnx"), real=real)
+    return path
+
+
+def test_one_file_with_its_card(artifact: Path) -> None:
+    assert [path.name for path in artifact.parent.iterdir()] == ["x.onnx"]
+    model = onnx.load(str(artifact))
+    assert [entry.key for entry in model.metadata_props] == [KEY]
+    assert written_opset(artifact) == 20
+    content = json.loads(model.metadata_props[0].value)
+    assert content["parity"]["flips"] == 0 and content["parity"]["real_images"] == 16
+    assert content["parity"]["batches"] == [1, 2, 8]
+    assert {i.name: i.type.tensor_type.elem_type for i in model.graph.input} == {"images": onnx.TensorProto.UINT8}
+    assert "Resize" in {node.op_type for node in model.graph.node}
+    assert not any(
+        attribute.name == "antialias" and attribute.i for node in model.graph.node for attribute in node.attribute
+    )
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 8])
+def test_any_batch_answers_like_torch(artifact: Path, graph: ArtifactGraph, batch: int) -> None:
+    images = np.random.default_rng(batch).integers(0, 256, (batch, SIZE, SIZE, 3), dtype=np.uint8)
+    ours, theirs = Runtime(artifact.read_bytes(), "x").look(images), TorchModel(graph, SIZE).look(images)
+    assert ours.heatmaps_NHW.shape == (batch, SIZE, SIZE) and ours.scores_N.shape == (batch,)
+    assert np.abs(ours.heatmaps_NHW - theirs.heatmaps_NHW).max() < 1e-4
+    assert np.abs(ours.scores_N - theirs.scores_N).max() < 1e-4
+
+
+def test_two_images_give_two_answers(artifact: Path) -> None:
+    black, _, noise, checker = artificial(SIZE)
+    runtime = Runtime(artifact.read_bytes(), "x")
+    scores = [float(runtime.look(image[None]).scores_N[0]) for image in (black, noise, checker)]
+    assert len(set(scores)) == 3
+
+
+def test_an_empty_batch_is_a_fault(artifact: Path) -> None:
+    with pytest.raises(BadInput, match="empty batch"):
+        Runtime(artifact.read_bytes(), "x").look(np.zeros((0, SIZE, SIZE, 3), np.uint8))
+
+
+class Drifting(nn.Module):
+    """Answers differently in its second life: what a wrong export does."""
+
+    def __init__(self, student: nn.Module) -> None:
+        super().__init__()
+        self.student = student
+        self.register_buffer("shift", torch.zeros(1))
+
+    def forward(self, images_B3HW: Tensor) -> StudentOutput:
+        output = self.student(images_B3HW)
+        return StudentOutput(output.score_B + self.shift, output.heatmap_B1HW)
+
+
+def test_an_artifact_that_answers_otherwise_gets_no_name(
+    graph: ArtifactGraph, real: Real, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drifting = Drifting(graph.student)
+    whole = ArtifactGraph(drifting, graph.scale)
+    from inspect_kd.export import to_onnx
+
+    export = to_onnx.export
+
+    def exported(*arguments: object, **named: object) -> None:
+        drifting.shift.fill_(0.5)
+        export(*arguments, **named)  # type: ignore[arg-type]
+        drifting.shift.fill_(0.0)
+
+    monkeypatch.setattr(to_onnx, "export", exported)
+    with pytest.raises(GateFailed, match=r"score 0\.333 .*No artifact was written"):
+        make_artifact(whole, tmp_path / "y.onnx", card=card(), deployment=load_deployment("onnx"), real=real)
+    assert list(tmp_path.iterdir()) == []
+
+
+class Fixed:
+    """A model whose scores are given."""
+
+    size = 8
+
+    def __init__(self, scores: list[float]) -> None:
+        self.scores = scores
+
+    def look(self, images: np.ndarray) -> object:
+        from inspect_kd.types import Answers
+
+        values = np.array([self.scores[int(image[0, 0, 0])] for image in images], np.float32)
+        return Answers(values, np.repeat(values[:, None, None], 8, axis=1).repeat(8, axis=2))
+
+
+def test_flips_and_auroc_changes_are_counted() -> None:
+    images = np.stack([np.full((8, 8, 3), i, np.uint8) for i in range(4)])
+    limits = card().calibration.limits_for(None).thresholds
+    near = limits.reject
+    before, after = [0.1, near + 0.5, 0.2, near + 0.4] + [0.1] * 252, [0.1, 0.1, 0.2, near + 0.4] + [0.1] * 252
+    real = [(images, [False, True, False, True])]
+    parity = compare(Fixed(before), Fixed(after), real, batches=(1, 3), thresholds=limits, guard=1e-4)
+    assert parity.flips == 1 and parity.real_images == 4
+    assert parity.auroc == pytest.approx(1 - 0.625)
+    assert parity.score == pytest.approx(near + 0.4, abs=1e-5)
+    nan = compare(Fixed(before), Fixed([float("nan")] * 256), real, batches=(2,), thresholds=limits, guard=1e-4)
+    assert nan.score == float("inf")
+
+
+def _with_card(artifact: Path, to: Path, text: str | None) -> bytes:
+    model = onnx.load(str(artifact))
+    del model.metadata_props[:]
+    if text is not None:
+        entry = model.metadata_props.add()
+        entry.key, entry.value = KEY, text
+    onnx.save_model(model, str(to))
+    return to.read_bytes()
+
+
+def test_damaged_and_foreign_artifacts_are_refused(artifact: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="not an ONNX file"):
+        Runtime(b"no model at all", "z.onnx")
+    with pytest.raises(BadInput, match="carries no card"):
+        Runtime(_with_card(artifact, tmp_path / "a.onnx", None), "a.onnx")
+    with pytest.raises(BadInput, match="card is damaged"):
+        Runtime(_with_card(artifact, tmp_path / "b.onnx", "{"), "b.onnx")
+    content = json.loads(card().dump())
+    for change, reason in (
+        ({"schema": 99}, "reads schema 1"),
+        ({"size": 32}, "not those of an inspect-kd artifact of size 32"),
+        ({"size": 10**9}, "impossible input size"),
+        ({"surprise": 1}, "card is damaged"),
+    ):
+        with pytest.raises(BadInput, match=reason):
+            Runtime(_with_card(artifact, tmp_path / "c.onnx", json.dumps(content | change)), "c.onnx")
+
+
+def test_external_data_is_refused(artifact: Path, tmp_path: Path) -> None:
+    """Loaded from bytes, ONNX Runtime follows no path out of the file."""
+    secret = tmp_path / "secret.bin"
+    secret.write_bytes(np.full(4096, 7, np.float32).tobytes())
+    model = onnx.load(str(artifact))
+    largest = max(
+        (t for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT), key=lambda t: len(t.raw_data)
+    )
+    largest.ClearField("raw_data")
+    largest.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in (("location", str(secret)), ("offset", "0"), ("length", str(4 * int(np.prod(largest.dims))))):
+        entry = largest.external_data.add()
+        entry.key, entry.value = key, value
+    with pytest.raises(BadInput, match=r"cannot|not an ONNX file that ONNX Runtime can run"):
+        Runtime(model.SerializeToString(), "evil.onnx")
+
+
+def test_a_provider_that_is_not_obtained_is_an_error(artifact: Path) -> None:
+    import onnxruntime
+
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this machine has the CUDA provider")
+    with pytest.raises(EnvironmentFault, match="asked for CUDAExecutionProvider, obtained CPUExecutionProvider"):
+        Runtime(artifact.read_bytes(), "x", device="cuda")
+    assert Runtime(artifact.read_bytes(), "x", device="cuda", allow_cpu=True).size == SIZE
+
+
+def test_deployments() -> None:
+    assert load_deployment("onnx").accept.flips == 0
+    with pytest.raises(UsageError, match="no deployment named 'tensorrt'"):
+        load_deployment("tensorrt")
+
+
+@pytest.mark.gpu
+def test_the_cuda_provider_answers_alike(artifact: Path) -> None:
+    images = np.stack(artificial(SIZE))
+    cpu, cuda = (Runtime(artifact.read_bytes(), "x", device=device).look(images) for device in ("cpu", "cuda"))
+    assert np.abs(cpu.scores_N - cuda.scores_N).max() < 1e-3

@@ -1,0 +1,95 @@
+"""What the wheel holds, what the checkout's folders are, what may not stand in it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+from inspect_kd import config, registry, zoo
+from inspect_kd.export.deploy import load_deployment
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_visible_folders_hold_no_code() -> None:
+    for name in ("models", "datasets", "export", "apps"):
+        assert (ROOT / name).is_dir()
+        assert not list((ROOT / name).rglob("__init__.py"))
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("dist")
+    words = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(ROOT)]
+    subprocess.run(words, check=True, capture_output=True)
+    return next(out.glob("*.whl"))
+
+
+def test_the_wheel(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"inspect_kd"}
+    for file in (
+        "_zoo/models/omni_ad.yaml",
+        "_zoo/models/embedded_encoder.safetensors",
+        "_zoo/datasets/mvtec.yaml",
+        "_zoo/export/onnx.yaml",
+    ):
+        assert f"inspect_kd/{file}" in names
+    assert "inspect_kd/report/style.css" in names
+    assert wheel.stat().st_size < 3e6
+
+
+def test_an_installed_wheel_finds_its_zoo(wheel: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path)
+    program = "from inspect_kd import zoo; print(zoo.find('models', 'omni_ad')); print(zoo.names('datasets'))"
+    answer = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONPATH": str(tmp_path)},
+    )
+    assert (
+        str(tmp_path / "inspect_kd" / "_zoo" / "models" / "omni_ad.yaml") in answer.stdout and "mvtec" in answer.stdout
+    )
+
+
+def test_the_base_install_is_free_of_torch_and_runtimes() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    base = " ".join(project["dependencies"])
+    assert not re.search(r"torch|onnx|timm|anomalib|gradio", base)
+    extras = project["optional-dependencies"]
+    assert {"cpu", "gpu", "train", "openvino", "tensorrt", "ui", "serve", "line", "scale", "all"} <= set(extras)
+    assert not any("tensorrt" in requirement for requirement in extras["all"])
+
+
+@pytest.mark.parametrize("name", zoo.names("models"))
+def test_every_recipe_resolves_and_has_a_card(name: str) -> None:
+    recipe = config.load_recipe(name)
+    assert recipe.name == name and recipe.about
+    options = dict(recipe.student)
+    module = registry.load("models.students", options.pop("build"))
+    config.fill(module.Config, options, where=name)
+    assert [load_deployment(each).name for each in recipe.export] == list(recipe.export)
+    assert (zoo.room("models") / f"{name}.md").is_file()
+    head = zoo.find("models", name).read_text().splitlines()[0]
+    assert head.startswith("# inspect-kd train") and f"--model {name}" in head
+    assert yaml.safe_load(recipe.to_yaml()) == recipe.model_dump(mode="json")
+
+
+def test_files_have_homes_and_names() -> None:
+    sources = list((ROOT / "inspect_kd").rglob("*.py"))
+    assert not [path for path in sources if path.stem in {"utils", "util", "misc", "common", "helpers"}]
+    assert not [path.name for path in sources if len(path.read_text().splitlines()) > 420]
+    loads = [path.name for path in sources if re.search(r"\btorch\.load\(", path.read_text())]
+    assert loads == ["weights.py"]

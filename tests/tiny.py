@@ -1,0 +1,39 @@
+"""The smallest training that goes the whole way: a few seconds."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+TINY = [
+    "data.size=64",
+    "student.dims=[24, 16, 16, 12]",
+    "student.neck=16",
+    "student.bottleneck=1",
+    "student.heads=2",
+    "fit.steps=24",
+    "fit.batch=4",
+    "fit.evaluate_every=6",
+    "fit.checkpoint_every=2",
+]
+
+
+def command(parts: Path, out: Path, *more: str) -> list[str]:
+    sets = [word for setting in TINY for word in ("--set", setting)]
+    program = "import torch; torch.set_num_threads(1); from inspect_kd.cli import main; main()"
+    return [
+        sys.executable,
+        "-c",
+        program,
+        "train",
+        "--data",
+        str(parts),
+        "--model",
+        "embedded",
+        "--out",
+        str(out),
+        "--name",
+        "r",
+        *sets,
+        *more,
+    ]
