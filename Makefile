@@ -18,7 +18,7 @@ demo: $(STAMP)        ## draw parts, train, export, inspect, report: runs/demo
 	$(BIN)/inspect-kd demo --fresh
 
 test: $(STAMP) browser ## the default tier; SLOW=1 adds real training
-	$(BIN)/python -m pytest $(if $(SLOW),-m 'not network and not gpu',-m 'not network and not gpu and not slow')
+	$(BIN)/python -m pytest $(if $(SLOW),-m 'not network and not gpu')
 
 lint: $(STAMP)        ## ruff, mypy --strict, import rules
 	$(BIN)/ruff check inspect_kd tests benchmarks

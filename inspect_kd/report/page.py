@@ -207,7 +207,8 @@ def _data(report: Report) -> str:
     licence = f" Licence: {escape(str(report.data['licence']))}." if report.data.get("licence") else ""
     return (
         f"<h2>Data</h2><p>Layout {escape(str(report.data['layout']))}.{licence} Calibration and validation are sound "
-        f"parts that the optimiser never saw; defective parts are only tested on.</p>{_table(['category', *splits[:-1], 'of the test defective'], rows)}"
+        "parts that the optimiser never saw; defective parts are only tested on.</p>"
+        f"{_table(['category', *splits[:-1], 'of the test defective'], rows)}"
     )
 
 

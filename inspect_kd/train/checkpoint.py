@@ -24,7 +24,7 @@ class Progress:
 
     step: int = 0
     best_step: int = 0
-    best_gap: float = float("-inf")
+    best_gap: float = -1.0
     stale: int = 0
     """Evaluations since the best one."""
     recipe: str = ""

@@ -35,6 +35,9 @@ from inspect_kd.types import Model, Nobody, Sample, Split, Watch
 
 ADAPT_STEPS = 16
 """Batches from which the features' mean and spread are taken."""
+NARROWER = 0.97
+"""A gap below this share of the widest has narrowed. Above it the later weights are kept: their learning rate was lower, and
+the gap itself is only measured on a few dozen parts."""
 SURELY_TRAINED = 0.5
 """Share of the steps before which the early stop never strikes: the gap is still ragged there."""
 
@@ -134,8 +137,9 @@ def fit(
 
             if progress.step % settings.evaluate_every == 0 or progress.step == settings.steps:
                 line["gap"] = round(_measure(gap, student), 6)
-                if line["gap"] > progress.best_gap:
-                    progress.best_gap, progress.best_step, progress.stale = line["gap"], progress.step, 0
+                if line["gap"] >= NARROWER * progress.best_gap:
+                    progress.best_gap = max(progress.best_gap, line["gap"])
+                    progress.best_step, progress.stale = progress.step, 0
                     best = {key: value.detach().clone() for key, value in checkpoint.trained_state(student).items()}
                 else:
                     progress.stale += 1

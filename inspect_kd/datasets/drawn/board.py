@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from inspect_kd.datasets.drawn.surface import RENDER, Surface, box, disc, line, ring, wander
+from inspect_kd.datasets.drawn.surface import RENDER, Surface, box, disc, distance_to, line, ring, wander
 from inspect_kd.datasets.textures import Rng, noise_field
 
 KINDS = ("missing_part", "turned_part", "solder_bridge", "broken_trace", "scratch")
@@ -82,8 +82,12 @@ def _trace(surface: Surface, points: np.ndarray, broken: Rng | None) -> None:
         middle = points[piece] + (points[piece + 1] - points[piece]) * broken.uniform(0.35, 0.65)
         gap = box(middle[0], middle[1], 0.044, 0.044, turn=float(broken.uniform(0, 45)))
         copper = copper * (1 - gap)
-        # Torn off together with the solder mask: the laminate shows.
-        surface.paint(gap * line(points, 0.026) * np.float32(broken.uniform(0.5, 0.9)), (0.42, 0.38, 0.22))
+        # Burnt through: the laminate around is charred, its middle pale.
+        ragged = noise_field(RENDER, RENDER, broken, cell=18, octaves=3)
+        size = broken.uniform(0.035, 0.06)
+        char = np.clip((size * (0.5 + ragged) - distance_to(middle[0], middle[1])) / 0.012, 0, 1)
+        surface.paint(char * np.float32(broken.uniform(0.65, 0.95)), (0.09, 0.06, 0.04), gloss=0.02)
+        surface.paint(gap * line(points, 0.026) * np.float32(0.6), (0.45, 0.40, 0.26))
     surface.paint(copper * np.float32(0.9), TRACE)
     surface.height += copper * 1.6
 
@@ -136,9 +140,8 @@ def _chip(surface: Surface, rng: Rng, bridge: Rng | None) -> None:
     if bridge is not None:
         first, side = int(bridge.integers(LEGS - 1)), bridge.choice([-1, 1])
         middle = (places[first] + places[first + 1]) / 2
-        blob = box(
-            middle, y + side * (height / 2 + 0.032), 0.072, bridge.uniform(0.030, 0.046), corner=0.007, soft=0.006
-        )
+        size = (bridge.uniform(0.075, 0.10), bridge.uniform(0.045, 0.065))
+        blob = box(middle, y + side * (height / 2 + 0.036), *size, corner=0.02, soft=0.008)
         surface.paint(blob, (0.80, 0.81, 0.83), gloss=0.7)
         surface.height += blob * 5
     shadow = box(x + 0.010, y + 0.012, width, height, soft=0.02)

@@ -92,7 +92,7 @@ def _oil_spot(surface: Surface, harm: Rng) -> None:
     cover: Field = np.clip((size * (0.7 + 0.6 * ragged) - distance_to(x, y)) / 0.03, 0, 1)
     cover = cv2.GaussianBlur(cover, (0, 0), 3)
     surface.colour *= 1 - cover[:, :, None] * np.array([0.50, 0.58, 0.72], np.float32) * np.float32(
-        harm.uniform(0.9, 1.25)
+        harm.uniform(1.05, 1.3)
     )
     surface.gloss += cover * 0.12
 
