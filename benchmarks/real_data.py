@@ -68,7 +68,9 @@ def rows(name: str, manifest: dict) -> list[str]:
     found = []
     minutes = manifest["train_seconds"] / 60
     for category, metrics in manifest["metrics"].items():
-        values = " | ".join(f"{metrics[metric]:.4f}" if isinstance(metrics[metric], float) else "–" for metric in METRICS)
+        values = " | ".join(
+            f"{metrics[metric]:.4f}" if isinstance(metrics[metric], float) else "–" for metric in METRICS
+        )
         decisions = manifest["decisions"].get(category)
         if decisions:
             sound, bad = decisions["sound"], decisions["defective"]

@@ -20,7 +20,7 @@ NO_TORCH = """
 import sys
 class Refuse:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {"torch", "torchvision", "timm", "lightning", "anomalib", "sklearn", "onnx", "pydantic"}:
+        if name.split(".")[0] in {"torch", "torchvision", "timm", "lightning", "anomalib", "sklearn", "onnx"}:
             raise ImportError(f"{name} is not on this machine")
 sys.meta_path.insert(0, Refuse())
 """

@@ -139,15 +139,13 @@ def test_the_learning_rate_rises_and_falls() -> None:
 
 
 def test_the_artifact_of_the_run_decides_like_the_run(run: Path, parts: Path) -> None:
-    scores = {
-        entry["image"]: entry
-        for entry in json.loads((run / "report.json").read_text())["scores"]
-        if entry["category"] == "metal"
-    }
+    entries = json.loads((run / "report.json").read_text())["scores"]
+    expected = {(e["kind"], e["image"]): e for e in entries if e["category"] == "metal"}
     inspector = Inspector(run / "r.onnx", category="metal")
-    for path in (parts / "metal" / "test" / "good").iterdir():
-        answer = inspector(path)
-        assert str(answer.decision) in {e["decision"] for e in scores.values()}
+    for (kind, name), entry in expected.items():
+        answer = inspector(parts / "metal" / "test" / kind / name)
+        assert answer.score == pytest.approx(entry["score"], abs=1e-3)
+        assert str(answer.decision) == entry["decision"]
 
 
 def test_sound_parts_only_is_enough_to_train(tmp_path: Path, parts: Path) -> None:

@@ -38,7 +38,7 @@ def demo(
 
         recipe, data = prepare(str(data_folder), "embedded", [])
         watch.say(summary(data))
-        folder = fit(recipe, data, RunFolder(out / "run"), hardware=Hardware(device="cpu"), watch=watch)
+        folder = fit(recipe, data, RunFolder(out / "parts"), hardware=Hardware(device="cpu"), watch=watch)
         from inspect_kd.inspector import Inspector
 
         inspector = Inspector(folder.artifact())
