@@ -8,6 +8,7 @@ NumPy and OpenCV only.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -71,8 +72,25 @@ class Histogram:
         self._waiting = []
 
 
+class Ranking(ABC):
+    """Sound and defective things, ordered by how hot they are."""
+
+    def auroc(self) -> Measure:
+        return self._measure(area_under_roc)
+
+    def ap(self) -> Measure:
+        return self._measure(average_precision)
+
+    def f1max(self) -> Measure:
+        return self._measure(f1_max)
+
+    @abstractmethod
+    def _measure(self, metric: Callable[[Counts, Counts], float]) -> Measure:
+        """The metric of the two counts at each distinct value, or why there is none."""
+
+
 @dataclass(slots=True)
-class PixelCounts:
+class PixelCounts(Ranking):
     """Heats of sound and of defective pixels, and of each defect region by its own area (for AUPRO)."""
 
     sound: Histogram = field(default_factory=Histogram)
@@ -102,15 +120,6 @@ class PixelCounts:
         self.regions.merge(other.regions)
         self.region_count += other.region_count
         self.without_mask += other.without_mask
-
-    def auroc(self) -> Measure:
-        return self._measure(area_under_roc)
-
-    def ap(self) -> Measure:
-        return self._measure(average_precision)
-
-    def f1max(self) -> Measure:
-        return self._measure(f1_max)
 
     def aupro(self, limit: float = FPR_LIMIT) -> Measure:
         why = self._why_not()
@@ -150,7 +159,7 @@ class PixelCounts:
 
 
 @dataclass(slots=True)
-class ImageScores:
+class ImageScores(Ranking):
     """Scores are few: they are kept as they are."""
 
     scores: list[float] = field(default_factory=list)
@@ -163,15 +172,6 @@ class ImageScores:
     def merge(self, other: ImageScores) -> None:
         self.scores += other.scores
         self.defective += other.defective
-
-    def auroc(self) -> Measure:
-        return self._measure(area_under_roc)
-
-    def ap(self) -> Measure:
-        return self._measure(average_precision)
-
-    def f1max(self) -> Measure:
-        return self._measure(f1_max)
 
     def _measure(self, metric: Callable[[Counts, Counts], float]) -> Measure:
         truth = np.array(self.defective, bool)

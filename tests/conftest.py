@@ -13,6 +13,9 @@ import pytest
 from inspect_kd.datasets.drawn import draw_sample
 from tests.tiny import command
 
+# For the processes that tests start; see also one_thread below.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 REAL_DATA = Path(__file__).parents[1] / ".." / "shared" / "data"
 REAL_WEIGHTS = Path(__file__).parents[1] / ".." / "shared" / "weights"
 

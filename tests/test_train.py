@@ -163,6 +163,17 @@ def test_sound_parts_only_is_enough_to_train(tmp_path: Path, parts: Path) -> Non
     assert "no defective part in the test" in page
 
 
+def test_two_processes_train_one_student(parts: Path, tmp_path: Path) -> None:
+    """What several GPUs do, with two CPU processes: one run, one artifact, each image looked at by one of them."""
+    answer = subprocess.run(
+        command(parts, tmp_path, "--device", "cpu", "--devices", "2", "--json"), capture_output=True, text=True, check=False
+    )
+    assert answer.returncode == 0, answer.stderr
+    manifest = json.loads(answer.stdout.strip().splitlines()[-1])
+    assert manifest["steps"] == 24 and (tmp_path / "r" / "r.onnx").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ["r"]
+
+
 @pytest.mark.slow
 def test_real_bottles(real_data: Path, real_weights: Path, tmp_path: Path) -> None:
     """The published figure: about ten minutes on two cores."""

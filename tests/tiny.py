@@ -19,21 +19,7 @@ TINY = [
 
 
 def command(parts: Path, out: Path, *more: str) -> list[str]:
+    """`inspect-kd train` on tiny parts, as a process of its own."""
     sets = [word for setting in TINY for word in ("--set", setting)]
-    program = "import torch; torch.set_num_threads(1); from inspect_kd.cli import main; main()"
-    return [
-        sys.executable,
-        "-c",
-        program,
-        "train",
-        "--data",
-        str(parts),
-        "--model",
-        "embedded",
-        "--out",
-        str(out),
-        "--name",
-        "r",
-        *sets,
-        *more,
-    ]
+    words = ["train", "--data", str(parts), "--model", "embedded", "--out", str(out), "--name", "r"]
+    return [sys.executable, "-m", "inspect_kd", *words, *sets, *more]

@@ -11,6 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
+from inspect_kd.versions import installed
+
 PACKAGES = (
     "numpy",
     "opencv-python-headless",
@@ -49,21 +51,8 @@ def doctor(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
         raise EnvironmentFault(f"faults: {', '.join(faults)}")
 
 
-def installed() -> dict[str, str]:
-    # Here and not above: it costs every `--help` 20 ms.
-    from importlib import metadata
-
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
 def versions() -> list[Check]:
-    found = installed()
+    found = installed(PACKAGES)
     checks = [Check("packages", "ok", ", ".join(f"{name} {version}" for name, version in found.items()))]
     if "torch" not in found:
         checks.append(
@@ -79,7 +68,7 @@ def versions() -> list[Check]:
 def opencv() -> list[Check]:
     """Two distributions of cv2 overwrite each other's files."""
     names = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
-    here = [name for name in names if _is_installed(name)]
+    here = list(installed(names))
     if len(here) > 1:
         return [
             Check(
@@ -93,7 +82,7 @@ def opencv() -> list[Check]:
 
 def providers() -> list[Check]:
     """Open a session with every provider that the runtime lists: a listed one may still fail to load."""
-    both = [name for name in ("onnxruntime", "onnxruntime-gpu") if _is_installed(name)]
+    both = installed(("onnxruntime", "onnxruntime-gpu"))
     if len(both) > 1:
         text = "onnxruntime and onnxruntime-gpu overwrite each other: pip uninstall both, then install inspect-kd[cpu] or [gpu]"
         return [Check("runtime", "fault", text)]
@@ -165,16 +154,6 @@ def disk() -> Check:
     here = shutil.disk_usage(Path()).free / 1e9
     state = "ok" if min(free, here) > LITTLE_DISK_GB else "note"
     return Check("disk", state, f"{free:.0f} GB free for data sets ({home}), {here:.0f} GB here")
-
-
-def _is_installed(name: str) -> bool:
-    from importlib import metadata
-
-    try:
-        metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
 
 
 # The smallest valid model (one Identity node, opset 13), so that asking for a provider needs no artifact and no onnx package.

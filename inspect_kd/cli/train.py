@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,10 @@ import typer
 if TYPE_CHECKING:
     from inspect_kd.config import Recipe
     from inspect_kd.datasets import DataSet
+
+
+FOLDER_OF_ALL = "INSPECT_KD_RUN_FOLDER"
+"""Handed from the first process of a training on several devices to the others."""
 
 
 def train(
@@ -49,21 +54,28 @@ def train(
     """
     from inspect_kd.cli.follow import follow
     from inspect_kd.cli.needs import need_training
-    from inspect_kd.train.run import choose_folder
+    from inspect_kd.train.run import RunFolder, choose_folder
 
     need_training()
     recipe, data_set = prepare(data, model, overrides or [])
-    folder = choose_folder(out, name or f"{data_set.name}-{recipe.name}", resume=resume)
+    helper = os.environ.get("LOCAL_RANK", "0") != "0"
+    if helper:
+        # One of several devices' processes, started by the first, which has chosen the folder for all.
+        folder = RunFolder(Path(os.environ[FOLDER_OF_ALL]))
+    else:
+        folder = choose_folder(out, name or f"{data_set.name}-{recipe.name}", resume=resume)
+        os.environ[FOLDER_OF_ALL] = str(folder.path)
     if dry_run:
         show_plan(recipe, data_set, folder.path, as_json)
         return
     from inspect_kd.train.fit import Hardware, fit
 
     hardware = Hardware(device=device, devices=devices, precision=precision, workers=workers)
-    with follow() as watch:
+    with follow(quiet=helper) as watch:
         watch.say(summary(data_set))
         fit(recipe, data_set, folder, hardware=hardware, watch=watch, resume=resume)
-    show_result(folder.path, as_json)
+    if not helper:
+        show_result(folder.path, as_json)
 
 
 def prepare(data: str, model: str, overrides: list[str]) -> tuple[Recipe, DataSet]:

@@ -5,7 +5,6 @@ Where anomalib already downloads a set, anomalib does it.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import stat
 import tarfile
@@ -20,6 +19,7 @@ from typing import IO
 from inspect_kd.datasets.manifest import Archive, Manifest
 from inspect_kd.errors import BadInput, EnvironmentFault, UsageError
 from inspect_kd.types import Watch
+from inspect_kd.weights import sha256
 
 BLOCK = 1 << 20
 MOST_MEMBERS = 500_000
@@ -99,7 +99,7 @@ def download(archive: Archive, to: Path, watch: Watch) -> Path:
         raise EnvironmentFault(
             f"{archive.url}: not fetched after {TRIES} tries ({last}); run the command again to go on"
         ) from last
-    digest = _sha256(part)
+    digest = sha256(part)
     if digest != archive.sha256:
         part.unlink()
         raise BadInput(
@@ -203,11 +203,3 @@ def _write(source: IO[bytes], target: Path, size: int, packed: Path) -> None:
             if left < 0:
                 raise BadInput(f"{packed}: '{target.name}' is longer than the archive says; refused")
             file.write(block)
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()

@@ -26,8 +26,9 @@ from inspect_kd.models.base import Student
 from inspect_kd.report import Report, write_report
 from inspect_kd.report.page import report_json
 from inspect_kd.report.pictures import choose, make_example
-from inspect_kd.train.run import RunFolder, load_run, now, package_versions, write_json
+from inspect_kd.train.run import PACKAGES, RunFolder, load_run, now, write_json
 from inspect_kd.types import Sample, Split, Watch
+from inspect_kd.versions import installed
 
 PROOF_IMAGES = 200
 """Real images on which an artifact is held against torch; evenly taken from the test and the calibration parts."""
@@ -92,7 +93,7 @@ def _export(
         recipe_digest=recipe.digest(),
         data={"name": data.name, "digest": data.digest},
         licences={encoder.spec.name: encoder.spec.licence, **_data_licence(data)},
-        versions=package_versions(),
+        versions=installed(PACKAGES),
         created=now(),
     )
     samples = proof_samples(data)

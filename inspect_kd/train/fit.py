@@ -97,7 +97,9 @@ def fit(
         progress, best = checkpoint.Progress(recipe=recipe.digest(), data=data.digest), {}
         if fabric.is_global_zero:
             _open(folder, recipe, str(fabric.device))
-    _keep_lines(folder, progress.step)
+    if fabric.is_global_zero:
+        _keep_lines(folder, progress.step)
+    fabric.barrier()
     student = student.to(fabric.device)
     model, optimizer = fabric.setup(student, optimizer)
     model.mark_forward_method("losses")
@@ -152,6 +154,7 @@ def fit(
     student.load_state_dict(best, strict=False)
     watch.say(f"widest synthetic gap {progress.best_gap:.3f} at step {progress.best_step} of {progress.step}")
     if not fabric.is_global_zero:
+        fabric.barrier()  # the first process concludes alone; leaving early would end it
         return folder
 
     # ── thresholds, from sound parts that the optimiser never saw ────────────────────────────────────────────────────
@@ -191,6 +194,7 @@ def fit(
     make_report(folder, recipe, data, calibration, evaluation, facts, watch)
     folder.checkpoint.unlink(missing_ok=True)
     write_manifest(folder, student, facts)
+    fabric.barrier()
     return folder
 
 

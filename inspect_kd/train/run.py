@@ -12,16 +12,16 @@ import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from inspect_kd import config, registry, weights
+from inspect_kd import __version__, config, registry, weights
 from inspect_kd.calibrate import Calibration
 from inspect_kd.config import Recipe
 from inspect_kd.errors import BadInput, UsageError
 from inspect_kd.models.base import Student
 from inspect_kd.models.encoders import EncoderSpec, build_encoder, empty_encoder
+from inspect_kd.versions import installed
 
 PACKAGES = (
     "torch",
@@ -165,27 +165,17 @@ def write_manifest(folder: RunFolder, student: Student, facts: dict[str, Any]) -
 def environment(device: str) -> dict[str, Any]:
     """What would be asked first if somebody could not get the same numbers."""
     return {
-        "inspect_kd": metadata.version("inspect-kd"),
+        "inspect_kd": __version__,
         "python": platform.python_version(),
         "system": platform.platform(),
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "device": device,
-        "packages": package_versions(),
+        "packages": installed(PACKAGES),
         "commit": _commit(),
         "command": " ".join(["inspect-kd", *sys.argv[1:]]),
         "started": now(),
     }
-
-
-def package_versions() -> dict[str, str]:
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def now() -> str:
