@@ -102,7 +102,9 @@ def test_agreement_with_anomalibs_image_metrics(real_maps: Maps) -> None:
     from anomalib.metrics.f1_score import _F1Max
     from torchmetrics.classification import BinaryAveragePrecision
 
-    scores, truth = [float(heat.max()) for heat, _ in real_maps], [bool(mask.any()) for _, mask in real_maps]
+    truth = [bool(mask.any()) for _, mask in real_maps]
+    # Between 0 and 1: torchmetrics takes anything else for logits, and its sigmoid would make all of them 1.
+    scores = [float(heat.max()) / 255 for heat, _ in real_maps]
     ours = ImageScores()
     for score, defective in zip(scores, truth, strict=True):
         ours.add(score, defective)

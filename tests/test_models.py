@@ -162,8 +162,8 @@ def test_a_mobilenet_from_the_local_folder(real_weights: Path, monkeypatch: pyte
 
 def test_with_no_weights_both_ways_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INSPECT_KD_WEIGHTS", str(tmp_path))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(EnvironmentFault, match=r"INSPECT_KD_WEIGHTS.*hub.*--model embedded"):
         build_encoder("mobilenetv2_100")
     monkeypatch.setenv("INSPECT_KD_WEIGHTS", str(tmp_path / "none"))

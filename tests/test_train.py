@@ -166,7 +166,10 @@ def test_sound_parts_only_is_enough_to_train(tmp_path: Path, parts: Path) -> Non
 def test_two_processes_train_one_student(parts: Path, tmp_path: Path) -> None:
     """What several GPUs do, with two CPU processes: one run, one artifact, each image looked at by one of them."""
     answer = subprocess.run(
-        command(parts, tmp_path, "--device", "cpu", "--devices", "2", "--json"), capture_output=True, text=True, check=False
+        command(parts, tmp_path, "--device", "cpu", "--devices", "2", "--json"),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert answer.returncode == 0, answer.stderr
     manifest = json.loads(answer.stdout.strip().splitlines()[-1])
