@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from inspect_kd.cli.follow import follow
 from inspect_kd.config import load_recipe
@@ -35,17 +36,18 @@ def load(names: list[str], model: str) -> DataSet:
     return DataSet(name="-".join(names), root=home, layout="mvtec", samples=samples, source=str(home))
 
 
-def train(names: list[str], model: str, out: Path) -> dict[str, object]:
+def train(names: list[str], model: str, out: Path) -> dict[str, Any]:
     folder = RunFolder(out / f"{'-'.join(names)}-{model}")
     if not folder.complete:
         with follow() as watch:
             resume = folder.checkpoint.is_file()
             fit(load_recipe(model), load(names, model), folder, hardware=Hardware(), watch=watch, resume=resume)
-    manifest: dict[str, object] = json.loads(folder.manifest.read_text())
-    return manifest
+    manifest: dict[str, Any] = json.loads(folder.manifest.read_text())
+    # Where the data lies on this machine is nobody's business.
+    return manifest | {"data": {key: value for key, value in manifest["data"].items() if key != "source"}}
 
 
-def write(results: dict[str, dict[str, object]], model: str) -> None:
+def write(results: dict[str, dict[str, Any]], model: str) -> None:
     RESULTS.mkdir(parents=True, exist_ok=True)
     machine = environment("cpu")
     path = RESULTS / f"real_data_{model}.json"

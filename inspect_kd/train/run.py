@@ -173,7 +173,7 @@ def environment(device: str) -> dict[str, Any]:
         "device": device,
         "packages": installed(PACKAGES),
         "commit": _commit(),
-        "command": " ".join(["inspect-kd", *sys.argv[1:]]),
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "started": now(),
     }
 
