@@ -33,8 +33,8 @@ from inspect_kd.train.gap import SyntheticGap
 from inspect_kd.train.run import RunFolder, build_student, environment, now, write_json, write_manifest
 from inspect_kd.types import Model, Nobody, Sample, Split, Watch
 
-ADAPT_STEPS = 16
-"""Batches from which the features' mean and spread are taken."""
+ADAPT_STEPS = 32
+"""Batches from which a student takes what it needs to know of sound features before the first step."""
 NARROWER = 0.97
 """A gap below this share of the widest has narrowed. Above it the later weights are kept: their learning rate was lower, and
 the gap itself is only measured on a few dozen parts."""

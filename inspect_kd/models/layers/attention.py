@@ -28,26 +28,24 @@ class _Attention(nn.Module):
         # Distinct from the start: tokens that begin at zero get equal gradients and stay identical for ever.
         self.tokens_TC = nn.Parameter(torch.randn(tokens, dim) / math.sqrt(dim))
 
-    def attend(self, query_BNC: Tensor, memory_BMC: Tensor) -> Tensor:
+    def attend(self, query_BNC: Tensor, memory_BMC: Tensor, batch: int) -> Tensor:
+        """The learned side has a batch of one: it is projected once, and at export becomes a constant."""
         q, k, v = self.query(query_BNC), self.key(memory_BMC), self.value(memory_BMC)
-        q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (q, k, v))
+        q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2).expand(batch, -1, -1, -1) for x in (q, k, v))
         mixed = F.scaled_dot_product_attention(q, k, v)
         out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return out
-
-    def learned(self, batch: int) -> Tensor:
-        return self.tokens_TC.unsqueeze(0).expand(batch, -1, -1)
 
 
 class LearnedQueries(_Attention):
     """A fixed set of learned questions, asked of every position: (B, N, C) -> (B, T, C)."""
 
     def forward(self, x_BNC: Tensor) -> Tensor:
-        return self.attend(self.learned(x_BNC.shape[0]), x_BNC)
+        return self.attend(self.tokens_TC.unsqueeze(0), x_BNC, x_BNC.shape[0])
 
 
 class LearnedMemory(_Attention):
     """Every position asks a fixed set of learned prototypes: (B, N, C) -> (B, N, C)."""
 
     def forward(self, x_BNC: Tensor) -> Tensor:
-        return self.attend(x_BNC, self.learned(x_BNC.shape[0]))
+        return self.attend(x_BNC, self.tokens_TC.unsqueeze(0), x_BNC.shape[0])

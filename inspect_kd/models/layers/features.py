@@ -1,0 +1,70 @@
+"""Features of several strides as one student sees them: brought to one spread, joined at one grid.
+
+Shapes: B batch, C channels, h w feature grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Group = tuple[int, ...]
+"""Strides that are taken together, at the grid of the coarsest."""
+
+
+class FeatureNorm(nn.Module):
+    """Divide each channel by its spread over sound parts; stored with the student, used by loss and score alike.
+
+    The mean stays: cosine distances of centred features are large wherever a feature is near its mean, which on a
+    stochastic texture is everywhere (measured: docs/results/ablation.md).
+    """
+
+    def __init__(self, channels: Sequence[int]) -> None:
+        super().__init__()
+        self.levels = len(channels)
+        for level, count in enumerate(channels):
+            self.register_buffer(f"spread_{level}", torch.ones(1, count, 1, 1))
+
+    def fit(self, batches: Iterable[list[Tensor]]) -> None:
+        totals = [torch.zeros(2, self.spread(level).numel(), dtype=torch.float64) for level in range(self.levels)]
+        count = [0] * self.levels
+        for features in batches:
+            for level, feature_BChw in enumerate(features):
+                values = feature_BChw.double().cpu()
+                totals[level] += torch.stack([values.sum(dim=(0, 2, 3)), values.square().sum(dim=(0, 2, 3))])
+                count[level] += values.numel() // values.shape[1]
+        for level, (total, square) in enumerate(totals):
+            variance = square / count[level] - (total / count[level]).square()
+            self.spread(level).copy_(variance.clamp_min(1e-6).sqrt().view(1, -1, 1, 1))
+
+    def forward(self, features: list[Tensor]) -> list[Tensor]:
+        return [feature / self.spread(level) for level, feature in enumerate(features)]
+
+    def spread(self, level: int) -> Tensor:
+        return self.get_buffer(f"spread_{level}")
+
+
+def join(features: list[Tensor], strides: Sequence[int], group: Group) -> Tensor:
+    """The levels of a group at the grid of its coarsest one, finer ones averaged over each cell."""
+    members = [features[strides.index(stride)] for stride in group]
+    coarsest = max(group)
+    pooled = [
+        box_sum(x, coarsest // s, stride=coarsest // s) / (coarsest // s) ** 2 if s < coarsest else x
+        for x, s in zip(members, group, strict=True)
+    ]
+    return torch.cat(pooled, dim=1) if len(pooled) > 1 else pooled[0]
+
+
+def box_sum(x_BChw: Tensor, window: int, stride: int = 1) -> Tensor:
+    """Sums over windows; zeros beyond the border where the windows overlap.
+
+    A depthwise convolution, because ONNX Runtime's AveragePool costs ten times as much.
+    """
+    if window == 1:
+        return x_BChw
+    channels = x_BChw.shape[1]
+    ones = x_BChw.new_ones(channels, 1, window, window)
+    return F.conv2d(x_BChw, ones, stride=stride, padding=window // 2 if stride == 1 else 0, groups=channels)

@@ -1,0 +1,68 @@
+"""A memory small enough for the line: how far each place is from the nearest of a fixed set of sound features.
+
+What varies at random cannot be rebuilt, but it can be compared. Where a nearest-neighbour memory keeps every feature of
+every sound part, this keeps a thousand directions that stand for them (spherical k-means), one 1x1 convolution.
+
+Shapes: B batch, C channels, h w feature grid, K prototypes, R remembered rows.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from inspect_kd.models.layers.features import box_sum
+
+ROUNDS = 8
+PLACES = 256
+"""Places remembered of each sound image while the prototypes are sought."""
+
+
+class Prototypes(nn.Module):
+    prototypes_KC: Tensor
+
+    def __init__(self, channels: int, count: int, window: int) -> None:
+        super().__init__()
+        self.window = window
+        self.register_buffer("prototypes_KC", torch.zeros(count, channels))
+        self.remembered: list[Tensor] = []
+
+    def remember(self, joined_BChw: Tensor, generator: torch.Generator) -> None:
+        """A random part of what sound images show; not yet normalised, because the spread is not known yet."""
+        for image_ChW in self.loosen(joined_BChw):
+            rows_RC = image_ChW.flatten(1).T.cpu()
+            self.remembered.append(rows_RC[torch.randperm(len(rows_RC), generator=generator)[:PLACES]].clone())
+
+    def settle(self, spread_1C11: Tensor, generator: torch.Generator) -> None:
+        """Find the prototypes among what was remembered, and forget the rest."""
+        rows_RC = F.normalize(torch.cat(self.remembered) / spread_1C11.flatten().cpu(), dim=1)
+        self.remembered = []
+        self.prototypes_KC.copy_(spherical_kmeans(rows_RC, len(self.prototypes_KC), generator))
+
+    def forward(self, joined_BChw: Tensor) -> Tensor:
+        """1 - cosine to the nearest prototype: (B, 1, h, w)."""
+        height, width = joined_BChw.shape[-2:]
+        place_BNC = self.loosen(joined_BChw).flatten(2).transpose(1, 2)
+        # One division after the maximum instead of one a channel before it.
+        nearest_BN = (place_BNC @ self.prototypes_KC.T).amax(dim=2) / place_BNC.norm(dim=2).clamp_min(1e-6)
+        return (1 - nearest_BN).unflatten(1, (1, height, width))
+
+    def loosen(self, joined_BChw: Tensor) -> Tensor:
+        """Local sums: a texture is known by its surroundings, not by one cell. Their length means nothing here."""
+        return box_sum(joined_BChw, self.window)
+
+
+def spherical_kmeans(rows_RC: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Unit vectors that the rows, unit vectors too, lie near to: (K, C)."""
+    start = torch.randperm(len(rows_RC), generator=generator)[:count]
+    if len(start) < count:
+        start = torch.randint(len(rows_RC), (count,), generator=generator)
+    centres_KC = rows_RC[start]
+    for _ in range(ROUNDS):
+        nearest_R = torch.cat([(part @ centres_KC.T).argmax(dim=1) for part in rows_RC.split(8192)])
+        sums_KC = torch.zeros_like(centres_KC).index_add_(0, nearest_R, rows_RC)
+        # A centre that nobody is nearest to stays where it is.
+        found_K1 = sums_KC.norm(dim=1, keepdim=True) > 1e-6
+        centres_KC = torch.where(found_K1, F.normalize(sums_KC, dim=1), centres_KC)
+    return centres_KC
