@@ -30,9 +30,7 @@ Real = list[tuple[np.ndarray, list[bool]]]
 @pytest.fixture(scope="module")
 def graph() -> ArtifactGraph:
     torch.manual_seed(0)
-    settings = omni_ad.Config(
-        encoder="embedded", dims=(24, 16, 16, 12), depths=(1, 1, 1, 1), heads=2, neck=16, bottleneck=1
-    )
+    settings = omni_ad.Config(encoder="embedded", dims=(24, 16, 16), heads=2, neck=16, bottleneck=1)
     student = omni_ad.build(settings, build_encoder("embedded"))
     student.adapt([torch.rand(8, 3, SIZE, SIZE) * 255])
     return ArtifactGraph(student.eval(), scale=1.5)

@@ -1,7 +1,8 @@
-"""The student: both attentions matter, runs agree bit for bit, the paper's size is the paper's size."""
+"""The students: one contract for all, both attentions matter, runs agree bit for bit, the paper's size is the paper's."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,16 +14,33 @@ from inspect_kd.errors import BadInput, EnvironmentFault, UsageError
 from inspect_kd.models.encoders import EncoderSpec, build_encoder, empty_encoder
 from inspect_kd.models.layers.attention import LearnedMemory, LearnedQueries
 from inspect_kd.models.layers.discrepancy import Smooth, gaussian_taps, top_mean
+from inspect_kd.models.layers.features import box_sum, join
 from inspect_kd.models.layers.omni_block import GlobalBranch, OmniBlock
-from inspect_kd.models.students import omni_ad
+from inspect_kd.models.layers.prototypes import Prototypes
+from inspect_kd.models.layers.ras_former import EncoderLayer, neighbourhood
+from inspect_kd.models.rebuild import Compare, RebuildStudent
+from inspect_kd.models.students import omni_ad, ras
+
+FEW = (Compare(strides=(4, 8), prototypes=8), Compare(strides=(16,), prototypes=16, weight=2.0))
 
 
 def small(**changes: object) -> omni_ad.Student:
     torch.manual_seed(0)
-    settings = omni_ad.Config(
-        encoder="embedded", dims=(32, 24, 16, 16), depths=(1, 1, 1, 1), neck=16, bottleneck=1, **changes
-    )
-    return omni_ad.build(settings, build_encoder("embedded"))
+    options = {"dims": (32, 24, 16), "neck": 16, "bottleneck": 1, "compare": FEW} | changes
+    return omni_ad.build(omni_ad.Config(encoder="embedded", **options), build_encoder("embedded"))
+
+
+def small_ras(**changes: object) -> ras.Student:
+    torch.manual_seed(0)
+    options = {"grid": 4, "width": 16, "heads": 2, "inner": 16, "barred": 3, "compare": FEW} | changes
+    return ras.build(ras.Config(encoder="embedded", **options), build_encoder("embedded"))
+
+
+def gated(**changes: object) -> omni_ad.Student:
+    return small(gate=True, **changes)
+
+
+every_student = pytest.mark.parametrize("build", [small, small_ras, gated])
 
 
 def images(count: int = 2, size: int = 64, seed: int = 0) -> Tensor:
@@ -30,14 +48,41 @@ def images(count: int = 2, size: int = 64, seed: int = 0) -> Tensor:
 
 
 def test_students_are_found_by_their_files() -> None:
-    assert registry.names("models.students") == ["omni_ad"]
-    with pytest.raises(UsageError, match="there are: omni_ad"):
+    assert registry.names("models.students") == ["omni_ad", "ras"]
+    with pytest.raises(UsageError, match="there are: omni_ad, ras"):
         registry.load("models.students", "omni")
+
+
+@every_student
+def test_map_and_score(build: Callable[..., RebuildStudent]) -> None:
+    student = build().eval()
+    student.adapt([images(4, seed=9)])
+    batch = images(3)
+    together, alone = student(batch), student(batch[1:2])
+    assert together.heatmap_B1HW.shape == (3, 1, 64, 64) and together.score_B.shape == (3,)
+    # Nothing leaks from one member of a batch to another.
+    assert torch.allclose(together.heatmap_B1HW[1:2], alone.heatmap_B1HW, atol=1e-5)
+    assert together.heatmap_B1HW.min() >= -1e-4
+
+
+@every_student
+def test_every_trainable_parameter_learns(build: Callable[..., RebuildStudent]) -> None:
+    student = build().train()
+    student.adapt([images(4, seed=9)])
+    batch = images(4)
+    torch.stack(list(student.losses(batch, batch).values())).sum().backward()
+    # A key's bias shifts all scores of a query alike, which a softmax ignores.
+    dead = [
+        name
+        for name, p in student.named_parameters()
+        if p.requires_grad and "key.bias" not in name and (p.grad is None or p.grad.abs().max() == 0)
+    ]
+    assert dead == []
 
 
 @pytest.mark.parametrize("kind", [LearnedQueries, LearnedMemory])
 def test_removing_either_attention_changes_the_output(kind: type[nn.Module], monkeypatch: pytest.MonkeyPatch) -> None:
-    student = small().eval()
+    student = small(compare=()).eval()
     before = student(images()).heatmap_B1HW
     original = kind.forward
     monkeypatch.setattr(kind, "forward", lambda self, x: torch.zeros_like(original(self, x)))
@@ -66,9 +111,10 @@ def test_learned_queries_do_not_see_positions_one_by_one() -> None:
     assert gathered.shape == (1, 64, 16)
 
 
-def test_two_runs_agree_bit_for_bit() -> None:
+@every_student
+def test_two_runs_agree_bit_for_bit(build: Callable[..., RebuildStudent]) -> None:
     def run() -> tuple[Tensor, Tensor]:
-        student = small().train()
+        student = build().train()
         student.adapt([images(4, seed=9)])
         optimizer = torch.optim.AdamW([p for p in student.parameters() if p.requires_grad], lr=1e-3)
         for step in range(2):
@@ -102,8 +148,9 @@ def test_the_papers_size() -> None:
     assert round((total - ffns) / 1e6, 1) == 29.9
 
 
-def test_the_encoder_is_frozen_and_stays_in_eval_mode() -> None:
-    student = small().train()
+@every_student
+def test_the_encoder_is_frozen_and_stays_in_eval_mode(build: Callable[..., RebuildStudent]) -> None:
+    student = build().train()
     assert not student.encoder.training and not any(p.requires_grad for p in student.encoder.parameters())
     before = {key: value.clone() for key, value in student.encoder.state_dict().items()}
     batch = images(4)
@@ -111,17 +158,22 @@ def test_the_encoder_is_frozen_and_stays_in_eval_mode() -> None:
     assert all(torch.equal(before[key], value) for key, value in student.encoder.state_dict().items())
 
 
-def test_features_are_normalised_by_sound_parts() -> None:
-    student = small()
+@pytest.mark.parametrize("normalise", ["none", "spread", "full"])
+def test_features_are_normalised_by_sound_parts(normalise: str) -> None:
+    student = small(normalise=normalise, compare=())
     batch = images(8)
     student.adapt([batch[:4], batch[4:]])
-    for level in student.feature_norm(student.encoder(batch)):
-        assert level.mean(dim=(0, 2, 3)).abs().max() < 1e-3
-        assert (level.std(dim=(0, 2, 3)) - 1).abs().max() < 1e-2
+    raw = student.encoder(batch)
+    for level, before in zip(student.feature_norm(raw), raw, strict=True):
+        centred, scaled = level.mean(dim=(0, 2, 3)).abs().max() < 1e-3, level.std(dim=(0, 2, 3)) - 1
+        assert centred == (normalise == "full")
+        assert (scaled.abs().max() < 1e-2) == (normalise != "none")
+        assert torch.equal(level, before) == (normalise == "none")
 
 
-def test_a_damaged_input_is_held_against_its_clean_target() -> None:
-    student = small(noise_strength=0.0).eval()
+@every_student
+def test_a_damaged_input_is_held_against_its_clean_target(build: Callable[..., RebuildStudent]) -> None:
+    student = build(noise_strength=0.0).eval()
     clean = images(2)
     damaged = clean.clone()
     damaged[:, :, 16:32, 16:32] = 255 - damaged[:, :, 16:32, 16:32]
@@ -129,14 +181,103 @@ def test_a_damaged_input_is_held_against_its_clean_target() -> None:
     assert not torch.isclose(same, other)
 
 
-@pytest.mark.parametrize("norm", ["batch", "instance"])
-@pytest.mark.parametrize("noise", ["spread", "norm"])
-def test_every_switch_builds_and_learns(norm: str, noise: str) -> None:
-    student = small(norm=norm, noise=noise).train()
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"norm": "instance"},
+        {"noise": "norm"},
+        {"noise_strength": 3.0},
+        {"target_window": 3},
+        {"hard_power": 3.0},
+        {"normalise": "none"},
+        {"rebuild": ((4, 8), (16,))},
+        {"rebuild": ((8,),)},
+        {"dims": (32, 24, 16, 12), "depths": (1, 1, 1, 1), "rebuild": ((4,), (8,), (16,))},
+    ],
+    ids=str,
+)
+def test_every_switch_changes_what_is_learnt(changes: dict[str, object]) -> None:
+    def loss(student: omni_ad.Student) -> Tensor:
+        student.adapt([images(4, seed=9)])
+        torch.manual_seed(1)
+        return student.train().losses(batch, batch)["rebuild"]
+
     batch = images(4)
-    loss = torch.stack(list(student.losses(batch, batch).values())).sum()
-    loss.backward()
-    assert torch.isfinite(loss)
+    changed = loss(small(**changes))
+    changed.backward()
+    assert torch.isfinite(changed) and not torch.isclose(changed, loss(small()), rtol=1e-5)
+
+
+@pytest.mark.parametrize("changes", [{"sigma": 9.0}, {"score_share": 0.2}, {"compare": ()}], ids=str)
+def test_every_switch_changes_what_is_answered(changes: dict[str, object]) -> None:
+    def score(student: omni_ad.Student) -> Tensor:
+        student.adapt([images(4, seed=9)])
+        return student.eval()(images()).score_B
+
+    assert not torch.allclose(score(small(**changes)), score(small()), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("build", "changes", "message"),
+    [
+        (small, {"rebuild": ((4, 7),)}, "student.rebuild.*strides"),
+        (small, {"rebuild": ()}, "at least one group"),
+        (small, {"rebuild": ((4,), (8,), (16,))}, "student.dims.*stride 8.*stride 4"),
+        (small, {"compare": (Compare(strides=(32,)),)}, "student.compare.*strides"),
+        (small, {"compare": (Compare(strides=(8,), window=2),)}, "odd window"),
+        (small, {"target_window": 2}, "student.target_window"),
+        (small, {"normalise": "full"}, "student.normalise"),
+        (small_ras, {"rebuild": ((4, 8), (16,))}, "one group"),
+    ],
+)
+def test_what_does_not_fit_together_is_told(
+    build: Callable[..., RebuildStudent], changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        build(**changes)
+
+
+def test_ras_wants_the_grid_that_it_was_built_for() -> None:
+    with pytest.raises(UsageError, match=r"student\.grid is 4.*8x8.*divided by 16"):
+        small_ras().eval()(images(size=128))
+
+
+def test_no_token_of_ras_sees_its_neighbourhood() -> None:
+    torch.manual_seed(0)
+    layer, barred = EncoderLayer(16, 2, 16).eval(), neighbourhood(6, 3)
+    assert barred.sum(dim=1).tolist()[0] == 4 and int(barred.sum(dim=1).max()) == 9
+    x = torch.randn(1, 36, 16)
+    changed = x.clone()
+    changed[:, 14] += 1  # row 2, column 2
+    nowhere = torch.zeros(1, 36, 16)
+
+    def read(tokens: Tensor) -> Tensor:
+        return layer.attention.attend(nowhere, tokens, tokens, 1, barred)
+
+    moved = (read(x) - read(changed)).abs().amax(dim=2)[0] > 1e-7
+    assert torch.equal(moved, ~barred[14])
+
+
+def test_prototypes_know_what_they_have_seen() -> None:
+    generator = torch.Generator().manual_seed(0)
+    seen = torch.zeros(2, 8, 5, 5)
+    seen[0, :3], seen[1, 3:5] = 1.0, 2.0
+    memory = Prototypes(8, count=6, window=3)
+    memory.remember(seen, generator)
+    memory.settle(torch.ones(1, 8, 1, 1), generator)
+    assert memory(seen).abs().max() < 1e-5 and memory(7 * seen).abs().max() < 1e-5
+    unseen = torch.zeros(1, 8, 5, 5)
+    unseen[:, 6] = 1.0
+    assert memory(unseen).min() > 0.99
+    assert memory.remembered == []
+
+
+def test_levels_meet_at_the_coarsest_grid() -> None:
+    fine, coarse = torch.randn(2, 3, 8, 8), torch.randn(2, 5, 4, 4)
+    joined = join([fine, coarse], (4, 8), (4, 8))
+    assert torch.allclose(joined[:, :3], nn.functional.avg_pool2d(fine, 2), atol=1e-6)
+    assert torch.equal(joined[:, 3:], coarse)
+    assert torch.allclose(box_sum(fine, 3) / 9, nn.functional.avg_pool2d(fine, 3, 1, 1), atol=1e-6)
 
 
 def test_smoothing_ends_where_its_weights_have_died_out() -> None:

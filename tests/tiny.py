@@ -7,10 +7,11 @@ from pathlib import Path
 
 TINY = [
     "data.size=64",
-    "student.dims=[24, 16, 16, 12]",
+    "student.dims=[24, 16, 16]",
     "student.neck=16",
     "student.bottleneck=1",
     "student.heads=2",
+    "student.compare=[{strides: [4, 8], prototypes: 16}, {strides: [16], prototypes: 32, weight: 2}]",
     "fit.steps=24",
     "fit.batch=4",
     "fit.evaluate_every=6",

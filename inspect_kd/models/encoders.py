@@ -33,6 +33,7 @@ class EncoderSpec:
     """Where the weights came from, in words for people."""
     sha256: str = ""
     build: dict[str, Any] = field(default_factory=dict)
+    strides: tuple[int, ...] = STRIDES
 
 
 class Encoder(nn.Module):
@@ -45,7 +46,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.body = body
         self.channels = channels
-        self.strides = STRIDES
+        self.strides = spec.strides
         self.spec = spec
         self.register_buffer("mean", 255 * torch.tensor(spec.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(spec.std).view(1, 3, 1, 1), persistent=False)
@@ -59,14 +60,16 @@ class Encoder(nn.Module):
         return list(self.body((images_B3HW - self.mean) / self.std))
 
 
-def build_encoder(name: str) -> Encoder:
+def build_encoder(name: str, strides: tuple[int, ...] = STRIDES) -> Encoder:
     """An encoder with pretrained weights: embedded, from the local folder, or from the hub."""
     if name == "embedded":
+        if strides != STRIDES:
+            raise UsageError(f"the embedded encoder has features at strides {STRIDES}, not at {strides}")
         path = zoo.asset("models", "embedded_encoder.safetensors")
         return _with_weights(embedded_spec(path), path)
     local = weights.find_local(name)
     if local is None:
-        return _from_hub(name)
+        return _from_hub(name, strides)
     card = local.card
     spec = EncoderSpec(
         name=name,
@@ -76,6 +79,7 @@ def build_encoder(name: str) -> Encoder:
         source=f"local file {local.path.name}",
         sha256=weights.sha256(local.path),
         build=card.build,
+        strides=strides,
     )
     return _with_weights(spec, local.path)
 
@@ -100,7 +104,7 @@ def empty_encoder(spec: EncoderSpec) -> Encoder:
 
         body = EmbeddedEncoder()
         return Encoder(body, tuple(body.channels), spec)
-    body, channels = _timm_body(spec.name, pretrained=False, **spec.build)
+    body, channels = _timm_body(spec.name, spec.strides, pretrained=False, **spec.build)
     return Encoder(body, channels, spec)
 
 
@@ -114,7 +118,7 @@ def _with_weights(spec: EncoderSpec, path: Path) -> Encoder:
     return encoder
 
 
-def _from_hub(name: str) -> Encoder:
+def _from_hub(name: str, strides: tuple[int, ...]) -> Encoder:
     import timm
 
     if not timm.is_model(name):
@@ -122,7 +126,7 @@ def _from_hub(name: str) -> Encoder:
     folder = weights.local_folder()
     looked = f"none in {folder}" if folder else "INSPECT_KD_WEIGHTS is not set"
     try:
-        body, channels = _timm_body(name, pretrained=True)
+        body, channels = _timm_body(name, strides, pretrained=True)
     except UsageError:
         raise
     except Exception as error:
@@ -135,17 +139,18 @@ def _from_hub(name: str) -> Encoder:
         std=tuple(config.get("std", weights.IMAGENET_STD)),
         licence=str(config.get("license") or "unknown"),
         source=f"hub {config.get('hf_hub_id') or name}",
+        strides=strides,
     )
     return Encoder(body, channels, spec)
 
 
-def _timm_body(name: str, *, pretrained: bool, **build: Any) -> tuple[Any, tuple[int, ...]]:
+def _timm_body(name: str, strides: tuple[int, ...], *, pretrained: bool, **build: Any) -> tuple[Any, tuple[int, ...]]:
     import timm
 
     probe: Any = timm.create_model(name, pretrained=False, features_only=True)
     reductions = probe.feature_info.reduction()
-    if not set(STRIDES) <= set(reductions):
-        raise UsageError(f"encoder '{name}' has features at strides {reductions}; a student needs 4, 8 and 16")
-    indices = tuple(len(reductions) - 1 - reductions[::-1].index(stride) for stride in STRIDES)
+    if not set(strides) <= set(reductions):
+        raise UsageError(f"encoder '{name}' has features at strides {reductions}; this student needs {list(strides)}")
+    indices = tuple(len(reductions) - 1 - reductions[::-1].index(stride) for stride in strides)
     body: Any = timm.create_model(name, pretrained=pretrained, features_only=True, out_indices=indices, **build)
     return body, tuple(body.feature_info.channels())

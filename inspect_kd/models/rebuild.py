@@ -20,26 +20,37 @@ from torch import Tensor, nn
 
 from inspect_kd.errors import UsageError
 from inspect_kd.models.base import Student, StudentOutput
-from inspect_kd.models.encoders import Encoder
+from inspect_kd.models.encoders import STRIDES, Encoder
 from inspect_kd.models.layers.discrepancy import Smooth, cosine_distance, top_mean
-from inspect_kd.models.layers.features import FeatureNorm, Group, join
+from inspect_kd.models.layers.features import FeatureNorm, Group, Scaling, box_sum, join
 from inspect_kd.models.layers.prototypes import Prototypes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Compare:
+    strides: Group
+    """Levels taken together."""
+    prototypes: int = 4096
+    """How many, over all categories."""
+    window: int = 3
+    """Cells over which features are summed before they are compared: odd."""
+    weight: float = 1.0
+    """What it counts in the map, where a rebuilt group counts 1."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RebuildConfig:
     encoder: str = "mobilenetv2_100"
-    """`embedded`, or any timm model that gives features at strides 4, 8 and 16."""
+    """`embedded`, or any timm model that gives features at these strides."""
+    strides: tuple[int, ...] = STRIDES
+    normalise: Scaling = "spread"
+    """Divide features by their spread, subtract their mean too (`full`), or leave them (`none`)."""
     rebuild: tuple[Group, ...] = ((4, 8),)
     """Groups of strides, each rebuilt together at the grid of its coarsest."""
-    compare: tuple[Group, ...] = ((4, 8), (16,))
-    """Groups of strides, each compared with prototypes."""
-    compare_weights: tuple[float, ...] = (1.0, 2.0)
-    """What a group's comparison counts in the map, where a rebuilt group counts 1."""
-    prototypes: int = 1024
-    """Prototypes a compared group, over all categories; 0 compares nothing."""
-    window: int = 3
-    """Cells over which features are averaged before they are compared: odd."""
+    target_window: int = 1
+    """Cells over which what is to be rebuilt is averaged: odd; above 1 a looser target."""
+    compare: tuple[Compare, ...] = (Compare(strides=(4, 8), prototypes=512), Compare(strides=(16,), weight=2.0))
+    """What is held against prototypes; empty compares nothing."""
     noise: Literal["spread", "norm"] = "spread"
     """Jitter in proportion to the bottleneck's spread over the batch, or to each token's norm as published."""
     noise_strength: float = 0.3
@@ -47,7 +58,7 @@ class RebuildConfig:
     """Weight of a place in the loss: (distance / mean distance) ** hard_power, at most 3."""
     sigma: float = 4.0
     """Smoothing of the heatmap, in pixels of the input."""
-    score_share: float = 0.003
+    score_share: float = 0.01
     """Share of the hottest places whose mean is the score."""
 
 
@@ -57,10 +68,9 @@ class RebuildStudent(Student):
         _check(config, encoder)
         self.settings = config
         self.encoder = encoder
-        self.feature_norm = FeatureNorm(encoder.channels)
-        compared = config.compare if config.prototypes else ()
+        self.feature_norm = FeatureNorm(encoder.channels, config.normalise)
         self.memories = nn.ModuleList(
-            Prototypes(self.channels_of(group), config.prototypes, config.window) for group in compared
+            Prototypes(self.channels_of(c.strides), c.prototypes, c.window) for c in config.compare
         )
         self.smooth = Smooth(config.sigma / min(encoder.strides))
 
@@ -75,10 +85,8 @@ class RebuildStudent(Student):
         generator = torch.Generator().manual_seed(0)
         with torch.no_grad():
             self.feature_norm.fit(self._remembering(map(self.encoder, batches_B3HW), generator))
-            spread = [self.feature_norm.spread(level) for level in range(len(self.encoder.strides))]
-            for memory, group in self._compared():
-                levels = [spread[self.encoder.strides.index(stride)] for stride in group]
-                memory.settle(torch.cat(levels, dim=1), generator)
+            for memory, compare in self._compared():
+                memory.settle(self._joined_spread(compare.strides), generator)
 
     def losses(self, seen_B3HW: Tensor, clean_B3HW: Tensor) -> dict[str, Tensor]:
         features = self.features(seen_B3HW)
@@ -92,8 +100,8 @@ class RebuildStudent(Student):
         size = features[0].shape[-2:]
         maps = self._distances(features, self.predict(features))
         maps += [
-            weight * memory(join(features, self.encoder.strides, group))
-            for (memory, group), weight in zip(self._compared(), self.settings.compare_weights, strict=False)
+            compare.weight * memory(join(features, self.encoder.strides, compare.strides))
+            for memory, compare in self._compared()
         ]
         at_finest = [F.interpolate(m, size=size, mode="bilinear", align_corners=False) for m in maps]
         map_B1hw = self.smooth(torch.stack(at_finest).sum(dim=0))
@@ -118,20 +126,26 @@ class RebuildStudent(Student):
         return noisy
 
     def _distances(self, features: list[Tensor], rebuilt: list[Tensor]) -> list[Tensor]:
-        return [
-            cosine_distance(join(features, self.encoder.strides, group), answer)
-            for group, answer in zip(self.settings.rebuild, rebuilt, strict=True)
+        # A sum does for the mean: the cosine ignores its length.
+        targets = [
+            box_sum(join(features, self.encoder.strides, group), self.settings.target_window)
+            for group in self.settings.rebuild
         ]
+        return [cosine_distance(target, answer) for target, answer in zip(targets, rebuilt, strict=True)]
 
-    def _compared(self) -> Iterator[tuple[Prototypes, Group]]:
-        for memory, group in zip(self.memories, self.settings.compare, strict=False):
+    def _compared(self) -> Iterator[tuple[Prototypes, Compare]]:
+        for memory, compare in zip(self.memories, self.settings.compare, strict=True):
             assert isinstance(memory, Prototypes)
-            yield memory, group
+            yield memory, compare
+
+    def _joined_spread(self, group: Group) -> Tensor:
+        levels = [self.feature_norm.spread(self.encoder.strides.index(stride)) for stride in group]
+        return torch.cat(levels, dim=1)
 
     def _remembering(self, batches: Iterable[list[Tensor]], generator: torch.Generator) -> Iterator[list[Tensor]]:
         for features in batches:
-            for memory, group in self._compared():
-                memory.remember(join(features, self.encoder.strides, group), generator)
+            for memory, compare in self._compared():
+                memory.remember(join(features, self.encoder.strides, compare.strides), generator)
             yield features
 
 
@@ -144,11 +158,16 @@ def hard_mean(distance_B1hw: Tensor, power: float) -> Tensor:
 
 def _check(config: RebuildConfig, encoder: Encoder) -> None:
     known = set(encoder.strides)
-    for name in ("rebuild", "compare"):
-        for group in getattr(config, name):
-            if not group or not set(group) <= known:
-                raise UsageError(f"student.{name}: {list(group)} must be some of the encoder's strides {sorted(known)}")
-    if len(config.compare_weights) != len(config.compare):
-        raise UsageError("student.compare_weights: one weight for each group of student.compare")
-    if config.window % 2 == 0:
-        raise UsageError(f"student.window: {config.window} is even; a window has a middle")
+    groups = {"rebuild": config.rebuild, "compare": tuple(c.strides for c in config.compare)}
+    for name, group in ((name, group) for name, members in groups.items() for group in members):
+        if not group or not set(group) <= known:
+            raise UsageError(f"student.{name}: {list(group)} must be some of the encoder's strides {sorted(known)}")
+    if config.target_window % 2 == 0:
+        raise UsageError(f"student.target_window: {config.target_window} is even; a window has a middle")
+    if not config.rebuild:
+        raise UsageError("student.rebuild: at least one group of strides")
+    if config.compare and config.normalise == "full":
+        raise UsageError("student.normalise: prototypes compare directions, which centred features have not; use spread")
+    for compare in config.compare:
+        if compare.window % 2 == 0 or compare.prototypes < 1:
+            raise UsageError("student.compare: an odd window (a window has a middle) and at least one prototype")

@@ -111,7 +111,7 @@ def build_student(recipe: Recipe, spec: EncoderSpec | None = None) -> Student:
     options = dict(recipe.student)
     module = registry.load("models.students", options.pop("build", ""))
     settings = config.fill(module.Config, options, where=f"recipe {recipe.name}, student")
-    encoder = build_encoder(settings.encoder) if spec is None else empty_encoder(spec)
+    encoder = build_encoder(settings.encoder, settings.strides) if spec is None else empty_encoder(spec)
     student: Student = module.build(settings, encoder)
     return student
 

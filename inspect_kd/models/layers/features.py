@@ -6,11 +6,13 @@ Shapes: B batch, C channels, h w feature grid.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+Scaling = Literal["none", "spread", "full"]
 Group = tuple[int, ...]
 """Strides that are taken together, at the grid of the coarsest."""
 
@@ -18,14 +20,16 @@ Group = tuple[int, ...]
 class FeatureNorm(nn.Module):
     """Divide each channel by its spread over sound parts; stored with the student, used by loss and score alike.
 
-    The mean stays: cosine distances of centred features are large wherever a feature is near its mean, which on a
-    stochastic texture is everywhere (measured: docs/results/ablation.md).
+    By default the mean stays: the cosine distance of centred features is large wherever a feature is near its mean, which
+    on a stochastic texture is everywhere (measured: docs/results/ablation.md).
     """
 
-    def __init__(self, channels: Sequence[int]) -> None:
+    def __init__(self, channels: Sequence[int], scaling: Scaling) -> None:
         super().__init__()
         self.levels = len(channels)
+        self.scaling = scaling
         for level, count in enumerate(channels):
+            self.register_buffer(f"mean_{level}", torch.zeros(1, count, 1, 1))
             self.register_buffer(f"spread_{level}", torch.ones(1, count, 1, 1))
 
     def fit(self, batches: Iterable[list[Tensor]]) -> None:
@@ -37,11 +41,22 @@ class FeatureNorm(nn.Module):
                 totals[level] += torch.stack([values.sum(dim=(0, 2, 3)), values.square().sum(dim=(0, 2, 3))])
                 count[level] += values.numel() // values.shape[1]
         for level, (total, square) in enumerate(totals):
-            variance = square / count[level] - (total / count[level]).square()
-            self.spread(level).copy_(variance.clamp_min(1e-6).sqrt().view(1, -1, 1, 1))
+            mean = total / count[level]
+            variance = square / count[level] - mean.square()
+            if self.scaling == "full":
+                self.mean(level).copy_(mean.view(1, -1, 1, 1))
+            if self.scaling != "none":
+                self.spread(level).copy_(variance.clamp_min(1e-6).sqrt().view(1, -1, 1, 1))
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
-        return [feature / self.spread(level) for level, feature in enumerate(features)]
+        if self.scaling == "none":
+            return features
+        if self.scaling == "spread":
+            return [feature / self.spread(level) for level, feature in enumerate(features)]
+        return [(feature - self.mean(level)) / self.spread(level) for level, feature in enumerate(features)]
+
+    def mean(self, level: int) -> Tensor:
+        return self.get_buffer(f"mean_{level}")
 
     def spread(self, level: int) -> Tensor:
         return self.get_buffer(f"spread_{level}")

@@ -46,7 +46,8 @@ class Prototypes(nn.Module):
         place_BNC = self.loosen(joined_BChw).flatten(2).transpose(1, 2)
         # One division after the maximum instead of one a channel before it.
         nearest_BN = (place_BNC @ self.prototypes_KC.T).amax(dim=2) / place_BNC.norm(dim=2).clamp_min(1e-6)
-        return (1 - nearest_BN).unflatten(1, (1, height, width))
+        distance_B1hw: Tensor = (1 - nearest_BN).unflatten(1, (1, height, width))
+        return distance_B1hw
 
     def loosen(self, joined_BChw: Tensor) -> Tensor:
         """Local sums: a texture is known by its surroundings, not by one cell. Their length means nothing here."""

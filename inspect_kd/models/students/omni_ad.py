@@ -8,14 +8,16 @@ Shapes: B batch, C channels, h w feature grid. Levels run from fine (stride 4) t
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from inspect_kd.errors import UsageError
 from inspect_kd.models.encoders import Encoder
-from inspect_kd.models.layers.omni_block import Norm, OmniBlock
+from inspect_kd.models.layers.omni_block import TOKEN_GRID, Norm, OmniBlock
 from inspect_kd.models.rebuild import RebuildConfig, RebuildStudent
 
 BOTTLENECK_STRIDE = 32
@@ -31,6 +33,8 @@ class Config(RebuildConfig):
     norm: Norm = "batch"
     neck: int = 64
     """Channels in which the levels are added up."""
+    gate: bool = False
+    """A RAS gate before each stage but the first: learned context decides what of the coarser stage goes on."""
     bottleneck: int = 2
     """Residual bottlenecks between neck and decoder; the first halves the grid."""
 
@@ -114,6 +118,7 @@ class Decoder(nn.Module):
             for dim, depth in zip(config.dims, config.depths, strict=True)
         )
         self.expand = nn.ModuleList(Expand(a, b) for a, b in zip(config.dims, config.dims[1:], strict=False))
+        self.gates = nn.ModuleList(Gate(dim) if config.gate else nn.Identity() for dim in config.dims[1:])
         # A stage that is as wide as its group needs no head, as in the paper.
         self.heads = nn.ModuleDict(
             {
@@ -126,10 +131,26 @@ class Decoder(nn.Module):
     def forward(self, x_BChw: Tensor) -> dict[int, Tensor]:
         rebuilt = {}
         for number, (stride, stage) in enumerate(zip(self.strides, self.stages, strict=True)):
-            x_BChw = stage(self.expand[number - 1](x_BChw) if number else x_BChw)
+            if number:
+                x_BChw = self.gates[number - 1](self.expand[number - 1](x_BChw))
+            x_BChw = stage(x_BChw)
             if str(stride) in self.heads:
                 rebuilt[stride] = self.heads[str(stride)](x_BChw)
         return rebuilt
+
+
+class Gate(nn.Module):
+    """RAS's gate on a grid: sigmoid(W [context; state]) * state, the context an 8x8 grid that is learned."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.context_1C88 = nn.Parameter(torch.randn(1, dim, TOKEN_GRID, TOKEN_GRID) / math.sqrt(dim))
+        self.from_state = nn.Conv2d(dim, dim, 1)
+
+    def forward(self, state_BChw: Tensor) -> Tensor:
+        context = F.interpolate(self.context_1C88, size=state_BChw.shape[-2:], mode="bilinear", align_corners=False)
+        gated: Tensor = torch.sigmoid(context + self.from_state(state_BChw)) * state_BChw
+        return gated
 
 
 class Expand(nn.Module):
