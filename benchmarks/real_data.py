@@ -36,12 +36,14 @@ def load(names: list[str], model: str) -> DataSet:
     return DataSet(name="-".join(names), root=home, layout="mvtec", samples=samples, source=str(home))
 
 
-def train(names: list[str], model: str, out: Path) -> dict[str, Any]:
+def train(names: list[str], model: str, out: Path, changes: list[str] | None = None) -> dict[str, Any]:
     folder = RunFolder(out / f"{'-'.join(names)}-{model}")
     if not folder.complete:
         with follow() as watch:
             resume = folder.checkpoint.is_file()
-            fit(load_recipe(model), load(names, model), folder, hardware=Hardware(), watch=watch, resume=resume)
+            fit(
+                load_recipe(model, changes), load(names, model), folder, hardware=Hardware(), watch=watch, resume=resume
+            )
     manifest: dict[str, Any] = json.loads(folder.manifest.read_text())
     # Where the data lies on this machine is nobody's business.
     return manifest | {"data": {key: value for key, value in manifest["data"].items() if key != "source"}}

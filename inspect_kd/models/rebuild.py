@@ -167,7 +167,9 @@ def _check(config: RebuildConfig, encoder: Encoder) -> None:
     if not config.rebuild:
         raise UsageError("student.rebuild: at least one group of strides")
     if config.compare and config.normalise == "full":
-        raise UsageError("student.normalise: prototypes compare directions, which centred features have not; use spread")
+        raise UsageError(
+            "student.normalise: prototypes compare directions, which centred features have not; use spread"
+        )
     for compare in config.compare:
         if compare.window % 2 == 0 or compare.prototypes < 1:
             raise UsageError("student.compare: an odd window (a window has a middle) and at least one prototype")
