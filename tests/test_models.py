@@ -148,6 +148,20 @@ def test_the_papers_size() -> None:
     assert round((total - ffns) / 1e6, 1) == 29.9
 
 
+def test_the_size_of_ras_as_published() -> None:
+    recipe = config.load_recipe("ras_paper")
+    options = {key: value for key, value in recipe.student.items() if key != "build"}
+    settings = config.fill(ras.Config, options, where="test")
+    spec = EncoderSpec(
+        name="efficientnet_b4", mean=(0, 0, 0), std=(1, 1, 1), licence="", source="", strides=settings.strides
+    )
+    student = ras.build(settings, empty_encoder(spec)).eval()
+    assert student.encoder.channels == (24, 32, 56, 160) and student.embed.in_features == 272
+    # Published: 22.8 million.
+    assert sum(p.numel() for p in student.parameters()) == pytest.approx(22.8e6, rel=0.01)
+    assert student(images(1, 224)).heatmap_B1HW.shape == (1, 1, 224, 224)
+
+
 @every_student
 def test_the_encoder_is_frozen_and_stays_in_eval_mode(build: Callable[..., RebuildStudent]) -> None:
     student = build().train()
