@@ -92,6 +92,17 @@ def test_errors_are_one_line_and_have_their_codes(tmp_path: Path) -> None:
         assert reason in answer.stderr and "Traceback" not in answer.stderr
 
 
+def test_without_weights_and_without_a_hub_the_embedded_encoder_steps_in(parts: Path, tmp_path: Path) -> None:
+    away = {"INSPECT_KD_WEIGHTS": str(tmp_path), "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    answer = call("train", "--data", str(parts), "--dry-run", "--json", **away)
+    assert answer.returncode == 0, answer.stderr
+    assert json.loads(answer.stdout)["recipe"]["name"] == "embedded"
+    assert "taking --model embedded" in answer.stderr
+    # Who asks for a recipe by name gets that recipe or an error.
+    answer = call("train", "--data", str(parts), "--model", "omni_ad", "--dry-run", **away)
+    assert answer.returncode == 4 and "--model embedded" in answer.stderr
+
+
 def test_ls_and_cp(tmp_path: Path) -> None:
     found = json.loads(call("ls", "--json").stdout)
     assert {"omni_ad", "embedded", "omni_ad_paper"} <= set(found["models"]) and "onnx" in found["export"]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from torch import Tensor, nn
 
 from inspect_kd import config, registry, weights
 from inspect_kd.errors import BadInput, EnvironmentFault, UsageError
-from inspect_kd.models.encoders import EncoderSpec, build_encoder, empty_encoder
+from inspect_kd.models.encoders import EncoderSpec, build_encoder, empty_encoder, within_reach
 from inspect_kd.models.layers.attention import LearnedMemory, LearnedQueries
 from inspect_kd.models.layers.discrepancy import Smooth, gaussian_taps, top_mean
 from inspect_kd.models.layers.features import box_sum, join
@@ -327,6 +329,22 @@ def test_with_no_weights_both_ways_are_named(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(UsageError, match="neither `embedded` nor a model that timm knows"):
         monkeypatch.delenv("INSPECT_KD_WEIGHTS")
         build_encoder("resnet999")
+
+
+def test_what_is_within_reach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INSPECT_KD_WEIGHTS", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    # A host that refuses at once, and one that answers.
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    assert within_reach("embedded") and not within_reach("mobilenetv2_100")
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as hub:
+        Thread(target=hub.handle_request, daemon=True).start()
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{hub.server_port}")
+        assert within_reach("mobilenetv2_100")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert not within_reach("mobilenetv2_100")
+    (tmp_path / "mobilenetv2_100.safetensors").touch()
+    assert within_reach("mobilenetv2_100")
 
 
 class Evil:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from inspect_kd.datasets import DataSet
 
 
+DEFAULT, FALLBACK = "omni_ad", "embedded"
 FOLDER_OF_ALL = "INSPECT_KD_RUN_FOLDER"
 """Handed from the first process of a training on several devices to the others."""
 
@@ -25,8 +26,14 @@ def train(
         ),
     ],
     model: Annotated[
-        str, typer.Option("--model", "-m", help="A recipe's name (`inspect-kd ls models`) or a YAML file.")
-    ] = "omni_ad",
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="A recipe's name (`inspect-kd ls models`) or a YAML file. Default: omni_ad; embedded where no weights for "
+            "omni_ad's encoder can be had.",
+        ),
+    ] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="Change the recipe: section.key=value. Repeatable.")
     ] = None,
@@ -57,7 +64,7 @@ def train(
     from inspect_kd.train.run import RunFolder, choose_folder
 
     need_training()
-    recipe, data_set = prepare(data, model, overrides or [])
+    recipe, data_set = prepare(data, model or default_model(), overrides or [])
     helper = os.environ.get("LOCAL_RANK", "0") != "0"
     if helper:
         # One of several devices' processes, started by the first, which has chosen the folder for all.
@@ -76,6 +83,22 @@ def train(
         fit(recipe, data_set, folder, hardware=hardware, watch=watch, resume=resume)
     if not helper:
         show_result(folder.path, as_json)
+
+
+def default_model() -> str:
+    """The default recipe, or the one that needs no download; which, is said."""
+    from inspect_kd.config import load_recipe
+    from inspect_kd.models.encoders import within_reach
+
+    encoder = load_recipe(DEFAULT).student["encoder"]
+    if within_reach(encoder):
+        return DEFAULT
+    typer.echo(
+        f"no weights for '{encoder}' in INSPECT_KD_WEIGHTS, and no hub: taking --model {FALLBACK}, whose smaller encoder comes "
+        "with the package",
+        err=True,
+    )
+    return FALLBACK
 
 
 def prepare(data: str, model: str, overrides: list[str]) -> tuple[Recipe, DataSet]:

@@ -19,6 +19,8 @@ from inspect_kd import weights, zoo
 from inspect_kd.errors import BadInput, UsageError
 
 STRIDES = (4, 8, 16)
+PATIENCE_S = 5
+"""For the hub to answer at all."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,6 +127,8 @@ def _from_hub(name: str, strides: tuple[int, ...]) -> Encoder:
         raise UsageError(f"no encoder named '{name}': it is neither `embedded` nor a model that timm knows")
     folder = weights.local_folder()
     looked = f"none in {folder}" if folder else "INSPECT_KD_WEIGHTS is not set"
+    if not _hub_gives(name):
+        raise weights.no_weights(name, f"{looked}, and the hub cannot be reached")
     try:
         body, channels = _timm_body(name, strides, pretrained=True)
     except UsageError:
@@ -142,6 +146,29 @@ def _from_hub(name: str, strides: tuple[int, ...]) -> Encoder:
         strides=strides,
     )
     return Encoder(body, channels, spec)
+
+
+def within_reach(name: str) -> bool:
+    """Whether an encoder's weights can be had: shipped, local, downloaded before, or on a hub that answers."""
+    return name == "embedded" or weights.find_local(name) is not None or _hub_gives(name)
+
+
+def _hub_gives(name: str) -> bool:
+    """Asked before timm is: its client tries for most of a minute before it gives up."""
+    import timm
+    from huggingface_hub import constants, get_session, try_to_load_from_cache
+
+    repository = getattr(timm.get_pretrained_cfg(name), "hf_hub_id", None)
+    if repository and isinstance(try_to_load_from_cache(repository, "model.safetensors"), str):
+        return True
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        get_session().head(constants.ENDPOINT, timeout=PATIENCE_S)
+    except Exception:
+        # Any failure to connect is the answer; the client's own errors share no base that it promises to keep.
+        return False
+    return True
 
 
 def _timm_body(name: str, strides: tuple[int, ...], *, pretrained: bool, **build: Any) -> tuple[Any, tuple[int, ...]]:
