@@ -42,6 +42,7 @@ VARIANTS: dict[str, tuple[str, list[str], str]] = {
     "no_noise": ("omni_ad", ["student.noise_strength=0"], "nothing to undo in the bottleneck"),
     "instance_norm": ("omni_ad", ["student.norm=instance"], "as in the paper; does not fold"),
     "deeper": ("omni_ad", ["student.depths=[1, 2, 2]"], "twice the blocks"),
+    "narrow": ("omni_ad", ["student.dims=[96, 64, 48]", "student.neck=48"], "a narrower decoder"),
     "denoise": ("omni_ad", ["fit.denoise=0.5"], "half of a batch damaged, clean target"),
     "top_0.3_percent": ("omni_ad", ["student.score_share=0.003"], "score from fewer places"),
     "large": ("omni_ad", ["data.size=384"], "more pixels"),
