@@ -28,6 +28,8 @@ lint: $(STAMP)        ## ruff, mypy --strict, import rules
 
 bench: $(STAMP)       ## the figures under docs/results, on the data sets at INSPECT_KD_REAL_DATA
 	$(BIN)/python benchmarks/real_data.py
+	$(BIN)/python benchmarks/ablation.py
+	$(BIN)/python benchmarks/latency.py
 
 golden: $(STAMP)      ## rewrite the golden files on purpose
 	$(BIN)/python -m pytest --update-golden tests/test_cli.py tests/test_train.py

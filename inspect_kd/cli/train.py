@@ -64,8 +64,8 @@ def train(
     from inspect_kd.train.run import RunFolder, choose_folder
 
     need_training()
-    recipe, data_set = prepare(data, model or default_model(), overrides or [])
     helper = os.environ.get("LOCAL_RANK", "0") != "0"
+    recipe, data_set = prepare(data, model or default_model(quiet=helper), overrides or [])
     if helper:
         # One of several devices' processes, started by the first, which has chosen the folder for all.
         folder = RunFolder(Path(os.environ[FOLDER_OF_ALL]))
@@ -85,7 +85,7 @@ def train(
         show_result(folder.path, as_json)
 
 
-def default_model() -> str:
+def default_model(*, quiet: bool) -> str:
     """The default recipe, or the one that needs no download; which, is said."""
     from inspect_kd.config import load_recipe
     from inspect_kd.models.encoders import within_reach
@@ -93,11 +93,12 @@ def default_model() -> str:
     encoder = load_recipe(DEFAULT).student["encoder"]
     if within_reach(encoder):
         return DEFAULT
-    typer.echo(
-        f"no weights for '{encoder}' in INSPECT_KD_WEIGHTS, and no hub: taking --model {FALLBACK}, whose smaller encoder comes "
-        "with the package",
-        err=True,
-    )
+    if not quiet:
+        typer.echo(
+            f"no weights for '{encoder}' in INSPECT_KD_WEIGHTS, and no hub: taking --model {FALLBACK}, whose smaller encoder "
+            "comes with the package",
+            err=True,
+        )
     return FALLBACK
 
 
