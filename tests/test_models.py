@@ -8,6 +8,7 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+import timm
 import torch
 from torch import Tensor, nn
 
@@ -159,8 +160,10 @@ def test_the_size_of_ras_as_published() -> None:
     )
     student = ras.build(settings, empty_encoder(spec)).eval()
     assert student.encoder.channels == (24, 32, 56, 160) and student.embed.in_features == 272
-    # Published: 22.8 million.
-    assert sum(p.numel() for p in student.parameters()) == pytest.approx(22.8e6, rel=0.01)
+    # Published: 22.8 million, with all of EfficientNet-B4, of which we keep what is read.
+    whole = sum(p.numel() for p in timm.create_model("efficientnet_b4", features_only=True).parameters())
+    trained = sum(p.numel() for p in student.parameters() if p.requires_grad)
+    assert trained + whole == pytest.approx(22.8e6, rel=0.01)
     assert student(images(1, 224)).heatmap_B1HW.shape == (1, 1, 224, 224)
 
 
@@ -315,6 +318,13 @@ def test_a_mobilenet_from_the_local_folder(real_weights: Path, monkeypatch: pyte
     assert encoder.channels == (24, 32, 96)
     assert [tuple(level.shape[1:]) for level in encoder(images(1, 256))] == [(24, 64, 64), (32, 32, 32), (96, 16, 16)]
     assert encoder.spec.licence == "Apache-2.0" and len(encoder.spec.sha256) == 64
+    whole = timm.create_model("mobilenetv2_100", num_classes=1001, pad_type="same").eval()
+    whole.load_state_dict(weights.load_state(next(real_weights.glob("mobilenetv2_100*"))))
+    picture = images(1, 256)
+    expected = whole.forward_intermediates(picture / 127.5 - 1, indices=(1, 2, 3), intermediates_only=True)
+    assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(encoder(picture), expected, strict=True))
+    # Nothing behind the last level that is read.
+    assert sum(p.numel() for p in encoder.parameters()) < 0.7e6
 
 
 def test_with_no_weights_both_ways_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
