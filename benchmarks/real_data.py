@@ -15,7 +15,7 @@ from typing import Any
 
 from inspect_kd.cli.follow import follow
 from inspect_kd.config import load_recipe
-from inspect_kd.datasets import DataSet, open_dataset
+from inspect_kd.datasets import DataSet, open_dataset, union
 from inspect_kd.metrics import METRICS
 from inspect_kd.train.conclude import holdout_of
 from inspect_kd.train.fit import Hardware, fit
@@ -32,8 +32,7 @@ def load(names: list[str], model: str) -> DataSet:
     home = Path(os.environ.get("INSPECT_KD_REAL_DATA", ROOT / ".." / "shared" / "data")).resolve()
     holdout = holdout_of(load_recipe(model))
     parts = [open_dataset(home / SETS[name][0], holdout=holdout, group=SETS[name][1]) for name in names]
-    samples = [sample for part in parts for sample in part.samples]
-    return DataSet(name="-".join(names), root=home, layout="mvtec", samples=samples, source=str(home))
+    return parts[0].only(names[0]) if len(names) == 1 else union(parts, "-".join(names))
 
 
 def train(names: list[str], model: str, out: Path, changes: list[str] | None = None) -> dict[str, Any]:

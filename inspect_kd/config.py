@@ -29,7 +29,11 @@ class Data(Strict):
     """What the student sees."""
 
     size: int = Field(256, ge=64, le=1024, multiple_of=32)
-    """Side of the square that every image is resized to."""
+    """Side of the square that the student sees: the whole image resized to it, or a tile."""
+    tile: int | None = Field(None, ge=32, le=8192)
+    """For large images with small defects: side, in the image's own pixels, of overlapping tiles. None squashes the whole."""
+    overlap: float = Field(0.25, ge=0, le=0.75)
+    """Share of a tile that its neighbour sees too; seams are blended over it."""
     calibration: float = Field(0.2, gt=0, lt=0.6)
     """Share of the sound training parts that is held out for the thresholds."""
     validation: float = Field(0.1, gt=0, lt=0.4)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from inspect_kd.calibrate import Calibration
-from inspect_kd.datasets.images import read_image, read_mask, resize
+from inspect_kd.datasets.images import read_image, read_mask
+from inspect_kd.datasets.view import View, look_at_many
 from inspect_kd.errors import BadInput, GateFailed, UsageError
 from inspect_kd.metrics import METRICS, CategoryMetrics, Measure, mean_of
-from inspect_kd.types import Decision, Mask, Model, Sample, Watch
+from inspect_kd.types import Decision, Heatmap, Mask, Model, Sample, Watch
 
 MEAN = "mean"
 
@@ -41,12 +39,7 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "metrics": {
-                category: {
-                    name: measure.value if measure.why is None else measure.why for name, measure in measures.items()
-                }
-                for category, measures in self.measures.items()
-            },
+            "metrics": in_json(self.measures),
             "decisions": self.decisions(),
         }
 
@@ -87,23 +80,47 @@ def parse_gates(texts: Sequence[str]) -> dict[str, float]:
     return gates
 
 
-def load_batch(samples: Sequence[Sample], size: int, bits: int | None) -> npt.NDArray[np.uint8]:
-    """Images at the model's size, as it wants them: uint8 (N, H, W, 3)."""
-    return np.stack([resize(read_image(sample.image, bits=bits), size, size) for sample in samples])
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Seen:
+    """One part with what a model says of it."""
+
+    sample: Sample
+    score: float
+    heatmap: Heatmap
+
+    def truth(self) -> Mask | None:
+        """At the heatmap's size; None for a sound part and for a defect that nobody has outlined."""
+        height, width = self.heatmap.shape
+        return None if self.sample.mask is None else read_mask(self.sample.mask, size=(width, height))
 
 
-def load_mask(sample: Sample, size: int) -> Mask | None:
-    """The truth at the model's size; None for a sound part and for a defect that nobody has outlined."""
-    return None if sample.mask is None else read_mask(sample.mask, size=(size, size))
-
-
-def with_truth(
-    samples: Sequence[Sample], size: int, bits: int | None, batch: int = 8
-) -> Iterator[tuple[npt.NDArray[np.uint8], list[bool]]]:
-    """Batches of images with whether each is defective."""
+def look_at(
+    model: Model, samples: Sequence[Sample], view: View, *, bits: int | None = None, batch: int = 8
+) -> Iterator[Seen]:
+    """Every part in turn, read a batch at a time."""
     for start in range(0, len(samples), batch):
         part = samples[start : start + batch]
-        yield load_batch(part, size, bits), [sample.defective for sample in part]
+        answers = look_at_many(model, view, [read_image(sample.image, bits=bits) for sample in part])
+        for sample, (score, heatmap) in zip(part, answers, strict=True):
+            yield Seen(sample=sample, score=score, heatmap=heatmap)
+
+
+def measure(parts: Iterable[Seen]) -> dict[str, dict[str, Measure]]:
+    """The seven metrics by category, and their mean."""
+    categories: dict[str, CategoryMetrics] = {}
+    for seen in parts:
+        metrics = categories.setdefault(seen.sample.category, CategoryMetrics())
+        metrics.add(seen.score, seen.heatmap, seen.truth(), seen.sample.defective)
+    measures = {name: metrics.measures() for name, metrics in sorted(categories.items())}
+    return measures | {MEAN: mean_of(measures)}
+
+
+def in_json(measures: Mapping[str, Mapping[str, Measure]]) -> dict[str, dict[str, float | str | None]]:
+    """A number, or why there is none."""
+    return {
+        category: {name: m.value if m.why is None else m.why for name, m in found.items()}
+        for category, found in measures.items()
+    }
 
 
 def evaluate(
@@ -112,26 +129,26 @@ def evaluate(
     calibration: Calibration,
     watch: Watch,
     *,
+    view: View,
     bits: int | None = None,
-    batch: int = 8,
 ) -> Evaluation:
     """Look at every part, measure each category, decide by each category's own thresholds where it has them."""
     if not samples:
         raise BadInput("nothing to evaluate: the data set has no test images")
     watch.phase("evaluate", len(samples))
-    categories: dict[str, CategoryMetrics] = {}
     verdicts = []
-    for start in range(0, len(samples), batch):
-        part = samples[start : start + batch]
-        answers = model.look(load_batch(part, model.size, bits))
-        for sample, score, heatmap in zip(part, answers.scores_N, answers.heatmaps_NHW, strict=True):
-            metrics = categories.setdefault(sample.category, CategoryMetrics())
-            metrics.add(float(score), heatmap, load_mask(sample, model.size), sample.defective)
-            limits = calibration.limits_for(sample.category if sample.category in calibration.limits else None)
-            verdicts.append(Verdict(sample=sample, score=float(score), decision=limits.thresholds.decide(float(score))))
-        watch.advance(len(part))
-    measures = {name: metrics.measures() for name, metrics in sorted(categories.items())}
-    return Evaluation(measures=measures | {MEAN: mean_of(measures)}, verdicts=verdicts)
+
+    def judged() -> Iterator[Seen]:
+        for seen in look_at(model, samples, view, bits=bits):
+            category = seen.sample.category
+            limits = calibration.limits_for(category if category in calibration.limits else None)
+            verdicts.append(
+                Verdict(sample=seen.sample, score=seen.score, decision=limits.thresholds.decide(seen.score))
+            )
+            watch.advance()
+            yield seen
+
+    return Evaluation(measures=measure(judged()), verdicts=verdicts)
 
 
 def common_root(samples: Sequence[Sample]) -> Path:

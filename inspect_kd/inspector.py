@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from inspect_kd import registry
-from inspect_kd.datasets.images import RESIZE, as_rgb8, read_image, resize
+from inspect_kd.datasets.images import RESIZE, as_rgb8, read_image
+from inspect_kd.datasets.view import View, look
 from inspect_kd.errors import BadInput, EnvironmentFault
 from inspect_kd.export.card import ArtifactCard
 from inspect_kd.overlay import find_regions
@@ -55,6 +56,7 @@ class Inspector:
             category = self.card.categories[0]
         self.category = category
         self.thresholds = thresholds or self.card.calibration.limits_for(category).thresholds
+        self.view = View(size=self.card.size, tile=self.card.tile, overlap=self.card.overlap)
         self.bgr = bgr
 
     @property
@@ -69,11 +71,9 @@ class Inspector:
     def __call__(self, frame: Frame) -> Inspection:
         """Inspect one image: a path or an array (mono, RGB or RGBA; 8 or 16 bit)."""
         image = self._read(frame)
-        squashed = resize(image, self.size, self.size)
         start = time.perf_counter()
-        answers = self.look(squashed[None])
+        score, heatmap = look(self, self.view, image)
         elapsed = (time.perf_counter() - start) * 1000
-        score, heatmap = float(answers.scores_N[0]), answers.heatmaps_NHW[0]
         if not (np.isfinite(score) and np.isfinite(heatmap).all()):
             raise BadInput(
                 f"{_name(frame)}: the artifact answered with a number that is not finite; treat the part as NG"

@@ -134,7 +134,7 @@ class Inspection:
     score: float
     decision: Decision
     heatmap: Heatmap
-    """At the artifact's resolution; `overlay.enlarge` brings it to the image's."""
+    """At the scale at which the artifact looks; `overlay.enlarge` brings it to the image's."""
     regions: tuple[Region, ...]
     thresholds: Thresholds
     image: str | None = None
@@ -142,7 +142,7 @@ class Inspection:
     image_size: tuple[int, int] = (0, 0)
     """(width, height) of the original."""
     milliseconds: float = 0.0
-    """Wall time of the model alone."""
+    """Wall time of resize and model, without reading the file."""
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the heatmap, ready for `json.dumps`."""

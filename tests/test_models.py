@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from inspect_kd import config, registry, weights
+from inspect_kd.datasets.batches import Sweep
 from inspect_kd.errors import BadInput, EnvironmentFault, UsageError
 from inspect_kd.models.encoders import EncoderSpec, build_encoder, empty_encoder, within_reach
 from inspect_kd.models.layers.attention import LearnedMemory, LearnedQueries
@@ -23,6 +25,7 @@ from inspect_kd.models.layers.prototypes import Prototypes
 from inspect_kd.models.layers.ras_former import EncoderLayer, neighbourhood
 from inspect_kd.models.rebuild import Compare, RebuildStudent
 from inspect_kd.models.students import omni_ad, ras
+from inspect_kd.types import Sample
 
 FEW = (Compare(strides=(4, 8), prototypes=8), Compare(strides=(16,), prototypes=16, weight=2.0))
 
@@ -108,10 +111,31 @@ def test_the_tokens_differ_and_all_of_the_block_learns() -> None:
 
 
 def test_learned_queries_do_not_see_positions_one_by_one() -> None:
-    branch = GlobalBranch(16, 4, "batch").eval()
+    branch = GlobalBranch(16, 4, "batch", overview=24).eval()
     x = torch.randn(1, 16, 24, 24)
     gathered = branch.gather(branch.norm_in(x).flatten(2).transpose(1, 2))
     assert gathered.shape == (1, 64, 16)
+
+
+@pytest.mark.parametrize(("side", "overview", "places"), [(32, 16, 256), (32, 32, 1024), (8, 16, 64), (24, 16, 144)])
+def test_attention_looks_at_no_more_places_than_the_overview_has(side: int, overview: int, places: int) -> None:
+    branch = GlobalBranch(16, 4, "batch", overview).eval()
+    seen: list[int] = []
+    branch.gather.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[1]))
+    branch.explain.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[1]))
+    x = torch.randn(2, 16, side, side)
+    assert branch(x).shape == x.shape and seen == [places, places]
+
+
+def test_all_sound_images_are_seen_before_the_first_step() -> None:
+    samples = [Sample(image=Path(f"{c}{i}.png"), category=c) for c, n in (("a", 40), ("b", 7)) for i in range(n)]
+    draws = [draw for batch in Sweep(samples, most=1000, batch=8, seed=0) for draw in batch]
+    assert {draw.index for draw in draws} == set(range(47))
+    assert Counter(samples[draw.index].category for draw in draws) == {"a": 40, "b": 40}
+    capped = [draw.index for batch in Sweep(samples, most=20, batch=8, seed=0) for draw in batch]
+    assert len(capped) == 20 and len(set(capped)) >= 16
+    again = [draw.index for batch in Sweep(samples, most=20, batch=8, seed=0) for draw in batch]
+    assert capped == again
 
 
 @every_student

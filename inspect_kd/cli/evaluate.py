@@ -38,7 +38,9 @@ def evaluate(
     inspector = Inspector(artifact_of(what), device=device, threads=threads, allow_cpu=allow_cpu)
     samples = open_dataset(data).select(Split.TEST)
     with follow() as watch:
-        evaluation = measure(inspector, samples, inspector.card.calibration, watch, bits=inspector.card.bits)
+        evaluation = measure(
+            inspector, samples, inspector.card.calibration, watch, view=inspector.view, bits=inspector.card.bits
+        )
     if as_json:
         typer.echo(json.dumps(evaluation.to_json()))
     else:

@@ -41,6 +41,11 @@ class DataSet:
     def select(self, split: Split, category: str | None = None) -> list[Sample]:
         return [s for s in self.samples if s.split is split and category in (None, s.category)]
 
+    def only(self, category: str) -> DataSet:
+        """One category of it as a data set of its own."""
+        samples = [sample for sample in self.samples if sample.category == category]
+        return replace(self, name=category, samples=samples)
+
     @cached_property
     def digest(self) -> str:
         """Identity of names, sizes and splits; `data check` looks at the contents."""
@@ -49,6 +54,19 @@ class DataSet:
             line = f"{s.category}|{s.kind}|{s.split}|{s.image.name}|{s.image.stat().st_size}\n"
             digest.update(line.encode())
         return digest.hexdigest()
+
+
+def union(parts: Sequence[DataSet], name: str) -> DataSet:
+    """Several data sets as one; categories that share a name become one category."""
+    samples = [sample for part in parts for sample in part.samples]
+    source = ", ".join(part.source for part in parts)
+    return DataSet(
+        name=name,
+        root=parts[0].root,
+        layout="+".join(dict.fromkeys(p.layout for p in parts)),
+        samples=samples,
+        source=source,
+    )
 
 
 def open_dataset(

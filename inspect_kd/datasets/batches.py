@@ -17,11 +17,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from inspect_kd.datasets.images import read_image, resize
+from inspect_kd.datasets.images import read_image
 from inspect_kd.datasets.synthetic import add_defect
+from inspect_kd.datasets.view import View
 from inspect_kd.types import ImageU8, Sample
 
 Flip = Literal["none", "horizontal", "both"]
+SWEEP = 2**32
+"""Sets a sweep's randomness apart from that of any step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +45,13 @@ class Pair(NamedTuple):
 
 
 class ImageStore:
-    """Images at the student's size, read once and kept while there is room."""
+    """Images as the student's view scales them, read once and kept while there is room."""
 
-    def __init__(self, samples: Sequence[Sample], size: int, *, bits: int | None = None, budget_mb: int = 0) -> None:
+    def __init__(self, samples: Sequence[Sample], view: View, *, bits: int | None = None, budget_mb: int = 0) -> None:
         self.samples = samples
-        self.size = size
+        self.view = view
         self.bits = bits
-        self.room = budget_mb * 2**20 // (3 * size * size)
+        self.room = budget_mb * 2**20
         self.kept: dict[int, ImageU8] = {}
 
     def __len__(self) -> int:
@@ -57,10 +60,20 @@ class ImageStore:
     def __getitem__(self, index: int) -> ImageU8:
         if index in self.kept:
             return self.kept[index]
-        image = resize(read_image(self.samples[index].image, bits=self.bits), self.size, self.size)
-        if len(self.kept) < self.room:
+        image = self.view.scaled(read_image(self.samples[index].image, bits=self.bits))
+        if image.nbytes <= self.room:
             self.kept[index] = image
+            self.room -= image.nbytes
         return image
+
+    def frame(self, index: int, rng: np.random.Generator) -> ImageU8:
+        """What a student sees at once: the whole image, or a tile from anywhere in it."""
+        image, size = self[index], self.view.size
+        height, width = image.shape[:2]
+        if (height, width) == (size, size):
+            return image
+        top, left = (int(rng.integers(length - size + 1)) for length in (height, width))
+        return image[top : top + size, left : left + size]
 
 
 class TrainingImages(Dataset[tuple[Tensor, Tensor]]):
@@ -72,8 +85,8 @@ class TrainingImages(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, draw: Draw) -> tuple[Tensor, Tensor]:
         rng = np.random.default_rng(draw.seed)
-        clean = self._mirror(self.store[draw.index], rng)
-        seen = add_defect(clean, rng, donor=self.store[draw.donor]).image if draw.damaged else clean
+        clean = self._mirror(self.store.frame(draw.index, rng), rng)
+        seen = add_defect(clean, rng, donor=self.store.frame(draw.donor, rng)).image if draw.damaged else clean
         return to_tensor(seen), to_tensor(clean)
 
     def _mirror(self, image: ImageU8, rng: np.random.Generator) -> ImageU8:
@@ -124,11 +137,32 @@ class StepSampler(Sampler[list[Draw]]):
             yield draws[self.rank :: self.world]
 
 
+class Sweep(Sampler[list[Draw]]):
+    """Every image at least once where `most` allows it, categories in equal shares: what a student learns without steps."""
+
+    def __init__(self, samples: Sequence[Sample], *, most: int, batch: int, seed: int) -> None:
+        categories = sorted({sample.category for sample in samples})
+        members = [[i for i, s in enumerate(samples) if s.category == category] for category in categories]
+        share = min(max(map(len, members)), max(1, most // len(members)))
+        rng = np.random.default_rng([seed, SWEEP])
+        chosen = np.concatenate([np.resize(rng.permutation(each), share) for each in members])
+        self.order = [int(i) for i in rng.permutation(chosen)]
+        self.batch, self.seed = batch, seed
+
+    def __len__(self) -> int:
+        return -(-len(self.order) // self.batch)
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        for start in range(0, len(self.order), self.batch):
+            part = enumerate(self.order[start : start + self.batch], start)
+            yield [Draw(index, index, False, (self.seed, SWEEP, place)) for place, index in part]
+
+
 def to_tensor(image: ImageU8) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
 
 
-def batches(images: TrainingImages, sampler: StepSampler, *, workers: int) -> Iterator[Pair]:
+def batches(images: TrainingImages, sampler: StepSampler | Sweep, *, workers: int) -> Iterator[Pair]:
     """Float images 0..255, channels last in memory: on a CPU that halves the time of a step."""
     loader = DataLoader(images, batch_sampler=sampler, num_workers=workers, collate_fn=_stack)
     for seen, clean in loader:

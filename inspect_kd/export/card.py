@@ -27,6 +27,9 @@ class ArtifactCard:
     """Side of the square input in pixels."""
     resize: str
     """Identifier of the one resize: a runtime with another one must refuse."""
+    tile: int | None = None
+    """Side of a tile in the image's pixels; None: the whole image is one frame."""
+    overlap: float = 0.25
     categories: tuple[str, ...]
     calibration: Calibration
     bits: int | None = None
@@ -64,6 +67,10 @@ class ArtifactCard:
             raise BadInput(f"{where}: {error}" if not str(error).startswith(where) else str(error)) from error
         if not isinstance(card.size, int) or not 1 <= card.size <= 4096:
             raise BadInput(f"{where}: impossible input size {card.size!r}")
+        if card.tile is not None and not (isinstance(card.tile, int) and 8 <= card.tile <= 65536):
+            raise BadInput(f"{where}: impossible tile {card.tile!r}")
+        if not isinstance(card.overlap, int | float) or not 0 <= card.overlap <= 0.75:
+            raise BadInput(f"{where}: impossible overlap {card.overlap!r}")
         return card
 
 

@@ -12,9 +12,11 @@ import numpy as np
 
 from inspect_kd import overlay
 from inspect_kd.calibrate import Calibration
-from inspect_kd.datasets.images import read_image, read_mask, resize
+from inspect_kd.datasets.images import read_image, read_mask
+from inspect_kd.datasets.view import look
 from inspect_kd.evaluate import Evaluation, Verdict
-from inspect_kd.types import Decision, Heatmap, ImageU8, Model
+from inspect_kd.inspector import Inspector
+from inspect_kd.types import Decision, Heatmap, ImageU8
 
 SIDE = 256
 EACH = 6
@@ -66,10 +68,10 @@ def _varied(verdicts: Sequence[Verdict], count: int) -> list[Verdict]:
     return (first + rest)[:count]
 
 
-def make_example(verdict: Verdict, model: Model, root: Path, bits: int | None) -> Example:
+def make_example(verdict: Verdict, inspector: Inspector, root: Path, bits: int | None) -> Example:
     """Read, look once more, draw."""
     image = read_image(verdict.sample.image, bits=bits)
-    heatmap = model.look(resize(image, model.size, model.size)[None]).heatmaps_NHW[0]
+    _, heatmap = look(inspector, inspector.view, image)
     small = overlay.thumbnail(image, SIDE)
     original = small
     if verdict.sample.mask is not None:

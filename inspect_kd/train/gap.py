@@ -28,8 +28,9 @@ class SyntheticGap:
         self.parts: list[ImageU8] = []
         self.masks: list[Mask | None] = []
         for index in spread_over(len(store), MOST_PARTS):
-            sound = store[index]
-            defect = add_defect(sound, np.random.default_rng([seed, index]), donor=store[(index + 1) % len(store)])
+            rng = np.random.default_rng([seed, index])
+            sound = store.frame(index, rng)
+            defect = add_defect(sound, rng, donor=store.frame((index + 1) % len(store), rng))
             self.parts += [sound, defect.image]
             self.masks += [None, defect.mask]
 

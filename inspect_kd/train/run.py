@@ -18,6 +18,7 @@ from typing import Any
 from inspect_kd import __version__, config, registry, weights
 from inspect_kd.calibrate import Calibration
 from inspect_kd.config import Recipe
+from inspect_kd.datasets.view import View
 from inspect_kd.errors import BadInput, UsageError
 from inspect_kd.models.base import Student
 from inspect_kd.models.encoders import EncoderSpec, build_encoder, empty_encoder
@@ -104,6 +105,10 @@ def choose_folder(out: Path, name: str, *, resume: bool) -> RunFolder:
         folder = RunFolder(out / f"{name}-{number}")
         number += 1
     return folder
+
+
+def view_of(recipe: Recipe) -> View:
+    return View(size=recipe.data.size, tile=recipe.data.tile, overlap=recipe.data.overlap)
 
 
 def build_student(recipe: Recipe, spec: EncoderSpec | None = None) -> Student:

@@ -9,6 +9,7 @@ Shapes: B batch, C channels, h w feature grid.
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from inspect_kd.models.layers.attention import LearnedMemory, LearnedQueries
+from inspect_kd.models.layers.features import box_sum
 
 Norm = Literal["batch", "instance"]
 TOKEN_GRID = 8
@@ -39,10 +41,14 @@ def to_grid(x_BNC: Tensor, height: int, width: int) -> Tensor:
 
 
 class GlobalBranch(nn.Module):
-    """Gather the whole map into 8x8 learned questions, spread it back, then explain each place by learned prototypes."""
+    """Gather the whole map into 8x8 learned questions, spread it back, then explain each place by learned prototypes.
 
-    def __init__(self, dim: int, heads: int, norm: Norm) -> None:
+    It looks at the map in overview, `overview` cells a side at most: fine detail is the local branch's.
+    """
+
+    def __init__(self, dim: int, heads: int, norm: Norm, overview: int) -> None:
         super().__init__()
+        self.overview = overview
         self.norm_in = norm_layer(norm, dim)
         self.gather = LearnedQueries(dim, heads, TOKEN_GRID**2)
         self.gather_ffn = feed_forward(dim)
@@ -51,12 +57,25 @@ class GlobalBranch(nn.Module):
         self.explain_ffn = feed_forward(dim)
 
     def forward(self, x_BChw: Tensor) -> Tensor:
-        height, width = x_BChw.shape[-2:]
-        gathered_BTC = self.gather_ffn(self.gather(to_tokens(self.norm_in(x_BChw))))
-        gathered_BC88 = to_grid(gathered_BTC, TOKEN_GRID, TOKEN_GRID)
-        mixed_BChw = x_BChw + F.interpolate(gathered_BC88, size=(height, width), mode="bilinear", align_corners=False)
-        explained_BNC = self.explain_ffn(self.explain(to_tokens(self.norm_mixed(mixed_BChw))))
-        return x_BChw + mixed_BChw + to_grid(explained_BNC, height, width)
+        seen_BChw = in_overview(x_BChw, self.overview)
+        height, width = seen_BChw.shape[-2:]
+        gathered_BTC = self.gather_ffn(self.gather(to_tokens(self.norm_in(seen_BChw))))
+        spread_BChw = resize(to_grid(gathered_BTC, TOKEN_GRID, TOKEN_GRID), height, width)
+        explained_BNC = self.explain_ffn(self.explain(to_tokens(self.norm_mixed(seen_BChw + spread_BChw))))
+        told_BChw = spread_BChw + to_grid(explained_BNC, height, width)
+        return 2 * x_BChw + resize(told_BChw, *x_BChw.shape[-2:])
+
+
+def in_overview(x_BChw: Tensor, side: int) -> Tensor:
+    """Cells averaged until none of the sides is longer."""
+    cells = math.ceil(max(x_BChw.shape[-2:]) / side)
+    return x_BChw if cells == 1 else box_sum(x_BChw, cells, stride=cells) / cells**2
+
+
+def resize(x_BChw: Tensor, height: int, width: int) -> Tensor:
+    if x_BChw.shape[-2:] == (height, width):
+        return x_BChw
+    return F.interpolate(x_BChw, size=(height, width), mode="bilinear", align_corners=False)
 
 
 class LocalBranch(nn.Module):
@@ -80,9 +99,9 @@ class LocalBranch(nn.Module):
 
 
 class OmniBlock(nn.Module):
-    def __init__(self, dim: int, heads: int = 8, norm: Norm = "batch") -> None:
+    def __init__(self, dim: int, heads: int = 8, norm: Norm = "batch", overview: int = 16) -> None:
         super().__init__()
-        self.look_around = GlobalBranch(dim, heads, norm)
+        self.look_around = GlobalBranch(dim, heads, norm, overview)
         self.look_close = LocalBranch(dim, norm)
         self.merge = nn.Sequential(
             nn.Conv2d(dim, dim, 1, bias=False), norm_layer(norm, dim), nn.ReLU(inplace=True), nn.Conv2d(dim, dim, 1)

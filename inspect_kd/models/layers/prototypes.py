@@ -17,6 +17,8 @@ from inspect_kd.models.layers.features import box_sum
 ROUNDS = 8
 PLACES = 256
 """Places remembered of each sound image while the prototypes are sought."""
+ROWS = 2**17
+"""Of all of them, what the prototypes are sought among: enough for thirty rows to each."""
 
 
 class Prototypes(nn.Module):
@@ -36,16 +38,19 @@ class Prototypes(nn.Module):
 
     def settle(self, spread_1C11: Tensor, generator: torch.Generator) -> None:
         """Find the prototypes among what was remembered, and forget the rest."""
-        rows_RC = F.normalize(torch.cat(self.remembered) / spread_1C11.flatten().cpu(), dim=1)
+        rows_RC = torch.cat(self.remembered)
         self.remembered = []
+        kept_R = torch.randperm(len(rows_RC), generator=generator)[:ROWS]
+        rows_RC = F.normalize(rows_RC[kept_R] / spread_1C11.flatten().cpu(), dim=1)
         self.prototypes_KC.copy_(spherical_kmeans(rows_RC, len(self.prototypes_KC), generator))
 
     def forward(self, joined_BChw: Tensor) -> Tensor:
         """1 - cosine to the nearest prototype: (B, 1, h, w)."""
         height, width = joined_BChw.shape[-2:]
         place_BNC = self.loosen(joined_BChw).flatten(2).transpose(1, 2)
-        # One division after the maximum instead of one a channel before it.
-        nearest_BN = (place_BNC @ self.prototypes_KC.T).amax(dim=2) / place_BNC.norm(dim=2).clamp_min(1e-6)
+        # Divided before the product, not after the maximum: a transposed side, fused into it, would cost a third more.
+        direction_BNC = place_BNC / place_BNC.norm(dim=2, keepdim=True).clamp_min(1e-6)
+        nearest_BN = (direction_BNC @ self.prototypes_KC.T).amax(dim=2)
         distance_B1hw: Tensor = (1 - nearest_BN).unflatten(1, (1, height, width))
         return distance_B1hw
 

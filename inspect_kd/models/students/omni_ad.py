@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +32,8 @@ class Config(RebuildConfig):
     """Omni-blocks a stage, coarse to fine."""
     heads: int = 4
     norm: Norm = "batch"
+    overview: int = 16
+    """Longest side of the grid at which attention looks; a finer stage is averaged down to it. The paper has no limit."""
     neck: int = 64
     """Channels in which the levels are added up."""
     gate: bool = False
@@ -114,10 +117,10 @@ class Decoder(nn.Module):
             )
         self.strides = strides
         self.stages = nn.ModuleList(
-            nn.Sequential(*(OmniBlock(dim, config.heads, config.norm) for _ in range(depth)))
+            nn.Sequential(*(OmniBlock(dim, config.heads, config.norm, config.overview) for _ in range(depth)))
             for dim, depth in zip(config.dims, config.depths, strict=True)
         )
-        self.expand = nn.ModuleList(Expand(a, b) for a, b in zip(config.dims, config.dims[1:], strict=False))
+        self.expand = nn.ModuleList(Expand(a, b, config.norm) for a, b in pairwise(config.dims))
         self.gates = nn.ModuleList(Gate(dim) if config.gate else nn.Identity() for dim in config.dims[1:])
         # A stage that is as wide as its group needs no head, as in the paper.
         self.heads = nn.ModuleDict(
@@ -154,17 +157,26 @@ class Gate(nn.Module):
 
 
 class Expand(nn.Module):
-    """Double the grid: 1x1 to four times the channels, pixel shuffle, LayerNorm over channels."""
+    """Double the grid: 1x1 to four times the channels, pixel shuffle; normed after it as in the paper, or foldably before."""
 
-    def __init__(self, channels: int, out: int) -> None:
+    def __init__(self, channels: int, out: int, norm: Norm) -> None:
         super().__init__()
-        self.widen = nn.Conv2d(channels, 4 * out, 1, bias=False)
-        self.norm = nn.LayerNorm(out)
+        widen = nn.Conv2d(channels, 4 * out, 1, bias=False)
+        if norm == "batch":
+            self.steps = nn.Sequential(widen, nn.BatchNorm2d(4 * out), nn.PixelShuffle(2))
+        else:
+            self.steps = nn.Sequential(widen, nn.PixelShuffle(2), ChannelNorm(out))
 
     def forward(self, x_BChw: Tensor) -> Tensor:
-        wide = F.pixel_shuffle(self.widen(x_BChw), 2)
-        normed: Tensor = self.norm(wide.permute(0, 2, 3, 1))
-        return normed.permute(0, 3, 1, 2).contiguous()
+        expanded: Tensor = self.steps(x_BChw)
+        return expanded
+
+
+class ChannelNorm(nn.LayerNorm):
+    """LayerNorm over the channels of each place."""
+
+    def forward(self, x_BChw: Tensor) -> Tensor:
+        return super().forward(x_BChw.permute(0, 2, 3, 1)).permute(0, 3, 1, 2).contiguous()
 
 
 def conv_bn_relu(channels: int, out: int, stride: int) -> nn.Sequential:

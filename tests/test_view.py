@@ -1,0 +1,154 @@
+"""Looking at images of any size: the seams do not show, nothing moves, the score keeps its meaning."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from inspect_kd.config import load_recipe
+from inspect_kd.datasets import open_dataset
+from inspect_kd.datasets.batches import ImageStore
+from inspect_kd.datasets.images import resize
+from inspect_kd.datasets.view import View, look, look_at_many
+from inspect_kd.inspector import Inspector
+from inspect_kd.train.fit import Hardware, fit
+from inspect_kd.train.run import RunFolder
+from inspect_kd.types import Answers, Decision, ImageU8, Nobody, Sample
+from tests.tiny import TINY
+
+
+class Brightness:
+    """A model whose heat is the image itself: whatever the view does to places can be seen in it."""
+
+    size = 32
+    asked = 0
+
+    def look(self, images_NHW3: npt.NDArray[np.uint8]) -> Answers:
+        self.asked += len(images_NHW3)
+        heat = images_NHW3[..., 0].astype(np.float32)
+        return Answers(heat.max(axis=(1, 2)), heat)
+
+
+def noise(height: int, width: int) -> ImageU8:
+    return np.random.default_rng(height * width).integers(0, 200, (height, width, 3), dtype=np.uint8)
+
+
+def test_a_whole_image_is_squashed_into_one_frame() -> None:
+    image, model = noise(90, 50), Brightness()
+    score, heatmap = look(model, View(size=32), image)
+    assert model.asked == 1 and heatmap.shape == (32, 32)
+    assert np.array_equal(heatmap, resize(image, 32, 32)[..., 0]) and score == heatmap.max()
+
+
+@pytest.mark.parametrize(("height", "width"), [(90, 50), (32, 200), (33, 31), (20, 100), (7, 9), (257, 64)])
+@pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5])
+def test_tiles_give_back_every_place_where_it_was(height: int, width: int, overlap: float) -> None:
+    image = noise(height, width)
+    score, heatmap = look(Brightness(), View(size=32, tile=32, overlap=overlap), image)
+    assert heatmap.shape == (height, width)
+    assert np.allclose(heatmap, image[..., 0], atol=1e-3)
+    assert score == image[..., 0].max()
+
+
+def test_neighbours_overlap_as_much_as_was_asked_and_cover_all() -> None:
+    view = View(size=32, tile=64, overlap=0.25)
+    frames = view.frames(noise(300, 500))
+    tops, lefts = view._starts(150), view._starts(250)
+    assert len(frames) == len(tops) * len(lefts)
+    assert (tops[0], tops[-1], lefts[-1]) == (0, 150 - 32, 250 - 32)
+    assert max(np.diff(lefts)) <= 32 * 0.75 and max(np.diff(tops)) <= 32 * 0.75
+
+
+def test_a_seam_is_blended_not_cut() -> None:
+    class Biased(Brightness):
+        def look(self, images_NHW3: npt.NDArray[np.uint8]) -> Answers:
+            # Each tile has its own level: the worst that a model can do to a seam.
+            heat = np.zeros(images_NHW3.shape[:3], np.float32) + np.arange(len(images_NHW3))[:, None, None]
+            return Answers(heat.max(axis=(1, 2)), heat)
+
+    _, heatmap = look(Biased(), View(size=32, tile=32, overlap=0.5), noise(32, 64))
+    steps = np.abs(np.diff(heatmap[16]))
+    assert heatmap.max() > 1.9 and steps.max() < 0.15
+
+
+def test_one_bad_number_is_not_hidden_behind_good_ones() -> None:
+    answers = Answers(np.array([0.1, np.nan, 3.0], np.float32), np.zeros((3, 32, 32), np.float32))
+    score, _ = View(size=32, tile=32, overlap=0).join(answers, noise(32, 96))
+    assert np.isnan(score)
+
+
+def test_whole_images_share_a_batch() -> None:
+    images = [noise(40, 40), noise(50, 20)]
+    together = look_at_many(Brightness(), View(size=32), images)
+    assert [score for score, _ in together] == [look(Brightness(), View(size=32), image)[0] for image in images]
+
+
+def test_training_sees_tiles_from_everywhere(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.tile(np.arange(200, dtype=np.uint8)[:, None, None], (1, 90, 3)))
+    store = ImageStore([Sample(image=tmp_path / "a.png", category="x")], View(size=32, tile=32), budget_mb=1)
+    frames = [store.frame(0, np.random.default_rng(seed)) for seed in range(64)]
+    assert {frame.shape for frame in frames} == {(32, 32, 3)}
+    tops = {int(frame[0, 0, 0]) for frame in frames}
+    assert min(tops) < 20 and max(tops) > 200 - 32 - 20
+    assert np.array_equal(store.frame(0, np.random.default_rng(5)), store.frame(0, np.random.default_rng(5)))
+
+
+# ── a 12-pixel defect on 4096x3072 pixels ────────────────────────────────────────────────────────────────────────────
+WIDE, TALL, DEFECT = 4096, 3072, 12
+PLACES = [(700, 900), (3300, 2000), (2050, 300)]
+
+
+def sheet(seed: int) -> ImageU8:
+    """Rolled metal: streaks along, a soft shade across, grain."""
+    rng = np.random.default_rng(seed)
+    streaks = cv2.resize(rng.normal(0, 6, (TALL // 4, 8)).astype(np.float32), (WIDE, TALL))
+    shade = cv2.resize(rng.normal(0, 12, (4, 5)).astype(np.float32), (WIDE, TALL), interpolation=cv2.INTER_CUBIC)
+    grey = 140 + streaks + shade + rng.normal(0, 4, (TALL, WIDE)).astype(np.float32)
+    return np.repeat(grey.clip(0, 255).astype(np.uint8)[:, :, None], 3, axis=2)
+
+
+@pytest.fixture(scope="module")
+def sheets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("sheets") / "sheet"
+    for folder, count in (("train/good", 9), ("test/good", 2), ("test/spot", len(PLACES))):
+        (root / folder).mkdir(parents=True)
+        for number in range(count):
+            image = sheet(1000 * len(folder) + number)
+            if folder == "test/spot":
+                x, y = PLACES[number]
+                image[y - DEFECT // 2 : y + DEFECT // 2, x - DEFECT // 2 : x + DEFECT // 2] = 60
+            cv2.imwrite(str(root / folder / f"{number}.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 95])
+    return root.parent
+
+
+def trained(sheets: Path, to: Path, *changes: str) -> Inspector:
+    """The same small training for both, but for the view."""
+    settings = [*TINY, "fit.steps=60", "fit.evaluate_every=30", "fit.checkpoint_every=60", *changes]
+    data = open_dataset(sheets)
+    run = fit(load_recipe("embedded", settings), data, RunFolder(to), hardware=Hardware(device="cpu"), watch=Nobody())
+    return Inspector(run.artifact())
+
+
+def finds(inspector: Inspector, image: Path, place: tuple[int, int]) -> bool:
+    """Not OK, and the hottest region is where the defect is."""
+    answer = inspector(image)
+    if answer.decision is Decision.OK or not answer.regions:
+        return False
+    hottest = answer.regions[0]
+    return abs(hottest.peak_x - place[0]) <= 24 and abs(hottest.peak_y - place[1]) <= 24
+
+
+def test_tiles_find_what_squashing_loses(sheets: Path, tmp_path: Path) -> None:
+    tiled = trained(sheets, tmp_path / "tiled", "data.size=128", "data.tile=256")
+    squashed = trained(sheets, tmp_path / "squashed", "data.size=256")
+    spots = [(sheets / "sheet" / "test" / "spot" / f"{i}.jpg", place) for i, place in enumerate(PLACES)]
+    assert [finds(tiled, *spot) for spot in spots] == [True] * len(PLACES)
+    assert [finds(squashed, *spot) for spot in spots] == [False] * len(PLACES)
+    sound = [tiled(path) for path in sorted((sheets / "sheet" / "test" / "good").iterdir())]
+    worst = max(answer.score for answer in sound)
+    assert all(tiled(path).score > 1.2 * worst for path, _ in spots)
+    assert sound[0].heatmap.shape == (TALL // 2, WIDE // 2)
