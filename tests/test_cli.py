@@ -18,6 +18,7 @@ COMMANDS = [
     "eval",
     "export",
     "predict",
+    "bench",
     "data",
     "data ls",
     "data check",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
 
 from inspect_kd.types import Thresholds
 
@@ -84,4 +86,50 @@ def curve(points: Sequence[tuple[float, float]], name: str, digits: int = 3) -> 
         f'<polyline points="{line}"/><text x="0" y="14">{high:.{digits}f}</text><text x="0" y="{tall - 18}">{low:.{digits}f}</text>'
         f'<text x="{WIDTH / 2}" y="{tall - 4}" text-anchor="end">step {steps[-1]:.0f}</text>'
         f'<text class="name" x="{LEFT + 14}" y="{tall - 4}">{name}</text></svg>'
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    name: str
+    x: float
+    y: float
+    ours: bool
+
+
+def scatter(points: Sequence[Point], across: str, up: str) -> str:
+    """Named points over a logarithmic axis; labels that would lie upon each other give way downwards."""
+    if not points:
+        return ""
+    tall, right = 300, 120
+    low, high = math.log10(min(p.x for p in points) * 0.8), math.log10(max(p.x for p in points) * 1.25)
+    bottom, top = min(p.y for p in points), max(p.y for p in points)
+    margin = 0.08 * (top - bottom) or 0.05
+    bottom, top = bottom - margin, top + margin
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        along = (math.log10(x) - low) / (high - low) * (WIDTH - LEFT - right - 12)
+        return LEFT + 12 + along, 12 + (top - y) / (top - bottom) * (tall - BOTTOM - 28)
+
+    parts = [f'<line class="axis" x1="{LEFT}" x2="{WIDTH}" y1="{tall - BOTTOM - 8}" y2="{tall - BOTTOM - 8}"/>']
+    for tick in _ticks(10**low, 10**high):
+        x, _ = place(tick, bottom)
+        parts.append(f'<text x="{x:.1f}" y="{tall - 18}" text-anchor="middle">{tick:g}</text>')
+    for y in (bottom + margin, (bottom + top) / 2, top - margin):
+        parts.append(f'<text x="0" y="{place(points[0].x, y)[1] + 4:.1f}">{y:.2f}</text>')
+    taken: list[tuple[float, float]] = []
+    for point in sorted(points, key=lambda p: (-p.y, p.x)):
+        x, y = place(point.x, point.y)
+        label = y + 4
+        while any(abs(label - other) < 12 and abs(x - beside) < 130 for beside, other in taken):
+            label += 12
+        taken.append((x, label))
+        kind = "ours" if point.ours else "peer"
+        parts.append(f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="4.5"/>')
+        parts.append(f'<text class="{kind}" x="{x + 8:.1f}" y="{label:.1f}">{escape(point.name)}</text>')
+    parts.append(f'<text class="name" x="{LEFT + 12}" y="{tall - 3}">{escape(across)}</text>')
+    told = f"{up} against {across}"
+    return (
+        f'<figure class="plot"><figcaption>{escape(up)}</figcaption><svg class="chart" viewBox="0 0 {WIDTH} {tall}" role="img" '
+        f'aria-label="{escape(told)}">{"".join(parts)}</svg></figure>'
     )

@@ -1,0 +1,131 @@
+"""What a model costs: GFLOP, the file, and the time of one image on one thread of ONNX Runtime.
+
+Everything here works on graphs from bytes (N, H, W, 3) to heatmap and score.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from inspect_kd.export.to_onnx import LARGEST_BATCH, open_session
+
+BATCH = 8
+WARM_UP = 1
+
+
+def to_file(model: nn.Module, path: Path, size: int, *, dynamic: bool = True) -> None:
+    """One ONNX file for any batch, or for one image where a model can no more."""
+    example = torch.zeros(2 if dynamic else 1, size, size, 3, dtype=torch.uint8)
+    shapes = ({0: torch.export.Dim("batch", min=1, max=LARGEST_BATCH)},) if dynamic else None
+    program = torch.onnx.export(
+        model.eval(), (example,), dynamo=True, dynamic_shapes=shapes, opset_version=20, verbose=False
+    )
+    assert program is not None
+    program.save(str(path), external_data=False)
+
+
+def gflop(model: nn.Module, size: int) -> float:
+    """Multiplications and additions of one image. The model is frozen for good: it has been trained."""
+    model.eval().requires_grad_(False)
+    with FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, size, size, 3, dtype=torch.uint8))
+    return float(counter.get_total_flops()) / 1e9
+
+
+def clock(files: Mapping[str, Path], rounds: int = 10, runs: int = 12) -> dict[str, dict[str, float]]:
+    """CPU and wall milliseconds of one image, and of one in a batch; models take turns, so a busy moment hits all."""
+    sessions = {
+        name: open_session(path.read_bytes(), name, device="cpu", threads=1, allow_cpu=True)
+        for name, path in files.items()
+    }
+    single, batched = _turns(sessions, 1, rounds, runs), _turns(sessions, BATCH, max(1, rounds // 3), 2)
+    return {
+        name: {
+            "cpu_ms": float(np.median(times[:, 0])),
+            "p50_ms": float(np.median(times[:, 1])),
+            "p99_ms": float(np.percentile(times[:, 1], 99)),
+            **({"batched_cpu_ms": float(np.median(batched[name][:, 0]))} if len(batched[name]) else {}),
+        }
+        for name, times in single.items()
+    }
+
+
+def _turns(sessions: Mapping[str, Any], batch: int, rounds: int, runs: int) -> dict[str, np.ndarray]:
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in sessions}
+    for turn in range(rounds + WARM_UP):
+        for name, session in sessions.items():
+            given = session.get_inputs()[0]
+            if isinstance(given.shape[0], int) and given.shape[0] != batch:
+                continue  # locked to another batch by its exporter
+            feed = {given.name: _noise(given.shape[1], batch)}
+            for _ in range(runs):
+                wall, cpu = time.perf_counter(), time.process_time()
+                session.run(None, feed)
+                cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+                if turn >= WARM_UP:
+                    taken[name].append((1e3 * cpu / batch, 1e3 * wall / batch))
+    return {name: np.array(times) for name, times in taken.items()}
+
+
+def peak_memory(file: Path) -> float:
+    """MB that a process grows by when it loads a model and looks at images; ONNX Runtime's arena keeps what it once took."""
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_grow, args=(str(file), sender))
+    process.start()
+    sender.close()
+    try:
+        grown: float = receiver.recv()
+    except EOFError:
+        grown = float("nan")
+    process.join()
+    return grown
+
+
+def _grow(file: str, answer: Any) -> None:
+    import onnxruntime  # noqa: F401, the runtime itself is everybody's
+
+    data = Path(file).read_bytes()
+    before = _resident_mb()
+    session = open_session(data, file, device="cpu", threads=1, allow_cpu=True)
+    given = session.get_inputs()[0]
+    for _ in range(5):
+        session.run(None, {given.name: _noise(given.shape[1], 1)})
+    answer.send(_resident_mb() - before)
+
+
+def _resident_mb() -> float:
+    statm = Path("/proc/self/statm")
+    if statm.is_file():
+        return int(statm.read_text().split()[1]) * resource.getpagesize() / 2**20
+    highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return highest / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def _noise(size: int, batch: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 255, (batch, size, size, 3), dtype=np.uint8)
+
+
+def machine_peak(side: int = 1024, runs: int = 9) -> float:
+    """GFLOP/s of one thread in a large matrix product, the most that any graph could reach here."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    a, b = torch.rand(side, side), torch.rand(side, side)
+    seconds = []
+    for _ in range(runs):
+        began = time.process_time()
+        torch.mm(a, b)
+        seconds.append(time.process_time() - began)
+    torch.set_num_threads(threads)
+    return 2 * side**3 / float(np.median(seconds[1:])) / 1e9

@@ -1,0 +1,91 @@
+"""The reference for accuracy: a nearest-neighbour memory over our own encoder's patches. Nothing for the line.
+
+Like the students it compares directions of features that are divided by their spread; every patch is the sum of its
+neighbourhood; the memory keeps a random part of all patches of all sound images.
+
+Shapes: B batch, C channels, h w feature grid, R remembered patches.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from inspect_kd.bench.cost import gflop, to_file
+from inspect_kd.bench.entries import SIZE, Entry
+from inspect_kd.datasets import DataSet
+from inspect_kd.datasets.batches import ImageStore
+from inspect_kd.datasets.view import View
+from inspect_kd.evaluate import in_json, look_at, measure
+from inspect_kd.export.graph import ArtifactGraph, TorchModel
+from inspect_kd.models.base import StudentOutput
+from inspect_kd.models.encoders import Encoder, build_encoder
+from inspect_kd.models.layers.discrepancy import Smooth, top_mean
+from inspect_kd.models.layers.features import FeatureNorm, box_sum, join
+from inspect_kd.types import Split, Watch
+
+GROUPS = ((8,), (16,))
+"""Strides whose patches are remembered, each for itself."""
+WINDOW = 3
+KEPT = 60_000
+"""Patches of each group: a search over more takes seconds an image."""
+SIGMA, SCORE_SHARE = 4.0, 0.01
+
+
+class NearestNeighbours(nn.Module):
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.feature_norm = FeatureNorm(encoder.channels, "spread")
+        self.banks: list[Tensor] = []
+        self.smooth = Smooth(SIGMA / min(encoder.strides))
+
+    def remember(self, store: ImageStore, watch: Watch) -> None:
+        """Two passes: how far features spread, then a random part of their patches."""
+        generator = torch.Generator().manual_seed(0)
+        images = [torch.from_numpy(store[i]).permute(2, 0, 1)[None].float() for i in range(len(store))]
+        self.feature_norm.fit(self.encoder(image) for image in images)
+        watch.phase("remember", len(images))
+        kept: list[list[Tensor]] = [[] for _ in GROUPS]
+        for image in images:
+            for bank, patches_BNC in zip(kept, self._patches(image), strict=True):
+                rows_NC = patches_BNC[0]
+                share = max(1, KEPT // len(images))
+                bank.append(rows_NC[torch.randperm(len(rows_NC), generator=generator)[:share]].clone())
+            watch.advance()
+        self.banks = [torch.cat(rows) for rows in kept]
+
+    def forward(self, images_B3HW: Tensor) -> StudentOutput:
+        maps = []
+        for stride, patches_BNC, bank_RC in zip(GROUPS, self._patches(images_B3HW), self.banks, strict=True):
+            side = images_B3HW.shape[-1] // max(stride)
+            nearest_BN = (patches_BNC @ bank_RC.T).amax(dim=2)
+            map_B1hw = (1 - nearest_BN).unflatten(1, (1, side, side))
+            maps.append(F.interpolate(map_B1hw, scale_factor=max(stride) // 4, mode="bilinear", align_corners=False))
+        map_B1hw = self.smooth(torch.stack(maps).sum(dim=0))
+        heatmap = F.interpolate(map_B1hw, size=images_B3HW.shape[-2:], mode="bilinear", align_corners=False)
+        return StudentOutput(score_B=top_mean(map_B1hw, SCORE_SHARE), heatmap_B1HW=heatmap)
+
+    def _patches(self, images_B3HW: Tensor) -> list[Tensor]:
+        with torch.no_grad():
+            features = self.feature_norm(self.encoder(images_B3HW))
+            joined = [box_sum(join(features, self.encoder.strides, group), WINDOW) for group in GROUPS]
+            return [F.normalize(x.flatten(2).transpose(1, 2), dim=2) for x in joined]
+
+
+def compete(entry: Entry, data: DataSet, folder: Path, minutes: float, watch: Watch) -> dict[str, Any]:
+    assert entry.encoder is not None
+    memory = NearestNeighbours(build_encoder(entry.encoder)).eval()
+    memory.remember(ImageStore(data.select(Split.TRAIN), View(size=SIZE)), watch)
+    graph = ArtifactGraph(memory, 1.0)
+    to_file(graph, folder / "model.onnx", SIZE)
+    rows = sum(len(bank) for bank in memory.banks)
+    return {
+        "metrics": in_json(measure(look_at(TorchModel(graph, SIZE), data.select(Split.TEST), View(size=SIZE)))),
+        "gflop": gflop(graph, SIZE),
+        "note": f"{rows:,} patches kept",
+    }

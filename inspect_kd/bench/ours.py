@@ -1,0 +1,31 @@
+"""Our students in a comparison: trained as `inspect-kd train` does, timed as the artifact that it writes."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from inspect_kd.bench.cost import gflop
+from inspect_kd.bench.entries import Entry
+from inspect_kd.config import load_recipe
+from inspect_kd.datasets import DataSet
+from inspect_kd.export.graph import ArtifactGraph
+from inspect_kd.train.fit import Hardware, fit
+from inspect_kd.train.run import RunFolder, load_run
+from inspect_kd.types import Watch
+
+
+def compete(entry: Entry, data: DataSet, folder: Path, minutes: float, watch: Watch) -> dict[str, Any]:
+    run = RunFolder(folder / "run")
+    if not run.complete:
+        resume = run.checkpoint.is_file()
+        fit(load_recipe(entry.model), data, run, hardware=Hardware(), watch=watch, resume=resume)
+    finished = load_run(run.path)
+    shutil.copyfile(run.path / f"{run.path.name}.onnx", folder / "model.onnx")
+    return {
+        "metrics": finished.manifest["metrics"],
+        "train_seconds": finished.manifest["train_seconds"],
+        "gflop": gflop(ArtifactGraph(finished.student, 1.0), finished.recipe.data.size),
+        "note": "",
+    }

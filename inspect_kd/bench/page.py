@@ -1,0 +1,188 @@
+"""The comparison for people and for programs: an HTML page with plots, a Markdown table, CSV and JSON."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from inspect_kd.bench.contest import Results
+from inspect_kd.bench.entries import SIZE, Entry
+from inspect_kd.evaluate import MEAN
+from inspect_kd.metrics import METRICS
+from inspect_kd.report.charts import Point, scatter
+
+COSTS = ("cpu_ms", "p50_ms", "p99_ms", "batched_cpu_ms", "gflop", "file_mb", "memory_mb")
+CSV_COLUMNS = ("setting", "entry", "category", *METRICS, *COSTS, "train_seconds", "note", "failure")
+SHOWN = ("image_auroc", "pixel_ap", "pixel_aupro")
+NAMES = {"image_auroc": "image AUROC", "pixel_ap": "pixel AP", "pixel_aupro": "AUPRO"}
+
+
+def write(
+    out: Path,
+    entries: Mapping[str, Entry],
+    results: Results,
+    costs: Mapping[str, Mapping[str, float]],
+    environment: Mapping[str, Any],
+) -> Path:
+    """bench.html, bench.md, bench.csv and bench.json; the path of the first."""
+    out.mkdir(parents=True, exist_ok=True)
+    content = {"environment": environment, "results": results, "costs": costs}
+    (out / "bench.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    with (out / "bench.csv").open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, CSV_COLUMNS, extrasaction="ignore")
+        table.writeheader()
+        table.writerows(_records(entries, results, costs))
+    (out / "bench.md").write_text(_markdown(entries, results, costs, environment), encoding="utf-8")
+    page = out / "bench.html"
+    page.write_text(_html(entries, results, costs, environment), encoding="utf-8")
+    return page
+
+
+def _records(
+    entries: Mapping[str, Entry], results: Results, costs: Mapping[str, Mapping[str, float]]
+) -> Iterator[dict[str, Any]]:
+    for setting, told in results.items():
+        for key, result in told.items():
+            common = {"setting": setting, "entry": entries[key].name} | dict(costs.get(key, {})) | result
+            for category, metrics in (result.get("metrics") or {"": {}}).items():
+                yield common | metrics | {"category": category}
+
+
+def _accuracy_rows(entries: Mapping[str, Entry], told: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows, the best mean first; failures at the end in the peer's own words."""
+    measured = {key: result for key, result in told.items() if result.get("metrics")}
+    # Of one category alone its row says all; a mean would say it twice.
+    categories = list(next(iter(measured.values()))["metrics"]) if measured else [MEAN]
+    categories = [c for c in categories if c != MEAN] if len(categories) == 2 else categories
+    best = sorted(measured, key=lambda key: -(_number(measured[key], categories[-1], SHOWN[0]) or 0))
+    rows = []
+    for key in best:
+        cells = [" / ".join(_figure(_number(told[key], category, m)) for m in SHOWN) for category in categories]
+        rows.append([entries[key].name, *cells, f"{told[key]['train_seconds'] / 60:.1f}", told[key].get("note", "")])
+    for key, result in told.items():
+        if key not in measured:
+            rows.append([entries[key].name, *["–"] * len(categories), "–", result.get("failure", "")])
+    return ["model", *categories, "minutes", "remarks"], rows
+
+
+def _cost_rows(
+    entries: Mapping[str, Entry], results: Results, costs: Mapping[str, Mapping[str, float]]
+) -> list[list[str]]:
+    gflop = {key: result["gflop"] for told in results.values() for key, result in told.items() if "gflop" in result}
+    fastest = min((costs[key]["cpu_ms"] for key in costs if entries[key].light), default=None)
+    rows = []
+    for key in sorted(costs, key=lambda key: costs[key]["cpu_ms"]):
+        cost = costs[key]
+        share = gflop[key] / cost["cpu_ms"] * 1e3 / cost["peak_gflops"] if key in gflop else None
+        rows.append(
+            [
+                entries[key].name,
+                *[_figure(cost.get(name), 1) for name in ("cpu_ms", "p50_ms", "p99_ms", "batched_cpu_ms")],
+                _figure(gflop.get(key), 2),
+                "–" if share is None else f"{share:.0%}",
+                *[_figure(cost.get(name), 1) for name in ("file_mb", "memory_mb")],
+                "–" if fastest is None else f"{cost['cpu_ms'] / fastest:.2f}",
+            ]
+        )
+    return rows
+
+
+COST_HEADER = [
+    "model",
+    "CPU ms",
+    "p50 ms",
+    "p99 ms",
+    "ms an image, batches of 8",
+    "GFLOP",
+    "share of peak",
+    "file MB",
+    "memory MB",
+    "of the fastest light peer",
+]
+
+
+def _markdown(
+    entries: Mapping[str, Entry],
+    results: Results,
+    costs: Mapping[str, Mapping[str, float]],
+    environment: Mapping[str, Any],
+) -> str:
+    lines = ["# Side by side", "", " ".join(_explained(environment)), ""]
+    for setting, told in results.items():
+        header, rows = _accuracy_rows(entries, told)
+        lines += [f"## {setting}: {' / '.join(NAMES.values())}", "", *_pipes(header, rows), ""]
+    if costs:
+        lines += ["## Cost of one image", "", *_pipes(COST_HEADER, _cost_rows(entries, results, costs)), ""]
+    return "\n".join(lines)
+
+
+def _pipes(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    told = [[cell.replace("|", "¦") for cell in row] for row in rows]
+    return ["| " + " | ".join(row) + " |" for row in [header, ["---"] * len(header), *told]]
+
+
+def _html(
+    entries: Mapping[str, Entry],
+    results: Results,
+    costs: Mapping[str, Mapping[str, float]],
+    environment: Mapping[str, Any],
+) -> str:
+    style = (files("inspect_kd.report") / "style.css").read_text(encoding="utf-8")
+    parts = ["".join(f'<p class="soft">{escape(sentence)}</p>' for sentence in _explained(environment))]
+    for setting, told in results.items():
+        header, rows = _accuracy_rows(entries, told)
+        parts.append(f"<h2>{escape(setting)}</h2>{_plots(entries, told, costs)}")
+        parts.append(f'<p class="soft">A cell: {" / ".join(NAMES.values())}.</p>{_html_table(header, rows)}')
+    if costs:
+        parts.append(f"<h2>Cost of one image</h2>{_html_table(COST_HEADER, _cost_rows(entries, results, costs))}")
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, '
+        f'initial-scale=1"><title>Side by side · inspect-kd</title><style>\n{style}</style></head>\n<body><header>'
+        f"<h1>Side by side</h1></header>\n<main>{''.join(parts)}</main></body></html>\n"
+    )
+
+
+def _plots(entries: Mapping[str, Entry], told: Mapping[str, Any], costs: Mapping[str, Mapping[str, float]]) -> str:
+    """Accuracy against latency: up and to the left is better."""
+    charts = []
+    for metric in SHOWN:
+        points = []
+        for key, result in told.items():
+            value = _number(result, MEAN, metric)
+            if value is not None and key in costs:
+                points.append(Point(entries[key].name, costs[key]["cpu_ms"], value, entries[key].maker == "ours"))
+        charts.append(scatter(points, across="CPU ms an image, one thread", up=f"mean {NAMES[metric]}"))
+    return f'<div class="plots">{"".join(charts)}</div>'
+
+
+def _html_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
+    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f'<div class="card scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _explained(environment: Mapping[str, Any]) -> list[str]:
+    packages = environment["packages"]
+    return [
+        f"Written by `{environment['command']}`, {environment['started'][:10]}, {environment['cores']} CPU cores, torch "
+        f"{packages.get('torch')}, anomalib {packages.get('anomalib')}, ONNX Runtime {packages.get('onnxruntime')}.",
+        f"All models see the same images at {SIZE}x{SIZE} and the same splits; thresholds, stopping and checkpoints saw no "
+        "test label. A peer trains for its own epochs or the granted minutes, whichever ends first.",
+        "Times are those of one file from bytes to map and score on one thread of ONNX Runtime, all in one run, in turns; "
+        "they differ between machines and moments, the ratios are what to read. A peer without accuracy had no weights "
+        "here and is timed with random ones.",
+    ]
+
+
+def _number(result: Mapping[str, Any], category: str, metric: str) -> float | None:
+    value = result.get("metrics", {}).get(category, {}).get(metric)
+    return value if isinstance(value, float) else None
+
+
+def _figure(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"

@@ -1,0 +1,212 @@
+"""anomalib's models in a comparison: their own networks, losses and optimisers on our images, splits and encoder weights.
+
+A peer trains for its own number of epochs or for the minutes that were granted, whichever ends first; no peer's early stop
+is used, because anomalib's look at test labels. Peers whose weights cannot be had are still timed, with random ones.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from inspect_kd import weights
+from inspect_kd.bench.cost import gflop, to_file
+from inspect_kd.bench.entries import SIZE, Entry
+from inspect_kd.datasets import DataSet
+from inspect_kd.datasets.batches import ImageStore
+from inspect_kd.datasets.view import View
+from inspect_kd.errors import EnvironmentFault
+from inspect_kd.evaluate import in_json, look_at, measure
+from inspect_kd.export.graph import TorchModel
+from inspect_kd.models.base import StudentOutput
+from inspect_kd.models.encoders import within_reach
+from inspect_kd.types import Split, Watch
+
+LAYERS = {
+    "mobilenetv2_100": ["blocks.1", "blocks.2", "blocks.4"],
+    "resnet18": ["layer1", "layer2", "layer3"],
+}
+"""Features at strides 4, 8 and 16, as timm names them."""
+WITHOUT_FINEST = {"Patchcore", "Supersimplenet"}
+"""By default these take strides 8 and 16 alone."""
+EPOCHS = {"Stfpm": 100, "Fastflow": 500, "Supersimplenet": 300, "ReverseDistillation": 200, "EfficientAd": 100}
+"""From the examples that come with anomalib, or the papers."""
+BATCH = 8
+LARGEST_BANK = 3_000
+"""Patches that PatchCore may keep: choosing one takes a pass over all patches, a quarter of a second on a CPU."""
+
+
+class PeerGraph(nn.Module):
+    """A peer from bytes to heatmap and score, its own normalisation included: what our artifacts do."""
+
+    def __init__(self, peer: nn.Module) -> None:
+        super().__init__()
+        self.peer = peer
+
+    def forward(self, images_NHW3: Tensor) -> tuple[Tensor, Tensor]:
+        answer: Any = self.peer(images_NHW3.permute(0, 3, 1, 2).float() / 255)
+        heatmap = answer.anomaly_map
+        heatmap_N1HW = heatmap if heatmap.dim() == 4 else heatmap.unsqueeze(1)
+        score = answer.pred_score if answer.pred_score is not None else heatmap.flatten(1).amax(dim=1)
+        if heatmap_N1HW.shape[-1] != SIZE:
+            heatmap_N1HW = nn.functional.interpolate(heatmap_N1HW, size=(SIZE, SIZE), mode="bilinear")
+        output = StudentOutput(score_B=score.flatten(), heatmap_B1HW=heatmap_N1HW)
+        return output.heatmap_B1HW, output.score_B
+
+
+def compete(entry: Entry, data: DataSet, folder: Path, minutes: float, watch: Watch) -> dict[str, Any]:
+    torch.manual_seed(0)
+    train = data.select(Split.TRAIN)
+    try:
+        module = build(entry, coreset=min(0.1, LARGEST_BANK / (len(train) * (SIZE // 8) ** 2)))
+        note = fit(module, entry, data, minutes)
+        told: dict[str, Any] = {"note": note}
+        graph = PeerGraph(module.cpu().eval())
+        parts = look_at(TorchModel(graph, SIZE), data.select(Split.TEST), View(size=SIZE))  # type: ignore[arg-type]
+        told["metrics"] = in_json(measure(parts))
+    except Exception as error:
+        # Whatever a peer stumbles over is its result; what it would cost is told all the same.
+        told = {"failure": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
+        with contextlib.suppress(Exception):
+            _cost(PeerGraph(build(entry, random=True).eval()), folder, told)
+        return told
+    _cost(graph, folder, told)
+    return told
+
+
+def _cost(graph: PeerGraph, folder: Path, told: dict[str, Any]) -> None:
+    told["gflop"] = gflop(graph, SIZE)
+    graph.requires_grad_(False)
+    try:
+        to_file(graph, folder / "model.onnx", SIZE)
+    except Exception:
+        # Some are locked to the batch of their example.
+        to_file(graph, folder / "model.onnx", SIZE, dynamic=False)
+
+
+def build(entry: Entry, *, random: bool = False, coreset: float = 0.1) -> Any:
+    """One of anomalib's modules on the images as we hand them over: 256x256, normalised as its weights want it."""
+    from anomalib import models
+    from anomalib.pre_processing import PreProcessor
+    from torchvision.transforms.v2 import Compose, Normalize, Resize
+
+    local = weights.find_local(entry.encoder) if entry.encoder else None
+    card = local.card if local else weights.WeightsCard()
+    size = (252, 252) if entry.model == "Dinomaly" else (SIZE, SIZE)
+    options = dict(entry.options)
+    if entry.encoder is not None:
+        options["backbone"] = entry.encoder
+        layers = LAYERS[entry.encoder]
+        if entry.model == "Fastflow":
+            # It knows three backbones by name and takes their features by index: under the name of one of them it gets ours.
+            options["backbone"] = "resnet18"
+        else:
+            options["layers"] = layers[1:] if entry.model in WITHOUT_FINEST else layers
+    if entry.model == "Patchcore":
+        options["coreset_sampling_ratio"] = coreset
+    with _weights_of(entry.encoder, random):
+        module = getattr(models, entry.model)(
+            pre_processor=PreProcessor(
+                transform=Compose([Resize(size, antialias=True), Normalize(card.mean, card.std)])
+            ),
+            post_processor=False,
+            evaluator=False,
+            visualizer=False,
+            **options,
+        )
+    if random and entry.model == "Padim":
+        # What a training would have gathered at each of 64x64 places.
+        features = module.model.n_features
+        module.model.gaussian.mean = torch.zeros(features, 64 * 64)
+        module.model.gaussian.inv_covariance = torch.eye(features).repeat(64 * 64, 1, 1)
+    return module
+
+
+@contextlib.contextmanager
+def _weights_of(encoder: str | None, random: bool) -> Iterator[None]:
+    """anomalib asks timm for pretrained weights; here they come from where our own encoders take theirs, or from nowhere."""
+    import timm
+
+    with patch("timm.create_model", partial(_create, timm.create_model, encoder, random)):
+        yield
+
+
+def _create(
+    create: Callable[..., nn.Module], encoder: str | None, random: bool, asked: str, **options: Any
+) -> nn.Module:
+    name = encoder or asked
+    local = weights.find_local(name)
+    if options.get("pretrained") and not random:
+        if local is None and not within_reach(name):
+            raise EnvironmentFault(f"no weights for '{name}': neither in INSPECT_KD_WEIGHTS nor from the hub")
+        if local is not None:
+            model = create(name, **(options | local.card.build | {"pretrained": False}))
+            missing, _ = model.load_state_dict(weights.load_state(local.path), strict=False)
+            assert not missing, missing[:1]
+            return model
+        return create(name, **options)
+    build = local.card.build if local else {}
+    return create(name, **(options | build | {"pretrained": False}))
+
+
+def fit(module: Any, entry: Entry, data: DataSet, minutes: float) -> str:
+    """Train as the peer's own module says; how far it came is told."""
+    from lightning.pytorch import Trainer, seed_everything
+
+    seed_everything(0, workers=True, verbose=False)
+    own: dict[str, Any] = module.trainer_arguments
+    epochs = own.pop("max_epochs", None) or EPOCHS.get(entry.model, 100)
+    trainer = Trainer(
+        **({"devices": 1} | own),
+        max_epochs=epochs,
+        max_time=None if epochs == 1 else timedelta(minutes=minutes),
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, datamodule=_images(entry, data))
+    if entry.model == "Patchcore":
+        return f"bank of {len(module.model.memory_bank):,} patches"
+    done = trainer.current_epoch
+    return "" if done >= epochs else f"stopped after {done} of {epochs} epochs, {minutes:g} min"
+
+
+def _images(entry: Entry, data: DataSet) -> Any:
+    """Our images as Lightning wants them; sound parts for validation only where a peer's maps are scaled by them."""
+    from lightning.pytorch import LightningDataModule
+
+    batch = 1 if entry.model == "EfficientAd" else BATCH
+
+    def loader(split: Split) -> Any:
+        store = ImageStore(data.select(split), View(size=SIZE), budget_mb=4096)
+        indices: Any = range(len(store))
+        return DataLoader(indices, batch_size=batch, shuffle=split is Split.TRAIN, collate_fn=partial(_batch, store))
+
+    module = LightningDataModule()
+    module.train_dataloader = partial(loader, Split.TRAIN)  # type: ignore[method-assign]
+    if entry.model == "EfficientAd":
+        module.val_dataloader = partial(loader, Split.VALIDATION)  # type: ignore[method-assign]
+    return module
+
+
+def _batch(store: ImageStore, indices: list[int]) -> Any:
+    from anomalib.data import ImageBatch
+
+    images_N3HW = torch.from_numpy(np.stack([store[i] for i in indices])).permute(0, 3, 1, 2).float() / 255
+    count = len(indices)
+    return ImageBatch(
+        image=images_N3HW,
+        gt_label=torch.zeros(count, dtype=torch.bool),
+        gt_mask=torch.zeros(count, SIZE, SIZE, dtype=torch.bool),
+    )

@@ -1,0 +1,72 @@
+"""`inspect-kd bench`: our students beside anomalib's models and a nearest-neighbour memory, in one run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+STUDENTS = ["omni_ad", "embedded"]
+
+
+def bench(
+    data: Annotated[
+        list[str],
+        typer.Option("--data", "-d", help="A data set's name, a manifest, or a folder. Repeatable: all in one model."),
+    ],
+    models: Annotated[
+        list[str] | None, typer.Option("--model", "-m", help="Our recipes. Repeatable. Default: omni_ad and embedded.")
+    ] = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option("--against", help="Peers, see below; `none` for none. Repeatable. Default: all of them."),
+    ] = None,
+    alone: Annotated[
+        bool, typer.Option("--alone", help="Also one model for each category, beside the one for all.")
+    ] = False,
+    minutes: Annotated[float, typer.Option(min=0.01, help="A peer's training ends after these at the latest.")] = 10,
+    out: Annotated[Path, typer.Option(help="Folder of the results; what is finished there is not done again.")] = Path(
+        "bench"
+    ),
+    timing: Annotated[bool, typer.Option(help="Time all files at the end.")] = True,
+) -> None:
+    """Compare accuracy (seven metrics), latency, memory and size; same images, same encoder weights, same runtime.
+
+    Peers: memory (nearest neighbours on our encoder); patchcore, padim, stfpm, fastflow, supersimplenet,
+    reverse_distillation on our encoder; stfpm_r18, fastflow_r18, padim_r18, reverse_distillation_r18 on ResNet18;
+    efficient_ad; dinomaly. Each is trained in a process of its own; one that fails is shown with its reason.
+
+    Writes bench.html (with plots), bench.md, bench.csv and bench.json. Can be stopped and called again.
+
+    Examples:
+
+        inspect-kd bench --data mvtec
+
+        inspect-kd bench --data my_parts/ --against patchcore --against stfpm --minutes 5
+    """
+    from inspect_kd.bench import contest, page
+    from inspect_kd.bench.entries import MEMORY, PEERS, entries
+    from inspect_kd.cli.follow import follow
+    from inspect_kd.cli.needs import need_training
+    from inspect_kd.config import load_recipe
+    from inspect_kd.datasets import open_dataset, union
+    from inspect_kd.train.conclude import holdout_of
+    from inspect_kd.train.run import environment
+
+    need_training()
+    students = models or STUDENTS
+    peers = [] if against == ["none"] else against or [*MEMORY, *PEERS]
+    chosen = entries(students, peers)
+    holdout = holdout_of(load_recipe(students[0]))
+    parts = [open_dataset(one, holdout=holdout) for one in data]
+    whole = parts[0] if len(parts) == 1 else union(parts, "+".join(part.name for part in parts))
+    settings = {"unified" if len(whole.categories) > 1 else whole.name: whole}
+    if alone and len(whole.categories) > 1:
+        settings |= {category: whole.only(category) for category in whole.categories}
+    with follow() as watch:
+        results = contest.contest(settings, chosen, out, minutes, watch)
+        costs = contest.cost(chosen, out, next(iter(settings)), watch) if timing else {}
+    written = page.write(out, chosen, results, costs, environment("cpu"))
+    typer.echo((out / "bench.md").read_text(encoding="utf-8"))
+    typer.echo(f"{written}: the same with plots; bench.csv and bench.json lie beside it")
