@@ -29,7 +29,6 @@ from inspect_kd.train.run import environment
 from inspect_kd.types import Nobody
 from tests.tiny import TINY
 
-
 # anomalib and Lightning warn of each other's ways.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
