@@ -21,6 +21,12 @@ from inspect_kd.train.run import environment
 VARIANTS: dict[str, tuple[str, list[str], str]] = {
     "default": ("omni_ad", [], "as shipped"),
     "no_prototypes": ("omni_ad", ["student.compare=[]"], "reconstruction alone"),
+    "one_weight": (
+        "omni_ad",
+        ["student.compare=[{strides: [4, 8], prototypes: 512}, {strides: [16], weight: 2}]"],
+        "score and map weigh alike",
+    ),
+    "overview_32": ("omni_ad", ["student.overview=32"], "attention at stride 8 sees every cell"),
     "centred": (
         "omni_ad",
         ["student.compare=[]", "student.normalise=full"],

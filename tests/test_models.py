@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from inspect_kd import config, registry, weights
 from inspect_kd.datasets.batches import Sweep
 from inspect_kd.errors import BadInput, EnvironmentFault, UsageError
+from inspect_kd.models.base import StudentOutput
 from inspect_kd.models.encoders import EncoderSpec, build_encoder, empty_encoder, within_reach
 from inspect_kd.models.layers.attention import LearnedMemory, LearnedQueries
 from inspect_kd.models.layers.discrepancy import Smooth, gaussian_taps, top_mean
@@ -115,6 +116,19 @@ def test_learned_queries_do_not_see_positions_one_by_one() -> None:
     x = torch.randn(1, 16, 24, 24)
     gathered = branch.gather(branch.norm_in(x).flatten(2).transpose(1, 2))
     assert gathered.shape == (1, 64, 16)
+
+
+def test_the_score_may_weigh_otherwise_than_the_map() -> None:
+    def answer(score_weight: float | None) -> StudentOutput:
+        compare = (FEW[0], Compare(strides=(16,), prototypes=16, weight=2.0, score_weight=score_weight))
+        student = small(compare=compare).eval()
+        student.adapt([images(4, seed=9)])
+        return student(images())
+
+    same, other = answer(None), answer(6.0)
+    assert torch.equal(same.heatmap_B1HW, other.heatmap_B1HW) and not torch.allclose(same.score_B, other.score_B)
+    where, whether = small(compare=(Compare(strides=(16,), weight=2.0, score_weight=6.0),))._weights()
+    assert sum(where) == pytest.approx(sum(whether)) and whether[1] / whether[0] == pytest.approx(6)
 
 
 @pytest.mark.parametrize(("side", "overview", "places"), [(32, 16, 256), (32, 32, 1024), (8, 16, 64), (24, 16, 144)])

@@ -69,6 +69,8 @@ def compete(entry: Entry, data: DataSet, folder: Path, minutes: float, watch: Wa
     train = data.select(Split.TRAIN)
     try:
         module = build(entry, coreset=min(0.1, LARGEST_BANK / (len(train) * (SIZE // 8) ** 2)))
+        if entry.model == "EfficientAd":
+            module.imagenet_dir = folder / "imagenette"  # else it downloads into the user's working directory
         note = fit(module, entry, data, minutes)
         told: dict[str, Any] = {"note": note}
         graph = PeerGraph(module.cpu().eval())
@@ -114,11 +116,12 @@ def build(entry: Entry, *, random: bool = False, coreset: float = 0.1) -> Any:
             options["layers"] = layers[1:] if entry.model in WITHOUT_FINEST else layers
     if entry.model == "Patchcore":
         options["coreset_sampling_ratio"] = coreset
+    steps: list[Any] = [Resize(size, antialias=True)]
+    if entry.model != "EfficientAd":  # which normalises inside and refuses a second time
+        steps.append(Normalize(card.mean, card.std))
     with _weights_of(entry.encoder, random):
         module = getattr(models, entry.model)(
-            pre_processor=PreProcessor(
-                transform=Compose([Resize(size, antialias=True), Normalize(card.mean, card.std)])
-            ),
+            pre_processor=PreProcessor(transform=Compose(steps)),
             post_processor=False,
             evaluator=False,
             visualizer=False,
@@ -193,10 +196,11 @@ def _images(entry: Entry, data: DataSet) -> Any:
         indices: Any = range(len(store))
         return DataLoader(indices, batch_size=batch, shuffle=split is Split.TRAIN, collate_fn=partial(_batch, store))
 
-    module = LightningDataModule()
-    module.train_dataloader = partial(loader, Split.TRAIN)  # type: ignore[method-assign]
+    module: Any = LightningDataModule()
+    module.train_batch_size = batch  # EfficientAD looks whether it is 1
+    module.train_dataloader = partial(loader, Split.TRAIN)
     if entry.model == "EfficientAd":
-        module.val_dataloader = partial(loader, Split.VALIDATION)  # type: ignore[method-assign]
+        module.val_dataloader = partial(loader, Split.VALIDATION)
     return module
 
 

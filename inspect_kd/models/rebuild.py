@@ -36,6 +36,8 @@ class Compare:
     """Cells over which features are summed before they are compared: odd."""
     weight: float = 1.0
     """What it counts in the map, where a rebuilt group counts 1."""
+    score_weight: float | None = None
+    """What it counts in the score; None: the same. Coarse levels say best whether, fine ones where."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,7 +51,10 @@ class RebuildConfig:
     """Groups of strides, each rebuilt together at the grid of its coarsest."""
     target_window: int = 1
     """Cells over which what is to be rebuilt is averaged: odd; above 1 a looser target."""
-    compare: tuple[Compare, ...] = (Compare(strides=(4, 8), prototypes=512), Compare(strides=(16,), weight=2.0))
+    compare: tuple[Compare, ...] = (
+        Compare(strides=(4, 8), prototypes=512),
+        Compare(strides=(16,), weight=2.0, score_weight=6.0),
+    )
     """What is held against prototypes; empty compares nothing."""
     noise: Literal["spread", "norm"] = "spread"
     """Jitter in proportion to the bottleneck's spread over the batch, or to each token's norm as published."""
@@ -99,14 +104,13 @@ class RebuildStudent(Student):
         features = self.features(images_B3HW)
         size = features[0].shape[-2:]
         maps = self._distances(features, self.predict(features))
-        maps += [
-            compare.weight * memory(join(features, self.encoder.strides, compare.strides))
-            for memory, compare in self._compared()
-        ]
+        maps += [memory(join(features, self.encoder.strides, c.strides)) for memory, c in self._compared()]
         at_finest = [F.interpolate(m, size=size, mode="bilinear", align_corners=False) for m in maps]
-        map_B1hw = self.smooth(torch.stack(at_finest).sum(dim=0))
+        where, whether = self._weights()
+        map_B1hw = self.smooth(_weighted(at_finest, where))
+        judged_B1hw = map_B1hw if whether == where else self.smooth(_weighted(at_finest, whether))
         heatmap_B1HW = F.interpolate(map_B1hw, size=images_B3HW.shape[-2:], mode="bilinear", align_corners=False)
-        return StudentOutput(score_B=top_mean(map_B1hw, self.settings.score_share), heatmap_B1HW=heatmap_B1HW)
+        return StudentOutput(score_B=top_mean(judged_B1hw, self.settings.score_share), heatmap_B1HW=heatmap_B1HW)
 
     def features(self, images_B3HW: Tensor) -> list[Tensor]:
         with torch.no_grad():
@@ -133,6 +137,14 @@ class RebuildStudent(Student):
         ]
         return [cosine_distance(target, answer) for target, answer in zip(targets, rebuilt, strict=True)]
 
+    def _weights(self) -> tuple[list[float], list[float]]:
+        """Of each group in heatmap and score; equal in sum, so that one threshold means the same to both."""
+        rebuilt, compare = [1.0] * len(self.settings.rebuild), self.settings.compare
+        where = rebuilt + [c.weight for c in compare]
+        whether = rebuilt + [c.weight if c.score_weight is None else c.score_weight for c in compare]
+        same = sum(where) / sum(whether)
+        return where, [weight * same for weight in whether]
+
     def _compared(self) -> Iterator[tuple[Prototypes, Compare]]:
         for memory, compare in zip(self.memories, self.settings.compare, strict=True):
             assert isinstance(memory, Prototypes)
@@ -147,6 +159,13 @@ class RebuildStudent(Student):
             for memory, compare in self._compared():
                 memory.remember(join(features, self.encoder.strides, compare.strides), generator)
             yield features
+
+
+def _weighted(maps: list[Tensor], weights: list[float]) -> Tensor:
+    total = maps[0] * weights[0]
+    for heat, weight in zip(maps[1:], weights[1:], strict=True):
+        total = total + heat * weight
+    return total
 
 
 def hard_mean(distance_B1hw: Tensor, power: float) -> Tensor:
