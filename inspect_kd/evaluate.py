@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from inspect_kd.calibrate import Calibration
 from inspect_kd.datasets.images import read_image, read_mask
@@ -94,15 +97,13 @@ class Seen:
         return None if self.sample.mask is None else read_mask(self.sample.mask, size=(width, height))
 
 
-def look_at(
-    model: Model, samples: Sequence[Sample], view: View, *, bits: int | None = None, batch: int = 8
-) -> Iterator[Seen]:
-    """Every part in turn, read a batch at a time."""
-    for start in range(0, len(samples), batch):
-        part = samples[start : start + batch]
-        answers = look_at_many(model, view, [read_image(sample.image, bits=bits) for sample in part])
-        for sample, (score, heatmap) in zip(part, answers, strict=True):
-            yield Seen(sample=sample, score=score, heatmap=heatmap)
+def look_at(model: Model, samples: Sequence[Sample], view: View, *, bits: int | None = None) -> Iterator[Seen]:
+    """Every part in turn. An answer that is no number would count as the hottest of all: it ends the measurement."""
+    answers = look_at_many(model, view, (read_image(sample.image, bits=bits) for sample in samples))
+    for sample, (score, heatmap) in zip(samples, answers, strict=True):
+        if not (math.isfinite(score) and np.isfinite(heatmap).all()):
+            raise BadInput(f"{sample.image}: the model answered with a number that is not finite")
+        yield Seen(sample=sample, score=score, heatmap=heatmap)
 
 
 def measure(parts: Iterable[Seen]) -> dict[str, dict[str, Measure]]:

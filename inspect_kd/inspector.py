@@ -21,12 +21,14 @@ from inspect_kd.datasets.view import View, look
 from inspect_kd.errors import BadInput, EnvironmentFault
 from inspect_kd.export.card import ArtifactCard
 from inspect_kd.overlay import find_regions
-from inspect_kd.types import Answers, Inspection, Thresholds
+from inspect_kd.types import Answers, Heatmap, Inspection, Region, Thresholds
 
 Frame = str | Path | npt.NDArray[np.generic]
 LARGEST_ARTIFACT = 2**31
 TARGETS = {".onnx": "onnx"}
 """Which target's runtime opens a file."""
+BRIGHTEST = 0.9
+"""Share of the largest heat above which the hottest place is shown where no place is above the limit."""
 
 
 class Inspector:
@@ -83,9 +85,7 @@ class Inspector:
             score=score,
             decision=self.thresholds.decide(score),
             heatmap=heatmap,
-            regions=find_regions(heatmap, self.thresholds.reinspect, width, height)
-            if score > self.thresholds.reinspect
-            else (),
+            regions=self._regions(score, heatmap, width, height),
             thresholds=self.thresholds,
             image=None if isinstance(frame, np.ndarray) else str(frame),
             image_size=(width, height),
@@ -99,6 +99,16 @@ class Inspector:
                 yield self(frame)
             except BadInput as error:
                 yield error
+
+    def _regions(self, score: float, heatmap: Heatmap, width: int, height: int) -> tuple[Region, ...]:
+        """Whoever is told that a part is not OK is also told where: if nowhere is above the limit, where it is hottest."""
+        limit = self.thresholds.reinspect
+        if score <= limit:
+            return ()
+        frame = self.size**2
+        return find_regions(heatmap, limit, width, height, frame=frame) or find_regions(
+            heatmap, BRIGHTEST * float(heatmap.max()), width, height, frame=frame
+        )
 
     def _read(self, frame: Frame) -> npt.NDArray[np.uint8]:
         if not isinstance(frame, np.ndarray):

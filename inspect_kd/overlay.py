@@ -19,7 +19,7 @@ _RAMP = np.array([[255, 196, 60], [255, 150, 30], [240, 70, 30], [205, 20, 60], 
 COLOURS = {Decision.OK: (34, 139, 84), Decision.REINSPECT: (214, 137, 16), Decision.NG: (200, 30, 45)}
 MARKS = {Decision.OK: "OK", Decision.REINSPECT: "RE-INSPECT ?", Decision.NG: "NG X"}
 SMALLEST_AREA = 2e-5
-"""Share of the picture below which a place above the threshold is no region."""
+"""Share of a frame below which a place above the threshold is no region."""
 MOST_REGIONS = 50
 
 
@@ -28,8 +28,13 @@ def enlarge(heatmap: Heatmap, width: int, height: int) -> Heatmap:
     return cv2.resize(heatmap, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.float32, copy=False)
 
 
-def find_regions(heatmap: Heatmap, threshold: float, width: int, height: int) -> tuple[Region, ...]:
-    """Connected places above the threshold, in pixels of the original, the hottest first."""
+def find_regions(
+    heatmap: Heatmap, threshold: float, width: int, height: int, *, frame: int | None = None
+) -> tuple[Region, ...]:
+    """Connected places above the threshold, in pixels of the original, the hottest first.
+
+    `frame`: pixels of the heatmap that the model saw at once, where that was a tile.
+    """
     tall, wide = heatmap.shape
     above = (heatmap > threshold).astype(np.uint8)
     count, labels, stats, _ = cv2.connectedComponentsWithStats(above, connectivity=8)
@@ -41,7 +46,7 @@ def find_regions(heatmap: Heatmap, threshold: float, width: int, height: int) ->
             labels[top : top + h, left : left + w] == label, heatmap[top : top + h, left : left + w], -np.inf
         )
         row, column = np.unravel_index(int(inside.argmax()), inside.shape)
-        if area < SMALLEST_AREA * heatmap.size:
+        if area < SMALLEST_AREA * (frame or heatmap.size):
             continue
         x, y = int(left * across), int(top * down)
         found.append(

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,10 @@ def test_the_clock_says_when_a_file_takes_one_image_only(tmp_path: Path) -> None
     told = cost.clock({name: tmp_path / f"{name}.onnx" for name in ("any", "one")}, rounds=2, runs=3)
     assert all(row["cpu_ms"] > 0 and row["p99_ms"] >= row["p50_ms"] > 0 for row in told.values())
     assert "batched_cpu_ms" in told["any"] and "batched_cpu_ms" not in told["one"]
-    assert cost.peak_memory(tmp_path / "any.onnx") > 1
+    (tmp_path / "broken.onnx").write_bytes(b"no model")
+    assert set(cost.clock({name: tmp_path / f"{name}.onnx" for name in ("any", "broken")}, rounds=1, runs=1)) == {"any"}
+    grown = cost.peak_memory(tmp_path / "any.onnx")
+    assert grown is not None and grown > 1
 
 
 @pytest.fixture
@@ -106,11 +110,27 @@ def test_the_memory_knows_what_it_has_seen(own_weights: Path, metal: DataSet, tm
 def test_a_failure_is_a_result_and_the_others_go_on(metal: DataSet, tmp_path: Path) -> None:
     chosen = {name: Entry(name=name, maker="peers", model=name) for name in ("NoSuchModel", "NorThis")}
     results = contest.contest({"metal": metal}, chosen, tmp_path, 0.1, Nobody())
-    assert all("NoSuchModel" in results["metal"]["NoSuchModel"]["failure"] for _ in results)
-    assert "NorThis" in results["metal"]["NorThis"]["failure"]
-    written = (tmp_path / "metal" / "NorThis" / "result.json").stat().st_mtime_ns
-    assert contest.contest({"metal": metal}, chosen, tmp_path, 0.1, Nobody()) == results
-    assert (tmp_path / "metal" / "NorThis" / "result.json").stat().st_mtime_ns == written
+    assert all(name in results["metal"][name]["failure"] for name in chosen)
+
+
+def test_a_result_is_of_its_data_entry_and_minutes(metal: DataSet, parts: Path, tmp_path: Path) -> None:
+    entry, board = Entry(name="x", maker="peers", model="Padim"), open_dataset(parts).only("board")
+    work = contest.identity(entry, metal, 1)
+    assert work == contest.identity(entry, metal, 1)
+    others = [(replace(entry, model="Stfpm"), metal, 1), (entry, board, 1), (entry, metal, 2)]
+    assert work not in {contest.identity(*other) for other in others}
+    folder = tmp_path / "x"
+    contest._begin(folder, work)
+    (folder / "checkpoint").touch()
+    assert not contest._finished(folder, work)
+    (folder / contest.RESULT).write_text('{"metrics": {}}')
+    assert contest._finished(folder, work) and not contest._finished(folder, "other")
+    (folder / contest.RESULT).write_text('{"failure": "no hub today"}')
+    assert not contest._finished(folder, work)
+    contest._begin(folder, work)
+    assert (folder / "checkpoint").exists()  # the same work goes on
+    contest._begin(folder, "other")
+    assert not (folder / "checkpoint").exists()
 
 
 def die(*_: Any) -> None:

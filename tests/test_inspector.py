@@ -14,7 +14,7 @@ from PIL import Image
 
 from inspect_kd.errors import BadInput
 from inspect_kd.inspector import Inspector
-from inspect_kd.types import Decision, Inspection, Thresholds
+from inspect_kd.types import Answers, Decision, Inspection, Thresholds
 
 NO_TORCH = """
 import sys
@@ -81,6 +81,18 @@ def test_thresholds_move_without_a_new_export(artifact: Path, image: Path) -> No
     loose = Inspector(artifact, thresholds=Thresholds(reinspect=score * 2, reject=score * 3))(image)
     assert [answer.decision for answer in (strict, band, loose)] == [Decision.NG, Decision.REINSPECT, Decision.OK]
     assert strict.regions and not loose.regions
+
+
+def test_whoever_is_told_that_a_part_is_bad_is_told_where(
+    artifact: Path, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inspector = Inspector(artifact)
+    heat = np.zeros((1, 64, 64), np.float32)
+    heat[0, 20:24, 40:44] = 0.5  # hot, but nowhere above the limit
+    monkeypatch.setattr(inspector.model, "look", lambda _: Answers(np.array([3.0], np.float32), heat))
+    answer = inspector(image)
+    assert answer.decision is Decision.NG
+    assert [(region.x, region.y, region.width) for region in answer.regions] == [(40, 20, 4)]
 
 
 def test_categories_have_their_own_thresholds(artifact: Path) -> None:

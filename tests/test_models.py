@@ -131,7 +131,9 @@ def test_the_score_may_weigh_otherwise_than_the_map() -> None:
     assert sum(where) == pytest.approx(sum(whether)) and whether[1] / whether[0] == pytest.approx(6)
 
 
-@pytest.mark.parametrize(("side", "overview", "places"), [(32, 16, 256), (32, 32, 1024), (8, 16, 64), (24, 16, 144)])
+@pytest.mark.parametrize(
+    ("side", "overview", "places"), [(32, 16, 256), (32, 32, 1024), (8, 16, 64), (24, 16, 144), (40, 16, 100)]
+)
 def test_attention_looks_at_no_more_places_than_the_overview_has(side: int, overview: int, places: int) -> None:
     branch = GlobalBranch(16, 4, "batch", overview).eval()
     seen: list[int] = []
@@ -143,13 +145,15 @@ def test_attention_looks_at_no_more_places_than_the_overview_has(side: int, over
 
 def test_all_sound_images_are_seen_before_the_first_step() -> None:
     samples = [Sample(image=Path(f"{c}{i}.png"), category=c) for c, n in (("a", 40), ("b", 7)) for i in range(n)]
-    draws = [draw for batch in Sweep(samples, most=1000, batch=8, seed=0) for draw in batch]
+    draws = [draw for batch in Sweep(samples, most=1000, again=False, batch=8, seed=0) for draw in batch]
     assert {draw.index for draw in draws} == set(range(47))
     assert Counter(samples[draw.index].category for draw in draws) == {"a": 40, "b": 40}
-    capped = [draw.index for batch in Sweep(samples, most=20, batch=8, seed=0) for draw in batch]
+    capped = [draw.index for batch in Sweep(samples, most=20, again=False, batch=8, seed=0) for draw in batch]
     assert len(capped) == 20 and len(set(capped)) >= 16
-    again = [draw.index for batch in Sweep(samples, most=20, batch=8, seed=0) for draw in batch]
+    again = [draw.index for batch in Sweep(samples, most=20, again=False, batch=8, seed=0) for draw in batch]
     assert capped == again
+    tiles = [draw for batch in Sweep(samples, most=200, again=True, batch=8, seed=0) for draw in batch]
+    assert len(tiles) == 200 and len({draw.seed for draw in tiles}) == 200
 
 
 @every_student

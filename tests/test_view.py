@@ -14,7 +14,10 @@ from inspect_kd.datasets import open_dataset
 from inspect_kd.datasets.batches import ImageStore
 from inspect_kd.datasets.images import resize
 from inspect_kd.datasets.view import View, look, look_at_many
+from inspect_kd.errors import BadInput, UsageError
+from inspect_kd.evaluate import look_at
 from inspect_kd.inspector import Inspector
+from inspect_kd.overlay import find_regions
 from inspect_kd.train.fit import Hardware, fit
 from inspect_kd.train.run import RunFolder
 from inspect_kd.types import Answers, Decision, ImageU8, Nobody, Sample
@@ -25,10 +28,12 @@ class Brightness:
     """A model whose heat is the image itself: whatever the view does to places can be seen in it."""
 
     size = 32
-    asked = 0
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
 
     def look(self, images_NHW3: npt.NDArray[np.uint8]) -> Answers:
-        self.asked += len(images_NHW3)
+        self.batches.append(len(images_NHW3))
         heat = images_NHW3[..., 0].astype(np.float32)
         return Answers(heat.max(axis=(1, 2)), heat)
 
@@ -40,7 +45,7 @@ def noise(height: int, width: int) -> ImageU8:
 def test_a_whole_image_is_squashed_into_one_frame() -> None:
     image, model = noise(90, 50), Brightness()
     score, heatmap = look(model, View(size=32), image)
-    assert model.asked == 1 and heatmap.shape == (32, 32)
+    assert model.batches == [1] and heatmap.shape == (32, 32)
     assert np.array_equal(heatmap, resize(image, 32, 32)[..., 0]) and score == heatmap.max()
 
 
@@ -56,7 +61,7 @@ def test_tiles_give_back_every_place_where_it_was(height: int, width: int, overl
 
 def test_neighbours_overlap_as_much_as_was_asked_and_cover_all() -> None:
     view = View(size=32, tile=64, overlap=0.25)
-    frames = view.frames(noise(300, 500))
+    frames = list(view.frames(noise(300, 500)))
     tops, lefts = view._starts(150), view._starts(250)
     assert len(frames) == len(tops) * len(lefts)
     assert (tops[0], tops[-1], lefts[-1]) == (0, 150 - 32, 250 - 32)
@@ -76,15 +81,38 @@ def test_a_seam_is_blended_not_cut() -> None:
 
 
 def test_one_bad_number_is_not_hidden_behind_good_ones() -> None:
-    answers = Answers(np.array([0.1, np.nan, 3.0], np.float32), np.zeros((3, 32, 32), np.float32))
+    answers = [(score, np.zeros((32, 32), np.float32)) for score in (0.1, np.nan, 3.0)]
     score, _ = View(size=32, tile=32, overlap=0).join(answers, noise(32, 96))
     assert np.isnan(score)
 
 
 def test_whole_images_share_a_batch() -> None:
-    images = [noise(40, 40), noise(50, 20)]
-    together = look_at_many(Brightness(), View(size=32), images)
+    images, model = [noise(40, 40 + i) for i in range(9)], Brightness()
+    together = list(look_at_many(model, View(size=32), images))
     assert [score for score, _ in together] == [look(Brightness(), View(size=32), image)[0] for image in images]
+    assert model.batches == [8, 1]
+    with pytest.raises(UsageError, match="at least 16"):
+        View(size=32, tile=15)
+
+
+def test_a_small_region_of_a_large_image_is_a_region() -> None:
+    heatmap = np.zeros((3072, 4096), np.float32)
+    heatmap[100:115, 200:215] = 3
+    assert find_regions(heatmap, 1.0, 4096, 3072) == ()
+    found = find_regions(heatmap, 1.0, 4096, 3072, frame=256**2)
+    assert [(region.x, region.y, region.width) for region in found] == [(200, 100, 15)]
+
+
+def test_an_answer_that_is_no_number_ends_the_measurement(tmp_path: Path) -> None:
+    class Diverged(Brightness):
+        def look(self, images_NHW3: npt.NDArray[np.uint8]) -> Answers:
+            scores, heat = super().look(images_NHW3)
+            return Answers(scores, heat * np.nan)
+
+    cv2.imwrite(str(tmp_path / "a.png"), noise(40, 40))
+    samples = [Sample(image=tmp_path / "a.png", category="x")]
+    with pytest.raises(BadInput, match="not finite"):
+        list(look_at(Diverged(), samples, View(size=32)))
 
 
 def test_training_sees_tiles_from_everywhere(tmp_path: Path) -> None:

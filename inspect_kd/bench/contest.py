@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import multiprocessing
 import os
+import shutil
 import sys
 import time
 import traceback
 import warnings
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from inspect_kd import registry
-from inspect_kd.bench.entries import Entry
+from inspect_kd.bench.entries import SIZE, Entry
+from inspect_kd.config import load_recipe
 from inspect_kd.datasets import DataSet
 from inspect_kd.train.run import write_json
 from inspect_kd.types import Nobody, Watch
 
-RESULT, LOG, MODEL = "result.json", "log.txt", "model.onnx"
+RESULT, LOG, MODEL, WORK = "result.json", "log.txt", "model.onnx", "of.txt"
 Results = dict[str, dict[str, dict[str, Any]]]
 """By setting, then by entry."""
 
@@ -28,18 +33,45 @@ Results = dict[str, dict[str, dict[str, Any]]]
 def contest(
     settings: Mapping[str, DataSet], entries: Mapping[str, Entry], out: Path, minutes: float, watch: Watch
 ) -> Results:
-    """Whatever has a result already is taken as it is; a failure is a result too."""
+    """What was finished with the same data, entry and minutes is taken as it is; what failed is tried again."""
     watch.phase("compare", len(settings) * len(entries))
     results: Results = {}
     for setting, data in settings.items():
         for key, entry in entries.items():
-            folder = out / setting / key
-            if not (folder / RESULT).is_file():
+            folder, work = out / setting / key, identity(entry, data, minutes)
+            if not _finished(folder, work):
                 watch.say(f"{setting}: {entry.name}")
+                _begin(folder, work)
                 _in_own_process(entry, data, folder, minutes)
             results.setdefault(setting, {})[key] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
             watch.advance()
     return results
+
+
+def identity(entry: Entry, data: DataSet, minutes: float) -> str:
+    """What a result is a result of."""
+    recipe = load_recipe(entry.model).digest() if entry.maker == "ours" else ""
+    granted = minutes if entry.maker == "peers" else None
+    return hashlib.sha256(json.dumps([asdict(entry), recipe, data.digest, granted, SIZE]).encode()).hexdigest()
+
+
+def _finished(folder: Path, work: str) -> bool:
+    if not _is_of(folder, work) or not (folder / RESULT).is_file():
+        return False
+    return "failure" not in json.loads((folder / RESULT).read_text(encoding="utf-8"))
+
+
+def _begin(folder: Path, work: str) -> None:
+    """A folder of the same work is gone on with, one of other work is emptied."""
+    if folder.is_dir() and not _is_of(folder, work):
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / RESULT).unlink(missing_ok=True)
+    (folder / WORK).write_text(work, encoding="utf-8")
+
+
+def _is_of(folder: Path, work: str) -> bool:
+    return (folder / WORK).is_file() and (folder / WORK).read_text(encoding="utf-8") == work
 
 
 def cost(entries: Mapping[str, Entry], out: Path, setting: str, watch: Watch) -> dict[str, dict[str, float]]:
@@ -51,23 +83,32 @@ def cost(entries: Mapping[str, Entry], out: Path, setting: str, watch: Watch) ->
     watch.phase("time", 2 * len(files) + 1)
     peak = machine_peak()
     watch.advance()
-    # What takes a second an image would otherwise take the whole hour.
-    told = clock(files, rounds=6, runs=5)
+    told = clock(files)
     watch.advance(len(files))
-    for key, file in files.items():
-        told[key] |= {"file_mb": file.stat().st_size / 1e6, "memory_mb": peak_memory(file), "peak_gflops": peak}
+    for key, times in told.items():
+        times |= {"file_mb": files[key].stat().st_size / 1e6, "peak_gflops": peak}
+        memory = peak_memory(files[key])
+        if memory is not None:
+            times["memory_mb"] = memory
         watch.advance()
     return told
 
 
 def _in_own_process(entry: Entry, data: DataSet, folder: Path, minutes: float) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     # Spawned, not forked: torch's threads do not survive a fork.
     process = multiprocessing.get_context("spawn").Process(target=_work, args=(entry, data, folder, minutes))
     process.start()
     process.join()
     if not (folder / RESULT).is_file():
         _write(folder, {"failure": f"its process ended with exit status {process.exitcode}; see {LOG}"})
+
+
+def _end_with_parent() -> None:
+    """A comparison that is killed must not leave a training behind that eats a core."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _work(entry: Entry, data: DataSet, folder: Path, minutes: float) -> None:
@@ -77,6 +118,7 @@ def _work(entry: Entry, data: DataSet, folder: Path, minutes: float) -> None:
         os.dup2(log.fileno(), sys.stderr.fileno())
         warnings.filterwarnings("ignore")
         logging.getLogger("lightning").setLevel(logging.WARNING)
+        Thread(target=_end_with_parent, daemon=True).start()
         began = time.monotonic()
         try:
             told = registry.load("bench", entry.maker).compete(entry, data, folder, minutes, Nobody())

@@ -5,9 +5,9 @@ Everything here works on graphs from bytes (N, H, W, 3) to heatmap and score.
 
 from __future__ import annotations
 
+import contextlib
+import mmap
 import multiprocessing
-import resource
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +21,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from inspect_kd.export.to_onnx import LARGEST_BATCH, open_session
 
 BATCH = 8
-WARM_UP = 1
+WARM_UP, ROUNDS, RUNS = 1, 10, 12
+STATM = Path("/proc/self/statm")
 
 
 def to_file(model: nn.Module, path: Path, size: int, *, dynamic: bool = True) -> None:
@@ -43,12 +44,18 @@ def gflop(model: nn.Module, size: int) -> float:
     return float(counter.get_total_flops()) / 1e9
 
 
-def clock(files: Mapping[str, Path], rounds: int = 10, runs: int = 12) -> dict[str, dict[str, float]]:
-    """CPU and wall milliseconds of one image, and of one in a batch; models take turns, so a busy moment hits all."""
-    sessions = {
-        name: open_session(path.read_bytes(), name, device="cpu", threads=1, allow_cpu=True)
-        for name, path in files.items()
-    }
+def clock(files: Mapping[str, Path], rounds: int = ROUNDS, runs: int = RUNS) -> dict[str, dict[str, float]]:
+    """CPU and wall milliseconds of one image, and of one in a batch; models take turns, so a busy moment hits all.
+
+    A file that does not run is left out.
+    """
+    sessions = {}
+    for name, path in files.items():
+        with contextlib.suppress(Exception):
+            session = open_session(path.read_bytes(), name, device="cpu", threads=1, allow_cpu=True)
+            for batch in (1, BATCH) if not isinstance(session.get_inputs()[0].shape[0], int) else (1,):
+                session.run(None, {session.get_inputs()[0].name: _noise(session.get_inputs()[0].shape[1], batch)})
+            sessions[name] = session
     single, batched = _turns(sessions, 1, rounds, runs), _turns(sessions, BATCH, max(1, rounds // 3), 2)
     return {
         name: {
@@ -78,17 +85,22 @@ def _turns(sessions: Mapping[str, Any], batch: int, rounds: int, runs: int) -> d
     return {name: np.array(times) for name, times in taken.items()}
 
 
-def peak_memory(file: Path) -> float:
-    """MB that a process grows by when it loads a model and looks at images; ONNX Runtime's arena keeps what it once took."""
+def peak_memory(file: Path) -> float | None:
+    """MB that a process grows by when it loads a model and looks at images; ONNX Runtime's arena keeps what it once took.
+
+    None where the system does not tell (it is asked as Linux wants to be asked), or the model took the process with it.
+    """
+    if not STATM.is_file():
+        return None
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_grow, args=(str(file), sender))
     process.start()
     sender.close()
     try:
-        grown: float = receiver.recv()
+        grown: float | None = receiver.recv()
     except EOFError:
-        grown = float("nan")
+        grown = None
     process.join()
     return grown
 
@@ -106,11 +118,8 @@ def _grow(file: str, answer: Any) -> None:
 
 
 def _resident_mb() -> float:
-    statm = Path("/proc/self/statm")
-    if statm.is_file():
-        return int(statm.read_text().split()[1]) * resource.getpagesize() / 2**20
-    highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return highest / (2**20 if sys.platform == "darwin" else 2**10)
+    pages = int(STATM.read_text().split()[1])
+    return pages * mmap.PAGESIZE / 2**20
 
 
 def _noise(size: int, batch: int) -> np.ndarray:

@@ -9,7 +9,7 @@ from inspect_kd import zoo
 from inspect_kd.errors import UsageError
 
 SHARED = "mobilenetv2_100"
-"""The encoder that every method gets that takes one: the default student's."""
+"""The encoder that every method gets that takes it: the default student's. Reverse Distillation's decoders know ResNets only."""
 SIZE = 256
 """Side of the images that everybody gets."""
 
@@ -44,7 +44,6 @@ PEERS = {
     "stfpm": _on_shared("STFPM", "Stfpm"),
     "fastflow": _on_shared("FastFlow", "Fastflow"),
     "supersimplenet": _on_shared("SuperSimpleNet", "Supersimplenet"),
-    "reverse_distillation": _on_shared("Reverse Distillation", "ReverseDistillation"),
     "padim_r18": _on_resnet("PaDiM", "Padim"),
     "stfpm_r18": _on_resnet("STFPM", "Stfpm"),
     "fastflow_r18": _on_resnet("FastFlow", "Fastflow"),
@@ -69,5 +68,9 @@ def entries(students: list[str], against: list[str]) -> dict[str, Entry]:
     ours = {}
     for recipe in students:
         path = zoo.find("models", recipe)
+        if path.stem in ours or path.stem in known:
+            raise UsageError(
+                f"--model {recipe}: two rows would be called '{path.stem}'; copy the recipe to another name"
+            )
         ours[path.stem] = Entry(name=path.stem, maker="ours", model=recipe)
     return ours | {name: known[name] for name in against}

@@ -8,6 +8,7 @@ Shapes: B batch, C channels, h w feature grid, R remembered patches.
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -47,14 +48,13 @@ class NearestNeighbours(nn.Module):
     def remember(self, store: ImageStore, watch: Watch) -> None:
         """Two passes: how far features spread, then a random part of their patches."""
         generator = torch.Generator().manual_seed(0)
-        images = [torch.from_numpy(store[i]).permute(2, 0, 1)[None].float() for i in range(len(store))]
-        self.feature_norm.fit(self.encoder(image) for image in images)
-        watch.phase("remember", len(images))
+        self.feature_norm.fit(self.encoder(_image(store, i)) for i in range(len(store)))
+        watch.phase("remember", len(store))
+        share = max(1, KEPT // len(store))
         kept: list[list[Tensor]] = [[] for _ in GROUPS]
-        for image in images:
-            for bank, patches_BNC in zip(kept, self._patches(image), strict=True):
+        for i in range(len(store)):
+            for bank, patches_BNC in zip(kept, self._patches(_image(store, i)), strict=True):
                 rows_NC = patches_BNC[0]
-                share = max(1, KEPT // len(images))
                 bank.append(rows_NC[torch.randperm(len(rows_NC), generator=generator)[:share]].clone())
             watch.advance()
         self.banks = [torch.cat(rows) for rows in kept]
@@ -77,15 +77,22 @@ class NearestNeighbours(nn.Module):
             return [F.normalize(x.flatten(2).transpose(1, 2), dim=2) for x in joined]
 
 
+def _image(store: ImageStore, index: int) -> Tensor:
+    return torch.from_numpy(store[index]).permute(2, 0, 1)[None].float()
+
+
 def compete(entry: Entry, data: DataSet, folder: Path, minutes: float, watch: Watch) -> dict[str, Any]:
     assert entry.encoder is not None
     memory = NearestNeighbours(build_encoder(entry.encoder)).eval()
-    memory.remember(ImageStore(data.select(Split.TRAIN), View(size=SIZE)), watch)
+    began = time.monotonic()
+    memory.remember(ImageStore(data.select(Split.TRAIN), View(size=SIZE), budget_mb=1024), watch)
+    seconds = round(time.monotonic() - began, 1)
     graph = ArtifactGraph(memory, 1.0)
     to_file(graph, folder / "model.onnx", SIZE)
     rows = sum(len(bank) for bank in memory.banks)
     return {
         "metrics": in_json(measure(look_at(TorchModel(graph, SIZE), data.select(Split.TEST), View(size=SIZE)))),
         "gflop": gflop(graph, SIZE),
+        "train_seconds": seconds,
         "note": f"{rows:,} patches kept",
     }

@@ -24,7 +24,7 @@ def compete(entry: Entry, data: DataSet, folder: Path, minutes: float, watch: Wa
     finished = load_run(run.path)
     shutil.copyfile(run.path / f"{run.path.name}.onnx", folder / "model.onnx")
     return {
-        "metrics": finished.manifest["metrics"],
+        "metrics": finished.manifest.get("metrics", {}),
         "train_seconds": finished.manifest["train_seconds"],
         "gflop": gflop(ArtifactGraph(finished.student, 1.0), finished.recipe.data.size),
         "note": "",

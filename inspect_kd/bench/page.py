@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from inspect_kd.bench.contest import Results
+from inspect_kd.bench.cost import ROUNDS, RUNS
 from inspect_kd.bench.entries import SIZE, Entry
 from inspect_kd.evaluate import MEAN
 from inspect_kd.metrics import METRICS
@@ -46,9 +47,11 @@ def write(
 def _records(
     entries: Mapping[str, Entry], results: Results, costs: Mapping[str, Mapping[str, float]]
 ) -> Iterator[dict[str, Any]]:
+    timed = next(iter(results), None)
     for setting, told in results.items():
         for key, result in told.items():
-            common = {"setting": setting, "entry": entries[key].name} | dict(costs.get(key, {})) | result
+            cost = dict(costs.get(key, {})) if setting == timed else {}
+            common = {"setting": setting, "entry": entries[key].name} | cost | result
             for category, metrics in (result.get("metrics") or {"": {}}).items():
                 yield common | metrics | {"category": category}
 
@@ -73,7 +76,8 @@ def _accuracy_rows(entries: Mapping[str, Entry], told: Mapping[str, Any]) -> tup
 def _cost_rows(
     entries: Mapping[str, Entry], results: Results, costs: Mapping[str, Mapping[str, float]]
 ) -> list[list[str]]:
-    gflop = {key: result["gflop"] for told in results.values() for key, result in told.items() if "gflop" in result}
+    timed = next(iter(results.values()))
+    gflop = {key: result["gflop"] for key, result in timed.items() if "gflop" in result}
     fastest = min((costs[key]["cpu_ms"] for key in costs if entries[key].light), default=None)
     rows = []
     for key in sorted(costs, key=lambda key: costs[key]["cpu_ms"]):
@@ -171,11 +175,11 @@ def _explained(environment: Mapping[str, Any]) -> list[str]:
     return [
         f"Written by `{environment['command']}`, {environment['started'][:10]}, {environment['cores']} CPU cores, torch "
         f"{packages.get('torch')}, anomalib {packages.get('anomalib')}, ONNX Runtime {packages.get('onnxruntime')}.",
-        f"All models see the same images at {SIZE}x{SIZE} and the same splits; thresholds, stopping and checkpoints saw no "
-        "test label. A peer trains for its own epochs or the granted minutes, whichever ends first.",
-        "Times are those of one file from bytes to map and score on one thread of ONNX Runtime, all in one run, in turns; "
-        "they differ between machines and moments, the ratios are what to read. A peer without accuracy had no weights "
-        "here and is timed with random ones.",
+        f"All models see the same images at {SIZE}x{SIZE} and the same splits; stopping and checkpoints saw no test label. "
+        "Ours train as their recipe says; a peer for its own epochs or the granted minutes, whichever ends first, which the "
+        "remarks tell: a peer that was stopped early would do better with more time.",
+        f"Times are those of the first setting's files, from bytes to map and score on one thread of ONNX Runtime, all in one "
+        f"run, in turns, {ROUNDS * RUNS} images each; they differ between machines and moments, the ratios are what to read.",
     ]
 
 

@@ -7,6 +7,7 @@ is used, because anomalib's look at test labels. Peers whose weights cannot be h
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from functools import partial
@@ -29,7 +30,7 @@ from inspect_kd.errors import EnvironmentFault
 from inspect_kd.evaluate import in_json, look_at, measure
 from inspect_kd.export.graph import TorchModel
 from inspect_kd.models.base import StudentOutput
-from inspect_kd.models.encoders import within_reach
+from inspect_kd.models.encoders import drop_unread, within_reach
 from inspect_kd.types import Split, Watch
 
 LAYERS = {
@@ -70,9 +71,11 @@ def compete(entry: Entry, data: DataSet, folder: Path, minutes: float, watch: Wa
     try:
         module = build(entry, coreset=min(0.1, LARGEST_BANK / (len(train) * (SIZE // 8) ** 2)))
         if entry.model == "EfficientAd":
-            module.imagenet_dir = folder / "imagenette"  # else it downloads into the user's working directory
+            # Else it downloads into the user's working directory.
+            module.imagenet_dir = folder.parents[1] / "imagenette"
+        began = time.monotonic()
         note = fit(module, entry, data, minutes)
-        told: dict[str, Any] = {"note": note}
+        told: dict[str, Any] = {"note": note, "train_seconds": round(time.monotonic() - began, 1)}
         graph = PeerGraph(module.cpu().eval())
         parts = look_at(TorchModel(graph, SIZE), data.select(Split.TEST), View(size=SIZE))  # type: ignore[arg-type]
         told["metrics"] = in_json(measure(parts))
@@ -81,8 +84,12 @@ def compete(entry: Entry, data: DataSet, folder: Path, minutes: float, watch: Wa
         told = {"failure": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
         with contextlib.suppress(Exception):
             _cost(PeerGraph(build(entry, random=True).eval()), folder, told)
+            told["failure"] += "; timed with random weights"
         return told
-    _cost(graph, folder, told)
+    try:
+        _cost(graph, folder, told)
+    except Exception as error:
+        told["note"] += f" not exported: {type(error).__name__}"
     return told
 
 
@@ -156,10 +163,14 @@ def _create(
             model = create(name, **(options | local.card.build | {"pretrained": False}))
             missing, _ = model.load_state_dict(weights.load_state(local.path), strict=False)
             assert not missing, missing[:1]
-            return model
-        return create(name, **options)
-    build = local.card.build if local else {}
-    return create(name, **(options | build | {"pretrained": False}))
+        else:
+            model = create(name, **options)
+    else:
+        build = local.card.build if local else {}
+        model = create(name, **(options | build | {"pretrained": False}))
+    if options.get("features_only"):
+        drop_unread(model)  # as in our own: nobody pays for stages that nobody reads
+    return model
 
 
 def fit(module: Any, entry: Entry, data: DataSet, minutes: float) -> str:
@@ -180,7 +191,8 @@ def fit(module: Any, entry: Entry, data: DataSet, minutes: float) -> str:
     )
     trainer.fit(module, datamodule=_images(entry, data))
     if entry.model == "Patchcore":
-        return f"bank of {len(module.model.memory_bank):,} patches"
+        share = module.coreset_sampling_ratio
+        return f"bank of {len(module.model.memory_bank):,} patches, {share:.1%} of all"
     done = trainer.current_epoch
     return "" if done >= epochs else f"stopped after {done} of {epochs} epochs, {minutes:g} min"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -31,13 +32,14 @@ def bench(
     ),
     timing: Annotated[bool, typer.Option(help="Time all files at the end.")] = True,
 ) -> None:
-    """Compare accuracy (seven metrics), latency, memory and size; same images, same encoder weights, same runtime.
+    """Compare accuracy (seven metrics), latency, memory and size with anomalib's models; same images, splits and runtime.
 
-    Peers: memory (nearest neighbours on our encoder); patchcore, padim, stfpm, fastflow, supersimplenet,
-    reverse_distillation on our encoder; stfpm_r18, fastflow_r18, padim_r18, reverse_distillation_r18 on ResNet18;
-    efficient_ad; dinomaly. Each is trained in a process of its own; one that fails is shown with its reason.
+    On our encoder's weights: memory (nearest neighbours), patchcore, padim, stfpm, fastflow, supersimplenet. On ResNet18:
+    stfpm_r18, fastflow_r18, padim_r18, reverse_distillation_r18. On their own: efficient_ad, dinomaly. Each is trained in
+    a process of its own; one that fails is shown with its reason.
 
-    Writes bench.html (with plots), bench.md, bench.csv and bench.json. Can be stopped and called again.
+    Writes bench.html (with plots), bench.md, bench.csv and bench.json. Can be stopped and called again: what was finished
+    with the same data, recipe and minutes is not done again.
 
     Examples:
 
@@ -46,11 +48,12 @@ def bench(
         inspect-kd bench --data my_parts/ --against patchcore --against stfpm --minutes 5
     """
     from inspect_kd.bench import contest, page
-    from inspect_kd.bench.entries import MEMORY, PEERS, entries
+    from inspect_kd.bench.entries import MEMORY, PEERS, SIZE, entries
     from inspect_kd.cli.follow import follow
     from inspect_kd.cli.needs import need_training
     from inspect_kd.config import load_recipe
     from inspect_kd.datasets import open_dataset, union
+    from inspect_kd.errors import UsageError
     from inspect_kd.train.conclude import holdout_of
     from inspect_kd.train.run import environment
 
@@ -58,12 +61,25 @@ def bench(
     students = models or STUDENTS
     peers = [] if against == ["none"] else against or [*MEMORY, *PEERS]
     chosen = entries(students, peers)
-    holdout = holdout_of(load_recipe(students[0]))
-    parts = [open_dataset(one, holdout=holdout) for one in data]
+    recipes = [load_recipe(student) for student in students]
+    for recipe in recipes:
+        if recipe.data.size != SIZE or recipe.data.tile or recipe.data.bits:
+            raise UsageError(
+                f"--model {recipe.name}: everybody is compared on whole 8-bit images at {SIZE}x{SIZE}; it sets data.size, "
+                "data.tile or data.bits"
+            )
+    asked = recipes[0].data
+    parts = [
+        open_dataset(one, holdout=holdout_of(recipes[0]), categories=asked.categories or None, group=asked.group)
+        for one in data
+    ]
+    doubled = Counter(category for part in parts for category in part.categories).most_common(1)
+    if doubled and doubled[0][1] > 1:
+        raise UsageError(f"--data: two data sets have a category '{doubled[0][0]}'")
     whole = parts[0] if len(parts) == 1 else union(parts, "+".join(part.name for part in parts))
     settings = {"unified" if len(whole.categories) > 1 else whole.name: whole}
     if alone and len(whole.categories) > 1:
-        settings |= {category: whole.only(category) for category in whole.categories}
+        settings |= {f"{category} alone": whole.only(category) for category in whole.categories}
     with follow() as watch:
         results = contest.contest(settings, chosen, out, minutes, watch)
         costs = contest.cost(chosen, out, next(iter(settings)), watch) if timing else {}

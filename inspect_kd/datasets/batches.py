@@ -138,12 +138,17 @@ class StepSampler(Sampler[list[Draw]]):
 
 
 class Sweep(Sampler[list[Draw]]):
-    """Every image at least once where `most` allows it, categories in equal shares: what a student learns without steps."""
+    """Every image at least once where `most` allows it, categories in equal shares: what a student learns without steps.
 
-    def __init__(self, samples: Sequence[Sample], *, most: int, batch: int, seed: int) -> None:
+    `again`: go on until there are `most`, for images of which a frame shows a part only.
+    """
+
+    def __init__(self, samples: Sequence[Sample], *, most: int, again: bool, batch: int, seed: int) -> None:
         categories = sorted({sample.category for sample in samples})
         members = [[i for i, s in enumerate(samples) if s.category == category] for category in categories]
-        share = min(max(map(len, members)), max(1, most // len(members)))
+        share = max(1, most // len(members))
+        if not again:
+            share = min(share, max(map(len, members)))
         rng = np.random.default_rng([seed, SWEEP])
         chosen = np.concatenate([np.resize(rng.permutation(each), share) for each in members])
         self.order = [int(i) for i in rng.permutation(chosen)]

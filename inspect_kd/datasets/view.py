@@ -8,15 +8,18 @@ Shapes: N frames, H W image.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from inspect_kd.datasets.images import resize
-from inspect_kd.types import Answers, Heatmap, ImageU8, Model
+from inspect_kd.errors import UsageError
+from inspect_kd.types import Heatmap, ImageU8, Model
 
 BATCH = 8
 """Frames that a model is asked about at once."""
@@ -31,6 +34,12 @@ class View:
     overlap: float = 0.25
     """Share of a tile that its neighbour sees too."""
 
+    def __post_init__(self) -> None:
+        if self.tile is not None and 2 * self.tile < self.size:
+            raise UsageError(
+                f"data.tile: tiles of {self.tile} pixels blown up to {self.size} show nothing new; at least {self.size // 2}"
+            )
+
     def scaled(self, image: ImageU8) -> ImageU8:
         """The image at the frames' scale, at least one frame large: what tiles are cut from."""
         if self.tile is None:
@@ -43,32 +52,36 @@ class View:
             np.asarray(cv2.copyMakeBorder(scaled, *missing, cv2.BORDER_REFLECT), np.uint8) if any(missing) else scaled
         )
 
-    def frames(self, image: ImageU8) -> npt.NDArray[np.uint8]:
-        """(N, size, size, 3): everything that the model is to see of this image."""
+    def frames(self, image: ImageU8) -> Iterator[ImageU8]:
+        """Everything that the model is to see of this image, row by row."""
         scaled = self.scaled(image)
-        return np.stack([scaled[top : top + self.size, left : left + self.size] for top, left in self._corners(scaled)])
+        for top, left in self._corners(scaled):
+            yield scaled[top : top + self.size, left : left + self.size]
 
     def middle_frame(self, image: ImageU8) -> ImageU8:
         """One frame to stand for the image where all would be too many."""
-        frames = self.frames(image)
-        return np.asarray(frames[len(frames) // 2], np.uint8)
+        scaled = self.scaled(image)
+        corners = self._corners(scaled)
+        top, left = corners[len(corners) // 2]
+        return scaled[top : top + self.size, left : left + self.size]
 
-    def join(self, answers: Answers, image: ImageU8) -> tuple[float, Heatmap]:
-        """The image's score, that of its worst frame, and its heatmap at the frames' scale."""
-        score = float(answers.scores_N.max())
-        if not np.isfinite(answers.scores_N).all():
-            score = math.nan  # max() would hide one behind a finite neighbour
+    def join(self, answers: Iterable[tuple[float, Heatmap]], image: ImageU8) -> tuple[float, Heatmap]:
+        """The image's score, that of its worst frame, and its heatmap at the frames' scale; answers in the frames' order."""
         if self.tile is None:
-            return score, answers.heatmaps_NHW[0]
+            return next(iter(answers))
         width, height = self._extent(image)
-        padded = (max(height, self.size), max(width, self.size))
-        heat, weight = np.zeros(padded, np.float32), np.zeros(padded, np.float32)
+        heat = np.zeros((max(height, self.size), max(width, self.size)), np.float32)
+        weight = np.zeros_like(heat)
         fade = _fade(self.size, self.overlap)
-        for (top, left), heatmap in zip(self._corners(heat), answers.heatmaps_NHW, strict=True):
+        scores = []
+        for (top, left), (score, heatmap) in zip(self._corners(heat), answers, strict=True):
             place = slice(top, top + self.size), slice(left, left + self.size)
             heat[place] += fade * heatmap
             weight[place] += fade
-        return score, np.asarray((heat / weight)[:height, :width], np.float32)
+            scores.append(score)
+        heat /= weight
+        # Python's max() would hide a NaN behind a number.
+        return float(np.max(scores)), heat[:height, :width]
 
     def _extent(self, image: npt.NDArray[np.generic]) -> tuple[int, int]:
         """(width, height) of the image at the frames' scale."""
@@ -92,21 +105,20 @@ def look(model: Model, view: View, image: ImageU8) -> tuple[float, Heatmap]:
     return view.join(_ask(model, view.frames(image)), image)
 
 
-def look_at_many(model: Model, view: View, images: list[ImageU8]) -> list[tuple[float, Heatmap]]:
-    """The same for several; whole images share a batch."""
-    if view.tile is not None:
-        return [look(model, view, image) for image in images]
-    answers = _ask(model, np.concatenate([view.frames(image) for image in images]))
-    return [(float(score), heatmap) for score, heatmap in zip(*answers, strict=True)]
+def look_at_many(model: Model, view: View, images: Iterable[ImageU8]) -> Iterator[tuple[float, Heatmap]]:
+    """The same for several, read when their turn comes; whole images share a batch."""
+    if view.tile is None:
+        yield from _ask(model, (frame for image in images for frame in view.frames(image)))
+    else:
+        for image in images:
+            yield look(model, view, image)
 
 
-def _ask(model: Model, frames_NHW3: npt.NDArray[np.uint8]) -> Answers:
-    parts = [model.look(frames_NHW3[start : start + BATCH]) for start in range(0, len(frames_NHW3), BATCH)]
-    if len(parts) == 1:
-        return parts[0]
-    return Answers(
-        np.concatenate([part.scores_N for part in parts]), np.concatenate([part.heatmaps_NHW for part in parts])
-    )
+def _ask(model: Model, frames: Iterator[ImageU8]) -> Iterator[tuple[float, Heatmap]]:
+    """A batch at a time: of a large image thousands of frames and answers would not fit into memory together."""
+    while batch := list(islice(frames, BATCH)):
+        scores_N, heatmaps_NHW = model.look(np.stack(batch))
+        yield from zip(map(float, scores_N), heatmaps_NHW, strict=True)
 
 
 @lru_cache

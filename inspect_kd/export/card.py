@@ -67,7 +67,7 @@ class ArtifactCard:
             raise BadInput(f"{where}: {error}" if not str(error).startswith(where) else str(error)) from error
         if not isinstance(card.size, int) or not 1 <= card.size <= 4096:
             raise BadInput(f"{where}: impossible input size {card.size!r}")
-        if card.tile is not None and not (isinstance(card.tile, int) and 8 <= card.tile <= 65536):
+        if card.tile is not None and not (isinstance(card.tile, int) and card.size <= 2 * card.tile <= 2**17):
             raise BadInput(f"{where}: impossible tile {card.tile!r}")
         if not isinstance(card.overlap, int | float) or not 0 <= card.overlap <= 0.75:
             raise BadInput(f"{where}: impossible overlap {card.overlap!r}")

@@ -180,11 +180,11 @@ def _timm_body(name: str, strides: tuple[int, ...], *, pretrained: bool, **build
         raise UsageError(f"encoder '{name}' has features at strides {reductions}; this student needs {list(strides)}")
     indices = tuple(len(reductions) - 1 - reductions[::-1].index(stride) for stride in strides)
     body: Any = timm.create_model(name, pretrained=pretrained, features_only=True, out_indices=indices, **build)
-    _drop_unread(body)
+    drop_unread(body)
     return body, tuple(body.feature_info.channels())
 
 
-def _drop_unread(body: Any) -> None:
+def drop_unread(body: Any) -> None:
     """Of its efficient networks timm keeps, and runs, the stages behind the last feature too: a third of MobileNetV2's weights."""
     stages = [name.split(".") for name in body.feature_info.module_name()]
     if all(len(stage) == 2 and stage[0] == "blocks" for stage in stages):

@@ -29,7 +29,16 @@ from inspect_kd.models.base import Student
 from inspect_kd.train import checkpoint
 from inspect_kd.train.conclude import export_all, make_report
 from inspect_kd.train.gap import SyntheticGap
-from inspect_kd.train.run import RunFolder, build_student, environment, now, view_of, write_json, write_manifest
+from inspect_kd.train.run import (
+    RunFolder,
+    build_student,
+    environment,
+    now,
+    resolved,
+    view_of,
+    write_json,
+    write_manifest,
+)
 from inspect_kd.types import Model, Nobody, Sample, Split, Watch
 
 MOST_ADAPTED = 1536
@@ -73,6 +82,7 @@ def fit(
     if not fabric.is_global_zero:
         watch = Nobody()
     began = time.monotonic()
+    recipe = resolved(recipe)
     settings = recipe.fit
 
     # ── the student ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -92,7 +102,8 @@ def fit(
         _same_work(progress, recipe, data, folder)
         watch.say(f"resuming at step {progress.step} of {settings.steps}")
     else:
-        first = Sweep(sound, most=MOST_ADAPTED, batch=settings.batch, seed=settings.seed)
+        again = recipe.data.tile is not None
+        first = Sweep(sound, most=MOST_ADAPTED, again=again, batch=settings.batch, seed=settings.seed)
         student.adapt(pair.clean_B3HW for pair in batches(images, first, workers=0))
         progress, best = checkpoint.Progress(recipe=recipe.digest(), data=data.digest), {}
         if fabric.is_global_zero:

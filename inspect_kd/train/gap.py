@@ -29,7 +29,7 @@ class SyntheticGap:
         self.masks: list[Mask | None] = []
         for index in spread_over(len(store), MOST_PARTS):
             rng = np.random.default_rng([seed, index])
-            sound = store.frame(index, rng)
+            sound = store.frame(index, rng).copy()  # a view would keep the whole image
             defect = add_defect(sound, rng, donor=store.frame((index + 1) % len(store), rng))
             self.parts += [sound, defect.image]
             self.masks += [None, defect.mask]

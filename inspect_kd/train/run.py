@@ -27,6 +27,7 @@ from inspect_kd.versions import installed
 PACKAGES = (
     "torch",
     "torchvision",
+    "anomalib",
     "timm",
     "lightning",
     "onnx",
@@ -105,6 +106,14 @@ def choose_folder(out: Path, name: str, *, resume: bool) -> RunFolder:
         folder = RunFolder(out / f"{name}-{number}")
         number += 1
     return folder
+
+
+def resolved(recipe: Recipe) -> Recipe:
+    """With all of the student's settings written out: a later default must not change what a run is."""
+    options = dict(recipe.student)
+    module = registry.load("models.students", options.pop("build", ""))
+    settings = config.fill(module.Config, options, where=f"recipe {recipe.name}, student")
+    return recipe.model_copy(update={"student": {"build": recipe.student["build"], **asdict(settings)}})
 
 
 def view_of(recipe: Recipe) -> View:

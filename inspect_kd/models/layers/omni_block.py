@@ -67,8 +67,11 @@ class GlobalBranch(nn.Module):
 
 
 def in_overview(x_BChw: Tensor, side: int) -> Tensor:
-    """Cells averaged until none of the sides is longer."""
-    cells = math.ceil(max(x_BChw.shape[-2:]) / side)
+    """Cells averaged until none of the sides is longer; so many that no row and no column is left over."""
+    height, width = x_BChw.shape[-2:]
+    cells = math.ceil(max(height, width) / side)
+    while height % cells or width % cells:
+        cells += 1
     return x_BChw if cells == 1 else box_sum(x_BChw, cells, stride=cells) / cells**2
 
 

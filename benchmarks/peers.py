@@ -1,0 +1,42 @@
+"""`inspect-kd bench` on the development set: all categories in one model, and each alone. Writes docs/results/bench.*.
+
+    INSPECT_KD_REAL_DATA=… INSPECT_KD_WEIGHTS=… python benchmarks/peers.py [--minutes 4] [--only unified tile]
+
+What is finished under --out is not done again: the program can be stopped and called again. Hours on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from real_data import RESULTS, ROOT, SETS, load
+
+from inspect_kd.bench import contest, page
+from inspect_kd.bench.entries import MEMORY, PEERS, entries
+from inspect_kd.cli.follow import follow
+from inspect_kd.train.run import environment
+
+OURS = ["omni_ad", "embedded", "ras"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="*", choices=["unified", *SETS], default=["unified", *SETS])
+    parser.add_argument("--minutes", type=float, default=4, help="of a peer's training: what our student takes too")
+    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench-peers")
+    arguments = parser.parse_args()
+    settings = {
+        name if name == "unified" else f"{name} alone": load(list(SETS) if name == "unified" else [name], OURS[0])
+        for name in arguments.only
+    }
+    chosen = entries(OURS, [*MEMORY, *PEERS])
+    with follow() as watch:
+        results = contest.contest(settings, chosen, arguments.out, arguments.minutes, watch)
+        costs = contest.cost(chosen, arguments.out, next(iter(settings)), watch)
+    page.write(RESULTS, chosen, results, costs, environment("cpu"))
+    print((RESULTS / "bench.md").read_text())
+
+
+if __name__ == "__main__":
+    main()
