@@ -26,6 +26,13 @@ VARIANTS: dict[str, tuple[str, list[str], str]] = {
         ["student.compare=[{strides: [4, 8], prototypes: 512}, {strides: [16], weight: 2}]"],
         "score and map weigh alike",
     ),
+    "angle_alone": (
+        "omni_ad",
+        [
+            "student.compare=[{strides: [4, 8], prototypes: 512}, {strides: [16], weight: 2, score_weight: 6}]",
+        ],
+        "the length of a feature means nothing",
+    ),
     "overview_32": ("omni_ad", ["student.overview=32"], "attention at stride 8 sees every cell"),
     "centred": (
         "omni_ad",

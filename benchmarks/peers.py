@@ -17,7 +17,7 @@ from inspect_kd.bench.entries import MEMORY, PEERS, entries
 from inspect_kd.cli.follow import follow
 from inspect_kd.train.run import environment
 
-OURS = ["omni_ad", "embedded", "ras"]
+OURS = ["omni_ad", "embedded"]
 
 
 def main() -> None:

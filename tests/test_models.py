@@ -118,6 +118,20 @@ def test_learned_queries_do_not_see_positions_one_by_one() -> None:
     assert gathered.shape == (1, 64, 16)
 
 
+def test_longer_features_count_more_where_the_recipe_says_so() -> None:
+    rows = torch.rand(4, 6, 8, 8) + 0.1
+    memories = [Prototypes(6, 3, window=1, length_power=power) for power in (0.0, 1.0)]
+    for memory in memories:
+        memory.remember(rows, torch.Generator().manual_seed(0))
+        memory.settle(torch.ones(1, 6, 1, 1), torch.Generator().manual_seed(0))
+    angle, longer = memories
+    place = torch.rand(1, 6, 8, 8)
+    assert torch.allclose(angle(place), angle(3 * place), atol=1e-6)
+    assert torch.allclose(3 * longer(place), longer(3 * place), atol=1e-5)
+    lengths = place.norm(dim=1, keepdim=True) / rows.norm(dim=1).mean()
+    assert torch.allclose(longer(place), angle(place) * lengths, atol=1e-5)
+
+
 def test_the_score_may_weigh_otherwise_than_the_map() -> None:
     def answer(score_weight: float | None) -> StudentOutput:
         compare = (FEW[0], Compare(strides=(16,), prototypes=16, weight=2.0, score_weight=score_weight))

@@ -34,6 +34,8 @@ class Compare:
     """How many, over all categories."""
     window: int = 3
     """Cells over which features are summed before they are compared: odd."""
+    length_power: float = 0.0
+    """0: the angle alone counts, as in a cosine; 1: times the features' length, nearly a Euclidean distance."""
     weight: float = 1.0
     """What it counts in the map, where a rebuilt group counts 1."""
     score_weight: float | None = None
@@ -53,7 +55,7 @@ class RebuildConfig:
     """Cells over which what is to be rebuilt is averaged: odd; above 1 a looser target."""
     compare: tuple[Compare, ...] = (
         Compare(strides=(4, 8), prototypes=512),
-        Compare(strides=(16,), weight=2.0, score_weight=6.0),
+        Compare(strides=(16,), weight=2.0, score_weight=6.0, length_power=0.5),
     )
     """What is held against prototypes; empty compares nothing."""
     noise: Literal["spread", "norm"] = "spread"
@@ -75,7 +77,7 @@ class RebuildStudent(Student):
         self.encoder = encoder
         self.feature_norm = FeatureNorm(encoder.channels, config.normalise)
         self.memories = nn.ModuleList(
-            Prototypes(self.channels_of(c.strides), c.prototypes, c.window) for c in config.compare
+            Prototypes(self.channels_of(c.strides), c.prototypes, c.window, c.length_power) for c in config.compare
         )
         self.smooth = Smooth(config.sigma / min(encoder.strides))
 

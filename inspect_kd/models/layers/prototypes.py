@@ -24,10 +24,14 @@ ROWS = 2**17
 class Prototypes(nn.Module):
     prototypes_KC: Tensor
 
-    def __init__(self, channels: int, count: int, window: int) -> None:
+    usual_length: Tensor
+
+    def __init__(self, channels: int, count: int, window: int, length_power: float = 0.0) -> None:
         super().__init__()
         self.window = window
+        self.length_power = length_power
         self.register_buffer("prototypes_KC", torch.zeros(count, channels))
+        self.register_buffer("usual_length", torch.ones(()))
         self.remembered: list[Tensor] = []
 
     def remember(self, joined_BChw: Tensor, generator: torch.Generator) -> None:
@@ -41,7 +45,9 @@ class Prototypes(nn.Module):
         rows_RC = torch.cat(self.remembered)
         self.remembered = []
         kept_R = torch.randperm(len(rows_RC), generator=generator)[:ROWS]
-        rows_RC = F.normalize(rows_RC[kept_R] / spread_1C11.flatten().cpu(), dim=1)
+        rows_RC = rows_RC[kept_R] / spread_1C11.flatten().cpu()
+        self.usual_length.copy_(rows_RC.norm(dim=1).mean())
+        rows_RC = F.normalize(rows_RC, dim=1)
         self.prototypes_KC.copy_(spherical_kmeans(rows_RC, len(self.prototypes_KC), generator))
 
     def forward(self, joined_BChw: Tensor) -> Tensor:
@@ -49,9 +55,14 @@ class Prototypes(nn.Module):
         height, width = joined_BChw.shape[-2:]
         place_BNC = self.loosen(joined_BChw).flatten(2).transpose(1, 2)
         # Divided before the product, not after the maximum: a transposed side, fused into it, would cost a third more.
-        direction_BNC = place_BNC / place_BNC.norm(dim=2, keepdim=True).clamp_min(1e-6)
+        length_BN1 = place_BNC.norm(dim=2, keepdim=True).clamp_min(1e-6)
+        direction_BNC = place_BNC / length_BN1
         nearest_BN = (direction_BNC @ self.prototypes_KC.T).amax(dim=2)
-        distance_B1hw: Tensor = (1 - nearest_BN).unflatten(1, (1, height, width))
+        distance_BN = 1 - nearest_BN
+        if self.length_power:
+            # Where much is seen a turn of the same angle says more.
+            distance_BN = distance_BN * (length_BN1.squeeze(2) / self.usual_length) ** self.length_power
+        distance_B1hw: Tensor = distance_BN.unflatten(1, (1, height, width))
         return distance_B1hw
 
     def loosen(self, joined_BChw: Tensor) -> Tensor:
