@@ -73,16 +73,18 @@ def write(results: dict[str, dict[str, Any]]) -> None:
         "",
         f"Written by `python benchmarks/ablation.py`, {machine['started'][:10]}, {machine['cores']} CPU cores. One model for "
         f"{', '.join(SETS)}, MobileNetV2 encoder, stage S0, seed 0. A cell: image AUROC / pixel AP / pixel AUPRO. One seed: "
-        "differences below about 0.005 are noise. These categories are the development set: defaults were chosen on them.",
+        "differences below about 0.005 are noise; rows of other commits had other defaults beside their change. These "
+        "categories are the development set: defaults were chosen on them.",
         "",
-        "| variant | changed | " + " | ".join(SETS) + " | mean | minutes |",
-        "|---|---|" + "---|" * (len(SETS) + 2),
+        "| variant | changed | " + " | ".join(SETS) + " | mean | minutes | commit |",
+        "|---|---|" + "---|" * (len(SETS) + 3),
     ]
     for name, manifest in results.items():
         _, changes, why = VARIANTS[name]
         cells = [_cell(manifest["metrics"][category]) for category in [*SETS, "mean"]]
         told = f"{why}: `{' '.join(changes)}`" if changes else why
-        lines.append(f"| {name} | {told} | " + " | ".join(cells) + f" | {manifest['train_seconds'] / 60:.1f} |")
+        minutes, commit = manifest["train_seconds"] / 60, manifest.get("commit", "")
+        lines.append(f"| {name} | {told} | " + " | ".join(cells) + f" | {minutes:.1f} | {commit} |")
     (RESULTS / "ablation.md").write_text("\n".join(lines) + "\n")
 
 

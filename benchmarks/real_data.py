@@ -44,8 +44,10 @@ def train(names: list[str], model: str, out: Path, changes: list[str] | None = N
                 load_recipe(model, changes), load(names, model), folder, hardware=Hardware(), watch=watch, resume=resume
             )
     manifest: dict[str, Any] = json.loads(folder.manifest.read_text())
+    commit = json.loads(folder.environment.read_text())["commit"]
     # Where the data lies on this machine is nobody's business.
-    return manifest | {"data": {key: value for key, value in manifest["data"].items() if key != "source"}}
+    data = {key: value for key, value in manifest["data"].items() if key != "source"}
+    return manifest | {"data": data, "commit": commit}
 
 
 def write(results: dict[str, dict[str, Any]], model: str) -> None:
@@ -59,8 +61,8 @@ def write(results: dict[str, dict[str, Any]], model: str) -> None:
         f"Written by `python benchmarks/real_data.py --model {model}`, {machine['started'][:10]}, {machine['cores']} CPU cores, "
         f"torch {machine['packages']['torch']}. Stage S0: no teachers yet. Thresholds and stopping never saw a real defect.",
         "",
-        "| run | category | " + " | ".join(METRICS) + " | false NG (promised) | missed | minutes |",
-        "|---|---|" + "---|" * (len(METRICS) + 3),
+        "| run | category | " + " | ".join(METRICS) + " | false NG (promised) | missed | minutes | commit |",
+        "|---|---|" + "---|" * (len(METRICS) + 4),
     ]
     for name, manifest in results.items():
         lines += rows(name, manifest)
@@ -81,7 +83,7 @@ def rows(name: str, manifest: dict) -> list[str]:
             told = f"{sound['NG']}/{sum(sound.values())} (≤ {100 * promise:.1f} %) | {bad['OK']}/{sum(bad.values())}"
         else:
             told = "– | –"
-        found.append(f"| {name} | {category} | {values} | {told} | {minutes:.1f} |")
+        found.append(f"| {name} | {category} | {values} | {told} | {minutes:.1f} | {manifest.get('commit', '')} |")
     return found if len(found) > 2 else found[:1]
 
 

@@ -51,7 +51,7 @@ def contest(
 def identity(entry: Entry, data: DataSet, minutes: float) -> str:
     """What a result is a result of."""
     recipe = load_recipe(entry.model).digest() if entry.maker == "ours" else ""
-    granted = minutes if entry.maker == "peers" else None
+    granted = float(minutes) if entry.maker == "peers" else None
     return hashlib.sha256(json.dumps([asdict(entry), recipe, data.digest, granted, SIZE]).encode()).hexdigest()
 
 
