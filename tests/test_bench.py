@@ -175,19 +175,23 @@ def test_the_page_shows_everybody(tmp_path: Path) -> None:
 
 
 def test_the_command_compares_and_is_not_done_twice(parts: Path, tmp_path: Path) -> None:
+    def call(recipe: Path) -> subprocess.CompletedProcess[str]:
+        words = ["bench", "--data", str(parts), "--model", str(recipe), "--against", "none"]
+        command = [sys.executable, "-m", "inspect_kd", *words, "--out", str(tmp_path / "out")]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
     recipe = tmp_path / "tiny.yaml"
     recipe.write_text(load_recipe("embedded", TINY).to_yaml())
-    words = ["bench", "--data", str(parts), "--model", str(recipe), "--against", "none", "--out", str(tmp_path / "out")]
-
-    def call() -> subprocess.CompletedProcess[str]:
-        return subprocess.run([sys.executable, "-m", "inspect_kd", *words], capture_output=True, text=True, check=False)
-
-    first = call()
+    refused = call(recipe)
+    assert refused.returncode == 2 and "256x256" in refused.stderr
+    quick = [*TINY, "data.size=256", "fit.steps=4", "fit.evaluate_every=2"]
+    recipe.write_text(load_recipe("embedded", quick).to_yaml())
+    first = call(recipe)
     assert first.returncode == 0, first.stderr
     assert {"bench.html", "bench.md", "bench.csv", "bench.json"} <= {path.name for path in (tmp_path / "out").iterdir()}
     manifest = tmp_path / "out" / "unified" / "tiny" / "run" / "run.json"
     written = manifest.stat().st_mtime_ns
-    assert call().returncode == 0 and manifest.stat().st_mtime_ns == written
+    assert call(recipe).returncode == 0 and manifest.stat().st_mtime_ns == written
     rows = list(csv.DictReader((tmp_path / "out" / "bench.csv").open()))
     assert [row["category"] for row in rows] == ["board", "bottle", "fabric", "metal", "mean"]
     assert all(float(row["cpu_ms"]) > 0 and float(row["memory_mb"]) > 0 for row in rows)
