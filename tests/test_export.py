@@ -156,6 +156,11 @@ def test_flips_and_auroc_changes_are_counted() -> None:
     assert parity.flips == 1 and parity.real_images == 4
     assert parity.auroc == pytest.approx(1 - 0.625)
     assert parity.score == pytest.approx(near + 0.4, abs=1e-5)
+    for drift, change in ((4e-6, 0.0), (1e-3, 0.25)):  # noise, and more than noise, between two parts that score alike
+        first = [0.1, 0.3, 0.3 + drift / 2, 0.5] + [0.1] * 252
+        second = [0.1, 0.3 + drift, 0.3, 0.5] + [0.1] * 252
+        swapped = compare(Fixed(first), Fixed(second), real, batches=(1,), thresholds=limits, guard=1e-4)
+        assert swapped.auroc == pytest.approx(change)
     nan = compare(Fixed(before), Fixed([float("nan")] * 256), real, batches=(2,), thresholds=limits, guard=1e-4)
     assert nan.score == float("inf")
 
