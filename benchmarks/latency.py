@@ -108,7 +108,7 @@ def write(rows: dict[str, dict[str, float]], peak: float, profile: dict[str, flo
         "",
         "## Where omni_ad's time goes",
         "",
-        "By kind of operator, from ONNX Runtime's profiler, which itself takes a tenth.",
+        "By kind of operator, from ONNX Runtime's profiler, which itself takes some.",
         "",
         "| operator | ms | share |",
         "|---|---|---|",

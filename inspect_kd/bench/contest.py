@@ -22,7 +22,7 @@ from inspect_kd import registry
 from inspect_kd.bench.entries import SIZE, Entry
 from inspect_kd.config import load_recipe
 from inspect_kd.datasets import DataSet
-from inspect_kd.train.run import write_json
+from inspect_kd.train.run import resolved, write_json
 from inspect_kd.types import Nobody, Watch
 
 RESULT, LOG, MODEL, WORK = "result.json", "log.txt", "model.onnx", "of.txt"
@@ -50,7 +50,7 @@ def contest(
 
 def identity(entry: Entry, data: DataSet, minutes: float) -> str:
     """What a result is a result of."""
-    recipe = load_recipe(entry.model).digest() if entry.maker == "ours" else ""
+    recipe = resolved(load_recipe(entry.model)).digest() if entry.maker == "ours" else ""
     granted = float(minutes) if entry.maker == "peers" else None
     return hashlib.sha256(json.dumps([asdict(entry), recipe, data.digest, granted, SIZE]).encode()).hexdigest()
 

@@ -21,7 +21,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from inspect_kd.export.to_onnx import LARGEST_BATCH, open_session
 
 BATCH = 8
-WARM_UP, ROUNDS, RUNS = 1, 10, 12
+WARM_UP, ROUNDS = 1, 10
+TURN, MOST_RUNS = 0.4, 12
+"""Seconds of a model's turn and its runs at most: a slow model runs once a turn, or it would take all the time there is."""
 STATM = Path("/proc/self/statm")
 
 
@@ -44,7 +46,7 @@ def gflop(model: nn.Module, size: int) -> float:
     return float(counter.get_total_flops()) / 1e9
 
 
-def clock(files: Mapping[str, Path], rounds: int = ROUNDS, runs: int = RUNS) -> dict[str, dict[str, float]]:
+def clock(files: Mapping[str, Path], rounds: int = ROUNDS) -> dict[str, dict[str, float]]:
     """CPU and wall milliseconds of one image, and of one in a batch; models take turns, so a busy moment hits all.
 
     A file that does not run is left out.
@@ -56,7 +58,7 @@ def clock(files: Mapping[str, Path], rounds: int = ROUNDS, runs: int = RUNS) -> 
             for batch in (1, BATCH) if not isinstance(session.get_inputs()[0].shape[0], int) else (1,):
                 session.run(None, {session.get_inputs()[0].name: _noise(session.get_inputs()[0].shape[1], batch)})
             sessions[name] = session
-    single, batched = _turns(sessions, 1, rounds, runs), _turns(sessions, BATCH, max(1, rounds // 3), 2)
+    single, batched = _turns(sessions, 1, rounds), _turns(sessions, BATCH, max(1, rounds // 3))
     return {
         name: {
             "cpu_ms": float(np.median(times[:, 0])),
@@ -68,7 +70,7 @@ def clock(files: Mapping[str, Path], rounds: int = ROUNDS, runs: int = RUNS) -> 
     }
 
 
-def _turns(sessions: Mapping[str, Any], batch: int, rounds: int, runs: int) -> dict[str, np.ndarray]:
+def _turns(sessions: Mapping[str, Any], batch: int, rounds: int) -> dict[str, np.ndarray]:
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in sessions}
     for turn in range(rounds + WARM_UP):
         for name, session in sessions.items():
@@ -76,12 +78,15 @@ def _turns(sessions: Mapping[str, Any], batch: int, rounds: int, runs: int) -> d
             if isinstance(given.shape[0], int) and given.shape[0] != batch:
                 continue  # locked to another batch by its exporter
             feed = {given.name: _noise(given.shape[1], batch)}
-            for _ in range(runs):
+            turn_began = time.perf_counter()
+            for _ in range(MOST_RUNS):
                 wall, cpu = time.perf_counter(), time.process_time()
                 session.run(None, feed)
                 cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
                 if turn >= WARM_UP:
                     taken[name].append((1e3 * cpu / batch, 1e3 * wall / batch))
+                if time.perf_counter() - turn_began > TURN:
+                    break
     return {name: np.array(times) for name, times in taken.items()}
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from inspect_kd.bench.contest import Results
-from inspect_kd.bench.cost import ROUNDS, RUNS
+from inspect_kd.bench.cost import MOST_RUNS, ROUNDS
 from inspect_kd.bench.entries import SIZE, Entry
 from inspect_kd.evaluate import MEAN
 from inspect_kd.metrics import METRICS
@@ -179,7 +179,8 @@ def _explained(environment: Mapping[str, Any]) -> list[str]:
         "Ours train as their recipe says; a peer for its own epochs or the granted minutes, whichever ends first, which the "
         "remarks tell: a peer that was stopped early would do better with more time.",
         f"Times are those of the first setting's files, from bytes to map and score on one thread of ONNX Runtime, all in one "
-        f"run, in turns, {ROUNDS * RUNS} images each; they differ between machines and moments, the ratios are what to read.",
+        f"run, in turns, up to {ROUNDS * MOST_RUNS} images each, fewer of slow ones; they "
+        "differ between machines and moments, the ratios are what to read.",
     ]
 
 

@@ -82,9 +82,11 @@ def compete(entry: Entry, data: DataSet, folder: Path, minutes: float, watch: Wa
     except Exception as error:
         # Whatever a peer stumbles over is its result; what it would cost is told all the same.
         told = {"failure": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
-        with contextlib.suppress(Exception):
+        try:
             _cost(PeerGraph(build(entry, random=True).eval()), folder, told)
             told["failure"] += "; timed with random weights"
+        except Exception as again:
+            told["failure"] += f"; not timed either ({type(again).__name__})"
         return told
     try:
         _cost(graph, folder, told)
