@@ -18,7 +18,8 @@ from inspect_kd.config import load_recipe
 from inspect_kd.datasets import DataSet, open_dataset, union
 from inspect_kd.metrics import METRICS
 from inspect_kd.train.conclude import holdout_of
-from inspect_kd.train.fit import Hardware, fit
+from inspect_kd.train.fit import fit
+from inspect_kd.train.hardware import Hardware
 from inspect_kd.train.run import RunFolder, environment
 
 ROOT = Path(__file__).parents[1]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from inspect_kd import zoo
 from inspect_kd.errors import UsageError
@@ -28,7 +28,7 @@ class Strict(BaseModel):
 class Data(Strict):
     """What the student sees."""
 
-    size: int = Field(256, ge=64, le=1024, multiple_of=32)
+    size: int = Field(256, ge=64, le=1024, multiple_of=16)
     """Side of the square that the student sees: the whole image resized to it, or a tile."""
     tile: int | None = Field(None, ge=32, le=8192)
     """For large images with small defects: side, in the image's own pixels, of overlapping tiles. None squashes the whole."""
@@ -73,6 +73,18 @@ class Fit(Strict):
     seed: int = Field(0, ge=0)
 
 
+class Teach(Strict):
+    """How a teacher studies sound parts and drawn defects."""
+
+    parts: int | None = Field(None, ge=1)
+    """Few-data mode: only so many sound parts of each category. None takes all."""
+    variants: int = Field(4, ge=2)
+    """How often each sound part is shown, half of the times damaged."""
+    epochs: int = Field(15, ge=1)
+    batch: int = Field(8, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+
+
 class Calibration(Strict):
     """How many sound parts may be stopped."""
 
@@ -87,13 +99,29 @@ class Recipe(Strict):
 
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
     about: str = ""
-    student: dict[str, Any]
+    student: dict[str, Any] = {}
     """`build:` names the file in `inspect_kd/models/students/`; the rest is that file's `Config`."""
+    teacher: dict[str, Any] = {}
+    """In the place of a student: a teacher that is trained alone; its file is in `inspect_kd/models/teachers/`."""
+    profile: Literal["research", "production"] = "research"
+    """`production` refuses weights whose licence is not on the allow list (docs/licences.md)."""
     data: Data = Data()
     fit: Fit = Fit()
+    teach: Teach = Teach()
     calibration: Calibration = Calibration()
     export: tuple[str, ...] = ("onnx",)
     """Deployments made at the end of the training."""
+
+    @model_validator(mode="after")
+    def _one_model(self) -> Recipe:
+        if bool(self.student) == bool(self.teacher):
+            raise ValueError("a recipe has a `student:` or a `teacher:`, one of them")
+        return self
+
+    @property
+    def family(self) -> str:
+        """Where its model's file lies, below `inspect_kd`."""
+        return "models.students" if self.student else "models.teachers"
 
     def digest(self) -> str:
         """Identity of the resolved recipe."""

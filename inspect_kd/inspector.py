@@ -16,11 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from inspect_kd import registry
-from inspect_kd.datasets.images import RESIZE, as_rgb8, read_image
+from inspect_kd.datasets.images import as_rgb8, read_image
 from inspect_kd.datasets.view import View, look
 from inspect_kd.errors import BadInput, EnvironmentFault
 from inspect_kd.export.card import ArtifactCard
 from inspect_kd.overlay import find_regions
+from inspect_kd.resize import RESIZE
 from inspect_kd.types import Answers, Heatmap, Inspection, Region, Thresholds
 
 Frame = str | Path | npt.NDArray[np.generic]

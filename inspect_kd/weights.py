@@ -16,6 +16,8 @@ from inspect_kd.errors import BadInput, EnvironmentFault
 if TYPE_CHECKING:
     from torch import Tensor
 
+PATIENCE_S = 5
+"""For the hub to answer at all."""
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -76,6 +78,20 @@ def no_weights(name: str, cause: str) -> EnvironmentFault:
     )
 
 
+def hub_answers() -> bool:
+    """Asked before any client is: they try for most of a minute before they give up."""
+    from huggingface_hub import constants, get_session
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        get_session().head(constants.ENDPOINT, timeout=PATIENCE_S)
+    except Exception:
+        # Any failure to connect is the answer; the client's own errors share no base that it promises to keep.
+        return False
+    return True
+
+
 def load_state(path: Path) -> dict[str, Tensor]:
     """A state dict in float32, read without executing anything in the file."""
     import torch
@@ -95,6 +111,8 @@ def load_state(path: Path) -> dict[str, Tensor]:
     except Exception as error:
         # pickle's own errors, raised by the restricted unpickler for anything that is not a plain tensor.
         raise BadInput(f"{path}: refused, it holds more than tensors ({_first_line(error)})") from error
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]  # as training programs save it, beside their own things
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise BadInput(f"{path}: expected a flat dictionary of tensors")
     return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}

@@ -12,16 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from inspect_kd.calibrate import calibrate
-from inspect_kd.datasets.images import RESIZE
 from inspect_kd.errors import BadInput, EnvironmentFault, GateFailed, UsageError
 from inspect_kd.export.card import KEY, ArtifactCard
 from inspect_kd.export.deploy import load_deployment, make_artifact
 from inspect_kd.export.graph import ArtifactGraph, TorchModel
 from inspect_kd.export.to_onnx import Runtime, written_opset
 from inspect_kd.export.verify import artificial, compare
-from inspect_kd.models.base import StudentOutput
+from inspect_kd.models.base import Output
 from inspect_kd.models.encoders import build_encoder
 from inspect_kd.models.students import omni_ad
+from inspect_kd.resize import RESIZE
 
 SIZE = 64
 Real = list[tuple[np.ndarray, list[bool]]]
@@ -106,9 +106,9 @@ class Drifting(nn.Module):
         self.student = student
         self.register_buffer("shift", torch.zeros(1))
 
-    def forward(self, images_B3HW: Tensor) -> StudentOutput:
+    def forward(self, images_B3HW: Tensor) -> Output:
         output = self.student(images_B3HW)
-        return StudentOutput(output.score_B + self.shift, output.heatmap_B1HW)
+        return Output(output.score_B + self.shift, output.heatmap_B1HW)
 
 
 def test_an_artifact_that_answers_otherwise_gets_no_name(

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inspect_kd.datasets.images import as_rgb8, read_image, read_mask, resize
+from inspect_kd.datasets.images import as_rgb8, read_image, read_mask
 from inspect_kd.errors import BadInput
+from inspect_kd.resize import resize
 
 
 def test_sixteen_bit_mono_keeps_its_ramp(tmp_path: Path) -> None:

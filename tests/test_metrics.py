@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from inspect_kd.datasets import open_dataset
-from inspect_kd.datasets.images import read_image, read_mask, resize
+from inspect_kd.datasets.images import read_image, read_mask
 from inspect_kd.metrics import METRICS, CategoryMetrics, ImageScores, PixelCounts, bin_of, mean_of
+from inspect_kd.resize import resize
 from inspect_kd.types import Split
 
 Maps = list[tuple[np.ndarray, np.ndarray]]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from inspect_kd import config, registry, weights
 from inspect_kd.datasets.batches import Sweep
 from inspect_kd.errors import BadInput, EnvironmentFault, UsageError
-from inspect_kd.models.base import StudentOutput
+from inspect_kd.models.base import Output
 from inspect_kd.models.encoders import EncoderSpec, build_encoder, empty_encoder, within_reach
 from inspect_kd.models.layers.attention import LearnedMemory, LearnedQueries
 from inspect_kd.models.layers.discrepancy import Smooth, gaussian_taps, top_mean
@@ -133,7 +133,7 @@ def test_longer_features_count_more_where_the_recipe_says_so() -> None:
 
 
 def test_the_score_may_weigh_otherwise_than_the_map() -> None:
-    def answer(score_weight: float | None) -> StudentOutput:
+    def answer(score_weight: float | None) -> Output:
         compare = (FEW[0], Compare(strides=(16,), prototypes=16, weight=2.0, score_weight=score_weight))
         student = small(compare=compare).eval()
         student.adapt([images(4, seed=9)])

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from inspect_kd.calibrate import limits_of
-from inspect_kd.datasets.images import read_image, resize
+from inspect_kd.datasets.images import read_image
 from inspect_kd.models.encoders import build_encoder
+from inspect_kd.resize import resize
 from inspect_kd.types import Decision
 
 SETS = {"tile": "magnetic_tile/tile", "bottle": "mvtec_ad/bottle"}

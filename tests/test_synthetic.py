@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inspect_kd.datasets.images import read_image, resize
+from inspect_kd.datasets.images import read_image
 from inspect_kd.datasets.synthetic import KINDS, LARGEST, SMALLEST, add_defect, find_part
 from inspect_kd.datasets.textures import draw_scene, draw_texture
+from inspect_kd.resize import resize
 
 
 def scene(seed: int, size: int = 128) -> np.ndarray:

@@ -20,7 +20,8 @@ from inspect_kd.datasets import open_dataset
 from inspect_kd.errors import BadInput, UsageError
 from inspect_kd.inspector import Inspector
 from inspect_kd.train.checkpoint import Progress
-from inspect_kd.train.fit import Hardware, _finished, fit, learning_rate
+from inspect_kd.train.fit import _finished, fit, learning_rate
+from inspect_kd.train.hardware import Hardware
 from inspect_kd.train.run import RunFolder, choose_folder, load_run
 from inspect_kd.types import Nobody
 from tests.tiny import command
@@ -91,7 +92,7 @@ def test_resume_refuses_other_work(run: Path, parts: Path, tmp_path: Path) -> No
 
 def test_a_run_comes_back_and_a_changed_one_does_not(run: Path, tmp_path: Path) -> None:
     finished = load_run(run)
-    assert isinstance(finished.calibration, Calibration) and not finished.student.training
+    assert isinstance(finished.calibration, Calibration) and not finished.model.training
     with pytest.raises(BadInput, match="no run there"):
         load_run(tmp_path)
     import shutil

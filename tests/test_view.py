@@ -12,13 +12,14 @@ import pytest
 from inspect_kd.config import load_recipe
 from inspect_kd.datasets import open_dataset
 from inspect_kd.datasets.batches import ImageStore
-from inspect_kd.datasets.images import resize
 from inspect_kd.datasets.view import View, look, look_at_many
 from inspect_kd.errors import BadInput, UsageError
 from inspect_kd.evaluate import look_at
 from inspect_kd.inspector import Inspector
 from inspect_kd.overlay import find_regions
-from inspect_kd.train.fit import Hardware, fit
+from inspect_kd.resize import resize
+from inspect_kd.train.fit import fit
+from inspect_kd.train.hardware import Hardware
 from inspect_kd.train.run import RunFolder
 from inspect_kd.types import Answers, Decision, ImageU8, Nobody, Sample
 from tests.tiny import TINY

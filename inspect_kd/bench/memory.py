@@ -23,7 +23,7 @@ from inspect_kd.datasets.batches import ImageStore
 from inspect_kd.datasets.view import View
 from inspect_kd.evaluate import in_json, look_at, measure
 from inspect_kd.export.graph import ArtifactGraph, TorchModel
-from inspect_kd.models.base import StudentOutput
+from inspect_kd.models.base import Output
 from inspect_kd.models.encoders import Encoder, build_encoder
 from inspect_kd.models.layers.discrepancy import Smooth, top_mean
 from inspect_kd.models.layers.features import FeatureNorm, box_sum, join
@@ -59,7 +59,7 @@ class NearestNeighbours(nn.Module):
             watch.advance()
         self.banks = [torch.cat(rows) for rows in kept]
 
-    def forward(self, images_B3HW: Tensor) -> StudentOutput:
+    def forward(self, images_B3HW: Tensor) -> Output:
         maps = []
         for stride, patches_BNC, bank_RC in zip(GROUPS, self._patches(images_B3HW), self.banks, strict=True):
             side = images_B3HW.shape[-1] // max(stride)
@@ -68,7 +68,7 @@ class NearestNeighbours(nn.Module):
             maps.append(F.interpolate(map_B1hw, scale_factor=max(stride) // 4, mode="bilinear", align_corners=False))
         map_B1hw = self.smooth(torch.stack(maps).sum(dim=0))
         heatmap = F.interpolate(map_B1hw, size=images_B3HW.shape[-2:], mode="bilinear", align_corners=False)
-        return StudentOutput(score_B=top_mean(map_B1hw, SCORE_SHARE), heatmap_B1HW=heatmap)
+        return Output(score_B=top_mean(map_B1hw, SCORE_SHARE), heatmap_B1HW=heatmap)
 
     def _patches(self, images_B3HW: Tensor) -> list[Tensor]:
         with torch.no_grad():

@@ -11,7 +11,8 @@ from inspect_kd.bench.entries import Entry
 from inspect_kd.config import load_recipe
 from inspect_kd.datasets import DataSet
 from inspect_kd.export.graph import ArtifactGraph
-from inspect_kd.train.fit import Hardware, fit
+from inspect_kd.train.fit import fit
+from inspect_kd.train.hardware import Hardware
 from inspect_kd.train.run import RunFolder, load_run
 from inspect_kd.types import Watch
 
@@ -26,6 +27,6 @@ def compete(entry: Entry, data: DataSet, folder: Path, minutes: float, watch: Wa
     return {
         "metrics": finished.manifest.get("metrics", {}),
         "train_seconds": finished.manifest["train_seconds"],
-        "gflop": gflop(ArtifactGraph(finished.student, 1.0), finished.recipe.data.size),
+        "gflop": gflop(ArtifactGraph(finished.model, 1.0), finished.recipe.data.size),
         "note": "",
     }

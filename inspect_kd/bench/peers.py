@@ -29,7 +29,7 @@ from inspect_kd.datasets.view import View
 from inspect_kd.errors import EnvironmentFault
 from inspect_kd.evaluate import in_json, look_at, measure
 from inspect_kd.export.graph import TorchModel
-from inspect_kd.models.base import StudentOutput
+from inspect_kd.models.base import Output
 from inspect_kd.models.encoders import drop_unread, within_reach
 from inspect_kd.types import Split, Watch
 
@@ -61,7 +61,7 @@ class PeerGraph(nn.Module):
         score = answer.pred_score if answer.pred_score is not None else heatmap.flatten(1).amax(dim=1)
         if heatmap_N1HW.shape[-1] != SIZE:
             heatmap_N1HW = nn.functional.interpolate(heatmap_N1HW, size=(SIZE, SIZE), mode="bilinear")
-        output = StudentOutput(score_B=score.flatten(), heatmap_B1HW=heatmap_N1HW)
+        output = Output(score_B=score.flatten(), heatmap_B1HW=heatmap_N1HW)
         return output.heatmap_B1HW, output.score_B
 
 

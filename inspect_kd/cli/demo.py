@@ -33,7 +33,8 @@ def demo(
     began = time.monotonic()
     with follow() as watch:
         data_folder = draw_sample(out / "sample", seed, watch=watch)
-        from inspect_kd.train.fit import Hardware, fit
+        from inspect_kd.train.fit import fit
+        from inspect_kd.train.hardware import Hardware
         from inspect_kd.train.run import RunFolder
 
         recipe, data = prepare(str(data_folder), "embedded", [])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -49,7 +49,7 @@ def train(
     workers: Annotated[int, typer.Option(min=0, help="Processes that read images; 0 suits a CPU.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Train a student on sound parts; write its artifact, thresholds and report.
+    """Train a student on sound parts, or a teacher alone; write its artifact, thresholds and report.
 
     Examples:
 
@@ -75,12 +75,17 @@ def train(
     if dry_run:
         show_plan(recipe, data_set, folder.path, as_json)
         return
-    from inspect_kd.train.fit import Hardware, fit
+    from inspect_kd.train.fit import fit
+    from inspect_kd.train.hardware import Hardware
+    from inspect_kd.train.teach import teach
 
     hardware = Hardware(device=device, devices=devices, precision=precision, workers=workers)
     with follow(quiet=helper) as watch:
         watch.say(summary(data_set))
-        fit(recipe, data_set, folder, hardware=hardware, watch=watch, resume=resume)
+        if recipe.teacher:
+            teach(recipe, data_set, folder, hardware=hardware, watch=watch)
+        else:
+            fit(recipe, data_set, folder, hardware=hardware, watch=watch, resume=resume)
     if not helper:
         show_result(folder.path, as_json)
 
@@ -130,12 +135,12 @@ def show_plan(recipe: Recipe, data: DataSet, folder: Path, as_json: bool) -> Non
     """What a training would do."""
     import json
 
-    from inspect_kd.train.run import build_student
+    from inspect_kd.train.run import build_student, build_teacher, sources_of
 
-    student = build_student(recipe)
+    model = build_student(recipe) if recipe.student else build_teacher(recipe)
     sizes = {
-        "trainable": sum(p.numel() for p in student.parameters() if p.requires_grad),
-        "frozen": sum(p.numel() for p in student.parameters() if not p.requires_grad),
+        "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "frozen": sum(p.numel() for p in model.parameters() if not p.requires_grad),
     }
     if as_json:
         counts = {category: len([s for s in data.samples if s.category == category]) for category in data.categories}
@@ -145,11 +150,11 @@ def show_plan(recipe: Recipe, data: DataSet, folder: Path, as_json: bool) -> Non
             )
         )
         return
-    encoder: Any = student.encoder
     typer.echo(recipe.to_yaml())
     typer.echo(summary(data))
     typer.echo(
-        f"parameters: {sizes['trainable']:,} to train, {sizes['frozen']:,} frozen in the encoder ({encoder.spec.source})"
+        f"parameters: {sizes['trainable']:,} to train, {sizes['frozen']:,} frozen "
+        f"({'; '.join(f'{source.name}, {source.origin}' for source in sources_of(model))})"
     )
     typer.echo(f"run: {folder} (nothing was written)")
 

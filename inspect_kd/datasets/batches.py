@@ -85,15 +85,16 @@ class TrainingImages(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, draw: Draw) -> tuple[Tensor, Tensor]:
         rng = np.random.default_rng(draw.seed)
-        clean = self._mirror(self.store.frame(draw.index, rng), rng)
+        clean = mirrored(self.store.frame(draw.index, rng), self.flip, rng)
         seen = add_defect(clean, rng, donor=self.store.frame(draw.donor, rng)).image if draw.damaged else clean
         return to_tensor(seen), to_tensor(clean)
 
-    def _mirror(self, image: ImageU8, rng: np.random.Generator) -> ImageU8:
-        left_right, up_down = rng.random(2) < 0.5
-        if self.flip != "none" and left_right:
-            image = image[:, ::-1]
-        return image[::-1] if self.flip == "both" and up_down else image
+
+def mirrored(image: ImageU8, flip: Flip, rng: np.random.Generator) -> ImageU8:
+    left_right, up_down = rng.random(2) < 0.5
+    if flip != "none" and left_right:
+        image = image[:, ::-1]
+    return image[::-1] if flip == "both" and up_down else image
 
 
 class StepSampler(Sampler[list[Draw]]):

@@ -19,8 +19,6 @@ from inspect_kd.errors import BadInput
 from inspect_kd.types import ImageU8, Mask
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
-RESIZE = "opencv-area-linear-squash/1"
-"""Name of the resize, kept in every artifact: another one gives other scores."""
 LARGEST_PIXELS = 200_000_000
 LARGEST_FILE = 2**31
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
@@ -78,20 +76,6 @@ def as_rgb8(array: npt.NDArray[np.generic], *, bits: int | None = None, name: st
         alpha = values[:, :, 3:].astype(np.uint16)
         values = ((values[:, :, :3] * alpha + 127) // 255).astype(np.uint8)
     return np.ascontiguousarray(values)
-
-
-def resize(image: ImageU8, width: int, height: int) -> ImageU8:
-    """The one resize: squash to the size; area averaging where an axis shrinks, linear where it grows."""
-    tall, wide = image.shape[:2]
-    if (wide, tall) == (width, height):
-        return np.ascontiguousarray(image)
-    # OpenCV's area averaging only shrinks: each axis is treated by what happens to it.
-    shrunk_to = (min(wide, width), min(tall, height))
-    if shrunk_to != (wide, tall):
-        image = cv2.resize(image, shrunk_to, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
-    if shrunk_to != (width, height):
-        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
-    return image
 
 
 def _read_bytes(path: Path) -> bytes:

@@ -17,8 +17,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from inspect_kd.datasets.images import resize
 from inspect_kd.errors import UsageError
+from inspect_kd.resize import resize
 from inspect_kd.types import Heatmap, ImageU8, Model
 
 BATCH = 8

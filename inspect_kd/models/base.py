@@ -1,24 +1,29 @@
-"""What every student is to the rest of the program, and nothing about how it does it.
+"""What every student and every teacher is to the rest of the program, and nothing about how it does it.
 
-Shapes: B batch, H W image. Images are float 0..255, RGB; each model normalises for itself.
+Shapes: B batch, C channels, H W image, h w feature grid. Images are float 0..255, RGB; each model normalises for itself.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
+from inspect_kd.types import ImageU8, Mask
 
-class StudentOutput(NamedTuple):
+
+class Output(NamedTuple):
+    """How far each pixel of a part, and the part itself, is from what sound parts look like. Not calibrated."""
+
     score_B: Tensor
     heatmap_B1HW: Tensor
 
 
 class Student(nn.Module, ABC):
-    """A model that says how far each pixel of a part is from what sound parts look like. Not calibrated."""
+    """A small model that looks at every part on the line."""
 
     @abstractmethod
     def adapt(self, batches_B3HW: Iterable[Tensor]) -> None:
@@ -29,5 +34,75 @@ class Student(nn.Module, ABC):
         """Terms to minimise; `seen` may carry a defect that `clean` does not."""
 
     @abstractmethod
-    def forward(self, images_B3HW: Tensor) -> StudentOutput:
+    def forward(self, images_B3HW: Tensor) -> Output:
         """Score and heatmap at the images' size."""
+
+
+class Glance(NamedTuple):
+    """What a teacher says of a batch of parts."""
+
+    heatmap_B1HW: Tensor
+    """0 to 1, where 1 is a defect for certain."""
+    confidence_B1HW: Tensor
+    """0 where the teacher might as well have tossed a coin, 1 where it is sure."""
+    tokens_BChw: Tensor
+    """Its dense features, of unit length."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lesson:
+    """A part as a teacher studies it."""
+
+    image: ImageU8
+    mask: Mask | None
+    """Where it is damaged; None for a part that nobody touched."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """One set of weights under a teacher: what must be known to use it, and to use it again."""
+
+    name: str
+    licence: str
+    origin: str
+    """Where the weights came from, in words for people."""
+    sha256: str = ""
+
+
+class Teacher(nn.Module, ABC):
+    """A large model that looks at parts once, at training. Its base is frozen; what it learns is small and kept alone."""
+
+    sources: tuple[Source, ...]
+    frozen: ClassVar[tuple[str, ...]]
+    """How the names of frozen weights begin in the state dict."""
+
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """Side of the square images that `forward` takes."""
+
+    @abstractmethod
+    def study(
+        self, lessons: Sequence[Lesson], *, epochs: int, batch: int, rate: float, seed: int
+    ) -> Iterator[dict[str, float]]:
+        """Learn; yields figures, one step each. The lessons are looked at once."""
+
+    @abstractmethod
+    def steps(self, lessons: int, *, epochs: int, batch: int) -> int:
+        """How many times `study` will yield."""
+
+    @abstractmethod
+    def settle(self) -> None:
+        """Let go of what only studying needs."""
+
+    @abstractmethod
+    def look(self, images: Sequence[ImageU8]) -> Glance:
+        """The door for distillation: images of any size, of which all detail may be used."""
+
+    @abstractmethod
+    def forward(self, images_B3HW: Tensor) -> Output:
+        """Score and heatmap in one piece, as it can be exported."""
+
+    def learnt(self) -> dict[str, Tensor]:
+        """What is its own: all but the frozen base."""
+        return {key: value for key, value in self.state_dict().items() if not key.startswith(self.frozen)}

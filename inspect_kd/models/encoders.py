@@ -19,8 +19,6 @@ from inspect_kd import weights, zoo
 from inspect_kd.errors import BadInput, UsageError
 
 STRIDES = (4, 8, 16)
-PATIENCE_S = 5
-"""For the hub to answer at all."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -154,21 +152,14 @@ def within_reach(name: str) -> bool:
 
 
 def _hub_gives(name: str) -> bool:
-    """Asked before timm is: its client tries for most of a minute before it gives up."""
+    """Downloaded before, or to be had now."""
     import timm
-    from huggingface_hub import constants, get_session, try_to_load_from_cache
+    from huggingface_hub import try_to_load_from_cache
 
     repository = getattr(timm.get_pretrained_cfg(name), "hf_hub_id", None)
     if repository and isinstance(try_to_load_from_cache(repository, "model.safetensors"), str):
         return True
-    if constants.HF_HUB_OFFLINE:
-        return False
-    try:
-        get_session().head(constants.ENDPOINT, timeout=PATIENCE_S)
-    except Exception:
-        # Any failure to connect is the answer; the client's own errors share no base that it promises to keep.
-        return False
-    return True
+    return weights.hub_answers()
 
 
 def _timm_body(name: str, strides: tuple[int, ...], *, pretrained: bool, **build: Any) -> tuple[Any, tuple[int, ...]]:

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from inspect_kd.errors import UsageError
-from inspect_kd.models.base import Student, StudentOutput
+from inspect_kd.models.base import Output, Student
 from inspect_kd.models.encoders import STRIDES, Encoder
 from inspect_kd.models.layers.discrepancy import Smooth, cosine_distance, top_mean
 from inspect_kd.models.layers.features import FeatureNorm, Group, Scaling, box_sum, join
@@ -102,7 +102,7 @@ class RebuildStudent(Student):
         distances = self._distances(target, rebuilt)
         return {"rebuild": torch.stack([hard_mean(d, self.settings.hard_power) for d in distances]).sum()}
 
-    def forward(self, images_B3HW: Tensor) -> StudentOutput:
+    def forward(self, images_B3HW: Tensor) -> Output:
         features = self.features(images_B3HW)
         size = features[0].shape[-2:]
         maps = self._distances(features, self.predict(features))
@@ -112,7 +112,7 @@ class RebuildStudent(Student):
         map_B1hw = self.smooth(_weighted(at_finest, where))
         judged_B1hw = map_B1hw if whether == where else self.smooth(_weighted(at_finest, whether))
         heatmap_B1HW = F.interpolate(map_B1hw, size=images_B3HW.shape[-2:], mode="bilinear", align_corners=False)
-        return StudentOutput(score_B=top_mean(judged_B1hw, self.settings.score_share), heatmap_B1HW=heatmap_B1HW)
+        return Output(score_B=top_mean(judged_B1hw, self.settings.score_share), heatmap_B1HW=heatmap_B1HW)
 
     def features(self, images_B3HW: Tensor) -> list[Tensor]:
         with torch.no_grad():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -10,24 +11,35 @@ from typing import Any
 
 import numpy as np
 
-from inspect_kd.calibrate import Calibration
+from inspect_kd.calibrate import Calibration, calibrate
 from inspect_kd.config import Recipe
 from inspect_kd.datasets import DataSet, open_dataset
-from inspect_kd.datasets.images import RESIZE, read_image
+from inspect_kd.datasets.images import read_image
 from inspect_kd.datasets.splits import Holdout
 from inspect_kd.errors import UsageError
-from inspect_kd.evaluate import Evaluation, common_root
+from inspect_kd.evaluate import Evaluation, common_root, evaluate, look_at
 from inspect_kd.export.card import ArtifactCard
 from inspect_kd.export.deploy import load_deployment, make_artifact
-from inspect_kd.export.graph import ArtifactGraph
+from inspect_kd.export.graph import ArtifactGraph, TorchModel
 from inspect_kd.export.verify import Images
 from inspect_kd.inspector import Inspector
-from inspect_kd.models.base import Student
+from inspect_kd.models.base import Student, Teacher
 from inspect_kd.report import Report, write_report
 from inspect_kd.report.page import report_json
 from inspect_kd.report.pictures import choose, make_example
-from inspect_kd.train.run import PACKAGES, RunFolder, load_run, now, view_of, write_json
-from inspect_kd.types import Sample, Split, Watch
+from inspect_kd.resize import RESIZE
+from inspect_kd.train.run import (
+    PACKAGES,
+    RunFolder,
+    load_run,
+    now,
+    save_model,
+    sources_of,
+    view_of,
+    write_json,
+    write_manifest,
+)
+from inspect_kd.types import Model, Sample, Split, Watch
 from inspect_kd.versions import installed
 
 PROOF_IMAGES = 200
@@ -35,14 +47,60 @@ PROOF_IMAGES = 200
 PROOF_BATCH = 8
 
 
+def conclude(
+    recipe: Recipe,
+    data: DataSet,
+    folder: RunFolder,
+    model: Student | Teacher,
+    facts: dict[str, Any],
+    began: float,
+    watch: Watch,
+) -> None:
+    """From a trained model to a complete run: thresholds, figures, artifact, report, and last the manifest."""
+    model = model.eval()
+    # ── thresholds, from sound parts that the optimiser never saw ────────────────────────────────────────────────────
+    raw = _scores(_as_model(model, 1.0, recipe), recipe, data.select(Split.CALIBRATION), watch)
+    calibration = calibrate(raw, **recipe.calibration.model_dump())
+    write_json(folder.calibration, calibration.to_json())
+    for category in data.categories:
+        watch.say(f"{category}: {calibration.limits_for(category).sentence()}")
+
+    # ── what it is worth on the test split ───────────────────────────────────────────────────────────────────────────
+    test, reference = data.select(Split.TEST), _as_model(model, calibration.scale, recipe)
+    view, bits = view_of(recipe), recipe.data.bits
+    evaluation = evaluate(reference, test, calibration, watch, view=view, bits=bits) if test else None
+
+    # ── the artifact, the report, and last the manifest ──────────────────────────────────────────────────────────────
+    model = model.cpu()
+    save_model(folder, model)
+    parities = export_all(recipe, data, folder, model, calibration, watch)
+    facts = {
+        "name": folder.path.name,
+        "data": {"name": data.name, "source": data.source, "digest": data.digest, "categories": data.categories},
+        "recipe": recipe.digest(),
+        **facts,
+        "train_seconds": round(time.monotonic() - began, 1),
+        "finished": now(),
+        "parity": parities,
+        "promises": {
+            name: {"n": limits.n, "reject": limits.reject_promise, "reinspect": limits.reinspect_promise}
+            for name, limits in calibration.limits.items()
+        },
+        **(evaluation.to_json() if evaluation else {}),
+    }
+    make_report(folder, recipe, data, calibration, evaluation, facts, watch)
+    folder.checkpoint.unlink(missing_ok=True)
+    write_manifest(folder, model, facts)
+
+
 def export_all(
-    recipe: Recipe, data: DataSet, folder: RunFolder, student: Student, calibration: Calibration, watch: Watch
+    recipe: Recipe, data: DataSet, folder: RunFolder, model: Student | Teacher, calibration: Calibration, watch: Watch
 ) -> dict[str, Any]:
     """Every deployment that the recipe names; parity figures by name."""
     parities = {}
     for name in recipe.export:
         to = folder.artifact(name)
-        parities[name] = _export(recipe, data, student, calibration, name, to, watch)
+        parities[name] = _export(recipe, data, model, calibration, name, to, watch)
     return parities
 
 
@@ -61,7 +119,7 @@ def export_run(
         group=finished.recipe.data.group,
     )
     to = output or finished.folder.artifact(load_deployment(deployment).name)
-    return to, _export(finished.recipe, data_set, finished.student, finished.calibration, deployment, to, watch)
+    return to, _export(finished.recipe, data_set, finished.model, finished.calibration, deployment, to, watch)
 
 
 def holdout_of(recipe: Recipe) -> Holdout:
@@ -74,14 +132,13 @@ def holdout_of(recipe: Recipe) -> Holdout:
 def _export(
     recipe: Recipe,
     data: DataSet,
-    student: Student,
+    model: Student | Teacher,
     calibration: Calibration,
     deployment_name: str,
     to: Path,
     watch: Watch,
 ) -> dict[str, Any]:
     deployment = load_deployment(deployment_name)
-    encoder: Any = student.encoder
     card = ArtifactCard(
         name=to.stem,
         target=deployment.target,
@@ -95,7 +152,7 @@ def _export(
         recipe=recipe.model_dump(mode="json"),
         recipe_digest=recipe.digest(),
         data={"name": data.name, "digest": data.digest},
-        licences={encoder.spec.name: encoder.spec.licence, **_data_licence(data)},
+        licences={source.name: source.licence for source in sources_of(model)} | _data_licence(data),
         versions=installed(PACKAGES),
         created=now(),
     )
@@ -103,13 +160,27 @@ def _export(
     watch.phase("export", len(samples))
     to.parent.mkdir(parents=True, exist_ok=True)
     parity = make_artifact(
-        ArtifactGraph(student.eval().cpu(), calibration.scale),
+        ArtifactGraph(model.eval().cpu(), calibration.scale),
         to,
         card=card,
         deployment=deployment,
         real=_told(samples, recipe, watch),
     )
     return parity.to_json()
+
+
+def _as_model(model: Student | Teacher, scale: float, recipe: Recipe) -> TorchModel:
+    return TorchModel(ArtifactGraph(model, scale), recipe.data.size)
+
+
+def _scores(model: Model, recipe: Recipe, samples: Sequence[Sample], watch: Watch) -> dict[str, list[float]]:
+    """Scores of held-out parts by category."""
+    watch.phase("calibrate", len(samples))
+    scores: dict[str, list[float]] = {}
+    for seen in look_at(model, samples, view_of(recipe), bits=recipe.data.bits):
+        scores.setdefault(seen.sample.category, []).append(seen.score)
+        watch.advance()
+    return scores
 
 
 def proof_samples(data: DataSet, most: int = PROOF_IMAGES) -> list[Sample]:

@@ -10,36 +10,27 @@ import json
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import torch
-from lightning.fabric import Fabric
-from safetensors.torch import save_file
 from torch import Tensor
 
-from inspect_kd.calibrate import calibrate
 from inspect_kd.config import Fit, Recipe
 from inspect_kd.datasets import DataSet
 from inspect_kd.datasets.batches import ImageStore, StepSampler, Sweep, TrainingImages, as_input, batches
-from inspect_kd.errors import BadInput, EnvironmentFault, UsageError
-from inspect_kd.evaluate import evaluate, look_at
-from inspect_kd.export.graph import ArtifactGraph, TorchModel
+from inspect_kd.errors import BadInput, UsageError
 from inspect_kd.models.base import Student
 from inspect_kd.train import checkpoint
-from inspect_kd.train.conclude import export_all, make_report
+from inspect_kd.train.conclude import conclude
 from inspect_kd.train.gap import SyntheticGap
+from inspect_kd.train.hardware import Hardware
 from inspect_kd.train.run import (
     RunFolder,
     build_student,
-    environment,
-    now,
+    open_folder,
     resolved,
     view_of,
-    write_json,
-    write_manifest,
 )
-from inspect_kd.types import Model, Nobody, Sample, Split, Watch
+from inspect_kd.types import Nobody, Sample, Split, Watch
 
 MOST_ADAPTED = 1536
 """Images from which a student takes what it needs to know of sound features before the first step: all of them, as a rule.
@@ -49,28 +40,6 @@ NARROWER = 0.97
 the gap itself is only measured on a few dozen parts."""
 SURELY_TRAINED = 0.5
 """Share of the steps before which the early stop never strikes: the gap is still ragged there."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Hardware:
-    """Where to train. `auto` takes a GPU where there is one."""
-
-    device: str = "auto"
-    devices: int = 1
-    precision: str = "32-true"
-    workers: int = 0
-
-    def fabric(self) -> Fabric:
-        if self.device in {"cuda", "gpu"} and not torch.cuda.is_available():
-            raise EnvironmentFault(
-                "asked to train on a GPU, but torch finds none; `inspect-kd doctor` shows what is missing"
-            )
-        try:
-            precision: Any = self.precision  # Fabric itself refuses what it does not know
-            accelerator = "gpu" if self.device == "cuda" else self.device
-            return Fabric(accelerator=accelerator, devices=self.devices, precision=precision)
-        except ValueError as error:
-            raise UsageError(f"this hardware cannot be used as asked: {error}") from error
 
 
 def fit(
@@ -107,7 +76,7 @@ def fit(
         student.adapt(pair.clean_B3HW for pair in batches(images, first, workers=0))
         progress, best = checkpoint.Progress(recipe=recipe.digest(), data=data.digest), {}
         if fabric.is_global_zero:
-            _open(folder, recipe, str(fabric.device))
+            open_folder(folder, recipe, str(fabric.device))
     if fabric.is_global_zero:
         _keep_lines(folder, progress.step)
     fabric.barrier()
@@ -168,45 +137,9 @@ def fit(
         fabric.barrier()  # the first process concludes alone; leaving early would end it
         return folder
 
-    # ── thresholds, from sound parts that the optimiser never saw ────────────────────────────────────────────────────
-    student = student.eval()
-    held_out = data.select(Split.CALIBRATION)
-    raw = _scores(_as_model(student, 1.0, recipe), recipe, held_out, watch)
-    calibration = calibrate(raw, **recipe.calibration.model_dump())
-    write_json(folder.calibration, calibration.to_json())
-    for category in data.categories:
-        watch.say(f"{category}: {calibration.limits_for(category).sentence()}")
-
-    # ── what it is worth on the test split ───────────────────────────────────────────────────────────────────────────
-    test = data.select(Split.TEST)
-    reference = _as_model(student, calibration.scale, recipe)
-    evaluation = (
-        evaluate(reference, test, calibration, watch, view=view_of(recipe), bits=recipe.data.bits) if test else None
-    )
-
-    # ── the artifact, the report, and last the manifest ──────────────────────────────────────────────────────────────
-    student = student.cpu()
-    save_file({key: value.contiguous() for key, value in student.state_dict().items()}, folder.student)
-    parities = export_all(recipe, data, folder, student, calibration, watch)
-    facts = {
-        "name": folder.path.name,
-        "data": {"name": data.name, "source": data.source, "digest": data.digest, "categories": data.categories},
-        "recipe": recipe.digest(),
-        "steps": progress.step,
-        "best_step": progress.best_step,
-        "best_gap": progress.best_gap,
-        "train_seconds": round(time.monotonic() - began, 1),
-        "finished": now(),
-        "parity": parities,
-        "promises": {
-            name: {"n": limits.n, "reject": limits.reject_promise, "reinspect": limits.reinspect_promise}
-            for name, limits in calibration.limits.items()
-        },
-        **(evaluation.to_json() if evaluation else {}),
-    }
-    make_report(folder, recipe, data, calibration, evaluation, facts, watch)
-    folder.checkpoint.unlink(missing_ok=True)
-    write_manifest(folder, student, facts)
+    # ── thresholds, figures, artifact, report ────────────────────────────────────────────────────────────────────────
+    facts = {"steps": progress.step, "best_step": progress.best_step, "best_gap": progress.best_gap}
+    conclude(recipe, data, folder, student, facts, began, watch)
     fabric.barrier()
     return folder
 
@@ -232,10 +165,6 @@ def _store(recipe: Recipe, samples: Sequence[Sample]) -> ImageStore:
     return ImageStore(samples, view_of(recipe), bits=recipe.data.bits, budget_mb=recipe.data.cache_mb)
 
 
-def _as_model(student: Student, scale: float, recipe: Recipe) -> TorchModel:
-    return TorchModel(ArtifactGraph(student, scale), recipe.data.size)
-
-
 def _measure(gap: SyntheticGap, student: Student) -> float:
     student.eval()
     device = next(student.parameters()).device
@@ -245,29 +174,11 @@ def _measure(gap: SyntheticGap, student: Student) -> float:
     return gap.measure(list(torch.cat(heatmaps).numpy()))
 
 
-def _scores(model: Model, recipe: Recipe, samples: Sequence[Sample], watch: Watch) -> dict[str, list[float]]:
-    """Scores of held-out parts by category."""
-    watch.phase("calibrate", len(samples))
-    scores: dict[str, list[float]] = {}
-    for seen in look_at(model, samples, view_of(recipe), bits=recipe.data.bits):
-        scores.setdefault(seen.sample.category, []).append(seen.score)
-        watch.advance()
-    return scores
-
-
 def _same_work(progress: checkpoint.Progress, recipe: Recipe, data: DataSet, folder: RunFolder) -> None:
     if progress.recipe != recipe.digest():
         raise UsageError(f"{folder.path}: begun with another recipe; resume without --set, or choose another --name")
     if progress.data != data.digest:
         raise BadInput(f"{folder.path}: the data set has changed since the training began; choose another --name")
-
-
-def _open(folder: RunFolder, recipe: Recipe, device: str) -> None:
-    folder.path.mkdir(parents=True, exist_ok=True)
-    folder.recipe.write_text(
-        f"# inspect-kd train --model {folder.recipe} --data …\n{recipe.to_yaml()}", encoding="utf-8"
-    )
-    write_json(folder.environment, environment(device))
 
 
 def _keep_lines(folder: RunFolder, steps: int) -> None:

@@ -13,14 +13,17 @@ import sys
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+
+from safetensors.torch import save_file
 
 from inspect_kd import __version__, config, registry, weights
 from inspect_kd.calibrate import Calibration
 from inspect_kd.config import Recipe
 from inspect_kd.datasets.view import View
 from inspect_kd.errors import BadInput, UsageError
-from inspect_kd.models.base import Student
+from inspect_kd.models.base import Source, Student, Teacher
 from inspect_kd.models.encoders import EncoderSpec, build_encoder, empty_encoder
 from inspect_kd.versions import installed
 
@@ -63,6 +66,10 @@ class RunFolder:
     @property
     def student(self) -> Path:
         return self.path / "student.safetensors"
+
+    @property
+    def teacher(self) -> Path:
+        return self.path / "teacher.safetensors"
 
     @property
     def calibration(self) -> Path:
@@ -109,11 +116,19 @@ def choose_folder(out: Path, name: str, *, resume: bool) -> RunFolder:
 
 
 def resolved(recipe: Recipe) -> Recipe:
-    """With all of the student's settings written out: a later default must not change what a run is."""
-    options = dict(recipe.student)
-    module = registry.load("models.students", options.pop("build", ""))
-    settings = config.fill(module.Config, options, where=f"recipe {recipe.name}, student")
-    return recipe.model_copy(update={"student": {"build": recipe.student["build"], **asdict(settings)}})
+    """With all of the model's settings written out: a later default must not change what a run is."""
+    module, settings = _model_of(recipe)
+    section = "student" if recipe.student else "teacher"
+    return recipe.model_copy(update={section: {"build": module.__name__.rpartition(".")[2], **asdict(settings)}})
+
+
+def _model_of(recipe: Recipe) -> tuple[ModuleType, Any]:
+    """The file that builds the recipe's model, and its filled settings."""
+    options = dict(recipe.student or recipe.teacher)
+    module = registry.load(recipe.family, options.pop("build", ""))
+    return module, config.fill(
+        module.Config, options, where=f"recipe {recipe.name}, {'student' if recipe.student else 'teacher'}"
+    )
 
 
 def view_of(recipe: Recipe) -> View:
@@ -122,12 +137,30 @@ def view_of(recipe: Recipe) -> View:
 
 def build_student(recipe: Recipe, spec: EncoderSpec | None = None) -> Student:
     """A student with a pretrained encoder, or, given a spec, one whose weights are still to be loaded."""
-    options = dict(recipe.student)
-    module = registry.load("models.students", options.pop("build", ""))
-    settings = config.fill(module.Config, options, where=f"recipe {recipe.name}, student")
+    if not recipe.student:
+        raise UsageError(f"recipe {recipe.name} has a teacher, not a student")
+    module, settings = _model_of(recipe)
     encoder = build_encoder(settings.encoder, settings.strides) if spec is None else empty_encoder(spec)
     student: Student = module.build(settings, encoder)
     return student
+
+
+def build_teacher(recipe: Recipe) -> Teacher:
+    """A teacher on its frozen base, which has learnt nothing yet."""
+    if not recipe.teacher:
+        raise UsageError(f"recipe {recipe.name} has a student, not a teacher")
+    module, settings = _model_of(recipe)
+    teacher: Teacher = module.build(settings, recipe.data.size)
+    return teacher
+
+
+def sources_of(model: Student | Teacher) -> tuple[Source, ...]:
+    """Every set of weights under a model."""
+    if isinstance(model, Teacher):
+        return model.sources
+    encoder: Any = model.encoder
+    spec: EncoderSpec = encoder.spec
+    return (Source(name=spec.name, licence=spec.licence, origin=spec.source, sha256=spec.sha256),)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,7 +169,7 @@ class FinishedRun:
 
     folder: RunFolder
     recipe: Recipe
-    student: Student
+    model: Student | Teacher
     calibration: Calibration
     manifest: dict[str, Any]
 
@@ -156,10 +189,40 @@ def load_run(path: Path) -> FinishedRun:
         if not (path / name).is_file() or weights.sha256(path / name) != digest:
             raise BadInput(f"{path / name}: missing, or changed since the training wrote it")
     recipe = config.fill(Recipe, config.read_yaml(folder.recipe), where=str(folder.recipe))
+    model = _student_again(folder, recipe, manifest) if recipe.student else _teacher_again(folder, recipe, manifest)
+    calibration = Calibration.from_json(json.loads(folder.calibration.read_text(encoding="utf-8")))
+    return FinishedRun(folder=folder, recipe=recipe, model=model.eval(), calibration=calibration, manifest=manifest)
+
+
+def _student_again(folder: RunFolder, recipe: Recipe, manifest: dict[str, Any]) -> Student:
     student = build_student(recipe, EncoderSpec(**_tuples(manifest["encoder"])))
     student.load_state_dict(weights.load_state(folder.student))
-    calibration = Calibration.from_json(json.loads(folder.calibration.read_text(encoding="utf-8")))
-    return FinishedRun(folder=folder, recipe=recipe, student=student.eval(), calibration=calibration, manifest=manifest)
+    return student
+
+
+def _teacher_again(folder: RunFolder, recipe: Recipe, manifest: dict[str, Any]) -> Teacher:
+    """What it learnt, put back on its base, which must be the very one that it learnt on."""
+    teacher = build_teacher(recipe)
+    for source, kept in zip(teacher.sources, manifest["sources"], strict=True):
+        if source.sha256 != kept["sha256"]:
+            raise BadInput(
+                f"{folder.path}: {source.name} ({source.origin}) is not the file that the teacher was trained on"
+            )
+    learnt = weights.load_state(folder.teacher)
+    missing, unknown = teacher.load_state_dict(learnt, strict=False)
+    if unknown or any(not key.startswith(teacher.frozen) for key in missing):
+        raise BadInput(f"{folder.teacher}: not what a {recipe.teacher['build']} learns")
+    teacher.settle()
+    return teacher
+
+
+def open_folder(folder: RunFolder, recipe: Recipe, device: str) -> None:
+    """Begin a run: its recipe, and where it was trained."""
+    folder.path.mkdir(parents=True, exist_ok=True)
+    folder.recipe.write_text(
+        f"# inspect-kd train --model {folder.recipe} --data …\n{recipe.to_yaml()}", encoding="utf-8"
+    )
+    write_json(folder.environment, environment(device))
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -169,11 +232,25 @@ def write_json(path: Path, content: Any) -> None:
     partial.replace(path)
 
 
-def write_manifest(folder: RunFolder, student: Student, facts: dict[str, Any]) -> None:
-    encoder: Any = student.encoder
-    files = [folder.recipe, folder.student, folder.calibration]
-    digests = {file.name: weights.sha256(file) for file in files}
-    write_json(folder.manifest, {"schema": 1, **facts, "encoder": asdict(encoder.spec), "files": digests})
+def save_model(folder: RunFolder, model: Student | Teacher) -> Path:
+    """A student whole; of a teacher what it has learnt, with the name, licence and digest of what it stands on."""
+    if isinstance(model, Teacher):
+        path, tensors = folder.teacher, model.learnt()
+    else:
+        path, tensors = folder.student, model.state_dict()
+    about = {"sources": json.dumps([asdict(source) for source in sources_of(model)])}
+    save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, path, metadata=about)
+    return path
+
+
+def write_manifest(folder: RunFolder, model: Student | Teacher, facts: dict[str, Any]) -> None:
+    written = folder.teacher if isinstance(model, Teacher) else folder.student
+    digests = {file.name: weights.sha256(file) for file in (folder.recipe, written, folder.calibration)}
+    stands_on: dict[str, Any] = {"sources": [asdict(source) for source in sources_of(model)]}
+    if isinstance(model, Student):
+        encoder: Any = model.encoder
+        stands_on["encoder"] = asdict(encoder.spec)
+    write_json(folder.manifest, {"schema": 1, **facts, **stands_on, "files": digests})
 
 
 def environment(device: str) -> dict[str, Any]:

@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from inspect_kd.datasets.images import read_image, read_mask, resize
+from inspect_kd.datasets.images import read_image, read_mask
+from inspect_kd.resize import resize
 from inspect_kd.types import ImageU8
 
 CELL, GAP, LABEL = 168, 6, 20

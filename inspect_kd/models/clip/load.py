@@ -1,0 +1,184 @@
+"""A CLIP from open_clip: by tag, by file, by folder, or around a timm network. Never random without being told so.
+
+The traps of the package are closed here: weights that silently stay random, QuickGELU mismatches that only warn, pickles.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from inspect_kd import weights
+from inspect_kd.errors import BadInput, EnvironmentFault, UsageError
+from inspect_kd.models.base import Source
+
+FOLDER, TIMM = "local-dir:", "timm:"
+SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
+# Of an open_clip tag: the licence of the weights, by what its name begins with. docs/licences.md gives the reasons.
+LICENCE_OF_TAG = {
+    "laion": "MIT (LAION)",
+    "openai": "unclear (OpenAI CLIP)",
+    "datacomp": "unclear (DataComp)",
+    "dfn": "research only (DFN)",
+    "metaclip": "CC-BY-NC-4.0 (MetaCLIP)",
+    "webli": "Apache-2.0 (SigLIP)",
+    "mobileclip": "research only (MobileCLIP)",
+}
+# A small text tower without weights: its sentences are learnt, and its frozen random weights are directions as good as others.
+STAND_IN_TEXT = {"context_length": 24, "vocab_size": 49408, "width": 128, "heads": 4, "layers": 2}
+STAND_IN_WIDTH = 256
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoadedClip:
+    model: Any
+    source: Source
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+def load_clip(model: str, pretrained: str | None, *, size: int, random: bool, licence: str | None) -> LoadedClip:
+    """A frozen CLIP for images of one size."""
+    if model.startswith(TIMM):
+        return _around_timm(model.removeprefix(TIMM), size)
+    if random:
+        return _loaded(_create(model, None, size), Source(name=model, licence="none", origin="random weights"))
+    if model.startswith(FOLDER):
+        path = _only_weights(Path(model.removeprefix(FOLDER)))
+        return _loaded(_create(model, path, size), _source(model, path, licence or "unknown"))
+    if not pretrained:
+        raise UsageError(f"teacher.pretrained: {model} needs a tag or a file of weights, or `random: true` beside it")
+    _same_activation(model, pretrained)
+    path = _find(model, pretrained)
+    given = licence or _licence_of(pretrained)
+    return _loaded(_create(model, path, size, pretrained), _source(f"{model}.{Path(pretrained).stem}", path, given))
+
+
+def _create(model: str, path: Path | None, size: int, tag: str | None = None) -> Any:
+    """The weights are read by ourselves: safely, and in float32, in which alone open_clip can enlarge positions."""
+    import open_clip
+    from open_clip.convert import convert_state_dict
+
+    known = open_clip.get_pretrained_cfg(model, tag) if tag else {}
+    preprocess = {key: known[key] for key in ("mean", "std") if key in known}
+    try:
+        clip = open_clip.create_model(
+            model, load_weights=False, pretrained_text=False, force_image_size=size, force_preprocess_cfg=preprocess
+        )
+    except Exception as error:
+        # Unknown names and impossible sizes come as a dozen unrelated classes.
+        raise UsageError(f"teacher.model: {model}: {_first_line(error)}") from error
+    if path is None:
+        return clip
+    state = weights.load_state(path)
+    try:
+        state = convert_state_dict(clip, state)
+        open_clip.model.resize_pos_embed(state, clip)
+        open_clip.model.resize_text_pos_embed(state, clip)
+        clip.load_state_dict(state)
+    except Exception as error:
+        raise BadInput(f"{path}: not the weights of {model} ({_first_line(error)})") from error
+    return clip
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
+def _loaded(model: Any, source: Source) -> LoadedClip:
+    if not hasattr(model, "token_embedding") or not hasattr(model, "attn_mask"):
+        raise UsageError(
+            f"teacher.model: {source.name} has no text tower of CLIP's own kind; prompts cannot be learnt in it"
+        )
+    prepared = model.visual.preprocess_cfg
+    return LoadedClip(model=_frozen(model), source=source, mean=tuple(prepared["mean"]), std=tuple(prepared["std"]))
+
+
+def _around_timm(name: str, size: int) -> LoadedClip:
+    """A CLIP-shaped model that is real where it sees: pretrained network, frozen random text tower. A stand-in."""
+    import open_clip
+    import timm
+
+    local = weights.find_local(name)
+    if local is None:
+        raise weights.no_weights(name, "the stand-in teacher takes them from INSPECT_KD_WEIGHTS")
+    vision = {"timm_model_name": name, "timm_pool": "avg", "timm_proj": "linear", "image_size": size}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = open_clip.CLIP(STAND_IN_WIDTH, vision, STAND_IN_TEXT)
+    trunk = timm.create_model(name, num_classes=0, **local.card.build)
+    missing, _ = trunk.load_state_dict(weights.load_state(local.path), strict=False)
+    if missing:
+        raise BadInput(
+            f"{local.path}: not the weights of '{name}': {len(missing)} tensors are missing, first {missing[0]}"
+        )
+    model.visual.trunk = trunk
+    source = _source(name, local.path, local.card.licence)
+    return LoadedClip(model=_frozen(model), source=source, mean=local.card.mean, std=local.card.std)
+
+
+def _frozen(model: nn.Module) -> nn.Module:
+    return model.requires_grad_(False).eval()
+
+
+def _same_activation(model: str, tag: str) -> None:
+    """open_clip only warns; the features would be wrong throughout."""
+    import open_clip
+
+    known = open_clip.get_pretrained_cfg(model, tag)
+    shape = open_clip.get_model_config(model)
+    if not known or shape is None:
+        return
+    if bool(known.get("quick_gelu")) != bool(shape.get("quick_gelu")):
+        other = model.removesuffix("-quickgelu") if shape.get("quick_gelu") else f"{model}-quickgelu"
+        raise UsageError(
+            f"teacher.pretrained: the weights '{tag}' belong to {other}, not to {model}: another activation"
+        )
+
+
+def _find(model: str, pretrained: str) -> Path:
+    """A file that was named, one of that name in the local folder, or what the hub gives for a tag."""
+    import open_clip
+
+    given = Path(pretrained).expanduser()
+    if given.suffix in SUFFIXES:
+        if given.is_file():
+            return given
+        raise BadInput(f"{given}: no such weights file")
+    local = weights.find_local(f"{model}.{pretrained}")
+    if local is not None:
+        return local.path
+    tag = open_clip.get_pretrained_cfg(model, pretrained)
+    if not tag:
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(model)) or "none"
+        raise UsageError(f"teacher.pretrained: {model} has no weights called '{pretrained}'; there are: {tags}")
+    if not weights.hub_answers():
+        raise EnvironmentFault(
+            f"no weights for {model} '{pretrained}': the hub cannot be reached. Put {model}.{pretrained}.safetensors into a "
+            "folder and set INSPECT_KD_WEIGHTS to it. `--model clip_ada_local` needs the encoder's weights only."
+        )
+    try:
+        return Path(open_clip.download_pretrained(tag))
+    except Exception as error:
+        raise EnvironmentFault(f"the hub did not give {model} '{pretrained}' ({type(error).__name__})") from error
+
+
+def _only_weights(folder: Path) -> Path:
+    if not (folder / "open_clip_config.json").is_file():
+        raise BadInput(f"{folder}: a CLIP's folder holds open_clip_config.json beside the weights")
+    found = [path for path in sorted(folder.iterdir()) if path.suffix in SUFFIXES]
+    if len(found) != 1:
+        raise BadInput(f"{folder}: expected one file of weights, found {len(found)}")
+    return found[0]
+
+
+def _source(name: str, path: Path, licence: str) -> Source:
+    return Source(name=name, licence=licence, origin=f"file {path.name}", sha256=weights.sha256(path))
+
+
+def _licence_of(tag: str) -> str:
+    return next((licence for begin, licence in LICENCE_OF_TAG.items() if tag.startswith(begin)), "unknown")

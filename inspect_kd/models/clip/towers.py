@@ -1,0 +1,138 @@
+"""What a CLIP sees where: dense features in the space of its text, from a plain ViT or from a timm network.
+
+A plain ViT's last blocks mix patches by query and key, which spoils them for localisation: similarity of patches with text
+is below chance. The V-V path (CLIP Surgery) lets values attend to values beside the ordinary path, without the FFN. No block
+is changed for it.
+
+Shapes: B batch, C channels of the shared space, D width, N tokens (class token first), h w grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from inspect_kd.errors import UsageError
+from inspect_kd.models.clip.load import LoadedClip
+from inspect_kd.models.layers.features import FeatureNorm, join
+
+Attending = Literal["query_key", "value_value"]
+
+
+class Seen(NamedTuple):
+    """Both of unit length."""
+
+    dense_BChw: Tensor
+    whole_BC: Tensor
+
+
+class Tower(nn.Module):
+    """The part of a CLIP that sees, on images 0..255."""
+
+    mean: Tensor
+    std: Tensor
+    width: int
+
+    def __init__(self, clip: LoadedClip) -> None:
+        super().__init__()
+        self.register_buffer("mean", 255 * torch.tensor(clip.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", 255 * torch.tensor(clip.std).view(1, 3, 1, 1), persistent=False)
+
+    def fit(self, batches_B3HW: Iterable[Tensor]) -> None:
+        """Nothing to fit: a CLIP's own space is as it is."""
+
+
+class VitTower(Tower):
+    def __init__(self, clip: LoadedClip, vv_blocks: int) -> None:
+        super().__init__(clip)
+        self.visual = clip.model.visual
+        blocks = self.visual.transformer.resblocks
+        if (
+            not all(isinstance(block.attn, nn.MultiheadAttention) for block in blocks)
+            or self.visual.attn_pool is not None
+        ):
+            raise UsageError(f"teacher.model: {clip.source.name} is no plain ViT; its patches have no V-V path")
+        if vv_blocks > len(blocks):
+            raise UsageError(f"teacher.vv_blocks: {vv_blocks} of {len(blocks)} blocks")
+        self.vv_blocks = vv_blocks
+        self.width = self.visual.proj.shape[1]
+
+    def forward(self, images_B3HW: Tensor) -> Seen:
+        tokens_BND = self.visual._embeds((images_B3HW - self.mean) / self.std)
+        values_BND = tokens_BND
+        blocks = self.visual.transformer.resblocks
+        for number, block in enumerate(blocks):
+            if number == len(blocks) - self.vv_blocks:
+                values_BND = tokens_BND
+            normed_BND = block.ln_1(tokens_BND)
+            if number >= len(blocks) - self.vv_blocks:
+                values_BND = values_BND + block.ls_1(attend(block.attn, normed_BND, "value_value"))
+            tokens_BND = tokens_BND + block.ls_1(attend(block.attn, normed_BND, "query_key"))
+            tokens_BND = tokens_BND + block.ls_2(block.mlp(block.ln_2(tokens_BND)))
+        dense_BND = self._project(values_BND if self.vv_blocks else tokens_BND)[:, 1:]
+        side = images_B3HW.shape[-1] // self.visual.patch_size[1]
+        dense_BChw = dense_BND.transpose(1, 2).unflatten(2, (-1, side))
+        return Seen(F.normalize(dense_BChw, dim=1), F.normalize(self._project(tokens_BND)[:, 0], dim=1))
+
+    def _project(self, tokens_BND: Tensor) -> Tensor:
+        projected_BNC: Tensor = self.visual.ln_post(tokens_BND) @ self.visual.proj
+        return projected_BNC
+
+
+def attend(attention: Any, x_BND: Tensor, kind: Attending) -> Tensor:
+    """One multi-head self-attention of a block, asked by its queries and keys or by its values alone."""
+    query_BND, key_BND, value_BND = F.linear(x_BND, attention.in_proj_weight, attention.in_proj_bias).chunk(3, dim=-1)
+    if kind == "value_value":
+        query_BND = key_BND = value_BND
+    heads = [x.unflatten(2, (attention.num_heads, -1)).transpose(1, 2) for x in (query_BND, key_BND, value_BND)]
+    mixed_BND = F.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
+    answer_BND: Tensor = attention.out_proj(mixed_BND)
+    return answer_BND
+
+
+class TimmTower(Tower):
+    """Dense features of a timm network: levels joined, brought to one spread, through a fixed head at each place.
+
+    Unusual here: the spread is taken from sound parts. A network trained to classify has no space that text shares, so
+    directions are only worth comparing once every channel counts alike.
+    """
+
+    def __init__(self, clip: LoadedClip, strides: tuple[int, ...]) -> None:
+        super().__init__(clip)
+        self.visual = clip.model.visual
+        reductions = [info["reduction"] for info in self.visual.trunk.feature_info]
+        if not set(strides) <= set(reductions):
+            raise UsageError(
+                f"teacher.strides: {clip.source.name} has features at {reductions}, not at {list(strides)}"
+            )
+        self.strides = strides
+        self.indices = [len(reductions) - 1 - reductions[::-1].index(stride) for stride in strides]
+        channels = [self.visual.trunk.feature_info[index]["num_chs"] for index in self.indices]
+        self.spread = FeatureNorm(channels, "full")
+        self.width = self.visual.head.proj.out_features
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            # Orthogonal: angles survive where there is room for all channels.
+            head = nn.init.orthogonal_(torch.empty(self.width, sum(channels)))
+        self.register_buffer("head_CD", head, persistent=False)
+
+    head_CD: Tensor
+
+    def fit(self, batches_B3HW: Iterable[Tensor]) -> None:
+        self.spread.fit(self._levels(batch) for batch in batches_B3HW)
+
+    def forward(self, images_B3HW: Tensor) -> Seen:
+        levels = self.spread(self._levels(images_B3HW))
+        joined_BDhw = join(levels, self.strides, self.strides)
+        dense_BChw = F.conv2d(joined_BDhw, self.head_CD[:, :, None, None])
+        return Seen(F.normalize(dense_BChw, dim=1), F.normalize(dense_BChw.mean(dim=(2, 3)), dim=1))
+
+    def _levels(self, images_B3HW: Tensor) -> list[Tensor]:
+        told = self.visual.forward_intermediates(
+            (images_B3HW - self.mean) / self.std, indices=self.indices, intermediates_only=True, stop_early=True
+        )
+        return list(told["image_intermediates"])
