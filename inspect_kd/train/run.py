@@ -209,9 +209,9 @@ def _teacher_again(folder: RunFolder, recipe: Recipe, manifest: dict[str, Any]) 
                 f"{folder.path}: {source.name} ({source.origin}) is not the file that the teacher was trained on"
             )
     learnt = weights.load_state(folder.teacher)
-    missing, unknown = teacher.load_state_dict(learnt, strict=False)
-    if unknown or any(not key.startswith(teacher.frozen) for key in missing):
+    if learnt.keys() != teacher.learnt().keys():
         raise BadInput(f"{folder.teacher}: not what a {recipe.teacher['build']} learns")
+    teacher.load_state_dict(learnt, strict=False)
     teacher.settle()
     return teacher
 

@@ -5,6 +5,7 @@ The traps of the package are closed here: weights that silently stay random, Qui
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,7 @@ def _create(model: str, path: Path | None, size: int, tag: str | None = None) ->
 
     known = open_clip.get_pretrained_cfg(model, tag) if tag else {}
     preprocess = {key: known[key] for key in ("mean", "std") if key in known}
+    logging.disable(logging.WARNING)  # it warns of random weights, which are replaced below
     try:
         clip = open_clip.create_model(
             model, load_weights=False, pretrained_text=False, force_image_size=size, force_preprocess_cfg=preprocess
@@ -72,6 +74,8 @@ def _create(model: str, path: Path | None, size: int, tag: str | None = None) ->
     except Exception as error:
         # Unknown names and impossible sizes come as a dozen unrelated classes.
         raise UsageError(f"teacher.model: {model}: {_first_line(error)}") from error
+    finally:
+        logging.disable(logging.NOTSET)
     if path is None:
         return clip
     state = weights.load_state(path)

@@ -116,7 +116,7 @@ class Teacher(base.Teacher):
         self.tower.fit(self._sound(lessons, batch))
         dense, whole, masks = [], [], []
         for part in _parts(range(len(lessons)), batch):
-            seen = self._see([lessons[i].image for i in part])
+            seen = self._see([self._resized(lessons[i].image) for i in part])
             dense.append(seen.dense_BChw.half().cpu())
             whole.append(seen.whole_BC.cpu())
             masks.append(self._masks([lessons[i] for i in part], seen.dense_BChw.shape[-1]))
@@ -187,7 +187,7 @@ class Teacher(base.Teacher):
         images = (lesson.image for lesson in map(lessons.__getitem__, chosen) if lesson.mask is None)
         group: list[ImageU8] = []
         for image in images:
-            group.append(image)
+            group.append(self._resized(image))
             if len(group) == batch:
                 yield self._tensor(group)
                 group = []
@@ -196,12 +196,12 @@ class Teacher(base.Teacher):
 
     def _masks(self, lessons: Sequence[Lesson], side: int) -> Tensor:
         """At the learning grid; a place is damaged where most of it is."""
-        height = lessons[0].image.shape[0]
-        whole = torch.stack(
-            [torch.zeros(height, height) if one.mask is None else torch.from_numpy(one.mask).float() for one in lessons]
-        )
+        found = [
+            np.zeros(one.image.shape[:2], np.float32) if one.mask is None else one.mask.astype(np.float32)
+            for one in lessons
+        ]
         # The largest of a cell: a scratch of one pixel would vanish in a mean.
-        return F.adaptive_max_pool2d(whole[:, None], FOUR * side)
+        return torch.stack([F.adaptive_max_pool2d(torch.from_numpy(mask)[None], FOUR * side) for mask in found])
 
     # ── looking ──────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -1,0 +1,177 @@
+"""Make the tiny SAM: a whole SAM, small, taught to draw whatever it is prompted with, on drawn scenes only.
+
+    python -m inspect_kd.distill.tiny_sam --to models/tiny_sam.safetensors
+
+A stand-in for machines that have no SAM: it makes self-perception tuning work with weights that mean something. Not one
+photograph is used. Two rounds a step, the second with the first one's logits as its mask prompt: the branch that tuning needs.
+
+Shapes: B batch (one prompt an image), C channels, m m mask logits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from inspect_kd.datasets.synthetic import add_defect
+from inspect_kd.datasets.textures import draw_scene
+from inspect_kd.models.sam.boundary import agreement
+from inspect_kd.models.sam.load import build_sam, embed
+from inspect_kd.models.sam.losses import mask_loss
+from inspect_kd.models.sam.prompting import Place, as_prompt, spoilt
+from inspect_kd.models.sam.tuning import decode
+from inspect_kd.types import ImageU8, Mask
+
+HELD_OUT = 10**9
+"""Scenes and pieces from this number on are never trained on."""
+GROUNDS = 500
+"""Scenes drawn once, on which pieces are put again and again: drawing one costs as much as a step."""
+FEW = 1e-4
+"""Share of the image below which a piece is too small to be asked about."""
+
+
+class Asked(NamedTuple):
+    """One piece of a drawn scene, and how it is asked for."""
+
+    image: ImageU8
+    truth: Mask
+    place: Place
+
+
+class Pieces(Dataset[Asked]):
+    """Scene number i with foreign pieces on it, always the same; one of the pieces is asked for."""
+
+    def __init__(self, first: int, count: int, side: int, mask_side: int, grounds: int = GROUNDS) -> None:
+        self.first, self.count, self.side, self.mask_side = first, count, side, mask_side
+        drawn = (draw_scene(side, side, np.random.default_rng([11, first + i])) for i in range(min(grounds, count)))
+        self.grounds = list(drawn)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Asked:
+        rng = np.random.default_rng([12, self.first + index])
+        image, donor = (self._ground(rng) for _ in range(2))
+        pieces: list[Mask] = []
+        for _ in range(int(rng.integers(1, 4))):
+            defect = add_defect(image, rng, donor=donor)
+            pieces = [piece & ~defect.mask for piece in pieces]
+            pieces.append(defect.mask)
+            image = defect.image
+        large = [piece for piece in pieces if piece.mean() > FEW] or [pieces[-1]]
+        truth = large[int(rng.integers(len(large)))]
+        place = spoilt(truth, rng, self.mask_side) if rng.random() < 0.5 else _outlined(truth, rng)
+        return Asked(image, truth, place)
+
+    def _ground(self, rng: np.random.Generator) -> ImageU8:
+        ground = self.grounds[int(rng.integers(len(self.grounds)))]
+        turned = np.rot90(ground, int(rng.integers(4)))
+        return np.ascontiguousarray(turned[::-1] if rng.random() < 0.5 else turned)
+
+
+def _outlined(truth: Mask, rng: np.random.Generator) -> Place:
+    """A box as a person would draw it, a tenth off."""
+    rows, columns = np.nonzero(truth)
+    width, height = columns.max() - columns.min() + 1, rows.max() - rows.min() + 1
+    off = rng.uniform(-0.1, 0.1, 4) * np.array([width, height, width, height])
+    edges = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]) + off
+    left, top, right, bottom = (float(edge) for edge in edges.clip(0, truth.shape[0] - 1))
+    return Place((left, top, max(right, left + 1), max(bottom, top + 1)))
+
+
+def train(*, steps: int, batch: int, rate: float, workers: int, seed: int = 0) -> tuple[Any, dict[str, Any]]:
+    """The trained SAM, and what it draws on scenes that it has not seen."""
+    torch.manual_seed(seed)
+    sam = build_sam("tiny").train()
+    side, mask_side = int(sam.image_encoder.img_size), int(sam.prompt_encoder.mask_input_size[0])
+    optimizer = torch.optim.AdamW(sam.parameters(), lr=rate, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.1)
+    scenes = DataLoader(
+        Pieces(0, steps * batch, side, mask_side), batch_size=batch, num_workers=workers, collate_fn=list
+    )
+    generator, rng, began = torch.Generator().manual_seed(seed), np.random.default_rng(seed), time.monotonic()
+    for step, asked in enumerate(scenes, start=1):
+        truth_B1mm = truth_of(asked, mask_side)
+        points, logits = rng.random() < 0.5, rng.random() < 0.3
+        terms = []
+        for mask_B1mm, iou_B in two_rounds(sam, asked, points=points, logits=logits):
+            found_B = overlap(mask_B1mm, truth_B1mm)
+            terms += [mask_loss(mask_B1mm, truth_B1mm, generator), F.mse_loss(iou_B, found_B)]
+        loss = torch.stack(terms).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(sam.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        if step % 50 == 0 or step == steps:
+            told = f"loss {loss.item():.4f} iou {found_B.mean():.3f} {time.monotonic() - began:.0f} s"
+            print(f"step {step}/{steps} {told}", flush=True)  # noqa: T201
+    return sam.eval(), {"steps": steps, "batch": batch, **examine(sam.eval(), side, mask_side)}
+
+
+def two_rounds(sam: Any, asked: list[Asked], *, points: bool, logits: bool) -> list[tuple[Tensor, Tensor]]:
+    """Masks and SAM's own estimates: from the prompt alone, and with the first mask beside it."""
+    images = torch.from_numpy(np.stack([one.image for one in asked])).permute(0, 3, 1, 2).float()
+    all_have = logits and all(one.place.logits is not None for one in asked)
+    prompt = as_prompt([one.place.bare(points=points, logits=all_have) for one in asked], torch.device("cpu"))
+    encoder, embedded = sam.prompt_encoder, embed(sam, images)
+    told = None if prompt.points_KP2 is None else (prompt.points_KP2, prompt.labels_KP)
+    sparse, dense = encoder(points=told, boxes=prompt.boxes_K4, masks=prompt.masks_K1hw)
+    first, first_iou, _ = decode(sam.mask_decoder, embedded, encoder.get_dense_pe(), sparse, dense)
+    _, dense = encoder(points=None, boxes=None, masks=first.detach().clamp(-16, 16))
+    second, second_iou, _ = decode(sam.mask_decoder, embedded, encoder.get_dense_pe(), sparse, dense)
+    return [(first, first_iou), (second, second_iou)]
+
+
+def truth_of(asked: list[Asked], mask_side: int) -> Tensor:
+    masks = torch.from_numpy(np.stack([one.truth for one in asked])).float()[:, None]
+    return F.adaptive_max_pool2d(masks, mask_side)
+
+
+def overlap(mask_B1mm: Tensor, truth_B1mm: Tensor) -> Tensor:
+    said = (mask_B1mm > 0).float()
+    both = (said * truth_B1mm).flatten(1).sum(dim=1)
+    return both / ((said + truth_B1mm) > 0).float().flatten(1).sum(dim=1).clamp_min(1)
+
+
+def examine(sam: Any, side: int, mask_side: int, scenes: int = 200) -> dict[str, float]:
+    """Mean IoU and boundary IoU on held-out scenes, at the masks' own resolution."""
+    pieces, found = Pieces(HELD_OUT, scenes, side, mask_side), []
+    with torch.no_grad():
+        for start in range(0, scenes, 8):
+            asked = [pieces[i] for i in range(start, min(start + 8, scenes))]
+            (mask_B1mm, _), _ = two_rounds(sam, asked, points=True, logits=False)
+            truth = truth_of(asked, mask_side)[:, 0].numpy() > 0
+            found += [agreement(said, true) for said, true in zip(mask_B1mm[:, 0].numpy() > 0, truth, strict=True)]
+    iou, boundary = np.mean(found, axis=0)
+    return {"iou": round(float(iou), 4), "boundary_iou": round(float(boundary), 4)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--to", type=Path, default=Path("models/tiny_sam.safetensors"))
+    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    sam, facts = train(steps=arguments.steps, batch=arguments.batch, rate=arguments.rate, workers=arguments.workers)
+    print(json.dumps(facts))  # noqa: T201
+    tensors = {key: value.half().contiguous() for key, value in sam.state_dict().items()}
+    save_file(tensors, arguments.to, metadata={"licence": "Apache-2.0", "facts": json.dumps(facts)})
+
+
+if __name__ == "__main__":
+    main()

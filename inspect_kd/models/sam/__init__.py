@@ -1,0 +1,1 @@
+"""SAM as a teacher needs it: safe loading, self-perception tuning, prompts that err as a heatmap errs."""

@@ -1,0 +1,49 @@
+"""What self-perception tuning minimises: BCE and Dice on the places that the mask is least sure of, draft and final alike.
+
+Shapes: K prompts, m m mask logits, P sampled places.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from inspect_kd.models.layers.losses import dice
+from inspect_kd.models.sam.tuning import Masks
+
+PLACES = 12_544
+"""As published; smaller masks are taken whole."""
+DRAWN, UNSURE = 3, 0.75
+"""Three times as many places are drawn at random; three fourths of those that are kept are the least sure ones."""
+
+
+def tuning_losses(masks: Masks, truth_K1mm: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+    """An empty truth teaches presence, and that there is nothing to draw."""
+    there_K = (truth_K1mm.flatten(1).amax(dim=1) > 0).float()
+    return {
+        "draft": mask_loss(masks.draft_K1hw, truth_K1mm, generator),
+        "final": mask_loss(masks.final_K1hw, truth_K1mm, generator),
+        "presence": F.binary_cross_entropy_with_logits(masks.presence_K, there_K),
+    }
+
+
+def mask_loss(logits_K1mm: Tensor, truth_K1mm: Tensor, generator: torch.Generator) -> Tensor:
+    logits_KP, truth_KP = sample(logits_K1mm, truth_K1mm, generator)
+    crossed = F.binary_cross_entropy_with_logits(logits_KP, truth_KP)
+    return crossed + dice(logits_KP.sigmoid(), truth_KP)
+
+
+def sample(logits_K1mm: Tensor, truth_K1mm: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Places near the mask's own border count more than its inside."""
+    logits_KN, truth_KN = logits_K1mm.flatten(1), truth_K1mm.flatten(1)
+    count = logits_KN.shape[1]
+    if count <= 2 * PLACES:
+        return logits_KN, truth_KN
+    drawn_KN = torch.randint(count, (len(logits_KN), DRAWN * PLACES), generator=generator).to(logits_KN.device)
+    unsure_KN = -logits_KN.detach().gather(1, drawn_KN).abs()
+    sure = round(UNSURE * PLACES)
+    picked_KP = drawn_KN.gather(1, unsure_KN.topk(sure, dim=1).indices)
+    others_KP = torch.randint(count, (len(logits_KN), PLACES - sure), generator=generator).to(logits_KN.device)
+    places_KP = torch.cat([picked_KP, others_KP], dim=1)
+    return logits_KN.gather(1, places_KP), truth_KN.gather(1, places_KP)

@@ -1,0 +1,269 @@
+"""SAM with self-perception tuning, prompted by a CLIP-ADA-style guide: the guide says where, SAM says how far it reaches.
+
+As published SPT needs true masks to train and true boxes to run. Here (SPT-U) it studies drawn defects with prompts that err
+as heatmaps err, and sound regions with nothing in them, which a presence head learns to refuse. A part's score never comes
+from SAM, and where the guide sees nothing SAM is not asked.
+
+Shapes: B batch, K prompts, C channels, H W image, h w embedding grid, m m mask logits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from inspect_kd.config import fill
+from inspect_kd.models import base
+from inspect_kd.models.base import Glance, Lesson, Output
+from inspect_kd.models.sam.boundary import agreement
+from inspect_kd.models.sam.cache import EmbeddingCache, as_batch, cache_home
+from inspect_kd.models.sam.load import Backend, LoadedSam, embed, load_sam
+from inspect_kd.models.sam.losses import tuning_losses
+from inspect_kd.models.sam.prompting import Place, as_prompt, nowhere, places_in, spoilt
+from inspect_kd.models.sam.tuning import Masks, SelfPerception
+from inspect_kd.models.teachers import clip_ada
+from inspect_kd.resize import RESIZE, resize
+from inspect_kd.types import ImageU8, Mask
+
+NEGATIVES = 0.3
+"""Share of prompts with nothing to find."""
+SLOWER_AFTER = 10 / 16
+"""Share of the epochs after which the learning rate is a tenth."""
+LARGEST = 0.4
+"""Of the image: what covers more is no defect but the part."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Config:
+    guide: dict[str, Any] = field(default_factory=dict)
+    """Settings of the `clip_ada` that prompts it."""
+    backend: Backend = "sam_vit_b"
+    checkpoint: str | None = None
+    """A file of weights; None looks into INSPECT_KD_WEIGHTS."""
+    random: bool = False
+    """Random weights, for tests of the machinery."""
+    tune_encoder: bool = False
+    """LoRA in the image encoder too: each step then costs an encoding, and none can be kept."""
+    temperature: float = 0.1
+    """Of the relation between image cells; 1, as released, is nearly a global mean."""
+    accept: float = 0.5
+    """What presence and SAM's own estimate of the IoU must reach."""
+    weight: float = 0.7
+    """What an accepted mask counts in the heatmap."""
+    cache: bool = True
+    """Keep embeddings on disk, in INSPECT_KD_CACHE."""
+
+
+def build(config: Config, size: int) -> Teacher:
+    guide = clip_ada.build(fill(clip_ada.Config, config.guide, where="teacher.guide"), size)
+    return Teacher(config, guide, load_sam(config.backend, config.checkpoint, random=config.random))
+
+
+class Teacher(base.Teacher):
+    def __init__(self, config: Config, guide: clip_ada.Teacher, loaded: LoadedSam) -> None:
+        super().__init__()
+        self.settings = config
+        self.guide = guide
+        self.sources = (*guide.sources, loaded.source)
+        self.spt = SelfPerception(loaded.model, temperature=config.temperature, tune_encoder=config.tune_encoder)
+        self.side = int(loaded.model.image_encoder.img_size)
+        self.mask_side = int(loaded.model.prompt_encoder.mask_input_size[0])
+        self.keeps = config.cache and not config.tune_encoder
+        self.kept: EmbeddingCache | None = None
+
+    frozen = ("guide.tower.visual.", "guide.prompts.", "spt.sam.")
+
+    @property
+    def size(self) -> int:
+        return self.guide.size
+
+    def learnt(self) -> dict[str, Tensor]:
+        """The guide's own, and of SAM what was tuned: the rest of both decoders is as it was published."""
+        tuned = {f"spt.{name}" for name, p in self.spt.named_parameters() if p.requires_grad}
+        return {
+            k: v
+            for k, v in self.state_dict().items()
+            if k in tuned or (k.startswith("guide.") and not k.startswith(self.frozen))
+        }
+
+    # ── studying ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def steps(self, lessons: int, *, epochs: int, batch: int) -> int:
+        asked = round(lessons / 2 / (1 - NEGATIVES))
+        own = math.ceil(lessons / batch) + epochs * math.ceil(asked / batch)
+        return self.guide.steps(lessons, epochs=epochs, batch=batch) + own
+
+    def study(
+        self, lessons: Sequence[Lesson], *, epochs: int, batch: int, rate: float, seed: int
+    ) -> Iterator[dict[str, float]]:
+        for figures in self.guide.study(lessons, epochs=epochs, batch=batch, rate=rate, seed=seed):
+            yield {f"guide_{name}": value for name, value in figures.items()}
+        tuned = [p for p in self.spt.parameters() if p.requires_grad]
+        optimizer = torch.optim.Adam(tuned, lr=rate)
+        schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [max(1, round(SLOWER_AFTER * epochs))], gamma=0.1)
+        rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
+        damaged: list[int] = []
+        untouched: list[int] = []
+        for number, lesson in enumerate(lessons):
+            (untouched if lesson.mask is None else damaged).append(number)
+            if self.keeps:
+                self._embedding(self._scaled(lesson.image))
+            if number % batch == 0:
+                yield {}
+        for _ in range(epochs):
+            wanted = round(len(damaged) * NEGATIVES / (1 - NEGATIVES)) if untouched else 0
+            order = rng.permutation([*damaged, *rng.choice(untouched or [0], wanted)])
+            for start in range(0, len(order), batch):
+                part = [lessons[int(i)] for i in order[start : start + batch]]
+                masks, truth_K1mm = self._ask(part, rng)
+                terms = tuning_losses(masks, truth_K1mm, generator)
+                loss = torch.stack(list(terms.values())).sum()
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                yield {"loss": loss.item(), **{name: value.item() for name, value in terms.items()}}
+            schedule.step()
+
+    def examine(self, lessons: Sequence[Lesson]) -> dict[str, float]:
+        """On drawn defects: how well draft and final mask agree with the truth; on untouched parts: how often SAM sees any."""
+        rng = np.random.default_rng(0)
+        found: dict[str, list[float]] = {}
+        for lesson in lessons:
+            with torch.no_grad():
+                if lesson.mask is None:
+                    place = nowhere(self.side, self.mask_side, rng)
+                    masks = self._answer([self._scaled(lesson.image)], [place])
+                    found.setdefault("false_masks", []).append(float(self._accepted(masks)[0]))
+                    continue
+                truth = self._scaled_mask(lesson.mask)
+                masks = self._answer([self._scaled(lesson.image)], [spoilt(truth, rng, self.mask_side)])
+            found.setdefault("found_masks", []).append(float(self._accepted(masks)[0]))
+            for name, logits in (("draft", masks.draft_K1hw), ("final", masks.final_K1hw)):
+                said = (
+                    F.interpolate(logits, size=(self.side, self.side), mode="bilinear", align_corners=False)[0, 0] > 0
+                )
+                overlap, boundary = agreement(said.cpu().numpy(), truth)
+                found.setdefault(f"{name}_iou", []).append(overlap)
+                found.setdefault(f"{name}_boundary_iou", []).append(boundary)
+        return {name: float(np.mean(values)) for name, values in found.items()}
+
+    def settle(self) -> None:
+        self.guide.settle()
+
+    def _ask(self, lessons: Sequence[Lesson], rng: np.random.Generator) -> tuple[Masks, Tensor]:
+        """One prompt a lesson, and what should have been answered."""
+        points, logits = rng.random() < 0.7, rng.random() < 0.5
+        places, truths = [], []
+        for lesson in lessons:
+            mask = None if lesson.mask is None else self._scaled_mask(lesson.mask)
+            if mask is None:
+                places.append(nowhere(self.side, self.mask_side, rng))
+                truths.append(np.zeros((self.mask_side, self.mask_side), np.float32))
+            else:
+                place = spoilt(mask, rng, self.mask_side)
+                places.append(place)
+                truths.append(_shrunk(_within(mask, place), self.mask_side))
+        asked = [place.bare(points=points, logits=logits) for place in places]
+        masks = self._answer([self._scaled(lesson.image) for lesson in lessons], asked)
+        return masks, torch.from_numpy(np.stack(truths))[:, None].to(masks.final_K1hw.device)
+
+    def _answer(self, images: Sequence[ImageU8], places: list[Place]) -> Masks:
+        """Of one image for each place, or of one image for all."""
+        device = self.spt.presence.weight.device
+        embeddings_KChw = torch.stack([self._embedding(image) for image in images])
+        if len(images) < len(places):
+            embeddings_KChw = embeddings_KChw.expand(len(places), -1, -1, -1)
+        answered: Masks = self.spt(embeddings_KChw, as_prompt(places, device))
+        return answered
+
+    def _embedding(self, image: ImageU8) -> Tensor:
+        device = self.spt.presence.weight.device
+
+        def make() -> Tensor:
+            return embed(self.spt.sam, torch.from_numpy(image).permute(2, 0, 1)[None].float().to(device))[0]
+
+        if not self.keeps:
+            return make()
+        if self.kept is None:
+            self.kept = EmbeddingCache(cache_home(), self.sources[-1].sha256, f"{RESIZE}/{self.side}")
+        with torch.no_grad():
+            return as_batch([self.kept.get(image, make)], device)[0]
+
+    # ── looking ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def forward(self, images_B3HW: Tensor) -> Output:
+        """The guide's: masks follow from decisions, which are no part of a graph."""
+        output: Output = self.guide(images_B3HW)
+        return output
+
+    def look(self, images: Sequence[ImageU8]) -> Glance:
+        guided = self.guide.look(images)
+        heatmap_B1HW = guided.heatmap_B1HW.clone()
+        with torch.no_grad():
+            coarse = self.guide.heat(guided.tokens_BChw)[:, 0].cpu().numpy()
+            for number, image in enumerate(images):
+                heatmap_B1HW[number, 0] = self._refined(image, heatmap_B1HW[number, 0], coarse[number])
+        return Glance(heatmap_B1HW, (2 * heatmap_B1HW - 1).abs(), guided.tokens_BChw)
+
+    def _refined(self, image: ImageU8, heatmap_HW: Tensor, coarse_hw: Any) -> Tensor:
+        found = places_in(coarse_hw, float(self.guide.suspicious), self.side, self.mask_side)
+        if not found:
+            return heatmap_HW
+        masks = self._answer([self._scaled(image)], [place for place, _ in found])
+        accepted = self._accepted(masks)
+        refined, (height, width) = heatmap_HW.clone(), heatmap_HW.shape
+        sure_KHW = F.interpolate(masks.final_K1hw, size=(height, width), mode="bilinear", align_corners=False)[
+            :, 0
+        ].sigmoid()
+        for (place, cells), sure_HW, taken in zip(found, sure_KHW, accepted, strict=True):
+            enlarged = cv2.resize(cells.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
+            where = torch.from_numpy(enlarged).to(sure_HW.device)
+            said = sure_HW > 0.5
+            if not taken or not (said & where).any() or said.float().mean() >= LARGEST:
+                continue
+            left, top, right, bottom = (round(edge * width / self.side) for edge in place.box)
+            window = slice(top, max(bottom, top + 1)), slice(left, max(right, left + 1))
+            peak = heatmap_HW[where].max()
+            refined[window] += self.settings.weight * (peak * sure_HW[window] - refined[window])
+        return refined
+
+    def _accepted(self, masks: Masks) -> list[bool]:
+        """There is something, SAM trusts its own mask, and the mask is not empty."""
+        limit = self.settings.accept
+        there = (
+            (masks.presence_K.sigmoid() >= limit)
+            & (masks.iou_K >= limit)
+            & (masks.final_K1hw.flatten(1).amax(dim=1) > 0)
+        )
+        return [bool(each) for each in there]
+
+    def _scaled(self, image: ImageU8) -> ImageU8:
+        return resize(image, self.side, self.side)
+
+    def _scaled_mask(self, mask: Mask) -> Mask:
+        """Whatever is damaged stays so, however thin."""
+        scaled = _shrunk(mask, self.side) > 0 if mask.shape[0] > self.side else None
+        if scaled is None:
+            scaled = cv2.resize(mask.astype(np.uint8), (self.side, self.side), interpolation=cv2.INTER_NEAREST) > 0
+        return scaled
+
+
+def _shrunk(mask: Mask, side: int) -> Any:
+    """The largest of each cell."""
+    return F.adaptive_max_pool2d(torch.from_numpy(mask.astype(np.float32))[None, None], side)[0, 0].numpy()
+
+
+def _within(mask: Mask, place: Place) -> Mask:
+    """What the box touches: of several defects those that were asked about."""
+    count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+    left, top, right, bottom = (round(edge) for edge in place.box)
+    touched = set(np.unique(labels[top : bottom + 1, left : right + 1])) - {0}
+    return np.isin(labels, list(touched)) if touched and count > 2 else mask

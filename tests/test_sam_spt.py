@@ -1,0 +1,321 @@
+"""Self-perception tuning: the published numbers of parameters, what it leaves untouched, and that it learns to draw and to refuse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from inspect_kd.errors import BadInput, EnvironmentFault
+from inspect_kd.models.sam import load
+from inspect_kd.models.sam.boundary import agreement
+from inspect_kd.models.sam.cache import EmbeddingCache
+from inspect_kd.models.sam.losses import PLACES, mask_loss, sample, tuning_losses
+from inspect_kd.models.sam.prompting import Place, as_prompt, nowhere, places_in, spoilt
+from inspect_kd.models.sam.tuning import Masks, Prompt, SelfPerception, relation, tuned_parameters
+from inspect_kd.models.teachers import sam_spt
+from tests.test_clip_ada import clip_folder, lessons
+from tests.test_models import Evil
+
+SIDE, MASK_SIDE = 256, 64
+
+
+def tiny_sam() -> Any:
+    torch.manual_seed(0)
+    return load.load_sam("tiny", None, random=True).model
+
+
+def perception(**changes: Any) -> SelfPerception:
+    torch.manual_seed(1)
+    return SelfPerception(tiny_sam(), **({"temperature": 0.1, "tune_encoder": False} | changes))
+
+
+def embedding(count: int = 1, seed: int = 0) -> Tensor:
+    return torch.randn(count, 64, 16, 16, generator=torch.Generator().manual_seed(seed))
+
+
+def boxes(*edges: tuple[float, float, float, float]) -> Prompt:
+    return Prompt(torch.tensor(edges))
+
+
+@pytest.mark.parametrize(
+    ("backend", "encoder", "all_tuned"),
+    [
+        ("sam_vit_b", 294_912, 390_144),
+        ("sam_vit_l", 786_432, 881_664),
+        ("sam_vit_h", 1_310_720, 1_405_952),
+    ],
+)
+def test_as_many_parameters_as_published(backend: load.Backend, encoder: int, all_tuned: int) -> None:
+    with torch.device("meta"):
+        sam = load.build_sam(backend)
+        decoders = tuned_parameters(SelfPerception(sam.requires_grad_(False), temperature=1.0, tune_encoder=False))
+        both = tuned_parameters(SelfPerception(sam, temperature=1.0, tune_encoder=True))
+    assert decoders == 95_232 and both == all_tuned == decoders + encoder
+
+
+def test_the_draft_is_sams_own_until_something_is_learnt() -> None:
+    sam, embedded = tiny_sam(), embedding()
+    sparse, dense = sam.prompt_encoder(points=None, boxes=torch.tensor([[20.0, 30, 120, 160]]), masks=None)
+    with torch.no_grad():
+        expected, iou = sam.mask_decoder(
+            embedded, sam.prompt_encoder.get_dense_pe(), sparse, dense, multimask_output=False
+        )
+        masks = SelfPerception(sam, temperature=0.1, tune_encoder=True)(embedded, boxes((20, 30, 120, 160)))
+    assert torch.allclose(masks.draft_K1hw, expected, atol=1e-5)
+    # The second decoder is SAM's own too, asked with the draft as its mask prompt.
+    _, drafted = sam.prompt_encoder(points=None, boxes=None, masks=expected)
+    again, iou = sam.mask_decoder(embedded, sam.prompt_encoder.get_dense_pe(), sparse, drafted, multimask_output=False)
+    assert torch.allclose(masks.final_K1hw, again, atol=1e-5) and torch.allclose(masks.iou_K, iou[:, 0], atol=1e-5)
+
+
+def test_the_encoder_is_sams_own_until_something_is_learnt() -> None:
+    sam, image = tiny_sam(), torch.rand(1, 3, SIDE, SIDE) * 255
+    before = load.embed(sam, image)
+    tuned = SelfPerception(sam, temperature=0.1, tune_encoder=True)
+    assert torch.equal(load.embed(tuned.sam, image), before)
+
+
+def test_several_boxes_at_once_are_several_boxes_one_by_one() -> None:
+    spt, embedded = perception(), embedding()
+    _move(spt)
+    edges = [(10.0, 10, 60, 80), (100.0, 30, 220, 90), (5.0, 150, 250, 250)]
+    together = spt(embedded.expand(3, -1, -1, -1), boxes(*edges))
+    for number, box in enumerate(edges):
+        alone = spt(embedded, boxes(box))
+        for all_of_them, one in zip(together, alone, strict=True):
+            assert torch.allclose(all_of_them[number : number + 1], one, atol=1e-4)
+
+
+def test_nothing_but_the_tuned_parts_learns() -> None:
+    spt = perception(tune_encoder=True)
+    before = {key: value.clone() for key, value in spt.state_dict().items()}
+    embedded = load.embed(spt.sam, torch.rand(2, 3, SIDE, SIDE) * 255)
+    masks = spt(embedded, boxes((10, 10, 90, 90), (50, 60, 200, 220)))
+    truth = torch.zeros(2, 1, MASK_SIDE, MASK_SIDE)
+    truth[0, 0, 10:40, 10:40] = 1
+    torch.stack(list(tuning_losses(masks, truth, torch.Generator()).values())).sum().backward()
+    learning = {name for name, p in spt.named_parameters() if p.grad is not None}
+    assert learning == {name for name, p in spt.named_parameters() if p.requires_grad}
+    assert all("down" in n or "up." in n or n.startswith("presence.") or ".relating." in n for n in learning)
+    torch.optim.SGD([p for p in spt.parameters() if p.requires_grad], lr=1e-2).step()
+    changed = {key for key, value in spt.state_dict().items() if not torch.equal(before[key], value)}
+    assert changed and changed <= learning
+
+
+def test_the_draft_is_not_taught_through_the_final_mask() -> None:
+    spt = perception()
+    spt(embedding(), boxes((10, 10, 90, 90))).final_K1hw.sum().backward()
+    assert all(p.grad is None for p in spt.draft.parameters())
+
+
+@pytest.mark.parametrize(("temperature", "least", "most"), [(1.0, 900, 1023), (0.05, 1, 700)])
+def test_cells_are_related_without_themselves(temperature: float, least: int, most: int) -> None:
+    rows = relation(embedding(), temperature)
+    assert torch.allclose(rows.sum(dim=2), torch.ones(1, 1024), atol=1e-4) and rows[0].diagonal().max() == 0
+    neighbours = torch.exp(-(rows.clamp_min(1e-12) * rows.clamp_min(1e-12).log()).sum(dim=2)).mean()
+    assert least < neighbours < most
+
+
+def test_the_relation_by_hand() -> None:
+    cells = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 2.0]]).T.reshape(1, 2, 1, 3)
+    rows = relation(cells, 0.5)[0]
+    expected = torch.softmax(torch.tensor([0.6, 0.0]) / 0.5, dim=0)
+    assert torch.allclose(rows[0], torch.tensor([0.0, *expected]), atol=1e-6)
+
+
+def test_losses_by_hand() -> None:
+    logits, truth = torch.tensor([[[[0.0, 20.0], [-20.0, -20.0]]]]), torch.tensor([[[[1.0, 1.0], [0.0, 0.0]]]])
+    found = torch.tensor([0.5, 1.0, 0.0, 0.0])
+    expected = np.log(2) / 4 + 1 - (2 * 1.5 + 1) / (found.sum() + 2 + 1)
+    assert mask_loss(logits, truth, torch.Generator()) == pytest.approx(float(expected), abs=1e-5)
+    empty = Masks(logits, logits, torch.zeros(1), torch.tensor([3.0]))
+    told = tuning_losses(empty, torch.zeros_like(truth), torch.Generator())
+    assert told["presence"] == pytest.approx(float(np.log1p(np.exp(3.0))), abs=1e-4)
+    large = torch.linspace(-30, 30, 256 * 256).reshape(1, 1, 256, 256)
+    picked, _ = sample(large, (large > 0).float(), torch.Generator().manual_seed(0))
+    assert picked.shape == (1, PLACES) and picked.abs().mean() < 0.6 * large.abs().mean()
+
+
+def test_agreement_by_hand() -> None:
+    truth = np.zeros((100, 100), bool)
+    truth[20:60, 20:60] = True
+    said = np.roll(truth, 10, axis=1)
+    overlap, boundary = agreement(said, truth)
+    assert overlap == pytest.approx(1200 / 2000) and boundary < overlap
+    assert agreement(truth, truth) == (1.0, 1.0) and agreement(~truth, truth)[0] == 0.0
+
+
+def test_places_follow_a_heatmap() -> None:
+    heat = np.zeros((16, 16), np.float32)
+    heat[2:4, 2:4], heat[10, 12] = 0.8, 0.9
+    (first, cells), (second, _) = places_in(heat, 0.5, SIDE, MASK_SIDE)
+    assert first.box == pytest.approx((190.8, 158.8, 209.2, 177.2)) and cells.sum() == 1
+    assert second.box == pytest.approx((29.6, 29.6, 66.4, 66.4))
+    assert first.inside == ((200.0, 168.0),) and len(second.inside) == 3 and len(first.outside) == 2
+    assert first.logits is not None and first.logits.shape == (MASK_SIDE, MASK_SIDE) and first.logits.max() > 4
+    assert places_in(heat, 0.95, SIDE, MASK_SIDE) == []
+
+
+def test_spoilt_prompts_err_but_point_at_the_defect() -> None:
+    mask = np.zeros((SIDE, SIDE), bool)
+    mask[100:140, 60:90] = True
+    rng, sizes = np.random.default_rng(0), []
+    for _ in range(60):
+        left, top, right, bottom = spoilt(mask, rng, MASK_SIDE).box
+        assert 0 <= left < right <= SIDE - 1 and 0 <= top < bottom <= SIDE - 1
+        assert left < 90 and right > 60 and top < 140 and bottom > 100
+        sizes.append((right - left) * (bottom - top) / 1200)
+    assert min(sizes) < 2.5 and max(sizes) > 6
+    clear = [nowhere(SIDE, MASK_SIDE, rng, avoid=mask).box for _ in range(40)]
+    touching = [b for b in clear if b[0] < 90 and b[2] > 60 and b[1] < 140 and b[3] > 100]
+    assert len(touching) <= 2
+
+
+def test_a_place_without_points_is_told_as_sam_tells_it() -> None:
+    places = [Place((1, 2, 30, 40), ((5.0, 6.0),), ((1.0, 1.0),)), Place((5, 5, 20, 20))]
+    prompt = as_prompt(places, torch.device("cpu"))
+    assert (
+        prompt.labels_KP is not None and prompt.labels_KP.tolist() == [[1, 0], [-1, -1]] and prompt.masks_K1hw is None
+    )
+
+
+def _move(spt: SelfPerception) -> None:
+    """Away from where it began."""
+    with torch.no_grad():
+        for p in spt.parameters():
+            if p.requires_grad:
+                p.add_(0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(3)))
+
+
+# ── the teacher ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return clip_folder(tmp_path_factory.mktemp("clip"))
+
+
+def teacher_of(folder: str, **changes: Any) -> sam_spt.Teacher:
+    torch.manual_seed(0)
+    guide = {"model": folder, "pretrained": None, "licence": "MIT", "vv_blocks": 2}
+    return sam_spt.build(
+        sam_spt.Config(**({"guide": guide, "backend": "tiny", "random": True, "cache": False} | changes)), 64
+    )
+
+
+def test_what_it_keeps_is_small_and_enough(folder: str) -> None:
+    torch.manual_seed(0)
+    teacher = teacher_of(folder)
+    list(teacher.study(lessons(8), epochs=2, batch=4, rate=1e-3, seed=0))
+    learnt = teacher.learnt()
+    assert not any(".frozen." in key or key.startswith("guide.prompts") for key in learnt)
+    fresh = teacher_of(folder)
+    assert learnt.keys() == fresh.learnt().keys()
+    fresh.load_state_dict(learnt, strict=False)
+    image = lessons(2)[1].image
+    assert torch.equal(fresh.look([image]).heatmap_B1HW, teacher.look([image]).heatmap_B1HW)
+
+
+def test_where_the_guide_sees_nothing_sam_is_not_asked(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher, image = teacher_of(folder), lessons(2)[1].image
+    teacher.guide.suspicious.fill_(1.0)
+    monkeypatch.setattr(teacher.spt, "forward", None)
+    assert torch.equal(teacher.look([image]).heatmap_B1HW, teacher.guide.look([image]).heatmap_B1HW)
+
+
+@pytest.mark.parametrize(
+    ("presence", "iou", "share", "taken"),
+    [(9, 0.9, 0.1, True), (-9, 0.9, 0.1, False), (9, 0.2, 0.1, False), (9, 0.9, 0.9, False), (9, 0.9, 0.0, False)],
+)
+def test_a_mask_is_accepted_or_left(
+    folder: str, monkeypatch: pytest.MonkeyPatch, presence: float, iou: float, share: float, taken: bool
+) -> None:
+    """Presence, SAM's own estimate, its size and its place decide."""
+    guide = {"model": folder, "pretrained": None, "vv_blocks": 2, "closer": False}
+    teacher, image = teacher_of(folder, guide=guide), lessons(2)[1].image
+    coarse = teacher.guide.heat(teacher.guide.look([image]).tokens_BChw)[0, 0]
+    teacher.guide.suspicious.copy_(coarse.max() - 1e-4)
+    hottest = divmod(int(coarse.argmax()), coarse.shape[1])
+    logits = -torch.ones(1, 1, MASK_SIDE, MASK_SIDE)
+    half = round(MASK_SIDE * share**0.5 / 2)
+    row, column = (round((cell + 0.5) * MASK_SIDE / coarse.shape[0]) for cell in hottest)
+    logits[0, 0, max(0, row - half) : row + half, max(0, column - half) : column + half] = 9.0
+    if share > 0.5:
+        logits[:] = 9.0
+    answer = Masks(logits, logits, torch.tensor([iou]), torch.tensor([float(presence)]))
+    monkeypatch.setattr(teacher, "_answer", lambda images, places: answer)
+    guided, refined = teacher.guide.look([image]).heatmap_B1HW, teacher.look([image]).heatmap_B1HW
+    assert torch.equal(guided, refined) != taken
+
+
+def test_embeddings_are_kept_bounded_and_by_what_they_follow_from(tmp_path: Path) -> None:
+    rng, calls = np.random.default_rng(0), []
+    pictures = [rng.integers(0, 255, (8, 8, 3), dtype=np.uint8) for _ in range(6)]
+
+    def make() -> Tensor:
+        calls.append(1)
+        return torch.full((4, 16, 16), float(len(calls)))
+
+    cache = EmbeddingCache(tmp_path, "weights", "squash/256")
+    assert torch.equal(cache.get(pictures[0], make), cache.get(pictures[0], make)) and len(calls) == 1
+    EmbeddingCache(tmp_path, "weights", "squash/256").get(pictures[0], make)
+    assert len(calls) == 1
+    for other in (("weights", "squash/512"), ("others", "squash/256")):
+        EmbeddingCache(tmp_path, *other).get(pictures[0], make)
+    cache.get(pictures[1], make)
+    assert len(calls) == 4
+    torn = next(tmp_path.glob("*.safetensors"))
+    torn.write_bytes(torn.read_bytes()[:100])
+    for picture in pictures:
+        small = EmbeddingCache(tmp_path, "weights", "squash/256", limit=8000)
+        small.get(picture, make)
+        assert sum(path.stat().st_size for path in tmp_path.glob("*.safetensors")) <= 8000
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_sams_weights_are_read_safely_and_from_where_they_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INSPECT_KD_WEIGHTS", str(tmp_path))
+    with pytest.raises(EnvironmentFault, match=r"no weights for sam_vit_b.*release"):
+        load.load_sam("sam_vit_b", None)
+    torch.save({"pixel_mean": Evil(tmp_path / "owned")}, tmp_path / "sam_vit_b_01ec64.pth")
+    with pytest.raises(BadInput, match="holds more than tensors"):
+        load.load_sam("sam_vit_b", None)
+    assert not (tmp_path / "owned").exists()
+    save_file({"x": torch.zeros(1)}, tmp_path / "sam_vit_b_01ec64.safetensors")
+    with pytest.raises(BadInput, match="not the weights of sam_vit_b"):
+        load.load_sam("sam_vit_b", str(tmp_path / "sam_vit_b_01ec64.safetensors"))
+    with pytest.raises(EnvironmentFault, match="mobile_sam"):
+        load.load_sam("mobile_sam", None)
+
+
+def test_real_shapes_load_and_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SAM ViT-B as published, from a file of its name as the release has it: 94 million numbers."""
+    torch.manual_seed(0)
+    state = load.build_sam("sam_vit_b").state_dict()
+    torch.save({key: value.half() for key, value in state.items()}, tmp_path / "sam_vit_b_01ec64.pth")
+    monkeypatch.setenv("INSPECT_KD_WEIGHTS", str(tmp_path))
+    loaded = load.load_sam("sam_vit_b", None)
+    assert loaded.source.licence == "Apache-2.0" and len(loaded.source.sha256) == 64
+    assert sum(p.numel() for p in loaded.model.parameters()) == pytest.approx(93.7e6, rel=0.01)
+    spt = SelfPerception(loaded.model, temperature=0.1, tune_encoder=False)
+    masks = spt(torch.randn(1, 256, 64, 64), boxes((100, 100, 400, 500)))
+    assert masks.final_K1hw.shape == (1, 1, 256, 256)
+
+
+def test_it_learns_to_draw_and_to_refuse(folder: str) -> None:
+    """A few dozen steps on bright squares, an encoder with random weights: better masks, and nothing on empty boxes."""
+    torch.manual_seed(0)
+    teacher = teacher_of(folder, accept=0.0)
+    studied, unseen = lessons(32, 128), lessons(48, 128)[32:]
+    before = teacher.examine(unseen)
+    told = [f for f in teacher.study(studied, epochs=12, batch=4, rate=1e-2, seed=0) if "final" in f]
+    after = teacher.examine(unseen)
+    assert np.mean([f["final"] for f in told[-5:]]) < np.mean([f["final"] for f in told[:5]])
+    assert after["final_iou"] > before["final_iou"] + 0.1
+    assert np.mean([f["presence"] for f in told[-5:]]) < np.mean([f["presence"] for f in told[:5]])
