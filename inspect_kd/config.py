@@ -80,7 +80,9 @@ class Teach(Strict):
     """Few-data mode: only so many sound parts of each category. None takes all."""
     variants: int = Field(4, ge=2)
     """How often each sound part is shown, half of the times damaged."""
-    epochs: int = Field(15, ge=1)
+    labelled: str | None = None
+    """A data set whose outlined defects are studied beside the drawn ones: a few real masks, where a factory has them."""
+    epochs: int = Field(15, ge=0)
     batch: int = Field(8, ge=1)
     learning_rate: float = Field(1e-3, gt=0)
 

@@ -102,6 +102,15 @@ def open_dataset(
     )
 
 
+def outlined_defects(data: str | Path) -> list[Sample]:
+    """Of a data set, or of a folder without one sound part, the defects that somebody has outlined."""
+    from inspect_kd.datasets import layouts
+
+    manifest, root = _locate(str(data))
+    _, samples = layouts.scan(root, manifest.layout if manifest else None)
+    return [sample for sample in samples if sample.mask is not None]
+
+
 def _locate(data: str) -> tuple[Manifest | None, Path]:
     """A folder or CSV as it is; a manifest with the folder of its images."""
     from inspect_kd.datasets.manifest import load_manifest

@@ -229,14 +229,20 @@ def _use(report: Report) -> str:
 
 
 def _training(report: Report) -> str:
-    losses = [(line["step"], line["loss"]) for line in report.history]
+    losses = [(line["step"], line["loss"]) for line in report.history if "loss" in line]
     gaps = [(line["step"], line["gap"]) for line in report.history if "gap" in line]
     # A few hundred points say as much as thousands.
     thin = losses[:: max(1, len(losses) // 300)]
     best = report.facts.get("best_step")
+    kept = f"Kept: the weights of step {best}, where drawn defects on held-out sound parts stood out most."
+    if best is None:
+        told = ", ".join(
+            f"{name.replace('_', ' ')} {value:.3f}" for name, value in report.facts.get("examined", {}).items()
+        )
+        kept = f"A teacher. On drawn defects on held-out sound parts: {told}." if told else "A teacher."
     return (
         f'<h2>Training</h2><div class="card curves">{curve(thin, "loss")}{curve(gaps, "synthetic gap (AP of drawn defects)")}</div>'
-        f'<p class="soft">Kept: the weights of step {best}, where drawn defects on held-out sound parts stood out most.</p>'
+        f'<p class="soft">{escape(kept)}</p>'
         f"<details><summary>Recipe, as resolved</summary><pre>{escape(report.recipe)}</pre></details>"
     )
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from inspect_kd import licences
 from inspect_kd.config import Fit, Recipe
 from inspect_kd.datasets import DataSet
 from inspect_kd.datasets.batches import ImageStore, StepSampler, Sweep, TrainingImages, as_input, batches
@@ -28,6 +29,7 @@ from inspect_kd.train.run import (
     build_student,
     open_folder,
     resolved,
+    sources_of,
     view_of,
 )
 from inspect_kd.types import Nobody, Sample, Split, Watch
@@ -57,6 +59,7 @@ def fit(
     # ── the student ──────────────────────────────────────────────────────────────────────────────────────────────────
     torch.manual_seed(settings.seed)
     student = build_student(recipe).to(memory_format=torch.channels_last)
+    licences.check(recipe.profile, {source.name: source.licence for source in sources_of(student)})
     trainable = [parameter for parameter in student.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trainable, lr=settings.learning_rate, weight_decay=settings.weight_decay)
 

@@ -12,8 +12,10 @@ import numpy as np
 
 from inspect_kd.config import Teach
 from inspect_kd.datasets.batches import Flip, ImageStore, mirrored
+from inspect_kd.datasets.images import read_image, read_mask
 from inspect_kd.datasets.synthetic import add_defect
 from inspect_kd.models.base import Lesson
+from inspect_kd.resize import resize
 from inspect_kd.types import Sample
 
 FEW = 2**33
@@ -23,7 +25,8 @@ FEW = 2**33
 class Lessons(Sequence[Lesson]):
     """Categories in equal shares: a teacher of all parts must not be one of the largest category."""
 
-    def __init__(self, store: ImageStore, teach: Teach, flip: Flip, seed: int) -> None:
+    def __init__(self, store: ImageStore, teach: Teach, flip: Flip, seed: int, real: Sequence[Lesson] = ()) -> None:
+        self.real = real
         self.store, self.flip, self.seed, self.variants = store, flip, seed, teach.variants
         members = [np.array(each) for each in by_category(few(store.samples, teach.parts, seed), store.samples)]
         self.members = [[int(i) for i in each] for each in members]
@@ -32,7 +35,7 @@ class Lessons(Sequence[Lesson]):
         self.donors = {i: each for each in self.members for i in each}
 
     def __len__(self) -> int:
-        return len(self.order) * self.variants
+        return (len(self.order) + len(self.real)) * self.variants
 
     @overload
     def __getitem__(self, number: int) -> Lesson: ...
@@ -43,6 +46,8 @@ class Lessons(Sequence[Lesson]):
             return [self[i] for i in range(len(self))[number]]
         if not 0 <= number < len(self):
             raise IndexError(number)
+        if number >= len(self.order) * self.variants:
+            return self.real[number % len(self.real)]
         index, variant = self.order[number // self.variants], number % self.variants
         rng = np.random.default_rng([self.seed, number])
         image = mirrored(self.store.frame(index, rng), self.flip, rng)
@@ -54,6 +59,15 @@ class Lessons(Sequence[Lesson]):
 
     def __iter__(self) -> Iterator[Lesson]:
         return (self[i] for i in range(len(self)))
+
+
+def real_lessons(samples: Sequence[Sample], size: int, bits: int | None) -> list[Lesson]:
+    """Defects that somebody has outlined."""
+    outlined = [(sample.image, sample.mask) for sample in samples if sample.mask is not None]
+    return [
+        Lesson(image=resize(read_image(image, bits=bits), size, size), mask=read_mask(mask, size=(size, size)))
+        for image, mask in outlined
+    ]
 
 
 def few(samples: Sequence[Sample], parts: int | None, seed: int) -> list[int]:

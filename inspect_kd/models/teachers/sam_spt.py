@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -65,6 +65,16 @@ class Config:
 def build(config: Config, size: int) -> Teacher:
     guide = clip_ada.build(fill(clip_ada.Config, config.guide, where="teacher.guide"), size)
     return Teacher(config, guide, load_sam(config.backend, config.checkpoint, random=config.random))
+
+
+class Segment(NamedTuple):
+    """An accepted mask."""
+
+    window: tuple[slice, slice]
+    """The box that was asked about."""
+    cells_HW: Tensor
+    """What the guide had seen."""
+    sure_HW: Tensor
 
 
 class Teacher(base.Teacher):
@@ -207,33 +217,34 @@ class Teacher(base.Teacher):
     def look(self, images: Sequence[ImageU8]) -> Glance:
         guided = self.guide.look(images)
         heatmap_B1HW = guided.heatmap_B1HW.clone()
-        with torch.no_grad():
-            coarse = self.guide.heat(guided.tokens_BChw)[:, 0].cpu().numpy()
-            for number, image in enumerate(images):
-                heatmap_B1HW[number, 0] = self._refined(image, heatmap_B1HW[number, 0], coarse[number])
+        for heatmap_HW, image, tokens_Chw in zip(heatmap_B1HW[:, 0], images, guided.tokens_BChw, strict=True):
+            before_HW = heatmap_HW.clone()
+            for segment in self.segments(image, tokens_Chw):
+                peak, rows_columns = before_HW[segment.cells_HW].max(), segment.window
+                told = peak * segment.sure_HW[rows_columns] - before_HW[rows_columns]
+                heatmap_HW[rows_columns] = before_HW[rows_columns] + self.settings.weight * told
         return Glance(heatmap_B1HW, (2 * heatmap_B1HW - 1).abs(), guided.tokens_BChw)
 
-    def _refined(self, image: ImageU8, heatmap_HW: Tensor, coarse_hw: Any) -> Tensor:
-        found = places_in(coarse_hw, float(self.guide.suspicious), self.side, self.mask_side)
-        if not found:
-            return heatmap_HW
-        masks = self._answer([self._scaled(image)], [place for place, _ in found])
-        accepted = self._accepted(masks)
-        refined, (height, width) = heatmap_HW.clone(), heatmap_HW.shape
-        sure_KHW = F.interpolate(masks.final_K1hw, size=(height, width), mode="bilinear", align_corners=False)[
-            :, 0
-        ].sigmoid()
-        for (place, cells), sure_HW, taken in zip(found, sure_KHW, accepted, strict=True):
-            enlarged = cv2.resize(cells.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
-            where = torch.from_numpy(enlarged).to(sure_HW.device)
-            said = sure_HW > 0.5
-            if not taken or not (said & where).any() or said.float().mean() >= LARGEST:
-                continue
-            left, top, right, bottom = (round(edge * width / self.side) for edge in place.box)
-            window = slice(top, max(bottom, top + 1)), slice(left, max(right, left + 1))
-            peak = heatmap_HW[where].max()
-            refined[window] += self.settings.weight * (peak * sure_HW[window] - refined[window])
-        return refined
+    def segments(self, image: ImageU8, tokens_Chw: Tensor) -> list[Segment]:
+        """The masks that SAM draws where the guide sees something, and that stand up to every rule; none on a usual part."""
+        with torch.no_grad():
+            coarse = self.guide.heat(tokens_Chw[None])[0, 0].cpu().numpy()
+            found = places_in(coarse, float(self.guide.suspicious), self.side, self.mask_side)
+            if not found:
+                return []
+            masks = self._answer([self._scaled(image)], [place for place, _ in found])
+            sure_K1HW = F.interpolate(
+                masks.final_K1hw, (self.size, self.size), mode="bilinear", align_corners=False
+            ).sigmoid()
+        segments = []
+        for (place, cells), sure_HW, taken in zip(found, sure_K1HW[:, 0], self._accepted(masks), strict=True):
+            enlarged = cv2.resize(cells.astype(np.uint8), (self.size, self.size), interpolation=cv2.INTER_NEAREST) > 0
+            cells_HW, said_HW = torch.from_numpy(enlarged).to(sure_HW.device), sure_HW > 0.5
+            if taken and (said_HW & cells_HW).any() and said_HW.float().mean() < LARGEST:
+                left, top, right, bottom = (round(edge * self.size / self.side) for edge in place.box)
+                window = slice(top, max(bottom, top + 1)), slice(left, max(right, left + 1))
+                segments.append(Segment(window, cells_HW, sure_HW))
+        return segments
 
     def _accepted(self, masks: Masks) -> list[bool]:
         """There is something, SAM trusts its own mask, and the mask is not empty."""

@@ -1,0 +1,174 @@
+"""What the teachers are worth on real parts, and each of their pieces. Writes docs/results/teachers.{json,md}.
+
+    INSPECT_KD_REAL_DATA=… INSPECT_KD_WEIGHTS=… python benchmarks/teachers.py [--only tile]
+
+Each category is studied alone, its sound parts only; real defects are for measuring. A quarter of an hour on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from real_data import RESULTS, SETS, load
+
+from inspect_kd.cli.follow import follow
+from inspect_kd.config import Recipe, load_recipe
+from inspect_kd.datasets import DataSet
+from inspect_kd.datasets.images import read_image
+from inspect_kd.datasets.view import View
+from inspect_kd.evaluate import in_json, look_at, measure
+from inspect_kd.models.base import Teacher
+from inspect_kd.models.teachers import clip_ada, sam_spt
+from inspect_kd.resize import resize
+from inspect_kd.train.run import RunFolder, build_teacher, environment, open_folder, resolved
+from inspect_kd.train.teach import examine, study
+from inspect_kd.types import Answers, Split, Watch
+
+FULL = 512
+"""Side of the images as they lie here: what a closer look is cut from."""
+FEW = (4, 8, 16)
+COLUMNS = ("image_auroc", "pixel_auroc", "pixel_ap", "pixel_f1max")
+ABOUT = {
+    "plain": "no prompt learnt: plain similarity with sentences that mean nothing yet",
+    "learnt": "sentences learnt on drawn defects",
+    "shared": "and patches that look alike share their heat (R2)",
+    "closer": "and suspicious places are looked at again (R1): the whole teacher",
+    "spt": "and SAM, tuned, draws what the guide has seen",
+    **{f"{n} parts": f"the whole teacher, having seen {n} sound parts" for n in FEW},
+}
+
+
+class Looking:
+    """A teacher's door as a model to be measured: images as they lie, its refined map, the score of its first look."""
+
+    size = FULL
+
+    def __init__(self, teacher: Teacher) -> None:
+        self.teacher = teacher.eval()
+
+    def look(self, images_NHW3: np.ndarray) -> Answers:
+        images, side = list(images_NHW3), self.teacher.size
+        small = np.stack([resize(image, side, side) for image in images])
+        with torch.no_grad():
+            scores = self.teacher(torch.from_numpy(small).permute(0, 3, 1, 2).float()).score_B
+        return Answers(scores.numpy(), self.teacher.look(images).heatmap_B1HW[:, 0].numpy())
+
+
+def with_switches(teacher: clip_ada.Teacher, **changes: Any) -> clip_ada.Teacher:
+    """The same teacher, its weights shared, with other switches."""
+    other = clip_ada.Teacher.__new__(clip_ada.Teacher)
+    other.__dict__ = dict(teacher.__dict__)
+    other.settings = replace(teacher.settings, **changes)
+    return other
+
+
+def measured(teacher: Teacher, data: DataSet) -> dict[str, Any]:
+    found = in_json(measure(look_at(Looking(teacher), data.select(Split.TEST), View(size=FULL))))
+    return {name: found["mean"][name] for name in COLUMNS}
+
+
+def taught(
+    model: str, changes: list[str], data: DataSet, folder: Path, watch: Watch
+) -> tuple[Recipe, clip_ada.Teacher | sam_spt.Teacher]:
+    recipe = resolved(load_recipe(model, changes))
+    torch.manual_seed(recipe.fit.seed)
+    teacher, run = build_teacher(recipe), RunFolder(folder)
+    open_folder(run, recipe, "cpu")
+    study(teacher, recipe, data, run, watch)
+    assert isinstance(teacher, clip_ada.Teacher | sam_spt.Teacher)
+    return recipe, teacher
+
+
+def clip_figures(data: DataSet, folder: Path, watch: Watch) -> dict[str, Any]:
+    told: dict[str, Any] = {}
+    _, plain = taught("clip_ada_local", ["teach.epochs=0"], data, folder / "plain", watch)
+    told["plain"] = measured(with_switches(plain, closer=False, affinity_steps=0), data)
+    _, teacher = taught("clip_ada_local", [], data, folder / "whole", watch)
+    told["learnt"] = measured(with_switches(teacher, closer=False, affinity_steps=0), data)
+    told["shared"] = measured(with_switches(teacher, closer=False), data)
+    told["closer"] = measured(with_switches(teacher, closer=True), data)
+    for parts in FEW:
+        # As many lessons as sixteen parts in 32 variants: fewer parts are shown more often.
+        changes = [f"teach.parts={parts}", f"teach.variants={512 // parts}"]
+        told[f"{parts} parts"] = measured(taught("clip_ada_local", changes, data, folder / f"{parts}", watch)[1], data)
+    return told
+
+
+def spt_figures(data: DataSet, folder: Path, watch: Watch) -> tuple[dict[str, Any], dict[str, float]]:
+    recipe, teacher = taught("sam_spt_tiny", [], data, folder / "spt", watch)
+    assert isinstance(teacher, sam_spt.Teacher)
+    drawn = examine(teacher, recipe, data, watch)
+    sound = [read_image(s.image) for s in data.select(Split.TEST) if not s.defective]
+    asked, accepted = [], []
+    for image in sound:
+        tokens_BChw = teacher.guide.look([image]).tokens_BChw
+        asked.append(bool((teacher.guide.heat(tokens_BChw) > teacher.guide.suspicious).any()))
+        accepted.append(bool(teacher.segments(image, tokens_BChw[0])))
+    drawn |= {"asked_on_sound": float(np.mean(asked)), "drawn_on_sound": float(np.mean(accepted))}
+    return measured(teacher, data), drawn
+
+
+def write(results: dict[str, dict[str, Any]]) -> None:
+    machine = environment("cpu")
+    path = RESULTS / "teachers.json"
+    path.write_text(json.dumps({"environment": machine, "categories": results}, indent=1) + "\n")
+    names = list(results)
+    lines = [
+        "# What the teachers are worth",
+        "",
+        f"Written by `{machine['command']}`, {machine['started'][:10]}, commit {machine['commit']}, {machine['cores']} CPU "
+        "cores. Both teachers are stand-ins: `clip_ada_local` sees with an ImageNet MobileNetV2, `sam_spt_tiny` draws with a "
+        "SAM of half a million numbers that was taught on drawn scenes. Real CLIP and SAM weights were not at hand; nothing "
+        "here says what they would do. Each category alone, one seed. A cell: image AUROC / pixel AUROC / pixel AP / pixel "
+        "F1max. A V-V path needs attention, which this tower has not.",
+        "",
+        "| teacher | | " + " | ".join(names) + " |",
+        "|---|---|" + "---|" * len(names),
+    ]
+    for variant, about in ABOUT.items():
+        cells = [_cell(results[name]["figures"].get(variant)) for name in names]
+        lines.append(f"| {variant} | {about} | " + " | ".join(cells) + " |")
+    lines += ["", "## Self-perception tuning", "", "| | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
+    for key, about in {
+        "draft_iou": "drawn defects: IoU of the draft",
+        "final_iou": "of the final mask",
+        "draft_boundary_iou": "boundary IoU of the draft",
+        "final_boundary_iou": "of the final mask",
+        "found_masks": "share of drawn defects with an accepted mask",
+        "false_masks": "share of boxes on untouched parts with an accepted mask",
+        "asked_on_sound": "share of real sound test parts on which SAM is asked at all",
+        "drawn_on_sound": "share of real sound test parts with an accepted mask",
+    }.items():
+        cells = [f"{results[name]['spt'][key]:.3f}" if key in results[name]["spt"] else "–" for name in names]
+        lines.append(f"| {about} | " + " | ".join(cells) + " |")
+    path.with_suffix(".md").write_text("\n".join(lines) + "\n")
+
+
+def _cell(figures: dict[str, float] | None) -> str:
+    return "–" if figures is None else " / ".join(f"{figures[column]:.3f}" for column in COLUMNS)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="*", choices=list(SETS), default=list(SETS))
+    parser.add_argument("--out", type=Path, default=RESULTS.parents[1] / "runs" / "teachers")
+    arguments = parser.parse_args()
+    results = {}
+    with follow() as watch:
+        for name in arguments.only:
+            data, folder = load([name], "clip_ada_local"), arguments.out / name
+            figures = clip_figures(data, folder, watch)
+            figures["spt"], drawn = spt_figures(data, folder, watch)
+            results[name] = {"figures": figures, "spt": drawn}
+            write(results)
+    print((RESULTS / "teachers.md").read_text())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+"""Training a teacher alone: the whole way through the command line, few parts, real masks, licences, and what a run stands on."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+from inspect_kd import licences
+from inspect_kd.config import Recipe, Teach, load_recipe
+from inspect_kd.datasets.batches import ImageStore
+from inspect_kd.datasets.view import View
+from inspect_kd.errors import BadInput, UsageError
+from inspect_kd.inspector import Inspector
+from inspect_kd.models.base import Lesson
+from inspect_kd.models.teachers import clip_ada
+from inspect_kd.train.lessons import Lessons, few
+from inspect_kd.train.run import load_run
+from inspect_kd.types import Sample
+from tests.test_clip_ada import clip_folder
+
+
+def recipe_file(folder: Path, **changes: object) -> Path:
+    clip = clip_folder(folder / "clip")
+    teacher = {"build": "clip_ada", "model": clip, "pretrained": None, "licence": "MIT", "vv_blocks": 2}
+    content = {"name": "tiny_clip", "teacher": teacher, "data": {"size": 64}, "teach": {"variants": 2, "epochs": 2}}
+    path = folder / "tiny_clip.yaml"
+    path.write_text(json.dumps(content | changes))
+    return path
+
+
+def train(recipe: Path, parts: Path, out: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    words = ["train", "--data", str(parts), "--model", str(recipe), "--out", str(out), "--name", "t", *more]
+    return subprocess.run([sys.executable, "-m", "inspect_kd", *words], capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def taught(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("teach")
+    answer = train(recipe_file(home), parts, home)
+    assert answer.returncode == 0, answer.stderr
+    assert "report" in answer.stdout and '"phase": "study"' in answer.stderr
+    return home / "t"
+
+
+def test_a_teachers_run_is_like_a_students(taught: Path, parts: Path) -> None:
+    names = {path.name for path in taught.iterdir()}
+    assert {"recipe.yaml", "teacher.safetensors", "t.onnx", "calibration.json", "report.html", "run.json"} <= names
+    manifest = json.loads((taught / "run.json").read_text())
+    assert set(manifest["metrics"]) == {"board", "bottle", "fabric", "metal", "mean"} and manifest["steps"] > 0
+    assert manifest["parity"]["onnx"]["flips"] == 0
+    image = next(parts.rglob("test/good/*.png"))
+    inspection = Inspector(taught / "t.onnx")(image)
+    assert np.isfinite(inspection.score) and inspection.heatmap.shape == (64, 64)
+    assert "A teacher." in (taught / "report.html").read_text()
+
+
+def test_the_adapted_part_is_small_and_says_what_it_stands_on(taught: Path) -> None:
+    path = taught / "teacher.safetensors"
+    assert path.stat().st_size < 10_000
+    with safe_open(path, framework="pt") as file:
+        assert {"vectors_PC", "suspicious"} <= set(file.keys())
+        source = json.loads(file.metadata()["sources"])[0]
+    assert source["licence"] == "MIT" and len(source["sha256"]) == 64
+    card = json.loads((taught / "run.json").read_text())["sources"][0]
+    assert card == source
+
+
+def test_it_comes_back_only_on_the_base_that_it_was_trained_on(taught: Path, tmp_path: Path) -> None:
+    finished = load_run(taught)
+    assert isinstance(finished.model, clip_ada.Teacher) and finished.model.prompts is None
+    other = tmp_path / "t"
+    other.mkdir()
+    for path in taught.iterdir():
+        (other / path.name).write_bytes(path.read_bytes())
+    manifest = json.loads((other / "run.json").read_text())
+    manifest["sources"][0]["sha256"] = "0" * 64
+    (other / "run.json").write_text(json.dumps(manifest))
+    with pytest.raises(BadInput, match="not the file that the teacher was trained on"):
+        load_run(other)
+
+
+def test_a_second_study_gives_the_same_teacher(taught: Path, parts: Path, tmp_path: Path) -> None:
+    answer = train(taught / "recipe.yaml", parts, tmp_path)
+    assert answer.returncode == 0, answer.stderr
+    assert (tmp_path / "t" / "metrics.jsonl").read_text() == (taught / "metrics.jsonl").read_text()
+
+
+def test_a_dry_run_tells_how_little_is_trained(tmp_path: Path, parts: Path) -> None:
+    answer = train(recipe_file(tmp_path), parts, tmp_path, "--dry-run")
+    # 2 sentences of 12 words in 32 numbers.
+    assert answer.returncode == 0 and "768 to train" in answer.stdout, answer.stderr
+
+
+def store(count: int, categories: str = "ab") -> ImageStore:
+    samples = [Sample(image=Path(f"{c}{i}.png"), category=c) for c in categories for i in range(count)]
+    kept = ImageStore(samples, View(size=64))
+    rng = np.random.default_rng(0)
+    kept.kept = {i: rng.integers(0, 255, (64, 64, 3), dtype=np.uint8) for i in range(len(samples))}
+    return kept
+
+
+def test_half_of_the_lessons_are_damaged_and_each_is_always_the_same() -> None:
+    lessons = Lessons(store(3), Teach(variants=4), "horizontal", 0)
+    assert len(lessons) == 24 and [lesson.mask is None for lesson in lessons] == [True, False] * 12
+    again = lessons[5]
+    assert np.array_equal(again.image, lessons[5].image) and again.mask is not None and again.mask.any()
+    assert not np.array_equal(lessons[5].image, lessons[7].image)
+    with pytest.raises(IndexError):
+        lessons[24]
+
+
+def test_few_parts_are_few_of_each_category() -> None:
+    samples = store(9, "abc").samples
+    chosen = few(samples, 4, 0)
+    assert sorted(samples[i].category for i in chosen) == ["a"] * 4 + ["b"] * 4 + ["c"] * 4
+    assert few(samples, 4, 0) == chosen and few(samples, 4, 1) != chosen and len(few(samples, None, 0)) == 27
+    seen = Lessons(store(9), Teach(parts=4, variants=2), "none", 0)
+    assert len(set(seen.order)) == 8
+
+
+def test_real_masks_are_studied_beside_drawn_ones(tmp_path: Path, parts: Path) -> None:
+    real = [Lesson(image=np.zeros((64, 64, 3), np.uint8), mask=np.ones((64, 64), bool))]
+    lessons = Lessons(store(2), Teach(variants=2), "none", 0, real)
+    assert len(lessons) == 10 and [lesson is real[0] for lesson in lessons] == [False] * 8 + [True] * 2
+    answer = train(
+        recipe_file(tmp_path), parts, tmp_path, "--set", f"teach.labelled={parts}", "--set", "teach.epochs=1"
+    )
+    assert answer.returncode == 0, answer.stderr
+    (tmp_path / "sound").mkdir()
+    cv2.imwrite(str(tmp_path / "sound" / "a.png"), np.zeros((64, 64, 3), np.uint8))
+    none = train(recipe_file(tmp_path), parts, tmp_path, "--set", f"teach.labelled={tmp_path / 'sound'}")
+    assert none.returncode == 3 and "no defect with a mask" in none.stderr
+
+
+@pytest.mark.parametrize(
+    ("licence", "allowed"),
+    [
+        ("Apache-2.0", True),
+        ("MIT (LAION)", True),
+        ("unknown", False),
+        ("CC-BY-NC-4.0 (MetaCLIP)", False),
+        ("MITigated", False),
+        ("none", False),
+    ],
+)
+def test_production_takes_what_is_on_the_list_alone(licence: str, allowed: bool) -> None:
+    assert licences.permitted(licence) == allowed
+    licences.check("research", {"weights": licence})
+    if not allowed:
+        with pytest.raises(UsageError, match=r"profile production.*weights"):
+            licences.check("production", {"weights": licence})
+
+
+def test_production_refuses_before_anything_is_trained(tmp_path: Path, parts: Path) -> None:
+    recipe = recipe_file(tmp_path)
+    answer = train(recipe, parts, tmp_path, "--set", "profile=production", "--set", "teacher.licence=CC-BY-NC-4.0")
+    assert answer.returncode == 2 and "allow list" in answer.stderr and not (tmp_path / "t").exists()
+
+
+def test_a_recipe_has_one_model() -> None:
+    for name in ("clip_ada", "clip_ada_local", "sam_spt", "sam_spt_tiny"):
+        recipe = load_recipe(name)
+        assert recipe.family == "models.teachers" and not recipe.student
+    with pytest.raises(ValueError, match="one of them"):
+        Recipe(name="x", student={"build": "omni_ad"}, teacher={"build": "clip_ada"})
+    with pytest.raises(ValueError, match="one of them"):
+        Recipe(name="x")
