@@ -34,7 +34,7 @@ def main() -> None:
     with follow() as watch:
         results = contest.contest(settings, chosen, arguments.out, arguments.minutes, watch)
         costs = contest.cost(chosen, arguments.out, next(iter(settings)), watch)
-    page.write(RESULTS, chosen, results, costs, environment("cpu"))
+    page.write(RESULTS, page.Comparison(entries=chosen, results=results, costs=costs, environment=environment("cpu")))
     print((RESULTS / "bench.md").read_text())
 
 

@@ -164,7 +164,9 @@ def test_the_page_shows_everybody(tmp_path: Path) -> None:
     results = {"unified": {"a": result(0.5), "b": result(0.9), "c": {"failure": "ValueError: no | such thing"}}}
     cost_of = {"cpu_ms": 10.0, "p50_ms": 10.0, "p99_ms": 11.0, "file_mb": 1.0, "memory_mb": 2.0, "peak_gflops": 200.0}
     costs = {"a": cost_of, "b": cost_of | {"cpu_ms": 40.0, "batched_cpu_ms": 30.0}}
-    written = page.write(tmp_path, chosen, results, costs, environment("cpu"))
+    written = page.write(
+        tmp_path, page.Comparison(entries=chosen, results=results, costs=costs, environment=environment("cpu"))
+    )
     html, told = written.read_text(), (tmp_path / "bench.md").read_text()
     assert "ours &lt;a&gt;" in html and "<a>" not in html.replace("ours &lt;a&gt;", "")
     assert told.index("| peer |") < told.index("| ours <a> |") < told.index("| broken |")  # the best first

@@ -35,7 +35,8 @@ def to_file(model: nn.Module, path: Path, size: int, *, dynamic: bool = True) ->
         model.eval(), (example,), dynamo=True, dynamic_shapes=shapes, opset_version=20, verbose=False
     )
     assert program is not None
-    if dynamic and isinstance(program.model.graph.inputs[0].shape[0], int):
+    shape = program.model.graph.inputs[0].shape
+    if dynamic and (shape is None or isinstance(shape[0], int)):
         # The exporter says nothing when a model's own arithmetic ties it to its example.
         raise ValueError("the exported graph takes batches of one size only")
     program.save(str(path), external_data=False)

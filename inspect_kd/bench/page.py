@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -23,35 +24,38 @@ SHOWN = ("image_auroc", "pixel_ap", "pixel_aupro")
 NAMES = {"image_auroc": "image AUROC", "pixel_ap": "pixel AP", "pixel_aupro": "AUPRO"}
 
 
-def write(
-    out: Path,
-    entries: Mapping[str, Entry],
-    results: Results,
-    costs: Mapping[str, Mapping[str, float]],
-    environment: Mapping[str, Any],
-) -> Path:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Comparison:
+    """All that was measured in one run."""
+
+    entries: Mapping[str, Entry]
+    results: Results
+    costs: Mapping[str, Mapping[str, float]]
+    """Of the first setting's files; empty where nothing was timed."""
+    environment: Mapping[str, Any]
+
+
+def write(out: Path, run: Comparison) -> Path:
     """bench.html, bench.md, bench.csv and bench.json; the path of the first."""
     out.mkdir(parents=True, exist_ok=True)
-    content = {"environment": environment, "results": results, "costs": costs}
+    content = {"environment": run.environment, "results": run.results, "costs": run.costs}
     (out / "bench.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     with (out / "bench.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, CSV_COLUMNS, extrasaction="ignore")
         table.writeheader()
-        table.writerows(_records(entries, results, costs))
-    (out / "bench.md").write_text(_markdown(entries, results, costs, environment), encoding="utf-8")
+        table.writerows(_records(run))
+    (out / "bench.md").write_text(_markdown(run), encoding="utf-8")
     page = out / "bench.html"
-    page.write_text(_html(entries, results, costs, environment), encoding="utf-8")
+    page.write_text(_html(run), encoding="utf-8")
     return page
 
 
-def _records(
-    entries: Mapping[str, Entry], results: Results, costs: Mapping[str, Mapping[str, float]]
-) -> Iterator[dict[str, Any]]:
-    timed = next(iter(results), None)
-    for setting, told in results.items():
+def _records(run: Comparison) -> Iterator[dict[str, Any]]:
+    timed = next(iter(run.results), None)
+    for setting, told in run.results.items():
         for key, result in told.items():
-            cost = dict(costs.get(key, {})) if setting == timed else {}
-            common = {"setting": setting, "entry": entries[key].name} | cost | result
+            cost = dict(run.costs.get(key, {})) if setting == timed else {}
+            common = {"setting": setting, "entry": run.entries[key].name} | cost | result
             for category, metrics in (result.get("metrics") or {"": {}}).items():
                 yield common | metrics | {"category": category}
 
@@ -73,10 +77,8 @@ def _accuracy_rows(entries: Mapping[str, Entry], told: Mapping[str, Any]) -> tup
     return ["model", *categories, "minutes", "remarks"], rows
 
 
-def _cost_rows(
-    entries: Mapping[str, Entry], results: Results, costs: Mapping[str, Mapping[str, float]]
-) -> list[list[str]]:
-    timed = next(iter(results.values()))
+def _cost_rows(run: Comparison) -> list[list[str]]:
+    entries, costs, timed = run.entries, run.costs, next(iter(run.results.values()))
     gflop = {key: result["gflop"] for key, result in timed.items() if "gflop" in result}
     fastest = min((costs[key]["cpu_ms"] for key in costs if entries[key].light), default=None)
     rows = []
@@ -110,18 +112,13 @@ COST_HEADER = [
 ]
 
 
-def _markdown(
-    entries: Mapping[str, Entry],
-    results: Results,
-    costs: Mapping[str, Mapping[str, float]],
-    environment: Mapping[str, Any],
-) -> str:
-    lines = ["# Side by side", "", " ".join(_explained(environment)), ""]
-    for setting, told in results.items():
-        header, rows = _accuracy_rows(entries, told)
+def _markdown(run: Comparison) -> str:
+    lines = ["# Side by side", "", " ".join(_explained(run.environment)), ""]
+    for setting, told in run.results.items():
+        header, rows = _accuracy_rows(run.entries, told)
         lines += [f"## {setting}: {' / '.join(NAMES.values())}", "", *_pipes(header, rows), ""]
-    if costs:
-        lines += ["## Cost of one image", "", *_pipes(COST_HEADER, _cost_rows(entries, results, costs)), ""]
+    if run.costs:
+        lines += ["## Cost of one image", "", *_pipes(COST_HEADER, _cost_rows(run)), ""]
     return "\n".join(lines)
 
 
@@ -130,20 +127,15 @@ def _pipes(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return ["| " + " | ".join(row) + " |" for row in [header, ["---"] * len(header), *told]]
 
 
-def _html(
-    entries: Mapping[str, Entry],
-    results: Results,
-    costs: Mapping[str, Mapping[str, float]],
-    environment: Mapping[str, Any],
-) -> str:
+def _html(run: Comparison) -> str:
     style = (files("inspect_kd.report") / "style.css").read_text(encoding="utf-8")
-    parts = ["".join(f'<p class="soft">{escape(sentence)}</p>' for sentence in _explained(environment))]
-    for setting, told in results.items():
-        header, rows = _accuracy_rows(entries, told)
-        parts.append(f"<h2>{escape(setting)}</h2>{_plots(entries, told, costs)}")
+    parts = ["".join(f'<p class="soft">{escape(sentence)}</p>' for sentence in _explained(run.environment))]
+    for setting, told in run.results.items():
+        header, rows = _accuracy_rows(run.entries, told)
+        parts.append(f"<h2>{escape(setting)}</h2>{_plots(run, told)}")
         parts.append(f'<p class="soft">A cell: {" / ".join(NAMES.values())}.</p>{_html_table(header, rows)}')
-    if costs:
-        parts.append(f"<h2>Cost of one image</h2>{_html_table(COST_HEADER, _cost_rows(entries, results, costs))}")
+    if run.costs:
+        parts.append(f"<h2>Cost of one image</h2>{_html_table(COST_HEADER, _cost_rows(run))}")
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, '
         f'initial-scale=1"><title>Side by side · inspect-kd</title><style>\n{style}</style></head>\n<body><header>'
@@ -151,15 +143,16 @@ def _html(
     )
 
 
-def _plots(entries: Mapping[str, Entry], told: Mapping[str, Any], costs: Mapping[str, Mapping[str, float]]) -> str:
+def _plots(run: Comparison, told: Mapping[str, Any]) -> str:
     """Accuracy against latency: up and to the left is better."""
     charts = []
     for metric in SHOWN:
         points = []
         for key, result in told.items():
             value = _number(result, MEAN, metric)
-            if value is not None and key in costs:
-                points.append(Point(entries[key].name, costs[key]["cpu_ms"], value, entries[key].maker == "ours"))
+            if value is not None and key in run.costs:
+                entry = run.entries[key]
+                points.append(Point(entry.name, run.costs[key]["cpu_ms"], value, entry.maker == "ours"))
         charts.append(scatter(points, across="CPU ms an image, one thread", up=f"mean {NAMES[metric]}"))
     return f'<div class="plots">{"".join(charts)}</div>'
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from inspect_kd.config import Recipe
+    from inspect_kd.datasets import DataSet
 
 STUDENTS = ["omni_ad", "embedded"]
 
@@ -48,41 +52,60 @@ def bench(
         inspect-kd bench --data my_parts/ --against patchcore --against stfpm --minutes 5
     """
     from inspect_kd.bench import contest, page
-    from inspect_kd.bench.entries import MEMORY, PEERS, SIZE, entries
+    from inspect_kd.bench.entries import MEMORY, PEERS, entries
     from inspect_kd.cli.follow import follow
     from inspect_kd.cli.needs import need_training
-    from inspect_kd.config import load_recipe
-    from inspect_kd.datasets import open_dataset, union
-    from inspect_kd.errors import UsageError
-    from inspect_kd.train.conclude import holdout_of
     from inspect_kd.train.run import environment
 
     need_training()
     students = models or STUDENTS
-    peers = [] if against == ["none"] else against or [*MEMORY, *PEERS]
-    chosen = entries(students, peers)
+    chosen = entries(students, [] if against == ["none"] else against or [*MEMORY, *PEERS])
+    recipes = comparable(students)
+    settings = settings_of(gathered(data, recipes[0]), alone=alone)
+    with follow() as watch:
+        results = contest.contest(settings, chosen, out, minutes, watch)
+        costs = contest.cost(chosen, out, next(iter(settings)), watch) if timing else {}
+    run = page.Comparison(entries=chosen, results=results, costs=costs, environment=environment("cpu"))
+    written = page.write(out, run)
+    typer.echo((out / "bench.md").read_text(encoding="utf-8"))
+    typer.echo(f"{written}: the same with plots; bench.csv and bench.json lie beside it")
+
+
+def comparable(students: list[str]) -> list[Recipe]:
+    """Recipes that look at what the peers look at."""
+    from inspect_kd.bench.entries import SIZE
+    from inspect_kd.config import load_recipe
+    from inspect_kd.errors import UsageError
+
     recipes = [load_recipe(student) for student in students]
     for recipe in recipes:
+        if not recipe.student:
+            raise UsageError(f"--model {recipe.name}: a teacher; compared are students, which go to the line")
         if recipe.data.size != SIZE or recipe.data.tile or recipe.data.bits:
             raise UsageError(
                 f"--model {recipe.name}: everybody is compared on whole 8-bit images at {SIZE}x{SIZE}; it sets data.size, "
                 "data.tile or data.bits"
             )
-    asked = recipes[0].data
-    parts = [
-        open_dataset(one, holdout=holdout_of(recipes[0]), categories=asked.categories or None, group=asked.group)
-        for one in data
-    ]
+    return recipes
+
+
+def gathered(data: list[str], recipe: Recipe) -> DataSet:
+    """All data sets as one, split as the recipe says."""
+    from inspect_kd.datasets import open_dataset, union
+    from inspect_kd.errors import UsageError
+    from inspect_kd.train.conclude import holdout_of
+
+    holdout, asked = holdout_of(recipe), recipe.data
+    parts = [open_dataset(one, holdout=holdout, categories=asked.categories or None, group=asked.group) for one in data]
     doubled = Counter(category for part in parts for category in part.categories).most_common(1)
     if doubled and doubled[0][1] > 1:
         raise UsageError(f"--data: two data sets have a category '{doubled[0][0]}'")
-    whole = parts[0] if len(parts) == 1 else union(parts, "+".join(part.name for part in parts))
+    return parts[0] if len(parts) == 1 else union(parts, "+".join(part.name for part in parts))
+
+
+def settings_of(whole: DataSet, *, alone: bool) -> dict[str, DataSet]:
+    """One model for all, and one for each category where that was asked for."""
     settings = {"unified" if len(whole.categories) > 1 else whole.name: whole}
     if alone and len(whole.categories) > 1:
         settings |= {f"{category} alone": whole.only(category) for category in whole.categories}
-    with follow() as watch:
-        results = contest.contest(settings, chosen, out, minutes, watch)
-        costs = contest.cost(chosen, out, next(iter(settings)), watch) if timing else {}
-    written = page.write(out, chosen, results, costs, environment("cpu"))
-    typer.echo((out / "bench.md").read_text(encoding="utf-8"))
-    typer.echo(f"{written}: the same with plots; bench.csv and bench.json lie beside it")
+    return settings
