@@ -27,19 +27,23 @@ from inspect_kd.models.base import Teacher
 from inspect_kd.models.teachers import clip_ada, sam_spt
 from inspect_kd.resize import resize
 from inspect_kd.train.run import RunFolder, build_teacher, environment, open_folder, resolved
-from inspect_kd.train.teach import examine, study
+from inspect_kd.train.teach import examine, lessons_for, study
 from inspect_kd.types import Answers, Split, Watch
 
 FULL = 512
 """Side of the images as they lie here: what a closer look is cut from."""
 FEW = (4, 8, 16)
+SEEDS = 5
+"""Sentences that mean nothing: as many draws."""
 COLUMNS = ("image_auroc", "pixel_auroc", "pixel_ap", "pixel_f1max")
 ABOUT = {
-    "plain": "no prompt learnt: plain similarity with sentences that mean nothing yet",
+    "no image": "nothing studied, not one image seen",
+    "plain": f"no prompt learnt: plain similarity with sentences that mean nothing, mean of {SEEDS}",
     "learnt": "sentences learnt on drawn defects",
     "shared": "and patches that look alike share their heat (R2)",
     "closer": "and suspicious places are looked at again (R1): the whole teacher",
-    "spt": "and SAM, tuned, draws what the guide has seen",
+    "guide": "the guide of the row below, which studied for as long as it",
+    "spt": "SAM, tuned, draws what the guide has seen",
     **{f"{n} parts": f"the whole teacher, having seen {n} sound parts" for n in FEW},
 }
 
@@ -73,23 +77,38 @@ def measured(teacher: Teacher, data: DataSet) -> dict[str, Any]:
     return {name: found["mean"][name] for name in COLUMNS}
 
 
-def taught(
-    model: str, changes: list[str], data: DataSet, folder: Path, watch: Watch
-) -> tuple[Recipe, clip_ada.Teacher | sam_spt.Teacher]:
+def averaged(teacher: clip_ada.Teacher, data: DataSet) -> dict[str, Any]:
+    """Over sentences that mean nothing: one draw may point anywhere."""
+    draws, random = [], with_switches(teacher, closer=False, affinity_steps=0)
+    for seed in range(SEEDS):
+        assert random.prompts is not None
+        random.prompts.begin(seed)
+        random.fold()
+        draws.append(measured(random, data))
+    return {name: float(np.mean([draw[name] for draw in draws])) for name in COLUMNS}
+
+
+def as_clip(teacher: Teacher) -> clip_ada.Teacher:
+    assert isinstance(teacher, clip_ada.Teacher)
+    return teacher
+
+
+def taught(model: str, changes: list[str], data: DataSet, folder: Path, watch: Watch) -> tuple[Recipe, Teacher]:
     recipe = resolved(load_recipe(model, changes))
     torch.manual_seed(recipe.fit.seed)
     teacher, run = build_teacher(recipe), RunFolder(folder)
     open_folder(run, recipe, "cpu")
-    study(teacher, recipe, data, run, watch)
-    assert isinstance(teacher, clip_ada.Teacher | sam_spt.Teacher)
+    study(teacher, lessons_for(teacher, recipe, data), recipe, run, watch)
     return recipe, teacher
 
 
 def clip_figures(data: DataSet, folder: Path, watch: Watch) -> dict[str, Any]:
     told: dict[str, Any] = {}
-    _, plain = taught("clip_ada_local", ["teach.epochs=0"], data, folder / "plain", watch)
-    told["plain"] = measured(with_switches(plain, closer=False, affinity_steps=0), data)
-    _, teacher = taught("clip_ada_local", [], data, folder / "whole", watch)
+    told["no image"] = averaged(as_clip(build_teacher(resolved(load_recipe("clip_ada_local")))), data)
+    told["plain"] = averaged(
+        as_clip(taught("clip_ada_local", ["teach.epochs=0"], data, folder / "plain", watch)[1]), data
+    )
+    teacher = as_clip(taught("clip_ada_local", [], data, folder / "whole", watch)[1])
     told["learnt"] = measured(with_switches(teacher, closer=False, affinity_steps=0), data)
     told["shared"] = measured(with_switches(teacher, closer=False), data)
     told["closer"] = measured(with_switches(teacher, closer=True), data)
@@ -101,6 +120,7 @@ def clip_figures(data: DataSet, folder: Path, watch: Watch) -> dict[str, Any]:
 
 
 def spt_figures(data: DataSet, folder: Path, watch: Watch) -> tuple[dict[str, Any], dict[str, float]]:
+    """Rows of guide and SAM, and what SAM does with drawn defects and sound parts."""
     recipe, teacher = taught("sam_spt_tiny", [], data, folder / "spt", watch)
     assert isinstance(teacher, sam_spt.Teacher)
     drawn = examine(teacher, recipe, data, watch)
@@ -111,7 +131,7 @@ def spt_figures(data: DataSet, folder: Path, watch: Watch) -> tuple[dict[str, An
         asked.append(bool((teacher.guide.heat(tokens_BChw) > teacher.guide.suspicious).any()))
         accepted.append(bool(teacher.segments(image, tokens_BChw[0])))
     drawn |= {"asked_on_sound": float(np.mean(asked)), "drawn_on_sound": float(np.mean(accepted))}
-    return measured(teacher, data), drawn
+    return {"guide": measured(teacher.guide, data), "spt": measured(teacher, data)}, drawn
 
 
 def write(results: dict[str, dict[str, Any]]) -> None:
@@ -134,6 +154,9 @@ def write(results: dict[str, dict[str, Any]]) -> None:
     for variant, about in ABOUT.items():
         cells = [_cell(results[name]["figures"].get(variant)) for name in names]
         lines.append(f"| {variant} | {about} | " + " | ".join(cells) + " |")
+        if variant == "learnt":
+            gains = [_gain(results[name]["figures"], "plain", "learnt") for name in names]
+            lines.append("| | what learning is worth over plain similarity | " + " | ".join(gains) + " |")
     lines += ["", "## Self-perception tuning", "", "| | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
     for key, about in {
         "draft_iou": "drawn defects: IoU of the draft",
@@ -150,6 +173,10 @@ def write(results: dict[str, dict[str, Any]]) -> None:
     path.with_suffix(".md").write_text("\n".join(lines) + "\n")
 
 
+def _gain(figures: dict[str, dict[str, float]], before: str, after: str) -> str:
+    return " / ".join(f"{figures[after][column] - figures[before][column]:+.3f}" for column in COLUMNS)
+
+
 def _cell(figures: dict[str, float] | None) -> str:
     return "–" if figures is None else " / ".join(f"{figures[column]:.3f}" for column in COLUMNS)
 
@@ -159,14 +186,15 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=list(SETS), default=list(SETS))
     parser.add_argument("--out", type=Path, default=RESULTS.parents[1] / "runs" / "teachers")
     arguments = parser.parse_args()
-    results = {}
+    kept = RESULTS / "teachers.json"
+    results = json.loads(kept.read_text())["categories"] if kept.is_file() else {}
     with follow() as watch:
         for name in arguments.only:
             data, folder = load([name], "clip_ada_local"), arguments.out / name
             figures = clip_figures(data, folder, watch)
-            figures["spt"], drawn = spt_figures(data, folder, watch)
-            results[name] = {"figures": figures, "spt": drawn}
-            write(results)
+            rows, drawn = spt_figures(data, folder, watch)
+            results[name] = {"figures": figures | rows, "spt": drawn}
+            write({name: results[name] for name in SETS if name in results})
     print((RESULTS / "teachers.md").read_text())
 
 

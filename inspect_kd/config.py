@@ -28,7 +28,7 @@ class Strict(BaseModel):
 class Data(Strict):
     """What the student sees."""
 
-    size: int = Field(256, ge=64, le=1024, multiple_of=16)
+    size: int = Field(256, ge=64, le=1024, multiple_of=2)
     """Side of the square that the student sees: the whole image resized to it, or a tile."""
     tile: int | None = Field(None, ge=32, le=8192)
     """For large images with small defects: side, in the image's own pixels, of overlapping tiles. None squashes the whole."""
@@ -79,7 +79,7 @@ class Teach(Strict):
     parts: int | None = Field(None, ge=1)
     """Few-data mode: only so many sound parts of each category. None takes all."""
     variants: int = Field(4, ge=2)
-    """How often each sound part is shown, half of the times damaged."""
+    """How often each sound part is shown, every second time damaged."""
     labelled: str | None = None
     """A data set whose outlined defects are studied beside the drawn ones: a few real masks, where a factory has them."""
     epochs: int = Field(15, ge=0)
@@ -118,6 +118,8 @@ class Recipe(Strict):
     def _one_model(self) -> Recipe:
         if bool(self.student) == bool(self.teacher):
             raise ValueError("a recipe has a `student:` or a `teacher:`, one of them")
+        if self.student and self.data.size % 32:
+            raise ValueError(f"data.size: a student takes multiples of 32, not {self.data.size}")
         return self
 
     @property

@@ -107,12 +107,14 @@ def load_state(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise BadInput(f"{path}: no such weights file") from None
     except (SafetensorError, OSError, RuntimeError, EOFError, ValueError) as error:
-        raise BadInput(f"{path}: not a readable weights file ({_first_line(error)})") from error
+        raise BadInput(f"{path}: not a readable weights file ({in_short(error)})") from error
     except Exception as error:
         # pickle's own errors, raised by the restricted unpickler for anything that is not a plain tensor.
-        raise BadInput(f"{path}: refused, it holds more than tensors ({_first_line(error)})") from error
+        raise BadInput(f"{path}: refused, it holds more than tensors ({in_short(error)})") from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]  # as training programs save it, beside their own things
+    if isinstance(state, dict) and state and all(str(key).startswith("module.") for key in state):
+        state = {key.removeprefix("module."): value for key, value in state.items()}
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise BadInput(f"{path}: expected a flat dictionary of tensors")
     return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
@@ -126,5 +128,6 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+def in_short(error: Exception) -> str:
+    """One line of it: torch tells on the second one what the first one announces."""
+    return " ".join(" ".join((str(error).strip() or type(error).__name__).splitlines()[:2]).split())[:240]

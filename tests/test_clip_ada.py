@@ -17,6 +17,7 @@ from inspect_kd import config, zoo
 from inspect_kd.errors import BadInput, EnvironmentFault, UsageError
 from inspect_kd.models.base import Lesson
 from inspect_kd.models.clip.closer import Window, paste_closer, suspicious_windows
+from inspect_kd.models.clip.heat import share_by_affinity, similarity
 from inspect_kd.models.clip.load import load_clip
 from inspect_kd.models.clip.prompts import Prompts, Text, tokenize
 from inspect_kd.models.clip.towers import VitTower, attend
@@ -147,10 +148,17 @@ def test_only_the_words_learn_and_the_vectors_replace_them(folder: str, mode: st
     changed = {key for key, before in frozen.items() if not torch.equal(before, teacher.state_dict()[key])}
     assert changed == trained
     assert {name for name, p in teacher.named_parameters() if p.grad is not None} == trained
-    prompts, before = teacher.prompts, teacher(images())
-    assert prompts is not None and torch.equal(prompts(), teacher.vectors_PC)
+    prompts, dense = (
+        teacher.prompts,
+        teacher.look(list(images().byte().permute(0, 2, 3, 1).numpy())).tokens_BChw,
+    )
+    assert prompts is not None
+    live = similarity(dense, prompts(), prompts.slope, prompts.level)
+    for _ in range(teacher.settings.affinity_steps):
+        live = share_by_affinity(live, dense)
     teacher.settle()
-    assert torch.equal(teacher(images()).heatmap_B1HW, before.heatmap_B1HW)
+    # The stored vectors say what the sentences say, when nobody can read them any more.
+    assert torch.equal(teacher.heat(dense), live)
     assert not any(key.startswith("prompts") for key in teacher.state_dict())
     assert sum(value.numel() for value in teacher.learnt().values()) < 10_000
     with pytest.raises(RuntimeError, match="settled"):
@@ -214,23 +222,61 @@ def test_weights_are_never_random_unless_asked_for(tmp_path: Path, monkeypatch: 
     with pytest.raises(BadInput, match="expected one file of weights, found 0"):
         teacher_of(empty)
     with pytest.raises(UsageError, match="needs a tag or a file"):
-        teacher_of("ViT-B-16")
+        teacher_of("ViT-B-16", licence=None)
     with pytest.raises(UsageError, match=r"no weights called 'laion2c'.*laion2b_s34b_b88k"):
-        teacher_of("ViT-B-16", pretrained="laion2c")
+        teacher_of("ViT-B-16", pretrained="laion2c", licence=None)
     with pytest.raises(
         EnvironmentFault, match=r"hub cannot be reached.*ViT-B-16\.laion2b_s34b_b88k\.safetensors.*clip_ada_local"
     ):
-        teacher_of("ViT-B-16", pretrained="laion2b_s34b_b88k")
-    with pytest.raises(EnvironmentFault, match="no weights for the encoder 'mobilenetv2_100'"):
+        teacher_of("ViT-B-16", pretrained="laion2b_s34b_b88k", licence=None)
+    with pytest.raises(EnvironmentFault, match=r"no weights for 'mobilenetv2_100'.*from a folder alone"):
         teacher_of("timm:mobilenetv2_100")
     with pytest.raises(UsageError, match=r"teacher\.model: ViT-Z-16"):
         teacher_of("ViT-Z-16", random=True)
 
 
-@pytest.mark.parametrize(("model", "tag"), [("ViT-B-16", "openai"), ("ViT-B-16", "dfn2b")])
+@pytest.mark.parametrize(
+    ("model", "tag"), [("ViT-B-16", "openai"), ("ViT-B-16", "dfn2b"), ("ViT-B-16", "somewhere/ViT-B-16.openai.pt")]
+)
 def test_weights_of_another_activation_are_an_error(model: str, tag: str) -> None:
     with pytest.raises(UsageError, match="another activation"):
         load_clip(model, tag, size=224, random=False, licence=None)
+
+
+def test_a_tags_licence_is_its_own_and_a_files_is_told() -> None:
+    with pytest.raises(UsageError, match=r"teacher\.licence: the weights of a tag"):
+        load_clip("ViT-B-16", "metaclip_400m", size=224, random=False, licence="MIT")
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "message"),
+    [
+        ("RN50", 224, "no plain ViT"),
+        ("ViT-B-32", 240, "no multiple of the patches"),
+        ("ViT-L-14-CLIPA", 224, "text tower"),
+    ],
+)
+def test_a_clip_that_cannot_be_read_is_told(
+    model: str, size: int, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The real shapes, one layer deep: what is asked is what kind they are."""
+    shape = open_clip.get_model_config(model)
+    vision = shape["vision_cfg"] | ({"layers": 1} if model != "RN50" else {"layers": [1, 1, 1, 1], "width": 8})
+    shape |= {"vision_cfg": vision, "text_cfg": shape["text_cfg"] | {"layers": 1}}
+    monkeypatch.setattr(open_clip.factory, "get_model_config", lambda name: shape)
+    with pytest.raises(UsageError, match=message):
+        clip_ada.build(clip_ada.Config(model=model, pretrained=None, random=True, vv_blocks=1), size)
+
+
+@pytest.mark.parametrize("changes", [{"sigma": 0}, {"words": 0}, {"vv_blocks": -1}, {"score_share": 0}], ids=str)
+def test_settings_that_mean_nothing_are_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=next(iter(changes))):
+        config.fill(clip_ada.Config, changes, where="test")
+
+
+def test_too_many_words_leave_no_room(folder: str) -> None:
+    with pytest.raises(UsageError, match=r"teacher\.words: 28"):
+        teacher_of(folder, words=28)
 
 
 def test_a_malicious_clip_is_refused_and_runs_nothing(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from inspect_kd.errors import BadInput, EnvironmentFault
+from inspect_kd.errors import BadInput, EnvironmentFault, UsageError
 from inspect_kd.models.sam import load
 from inspect_kd.models.sam.boundary import agreement
 from inspect_kd.models.sam.cache import EmbeddingCache
@@ -114,10 +114,10 @@ def test_the_draft_is_not_taught_through_the_final_mask() -> None:
     assert all(p.grad is None for p in spt.draft.parameters())
 
 
-@pytest.mark.parametrize(("temperature", "least", "most"), [(1.0, 900, 1023), (0.05, 1, 700)])
+@pytest.mark.parametrize(("temperature", "least", "most"), [(1.0, 245, 255), (0.05, 1, 150)])
 def test_cells_are_related_without_themselves(temperature: float, least: int, most: int) -> None:
     rows = relation(embedding(), temperature)
-    assert torch.allclose(rows.sum(dim=2), torch.ones(1, 1024), atol=1e-4) and rows[0].diagonal().max() == 0
+    assert torch.allclose(rows.sum(dim=2), torch.ones(1, 256), atol=1e-4) and rows[0].diagonal().max() == 0
     neighbours = torch.exp(-(rows.clamp_min(1e-12) * rows.clamp_min(1e-12).log()).sum(dim=2)).mean()
     assert least < neighbours < most
 
@@ -138,6 +138,8 @@ def test_losses_by_hand() -> None:
     told = tuning_losses(empty, torch.zeros_like(truth), torch.Generator())
     assert told["presence"] == pytest.approx(float(np.log1p(np.exp(3.0))), abs=1e-4)
     large = torch.linspace(-30, 30, 256 * 256).reshape(1, 1, 256, 256)
+    assert told["estimate"] == pytest.approx(0.0)
+    assert tuning_losses(empty, truth, torch.Generator())["estimate"] == pytest.approx(0.25)
     picked, _ = sample(large, (large > 0).float(), torch.Generator().manual_seed(0))
     assert picked.shape == (1, PLACES) and picked.abs().mean() < 0.6 * large.abs().mean()
 
@@ -172,9 +174,22 @@ def test_spoilt_prompts_err_but_point_at_the_defect() -> None:
         assert left < 90 and right > 60 and top < 140 and bottom > 100
         sizes.append((right - left) * (bottom - top) / 1200)
     assert min(sizes) < 2.5 and max(sizes) > 6
-    clear = [nowhere(SIDE, MASK_SIDE, rng, avoid=mask).box for _ in range(40)]
-    touching = [b for b in clear if b[0] < 90 and b[2] > 60 and b[1] < 140 and b[3] > 100]
-    assert len(touching) <= 2
+    tiny = np.zeros((SIDE, SIDE), bool)
+    tiny[30:36, 200:206] = True
+    assert all(_touches(spoilt(tiny, rng, MASK_SIDE).box, (200, 30, 206, 36), 30) for _ in range(60))
+
+
+def test_false_alarms_are_told_as_defects_are() -> None:
+    """Nothing but the picture may tell them apart."""
+    rng, mask = np.random.default_rng(0), np.zeros((SIDE, SIDE), bool)
+    mask[100:140, 60:100] = True
+    kinds = [[nowhere(SIDE, MASK_SIDE, rng) for _ in range(80)], [spoilt(mask, rng, MASK_SIDE) for _ in range(80)]]
+    for places in kinds:
+        assert {len(place.inside) for place in places} == {1, 2, 3} and all(len(p.outside) == 2 for p in places)
+    rough = [np.mean([np.abs(np.diff(p.logits)).mean() for p in places if p.logits is not None]) for places in kinds]
+    assert 0.6 < rough[0] / rough[1] < 1.6
+    centres = np.array([[(p.box[0] + p.box[2]) / 2, (p.box[1] + p.box[3]) / 2] for p in kinds[0]])
+    assert centres.min() < 60 and centres.max() > 190
 
 
 def test_a_place_without_points_is_told_as_sam_tells_it() -> None:
@@ -183,6 +198,11 @@ def test_a_place_without_points_is_told_as_sam_tells_it() -> None:
     assert (
         prompt.labels_KP is not None and prompt.labels_KP.tolist() == [[1, 0], [-1, -1]] and prompt.masks_K1hw is None
     )
+
+
+def _touches(box: tuple[float, ...], other: tuple[float, ...], reach: float) -> bool:
+    across = box[0] < other[2] + reach and box[2] > other[0] - reach
+    return across and box[1] < other[3] + reach and box[3] > other[1] - reach
 
 
 def _move(spt: SelfPerception) -> None:
@@ -211,15 +231,29 @@ def teacher_of(folder: str, **changes: Any) -> sam_spt.Teacher:
 
 def test_what_it_keeps_is_small_and_enough(folder: str) -> None:
     torch.manual_seed(0)
-    teacher = teacher_of(folder)
-    list(teacher.study(lessons(8), epochs=2, batch=4, rate=1e-3, seed=0))
+    teacher, image = teacher_of(folder), lessons(2)[1].image
+    yielded = list(teacher.study(lessons(8), epochs=2, batch=4, rate=1e-2, seed=0))
+    assert len(yielded) == teacher.steps(8, epochs=2, batch=4)
     learnt = teacher.learnt()
     assert not any(".frozen." in key or key.startswith("guide.prompts") for key in learnt)
+    assert sum(value.numel() * 4 for value in learnt.values()) < 200_000
+    torch.manual_seed(5)
     fresh = teacher_of(folder)
+    place = spoilt(np.pad(np.ones((40, 40), bool), 108), np.random.default_rng(0), MASK_SIDE)
+    large = np.repeat(np.repeat(image, 4, axis=0), 4, axis=1)
+    wanted, before = teacher._answer([large], [place]), fresh._answer([large], [place])
     assert learnt.keys() == fresh.learnt().keys()
     fresh.load_state_dict(learnt, strict=False)
-    image = lessons(2)[1].image
+    assert not torch.equal(before.final_K1hw, wanted.final_K1hw)
+    assert all(torch.equal(one, other) for one, other in zip(fresh._answer([large], [place]), wanted, strict=True))
     assert torch.equal(fresh.look([image]).heatmap_B1HW, teacher.look([image]).heatmap_B1HW)
+
+
+def test_the_guides_settings_are_written_out(folder: str) -> None:
+    settings = sam_spt.Config(guide={"model": folder, "vv_blocks": 2})
+    assert settings.guide["sigma"] == 4.0 and settings.guide["vv_blocks"] == 2
+    with pytest.raises(UsageError, match=r"teacher\.guide: unknown key 'vvblocks'; did you mean 'vv_blocks'"):
+        sam_spt.Config(guide={"vvblocks": 2})
 
 
 def test_where_the_guide_sees_nothing_sam_is_not_asked(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,21 +335,32 @@ def test_real_shapes_load_and_look(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     torch.save({key: value.half() for key, value in state.items()}, tmp_path / "sam_vit_b_01ec64.pth")
     monkeypatch.setenv("INSPECT_KD_WEIGHTS", str(tmp_path))
     loaded = load.load_sam("sam_vit_b", None)
-    assert loaded.source.licence == "Apache-2.0" and len(loaded.source.sha256) == 64
+    # A file of SAM's shape and name, but not SAM's: nobody knows its terms.
+    assert loaded.source.licence == "unknown" and len(loaded.source.sha256) == 64
+    assert load.load_sam("sam_vit_b", None, licence="MIT").source.licence == "MIT"
     assert sum(p.numel() for p in loaded.model.parameters()) == pytest.approx(93.7e6, rel=0.01)
     spt = SelfPerception(loaded.model, temperature=0.1, tune_encoder=False)
     masks = spt(torch.randn(1, 256, 64, 64), boxes((100, 100, 400, 500)))
     assert masks.final_K1hw.shape == (1, 1, 256, 256)
 
 
-def test_it_learns_to_draw_and_to_refuse(folder: str) -> None:
-    """A few dozen steps on bright squares, an encoder with random weights: better masks, and nothing on empty boxes."""
-    torch.manual_seed(0)
-    teacher = teacher_of(folder, accept=0.0)
-    studied, unseen = lessons(32, 128), lessons(48, 128)[32:]
-    before = teacher.examine(unseen)
-    told = [f for f in teacher.study(studied, epochs=12, batch=4, rate=1e-2, seed=0) if "final" in f]
-    after = teacher.examine(unseen)
-    assert np.mean([f["final"] for f in told[-5:]]) < np.mean([f["final"] for f in told[:5]])
-    assert after["final_iou"] > before["final_iou"] + 0.1
-    assert np.mean([f["presence"] for f in told[-5:]]) < np.mean([f["presence"] for f in told[:5]])
+def test_a_mask_elsewhere_is_left_and_a_neighbours_box_takes_nothing_away(
+    folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher, image = teacher_of(folder), lessons(2)[1].image
+    before = teacher.guide.look([image]).heatmap_B1HW
+    cells, hot, nothing = torch.zeros(64, 64, dtype=torch.bool), torch.zeros(64, 64), torch.zeros(64, 64)
+    cells[20:24, 20:24], hot[10:30, 10:30] = True, 1.0
+    first = sam_spt.Segment((slice(10, 30), slice(10, 30)), cells, hot)
+    second = sam_spt.Segment((slice(10, 40), slice(10, 40)), cells, nothing)
+    monkeypatch.setattr(teacher, "segments", lambda image, tokens: [first, second])
+    after = teacher.look([image]).heatmap_B1HW
+    peak, weight = before[0, 0][cells].max(), teacher.settings.weight
+    expected = before[0, 0, 10:30, 10:30] * (1 - weight) + weight * peak
+    assert torch.allclose(after[0, 0, 10:30, 10:30], expected, atol=1e-6)
+    assert torch.allclose(after[0, 0, 30:40, 30:40], before[0, 0, 30:40, 30:40] * (1 - weight), atol=1e-6)
+    assert torch.equal(after[0, 0, 40:], before[0, 0, 40:])
+
+
+def test_random_weights_are_never_kept(folder: str) -> None:
+    assert not teacher_of(folder, cache=True).keeps

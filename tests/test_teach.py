@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -129,9 +130,12 @@ def test_real_masks_are_studied_beside_drawn_ones(tmp_path: Path, parts: Path) -
     real = [Lesson(image=np.zeros((64, 64, 3), np.uint8), mask=np.ones((64, 64), bool))]
     lessons = Lessons(store(2), Teach(variants=2), "none", 0, real)
     assert len(lessons) == 10 and [lesson is real[0] for lesson in lessons] == [False] * 8 + [True] * 2
-    answer = train(
-        recipe_file(tmp_path), parts, tmp_path, "--set", f"teach.labelled={parts}", "--set", "teach.epochs=1"
-    )
+    few_steps = ["--set", "teach.epochs=1"]
+    same = train(recipe_file(tmp_path), parts, tmp_path, "--set", f"teach.labelled={parts}", *few_steps)
+    assert same.returncode == 2 and "tested on" in same.stderr
+    shutil.copytree(parts, tmp_path / "others")
+    others = ["--set", f"teach.labelled={tmp_path / 'others'}", "--name", "others"]
+    answer = train(recipe_file(tmp_path), parts, tmp_path, *others, *few_steps)
     assert answer.returncode == 0, answer.stderr
     (tmp_path / "sound").mkdir()
     cv2.imwrite(str(tmp_path / "sound" / "a.png"), np.zeros((64, 64, 3), np.uint8))

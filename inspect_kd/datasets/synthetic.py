@@ -31,14 +31,21 @@ class Defect:
     kind: str
 
 
-def add_defect(image: ImageU8, rng: Rng, *, donor: ImageU8 | None = None, kinds: Sequence[str] | None = None) -> Defect:
+def add_defect(
+    image: ImageU8,
+    rng: Rng,
+    *,
+    donor: ImageU8 | None = None,
+    kinds: Sequence[str] | None = None,
+    shares: tuple[float, float] = (SMALLEST, LARGEST),
+) -> Defect:
     """Damage a sound image; `donor` is another image of the category, from which patches are pasted."""
     source = image if donor is None or donor.shape != image.shape else donor
     part = find_part(image)
     names = tuple(kinds) if kinds else KINDS
     for _ in range(ATTEMPTS):
         kind = str(rng.choice(names))
-        share = float(np.exp(rng.uniform(np.log(SMALLEST), np.log(LARGEST))))
+        share = float(np.exp(rng.uniform(*np.log(shares))))
         damaged = _DRAW[kind](image, source, _Place(image.shape[:2], part, share, rng))
         found = _settle(image, damaged, part, kind)
         if found is not None:

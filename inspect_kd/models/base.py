@@ -81,6 +81,11 @@ class Teacher(nn.Module, ABC):
     def size(self) -> int:
         """Side of the square images that `forward` takes."""
 
+    @property
+    def lesson_size(self) -> int:
+        """Side of the square images that it studies."""
+        return self.size
+
     @abstractmethod
     def study(
         self, lessons: Sequence[Lesson], *, epochs: int, batch: int, rate: float, seed: int

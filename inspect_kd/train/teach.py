@@ -1,6 +1,6 @@
 """teach(): from a recipe with a teacher and a data set to a run like a student's. A teacher studies sound parts only.
 
-A stopped study is begun again: it takes minutes, and reaches the same numbers.
+A stopped study is begun again: it takes minutes, and on a CPU it reaches the same numbers.
 """
 
 from __future__ import annotations
@@ -15,38 +15,47 @@ from inspect_kd import licences
 from inspect_kd.config import Recipe, Teach
 from inspect_kd.datasets import DataSet, outlined_defects
 from inspect_kd.datasets.batches import ImageStore
+from inspect_kd.datasets.view import View
 from inspect_kd.errors import BadInput, UsageError
 from inspect_kd.models.base import Lesson, Teacher
 from inspect_kd.train.conclude import conclude
 from inspect_kd.train.hardware import Hardware
 from inspect_kd.train.lessons import Lessons, real_lessons
-from inspect_kd.train.run import RunFolder, build_teacher, open_folder, resolved, sources_of, view_of
+from inspect_kd.train.run import RunFolder, build_teacher, open_folder, resolved, sources_of
 from inspect_kd.types import Sample, Split, Watch
 
 
 def teach(recipe: Recipe, data: DataSet, folder: RunFolder, *, hardware: Hardware, watch: Watch) -> RunFolder:
-    if hardware.devices > 1:
-        raise UsageError("a teacher studies on one device; leave --devices out")
+    if hardware.devices > 1 or hardware.precision != "32-true" or hardware.workers:
+        raise UsageError(
+            "a teacher studies on one device, in 32 bit, and reads its images itself: leave --devices, --precision and --workers out"
+        )
+    if recipe.data.tile is not None:
+        raise UsageError("data.tile: a teacher looks at whole images; leave it out")
     began = time.monotonic()
     recipe = resolved(recipe)
     torch.manual_seed(recipe.fit.seed)
     teacher = build_teacher(recipe)
     licences.check(recipe.profile, {source.name: source.licence for source in sources_of(teacher)})
     fabric = hardware.fabric()
+    lessons = lessons_for(teacher, recipe, data)
     open_folder(folder, recipe, str(fabric.device))
-    teacher = teacher.to(fabric.device)
-    steps = study(teacher, recipe, data, folder, watch)
+    steps = study(teacher.to(fabric.device), lessons, recipe, folder, watch)
     teacher.settle()
     facts = {"steps": steps, "examined": examine(teacher, recipe, data, watch)}
     conclude(recipe, data, folder, teacher, facts, began, watch)
     return folder
 
 
-def study(teacher: Teacher, recipe: Recipe, data: DataSet, folder: RunFolder, watch: Watch) -> int:
+def lessons_for(teacher: Teacher, recipe: Recipe, data: DataSet) -> Lessons:
+    """Sound parts with drawn defects, and real defects where somebody has outlined some."""
+    store = _store(teacher, data.select(Split.TRAIN), recipe)
+    return Lessons(store, recipe.teach, recipe.data.flip, recipe.fit.seed, _labelled(teacher, recipe, data))
+
+
+def study(teacher: Teacher, lessons: Lessons, recipe: Recipe, folder: RunFolder, watch: Watch) -> int:
     """Let it study; a line of metrics for each step that learnt something. Returns how many they were."""
     settings = recipe.teach
-    store = _store(data.select(Split.TRAIN), recipe)
-    lessons = Lessons(store, settings, recipe.data.flip, recipe.fit.seed, _labelled(recipe))
     watch.phase("study", teacher.steps(len(lessons), epochs=settings.epochs, batch=settings.batch))
     step = 0
     with folder.metrics.open("w", encoding="utf-8") as log:
@@ -69,24 +78,29 @@ def study(teacher: Teacher, recipe: Recipe, data: DataSet, folder: RunFolder, wa
 
 def examine(teacher: Teacher, recipe: Recipe, data: DataSet, watch: Watch) -> dict[str, float]:
     """What a teacher knows of drawn defects on sound parts that it has not studied."""
-    unseen = Lessons(_store(data.select(Split.VALIDATION), recipe), Teach(variants=2), "none", recipe.fit.seed)
+    store = _store(teacher, data.select(Split.VALIDATION), recipe)
+    unseen = Lessons(store, Teach(variants=2), "none", recipe.fit.seed)
     figures = {name: round(value, 4) for name, value in teacher.eval().examine(unseen).items()}
     if figures:
         watch.say("on drawn defects: " + ", ".join(f"{name} {value:.3f}" for name, value in figures.items()))
     return figures
 
 
-def _store(samples: Sequence[Sample], recipe: Recipe) -> ImageStore:
-    return ImageStore(samples, view_of(recipe), bits=recipe.data.bits, budget_mb=recipe.data.cache_mb)
+def _store(teacher: Teacher, samples: Sequence[Sample], recipe: Recipe) -> ImageStore:
+    view = View(size=teacher.lesson_size)
+    return ImageStore(samples, view, bits=recipe.data.bits, budget_mb=recipe.data.cache_mb)
 
 
-def _labelled(recipe: Recipe) -> list[Lesson]:
+def _labelled(teacher: Teacher, recipe: Recipe, data: DataSet) -> list[Lesson]:
     if recipe.teach.labelled is None:
         return []
-    real = real_lessons(outlined_defects(recipe.teach.labelled), recipe.data.size, recipe.data.bits)
-    if not real:
+    outlined = outlined_defects(recipe.teach.labelled)
+    if not outlined:
         raise BadInput(f"teach.labelled: no defect with a mask in {recipe.teach.labelled}")
-    return real
+    tested = {sample.image.resolve() for sample in data.select(Split.TEST)}
+    if any(sample.image.resolve() in tested for sample in outlined):
+        raise UsageError(f"teach.labelled: {recipe.teach.labelled} holds images that the teacher would be tested on")
+    return real_lessons(outlined, teacher.lesson_size, recipe.data.bits)
 
 
 def _finite(value: float) -> bool:

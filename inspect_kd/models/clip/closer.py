@@ -1,6 +1,6 @@
 """Suspicious places are looked at again, cut from the full image (R1): a patch of a ViT is a twentieth of the side.
 
-Own form of CLIP-ADA's anomaly region refinement. Sound images have no suspicious place, and pay nothing.
+Own form of CLIP-ADA's anomaly region refinement. Most sound images have no suspicious place, and pay nothing.
 
 Shapes: K windows, H W image, h w map.
 """
@@ -62,7 +62,7 @@ def suspicious_windows(heat_hw: npt.NDArray[np.float32], above: float) -> list[W
 
 
 def paste_closer(heatmap_HW: Tensor, windows: Sequence[Window], maps_Khw: Tensor) -> Tensor:
-    """The first look's map with what the closer looks add to it; never less than half of the first."""
+    """The first look's map with what the closer looks add to it: they make a place hotter, never cooler."""
     pasted = heatmap_HW.clone()
     for window, map_hw in zip(windows, maps_Khw, strict=True):
         rows, columns = (

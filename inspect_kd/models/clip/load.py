@@ -23,14 +23,16 @@ SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 LICENCE_OF_TAG = {
     "laion": "MIT (LAION)",
     "openai": "unclear (OpenAI CLIP)",
+    "datacompdr": "research only (MobileCLIP)",
     "datacomp": "unclear (DataComp)",
     "dfn": "research only (DFN)",
     "metaclip": "CC-BY-NC-4.0 (MetaCLIP)",
     "webli": "Apache-2.0 (SigLIP)",
-    "mobileclip": "research only (MobileCLIP)",
 }
+VOCABULARY = 49408
+"""Of CLIP's own tokenizer, whose end token is its largest number."""
 # A small text tower without weights: its sentences are learnt, and its frozen random weights are directions as good as others.
-STAND_IN_TEXT = {"context_length": 24, "vocab_size": 49408, "width": 128, "heads": 4, "layers": 2}
+STAND_IN_TEXT = {"context_length": 24, "vocab_size": VOCABULARY, "width": 128, "heads": 4, "layers": 2}
 STAND_IN_WIDTH = 256
 
 
@@ -53,10 +55,18 @@ def load_clip(model: str, pretrained: str | None, *, size: int, random: bool, li
         return _loaded(_create(model, path, size), _source(model, path, licence or "unknown"))
     if not pretrained:
         raise UsageError(f"teacher.pretrained: {model} needs a tag or a file of weights, or `random: true` beside it")
+    if Path(pretrained).suffix in SUFFIXES:
+        path = Path(pretrained).expanduser()
+        # A file that is named as the local folder names them tells its tag.
+        tag = path.stem.removeprefix(f"{model}.")
+        _same_activation(model, tag)
+        return _loaded(_create(model, path, size, tag), _source(path.stem, path, licence or "unknown"))
+    if licence:
+        raise UsageError("teacher.licence: the weights of a tag have their own; name one for a file or a folder only")
     _same_activation(model, pretrained)
     path = _find(model, pretrained)
-    given = licence or _licence_of(pretrained)
-    return _loaded(_create(model, path, size, pretrained), _source(f"{model}.{Path(pretrained).stem}", path, given))
+    source = _source(f"{model}.{pretrained}", path, _licence_of(pretrained))
+    return _loaded(_create(model, path, size, pretrained), source)
 
 
 def _create(model: str, path: Path | None, size: int, tag: str | None = None) -> Any:
@@ -73,7 +83,7 @@ def _create(model: str, path: Path | None, size: int, tag: str | None = None) ->
         )
     except Exception as error:
         # Unknown names and impossible sizes come as a dozen unrelated classes.
-        raise UsageError(f"teacher.model: {model}: {_first_line(error)}") from error
+        raise UsageError(f"teacher.model: {model}: {weights.in_short(error)}") from error
     finally:
         logging.disable(logging.NOTSET)
     if path is None:
@@ -85,16 +95,13 @@ def _create(model: str, path: Path | None, size: int, tag: str | None = None) ->
         open_clip.model.resize_text_pos_embed(state, clip)
         clip.load_state_dict(state)
     except Exception as error:
-        raise BadInput(f"{path}: not the weights of {model} ({_first_line(error)})") from error
+        raise BadInput(f"{path}: not the weights of {model} ({weights.in_short(error)})") from error
     return clip
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-
-
 def _loaded(model: Any, source: Source) -> LoadedClip:
-    if not hasattr(model, "token_embedding") or not hasattr(model, "attn_mask"):
+    ours = getattr(model, "attn_mask", None) is not None and getattr(model, "vocab_size", 0) == VOCABULARY
+    if not ours or model.text_pool_type != "argmax":
         raise UsageError(
             f"teacher.model: {source.name} has no text tower of CLIP's own kind; prompts cannot be learnt in it"
         )
@@ -109,7 +116,10 @@ def _around_timm(name: str, size: int) -> LoadedClip:
 
     local = weights.find_local(name)
     if local is None:
-        raise weights.no_weights(name, "the stand-in teacher takes them from INSPECT_KD_WEIGHTS")
+        raise EnvironmentFault(
+            f"no weights for '{name}': the stand-in teacher takes them from a folder alone. Put {name}.safetensors into one and "
+            "set INSPECT_KD_WEIGHTS to it"
+        )
     vision = {"timm_model_name": name, "timm_pool": "avg", "timm_proj": "linear", "image_size": size}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -145,14 +155,9 @@ def _same_activation(model: str, tag: str) -> None:
 
 
 def _find(model: str, pretrained: str) -> Path:
-    """A file that was named, one of that name in the local folder, or what the hub gives for a tag."""
+    """A file of the tag's name in the local folder, or what the hub gives for it."""
     import open_clip
 
-    given = Path(pretrained).expanduser()
-    if given.suffix in SUFFIXES:
-        if given.is_file():
-            return given
-        raise BadInput(f"{given}: no such weights file")
     local = weights.find_local(f"{model}.{pretrained}")
     if local is not None:
         return local.path

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from inspect_kd.errors import UsageError
+
 PromptMode = Literal["pair", "single"]
 TEMPERATURE = 0.07
 """Of CLIP's contrast; what divides cosines here too."""
@@ -33,6 +35,10 @@ class Prompts(nn.Module):
         self.text = Text(clip)
         tokens_PT = tokenize([f"{'x ' * count}{text}" for text in SENTENCES[mode]], clip.context_length)
         ends_P = tokens_PT.argmax(dim=1)
+        if not torch.equal(ends_P, tokenize(list(SENTENCES[mode]), clip.context_length).argmax(dim=1) + count):
+            raise UsageError(
+                f"teacher.words: {count} leave no room for the text; this CLIP reads {clip.context_length} words"
+            )
         self.register_buffer("tokens_PT", tokens_PT[:, : int(ends_P.max()) + 1], persistent=False)
         self.words_PLD = nn.Parameter(torch.empty(len(tokens_PT), count, clip.token_embedding.weight.shape[1]))
         alone = mode == "single"

@@ -31,7 +31,7 @@ class Seen(NamedTuple):
 
 
 class Tower(nn.Module):
-    """The part of a CLIP that sees, on images 0..255."""
+    """The part of a CLIP that sees, on images 0..255. What else its features follow from is kept with what is learnt."""
 
     mean: Tensor
     std: Tensor
@@ -39,8 +39,8 @@ class Tower(nn.Module):
 
     def __init__(self, clip: LoadedClip) -> None:
         super().__init__()
-        self.register_buffer("mean", 255 * torch.tensor(clip.mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", 255 * torch.tensor(clip.std).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean", 255 * torch.tensor(clip.mean).view(1, 3, 1, 1))
+        self.register_buffer("std", 255 * torch.tensor(clip.std).view(1, 3, 1, 1))
 
     def fit(self, batches_B3HW: Iterable[Tensor]) -> None:
         """Nothing to fit: a CLIP's own space is as it is."""
@@ -50,12 +50,13 @@ class VitTower(Tower):
     def __init__(self, clip: LoadedClip, vv_blocks: int) -> None:
         super().__init__(clip)
         self.visual = clip.model.visual
-        blocks = self.visual.transformer.resblocks
-        if (
-            not all(isinstance(block.attn, nn.MultiheadAttention) for block in blocks)
-            or self.visual.attn_pool is not None
-        ):
+        if not _is_plain(self.visual):
             raise UsageError(f"teacher.model: {clip.source.name} is no plain ViT; its patches have no V-V path")
+        blocks, patch = self.visual.transformer.resblocks, self.visual.patch_size[0]
+        if self.visual.image_size[0] % patch:
+            raise UsageError(
+                f"data.size: {self.visual.image_size[0]} is no multiple of the patches of {clip.source.name}, {patch}"
+            )
         if vv_blocks > len(blocks):
             raise UsageError(f"teacher.vv_blocks: {vv_blocks} of {len(blocks)} blocks")
         self.vv_blocks = vv_blocks
@@ -81,6 +82,14 @@ class VitTower(Tower):
     def _project(self, tokens_BND: Tensor) -> Tensor:
         projected_BNC: Tensor = self.visual.ln_post(tokens_BND) @ self.visual.proj
         return projected_BNC
+
+
+def _is_plain(visual: Any) -> bool:
+    from open_clip.transformer import VisionTransformer
+
+    if not isinstance(visual, VisionTransformer) or visual.attn_pool is not None or visual.pool_type != "tok":
+        return False
+    return all(isinstance(block.attn, nn.MultiheadAttention) for block in visual.transformer.resblocks)
 
 
 def attend(attention: Any, x_BND: Tensor, kind: Attending) -> Tensor:
@@ -118,7 +127,7 @@ class TimmTower(Tower):
             torch.manual_seed(0)
             # Orthogonal: angles survive where there is room for all channels.
             head = nn.init.orthogonal_(torch.empty(self.width, sum(channels)))
-        self.register_buffer("head_CD", head, persistent=False)
+        self.register_buffer("head_CD", head)
 
     head_CD: Tensor
 

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -24,6 +25,10 @@ LIMIT = 20 * 2**30
 """Bytes that all embeddings together may take; the longest unused go first."""
 
 
+PARTIAL, FORGOTTEN = ".partial", 3600
+"""Ending of a file that is being written, and seconds after which nobody is writing it any more."""
+
+
 def cache_home() -> Path:
     """$INSPECT_KD_CACHE, else a cache folder of the user's."""
     return Path(os.environ.get("INSPECT_KD_CACHE") or Path.home() / ".cache" / "inspect-kd" / "embeddings")
@@ -35,6 +40,10 @@ class EmbeddingCache:
         self.of = f"{weights}/{transform}"
         self.hits = self.misses = 0
         folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.glob(f"*{PARTIAL}"):
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - left.stat().st_mtime > FORGOTTEN:
+                    left.unlink()  # of a process that was killed
         self.taken = sum(size for _, size, _ in _files(folder))
 
     def get(self, image: ImageU8, make: Callable[[], Tensor]) -> Tensor:
@@ -60,11 +69,15 @@ class EmbeddingCache:
         content = save({"embedding": embedding_Chw.contiguous()})
         self._make_room(len(content))
         # Whole or not at all: a reader never sees half a file, and of two writers the last wins with the same bytes.
-        handle, partial = tempfile.mkstemp(dir=self.folder, suffix=".partial")
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(partial).replace(path)
-        self.taken += len(content)
+        handle, partial = tempfile.mkstemp(dir=self.folder, suffix=PARTIAL)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+            Path(partial).replace(path)
+            self.taken += len(content)
+        except OSError:
+            # A full disk costs time later, not the study now.
+            Path(partial).unlink(missing_ok=True)
 
     def _make_room(self, wanted: int) -> None:
         if self.taken + wanted <= self.limit:

@@ -34,6 +34,8 @@ SHAPES: dict[str, dict[str, Any]] = {
     },
 }
 TINY_WEIGHTS = "tiny_sam.safetensors"
+PUBLISHED = ("01ec64", "0b3195", "4b8939")
+"""How the digests of SAM's published files begin; their names say so too. Anything else may be anybody's fine-tuning."""
 MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 
 
@@ -43,17 +45,24 @@ class LoadedSam:
     source: Source
 
 
-def load_sam(backend: Backend, checkpoint: str | None, *, random: bool = False) -> LoadedSam:
+def load_sam(
+    backend: Backend, checkpoint: str | None, *, random: bool = False, licence: str | None = None
+) -> LoadedSam:
     """A frozen SAM: from the file that is named, from INSPECT_KD_WEIGHTS, or the shipped tiny one."""
-    sam = _mobile() if backend == "mobile_sam" else build_sam(backend)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # random weights are the same ones every time
+        sam = _mobile() if backend == "mobile_sam" else build_sam(backend)
     if random:
         return LoadedSam(model=_frozen(sam), source=Source(name=backend, licence="none", origin="random weights"))
     path = _find(backend, checkpoint)
     try:
         sam.load_state_dict(weights.load_state(path))
     except RuntimeError as error:
-        raise BadInput(f"{path}: not the weights of {backend} ({str(error).splitlines()[0][:160]})") from error
-    source = Source(name=backend, licence="Apache-2.0", origin=f"file {path.name}", sha256=weights.sha256(path))
+        raise BadInput(f"{path}: not the weights of {backend} ({weights.in_short(error)})") from error
+    digest = weights.sha256(path)
+    own = path == zoo.asset("models", TINY_WEIGHTS) or digest.startswith(PUBLISHED)
+    terms = "Apache-2.0" if own else licence or "unknown"
+    source = Source(name=backend, licence=terms, origin=f"file {path.name}", sha256=digest)
     return LoadedSam(model=_frozen(sam), source=source)
 
 

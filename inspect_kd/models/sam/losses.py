@@ -25,7 +25,16 @@ def tuning_losses(masks: Masks, truth_K1mm: Tensor, generator: torch.Generator) 
         "draft": mask_loss(masks.draft_K1hw, truth_K1mm, generator),
         "final": mask_loss(masks.final_K1hw, truth_K1mm, generator),
         "presence": F.binary_cross_entropy_with_logits(masks.presence_K, there_K),
+        # SAM's own estimate gates what is accepted: the tuned decoder must go on to read it from the same token.
+        "estimate": F.mse_loss(masks.iou_K, overlap(masks.final_K1hw.detach(), truth_K1mm)),
     }
+
+
+def overlap(logits_K1mm: Tensor, truth_K1mm: Tensor) -> Tensor:
+    """IoU of each mask with its truth; 0 where there is none."""
+    said = (logits_K1mm > 0).float()
+    both_K = (said * truth_K1mm).flatten(1).sum(dim=1)
+    return both_K / ((said + truth_K1mm) > 0).float().flatten(1).sum(dim=1).clamp_min(1)
 
 
 def mask_loss(logits_K1mm: Tensor, truth_K1mm: Tensor, generator: torch.Generator) -> Tensor:

@@ -68,12 +68,13 @@ def spoilt(mask: Mask, rng: np.random.Generator, mask_side: int) -> Place:
     side, cells = mask.shape[0], int(rng.integers(*CELLS))
     blurred = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), side / cells * float(rng.uniform(0.4, 1.2)))
     coarse = np.asarray(cv2.resize(blurred, (cells, cells), interpolation=cv2.INTER_AREA), np.float32)
+    coarse = coarse / max(float(coarse.max()), 1e-6)
+    truth = coarse.copy()
     coarse += rng.normal(0, 0.03, coarse.shape).astype(np.float32)
-    above = float(0.3 * coarse.max())
+    above = 0.3
     # One of the places; where two defects lie near to each other their cells have run together.
-    count, labels = cv2.connectedComponents((coarse > above).astype(np.uint8), connectivity=8)
-    truth = cv2.resize(mask.astype(np.float32), (cells, cells), interpolation=cv2.INTER_AREA)
-    label = 1 + int(np.argmax([truth[labels == each].sum() for each in range(1, count)]))
+    _, labels = cv2.connectedComponents((coarse > above).astype(np.uint8), connectivity=8)
+    label = labels[np.unravel_index(int(np.argmax(truth)), truth.shape)]
     rows, columns = np.nonzero(labels == label)
     box = _jittered((columns.min(), rows.min(), columns.max() + 1, rows.max() + 1), side / cells, side, rng)
     hottest = np.argsort(-coarse[rows, columns])[: int(rng.integers(1, INSIDE + 1))]
@@ -83,22 +84,13 @@ def spoilt(mask: Mask, rng: np.random.Generator, mask_side: int) -> Place:
     return Place(box, inside, _coolest(coarse, box, side), _as_logits(coarse, above, mask_side))
 
 
-def nowhere(side: int, mask_side: int, rng: np.random.Generator, *, avoid: Mask | None = None) -> Place:
-    """A box on a sound region, with points and logits that look as sure as those on a defect."""
-    for _ in range(20):
-        width, height = np.exp(rng.uniform(np.log(0.05), np.log(0.5), 2)) * side
-        x, y = rng.uniform(0, side - width), rng.uniform(0, side - height)
-        box = (float(x), float(y), float(x + width), float(y + height))
-        if avoid is None or not avoid[int(y) : int(y + height) + 1, int(x) : int(x + width) + 1].any():
-            break
-    heat = np.zeros((mask_side, mask_side), np.float32)
-    scale = mask_side / side
-    left, top, right, bottom = (int(edge * scale) for edge in box)
-    heat[top : bottom + 1, left : right + 1] = 1.0
-    heat = np.asarray(cv2.GaussianBlur(heat, (0, 0), mask_side / float(rng.integers(*CELLS))), np.float32)
-    count = int(rng.integers(1, INSIDE + 1))
-    inside = tuple((float(rng.uniform(box[0], box[2])), float(rng.uniform(box[1], box[3]))) for _ in range(count))
-    return Place(box, inside, _coolest(heat, box, side), _as_logits(heat, 0.3 * float(heat.max()), mask_side))
+def nowhere(side: int, mask_side: int, rng: np.random.Generator) -> Place:
+    """A heatmap's false alarm: told exactly as a defect is told, where there is none."""
+    pretended = np.zeros((side, side), np.uint8)
+    centre = tuple(int(at) for at in rng.integers(0, side, 2))
+    axes = tuple(max(1, int(side * np.exp(rng.uniform(np.log(0.01), np.log(0.2))))) for _ in range(2))
+    cv2.ellipse(pretended, centre, axes, float(rng.uniform(0, 180)), 0, 360, 1, -1)
+    return spoilt(pretended > 0, rng, mask_side)
 
 
 def as_prompt(places: list[Place], device: torch.device) -> Prompt:

@@ -131,7 +131,10 @@ class SelfPerception(nn.Module):
         encoder = self.sam.prompt_encoder
         points = None if prompt.points_KP2 is None else (prompt.points_KP2, prompt.labels_KP)
         sparse_KTC, dense_KChw = encoder(points=points, boxes=prompt.boxes_K4, masks=prompt.masks_K1hw)
-        place_1Chw, relation_KNN = encoder.get_dense_pe(), relation(embedding_KChw, self.temperature)
+        # Of one image seen through several prompts the relation is the same.
+        same = embedding_KChw.stride(0) == 0
+        relation_KNN = relation(embedding_KChw[:1] if same else embedding_KChw, self.temperature)
+        place_1Chw = encoder.get_dense_pe()
         draft_K1hw, _, _ = self.draft(embedding_KChw, place_1Chw, sparse_KTC, dense_KChw, relation_KNN)
         _, drafted_KChw = encoder(points=None, boxes=None, masks=draft_K1hw.detach())
         final_K1hw, iou_K, token_KC = self.refine(embedding_KChw, place_1Chw, sparse_KTC, drafted_KChw, relation_KNN)

@@ -1,1 +1,1 @@
-"""Large models that look at parts once, at training. None is built yet."""
+"""Large models that look at parts once, at training."""

@@ -11,10 +11,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
 from inspect_kd.models import base
@@ -33,8 +35,8 @@ MAP_STRIDE = 4
 """The map is smoothed at a fourth of the image's side."""
 FOUR = 4
 """Rows and columns of the learning grid to one patch: masks are finer than patches."""
-SOUND_QUANTILE = 0.995
-"""Places of sound parts that are cooler than what is looked at closer."""
+SOUND_SHARE = 0.9
+"""Of sound parts, of which not one place is looked at closer."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,17 +52,17 @@ class Config:
     strides: tuple[int, ...] = (8, 16)
     """Of a timm network, the levels that are joined."""
     prompt_mode: PromptMode = "pair"
-    words: int = 12
+    words: Annotated[int, Field(ge=1)] = 12
     """Learnable words a sentence."""
-    vv_blocks: int = 6
+    vv_blocks: Annotated[int, Field(ge=0)] = 6
     """Last blocks with a V-V path; 0 leaves it out."""
-    affinity_steps: int = 1
+    affinity_steps: Annotated[int, Field(ge=0)] = 1
     """Times that patches which look alike share their heat (R2)."""
     closer: bool = True
     """Look at suspicious places again, enlarged, when asked by `look` (R1)."""
-    sigma: float = 4.0
+    sigma: Annotated[float, Field(gt=0)] = 4.0
     """Smoothing of the heatmap, in pixels of the input."""
-    score_share: float = 0.01
+    score_share: Annotated[float, Field(gt=0, le=1)] = 0.01
 
 
 def build(config: Config, size: int) -> Teacher:
@@ -114,14 +116,19 @@ class Teacher(base.Teacher):
             raise RuntimeError("this teacher has settled; build another one to study again")
         prompts.begin(seed)
         self.tower.fit(self._sound(lessons, batch))
-        dense, whole, masks = [], [], []
+        features = wholes_BC = masks_B1MM = torch.empty(0)
         for part in _parts(range(len(lessons)), batch):
-            seen = self._see([self._resized(lessons[i].image) for i in part])
-            dense.append(seen.dense_BChw.half().cpu())
-            whole.append(seen.whole_BC.cpu())
-            masks.append(self._masks([lessons[i] for i in part], seen.dense_BChw.shape[-1]))
+            studied = [lessons[i] for i in part]
+            seen = self._see([self._resized(lesson.image) for lesson in studied])
+            found_B1MM = self._masks(studied, seen.dense_BChw.shape[-1])
+            if not len(features):
+                # Room for all at once: to join parts at the end would take it twice.
+                features = torch.empty(len(lessons), *seen.dense_BChw.shape[1:], dtype=torch.float16)
+                wholes_BC = torch.empty(len(lessons), seen.whole_BC.shape[1])
+                masks_B1MM = torch.empty(len(lessons), *found_B1MM.shape[1:])
+            features[part], wholes_BC[part] = seen.dense_BChw.half().cpu(), seen.whole_BC.cpu()
+            masks_B1MM[part] = found_B1MM
             yield {}
-        features, wholes_BC, masks_B1MM = torch.cat(dense), torch.cat(whole), torch.cat(masks)
         self._start(prompts, features, masks_B1MM)
         optimizer = torch.optim.Adam(prompts.parameters(), lr=rate, betas=(0.5, 0.999))
         shuffled = torch.Generator().manual_seed(seed)
@@ -136,14 +143,11 @@ class Teacher(base.Teacher):
                 yield {"loss": loss.item()}
         self.fold()
         with torch.no_grad():
-            untouched = masks_B1MM.flatten(1).amax(dim=1) == 0
-            heat = torch.cat(
-                [
-                    self.heat(features[part].float().to(device)).cpu()
-                    for part in _parts(untouched.nonzero()[:, 0].tolist(), 32)
-                ]
-            )
-            self.suspicious.copy_(torch.from_numpy(np.quantile(heat.numpy(), [SOUND_QUANTILE]))[0])
+            untouched = _untouched(masks_B1MM)
+            hottest = [
+                self.heat(features[part].float().to(device)).flatten(1).amax(dim=1) for part in _parts(untouched, 32)
+            ]
+            self.suspicious.copy_(torch.cat(hottest).quantile(SOUND_SHARE))
 
     def fold(self) -> None:
         """The sentences as they are read now become the stored vectors."""
@@ -178,7 +182,8 @@ class Teacher(base.Teacher):
         if self.settings.prompt_mode == "pair":
             return
         with torch.no_grad():
-            sound = features[masks_B1MM.flatten(1).amax(dim=1) == 0][:64].float().to(prompts.level.device)
+            untouched = _untouched(masks_B1MM)
+            sound = features[untouched[:: max(1, len(untouched) // 64)]].float().to(prompts.level.device)
             prompts.level.copy_(torch.einsum("bchw,pc->bphw", sound, prompts()).mean())
 
     def _sound(self, lessons: Sequence[Lesson], batch: int, most: int = 256) -> Iterator[Tensor]:
@@ -195,7 +200,7 @@ class Teacher(base.Teacher):
             yield self._tensor(group)
 
     def _masks(self, lessons: Sequence[Lesson], side: int) -> Tensor:
-        """At the learning grid; a place is damaged where most of it is."""
+        """At the learning grid."""
         found = [
             np.zeros(one.image.shape[:2], np.float32) if one.mask is None else one.mask.astype(np.float32)
             for one in lessons
@@ -253,6 +258,10 @@ class Teacher(base.Teacher):
     def _tensor(self, images: Sequence[ImageU8]) -> Tensor:
         stacked = torch.from_numpy(np.stack([np.ascontiguousarray(image) for image in images]))
         return stacked.permute(0, 3, 1, 2).float().to(self.vectors_PC.device)
+
+
+def _untouched(masks_B1MM: Tensor) -> list[int]:
+    return [int(i) for i in (masks_B1MM.flatten(1).amax(dim=1) == 0).nonzero()[:, 0]]
 
 
 def _parts(indices: Sequence[int], size: int) -> Iterator[list[int]]:

@@ -11,16 +11,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import asdict, dataclass, field
+from typing import Annotated, Any, NamedTuple
 
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
 from inspect_kd.config import fill
+from inspect_kd.errors import UsageError
 from inspect_kd.models import base
 from inspect_kd.models.base import Glance, Lesson, Output
 from inspect_kd.models.sam.boundary import agreement
@@ -50,21 +52,31 @@ class Config:
     """A file of weights; None looks into INSPECT_KD_WEIGHTS."""
     random: bool = False
     """Random weights, for tests of the machinery."""
+    licence: str | None = None
+    """Of weights other than SAM's published files and the shipped tiny ones."""
     tune_encoder: bool = False
     """LoRA in the image encoder too: each step then costs an encoding, and none can be kept."""
-    temperature: float = 0.1
+    temperature: Annotated[float, Field(gt=0)] = 0.1
     """Of the relation between image cells; 1, as released, is nearly a global mean."""
-    accept: float = 0.5
+    accept: Annotated[float, Field(ge=0, le=1)] = 0.5
     """What presence and SAM's own estimate of the IoU must reach."""
-    weight: float = 0.7
+    weight: Annotated[float, Field(ge=0, le=1)] = 0.7
     """What an accepted mask counts in the heatmap."""
     cache: bool = True
     """Keep embeddings on disk, in INSPECT_KD_CACHE."""
 
+    def __post_init__(self) -> None:
+        # Written out in full: a later default of the guide's must not change what a run is.
+        guide = fill(clip_ada.Config, dict(self.guide), where="teacher.guide")
+        object.__setattr__(self, "guide", asdict(guide))
+
 
 def build(config: Config, size: int) -> Teacher:
     guide = clip_ada.build(fill(clip_ada.Config, config.guide, where="teacher.guide"), size)
-    return Teacher(config, guide, load_sam(config.backend, config.checkpoint, random=config.random))
+    loaded = load_sam(config.backend, config.checkpoint, random=config.random, licence=config.licence)
+    if config.tune_encoder and config.backend == "mobile_sam":
+        raise UsageError("teacher.tune_encoder: MobileSAM's encoder has no attention of SAM's kind; leave it out")
+    return Teacher(config, guide, loaded)
 
 
 class Segment(NamedTuple):
@@ -86,7 +98,7 @@ class Teacher(base.Teacher):
         self.spt = SelfPerception(loaded.model, temperature=config.temperature, tune_encoder=config.tune_encoder)
         self.side = int(loaded.model.image_encoder.img_size)
         self.mask_side = int(loaded.model.prompt_encoder.mask_input_size[0])
-        self.keeps = config.cache and not config.tune_encoder
+        self.keeps = config.cache and not config.tune_encoder and not config.random
         self.kept: EmbeddingCache | None = None
 
     frozen = ("guide.tower.visual.", "guide.prompts.", "spt.sam.")
@@ -94,6 +106,10 @@ class Teacher(base.Teacher):
     @property
     def size(self) -> int:
         return self.guide.size
+
+    @property
+    def lesson_size(self) -> int:
+        return max(self.guide.size, self.side)
 
     def learnt(self) -> dict[str, Tensor]:
         """The guide's own, and of SAM what was tuned: the rest of both decoders is as it was published."""
@@ -153,8 +169,10 @@ class Teacher(base.Teacher):
                     masks = self._answer([self._scaled(lesson.image)], [place])
                     found.setdefault("false_masks", []).append(float(self._accepted(masks)[0]))
                     continue
-                truth = self._scaled_mask(lesson.mask)
-                masks = self._answer([self._scaled(lesson.image)], [spoilt(truth, rng, self.mask_side)])
+                damaged = self._scaled_mask(lesson.mask)
+                place = spoilt(damaged, rng, self.mask_side)
+                truth = _within(damaged, place)
+                masks = self._answer([self._scaled(lesson.image)], [place])
             found.setdefault("found_masks", []).append(float(self._accepted(masks)[0]))
             for name, logits in (("draft", masks.draft_K1hw), ("final", masks.final_K1hw)):
                 said = (
@@ -218,11 +236,13 @@ class Teacher(base.Teacher):
         guided = self.guide.look(images)
         heatmap_B1HW = guided.heatmap_B1HW.clone()
         for heatmap_HW, image, tokens_Chw in zip(heatmap_B1HW[:, 0], images, guided.tokens_BChw, strict=True):
-            before_HW = heatmap_HW.clone()
+            told_HW, asked_HW = torch.zeros_like(heatmap_HW), torch.zeros_like(heatmap_HW, dtype=torch.bool)
             for segment in self.segments(image, tokens_Chw):
-                peak, rows_columns = before_HW[segment.cells_HW].max(), segment.window
-                told = peak * segment.sure_HW[rows_columns] - before_HW[rows_columns]
-                heatmap_HW[rows_columns] = before_HW[rows_columns] + self.settings.weight * told
+                window, peak = segment.window, heatmap_HW[segment.cells_HW].max()
+                # Where boxes overlap, what one mask holds is not for its neighbour to take away.
+                told_HW[window] = torch.maximum(told_HW[window], peak * segment.sure_HW[window])
+                asked_HW[window] = True
+            heatmap_HW += self.settings.weight * torch.where(asked_HW, told_HW - heatmap_HW, 0)
         return Glance(heatmap_B1HW, (2 * heatmap_B1HW - 1).abs(), guided.tokens_BChw)
 
     def segments(self, image: ImageU8, tokens_Chw: Tensor) -> list[Segment]:
@@ -261,10 +281,11 @@ class Teacher(base.Teacher):
 
     def _scaled_mask(self, mask: Mask) -> Mask:
         """Whatever is damaged stays so, however thin."""
-        scaled = _shrunk(mask, self.side) > 0 if mask.shape[0] > self.side else None
-        if scaled is None:
-            scaled = cv2.resize(mask.astype(np.uint8), (self.side, self.side), interpolation=cv2.INTER_NEAREST) > 0
-        return scaled
+        if min(mask.shape) >= self.side:
+            shrunk: Mask = _shrunk(mask, self.side) > 0
+            return shrunk
+        enlarged: Mask = cv2.resize(mask.astype(np.uint8), (self.side, self.side), interpolation=cv2.INTER_NEAREST) > 0
+        return enlarged
 
 
 def _shrunk(mask: Mask, side: int) -> Any:
