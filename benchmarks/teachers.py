@@ -33,12 +33,13 @@ from inspect_kd.types import Answers, Split, Watch
 FULL = 512
 """Side of the images as they lie here: what a closer look is cut from."""
 FEW = (4, 8, 16)
-SEEDS = 5
+SEEDS = 3
 """Sentences that mean nothing: as many draws."""
 COLUMNS = ("image_auroc", "pixel_auroc", "pixel_ap", "pixel_f1max")
 ABOUT = {
     "no image": "nothing studied, not one image seen",
     "plain": f"no prompt learnt: plain similarity with sentences that mean nothing, mean of {SEEDS}",
+    "linear": "sentences learnt on drawn defects, without the channels' deviations",
     "learnt": "sentences learnt on drawn defects",
     "shared": "and patches that look alike share their heat (R2)",
     "closer": "and suspicious places are looked at again (R1): the whole teacher",
@@ -104,6 +105,8 @@ def taught(model: str, changes: list[str], data: DataSet, folder: Path, watch: W
 
 def clip_figures(data: DataSet, folder: Path, watch: Watch) -> dict[str, Any]:
     told: dict[str, Any] = {}
+    linear = taught("clip_ada_local", ["teacher.deviations=false"], data, folder / "linear", watch)[1]
+    told["linear"] = measured(with_switches(as_clip(linear), closer=False, affinity_steps=0), data)
     told["no image"] = averaged(as_clip(build_teacher(resolved(load_recipe("clip_ada_local")))), data)
     told["plain"] = averaged(
         as_clip(taught("clip_ada_local", ["teach.epochs=0"], data, folder / "plain", watch)[1]), data

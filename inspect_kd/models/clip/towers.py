@@ -20,6 +20,8 @@ from inspect_kd.errors import UsageError
 from inspect_kd.models.clip.load import LoadedClip
 from inspect_kd.models.layers.features import FeatureNorm, join
 
+USUAL, FARTHEST = 0.8, 6.0
+"""Spreads that a normal variable is off its mean, usually and at most."""
 Attending = Literal["query_key", "value_value"]
 
 
@@ -107,10 +109,11 @@ class TimmTower(Tower):
     """Dense features of a timm network: levels joined, brought to one spread, through a fixed head at each place.
 
     Unusual here: the spread is taken from sound parts. A network trained to classify has no space that text shares, so
-    directions are only worth comparing once every channel counts alike.
+    directions are only worth comparing once every channel counts alike. And beside each channel stands how far it is from
+    usual, up or down: of the values alone no direction can tell that.
     """
 
-    def __init__(self, clip: LoadedClip, strides: tuple[int, ...]) -> None:
+    def __init__(self, clip: LoadedClip, strides: tuple[int, ...], *, deviations: bool) -> None:
         super().__init__(clip)
         self.visual = clip.model.visual
         reductions = [info["reduction"] for info in self.visual.trunk.feature_info]
@@ -123,10 +126,11 @@ class TimmTower(Tower):
         channels = [self.visual.trunk.feature_info[index]["num_chs"] for index in self.indices]
         self.spread = FeatureNorm(channels, "full")
         self.width = self.visual.head.proj.out_features
+        self.deviations = deviations
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             # Orthogonal: angles survive where there is room for all channels.
-            head = nn.init.orthogonal_(torch.empty(self.width, sum(channels)))
+            head = nn.init.orthogonal_(torch.empty(self.width, (1 + deviations) * sum(channels)))
         self.register_buffer("head_CD", head)
 
     head_CD: Tensor
@@ -137,6 +141,8 @@ class TimmTower(Tower):
     def forward(self, images_B3HW: Tensor) -> Seen:
         levels = self.spread(self._levels(images_B3HW))
         joined_BDhw = join(levels, self.strides, self.strides)
+        if self.deviations:
+            joined_BDhw = torch.cat([joined_BDhw, joined_BDhw.abs().clamp_max(FARTHEST) - USUAL], dim=1)
         dense_BChw = F.conv2d(joined_BDhw, self.head_CD[:, :, None, None])
         return Seen(F.normalize(dense_BChw, dim=1), F.normalize(dense_BChw.mean(dim=(2, 3)), dim=1))
 

@@ -51,6 +51,8 @@ class Config:
     """Of weights that come as a file or a folder."""
     strides: tuple[int, ...] = (8, 16)
     """Of a timm network, the levels that are joined."""
+    deviations: bool = True
+    """Of a timm network, how far each channel is from usual beside its value."""
     prompt_mode: PromptMode = "pair"
     words: Annotated[int, Field(ge=1)] = 12
     """Learnable words a sentence."""
@@ -68,7 +70,7 @@ class Config:
 def build(config: Config, size: int) -> Teacher:
     clip = load_clip(config.model, config.pretrained, size=size, random=config.random, licence=config.licence)
     timm = config.model.startswith(TIMM)
-    tower = TimmTower(clip, config.strides) if timm else VitTower(clip, config.vv_blocks)
+    tower = TimmTower(clip, config.strides, deviations=config.deviations) if timm else VitTower(clip, config.vv_blocks)
     prompts = Prompts(clip.model, config.prompt_mode, config.words)
     return Teacher(config, tower, prompts, clip.source, size)
 

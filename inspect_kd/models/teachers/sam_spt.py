@@ -39,6 +39,8 @@ NEGATIVES = 0.3
 """Share of prompts with nothing to find."""
 SLOWER_AFTER = 10 / 16
 """Share of the epochs after which the learning rate is a tenth."""
+FALSE_ALARMS = 0.02
+"""Share of false alarms on sound parts that the presence head may take for a defect, on the parts that it studied."""
 LARGEST = 0.4
 """Of the image: what covers more is no defect but the part."""
 
@@ -59,7 +61,7 @@ class Config:
     temperature: Annotated[float, Field(gt=0)] = 0.1
     """Of the relation between image cells; 1, as released, is nearly a global mean."""
     accept: Annotated[float, Field(ge=0, le=1)] = 0.5
-    """What presence and SAM's own estimate of the IoU must reach."""
+    """What SAM's own estimate of the IoU must reach; what presence must reach follows from sound parts."""
     weight: Annotated[float, Field(ge=0, le=1)] = 0.7
     """What an accepted mask counts in the heatmap."""
     cache: bool = True
@@ -90,6 +92,11 @@ class Segment(NamedTuple):
 
 
 class Teacher(base.Teacher):
+    frozen = ("guide.tower.visual.", "guide.prompts.", "spt.sam.")
+
+    there: Tensor
+    """Logit that presence must be above."""
+
     def __init__(self, config: Config, guide: clip_ada.Teacher, loaded: LoadedSam) -> None:
         super().__init__()
         self.settings = config
@@ -100,8 +107,7 @@ class Teacher(base.Teacher):
         self.mask_side = int(loaded.model.prompt_encoder.mask_input_size[0])
         self.keeps = config.cache and not config.tune_encoder and not config.random
         self.kept: EmbeddingCache | None = None
-
-    frozen = ("guide.tower.visual.", "guide.prompts.", "spt.sam.")
+        self.register_buffer("there", torch.zeros(()))
 
     @property
     def size(self) -> int:
@@ -113,7 +119,7 @@ class Teacher(base.Teacher):
 
     def learnt(self) -> dict[str, Tensor]:
         """The guide's own, and of SAM what was tuned: the rest of both decoders is as it was published."""
-        tuned = {f"spt.{name}" for name, p in self.spt.named_parameters() if p.requires_grad}
+        tuned = {f"spt.{name}" for name, p in self.spt.named_parameters() if p.requires_grad} | {"there"}
         return {
             k: v
             for k, v in self.state_dict().items()
@@ -157,6 +163,17 @@ class Teacher(base.Teacher):
                 optimizer.step()
                 yield {"loss": loss.item(), **{name: value.item() for name, value in terms.items()}}
             schedule.step()
+        self._gate([lessons[i] for i in untouched[:: max(1, len(untouched) // 200)]], rng)
+
+    def _gate(self, sound: Sequence[Lesson], rng: np.random.Generator) -> None:
+        """Presence must be surer than on all but a few false alarms: an even chance is no reason to draw a mask."""
+        with torch.no_grad():
+            alarms = [
+                self._answer([self._scaled(lesson.image)], [nowhere(self.side, self.mask_side, rng)]).presence_K
+                for lesson in sound
+            ]
+            if alarms:
+                self.there.copy_(torch.cat(alarms).quantile(1 - FALSE_ALARMS).clamp_min(0))
 
     def examine(self, lessons: Sequence[Lesson]) -> dict[str, float]:
         """On drawn defects: how well draft and final mask agree with the truth; on untouched parts: how often SAM sees any."""
@@ -268,10 +285,9 @@ class Teacher(base.Teacher):
 
     def _accepted(self, masks: Masks) -> list[bool]:
         """There is something, SAM trusts its own mask, and the mask is not empty."""
-        limit = self.settings.accept
         there = (
-            (masks.presence_K.sigmoid() >= limit)
-            & (masks.iou_K >= limit)
+            (masks.presence_K > self.there)
+            & (masks.iou_K >= self.settings.accept)
             & (masks.final_K1hw.flatten(1).amax(dim=1) > 0)
         )
         return [bool(each) for each in there]
