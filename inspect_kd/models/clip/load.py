@@ -32,7 +32,7 @@ LICENCE_OF_TAG = {
 VOCABULARY = 49408
 """Of CLIP's own tokenizer, whose end token is its largest number."""
 # A small text tower without weights: its sentences are learnt, and its frozen random weights are directions as good as others.
-STAND_IN_TEXT = {"context_length": 24, "vocab_size": VOCABULARY, "width": 128, "heads": 4, "layers": 2}
+STAND_IN_TEXT = {"context_length": 24, "vocab_size": VOCABULARY, "width": 256, "heads": 4, "layers": 2}
 STAND_IN_WIDTH = 256
 
 
