@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from inspect_kd import config, zoo
+from inspect_kd import config
 from inspect_kd.errors import BadInput, EnvironmentFault, UsageError
 from inspect_kd.models.base import Lesson
 from inspect_kd.models.clip.closer import Window, paste_closer, suspicious_windows
@@ -317,9 +317,3 @@ def test_the_stand_in_sees_with_real_weights(real_weights: Path, monkeypatch: py
     assert teacher.tower.spread.spread(0).std() > 0
     assert teacher.look([np.zeros((50, 80, 3), np.uint8)]).tokens_BChw.shape == (1, 256, 8, 8)
     assert teacher.sources[0].licence == "Apache-2.0"
-
-
-def test_shipped_teachers_have_a_card() -> None:
-    for name in zoo.names("models"):
-        if config.load_recipe(name).teacher:
-            assert zoo.asset("models", f"{name}.md").read_text().startswith("# ")

@@ -77,8 +77,8 @@ def test_the_base_install_is_free_of_torch_and_runtimes() -> None:
 def test_every_recipe_resolves_and_has_a_card(name: str) -> None:
     recipe = config.load_recipe(name)
     assert recipe.name == name and recipe.about
-    options = dict(recipe.student)
-    module = registry.load("models.students", options.pop("build"))
+    options = dict(recipe.student or recipe.teacher)
+    module = registry.load(recipe.family, options.pop("build"))
     config.fill(module.Config, options, where=name)
     assert [load_deployment(each).name for each in recipe.export] == list(recipe.export)
     assert (zoo.room("models") / f"{name}.md").is_file()
