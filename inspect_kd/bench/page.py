@@ -133,7 +133,9 @@ def _html(run: Comparison) -> str:
     for setting, told in run.results.items():
         header, rows = _accuracy_rows(run.entries, told)
         parts.append(f"<h2>{escape(setting)}</h2>{_plots(run, told)}")
-        parts.append(f'<p class="soft">A cell: {" / ".join(NAMES.values())}.</p>{_html_table(header, rows)}')
+        parts.append(
+            f'<p class="soft">A cell: {" / ".join(NAMES.values())}.</p>{_html_table(header, rows, "remarked")}'
+        )
     if run.costs:
         parts.append(f"<h2>Cost of one image</h2>{_html_table(COST_HEADER, _cost_rows(run))}")
     return (
@@ -157,10 +159,10 @@ def _plots(run: Comparison, told: Mapping[str, Any]) -> str:
     return f'<div class="plots">{"".join(charts)}</div>'
 
 
-def _html_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def _html_table(header: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "") -> str:
     head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="card scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    return f'<div class="card scroll"><table class="{kind}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def _explained(environment: Mapping[str, Any]) -> list[str]:
