@@ -87,6 +87,61 @@ class Teach(Strict):
     learning_rate: float = Field(1e-3, gt=0)
 
 
+class Stage(Strict):
+    """How long a stage lasts and how fast it learns."""
+
+    steps: int = Field(0, ge=0)
+    """0 leaves the stage out."""
+    learning_rate: float = Field(1e-3, gt=0)
+
+
+class Distill(Strict):
+    """What a student learns after it can rebuild sound parts (the fit, S0)."""
+
+    teachers: tuple[str, ...] = ()
+    """Recipes of teachers, or folders of their runs. One that has not studied this data yet studies it first."""
+    unlabelled: str | None = None
+    """A folder of images from the line that nobody has looked at: teachers look at them too."""
+    labelled: str | None = None
+    """A data set with real defects, outlined or not."""
+    start: str | None = None
+    """A complete run of the same student, whose fit is taken over in the place of an own one."""
+    align: Stage = Stage()
+    """S1: the heads' tokens come to see what the teachers see."""
+    supervise: Stage = Stage()
+    """S2: the label head learns drawn defects, and real ones where there are any."""
+    refine: Stage = Stage()
+    """S3: the imitation head follows the teachers; the last part of the decoder moves along."""
+    batch: int = Field(16, ge=2)
+    variants: int = Field(6, ge=2)
+    """How often each sound part is shown, every second time damaged; teachers look at each of them once."""
+    relations: float = Field(0.5, ge=0)
+    """Weight of the relations between tokens, beside 1 for the tokens themselves (S1)."""
+    trust: Literal["learnt", "alike"] = "learnt"
+    """Weigh teachers at each place by how they do on drawn defects, or take all at their word."""
+    trust_temperature: float = Field(0.1, gt=0)
+    contrast: float = Field(1.0, ge=0)
+    """Weight of the pull to the teachers against the student's own earlier answer (S3)."""
+    streams: float = Field(0.0, ge=0)
+    """Weight of the denoising stream: what is rebuilt of a damaged part must look to the teachers like the sound one (S3)."""
+    voices: tuple[float, float, float] = (1.0, 2.0, 0.0)
+    """What discrepancy (its rarest heat on held-out sound parts is 1), label head and imitation head (chances, 0 to 1) count."""
+    most: int = Field(3000, ge=1)
+    """Drawn parts at most: what is known of each is kept in memory, a third of a megabyte."""
+
+    @property
+    def stages(self) -> dict[str, Stage]:
+        """Those that are run, in their order."""
+        every = {"align": self.align, "supervise": self.supervise, "refine": self.refine}
+        return {name: stage for name, stage in every.items() if stage.steps}
+
+    @model_validator(mode="after")
+    def _taught_by_somebody(self) -> Distill:
+        if (self.align.steps or self.refine.steps) and not self.teachers:
+            raise ValueError("align and refine need `teachers:`; without any set their steps to 0")
+        return self
+
+
 class Calibration(Strict):
     """How many sound parts may be stopped."""
 
@@ -110,6 +165,7 @@ class Recipe(Strict):
     data: Data = Data()
     fit: Fit = Fit()
     teach: Teach = Teach()
+    distill: Distill = Distill()
     calibration: Calibration = Calibration()
     export: tuple[str, ...] = ("onnx",)
     """Deployments made at the end of the training."""
@@ -120,6 +176,10 @@ class Recipe(Strict):
             raise ValueError("a recipe has a `student:` or a `teacher:`, one of them")
         if self.student and self.data.size % 32:
             raise ValueError(f"data.size: a student takes multiples of 32, not {self.data.size}")
+        if self.distill.stages and not self.student.get("answer_width"):
+            raise ValueError(
+                "distill: its stages teach the student's heads; set student.answer_width, for example to 32"
+            )
         return self
 
     @property

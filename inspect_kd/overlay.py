@@ -6,6 +6,8 @@ own minimum and maximum, which makes every sound part look alarming.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -132,6 +134,24 @@ def thumbnail(image: ImageU8, side: int) -> ImageU8:
         return image
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+
+
+def contact_sheet(pictures: Sequence[tuple[str, ImageU8]], side: int = 256, across: int = 5) -> ImageU8:
+    """Small pictures in rows, each with its name beneath."""
+    strip, gap = 22, 8
+    columns = min(across, len(pictures))
+    rows = -(-len(pictures) // columns)
+    sheet = np.full((rows * (side + strip + gap) + gap, columns * (side + gap) + gap, 3), 245, np.uint8)
+    for place, (name, picture) in enumerate(pictures):
+        small = thumbnail(picture, side)
+        height, width = small.shape[:2]
+        top = gap + place // columns * (side + strip + gap)
+        left = gap + place % columns * (side + gap)
+        y, x = top + (side - height) // 2, left + (side - width) // 2
+        sheet[y : y + height, x : x + width] = small
+        shown = name if len(name) <= 34 else f"{name[:31]}..."
+        cv2.putText(sheet, shown, (left, top + side + 15), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (40, 40, 40), 1, cv2.LINE_AA)
+    return sheet
 
 
 def _label(picture: ImageU8, text: str, at: tuple[int, int], tint: tuple[int, int, int], scale: float) -> None:

@@ -14,7 +14,6 @@ from torch import Tensor
 from inspect_kd.errors import BadInput, EnvironmentFault, UsageError
 from inspect_kd.models.sam import load
 from inspect_kd.models.sam.boundary import agreement
-from inspect_kd.models.sam.cache import EmbeddingCache
 from inspect_kd.models.sam.losses import PLACES, mask_loss, sample, tuning_losses
 from inspect_kd.models.sam.prompting import Place, as_prompt, nowhere, places_in, spoilt
 from inspect_kd.models.sam.tuning import Masks, Prompt, SelfPerception, relation, tuned_parameters
@@ -286,31 +285,6 @@ def test_a_mask_is_accepted_or_left(
     monkeypatch.setattr(teacher, "_answer", lambda images, places: answer)
     guided, refined = teacher.guide.look([image]).heatmap_B1HW, teacher.look([image]).heatmap_B1HW
     assert torch.equal(guided, refined) != taken
-
-
-def test_embeddings_are_kept_bounded_and_by_what_they_follow_from(tmp_path: Path) -> None:
-    rng, calls = np.random.default_rng(0), []
-    pictures = [rng.integers(0, 255, (8, 8, 3), dtype=np.uint8) for _ in range(6)]
-
-    def make() -> Tensor:
-        calls.append(1)
-        return torch.full((4, 16, 16), float(len(calls)))
-
-    cache = EmbeddingCache(tmp_path, "weights", "squash/256")
-    assert torch.equal(cache.get(pictures[0], make), cache.get(pictures[0], make)) and len(calls) == 1
-    EmbeddingCache(tmp_path, "weights", "squash/256").get(pictures[0], make)
-    assert len(calls) == 1
-    for other in (("weights", "squash/512"), ("others", "squash/256")):
-        EmbeddingCache(tmp_path, *other).get(pictures[0], make)
-    cache.get(pictures[1], make)
-    assert len(calls) == 4
-    torn = next(tmp_path.glob("*.safetensors"))
-    torn.write_bytes(torn.read_bytes()[:100])
-    for picture in pictures:
-        small = EmbeddingCache(tmp_path, "weights", "squash/256", limit=8000)
-        small.get(picture, make)
-        assert sum(path.stat().st_size for path in tmp_path.glob("*.safetensors")) <= 8000
-    assert not list(tmp_path.glob("*.partial"))
 
 
 def test_sams_weights_are_read_safely_and_from_where_they_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,9 +20,10 @@ from inspect_kd.datasets import open_dataset
 from inspect_kd.errors import BadInput, UsageError
 from inspect_kd.inspector import Inspector
 from inspect_kd.train.checkpoint import Progress
-from inspect_kd.train.fit import _finished, fit, learning_rate
+from inspect_kd.train.fit import _finished, fit
 from inspect_kd.train.hardware import Hardware
 from inspect_kd.train.run import RunFolder, choose_folder, load_run
+from inspect_kd.train.schedule import learning_rate
 from inspect_kd.types import Nobody
 from tests.tiny import command
 
@@ -133,8 +134,7 @@ def test_the_gap_stops_the_training() -> None:
 
 
 def test_the_learning_rate_rises_and_falls() -> None:
-    settings = Fit(steps=100, learning_rate=1.0, warm_up=0.1)
-    rates = [learning_rate(step, settings) for step in range(100)]
+    rates = [learning_rate(step, 100, peak=1.0, warm_up=0.1) for step in range(100)]
     assert rates[0] == 0.1 and max(rates) == rates[9] == 1.0 and rates[-1] < 0.02
     assert rates[9:] == sorted(rates[9:], reverse=True)
 

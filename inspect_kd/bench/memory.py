@@ -1,7 +1,6 @@
 """The reference for accuracy: a nearest-neighbour memory over our own encoder's patches. Nothing for the line.
 
-Like the students it compares directions of features that are divided by their spread; every patch is the sum of its
-neighbourhood; the memory keeps a random part of all patches of all sound images.
+The memory keeps a random part of all patches of all sound images.
 
 Shapes: B batch, C channels, h w feature grid, R remembered patches.
 """
@@ -26,12 +25,9 @@ from inspect_kd.export.graph import ArtifactGraph, TorchModel
 from inspect_kd.models.base import Output
 from inspect_kd.models.encoders import Encoder, build_encoder
 from inspect_kd.models.layers.discrepancy import Smooth, top_mean
-from inspect_kd.models.layers.features import FeatureNorm, box_sum, join
+from inspect_kd.models.layers.neighbours import FINEST, GROUPS, Patches, distance_map
 from inspect_kd.types import Split, Watch
 
-GROUPS = ((8,), (16,))
-"""Strides whose patches are remembered, each for itself."""
-WINDOW = 3
 KEPT = 60_000
 """Patches of each group: a search over more takes seconds an image."""
 SIGMA, SCORE_SHARE = 4.0, 0.01
@@ -40,41 +36,28 @@ SIGMA, SCORE_SHARE = 4.0, 0.01
 class NearestNeighbours(nn.Module):
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
-        self.encoder = encoder
-        self.feature_norm = FeatureNorm(encoder.channels, "spread")
+        self.patches = Patches(encoder)
         self.banks: list[Tensor] = []
-        self.smooth = Smooth(SIGMA / min(encoder.strides))
+        self.smooth = Smooth(SIGMA / FINEST)
 
     def remember(self, store: ImageStore, watch: Watch) -> None:
         """Two passes: how far features spread, then a random part of their patches."""
         generator = torch.Generator().manual_seed(0)
-        self.feature_norm.fit(self.encoder(_image(store, i)) for i in range(len(store)))
+        self.patches.feature_norm.fit(self.patches.encoder(_image(store, i)) for i in range(len(store)))
         watch.phase("remember", len(store))
         share = max(1, KEPT // len(store))
         kept: list[list[Tensor]] = [[] for _ in GROUPS]
         for i in range(len(store)):
-            for bank, patches_BNC in zip(kept, self._patches(_image(store, i)), strict=True):
+            for bank, patches_BNC in zip(kept, self.patches(_image(store, i)), strict=True):
                 rows_NC = patches_BNC[0]
                 bank.append(rows_NC[torch.randperm(len(rows_NC), generator=generator)[:share]].clone())
             watch.advance()
         self.banks = [torch.cat(rows) for rows in kept]
 
     def forward(self, images_B3HW: Tensor) -> Output:
-        maps = []
-        for stride, patches_BNC, bank_RC in zip(GROUPS, self._patches(images_B3HW), self.banks, strict=True):
-            side = images_B3HW.shape[-1] // max(stride)
-            nearest_BN = (patches_BNC @ bank_RC.T).amax(dim=2)
-            map_B1hw = (1 - nearest_BN).unflatten(1, (1, side, side))
-            maps.append(F.interpolate(map_B1hw, scale_factor=max(stride) // 4, mode="bilinear", align_corners=False))
-        map_B1hw = self.smooth(torch.stack(maps).sum(dim=0))
+        map_B1hw = self.smooth(distance_map(self.patches(images_B3HW), self.banks, images_B3HW.shape[-1]))
         heatmap = F.interpolate(map_B1hw, size=images_B3HW.shape[-2:], mode="bilinear", align_corners=False)
         return Output(score_B=top_mean(map_B1hw, SCORE_SHARE), heatmap_B1HW=heatmap)
-
-    def _patches(self, images_B3HW: Tensor) -> list[Tensor]:
-        with torch.no_grad():
-            features = self.feature_norm(self.encoder(images_B3HW))
-            joined = [box_sum(join(features, self.encoder.strides, group), WINDOW) for group in GROUPS]
-            return [F.normalize(x.flatten(2).transpose(1, 2), dim=2) for x in joined]
 
 
 def _image(store: ImageStore, index: int) -> Tensor:

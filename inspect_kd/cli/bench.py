@@ -35,6 +35,17 @@ def bench(
         "bench"
     ),
     timing: Annotated[bool, typer.Option(help="Time all files at the end.")] = True,
+    ablate: Annotated[
+        bool, typer.Option("--ablate", help="No peers: what each part of the distillation is worth to one student.")
+    ] = False,
+    teachers: Annotated[
+        list[str] | None,
+        typer.Option("--teachers", "-t", help="With --ablate: recipes or runs of teachers. Repeatable."),
+    ] = None,
+    unlabelled: Annotated[
+        Path | None, typer.Option(help="With --ablate: images from the line, for the teachers.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="With --ablate: trainings of each arm.")] = 3,
 ) -> None:
     """Compare accuracy (seven metrics), latency, memory and size with anomalib's models; same images, splits and runtime.
 
@@ -50,6 +61,8 @@ def bench(
         inspect-kd bench --data mvtec
 
         inspect-kd bench --data my_parts/ --against patchcore --against stfpm --minutes 5
+
+        inspect-kd bench --data my_parts/ --ablate --teachers memory --teachers clip_ada --seeds 3
     """
     from inspect_kd.bench import contest, page
     from inspect_kd.bench.entries import MEMORY, PEERS, entries
@@ -58,6 +71,9 @@ def bench(
     from inspect_kd.train.run import environment
 
     need_training()
+    if ablate:
+        ablation(data, (models or STUDENTS)[0], teachers or [], unlabelled, seeds, out)
+        return
     students = models or STUDENTS
     chosen = entries(students, [] if against == ["none"] else against or [*MEMORY, *PEERS])
     recipes = comparable(students)
@@ -69,6 +85,20 @@ def bench(
     written = page.write(out, run)
     typer.echo((out / "bench.md").read_text(encoding="utf-8"))
     typer.echo(f"{written}: the same with plots; bench.csv and bench.json lie beside it")
+
+
+def ablation(data: list[str], model: str, teachers: list[str], unlabelled: Path | None, seeds: int, out: Path) -> None:
+    """`--ablate`."""
+    from inspect_kd.bench import ablate
+    from inspect_kd.cli.follow import follow
+    from inspect_kd.config import load_recipe
+    from inspect_kd.train.run import environment
+
+    chosen = ablate.arms(teachers, None if unlabelled is None else str(unlabelled))
+    with follow() as watch:
+        results = ablate.ablate(model, gathered(data, load_recipe(model)), chosen, seeds, out, watch)
+    page = ablate.write(out, chosen, results, environment("cpu"))
+    typer.echo(page.read_text(encoding="utf-8"))
 
 
 def comparable(students: list[str]) -> list[Recipe]:

@@ -37,6 +37,23 @@ def train(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="Change the recipe: section.key=value. Repeatable.")
     ] = None,
+    teachers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--teachers",
+            "-t",
+            help="Distil: a teacher's recipe (it studies first) or its run's folder; repeatable, or with commas.",
+        ),
+    ] = None,
+    unlabelled: Annotated[
+        Path | None, typer.Option(help="Images from the line that nobody has looked at, for the teachers to look at.")
+    ] = None,
+    labelled: Annotated[
+        str | None, typer.Option(help="A data set with real defects, outlined or not, for the student to learn.")
+    ] = None,
+    start: Annotated[
+        Path | None, typer.Option(help="Take the fit of this run over, and do only what follows it: minutes saved.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder that holds the runs.")] = Path("runs"),
     name: Annotated[str | None, typer.Option(help="The run's name; default <data>-<recipe>.")] = None,
     resume: Annotated[
@@ -57,6 +74,10 @@ def train(
 
         inspect-kd train --data mvtec --model omni_ad --set fit.steps=800
 
+        inspect-kd train --data my_parts/ --teachers clip_ada,sam_spt --unlabelled last_week/
+
+        inspect-kd train --data my_parts/ --start runs/my_parts-omni_ad --labelled found_by_hand/
+
         inspect-kd train --data my_parts/ --resume
     """
     from inspect_kd.cli.follow import follow
@@ -65,7 +86,8 @@ def train(
 
     need_training()
     helper = os.environ.get("LOCAL_RANK", "0") != "0"
-    recipe, data_set = prepare(data, model or default_model(quiet=helper), overrides or [])
+    extras = distilled(teachers or [], unlabelled, labelled, start)
+    recipe, data_set = prepare(data, model or default_model(quiet=helper), [*extras, *(overrides or [])])
     if helper:
         # One of several devices' processes, started by the first, which has chosen the folder for all.
         folder = RunFolder(Path(os.environ[FOLDER_OF_ALL]))
@@ -105,6 +127,24 @@ def default_model(*, quiet: bool) -> str:
             err=True,
         )
     return FALLBACK
+
+
+TAUGHT = {"align": 100, "refine": 200}
+"""Steps of the stages that need teachers, where a recipe has none of them."""
+
+
+def distilled(teachers: list[str], unlabelled: Path | None, labelled: str | None, start: Path | None) -> list[str]:
+    """The options as changes of the recipe."""
+    import json
+
+    names = [name for each in teachers for name in each.split(",") if name]
+    changes = [f"distill.teachers={json.dumps(names)}"] if names else []
+    if names:
+        changes += [f"distill.{stage}.steps={steps}" for stage, steps in TAUGHT.items()]
+    for key, value in (("unlabelled", unlabelled), ("labelled", labelled), ("start", start)):
+        if value is not None:
+            changes.append(f"distill.{key}={json.dumps(str(value))}")
+    return changes
 
 
 def prepare(data: str, model: str, overrides: list[str]) -> tuple[Recipe, DataSet]:

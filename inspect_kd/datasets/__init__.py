@@ -102,13 +102,23 @@ def open_dataset(
     )
 
 
-def outlined_defects(data: str | Path) -> list[Sample]:
-    """Of a data set, or of a folder without one sound part, the defects that somebody has outlined."""
+def every_sample(data: str | Path) -> list[Sample]:
+    """Of a data set, or of a folder without one sound part, whatever is in it, with no splits."""
     from inspect_kd.datasets import layouts
 
     manifest, root = _locate(str(data))
-    _, samples = layouts.scan(root, manifest.layout if manifest else None)
-    return [sample for sample in samples if sample.mask is not None]
+    return layouts.scan(root, manifest.layout if manifest else None)[1]
+
+
+def every_image(root: Path) -> list[Path]:
+    """All images below a folder that could be parts: masks are none."""
+    from inspect_kd.datasets.images import IMAGE_SUFFIXES
+    from inspect_kd.datasets.layouts._walk import is_mask
+
+    if not root.is_dir():
+        raise BadInput(f"{root}: no such folder")
+    files = (path for path in root.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    return sorted(p for p in files if not is_mask(p) and "ground_truth" not in p.relative_to(root).parts)
 
 
 def _locate(data: str) -> tuple[Manifest | None, Path]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
@@ -56,6 +56,10 @@ class Lesson:
     image: ImageU8
     mask: Mask | None
     """Where it is damaged; None for a part that nobody touched."""
+    sound: ImageU8 | None = None
+    """The same part before it was damaged, where that is known."""
+    part: int = 0
+    """Lessons of one number show one part."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,6 +76,8 @@ class Source:
 class Teacher(nn.Module, ABC):
     """A large model that looks at parts once, at training. Its base is frozen; what it learns is small and kept alone."""
 
+    settings: Any
+    """Its filled `Config`."""
     sources: tuple[Source, ...]
     frozen: ClassVar[tuple[str, ...]]
     """How the names of frozen weights begin in the state dict."""
@@ -111,6 +117,10 @@ class Teacher(nn.Module, ABC):
     @abstractmethod
     def forward(self, images_B3HW: Tensor) -> Output:
         """Score and heatmap in one piece, as it can be exported."""
+
+    def classes(self) -> Tensor | None:
+        """Vectors of unit length that its tokens are read against, sound and damaged: (2, C). None: it reads them otherwise."""
+        return None
 
     def learnt(self) -> dict[str, Tensor]:
         """What is its own: all but the frozen base."""

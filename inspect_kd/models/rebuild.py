@@ -10,10 +10,11 @@ Shapes: B batch, C channels, H W image, h w feature grid.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ from inspect_kd.models.base import Output, Student
 from inspect_kd.models.encoders import STRIDES, Encoder
 from inspect_kd.models.layers.discrepancy import Smooth, cosine_distance, top_mean
 from inspect_kd.models.layers.features import FeatureNorm, Group, Scaling, box_sum, join
+from inspect_kd.models.layers.heads import AnswerHeads, Answers, evidence
 from inspect_kd.models.layers.prototypes import Prototypes
 
 
@@ -67,6 +69,23 @@ class RebuildConfig:
     """Smoothing of the heatmap, in pixels of the input."""
     score_share: float = 0.01
     """Share of the hottest places whose mean is the score."""
+    answer_width: int = 0
+    """Channels of the heads that learn from labels and teachers (stages S1 to S3); 0 leaves them out."""
+
+
+RARE = 0.995
+"""Quantile of discrepancy over places of held-out sound parts."""
+
+
+class Found(NamedTuple):
+    """What a student has found out about a batch, before anything is weighed."""
+
+    maps: list[Tensor]
+    """How far each group is from sound: (B, 1, h, w) at the finest grid."""
+    rebuilt: list[Tensor]
+    evidence_BChw: Tensor | None
+    """What the heads read, and what they said."""
+    answers: Answers | None
 
 
 class RebuildStudent(Student):
@@ -80,10 +99,15 @@ class RebuildStudent(Student):
             Prototypes(self.channels_of(c.strides), c.prototypes, c.window, c.length_power) for c in config.compare
         )
         self.smooth = Smooth(config.sigma / min(encoder.strides))
+        self.heads = self._heads()
 
     @abstractmethod
     def predict(self, features: list[Tensor]) -> list[Tensor]:
         """From normalised features, what each group of `rebuild` should look like on a sound part."""
+
+    @abstractmethod
+    def last_part(self) -> nn.Module:
+        """What is nearest to the rebuilt features: the only part of the decoder that teachers may move."""
 
     def channels_of(self, group: Group) -> int:
         return sum(self.encoder.channels[self.encoder.strides.index(stride)] for stride in group)
@@ -99,20 +123,51 @@ class RebuildStudent(Student):
         features = self.features(seen_B3HW)
         rebuilt = self.predict(features)
         target = features if seen_B3HW is clean_B3HW else self.features(clean_B3HW)
-        distances = self._distances(target, rebuilt)
+        distances = [cosine_distance(one, answer) for one, answer in zip(self._targets(target), rebuilt, strict=True)]
         return {"rebuild": torch.stack([hard_mean(d, self.settings.hard_power) for d in distances]).sum()}
 
     def forward(self, images_B3HW: Tensor) -> Output:
-        features = self.features(images_B3HW)
-        size = features[0].shape[-2:]
-        maps = self._distances(features, self.predict(features))
-        maps += [memory(join(features, self.encoder.strides, c.strides)) for memory, c in self._compared()]
-        at_finest = [F.interpolate(m, size=size, mode="bilinear", align_corners=False) for m in maps]
+        found = self.find(images_B3HW)
         where, whether = self._weights()
-        map_B1hw = self.smooth(_weighted(at_finest, where))
-        judged_B1hw = map_B1hw if whether == where else self.smooth(_weighted(at_finest, whether))
+        map_B1hw = self.smooth(self._blended(_weighted(found.maps, where), found.answers))
+        judged_B1hw = map_B1hw
+        if whether != where:
+            judged_B1hw = self.smooth(self._blended(_weighted(found.maps, whether), found.answers))
         heatmap_B1HW = F.interpolate(map_B1hw, size=images_B3HW.shape[-2:], mode="bilinear", align_corners=False)
         return Output(score_B=top_mean(judged_B1hw, self.settings.score_share), heatmap_B1HW=heatmap_B1HW)
+
+    def find(self, images_B3HW: Tensor) -> Found:
+        features = self.features(images_B3HW)
+        rebuilt, targets = self.predict(features), self._targets(features)
+        maps = [cosine_distance(target, answer) for target, answer in zip(targets, rebuilt, strict=True)]
+        told = list(maps)
+        for memory, compare in self._compared():
+            joined_BChw = join(features, self.encoder.strides, compare.strides)
+            if self.heads is not None and self._told_by_prototypes(compare):
+                near = memory.in_detail(joined_BChw)
+                maps.append(near.distance_B1hw)
+                told += [near.distance_B1hw, near.product_BChw, near.length_B1hw]
+            else:
+                maps.append(memory(joined_BChw))
+                told.append(maps[-1])
+        known_BChw = None if self.heads is None else evidence(targets, rebuilt, told)
+        answers = None if self.heads is None else self.heads(known_BChw)
+        size = features[0].shape[-2:]
+        at_finest = [F.interpolate(m, size=size, mode="bilinear", align_corners=False) for m in maps]
+        return Found(at_finest, rebuilt, known_BChw, answers)
+
+    def _told_by_prototypes(self, compare: Compare) -> bool:
+        """Channel by channel: what is rebuilt tells as much by itself."""
+        return not set(compare.strides) <= {stride for group in self.settings.rebuild for stride in group}
+
+    def settle_voices(self, sound: Iterable[Tensor], shares: tuple[float, float, float]) -> None:
+        """The discrepancy is measured by what is rare on sound parts; what the heads say is a chance already."""
+        assert self.heads is not None
+        where, _ = self._weights()
+        with torch.no_grad():
+            places = [self.smooth(_weighted(self.find(images).maps, where)).flatten().cpu() for images in sound]
+        rare = float(np.quantile(torch.cat(places).numpy(), RARE))
+        self.heads.voices.copy_(torch.tensor([shares[0] / max(rare, 1e-6), *shares[1:]]))
 
     def features(self, images_B3HW: Tensor) -> list[Tensor]:
         with torch.no_grad():
@@ -131,13 +186,12 @@ class RebuildStudent(Student):
         noisy: Tensor = x_BChw + torch.randn_like(x_BChw) * scale * self.settings.noise_strength
         return noisy
 
-    def _distances(self, features: list[Tensor], rebuilt: list[Tensor]) -> list[Tensor]:
+    def _targets(self, features: list[Tensor]) -> list[Tensor]:
         # A sum does for the mean: the cosine ignores its length.
-        targets = [
+        return [
             box_sum(join(features, self.encoder.strides, group), self.settings.target_window)
             for group in self.settings.rebuild
         ]
-        return [cosine_distance(target, answer) for target, answer in zip(targets, rebuilt, strict=True)]
 
     def _weights(self) -> tuple[list[float], list[float]]:
         """Of each group in heatmap and score; equal in sum, so that one threshold means the same to both."""
@@ -146,6 +200,28 @@ class RebuildStudent(Student):
         whether = rebuilt + [c.weight if c.score_weight is None else c.score_weight for c in compare]
         same = sum(where) / sum(whether)
         return where, [weight * same for weight in whether]
+
+    def _heads(self) -> AnswerHeads | None:
+        settings = self.settings
+        if not settings.answer_width:
+            return None
+        channels = sum(map(self.channels_of, settings.rebuild)) + len(settings.rebuild) + len(settings.compare)
+        channels += sum(self.channels_of(c.strides) + 1 for c in settings.compare if self._told_by_prototypes(c))
+        with torch.random.fork_rng(devices=[]):
+            # The rest of the student begins with the same numbers, heads or not.
+            torch.manual_seed(0)
+            # The fit does not reach them: they answer on defects, of which it must know nothing.
+            return AnswerHeads(channels, settings.answer_width).requires_grad_(False)
+
+    def _blended(self, discrepancy_B1hw: Tensor, answers: Answers | None) -> Tensor:
+        if answers is None or self.heads is None:
+            return discrepancy_B1hw
+        size = discrepancy_B1hw.shape[-2:]
+        told = [
+            F.interpolate(logits.sigmoid(), size=size, mode="bilinear", align_corners=False)
+            for logits in (answers.label_B1mm, answers.imitation_B1mm)
+        ]
+        return _weighted([discrepancy_B1hw, *told], [self.heads.voices[i] for i in range(len(told) + 1)])
 
     def _compared(self) -> Iterator[tuple[Prototypes, Compare]]:
         for memory, compare in zip(self.memories, self.settings.compare, strict=True):
@@ -163,7 +239,7 @@ class RebuildStudent(Student):
             yield features
 
 
-def _weighted(maps: list[Tensor], weights: list[float]) -> Tensor:
+def _weighted(maps: list[Tensor], weights: Sequence[float | Tensor]) -> Tensor:
     total = maps[0] * weights[0]
     for heat, weight in zip(maps[1:], weights[1:], strict=True):
         total = total + heat * weight

@@ -7,11 +7,14 @@ goes on to the very numbers that it would have reached.
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import torch
+from lightning.fabric import Fabric
 from torch import Tensor
 
 from inspect_kd import licences
@@ -20,18 +23,23 @@ from inspect_kd.datasets import DataSet
 from inspect_kd.datasets.batches import ImageStore, StepSampler, Sweep, TrainingImages, as_input, batches
 from inspect_kd.errors import BadInput, UsageError
 from inspect_kd.models.base import Student
+from inspect_kd.models.rebuild import RebuildStudent
 from inspect_kd.train import checkpoint
 from inspect_kd.train.conclude import conclude
+from inspect_kd.train.distill import distill
 from inspect_kd.train.gap import SyntheticGap
 from inspect_kd.train.hardware import Hardware
 from inspect_kd.train.run import (
     RunFolder,
     build_student,
+    load_run,
     open_folder,
     resolved,
     sources_of,
     view_of,
 )
+from inspect_kd.train.schedule import learning_rate
+from inspect_kd.train.teachers import ready
 from inspect_kd.types import Nobody, Sample, Split, Watch
 
 MOST_ADAPTED = 1536
@@ -47,14 +55,37 @@ SURELY_TRAINED = 0.5
 def fit(
     recipe: Recipe, data: DataSet, folder: RunFolder, *, hardware: Hardware, watch: Watch, resume: bool = False
 ) -> RunFolder:
-    # ── the machine ──────────────────────────────────────────────────────────────────────────────────────────────────
     fabric = hardware.fabric()
     fabric.launch()
-    if not fabric.is_global_zero:
-        watch = Nobody()
     began = time.monotonic()
     recipe = resolved(recipe)
+    student, facts = train_student(recipe, data, folder, hardware=hardware, fabric=fabric, watch=watch, resume=resume)
+    if fabric.is_global_zero:
+        conclude(recipe, data, folder, student, facts, began, watch)
+    fabric.barrier()  # the first process concludes alone; leaving early would end it
+    return folder
+
+
+def train_student(
+    recipe: Recipe,
+    data: DataSet,
+    folder: RunFolder,
+    *,
+    hardware: Hardware,
+    fabric: Fabric,
+    watch: Watch,
+    resume: bool = False,
+) -> tuple[Student, dict[str, Any]]:
+    """All steps of a resolved recipe; the student, and what is to be told of its training."""
+    if not fabric.is_global_zero:
+        watch = Nobody()
     settings = recipe.fit
+
+    # ── its teachers, where it has any ───────────────────────────────────────────────────────────────────────────────
+    teachers = {}
+    if fabric.is_global_zero:
+        teachers = ready(recipe.distill.teachers, recipe, data, folder.path.parent, replace(hardware, devices=1), watch)
+    fabric.barrier()
 
     # ── the student ──────────────────────────────────────────────────────────────────────────────────────────────────
     torch.manual_seed(settings.seed)
@@ -70,14 +101,19 @@ def fit(
 
     # ── a fresh start, or where the last one stopped ─────────────────────────────────────────────────────────────────
     if resume and folder.checkpoint.is_file():
-        progress, best = checkpoint.load(folder.checkpoint, student, optimizer)
+        fitting = checkpoint.progress_in(folder.checkpoint).stage == checkpoint.FIT
+        progress, best = checkpoint.load(folder.checkpoint, student, optimizer if fitting else None)
         _same_work(progress, recipe, data, folder)
-        watch.say(f"resuming at step {progress.step} of {settings.steps}")
+        watch.say(f"resuming at step {progress.step}" + (f" of {settings.steps}" if fitting else f", {progress.stage}"))
     else:
-        again = recipe.data.tile is not None
-        first = Sweep(sound, most=MOST_ADAPTED, again=again, batch=settings.batch, seed=settings.seed)
-        student.adapt(pair.clean_B3HW for pair in batches(images, first, workers=0))
         progress, best = checkpoint.Progress(recipe=recipe.digest(), data=data.digest), {}
+        if recipe.distill.start:
+            _take_over(student, recipe)
+            progress.stage = checkpoint.FITTED
+        else:
+            again = recipe.data.tile is not None
+            first = Sweep(sound, most=MOST_ADAPTED, again=again, batch=settings.batch, seed=settings.seed)
+            student.adapt(pair.clean_B3HW for pair in batches(images, first, workers=0))
         if fabric.is_global_zero:
             open_folder(folder, recipe, str(fabric.device))
     if fabric.is_global_zero:
@@ -88,11 +124,13 @@ def fit(
     model.mark_forward_method("losses")
 
     # ── steps ────────────────────────────────────────────────────────────────────────────────────────────────────────
-    watch.phase("train", settings.steps)
-    watch.advance(progress.step)
+    to_do = range(progress.step, settings.steps) if progress.stage == checkpoint.FIT else range(0)
+    if to_do:
+        watch.phase("train", settings.steps)
+        watch.advance(progress.step)
     sampler = StepSampler(
         sound,
-        steps=range(progress.step, settings.steps),
+        steps=to_do,
         batch=settings.batch,
         damaged=settings.denoise,
         seed=settings.seed,
@@ -105,7 +143,7 @@ def fit(
             if _finished(progress, settings):
                 break
             torch.manual_seed(_step_seed(settings.seed, progress.step, fabric.global_rank))
-            rate = learning_rate(progress.step, settings)
+            rate = learning_rate(progress.step, settings.steps, peak=settings.learning_rate, warm_up=settings.warm_up)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             seen, clean = fabric.to_device(pair.seen_B3HW), fabric.to_device(pair.clean_B3HW)
@@ -134,26 +172,33 @@ def fit(
                     log.flush()
                     checkpoint.save(folder.checkpoint, student, best, optimizer, progress)
             watch.advance(1, **{str(key): line[key] for key in ("loss", "gap") if key in line})
-    student.load_state_dict(best, strict=False)
-    watch.say(f"widest synthetic gap {progress.best_gap:.3f} at step {progress.best_step} of {progress.step}")
-    if not fabric.is_global_zero:
-        fabric.barrier()  # the first process concludes alone; leaving early would end it
-        return folder
+    if progress.stage == checkpoint.FIT:
+        student.load_state_dict(best, strict=False)
+        watch.say(f"widest synthetic gap {progress.best_gap:.3f} at step {progress.best_step} of {progress.step}")
+        progress.stage = checkpoint.FITTED
+    # ── what labels and teachers say ─────────────────────────────────────────────────────────────────────────────────
+    facts: dict[str, Any] = {"best_step": progress.best_step, "best_gap": progress.best_gap}
+    if recipe.distill.stages and fabric.is_global_zero:
+        if progress.stage == checkpoint.FITTED:
+            checkpoint.save(folder.checkpoint, student, {}, optimizer, progress)
+        if not isinstance(student, RebuildStudent):
+            raise UsageError(f"distill: a {recipe.student['build']} has no heads to teach")
+        facts |= distill(recipe, data, folder, student, teachers, progress, watch)
+    return student, facts | {"steps": progress.step}
 
-    # ── thresholds, figures, artifact, report ────────────────────────────────────────────────────────────────────────
-    facts = {"steps": progress.step, "best_step": progress.best_step, "best_gap": progress.best_gap}
-    conclude(recipe, data, folder, student, facts, began, watch)
-    fabric.barrier()
-    return folder
 
-
-def learning_rate(step: int, settings: Fit) -> float:
-    """Linear rise, then a cosine to one hundredth."""
-    rise = max(1, round(settings.warm_up * settings.steps))
-    if step < rise:
-        return settings.learning_rate * (step + 1) / rise
-    along = (step - rise) / max(1, settings.steps - rise)
-    return settings.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * along)))
+def _take_over(student: Student, recipe: Recipe) -> None:
+    """The fit of a run that is there; heads that it may have stay behind."""
+    assert recipe.distill.start is not None
+    finished = load_run(Path(recipe.distill.start))
+    fitted = {key: value for key, value in finished.model.state_dict().items() if not key.startswith("heads.")}
+    own = student.state_dict()
+    wanted = {key for key in own if not key.startswith("heads.")}
+    if fitted.keys() != wanted or any(fitted[key].shape != own[key].shape for key in wanted):
+        raise UsageError(
+            f"distill.start: {recipe.distill.start} is a student of another shape; train it with this recipe"
+        )
+    student.load_state_dict(fitted, strict=False)
 
 
 def _finished(progress: checkpoint.Progress, settings: Fit) -> bool:

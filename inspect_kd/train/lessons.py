@@ -50,12 +50,12 @@ class Lessons(Sequence[Lesson]):
             return self.real[number % len(self.real)]
         index, variant = self.order[number // self.variants], number % self.variants
         rng = np.random.default_rng([self.seed, number])
-        image = mirrored(self.store.frame(index, rng), self.flip, rng)
+        image = np.ascontiguousarray(mirrored(self.store.frame(index, rng), self.flip, rng))
         if variant % 2 == 0:
-            return Lesson(image=np.ascontiguousarray(image), mask=None)
+            return Lesson(image=image, mask=None, part=index)
         donor = self.store.frame(int(rng.choice(self.donors[index])), rng)
-        defect = add_defect(np.ascontiguousarray(image), rng, donor=donor)
-        return Lesson(image=defect.image, mask=defect.mask)
+        defect = add_defect(image, rng, donor=donor)
+        return Lesson(image=defect.image, mask=defect.mask, sound=image, part=index)
 
     def __iter__(self) -> Iterator[Lesson]:
         return (self[i] for i in range(len(self)))

@@ -13,14 +13,15 @@ import torch
 
 from inspect_kd import licences
 from inspect_kd.config import Recipe, Teach
-from inspect_kd.datasets import DataSet, outlined_defects
+from inspect_kd.datasets import DataSet
 from inspect_kd.datasets.batches import ImageStore
 from inspect_kd.datasets.view import View
 from inspect_kd.errors import BadInput, UsageError
-from inspect_kd.models.base import Lesson, Teacher
+from inspect_kd.models.base import Teacher
 from inspect_kd.train.conclude import conclude
 from inspect_kd.train.hardware import Hardware
 from inspect_kd.train.lessons import Lessons, real_lessons
+from inspect_kd.train.real_parts import outlined_parts
 from inspect_kd.train.run import RunFolder, build_teacher, open_folder, resolved, sources_of
 from inspect_kd.types import Sample, Split, Watch
 
@@ -50,7 +51,8 @@ def teach(recipe: Recipe, data: DataSet, folder: RunFolder, *, hardware: Hardwar
 def lessons_for(teacher: Teacher, recipe: Recipe, data: DataSet) -> Lessons:
     """Sound parts with drawn defects, and real defects where somebody has outlined some."""
     store = _store(teacher, data.select(Split.TRAIN), recipe)
-    return Lessons(store, recipe.teach, recipe.data.flip, recipe.fit.seed, _labelled(teacher, recipe, data))
+    real = real_lessons(outlined_parts(recipe.teach.labelled, data), teacher.lesson_size, recipe.data.bits)
+    return Lessons(store, recipe.teach, recipe.data.flip, recipe.fit.seed, real)
 
 
 def study(teacher: Teacher, lessons: Lessons, recipe: Recipe, folder: RunFolder, watch: Watch) -> int:
@@ -89,18 +91,6 @@ def examine(teacher: Teacher, recipe: Recipe, data: DataSet, watch: Watch) -> di
 def _store(teacher: Teacher, samples: Sequence[Sample], recipe: Recipe) -> ImageStore:
     view = View(size=teacher.lesson_size)
     return ImageStore(samples, view, bits=recipe.data.bits, budget_mb=recipe.data.cache_mb)
-
-
-def _labelled(teacher: Teacher, recipe: Recipe, data: DataSet) -> list[Lesson]:
-    if recipe.teach.labelled is None:
-        return []
-    outlined = outlined_defects(recipe.teach.labelled)
-    if not outlined:
-        raise BadInput(f"teach.labelled: no defect with a mask in {recipe.teach.labelled}")
-    tested = {sample.image.resolve() for sample in data.select(Split.TEST)}
-    if any(sample.image.resolve() in tested for sample in outlined):
-        raise UsageError(f"teach.labelled: {recipe.teach.labelled} holds images that the teacher would be tested on")
-    return real_lessons(outlined, teacher.lesson_size, recipe.data.bits)
 
 
 def _finite(value: float) -> bool:

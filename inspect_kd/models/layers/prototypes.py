@@ -8,6 +8,8 @@ Shapes: B batch, C channels, h w feature grid, K prototypes, R remembered rows.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,6 +21,16 @@ PLACES = 256
 """Places remembered of each sound image while the prototypes are sought."""
 ROWS = 2**17
 """Of all of them, what the prototypes are sought among: enough for thirty rows to each."""
+
+
+class Nearest(NamedTuple):
+    """What is known of each place and the prototype that is nearest to it."""
+
+    distance_B1hw: Tensor
+    product_BChw: Tensor
+    """Channel by channel, of unit vectors: their sum is the cosine."""
+    length_B1hw: Tensor
+    """How much is seen there, where 1 is usual."""
 
 
 class Prototypes(nn.Module):
@@ -52,17 +64,35 @@ class Prototypes(nn.Module):
 
     def forward(self, joined_BChw: Tensor) -> Tensor:
         """1 - cosine to the nearest prototype: (B, 1, h, w)."""
-        height, width = joined_BChw.shape[-2:]
+        direction_BNC, length_BN1 = self._directions(joined_BChw)
+        nearest_BN = (direction_BNC @ self.prototypes_KC.T).amax(dim=2)
+        return self._distance(nearest_BN, length_BN1, joined_BChw.shape[-2:])
+
+    def in_detail(self, joined_BChw: Tensor) -> Nearest:
+        """The same distance, and how it comes about."""
+        grid = joined_BChw.shape[-2:]
+        direction_BNC, length_BN1 = self._directions(joined_BChw)
+        nearest_BNC = self.prototypes_KC[(direction_BNC @ self.prototypes_KC.T).argmax(dim=2)]
+        product_BNC = direction_BNC * nearest_BNC
+        return Nearest(
+            self._distance(product_BNC.sum(dim=2), length_BN1, grid),
+            product_BNC.transpose(1, 2).unflatten(2, grid),
+            (length_BN1 / self.usual_length).transpose(1, 2).unflatten(2, grid),
+        )
+
+    def _directions(self, joined_BChw: Tensor) -> tuple[Tensor, Tensor]:
+        """Of each place, and how much is seen there."""
         place_BNC = self.loosen(joined_BChw).flatten(2).transpose(1, 2)
         # Divided before the product, not after the maximum: a transposed side, fused into it, would cost a third more.
         length_BN1 = place_BNC.norm(dim=2, keepdim=True).clamp_min(1e-6)
-        direction_BNC = place_BNC / length_BN1
-        nearest_BN = (direction_BNC @ self.prototypes_KC.T).amax(dim=2)
-        distance_BN = 1 - nearest_BN
+        return place_BNC / length_BN1, length_BN1
+
+    def _distance(self, cosine_BN: Tensor, length_BN1: Tensor, grid: torch.Size) -> Tensor:
+        distance_BN = 1 - cosine_BN
         if self.length_power:
             # Where much is seen a turn of the same angle says more.
             distance_BN = distance_BN * (length_BN1.squeeze(2) / self.usual_length) ** self.length_power
-        distance_B1hw: Tensor = distance_BN.unflatten(1, (1, height, width))
+        distance_B1hw: Tensor = distance_BN.unflatten(1, (1, *grid))
         return distance_B1hw
 
     def loosen(self, joined_BChw: Tensor) -> Tensor:

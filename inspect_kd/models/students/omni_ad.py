@@ -56,6 +56,9 @@ class Student(RebuildStudent):
         at_stride = self.decoder(self.jitter(self.neck(features)))
         return [at_stride[max(group)] for group in self.settings.rebuild]
 
+    def last_part(self) -> nn.Module:
+        return nn.ModuleList([self.decoder.stages[-1], self.decoder.heads])
+
 
 class Neck(nn.Module):
     """Bring all levels to stride 16, add them up, then squeeze them to stride 32 through residual bottlenecks."""

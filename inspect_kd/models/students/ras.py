@@ -78,3 +78,6 @@ class Student(RebuildStudent):
         for step in self.steps:
             state_BNC = step(state_BNC, position_1NC)
         return [to_grid(self.out(state_BNC), height, width)]
+
+    def last_part(self) -> nn.Module:
+        return nn.ModuleList([self.steps[-1], self.out])

@@ -229,6 +229,9 @@ class Teacher(base.Teacher):
                     heatmap[number, 0] = self._closer(image, heatmap[number, 0], windows)
         return Glance(heatmap, (2 * heatmap - 1).abs(), seen.dense_BChw)
 
+    def classes(self) -> Tensor | None:
+        return self.vectors_PC if len(self.vectors_PC) == 2 else None
+
     def heat(self, dense_BChw: Tensor) -> Tensor:
         """How damaged each patch looks, 0 to 1, after patches that look alike have shared it: (B, 1, h, w)."""
         heat_B1hw = similarity(dense_BChw, self.vectors_PC, self.slope, self.level)

@@ -26,13 +26,13 @@ from inspect_kd.errors import UsageError
 from inspect_kd.models import base
 from inspect_kd.models.base import Glance, Lesson, Output
 from inspect_kd.models.sam.boundary import agreement
-from inspect_kd.models.sam.cache import EmbeddingCache, as_batch, cache_home
 from inspect_kd.models.sam.load import Backend, LoadedSam, embed, load_sam
 from inspect_kd.models.sam.losses import tuning_losses
 from inspect_kd.models.sam.prompting import Place, as_prompt, nowhere, places_in, spoilt
 from inspect_kd.models.sam.tuning import Masks, SelfPerception
 from inspect_kd.models.teachers import clip_ada
 from inspect_kd.resize import RESIZE, resize
+from inspect_kd.tensor_cache import TensorCache, cache_home
 from inspect_kd.types import ImageU8, Mask
 
 NEGATIVES = 0.3
@@ -106,7 +106,7 @@ class Teacher(base.Teacher):
         self.side = int(loaded.model.image_encoder.img_size)
         self.mask_side = int(loaded.model.prompt_encoder.mask_input_size[0])
         self.keeps = config.cache and not config.tune_encoder and not config.random
-        self.kept: EmbeddingCache | None = None
+        self.kept: TensorCache | None = None
         self.register_buffer("there", torch.zeros(()))
 
     @property
@@ -238,9 +238,9 @@ class Teacher(base.Teacher):
         if not self.keeps:
             return make()
         if self.kept is None:
-            self.kept = EmbeddingCache(cache_home(), self.sources[-1].sha256, f"{RESIZE}/{self.side}")
+            self.kept = TensorCache(cache_home(), self.sources[-1].sha256, f"{RESIZE}/{self.side}")
         with torch.no_grad():
-            return as_batch([self.kept.get(image, make)], device)[0]
+            return self.kept.get(image, lambda: {"embedding": make()})["embedding"].float().to(device)
 
     # ── looking ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -261,6 +261,9 @@ class Teacher(base.Teacher):
                 asked_HW[window] = True
             heatmap_HW += self.settings.weight * torch.where(asked_HW, told_HW - heatmap_HW, 0)
         return Glance(heatmap_B1HW, (2 * heatmap_B1HW - 1).abs(), guided.tokens_BChw)
+
+    def classes(self) -> Tensor | None:
+        return self.guide.classes()
 
     def segments(self, image: ImageU8, tokens_Chw: Tensor) -> list[Segment]:
         """The masks that SAM draws where the guide sees something, and that stand up to every rule; none on a usual part."""

@@ -1,6 +1,7 @@
-"""Embeddings on disk, because a SAM looks at an image for seconds: bounded, safe against two writers and a kill.
+"""What big models have said of images, on disk, because they look at one for a long time: bounded, safe against two writers
+and a kill.
 
-A file's name is the digest of what the embedding follows from: the weights, the image and the transform.
+A file's name is the digest of what its tensors follow from: the weights, the image and the transform.
 """
 
 from __future__ import annotations
@@ -10,11 +11,10 @@ import hashlib
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
@@ -22,7 +22,7 @@ from torch import Tensor
 from inspect_kd.types import ImageU8
 
 LIMIT = 20 * 2**30
-"""Bytes that all embeddings together may take; the longest unused go first."""
+"""Bytes that all files of a folder together may take; the longest unused go first."""
 
 
 PARTIAL, FORGOTTEN = ".partial", 3600
@@ -34,7 +34,7 @@ def cache_home() -> Path:
     return Path(os.environ.get("INSPECT_KD_CACHE") or Path.home() / ".cache" / "inspect-kd" / "embeddings")
 
 
-class EmbeddingCache:
+class TensorCache:
     def __init__(self, folder: Path, weights: str, transform: str, limit: int = LIMIT) -> None:
         self.folder, self.limit = folder, limit
         self.of = f"{weights}/{transform}"
@@ -46,38 +46,44 @@ class EmbeddingCache:
                     left.unlink()  # of a process that was killed
         self.taken = sum(size for _, size, _ in _files(folder))
 
-    def get(self, image: ImageU8, make: Callable[[], Tensor]) -> Tensor:
-        """The image's embedding (C, h, w) in half precision, made where it is not at hand."""
-        path = self.folder / f"{self._key(image)}.safetensors"
+    def find(self, image: ImageU8) -> dict[str, Tensor] | None:
+        """What is known of an image, in half precision; None where that must be made (anew)."""
+        path = self._path(image)
         try:
-            embedding_Chw = load_file(path)["embedding"]
+            found = load_file(path)
             os.utime(path)
-            self.hits += 1
-        except (OSError, SafetensorError, KeyError):
-            # Not there, taken away by another process just now, or torn by a full disk: make it anew.
-            embedding_Chw = make().half().cpu()
-            self._put(path, embedding_Chw)
+        except (OSError, SafetensorError):
+            # Not there, taken away by another process just now, or torn by a full disk.
             self.misses += 1
-        return embedding_Chw
+            return None
+        self.hits += 1
+        return found
 
-    def _key(self, image: ImageU8) -> str:
-        digest = hashlib.sha256(f"{self.of}/{image.shape}/".encode())
-        digest.update(np.ascontiguousarray(image).tobytes())
-        return digest.hexdigest()[:40]
+    def get(self, image: ImageU8, make: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        found = self.find(image)
+        return self.put(image, make()) if found is None else found
 
-    def _put(self, path: Path, embedding_Chw: Tensor) -> None:
-        content = save({"embedding": embedding_Chw.contiguous()})
+    def put(self, image: ImageU8, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Keep them; returns them as they will be found."""
+        kept = {key: value.detach().half().cpu().contiguous() for key, value in tensors.items()}
+        content = save(kept)
         self._make_room(len(content))
         # Whole or not at all: a reader never sees half a file, and of two writers the last wins with the same bytes.
         handle, partial = tempfile.mkstemp(dir=self.folder, suffix=PARTIAL)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(content)
-            Path(partial).replace(path)
+            Path(partial).replace(self._path(image))
             self.taken += len(content)
         except OSError:
             # A full disk costs time later, not the study now.
             Path(partial).unlink(missing_ok=True)
+        return kept
+
+    def _path(self, image: ImageU8) -> Path:
+        digest = hashlib.sha256(f"{self.of}/{image.shape}/".encode())
+        digest.update(np.ascontiguousarray(image).tobytes())
+        return self.folder / f"{digest.hexdigest()[:40]}.safetensors"
 
     def _make_room(self, wanted: int) -> None:
         if self.taken + wanted <= self.limit:
@@ -97,7 +103,3 @@ def _files(folder: Path) -> Iterator[tuple[float, int, Path]]:
         with contextlib.suppress(FileNotFoundError):
             about = path.stat()
             yield about.st_mtime, about.st_size, path
-
-
-def as_batch(embeddings: list[Tensor], device: torch.device) -> Tensor:
-    return torch.stack(embeddings).float().to(device)

@@ -1,0 +1,171 @@
+"""What each part of the distillation is worth: one student's fit, and from it every arm, on several seeds.
+
+All arms of a seed start from the same fit, so that what differs is what the arm adds.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from inspect_kd.config import Recipe, load_recipe
+from inspect_kd.datasets import DataSet
+from inspect_kd.evaluate import MEAN, Seen, in_json, look_at, measure
+from inspect_kd.export.graph import ArtifactGraph, TorchModel
+from inspect_kd.train.fit import fit, train_student
+from inspect_kd.train.hardware import Hardware
+from inspect_kd.train.run import RunFolder, resolved, view_of, write_json
+from inspect_kd.types import Split, Watch
+
+SHOWN = ("image_auroc", "pixel_ap", "pixel_aupro")
+RESULT = "result.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Arm:
+    name: str
+    changes: tuple[str, ...]
+    why: str
+
+
+FIT_ALONE = ("distill.align.steps=0", "distill.supervise.steps=0", "distill.refine.steps=0", "distill.teachers=[]")
+
+
+def arms(teachers: Sequence[str], unlabelled: str | None) -> list[Arm]:
+    """The fit alone, then one thing more each; the teachers are asked one by one and together."""
+    taught = ("distill.align.steps=100", "distill.refine.steps=200")
+    drawn = ("distill.supervise.steps=300", "distill.voices=[0.5, 0.5, 0]")
+    heard = "distill.voices=[0.5, 0.25, 0.25]"
+    every = [Arm(name="fit", changes=FIT_ALONE, why="S0: the student alone")]
+    every.append(Arm(name="drawn", changes=(*FIT_ALONE, *drawn), why="S2: a head that learns drawn defects"))
+    for teacher in teachers:
+        told = (*drawn, *taught, heard, f"distill.teachers={json.dumps([teacher])}")
+        every += [
+            Arm(
+                name=f"{teacher}, at its word",
+                changes=(*told, "distill.trust=alike"),
+                why="S1 to S3, every place alike",
+            ),
+            Arm(name=teacher, changes=told, why="S1 to S3, trusted as far as drawn defects show"),
+        ]
+    together = (*drawn, *taught, heard, f"distill.teachers={json.dumps(list(teachers))}")
+    if len(teachers) > 1:
+        every.append(Arm(name="all teachers", changes=together, why="weighed at each place"))
+    if teachers:
+        every += [
+            Arm(name="no relations", changes=(*together, "distill.relations=0"), why="without RDist"),
+            Arm(name="no contrast", changes=(*together, "distill.contrast=0"), why="without DCKD's contrast"),
+            Arm(name="no alignment", changes=(*together, "distill.align.steps=0"), why="without S1"),
+            Arm(name="streams", changes=(*together, "distill.streams=0.5"), why="with STLM's denoising stream"),
+        ]
+        if unlabelled is not None:
+            more = (*together, f"distill.unlabelled={json.dumps(unlabelled)}")
+            every.append(Arm(name="unlabelled", changes=more, why="teachers look at parts from the line too"))
+    return every
+
+
+def ablate(
+    model: str, data: DataSet, chosen: Sequence[Arm], seeds: int, out: Path, watch: Watch
+) -> dict[str, list[dict[str, Any]]]:
+    """By arm, what was measured with each seed. What is finished below `out` is not done again."""
+    results: dict[str, list[dict[str, Any]]] = {arm.name: [] for arm in chosen}
+    for seed in range(seeds):
+        start = _fit_of(model, data, seed, out, watch)
+        for arm in chosen:
+            changes = [f"fit.seed={seed}", f"distill.start={json.dumps(str(start.path))}", *arm.changes]
+            recipe = resolved(load_recipe(model, changes))
+            watch.say(f"seed {seed}: {arm.name}")
+            results[arm.name].append(_measured(recipe, data, RunFolder(out / f"seed{seed}" / _as_file(arm)), watch))
+    return results
+
+
+def _fit_of(model: str, data: DataSet, seed: int, out: Path, watch: Watch) -> RunFolder:
+    folder = RunFolder(out / f"seed{seed}" / "start")
+    if not folder.complete:
+        recipe = load_recipe(model, [f"fit.seed={seed}", *FIT_ALONE])
+        fit(recipe, data, folder, hardware=Hardware(), watch=watch, resume=folder.checkpoint.is_file())
+    return folder
+
+
+def _measured(recipe: Recipe, data: DataSet, folder: RunFolder, watch: Watch) -> dict[str, Any]:
+    """The arm's student on the test split. No artifact and no report: only the figures count here."""
+    done = folder.path / RESULT
+    if done.is_file():
+        told: dict[str, Any] = json.loads(done.read_text(encoding="utf-8"))
+        if told["recipe"] == recipe.digest() and told["data"] == data.digest:
+            return told
+    began = time.monotonic()
+    fabric = Hardware().fabric()
+    folder.checkpoint.unlink(missing_ok=True)
+    student, facts = train_student(recipe, data, folder, hardware=Hardware(), fabric=fabric, watch=watch)
+    seconds = round(time.monotonic() - began, 1)
+    folder.checkpoint.unlink(missing_ok=True)
+    test = data.select(Split.TEST)
+    watch.phase("evaluate", len(test))
+    model = TorchModel(ArtifactGraph(student, 1.0), recipe.data.size)
+    parts = look_at(model, test, view_of(recipe), bits=recipe.data.bits)
+    metrics = in_json(measure(_counted(parts, watch)))
+    told = {"recipe": recipe.digest(), "data": data.digest, "metrics": metrics, "seconds": seconds, **facts}
+    write_json(done, told)
+    return told
+
+
+def _counted(parts: Iterator[Seen], watch: Watch) -> Iterator[Seen]:
+    for part in parts:
+        watch.advance()
+        yield part
+
+
+def _as_file(arm: Arm) -> str:
+    return "".join(letter if letter.isalnum() else "_" for letter in arm.name)
+
+
+def write(
+    out: Path, chosen: Sequence[Arm], results: Mapping[str, Sequence[Mapping[str, Any]]], environment: Mapping[str, Any]
+) -> Path:
+    """ablate.json and ablate.md; the path of the second."""
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "distillation.json", {"environment": environment, "arms": results})
+    page = out / "distillation.md"
+    page.write_text(_markdown(chosen, results, environment), encoding="utf-8")
+    return page
+
+
+def _markdown(
+    chosen: Sequence[Arm], results: Mapping[str, Sequence[Mapping[str, Any]]], environment: Mapping[str, Any]
+) -> str:
+    first = next(iter(results.values()))
+    categories = [name for name in first[0]["metrics"] if name != MEAN]
+    lines = [
+        "# What each part of the distillation is worth",
+        "",
+        f"Written by `{environment['command']}`, {environment['started'][:10]}, commit {environment['commit']}, "
+        f"{environment['cores']} CPU cores, torch {environment['packages'].get('torch')}. One model for "
+        f"{', '.join(categories)}; {len(first)} seeds; all arms of a seed start from the same fit. A cell: "
+        "image AUROC / pixel AP / AUPRO, the mean over seeds, of the mean over categories with its spread (standard deviation).",
+        "",
+        "| arm | | " + " | ".join([*categories, "mean", "against the fit", "minutes"]) + " |",
+        "|---|---|" + "---|" * (len(categories) + 3),
+    ]
+    for arm in chosen:
+        seeds = results[arm.name]
+        cells = [" / ".join(f"{_mean(seeds, category, m):.3f}" for m in SHOWN) for category in categories]
+        whole = " / ".join(f"{_mean(seeds, MEAN, m):.3f} ± {_spread(seeds, m):.3f}" for m in SHOWN)
+        gain = " / ".join(f"{_mean(seeds, MEAN, m) - _mean(first, MEAN, m):+.3f}" for m in SHOWN)
+        minutes = mean(told["seconds"] for told in seeds) / 60
+        lines.append(f"| {arm.name} | {arm.why} | {' | '.join(cells)} | {whole} | {gain} | {minutes:.1f} |")
+    return "\n".join(lines) + "\n"
+
+
+def _mean(seeds: Sequence[Mapping[str, Any]], category: str, metric: str) -> float:
+    return float(mean(told["metrics"][category][metric] for told in seeds))
+
+
+def _spread(seeds: Sequence[Mapping[str, Any]], metric: str) -> float:
+    values = [told["metrics"][MEAN][metric] for told in seeds]
+    return stdev(values) if len(values) > 1 else 0.0

@@ -1,0 +1,103 @@
+"""`inspect-kd label-next`: which unlabelled images are worth a person's time; needs no torch."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from inspect_kd.inspector import Inspector
+    from inspect_kd.types import Inspection, Watch
+
+SHEET = "sheet.jpg"
+
+
+def label_next(
+    artifact: Annotated[Path, typer.Argument(help="An artifact (.onnx), or a run's folder.")],
+    images: Annotated[list[str], typer.Argument(help="Unlabelled images: files, folders, globs; `-` reads stdin.")],
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many to choose.")] = 10,
+    known: Annotated[
+        list[str] | None, typer.Option(help="Images that are labelled already: what is like them is not chosen.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Copy the chosen ones into this folder, with a contact sheet of them all.")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of the model.")] = 1,
+) -> None:
+    """Choose the images whose labels will teach the next training most: a JSON line each, the most telling first.
+
+    The choice covers what the student thinks of the parts, and where; it knows no label. Sort the copies into folders as
+    for any data set (good/, scratch/ …, masks beside them if there are any) and hand them to the next training.
+
+    Examples:
+
+        inspect-kd label-next runs/bottle line3/ -n 20 --out to_label/
+
+        inspect-kd train --data bottle --labelled labelled/
+    """
+    from inspect_kd.cli.evaluate import artifact_of
+    from inspect_kd.cli.follow import follow
+    from inspect_kd.cli.predict import find_images
+    from inspect_kd.errors import BadInput
+    from inspect_kd.inspector import Inspector
+    from inspect_kd.label_next import next_to_label
+
+    if out is not None and out.is_dir() and any(out.iterdir()):
+        raise BadInput(f"{out}: not empty; choose another folder with --out")
+    inspector = Inspector(artifact_of(artifact), threads=threads)
+    paths, labelled = list(find_images(images)), list(find_images(known or []))
+    with follow() as watch:
+        watch.phase("look", len(paths) + len(labelled))
+        asked = _opinions(inspector, paths, watch)
+        before = _opinions(inspector, labelled, watch)
+    if not asked:
+        raise BadInput(f"no image to choose from in: {' '.join(images)}")
+    looked = list(asked)
+    chosen = next_to_label(list(asked.values()), list(before.values()), count)
+    # Looked at again, not kept: of ten thousand images the heatmaps would fill the memory.
+    picked = [(looked[choice.index], inspector(looked[choice.index])) for choice in chosen]
+    for (path, answer), choice in zip(picked, chosen, strict=True):
+        line = {"image": str(path), "novelty": round(choice.novelty, 4), "score": round(answer.score, 4)}
+        typer.echo(json.dumps(line | {"decision": str(answer.decision)}))
+    if out is not None:
+        _hand_over(picked, out, inspector.card.bits)
+        typer.echo(f"{len(picked)} images and {SHEET} are in {out}", err=True)
+
+
+def _opinions(inspector: Inspector, paths: list[Path], watch: Watch) -> dict[Path, npt.NDArray[np.float32]]:
+    """Of each image that can be read; one that cannot is said."""
+    from inspect_kd.label_next import opinion
+    from inspect_kd.types import Inspection
+
+    found = {}
+    for path in paths:
+        answer = next(inspector.each([path]))
+        if isinstance(answer, Inspection):
+            found[path] = opinion(answer.heatmap)
+        else:
+            watch.say(f"left out: {answer}")
+        watch.advance()
+    return found
+
+
+def _hand_over(picked: list[tuple[Path, Inspection]], out: Path, bits: int | None) -> None:
+    """Numbered copies in the order of the choice, and a sheet on which a person sees what and where."""
+    import cv2
+
+    from inspect_kd import overlay
+    from inspect_kd.datasets.images import read_image
+
+    out.mkdir(parents=True, exist_ok=True)
+    pictures = []
+    for number, (path, answer) in enumerate(picked, 1):
+        shutil.copy2(path, out / f"{number:03d}_{path.name}")
+        pictures.append((f"{number:03d} {path.name}", overlay.draw(read_image(path, bits=bits), answer)))
+    sheet = overlay.contact_sheet(pictures)
+    cv2.imwrite(str(out / SHEET), sheet[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])

@@ -1,0 +1,88 @@
+"""Teachers look at an image once: what they said is kept on disk and found again, by this training or the next.
+
+Shapes: B batch, C channels, h w token grid, m m grid of heat.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from inspect_kd.models.base import Teacher
+from inspect_kd.resize import RESIZE
+from inspect_kd.tensor_cache import TensorCache, cache_home
+from inspect_kd.types import ImageU8
+
+TOKEN_SIDE = 14
+"""Tokens are kept at this grid at most: relations need no more, and a full grid of a large teacher takes a megabyte an image."""
+AT_ONCE = 8
+"""Images that a teacher looks at together."""
+
+
+class Told(NamedTuple):
+    """What one teacher said of a batch."""
+
+    heat_B1mm: Tensor
+    confidence_B1mm: Tensor
+    tokens_BChw: Tensor
+
+
+class Observer:
+    """A teacher that has settled, and what it has said so far."""
+
+    def __init__(self, name: str, teacher: Teacher, *, grid: int) -> None:
+        self.name, self.teacher, self.grid = name, teacher.eval(), grid
+        self.seconds = 0.0
+        self.cache: TensorCache | None = None
+        if all(source.sha256 for source in teacher.sources):
+            self.cache = TensorCache(cache_home() / "glances", identity(teacher), f"{RESIZE}/{grid}/{TOKEN_SIDE}")
+
+    def look(self, images: Sequence[ImageU8]) -> int:
+        """See to it that all of them are known; returns how many had to be looked at."""
+        if self.cache is None:
+            return 0
+        new = [image for image in images if self.cache.find(image) is None]
+        for start in range(0, len(new), AT_ONCE):
+            part = new[start : start + AT_ONCE]
+            for image, tensors in zip(part, self._told(part), strict=True):
+                self.cache.put(image, tensors)
+        return len(new)
+
+    def told(self, images: Sequence[ImageU8], device: torch.device) -> Told:
+        known = [None if self.cache is None else self.cache.find(image) for image in images]
+        missing = [image for image, found in zip(images, known, strict=True) if found is None]
+        made = iter(self._told(missing))
+        each = [next(made) if found is None else found for found in known]
+        return Told(*(torch.stack([one[key] for one in each]).float().to(device) for key in ("heat", "sure", "tokens")))
+
+    def classes(self) -> Tensor | None:
+        """Vectors that its tokens are read against, where it has any: (P, C)."""
+        return self.teacher.classes()
+
+    def _told(self, images: Sequence[ImageU8]) -> list[dict[str, Tensor]]:
+        if not images:
+            return []
+        began = time.perf_counter()
+        with torch.no_grad():
+            glance = self.teacher.look(images)
+            side = min(TOKEN_SIDE, glance.tokens_BChw.shape[-1])
+            heat = F.adaptive_avg_pool2d(glance.heatmap_B1HW, self.grid)
+            sure = F.adaptive_avg_pool2d(glance.confidence_B1HW, self.grid)
+            tokens = F.adaptive_avg_pool2d(glance.tokens_BChw, side)
+        self.seconds += time.perf_counter() - began
+        return [{"heat": h, "sure": s, "tokens": t} for h, s, t in zip(heat, sure, tokens, strict=True)]
+
+
+def identity(teacher: Teacher) -> str:
+    """What its answers follow from: its base's weights, its settings, and what it has learnt."""
+    digest = hashlib.sha256(repr((teacher.settings, [source.sha256 for source in teacher.sources])).encode())
+    for name, value in sorted(teacher.learnt().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,241 @@
+"""The stages after the fit: what each trains, on what, and with which losses.
+
+S0, the fit, is the training of every reconstruction student (`train/fit.py`). Two opposite goals never share a part: the
+decoder must fail on defects, so no head's answer moves it before S3, and there only its last part, together with the fit's own
+loss; the heads must answer on defects, so the fit never reaches them.
+
+Shapes: B batch, C channels, h w token grid, m m grid of heat.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from inspect_kd.config import Distill
+from inspect_kd.distill.glances import Told
+from inspect_kd.distill.losses import (
+    DynamicContrast,
+    FocalL1,
+    ImageVerdict,
+    PromptAgreement,
+    TokenImitation,
+    TokenRelations,
+    WeightedAgreement,
+)
+from inspect_kd.distill.reliability import Reliability, average, fuse
+from inspect_kd.models.layers.heads import AnswerHeads, Answers
+from inspect_kd.models.rebuild import RebuildStudent
+
+FORGETS = 0.99
+"""Share of itself that the earlier student keeps at a step."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Batch:
+    """Parts as the student sees them, and all that is known of them."""
+
+    evidence_BChw: Tensor | None = None
+    """What the student knows of them, where its body is at rest and need not look again."""
+    seen_B3HW: Tensor | None = None
+    sound_B3HW: Tensor | None = None
+    """The same before it was damaged, where that is known; else what is seen."""
+    mask_B1mm: Tensor
+    outlined_B: Tensor
+    """Whether the mask is known."""
+    defective_B: Tensor
+    judged_B: Tensor
+    """Whether it is known that the part is defective, or not."""
+    drawn_B: Tensor
+    """Whether `sound` is its sound twin."""
+    told: Mapping[str, Told] = field(default_factory=dict)
+    """By teacher."""
+    told_sound: Mapping[str, Told] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Taught:
+    """What a stage must know of a teacher beside what it says."""
+
+    channels: int
+    """Of its tokens."""
+    classes_PC: Tensor | None
+    reliability: Reliability
+
+
+class Stage(ABC):
+    """One part of the distillation. `aside` learns too, and is thrown away with the stage."""
+
+    def __init__(self, student: RebuildStudent, teachers: Mapping[str, Taught], settings: Distill) -> None:
+        if student.heads is None:
+            raise ValueError("a student without heads has nothing to distil into")
+        self.student, self.heads, self.teachers, self.settings = student, student.heads, teachers, settings
+        self.aside = nn.ModuleDict()
+        torch.manual_seed(0)
+        self.prepare()
+
+    at_rest: ClassVar[bool] = True
+    """Whether all of the student but its heads stays as it is."""
+
+    @abstractmethod
+    def moved(self) -> list[nn.Module]:
+        """The student's parts that learn."""
+
+    def prepare(self) -> None:  # noqa: B027  (most stages need nothing)
+        """Make what it needs aside."""
+
+    @abstractmethod
+    def terms(self, batch: Batch) -> dict[str, Tensor]: ...
+
+    def after_step(self) -> None:  # noqa: B027
+        """What follows each step."""
+
+    def begin(self) -> list[nn.Parameter]:
+        """Freeze all that does not learn here; returns what does."""
+        self.student.requires_grad_(False).eval()
+        for part in self.moved():
+            part.requires_grad_(True).train()
+        parts = [*self.moved(), self.aside]
+        return [parameter for part in parts for parameter in part.parameters() if parameter.requires_grad]
+
+    def end(self) -> None:
+        self.student.requires_grad_(False).eval()
+
+    def answers(self, batch: Batch) -> Answers:
+        assert batch.evidence_BChw is not None
+        found: Answers = self.heads(batch.evidence_BChw)
+        return found
+
+    def projectors(self, channels: int) -> nn.ModuleDict:
+        return nn.ModuleDict({name: nn.Conv2d(channels, taught.channels, 1) for name, taught in self.teachers.items()})
+
+
+class Align(Stage):
+    """S1. Only the heads' trunk moves: it comes to tell apart what the teachers tell apart."""
+
+    def prepare(self) -> None:
+        self.aside["project"] = self.projectors(self.heads.width)
+
+    def moved(self) -> list[nn.Module]:
+        return [self.heads.trunk]
+
+    def terms(self, batch: Batch) -> dict[str, Tensor]:
+        tokens_BChw = self.answers(batch).tokens_BChw
+        terms = {}
+        for name, told in batch.told.items():
+            pooled = F.adaptive_avg_pool2d(tokens_BChw, told.tokens_BChw.shape[-1])
+            projected = _projected(self.aside, name, pooled)
+            terms[f"{name}_tokens"] = TokenImitation()(projected, told.tokens_BChw)
+            if self.settings.relations:
+                terms[f"{name}_relations"] = self.settings.relations * TokenRelations()(pooled, told.tokens_BChw)
+            classes_PC = self.teachers[name].classes_PC
+            if classes_PC is not None:
+                terms[f"{name}_prompts"] = PromptAgreement()(projected, told.tokens_BChw, classes_PC)
+        return terms
+
+
+class Supervise(Stage):
+    """S2. The label head, and the trunk under it, learn from masks: drawn ones, and real ones where there are any."""
+
+    def moved(self) -> list[nn.Module]:
+        return [self.heads.trunk, self.heads.label]
+
+    def terms(self, batch: Batch) -> dict[str, Tensor]:
+        return label_terms(self.answers(batch), batch)
+
+
+class Refine(Stage):
+    """S3. The imitation head follows the teachers wherever they can be trusted, away from what it used to say; the decoder's
+    last part moves along, held back by the fit's own loss on sound parts."""
+
+    at_rest = False
+
+    def prepare(self) -> None:
+        self.aside["earlier"] = copy.deepcopy(self.heads).requires_grad_(False)
+        if self.settings.streams:
+            rebuilt = sum(map(self.student.channels_of, self.student.settings.rebuild[:1]))
+            self.aside["denoise"] = self.projectors(rebuilt)
+
+    def moved(self) -> list[nn.Module]:
+        return [self.heads, self.student.last_part()]
+
+    def terms(self, batch: Batch) -> dict[str, Tensor]:
+        assert batch.seen_B3HW is not None and batch.sound_B3HW is not None
+        found = self.student.find(batch.seen_B3HW)
+        answers = found.answers
+        assert answers is not None
+        target, trust = self._target(batch)
+        said = answers.imitation_B1mm.sigmoid()
+        terms = label_terms(answers, batch) | {"imitate": WeightedAgreement()(said, target, trust)}
+        if self.settings.contrast:
+            assert found.evidence_BChw is not None
+            earlier = self._earlier(found.evidence_BChw)
+            terms["contrast"] = self.settings.contrast * DynamicContrast()(said, target, trust, earlier)
+        if self.settings.streams and batch.told_sound:
+            for name, told in batch.told_sound.items():
+                rebuilt = F.adaptive_avg_pool2d(found.rebuilt[0], told.tokens_BChw.shape[-1])
+                terms[f"{name}_stream"] = self.settings.streams * TokenImitation()(
+                    _projected(self.aside, name, rebuilt, "denoise"), told.tokens_BChw
+                )
+        with noisy(self.student):
+            terms |= self.student.losses(batch.sound_B3HW[batch.drawn_B], batch.sound_B3HW[batch.drawn_B])
+        return terms
+
+    def after_step(self) -> None:
+        earlier = self.aside["earlier"]
+        with torch.no_grad():
+            for old, new in zip(earlier.parameters(), self.heads.parameters(), strict=True):
+                old.lerp_(new, 1 - FORGETS)
+            for before, now in zip(earlier.buffers(), self.heads.buffers(), strict=True):
+                before.copy_(now)
+
+    def _target(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        heats = [told.heat_B1mm for told in batch.told.values()]
+        if self.settings.trust == "alike":
+            return average(heats)
+        tables = [self.teachers[name].reliability for name in batch.told]
+        return fuse(heats, tables, self.settings.trust_temperature)
+
+    def _earlier(self, evidence_BChw: Tensor) -> Tensor:
+        earlier = self.aside["earlier"]
+        assert isinstance(earlier, AnswerHeads)
+        with torch.no_grad():
+            answers: Answers = earlier.eval()(evidence_BChw)
+            return answers.imitation_B1mm.sigmoid()
+
+
+STAGES: dict[str, type[Stage]] = {"align": Align, "supervise": Supervise, "refine": Refine}
+
+
+def label_terms(answers: Answers, batch: Batch) -> dict[str, Tensor]:
+    """Where there is an outline, each place; where there is none, the part as a whole."""
+    terms = {"label": FocalL1()(answers.label_B1mm, batch.mask_B1mm, batch.outlined_B)}
+    told_whole = batch.judged_B & ~batch.outlined_B
+    if told_whole.any():
+        terms["verdict"] = ImageVerdict()(answers.label_B1mm, batch.defective_B, told_whole)
+    return terms
+
+
+@contextmanager
+def noisy(student: RebuildStudent) -> Iterator[None]:
+    """The bottleneck's noise belongs to the fit's loss; nothing else of the student changes its mode."""
+    student.training = True
+    try:
+        yield
+    finally:
+        student.training = False
+
+
+def _projected(aside: nn.ModuleDict, name: str, tokens_BChw: Tensor, which: str = "project") -> Tensor:
+    projectors = aside[which]
+    assert isinstance(projectors, nn.ModuleDict)
+    projected: Tensor = projectors[name](tokens_BChw)
+    return projected

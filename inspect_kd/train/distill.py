@@ -1,0 +1,247 @@
+"""distill(): the stages after the fit, one loop for all. The student learns heads; what teaches it stays behind.
+
+As in the fit, every step's randomness follows from seed, stage and step alone, so a killed training goes on to the same
+numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TextIO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inspect_kd.config import Recipe
+from inspect_kd.config import Stage as Plan
+from inspect_kd.datasets import DataSet
+from inspect_kd.datasets.batches import ImageStore, as_input, to_tensor
+from inspect_kd.distill.glances import Observer
+from inspect_kd.distill.reliability import Reliability
+from inspect_kd.distill.stages import STAGES, Batch, Stage, Taught
+from inspect_kd.errors import BadInput
+from inspect_kd.models.base import Teacher
+from inspect_kd.models.layers.heads import FINER
+from inspect_kd.models.rebuild import RebuildStudent
+from inspect_kd.train import checkpoint
+from inspect_kd.train.pool import Pool
+from inspect_kd.train.real_parts import labelled_parts, unlabelled_parts
+from inspect_kd.train.run import RunFolder, view_of
+from inspect_kd.train.schedule import learning_rate
+from inspect_kd.types import Split, Watch
+
+JUDGED = 256
+"""Drawn parts on which teachers' reliability is learnt."""
+WARM_UP = 0.1
+
+
+@dataclass(kw_only=True)
+class Distillation:
+    """Everything that the stages share."""
+
+    recipe: Recipe
+    folder: RunFolder
+    student: RebuildStudent
+    pool: Pool
+    observers: dict[str, Observer]
+    taught: dict[str, Taught]
+    progress: checkpoint.Progress
+    watch: Watch
+    evidence: Tensor | None = None
+    """Made when the first stage asks for it."""
+
+    def run(self) -> None:
+        """All stages that are not done yet."""
+        stages = self.recipe.distill.stages
+        names = list(stages)
+        begun = names.index(self.progress.stage) if self.progress.stage in names else 0
+        with self.folder.metrics.open("a", encoding="utf-8") as log:
+            for name in names[begun:]:
+                self._stage(name, stages[name], log)
+
+    def _stage(self, name: str, plan: Plan, log: TextIO) -> None:
+        settings, progress = self.recipe.distill, self.progress
+        stage = STAGES[name](self.student, self.taught, settings)
+        stage.aside.to(self._device)
+        parameters = stage.begin()
+        optimizer = torch.optim.AdamW(parameters, lr=plan.learning_rate, weight_decay=self.recipe.fit.weight_decay)
+        if progress.stage == name:
+            checkpoint.load(self.folder.checkpoint, self.student, optimizer, aside=stage.aside)
+        else:
+            progress.stage, progress.stage_step = name, 0
+        self.watch.phase(name, plan.steps)
+        self.watch.advance(progress.stage_step)
+        while progress.stage_step < plan.steps:
+            step = progress.stage_step
+            rate = learning_rate(step, plan.steps, peak=plan.learning_rate, warm_up=WARM_UP)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            figures = self._step(stage, name, step, optimizer, parameters)
+            progress.step += 1
+            progress.stage_step += 1
+            line: dict[str, float | str] = {"step": progress.step, "stage": name, **figures, "learning_rate": rate}
+            log.write(json.dumps(line) + "\n")
+            if progress.stage_step % self.recipe.fit.checkpoint_every == 0 or progress.stage_step == plan.steps:
+                log.flush()
+                checkpoint.save(self.folder.checkpoint, self.student, {}, optimizer, progress, aside=stage.aside)
+            self.watch.advance(1, loss=figures["loss"])
+        stage.end()
+
+    def _step(
+        self, stage: Stage, name: str, step: int, optimizer: torch.optim.Optimizer, parameters: list[torch.nn.Parameter]
+    ) -> dict[str, float]:
+        settings, seed = self.recipe.distill, self.recipe.fit.seed
+        place = list(STAGES).index(name)
+        rng = np.random.default_rng([seed, 2**34, place, step])
+        torch.manual_seed((seed * 1_000_003 + step * 97 + place * 31) % 2**63)
+        asks = name != "supervise"
+        numbers = self.pool.draw(settings.batch, rng, taught=asks)
+        batch = self._batch(stage, numbers, self.observers if asks else {})
+        terms = stage.terms(batch)
+        loss = torch.stack(list(terms.values())).sum()
+        if not torch.isfinite(loss):
+            raise BadInput(
+                f"the loss became {loss.item()} at step {step} of {name}: lower distill.{name}.learning_rate"
+            )
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, self.recipe.fit.clip)
+        optimizer.step()
+        stage.after_step()
+        return {"loss": round(loss.item(), 6), **{key: round(value.item(), 6) for key, value in terms.items()}}
+
+    def _batch(self, stage: Stage, numbers: list[int], observers: dict[str, Observer]) -> Batch:
+        batch = self.pool.batch(numbers, observers, self._device)
+        if stage.at_rest:
+            if self.evidence is None:
+                self.evidence = self._look()
+            return replace(batch, evidence_BChw=self.evidence[numbers].float().to(self._device))
+        sounds = self.pool.sound(numbers)
+        return replace(
+            batch,
+            seen_B3HW=self.pool.seen(numbers, self._device),
+            sound_B3HW=self.pool.as_input(sounds, self._device),
+            told_sound={name: observer.told(sounds, self._device) for name, observer in observers.items()}
+            if self.recipe.distill.streams
+            else {},
+        )
+
+    def _look(self) -> Tensor:
+        """What the student, its body at rest, knows of every part of the pool: (N, C, h, w), in half precision."""
+        self.watch.phase("look: student", len(self.pool))
+        known = torch.empty(0)
+        with torch.no_grad():
+            for numbers in _parts(range(len(self.pool))):
+                evidence = self.student.find(self.pool.seen(numbers, self._device)).evidence_BChw
+                assert evidence is not None
+                if not len(known):
+                    # Room for all at once: to join parts at the end would take it twice.
+                    known = torch.empty(len(self.pool), *evidence.shape[1:], dtype=torch.float16)
+                known[numbers] = evidence.half().cpu()
+                self.watch.advance(len(numbers))
+        return known
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.student.parameters()).device
+
+
+def answer_grid(recipe: Recipe, student: RebuildStudent) -> int:
+    """Side of the heads' answers."""
+    return FINER * recipe.data.size // min(max(group) for group in student.settings.rebuild)
+
+
+def distill(
+    recipe: Recipe,
+    data: DataSet,
+    folder: RunFolder,
+    student: RebuildStudent,
+    teachers: dict[str, Teacher],
+    progress: checkpoint.Progress,
+    watch: Watch,
+) -> dict[str, Any]:
+    """All stages, and then what each voice counts. Returns figures for the run's manifest."""
+    settings, began = recipe.distill, time.monotonic()
+    device = next(student.parameters()).device
+    grid = answer_grid(recipe, student)
+    observers = {name: Observer(name, teacher.to(device), grid=grid) for name, teacher in teachers.items()}
+    side = max([recipe.data.size, *(teacher.size for teacher in teachers.values())])
+    pool = Pool(
+        recipe,
+        data,
+        side=side,
+        grid=grid,
+        unlabelled=unlabelled_parts(settings.unlabelled, data),
+        labelled=labelled_parts(settings.labelled, data),
+    )
+    looks = {name: look(observer, pool, watch) for name, observer in observers.items()}
+    taught = {name: learn_of(observer, pool) for name, observer in observers.items()}
+    Distillation(
+        recipe=recipe,
+        folder=folder,
+        student=student,
+        pool=pool,
+        observers=observers,
+        taught=taught,
+        progress=progress,
+        watch=watch,
+    ).run()
+    settle_voices(student, recipe, data)
+    return {
+        "stages": {name: plan.steps for name, plan in settings.stages.items()},
+        "taught_by": looks,
+        "labelled": len(pool.labelled),
+        "unlabelled": len(pool.unlabelled),
+        "distill_seconds": round(time.monotonic() - began, 1),
+    }
+
+
+def look(observer: Observer, pool: Pool, watch: Watch) -> dict[str, float]:
+    """Let a teacher see every part that it has not seen yet."""
+    watch.phase(f"look: {observer.name}", len(pool))
+    new = 0
+    for numbers in _parts(range(len(pool))):
+        new += observer.look([pool[number].image for number in numbers])
+        watch.advance(len(numbers))
+    rate = new / observer.seconds if observer.seconds else 0.0
+    taken = observer.cache.taken / 1e6 if observer.cache else 0.0
+    watch.say(
+        f"{observer.name}: looked at {new} of {len(pool)} images"
+        + (f", {rate:.1f} a second" if new else "; all were known")
+        + (f"; {taken:.0f} MB on disk" if observer.cache else "; kept nothing, its weights have no digest")
+    )
+    return {"looked_at": new, "images": len(pool), "images_a_second": round(rate, 2), "cache_mb": round(taken, 1)}
+
+
+def learn_of(observer: Observer, pool: Pool) -> Taught:
+    """What is to be known of a teacher before it is believed."""
+    reliability, device = Reliability(), torch.device("cpu")
+    numbers = np.linspace(0, len(pool.drawn) - 1, min(JUDGED, len(pool.drawn))).round().astype(int)
+    channels = 0
+    for part in _parts([int(number) for number in numbers]):
+        batch = pool.batch(part, {observer.name: observer}, device)
+        told = batch.told[observer.name]
+        channels = told.tokens_BChw.shape[1]
+        reliability.learn(told.heat_B1mm, batch.mask_B1mm)
+    return Taught(channels=channels, classes_PC=observer.classes(), reliability=reliability)
+
+
+def settle_voices(student: RebuildStudent, recipe: Recipe, data: DataSet) -> None:
+    """Bring discrepancy and both heads to one scale on held-out sound parts."""
+    store = ImageStore(data.select(Split.VALIDATION), view_of(recipe), bits=recipe.data.bits)
+    device = next(student.parameters()).device
+    rng = np.random.default_rng(recipe.fit.seed)
+    frames = [to_tensor(store.frame(index, rng)) for index in range(len(store))]
+    student.eval().settle_voices(
+        (as_input(torch.stack(frames[i : i + 8])).to(device) for i in range(0, len(frames), 8)),
+        recipe.distill.voices,
+    )
+
+
+def _parts(numbers: Sequence[int], size: int = 8) -> Iterator[list[int]]:
+    for start in range(0, len(numbers), size):
+        yield list(numbers[start : start + size])

@@ -1,0 +1,63 @@
+"""Teachers for a student: a run that is there, or one that is made on the way, beside the student's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from inspect_kd import zoo
+from inspect_kd.config import Recipe, load_recipe
+from inspect_kd.datasets import DataSet
+from inspect_kd.errors import UsageError
+from inspect_kd.models.base import Teacher
+from inspect_kd.train.hardware import Hardware
+from inspect_kd.train.run import RunFolder, load_run, resolved
+from inspect_kd.train.teach import teach
+from inspect_kd.types import Watch
+
+
+def ready(
+    names: Sequence[str], recipe: Recipe, data: DataSet, out: Path, hardware: Hardware, watch: Watch
+) -> dict[str, Teacher]:
+    """By name. A teacher that has not studied this very data studies it first, as `inspect-kd train --model` would let it."""
+    found: dict[str, Teacher] = {}
+    for name in names:
+        folder = _run_of(name, recipe, data, out, hardware, watch)
+        finished = load_run(folder.path)
+        if not isinstance(finished.model, Teacher):
+            raise UsageError(f"--teachers {name}: a student; teachers are: {', '.join(teachers_in_the_zoo())}")
+        if finished.recipe.name in found:
+            raise UsageError(f"--teachers: two of them are called '{finished.recipe.name}'")
+        if finished.manifest["data"]["digest"] != data.digest:
+            watch.say(f"{name}: it studied other parts than these ({finished.manifest['data']['name']})")
+        found[finished.recipe.name] = finished.model
+    return found
+
+
+def teachers_in_the_zoo() -> list[str]:
+    return [name for name in zoo.names("models") if load_recipe(name).teacher]
+
+
+def _run_of(name: str, recipe: Recipe, data: DataSet, out: Path, hardware: Hardware, watch: Watch) -> RunFolder:
+    """A folder is taken as it is; of a recipe the run that it makes of this data."""
+    if (Path(name) / "run.json").is_file():
+        return RunFolder(Path(name))
+    teacher = _seeing_alike(load_recipe(name), recipe)
+    if not teacher.teacher:
+        raise UsageError(f"--teachers {name}: a student's recipe; teachers are: {', '.join(teachers_in_the_zoo())}")
+    folder = RunFolder(out / f"{data.name}-{teacher.name}-{_identity(teacher, data)}")
+    if not folder.complete:
+        watch.say(f"{teacher.name} studies first: {folder.path}")
+        teach(teacher, data, folder, hardware=hardware, watch=watch)
+    return folder
+
+
+def _seeing_alike(teacher: Recipe, student: Recipe) -> Recipe:
+    """The teacher must not see what the student's data section leaves out. Its seed stays its own: one study for all students."""
+    same = ("calibration", "validation", "test", "group", "categories", "bits", "flip", "cache_mb")
+    data = teacher.data.model_copy(update={key: getattr(student.data, key) for key in same})
+    return teacher.model_copy(update={"data": data, "profile": student.profile})
+
+
+def _identity(teacher: Recipe, data: DataSet) -> str:
+    return f"{resolved(teacher).digest()[:6]}{data.digest[:6]}"

@@ -1,0 +1,421 @@
+"""The distillation: each loss by hand, who may move what, teachers that are asked once, and a student that ships alone."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from inspect_kd.config import Distill, load_recipe
+from inspect_kd.distill import losses, stages
+from inspect_kd.distill.glances import Observer, Told, identity
+from inspect_kd.distill.reliability import Reliability, average, fuse, rising
+from inspect_kd.errors import BadInput, UsageError
+from inspect_kd.models.base import Lesson
+from inspect_kd.models.rebuild import RebuildStudent
+from inspect_kd.models.teachers import memory
+from tests.test_models import images, small
+from tests.tiny import command
+
+RECIPE = {
+    "name": "tiny_memory",
+    "teacher": {"build": "memory", "encoder": "embedded", "rows": 256},
+    "data": {"size": 64},
+    "teach": {"variants": 2, "epochs": 0},
+}
+STEPS = 4
+CHAIN = [
+    "student.answer_width=8",
+    "distill.variants=2",
+    "distill.batch=4",
+    f"distill.align.steps={STEPS}",
+    f"distill.supervise.steps={STEPS}",
+    f"distill.refine.steps={STEPS}",
+    "distill.streams=0.5",
+]
+
+
+# ── losses, by hand ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def tokens(*columns: list[float]) -> Tensor:
+    """Places side by side, one column of channels each: (1, C, 1, N)."""
+    return torch.tensor(columns).float().T[None, :, None, :]
+
+
+def test_tokens_are_held_to_the_teachers_direction() -> None:
+    student, teacher = tokens([1, 0], [0, 2]), tokens([3, 0], [1, 0])
+    assert losses.TokenImitation()(student, teacher).item() == pytest.approx((0 + 1) / 2)
+
+
+def test_relations_do_not_care_for_channels_but_for_likeness() -> None:
+    alike = torch.tensor([[[[1.0, 1.0], [0.0, 0.0]]], [[[0.0, 0.0], [1.0, 1.0]]]]).transpose(0, 1).reshape(1, 2, 2, 2)
+    turned = torch.cat([alike[:, 1:], alike[:, :1], torch.zeros(1, 1, 2, 2)], dim=1)
+    assert losses.TokenRelations()(alike, turned).item() == pytest.approx(0, abs=1e-6)
+    same = torch.ones(1, 1, 2, 2)
+    # Gram of `alike`: 8 of 16 are one; of `same` all 16 are: cosine 8 / (sqrt 8 * sqrt 16).
+    assert losses.TokenRelations()(alike, same).item() == pytest.approx(1 - 8 / math.sqrt(8 * 16), abs=1e-6)
+
+
+def test_prompts_agree_where_sentences_read_the_same() -> None:
+    vectors = torch.eye(2)
+    teacher, student = tokens([1, 0]), tokens([0, 1])
+    loss = losses.PromptAgreement(scale=2.0)
+    assert loss(teacher, teacher, vectors).item() == pytest.approx(0, abs=1e-6)
+    p = 1 / (1 + math.exp(-2))
+    by_hand = p * math.log(p / (1 - p)) + (1 - p) * math.log((1 - p) / p)
+    assert loss(student, teacher, vectors).item() == pytest.approx(by_hand, rel=1e-5)
+    warm = losses.PromptAgreement(scale=2.0, temperature=2.0)
+    p = 1 / (1 + math.exp(-1))
+    by_hand = 4 * (p * math.log(p / (1 - p)) + (1 - p) * math.log((1 - p) / p))
+    assert warm(student, teacher, vectors).item() == pytest.approx(by_hand, rel=1e-5)
+
+
+def test_an_untrusted_place_says_nothing() -> None:
+    said, target = torch.tensor([[[[0.2, 0.9]]]]), torch.tensor([[[[0.5, 0.0]]]])
+    agreement = losses.WeightedAgreement()
+    assert agreement(said, target, torch.tensor([[[[1.0, 0.0]]]])).item() == pytest.approx(0.3)
+    assert agreement(said, target, torch.tensor([[[[1.0, 0.5]]]])).item() == pytest.approx((0.3 + 0.45) / 1.5)
+
+
+def test_the_contrast_pulls_to_the_teacher_and_pushes_from_what_was_said_before() -> None:
+    said, target, trust = torch.full((1, 1, 1, 2), 0.5), torch.full((1, 1, 1, 2), 0.9), torch.ones(1, 1, 1, 2)
+    contrast = losses.DynamicContrast(floor=0.05)
+    assert contrast(said, target, trust, said - 0.2).item() == pytest.approx(0.05 * 0.4 / 0.2)
+    assert contrast(said, target, trust, said).item() == pytest.approx(0.4), "the push is bounded"
+
+
+def test_focal_and_l1_over_the_images_whose_mask_is_known() -> None:
+    logits, mask = torch.zeros(2, 1, 1, 2), torch.tensor([[[[1.0, 0.0]]], [[[1.0, 1.0]]]])
+    known = torch.tensor([True, False])
+    assert losses.FocalL1(gamma=2)(logits, mask, known).item() == pytest.approx(0.25 * math.log(2) + 0.5)
+    assert losses.FocalL1()(logits, mask, torch.tensor([False, False])).item() == 0
+
+
+def test_a_verdict_without_an_outline_is_of_the_hottest_places() -> None:
+    logits = torch.tensor([[[[3.0, -9.0, -9.0, -9.0]]], [[[9.0, 9.0, 9.0, 9.0]]]])
+    told = losses.ImageVerdict(share=0.25)(logits, torch.tensor([True, True]), torch.tensor([True, False]))
+    assert told.item() == pytest.approx(math.log(1 + math.exp(-3)), rel=1e-5)
+
+
+# ── whom to believe ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_trust_is_learnt_on_masks() -> None:
+    good, poor = Reliability(), Reliability()
+    mask = (torch.rand(4, 1, 16, 16, generator=torch.Generator().manual_seed(0)) > 0.5).float()
+    good.learn(0.9 * mask, mask)
+    poor.learn(torch.full_like(mask, 0.9), mask)
+    hot = torch.full((1, 1, 1, 1), 0.9)
+    assert poor.chance(hot).item() == pytest.approx(0.5, abs=0.1)
+    assert good.chance(hot) > 0.95 and good.error(hot) < 0.1 < poor.error(hot)
+    cold = torch.zeros(1, 1, 1, 1)
+    target, trust = fuse([hot, cold], [good, poor], temperature=0.05)
+    assert target.item() > 0.8 and 0 < trust.item() <= 1
+    assert average([hot, cold])[0].item() == pytest.approx(0.45)
+
+
+def test_more_heat_is_never_less_chance() -> None:
+    damaged, seen = torch.tensor([0.0, 3.0, 1.0, 4.0]), torch.full((4,), 4.0)
+    assert rising(damaged, seen).tolist() == [0.0, 0.5, 0.5, 1.0]
+    table = Reliability()
+    heat = torch.linspace(0, 1, 1000).view(1, 1, 10, 100)
+    table.learn(heat, (heat < 0.2).float())
+    chance = table.chance(heat).flatten()
+    assert (chance[1:] >= chance[:-1]).all()
+
+
+# ── who may move what ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def student() -> RebuildStudent:
+    made = small(answer_width=8)
+    made.adapt([images(8)])
+    return made
+
+
+def batch(made: RebuildStudent, teachers: int = 1, channels: int = 6) -> stages.Batch:
+    generator = torch.Generator().manual_seed(1)
+    mask = torch.zeros(4, 1, 16, 16)
+    mask[:2, :, 4:9, 4:9] = 1
+    told = {
+        f"t{number}": Told(mask * 0.8 + 0.1, torch.ones_like(mask), torch.randn(4, channels, 4, 4, generator=generator))
+        for number in range(teachers)
+    }
+    yes = torch.ones(4, dtype=torch.bool)
+    with torch.no_grad():
+        evidence = made.find(images(4, seed=2)).evidence_BChw
+    return stages.Batch(
+        evidence_BChw=evidence,
+        seen_B3HW=images(4, seed=2),
+        sound_B3HW=images(4, seed=3),
+        mask_B1mm=mask,
+        outlined_B=yes,
+        defective_B=mask.flatten(1).any(dim=1),
+        judged_B=yes,
+        drawn_B=yes,
+        told=told,
+        told_sound=told,
+    )
+
+
+def teachers(count: int = 1, channels: int = 6) -> dict[str, stages.Taught]:
+    vectors = torch.nn.functional.normalize(torch.randn(2, channels, generator=torch.Generator().manual_seed(4)), dim=1)
+    return {
+        f"t{n}": stages.Taught(channels=channels, classes_PC=vectors, reliability=Reliability()) for n in range(count)
+    }
+
+
+def moved_by(name: str, made: RebuildStudent) -> set[str]:
+    """Parts of the student that get a gradient in a stage."""
+    stage = stages.STAGES[name](made, teachers(), Distill(streams=0.5))
+    stage.begin()
+    torch.stack(list(stage.terms(batch(made)).values())).sum().backward()
+    return {".".join(key.split(".")[:2]) for key, p in made.named_parameters() if p.grad is not None and p.grad.any()}
+
+
+def test_the_fit_never_reaches_the_heads() -> None:
+    made = student().train()
+    torch.stack(list(made.losses(images(4), images(4)).values())).sum().backward()
+    with_gradient = {key.split(".")[0] for key, p in made.named_parameters() if p.grad is not None}
+    assert with_gradient == {"neck", "decoder"}
+
+
+def test_each_stage_moves_its_own_parts_alone() -> None:
+    assert moved_by("align", student()) == {"heads.trunk"}
+    assert moved_by("supervise", student()) == {"heads.trunk", "heads.label"}
+    made = student()
+    assert moved_by("refine", made) >= {"heads.trunk", "heads.label", "heads.imitation", "decoder.stages"}
+    early = [p for stage in list(made.decoder.stages)[:-1] for p in stage.parameters()]
+    assert all(p.grad is None for p in [*early, *made.neck.parameters(), *made.encoder.parameters()])
+
+
+def test_heads_change_nothing_before_they_have_a_voice() -> None:
+    plain, with_heads = small().eval(), small(answer_width=8).eval()
+    assert torch.equal(plain(images()).heatmap_B1HW, with_heads(images()).heatmap_B1HW)
+
+
+def test_losses_of_two_steps_are_what_they_were(request: pytest.FixtureRequest) -> None:
+    """Golden: whatever changes these numbers changes every distilled student."""
+    torch.set_num_threads(1)
+    made, found = student(), {}
+    for name in stages.STAGES:
+        stage = stages.STAGES[name](made, teachers(2), Distill(streams=0.5))
+        optimizer = torch.optim.AdamW(stage.begin(), lr=1e-2)
+        for _ in range(2):
+            torch.manual_seed(0)
+            terms = stage.terms(batch(made, 2))
+            optimizer.zero_grad()
+            torch.stack(list(terms.values())).sum().backward()
+            optimizer.step()
+            stage.after_step()
+            for key, value in terms.items():
+                found.setdefault(f"{name}/{key}", []).append(round(value.item(), 4))
+        stage.end()
+    path = Path(__file__).parent / "golden" / "distill_losses.json"
+    if request.config.getoption("--update-golden"):
+        path.write_text(json.dumps(found, indent=1) + "\n")
+    golden = json.loads(path.read_text())
+    assert found.keys() == golden.keys()
+    for key, values in golden.items():
+        assert found[key] == pytest.approx(values, rel=2e-3, abs=2e-4), key
+
+
+# ── teachers are asked once ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def remembering(parts: int = 6, **changes: object) -> memory.Teacher:
+    torch.manual_seed(0)
+    made = memory.build(memory.Config(encoder="embedded", **({"rows": 128} | changes)), 64)
+    rng = np.random.default_rng(0)
+    base = rng.integers(90, 130, (64, 64, 3), dtype=np.uint8)
+    lessons = [
+        Lesson(image=np.clip(base + rng.integers(-5, 5, base.shape), 0, 255).astype(np.uint8), mask=None, part=part)
+        for part in range(parts)
+    ]
+    steps = list(made.study(lessons, epochs=0, batch=4, rate=1e-3, seed=0))
+    assert len(steps) == made.steps(parts, epochs=0, batch=4)
+    return made.eval()
+
+
+def test_the_memory_is_hot_where_no_sound_part_was_like_it() -> None:
+    made = remembering(rows=4096)
+    sound = np.clip(np.random.default_rng(0).integers(90, 130, (64, 64, 3)), 0, 255).astype(np.uint8)
+    damaged = sound.copy()
+    damaged[20:36, 20:36] = (250, 20, 20)
+    heatmap = made.look([sound, damaged]).heatmap_B1HW
+    assert heatmap.min() >= 0 and heatmap.max() <= 1
+    far = made._map(made._tensor([damaged]))[0, 0]
+    assert far[6:8, 6:8].mean() > 1.5 * far[12:, 12:].mean()
+
+
+def test_a_part_that_one_bank_holds_is_judged_by_the_other() -> None:
+    made = remembering(rows=4096)
+    rng = np.random.default_rng(0)
+    base = rng.integers(90, 130, (64, 64, 3), dtype=np.uint8)
+    known = np.clip(base + rng.integers(-5, 5, base.shape), 0, 255).astype(np.uint8)
+    with torch.no_grad():
+        patches = made.patches(made._tensor([known]))
+        own, other = (memory.distance_map(patches, made._bank(bank), 64).mean() for bank in range(2))
+    assert own < 1e-3 < other
+    assert made._map(made._tensor([known])).mean() > 0.5 * other
+
+
+def test_a_second_look_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INSPECT_KD_CACHE", str(tmp_path))
+    teacher = remembering()
+    rng = np.random.default_rng(1)
+    pictures = [rng.integers(0, 255, (64, 64, 3), dtype=np.uint8) for _ in range(3)]
+    first = Observer("m", teacher, grid=16)
+    assert first.look(pictures) == 3
+    told = first.told(pictures, torch.device("cpu"))
+    again = Observer("m", teacher, grid=16)
+    monkeypatch.setattr(teacher, "look", lambda images: pytest.fail("asked again"))
+    assert again.look(pictures) == 0
+    assert all(torch.equal(a, b) for a, b in zip(told, again.told(pictures, torch.device("cpu")), strict=True))
+    assert told.heat_B1mm.shape == (3, 1, 16, 16) and told.tokens_BChw.shape[-1] <= 14
+
+
+def test_who_has_learnt_something_else_is_somebody_else() -> None:
+    one, other = remembering(), remembering(parts=7)
+    assert identity(one) == identity(one) != identity(other)
+
+
+# ── the whole way ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def chain(parts: Path, out: Path, *more: str) -> list[str]:
+    (out / "tiny_memory.yaml").write_text(json.dumps(RECIPE))
+    sets = [word for setting in CHAIN for word in ("--set", setting)]
+    return [*command(parts, out, "--teachers", str(out / "tiny_memory.yaml")), *sets, *more]
+
+
+def own_cache(home: Path) -> dict[str, str]:
+    return os.environ | {"INSPECT_KD_CACHE": str(home / "cache")}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("distilled")
+
+
+@pytest.fixture(scope="module")
+def distilled(parts: Path, home: Path) -> Path:
+    answer = subprocess.run(chain(parts, home), capture_output=True, text=True, check=False, env=own_cache(home))
+    assert answer.returncode == 0, answer.stderr
+    phases = {json.loads(line).get("phase") for line in answer.stderr.splitlines() if line.startswith("{")}
+    assert {"study", "train", "look: tiny_memory", "align", "supervise", "refine"} <= phases
+    return home / "r"
+
+
+def test_every_stage_is_told_and_counted(distilled: Path) -> None:
+    lines = [json.loads(line) for line in (distilled / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, 24 + 3 * STEPS + 1))
+    by_stage = {name: [line for line in lines if line.get("stage") == name] for name in stages.STAGES}
+    assert all(len(found) == STEPS for found in by_stage.values())
+    assert {"tiny_memory_tokens", "tiny_memory_relations"} <= by_stage["align"][0].keys()
+    assert "label" in by_stage["supervise"][0]
+    assert {"imitate", "contrast", "tiny_memory_stream", "rebuild"} <= by_stage["refine"][0].keys()
+    manifest = json.loads((distilled / "run.json").read_text())
+    looked = manifest["taught_by"]["tiny_memory"]
+    assert looked["looked_at"] == looked["images"] > 0 and looked["cache_mb"] > 0
+    assert manifest["stages"] == dict.fromkeys(stages.STAGES, STEPS)
+
+
+def test_the_student_ships_alone(distilled: Path, parts: Path) -> None:
+    names = {path.name for path in distilled.iterdir()}
+    assert not any("teacher" in name or "memory" in name for name in names)
+    state = load_file(distilled / "student.safetensors")
+    assert {key.split(".")[0] for key in state} <= {
+        *("encoder", "feature_norm", "memories", "neck", "decoder", "heads"),
+    }
+    graph = onnx.load(distilled / "r.onnx").graph
+    assert not [
+        i.name for i in graph.initializer if "tiny_memory" in i.name or "patches" in i.name or "project" in i.name
+    ]
+    alone = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from inspect_kd import Inspector\n"
+        "print(Inspector(sys.argv[1])(sys.argv[2]).score)\n"
+        "assert not [m for m in sys.modules if m.startswith(('inspect_kd.distill', 'inspect_kd.models'))]"
+    )
+    image = next(parts.rglob("test/good/*.png"))
+    words = [sys.executable, "-c", alone, str(distilled / "r.onnx"), str(image)]
+    answer = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr
+    assert float(answer.stdout) > 0
+
+
+def test_a_killed_distillation_resumes_to_the_same_student(distilled: Path, parts: Path, tmp_path: Path) -> None:
+    """Killed inside a stage after the fit; the teacher's run and its answers are found again."""
+    wanted = 24 + STEPS + 2
+    words = [*chain(parts, tmp_path), "--set", "fit.checkpoint_every=1"]
+    killed = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=own_cache(tmp_path))
+    log, deadline = tmp_path / "r" / "metrics.jsonl", time.monotonic() + 240
+    while time.monotonic() < deadline and not (log.is_file() and len(log.read_text().splitlines()) >= wanted):
+        assert killed.poll() is None, "the training ended before it could be killed"
+        time.sleep(0.005)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    answer = subprocess.run([*words, "--resume"], capture_output=True, text=True, check=False, env=own_cache(tmp_path))
+    assert answer.returncode == 0, answer.stderr
+    assert "resuming at step" in answer.stderr and "all were known" in answer.stderr
+    first, second = load_file(distilled / "student.safetensors"), load_file(tmp_path / "r" / "student.safetensors")
+    assert [key for key in first if not torch.equal(first[key], second[key])] == []
+
+
+def test_a_fit_is_taken_over(distilled: Path, run: Path, parts: Path, tmp_path: Path) -> None:
+    """The heads of the new run are taught; decoder and prototypes are the old run's."""
+    sets = [
+        word
+        for setting in ("student.answer_width=8", f"distill.supervise.steps={STEPS}")
+        for word in ("--set", setting)
+    ]
+    answer = subprocess.run(
+        [*command(parts, tmp_path, "--start", str(run)), *sets], capture_output=True, text=True, check=False
+    )
+    assert answer.returncode == 0, answer.stderr
+    old, new = load_file(run / "student.safetensors"), load_file(tmp_path / "r" / "student.safetensors")
+    assert all(torch.equal(old[key], new[key]) for key in old)
+    assert new["heads.voices"].tolist() != [1.0, 0.0, 0.0]
+    other = subprocess.run(
+        [*command(parts, tmp_path, "--start", str(run), "--name", "o"), *sets, "--set", "student.dims=[32, 16, 16]"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert other.returncode == 2 and "another shape" in other.stderr
+
+
+def test_test_parts_teach_nobody(parts: Path, tmp_path: Path) -> None:
+    for option in ("--labelled", "--unlabelled"):
+        answer = subprocess.run(
+            chain(parts, tmp_path, option, str(parts), "--name", option.strip("-")),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert answer.returncode == 2 and "would be tested on" in answer.stderr, answer.stderr
+
+
+def test_what_cannot_be_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="answer_width"):
+        load_recipe("embedded", ["distill.supervise.steps=5", "student.answer_width=0"])
+    with pytest.raises(UsageError, match="need `teachers:`"):
+        load_recipe("embedded", ["distill.align.steps=5", "student.answer_width=8"])
+    from inspect_kd.datasets import every_image
+
+    with pytest.raises(BadInput, match="no such folder"):
+        every_image(tmp_path / "none")
