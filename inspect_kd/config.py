@@ -124,7 +124,7 @@ class Distill(Strict):
     """Weight of the pull to the teachers against the student's own earlier answer (S3)."""
     streams: float = Field(0.0, ge=0)
     """Weight of the denoising stream: what is rebuilt of a damaged part must look to the teachers like the sound one (S3)."""
-    voices: tuple[float, float, float] = (1.0, 2.0, 0.0)
+    voices: tuple[float, float, float] = (1.0, 3.0, 0.0)
     """What discrepancy (its rarest heat on held-out sound parts is 1), label head and imitation head (chances, 0 to 1) count."""
     most: int = Field(3000, ge=1)
     """Drawn parts at most: what is known of each is kept in memory, a third of a megabyte."""

@@ -123,7 +123,7 @@ def test_trust_is_learnt_on_masks() -> None:
     assert good.chance(hot) > 0.95 and good.error(hot) < 0.1 < poor.error(hot)
     cold = torch.zeros(1, 1, 1, 1)
     target, trust = fuse([hot, cold], [good, poor], temperature=0.05)
-    assert target.item() > 0.8 and 0 < trust.item() <= 1
+    assert target.item() > 0.7 and 0 < trust.item() <= 1
     assert average([hot, cold])[0].item() == pytest.approx(0.45)
 
 

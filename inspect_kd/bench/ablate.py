@@ -17,9 +17,12 @@ from inspect_kd.config import Recipe, load_recipe
 from inspect_kd.datasets import DataSet
 from inspect_kd.evaluate import MEAN, Seen, in_json, look_at, measure
 from inspect_kd.export.graph import ArtifactGraph, TorchModel
-from inspect_kd.train.fit import fit, train_student
+from inspect_kd.train import checkpoint
+from inspect_kd.train.distill import Shared, distill
+from inspect_kd.train.fit import fit, fitted_student
 from inspect_kd.train.hardware import Hardware
 from inspect_kd.train.run import RunFolder, resolved, view_of, write_json
+from inspect_kd.train.teachers import ready
 from inspect_kd.types import Split, Watch
 
 SHOWN = ("image_auroc", "pixel_ap", "pixel_aupro")
@@ -38,9 +41,9 @@ FIT_ALONE = ("distill.align.steps=0", "distill.supervise.steps=0", "distill.refi
 
 def arms(teachers: Sequence[str], unlabelled: str | None) -> list[Arm]:
     """The fit alone, then one thing more each; the teachers are asked one by one and together."""
-    taught = ("distill.align.steps=100", "distill.refine.steps=200")
-    drawn = ("distill.supervise.steps=300", "distill.voices=[0.5, 0.5, 0]")
-    heard = "distill.voices=[0.5, 0.25, 0.25]"
+    taught = ("distill.align.steps=100", "distill.refine.steps=100")
+    drawn = ("distill.supervise.steps=1500", "distill.voices=[1, 3, 0]")
+    heard = "distill.voices=[1, 1.5, 1.5]"
     every = [Arm(name="fit", changes=FIT_ALONE, why="S0: the student alone")]
     every.append(Arm(name="drawn", changes=(*FIT_ALONE, *drawn), why="S2: a head that learns drawn defects"))
     for teacher in teachers:
@@ -70,17 +73,19 @@ def arms(teachers: Sequence[str], unlabelled: str | None) -> list[Arm]:
 
 
 def ablate(
-    model: str, data: DataSet, chosen: Sequence[Arm], seeds: int, out: Path, watch: Watch
+    model: str, data: DataSet, chosen: Sequence[Arm], seeds: Sequence[int], out: Path, watch: Watch
 ) -> dict[str, list[dict[str, Any]]]:
     """By arm, what was measured with each seed. What is finished below `out` is not done again."""
     results: dict[str, list[dict[str, Any]]] = {arm.name: [] for arm in chosen}
-    for seed in range(seeds):
-        start = _fit_of(model, data, seed, out, watch)
+    for seed in seeds:
+        start, shared = _fit_of(model, data, seed, out, watch), Shared()
         for arm in chosen:
             changes = [f"fit.seed={seed}", f"distill.start={json.dumps(str(start.path))}", *arm.changes]
             recipe = resolved(load_recipe(model, changes))
             watch.say(f"seed {seed}: {arm.name}")
-            results[arm.name].append(_measured(recipe, data, RunFolder(out / f"seed{seed}" / _as_file(arm)), watch))
+            own = Shared() if recipe.distill.unlabelled else shared
+            folder = RunFolder(out / f"seed{seed}" / as_file(arm))
+            results[arm.name].append(_measured(recipe, data, folder, own, watch))
     return results
 
 
@@ -92,7 +97,7 @@ def _fit_of(model: str, data: DataSet, seed: int, out: Path, watch: Watch) -> Ru
     return folder
 
 
-def _measured(recipe: Recipe, data: DataSet, folder: RunFolder, watch: Watch) -> dict[str, Any]:
+def _measured(recipe: Recipe, data: DataSet, folder: RunFolder, shared: Shared, watch: Watch) -> dict[str, Any]:
     """The arm's student on the test split. No artifact and no report: only the figures count here."""
     done = folder.path / RESULT
     if done.is_file():
@@ -100,9 +105,14 @@ def _measured(recipe: Recipe, data: DataSet, folder: RunFolder, watch: Watch) ->
         if told["recipe"] == recipe.digest() and told["data"] == data.digest:
             return told
     began = time.monotonic()
-    fabric = Hardware().fabric()
-    folder.checkpoint.unlink(missing_ok=True)
-    student, facts = train_student(recipe, data, folder, hardware=Hardware(), fabric=fabric, watch=watch)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    folder.metrics.unlink(missing_ok=True)
+    student = fitted_student(recipe)
+    facts: dict[str, Any] = {}
+    if recipe.distill.stages:
+        teachers = ready(recipe.distill.teachers, recipe, data, folder.path.parents[1], Hardware(), watch)
+        progress = checkpoint.Progress(stage=checkpoint.FITTED)
+        facts = distill(recipe, data, folder, student, teachers, progress, watch, shared)
     seconds = round(time.monotonic() - began, 1)
     folder.checkpoint.unlink(missing_ok=True)
     test = data.select(Split.TEST)
@@ -121,7 +131,7 @@ def _counted(parts: Iterator[Seen], watch: Watch) -> Iterator[Seen]:
         yield part
 
 
-def _as_file(arm: Arm) -> str:
+def as_file(arm: Arm) -> str:
     return "".join(letter if letter.isalnum() else "_" for letter in arm.name)
 
 
@@ -146,19 +156,24 @@ def _markdown(
         "",
         f"Written by `{environment['command']}`, {environment['started'][:10]}, commit {environment['commit']}, "
         f"{environment['cores']} CPU cores, torch {environment['packages'].get('torch')}. One model for "
-        f"{', '.join(categories)}; {len(first)} seeds; all arms of a seed start from the same fit. A cell: "
+        f"{', '.join(categories)}; all arms of a seed start from the same fit. A cell: "
         "image AUROC / pixel AP / AUPRO, the mean over seeds, of the mean over categories with its spread (standard deviation).",
         "",
-        "| arm | | " + " | ".join([*categories, "mean", "against the fit", "minutes"]) + " |",
-        "|---|---|" + "---|" * (len(categories) + 3),
+        "| arm | | " + " | ".join([*categories, "mean", "against the fit", "seeds", "minutes"]) + " |",
+        "|---|---|" + "---|" * (len(categories) + 4),
     ]
     for arm in chosen:
         seeds = results[arm.name]
+        if not seeds:
+            continue
         cells = [" / ".join(f"{_mean(seeds, category, m):.3f}" for m in SHOWN) for category in categories]
         whole = " / ".join(f"{_mean(seeds, MEAN, m):.3f} ± {_spread(seeds, m):.3f}" for m in SHOWN)
-        gain = " / ".join(f"{_mean(seeds, MEAN, m) - _mean(first, MEAN, m):+.3f}" for m in SHOWN)
+        same = first[: len(seeds)]
+        gain = " / ".join(f"{_mean(seeds, MEAN, m) - _mean(same, MEAN, m):+.3f}" for m in SHOWN)
         minutes = mean(told["seconds"] for told in seeds) / 60
-        lines.append(f"| {arm.name} | {arm.why} | {' | '.join(cells)} | {whole} | {gain} | {minutes:.1f} |")
+        lines.append(
+            f"| {arm.name} | {arm.why} | {' | '.join(cells)} | {whole} | {gain} | {len(seeds)} | {minutes:.1f} |"
+        )
     return "\n".join(lines) + "\n"
 
 

@@ -96,7 +96,7 @@ def ablation(data: list[str], model: str, teachers: list[str], unlabelled: Path 
 
     chosen = ablate.arms(teachers, None if unlabelled is None else str(unlabelled))
     with follow() as watch:
-        results = ablate.ablate(model, gathered(data, load_recipe(model)), chosen, seeds, out, watch)
+        results = ablate.ablate(model, gathered(data, load_recipe(model)), chosen, range(seeds), out, watch)
     page = ablate.write(out, chosen, results, environment("cpu"))
     typer.echo(page.read_text(encoding="utf-8"))
 

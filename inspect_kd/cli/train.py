@@ -129,7 +129,7 @@ def default_model(*, quiet: bool) -> str:
     return FALLBACK
 
 
-TAUGHT = {"align": 100, "refine": 200}
+TAUGHT = {"align": 100, "refine": 100}
 """Steps of the stages that need teachers, where a recipe has none of them."""
 
 

@@ -40,6 +40,15 @@ WARM_UP = 0.1
 
 
 @dataclass(kw_only=True)
+class Shared:
+    """What two distillations of one fit, on the same parts, need not make twice."""
+
+    pool: Pool | None = None
+    evidence: Tensor | None = None
+    """What the student knows of each part of the pool, made when the first stage asks for it."""
+
+
+@dataclass(kw_only=True)
 class Distillation:
     """Everything that the stages share."""
 
@@ -51,8 +60,7 @@ class Distillation:
     taught: dict[str, Taught]
     progress: checkpoint.Progress
     watch: Watch
-    evidence: Tensor | None = None
-    """Made when the first stage asks for it."""
+    shared: Shared
 
     def run(self) -> None:
         """All stages that are not done yet."""
@@ -117,9 +125,9 @@ class Distillation:
     def _batch(self, stage: Stage, numbers: list[int], observers: dict[str, Observer]) -> Batch:
         batch = self.pool.batch(numbers, observers, self._device)
         if stage.at_rest:
-            if self.evidence is None:
-                self.evidence = self._look()
-            return replace(batch, evidence_BChw=self.evidence[numbers].float().to(self._device))
+            if self.shared.evidence is None:
+                self.shared.evidence = self._look()
+            return replace(batch, evidence_BChw=self.shared.evidence[numbers].float().to(self._device))
         sounds = self.pool.sound(numbers)
         return replace(
             batch,
@@ -163,14 +171,16 @@ def distill(
     teachers: dict[str, Teacher],
     progress: checkpoint.Progress,
     watch: Watch,
+    shared: Shared | None = None,
 ) -> dict[str, Any]:
     """All stages, and then what each voice counts. Returns figures for the run's manifest."""
     settings, began = recipe.distill, time.monotonic()
+    shared = shared or Shared()
     device = next(student.parameters()).device
     grid = answer_grid(recipe, student)
     observers = {name: Observer(name, teacher.to(device), grid=grid) for name, teacher in teachers.items()}
     side = max([recipe.data.size, *(teacher.size for teacher in teachers.values())])
-    pool = Pool(
+    pool = shared.pool = shared.pool or Pool(
         recipe,
         data,
         side=side,
@@ -189,6 +199,7 @@ def distill(
         taught=taught,
         progress=progress,
         watch=watch,
+        shared=shared,
     ).run()
     settle_voices(student, recipe, data)
     return {

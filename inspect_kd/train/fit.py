@@ -108,7 +108,7 @@ def train_student(
     else:
         progress, best = checkpoint.Progress(recipe=recipe.digest(), data=data.digest), {}
         if recipe.distill.start:
-            _take_over(student, recipe)
+            _take_over(student, recipe.distill.start)
             progress.stage = checkpoint.FITTED
         else:
             again = recipe.data.tile is not None
@@ -187,17 +187,22 @@ def train_student(
     return student, facts | {"steps": progress.step}
 
 
-def _take_over(student: Student, recipe: Recipe) -> None:
-    """The fit of a run that is there; heads that it may have stay behind."""
+def fitted_student(recipe: Recipe) -> RebuildStudent:
+    """The fit of the run that the recipe starts from; heads that it may have stay behind."""
     assert recipe.distill.start is not None
-    finished = load_run(Path(recipe.distill.start))
+    student = build_student(recipe)
+    _take_over(student, recipe.distill.start)
+    assert isinstance(student, RebuildStudent)
+    return student.eval()
+
+
+def _take_over(student: Student, start: str) -> None:
+    finished = load_run(Path(start))
     fitted = {key: value for key, value in finished.model.state_dict().items() if not key.startswith("heads.")}
     own = student.state_dict()
     wanted = {key for key in own if not key.startswith("heads.")}
     if fitted.keys() != wanted or any(fitted[key].shape != own[key].shape for key in wanted):
-        raise UsageError(
-            f"distill.start: {recipe.distill.start} is a student of another shape; train it with this recipe"
-        )
+        raise UsageError(f"distill.start: {start} is a student of another shape; train it with this recipe")
     student.load_state_dict(fitted, strict=False)
 
 
