@@ -18,6 +18,7 @@ COMMANDS = [
     "eval",
     "export",
     "predict",
+    "label-next",
     "bench",
     "data",
     "data ls",

@@ -9,23 +9,32 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 from torch import Tensor
 
+from inspect_kd import zoo
+from inspect_kd.bench import ablate
 from inspect_kd.config import Distill, load_recipe
+from inspect_kd.datasets import DataSet, open_dataset
 from inspect_kd.distill import losses, stages
 from inspect_kd.distill.glances import Observer, Told, identity
 from inspect_kd.distill.reliability import Reliability, average, fuse, rising
 from inspect_kd.errors import BadInput, UsageError
+from inspect_kd.inspector import Inspector
 from inspect_kd.models.base import Lesson
 from inspect_kd.models.rebuild import RebuildStudent
 from inspect_kd.models.teachers import memory
+from inspect_kd.train.pool import Pool, Shown, _cells
+from inspect_kd.train.run import environment
+from inspect_kd.types import Nobody, Sample, Split
 from tests.test_models import images, small
 from tests.tiny import command
 
@@ -331,6 +340,8 @@ def test_every_stage_is_told_and_counted(distilled: Path) -> None:
     manifest = json.loads((distilled / "run.json").read_text())
     looked = manifest["taught_by"]["tiny_memory"]
     assert looked["looked_at"] == looked["images"] > 0 and looked["cache_mb"] > 0
+    card = Inspector(distilled / "r.onnx").card
+    assert card.licences["taught by embedded"] == "Apache-2.0", "what the student follows from is told, not shipped"
     assert manifest["stages"] == dict.fromkeys(stages.STAGES, STEPS)
 
 
@@ -419,3 +430,73 @@ def test_what_cannot_be_is_said(tmp_path: Path) -> None:
 
     with pytest.raises(BadInput, match="no such folder"):
         every_image(tmp_path / "none")
+
+
+def test_a_pool_keeps_what_is_known_and_shows_labels_where_there_are_any(parts: Path, tmp_path: Path) -> None:
+    data = open_dataset(parts)
+    outlined, bare = (Sample(image=s.image, category=s.category, kind=s.kind, mask=s.mask) for s in defects(data)[:2])
+    recipe = load_recipe("embedded", ["data.size=64", "distill.variants=2", "distill.most=10", "data.flip=horizontal"])
+    pool = Pool(
+        recipe,
+        data,
+        side=64,
+        grid=16,
+        unlabelled=[Sample(image=outlined.image, category="")],
+        labelled=[outlined, replace(bare, mask=None)],
+    )
+    assert len(pool) == 10 + 1 + 2 * 2
+    drawn = [pool.known(number) for number in range(10)]
+    assert all(known.outlined and known.mask_1mm.any() == known.defective for known in drawn)
+    nobody, real, mirrored, unlined = (pool.known(number) for number in (10, 11, 12, 13))
+    assert nobody.defective is None and not nobody.outlined
+    assert real.defective and real.outlined and torch.equal(real.mask_1mm.flip(-1), mirrored.mask_1mm)
+    assert unlined.defective and not unlined.outlined
+    rng = np.random.default_rng(0)
+    taught = [pool.draw(8, rng, taught=True) for _ in range(50)]
+    assert all(sum(n < 10 for n in numbers) == 4 and sum(n == 10 for n in numbers) == 2 for numbers in taught)
+    untaught = pool.draw(8, rng, taught=False)
+    assert 10 not in untaught and sum(n > 10 for n in untaught) == 2
+    batch = pool.batch([0, 10, 13], {}, torch.device("cpu"))
+    assert batch.outlined_B.tolist() == [True, False, False] and batch.judged_B.tolist() == [True, False, True]
+
+
+def test_a_thin_defect_does_not_vanish_between_cells() -> None:
+    mask = np.zeros((64, 64), bool)
+    mask[20, 20] = True
+    assert _cells(Shown(image=np.zeros((64, 64, 3), np.uint8), mask=mask, defective=True), 16).sum() == 1
+
+
+def defects(data: DataSet) -> list[Sample]:
+    return [sample for sample in data.select(Split.TEST) if sample.mask is not None]
+
+
+def test_the_ablation_starts_all_arms_from_one_fit(parts: Path, tmp_path: Path) -> None:
+    """Two arms, one seed, through the command line; a second call does nothing again."""
+    (tmp_path / "tiny_memory.yaml").write_text(json.dumps(RECIPE))
+    recipe = yaml.safe_load(zoo.find("models", "embedded").read_text())
+    recipe["student"] |= {"dims": [24, 16, 16], "neck": 16, "bottleneck": 1, "heads": 2, "answer_width": 8}
+    recipe["student"]["compare"] = [{"strides": [16], "prototypes": 16}]
+    recipe |= {"name": "tiny", "data": {"size": 64}, "fit": {"steps": 6, "batch": 4, "evaluate_every": 3}}
+    recipe["distill"] = {"variants": 2, "most": 12, "batch": 4}
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(recipe))
+    data = open_dataset(parts)
+    chosen = [arm for arm in ablate.arms([str(tmp_path / "tiny_memory.yaml")], None) if arm.name in {"fit", "drawn"}]
+    short = [replace(arm, changes=tuple(c.replace("1500", "3") for c in arm.changes)) for arm in chosen]
+    results = ablate.ablate(str(tmp_path / "tiny.yaml"), data, short, [0], tmp_path / "out", Nobody())
+    assert set(results) == {"fit", "drawn"}
+    fit, drawn = results["fit"][0], results["drawn"][0]
+    assert fit["metrics"] != drawn["metrics"] and drawn["stages"] == {"supervise": 3}
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("result.json")}
+    assert len(files) == 2
+    assert ablate.ablate(str(tmp_path / "tiny.yaml"), data, short, [0], tmp_path / "out", Nobody()) == results
+    assert all(path.stat().st_mtime_ns == when for path, when in files.items())
+    page = ablate.write(tmp_path / "page", short, results, environment("cpu")).read_text()
+    assert ("| drawn | S2: a head that learns drawn defects |" in page and "+0." in page) or "-0." in page
+
+
+def test_arms_are_as_many_as_there_is_to_compare() -> None:
+    assert [arm.name for arm in ablate.arms([], None)] == ["fit", "drawn"]
+    names = [arm.name for arm in ablate.arms(["a", "b"], "line/")]
+    assert {"a", "b", "a, at its word", "all teachers", "no contrast", "unlabelled"} <= set(names)
+    for arm in ablate.arms(["memory"], None):
+        load_recipe("omni_ad", list(arm.changes))

@@ -81,7 +81,8 @@ def test_two_writers_leave_whole_files(tmp_path: Path, killed: bool) -> None:
         for writer in writers:
             writer.send_signal(signal.SIGKILL)
     for writer in writers:
-        assert (writer.wait() == 0) is not killed
+        with writer:
+            assert (writer.wait() == 0) is not killed
     files = list(tmp_path.glob("*.safetensors"))
     assert files and (killed or len(files) == 20)
     for file in files:

@@ -23,7 +23,7 @@ class Report:
     evaluation: Evaluation | None
     examples: dict[str, list[Example]]
     """Heading -> pictures."""
-    history: list[dict[str, float]]
+    history: list[dict[str, float | str]]
     """Lines of metrics.jsonl."""
     recipe: str
     environment: dict[str, Any]

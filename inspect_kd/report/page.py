@@ -228,23 +228,58 @@ def _use(report: Report) -> str:
     )
 
 
+STAGES = {
+    "fit": "loss of the fit, sound parts",
+    "align": "loss of S1, the teachers' tokens",
+    "supervise": "loss of S2, drawn and labelled defects",
+    "refine": "loss of S3, the teachers' answers",
+}
+
+
 def _training(report: Report) -> str:
-    losses = [(line["step"], line["loss"]) for line in report.history if "loss" in line]
-    gaps = [(line["step"], line["gap"]) for line in report.history if "gap" in line]
-    # A few hundred points say as much as thousands.
-    thin = losses[:: max(1, len(losses) // 300)]
+    gaps = [(float(line["step"]), float(line["gap"])) for line in report.history if "gap" in line]
+    curves = [curve(points, STAGES.get(stage, stage)) for stage, points in _losses(report).items()]
+    curves.insert(1, curve(gaps, "synthetic gap of the fit (AP of drawn defects)"))
     best = report.facts.get("best_step")
-    kept = f"Kept: the weights of step {best}, where drawn defects on held-out sound parts stood out most."
-    if best is None:
+    if "stages" in report.facts and not best:
+        kept = "The fit is another run's; here began what follows it."
+    elif best is not None:
+        kept = (
+            f"Kept of the fit: the weights of step {best}, where drawn defects on held-out sound parts stood out most."
+        )
+    else:
         told = ", ".join(
             f"{name.replace('_', ' ')} {value:.3f}" for name, value in report.facts.get("examined", {}).items()
         )
         kept = f"A teacher. On drawn defects on held-out sound parts: {told}." if told else "A teacher."
     return (
-        f'<h2>Training</h2><div class="card curves">{curve(thin, "loss")}{curve(gaps, "synthetic gap (AP of drawn defects)")}</div>'
-        f'<p class="soft">{escape(kept)}</p>'
+        f'<h2>Training</h2><div class="card curves">{"".join(curves)}</div>'
+        f'<p class="soft">{escape(" ".join([kept, *_taught(report)]))}</p>'
         f"<details><summary>Recipe, as resolved</summary><pre>{escape(report.recipe)}</pre></details>"
     )
+
+
+def _losses(report: Report) -> dict[str, list[tuple[float, float]]]:
+    """By stage; a few hundred points of each say as much as thousands."""
+    losses: dict[str, list[tuple[float, float]]] = {}
+    for line in report.history:
+        if "loss" in line:
+            losses.setdefault(str(line.get("stage", "fit")), []).append((float(line["step"]), float(line["loss"])))
+    return {stage: points[:: max(1, len(points) // 300)] for stage, points in losses.items()}
+
+
+def _taught(report: Report) -> list[str]:
+    """Who took part in the distillation, and with what."""
+    facts = report.facts
+    sentences = [
+        f"Taught by {name}, which looked at {told['images']:,} images."
+        for name, told in facts.get("taught_by", {}).items()
+    ]
+    if facts.get("labelled"):
+        sentences.append(f"{facts['labelled']} labelled parts took part.")
+    if facts.get("unlabelled"):
+        sentences.append(f"{facts['unlabelled']} parts that nobody had looked at took part.")
+    return sentences
 
 
 def _environment(report: Report) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,7 @@ def conclude(
     # ── the artifact, the report, and last the manifest ──────────────────────────────────────────────────────────────
     model = model.cpu()
     save_model(folder, model)
-    parities = export_all(recipe, data, folder, model, calibration, watch)
+    parities = export_all(recipe, data, folder, model, calibration, watch, taught_by=facts.get("taught_by", {}))
     facts = {
         "name": folder.path.name,
         "data": {"name": data.name, "source": data.source, "digest": data.digest, "categories": data.categories},
@@ -94,13 +94,20 @@ def conclude(
 
 
 def export_all(
-    recipe: Recipe, data: DataSet, folder: RunFolder, model: Student | Teacher, calibration: Calibration, watch: Watch
+    recipe: Recipe,
+    data: DataSet,
+    folder: RunFolder,
+    model: Student | Teacher,
+    calibration: Calibration,
+    watch: Watch,
+    *,
+    taught_by: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Every deployment that the recipe names; parity figures by name."""
     parities = {}
     for name in recipe.export:
         to = folder.artifact(name)
-        parities[name] = _export(recipe, data, model, calibration, name, to, watch)
+        parities[name] = _export(recipe, data, model, calibration, name, to, watch, taught_by)
     return parities
 
 
@@ -119,7 +126,10 @@ def export_run(
         group=finished.recipe.data.group,
     )
     to = output or finished.folder.artifact(load_deployment(deployment).name)
-    return to, _export(finished.recipe, data_set, finished.model, finished.calibration, deployment, to, watch)
+    taught_by = finished.manifest.get("taught_by", {})
+    return to, _export(
+        finished.recipe, data_set, finished.model, finished.calibration, deployment, to, watch, taught_by
+    )
 
 
 def holdout_of(recipe: Recipe) -> Holdout:
@@ -137,6 +147,7 @@ def _export(
     deployment_name: str,
     to: Path,
     watch: Watch,
+    taught_by: Mapping[str, Any],
 ) -> dict[str, Any]:
     deployment = load_deployment(deployment_name)
     card = ArtifactCard(
@@ -152,7 +163,9 @@ def _export(
         recipe=recipe.model_dump(mode="json"),
         recipe_digest=recipe.digest(),
         data={"name": data.name, "digest": data.digest},
-        licences={source.name: source.licence for source in sources_of(model)} | _data_licence(data),
+        licences={source.name: source.licence for source in sources_of(model)}
+        | _teachers_licences(taught_by)
+        | _data_licence(data),
         versions=installed(PACKAGES),
         created=now(),
     )
@@ -200,6 +213,13 @@ def _told(samples: Sequence[Sample], recipe: Recipe, watch: Watch) -> Iterator[t
         watch.advance(len(part))
         frames = [view.middle_frame(read_image(sample.image, bits=recipe.data.bits)) for sample in part]
         yield np.stack(frames), [sample.defective for sample in part]
+
+
+def _teachers_licences(taught_by: Mapping[str, Any]) -> dict[str, str]:
+    """Of weights that are not in the artifact, but which its own follow from."""
+    return {
+        f"taught by {source}": licence for told in taught_by.values() for source, licence in told["licences"].items()
+    }
 
 
 def _data_licence(data: DataSet) -> dict[str, str]:

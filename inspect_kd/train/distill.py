@@ -81,6 +81,8 @@ class Distillation:
             checkpoint.load(self.folder.checkpoint, self.student, optimizer, aside=stage.aside)
         else:
             progress.stage, progress.stage_step = name, 0
+        if stage.at_rest and self.shared.evidence is None:
+            self.shared.evidence = self._look()
         self.watch.phase(name, plan.steps)
         self.watch.advance(progress.stage_step)
         while progress.stage_step < plan.steps:
@@ -125,8 +127,7 @@ class Distillation:
     def _batch(self, stage: Stage, numbers: list[int], observers: dict[str, Observer]) -> Batch:
         batch = self.pool.batch(numbers, observers, self._device)
         if stage.at_rest:
-            if self.shared.evidence is None:
-                self.shared.evidence = self._look()
+            assert self.shared.evidence is not None
             return replace(batch, evidence_BChw=self.shared.evidence[numbers].float().to(self._device))
         sounds = self.pool.sound(numbers)
         return replace(
@@ -211,7 +212,7 @@ def distill(
     }
 
 
-def look(observer: Observer, pool: Pool, watch: Watch) -> dict[str, float]:
+def look(observer: Observer, pool: Pool, watch: Watch) -> dict[str, Any]:
     """Let a teacher see every part that it has not seen yet."""
     watch.phase(f"look: {observer.name}", len(pool))
     new = 0
@@ -225,7 +226,13 @@ def look(observer: Observer, pool: Pool, watch: Watch) -> dict[str, float]:
         + (f", {rate:.1f} a second" if new else "; all were known")
         + (f"; {taken:.0f} MB on disk" if observer.cache else "; kept nothing, its weights have no digest")
     )
-    return {"looked_at": new, "images": len(pool), "images_a_second": round(rate, 2), "cache_mb": round(taken, 1)}
+    return {
+        "looked_at": new,
+        "images": len(pool),
+        "images_a_second": round(rate, 2),
+        "cache_mb": round(taken, 1),
+        "licences": {source.name: source.licence for source in observer.teacher.sources},
+    }
 
 
 def learn_of(observer: Observer, pool: Pool) -> Taught:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from inspect_kd import zoo
+from inspect_kd import licences, zoo
 from inspect_kd.config import Recipe, load_recipe
 from inspect_kd.datasets import DataSet
 from inspect_kd.errors import UsageError
@@ -30,6 +30,7 @@ def ready(
             raise UsageError(f"--teachers: two of them are called '{finished.recipe.name}'")
         if finished.manifest["data"]["digest"] != data.digest:
             watch.say(f"{name}: it studied other parts than these ({finished.manifest['data']['name']})")
+        licences.check(recipe.profile, {source.name: source.licence for source in finished.model.sources})
         found[finished.recipe.name] = finished.model
     return found
 

@@ -1,0 +1,175 @@
+"""Are five labels a category better chosen by label-next than by chance? Writes docs/results/labelling.{json,md}.
+
+    INSPECT_KD_REAL_DATA=… INSPECT_KD_WEIGHTS=… python benchmarks/labelling.py [--base RUN] [--seeds 0 1 2 3 4]
+
+Half of the test parts, sound and defective, play the line: nobody has looked at them. Five of each category are chosen and
+their labels revealed; the student of --base (made by benchmarks/real_data.py --only unified) starts from its fit and learns
+them beside drawn defects. It is measured on the other half. A result that is there is not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+
+import numpy as np
+import torch
+from real_data import RESULTS, ROOT, SETS, load
+
+from inspect_kd.cli.follow import follow
+from inspect_kd.config import load_recipe
+from inspect_kd.datasets import DataSet
+from inspect_kd.evaluate import MEAN, in_json, look_at, measure
+from inspect_kd.export.graph import ArtifactGraph, TorchModel
+from inspect_kd.inspector import Inspector
+from inspect_kd.label_next import next_to_label, opinion
+from inspect_kd.models.rebuild import RebuildStudent
+from inspect_kd.train import checkpoint
+from inspect_kd.train.distill import Shared, distill
+from inspect_kd.train.fit import fitted_student
+from inspect_kd.train.pool import Pool
+from inspect_kd.train.run import RunFolder, environment, resolved, view_of
+from inspect_kd.types import Sample, Split, Watch
+
+MODEL = "omni_ad"
+LABELS = 5
+SHOWN = ("image_auroc", "pixel_ap", "pixel_aupro")
+Choose = Callable[[Sequence[Sample], int], list[Sample]]
+
+
+def halves(data: DataSet) -> tuple[list[Sample], list[Sample]]:
+    """Every second test part of each kind plays the line; the others measure."""
+    line, measured = [], []
+    for category in data.categories:
+        parts = sorted(data.select(Split.TEST, category), key=lambda s: (s.kind, s.image.name))
+        line += parts[0::2]
+        measured += parts[1::2]
+    return line, measured
+
+
+def by_chance(line: Sequence[Sample], seed: int) -> list[Sample]:
+    rng = np.random.default_rng(seed)
+    return [line[int(i)] for i in rng.permutation(len(line))[:LABELS]]
+
+
+def defects_by_chance(line: Sequence[Sample], seed: int) -> list[Sample]:
+    """As if somebody had searched for defects first."""
+    return by_chance([sample for sample in line if sample.defective], seed)
+
+
+def by_label_next(artifact: Path, rng_share: float = 0.8) -> Choose:
+    """The line is another one with each seed: four fifths of it."""
+    inspector = Inspector(artifact, threads=1)
+    opinions: dict[Path, np.ndarray] = {}
+
+    def choose(line: Sequence[Sample], seed: int) -> list[Sample]:
+        rng = np.random.default_rng(seed)
+        there = [line[int(i)] for i in sorted(rng.permutation(len(line))[: round(rng_share * len(line))])]
+        for sample in there:
+            if sample.image not in opinions:
+                opinions[sample.image] = opinion(inspector(sample.image).heatmap)
+        return [there[choice.index] for choice in next_to_label([opinions[s.image] for s in there], [], LABELS)]
+
+    return choose
+
+
+def run(
+    data: DataSet,
+    base: Path,
+    labelled: list[Sample],
+    measured: list[Sample],
+    seed: int,
+    out: Path,
+    shared: Shared,
+    watch: Watch,
+) -> dict:
+    done = out / "result.json"
+    if done.is_file():
+        return json.loads(done.read_text())
+    out.mkdir(parents=True, exist_ok=True)
+    recipe = resolved(load_recipe(MODEL, [f"fit.seed={seed}", f"distill.start={json.dumps(str(base))}"]))
+    student, folder = fitted_student(recipe), RunFolder(out)
+    folder.metrics.unlink(missing_ok=True)
+    together = with_labels(student, shared, labelled) if labelled else shared
+    distill(recipe, data, folder, student, {}, checkpoint.Progress(stage=checkpoint.FITTED), watch, together)
+    folder.checkpoint.unlink(missing_ok=True)
+    model = TorchModel(ArtifactGraph(student, 1.0), recipe.data.size)
+    metrics = in_json(measure(look_at(model, measured, view_of(recipe))))
+    found = {"metrics": metrics, "defects_among_labels": sum(s.defective for s in labelled), "labels": len(labelled)}
+    done.write_text(json.dumps(found))
+    return found
+
+
+def with_labels(student: RebuildStudent, shared: Shared, labelled: list[Sample]) -> Shared:
+    """The drawn parts and what the student knows of them, and the labelled ones behind them."""
+    assert shared.pool is not None and shared.evidence is not None
+    pool: Pool = copy.copy(shared.pool)
+    drawn = len(pool.drawn)
+    pool.labelled = labelled
+    pool.kept = {n: one for n, one in pool.kept.items() if n < drawn}
+    pool.facts = {n: one for n, one in pool.facts.items() if n < drawn}
+    with torch.no_grad():
+        known = [student.find(pool.seen([n], torch.device("cpu"))).evidence_BChw for n in range(drawn, len(pool))]
+    return Shared(pool=pool, evidence=torch.cat([shared.evidence, *(one.half() for one in known if one is not None)]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base", type=Path, default=ROOT / "runs" / "bench" / f"{'-'.join(SETS)}-{MODEL}")
+    parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2, 3, 4])
+    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "labelling")
+    arguments = parser.parse_args()
+    data = load(list(SETS), MODEL)
+    line, measured = halves(data)
+    artifact = RunFolder(arguments.base).artifact()
+    arms: dict[str, Choose] = {
+        "no labels": lambda parts, seed: [],
+        "by chance": by_chance,
+        "defects by chance": defects_by_chance,
+        "label-next": by_label_next(artifact),
+    }
+    shared = Shared()
+    with follow() as watch:
+        for seed in arguments.seeds:
+            for name, choose in arms.items():
+                chosen = [one for category in SETS for one in choose([s for s in line if s.category == category], seed)]
+                out = arguments.out / name.replace(" ", "_") / f"seed{seed}"
+                watch.say(f"seed {seed}, {name}: {sum(s.defective for s in chosen)} defects among {len(chosen)}")
+                run(data, arguments.base, chosen, measured, seed, out, shared, watch)
+    write({name: finished(arguments.out / name.replace(" ", "_")) for name in arms}, len(line), len(measured))
+
+
+def finished(folder: Path) -> list[dict]:
+    return [json.loads(file.read_text()) for file in sorted(folder.glob("seed*/result.json"))]
+
+
+def write(results: dict[str, list[dict]], line: int, measured: int) -> None:
+    machine = environment("cpu")
+    content = {"environment": machine, "arms": results}
+    (RESULTS / "labelling.json").write_text(json.dumps(content, indent=1) + "\n")
+    lines = [
+        "# Five labels a category",
+        "",
+        f"Written by `{machine['command']}`, {machine['started'][:10]}, commit {machine['commit']}. {line} test parts played the line, "
+        f"{measured} others were measured. One student for {', '.join(SETS)}; all start from one fit and learn drawn defects and the "
+        "labels. A cell: image AUROC / pixel AP / AUPRO, mean over seeds; ± is the standard deviation of the categories' mean.",
+        "",
+        "| labels chosen | defects among them | " + " | ".join(SETS) + " | mean | seeds |",
+        "|---|---|" + "---|" * (len(SETS) + 2),
+    ]
+    for name, seeds in results.items():
+        cells = [" / ".join(f"{mean(s['metrics'][c][m] for s in seeds):.3f}" for m in SHOWN) for c in SETS]
+        values = {m: [s["metrics"][MEAN][m] for s in seeds] for m in SHOWN}
+        whole = " / ".join(f"{mean(v):.3f} ± {stdev(v) if len(v) > 1 else 0:.3f}" for v in values.values())
+        share = f"{mean(s['defects_among_labels'] for s in seeds):.1f} of {seeds[0]['labels']}"
+        lines.append(f"| {name} | {share} | {' | '.join(cells)} | {whole} | {len(seeds)} |")
+    (RESULTS / "labelling.md").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
