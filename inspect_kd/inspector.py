@@ -22,6 +22,7 @@ from inspect_kd.errors import BadInput, EnvironmentFault
 from inspect_kd.export.card import ArtifactCard
 from inspect_kd.overlay import find_regions
 from inspect_kd.resize import RESIZE
+from inspect_kd.signing import signers, verify_bytes
 from inspect_kd.types import Answers, Heatmap, Inspection, Region, Thresholds
 
 Frame = str | Path | npt.NDArray[np.generic]
@@ -45,11 +46,18 @@ class Inspector:
         threads: int = 1,
         allow_cpu: bool = False,
         bgr: bool = False,
+        trust: str | Path | None = None,
     ) -> None:
-        """`category` picks that category's own thresholds; without it the pooled ones decide. `bgr` is for OpenCV's frames."""
+        """`category` picks that category's own thresholds; without it the pooled ones decide. `bgr` is for OpenCV's frames.
+
+        `trust`: a public key, or a folder of them; an artifact that none of them has signed is refused unread.
+        """
         path = Path(artifact)
         runtime = registry.load("export", f"to_{_target(path)}").Runtime
-        self.model = runtime(_bytes(path), str(path), device=device, threads=threads, allow_cpu=allow_cpu)
+        content = _bytes(path)
+        if trust is not None:
+            verify_bytes(content, path, signers(Path(trust)))
+        self.model = runtime(content, str(path), device=device, threads=threads, allow_cpu=allow_cpu)
         self.card: ArtifactCard = self.model.card
         if self.card.resize != RESIZE:
             raise EnvironmentFault(

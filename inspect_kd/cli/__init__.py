@@ -10,7 +10,7 @@ import sys
 import typer
 
 from inspect_kd import __version__
-from inspect_kd.cli import bench, data, demo, doctor, evaluate, export, label_next, predict, train, zoo
+from inspect_kd.cli import bench, data, demo, doctor, evaluate, export, label_next, predict, sign, train, zoo
 from inspect_kd.errors import InspectKDError
 
 EPILOG = "Exit codes: 0 fine, 1 a gate failed, 2 usage, 3 bad input, 4 environment. Start with: inspect-kd demo"
@@ -32,6 +32,9 @@ app.command("predict")(predict.predict)
 app.command("label-next")(label_next.label_next)
 app.command("bench")(bench.bench)
 app.add_typer(data.app, name="data")
+app.command("keygen")(sign.keygen)
+app.command("sign")(sign.sign)
+app.command("verify")(sign.verify)
 app.command("ls")(zoo.ls)
 app.command("cp")(zoo.cp)
 app.command("doctor")(doctor.doctor)

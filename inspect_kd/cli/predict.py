@@ -29,6 +29,9 @@ def predict(
     device: Annotated[str, typer.Option(help="cpu, cuda or tensorrt.")] = "cpu",
     threads: Annotated[int, typer.Option(min=1, help="Threads of the model.")] = 1,
     allow_cpu: Annotated[bool, typer.Option("--allow-cpu", help="Go on without the GPU that was asked for.")] = False,
+    trusted: Annotated[
+        bool, typer.Option("--trusted", help="Refuse an artifact that nobody in the trust store has signed.")
+    ] = False,
     fail_on_ng: Annotated[bool, typer.Option("--fail-on-ng", help="Exit 1 if any part is not OK.")] = False,
 ) -> None:
     """Inspect images: a JSON line each on stdout, a summary on stderr.
@@ -44,9 +47,17 @@ def predict(
     from inspect_kd.cli.evaluate import artifact_of
     from inspect_kd.errors import BadInput, GateFailed
     from inspect_kd.inspector import Inspector
+    from inspect_kd.signing import trust_store
     from inspect_kd.types import Decision, Inspection
 
-    inspector = Inspector(artifact_of(artifact), category=category, device=device, threads=threads, allow_cpu=allow_cpu)
+    inspector = Inspector(
+        artifact_of(artifact),
+        category=category,
+        device=device,
+        threads=threads,
+        allow_cpu=allow_cpu,
+        trust=trust_store() if trusted else None,
+    )
     counts: Counter[str] = Counter()
     for path in find_images(images):
         answer = next(inspector.each([path]))
