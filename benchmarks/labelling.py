@@ -92,7 +92,7 @@ def run(
         return json.loads(done.read_text())
     out.mkdir(parents=True, exist_ok=True)
     recipe = resolved(load_recipe(MODEL, [f"fit.seed={seed}", f"distill.start={json.dumps(str(base))}"]))
-    student, folder = fitted_student(recipe), RunFolder(out)
+    student, folder = fitted_student(recipe, data), RunFolder(out)
     folder.metrics.unlink(missing_ok=True)
     together = with_labels(student, shared, labelled) if labelled else shared
     distill(recipe, data, folder, student, {}, checkpoint.Progress(stage=checkpoint.FITTED), watch, together)

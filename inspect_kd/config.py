@@ -112,7 +112,7 @@ class Distill(Strict):
     """S2: the label head learns drawn defects, and real ones where there are any."""
     refine: Stage = Stage()
     """S3: the imitation head follows the teachers; the last part of the decoder moves along."""
-    batch: int = Field(16, ge=2)
+    batch: int = Field(16, ge=4)
     variants: int = Field(6, ge=2)
     """How often each sound part is shown, every second time damaged; teachers look at each of them once."""
     relations: float = Field(0.5, ge=0)
@@ -127,7 +127,7 @@ class Distill(Strict):
     voices: tuple[float, float, float] = (1.0, 3.0, 0.0)
     """What discrepancy (its rarest heat on held-out sound parts is 1), label head and imitation head (chances, 0 to 1) count."""
     most: int = Field(3000, ge=1)
-    """Drawn parts at most: what is known of each is kept in memory, a third of a megabyte."""
+    """Drawn parts at most, and unlabelled ones: what is known of each is kept in memory, a third of a megabyte at size 256."""
 
     @property
     def stages(self) -> dict[str, Stage]:
@@ -137,8 +137,17 @@ class Distill(Strict):
 
     @model_validator(mode="after")
     def _taught_by_somebody(self) -> Distill:
-        if (self.align.steps or self.refine.steps) and not self.teachers:
+        taught = bool(self.align.steps or self.refine.steps)
+        if taught and not self.teachers:
             raise ValueError("align and refine need `teachers:`; without any set their steps to 0")
+        if self.teachers and not taught:
+            raise ValueError("teachers: nobody would listen; set align.steps and refine.steps, for example to 100")
+        if self.refine.steps and not self.voices[2]:
+            raise ValueError("voices: the imitation head would count nothing; set them to [1, 1.5, 1.5], for example")
+        if self.unlabelled and not self.teachers:
+            raise ValueError("unlabelled: parts without labels say something only where `teachers:` look at them")
+        if self.labelled and not (self.supervise.steps or self.refine.steps):
+            raise ValueError("labelled: no stage learns labels; set supervise.steps, for example to 1500")
         return self
 
 
@@ -179,6 +188,13 @@ class Recipe(Strict):
         if self.distill.stages and not self.student.get("answer_width"):
             raise ValueError(
                 "distill: its stages teach the student's heads; set student.answer_width, for example to 32"
+            )
+        distill = self.distill
+        if self.teacher and (distill.stages or distill.start or distill.labelled):
+            raise ValueError("distill: a teacher is not distilled; its own real defects are `teach.labelled`")
+        if self.data.tile and (distill.teachers or distill.labelled):
+            raise ValueError(
+                "data.tile: a student that sees tiles learns drawn defects only; leave teachers, labelled and unlabelled out"
             )
         return self
 

@@ -27,8 +27,8 @@ from inspect_kd.types import Answers, Heatmap, Inspection, Region, Thresholds
 
 Frame = str | Path | npt.NDArray[np.generic]
 LARGEST_ARTIFACT = 2**31
-TARGETS = {".onnx": "onnx"}
-"""Which target's runtime opens a file."""
+TARGETS = {".openvino.onnx": "openvino", ".onnx": "onnx"}
+"""Which target's runtime opens a file, by the end of its name; the longest first."""
 BRIGHTEST = 0.9
 """Share of the largest heat above which the hottest place is shown where no place is above the limit."""
 
@@ -136,9 +136,10 @@ def _bytes(path: Path) -> bytes:
 
 
 def _target(path: Path) -> str:
-    if path.suffix not in TARGETS:
-        raise BadInput(f"{path}: no runtime for '{path.suffix}' files; there is one for: {', '.join(TARGETS)}")
-    return TARGETS[path.suffix]
+    for end, target in TARGETS.items():
+        if path.name.endswith(end):
+            return target
+    raise BadInput(f"{path}: no runtime for '{path.suffix}' files; there is one for: {', '.join(TARGETS)}")
 
 
 def _name(frame: Frame) -> str:

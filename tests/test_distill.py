@@ -32,7 +32,7 @@ from inspect_kd.inspector import Inspector
 from inspect_kd.models.base import Lesson
 from inspect_kd.models.rebuild import RebuildStudent
 from inspect_kd.models.teachers import memory
-from inspect_kd.train.pool import Pool, Shown, _cells
+from inspect_kd.train.pool import Pool, cells
 from inspect_kd.train.run import environment
 from inspect_kd.types import Nobody, Sample, Split
 from tests.test_models import images, small
@@ -53,6 +53,7 @@ CHAIN = [
     f"distill.supervise.steps={STEPS}",
     f"distill.refine.steps={STEPS}",
     "distill.streams=0.5",
+    "distill.voices=[1, 1.5, 1.5]",
 ]
 
 
@@ -104,6 +105,11 @@ def test_the_contrast_pulls_to_the_teacher_and_pushes_from_what_was_said_before(
     contrast = losses.DynamicContrast(floor=0.05)
     assert contrast(said, target, trust, said - 0.2).item() == pytest.approx(0.05 * 0.4 / 0.2)
     assert contrast(said, target, trust, said).item() == pytest.approx(0.4), "the push is bounded"
+    sound = torch.cat([target, torch.zeros(1, 1, 1, 98)], dim=3)
+    far = torch.cat([said, torch.zeros(1, 1, 1, 98)], dim=3)
+    was = torch.cat([said - 0.2, torch.zeros(1, 1, 1, 98)], dim=3)
+    few = contrast(far, sound, torch.ones_like(sound), was).item()
+    assert few == pytest.approx(0.1), "many sound places do not drown what a few have learnt"
 
 
 def test_focal_and_l1_over_the_images_whose_mask_is_known() -> None:
@@ -129,9 +135,12 @@ def test_trust_is_learnt_on_masks() -> None:
     poor.learn(torch.full_like(mask, 0.9), mask)
     hot = torch.full((1, 1, 1, 1), 0.9)
     assert poor.chance(hot).item() == pytest.approx(0.5, abs=0.1)
-    assert good.chance(hot) > 0.95 and good.error(hot) < 0.1 < poor.error(hot)
+    assert good.chance(hot) > 0.85 and good.error(hot) < 0.2 < poor.error(hot)
     cold = torch.zeros(1, 1, 1, 1)
-    target, trust = fuse([hot, cold], [good, poor], temperature=0.05)
+    sure = torch.ones_like(hot)
+    target, trust = fuse([hot, cold], [sure, sure], [good, poor], temperature=0.05)
+    unheard, _ = fuse([hot, cold], [0 * sure, sure], [good, poor], temperature=0.05)
+    assert unheard.item() < target.item()
     assert target.item() > 0.7 and 0 < trust.item() <= 1
     assert average([hot, cold])[0].item() == pytest.approx(0.45)
 
@@ -407,7 +416,7 @@ def test_a_fit_is_taken_over(distilled: Path, run: Path, parts: Path, tmp_path: 
         text=True,
         check=False,
     )
-    assert other.returncode == 2 and "another shape" in other.stderr
+    assert other.returncode == 2 and "another student" in other.stderr
 
 
 def test_test_parts_teach_nobody(parts: Path, tmp_path: Path) -> None:
@@ -425,7 +434,7 @@ def test_what_cannot_be_is_said(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="answer_width"):
         load_recipe("embedded", ["distill.supervise.steps=5", "student.answer_width=0"])
     with pytest.raises(UsageError, match="need `teachers:`"):
-        load_recipe("embedded", ["distill.align.steps=5", "student.answer_width=8"])
+        load_recipe("embedded", ["distill.align.steps=5", "student.answer_width=8", "distill.teachers=[]"])
     from inspect_kd.datasets import every_image
 
     with pytest.raises(BadInput, match="no such folder"):
@@ -463,7 +472,7 @@ def test_a_pool_keeps_what_is_known_and_shows_labels_where_there_are_any(parts: 
 def test_a_thin_defect_does_not_vanish_between_cells() -> None:
     mask = np.zeros((64, 64), bool)
     mask[20, 20] = True
-    assert _cells(Shown(image=np.zeros((64, 64, 3), np.uint8), mask=mask, defective=True), 16).sum() == 1
+    assert cells(mask, 16).sum() == 1
 
 
 def defects(data: DataSet) -> list[Sample]:

@@ -50,7 +50,7 @@ def test_the_command_chooses_copies_and_draws_a_sheet(run: Path, parts: Path, tm
     assert "left out" in answer.stderr and "broken.png" in answer.stderr
     copies = sorted(out.glob("0*"))
     assert [copy.name[4:] for copy in copies] == [Path(line["image"]).name for line in lines]
-    sheet = cv2.imread(str(out / "sheet.jpg"))
+    sheet = cv2.imread(str(tmp_path / "to_label_sheet.jpg"))
     assert sheet is not None and sheet.shape[1] > 3 * 60
 
     known = call(run, parts / "bottle" / "test", "-n", 3, "--known", lines[0]["image"])

@@ -107,7 +107,7 @@ def _measured(recipe: Recipe, data: DataSet, folder: RunFolder, shared: Shared, 
     began = time.monotonic()
     folder.path.mkdir(parents=True, exist_ok=True)
     folder.metrics.unlink(missing_ok=True)
-    student = fitted_student(recipe)
+    student = fitted_student(recipe, data)
     facts: dict[str, Any] = {}
     if recipe.distill.stages:
         teachers = ready(recipe.distill.teachers, recipe, data, folder.path.parents[1], Hardware(), watch)

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from inspect_kd.inspector import Inspector
     from inspect_kd.types import Inspection, Watch
 
-SHEET = "sheet.jpg"
-
 
 def label_next(
     artifact: Annotated[Path, typer.Argument(help="An artifact (.onnx), or a run's folder.")],
@@ -27,7 +25,7 @@ def label_next(
         list[str] | None, typer.Option(help="Images that are labelled already: what is like them is not chosen.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Copy the chosen ones into this folder, with a contact sheet of them all.")
+        Path | None, typer.Option(help="Copy the chosen ones into this folder; a contact sheet lies beside it.")
     ] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads of the model.")] = 1,
 ) -> None:
@@ -67,8 +65,8 @@ def label_next(
         line = {"image": str(path), "novelty": round(choice.novelty, 4), "score": round(answer.score, 4)}
         typer.echo(json.dumps(line | {"decision": str(answer.decision)}))
     if out is not None:
-        _hand_over(picked, out, inspector.card.bits)
-        typer.echo(f"{len(picked)} images and {SHEET} are in {out}", err=True)
+        sheet = _hand_over(picked, out, inspector.card.bits)
+        typer.echo(f"{len(picked)} images are in {out}, all at a glance in {sheet}", err=True)
 
 
 def _opinions(inspector: Inspector, paths: list[Path], watch: Watch) -> dict[Path, npt.NDArray[np.float32]]:
@@ -87,8 +85,8 @@ def _opinions(inspector: Inspector, paths: list[Path], watch: Watch) -> dict[Pat
     return found
 
 
-def _hand_over(picked: list[tuple[Path, Inspection]], out: Path, bits: int | None) -> None:
-    """Numbered copies in the order of the choice, and a sheet on which a person sees what and where."""
+def _hand_over(picked: list[tuple[Path, Inspection]], out: Path, bits: int | None) -> Path:
+    """Numbered copies in the order of the choice, and a sheet beside the folder on which a person sees what and where."""
     import cv2
 
     from inspect_kd import overlay
@@ -100,4 +98,6 @@ def _hand_over(picked: list[tuple[Path, Inspection]], out: Path, bits: int | Non
         shutil.copy2(path, out / f"{number:03d}_{path.name}")
         pictures.append((f"{number:03d} {path.name}", overlay.draw(read_image(path, bits=bits), answer)))
     sheet = overlay.contact_sheet(pictures)
-    cv2.imwrite(str(out / SHEET), sheet[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
+    file = out.with_name(f"{out.name}_sheet.jpg")
+    cv2.imwrite(str(file), sheet[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
+    return file

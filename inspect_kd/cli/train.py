@@ -86,8 +86,9 @@ def train(
 
     need_training()
     helper = os.environ.get("LOCAL_RANK", "0") != "0"
-    extras = distilled(teachers or [], unlabelled, labelled, start)
-    recipe, data_set = prepare(data, model or default_model(quiet=helper), [*extras, *(overrides or [])])
+    chosen = model or default_model(quiet=helper)
+    extras = distilled(chosen, teachers or [], unlabelled, labelled, start)
+    recipe, data_set = prepare(data, chosen, [*extras, *(overrides or [])])
     if helper:
         # One of several devices' processes, started by the first, which has chosen the folder for all.
         folder = RunFolder(Path(os.environ[FOLDER_OF_ALL]))
@@ -129,18 +130,26 @@ def default_model(*, quiet: bool) -> str:
     return FALLBACK
 
 
-TAUGHT = {"align": 100, "refine": 100}
-"""Steps of the stages that need teachers, where a recipe has none of them."""
+TAUGHT_STEPS, TAUGHT_VOICES, ANSWER_WIDTH = 100, [1.0, 1.5, 1.5], 32
+"""What a recipe gets that has teachers named for it and has no stage for them."""
 
 
-def distilled(teachers: list[str], unlabelled: Path | None, labelled: str | None, start: Path | None) -> list[str]:
-    """The options as changes of the recipe."""
+def distilled(
+    model: str, teachers: list[str], unlabelled: Path | None, labelled: str | None, start: Path | None
+) -> list[str]:
+    """The options as changes of the recipe, and what they need that it does not have."""
     import json
 
+    from inspect_kd.config import load_recipe
+
+    recipe = load_recipe(model)
     names = [name for each in teachers for name in each.split(",") if name]
     changes = [f"distill.teachers={json.dumps(names)}"] if names else []
-    if names:
-        changes += [f"distill.{stage}.steps={steps}" for stage, steps in TAUGHT.items()]
+    if names and not (recipe.distill.align.steps or recipe.distill.refine.steps):
+        changes += [f"distill.{stage}.steps={TAUGHT_STEPS}" for stage in ("align", "refine")]
+        changes.append(f"distill.voices={TAUGHT_VOICES}")
+    if names and recipe.student and not recipe.student.get("answer_width"):
+        changes.append(f"student.answer_width={ANSWER_WIDTH}")
     for key, value in (("unlabelled", unlabelled), ("labelled", labelled), ("start", start)):
         if value is not None:
             changes.append(f"distill.{key}={json.dumps(str(value))}")
@@ -178,9 +187,12 @@ def show_plan(recipe: Recipe, data: DataSet, folder: Path, as_json: bool) -> Non
     from inspect_kd.train.run import build_student, build_teacher, sources_of
 
     model = build_student(recipe) if recipe.student else build_teacher(recipe)
+    # The heads are at rest until their stages come.
+    learns = [p.requires_grad or key.startswith("heads.") for key, p in model.named_parameters()]
+    numbers = [p.numel() for p in model.parameters()]
     sizes = {
-        "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
-        "frozen": sum(p.numel() for p in model.parameters() if not p.requires_grad),
+        "trainable": sum(n for n, yes in zip(numbers, learns, strict=True) if yes),
+        "frozen": sum(n for n, yes in zip(numbers, learns, strict=True) if not yes),
     }
     if as_json:
         counts = {category: len([s for s in data.samples if s.category == category]) for category in data.categories}

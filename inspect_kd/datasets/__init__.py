@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from inspect_kd.datasets.splits import Holdout
 
 
+MASKS = {"ground_truth", "masks", "mask"}
+"""Folders in which no part lies."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataSet:
     """All samples of a data set, each with its split."""
@@ -118,7 +122,7 @@ def every_image(root: Path) -> list[Path]:
     if not root.is_dir():
         raise BadInput(f"{root}: no such folder")
     files = (path for path in root.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
-    return sorted(p for p in files if not is_mask(p) and "ground_truth" not in p.relative_to(root).parts)
+    return sorted(p for p in files if not is_mask(p) and not MASKS & set(p.relative_to(root).parts))
 
 
 def _locate(data: str) -> tuple[Manifest | None, Path]:

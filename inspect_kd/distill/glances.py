@@ -49,9 +49,7 @@ class Observer:
             return 0
         new = [image for image in images if self.cache.find(image) is None]
         for start in range(0, len(new), AT_ONCE):
-            part = new[start : start + AT_ONCE]
-            for image, tensors in zip(part, self._told(part), strict=True):
-                self.cache.put(image, tensors)
+            self._told(new[start : start + AT_ONCE])
         return len(new)
 
     def told(self, images: Sequence[ImageU8], device: torch.device) -> Told:
@@ -66,6 +64,7 @@ class Observer:
         return self.teacher.classes()
 
     def _told(self, images: Sequence[ImageU8]) -> list[dict[str, Tensor]]:
+        """Look, and keep what is said."""
         if not images:
             return []
         began = time.perf_counter()
@@ -76,7 +75,12 @@ class Observer:
             sure = F.adaptive_avg_pool2d(glance.confidence_B1HW, self.grid)
             tokens = F.adaptive_avg_pool2d(glance.tokens_BChw, side)
         self.seconds += time.perf_counter() - began
-        return [{"heat": h, "sure": s, "tokens": t} for h, s, t in zip(heat, sure, tokens, strict=True)]
+        halves = (each.half().cpu() for each in (heat, sure, tokens))
+        said = [{"heat": h, "sure": s, "tokens": t} for h, s, t in zip(*halves, strict=True)]
+        if self.cache is not None:
+            for image, tensors in zip(images, said, strict=True):
+                self.cache.put(image, tensors)
+        return said
 
 
 def identity(teacher: Teacher) -> str:

@@ -71,14 +71,16 @@ class WeightedAgreement:
 
 @dataclass(frozen=True, slots=True)
 class DynamicContrast:
-    """|student - teacher| over |student - what it used to say|: DCKD's pull and push. The push is bounded: a student that has
-    just begun has not moved away from itself yet."""
+    """|student - teacher| over |student - what it used to say|: DCKD's pull and push, where either sees something: over a whole
+    part, which is sound nearly everywhere, nothing would ever be pushed. Bounded: a student that has just begun has not moved
+    away from itself yet."""
 
-    floor: float = 0.05
+    floor: float = 0.02
 
     def __call__(self, student_B1mm: Tensor, target_B1mm: Tensor, trust_B1mm: Tensor, earlier_B1mm: Tensor) -> Tensor:
-        pull = WeightedAgreement()(student_B1mm, target_B1mm, trust_B1mm)
-        push = WeightedAgreement()(student_B1mm, earlier_B1mm, trust_B1mm)
+        there_B1mm = trust_B1mm * torch.maximum(target_B1mm, earlier_B1mm)
+        pull = WeightedAgreement()(student_B1mm, target_B1mm, there_B1mm)
+        push = WeightedAgreement()(student_B1mm, earlier_B1mm, there_B1mm)
         return self.floor * pull / push.clamp_min(self.floor)
 
 

@@ -22,16 +22,20 @@ class Reliability:
     def __init__(self) -> None:
         self.seen = torch.full((BINS,), PRIOR, dtype=torch.float64)
         self.damaged = self.seen / 2
+        self.table: Tensor | None = None
 
     def learn(self, heat_B1mm: Tensor, mask_B1mm: Tensor) -> None:
         """From images of which each place is known."""
+        self.table = None
         cell = _cell(heat_B1mm).flatten()
         self.seen.index_add_(0, cell, torch.ones_like(cell, dtype=torch.float64))
         self.damaged.index_add_(0, cell, mask_B1mm.flatten().double())
 
     def chance(self, heat_B1mm: Tensor) -> Tensor:
         """Of a place with this heat to be damaged; never lower for more heat."""
-        return rising(self.damaged, self.seen)[_cell(heat_B1mm)]
+        if self.table is None:
+            self.table = rising(self.damaged, self.seen)
+        return self.table.to(heat_B1mm.device)[_cell(heat_B1mm)]
 
     def error(self, heat_B1mm: Tensor) -> Tensor:
         """By how much a place with this heat is told wrongly, in the mean: 0 to 0.5."""
@@ -39,12 +43,17 @@ class Reliability:
         return 2 * chance * (1 - chance)
 
 
-def fuse(heats: Sequence[Tensor], reliabilities: Sequence[Reliability], temperature: float) -> tuple[Tensor, Tensor]:
-    """What all teachers say together, and how far that can be trusted, 0 to 1: both (B, 1, m, m)."""
+def fuse(
+    heats: Sequence[Tensor], confidences: Sequence[Tensor], reliabilities: Sequence[Reliability], temperature: float
+) -> tuple[Tensor, Tensor]:
+    """What all teachers say together, and how far that can be trusted, 0 to 1: both (B, 1, m, m).
+
+    A teacher's own confidence counts too: where it might as well have tossed a coin, it is not heard.
+    """
     chances_K = torch.stack([r.chance(heat) for r, heat in zip(reliabilities, heats, strict=True)])
     errors_K = torch.stack([r.error(heat) for r, heat in zip(reliabilities, heats, strict=True)])
-    weights_K = (-errors_K / temperature).exp()
-    target = (weights_K * chances_K).sum(dim=0) / weights_K.sum(dim=0)
+    weights_K = torch.stack(list(confidences)) * (-errors_K / temperature).exp()
+    target = (weights_K * chances_K).sum(dim=0) / weights_K.sum(dim=0).clamp_min(1e-6)
     return target, weights_K.amax(dim=0)
 
 

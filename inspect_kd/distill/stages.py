@@ -169,7 +169,9 @@ class Refine(Stage):
 
     def terms(self, batch: Batch) -> dict[str, Tensor]:
         assert batch.seen_B3HW is not None and batch.sound_B3HW is not None
+        last = self.student.last_part().eval()  # its statistics are those of sound parts
         found = self.student.find(batch.seen_B3HW)
+        last.train()
         answers = found.answers
         assert answers is not None
         target, trust = self._target(batch)
@@ -180,13 +182,16 @@ class Refine(Stage):
             earlier = self._earlier(found.evidence_BChw)
             terms["contrast"] = self.settings.contrast * DynamicContrast()(said, target, trust, earlier)
         if self.settings.streams and batch.told_sound:
+            # Of drawn defects alone: elsewhere nobody knows what the part looked like before.
             for name, told in batch.told_sound.items():
-                rebuilt = F.adaptive_avg_pool2d(found.rebuilt[0], told.tokens_BChw.shape[-1])
+                tokens_BChw = told.tokens_BChw[batch.drawn_B]
+                rebuilt = F.adaptive_avg_pool2d(found.rebuilt[0][batch.drawn_B], tokens_BChw.shape[-1])
                 terms[f"{name}_stream"] = self.settings.streams * TokenImitation()(
-                    _projected(self.aside, name, rebuilt, "denoise"), told.tokens_BChw
+                    _projected(self.aside, name, rebuilt, "denoise"), tokens_BChw
                 )
+        sound_B3HW = batch.sound_B3HW[batch.drawn_B]
         with noisy(self.student):
-            terms |= self.student.losses(batch.sound_B3HW[batch.drawn_B], batch.sound_B3HW[batch.drawn_B])
+            terms |= self.student.losses(sound_B3HW, sound_B3HW)
         return terms
 
     def after_step(self) -> None:
@@ -202,7 +207,8 @@ class Refine(Stage):
         if self.settings.trust == "alike":
             return average(heats)
         tables = [self.teachers[name].reliability for name in batch.told]
-        return fuse(heats, tables, self.settings.trust_temperature)
+        sure = [told.confidence_B1mm for told in batch.told.values()]
+        return fuse(heats, sure, tables, self.settings.trust_temperature)
 
     def _earlier(self, evidence_BChw: Tensor) -> Tensor:
         earlier = self.aside["earlier"]

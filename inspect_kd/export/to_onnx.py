@@ -135,7 +135,7 @@ def open_session(data: bytes, where: str, *, device: str, threads: int, allow_cp
         session = onnxruntime.InferenceSession(data, sess_options=options, providers=usable)
     except Exception as error:
         # ONNX Runtime raises a dozen classes without a common base of its own.
-        raise BadInput(f"{where}: not an ONNX file that ONNX Runtime can run ({_short(error)})") from error
+        raise BadInput(f"{where}: not an ONNX file that ONNX Runtime can run ({short(error)})") from error
     obtained = session.get_providers()
     if PROVIDERS[device][0] not in obtained and not allow_cpu:
         raise EnvironmentFault(
@@ -166,5 +166,5 @@ def _check_signature(session: Any, size: int, where: str) -> None:
         raise BadInput(f"{where}: its inputs and outputs are not those of an inspect-kd artifact of size {size}")
 
 
-def _short(error: Exception) -> str:
+def short(error: Exception) -> str:
     return " ".join(str(error).split())[:200]

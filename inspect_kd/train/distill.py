@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TextIO
 
@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inspect_kd.config import Recipe
+from inspect_kd.config import Recipe, Teach
 from inspect_kd.config import Stage as Plan
 from inspect_kd.datasets import DataSet
 from inspect_kd.datasets.batches import ImageStore, as_input, to_tensor
+from inspect_kd.datasets.view import View
 from inspect_kd.distill.glances import Observer
 from inspect_kd.distill.reliability import Reliability
 from inspect_kd.distill.stages import STAGES, Batch, Stage, Taught
@@ -28,14 +29,15 @@ from inspect_kd.models.base import Teacher
 from inspect_kd.models.layers.heads import FINER
 from inspect_kd.models.rebuild import RebuildStudent
 from inspect_kd.train import checkpoint
-from inspect_kd.train.pool import Pool
+from inspect_kd.train.lessons import Lessons
+from inspect_kd.train.pool import Pool, cells
 from inspect_kd.train.real_parts import labelled_parts, unlabelled_parts
 from inspect_kd.train.run import RunFolder, view_of
 from inspect_kd.train.schedule import learning_rate
 from inspect_kd.types import Split, Watch
 
-JUDGED = 256
-"""Drawn parts on which teachers' reliability is learnt."""
+JUDGED, JUDGED_WITH = 256, 1
+"""Drawn parts on which teachers' reliability is learnt, and their seed: none that a teacher has studied."""
 WARM_UP = 0.1
 
 
@@ -67,6 +69,17 @@ class Distillation:
         stages = self.recipe.distill.stages
         names = list(stages)
         begun = names.index(self.progress.stage) if self.progress.stage in names else 0
+        fresh = self.progress.stage not in names
+        left = [
+            name
+            for name in names[begun:]
+            if name != self.progress.stage or self.progress.stage_step < stages[name].steps
+        ]
+        if fresh or any(STAGES[name].at_rest for name in left):
+            self.shared.evidence = self._look() if self.shared.evidence is None else self.shared.evidence
+        if fresh:
+            assert self.student.heads is not None and self.shared.evidence is not None
+            self.student.heads.settle(self.shared.evidence)
         with self.folder.metrics.open("a", encoding="utf-8") as log:
             for name in names[begun:]:
                 self._stage(name, stages[name], log)
@@ -81,8 +94,6 @@ class Distillation:
             checkpoint.load(self.folder.checkpoint, self.student, optimizer, aside=stage.aside)
         else:
             progress.stage, progress.stage_step = name, 0
-        if stage.at_rest and self.shared.evidence is None:
-            self.shared.evidence = self._look()
         self.watch.phase(name, plan.steps)
         self.watch.advance(progress.stage_step)
         while progress.stage_step < plan.steps:
@@ -176,6 +187,7 @@ def distill(
 ) -> dict[str, Any]:
     """All stages, and then what each voice counts. Returns figures for the run's manifest."""
     settings, began = recipe.distill, time.monotonic()
+    student.requires_grad_(False).eval()  # no statistics of its body move but where a stage says so
     shared = shared or Shared()
     device = next(student.parameters()).device
     grid = answer_grid(recipe, student)
@@ -190,7 +202,7 @@ def distill(
         labelled=labelled_parts(settings.labelled, data),
     )
     looks = {name: look(observer, pool, watch) for name, observer in observers.items()}
-    taught = {name: learn_of(observer, pool) for name, observer in observers.items()}
+    taught = learn_of(observers, recipe, data, grid, side)
     Distillation(
         recipe=recipe,
         folder=folder,
@@ -235,17 +247,27 @@ def look(observer: Observer, pool: Pool, watch: Watch) -> dict[str, Any]:
     }
 
 
-def learn_of(observer: Observer, pool: Pool) -> Taught:
-    """What is to be known of a teacher before it is believed."""
-    reliability, device = Reliability(), torch.device("cpu")
-    numbers = np.linspace(0, len(pool.drawn) - 1, min(JUDGED, len(pool.drawn))).round().astype(int)
-    channels = 0
-    for part in _parts([int(number) for number in numbers]):
-        batch = pool.batch(part, {observer.name: observer}, device)
-        told = batch.told[observer.name]
-        channels = told.tokens_BChw.shape[1]
-        reliability.learn(told.heat_B1mm, batch.mask_B1mm)
-    return Taught(channels=channels, classes_PC=observer.classes(), reliability=reliability)
+def learn_of(
+    observers: Mapping[str, Observer], recipe: Recipe, data: DataSet, grid: int, side: int
+) -> dict[str, Taught]:
+    """What is to be known of teachers before they are believed: how they do on drawn defects on parts that they have not studied."""
+    if not observers:
+        return {}
+    store = ImageStore(data.select(Split.VALIDATION), View(size=side), bits=recipe.data.bits)
+    lessons = Lessons(store, Teach(variants=4), "none", JUDGED_WITH)
+    reliabilities = {name: Reliability() for name in observers}
+    channels: dict[str, int] = {}
+    for part in _parts([int(n) for n in np.linspace(0, len(lessons) - 1, min(JUDGED, len(lessons)))]):
+        judged = [lessons[number] for number in part]
+        masks = torch.stack([cells(lesson.mask, grid) for lesson in judged])
+        for name, observer in observers.items():
+            told = observer.told([lesson.image for lesson in judged], torch.device("cpu"))
+            reliabilities[name].learn(told.heat_B1mm, masks)
+            channels[name] = told.tokens_BChw.shape[1]
+    return {
+        name: Taught(channels=channels[name], classes_PC=observer.classes(), reliability=reliabilities[name])
+        for name, observer in observers.items()
+    }
 
 
 def settle_voices(student: RebuildStudent, recipe: Recipe, data: DataSet) -> None:

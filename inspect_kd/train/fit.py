@@ -22,7 +22,7 @@ from inspect_kd.config import Fit, Recipe
 from inspect_kd.datasets import DataSet
 from inspect_kd.datasets.batches import ImageStore, StepSampler, Sweep, TrainingImages, as_input, batches
 from inspect_kd.errors import BadInput, UsageError
-from inspect_kd.models.base import Student
+from inspect_kd.models.base import Student, Teacher
 from inspect_kd.models.rebuild import RebuildStudent
 from inspect_kd.train import checkpoint
 from inspect_kd.train.conclude import conclude
@@ -108,7 +108,7 @@ def train_student(
     else:
         progress, best = checkpoint.Progress(recipe=recipe.digest(), data=data.digest), {}
         if recipe.distill.start:
-            _take_over(student, recipe.distill.start)
+            _take_over(student, recipe, data)
             progress.stage = checkpoint.FITTED
         else:
             again = recipe.data.tile is not None
@@ -187,23 +187,43 @@ def train_student(
     return student, facts | {"steps": progress.step}
 
 
-def fitted_student(recipe: Recipe) -> RebuildStudent:
+def fitted_student(recipe: Recipe, data: DataSet) -> RebuildStudent:
     """The fit of the run that the recipe starts from; heads that it may have stay behind."""
     assert recipe.distill.start is not None
     student = build_student(recipe)
-    _take_over(student, recipe.distill.start)
+    _take_over(student, recipe, data)
     assert isinstance(student, RebuildStudent)
     return student.eval()
 
 
-def _take_over(student: Student, start: str) -> None:
-    finished = load_run(Path(start))
+def _take_over(student: Student, recipe: Recipe, data: DataSet) -> None:
+    assert recipe.distill.start is not None
+    start, finished = recipe.distill.start, load_run(Path(recipe.distill.start))
+    manifest, begun = finished.manifest, finished.recipe
+    if not begun.student:
+        raise UsageError(f"distill.start: {start} is a teacher's run; teachers are named by --teachers")
+    if manifest["data"]["digest"] != data.digest:
+        raise UsageError(
+            f"distill.start: {start} was trained on other parts, or with another split; parts that it learnt could be "
+            "calibrated or tested on. Train without --start"
+        )
+    if "refine" in manifest.get("stages", {}):
+        raise UsageError(f"distill.start: teachers have moved the decoder of {start}; start from a run without them")
+    if _of_the_fit(begun) != _of_the_fit(recipe) or _encoder_of(finished.model) != _encoder_of(student):
+        raise UsageError(f"distill.start: {start} is another student or sees otherwise; name its recipe with --model")
     fitted = {key: value for key, value in finished.model.state_dict().items() if not key.startswith("heads.")}
-    own = student.state_dict()
-    wanted = {key for key in own if not key.startswith("heads.")}
-    if fitted.keys() != wanted or any(fitted[key].shape != own[key].shape for key in wanted):
-        raise UsageError(f"distill.start: {start} is a student of another shape; train it with this recipe")
     student.load_state_dict(fitted, strict=False)
+
+
+def _of_the_fit(recipe: Recipe) -> dict[str, Any]:
+    """All of a recipe that a fit's weights mean something with."""
+    student = {key: value for key, value in resolved(recipe).student.items() if key != "answer_width"}
+    data = recipe.data.model_dump(include={"size", "tile", "overlap", "bits"})
+    return {"student": student, "data": data}
+
+
+def _encoder_of(student: Student | Teacher) -> str:
+    return sources_of(student)[0].sha256
 
 
 def _finished(progress: checkpoint.Progress, settings: Fit) -> bool:

@@ -98,7 +98,7 @@ class Pool:
         if taken <= self.room:
             self.kept[number] = shown
             self.room -= taken
-        self.facts[number] = Facts(_cells(shown, self.grid), shown.outlined, shown.defective)
+        self.facts[number] = Facts(cells(shown.mask, self.grid), shown.outlined, shown.defective)
         return shown
 
     def known(self, number: int) -> Facts:
@@ -166,10 +166,10 @@ class Pool:
         return channels_last(torch.stack([to_tensor(image) for image in scaled])).to(device)
 
 
-def _cells(shown: Shown, grid: int) -> Tensor:
-    """Share of each cell that is damaged becomes yes or no at a half; but no defect vanishes, however thin it is."""
-    if shown.mask is None:
+def cells(mask: Mask | None, grid: int) -> Tensor:
+    """Damaged where half of a cell is; but no defect vanishes, however thin it is: (1, m, m)."""
+    if mask is None:
         return torch.zeros(1, grid, grid, dtype=torch.bool)
-    whole = torch.from_numpy(shown.mask.astype(np.float32))[None]
-    mask = F.adaptive_avg_pool2d(whole, grid) >= 0.5
-    return mask if mask.any() else F.adaptive_max_pool2d(whole, grid) > 0
+    whole = torch.from_numpy(mask.astype(np.float32))[None]
+    damaged = F.adaptive_avg_pool2d(whole, grid) >= 0.5
+    return damaged if damaged.any() else F.adaptive_max_pool2d(whole, grid) > 0

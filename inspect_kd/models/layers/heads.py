@@ -38,8 +38,8 @@ class AnswerHeads(nn.Module):
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
         self.width = width
-        # Distances and products differ in scale by orders of magnitude; without affine numbers it folds into what follows.
-        self.even = nn.BatchNorm2d(channels, affine=False)
+        # Distances and products differ in scale by orders of magnitude. Its numbers are settled once, never learnt on the way.
+        self.even = nn.BatchNorm2d(channels, affine=False, eps=1e-8)
         self.trunk = nn.Sequential(
             nn.Dropout2d(WITHHELD),
             nn.Conv2d(channels, width, 1, bias=False),
@@ -51,6 +51,24 @@ class AnswerHeads(nn.Module):
         self.label = _answer(width)
         self.imitation = _answer(width)
         self.register_buffer("voices", torch.tensor([1.0, 0.0, 0.0]))
+
+    def train(self, mode: bool = True) -> AnswerHeads:
+        super().train(mode)
+        self.even.eval()
+        return self
+
+    def settle(self, evidence_NChw: Tensor) -> None:
+        """Bring every channel of the evidence to one scale."""
+        total, square, count = (torch.zeros(evidence_NChw.shape[1], dtype=torch.float64) for _ in range(3))
+        for part in evidence_NChw.split(64):
+            values = part.double()
+            total += values.sum(dim=(0, 2, 3))
+            square += values.square().sum(dim=(0, 2, 3))
+            count += values.numel() / values.shape[1]
+        mean, even = total / count, self.even
+        assert even.running_mean is not None and even.running_var is not None
+        even.running_mean.copy_(mean)
+        even.running_var.copy_((square / count - mean.square()).clamp_min(1e-8))
 
     def forward(self, evidence_BChw: Tensor) -> Answers:
         tokens_BChw = self.trunk(self.even(evidence_BChw))

@@ -88,12 +88,15 @@ class Teacher(base.Teacher):
         untouched = (lesson.image for lesson in map(lessons.__getitem__, spread) if lesson.mask is None)
         self.patches.feature_norm.fit(self.patches.encoder(self._tensor([image])) for image in untouched)
         share = max(1, math.ceil(2 * self.settings.rows * BANKS / max(1, len(lessons))))
+        seat: dict[int, int] = {}
         kept: list[list[list[Tensor]]] = [[[] for _ in GROUPS] for _ in range(BANKS)]
         for part in _parts(lessons, batch):
             for lesson in part:
                 if lesson.mask is None:
                     for rows, patches_1NC in zip(
-                        kept[lesson.part % BANKS], self.patches(self._tensor([lesson.image])), strict=True
+                        kept[seat.setdefault(lesson.part, len(seat)) % BANKS],
+                        self.patches(self._tensor([lesson.image])),
+                        strict=True,
                     ):
                         chosen = torch.randperm(patches_1NC.shape[1], generator=generator)[:share]
                         rows.append(patches_1NC[0, chosen.to(patches_1NC.device)].clone())

@@ -1,0 +1,111 @@
+"""Target `openvino`: the same graph in the same kind of file, run by OpenVINO on Intel's processors and graphics.
+
+Unusual here: the precision is always said. Left to itself OpenVINO takes bf16 wherever the processor has it, and decisions
+move without anybody having asked. And the bytes are searched for tensors in other files first, which OpenVINO would follow
+anywhere.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from inspect_kd.errors import BadInput, EnvironmentFault
+from inspect_kd.export import to_onnx
+from inspect_kd.export.card import KEY, ArtifactCard
+from inspect_kd.export.wire import refuse_external_data
+from inspect_kd.types import Answers
+
+if TYPE_CHECKING:
+    from inspect_kd.export.graph import ArtifactGraph
+
+SUFFIX = ".openvino.onnx"
+DEVICES = {"cpu": "CPU", "gpu": "GPU", "npu": "NPU"}
+
+
+def export(graph: ArtifactGraph, to: Path, *, card: ArtifactCard, opset: int) -> None:
+    """OpenVINO reads ONNX as it is; a second format would be a second thing to prove."""
+    to_onnx.export(graph, to, card=card, opset=opset)
+
+
+def reseal(path: Path, card: ArtifactCard) -> None:
+    to_onnx.reseal(path, card)
+
+
+class Runtime:
+    """One compiled model. Its requests are not shared between threads: each call makes its own."""
+
+    def __init__(
+        self, data: bytes, where: str, *, device: str = "cpu", threads: int = 1, allow_cpu: bool = False
+    ) -> None:
+        openvino = _import_openvino()
+        self.where = where
+        refuse_external_data(data, where)
+        core = openvino.Core()
+        target = _device(core, device, allow_cpu=allow_cpu)
+        try:
+            model = core.read_model(data)
+        except Exception as error:
+            # OpenVINO raises RuntimeError for everything.
+            raise BadInput(f"{where}: not an ONNX file that OpenVINO can read ({to_onnx.short(error)})") from error
+        self.card = ArtifactCard.parse(_card_text(model, where), where)
+        self.size = self.card.size
+        _check_signature(model, self.size, where)
+        options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+        if target == "CPU":
+            options |= {"INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False}
+        self.compiled = core.compile_model(model, target, options)
+
+    def look(self, images_NHW3: npt.NDArray[np.uint8]) -> Answers:
+        if len(images_NHW3) == 0:
+            raise BadInput("an empty batch")
+        answer = self.compiled.create_infer_request().infer({"images": np.ascontiguousarray(images_NHW3)})
+        return Answers(np.array(answer["score"]), np.array(answer["heatmap"])[:, 0])
+
+
+def _import_openvino() -> Any:
+    try:
+        import openvino  # type: ignore[import-untyped, unused-ignore]
+    except ImportError as error:
+        raise EnvironmentFault("OpenVINO is not installed: pip install 'inspect-kd[openvino]'") from error
+    return openvino
+
+
+def _device(core: Any, device: str, *, allow_cpu: bool) -> str:
+    """OpenVINO's name of what was asked for, if it is there."""
+    if device not in DEVICES:
+        raise BadInput(f"no device '{device}' in OpenVINO; there are: {', '.join(DEVICES)}")
+    there: list[str] = core.available_devices
+    wanted = DEVICES[device]
+    if any(name == wanted or name.startswith(f"{wanted}.") for name in there):
+        return wanted
+    if allow_cpu:
+        return "CPU"
+    raise EnvironmentFault(
+        f"asked for OpenVINO's {wanted}, it finds {', '.join(there)}; install its driver, or pass --allow-cpu"
+    )
+
+
+def _card_text(model: Any, where: str) -> str:
+    # What an ONNX file carries as metadata lies below `framework`.
+    if not model.has_rt_info(["framework", KEY]):
+        raise BadInput(f"{where}: an ONNX file, but not an inspect-kd artifact: it carries no card")
+    return str(model.get_rt_info(["framework", KEY]).astype(str))
+
+
+def _check_signature(model: Any, size: int, where: str) -> None:
+    """A file whose shapes contradict its card lies about one of them."""
+    names = {output.any_name for output in model.outputs}
+    inputs = model.inputs
+    fine = (
+        len(inputs) == 1
+        and inputs[0].any_name == "images"
+        and inputs[0].element_type.get_type_name() == "u8"
+        and [int(d.get_length()) for d in list(inputs[0].partial_shape)[1:] if d.is_static] == [size, size, 3]
+        and {"heatmap", "score"} <= names
+    )
+    if not fine:
+        raise BadInput(f"{where}: its inputs and outputs are not those of an inspect-kd artifact of size {size}")

@@ -1,0 +1,88 @@
+"""Does an ONNX file lead out of itself? Read from the bytes alone, with neither onnx nor a runtime.
+
+A tensor of an ONNX model may say that its numbers lie in another file. ONNX Runtime refuses that in a model that comes as
+bytes; OpenVINO 2026.4 opens whatever path is named (measured: tests/test_openvino.py). So the protobuf is walked here, along
+every field in which a tensor can stand, before such a runtime sees it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from inspect_kd.errors import BadInput
+
+VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
+DEEPEST = 64
+"""Graphs within graphs: more is an attack on the reader's stack."""
+LOCATION, EXTERNAL_DATA, IS_EXTERNAL = 14, 13, 1
+TENSOR = "tensor"
+# Message -> field -> the message that stands there; fields in which no tensor can stand are skipped.
+INSIDE: dict[str, dict[int, str]] = {
+    "model": {7: "graph", 20: "training", 25: "function"},
+    "training": {1: "graph", 2: "graph"},
+    "function": {7: "node", 11: "attribute"},
+    "graph": {1: "node", 5: TENSOR, 15: "sparse"},
+    "node": {5: "attribute"},
+    "attribute": {5: TENSOR, 6: "graph", 10: TENSOR, 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: TENSOR, 2: TENSOR},
+    TENSOR: {},
+}
+
+
+def refuse_external_data(data: bytes, where: str) -> None:
+    """Raise where any tensor names another file, or the bytes are no protobuf."""
+    stack: list[tuple[memoryview, str, int]] = [(memoryview(data), "model", 0)]
+    while stack:
+        message, kind, depth = stack.pop()
+        if depth > DEEPEST:
+            raise BadInput(f"{where}: graphs are nested more than {DEEPEST} deep; no artifact of this program is")
+        for field, wire, value in _fields(message, where):
+            if kind == TENSOR and (
+                (field == EXTERNAL_DATA and wire == LENGTH) or (field == LOCATION and value == IS_EXTERNAL)
+            ):
+                raise BadInput(
+                    f"{where}: a tensor in it lies in another file; an artifact is one file, and nothing else is read"
+                )
+            inner = INSIDE[kind].get(field)
+            if inner is not None and isinstance(value, memoryview):
+                stack.append((value, inner, depth + 1))
+
+
+def _fields(message: memoryview, where: str) -> Iterator[tuple[int, int, int | memoryview]]:
+    """Number, wire type and content of each field; numbers where they are varints, bytes where they have a length."""
+    place, end = 0, len(message)
+    while place < end:
+        tag, place = _varint(message, place, where)
+        field, wire = tag >> 3, tag & 7
+        if wire == VARINT:
+            value, place = _varint(message, place, where)
+            yield field, wire, value
+        elif wire == LENGTH:
+            length, place = _varint(message, place, where)
+            if length > end - place:
+                raise _torn(where)
+            yield field, wire, message[place : place + length]
+            place += length
+        elif wire in (FIXED32, FIXED64):
+            place += 4 if wire == FIXED32 else 8
+            if place > end:
+                raise _torn(where)
+        else:
+            raise _torn(where)
+
+
+def _varint(message: memoryview, place: int, where: str) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 70, 7):
+        if place >= len(message):
+            raise _torn(where)
+        byte = message[place]
+        place += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, place
+    raise _torn(where)
+
+
+def _torn(where: str) -> BadInput:
+    return BadInput(f"{where}: not an ONNX file, or a torn one")

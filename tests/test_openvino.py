@@ -1,0 +1,117 @@
+"""Target openvino: the same answers as ONNX Runtime's, the precision always said, and nothing read but the file itself."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from inspect_kd.errors import BadInput, EnvironmentFault
+from inspect_kd.export.to_openvino import Runtime
+from inspect_kd.export.wire import refuse_external_data
+from inspect_kd.inspector import Inspector
+
+openvino = pytest.importorskip("openvino", reason="OpenVINO is not installed: pip install 'inspect-kd[openvino]'")
+
+
+@pytest.fixture(scope="module")
+def artifact(run: Path) -> Path:
+    """Exported and proved by the command."""
+    words = [sys.executable, "-m", "inspect_kd", "export", str(run), "--to", "openvino"]
+    answer = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr
+    assert "0 decisions flip" in answer.stdout
+    return run / "r.openvino.onnx"
+
+
+def test_it_answers_like_onnx_runtime(artifact: Path, run: Path, parts: Path) -> None:
+    first, second = Inspector(run / "r.onnx"), Inspector(artifact)
+    assert second.card.target == "openvino" and isinstance(second.model, Runtime)
+    for image in sorted(parts.rglob("test/*/*.png")):
+        a, b = first(image), second(image)
+        assert b.score == pytest.approx(a.score, abs=1e-5) and a.decision is b.decision
+        assert np.abs(a.heatmap - b.heatmap).max() < 1e-4
+
+
+def test_the_precision_is_said_and_so_are_the_threads(artifact: Path) -> None:
+    compiled = Inspector(artifact, threads=1).model.compiled
+    assert compiled.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.f32
+    assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
+
+
+def test_a_device_that_is_not_there_is_an_error(artifact: Path) -> None:
+    if any(name.startswith("GPU") for name in openvino.Core().available_devices):
+        pytest.skip("this machine has graphics that OpenVINO knows")
+    with pytest.raises(EnvironmentFault, match="asked for OpenVINO's GPU"):
+        Inspector(artifact, device="gpu")
+    assert Inspector(artifact, device="gpu", allow_cpu=True).size == 64
+    with pytest.raises(BadInput, match="no device 'tensorrt'"):
+        Inspector(artifact, device="tensorrt")
+
+
+def external(location: str, *, hidden_in: str = "initializer") -> bytes:
+    """A model whose numbers lie elsewhere."""
+    tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[4], data_location=TensorProto.EXTERNAL)
+    for key, value in (("location", location), ("offset", "0"), ("length", "16")):
+        tensor.external_data.add(key=key, value=value)
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [4]) for name in "xy")
+    if hidden_in == "initializer":
+        graph = helper.make_graph([helper.make_node("Add", ["x", "w"], ["y"])], "g", [x], [y], [tensor])
+    elif hidden_in == "attribute":
+        constant = helper.make_node("Constant", [], ["w"])
+        constant.attribute.append(onnx.AttributeProto(name="value", type=onnx.AttributeProto.TENSOR, t=tensor))
+        graph = helper.make_graph([constant, helper.make_node("Add", ["x", "w"], ["y"])], "g", [x], [y])
+    else:
+        branch = helper.make_graph([helper.make_node("Identity", ["w"], ["z"])], "b", [], [y], [tensor])
+        truth = helper.make_tensor("c", TensorProto.BOOL, [], [True])
+        node = helper.make_node("If", ["c"], ["y"], then_branch=branch, else_branch=branch)
+        graph = helper.make_graph([node], "g", [x], [y], [truth])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]).SerializeToString()
+
+
+@pytest.mark.parametrize("hidden_in", ["initializer", "attribute", "branch"])
+def test_no_tensor_leads_to_another_file(tmp_path: Path, hidden_in: str) -> None:
+    secret = tmp_path / "secret.bin"
+    secret.write_bytes(np.arange(4, dtype=np.float32).tobytes())
+    content = external(str(secret), hidden_in=hidden_in)
+    if hidden_in == "initializer":
+        # The threat is real: OpenVINO itself reads the file.
+        followed = openvino.Core().compile_model(openvino.Core().read_model(content), "CPU")
+        assert followed(np.zeros(4, np.float32))[0].tolist() == [0, 1, 2, 3]
+    with pytest.raises(BadInput, match="lies in another file"):
+        refuse_external_data(content, "a.onnx")
+    with pytest.raises(BadInput, match="lies in another file"):
+        Runtime(content, "a.onnx")
+
+
+def test_an_artifact_passes_and_torn_bytes_do_not(artifact: Path) -> None:
+    content = artifact.read_bytes()
+    refuse_external_data(content, "a")
+    for torn in (content[: len(content) // 2], b"\xff" * 40, b"\x0b", b"\x3a\xff\xff\xff\xff\x0f"):
+        with pytest.raises(BadInput):
+            refuse_external_data(torn, "a")
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        mutated = bytearray(content[:4000])
+        for place in rng.integers(len(mutated), size=8):
+            mutated[place] = int(rng.integers(256))
+        try:
+            refuse_external_data(bytes(mutated), "a")
+        except BadInput:
+            continue
+
+
+def test_what_is_no_artifact_is_refused(artifact: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"carries no card|cannot read|can read"):
+        model = onnx.load(str(artifact))
+        del model.metadata_props[:]
+        Runtime(model.SerializeToString(), "a.onnx")
+    with pytest.raises(BadInput):
+        Runtime(b"no model", "a.onnx")
+    with pytest.raises(BadInput, match="empty batch"):
+        Inspector(artifact).model.look(np.zeros((0, 64, 64, 3), np.uint8))
