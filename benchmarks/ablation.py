@@ -72,7 +72,7 @@ def write(results: dict[str, dict[str, Any]]) -> None:
         "# What each trick is worth",
         "",
         f"Written by `python benchmarks/ablation.py`, {machine['started'][:10]}, {machine['cores']} CPU cores. One model for "
-        f"{', '.join(SETS)}, MobileNetV2 encoder, stage S0, seed 0. A cell: image AUROC / pixel AP / pixel AUPRO. One seed: "
+        f"{', '.join(SETS)}, MobileNetV2 encoder, no teachers, seed 0. A cell: image AUROC / pixel AP / pixel AUPRO. One seed: "
         "differences below about 0.005 are noise; rows of other commits had other defaults beside their change. These "
         "categories are the development set: defaults were chosen on them.",
         "",

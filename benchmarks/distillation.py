@@ -38,7 +38,7 @@ def main() -> None:
 
 def finished(out: Path, arm: ablate.Arm) -> list[dict]:
     files = sorted(out.glob(f"seed*/{ablate.as_file(arm)}/{ablate.RESULT}"))
-    return [json.loads(file.read_text()) for file in files]
+    return [json.loads(file.read_text()) | {"seed": int(file.parts[-3].removeprefix("seed"))} for file in files]
 
 
 if __name__ == "__main__":

@@ -29,9 +29,10 @@ from inspect_kd.inspector import Inspector
 from inspect_kd.label_next import next_to_label, opinion
 from inspect_kd.models.rebuild import RebuildStudent
 from inspect_kd.train import checkpoint
-from inspect_kd.train.distill import Shared, distill
+from inspect_kd.train.distill import Shared, answer_grid, distill
 from inspect_kd.train.fit import fitted_student
 from inspect_kd.train.pool import Pool
+from inspect_kd.train.real_parts import RealParts
 from inspect_kd.train.run import RunFolder, environment, resolved, view_of
 from inspect_kd.types import Sample, Split, Watch
 
@@ -86,22 +87,27 @@ def run(
     out: Path,
     shared: Shared,
     watch: Watch,
-) -> dict:
-    done = out / "result.json"
-    if done.is_file():
-        return json.loads(done.read_text())
-    out.mkdir(parents=True, exist_ok=True)
+) -> None:
     recipe = resolved(load_recipe(MODEL, [f"fit.seed={seed}", f"distill.start={json.dumps(str(base))}"]))
+    done = out / "result.json"
+    made_of = [recipe.digest(), data.digest, sorted(sample.image.name for sample in labelled)]
+    if done.is_file() and json.loads(done.read_text())["made_of"] == made_of:
+        return
+    out.mkdir(parents=True, exist_ok=True)
     student, folder = fitted_student(recipe, data), RunFolder(out)
     folder.metrics.unlink(missing_ok=True)
+    if shared.pool is None:
+        grid = answer_grid(recipe, student)
+        shared.pool = Pool(recipe, data, side=recipe.data.size, grid=grid, real=RealParts([], []))
+    shared.gather(student, watch)
     together = with_labels(student, shared, labelled) if labelled else shared
-    distill(recipe, data, folder, student, {}, checkpoint.Progress(stage=checkpoint.FITTED), watch, together)
+    begun = checkpoint.Progress(stage=checkpoint.FITTED)
+    distill(recipe, data, folder, student, {}, begun, watch, RealParts([], labelled), together)
     folder.checkpoint.unlink(missing_ok=True)
     model = TorchModel(ArtifactGraph(student, 1.0), recipe.data.size)
     metrics = in_json(measure(look_at(model, measured, view_of(recipe))))
     found = {"metrics": metrics, "defects_among_labels": sum(s.defective for s in labelled), "labels": len(labelled)}
-    done.write_text(json.dumps(found))
-    return found
+    done.write_text(json.dumps(found | {"made_of": made_of}))
 
 
 def with_labels(student: RebuildStudent, shared: Shared, labelled: list[Sample]) -> Shared:

@@ -60,7 +60,7 @@ def write(results: dict[str, dict[str, Any]], model: str) -> None:
         f"# Recipe `{model}` on real parts",
         "",
         f"Written by `python benchmarks/real_data.py --model {model}`, {machine['started'][:10]}, {machine['cores']} CPU cores, "
-        f"torch {machine['packages']['torch']}. Stage S0: no teachers yet. Thresholds and stopping never saw a real defect.",
+        f"torch {machine['packages']['torch']}. No teachers. Thresholds and stopping never saw a real defect.",
         "",
         "| run | category | " + " | ".join(METRICS) + " | false NG (promised) | missed | minutes | commit |",
         "|---|---|" + "---|" * (len(METRICS) + 4),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from inspect_kd import zoo
 from inspect_kd.bench import ablate
 from inspect_kd.config import Distill, load_recipe
 from inspect_kd.datasets import DataSet, open_dataset
+from inspect_kd.datasets.drawn import draw_sample
 from inspect_kd.distill import losses, stages
 from inspect_kd.distill.glances import Observer, Told, identity
 from inspect_kd.distill.reliability import Reliability, average, fuse, rising
@@ -33,6 +35,7 @@ from inspect_kd.models.base import Lesson
 from inspect_kd.models.rebuild import RebuildStudent
 from inspect_kd.models.teachers import memory
 from inspect_kd.train.pool import Pool, cells
+from inspect_kd.train.real_parts import RealParts, labelled_parts, unlabelled_parts
 from inspect_kd.train.run import environment
 from inspect_kd.types import Nobody, Sample, Split
 from tests.test_models import images, small
@@ -419,15 +422,56 @@ def test_a_fit_is_taken_over(distilled: Path, run: Path, parts: Path, tmp_path: 
     assert other.returncode == 2 and "another student" in other.stderr
 
 
-def test_test_parts_teach_nobody(parts: Path, tmp_path: Path) -> None:
-    for option in ("--labelled", "--unlabelled"):
-        answer = subprocess.run(
-            chain(parts, tmp_path, option, str(parts), "--name", option.strip("-")),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert answer.returncode == 2 and "would be tested on" in answer.stderr, answer.stderr
+def test_held_out_parts_teach_nobody_under_any_name(parts: Path, tmp_path: Path) -> None:
+    data = open_dataset(parts)
+    for split in (Split.TEST, Split.CALIBRATION, Split.VALIDATION):
+        held_out = data.select(split)[0].image
+        folder = tmp_path / str(split)
+        folder.mkdir()
+        shutil.copy(held_out, folder / "001_renamed.png")
+        with pytest.raises(UsageError, match=f"held out \\({split}\\)"):
+            unlabelled_parts(Distill.model_construct(unlabelled=str(folder), most=10), data, None, Nobody())
+    defect = defects(data)[0]
+    labelled = tmp_path / "labelled"
+    for kind in ("good", "scratch"):
+        (labelled / kind).mkdir(parents=True)
+    shutil.copy(data.select(Split.TRAIN)[0].image, labelled / "good" / "a.png")
+    shutil.copy(defect.image, labelled / "scratch" / "b.png")
+    with pytest.raises(UsageError, match="cannot be measured by it"):
+        labelled_parts(Distill.model_construct(labelled=str(labelled)), data)
+
+
+def test_real_parts_are_found_before_anything_is_trained(parts: Path, tmp_path: Path) -> None:
+    answer = subprocess.run(
+        chain(parts, tmp_path, "--labelled", str(tmp_path / "nowhere")), capture_output=True, text=True, check=False
+    )
+    assert answer.returncode == 3 and "nowhere" in answer.stderr and '"phase": "train"' not in answer.stderr
+
+
+def test_labelled_and_unlabelled_parts_take_part(parts: Path, tmp_path: Path) -> None:
+    """Another drawing of the same parts plays the line; one of its images is torn."""
+    line = draw_sample(tmp_path / "line", 7, size=64, train=6, test_good=1, per_kind=1)
+    for image in line.rglob("*_mask.png"):
+        image.unlink()
+    shutil.rmtree(line / "bottle" / "ground_truth", ignore_errors=True)
+    labelled = tmp_path / "labelled"
+    for sample in [s for s in open_dataset(line).samples if s.category == "bottle"]:
+        (labelled / sample.kind).mkdir(parents=True, exist_ok=True)
+        shutil.copy(sample.image, labelled / sample.kind)
+    shutil.rmtree(labelled / "good", ignore_errors=True)
+    unlabelled = line / "metal" / "test"
+    (unlabelled / "torn.png").write_bytes(b"no image")
+    words = chain(parts, tmp_path, "--labelled", str(labelled), "--unlabelled", str(unlabelled))
+    answer = subprocess.run(words, capture_output=True, text=True, check=False, env=own_cache(tmp_path))
+    assert answer.returncode == 0, answer.stderr
+    assert "left out" in answer.stderr and "torn.png" in answer.stderr
+    manifest = json.loads((tmp_path / "r" / "run.json").read_text())
+    assert manifest["labelled"] > 0 and manifest["unlabelled"] > 0
+    lines = [json.loads(line) for line in (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()]
+    assert any("verdict" in line for line in lines), "nobody has outlined them: the part as a whole is learnt"
+    card = (tmp_path / "r" / "r.onnx").read_bytes()
+    assert str(labelled).encode() not in card and b"tiny_memory" not in card, "neither folders nor teachers' names"
+    assert "labelled parts took part" in (tmp_path / "r" / "report.html").read_text()
 
 
 def test_what_cannot_be_is_said(tmp_path: Path) -> None:
@@ -450,8 +494,7 @@ def test_a_pool_keeps_what_is_known_and_shows_labels_where_there_are_any(parts: 
         data,
         side=64,
         grid=16,
-        unlabelled=[Sample(image=outlined.image, category="")],
-        labelled=[outlined, replace(bare, mask=None)],
+        real=RealParts([Sample(image=outlined.image, category="")], [outlined, replace(bare, mask=None)]),
     )
     assert len(pool) == 10 + 1 + 2 * 2
     drawn = [pool.known(number) for number in range(10)]

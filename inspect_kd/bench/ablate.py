@@ -15,12 +15,14 @@ from typing import Any
 
 from inspect_kd.config import Recipe, load_recipe
 from inspect_kd.datasets import DataSet
+from inspect_kd.errors import BadInput, UsageError
 from inspect_kd.evaluate import MEAN, Seen, in_json, look_at, measure
 from inspect_kd.export.graph import ArtifactGraph, TorchModel
 from inspect_kd.train import checkpoint
 from inspect_kd.train.distill import Shared, distill
 from inspect_kd.train.fit import fit, fitted_student
 from inspect_kd.train.hardware import Hardware
+from inspect_kd.train.real_parts import real_parts
 from inspect_kd.train.run import RunFolder, resolved, view_of, write_json
 from inspect_kd.train.teachers import ready
 from inspect_kd.types import Split, Watch
@@ -76,6 +78,7 @@ def ablate(
     model: str, data: DataSet, chosen: Sequence[Arm], seeds: Sequence[int], out: Path, watch: Watch
 ) -> dict[str, list[dict[str, Any]]]:
     """By arm, what was measured with each seed. What is finished below `out` is not done again."""
+    _fail_early(model, data, chosen)
     results: dict[str, list[dict[str, Any]]] = {arm.name: [] for arm in chosen}
     for seed in seeds:
         start, shared = _fit_of(model, data, seed, out, watch), Shared()
@@ -89,9 +92,22 @@ def ablate(
     return results
 
 
+def _fail_early(model: str, data: DataSet, chosen: Sequence[Arm]) -> None:
+    """Before hours have passed: whether all arms are recipes, and there is something to measure them on."""
+    for arm in chosen:
+        load_recipe(model, list(arm.changes))
+    outlined = [sample for sample in data.select(Split.TEST) if sample.mask is not None]
+    if not outlined:
+        raise BadInput(f"{data.name}: no test part with a mask; the ablation compares pixel AP and AUPRO")
+
+
 def _fit_of(model: str, data: DataSet, seed: int, out: Path, watch: Watch) -> RunFolder:
     folder = RunFolder(out / f"seed{seed}" / "start")
-    if not folder.complete:
+    if folder.complete:
+        there = json.loads(folder.manifest.read_text(encoding="utf-8"))["data"]
+        if there["digest"] != data.digest:
+            raise UsageError(f"{folder.path} is of other parts ({there['name']}); choose another --out")
+    else:
         recipe = load_recipe(model, [f"fit.seed={seed}", *FIT_ALONE])
         fit(recipe, data, folder, hardware=Hardware(), watch=watch, resume=folder.checkpoint.is_file())
     return folder
@@ -112,7 +128,8 @@ def _measured(recipe: Recipe, data: DataSet, folder: RunFolder, shared: Shared, 
     if recipe.distill.stages:
         teachers = ready(recipe.distill.teachers, recipe, data, folder.path.parents[1], Hardware(), watch)
         progress = checkpoint.Progress(stage=checkpoint.FITTED)
-        facts = distill(recipe, data, folder, student, teachers, progress, watch, shared)
+        real = real_parts(recipe, data, watch)
+        facts = distill(recipe, data, folder, student, teachers, progress, watch, real, shared)
     seconds = round(time.monotonic() - began, 1)
     folder.checkpoint.unlink(missing_ok=True)
     test = data.select(Split.TEST)
@@ -120,7 +137,14 @@ def _measured(recipe: Recipe, data: DataSet, folder: RunFolder, shared: Shared, 
     model = TorchModel(ArtifactGraph(student, 1.0), recipe.data.size)
     parts = look_at(model, test, view_of(recipe), bits=recipe.data.bits)
     metrics = in_json(measure(_counted(parts, watch)))
-    told = {"recipe": recipe.digest(), "data": data.digest, "metrics": metrics, "seconds": seconds, **facts}
+    told = {
+        "seed": recipe.fit.seed,
+        "recipe": recipe.digest(),
+        "data": data.digest,
+        "metrics": metrics,
+        "seconds": seconds,
+        **facts,
+    }
     write_json(done, told)
     return told
 
@@ -138,7 +162,7 @@ def as_file(arm: Arm) -> str:
 def write(
     out: Path, chosen: Sequence[Arm], results: Mapping[str, Sequence[Mapping[str, Any]]], environment: Mapping[str, Any]
 ) -> Path:
-    """ablate.json and ablate.md; the path of the second."""
+    """distillation.json and distillation.md; the path of the second."""
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "distillation.json", {"environment": environment, "arms": results})
     page = out / "distillation.md"
@@ -157,7 +181,9 @@ def _markdown(
         f"Written by `{environment['command']}`, {environment['started'][:10]}, commit {environment['commit']}, "
         f"{environment['cores']} CPU cores, torch {environment['packages'].get('torch')}. One model for "
         f"{', '.join(categories)}; all arms of a seed start from the same fit. A cell: "
-        "image AUROC / pixel AP / AUPRO, the mean over seeds, of the mean over categories with its spread (standard deviation).",
+        "image AUROC / pixel AP / AUPRO, the mean over seeds, of the mean over categories with its spread (standard deviation). "
+        "Seeds differ in the fit and in the order of what is learnt after it; drawn parts, teachers and the heads' first numbers "
+        "are the same. Minutes are of one thread and without the teachers' own study; the first arm of a seed gathers for all.",
         "",
         "| arm | | " + " | ".join([*categories, "mean", "against the fit", "seeds", "minutes"]) + " |",
         "|---|---|" + "---|" * (len(categories) + 4),
@@ -168,7 +194,8 @@ def _markdown(
             continue
         cells = [" / ".join(f"{_mean(seeds, category, m):.3f}" for m in SHOWN) for category in categories]
         whole = " / ".join(f"{_mean(seeds, MEAN, m):.3f} ± {_spread(seeds, m):.3f}" for m in SHOWN)
-        same = first[: len(seeds)]
+        fits = {told["seed"]: told for told in first}
+        same = [fits[told["seed"]] for told in seeds if told["seed"] in fits] or first
         gain = " / ".join(f"{_mean(seeds, MEAN, m) - _mean(same, MEAN, m):+.3f}" for m in SHOWN)
         minutes = mean(told["seconds"] for told in seeds) / 60
         lines.append(

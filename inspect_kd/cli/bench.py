@@ -68,12 +68,19 @@ def bench(
     from inspect_kd.bench.entries import MEMORY, PEERS, entries
     from inspect_kd.cli.follow import follow
     from inspect_kd.cli.needs import need_training
+    from inspect_kd.errors import UsageError
     from inspect_kd.train.run import environment
 
     need_training()
     if ablate:
-        ablation(data, (models or STUDENTS)[0], teachers or [], unlabelled, seeds, out)
+        if against or alone or len(models or []) > 1:
+            raise UsageError(
+                "--ablate compares one student with itself: leave --against, --alone and further --model out"
+            )
+        ablation(data, (models or STUDENTS)[0], split_names(teachers or []), unlabelled, seeds, out)
         return
+    if teachers or unlabelled:
+        raise UsageError("--teachers and --unlabelled belong to --ablate")
     students = models or STUDENTS
     chosen = entries(students, [] if against == ["none"] else against or [*MEMORY, *PEERS])
     recipes = comparable(students)
@@ -85,6 +92,11 @@ def bench(
     written = page.write(out, run)
     typer.echo((out / "bench.md").read_text(encoding="utf-8"))
     typer.echo(f"{written}: the same with plots; bench.csv and bench.json lie beside it")
+
+
+def split_names(given: list[str]) -> list[str]:
+    """Options that may be repeated or hold commas."""
+    return [name for each in given for name in each.split(",") if name]
 
 
 def ablation(data: list[str], model: str, teachers: list[str], unlabelled: Path | None, seeds: int, out: Path) -> None:

@@ -140,10 +140,11 @@ def distilled(
     """The options as changes of the recipe, and what they need that it does not have."""
     import json
 
+    from inspect_kd.cli.bench import split_names
     from inspect_kd.config import load_recipe
 
     recipe = load_recipe(model)
-    names = [name for each in teachers for name in each.split(",") if name]
+    names = split_names(teachers)
     changes = [f"distill.teachers={json.dumps(names)}"] if names else []
     if names and not (recipe.distill.align.steps or recipe.distill.refine.steps):
         changes += [f"distill.{stage}.steps={TAUGHT_STEPS}" for stage in ("align", "refine")]

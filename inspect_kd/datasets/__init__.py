@@ -109,9 +109,18 @@ def open_dataset(
 def every_sample(data: str | Path) -> list[Sample]:
     """Of a data set, or of a folder without one sound part, whatever is in it, with no splits."""
     from inspect_kd.datasets import layouts
+    from inspect_kd.datasets.layouts._walk import folders, images_in
 
     manifest, root = _locate(str(data))
-    return layouts.scan(root, manifest.layout if manifest else None)[1]
+    try:
+        return layouts.scan(root, manifest.layout if manifest else None)[1]
+    except BadInput:
+        # As a person sorts what was found: a folder a kind, and nothing sound among them.
+        kinds = {folder: images_in(folder) for folder in folders(root) if folder.name not in MASKS}
+        found = [Sample(image=path, category="", kind=kind.name) for kind, paths in kinds.items() for path in paths]
+        if not found:
+            raise
+        return found
 
 
 def every_image(root: Path) -> list[Path]:

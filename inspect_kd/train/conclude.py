@@ -160,7 +160,7 @@ def _export(
         bits=recipe.data.bits,
         categories=tuple(data.categories),
         calibration=calibration,
-        recipe=recipe.model_dump(mode="json"),
+        recipe=_public(recipe),
         recipe_digest=recipe.digest(),
         data={"name": data.name, "digest": data.digest},
         licences={source.name: source.licence for source in sources_of(model)}
@@ -213,6 +213,15 @@ def _told(samples: Sequence[Sample], recipe: Recipe, watch: Watch) -> Iterator[t
         watch.advance(len(part))
         frames = [view.middle_frame(read_image(sample.image, bits=recipe.data.bits)) for sample in part]
         yield np.stack(frames), [sample.defective for sample in part]
+
+
+def _public(recipe: Recipe) -> dict[str, Any]:
+    """What goes into the artifact: neither folders of the machine that trained it nor its teachers' names."""
+    content: dict[str, Any] = recipe.model_dump(mode="json")
+    for key in ("teachers", "unlabelled", "labelled", "start"):
+        del content["distill"][key]
+    del content["teach"]["labelled"]
+    return content
 
 
 def _teachers_licences(taught_by: Mapping[str, Any]) -> dict[str, str]:

@@ -31,7 +31,7 @@ from inspect_kd.models.rebuild import RebuildStudent
 from inspect_kd.train import checkpoint
 from inspect_kd.train.lessons import Lessons
 from inspect_kd.train.pool import Pool, cells
-from inspect_kd.train.real_parts import labelled_parts, unlabelled_parts
+from inspect_kd.train.real_parts import RealParts
 from inspect_kd.train.run import RunFolder, view_of
 from inspect_kd.train.schedule import learning_rate
 from inspect_kd.types import Split, Watch
@@ -47,7 +47,25 @@ class Shared:
 
     pool: Pool | None = None
     evidence: Tensor | None = None
-    """What the student knows of each part of the pool, made when the first stage asks for it."""
+    """What the student, its body at rest, knows of each part of the pool: (N, C, h, w), in half precision."""
+
+    def gather(self, student: RebuildStudent, watch: Watch) -> None:
+        """Look at every part once, where that is not done yet."""
+        assert self.pool is not None
+        if self.evidence is not None:
+            return
+        watch.phase("look: student", len(self.pool))
+        device, known = next(student.parameters()).device, torch.empty(0)
+        with torch.no_grad():
+            for numbers in _parts(range(len(self.pool))):
+                evidence = student.find(self.pool.seen(numbers, device)).evidence_BChw
+                assert evidence is not None
+                if not len(known):
+                    # Room for all at once: to join parts at the end would take it twice.
+                    known = torch.empty(len(self.pool), *evidence.shape[1:], dtype=torch.float16)
+                known[numbers] = evidence.half().cpu()
+                watch.advance(len(numbers))
+        self.evidence = known
 
 
 @dataclass(kw_only=True)
@@ -76,7 +94,7 @@ class Distillation:
             if name != self.progress.stage or self.progress.stage_step < stages[name].steps
         ]
         if fresh or any(STAGES[name].at_rest for name in left):
-            self.shared.evidence = self._look() if self.shared.evidence is None else self.shared.evidence
+            self.shared.gather(self.student, self.watch)
         if fresh:
             assert self.student.heads is not None and self.shared.evidence is not None
             self.student.heads.settle(self.shared.evidence)
@@ -150,21 +168,6 @@ class Distillation:
             else {},
         )
 
-    def _look(self) -> Tensor:
-        """What the student, its body at rest, knows of every part of the pool: (N, C, h, w), in half precision."""
-        self.watch.phase("look: student", len(self.pool))
-        known = torch.empty(0)
-        with torch.no_grad():
-            for numbers in _parts(range(len(self.pool))):
-                evidence = self.student.find(self.pool.seen(numbers, self._device)).evidence_BChw
-                assert evidence is not None
-                if not len(known):
-                    # Room for all at once: to join parts at the end would take it twice.
-                    known = torch.empty(len(self.pool), *evidence.shape[1:], dtype=torch.float16)
-                known[numbers] = evidence.half().cpu()
-                self.watch.advance(len(numbers))
-        return known
-
     @property
     def _device(self) -> torch.device:
         return next(self.student.parameters()).device
@@ -183,6 +186,7 @@ def distill(
     teachers: dict[str, Teacher],
     progress: checkpoint.Progress,
     watch: Watch,
+    real: RealParts,
     shared: Shared | None = None,
 ) -> dict[str, Any]:
     """All stages, and then what each voice counts. Returns figures for the run's manifest."""
@@ -191,17 +195,12 @@ def distill(
     shared = shared or Shared()
     device = next(student.parameters()).device
     grid = answer_grid(recipe, student)
-    observers = {name: Observer(name, teacher.to(device), grid=grid) for name, teacher in teachers.items()}
     side = max([recipe.data.size, *(teacher.size for teacher in teachers.values())])
-    pool = shared.pool = shared.pool or Pool(
-        recipe,
-        data,
-        side=side,
-        grid=grid,
-        unlabelled=unlabelled_parts(settings.unlabelled, data),
-        labelled=labelled_parts(settings.labelled, data),
-    )
-    looks = {name: look(observer, pool, watch) for name, observer in observers.items()}
+    if shared.pool is None or shared.pool.side != side:
+        shared.pool, shared.evidence = Pool(recipe, data, side=side, grid=grid, real=real), None
+    pool = shared.pool
+    observers = {name: Observer(name, teacher.to(device), grid=grid) for name, teacher in teachers.items()}
+    looks = {name: look(observer, pool, watch, twins=settings.streams > 0) for name, observer in observers.items()}
     taught = learn_of(observers, recipe, data, grid, side)
     Distillation(
         recipe=recipe,
@@ -224,23 +223,26 @@ def distill(
     }
 
 
-def look(observer: Observer, pool: Pool, watch: Watch) -> dict[str, Any]:
+def look(observer: Observer, pool: Pool, watch: Watch, *, twins: bool) -> dict[str, Any]:
     """Let a teacher see every part that it has not seen yet."""
     watch.phase(f"look: {observer.name}", len(pool))
-    new = 0
+    new = asked = 0
     for numbers in _parts(range(len(pool))):
-        new += observer.look([pool[number].image for number in numbers])
+        images = [pool[number].image for number in numbers]
+        if twins:
+            images += [sound for sound, image in zip(pool.sound(numbers), images, strict=True) if sound is not image]
+        new, asked = new + observer.look(images), asked + len(images)
         watch.advance(len(numbers))
     rate = new / observer.seconds if observer.seconds else 0.0
     taken = observer.cache.taken / 1e6 if observer.cache else 0.0
     watch.say(
-        f"{observer.name}: looked at {new} of {len(pool)} images"
+        f"{observer.name}: looked at {new} of {asked} images"
         + (f", {rate:.1f} a second" if new else "; all were known")
         + (f"; {taken:.0f} MB on disk" if observer.cache else "; kept nothing, its weights have no digest")
     )
     return {
         "looked_at": new,
-        "images": len(pool),
+        "images": asked,
         "images_a_second": round(rate, 2),
         "cache_mb": round(taken, 1),
         "licences": {source.name: source.licence for source in observer.teacher.sources},

@@ -29,6 +29,7 @@ from inspect_kd.train.conclude import conclude
 from inspect_kd.train.distill import distill
 from inspect_kd.train.gap import SyntheticGap
 from inspect_kd.train.hardware import Hardware
+from inspect_kd.train.real_parts import RealParts, real_parts
 from inspect_kd.train.run import (
     RunFolder,
     build_student,
@@ -82,8 +83,9 @@ def train_student(
     settings = recipe.fit
 
     # ── its teachers, where it has any ───────────────────────────────────────────────────────────────────────────────
-    teachers = {}
+    teachers, real = {}, RealParts([], [])
     if fabric.is_global_zero:
+        real = real_parts(recipe, data, watch)
         teachers = ready(recipe.distill.teachers, recipe, data, folder.path.parent, replace(hardware, devices=1), watch)
     fabric.barrier()
 
@@ -183,7 +185,7 @@ def train_student(
             checkpoint.save(folder.checkpoint, student, {}, optimizer, progress)
         if not isinstance(student, RebuildStudent):
             raise UsageError(f"distill: a {recipe.student['build']} has no heads to teach")
-        facts |= distill(recipe, data, folder, student, teachers, progress, watch)
+        facts |= distill(recipe, data, folder, student, teachers, progress, watch, real)
     return student, facts | {"steps": progress.step}
 
 

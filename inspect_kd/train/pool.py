@@ -26,6 +26,7 @@ from inspect_kd.distill.glances import Observer
 from inspect_kd.distill.stages import Batch
 from inspect_kd.resize import resize
 from inspect_kd.train.lessons import Lessons
+from inspect_kd.train.real_parts import RealParts
 from inspect_kd.train.run import view_of
 from inspect_kd.types import ImageU8, Mask, Sample, Split
 
@@ -70,8 +71,7 @@ class Pool:
         *,
         side: int,
         grid: int,
-        unlabelled: Sequence[Sample],
-        labelled: Sequence[Sample],
+        real: RealParts,
     ) -> None:
         view = view_of(recipe) if recipe.data.tile else View(size=side)
         store = ImageStore(data.select(Split.TRAIN), view, bits=recipe.data.bits, budget_mb=recipe.data.cache_mb // 2)
@@ -79,7 +79,7 @@ class Pool:
         self.lessons = Lessons(store, teach, recipe.data.flip, DRAWN_WITH)
         order = np.random.default_rng(DRAWN_WITH).permutation(len(self.lessons))
         self.drawn = sorted(int(number) for number in order[: recipe.distill.most])
-        self.unlabelled, self.labelled = list(unlabelled), list(labelled)
+        self.unlabelled, self.labelled = real.unlabelled, real.labelled
         self.flips = [False] if recipe.data.flip == "none" else [False, True]
         self.size, self.side, self.bits = recipe.data.size, view.size, recipe.data.bits
         self.room = recipe.data.cache_mb * 2**20

@@ -1,34 +1,70 @@
-"""Parts beside the data set: those that nobody has looked at, and the few that somebody has labelled. Never test parts."""
+"""Parts beside the data set: those that nobody has looked at, and the few that somebody has labelled.
+
+None of them may be a part that is held out for thresholds, early stop or test, under whatever name: contents are compared.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from inspect_kd.config import Distill, Recipe
 from inspect_kd.datasets import DataSet, every_image, every_sample
+from inspect_kd.datasets.images import read_image
 from inspect_kd.errors import BadInput, UsageError
-from inspect_kd.types import Sample, Split
+from inspect_kd.types import Sample, Split, Watch
 
 
-def unlabelled_parts(folder: str | None, data: DataSet) -> list[Sample]:
-    """Every image below a folder, whatever the names around it say."""
+@dataclass(frozen=True, slots=True)
+class RealParts:
+    """Both of them."""
+
+    unlabelled: list[Sample]
+    labelled: list[Sample]
+
+
+def real_parts(recipe: Recipe, data: DataSet, watch: Watch) -> RealParts:
+    """Found before a training begins: a mistyped folder must not cost a fit."""
+    settings = recipe.distill
+    return RealParts(unlabelled_parts(settings, data, recipe.data.bits, watch), labelled_parts(settings, data))
+
+
+def unlabelled_parts(settings: Distill, data: DataSet, bits: int | None, watch: Watch) -> list[Sample]:
+    """Images below a folder, whatever the names around them say; of very many an even choice. What cannot be read is left out."""
+    folder = settings.unlabelled
     if folder is None:
         return []
-    samples = [Sample(image=path, category="") for path in every_image(Path(folder))]
+    paths = every_image(Path(folder))
+    if len(paths) > settings.most:
+        watch.say(f"{folder}: {settings.most} of {len(paths)} images take part (distill.most)")
+        paths = [paths[int(i)] for i in np.linspace(0, len(paths) - 1, settings.most)]
+    samples = []
+    for path in paths:
+        try:
+            read_image(path, bits=bits)
+        except BadInput as error:
+            watch.say(f"left out: {error}")
+        else:
+            samples.append(Sample(image=path, category=""))
     if not samples:
         raise BadInput(f"distill.unlabelled: no image below {folder}")
-    _refuse_tested(samples, data, "distill.unlabelled", folder)
+    _refuse_held_out(samples, data, "distill.unlabelled", folder)
     return samples
 
 
-def labelled_parts(source: str | None, data: DataSet) -> list[Sample]:
+def labelled_parts(settings: Distill, data: DataSet) -> list[Sample]:
     """Defects, outlined or not, and the sound parts among them."""
+    source = settings.labelled
     if source is None:
         return []
     samples = every_sample(source)
     if not any(sample.defective for sample in samples):
         raise BadInput(f"distill.labelled: no defect in {source}; sound parts belong into the data set itself")
-    _refuse_tested(samples, data, "distill.labelled", source)
+    _refuse_held_out(samples, data, "distill.labelled", source)
     return samples
 
 
@@ -39,11 +75,23 @@ def outlined_parts(source: str | None, data: DataSet) -> list[Sample]:
     samples = [sample for sample in every_sample(source) if sample.mask is not None]
     if not samples:
         raise BadInput(f"teach.labelled: no defect with a mask in {source}")
-    _refuse_tested(samples, data, "teach.labelled", source)
+    _refuse_held_out(samples, data, "teach.labelled", source)
     return samples
 
 
-def _refuse_tested(samples: Sequence[Sample], data: DataSet, option: str, source: str) -> None:
-    tested = {sample.image.resolve() for sample in data.select(Split.TEST)}
-    if any(sample.image.resolve() in tested for sample in samples):
-        raise UsageError(f"{option}: {source} holds images that the model would be tested on")
+def _refuse_held_out(samples: Sequence[Sample], data: DataSet, option: str, source: str) -> None:
+    held_out = [sample for sample in data.samples if sample.split is not Split.TRAIN]
+    sizes = {sample.image.stat().st_size for sample in samples}
+    # Files of another length are other files; only the rest are read.
+    contents = {_content(sample.image): sample for sample in held_out if sample.image.stat().st_size in sizes}
+    for sample in samples:
+        twin = contents.get(_content(sample.image)) if contents else None
+        if twin is not None:
+            raise UsageError(
+                f"{option}: {sample.image} is {twin.image} of the data set, which is held out ({twin.split}): whoever learns from "
+                f"it cannot be measured by it. Take it out of {source}"
+            )
+
+
+def _content(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
