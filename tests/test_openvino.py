@@ -75,10 +75,11 @@ def external(location: str, *, hidden_in: str = "initializer") -> bytes:
 
 
 @pytest.mark.parametrize("hidden_in", ["initializer", "attribute", "branch"])
-def test_no_tensor_leads_to_another_file(tmp_path: Path, hidden_in: str) -> None:
+def test_no_tensor_leads_to_another_file(tmp_path: Path, hidden_in: str, monkeypatch: pytest.MonkeyPatch) -> None:
     secret = tmp_path / "secret.bin"
     secret.write_bytes(np.arange(4, dtype=np.float32).tobytes())
-    content = external(str(secret), hidden_in=hidden_in)
+    monkeypatch.chdir(tmp_path)
+    content = external("secret.bin", hidden_in=hidden_in)
     if hidden_in == "initializer":
         # The threat is real: OpenVINO itself reads the file.
         followed = openvino.Core().compile_model(openvino.Core().read_model(content), "CPU")

@@ -1,8 +1,7 @@
 """Target `openvino`: the same graph in the same kind of file, run by OpenVINO on Intel's processors and graphics.
 
 Unusual here: the precision is always said. Left to itself OpenVINO takes bf16 wherever the processor has it, and decisions
-move without anybody having asked. And the bytes are searched for tensors in other files first, which OpenVINO would follow
-anywhere.
+move without anybody having asked. And the bytes are searched for tensors in other files first, which OpenVINO would read.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Does an ONNX file lead out of itself? Read from the bytes alone, with neither onnx nor a runtime.
 
 A tensor of an ONNX model may say that its numbers lie in another file. ONNX Runtime refuses that in a model that comes as
-bytes; OpenVINO 2026.4 opens whatever path is named (measured: tests/test_openvino.py). So the protobuf is walked here, along
+bytes; OpenVINO 2026.4 reads any file below the working directory (measured: tests/test_openvino.py). So the protobuf is walked here, along
 every field in which a tensor can stand, before such a runtime sees it.
 """
 
