@@ -2,7 +2,8 @@
 
     INSPECT_KD_REAL_DATA=… INSPECT_KD_WEIGHTS=… python benchmarks/real_data.py [--only bottle] [--model omni_ad]
 
-A run that is complete is not trained again: the program can be stopped and called again.
+A run that is complete is not trained again: the program can be stopped and called again. What is not asked for stays as it was
+measured before; each row names its commit.
 """
 
 from __future__ import annotations
@@ -94,7 +95,8 @@ def main() -> None:
     parser.add_argument("--model", default="omni_ad")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench")
     arguments = parser.parse_args()
-    results = {}
+    kept = RESULTS / f"real_data_{arguments.model}.json"
+    results = json.loads(kept.read_text())["runs"] if kept.is_file() else {}
     for name in arguments.only:
         results[name] = train(list(SETS) if name == "unified" else [name], arguments.model, arguments.out)
         write(results, arguments.model)
