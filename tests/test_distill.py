@@ -552,3 +552,64 @@ def test_arms_are_as_many_as_there_is_to_compare() -> None:
     assert {"a", "b", "a, at its word", "all teachers", "no contrast", "unlabelled"} <= set(names)
     for arm in ablate.arms(["memory"], None):
         load_recipe("omni_ad", list(arm.changes))
+
+
+@pytest.mark.gpu
+def test_the_chain_runs_on_a_gpu(parts: Path, tmp_path: Path) -> None:
+    """Teachers, stages and trust on CUDA; not run where this was written."""
+    words = chain(parts, tmp_path, "--device", "cuda")
+    answer = subprocess.run(words, capture_output=True, text=True, check=False, env=own_cache(tmp_path))
+    assert answer.returncode == 0, answer.stderr
+    assert json.loads((tmp_path / "r" / "env.json").read_text())["device"].startswith("cuda")
+
+
+@pytest.mark.parametrize("stage", list(stages.STAGES))
+def test_stages_take_parts_of_every_kind_in_one_batch(stage: str) -> None:
+    """Drawn and known; unlabelled, of which nothing is known; labelled without an outline."""
+    made = student()
+    mixed = replace(
+        batch(made),
+        drawn_B=torch.tensor([True, True, False, False]),
+        outlined_B=torch.tensor([True, True, False, False]),
+        judged_B=torch.tensor([True, True, False, True]),
+        defective_B=torch.tensor([True, False, False, True]),
+    )
+    taught = stages.STAGES[stage](made, teachers(), Distill(streams=0.5))
+    taught.begin()
+    terms = taught.terms(mixed)
+    assert all(torch.isfinite(term) for term in terms.values())
+    assert ("verdict" in terms) is (stage != "align")
+
+
+def test_a_stage_leaves_the_statistics_of_sound_parts_alone() -> None:
+    """S1 and S2 change no number of the body; S3 those of the decoder's last part, from sound parts only."""
+    for name in stages.STAGES:
+        made = student()
+        evidence = batch(made)
+        before = {key: value.clone() for key, value in made.state_dict().items()}
+        stage = stages.STAGES[name](made, teachers(), Distill(streams=0.5))
+        optimizer = torch.optim.SGD(stage.begin(), lr=0.1)
+        torch.stack(list(stage.terms(evidence).values())).sum().backward()
+        optimizer.step()
+        changed = {key for key, value in made.state_dict().items() if not torch.equal(value, before[key])}
+        body = {key for key in changed if not key.startswith("heads.")}
+        assert changed, name
+        assert not {key for key in changed if key.startswith("heads.even")}, name
+        last = len(list(made.decoder.stages)) - 1
+        allowed = (f"decoder.stages.{last}.", "decoder.heads.") if name == "refine" else ()
+        assert all(key.startswith(allowed) for key in body) if allowed else not body, (name, body)
+
+
+def test_the_evidence_comes_to_one_scale() -> None:
+    made = student()
+    heads = made.heads
+    assert heads is not None
+    known = made.find(images(8)).evidence_BChw
+    assert known is not None
+    heads.settle(known.detach().half())
+    even = heads.even(known)
+    assert even.mean(dim=(0, 2, 3)).abs().max() < 0.1
+    spread = even.std(dim=(0, 2, 3))
+    assert 0.8 < spread.median() < 1.2
+    heads.train()
+    assert not heads.even.training, "its numbers are settled, not learnt on the way"
