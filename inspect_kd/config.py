@@ -126,6 +126,8 @@ class Distill(Strict):
     """Weight of the denoising stream: what is rebuilt of a damaged part must look to the teachers like the sound one (S3)."""
     voices: tuple[float, float, float] = (1.0, 3.0, 0.0)
     """What discrepancy (its rarest heat on held-out sound parts is 1), label head and imitation head (chances, 0 to 1) count."""
+    score_voices: tuple[float, float, float] = (1.0, 0.5, 0.0)
+    """The same for the score. Heads say best where: what they take for damage on an unusual sound part must not stop it."""
     most: int = Field(3000, ge=1)
     """Drawn parts at most, and unlabelled ones: what is known of each is kept in memory, a third of a megabyte at size 256."""
 

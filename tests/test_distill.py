@@ -412,7 +412,8 @@ def test_a_fit_is_taken_over(distilled: Path, run: Path, parts: Path, tmp_path: 
     assert answer.returncode == 0, answer.stderr
     old, new = load_file(run / "student.safetensors"), load_file(tmp_path / "r" / "student.safetensors")
     assert all(torch.equal(old[key], new[key]) for key in old)
-    assert new["heads.voices"].tolist() != [1.0, 0.0, 0.0]
+    where, whether = new["heads.voices"].tolist()
+    assert where[1:] == [3.0, 0.0] and whether[1:] == [0.5, 0.0] and where[0] == whether[0] > 0
     other = subprocess.run(
         [*command(parts, tmp_path, "--start", str(run), "--name", "o"), *sets, "--set", "student.dims=[32, 16, 16]"],
         capture_output=True,

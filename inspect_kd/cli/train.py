@@ -130,7 +130,8 @@ def default_model(*, quiet: bool) -> str:
     return FALLBACK
 
 
-TAUGHT_STEPS, TAUGHT_VOICES, ANSWER_WIDTH = 100, [1.0, 1.5, 1.5], 32
+TAUGHT_STEPS, ANSWER_WIDTH = 100, 32
+TAUGHT_VOICES, TAUGHT_SCORE_VOICES = [1.0, 1.5, 1.5], [1.0, 0.25, 0.25]
 """What a recipe gets that has teachers named for it and has no stage for them."""
 
 
@@ -148,7 +149,7 @@ def distilled(
     changes = [f"distill.teachers={json.dumps(names)}"] if names else []
     if names and not (recipe.distill.align.steps or recipe.distill.refine.steps):
         changes += [f"distill.{stage}.steps={TAUGHT_STEPS}" for stage in ("align", "refine")]
-        changes.append(f"distill.voices={TAUGHT_VOICES}")
+        changes += [f"distill.voices={TAUGHT_VOICES}", f"distill.score_voices={TAUGHT_SCORE_VOICES}"]
     if names and recipe.student and not recipe.student.get("answer_width"):
         changes.append(f"student.answer_width={ANSWER_WIDTH}")
     for key, value in (("unlabelled", unlabelled), ("labelled", labelled), ("start", start)):

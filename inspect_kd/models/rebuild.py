@@ -73,6 +73,9 @@ class RebuildConfig:
     """Channels of the heads that learn from labels and teachers (stages S1 to S3); 0 leaves them out."""
 
 
+WHERE, WHETHER = 0, 1
+"""Rows of the heads' voices: in the map, in the score."""
+Voices = tuple[float, float, float]
 RARE = 0.995
 """Quantile of discrepancy over places of held-out sound parts."""
 
@@ -129,10 +132,10 @@ class RebuildStudent(Student):
     def forward(self, images_B3HW: Tensor) -> Output:
         found = self.find(images_B3HW)
         where, whether = self._weights()
-        map_B1hw = self.smooth(self._blended(_weighted(found.maps, where), found.answers))
+        map_B1hw = self.smooth(self._blended(_weighted(found.maps, where), found.answers, WHERE))
         judged_B1hw = map_B1hw
-        if whether != where:
-            judged_B1hw = self.smooth(self._blended(_weighted(found.maps, whether), found.answers))
+        if whether != where or found.answers is not None:
+            judged_B1hw = self.smooth(self._blended(_weighted(found.maps, whether), found.answers, WHETHER))
         heatmap_B1HW = F.interpolate(map_B1hw, size=images_B3HW.shape[-2:], mode="bilinear", align_corners=False)
         return Output(score_B=top_mean(judged_B1hw, self.settings.score_share), heatmap_B1HW=heatmap_B1HW)
 
@@ -160,14 +163,18 @@ class RebuildStudent(Student):
         """Channel by channel: what is rebuilt tells as much by itself."""
         return not set(compare.strides) <= {stride for group in self.settings.rebuild for stride in group}
 
-    def settle_voices(self, sound: Iterable[Tensor], shares: tuple[float, float, float]) -> None:
-        """The discrepancy is measured by what is rare on sound parts; what the heads say is a chance already."""
+    def settle_voices(self, sound: Iterable[Tensor], where_shares: Voices, whether_shares: Voices) -> None:
+        """The discrepancy is measured by what is rare on sound parts; what the heads say is a chance already.
+
+        Of sound places the heads say next to nothing, so map and score stay on one scale there.
+        """
         assert self.heads is not None
         where, _ = self._weights()
         with torch.no_grad():
             places = [self.smooth(_weighted(self.find(images).maps, where)).flatten().cpu() for images in sound]
         rare = float(np.quantile(torch.cat(places).numpy(), RARE))
-        self.heads.voices.copy_(torch.tensor([shares[0] / max(rare, 1e-6), *shares[1:]]))
+        shares = [[first / max(rare, 1e-6), *others] for first, *others in (where_shares, whether_shares)]
+        self.heads.voices.copy_(torch.tensor(shares))
 
     def features(self, images_B3HW: Tensor) -> list[Tensor]:
         with torch.no_grad():
@@ -213,7 +220,7 @@ class RebuildStudent(Student):
             # The fit does not reach them: they answer on defects, of which it must know nothing.
             return AnswerHeads(channels, settings.answer_width).requires_grad_(False)
 
-    def _blended(self, discrepancy_B1hw: Tensor, answers: Answers | None) -> Tensor:
+    def _blended(self, discrepancy_B1hw: Tensor, answers: Answers | None, use: int) -> Tensor:
         if answers is None or self.heads is None:
             return discrepancy_B1hw
         size = discrepancy_B1hw.shape[-2:]
@@ -221,7 +228,7 @@ class RebuildStudent(Student):
             F.interpolate(logits.sigmoid(), size=size, mode="bilinear", align_corners=False)
             for logits in (answers.label_B1mm, answers.imitation_B1mm)
         ]
-        return _weighted([discrepancy_B1hw, *told], [self.heads.voices[i] for i in range(len(told) + 1)])
+        return _weighted([discrepancy_B1hw, *told], [self.heads.voices[use, i] for i in range(len(told) + 1)])
 
     def _compared(self) -> Iterator[tuple[Prototypes, Compare]]:
         for memory, compare in zip(self.memories, self.settings.compare, strict=True):

@@ -281,6 +281,7 @@ def settle_voices(student: RebuildStudent, recipe: Recipe, data: DataSet) -> Non
     student.eval().settle_voices(
         (as_input(torch.stack(frames[i : i + 8])).to(device) for i in range(0, len(frames), 8)),
         recipe.distill.voices,
+        recipe.distill.score_voices,
     )
 
 

@@ -33,7 +33,7 @@ class Answers(NamedTuple):
 
 class AnswerHeads(nn.Module):
     voices: Tensor
-    """What discrepancy, label and imitation count in the map: at first the discrepancy alone."""
+    """What discrepancy, label and imitation count in the map, and in the score: at first the discrepancy alone."""
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class AnswerHeads(nn.Module):
         )
         self.label = _answer(width)
         self.imitation = _answer(width)
-        self.register_buffer("voices", torch.tensor([1.0, 0.0, 0.0]))
+        self.register_buffer("voices", torch.tensor([[1.0, 0.0, 0.0]] * 2))
 
     def train(self, mode: bool = True) -> AnswerHeads:
         super().train(mode)
