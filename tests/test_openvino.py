@@ -20,13 +20,14 @@ openvino = pytest.importorskip("openvino", reason="OpenVINO is not installed: pi
 
 
 @pytest.fixture(scope="module")
-def artifact(run: Path) -> Path:
+def artifact(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Exported and proved by the command."""
-    words = [sys.executable, "-m", "inspect_kd", "export", str(run), "--to", "openvino"]
+    to = tmp_path_factory.mktemp("openvino") / "r.openvino.onnx"
+    words = [sys.executable, "-m", "inspect_kd", "export", str(run), "--to", "openvino", "--output", str(to)]
     answer = subprocess.run(words, capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr
     assert "0 decisions flip" in answer.stdout
-    return run / "r.openvino.onnx"
+    return to
 
 
 def test_it_answers_like_onnx_runtime(artifact: Path, run: Path, parts: Path) -> None:
