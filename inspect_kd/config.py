@@ -265,6 +265,9 @@ def _explain(where: str, model: type[Any], problem: Any) -> str:
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         return f"{where}: unknown key '{key}'{_nearest(key, _keys(model))}"
+    if problem["type"] == "value_error":
+        # A sentence of our own, about several keys at once: the whole section behind it would drown it.
+        return f"{where}: {problem['ctx']['error']}"
     return f"{where}: {key}: {problem['msg'][0].lower()}{problem['msg'][1:]} (found {problem['input']!r})"
 
 
