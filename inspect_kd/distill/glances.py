@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from inspect_kd.in_parts import in_parts
 from inspect_kd.models.base import Teacher
 from inspect_kd.resize import RESIZE
 from inspect_kd.tensor_cache import TensorCache, cache_home
@@ -22,7 +23,7 @@ from inspect_kd.types import ImageU8
 TOKEN_SIDE = 14
 """Tokens are kept at this grid at most: relations need no more, and a full grid of a large teacher takes a megabyte an image."""
 AT_ONCE = 8
-"""Images that a teacher looks at together."""
+"""Images that are looked at together."""
 
 
 class Told(NamedTuple):
@@ -48,8 +49,8 @@ class Observer:
         if self.cache is None:
             return 0
         new = [image for image in images if self.cache.find(image) is None]
-        for start in range(0, len(new), AT_ONCE):
-            self._told(new[start : start + AT_ONCE])
+        for part in in_parts(new, AT_ONCE):
+            self._told(part)
         return len(new)
 
     def told(self, images: Sequence[ImageU8], device: torch.device) -> Told:

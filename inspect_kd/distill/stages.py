@@ -74,6 +74,9 @@ class Taught:
 class Stage(ABC):
     """One part of the distillation. `aside` learns too, and is thrown away with the stage."""
 
+    at_rest: ClassVar[bool] = True
+    """Whether all of the student but its heads stays as it is."""
+
     def __init__(self, student: RebuildStudent, teachers: Mapping[str, Taught], settings: Distill) -> None:
         if student.heads is None:
             raise ValueError("a student without heads has nothing to distil into")
@@ -81,9 +84,6 @@ class Stage(ABC):
         self.aside = nn.ModuleDict()
         torch.manual_seed(0)
         self.prepare()
-
-    at_rest: ClassVar[bool] = True
-    """Whether all of the student but its heads stays as it is."""
 
     @abstractmethod
     def moved(self) -> list[nn.Module]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TextIO
 
@@ -21,10 +21,11 @@ from inspect_kd.config import Stage as Plan
 from inspect_kd.datasets import DataSet
 from inspect_kd.datasets.batches import ImageStore, as_input, to_tensor
 from inspect_kd.datasets.view import View
-from inspect_kd.distill.glances import Observer
+from inspect_kd.distill.glances import AT_ONCE, Observer
 from inspect_kd.distill.reliability import Reliability
 from inspect_kd.distill.stages import STAGES, Batch, Stage, Taught
 from inspect_kd.errors import BadInput
+from inspect_kd.in_parts import in_parts
 from inspect_kd.models.base import Teacher
 from inspect_kd.models.layers.heads import FINER
 from inspect_kd.models.rebuild import RebuildStudent
@@ -57,7 +58,7 @@ class Shared:
         watch.phase("look: student", len(self.pool))
         device, known = next(student.parameters()).device, torch.empty(0)
         with torch.no_grad():
-            for numbers in _parts(range(len(self.pool))):
+            for numbers in in_parts(range(len(self.pool)), AT_ONCE):
                 evidence = student.find(self.pool.seen(numbers, device)).evidence_BChw
                 assert evidence is not None
                 if not len(known):
@@ -227,7 +228,7 @@ def look(observer: Observer, pool: Pool, watch: Watch, *, twins: bool) -> dict[s
     """Let a teacher see every part that it has not seen yet."""
     watch.phase(f"look: {observer.name}", len(pool))
     new = asked = 0
-    for numbers in _parts(range(len(pool))):
+    for numbers in in_parts(range(len(pool)), AT_ONCE):
         images = [pool[number].image for number in numbers]
         if twins:
             images += [sound for sound, image in zip(pool.sound(numbers), images, strict=True) if sound is not image]
@@ -259,7 +260,8 @@ def learn_of(
     lessons = Lessons(store, Teach(variants=4), "none", JUDGED_WITH)
     reliabilities = {name: Reliability() for name in observers}
     channels: dict[str, int] = {}
-    for part in _parts([int(n) for n in np.linspace(0, len(lessons) - 1, min(JUDGED, len(lessons)))]):
+    chosen = [int(n) for n in np.linspace(0, len(lessons) - 1, min(JUDGED, len(lessons)))]
+    for part in in_parts(chosen, AT_ONCE):
         judged = [lessons[number] for number in part]
         masks = torch.stack([cells(lesson.mask, grid) for lesson in judged])
         for name, observer in observers.items():
@@ -283,8 +285,3 @@ def settle_voices(student: RebuildStudent, recipe: Recipe, data: DataSet) -> Non
         recipe.distill.voices,
         recipe.distill.score_voices,
     )
-
-
-def _parts(numbers: Sequence[int], size: int = 8) -> Iterator[list[int]]:
-    for start in range(0, len(numbers), size):
-        yield list(numbers[start : start + size])

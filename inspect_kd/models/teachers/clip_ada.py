@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
+from inspect_kd.in_parts import in_parts
 from inspect_kd.models import base
 from inspect_kd.models.base import Glance, Lesson, Output, Source
 from inspect_kd.models.clip.closer import Window, paste_closer, suspicious_windows
@@ -119,7 +120,7 @@ class Teacher(base.Teacher):
         prompts.begin(seed)
         self.tower.fit(self._sound(lessons, batch))
         features = wholes_BC = masks_B1MM = torch.empty(0)
-        for part in _parts(range(len(lessons)), batch):
+        for part in in_parts(range(len(lessons)), batch):
             studied = [lessons[i] for i in part]
             seen = self._see([self._resized(lesson.image) for lesson in studied])
             found_B1MM = self._masks(studied, seen.dense_BChw.shape[-1])
@@ -135,7 +136,7 @@ class Teacher(base.Teacher):
         optimizer = torch.optim.Adam(prompts.parameters(), lr=rate, betas=(0.5, 0.999))
         shuffled = torch.Generator().manual_seed(seed)
         for _ in range(epochs):
-            for part in _parts(torch.randperm(len(features), generator=shuffled).tolist(), batch):
+            for part in in_parts(torch.randperm(len(features), generator=shuffled).tolist(), batch):
                 seen = Seen(features[part].float().to(device), wholes_BC[part].to(device))
                 terms = self.losses(seen, masks_B1MM[part].to(device), prompts)
                 loss = torch.stack(list(terms.values())).sum()
@@ -147,7 +148,7 @@ class Teacher(base.Teacher):
         with torch.no_grad():
             untouched = _untouched(masks_B1MM)
             hottest = [
-                self.heat(features[part].float().to(device)).flatten(1).amax(dim=1) for part in _parts(untouched, 32)
+                self.heat(features[part].float().to(device)).flatten(1).amax(dim=1) for part in in_parts(untouched, 32)
             ]
             self.suspicious.copy_(torch.cat(hottest).quantile(SOUND_SHARE))
 
@@ -267,8 +268,3 @@ class Teacher(base.Teacher):
 
 def _untouched(masks_B1MM: Tensor) -> list[int]:
     return [int(i) for i in (masks_B1MM.flatten(1).amax(dim=1) == 0).nonzero()[:, 0]]
-
-
-def _parts(indices: Sequence[int], size: int) -> Iterator[list[int]]:
-    for start in range(0, len(indices), size):
-        yield list(indices[start : start + size])

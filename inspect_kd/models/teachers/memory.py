@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
+from inspect_kd.in_parts import in_parts
 from inspect_kd.models import base
 from inspect_kd.models.base import Glance, Lesson, Output, Source
 from inspect_kd.models.encoders import Encoder, build_encoder
@@ -90,7 +91,7 @@ class Teacher(base.Teacher):
         share = max(1, math.ceil(2 * self.settings.rows * BANKS / max(1, len(lessons))))
         seat: dict[int, int] = {}
         kept: list[list[list[Tensor]]] = [[[] for _ in GROUPS] for _ in range(BANKS)]
-        for part in _parts(lessons, batch):
+        for part in in_parts(lessons, batch):
             for lesson in part:
                 if lesson.mask is None:
                     for rows, patches_1NC in zip(
@@ -107,7 +108,7 @@ class Teacher(base.Teacher):
             for group, rows in enumerate(rows_of):
                 self._fill(self._bank(bank)[group], torch.cat(rows), generator)
         sound: list[Tensor] = []
-        for part in _parts(lessons, batch):
+        for part in in_parts(lessons, batch):
             images = [lesson.image for lesson in part if lesson.mask is None]
             if images:
                 sound.append(self._map(self._tensor(images)).flatten().cpu()[::7])
@@ -158,8 +159,3 @@ class Teacher(base.Teacher):
     def _tensor(self, images: Sequence[ImageU8]) -> Tensor:
         stacked = torch.from_numpy(np.stack([resize(image, self.side, self.side) for image in images]))
         return stacked.permute(0, 3, 1, 2).float().to(self.usual.device)
-
-
-def _parts(lessons: Sequence[Lesson], size: int) -> Iterator[list[Lesson]]:
-    for start in range(0, len(lessons), size):
-        yield [lessons[i] for i in range(start, min(start + size, len(lessons)))]
