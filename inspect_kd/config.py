@@ -205,9 +205,10 @@ class Recipe(Strict):
         """Where its model's file lies, below `inspect_kd`."""
         return "models.students" if self.student else "models.teachers"
 
-    def digest(self) -> str:
-        """Identity of the resolved recipe."""
-        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+    def digest(self, without: set[str] | None = None) -> str:
+        """Identity of the resolved recipe, or of all but the sections named."""
+        content = self.model_dump(mode="json", exclude=without)
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
