@@ -18,10 +18,9 @@ from inspect_kd.cli.follow import follow
 from inspect_kd.config import load_recipe
 from inspect_kd.datasets import DataSet, open_dataset, union
 from inspect_kd.metrics import METRICS
-from inspect_kd.train.conclude import holdout_of
 from inspect_kd.train.fit import fit
 from inspect_kd.train.hardware import Hardware
-from inspect_kd.train.run import RunFolder, environment
+from inspect_kd.train.run import RunFolder, environment, holdout_of
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"

@@ -138,14 +138,21 @@ def calibrate(raw: Mapping[str, Sequence[float]], *, reject_rate: float, reinspe
     if reinspect_rate < reject_rate:
         raise BadInput(f"the re-inspect rate ({reinspect_rate}) must not be below the reject rate ({reject_rate})")
     pooled = [score for scores in raw.values() for score in scores]
-    rates = {"reject_rate": reject_rate, "reinspect_rate": reinspect_rate}
-    scale = limits_of(pooled, **rates).thresholds.reject
+    scale = limits_of(pooled, reject_rate=reject_rate, reinspect_rate=reinspect_rate).thresholds.reject
     if scale <= 0:
         raise BadInput(
             "every held-out sound part has the score 0: the student has collapsed; train longer or with more noise"
         )
     scores = {category: [score / scale for score in values] for category, values in raw.items()}
-    limits = {POOLED: limits_of([score / scale for score in pooled], **rates)}
+    return limits_on(scale, scores, reject_rate=reject_rate, reinspect_rate=reinspect_rate)
+
+
+def limits_on(
+    scale: float, scores: Mapping[str, Sequence[float]], *, reject_rate: float, reinspect_rate: float
+) -> Calibration:
+    """Limits from scores that are on a calibrated scale already, as an artifact gives them; the scale stays."""
+    rates = {"reject_rate": reject_rate, "reinspect_rate": reinspect_rate}
+    limits = {POOLED: limits_of([score for values in scores.values() for score in values], **rates)}
     limits |= {category: limits_of(values, **rates) for category, values in scores.items()}
     return Calibration(scale=scale, limits=limits, scores=scores)
 

@@ -20,6 +20,7 @@ from inspect_kd.datasets.images import as_rgb8, read_image
 from inspect_kd.datasets.view import View, look
 from inspect_kd.errors import BadInput, EnvironmentFault
 from inspect_kd.export.card import ArtifactCard
+from inspect_kd.export.options import RuntimeOptions
 from inspect_kd.overlay import find_regions
 from inspect_kd.resize import RESIZE
 from inspect_kd.signing import signers, verify_bytes
@@ -27,7 +28,7 @@ from inspect_kd.types import Answers, Heatmap, Inspection, Region, Thresholds
 
 Frame = str | Path | npt.NDArray[np.generic]
 LARGEST_ARTIFACT = 2**31
-TARGETS = {".openvino.onnx": "openvino", ".onnx": "onnx"}
+TARGETS = {".openvino.onnx": "openvino", ".tensorrt.onnx": "tensorrt", ".onnx": "onnx"}
 """Which target's runtime opens a file, by the end of its name; the longest first."""
 BRIGHTEST = 0.9
 """Share of the largest heat above which the hottest place is shown where no place is above the limit."""
@@ -45,19 +46,22 @@ class Inspector:
         device: str = "cpu",
         threads: int = 1,
         allow_cpu: bool = False,
+        options: RuntimeOptions | None = None,
         bgr: bool = False,
         trust: str | Path | None = None,
     ) -> None:
         """`category` picks that category's own thresholds; without it the pooled ones decide. `bgr` is for OpenCV's frames.
 
-        `trust`: a public key, or a folder of them; an artifact that none of them has signed is refused unread.
+        `options` says all that a runtime can be told, instead of the three before it. `trust`: a public key, or a folder of
+        them; an artifact that none of them has signed is refused unread.
         """
         path = Path(artifact)
         runtime = registry.load("export", f"to_{_target(path)}").Runtime
         content = _bytes(path)
         if trust is not None:
             verify_bytes(content, path, signers(Path(trust)))
-        self.model = runtime(content, str(path), device=device, threads=threads, allow_cpu=allow_cpu)
+        options = options or RuntimeOptions(device=device, threads=threads, allow_cpu=allow_cpu)
+        self.model = runtime(content, str(path), options)
         self.card: ArtifactCard = self.model.card
         if self.card.resize != RESIZE:
             raise EnvironmentFault(
@@ -73,6 +77,11 @@ class Inspector:
     @property
     def size(self) -> int:
         return self.card.size
+
+    def warm_up(self, batches: Iterable[int] = (1,)) -> None:
+        """Run each size of batch once: first runs allocate, and on a GPU compile."""
+        for count in batches:
+            self.look(np.zeros((count, self.size, self.size, 3), np.uint8))
 
     def look(self, images_NHW3: npt.NDArray[np.uint8]) -> Answers:
         """The bare model on images that already have its size."""

@@ -23,6 +23,7 @@ from inspect_kd.bench.entries import MEMORY, PEERS, SIZE, Entry, entries
 from inspect_kd.config import load_recipe
 from inspect_kd.datasets import DataSet, open_dataset
 from inspect_kd.errors import UsageError
+from inspect_kd.export.options import RuntimeOptions
 from inspect_kd.export.to_onnx import open_session
 from inspect_kd.metrics import METRICS
 from inspect_kd.registry import load
@@ -96,7 +97,7 @@ def test_a_peer_is_trained_measured_and_exported(own_weights: Path, metal: DataS
     told = peers.compete(PEERS["padim"], metal, tmp_path, 0.1, Nobody())
     assert "failure" not in told and set(told["metrics"]["metal"]) == set(METRICS)
     assert told["metrics"]["metal"]["image_auroc"] > 0.5
-    session = open_session((tmp_path / "model.onnx").read_bytes(), "padim", device="cpu", threads=1, allow_cpu=True)
+    session = open_session((tmp_path / "model.onnx").read_bytes(), "padim", RuntimeOptions(allow_cpu=True))
     image = np.random.default_rng(0).integers(0, 255, (1, SIZE, SIZE, 3), dtype=np.uint8)
     heatmap, score = session.run(None, {session.get_inputs()[0].name: image})
     assert heatmap.shape == (1, 1, SIZE, SIZE) and score.shape == (1,) and np.isfinite(heatmap).all()

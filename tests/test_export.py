@@ -12,19 +12,20 @@ import torch
 from torch import Tensor, nn
 
 from inspect_kd.calibrate import calibrate
-from inspect_kd.errors import BadInput, EnvironmentFault, GateFailed, UsageError
+from inspect_kd.errors import BadInput, EnvironmentFault, UsageError
 from inspect_kd.export.card import KEY, ArtifactCard
-from inspect_kd.export.deploy import load_deployment, make_artifact
+from inspect_kd.export.deploy import Material, load_deployment, make_artifact
 from inspect_kd.export.graph import ArtifactGraph, TorchModel
+from inspect_kd.export.options import RuntimeOptions
 from inspect_kd.export.to_onnx import Runtime, written_opset
-from inspect_kd.export.verify import artificial, compare
+from inspect_kd.export.verify import Real, Truth, artificial, compare
 from inspect_kd.models.base import Output
 from inspect_kd.models.encoders import build_encoder
 from inspect_kd.models.students import omni_ad
 from inspect_kd.resize import RESIZE
+from inspect_kd.types import Thresholds
 
 SIZE = 64
-Real = list[tuple[np.ndarray, list[bool]]]
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,8 @@ def graph() -> ArtifactGraph:
 @pytest.fixture(scope="module")
 def real() -> Real:
     rng = np.random.default_rng(0)
-    return [(rng.integers(0, 256, (4, SIZE, SIZE, 3), dtype=np.uint8), [False, True, False, True]) for _ in range(4)]
+    truth = [Truth(defective, "a") for defective in (False, True, False, True)]
+    return [(rng.integers(0, 256, (4, SIZE, SIZE, 3), dtype=np.uint8), truth) for _ in range(4)]
 
 
 def card(**changes: object) -> ArtifactCard:
@@ -58,7 +60,7 @@ def card(**changes: object) -> ArtifactCard:
 @pytest.fixture(scope="module")
 def artifact(graph: ArtifactGraph, real: Real, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("artifact") / "x.onnx"
-    make_artifact(graph, path, card=card(), deployment=load_deployment("onnx"), real=real)
+    make_artifact(graph, path, card=card(), deployment=load_deployment("onnx"), material=Material(real=real))
     return path
 
 
@@ -126,8 +128,10 @@ def test_an_artifact_that_answers_otherwise_gets_no_name(
         drifting.shift.fill_(0.0)
 
     monkeypatch.setattr(to_onnx, "export", exported)
-    with pytest.raises(GateFailed, match=r"score 0\.333 .*No artifact was written"):
-        make_artifact(whole, tmp_path / "y.onnx", card=card(), deployment=load_deployment("onnx"), real=real)
+    told = make_artifact(
+        whole, tmp_path / "y.onnx", card=card(), deployment=load_deployment("onnx"), material=Material(real=real)
+    )
+    assert any(limit.startswith("score 0.333 (limit 0.0001)") for limit in told.missed)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -151,16 +155,26 @@ def test_flips_and_auroc_changes_are_counted() -> None:
     limits = card().calibration.limits_for(None).thresholds
     near = limits.reject
     before, after = [0.1, near + 0.5, 0.2, near + 0.4] + [0.1] * 252, [0.1, 0.1, 0.2, near + 0.4] + [0.1] * 252
-    real = [(images, [False, True, False, True])]
+    real = [(images, [Truth(False, "a"), Truth(True, "a"), Truth(False, "b"), Truth(True, "b")])]
     parity = compare(Fixed(before), Fixed(after), real, batches=(1, 3), thresholds=limits, guard=1e-4)
     assert parity.flips == 1 and parity.real_images == 4
-    assert parity.auroc == pytest.approx(1 - 0.625)
+    assert parity.flips_by_category == {"a": 1}
+    # The worst of all together (a defect among the sound: 0.625) and of each category (a: both score alike).
+    assert parity.aurocs == {"*": (1.0, 0.625), "a": (1.0, 0.5), "b": (1.0, 1.0)}
+    assert parity.auroc == pytest.approx(0.5)
     assert parity.score == pytest.approx(near + 0.4, abs=1e-5)
     for drift, change in ((4e-6, 0.0), (1e-3, 0.25)):  # noise, and more than noise, between two parts that score alike
         first = [0.1, 0.3, 0.3 + drift / 2, 0.5] + [0.1] * 252
         second = [0.1, 0.3 + drift, 0.3, 0.5] + [0.1] * 252
         swapped = compare(Fixed(first), Fixed(second), real, batches=(1,), thresholds=limits, guard=1e-4)
         assert swapped.auroc == pytest.approx(change)
+    wide = compare(Fixed(before), Fixed(after), real, batches=(1,), thresholds=limits, guard=0.6)
+    assert wide.flips == 0 and wide.near_flips == 1 and wide.near_threshold >= 2
+    moved = Thresholds(reinspect=0.05, reject=0.05)
+    own = compare(Fixed(before), Fixed(before), real, batches=(1,), thresholds=limits, guard=0, own=moved)
+    assert (
+        own.flips == 2 + 4
+    )  # two sound parts, and four artificial images that score 0.1, above the candidate's own limits
     nan = compare(Fixed(before), Fixed([float("nan")] * 256), real, batches=(2,), thresholds=limits, guard=1e-4)
     assert nan.score == float("inf")
 
@@ -216,8 +230,8 @@ def test_a_provider_that_is_not_obtained_is_an_error(artifact: Path) -> None:
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this machine has the CUDA provider")
     with pytest.raises(EnvironmentFault, match="asked for CUDAExecutionProvider, obtained CPUExecutionProvider"):
-        Runtime(artifact.read_bytes(), "x", device="cuda")
-    assert Runtime(artifact.read_bytes(), "x", device="cuda", allow_cpu=True).size == SIZE
+        Runtime(artifact.read_bytes(), "x", RuntimeOptions(device="cuda"))
+    assert Runtime(artifact.read_bytes(), "x", RuntimeOptions(device="cuda", allow_cpu=True)).size == SIZE
 
 
 def test_deployments() -> None:
@@ -229,5 +243,7 @@ def test_deployments() -> None:
 @pytest.mark.gpu
 def test_the_cuda_provider_answers_alike(artifact: Path) -> None:
     images = np.stack(artificial(SIZE))
-    cpu, cuda = (Runtime(artifact.read_bytes(), "x", device=device).look(images) for device in ("cpu", "cuda"))
+    cpu, cuda = (
+        Runtime(artifact.read_bytes(), "x", RuntimeOptions(device=device)).look(images) for device in ("cpu", "cuda")
+    )
     assert np.abs(cpu.scores_N - cuda.scores_N).max() < 1e-3

@@ -9,7 +9,7 @@ import contextlib
 import mmap
 import multiprocessing
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,12 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from inspect_kd.export.options import RuntimeOptions
 from inspect_kd.export.to_onnx import LARGEST_BATCH, open_session
+from inspect_kd.stopwatch import take_turns
 
 BATCH = 8
 WARM_UP, ROUNDS = 1, 10
-TURN, MOST_RUNS = 0.4, 12
-"""Seconds of a model's turn and its runs at most: a slow model runs once a turn, or it would take all the time there is."""
 STATM = Path("/proc/self/statm")
 
 
@@ -58,40 +58,29 @@ def clock(files: Mapping[str, Path], rounds: int = ROUNDS) -> dict[str, dict[str
     sessions = {}
     for name, path in files.items():
         with contextlib.suppress(Exception):
-            session = open_session(path.read_bytes(), name, device="cpu", threads=1, allow_cpu=True)
+            session = open_session(path.read_bytes(), name, RuntimeOptions(allow_cpu=True))
             for batch in (1, BATCH) if not isinstance(session.get_inputs()[0].shape[0], int) else (1,):
-                session.run(None, {session.get_inputs()[0].name: _noise(session.get_inputs()[0].shape[1], batch)})
+                _look(session, batch)()
             sessions[name] = session
-    single, batched = _turns(sessions, 1, rounds), _turns(sessions, BATCH, max(1, rounds // 3))
+    single = take_turns({name: _look(one, 1) for name, one in sessions.items()}, rounds, warm_up=WARM_UP)
+    # One that its exporter locked to a batch of one cannot take part.
+    free = {
+        name: _look(one, BATCH) for name, one in sessions.items() if not isinstance(one.get_inputs()[0].shape[0], int)
+    }
+    batched = take_turns(free, max(1, rounds // 3), warm_up=WARM_UP)
     return {
         name: {
-            "cpu_ms": float(np.median(times[:, 0])),
-            "p50_ms": float(np.median(times[:, 1])),
-            "p99_ms": float(np.percentile(times[:, 1], 99)),
-            **({"batched_cpu_ms": float(np.median(batched[name][:, 0]))} if len(batched[name]) else {}),
+            **{key: times.figures()[key] for key in ("cpu_ms", "p50_ms", "p99_ms")},
+            **({"batched_cpu_ms": batched[name].figures(BATCH)["cpu_ms"]} if name in batched else {}),
         }
         for name, times in single.items()
     }
 
 
-def _turns(sessions: Mapping[str, Any], batch: int, rounds: int) -> dict[str, np.ndarray]:
-    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in sessions}
-    for turn in range(rounds + WARM_UP):
-        for name, session in sessions.items():
-            given = session.get_inputs()[0]
-            if isinstance(given.shape[0], int) and given.shape[0] != batch:
-                continue  # locked to another batch by its exporter
-            feed = {given.name: _noise(given.shape[1], batch)}
-            turn_began = time.perf_counter()
-            for _ in range(MOST_RUNS):
-                wall, cpu = time.perf_counter(), time.process_time()
-                session.run(None, feed)
-                cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-                if turn >= WARM_UP:
-                    taken[name].append((1e3 * cpu / batch, 1e3 * wall / batch))
-                if time.perf_counter() - turn_began > TURN:
-                    break
-    return {name: np.array(times) for name, times in taken.items()}
+def _look(session: Any, batch: int) -> Callable[[], object]:
+    given = session.get_inputs()[0]
+    feed = {given.name: _noise(given.shape[1], batch)}
+    return lambda: session.run(None, feed)
 
 
 def peak_memory(file: Path) -> float | None:
@@ -119,7 +108,7 @@ def _grow(file: str, answer: Any) -> None:
 
     data = Path(file).read_bytes()
     before = _resident_mb()
-    session = open_session(data, file, device="cpu", threads=1, allow_cpu=True)
+    session = open_session(data, file, RuntimeOptions(allow_cpu=True))
     given = session.get_inputs()[0]
     for _ in range(5):
         session.run(None, {given.name: _noise(given.shape[1], 1)})

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from inspect_kd.bench.contest import Results
-from inspect_kd.bench.cost import MOST_RUNS, ROUNDS
+from inspect_kd.bench.cost import ROUNDS
 from inspect_kd.bench.entries import SIZE, Entry
 from inspect_kd.evaluate import MEAN
 from inspect_kd.metrics import METRICS
 from inspect_kd.report.charts import Point, scatter
+from inspect_kd.stopwatch import MOST_RUNS
 
 COSTS = ("cpu_ms", "p50_ms", "p99_ms", "batched_cpu_ms", "gflop", "file_mb", "memory_mb")
 CSV_COLUMNS = ("setting", "entry", "category", *METRICS, *COSTS, "train_seconds", "note", "failure")

@@ -10,7 +10,20 @@ import sys
 import typer
 
 from inspect_kd import __version__
-from inspect_kd.cli import bench, data, demo, doctor, evaluate, export, label_next, predict, sign, train, zoo
+from inspect_kd.cli import (
+    bench,
+    bench_latency,
+    data,
+    demo,
+    doctor,
+    evaluate,
+    export,
+    label_next,
+    predict,
+    sign,
+    train,
+    zoo,
+)
 from inspect_kd.errors import InspectKDError
 
 EPILOG = "Exit codes: 0 fine, 1 a gate failed, 2 usage, 3 bad input, 4 environment. Start with: inspect-kd demo"
@@ -31,6 +44,7 @@ app.command("export")(export.export)
 app.command("predict")(predict.predict)
 app.command("label-next")(label_next.label_next)
 app.command("bench")(bench.bench)
+app.command("bench-latency")(bench_latency.bench_latency)
 app.add_typer(data.app, name="data")
 app.command("keygen")(sign.keygen)
 app.command("sign")(sign.sign)

@@ -135,7 +135,7 @@ def gathered(data: list[str], recipe: Recipe) -> DataSet:
     """All data sets as one, split as the recipe says."""
     from inspect_kd.datasets import open_dataset, union
     from inspect_kd.errors import UsageError
-    from inspect_kd.train.conclude import holdout_of
+    from inspect_kd.train.run import holdout_of
 
     holdout, asked = holdout_of(recipe), recipe.data
     parts = [open_dataset(one, holdout=holdout, categories=asked.categories or None, group=asked.group) for one in data]

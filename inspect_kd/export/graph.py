@@ -24,7 +24,8 @@ class ArtifactGraph(nn.Module):
         self.scale = scale
 
     def forward(self, images_NHW3: Tensor) -> tuple[Tensor, Tensor]:
-        output: Any = self.student(images_NHW3.permute(0, 3, 1, 2).float())
+        # Numbers first, then the layout: TensorRT knows bytes at its doors only, and transposes none.
+        output: Any = self.student(images_NHW3.float().permute(0, 3, 1, 2))
         return output.heatmap_B1HW / self.scale, output.score_B / self.scale
 
 

@@ -7,6 +7,7 @@ error, where ONNX Runtime falls back to the CPU without a word.
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ import numpy.typing as npt
 
 from inspect_kd.errors import BadInput, EnvironmentFault
 from inspect_kd.export.card import KEY, ArtifactCard
+from inspect_kd.export.engine_cache import engine_folder
+from inspect_kd.export.options import DEFAULTS, RuntimeOptions
 from inspect_kd.types import Answers
 
 if TYPE_CHECKING:
@@ -50,10 +53,26 @@ def export(graph: ArtifactGraph, to: Path, *, card: ArtifactCard, opset: int) ->
     if program is None:
         raise EnvironmentFault("torch.onnx.export returned no program: this version of torch cannot export dynamically")
     program.save(str(to), external_data=False)
+    _ask_numbers_for_their_shape(to)
     reseal(to, card)
     written = written_opset(to)
     if written != opset:
         raise EnvironmentFault(f"asked the exporter for opset {opset}, got {written}")
+
+
+def _ask_numbers_for_their_shape(path: Path) -> None:
+    """The batch's size is read off the images; TensorRT tells no shape of bytes, so it is read off what they are cast to."""
+    import onnx
+
+    model = onnx.load(str(path))
+    nodes = model.graph.node
+    cast = next(i for i, node in enumerate(nodes) if node.op_type == "Cast" and node.input[0] == "images")
+    first = nodes.pop(cast)
+    nodes.insert(0, first)
+    for node in nodes:
+        if node.op_type == "Shape" and node.input[0] == "images":
+            node.input[0] = first.output[0]
+    onnx.save_model(model, str(path))
 
 
 def written_opset(path: Path) -> int:
@@ -87,22 +106,65 @@ def reseal(path: Path, card: ArtifactCard) -> None:
 class Runtime:
     """One session on one artifact. Not shared between threads by accident: ONNX Runtime's own `run` is thread-safe."""
 
-    def __init__(
-        self, data: bytes, where: str, *, device: str = "cpu", threads: int = 1, allow_cpu: bool = False
-    ) -> None:
+    def __init__(self, data: bytes, where: str, options: RuntimeOptions = DEFAULTS) -> None:
         self.where = where
-        self.session = open_session(data, where, device=device, threads=threads, allow_cpu=allow_cpu)
+        self.session = open_session(data, where, options)
         self.card = ArtifactCard.parse(_card_text(self.session, where), where)
         self.size = self.card.size
         _check_signature(self.session, self.size, where)
+        self.buffers = Buffers(self.session, self.size, options) if options.bind else None
 
     def look(self, images_NHW3: npt.NDArray[np.uint8]) -> Answers:
         if len(images_NHW3) == 0:
             raise BadInput("an empty batch: ONNX Runtime would answer it with no score and no error")
-        heatmap, score = self.session.run(["heatmap", "score"], {"images": np.ascontiguousarray(images_NHW3)})
+        images_NHW3 = np.ascontiguousarray(images_NHW3)
+        if self.buffers is not None:
+            heatmap, score = self.buffers.run(images_NHW3)
+        else:
+            heatmap, score = self.session.run(["heatmap", "score"], {"images": images_NHW3})
         if score.shape != (len(images_NHW3),):
             raise BadInput(f"{self.where}: {len(images_NHW3)} images went in, scores of shape {score.shape} came out")
         return Answers(score, heatmap[:, 0])
+
+
+class Buffers:
+    """Fixed places for inputs and outputs, made once for each size of batch, on the session's own device."""
+
+    def __init__(self, session: Any, size: int, options: RuntimeOptions) -> None:
+        self.session, self.size, self.options = session, size, options
+        self.device = "cpu" if session.get_providers()[0] == "CPUExecutionProvider" else "cuda"
+        self.made: dict[int, tuple[Any, Any, Any, list[Any]]] = {}
+        # Two threads in one place would take each other's answer.
+        self.lock = threading.Lock()
+
+    def run(self, images_NHW3: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.float32]]:
+        """Heatmap and score, copied out: the next image overwrites the places."""
+        with self.lock:
+            count = len(images_NHW3)
+            if count not in self.made:
+                self.made[count] = self._make(count)
+            binding, how, given, answers = self.made[count]
+            given.update_inplace(images_NHW3)
+            self.session.run_with_iobinding(binding, how)
+            return [np.array(answer.numpy()) for answer in answers]
+
+    def _make(self, count: int) -> tuple[Any, Any, Any, list[Any]]:
+        onnxruntime = import_onnxruntime()
+
+        def place(shape: list[int], kind: type) -> Any:
+            return onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, kind, self.device, 0)
+
+        given = place([count, self.size, self.size, 3], np.uint8)
+        answers = [place([count, 1, self.size, self.size], np.float32), place([count], np.float32)]
+        binding = self.session.io_binding()
+        binding.bind_ortvalue_input("images", given)
+        for name, answer in zip(("heatmap", "score"), answers, strict=True):
+            binding.bind_ortvalue_output(name, answer)
+        how = onnxruntime.RunOptions()
+        if self.options.cuda_graph:
+            # A recording is of one shape: each size of batch has its own.
+            how.add_run_config_entry("gpu_graph_id", str(count))
+        return binding, how, given, answers
 
 
 def import_onnxruntime() -> Any:
@@ -117,32 +179,55 @@ def import_onnxruntime() -> Any:
     return onnxruntime
 
 
-def open_session(data: bytes, where: str, *, device: str, threads: int, allow_cpu: bool) -> Any:
+def open_session(data: bytes, where: str, options: RuntimeOptions) -> Any:
     """A session whose providers are the ones that were asked for."""
     onnxruntime = import_onnxruntime()
-    if device not in PROVIDERS:
-        raise BadInput(f"no device '{device}'; there are: {', '.join(PROVIDERS)}")
-    if device != "cpu" and hasattr(onnxruntime, "preload_dlls"):
+    if options.device not in PROVIDERS:
+        raise BadInput(f"no device '{options.device}'; there are: {', '.join(PROVIDERS)}")
+    if options.device != "cpu" and hasattr(onnxruntime, "preload_dlls"):
         onnxruntime.preload_dlls()
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 4
-    # Threads that wait by spinning starve each other on a small box: p50 86 ms against 15.5 measured with two.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.set_denormal_as_zero", "1")
-    usable = [provider for provider in PROVIDERS[device] if provider in onnxruntime.get_available_providers()]
+    asked = PROVIDERS[options.device]
+    usable = [provider for provider in asked if provider in onnxruntime.get_available_providers()]
     try:
-        session = onnxruntime.InferenceSession(data, sess_options=options, providers=usable)
+        session = onnxruntime.InferenceSession(
+            data,
+            sess_options=_session_options(onnxruntime, options),
+            providers=usable,
+            provider_options=[_provider_options(provider, options) for provider in usable],
+        )
     except Exception as error:
         # ONNX Runtime raises a dozen classes without a common base of its own.
         raise BadInput(f"{where}: not an ONNX file that ONNX Runtime can run ({short(error)})") from error
     obtained = session.get_providers()
-    if PROVIDERS[device][0] not in obtained and not allow_cpu:
+    if asked[0] not in obtained and not options.allow_cpu:
         raise EnvironmentFault(
-            f"asked for {PROVIDERS[device][0]}, obtained {', '.join(obtained)}. Install inspect-kd[gpu] and a matching CUDA, "
+            f"asked for {asked[0]}, obtained {', '.join(obtained)}. Install inspect-kd[gpu] and a matching CUDA, "
             "or pass --allow-cpu to run on the CPU on purpose; `inspect-kd doctor` shows what is missing"
         )
     return session
+
+
+def _session_options(onnxruntime: Any, options: RuntimeOptions) -> Any:
+    chosen = onnxruntime.SessionOptions()
+    chosen.intra_op_num_threads = options.threads
+    chosen.log_severity_level = 4
+    # Threads that wait by spinning starve each other on a small box: p50 86 ms against 15.5 measured with two.
+    chosen.add_session_config_entry("session.intra_op.allow_spinning", str(int(options.spinning)))
+    chosen.add_session_config_entry("session.set_denormal_as_zero", "1")
+    return chosen
+
+
+def _provider_options(provider: str, options: RuntimeOptions) -> dict[str, str]:
+    graph = str(int(options.cuda_graph))
+    if provider == "CUDAExecutionProvider":
+        return {"enable_cuda_graph": graph}
+    if provider == "TensorrtExecutionProvider":
+        # It names its files by graph, GPU and version itself; the folder is this user's alone.
+        folder = str(engine_folder(options.cache))
+        kept = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": folder}
+        timed = {"trt_timing_cache_enable": "1", "trt_timing_cache_path": folder}
+        return kept | timed | {"trt_cuda_graph_enable": graph}
+    return {}
 
 
 def _card_text(session: Any, where: str) -> str:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from inspect_kd.errors import BadInput, EnvironmentFault
 from inspect_kd.export import to_onnx
 from inspect_kd.export.card import KEY, ArtifactCard
+from inspect_kd.export.options import DEFAULTS, RuntimeOptions
 from inspect_kd.export.wire import refuse_external_data
 from inspect_kd.types import Answers
 
@@ -37,14 +38,12 @@ def reseal(path: Path, card: ArtifactCard) -> None:
 class Runtime:
     """One compiled model. Its requests are not shared between threads: each call makes its own."""
 
-    def __init__(
-        self, data: bytes, where: str, *, device: str = "cpu", threads: int = 1, allow_cpu: bool = False
-    ) -> None:
+    def __init__(self, data: bytes, where: str, options: RuntimeOptions = DEFAULTS) -> None:
         openvino = _import_openvino()
         self.where = where
         refuse_external_data(data, where)
         core = openvino.Core()
-        target = _device(core, device, allow_cpu=allow_cpu)
+        target = _device(core, options.device, allow_cpu=options.allow_cpu)
         try:
             model = core.read_model(data)
         except Exception as error:
@@ -53,10 +52,10 @@ class Runtime:
         self.card = ArtifactCard.parse(_card_text(model, where), where)
         self.size = self.card.size
         _check_signature(model, self.size, where)
-        options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+        how: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
         if target == "CPU":
-            options |= {"INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False}
-        self.compiled = core.compile_model(model, target, options)
+            how |= {"INFERENCE_NUM_THREADS": options.threads, "ENABLE_CPU_PINNING": False}
+        self.compiled = core.compile_model(model, target, how)
 
     def look(self, images_NHW3: npt.NDArray[np.uint8]) -> Answers:
         if len(images_NHW3) == 0:

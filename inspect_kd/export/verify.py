@@ -5,18 +5,28 @@ Compares maps and scores, never masks: a pixel that sits on the threshold flips 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from inspect_kd.errors import GateFailed
 from inspect_kd.metrics import ImageScores
-from inspect_kd.types import Model, Thresholds
+from inspect_kd.types import Answers, Model, Thresholds
 
 Images = npt.NDArray[np.uint8]
+
+
+class Truth(NamedTuple):
+    """What is known of a real image."""
+
+    defective: bool
+    category: str = ""
+
+
+Real = Iterable[tuple[Images, Sequence[Truth]]]
+"""Batches of images at the artifact's size, each with its truth."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -30,34 +40,48 @@ class Parity:
     heatmap: float = 0.0
     heatmap_mean: float = 0.0
     auroc: float | None = None
-    """Change of image AUROC; None where there are not both sound and defective parts."""
+    """Largest change of image AUROC, of all parts or of one category; None where nowhere are both sound and defective parts."""
+    aurocs: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """By category, before and after."""
     flips: int = 0
-    """Decisions that differ though the reference's score is further from both thresholds than the score's limit."""
+    """Decisions that differ though the reference's score is further from both thresholds than the guard."""
+    flips_by_category: dict[str, int] = field(default_factory=dict)
     near_threshold: int = 0
-    """Parts whose reference score lies within that limit of a threshold."""
+    """Parts whose reference score lies within the guard of a threshold."""
+    near_flips: int = 0
+    """Decisions that differ among those."""
     batches: list[int] = field(default_factory=list)
+    scores: list[tuple[float, float]] = field(default_factory=list)
+    """Of each real image, before and after; for pictures, not for cards."""
 
     def to_json(self) -> dict[str, Any]:
-        return {key: round(value, 9) if isinstance(value, float) else value for key, value in asdict(self).items()}
+        content = asdict(self)
+        del content["scores"]
+        return {key: round(value, 9) if isinstance(value, float) else value for key, value in content.items()}
 
 
 NOISE = 1e-5
 """Difference of two scores that means nothing, on the calibrated scale."""
+ALL = "*"
 
 
 def compare(
     reference: Model,
     candidate: Model,
-    real: Iterable[tuple[Images, Sequence[bool]]],
+    real: Real,
     *,
     batches: Sequence[int],
     thresholds: Thresholds,
     guard: float,
+    own: Thresholds | None = None,
 ) -> Parity:
-    """Run both over the real images (with their truth) and over the artificial ones, at each batch size in turn."""
-    parity = Parity(batches=list(batches))
-    scores = (ImageScores(), ImageScores())
-    queue: list[tuple[npt.NDArray[np.uint8], bool | None]] = [(image, None) for image in artificial(reference.size)]
+    """Run both over the real images (with their truth) and over the artificial ones, at each batch size in turn.
+
+    `own`: the candidate's thresholds, where they were derived anew.
+    """
+    comparison = _Comparison(Parity(batches=list(batches)), thresholds, own or thresholds, guard)
+    parity = comparison.parity
+    queue: list[tuple[npt.NDArray[np.uint8], Truth | None]] = [(image, None) for image in artificial(reference.size)]
     for images, truth in real:
         queue += list(zip(images, truth, strict=True))
     start = turn = 0
@@ -66,38 +90,60 @@ def compare(
         part, start, turn = queue[start : start + count], start + count, turn + 1
         # The last images fill up a whole batch, so that each size is really run.
         images = np.stack([image for image, _ in part] + [part[-1][0]] * (count - len(part)))
-        a, b = reference.look(images), candidate.look(images)
-        _add(parity, scores, a, b, [truth for _, truth in part], thresholds, guard)
+        comparison.add(reference.look(images), candidate.look(images), [truth for _, truth in part])
     for missing in [count for i, count in enumerate(batches) if i >= turn]:
         images = np.stack([queue[0][0]] * missing)
         a, b = reference.look(images), candidate.look(images)
         parity.score = max(parity.score, float(np.abs(a.scores_N - b.scores_N).max()))
-    before, after = scores[0].auroc().value, scores[1].auroc().value
-    parity.auroc = None if before is None or after is None else abs(before - after)
+    comparison.conclude()
     return parity
 
 
-def _add(
-    parity: Parity, scores: Any, a: Any, b: Any, truths: list[bool | None], thresholds: Thresholds, guard: float
-) -> None:
-    n = len(truths)
-    difference = np.abs(a.heatmaps_NHW[:n] - b.heatmaps_NHW[:n])
-    score_difference = np.abs(a.scores_N[:n] - b.scores_N[:n])
-    # NaN compares as equal to nothing and would slip through max(): it counts as infinitely far.
-    parity.heatmap = max(parity.heatmap, _largest(difference))
-    parity.score = max(parity.score, _largest(score_difference))
-    parity.heatmap_mean += (float(difference.mean()) - parity.heatmap_mean) * n / (parity.images + n)
-    parity.images += n
-    for expected, found, truth in zip(a.scores_N[:n], b.scores_N[:n], truths, strict=True):
-        if min(abs(expected - thresholds.reinspect), abs(expected - thresholds.reject)) <= guard:
-            parity.near_threshold += 1
-        elif thresholds.decide(float(expected)) != thresholds.decide(float(found)):
-            parity.flips += 1
-        if truth is not None:
-            parity.real_images += 1
-            scores[0].add(float(expected), truth)
+class _Comparison:
+    def __init__(self, parity: Parity, thresholds: Thresholds, own: Thresholds, guard: float) -> None:
+        self.parity, self.thresholds, self.own, self.guard = parity, thresholds, own, guard
+        self.by_category: dict[str, tuple[ImageScores, ImageScores]] = {}
+
+    def add(self, a: Answers, b: Answers, truths: Sequence[Truth | None]) -> None:
+        parity, n = self.parity, len(truths)
+        difference = np.abs(a.heatmaps_NHW[:n] - b.heatmaps_NHW[:n])
+        # NaN compares as equal to nothing and would slip through max(): it counts as infinitely far.
+        parity.heatmap = max(parity.heatmap, _largest(difference))
+        parity.score = max(parity.score, _largest(np.abs(a.scores_N[:n] - b.scores_N[:n])))
+        parity.heatmap_mean += (float(difference.mean()) - parity.heatmap_mean) * n / (parity.images + n)
+        parity.images += n
+        for expected, found, truth in zip(a.scores_N[:n].tolist(), b.scores_N[:n].tolist(), truths, strict=True):
+            self._decide(expected, found, truth)
+            if truth is not None:
+                self._count(expected, found, truth)
+
+    def _decide(self, expected: float, found: float, truth: Truth | None) -> None:
+        limits = self.thresholds
+        near = min(abs(expected - limits.reinspect), abs(expected - limits.reject)) <= self.guard
+        flipped = limits.decide(expected) != self.own.decide(found)
+        self.parity.near_threshold += near
+        self.parity.near_flips += near and flipped
+        if flipped and not near:
+            self.parity.flips += 1
+            if truth is not None:
+                told = self.parity.flips_by_category
+                told[truth.category] = told.get(truth.category, 0) + 1
+
+    def _count(self, expected: float, found: float, truth: Truth) -> None:
+        self.parity.real_images += 1
+        self.parity.scores.append((expected, found))
+        for category in {ALL, truth.category}:
+            before, after = self.by_category.setdefault(category, (ImageScores(), ImageScores()))
+            before.add(expected, truth.defective)
             # Of two parts that score the same to the last digits either may come first: no change of order.
-            scores[1].add(float(expected if abs(found - expected) <= NOISE else found), truth)
+            after.add(expected if abs(found - expected) <= NOISE else found, truth.defective)
+
+    def conclude(self) -> None:
+        for category, (before, after) in sorted(self.by_category.items()):
+            values = before.auroc().value, after.auroc().value
+            if values[0] is not None and values[1] is not None:
+                self.parity.aurocs[category] = (round(values[0], 6), round(values[1], 6))
+                self.parity.auroc = max(self.parity.auroc or 0.0, abs(values[0] - values[1]))
 
 
 def _largest(difference: npt.NDArray[np.float32]) -> float:
@@ -117,18 +163,16 @@ def artificial(size: int) -> list[Images]:
     ]
 
 
-def hold_to(parity: Parity, accept: dict[str, float], what: str) -> None:
-    """Raise with every limit that was missed."""
+def missed(parity: Parity, accept: Mapping[str, float | None]) -> list[str]:
+    """Every limit that was not held, in words. `flips` is a share of the real images; None limits nothing."""
     found = {
         "score": parity.score,
         "heatmap": parity.heatmap,
         "auroc": parity.auroc or 0.0,
-        "flips": float(parity.flips),
+        "flips": parity.flips / max(parity.real_images, 1),
     }
-    missed = [
-        f"{name} {found[name]:.3g} (limit {limit:.3g})" for name, limit in accept.items() if not found[name] <= limit
+    return [
+        f"{name} {found[name]:.3g} (limit {limit:.3g})"
+        for name, limit in accept.items()
+        if name in found and limit is not None and not found[name] <= limit
     ]
-    if missed:
-        raise GateFailed(
-            f"{what} does not answer like the student on {parity.images} images: {'; '.join(missed)}. No artifact was written."
-        )

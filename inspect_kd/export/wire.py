@@ -1,4 +1,4 @@
-"""Does an ONNX file lead out of itself? Read from the bytes alone, with neither onnx nor a runtime.
+"""What an ONNX file says of itself, and whether it leads out of itself. Read from the bytes alone, with neither onnx nor a runtime.
 
 A tensor of an ONNX model may say that its numbers lie in another file. ONNX Runtime refuses that in a model that comes as
 bytes; OpenVINO 2026.4 reads any file below the working directory (measured: tests/test_openvino.py). So the protobuf is walked here, along
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from inspect_kd.errors import BadInput
+from inspect_kd.export.card import KEY
 
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
 DEEPEST = 64
@@ -46,6 +47,19 @@ def refuse_external_data(data: bytes, where: str) -> None:
             inner = INSIDE[kind].get(field)
             if inner is not None and isinstance(value, memoryview):
                 stack.append((value, inner, depth + 1))
+
+
+METADATA, KEY_FIELD, VALUE_FIELD = 14, 1, 2
+
+
+def card_text(data: bytes, where: str) -> str:
+    """The card as it lies in the file's metadata."""
+    for field, _, entry in _fields(memoryview(data), where):
+        if field == METADATA and isinstance(entry, memoryview):
+            told = {number: bytes(value) for number, _, value in _fields(entry, where) if isinstance(value, memoryview)}
+            if told.get(KEY_FIELD) == KEY.encode() and VALUE_FIELD in told:
+                return told[VALUE_FIELD].decode("utf-8", errors="replace")
+    raise BadInput(f"{where}: an ONNX file, but not an inspect-kd artifact: it carries no card")
 
 
 def _fields(message: memoryview, where: str) -> Iterator[tuple[int, int, int | memoryview]]:

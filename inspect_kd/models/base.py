@@ -37,6 +37,10 @@ class Student(nn.Module, ABC):
     def forward(self, images_B3HW: Tensor) -> Output:
         """Score and heatmap at the images' size."""
 
+    def halves(self) -> Sequence[nn.Module]:
+        """What may compute in half precision in an exported file: the heavy parts, never the comparison. None by default."""
+        return ()
+
 
 class Glance(NamedTuple):
     """What a teacher says of a batch of parts."""

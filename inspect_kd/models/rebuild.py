@@ -112,6 +112,11 @@ class RebuildStudent(Student):
     def last_part(self) -> nn.Module:
         """What is nearest to the rebuilt features: the only part of the decoder that teachers may move."""
 
+    def halves(self) -> list[nn.Module]:
+        """Encoder, network and heads. Not what measures: feature norms, prototypes, smoothing."""
+        measuring = {"feature_norm", "memories", "smooth"}
+        return [part for name, part in self.named_children() if name not in measuring]
+
     def channels_of(self, group: Group) -> int:
         return sum(self.encoder.channels[self.encoder.strides.index(stride)] for stride in group)
 

@@ -133,3 +133,28 @@ def scatter(points: Sequence[Point], across: str, up: str) -> str:
         f'<figure class="plot"><figcaption>{escape(up)}</figcaption><svg class="chart" viewBox="0 0 {WIDTH} {tall}" role="img" '
         f'aria-label="{escape(told)}">{"".join(parts)}</svg></figure>'
     )
+
+
+def agreement(pairs: Sequence[tuple[float, float]], limits: Sequence[float], across: str, up: str) -> str:
+    """Each part's score before and after a change: on the diagonal nothing has moved. Limits are drawn both ways."""
+    if not pairs:
+        return ""
+    side, margin = 340, 34
+    most = max(max(pair) for pair in [*pairs, *((limit, limit) for limit in limits)]) * 1.05
+
+    def along(value: float) -> float:
+        return margin + min(max(value / most, 0.0), 1.0) * (side - margin - 8)
+
+    parts = [f'<line class="axis" x1="{margin}" y1="{side - margin}" x2="{side - 8}" y2="8"/>']
+    for limit in limits:
+        at = along(limit)
+        parts.append(f'<line class="limit" x1="{at:.1f}" x2="{at:.1f}" y1="8" y2="{side - margin}"/>')
+        parts.append(f'<line class="limit" y1="{side - at:.1f}" y2="{side - at:.1f}" x1="{margin}" x2="{side - 8}"/>')
+    for x, y in pairs:
+        parts.append(
+            f'<circle class="ours" cx="{along(x):.1f}" cy="{side - along(y):.1f}" r="2.5" fill-opacity=".55"/>'
+        )
+    parts.append(f'<text class="name" x="{margin}" y="{side - 8}">{escape(across)}, 0 to {most:.2f}</text>')
+    parts.append(f'<text class="name" x="{margin + 4}" y="18">{escape(up)}</text>')
+    told = f"{len(pairs)} scores, {up} against {across}"
+    return f'<svg class="chart half" viewBox="0 0 {side} {side}" role="img" aria-label="{escape(told)}">{"".join(parts)}</svg>'

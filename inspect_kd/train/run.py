@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from inspect_kd import __version__, config, registry, weights
 from inspect_kd.calibrate import Calibration
 from inspect_kd.config import Recipe
+from inspect_kd.datasets.splits import Holdout
 from inspect_kd.datasets.view import View
 from inspect_kd.errors import BadInput, UsageError
 from inspect_kd.models.base import Source, Student, Teacher
@@ -87,10 +88,10 @@ class RunFolder:
     def manifest(self) -> Path:
         return self.path / "run.json"
 
-    def artifact(self, deployment: str = "onnx", suffix: str = ".onnx") -> Path:
-        """`<run>.onnx`; other deployments carry their name."""
-        middle = "" if deployment == "onnx" else f".{deployment.removeprefix('onnx_')}"
-        return self.path / f"{self.path.name}{middle}{suffix}"
+    def artifact(self, deployment: str = "onnx", target: str = "onnx", suffix: str = ".onnx") -> Path:
+        """`<run>.onnx`; `onnx_fp16` gives `<run>.fp16.onnx`, a target's own suffix tells its runtime."""
+        special = deployment.removeprefix(target).strip("_")
+        return self.path / f"{self.path.name}{'.' if special else ''}{special}{suffix}"
 
     @property
     def complete(self) -> bool:
@@ -133,6 +134,13 @@ def _model_of(recipe: Recipe) -> tuple[ModuleType, Any]:
 
 def view_of(recipe: Recipe) -> View:
     return View(size=recipe.data.size, tile=recipe.data.tile, overlap=recipe.data.overlap)
+
+
+def holdout_of(recipe: Recipe) -> Holdout:
+    settings = recipe.data
+    return Holdout(
+        seed=recipe.fit.seed, calibration=settings.calibration, validation=settings.validation, test=settings.test
+    )
 
 
 def build_student(recipe: Recipe, spec: EncoderSpec | None = None) -> Student:

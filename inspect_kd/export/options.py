@@ -1,0 +1,37 @@
+"""How a runtime is to work on this machine: one value for all runtimes, NumPy-free and torch-free."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from inspect_kd.errors import UsageError
+from inspect_kd.types import Nobody, Watch
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RuntimeOptions:
+    device: str = "cpu"
+    threads: int = 1
+    allow_cpu: bool = False
+    """Go on without the device that was asked for; without it that is an error."""
+    spinning: bool = False
+    """Waiting threads burn their core: a little sooner on an idle machine, six times later on a busy small one."""
+    bind: bool = False
+    """Inputs and outputs lie in buffers that are made once for each size of batch."""
+    cuda_graph: bool = False
+    """The GPU's work is recorded once and played again: at batch 1 most of the time is launching. Takes `bind`."""
+    cache: str | None = None
+    """Where engines that this machine built are kept; None: the user's cache folder."""
+    watch: Watch = field(default_factory=Nobody)
+    """Who follows the building of an engine."""
+
+    def __post_init__(self) -> None:
+        if self.threads < 1:
+            raise UsageError(f"--threads {self.threads}: at least 1")
+        if self.cuda_graph and not (self.bind and self.device in ("cuda", "tensorrt")):
+            raise UsageError(
+                "a CUDA graph plays on fixed buffers of a GPU: --cuda-graph takes --device cuda and --bind"
+            )
+
+
+DEFAULTS = RuntimeOptions()

@@ -1,0 +1,91 @@
+"""What TensorRT takes of ONNX, held against a finished file where no GPU is at hand.
+
+The table (`export/tensorrt_operators.json`) names its version and source; it is what the documentation says, not what a GPU
+did. Besides operators and types: bytes only at the doors, constant and small k, quantisation around zero, no antialiasing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from inspect_kd import zoo
+from inspect_kd.errors import GateFailed
+
+TABLE = "tensorrt_operators.json"
+REDUCING = "Reduce"
+
+
+@cache
+def table() -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(zoo.asset("export", TABLE).read_text(encoding="utf-8"))
+    return content
+
+
+def refuse_unsupported(file: Path) -> None:
+    """Raise with every node that TensorRT would stumble over."""
+    faults = list(dict.fromkeys(_faults(onnx.load(str(file)))))
+    if faults:
+        told = table()
+        raise GateFailed(
+            f"TensorRT {told['tensorrt']} would refuse this graph, says its documentation: {'; '.join(faults[:8])}"
+            + (f" and {len(faults) - 8} more" if len(faults) > 8 else "")
+        )
+
+
+def _faults(model: ModelProto) -> Iterator[str]:
+    told, graph = table(), onnx.shape_inference.infer_shapes(model).graph
+    opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    if not told["opsets"][0] <= opset <= told["opsets"][1]:
+        yield f"opset {opset} is not within {told['opsets']}"
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    constants |= {
+        node.output[0]: helper.get_node_attr_value(node, "value")
+        for node in graph.node
+        if node.op_type == "Constant" and any(attribute.name == "value" for attribute in node.attribute)
+    }
+    kinds = {value.name: value.type.tensor_type.elem_type for value in [*graph.input, *graph.value_info, *graph.output]}
+    kinds |= {name: tensor.data_type for name, tensor in constants.items()}
+    for node in graph.node:
+        yield from _faults_of(node, constants, kinds, told)
+
+
+def _faults_of(
+    node: NodeProto, constants: dict[str, TensorProto], kinds: dict[str, int], told: dict[str, Any]
+) -> Iterator[str]:
+    if node.domain not in ("", "ai.onnx") or node.op_type not in told["operators"]:
+        yield f"{node.domain + '.' if node.domain else ''}{node.op_type}: not supported"
+        return
+    allowed = told["types"][told["operators"][node.op_type]]
+    # The first input's type is what the table speaks of; indices and shapes follow it.
+    kind = kinds.get(node.input[0]) if node.input else None
+    if kind and TensorProto.DataType.Name(kind) not in allowed:
+        yield f"{node.op_type} of {TensorProto.DataType.Name(kind)}"
+    values = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+    if node.op_type == "TopK":
+        yield from _topk(node, values, constants, told["largest_k"])
+    elif node.op_type.startswith(REDUCING) and len(node.input) > 1 and node.input[1] not in constants:
+        yield f"{node.op_type} along axes that are no constant"
+    elif node.op_type == "Resize":
+        if values.get("antialias") or values.get("mode", b"nearest") not in (b"nearest", b"linear"):
+            yield "Resize with antialiasing, or neither nearest nor linear"
+    elif node.op_type in ("QuantizeLinear", "DequantizeLinear") and len(node.input) > 2:
+        zero = constants.get(node.input[2])
+        if zero is None or np.any(numpy_helper.to_array(zero)):
+            yield f"{node.op_type} around another point than zero"
+
+
+def _topk(node: NodeProto, values: dict[str, Any], constants: dict[str, TensorProto], largest: int) -> Iterator[str]:
+    if node.input[1] not in constants:
+        yield "TopK with a k that is no constant"
+    elif int(numpy_helper.to_array(constants[node.input[1]]).reshape(-1)[0]) > largest:
+        yield f"TopK of more than {largest}"
+    if values.get("sorted", 1) != 1:
+        yield "TopK that is not sorted"

@@ -1,0 +1,231 @@
+"""Target `tensorrt`: the same ONNX file, from which the machine on the line builds its own engine, once.
+
+An engine fits one GPU, driver and version, and is native code: what is shipped, signed and proved is the ONNX file. Unusual
+here: a new engine is held against ONNX Runtime on the CPU before it is kept, on the machine that will run it. Precision lies in
+the file's own types (fp16, or int8 between Q and DQ), as TensorRT 11 wants it; version 10 is told to take them as they are.
+
+Never run by its authors: no GPU was at hand. What can be checked without one is (`tensorrt_rules`, `engine_cache`);
+`make gpu-check` is for whoever has one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from inspect_kd.errors import BadInput, EnvironmentFault
+from inspect_kd.export import to_onnx
+from inspect_kd.export.card import ArtifactCard
+from inspect_kd.export.engine_cache import Fits, engine_folder, kept_or_built
+from inspect_kd.export.options import DEFAULTS, RuntimeOptions
+from inspect_kd.export.verify import artificial
+from inspect_kd.export.wire import card_text, refuse_external_data
+from inspect_kd.types import Answers, Watch
+
+if TYPE_CHECKING:
+    from inspect_kd.export.graph import ArtifactGraph
+
+SUFFIX = ".tensorrt.onnx"
+LARGEST = 8
+"""Images in a batch for which an engine is built; larger ones are looked at in parts."""
+WORKSPACE = 1 << 30
+ALIKE = 0.02
+"""Largest difference of a score from ONNX Runtime's, on the calibrated scale, with which a new engine is kept."""
+TIMING = "timing.cache"
+
+# A proof needs no GPU: the file is run by ONNX Runtime, and the engine held against that where it is built.
+Prover = to_onnx.Runtime
+
+
+def export(graph: ArtifactGraph, to: Path, *, card: ArtifactCard, opset: int) -> None:
+    to_onnx.export(graph, to, card=card, opset=opset)
+
+
+def check(file: Path) -> None:
+    """Before a file gets its name: would TensorRT take it?"""
+    from inspect_kd.export.tensorrt_rules import refuse_unsupported
+
+    refuse_unsupported(file)
+
+
+def reseal(path: Path, card: ArtifactCard) -> None:
+    to_onnx.reseal(path, card)
+
+
+class Runtime:
+    """One engine and one stream; calls take turns."""
+
+    def __init__(self, data: bytes, where: str, options: RuntimeOptions = DEFAULTS) -> None:
+        refuse_external_data(data, where)
+        self.where = where
+        self.card = ArtifactCard.parse(card_text(data, where), where)
+        self.size = self.card.size
+        plan = plan_for(
+            data, self.card, options, lambda timing: _checked_plan(data, self.card, where, timing, options.watch)
+        )
+        self.engine = _Engine(plan, self.size)
+        self.lock = threading.Lock()
+
+    def look(self, images_NHW3: npt.NDArray[np.uint8]) -> Answers:
+        if len(images_NHW3) == 0:
+            raise BadInput("an empty batch")
+        with self.lock:
+            parts = [
+                self.engine.run(np.ascontiguousarray(images_NHW3[start : start + LARGEST]))
+                for start in range(0, len(images_NHW3), LARGEST)
+            ]
+        return Answers(np.concatenate([score for _, score in parts]), np.concatenate([heat[:, 0] for heat, _ in parts]))
+
+
+def plan_for(
+    data: bytes, card: ArtifactCard, options: RuntimeOptions, build: Callable[[Path], bytes], fits: Fits | None = None
+) -> bytes:
+    """From the cache, or built; `build` is given the file of tactics' timings, which all engines share."""
+    folder = engine_folder(options.cache)
+    return kept_or_built(folder, fits or _fits(data, card), lambda: build(folder / TIMING))
+
+
+def _fits(data: bytes, card: ArtifactCard) -> Fits:
+    gpu, driver = _gpu()
+    digest = hashlib.sha256(data).hexdigest()
+    version = str(_import_tensorrt().__version__)
+    return Fits(artifact=digest, size=card.size, batch=LARGEST, gpu=gpu, driver=driver, tensorrt=version)
+
+
+def _gpu() -> tuple[str, str]:
+    """Name with compute capability, and driver, of the first GPU."""
+    asked = ["nvidia-smi", "--query-gpu=name,compute_cap,driver_version", "--format=csv,noheader"]
+    try:
+        told = subprocess.run(asked, capture_output=True, text=True, check=True, timeout=20).stdout
+    except (OSError, subprocess.SubprocessError) as error:
+        raise EnvironmentFault(
+            "TensorRT needs an NVIDIA GPU, and nvidia-smi finds none here; on a CPU use the .onnx or .openvino.onnx artifact"
+        ) from error
+    name, capability, driver = (word.strip() for word in told.splitlines()[0].split(","))
+    return f"{name} {capability}", driver
+
+
+def _checked_plan(data: bytes, card: ArtifactCard, where: str, timing: Path, watch: Watch) -> bytes:
+    """Built, and held against ONNX Runtime on this machine's CPU before anybody keeps it."""
+    plan = build_plan(data, card.size, timing, watch)
+    engine, reference = _Engine(plan, card.size), to_onnx.Runtime(data, where)
+    images = np.stack(artificial(card.size))
+    _, scores = engine.run(images)
+    difference = float(np.abs(scores - reference.look(images).scores_N).max())
+    if not difference <= ALIKE:
+        raise BadInput(
+            f"{where}: the engine that TensorRT built here answers otherwise than ONNX Runtime, by {difference:.3g} of the threshold "
+            f"(at most {ALIKE}); it was not kept. Use --device cuda, or the fp32 artifact"
+        )
+    return plan
+
+
+def build_plan(data: bytes, size: int, timing: Path, watch: Watch) -> bytes:
+    """Minutes on a small GPU; the timings of tactics are kept for the next."""
+    trt = _import_tensorrt()
+    logger = trt.Logger(trt.Logger.ERROR)
+    builder = trt.Builder(logger)
+    # Version 11 knows no other networks and lost the flag.
+    typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+    network = builder.create_network(0 if typed is None else 1 << int(typed))
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse(data):
+        faults = "; ".join(str(parser.get_error(i)) for i in range(parser.num_errors))
+        raise BadInput(f"TensorRT {trt.__version__} cannot read the graph: {to_onnx.short(Exception(faults))}")
+    config = builder.create_builder_config()
+    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE)
+    profile = builder.create_optimization_profile()
+    shapes = [(count, size, size, 3) for count in (1, 1, LARGEST)]
+    profile.set_shape("images", *shapes)
+    config.add_optimization_profile(profile)
+    config.progress_monitor = _monitor(trt, watch)
+    config.set_timing_cache(config.create_timing_cache(timing.read_bytes() if timing.is_file() else b""), False)
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise EnvironmentFault(f"TensorRT {trt.__version__} built no engine; the GPU's memory may be taken by others")
+    timing.write_bytes(bytes(config.get_timing_cache().serialize()))
+    return bytes(plan)
+
+
+def _monitor(trt: Any, watch: Watch) -> Any:
+    """TensorRT tells of phases within phases, from several threads; people want the outermost."""
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self.outermost: str | None = None
+            self.lock = threading.Lock()
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            with self.lock:
+                if parent_phase is None:
+                    self.outermost = phase_name
+                    watch.phase(f"engine: {phase_name}", num_steps)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            with self.lock:
+                if phase_name == self.outermost:
+                    watch.advance()
+            return True
+
+        def phase_finish(self, phase_name: str) -> None: ...
+
+    return Monitor()
+
+
+class _Engine:
+    """A plan, its context, and buffers on the GPU for the largest batch; polygraphy wraps the CUDA calls."""
+
+    def __init__(self, plan: bytes, size: int) -> None:
+        from polygraphy.cuda import DeviceArray, Stream
+        from polygraphy.datatype import DataType
+
+        trt = _import_tensorrt()
+        self.size = size
+        self.runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
+        self.engine = self.runtime.deserialize_cuda_engine(plan)
+        if self.engine is None:
+            raise BadInput("TensorRT does not take the engine that lies in its cache; delete it, it will be built anew")
+        self.context = self.engine.create_execution_context()
+        self.stream = Stream()
+        self.places = {
+            "images": DeviceArray((LARGEST, size, size, 3), DataType.UINT8),
+            "heatmap": DeviceArray((LARGEST, 1, size, size), DataType.FLOAT32),
+            "score": DeviceArray((LARGEST,), DataType.FLOAT32),
+        }
+        for name, place in self.places.items():
+            self.context.set_tensor_address(name, place.ptr)
+
+    def run(self, images_NHW3: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Heatmap and score of at most LARGEST images."""
+        count = len(images_NHW3)
+        # A smaller shape takes no new memory: the addresses that the context knows stay.
+        self.places["images"].resize(images_NHW3.shape).copy_from(images_NHW3, self.stream)
+        self.context.set_input_shape("images", images_NHW3.shape)
+        if not self.context.execute_async_v3(self.stream.ptr):
+            raise EnvironmentFault("TensorRT could not start its engine; `inspect-kd doctor` shows the GPU's state")
+        heatmap = np.empty((count, 1, self.size, self.size), np.float32)
+        score = np.empty((count,), np.float32)
+        self.places["heatmap"].resize(heatmap.shape).copy_to(heatmap, self.stream)
+        self.places["score"].resize(score.shape).copy_to(score, self.stream)
+        self.stream.synchronize()
+        return heatmap, score
+
+
+def _import_tensorrt() -> Any:
+    try:
+        import polygraphy.cuda  # noqa: F401, wraps the CUDA calls
+        import tensorrt
+    except ImportError as error:
+        raise EnvironmentFault(
+            "TensorRT is not installed: pip install 'inspect-kd[tensorrt]' on a machine with an NVIDIA GPU; "
+            "a Jetson has its own from JetPack, and takes polygraphy alone"
+        ) from error
+    return tensorrt

@@ -1,0 +1,210 @@
+"""A run's artifacts: one for each deployment that its recipe names, and others on request, each proved on its data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from inspect_kd import registry
+from inspect_kd.calibrate import Calibration, limits_on
+from inspect_kd.config import Recipe
+from inspect_kd.datasets import DataSet, open_dataset
+from inspect_kd.datasets.batches import ImageStore
+from inspect_kd.datasets.images import read_image
+from inspect_kd.errors import GateFailed, UsageError
+from inspect_kd.evaluate import look_at
+from inspect_kd.export.card import ArtifactCard
+from inspect_kd.export.deploy import Conversion, Deployment, Material, load_deployment, make_artifact
+from inspect_kd.export.graph import ArtifactGraph, TorchModel
+from inspect_kd.export.verify import Images, Truth
+from inspect_kd.models.base import Student, Teacher
+from inspect_kd.report.conversion import write_conversion
+from inspect_kd.resize import RESIZE
+from inspect_kd.train.gap import SyntheticGap, spread_over
+from inspect_kd.train.run import PACKAGES, RunFolder, holdout_of, load_run, now, sources_of, view_of
+from inspect_kd.types import Model, Sample, Split, Watch
+from inspect_kd.versions import installed
+
+PROOF_BATCH = 8
+
+
+def export_all(
+    recipe: Recipe,
+    data: DataSet,
+    folder: RunFolder,
+    model: Student | Teacher,
+    calibration: Calibration,
+    watch: Watch,
+    *,
+    taught_by: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Every deployment that the recipe names; parity figures by name."""
+    parities = {}
+    for name in recipe.export:
+        to = artifact_of(folder, load_deployment(name))
+        conversion = _export(recipe, data, model, calibration, name, to, watch, taught_by)
+        if conversion.missed:
+            raise GateFailed(
+                f"{to.name} does not answer like the student on {conversion.parity.images} images: "
+                f"{'; '.join(conversion.missed)}. No artifact was written."
+            )
+        parities[name] = conversion.parity.to_json()
+    return parities
+
+
+def export_run(
+    run: Path, deployment: str, *, data: str | None, output: Path | None, watch: Watch
+) -> tuple[Path, Conversion]:
+    """Export a complete run again, or for another target. Its conversion report lies beside the artifact."""
+    finished = load_run(run)
+    source = data or finished.manifest["data"].get("source")
+    if not source or (not Path(source).exists() and "/" in source):
+        raise UsageError(f"{run}: its data set is not at {source}; name one with --data, the proof needs real images")
+    data_set = open_dataset(
+        source,
+        holdout=holdout_of(finished.recipe),
+        categories=finished.recipe.data.categories or None,
+        group=finished.recipe.data.group,
+    )
+    to = output or artifact_of(finished.folder, load_deployment(deployment))
+    taught_by = finished.manifest.get("taught_by", {})
+    conversion = _export(
+        finished.recipe, data_set, finished.model, finished.calibration, deployment, to, watch, taught_by, report=True
+    )
+    return to, conversion
+
+
+def artifact_of(folder: RunFolder, deployment: Deployment) -> Path:
+    """Where a run's artifact of one deployment lies."""
+    suffix: str = registry.load("export", f"to_{deployment.target}").SUFFIX
+    return folder.artifact(deployment.name, deployment.target, suffix)
+
+
+def _export(
+    recipe: Recipe,
+    data: DataSet,
+    model: Student | Teacher,
+    calibration: Calibration,
+    deployment_name: str,
+    to: Path,
+    watch: Watch,
+    taught_by: Mapping[str, Any],
+    *,
+    report: bool = False,
+) -> Conversion:
+    deployment = load_deployment(deployment_name)
+    card = ArtifactCard(
+        name=to.stem,
+        target=deployment.target,
+        size=recipe.data.size,
+        tile=recipe.data.tile,
+        overlap=recipe.data.overlap,
+        resize=RESIZE,
+        bits=recipe.data.bits,
+        categories=tuple(data.categories),
+        calibration=calibration,
+        recipe=_public(recipe),
+        recipe_digest=recipe.digest(),
+        data={"name": data.name, "digest": data.digest},
+        licences={source.name: source.licence for source in sources_of(model)}
+        | _teachers_licences(taught_by)
+        | _data_licence(data),
+        versions=installed(PACKAGES),
+        created=now(),
+    )
+    samples = proof_samples(data, deployment.proof)
+    watch.phase("export", len(samples))
+    to.parent.mkdir(parents=True, exist_ok=True)
+    conversion = make_artifact(
+        ArtifactGraph(model.eval().cpu(), calibration.scale),
+        to,
+        card=card,
+        deployment=deployment,
+        material=Material(
+            real=_told(samples, recipe, watch),
+            sound=lambda: _frames(data.select(Split.TRAIN), recipe, deployment.quantise.sound),
+            checked=lambda: _checked(data, recipe, deployment.quantise.checked),
+            recalibrate=lambda one: _recalibrated(one, calibration, recipe, data, watch),
+            watch=watch,
+        ),
+    )
+    if report:
+        write_conversion(conversion, to, card)
+    return conversion
+
+
+def _frames(samples: Sequence[Sample], recipe: Recipe, most: int) -> Images:
+    """Of so many parts, evenly taken from all categories, the middle frame."""
+    view = view_of(recipe)
+    chosen = [samples[i] for i in spread_over(len(samples), most)]
+    return np.stack([view.middle_frame(read_image(sample.image, bits=recipe.data.bits)) for sample in chosen])
+
+
+def _checked(data: DataSet, recipe: Recipe, parts: int) -> Images:
+    """Sound parts and their damaged twins, in turn: those of the early stop, which no optimiser has seen."""
+    samples = data.select(Split.VALIDATION) or data.select(Split.CALIBRATION)
+    chosen = [samples[i] for i in spread_over(len(samples), parts)]
+    store = ImageStore(chosen, view_of(recipe), bits=recipe.data.bits, budget_mb=recipe.data.cache_mb)
+    return np.stack(SyntheticGap(store, recipe.fit.seed).parts)
+
+
+def _recalibrated(model: Model, calibration: Calibration, recipe: Recipe, data: DataSet, watch: Watch) -> Calibration:
+    """A file that answers a little otherwise promises by its own scores."""
+    scores = scores_of(model, recipe, data.select(Split.CALIBRATION), watch)
+    return limits_on(calibration.scale, scores, **recipe.calibration.model_dump())
+
+
+def proof_samples(data: DataSet, most: int) -> list[Sample]:
+    """Real parts, sound and defective, every category among them; evenly from the test and the calibration parts."""
+    pool = data.select(Split.TEST) + data.select(Split.CALIBRATION)
+    pool.sort(key=lambda s: (s.category, s.kind, s.image.name))
+    if len(pool) <= most:
+        return pool
+    return [pool[i] for i in np.linspace(0, len(pool) - 1, most).round().astype(int)]
+
+
+def _told(samples: Sequence[Sample], recipe: Recipe, watch: Watch) -> Iterator[tuple[Images, Sequence[Truth]]]:
+    """Of a tiled image one tile: what is proved is that both runtimes say the same of it."""
+    view = view_of(recipe)
+    for start in range(0, len(samples), PROOF_BATCH):
+        part = samples[start : start + PROOF_BATCH]
+        watch.advance(len(part))
+        frames = [view.middle_frame(read_image(sample.image, bits=recipe.data.bits)) for sample in part]
+        yield np.stack(frames), [Truth(sample.defective, sample.category) for sample in part]
+
+
+def _public(recipe: Recipe) -> dict[str, Any]:
+    """What goes into the artifact: neither folders of the machine that trained it nor its teachers' names."""
+    content: dict[str, Any] = recipe.model_dump(mode="json")
+    for key in ("teachers", "unlabelled", "labelled", "start"):
+        del content["distill"][key]
+    del content["teach"]["labelled"]
+    return content
+
+
+def _teachers_licences(taught_by: Mapping[str, Any]) -> dict[str, str]:
+    """Of weights that are not in the artifact, but which its own follow from."""
+    return {
+        f"taught by {source}": licence for told in taught_by.values() for source, licence in told["licences"].items()
+    }
+
+
+def _data_licence(data: DataSet) -> dict[str, str]:
+    return {f"data {data.name}": data.manifest.licence.name} if data.manifest else {}
+
+
+def as_model(model: Student | Teacher, scale: float, recipe: Recipe) -> TorchModel:
+    return TorchModel(ArtifactGraph(model, scale), recipe.data.size)
+
+
+def scores_of(model: Model, recipe: Recipe, samples: Sequence[Sample], watch: Watch) -> dict[str, list[float]]:
+    """Scores of held-out parts by category."""
+    watch.phase("calibrate", len(samples))
+    scores: dict[str, list[float]] = {}
+    for seen in look_at(model, samples, view_of(recipe), bits=recipe.data.bits):
+        scores.setdefault(seen.sample.category, []).append(seen.score)
+        watch.advance()
+    return scores

@@ -1,0 +1,183 @@
+"""fp16 and int8: what is computed in which precision, what that did to the answers, and what is told of it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from inspect_kd.calibrate import limits_on
+from inspect_kd.errors import BadInput, UsageError
+from inspect_kd.export.deploy import deployments_for, load_deployment
+from inspect_kd.export.graph import ArtifactGraph
+from inspect_kd.export.half import in_half
+from inspect_kd.export.quantise import Quantise, quantise
+from inspect_kd.inspector import Inspector
+from inspect_kd.types import Nobody
+
+ROOT = Path(__file__).parents[1]
+
+
+def export(run: Path, to: str, *more: str) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, "-m", "inspect_kd", "export", str(run), "--to", to, *more]
+    return subprocess.run(words, capture_output=True, text=True, check=False)
+
+
+def images_of(parts: Path) -> list[Path]:
+    return sorted(parts.rglob("test/*/*.png"))
+
+
+def kinds(path: Path) -> Counter[int]:
+    """How many weights there are of each type."""
+    return Counter(tensor.data_type for tensor in onnx.load(str(path)).graph.initializer)
+
+
+@pytest.fixture(scope="module")
+def half(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    to = tmp_path_factory.mktemp("half") / "r.fp16.onnx"
+    answer = export(run, "onnx_fp16", "--output", str(to))
+    assert answer.returncode == 0, answer.stderr
+    assert "plain fp32" in answer.stdout
+    return to
+
+
+def test_half_precision_moves_no_decision(half: Path, run: Path, parts: Path) -> None:
+    plain, halved = Inspector(run / "r.onnx"), Inspector(half)
+    differences = []
+    for image in images_of(parts):
+        a, b = plain(image), halved(image)
+        differences.append(abs(a.score - b.score))
+    assert 0 < max(differences) < 5e-3  # zero would say that nothing was halved
+
+
+def test_what_measures_stays_in_fp32(half: Path) -> None:
+    model = onnx.load(str(half))
+    weights = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    halved = [node for node in convolutions if weights.get(node.input[1]) == onnx.TensorProto.FLOAT16]
+    assert len(halved) > 0.8 * len(convolutions)
+    names = {tensor.name for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT16}
+    assert not any("memories" in name or "smooth" in name or "feature_norm" in name for name in names)
+    assert half.stat().st_size < 0.75 * (half.parent / "r.fp16.onnx").stat().st_size * 2
+
+
+def test_the_conversion_is_told(half: Path) -> None:
+    told = json.loads(half.with_name("r.fp16.onnx.conversion.json").read_text())
+    assert told["precision"] == "fp16" and told["missed"] == [] and told["parity"]["flips"] == 0
+    assert set(told["times"]) == {"this", "fp32"} and told["times"]["this"]["cpu_ms"] > 0
+    assert (
+        told["file_bytes"] == pytest.approx(half.stat().st_size, rel=0.01) and told["file_bytes"] < told["plain_bytes"]
+    )
+    assert set(told["parity"]["aurocs"]) == {"*", *Inspector(half).card.categories}
+    page = half.with_name("r.fp16.onnx.conversion.html").read_text()
+    assert (
+        "ACCEPTED" in page
+        and "Scores before and after" in page
+        and page.count("<circle") == told["parity"]["real_images"]
+    )
+
+
+def test_a_model_without_heavy_parts_is_told_so() -> None:
+    class Whole(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images
+
+    with pytest.raises(UsageError, match="names nothing that may compute in half precision"):
+        in_half(ArtifactGraph(Whole(), 1.0))
+
+
+WIDE = {"name": "bytes", "target": "onnx", "precision": "int8", "accept": {"auroc": 1, "flips": 1}}
+
+
+def deployment(folder: Path, **changes: Any) -> str:
+    file = folder / "bytes.yaml"
+    content = WIDE | {"quantise": {"sound": 8, "checked": 3, "score": 0.05}} | changes
+    file.write_text(json.dumps(content))  # JSON is YAML
+    return str(file)
+
+
+@pytest.fixture(scope="module")
+def in_bytes(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bytes")
+    to = folder / "r.bytes.onnx"
+    answer = export(run, deployment(folder), "--output", str(to))
+    assert answer.returncode == 0, answer.stderr
+    assert '"phase": "quantise"' in answer.stderr
+    return to
+
+
+def test_convolutions_compute_in_bytes_where_that_was_measured_harmless(in_bytes: Path) -> None:
+    told = json.loads(in_bytes.with_name("r.bytes.onnx.conversion.json").read_text())["quantised"]
+    model = onnx.load(str(in_bytes))
+    feeding = {name: node for node in model.graph.node for name in node.output}
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    fed = [node for node in convolutions if feeding.get(node.input[1], node).op_type == "DequantizeLinear"]
+    assert len(convolutions) == told["convolutions"]
+    assert len(fed) == told["convolutions"] - len(told["left"]) > 0
+    assert {node.name for node in convolutions} - {node.name for node in fed} == {one["node"] for one in told["left"]}
+    assert told["score"] <= 0.05
+    harm = [one["heatmap"] for one in told["left"]]
+    assert harm == sorted(harm, reverse=True)
+    assert kinds(in_bytes)[onnx.TensorProto.INT8] > 0
+
+
+def test_a_file_promises_by_its_own_scores(in_bytes: Path, run: Path) -> None:
+    mine, students = Inspector(in_bytes).card.calibration, Inspector(run / "r.onnx").card.calibration
+    assert mine.scale == students.scale
+    assert mine.scores != students.scores
+    again = limits_on(mine.scale, mine.scores, reject_rate=0.05, reinspect_rate=0.1)
+    assert set(again.limits) == set(mine.limits)
+    page = in_bytes.with_name("r.bytes.onnx.conversion.html").read_text()
+    assert "Derived anew" in page and "What stayed in fp32" in page
+
+
+def test_it_opens_in_both_runtimes_and_answers_alike(in_bytes: Path, parts: Path) -> None:
+    openvino = pytest.importorskip("openvino", reason="OpenVINO is not installed")
+    assert openvino is not None
+    from inspect_kd.export.to_openvino import Runtime
+
+    first, second = Inspector(in_bytes), Runtime(in_bytes.read_bytes(), "r")
+    noise = np.random.default_rng(0).integers(0, 256, (2, first.size, first.size, 3), dtype=np.uint8)
+    assert np.abs(first.look(noise).scores_N - second.look(noise).scores_N).max() < 0.1
+
+
+def test_a_missed_limit_leaves_the_reason_alone(run: Path, tmp_path: Path) -> None:
+    to = tmp_path / "r.bytes.onnx"
+    strict = deployment(tmp_path, accept={"auroc": 1, "flips": 1, "heatmap": 1e-9})
+    answer = export(run, strict, "--output", str(to))
+    assert answer.returncode == 1 and "no artifact was written" in answer.stderr
+    assert "heatmap" in answer.stderr and "limit 1e-09" in answer.stderr
+    assert not to.exists()
+    assert "REFUSED" in to.with_name("r.bytes.onnx.conversion.html").read_text()
+    assert json.loads(to.with_name("r.bytes.onnx.conversion.json").read_text())["missed"]
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".html", ".json", ".yaml"]
+
+
+def test_nothing_is_quantised_against_the_limit(run: Path, tmp_path: Path) -> None:
+    file = tmp_path / "r.onnx"
+    file.write_bytes((run / "r.onnx").read_bytes())
+    noise = np.random.default_rng(0).integers(0, 256, (8, 64, 64, 3), dtype=np.uint8)
+    with pytest.raises(BadInput, match=r"none of .* convolutions may compute in bytes"):
+        quantise(file, noise, noise, Quantise(sound=8, checked=4, score=1e-12), Nobody())
+    assert file.read_bytes() == (run / "r.onnx").read_bytes()
+
+
+def test_the_shipped_deployments_name_their_devices() -> None:
+    assert set(deployments_for("cpu")) >= {"onnx", "onnx_fp16", "onnx_int8", "openvino"}
+    for file in (ROOT / "export").glob("*.yaml"):
+        assert load_deployment(file.stem).name == file.stem
+    assert load_deployment("onnx_int8").accept.guard == 0, "every decision that int8 changes must count"
+
+
+def test_one_output_for_several_targets_is_refused(run: Path, tmp_path: Path) -> None:
+    answer = export(run, "onnx,openvino", "--output", str(tmp_path / "x.onnx"))
+    assert answer.returncode == 2 and "--output names one file" in answer.stderr

@@ -1,0 +1,158 @@
+"""Target tensorrt, up to the border of the GPU: what is in the file, what the table says of it, and when an engine is built."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from inspect_kd.errors import BadInput, EnvironmentFault, GateFailed
+from inspect_kd.export.engine_cache import Fits
+from inspect_kd.export.options import RuntimeOptions
+from inspect_kd.export.tensorrt_rules import refuse_unsupported, table
+from inspect_kd.export.to_tensorrt import TIMING, plan_for
+from inspect_kd.export.wire import card_text
+from inspect_kd.inspector import Inspector
+
+
+def export(run: Path, to: str, output: Path) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, "-m", "inspect_kd", "export", str(run), "--to", to, "--output", str(output)]
+    return subprocess.run(words, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def artifact(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    to = tmp_path_factory.mktemp("trt") / "r.fp16.tensorrt.onnx"
+    answer = export(run, "tensorrt_fp16", to)
+    assert answer.returncode == 0, answer.stderr
+    return to
+
+
+def test_the_file_is_half_precision_and_carries_its_card(artifact: Path) -> None:
+    kinds = {tensor.data_type for tensor in onnx.load(str(artifact)).graph.initializer}
+    assert TensorProto.FLOAT16 in kinds
+    card = json.loads(card_text(artifact.read_bytes(), "a"))
+    assert card["target"] == "tensorrt" and card["parity"]["flips"] == 0
+    with pytest.raises(BadInput, match="carries no card"):
+        card_text(onnx.ModelProto(ir_version=9).SerializeToString(), "a")
+
+
+def test_every_exported_file_passes_the_table(artifact: Path, run: Path) -> None:
+    refuse_unsupported(artifact)
+    refuse_unsupported(run / "r.onnx")
+    assert table()["tensorrt"] and "onnx-tensorrt" in table()["source"]
+
+
+def test_int8_is_signed_and_around_zero(run: Path, tmp_path: Path) -> None:
+    file = tmp_path / "wide.yaml"
+    wide = {"name": "tensorrt_wide", "target": "tensorrt", "precision": "int8", "accept": {"auroc": 1, "flips": 1}}
+    file.write_text(json.dumps(wide | {"quantise": {"sound": 8, "checked": 2, "score": 0.1, "symmetric": True}}))
+    to = tmp_path / "r.wide.tensorrt.onnx"
+    answer = export(run, str(file), to)
+    assert answer.returncode == 0, answer.stderr
+    model = onnx.load(str(to))
+    assert "QuantizeLinear" in {node.op_type for node in model.graph.node}
+    kinds = {tensor.data_type for tensor in model.graph.initializer}
+    assert TensorProto.INT8 in kinds and TensorProto.UINT8 not in kinds
+    refuse_unsupported(to)
+
+
+def model(
+    *nodes: onnx.NodeProto, kind: int = TensorProto.FLOAT, constants: dict[str, np.ndarray] | None = None
+) -> bytes:
+    ends = [helper.make_tensor_value_info(name, kind, [1, 4]) for name in ("x", "y")]
+    tensors = [onnx.numpy_helper.from_array(value, name) for name, value in (constants or {}).items()]
+    graph = helper.make_graph(list(nodes), "g", ends[:1], ends[1:], tensors)
+    made = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 20), helper.make_opsetid("com.microsoft", 1)]
+    )
+    return made.SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (model(helper.make_node("NonZero", ["x"], ["y"])), None),
+        (model(helper.make_node("Det", ["x"], ["y"])), "Det: not supported"),
+        (model(helper.make_node("Gelu", ["x"], ["y"], domain="com.microsoft")), "com.microsoft.Gelu: not supported"),
+        (model(helper.make_node("Transpose", ["x"], ["y"]), kind=TensorProto.UINT8), "Transpose of UINT8"),
+        (model(helper.make_node("Cast", ["x"], ["y"], to=1), kind=TensorProto.UINT8), None),
+        (model(helper.make_node("TopK", ["x", "x"], ["y", "i"])), "TopK with a k that is no constant"),
+        (
+            model(helper.make_node("TopK", ["x", "k"], ["y", "i"]), constants={"k": np.array([4000])}),
+            "TopK of more than 3839",
+        ),
+        (model(helper.make_node("ReduceMax", ["x", "x"], ["y"])), "ReduceMax along axes that are no constant"),
+        (model(helper.make_node("Resize", ["x"], ["y"], mode="cubic")), "Resize with antialiasing"),
+        (
+            model(
+                helper.make_node("QuantizeLinear", ["x", "s", "z"], ["y"]),
+                constants={"s": np.array(0.1, np.float32), "z": np.array(3, np.uint8)},
+            ),
+            "around another point than zero",
+        ),
+    ],
+    ids=["nonzero", "det", "domain", "bytes", "cast", "k", "large_k", "axes", "cubic", "zero_point"],
+)
+def test_what_tensorrt_would_stumble_over_is_found(tmp_path: Path, content: bytes, fault: str | None) -> None:
+    file = tmp_path / "m.onnx"
+    file.write_bytes(content)
+    if fault is None:
+        refuse_unsupported(file)
+        return
+    with pytest.raises(GateFailed) as raised:
+        refuse_unsupported(file)
+    assert fault in str(raised.value)
+
+
+FITS = Fits(artifact="a" * 64, size=64, batch=8, gpu="G 9.0", driver="600", tensorrt="11.4")
+
+
+def test_an_engine_is_built_when_there_is_none_and_timings_are_shared(run: Path, tmp_path: Path) -> None:
+    data, card = (run / "r.onnx").read_bytes(), Inspector(run / "r.onnx").card
+    options, asked = RuntimeOptions(cache=str(tmp_path / "engines")), []
+
+    def build(timing: Path) -> bytes:
+        asked.append(timing)
+        return b"plan"
+
+    for _ in range(2):
+        assert plan_for(data, card, options, build, FITS) == b"plan"
+    assert asked == [tmp_path / "engines" / TIMING]
+
+
+def test_an_engine_that_was_refused_is_not_kept(run: Path, tmp_path: Path) -> None:
+    data, card = (run / "r.onnx").read_bytes(), Inspector(run / "r.onnx").card
+    options = RuntimeOptions(cache=str(tmp_path / "engines"))
+
+    def refused(timing: Path) -> bytes:
+        raise BadInput("the engine answers otherwise")
+
+    with pytest.raises(BadInput):
+        plan_for(data, card, options, refused, FITS)
+    assert not list((tmp_path / "engines").glob("*.plan"))
+
+
+def test_without_a_gpu_it_is_said_so(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(EnvironmentFault, match="nvidia-smi finds none here"):
+        Inspector(artifact)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(importlib.util.find_spec("tensorrt") is None, reason="TensorRT is not installed")
+def test_the_engine_answers_like_onnx_runtime(artifact: Path, run: Path, parts: Path, tmp_path: Path) -> None:
+    plain = Inspector(run / "r.onnx")
+    engine = Inspector(artifact, options=RuntimeOptions(device="tensorrt", cache=str(tmp_path / "engines")))
+    for image in sorted(parts.rglob("test/*/*.png")):
+        a, b = plain(image), engine(image)
+        assert b.score == pytest.approx(a.score, abs=0.02)
+    two = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    assert engine.look(two[:1]).scores_N != engine.look(two[1:]).scores_N
