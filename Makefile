@@ -6,7 +6,7 @@ RUNTIME ?= cpu
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed-$(RUNTIME)
 
-.PHONY: demo test lint bench golden browser clean
+.PHONY: demo test lint bench gpu-check golden browser clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -31,6 +31,12 @@ bench: $(STAMP)       ## the figures under docs/results, on the data sets at INS
 	$(BIN)/python benchmarks/ablation.py
 	$(BIN)/python benchmarks/latency.py
 	$(BIN)/python benchmarks/peers.py
+
+# For whoever has an NVIDIA GPU: one command, one report (docs/results/gpu.md).
+gpu-check:
+	$(MAKE) RUNTIME=gpu $(VENV)/.installed-gpu
+	$(BIN)/python -m pip install --quiet --editable '.[tensorrt]' --constraint constraints.txt
+	$(BIN)/python benchmarks/gpu_check.py
 
 golden: $(STAMP)      ## rewrite the golden files on purpose
 	$(BIN)/python -m pytest --update-golden tests/test_cli.py tests/test_train.py

@@ -23,6 +23,7 @@ COMMANDS = [
     "sign",
     "verify",
     "bench",
+    "bench-latency",
     "data",
     "data ls",
     "data check",

@@ -146,6 +146,32 @@ def test_without_a_gpu_it_is_said_so(artifact: Path, monkeypatch: pytest.MonkeyP
         Inspector(artifact)
 
 
+CHECK = Path(__file__).parents[1] / "benchmarks" / "gpu_check.py"
+
+
+def test_the_gpu_check_says_that_there_is_none(tmp_path: Path) -> None:
+    words = [sys.executable, str(CHECK), "--out", str(tmp_path)]
+    answer = subprocess.run(words, capture_output=True, text=True, check=False, env={"PATH": "/nowhere"})
+    assert answer.returncode == 1 and "no NVIDIA GPU here" in answer.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_gpu_check_calls_what_there_is(run: Path) -> None:
+    spec = importlib.util.spec_from_file_location("gpu_check", CHECK)
+    assert spec is not None and spec.loader is not None
+    check = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(check)
+    asked = check.training(run) | check.steps(run, run / "r.onnx", run / "r.fp16.tensorrt.onnx", run / "data")
+    for words in asked.values():
+        if words[1:3] == ["-m", "inspect_kd"]:
+            # An option that is not there fails before the help is shown.
+            assert check.step([*words, "--help"])["status"] == 0, words
+    failed = check.step([sys.executable, "-c", "import sys; print('why'); sys.exit(3)"])
+    assert failed["status"] == 3 and failed["output"] == ["why"] and failed["command"].startswith("python -c")
+    assert check.step(["no-such-program"])["status"] == 127
+    assert "## a: failed" in check.page({"a": failed})
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(importlib.util.find_spec("tensorrt") is None, reason="TensorRT is not installed")
 def test_the_engine_answers_like_onnx_runtime(artifact: Path, run: Path, parts: Path, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from inspect_kd.models.base import Student, Teacher
 from inspect_kd.report.conversion import write_conversion
 from inspect_kd.resize import RESIZE
 from inspect_kd.train.gap import SyntheticGap, spread_over
-from inspect_kd.train.run import PACKAGES, RunFolder, holdout_of, load_run, now, sources_of, view_of
+from inspect_kd.train.run import PACKAGES, FinishedRun, RunFolder, holdout_of, load_run, now, sources_of, view_of
 from inspect_kd.types import Model, Sample, Split, Watch
 from inspect_kd.versions import installed
 
@@ -69,10 +69,17 @@ def export_run(
         categories=finished.recipe.data.categories or None,
         group=finished.recipe.data.group,
     )
+    return convert(finished, data_set, deployment, output=output, watch=watch)
+
+
+def convert(
+    finished: FinishedRun, data: DataSet, deployment: str, *, output: Path | None = None, watch: Watch
+) -> tuple[Path, Conversion]:
+    """The artifact's place, and what became of the student on the way into it."""
     to = output or artifact_of(finished.folder, load_deployment(deployment))
     taught_by = finished.manifest.get("taught_by", {})
     conversion = _export(
-        finished.recipe, data_set, finished.model, finished.calibration, deployment, to, watch, taught_by, report=True
+        finished.recipe, data, finished.model, finished.calibration, deployment, to, watch, taught_by, report=True
     )
     return to, conversion
 

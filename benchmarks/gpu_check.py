@@ -1,0 +1,118 @@
+"""Everything that only a GPU can show, in one command and one report: docs/results/gpu.{json,md}.
+
+    make gpu-check                      # or: python benchmarks/gpu_check.py [--run RUN]
+
+For whoever has an NVIDIA GPU, with inspect-kd[gpu,tensorrt]; its authors had none. The tests that are marked gpu, the same
+parts through every device, latency with fixed buffers and CUDA graphs, and TensorRT's difference layer by layer. A step that
+fails is told in the report and does not stop the others; the exit status is 1 then.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "docs" / "results"
+TAIL = 40
+"""Lines of a step's output that go into the report."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, help="A complete run; default: one is trained on a drawn sample.")
+    parser.add_argument("--data", type=Path, help="Its data, where --run is given.")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="Where the report goes.")
+    parser.add_argument("--work", type=Path, default=ROOT / "runs" / "gpu_check")
+    arguments = parser.parse_args()
+    if shutil.which("nvidia-smi") is None:
+        sys.exit("gpu_check: no NVIDIA GPU here (nvidia-smi is not there); nothing was checked")
+    told = {"gpu": step(["nvidia-smi"])}
+    if arguments.run is None:
+        told |= {name: step(words) for name, words in training(arguments.work).items()}
+    run = arguments.run or arguments.work / "run"
+    artifact = run / f"{run.resolve().name}.onnx"
+    tensorrt = run / f"{run.resolve().name}.fp16.tensorrt.onnx"
+    for name, words in steps(run, artifact, tensorrt, arguments.data or arguments.work / "data").items():
+        told[name] = step(words)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    (arguments.out / "gpu.json").write_text(json.dumps(told, indent=1) + "\n")
+    (arguments.out / "gpu.md").write_text(page(told))
+    print(page(told))
+    failed = [name for name, one in told.items() if one["status"]]
+    sys.exit(f"gpu_check: {', '.join(failed)} failed" if failed else 0)
+
+
+def training(work: Path) -> dict[str, list[str]]:
+    words = [*kd(), "train", "--data", str(work / "data"), "--model", "embedded", "--out", str(work), "--name", "run"]
+    return {
+        "draw": [*kd(), "data", "draw", "--to", str(work / "data")],
+        "train on the GPU": [*words, "--device", "cuda"],
+    }
+
+
+def steps(run: Path, artifact: Path, tensorrt: Path, data: Path) -> dict[str, list[str]]:
+    images = str(data)
+    latency = [*kd(), "bench-latency", str(artifact)]
+    return {
+        "tests marked gpu": [sys.executable, "-m", "pytest", "-q", "-m", "gpu", str(ROOT / "tests")],
+        "export fp16": [*kd(), "export", str(run), "--to", "onnx_fp16,tensorrt_fp16"],
+        "measured on the CPU": [*kd(), "eval", str(artifact), "--data", images],
+        "measured by CUDA": [*kd(), "eval", str(artifact), "--data", images, "--device", "cuda"],
+        "measured by TensorRT": [*kd(), "eval", str(tensorrt), "--data", images, "--device", "tensorrt"],
+        "latency on the CPU": latency,
+        "latency by CUDA": [*latency, "--device", "cuda"],
+        "latency by CUDA, recorded": [*latency, "--device", "cuda", "--bind", "--cuda-graph"],
+        "latency by ONNX Runtime's TensorRT": [*latency, "--device", "tensorrt", "--bind"],
+        "latency by TensorRT": [*kd(), "bench-latency", str(tensorrt), "--device", "tensorrt"],
+        "layer by layer": [
+            *("polygraphy", "run", str(tensorrt), "--trt", "--onnxrt", "--strongly-typed", "--validate"),
+            *("--trt-outputs", "mark", "all", "--onnx-outputs", "mark", "all", "--atol", "0.01", "--rtol", "0.01"),
+        ],
+    }
+
+
+def kd() -> list[str]:
+    return [sys.executable, "-m", "inspect_kd"]
+
+
+def step(words: list[str]) -> dict[str, Any]:
+    """Its command without this machine's folders, its exit status, and the end of what it said."""
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=3600)
+        status, output = done.returncode, done.stdout + done.stderr
+    except (OSError, subprocess.TimeoutExpired) as error:
+        status, output = 127, str(error)
+    shown = " ".join("python" if word == sys.executable else word for word in words)
+    return {
+        "command": shown.replace(f"{ROOT}/", ""),
+        "status": status,
+        "output": output.replace(f"{ROOT}/", "").splitlines()[-TAIL:],
+    }
+
+
+def page(told: dict[str, Any]) -> str:
+    lines = [
+        "# On a GPU",
+        "",
+        "Written by `make gpu-check`. Each step with its command, its exit status and the end of its output.",
+        "",
+    ]
+    for name, one in told.items():
+        lines += [
+            f"## {name}: {'failed' if one['status'] else 'done'}",
+            "",
+            f"`{one['command']}` → {one['status']}",
+            "",
+        ]
+        lines += ["```", *one["output"], "```", ""]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
