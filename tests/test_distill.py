@@ -37,6 +37,7 @@ from inspect_kd.models.teachers import memory
 from inspect_kd.train.pool import Pool, cells
 from inspect_kd.train.real_parts import RealParts, labelled_parts, unlabelled_parts
 from inspect_kd.train.run import environment
+from inspect_kd.train.teachers import _identity, _seeing_alike
 from inspect_kd.types import Nobody, Sample, Split
 from tests.test_models import images, small
 from tests.tiny import command
@@ -312,6 +313,16 @@ def test_a_second_look_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_who_has_learnt_something_else_is_somebody_else() -> None:
     one, other = remembering(), remembering(parts=7)
     assert identity(one) == identity(one) != identity(other)
+
+
+def test_a_students_settings_let_no_teacher_study_again(parts: Path) -> None:
+    data, teacher = open_dataset(str(parts)), load_recipe("memory")
+    student = load_recipe("embedded")
+    otherwise = load_recipe("embedded", ["distill.batch=7", "fit.steps=9"])
+    bigger = load_recipe("memory", ["data.size=320"])
+    first = _identity(_seeing_alike(teacher, student), data)
+    assert _identity(_seeing_alike(teacher, otherwise), data) == first
+    assert _identity(_seeing_alike(bigger, student), data) != first
 
 
 # ── the whole way ────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -81,7 +81,7 @@ def test_the_conversion_is_told(half: Path) -> None:
     page = half.with_name("r.fp16.onnx.conversion.html").read_text()
     assert (
         "ACCEPTED" in page
-        and "Scores before and after" in page
+        and "Scores before and after, and the limits" in page
         and page.count("<circle") == told["parity"]["real_images"]
     )
 

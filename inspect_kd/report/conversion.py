@@ -36,7 +36,7 @@ def speed(conversion: Conversion) -> str:
         return f"{1 / ratio:.2f} times as fast as plain fp32 in ONNX Runtime on one thread of this machine"
     if ratio <= SLOWER:
         return "as fast as plain fp32 in ONNX Runtime on one thread of this machine"
-    return f"{ratio:.2f} times as slow as plain fp32 in ONNX Runtime on one thread of this machine: take fp32 on such a one"
+    return f"{ratio:.2f} times as slow as plain fp32 in ONNX Runtime on one thread of this machine: take `onnx` on such a one"
 
 
 def time_ratio(conversion: Conversion) -> float:
@@ -46,7 +46,7 @@ def time_ratio(conversion: Conversion) -> float:
 def _page(conversion: Conversion, artifact: Path, card: ArtifactCard) -> str:
     style = (files("inspect_kd.report") / "style.css").read_text(encoding="utf-8")
     deployment = conversion.deployment
-    sections = [_tiles(conversion), _verdict(conversion), _scores(conversion), _limits(conversion)]
+    sections = [_tiles(conversion), _verdict(conversion), _limits(conversion)]
     sections += [_categories(conversion), _thresholds(conversion), _kept(conversion), _times(conversion)]
     versions = ", ".join(f"{name} {version}" for name, version in sorted(card.versions.items()))
     return (
@@ -83,33 +83,29 @@ def _verdict(conversion: Conversion) -> str:
     return text + (f"<p>It is {escape(told)}.</p>" if told else "")
 
 
-def _scores(conversion: Conversion) -> str:
-    chart = agreement(
-        conversion.parity.scores,
-        [conversion.before.limits_for(None).thresholds.reject],
-        "score in torch, fp32",
-        "score in this file",
-    )
-    return f'<h2>Scores before and after</h2><div class="card">{chart}</div>'
-
-
 def _limits(conversion: Conversion) -> str:
+    """Two columns: what happened to every score, and what was held against what."""
     parity, accept = conversion.parity, conversion.deployment.accept
+    reject = conversion.before.limits_for(None).thresholds.reject
+    chart = agreement(parity.scores, [reject], "score in torch, fp32", "score in this file; the red lines: reject")
     rows = [
         ("largest difference of a score", f"{parity.score:.3g}", _limit(accept.score)),
         ("largest difference in a heatmap", f"{parity.heatmap:.3g}", _limit(accept.heatmap)),
         ("mean difference of heatmaps", f"{parity.heatmap_mean:.3g}", "-"),
         ("change of image AUROC, worst category", _figure(parity.auroc, 5), _limit(accept.auroc)),
+        ("decisions that flip", f"{parity.flips} of {parity.real_images}", f"{100 * accept.flips:g} %"),
         (
-            f"decisions that flip, further than {accept.guard:g} from a threshold",
-            f"{parity.flips} of {parity.real_images}",
-            f"{100 * accept.flips:g} %",
+            f"… within {accept.guard:g} of a threshold",
+            f"{parity.near_flips} of {parity.near_threshold}",
+            "-",
         ),
-        ("decisions that flip, nearer", f"{parity.near_flips} of {parity.near_threshold} so near", "-"),
     ]
     batches = ", ".join(map(str, parity.batches))
     note = f"Held against torch on {parity.real_images} real images and on artificial ones, at batches {batches}."
-    return f'<h2>Limits</h2><p class="soft">{note}</p>{_table(("figure", "found", "limit"), rows)}'
+    columns = f'<div class="card">{chart}</div>{_table(("figure", "found", "limit"), rows)}'
+    return (
+        f'<h2>Scores before and after, and the limits</h2><p class="soft">{note}</p><div class="curves">{columns}</div>'
+    )
 
 
 def _categories(conversion: Conversion) -> str:
