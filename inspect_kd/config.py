@@ -179,12 +179,14 @@ class Recipe(Strict):
     distill: Distill = Distill()
     calibration: Calibration = Calibration()
     export: tuple[str, ...] = ("onnx",)
-    """Deployments made at the end of the training."""
+    """Deployments made at the end of the training; `onnx` is always one, the report and the line open it."""
 
     @model_validator(mode="after")
     def _one_model(self) -> Recipe:
         if bool(self.student) == bool(self.teacher):
             raise ValueError("a recipe has a `student:` or a `teacher:`, one of them")
+        if "onnx" not in self.export:
+            raise ValueError("export: `onnx` must be among them, the report and the line open that file")
         if self.student and self.data.size % 32:
             raise ValueError(f"data.size: a student takes multiples of 32, not {self.data.size}")
         if self.distill.stages and not self.student.get("answer_width"):

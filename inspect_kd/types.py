@@ -41,8 +41,8 @@ class Model(Protocol):
 class Watch(Protocol):
     """Somebody who follows long work: a progress bar, a log, nobody."""
 
-    def phase(self, name: str, total: int) -> None:
-        """A new part of the work begins, with so many steps."""
+    def phase(self, name: str, total: int, done: int = 0) -> None:
+        """A new part of the work begins, with so many steps; some were done before, by whoever was stopped."""
 
     def advance(self, steps: int = 1, **figures: float) -> None:
         """So many steps are done; `figures` are worth showing."""
@@ -54,7 +54,7 @@ class Watch(Protocol):
 class Nobody:
     """Work that nobody follows."""
 
-    def phase(self, name: str, total: int) -> None: ...
+    def phase(self, name: str, total: int, done: int = 0) -> None: ...
 
     def advance(self, steps: int = 1, **figures: float) -> None: ...
 

@@ -51,9 +51,9 @@ class Bars:
         self.task: Any = None
         self.figures: dict[str, float] = {}
 
-    def phase(self, name: str, total: int) -> None:
+    def phase(self, name: str, total: int, done: int = 0) -> None:
         self.figures = {}
-        self.task = self.progress.add_task(name, total=total, figures="")
+        self.task = self.progress.add_task(name, total=total, completed=done, figures="")
 
     def advance(self, steps: int = 1, **figures: float) -> None:
         self.figures |= figures
@@ -69,11 +69,11 @@ class JsonLines:
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.quiet = quiet
-        self.name, self.total, self.done = "", 0, 0
+        self.name, self.total, self.before, self.done = "", 0, 0, 0
         self.began = self.told = time.monotonic()
 
-    def phase(self, name: str, total: int) -> None:
-        self.name, self.total, self.done = name, total, 0
+    def phase(self, name: str, total: int, done: int = 0) -> None:
+        self.name, self.total, self.before, self.done = name, total, done, done
         self.began = time.monotonic()
         self._tell({})
 
@@ -88,7 +88,9 @@ class JsonLines:
     def _tell(self, figures: dict[str, float]) -> None:
         self.told = time.monotonic()
         elapsed = self.told - self.began
-        left = elapsed / self.done * (self.total - self.done) if self.done else None
+        # What was done before this process began says nothing of how fast it is.
+        here = self.done - self.before
+        left = elapsed / here * (self.total - self.done) if here else None
         line = {"phase": self.name, "done": self.done, "total": self.total, "seconds": round(elapsed, 1)}
         self._write(line | ({} if left is None else {"seconds_left": round(left, 1)}) | figures)
 

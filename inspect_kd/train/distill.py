@@ -113,8 +113,7 @@ class Distillation:
             checkpoint.load(self.folder.checkpoint, self.student, optimizer, aside=stage.aside)
         else:
             progress.stage, progress.stage_step = name, 0
-        self.watch.phase(name, plan.steps)
-        self.watch.advance(progress.stage_step)
+        self.watch.phase(name, plan.steps, progress.stage_step)
         while progress.stage_step < plan.steps:
             step = progress.stage_step
             rate = learning_rate(step, plan.steps, peak=plan.learning_rate, warm_up=WARM_UP)

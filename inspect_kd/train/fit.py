@@ -128,8 +128,7 @@ def train_student(
     # ── steps ────────────────────────────────────────────────────────────────────────────────────────────────────────
     to_do = range(progress.step, settings.steps) if progress.stage == checkpoint.FIT else range(0)
     if to_do:
-        watch.phase("train", settings.steps)
-        watch.advance(progress.step)
+        watch.phase("train", settings.steps, progress.step)
     sampler = StepSampler(
         sound,
         steps=to_do,

@@ -1,0 +1,31 @@
+"""What a person, or a program, is told while something long goes on."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from inspect_kd.cli.follow import JsonLines
+from inspect_kd.config import load_recipe
+from inspect_kd.errors import UsageError
+
+
+def test_the_time_left_counts_what_was_done_here(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    lines = JsonLines()
+    lines.phase("train", 100, 90)  # ninety steps were done before somebody pulled the plug
+    now[0] += 5
+    lines.advance(5)
+    told = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert told[0] == {"phase": "train", "done": 90, "total": 100, "seconds": 0.0}
+    assert told[1]["done"] == 95 and told[1]["seconds_left"] == 5.0
+
+
+def test_a_run_without_its_artifact_is_refused_before_it_trains() -> None:
+    with pytest.raises(UsageError, match="`onnx` must be among them"):
+        load_recipe("embedded", ["export=[openvino]"])
