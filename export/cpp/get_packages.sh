@@ -28,9 +28,11 @@ apt_of() {
 }
 
 if ! have_tools >/dev/null; then
-  { [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; } || give_up "no compiler, CMake, OpenCV or JSON reader, and no right to install them"
+  { [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; } ||
+    give_up "no compiler, CMake, OpenCV or JSON reader, and no right to install them"
   apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-    g++ make cmake libopencv-imgproc-dev libopencv-imgcodecs-dev nlohmann-json3-dev >/dev/null || give_up "apt could not install its packages"
+    g++ make cmake libopencv-imgproc-dev libopencv-imgcodecs-dev nlohmann-json3-dev >/dev/null ||
+    give_up "apt could not install its packages"
 fi
 if ! have_headers; then
   command -v apt-get >/dev/null || give_up "no headers of ONNX Runtime, and no apt to get them with"

@@ -123,8 +123,9 @@ public:
         const std::vector<Ort::Value> answers = session_.Run(Ort::RunOptions{nullptr}, in, &input, 1, out, 2);
         const auto score_info = answers[0].GetTensorTypeAndShapeInfo(), heat_info = answers[1].GetTensorTypeAndShapeInfo();
         const std::vector<std::int64_t> heat_shape = heat_info.GetShape();
-        if (score_info.GetElementType() != ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT || score_info.GetElementCount() != 1 ||
-            heat_info.GetElementType() != ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT || heat_shape.size() != 4 || heat_info.GetElementCount() == 0) {
+        constexpr auto kFloat = ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+        if (score_info.GetElementType() != kFloat || score_info.GetElementCount() != 1 || heat_info.GetElementType() != kFloat ||
+            heat_shape.size() != 4 || heat_info.GetElementCount() == 0) {
             throw BadInput("the artifact's answer has not the shape of one image's score and heatmap");
         }
         return summed_up(*answers[0].GetTensorData<float>(), answers[1].GetTensorData<float>(), heat_info.GetElementCount(), heat_shape);

@@ -66,12 +66,29 @@ inline void check_pixels(std::int64_t width, std::int64_t height) {
     }
 }
 
-/// Segment by segment to the end-of-image mark: a file without it is torn, wherever a thumbnail's own mark may lie.
-inline void walk_jpeg(const Bytes& bytes) {
+/// What Exif says of how the camera was held: 1 (upright) to 8. OpenCV and Pillow read broken Exif differently: it is refused.
+inline int orientation_of(const Bytes& exif) {
+    const std::string_view order = exif.text(6, 2);
+    const auto number = [&](std::size_t at, int count) { return order == "MM" ? exif.big(at, count) : exif.little(at, count); };
+    if ((order != "MM" && order != "II") || number(8, 2) != 42) throw BadInput("broken Exif");
+    int found = 0;
+    const std::size_t directory = 6 + std::size_t{number(10, 4)};
+    for (std::size_t i = 0, at = directory + 2; i < number(directory, 2); ++i, at += 12) {
+        if (number(at, 2) != 0x0112) continue;
+        if (found != 0 || number(at + 2, 2) != 3 || number(at + 4, 4) != 1) throw BadInput("broken Exif");
+        const std::uint32_t value = number(at + 8, 2);
+        found = value >= 1 && value <= 8 ? static_cast<int>(value) : 1;
+    }
+    return std::max(found, 1);
+}
+
+/// The orientation. Segment by segment to the end-of-image mark: a file without it is torn, wherever a thumbnail's mark may lie.
+inline int walk_jpeg(const Bytes& bytes) {
+    int orientation = 0;
     for (std::size_t at = 2;;) {
         if (bytes.big(at, 1) != 0xFF) throw BadInput("broken or truncated");
         const std::uint32_t marker = bytes.big(at + 1, 1);
-        if (marker == 0xD9) return;
+        if (marker == 0xD9) return std::max(orientation, 1);
         if (marker == 0xFF) { ++at; continue; }
         const std::size_t length = bytes.big(at + 2, 2);
         const std::string_view body = bytes.text(at + 2, length);
@@ -79,7 +96,10 @@ inline void walk_jpeg(const Bytes& bytes) {
             check_pixels(bytes.big(at + 7, 2), bytes.big(at + 5, 2));
             if (bytes.big(at + 9, 1) == 4) throw BadInput("a CMYK JPEG, which this program does not read; save it as RGB");
         }
-        // What Exif says of rotation OpenCV honours; what XMP says it does not see.
+        if (marker == 0xE1 && body.substr(2, 6) == std::string_view("Exif\0", 6)) {
+            if (orientation != 0) throw BadInput("broken Exif");
+            orientation = orientation_of(Bytes(body.substr(2)));
+        }
         const std::size_t said = body.find("tiff:Orientation");
         if (marker == 0xE1 && said != body.npos && body.substr(said + 16, 3) != "=\"1" && body.substr(said + 16, 2) != ">1") {
             throw BadInput("rotated by XMP, which this program does not read; save it upright");
@@ -117,12 +137,19 @@ inline bool walk_png(const Bytes& bytes) {
 inline void walk_bmp(const Bytes& bytes) {
     const std::int64_t width = static_cast<std::int32_t>(bytes.little(18, 4));
     const std::int64_t height = std::abs(static_cast<std::int64_t>(static_cast<std::int32_t>(bytes.little(22, 4))));
-    const std::uint32_t depth = bytes.little(28, 2);
+    const std::uint32_t header = bytes.little(14, 4), depth = bytes.little(28, 2);
     check_pixels(width, height);
-    if (bytes.little(14, 4) < 40 || (depth != 8 && depth != 24) || bytes.little(30, 4) != 0) {
+    if ((header != 40 && header != 108 && header != 124) || (depth != 8 && depth != 24) || bytes.little(30, 4) != 0) {
         throw BadInput("a BMP of this kind is not read; 8 or 24 bits a pixel without compression are");
     }
     bytes.text(bytes.little(10, 4), static_cast<std::size_t>((width * depth + 31) / 32 * 4 * height));
+}
+
+/// The picture as it was seen, by the eight cases of Exif.
+inline cv::Mat upright(cv::Mat image, int orientation) {
+    if (orientation >= 5) cv::transpose(image, image);
+    if (const int turn = (orientation - 1) % 4; turn != 0) cv::flip(image, image, turn == 1 ? 1 : turn == 2 ? -1 : 0);
+    return image;
 }
 
 /// Any file as (H, W, 3) RGB bytes; `bits` are the significant ones of a 16-bit file.
@@ -130,13 +157,15 @@ inline cv::Mat read_image(const std::string& path, int bits) {
     const std::string content = read_file(path);
     const Bytes bytes(content);
     bool see_through = false;
-    if (content.rfind("\xFF\xD8\xFF", 0) == 0) walk_jpeg(bytes);
+    int orientation = 1;
+    if (content.rfind("\xFF\xD8\xFF", 0) == 0) orientation = walk_jpeg(bytes);
     else if (content.rfind("\x89PNG\r\n\x1a\n", 0) == 0) see_through = walk_png(bytes);
     else if (content.rfind("BM", 0) == 0) walk_bmp(bytes);
     else throw BadInput("not an image that this program reads (PNG, JPEG and BMP are)");
 
     const cv::Mat raw(1, static_cast<int>(content.size()), CV_8U, const_cast<char*>(content.data()));
-    cv::Mat image = cv::imdecode(raw, see_through ? cv::IMREAD_UNCHANGED : cv::IMREAD_COLOR | cv::IMREAD_ANYDEPTH);
+    const int opaque = cv::IMREAD_COLOR | cv::IMREAD_ANYDEPTH | cv::IMREAD_IGNORE_ORIENTATION;
+    cv::Mat image = cv::imdecode(raw, see_through ? cv::IMREAD_UNCHANGED : opaque);
     if (image.empty() || image.channels() != (see_through ? 4 : 3)) throw BadInput("broken or truncated");
     if (image.depth() == CV_16U) image.convertTo(image, CV_8U, 255.0F / static_cast<float>((1 << bits) - 1));
     if (image.depth() != CV_8U) throw BadInput("pixels of a depth that this program does not read");
@@ -147,7 +176,7 @@ inline cv::Mat read_image(const std::string& path, int bits) {
         });
     }
     cv::cvtColor(image, image, see_through ? cv::COLOR_BGRA2RGB : cv::COLOR_BGR2RGB);
-    return image;
+    return upright(image, orientation);
 }
 
 /// The one resize of the product: squash to a square; area averaging where an axis shrinks, linear where it grows.
