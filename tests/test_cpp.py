@@ -123,7 +123,7 @@ def sixteen(channels: int) -> np.ndarray:
 
 
 def palette_with_alpha(to: Path) -> None:
-    picture("P").save(to, transparency=bytes(range(0, 256)))
+    picture("P").save(to, transparency=bytes(range(256)))
 
 
 IMAGES: dict[str, Callable[[Path], Any]] = {
