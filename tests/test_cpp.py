@@ -218,6 +218,11 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda to: png_with(to, b"", struct.pack(">IIBBBBB", 30000, 30000, 8, 2, 0, 0, 0)),
         "30000x30000 pixels",
     ),
+    # Whose number of pixels is more than 64 bits count.
+    "vast.png": (
+        lambda to: png_with(to, b"", struct.pack(">IIBBBBB", 3724542049, 3892314173, 8, 2, 0, 0, 0)),
+        "3724542049x3892314173 pixels",
+    ),
     "none.png": (lambda to: png_with(to, b"", struct.pack(">IIBBBBB", 0, 9, 8, 2, 0, 0, 0)), "0x9 pixels"),
     "folder.png": (lambda to: to.mkdir(), "not a file"),
     "missing.png": (lambda to: None, "no such file"),

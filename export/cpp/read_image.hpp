@@ -61,7 +61,7 @@ private:
 };
 
 inline void check_pixels(std::int64_t width, std::int64_t height) {
-    if (width < 1 || height < 1 || width * height > kLargestPixels) {
+    if (width < 1 || height < 1 || width > kLargestPixels / height) {
         throw BadInput(std::to_string(width) + "x" + std::to_string(height) + " pixels; at most 200 million are read");
     }
 }
