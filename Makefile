@@ -6,7 +6,7 @@ RUNTIME ?= cpu
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed-$(RUNTIME)
 
-.PHONY: demo test lint bench gpu-check golden browser clean
+.PHONY: demo test lint bench gpu-check golden browser cpp cpp-packages clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -17,7 +17,7 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)        ## draw parts, train, export, inspect, report: runs/demo
 	$(BIN)/inspect-kd demo --fresh
 
-test: $(STAMP) browser ## the default tier; SLOW=1 adds real training
+test: $(STAMP) browser cpp-packages ## the default tier; SLOW=1 adds real training
 	$(BIN)/python -m pytest $(if $(SLOW),-m 'not network and not gpu')
 
 lint: $(STAMP)        ## ruff, mypy --strict, import rules
@@ -47,6 +47,13 @@ browser:
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; \
 	  else echo "no Chromium here and no right to install it: browser tests will be skipped"; fi
+
+cpp: $(STAMP) cpp-packages ## the smallest C++ caller of an artifact: build/cpp/inspect_kd_cpp
+	export/cpp/build.sh $(BIN)/python build/cpp
+
+# Installed where this user may, as with the browser; elsewhere the tests of the C++ program say that they skip.
+cpp-packages:
+	@export/cpp/get_packages.sh
 
 clean:
 	rm -rf runs dist build .pytest_cache .mypy_cache .ruff_cache

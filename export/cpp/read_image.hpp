@@ -1,0 +1,193 @@
+// One image file as inspect-kd means it: 8-bit RGB, upright, transparent places black; then squashed to the artifact's size.
+//
+// Unusual here: the file's structure is walked before OpenCV decodes it, because OpenCV hands back a torn JPEG as a half-grey
+// picture without a word. What OpenCV would read otherwise than the Python program is refused by name, never read otherwise.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+
+#include <opencv2/imgcodecs.hpp>
+#include <opencv2/imgproc.hpp>
+
+namespace inspect_kd {
+
+/// A file is broken, hostile or not what it was said to be.
+struct BadInput : std::runtime_error {
+    using std::runtime_error::runtime_error;
+};
+
+constexpr std::uintmax_t kLargestFile = std::uintmax_t{1} << 31;
+constexpr std::int64_t kLargestPixels = 200'000'000;
+
+inline std::string read_file(const std::string& path) {
+    namespace fs = std::filesystem;
+    std::error_code fault;
+    if (!fs::exists(path, fault)) throw BadInput("no such file");
+    if (!fs::is_regular_file(path, fault)) throw BadInput("a folder or a device, not a file");
+    if (fs::file_size(path, fault) > kLargestFile || fault) throw BadInput("too large, or its size cannot be told");
+    std::ifstream file(path, std::ios::binary);
+    std::string content{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+    if (!file || content.empty()) throw BadInput(file ? "an empty file" : "cannot be read");
+    return content;
+}
+
+/// Numbers out of a file's bytes; a place beyond its end means that the file is torn.
+class Bytes {
+public:
+    explicit Bytes(std::string_view content) : content_(content) {}
+    std::uint32_t big(std::size_t at, int count) const { return number(at, count, true); }
+    std::uint32_t little(std::size_t at, int count) const { return number(at, count, false); }
+    std::string_view text(std::size_t at, std::size_t count) const {
+        if (at > content_.size() || count > content_.size() - at) throw BadInput("broken or truncated");
+        return content_.substr(at, count);
+    }
+
+private:
+    std::uint32_t number(std::size_t at, int count, bool big_end_first) const {
+        const std::string_view bytes = text(at, static_cast<std::size_t>(count));
+        std::uint32_t value = 0;
+        for (int i = 0; i < count; ++i) {
+            value = value << 8 | static_cast<std::uint8_t>(bytes[static_cast<std::size_t>(big_end_first ? i : count - 1 - i)]);
+        }
+        return value;
+    }
+    std::string_view content_;
+};
+
+inline void check_pixels(std::int64_t width, std::int64_t height) {
+    if (width < 1 || height < 1 || width > kLargestPixels / height) {
+        throw BadInput(std::to_string(width) + "x" + std::to_string(height) + " pixels; at most 200 million are read");
+    }
+}
+
+/// What Exif says of how the camera was held: 1 (upright) to 8. OpenCV and Pillow read broken Exif differently: it is refused.
+inline int orientation_of(const Bytes& exif) {
+    const std::string_view order = exif.text(6, 2);
+    const auto number = [&](std::size_t at, int count) { return order == "MM" ? exif.big(at, count) : exif.little(at, count); };
+    if ((order != "MM" && order != "II") || number(8, 2) != 42) throw BadInput("broken Exif");
+    int found = 0;
+    const std::size_t directory = 6 + std::size_t{number(10, 4)};
+    for (std::size_t i = 0, at = directory + 2; i < number(directory, 2); ++i, at += 12) {
+        if (number(at, 2) != 0x0112) continue;
+        if (found != 0 || number(at + 2, 2) != 3 || number(at + 4, 4) != 1) throw BadInput("broken Exif");
+        const std::uint32_t value = number(at + 8, 2);
+        found = value >= 1 && value <= 8 ? static_cast<int>(value) : 1;
+    }
+    return std::max(found, 1);
+}
+
+/// The orientation. Segment by segment to the end-of-image mark: a file without it is torn, wherever a thumbnail's mark may lie.
+inline int walk_jpeg(const Bytes& bytes) {
+    int orientation = 0;
+    for (std::size_t at = 2;;) {
+        if (bytes.big(at, 1) != 0xFF) throw BadInput("broken or truncated");
+        const std::uint32_t marker = bytes.big(at + 1, 1);
+        if (marker == 0xD9) return std::max(orientation, 1);
+        if (marker == 0xFF) { ++at; continue; }
+        const std::size_t length = bytes.big(at + 2, 2);
+        const std::string_view body = bytes.text(at + 2, length);
+        if (marker >= 0xC0 && marker <= 0xCF && marker != 0xC4 && marker != 0xC8 && marker != 0xCC) {
+            check_pixels(bytes.big(at + 7, 2), bytes.big(at + 5, 2));
+            if (bytes.big(at + 9, 1) == 4) throw BadInput("a CMYK JPEG, which this program does not read; save it as RGB");
+        }
+        if (marker == 0xE1 && body.substr(2, 6) == std::string_view("Exif\0", 6)) {
+            if (orientation != 0) throw BadInput("broken Exif");
+            orientation = orientation_of(Bytes(body.substr(2)));
+        }
+        const std::size_t said = body.find("tiff:Orientation");
+        if (marker == 0xE1 && said != body.npos && body.substr(said + 16, 3) != "=\"1" && body.substr(said + 16, 2) != ">1") {
+            throw BadInput("rotated by XMP, which this program does not read; save it upright");
+        }
+        at += 2 + length;
+        if (marker != 0xDA) continue;
+        // Compressed pixels follow, to the next mark that is neither a stuffed byte nor a restart.
+        for (std::uint32_t next = 0;; ++at) {
+            next = bytes.big(at, 1) == 0xFF ? bytes.big(at + 1, 1) : 0;
+            if (next != 0 && next != 0xFF && (next < 0xD0 || next > 0xD7)) break;
+        }
+    }
+}
+
+/// True where the pixels carry alpha.
+inline bool walk_png(const Bytes& bytes) {
+    const std::uint32_t colour = bytes.big(25, 1);
+    check_pixels(bytes.big(16, 4), bytes.big(20, 4));
+    bool see_through = colour == 4 || colour == 6;
+    for (std::size_t at = 8;;) {
+        const std::size_t length = bytes.big(at, 4);
+        const std::string_view kind = bytes.text(at + 4, 4), body = bytes.text(at + 8, length);
+        bytes.big(at + 8 + length, 4);  // the checksum is there; libpng proves it
+        if (kind == "IEND") return see_through;
+        if (kind == "tRNS" && colour == 2) throw BadInput("a PNG with a transparent colour, which this program does not read");
+        see_through |= kind == "tRNS" && colour == 3;
+        const bool about = kind == "tEXt" || kind == "zTXt" || kind == "iTXt";
+        if (kind == "eXIf" || (about && (body.rfind("Raw profile type", 0) == 0 || body.rfind("XML:com.adobe", 0) == 0))) {
+            throw BadInput("a PNG with Exif or XMP, which may say that it is rotated; save it upright and without");
+        }
+        at += 12 + length;
+    }
+}
+
+inline void walk_bmp(const Bytes& bytes) {
+    const std::int64_t width = static_cast<std::int32_t>(bytes.little(18, 4));
+    const std::int64_t height = std::abs(static_cast<std::int64_t>(static_cast<std::int32_t>(bytes.little(22, 4))));
+    const std::uint32_t header = bytes.little(14, 4), depth = bytes.little(28, 2);
+    check_pixels(width, height);
+    if ((header != 40 && header != 108 && header != 124) || (depth != 8 && depth != 24) || bytes.little(30, 4) != 0) {
+        throw BadInput("a BMP of this kind is not read; 8 or 24 bits a pixel without compression are");
+    }
+    bytes.text(bytes.little(10, 4), static_cast<std::size_t>((width * depth + 31) / 32 * 4 * height));
+}
+
+/// The picture as it was seen, by the eight cases of Exif.
+inline cv::Mat upright(cv::Mat image, int orientation) {
+    if (orientation >= 5) cv::transpose(image, image);
+    if (const int turn = (orientation - 1) % 4; turn != 0) cv::flip(image, image, turn == 1 ? 1 : turn == 2 ? -1 : 0);
+    return image;
+}
+
+/// Any file as (H, W, 3) RGB bytes; `bits` are the significant ones of a 16-bit file.
+inline cv::Mat read_image(const std::string& path, int bits) {
+    const std::string content = read_file(path);
+    const Bytes bytes(content);
+    bool see_through = false;
+    int orientation = 1;
+    if (content.rfind("\xFF\xD8\xFF", 0) == 0) orientation = walk_jpeg(bytes);
+    else if (content.rfind("\x89PNG\r\n\x1a\n", 0) == 0) see_through = walk_png(bytes);
+    else if (content.rfind("BM", 0) == 0) walk_bmp(bytes);
+    else throw BadInput("not an image that this program reads (PNG, JPEG and BMP are)");
+
+    const cv::Mat raw(1, static_cast<int>(content.size()), CV_8U, const_cast<char*>(content.data()));
+    const int opaque = cv::IMREAD_COLOR | cv::IMREAD_ANYDEPTH | cv::IMREAD_IGNORE_ORIENTATION;
+    cv::Mat image = cv::imdecode(raw, see_through ? cv::IMREAD_UNCHANGED : opaque);
+    if (image.empty() || image.channels() != (see_through ? 4 : 3)) throw BadInput("broken or truncated");
+    if (image.depth() == CV_16U) image.convertTo(image, CV_8U, 255.0F / static_cast<float>((1 << bits) - 1));
+    if (image.depth() != CV_8U) throw BadInput("pixels of a depth that this program does not read");
+    if (see_through) {
+        // What is transparent is not there: black, whatever colour the file keeps under it.
+        image.forEach<cv::Vec4b>([](cv::Vec4b& pixel, const int*) {
+            for (int c = 0; c < 3; ++c) pixel[c] = static_cast<std::uint8_t>((pixel[c] * pixel[3] + 127) / 255);
+        });
+    }
+    cv::cvtColor(image, image, see_through ? cv::COLOR_BGRA2RGB : cv::COLOR_BGR2RGB);
+    return upright(image, orientation);
+}
+
+/// The one resize of the product: squash to a square; area averaging where an axis shrinks, linear where it grows.
+constexpr std::string_view kResize = "opencv-area-linear-squash/1";
+
+inline cv::Mat squash(const cv::Mat& image, int side) {
+    cv::Mat result = image;
+    const cv::Size target(side, side), shrunk_to(std::min(image.cols, side), std::min(image.rows, side));
+    if (shrunk_to != result.size()) cv::resize(result, result, shrunk_to, 0, 0, cv::INTER_AREA);
+    if (target != result.size()) cv::resize(result, result, target, 0, 0, cv::INTER_LINEAR);
+    return result;
+}
+
+}  // namespace inspect_kd

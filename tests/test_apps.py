@@ -1,0 +1,146 @@
+"""The Dockerfiles: held to their rules, their wheel built from what they copy, their commands run. No container daemon needed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DOCKERFILES = sorted((ROOT / "apps").rglob("Dockerfile"))
+ARTIFACT = "/artifact/part.onnx"
+
+
+def named(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def instructions(path: Path) -> list[tuple[str, str]]:
+    """(word, rest) of each, comments gone and continued lines joined."""
+    lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
+    joined = re.sub(r"\\\n\s*", " ", "\n".join(lines))
+    return [(line.split(maxsplit=1)[0], line.split(maxsplit=1)[1]) for line in joined.splitlines() if line.strip()]
+
+
+def copied(path: Path) -> list[str]:
+    """What comes from the checkout."""
+    return [
+        source
+        for word, rest in instructions(path)
+        if word == "COPY" and not rest.startswith("--from")
+        for source in rest.split()[:-1]
+    ]
+
+
+def test_there_are_two() -> None:
+    assert [named(path) for path in DOCKERFILES] == ["apps/Dockerfile", "apps/jetson/Dockerfile"]
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=named)
+def test_its_rules(path: Path) -> None:
+    found = instructions(path)
+    text = "\n".join(f"{word} {rest}" for word, rest in found)
+    assert not re.search(r"torch|\btrain\b|\[(all|gpu)\]", text), "no torch on the line"
+    assert not re.search(r"://|index-url|extra-index|trusted-host|ADD ", text), "nothing from a named host"
+    images = [rest.split()[0] for word, rest in found if word == "FROM"]
+    images += [rest.partition("=")[2] for word, rest in found if word == "ARG" and rest.startswith("BASE=")]
+    assert images and not any(re.match(r"[^/]*[.:][^/]*/", image) for image in images), (
+        "no registry before a base's name"
+    )
+    users = [rest for word, rest in found if word == "USER"]
+    assert users and not re.match(r"(root|0)\b", users[-1])
+    last_root_work = max(place for place, (word, _) in enumerate(found) if word in {"RUN", "COPY"})
+    assert last_root_work < found.index(("USER", users[-1])), "what runs, runs as that user, and owns nothing"
+    assert {"HEALTHCHECK", "ENTRYPOINT", "CMD"} <= {word for word, _ in found}
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=named)
+def test_what_it_copies_is_sent_to_the_daemon(path: Path) -> None:
+    ignored = {line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")}
+    for source in copied(path):
+        assert (ROOT / source).exists()
+        assert not ignored & {source, *(str(parent) for parent in Path(source).parents)}
+
+
+@pytest.fixture(scope="module", params=DOCKERFILES, ids=named)
+def image(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A Dockerfile, and the folder in which its wheel, made of what it copies and nothing else, is unpacked."""
+    path: Path = request.param
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("image")
+    for name in copied(path):
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / name, source / name)
+    words = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(source)]
+    subprocess.run(words, check=True, capture_output=True)
+    with zipfile.ZipFile(next(out.glob("*.whl"))) as wheel:
+        wheel.extractall(out)
+    return path, out
+
+
+def test_its_wheel_is_whole(image: tuple[Path, Path]) -> None:
+    _, out = image
+    sources = [path for path in (ROOT / "inspect_kd").rglob("*") if path.suffix in {".py", ".css"}]
+    shipped = [path for room in ("models", "datasets", "export") for path in (ROOT / room).rglob("*") if path.is_file()]
+    assert len(sources) > 50 and len(shipped) > 10
+    assert all((out / path.relative_to(ROOT)).is_file() for path in sources)
+    assert all((out / "inspect_kd" / "_zoo" / path.relative_to(ROOT)).is_file() for path in shipped)
+
+
+def write_no_file() -> None:
+    """Stricter than a root that is mounted read-only: no file anywhere takes a byte. Pipes do."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+
+def inside(image: tuple[Path, Path], words: list[str], artifact: Path, stdin: str = "") -> subprocess.CompletedProcess:
+    """One of its commands, with our Python for its, where the artifact is mounted."""
+    _, out = image
+    entry = {"python3": [sys.executable], "inspect-kd": [sys.executable, "-m", "inspect_kd"]}
+    words = entry[words[0]] + [word.replace(ARTIFACT, str(artifact)) for word in words[1:]]
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(out), "HOME": "/nonexistent"}
+    environment |= {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        words,
+        input=stdin,
+        env=environment,
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=write_no_file,
+    )
+
+
+def command_of(path: Path, word: str) -> list[str]:
+    rest = next(rest for found, rest in instructions(path) if found == word)
+    return json.loads(rest[rest.index("[") :])
+
+
+def test_its_commands_run_and_write_nothing(image: tuple[Path, Path], run: Path, parts: Path) -> None:
+    path, _ = image
+    images = sorted(parts.rglob("test/*/*.png"))[:3]
+    words = command_of(path, "ENTRYPOINT") + command_of(path, "CMD")
+    answer = inside(image, words, run / "r.onnx", "\n".join(map(str, images)))
+    assert answer.returncode == 0, answer.stderr
+    lines = [json.loads(line) for line in answer.stdout.splitlines()]
+    assert [line["image"] for line in lines] == [str(image) for image in images]
+    assert all("score" in line for line in lines)
+
+
+def test_its_health_check_tells_sound_from_broken(image: tuple[Path, Path], run: Path, tmp_path: Path) -> None:
+    path, _ = image
+    words = command_of(path, "HEALTHCHECK")
+    answer = inside(image, words, run / "r.onnx")
+    assert answer.returncode == 0, answer.stderr
+    (tmp_path / "broken.onnx").write_bytes((run / "r.onnx").read_bytes()[:9999])
+    for broken in (tmp_path / "broken.onnx", tmp_path / "none.onnx"):
+        assert inside(image, words, broken).returncode != 0

@@ -1,0 +1,471 @@
+"""export/cpp: compiled here, run on a real artifact, held against Python image by image."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from PIL import Image
+
+from inspect_kd.errors import BadInput
+from inspect_kd.export.card import KEY
+from inspect_kd.inspector import Inspector
+from inspect_kd.types import Decision, Inspection
+
+ROOT = Path(__file__).parents[1]
+# The same ONNX Runtime gets the same pixels. Measured: no difference in six digits, on Debian's OpenCV 4.6 against the wheel's 5.0,
+# in resizing and in decoding JPEG. An OpenCV that differs by one grey level moves a score by more.
+SAME = 1e-5
+
+
+@pytest.fixture(scope="session")
+def program() -> Path:
+    """Built once; a second call finds nothing to do."""
+    # On a machine that is there to prove things a test that did not run is a failure.
+    give_up: Callable[[str], Any] = pytest.fail if os.environ.get("CI") else pytest.skip
+    for tool in ("cmake", "c++"):
+        if shutil.which(tool) is None:
+            give_up(f"no {tool} on this machine: `make cpp-packages`")
+    words = [str(ROOT / "export" / "cpp" / "build.sh"), sys.executable, str(ROOT / "build" / "cpp")]
+    answer = subprocess.run(words, capture_output=True, text=True, check=False)
+    said = answer.stdout + answer.stderr
+    if answer.returncode and ("no headers" in said or "Could not find" in said or "Could NOT find" in said):
+        give_up(f"headers or libraries are missing, `make cpp-packages` gets them: {said[-300:]}")
+    assert answer.returncode == 0, said
+    return ROOT / "build" / "cpp" / "inspect_kd_cpp"
+
+
+@pytest.fixture(scope="module")
+def artifact(run: Path) -> Path:
+    return run / "r.onnx"
+
+
+@pytest.fixture(scope="module")
+def python(artifact: Path) -> Inspector:
+    return Inspector(artifact)
+
+
+def ask(program: Path, artifact: Path, *words: object) -> tuple[list[dict[str, Any]], int, str]:
+    """Its lines, its exit code, what it complains of."""
+    answer = subprocess.run(
+        [program, artifact, *map(str, words)],
+        capture_output=True,
+        check=False,
+        timeout=300,
+        env={"PATH": "/usr/bin:/bin"},
+    )
+    lines = [json.loads(line) for line in answer.stdout.decode("utf-8").splitlines()]
+    return lines, answer.returncode, answer.stderr.decode("utf-8", "replace")
+
+
+def assert_same(line: dict[str, Any], answer: Inspection) -> None:
+    """Every field that both print, and the hottest place."""
+    told = answer.to_json()
+    assert line["score"] == pytest.approx(told["score"], rel=SAME)
+    for field in ("image", "decision", "thresholds", "image_size"):
+        assert line[field] == told[field]
+    assert line["peak"] == pytest.approx(float(answer.heatmap.max()), rel=SAME, abs=1e-6)
+    if told["regions"] and told["regions"][0]["peak"] == pytest.approx(line["peak"], rel=SAME):
+        assert (line["peak_x"], line["peak_y"]) == (told["regions"][0]["peak_x"], told["regions"][0]["peak_y"])
+
+
+def test_the_same_decisions_on_all_test_images(program: Path, artifact: Path, python: Inspector, parts: Path) -> None:
+    images = sorted(parts.rglob("test/*/*.png"))
+    assert len(images) > 10
+    for category in (None, *python.card.categories):
+        chosen = Inspector(artifact, category=category)
+        words = [] if category is None else ["--category", category]
+        lines, code, _ = ask(program, artifact, *words, "--threads", 1, *images)
+        assert code == 0 and len(lines) == len(images)
+        for image, line in zip(images, lines, strict=True):
+            assert_same(line, chosen(image))
+    assert len({line["decision"] for line in lines}) > 1
+
+
+def picture(mode: str = "RGB", size: tuple[int, int] = (97, 61)) -> Image.Image:
+    """Nowhere like itself turned or mirrored, and far from black."""
+    width, height = size
+    rng = np.random.default_rng(1)
+    pixels = rng.integers(60, 200, (height, width, 4), dtype=np.uint8)
+    pixels[: height // 3, : width // 2] //= 3
+    pixels[:, -width // 4 :, 1] = 255
+    return (
+        Image.fromarray(pixels, "RGBA").convert("RGB").convert(mode)
+        if "A" not in mode
+        else Image.fromarray(pixels).convert(mode)
+    )
+
+
+def turned(to: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture().save(to, exif=exif, quality=95)
+
+
+def sixteen(channels: int) -> np.ndarray:
+    values = np.random.default_rng(2).integers(0, 65536, (61, 97, channels)).astype(np.uint16)
+    values[:20, :40] //= 5
+    return values if channels > 1 else values[:, :, 0]
+
+
+def palette_with_alpha(to: Path) -> None:
+    picture("P").save(to, transparency=bytes(range(256)))
+
+
+IMAGES: dict[str, Callable[[Path], Any]] = {
+    "rgb.png": lambda to: picture().save(to),
+    "grey.png": lambda to: picture("L").save(to),
+    "bit.png": lambda to: picture("1").save(to),
+    "palette.png": lambda to: picture("P").save(to),
+    "palette4.png": lambda to: picture().quantize(11).save(to, bits=4),
+    "palette_alpha.png": palette_with_alpha,
+    "rgba.png": lambda to: picture("RGBA").save(to),
+    "la.png": lambda to: picture("LA").save(to),
+    "mono16.png": lambda to: cv2.imwrite(str(to), sixteen(1)),
+    "rgb16.png": lambda to: cv2.imwrite(str(to), sixteen(3)),
+    "rgba16.png": lambda to: cv2.imwrite(str(to), sixteen(4)),
+    "rgb.jpg": lambda to: picture().save(to, quality=90),
+    "rgb444.jpg": lambda to: picture().save(to, quality=90, subsampling=0),
+    "progressive.jpg": lambda to: picture().save(to, progressive=True),
+    "restart.jpg": lambda to: picture().save(to, restart_marker_blocks=2),
+    "grey.jpg": lambda to: picture("L").save(to),
+    "after.jpg": lambda to: (picture().save(to), to.write_bytes(to.read_bytes() + b"\0" * 99)),
+    "rgb.bmp": lambda to: picture().save(to),
+    "grey.bmp": lambda to: picture("L").save(to),
+    "palette.bmp": lambda to: picture("P").save(to),
+    "large.png": lambda to: picture(size=(401, 333)).save(to),
+    "small.png": lambda to: picture(size=(31, 17)).save(to),
+    "strip.png": lambda to: picture(size=(900, 20)).save(to),
+    "exact.png": lambda to: picture(size=(64, 64)).save(to),
+    "one.png": lambda to: picture(size=(1, 1)).save(to),
+    **{f"turned{turn}.jpg": lambda to, turn=turn: turned(to, turn) for turn in range(1, 9)},
+}
+
+
+def test_images_as_a_factory_has_them(program: Path, artifact: Path, python: Inspector, tmp_path: Path) -> None:
+    for name, write in IMAGES.items():
+        write(tmp_path / name)
+    paths = [tmp_path / name for name in IMAGES]
+    lines, code, said = ask(program, artifact, *paths)
+    assert code == 0, said
+    for path, line in zip(paths, lines, strict=True):
+        assert_same(line, python(path))
+    scores = {Path(line["image"]).name: line["score"] for line in lines}
+    assert len({scores[f"turned{turn}.jpg"] for turn in range(1, 9)}) == 8, "a turned image must have its own score"
+
+
+def altered(artifact: Path, to: Path, **changes: Any) -> Path:
+    """The artifact with something else in its card."""
+    model = onnx.load(str(artifact))
+    entry = model.metadata_props[0]
+    entry.value = json.dumps(json.loads(entry.value) | changes)
+    onnx.save_model(model, str(to))
+    return to
+
+
+def test_twelve_significant_bits(program: Path, artifact: Path, tmp_path: Path) -> None:
+    twelve = altered(artifact, tmp_path / "twelve.onnx", bits=12)
+    # Every level there is, and some beyond.
+    ramp = np.arange(64 * 80, dtype=np.uint16).reshape(64, 80)
+    cv2.imwrite(str(tmp_path / "a.png"), ramp)
+    lines, code, _ = ask(program, twelve, tmp_path / "a.png")
+    assert code == 0
+    assert_same(lines[0], Inspector(twelve)(tmp_path / "a.png"))
+    assert lines[0]["score"] != ask(program, artifact, tmp_path / "a.png")[0][0]["score"]
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def png_with(to: Path, more: bytes, header: bytes | None = None) -> None:
+    """A sound PNG with a chunk after its header, or with another header."""
+    buffer = io.BytesIO()
+    picture().save(buffer, "PNG")
+    content = buffer.getvalue()
+    to.write_bytes(content[:8] + (chunk(b"IHDR", header) if header else content[8:33]) + more + content[33:])
+
+
+def turned_by_xmp(to: Path, orientation: int) -> None:
+    picture().save(to, xmp=f'<x tiff:Orientation="{orientation}"/>'.encode())
+
+
+REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "a.webp": (lambda to: picture().save(to), "not an image that this program reads"),
+    "a.tiff": (lambda to: picture().save(to), "not an image that this program reads"),
+    "text.png": (lambda to: to.write_text("hello"), "not an image"),
+    "empty.png": (lambda to: to.write_bytes(b""), "empty file"),
+    "cmyk.jpg": (lambda to: picture("CMYK").save(to), "CMYK"),
+    "xmp.jpg": (lambda to: turned_by_xmp(to, 6), "XMP"),
+    "exif.png": (lambda to: png_with(to, chunk(b"eXIf", b"II*\0\x08\0\0\0\0\0")), "Exif"),
+    "key.png": (lambda to: picture().save(to, transparency=(1, 2, 3)), "transparent colour"),
+    "alpha.bmp": (lambda to: picture("RGBA").save(to), "BMP of this kind"),
+    "huge.png": (
+        lambda to: png_with(to, b"", struct.pack(">IIBBBBB", 30000, 30000, 8, 2, 0, 0, 0)),
+        "30000x30000 pixels",
+    ),
+    # Whose number of pixels is more than 64 bits count.
+    "vast.png": (
+        lambda to: png_with(to, b"", struct.pack(">IIBBBBB", 3724542049, 3892314173, 8, 2, 0, 0, 0)),
+        "3724542049x3892314173 pixels",
+    ),
+    "none.png": (lambda to: png_with(to, b"", struct.pack(">IIBBBBB", 0, 9, 8, 2, 0, 0, 0)), "0x9 pixels"),
+    "folder.png": (lambda to: to.mkdir(), "not a file"),
+    "missing.png": (lambda to: None, "no such file"),
+}
+
+
+def test_what_it_cannot_read_is_ng_with_its_reason(program: Path, artifact: Path, tmp_path: Path) -> None:
+    sound = tmp_path / "sound.jpg"
+    turned_by_xmp(sound, 1)
+    for name, (write, _) in REFUSED.items():
+        write(tmp_path / name)
+    lines, code, said = ask(program, artifact, *(tmp_path / name for name in REFUSED), "", sound)
+    assert code == 3 and len(lines) == len(REFUSED) + 2
+    for (name, (_, reason)), line in zip(REFUSED.items(), lines, strict=False):
+        assert line["decision"] == "NG" and reason in line["error"], name
+        assert "score" not in line and f"{name}: " in said
+    assert lines[-2] == {"image": "", "decision": "NG", "error": ": no such file"}
+    assert "error" not in lines[-1], "the batch goes on"
+
+
+def with_thumbnail(to: Path) -> None:
+    """Whose thumbnail carries an end-of-image mark of its own."""
+    thumbnail = io.BytesIO()
+    picture(size=(32, 32)).save(thumbnail, "JPEG")
+    segment = b"Exif\0\0II*\0\x08\0\0\0\0\0\0\0\0\0" + thumbnail.getvalue()
+    buffer = io.BytesIO()
+    picture(size=(200, 160)).save(buffer, "JPEG")
+    content = buffer.getvalue()
+    to.write_bytes(content[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + content[2:])
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("a.png", lambda to: picture(size=(200, 160)).save(to)),
+        ("a.jpg", lambda to: picture(size=(200, 160)).save(to)),
+        ("p.jpg", lambda to: picture(size=(200, 160)).save(to, progressive=True)),
+        ("t.jpg", with_thumbnail),
+        ("a.bmp", lambda to: picture(size=(200, 160)).save(to)),
+    ],
+)
+def test_a_torn_file_is_never_accepted(
+    program: Path, artifact: Path, tmp_path: Path, name: str, write: Callable[[Path], Any]
+) -> None:
+    write(tmp_path / name)
+    content = (tmp_path / name).read_bytes()
+    torn = []
+    for keep in sorted({1, 2, 3, 9, len(content) - 1, len(content) - 2, *range(20, len(content), len(content) // 60)}):
+        torn.append(tmp_path / f"{keep:07}.{name}")
+        torn[-1].write_bytes(content[:keep])
+    lines, code, _ = ask(program, artifact, *torn)
+    assert code == 3 and len(lines) == len(torn) > 50
+    assert all(line["decision"] == "NG" and "error" in line for line in lines)
+    whole, code, _ = ask(program, artifact, tmp_path / name)
+    assert code == 0 and "error" not in whole[0]
+
+
+def resealed(content: bytearray) -> bytes:
+    """A mutated PNG with its checksums put right: else they alone would refuse it."""
+    at = 8
+    while at + 12 <= len(content):
+        end = at + 8 + int.from_bytes(content[at : at + 4], "big")
+        content[end : end + 4] = struct.pack(">I", zlib.crc32(content[at + 4 : end]))
+        at = end + 4
+    return bytes(content)
+
+
+def test_mutated_images_crash_nothing_and_are_never_read_otherwise(
+    program: Path, artifact: Path, python: Inspector, tmp_path: Path
+) -> None:
+    """Where Python refuses, so does the program; where both answer, they answer alike."""
+    rng = np.random.default_rng(3)
+    paths = []
+    for name in ("rgb.png", "palette_alpha.png", "mono16.png", "rgb.jpg", "progressive.jpg", "turned6.jpg", "rgb.bmp"):
+        IMAGES[name](tmp_path / name)
+        content = (tmp_path / name).read_bytes()
+        for number in range(60):
+            mutated = bytearray(content)
+            # Half of them in the header, where the lies are.
+            end = min(200, len(content)) if number % 2 else len(content)
+            for place in rng.integers(2, end, size=1 + number % 4):
+                mutated[place] = int(rng.integers(256))
+            paths.append(tmp_path / f"{number}.{name}")
+            paths[-1].write_bytes(resealed(mutated) if name.endswith("png") and number % 3 else mutated)
+    lines, code, _ = ask(program, artifact, *paths)
+    assert code == 3 and len(lines) == len(paths)
+    both = 0
+    for line, answer in zip(lines, python.each(paths), strict=True):
+        if "error" in line:
+            assert line["decision"] == "NG"
+        else:
+            assert isinstance(answer, Inspection), f"{line['image']}: Python refuses it: {answer}"
+            assert_same(line, answer)
+            both += 1
+    assert both > 100
+
+
+def lying(artifact: Path, to: Path) -> Path:
+    """A card that tells another size than the graph has."""
+    return altered(artifact, to, size=128)
+
+
+def no_card(artifact: Path, to: Path) -> Path:
+    model = onnx.load(str(artifact))
+    del model.metadata_props[:]
+    onnx.save_model(model, str(to))
+    return to
+
+
+def with_limits(artifact: Path, to: Path, **thresholds: Any) -> Path:
+    calibration = json.loads(onnx.load(str(artifact)).metadata_props[0].value)["calibration"]
+    for limits in calibration["limits"].values():
+        limits["thresholds"] |= thresholds
+    return altered(artifact, to, calibration=calibration)
+
+
+ARTIFACTS: dict[str, tuple[Callable[[Path, Path], Any], int, str]] = {
+    "no_card": (no_card, 3, "carries no card"),
+    "schema": (lambda a, to: altered(a, to, schema=2), 3, "artifact of schema 2"),
+    "size": (lying, 3, "not those of an inspect-kd artifact of size 128"),
+    "fraction": (lambda a, to: altered(a, to, size=64.5), 3, "impossible size 64.5"),
+    "wrapped": (lambda a, to: altered(a, to, size=2**32 + 64), 3, "impossible size"),
+    "bits": (lambda a, to: altered(a, to, bits=99), 3, "impossible bits 99"),
+    "tile": (lambda a, to: altered(a, to, tile=64), 3, "tile by tile"),
+    "resize": (lambda a, to: altered(a, to, resize="other/2"), 4, "wants images resized by 'other/2'"),
+    "nan": (lambda a, to: with_limits(a, to, reject=float("nan")), 3, "the artifact's card is damaged"),
+    "order": (lambda a, to: with_limits(a, to, reinspect=9.0), 3, "impossible thresholds"),
+    "no_limits": (lambda a, to: altered(a, to, calibration={}), 3, "the artifact's card is damaged"),
+    "noise": (lambda a, to: to.write_bytes(b"no model at all"), 3, "noise.onnx: "),
+    "half": (lambda a, to: to.write_bytes(a.read_bytes()[:5000]), 3, "half.onnx: "),
+    "empty": (lambda a, to: to.write_bytes(b""), 3, "an empty file"),
+    "folder": (lambda a, to: to.mkdir(), 3, "not a file"),
+    "missing": (lambda a, to: None, 3, "no such file"),
+}
+
+
+@pytest.mark.parametrize("name", ARTIFACTS)
+def test_what_is_no_artifact_of_its_own_is_refused(
+    program: Path, artifact: Path, parts: Path, tmp_path: Path, name: str
+) -> None:
+    make, expected, reason = ARTIFACTS[name]
+    path = tmp_path / f"{name}.onnx"
+    make(artifact, path)
+    lines, code, said = ask(program, path, next(parts.rglob("test/*/*.png")))
+    assert (lines, code) == ([], expected)
+    assert reason in said and str(path) in said and len(said.splitlines()) == 1
+
+
+def test_a_wrong_call(program: Path, artifact: Path, parts: Path) -> None:
+    image = next(parts.rglob("test/*/*.png"))
+    assert ask(program, artifact, "--category", "unheard-of", image)[1:] == (
+        3,
+        f"{artifact}: no calibration for category 'unheard-of'\n",
+    )
+    for words in ([], ["--fast", image], ["--threads", "0", image], ["--threads", "x", image], [image, "--category"]):
+        lines, code, said = ask(program, artifact, *words)
+        assert (lines, code) == ([], 2) and said
+
+
+def answering(artifact: Path, to: Path, score: float, heat: float, *, scores: int = 1) -> Path:
+    """The artifact's card on a graph that always answers the same."""
+    card = onnx.load(str(artifact)).metadata_props[0].value
+    size = json.loads(card)["size"]
+    image = helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", size, size, 3])
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("heatmap", "score")]
+    constants = [
+        helper.make_tensor("h", TensorProto.FLOAT, [1, 1, 2, 2], [heat, 0.1, 0.1, 0.1]),
+        helper.make_tensor("s", TensorProto.FLOAT, [scores], [score] * scores),
+    ]
+    nodes = [helper.make_node("Identity", ["h"], ["heatmap"]), helper.make_node("Identity", ["s"], ["score"])]
+    graph = helper.make_graph(nodes, "g", [image], outputs, constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    entry = model.metadata_props.add()
+    entry.key, entry.value = KEY, card
+    onnx.save_model(model, str(to))
+    return to
+
+
+@pytest.mark.parametrize(
+    ("score", "heat", "scores"),
+    [(float("nan"), 0.1, 1), (0.1, float("nan"), 1), (float("-inf"), 0.1, 1), (0.1, float("inf"), 1), (0.1, 0.1, 2)],
+)
+def test_an_answer_that_is_no_number_is_ng(
+    program: Path, artifact: Path, tmp_path: Path, score: float, heat: float, scores: int
+) -> None:
+    odd = answering(artifact, tmp_path / "odd.onnx", score, heat, scores=scores)
+    IMAGES["rgb.png"](tmp_path / "a.png")
+    lines, code, _ = ask(program, odd, tmp_path / "a.png")
+    assert code == 3 and lines[0]["decision"] == "NG" and "error" in lines[0]
+    with pytest.raises(BadInput):
+        Inspector(odd)(tmp_path / "a.png")
+
+
+def test_the_limits_themselves_decide_as_in_python(program: Path, artifact: Path, tmp_path: Path) -> None:
+    """On a limit, and one step of a float beside it."""
+    IMAGES["rgb.png"](tmp_path / "a.png")
+    seen = []
+    for score in (
+        0.5,
+        np.nextafter(np.float32(0.5), np.float32(1)),
+        0.75,
+        np.nextafter(np.float32(0.75), np.float32(1)),
+    ):
+        path = answering(
+            with_limits(artifact, tmp_path / "l.onnx", reinspect=0.5, reject=0.75),
+            tmp_path / "c.onnx",
+            float(score),
+            0.2,
+        )
+        lines, code, _ = ask(program, path, tmp_path / "a.png")
+        assert code == 0 and lines[0]["decision"] == str(Inspector(path)(tmp_path / "a.png").decision)
+        seen.append(lines[0]["decision"])
+    assert seen == [Decision.OK, Decision.REINSPECT, Decision.REINSPECT, Decision.NG]
+
+
+def test_it_reads_no_tensor_from_another_file(program: Path, artifact: Path, tmp_path: Path) -> None:
+    path = answering(artifact, tmp_path / "outside.onnx", 0.1, 0.1)
+    model = onnx.load(str(path))
+    tensor = model.graph.initializer[1]
+    (tmp_path / "secret.bin").write_bytes(tensor.raw_data or np.float32([0.1]).tobytes())
+    tensor.ClearField("float_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", "secret.bin"), ("offset", "0"), ("length", "4")):
+        tensor.external_data.add(key=key, value=value)
+    path.write_bytes(model.SerializeToString())
+    IMAGES["rgb.png"](tmp_path / "a.png")
+    answer = subprocess.run(
+        [program, "outside.onnx", "a.png"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert answer.returncode == 3 and answer.stdout == "" and "outside.onnx: " in answer.stderr
+
+
+def test_real_parts_get_the_same_decisions_everywhere(program: Path, real_data: Path, tmp_path: Path) -> None:
+    """ONNX Runtime and OpenVINO in Python, and the C++ program, on all test images of the real categories."""
+    pytest.importorskip("openvino", reason="OpenVINO is not installed: pip install 'inspect-kd[openvino]'")
+    artifact = os.environ.get("INSPECT_KD_REAL_ARTIFACT")
+    if not artifact:
+        pytest.skip("no artifact trained on real parts at hand; set INSPECT_KD_REAL_ARTIFACT")
+    words = [sys.executable, str(ROOT / "benchmarks" / "agreement.py"), artifact, "--results", str(tmp_path)]
+    environment = os.environ | {"INSPECT_KD_REAL_DATA": str(real_data)}
+    subprocess.run(words, check=True, env=environment)
+    rows = json.loads((tmp_path / "agreement.json").read_text())["rows"]
+    assert rows and sum(row["images"] for row in rows) > 100
+    for row in rows:
+        assert row["differ"] == [], row
+        assert row["largest"]["c++"] < 1e-3 and row["largest"]["openvino"] < 1e-3
