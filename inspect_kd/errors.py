@@ -1,10 +1,19 @@
 """What can go wrong in a user's hands. Each class is one exit code; each message says what, where and what to do."""
 
+LONGEST = 3000
+"""Characters of a message."""
+
 
 class InspectKDError(Exception):
     """Base of everything that the command line turns into one clear line instead of a traceback."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        """Messages quote what hostile files say of themselves: never pages of it, and nothing that steers a terminal."""
+        text = super().__str__()
+        shown = "".join(sign if sign.isprintable() or sign == "\n" else ascii(sign)[1:-1] for sign in text[:LONGEST])
+        return shown if len(text) <= LONGEST else f"{shown} …"
 
 
 class GateFailed(InspectKDError):

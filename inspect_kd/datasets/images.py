@@ -7,6 +7,7 @@ There is one resize in the whole product, used at training, at calibration and o
 from __future__ import annotations
 
 import io
+import stat
 import warnings
 from pathlib import Path
 
@@ -80,11 +81,14 @@ def as_rgb8(array: npt.NDArray[np.generic], *, bits: int | None = None, name: st
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        size = path.stat().st_size
-        if path.is_dir():
+        about = path.stat()
+        if stat.S_ISDIR(about.st_mode):
             raise BadInput(f"{path}: a folder, not an image")
-        if size > LARGEST_FILE:
-            raise BadInput(f"{path}: {size} bytes are more than an image of this program may have")
+        if not stat.S_ISREG(about.st_mode):
+            # A pipe would be waited for, a device read without end.
+            raise BadInput(f"{path}: a pipe or a device, not an image")
+        if about.st_size > LARGEST_FILE:
+            raise BadInput(f"{path}: {about.st_size} bytes are more than an image of this program may have")
         return path.read_bytes()
     except FileNotFoundError:
         raise BadInput(f"{path}: no such file") from None

@@ -99,10 +99,22 @@ class Runtime:
     def look(self, images_NHW3: npt.NDArray[np.uint8]) -> Answers:
         if len(images_NHW3) == 0:
             raise BadInput("an empty batch: ONNX Runtime would answer it with no score and no error")
-        heatmap, score = self.session.run(["heatmap", "score"], {"images": np.ascontiguousarray(images_NHW3)})
-        if score.shape != (len(images_NHW3),):
-            raise BadInput(f"{self.where}: {len(images_NHW3)} images went in, scores of shape {score.shape} came out")
-        return Answers(score, heatmap[:, 0])
+        try:
+            heatmap, score = self.session.run(["heatmap", "score"], {"images": np.ascontiguousarray(images_NHW3)})
+        except Exception as error:
+            raise BadInput(f"{self.where}: ONNX Runtime could not run it ({short(error)})") from error
+        return answers(score, heatmap, images_NHW3.shape, self.where)
+
+
+def answers(score: object, heatmap: object, asked: tuple[int, ...], where: str) -> Answers:
+    """What a runtime gave, if it is what an artifact has to give: a file's word about its shapes is only a word."""
+    batch, side = asked[0], asked[1]
+    fine = isinstance(score, np.ndarray) and isinstance(heatmap, np.ndarray)
+    fine = fine and score.dtype == heatmap.dtype == np.float32
+    if not fine or score.shape != (batch,) or heatmap.shape != (batch, 1, side, side):
+        shapes = f"{getattr(score, 'shape', None)} and {getattr(heatmap, 'shape', None)}"
+        raise BadInput(f"{where}: {batch} images went in, scores and heatmaps of shapes {shapes} came out")
+    return Answers(score, heatmap[:, 0])
 
 
 def import_onnxruntime() -> Any:
@@ -146,7 +158,10 @@ def open_session(data: bytes, where: str, *, device: str, threads: int, allow_cp
 
 
 def _card_text(session: Any, where: str) -> str:
-    metadata = session.get_modelmeta().custom_metadata_map
+    try:
+        metadata = session.get_modelmeta().custom_metadata_map
+    except ValueError as error:  # bytes that are no text
+        raise BadInput(f"{where}: its metadata is damaged ({short(error)})") from error
     if KEY not in metadata:
         raise BadInput(f"{where}: an ONNX file, but not an inspect-kd artifact: it carries no card")
     return str(metadata[KEY])

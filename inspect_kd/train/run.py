@@ -190,7 +190,7 @@ def load_run(path: Path) -> FinishedRun:
             raise BadInput(f"{path / name}: missing, or changed since the training wrote it")
     recipe = config.fill(Recipe, config.read_yaml(folder.recipe), where=str(folder.recipe))
     model = _student_again(folder, recipe, manifest) if recipe.student else _teacher_again(folder, recipe, manifest)
-    calibration = Calibration.from_json(json.loads(folder.calibration.read_text(encoding="utf-8")))
+    calibration = read_calibration(folder.calibration)
     return FinishedRun(folder=folder, recipe=recipe, model=model.eval(), calibration=calibration, manifest=manifest)
 
 
