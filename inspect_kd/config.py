@@ -245,7 +245,8 @@ class _Loader(yaml.SafeLoader):
         return mapping
 
 
-def _refusal(what: str, where: yaml.Node | yaml.Event) -> yaml.YAMLError:
+def _refusal(what: str, where: Any) -> yaml.YAMLError:
+    """`where`: a node or an event."""
     return yaml.MarkedYAMLError(problem=what, problem_mark=where.start_mark)
 
 

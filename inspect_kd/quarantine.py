@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from inspect_kd import __version__, registry, strict_json
+from inspect_kd import registry, strict_json
 from inspect_kd.errors import BadInput, EnvironmentFault, GateFailed, InspectKDError, UsageError
 from inspect_kd.versions import installed
 
@@ -36,7 +36,7 @@ MEGABYTES = 2048
 REMEMBERED = 256
 LARGEST = 64 * 2**10
 """Bytes that the file of those remembered may have."""
-RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "openvino")
+PROGRAMS = ("inspect-kd", "onnxruntime", "onnxruntime-gpu", "openvino")
 READY = "inspect-kd quarantine: ready\n"
 """Said before the artifact is touched: a child that dies without it says nothing about the file."""
 KINDS = {kind.__name__: kind for kind in (BadInput, EnvironmentFault, GateFailed, UsageError)}
@@ -54,7 +54,7 @@ def admit(content: bytes, path: Path, target: str) -> None:
 
 def _name(content: bytes, target: str) -> str:
     """What a verdict holds for: another runtime may break on what this one reads."""
-    with_what = f"{target} {__version__} {platform.machine()} {sorted(installed(RUNTIMES).items())}"
+    with_what = f"{target} {platform.machine()} {sorted(installed(PROGRAMS).items())}"
     return hashlib.sha256(hashlib.sha256(content).digest() + with_what.encode()).hexdigest()
 
 
@@ -92,7 +92,9 @@ def _remember(memory: Path, name: str) -> None:
 
 def _ask_child(content: bytes, path: Path, target: str) -> None:
     if getattr(sys, "frozen", False) or not sys.executable:
-        raise EnvironmentFault(f"{path}: a new artifact is first opened by a Python process, and here is none: {WAY_OUT}")
+        raise EnvironmentFault(
+            f"{path}: a new artifact is first opened by a Python process, and here is none: {WAY_OUT}"
+        )
     # -P: a json.py in the working directory is nobody's business. What this process can import, the child can.
     words = [sys.executable, "-P", "-m", "inspect_kd.quarantine", target, str(path), str(_allowance(content))]
     places = [*filter(None, sys.path), str(Path(__file__).parents[1])]
@@ -152,7 +154,10 @@ def _look(runtime: Any, content: bytes, where: str) -> dict[str, Any]:
     except InspectKDError as error:
         return {"error": type(error).__name__, "text": str(error)}
     except MemoryError:
-        return {"error": "BadInput", "text": f"{where}: refused: in quarantine it asked for more memory than any artifact"}
+        return {
+            "error": "BadInput",
+            "text": f"{where}: refused: in quarantine it asked for more memory than any artifact",
+        }
     return {"passed": True}
 
 

@@ -120,7 +120,11 @@ def every_sample(data: str | Path) -> list[Sample]:
         return layouts.scan(root, manifest.layout if manifest else None)[1]
     except BadInput:
         # As a person sorts what was found: a folder a kind, and nothing sound among them.
-        kinds = {folder: [inside(root, path) for path in images_in(folder)] for folder in folders(root) if folder.name not in MASKS}
+        kinds = {
+            folder: [inside(root, path) for path in images_in(folder)]
+            for folder in folders(root)
+            if folder.name not in MASKS
+        }
         found = [Sample(image=path, category="", kind=kind.name) for kind, paths in kinds.items() for path in paths]
         if not found:
             raise

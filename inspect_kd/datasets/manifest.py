@@ -64,7 +64,7 @@ class Manifest(Strict):
     @classmethod
     def stays_below(cls, value: str) -> str:
         # An absolute folder is somebody's decision; one that climbs out of the data's home is a trap.
-        if ".." in Path(value).parts or "\0" in value or value and Path(value) == Path():
+        if ".." in Path(value).parts or "\0" in value or (value and Path(value) == Path()):
             raise ValueError("leads out of the folder of the data sets; write an absolute path if that is meant")
         return value
 

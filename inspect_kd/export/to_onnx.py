@@ -1,7 +1,7 @@
 """Target `onnx`: one file for ONNX Runtime, fp32, dynamic batch, metadata inside.
 
-`export` needs torch; `Runtime` does not, and is all that runs on the line. Unusual here: the file is loaded from bytes,
-so that ONNX Runtime refuses external data wherever it points; and a provider that was asked for and not obtained is an
+`export` needs torch; `Runtime` does not, and is all that runs on the line. Unusual here: the file is loaded from bytes, which
+are searched for tensors in other files first; and a provider that was asked for and not obtained is an
 error, where ONNX Runtime falls back to the CPU without a word.
 """
 
@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from inspect_kd.errors import BadInput, EnvironmentFault
 from inspect_kd.export.card import KEY, ArtifactCard
+from inspect_kd.export.wire import refuse_external_data
 from inspect_kd.types import Answers
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ class Runtime:
         self, data: bytes, where: str, *, device: str = "cpu", threads: int = 1, allow_cpu: bool = False
     ) -> None:
         self.where = where
+        refuse_external_data(data, where)
         self.session = open_session(data, where, device=device, threads=threads, allow_cpu=allow_cpu)
         self.card = ArtifactCard.parse(_card_text(self.session, where), where)
         self.size = self.card.size
@@ -106,7 +108,7 @@ class Runtime:
         return answers(score, heatmap, images_NHW3.shape, self.where)
 
 
-def answers(score: object, heatmap: object, asked: tuple[int, ...], where: str) -> Answers:
+def answers(score: Any, heatmap: Any, asked: tuple[int, ...], where: str) -> Answers:
     """What a runtime gave, if it is what an artifact has to give: a file's word about its shapes is only a word."""
     batch, side = asked[0], asked[1]
     fine = isinstance(score, np.ndarray) and isinstance(heatmap, np.ndarray)

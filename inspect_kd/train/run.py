@@ -19,7 +19,7 @@ from typing import Any
 from safetensors.torch import save_file
 
 from inspect_kd import __version__, config, registry, weights
-from inspect_kd.calibrate import Calibration
+from inspect_kd.calibrate import Calibration, read_calibration
 from inspect_kd.config import Recipe
 from inspect_kd.datasets.view import View
 from inspect_kd.errors import BadInput, UsageError

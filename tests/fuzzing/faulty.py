@@ -10,15 +10,13 @@ from random import Random
 from inspect_kd.errors import BadInput
 from tests.fuzzing.targets import Target
 
-GOOD_UNTIL = 20
-"""Inputs before the fault."""
-
 
 class Faulty(Target):
     def __init__(self, room: object) -> None:
         super().__init__(room)  # type: ignore[arg-type]
-        self.count = 0
         self.kept: list[bytes] = []
+
+    def warm_up(self) -> None: ...
 
     def make(self, rng: Random) -> bytes:
         return rng.randbytes(8)

@@ -262,7 +262,9 @@ def functions(rng: Random, model: ModelProto, room: Path) -> None:
     for name, called in {names[0]: names[1], names[1]: names[0]}.items():
         body = [helper.make_node(called, ["x"], ["y"], domain="own")]
         model.functions.append(
-            helper.make_function("own", name, ["x"], ["y"], body, [helper.make_opsetid("", 20), helper.make_opsetid("own", 1)])
+            helper.make_function(
+                "own", name, ["x"], ["y"], body, [helper.make_opsetid("", 20), helper.make_opsetid("own", 1)]
+            )
         )
     model.opset_import.append(helper.make_opsetid("own", 1))
     _append(model, helper.make_node("F", ["shift"], ["called"], domain="own"))

@@ -74,14 +74,14 @@ def fuzz(
     seed: int = 0,
     count: int = 10**9,
     start: int = 0,
-    cpu_s: int = 5,
+    cpu_s: int | None = None,
     megabytes: int = 1536,
     keep: Path | None = None,
     most: int = 50,
 ) -> Result:
     """Feed a target for so long, or so many inputs, or until so many findings; those are written into `keep`."""
     result, begun = Result(target=name, seed=seed), time.monotonic()
-    contained = every_target()[name].native
+    contained, cpu_s = every_target()[name].native, cpu_s or every_target()[name].cpu_s
     with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
         index = start
         while index < count and result.fed < seconds and len(result.findings) < most:
@@ -95,7 +95,7 @@ def fuzz(
             result.fed += work.fed
             done = work.numbers
             last = max(work.last, index)
-            _absorb(result, work, done)
+            _absorb(result, work, done, index)
             for finding in found:
                 finding.target, finding.seed = name, seed
                 data = _again(order, finding.index, Path(folder))
@@ -118,10 +118,10 @@ def fuzz(
     return result
 
 
-def _absorb(result: Result, work: _Work, done: dict[str, int]) -> None:
+def _absorb(result: Result, work: _Work, done: dict[str, int], start: int) -> None:
     refusals = NUMBERS[NUMBERS.index("accepted") : NUMBERS.index("findings")]
     result.outcomes.update({name: done[name] for name in refusals if done[name]})
-    result.inputs += sum(done[name] for name in refusals) + work.unrefused
+    result.inputs += work.last + 1 - start
     result.peak_mb = max(result.peak_mb, (done["peak_kb"] - done["base_kb"]) // 1024)
     samples = work.samples[len(work.samples) // 3 :]
     if len(samples) >= 6:
@@ -143,8 +143,6 @@ class _Work:
         self.samples: list[tuple[int, int]] = []
         self.last = -1
         self.fed = 0.0
-        self.unrefused = 0
-        """Inputs that ended in a finding and stand under no outcome."""
 
     def run(self, order: Order) -> list[Finding]:
         board = Board(self.board)
@@ -173,7 +171,6 @@ class _Work:
             return found
         kind = "hang" if hung else DEATHS.get(signal.Signals(-code), "crash") if code < 0 else "exit"
         how = f"no answer in {PATIENCE * order.cpu_s} s" if hung else f"exit code {code} {self._stderr()[-200:]}"
-        self.unrefused += 1
         return [*found, Finding(target="", seed=0, index=self.numbers["index"], kind=kind, text=how.strip())]
 
     def _wait(self, process: subprocess.Popen[bytes], board: Board, order: Order) -> bool:
@@ -205,7 +202,6 @@ class _Work:
                 self.samples.append((what["sample"], what["kb"]))
             elif "index" in what:
                 found.append(Finding(target="", seed=0, **what))
-                self.unrefused += what["kind"] == "exception" and not what["text"].startswith("an error")
         return found
 
     def _stderr(self) -> str:

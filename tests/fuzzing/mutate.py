@@ -13,7 +13,7 @@ VALUES: tuple[Any, ...] = (
     *(None, True, False, 0, -1, 1, 7, 64, 2**31, 2**63, 10**400, -(10**400), 10**12),
     *(0.5, -0.5, 1e308, -1e308, 1e-320, math.nan, math.inf, -math.inf),
     *("", "x", "good", "\ud800", "\x00", "a\nb", "..", "../../outside/secret", "/etc/passwd", "C:\\x", "9" * 5000),
-    *([], {}, [[]], {"": {}}, [1, 2, 3], ["a", None], {"a": 1}, "A" * 70_000, "\x1b[2J", "(a+)+$", "*", "1e999"),
+    *([], {}, [[]], {"": {}}, [1, 2, 3], ["a", None], {"a": 1}, "A" * 9000, "\x1b[2J", "(a+)+$", "*", "1e999"),
 )
 
 
@@ -62,7 +62,7 @@ def changed(rng: Random, content: Any, rounds: int = 3) -> Any:
             case 1:
                 del holder[key]
             case 2:
-                holder[key] = [copy.deepcopy(holder[key])] * rng.choice((1, 2, 50))
+                holder[key] = [copy.deepcopy(holder[key])] * rng.choice((1, 1, 2, 2, 2, 9))
             case 3:
                 holder[key] = {"x": holder[key]}
             case _:
@@ -85,7 +85,7 @@ def as_json(rng: Random, content: Any) -> bytes:
     match rng.randrange(40):
         case 0 if text.startswith("{") and len(text) > 2:
             name = rng.choice(list(content))
-            text = f'{text[:-1]}, {json.dumps(name)}: {json.dumps(rng.choice(VALUES))}}}'
+            text = f"{text[:-1]}, {json.dumps(name)}: {json.dumps(rng.choice(VALUES))}}}"
         case 1:
             deep = rng.choice((50, 900, 5000, 100_000))
             text = text.replace(": ", f": {'[' * deep}{']' * deep}, " if rng.random() < 0.3 else f": {'[' * deep}", 1)

@@ -6,6 +6,7 @@ import io
 import struct
 import zlib
 from collections.abc import Callable
+from functools import cache
 from random import Random
 
 import cv2
@@ -54,8 +55,8 @@ def _saved(image: Image.Image, kind: str, **options: object) -> bytes:
 def lying(rng: Random, seeds: list[bytes]) -> bytes:
     """One of the seeds, damaged in general or by what its own format makes possible."""
     data = rng.choice(seeds)
-    if rng.random() < 0.002:
-        return bomb(rng)
+    if rng.random() < 0.0005:
+        return bomb(rng.choice(BOMBS), rng.choice((1, 8, 16)), rng.choice((0, 2, 6)))
     liar = next((liar for start, liar in LIARS.items() if data.startswith(start)), None)
     if liar is None or rng.random() < 0.4:
         return damaged(rng, data, rng.choice(seeds))
@@ -175,10 +176,12 @@ LIARS: dict[bytes, Callable[[Random, bytes], bytes]] = {
 }
 
 
-def bomb(rng: Random, side: int | None = None, depth: int | None = None, colour: int | None = None) -> bytes:
-    """A PNG of black pixels, a thousandth of their size."""
-    side = side or rng.choice((4000, 9000, 13_000, 14_100, 15_000, 30_000))
-    depth, colour = depth or rng.choice((1, 8, 16)), rng.choice((0, 2, 6)) if colour is None else colour
+BOMBS = (4000, 9000, 13_000, 14_100, 15_000, 30_000)
+
+
+@cache
+def bomb(side: int, depth: int, colour: int) -> bytes:
+    """A PNG of black pixels, a thousandth of their size. Colour as PNG counts it: 0 grey, 2 RGB, 6 RGBA."""
     depth = 8 if depth == 1 and colour else depth
     row = bytes(1 + (side * depth * {0: 1, 2: 3, 6: 4}[colour] + 7) // 8)
     # A tenth of the rows where all would only cost the one who packs them: torn files are refused all the same.

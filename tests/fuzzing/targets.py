@@ -6,6 +6,7 @@ finding.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import io
@@ -22,8 +23,8 @@ import numpy as np
 import yaml
 
 from inspect_kd import zoo
-from inspect_kd.errors import BadInput
-from tests.fuzzing.mutate import VALUES, as_json, changed, damaged
+from inspect_kd.errors import BadInput, InspectKDError
+from tests.fuzzing.mutate import as_json, changed, damaged
 from tests.fuzzing.watch import lay_bait
 
 
@@ -33,9 +34,17 @@ class Target:
     native = False
     """A runtime's parser runs in the process: what breaks it must be shown to end well in the quarantine."""
 
+    cpu_s = 5
+    """Seconds of the processor that an input may take."""
+
     def __init__(self, room: Path) -> None:
         self.room = room
         self.bait = lay_bait(room.parent)
+
+    def warm_up(self) -> None:
+        """What is imported and built at the first input belongs to no input."""
+        with contextlib.suppress(InspectKDError):
+            self.feed(self.make(Random("the first")))
 
     def make(self, rng: Random) -> bytes:
         raise NotImplementedError
@@ -186,6 +195,9 @@ class QuarantineOpenvino(Quarantine):
 class Images(Target):
     """Pictures of every format."""
 
+    # The largest that are read are honest work: two hundred million pixels.
+    cpu_s = 20
+
     def __init__(self, room: Path) -> None:
         super().__init__(room)
         from tests.fuzzing import pictures
@@ -312,7 +324,7 @@ class Manifests(Yaml):
         home = zoo.data_home()
         assert Path(manifest.root).is_absolute() or (folder != home and folder.is_relative_to(home)), folder
         if manifest.source.drawn is None:
-            open_dataset(path).digest  # noqa: B018  (a property that looks at every file)
+            open_dataset(path).digest
 
 
 class Trees(Target):
@@ -379,7 +391,7 @@ class Trees(Target):
         where = root / "parts.csv" if told["layout"] == "csv" else root
         try:
             opened = open_dataset(where, group=told["group"])
-            opened.digest  # noqa: B018  (a property that looks at every file)
+            opened.digest
             for found in check(opened, Nobody()):
                 assert found.text
         finally:
@@ -394,7 +406,17 @@ class Trees(Target):
 def _table(rng: Random, table: bytes, bait: Path) -> bytes:
     """A CSV with cells that lead elsewhere, rows that end early, quotes that never do."""
     rows = [row.split(b",") for row in table.splitlines()]
-    places = ("../../outside/secret.png", str(bait / "secret.png"), "\x00", "", "x" * 5000, ".", "~/x", "a\\..\\b", "folder")
+    places = (
+        "../../outside/secret.png",
+        str(bait / "secret.png"),
+        "\x00",
+        "",
+        "x" * 5000,
+        ".",
+        "~/x",
+        "a\\..\\b",
+        "folder",
+    )
     for _ in range(rng.randint(1, 3)):
         row = rng.choice(rows)
         match rng.randrange(6):
@@ -489,13 +511,27 @@ class Archives(Target):
 
     def __init__(self, room: Path) -> None:
         super().__init__(room)
-        self.seeds = [_zip(method) for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)]
+        self.seeds = [
+            _zip(method) for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+        ]
         self.seeds += [_tar(packing) for packing in ("", "gz", "bz2", "xz")]
 
     def make(self, rng: Random) -> bytes:
         if rng.random() < 0.8:
             return damaged(rng, rng.choice(self.seeds), rng.choice(self.seeds))
-        names = ("../x", "/x", "a/../../x", "..\\x", "a\x00b", "x" * 300, "a/b", "C:\\x", "", "a\n", "./../../outside/secret.png")
+        names = (
+            "../x",
+            "/x",
+            "a/../../x",
+            "..\\x",
+            "a\x00b",
+            "x" * 300,
+            "a/b",
+            "C:\\x",
+            "",
+            "a\n",
+            "./../../outside/secret.png",
+        )
         if rng.random() < 0.5:
             return _zip(zipfile.ZIP_DEFLATED, rng.choice(names))
         kinds = (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.REGTYPE, tarfile.DIRTYPE)

@@ -6,7 +6,6 @@ What it cannot tell because it dies of it stands in a few numbers of shared memo
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import gc
 import json
@@ -29,7 +28,17 @@ try:
 except ImportError:  # Windows: only the clock outside then
     resource = None  # type: ignore[assignment]
 
-NUMBERS = ("index", "accepted", "BadInput", "UsageError", "EnvironmentFault", "GateFailed", "findings", "base_kb", "peak_kb")
+NUMBERS = (
+    "index",
+    "accepted",
+    "BadInput",
+    "UsageError",
+    "EnvironmentFault",
+    "GateFailed",
+    "findings",
+    "base_kb",
+    "peak_kb",
+)
 BOARD = struct.Struct(f"{len(NUMBERS)}q")
 TOO_MUCH = 17
 """Exit code of a worker whose memory has been touched up to the limit: another one goes on."""
@@ -98,12 +107,11 @@ def main() -> None:
     if order.replay:
         inputs = [Path(order.replay).read_bytes()]
     else:
-        # What is imported and built at the first input belongs to the base, not to the input.
-        with contextlib.suppress(InspectKDError):
-            target.feed(target.make(Random("the first")))
+        target.warm_up()
     _limit(order)
     board["base_kb"] = base = _resident_kb()
     looked = begun = time.monotonic()
+    told: set[tuple[str, str]] = set()
     for index in range(order.start, order.start + len(inputs)) if order.replay else range(order.start, order.stop):
         data = inputs[0] if order.replay else target.make(chance(order, index))
         board["index"] = index
@@ -119,7 +127,11 @@ def main() -> None:
             problem = problem if problem and problem[0] == "outside" else ("memory", f"{(peak - base) // 1024} MB")
         if problem:
             board.count("findings")
-            _say(index=index, kind=problem[0], text=problem[1])
+            kind, text = problem[0], problem[1].replace(str(room.parent), "…")
+            if (kind, text.partition(": ")[0]) not in told:
+                # Of one place the first is told: a door that is broken is broken for every second input.
+                told.add((kind, text.partition(": ")[0]))
+                _say(index=index, kind=kind, text=text)
             if problem[0] == "memory":
                 os._exit(TOO_MUCH)
         now = time.monotonic()
@@ -167,7 +179,9 @@ def _clear(error: InspectKDError) -> tuple[str, str] | None:
 
 def _where(error: BaseException) -> str:
     """The error and the place in the program that let it out: findings of one place are one finding."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "inspect_kd" in frame.filename.split(os.sep)]
+    frames = [
+        frame for frame in traceback.extract_tb(error.__traceback__) if "inspect_kd" in Path(frame.filename).parts
+    ]
     frames = frames or traceback.extract_tb(error.__traceback__)[-1:]
     place = f"{Path(frames[-1].filename).name}:{frames[-1].name}" if frames else "?"
     return f"{type(error).__name__} in {place}: {ascii(str(error))[:160]}"
