@@ -224,12 +224,13 @@ class _Loader(yaml.SafeLoader):
     depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent):
             # Nine lines of aliases mean a billion words.
-            raise _refusal("an alias (*name); write the value out", self.peek_event())
+            raise _refusal("an alias (*name); write the value out", event)
         self.depth += 1
         if self.depth > DEEPEST:
-            raise _refusal(f"nested more than {DEEPEST} deep", self.peek_event())
+            raise _refusal(f"nested more than {DEEPEST} deep", event)
         node = super().compose_node(parent, index)
         self.depth -= 1
         if node is not None and node.tag.rpartition(":")[2] not in PLAIN:
@@ -302,7 +303,7 @@ def _apply(content: dict[str, Any], override: str) -> None:
         content = content.setdefault(section, {})
         if not isinstance(content, dict):
             raise UsageError(f"--set {override}: '{section}' is not a section")
-    content[last] = parse_yaml(value, f"--set {override}")
+    content[last] = parse_yaml(value, f"--set {key}")
 
 
 def fill(model: type[T], content: dict[str, Any], *, where: str) -> T:

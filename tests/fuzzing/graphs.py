@@ -80,11 +80,11 @@ def with_card(text: bytes) -> bytes:
     """Its card byte by byte: the onnx package would refuse what is no UTF-8."""
     model = artifact("")
     del model.metadata_props[:]
-    entry = b"\x0a" + _length(KEY.encode()) + b"\x12" + _length(text)
-    return bytes(model.SerializeToString()) + b"\x72" + _length(entry)
+    entry = b"\x0a" + length_of(KEY.encode()) + b"\x12" + length_of(text)
+    return bytes(model.SerializeToString()) + b"\x72" + length_of(entry)
 
 
-def _length(content: bytes) -> bytes:
+def length_of(content: bytes) -> bytes:
     count, out = len(content), bytearray()
     while count > 0x7F:
         out.append(count & 0x7F | 0x80)

@@ -24,6 +24,8 @@ def scan(root: Path) -> list[Sample]:
 
 
 def _sample(root: Path, row: dict[str, str]) -> Sample:
+    if not row["image"]:
+        raise BadInput(f"{root / _SPLIT}: a row without an image")
     sound = row["label"] == "normal"
     return Sample(
         image=root / row["image"],
