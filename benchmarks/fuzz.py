@@ -61,13 +61,13 @@ def page(results: list[Result], machine: dict[str, Any]) -> list[str]:
         "the worker's own, an error that is not the program's own clear line, a file opened outside the folder, or a worker "
         "that keeps growing.",
         "",
-        "| target | what is fed | inputs | accepted | refused | held by the quarantine | findings | peak MB | kept | minutes |",
+        "| target | what is fed | inputs | accepted | refused | broke, held by the quarantine | findings | peak MB | kept | minutes |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for result in results:
         refused = {name: count for name, count in result.outcomes.items() if name != "accepted"}
         told = ", ".join(f"{count:,} {name}" for name, count in sorted(refused.items())) or "–"
-        held = ", ".join(f"{count} {kind}" for kind, count in sorted(result.contained.items())) or "–"
+        held = f"{sum(result.contained.values())} of {result.broke}" if result.broke else "–"
         kept = f"{result.growth_kb / 1024:.1f} MB in {result.growth_inputs:,}" if result.growth_inputs else "–"
         lines.append(
             f"| {result.target} | {DOORS[result.target]} | {result.inputs:,} | {result.outcomes['accepted']:,} | {told} | {held} | "
@@ -75,8 +75,9 @@ def page(results: list[Result], machine: dict[str, Any]) -> list[str]:
         )
     lines += [
         "",
-        "*Held by the quarantine*: the input broke the native parser in a worker that had nothing before it, and was then opened "
-        "as people open artifacts: each ended as one clear refusal. *Kept*: how much memory the longest-lived worker gained over "
+        "*Broke, held by the quarantine*: so many inputs made a native runtime crash, hang or ask for memory without bound in a "
+        "worker that had no quarantine before it; of each place in each worker one was then opened as people open artifacts, and "
+        "so many of those ended as one clear refusal (one that does not is a finding). *Kept*: how much memory the longest-lived worker gained over "
         "the last two thirds of its inputs, after collecting and trimming. The quarantine's own children are not in *peak MB*: "
         "they have limits of their own.",
     ]

@@ -24,7 +24,8 @@ def test_whatever_comes_is_taken_or_refused_in_one_clear_line(name: str, tmp_pat
     assert not result.findings, "\n".join(
         f"{f.kind} {f.text} (input {f.index}, {tmp_path / f.file})" for f in result.findings
     )
-    assert result.inputs == sum(result.outcomes.values()) + sum(result.contained.values()) > 0
+    assert result.inputs == sum(result.outcomes.values()) + result.broke > 0
+    assert bool(result.broke) == bool(result.contained)
     assert set(result.outcomes) <= {"accepted", "BadInput", "UsageError", "EnvironmentFault"}
 
 

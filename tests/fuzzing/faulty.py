@@ -82,7 +82,8 @@ class Raises(Faulty):
 
 class Leak(Faulty):
     def feed(self, data: bytes) -> None:
-        self.kept.append(bytes(data[:1]) * 2**16)
+        time.sleep(0.001)
+        self.kept.append(bytes(data[:1]) * 96 * 2**10)
 
 
 FAULTY: dict[str, type[Faulty]] = {each.__name__.lower(): each for each in Faulty.__subclasses__()}

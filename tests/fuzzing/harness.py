@@ -50,6 +50,8 @@ class Result:
     inputs: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
     findings: list[Finding] = field(default_factory=list)
+    broke: int = 0
+    """Inputs that were neither accepted nor refused; of those that broke in one place of one worker the first is looked into."""
     contained: Counter[str] = field(default_factory=Counter)
     """Broke the native parser by itself, and ended as a clear refusal where the quarantine stood before it."""
     peak_mb: int = 0
@@ -94,7 +96,7 @@ def fuzz(
             result.workers += 1
             result.fed += work.fed
             done = work.numbers
-            last = max(work.last, index)
+            last = done["index"]
             _absorb(result, work, done, index)
             for finding in found:
                 finding.target, finding.seed = name, seed
@@ -109,7 +111,7 @@ def fuzz(
                     finding.file = file.name
                 result.findings.append(finding)
             index = last + 1
-            if done["index"] == -2:
+            if done["done"]:
                 break
     result.seconds = time.monotonic() - begun
     if result.growth_kb > LEAK_KB:
@@ -121,7 +123,8 @@ def fuzz(
 def _absorb(result: Result, work: _Work, done: dict[str, int], start: int) -> None:
     refusals = NUMBERS[NUMBERS.index("accepted") : NUMBERS.index("findings")]
     result.outcomes.update({name: done[name] for name in refusals if done[name]})
-    result.inputs += work.last + 1 - start
+    result.inputs += done["index"] + 1 - start
+    result.broke += done["index"] + 1 - start - sum(done[name] for name in refusals)
     result.peak_mb = max(result.peak_mb, (done["peak_kb"] - done["base_kb"]) // 1024)
     samples = work.samples[len(work.samples) // 3 :]
     if len(samples) >= 6:
@@ -141,7 +144,6 @@ class _Work:
         self.room.mkdir(parents=True)
         self.board, self.told = self.home / "board", self.home / "told"
         self.samples: list[tuple[int, int]] = []
-        self.last = -1
         self.fed = 0.0
 
     def run(self, order: Order) -> list[Finding]:
@@ -163,7 +165,7 @@ class _Work:
                 code = process.wait()
         self.numbers = board.read()
         found = self._told()
-        if self.numbers["index"] == -2:
+        if self.numbers["done"]:
             return found
         if self.numbers["index"] == -1:
             raise RuntimeError(f"a worker for {order.target} did not start: {self._stderr()}")
@@ -179,8 +181,6 @@ class _Work:
         while process.poll() is None:
             time.sleep(0.05)
             now, at = time.monotonic(), board.read()["index"]
-            if at != -2:
-                self.last = at
             if at != index:
                 index, since = at, now
             if at != -1 and not begun:
@@ -188,7 +188,6 @@ class _Work:
             self.fed = now - begun if begun else 0.0
             if now - since > (START_S if at == -1 else PATIENCE * order.cpu_s):
                 return True
-        self.last = max(self.last, board.read()["index"])
         return False
 
     def _told(self) -> list[Finding]:

@@ -38,6 +38,7 @@ NUMBERS = (
     "findings",
     "base_kb",
     "peak_kb",
+    "done",
 )
 BOARD = struct.Struct(f"{len(NUMBERS)}q")
 TOO_MUCH = 17
@@ -140,7 +141,7 @@ def main() -> None:
             _say(sample=index, kb=_settled_kb())
         if now - begun > order.seconds:
             break
-    board["index"] = -2
+    board["done"] = 1
 
 
 def _feed(target: Target, data: bytes, board: Board) -> tuple[str, str] | None:
@@ -148,8 +149,10 @@ def _feed(target: Target, data: bytes, board: Board) -> tuple[str, str] | None:
     try:
         target.feed(data)
     except InspectKDError as error:
-        board.count(type(error).__name__)
-        return _clear(error)
+        problem = _clear(error)
+        if problem is None:
+            board.count(type(error).__name__)
+        return problem
     except MemoryError as error:
         return "memory", _where(error)
     except BaseException as error:
