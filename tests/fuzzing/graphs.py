@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -68,7 +69,9 @@ def hostile(rng: Random, seeds: list[bytes], room: Path) -> bytes:
         return with_card(as_json(rng, changed(rng, json.loads(card().dump()))))
     model = artifact()
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
-        rng.choice(HARMS)(rng, model, room)
+        # After one harm the next may find nothing left to do.
+        with contextlib.suppress(IndexError, ValueError):
+            rng.choice(HARMS)(rng, model, room)
     try:
         data: bytes = model.SerializeToString()
     except ValueError:  # half a harm was too much for protobuf itself
