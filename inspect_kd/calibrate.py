@@ -12,10 +12,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from inspect_kd import strict_json
 from inspect_kd.errors import BadInput
 from inspect_kd.types import Decision, Thresholds
 
@@ -88,16 +90,32 @@ class Calibration:
                 name: Limits(**{**values, "thresholds": Thresholds(**values["thresholds"])})
                 for name, values in content["limits"].items()
             }
-            calibration = Calibration(scale=float(content["scale"]), limits=limits, scores=content.get("scores", {}))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            scores = {name: [float(score) for score in values] for name, values in content.get("scores", {}).items()}
+            calibration = Calibration(scale=content["scale"], limits=limits, scores=scores)
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise BadInput(f"the calibration is not complete ({type(error).__name__}: {error})") from error
         for name, each in limits.items():
             low, high = each.thresholds.reinspect, each.thresholds.reject
-            if not (math.isfinite(low) and math.isfinite(high) and low <= high):
+            if not (_number(low) and _number(high) and low <= high):
                 raise BadInput(f"the calibration of '{name}' holds impossible thresholds ({low}, {high})")
-        if POOLED not in limits or not (math.isfinite(calibration.scale) and calibration.scale > 0):
+            rates = (each.reject_promise, each.reinspect_promise, each.asked_reject, each.asked_reinspect)
+            if not (isinstance(each.n, int) and each.n > 0 and all(_number(rate) and 0 < rate <= 1 for rate in rates)):
+                raise BadInput(f"the calibration of '{name}' promises the impossible")
+        if POOLED not in limits or not (_number(calibration.scale) and calibration.scale > 0):
             raise BadInput("the calibration has no pooled thresholds or no usable scale")
+        if not all(math.isfinite(score) for scores in calibration.scores.values() for score in scores):
+            raise BadInput("the calibration holds scores that are not finite")
         return calibration
+
+
+def read_calibration(path: Path) -> Calibration:
+    """A run's calibration."""
+    try:
+        return Calibration.from_json(strict_json.loads(path.read_bytes()))
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{path}: not a calibration ({type(error).__name__})") from error
+    except BadInput as error:
+        raise BadInput(f"{path}: {error}") from error
 
 
 def conformal_limit(scores: Sequence[float], rate: float) -> tuple[float, float]:
@@ -163,6 +181,13 @@ def count_decisions(scores: Sequence[float], thresholds: Thresholds) -> dict[Dec
     for score in scores:
         counts[thresholds.decide(score)] += 1
     return counts
+
+
+def _number(value: object) -> bool:
+    """A finite one; True is none, nor is a whole number that no float can hold."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) < 1e300
 
 
 def _percent(rate: float) -> str:

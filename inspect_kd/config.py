@@ -19,10 +19,14 @@ from inspect_kd.errors import UsageError
 
 T = TypeVar("T")
 Share = Annotated[float, Field(ge=0, le=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$")]
+"""Of a recipe or a data set. It becomes a folder's, so it is neither `.` nor `..`."""
+LARGEST_YAML, DEEPEST = 2**20, 32
+PLAIN = {"str", "int", "float", "bool", "null", "seq", "map"}
 
 
 class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class Data(Strict):
@@ -165,7 +169,7 @@ class Calibration(Strict):
 class Recipe(Strict):
     """What to train."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
+    name: Name
     about: str = ""
     student: dict[str, Any] = {}
     """`build:` names the file in `inspect_kd/models/students/`; the rest is that file's `Config`."""
@@ -213,15 +217,71 @@ class Recipe(Strict):
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def to_yaml(self) -> str:
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        return yaml.dump(self.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as far as recipes need it: text, numbers, lists, mappings. What is left out is where hostile files live."""
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent):
+            # Nine lines of aliases mean a billion words.
+            raise _refusal("an alias (*name); write the value out", event)
+        self.depth += 1
+        if self.depth > DEEPEST:
+            raise _refusal(f"nested more than {DEEPEST} deep", event)
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        if node is not None and node.tag.rpartition(":")[2] not in PLAIN:
+            raise _refusal(f"a value of type {node.tag}; put text that looks like a date in quotes", node)
+        return node
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        mapping = super().construct_mapping(node, deep=deep)
+        if not all(isinstance(key, str) for key in mapping):
+            raise _refusal("a key that is not text", node)
+        if len(mapping) < len(node.value):
+            raise _refusal("a key that stands twice", node)
+        return mapping
+
+
+def _refusal(what: str, where: Any) -> yaml.YAMLError:
+    """`where`: a node or an event."""
+    return yaml.MarkedYAMLError(problem=what, problem_mark=where.start_mark)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes what is there twice twice: the loader above reads no aliases."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """What a text says; whatever is wrong with it is one line that names the place."""
+    try:
+        text.encode()
+        content = yaml.load(text, _Loader)  # noqa: S506  (a SafeLoader that can do less)
+        # A half of a character can also be written as an escape, and no file could hold it.
+        json.dumps(content, ensure_ascii=False).encode()
+    except Exception as error:
+        # Beside its own errors PyYAML lets out whatever int(), float() and others say of a value.
+        raise UsageError(f"{where}: not readable as YAML: {' '.join(str(error).split())}") from error
+    return content
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file that must hold a mapping."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
+        if path.stat().st_size > LARGEST_YAML:
+            raise UsageError(f"{path}: {path.stat().st_size} bytes; at most {LARGEST_YAML} are read as YAML")
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not readable as YAML: {error}") from error
+    content = parse_yaml(text, str(path))
     if not isinstance(content, dict):
         raise UsageError(f"{path}: expected `key: value` lines, found {type(content).__name__}")
     return content
@@ -245,10 +305,7 @@ def _apply(content: dict[str, Any], override: str) -> None:
         content = content.setdefault(section, {})
         if not isinstance(content, dict):
             raise UsageError(f"--set {override}: '{section}' is not a section")
-    try:
-        content[last] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise UsageError(f"--set {override}: the value is not YAML") from error
+    content[last] = parse_yaml(value, f"--set {key}")
 
 
 def fill(model: type[T], content: dict[str, Any], *, where: str) -> T:

@@ -1,10 +1,21 @@
 """What can go wrong in a user's hands. Each class is one exit code; each message says what, where and what to do."""
 
+LONGEST = 2000
+"""Characters of a message."""
+
 
 class InspectKDError(Exception):
     """Base of everything that the command line turns into one clear line instead of a traceback."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        """Messages quote what hostile files say of themselves: never pages of it, and nothing that steers a terminal."""
+        text = super().__str__()
+        if len(text) > LONGEST:
+            # What is quoted stands in the middle: the file is named first, the reason last.
+            text = f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}"
+        return "".join(sign if sign.isprintable() or sign == "\n" else ascii(sign)[1:-1] for sign in text)
 
 
 class GateFailed(InspectKDError):

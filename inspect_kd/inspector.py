@@ -22,6 +22,7 @@ from inspect_kd.errors import BadInput, EnvironmentFault
 from inspect_kd.export.card import ArtifactCard
 from inspect_kd.export.options import RuntimeOptions
 from inspect_kd.overlay import find_regions
+from inspect_kd.quarantine import admit
 from inspect_kd.resize import RESIZE
 from inspect_kd.signing import signers, verify_bytes
 from inspect_kd.types import Answers, Heatmap, Inspection, Region, Thresholds
@@ -49,17 +50,23 @@ class Inspector:
         options: RuntimeOptions | None = None,
         bgr: bool = False,
         trust: str | Path | None = None,
+        quarantine: bool = True,
     ) -> None:
         """`category` picks that category's own thresholds; without it the pooled ones decide. `bgr` is for OpenCV's frames.
 
         `options` says all that a runtime can be told, instead of the three before it. `trust`: a public key, or a folder of
-        them; an artifact that none of them has signed is refused unread.
+        them; an artifact that none of them has signed is refused unread. Without it a file that is new here is opened by a
+        child process first (`inspect_kd.quarantine`); `quarantine=False` leaves that out: for files of one's own, and for
+        programs that can start no Python process.
         """
         path = Path(artifact)
-        runtime = registry.load("export", f"to_{_target(path)}").Runtime
+        target = _target(path)
+        runtime = registry.load("export", f"to_{target}").Runtime
         content = _bytes(path)
         if trust is not None:
             verify_bytes(content, path, signers(Path(trust)))
+        elif quarantine:
+            admit(content, path, target)
         options = options or RuntimeOptions(device=device, threads=threads, allow_cpu=allow_cpu)
         self.model = runtime(content, str(path), options)
         self.card: ArtifactCard = self.model.card

@@ -20,6 +20,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from inspect_kd import strict_json
 from inspect_kd.errors import BadInput, UsageError
 
 SCHEMA = 1
@@ -165,7 +166,7 @@ def _read_signature(artifact: Path) -> Signature:
     if path.stat().st_size > LARGEST:
         raise BadInput(f"{path}: {path.stat().st_size} bytes is no signature")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = strict_json.loads(path.read_bytes())
         signature = Signature(**content)
     except (ValueError, TypeError) as error:
         raise BadInput(f"{path}: not a signature of this program ({type(error).__name__})") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from tests.tiny import command
 
 # For the processes that tests start; see also one_thread below.
 os.environ["OMP_NUM_THREADS"] = "1"
+# What tests remember is nobody's who uses this machine, and goes with them.
+_CACHE = tempfile.TemporaryDirectory(prefix="inspect-kd-tests-")
+os.environ["INSPECT_KD_CACHE"] = _CACHE.name
 
 REAL_DATA = Path(__file__).parents[1] / ".." / "shared" / "data"
 REAL_WEIGHTS = Path(__file__).parents[1] / ".." / "shared" / "weights"

@@ -55,8 +55,12 @@ class DataSet:
         """Identity of names, sizes and splits; `data check` looks at the contents."""
         digest = hashlib.sha256()
         for s in sorted(self.samples, key=lambda s: str(s.image)):
-            line = f"{s.category}|{s.kind}|{s.split}|{s.image.name}|{s.image.stat().st_size}\n"
-            digest.update(line.encode())
+            try:
+                line = f"{s.category}|{s.kind}|{s.split}|{s.image.name}|{s.image.stat().st_size}\n"
+            except OSError as error:
+                raise BadInput(f"{s.image}: cannot be read ({error.strerror})") from error
+            # A name that is no text, as other systems leave them, is a name all the same.
+            digest.update(line.encode(errors="surrogateescape"))
         return digest.hexdigest()
 
 
@@ -109,14 +113,18 @@ def open_dataset(
 def every_sample(data: str | Path) -> list[Sample]:
     """Of a data set, or of a folder without one sound part, whatever is in it, with no splits."""
     from inspect_kd.datasets import layouts
-    from inspect_kd.datasets.layouts._walk import folders, images_in
+    from inspect_kd.datasets.layouts._walk import folders, images_in, inside
 
     manifest, root = _locate(str(data))
     try:
         return layouts.scan(root, manifest.layout if manifest else None)[1]
     except BadInput:
         # As a person sorts what was found: a folder a kind, and nothing sound among them.
-        kinds = {folder: images_in(folder) for folder in folders(root) if folder.name not in MASKS}
+        kinds = {
+            folder: [inside(root, path) for path in images_in(folder)]
+            for folder in folders(root)
+            if folder.name not in MASKS
+        }
         found = [Sample(image=path, category="", kind=kind.name) for kind, paths in kinds.items() for path in paths]
         if not found:
             raise
@@ -126,12 +134,12 @@ def every_sample(data: str | Path) -> list[Sample]:
 def every_image(root: Path) -> list[Path]:
     """All images below a folder that could be parts: masks are none."""
     from inspect_kd.datasets.images import IMAGE_SUFFIXES
-    from inspect_kd.datasets.layouts._walk import is_mask
+    from inspect_kd.datasets.layouts._walk import inside, is_mask
 
     if not root.is_dir():
         raise BadInput(f"{root}: no such folder")
     files = (path for path in root.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
-    return sorted(p for p in files if not is_mask(p) and not MASKS & set(p.relative_to(root).parts))
+    return sorted(inside(root, p) for p in files if not is_mask(p) and not MASKS & set(p.relative_to(root).parts))
 
 
 def _locate(data: str) -> tuple[Manifest | None, Path]:

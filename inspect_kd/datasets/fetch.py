@@ -133,14 +133,20 @@ def _append(url: str, part: Path, watch: Watch) -> None:
 
 def unpack(packed: Path, to: Path, watch: Watch) -> None:
     """Regular files only, below the folder only, within bounds; anything else stops the unpacking."""
-    if zipfile.is_zipfile(packed):
-        with zipfile.ZipFile(packed) as archive:
-            _unpack_zip(archive, packed, to, watch)
-    elif tarfile.is_tarfile(packed):
-        with tarfile.open(packed) as tar:
-            _unpack_tar(tar, packed, to, watch)
-    else:
-        raise BadInput(f"{packed}: neither a zip nor a tar archive")
+    try:
+        if zipfile.is_zipfile(packed):
+            with zipfile.ZipFile(packed) as archive:
+                _unpack_zip(archive, packed, to, watch)
+        elif tarfile.is_tarfile(packed):
+            with tarfile.open(packed) as tar:
+                _unpack_tar(tar, packed, to, watch)
+        else:
+            raise BadInput(f"{packed}: neither a zip nor a tar archive")
+    except (BadInput, MemoryError):
+        raise
+    except Exception as error:
+        # Each packing has errors of its own, some of them a KeyError or a RuntimeError (an archive that is locked).
+        raise BadInput(f"{packed}: a damaged archive ({type(error).__name__}: {error})") from error
 
 
 def _unpack_zip(archive: zipfile.ZipFile, packed: Path, to: Path, watch: Watch) -> None:

@@ -7,7 +7,9 @@ There is one resize in the whole product, used at training, at calibration and o
 from __future__ import annotations
 
 import io
+import stat
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -20,7 +22,13 @@ from inspect_kd.types import ImageU8, Mask
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 LARGEST_PIXELS = 200_000_000
+LARGEST_BYTES = 3 * LARGEST_PIXELS
+"""Of an image's pixels in their own depth: 16-bit RGBA is 8 bytes each, and some steps hold two copies."""
 LARGEST_FILE = 2**31
+MOST_SCANS = 64
+"""Of a progressive JPEG, which has about ten: each costs a look at every pixel and may be a few bytes long."""
+STRIP = 2**22
+"""Pixels that are converted at once: what a conversion needs beside its answer is bounded by this, not by the image."""
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 _WIDE_MODES = {"I;16", "I;16L", "I;16B", "I;16N", "I", "F"}
 
@@ -73,18 +81,29 @@ def as_rgb8(array: npt.NDArray[np.generic], *, bits: int | None = None, name: st
         return np.repeat(values[:, :, None], 3, axis=2)
     if values.shape[2] == 4:
         # What is transparent is not there: black, whatever colour the file keeps under it.
-        alpha = values[:, :, 3:].astype(np.uint16)
-        values = ((values[:, :, :3] * alpha + 127) // 255).astype(np.uint8)
+        blended = np.empty((*values.shape[:2], 3), np.uint8)
+        for rows in _strips(*values.shape[:2]):
+            alpha = values[rows, :, 3:].astype(np.uint16)
+            blended[rows] = (values[rows, :, :3] * alpha + 127) // 255
+        return blended
     return np.ascontiguousarray(values)
+
+
+def _strips(height: int, width: int) -> Iterator[slice]:
+    step = max(1, STRIP // width)
+    return (slice(top, min(top + step, height)) for top in range(0, height, step))
 
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        size = path.stat().st_size
-        if path.is_dir():
+        about = path.stat()
+        if stat.S_ISDIR(about.st_mode):
             raise BadInput(f"{path}: a folder, not an image")
-        if size > LARGEST_FILE:
-            raise BadInput(f"{path}: {size} bytes are more than an image of this program may have")
+        if not stat.S_ISREG(about.st_mode):
+            # A pipe would be waited for, a device read without end.
+            raise BadInput(f"{path}: a pipe or a device, not an image")
+        if about.st_size > LARGEST_FILE:
+            raise BadInput(f"{path}: {about.st_size} bytes are more than an image of this program may have")
         return path.read_bytes()
     except FileNotFoundError:
         raise BadInput(f"{path}: no such file") from None
@@ -106,11 +125,22 @@ def _open(data: bytes, name: str) -> Image.Image:
     except Exception as error:
         # Pillow's plugins raise whatever a hostile header makes them stumble over.
         raise BadInput(f"{name}: not an image that can be read (PNG, JPEG, BMP, TIFF and WebP are)") from error
-    if image.width * image.height > LARGEST_PIXELS:
+    pixels, each = image.width * image.height, max(3, len(image.getbands()) * _depth(data, image))
+    if pixels > LARGEST_PIXELS or pixels * each > LARGEST_BYTES:
         raise BadInput(
-            f"{name}: {image.width}x{image.height} pixels; at most {LARGEST_PIXELS // 10**6} million are read"
+            f"{name}: {image.width}x{image.height} pixels of {each} bytes; at most {LARGEST_BYTES // each // 10**6} million "
+            "of them are read"
         )
+    if image.format == "JPEG" and data.count(b"\xff\xda") > MOST_SCANS:
+        raise BadInput(f"{name}: a JPEG of more than {MOST_SCANS} scans; refused before decoding")
     return image
+
+
+def _depth(data: bytes, image: Image.Image) -> int:
+    """Bytes of a channel."""
+    if image.mode in {"I", "F"}:
+        return 4
+    return 2 if image.mode in _WIDE_MODES or _is_deep(data, image) else 1
 
 
 def _decode(data: bytes, name: str) -> npt.NDArray[np.generic]:
@@ -119,9 +149,9 @@ def _decode(data: bytes, name: str) -> npt.NDArray[np.generic]:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                if image.format in {"PNG", "TIFF"} and (wide := _wide_colour(data, image)) is not None:
+                if _is_deep(data, image) and (wide := _wide_colour(data, image)) is not None:
                     return wide
-                image = ImageOps.exif_transpose(image)
+                ImageOps.exif_transpose(image, in_place=True)
                 image.load()
         except BadInput:
             raise
@@ -130,9 +160,18 @@ def _decode(data: bytes, name: str) -> npt.NDArray[np.generic]:
         if image.mode in _WIDE_MODES:
             return _wide_mono(image, name)
         if image.mode in {"1", "L"}:
-            return np.asarray(image.convert("L"))
+            return _pixels(image, "L")
         has_alpha = "A" in image.getbands() or "transparency" in image.info
-        return np.asarray(image.convert("RGBA" if has_alpha else "RGB"))
+        return _pixels(image, "RGBA" if has_alpha else "RGB")
+
+
+def _pixels(image: Image.Image, mode: str) -> npt.NDArray[np.uint8]:
+    """Strip by strip: of a whole image Pillow would make three copies on the way."""
+    channels = () if mode == "L" else (len(mode),)
+    out = np.empty((image.height, image.width, *channels), np.uint8)
+    for rows in _strips(image.height, image.width):
+        out[rows] = np.asarray(image.crop((0, rows.start, image.width, rows.stop)).convert(mode))
+    return out
 
 
 def _wide_mono(image: Image.Image, name: str) -> npt.NDArray[np.generic]:
@@ -144,21 +183,23 @@ def _wide_mono(image: Image.Image, name: str) -> npt.NDArray[np.generic]:
     return values.astype(np.uint16)
 
 
+def _is_deep(data: bytes, image: Image.Image) -> bool:
+    """16-bit colour, which Pillow would cut to 8."""
+    if image.format == "PNG":
+        return data[24] == 16 and data[25] in (2, 4, 6)
+    return image.format == "TIFF" and _tiff_depth(image) == 16 and image.mode != "I;16"
+
+
 def _wide_colour(data: bytes, image: Image.Image) -> npt.NDArray[np.generic] | None:
-    """16-bit colour, which Pillow would cut to 8: OpenCV keeps it. None where the file is something else."""
-    deep = (
-        data[24] == 16 and data[25] in (2, 4, 6)
-        if image.format == "PNG"
-        else _tiff_depth(image) == 16 and image.mode != "I;16"
-    )
-    if not deep:
-        return None
+    """16-bit colour as OpenCV keeps it. None where it is something else to OpenCV."""
     image.load()  # raises on a torn file, which OpenCV would not
+    image.im = None  # type: ignore[assignment]  # read for that alone, and a second copy of it all
     values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None or values.dtype != np.uint16:
         return None
     if values.ndim == 3 and values.shape[2] >= 3:
-        values = cv2.cvtColor(values, cv2.COLOR_BGRA2RGBA if values.shape[2] == 4 else cv2.COLOR_BGR2RGB)
+        code = cv2.COLOR_BGRA2RGBA if values.shape[2] == 4 else cv2.COLOR_BGR2RGB
+        cv2.cvtColor(values, code, dst=values)
     return values
 
 
@@ -174,8 +215,10 @@ def _to_bytes(array: npt.NDArray[np.generic], bits: int | None, name: str) -> np
         return array.astype(np.uint8) * np.uint8(255)
     if array.dtype == np.uint16:
         full = np.float32(2 ** (bits or 16) - 1)
-        values = np.rint(array.astype(np.float32) * (255 / full))
-        return np.asarray(np.clip(values, 0, 255), np.uint8)
+        eight = np.empty(array.shape, np.uint8)
+        for rows in _strips(*array.shape[:2]):
+            eight[rows] = np.clip(np.rint(array[rows].astype(np.float32) * (255 / full)), 0, 255)
+        return eight
     if np.issubdtype(array.dtype, np.floating):
         shares = array.astype(np.float32)
         if not np.isfinite(shares).all() or shares.min() < 0 or shares.max() > 1:

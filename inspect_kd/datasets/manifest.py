@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import Field, field_validator, model_validator
 
 from inspect_kd import zoo
-from inspect_kd.config import Strict, fill, read_yaml
+from inspect_kd.config import Name, Strict, fill, read_yaml
 
 
 class Licence(Strict):
@@ -44,7 +44,7 @@ class Source(Strict):
 
 
 class Manifest(Strict):
-    name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
+    name: Name
     title: str
     about: str = ""
     licence: Licence
@@ -59,6 +59,14 @@ class Manifest(Strict):
     """Regular expression over file names: its first group names the part that is shown."""
     bits: int | None = Field(None, ge=1, le=16)
     source: Source
+
+    @field_validator("root")
+    @classmethod
+    def stays_below(cls, value: str) -> str:
+        # An absolute folder is somebody's decision; one that climbs out of the data's home is a trap.
+        if ".." in Path(value).parts or "\0" in value or (value and Path(value) == Path()):
+            raise ValueError("leads out of the folder of the data sets; write an absolute path if that is meant")
+        return value
 
     @field_validator("group")
     @classmethod

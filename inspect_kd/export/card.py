@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from inspect_kd import strict_json
 from inspect_kd.calibrate import Calibration
 from inspect_kd.errors import BadInput
 
@@ -52,7 +53,7 @@ class ArtifactCard:
         if len(text) > LARGEST_CARD:
             raise BadInput(f"{where}: the artifact's card is {len(text)} bytes long; at most {LARGEST_CARD} are read")
         try:
-            content = json.loads(text)
+            content = strict_json.loads(text)
             schema = content.pop("schema")
             if schema != SCHEMA:
                 raise BadInput(
@@ -65,13 +66,29 @@ class ArtifactCard:
             raise BadInput(f"{where}: the artifact's card is damaged ({type(error).__name__})") from error
         except BadInput as error:
             raise BadInput(f"{where}: {error}" if not str(error).startswith(where) else str(error)) from error
-        if not isinstance(card.size, int) or not 1 <= card.size <= 4096:
+        card._check_kinds(where)
+        if card.size is None or not 1 <= card.size <= 4096:
             raise BadInput(f"{where}: impossible input size {card.size!r}")
-        if card.tile is not None and not (isinstance(card.tile, int) and card.size <= 2 * card.tile <= 2**17):
+        if card.tile is not None and not card.size <= 2 * card.tile <= 2**17:
             raise BadInput(f"{where}: impossible tile {card.tile!r}")
-        if not isinstance(card.overlap, int | float) or not 0 <= card.overlap <= 0.75:
+        if not 0 <= card.overlap <= 0.75:
             raise BadInput(f"{where}: impossible overlap {card.overlap!r}")
+        if card.bits is not None and not 1 <= card.bits <= 16:
+            raise BadInput(f"{where}: impossible depth of pixels {card.bits!r}")
         return card
+
+    def _check_kinds(self, where: str) -> None:
+        """Python holds nobody to an annotation, and a list for a number would be found out in the middle of a shift."""
+        texts = (self.name, self.target, self.resize, self.recipe_digest, self.created, *self.categories)
+        tables = (self.recipe, self.data, self.licences, self.parity, self.versions)
+        wrong = [
+            *(text for text in texts if not (isinstance(text, str) and text.isprintable())),
+            *(number for number in (self.size, self.tile, self.bits) if type(number) not in (int, type(None))),
+            *(table for table in tables if not isinstance(table, dict)),
+            *([self.overlap] if type(self.overlap) not in (int, float) else []),
+        ]
+        if wrong:
+            raise BadInput(f"{where}: the artifact's card is damaged ({wrong[0]!r:.80})")
 
 
 def card_facts(card: ArtifactCard) -> dict[str, Any]:

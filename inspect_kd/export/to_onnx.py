@@ -1,7 +1,7 @@
 """Target `onnx`: one file for ONNX Runtime, fp32, dynamic batch, metadata inside.
 
-`export` needs torch; `Runtime` does not, and is all that runs on the line. Unusual here: the file is loaded from bytes,
-so that ONNX Runtime refuses external data wherever it points; and a provider that was asked for and not obtained is an
+`export` needs torch; `Runtime` does not, and is all that runs on the line. Unusual here: the file is loaded from bytes, which
+are searched for tensors in other files first; and a provider that was asked for and not obtained is an
 error, where ONNX Runtime falls back to the CPU without a word.
 """
 
@@ -18,6 +18,7 @@ from inspect_kd.errors import BadInput, EnvironmentFault
 from inspect_kd.export.card import KEY, ArtifactCard
 from inspect_kd.export.engine_cache import engine_folder
 from inspect_kd.export.options import DEFAULTS, RuntimeOptions
+from inspect_kd.export.wire import refuse_external_data
 from inspect_kd.types import Answers
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ class Runtime:
 
     def __init__(self, data: bytes, where: str, options: RuntimeOptions = DEFAULTS) -> None:
         self.where = where
+        refuse_external_data(data, where)
         self.session = open_session(data, where, options)
         self.card = ArtifactCard.parse(_card_text(self.session, where), where)
         self.size = self.card.size
@@ -118,13 +120,25 @@ class Runtime:
         if len(images_NHW3) == 0:
             raise BadInput("an empty batch: ONNX Runtime would answer it with no score and no error")
         images_NHW3 = np.ascontiguousarray(images_NHW3)
-        if self.buffers is not None:
-            heatmap, score = self.buffers.run(images_NHW3)
-        else:
-            heatmap, score = self.session.run(["heatmap", "score"], {"images": images_NHW3})
-        if score.shape != (len(images_NHW3),):
-            raise BadInput(f"{self.where}: {len(images_NHW3)} images went in, scores of shape {score.shape} came out")
-        return Answers(score, heatmap[:, 0])
+        try:
+            if self.buffers is not None:
+                heatmap, score = self.buffers.run(images_NHW3)
+            else:
+                heatmap, score = self.session.run(["heatmap", "score"], {"images": images_NHW3})
+        except Exception as error:
+            raise BadInput(f"{self.where}: ONNX Runtime could not run it ({short(error)})") from error
+        return answers(score, heatmap, images_NHW3.shape, self.where)
+
+
+def answers(score: Any, heatmap: Any, asked: tuple[int, ...], where: str) -> Answers:
+    """What a runtime gave, if it is what an artifact has to give: a file's word about its shapes is only a word."""
+    batch, side = asked[0], asked[1]
+    fine = isinstance(score, np.ndarray) and isinstance(heatmap, np.ndarray)
+    fine = fine and score.dtype == heatmap.dtype == np.float32
+    if not fine or score.shape != (batch,) or heatmap.shape != (batch, 1, side, side):
+        shapes = f"{getattr(score, 'shape', None)} and {getattr(heatmap, 'shape', None)}"
+        raise BadInput(f"{where}: {batch} images went in, scores and heatmaps of shapes {shapes} came out")
+    return Answers(score, heatmap[:, 0])
 
 
 class Buffers:
@@ -231,7 +245,10 @@ def _provider_options(provider: str, options: RuntimeOptions) -> dict[str, str]:
 
 
 def _card_text(session: Any, where: str) -> str:
-    metadata = session.get_modelmeta().custom_metadata_map
+    try:
+        metadata = session.get_modelmeta().custom_metadata_map
+    except ValueError as error:  # bytes that are no text
+        raise BadInput(f"{where}: its metadata is damaged ({short(error)})") from error
     if KEY not in metadata:
         raise BadInput(f"{where}: an ONNX file, but not an inspect-kd artifact: it carries no card")
     return str(metadata[KEY])

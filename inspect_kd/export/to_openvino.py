@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from inspect_kd.errors import BadInput, EnvironmentFault
+from inspect_kd.errors import BadInput, EnvironmentFault, InspectKDError
 from inspect_kd.export import to_onnx
 from inspect_kd.export.card import KEY, ArtifactCard
 from inspect_kd.export.options import DEFAULTS, RuntimeOptions
@@ -44,24 +44,30 @@ class Runtime:
         refuse_external_data(data, where)
         core = openvino.Core()
         target = _device(core, options.device, allow_cpu=options.allow_cpu)
-        try:
-            model = core.read_model(data)
-        except Exception as error:
-            # OpenVINO raises RuntimeError for everything.
-            raise BadInput(f"{where}: not an ONNX file that OpenVINO can read ({to_onnx.short(error)})") from error
-        self.card = ArtifactCard.parse(_card_text(model, where), where)
-        self.size = self.card.size
-        _check_signature(model, self.size, where)
         how: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
         if target == "CPU":
             how |= {"INFERENCE_NUM_THREADS": options.threads, "ENABLE_CPU_PINNING": False}
-        self.compiled = core.compile_model(model, target, how)
+        try:
+            model = core.read_model(data)
+            self.card = ArtifactCard.parse(_card_text(model, where), where)
+            self.size = self.card.size
+            _check_signature(model, self.size, where)
+            self.compiled = core.compile_model(model, target, how)
+        except InspectKDError:
+            raise
+        except Exception as error:
+            # OpenVINO raises RuntimeError for everything, also where it is only asked for a name or a shape.
+            raise BadInput(f"{where}: not an ONNX file that OpenVINO can read ({to_onnx.short(error)})") from error
 
     def look(self, images_NHW3: npt.NDArray[np.uint8]) -> Answers:
         if len(images_NHW3) == 0:
             raise BadInput("an empty batch")
-        answer = self.compiled.create_infer_request().infer({"images": np.ascontiguousarray(images_NHW3)})
-        return Answers(np.array(answer["score"]), np.array(answer["heatmap"])[:, 0])
+        try:
+            answer = self.compiled.create_infer_request().infer({"images": np.ascontiguousarray(images_NHW3)})
+            score, heatmap = np.array(answer["score"]), np.array(answer["heatmap"])
+        except Exception as error:
+            raise BadInput(f"{self.where}: OpenVINO could not run it ({to_onnx.short(error)})") from error
+        return to_onnx.answers(score, heatmap, images_NHW3.shape, self.where)
 
 
 def _import_openvino() -> Any:

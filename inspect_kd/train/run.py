@@ -19,7 +19,7 @@ from typing import Any
 from safetensors.torch import save_file
 
 from inspect_kd import __version__, config, registry, weights
-from inspect_kd.calibrate import Calibration
+from inspect_kd.calibrate import Calibration, read_calibration
 from inspect_kd.config import Recipe
 from inspect_kd.datasets.splits import Holdout
 from inspect_kd.datasets.view import View
@@ -198,7 +198,7 @@ def load_run(path: Path) -> FinishedRun:
             raise BadInput(f"{path / name}: missing, or changed since the training wrote it")
     recipe = config.fill(Recipe, config.read_yaml(folder.recipe), where=str(folder.recipe))
     model = _student_again(folder, recipe, manifest) if recipe.student else _teacher_again(folder, recipe, manifest)
-    calibration = Calibration.from_json(json.loads(folder.calibration.read_text(encoding="utf-8")))
+    calibration = read_calibration(folder.calibration)
     return FinishedRun(folder=folder, recipe=recipe, model=model.eval(), calibration=calibration, manifest=manifest)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 from inspect_kd import registry
-from inspect_kd.datasets.layouts._walk import folders, images_in
+from inspect_kd.datasets.layouts._walk import folders, images_in, inside
 from inspect_kd.errors import BadInput
 from inspect_kd.types import Sample
 
@@ -48,13 +48,9 @@ def scan(root: Path, layout: str | None = None) -> tuple[str, list[Sample]]:
     samples: list[Sample] = load(name).scan(root)
     if not samples:
         raise BadInput(f"{root}: no images found in the layout '{name}' ({_seen(root)})")
-    home = (root if root.is_dir() else root.parent).resolve()
     for sample in samples:
         for file in filter(None, (sample.image, sample.mask)):
-            if not file.resolve().is_relative_to(home):
-                raise BadInput(
-                    f"{file}: leads out of the data set's folder ({file.resolve()}); links out of it are refused"
-                )
+            inside(root, file)
     return name, samples
 
 

@@ -2,13 +2,40 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 from inspect_kd.datasets.images import IMAGE_SUFFIXES
+from inspect_kd.errors import BadInput
 
 SOUND_NAMES = frozenset({"good", "ok", "sound", "normal", "goods", "io", "pass", "accepted"})
 MASK_ENDS = ("_mask", "_gt", "_label", "_seg", "-mask")
 _HIDDEN = (".", "_")
+LARGEST_TABLE = 256 * 2**20
+
+
+def inside(root: Path, path: Path) -> Path:
+    """The path, if it stays below the data set's folder: asked before anything of it is read."""
+    try:
+        home = (root if root.is_dir() else root.parent).resolve()
+        if path.resolve().is_relative_to(home):
+            return path
+    except (OSError, ValueError, RuntimeError) as error:
+        # Names that no file can have, and links that lead in a circle.
+        raise BadInput(f"{path}: no file's path ({type(error).__name__})") from error
+    raise BadInput(f"{path}: leads out of the data set's folder ({path.resolve()}); links out of it are refused")
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV with a head; a cell that a row does not have is empty."""
+    try:
+        if path.stat().st_size > LARGEST_TABLE:
+            raise BadInput(f"{path}: {path.stat().st_size} bytes; at most {LARGEST_TABLE} are read as a table")
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file, restkey="", restval=""))
+    except (OSError, ValueError, csv.Error) as error:
+        raise BadInput(f"{path}: not readable as a table ({error})") from error
+    return rows
 
 
 def folders(root: Path) -> list[Path]:

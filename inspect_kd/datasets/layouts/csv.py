@@ -6,10 +6,9 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
-from inspect_kd.datasets.layouts._walk import is_sound_name
+from inspect_kd.datasets.layouts._walk import is_sound_name, read_table
 from inspect_kd.errors import BadInput
 from inspect_kd.types import Sample, Split
 
@@ -19,12 +18,11 @@ def recognise(root: Path) -> bool:
 
 
 def scan(root: Path) -> list[Sample]:
-    with root.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        columns = set(reader.fieldnames or ())
-        if "image" not in columns or not columns & {"label", "kind"}:
-            raise BadInput(f"{root}: needs the columns image and label; found {', '.join(sorted(columns)) or 'none'}")
-        return [_sample(root, row, number) for number, row in enumerate(reader, start=2)]
+    rows = read_table(root)
+    columns = set(rows[0]) if rows else set()
+    if "image" not in columns or not columns & {"label", "kind"}:
+        raise BadInput(f"{root}: needs the columns image and label; found {', '.join(sorted(columns)) or 'none'}")
+    return [_sample(root, row, number) for number, row in enumerate(rows, start=2)]
 
 
 def _sample(root: Path, row: dict[str, str], number: int) -> Sample:
@@ -37,6 +35,8 @@ def _sample(root: Path, row: dict[str, str], number: int) -> Sample:
         raise BadInput(f"{root}, line {number}: split '{split}'; expected train, test or nothing")
     if split == "train" and not sound:
         raise BadInput(f"{root}, line {number}: a defective part ('{label}') cannot be trained on")
+    if not row["image"].strip():
+        raise BadInput(f"{root}, line {number}: no image")
     mask = (row.get("mask") or "").strip()
     return Sample(
         image=root.parent / row["image"].strip(),

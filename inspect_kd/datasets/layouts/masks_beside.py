@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from inspect_kd.datasets.images import read_mask
-from inspect_kd.datasets.layouts._walk import MASK_ENDS, folders, images_in, is_mask
+from inspect_kd.datasets.layouts._walk import MASK_ENDS, folders, images_in, inside, is_mask
 from inspect_kd.types import Sample
 
 
@@ -18,23 +18,23 @@ def recognise(root: Path) -> bool:
 
 
 def scan(root: Path) -> list[Sample]:
-    return [sample for category in _categories(root) for sample in _category(category)]
+    return [sample for category in _categories(root) for sample in _category(root, category)]
 
 
 def _categories(root: Path) -> list[Path]:
     return [folder for folder in (root, *folders(root)) if any(is_mask(path) for path in images_in(folder))]
 
 
-def _category(root: Path) -> list[Sample]:
-    masks = {_image_stem(path): path for path in images_in(root) if is_mask(path)}
+def _category(root: Path, folder: Path) -> list[Sample]:
+    masks = {_image_stem(path): path for path in images_in(folder) if is_mask(path)}
     samples = []
-    for path in images_in(root):
+    for path in images_in(folder):
         if is_mask(path):
             continue
         mask = masks.get(path.stem)
-        defective = mask is not None and bool(read_mask(mask, size=(256, 256)).any())
+        defective = mask is not None and bool(read_mask(inside(root, mask), size=(256, 256)).any())
         kind = "defect" if defective else "good"
-        samples.append(Sample(image=path, category=root.resolve().name, kind=kind, mask=mask if defective else None))
+        samples.append(Sample(image=path, category=folder.resolve().name, kind=kind, mask=mask if defective else None))
     return samples
 
 

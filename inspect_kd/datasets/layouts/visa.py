@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
+from inspect_kd.datasets.layouts._walk import inside, read_table
 from inspect_kd.errors import BadInput
 from inspect_kd.types import Sample, Split
 
@@ -16,8 +16,7 @@ def recognise(root: Path) -> bool:
 
 
 def scan(root: Path) -> list[Sample]:
-    with (root / _SPLIT).open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_table(inside(root, root / _SPLIT))
     try:
         return [_sample(root, row) for row in rows]
     except KeyError as error:
@@ -25,6 +24,8 @@ def scan(root: Path) -> list[Sample]:
 
 
 def _sample(root: Path, row: dict[str, str]) -> Sample:
+    if not row["image"]:
+        raise BadInput(f"{root / _SPLIT}: a row without an image")
     sound = row["label"] == "normal"
     return Sample(
         image=root / row["image"],

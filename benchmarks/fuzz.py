@@ -1,0 +1,118 @@
+"""Mutated inputs by the hundred thousand: artifacts, cards, images, recipes, manifests, data sets, signatures, archives.
+
+    python -m benchmarks.fuzz [--seconds 900 | --count N] [--seed 0] [--only card …] [--artifact part.onnx]
+
+Time is shared out by what an input of a target costs. Writes docs/results/fuzz.{json,md}; each finding's input lies in
+runs/fuzz/<target>-<seed>-<number>.bin, and is made again by `--only TARGET --seed SEED --start NUMBER --count 1`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from inspect_kd.train.run import environment
+from tests.fuzzing.harness import Result, fuzz
+from tests.fuzzing.targets import TARGETS
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "docs" / "results"
+# Parts of the time. Doors that take thousands of inputs a second need little of it for a great many.
+SHARES = {"onnx": 6, "openvino": 6, "images": 6, "quarantine": 3, "quarantine_openvino": 3, "layouts": 3}
+USUAL = 4
+DOORS = {
+    "wire": "the search for tensors in other files",
+    "card": "an artifact's card and what the line does with it",
+    "calibration": "a run's calibration.json",
+    "images": "PNG, JPEG, BMP, TIFF, WebP",
+    "recipes": "recipes and `--set`",
+    "deployments": "deployment recipes",
+    "manifests": "manifests, and the data set behind them",
+    "layouts": "folders and tables in ten layouts, links and pipes among them",
+    "signatures": "signatures, public keys, changed artifacts",
+    "archives": "zip and tar",
+    "onnx": "artifacts in ONNX Runtime, no quarantine",
+    "openvino": "artifacts in OpenVINO, no quarantine",
+    "quarantine": "artifacts as people open them, ONNX Runtime",
+    "quarantine_openvino": "artifacts as people open them, OpenVINO",
+}
+
+
+def write(results: list[Result]) -> None:
+    machine = environment("cpu")
+    rows = {result.target: result.to_json() for result in results}
+    content = {"environment": machine, "targets": rows}
+    (RESULTS / "fuzz.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    (RESULTS / "fuzz.md").write_text("\n".join(page(results, machine)) + "\n", encoding="utf-8")
+
+
+def page(results: list[Result], machine: dict[str, Any]) -> list[str]:
+    whole, found = sum(result.inputs for result in results), sum(len(result.findings) for result in results)
+    minutes = sum(result.seconds for result in results) / 60
+    lines = [
+        "# Mutated inputs",
+        "",
+        f"Written by `python -m benchmarks.fuzz`, {machine['started'][:10]}, commit {machine['commit']}, Python "
+        f"{machine['python']}, ONNX Runtime {machine['packages'].get('onnxruntime')}: **{whole:,} inputs in {minutes:.0f} minutes, "
+        f"{found} findings**. A finding is a crash, more than the target's seconds of the processor, more than 1.5 GB beyond "
+        "the worker's own, an error that is not the program's own clear line, a file opened outside the folder, or a worker "
+        "that keeps growing.",
+        "",
+        "| target | what is fed | inputs | accepted | refused | broke, held by the quarantine | findings | peak MB | kept | minutes |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for result in results:
+        refused = {name: count for name, count in result.outcomes.items() if name != "accepted"}
+        told = ", ".join(f"{count:,} {name}" for name, count in sorted(refused.items())) or "–"
+        held = f"{sum(result.contained.values())} of {result.broke}" if result.broke else "–"
+        kept = f"{result.growth_kb / 1024:.1f} MB in {result.growth_inputs:,}" if result.growth_inputs else "–"
+        lines.append(
+            f"| {result.target} | {DOORS[result.target]} | {result.inputs:,} | {result.outcomes['accepted']:,} | {told} | {held} | "
+            f"{len(result.findings)} | {result.peak_mb} | {kept} | {result.seconds / 60:.1f} |"
+        )
+    lines += [
+        "",
+        "*Broke, held by the quarantine*: so many inputs made a native runtime crash, hang or ask for memory without bound in a "
+        "worker that had no quarantine before it; of each place in each worker one was then opened as people open artifacts, and "
+        "so many of those ended as one clear refusal (one that does not is a finding). *Kept*: how much memory the "
+        "longest-lived worker gained over the last two thirds of its inputs, after collecting and trimming. The quarantine's own children are not in *peak MB*: "
+        "they have limits of their own.",
+    ]
+    for result in results:
+        lines += [f"- {f.target} {f.index}: {f.kind}: {f.text}" for f in result.findings]
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=900, help="for all targets together, without starting workers")
+    parser.add_argument("--count", type=int, default=10**9, help="inputs a target at most")
+    parser.add_argument("--start", type=int, default=0, help="number of the first input")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", nargs="*", choices=list(TARGETS), default=list(TARGETS), metavar="TARGET")
+    parser.add_argument("--artifact", type=Path, help="a real artifact to damage beside the tiny one")
+    arguments = parser.parse_args()
+    if arguments.artifact:
+        os.environ["INSPECT_KD_FUZZ_ARTIFACT"] = str(arguments.artifact.resolve())
+    shares = {name: SHARES.get(name, USUAL) for name in arguments.only}
+    results = []
+    for name, share in shares.items():
+        result = fuzz(
+            name,
+            seconds=arguments.seconds * share / sum(shares.values()),
+            seed=arguments.seed,
+            start=arguments.start,
+            count=arguments.start + arguments.count,
+            keep=ROOT / "runs" / "fuzz",
+        )
+        results.append(result)
+        print(f"{name}: {result.inputs:,} inputs, {len(result.findings)} findings, {result.seconds:.0f} s", flush=True)
+    write(results)
+    print((RESULTS / "fuzz.md").read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()

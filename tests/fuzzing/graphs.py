@@ -1,0 +1,306 @@
+"""The smallest artifact that answers, and graphs that want to read, to allocate or to run without end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import onnx
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
+
+from inspect_kd.calibrate import calibrate
+from inspect_kd.export.card import KEY, ArtifactCard
+from inspect_kd.resize import RESIZE
+from tests.fuzzing.mutate import as_json, changed, damaged
+
+SIZE = 16
+GREEDY = (2**8, 2**20, 2**31, 2**33, 2**40, 2**62)
+SHAPES = (-1, 0, 1, 3, SIZE, 2**20, 2**31, 2**40, 2**62)
+
+
+def card() -> ArtifactCard:
+    calibration = calibrate({"a": [0.1, 0.2, 0.3, 0.4], "b": [0.2, 0.3]}, reject_rate=0.01, reinspect_rate=0.05)
+    return ArtifactCard(
+        name="tiny", target="onnx", size=SIZE, resize=RESIZE, categories=("a", "b"), calibration=calibration,
+        licences={"w": "Apache-2.0"}, versions={"inspect_kd": "0"}, bits=12, data={"name": "d"}, recipe={"name": "r"},
+    )  # fmt: skip
+
+
+def artifact(text: str | None = None) -> ModelProto:
+    """Brightness as a heatmap: a dozen nodes, a kilobyte."""
+    nodes = [
+        helper.make_node("Cast", ["images"], ["real"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["real"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("Conv", ["planes", "w"], ["heat"], pads=[1, 1, 1, 1]),
+        helper.make_node("Sigmoid", ["heat"], ["heatmap"]),
+        helper.make_node("ReduceMax", ["heatmap", "axes"], ["top"], keepdims=0),
+        helper.make_node("Add", ["top", "shift"], ["score"]),
+    ]
+    weights = [
+        helper.make_tensor("w", TensorProto.FLOAT, [1, 3, 3, 3], [0.001] * 27),
+        helper.make_tensor("axes", TensorProto.INT64, [3], [1, 2, 3]),
+        helper.make_tensor("shift", TensorProto.FLOAT, [1], [0.0]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", SIZE, SIZE, 3])],
+        [
+            helper.make_tensor_value_info("heatmap", TensorProto.FLOAT, ["batch", 1, SIZE, SIZE]),
+            helper.make_tensor_value_info("score", TensorProto.FLOAT, ["batch"]),
+        ],
+        weights,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    model.metadata_props.add(key=KEY, value=card().dump() if text is None else text)
+    return model
+
+
+def hostile(rng: Random, seeds: list[bytes], room: Path) -> bytes:
+    """An artifact damaged in its bytes, in its card or in its graph."""
+    kind = rng.random()
+    if kind < 0.45:
+        return damaged(rng, rng.choice(seeds), rng.choice(seeds))
+    if kind < 0.6:
+        return with_card(as_json(rng, changed(rng, json.loads(card().dump()))))
+    model = artifact()
+    for _ in range(rng.choice((1, 1, 1, 2, 3))):
+        # After one harm the next may find nothing left to do.
+        with contextlib.suppress(IndexError, ValueError):
+            rng.choice(HARMS)(rng, model, room)
+    try:
+        data: bytes = model.SerializeToString()
+    except ValueError:  # half a harm was too much for protobuf itself
+        data = artifact().SerializeToString()
+    return damaged(rng, data, rounds=2) if rng.random() < 0.1 else data
+
+
+def with_card(text: bytes) -> bytes:
+    """Its card byte by byte: the onnx package would refuse what is no UTF-8."""
+    model = artifact("")
+    del model.metadata_props[:]
+    entry = b"\x0a" + length_of(KEY.encode()) + b"\x12" + length_of(text)
+    return bytes(model.SerializeToString()) + b"\x72" + length_of(entry)
+
+
+def length_of(content: bytes) -> bytes:
+    count, out = len(content), bytearray()
+    while count > 0x7F:
+        out.append(count & 0x7F | 0x80)
+        count >>= 7
+    return bytes(out) + bytes([count]) + content
+
+
+def external(rng: Random, model: ModelProto, room: Path) -> None:
+    """Its weights lie elsewhere: up, absolute, behind a link, in a device, in a process."""
+    outside = room.parent / "outside" / "secret.bin"
+    places = (
+        "../outside/secret.bin", str(outside), "link.bin", "folder/secret.bin", "hard.bin", "./../outside/secret.bin",
+        "/proc/self/environ", "/proc/self/mem", "/dev/zero", "/dev/stdin", f"{room.name}/../../outside/secret.bin",
+        "file:///etc/passwd", "", ".", "a" * 5000, "\\\\host\\share", "*/_ORT_MEM_ADDR_/*",
+    )  # fmt: skip
+    tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[1, 3, 3, 3], data_location=TensorProto.EXTERNAL)
+    location = rng.choice(places)
+    offset, length = rng.choice(("0", "-1", "64", str(2**62))), rng.choice(("108", "0", "-1", str(2**62)))
+    for key, value in (("location", location), ("offset", offset), ("length", length)):
+        tensor.external_data.add(key=key, value=value)
+    if rng.random() < 0.1:
+        tensor.data_location = TensorProto.DEFAULT
+    graph = model.graph
+    match rng.randrange(4):
+        case 0:
+            graph.initializer[0].CopyFrom(tensor)
+        case 1:
+            graph.initializer.pop(0)
+            node = graph.node.add(op_type="Constant", output=["w"])
+            node.attribute.append(onnx.AttributeProto(name="value", type=onnx.AttributeProto.TENSOR, t=tensor))
+            graph.node.insert(0, graph.node.pop())
+        case 2:
+            branch = helper.make_graph([helper.make_node("Identity", ["w"], ["z"])], "b", [], [_any("z")], [tensor])
+            _append(model, helper.make_node("If", ["truth"], ["from_branch"], then_branch=branch, else_branch=branch))
+            graph.initializer.append(helper.make_tensor("truth", TensorProto.BOOL, [], [True]))
+        case _:
+            sparse = graph.sparse_initializer.add(dims=[27])
+            sparse.values.CopyFrom(tensor)
+            sparse.indices.CopyFrom(helper.make_tensor("i", TensorProto.INT64, [27], list(range(27))))
+
+
+def initializer(rng: Random, model: ModelProto, room: Path) -> None:
+    """A tensor that is not what it says: huge, negative, of another type, with too much or too little in it."""
+    tensor = rng.choice(model.graph.initializer)
+    match rng.randrange(5):
+        case 0:
+            tensor.dims[:] = [rng.choice(SHAPES) for _ in range(rng.randint(0, 5))]
+        case 1:
+            tensor.data_type = rng.choice((0, 1, 2, 6, 7, 8, 9, 10, 11, 16, 17, 21, 22, 99))
+        case 2:
+            tensor.ClearField("float_data")
+            tensor.raw_data = rng.randbytes(rng.choice((0, 1, 107, 109, 4096)))
+        case 3:
+            tensor.dims.append(rng.choice(SHAPES))
+        case _:
+            tensor.name = rng.choice(("", "images", "heatmap", "axes", "x" * 10_000))
+
+
+def signature(rng: Random, model: ModelProto, room: Path) -> None:
+    """Inputs and outputs that promise another shape or type than the graph has."""
+    values = [*model.graph.input, *model.graph.output]
+    value = rng.choice(values)
+    shape = value.type.tensor_type.shape
+    match rng.randrange(6):
+        case 0:
+            shape.dim[rng.randrange(len(shape.dim))].dim_value = rng.choice(SHAPES)
+        case 1:
+            shape.dim.add(dim_value=rng.choice(SHAPES))
+        case 2:
+            value.type.tensor_type.elem_type = rng.choice((0, 1, 2, 7, 8, 9, 10, 11, 99))
+        case 3:
+            shape.dim.pop()
+        case 4:
+            value.name = rng.choice(("", "score", "images", "heatmap", "nothing"))
+        case _:
+            model.graph.input.append(_any(rng.choice(("images", "more", ""))))
+
+
+def node(rng: Random, model: ModelProto, room: Path) -> None:
+    """Operators that nobody knows, arguments that fit none, a graph that runs in a circle."""
+    graph = model.graph
+    chosen = rng.choice(graph.node)
+    match rng.randrange(7):
+        case 0:
+            names = ("Nothing", "Softmax", "Resize", "TopK", "NonMaxSuppression", "LSTM", "GridSample", "Einsum", "DFT")
+            chosen.op_type = rng.choice(names)
+        case 1:
+            chosen.domain = rng.choice(("com.microsoft", "ai.onnx.ml", "evil", "ai.onnx.preview.training"))
+        case 2 if chosen.attribute:
+            attribute = rng.choice(chosen.attribute)
+            attribute.i = rng.choice(SHAPES)
+            attribute.ints[:] = [rng.choice(SHAPES) for _ in range(rng.randint(0, 9))]
+        case 3 if chosen.input:
+            chosen.input[rng.randrange(len(chosen.input))] = rng.choice(("score", "w", "images", "", "nothing", "top"))
+        case 4:
+            graph.node.remove(chosen)
+        case 5:
+            chosen.attribute.append(helper.make_attribute("axis", rng.choice(SHAPES)))
+        case _:
+            chosen.output[0] = rng.choice(("score", "heatmap", "w", "images"))
+
+
+def greedy(rng: Random, model: ModelProto, room: Path) -> None:
+    """Few bytes that ask for endless memory or endless time, as a constant or from the image."""
+    much = [rng.choice(GREEDY) for _ in range(rng.randint(1, 3))]
+    graph = model.graph
+    graph.initializer.append(helper.make_tensor("much", TensorProto.INT64, [len(much)], much))
+    graph.initializer.append(helper.make_tensor("many", TensorProto.INT64, [], [rng.choice(GREEDY)]))
+    if rng.random() < 0.5:
+        # Known only when it runs: nothing can be folded at the load.
+        _append(model, helper.make_node("Cast", ["top"], ["whole"], to=TensorProto.INT64))
+        _append(model, helper.make_node("ReduceMax", ["whole"], ["most"], keepdims=0))
+        _append(model, helper.make_node("Max", ["most", "many"], ["late"]))
+        _append(model, helper.make_node("Max", ["much", "late"], ["sizes"]))
+        sizes, count = "sizes", "late"
+    else:
+        sizes, count = "much", "many"
+    name = rng.choice(("ConstantOfShape", "Expand", "Range", "Loop", "Tile", "Pad", "OneHot", "Resize"))
+    if name == "ConstantOfShape":
+        _append(model, helper.make_node(name, [sizes], ["big"]))
+    elif name in ("Expand", "Tile"):
+        _append(model, helper.make_node(name, ["shift", sizes], ["big"]))
+    elif name == "Range":
+        graph.initializer.append(helper.make_tensor("none", TensorProto.INT64, [], [0]))
+        graph.initializer.append(helper.make_tensor("one", TensorProto.INT64, [], [1]))
+        _append(model, helper.make_node(name, ["none", count, "one"], ["big_i"]))
+        _append(model, helper.make_node("Cast", ["big_i"], ["big"], to=TensorProto.FLOAT))
+    elif name == "Loop":
+        _append(model, _loop(count))
+    elif name == "Pad":
+        graph.initializer.append(helper.make_tensor("pads", TensorProto.INT64, [2], [0, much[0]]))
+        _append(model, helper.make_node(name, ["shift", "pads"], ["big"]))
+    elif name == "OneHot":
+        graph.initializer.append(helper.make_tensor("pair", TensorProto.FLOAT, [2], [0.0, 1.0]))
+        _append(model, helper.make_node(name, ["shift", count, "pair"], ["big"]))
+    else:
+        graph.initializer.append(helper.make_tensor("four", TensorProto.INT64, [4], [1, 1, *([much[0]] * 2)]))
+        _append(model, helper.make_node(name, ["heatmap", "", "", "four"], ["big"]))
+    _append(model, helper.make_node("ReduceMax", ["big"], ["peak"], keepdims=0))
+    adder = next((node for node in graph.node if node.op_type == "Add" and "score" in node.output), None)
+    if adder is not None:
+        graph.node.remove(adder)
+        _append(model, helper.make_node("Add", ["top", "peak"], ["score"]))
+
+
+def _loop(count: str) -> NodeProto:
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["again"]), helper.make_node("Concat", ["x", "x"], ["y"], axis=0)],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, None),
+        ],
+        [helper.make_tensor_value_info("again", TensorProto.BOOL, []), _any("y")],
+    )
+    return helper.make_node("Loop", [count, "", "shift"], ["big"], body=body)
+
+
+def nested(rng: Random, model: ModelProto, room: Path) -> None:
+    """Graphs within graphs."""
+    inner: GraphProto = helper.make_graph([helper.make_node("Identity", ["shift"], ["z"])], "b", [], [_any("z")])
+    for _ in range(rng.choice((1, 5, 20, 40))):
+        branch = helper.make_node("If", ["truth"], ["z"], then_branch=inner, else_branch=inner)
+        if inner.ByteSize() > 100_000:
+            break
+        inner = helper.make_graph([branch], "b", [], [_any("z")])
+    model.graph.initializer.append(helper.make_tensor("truth", TensorProto.BOOL, [], [True]))
+    _append(model, helper.make_node("If", ["truth"], ["deep"], then_branch=inner, else_branch=inner))
+
+
+def functions(rng: Random, model: ModelProto, room: Path) -> None:
+    """A function that calls itself, or another one that calls it."""
+    names = ("F", "G") if rng.random() < 0.5 else ("F", "F")
+    for name, called in {names[0]: names[1], names[1]: names[0]}.items():
+        body = [helper.make_node(called, ["x"], ["y"], domain="own")]
+        model.functions.append(
+            helper.make_function(
+                "own", name, ["x"], ["y"], body, [helper.make_opsetid("", 20), helper.make_opsetid("own", 1)]
+            )
+        )
+    model.opset_import.append(helper.make_opsetid("own", 1))
+    _append(model, helper.make_node("F", ["shift"], ["called"], domain="own"))
+
+
+def headers(rng: Random, model: ModelProto, room: Path) -> None:
+    """Versions, names and metadata."""
+    match rng.randrange(4):
+        case 0:
+            model.ir_version = rng.choice((0, 1, 3, 13, 99, 2**62))
+        case 1:
+            model.opset_import[0].version = rng.choice((0, 1, 7, 25, 99, 2**62, -1))
+        case 2:
+            model.metadata_props.add(key=KEY, value=rng.choice(("", "{", card().dump())))
+        case _:
+            model.metadata_props[0].key = rng.choice(("", "x", "inspect_kd\0"))
+
+
+HARMS: tuple[Callable[[Random, ModelProto, Path], None], ...] = (
+    external,
+    initializer,
+    signature,
+    node,
+    greedy,
+    nested,
+    functions,
+    headers,
+)
+
+
+def _append(model: ModelProto, node: NodeProto) -> None:
+    model.graph.node.append(node)
+
+
+def _any(name: str) -> Any:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, None)

@@ -1,0 +1,97 @@
+"""Damage that knows nothing of formats: to bytes, to text, and to what JSON and YAML can say."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from random import Random
+from typing import Any
+
+INTERESTING = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
+VALUES: tuple[Any, ...] = (
+    *(None, True, False, 0, -1, 1, 7, 64, 2**31, 2**63, 10**400, -(10**400), 10**12),
+    *(0.5, -0.5, 1e308, -1e308, 1e-320, math.nan, math.inf, -math.inf),
+    *("", "x", "good", "\ud800", "\x00", "a\nb", "..", "../../outside/secret", "/etc/passwd", "C:\\x", "9" * 5000),
+    *([], {}, [[]], {"": {}}, [1, 2, 3], ["a", None], {"a": 1}, "A" * 9000, "\x1b[2J", "(a+)+$", "*", "1e999"),
+)
+
+
+def damaged(rng: Random, data: bytes, other: bytes = b"", rounds: int = 6) -> bytes:
+    """A file with a few places changed, cut, doubled or taken from another one."""
+    out = bytearray(data)
+    for _ in range(rng.randint(1, rounds)):
+        if not out:
+            break
+        place = rng.randrange(len(out))
+        length = min(len(out) - place, rng.choice((1, 2, 4, 8, 64, 512)))
+        match rng.randrange(9):
+            case 0 | 1:
+                out[place] ^= 1 << rng.randrange(8)
+            case 2:
+                out[place] = rng.randrange(256)
+            case 3:
+                size = rng.choice((1, 2, 4))
+                word = (rng.choice(INTERESTING) & (256**size - 1)).to_bytes(size, rng.choice(("little", "big")))
+                out[place : place + size] = word
+            case 4:
+                del out[place : place + length]
+            case 5:
+                out[place:place] = out[place : place + length]
+            case 6:
+                out[place:place] = rng.randbytes(length)
+            case 7 if other:
+                start = rng.randrange(len(other))
+                out[place : place + length] = other[start : start + length]
+            case 8 if rng.random() < 0.4:
+                del out[place:]
+            case _:
+                out[place : place + length] = bytes(length)
+    return bytes(out)
+
+
+def changed(rng: Random, content: Any, rounds: int = 3) -> Any:
+    """A tree of mappings and lists, itself changed: a few of its nodes replaced, removed, renamed or moved."""
+    for _ in range(rng.randint(1, rounds)):
+        holder, key = _somewhere(rng, content)
+        if holder is None:
+            return rng.choice(VALUES)
+        match rng.randrange(6):
+            case 0 if isinstance(holder, dict):
+                holder[rng.choice(("", "x", "..", "name", key, "\x00", "__class__"))] = holder.pop(key)
+            case 1:
+                del holder[key]
+            case 2:
+                holder[key] = [copy.deepcopy(holder[key])] * rng.choice((1, 1, 2, 2, 2, 9))
+            case 3:
+                holder[key] = {"x": holder[key]}
+            case _:
+                holder[key] = copy.deepcopy(rng.choice(VALUES))
+    return content
+
+
+def _somewhere(rng: Random, content: Any) -> tuple[Any, Any]:
+    """A node by the one that holds it and its key there."""
+    holder, key, node = None, None, content
+    while isinstance(node, dict | list) and node and (holder is None or rng.random() < 0.7):
+        holder, key = node, rng.choice(list(node)) if isinstance(node, dict) else rng.randrange(len(node))
+        node = holder[key]
+    return holder, key
+
+
+def as_json(rng: Random, content: Any) -> bytes:
+    """JSON of something, now and then with what only text can do: a key twice, endless nesting, a number beyond all bounds."""
+    text = json.dumps(content)
+    match rng.randrange(40):
+        case 0 if text.startswith("{") and len(text) > 2:
+            name = rng.choice(list(content))
+            text = f"{text[:-1]}, {json.dumps(name)}: {json.dumps(rng.choice(VALUES))}}}"
+        case 1:
+            deep = rng.choice((50, 900, 5000, 100_000))
+            text = text.replace(": ", f": {'[' * deep}{']' * deep}, " if rng.random() < 0.3 else f": {'[' * deep}", 1)
+        case 2:
+            text = text.replace("1", rng.choice(("1e9999", "9" * 5000, "-0", "0x1", "1_0")), 1)
+        case 3:
+            text = "{" + '"a":{' * rng.choice((50, 5000)) + text
+    data = text.encode("utf-8", "surrogatepass")
+    return damaged(rng, data, rounds=3) if rng.random() < 0.25 else data

@@ -1,0 +1,192 @@
+"""Small pictures of every kind that the program reads, and headers that lie about them."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Callable
+from functools import cache
+from random import Random
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from tests.fuzzing.mutate import INTERESTING, damaged
+
+PNG = b"\x89PNG\r\n\x1a\n"
+SIDES = (0, 1, 2, 3, 31, 255, 5000, 13_000, 14_100, 16_383, 30_000, 65_535, 2**31 - 1, 2**32 - 1)
+
+
+def seeds() -> list[bytes]:
+    """One of each format, depth, kind of colour and packing."""
+    noise = np.random.default_rng(0).integers(0, 256, (20, 24, 4), dtype=np.uint8)
+    rgba = Image.fromarray(noise)
+    rgb, grey, paper = rgba.convert("RGB"), rgba.convert("L"), rgba.convert("1")
+    palette, cmyk, pale = rgb.quantize(17), rgb.convert("CMYK"), rgba.convert("LA")
+    deep = Image.fromarray((noise[:, :, 0].astype(np.uint16) << 8) + 7)
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E], exif[0x8769] = 6, "about", {0x9000: b"0220"}
+    found = [_saved(image, "PNG") for image in (rgb, rgba, grey, paper, palette, pale, deep)]
+    found += [_saved(palette, "PNG", transparency=3), _saved(rgb, "PNG", exif=exif.tobytes())]
+    found += [_saved(image, "JPEG") for image in (rgb, grey, cmyk)]
+    found += [_saved(rgb, "JPEG", exif=exif.tobytes()), _saved(rgb, "JPEG", progressive=True, quality=30)]
+    found += [_saved(image, "BMP") for image in (rgb, grey, paper, palette, rgba)]
+    found += [_saved(image, "TIFF") for image in (rgb, rgba, grey, paper, palette, cmyk, deep, grey.convert("F"))]
+    packings = ("tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg")
+    found += [_saved(rgb, "TIFF", compression=packing) for packing in packings]
+    found += [_saved(paper, "TIFF", compression=packing) for packing in ("group3", "group4")]
+    found += [_saved(rgb, "TIFF", save_all=True, append_images=[grey, rgb] * 3)]
+    found += [_saved(rgba, "WEBP"), _saved(rgb, "WEBP", lossless=True), _saved(rgb, "WEBP", exif=exif.tobytes())]
+    found += [_saved(rgb, "WEBP", save_all=True, append_images=[rgba, rgb])]
+    wide = np.dstack([noise.astype(np.uint16) * 257] * 1)
+    for suffix in (".png", ".tiff"):
+        found += [cv2.imencode(suffix, wide[:, :, :3])[1].tobytes(), cv2.imencode(suffix, wide)[1].tobytes()]
+    return found
+
+
+def _saved(image: Image.Image, kind: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def lying(rng: Random, seeds: list[bytes]) -> bytes:
+    """One of the seeds, damaged in general or by what its own format makes possible."""
+    data = rng.choice(seeds)
+    if rng.random() < 0.0005:
+        return bomb(rng.choice(BOMBS), rng.choice((1, 8, 16)), rng.choice((0, 2, 6)))
+    liar = next((liar for start, liar in LIARS.items() if data.startswith(start)), None)
+    if liar is None or rng.random() < 0.4:
+        return damaged(rng, data, rng.choice(seeds))
+    return liar(rng, data)
+
+
+def _png(rng: Random, data: bytes) -> bytes:
+    """Chunks changed, moved, doubled and sealed again: a wrong checksum would end the reading at once."""
+    chunks = _chunks(data)
+    for _ in range(rng.randint(1, 3)):
+        place = rng.randrange(len(chunks))
+        kind, body = chunks[place]
+        match rng.randrange(6):
+            case 0 | 1 if kind == b"IHDR":
+                body = bytearray(body)
+                where = rng.choice((0, 4, 8, 9, 10, 11, 12))
+                if where < 8:
+                    body[where : where + 4] = struct.pack(">I", rng.choice(SIDES))
+                else:
+                    body[where] = rng.choice((0, 1, 2, 3, 4, 6, 8, 16, 255))
+                chunks[place] = kind, bytes(body)
+            case 2:
+                chunks.insert(place, rng.choice(chunks))
+            case 3 if len(chunks) > 1:
+                chunks.pop(place)
+            case 4:
+                extra = rng.choice((b"tRNS", b"PLTE", b"iCCP", b"zTXt", b"eXIf", b"acTL", b"fcTL", b"fdAT", b"gAMA"))
+                packed = zlib.compress(bytes(rng.choice((10, 10**6)))) if rng.random() < 0.3 else rng.randbytes(30)
+                chunks.insert(place, (extra, b"x\0\0" + packed))
+            case _:
+                chunks[place] = kind, damaged(rng, body, rounds=2)
+    return PNG + b"".join(_chunk(kind, body) for kind, body in chunks)
+
+
+def _chunks(data: bytes) -> list[tuple[bytes, bytes]]:
+    found, place = [], len(PNG)
+    while place + 8 <= len(data):
+        (length,) = struct.unpack_from(">I", data, place)
+        found.append((data[place + 4 : place + 8], data[place + 8 : place + 8 + length]))
+        place += 12 + length
+    return found
+
+
+def _chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def _jpeg(rng: Random, data: bytes) -> bytes:
+    """The frame's size and components, or the length that a segment says of itself."""
+    out = bytearray(data)
+    marks = [place for place in range(len(out) - 12) if out[place] == 0xFF and 0xC0 <= out[place + 1] <= 0xFE]
+    place = rng.choice(marks)
+    if 0xC0 <= out[place + 1] <= 0xCF and rng.random() < 0.7:
+        where = place + rng.choice((5, 7))
+        out[where : where + 2] = struct.pack(">H", rng.choice(SIDES) & 0xFFFF)
+        out[place + 9] = rng.choice((0, 1, 3, 3, 3, 4, 255))
+    elif rng.random() < 0.7:
+        out[place + 2 : place + 4] = struct.pack(">H", rng.choice(INTERESTING) & 0xFFFF)
+    else:
+        out[place + 1] = rng.randrange(256)
+    return bytes(out)
+
+
+def _tiff(rng: Random, data: bytes) -> bytes:
+    """Entries of the directories: tag, type, count, value."""
+    out, order = bytearray(data), "<" if data[:2] == b"II" else ">"
+    (directory,) = struct.unpack_from(f"{order}I", out, 4)
+    if directory + 2 > len(out):
+        return damaged(rng, data)
+    (entries,) = struct.unpack_from(f"{order}H", out, directory)
+    for _ in range(rng.randint(1, 3)):
+        entry = directory + 2 + 12 * rng.randrange(max(1, entries))
+        if entry + 16 > len(out):
+            continue
+        match rng.randrange(5):
+            case 0:
+                tags = (254, 256, 257, 258, 259, 262, 273, 274, 277, 278, 279, 322, 323, 324, 325, 339, 347, 34665, 700)
+                struct.pack_into(f"{order}H", out, entry, rng.choice(tags))
+            case 1:
+                struct.pack_into(f"{order}H", out, entry + 2, rng.randrange(20))
+            case 2:
+                struct.pack_into(f"{order}I", out, entry + 4, rng.choice(INTERESTING))
+            case 3 if rng.random() < 0.2:
+                # The next directory is this one: an endless file.
+                struct.pack_into(f"{order}I", out, min(len(out) - 4, directory + 2 + 12 * entries), directory)
+            case _:
+                struct.pack_into(f"{order}I", out, entry + 8, rng.choice((*INTERESTING, *SIDES)))
+    return bytes(out)
+
+
+def _bmp(rng: Random, data: bytes) -> bytes:
+    out = bytearray(data)
+    for _ in range(rng.randint(1, 2)):
+        place = rng.choice((10, 14, 18, 22, 26, 28, 30, 34, 46, 50))
+        value = rng.choice((*INTERESTING, *SIDES, 3, 4, 8, 16, 24, 32)) & 0xFFFFFFFF
+        out[place : place + 4] = struct.pack("<I", value)
+    return bytes(out)
+
+
+def _webp(rng: Random, data: bytes) -> bytes:
+    out = bytearray(data)
+    # Frame header, extended header and chunk lengths all lie in the first forty bytes.
+    for _ in range(rng.randint(1, 3)):
+        place = rng.randrange(4, 44)
+        size = rng.choice((1, 2, 3, 4))
+        out[place : place + size] = (rng.choice(INTERESTING) & (256**size - 1)).to_bytes(size, "little")
+    return bytes(out)
+
+
+LIARS: dict[bytes, Callable[[Random, bytes], bytes]] = {
+    PNG: _png,
+    b"\xff\xd8": _jpeg,
+    b"II": _tiff,
+    b"MM": _tiff,
+    b"BM": _bmp,
+    b"RIFF": _webp,
+}
+
+
+BOMBS = (4000, 9000, 13_000, 14_100, 15_000, 30_000)
+
+
+@cache
+def bomb(side: int, depth: int, colour: int) -> bytes:
+    """A PNG of black pixels, a thousandth of their size. Colour as PNG counts it: 0 grey, 2 RGB, 6 RGBA."""
+    depth = 8 if depth == 1 and colour else depth
+    row = bytes(1 + (side * depth * {0: 1, 2: 3, 6: 4}[colour] + 7) // 8)
+    # A tenth of the rows where all would only cost the one who packs them: torn files are refused all the same.
+    rows = side if side * len(row) < 2e9 else side // 10
+    packer = zlib.compressobj(1)
+    packed = b"".join(packer.compress(row) for _ in range(rows)) + packer.flush()
+    header = struct.pack(">IIBBBBB", side, side, depth, colour, 0, 0, 0)
+    return PNG + _chunk(b"IHDR", header) + _chunk(b"IDAT", packed) + _chunk(b"IEND", b"")

@@ -1,0 +1,85 @@
+"""What an input must not touch: files outside its folder. Python's opens by audit hook, a library's by the kernel's word.
+
+Bait lies in a folder beside the one that inputs may read; inotify says when anything opens it, native code included.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+import sys
+import tempfile
+from pathlib import Path
+
+OPENED, FOLDER = 0x20, 0x40000000
+"""Of inotify: IN_OPEN, and that it was a folder: a link to one shows its names, and only then can it be refused."""
+EVENT = struct.Struct("iIII")
+
+
+class Watch:
+    """Armed while an input is handled; `seen` is what was opened and must not have been."""
+
+    def __init__(self, room: Path, bait: Path) -> None:
+        self.armed = False
+        self.seen: list[str] = []
+        inside = (room, sys.prefix, sys.base_prefix, sys.exec_prefix, Path(__file__).parents[2], *sys.path)
+        # Of the machine's: what a runtime asks of the processor, and what time it is.
+        machine = ("/dev/null", "/dev/urandom", "/sys", "/proc/cpuinfo", "/proc/meminfo", "/usr/share/zoneinfo")
+        self.inside = tuple({os.path.realpath(path) for path in map(str, inside) if path} | set(machine))
+        self.bait = _inotify(bait)
+        sys.addaudithook(self._hook)
+
+    def _hook(self, event: str, arguments: tuple[object, ...]) -> None:
+        if not self.armed or event != "open" or not isinstance(arguments[0], str | bytes):
+            return
+        path = os.path.realpath(os.fsdecode(arguments[0]))
+        if not any(path == home or path.startswith(f"{home}{os.sep}") for home in self.inside):
+            self.seen.append(path)
+
+    def take(self) -> list[str]:
+        """What was opened since the last time."""
+        seen, self.seen = self.seen, []
+        return seen + (["the bait outside the folder"] if _drain(self.bait) else [])
+
+
+def _inotify(bait: Path) -> int | None:
+    if not sys.platform.startswith("linux"):
+        return None
+    libc = ctypes.CDLL(None, use_errno=True)
+    handle: int = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+    for path in (bait, *bait.rglob("*")):
+        libc.inotify_add_watch(handle, os.fsencode(path), OPENED)
+    return handle
+
+
+def _drain(handle: int | None) -> bool:
+    if handle is None:
+        return False
+    try:
+        events = os.read(handle, 65536)
+    except BlockingIOError:
+        return False
+    place = 0
+    while place < len(events):
+        _, mask, _, length = EVENT.unpack_from(events, place)
+        if not mask & FOLDER:
+            return True
+        place += EVENT.size + length
+    return False
+
+
+def lay_bait(parent: Path) -> Path:
+    """A folder that nobody may look into: a picture, numbers, and a link's target."""
+    import numpy as np
+    from PIL import Image
+
+    bait = parent / "outside"
+    if not bait.is_dir():
+        partial = Path(tempfile.mkdtemp(dir=parent))
+        Image.new("RGB", (8, 8), (1, 2, 3)).save(partial / "secret.png")
+        Image.new("L", (8, 8), 255).save(partial / "Part0_label.bmp")
+        (partial / "secret.bin").write_bytes(np.arange(4096, dtype=np.float32).tobytes())
+        (partial / "secret.csv").write_text("image,label\nsecret.png,good\n")
+        partial.rename(bait)
+    return bait

@@ -1,0 +1,198 @@
+"""The first look at an artifact: what breaks a runtime breaks a child, and what passed is looked at once."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from inspect_kd import quarantine
+from inspect_kd.errors import BadInput, EnvironmentFault
+from inspect_kd.inspector import Inspector
+from inspect_kd.signing import make_keys, sign
+from tests.fuzzing import graphs
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("INSPECT_KD_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "quarantine.json"
+
+
+def write(tmp_path: Path, model: onnx.ModelProto) -> Path:
+    path = tmp_path / "a.onnx"
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def endless() -> onnx.ModelProto:
+    """Valid in every respect; its loop has no end."""
+    model = graphs.artifact()
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["again"]), helper.make_node("Sin", ["x"], ["y"])],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, [1]),
+        ],
+        [
+            helper.make_tensor_value_info("again", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("y", TensorProto.FLOAT, [1]),
+        ],
+    )
+    model.graph.initializer.append(helper.make_tensor("times", TensorProto.INT64, [], [2**62]))
+    model.graph.node.append(helper.make_node("Loop", ["times", "", "shift"], ["late"], body=body))
+    return ends_in(model, "late")
+
+
+def greedy() -> onnx.ModelProto:
+    """A few bytes that ask for 4 GB when they run, which many a machine would give."""
+    model = graphs.artifact()
+    model.graph.initializer.append(helper.make_tensor("sides", TensorProto.INT64, [2], [2**15, 2**15]))
+    model.graph.node.append(helper.make_node("Expand", ["top_1", "sides"], ["wide"]))
+    model.graph.node.append(helper.make_node("ReduceMax", ["top"], ["top_1"], keepdims=0))
+    model.graph.node.append(helper.make_node("ReduceMax", ["wide"], ["late"], keepdims=0))
+    return ends_in(model, "late")
+
+
+def ends_in(model: onnx.ModelProto, value: str) -> onnx.ModelProto:
+    """Its score depends on the value."""
+    last = next(node for node in model.graph.node if node.output[0] == "score")
+    last.input[1] = value
+    model.graph.node.remove(last)
+    model.graph.node.append(last)
+    return model
+
+
+def test_a_sound_artifact_is_looked_at_once(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path, graphs.artifact())
+    asked = []
+    child = quarantine._ask_child
+    monkeypatch.setattr(quarantine, "_ask_child", lambda *words: (asked.append(words), child(*words)))
+    assert Inspector(path).size == graphs.SIZE and len(asked) == 1
+    assert len(json.loads(cache.read_text())["passed"]) == 1
+    start = time.perf_counter()
+    Inspector(path)
+    assert len(asked) == 1 and time.perf_counter() - start < 1
+    # Another file, and the same one under another runtime, are met for the first time.
+    Inspector(write(tmp_path, graphs.artifact(graphs.card().dump() + " ")))
+    assert len(asked) == 2
+    monkeypatch.setattr(quarantine, "installed", lambda _: {"onnxruntime": "99"})
+    Inspector(path)
+    assert len(asked) == 3
+    assert [each.name for each in cache.parent.iterdir()] == [cache.name]
+
+
+def test_what_runs_without_end_is_refused(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quarantine, "SECONDS", 4)
+    path = write(tmp_path, endless())
+    start = time.monotonic()
+    with pytest.raises(BadInput, match=r"a\.onnx: refused: in quarantine it did not answer within 4 s"):
+        Inspector(path)
+    assert time.monotonic() - start < 15 and not cache.exists()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux holds a process to its memory")
+def test_what_asks_for_endless_memory_is_refused(tmp_path: Path, cache: Path) -> None:
+    with pytest.raises(BadInput, match=r"a\.onnx: .*(could not run it|memory|broke the runtime)"):
+        Inspector(write(tmp_path, greedy()))
+    assert not cache.exists()
+
+
+def test_what_crashes_the_runtime_is_refused_and_the_command_ends_well(tmp_path: Path, cache: Path) -> None:
+    """The child's runtime is replaced by one that dies as a native parser does."""
+    path = write(tmp_path, graphs.artifact())
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "onnxruntime.py").write_text("import ctypes\ndef __getattr__(name): ctypes.string_at(0)\n")
+    program = f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r})\nfrom inspect_kd.cli import main\nmain()"
+    words = [sys.executable, "-c", program, "predict", str(path), str(path)]
+    answer = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert answer.returncode == 3 and not cache.exists()
+    assert answer.stderr.strip() == f"inspect-kd: {path}: refused: in quarantine it broke the runtime (SIGSEGV)"
+
+
+def test_a_trusted_signature_needs_no_quarantine_and_neither_does_who_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path, graphs.artifact())
+    public = make_keys(tmp_path / "k.pem", None)
+    sign(path, tmp_path / "k.pem")
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    assert Inspector(path, trust=public).size == graphs.SIZE
+    assert Inspector(path, quarantine=False).size == graphs.SIZE
+    with pytest.raises(EnvironmentFault, match=r"here is none: sign it .* quarantine=False"):
+        Inspector(path)
+
+
+def test_where_no_child_starts_the_file_is_not_blamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path, graphs.artifact())
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "none"))
+    with pytest.raises(EnvironmentFault, match="could be started"):
+        Inspector(path)
+    broken = tmp_path / "python"
+    broken.write_text("#!/bin/sh\necho no modules here >&2\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(broken))
+    with pytest.raises(EnvironmentFault, match=r"did not start \(no modules here\)"):
+        Inspector(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b'{"passed": 3}', b'{"passed": [[1]]}', b"\xff\xfe", b"[" * 50_000, b'{"passed": ["' + b"x" * 10**5],
+)  # fmt: skip
+def test_a_damaged_memory_knows_nothing(content: bytes, tmp_path: Path, cache: Path) -> None:
+    cache.parent.mkdir()
+    cache.write_bytes(content)
+    Inspector(write(tmp_path, graphs.artifact()))
+    assert len(json.loads(cache.read_text())["passed"]) == 1
+
+
+def test_the_memory_is_bounded_and_a_full_disk_stops_nobody(tmp_path: Path, cache: Path) -> None:
+    for number in range(quarantine.REMEMBERED + 20):
+        quarantine._remember(cache, f"{number:064}")
+    assert quarantine._remembered(cache)[-1] == f"{quarantine.REMEMBERED + 19:064}"
+    assert len(quarantine._remembered(cache)) == quarantine.REMEMBERED and cache.stat().st_size < quarantine.LARGEST
+    cache.unlink()
+    cache.parent.rmdir()
+    cache.parent.write_text("a file where the folder should be")
+    assert Inspector(write(tmp_path, graphs.artifact())).size == graphs.SIZE
+
+
+def test_the_first_look_imports_no_torch_and_nothing_from_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "numpy.py").write_text("raise SystemExit('taken from the working directory')")
+    monkeypatch.chdir(tmp_path)
+    Inspector(write(tmp_path, graphs.artifact()))
+    program = (
+        "import sys, numpy as np, onnxruntime\nfrom inspect_kd import quarantine, registry\n"
+        "runtime = registry.load('export', 'to_onnx').Runtime\n"
+        f"assert quarantine._look(runtime, open({str(tmp_path / 'a.onnx')!r}, 'rb').read(), 'a') == {{'passed': True}}\n"
+        "print(','.join(sorted({m.split('.')[0] for m in sys.modules})))"
+    )
+    answer = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, check=True)
+    assert not set(answer.stdout.strip().split(",")) & {"torch", "onnx", "pydantic", "typer", "lightning"}
+
+
+def test_an_answer_of_another_shape_than_the_card_says(tmp_path: Path) -> None:
+    model = graphs.artifact()
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    node = next(node for node in model.graph.node if node.output[0] == "heatmap")
+    node.output[0] = "hot"
+    model.graph.initializer.append(helper.make_tensor("flat", TensorProto.INT64, [2], [0, -1]))
+    model.graph.node.append(helper.make_node("Reshape", ["hot", "flat"], ["heatmap"]))
+    model.graph.node[4].input[0] = "hot"
+    with pytest.raises(BadInput, match="came out"):
+        Inspector(write(tmp_path, model))
+    inspector = Inspector(write(tmp_path, model), quarantine=False)
+    with pytest.raises(BadInput, match="came out"):
+        inspector(np.zeros((20, 20, 3), np.uint8))
