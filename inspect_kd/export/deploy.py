@@ -122,6 +122,7 @@ def make_artifact(
     target: Any = registry.load("export", f"to_{deployment.target}")
     partial = to.with_name(f".{to.stem}.partial{target.SUFFIX}")
     try:
+        material.watch.phase("export", 1)
         plain, quantised = _write(graph, partial, target, card, deployment, material)
         # A target may know of its own what it takes, where no machine of its kind is at hand.
         getattr(target, "check", lambda file: None)(partial)
@@ -167,8 +168,10 @@ def _write(
         to_onnx.export(graph, partial, card=card, opset=deployment.opset)
         plain = partial.read_bytes()
         target.export(in_half(graph), partial, card=card, opset=deployment.opset)
+        material.watch.advance()
         return plain, None
     target.export(graph, partial, card=card, opset=deployment.opset)
+    material.watch.advance()
     plain = partial.read_bytes()
     if deployment.precision == "fp32":
         return plain, None

@@ -123,7 +123,6 @@ def _export(
         created=now(),
     )
     samples = proof_samples(data, deployment.proof)
-    watch.phase("export", len(samples))
     to.parent.mkdir(parents=True, exist_ok=True)
     conversion = make_artifact(
         ArtifactGraph(model.eval().cpu(), calibration.scale),
@@ -176,6 +175,7 @@ def proof_samples(data: DataSet, most: int) -> list[Sample]:
 def _told(samples: Sequence[Sample], recipe: Recipe, watch: Watch) -> Iterator[tuple[Images, Sequence[Truth]]]:
     """Of a tiled image one tile: what is proved is that both runtimes say the same of it."""
     view = view_of(recipe)
+    watch.phase("prove", len(samples))
     for start in range(0, len(samples), PROOF_BATCH):
         part = samples[start : start + PROOF_BATCH]
         watch.advance(len(part))
