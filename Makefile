@@ -11,7 +11,7 @@ STAMP  := $(VENV)/.installed-$(RUNTIME)
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[train,openvino,$(RUNTIME),dev]' --constraint constraints.txt
+	$(BIN)/python -m pip install --quiet --editable '.[train,openvino,ui,$(RUNTIME),dev]' --constraint constraints.txt
 	touch $@
 
 demo: $(STAMP)        ## draw parts, train, export, inspect, report: runs/demo

@@ -10,7 +10,7 @@ import sys
 import typer
 
 from inspect_kd import __version__
-from inspect_kd.cli import bench, data, demo, doctor, evaluate, export, label_next, predict, sign, train, zoo
+from inspect_kd.cli import bench, data, demo, doctor, evaluate, export, label_next, predict, sign, train, ui, zoo
 from inspect_kd.errors import InspectKDError
 
 EPILOG = "Exit codes: 0 fine, 1 a gate failed, 2 usage, 3 bad input, 4 environment. Start with: inspect-kd demo"
@@ -29,6 +29,7 @@ app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command("export")(export.export)
 app.command("predict")(predict.predict)
+app.command("ui")(ui.ui)
 app.command("label-next")(label_next.label_next)
 app.command("bench")(bench.bench)
 app.add_typer(data.app, name="data")
