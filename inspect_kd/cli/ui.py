@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -67,6 +69,8 @@ def ui(
 
     settings = settings_of(artifacts or [], runs, store, (max_upload, max_parts, max_disk, threads))
     with running(settings, Door(host=host, port=port, auth=people, root_path=root_path)) as address:
+        # A container ends by SIGTERM: what the desks hold is cleared away then, too.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         typer.echo(f"inspect-kd Studio: {address}  (Ctrl+C ends it; marks and calibrations go to {store})")
         try:
             while True:

@@ -36,7 +36,7 @@ def _files_endpoints(studio: Studio) -> None:
     def inspect(images: list[str], artifact: str, category: str, request: gr.Request) -> list[dict[str, Any]]:
         desk = studio.desks.of(request.session_hash)
         _choose(studio, desk, artifact, category)
-        found = []
+        found: list[dict[str, Any]] = []
         for answer in inspect_files(studio, desk, images or []):
             if isinstance(answer, Refusal):
                 found.append({"image": answer.name, "decision": str(Decision.NG), "error": answer.reason})

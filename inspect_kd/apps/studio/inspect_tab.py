@@ -302,11 +302,13 @@ def _wire_batches(studio: Studio, bar: Bar, controls: Controls, panels: Panels) 
     knobs = [bar.category, controls.reinspect, controls.reject]
     started: list[dict[str, Any]] = [
         controls.files.upload(uploaded, controls.files, [controls.files, *everything], **runs),
-        controls.camera.input(pictured, controls.camera, [controls.camera, *everything], **runs),
+        pictures := controls.camera.input(pictured, controls.camera, [controls.camera, *everything], **runs),
         controls.examples.click(offered, None, everything, **runs),
         bar.artifact.input(chosen, [bar.artifact, bar.category], [*knobs, *everything], **runs),
         bar.category.input(chosen, [bar.artifact, bar.category], [*knobs, *everything], **runs),
     ]
+
+    pictures.then(None, None, None, js="() => window.studioLiveAgain()", **PRIVATE)
 
     def stopped(request: gr.Request) -> tuple[str, ...]:
         desk = studio.desks.of(request.session_hash)

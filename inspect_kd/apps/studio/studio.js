@@ -68,6 +68,9 @@
     if (gallery) gallery.dataset.focused = event.target.closest?.('#gallery [data-part]') ? 'yes' : 'no';
   });
 
+  // Whoever has taken one picture has allowed the camera: the next one needs no second permission.
+  window.studioLiveAgain = () => setTimeout(() => document.querySelector('#camera [title="grant webcam access"] button')?.click(), 300);
+
   window.studioDownload = link => {
     const anchor = document.createElement('a');
     anchor.href = link;
