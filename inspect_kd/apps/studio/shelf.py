@@ -58,7 +58,8 @@ def _named(artifacts: Sequence[Path]) -> dict[str, Path]:
     named: dict[str, Path] = {}
     for path in dict.fromkeys(artifact.resolve() for artifact in artifacts):
         plain = path.name.removesuffix(".onnx")
-        wider = f"{plain} ({path.parent.name})"
+        folder = path.parent.parent if path.parent.name == plain else path.parent
+        wider = f"{plain} ({folder.name})"
         choices = [plain, wider, *(f"{wider} {number}" for number in range(2, len(artifacts) + 2))]
         named[next(name for name in choices if name not in named)] = path
     return named

@@ -16,16 +16,16 @@ import numpy.typing as npt
 
 from inspect_kd import overlay
 from inspect_kd.apps.studio import texts
-from inspect_kd.apps.studio.parts import Part
+from inspect_kd.apps.studio.parts import PREVIEW, Part
 from inspect_kd.types import Decision, Inspection, Region, Thresholds
 
 Address = Callable[[Path], str]
 """Where the browser fetches a picture."""
 CLASSES = {Decision.OK: "ok", Decision.REINSPECT: "re", Decision.NG: "ng"}
 SMOOTHING = 0.7
-"""Pixels of the preview by which an outline may be simplified."""
+"""Pixels of the drawing by which an outline may be simplified."""
 SLACK = 3
-"""Pixels by which an outline may leave its region's box: one is drawn at the preview's scale, the other measured at the heat's."""
+"""Pixels by which an outline may leave its region's box: one is drawn at the picture's scale, the other measured at the heat's."""
 MOST_ROWS = 12
 Points = npt.NDArray[np.int32]
 
@@ -70,15 +70,17 @@ def stage(part: Part, answer: Inspection, layer: Path, address: Address, *, wipe
         f'<div class="stage"><div class="layers" style="aspect-ratio:{width}/{height};--ratio:{width / height:.4f}">'
         f'<img class="photo" src="{address(part.preview)}" width="{width}" height="{height}" '
         f'alt="{escape(texts.ALT_PREVIEW.format(name=part.name))}">'
-        f'<div class="over"><img class="heat" src="{address(layer)}" alt="">{outlines(answer, (width, height))}</div>{handle}</div></div>'
+        f'<div class="over"><img class="heat" src="{address(layer)}" alt="">{outlines(answer)}</div>{handle}</div></div>'
     )
 
 
-def outlines(answer: Inspection, size: tuple[int, int]) -> str:
-    """Contours at the RE-INSPECT limit and the regions' numbers, in the preview's pixels."""
+def outlines(answer: Inspection) -> str:
+    """Contours at the RE-INSPECT limit and the regions' numbers, as fine for a small part as for a large one."""
+    scale = PREVIEW / max(1, *answer.image_size)
+    size = max(1, round(answer.image_size[0] * scale)), max(1, round(answer.image_size[1] * scale))
     lines = _contours(answer, size) if answer.regions else []
     paths = "".join("M" + "L".join(f"{x} {y}" for x, y in line) + "Z" for line in lines)
-    radius = max(9.0, max(size) / 52)
+    radius = max(size) / 46
     numbers = "".join(
         _number(number, _anchor(region, lines, answer, size), radius, size)
         for number, region in enumerate(answer.regions, 1)
