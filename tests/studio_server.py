@@ -66,3 +66,12 @@ def twin(artifact: Path, folder: Path) -> Path:
     """A second artifact to compare with: a copy under another name."""
     folder.mkdir(parents=True, exist_ok=True)
     return Path(shutil.copy(artifact, folder / "second.onnx"))
+
+
+def artifact_and_images(run: Path, parts: Path) -> tuple[Path, list[Path]]:
+    """A tiny artifact with drawn parts; a real one with real parts where INSPECT_KD_REAL_ARTIFACT and INSPECT_KD_REAL_DATA say so."""
+    real, data = os.environ.get("INSPECT_KD_REAL_ARTIFACT"), os.environ.get("INSPECT_KD_REAL_DATA")
+    if not (real and data):
+        return run / "r.onnx", sorted(parts.glob("*/test/*/*.png"))[:8]
+    kinds = sorted(path for path in Path(data).glob("*/*/test/*") if path.is_dir())
+    return Path(real), [sorted(kind.iterdir())[0] for kind in kinds][:8]

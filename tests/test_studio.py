@@ -135,6 +135,17 @@ def test_sliders_cannot_cross_and_find_the_way_home(desk: Desk) -> None:
     assert desk.thresholds == desk.usual
 
 
+def test_a_category_has_its_own_limits_and_its_own_held_out_parts(desk: Desk) -> None:
+    calibration = desk.inspector.card.calibration
+    category = desk.inspector.card.categories[0]
+    desk.choose("r", category)
+    assert desk.thresholds == calibration.limits[category].thresholds
+    assert sum(desk.what_if().sound.values()) == calibration.limits[category].n < calibration.limits["*"].n
+    with pytest.raises(BadInput, match="no calibration for category"):
+        desk.choose("r", "nothing")
+    assert desk.category == category
+
+
 def test_what_changes_against_the_artifacts_own_limits_is_said(desk: Desk) -> None:
     desk.move(0.0, 0.0)
     shown = gallery.scores_panel(desk)
@@ -288,7 +299,7 @@ def test_the_table_is_numbered_as_the_picture(desk: Desk) -> None:
     numbers = re.findall(r"text-anchor=\"middle\">(\d+)</text>", drawn)
     assert numbers == [str(n) for n in range(1, len(answer.regions) + 1)]
     table = viewer.regions_table(answer)
-    assert re.findall(r"class=\"no\">(\d+)<", table) == numbers[: viewer.MOST_ROWS]
+    assert re.findall(r"class=\"no\">(\d+)<", table) == numbers
     assert f"{answer.regions[0].peak:.2f}" in table
     # In words, with the limits that were used, not by colour alone.
     assert f"</i>{answer.decision}</span>" in drawn and "RE-INSPECT above 0.300 · NG above 0.600" in drawn

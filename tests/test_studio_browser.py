@@ -19,16 +19,17 @@ import pytest
 
 from inspect_kd.datasets import every_sample
 from inspect_kd.sign_off import read_sign_off
-from tests.studio_server import Server, need, studio, twin
+from tests.studio_server import Server, artifact_and_images, need, studio, twin
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 FAKE_CAMERA = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
 
 
 @pytest.fixture(scope="module")
-def server(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(run: Path, parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("studio")
-    with studio(run / "r.onnx", twin(run / "r.onnx", folder), "--max-upload", "1", folder=folder) as server:
+    artifact, _ = artifact_and_images(run, parts)
+    with studio(artifact, twin(artifact, folder), "--max-upload", "1", folder=folder) as server:
         yield server
 
 
@@ -65,8 +66,9 @@ def page(browser: Any, server: Server) -> Iterator[Any]:
     assert faults == []
 
 
-def images(parts: Path) -> list[Path]:
-    return sorted(parts.glob("*/test/*/*.png"))[:8]
+@pytest.fixture
+def images(run: Path, parts: Path) -> list[Path]:
+    return artifact_and_images(run, parts)[1]
 
 
 def bring(page: Any, *paths: Path, expect: int | None = None) -> None:
@@ -98,11 +100,11 @@ def scores(page: Any) -> list[float]:
     return [float(text) for text in page.locator("#gallery .card .row b").all_inner_texts()]
 
 
-def test_upload_move_filter_download(page: Any, parts: Path, tmp_path: Path) -> None:
+def test_upload_move_filter_download(page: Any, images: list[Path], tmp_path: Path) -> None:
     text, broken = tmp_path / "notes.txt", tmp_path / "broken.png"
     text.write_text("no image")
-    broken.write_bytes(images(parts)[0].read_bytes()[:200])
-    bring(page, *images(parts), text, broken, expect=8)
+    broken.write_bytes(images[0].read_bytes()[:200])
+    bring(page, *images, text, broken, expect=8)
     refused = page.locator(".refused").inner_text()
     assert "2 files could not be read" in refused and "notes.txt" in refused and "broken.png" in refused
     shown = scores(page)
@@ -131,9 +133,9 @@ def test_upload_move_filter_download(page: Any, parts: Path, tmp_path: Path) -> 
     assert alone.locator("figure img").count() == 8
 
 
-def test_the_slider_on_the_page_ends_where_it_was_let_go(page: Any, parts: Path) -> None:
+def test_the_slider_on_the_page_ends_where_it_was_let_go(page: Any, images: list[Path]) -> None:
     """A drag, not a number: many changes in flight, and the last one is the one that counts."""
-    bring(page, *images(parts)[:3])
+    bring(page, *images[:3])
     track = page.locator("#reject input[type=range]")
     box = track.bounding_box()
     page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + box["height"] / 2)
@@ -146,8 +148,8 @@ def test_the_slider_on_the_page_ends_where_it_was_let_go(page: Any, parts: Path)
     wait_for(lambda: f"NG above {value:.3f}" in page.locator("#viewer .banner").inner_text())
 
 
-def test_marks_by_key_and_signs_off_by_name(page: Any, server: Server, parts: Path) -> None:
-    bring(page, *images(parts)[:4])
+def test_marks_by_key_and_signs_off_by_name(page: Any, server: Server, images: list[Path]) -> None:
+    bring(page, *images[:4])
     page.locator("#gallery .card").first.click()
     wait_for(lambda: page.locator("#gallery .card").first.get_attribute("aria-pressed") == "true")
     page.keyboard.press("o")
@@ -156,7 +158,8 @@ def test_marks_by_key_and_signs_off_by_name(page: Any, server: Server, parts: Pa
     wait_for(lambda: page.locator("#gallery .card").nth(1).get_attribute("aria-pressed") == "true")
     page.keyboard.press("n")
     wait_for(lambda: count(page, "marked") == 2)
-    kinds = [sample.kind for sample in every_sample(server.store / "marked" / "r")]
+    (marked,) = (server.store / "marked").iterdir()
+    kinds = [sample.kind for sample in every_sample(marked)]
     assert sorted(kinds) == ["defect", "good"]
     # Said twice is taken back.
     page.keyboard.press("n")
@@ -176,8 +179,8 @@ def test_marks_by_key_and_signs_off_by_name(page: Any, server: Server, parts: Pa
     assert count(page, "marked") == 1
 
 
-def test_layers_need_no_server(page: Any, parts: Path) -> None:
-    bring(page, *images(parts)[:1])
+def test_layers_need_no_server(page: Any, images: list[Path]) -> None:
+    bring(page, *images[:1])
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     heat = page.locator("#viewer .heat")
@@ -196,8 +199,8 @@ def test_layers_need_no_server(page: Any, parts: Path) -> None:
     assert size and all(0 < side <= 1024 for side in size)
 
 
-def test_compare_and_card(page: Any, parts: Path) -> None:
-    bring(page, *images(parts)[:4])
+def test_compare_and_card(page: Any, images: list[Path]) -> None:
+    bring(page, *images[:4])
     move(page, "reinspect", 0.0)
     move(page, "reject", 0.0)
     wait_for(lambda: count(page, "NG") == 4)
@@ -227,8 +230,8 @@ def test_the_camera(page: Any) -> None:
     wait_for(lambda: count(page, "all") == 2)
 
 
-def test_pasting(page: Any, parts: Path) -> None:
-    content = list(images(parts)[0].read_bytes())
+def test_pasting(page: Any, images: list[Path]) -> None:
+    content = list(images[0].read_bytes())
     page.evaluate(
         """bytes => { const transfer = new DataTransfer();
         transfer.items.add(new File([new Uint8Array(bytes)], 'pasted.png', {type: 'image/png'}));
@@ -239,12 +242,12 @@ def test_pasting(page: Any, parts: Path) -> None:
     assert "pasted.png" in page.locator("#viewer .banner").inner_text()
 
 
-def test_a_file_that_is_too_large_is_said_and_the_page_goes_on(page: Any, parts: Path, tmp_path: Path) -> None:
+def test_a_file_that_is_too_large_is_said_and_the_page_goes_on(page: Any, images: list[Path], tmp_path: Path) -> None:
     large = tmp_path / "large.png"
     large.write_bytes(b"\x89PNG" + bytes(2 * 2**20))
     page.set_input_files("#drop input[type=file]", str(large))
     page.get_by_text(re.compile("maximum allowed size|too large|exceeds", re.IGNORECASE)).first.wait_for()
-    bring(page, *images(parts)[:1])
+    bring(page, *images[:1])
 
 
 def test_a_batch_is_stopped(page: Any, tmp_path: Path) -> None:
@@ -261,14 +264,26 @@ def test_a_batch_is_stopped(page: Any, tmp_path: Path) -> None:
     bring(page, first, expect=stopped + 1)
 
 
+def test_a_closed_tab_takes_its_parts_along(browser: Any, server: Server, images: list[Path]) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(server.address)
+    page.wait_for_selector("#viewer .empty")
+    bring(page, images[0])
+    mine = max(server.temporary.glob("inspect-kd-studio-*/*"), key=lambda folder: folder.stat().st_mtime)
+    assert any(mine.iterdir())
+    context.close()
+    wait_for(lambda: not mine.exists(), 60)
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_accessible(page: Any, server: Server, parts: Path, theme: str) -> None:
+def test_accessible(page: Any, server: Server, images: list[Path], theme: str) -> None:
     need("axe-playwright-python", find_spec("axe_playwright_python") is not None)
     from axe_playwright_python.sync_playwright import Axe
 
     page.goto(f"{server.address}/?__theme={theme}")
     page.wait_for_selector("#viewer .empty")
-    bring(page, *images(parts)[:3])
+    bring(page, *images[:3])
     page.wait_for_timeout(500)
     for tab in ("Inspect", "Compare", "Artifact"):
         page.get_by_role("tab", name=tab).click()
@@ -280,8 +295,8 @@ def test_accessible(page: Any, server: Server, parts: Path, theme: str) -> None:
 
 
 @pytest.mark.parametrize("width", [1280, 1920, 420])
-def test_nothing_hangs_over(page: Any, parts: Path, width: int) -> None:
+def test_nothing_hangs_over(page: Any, images: list[Path], width: int) -> None:
     page.set_viewport_size({"width": width, "height": 1000})
-    bring(page, *images(parts)[:3])
+    bring(page, *images[:3])
     overflow = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
     assert overflow <= 0

@@ -26,7 +26,6 @@ SMOOTHING = 0.7
 """Pixels of the drawing by which an outline may be simplified."""
 SLACK = 3
 """Pixels by which an outline may leave its region's box: one is drawn at the picture's scale, the other measured at the heat's."""
-MOST_ROWS = 12
 Points = npt.NDArray[np.int32]
 
 
@@ -99,10 +98,11 @@ def regions_table(answer: Inspection | None) -> str:
     if not answer.regions:
         return f'<h3>{texts.REGIONS}</h3><p class="soft">{texts.NO_REGIONS}</p>'
     head = "".join(f'<th scope="col">{column}</th>' for column in texts.REGION_COLUMNS)
-    rows = "".join(_row(number, region, answer) for number, region in enumerate(answer.regions[:MOST_ROWS], 1))
+    rows = "".join(_row(number, region, answer) for number, region in enumerate(answer.regions, 1))
     return (
         f'<h3>{texts.REGIONS} <span class="soft">{len(answer.regions)}</span></h3>'
-        f'<table class="regions"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{texts.REGIONS}">'
+        f'<table class="regions"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
     )
 
 
