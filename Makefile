@@ -31,6 +31,7 @@ bench: $(STAMP)       ## the figures under docs/results, on the data sets at INS
 	$(BIN)/python benchmarks/ablation.py
 	$(BIN)/python benchmarks/latency.py
 	$(BIN)/python benchmarks/peers.py
+	$(BIN)/python benchmarks/studio.py --artifact runs/demo/parts/parts.onnx
 
 golden: $(STAMP)      ## rewrite the golden files on purpose
 	$(BIN)/python -m pytest --update-golden tests/test_cli.py tests/test_train.py

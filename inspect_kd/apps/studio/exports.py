@@ -82,19 +82,16 @@ def as_html(desk: Desk) -> str:
         f'<div class="tile"><b>{counts[decision]}</b><span>{texts.ICONS[decision]} {decision}</span></div>'
         for decision in reversed(Decision)
     )
-    chart = histogram(
-        [part.score for part in desk.all_parts()],
-        held_out_scores(desk.inspector.card.calibration, desk.category),
-        limits,
-        slider_range(desk.usual),
-    )
+    held_out = held_out_scores(desk.inspector.card.calibration, desk.category)
+    chart = histogram([part.score for part in desk.all_parts()], held_out, limits, slider_range(desk.usual))
+    legend = texts.HISTOGRAM.format(shown=len(desk.parts), sound=len(held_out))
     about = texts.AGAINST.format(reinspect=limits.reinspect, reject=limits.reject)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(desk.artifact)} · {texts.TITLE}</title><style>\n{style}{EXTRA}</style></head>\n<body>"
         f"<header><h1>{escape(desk.artifact)}</h1>"
         f'<p class="soft">{about} · sha256 {desk.inspector.digest[:16]}…</p></header>\n<main><div class="tiles">{tiles}</div>'
-        f'<div class="card">{chart}</div>{_refused(desk)}'
+        f'<div class="card">{chart}<p class="soft">{legend}</p></div>{_refused(desk)}'
         f'<h2>{texts.FILES} ({len(desk.parts)})</h2><div class="gallery single">{_figures(desk)}</div></main></body></html>\n'
     )
 
@@ -109,8 +106,8 @@ def _refused(desk: Desk) -> str:
 
 EXTRA = """
 .gallery.single { grid-template-columns: repeat(auto-fill, minmax(200px, 1fr)); } .gallery.single img { height: 180px; }
-.histogram { width: 100%; max-width: 720px; display: block; }
-.histogram text { fill: var(--soft); font-size: 13px; } .histogram .axis { stroke: var(--soft); }
+.histogram { width: 100%; max-width: 520px; display: block; }
+.histogram text { fill: var(--soft); font-size: 9px; } .histogram .axis { stroke: var(--soft); }
 .histogram .ok { fill: var(--ok); } .histogram .re { fill: var(--re); } .histogram .ng { fill: var(--ng); }
 .histogram .cal { fill: var(--cal); } .histogram .band-re { fill: var(--re); opacity: .1; }
 .histogram .band-ng { fill: var(--ng); opacity: .1; } .histogram line.limit { stroke: var(--ink); stroke-dasharray: 4 3; }
