@@ -147,11 +147,24 @@ def test_no_path_from_a_client_is_opened(client: Any, server: Server, tmp_path: 
     assert _get(f"{server.address}/gradio_api/file=http://127.0.0.1:9/")[0] >= 400
 
 
-def test_what_is_too_large_is_refused(client: Any, tmp_path: Path) -> None:
+def test_what_is_too_large_is_refused(client: Any, server: Server, tmp_path: Path) -> None:
     large = tmp_path / "large.png"
     large.write_bytes(b"\x89PNG" + bytes(2 * 2**20))
     with pytest.raises(Exception, match="maximum"):
         inspect(client, large)
+    # That was the client's own courtesy; whoever has none is refused by the server.
+    body = (
+        b"--x\r\nContent-Disposition: form-data; name=files; filename=large.png\r\n\r\n"
+        + large.read_bytes()
+        + b"\r\n--x--\r\n"
+    )
+    request = urllib.request.Request(
+        f"{server.address}/gradio_api/upload", body, {"Content-Type": "multipart/form-data; boundary=x"}
+    )
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request, timeout=30)
+    with refused.value:
+        assert refused.value.code == 413
 
 
 def test_originals_are_on_no_address_and_nothing_stays_behind(run: Path, parts: Path, tmp_path: Path) -> None:
