@@ -11,7 +11,7 @@ STAMP  := $(VENV)/.installed-$(RUNTIME)
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[train,openvino,$(RUNTIME),dev]' --constraint constraints.txt
+	$(BIN)/python -m pip install --quiet --editable '.[train,openvino,ui,$(RUNTIME),dev]' --constraint constraints.txt
 	touch $@
 
 demo: $(STAMP)        ## draw parts, train, export, inspect, report: runs/demo
@@ -31,6 +31,7 @@ bench: $(STAMP)       ## the figures under docs/results, on the data sets at INS
 	$(BIN)/python benchmarks/ablation.py
 	$(BIN)/python benchmarks/latency.py
 	$(BIN)/python benchmarks/peers.py
+	$(BIN)/python benchmarks/studio.py --artifact runs/demo/parts/parts.onnx
 
 # For whoever has an NVIDIA GPU: one command, one report (docs/results/gpu.md).
 gpu-check:

@@ -8,6 +8,7 @@ print(answer.decision, answer.score, answer.regions)
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -21,7 +22,7 @@ from inspect_kd.datasets.view import View, look
 from inspect_kd.errors import BadInput, EnvironmentFault
 from inspect_kd.export.card import ArtifactCard
 from inspect_kd.export.options import RuntimeOptions
-from inspect_kd.overlay import find_regions
+from inspect_kd.overlay import places_to_show
 from inspect_kd.quarantine import admit
 from inspect_kd.resize import RESIZE
 from inspect_kd.signing import signers, verify_bytes
@@ -31,8 +32,6 @@ Frame = str | Path | npt.NDArray[np.generic]
 LARGEST_ARTIFACT = 2**31
 TARGETS = {".openvino.onnx": "openvino", ".tensorrt.onnx": "tensorrt", ".onnx": "onnx"}
 """Which target's runtime opens a file, by the end of its name; the longest first."""
-BRIGHTEST = 0.9
-"""Share of the largest heat above which the hottest place is shown where no place is above the limit."""
 
 
 class Inspector:
@@ -67,6 +66,8 @@ class Inspector:
             verify_bytes(content, path, signers(Path(trust)))
         elif quarantine:
             admit(content, path, target)
+        self.digest = hashlib.sha256(content).hexdigest()
+        """Of the artifact's file: what a calibration that a person signed off is held against."""
         options = options or RuntimeOptions(device=device, threads=threads, allow_cpu=allow_cpu)
         self.model = runtime(content, str(path), options)
         self.card: ArtifactCard = self.model.card
@@ -110,7 +111,7 @@ class Inspector:
             score=score,
             decision=self.thresholds.decide(score),
             heatmap=heatmap,
-            regions=self._regions(score, heatmap, width, height),
+            regions=self.regions(score, heatmap, self.thresholds, (width, height)),
             thresholds=self.thresholds,
             image=None if isinstance(frame, np.ndarray) else str(frame),
             image_size=(width, height),
@@ -125,15 +126,11 @@ class Inspector:
             except BadInput as error:
                 yield error
 
-    def _regions(self, score: float, heatmap: Heatmap, width: int, height: int) -> tuple[Region, ...]:
-        """Whoever is told that a part is not OK is also told where: if nowhere is above the limit, where it is hottest."""
-        limit = self.thresholds.reinspect
-        if score <= limit:
-            return ()
-        frame = self.size**2
-        return find_regions(heatmap, limit, width, height, frame=frame) or find_regions(
-            heatmap, BRIGHTEST * float(heatmap.max()), width, height, frame=frame
-        )
+    def regions(
+        self, score: float, heatmap: Heatmap, thresholds: Thresholds, image_size: tuple[int, int]
+    ) -> tuple[Region, ...]:
+        """Where the part is not OK, under any thresholds: whoever moves them needs no second look of the model."""
+        return places_to_show(score, heatmap, thresholds.reinspect, image_size, frame=self.size**2)
 
     def _read(self, frame: Frame) -> npt.NDArray[np.uint8]:
         if not isinstance(frame, np.ndarray):

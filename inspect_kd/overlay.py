@@ -23,6 +23,8 @@ MARKS = {Decision.OK: "OK", Decision.REINSPECT: "RE-INSPECT ?", Decision.NG: "NG
 SMALLEST_AREA = 2e-5
 """Share of a frame below which a place above the threshold is no region."""
 MOST_REGIONS = 50
+BRIGHTEST = 0.9
+"""Share of the largest heat above which the hottest place is shown where no place is above the limit."""
 
 
 def enlarge(heatmap: Heatmap, width: int, height: int) -> Heatmap:
@@ -64,6 +66,18 @@ def find_regions(
             )
         )
     return tuple(sorted(found, key=lambda region: -region.peak)[:MOST_REGIONS])
+
+
+def places_to_show(
+    score: float, heatmap: Heatmap, limit: float, image_size: tuple[int, int], *, frame: int
+) -> tuple[Region, ...]:
+    """Whoever is told that a part is not OK is also told where: if nowhere is above the limit, where it is hottest."""
+    if score <= limit:
+        return ()
+    width, height = image_size
+    return find_regions(heatmap, limit, width, height, frame=frame) or find_regions(
+        heatmap, BRIGHTEST * float(heatmap.max()), width, height, frame=frame
+    )
 
 
 def colour(heatmap: Heatmap) -> tuple[ImageU8, npt.NDArray[np.float32]]:

@@ -18,6 +18,7 @@ COMMANDS = [
     "eval",
     "export",
     "predict",
+    "ui",
     "label-next",
     "keygen",
     "sign",

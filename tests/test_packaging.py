@@ -43,7 +43,8 @@ def test_the_wheel(wheel: Path) -> None:
         "_zoo/export/onnx.yaml",
     ):
         assert f"inspect_kd/{file}" in names
-    assert "inspect_kd/report/style.css" in names
+    for file in ("report/style.css", "apps/studio/studio.css", "apps/studio/studio.js"):
+        assert f"inspect_kd/{file}" in names
     assert wheel.stat().st_size < 3e6
 
 

@@ -22,6 +22,7 @@ from inspect_kd.cli import (
     predict,
     sign,
     train,
+    ui,
     zoo,
 )
 from inspect_kd.errors import InspectKDError
@@ -42,6 +43,7 @@ app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command("export")(export.export)
 app.command("predict")(predict.predict)
+app.command("ui")(ui.ui)
 app.command("label-next")(label_next.label_next)
 app.command("bench")(bench.bench)
 app.command("bench-latency")(bench_latency.bench_latency)

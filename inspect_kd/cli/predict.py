@@ -22,6 +22,10 @@ def predict(
     category: Annotated[
         str | None, typer.Option(help="Use this category's own thresholds; default: the pooled ones.")
     ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(help="Thresholds that somebody has signed off in the Studio for this artifact (JSON)."),
+    ] = None,
     overlays: Annotated[
         Path | None,
         typer.Option(help="Write a picture with heat, regions and decision for each image into this folder."),
@@ -47,6 +51,7 @@ def predict(
     from inspect_kd.cli.evaluate import artifact_of
     from inspect_kd.errors import BadInput, GateFailed
     from inspect_kd.inspector import Inspector
+    from inspect_kd.sign_off import read_sign_off
     from inspect_kd.signing import trust_store
     from inspect_kd.types import Decision, Inspection
 
@@ -58,6 +63,8 @@ def predict(
         allow_cpu=allow_cpu,
         trust=trust_store() if trusted else None,
     )
+    if calibration is not None:
+        inspector.thresholds = read_sign_off(calibration).for_artifact(inspector.digest, category)
     counts: Counter[str] = Counter()
     for path in find_images(images):
         answer = next(inspector.each([path]))

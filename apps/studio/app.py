@@ -1,0 +1,21 @@
+"""The Studio as a hosted app: everything is in `inspect_kd/apps/studio/`, this file only opens the door.
+
+Set by the host: INSPECT_KD_ARTIFACTS (folder of .onnx files, default ./artifacts), INSPECT_KD_AUTH (NAME:PASSWORD),
+INSPECT_KD_STORE, PORT.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from inspect_kd.cli import main
+
+artifacts = sorted(Path(os.environ.get("INSPECT_KD_ARTIFACTS", "artifacts")).glob("*.onnx"))
+door = ["--host", "0.0.0.0", "--port", os.environ.get("PORT", "7860")]
+# A container's network is its host's business: without a password it says so on purpose.
+allowed = [] if os.environ.get("INSPECT_KD_AUTH") else ["--open"]
+store = ["--store", os.environ.get("INSPECT_KD_STORE", "store")]
+sys.argv = ["inspect-kd", "ui", *map(str, artifacts), *door, *allowed, *store]
+main()

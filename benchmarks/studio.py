@@ -1,0 +1,163 @@
+"""Does the Studio answer at once, and does it stay small? Writes docs/results/studio.{json,md}.
+
+    INSPECT_KD_REAL_DATA=… python benchmarks/studio.py --artifact part.onnx [--rounds 10] [--parts 200]
+
+A server as a user starts it, real parts. Rounds: so many parts are inspected, and cleared; the server's memory after each. Then a
+threshold is moved over so many parts, in a real browser (from the key to the new verdict on the page) and through the API.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from gradio_client import Client, handle_file
+from playwright.sync_api import sync_playwright
+
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
+MOVES = 12
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--artifact", type=Path, required=True)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--parts", type=int, default=200)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    data = Path(os.environ["INSPECT_KD_REAL_DATA"])
+    every = sorted(path for path in data.glob("*/*/test/*/*") if path.suffix in {".jpg", ".png"})
+    images = [every[i * len(every) // options.parts] for i in range(options.parts)]
+    with tempfile.TemporaryDirectory() as folder:
+        process, address = start(options.artifact, Path(folder))
+        try:
+            content = measure(process.pid, address, images, options.rounds)
+        finally:
+            process.terminate()
+            process.wait(30)
+    content |= {"date": datetime.now(UTC).date().isoformat(), "artifact": options.artifact.stem, "parts": len(images)}
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "studio.json").write_text(json.dumps(content, indent=1) + "\n")
+    (options.out / "studio.md").write_text(table(content))
+    print(table(content))
+
+
+def start(artifact: Path, folder: Path) -> tuple[subprocess.Popen[str], str]:
+    words = [
+        sys.executable,
+        "-m",
+        "inspect_kd",
+        "ui",
+        str(artifact),
+        "--store",
+        str(folder / "store"),
+        "--port",
+        "7899",
+    ]
+    environment = os.environ | {"TMPDIR": str(folder), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment)
+    assert process.stdout is not None
+    return process, process.stdout.readline().split()[2]
+
+
+def measure(pid: int, address: str, images: list[Path], rounds: int) -> dict[str, Any]:
+    client = Client(address, verbose=False)
+    sent = [handle_file(path) for path in images]
+    memory, pace = [resident(pid)], []
+    for number in range(rounds):
+        began = time.monotonic()
+        client.predict(sent, "", "", api_name="/inspect")
+        pace.append(len(images) / (time.monotonic() - began))
+        memory.append(resident(pid))
+        print(f"round {number + 1}: {memory[-1]:.0f} MB, {pace[-1]:.1f} parts/s", file=sys.stderr, flush=True)
+        if number < rounds - 1:
+            client.predict(api_name="/clear")
+    through_api = []
+    for move in range(MOVES):
+        began = time.monotonic()
+        answer = client.predict(0.3 + 0.05 * move, 0.5 + 0.05 * move, api_name="/decide")
+        through_api.append(time.monotonic() - began)
+        assert len(answer["decisions"]) == len(images)
+    client.predict(api_name="/clear")
+    return {
+        "memory_mb": [round(each) for each in memory],
+        "parts_per_second": round(median(pace), 1),
+        "move_api_s": summary(through_api),
+        "move_page_s": summary(moves_on_the_page(address, images)),
+    }
+
+
+def moves_on_the_page(address: str, images: list[Path]) -> list[float]:
+    """From the key that ends the figure to the banner and the counts that name it."""
+    took = []
+    with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium") or shutil.which("google-chrome"),
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"],
+        )
+        page = browser.new_page(viewport={"width": 1280, "height": 800})
+        page.set_default_timeout(180_000)
+        page.goto(address)
+        page.wait_for_selector("#viewer .empty")
+        # One name a file: a browser sends names, and data sets repeat theirs.
+        files = [shutil.copy(path, Path(folder) / f"{n:03d}{path.suffix}") for n, path in enumerate(images)]
+        page.set_input_files("#drop input[type=file]", [str(file) for file in files])
+        page.wait_for_function(f"document.querySelector('[data-filter=all] b')?.innerText === '{len(images)}'")
+        page.wait_for_selector("#progress .progress", state="hidden")
+        for move in range(MOVES):
+            limit = 1.05 + 0.05 * move
+            page.locator("#reject input[type=number]").fill(f"{limit:.2f}")
+            took.append(
+                page.evaluate(
+                    """text => new Promise(done => { const began = performance.now();
+                    const look = () => document.querySelector('#viewer .banner').innerText.includes(text)
+                        && document.querySelector('#scores svg').innerHTML.includes(text.slice(-5, -1))
+                        ? done((performance.now() - began) / 1000) : requestAnimationFrame(look);
+                    document.querySelector('#reject input[type=number]').dispatchEvent(new FocusEvent('blur'));
+                    look(); })""",
+                    f"NG above {limit:.3f}",
+                )
+            )
+        browser.close()
+    return took
+
+
+def summary(seconds: list[float]) -> dict[str, float]:
+    ordered = sorted(seconds)
+    return {"median": round(median(ordered), 3), "worst": round(ordered[-1], 3)}
+
+
+def resident(pid: int) -> float:
+    line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS"))
+    return int(line.split()[1]) / 1024
+
+
+def table(content: dict[str, Any]) -> str:
+    memory, parts = content["memory_mb"], content["parts"]
+    figures = {
+        f"a threshold moved over {parts} parts, on the page": spread(content["move_page_s"]),
+        "the same through the API": spread(content["move_api_s"]),
+        "inspected through the API, upload included": f"{content['parts_per_second']} parts/s",
+        f"memory at the start, then after each of {len(memory) - 1} rounds of {parts} parts": f"{', '.join(map(str, memory))} MB",
+    }
+    about = f"Written by `python benchmarks/studio.py`, {content['date']}; artifact {content['artifact']}, real parts, two shared cores."
+    rows = "".join(f"| {what} | {measured} |\n" for what, measured in figures.items())
+    return f"# How fast and how small the Studio is\n\n{about}\n\n| what | measured |\n|---|---|\n{rows}"
+
+
+def spread(seconds: dict[str, float]) -> str:
+    return f"median {seconds['median']} s, worst {seconds['worst']} s"
+
+
+if __name__ == "__main__":
+    main()

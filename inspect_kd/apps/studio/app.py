@@ -1,0 +1,50 @@
+"""The page: a bar with the artifact, a tab a task. Here Gradio begins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import gradio as gr
+
+from inspect_kd.apps.studio import api, artifact_tab, compare_tab, inspect_tab, texts
+from inspect_kd.apps.studio.desks import Desks
+from inspect_kd.apps.studio.marks import MarkBook
+from inspect_kd.apps.studio.settings import Settings
+from inspect_kd.apps.studio.shelf import Shelf
+from inspect_kd.apps.studio.studio import Studio
+
+CLEAN_EVERY, CLEAN_AFTER = 600, 3600
+"""Seconds: uploads that Gradio keeps are looked through this often and leave at this age."""
+
+
+def build(settings: Settings, received: Path) -> tuple[gr.Blocks, Studio]:
+    """The whole page. `received` is Gradio's temporary folder ($GRADIO_TEMP_DIR), which the caller owns and removes."""
+    shelf = Shelf(settings.artifacts, settings.threads)
+    shelf.take(None)  # A broken artifact is said at the start, not at the first part.
+    desks = Desks(shelf, settings, received / "shown")
+    studio = Studio(settings, shelf, desks, MarkBook(settings.store), received)
+    with gr.Blocks(
+        title=texts.TITLE, analytics_enabled=False, fill_width=True, delete_cache=(CLEAN_EVERY, CLEAN_AFTER)
+    ) as page:
+        bar = inspect_tab.bar(studio)
+        with gr.Tabs(elem_id="tabs"):
+            with gr.Tab(texts.INSPECT, id="inspect"):
+                inspect_tab.build(studio, bar, page)
+            with gr.Tab(texts.COMPARE, id="compare") as tab:
+                compare_tab.build(studio, tab)
+            with gr.Tab(texts.ARTIFACT, id="artifact") as tab:
+                artifact_tab.build(studio, tab, bar)
+            # The Train tab comes here:  with gr.Tab(texts.TRAIN, id="train"): train_tab.build(settings)
+        api.build(studio)
+        page.unload(leave(studio))
+    return page, studio
+
+
+def leave(studio: Studio) -> Callable[[gr.Request], None]:
+    """Whoever closes the tab takes the parts along."""
+
+    def forget(request: gr.Request) -> None:
+        studio.desks.leave(request.session_hash)
+
+    return forget

@@ -1,0 +1,268 @@
+"""What lies before one person: parts, thresholds, what is chosen, filtered and marked.
+
+A desk belongs to a browser tab (or to a client of the API). Its methods are everything that the Studio can do; Gradio
+only carries clicks here and pictures back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from threading import RLock
+
+import numpy as np
+
+from inspect_kd.apps.studio import texts
+from inspect_kd.apps.studio.parts import Part, Places, inspect_part, write_layer
+from inspect_kd.apps.studio.settings import Settings
+from inspect_kd.apps.studio.shelf import Shelf
+from inspect_kd.apps.studio.what_if import WhatIf, held_out_scores, ordered, what_if
+from inspect_kd.errors import BadInput
+from inspect_kd.inspector import Inspector
+from inspect_kd.types import Decision, Heatmap, Inspection, Thresholds
+
+PAGE = 60
+"""Cards in sight at once: a browser with five hundred pictures grows slow."""
+FILTERS = ("all", *map(str, (Decision.NG, Decision.REINSPECT, Decision.OK)), "marked", "wrong")
+ORDERS = ("worst", "best", "arrival")
+HALF_STEP = 0.0005 + 1e-9
+"""Of the threshold sliders."""
+ROOM_LEFT = 2**20
+"""Bytes that one more part may need on disk beside its original: pictures and heat."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A file that is no part, and why, in one line."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SecondLook:
+    """What the other artifact says of a part."""
+
+    score: float
+    heat: Path
+    layer: Path
+
+    def heatmap(self) -> Heatmap:
+        stored: Heatmap = np.load(self.heat, allow_pickle=False)
+        return stored
+
+
+class Desk:
+    def __init__(self, shelf: Shelf, settings: Settings, places: Places, free_bytes: Callable[[], int]) -> None:
+        self.shelf, self.settings, self.places, self.free_bytes = shelf, settings, places, free_bytes
+        self.lock = RLock()
+        self.parts: dict[int, Part] = {}
+        self.refused: list[Refusal] = []
+        self.second: dict[int, SecondLook] = {}
+        self.second_artifact: str | None = None
+        self.filter, self.order, self.page = "all", "worst", 0
+        self.selected: int | None = None
+        self.looks = self.number = 0
+        self.choose(shelf.names[0], None)
+
+    # Which artifact, which limits
+
+    def choose(self, artifact: str, category: str | None) -> None:
+        """Another artifact or category brings its own limits; what lies on the desk is looked at again by `again`."""
+        inspector = self.shelf.take(artifact)
+        if category is None and len(inspector.card.categories) == 1:
+            category = inspector.card.categories[0]
+        self.usual = inspector.card.calibration.limits_for(category).thresholds
+        self.artifact, self.category, self.thresholds = artifact, category, self.usual
+        self.forget_second()
+
+    @property
+    def inspector(self) -> Inspector:
+        return self.shelf.take(self.artifact)
+
+    def move(self, reinspect: float, reject: float) -> None:
+        """New limits for everything in sight; no model runs.
+
+        The sliders' step is coarser than a calibration: within half a step of the artifact's own limit, it is that one.
+        """
+        usual = self.usual
+        reinspect = usual.reinspect if abs(reinspect - usual.reinspect) <= HALF_STEP else reinspect
+        reject = usual.reject if abs(reject - usual.reject) <= HALF_STEP else reject
+        self.thresholds = ordered(reinspect, reject)
+
+    def what_if(self) -> WhatIf:
+        scores = [part.score for part in self.all_parts()]
+        held_out = held_out_scores(self.inspector.card.calibration, self.category)
+        return what_if(scores, held_out, self.thresholds, self.usual)
+
+    def inspection(self, part: Part) -> Inspection:
+        return part.inspection(self.inspector, self.thresholds)
+
+    # Parts
+
+    def add(self, content: bytes, name: str) -> Part | Refusal:
+        """Inspect one file; what cannot be read is one line, and the batch goes on."""
+        name = shown_name(name)
+        try:
+            self._check_room(len(content))
+            digest = hashlib.sha256(content).hexdigest()
+            part = inspect_part(self.inspector, content, name, digest, self._next(), self.places, look=self.looks)
+        except BadInput as error:
+            refusal = Refusal(name, str(error).removeprefix(f"{name}: "))
+            with self.lock:
+                self.refused.append(refusal)
+            return refusal
+        with self.lock:
+            self.parts[part.number] = part
+            if self.selected is None:
+                self.selected = part.number
+        return part
+
+    def again(self) -> Iterator[Part]:
+        """The parts on the desk, looked at by the artifact that is chosen now; a person's marks stay."""
+        self.looks += 1
+        for old in self.all_parts():
+            content = old.original.read_bytes()
+            new = inspect_part(self.inspector, content, old.name, old.sha256, old.number, self.places, look=self.looks)
+            new.mark = old.mark
+            with self.lock:
+                if old.number in self.parts:
+                    self.parts[old.number] = new
+            for path in set(old.files) - set(new.files):
+                path.unlink(missing_ok=True)
+            yield new
+
+    def all_parts(self) -> list[Part]:
+        with self.lock:
+            return list(self.parts.values())
+
+    def clear(self) -> None:
+        with self.lock:
+            self.parts.clear()
+            self.refused.clear()
+            self.selected, self.page, self.filter = None, 0, "all"
+        self.forget_second()
+        for folder in (self.places.kept, self.places.shown):
+            for path in folder.iterdir():
+                path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        for folder in (self.places.kept, self.places.shown):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def bytes_kept(self) -> int:
+        return sum(path.stat().st_size for path in self.places.kept.glob("*"))
+
+    # What is in sight
+
+    def counts(self) -> dict[str, int]:
+        """Parts that each filter lets through."""
+        parts = self.all_parts()
+        return {name: sum(self._passes(part, name) for part in parts) for name in FILTERS}
+
+    def in_sight(self) -> list[Part]:
+        """Filtered and sorted, all pages."""
+        parts = [part for part in self.all_parts() if self._passes(part, self.filter)]
+        if self.order == "arrival":
+            return parts
+        # The part's number settles ties: two equal scores must not change places at every move.
+        return sorted(parts, key=lambda part: (part.score if self.order == "best" else -part.score, part.number))
+
+    def on_page(self) -> list[Part]:
+        parts = self.in_sight()
+        self.page = min(self.page, max(0, (len(parts) - 1) // PAGE))
+        return parts[self.page * PAGE : (self.page + 1) * PAGE]
+
+    def show(self, name: str) -> None:
+        """Another filter; an unknown one shows all."""
+        self.filter, self.page = (name if name in FILTERS else "all"), 0
+
+    def sort(self, order: str) -> None:
+        self.order, self.page = (order if order in ORDERS else "worst"), 0
+
+    def turn(self, by: int) -> None:
+        last = max(0, (len(self.in_sight()) - 1) // PAGE)
+        self.page = min(last, max(0, self.page + by))
+
+    def select(self, number: int) -> None:
+        if number in self.parts:
+            self.selected = number
+
+    def step(self, by: int) -> None:
+        """The next part in sight, or the one before; the page follows."""
+        numbers = [part.number for part in self.in_sight()]
+        if not numbers:
+            return
+        at = numbers.index(self.selected) + by if self.selected in numbers else 0
+        at = min(len(numbers) - 1, max(0, at))
+        self.selected, self.page = numbers[at], at // PAGE
+
+    def chosen(self) -> Part | None:
+        return self.parts.get(self.selected) if self.selected is not None else None
+
+    # A second artifact
+
+    def compare(self, artifact: str) -> Iterator[int]:
+        """Every part through another artifact; yields how many are done."""
+        other = self.shelf.take(artifact)
+        self.forget_second()
+        self.second_artifact = artifact
+        for done, part in enumerate(self.all_parts(), 1):
+            answer = other(decoded(part, other))
+            heat = self.places.kept / f"{part.number:05d}-second.npy"
+            # A new address each time: the browser keeps pictures by their address.
+            layer = self.places.shown / f"{part.number:05d}-{self._next()}-second.png"
+            np.save(heat, answer.heatmap, allow_pickle=False)
+            write_layer(layer, answer.heatmap)
+            self.second[part.number] = SecondLook(answer.score, heat, layer)
+            yield done
+
+    def second_thresholds(self) -> Thresholds:
+        """The other artifact's own limits: those of the category, where it knows it."""
+        calibration = self.shelf.take(self.second_artifact).card.calibration
+        return calibration.limits_for(self.category if self.category in calibration.limits else None).thresholds
+
+    def forget_second(self) -> None:
+        for look in self.second.values():
+            look.heat.unlink(missing_ok=True)
+            look.layer.unlink(missing_ok=True)
+        self.second.clear()
+        self.second_artifact = None
+
+    def _next(self) -> int:
+        with self.lock:
+            self.number += 1
+            return self.number
+
+    def _check_room(self, size: int) -> None:
+        if size > self.settings.max_upload_mb * 2**20:
+            raise BadInput(texts.TOO_LARGE.format(mb=self.settings.max_upload_mb))
+        if len(self.parts) >= self.settings.max_parts:
+            raise BadInput(texts.DESK_FULL.format(most=self.settings.max_parts))
+        if self.free_bytes() < size + ROOM_LEFT:
+            raise BadInput(texts.DISK_FULL.format(mb=self.settings.max_kept_mb))
+
+    def _passes(self, part: Part, name: str) -> bool:
+        if name == "all":
+            return True
+        if name == "marked":
+            return part.mark is not None
+        if name == "wrong":
+            return part.wrong(self.thresholds)
+        return str(self.thresholds.decide(part.score)) == name
+
+
+def decoded(part: Part, inspector: Inspector) -> np.ndarray:
+    """The original's pixels, as this artifact reads them."""
+    from inspect_kd.datasets.images import decode_image
+
+    return decode_image(part.original.read_bytes(), part.name, bits=inspector.card.bits)
+
+
+def shown_name(name: str) -> str:
+    """A sender's file name for people: its last piece, printable, not endless."""
+    last = name.replace("\\", "/").rsplit("/", 1)[-1]
+    return "".join(letter for letter in last if letter.isprintable())[:120] or texts.NAMELESS

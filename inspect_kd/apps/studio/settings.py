@@ -1,0 +1,26 @@
+"""What whoever starts the Studio decides; nothing of it can be changed from a browser."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    artifacts: tuple[Path, ...]
+    store: Path
+    """Folder for marks and calibrations: what outlives a session."""
+    runs: Path = Path("runs")
+    examples: Path | None = None
+    """Folder of parts that the empty page offers."""
+    max_upload_mb: int = 100
+    """A file."""
+    max_parts: int = 500
+    """On one desk."""
+    max_kept_mb: int = 4096
+    """Originals and heatmaps of all desks together."""
+    max_desks: int = 16
+    """Browser tabs whose parts are kept; the one that was silent longest gives way."""
+    threads: int = 1
+    """Of the model."""

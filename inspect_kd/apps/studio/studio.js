@@ -1,0 +1,82 @@
+/* Keys, paste, picture layers, light and dark. Everything is delegated: Gradio renders its parts when it likes. */
+(() => {
+  const root = document.documentElement;
+  const KEYS = {o: 'say-ok', n: 'say-ng', j: 'next', arrowright: 'next', k: 'previous', arrowleft: 'previous'};
+
+  const inTab = id => { const found = document.getElementById(id); return found && found.offsetParent !== null ? found : null; };
+  const writes = (target, key) => {
+    if (target.isContentEditable || ['TEXTAREA', 'SELECT'].includes(target.tagName)) return true;
+    if (target.tagName !== 'INPUT') return false;
+    return ['checkbox', 'button'].includes(target.type) ? false : target.type !== 'range' || key.startsWith('arrow');
+  };
+
+  document.addEventListener('keydown', event => {
+    const key = event.key.toLowerCase();
+    if (event.ctrlKey || event.metaKey || event.altKey || writes(event.target, key)) return;
+    // Left and right belong to the tabs while one of them has the focus.
+    if (key.startsWith('arrow') && event.target.getAttribute?.('role') === 'tab') return;
+    if (key === 'h' && inTab('viewer')) { root.classList.toggle('no-heat'); return; }
+    const button = KEYS[key] && inTab(KEYS[key]);
+    if (button) { event.preventDefault(); button.click(); }
+  });
+
+  document.addEventListener('paste', event => {
+    const files = [...(event.clipboardData?.files ?? [])];
+    const input = document.querySelector('#drop input[type=file]');
+    if (!files.length || !input) return;
+    const transfer = new DataTransfer();
+    files.forEach(file => transfer.items.add(file));
+    input.files = transfer.files;
+    input.dispatchEvent(new Event('change', {bubbles: true}));
+  });
+
+  document.addEventListener('input', event => {
+    const {target} = event;
+    if (target.dataset?.view === 'heat') root.style.setProperty('--heat', target.value / 100);
+    else if (target.dataset?.view) root.classList.toggle(`no-${target.dataset.view}`, !target.checked);
+    else if ('wipe' in (target.dataset ?? {})) root.style.setProperty('--wipe', `${target.value}%`);
+  });
+
+  document.addEventListener('click', event => {
+    if (!event.target.closest('[data-theme-switch]')) return;
+    const dark = document.body.classList.toggle('dark');
+    localStorage.setItem('inspect-kd-theme', dark ? 'dark' : 'light');
+  });
+
+  const remembered = () => {
+    const wanted = localStorage.getItem('inspect-kd-theme');
+    if (wanted && !new URLSearchParams(location.search).has('__theme')) document.body.classList.toggle('dark', wanted === 'dark');
+  };
+  // Gradio sets its own choice while it starts; ours comes after.
+  window.addEventListener('load', () => setTimeout(remembered, 400));
+
+  window.studioKeepWipe = () => {
+    const wipe = document.querySelector('#viewer [data-wipe]');
+    if (wipe) wipe.value = parseFloat(root.style.getPropertyValue('--wipe')) || 0;
+  };
+
+  // A card that was chosen by key keeps the focus although all cards were drawn anew, and comes into sight.
+  window.studioKeepFocus = element => {
+    const chosen = element.querySelector('[aria-pressed=true][data-part]');
+    if (!chosen) return;
+    if (element.dataset.focused === 'yes') chosen.focus({preventScroll: true});
+    const box = element.getBoundingClientRect(), card = chosen.getBoundingClientRect();
+    if (card.top < box.top || card.bottom > box.bottom) chosen.scrollIntoView({block: 'nearest'});
+  };
+  document.addEventListener('focusin', event => {
+    const gallery = document.getElementById('gallery');
+    if (gallery) gallery.dataset.focused = event.target.closest?.('#gallery [data-part]') ? 'yes' : 'no';
+  });
+
+  // Whoever has taken one picture has allowed the camera: the next one needs no second permission.
+  window.studioLiveAgain = () => setTimeout(() => document.querySelector('#camera [title="grant webcam access"] button')?.click(), 300);
+
+  window.studioDownload = link => {
+    const anchor = document.createElement('a');
+    anchor.href = link;
+    anchor.download = decodeURIComponent(link.split('/').pop());
+    document.body.append(anchor);
+    anchor.click();
+    anchor.remove();
+  };
+})();

@@ -1,0 +1,69 @@
+"""What every tab of the Studio is handed: the shelf, the desks, the book of marks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from inspect_kd.apps.studio import texts
+from inspect_kd.apps.studio.desk import Desk
+from inspect_kd.apps.studio.desks import Desks
+from inspect_kd.apps.studio.marks import Context, MarkBook
+from inspect_kd.apps.studio.settings import Settings
+from inspect_kd.apps.studio.shelf import Shelf
+from inspect_kd.errors import BadInput
+from inspect_kd.sign_off import SignOff
+
+
+@dataclass(frozen=True, slots=True)
+class Studio:
+    settings: Settings
+    shelf: Shelf
+    desks: Desks
+    marks: MarkBook
+    received: Path
+    """Where Gradio puts what browsers send; nothing from elsewhere is opened for them."""
+
+    def context(self, desk: Desk, by: str) -> Context:
+        return Context(
+            artifact=desk.artifact,
+            sha256=desk.inspector.digest,
+            category=desk.category,
+            thresholds=desk.thresholds,
+            by=by,
+        )
+
+    def read(self, files: list[str]) -> Iterator[tuple[str, bytes | None]]:
+        """Name and content of what was sent. Gradio has checked the paths; a second look costs nothing."""
+        for file in files:
+            path = Path(file)
+            try:
+                inside = path.resolve(strict=True).is_relative_to(self.received.resolve())
+                # Larger ones are refused by the desk, unread.
+                yield path.name, path.read_bytes() if inside and path.is_file() and not path.is_symlink() else None
+            except OSError:
+                yield path.name, None
+
+    def sign_off(self, desk: Desk, by: str) -> Path:
+        """A new calibration file in the store; raises where no name stands behind it."""
+        answer = desk.what_if()
+        return SignOff(
+            by=by.strip(),
+            thresholds=desk.thresholds,
+            was=desk.usual,
+            artifact=desk.artifact,
+            sha256=desk.inspector.digest,
+            category=desk.category,
+            seen=answer.to_json(),
+        ).write(self.settings.store / "calibrations")
+
+
+def address(path: Path) -> str:
+    """Where the browser fetches a picture: relative, so that it holds behind a proxy too."""
+    return f"gradio_api/file={quote(str(path))}"
+
+
+def not_received() -> BadInput:
+    return BadInput(texts.NOT_RECEIVED)

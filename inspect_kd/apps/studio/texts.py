@@ -1,0 +1,159 @@
+"""Every word that the Studio shows, in one place: translate this file and the Studio is translated.
+
+Braces are filled in by `str.format`.
+"""
+
+from __future__ import annotations
+
+from inspect_kd.types import Decision
+
+TITLE = "inspect-kd Studio"
+INSPECT, COMPARE, ARTIFACT, TRAIN = "Inspect", "Compare", "Artifact", "Train"
+THEME_SWITCH = "Light / dark"
+
+ICONS = {Decision.OK: "✓", Decision.REINSPECT: "?", Decision.NG: "✕"}
+MEANINGS = {
+    Decision.OK: "nothing unusual",
+    Decision.REINSPECT: "a person should look",
+    Decision.NG: "reject",
+}
+
+# Choosing
+WHICH_ARTIFACT = "Artifact"
+WHICH_CATEGORY = "Thresholds of"
+ALL_CATEGORIES = "all categories together"
+
+# Bringing parts in
+FILES = "Parts"
+DROP = "Drop images, click, or Ctrl+V"
+CAMERA = "Camera"
+CAMERA_NAME = "camera-%H%M%S.png"
+CAMERA_PICTURE = "Picture from the camera"
+EXAMPLES = "Example parts"
+CLEAR = "Clear the desk"
+CANCEL = "Stop"
+NAMELESS = "part"
+EMPTY_VIEW = "No part yet"
+EMPTY_HINT = "Drop images on the left, paste one with Ctrl+V, or use the camera."
+EMPTY_GALLERY = "Inspected parts appear here, the worst first."
+NOTHING_PASSES = "No part passes this filter."
+PROGRESS = "{done} of {total} inspected"
+PROGRESS_PACE = "{pace:.1f} parts/s, {left:.0f} s left"
+STOPPED = "Stopped: {done} parts are inspected, the rest is left out."
+REFUSED_ONE = "1 file could not be read: on a line it would be NG"
+REFUSED_MANY = "{count} files could not be read: on a line they would be NG"
+TOO_LARGE = "larger than {mb} MB, the limit of this Studio"
+DESK_FULL = "the desk is full: at most {most} parts; clear it first"
+DISK_FULL = "no room left: all desks together may keep {mb} MB"
+NOT_RECEIVED = "not a file that was sent to this Studio"
+
+# Thresholds
+THRESHOLDS = "Thresholds"
+REINSPECT_ABOVE = "RE-INSPECT above"
+NG_ABOVE = "NG above"
+RESET = "Back to the artifact's own"
+WOULD_BE = "What would be rejected"
+ON_THE_DESK = "on the desk"
+HELD_OUT = "held-out sound"
+PROMISE = "New sound parts from this line: at most <b>{reject}</b> NG, <b>{stopped}</b> NG or RE-INSPECT."
+PROMISE_NONE = "The artifact carries no held-out scores: nothing can be promised."
+HISTOGRAM = "Histogram of scores: {shown} parts on the desk above the line, {sound} held-out sound parts below it"
+LEGEND_SOUND = "held-out sound parts"
+LEGEND_SHOWN = "on the desk"
+SAVE_CALIBRATION = "Sign off these thresholds"
+SIGN_OFF_WHY = "Writes a new calibration file. The artifact, and every earlier file, stay as they are."
+SIGN_OFF_BY = "Your name"
+SIGN_OFF_BUTTON = "Sign off and save"
+SIGNED_OFF = (
+    "Saved as <code>{file}</code>, signed off by {by}. Use it: "
+    "<code>inspect-kd predict {artifact} IMAGES… --calibration {path}</code>"
+)
+NOT_SIGNED_OFF = "Not saved: {reason}"
+
+# One part
+SCORE = "score"
+AGAINST = "RE-INSPECT above {reinspect:.3f} · NG above {reject:.3f}"
+VIEW = "View"
+OPACITY = "Heat"
+CONTOURS = "Contours"
+NUMBERS = "Numbers"
+WIPE = "Original | heat"
+HEAT_SCALE = "× NG limit"
+ALT_PREVIEW = "The part {name}"
+PART_IS_OK = "It is OK"
+PART_IS_NG = "It is NG"
+NEXT, PREVIOUS = "Next", "Previous"
+KEYS = (("O", "OK"), ("N", "NG"), ("J →", "next"), ("K ←", "previous"), ("H", "hide heat"))
+MARKED_RIGHT = "You agree: {mark}"
+MARKED_WRONG = "Wrong call: you say {mark}"
+MARKED_DOUBT = "You decided: {mark}"
+MARK_STORED = "stored for training"
+REGIONS = "Regions"
+REGION_COLUMNS = ("no.", "peak", "x, y", "size", "area")
+NO_REGIONS = "No region: the score is below the RE-INSPECT limit."
+
+# Gallery
+FILTER_NAMES = {
+    "all": "All",
+    "NG": "✕ NG",
+    "RE-INSPECT": "? RE-INSPECT",
+    "OK": "✓ OK",
+    "marked": "Marked",
+    "wrong": "Wrong calls",
+}
+ORDER = "Order"
+ORDER_NAMES = {"worst": "worst first", "best": "best first", "arrival": "as they came"}
+PAGE_OF = "{page} of {pages}"
+DOWNLOAD = "Download"
+FORMATS = {"csv": "CSV", "json": "JSON", "html": "HTML page"}
+
+# Compare
+COMPARE_WITH = "Second artifact"
+COMPARE_BUTTON = "Compare on all parts of the desk"
+COMPARE_EMPTY = "Choose a second artifact and compare: both look at the parts that lie on the desk."
+COMPARE_NO_PARTS = "There are no parts on the desk: bring some in under “Inspect” first."
+COMPARE_ONE = "Only one artifact is on offer. Start the Studio with two: inspect-kd ui first.onnx second.onnx"
+AGREE = "{same} of {total} parts get the same decision."
+DIFFERENT = "Parts on which they differ, the widest apart first"
+NO_DIFFERENCE = "They agree on every part."
+
+# Artifact card
+CARD_PROMISE = "What the thresholds promise"
+CARD_RECIPE = "Recipe"
+CARD_LICENCES = "Licences of the weights inside"
+CARD_PARITY = "Proof: the artifact against the student it was made from"
+CARD_VERSIONS = "Made with"
+CARD_FILE = "File"
+CARD_COLUMNS = (
+    "category",
+    "held-out sound parts",
+    "RE-INSPECT above",
+    "NG above",
+    "sound parts stopped",
+    "of these NG",
+)
+CARD_FILE_ROWS = ("name", "size", "sha256", "signature", "made", "trained on", "recipe's digest")
+TILE_INPUT, TILE_TILED = "{target}, looks at {size} × {size} pixels", ", in tiles of {tile}"
+TILE_CATEGORIES = "{count} × one model"
+TILE_PROMISE = "false NG promised, from {n} held-out sound parts"
+TILE_FLIPS = "decisions flipped by the export, of {images} images"
+SIGNED, UNSIGNED = "signed (verify with inspect-kd verify)", "not signed"
+PARITY_NAMES = {
+    "images": "images compared",
+    "real_images": "of them real",
+    "flips": "decisions that flipped",
+    "score": "largest difference of a score",
+    "heatmap": "largest difference of the heat",
+    "heatmap_mean": "mean difference of the heat",
+    "auroc": "change of AUROC",
+    "near_threshold": "images close to a threshold",
+    "batches": "batch sizes run",
+}
+
+# Starting
+NO_GRADIO = "the Studio needs Gradio: pip install 'inspect-kd[ui,cpu]'"
+NO_ARTIFACT = (
+    "no artifact: give one (inspect-kd ui part.onnx), or let `inspect-kd demo` make one; none was found below {runs}"
+)
+BEYOND_LOOPBACK = "--host {host} lets other machines in: give --auth NAME:PASSWORD as well, or say --open to mean everybody on that network"
+BAD_AUTH = "--auth wants NAME:PASSWORD (or NAME:PASSWORD,NAME:PASSWORD)"

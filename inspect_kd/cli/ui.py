@@ -1,0 +1,114 @@
+"""`inspect-kd ui`: the Studio in a browser; needs no torch."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from inspect_kd.apps.studio.settings import Settings
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def ui(
+    artifacts: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Artifacts (.onnx) or runs' folders; the first one looks, others compare."),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; beyond loopback only with --auth or --open.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Default: the first free one from 7860 on.")
+    ] = None,
+    auth: Annotated[
+        str | None,
+        typer.Option(envvar="INSPECT_KD_AUTH", help="NAME:PASSWORD, several with commas: who may come in."),
+    ] = None,
+    open_to_all: Annotated[
+        bool, typer.Option("--open", help="Let everybody on the network in, without a password.")
+    ] = False,
+    store: Annotated[Path, typer.Option(help="Folder for marks and calibrations.")] = Path("studio"),
+    runs: Annotated[
+        Path, typer.Option(help="Where trainings lie; without ARTIFACT the newest found there is offered.")
+    ] = Path("runs"),
+    max_upload: Annotated[int, typer.Option(min=1, help="Largest file in MB.")] = 100,
+    max_parts: Annotated[int, typer.Option(min=1, help="Parts that one browser tab may have on its desk.")] = 500,
+    max_disk: Annotated[int, typer.Option(min=64, help="MB that all desks together may keep.")] = 4096,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of the model.")] = 1,
+    root_path: Annotated[str | None, typer.Option(help="Path prefix behind a reverse proxy.")] = None,
+) -> None:
+    """Open the Studio: inspect parts in a browser, move thresholds, mark wrong calls, compare artifacts.
+
+    Without ARTIFACT it offers what trainings and `inspect-kd demo` have left below runs/. Loopback by default.
+
+    Examples:
+
+        inspect-kd ui
+
+        inspect-kd ui runs/bottle runs/bottle-larger --store marked/
+
+        INSPECT_KD_AUTH=line3:secret inspect-kd ui part.onnx --host 0.0.0.0
+    """
+    from inspect_kd.apps.studio import texts
+    from inspect_kd.errors import EnvironmentFault, UsageError
+
+    if find_spec("gradio") is None:
+        raise EnvironmentFault(texts.NO_GRADIO)
+    people = people_of(auth)
+    if host not in LOOPBACK and not people and not open_to_all:
+        raise UsageError(texts.BEYOND_LOOPBACK.format(host=host))
+    from inspect_kd.apps.studio.serve import Door, running
+
+    settings = settings_of(artifacts or [], runs, store, (max_upload, max_parts, max_disk, threads))
+    with running(settings, Door(host=host, port=port, auth=people, root_path=root_path)) as address:
+        # A container ends by SIGTERM: what the desks hold is cleared away then, too.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        typer.echo(f"inspect-kd Studio: {address}  (Ctrl+C ends it; marks and calibrations go to {store})")
+        try:
+            while True:
+                time.sleep(3600)
+        except KeyboardInterrupt:
+            typer.echo("closed")
+
+
+def settings_of(artifacts: list[Path], runs: Path, store: Path, limits: tuple[int, int, int, int]) -> Settings:
+    """Artifacts as given, else the newest found; the demo's own parts as examples."""
+    from inspect_kd.apps.studio import texts
+    from inspect_kd.apps.studio.settings import Settings
+    from inspect_kd.apps.studio.shelf import find_artifacts, find_examples
+    from inspect_kd.cli.evaluate import artifact_of
+    from inspect_kd.errors import BadInput
+
+    found = [artifact_of(artifact) for artifact in artifacts] or find_artifacts(runs)
+    if not found:
+        raise BadInput(texts.NO_ARTIFACT.format(runs=runs))
+    upload, parts, disk, threads = limits
+    return Settings(
+        artifacts=tuple(found),
+        store=store,
+        runs=runs,
+        examples=find_examples(found[0]),
+        max_upload_mb=upload,
+        max_parts=parts,
+        max_kept_mb=disk,
+        threads=threads,
+    )
+
+
+def people_of(auth: str | None) -> tuple[tuple[str, str], ...]:
+    """Names and passwords of `--auth`."""
+    from inspect_kd.apps.studio import texts
+    from inspect_kd.errors import UsageError
+
+    pairs = [tuple(word.split(":", 1)) for word in (auth or "").split(",") if word]
+    if any(len(pair) != 2 or not all(pair) for pair in pairs):
+        raise UsageError(texts.BAD_AUTH)
+    return tuple((pair[0], pair[1]) for pair in pairs)

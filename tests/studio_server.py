@@ -1,0 +1,77 @@
+"""A Studio as a user starts it: a process of its own, on a free port."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+
+@dataclass(frozen=True)
+class Server:
+    address: str
+    store: Path
+    temporary: Path
+    process: subprocess.Popen[str]
+
+
+def need(what: str, there: bool) -> None:
+    """On a user's machine a missing part skips with its reason; where CI is set it is a fault."""
+    if not there:
+        assert not os.environ.get("CI"), f"{what} is missing, and CI is set"
+        pytest.skip(f"{what} is missing: pip install 'inspect-kd[ui]', `make browser`")
+
+
+@contextmanager
+def studio(*words: str | Path, folder: Path, **environment: str) -> Iterator[Server]:
+    need("gradio", find_spec("gradio") is not None)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    store, temporary = folder / "store", folder / "temporary"
+    temporary.mkdir(parents=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "inspect_kd", "ui", *map(str, words), "--port", str(port), "--store", str(store)],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=folder,
+        env=os.environ | {"TMPDIR": str(temporary)} | environment,
+    )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line.startswith("inspect-kd Studio: http://127.0.0.1:"), line
+        yield Server(line.split()[2].rstrip("/"), store, temporary, process)
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def twin(artifact: Path, folder: Path) -> Path:
+    """A second artifact to compare with: a copy under another name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return Path(shutil.copy(artifact, folder / "second.onnx"))
+
+
+def artifact_and_images(run: Path, parts: Path) -> tuple[Path, list[Path]]:
+    """A tiny artifact with drawn parts; a real one with real parts where INSPECT_KD_REAL_ARTIFACT and INSPECT_KD_REAL_DATA say so."""
+    real, data = os.environ.get("INSPECT_KD_REAL_ARTIFACT"), os.environ.get("INSPECT_KD_REAL_DATA")
+    if not (real and data):
+        return run / "r.onnx", sorted(parts.glob("*/test/*/*.png"))[:8]
+    kinds = sorted(path for path in Path(data).glob("*/*/test/*") if path.is_dir())
+    return Path(real), [sorted(kind.iterdir())[0] for kind in kinds][:8]

@@ -1,0 +1,203 @@
+"""The Studio's named endpoints, through Gradio's own client, on a server as a user starts it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inspect_kd.datasets import every_sample
+from inspect_kd.inspector import Inspector
+from inspect_kd.sign_off import read_sign_off
+from tests.studio_server import Server, need, studio, twin
+
+ENDPOINTS = {
+    "/artifacts",
+    "/card",
+    "/clear",
+    "/decide",
+    "/export",
+    "/inspect",
+    "/mark",
+    "/parts",
+    "/save_calibration",
+}
+
+
+@pytest.fixture(scope="module")
+def server(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("studio")
+    with studio(run / "r.onnx", twin(run / "r.onnx", folder), "--max-upload", "1", folder=folder) as server:
+        yield server
+
+
+@pytest.fixture
+def client(server: Server) -> Any:
+    """A session of its own."""
+    need("gradio_client", True)
+    from gradio_client import Client
+
+    return Client(server.address, verbose=False)
+
+
+def sent(*paths: Path) -> list[Any]:
+    from gradio_client import handle_file
+
+    return [handle_file(path) for path in paths]
+
+
+def images(parts: Path) -> list[Path]:
+    return sorted(parts.glob("*/test/*/*.png"))[:6]
+
+
+def inspect(client: Any, *paths: Path) -> list[dict[str, Any]]:
+    answers = client.predict(sent(*paths), "", "", api_name="/inspect")
+    assert isinstance(answers, list)
+    return answers
+
+
+def test_the_endpoints_are_named_and_documented(client: Any) -> None:
+    told = client.view_api(return_format="dict")
+    assert set(told["named_endpoints"]) == ENDPOINTS and not told["unnamed_endpoints"]
+    assert all(len(endpoint["description"]) > 20 for endpoint in told["named_endpoints"].values())
+
+
+def test_a_whole_session(client: Any, server: Server, run: Path, parts: Path, tmp_path: Path) -> None:
+    assert client.predict(api_name="/artifacts") == ["r", "second"]
+    assert client.predict("r", api_name="/card")["name"] == Inspector(run / "r.onnx").card.name
+    text = tmp_path / "notes.txt"
+    text.write_text("no image")
+    answers = inspect(client, *images(parts)[:3], text, *images(parts)[3:])
+    inspector = Inspector(run / "r.onnx")
+    good = [answer for answer in answers if "error" not in answer]
+    assert [round(inspector(path).score, 6) for path in images(parts)] == [answer["score"] for answer in good]
+    assert len(answers) == 7 and answers[3]["decision"] == "NG" and "not an image" in answers[3]["error"]
+
+    scores = sorted(answer["score"] for answer in good)
+    limit = (scores[2] + scores[3]) / 2
+    decided = client.predict(limit, limit, api_name="/decide")
+    assert decided["shown"] == {"OK": 3, "RE-INSPECT": 0, "NG": 3}
+    assert {decided["decisions"][str(a["part"])] for a in good if a["score"] > limit} == {"NG"}
+    rows = client.predict(api_name="/parts")
+    assert [row["score"] for row in rows if "score" in row] == scores[::-1] and rows[0]["regions"]
+
+    saved = client.predict("Ada", limit, limit, api_name="/save_calibration")
+    signed = read_sign_off(server.store / "calibrations" / saved["file"])
+    assert signed.by == "Ada" and signed.thresholds.reject == limit and signed.sha256 == inspector.digest
+
+    calls = [client.predict(good[i]["part"], verdict, "Ada", api_name="/mark") for i, verdict in ((0, "OK"), (1, "NG"))]
+    assert [call["wrong_call"] for call in calls] == [good[0]["score"] > limit, good[1]["score"] <= limit]
+    assert {sample.kind for sample in every_sample(server.store / "marked" / "r")} == {"good", "defect"}
+
+    for form in ("csv", "json", "html"):
+        content = Path(client.predict(form, api_name="/export")).read_text()
+        assert "notes.txt" in content
+        if form == "csv":
+            assert len(list(csv.DictReader(content.splitlines()))) == 7
+        if form == "json":
+            assert len(json.loads(content)["parts"]) == 7
+    assert client.predict(api_name="/clear") == 6 and client.predict(api_name="/parts") == []
+
+
+def test_sessions_do_not_see_each_other(client: Any, server: Server, parts: Path) -> None:
+    from gradio_client import Client
+
+    inspect(client, images(parts)[0])
+    assert Client(server.address, verbose=False).predict(api_name="/parts") == []
+    assert len(client.predict(api_name="/parts")) == 1
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "words", "reason"),
+    [
+        ("/card", ("../r",), "no artifact named"),
+        ("/mark", (12345, "OK", "Ada"), "must lie on the desk"),
+        ("/save_calibration", ("", 0.5, 1.0), "name of the person"),
+        ("/export", ("exe",), "no export named"),
+    ],
+)
+def test_what_is_wrong_is_said(client: Any, endpoint: str, words: tuple[Any, ...], reason: str) -> None:
+    with pytest.raises(Exception, match=reason):
+        client.predict(*words, api_name=endpoint)
+
+
+def test_no_path_from_a_client_is_opened(client: Any, server: Server, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(b"secret")
+    claimed = {"path": str(secret), "meta": {"_type": "gradio.FileData"}}
+    body = {"data": [[claimed], "", ""]}
+    status, answer = _post(f"{server.address}/gradio_api/call/inspect", body)
+    assert status == 200
+    _, events = _get(f"{server.address}/gradio_api/call/inspect/{json.loads(answer)['event_id']}")
+    assert "event: error" in events and "event: complete" not in events
+    for probe in (
+        secret,
+        "/etc/passwd",
+        server.store / "marks.jsonl",
+        *server.temporary.glob("inspect-kd-studio-*/*/*"),
+    ):
+        assert _get(f"{server.address}/gradio_api/file={probe}")[0] in (403, 404)
+    assert _get(f"{server.address}/gradio_api/file=http://127.0.0.1:9/")[0] >= 400
+
+
+def test_what_is_too_large_is_refused(client: Any, server: Server, tmp_path: Path) -> None:
+    large = tmp_path / "large.png"
+    large.write_bytes(b"\x89PNG" + bytes(2 * 2**20))
+    with pytest.raises(Exception, match="maximum"):
+        inspect(client, large)
+    # That was the client's own courtesy; whoever has none is refused by the server.
+    body = (
+        b"--x\r\nContent-Disposition: form-data; name=files; filename=large.png\r\n\r\n"
+        + large.read_bytes()
+        + b"\r\n--x--\r\n"
+    )
+    request = urllib.request.Request(
+        f"{server.address}/gradio_api/upload", body, {"Content-Type": "multipart/form-data; boundary=x"}
+    )
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request, timeout=30)
+    with refused.value:
+        assert refused.value.code == 413
+
+
+def test_originals_are_on_no_address_and_nothing_stays_behind(run: Path, parts: Path, tmp_path: Path) -> None:
+    from gradio_client import Client
+
+    with studio(run / "r.onnx", folder=tmp_path, INSPECT_KD_AUTH="ada:secret") as server:
+        # Nobody without the password, neither the page's inside nor a picture.
+        for path in ("config", "gradio_api/info", "gradio_api/file=/etc/passwd"):
+            assert _get(f"{server.address}/{path}")[0] in (401, 403)
+        with pytest.raises(Exception, match=r"(?i)auth|credentials|log"):
+            Client(server.address, verbose=False)
+        client = Client(server.address, auth=("ada", "secret"), verbose=False)
+        answer = inspect(client, images(parts)[0])[0]
+        client.predict(answer["part"], "NG", "somebody else", api_name="/mark")
+        # Who has logged in cannot sign as another.
+        assert json.loads((server.store / "marks.jsonl").read_text())["by"] == "ada"
+        kept = list(server.temporary.glob("inspect-kd-studio-*/*/*"))
+        assert kept
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(30) == 0
+        assert not list(server.temporary.glob("inspect-kd-*")), "temporary files stayed behind"
+
+
+def _get(url: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, ""
+
+
+def _post(url: str, body: dict[str, Any]) -> tuple[int, str]:
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return answer.status, answer.read().decode()

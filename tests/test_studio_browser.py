@@ -1,0 +1,302 @@
+"""The Studio in a real browser: what an operator does, step by step, and what it must not do."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from inspect_kd.datasets import every_sample
+from inspect_kd.sign_off import read_sign_off
+from tests.studio_server import Server, artifact_and_images, need, studio, twin
+
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+FAKE_CAMERA = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+
+
+@pytest.fixture(scope="module")
+def server(run: Path, parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("studio")
+    artifact, _ = artifact_and_images(run, parts)
+    with studio(artifact, twin(artifact, folder), "--max-upload", "1", folder=folder) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    need("Chromium", chromium is not None)
+    need("playwright", find_spec("playwright") is not None)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=[*FLAGS, *FAKE_CAMERA])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Any, server: Server) -> Iterator[Any]:
+    """A fresh tab; whatever it asks of other hosts, and whatever its script stumbles over, fails the test."""
+    context = browser.new_context(
+        viewport={"width": 1280, "height": 800}, permissions=["camera"], accept_downloads=True
+    )
+    page = context.new_page()
+    page.set_default_timeout(30_000)
+    asked: list[str] = []
+    faults: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.goto(f"{server.address}/?__theme=light")
+    page.wait_for_selector("#viewer .empty")
+    yield page
+    context.close()
+    assert not [url for url in asked if not url.startswith((server.address, "data:", "blob:"))]
+    assert faults == []
+
+
+@pytest.fixture
+def images(run: Path, parts: Path) -> list[Path]:
+    return artifact_and_images(run, parts)[1]
+
+
+def bring(page: Any, *paths: Path, expect: int | None = None) -> None:
+    page.set_input_files("#drop input[type=file]", [str(path) for path in paths])
+    wait_for(lambda: count(page, "all") == (len(paths) if expect is None else expect))
+    page.wait_for_selector("#progress .progress", state="hidden")
+
+
+def count(page: Any, name: str) -> int:
+    chip = page.locator(f"[data-filter='{name}'] b")
+    return int(chip.inner_text()) if chip.count() else 0
+
+
+def wait_for(true: Callable[[], bool], seconds: float = 30.0) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "what was waited for did not come"
+        time.sleep(0.05)
+
+
+def move(page: Any, slider: str, value: float) -> None:
+    """By the number field, as one does who knows the figure."""
+    field = page.locator(f"#{slider} input[type=number]")
+    field.fill(str(value))
+    field.press("Tab")
+
+
+def scores(page: Any) -> list[float]:
+    return [float(text) for text in page.locator("#gallery .card .row b").all_inner_texts()]
+
+
+def test_upload_move_filter_download(page: Any, images: list[Path], tmp_path: Path) -> None:
+    text, broken = tmp_path / "notes.txt", tmp_path / "broken.png"
+    text.write_text("no image")
+    broken.write_bytes(images[0].read_bytes()[:200])
+    bring(page, *images, text, broken, expect=8)
+    refused = page.locator(".refused").inner_text()
+    assert "2 files could not be read" in refused and "notes.txt" in refused and "broken.png" in refused
+    shown = scores(page)
+    assert shown == sorted(shown, reverse=True) and len(shown) == 8
+    # Cards show two digits: between the two that are farthest apart nothing is rounded over the limit.
+    low, high = max(pairwise(reversed(shown)), key=lambda pair: pair[1] - pair[0])
+    assert high - low > 0.02
+    limit = round((low + high) / 2, 3)
+    move(page, "reinspect", limit)
+    move(page, "reject", limit)
+    wait_for(lambda: count(page, "NG") == sum(score > limit for score in shown))
+    wait_for(lambda: f"NG above {limit:.3f}" in page.locator("#viewer .banner").inner_text())
+    page.click("[data-filter=NG]")
+    wait_for(lambda: len(scores(page)) == count(page, "NG"))
+    assert page.locator("#gallery .card .verdict").all_inner_texts() == ["✕\nNG"] * count(page, "NG")
+    with page.expect_download() as download:
+        page.click("#download-csv")
+    rows = list(csv.DictReader(Path(download.value.path()).read_text().splitlines()))
+    assert len(rows) == 10 and sum(row["decision"] == "NG" for row in rows) == count(page, "NG") + 2
+    with page.expect_download() as download:
+        page.click("#download-html")
+    saved = tmp_path / "page.html"
+    shutil.copy(download.value.path(), saved)
+    alone = page.context.new_page()
+    alone.goto(saved.as_uri())
+    assert alone.locator("figure img").count() == 8
+
+
+def test_the_slider_on_the_page_ends_where_it_was_let_go(page: Any, images: list[Path]) -> None:
+    """A drag, not a number: many changes in flight, and the last one is the one that counts."""
+    bring(page, *images[:3])
+    track = page.locator("#reject input[type=range]")
+    box = track.bounding_box()
+    page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + box["height"] / 2)
+    page.mouse.down()
+    for step in range(30):
+        page.mouse.move(box["x"] + (0.5 - 0.013 * step) * box["width"], box["y"] + box["height"] / 2)
+    page.mouse.up()
+    value = float(page.locator("#reject input[type=number]").input_value())
+    assert 0.05 < value < 0.6
+    wait_for(lambda: f"NG above {value:.3f}" in page.locator("#viewer .banner").inner_text())
+
+
+def test_marks_by_key_and_signs_off_by_name(page: Any, server: Server, images: list[Path]) -> None:
+    bring(page, *images[:4])
+    page.locator("#gallery .card").first.click()
+    wait_for(lambda: page.locator("#gallery .card").first.get_attribute("aria-pressed") == "true")
+    page.keyboard.press("o")
+    page.wait_for_selector("#viewer .marked")
+    page.keyboard.press("j")
+    wait_for(lambda: page.locator("#gallery .card").nth(1).get_attribute("aria-pressed") == "true")
+    page.keyboard.press("n")
+    wait_for(lambda: count(page, "marked") == 2)
+    (marked,) = (server.store / "marked").iterdir()
+    kinds = [sample.kind for sample in every_sample(marked)]
+    assert sorted(kinds) == ["defect", "good"]
+    # Said twice is taken back.
+    page.keyboard.press("n")
+    wait_for(lambda: count(page, "marked") == 1)
+    page.click("#sign-off button")
+    page.click("#sign")
+    assert "name of the person" in page.locator("#signed .bad").inner_text()
+    assert not (server.store / "calibrations").exists()
+    move(page, "reject", 1.234)
+    wait_for(lambda: "NG above 1.234" in page.locator("#viewer .banner").inner_text())
+    page.fill("#signer input, #signer textarea", "Ada Lovelace")
+    page.click("#sign")
+    page.wait_for_selector("#signed .good")
+    (saved,) = (server.store / "calibrations").iterdir()
+    assert read_sign_off(saved).by == "Ada Lovelace" and read_sign_off(saved).thresholds.reject == 1.234
+    # Letters that are typed are no shortcuts.
+    assert count(page, "marked") == 1
+
+
+def test_layers_need_no_server(page: Any, images: list[Path]) -> None:
+    bring(page, *images[:1])
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    heat = page.locator("#viewer .heat")
+    page.locator("[data-view=heat]").fill("20")
+    assert heat.evaluate("e => getComputedStyle(e).opacity") == "0.2"
+    page.locator("[data-view=numbers]").uncheck()
+    page.locator("#viewer [data-wipe]").fill("50")
+    assert page.locator("#viewer .over").evaluate("e => getComputedStyle(e).clipPath") == "inset(0px 0px 0px 50%)"
+    page.keyboard.press("h")
+    assert not heat.is_visible()
+    page.keyboard.press("h")
+    assert heat.is_visible() and asked == []
+    size = page.evaluate(
+        "[...document.querySelectorAll('#viewer img')].map(i => Math.max(i.naturalWidth, i.naturalHeight))"
+    )
+    assert size and all(0 < side <= 1024 for side in size)
+
+
+def test_compare_and_card(page: Any, images: list[Path]) -> None:
+    bring(page, *images[:4])
+    move(page, "reinspect", 0.0)
+    move(page, "reject", 0.0)
+    wait_for(lambda: count(page, "NG") == 4)
+    page.get_by_role("tab", name="Compare").click()
+    page.click("#compare-now")
+    page.wait_for_selector("#compare-table .matrix")
+    wait_for(lambda: "of 4 parts get the same decision" in page.locator("#compare-table").inner_text())
+    assert sum(int(text) for text in page.locator(".matrix td:not(:empty)").all_inner_texts()) == 4
+    assert page.locator("#compare-pair .stage").count() == 2
+    page.get_by_role("tab", name="Artifact").click()
+    page.wait_for_selector("#card h3")
+    text = page.locator("#card").inner_text()
+    assert "What the thresholds promise" in text and "Licences of the weights inside" in text
+
+
+def test_the_camera(page: Any) -> None:
+    page.click("#camera-box > button")
+    page.click("#camera [title='grant webcam access'] button")
+    page.click("#camera [aria-label='capture photo']")
+    wait_for(lambda: count(page, "all") == 1)
+    assert re.search(r"camera-\d{6}\.png", page.locator("#viewer .banner").inner_text())
+    # The camera stays open for the next part.
+    page.click("#camera [aria-label='capture photo']", trial=True)
+    page.wait_for_function("document.querySelector('#camera video')?.readyState === 4")
+    page.wait_for_timeout(500)
+    page.click("#camera [aria-label='capture photo']")
+    wait_for(lambda: count(page, "all") == 2)
+
+
+def test_pasting(page: Any, images: list[Path]) -> None:
+    content = list(images[0].read_bytes())
+    page.evaluate(
+        """bytes => { const transfer = new DataTransfer();
+        transfer.items.add(new File([new Uint8Array(bytes)], 'pasted.png', {type: 'image/png'}));
+        document.dispatchEvent(new ClipboardEvent('paste', {clipboardData: transfer, bubbles: true})); }""",
+        content,
+    )
+    wait_for(lambda: count(page, "all") == 1)
+    assert "pasted.png" in page.locator("#viewer .banner").inner_text()
+
+
+def test_a_file_that_is_too_large_is_said_and_the_page_goes_on(page: Any, images: list[Path], tmp_path: Path) -> None:
+    large = tmp_path / "large.png"
+    large.write_bytes(b"\x89PNG" + bytes(2 * 2**20))
+    page.set_input_files("#drop input[type=file]", str(large))
+    page.get_by_text(re.compile("maximum allowed size|too large|exceeds", re.IGNORECASE)).first.wait_for()
+    bring(page, *images[:1])
+
+
+def test_a_batch_is_stopped(page: Any, tmp_path: Path) -> None:
+    """Large and flat: a small file that takes its time."""
+    first = tmp_path / "0.png"
+    cv2.imwrite(str(first), np.full((4000, 4000, 3), 90, np.uint8))
+    many = [first, *(Path(shutil.copy(first, tmp_path / f"{n}.png")) for n in range(1, 40))]
+    page.set_input_files("#drop input[type=file]", [str(path) for path in many])
+    page.locator("#stop").click()
+    page.get_by_text("Stopped:").wait_for()
+    stopped = count(page, "all")
+    assert stopped < len(many) and page.locator("#stop").is_hidden()
+    page.wait_for_timeout(1500)
+    bring(page, first, expect=stopped + 1)
+
+
+def test_a_closed_tab_takes_its_parts_along(browser: Any, server: Server, images: list[Path]) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(server.address)
+    page.wait_for_selector("#viewer .empty")
+    bring(page, images[0])
+    mine = max(server.temporary.glob("inspect-kd-studio-*/*"), key=lambda folder: folder.stat().st_mtime)
+    assert any(mine.iterdir())
+    context.close()
+    wait_for(lambda: not mine.exists(), 60)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_accessible(page: Any, server: Server, images: list[Path], theme: str) -> None:
+    need("axe-playwright-python", find_spec("axe_playwright_python") is not None)
+    from axe_playwright_python.sync_playwright import Axe
+
+    page.goto(f"{server.address}/?__theme={theme}")
+    page.wait_for_selector("#viewer .empty")
+    bring(page, *images[:3])
+    page.wait_for_timeout(500)
+    for tab in ("Inspect", "Compare", "Artifact"):
+        page.get_by_role("tab", name=tab).click()
+        page.wait_for_timeout(300)
+        found = Axe().run(page).response["violations"]
+        serious = [each for each in found if each["impact"] in ("serious", "critical")]
+        told = [(each["id"], [node["html"][:160] for node in each["nodes"]][:4]) for each in serious]
+        assert told == [], json.dumps(told, indent=1)
+
+
+@pytest.mark.parametrize("width", [1280, 1920, 420])
+def test_nothing_hangs_over(page: Any, images: list[Path], width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 1000})
+    bring(page, *images[:3])
+    overflow = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    assert overflow <= 0
