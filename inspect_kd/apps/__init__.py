@@ -1,0 +1,1 @@
+"""Programs with a face of their own: the Studio."""

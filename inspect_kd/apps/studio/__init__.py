@@ -1,0 +1,1 @@
+"""The Studio: inspect-kd in a browser, on Gradio, without torch."""
