@@ -42,7 +42,8 @@ def shown_as(root: Path, path: Path) -> str:
 def data_folders(root: Path) -> list[str]:
     """Folders below the root that look like data sets, by their names below it."""
     home = root.resolve()
-    return [shown_as(home, path) for path in _search(home)][:MOST_LISTED]
+    found = [path for path, _ in zip(_search(home), range(MOST_LISTED), strict=False)]
+    return [shown_as(home, path) for path in sorted(found)]
 
 
 def _search(home: Path) -> Iterator[Path]:

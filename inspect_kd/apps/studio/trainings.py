@@ -11,7 +11,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -56,8 +56,12 @@ class Training:
 class Trainings:
     """The trainings in one folder of runs."""
 
-    def __init__(self, root: Path, runs: Path, *, at_once: int = 1, grace: float = GRACE_S) -> None:
+    def __init__(
+        self, root: Path, runs: Path, *, at_once: int = 1, grace: float = GRACE_S, changes: Sequence[str] = ()
+    ) -> None:
+        """`changes` of the recipe (`section.key=value`) go with every training: a plant's own defaults."""
         self.root, self.runs, self.at_once, self.grace = root.resolve(), runs.resolve(), at_once, grace
+        self.changes = tuple(changes)
         self.lock = threading.RLock()
         self.children: dict[str, subprocess.Popen[bytes]] = {}
         self.signalled: dict[str, int] = {}
@@ -68,7 +72,7 @@ class Trainings:
         """Begin, or wait for the training that runs."""
         with self.lock:
             name = self._free_name(order.name.strip() or proposed_name(inside(self.root, order.data), order.recipe))
-            words = command(order, self.root, self.runs, name, resume=False)
+            words = self._command(order, name, resume=False)
             Record(name=name, order=order, asked=time.time(), command=words).write(self.runs / name)
             self.tend()
             return self.look(name)
@@ -91,7 +95,7 @@ class Trainings:
             if training.record is None or not training.can_resume:
                 raise UsageError(f"{name} is {training.state}: nothing to resume")
             record = training.record
-            command(record.order, self.root, self.runs, name, resume=True)  # refuses now, not in the queue
+            self._command(record.order, name, resume=True)  # refuses now, not in the queue
             record.pid, record.born, record.stop_asked, record.exit_code = None, "", None, None
             record.asked, record.problem = time.time(), ""
             record.write(training.folder)
@@ -171,6 +175,10 @@ class Trainings:
             raise BadInput(f"no run named {name!r}")
         return folder
 
+    def _command(self, order: Order, name: str, *, resume: bool) -> list[str]:
+        words = command(order, self.root, self.runs, name, resume=resume)
+        return words + [word for change in self.changes for word in ("--set", change)]
+
     def _free_name(self, wanted: str) -> str:
         name, number = checked_name(wanted), 2
         while (self.runs / name).exists() or (self.runs / name).is_symlink():
@@ -242,7 +250,7 @@ class Trainings:
     def _launch(self, record: Record, folder: Path) -> None:
         record.attempt += 1
         resume = (folder / "recipe.yaml").is_file()
-        record.command = command(record.order, self.root, self.runs, record.name, resume=resume)
+        record.command = self._command(record.order, record.name, resume=resume)
         with (folder / LOG).open("ab") as log:
             log.write(f"\n{json.dumps({ATTEMPT: record.attempt})}\n".encode())
             log.flush()
