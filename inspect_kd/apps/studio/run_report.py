@@ -5,25 +5,25 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from html.parser import HTMLParser
+from pathlib import Path
 
-from inspect_kd.apps.studio.trainings import Training
 from inspect_kd.errors import BadInput
 
 LARGEST = 64 << 20
 MOST_PICTURES = 6
 
 
-def read_report(training: Training) -> str:
+def read_report(folder: Path) -> str:
     """The page's text; links are not followed, whoever has put them there."""
-    path = training.folder / "report.html"
+    path = folder / "report.html"
     try:
         # O_NOFOLLOW is missing on Windows, where making a link takes an administrator.
         with os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0)), "rb") as file:
             content = file.read(LARGEST + 1)
     except OSError:
-        raise BadInput(f"{training.name} has no report yet") from None
+        raise BadInput(f"{folder.name} has no report yet") from None
     if len(content) > LARGEST:
-        raise BadInput(f"the report of {training.name} is larger than {LARGEST >> 20} MB: open the file itself")
+        raise BadInput(f"the report of {folder.name} is larger than {LARGEST >> 20} MB: open the file itself")
     return content.decode("utf-8", errors="replace")
 
 

@@ -70,7 +70,7 @@ class Desk:
         )
 
     def report(self, name: str) -> str:
-        return run_report.read_report(self.trainings.look(name))
+        return run_report.read_report(self.trainings.look(name).folder)
 
     def told(self, training: Training) -> dict[str, Any]:
         """A training for a program."""
@@ -91,15 +91,14 @@ class Desk:
 
     def _pictures(self, training: Training) -> str:
         """The report's, where there is one; until then the first sound parts of what is trained on."""
-        if training.has_report:
-            path = training.folder / "report.html"
-            return _inspected(training, path.stat().st_mtime_ns)
-        if training.record is None:
-            return ""
         try:
-            return _sound(inside(self.root, training.record.order.data), training.record.order.data)
+            if training.has_report:
+                return _inspected(training.folder, (training.folder / "report.html").stat().st_mtime_ns)
+            if training.record is not None:
+                return _sound(inside(self.root, training.record.order.data), training.record.order.data)
         except (InspectKDError, OSError):
-            return ""  # moved away since; the training itself will say so
+            pass  # moved away since; whoever needs it will say so
+        return ""
 
 
 @lru_cache(maxsize=64)
@@ -108,8 +107,8 @@ def _sound(folder: Path, name: str) -> str:
 
 
 @lru_cache(maxsize=16)
-def _inspected(training: Training, _changed: int) -> str:
-    return train_view.inspected_parts(run_report.pictures_of(run_report.read_report(training)))
+def _inspected(run: Path, _changed: int) -> str:
+    return train_view.inspected_parts(run_report.pictures_of(run_report.read_report(run)))
 
 
 def _curves(training: Training, figures: Figures) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.context import Context
 from gradio.events import api
 
 from inspect_kd.apps.studio import train_view
@@ -205,6 +206,8 @@ def _progress_panel(desk: Desk, form: OrderForm) -> None:
     panel.resume.click(resume, asked, panel.shown, **quiet)
     panel.chosen.input(refresh, asked, panel.shown, **quiet)
     gr.Timer(LOOK_EVERY_S).tick(refresh, asked, panel.shown, **quiet)
+    if Context.root_block is not None:
+        Context.root_block.load(refresh, asked, panel.shown, **quiet)
     opening: dict[str, Any] = quiet | {"scroll_to_output": True}
     panel.open.click(open_report, panel.chosen, [panel.shelf, panel.report], **opening)
     panel.close.click(lambda: (gr.update(visible=False), ""), None, [panel.shelf, panel.report], **quiet)

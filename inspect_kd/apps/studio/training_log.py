@@ -28,6 +28,8 @@ class Figures:
     total: int = 0
     seconds: float = 0.0
     seconds_left: float | None = None
+    mark: tuple[float, float] | None = None
+    """(done, seconds) when this phase was first heard of after its beginning: a resume does not begin at nothing."""
     loss: float | None = None
     gap: float | None = None
     passed: list[tuple[str, float]] = field(default_factory=list)
@@ -98,7 +100,7 @@ def _plain(figures: Figures, text: str) -> None:
 
 def _new_attempt(figures: Figures, number: int) -> None:
     figures.attempt, figures.complaint = number, ""
-    figures.phase, figures.passed, figures.seconds_left = "", [], None
+    figures.phase, figures.passed, figures.seconds_left, figures.mark = "", [], None, None
     figures.done = figures.total = 0
     figures.seconds = 0.0
     if number > 1:
@@ -109,9 +111,10 @@ def _progress(figures: Figures, line: dict[str, Any]) -> None:
     phase, done = line["phase"], _number(line, "done") or 0.0
     if figures.phase not in ("", phase):
         figures.passed.append((figures.phase, figures.seconds))
-        figures.loss = figures.gap = None
+        figures.loss = figures.gap = figures.mark = None
     figures.phase, figures.done, figures.total = phase, int(done), int(_number(line, "total") or 0)
-    figures.seconds, figures.seconds_left = _number(line, "seconds") or 0.0, _number(line, "seconds_left")
+    figures.seconds = _number(line, "seconds") or 0.0
+    figures.seconds_left = _left(figures, _number(line, "seconds_left"))
     loss, gap = _number(line, "loss"), _number(line, "gap")
     if loss is not None:
         figures.loss = loss
@@ -119,6 +122,16 @@ def _progress(figures: Figures, line: dict[str, Any]) -> None:
     if gap is not None:
         figures.gap = gap
         join(figures.gaps, done, gap)
+
+
+def _left(figures: Figures, told: float | None) -> float | None:
+    """The training reckons as if it had done all steps itself; after a resume it has not."""
+    if not figures.done:
+        return told
+    if figures.mark is None:
+        figures.mark = (figures.done, figures.seconds)
+    done, seconds = figures.done - figures.mark[0], figures.seconds - figures.mark[1]
+    return seconds / done * (figures.total - figures.done) if done > 0 and seconds > 0 else told
 
 
 def _number(line: dict[str, Any], key: str) -> float | None:

@@ -22,8 +22,9 @@ from inspect_kd.apps.studio.training_log import ATTEMPT, Figures, LogReader
 from inspect_kd.apps.studio.training_record import BUSY, LOG, Order, Record, State, read_record
 from inspect_kd.errors import BadInput, InspectKDError, UsageError
 
-GRACE_S = 20.0
-"""From one signal to the next rougher one. An export cannot be interrupted in the middle of one of torch's own calls."""
+GRACE_S = 5.0
+"""From one signal to the next rougher one. The first says the friendliest good-bye, but a Studio that was itself started in
+the background hands its deafness for it down; all a resume needs is the checkpoint, which is replaced in one move."""
 SIGNALS = ("SIGINT", "SIGTERM", "SIGKILL")
 LOOK_EVERY_S = 1.0
 MOST_LISTED = 100
@@ -106,6 +107,7 @@ class Trainings:
     def look(self, name: str) -> Training:
         """One training as it stands now."""
         with self.lock:
+            self._fetch()
             found = self._stands(self._folder(name))
             if found.state is not State.WAITING:
                 return found
@@ -114,6 +116,7 @@ class Trainings:
     def all(self) -> list[Training]:
         """Every run, the latest first."""
         with self.lock:
+            self._fetch()
             folders = [path for path in self.runs.iterdir() if path.is_dir()] if self.runs.is_dir() else []
             ours = [path for path in folders if not path.is_symlink() and _is_run(path)]
             found = sorted(map(self._stands, ours), key=lambda training: -training.since)[:MOST_LISTED]
@@ -141,9 +144,8 @@ class Trainings:
 
     # ── the round that is made every second ──────────────────────────────────────────────────────────────────────────
     def tend(self) -> None:
-        """Fetch who has ended, press who was asked to stop, start who waits."""
+        """Press who was asked to stop, start who waits."""
         with self.lock:
-            self._fetch()
             now = self.all()
             for training in now:
                 if training.state is State.STOPPING and training.record is not None:
@@ -219,7 +221,7 @@ class Trainings:
         return record.pid is not None and processes.is_still(record.pid, record.born)
 
     def _fetch(self) -> None:
-        """Take note of how our own children ended."""
+        """Take note of how our own children ended, before anybody is told that they have."""
         for name, child in list(self.children.items()):
             if child.poll() is None:
                 continue
