@@ -5,11 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -131,6 +135,7 @@ def test_killed_from_outside_it_has_failed_and_the_studio_lives(desk: Callable[.
 
 STARTER = """
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from inspect_kd.apps.studio.training_record import Order
 from inspect_kd.apps.studio.trainings import Trainings
@@ -138,6 +143,8 @@ root, runs, *changes = sys.argv[1:]
 print(Trainings(Path(root), Path(runs), changes=changes).start(Order(data="sample", recipe="embedded", name="r")).record.pid)
 sys.stdout.flush()
 import os
+import re
+import shutil
 os._exit(0)  # as a Studio ends that crashes
 """
 
@@ -384,3 +391,143 @@ def test_the_tab_needs_no_torch() -> None:
     )
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert answer.stdout.strip() == "Desk", answer.stderr
+
+
+# ── the tab itself ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+STUDIO = """
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+import gradio as gr
+from inspect_kd.apps.studio.train_tab import build
+root, work, port, *changes = sys.argv[1:]
+with gr.Blocks(title="Studio", analytics_enabled=False) as studio:
+    with gr.Tab("Train"):
+        build(Path(root), Path(work) / "runs", Path(work) / "store", changes=changes)
+studio.launch(server_name="127.0.0.1", server_port=int(port), ssr_mode=False, quiet=True, footer_links=[])
+"""
+BROWSER = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+SHORT = [*TINY, "fit.steps=80"]
+"""Long enough to be stopped on the way."""
+
+
+def needed(there: object, what: str) -> None:
+    """On a user's machine a part may be missing; where the product is proved, none may."""
+    if not there:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{what} is not installed")
+
+
+@pytest.fixture(scope="module")
+def studio(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Studio with this one tab, in a process of its own; its address."""
+    needed(find_spec("gradio"), "gradio")
+    work = tmp_path_factory.mktemp("studio")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    words = [sys.executable, "-c", STUDIO, str(parts.parent), str(work), str(port), *SHORT]
+    environment = {**os.environ, "GRADIO_ANALYTICS_ENABLED": "False"}
+    with (work / "log").open("wb") as log:
+        process = subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT, env=environment)
+    try:
+        until(lambda: process.poll() is not None or _answers(port), "the Studio's first answer")
+        yield f"http://127.0.0.1:{port}"
+        assert process.poll() is None, "the Studio lives"
+        assert "Traceback" not in (work / "log").read_text()
+    finally:
+        process.terminate()
+        process.wait()
+        trainings = Trainings(parts.parent, work / "runs", grace=1.0)
+        for each in trainings.all():
+            if each.can_stop:
+                trainings.stop(each.name)
+                tended(trainings, each.name, State.STOPPED, State.FINISHED)
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_a_person_trains_in_a_browser(studio: str, tmp_path: Path) -> None:
+    needed(find_spec("playwright"), "playwright")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    needed(chromium, "Chromium")
+    from playwright.sync_api import expect, sync_playwright
+
+    wait = PATIENCE_S * 1000
+    with sync_playwright() as play, play.chromium.launch(executable_path=chromium, args=BROWSER) as browser:
+        page = browser.new_page(viewport={"width": 1280, "height": 1000})
+        foreign: list[str] = []
+        page.on("request", lambda request: foreign.append(request.url) if _leaves(request.url, studio) else None)
+        wrong: list[str] = []
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.goto(studio, timeout=wait)
+        status = page.locator("#train-status")
+        expect(status).to_contain_text("No run yet", timeout=wait)
+        for button in ("start", "check", "stop", "resume", "open"):
+            expect(page.locator(f"#train-{button}")).to_be_disabled()
+
+        page.locator("#train-folder input").fill("../outside")
+        page.locator("#train-folder input").press("Enter")
+        page.locator("#train-start").click()
+        expect(page.get_by_text("not a folder below the Studio's data folder").first).to_be_visible(timeout=wait)
+        page.locator("#train-folder input").fill("sample")
+        page.locator("#train-folder input").press("Enter")
+        page.locator("#train-check").click()
+        expect(page.locator("#train-checked")).to_contain_text("Nothing wrong was found", timeout=wait)
+        page.locator("#train-name input, #train-name textarea").first.fill("line3")
+        page.locator("#train-start").click()
+
+        expect(status.locator(".ikd-badge")).to_contain_text("running", timeout=wait)
+        expect(page.locator("#train-stop")).to_be_enabled()
+        expect(page.locator("#train-pictures img").first).to_be_visible(timeout=wait)
+        expect(page.locator("#train-curves polyline").first).to_be_visible(timeout=wait)
+        page.locator("#train-stop").click()
+        expect(status.locator(".ikd-badge")).to_contain_text("stopped", timeout=wait)
+        expect(page.locator("#train-open")).to_be_disabled()
+
+        page.locator("#train-resume").click()
+        expect(status.locator(".ikd-badge")).to_contain_text("running", timeout=wait)
+        page.reload()
+        expect(status.locator(".ikd-badge")).to_contain_text("running", timeout=wait)
+        page.locator("#train-log button").first.click()
+        expect(page.locator("#train-log textarea")).to_have_value(re.compile("resuming at step"), timeout=wait)
+        expect(status.locator(".ikd-badge")).to_contain_text("finished", timeout=wait)
+
+        page.locator("#train-open").click()
+        frame = page.frame_locator("#train-page iframe")
+        expect(frame.locator("h1")).to_have_text("line3", timeout=wait)
+        expect(frame.get_by_text("What the thresholds promise")).to_be_attached()
+        page.screenshot(path=tmp_path / "train.png", full_page=True)
+        page.locator("#train-close").click()
+        expect(page.locator("#train-page iframe")).to_have_count(0)
+        assert not wrong and not foreign
+
+
+def _leaves(url: str, studio: str) -> bool:
+    return not url.startswith((studio, "data:", "blob:", "about:"))
+
+
+def test_a_program_trains_by_name(studio: str) -> None:
+    """The named endpoints, without the page."""
+    gradio_client = pytest.importorskip("gradio_client")
+    with gradio_client.Client(studio, verbose=False) as client:
+        assert client.predict(api_name="/train_folders")[0] == "sample"
+        held = client.predict("sample/board", api_name="/train_check")
+        assert held["sound"] and held["counts"]["board"]["test"] == 8
+        for data in ("..", "/etc", "sample/../.."):
+            with pytest.raises(gradio_client.exceptions.AppError, match="not a folder below"):
+                client.predict(data, api_name="/train_check")
+            with pytest.raises(gradio_client.exceptions.AppError, match="not a folder below"):
+                client.predict(data, api_name="/train_start")
+        begun = client.predict("sample/board", "embedded", "by_name", True, 3, api_name="/train_start")
+        assert begun["name"] == "by_name" and begun["state"] in ("running", "waiting")
+        client.predict("by_name", api_name="/train_stop")
+        until(lambda: client.predict("by_name", api_name="/train_state")["state"] == "stopped", "a stop by name")
+        with pytest.raises(gradio_client.exceptions.AppError, match="cannot name a run"):
+            client.predict("../by_name", api_name="/train_state")
+        named = client.view_api(return_format="dict")["named_endpoints"]
+        assert set(named) == {f"/train_{word}" for word in ("folders", "check", "start", "state", "stop", "resume")}
+        assert all(each.get("description") for each in named.values())

@@ -42,9 +42,12 @@ def build(data_root: Path, runs: Path, store: Path, *, changes: Sequence[str] = 
         gr.Markdown(f"**{Train.NO_TRAINING_PACKAGES}**")
     with gr.Row():
         with gr.Column(scale=4, min_width=360):
-            order = _order_form(desk)
+            form = OrderForm(desk)
         with gr.Column(scale=7, min_width=480):
-            _progress_panel(desk, order)
+            panel = ProgressPanel()
+    shelf = ReportShelf()
+    _wire_form(desk, form)
+    _wire_panel(desk, form, panel, shelf)
     _endpoints(desk)
 
 
@@ -97,9 +100,7 @@ class OrderForm:
         self.start = gr.Button(Train.START, variant="primary", interactive=False, elem_id="train-start")
 
 
-def _order_form(desk: Desk) -> OrderForm:
-    form = OrderForm(desk)
-
+def _wire_form(desk: Desk, form: OrderForm) -> None:
     def chosen(folder: str | None) -> Updates:
         ready = gr.update(interactive=bool(folder))
         return ready, ready, train_view.checked(None)
@@ -115,7 +116,6 @@ def _order_form(desk: Desk) -> OrderForm:
     form.again.click(lambda: gr.update(choices=desk.folders()), None, form.folder, **quiet)
     form.check.click(look, form.folder, [form.checked, form.start], concurrency_id="check", **quiet)
     form.recipe.change(lambda name: gr.update(info=form.about[name]), form.recipe, form.recipe, queue=False, **quiet)
-    return form
 
 
 @contextmanager
@@ -142,9 +142,6 @@ class ProgressPanel:
         self.pictures = _html("", "train-pictures")
         with gr.Accordion(Train.LOG, open=False, elem_id="train-log"):
             self.log = gr.Textbox(show_label=False, label=Train.LOG, lines=12, max_lines=12, interactive=False)
-        with gr.Column(visible=False, elem_id="train-report") as self.shelf:
-            self.close = gr.Button(Train.CLOSE_REPORT, elem_id="train-close")
-            self.report = _html("", "train-page")
         gr.Markdown(f"### {Train.RUNS}")
         self.runs = _html("", "train-runs")
         self.seen = gr.State({})
@@ -154,6 +151,15 @@ class ProgressPanel:
         """In the order of `news`."""
         parts = [self.chosen, self.status, self.curves, self.pictures, self.log, self.runs]
         return [*parts, self.stop, self.resume, self.open, self.seen]
+
+
+class ReportShelf:
+    """Over the whole width, and out of the way until somebody opens a report."""
+
+    def __init__(self) -> None:
+        with gr.Column(visible=False, elem_id="train-report") as self.shelf:
+            self.close = gr.Button(Train.CLOSE_REPORT, size="md", elem_id="train-close")
+            self.page = _html("", "train-page")
 
 
 def news(sight: Sight, seen: Seen) -> Updates:
@@ -174,8 +180,9 @@ def news(sight: Sight, seen: Seen) -> Updates:
     return *updates, now
 
 
-def _progress_panel(desk: Desk, form: OrderForm) -> None:
-    panel = ProgressPanel()
+def _wire_panel(desk: Desk, form: OrderForm, panel: ProgressPanel, shelf: ReportShelf) -> None:
+    # Only what goes through the queue can tell a person what went wrong; the look every two seconds needs no place in it.
+    asking: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
     quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
     def refresh(chosen: str | None, seen: Seen) -> Updates:
@@ -201,16 +208,15 @@ def _progress_panel(desk: Desk, form: OrderForm) -> None:
 
     asked = [panel.chosen, panel.seen]
     wanted = [form.folder, form.recipe, form.length, form.name, form.seed, panel.seen]
-    form.start.click(start, wanted, panel.shown, **quiet)
-    panel.stop.click(stop, asked, panel.shown, **quiet)
-    panel.resume.click(resume, asked, panel.shown, **quiet)
+    form.start.click(start, wanted, panel.shown, **asking)
+    panel.stop.click(stop, asked, panel.shown, **asking)
+    panel.resume.click(resume, asked, panel.shown, **asking)
     panel.chosen.input(refresh, asked, panel.shown, **quiet)
     gr.Timer(LOOK_EVERY_S).tick(refresh, asked, panel.shown, **quiet)
     if Context.root_block is not None:
         Context.root_block.load(refresh, asked, panel.shown, **quiet)
-    opening: dict[str, Any] = quiet | {"scroll_to_output": True}
-    panel.open.click(open_report, panel.chosen, [panel.shelf, panel.report], **opening)
-    panel.close.click(lambda: (gr.update(visible=False), ""), None, [panel.shelf, panel.report], **quiet)
+    panel.open.click(open_report, panel.chosen, [shelf.shelf, shelf.page], scroll_to_output=True, **asking)
+    shelf.close.click(lambda: (gr.update(visible=False), ""), None, [shelf.shelf, shelf.page], **quiet)
 
 
 def _endpoints(desk: Desk) -> None:

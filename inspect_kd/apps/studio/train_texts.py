@@ -46,7 +46,7 @@ class Train:
         State.RUNNING: "",
         State.STOPPING: "Stopping; what its checkpoint holds is kept.",
         State.STOPPED: "Stopped. Resume goes on from the checkpoint, to the same numbers.",
-        State.FINISHED: "Complete: thresholds, artifact and report are in {folder}.",
+        State.FINISHED: "Complete: thresholds, artifact and report lie in the run's folder {folder}.",
         State.FAILED: "Failed: {complaint}",
         State.UNFINISHED: "Begun outside of the Studio and not complete; it may still be running.",
     }
