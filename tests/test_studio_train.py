@@ -134,7 +134,8 @@ def test_killed_from_outside_it_has_failed_and_the_studio_lives(desk: Callable[.
 
 
 STARTER = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell does for what it starts in the background
 from importlib.util import find_spec
 from pathlib import Path
 from inspect_kd.apps.studio.training_record import Order
@@ -162,7 +163,7 @@ def test_a_restarted_studio_finds_the_training_that_runs(
     until(lambda: trainings.figures("r").losses, "its figures")
     assert trainings.figures("r").phase == "train" and trainings.figures("r").total == 4000
     trainings.stop("r")
-    tended(trainings, "r", State.STOPPED)
+    tended(trainings, "r", State.STOPPED)  # by the second signal: it is deaf for the first
     assert processes.birth(pid) is None
 
 
@@ -405,6 +406,7 @@ root, work, port, *changes = sys.argv[1:]
 with gr.Blocks(title="Studio", analytics_enabled=False) as studio:
     with gr.Tab("Train"):
         build(Path(root), Path(work) / "runs", Path(work) / "store", changes=changes)
+assert "torch" not in sys.modules
 studio.launch(server_name="127.0.0.1", server_port=int(port), ssr_mode=False, quiet=True, footer_links=[])
 """
 BROWSER = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
@@ -500,7 +502,7 @@ def test_a_person_trains_in_a_browser(studio: str, tmp_path: Path) -> None:
         frame = page.frame_locator("#train-page iframe")
         expect(frame.locator("h1")).to_have_text("line3", timeout=wait)
         expect(frame.get_by_text("What the thresholds promise")).to_be_attached()
-        page.screenshot(path=tmp_path / "train.png", full_page=True)
+        page.screenshot(path=tmp_path / "train.png")
         page.locator("#train-close").click()
         expect(page.locator("#train-page iframe")).to_have_count(0)
         assert not wrong and not foreign
@@ -512,22 +514,26 @@ def _leaves(url: str, studio: str) -> bool:
 
 def test_a_program_trains_by_name(studio: str) -> None:
     """The named endpoints, without the page."""
-    gradio_client = pytest.importorskip("gradio_client")
-    with gradio_client.Client(studio, verbose=False) as client:
+    from gradio_client import Client
+    from gradio_client.exceptions import AppError
+
+    client = Client(studio, verbose=False)
+    try:
         assert client.predict(api_name="/train_folders")[0] == "sample"
         held = client.predict("sample/board", api_name="/train_check")
         assert held["sound"] and held["counts"]["board"]["test"] == 8
         for data in ("..", "/etc", "sample/../.."):
-            with pytest.raises(gradio_client.exceptions.AppError, match="not a folder below"):
-                client.predict(data, api_name="/train_check")
-            with pytest.raises(gradio_client.exceptions.AppError, match="not a folder below"):
-                client.predict(data, api_name="/train_start")
+            for call in ("/train_check", "/train_start"):
+                with pytest.raises(AppError, match="not a folder below"):
+                    client.predict(data, api_name=call)
         begun = client.predict("sample/board", "embedded", "by_name", True, 3, api_name="/train_start")
         assert begun["name"] == "by_name" and begun["state"] in ("running", "waiting")
         client.predict("by_name", api_name="/train_stop")
         until(lambda: client.predict("by_name", api_name="/train_state")["state"] == "stopped", "a stop by name")
-        with pytest.raises(gradio_client.exceptions.AppError, match="cannot name a run"):
+        with pytest.raises(AppError, match="cannot name a run"):
             client.predict("../by_name", api_name="/train_state")
         named = client.view_api(return_format="dict")["named_endpoints"]
         assert set(named) == {f"/train_{word}" for word in ("folders", "check", "start", "state", "stop", "resume")}
         assert all(each.get("description") for each in named.values())
+    finally:
+        client.close()

@@ -13,7 +13,7 @@ from inspect_kd.apps.studio import data_check, run_report, train_view
 from inspect_kd.apps.studio.data_check import Check
 from inspect_kd.apps.studio.data_folders import data_folders, first_sound, inside
 from inspect_kd.apps.studio.train_texts import Train
-from inspect_kd.apps.studio.training_log import Figures, history
+from inspect_kd.apps.studio.training_log import Figures, Points, history
 from inspect_kd.apps.studio.training_record import BUSY
 from inspect_kd.apps.studio.trainings import Training, Trainings
 from inspect_kd.errors import InspectKDError
@@ -51,10 +51,11 @@ class Desk:
         return data_check.check(self.root, folder, self.scratch)
 
     def sight(self, chosen: str | None) -> Sight:
-        """The chosen run, or the latest; a run that has vanished is none."""
+        """The chosen run, else the one that runs, else the latest; a run that has vanished is none."""
         every = self.trainings.all()
         found = {each.name: each for each in every}
-        training = found.get(chosen or "") or next(iter(every), None)
+        training = found.get(chosen or "") or next((each for each in every if each.state in BUSY), None)
+        training = training or next(iter(every), None)
         figures = self.trainings.figures(training.name) if training else Figures()
         return Sight(
             chosen=training.name if training else None,
@@ -114,8 +115,17 @@ def _inspected(run: Path, _changed: int) -> str:
 def _curves(training: Training, figures: Figures) -> str:
     """From the run's own metrics once it stands still; while it runs they are written in gusts, and the log is ahead."""
     running = training.state in BUSY
-    losses, gaps = ({}, []) if running else history(training.folder / "metrics.jsonl")
+    losses, gaps = ({}, []) if running else _history(training.folder / "metrics.jsonl")
     return train_view.curves(losses or figures.losses, gaps or figures.gaps, running=running)
+
+
+def _history(metrics: Path) -> tuple[dict[str, Points], Points]:
+    return _read_history(metrics, metrics.stat().st_mtime_ns) if metrics.is_file() else ({}, [])
+
+
+@lru_cache(maxsize=16)
+def _read_history(metrics: Path, _changed: int) -> tuple[dict[str, Points], Points]:
+    return history(metrics)
 
 
 def digest(shown: object) -> str:

@@ -156,8 +156,6 @@ def history(metrics: Path) -> tuple[dict[str, Points], Points]:
     """Losses by stage, and gaps, from a run's metrics.jsonl: finer than the log, and there for runs of the command line."""
     losses: dict[str, Points] = {}
     gaps: Points = []
-    if not metrics.is_file():
-        return losses, gaps
     for text in metrics.read_text(encoding="utf-8", errors="replace").splitlines():
         line = _as_object(text) or {}
         step, loss, gap = _number(line, "step"), _number(line, "loss"), _number(line, "gap")
