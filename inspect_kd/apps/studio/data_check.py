@@ -53,6 +53,7 @@ class Check:
 def check(root: Path, given: str, scratch: Path) -> Iterator[Check]:
     """Progress, and last the answer. Who stops asking ends the process."""
     folder = inside(root, given)
+    yield Check(folder=given)  # the process takes a second to begin
     scratch.mkdir(parents=True, exist_ok=True)
     figures = Figures()
     # To a file: the answer of a large data set would fill a pipe that nobody empties before the end.

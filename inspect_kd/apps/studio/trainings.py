@@ -256,7 +256,7 @@ class Trainings:
         with (folder / LOG).open("ab") as log:
             log.write(f"\n{json.dumps({ATTEMPT: record.attempt})}\n".encode())
             log.flush()
-            # A session of its own: neither Ctrl-C at the Studio's terminal nor the Studio's end reaches it.
+            # A process group of its own: neither Ctrl-C at the Studio's terminal nor the Studio's end reaches it.
             child = subprocess.Popen(
                 record.command,
                 stdin=subprocess.DEVNULL,
