@@ -1,1 +1,1 @@
-"""What people look at: the Studio. Torch-free; of training they know only what an artifact says."""
+"""What people look at: the Studio. Torch-free: what trains is a process of its own."""

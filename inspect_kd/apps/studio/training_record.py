@@ -1,0 +1,83 @@
+"""What the Studio writes down of a training, beside the run itself, so that it finds it again after its own restart.
+
+Unusual here: the command is written for people only. A resume builds it again from the order, so that a record which came
+with somebody else's run starts nothing that this Studio's own rules would not allow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+RECORD, LOG = "training.json", "training.log"
+
+
+class State(StrEnum):
+    """Where a training stands, in the words that a person reads."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    FINISHED = "finished"
+    FAILED = "failed"
+    UNFINISHED = "unfinished"
+    """Begun by somebody else, for example on the command line; it may be running or not."""
+
+
+BUSY = (State.RUNNING, State.STOPPING)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Order:
+    """What a person asks for."""
+
+    data: str
+    """A folder, by its name below the Studio's root."""
+    recipe: str
+    name: str = ""
+    """Of the run; empty: made from data and recipe."""
+    quick: bool = False
+    seed: int = 0
+
+
+class Record(BaseModel):
+    """One training: what was asked, and the process that does it."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    name: str
+    order: Order
+    asked: float
+    """When, in seconds since the epoch; who asked first is served first."""
+    command: list[str] = []
+    attempt: int = 0
+    pid: int | None = Field(None, gt=1)
+    born: str = ""
+    """The process's birth: the id alone may be somebody else's by now."""
+    began: float | None = None
+    stop_asked: float | None = None
+    exit_code: int | None = None
+    """Negative for a signal; None while it runs, or where the Studio was away when it ended."""
+    problem: str = ""
+    """Why it could not even be started."""
+
+    def write(self, folder: Path) -> None:
+        """Whole or not at all."""
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = folder / f"{RECORD}.partial"
+        partial.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        partial.replace(folder / RECORD)
+
+
+def read_record(folder: Path) -> Record | None:
+    """The record in a run's folder, if there is one that can be understood and speaks of this folder."""
+    try:
+        record = Record.model_validate_json((folder / RECORD).read_bytes())
+    except (OSError, ValidationError):
+        return None
+    # A folder that was copied or renamed took the record of another run along.
+    return record if record.name == folder.name else None

@@ -1,0 +1,539 @@
+"""Trainings from the Studio: real processes, started, stopped, killed, resumed, found again; and the tab in a browser."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from inspect_kd.apps.studio import data_check, processes, run_report, train_view
+from inspect_kd.apps.studio.data_folders import data_folders, first_sound, inside
+from inspect_kd.apps.studio.training_command import command, default_recipe, recipes
+from inspect_kd.apps.studio.training_log import Figures, history, take
+from inspect_kd.apps.studio.training_record import RECORD, Order, Record, State, read_record
+from inspect_kd.apps.studio.trainings import Trainings
+from inspect_kd.errors import BadInput, InspectKDError, UsageError
+from tests.tiny import TINY
+
+PATIENCE_S = 120
+LONG = [*TINY, "fit.steps=4000", "fit.evaluate_every=4000"]
+"""Never comes to its end while a test looks."""
+
+
+def until(true: Callable[[], object], what: str) -> None:
+    end = time.monotonic() + PATIENCE_S
+    while not true():
+        assert time.monotonic() < end, f"waited in vain for: {what}"
+        time.sleep(0.1)
+
+
+def tended(trainings: Trainings, name: str, *states: State) -> State:
+    def there() -> bool:
+        trainings.tend()
+        return trainings.look(name).state in states
+
+    until(there, f"{name} {' or '.join(states)}")
+    return trainings.look(name).state
+
+
+@pytest.fixture
+def root(parts: Path) -> Path:
+    """The folder below which clients may choose: it holds the data set `sample`."""
+    return parts.parent
+
+
+@pytest.fixture
+def desk(root: Path, tmp_path: Path) -> Iterator[Callable[..., Trainings]]:
+    """Supervisors whose processes do not outlive the test."""
+    made: list[Trainings] = []
+
+    def make(changes: list[str] = TINY, runs: str = "runs") -> Trainings:
+        made.append(Trainings(root, tmp_path / runs, changes=changes, grace=2.0))
+        return made[-1]
+
+    yield make
+    for trainings in made:
+        for each in trainings.all():
+            if each.can_stop:
+                trainings.stop(each.name)
+            if each.state in (State.RUNNING, State.STOPPING, State.WAITING):
+                tended(trainings, each.name, State.STOPPED, State.FINISHED, State.FAILED)
+        for child in trainings.children.values():
+            child.wait()
+
+
+def order(**given: object) -> Order:
+    return Order(**{"data": "sample", "recipe": "embedded", "name": "r", **given})  # type: ignore[arg-type]
+
+
+# ── real trainings ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_stopped_training_goes_on_to_the_numbers_of_one_that_was_not(
+    desk: Callable[..., Trainings], run: Path, tmp_path: Path
+) -> None:
+    trainings = desk()
+    assert trainings.start(order()).state is State.RUNNING
+    folder = tmp_path / "runs" / "r"
+    until((folder / "checkpoint.safetensors").is_file, "a checkpoint")
+    with pytest.raises(UsageError, match="nothing to resume"):
+        trainings.resume("r")
+    assert trainings.stop("r").state in (State.STOPPING, State.STOPPED)
+    tended(trainings, "r", State.STOPPED)
+    stopped = trainings.look("r")
+    assert stopped.can_resume and not stopped.can_stop and not stopped.has_report
+    assert "--resume" not in stopped.record.command  # type: ignore[union-attr]
+
+    trainings.resume("r")
+    tended(trainings, "r", State.FINISHED, State.FAILED)
+    finished, figures = trainings.look("r"), trainings.figures("r")
+    assert finished.state is State.FINISHED, trainings.complaint(finished)
+    assert "--resume" in finished.record.command and finished.record.exit_code == 0  # type: ignore[union-attr]
+    assert figures.attempt == 2 and any(line.startswith("resuming at step") for line in figures.lines)
+    steps = [step for step, _ in figures.losses["train"]]
+    assert steps == sorted(set(steps)) and steps[-1] == 24 and figures.gaps[-1][0] == 24
+    digests = [hashlib.sha256((path / "student.safetensors").read_bytes()).hexdigest() for path in (folder, run)]
+    assert digests[0] == digests[1], "the same student as that of an uninterrupted training"
+    assert finished.has_report and finished.name in run_report.read_report(folder)
+    losses, gaps = history(folder / "metrics.jsonl")
+    assert [step for step, _ in losses["train"]] == list(range(1, 25)) and [step for step, _ in gaps] == [6, 12, 18, 24]
+    with pytest.raises(UsageError, match="nothing to stop"):
+        trainings.stop("r")
+    # The next of that name gets a folder of its own.
+    assert trainings.start(order()).name == "r-2"
+
+
+def test_killed_from_outside_it_has_failed_and_the_studio_lives(desk: Callable[..., Trainings]) -> None:
+    trainings = desk(LONG)
+    pid = trainings.start(order()).record.pid  # type: ignore[union-attr]
+    second = trainings.start(order(name="second"))
+    third = trainings.start(order(name="third"))
+    assert (second.state, second.place, third.place) == (State.WAITING, 1, 2), "one at a time, and who waits is told"
+    assert "Place in the queue: 2" in train_view.status(third, Figures(), "")
+    trainings.stop("third")
+    assert trainings.look("third").state is State.STOPPED and trainings.look("third").record.pid is None  # type: ignore[union-attr]
+
+    os.kill(pid, signal.SIGKILL)  # type: ignore[arg-type]
+    assert tended(trainings, "r", State.FAILED) is State.FAILED
+    assert "SIGKILL" in trainings.complaint(trainings.look("r")) and trainings.look("r").can_resume
+    assert trainings.look("second").state is State.RUNNING, "the queue moves on"
+    again = Trainings(trainings.root, trainings.runs)
+    assert "SIGKILL" in again.complaint(again.look("r")), "a restarted Studio tells the same"
+
+
+STARTER = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell does for what it starts in the background
+from importlib.util import find_spec
+from pathlib import Path
+from inspect_kd.apps.studio.training_record import Order
+from inspect_kd.apps.studio.trainings import Trainings
+root, runs, *changes = sys.argv[1:]
+print(Trainings(Path(root), Path(runs), changes=changes).start(Order(data="sample", recipe="embedded", name="r")).record.pid)
+sys.stdout.flush()
+import os
+import re
+import shutil
+os._exit(0)  # as a Studio ends that crashes
+"""
+
+
+def test_a_restarted_studio_finds_the_training_that_runs(
+    desk: Callable[..., Trainings], root: Path, tmp_path: Path
+) -> None:
+    words = [sys.executable, "-c", STARTER, str(root), str(tmp_path / "runs"), *LONG]
+    pid = int(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+    trainings = desk(LONG)
+    found = trainings.look("r")
+    assert found.state is State.RUNNING and found.record.pid == pid  # type: ignore[union-attr]
+    assert trainings.start(order(name="next")).state is State.WAITING, "it counts as the one that runs"
+    trainings.stop("next")
+    until(lambda: trainings.figures("r").losses, "its figures")
+    assert trainings.figures("r").phase == "train" and trainings.figures("r").total == 4000
+    trainings.stop("r")
+    tended(trainings, "r", State.STOPPED)  # by the second signal: it is deaf for the first
+    assert processes.birth(pid) is None
+
+
+def test_a_pid_that_is_somebody_elses_by_now_is_neither_taken_for_it_nor_killed(
+    desk: Callable[..., Trainings], root: Path, tmp_path: Path
+) -> None:
+    stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+    try:
+        born = processes.birth(stranger.pid)
+        assert born and processes.is_still(stranger.pid, born) and not processes.is_still(stranger.pid, born + "0")
+        for number, old in enumerate(("", "another boot/12345", born + "0")):
+            record = Record(
+                name=f"r{number}", order=order(), asked=1.0, attempt=1, pid=stranger.pid, born=old, began=1.0
+            )
+            record.write(tmp_path / "runs" / f"r{number}")
+        trainings = desk()
+        trainings.tend()
+        assert [each.state for each in trainings.all()] == [State.FAILED] * 3
+        for each in trainings.all():
+            with pytest.raises(UsageError, match="nothing to stop"):
+                trainings.stop(each.name)
+        # Asked to stop before the Studio ended, pressed after: not the stranger.
+        record.stop_asked = 1.0
+        record.write(tmp_path / "runs" / record.name)
+        trainings.tend()
+        assert trainings.look(record.name).state is State.STOPPED and stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
+def test_a_training_that_cannot_be_says_why_in_one_line(desk: Callable[..., Trainings], root: Path) -> None:
+    trainings = desk([*TINY, "fit.nonsense=1"])
+    trainings.start(order())
+    tended(trainings, "r", State.FAILED)
+    line = trainings.complaint(trainings.look("r"))
+    assert "unknown key 'fit.nonsense'" in line and "\n" not in line and "Traceback" not in line
+    assert line.replace("'", "&#x27;") in train_view.status(trainings.look("r"), trainings.figures("r"), line)
+
+
+# ── what a client may name ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def fenced(tmp_path: Path) -> Path:
+    """A root with one folder in it, and things outside that must stay outside."""
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    (root / "fine").mkdir(parents=True)
+    outside.mkdir()
+    (tmp_path / "root-too").mkdir()
+    (root / "out").symlink_to(outside)
+    (root / "circle").symlink_to(root / "circle")
+    (root / "file").write_text("no folder")
+    return root
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "",
+        "..",
+        "../outside",
+        "fine/../../outside",
+        "/etc",
+        "out",
+        "out/.",
+        "circle",
+        "file",
+        "gone",
+        "../root-too",
+        "a\0b",
+        "x" * 5000,
+    ],
+)
+def test_nothing_outside_of_the_root_is_trained_on(given: str, fenced: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="not a folder below the Studio's data folder"):
+        inside(fenced, given)
+    trainings = Trainings(fenced, tmp_path / "runs")
+    for data in (given, str(tmp_path / "outside")):
+        with pytest.raises(BadInput):
+            trainings.start(order(data=data))
+        with pytest.raises(BadInput):
+            list(data_check.check(fenced, data, tmp_path / "scratch"))
+    assert not (tmp_path / "runs").exists(), "nothing was begun"
+    assert inside(fenced, "fine") == fenced.resolve() / "fine" and inside(fenced, ".") == fenced.resolve()
+
+
+def test_a_record_from_elsewhere_starts_nothing_that_a_client_could_not(fenced: Path, tmp_path: Path) -> None:
+    """A run's folder that came by mail: neither its command nor its data are taken at their word."""
+    marker = tmp_path / "marker"
+    hostile = Record(name="r", order=order(data="../outside"), asked=1.0, command=["touch", str(marker)], attempt=1)
+    hostile.write(tmp_path / "runs" / "r")
+    trainings = Trainings(fenced, tmp_path / "runs")
+    trainings.tend()
+    assert trainings.look("r").state is State.FAILED and "below the Studio's data folder" in trainings.complaint(
+        trainings.look("r")
+    )
+    with pytest.raises(BadInput):
+        trainings.resume("r")
+    assert not marker.exists()
+    (tmp_path / "runs" / "r").rename(tmp_path / "runs" / "copy")
+    assert read_record(tmp_path / "runs" / "copy") is None, "it speaks of another folder"
+    (tmp_path / "runs" / "copy" / RECORD).write_text('{"name": "copy", "pid": "1; rm"}')
+    assert read_record(tmp_path / "runs" / "copy") is None
+
+
+@pytest.mark.parametrize(
+    "name", ["../r", "/r", "..", ".", "-rf", "a/b", "a\\b", "a b", "é", "a\0", "x" * 90, "--out=elsewhere"]
+)
+def test_a_runs_name_leads_nowhere(name: str, root: Path, tmp_path: Path) -> None:
+    trainings = Trainings(root, tmp_path / "runs")
+    with pytest.raises(UsageError, match="cannot name a run"):
+        trainings.start(order(name=name))
+    for ask in (trainings.look, trainings.stop, trainings.resume, trainings.figures):
+        with pytest.raises(InspectKDError):
+            ask(name)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_report_is_read_from_its_run_and_from_nowhere_else(tmp_path: Path) -> None:
+    runs, secret = tmp_path / "runs", tmp_path / "secret.html"
+    secret.write_text("secret")
+    for name in ("linked", "r"):
+        (runs / name).mkdir(parents=True)
+        (runs / name / "run.json").write_text("{}")
+    (runs / "linked" / "report.html").symlink_to(secret)
+    (runs / "r" / "report.html").write_text('<script>1</script>"quoted"')
+    (runs / "away").symlink_to(tmp_path)
+    (tmp_path / "run.json").write_text("{}")
+    trainings = Trainings(tmp_path, runs)
+    with pytest.raises(BadInput, match="no report"):
+        run_report.read_report(trainings.look("linked").folder)
+    with pytest.raises(BadInput, match="no run"):
+        trainings.look("away")
+    assert {each.name for each in trainings.all()} == {"linked", "r"}
+    frame = train_view.report("r", run_report.read_report(trainings.look("r").folder))
+    assert (
+        'sandbox=""' in frame and "<script" not in frame and "&lt;script&gt;1&lt;/script&gt;&quot;quoted&quot;" in frame
+    )
+
+
+def test_words_of_a_command_are_words(root: Path, tmp_path: Path) -> None:
+    words = command(order(quick=True, seed=7), root, tmp_path, "r", resume=True)
+    assert words[1:4] == ["-m", "inspect_kd", "train"] and words[-1] == "--resume"
+    assert {"fit.steps=62", "fit.seed=7", "fit.evaluate_every=12"} <= set(words)
+    assert "--set" not in command(order(), root, tmp_path, "r", resume=False), "a normal training is the recipe's own"
+    for wrong in ({"recipe": "../../etc/passwd.yaml"}, {"recipe": "nobody"}, {"seed": -1}, {"seed": 2**40}):
+        with pytest.raises(UsageError):
+            command(order(**wrong), root, tmp_path, "r", resume=False)
+
+
+# ── what is shown ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_folders_that_look_like_data_sets(root: Path, parts: Path, tmp_path: Path) -> None:
+    assert data_folders(root) == ["sample", "sample/board", "sample/bottle", "sample/fabric", "sample/metal"]
+    (tmp_path / "mine").symlink_to(parts)
+    assert data_folders(tmp_path) == [], "a link out of the root is not offered"
+    pictures = first_sound(parts, most=5)
+    assert [name.split(":")[0] for name, _ in pictures] == ["board", "bottle", "fabric", "metal", "board"]
+    assert all(uri.startswith("data:image/webp;base64,") for _, uri in pictures)
+
+
+def test_a_check_in_a_process_of_its_own(root: Path, parts: Path, tmp_path: Path) -> None:
+    *_, good = data_check.check(root, "sample", tmp_path)
+    assert good.over and good.sound and good.counts["board"]["test"] == 8 and good.defective["board"] == 5
+    assert "Nothing wrong was found" in train_view.checked(good)
+    (tmp_path / "bad" / "good").mkdir(parents=True)
+    for image in (parts / "board" / "train" / "good").iterdir():
+        (tmp_path / "bad" / "good" / image.name).write_bytes(image.read_bytes())
+    (tmp_path / "bad" / "good" / "<b>.png").write_bytes(b"")
+    *_, bad = data_check.check(tmp_path, "bad", tmp_path)
+    assert not bad.sound and any("empty file" in found.text for found in bad.findings)
+    assert str(tmp_path) not in json.dumps([found.text for found in bad.findings]), "no folder of the server is told"
+    assert "&lt;b&gt;" in train_view.checked(bad) and "<b>.png" not in train_view.checked(bad)
+    (tmp_path / "none").mkdir()
+    *_, none = data_check.check(tmp_path, "none", tmp_path)
+    assert not none.sound and not none.counts and "no layout recognised" in none.findings[0].text
+    assert not list(tmp_path.glob("tmp*")), "nothing is left behind"
+
+
+def test_a_log_with_several_attempts_makes_one_curve() -> None:
+    figures = Figures()
+    lines = [
+        '{"attempt": 1}',
+        '{"phase": "train", "done": 0, "total": 40, "seconds": 0.0}',
+        *(
+            f'{{"phase": "train", "done": {n}, "total": 40, "seconds": {n}, "seconds_left": 1, "loss": {n}}}'
+            for n in (2, 4, 6)
+        ),
+        "Traceback (most recent call last):",
+        '  File "x.py", line 1',
+        "RuntimeError: out of everything",
+        "{broken",
+        '{"phase": "train", "done": NaN, "loss": Infinity}',
+        "[1, 2]",
+    ]
+    for line in lines[:-3]:
+        take(figures, line)
+    assert figures.complaint == "RuntimeError: out of everything"
+    for line in lines[-3:]:
+        take(figures, line)
+    for line in (
+        '{"attempt": 2}',
+        '{"phase": "train", "done": 0, "total": 40, "seconds": 0.0}',
+        *(
+            f'{{"phase": "train", "done": {n}, "total": 40, "seconds": {n - 4}, "seconds_left": 1, "loss": 9}}'
+            for n in (5, 10)
+        ),
+    ):
+        take(figures, line)
+    assert figures.losses["train"] == [(2, 2), (4, 4), (5, 9), (10, 9)]
+    assert figures.seconds_left == 30, "by the steps that this attempt did, not by all of them"
+    assert figures.complaint == "" and figures.attempt == 2
+
+
+def test_recipes_students_first() -> None:
+    names = [name for name, _ in recipes()]
+    assert names[0] == "omni_ad" and names.index("memory") > names.index("ras_paper")
+    assert default_recipe() in ("omni_ad", "embedded")
+
+
+def test_the_tab_needs_no_torch() -> None:
+    program = (
+        "import sys; sys.modules['torch'] = None; import inspect_kd.apps.studio.train_desk as d; print(d.Desk.__name__)"
+    )
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert answer.stdout.strip() == "Desk", answer.stderr
+
+
+# ── the tab itself ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+STUDIO = """
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+import gradio as gr
+from inspect_kd.apps.studio.train_tab import build
+root, work, port, *changes = sys.argv[1:]
+with gr.Blocks(title="Studio", analytics_enabled=False) as studio:
+    with gr.Tab("Train"):
+        build(Path(root), Path(work) / "runs", Path(work) / "store", changes=changes)
+assert "torch" not in sys.modules
+studio.launch(server_name="127.0.0.1", server_port=int(port), ssr_mode=False, quiet=True, footer_links=[])
+"""
+BROWSER = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+SHORT = [*TINY, "fit.steps=80"]
+"""Long enough to be stopped on the way."""
+
+
+def needed(there: object, what: str) -> None:
+    """On a user's machine a part may be missing; where the product is proved, none may."""
+    if not there:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{what} is not installed")
+
+
+@pytest.fixture(scope="module")
+def studio(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Studio with this one tab, in a process of its own; its address."""
+    needed(find_spec("gradio"), "gradio")
+    work = tmp_path_factory.mktemp("studio")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    words = [sys.executable, "-c", STUDIO, str(parts.parent), str(work), str(port), *SHORT]
+    environment = {**os.environ, "GRADIO_ANALYTICS_ENABLED": "False"}
+    with (work / "log").open("wb") as log:
+        process = subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT, env=environment)
+    try:
+        until(lambda: process.poll() is not None or _answers(port), "the Studio's first answer")
+        yield f"http://127.0.0.1:{port}"
+        assert process.poll() is None, "the Studio lives"
+        assert "Traceback" not in (work / "log").read_text()
+    finally:
+        process.terminate()
+        process.wait()
+        trainings = Trainings(parts.parent, work / "runs", grace=1.0)
+        for each in trainings.all():
+            if each.can_stop:
+                trainings.stop(each.name)
+                tended(trainings, each.name, State.STOPPED, State.FINISHED)
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_a_person_trains_in_a_browser(studio: str, tmp_path: Path) -> None:
+    needed(find_spec("playwright"), "playwright")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    needed(chromium, "Chromium")
+    from playwright.sync_api import expect, sync_playwright
+
+    wait = PATIENCE_S * 1000
+    with sync_playwright() as play, play.chromium.launch(executable_path=chromium, args=BROWSER) as browser:
+        page = browser.new_page(viewport={"width": 1280, "height": 1000})
+        foreign: list[str] = []
+        page.on("request", lambda request: foreign.append(request.url) if _leaves(request.url, studio) else None)
+        wrong: list[str] = []
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.goto(studio, timeout=wait)
+        status = page.locator("#train-status")
+        expect(status).to_contain_text("No run yet", timeout=wait)
+        for button in ("start", "check", "stop", "resume", "open"):
+            expect(page.locator(f"#train-{button}")).to_be_disabled()
+
+        page.locator("#train-folder input").fill("../outside")
+        page.locator("#train-folder input").press("Enter")
+        page.locator("#train-start").click()
+        expect(page.get_by_text("not a folder below the Studio's data folder").first).to_be_visible(timeout=wait)
+        page.locator("#train-folder input").fill("sample")
+        page.locator("#train-folder input").press("Enter")
+        page.locator("#train-check").click()
+        expect(page.locator("#train-checked")).to_contain_text("Nothing wrong was found", timeout=wait)
+        page.locator("#train-name input, #train-name textarea").first.fill("line3")
+        page.locator("#train-start").click()
+
+        expect(status.locator(".ikd-badge")).to_contain_text("running", timeout=wait)
+        expect(page.locator("#train-stop")).to_be_enabled()
+        expect(page.locator("#train-pictures img").first).to_be_visible(timeout=wait)
+        expect(page.locator("#train-curves polyline").first).to_be_visible(timeout=wait)
+        page.locator("#train-stop").click()
+        expect(status.locator(".ikd-badge")).to_contain_text("stopped", timeout=wait)
+        expect(page.locator("#train-open")).to_be_disabled()
+
+        page.locator("#train-resume").click()
+        expect(status.locator(".ikd-badge")).to_contain_text("running", timeout=wait)
+        page.reload()
+        expect(status.locator(".ikd-badge")).to_contain_text("running", timeout=wait)
+        page.locator("#train-log button").first.click()
+        expect(page.locator("#train-log textarea")).to_have_value(re.compile("resuming at step"), timeout=wait)
+        expect(status.locator(".ikd-badge")).to_contain_text("finished", timeout=wait)
+
+        page.locator("#train-open").click()
+        frame = page.frame_locator("#train-page iframe")
+        expect(frame.locator("h1")).to_have_text("line3", timeout=wait)
+        expect(frame.get_by_text("What the thresholds promise")).to_be_attached()
+        page.screenshot(path=tmp_path / "train.png")
+        page.locator("#train-close").click()
+        expect(page.locator("#train-page iframe")).to_have_count(0)
+        assert not wrong and not foreign
+
+
+def _leaves(url: str, studio: str) -> bool:
+    return not url.startswith((studio, "data:", "blob:", "about:"))
+
+
+def test_a_program_trains_by_name(studio: str) -> None:
+    """The named endpoints, without the page."""
+    from gradio_client import Client
+    from gradio_client.exceptions import AppError
+
+    client = Client(studio, verbose=False)
+    try:
+        assert client.predict(api_name="/train_folders")[0] == "sample"
+        held = client.predict("sample/board", api_name="/train_check")
+        assert held["sound"] and held["counts"]["board"]["test"] == 8
+        for data in ("..", "/etc", "sample/../.."):
+            for call in ("/train_check", "/train_start"):
+                with pytest.raises(AppError, match="not a folder below"):
+                    client.predict(data, api_name=call)
+        begun = client.predict("sample/board", "embedded", "by_name", True, 3, api_name="/train_start")
+        assert begun["name"] == "by_name" and begun["state"] in ("running", "waiting")
+        client.predict("by_name", api_name="/train_stop")
+        until(lambda: client.predict("by_name", api_name="/train_state")["state"] == "stopped", "a stop by name")
+        with pytest.raises(AppError, match="cannot name a run"):
+            client.predict("../by_name", api_name="/train_state")
+        named = client.view_api(return_format="dict")["named_endpoints"]
+        assert set(named) == {f"/train_{word}" for word in ("folders", "check", "start", "state", "stop", "resume")}
+        assert all(each.get("description") for each in named.values())
+    finally:
+        client.close()
