@@ -17,5 +17,6 @@ door = ["--host", "0.0.0.0", "--port", os.environ.get("PORT", "7860")]
 # A container's network is its host's business: without a password it says so on purpose.
 allowed = [] if os.environ.get("INSPECT_KD_AUTH") else ["--open"]
 store = ["--store", os.environ.get("INSPECT_KD_STORE", "store")]
-sys.argv = ["inspect-kd", "ui", *map(str, artifacts), *door, *allowed, *store]
+# Whoever comes to a hosted Studio inspects parts; training takes torch, and a machine of one's own.
+sys.argv = ["inspect-kd", "ui", *map(str, artifacts), *door, *allowed, *store, "--no-train"]
 main()

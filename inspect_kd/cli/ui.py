@@ -39,13 +39,17 @@ def ui(
     runs: Annotated[
         Path, typer.Option(help="Where trainings lie; without ARTIFACT the newest found there is offered.")
     ] = Path("runs"),
+    train_on: Annotated[Path, typer.Option(help="Folder below which data sets may be chosen for training.")] = Path(
+        "."
+    ),
+    no_train: Annotated[bool, typer.Option("--no-train", help="Leave the Train tab out.")] = False,
     max_upload: Annotated[int, typer.Option(min=1, help="Largest file in MB.")] = 100,
     max_parts: Annotated[int, typer.Option(min=1, help="Parts that one browser tab may have on its desk.")] = 500,
     max_disk: Annotated[int, typer.Option(min=64, help="MB that all desks together may keep.")] = 4096,
     threads: Annotated[int, typer.Option(min=1, help="Threads of the model.")] = 1,
     root_path: Annotated[str | None, typer.Option(help="Path prefix behind a reverse proxy.")] = None,
 ) -> None:
-    """Open the Studio: inspect parts in a browser, move thresholds, mark wrong calls, compare artifacts.
+    """Open the Studio: inspect parts in a browser, move thresholds, mark wrong calls, compare artifacts, train.
 
     Without ARTIFACT it offers what trainings and `inspect-kd demo` have left below runs/. Loopback by default.
 
@@ -67,7 +71,8 @@ def ui(
         raise UsageError(texts.BEYOND_LOOPBACK.format(host=host))
     from inspect_kd.apps.studio.serve import Door, running
 
-    settings = settings_of(artifacts or [], runs, store, (max_upload, max_parts, max_disk, threads))
+    limits = (max_upload, max_parts, max_disk, threads)
+    settings = settings_of(artifacts or [], runs, store, limits, None if no_train else train_on)
     with running(settings, Door(host=host, port=port, auth=people, root_path=root_path)) as address:
         # A container ends by SIGTERM: what the desks hold is cleared away then, too.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -79,7 +84,9 @@ def ui(
             typer.echo("closed")
 
 
-def settings_of(artifacts: list[Path], runs: Path, store: Path, limits: tuple[int, int, int, int]) -> Settings:
+def settings_of(
+    artifacts: list[Path], runs: Path, store: Path, limits: tuple[int, int, int, int], train_on: Path | None
+) -> Settings:
     """Artifacts as given, else the newest found; the demo's own parts as examples."""
     from inspect_kd.apps.studio import texts
     from inspect_kd.apps.studio.settings import Settings
@@ -95,6 +102,7 @@ def settings_of(artifacts: list[Path], runs: Path, store: Path, limits: tuple[in
         artifacts=tuple(found),
         store=store,
         runs=runs,
+        train_on=train_on,
         examples=find_examples(found[0]),
         max_upload_mb=upload,
         max_parts=parts,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import gradio as gr
 
-from inspect_kd.apps.studio import api, artifact_tab, compare_tab, inspect_tab, texts
+from inspect_kd.apps.studio import api, artifact_tab, compare_tab, inspect_tab, texts, train_tab
 from inspect_kd.apps.studio.desks import Desks
 from inspect_kd.apps.studio.marks import MarkBook
 from inspect_kd.apps.studio.settings import Settings
@@ -35,7 +35,9 @@ def build(settings: Settings, received: Path) -> tuple[gr.Blocks, Studio]:
                 compare_tab.build(studio, tab)
             with gr.Tab(texts.ARTIFACT, id="artifact") as tab:
                 artifact_tab.build(studio, tab, bar)
-            # The Train tab comes here:  with gr.Tab(texts.TRAIN, id="train"): train_tab.build(settings)
+            if settings.train_on is not None:
+                with gr.Tab(texts.TRAIN, id="train"):
+                    train_tab.build(settings.train_on, settings.runs, settings.store)
         api.build(studio)
         page.unload(leave(studio))
     return page, studio

@@ -12,6 +12,8 @@ class Settings:
     store: Path
     """Folder for marks and calibrations: what outlives a session."""
     runs: Path = Path("runs")
+    train_on: Path | None = None
+    """Folder below which data sets may be chosen for training; None: this Studio does not train."""
     examples: Path | None = None
     """Folder of parts that the empty page offers."""
     max_upload_mb: int = 100
