@@ -104,7 +104,8 @@ class _Work:
         self.settings, self.sound_N = settings, sound_N
         self.prepared, self.made = folder / "prepared.onnx", folder / "made.onnx"
         self.ranges = folder / "ranges.json"
-        quant_pre_process(str(file), str(self.prepared), skip_symbolic_shape=True)
+        # Shapes alone: its optimiser writes out constants that ONNX Runtime folds when it loads, and the file grows.
+        quant_pre_process(str(file), str(self.prepared), skip_optimization=True, skip_symbolic_shape=True)
 
     def convolutions(self) -> list[str]:
         return [node.name for node in onnx.load(str(self.prepared)).graph.node if node.op_type == "Conv"]
