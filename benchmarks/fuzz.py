@@ -75,11 +75,11 @@ def page(results: list[Result], machine: dict[str, Any]) -> list[str]:
         )
     lines += [
         "",
-        "*Broke, held by the quarantine*: so many inputs made a native runtime crash, hang or ask for memory without bound in a "
-        "worker that had no quarantine before it; of each place in each worker one was then opened as people open artifacts, and "
-        "so many of those ended as one clear refusal (one that does not is a finding). *Kept*: how much memory the "
-        "longest-lived worker gained over the last two thirds of its inputs, after collecting and trimming. The quarantine's own children are not in *peak MB*: "
-        "they have limits of their own.",
+        "*Broke, held by the quarantine*: so many inputs made a native runtime crash, hang or ask for memory without bound in "
+        "a worker that had no quarantine before it; of each place in each worker one was then opened as people open artifacts, "
+        "and so many of those ended as one clear refusal (one that does not is a finding). *Kept*: how much memory the "
+        "longest-lived worker gained over the last two thirds of its inputs, after collecting and trimming. The quarantine's "
+        "own children are not in *peak MB*: they have limits of their own.",
     ]
     for result in results:
         lines += [f"- {f.target} {f.index}: {f.kind}: {f.text}" for f in result.findings]

@@ -99,7 +99,9 @@ class Calibration:
             if not (_number(low) and _number(high) and low <= high):
                 raise BadInput(f"the calibration of '{name}' holds impossible thresholds ({low}, {high})")
             rates = (each.reject_promise, each.reinspect_promise, each.asked_reject, each.asked_reinspect)
-            if not (isinstance(each.n, int) and each.n > 0 and all(_number(rate) and 0 < rate <= 1 for rate in rates)):
+            if not (
+                isinstance(each.n, int) and each.n > 0 and all(_number(rate) and 1e-9 < rate <= 1 for rate in rates)
+            ):
                 raise BadInput(f"the calibration of '{name}' promises the impossible")
         if POOLED not in limits or not (_number(calibration.scale) and calibration.scale > 0):
             raise BadInput("the calibration has no pooled thresholds or no usable scale")

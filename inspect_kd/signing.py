@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
@@ -184,7 +184,7 @@ def _private_key(path: Path, passphrase: str | None) -> Ed25519PrivateKey:
     except TypeError as error:
         needed = "is locked: give its passphrase" if not passphrase else "is not locked: leave the passphrase out"
         raise UsageError(f"{path} {needed}") from error
-    except ValueError as error:
+    except (ValueError, UnsupportedAlgorithm) as error:
         raise UsageError(f"{path}: not a private key, or the passphrase is wrong") from error
     if not isinstance(key, Ed25519PrivateKey):
         raise UsageError(f"{path}: not an ed25519 key; `inspect-kd keygen` makes one")
@@ -194,7 +194,7 @@ def _private_key(path: Path, passphrase: str | None) -> Ed25519PrivateKey:
 def _public_key(path: Path) -> Ed25519PublicKey:
     try:
         key = serialization.load_pem_public_key(_key_bytes(path))
-    except ValueError as error:
+    except (ValueError, UnsupportedAlgorithm) as error:
         raise UsageError(f"{path}: not a public key") from error
     if not isinstance(key, Ed25519PublicKey):
         raise UsageError(f"{path}: not an ed25519 key; `inspect-kd keygen` makes one")

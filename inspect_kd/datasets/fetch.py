@@ -5,6 +5,7 @@ Where anomalib already downloads a set, anomalib does it.
 
 from __future__ import annotations
 
+import lzma
 import shutil
 import stat
 import tarfile
@@ -26,6 +27,8 @@ MOST_MEMBERS = 500_000
 MOST_BYTES = 200 * 2**30
 LARGEST_RATIO = 200
 """Unpacked over packed, of a whole archive: images hardly shrink, bombs do."""
+LZMA_MEMORY = 256 * 2**20
+PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2)
 TRIES = 5
 
 
@@ -134,6 +137,7 @@ def _append(url: str, part: Path, watch: Watch) -> None:
 def unpack(packed: Path, to: Path, watch: Watch) -> None:
     """Regular files only, below the folder only, within bounds; anything else stops the unpacking."""
     try:
+        _refuse_hungry(packed)
         if zipfile.is_zipfile(packed):
             with zipfile.ZipFile(packed) as archive:
                 _unpack_zip(archive, packed, to, watch)
@@ -149,11 +153,21 @@ def unpack(packed: Path, to: Path, watch: Watch) -> None:
         raise BadInput(f"{packed}: a damaged archive ({type(error).__name__}: {error})") from error
 
 
+def _refuse_hungry(packed: Path) -> None:
+    """LZMA reserves what a file's head asks for, up to 4 GB. Data sets come as .tar.xz (65 MB at most), never as LZMA in a zip."""
+    with packed.open("rb") as file:
+        head = file.read(2**16)
+    if head.startswith(b"\xfd7zXZ"):
+        lzma.LZMADecompressor(memlimit=LZMA_MEMORY).decompress(head, max_length=1)
+
+
 def _unpack_zip(archive: zipfile.ZipFile, packed: Path, to: Path, watch: Watch) -> None:
     members = archive.infolist()
     _bounds(packed, len(members), sum(member.file_size for member in members))
     watch.phase("unpack", len(members))
     for member in members:
+        if member.compress_type not in PACKINGS:
+            raise BadInput(f"{packed}: '{member.filename}' is packed by method {member.compress_type}; refused")
         kind = stat.S_IFMT(member.external_attr >> 16)
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise BadInput(f"{packed}: '{member.filename}' is a link or a device; refused")

@@ -66,6 +66,8 @@ class Manifest(Strict):
         # An absolute folder is somebody's decision; one that climbs out of the data's home is a trap.
         if ".." in Path(value).parts or "\0" in value or (value and Path(value) == Path()):
             raise ValueError("leads out of the folder of the data sets; write an absolute path if that is meant")
+        if len(value.encode()) > 200:
+            raise ValueError("longer than a folder's name may be")
         return value
 
     @field_validator("group")

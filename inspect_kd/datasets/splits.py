@@ -75,5 +75,6 @@ def _ordered_groups(samples: list[Sample], seed: int) -> list[list[Sample]]:
     groups: dict[str, list[Sample]] = defaultdict(list)
     for sample in samples:
         groups[sample.group or f"{sample.image.parent.name}/{sample.image.name}"].append(sample)
-    keys = sorted(groups, key=lambda key: hashlib.sha256(f"{seed}:{key}".encode()).digest())
+    # Passed on: a name that is no text, as other systems leave them, has its place too.
+    keys = sorted(groups, key=lambda key: hashlib.sha256(f"{seed}:{key}".encode(errors="surrogatepass")).digest())
     return [sorted(groups[key], key=lambda s: s.image.name) for key in keys]

@@ -143,6 +143,9 @@ class Onnx(Target):
         self._lay(room)
         self.image = np.random.default_rng(0).integers(0, 256, (20, 24, 3), dtype=np.uint8)
 
+    def warm_up(self) -> None:
+        self.feed(self.seeds[0])
+
     def _lay(self, room: Path) -> None:
         """Ways that lead to the bait, for tensors that lie elsewhere: relative places count from the working directory."""
         secret = self.bait / "secret.bin"
