@@ -39,9 +39,7 @@ def ui(
     runs: Annotated[
         Path, typer.Option(help="Where trainings lie; without ARTIFACT the newest found there is offered.")
     ] = Path("runs"),
-    train_on: Annotated[Path, typer.Option(help="Folder below which data sets may be chosen for training.")] = Path(
-        "."
-    ),
+    train_on: Annotated[Path, typer.Option(help="Folder below which data sets may be chosen for training.")] = Path(),
     no_train: Annotated[bool, typer.Option("--no-train", help="Leave the Train tab out.")] = False,
     max_upload: Annotated[int, typer.Option(min=1, help="Largest file in MB.")] = 100,
     max_parts: Annotated[int, typer.Option(min=1, help="Parts that one browser tab may have on its desk.")] = 500,
