@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zlib
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -185,3 +186,51 @@ def test_a_tiny_defect_survives_the_masks_reduction(tmp_path: Path) -> None:
 def test_real_images_are_read(real_data: Path) -> None:
     image = read_image(next((real_data / "magnetic_tile" / "tile" / "train" / "good").glob("*.jpg")))
     assert image.ndim == 3 and image.std() > 1
+
+
+def _turned(rgb: np.ndarray, orientation: int) -> np.ndarray:
+    """What each of the eight orientations means, written out."""
+    turns = {
+        1: lambda a: a,
+        2: lambda a: a[:, ::-1],
+        3: lambda a: a[::-1, ::-1],
+        4: lambda a: a[::-1],
+        5: lambda a: a.transpose(1, 0, 2),
+        6: lambda a: np.rot90(a, -1),
+        7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
+        8: lambda a: np.rot90(a),
+    }
+    return turns[orientation](rgb)
+
+
+def _deep_png(rgb: np.ndarray, orientation: int) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    body = b"eXIf" + exif.tobytes()[6:]
+    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    content = cv2.imencode(".png", rgb[:, :, ::-1])[1].tobytes()
+    return content[:33] + chunk + content[33:]
+
+
+def _deep_tiff(rgb: np.ndarray, orientation: int) -> bytes:
+    height, width = rgb.shape[:2]
+    data = rgb.astype("<u2").tobytes()
+    bits = 8 + 2 + 12 * 11 + 4
+    long, short = 4, 3
+    tags = [
+        *((256, long, 1, width), (257, long, 1, height), (258, short, 3, bits), (259, short, 1, 1), (262, short, 1, 2)),
+        *((273, long, 1, bits + 6), (274, short, 1, orientation), (277, short, 1, 3), (278, long, 1, height)),
+        *((279, long, 1, len(data)), (284, short, 1, 1)),
+    ]
+    entries = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    return struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries + bytes(4) + struct.pack("<HHH", 16, 16, 16) + data
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("write", [_deep_png, _deep_tiff])
+def test_deep_colour_is_turned_as_the_camera_was_held(tmp_path: Path, orientation: int, write: Any) -> None:
+    rgb = np.random.default_rng(0).integers(0, 65536, (12, 20, 3)).astype(np.uint16)
+    file = tmp_path / "a.img"
+    file.write_bytes(write(rgb, orientation))
+    eight = np.rint(rgb.astype(np.float32) * (255 / 65535)).astype(np.uint8)
+    assert np.array_equal(read_image(file), _turned(eight, orientation))

@@ -29,6 +29,7 @@ MOST_SCANS = 64
 """Of a progressive JPEG, which has about ten: each costs a look at every pixel and may be a few bytes long."""
 STRIP = 2**22
 """Pixels that are converted at once: what a conversion needs beside its answer is bounded by this, not by the image."""
+EXIF_ORIENTATION = 0x0112
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 _WIDE_MODES = {"I;16", "I;16L", "I;16B", "I;16N", "I", "F"}
 
@@ -200,7 +201,16 @@ def _wide_colour(data: bytes, image: Image.Image) -> npt.NDArray[np.generic] | N
     if values.ndim == 3 and values.shape[2] >= 3:
         code = cv2.COLOR_BGRA2RGBA if values.shape[2] == 4 else cv2.COLOR_BGR2RGB
         cv2.cvtColor(values, code, dst=values)
-    return values
+    return _turned(values, image.getexif().get(EXIF_ORIENTATION, 1))
+
+
+def _turned(values: npt.NDArray[np.uint16], orientation: object) -> npt.NDArray[np.uint16]:
+    """As the camera was held; OpenCV leaves 16-bit colour as it lies in the file."""
+    mirrored = orientation in (2, 4, 5, 7)
+    upright = values[:, ::-1] if mirrored else values
+    # Quarter turns, counter-clockwise, that are left after the mirror.
+    turns = {3: 2, 4: 2, 5: 1, 6: 3, 7: 3, 8: 1}.get(orientation, 0) if isinstance(orientation, int) else 0
+    return np.ascontiguousarray(np.rot90(upright, turns))
 
 
 def _tiff_depth(image: Image.Image) -> int:
