@@ -194,6 +194,7 @@ def _is_deep(data: bytes, image: Image.Image) -> bool:
 def _wide_colour(data: bytes, image: Image.Image) -> npt.NDArray[np.generic] | None:
     """16-bit colour as OpenCV keeps it. None where it is something else to OpenCV."""
     image.load()  # raises on a torn file, which OpenCV would not
+    orientation = image.getexif().get(EXIF_ORIENTATION, 1)
     image.im = None  # type: ignore[assignment]  # read for that alone, and a second copy of it all
     values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None or values.dtype != np.uint16:
@@ -201,7 +202,7 @@ def _wide_colour(data: bytes, image: Image.Image) -> npt.NDArray[np.generic] | N
     if values.ndim == 3 and values.shape[2] >= 3:
         code = cv2.COLOR_BGRA2RGBA if values.shape[2] == 4 else cv2.COLOR_BGR2RGB
         cv2.cvtColor(values, code, dst=values)
-    return _turned(values, image.getexif().get(EXIF_ORIENTATION, 1))
+    return _turned(values, orientation)
 
 
 def _turned(values: npt.NDArray[np.uint16], orientation: object) -> npt.NDArray[np.uint16]:

@@ -10,9 +10,9 @@ from typing import Any
 import gradio as gr
 from gradio.events import api
 
+from inspect_kd.apps.studio.batches import DEVICE, inspect_files, write_export
 from inspect_kd.apps.studio.desk import Desk, Refusal
 from inspect_kd.apps.studio.exports import rows
-from inspect_kd.apps.studio.inspect_tab import DEVICE, inspect_files, write_export
 from inspect_kd.apps.studio.studio import Studio
 from inspect_kd.errors import BadInput, InspectKDError
 from inspect_kd.export.card import card_facts

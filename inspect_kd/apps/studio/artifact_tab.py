@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gradio as gr
 
+from inspect_kd.apps.studio.batches import PRIVATE
 from inspect_kd.apps.studio.card_page import card_page
-from inspect_kd.apps.studio.inspect_tab import PRIVATE, Bar
+from inspect_kd.apps.studio.inspect_tab import Bar
 from inspect_kd.apps.studio.studio import Studio
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import gradio as gr
 
 from inspect_kd.apps.studio import compare, gallery, texts
-from inspect_kd.apps.studio.inspect_tab import DEVICE, EVERY, ON_LOAD_GALLERY, PRIVATE
+from inspect_kd.apps.studio.batches import DEVICE, EVERY, PRIVATE
+from inspect_kd.apps.studio.inspect_tab import ON_LOAD_GALLERY
 from inspect_kd.apps.studio.studio import Studio, address
 
 

@@ -10,27 +10,18 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from inspect_kd.apps.studio import gallery, texts, viewer
-from inspect_kd.apps.studio.desk import Desk, Refusal
-from inspect_kd.apps.studio.exports import export
+from inspect_kd.apps.studio import texts
+from inspect_kd.apps.studio.batches import DEVICE, PRIVATE, follow, inspect_files, page_of, select_last, write_export
+from inspect_kd.apps.studio.desk import Desk
 from inspect_kd.apps.studio.histogram import slider_range
-from inspect_kd.apps.studio.parts import Part
 from inspect_kd.apps.studio.shelf import example_images
 from inspect_kd.apps.studio.studio import Studio, address
 from inspect_kd.errors import InspectKDError
 from inspect_kd.types import Decision
-
-EVERY = 0.5
-"""Seconds between two looks at a running batch."""
-DEVICE = "device"
-"""One model run at a time, whoever asks."""
-PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-"""Clicks of this page are no API; the named endpoints are in `api`."""
 
 ON_LOAD_GALLERY = """
 element.addEventListener('click', event => {
@@ -216,62 +207,19 @@ def _download(studio: Studio, form: str) -> Callable[[gr.Request], str]:
     return make
 
 
-def write_export(studio: Studio, desk: Desk, form: str) -> Path:
-    """Into the folder that the browser may fetch from; one of a kind, the newest."""
-    path = desk.places.shown / f"inspect-kd-{desk.artifact}.{form}".replace(" ", "_")
-    path.write_text(export(desk, form), encoding="utf-8")
-    return path
-
-
-def _page(desk: Desk, progress: str = "") -> tuple[str, ...]:
-    """Everything that a change may have changed, in the order of `Panels.all`."""
-    part = desk.chosen()
-    answer = desk.inspection(part) if part else None
-    return (
-        progress,
-        viewer.viewer(part, answer, address),
-        viewer.regions_table(answer),
-        gallery.gallery(desk, address),
-        gallery.scores_panel(desk),
-    )
-
-
-def _follow(desk: Desk, steps: Iterator[Any], total: int) -> Iterator[tuple[str, ...]]:
-    """Show a running batch now and then, and once when it is done."""
-    began = told = time.monotonic()
-    yield _page(desk, gallery.progress(0, total, 0.0))
-    for done, _ in enumerate(steps, 1):
-        now = time.monotonic()
-        if now - told > EVERY and done < total:
-            told = now
-            yield _page(desk, gallery.progress(done, total, now - began))
-    yield _page(desk)
-
-
-def inspect_files(studio: Studio, desk: Desk, files: list[str]) -> Iterator[Part | Refusal]:
-    """What was sent, one after the other; whatever is no image is refused in a line."""
-    for name, content in studio.read(files):
-        if content is None:
-            refusal = Refusal(name, texts.NOT_RECEIVED)
-            desk.refused.append(refusal)
-            yield refusal
-        else:
-            yield desk.add(content, name)
-
-
 def _wire_batches(studio: Studio, bar: Bar, controls: Controls, panels: Panels) -> None:
     """Everything that runs the model: one at a time, and each can be stopped."""
 
     def uploaded(files: list[str] | None, request: gr.Request) -> Iterator[tuple[Any, ...]]:
         desk, files = studio.desks.of(request.session_hash), files or []
-        for panels in _follow(desk, inspect_files(studio, desk, files), len(files)):
+        for panels in follow(desk, inspect_files(studio, desk, files), len(files)):
             yield None, *panels
 
     def pictured(file: str | None, request: gr.Request) -> Iterator[tuple[Any, ...]]:
         desk, files = studio.desks.of(request.session_hash), [file] if file else []
         name = time.strftime(texts.CAMERA_NAME)
         steps = (desk.add(content, name) for _, content in studio.read(files) if content is not None)
-        for panels in _follow(desk, _select_last(desk, steps), len(files)):
+        for panels in follow(desk, select_last(desk, steps), len(files)):
             # Emptied, it shows the live picture again.
             yield None, *panels
 
@@ -279,7 +227,7 @@ def _wire_batches(studio: Studio, bar: Bar, controls: Controls, panels: Panels) 
         desk = studio.desks.of(request.session_hash)
         images = example_images(studio.settings.examples) if studio.settings.examples else []
         steps = (desk.add(image.read_bytes(), f"{image.parent.name}-{image.name}") for image in images)
-        yield from _follow(desk, steps, len(images))
+        yield from follow(desk, steps, len(images))
 
     def chosen(artifact: str, category: str, request: gr.Request) -> Iterator[tuple[Any, ...]]:
         desk = studio.desks.of(request.session_hash)
@@ -294,7 +242,7 @@ def _wire_batches(studio: Studio, bar: Bar, controls: Controls, panels: Panels) 
             gr.update(maximum=most, value=round(limits.reject, 3)),
         )
         steps = desk.again() if other else iter(())
-        for panels in _follow(desk, steps, len(desk.parts) if other else 0):
+        for panels in follow(desk, steps, len(desk.parts) if other else 0):
             yield *knobs, *panels
 
     runs: dict[str, Any] = {"concurrency_id": DEVICE, "concurrency_limit": 1, **PRIVATE}
@@ -312,23 +260,15 @@ def _wire_batches(studio: Studio, bar: Bar, controls: Controls, panels: Panels) 
 
     def stopped(request: gr.Request) -> tuple[str, ...]:
         desk = studio.desks.of(request.session_hash)
-        return _page(desk, f'<p class="soft">{texts.STOPPED.format(done=len(desk.parts))}</p>')
+        return page_of(desk, f'<p class="soft">{texts.STOPPED.format(done=len(desk.parts))}</p>')
 
     def cleared(request: gr.Request) -> tuple[Any, ...]:
         desk = studio.desks.of(request.session_hash)
         desk.clear()
-        return None, *_page(desk)
+        return None, *page_of(desk)
 
     controls.stop.click(stopped, None, everything, cancels=started, **PRIVATE)
     controls.clear.click(cleared, None, [controls.camera, *everything], cancels=started, **PRIVATE)
-
-
-def _select_last(desk: Desk, steps: Iterator[Part | Refusal]) -> Iterator[Part | Refusal]:
-    """A picture that was just taken is the one to look at."""
-    for step in steps:
-        if not isinstance(step, Refusal):
-            desk.select(step.number)
-        yield step
 
 
 def _wire_thresholds(studio: Studio, controls: Controls, panels: Panels) -> None:
@@ -337,7 +277,7 @@ def _wire_thresholds(studio: Studio, controls: Controls, panels: Panels) -> None
     def moved(reinspect: float, reject: float, request: gr.Request) -> tuple[str, ...]:
         desk = studio.desks.of(request.session_hash)
         desk.move(reinspect, reject)
-        return _page(desk)[1:]
+        return page_of(desk)[1:]
 
     for slider in (controls.reinspect, controls.reject):
         slider.change(
@@ -382,7 +322,7 @@ def _wire_clicks(studio: Studio, panels: Panels, buttons: dict[str, gr.Button]) 
         def handler(event: gr.EventData, request: gr.Request) -> tuple[str, ...]:
             desk = studio.desks.of(request.session_hash)
             act(desk, event, request)
-            return _page(desk)[1:4]
+            return page_of(desk)[1:4]
 
         return handler
 
@@ -413,6 +353,6 @@ def _wire_clicks(studio: Studio, panels: Panels, buttons: dict[str, gr.Button]) 
 
 def _wire_load(studio: Studio, page: gr.Blocks, panels: Panels) -> None:
     def first(request: gr.Request) -> tuple[str, ...]:
-        return _page(studio.desks.of(request.session_hash))
+        return page_of(studio.desks.of(request.session_hash))
 
     page.load(first, None, panels.all(), **PRIVATE)

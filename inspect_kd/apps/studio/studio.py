@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from inspect_kd.apps.studio import texts
 from inspect_kd.apps.studio.desk import Desk
 from inspect_kd.apps.studio.desks import Desks
 from inspect_kd.apps.studio.marks import Context, MarkBook
 from inspect_kd.apps.studio.settings import Settings
 from inspect_kd.apps.studio.shelf import Shelf
-from inspect_kd.errors import BadInput
 from inspect_kd.sign_off import SignOff
 
 
@@ -63,7 +61,3 @@ class Studio:
 def address(path: Path) -> str:
     """Where the browser fetches a picture: relative, so that it holds behind a proxy too."""
     return f"gradio_api/file={quote(str(path))}"
-
-
-def not_received() -> BadInput:
-    return BadInput(texts.NOT_RECEIVED)
