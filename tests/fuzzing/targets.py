@@ -357,6 +357,8 @@ class Trees(Target):
         if tables and rng.random() < 0.7:
             table = (self.seeds[name] / tables[0]).read_bytes()
             return ["write", tables[0], _table(rng, table, self.bait).decode("latin-1")]
+        if name == "csv" and file in tables:
+            return ["folder", "images"]  # the table itself is named by a person, who may name a link
         other = rng.choice(self.files[name])
         odd = ("ground_truth", "a\nb.png", "\udcff.png", "x" * 240 + ".png", ".png", "ok.png", "a_mask_mask.png")
         match rng.randrange(9):
