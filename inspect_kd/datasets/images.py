@@ -205,7 +205,7 @@ def _wide_colour(data: bytes, image: Image.Image) -> npt.NDArray[np.generic] | N
     return _turned(values, orientation)
 
 
-def _turned(values: npt.NDArray[np.uint16], orientation: object) -> npt.NDArray[np.uint16]:
+def _turned(values: npt.NDArray[np.generic], orientation: object) -> npt.NDArray[np.generic]:
     """As the camera was held; OpenCV leaves 16-bit colour as it lies in the file."""
     mirrored = orientation in (2, 4, 5, 7)
     upright = values[:, ::-1] if mirrored else values
