@@ -285,7 +285,7 @@ def test_accessible(page: Any, server: Server, images: list[Path], theme: str) -
     page.wait_for_selector("#viewer .empty")
     bring(page, *images[:3])
     page.wait_for_timeout(500)
-    for tab in ("Inspect", "Compare", "Artifact"):
+    for tab in ("Inspect", "Compare", "Artifact", "Train"):
         page.get_by_role("tab", name=tab).click()
         page.wait_for_timeout(300)
         found = Axe().run(page).response["violations"]
