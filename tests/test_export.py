@@ -194,7 +194,7 @@ def test_damaged_and_foreign_artifacts_are_refused(artifact: Path, tmp_path: Pat
 
 
 def test_external_data_is_refused(artifact: Path, tmp_path: Path) -> None:
-    """Loaded from bytes, ONNX Runtime follows no path out of the file."""
+    """ONNX Runtime itself would follow some paths out of a file that comes as bytes (tests/test_hostile.py)."""
     secret = tmp_path / "secret.bin"
     secret.write_bytes(np.full(4096, 7, np.float32).tobytes())
     model = onnx.load(str(artifact))
@@ -206,7 +206,7 @@ def test_external_data_is_refused(artifact: Path, tmp_path: Path) -> None:
     for key, value in (("location", str(secret)), ("offset", "0"), ("length", str(4 * int(np.prod(largest.dims))))):
         entry = largest.external_data.add()
         entry.key, entry.value = key, value
-    with pytest.raises(BadInput, match=r"cannot|not an ONNX file that ONNX Runtime can run"):
+    with pytest.raises(BadInput, match="lies in another file"):
         Runtime(model.SerializeToString(), "evil.onnx")
 
 
