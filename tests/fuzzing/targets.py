@@ -27,7 +27,6 @@ from inspect_kd.errors import BadInput, InspectKDError
 from tests.fuzzing.mutate import as_json, changed, damaged
 from tests.fuzzing.watch import lay_bait
 
-
 ARTIFACT = "INSPECT_KD_FUZZ_ARTIFACT"
 """A real artifact, to be damaged beside the tiny one."""
 
