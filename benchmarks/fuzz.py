@@ -16,7 +16,7 @@ from typing import Any
 
 from inspect_kd.train.run import environment
 from tests.fuzzing.harness import Result, fuzz
-from tests.fuzzing.targets import TARGETS
+from tests.fuzzing.targets import ARTIFACT, TARGETS
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
@@ -43,6 +43,9 @@ DOORS = {
 
 def write(results: list[Result]) -> None:
     machine = environment("cpu")
+    if artifact := os.environ.get(ARTIFACT):
+        # Where it lies on this machine is nobody's business.
+        machine["command"] = machine["command"].replace(artifact, Path(artifact).name)
     rows = {result.target: result.to_json() for result in results}
     content = {"environment": machine, "targets": rows}
     (RESULTS / "fuzz.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
@@ -96,7 +99,7 @@ def main() -> None:
     parser.add_argument("--artifact", type=Path, help="a real artifact to damage beside the tiny one")
     arguments = parser.parse_args()
     if arguments.artifact:
-        os.environ["INSPECT_KD_FUZZ_ARTIFACT"] = str(arguments.artifact.resolve())
+        os.environ[ARTIFACT] = str(arguments.artifact)
     shares = {name: SHARES.get(name, USUAL) for name in arguments.only}
     results = []
     for name, share in shares.items():

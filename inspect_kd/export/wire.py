@@ -2,7 +2,7 @@
 
 A tensor of an ONNX model may say that its numbers lie in another file. Also of a model that comes as bytes OpenVINO 2026.4 and
 ONNX Runtime 1.31 read any file below the working directory, hard links out of it included (measured: tests/test_openvino.py,
-tests/test_export.py). So the protobuf is walked here, along every field in which a tensor can stand, before a runtime sees it.
+tests/test_hostile.py). So the protobuf is walked here, along every field in which a tensor can stand, before a runtime sees it.
 """
 
 from __future__ import annotations

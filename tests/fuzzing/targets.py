@@ -27,6 +27,9 @@ from inspect_kd.errors import BadInput, InspectKDError
 from tests.fuzzing.mutate import as_json, changed, damaged
 from tests.fuzzing.watch import lay_bait
 
+ARTIFACT = "INSPECT_KD_FUZZ_ARTIFACT"
+"""A real artifact, to be damaged beside the tiny one."""
+
 
 class Target:
     """A folder of its own to work in, a way to make an input from chance alone, and the door that it is put through."""
@@ -138,8 +141,8 @@ class Onnx(Target):
 
         self.graphs = graphs
         self.seeds = [graphs.artifact().SerializeToString()]
-        given = os.environ.get("INSPECT_KD_FUZZ_ARTIFACT")
-        self.large = Path(given).read_bytes() if given else b""
+        given = os.environ.get(ARTIFACT)
+        self.large = Path(given).resolve().read_bytes() if given else b""
         self._lay(room)
         self.image = np.random.default_rng(0).integers(0, 256, (20, 24, 3), dtype=np.uint8)
 
