@@ -19,6 +19,7 @@ from inspect_kd.cli.follow import follow
 from inspect_kd.report.conversion import speed, time_ratio
 from inspect_kd.train.artifacts import convert
 from inspect_kd.train.run import environment, load_run
+from inspect_kd.versions import installed
 
 MODEL = "omni_ad"
 
@@ -29,9 +30,9 @@ def main() -> None:
     parser.add_argument("--run", type=Path, default=ROOT / "runs" / "bench" / f"{'-'.join(SETS)}-{MODEL}")
     parser.add_argument("--only", nargs="*", choices=names, default=names)
     arguments = parser.parse_args()
-    data, finished = load(list(SETS), MODEL), load_run(arguments.run)
     kept = RESULTS / "exports.json"
     told: dict[str, Any] = json.loads(kept.read_text())["deployments"] if kept.is_file() else {}
+    data, finished = load(list(SETS), MODEL), load_run(arguments.run)
     for name in arguments.only:
         with follow() as watch:
             _, conversion = convert(finished, data, name, watch=watch)
@@ -42,6 +43,8 @@ def main() -> None:
             "speed": speed(conversion),
         }
         write({name: told[name] for name in names if name in told})
+    # With no deployment named the page alone is written anew.
+    write({name: told[name] for name in names if name in told})
 
 
 def write(told: dict[str, Any]) -> None:
@@ -50,8 +53,8 @@ def write(told: dict[str, Any]) -> None:
     lines = [
         "# One student, every deployment",
         "",
-        f"Written by `{machine['command']}`, {machine['started'][:10]}, {machine['cores']} CPU cores, ONNX Runtime "
-        f"{machine['packages'].get('onnxruntime')}, OpenVINO {machine['packages'].get('openvino')}. One student of recipe `{MODEL}` for "
+        f"Written by `python benchmarks/exports.py`, {machine['started'][:10]}, {machine['cores']} CPU cores, ONNX Runtime "
+        f"{machine['packages'].get('onnxruntime')}, OpenVINO {installed(('openvino',)).get('openvino')}. One student of recipe `{MODEL}` for "
         f"{', '.join(SETS)}, held against torch on real parts. Times: CPU time of one thread beside plain fp32 in ONNX Runtime, in turns. "
         "TensorRT's files were run by ONNX Runtime: no GPU was at hand.",
         "",
