@@ -54,7 +54,7 @@ def write(told: dict[str, Any]) -> None:
         "# One student, every deployment",
         "",
         f"Written by `python benchmarks/exports.py`, {machine['started'][:10]}, {machine['cores']} CPU cores, ONNX Runtime "
-        f"{machine['packages'].get('onnxruntime')}, OpenVINO {installed(('openvino',)).get('openvino')}. One student of recipe `{MODEL}` for "
+        f"{machine['packages'].get('onnxruntime')}, OpenVINO {installed(('openvino',)).get('openvino')}. One student (`{MODEL}`) for "
         f"{', '.join(SETS)}, held against torch on real parts. Times: CPU time of one thread beside plain fp32 in ONNX Runtime, in turns. "
         "TensorRT's files were run by ONNX Runtime: no GPU was at hand.",
         "",
