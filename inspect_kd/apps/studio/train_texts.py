@@ -59,10 +59,11 @@ class Train:
         "refine": "refine",
         "calibrate": "thresholds",
         "evaluate": "evaluate",
-        "export": "export and prove",
+        "export": "export",
+        "prove": "prove",
         "report": "report",
     }
-    LAST_PHASES = ("calibrate", "evaluate", "export", "report")
+    LAST_PHASES = ("calibrate", "evaluate", "export", "prove", "report")
     STEP, LEFT, LOSS, GAP, TIME = "step", "left in this phase", "loss", "synthetic gap", "in this phase"
     CURVE_LOSS, CURVE_GAP = "loss: {phase}", "synthetic gap (AP of drawn defects)"
     NO_CURVE = "The curves begin with the first steps."
