@@ -193,7 +193,7 @@ def _markdown(
         if not seeds:
             continue
         cells = [" / ".join(f"{_mean(seeds, category, m):.3f}" for m in SHOWN) for category in categories]
-        whole = " / ".join(f"{_mean(seeds, MEAN, m):.3f} ± {_spread(seeds, m):.3f}" for m in SHOWN)
+        whole = " / ".join(f"{_mean(seeds, MEAN, m):.3f}{_spread(seeds, m)}" for m in SHOWN)
         fits = {told["seed"]: told for told in first}
         same = [fits[told["seed"]] for told in seeds if told["seed"] in fits] or first
         gain = " / ".join(f"{_mean(seeds, MEAN, m) - _mean(same, MEAN, m):+.3f}" for m in SHOWN)
@@ -208,6 +208,7 @@ def _mean(seeds: Sequence[Mapping[str, Any]], category: str, metric: str) -> flo
     return float(mean(told["metrics"][category][metric] for told in seeds))
 
 
-def _spread(seeds: Sequence[Mapping[str, Any]], metric: str) -> float:
+def _spread(seeds: Sequence[Mapping[str, Any]], metric: str) -> str:
+    """One seed has none."""
     values = [told["metrics"][MEAN][metric] for told in seeds]
-    return stdev(values) if len(values) > 1 else 0.0
+    return f" ± {stdev(values):.3f}" if len(values) > 1 else ""
