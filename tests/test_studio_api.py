@@ -29,6 +29,7 @@ ENDPOINTS = {
     "/parts",
     "/save_calibration",
 }
+TRAINING = {f"/train_{word}" for word in ("folders", "check", "start", "state", "stop", "resume")}
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +66,16 @@ def inspect(client: Any, *paths: Path) -> list[dict[str, Any]]:
 
 def test_the_endpoints_are_named_and_documented(client: Any) -> None:
     told = client.view_api(return_format="dict")
-    assert set(told["named_endpoints"]) == ENDPOINTS and not told["unnamed_endpoints"]
+    assert set(told["named_endpoints"]) == ENDPOINTS | TRAINING and not told["unnamed_endpoints"]
     assert all(len(endpoint["description"]) > 20 for endpoint in told["named_endpoints"].values())
+
+
+def test_a_studio_that_must_not_train_cannot(run: Path, tmp_path: Path) -> None:
+    with studio(run, "--no-train", folder=tmp_path) as server:
+        from gradio_client import Client
+
+        told = Client(server.address, verbose=False).view_api(return_format="dict")
+        assert set(told["named_endpoints"]) == ENDPOINTS
 
 
 def test_a_whole_session(client: Any, server: Server, run: Path, parts: Path, tmp_path: Path) -> None:
