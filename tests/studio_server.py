@@ -58,6 +58,7 @@ def studio(*words: str | Path, folder: Path, **environment: str) -> Iterator[Ser
             process.wait(20)
         except subprocess.TimeoutExpired:
             process.kill()
+            process.wait()
         if process.stdout is not None:
             process.stdout.close()
 

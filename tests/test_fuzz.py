@@ -46,12 +46,12 @@ def test_whatever_comes_is_taken_or_refused_in_one_clear_line(name: str, tmp_pat
 def test_a_door_that_breaks_is_found(fault: str, kind: str, says: str, tmp_path: Path) -> None:
     assert set(FAULTY) == {"crash", "busy", "blocked", "memory", "denied", "outside", "outsidenative", "raises", "leak"}
     result = fuzz(
-        fault, seconds=4, count=60 if fault != "leak" else 2500, most=1, cpu_s=1, megabytes=400, keep=tmp_path
+        fault, seconds=60, count=60 if fault != "leak" else 2500, most=1, cpu_s=1, megabytes=400, keep=tmp_path
     )
     assert [finding.kind for finding in result.findings] == [kind] and says in result.findings[0].text
     if fault == "crash":
         # The input is kept, is the one that did it, and does it again.
         finding = result.findings[0]
         assert (tmp_path / finding.file).read_bytes()[0] < 32
-        again = fuzz(fault, seconds=4, start=finding.index, count=finding.index + 1, cpu_s=1, megabytes=400)
+        again = fuzz(fault, seconds=60, start=finding.index, count=finding.index + 1, cpu_s=1, megabytes=400)
         assert [each.kind for each in again.findings] == ["crash"] and again.inputs == 1

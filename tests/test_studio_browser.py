@@ -82,7 +82,7 @@ def count(page: Any, name: str) -> int:
     return int(chip.inner_text()) if chip.count() else 0
 
 
-def wait_for(true: Callable[[], bool], seconds: float = 30.0) -> None:
+def wait_for(true: Callable[[], bool], seconds: float = 90.0) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "what was waited for did not come"

@@ -70,7 +70,7 @@ def _png(rng: Random, data: bytes) -> bytes:
         place = rng.randrange(len(chunks))
         kind, body = chunks[place]
         match rng.randrange(6):
-            case 0 | 1 if kind == b"IHDR":
+            case 0 | 1 if kind == b"IHDR" and len(body) > 12:
                 body = bytearray(body)
                 where = rng.choice((0, 4, 8, 9, 10, 11, 12))
                 if where < 8:
