@@ -65,9 +65,9 @@ def test_what_measures_stays_in_fp32(half: Path) -> None:
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
     halved = [node for node in convolutions if weights.get(node.input[1]) == onnx.TensorProto.FLOAT16]
     assert len(halved) > 0.8 * len(convolutions)
+    assert any("memories" in name for name in weights), "else the next line would say nothing"
     names = {tensor.name for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT16}
     assert not any("memories" in name or "smooth" in name or "feature_norm" in name for name in names)
-    assert half.stat().st_size < 0.75 * (half.parent / "r.fp16.onnx").stat().st_size * 2
 
 
 def test_the_conversion_is_told(half: Path) -> None:
