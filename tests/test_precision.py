@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import TensorProto
 from torch import nn
 
 from inspect_kd.calibrate import limits_on
@@ -63,10 +64,14 @@ def test_what_measures_stays_in_fp32(half: Path) -> None:
     model = onnx.load(str(half))
     weights = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
-    halved = [node for node in convolutions if weights.get(node.input[1]) == onnx.TensorProto.FLOAT16]
+    halved = [node for node in convolutions if weights.get(node.input[1]) == TensorProto.FLOAT16]
     assert len(halved) > 0.8 * len(convolutions)
-    assert any("memories" in name for name in weights), "else the next line would say nothing"
-    names = {tensor.name for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT16}
+    plain = {
+        tensor.name: list(tensor.dims) for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT
+    }
+    assert any("feature_norm" in name for name in plain)
+    assert [dims[1] for dims in plain.values() if len(dims) == 2] == [16, 32], "two banks of prototypes, whole"
+    names = {tensor.name for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT16}
     assert not any("memories" in name or "smooth" in name or "feature_norm" in name for name in names)
 
 
@@ -127,7 +132,7 @@ def test_convolutions_compute_in_bytes_where_that_was_measured_harmless(in_bytes
     assert told["score"] <= 0.05
     harm = [one["heatmap"] for one in told["left"]]
     assert harm == sorted(harm, reverse=True)
-    assert kinds(in_bytes)[onnx.TensorProto.INT8] > 0
+    assert kinds(in_bytes)[TensorProto.INT8] > 0
 
 
 def test_a_file_promises_by_its_own_scores(in_bytes: Path, run: Path) -> None:
