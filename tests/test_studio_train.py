@@ -128,7 +128,7 @@ def test_killed_from_outside_it_has_failed_and_the_studio_lives(desk: Callable[.
     os.kill(pid, signal.SIGKILL)  # type: ignore[arg-type]
     assert tended(trainings, "r", State.FAILED) is State.FAILED
     assert "SIGKILL" in trainings.complaint(trainings.look("r")) and trainings.look("r").can_resume
-    assert trainings.look("second").state is State.RUNNING, "the queue moves on"
+    assert tended(trainings, "second", State.RUNNING) is State.RUNNING, "the queue moves on"
     again = Trainings(trainings.root, trainings.runs)
     assert "SIGKILL" in again.complaint(again.look("r")), "a restarted Studio tells the same"
 
