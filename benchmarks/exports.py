@@ -1,4 +1,4 @@
-"""What each deployment does to one student, on all real test parts. Writes docs/results/exports.{json,md}.
+"""What each deployment does to one student, on real parts. Writes docs/results/exports.{json,md}.
 
     INSPECT_KD_REAL_DATA=… python benchmarks/exports.py [--run RUN] [--only DEPLOYMENT …]
 

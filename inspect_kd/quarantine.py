@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from inspect_kd import registry, strict_json
+from inspect_kd import registry, strict_json, zoo
 from inspect_kd.errors import BadInput, EnvironmentFault, GateFailed, InspectKDError, UsageError
 from inspect_kd.versions import installed
 
@@ -45,7 +45,7 @@ WAY_OUT = "sign it and demand the signature (`trust`), or pass quarantine=False 
 
 def admit(content: bytes, path: Path, target: str) -> None:
     """Raise where an artifact must not be opened here. `target` names its runtime."""
-    name, memory = _name(content, target), _home() / "quarantine.json"
+    name, memory = _name(content, target), zoo.cache_home() / "quarantine.json"
     if name in _remembered(memory):
         return
     _ask_child(content, path, target)
@@ -56,11 +56,6 @@ def _name(content: bytes, target: str) -> str:
     """What a verdict holds for: another runtime may break on what this one reads."""
     with_what = f"{target} {platform.machine()} {sorted(installed(PROGRAMS).items())}"
     return hashlib.sha256(hashlib.sha256(content).digest() + with_what.encode()).hexdigest()
-
-
-def _home() -> Path:
-    """$INSPECT_KD_CACHE, else a cache folder of the user's."""
-    return Path(os.environ.get("INSPECT_KD_CACHE") or Path.home() / ".cache" / "inspect-kd")
 
 
 def _remembered(memory: Path) -> list[str]:

@@ -51,6 +51,11 @@ def asset(kind: Kind, file_name: str) -> Path:
     return room(kind) / file_name
 
 
+def cache_home() -> Path:
+    """What can be made again: $INSPECT_KD_CACHE, else a cache folder of the user's."""
+    return Path(os.environ.get("INSPECT_KD_CACHE") or Path.home() / ".cache" / "inspect-kd")
+
+
 def data_home() -> Path:
     """Where data sets live: $INSPECT_KD_DATA, else a cache folder of the user's."""
     return Path(os.environ.get("INSPECT_KD_DATA") or Path.home() / ".cache" / "inspect-kd" / "data")

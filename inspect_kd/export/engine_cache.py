@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from inspect_kd import zoo
 from inspect_kd.errors import EnvironmentFault
 
 MOST = 16
@@ -40,8 +41,7 @@ class Fits:
 
 def engine_folder(named: str | None = None) -> Path:
     """The named one, else below $INSPECT_KD_CACHE or the user's cache; made, and checked to be nobody else's."""
-    home = os.environ.get("INSPECT_KD_CACHE") or Path.home() / ".cache" / "inspect-kd"
-    folder = Path(named) if named else Path(home) / "engines"
+    folder = Path(named) if named else zoo.cache_home() / "engines"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     _refuse_strangers(folder)
     return folder
