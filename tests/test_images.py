@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inspect_kd.datasets.images import as_rgb8, read_image, read_mask
+from inspect_kd.datasets.images import as_rgb8, decode_image, read_image, read_mask
 from inspect_kd.errors import BadInput
 from inspect_kd.resize import resize
 
@@ -99,6 +100,17 @@ def test_truncated_files_are_refused(tmp_path: Path, name: str) -> None:
     Image.fromarray(noise).save(tmp_path / name)
     with pytest.raises(BadInput, match=name):
         read_image(_torn(tmp_path / name, 0.6))
+
+
+def test_transparency_of_more_colours_than_there_are_is_refused() -> None:
+    """Found by mutation: such a picture's indices decode well, and stumble only where they become colours."""
+    file = io.BytesIO()
+    Image.fromarray(np.full((20, 24), 7, np.uint8)).convert("P").save(file, "PNG")
+    data, body = file.getvalue(), b"tRNS" + bytes(300)
+    pixels = data.index(b"IDAT") - 4
+    chunk = struct.pack(">I", 300) + body + struct.pack(">I", zlib.crc32(body))
+    with pytest.raises(BadInput, match=r"a\.png: broken or truncated \(palette index out of range\)"):
+        decode_image(data[:pixels] + chunk + data[pixels:], "a.png")
 
 
 def test_what_is_no_image_is_refused(tmp_path: Path) -> None:

@@ -150,20 +150,24 @@ def _decode(data: bytes, name: str) -> npt.NDArray[np.generic]:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                if _is_deep(data, image) and (wide := _wide_colour(data, image)) is not None:
-                    return wide
-                ImageOps.exif_transpose(image, in_place=True)
-                image.load()
+                return _read_pixels(data, image, name)
         except BadInput:
             raise
         except Exception as error:
             raise BadInput(f"{name}: broken or truncated ({' '.join(str(error).split())[:120]})") from error
-        if image.mode in _WIDE_MODES:
-            return _wide_mono(image, name)
-        if image.mode in {"1", "L"}:
-            return _pixels(image, "L")
-        has_alpha = "A" in image.getbands() or "transparency" in image.info
-        return _pixels(image, "RGBA" if has_alpha else "RGB")
+
+
+def _read_pixels(data: bytes, image: Image.Image, name: str) -> npt.NDArray[np.generic]:
+    if _is_deep(data, image) and (wide := _wide_colour(data, image)) is not None:
+        return wide
+    ImageOps.exif_transpose(image, in_place=True)
+    image.load()
+    if image.mode in _WIDE_MODES:
+        return _wide_mono(image, name)
+    if image.mode in {"1", "L"}:
+        return _pixels(image, "L")
+    has_alpha = "A" in image.getbands() or "transparency" in image.info
+    return _pixels(image, "RGBA" if has_alpha else "RGB")
 
 
 def _pixels(image: Image.Image, mode: str) -> npt.NDArray[np.uint8]:

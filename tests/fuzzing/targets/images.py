@@ -1,0 +1,37 @@
+"""Pictures of every format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+
+import numpy as np
+
+from tests.fuzzing.targets.target import Target
+
+
+class Images(Target):
+    """Pictures of every format."""
+
+    # The largest that are read are honest work: two hundred million pixels.
+    cpu_s = 20
+
+    def __init__(self, room: Path) -> None:
+        super().__init__(room)
+        from tests.fuzzing import pictures
+
+        self.pictures, self.seeds = pictures, pictures.seeds()
+
+    def make(self, rng: Random) -> bytes:
+        return self.pictures.lying(rng, self.seeds)
+
+    def feed(self, data: bytes) -> None:
+        from inspect_kd.datasets.images import decode_image, image_facts, read_mask
+
+        path = self.room / "a.png"
+        path.write_bytes(data)
+        image_facts(path)
+        image = decode_image(data, "a.png", bits=12)
+        assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
+        if image.size < 10**6:
+            read_mask(path, size=(24, 20))

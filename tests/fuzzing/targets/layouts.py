@@ -1,0 +1,156 @@
+"""Folders of parts in each layout, and the tables that list them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from inspect_kd.errors import BadInput
+from tests.fuzzing.mutate import damaged
+from tests.fuzzing.targets.target import Target
+
+
+class Trees(Target):
+    """Folders in each layout, with files renamed, torn or replaced by links, and tables that lie."""
+
+    def __init__(self, room: Path) -> None:
+        super().__init__(room)
+        from tests.trees import BUILDERS
+
+        self.seeds = {name: room / "seeds" / name for name in BUILDERS}
+        for name, folder in self.seeds.items():
+            BUILDERS[name](folder)
+        self.files = {
+            name: sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+            for name, folder in self.seeds.items()
+        }
+
+    def make(self, rng: Random) -> bytes:
+        """A description of the tree: the layout that it began as, and what was done to it."""
+        name = rng.choice(list(self.seeds))
+        harms = [self._harm(rng, name) for _ in range(rng.choice((1, 1, 2, 4)))]
+        return json.dumps({"layout": name, "harms": harms, "group": rng.choice((None, None, r"(\d)", "("))}).encode()
+
+    def _harm(self, rng: Random, name: str) -> list[Any]:
+        file = rng.choice(self.files[name])
+        tables = [each for each in self.files[name] if each.endswith(".csv")]
+        if tables and rng.random() < 0.7:
+            table = (self.seeds[name] / tables[0]).read_bytes()
+            return ["write", tables[0], _table(rng, table, self.bait).decode("latin-1")]
+        if name == "csv" and file in tables:
+            return ["folder", "images"]  # the table itself is named by a person, who may name a link
+        other = rng.choice(self.files[name])
+        odd = ("ground_truth", "a\nb.png", "\udcff.png", "x" * 240 + ".png", ".png", "ok.png", "a_mask_mask.png")
+        match rng.randrange(9):
+            case 0:
+                return ["link", file, str(self.bait / rng.choice(("secret.png", "secret.bin", "Part0_label.bmp")))]
+            case 1:
+                return ["link", str(Path(file).parent), str(self.bait)]
+            case 2:
+                target = rng.choice(("nothing", Path(file).name, "/dev/zero", "/proc/self/environ", "..", "."))
+                return ["link", file, target]
+            case 3:
+                return ["fifo", file]
+            case 4:
+                return ["folder", file]
+            case 5:
+                return ["move", file, str(Path(file).with_name(rng.choice(odd)))]
+            case 6:
+                return ["write", file, damaged(rng, (self.seeds[name] / other).read_bytes()).decode("latin-1")]
+            case 7:
+                return ["link", rng.choice((".", "split_csv", "test", "train")), str(self.bait)]
+        return ["move", file, other]
+
+    def feed(self, data: bytes) -> None:
+        from inspect_kd.datasets import every_image, every_sample, open_dataset
+        from inspect_kd.datasets.check import check
+        from inspect_kd.datasets.images import read_image
+        from inspect_kd.types import Nobody
+
+        told = json.loads(data)
+        root = self.room / "tree"
+        _remove(root)
+        shutil.copytree(self.seeds[told["layout"]], root, copy_function=os.link)
+        for harm in told["harms"]:
+            _harm(root, *harm)
+        where = root / "parts.csv" if told["layout"] == "csv" else root
+        try:
+            opened = open_dataset(where, group=told["group"])
+            opened.digest
+            for found in check(opened, Nobody()):
+                assert found.text
+        finally:
+            for look in (every_sample, every_image):
+                try:
+                    for each in look(root):
+                        read_image(getattr(each, "image", each))
+                except BadInput:
+                    continue
+
+
+def _table(rng: Random, table: bytes, bait: Path) -> bytes:
+    """A CSV with cells that lead elsewhere, rows that end early, quotes that never do."""
+    rows = [row.split(b",") for row in table.splitlines()]
+    places = (
+        "../../outside/secret.png",
+        str(bait / "secret.png"),
+        "\x00",
+        "",
+        "x" * 5000,
+        ".",
+        "~/x",
+        "a\\..\\b",
+        "folder",
+    )
+    for _ in range(rng.randint(1, 3)):
+        row = rng.choice(rows)
+        match rng.randrange(6):
+            case 0 | 1:
+                row[rng.randrange(len(row))] = rng.choice(places).encode()
+            case 2:
+                row.pop()
+                if not row:
+                    row.append(b"")
+            case 3:
+                row.append(b"more")
+            case 4:
+                row[0] = b'"' + row[0] + (b"x" * 200_000 if rng.random() < 0.3 else b"")
+            case _:
+                row[0] = b"\xff\xfe" + row[0]
+    text = b"\n".join(b",".join(row) for row in rows)
+    return damaged(rng, text, rounds=2) if rng.random() < 0.4 else text
+
+
+def _harm(root: Path, kind: str, place: str, what: str = "") -> None:
+    """Do it, as far as earlier harm has left something to do it to."""
+    path = root / place
+    if kind == "move":
+        if path.is_file():
+            (root / what).parent.mkdir(parents=True, exist_ok=True)
+            if not (root / what).is_dir():
+                path.rename(root / what)
+        return
+    if path == root or not path.resolve().is_relative_to(root.resolve()):
+        return
+    _remove(path)
+    if not path.parent.is_dir():
+        return
+    if kind == "link":
+        path.symlink_to(what)
+    elif kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.write_bytes(what.encode("latin-1"))
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

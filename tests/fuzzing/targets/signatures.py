@@ -1,0 +1,49 @@
+"""Signatures and keys."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from random import Random
+
+from tests.fuzzing.mutate import as_json, changed, damaged
+from tests.fuzzing.targets.target import Target
+
+
+class Signatures(Target):
+    """Signatures and public keys; an artifact that was changed is never accepted."""
+
+    def __init__(self, room: Path) -> None:
+        super().__init__(room)
+        from inspect_kd import signing
+
+        self.artifact, private = room / "a.onnx", room / "k.pem"
+        self.content = b"an artifact" * 10
+        self.artifact.write_bytes(self.content)
+        self.public = room / "k.pub"
+        if not private.exists():
+            signing.make_keys(private, None)
+        self.key = self.public.read_bytes()
+        self.seed = json.loads(signing.sign(self.artifact, private).read_bytes())
+
+    def make(self, rng: Random) -> bytes:
+        part = rng.randrange(4)
+        if part == 0:
+            content = damaged(rng, self.content, rounds=1)
+            return b"artifact\n" + content
+        if part == 1:
+            return b"key\n" + damaged(rng, self.key, rounds=3)
+        return b"signature\n" + as_json(rng, changed(rng, dict(self.seed)))
+
+    def feed(self, data: bytes) -> None:
+        from inspect_kd.signing import signature_of, signers, verify
+
+        part, _, content = data.partition(b"\n")
+        files = {b"artifact": self.content, b"key": self.key, b"signature": json.dumps(self.seed).encode()}
+        files[part] = content
+        self.artifact.write_bytes(files[b"artifact"])
+        self.public.write_bytes(files[b"key"])
+        signature_of(self.artifact).write_bytes(files[b"signature"])
+        _, signature = verify(self.artifact, signers(self.public))
+        assert files[b"artifact"] == self.content, "a changed artifact was accepted"
+        assert signature.signed == self.seed["signed"], "a changed statement was accepted"
