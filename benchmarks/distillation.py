@@ -20,10 +20,15 @@ from inspect_kd.train.run import environment
 
 MODEL = "omni_ad"
 TEACHERS = ["clip_ada_local", "memory"]
+WITH_SAM = ablate.Arm(
+    name="clip_ada_local and sam_spt_tiny",
+    changes=ablate.taught_by(["clip_ada_local", "sam_spt_tiny"]),
+    why="the two that the program is named for: where, and how far it reaches",
+)
 
 
 def main() -> None:
-    arms = ablate.arms(TEACHERS, None)
+    arms = [*ablate.arms(TEACHERS, None), WITH_SAM]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
     parser.add_argument("--only", nargs="*", choices=[arm.name for arm in arms], default=[arm.name for arm in arms])

@@ -41,15 +41,22 @@ class Arm:
 FIT_ALONE = ("distill.align.steps=0", "distill.supervise.steps=0", "distill.refine.steps=0", "distill.teachers=[]")
 
 
+DRAWN = ("distill.supervise.steps=1500", "distill.voices=[1, 3, 0]", "distill.score_voices=[1, 0.5, 0]")
+TAUGHT = ("distill.align.steps=100", "distill.refine.steps=100")
+HEARD = ("distill.voices=[1, 1.5, 1.5]", "distill.score_voices=[1, 0.25, 0.25]")
+
+
+def taught_by(teachers: Sequence[str]) -> tuple[str, ...]:
+    """All stages, with these teachers."""
+    return (*DRAWN, *TAUGHT, *HEARD, f"distill.teachers={json.dumps(list(teachers))}")
+
+
 def arms(teachers: Sequence[str], unlabelled: str | None) -> list[Arm]:
     """The fit alone, then one thing more each; the teachers are asked one by one and together."""
-    taught = ("distill.align.steps=100", "distill.refine.steps=100")
-    drawn = ("distill.supervise.steps=1500", "distill.voices=[1, 3, 0]", "distill.score_voices=[1, 0.5, 0]")
-    heard = ("distill.voices=[1, 1.5, 1.5]", "distill.score_voices=[1, 0.25, 0.25]")
     every = [Arm(name="fit", changes=FIT_ALONE, why="S0: the student alone")]
-    every.append(Arm(name="drawn", changes=(*FIT_ALONE, *drawn), why="S2: a head that learns drawn defects"))
+    every.append(Arm(name="drawn", changes=(*FIT_ALONE, *DRAWN), why="S2: a head that learns drawn defects"))
     for teacher in teachers:
-        told = (*drawn, *taught, *heard, f"distill.teachers={json.dumps([teacher])}")
+        told = taught_by([teacher])
         every += [
             Arm(
                 name=f"{teacher}, at its word",
@@ -58,7 +65,7 @@ def arms(teachers: Sequence[str], unlabelled: str | None) -> list[Arm]:
             ),
             Arm(name=teacher, changes=told, why="S1 to S3, trusted as far as drawn defects show"),
         ]
-    together = (*drawn, *taught, *heard, f"distill.teachers={json.dumps(list(teachers))}")
+    together = taught_by(teachers)
     if len(teachers) > 1:
         every.append(Arm(name="all teachers", changes=together, why="weighed at each place"))
     if teachers:
