@@ -10,16 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from inspect_kd.models.hot_places import hot_places
 from inspect_kd.types import ImageU8
 
-MOST = 5
 ENLARGED = 1.5
 SMALLEST = 0.25
 """Of the image's side: less would show the model something that it has no name for."""
@@ -48,11 +47,9 @@ class Window:
 
 def suspicious_windows(heat_hw: npt.NDArray[np.float32], above: float) -> list[Window]:
     """Around the connected hot places, hottest first."""
-    count, labels = cv2.connectedComponents((heat_hw > above).astype(np.uint8), connectivity=8)
-    peaks = sorted(((float(heat_hw[labels == label].max()), label) for label in range(1, count)), reverse=True)
     windows = []
-    for _, label in peaks[:MOST]:
-        rows, columns = np.nonzero(labels == label)
+    for cells in hot_places(heat_hw, above):
+        rows, columns = np.nonzero(cells)
         height, width = heat_hw.shape
         top, bottom = rows.min() / height, (rows.max() + 1) / height
         left, right = columns.min() / width, (columns.max() + 1) / width

@@ -16,11 +16,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from inspect_kd.models.hot_places import hot_places
 from inspect_kd.models.sam.tuning import Prompt
 from inspect_kd.types import Mask
 
 Map = npt.NDArray[np.float32]
-MOST_PLACES = 5
 ENLARGED = 1.15
 INSIDE, OUTSIDE = 3, 2
 """Points of each kind at most."""
@@ -49,12 +49,9 @@ class Place:
 def places_in(heat: Map, above: float, side: int, mask_side: int) -> list[tuple[Place, Mask]]:
     """Connected hot places of a heatmap, hottest first, each with the cells that it covers."""
     height, width = heat.shape
-    count, labels = cv2.connectedComponents((heat > above).astype(np.uint8), connectivity=8)
-    ranked = sorted(((float(heat[labels == label].max()), label) for label in range(1, count)), reverse=True)
     logits = _as_logits(heat, above, mask_side)
     found = []
-    for _, label in ranked[:MOST_PLACES]:
-        cells = labels == label
+    for cells in hot_places(heat, above):
         rows, columns = np.nonzero(cells)
         box = _grown((columns.min(), rows.min(), columns.max() + 1, rows.max() + 1), side / width, side / height, side)
         hottest = np.argsort(-heat[rows, columns])[:INSIDE]
