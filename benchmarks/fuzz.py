@@ -1,9 +1,10 @@
 """Mutated inputs by the hundred thousand: artifacts, cards, images, recipes, manifests, data sets, signatures, archives.
 
-    python -m benchmarks.fuzz [--seconds 900 | --count N] [--seed 0] [--only card …] [--artifact part.onnx]
+    python -m benchmarks.fuzz [--seconds 900 | --count N] [--seed 0] [--only card …] [--artifact part.onnx] [--add]
 
-Time is shared out by what an input of a target costs. Writes docs/results/fuzz.{json,md}; each finding's input lies in
-runs/fuzz/<target>-<seed>-<number>.bin, and is made again by `--only TARGET --seed SEED --start NUMBER --count 1`.
+Time is shared out by what an input of a target costs; `--add` counts what another seed brings to what the page holds. Writes
+docs/results/fuzz.{json,md}; each finding's input lies in runs/fuzz/<target>-<seed>-<number>.bin, and is made again by
+`--only TARGET --seed SEED --start NUMBER --count 1`.
 """
 
 from __future__ import annotations
@@ -41,24 +42,36 @@ DOORS = {
 }
 
 
-def write(results: list[Result]) -> None:
+def write(results: list[Result], *, add: bool) -> None:
     machine = environment("cpu")
     if artifact := os.environ.get(ARTIFACT):
         # Where it lies on this machine is nobody's business.
         machine["command"] = machine["command"].replace(artifact, Path(artifact).name)
+    machine["runs"] = [{key: machine[key] for key in ("commit", "command", "started")}]
+    if add:
+        results, machine["runs"] = _added(results, machine["runs"])
     rows = {result.target: result.to_json() for result in results}
     content = {"environment": machine, "targets": rows}
     (RESULTS / "fuzz.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     (RESULTS / "fuzz.md").write_text("\n".join(page(results, machine)) + "\n", encoding="utf-8")
 
 
+def _added(results: list[Result], runs: list[dict[str, str]]) -> tuple[list[Result], list[dict[str, str]]]:
+    before = json.loads((RESULTS / "fuzz.json").read_text(encoding="utf-8"))
+    whole = {name: Result.from_json(told) for name, told in before["targets"].items()}
+    for result in results:
+        whole[result.target] = whole[result.target] + result if result.target in whole else result
+    return list(whole.values()), before["environment"]["runs"] + runs
+
+
 def page(results: list[Result], machine: dict[str, Any]) -> list[str]:
     whole, found = sum(result.inputs for result in results), sum(len(result.findings) for result in results)
     minutes = sum(result.seconds for result in results) / 60
+    commits = ", ".join(dict.fromkeys(run["commit"] for run in machine["runs"]))
     lines = [
         "# Mutated inputs",
         "",
-        f"Written by `python -m benchmarks.fuzz`, {machine['started'][:10]}, commit {machine['commit']}, Python "
+        f"Written by `python -m benchmarks.fuzz`, {machine['started'][:10]}, commit {commits}, Python "
         f"{machine['python']}, ONNX Runtime {machine['packages'].get('onnxruntime')}: **{whole:,} inputs in {minutes:.0f} minutes, "
         f"{found} findings**. A finding is a crash, more than the target's seconds of the processor, more than 1.5 GB beyond "
         "the worker's own, an error that is not the program's own clear line, a file opened outside the folder, or a worker "
@@ -97,6 +110,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="*", choices=list(TARGETS), default=list(TARGETS), metavar="TARGET")
     parser.add_argument("--artifact", type=Path, help="a real artifact to damage beside the tiny one")
+    parser.add_argument("--add", action="store_true", help="to what the page holds: another seed, please")
     arguments = parser.parse_args()
     if arguments.artifact:
         os.environ[ARTIFACT] = str(arguments.artifact)
@@ -113,7 +127,7 @@ def main() -> None:
         )
         results.append(result)
         print(f"{name}: {result.inputs:,} inputs, {len(result.findings)} findings, {result.seconds:.0f} s", flush=True)
-    write(results)
+    write(results, add=arguments.add)
     print((RESULTS / "fuzz.md").read_text(encoding="utf-8"))
 
 

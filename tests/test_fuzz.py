@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from tests.fuzzing.faulty import FAULTY
-from tests.fuzzing.harness import fuzz
+from tests.fuzzing.harness import Result, fuzz
 from tests.fuzzing.targets import TARGETS
 
 SECONDS = {"onnx": 5.0, "openvino": 5.0, "images": 4.0, "quarantine": 2.0, "quarantine_openvino": 2.0}
@@ -57,3 +58,11 @@ def test_a_door_that_breaks_is_found(fault: str, kind: str, says: str, tmp_path:
         assert (tmp_path / finding.file).read_bytes()[0] < 32
         again = fuzz(fault, seconds=60, start=finding.index, count=finding.index + 1, cpu_s=1, megabytes=400)
         assert [each.kind for each in again.findings] == ["crash"] and again.inputs == 1
+
+
+def test_two_seeds_count_together(tmp_path: Path) -> None:
+    first, second = (fuzz("card", seconds=60, seed=seed, count=50, keep=tmp_path) for seed in (1, 2))
+    both = Result.from_json(json.loads(json.dumps(first.to_json()))) + second
+    assert both.inputs == sum(both.outcomes.values()) == 100
+    assert both.outcomes["BadInput"] == first.outcomes["BadInput"] + second.outcomes["BadInput"]
+    assert (both.peak_mb, both.seconds) == (max(first.peak_mb, second.peak_mb), first.seconds + second.seconds)

@@ -68,6 +68,31 @@ class Result:
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"outcomes": dict(self.outcomes), "contained": dict(self.contained)}
 
+    @classmethod
+    def from_json(cls, told: dict[str, Any]) -> Result:
+        findings = [Finding(**finding) for finding in told["findings"]]
+        counted = {key: Counter(told[key]) for key in ("outcomes", "contained")}
+        return cls(**told | counted | {"findings": findings})
+
+    def __add__(self, other: Result) -> Result:
+        """Of one target, fed twice with different seeds."""
+        kept = max(self, other, key=lambda result: result.growth_kb)
+        return Result(
+            target=self.target,
+            seed=other.seed,
+            inputs=self.inputs + other.inputs,
+            outcomes=self.outcomes + other.outcomes,
+            findings=self.findings + other.findings,
+            broke=self.broke + other.broke,
+            contained=self.contained + other.contained,
+            peak_mb=max(self.peak_mb, other.peak_mb),
+            growth_kb=kept.growth_kb,
+            growth_inputs=kept.growth_inputs,
+            seconds=self.seconds + other.seconds,
+            fed=self.fed + other.fed,
+            workers=self.workers + other.workers,
+        )
+
 
 def fuzz(
     name: str,
