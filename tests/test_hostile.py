@@ -298,6 +298,17 @@ def test_layouts_that_look_at_masks_look_at_none_outside(layout: str, file: str,
         open_dataset(root)
 
 
+def test_a_name_that_has_no_room_for_a_masks_ending_has_no_mask(tmp_path: Path) -> None:
+    """Found by mutation: the image's own name is as long as a name may be."""
+    root = trees.BUILDERS["folder"](tmp_path / "set")
+    image = next(
+        path for path in sorted(root.rglob("*.png")) if path.parent.name == "scratch" and "mask" not in path.stem
+    )
+    image.rename(image.with_name("x" * 250 + ".png"))
+    samples = [sample for sample in open_dataset(root).samples if sample.image.stem == "x" * 250]
+    assert [sample.mask for sample in samples] == [None]
+
+
 def test_links_out_of_a_folder_of_images_are_refused(tmp_path: Path, secret: Path) -> None:
     root = trees.BUILDERS["sound_only"](tmp_path / "set")
     (root / "x.png").symlink_to(secret)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from contextlib import suppress
 from pathlib import Path
 
 from inspect_kd.datasets.images import IMAGE_SUFFIXES
@@ -65,8 +66,9 @@ def mask_in(folder: Path, stem: str) -> Path | None:
     for end in ("_mask", "", "_gt", "_label"):
         for suffix in (".png", *sorted(IMAGE_SUFFIXES - {".png"})):
             path = folder / f"{stem}{end}{suffix}"
-            if path.is_file():
-                return path
+            with suppress(OSError):  # a name that no file can have with that ending
+                if path.is_file():
+                    return path
     return None
 
 

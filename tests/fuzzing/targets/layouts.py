@@ -134,7 +134,7 @@ def _harm(root: Path, kind: str, place: str, what: str = "") -> None:
             if not (root / what).is_dir():
                 path.rename(root / what)
         return
-    if path == root or not path.resolve().is_relative_to(root.resolve()):
+    if path == root or not _below(root, path):
         return
     _remove(path)
     if not path.parent.is_dir():
@@ -147,6 +147,13 @@ def _harm(root: Path, kind: str, place: str, what: str = "") -> None:
         path.mkdir()
     else:
         path.write_bytes(what.encode("latin-1"))
+
+
+def _below(root: Path, path: Path) -> bool:
+    try:
+        return path.resolve().is_relative_to(root.resolve())
+    except RuntimeError:
+        return False  # earlier harm has bent it into a circle
 
 
 def _remove(path: Path) -> None:
