@@ -2,7 +2,7 @@
 
     python -m benchmarks.fuzz [--seconds 900 | --count N] [--seed 0] [--only card …] [--artifact part.onnx] [--add]
 
-Time is shared out by what an input of a target costs; `--add` counts what another seed brings to what the page holds. Writes
+Time is shared out by what an input of a target costs; with `--add` what other seeds brought stays and counts. Writes
 docs/results/fuzz.{json,md}; each finding's input lies in runs/fuzz/<target>-<seed>-<number>.bin, and is made again by
 `--only TARGET --seed SEED --start NUMBER --count 1`.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -43,31 +44,27 @@ DOORS = {
 
 
 def write(results: list[Result], *, add: bool) -> None:
+    """By target and seed: a seed that is fed again takes the place of its first time."""
     machine = environment("cpu")
     if artifact := os.environ.get(ARTIFACT):
         # Where it lies on this machine is nobody's business.
         machine["command"] = machine["command"].replace(artifact, Path(artifact).name)
-    machine["runs"] = [{key: machine[key] for key in ("commit", "command", "started")}]
+    content: dict[str, Any] = {"environment": machine, "targets": {}}
     if add:
-        results, machine["runs"] = _added(results, machine["runs"])
-    rows = {result.target: result.to_json() for result in results}
-    content = {"environment": machine, "targets": rows}
-    (RESULTS / "fuzz.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    (RESULTS / "fuzz.md").write_text("\n".join(page(results, machine)) + "\n", encoding="utf-8")
-
-
-def _added(results: list[Result], runs: list[dict[str, str]]) -> tuple[list[Result], list[dict[str, str]]]:
-    before = json.loads((RESULTS / "fuzz.json").read_text(encoding="utf-8"))
-    whole = {name: Result.from_json(told) for name, told in before["targets"].items()}
+        content["targets"] = json.loads((RESULTS / "fuzz.json").read_text(encoding="utf-8"))["targets"]
     for result in results:
-        whole[result.target] = whole[result.target] + result if result.target in whole else result
-    return list(whole.values()), before["environment"]["runs"] + runs
+        told = result.to_json() | {"commit": machine["commit"], "command": machine["command"]}
+        content["targets"].setdefault(result.target, {})[str(result.seed)] = told
+    (RESULTS / "fuzz.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    seeds = [told for by_seed in content["targets"].values() for told in by_seed.values()]
+    commits = ", ".join(dict.fromkeys(told["commit"] for told in seeds))
+    whole = [reduce(Result.__add__, map(Result.from_json, by_seed.values())) for by_seed in content["targets"].values()]
+    (RESULTS / "fuzz.md").write_text("\n".join(page(whole, machine, commits)) + "\n", encoding="utf-8")
 
 
-def page(results: list[Result], machine: dict[str, Any]) -> list[str]:
+def page(results: list[Result], machine: dict[str, Any], commits: str) -> list[str]:
     whole, found = sum(result.inputs for result in results), sum(len(result.findings) for result in results)
     minutes = sum(result.seconds for result in results) / 60
-    commits = ", ".join(dict.fromkeys(run["commit"] for run in machine["runs"]))
     lines = [
         "# Mutated inputs",
         "",
@@ -110,7 +107,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="*", choices=list(TARGETS), default=list(TARGETS), metavar="TARGET")
     parser.add_argument("--artifact", type=Path, help="a real artifact to damage beside the tiny one")
-    parser.add_argument("--add", action="store_true", help="to what the page holds: another seed, please")
+    parser.add_argument("--add", action="store_true", help="to what the page holds of other seeds")
     arguments = parser.parse_args()
     if arguments.artifact:
         os.environ[ARTIFACT] = str(arguments.artifact)

@@ -34,6 +34,8 @@ from inspect_kd.types import Answers, Split, Watch
 FULL = 512
 """Side of the images as they lie here: what a closer look is cut from."""
 FEW = (4, 8, 16)
+VARIANTS = 16
+"""Of each sound part that a teacher has not studied, half of them damaged."""
 SEEDS = 3
 """Sentences that mean nothing: as many draws."""
 COLUMNS = ("image_auroc", "pixel_auroc", "pixel_ap", "pixel_f1max")
@@ -127,7 +129,7 @@ def spt_figures(data: DataSet, folder: Path, watch: Watch) -> tuple[dict[str, An
     """Rows of guide and SAM, and what SAM does with drawn defects and sound parts."""
     recipe, teacher = taught("sam_spt_tiny", [], data, folder / "spt", watch)
     assert isinstance(teacher, sam_spt.Teacher)
-    drawn = examine(teacher, recipe, data, watch)
+    drawn = examine(teacher, recipe, data, watch, variants=VARIANTS)
     sound = [read_image(s.image) for s in data.select(Split.TEST) if not s.defective]
     asked, accepted = [], []
     for image in sound:
@@ -168,6 +170,8 @@ def write(results: dict[str, dict[str, Any]]) -> None:
         "final_iou": "of the final mask",
         "draft_boundary_iou": "boundary IoU of the draft",
         "final_boundary_iou": "of the final mask",
+        "boxed_draft_iou": "asked with box and points alone, as published: IoU of the draft",
+        "boxed_final_iou": "of the final mask",
         "found_masks": "share of drawn defects with an accepted mask",
         "false_masks": "share of boxes on untouched parts with an accepted mask",
         "asked_on_sound": "share of real sound test parts on which SAM is asked at all",

@@ -1,6 +1,8 @@
 """Make the tiny SAM: a whole SAM, small, taught to draw whatever it is prompted with, on drawn scenes only.
 
-    python -m inspect_kd.distill.tiny_sam --to models/tiny_sam.safetensors
+    python -m inspect_kd.distill.tiny_sam --to first.safetensors
+    python -m inspect_kd.distill.tiny_sam --start first.safetensors --steps 1500 --rate 5e-4 --first-counts 0.25 \
+        --to models/tiny_sam.safetensors
 
 A stand-in for machines that have no SAM: it makes self-perception tuning work with weights that mean something. Not one
 photograph is used. Two rounds a step, the second with the first one's logits as its mask prompt: the branch that tuning needs.
@@ -32,9 +34,12 @@ from inspect_kd.models.sam.losses import mask_loss, overlap
 from inspect_kd.models.sam.prompting import Place, as_prompt, spoilt
 from inspect_kd.models.sam.tuning import decode
 from inspect_kd.types import ImageU8, Mask
+from inspect_kd.weights import load_state
 
 HELD_OUT = 10**9
 """Scenes and pieces from this number on are never trained on."""
+AFTERWARDS = 10**8
+"""Scenes and pieces of a training that goes on from another one."""
 GROUNDS = 500
 """Scenes drawn once, on which pieces are put again and again: drawing one costs as much as a step."""
 FOREIGN = ("texture", "own_texture", "paste", "stain", "missing")
@@ -94,24 +99,32 @@ def _outlined(truth: Mask, rng: np.random.Generator) -> tuple[float, float, floa
     return left, top, max(right, left + 1), max(bottom, top + 1)
 
 
-def train(*, steps: int, batch: int, rate: float, workers: int, seed: int = 0) -> tuple[Any, dict[str, Any]]:
+def train(
+    *, steps: int, batch: int, rate: float, workers: int, start: Path | None, first_counts: float, seed: int = 0
+) -> tuple[Any, dict[str, Any]]:
     """The trained SAM, and what it draws on scenes that it has not seen."""
     torch.manual_seed(seed)
     sam = build_sam("tiny").train()
+    if start is not None:
+        sam.load_state_dict(load_state(start))
     side, mask_side = int(sam.image_encoder.img_size), int(sam.prompt_encoder.mask_input_size[0])
     optimizer = torch.optim.AdamW(sam.parameters(), lr=rate, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.05)
     scenes = DataLoader(
-        Pieces(0, steps * batch, side, mask_side), batch_size=batch, num_workers=workers, collate_fn=list
+        Pieces(0 if start is None else AFTERWARDS, steps * batch, side, mask_side),
+        batch_size=batch,
+        num_workers=workers,
+        collate_fn=list,
     )
     generator, rng, began = torch.Generator().manual_seed(seed), np.random.default_rng(seed), time.monotonic()
     for step, asked in enumerate(scenes, start=1):
         truth_B1mm = truth_of(asked, mask_side)
         points, logits = rng.random() < 0.5, rng.random() < 0.5
         terms = []
-        for mask_B1mm, iou_B in two_rounds(sam, asked, points=points, logits=logits):
+        rounds = two_rounds(sam, asked, points=points, logits=logits)
+        for counts, (mask_B1mm, iou_B) in zip((first_counts, 1.0), rounds, strict=True):
             found_B = overlap(mask_B1mm, truth_B1mm)
-            terms += [mask_loss(mask_B1mm, truth_B1mm, generator), F.mse_loss(iou_B, found_B)]
+            terms.append(counts * (mask_loss(mask_B1mm, truth_B1mm, generator) + F.mse_loss(iou_B, found_B)))
         loss = torch.stack(terms).sum()
         optimizer.zero_grad()
         loss.backward()
@@ -143,18 +156,21 @@ def truth_of(asked: list[Asked], mask_side: int) -> Tensor:
 
 
 def examine(sam: Any, side: int, mask_side: int, scenes: int = 200) -> dict[str, float]:
-    """Mean IoU and boundary IoU on held-out scenes, asked with a coarse map and with box and points alone."""
+    """Mean IoU and boundary IoU on held-out scenes, asked with a coarse map and with box and points alone, both rounds."""
     pieces = Pieces(HELD_OUT, scenes, side, mask_side)
-    told: dict[str, float] = {}
-    for name, logits in (("with_map", True), ("without", False)):
-        found = []
-        for start in range(0, scenes, 8):
-            asked = [pieces[i] for i in range(start, min(start + 8, scenes))]
+    found: dict[str, list[tuple[float, float]]] = {}
+    for begin in range(0, scenes, 8):
+        asked = [pieces[i] for i in range(begin, min(begin + 8, scenes))]
+        truth = truth_of(asked, mask_side)[:, 0].numpy() > 0
+        for name, logits in (("with_map", True), ("without", False)):
             with torch.no_grad():
-                (mask_B1mm, _), _ = two_rounds(sam, asked, points=True, logits=logits)
-            truth = truth_of(asked, mask_side)[:, 0].numpy() > 0
-            found += [agreement(said, true) for said, true in zip(mask_B1mm[:, 0].numpy() > 0, truth, strict=True)]
-        iou, boundary = np.mean(found, axis=0)
+                rounds = two_rounds(sam, asked, points=True, logits=logits)
+            for number, (mask_B1mm, _) in enumerate(rounds, start=1):
+                said = mask_B1mm[:, 0].numpy() > 0
+                found.setdefault(f"{name}_{number}", []).extend(map(agreement, said, truth))
+    told: dict[str, float] = {}
+    for name, pairs in found.items():
+        iou, boundary = np.mean(pairs, axis=0)
         told |= {f"iou_{name}": round(float(iou), 4), f"boundary_iou_{name}": round(float(boundary), 4)}
     return told
 
@@ -162,14 +178,25 @@ def examine(sam: Any, side: int, mask_side: int, scenes: int = 200) -> dict[str,
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--to", type=Path, default=Path("models/tiny_sam.safetensors"))
-    parser.add_argument("--steps", type=int, default=700)
+    parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--start", type=Path, help="go on from these weights, on other scenes")
+    parser.add_argument(
+        "--first-counts", type=float, default=1.0, help="what the first round's loss counts beside the second's"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    sam, facts = train(steps=arguments.steps, batch=arguments.batch, rate=arguments.rate, workers=arguments.workers)
+    sam, facts = train(
+        steps=arguments.steps,
+        batch=arguments.batch,
+        rate=arguments.rate,
+        workers=arguments.workers,
+        start=arguments.start,
+        first_counts=arguments.first_counts,
+    )
     print(json.dumps(facts))  # noqa: T201
     tensors = {key: value.half().contiguous() for key, value in sam.state_dict().items()}
     save_file(tensors, arguments.to, metadata={"licence": "Apache-2.0", "facts": json.dumps(facts)})

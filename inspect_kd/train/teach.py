@@ -78,10 +78,10 @@ def study(teacher: Teacher, lessons: Lessons, recipe: Recipe, folder: RunFolder,
     return step
 
 
-def examine(teacher: Teacher, recipe: Recipe, data: DataSet, watch: Watch) -> dict[str, float]:
-    """What a teacher knows of drawn defects on sound parts that it has not studied."""
+def examine(teacher: Teacher, recipe: Recipe, data: DataSet, watch: Watch, variants: int = 2) -> dict[str, float]:
+    """What a teacher knows of drawn defects on sound parts that it has not studied; each is shown so often, half damaged."""
     store = _store(teacher, data.select(Split.VALIDATION), recipe)
-    unseen = Lessons(store, Teach(variants=2), "none", recipe.fit.seed)
+    unseen = Lessons(store, Teach(variants=variants), "none", recipe.fit.seed)
     figures = {name: round(value, 4) for name, value in teacher.eval().examine(unseen).items()}
     if figures:
         watch.say("on drawn defects: " + ", ".join(f"{name} {value:.3f}" for name, value in figures.items()))

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +70,9 @@ class Result:
 
     @classmethod
     def from_json(cls, told: dict[str, Any]) -> Result:
+        own = {each.name: told[each.name] for each in fields(cls)}
         findings = [Finding(**finding) for finding in told["findings"]]
-        counted = {key: Counter(told[key]) for key in ("outcomes", "contained")}
-        return cls(**told | counted | {"findings": findings})
+        return cls(**own | {key: Counter(told[key]) for key in ("outcomes", "contained")} | {"findings": findings})
 
     def __add__(self, other: Result) -> Result:
         """Of one target, fed twice with different seeds."""

@@ -167,38 +167,51 @@ class Teacher(base.Teacher):
 
     def _gate(self, sound: Sequence[Lesson], rng: np.random.Generator) -> None:
         """Presence must be surer than on all but a few false alarms: an even chance is no reason to draw a mask."""
-        with torch.no_grad():
-            alarms = [
-                self._answer([self._scaled(lesson.image)], [nowhere(self.side, self.mask_side, rng)]).presence_K
-                for lesson in sound
-            ]
-            if alarms:
+        alarms = [
+            self._answered(self._scaled(lesson.image), nowhere(self.side, self.mask_side, rng)).presence_K
+            for lesson in sound
+        ]
+        if alarms:
+            with torch.no_grad():
                 self.there.copy_(torch.cat(alarms).quantile(1 - FALSE_ALARMS).clamp_min(0))
 
     def examine(self, lessons: Sequence[Lesson]) -> dict[str, float]:
-        """On drawn defects: how well draft and final mask agree with the truth; on untouched parts: how often SAM sees any."""
+        """On drawn defects: how well draft and final mask agree with the truth, asked as the guide asks and with box and points
+        alone, as SPT was published; on untouched parts: how often SAM sees any."""
         rng = np.random.default_rng(0)
         found: dict[str, list[float]] = {}
         for lesson in lessons:
-            with torch.no_grad():
-                if lesson.mask is None:
-                    place = nowhere(self.side, self.mask_side, rng)
-                    masks = self._answer([self._scaled(lesson.image)], [place])
-                    found.setdefault("false_masks", []).append(float(self._accepted(masks)[0]))
-                    continue
-                damaged = self._scaled_mask(lesson.mask)
-                place = spoilt(damaged, rng, self.mask_side)
-                truth = _within(damaged, place)
-                masks = self._answer([self._scaled(lesson.image)], [place])
+            image = self._scaled(lesson.image)
+            if lesson.mask is None:
+                masks = self._answered(image, nowhere(self.side, self.mask_side, rng))
+                found.setdefault("false_masks", []).append(float(self._accepted(masks)[0]))
+                continue
+            damaged = self._scaled_mask(lesson.mask)
+            place = spoilt(damaged, rng, self.mask_side)
+            truth = _within(damaged, place)
+            masks = self._answered(image, place)
             found.setdefault("found_masks", []).append(float(self._accepted(masks)[0]))
-            for name, logits in (("draft", masks.draft_K1hw), ("final", masks.final_K1hw)):
-                said = (
-                    F.interpolate(logits, size=(self.side, self.side), mode="bilinear", align_corners=False)[0, 0] > 0
-                )
-                overlap, boundary = agreement(said.cpu().numpy(), truth)
+            boxed = self._answered(image, place.bare(points=True, logits=False))
+            for name, logits_11hw in (
+                ("draft", masks.draft_K1hw),
+                ("final", masks.final_K1hw),
+                ("boxed_draft", boxed.draft_K1hw),
+                ("boxed_final", boxed.final_K1hw),
+            ):
+                overlap, boundary = agreement(self._drawn(logits_11hw), truth)
                 found.setdefault(f"{name}_iou", []).append(overlap)
                 found.setdefault(f"{name}_boundary_iou", []).append(boundary)
         return {name: float(np.mean(values)) for name, values in found.items()}
+
+    def _answered(self, image: ImageU8, place: Place) -> Masks:
+        with torch.no_grad():
+            return self._answer([image], [place])
+
+    def _drawn(self, logits_11hw: Tensor) -> Mask:
+        """At the size of what it sees."""
+        sized = F.interpolate(logits_11hw, size=(self.side, self.side), mode="bilinear", align_corners=False)
+        drawn: Mask = (sized[0, 0] > 0).cpu().numpy()
+        return drawn
 
     def settle(self) -> None:
         self.guide.settle()
