@@ -136,7 +136,11 @@ class SelfPerception(nn.Module):
         relation_KNN = relation(embedding_KChw[:1] if same else embedding_KChw, self.temperature)
         place_1Chw = encoder.get_dense_pe()
         draft_K1hw, _, _ = self.draft(embedding_KChw, place_1Chw, sparse_KTC, dense_KChw, relation_KNN)
-        _, drafted_KChw = encoder(points=None, boxes=None, masks=draft_K1hw.detach())
+        heard_K1hw = draft_K1hw.detach()
+        if prompt.masks_K1hw is not None:
+            # Published prompts are boxes. Where a guide has told a coarse map, the second decoder must not lose it.
+            heard_K1hw = (heard_K1hw + prompt.masks_K1hw) / 2
+        _, drafted_KChw = encoder(points=None, boxes=None, masks=heard_K1hw)
         final_K1hw, iou_K, token_KC = self.refine(embedding_KChw, place_1Chw, sparse_KTC, drafted_KChw, relation_KNN)
         return Masks(draft_K1hw, final_K1hw, iou_K, self.presence(token_KC)[:, 0])
 

@@ -60,6 +60,8 @@ class Config:
     """LoRA in the image encoder too: each step then costs an encoding, and none can be kept."""
     temperature: Annotated[float, Field(gt=0)] = 0.1
     """Of the relation between image cells; 1, as released, is nearly a global mean."""
+    pace: Annotated[float, Field(gt=0)] = 1.0
+    """The tuning's learning rate, in multiples of `teach.learning_rate`, which is the guide's."""
     accept: Annotated[float, Field(ge=0, le=1)] = 0.5
     """What SAM's own estimate of the IoU must reach; what presence must reach follows from sound parts."""
     weight: Annotated[float, Field(ge=0, le=1)] = 0.7
@@ -139,7 +141,7 @@ class Teacher(base.Teacher):
         for figures in self.guide.study(lessons, epochs=epochs, batch=batch, rate=rate, seed=seed):
             yield {f"guide_{name}": value for name, value in figures.items()}
         tuned = [p for p in self.spt.parameters() if p.requires_grad]
-        optimizer = torch.optim.Adam(tuned, lr=rate)
+        optimizer = torch.optim.Adam(tuned, lr=rate * self.settings.pace)
         schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [max(1, round(SLOWER_AFTER * epochs))], gamma=0.1)
         rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
         damaged: list[int] = []
