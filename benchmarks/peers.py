@@ -24,6 +24,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", choices=["unified", *SETS], default=["unified", *SETS])
     parser.add_argument("--minutes", type=float, default=4, help="of a peer's training: what our student takes too")
+    parser.add_argument("--leave-failures", action="store_true", help="do not try again what has failed before")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench-peers")
     arguments = parser.parse_args()
     settings = {
@@ -32,7 +33,9 @@ def main() -> None:
     }
     chosen = entries(OURS, [*MEMORY, *PEERS])
     with follow() as watch:
-        results = contest.contest(settings, chosen, arguments.out, arguments.minutes, watch)
+        results = contest.contest(
+            settings, chosen, arguments.out, arguments.minutes, watch, try_again=not arguments.leave_failures
+        )
         costs = contest.cost(chosen, arguments.out, next(iter(settings)), watch)
     page.write(RESULTS, page.Comparison(entries=chosen, results=results, costs=costs, environment=environment("cpu")))
     print((RESULTS / "bench.md").read_text())

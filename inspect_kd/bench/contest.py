@@ -31,15 +31,21 @@ Results = dict[str, dict[str, dict[str, Any]]]
 
 
 def contest(
-    settings: Mapping[str, DataSet], entries: Mapping[str, Entry], out: Path, minutes: float, watch: Watch
+    settings: Mapping[str, DataSet],
+    entries: Mapping[str, Entry],
+    out: Path,
+    minutes: float,
+    watch: Watch,
+    *,
+    try_again: bool = True,
 ) -> Results:
-    """What was finished with the same data, entry and minutes is taken as it is; what failed is tried again."""
+    """What was finished with the same data, entry and minutes is taken as it is; what failed is tried again, if wanted."""
     watch.phase("compare", len(settings) * len(entries))
     results: Results = {}
     for setting, data in settings.items():
         for key, entry in entries.items():
             folder, work = out / setting / key, identity(entry, data, minutes)
-            if not _finished(folder, work):
+            if not _finished(folder, work, or_failed=not try_again):
                 watch.say(f"{setting}: {entry.name}")
                 _begin(folder, work)
                 _in_own_process(entry, data, folder, minutes)
@@ -55,10 +61,10 @@ def identity(entry: Entry, data: DataSet, minutes: float) -> str:
     return hashlib.sha256(json.dumps([asdict(entry), recipe, data.digest, granted, SIZE]).encode()).hexdigest()
 
 
-def _finished(folder: Path, work: str) -> bool:
+def _finished(folder: Path, work: str, *, or_failed: bool) -> bool:
     if not _is_of(folder, work) or not (folder / RESULT).is_file():
         return False
-    return "failure" not in json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    return or_failed or "failure" not in json.loads((folder / RESULT).read_text(encoding="utf-8"))
 
 
 def _begin(folder: Path, work: str) -> None:
