@@ -112,6 +112,11 @@ def test_a_failure_is_a_result_and_the_others_go_on(metal: DataSet, tmp_path: Pa
     chosen = {name: Entry(name=name, maker="peers", model=name) for name in ("NoSuchModel", "NorThis")}
     results = contest.contest({"metal": metal}, chosen, tmp_path, 0.1, Nobody())
     assert all(name in results["metal"][name]["failure"] for name in chosen)
+    # Left as it is where that is wanted: the file is not even written again.
+    files = [tmp_path / "metal" / name / contest.RESULT for name in chosen]
+    before = [file.stat().st_mtime_ns for file in files]
+    assert contest.contest({"metal": metal}, chosen, tmp_path, 0.1, Nobody(), try_again=False) == results
+    assert [file.stat().st_mtime_ns for file in files] == before
 
 
 def test_a_result_is_of_its_data_entry_and_minutes(metal: DataSet, parts: Path, tmp_path: Path) -> None:
@@ -127,7 +132,7 @@ def test_a_result_is_of_its_data_entry_and_minutes(metal: DataSet, parts: Path, 
     (folder / contest.RESULT).write_text('{"metrics": {}}')
     assert contest._finished(folder, work) and not contest._finished(folder, "other")
     (folder / contest.RESULT).write_text('{"failure": "no hub today"}')
-    assert not contest._finished(folder, work)
+    assert not contest._finished(folder, work) and contest._finished(folder, work, or_failed=True)
     contest._begin(folder, work)
     assert (folder / "checkpoint").exists()  # the same work goes on
     contest._begin(folder, "other")

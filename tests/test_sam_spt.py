@@ -73,6 +73,17 @@ def test_the_draft_is_sams_own_until_something_is_learnt() -> None:
     assert torch.allclose(masks.final_K1hw, again, atol=1e-5) and torch.allclose(masks.iou_K, iou[:, 0], atol=1e-5)
 
 
+def test_the_second_decoder_keeps_what_the_guide_told() -> None:
+    sam, embedded, box = tiny_sam(), embedding(), torch.tensor([[20.0, 30, 120, 160]])
+    coarse = 8 * torch.randn(1, 1, MASK_SIDE, MASK_SIDE, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        masks = SelfPerception(sam, temperature=0.1, tune_encoder=False)(embedded, Prompt(box, masks_K1hw=coarse))
+        sparse, _ = sam.prompt_encoder(points=None, boxes=box, masks=None)
+        _, heard = sam.prompt_encoder(points=None, boxes=None, masks=(masks.draft_K1hw + coarse) / 2)
+        again, _ = sam.mask_decoder(embedded, sam.prompt_encoder.get_dense_pe(), sparse, heard, multimask_output=False)
+    assert torch.allclose(masks.final_K1hw, again, atol=1e-5)
+
+
 def test_the_encoder_is_sams_own_until_something_is_learnt() -> None:
     sam, image = tiny_sam(), torch.rand(1, 3, SIDE, SIDE) * 255
     before = load.embed(sam, image)
@@ -246,6 +257,22 @@ def test_what_it_keeps_is_small_and_enough(folder: str) -> None:
     assert not torch.equal(before.final_K1hw, wanted.final_K1hw)
     assert all(torch.equal(one, other) for one, other in zip(fresh._answer([large], [place]), wanted, strict=True))
     assert torch.equal(fresh.look([image]).heatmap_B1HW, teacher.look([image]).heatmap_B1HW)
+
+
+def test_the_tuning_has_a_pace_of_its_own(folder: str) -> None:
+    """Adam's first step is as long as its rate: of the presence head ten times as long, of the guide the same."""
+    moved = []
+    for pace in (1.0, 10.0):
+        torch.manual_seed(0)
+        teacher = teacher_of(folder, pace=pace)
+        before = float(teacher.spt.presence.bias.detach())
+        torch.manual_seed(0)
+        list(teacher.study(lessons(4), epochs=1, batch=8, rate=1e-3, seed=0))
+        guide = {key: value for key, value in teacher.learnt().items() if key.startswith("guide.")}
+        moved.append((abs(float(teacher.spt.presence.bias.detach()) - before), guide))
+    (slow, first), (fast, second) = moved
+    assert slow == pytest.approx(1e-3, rel=0.05) and fast == pytest.approx(1e-2, rel=0.05)
+    assert all(torch.equal(first[key], second[key]) for key in first)
 
 
 def test_the_guides_settings_are_written_out(folder: str) -> None:

@@ -61,7 +61,7 @@ def identity(entry: Entry, data: DataSet, minutes: float) -> str:
     return hashlib.sha256(json.dumps([asdict(entry), recipe, data.digest, granted, SIZE]).encode()).hexdigest()
 
 
-def _finished(folder: Path, work: str, *, or_failed: bool) -> bool:
+def _finished(folder: Path, work: str, *, or_failed: bool = False) -> bool:
     if not _is_of(folder, work) or not (folder / RESULT).is_file():
         return False
     return or_failed or "failure" not in json.loads((folder / RESULT).read_text(encoding="utf-8"))
