@@ -16,7 +16,7 @@ from inspect_kd.models.sam import load
 from inspect_kd.models.sam.boundary import agreement
 from inspect_kd.models.sam.losses import PLACES, mask_loss, sample, tuning_losses
 from inspect_kd.models.sam.prompting import Place, as_prompt, nowhere, places_in, spoilt
-from inspect_kd.models.sam.tuning import Masks, Prompt, SelfPerception, relation, tuned_parameters
+from inspect_kd.models.sam.tuning import Masks, Prompt, SelfPerception, drawn_boxes, relation, tuned_parameters
 from inspect_kd.models.teachers import sam_spt
 from tests.test_clip_ada import clip_folder, lessons
 from tests.test_models import Evil
@@ -67,10 +67,19 @@ def test_the_draft_is_sams_own_until_something_is_learnt() -> None:
         )
         masks = SelfPerception(sam, temperature=0.1, tune_encoder=True)(embedded, boxes((20, 30, 120, 160)))
     assert torch.allclose(masks.draft_K1hw, expected, atol=1e-5)
-    # The second decoder is SAM's own too, asked with the draft as its mask prompt.
-    _, drafted = sam.prompt_encoder(points=None, boxes=None, masks=expected)
-    again, iou = sam.mask_decoder(embedded, sam.prompt_encoder.get_dense_pe(), sparse, drafted, multimask_output=False)
-    assert torch.allclose(masks.final_K1hw, again, atol=1e-5) and torch.allclose(masks.iou_K, iou[:, 0], atol=1e-5)
+    # The second decoder is SAM's own too, asked about the draft and its box, and corrects the draft.
+    (rows, columns), cell = np.nonzero(expected[0, 0].numpy() > 0), SIDE / MASK_SIDE
+    drawn = torch.tensor([[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]]) * cell
+    sparse, dense = sam.prompt_encoder(points=None, boxes=drawn, masks=expected)
+    again, iou = sam.mask_decoder(embedded, sam.prompt_encoder.get_dense_pe(), sparse, dense, multimask_output=False)
+    assert torch.allclose(masks.final_K1hw, expected + again, atol=1e-5)
+    assert torch.allclose(masks.iou_K, iou[:, 0], atol=1e-5)
+
+
+def test_the_box_of_what_is_drawn() -> None:
+    logits, asked = -torch.ones(2, 1, 8, 16), torch.tensor([[1.0, 2, 3, 4], [5.0, 6, 7, 8]])
+    logits[0, 0, 2, 3:6] = logits[0, 0, 5, 4] = 1
+    assert drawn_boxes(logits, asked, (32, 32)).tolist() == [[6, 8, 12, 24], [5, 6, 7, 8]]
 
 
 def test_the_second_decoder_keeps_what_the_guide_told() -> None:
@@ -78,10 +87,10 @@ def test_the_second_decoder_keeps_what_the_guide_told() -> None:
     coarse = 8 * torch.randn(1, 1, MASK_SIDE, MASK_SIDE, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         masks = SelfPerception(sam, temperature=0.1, tune_encoder=False)(embedded, Prompt(box, masks_K1hw=coarse))
-        sparse, _ = sam.prompt_encoder(points=None, boxes=box, masks=None)
-        _, heard = sam.prompt_encoder(points=None, boxes=None, masks=(masks.draft_K1hw + coarse) / 2)
-        again, _ = sam.mask_decoder(embedded, sam.prompt_encoder.get_dense_pe(), sparse, heard, multimask_output=False)
-    assert torch.allclose(masks.final_K1hw, again, atol=1e-5)
+        drawn = drawn_boxes(masks.draft_K1hw, box, (SIDE, SIDE))
+        sparse, dense = sam.prompt_encoder(points=None, boxes=drawn, masks=(masks.draft_K1hw + coarse) / 2)
+        again, _ = sam.mask_decoder(embedded, sam.prompt_encoder.get_dense_pe(), sparse, dense, multimask_output=False)
+    assert torch.allclose(masks.final_K1hw, masks.draft_K1hw + again, atol=1e-5)
 
 
 def test_the_encoder_is_sams_own_until_something_is_learnt() -> None:

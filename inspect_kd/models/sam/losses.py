@@ -17,6 +17,9 @@ PLACES = 12_544
 DRAWN, UNSURE = 3, 0.75
 """Three times as many places are drawn at random; three fourths of those that are kept are the least sure ones."""
 
+WEIGHTS = {"draft": 1.0, "final": 1.0, "presence": 0.1, "estimate": 0.1}
+"""What is read from the second decoder's token beside its mask is learnt at the mask's expense where it counts as much."""
+
 
 def tuning_losses(masks: Masks, truth_K1mm: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
     """An empty truth teaches presence, and that there is nothing to draw."""

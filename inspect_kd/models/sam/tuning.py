@@ -1,8 +1,9 @@
 """Self-perception tuning: two decoders on one frozen SAM, of which the second sees the first one's draft.
 
 After "Promptable Anomaly Segmentation with SAM Through Self-Perception Tuning" (AAAI 2025), written anew. LoRA of rank 8 on
-queries and values, a relation-aware adapter after each two-way block, draft logits as the second decoder's mask prompt; the
-presence head is ours: SAM draws a mask for any box, also on a perfect part.
+queries and values, a relation-aware adapter after each two-way block, draft logits as the second decoder's mask prompt. Ours:
+the second decoder is asked about the box of what was drafted and its answer is added to the draft, for a correction is easier
+learnt than a second drawing; and a presence head, since SAM draws a mask for any box, also on a perfect part.
 
 Shapes: K prompts, C channels, h w embedding grid (N cells), 4h 4w mask logits, T tokens.
 """
@@ -136,12 +137,17 @@ class SelfPerception(nn.Module):
         relation_KNN = relation(embedding_KChw[:1] if same else embedding_KChw, self.temperature)
         place_1Chw = encoder.get_dense_pe()
         draft_K1hw, _, _ = self.draft(embedding_KChw, place_1Chw, sparse_KTC, dense_KChw, relation_KNN)
-        heard_K1hw = draft_K1hw.detach()
+        # What follows is told of the draft, and does not change it.
+        drafted_K1hw = heard_K1hw = draft_K1hw.detach()
         if prompt.masks_K1hw is not None:
             # Published prompts are boxes. Where a guide has told a coarse map, the second decoder must not lose it.
-            heard_K1hw = (heard_K1hw + prompt.masks_K1hw) / 2
-        _, drafted_KChw = encoder(points=None, boxes=None, masks=heard_K1hw)
-        final_K1hw, iou_K, token_KC = self.refine(embedding_KChw, place_1Chw, sparse_KTC, drafted_KChw, relation_KNN)
+            heard_K1hw = (drafted_K1hw + prompt.masks_K1hw) / 2
+        boxes_K4 = None
+        if prompt.boxes_K4 is not None:
+            boxes_K4 = drawn_boxes(drafted_K1hw, prompt.boxes_K4, encoder.input_image_size)
+        sparse_KTC, dense_KChw = encoder(points=points, boxes=boxes_K4, masks=heard_K1hw)
+        correction_K1hw, iou_K, token_KC = self.refine(embedding_KChw, place_1Chw, sparse_KTC, dense_KChw, relation_KNN)
+        final_K1hw = drafted_K1hw + correction_K1hw
         return Masks(draft_K1hw, final_K1hw, iou_K, self.presence(token_KC)[:, 0])
 
 
@@ -154,6 +160,19 @@ class Prompt(NamedTuple):
     """1 inside, 0 outside, -1 no point."""
     masks_K1hw: Tensor | None = None
     """Logits of a coarse mask, at the resolution of SAM's own masks."""
+
+
+def drawn_boxes(logits_K1hw: Tensor, asked_K4: Tensor, size: tuple[int, int]) -> Tensor:
+    """The box around what each mask holds, in pixels of SAM's input; what was asked about where it holds nothing."""
+    drawn_K4 = asked_K4.clone()
+    down, across = size[0] / logits_K1hw.shape[2], size[1] / logits_K1hw.shape[3]
+    for number, mask_hw in enumerate(logits_K1hw[:, 0] > 0):
+        if mask_hw.any():
+            rows, columns = mask_hw.any(dim=1).nonzero()[:, 0], mask_hw.any(dim=0).nonzero()[:, 0]
+            left, right = columns[0] * across, (columns[-1] + 1) * across
+            top, bottom = rows[0] * down, (rows[-1] + 1) * down
+            drawn_K4[number] = torch.stack([left, top, right, bottom])
+    return drawn_K4
 
 
 def relation(embedding_KChw: Tensor, temperature: float) -> Tensor:

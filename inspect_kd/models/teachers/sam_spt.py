@@ -27,7 +27,7 @@ from inspect_kd.models import base
 from inspect_kd.models.base import Glance, Lesson, Output
 from inspect_kd.models.sam.boundary import agreement
 from inspect_kd.models.sam.load import Backend, LoadedSam, embed, load_sam
-from inspect_kd.models.sam.losses import tuning_losses
+from inspect_kd.models.sam.losses import WEIGHTS, tuning_losses
 from inspect_kd.models.sam.prompting import Place, as_prompt, nowhere, places_in, spoilt
 from inspect_kd.models.sam.tuning import Masks, SelfPerception
 from inspect_kd.models.teachers import clip_ada
@@ -159,7 +159,7 @@ class Teacher(base.Teacher):
                 part = [lessons[int(i)] for i in order[start : start + batch]]
                 masks, truth_K1mm = self._ask(part, rng)
                 terms = tuning_losses(masks, truth_K1mm, generator)
-                loss = torch.stack(list(terms.values())).sum()
+                loss = torch.stack([WEIGHTS[name] * value for name, value in terms.items()]).sum()
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -220,7 +220,8 @@ class Teacher(base.Teacher):
 
     def _ask(self, lessons: Sequence[Lesson], rng: np.random.Generator) -> tuple[Masks, Tensor]:
         """One prompt a lesson, and what should have been answered."""
-        points, logits = rng.random() < 0.7, rng.random() < 0.5
+        # The guide always tells its map; box and points alone are for other prompters.
+        points, logits = rng.random() < 0.7, rng.random() < 0.8
         places, truths = [], []
         for lesson in lessons:
             mask = None if lesson.mask is None else self._scaled_mask(lesson.mask)
