@@ -202,9 +202,15 @@ def _wire_panel(desk: Desk, form: OrderForm, panel: ProgressPanel, shelf: Report
         with in_one_line():
             return refresh(desk.trainings.resume(chosen).name, seen)
 
-    def open_report(chosen: str) -> Updates:
-        with in_one_line():
-            return gr.update(visible=True), train_view.report(chosen, desk.report(chosen))
+    def open_report(chosen: str) -> Iterator[Updates]:
+        # A report is megabytes of pictures: whoever has pressed sees at once that it is on its way.
+        yield gr.update(visible=True), train_view.opening()
+        try:
+            page = desk.report(chosen)
+        except InspectKDError as error:
+            yield gr.update(visible=False), ""
+            raise gr.Error(str(error), print_exception=False) from None
+        yield gr.update(visible=True), train_view.report(chosen, page)
 
     asked = [panel.chosen, panel.seen]
     wanted = [form.folder, form.recipe, form.length, form.name, form.seed, panel.seen]

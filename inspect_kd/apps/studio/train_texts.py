@@ -27,7 +27,7 @@ class Train:
     SEED = "Seed"
     NAME, NAME_INFO = "Name", "Empty: made from folder and recipe."
     START, STOP, RESUME = "Start training", "Stop", "Resume"
-    OPEN_REPORT, CLOSE_REPORT = "Open report", "Close report"
+    OPEN_REPORT, OPENING, CLOSE_REPORT = "Open report", "Opening the report …", "Close report"
     CHOOSE = "Run"
     LOG = "Log"
     NOTHING_YET = "No run yet. Choose a folder of good parts, check it, and start."

@@ -185,6 +185,10 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[str]], kind: str) -> str
     return f'<div class="scroll" tabindex="0"><table class="{kind}"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
+def opening() -> str:
+    return f'<div class="ikd-train"><p class="soft" role="status">{Train.OPENING}</p></div>'
+
+
 def report(name: str, page: str) -> str:
     """The whole page in a frame that may run nothing and ask nobody."""
     return (
