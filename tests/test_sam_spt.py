@@ -12,12 +12,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from inspect_kd.errors import BadInput, EnvironmentFault, UsageError
-from inspect_kd.models.sam import load
+from inspect_kd.models.sam import closer, load
 from inspect_kd.models.sam.boundary import agreement
 from inspect_kd.models.sam.losses import PLACES, mask_loss, sample, tuning_losses
 from inspect_kd.models.sam.prompting import Place, as_prompt, nowhere, places_in, spoilt
-from inspect_kd.models.sam.tuning import Masks, Prompt, SelfPerception, drawn_boxes, relation, tuned_parameters
+from inspect_kd.models.sam.tuning import Masks, Prompt, SelfPerception, about, drawn_boxes, relation, tuned_parameters
 from inspect_kd.models.teachers import sam_spt
+from inspect_kd.resize import resize
 from tests.test_clip_ada import clip_folder, lessons
 from tests.test_models import Evil
 
@@ -67,12 +68,12 @@ def test_the_draft_is_sams_own_until_something_is_learnt() -> None:
         )
         masks = SelfPerception(sam, temperature=0.1, tune_encoder=True)(embedded, boxes((20, 30, 120, 160)))
     assert torch.allclose(masks.draft_K1hw, expected, atol=1e-5)
-    # The second decoder is SAM's own too, asked about the draft and its box, and corrects the draft.
+    # The second decoder is SAM's own too, asked about the draft and its box.
     (rows, columns), cell = np.nonzero(expected[0, 0].numpy() > 0), SIDE / MASK_SIDE
     drawn = torch.tensor([[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]]) * cell
     sparse, dense = sam.prompt_encoder(points=None, boxes=drawn, masks=expected)
     again, iou = sam.mask_decoder(embedded, sam.prompt_encoder.get_dense_pe(), sparse, dense, multimask_output=False)
-    assert torch.allclose(masks.final_K1hw, expected + again, atol=1e-5)
+    assert torch.allclose(masks.final_K1hw, again, atol=1e-5)
     assert torch.allclose(masks.iou_K, iou[:, 0], atol=1e-5)
 
 
@@ -90,7 +91,69 @@ def test_the_second_decoder_keeps_what_the_guide_told() -> None:
         drawn = drawn_boxes(masks.draft_K1hw, box, (SIDE, SIDE))
         sparse, dense = sam.prompt_encoder(points=None, boxes=drawn, masks=(masks.draft_K1hw + coarse) / 2)
         again, _ = sam.mask_decoder(embedded, sam.prompt_encoder.get_dense_pe(), sparse, dense, multimask_output=False)
-    assert torch.allclose(masks.final_K1hw, masks.draft_K1hw + again, atol=1e-5)
+    assert torch.allclose(masks.final_K1hw, again, atol=1e-5)
+
+
+def test_squares_hold_what_was_drafted_and_stay_inside() -> None:
+    drawn = torch.tensor([[100.0, 120, 140, 130], [0.0, 0, 10, 4], [250.0, 250, 256, 256], [10.0, 20, 250, 60]])
+    assert closer.squares(drawn, 256).tolist() == [
+        [80, 85, 160, 165],
+        [0, 0, 64, 64],
+        [192, 192, 256, 256],
+        [0, 0, 256, 256],
+    ]
+
+
+def test_a_square_is_cut_from_the_image_as_it_lies() -> None:
+    large = np.arange(512 * 1024 * 3, dtype=np.uint32).reshape(512, 1024, 3).astype(np.uint8)
+    assert np.array_equal(closer.cut(large, torch.tensor([64, 32, 128, 96]), SIDE), large[64:192, 256:512])
+
+
+def test_prompts_go_into_the_square_and_masks_come_back_from_it() -> None:
+    square, points = torch.tensor([[64, 128, 128, 192]]), torch.tensor([[[96.0, 160], [10, 10], [0, 0]]])
+    mask = torch.full((1, 1, MASK_SIDE, MASK_SIDE), -5.0)
+    mask[0, 0, 36:42, 20:30] = 5  # rows 144..168, columns 80..120 of the input
+    prompt = Prompt(torch.tensor([[80.0, 144, 120, 300]]), points, torch.tensor([[1.0, 0, -1]]), mask)
+    seen = closer.seen_in(prompt, square, SIDE)
+    assert seen.boxes_K4 is not None and seen.boxes_K4.tolist() == [[64, 64, 224, 255]]
+    assert seen.points_KP2 is not None and seen.points_KP2.tolist() == [[[128, 128], [0, 0], [0, 0]]]
+    assert seen.labels_KP is not None and seen.labels_KP.tolist() == [[1, -1, -1]]
+    assert seen.masks_K1hw is not None
+    back = closer.laid_out(seen.masks_K1hw, square, SIDE)
+    said, truth = back[0, 0].numpy() > 0, np.zeros((SIDE, SIDE), bool)
+    truth[144:168, 80:120] = True
+    assert back[0, 0, 0, 0] == closer.NOTHING and agreement(said, truth)[0] > 0.9
+
+
+def test_the_closer_look_is_of_the_square_around_the_draft(folder: str) -> None:
+    teacher, near = (teacher_of(folder, closer=closer, random=False) for closer in (True, False))
+    damaged, rng = np.zeros((SIDE, SIDE), bool), np.random.default_rng(0)
+    damaged[60:90, 100:120] = True
+    image, place = rng.integers(0, 255, (SIDE, SIDE, 3), np.uint8), spoilt(damaged, rng, MASK_SIDE)
+    with torch.no_grad():
+        masks, (square,) = teacher._answer([image], [place])
+        drawn = drawn_boxes(masks.draft_K1hw, torch.tensor([place.box]), (SIDE, SIDE))
+        assert square.tolist() == closer.squares(drawn, SIDE)[0].tolist()
+        assert torch.equal(near._answer([image], [place]).squares_K4, torch.tensor([[0, 0, SIDE, SIDE]]))
+        left, top, right, bottom = square.tolist()
+        assert left < 100 and right > 120 and top < 60 and bottom > 90 and right - left < SIDE
+        cells = load.embed(
+            teacher.spt.sam,
+            torch.from_numpy(resize(image[top:bottom, left:right], SIDE, SIDE)).permute(2, 0, 1)[None].float(),
+        )
+        asked = about(masks.draft_K1hw, as_prompt([place], torch.device("cpu")), (SIDE, SIDE))
+        final, iou, presence = teacher.spt.refined(cells, closer.seen_in(asked, square[None], SIDE))
+    assert torch.allclose(final, masks.final_K1hw, atol=1e-4) and torch.allclose(iou, masks.iou_K, atol=1e-4)
+    assert torch.allclose(presence, masks.presence_K, atol=1e-4)
+
+
+def test_what_is_studied_closer_is_the_truth_of_the_square(folder: str) -> None:
+    teacher = teacher_of(folder, closer=True, random=False)
+    masks, truth, shown = teacher._ask(lessons(8), np.random.default_rng(0))
+    assert truth.shape == shown.shape == masks.final_K1hw.shape
+    there = truth.flatten(1).amax(dim=1) > 0
+    assert there.any() and not there.all() and not torch.equal(truth, shown)
+    assert shown[~there].sum() == 0
 
 
 def test_the_encoder_is_sams_own_until_something_is_learnt() -> None:
@@ -118,7 +181,7 @@ def test_nothing_but_the_tuned_parts_learns() -> None:
     masks = spt(embedded, boxes((10, 10, 90, 90), (50, 60, 200, 220)))
     truth = torch.zeros(2, 1, MASK_SIDE, MASK_SIDE)
     truth[0, 0, 10:40, 10:40] = 1
-    torch.stack(list(tuning_losses(masks, truth, torch.Generator()).values())).sum().backward()
+    torch.stack(list(tuning_losses(masks, truth, truth, torch.Generator()).values())).sum().backward()
     learning = {name for name, p in spt.named_parameters() if p.grad is not None}
     assert learning == {name for name, p in spt.named_parameters() if p.requires_grad}
     assert all("down" in n or "up." in n or n.startswith("presence.") or ".relating." in n for n in learning)
@@ -154,11 +217,16 @@ def test_losses_by_hand() -> None:
     expected = np.log(2) / 4 + 1 - (2 * 1.5 + 1) / (found.sum() + 2 + 1)
     assert mask_loss(logits, truth, torch.Generator()) == pytest.approx(float(expected), abs=1e-5)
     empty = Masks(logits, logits, torch.zeros(1), torch.tensor([3.0]))
-    told = tuning_losses(empty, torch.zeros_like(truth), torch.Generator())
+    told = tuning_losses(empty, torch.zeros_like(truth), torch.zeros_like(truth), torch.Generator())
     assert told["presence"] == pytest.approx(float(np.log1p(np.exp(3.0))), abs=1e-4)
     large = torch.linspace(-30, 30, 256 * 256).reshape(1, 1, 256, 256)
     assert told["estimate"] == pytest.approx(0.0)
-    assert tuning_losses(empty, truth, torch.Generator())["estimate"] == pytest.approx(0.25)
+    # Where there is nothing the draft has to draw nothing; what the second decoder draws there is not held against it.
+    assert told["final"] == 0 and told["draft"] > 5
+    there = tuning_losses(empty, truth, truth, torch.Generator())
+    assert there["estimate"] == pytest.approx(0.25) and there["final"] == there["draft"] == pytest.approx(
+        float(expected)
+    )
     picked, _ = sample(large, (large > 0).float(), torch.Generator().manual_seed(0))
     assert picked.shape == (1, PLACES) and picked.abs().mean() < 0.6 * large.abs().mean()
 
@@ -260,11 +328,12 @@ def test_what_it_keeps_is_small_and_enough(folder: str) -> None:
     fresh = teacher_of(folder)
     place = spoilt(np.pad(np.ones((40, 40), bool), 108), np.random.default_rng(0), MASK_SIDE)
     large = np.repeat(np.repeat(image, 4, axis=0), 4, axis=1)
-    wanted, before = teacher._answer([large], [place]), fresh._answer([large], [place])
+    wanted, before = teacher._answer([large], [place]).masks, fresh._answer([large], [place]).masks
     assert learnt.keys() == fresh.learnt().keys()
     fresh.load_state_dict(learnt, strict=False)
     assert not torch.equal(before.final_K1hw, wanted.final_K1hw)
-    assert all(torch.equal(one, other) for one, other in zip(fresh._answer([large], [place]), wanted, strict=True))
+    again = fresh._answer([large], [place]).masks
+    assert all(torch.equal(one, other) for one, other in zip(again, wanted, strict=True))
     assert torch.equal(fresh.look([image]).heatmap_B1HW, teacher.look([image]).heatmap_B1HW)
 
 
@@ -317,7 +386,8 @@ def test_a_mask_is_accepted_or_left(
     logits[0, 0, max(0, row - half) : row + half, max(0, column - half) : column + half] = 9.0
     if share > 0.5:
         logits[:] = 9.0
-    answer = Masks(logits, logits, torch.tensor([iou]), torch.tensor([float(presence)]))
+    masks = Masks(logits, logits, torch.tensor([iou]), torch.tensor([float(presence)]))
+    answer = sam_spt.Answer(masks, torch.tensor([[0, 0, SIDE, SIDE]]))
     monkeypatch.setattr(teacher, "_answer", lambda images, places: answer)
     guided, refined = teacher.guide.look([image]).heatmap_B1HW, teacher.look([image]).heatmap_B1HW
     assert torch.equal(guided, refined) != taken

@@ -21,15 +21,21 @@ WEIGHTS = {"draft": 1.0, "final": 1.0, "presence": 0.1, "estimate": 0.1}
 """What is read from the second decoder's token beside its mask is learnt at the mask's expense where it counts as much."""
 
 
-def tuning_losses(masks: Masks, truth_K1mm: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-    """An empty truth teaches presence, and that there is nothing to draw."""
-    there_K = (truth_K1mm.flatten(1).amax(dim=1) > 0).float()
+def tuning_losses(
+    masks: Masks, truth_K1mm: Tensor, looked_at_K1mm: Tensor, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Truth of the draft, and of what the second decoder looked at. An empty truth teaches the draft to draw nothing and presence
+    to refuse; the second decoder, which has to guess the extent of what is there, would only learn to draw less."""
+    there_K = truth_K1mm.flatten(1).amax(dim=1) > 0
+    final_K1mm, shown_K = masks.final_K1hw, looked_at_K1mm.flatten(1).amax(dim=1) > 0
     return {
         "draft": mask_loss(masks.draft_K1hw, truth_K1mm, generator),
-        "final": mask_loss(masks.final_K1hw, truth_K1mm, generator),
-        "presence": F.binary_cross_entropy_with_logits(masks.presence_K, there_K),
+        "final": mask_loss(final_K1mm[shown_K], looked_at_K1mm[shown_K], generator)
+        if shown_K.any()
+        else final_K1mm.new_zeros(()),
+        "presence": F.binary_cross_entropy_with_logits(masks.presence_K, there_K.float()),
         # SAM's own estimate gates what is accepted: the tuned decoder must go on to read it from the same token.
-        "estimate": F.mse_loss(masks.iou_K, overlap(masks.final_K1hw.detach(), truth_K1mm)),
+        "estimate": F.mse_loss(masks.iou_K, overlap(final_K1mm.detach(), looked_at_K1mm)),
     }
 
 

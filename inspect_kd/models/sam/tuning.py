@@ -2,8 +2,8 @@
 
 After "Promptable Anomaly Segmentation with SAM Through Self-Perception Tuning" (AAAI 2025), written anew. LoRA of rank 8 on
 queries and values, a relation-aware adapter after each two-way block, draft logits as the second decoder's mask prompt. Ours:
-the second decoder is asked about the box of what was drafted and its answer is added to the draft, for a correction is easier
-learnt than a second drawing; and a presence head, since SAM draws a mask for any box, also on a perfect part.
+the second decoder is asked about the box of what was drafted, for boxes of heatmaps are poor, and may look closer
+(`closer.py`); and a presence head, since SAM draws a mask for any box, also on a perfect part.
 
 Shapes: K prompts, C channels, h w embedding grid (N cells), 4h 4w mask logits, T tokens.
 """
@@ -129,26 +129,31 @@ class SelfPerception(nn.Module):
                 block.attn.qkv = LoraQkv(block.attn.qkv)
 
     def forward(self, embedding_KChw: Tensor, prompt: Prompt) -> Masks:
+        """Both decoders on one embedding, as published."""
+        draft_K1hw = self.drafted(embedding_KChw, prompt)
+        size = self.sam.prompt_encoder.input_image_size
+        return Masks(draft_K1hw, *self.refined(embedding_KChw, about(draft_K1hw, prompt, size)))
+
+    def drafted(self, embedding_KChw: Tensor, prompt: Prompt) -> Tensor:
+        draft_K1hw, _, _ = self._asked(self.draft, embedding_KChw, prompt)
+        return draft_K1hw
+
+    def refined(self, embedding_KChw: Tensor, prompt: Prompt) -> tuple[Tensor, Tensor, Tensor]:
+        """The final mask's logits, SAM's own estimate of its IoU, and presence."""
+        final_K1hw, iou_K, token_KC = self._asked(self.refine, embedding_KChw, prompt)
+        return final_K1hw, iou_K, self.presence(token_KC)[:, 0]
+
+    def _asked(self, decoder: TunedDecoder, embedding_KChw: Tensor, prompt: Prompt) -> tuple[Tensor, Tensor, Tensor]:
         encoder = self.sam.prompt_encoder
         points = None if prompt.points_KP2 is None else (prompt.points_KP2, prompt.labels_KP)
         sparse_KTC, dense_KChw = encoder(points=points, boxes=prompt.boxes_K4, masks=prompt.masks_K1hw)
         # Of one image seen through several prompts the relation is the same.
         same = embedding_KChw.stride(0) == 0
         relation_KNN = relation(embedding_KChw[:1] if same else embedding_KChw, self.temperature)
-        place_1Chw = encoder.get_dense_pe()
-        draft_K1hw, _, _ = self.draft(embedding_KChw, place_1Chw, sparse_KTC, dense_KChw, relation_KNN)
-        # What follows is told of the draft, and does not change it.
-        drafted_K1hw = heard_K1hw = draft_K1hw.detach()
-        if prompt.masks_K1hw is not None:
-            # Published prompts are boxes. Where a guide has told a coarse map, the second decoder must not lose it.
-            heard_K1hw = (drafted_K1hw + prompt.masks_K1hw) / 2
-        boxes_K4 = None
-        if prompt.boxes_K4 is not None:
-            boxes_K4 = drawn_boxes(drafted_K1hw, prompt.boxes_K4, encoder.input_image_size)
-        sparse_KTC, dense_KChw = encoder(points=points, boxes=boxes_K4, masks=heard_K1hw)
-        correction_K1hw, iou_K, token_KC = self.refine(embedding_KChw, place_1Chw, sparse_KTC, dense_KChw, relation_KNN)
-        final_K1hw = drafted_K1hw + correction_K1hw
-        return Masks(draft_K1hw, final_K1hw, iou_K, self.presence(token_KC)[:, 0])
+        answered: tuple[Tensor, Tensor, Tensor] = decoder(
+            embedding_KChw, encoder.get_dense_pe(), sparse_KTC, dense_KChw, relation_KNN
+        )
+        return answered
 
 
 class Prompt(NamedTuple):
@@ -160,6 +165,16 @@ class Prompt(NamedTuple):
     """1 inside, 0 outside, -1 no point."""
     masks_K1hw: Tensor | None = None
     """Logits of a coarse mask, at the resolution of SAM's own masks."""
+
+
+def about(draft_K1hw: Tensor, prompt: Prompt, size: tuple[int, int]) -> Prompt:
+    """What the second decoder is asked: of the draft, which it does not change, and about the draft's own box."""
+    heard_K1hw = draft_K1hw.detach()
+    boxes_K4 = None if prompt.boxes_K4 is None else drawn_boxes(heard_K1hw, prompt.boxes_K4, size)
+    if prompt.masks_K1hw is not None:
+        # Published prompts are boxes. Where a guide has told a coarse map, the second decoder must not lose it.
+        heard_K1hw = (heard_K1hw + prompt.masks_K1hw) / 2
+    return prompt._replace(boxes_K4=boxes_K4, masks_K1hw=heard_K1hw)
 
 
 def drawn_boxes(logits_K1hw: Tensor, asked_K4: Tensor, size: tuple[int, int]) -> Tensor:

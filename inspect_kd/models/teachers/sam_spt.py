@@ -25,11 +25,12 @@ from inspect_kd.config import fill
 from inspect_kd.errors import UsageError
 from inspect_kd.models import base
 from inspect_kd.models.base import Glance, Lesson, Output
+from inspect_kd.models.sam import closer
 from inspect_kd.models.sam.boundary import agreement
 from inspect_kd.models.sam.load import Backend, LoadedSam, embed, load_sam
 from inspect_kd.models.sam.losses import WEIGHTS, tuning_losses
 from inspect_kd.models.sam.prompting import Place, as_prompt, nowhere, places_in, spoilt
-from inspect_kd.models.sam.tuning import Masks, SelfPerception
+from inspect_kd.models.sam.tuning import Masks, SelfPerception, about
 from inspect_kd.models.teachers import clip_ada
 from inspect_kd.resize import RESIZE, resize
 from inspect_kd.tensor_cache import TensorCache, cache_home
@@ -62,6 +63,8 @@ class Config:
     """Of the relation between image cells; 1, as released, is nearly a global mean."""
     pace: Annotated[float, Field(gt=0)] = 1.0
     """The tuning's learning rate, in multiples of `teach.learning_rate`, which is the guide's."""
+    closer: bool = False
+    """The second decoder looks at a square around the draft, embedded anew: better masks of small defects, an encoding a prompt."""
     accept: Annotated[float, Field(ge=0, le=1)] = 0.5
     """What SAM's own estimate of the IoU must reach; what presence must reach follows from sound parts."""
     weight: Annotated[float, Field(ge=0, le=1)] = 0.7
@@ -81,6 +84,12 @@ def build(config: Config, size: int) -> Teacher:
     if config.tune_encoder and config.backend == "mobile_sam":
         raise UsageError("teacher.tune_encoder: MobileSAM's encoder has no attention of SAM's kind; leave it out")
     return Teacher(config, guide, loaded)
+
+
+class Answer(NamedTuple):
+    masks: Masks
+    squares_K4: Tensor
+    """What the second decoder looked at, in pixels of SAM's input: the final mask is of this."""
 
 
 class Segment(NamedTuple):
@@ -157,8 +166,7 @@ class Teacher(base.Teacher):
             order = rng.permutation([*damaged, *rng.choice(untouched or [0], wanted)])
             for start in range(0, len(order), batch):
                 part = [lessons[int(i)] for i in order[start : start + batch]]
-                masks, truth_K1mm = self._ask(part, rng)
-                terms = tuning_losses(masks, truth_K1mm, generator)
+                terms = tuning_losses(*self._ask(part, rng), generator)
                 loss = torch.stack([WEIGHTS[name] * value for name, value in terms.items()]).sum()
                 optimizer.zero_grad()
                 loss.backward()
@@ -170,8 +178,7 @@ class Teacher(base.Teacher):
     def _gate(self, sound: Sequence[Lesson], rng: np.random.Generator) -> None:
         """Presence must be surer than on all but a few false alarms: an even chance is no reason to draw a mask."""
         alarms = [
-            self._answered(self._scaled(lesson.image), nowhere(self.side, self.mask_side, rng)).presence_K
-            for lesson in sound
+            self._answered(lesson.image, nowhere(self.side, self.mask_side, rng)).masks.presence_K for lesson in sound
         ]
         if alarms:
             with torch.no_grad():
@@ -183,43 +190,39 @@ class Teacher(base.Teacher):
         rng = np.random.default_rng(0)
         found: dict[str, list[float]] = {}
         for lesson in lessons:
-            image = self._scaled(lesson.image)
             if lesson.mask is None:
-                masks = self._answered(image, nowhere(self.side, self.mask_side, rng))
+                masks, _ = self._answered(lesson.image, nowhere(self.side, self.mask_side, rng))
                 found.setdefault("false_masks", []).append(float(self._accepted(masks)[0]))
                 continue
             damaged = self._scaled_mask(lesson.mask)
             place = spoilt(damaged, rng, self.mask_side)
             truth = _within(damaged, place)
-            masks = self._answered(image, place)
-            found.setdefault("found_masks", []).append(float(self._accepted(masks)[0]))
-            boxed = self._answered(image, place.bare(points=True, logits=False))
-            for name, logits_11hw in (
-                ("draft", masks.draft_K1hw),
-                ("final", masks.final_K1hw),
-                ("boxed_draft", boxed.draft_K1hw),
-                ("boxed_final", boxed.final_K1hw),
-            ):
-                overlap, boundary = agreement(self._drawn(logits_11hw), truth)
-                found.setdefault(f"{name}_iou", []).append(overlap)
-                found.setdefault(f"{name}_boundary_iou", []).append(boundary)
+            told = self._answered(lesson.image, place)
+            found.setdefault("found_masks", []).append(float(self._accepted(told.masks)[0]))
+            boxed = self._answered(lesson.image, place.bare(points=True, logits=False))
+            for asked, answer in (("", told), ("boxed_", boxed)):
+                for name, logits_11SS in (("draft", self._draft(answer)), ("final", self._final(answer))):
+                    overlap, boundary = agreement((logits_11SS[0, 0] > 0).cpu().numpy(), truth)
+                    found.setdefault(f"{asked}{name}_iou", []).append(overlap)
+                    found.setdefault(f"{asked}{name}_boundary_iou", []).append(boundary)
         return {name: float(np.mean(values)) for name, values in found.items()}
 
-    def _answered(self, image: ImageU8, place: Place) -> Masks:
+    def _answered(self, image: ImageU8, place: Place) -> Answer:
         with torch.no_grad():
             return self._answer([image], [place])
 
-    def _drawn(self, logits_11hw: Tensor) -> Mask:
-        """At the size of what it sees."""
-        sized = F.interpolate(logits_11hw, size=(self.side, self.side), mode="bilinear", align_corners=False)
-        drawn: Mask = (sized[0, 0] > 0).cpu().numpy()
-        return drawn
+    def _draft(self, answer: Answer) -> Tensor:
+        """At the size of what SAM sees."""
+        return F.interpolate(answer.masks.draft_K1hw, (self.side, self.side), mode="bilinear", align_corners=False)
+
+    def _final(self, answer: Answer) -> Tensor:
+        return closer.laid_out(answer.masks.final_K1hw, answer.squares_K4, self.side)
 
     def settle(self) -> None:
         self.guide.settle()
 
-    def _ask(self, lessons: Sequence[Lesson], rng: np.random.Generator) -> tuple[Masks, Tensor]:
-        """One prompt a lesson, and what should have been answered."""
+    def _ask(self, lessons: Sequence[Lesson], rng: np.random.Generator) -> tuple[Masks, Tensor, Tensor]:
+        """One prompt a lesson, and what should have been answered: of the whole, and of what was looked at in the end."""
         # The guide always tells its map; box and points alone are for other prompters.
         points, logits = rng.random() < 0.7, rng.random() < 0.8
         places, truths = [], []
@@ -227,23 +230,47 @@ class Teacher(base.Teacher):
             mask = None if lesson.mask is None else self._scaled_mask(lesson.mask)
             if mask is None:
                 places.append(nowhere(self.side, self.mask_side, rng))
-                truths.append(np.zeros((self.mask_side, self.mask_side), np.float32))
+                truths.append(np.zeros((self.side, self.side), bool))
             else:
                 place = spoilt(mask, rng, self.mask_side)
                 places.append(place)
-                truths.append(_shrunk(_within(mask, place), self.mask_side))
+                truths.append(_within(mask, place))
         asked = [place.bare(points=points, logits=logits) for place in places]
-        masks = self._answer([self._scaled(lesson.image) for lesson in lessons], asked)
-        return masks, torch.from_numpy(np.stack(truths))[:, None].to(masks.final_K1hw.device)
+        masks, squares_K4 = self._answer([lesson.image for lesson in lessons], asked)
+        shown = [
+            truth[top:bottom, left:right]
+            for truth, (left, top, right, bottom) in zip(truths, squares_K4.tolist(), strict=True)
+        ]
+        return masks, self._targets(truths), self._targets(shown)
 
-    def _answer(self, images: Sequence[ImageU8], places: list[Place]) -> Masks:
+    def _targets(self, truths: Sequence[Mask]) -> Tensor:
+        shrunk_Kmm = np.stack([_shrunk(truth, self.mask_side) for truth in truths])
+        return torch.from_numpy(shrunk_Kmm)[:, None].to(self.spt.presence.weight.device)
+
+    def _answer(self, images: Sequence[ImageU8], places: list[Place]) -> Answer:
         """Of one image for each place, or of one image for all."""
-        device = self.spt.presence.weight.device
-        embeddings_KChw = torch.stack([self._embedding(image) for image in images])
+        prompt = as_prompt(places, self.spt.presence.weight.device)
+        embeddings_KChw = torch.stack([self._embedding(self._scaled(image)) for image in images])
         if len(images) < len(places):
             embeddings_KChw = embeddings_KChw.expand(len(places), -1, -1, -1)
-        answered: Masks = self.spt(embeddings_KChw, as_prompt(places, device))
-        return answered
+        if not self.settings.closer:
+            whole_4 = torch.tensor([0, 0, self.side, self.side])
+            return Answer(self.spt(embeddings_KChw, prompt), whole_4.expand(len(places), -1))
+        draft_K1hw = self.spt.drafted(embeddings_KChw, prompt)
+        asked = about(draft_K1hw, prompt, (self.side, self.side))
+        assert asked.boxes_K4 is not None  # a place has a box
+        squares_K4 = closer.squares(asked.boxes_K4, self.side)
+        each = images if len(images) == len(places) else [images[0]] * len(places)
+        cuts = [closer.cut(image, square_4, self.side) for image, square_4 in zip(each, squares_K4, strict=True)]
+        again_KChw = self._encoded([self._scaled(cut) for cut in cuts])
+        refined = self.spt.refined(again_KChw, closer.seen_in(asked, squares_K4, self.side))
+        return Answer(Masks(draft_K1hw, *refined), squares_K4)
+
+    def _encoded(self, images: Sequence[ImageU8]) -> Tensor:
+        """Not kept: no prompt comes twice."""
+        images_KHW3 = torch.from_numpy(np.stack(images)).to(self.spt.presence.weight.device)
+        with torch.set_grad_enabled(self.settings.tune_encoder and torch.is_grad_enabled()):
+            return embed(self.spt.sam, images_KHW3.permute(0, 3, 1, 2).float())
 
     def _embedding(self, image: ImageU8) -> Tensor:
         device = self.spt.presence.weight.device
@@ -288,12 +315,11 @@ class Teacher(base.Teacher):
             found = places_in(coarse, float(self.guide.suspicious), self.side, self.mask_side)
             if not found:
                 return []
-            masks = self._answer([self._scaled(image)], [place for place, _ in found])
-            sure_K1HW = F.interpolate(
-                masks.final_K1hw, (self.size, self.size), mode="bilinear", align_corners=False
-            ).sigmoid()
+            answer = self._answer([image], [place for place, _ in found])
+            size = (self.size, self.size)
+            sure_K1HW = F.interpolate(self._final(answer), size, mode="bilinear", align_corners=False).sigmoid()
         segments = []
-        for (place, cells), sure_HW, taken in zip(found, sure_K1HW[:, 0], self._accepted(masks), strict=True):
+        for (place, cells), sure_HW, taken in zip(found, sure_K1HW[:, 0], self._accepted(answer.masks), strict=True):
             enlarged = cv2.resize(cells.astype(np.uint8), (self.size, self.size), interpolation=cv2.INTER_NEAREST) > 0
             cells_HW, said_HW = torch.from_numpy(enlarged).to(sure_HW.device), sure_HW > 0.5
             if taken and (said_HW & cells_HW).any() and said_HW.float().mean() < LARGEST:

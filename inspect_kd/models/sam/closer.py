@@ -1,0 +1,76 @@
+"""The second decoder's closer look: a square around what was drafted, cut from the image and embedded anew.
+
+On the same embedding a second drawing is hardly better than the first: 64x64 cells of a whole part are too coarse for a small
+defect, whoever draws. What is larger than half of the image is seen whole, as the draft saw it.
+
+Shapes: K prompts, P points, m m mask logits, S S input of SAM.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from inspect_kd.models.sam.tuning import Prompt
+from inspect_kd.types import ImageU8
+
+MARGIN = 2.0
+"""Side of the square, in sides of what was drafted."""
+SMALLEST = 0.25
+"""Of the image's side: less would show SAM a blur."""
+NOTHING = -8.0
+"""Logit outside the square."""
+
+
+def squares(drawn_K4: Tensor, side: int) -> Tensor:
+    """Left, top, right, bottom in whole pixels of SAM's input, inside of it."""
+    longest_K = (drawn_K4[:, 2:] - drawn_K4[:, :2]).amax(dim=1)
+    sides_K1 = (MARGIN * longest_K).clamp(SMALLEST * side, side).round()[:, None]
+    centre_K2 = (drawn_K4[:, :2] + drawn_K4[:, 2:]) / 2
+    corner_K2 = torch.minimum((centre_K2 - sides_K1 / 2).clamp_min(0), side - sides_K1).round()
+    return torch.cat([corner_K2, corner_K2 + sides_K1], dim=1).long()
+
+
+def cut(image: ImageU8, square_4: Tensor, side: int) -> ImageU8:
+    """From the image as it lies, which may show more than SAM's input does."""
+    down, across = image.shape[0] / side, image.shape[1] / side
+    left, top, right, bottom = (int(edge) for edge in square_4)
+    rows = slice(round(top * down), max(round(bottom * down), round(top * down) + 1))
+    columns = slice(round(left * across), max(round(right * across), round(left * across) + 1))
+    return image[rows, columns]
+
+
+def seen_in(prompt: Prompt, squares_K4: Tensor, side: int) -> Prompt:
+    """The same prompts, in pixels of what was cut out; a point outside of it is none."""
+    corner_K2 = squares_K4[:, :2].float()
+    larger_K1 = side / (squares_K4[:, 2:3] - squares_K4[:, :1]).float()
+    boxes_K4, points_KP2, labels_KP, masks_K1mm = prompt
+    if boxes_K4 is not None:
+        boxes_K4 = ((boxes_K4 - corner_K2.repeat(1, 2)) * larger_K1).clamp(0, side - 1)
+    if points_KP2 is not None and labels_KP is not None:
+        points_KP2 = (points_KP2 - corner_K2[:, None]) * larger_K1[:, None]
+        inside_KP = ((points_KP2 >= 0) & (points_KP2 < side)).all(dim=2)
+        points_KP2, labels_KP = points_KP2 * inside_KP[..., None], labels_KP.where(inside_KP, -torch.ones(()))
+    if masks_K1mm is not None:
+        size = masks_K1mm.shape[2:]
+        wide_K1SS = _sized(masks_K1mm, side, side)
+        masks_K1mm = torch.cat(
+            [
+                _sized(wide_K1SS[k : k + 1, :, top:bottom, left:right], *size)
+                for k, (left, top, right, bottom) in enumerate(squares_K4.tolist())
+            ]
+        )
+    return Prompt(boxes_K4, points_KP2, labels_KP, masks_K1mm)
+
+
+def laid_out(logits_K1mm: Tensor, squares_K4: Tensor, side: int) -> Tensor:
+    """Masks of squares as masks of the whole input (K, 1, S, S)."""
+    whole_K1SS = logits_K1mm.new_full((len(logits_K1mm), 1, side, side), NOTHING)
+    for k, (left, top, right, bottom) in enumerate(squares_K4.tolist()):
+        whole_K1SS[k : k + 1, :, top:bottom, left:right] = _sized(logits_K1mm[k : k + 1], bottom - top, right - left)
+    return whole_K1SS
+
+
+def _sized(logits_K1mm: Tensor, height: int, width: int) -> Tensor:
+    return F.interpolate(logits_K1mm, size=(height, width), mode="bilinear", align_corners=False)
