@@ -1,4 +1,4 @@
-"""`inspect-kd bench` on the development set: all categories in one model, and each alone. Writes docs/results/bench.*.
+"""`inspect-kd bench` on the development set: all categories in one model, and each alone. Writes docs/results/bench.* and aims.md.
 
     INSPECT_KD_REAL_DATA=… INSPECT_KD_WEIGHTS=… python benchmarks/peers.py [--minutes 4] [--only unified tile]
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import aims
 from real_data import RESULTS, ROOT, SETS, load
 
 from inspect_kd.bench import contest, page
@@ -38,7 +39,8 @@ def main() -> None:
         )
         costs = contest.cost(chosen, arguments.out, next(iter(settings)), watch)
     page.write(RESULTS, page.Comparison(entries=chosen, results=results, costs=costs, environment=environment("cpu")))
-    print((RESULTS / "bench.md").read_text())
+    aims.write()
+    print((RESULTS / "bench.md").read_text(), (RESULTS / "aims.md").read_text(), sep="\n")
 
 
 if __name__ == "__main__":
