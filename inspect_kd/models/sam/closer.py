@@ -51,7 +51,7 @@ def seen_in(prompt: Prompt, squares_K4: Tensor, side: int) -> Prompt:
     if points_KP2 is not None and labels_KP is not None:
         points_KP2 = (points_KP2 - corner_K2[:, None]) * larger_K1[:, None]
         inside_KP = ((points_KP2 >= 0) & (points_KP2 < side)).all(dim=2)
-        points_KP2, labels_KP = points_KP2 * inside_KP[..., None], labels_KP.where(inside_KP, -torch.ones(()))
+        points_KP2, labels_KP = points_KP2 * inside_KP[..., None], labels_KP.masked_fill(~inside_KP, -1)
     if masks_K1mm is not None:
         size = masks_K1mm.shape[2:]
         wide_K1SS = _sized(masks_K1mm, side, side)
