@@ -24,7 +24,7 @@ OURS = ["omni_ad", "embedded"]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", choices=["unified", *SETS], default=["unified", *SETS])
-    parser.add_argument("--minutes", type=float, default=4, help="of a peer's training: what our student takes too")
+    parser.add_argument("--minutes", type=float, default=4, help="of a peer's training; the page tells what ours took")
     parser.add_argument("--leave-failures", action="store_true", help="do not try again what has failed before")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench-peers")
     arguments = parser.parse_args()
