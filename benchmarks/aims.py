@@ -51,8 +51,7 @@ def beside_the_memory(told: dict[str, Any]) -> Iterator[Aim]:
 
 def beside_the_peers(setting: str, category: str, told: dict[str, Any], costs: dict[str, Any]) -> Iterator[Aim]:
     """Those with the same encoder that have finished."""
-    where = category if setting == "unified" else setting
-    where = f"{where} (unified)" if setting == "unified" else where
+    where = f"{category} (unified)" if setting == "unified" else setting
     own = told[OURS]["metrics"][category]
     same = {
         key: told[key]["metrics"][category]

@@ -20,6 +20,8 @@ import pytest
 
 from inspect_kd.apps.studio import data_check, processes, run_report, train_view
 from inspect_kd.apps.studio.data_folders import data_folders, first_sound, inside
+from inspect_kd.apps.studio.train_desk import Desk
+from inspect_kd.apps.studio.train_texts import Train
 from inspect_kd.apps.studio.training_command import command, default_recipe, recipes
 from inspect_kd.apps.studio.training_log import Figures, history, take
 from inspect_kd.apps.studio.training_record import RECORD, Order, Record, State, read_record
@@ -303,6 +305,28 @@ def test_a_report_is_read_from_its_run_and_from_nowhere_else(tmp_path: Path) -> 
     assert (
         'sandbox=""' in frame and "<script" not in frame and "&lt;script&gt;1&lt;/script&gt;&quot;quoted&quot;" in frame
     )
+
+
+def test_a_report_is_announced_then_shown_or_the_shelf_is_closed_again(tmp_path: Path) -> None:
+    needed(find_spec("gradio"), "gradio")
+    import gradio as gr
+
+    from inspect_kd.apps.studio.train_tab import opened
+
+    run = tmp_path / "runs" / "line3"
+    run.mkdir(parents=True)
+    (run / "run.json").write_text("{}")
+    desk = Desk(tmp_path, tmp_path / "runs", tmp_path / "store")
+    answers = opened(desk, "line3")
+    shelf, page = next(answers)
+    assert shelf["visible"] and Train.OPENING in page
+    shelf, page = next(answers)
+    assert not shelf["visible"] and page == ""
+    with pytest.raises(gr.Error, match="has no report yet"):
+        next(answers)
+    (run / "report.html").write_text("<h1>line3</h1>")
+    _, (shelf, page) = opened(desk, "line3")
+    assert shelf["visible"] and "&lt;h1&gt;line3" in page
 
 
 def test_words_of_a_command_are_words(root: Path, tmp_path: Path) -> None:

@@ -203,14 +203,7 @@ def _wire_panel(desk: Desk, form: OrderForm, panel: ProgressPanel, shelf: Report
             return refresh(desk.trainings.resume(chosen).name, seen)
 
     def open_report(chosen: str) -> Iterator[Updates]:
-        # A report is megabytes of pictures: whoever has pressed sees at once that it is on its way.
-        yield gr.update(visible=True), train_view.opening()
-        try:
-            page = desk.report(chosen)
-        except InspectKDError as error:
-            yield gr.update(visible=False), ""
-            raise gr.Error(str(error), print_exception=False) from None
-        yield gr.update(visible=True), train_view.report(chosen, page)
+        yield from opened(desk, chosen)
 
     asked = [panel.chosen, panel.seen]
     wanted = [form.folder, form.recipe, form.length, form.name, form.seed, panel.seen]
@@ -223,6 +216,17 @@ def _wire_panel(desk: Desk, form: OrderForm, panel: ProgressPanel, shelf: Report
         Context.root_block.load(refresh, asked, panel.shown, **quiet)
     panel.open.click(open_report, panel.chosen, [shelf.shelf, shelf.page], scroll_to_output=True, **asking)
     shelf.close.click(lambda: (gr.update(visible=False), ""), None, [shelf.shelf, shelf.page], **quiet)
+
+
+def opened(desk: Desk, chosen: str) -> Iterator[Updates]:
+    """Shelf and page. A report is megabytes of pictures: whoever has pressed sees at once that it is on its way."""
+    yield gr.update(visible=True), train_view.opening()
+    try:
+        page = desk.report(chosen)
+    except InspectKDError as error:
+        yield gr.update(visible=False), ""
+        raise gr.Error(str(error), print_exception=False) from None
+    yield gr.update(visible=True), train_view.report(chosen, page)
 
 
 def _endpoints(desk: Desk) -> None:
