@@ -1,13 +1,15 @@
 """`inspect-kd bench` on the development set: all categories in one model, and each alone. Writes docs/results/bench.* and aims.md.
 
-    INSPECT_KD_REAL_DATA=… INSPECT_KD_WEIGHTS=… python benchmarks/peers.py [--minutes 4] [--only unified tile]
+    INSPECT_KD_REAL_DATA=… INSPECT_KD_WEIGHTS=… python benchmarks/peers.py [--only unified tile] [--rows stfpm …]
 
-What is finished under --out is not done again: the program can be stopped and called again. Hours on two cores.
+What is finished under --out is not done again: the program can be stopped and called again. Hours on two cores. With --rows the
+others, and all times, stand as they were published.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 import aims
@@ -24,7 +26,8 @@ OURS = ["omni_ad", "embedded"]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", choices=["unified", *SETS], default=["unified", *SETS])
-    parser.add_argument("--minutes", type=float, default=4, help="of a peer's training; the page tells what ours took")
+    parser.add_argument("--rows", nargs="*", choices=[*OURS, *MEMORY, *PEERS], help="done anew; default: all")
+    parser.add_argument("--minutes", type=float, help="of a peer's training; default: as long as the slowest of ours took")
     parser.add_argument("--leave-failures", action="store_true", help="do not try again what has failed before")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench-peers")
     arguments = parser.parse_args()
@@ -33,14 +36,32 @@ def main() -> None:
         for name in arguments.only
     }
     chosen = entries(OURS, [*MEMORY, *PEERS])
+    before = json.loads((RESULTS / "bench.json").read_text()) if arguments.rows else None
     with follow() as watch:
         results = contest.contest(
-            settings, chosen, arguments.out, arguments.minutes, watch, try_again=not arguments.leave_failures
+            settings,
+            chosen,
+            arguments.out,
+            arguments.minutes,
+            watch,
+            standing=others(before["results"], arguments.rows) if before else None,
+            try_again=not arguments.leave_failures,
         )
-        costs = contest.cost(chosen, arguments.out, next(iter(settings)), watch)
-    page.write(RESULTS, page.Comparison(entries=chosen, results=results, costs=costs, environment=environment("cpu")))
+        costs = before["costs"] if before else contest.cost(chosen, arguments.out, next(iter(settings)), watch)
+    written = environment("cpu")
+    if before:
+        names = ", ".join(chosen[key].name for key in arguments.rows)
+        written["remark"] = (
+            f"Of this run: {names}. The other rows, and all times, are of {before['environment']['started'][:10]}, commit "
+            f"{before['environment']['commit']}."
+        )
+    page.write(RESULTS, page.Comparison(entries=chosen, results=results, costs=costs, environment=written))
     aims.write()
     print((RESULTS / "bench.md").read_text(), (RESULTS / "aims.md").read_text(), sep="\n")
+
+
+def others(results: contest.Results, rows: list[str]) -> contest.Results:
+    return {setting: {key: row for key, row in told.items() if key not in rows} for setting, told in results.items()}
 
 
 if __name__ == "__main__":

@@ -119,6 +119,20 @@ def test_a_failure_is_a_result_and_the_others_go_on(metal: DataSet, tmp_path: Pa
     assert [file.stat().st_mtime_ns for file in files] == before
 
 
+def test_a_peer_may_train_as_long_as_the_slowest_of_ours_took(metal: DataSet, tmp_path: Path) -> None:
+    ours = {name: Entry(name=name, maker="ours", model=name) for name in ("omni_ad", "embedded", "ras")}
+    took = {"omni_ad": {"metrics": {}, "train_seconds": 61}, "embedded": {"metrics": {}, "train_seconds": 9}}
+    took["ras"] = {"failure": "killed", "train_seconds": 900}
+    peer = Entry(name="peer", maker="peers", model="NoSuchModel")
+    results = contest.contest(
+        {"metal": metal}, {**ours, "peer": peer}, tmp_path, None, Nobody(), standing={"metal": took}
+    )
+    # What stands is not done again, and says what the peer is granted.
+    assert {key: results["metal"][key] for key in ours} == took and not (tmp_path / "metal" / "ras").exists()
+    assert (tmp_path / "metal" / "peer" / contest.WORK).read_text() == contest.identity(peer, metal, 2)
+    assert contest.as_long_as_ours({}, {}) == contest.WITHOUT_OURS
+
+
 def test_a_result_is_of_its_data_entry_and_minutes(metal: DataSet, parts: Path, tmp_path: Path) -> None:
     entry, board = Entry(name="x", maker="peers", model="Padim"), open_dataset(parts).only("board")
     work = contest.identity(entry, metal, 1)

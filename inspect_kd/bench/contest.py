@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import multiprocessing
 import os
 import shutil
@@ -28,30 +29,48 @@ from inspect_kd.types import Nobody, Watch
 RESULT, LOG, MODEL, WORK = "result.json", "log.txt", "model.onnx", "of.txt"
 Results = dict[str, dict[str, dict[str, Any]]]
 """By setting, then by entry."""
+WITHOUT_OURS = 10.0
+"""Minutes of a peer's training where none of ours has shown how long one takes."""
 
 
 def contest(
     settings: Mapping[str, DataSet],
     entries: Mapping[str, Entry],
     out: Path,
-    minutes: float,
+    minutes: float | None,
     watch: Watch,
     *,
+    standing: Results | None = None,
     try_again: bool = True,
 ) -> Results:
-    """What was finished with the same data, entry and minutes is taken as it is; what failed is tried again, if wanted."""
+    """What was finished with the same data, entry and minutes is taken as it is; what failed is tried again, if wanted.
+
+    Without `minutes` a peer may train as long as the slowest of ours took, which therefore come first. What is `standing` was
+    measured elsewhere and is not done here.
+    """
     watch.phase("compare", len(settings) * len(entries))
     results: Results = {}
     for setting, data in settings.items():
+        told = results[setting] = dict((standing or {}).get(setting, {}))
         for key, entry in entries.items():
-            folder, work = out / setting / key, identity(entry, data, minutes)
-            if not _finished(folder, work, or_failed=not try_again):
-                watch.say(f"{setting}: {entry.name}")
-                _begin(folder, work)
-                _in_own_process(entry, data, folder, minutes)
-            results.setdefault(setting, {})[key] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+            if key not in told:
+                granted = as_long_as_ours(told, entries) if minutes is None else minutes
+                folder, work = out / setting / key, identity(entry, data, granted)
+                if not _finished(folder, work, or_failed=not try_again):
+                    watch.say(f"{setting}: {entry.name}")
+                    _begin(folder, work)
+                    _in_own_process(entry, data, folder, granted)
+                told[key] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
             watch.advance()
     return results
+
+
+def as_long_as_ours(told: Mapping[str, Mapping[str, Any]], entries: Mapping[str, Entry]) -> float:
+    """In whole minutes, rounded up."""
+    took = [
+        result["train_seconds"] for key, result in told.items() if entries[key].maker == "ours" and "metrics" in result
+    ]
+    return math.ceil(max(took) / 60) if took else WITHOUT_OURS
 
 
 def identity(entry: Entry, data: DataSet, minutes: float) -> str:

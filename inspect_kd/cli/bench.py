@@ -30,7 +30,13 @@ def bench(
     alone: Annotated[
         bool, typer.Option("--alone", help="Also one model for each category, beside the one for all.")
     ] = False,
-    minutes: Annotated[float, typer.Option(min=0.01, help="A peer's training ends after these at the latest.")] = 10,
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            min=0.01,
+            help="A peer's training ends after these at the latest. Default: as long as the slowest of ours took.",
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the results; what is finished there is not done again.")] = Path(
         "bench"
     ),
