@@ -27,7 +27,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", choices=["unified", *SETS], default=["unified", *SETS])
     parser.add_argument("--rows", nargs="*", choices=[*OURS, *MEMORY, *PEERS], help="done anew; default: all")
-    parser.add_argument("--minutes", type=float, help="of a peer's training; default: as long as the slowest of ours took")
+    parser.add_argument(
+        "--minutes", type=float, help="of a peer's training; default: as long as the slowest of ours took"
+    )
     parser.add_argument("--leave-failures", action="store_true", help="do not try again what has failed before")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench-peers")
     arguments = parser.parse_args()
