@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from inspect_kd import registry, zoo
-from inspect_kd.datasets import layouts, open_dataset
+from inspect_kd.datasets import every_sample, layouts, open_dataset
 from inspect_kd.datasets.manifest import load_manifest
 from inspect_kd.datasets.splits import Holdout
 from inspect_kd.errors import BadInput, EnvironmentFault, UsageError
@@ -146,3 +146,23 @@ def test_real_trees(real_data: Path) -> None:
     train = {s.group for s in tile.select(Split.TRAIN)}
     held = {s.group for split in (Split.CALIBRATION, Split.VALIDATION, Split.TEST) for s in tile.select(split)}
     assert not train & held
+
+
+def test_what_a_person_sorted_into_kinds_is_defective_with_and_without_a_mask(tmp_path: Path) -> None:
+    """One mask among the sorted must not make sound parts of those without."""
+    for name in ("scratch/1", "scratch/1_mask", "scratch/2", "dent/3", "ground_truth/dent/3_mask"):
+        (trees.mask if name.endswith("_mask") else trees.picture)(tmp_path / "sorted" / f"{name}.png")
+    found = {sample.image.stem: sample for sample in every_sample(tmp_path / "sorted")}
+    assert {stem: sample.kind for stem, sample in found.items()} == {"1": "scratch", "2": "scratch", "3": "dent"}
+    assert found["1"].mask == tmp_path / "sorted" / "scratch" / "1_mask.png" and found["2"].mask is None
+    assert found["3"].mask == tmp_path / "sorted" / "ground_truth" / "dent" / "3_mask.png"
+    # Of one category beside each other, an image without a mask is sound, as in a data set.
+    for name in ("1", "1_mask", "2"):
+        (trees.mask if name.endswith("_mask") else trees.picture)(tmp_path / "beside" / f"{name}.png")
+    assert {sample.image.stem: sample.defective for sample in every_sample(tmp_path / "beside")} == {
+        "1": True,
+        "2": False,
+    }
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BadInput, match="no layout"):
+        every_sample(tmp_path / "empty")

@@ -22,10 +22,6 @@ if TYPE_CHECKING:
     from inspect_kd.datasets.splits import Holdout
 
 
-MASKS = {"ground_truth", "masks", "mask"}
-"""Folders in which no part lies."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class DataSet:
     """All samples of a data set, each with its split."""
@@ -111,35 +107,33 @@ def open_dataset(
 
 
 def every_sample(data: str | Path) -> list[Sample]:
-    """Of a data set, or of a folder without one sound part, whatever is in it, with no splits."""
+    """Of a data set, or of folders of defects without one sound part, with no splits."""
     from inspect_kd.datasets import layouts
-    from inspect_kd.datasets.layouts._walk import folders, images_in, inside
+    from inspect_kd.datasets.layouts import folder
 
     manifest, root = _locate(str(data))
+    samples: list[Sample] = []
     try:
-        return layouts.scan(root, manifest.layout if manifest else None)[1]
+        layout, samples = layouts.scan(root, manifest.layout if manifest else None)
     except BadInput:
-        # As a person sorts what was found: a folder a kind, and nothing sound among them.
-        kinds = {
-            folder: [inside(root, path) for path in images_in(folder)]
-            for folder in folders(root)
-            if folder.name not in MASKS
-        }
-        found = [Sample(image=path, category="", kind=kind.name) for kind, paths in kinds.items() for path in paths]
-        if not found:
+        layout = ""
+        if not root.is_dir() or not folder.defects_by_kind(root):
             raise
-        return found
+    # In a data set a folder with a few masks is a category whose other images are sound; here it is a kind of defect.
+    return (folder.defects_by_kind(root) if layout in ("", "masks_beside") else []) or samples
 
 
 def every_image(root: Path) -> list[Path]:
     """All images below a folder that could be parts: masks are none."""
     from inspect_kd.datasets.images import IMAGE_SUFFIXES
-    from inspect_kd.datasets.layouts._walk import inside, is_mask
+    from inspect_kd.datasets.layouts._walk import MASK_FOLDERS, inside, is_mask
 
     if not root.is_dir():
         raise BadInput(f"{root}: no such folder")
     files = (path for path in root.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
-    return sorted(inside(root, p) for p in files if not is_mask(p) and not MASKS & set(p.relative_to(root).parts))
+    return sorted(
+        inside(root, p) for p in files if not is_mask(p) and not {*MASK_FOLDERS} & set(p.relative_to(root).parts)
+    )
 
 
 def _locate(data: str) -> tuple[Manifest | None, Path]:

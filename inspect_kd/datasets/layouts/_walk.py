@@ -10,6 +10,7 @@ from inspect_kd.datasets.images import IMAGE_SUFFIXES
 from inspect_kd.errors import BadInput
 
 SOUND_NAMES = frozenset({"good", "ok", "sound", "normal", "goods", "io", "pass", "accepted"})
+MASK_FOLDERS = ("ground_truth", "masks", "mask")
 MASK_ENDS = ("_mask", "_gt", "_label", "_seg", "-mask")
 _HIDDEN = (".", "_")
 LARGEST_TABLE = 256 * 2**20

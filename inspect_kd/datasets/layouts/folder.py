@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from inspect_kd.datasets.layouts._walk import folders, images_in, is_mask, is_sound_name, mask_in
+from inspect_kd.datasets.layouts._walk import MASK_FOLDERS, folders, images_in, inside, is_mask, is_sound_name, mask_in
 from inspect_kd.types import Sample
-
-_MASK_FOLDERS = ("ground_truth", "masks", "mask")
 
 
 def recognise(root: Path) -> bool:
@@ -20,6 +18,18 @@ def recognise(root: Path) -> bool:
 
 def scan(root: Path) -> list[Sample]:
     return [sample for category in _categories(root) for sample in _category(category)]
+
+
+def defects_by_kind(root: Path) -> list[Sample]:
+    """As a person sorts what was found: a folder a kind and nothing sound among them. Empty where images lie beside the folders:
+    then nobody can tell what the folders mean."""
+    if images_in(root):
+        return []
+    samples = [sample for sample in _category(root) if sample.defective]
+    for sample in samples:
+        for file in filter(None, (sample.image, sample.mask)):
+            inside(root, file)
+    return samples
 
 
 def _categories(root: Path) -> list[Path]:
@@ -39,7 +49,7 @@ def _category(root: Path) -> list[Sample]:
     name = root.resolve().name
     samples = []
     for folder in folders(root):
-        if folder.name in _MASK_FOLDERS:
+        if folder.name in MASK_FOLDERS:
             continue
         kind = "good" if is_sound_name(folder.name) else folder.name
         for path in images_in(folder):
@@ -54,7 +64,7 @@ def _category(root: Path) -> list[Sample]:
 
 def _mask(root: Path, image: Path, kind: str) -> Path | None:
     beside = mask_in(image.parent, f"{image.stem}_mask") or _beside(image)
-    return beside or next(filter(None, (mask_in(root / name / kind, image.stem) for name in _MASK_FOLDERS)), None)
+    return beside or next(filter(None, (mask_in(root / name / kind, image.stem) for name in MASK_FOLDERS)), None)
 
 
 def _beside(image: Path) -> Path | None:
