@@ -16,7 +16,7 @@ from typing import Any
 
 from real_data import RESULTS, ROOT, SETS, train
 
-from inspect_kd.bench.ablate import FIT_ALONE
+from inspect_kd.train.listening import FIT_ALONE
 from inspect_kd.train.run import environment
 
 # Name -> (recipe, what is changed, why one would).

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from inspect_kd import zoo
 from inspect_kd.bench import ablate
+from inspect_kd.cli.train import distilled as with_options
 from inspect_kd.config import Distill, load_recipe
 from inspect_kd.datasets import DataSet, open_dataset
 from inspect_kd.datasets.drawn import draw_sample
@@ -555,15 +556,34 @@ def test_the_ablation_starts_all_arms_from_one_fit(parts: Path, tmp_path: Path) 
     assert ablate.ablate(str(tmp_path / "tiny.yaml"), data, short, [0], tmp_path / "out", Nobody()) == results
     assert all(path.stat().st_mtime_ns == when for path, when in files.items())
     page = ablate.write(tmp_path / "page", short, results, environment("cpu")).read_text()
-    assert ("| drawn | S2: a head that learns drawn defects |" in page and "+0." in page) or "-0." in page
+    gain = drawn["metrics"]["mean"]["pixel_ap"] - fit["metrics"]["mean"]["pixel_ap"]
+    row = next(
+        line for line in page.splitlines() if line.startswith("| drawn | S2: a head that learns drawn defects |")
+    )
+    assert f" / {gain:+.3f} / " in row
+
+
+@pytest.mark.parametrize("model", ["omni_ad", "embedded", "ras", "omni_ras"])
+def test_every_student_can_listen(model: str, tmp_path: Path) -> None:
+    """What teachers and labels need is added, what a recipe has is left; each arm is a recipe of each student."""
+    for names, labelled in ((["memory"], None), ([], "labels/"), (["memory"], "labels/")):
+        changes = with_options(model, names, None, labelled, None)
+        recipe = load_recipe(model, changes)
+        assert recipe.student["answer_width"] == 32 and recipe.distill.supervise.steps == 1500
+        assert bool(recipe.distill.refine.steps) is bool(names) and recipe.distill.labelled == labelled
+        assert recipe.distill.voices == ((1.0, 1.5, 1.5) if names else (1.0, 3.0, 0.0))
+    assert with_options(model, [], None, None, None) == []
+    own = tmp_path / "own.yaml"
+    own.write_text(load_recipe(model, ["student.answer_width=8", "distill.supervise.steps=7"]).to_yaml())
+    assert load_recipe(str(own), with_options(str(own), [], None, "labels/", None)).distill.supervise.steps == 7
+    for arm in ablate.arms(["memory"], "line/"):
+        load_recipe(model, list(arm.changes))
 
 
 def test_arms_are_as_many_as_there_is_to_compare() -> None:
     assert [arm.name for arm in ablate.arms([], None)] == ["fit", "drawn"]
     names = [arm.name for arm in ablate.arms(["a", "b"], "line/")]
     assert {"a", "b", "a, at its word", "all teachers", "no contrast", "unlabelled"} <= set(names)
-    for arm in ablate.arms(["memory"], None):
-        load_recipe("omni_ad", list(arm.changes))
 
 
 @pytest.mark.gpu

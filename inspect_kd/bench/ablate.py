@@ -22,6 +22,7 @@ from inspect_kd.train import checkpoint
 from inspect_kd.train.distill import Shared, distill
 from inspect_kd.train.fit import fit, fitted_student
 from inspect_kd.train.hardware import Hardware
+from inspect_kd.train.listening import ALIGN_AND_REFINE, DRAWN, FIT_ALONE
 from inspect_kd.train.real_parts import real_parts
 from inspect_kd.train.run import RunFolder, resolved, view_of, write_json
 from inspect_kd.train.teachers import ready
@@ -38,17 +39,9 @@ class Arm:
     why: str
 
 
-FIT_ALONE = ("distill.align.steps=0", "distill.supervise.steps=0", "distill.refine.steps=0", "distill.teachers=[]")
-
-
-DRAWN = ("distill.supervise.steps=1500", "distill.voices=[1, 3, 0]", "distill.score_voices=[1, 0.5, 0]")
-TAUGHT = ("distill.align.steps=100", "distill.refine.steps=100")
-HEARD = ("distill.voices=[1, 1.5, 1.5]", "distill.score_voices=[1, 0.25, 0.25]")
-
-
 def taught_by(teachers: Sequence[str]) -> tuple[str, ...]:
     """All stages, with these teachers."""
-    return (*DRAWN, *TAUGHT, *HEARD, f"distill.teachers={json.dumps(list(teachers))}")
+    return (*DRAWN, *ALIGN_AND_REFINE, f"distill.teachers={json.dumps(list(teachers))}")
 
 
 def arms(teachers: Sequence[str], unlabelled: str | None) -> list[Arm]:

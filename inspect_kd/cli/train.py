@@ -130,11 +130,6 @@ def default_model(*, quiet: bool) -> str:
     return FALLBACK
 
 
-TAUGHT_STEPS, ANSWER_WIDTH = 100, 32
-TAUGHT_VOICES, TAUGHT_SCORE_VOICES = [1.0, 1.5, 1.5], [1.0, 0.25, 0.25]
-"""What a recipe gets that has teachers named for it and has no stage for them."""
-
-
 def distilled(
     model: str, teachers: list[str], unlabelled: Path | None, labelled: str | None, start: Path | None
 ) -> list[str]:
@@ -143,15 +138,12 @@ def distilled(
 
     from inspect_kd.cli.bench import split_names
     from inspect_kd.config import load_recipe
+    from inspect_kd.train.listening import needed
 
-    recipe = load_recipe(model)
     names = split_names(teachers)
-    changes = [f"distill.teachers={json.dumps(names)}"] if names else []
-    if names and not (recipe.distill.align.steps or recipe.distill.refine.steps):
-        changes += [f"distill.{stage}.steps={TAUGHT_STEPS}" for stage in ("align", "refine")]
-        changes += [f"distill.voices={TAUGHT_VOICES}", f"distill.score_voices={TAUGHT_SCORE_VOICES}"]
-    if names and recipe.student and not recipe.student.get("answer_width"):
-        changes.append(f"student.answer_width={ANSWER_WIDTH}")
+    changes = needed(load_recipe(model), teachers=bool(names), labels=labelled is not None)
+    if names:
+        changes.append(f"distill.teachers={json.dumps(names)}")
     for key, value in (("unlabelled", unlabelled), ("labelled", labelled), ("start", start)):
         if value is not None:
             changes.append(f"distill.{key}={json.dumps(str(value))}")
