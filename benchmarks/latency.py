@@ -137,7 +137,9 @@ def main() -> None:
             to_file(model, files[name], SIZE)
             rows[name]["file_mb"] = files[name].stat().st_size / 1e6
             print(f"{name}: exported, {len(onnx.load(files[name]).graph.node)} nodes", flush=True)
-        for name, times in clock(files, rounds=arguments.rounds).items():
+        told, failures = clock(files, rounds=arguments.rounds)
+        assert not failures, failures
+        for name, times in told.items():
             rows[name] |= times
         profile = operators(files["omni_ad"], Path(folder))
     write(rows, machine_peak(), profile)

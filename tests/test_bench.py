@@ -65,11 +65,13 @@ def test_cost_counts_what_a_person_counts() -> None:
 def test_the_clock_says_when_a_file_takes_one_image_only(tmp_path: Path) -> None:
     cost.to_file(Small(), tmp_path / "any.onnx", 64)
     cost.to_file(Small(), tmp_path / "one.onnx", 64, dynamic=False)
-    told = cost.clock({name: tmp_path / f"{name}.onnx" for name in ("any", "one")}, rounds=2)
+    told, failures = cost.clock({name: tmp_path / f"{name}.onnx" for name in ("any", "one")}, rounds=2)
+    assert not failures
     assert all(row["cpu_ms"] > 0 and row["p99_ms"] >= row["p50_ms"] > 0 for row in told.values())
     assert "batched_cpu_ms" in told["any"] and "batched_cpu_ms" not in told["one"]
     (tmp_path / "broken.onnx").write_bytes(b"no model")
-    assert set(cost.clock({name: tmp_path / f"{name}.onnx" for name in ("any", "broken")}, rounds=1)) == {"any"}
+    told, failures = cost.clock({name: tmp_path / f"{name}.onnx" for name in ("any", "broken")}, rounds=1)
+    assert set(told) == {"any"} and list(failures) == ["broken"] and "BadInput" in failures["broken"]
     grown = cost.peak_memory(tmp_path / "any.onnx")
     assert grown is not None and grown > 1
 

@@ -32,6 +32,7 @@ from inspect_kd.distill.glances import Observer, Told, identity
 from inspect_kd.distill.reliability import Reliability, average, fuse, rising
 from inspect_kd.errors import BadInput, UsageError
 from inspect_kd.inspector import Inspector
+from inspect_kd.models import rebuild
 from inspect_kd.models.base import Lesson
 from inspect_kd.models.rebuild import RebuildStudent
 from inspect_kd.models.teachers import memory
@@ -96,6 +97,20 @@ def test_prompts_agree_where_sentences_read_the_same() -> None:
     p = 1 / (1 + math.exp(-1))
     by_hand = 4 * (p * math.log(p / (1 - p)) + (1 - p) * math.log((1 - p) / p))
     assert warm(student, teacher, vectors).item() == pytest.approx(by_hand, rel=1e-5)
+
+
+def test_teachers_are_weighed_by_their_error_and_by_how_sure_they_are() -> None:
+    """exp(-error / T), by hand: chances 0.9 and 0.5 are wrong by 0.18 and by 0.5."""
+    one, other = Reliability(), Reliability()
+    one.table, other.table = torch.full((64,), 0.9), torch.full((64,), 0.5)
+    place, sure = torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, 1)
+    first, second = math.exp(-0.18 / 0.5), math.exp(-0.5 / 0.5)
+    target, trust = fuse([place, place], [sure, sure], [one, other], temperature=0.5)
+    assert target.item() == pytest.approx((0.9 * first + 0.5 * second) / (first + second), rel=1e-5)
+    assert trust.item() == pytest.approx(first, rel=1e-5)
+    target, trust = fuse([place, place], [0.1 * sure, sure], [one, other], temperature=0.5)
+    assert target.item() == pytest.approx((0.09 * first + 0.5 * second) / (0.1 * first + second), rel=1e-5)
+    assert trust.item() == pytest.approx(second, rel=1e-5)
 
 
 def test_an_untrusted_place_says_nothing() -> None:
@@ -196,9 +211,15 @@ def batch(made: RebuildStudent, teachers: int = 1, channels: int = 6) -> stages.
 
 def teachers(count: int = 1, channels: int = 6) -> dict[str, stages.Taught]:
     vectors = torch.nn.functional.normalize(torch.randn(2, channels, generator=torch.Generator().manual_seed(4)), dim=1)
-    return {
-        f"t{n}": stages.Taught(channels=channels, classes_PC=vectors, reliability=Reliability()) for n in range(count)
-    }
+    taught = {}
+    for number in range(count):
+        reliability = Reliability()
+        mask = torch.zeros(1, 1, 32, 32)
+        mask[..., :16, :] = 1
+        # The first is right about heat of 0.9 and of 0.1; each further one is less so.
+        reliability.learn((mask * 0.8 + 0.1).roll(4 * number, dims=2), mask)
+        taught[f"t{number}"] = stages.Taught(channels=channels, classes_PC=vectors, reliability=reliability)
+    return taught
 
 
 def moved_by(name: str, made: RebuildStudent) -> set[str]:
@@ -230,6 +251,55 @@ def test_heads_change_nothing_before_they_have_a_voice() -> None:
     assert torch.equal(plain(images()).heatmap_B1HW, with_heads(images()).heatmap_B1HW)
 
 
+def move_away(made: RebuildStudent) -> None:
+    """From what its imitation head used to say, without any training."""
+    assert made.heads is not None
+    with torch.no_grad():
+        for parameter in made.heads.imitation.parameters():
+            parameter += 1
+
+
+def test_the_contrast_is_with_what_the_student_used_to_say() -> None:
+    made = student()
+    assert made.heads is not None
+    stage = stages.STAGES["refine"](made, teachers(), Distill())
+    stage.begin()
+    made.heads.eval()  # nothing at random between two looks
+    unmoved = stage.terms(batch(made))["contrast"].item()
+    before = {key: value.clone() for key, value in made.heads.named_parameters()}
+    move_away(made)
+    moved = stage.terms(batch(made))["contrast"].item()
+    assert moved < 0.7 * unmoved, "away from what it said, the push divides"
+    stage.after_step()
+    earlier = dict(stage.aside["earlier"].named_parameters())
+    for key, now in made.heads.named_parameters():
+        assert torch.allclose(earlier[key], 0.99 * before[key] + 0.01 * now, atol=1e-6), key
+    for _ in range(1000):
+        stage.after_step()
+    assert stage.terms(batch(made))["contrast"].item() > 1.3 * moved, "the earlier student has caught up"
+
+
+def test_two_heads_and_the_discrepancy_are_added_as_their_voices_say() -> None:
+    made = student().eval()
+    assert made.heads is not None
+    answers = stages.Answers(torch.full((1, 1, 8, 8), 1.0), torch.full((1, 1, 8, 8), -2.0), torch.zeros(1, 8, 4, 4))
+    made.heads.voices.copy_(torch.tensor([[2.0, 3.0, 5.0], [1.0, 0.5, 0.25]]))
+    discrepancy = torch.full((1, 1, 4, 4), 0.1)
+    label, imitation = 1 / (1 + math.exp(-1)), 1 / (1 + math.exp(2))
+    for use, (first, second, third) in enumerate(made.heads.voices.tolist()):
+        blended = made._blended(discrepancy, answers, use)
+        assert blended.shape == discrepancy.shape
+        assert blended.mean().item() == pytest.approx(first * 0.1 + second * label + third * imitation, rel=1e-5)
+    # The discrepancy counts 1 where it is as hot as 199 of 200 places of sound parts are not.
+    sound = [images(4, seed=5), images(4, seed=6)]
+    where, _ = made._weights()
+    with torch.no_grad():
+        places = torch.cat([made.smooth(rebuild._weighted(made.find(each).maps, where)).flatten() for each in sound])
+    made.settle_voices(sound, (1.0, 3.0, 0.5), (2.0, 0.5, 0.25))
+    rare = float(np.quantile(places.numpy(), 0.995))
+    assert made.heads.voices.flatten().tolist() == pytest.approx([1 / rare, 3, 0.5, 2 / rare, 0.5, 0.25], rel=1e-5)
+
+
 def test_losses_of_two_steps_are_what_they_were(request: pytest.FixtureRequest) -> None:
     """Golden: whatever changes these numbers changes every distilled student."""
     torch.set_num_threads(1)
@@ -237,6 +307,8 @@ def test_losses_of_two_steps_are_what_they_were(request: pytest.FixtureRequest) 
     for name in stages.STAGES:
         stage = stages.STAGES[name](made, teachers(2), Distill(streams=0.5))
         optimizer = torch.optim.AdamW(stage.begin(), lr=1e-2)
+        if name == "refine":
+            move_away(made)
         for _ in range(2):
             torch.manual_seed(0)
             terms = stage.terms(batch(made, 2))

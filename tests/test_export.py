@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +22,11 @@ from inspect_kd.export.to_onnx import Runtime, open_session, written_opset
 from inspect_kd.export.verify import Real, Truth, artificial, compare
 from inspect_kd.models.base import Output
 from inspect_kd.models.encoders import build_encoder
+from inspect_kd.models.rebuild import RebuildStudent
 from inspect_kd.models.students import omni_ad
 from inspect_kd.resize import RESIZE
 from inspect_kd.types import Thresholds
+from tests.test_models import gated, small, small_ras
 
 SIZE = 64
 
@@ -62,6 +65,29 @@ def artifact(graph: ArtifactGraph, real: Real, tmp_path_factory: pytest.TempPath
     path = tmp_path_factory.mktemp("artifact") / "x.onnx"
     make_artifact(graph, path, card=card(), deployment=load_deployment("onnx"), material=Material(real=real))
     return path
+
+
+@pytest.mark.parametrize("build", [small, small_ras, gated])
+def test_every_student_becomes_an_artifact_that_answers_like_it(
+    build: Callable[..., RebuildStudent], real: Real, tmp_path: Path
+) -> None:
+    student = build(answer_width=8)
+    student.adapt([torch.rand(8, 3, SIZE, SIZE) * 255])
+    assert student.heads is not None
+    student.heads.voices.copy_(torch.tensor([[2.0, 1.5, 1.5], [2.0, 0.25, 0.25]]))
+    graph = ArtifactGraph(student.eval(), scale=1.5)
+    make_artifact(
+        graph, tmp_path / "x.onnx", card=card(), deployment=load_deployment("onnx"), material=Material(real=real)
+    )
+    told = json.loads(onnx.load(str(tmp_path / "x.onnx")).metadata_props[0].value)["parity"]
+    assert told["flips"] == 0 and told["real_images"] == 16
+    images = real[0][0]
+    heatmap, score = open_session((tmp_path / "x.onnx").read_bytes(), "x", RuntimeOptions(allow_cpu=True)).run(
+        None, {"images": images}
+    )
+    with torch.no_grad():
+        expected = graph(torch.from_numpy(images))
+    assert np.allclose(heatmap, expected[0].numpy(), atol=1e-4) and np.allclose(score, expected[1].numpy(), atol=1e-4)
 
 
 def test_one_file_with_its_card(artifact: Path) -> None:

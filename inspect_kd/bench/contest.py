@@ -100,7 +100,7 @@ def _is_of(folder: Path, work: str) -> bool:
 
 
 def cost(entries: Mapping[str, Entry], out: Path, setting: str, watch: Watch) -> dict[str, dict[str, float]]:
-    """Times, memory and size of each entry's file, all in one run."""
+    """Times, memory and size of each entry's file, all in one run; of a file that does not run it is said."""
     from inspect_kd.bench.cost import clock, machine_peak, peak_memory
 
     files = {key: out / setting / key / MODEL for key in entries}
@@ -108,7 +108,9 @@ def cost(entries: Mapping[str, Entry], out: Path, setting: str, watch: Watch) ->
     watch.phase("time", 2 * len(files) + 1)
     peak = machine_peak()
     watch.advance()
-    told = clock(files)
+    told, failures = clock(files)
+    for key, why in failures.items():
+        watch.say(f"{entries[key].name}: its file does not run, so it is not timed ({why})")
     watch.advance(len(files))
     for key, times in told.items():
         times |= {"file_mb": files[key].stat().st_size / 1e6, "peak_gflops": peak}

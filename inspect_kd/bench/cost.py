@@ -5,7 +5,6 @@ Everything here works on graphs from bytes (N, H, W, 3) to heatmap and score.
 
 from __future__ import annotations
 
-import contextlib
 import mmap
 import multiprocessing
 import time
@@ -50,31 +49,35 @@ def gflop(model: nn.Module, size: int) -> float:
     return float(counter.get_total_flops()) / 1e9
 
 
-def clock(files: Mapping[str, Path], rounds: int = ROUNDS) -> dict[str, dict[str, float]]:
+def clock(files: Mapping[str, Path], rounds: int = ROUNDS) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
     """CPU and wall milliseconds of one image, and of one in a batch; models take turns, so a busy moment hits all.
 
-    A file that does not run is left out.
+    Of a file that does not run the second answer tells why.
     """
-    sessions = {}
+    sessions, failures = {}, {}
     for name, path in files.items():
-        with contextlib.suppress(Exception):
+        try:
             session = open_session(path.read_bytes(), name, RuntimeOptions(allow_cpu=True))
             for batch in (1, BATCH) if not isinstance(session.get_inputs()[0].shape[0], int) else (1,):
                 _look(session, batch)()
             sessions[name] = session
+        except Exception as error:
+            # Whatever a runtime says of a peer's file is that file's result.
+            failures[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
     single = take_turns({name: _look(one, 1) for name, one in sessions.items()}, rounds, warm_up=WARM_UP)
     # One that its exporter locked to a batch of one cannot take part.
     free = {
         name: _look(one, BATCH) for name, one in sessions.items() if not isinstance(one.get_inputs()[0].shape[0], int)
     }
     batched = take_turns(free, max(1, rounds // 3), warm_up=WARM_UP)
-    return {
+    told = {
         name: {
             **{key: times.figures()[key] for key in ("cpu_ms", "p50_ms", "p99_ms")},
             **({"batched_cpu_ms": batched[name].figures(BATCH)["cpu_ms"]} if name in batched else {}),
         }
         for name, times in single.items()
     }
+    return told, failures
 
 
 def _look(session: Any, batch: int) -> Callable[[], object]:
