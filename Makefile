@@ -31,6 +31,9 @@ bench: $(STAMP)       ## the figures under docs/results, on the data sets at INS
 	$(BIN)/python benchmarks/ablation.py
 	$(BIN)/python benchmarks/latency.py
 	$(BIN)/python benchmarks/peers.py
+	$(BIN)/python benchmarks/teachers.py
+	$(BIN)/python benchmarks/distillation.py
+	$(BIN)/python benchmarks/labelling.py
 	$(BIN)/python benchmarks/studio.py --artifact runs/demo/parts/parts.onnx
 
 # For whoever has an NVIDIA GPU: one command, one report (docs/results/gpu.md).
@@ -40,7 +43,7 @@ gpu-check:
 	$(BIN)/python benchmarks/gpu_check.py
 
 golden: $(STAMP)      ## rewrite the golden files on purpose
-	$(BIN)/python -m pytest --update-golden tests/test_cli.py tests/test_train.py
+	$(BIN)/python -m pytest --update-golden tests/test_cli.py tests/test_train.py tests/test_distill.py
 
 # The report is looked at in a real browser. Installed where this user may; elsewhere its tests say that they skip.
 browser:

@@ -67,7 +67,9 @@ class Fit(Strict):
     clip: float = Field(1.0, gt=0)
     """Largest norm of the gradient."""
     warm_up: Share = 0.1
-    """Share of the steps in which the learning rate rises; it falls along a cosine afterwards."""
+    """Share of the steps in which the learning rate rises."""
+    fall: Literal["cosine", "step"] = "cosine"
+    """How it falls afterwards: along a cosine, or to a tenth after four fifths of the steps."""
     denoise: Share = 0.0
     """Share of a batch that carries a synthetic defect which the student must rebuild without."""
     evaluate_every: int = Field(50, ge=1)

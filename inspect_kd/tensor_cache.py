@@ -23,7 +23,8 @@ from inspect_kd.types import ImageU8
 
 LIMIT = 20 * 2**30
 """Bytes that all files of a folder together may take; the longest unused go first."""
-
+LOOKS_AGAIN = 64
+"""Files after which a writer looks what others have written."""
 
 PARTIAL, FORGOTTEN = ".partial", 3600
 """Ending of a file that is being written, and seconds after which nobody is writing it any more."""
@@ -38,7 +39,7 @@ class TensorCache:
     def __init__(self, folder: Path, weights: str, transform: str, limit: int = LIMIT) -> None:
         self.folder, self.limit = folder, limit
         self.of = f"{weights}/{transform}"
-        self.hits = self.misses = 0
+        self.hits = self.misses = self.kept = 0
         folder.mkdir(parents=True, exist_ok=True)
         for left in folder.glob(f"*{PARTIAL}"):
             with contextlib.suppress(FileNotFoundError):
@@ -67,18 +68,25 @@ class TensorCache:
         """Keep them; returns them as they will be found."""
         kept = {key: value.detach().half().cpu().contiguous() for key, value in tensors.items()}
         content = save(kept)
-        self._make_room(len(content))
-        # Whole or not at all: a reader never sees half a file, and of two writers the last wins with the same bytes.
+        if len(content) <= self.limit:
+            # A full disk, or a folder that was taken away, costs time later, not the study now.
+            with contextlib.suppress(OSError):
+                self._make_room(len(content))
+                self._write(self._path(image), content)
+        return kept
+
+    def _write(self, path: Path, content: bytes) -> None:
+        """Whole or not at all: a reader never sees half a file, and of two writers the last wins with the same bytes."""
         handle, partial = tempfile.mkstemp(dir=self.folder, suffix=PARTIAL)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(content)
-            Path(partial).replace(self._path(image))
-            self.taken += len(content)
+            Path(partial).replace(path)
         except OSError:
-            # A full disk costs time later, not the study now.
             Path(partial).unlink(missing_ok=True)
-        return kept
+            raise
+        self.taken += len(content)
+        self.kept += 1
 
     def _path(self, image: ImageU8) -> Path:
         digest = hashlib.sha256(f"{self.of}/{image.shape}/".encode())
@@ -86,12 +94,14 @@ class TensorCache:
         return self.folder / f"{digest.hexdigest()[:40]}.safetensors"
 
     def _make_room(self, wanted: int) -> None:
-        if self.taken + wanted <= self.limit:
+        # Another process may be writing here, too: what it has kept shows in the folder alone.
+        if self.taken + wanted <= self.limit and self.kept % LOOKS_AGAIN:
             return
         files = sorted(_files(self.folder))
         self.taken = sum(size for _, size, _ in files)
+        room = self.limit if self.taken + wanted <= self.limit else 0.9 * self.limit
         for _, size, path in files:
-            if self.taken + wanted <= 0.9 * self.limit:
+            if self.taken + wanted <= room:
                 break
             self.taken -= size
             path.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -125,6 +126,15 @@ def sha256(path: Path) -> str:
     with path.open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
+    return digest.hexdigest()
+
+
+def digest_of(state: Mapping[str, Tensor]) -> str:
+    """Of weights that came as tensors and not as a file."""
+    digest = hashlib.sha256()
+    for key in sorted(state):
+        digest.update(f"{key} {tuple(state[key].shape)} {state[key].dtype}\n".encode())
+        digest.update(state[key].detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 

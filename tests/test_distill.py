@@ -21,7 +21,7 @@ import yaml
 from safetensors.torch import load_file
 from torch import Tensor
 
-from inspect_kd import zoo
+from inspect_kd import weights, zoo
 from inspect_kd.bench import ablate
 from inspect_kd.cli.train import distilled as with_options
 from inspect_kd.config import Distill, load_recipe
@@ -36,10 +36,11 @@ from inspect_kd.models import rebuild
 from inspect_kd.models.base import Lesson
 from inspect_kd.models.rebuild import RebuildStudent
 from inspect_kd.models.teachers import memory
+from inspect_kd.train.hardware import Hardware
 from inspect_kd.train.pool import Pool, cells
 from inspect_kd.train.real_parts import RealParts, labelled_parts, unlabelled_parts
 from inspect_kd.train.run import environment
-from inspect_kd.train.teachers import _identity, _seeing_alike
+from inspect_kd.train.teachers import _identity, _seeing_alike, ready
 from inspect_kd.types import Nobody, Sample, Split
 from tests.test_models import images, small
 from tests.tiny import command
@@ -423,6 +424,35 @@ def distilled(parts: Path, home: Path) -> Path:
     phases = {json.loads(line).get("phase") for line in answer.stderr.splitlines() if line.startswith("{")}
     assert {"study", "train", "look: tiny_memory", "align", "supervise", "refine"} <= phases
     return home / "r"
+
+
+def test_a_teacher_that_has_seen_defects_of_other_parts_is_refused(
+    distilled: Path, home: Path, parts: Path, tmp_path: Path
+) -> None:
+    """They could be of this test. A teacher that has seen sound parts only is taken, and it is said."""
+    run = next(home.glob("*-tiny_memory-*"))
+    fewer = open_dataset(parts).only("metal")
+    recipe = load_recipe(str(distilled / "recipe.yaml"))
+    told = Loud()
+    assert set(ready([str(run)], recipe, fewer, tmp_path, Hardware(), told)) == {"tiny_memory"}
+    assert any("it studied other parts than these" in line for line in told.said)
+    copied = shutil.copytree(run, tmp_path / "studied")
+    changed = yaml.safe_load((copied / "recipe.yaml").read_text())
+    changed["teach"]["labelled"] = "found/"
+    (copied / "recipe.yaml").write_text(yaml.safe_dump(changed))
+    manifest = json.loads((copied / "run.json").read_text())
+    manifest["files"]["recipe.yaml"] = weights.sha256(copied / "recipe.yaml")
+    (copied / "run.json").write_text(json.dumps(manifest))
+    with pytest.raises(UsageError, match="studied real defects beside other parts"):
+        ready([str(copied)], recipe, fewer, tmp_path, Hardware(), Nobody())
+
+
+class Loud(Nobody):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
 
 
 def test_every_stage_is_told_and_counted(distilled: Path) -> None:

@@ -57,5 +57,9 @@ def test_the_command_chooses_copies_and_draws_a_sheet(run: Path, parts: Path, tm
     assert lines[0]["image"] not in [json.loads(line)["image"] for line in known.stdout.splitlines()][:1]
     again = call(run, parts / "bottle" / "test", "--out", out)
     assert again.returncode == 3 and "not empty" in again.stderr
+    (tmp_path / "here").mkdir()
+    command = [sys.executable, "-m", "inspect_kd", "label-next", str(run), str(parts / "bottle" / "test"), "-n", "1"]
+    here = subprocess.run([*command, "--out", "."], cwd=tmp_path / "here", capture_output=True, text=True, check=False)
+    assert here.returncode == 0 and (tmp_path / "here_sheet.jpg").is_file(), here.stderr
     none = call(run, broken)
     assert none.returncode == 3 and "no image to choose from" in none.stderr

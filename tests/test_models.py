@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from inspect_kd import config, registry, weights
 from inspect_kd.datasets.batches import Sweep
 from inspect_kd.errors import BadInput, EnvironmentFault, UsageError
+from inspect_kd.models import encoders
 from inspect_kd.models.base import Output
 from inspect_kd.models.encoders import EncoderSpec, build_encoder, empty_encoder, within_reach
 from inspect_kd.models.layers.attention import LearnedMemory, LearnedQueries
@@ -52,6 +53,30 @@ every_student = pytest.mark.parametrize("build", [small, small_ras, gated])
 
 def images(count: int = 2, size: int = 64, seed: int = 0) -> Tensor:
     return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(seed)) * 255
+
+
+def test_weights_from_a_hub_have_a_digest_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a teacher says is kept under it; without one it would look at every image in every step."""
+    monkeypatch.setattr(encoders, "_hub_gives", lambda name: True)
+    make = encoders._timm_body
+    # The hub's file is all that is missing: the network is timm's own, with numbers of chance.
+    monkeypatch.setattr(
+        encoders, "_timm_body", lambda *given, **options: make(*given, **options | {"pretrained": False})
+    )
+    monkeypatch.delenv("INSPECT_KD_WEIGHTS", raising=False)
+    torch.manual_seed(0)
+    first = build_encoder("mobilenetv2_050").spec.sha256
+    torch.manual_seed(0)
+    assert len(first) == 64 and build_encoder("mobilenetv2_050").spec.sha256 == first
+    torch.manual_seed(1)
+    assert build_encoder("mobilenetv2_050").spec.sha256 != first
+
+
+def test_a_number_of_levels_that_a_student_does_not_take_is_said() -> None:
+    levels, half = (2, 4, 8, 16), (0.5, 0.5, 0.5)
+    spec = EncoderSpec(name="mobilenetv2_050", mean=half, std=half, licence="", source="", strides=levels)
+    with pytest.raises(UsageError, match=r"student\.strides: omni_ad takes three levels"):
+        omni_ad.build(omni_ad.Config(strides=levels), empty_encoder(spec))
 
 
 def test_students_are_found_by_their_files() -> None:

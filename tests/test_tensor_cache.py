@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from inspect_kd.tensor_cache import TensorCache
+from inspect_kd.tensor_cache import LOOKS_AGAIN, TensorCache
 from inspect_kd.types import ImageU8
 
 WRITER = """
@@ -61,6 +61,15 @@ def test_it_takes_no_more_room_than_it_may_and_a_torn_file_is_made_anew(tmp_path
         cache = TensorCache(tmp_path, "weights", "squash/256", limit=8000)
         cache.put(image, {"embedding": torch.zeros(4, 16, 16)})
         assert sum(path.stat().st_size for path in tmp_path.glob("*.safetensors")) <= 8000
+    one, other = (TensorCache(tmp_path / "both", "weights", name, limit=60_000) for name in "ab")
+    for image in pictures(200):
+        for cache in (one, other):
+            cache.put(image, {"embedding": torch.zeros(16)})
+    both = sum(path.stat().st_size for path in (tmp_path / "both").glob("*.safetensors"))
+    assert 30_000 < both <= 60_000 + 2 * LOOKS_AGAIN * 200, "two writers know of each other, a little later"
+    large = torch.zeros(64, 64, 16)
+    assert one.put(image, {"embedding": large})["embedding"].shape == large.shape
+    assert max(path.stat().st_size for path in (tmp_path / "both").glob("*.safetensors")) < 1000, "too large to keep"
     image = pictures(6)[-1]
     for torn in tmp_path.glob("*.safetensors"):
         torn.write_bytes(torn.read_bytes()[:100])

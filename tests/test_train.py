@@ -133,6 +133,13 @@ def test_the_gap_stops_the_training() -> None:
     assert _finished(Progress(step=80, stale=3), settings)
 
 
+def test_the_learning_rate_may_fall_once_as_published() -> None:
+    recipe = load_recipe("omni_ad_paper").fit
+    told = {"peak": recipe.learning_rate, "warm_up": recipe.warm_up, "fall": recipe.fall}
+    rates = [learning_rate(step, 10, **told) for step in range(10)]
+    assert rates == pytest.approx([1e-3] * 8 + [1e-4] * 2)
+
+
 def test_the_learning_rate_rises_and_falls() -> None:
     rates = [learning_rate(step, 100, peak=1.0, warm_up=0.1) for step in range(100)]
     assert rates[0] == 0.1 and max(rates) == rates[9] == 1.0 and rates[-1] < 0.02

@@ -92,6 +92,7 @@ def _hand_over(picked: list[tuple[Path, Inspection]], out: Path, bits: int | Non
     from inspect_kd import overlay
     from inspect_kd.datasets.images import read_image
 
+    out = out.resolve()  # the sheet lies beside the folder, and `.` has no name to call it by
     out.mkdir(parents=True, exist_ok=True)
     pictures = []
     for number, (path, answer) in enumerate(picked, 1):

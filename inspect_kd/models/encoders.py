@@ -141,6 +141,7 @@ def _from_hub(name: str, strides: tuple[int, ...]) -> Encoder:
         std=tuple(config.get("std", weights.IMAGENET_STD)),
         licence=str(config.get("license") or "unknown"),
         source=f"hub {config.get('hf_hub_id') or name}",
+        sha256=weights.digest_of(body.state_dict()),
         strides=strides,
     )
     return Encoder(body, channels, spec)

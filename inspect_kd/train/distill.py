@@ -238,7 +238,9 @@ def look(observer: Observer, pool: Pool, watch: Watch, *, twins: bool) -> dict[s
     watch.say(
         f"{observer.name}: looked at {new} of {asked} images"
         + (f", {rate:.1f} a second" if new else "; all were known")
-        + (f"; {taken:.0f} MB on disk" if observer.cache else "; kept nothing, its weights have no digest")
+        + f"; {taken:.0f} MB on disk"
+        if observer.cache
+        else f"{observer.name}: its weights have no digest, so nothing is kept and it looks again at every step"
     )
     return {
         "looked_at": new,

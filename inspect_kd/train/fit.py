@@ -144,7 +144,13 @@ def train_student(
             if _finished(progress, settings):
                 break
             torch.manual_seed(_step_seed(settings.seed, progress.step, fabric.global_rank))
-            rate = learning_rate(progress.step, settings.steps, peak=settings.learning_rate, warm_up=settings.warm_up)
+            rate = learning_rate(
+                progress.step,
+                settings.steps,
+                peak=settings.learning_rate,
+                warm_up=settings.warm_up,
+                fall=settings.fall,
+            )
             for group in optimizer.param_groups:
                 group["lr"] = rate
             seen, clean = fabric.to_device(pair.seen_B3HW), fabric.to_device(pair.clean_B3HW)

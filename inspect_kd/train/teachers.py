@@ -29,7 +29,15 @@ def ready(
         if finished.recipe.name in found:
             raise UsageError(f"--teachers: two of them are called '{finished.recipe.name}'")
         if finished.manifest["data"]["digest"] != data.digest:
-            watch.say(f"{name}: it studied other parts than these ({finished.manifest['data']['name']})")
+            if finished.recipe.teach.labelled:
+                raise UsageError(
+                    f"--teachers {name}: it studied real defects beside other parts than these; some may be in this test. Name its "
+                    "recipe instead of its run, then it studies these parts"
+                )
+            watch.say(
+                f"{name}: it studied other parts than these ({finished.manifest['data']['name']}); if parts that are held out here "
+                "were among them, it is trusted more than it deserves"
+            )
         licences.check(recipe.profile, {source.name: source.licence for source in finished.model.sources})
         found[finished.recipe.name] = finished.model
     return found

@@ -49,6 +49,10 @@ def build(config: Config, encoder: Encoder) -> Student:
 class Student(RebuildStudent):
     def __init__(self, config: Config, encoder: Encoder) -> None:
         super().__init__(config, encoder)
+        if len(encoder.strides) != 3:
+            raise UsageError(
+                f"student.strides: omni_ad takes three levels, such as [4, 8, 16], not {list(encoder.strides)}"
+            )
         self.neck = Neck(encoder.channels, config.neck, config.dims[0], config.bottleneck)
         self.decoder = Decoder(config, {max(group): self.channels_of(group) for group in config.rebuild})
 

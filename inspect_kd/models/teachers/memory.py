@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
+from inspect_kd.errors import UsageError
 from inspect_kd.in_parts import in_parts
 from inspect_kd.models import base
 from inspect_kd.models.base import Glance, Lesson, Output, Source
@@ -48,6 +49,9 @@ class Config:
 
 
 def build(config: Config, size: int) -> Teacher:
+    coarsest = max(GROUPS[-1])
+    if size % coarsest:
+        raise UsageError(f"data.size: the memory takes multiples of {coarsest}, not {size}")
     return Teacher(config, build_encoder(config.encoder), size)
 
 
