@@ -24,7 +24,7 @@ from inspect_kd.train.fit import fit, fitted_student
 from inspect_kd.train.hardware import Hardware
 from inspect_kd.train.listening import ALIGN_AND_REFINE, DRAWN, FIT_ALONE
 from inspect_kd.train.real_parts import real_parts
-from inspect_kd.train.run import RunFolder, resolved, view_of, write_json
+from inspect_kd.train.run import RunFolder, commit, resolved, view_of, write_json
 from inspect_kd.train.teachers import ready
 from inspect_kd.types import Split, Watch
 
@@ -141,6 +141,7 @@ def _measured(recipe: Recipe, data: DataSet, folder: RunFolder, shared: Shared, 
         "seed": recipe.fit.seed,
         "recipe": recipe.digest(),
         "data": data.digest,
+        "commit": commit(),
         "metrics": metrics,
         "seconds": seconds,
         **facts,
@@ -178,15 +179,15 @@ def _markdown(
     lines = [
         "# What each part of the distillation is worth",
         "",
-        f"Written by `{environment['command']}`, {environment['started'][:10]}, commit {environment['commit']}, "
+        f"Written by `{environment['command']}`, {environment['started'][:10]}, "
         f"{environment['cores']} CPU cores, torch {environment['packages'].get('torch')}. One model for "
         f"{', '.join(categories)}; all arms of a seed start from the same fit. A cell: "
         "image AUROC / pixel AP / AUPRO, the mean over seeds, of the mean over categories with its spread (standard deviation). "
         "Seeds differ in the fit and in the order of what is learnt after it; drawn parts, teachers and the heads' first numbers "
         "are the same. Minutes are of one thread and without the teachers' own study; the first arm of a seed gathers for all.",
         "",
-        "| arm | | " + " | ".join([*categories, "mean", "against the fit", "seeds", "minutes"]) + " |",
-        "|---|---|" + "---|" * (len(categories) + 4),
+        "| arm | | " + " | ".join([*categories, "mean", "against the fit", "seeds", "minutes", "commit"]) + " |",
+        "|---|---|" + "---|" * (len(categories) + 5),
     ]
     for arm in chosen:
         seeds = results[arm.name]
@@ -198,8 +199,9 @@ def _markdown(
         same = [fits[told["seed"]] for told in seeds if told["seed"] in fits] or first
         gain = " / ".join(f"{_mean(seeds, MEAN, m) - _mean(same, MEAN, m):+.3f}" for m in SHOWN)
         minutes = mean(told["seconds"] for told in seeds) / 60
+        commits = ", ".join(dict.fromkeys(told.get("commit") or "–" for told in seeds))
         lines.append(
-            f"| {arm.name} | {arm.why} | {' | '.join(cells)} | {whole} | {gain} | {len(seeds)} | {minutes:.1f} |"
+            f"| {arm.name} | {arm.why} | {' | '.join(cells)} | {whole} | {gain} | {len(seeds)} | {minutes:.1f} | {commits} |"
         )
     return "\n".join(lines) + "\n"
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.strategies import DDPStrategy
 
 from inspect_kd.errors import EnvironmentFault, UsageError
+
+PATIENCE = timedelta(days=7)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,6 +32,8 @@ class Hardware:
         try:
             precision: Any = self.precision  # Fabric itself refuses what it does not know
             accelerator = "gpu" if self.device == "cuda" else self.device
-            return Fabric(accelerator=accelerator, devices=self.devices, precision=precision)
+            # The first of several devices studies, distils and concludes alone, for hours; the others wait.
+            strategy: Any = DDPStrategy(timeout=PATIENCE) if self.devices > 1 else "auto"
+            return Fabric(accelerator=accelerator, devices=self.devices, precision=precision, strategy=strategy)
         except ValueError as error:
             raise UsageError(f"this hardware cannot be used as asked: {error}") from error

@@ -271,7 +271,7 @@ def environment(device: str) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "device": device,
         "packages": installed(PACKAGES),
-        "commit": _commit(),
+        "commit": commit(),
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "started": now(),
     }
@@ -281,7 +281,7 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """The checkout's commit, where the package runs from one."""
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
