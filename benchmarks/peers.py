@@ -21,6 +21,7 @@ from inspect_kd.cli.follow import follow
 from inspect_kd.train.run import environment
 
 OURS = ["omni_ad", "embedded"]
+DEVELOPMENT = "These categories are our development set: the recipes' defaults, one setting for all, were chosen on them, the peers' were not."
 
 
 def main() -> None:
@@ -50,13 +51,14 @@ def main() -> None:
             try_again=not arguments.leave_failures,
         )
         costs = before["costs"] if before else contest.cost(chosen, arguments.out, next(iter(settings)), watch)
-    written = environment("cpu")
+    remarks = [DEVELOPMENT]
     if before:
         names = ", ".join(chosen[key].name for key in arguments.rows)
-        written["remark"] = (
+        remarks.append(
             f"Of this run: {names}. The other rows, and all times, are of {before['environment']['started'][:10]}, commit "
             f"{before['environment']['commit']}."
         )
+    written = environment("cpu") | {"remarks": remarks}
     page.write(RESULTS, page.Comparison(entries=chosen, results=results, costs=costs, environment=written))
     aims.write()
     print((RESULTS / "bench.md").read_text(), (RESULTS / "aims.md").read_text(), sep="\n")

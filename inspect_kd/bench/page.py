@@ -168,11 +168,10 @@ def _html_table(header: Sequence[str], rows: Sequence[Sequence[str]], kind: str 
 
 def _explained(environment: Mapping[str, Any]) -> list[str]:
     packages = environment["packages"]
-    remark = environment.get("remark")
     return [
         f"Written by `{environment['command']}`, {environment['started'][:10]}, {environment['cores']} CPU cores, torch "
         f"{packages.get('torch')}, anomalib {packages.get('anomalib')}, ONNX Runtime {packages.get('onnxruntime')}.",
-        *([remark] if remark else []),
+        *environment.get("remarks", []),
         f"All models see the same images at {SIZE}x{SIZE} and the same splits; stopping and checkpoints saw no test label. "
         "Ours train as their recipe says; a peer for its own epochs or the granted minutes, whichever ends first, which the "
         "remarks tell: a peer that was stopped early would do better with more time.",
