@@ -21,7 +21,7 @@ from inspect_kd.cli.follow import follow
 from inspect_kd.train.run import environment
 
 OURS = ["omni_ad", "embedded"]
-DEVELOPMENT = "These categories are our development set: the recipes' defaults, one setting for all, were chosen on them, the peers' were not."
+DEVELOPMENT = "These categories are our development set: our defaults, one setting for all, were chosen on them; the peers' were not."
 
 
 def main() -> None:
