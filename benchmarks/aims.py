@@ -128,7 +128,7 @@ def write() -> None:
         "",
         f"Written by `python benchmarks/aims.py` from [bench.json](bench.json) of {told['environment']['started'][:10]}: the default "
         f"student, `{OURS}`, beside its peers. {sum(row.reached for row in rows)} of {len(rows)} aims are reached. Peers that "
-        "were stopped early, which the remarks in [bench.md](bench.md) tell, would do better with more time.",
+        "were stopped early, which the remarks in [bench.md](bench.md) tell, might do better with more time.",
         "",
         "| aim | measured | |",
         "|---|---|---|",

@@ -51,17 +51,27 @@ def main() -> None:
             try_again=not arguments.leave_failures,
         )
         costs = before["costs"] if before else contest.cost(chosen, arguments.out, next(iter(settings)), watch)
-    remarks = [DEVELOPMENT]
-    if before:
-        names = ", ".join(chosen[key].name for key in arguments.rows)
-        remarks.append(
-            f"Of this run: {names}. The other rows, and all times, are of {before['environment']['started'][:10]}, commit "
-            f"{before['environment']['commit']}."
-        )
-    written = environment("cpu") | {"remarks": remarks}
+    written = environment("cpu")
+    times_of = of(before["environment"]) if before else written["commit"]
+    done = arguments.rows or list(chosen)
+    for told in results.values():
+        for key, row in told.items():
+            row["commit"] = written["commit"] if key in done else row.get("commit", of(before["environment"]))
+    commits = {key: row["commit"] for told in results.values() for key, row in told.items()}
+    rows = "; ".join(
+        f"{commit}: {', '.join(chosen[key].name for key in commits if commits[key] == commit)}"
+        for commit in dict.fromkeys(commits.values())
+    )
+    written |= {"times_of": times_of, "remarks": [DEVELOPMENT, f"Times are of commit {times_of}, rows of {rows}."]}
     page.write(RESULTS, page.Comparison(entries=chosen, results=results, costs=costs, environment=written))
     aims.write()
     print((RESULTS / "bench.md").read_text(), (RESULTS / "aims.md").read_text(), sep="\n")
+
+
+def of(environment: dict) -> str:
+    """The commit at which the times on a page were taken."""
+    commit: str = environment.get("times_of", environment["commit"])
+    return commit
 
 
 def others(results: contest.Results, rows: list[str]) -> contest.Results:

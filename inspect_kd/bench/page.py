@@ -174,7 +174,7 @@ def _explained(environment: Mapping[str, Any]) -> list[str]:
         *environment.get("remarks", []),
         f"All models see the same images at {SIZE}x{SIZE} and the same splits; stopping and checkpoints saw no test label. "
         "Ours train as their recipe says; a peer for its own epochs or the granted minutes, whichever ends first, which the "
-        "remarks tell: a peer that was stopped early would do better with more time.",
+        "remarks tell: a peer that was stopped early might do better with more time.",
         f"Times are those of the first setting's files, from bytes to map and score on one thread of ONNX Runtime, all in one "
         f"run, in turns, up to {ROUNDS * MOST_RUNS} images each, fewer of slow ones; they "
         "differ between machines and moments, the ratios are what to read.",
