@@ -59,6 +59,8 @@ VARIANTS: dict[str, tuple[str, list[str], str]] = {
     "smooth_8": ("omni_ad", ["student.sigma=8"], "twice the smoothing"),
     "to_the_end": ("omni_ad", ["fit.patience=1000"], "no stop rule: all 400 steps"),
     "longer": ("omni_ad", ["fit.steps=1200", "fit.patience=1000"], "no stop rule, three times the steps"),
+    "plain": ("omni_ad", ["student.local=plain"], "one dense convolution, folded, in the place of two depthwise ones"),
+    "embedded_encoder": ("omni_ad", ["student.encoder=embedded"], "the encoder that comes with the package"),
     "instance_norm": ("omni_ad", ["student.norm=instance"], "as in the paper; does not fold"),
     "deeper": ("omni_ad", ["student.depths=[1, 2, 2]"], "twice the blocks"),
     "narrow": ("omni_ad", ["student.dims=[96, 64, 48]", "student.neck=48"], "a narrower decoder"),

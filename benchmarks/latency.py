@@ -29,6 +29,7 @@ from inspect_kd.bench.cost import BATCH, clock, gflop, machine_peak, to_file
 from inspect_kd.bench.entries import PEERS, SIZE
 from inspect_kd.config import load_recipe
 from inspect_kd.export.graph import ArtifactGraph
+from inspect_kd.train.listening import FIT_ALONE
 from inspect_kd.train.run import build_student, environment
 
 STUDENTS = ("omni_ad", "omni_ras", "ras", "embedded")
@@ -47,8 +48,8 @@ class EncoderAlone(nn.Module):
         return torch.stack([level.mean(dim=(1, 2, 3)) for level in levels])
 
 
-def student(recipe: str) -> nn.Module:
-    return ArtifactGraph(build_student(load_recipe(recipe)), 1.0)
+def student(recipe: str, *changes: str) -> nn.Module:
+    return ArtifactGraph(build_student(load_recipe(recipe, list(changes))), 1.0)
 
 
 def encoder_of(recipe: str) -> nn.Module:
@@ -124,6 +125,8 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     makers: dict[str, Callable[[], nn.Module]] = {
         **{name: partial(student, name) for name in STUDENTS},
+        "omni_ad without its head": partial(student, "omni_ad", *FIT_ALONE, "student.answer_width=0"),
+        "omni_ad, plain convolutions": partial(student, "omni_ad", "student.local=plain"),
         "encoder of omni_ad alone": partial(encoder_of, "omni_ad"),
         "encoder of embedded alone": partial(encoder_of, "embedded"),
         **{f"anomalib {PEERS[name].name}": partial(peer, name) for name in LIGHT},

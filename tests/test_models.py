@@ -22,7 +22,7 @@ from inspect_kd.models.encoders import EncoderSpec, build_encoder, empty_encoder
 from inspect_kd.models.layers.attention import LearnedMemory, LearnedQueries
 from inspect_kd.models.layers.discrepancy import Smooth, gaussian_taps, top_mean
 from inspect_kd.models.layers.features import box_sum, join
-from inspect_kd.models.layers.omni_block import GlobalBranch, OmniBlock
+from inspect_kd.models.layers.omni_block import GlobalBranch, OmniBlock, PlainBranch
 from inspect_kd.models.layers.prototypes import Prototypes
 from inspect_kd.models.layers.ras_former import EncoderLayer, neighbourhood
 from inspect_kd.models.rebuild import Compare, RebuildStudent
@@ -70,6 +70,28 @@ def test_weights_from_a_hub_have_a_digest_too(monkeypatch: pytest.MonkeyPatch) -
     assert len(first) == 64 and build_encoder("mobilenetv2_050").spec.sha256 == first
     torch.manual_seed(1)
     assert build_encoder("mobilenetv2_050").spec.sha256 != first
+
+
+def test_plain_convolutions_are_one_kernel_once_they_have_learnt() -> None:
+    torch.manual_seed(0)
+    branch, x = PlainBranch(6), torch.randn(4, 6, 9, 9)
+    for norm in branch.norms:
+        assert isinstance(norm, nn.BatchNorm2d)
+        norm.momentum = None  # the statistics of this very batch
+        nn.init.uniform_(norm.weight, 0.5, 2)
+        nn.init.normal_(norm.bias)
+    branch(x)
+    three = [branch.wide(x), branch.narrow(x), x]
+    expected = sum(norm.eval()(each) for norm, each in zip(branch.norms, three, strict=True)).relu()
+    assert torch.allclose(branch.eval()(x), expected, atol=1e-5) and expected.std() > 0.1
+    # In the graph that is exported each block looks close by one convolution instead of three.
+    counts = []
+    for local in ("depthwise", "plain"):
+        student = small(local=local)
+        student.adapt([images(8)])
+        program = torch.export.export(student.eval(), (images(1),))
+        counts.append(sum("conv2d" in str(node.target) for node in program.graph.nodes))
+    assert counts[0] - counts[1] == 2 * 3
 
 
 def test_a_number_of_levels_that_a_student_does_not_take_is_said() -> None:

@@ -20,6 +20,7 @@ from inspect_kd.models.layers.attention import LearnedMemory, LearnedQueries
 from inspect_kd.models.layers.features import box_sum
 
 Norm = Literal["batch", "instance"]
+Local = Literal["depthwise", "plain"]
 TOKEN_GRID = 8
 
 
@@ -101,11 +102,42 @@ class LocalBranch(nn.Module):
         return mixed
 
 
+class PlainBranch(nn.Module):
+    """One dense 3x3 convolution on the line. While it learns, it is the sum of a 3x3, a 1x1 and the input itself, each with its
+    own BatchNorm, as in RepVGG (arXiv 2101.03697): all three are one kernel once their statistics stand still."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.wide = nn.Conv2d(dim, dim, 3, padding=1, bias=False)
+        self.narrow = nn.Conv2d(dim, dim, 1, bias=False)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(dim) for _ in range(3))
+
+    def forward(self, x_BChw: Tensor) -> Tensor:
+        if not self.training:
+            return F.relu(F.conv2d(x_BChw, *self.merged(), padding=1))
+        told = (self.wide(x_BChw), self.narrow(x_BChw), x_BChw)
+        return F.relu(torch.stack([norm(each) for norm, each in zip(self.norms, told, strict=True)]).sum(dim=0))
+
+    def merged(self) -> tuple[Tensor, Tensor]:
+        """Kernel and bias that do the same in one; constants of the exported graph."""
+        same = torch.eye(self.wide.out_channels, device=self.wide.weight.device)[:, :, None, None]
+        kernels = (self.wide.weight, F.pad(self.narrow.weight, [1] * 4), F.pad(same, [1] * 4))
+        kernel, bias = torch.zeros_like(self.wide.weight), torch.zeros_like(same[:, 0, 0, 0])
+        for norm, each in zip(self.norms, kernels, strict=True):
+            assert isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None and norm.running_var is not None
+            gain = norm.weight * (norm.running_var + norm.eps).rsqrt()
+            kernel = kernel + gain[:, None, None, None] * each
+            bias = bias + norm.bias - gain * norm.running_mean
+        return kernel, bias
+
+
 class OmniBlock(nn.Module):
-    def __init__(self, dim: int, heads: int = 8, norm: Norm = "batch", overview: int = 16) -> None:
+    def __init__(
+        self, dim: int, heads: int = 8, norm: Norm = "batch", overview: int = 16, local: Local = "depthwise"
+    ) -> None:
         super().__init__()
         self.look_around = GlobalBranch(dim, heads, norm, overview)
-        self.look_close = LocalBranch(dim, norm)
+        self.look_close = LocalBranch(dim, norm) if local == "depthwise" else PlainBranch(dim)
         self.merge = nn.Sequential(
             nn.Conv2d(dim, dim, 1, bias=False), norm_layer(norm, dim), nn.ReLU(inplace=True), nn.Conv2d(dim, dim, 1)
         )

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from inspect_kd.errors import UsageError
 from inspect_kd.models.encoders import Encoder
-from inspect_kd.models.layers.omni_block import TOKEN_GRID, Norm, OmniBlock
+from inspect_kd.models.layers.omni_block import TOKEN_GRID, Local, Norm, OmniBlock
 from inspect_kd.models.rebuild import RebuildConfig, RebuildStudent
 
 BOTTLENECK_STRIDE = 32
@@ -32,6 +32,8 @@ class Config(RebuildConfig):
     """Omni-blocks a stage, coarse to fine."""
     heads: int = 4
     norm: Norm = "batch"
+    local: Local = "depthwise"
+    """How a block looks close: two depthwise convolutions, or a plain one that folds into a single kernel."""
     overview: int = 16
     """Longest side of the grid at which attention looks; a finer stage is averaged down to it. The paper has no limit."""
     neck: int = 64
@@ -124,7 +126,9 @@ class Decoder(nn.Module):
             )
         self.strides = strides
         self.stages = nn.ModuleList(
-            nn.Sequential(*(OmniBlock(dim, config.heads, config.norm, config.overview) for _ in range(depth)))
+            nn.Sequential(
+                *(OmniBlock(dim, config.heads, config.norm, config.overview, config.local) for _ in range(depth))
+            )
             for dim, depth in zip(config.dims, config.depths, strict=True)
         )
         self.expand = nn.ModuleList(Expand(a, b, config.norm) for a, b in pairwise(config.dims))
