@@ -3,7 +3,7 @@
     INSPECT_KD_REAL_DATA=… INSPECT_KD_WEIGHTS=… python benchmarks/peers.py [--only unified tile] [--rows stfpm …]
 
 What is finished under --out is not done again: the program can be stopped and called again. Hours on two cores. With --rows the
-others, and all times, stand as they were published.
+others, and their times, stand as they were published; a time of ours that is done anew is left to latency.md.
 """
 
 from __future__ import annotations
@@ -50,7 +50,11 @@ def main() -> None:
             standing=others(before["results"], arguments.rows) if before else None,
             try_again=not arguments.leave_failures,
         )
-        costs = before["costs"] if before else contest.cost(chosen, arguments.out, next(iter(settings)), watch)
+        costs = (
+            {key: cost for key, cost in before["costs"].items() if key not in set(OURS) & set(arguments.rows)}
+            if before
+            else contest.cost(chosen, arguments.out, next(iter(settings)), watch)
+        )
     written = environment("cpu")
     times_of = of(before["environment"]) if before else written["commit"]
     done = arguments.rows or list(chosen)
