@@ -1,7 +1,8 @@
 """Which unlabelled parts are worth a person's time: those that cover best what the student thinks of parts.
 
 After PCoreSet (arXiv 2506.00910): farthest-first traversal of the student's probability space, not of its features. Unusual
-here: that space says where, too. Two scratches of one kind at one place teach once; the same at another place teaches more.
+here: that space says where, too. Two scratches of one kind at one place teach once; the same at another place teaches more. And
+every second choice is of what the student doubts: the farthest alone are glaring defects, of which it is sure already.
 
 NumPy only. Shapes: N parts, K known parts, D numbers of one part.
 """
@@ -43,14 +44,16 @@ def opinion(heatmap: Heatmap) -> npt.NDArray[np.float32]:
 def next_to_label(
     opinions_ND: Sequence[npt.NDArray[np.float32]], known_KD: Sequence[npt.NDArray[np.float32]], count: int
 ) -> list[Choice]:
-    """The farthest from all that is known, then the farthest from that too, and so on. A flawless part is always known."""
+    """By turns the farthest from all that is known, and the farthest that the student doubts. A flawless part is always known."""
     points = np.stack(list(opinions_ND))
     known = [np.zeros(points.shape[1], np.float32), *known_KD]
     nearest_N = np.min([np.linalg.norm(points - one, axis=1) for one in known], axis=0)
+    doubt_N = 1 - np.abs(2 * points.max(axis=1) - 1)
     chosen: list[Choice] = []
-    for _ in range(min(count, len(points))):
-        index = int(nearest_N.argmax())
+    for turn in range(min(count, len(points))):
+        worth_N = nearest_N * doubt_N if turn % 2 else nearest_N.copy()
+        worth_N[[choice.index for choice in chosen]] = -1.0
+        index = int(worth_N.argmax())
         chosen.append(Choice(index=index, novelty=float(nearest_N[index])))
         nearest_N = np.minimum(nearest_N, np.linalg.norm(points - points[index], axis=1))
-        nearest_N[[choice.index for choice in chosen]] = -1.0
     return chosen

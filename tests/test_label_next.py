@@ -22,14 +22,15 @@ def test_an_opinion_is_how_probable_damage_is_and_where() -> None:
     assert opinion(np.full((70, 90), 0.5, np.float32)).shape == (CELLS * CELLS,)
 
 
-def test_the_farthest_first_then_what_is_new_beside_it() -> None:
-    points = [np.array(p, np.float32) for p in ([0.1, 0], [1, 0], [0.95, 0], [0, 0.6])]
-    chosen = next_to_label(points, [], 3)
-    assert [choice.index for choice in chosen] == [1, 3, 0]
-    assert [choice.novelty for choice in chosen] == pytest.approx([1.0, 0.6, 0.1])
+def test_the_farthest_and_what_is_doubted_take_turns() -> None:
+    points = [np.array(p, np.float32) for p in ([0.1, 0], [1, 0], [0.95, 0], [0, 0.6], [0, 1])]
+    chosen = next_to_label(points, [], 4)
+    # The two corners are certain defects; the doubtful one comes before the second, though it is nearer.
+    assert [choice.index for choice in chosen] == [1, 3, 4, 0]
+    assert [choice.novelty for choice in chosen] == pytest.approx([1.0, 0.6, 0.4, 0.1])
     known = next_to_label(points, [np.array([1, 0], np.float32)], 2)
-    assert [choice.index for choice in known] == [3, 0], "what is known already teaches nothing"
-    assert len(next_to_label(points, [], 9)) == 4
+    assert [choice.index for choice in known] == [4, 3], "what is known already teaches nothing"
+    assert sorted(choice.index for choice in next_to_label(points, [], 9)) == [0, 1, 2, 3, 4]
 
 
 def call(*words: object) -> subprocess.CompletedProcess[str]:
@@ -46,7 +47,7 @@ def test_the_command_chooses_copies_and_draws_a_sheet(run: Path, parts: Path, tm
     assert answer.returncode == 0, answer.stderr
     lines = [json.loads(line) for line in answer.stdout.splitlines()]
     assert len(lines) == 3 and all({"image", "novelty", "score", "decision"} == set(line) for line in lines)
-    assert lines[0]["novelty"] >= lines[1]["novelty"] >= lines[2]["novelty"]
+    assert lines[0]["novelty"] >= lines[2]["novelty"] > 0
     assert "left out" in answer.stderr and "broken.png" in answer.stderr
     copies = sorted(out.glob("0*"))
     assert [copy.name[4:] for copy in copies] == [Path(line["image"]).name for line in lines]
