@@ -663,6 +663,11 @@ def test_the_ablation_starts_all_arms_from_one_fit(parts: Path, tmp_path: Path) 
         line for line in page.splitlines() if line.startswith("| drawn | S2: a head that learns drawn defects |")
     )
     assert f" / {gain:+.3f} / " in row
+    looks = {"looked_at": 12, "images": 12, "images_a_second": 3.21, "cache_mb": 4.4, "licences": {}}
+    taught = drawn | {"taught_by": {"memory": looks}}
+    again = taught | {"seed": 1, "taught_by": {"memory": looks | {"looked_at": 0}}}
+    page = ablate.write(tmp_path / "page", short, results | {"drawn": [taught, again]}, environment("cpu")).read_text()
+    assert "| memory | 12 | 3.2 | 4 | 1 of 2 |" in page
 
 
 @pytest.mark.parametrize("model", ["omni_ad", "embedded", "ras", "omni_ras"])

@@ -203,7 +203,26 @@ def _markdown(
         lines.append(
             f"| {arm.name} | {arm.why} | {' | '.join(cells)} | {whole} | {gain} | {len(seeds)} | {minutes:.1f} | {commits} |"
         )
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_looks(results)]) + "\n"
+
+
+def _looks(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[str]:
+    """What each teacher's looks cost the first time, and the times after it."""
+    asked: dict[str, list[Mapping[str, Any]]] = {}
+    for told in (told for seeds in results.values() for told in seeds):
+        for teacher, looks in told.get("taught_by", {}).items():
+            asked.setdefault(teacher, []).append(looks)
+    if not asked:
+        return
+    yield from ("", "## The teachers' looks", "", "On one core; what they said is kept on disk in half precision.", "")
+    yield "| teacher | drawn parts | looks a second | MB on disk by then | distillations that asked again for none |"
+    yield "|---|---|---|---|---|"
+    for teacher, every in asked.items():
+        first = max(every, key=lambda looks: looks["looked_at"])
+        again = sum(not looks["looked_at"] for looks in every)
+        rate = f"{first['images_a_second']:.1f}" if first["looked_at"] else "–"
+        cells = (teacher, f"{first['images']:,}", rate, f"{first['cache_mb']:.0f}", f"{again} of {len(every)}")
+        yield f"| {' | '.join(cells)} |"
 
 
 def _mean(seeds: Sequence[Mapping[str, Any]], category: str, metric: str) -> float:
