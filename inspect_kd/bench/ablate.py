@@ -198,7 +198,7 @@ def _markdown(
         fits = {told["seed"]: told for told in first}
         same = [fits[told["seed"]] for told in seeds if told["seed"] in fits] or first
         gain = " / ".join(f"{_mean(seeds, MEAN, m) - _mean(same, MEAN, m):+.3f}" for m in SHOWN)
-        minutes = mean(told["seconds"] for told in seeds) / 60
+        minutes = mean(told.get("distill_seconds", told["seconds"]) for told in seeds) / 60
         commits = ", ".join(dict.fromkeys(told.get("commit") or "–" for told in seeds))
         lines.append(
             f"| {arm.name} | {arm.why} | {' | '.join(cells)} | {whole} | {gain} | {len(seeds)} | {minutes:.1f} | {commits} |"
