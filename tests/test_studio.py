@@ -130,8 +130,8 @@ def test_the_promise_is_that_of_the_calibration(desk: Desk) -> None:
 
 
 def test_sliders_cannot_cross_and_find_the_way_home(desk: Desk) -> None:
-    desk.move(1.5, 1.0)
-    assert desk.thresholds == Thresholds(reinspect=1.0, reject=1.0)
+    desk.move(1.5, 0.125)
+    assert desk.thresholds == Thresholds(reinspect=0.125, reject=0.125)
     # What the slider shows of the artifact's own limits is rounded; the decision is not.
     desk.move(round(desk.usual.reinspect, 3), round(desk.usual.reject, 3))
     assert desk.thresholds == desk.usual
