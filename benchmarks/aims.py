@@ -38,8 +38,8 @@ TRIED = {
         "tile), left out. The encoder alone takes 0.17 of the fastest light peer's time and the search for the "
         "nearest of 4,096 prototypes about a seventh of our own; the head that learns drawn defects costs 2 ms and "
         "gains 4 points of pixel AP."
-        " Beside fewer and lighter files, on another day's machine, it takes 0.24 of the fastest light peer's time, `embedded` 0.21, and one "
-        "with plain convolutions 0.25 ([latency.md](latency.md)): the ratio depends on what else empties the caches."
+        " Beside fewer and lighter files, on another day's machine, it takes 0.24 of the fastest light peer's time, `embedded` 0.21, "
+        "and one with plain convolutions 0.25 ([latency.md](latency.md)): the ratio depends on what else empties the caches."
     ),
 }
 """For what was missed; kept by hand, figures from the trials' own runs."""
