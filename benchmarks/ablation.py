@@ -16,6 +16,7 @@ from typing import Any
 
 from real_data import RESULTS, ROOT, SETS, train
 
+from inspect_kd.config import load_recipe
 from inspect_kd.train.listening import FIT_ALONE
 from inspect_kd.train.run import environment
 
@@ -83,7 +84,7 @@ def write(results: dict[str, dict[str, Any]]) -> None:
         f"Written by `python benchmarks/ablation.py`, {machine['started'][:10]}, {machine['cores']} CPU cores. One model for "
         f"{', '.join(SETS)}, MobileNetV2 encoder, the fit alone (S0: no teachers, no head that learns drawn defects), seed 0. A cell: "
         "image AUROC / pixel AP / pixel AUPRO. One seed: means of the default's fit spread by 0.003 / 0.002 / 0.001 over three "
-        "([distillation.md](distillation.md)). These categories are the development set: defaults were chosen on them.",
+        f"([distillation.md](distillation.md)). Fits that the stop rule ended early: {ended_early(results) or 'none'}. These categories are the development set: defaults were chosen on them.",
         "",
         "| variant | changed | " + " | ".join(SETS) + " | mean | minutes | commit |",
         "|---|---|" + "---|" * (len(SETS) + 3),
@@ -95,6 +96,11 @@ def write(results: dict[str, dict[str, Any]]) -> None:
         minutes, commit = manifest["train_seconds"] / 60, manifest.get("commit", "")
         lines.append(f"| {name} | {told} | " + " | ".join(cells) + f" | {minutes:.1f} | {commit} |")
     (RESULTS / "ablation.md").write_text("\n".join(lines) + "\n")
+
+
+def ended_early(results: dict[str, dict[str, Any]]) -> str:
+    names = (name for name, run in results.items() if run["steps"] < load_recipe(*VARIANTS[name][:2]).fit.steps)
+    return ", ".join(names)
 
 
 def _cell(metrics: dict[str, float]) -> str:
