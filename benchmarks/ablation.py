@@ -83,8 +83,8 @@ def write(results: dict[str, dict[str, Any]]) -> None:
         "",
         f"Written by `python benchmarks/ablation.py`, {machine['started'][:10]}, {machine['cores']} CPU cores. One model for "
         f"{', '.join(SETS)}, MobileNetV2 encoder, the fit alone (S0: no teachers, no head that learns drawn defects), seed 0. A cell: "
-        "image AUROC / pixel AP / pixel AUPRO. One seed: means of the default's fit spread by 0.003 / 0.002 / 0.001 over three "
-        f"([distillation.md](distillation.md)). Fits that the stop rule ended early: {ended_early(results) or 'none'}. "
+        "image AUROC / pixel AP / pixel AUPRO. One seed; how far three of them spread is told by "
+        f"[distillation.md](distillation.md), row `fit`. Fits that the stop rule ended early: {ended_early(results) or 'none'}. "
         "These categories are the development set: defaults were chosen on them.",
         "",
         "| variant | changed | " + " | ".join(SETS) + " | mean | minutes | commit |",
