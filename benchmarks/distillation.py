@@ -23,7 +23,7 @@ MODEL = "omni_ad"
 TEACHERS = ["clip_ada_local", "sam_spt_tiny"]
 """The two that the program is named for: where, and how far it reaches."""
 WITH_MEMORY = [
-    ablate.Arm(name="memory", changes=ablate.taught_by(["memory"]), why="S1 to S3, by the memory alone"),
+    ablate.Arm(name="memory", changes=ablate.taught_by(["memory"]), why="by the memory alone"),
     ablate.Arm(
         name="clip_ada_local and memory",
         changes=ablate.taught_by(["clip_ada_local", "memory"]),

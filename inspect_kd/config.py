@@ -117,7 +117,7 @@ class Distill(Strict):
     supervise: Stage = Stage()
     """S2: the label head learns drawn defects, and real ones where there are any."""
     refine: Stage = Stage()
-    """S3: the imitation head follows the teachers; the last part of the decoder moves along."""
+    """S3: the imitation head follows the teachers."""
     batch: int = Field(16, ge=4)
     variants: int = Field(6, ge=2)
     """How often each sound part is shown, every second time damaged; teachers look at each of them once."""
@@ -126,10 +126,12 @@ class Distill(Strict):
     trust: Literal["learnt", "alike"] = "learnt"
     """Weigh teachers at each place by how they do on drawn defects, or take all at their word."""
     trust_temperature: float = Field(0.1, gt=0)
-    contrast: float = Field(1.0, ge=0)
+    contrast: float = Field(0.0, ge=0)
     """Weight of the pull to the teachers against the student's own earlier answer (S3)."""
+    loosen: bool = False
+    """The last part of the decoder moves along (S3): forty times the work for a step."""
     streams: float = Field(0.0, ge=0)
-    """Weight of the denoising stream: what is rebuilt of a damaged part must look to the teachers like the sound one (S3)."""
+    """Weight of the denoising stream: what is rebuilt of a damaged part must look to the teachers like the sound one (S3, `loosen`)."""
     voices: tuple[float, float, float] = (1.0, 3.0, 0.0)
     """What discrepancy (its rarest heat on held-out sound parts is 1), label head and imitation head (chances, 0 to 1) count."""
     score_voices: tuple[float, float, float] = (1.0, 0.5, 0.0)
@@ -154,7 +156,9 @@ class Distill(Strict):
             raise ValueError("voices: the imitation head would count nothing; set them to [1, 1.5, 1.5], for example")
         if self.unlabelled and not self.teachers:
             raise ValueError("unlabelled: parts without labels say something only where `teachers:` look at them")
-        if self.labelled and not (self.supervise.steps or self.refine.steps):
+        if self.streams and self.refine.steps and not self.loosen:
+            raise ValueError("streams: what is rebuilt stays as it is in S3; set loosen to true")
+        if self.labelled and not (self.supervise.steps or (self.refine.steps and self.loosen)):
             raise ValueError("labelled: no stage learns labels; set supervise.steps, for example to 1500")
         return self
 

@@ -22,7 +22,7 @@ from inspect_kd.train import checkpoint
 from inspect_kd.train.distill import Shared, distill
 from inspect_kd.train.fit import fit, fitted_student
 from inspect_kd.train.hardware import Hardware
-from inspect_kd.train.listening import ALIGN_AND_REFINE, DRAWN, FIT_ALONE
+from inspect_kd.train.listening import DRAWN, FIT_ALONE, REFINE
 from inspect_kd.train.real_parts import real_parts
 from inspect_kd.train.run import RunFolder, commit, resolved, view_of, write_json
 from inspect_kd.train.teachers import ready
@@ -39,9 +39,14 @@ class Arm:
     why: str
 
 
+ALIGN = ("distill.align.steps=100",)
+LOOSE = ("distill.loosen=true", "distill.refine.steps=100")
+"""Few steps: each costs forty times one of a body at rest."""
+
+
 def taught_by(teachers: Sequence[str]) -> tuple[str, ...]:
-    """All stages, with these teachers."""
-    return (*DRAWN, *ALIGN_AND_REFINE, f"distill.teachers={json.dumps(list(teachers))}")
+    """Drawn defects, and these teachers."""
+    return (*DRAWN, *REFINE, f"distill.teachers={json.dumps(list(teachers))}")
 
 
 def arms(teachers: Sequence[str], unlabelled: str | None) -> list[Arm]:
@@ -54,19 +59,24 @@ def arms(teachers: Sequence[str], unlabelled: str | None) -> list[Arm]:
             Arm(
                 name=f"{teacher}, at its word",
                 changes=(*told, "distill.trust=alike"),
-                why="S1 to S3, every place alike",
+                why="S3 beside S2, every place alike",
             ),
-            Arm(name=teacher, changes=told, why="S1 to S3, trusted as far as drawn defects show"),
+            Arm(name=teacher, changes=told, why="read as drawn defects show"),
         ]
     together = taught_by(teachers)
     if len(teachers) > 1:
         every.append(Arm(name="all teachers", changes=together, why="weighed at each place"))
     if teachers:
         every += [
-            Arm(name="no relations", changes=(*together, "distill.relations=0"), why="without RDist"),
-            Arm(name="no contrast", changes=(*together, "distill.contrast=0"), why="without DCKD's contrast"),
-            Arm(name="no alignment", changes=(*together, "distill.align.steps=0"), why="without S1"),
-            Arm(name="streams", changes=(*together, "distill.streams=0.5"), why="with STLM's denoising stream"),
+            Arm(
+                name="contrast",
+                changes=(*together, "distill.contrast=1"),
+                why="and DCKD's push from what it used to say",
+            ),
+            Arm(name="alignment", changes=(*together, *ALIGN), why="and S1: tokens, relations (RDist), sentences"),
+            Arm(name="no relations", changes=(*together, *ALIGN, "distill.relations=0"), why="and S1 without RDist"),
+            Arm(name="loosened", changes=(*together, *LOOSE), why="S3 moves the decoder's last part, too"),
+            Arm(name="streams", changes=(*together, *LOOSE, "distill.streams=0.5"), why="and STLM's denoising stream"),
         ]
         if unlabelled is not None:
             more = (*together, f"distill.unlabelled={json.dumps(unlabelled)}")
@@ -161,12 +171,16 @@ def as_file(arm: Arm) -> str:
 
 
 def write(
-    out: Path, chosen: Sequence[Arm], results: Mapping[str, Sequence[Mapping[str, Any]]], environment: Mapping[str, Any]
+    out: Path,
+    chosen: Sequence[Arm],
+    results: Mapping[str, Sequence[Mapping[str, Any]]],
+    environment: Mapping[str, Any],
+    name: str = "distillation",
 ) -> Path:
-    """distillation.json and distillation.md; the path of the second."""
+    """Its json and its md; the path of the second."""
     out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "distillation.json", {"environment": environment, "arms": results})
-    page = out / "distillation.md"
+    write_json(out / f"{name}.json", {"environment": environment, "arms": results})
+    page = out / f"{name}.md"
     page.write_text(_markdown(chosen, results, environment), encoding="utf-8")
     return page
 

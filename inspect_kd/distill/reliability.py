@@ -48,13 +48,16 @@ def fuse(
 ) -> tuple[Tensor, Tensor]:
     """What all teachers say together, and how far that can be trusted, 0 to 1: both (B, 1, m, m).
 
-    A teacher's own confidence counts too: where it might as well have tossed a coin, it is not heard.
+    A teacher's own confidence counts too: where it might as well have tossed a coin, it is not heard. The error weighs teachers
+    against each other only. As a weight of places it would hide every defect: the more heat, the less certain it is that
+    all of it is one, and the chance says so already.
     """
     chances_K = torch.stack([r.chance(heat) for r, heat in zip(reliabilities, heats, strict=True)])
     errors_K = torch.stack([r.error(heat) for r, heat in zip(reliabilities, heats, strict=True)])
-    weights_K = torch.stack(list(confidences)) * (-errors_K / temperature).exp()
+    sure_K = torch.stack(list(confidences))
+    weights_K = sure_K * (-errors_K / temperature).exp()
     target = (weights_K * chances_K).sum(dim=0) / weights_K.sum(dim=0).clamp_min(1e-6)
-    return target, weights_K.amax(dim=0)
+    return target, sure_K.amax(dim=0)
 
 
 def average(heats: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,8 @@
 """The stages after the fit: what each trains, on what, and with which losses.
 
 S0, the fit, is the training of every reconstruction student (`train/fit.py`). Two opposite goals never share a part: the
-decoder must fail on defects, so no head's answer moves it before S3, and there only its last part, together with the fit's own
-loss; the heads must answer on defects, so the fit never reaches them.
+decoder must fail on defects, so no head's answer moves it, but where S3 is told to `loosen` its last part, together with the
+fit's own loss; the heads must answer on defects, so the fit never reaches them.
 
 Shapes: B batch, C channels, h w token grid, m m grid of heat.
 """
@@ -14,7 +14,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -25,11 +24,11 @@ from inspect_kd.distill.glances import Told
 from inspect_kd.distill.losses import (
     DynamicContrast,
     FocalL1,
+    HeatImitation,
     ImageVerdict,
     PromptAgreement,
     TokenImitation,
     TokenRelations,
-    WeightedAgreement,
 )
 from inspect_kd.distill.reliability import Reliability, average, fuse
 from inspect_kd.models.layers.heads import AnswerHeads, Answers
@@ -74,9 +73,6 @@ class Taught:
 class Stage(ABC):
     """One part of the distillation. `aside` learns too, and is thrown away with the stage."""
 
-    at_rest: ClassVar[bool] = True
-    """Whether all of the student but its heads stays as it is."""
-
     def __init__(self, student: RebuildStudent, teachers: Mapping[str, Taught], settings: Distill) -> None:
         if student.heads is None:
             raise ValueError("a student without heads has nothing to distil into")
@@ -84,6 +80,11 @@ class Stage(ABC):
         self.aside = nn.ModuleDict()
         torch.manual_seed(0)
         self.prepare()
+
+    @staticmethod
+    def at_rest(settings: Distill) -> bool:
+        """Whether all of the student but its heads stays as it is."""
+        return True
 
     @abstractmethod
     def moved(self) -> list[nn.Module]:
@@ -153,10 +154,12 @@ class Supervise(Stage):
 
 
 class Refine(Stage):
-    """S3. The imitation head follows the teachers wherever they can be trusted, away from what it used to say; the decoder's
-    last part moves along, held back by the fit's own loss on sound parts."""
+    """S3. The imitation head follows the teachers wherever they can be trusted, away from what it used to say. Trunk and label
+    head stay as labels have made them. `loosen` lets the decoder's last part move along, held back by the fit's own loss."""
 
-    at_rest = False
+    @staticmethod
+    def at_rest(settings: Distill) -> bool:
+        return not settings.loosen
 
     def prepare(self) -> None:
         self.aside["earlier"] = copy.deepcopy(self.heads).requires_grad_(False)
@@ -165,22 +168,18 @@ class Refine(Stage):
             self.aside["denoise"] = self.projectors(rebuilt)
 
     def moved(self) -> list[nn.Module]:
-        return [self.heads, self.student.last_part()]
+        return [self.heads.imitation, *([self.student.last_part()] if self.settings.loosen else [])]
 
     def terms(self, batch: Batch) -> dict[str, Tensor]:
+        if not self.settings.loosen:
+            assert batch.evidence_BChw is not None
+            return self._imitation(self.answers(batch), batch.evidence_BChw, batch)
         assert batch.seen_B3HW is not None and batch.sound_B3HW is not None
         last = self.student.last_part().eval()  # its statistics are those of sound parts
         found = self.student.find(batch.seen_B3HW)
         last.train()
-        answers = found.answers
-        assert answers is not None
-        target, trust = self._target(batch)
-        said = answers.imitation_B1mm.sigmoid()
-        terms = label_terms(answers, batch) | {"imitate": WeightedAgreement()(said, target, trust)}
-        if self.settings.contrast:
-            assert found.evidence_BChw is not None
-            earlier = self._earlier(found.evidence_BChw)
-            terms["contrast"] = self.settings.contrast * DynamicContrast()(said, target, trust, earlier)
+        assert found.answers is not None and found.evidence_BChw is not None
+        terms = label_terms(found.answers, batch) | self._imitation(found.answers, found.evidence_BChw, batch)
         if self.settings.streams and batch.told_sound:
             # Of drawn defects alone: elsewhere nobody knows what the part looked like before.
             for name, told in batch.told_sound.items():
@@ -192,6 +191,14 @@ class Refine(Stage):
         sound_B3HW = batch.sound_B3HW[batch.drawn_B]
         with noisy(self.student):
             terms |= self.student.losses(sound_B3HW, sound_B3HW)
+        return terms
+
+    def _imitation(self, answers: Answers, evidence_BChw: Tensor, batch: Batch) -> dict[str, Tensor]:
+        target, trust = self._target(batch)
+        terms = {"imitate": HeatImitation()(answers.imitation_B1mm, target, trust)}
+        if self.settings.contrast:
+            said, earlier = answers.imitation_B1mm.sigmoid(), self._earlier(evidence_BChw)
+            terms["contrast"] = self.settings.contrast * DynamicContrast()(said, target, trust, earlier)
         return terms
 
     def after_step(self) -> None:

@@ -94,7 +94,7 @@ class Distillation:
             for name in names[begun:]
             if name != self.progress.stage or self.progress.stage_step < stages[name].steps
         ]
-        if fresh or any(STAGES[name].at_rest for name in left):
+        if fresh or any(STAGES[name].at_rest(self.recipe.distill) for name in left):
             self.shared.gather(self.student, self.watch)
         if fresh:
             assert self.student.heads is not None and self.shared.evidence is not None
@@ -155,7 +155,7 @@ class Distillation:
 
     def _batch(self, stage: Stage, numbers: list[int], observers: dict[str, Observer]) -> Batch:
         batch = self.pool.batch(numbers, observers, self._device)
-        if stage.at_rest:
+        if stage.at_rest(self.recipe.distill):
             assert self.shared.evidence is not None
             return replace(batch, evidence_BChw=self.shared.evidence[numbers].float().to(self._device))
         sounds = self.pool.sound(numbers)

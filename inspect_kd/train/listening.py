@@ -9,9 +9,9 @@ HEADS = ("student.answer_width=32",)
 SUPERVISE = ("distill.supervise.steps=1500", "distill.supervise.learning_rate=2.0e-3")
 DRAWN = (*HEADS, *SUPERVISE, "distill.voices=[1, 3, 0]", "distill.score_voices=[1, 0.5, 0]")
 """A head that learns drawn defects: what the default recipe has."""
-ALIGN_AND_REFINE = (
-    "distill.align.steps=100",
-    "distill.refine.steps=100",
+REFINE = (
+    "distill.refine.steps=600",
+    "distill.refine.learning_rate=2.0e-3",
     "distill.voices=[1, 1.5, 1.5]",
     "distill.score_voices=[1, 0.25, 0.25]",
 )
@@ -24,7 +24,7 @@ def needed(recipe: Recipe, *, teachers: bool, labels: bool) -> list[str]:
     distill = recipe.distill
     changes = [] if recipe.student.get("answer_width") else [*HEADS]
     taught = bool(distill.align.steps or distill.refine.steps)
-    if not distill.supervise.steps and not (taught and teachers):
-        # S3 without S2 would have to teach the heads all they know in its few steps.
+    if not distill.supervise.steps and (labels or not taught):
+        # S3 reads what S2 has made; whoever has stages of their own knows what they leave out.
         changes += SUPERVISE
-    return [*changes, *(ALIGN_AND_REFINE if teachers and not taught else ())]
+    return [*changes, *(REFINE if teachers and not taught else ())]
