@@ -24,7 +24,7 @@ from inspect_kd.train.run import environment
 from inspect_kd.types import Sample, Split
 
 MODEL = "omni_ad"
-ARMS = ("fit", "drawn", "all teachers", "unlabelled")
+ARMS = ("fit", "all teachers", "unlabelled")
 
 
 def as_folder(line: Sequence[Sample], folder: Path) -> Path:
@@ -39,13 +39,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
     parser.add_argument("--only", nargs="*", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--teachers", nargs="*", default=TEACHERS, help="Their runs, where they have studied these parts already.")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "unlabelled")
     arguments = parser.parse_args()
     every = load(list(SETS), MODEL)
     line, measured = halves(every)
     data = replace(every, samples=[s for s in every.samples if s.split is not Split.TEST] + measured)
     folder = as_folder(line, arguments.out.resolve() / "line")
-    arms = [arm for arm in ablate.arms(TEACHERS, str(folder)) if arm.name in ARMS]
+    arms = [arm for arm in ablate.arms(arguments.teachers, str(folder)) if arm.name in ARMS]
     chosen = [arm for arm in arms if arm.name in arguments.only]
     with follow() as watch:
         ablate.ablate(MODEL, data, chosen, arguments.seeds, arguments.out, watch)

@@ -301,6 +301,34 @@ def test_the_contrast_is_with_what_the_student_used_to_say() -> None:
     assert stage.terms(batch(made))["contrast"].item() > 1.3 * moved, "the earlier student has caught up"
 
 
+def test_the_imitation_head_says_what_unsure_teachers_see() -> None:
+    """Where a teacher is hot, four of ten places are damaged: so much the head must say there, neither nothing nor all."""
+    made, told = student(), teachers()
+    assert made.heads is not None
+    told["t0"].reliability.table = torch.linspace(0, 1, 64).pow(8)
+    shown = batch(made)
+    heat = shown.mask_B1mm * 0.89
+    chance = told["t0"].reliability.chance(heat)
+    assert 0.35 < chance.max() < 0.45
+    evidence = shown.evidence_BChw
+    assert evidence is not None
+    bump = torch.nn.functional.adaptive_avg_pool2d(shown.mask_B1mm, evidence.shape[-1])
+    evidence = evidence + evidence.std() * bump
+    shown = replace(shown, evidence_BChw=evidence, told={"t0": shown.told["t0"]._replace(heat_B1mm=heat)})
+    made.heads.settle(evidence)
+    stage = stages.STAGES["refine"](made, told, Distill())
+    optimizer = torch.optim.AdamW(stage.begin(), lr=0.1)
+    for _ in range(200):
+        optimizer.zero_grad()
+        torch.stack(list(stage.terms(shown).values())).sum().backward()
+        optimizer.step()
+        stage.after_step()
+    stage.end()
+    said = stage.answers(shown).imitation_B1mm.sigmoid()
+    assert 0.15 < said[shown.mask_B1mm > 0].mean() < 0.45
+    assert said[shown.mask_B1mm == 0].mean() < 0.03
+
+
 def test_two_heads_and_the_discrepancy_are_added_as_their_voices_say() -> None:
     made = student().eval()
     assert made.heads is not None
