@@ -39,7 +39,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
     parser.add_argument("--only", nargs="*", choices=ARMS, default=list(ARMS))
-    parser.add_argument("--teachers", nargs="*", default=TEACHERS, help="Their runs, where they have studied these parts already.")
+    parser.add_argument(
+        "--teachers", nargs="*", default=TEACHERS, help="Their runs, where they have studied these parts already."
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "unlabelled")
     arguments = parser.parse_args()
     every = load(list(SETS), MODEL)
