@@ -176,23 +176,22 @@ def write(
     results: Mapping[str, Sequence[Mapping[str, Any]]],
     environment: Mapping[str, Any],
     name: str = "distillation",
+    title: str = "What each part of the distillation is worth",
 ) -> Path:
     """Its json and its md; the path of the second."""
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / f"{name}.json", {"environment": environment, "arms": results})
     page = out / f"{name}.md"
-    page.write_text(_markdown(chosen, results, environment), encoding="utf-8")
+    page.write_text("\n".join([f"# {title}", "", *_markdown(chosen, results, environment)]) + "\n", encoding="utf-8")
     return page
 
 
 def _markdown(
     chosen: Sequence[Arm], results: Mapping[str, Sequence[Mapping[str, Any]]], environment: Mapping[str, Any]
-) -> str:
+) -> list[str]:
     first = next(iter(results.values()))
     categories = [name for name in first[0]["metrics"] if name != MEAN]
     lines = [
-        "# What each part of the distillation is worth",
-        "",
         f"Written by `{environment['command']}`, {environment['started'][:10]}, "
         f"{environment['cores']} CPU cores, torch {environment['packages'].get('torch')}. One model for "
         f"{', '.join(categories)}; all arms of a seed start from the same fit. A cell: "
@@ -217,7 +216,7 @@ def _markdown(
         lines.append(
             f"| {arm.name} | {arm.why} | {' | '.join(cells)} | {whole} | {gain} | {len(seeds)} | {minutes:.1f} | {commits} |"
         )
-    return "\n".join([*lines, *_looks(results)]) + "\n"
+    return [*lines, *_looks(results)]
 
 
 def _looks(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[str]:
@@ -226,6 +225,7 @@ def _looks(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[str]:
     for told in (told for seeds in results.values() for told in seeds):
         for teacher, looks in told.get("taught_by", {}).items():
             asked.setdefault(teacher, []).append(looks)
+    asked = {teacher: every for teacher, every in asked.items() if any(looks["looked_at"] for looks in every)}
     if not asked:
         return
     yield from ("", "## The teachers' looks", "", "On one core; what they said is kept on disk in half precision.", "")
@@ -234,7 +234,7 @@ def _looks(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[str]:
     for teacher, every in asked.items():
         first = max(every, key=lambda looks: looks["looked_at"])
         again = sum(not looks["looked_at"] for looks in every)
-        rate = f"{first['images_a_second']:.1f}" if first["looked_at"] else "–"
+        rate = f"{first['images_a_second']:.1f}"
         cells = (teacher, f"{first['images']:,}", rate, f"{first['cache_mb']:.0f}", f"{again} of {len(every)}")
         yield f"| {' | '.join(cells)} |"
 
