@@ -151,14 +151,14 @@ class Distill(Strict):
         if taught and not self.teachers:
             raise ValueError("align and refine need `teachers:`; without any set their steps to 0")
         if self.teachers and not taught:
-            raise ValueError("teachers: nobody would listen; set align.steps and refine.steps, for example to 100")
+            raise ValueError("teachers: nobody would listen; set refine.steps, for example to 600")
         if self.refine.steps and not self.voices[2]:
             raise ValueError("voices: the imitation head would count nothing; set them to [1, 1.5, 1.5], for example")
         if self.unlabelled and not self.teachers:
             raise ValueError("unlabelled: parts without labels say something only where `teachers:` look at them")
         if self.streams and self.refine.steps and not self.loosen:
             raise ValueError("streams: what is rebuilt stays as it is in S3; set loosen to true")
-        if self.labelled and not (self.supervise.steps or (self.refine.steps and self.loosen)):
+        if self.labelled and not self.supervise.steps:
             raise ValueError("labelled: no stage learns labels; set supervise.steps, for example to 1500")
         return self
 

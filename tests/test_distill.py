@@ -643,6 +643,15 @@ def test_what_cannot_be_is_said(tmp_path: Path) -> None:
         load_recipe("embedded", ["distill.supervise.steps=5", "student.answer_width=0"])
     with pytest.raises(UsageError, match="need `teachers:`"):
         load_recipe("embedded", ["distill.align.steps=5", "student.answer_width=8", "distill.teachers=[]"])
+    taught = list(ablate.taught_by(["memory"]))
+    for changes, message in (
+        (["distill.streams=0.5"], "set loosen to true"),
+        (["distill.refine.steps=0"], "nobody would listen"),
+        (["distill.voices=[1, 3, 0]"], "would count nothing"),
+        (["distill.supervise.steps=0", "distill.labelled=found/"], "no stage learns labels"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            load_recipe("embedded", [*taught, *changes])
     from inspect_kd.datasets import every_image
 
     with pytest.raises(BadInput, match="no such folder"):
