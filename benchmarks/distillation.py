@@ -48,7 +48,7 @@ Kept by hand; trials are of seed 0, on the development set.
   pixel AP from 0.712 to 0.750 and AUPRO from 0.885 to 0.890; with the mean difference 0.730, with the former trust 0.723.
 - These teachers have learnt from drawn defects, too, with features no better than the student's own, and SAM is asked where its CLIP
   guide sees something: `clip_ada_local` and `sam_spt_tiny` teach the same.
-- Tried and left out: DCKD's contrast (0.3 points of image AUROC more, 0.6 of AUPRO less), S1 with and without RDist (nothing to a point
+- Tried and left out: DCKD's contrast (0.2 points of image AUROC more, 0.6 of AUPRO less), S1 with and without RDist (nothing to a point
   less), a memory of a ResNet-50's patches as a stronger teacher (0.892 image AUROC on the tile by itself), other weights of the voices.
   Parts from the line for the teachers to look at: [unlabelled.md](unlabelled.md).
 """

@@ -148,6 +148,20 @@ def test_the_slider_on_the_page_ends_where_it_was_let_go(page: Any, images: list
     wait_for(lambda: f"NG above {value:.3f}" in page.locator("#viewer .banner").inner_text())
 
 
+def test_no_slider_undoes_the_other(page: Any, images: list[Path]) -> None:
+    """The first one's question is held on its way until the second has been moved."""
+    bring(page, *images[:3])
+    held: list[Any] = []
+    page.route("**/queue/join*", lambda route: route.continue_() if held else held.append(route))
+    move(page, "reinspect", 0.0)
+    wait_for(lambda: page.locator("#viewer").count() == 1 and bool(held))
+    move(page, "reject", 0.0)
+    page.wait_for_timeout(1000)
+    held[0].continue_()
+    page.wait_for_timeout(1000)
+    wait_for(lambda: count(page, "NG") == 3, seconds=30)
+
+
 def test_marks_by_key_and_signs_off_by_name(page: Any, server: Server, images: list[Path]) -> None:
     bring(page, *images[:4])
     page.locator("#gallery .card").first.click()

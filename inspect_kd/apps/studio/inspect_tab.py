@@ -279,15 +279,16 @@ def _wire_thresholds(studio: Studio, controls: Controls, panels: Panels) -> None
         desk.move(reinspect, reject)
         return page_of(desk)[1:]
 
-    for slider in (controls.reinspect, controls.reject):
-        slider.change(
-            moved,
-            [controls.reinspect, controls.reject],
-            shown,
-            trigger_mode="always_last",
-            concurrency_limit=8,
-            **PRIVATE,
-        )
+    # One event for both: as two, the answer to the first slider could overtake that to the second and undo it.
+    gr.on(
+        [controls.reinspect.change, controls.reject.change],
+        moved,
+        [controls.reinspect, controls.reject],
+        shown,
+        trigger_mode="always_last",
+        concurrency_limit=8,
+        **PRIVATE,
+    )
 
     def usual(request: gr.Request) -> tuple[float, float]:
         limits = studio.desks.of(request.session_hash).usual
