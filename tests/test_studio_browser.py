@@ -160,6 +160,7 @@ def test_no_slider_undoes_the_other(page: Any, images: list[Path]) -> None:
     held[0].continue_()
     page.wait_for_timeout(1000)
     wait_for(lambda: count(page, "NG") == 3, seconds=30)
+    assert "NG above 0.000" in page.locator("#viewer .banner").inner_text()
 
 
 def test_marks_by_key_and_signs_off_by_name(page: Any, server: Server, images: list[Path]) -> None:
