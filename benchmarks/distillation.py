@@ -72,8 +72,13 @@ def main() -> None:
 
 
 def chain(out: Path, found: dict[str, list[dict]]) -> list[str]:
-    """The time of all there is to do for a student with both teachers, if nothing of it has been done before."""
-    parts = {"the fit": median(seconds(out.glob("seed*/start/run.json")))}
+    """The time of all there is to do for a student with both teachers, if nothing of it has been done before. Nothing, where the
+    fits or the teachers' studies lie elsewhere."""
+    fits = seconds(out.glob("seed*/start/run.json"))
+    studies = {name: seconds(out.glob(f"*-{name}-*/run.json")) for name in TEACHERS}
+    if not fits or not all(studies.values()):
+        return []
+    parts = {"the fit": median(fits)}
     looks = {
         name: told
         for arm in found.values()
@@ -81,11 +86,13 @@ def chain(out: Path, found: dict[str, list[dict]]) -> list[str]:
         for name, told in one.get("taught_by", {}).items()
         if told["looked_at"]
     }
-    for name in TEACHERS:
-        (studied,) = seconds(out.glob(f"*-{name}-*/run.json"))
-        parts |= {f"{name} studies": studied, f"{name} looks": looks[name]["images"] / looks[name]["images_a_second"]}
-    parts["the student looks, and S2"] = max(one["distill_seconds"] for one in found["drawn"])
-    parts["S2 once more, and S3"] = max(one["distill_seconds"] for one in found["all teachers"])
+    for name, studied in studies.items():
+        parts |= {
+            f"{name} studies": median(studied),
+            f"{name} looks": looks[name]["images"] / looks[name]["images_a_second"],
+        }
+    parts["the student looks, and S2"] = median(one["distill_seconds"] for one in found["drawn"])
+    parts["S2 once more, and S3"] = median(one["distill_seconds"] for one in found["all teachers"])
     told = ", ".join(f"{name} {part / 60:.1f}" for name, part in parts.items())
     alone = (parts["the fit"] + parts["the student looks, and S2"]) / 60
     return [
