@@ -33,6 +33,8 @@ bench: $(STAMP)       ## the figures under docs/results, on the data sets at INS
 	$(BIN)/python benchmarks/peers.py
 	$(BIN)/python benchmarks/teachers.py
 	$(BIN)/python benchmarks/distillation.py
+	$(BIN)/python benchmarks/unlabelled.py
+	$(BIN)/python benchmarks/chain.py
 	$(BIN)/python benchmarks/labelling.py
 	$(BIN)/python benchmarks/studio.py --artifact runs/demo/parts/parts.onnx
 

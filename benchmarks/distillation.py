@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable
 from pathlib import Path
-from statistics import median
 
 from real_data import RESULTS, ROOT, SETS, load
 
@@ -50,7 +48,7 @@ Kept by hand; trials are of seed 0, on the development set.
   guide sees something: `clip_ada_local` and `sam_spt_tiny` teach the same.
 - Tried and left out: DCKD's contrast (0.2 points of image AUROC more, 0.6 of AUPRO less), S1 with and without RDist (nothing to a point
   less), a memory of a ResNet-50's patches as a stronger teacher (0.892 image AUROC on the tile by itself), other weights of the voices.
-  Parts from the line for the teachers to look at: [unlabelled.md](unlabelled.md).
+  Parts from the line for the teachers to look at: [unlabelled.md](unlabelled.md). How long all of it takes: [chain.md](chain.md).
 """
 
 
@@ -67,46 +65,8 @@ def main() -> None:
     before = json.loads((RESULTS / "distillation.json").read_text())["arms"]
     found = {arm.name: together(before.get(arm.name, []), finished(arguments.out, arm)) for arm in arms}
     page = ablate.write(RESULTS, arms, found, environment("cpu"))
-    page.write_text(page.read_text() + "\n".join(chain(arguments.out, found)) + FOLLOWS)
+    page.write_text(page.read_text() + FOLLOWS)
     print(page.read_text())
-
-
-def chain(out: Path, found: dict[str, list[dict]]) -> list[str]:
-    """The time of all there is to do for a student with both teachers, if nothing of it has been done before. Nothing, where the
-    fits or the teachers' studies lie elsewhere."""
-    fits = seconds(out.glob("seed*/start/run.json"))
-    studies = {name: seconds(out.glob(f"*-{name}-*/run.json")) for name in TEACHERS}
-    if not fits or not all(studies.values()):
-        return []
-    parts = {"the fit": median(fits)}
-    looks = {
-        name: told
-        for arm in found.values()
-        for one in arm
-        for name, told in one.get("taught_by", {}).items()
-        if told["looked_at"]
-    }
-    for name, studied in studies.items():
-        parts |= {
-            f"{name} studies": median(studied),
-            f"{name} looks": looks[name]["images"] / looks[name]["images_a_second"],
-        }
-    parts["the student looks, and S2"] = median(one["distill_seconds"] for one in found["drawn"])
-    parts["S2 once more, and S3"] = median(one["distill_seconds"] for one in found["all teachers"])
-    told = ", ".join(f"{name} {part / 60:.1f}" for name, part in parts.items())
-    alone = (parts["the fit"] + parts["the student looks, and S2"]) / 60
-    return [
-        "",
-        "## The whole chain's time",
-        "",
-        f"Minutes of one thread, with another measurement on the other core: {told}; together {sum(parts.values()) / 60:.0f}. "
-        f"The default recipe has no teachers: {alone:.0f}.",
-        "",
-    ]
-
-
-def seconds(manifests: Iterable[Path]) -> list[float]:
-    return [json.loads(manifest.read_text())["train_seconds"] for manifest in manifests]
 
 
 def together(before: list[dict], now: list[dict]) -> list[dict]:
