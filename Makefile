@@ -32,6 +32,7 @@ bench: $(STAMP)       ## the figures under docs/results, on the data sets at INS
 	$(BIN)/python benchmarks/latency.py
 	$(BIN)/python benchmarks/peers.py
 	$(BIN)/python benchmarks/teachers.py
+	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/distillation.py
 	$(BIN)/python benchmarks/unlabelled.py
 	$(BIN)/python benchmarks/chain.py

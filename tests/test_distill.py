@@ -34,6 +34,7 @@ from inspect_kd.errors import BadInput, UsageError
 from inspect_kd.inspector import Inspector
 from inspect_kd.models import rebuild
 from inspect_kd.models.base import Lesson
+from inspect_kd.models.layers.neighbours import coreset
 from inspect_kd.models.rebuild import RebuildStudent
 from inspect_kd.models.teachers import memory
 from inspect_kd.train.hardware import Hardware
@@ -416,6 +417,20 @@ def test_a_part_that_one_bank_holds_is_judged_by_the_other() -> None:
         own, other = (memory.distance_map(patches, made._bank(bank), 64).mean() for bank in range(2))
     assert own < 1e-3 < other
     assert made._map(made._tensor([known])).mean() > 0.5 * other
+
+
+def test_a_coreset_leaves_no_sound_place_far_from_all_that_is_kept() -> None:
+    """A thousand rows alike and three that are rare: a random choice of eight forgets rare ones, a coreset does not."""
+    torch.manual_seed(0)
+    usual = torch.tensor([1.0, 0.0, 0.0]) + 0.01 * torch.randn(1000, 3)
+    rows = torch.nn.functional.normalize(torch.cat([usual, torch.eye(3), -torch.eye(3)[:1]]), dim=1)
+    kept = coreset(rows, 8)
+    assert len(set(kept.tolist())) == 8
+    assert {1001, 1002, 1003} <= set(kept.tolist())
+    far = (1 - rows @ rows[kept].T).amin(dim=1)
+    assert far.max() < 0.01
+    greedy, at_random = remembering(rows=24, coreset=True), remembering(rows=24)
+    assert greedy.usual < at_random.usual, "sound places are nearer to what is remembered"
 
 
 def test_a_second_look_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,3 +52,13 @@ def distance_map(patches: Sequence[Tensor], banks: Sequence[Tensor], side: int) 
         scale = max(group) // FINEST
         maps.append(F.interpolate(map_B1hw, scale_factor=scale, mode="bilinear", align_corners=False))
     return torch.stack(maps).sum(dim=0)
+
+
+def coreset(rows_NC: Tensor, keep: int) -> Tensor:
+    """Numbers of the rows to keep so that none of the others is far from all kept ones: each next is the farthest from those before."""
+    chosen = torch.zeros(keep, dtype=torch.long, device=rows_NC.device)
+    nearest_N = rows_NC @ rows_NC[0]
+    for number in range(1, keep):
+        chosen[number] = nearest_N.argmin()
+        torch.maximum(nearest_N, rows_NC @ rows_NC[chosen[number]], out=nearest_N)
+    return chosen

@@ -26,13 +26,15 @@ from inspect_kd.models import base
 from inspect_kd.models.base import Glance, Lesson, Output, Source
 from inspect_kd.models.encoders import Encoder, build_encoder
 from inspect_kd.models.layers.discrepancy import Smooth, top_mean
-from inspect_kd.models.layers.neighbours import FINEST, GROUPS, Patches, distance_map
+from inspect_kd.models.layers.neighbours import FINEST, GROUPS, Patches, coreset, distance_map
 from inspect_kd.resize import resize
 from inspect_kd.types import ImageU8
 
 BANKS = 2
 USUAL, RARE, HEAT_OF_RARE = 0.90, 0.995, 0.1
 """Quantiles of sound places that become heat 0 and 0.1, as EfficientAD puts its maps on one scale."""
+CANDIDATES = 8
+"""For each place in a bank, of lessons of which about half are untouched."""
 SPREAD_FROM = 256
 """Sound images from which the features' spread is taken."""
 
@@ -41,8 +43,10 @@ SPREAD_FROM = 256
 class Config:
     encoder: str = "mobilenetv2_100"
     """`embedded`, or any timm model that gives features at strides 4, 8 and 16; a larger one than the student's may be better."""
-    rows: Annotated[int, Field(ge=1)] = 16_384
-    """Patches in each bank, of each group of strides: a random part of all."""
+    rows: Annotated[int, Field(ge=1)] = 4_096
+    """Patches in each bank, of each group of strides."""
+    coreset: bool = True
+    """Choose them out of more so that none is far from all of them; otherwise they are a random part."""
     sigma: Annotated[float, Field(gt=0)] = 4.0
     """Smoothing of the heatmap, in pixels of the input."""
     score_share: Annotated[float, Field(gt=0, le=1)] = 0.01
@@ -92,7 +96,7 @@ class Teacher(base.Teacher):
         spread = range(0, len(lessons), max(1, len(lessons) // (2 * SPREAD_FROM)))
         untouched = (lesson.image for lesson in map(lessons.__getitem__, spread) if lesson.mask is None)
         self.patches.feature_norm.fit(self.patches.encoder(self._tensor([image])) for image in untouched)
-        share = max(1, math.ceil(2 * self.settings.rows * BANKS / max(1, len(lessons))))
+        share = max(1, math.ceil(CANDIDATES * self.settings.rows * BANKS / max(1, len(lessons))))
         seat: dict[int, int] = {}
         kept: list[list[list[Tensor]]] = [[[] for _ in GROUPS] for _ in range(BANKS)]
         for part in in_parts(lessons, batch):
@@ -121,9 +125,10 @@ class Teacher(base.Teacher):
         self.usual.fill_(float(np.quantile(places, USUAL)))
         self.rare.fill_(float(np.quantile(places, RARE)))
 
-    @staticmethod
-    def _fill(bank_RC: Tensor, rows_NC: Tensor, generator: torch.Generator) -> None:
+    def _fill(self, bank_RC: Tensor, rows_NC: Tensor, generator: torch.Generator) -> None:
         order = torch.randperm(len(rows_NC), generator=generator)
+        if self.settings.coreset:
+            order = order[coreset(rows_NC[order], min(len(order), len(bank_RC))).cpu()]
         chosen = order.repeat(math.ceil(len(bank_RC) / len(order)))[: len(bank_RC)]
         bank_RC.copy_(rows_NC[chosen.to(rows_NC.device)])
 

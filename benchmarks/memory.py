@@ -1,0 +1,90 @@
+"""How many patches should the memory keep, and which? The teacher by itself on real parts. Writes docs/results/memory.{json,md}.
+
+    INSPECT_KD_REAL_DATA=… INSPECT_KD_WEIGHTS=… python benchmarks/memory.py
+
+On one core half an hour. A study that is complete is not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from real_data import RESULTS, ROOT, SETS, load
+
+from inspect_kd.cli.follow import follow
+from inspect_kd.config import load_recipe
+from inspect_kd.datasets import DataSet
+from inspect_kd.train.hardware import Hardware
+from inspect_kd.train.run import RunFolder, build_teacher, environment
+from inspect_kd.train.teach import teach
+
+SHOWN = ("image_auroc", "pixel_ap", "pixel_aupro")
+LOOKS = 16
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "memory")
+    out = parser.parse_args().out
+    data = load(list(SETS), "memory")
+    told = [
+        studied(data, out / f"{rows}-{'coreset' if coreset else 'random'}", rows=rows, coreset=coreset)
+        for rows in (4_096, 16_384)
+        for coreset in (False, True)
+    ]
+    write(told)
+
+
+def studied(data: DataSet, home: Path, *, rows: int, coreset: bool) -> dict[str, Any]:
+    recipe = load_recipe("memory", [f"teacher.rows={rows}", f"teacher.coreset={json.dumps(coreset)}"])
+    folder = RunFolder(home)
+    if not folder.complete:
+        with follow() as watch:
+            teach(recipe, data, folder, hardware=Hardware(), watch=watch)
+    metrics = json.loads(folder.manifest.read_text())["metrics"]
+    teacher = build_teacher(recipe).eval()
+    image = np.zeros((teacher.size, teacher.size, 3), np.uint8)
+    began = time.process_time()
+    for _ in range(LOOKS):
+        teacher.look([image])
+    return {
+        "rows": rows,
+        "coreset": coreset,
+        "metrics": {name: {metric: found[metric] for metric in SHOWN} for name, found in metrics.items()},
+        "look_cpu_ms": 1e3 * (time.process_time() - began) / LOOKS,
+        "commit": json.loads(folder.environment.read_text())["commit"],
+    }
+
+
+def write(told: list[dict[str, Any]]) -> None:
+    machine = environment("cpu")
+    (RESULTS / "memory.json").write_text(json.dumps({"environment": machine, "memories": told}, indent=1) + "\n")
+    names = [*SETS, "mean"]
+    lines = [
+        "# What the memory should keep",
+        "",
+        f"Written by `python benchmarks/memory.py`, {machine['started'][:10]}, torch {machine['packages']['torch']}, "
+        f"{torch.get_num_threads()} thread. The teacher by itself, one for {', '.join(SETS)}. A cell: image AUROC / pixel AP / AUPRO.",
+        "",
+        f"| patches in each of four banks | | {' | '.join(names)} | CPU ms a look | commit |",
+        "|---|---|" + "---|" * (len(names) + 2),
+    ]
+    for one in told:
+        cells = [" / ".join(f"{value:.3f}" for value in one["metrics"][name].values()) for name in names]
+        chosen = "coreset" if one["coreset"] else "at random"
+        lines.append(
+            f"| {one['rows']:,} | {chosen} | {' | '.join(cells)} | {one['look_cpu_ms']:.0f} | {one['commit']} |"
+        )
+    path = RESULTS / "memory.md"
+    path.write_text("\n".join(lines) + "\n")
+    print(path.read_text())
+
+
+if __name__ == "__main__":
+    main()
