@@ -64,7 +64,7 @@ def main() -> None:
         ablate.ablate(MODEL, load(list(SETS), MODEL), chosen, arguments.seeds, arguments.out, watch)
     before = json.loads((RESULTS / "distillation.json").read_text())["arms"]
     found = {arm.name: together(before.get(arm.name, []), finished(arguments.out, arm)) for arm in arms}
-    page = ablate.write(RESULTS, arms, found, environment("cpu"))
+    page = ablate.write(RESULTS, arms, found, environment("cpu") | {"command": "python benchmarks/distillation.py"})
     page.write_text(page.read_text() + FOLLOWS)
     print(page.read_text())
 

@@ -53,7 +53,8 @@ def main() -> None:
     with follow() as watch:
         ablate.ablate(MODEL, data, chosen, arguments.seeds, arguments.out, watch)
     found = {arm.name: finished(arguments.out, arm) for arm in arms}
-    page = ablate.write(RESULTS, arms, found, environment("cpu"), "unlabelled", "What parts from the line add")
+    machine = environment("cpu") | {"command": "python benchmarks/unlabelled.py"}
+    page = ablate.write(RESULTS, arms, found, machine, "unlabelled", "What parts from the line add")
     told = f"\n{len(line)} test parts of the sets played the line; the figures are of the {len(measured)} others.\n"
     page.write_text(page.read_text() + told)
     print(page.read_text())

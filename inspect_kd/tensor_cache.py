@@ -30,11 +30,6 @@ PARTIAL, FORGOTTEN = ".partial", 3600
 """Ending of a file that is being written, and seconds after which nobody is writing it any more."""
 
 
-def cache_home() -> Path:
-    """$INSPECT_KD_CACHE, else a cache folder of the user's."""
-    return Path(os.environ.get("INSPECT_KD_CACHE") or Path.home() / ".cache" / "inspect-kd" / "embeddings")
-
-
 class TensorCache:
     def __init__(self, folder: Path, weights: str, transform: str, limit: int = LIMIT) -> None:
         self.folder, self.limit = folder, limit

@@ -429,7 +429,7 @@ def test_a_coreset_leaves_no_sound_place_far_from_all_that_is_kept() -> None:
     assert {1001, 1002, 1003} <= set(kept.tolist())
     far = (1 - rows @ rows[kept].T).amin(dim=1)
     assert far.max() < 0.01
-    greedy, at_random = remembering(rows=24, coreset=True), remembering(rows=24)
+    greedy, at_random = remembering(rows=24, coreset=True), remembering(rows=24, coreset=False)
     assert greedy.usual < at_random.usual, "sound places are nearer to what is remembered"
 
 

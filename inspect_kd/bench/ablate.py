@@ -13,6 +13,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+import torch
+
 from inspect_kd.config import Recipe, load_recipe
 from inspect_kd.datasets import DataSet
 from inspect_kd.errors import BadInput, UsageError
@@ -24,8 +26,8 @@ from inspect_kd.train.fit import fit, fitted_student
 from inspect_kd.train.hardware import Hardware
 from inspect_kd.train.listening import DRAWN, FIT_ALONE, REFINE
 from inspect_kd.train.real_parts import real_parts
-from inspect_kd.train.run import RunFolder, commit, resolved, view_of, write_json
-from inspect_kd.train.teachers import ready
+from inspect_kd.train.run import RunFolder, commit, load_run, resolved, view_of, write_json
+from inspect_kd.train.teachers import ready, studies
 from inspect_kd.types import Split, Watch
 
 SHOWN = ("image_auroc", "pixel_ap", "pixel_aupro")
@@ -40,6 +42,7 @@ class Arm:
 
 
 ALIGN = ("distill.align.steps=100",)
+ALONE = ("distill.voices=[1, 0, 1.5]", "distill.score_voices=[1, 0, 0.25]")
 LOOSE = ("distill.loosen=true", "distill.refine.steps=100")
 """Few steps: each costs forty times one of a body at rest."""
 
@@ -72,6 +75,11 @@ def arms(teachers: Sequence[str], unlabelled: str | None) -> list[Arm]:
                 name="contrast",
                 changes=(*together, "distill.contrast=1"),
                 why="and DCKD's push from what it used to say",
+            ),
+            Arm(
+                name="teachers alone",
+                changes=(*together, *ALONE),
+                why="without what the head on drawn defects says",
             ),
             Arm(name="alignment", changes=(*together, *ALIGN), why="and S1: tokens, relations (RDist), sentences"),
             Arm(name="no relations", changes=(*together, *ALIGN, "distill.relations=0"), why="and S1 without RDist"),
@@ -113,45 +121,55 @@ def _fail_early(model: str, data: DataSet, chosen: Sequence[Arm]) -> None:
 
 def _fit_of(model: str, data: DataSet, seed: int, out: Path, watch: Watch) -> RunFolder:
     folder = RunFolder(out / f"seed{seed}" / "start")
+    recipe = resolved(load_recipe(model, [f"fit.seed={seed}", *FIT_ALONE]))
     if folder.complete:
-        there = json.loads(folder.manifest.read_text(encoding="utf-8"))["data"]
-        if there["digest"] != data.digest:
-            raise UsageError(f"{folder.path} is of other parts ({there['name']}); choose another --out")
+        there = load_run(folder.path)
+        if there.manifest["data"]["digest"] != data.digest:
+            raise UsageError(
+                f"{folder.path} is of other parts ({there.manifest['data']['name']}); choose another --out"
+            )
+        if there.recipe.fit != recipe.fit:
+            raise UsageError(f"{folder.path} was fitted otherwise; choose another --out")
     else:
-        recipe = load_recipe(model, [f"fit.seed={seed}", *FIT_ALONE])
         fit(recipe, data, folder, hardware=Hardware(), watch=watch, resume=folder.checkpoint.is_file())
     return folder
 
 
 def _measured(recipe: Recipe, data: DataSet, folder: RunFolder, shared: Shared, watch: Watch) -> dict[str, Any]:
     """The arm's student on the test split. No artifact and no report: only the figures count here."""
+    real, runs = real_parts(recipe, data, watch), folder.path.parents[1]
+    asked = {
+        "recipe": recipe.digest(),
+        "data": data.digest,
+        "real": real.digest,
+        "teachers": studies(recipe.distill.teachers, recipe, data),
+    }
     done = folder.path / RESULT
     if done.is_file():
         told: dict[str, Any] = json.loads(done.read_text(encoding="utf-8"))
-        if told["recipe"] == recipe.digest() and told["data"] == data.digest:
+        if asked.items() <= told.items():
             return told
     began = time.monotonic()
     folder.path.mkdir(parents=True, exist_ok=True)
     folder.metrics.unlink(missing_ok=True)
-    student = fitted_student(recipe, data)
+    student = fitted_student(recipe, data).to(Hardware().fabric().device)
     facts: dict[str, Any] = {}
     if recipe.distill.stages:
-        teachers = ready(recipe.distill.teachers, recipe, data, folder.path.parents[1], Hardware(), watch)
+        teachers = ready(recipe.distill.teachers, recipe, data, runs, Hardware(), watch)
         progress = checkpoint.Progress(stage=checkpoint.FITTED)
-        real = real_parts(recipe, data, watch)
         facts = distill(recipe, data, folder, student, teachers, progress, watch, real, shared)
     seconds = round(time.monotonic() - began, 1)
     folder.checkpoint.unlink(missing_ok=True)
     test = data.select(Split.TEST)
     watch.phase("evaluate", len(test))
-    model = TorchModel(ArtifactGraph(student, 1.0), recipe.data.size)
+    model = TorchModel(ArtifactGraph(student.cpu(), 1.0), recipe.data.size)
     parts = look_at(model, test, view_of(recipe), bits=recipe.data.bits)
     metrics = in_json(measure(_counted(parts, watch)))
     told = {
         "seed": recipe.fit.seed,
-        "recipe": recipe.digest(),
-        "data": data.digest,
+        **asked,
         "commit": commit(),
+        "threads": torch.get_num_threads(),
         "metrics": metrics,
         "seconds": seconds,
         **facts,
@@ -197,7 +215,7 @@ def _markdown(
         f"{', '.join(categories)}; all arms of a seed start from the same fit. A cell: "
         "image AUROC / pixel AP / AUPRO, the mean over seeds, of the mean over categories with its spread (standard deviation). "
         "Seeds differ in the fit and in the order of what is learnt after it; drawn parts, teachers and the heads' first numbers "
-        "are the same. Minutes are of one thread and without the teachers' own study; the first arm of a seed gathers for all.",
+        f"are the same. Minutes are of {_threads(results)} and without the teachers' own study; the first arm of a seed gathers for all.",
         "",
         "| arm | | " + " | ".join([*categories, "mean", "against the fit", "seeds", "minutes", "commit"]) + " |",
         "|---|---|" + "---|" * (len(categories) + 5),
@@ -228,7 +246,13 @@ def _looks(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[str]:
     asked = {teacher: every for teacher, every in asked.items() if any(looks["looked_at"] for looks in every)}
     if not asked:
         return
-    yield from ("", "## The teachers' looks", "", "On one core; what they said is kept on disk in half precision.", "")
+    yield from (
+        "",
+        "## The teachers' looks",
+        "",
+        f"On {_threads(results)}; what they said is kept on disk in half precision.",
+        "",
+    )
     yield "| teacher | drawn parts | looks a second | MB on disk by then | distillations that asked again for none |"
     yield "|---|---|---|---|---|"
     for teacher, every in asked.items():
@@ -237,6 +261,12 @@ def _looks(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[str]:
         rate = f"{first['images_a_second']:.1f}"
         cells = (teacher, f"{first['images']:,}", rate, f"{first['cache_mb']:.0f}", f"{again} of {len(every)}")
         yield f"| {' | '.join(cells)} |"
+
+
+def _threads(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """What was measured before it was written down had one."""
+    counts = sorted({int(told.get("threads", 1)) for seeds in results.values() for told in seeds})
+    return "one thread" if counts == [1] else f"{' or '.join(map(str, counts))} threads"
 
 
 def _mean(seeds: Sequence[Mapping[str, Any]], category: str, metric: str) -> float:

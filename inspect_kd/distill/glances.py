@@ -17,8 +17,9 @@ from torch import Tensor
 from inspect_kd.in_parts import in_parts
 from inspect_kd.models.base import Teacher
 from inspect_kd.resize import RESIZE
-from inspect_kd.tensor_cache import TensorCache, cache_home
+from inspect_kd.tensor_cache import TensorCache
 from inspect_kd.types import ImageU8
+from inspect_kd.zoo import cache_home
 
 TOKEN_SIDE = 14
 """Tokens are kept at this grid at most: relations need no more, and a full grid of a large teacher takes a megabyte an image."""

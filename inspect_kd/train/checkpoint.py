@@ -36,6 +36,8 @@ class Progress:
     """Evaluations since the best one."""
     recipe: str = ""
     data: str = ""
+    real: str = ""
+    """Labelled and unlabelled parts."""
 
 
 def trained_state(student: nn.Module) -> dict[str, Tensor]:

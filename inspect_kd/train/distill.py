@@ -261,7 +261,8 @@ def learn_of(
     lessons = Lessons(store, Teach(variants=4), "none", JUDGED_WITH)
     reliabilities = {name: Reliability() for name in observers}
     channels: dict[str, int] = {}
-    chosen = [int(n) for n in np.linspace(0, len(lessons) - 1, min(JUDGED, len(lessons)))]
+    # By chance: damaged and untouched ones come by turns, and even steps could find one kind alone.
+    chosen = np.random.default_rng(JUDGED_WITH).permutation(len(lessons))[:JUDGED].tolist()
     for part in in_parts(chosen, AT_ONCE):
         judged = [lessons[number] for number in part]
         masks = torch.stack([cells(lesson.mask, grid) for lesson in judged])

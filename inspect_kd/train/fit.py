@@ -86,7 +86,8 @@ def train_student(
     teachers, real = {}, RealParts([], [])
     if fabric.is_global_zero:
         real = real_parts(recipe, data, watch)
-        teachers = ready(recipe.distill.teachers, recipe, data, folder.path.parent, replace(hardware, devices=1), watch)
+        alone = replace(hardware, devices=1, workers=0, precision=Hardware().precision)  # as a teacher studies
+        teachers = ready(recipe.distill.teachers, recipe, data, folder.path.parent, alone, watch)
     fabric.barrier()
 
     # ── the student ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -106,9 +107,13 @@ def train_student(
         fitting = checkpoint.progress_in(folder.checkpoint).stage == checkpoint.FIT
         progress, best = checkpoint.load(folder.checkpoint, student, optimizer if fitting else None)
         _same_work(progress, recipe, data, folder)
+        if fabric.is_global_zero and progress.real != real.digest:
+            raise BadInput(
+                f"{folder.path}: labelled or unlabelled parts have changed since the training began; choose another --name"
+            )
         watch.say(f"resuming at step {progress.step}" + (f" of {settings.steps}" if fitting else f", {progress.stage}"))
     else:
-        progress, best = checkpoint.Progress(recipe=recipe.digest(), data=data.digest), {}
+        progress, best = checkpoint.Progress(recipe=recipe.digest(), data=data.digest, real=real.digest), {}
         if recipe.distill.start:
             _take_over(student, recipe, data)
             progress.stage = checkpoint.FITTED
@@ -214,8 +219,10 @@ def _take_over(student: Student, recipe: Recipe, data: DataSet) -> None:
             f"distill.start: {start} was trained on other parts, or with another split; parts that it learnt could be "
             "calibrated or tested on. Train without --start"
         )
-    if "refine" in manifest.get("stages", {}):
-        raise UsageError(f"distill.start: teachers have moved the decoder of {start}; start from a run without them")
+    if begun.distill.loosen and "refine" in manifest.get("stages", {}):
+        raise UsageError(
+            f"distill.start: teachers have moved the decoder of {start}; start from a run without distill.loosen"
+        )
     if _of_the_fit(begun) != _of_the_fit(recipe) or _encoder_of(finished.model) != _encoder_of(student):
         raise UsageError(f"distill.start: {start} is another student or sees otherwise; name its recipe with --model")
     fitted = {key: value for key, value in finished.model.state_dict().items() if not key.startswith("heads.")}

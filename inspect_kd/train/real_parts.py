@@ -26,6 +26,18 @@ class RealParts:
     unlabelled: list[Sample]
     labelled: list[Sample]
 
+    @property
+    def digest(self) -> str:
+        """Of names, sizes and what is known; of none it is empty."""
+        lines = [
+            f"{sample.kind}|{sample.defective}|{file.name}|{file.stat().st_size}"
+            for sample in (*self.unlabelled, *self.labelled)
+            for file in (sample.image, sample.mask)
+            if file is not None
+        ]
+        told = "\n".join([str(len(self.unlabelled)), *lines]).encode(errors="surrogateescape")
+        return hashlib.sha256(told).hexdigest() if lines else ""
+
 
 def real_parts(recipe: Recipe, data: DataSet, watch: Watch) -> RealParts:
     """Found before a training begins: a mistyped folder must not cost a fit."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from inspect_kd import licences, zoo
 from inspect_kd.config import Recipe, load_recipe
@@ -47,6 +50,18 @@ def teachers_in_the_zoo() -> list[str]:
     return [name for name in zoo.names("models") if load_recipe(name).teacher]
 
 
+def studies(names: Sequence[str], recipe: Recipe, data: DataSet) -> dict[str, str]:
+    """What tells one study from another, without making it: by name as given."""
+    told = {}
+    for name in names:
+        manifest = RunFolder(Path(name)).manifest
+        if manifest.is_file():
+            told[name] = hashlib.sha256(manifest.read_bytes()).hexdigest()[:12]
+        else:
+            told[name] = _identity(_seeing_alike(load_recipe(name), recipe), data)
+    return told
+
+
 def _run_of(name: str, recipe: Recipe, data: DataSet, out: Path, hardware: Hardware, watch: Watch) -> RunFolder:
     """A folder is taken as it is; of a recipe the run that it makes of this data."""
     if (Path(name) / "run.json").is_file():
@@ -57,7 +72,14 @@ def _run_of(name: str, recipe: Recipe, data: DataSet, out: Path, hardware: Hardw
     folder = RunFolder(out / f"{data.name}-{teacher.name}-{_identity(teacher, data)}")
     if not folder.complete:
         watch.say(f"{teacher.name} studies first: {folder.path}")
-        teach(teacher, data, folder, hardware=hardware, watch=watch)
+        out.mkdir(parents=True, exist_ok=True)
+        # Out of sight of another training that wants the same teacher: whoever is ready first puts it there.
+        with TemporaryDirectory(prefix=".studying-", dir=out) as room:
+            own = RunFolder(Path(room) / folder.path.name)
+            teach(teacher, data, own, hardware=hardware, watch=watch)
+            if not folder.complete:
+                shutil.rmtree(folder.path, ignore_errors=True)
+                own.path.rename(folder.path)
     return folder
 
 

@@ -33,8 +33,9 @@ from inspect_kd.models.sam.prompting import Place, as_prompt, nowhere, places_in
 from inspect_kd.models.sam.tuning import Masks, SelfPerception, about
 from inspect_kd.models.teachers import clip_ada
 from inspect_kd.resize import RESIZE, resize
-from inspect_kd.tensor_cache import TensorCache, cache_home
+from inspect_kd.tensor_cache import TensorCache
 from inspect_kd.types import ImageU8, Mask
+from inspect_kd.zoo import cache_home
 
 NEGATIVES = 0.3
 """Share of prompts with nothing to find."""
@@ -281,7 +282,7 @@ class Teacher(base.Teacher):
         if not self.keeps:
             return make()
         if self.kept is None:
-            self.kept = TensorCache(cache_home(), self.sources[-1].sha256, f"{RESIZE}/{self.side}")
+            self.kept = TensorCache(cache_home() / "embeddings", self.sources[-1].sha256, f"{RESIZE}/{self.side}")
         with torch.no_grad():
             return self.kept.get(image, lambda: {"embedding": make()})["embedding"].float().to(device)
 
