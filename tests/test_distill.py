@@ -10,8 +10,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -24,7 +26,7 @@ from torch import Tensor
 from inspect_kd import weights, zoo
 from inspect_kd.bench import ablate
 from inspect_kd.cli.train import distilled as with_options
-from inspect_kd.config import Distill, load_recipe
+from inspect_kd.config import Distill, Recipe, load_recipe
 from inspect_kd.datasets import DataSet, open_dataset
 from inspect_kd.datasets.drawn import draw_sample
 from inspect_kd.distill import losses, stages
@@ -37,14 +39,18 @@ from inspect_kd.models.base import Lesson
 from inspect_kd.models.layers.neighbours import coreset
 from inspect_kd.models.rebuild import RebuildStudent
 from inspect_kd.models.teachers import memory
+from inspect_kd.train import teach as teach_module
+from inspect_kd.train import teachers as teachers_module
+from inspect_kd.train.distill import judged_numbers
+from inspect_kd.train.fit import fit, fitted_student
 from inspect_kd.train.hardware import Hardware
 from inspect_kd.train.pool import Pool, cells
 from inspect_kd.train.real_parts import RealParts, labelled_parts, unlabelled_parts
-from inspect_kd.train.run import environment
+from inspect_kd.train.run import RunFolder, environment
 from inspect_kd.train.teachers import _identity, _seeing_alike, ready
 from inspect_kd.types import Nobody, Sample, Split
 from tests.test_models import images, small
-from tests.tiny import command
+from tests.tiny import TINY, command
 
 RECIPE = {
     "name": "tiny_memory",
@@ -248,15 +254,18 @@ def moved_by(name: str, made: RebuildStudent, *, loosen: bool = False) -> set[st
         made, teachers(), Distill(streams=0.5, loosen=True, contrast=1) if loosen else Distill(contrast=1)
     )
     stage.begin()
-    torch.stack(list(stage.terms(batch(made)).values())).sum().backward()
+    # As if the student looked anew at each step: what a stage does not freeze would move.
+    shown = replace(batch(made), evidence_BChw=made.find(images(4, seed=2)).evidence_BChw)
+    torch.stack(list(stage.terms(shown).values())).sum().backward()
     return {".".join(key.split(".")[:2]) for key, p in made.named_parameters() if p.grad is not None and p.grad.any()}
 
 
 def test_the_fit_never_reaches_the_heads() -> None:
     made = student().train()
+    made.requires_grad_(True)  # nothing but the loss itself keeps them apart
     torch.stack(list(made.losses(images(4), images(4)).values())).sum().backward()
     with_gradient = {key.split(".")[0] for key, p in made.named_parameters() if p.grad is not None}
-    assert with_gradient == {"neck", "decoder"}
+    assert {"neck", "decoder"} <= with_gradient and "heads" not in with_gradient
 
 
 def test_each_stage_moves_its_own_parts_alone() -> None:
@@ -433,6 +442,85 @@ def test_a_coreset_leaves_no_sound_place_far_from_all_that_is_kept() -> None:
     assert greedy.usual < at_random.usual, "sound places are nearer to what is remembered"
 
 
+def test_far_from_sound_is_no_doubt() -> None:
+    """A memory's heat of a half is five times as far as the rarest of sound places: what it means, drawn defects tell."""
+    sound = np.random.default_rng(0).integers(90, 130, (64, 64, 3), dtype=np.uint8)
+    damaged = [sound.copy() for _ in range(4)]
+    for number, image in enumerate(damaged):
+        image[20:36, 20:36] += np.uint8(10 * number)
+    glance = remembering().look(damaged)
+    between = (glance.heatmap_B1HW > 0.1) & (glance.heatmap_B1HW < 0.9)
+    assert between.any() and glance.confidence_B1HW[between].min() == 1
+
+
+@pytest.mark.parametrize("sound", [8, 10, 20, 40, 64, 127, 128, 129])
+def test_trust_is_learnt_from_both_kinds_however_many_parts_there_are(sound: int) -> None:
+    """Damaged and untouched ones stand by turns; a step of even length could find one kind alone."""
+    lessons = 8 * sound
+    chosen = judged_numbers(lessons)
+    damaged = sum(number % 2 for number in chosen)
+    assert len(set(chosen)) == len(chosen) == min(256, lessons)
+    assert 0.4 < damaged / len(chosen) < 0.6
+
+
+def test_whoever_studies_first_has_studied_for_all(
+    distilled: Path, home: Path, parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two trainings that begin together want one teacher; neither sees half a run of the other's."""
+    recipe = load_recipe(str(distilled / "recipe.yaml"))
+    made = next(home.glob("*-tiny_memory-*"))
+    there = tmp_path / made.name
+
+    def another_is_faster(teacher: Recipe, data: DataSet, folder: RunFolder, **how: object) -> RunFolder:
+        assert folder.path != there
+        shutil.copytree(made, there)
+        return real_study(teacher, data, folder, **how)  # type: ignore[arg-type]
+
+    real_study = teach_module.teach
+    monkeypatch.setattr(teachers_module, "teach", another_is_faster)
+    files = {path.name: path.read_bytes() for path in made.iterdir()}
+    assert set(ready(recipe.distill.teachers, recipe, open_dataset(parts), tmp_path, Hardware(), Nobody()))
+    assert {path.name: path.read_bytes() for path in there.iterdir()} == files
+    assert [path.name for path in tmp_path.iterdir()] == [made.name], "nothing half done is left"
+
+
+def test_a_taught_run_is_a_start_unless_its_decoder_was_moved(distilled: Path, parts: Path, tmp_path: Path) -> None:
+    """S3 moves its own head alone, so labels can be added to what teachers have taught; with `loosen` it moves the decoder."""
+    recipe = load_recipe(str(distilled / "recipe.yaml"), [f"distill.start={json.dumps(str(distilled))}"])
+    data = open_dataset(parts)
+    assert recipe.distill.loosen
+    with pytest.raises(UsageError, match="moved the decoder"):
+        fitted_student(recipe, data)
+    held = shutil.copytree(distilled, tmp_path / "held")
+    rewrite_recipe(held, lambda told: told["distill"].update(loosen=False, streams=0.0))
+    start = [f"distill.start={json.dumps(str(held))}"]
+    assert fitted_student(load_recipe(str(held / "recipe.yaml"), start), data).heads is not None
+
+
+def test_a_training_goes_on_with_the_labels_that_it_began_with(parts: Path, tmp_path: Path) -> None:
+    data, labelled = open_dataset(parts), tmp_path / "labelled" / "torn"
+    labelled.mkdir(parents=True)
+    line = open_dataset(draw_sample(tmp_path / "line", 7, size=64, train=6, test_good=1, per_kind=2))
+    first, second = defects(line)[:2]
+    shutil.copy(first.image, labelled / "1.png")
+    changes = [*TINY, "student.answer_width=8", "distill.supervise.steps=4", "distill.variants=2"]
+    recipe = load_recipe("embedded", [*changes, f"distill.labelled={json.dumps(str(tmp_path / 'labelled'))}"])
+    folder = RunFolder(tmp_path / "r")
+
+    class Stopped(Nobody):
+        def phase(self, name: str, total: int, done: int = 0) -> None:
+            if name == "supervise":
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(recipe, data, folder, hardware=Hardware(), watch=Stopped())
+    shutil.copy(second.image, labelled / "2.png")
+    with pytest.raises(BadInput, match="labelled or unlabelled parts have changed"):
+        fit(recipe, data, folder, hardware=Hardware(), watch=Nobody(), resume=True)
+    (labelled / "2.png").unlink()
+    assert fit(recipe, data, folder, hardware=Hardware(), watch=Nobody(), resume=True).complete
+
+
 def test_a_second_look_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INSPECT_KD_CACHE", str(tmp_path))
     teacher = remembering()
@@ -501,14 +589,19 @@ def test_a_teacher_that_has_seen_defects_of_other_parts_is_refused(
     assert set(ready([str(run)], recipe, fewer, tmp_path, Hardware(), told)) == {"tiny_memory"}
     assert any("it studied other parts than these" in line for line in told.said)
     copied = shutil.copytree(run, tmp_path / "studied")
-    changed = yaml.safe_load((copied / "recipe.yaml").read_text())
-    changed["teach"]["labelled"] = "found/"
-    (copied / "recipe.yaml").write_text(yaml.safe_dump(changed))
-    manifest = json.loads((copied / "run.json").read_text())
-    manifest["files"]["recipe.yaml"] = weights.sha256(copied / "recipe.yaml")
-    (copied / "run.json").write_text(json.dumps(manifest))
+    rewrite_recipe(copied, lambda told: told["teach"].update(labelled="found/"))
     with pytest.raises(UsageError, match="studied real defects beside other parts"):
         ready([str(copied)], recipe, fewer, tmp_path, Hardware(), Nobody())
+
+
+def rewrite_recipe(run: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """As if the run had been made with it."""
+    told = yaml.safe_load((run / "recipe.yaml").read_text())
+    change(told)
+    (run / "recipe.yaml").write_text(yaml.safe_dump(told))
+    manifest = json.loads((run / "run.json").read_text())
+    manifest["files"]["recipe.yaml"] = weights.sha256(run / "recipe.yaml")
+    (run / "run.json").write_text(json.dumps(manifest))
 
 
 class Loud(Nobody):

@@ -261,9 +261,7 @@ def learn_of(
     lessons = Lessons(store, Teach(variants=4), "none", JUDGED_WITH)
     reliabilities = {name: Reliability() for name in observers}
     channels: dict[str, int] = {}
-    # By chance: damaged and untouched ones come by turns, and even steps could find one kind alone.
-    chosen = np.random.default_rng(JUDGED_WITH).permutation(len(lessons))[:JUDGED].tolist()
-    for part in in_parts(chosen, AT_ONCE):
+    for part in in_parts(judged_numbers(len(lessons)), AT_ONCE):
         judged = [lessons[number] for number in part]
         masks = torch.stack([cells(lesson.mask, grid) for lesson in judged])
         for name, observer in observers.items():
@@ -274,6 +272,11 @@ def learn_of(
         name: Taught(channels=channels[name], classes_PC=observer.classes(), reliability=reliabilities[name])
         for name, observer in observers.items()
     }
+
+
+def judged_numbers(lessons: int) -> list[int]:
+    """By chance: damaged and untouched ones come by turns, and even steps could find one kind alone."""
+    return [int(n) for n in np.random.default_rng(JUDGED_WITH).permutation(lessons)[:JUDGED]]
 
 
 def settle_voices(student: RebuildStudent, recipe: Recipe, data: DataSet) -> None:
