@@ -40,8 +40,8 @@ Kept by hand; the figures are the rows above.
 - The aim, three points of pixel AP without a loss of image AUROC, is reached with both teachers (row `all teachers`): four. But a head on
   drawn defects alone gives as much; beside it the teachers add 0.2 points of AUPRO on every seed. So the default has S0 and S2, and
   teachers are named by whoever has better ones. No real CLIP and no real SAM was at hand.
-- By themselves (`teachers alone`: what the head on drawn defects says is left out of the answer) the teachers lift pixel AP by two and a half
-  points and AUPRO by 0.4, which is as much AUPRO as with that head.
+- By themselves (`teachers alone`: what the head on drawn defects says is left out of the answer) the teachers lift pixel AP by two and a
+  half points and AUPRO by 0.4, which is as much AUPRO as with that head.
 - Found on the way: in all earlier tables the teachers' head said nothing at all (with the label head silenced the fit's own figures came
   out). The trust table gave hot places a hundredth of the weight of cold ones, and the mean difference is least at the median, which is
   `sound`. Now it learns the chance that teachers see, by cross-entropy, as far as they are sure.
@@ -50,8 +50,8 @@ Kept by hand; the figures are the rows above.
 - Left out: DCKD's contrast (0.2 points of image AUROC more, 0.6 of AUPRO less), S1 with and without RDist (nothing to a point less). A
   decoder that moves along, with STLM's denoising stream or without, is no different on the one seed that was asked, and takes four times as
   long. Tried by hand, without a table: a memory of a ResNet-50's patches as a stronger teacher, and other weights of the voices.
-- Parts from the line for the teachers to look at: [unlabelled.md](unlabelled.md). What the memory keeps: [memory.md](memory.md). How long all
-  of it takes: [chain.md](chain.md).
+- Parts from the line for the teachers to look at: [unlabelled.md](unlabelled.md). What the memory keeps: [memory.md](memory.md). How long
+  all of it takes: [chain.md](chain.md).
 """
 
 
