@@ -15,6 +15,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import torch
 from distillation import MODEL, TEACHERS
 from real_data import RESULTS, ROOT, SETS, train
 
@@ -22,7 +23,6 @@ from inspect_kd.bench import ablate
 from inspect_kd.train.run import environment
 
 RECIPES = {"both teachers": list(ablate.taught_by(TEACHERS)), "the default": []}
-SHOWN = ("image_auroc", "pixel_ap", "pixel_aupro")
 
 
 def main() -> None:
@@ -53,7 +53,7 @@ def parts(manifest: dict[str, Any], home: Path) -> dict[str, Any]:
     seconds["S2 and S3, the student's own looks"] = manifest["distill_seconds"] - looks
     whole = manifest["train_seconds"]
     seconds["the fit, thresholds, figures, export"] = whole - sum(seconds.values())
-    metrics = {metric: manifest["metrics"]["mean"][metric] for metric in SHOWN}
+    metrics = {metric: manifest["metrics"]["mean"][metric] for metric in ablate.SHOWN}
     return {"commit": manifest["commit"], "metrics": metrics, "seconds": seconds, "whole": whole}
 
 
@@ -64,8 +64,9 @@ def write(told: dict[str, dict[str, Any]]) -> None:
     lines = [
         "# The whole chain's time",
         "",
-        f"Written by `python benchmarks/chain.py`, {machine['started'][:10]}, {machine['cores']} CPU cores, both used, nothing else at "
-        f"work, torch {machine['packages']['torch']}. One `{MODEL}` student for {', '.join(SETS)}; nothing had been done before. Minutes.",
+        f"Written by `python benchmarks/chain.py`, {machine['started'][:10]}, {torch.get_num_threads()} threads of "
+        f"{machine['cores']} CPU cores, an idle machine, "
+        f"torch {machine['packages']['torch']}. One `{MODEL}` student for {', '.join(SETS)}; nothing had been done before. Minutes.",
         "",
         "| recipe | " + " | ".join([*names, "**together**", "image AUROC / pixel AP / AUPRO", "commit"]) + " |",
         "|---|" + "---|" * (len(names) + 3),

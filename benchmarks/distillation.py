@@ -48,8 +48,8 @@ Kept by hand; the figures are the rows above.
 - These teachers have learnt from drawn defects, too, with features no better than the student's own, and SAM is asked where its CLIP
   guide sees something: `clip_ada_local` and `sam_spt_tiny` teach the same.
 - Left out: DCKD's contrast (0.2 points of image AUROC more, 0.6 of AUPRO less), S1 with and without RDist (nothing to a point less). A
-  decoder that moves along, with STLM's denoising stream or without, is no different on the one seed that was asked, and takes four times as
-  long. Tried by hand, without a table: a memory of a ResNet-50's patches as a stronger teacher, and other weights of the voices.
+  decoder that moves along, with STLM's denoising stream or without, is no different on the one seed that was asked, and takes several times
+  as long. Tried by hand, without a table: a memory of a ResNet-50's patches as a stronger teacher, and other weights of the voices.
 - Parts from the line for the teachers to look at: [unlabelled.md](unlabelled.md). What the memory keeps: [memory.md](memory.md). How long
   all of it takes: [chain.md](chain.md).
 """

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from real_data import RESULTS, ROOT, SETS, load
 
+from inspect_kd.bench.ablate import SHOWN
 from inspect_kd.cli.follow import follow
 from inspect_kd.config import load_recipe
 from inspect_kd.datasets import DataSet
@@ -38,7 +39,6 @@ from inspect_kd.types import Sample, Split, Watch
 
 MODEL = "omni_ad"
 LABELS = 5
-SHOWN = ("image_auroc", "pixel_ap", "pixel_aupro")
 Choose = Callable[[Sequence[Sample], int], list[Sample]]
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from real_data import RESULTS, ROOT, SETS, load
 
+from inspect_kd.bench.ablate import SHOWN
 from inspect_kd.cli.follow import follow
 from inspect_kd.config import load_recipe
 from inspect_kd.datasets import DataSet
@@ -24,7 +25,6 @@ from inspect_kd.train.hardware import Hardware
 from inspect_kd.train.run import RunFolder, build_teacher, environment
 from inspect_kd.train.teach import teach
 
-SHOWN = ("image_auroc", "pixel_ap", "pixel_aupro")
 LOOKS = 16
 
 

@@ -47,7 +47,7 @@ from inspect_kd.train.hardware import Hardware
 from inspect_kd.train.pool import Pool, cells
 from inspect_kd.train.real_parts import RealParts, labelled_parts, unlabelled_parts
 from inspect_kd.train.run import RunFolder, environment
-from inspect_kd.train.teachers import _identity, _seeing_alike, ready
+from inspect_kd.train.teachers import _identity, _seeing_alike, ready, studies
 from inspect_kd.types import Nobody, Sample, Split
 from tests.test_models import images, small
 from tests.tiny import TINY, command
@@ -521,6 +521,39 @@ def test_a_training_goes_on_with_the_labels_that_it_began_with(parts: Path, tmp_
     assert fit(recipe, data, folder, hardware=Hardware(), watch=Nobody(), resume=True).complete
 
 
+def test_a_teacher_studies_as_it_must_however_its_student_trains(parts: Path, tmp_path: Path) -> None:
+    (tmp_path / "tiny_memory.yaml").write_text(json.dumps(RECIPE))
+    named = f"distill.teachers={json.dumps([str(tmp_path / 'tiny_memory.yaml')])}"
+    recipe, data = load_recipe("embedded", [*TINY, *CHAIN, named]), open_dataset(parts)
+
+    class Stopped(Nobody):
+        def phase(self, name: str, total: int, done: int = 0) -> None:
+            if name == "train":
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(
+            recipe,
+            data,
+            RunFolder(tmp_path / "r"),
+            hardware=Hardware(workers=1, precision="bf16-mixed"),
+            watch=Stopped(),
+        )
+    assert len(list(tmp_path.glob("*-tiny_memory-*/run.json"))) == 1
+
+
+def test_what_tells_one_study_from_another(distilled: Path, home: Path, parts: Path, tmp_path: Path) -> None:
+    """What an ablation's finished arm is known by: a teacher that has studied otherwise is another one."""
+    data, student = open_dataset(parts), load_recipe(str(distilled / "recipe.yaml"))
+    run, named = str(next(home.glob("*-tiny_memory-*"))), str(tmp_path / "tiny_memory.yaml")
+    Path(named).write_text(json.dumps(RECIPE))
+    first = studies([named, run], student, data)
+    assert studies([named, run], student, data) == first
+    Path(named).write_text(json.dumps(RECIPE | {"teacher": {"build": "memory", "encoder": "embedded", "rows": 255}}))
+    other = studies([named, run], student, data)
+    assert other[named] != first[named] and other[run] == first[run]
+
+
 def test_a_second_look_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INSPECT_KD_CACHE", str(tmp_path))
     teacher = remembering()
@@ -823,6 +856,14 @@ def test_the_ablation_starts_all_arms_from_one_fit(parts: Path, tmp_path: Path) 
     assert len(files) == 2
     assert ablate.ablate(str(tmp_path / "tiny.yaml"), data, short, [0], tmp_path / "out", Nobody()) == results
     assert all(path.stat().st_mtime_ns == when for path, when in files.items())
+    for key, other in (("real", "another folder's"), ("teachers", {"memory": "another study's"})):
+        told = json.loads((tmp_path / "out" / "seed0" / "drawn" / "result.json").read_text())
+        (tmp_path / "out" / "seed0" / "drawn" / "result.json").write_text(json.dumps(told | {key: other}))
+        again = ablate.ablate(str(tmp_path / "tiny.yaml"), data, short, [0], tmp_path / "out", Nobody())["drawn"][0]
+        assert again[key] == drawn[key] and again["metrics"] == drawn["metrics"], "done anew"
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(recipe | {"fit": recipe["fit"] | {"steps": 5}}))
+    with pytest.raises(UsageError, match="was fitted otherwise"):
+        ablate.ablate(str(tmp_path / "tiny.yaml"), data, short, [0], tmp_path / "out", Nobody())
     page = ablate.write(tmp_path / "page", short, results, environment("cpu")).read_text()
     gain = drawn["metrics"]["mean"]["pixel_ap"] - fit["metrics"]["mean"]["pixel_ap"]
     row = next(
