@@ -11,6 +11,7 @@ from inspect_kd.bench.entries import Entry
 from inspect_kd.config import load_recipe
 from inspect_kd.datasets import DataSet
 from inspect_kd.export.graph import ArtifactGraph
+from inspect_kd.train.artifacts import require_artifacts
 from inspect_kd.train.fit import fit
 from inspect_kd.train.hardware import Hardware
 from inspect_kd.train.run import RunFolder, load_run
@@ -22,6 +23,7 @@ def compete(entry: Entry, data: DataSet, folder: Path, minutes: float, watch: Wa
     if not run.complete:
         resume = run.checkpoint.is_file()
         fit(load_recipe(entry.model), data, run, hardware=Hardware(), watch=watch, resume=resume)
+    require_artifacts(run.path)
     finished = load_run(run.path)
     shutil.copyfile(run.path / f"{run.path.name}.onnx", folder / "model.onnx")
     return {

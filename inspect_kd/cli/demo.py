@@ -43,7 +43,9 @@ def demo(
         watch.say(summary(data))
         folder = fit(recipe, data, RunFolder(out / "parts"), hardware=Hardware(device="cpu"), watch=watch)
         from inspect_kd.inspector import Inspector
+        from inspect_kd.train.artifacts import require_artifacts
 
+        require_artifacts(folder.path)
         inspector = Inspector(folder.artifact())
         shown = [
             path

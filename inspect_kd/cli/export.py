@@ -56,7 +56,7 @@ def export(
     for name in names:
         artifact, conversion = _made(run, name, data, output)
         if conversion.missed:
-            refused.append(f"{artifact.name}: {'; '.join(conversion.missed)}")
+            refused.append(f"{artifact.name}: {conversion.complaint()}")
         if as_json:
             typer.echo(json.dumps({"artifact": str(artifact), **conversion.to_json()}))
         else:

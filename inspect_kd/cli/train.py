@@ -98,6 +98,7 @@ def train(
     if dry_run:
         show_plan(recipe, data_set, folder.path, as_json)
         return
+    from inspect_kd.train.artifacts import require_artifacts
     from inspect_kd.train.fit import fit
     from inspect_kd.train.hardware import Hardware
     from inspect_kd.train.teach import teach
@@ -111,6 +112,7 @@ def train(
             fit(recipe, data_set, folder, hardware=hardware, watch=watch, resume=resume)
     if not helper:
         show_result(folder.path, as_json)
+        require_artifacts(folder.path)
 
 
 def default_model(*, quiet: bool) -> str:
@@ -217,5 +219,7 @@ def show_result(folder: Path, as_json: bool) -> None:
     for metric, value in mean.items():
         typer.echo(f"{metric:<14} {value if isinstance(value, str) else f'{value:.4f}'}")
     typer.echo(f"report    {folder / 'report.html'}")
+    if manifest.get("refused"):
+        return
     typer.echo(f"artifact  {folder / folder.name}.onnx")
     typer.echo(f"next      inspect-kd predict {folder / folder.name}.onnx IMAGES… --overlays out/")

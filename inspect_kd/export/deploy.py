@@ -18,7 +18,7 @@ from inspect_kd.export.card import ArtifactCard
 from inspect_kd.export.graph import ArtifactGraph, TorchModel
 from inspect_kd.export.half import in_half
 from inspect_kd.export.quantise import Quantise, Quantised, quantise
-from inspect_kd.export.verify import Images, Parity, Real, artificial, compare, missed
+from inspect_kd.export.verify import Images, Parity, Real, artificial, compare, missed, worst_images
 from inspect_kd.stopwatch import take_turns
 from inspect_kd.types import Model, Nobody, Watch
 
@@ -85,6 +85,16 @@ class Conversion:
     before: Calibration
     after: Calibration
 
+    def complaint(self) -> str:
+        """Which limits were missed, and on which images, in one line; empty where none was."""
+        if not self.missed:
+            return ""
+        images = "; ".join(
+            f"{each.name}: heatmap {each.heatmap:.3g} at row {each.row}, column {each.column}, score {each.score:.3g}"
+            for each in worst_images(self.parity, self.deployment.accept.model_dump())
+        )
+        return f"{'; '.join(self.missed)}, on {self.parity.images} images. The largest differences: {images}"
+
     def to_json(self) -> dict[str, Any]:
         """For reports and programs."""
         return {
@@ -93,6 +103,9 @@ class Conversion:
             "precision": self.deployment.precision,
             "accept": self.deployment.accept.model_dump(),
             "missed": list(self.missed),
+            "worst_images": [
+                dataclasses.asdict(each) for each in worst_images(self.parity, self.deployment.accept.model_dump())
+            ],
             "parity": self.parity.to_json(),
             "file_bytes": self.file_bytes,
             "plain_bytes": self.plain_bytes,

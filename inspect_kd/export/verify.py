@@ -23,10 +23,24 @@ class Truth(NamedTuple):
 
     defective: bool
     category: str = ""
+    name: str = ""
+    """The image's path, for messages."""
 
 
 Real = Iterable[tuple[Images, Sequence[Truth]]]
 """Batches of images at the artifact's size, each with its truth."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageDifference:
+    """How far two models are apart on one image."""
+
+    name: str
+    score: float
+    heatmap: float
+    """Largest difference of a pixel, and where it is."""
+    row: int
+    column: int
 
 
 @dataclass(kw_only=True, slots=True)
@@ -53,10 +67,12 @@ class Parity:
     batches: list[int] = field(default_factory=list)
     scores: list[tuple[float, float]] = field(default_factory=list)
     """Of each real image, before and after; for pictures, not for cards."""
+    differences: list[ImageDifference] = field(default_factory=list)
+    """Of each image, real or artificial; for messages, not for cards."""
 
     def to_json(self) -> dict[str, Any]:
         content = asdict(self)
-        del content["scores"]
+        del content["scores"], content["differences"]
         return {key: round(value, 9) if isinstance(value, float) else value for key, value in content.items()}
 
 
@@ -82,15 +98,17 @@ def compare(
     comparison = _Comparison(Parity(batches=list(batches)), thresholds, own or thresholds, guard)
     parity = comparison.parity
     queue: list[tuple[npt.NDArray[np.uint8], Truth | None]] = [(image, None) for image in artificial(reference.size)]
+    names = [f"artificial image '{name}'" for name in ARTIFICIAL]
     for images, truth in real:
+        names += [one.name for one in truth]
         queue += list(zip(images, truth, strict=True))
     start = turn = 0
     while start < len(queue):
         count = batches[turn % len(batches)]
-        part, start, turn = queue[start : start + count], start + count, turn + 1
+        part, named, start, turn = queue[start : start + count], names[start : start + count], start + count, turn + 1
         # The last images fill up a whole batch, so that each size is really run.
         images = np.stack([image for image, _ in part] + [part[-1][0]] * (count - len(part)))
-        comparison.add(reference.look(images), candidate.look(images), [truth for _, truth in part])
+        comparison.add(reference.look(images), candidate.look(images), [truth for _, truth in part], named)
     for missing in [count for i, count in enumerate(batches) if i >= turn]:
         images = np.stack([queue[0][0]] * missing)
         a, b = reference.look(images), candidate.look(images)
@@ -104,7 +122,7 @@ class _Comparison:
         self.parity, self.thresholds, self.own, self.guard = parity, thresholds, own, guard
         self.by_category: dict[str, tuple[ImageScores, ImageScores]] = {}
 
-    def add(self, a: Answers, b: Answers, truths: Sequence[Truth | None]) -> None:
+    def add(self, a: Answers, b: Answers, truths: Sequence[Truth | None], names: Sequence[str]) -> None:
         parity, n = self.parity, len(truths)
         difference = np.abs(a.heatmaps_NHW[:n] - b.heatmaps_NHW[:n])
         # NaN compares as equal to nothing and would slip through max(): it counts as infinitely far.
@@ -112,6 +130,8 @@ class _Comparison:
         parity.score = max(parity.score, _largest(np.abs(a.scores_N[:n] - b.scores_N[:n])))
         parity.heatmap_mean += (float(difference.mean()) - parity.heatmap_mean) * n / (parity.images + n)
         parity.images += n
+        apart = np.abs(a.scores_N[:n] - b.scores_N[:n])
+        parity.differences += [_of_image(*one) for one in zip(names, apart.tolist(), difference, strict=True)]
         for expected, found, truth in zip(a.scores_N[:n].tolist(), b.scores_N[:n].tolist(), truths, strict=True):
             self._decide(expected, found, truth)
             if truth is not None:
@@ -146,12 +166,25 @@ class _Comparison:
                 self.parity.auroc = max(self.parity.auroc or 0.0, abs(values[0] - values[1]))
 
 
+def _of_image(name: str, score: float, difference_HW: npt.NDArray[np.float32]) -> ImageDifference:
+    # A NaN would compare as smaller than anything.
+    finite_HW = np.where(np.isfinite(difference_HW), difference_HW, np.inf)
+    row, column = np.unravel_index(int(finite_HW.argmax()), finite_HW.shape)
+    score = score if np.isfinite(score) else float("inf")
+    return ImageDifference(
+        name=name, score=score, heatmap=float(finite_HW[row, column]), row=int(row), column=int(column)
+    )
+
+
 def _largest(difference: npt.NDArray[np.float32]) -> float:
     return float(difference.max()) if np.isfinite(difference).all() else float("inf")
 
 
+ARTIFICIAL = ("black", "white", "noise", "checkerboard")
+
+
 def artificial(size: int) -> list[Images]:
-    """Images that no camera takes: where rounding, padding and normalisation go wrong first."""
+    """Images that no camera takes, in the order of `ARTIFICIAL`: where rounding, padding and normalisation go wrong first."""
     rng = np.random.default_rng(0)
     rows, columns = np.indices((size, size))
     checker = (((rows // 8 + columns // 8) % 2) * 255).astype(np.uint8)
@@ -176,3 +209,16 @@ def missed(parity: Parity, accept: Mapping[str, float | None]) -> list[str]:
         for name, limit in accept.items()
         if name in found and limit is not None and not found[name] <= limit
     ]
+
+
+def worst_images(parity: Parity, accept: Mapping[str, float | None], most: int = 3) -> list[ImageDifference]:
+    """The images that are furthest beyond a limit; where each is within, those whose scores are furthest apart."""
+    score, heatmap = accept.get("score"), accept.get("heatmap")
+    beyond = [
+        each
+        for each in parity.differences
+        if (heatmap is not None and each.heatmap > heatmap) or (score is not None and each.score > score)
+    ]
+    if beyond:
+        return sorted(beyond, key=lambda each: (each.heatmap, each.score), reverse=True)[:most]
+    return sorted(parity.differences, key=lambda each: each.score, reverse=True)[:most]

@@ -16,7 +16,8 @@ class Report:
     """Everything the page tells."""
 
     title: str
-    artifact: str
+    artifact: str | None
+    """Its file's name; None where it failed its proof."""
     data: dict[str, Any]
     """name, layout, licence, and `counts`: category -> split -> number."""
     calibration: Calibration

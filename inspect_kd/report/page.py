@@ -29,6 +29,7 @@ MOST_HISTOGRAMS = 16
 def page(report: Report) -> str:
     style = (files("inspect_kd.report") / "style.css").read_text(encoding="utf-8")
     sections = [
+        _refused(report),
         _tiles(report),
         _examples(report),
         _promise(report),
@@ -57,6 +58,19 @@ def _subtitle(report: Report) -> str:
         else ""
     )
     return f"Data set {escape(str(report.data['name']))}: {kinds}{took}."
+
+
+def _refused(report: Report) -> str:
+    """Which artifacts failed their proof."""
+    refused = report.facts.get("refused", {})
+    lines = "".join(f"<li>{escape(complaint)}</li>" for complaint in refused.values())
+    command = f"inspect-kd export {report.title} --to {','.join(refused)}"
+    return (
+        f'<p><span class="badge NG">NO ARTIFACT</span> The training is complete, but when this page was written the export had '
+        f"failed its proof:</p><ul>{lines}</ul><p>To try again: <code>{escape(command)}</code></p>"
+        if refused
+        else ""
+    )
 
 
 def _tiles(report: Report) -> str:
@@ -213,6 +227,8 @@ def _data(report: Report) -> str:
 
 
 def _use(report: Report) -> str:
+    if report.artifact is None:
+        return ""
     name = escape(report.artifact)
     answer = {
         "score": 1.73,

@@ -13,10 +13,9 @@ import numpy as np
 from inspect_kd import overlay
 from inspect_kd.calibrate import Calibration
 from inspect_kd.datasets.images import read_image, read_mask
-from inspect_kd.datasets.view import look
+from inspect_kd.datasets.view import View, look
 from inspect_kd.evaluate import Evaluation, Verdict
-from inspect_kd.inspector import Inspector
-from inspect_kd.types import Decision, Heatmap, ImageU8
+from inspect_kd.types import Decision, Heatmap, ImageU8, Model
 
 SIDE = 256
 EACH = 6
@@ -68,10 +67,10 @@ def _varied(verdicts: Sequence[Verdict], count: int) -> list[Verdict]:
     return (first + rest)[:count]
 
 
-def make_example(verdict: Verdict, inspector: Inspector, root: Path, bits: int | None) -> Example:
+def make_example(verdict: Verdict, model: Model, view: View, root: Path, bits: int | None) -> Example:
     """Read, look once more, draw."""
     image = read_image(verdict.sample.image, bits=bits)
-    _, heatmap = look(inspector, inspector.view, image)
+    _, heatmap = look(model, view, image)
     small = overlay.thumbnail(image, SIDE)
     original = small
     if verdict.sample.mask is not None:

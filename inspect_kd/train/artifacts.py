@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ from inspect_kd.config import Recipe
 from inspect_kd.datasets import DataSet, open_dataset
 from inspect_kd.datasets.batches import ImageStore
 from inspect_kd.datasets.images import read_image
-from inspect_kd.errors import GateFailed, UsageError
-from inspect_kd.evaluate import look_at
+from inspect_kd.errors import GateFailed, InspectKDError, UsageError
+from inspect_kd.evaluate import common_root, look_at
 from inspect_kd.export.card import ArtifactCard
 from inspect_kd.export.deploy import Conversion, Deployment, Material, load_deployment, make_artifact
 from inspect_kd.export.graph import ArtifactGraph, TorchModel
@@ -24,7 +25,17 @@ from inspect_kd.models.base import Student, Teacher
 from inspect_kd.report.conversion import write_conversion
 from inspect_kd.resize import RESIZE
 from inspect_kd.train.gap import SyntheticGap, spread_over
-from inspect_kd.train.run import PACKAGES, FinishedRun, RunFolder, holdout_of, load_run, now, sources_of, view_of
+from inspect_kd.train.run import (
+    PACKAGES,
+    FinishedRun,
+    RunFolder,
+    holdout_of,
+    load_run,
+    now,
+    sources_of,
+    view_of,
+    write_json,
+)
 from inspect_kd.types import Model, Sample, Split, Watch
 from inspect_kd.versions import installed
 
@@ -40,19 +51,35 @@ def export_all(
     watch: Watch,
     *,
     taught_by: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Every deployment that the recipe names; parity figures by name."""
-    parities = {}
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Every deployment that the recipe names: parity figures of those that passed, and why the others did not.
+
+    A failed export must not lose the training: the caller completes the run without that artifact.
+    """
+    parities, refused = {}, {}
     for name in recipe.export:
         to = artifact_of(folder, load_deployment(name))
-        conversion = _export(recipe, data, model, calibration, name, to, watch, taught_by)
-        if conversion.missed:
-            raise GateFailed(
-                f"{to.name} does not answer like the student on {conversion.parity.images} images: "
-                f"{'; '.join(conversion.missed)}. No artifact was written."
-            )
-        parities[name] = conversion.parity.to_json()
-    return parities
+        try:
+            conversion = _export(recipe, data, model, calibration, name, to, watch, taught_by)
+            complaint = f"{to.name} differs from the trained model: {conversion.complaint()}" if conversion.missed else ""
+        except InspectKDError as error:
+            complaint = str(error)
+        if complaint:
+            refused[name] = complaint
+            watch.say(f"no artifact: {complaint}")
+        else:
+            parities[name] = conversion.parity.to_json()
+    return parities, refused
+
+
+def require_artifacts(run: Path) -> None:
+    """Raise where a complete run lacks an artifact that its recipe names."""
+    refused: dict[str, str] = json.loads(RunFolder(run).manifest.read_text(encoding="utf-8")).get("refused", {})
+    if refused:
+        raise GateFailed(
+            f"{' | '.join(refused.values())}. The run {run} is complete but for this; "
+            f"`inspect-kd export {run} --to {','.join(refused)}` tries again"
+        )
 
 
 def export_run(
@@ -81,6 +108,11 @@ def convert(
     conversion = _export(
         finished.recipe, data, finished.model, finished.calibration, deployment, to, watch, taught_by, report=True
     )
+    refused = finished.manifest.get("refused", {})
+    if deployment in refused and not conversion.missed and output is None:
+        del refused[deployment]
+        finished.manifest["parity"][deployment] = conversion.parity.to_json()
+        write_json(finished.folder.manifest, finished.manifest)
     return to, conversion
 
 
@@ -137,7 +169,7 @@ def _export(
             watch=watch,
         ),
     )
-    if report:
+    if report or conversion.missed:
         write_conversion(conversion, to, card)
     return conversion
 
@@ -176,11 +208,14 @@ def _told(samples: Sequence[Sample], recipe: Recipe, watch: Watch) -> Iterator[t
     """Of a tiled image one tile: what is proved is that both runtimes say the same of it."""
     view = view_of(recipe)
     watch.phase("prove", len(samples))
+    root = common_root(samples)
     for start in range(0, len(samples), PROOF_BATCH):
         part = samples[start : start + PROOF_BATCH]
         watch.advance(len(part))
         frames = [view.middle_frame(read_image(sample.image, bits=recipe.data.bits)) for sample in part]
-        yield np.stack(frames), [Truth(sample.defective, sample.category) for sample in part]
+        yield np.stack(frames), [
+            Truth(sample.defective, sample.category, str(sample.image.relative_to(root))) for sample in part
+        ]
 
 
 def _public(recipe: Recipe) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""What follows a training: artifacts that are proved, and the report."""
+"""What follows a training: artifacts that are proved, and the report.
+
+A run whose artifact fails its proof is complete all the same: it says so, and `inspect-kd export` tries again.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from inspect_kd.report.page import report_json
 from inspect_kd.report.pictures import choose, make_example
 from inspect_kd.train.artifacts import as_model, export_all, scores_of
 from inspect_kd.train.run import RunFolder, now, save_model, view_of, write_json, write_manifest
-from inspect_kd.types import Split, Watch
+from inspect_kd.types import Model, Split, Watch
 
 
 def conclude(
@@ -47,7 +50,7 @@ def conclude(
     # ── the artifact, the report, and last the manifest ──────────────────────────────────────────────────────────────
     model = model.cpu()
     save_model(folder, model)
-    parities = export_all(recipe, data, folder, model, calibration, watch, taught_by=facts.get("taught_by", {}))
+    parities, refused = export_all(recipe, data, folder, model, calibration, watch, taught_by=facts.get("taught_by", {}))
     facts = {
         "name": folder.path.name,
         "data": {"name": data.name, "source": data.source, "digest": data.digest, "categories": data.categories},
@@ -56,13 +59,15 @@ def conclude(
         "train_seconds": round(time.monotonic() - began, 1),
         "finished": now(),
         "parity": parities,
+        "refused": refused,
         "promises": {
             name: {"n": limits.n, "reject": limits.reject_promise, "reinspect": limits.reinspect_promise}
             for name, limits in calibration.limits.items()
         },
         **(evaluation.to_json() if evaluation else {}),
     }
-    make_report(folder, recipe, data, calibration, evaluation, facts, watch)
+    trained = as_model(model, calibration.scale, recipe)
+    make_report(folder, recipe, data, calibration, evaluation, trained, facts, watch)
     folder.checkpoint.unlink(missing_ok=True)
     write_manifest(folder, model, facts)
 
@@ -73,24 +78,27 @@ def make_report(
     data: DataSet,
     calibration: Calibration,
     evaluation: Evaluation | None,
+    trained: Model,
     facts: dict[str, Any],
     watch: Watch,
 ) -> None:
-    """report.html and report.json, with pictures made by the artifact itself."""
+    """report.html and report.json, with pictures made by the artifact itself; by the trained model where there is none."""
     artifact = folder.artifact()
     examples = {}
     if evaluation:
         chosen = choose(evaluation, calibration)
         watch.phase("report", sum(map(len, chosen.values())))
         # Made and proved by this very process: nothing in it is a stranger's.
-        model = Inspector(artifact, threads=2, quarantine=False)
+        model = Inspector(artifact, threads=2, quarantine=False) if artifact.is_file() else trained
         root = common_root([verdict.sample for verdict in chain(*chosen.values())])
         for heading, verdicts in chosen.items():
-            examples[heading] = [make_example(verdict, model, root, recipe.data.bits) for verdict in verdicts]
+            examples[heading] = [
+                make_example(verdict, model, view_of(recipe), root, recipe.data.bits) for verdict in verdicts
+            ]
             watch.advance(len(verdicts))
     report = Report(
         title=folder.path.name,
-        artifact=artifact.name,
+        artifact=artifact.name if artifact.is_file() else None,
         data={
             "name": data.name,
             "layout": data.layout,

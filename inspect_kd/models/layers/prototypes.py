@@ -23,12 +23,21 @@ ROWS = 2**17
 """Of all of them, what the prototypes are sought among: enough for thirty rows to each."""
 
 
+NEIGHBOURS = 8
+"""Prototypes that are blended into the one that a place is compared with, channel by channel."""
+ALIKE = 1e-5
+"""1 - cosine of two prototypes that count as one."""
+REACH = 0.05
+"""A prototype whose cosine is this much below the largest has no share in the blend."""
+
+
 class Nearest(NamedTuple):
-    """What is known of each place and the prototype that is nearest to it."""
+    """How each place differs from the prototypes nearest to it."""
 
     distance_B1hw: Tensor
+    """1 - cosine to the nearest one."""
     product_BChw: Tensor
-    """Channel by channel, of unit vectors: their sum is the cosine."""
+    """Direction times blended prototype, channel by channel: what adds up to the cosine."""
     length_B1hw: Tensor
     """How much is seen there, where 1 is usual."""
 
@@ -60,7 +69,7 @@ class Prototypes(nn.Module):
         rows_RC = rows_RC[kept_R] / spread_1C11.flatten().cpu()
         self.usual_length.copy_(rows_RC.norm(dim=1).mean())
         rows_RC = F.normalize(rows_RC, dim=1)
-        self.prototypes_KC.copy_(spherical_kmeans(rows_RC, len(self.prototypes_KC), generator))
+        self.prototypes_KC.copy_(without_repeats(spherical_kmeans(rows_RC, len(self.prototypes_KC), generator)))
 
     def forward(self, joined_BChw: Tensor) -> Tensor:
         """1 - cosine to the nearest prototype: (B, 1, h, w)."""
@@ -69,14 +78,16 @@ class Prototypes(nn.Module):
         return self._distance(nearest_BN, length_BN1, joined_BChw.shape[-2:])
 
     def in_detail(self, joined_BChw: Tensor) -> Nearest:
-        """The same distance, and how it comes about."""
+        """The same distance, and the product of direction and prototype that it comes from."""
         grid = joined_BChw.shape[-2:]
         direction_BNC, length_BN1 = self._directions(joined_BChw)
-        nearest_BNC = self.prototypes_KC[(direction_BNC @ self.prototypes_KC.T).argmax(dim=2)]
-        product_BNC = direction_BNC * nearest_BNC
+        count = min(NEIGHBOURS + 1, len(self.prototypes_KC))
+        cosine_BNk, index_BNk = (direction_BNC @ self.prototypes_KC.T).topk(count, dim=2)
+        share_BN1k = blend_shares(cosine_BNk, complete=count <= NEIGHBOURS).unsqueeze(2)
+        blended_BNC = (share_BN1k @ self.prototypes_KC[index_BNk]).squeeze(2)
         return Nearest(
-            self._distance(product_BNC.sum(dim=2), length_BN1, grid),
-            product_BNC.transpose(1, 2).unflatten(2, grid),
+            self._distance(cosine_BNk[:, :, 0], length_BN1, grid),
+            (direction_BNC * blended_BNC).transpose(1, 2).unflatten(2, grid),
             (length_BN1 / self.usual_length).transpose(1, 2).unflatten(2, grid),
         )
 
@@ -98,6 +109,30 @@ class Prototypes(nn.Module):
     def loosen(self, joined_BChw: Tensor) -> Tensor:
         """Local sums: a texture is known by its surroundings, not by one cell. Their length means nothing here."""
         return box_sum(joined_BChw, self.window)
+
+
+def blend_shares(cosine_BNk: Tensor, *, complete: bool) -> Tensor:
+    """What each of the nearest prototypes counts, largest cosine first; the shares of a place add up to 1.
+
+    Continuous in the cosines: equal ones share alike, and a prototype that enters or leaves the nearest has no share there.
+    The single nearest one is not: at a tie the last bit of a sum decides, and that differs between runtimes.
+    """
+    edge_BN1 = cosine_BNk[:, :, :1] - REACH
+    if not complete:
+        edge_BN1 = edge_BN1.maximum(cosine_BNk[:, :, -1:])
+    # The small addend is for places where all of them tie.
+    weight_BNk = (cosine_BNk - edge_BN1).clamp_min(0) + 1e-6
+    shares_BNk: Tensor = weight_BNk / weight_BNk.sum(dim=2, keepdim=True)
+    return shares_BNk
+
+
+def without_repeats(centres_KC: Tensor) -> Tensor:
+    """Zero each centre that repeats an earlier one, as on flat pictures: copies would crowd others out of a blend.
+
+    A zero has a cosine of 0 with every place, so it is nearest to none.
+    """
+    alike_KK = centres_KC @ centres_KC.T > 1 - ALIKE
+    return centres_KC.masked_fill(alike_KK.tril(-1).any(dim=1, keepdim=True), 0.0)
 
 
 def spherical_kmeans(rows_RC: Tensor, count: int, generator: torch.Generator) -> Tensor:

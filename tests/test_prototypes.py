@@ -1,0 +1,136 @@
+"""What the heads read of prototypes is continuous: places that tie between prototypes answer alike in every runtime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from inspect_kd.calibrate import calibrate
+from inspect_kd.export.card import ArtifactCard
+from inspect_kd.export.deploy import Material, load_deployment, make_artifact
+from inspect_kd.export.graph import ArtifactGraph
+from inspect_kd.export.verify import Truth
+from inspect_kd.models.encoders import build_encoder
+from inspect_kd.models.layers.features import join
+from inspect_kd.models.layers.prototypes import Prototypes
+from inspect_kd.models.rebuild import Compare, RebuildStudent
+from inspect_kd.models.students import omni_ad
+from inspect_kd.resize import RESIZE
+
+SIZE = 64
+
+
+def between(first_C: Tensor, second_C: Tensor, share: float) -> Tensor:
+    """A picture of one place whose direction lies between two prototypes."""
+    return F.normalize(torch.lerp(first_C, second_C, share), dim=0).view(1, -1, 1, 1)
+
+
+@pytest.mark.parametrize("copies", [1, 4])
+def test_products_change_little_where_the_nearest_prototype_changes(copies: int) -> None:
+    torch.manual_seed(0)
+    memory = Prototypes(8, count=12 * copies, window=1)
+    distinct_KC = F.normalize(torch.rand(12, 8), dim=1)
+    memory.prototypes_KC.copy_(distinct_KC.repeat(copies, 1))
+    for first in range(12):
+        for second in range(first):
+            pair = distinct_KC[first], distinct_KC[second]
+            before, after = (memory.in_detail(between(*pair, 0.5 + shift)) for shift in (-1e-6, 1e-6))
+            assert (before.product_BChw - after.product_BChw).abs().max() < 1e-3
+            assert (before.distance_B1hw - after.distance_B1hw).abs().max() < 1e-5
+
+
+def test_a_place_far_nearer_to_one_prototype_is_compared_with_it_alone() -> None:
+    memory = Prototypes(8, count=12, window=1)
+    memory.prototypes_KC.copy_(torch.eye(12, 8))
+    place = F.normalize(torch.tensor([1.0, 0.2, 0, 0, 0, 0, 0, 0]), dim=0)
+    detail = memory.in_detail(place.view(1, 8, 1, 1))
+    assert torch.allclose(detail.product_BChw.flatten(), place * torch.eye(8)[0], atol=1e-3)
+    assert torch.allclose(detail.distance_B1hw, memory(place.view(1, 8, 1, 1)))
+
+
+def test_flat_pictures_leave_no_prototype_twice() -> None:
+    memory = Prototypes(8, count=64, window=3)
+    flat = torch.rand(4, 8, 1, 1).expand(4, 8, 6, 6)
+    memory.remember(flat, torch.Generator().manual_seed(0))
+    memory.settle(torch.ones(1, 8, 1, 1), torch.Generator().manual_seed(0))
+    kept_KC = memory.prototypes_KC[memory.prototypes_KC.norm(dim=1) > 0]
+    cosine_KK = kept_KC @ kept_KC.T
+    assert len(kept_KC) == 4 and cosine_KK.fill_diagonal_(0).max() < 1 - 1e-5
+    assert memory(flat).abs().max() < 1e-5
+
+
+@pytest.fixture(scope="module")
+def tied() -> tuple[ArtifactGraph, np.ndarray]:
+    """A student with heads that lean on what prototypes tell, and pictures with places that tie between two of them."""
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    pictures = np.concatenate(
+        [
+            np.repeat(rng.integers(0, 256, (4, 1, 1, 3)), SIZE, axis=1).repeat(SIZE, axis=2),  # flat ones
+            rng.integers(0, 256, (4, 8, 8, 3)).repeat(SIZE // 8, axis=1).repeat(SIZE // 8, axis=2),
+        ]
+    ).astype(np.uint8)
+    images_B3HW = torch.from_numpy(pictures).permute(0, 3, 1, 2).float()
+    settings = omni_ad.Config(
+        encoder="embedded",
+        dims=(24, 16, 16),
+        heads=2,
+        neck=16,
+        bottleneck=1,
+        answer_width=8,
+        compare=(Compare(strides=(16,), prototypes=64),),
+    )
+    student = omni_ad.build(settings, build_encoder("embedded")).eval()
+    student.adapt([images_B3HW])
+    plant_ties(student, images_B3HW)
+    heads = student.heads
+    assert heads is not None
+    with torch.no_grad():
+        evidence = student.find(images_B3HW).evidence_BChw
+        assert evidence is not None
+        heads.settle(evidence)
+        heads.label[0].weight.normal_(std=1.0)
+    heads.voices.copy_(torch.tensor([[0.1, 1.0, 0.0]] * 2))
+    return ArtifactGraph(student.eval(), scale=1.0), pictures
+
+
+def plant_ties(student: RebuildStudent, images_B3HW: Tensor) -> None:
+    """Two prototypes for each of some places, as far to one side of the place's direction as to the other."""
+    memory = student.memories[0]
+    assert isinstance(memory, Prototypes)
+    features = student.features(images_B3HW)
+    direction_BNC, _ = memory._directions(join(features, student.encoder.strides, (16,)))
+    count = len(memory.prototypes_KC) // 2
+    middle_KC = direction_BNC[:, ::2].flatten(0, 1)[:count]
+    aside_KC = torch.randn(count, middle_KC.shape[1])
+    aside_KC = F.normalize(aside_KC - (aside_KC * middle_KC).sum(dim=1, keepdim=True) * middle_KC, dim=1)
+    pairs = [F.normalize(middle_KC + side * 0.3 * aside_KC, dim=1) for side in (1, -1)]
+    memory.prototypes_KC.copy_(torch.cat(pairs))
+
+
+@pytest.mark.parametrize("name", ["onnx", "onnx_fp16", "onnx_int8", "openvino"])
+def test_tied_places_pass_the_proof(name: str, tied: tuple[ArtifactGraph, np.ndarray], tmp_path: Path) -> None:
+    graph, pictures = tied
+    if name == "openvino":
+        pytest.importorskip("openvino")
+    calibration = calibrate({"a": list(np.linspace(0.1, 0.9, 30))}, reject_rate=0.05, reinspect_rate=0.1)
+    card = ArtifactCard(
+        name="tied",
+        target=name.partition("_")[0],
+        size=SIZE,
+        resize=RESIZE,
+        categories=("a",),
+        calibration=calibration,
+    )
+    truths = [Truth(bool(number % 2), "a", f"{number}.png") for number in range(len(pictures))]
+    material = Material(real=[(pictures, truths)], sound=lambda: pictures, checked=lambda: pictures)
+    done = make_artifact(
+        graph, tmp_path / "tied.onnx", card=card, deployment=load_deployment(name), material=material
+    )
+    assert not done.missed, done.complaint()
+    assert (tmp_path / "tied.onnx").is_file()
