@@ -6,7 +6,7 @@ RUNTIME ?= cpu
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed-$(RUNTIME)
 
-.PHONY: demo test lint bench gpu-check golden browser cpp cpp-packages clean
+.PHONY: demo test lint bench gpu-check golden sbom browser cpp cpp-packages clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -21,8 +21,8 @@ test: $(STAMP) browser cpp-packages ## the default tier; SLOW=1 adds real traini
 	$(BIN)/python -m pytest $(if $(SLOW),-m 'not network and not gpu')
 
 lint: $(STAMP)        ## ruff, mypy --strict, import rules
-	$(BIN)/ruff check inspect_kd tests benchmarks
-	$(BIN)/ruff format --check inspect_kd tests benchmarks
+	$(BIN)/ruff check inspect_kd tests benchmarks docs
+	$(BIN)/ruff format --check inspect_kd tests benchmarks docs
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
@@ -47,6 +47,9 @@ gpu-check:
 
 golden: $(STAMP)      ## rewrite the golden files on purpose
 	$(BIN)/python -m pytest --update-golden tests/test_cli.py tests/test_train.py tests/test_distill.py
+
+sbom: $(STAMP)        ## rewrite the bills of materials under docs/sbom
+	$(BIN)/python docs/sbom/write_sbom.py
 
 # The report is looked at in a real browser. Installed where this user may; elsewhere its tests say that they skip.
 browser:

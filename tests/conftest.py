@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,8 +34,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
     """With two threads on a busy two-core machine a tiny step took six times longer."""
-    import sys
-
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
     yield
@@ -56,6 +55,24 @@ def real_weights() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real ImageNet weights are not on this machine ({folder}); set INSPECT_KD_REAL_WEIGHTS")
     return folder
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this checkout, built once for all tests that read it."""
+    out = tmp_path_factory.mktemp("dist")
+    words = [
+        sys.executable,
+        "-m",
+        "build",
+        "--wheel",
+        "--no-isolation",
+        "--outdir",
+        str(out),
+        str(Path(__file__).parents[1]),
+    ]
+    subprocess.run(words, check=True, capture_output=True)
+    return next(out.glob("*.whl"))
 
 
 @pytest.fixture(scope="session")
