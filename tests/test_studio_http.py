@@ -219,7 +219,9 @@ def test_a_foreign_page_does_not_act_as_who_has_logged_in(proxied: Server) -> No
 # What is served and fetched
 
 
-@pytest.mark.parametrize("name", ["file=https://outside.invalid/a.png", "file=http://outside.invalid", "proxy=https://outside.invalid/"])
+@pytest.mark.parametrize(
+    "name", ["file=https://outside.invalid/a.png", "file=http://outside.invalid", "proxy=https://outside.invalid/"]
+)
 def test_no_address_makes_the_studio_ask_another_host(machine: Machine, name: str) -> None:
     assert ask(machine.server, "GET", f"/gradio_api/{name}").status == 403
     assert "outside.invalid" not in machine.asked.read_text()
@@ -293,7 +295,9 @@ def test_what_a_killed_studio_has_left_is_removed_at_the_next_start(machine: Mac
 
 def login(server: Server, password: str, **headers: str) -> Answer:
     form = {"Content-Type": "application/x-www-form-urlencoded"}
-    return ask(server, "POST", "/login", urlencode({"username": "ada", "password": password}).encode(), **form, **headers)
+    return ask(
+        server, "POST", "/login", urlencode({"username": "ada", "password": password}).encode(), **form, **headers
+    )
 
 
 def test_guessing_passwords_is_slowed_down(proxied: Server) -> None:

@@ -161,7 +161,9 @@ BAD_AUTH = "--auth wants NAME:PASSWORD (or NAME:PASSWORD,NAME:PASSWORD)"
 
 # Requests that are refused
 FOREIGN_HOST = "{host} is not a name of this Studio: open the address it printed, or start it with --allow-host NAME"
-FOREIGN_ORIGIN = "a page of {origin} may not call this Studio; if this is its public address, start it with --allow-host NAME"
+FOREIGN_ORIGIN = (
+    "a page of {origin} may not call this Studio; if this is its public address, start it with --allow-host NAME"
+)
 FOREIGN_SITE = "a page of another site may open this Studio in a tab of its own, and do nothing else with it"
 NOT_SERVED = "this Studio does not serve that"
 TOO_MANY_LOGINS = "Too many wrong logins: try again in {seconds} s."
