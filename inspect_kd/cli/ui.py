@@ -43,7 +43,7 @@ def ui(
     no_train: Annotated[bool, typer.Option("--no-train", help="Leave the Train tab out.")] = False,
     max_upload: Annotated[int, typer.Option(min=1, help="Largest file in MB.")] = 100,
     max_parts: Annotated[int, typer.Option(min=1, help="Parts that one browser tab may have on its desk.")] = 500,
-    max_disk: Annotated[int, typer.Option(min=64, help="MB that all desks together may keep.")] = 4096,
+    max_disk: Annotated[int, typer.Option(min=64, help="MB that all desks and waiting uploads may keep.")] = 4096,
     threads: Annotated[int, typer.Option(min=1, help="Threads of the model.")] = 1,
     allow_host: Annotated[
         list[str] | None,
