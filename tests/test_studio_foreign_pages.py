@@ -130,6 +130,15 @@ def test_nothing_that_the_page_does_offends_its_own_policy(browser: Any, server:
     page.wait_for_selector("#viewer .empty", timeout=60_000)
     for tab in ("Compare", "Artifact", "Inspect"):
         page.get_by_role("tab", name=tab).click()
+    # A run's report is shown in a frame of the page itself.
+    page.evaluate("""() => {
+      const frame = document.createElement('iframe');
+      frame.sandbox = '';
+      frame.srcdoc = '<style>b { width: 7px; display: block }</style><b>report</b><img src="data:image/gif;base64,R0lGODlhAQABAAAAACw=">';
+      document.body.append(frame);
+    }""")
+    report = page.frame_locator("iframe[srcdoc]").locator("b")
+    assert report.inner_text() == "report" and report.bounding_box()["width"] == 7
     assert page.evaluate("window.offences") == []
     # And the policy is in force: markup that brought a handler along runs nothing.
     page.evaluate("document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"window.ran = true\">')")
