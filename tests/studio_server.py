@@ -39,7 +39,7 @@ def studio(*words: str | Path, folder: Path, **environment: str) -> Iterator[Ser
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     store, temporary = folder / "store", folder / "temporary"
-    temporary.mkdir(parents=True)
+    temporary.mkdir(parents=True, exist_ok=True)
     process = subprocess.Popen(
         [sys.executable, "-m", "inspect_kd", "ui", *map(str, words), "--port", str(port), "--store", str(store)],
         stdout=subprocess.PIPE,

@@ -43,8 +43,15 @@ def ui(
     no_train: Annotated[bool, typer.Option("--no-train", help="Leave the Train tab out.")] = False,
     max_upload: Annotated[int, typer.Option(min=1, help="Largest file in MB.")] = 100,
     max_parts: Annotated[int, typer.Option(min=1, help="Parts that one browser tab may have on its desk.")] = 500,
-    max_disk: Annotated[int, typer.Option(min=64, help="MB that all desks together may keep.")] = 4096,
+    max_disk: Annotated[int, typer.Option(min=64, help="MB that all desks and waiting uploads may keep.")] = 4096,
     threads: Annotated[int, typer.Option(min=1, help="Threads of the model.")] = 1,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar="INSPECT_KD_ALLOW_HOST",
+            help="NAME[:PORT] in the address bar, where a proxy or a name server leads here; beside --host and loopback.",
+        ),
+    ] = None,
     root_path: Annotated[str | None, typer.Option(help="Path prefix behind a reverse proxy.")] = None,
 ) -> None:
     """Open the Studio: inspect parts in a browser, move thresholds, mark wrong calls, compare artifacts, train.
@@ -60,6 +67,7 @@ def ui(
         INSPECT_KD_AUTH=line3:secret inspect-kd ui part.onnx --host 0.0.0.0
     """
     from inspect_kd.apps.studio import texts
+    from inspect_kd.apps.studio.allowed_hosts import is_host
     from inspect_kd.errors import EnvironmentFault, UsageError
 
     if find_spec("gradio") is None:
@@ -67,11 +75,16 @@ def ui(
     people = people_of(auth)
     if host not in LOOPBACK and not people and not open_to_all:
         raise UsageError(texts.BEYOND_LOOPBACK.format(host=host))
+    public_hosts = tuple(allow_host or ())
+    for name in public_hosts:
+        if not is_host(name):
+            raise UsageError(texts.BAD_HOST.format(name=name))
     from inspect_kd.apps.studio.serve import Door, running
 
     limits = (max_upload, max_parts, max_disk, threads)
     settings = settings_of(artifacts or [], runs, store, limits, None if no_train else train_on)
-    with running(settings, Door(host=host, port=port, auth=people, root_path=root_path)) as address:
+    door = Door(host=host, port=port, auth=people, public_hosts=public_hosts, root_path=root_path)
+    with running(settings, door) as address:
         # A container ends by SIGTERM: what the desks hold is cleared away then, too.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         typer.echo(f"inspect-kd Studio: {address}  (Ctrl+C ends it; marks and calibrations go to {store})")

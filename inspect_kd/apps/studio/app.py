@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
+from gradio_client.utils import is_file_obj_with_meta, traverse
 
 from inspect_kd.apps.studio import api, artifact_tab, compare_tab, inspect_tab, texts, train_tab
 from inspect_kd.apps.studio.desks import Desks
@@ -13,19 +15,39 @@ from inspect_kd.apps.studio.marks import MarkBook
 from inspect_kd.apps.studio.settings import Settings
 from inspect_kd.apps.studio.shelf import Shelf
 from inspect_kd.apps.studio.studio import Studio
+from inspect_kd.apps.studio.uploads import Uploads
 
 CLEAN_EVERY, CLEAN_AFTER = 600, 3600
 """Seconds: uploads that Gradio keeps are looked through this often and leave at this age."""
+
+
+class Page(gr.Blocks):
+    """Gradio's Blocks, which take uploads alone where an event names a file; Gradio itself would fetch web addresses."""
+
+    def __init__(self, uploads: Uploads, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.uploads = uploads
+
+    async def preprocess_data(self, block_fn: Any, inputs: list[Any], *rest: Any, **named: Any) -> list[Any]:
+        checked = traverse(inputs, self.check_file, is_file_obj_with_meta)
+        return list(await super().preprocess_data(block_fn, checked, *rest, **named))
+
+    def check_file(self, file: dict[str, Any]) -> dict[str, Any]:
+        if not self.uploads.covers(Path(file["path"])):
+            raise gr.Error(texts.NOT_RECEIVED, print_exception=False)
+        # Gradio would take the file's content out of a "data:" address.
+        return {**file, "url": None}
 
 
 def build(settings: Settings, received: Path) -> tuple[gr.Blocks, Studio]:
     """The whole page. `received` is Gradio's temporary folder ($GRADIO_TEMP_DIR), which the caller owns and removes."""
     shelf = Shelf(settings.artifacts, settings.threads)
     shelf.take(None)  # A broken artifact is said at the start, not at the first part.
-    desks = Desks(shelf, settings, received / "shown")
-    studio = Studio(settings, shelf, desks, MarkBook(settings.store), received)
-    with gr.Blocks(
-        title=texts.TITLE, analytics_enabled=False, fill_width=True, delete_cache=(CLEAN_EVERY, CLEAN_AFTER)
+    uploads = Uploads(received)
+    desks = Desks(shelf, settings, received / "shown", uploads)
+    studio = Studio(settings, shelf, desks, MarkBook(settings.store), uploads)
+    with Page(
+        uploads, title=texts.TITLE, analytics_enabled=False, fill_width=True, delete_cache=(CLEAN_EVERY, CLEAN_AFTER)
     ) as page:
         bar = inspect_tab.bar(studio)
         with gr.Tabs(elem_id="tabs"):

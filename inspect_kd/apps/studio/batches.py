@@ -48,7 +48,7 @@ def follow(desk: Desk, steps: Iterator[Any], total: int) -> Iterator[tuple[str, 
 
 def inspect_files(studio: Studio, desk: Desk, files: list[str]) -> Iterator[Part | Refusal]:
     """What was sent, one after the other; whatever is no image is refused in a line."""
-    for name, content in studio.read(files):
+    for name, content in studio.uploads.read(files):
         if content is None:
             refusal = Refusal(name, texts.NOT_RECEIVED)
             desk.refused.append(refusal)

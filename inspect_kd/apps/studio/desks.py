@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import secrets
 import shutil
-import tempfile
 from collections import OrderedDict
 from pathlib import Path
 from threading import Lock
@@ -16,12 +15,15 @@ from inspect_kd.apps.studio.desk import Desk
 from inspect_kd.apps.studio.parts import Places
 from inspect_kd.apps.studio.settings import Settings
 from inspect_kd.apps.studio.shelf import Shelf
+from inspect_kd.apps.studio.temporary_folder import TemporaryFolder
+from inspect_kd.apps.studio.uploads import Uploads, bytes_of
 
 
 class Desks:
-    def __init__(self, shelf: Shelf, settings: Settings, shown: Path) -> None:
-        self.shelf, self.settings, self.shown = shelf, settings, shown
-        self.kept = Path(tempfile.mkdtemp(prefix="inspect-kd-studio-"))
+    def __init__(self, shelf: Shelf, settings: Settings, shown: Path, uploads: Uploads | None = None) -> None:
+        self.shelf, self.settings, self.shown, self.uploads = shelf, settings, shown, uploads
+        self._folder = TemporaryFolder("inspect-kd-studio-")
+        self.kept = self._folder.path
         self._desks: OrderedDict[str, Desk] = OrderedDict()
         self._lock = Lock()
 
@@ -46,7 +48,7 @@ class Desks:
         """Nothing stays behind."""
         with self._lock:
             self._desks.clear()
-        shutil.rmtree(self.kept, ignore_errors=True)
+        self._folder.close()
         shutil.rmtree(self.shown, ignore_errors=True)
 
     def __len__(self) -> int:
@@ -57,8 +59,10 @@ class Desks:
         places = Places(self.kept / token, self.shown / token)
         for folder in (places.kept, places.shown):
             folder.mkdir(parents=True)
-        return Desk(self.shelf, self.settings, places, self._free_bytes)
+        return Desk(self.shelf, self.settings, places, self.free_bytes)
 
-    def _free_bytes(self) -> int:
-        used = sum(path.stat().st_size for path in self.kept.glob("*/*"))
+    def free_bytes(self) -> int:
+        """What the disk limit leaves beside the desks' files and the uploads that wait to be read."""
+        used = bytes_of(self.kept.glob("*/*"))
+        used += self.uploads.bytes_used() if self.uploads else 0
         return self.settings.max_kept_mb * 2**20 - used

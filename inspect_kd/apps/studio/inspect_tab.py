@@ -131,6 +131,7 @@ def _left(studio: Studio) -> tuple[Controls, gr.HTML, gr.HTML]:
             label=texts.CAMERA_PICTURE,
             sources=["webcam"],
             type="filepath",
+            image_mode=None,  # as it was sent: Gradio would keep a converted copy
             height=220,
             elem_id="camera",
             webcam_options=gr.WebcamOptions(mirror=False),
@@ -218,7 +219,7 @@ def _wire_batches(studio: Studio, bar: Bar, controls: Controls, panels: Panels) 
     def pictured(file: str | None, request: gr.Request) -> Iterator[tuple[Any, ...]]:
         desk, files = studio.desks.of(request.session_hash), [file] if file else []
         name = time.strftime(texts.CAMERA_NAME)
-        steps = (desk.add(content, name) for _, content in studio.read(files) if content is not None)
+        steps = (desk.add(content, name) for _, content in studio.uploads.read(files) if content is not None)
         for panels in follow(desk, select_last(desk, steps), len(files)):
             # Emptied, it shows the live picture again.
             yield None, *panels

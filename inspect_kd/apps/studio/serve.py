@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
+from inspect_kd.apps.studio.allowed_hosts import AllowedHosts
 from inspect_kd.apps.studio.settings import Settings
+from inspect_kd.apps.studio.temporary_folder import TemporaryFolder
 from inspect_kd.errors import EnvironmentFault
 
 LONGEST_QUEUE = 32
@@ -24,6 +23,8 @@ class Door:
     port: int | None = None
     """None: the first free one from 7860 on."""
     auth: tuple[tuple[str, str], ...] = ()
+    public_hosts: tuple[str, ...] = ()
+    """Names under which browsers reach it through a proxy or a name server, beside `host` and loopback."""
     root_path: str | None = None
 
 
@@ -31,17 +32,18 @@ class Door:
 def running(settings: Settings, door: Door | None = None) -> Iterator[str]:
     """The Studio for the time of a block; gives its address."""
     door = door or Door()
-    received = Path(tempfile.mkdtemp(prefix="inspect-kd-received-"))
+    received = TemporaryFolder("inspect-kd-received-")
     # Gradio reads these when it is imported or when a component is made.
     os.environ |= {
-        "GRADIO_TEMP_DIR": str(received),
-        "GRADIO_EXAMPLES_CACHE": str(received / "examples"),
+        "GRADIO_TEMP_DIR": str(received.path),
+        "GRADIO_EXAMPLES_CACHE": str(received.path / "examples"),
         "GRADIO_ANALYTICS_ENABLED": "False",
     }
     from inspect_kd.apps.studio.app import build
+    from inspect_kd.apps.studio.guarded_app import GuardedApp
     from inspect_kd.apps.studio.theme import STYLE, head, theme
 
-    page, studio = build(settings, received)
+    page, studio = build(settings, received.path)
     try:
         try:
             _, address, _ = page.queue(max_size=LONGEST_QUEUE).launch(
@@ -49,6 +51,7 @@ def running(settings: Settings, door: Door | None = None) -> Iterator[str]:
                 server_port=door.port,
                 auth=list(door.auth) or None,
                 root_path=door.root_path,
+                enable_monitoring=False,
                 max_file_size=settings.max_upload_mb * 2**20,
                 allowed_paths=[],
                 ssr_mode=False,
@@ -60,6 +63,7 @@ def running(settings: Settings, door: Door | None = None) -> Iterator[str]:
                 theme=theme(),
                 css_paths=[STYLE],
                 head=head(),
+                _app=GuardedApp(studio, AllowedHosts(door.host, door.public_hosts)),
             )
         except OSError as error:
             raise EnvironmentFault(
@@ -69,4 +73,4 @@ def running(settings: Settings, door: Door | None = None) -> Iterator[str]:
     finally:
         page.close(verbose=False)
         studio.desks.close()
-        shutil.rmtree(received, ignore_errors=True)
+        received.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -12,6 +11,7 @@ from inspect_kd.apps.studio.desks import Desks
 from inspect_kd.apps.studio.marks import Context, MarkBook
 from inspect_kd.apps.studio.settings import Settings
 from inspect_kd.apps.studio.shelf import Shelf
+from inspect_kd.apps.studio.uploads import Uploads
 from inspect_kd.sign_off import SignOff
 
 
@@ -21,8 +21,8 @@ class Studio:
     shelf: Shelf
     desks: Desks
     marks: MarkBook
-    received: Path
-    """Where Gradio puts what browsers send; nothing from elsewhere is opened for them."""
+    uploads: Uploads
+    """What browsers have sent; nothing from elsewhere is opened for them."""
 
     def context(self, desk: Desk, by: str) -> Context:
         return Context(
@@ -32,17 +32,6 @@ class Studio:
             thresholds=desk.thresholds,
             by=by,
         )
-
-    def read(self, files: list[str]) -> Iterator[tuple[str, bytes | None]]:
-        """Name and content of what was sent. Gradio has checked the paths; a second look costs nothing."""
-        for file in files:
-            path = Path(file)
-            try:
-                inside = path.resolve(strict=True).is_relative_to(self.received.resolve())
-                # Larger ones are refused by the desk, unread.
-                yield path.name, path.read_bytes() if inside and path.is_file() and not path.is_symlink() else None
-            except OSError:
-                yield path.name, None
 
     def sign_off(self, desk: Desk, by: str) -> Path:
         """A new calibration file in the store; raises where no name stands behind it."""

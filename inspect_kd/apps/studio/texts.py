@@ -45,7 +45,8 @@ REFUSED_MANY = "{count} files could not be read: on a line they would be NG"
 TOO_LARGE = "larger than {mb} MB, the limit of this Studio"
 DESK_FULL = "the desk is full: at most {most} parts; clear it first"
 DISK_FULL = "no room left: all desks together may keep {mb} MB"
-NOT_RECEIVED = "not a file that was sent to this Studio"
+NOT_RECEIVED = "not a file that was sent to this Studio, or one that was read already: send it again"
+NO_LENGTH = "an upload must say its size (Content-Length)"
 
 # Thresholds
 THRESHOLDS = "Thresholds"
@@ -157,3 +158,13 @@ NO_ARTIFACT = (
 )
 BEYOND_LOOPBACK = "--host {host} lets other machines in: give --auth NAME:PASSWORD as well, or say --open to mean everybody on that network"
 BAD_AUTH = "--auth wants NAME:PASSWORD (or NAME:PASSWORD,NAME:PASSWORD)"
+
+# Requests that are refused
+FOREIGN_HOST = "{host} is not a name of this Studio: open the address it printed, or start it with --allow-host NAME"
+FOREIGN_ORIGIN = (
+    "a page of {origin} may not call this Studio; if this is its public address, start it with --allow-host NAME"
+)
+FOREIGN_SITE = "a page of another site may open this Studio in a tab of its own, and do nothing else with it"
+NOT_SERVED = "this Studio does not serve that"
+TOO_MANY_LOGINS = "Too many wrong logins: try again in {seconds} s."
+BAD_HOST = "--allow-host {name}: give the name as it stands in the address bar, NAME or NAME:PORT, without https://"

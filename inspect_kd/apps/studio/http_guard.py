@@ -1,0 +1,97 @@
+"""Refuse what other sites make a browser ask for, and tell browsers what the Studio's page may do.
+
+Stands around Gradio's application, so that Gradio's own answers to foreign origins (CORS) are never given. Programs send
+neither `Origin` nor `Sec-Fetch-Site` and pass; a browser sends at least one of them wherever that matters.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path, PurePath
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from inspect_kd.apps.studio import texts
+from inspect_kd.apps.studio.allowed_hosts import AllowedHosts
+
+API = "/gradio_api"
+FILE_ROUTE = re.compile(rf"{API}/file[=/](.*)", re.DOTALL)
+UNUSED_ROUTES = (f"{API}/proxy=", f"{API}/process_recording", f"{API}/deep_link")
+"""Gradio's routes that fetch from other hosts or write files, and that the Studio's page does not need."""
+CONTENT_SECURITY_POLICY = "; ".join(
+    (
+        "default-src 'self'",
+        # Gradio starts by scripts in its page and compiles others from text. Handlers in attributes, which is what
+        # a file name that slipped through as markup would bring, are refused.
+        "script-src 'self' 'unsafe-inline' 'unsafe-eval'",
+        "script-src-attr 'none'",
+        "style-src 'self' 'unsafe-inline'",
+        "img-src 'self' data: blob:",
+        "media-src 'self' data: blob:",
+        "font-src 'self' data:",
+        "worker-src 'self' blob:",
+        "object-src 'none'",
+        "base-uri 'self'",
+        "form-action 'self'",
+        "frame-ancestors 'none'",
+    )
+)
+SECURITY_HEADERS = {
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "X-Frame-Options": "DENY",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+class HttpGuard:
+    """Check each request's host, origin and path; add the security headers to each answer."""
+
+    def __init__(self, app: ASGIApp, hosts: AllowedHosts, served: Path) -> None:
+        """`served`: the one folder from which Gradio's file route may send."""
+        self.app, self.hosts, self.served = app, hosts, served
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(SECURITY_HEADERS)
+            await send(message)
+
+        reason = self.reason_to_refuse(scope)
+        app = self.app if reason is None else PlainTextResponse(f"{reason}\n", 403)
+        await app(scope, receive, send_with_headers)
+
+    def reason_to_refuse(self, scope: Scope) -> str | None:
+        headers, path = Headers(scope=scope), scope["path"]
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if not self.hosts.accept_host(host):
+            return texts.FOREIGN_HOST.format(host=json.dumps(host[:80]))
+        if origin is not None and not self.hosts.accept_origin(origin, host):
+            return texts.FOREIGN_ORIGIN.format(origin=json.dumps(origin[:80]))
+        site = headers.get("sec-fetch-site", "none")
+        if site not in ("none", "same-origin") and not opens_page(scope["method"], path, headers):
+            return texts.FOREIGN_SITE
+        file = FILE_ROUTE.fullmatch(path)
+        if path.startswith(UNUSED_ROUTES) or (file and not self.is_served(file[1])):
+            return texts.NOT_SERVED
+        return None
+
+    def is_served(self, file: str) -> bool:
+        """Whether this names a file below the served folder; uploads and web addresses do not."""
+        path = PurePath(file)
+        return path.is_relative_to(self.served) and ".." not in path.parts
+
+
+def opens_page(method: str, path: str, headers: Headers) -> bool:
+    """Whether this follows a link to the Studio: the page itself, in a tab of its own."""
+    to_document = (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")) == ("navigate", "document")
+    return method in ("GET", "HEAD") and path in ("", "/") and to_document

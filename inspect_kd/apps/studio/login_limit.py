@@ -1,0 +1,74 @@
+"""Slow down guessing of passwords: so many wrong logins from one address, then one at a time."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from ipaddress import IPv6Network
+
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from inspect_kd.apps.studio import texts
+
+AT_ONCE = 10
+"""Wrong logins that an address may make before it has to wait."""
+SECONDS_EACH = 30.0
+"""After that, one login in so many seconds."""
+MOST_ADDRESSES = 10_000
+"""Remembered; then the one that was silent longest is forgotten."""
+
+
+class LoginLimit:
+    """A login takes one of the address's tries, before its password is looked at; a right one gives it back.
+
+    Tries come back with time. Nobody is locked out by another address, and many requests at once gain nothing.
+    """
+
+    def __init__(self, app: ASGIApp, clock: Callable[[], float] = time.monotonic) -> None:
+        self.app, self.clock = app, clock
+        self.free_again: OrderedDict[str, float] = OrderedDict()
+        """For each address, when all of its tries are back."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "POST" or scope["path"].rstrip("/") != "/login":
+            await self.app(scope, receive, send)
+            return
+        address = network_of(scope["client"][0] if scope.get("client") else "")
+        wait = self.take_try(address)
+        if wait > 0:
+            told = {"detail": texts.TOO_MANY_LOGINS.format(seconds=math.ceil(wait))}
+            refusal = JSONResponse(told, 429, headers={"Retry-After": str(math.ceil(wait))})
+            await refusal(scope, receive, send)
+            return
+
+        async def give_back_if_right(message: Message) -> None:
+            is_right = message["type"] == "http.response.start" and message["status"] < 400
+            if is_right and address in self.free_again:
+                self.free_again[address] -= SECONDS_EACH
+            await send(message)
+
+        await self.app(scope, receive, give_back_if_right)
+
+    def take_try(self, address: str) -> float:
+        """Count a login of this address; where none is left, the seconds until there is one."""
+        now = self.clock()
+        free_again = max(now, self.free_again.get(address, now)) + SECONDS_EACH
+        wait = free_again - now - AT_ONCE * SECONDS_EACH
+        if wait > 0:
+            return wait
+        self.free_again[address] = free_again
+        self.free_again.move_to_end(address)
+        if len(self.free_again) > MOST_ADDRESSES:
+            self.free_again.popitem(last=False)
+        return 0.0
+
+
+def network_of(address: str) -> str:
+    """IPv6 hands a whole /64 to one machine: all of it counts as one address."""
+    try:
+        return str(IPv6Network(f"{address.partition('%')[0]}/64", strict=False))
+    except ValueError:
+        return address

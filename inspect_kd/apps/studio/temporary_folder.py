@@ -1,0 +1,53 @@
+"""Temporary folders that the next start removes where a killed process could not.
+
+Each folder is locked as long as its process lives; the operating system drops the lock when the process ends, however
+it ends. A process id in the name would be no proof: ids are used again, and containers on one disk share them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+LOCK = ".lock"
+
+
+class TemporaryFolder:
+    """A new folder of this process; those of its kind whose process has ended are removed first."""
+
+    def __init__(self, prefix: str) -> None:
+        for folder in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+            with suppress(OSError):  # another user's, or gone by now
+                remove_if_abandoned(folder)
+        self.path = Path(tempfile.mkdtemp(prefix=prefix))
+        self._lock = os.open(self.path / LOCK, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+        lock(self._lock)
+
+    def close(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+        with suppress(OSError):  # closed twice
+            os.close(self._lock)
+
+
+def remove_if_abandoned(folder: Path) -> None:
+    """Remove a folder of this user's whose lock nobody holds; one without a lock was only just made."""
+    if not hasattr(os, "geteuid") or folder.lstat().st_uid != os.geteuid() or folder.is_symlink():
+        return
+    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_NOFOLLOW)
+    try:
+        lock(descriptor)
+        shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        os.close(descriptor)
+
+
+def lock(descriptor: int) -> None:
+    """Lock an open file for this process; OSError where another one holds it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: nothing is removed there, see above
+        return
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

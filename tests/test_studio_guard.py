@@ -1,0 +1,62 @@
+"""Rules of the Studio's middleware, without a server: which hosts, which origins, how many logins, which temporary folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from inspect_kd.apps.studio.allowed_hosts import AllowedHosts, is_host
+from inspect_kd.apps.studio.temporary_folder import TemporaryFolder
+
+
+def test_hosts_that_are_listened_on() -> None:
+    everywhere, line = AllowedHosts("0.0.0.0"), AllowedHosts("Line3.example")
+    assert all(everywhere.accept_host(host) for host in ("10.1.2.3:7860", "[fe80::1]:7860", "localhost"))
+    assert not everywhere.accept_host("evil.example") and not line.accept_host("10.1.2.3")
+    assert line.accept_host("line3.example:7860") and line.accept_host("127.0.0.1")
+    assert line.accept_origin("http://line3.example:7860", "line3.example:7860")
+    assert not line.accept_origin("http://line3.example:7861", "line3.example:7860")
+    assert not line.accept_origin("chrome-extension://abc", "line3.example")
+
+
+def test_a_public_name_is_a_name_and_not_an_address() -> None:
+    assert is_host("studio.example") and is_host("studio.example:8443")
+    assert not any(is_host(name) for name in ("https://studio.example", "studio.example/x", "", "a b:c", "x:99999"))
+
+
+def test_tries_come_back_with_time_and_belong_to_an_address() -> None:
+    pytest.importorskip("starlette", reason="comes with Gradio: pip install 'inspect-kd[ui,cpu]'")
+    from inspect_kd.apps.studio.login_limit import AT_ONCE, MOST_ADDRESSES, SECONDS_EACH, LoginLimit, network_of
+
+    now = [0.0]
+    limit = LoginLimit(lambda *_: None, clock=lambda: now[0])  # type: ignore[arg-type,return-value]
+    waits = [limit.take_try("1.2.3.4") for _ in range(AT_ONCE + 1)]
+    assert waits[:-1] == [0.0] * AT_ONCE and waits[-1] == SECONDS_EACH
+    assert limit.take_try("1.2.3.5") == 0.0, "nobody is locked out by somebody else"
+    now[0] += SECONDS_EACH
+    assert (limit.take_try("1.2.3.4"), limit.take_try("1.2.3.4") > 0) == (0.0, True)
+    for number in range(MOST_ADDRESSES + 10):
+        limit.take_try(str(number))
+    assert len(limit.free_again) == MOST_ADDRESSES
+    assert network_of("2001:db8::1") == network_of("2001:db8::ffff") != network_of("2001:db8:0:1::1")
+    assert network_of("10.0.0.1") == "10.0.0.1" and network_of("odd:text") == "odd:text"
+
+
+def test_only_abandoned_folders_of_this_user_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    abandoned, unlocked, link = (tmp_path / f"x-{name}" for name in ("abandoned", "unlocked", "link"))
+    for folder in (abandoned, unlocked):
+        folder.mkdir()
+        (folder / "file").touch()
+    (abandoned / ".lock").touch()
+    link.symlink_to(unlocked)
+    (tmp_path / "y-abandoned").mkdir()
+    first = TemporaryFolder("x-")
+    assert not abandoned.exists() and unlocked.exists() and first.path.exists() and (tmp_path / "y-abandoned").exists()
+    second = TemporaryFolder("x-")
+    assert first.path.exists(), "its lock is held"
+    for folder in (first, second):
+        folder.close()
+        folder.close()
+        assert not folder.path.exists()

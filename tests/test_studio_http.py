@@ -1,0 +1,310 @@
+"""The Studio's HTTP side against hostile requests, on a server as a user starts it: hosts, origins, uploads, logins."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlencode
+
+import pytest
+
+from tests.studio_server import Server, studio
+
+FOREIGN = "https://evil.example"
+CALL = "/gradio_api/call/save_calibration"
+SIGN_OFF = json.dumps({"data": ["Eve", 0.5, 1.0]}).encode()
+JSON = {"Content-Type": "application/json"}
+MULTIPART = {"Content-Type": "multipart/form-data; boundary=x"}
+WATCH_NAMES = """
+import os, sys
+def record(event, args):
+    if event in ("socket.getaddrinfo", "socket.connect"):
+        with open(os.environ["ASKED"], "a") as file:
+            print(args, file=file)
+sys.addaudithook(record)
+"""
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Machine:
+    server: Server
+    """Started where one was killed before; with a small disk limit."""
+    left_by_killed: list[Path]
+    asked: Path
+    """Every host that its process has asked for."""
+
+
+@pytest.fixture(scope="module")
+def machine(run: Path, parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    folder = tmp_path_factory.mktemp("studio")
+    asked = folder / "asked"
+    asked.touch()
+    (folder / "sitecustomize.py").write_text(WATCH_NAMES)
+    path = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
+    picture = next(parts.rglob("*.png")).read_bytes()
+    words = (run / "r.onnx", "--no-train", "--max-disk", "64")
+    with studio(*words, folder=folder) as killed:
+        first, _ = json.loads(upload(killed, ("a.png", picture), ("b.png", picture + b" ")).body)
+        call(killed, "inspect", sent(first), "", "")
+        killed.process.send_signal(signal.SIGKILL)
+        killed.process.wait()
+        left = list(killed.temporary.glob("inspect-kd-*"))
+    with studio(*words, folder=folder, PYTHONPATH=path, ASKED=str(asked)) as server:
+        yield Machine(server, left, asked)
+
+
+@pytest.fixture
+def server(machine: Machine) -> Server:
+    return machine.server
+
+
+@pytest.fixture(scope="module")
+def proxied(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A Studio with a password and two public names, as behind a reverse proxy."""
+    names = "studio.example Line.example:8443"
+    environment = {"INSPECT_KD_AUTH": "ada:secret", "INSPECT_KD_ALLOW_HOST": names}
+    with studio(run / "r.onnx", "--no-train", folder=tmp_path_factory.mktemp("proxied"), **environment) as server:
+        yield server
+
+
+def ask(server: Server, method: str, path: str, body: bytes | None = None, **headers: str) -> Answer:
+    """One request; header names are given with underscores."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    with closing(http.client.HTTPConnection(server.address.removeprefix("http://"), timeout=60)) as connection:
+        connection.request(method, path, body, named)
+        answer = connection.getresponse()
+        return Answer(answer.status, {key.lower(): value for key, value in answer.getheaders()}, answer.read())
+
+
+def multipart(*files: tuple[str, bytes]) -> bytes:
+    head = "--x\r\nContent-Disposition: form-data; name=files; filename="
+    return b"".join(f"{head}{name}\r\n\r\n".encode() + content + b"\r\n" for name, content in files) + b"--x--\r\n"
+
+
+def upload(server: Server, *files: tuple[str, bytes], **headers: str) -> Answer:
+    return ask(server, "POST", "/gradio_api/upload", multipart(*files), **MULTIPART, **headers)
+
+
+def call(server: Server, endpoint: str, *data: object) -> str:
+    """An endpoint's events, as text."""
+    body = json.dumps({"data": data}).encode()
+    event = json.loads(ask(server, "POST", f"/gradio_api/call/{endpoint}", body, **JSON).body)["event_id"]
+    return ask(server, "GET", f"/gradio_api/call/{endpoint}/{event}").body.decode()
+
+
+def sent(*paths: str) -> list[dict[str, object]]:
+    return [{"path": path, "meta": {"_type": "gradio.FileData"}} for path in paths]
+
+
+def received(server: Server) -> list[Path]:
+    """Files that came from clients and lie on disk."""
+    folders = server.temporary.glob("inspect-kd-received-*")
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file() and path.stat().st_size]
+    return [path for path in files if "shown" not in path.parts]
+
+
+def wait_for(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < end, "what was waited for did not come"
+        time.sleep(0.05)
+
+
+# Hosts and origins
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "127.0.0.1@evil.example", "10.1.2.3", ""])
+def test_a_host_that_is_not_the_studios_is_refused_everywhere(server: Server, host: str) -> None:
+    for method, path in (("GET", "/"), ("GET", "/config"), ("POST", CALL), ("POST", "/gradio_api/upload")):
+        answer = ask(server, method, path, b"{}" if method == "POST" else None, Host=host)
+        assert (answer.status, b"--allow-host" in answer.body) == (403, True), (method, path)
+
+
+def test_loopback_names_are_the_studios(server: Server) -> None:
+    port = server.address.rpartition(":")[2]
+    for host in (f"127.0.0.1:{port}", f"localhost:{port}", f"LOCALHOST:{port}", f"[::1]:{port}"):
+        assert ask(server, "GET", "/", Host=host, Origin=f"http://{host.lower()}").status == 200
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        {"Origin": FOREIGN},
+        {"Origin": "null"},
+        {"Origin": "http://127.0.0.1:1"},
+        {"Origin": "http://localhost"},
+        {"Sec_Fetch_Site": "cross-site"},
+        {"Sec_Fetch_Site": "same-site"},
+    ],
+    ids=str,
+)
+def test_a_page_of_another_origin_changes_nothing(server: Server, foreign: dict[str, str]) -> None:
+    before = received(server)
+    answers = [
+        ask(server, "POST", CALL, SIGN_OFF, Content_Type="text/plain", **foreign),
+        ask(server, "POST", CALL, SIGN_OFF, **JSON, **foreign),
+        ask(server, "POST", "/gradio_api/run/save_calibration", SIGN_OFF, **JSON, **foreign),
+        ask(server, "POST", "/gradio_api/queue/join", SIGN_OFF, **JSON, **foreign),
+        ask(server, "GET", "/logout", **foreign),
+        upload(server, ("a.png", b"x"), **foreign),
+    ]
+    assert [answer.status for answer in answers] == [403] * len(answers)
+    assert not any("access-control-allow-origin" in answer.headers for answer in answers)
+    assert received(server) == before and not (server.store / "calibrations").exists()
+
+
+def test_no_foreign_origin_is_told_that_it_may_call(server: Server) -> None:
+    wish = {"Origin": FOREIGN, "Access_Control_Request_Method": "POST"}
+    for host in ({}, {"Host": "studio.example"}):
+        answer = ask(server, "OPTIONS", CALL, **wish, **host)
+        assert answer.status == 403 and "access-control-allow-origin" not in answer.headers
+
+
+def test_the_studios_own_page_and_programs_pass(server: Server, parts: Path) -> None:
+    own = {"Origin": server.address, "Sec_Fetch_Site": "same-origin"}
+    picture = next(parts.rglob("*.png")).read_bytes()
+    for headers in (own, {}, {"Sec_Fetch_Site": "none"}):
+        answer = upload(server, ("part.png", picture), **headers)
+        assert answer.status == 200
+        assert '"score"' in call(server, "inspect", sent(*json.loads(answer.body)), "", "")
+
+
+def test_a_link_from_elsewhere_opens_the_page_and_nothing_else(server: Server) -> None:
+    link = {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "document"}
+    assert ask(server, "GET", "/", **link).status == 200
+    assert ask(server, "GET", "/", **(link | {"Sec_Fetch_Dest": "iframe"})).status == 403
+    assert [ask(server, "GET", path, **link).status for path in ("/config", "/logout")] == [403, 403]
+
+
+def test_every_answer_tells_browsers_what_the_page_may_do(server: Server) -> None:
+    for path, headers in (("/", {}), ("/theme.css", {}), ("/missing", {}), ("/", {"Host": "evil.example"})):
+        told = ask(server, "GET", path, **headers).headers
+        policy = dict(rule.split(" ", 1) for rule in told["content-security-policy"].split("; "))
+        assert policy["frame-ancestors"] == policy["object-src"] == policy["script-src-attr"] == "'none'"
+        assert policy["default-src"] == "'self'" and "http" not in told["content-security-policy"]
+        assert (told["x-frame-options"], told["x-content-type-options"]) == ("DENY", "nosniff")
+
+
+def test_a_foreign_page_does_not_act_as_who_has_logged_in(proxied: Server) -> None:
+    cookie = {"Cookie": login(proxied, "secret").headers["set-cookie"].partition(";")[0]}
+    passed_on, rewritten = {"Host": "studio.example"}, {}
+    for host in (passed_on, rewritten):
+        answer = ask(proxied, "POST", CALL, SIGN_OFF, **JSON, **cookie, **host, Origin=FOREIGN)
+        assert answer.status == 403 and "access-control-allow-origin" not in answer.headers
+    assert not (proxied.store / "calibrations").exists()
+    for host, origin in (
+        (passed_on, "https://studio.example"),
+        (rewritten, "https://studio.example"),
+        ({"Host": "studio.example:443"}, "https://studio.example"),
+        (rewritten, "https://line.example:8443"),
+    ):
+        assert ask(proxied, "POST", CALL, SIGN_OFF, **JSON, **cookie, **host, Origin=origin).status == 200
+    wait_for(lambda: len(list((proxied.store / "calibrations").glob("*.json"))) == 4)
+
+
+# What is served and fetched
+
+
+@pytest.mark.parametrize(
+    "name", ["file=https://outside.invalid/a.png", "file=http://outside.invalid", "proxy=https://outside.invalid/"]
+)
+def test_no_address_makes_the_studio_ask_another_host(machine: Machine, name: str) -> None:
+    assert ask(machine.server, "GET", f"/gradio_api/{name}").status == 403
+    assert "outside.invalid" not in machine.asked.read_text()
+
+
+@pytest.mark.parametrize("url", [None, "https://outside.invalid/b.png", "data:image/png;base64,aGVsbG8="])
+def test_no_file_of_an_event_makes_the_studio_ask_another_host(machine: Machine, url: str | None) -> None:
+    for endpoint, before, after in (("inspect", [], ["", ""]), ("card", [], []), ("save_calibration", [], [1.0, 2.0])):
+        file = {"path": "https://outside.invalid/a.png", "url": url, "meta": {"_type": "gradio.FileData"}}
+        hidden = {"path": "x", "inner": file}  # a file within what looks like one
+        for given in ([file], file, [hidden]):
+            assert "event: error" in call(machine.server, endpoint, *before, given, *after)
+    assert "outside.invalid" not in machine.asked.read_text()
+
+
+def test_an_upload_is_on_no_address(server: Server, parts: Path) -> None:
+    picture = next(parts.rglob("*.png")).read_bytes()
+    (path,) = json.loads(upload(server, ("secret.png", picture)).body)
+    assert Path(path).read_bytes() == picture
+    for route in (f"file={path}", f"file/{path}", f"file={path.replace('uploads', 'shown/../uploads')}"):
+        assert ask(server, "GET", f"/gradio_api/{route}").status in (403, 404)
+    call(server, "inspect", sent(path), "", "")
+
+
+# Uploads
+
+
+def test_an_upload_is_gone_from_disk_once_it_was_read(server: Server, parts: Path) -> None:
+    picture = next(parts.rglob("*.png")).read_bytes()
+    before = received(server)
+    twice = json.loads(upload(server, ("a.png", picture), ("a.png", picture), ("b.txt", b"no image")).body)
+    other = json.loads(upload(server, ("a.png", picture)).body)
+    assert len({*twice, *other}) == 4, "nobody shares a file with somebody else"
+    answer = call(server, "inspect", sent(*twice), "", "")
+    assert answer.count('"score"') == 2 and "not an image" in answer
+    assert not any(Path(path).exists() for path in twice) and Path(other[0]).exists()
+    assert '"score"' in call(server, "inspect", sent(*other), "", "")
+    assert "send it again" in call(server, "inspect", sent(*other), "", "")
+    assert set(received(server)) <= set(before)
+
+
+def test_uploads_count_in_the_disk_limit(server: Server) -> None:
+    first = upload(server, ("a.png", bytes(40 * 2**20)))
+    assert first.status == 200
+    second = upload(server, ("b.png", bytes(40 * 2**20)))
+    assert second.status == 413 and b"no room left" in second.body
+    call(server, "inspect", sent(*json.loads(first.body)), "", "")
+    assert not [path for path in received(server) if path.stat().st_size > 2**20]
+    third = upload(server, ("c.png", bytes(40 * 2**20)))
+    assert third.status == 200
+    call(server, "inspect", sent(*json.loads(third.body)), "", "")
+
+
+def test_an_upload_that_breaks_off_leaves_nothing(server: Server) -> None:
+    with closing(http.client.HTTPConnection(server.address.removeprefix("http://"), timeout=60)) as connection:
+        connection.putrequest("POST", "/gradio_api/upload")
+        connection.putheader("Content-Type", MULTIPART["Content-Type"])
+        connection.putheader("Content-Length", str(2**22))
+        connection.endheaders(multipart(("a.png", bytes(2**21)))[:-20])
+        wait_for(lambda: any(path.stat().st_size > 2**19 for path in received(server)))
+    wait_for(lambda: not any(path.stat().st_size > 2**19 for path in received(server)))
+
+
+def test_what_a_killed_studio_has_left_is_removed_at_the_next_start(machine: Machine) -> None:
+    assert len(machine.left_by_killed) == 2
+    assert not any(folder.exists() for folder in machine.left_by_killed)
+
+
+# Logins
+
+
+def login(server: Server, password: str, **headers: str) -> Answer:
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    return ask(
+        server, "POST", "/login", urlencode({"username": "ada", "password": password}).encode(), **form, **headers
+    )
+
+
+def test_guessing_passwords_is_slowed_down(proxied: Server) -> None:
+    mine, other = {"X_Forwarded_For": "10.0.0.1"}, {"X_Forwarded_For": "10.0.0.2"}  # as the proxy says
+    assert all(login(proxied, "secret", **mine).status == 200 for _ in range(20)), "right ones cost nothing"
+    assert [login(proxied, f"wrong {number}", **mine).status for number in range(20)] == [400] * 10 + [429] * 10
+    refused = login(proxied, "secret", **mine)
+    assert refused.status == 429 and 0 < int(refused.headers["retry-after"]) <= 30
+    assert ask(proxied, "POST", "/login/", b"", **JSON, **mine).status == 429
+    assert login(proxied, "secret", **other).status == 200, "nobody is locked out by somebody else"
