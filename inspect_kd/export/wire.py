@@ -44,7 +44,7 @@ def refuse_external_data(data: bytes, where: str) -> None:
         message, kind, depth = stack.pop()
         if depth > DEEPEST:
             raise BadInput(f"{where}: graphs are nested more than {DEEPEST} deep; no artifact of this program is")
-        for field, wire, value in _fields(message, where):
+        for field, _, value in _fields(message, where):
             if kind == TENSOR and (field == EXTERNAL_DATA or (field == LOCATION and value != IN_THIS_FILE)):
                 raise BadInput(
                     f"{where}: a tensor in it lies in another file; an artifact is one file, and nothing else is read"
@@ -121,6 +121,9 @@ def _varint(message: memoryview, place: int, where: str) -> tuple[int, int]:
             raise _torn(where)
         byte = message[place]
         place += 1
+        if shift == 63 and byte > 1:
+            # Beyond 64 bits: readers in C++ cut it and find another number than this one.
+            raise _torn(where)
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value, place
