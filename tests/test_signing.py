@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from inspect_kd.errors import BadInput, EnvironmentFault, UsageError
 from inspect_kd.inspector import Inspector
-from inspect_kd.signing import Kind, Statement, make_keys, sign, signature_of, signers, verify
+from inspect_kd.signing import make_keys, sign, signature_of, signers, verify
 
 
 @pytest.fixture
@@ -139,6 +139,8 @@ def test_a_renamed_artifact_is_not_anothers(keys: Path, artifact: Path, name: st
 
 def test_an_authentic_statement_of_another_kind_or_target_is_refused(keys: Path, artifact: Path) -> None:
     """Not only its name is held against the file."""
+    from inspect_kd.signing import Kind, Statement
+
     key = serialization.load_pem_private_key((keys / "quality.pem").read_bytes(), None)
     sign(artifact, keys / "quality.pem")
     statement = json.loads(signature_of(artifact).read_text())["statement"]
