@@ -2,7 +2,8 @@
 
 With n sound parts that the optimiser never saw, the ceil((n+1)(1-a))-th smallest score is exceeded by a new sound part from
 the same line with probability at most a, whatever the scores' distribution. Unusual here: where n is too small for the
-rate that was asked, the program says what n does allow instead of pretending.
+rate that was asked, the program says what n does allow instead of pretending. And limits are rounded up by what two runtimes
+may differ in: where many sound parts have one score, that is the limit, and the same score one rounding higher must not exceed it.
 
 NumPy only; on the line-side path.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from inspect_kd.types import Decision, Thresholds
 
 POOLED = "*"
 """Stands for "all categories together" wherever a category's name may stand."""
+TOLERANCE = 1e-4
+"""Difference of one image's score between two runtimes, on the calibrated scale: what `export/onnx.yaml` accepts in its proof."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,6 +46,11 @@ class Limits:
     def short(self) -> bool:
         """True where n is too small for a rate that was asked."""
         return self.reject_promise > self.asked_reject or self.reinspect_promise > self.asked_reinspect
+
+    def rounded_up(self) -> Limits:
+        """With both thresholds higher by the tolerance: a higher limit never breaks the promise."""
+        low, high = self.thresholds.reinspect + TOLERANCE, self.thresholds.reject + TOLERANCE
+        return replace(self, thresholds=Thresholds(reinspect=low, reject=high))
 
     def sentence(self) -> str:
         """The promise, for people."""
@@ -158,7 +166,9 @@ def calibrate(raw: Mapping[str, Sequence[float]], *, reject_rate: float, reinspe
     if reinspect_rate < reject_rate:
         raise BadInput(f"the re-inspect rate ({reinspect_rate}) must not be below the reject rate ({reject_rate})")
     pooled = [score for scores in raw.values() for score in scores]
-    scale = limits_of(pooled, reject_rate=reject_rate, reinspect_rate=reinspect_rate).thresholds.reject
+    largest = limits_of(pooled, reject_rate=reject_rate, reinspect_rate=reinspect_rate).thresholds.reject
+    # The tolerance that the limits gain on this scale makes it 1.0 again.
+    scale = largest / (1 - TOLERANCE)
     if scale <= 0:
         raise BadInput(
             "every held-out sound part has the score 0: the student has collapsed; train longer or with more noise"
@@ -170,10 +180,10 @@ def calibrate(raw: Mapping[str, Sequence[float]], *, reject_rate: float, reinspe
 def limits_on(
     scale: float, scores: Mapping[str, Sequence[float]], *, reject_rate: float, reinspect_rate: float
 ) -> Calibration:
-    """Limits from scores that are on a calibrated scale already, as an artifact gives them; the scale stays."""
+    """Limits from scores that are on a calibrated scale already, as an artifact gives them, rounded up; the scale stays."""
     rates = {"reject_rate": reject_rate, "reinspect_rate": reinspect_rate}
-    limits = {POOLED: limits_of([score for values in scores.values() for score in values], **rates)}
-    limits |= {category: limits_of(values, **rates) for category, values in scores.items()}
+    pooled = [score for values in scores.values() for score in values]
+    limits = {name: limits_of(values, **rates).rounded_up() for name, values in {POOLED: pooled, **scores}.items()}
     return Calibration(scale=scale, limits=limits, scores=scores)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from inspect_kd import registry
+from inspect_kd import registry, sign_off
 from inspect_kd.datasets.images import as_rgb8, read_image
 from inspect_kd.datasets.view import View, look
 from inspect_kd.errors import BadInput, EnvironmentFault
@@ -25,13 +25,11 @@ from inspect_kd.export.options import RuntimeOptions
 from inspect_kd.overlay import places_to_show
 from inspect_kd.quarantine import admit
 from inspect_kd.resize import RESIZE
-from inspect_kd.signing import signers, verify_bytes
+from inspect_kd.signing import Signer, signers, verify_bytes
 from inspect_kd.types import Answers, Heatmap, Inspection, Region, Thresholds
 
 Frame = str | Path | npt.NDArray[np.generic]
 LARGEST_ARTIFACT = 2**31
-TARGETS = {".openvino.onnx": "openvino", ".tensorrt.onnx": "tensorrt", ".onnx": "onnx"}
-"""Which target's runtime opens a file, by the end of its name; the longest first."""
 
 
 class Inspector:
@@ -43,6 +41,7 @@ class Inspector:
         *,
         category: str | None = None,
         thresholds: Thresholds | None = None,
+        calibration: str | Path | None = None,
         device: str = "cpu",
         threads: int = 1,
         allow_cpu: bool = False,
@@ -51,19 +50,21 @@ class Inspector:
         trust: str | Path | None = None,
         quarantine: bool = True,
     ) -> None:
-        """`category` picks that category's own thresholds; without it the pooled ones decide. `bgr` is for OpenCV's frames.
+        """`category` picks that category's own thresholds; without it the pooled ones decide. `calibration` is a file of
+        thresholds that a person has signed off for this artifact. `bgr` is for OpenCV's frames.
 
         `options` says all that a runtime can be told, instead of the three before it. `trust`: a public key, or a folder of
-        them; an artifact that none of them has signed is refused unread. Without it a file that is new here is opened by a
+        them; an artifact or a calibration that none of them has signed is refused unread. Without it a file that is new here is opened by a
         child process first (`inspect_kd.quarantine`); `quarantine=False` leaves that out: for files of one's own, and for
         programs that can start no Python process.
         """
         path = Path(artifact)
-        target = _target(path)
+        target = registry.target_of(path)
         runtime = registry.load("export", f"to_{target}").Runtime
         content = _bytes(path)
-        if trust is not None:
-            verify_bytes(content, path, signers(Path(trust)))
+        trusted = None if trust is None else signers(Path(trust))
+        if trusted is not None:
+            verify_bytes(content, path, trusted)
         elif quarantine:
             admit(content, path, target)
         self.digest = hashlib.sha256(content).hexdigest()
@@ -75,10 +76,13 @@ class Inspector:
             raise EnvironmentFault(
                 f"{path} wants images resized by '{self.card.resize}', this program has '{RESIZE}': update inspect-kd"
             )
+        asked_category = category
         if category is None and len(self.card.categories) == 1:
             category = self.card.categories[0]
         self.category = category
         self.thresholds = thresholds or self.card.calibration.limits_for(category).thresholds
+        if calibration is not None:
+            self.thresholds = self._signed_off(Path(calibration), asked_category, trusted)
         self.view = View(size=self.card.size, tile=self.card.tile, overlap=self.card.overlap)
         self.bgr = bgr
 
@@ -132,6 +136,13 @@ class Inspector:
         """Where the part is not OK, under any thresholds: whoever moves them needs no second look of the model."""
         return places_to_show(score, heatmap, thresholds.reinspect, image_size, frame=self.size**2)
 
+    def _signed_off(self, path: Path, category: str | None, trusted: list[Signer] | None) -> Thresholds:
+        content = sign_off.read_bytes(path)
+        if trusted is not None:
+            verify_bytes(content, path, trusted)
+        own = self.card.calibration.limits_for(self.category).thresholds
+        return sign_off.parse_sign_off(content, path).for_artifact(self.digest, category, own)
+
     def _read(self, frame: Frame) -> npt.NDArray[np.uint8]:
         if not isinstance(frame, np.ndarray):
             return read_image(Path(frame), bits=self.card.bits)
@@ -146,13 +157,6 @@ def _bytes(path: Path) -> bytes:
     if path.stat().st_size > LARGEST_ARTIFACT:
         raise BadInput(f"{path}: {path.stat().st_size} bytes is no artifact of this program")
     return path.read_bytes()
-
-
-def _target(path: Path) -> str:
-    for end, target in TARGETS.items():
-        if path.name.endswith(end):
-            return target
-    raise BadInput(f"{path}: no runtime for '{path.suffix}' files; there is one for: {', '.join(TARGETS)}")
 
 
 def _name(frame: Frame) -> str:

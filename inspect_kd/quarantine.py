@@ -19,14 +19,14 @@ import platform
 import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from inspect_kd import registry, strict_json, zoo
+from inspect_kd import atomic_write, registry, strict_json, zoo
 from inspect_kd.errors import BadInput, EnvironmentFault, GateFailed, InspectKDError, UsageError
+from inspect_kd.file_owner import refuse_writable_by_others
 from inspect_kd.versions import installed
 
 SECONDS = 60
@@ -45,7 +45,8 @@ WAY_OUT = "sign it and demand the signature (`trust`), or pass quarantine=False 
 
 def admit(content: bytes, path: Path, target: str) -> None:
     """Raise where an artifact must not be opened here. `target` names its runtime."""
-    name, memory = _name(content, target), zoo.cache_home() / "quarantine.json"
+    name, memory = _name(content, target), zoo.cache_home() / "quarantine" / "passed.json"
+    _refuse_memory_of_others(memory)
     if name in _remembered(memory):
         return
     _ask_child(content, path, target)
@@ -56,6 +57,13 @@ def _name(content: bytes, target: str) -> str:
     """What a verdict holds for: another runtime may break on what this one reads."""
     with_what = f"{target} {platform.machine()} {sorted(installed(PROGRAMS).items())}"
     return hashlib.sha256(hashlib.sha256(content).digest() + with_what.encode()).hexdigest()
+
+
+def _refuse_memory_of_others(memory: Path) -> None:
+    """The folder is the quarantine's own, so that the cache around it may have any permissions."""
+    for path in (memory.parent, memory):
+        if path.exists():
+            refuse_writable_by_others(path, "what stands there is opened without a first look")
 
 
 def _remembered(memory: Path) -> list[str]:
@@ -71,18 +79,13 @@ def _remembered(memory: Path) -> list[str]:
 
 
 def _remember(memory: Path, name: str) -> None:
-    """Whole or not at all; two processes at once may lose a line, which costs one more look."""
+    """Two processes at once may lose a line, which costs one more look."""
     passed = [*_remembered(memory), name][-REMEMBERED:]
     # A disk that takes no files costs a look at each start, not the start.
     with contextlib.suppress(OSError):
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        handle, partial = tempfile.mkstemp(dir=memory.parent, suffix=".partial")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump({"passed": passed}, file)
-            Path(partial).replace(memory)
-        finally:
-            Path(partial).unlink(missing_ok=True)
+        memory.parent.parent.mkdir(parents=True, exist_ok=True)
+        memory.parent.mkdir(exist_ok=True, mode=0o700)
+        atomic_write.write_text(memory, json.dumps({"passed": passed}), mode=0o600)
 
 
 def _ask_child(content: bytes, path: Path, target: str) -> None:

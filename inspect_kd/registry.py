@@ -10,15 +10,25 @@ import pkgutil
 from pathlib import Path
 from types import ModuleType
 
-from inspect_kd.errors import UsageError
+from inspect_kd.errors import BadInput, UsageError
 
 _PACKAGE = Path(__file__).parent
+TARGETS = {".openvino.onnx": "openvino", ".tensorrt.onnx": "tensorrt", ".onnx": "onnx"}
+"""Which export target an artifact is for, by the end of its file's name; the longest first."""
 
 
 def names(family: str) -> list[str]:
     """Components of a family such as `models.students`, without importing any of them."""
     folder = _PACKAGE.joinpath(*family.split("."))
     return sorted(module.name for module in pkgutil.iter_modules([str(folder)]) if not module.name.startswith("_"))
+
+
+def target_of(artifact: Path) -> str:
+    """The export target whose runtime opens this file."""
+    for end, target in TARGETS.items():
+        if artifact.name.endswith(end):
+            return target
+    raise BadInput(f"{artifact}: no runtime for '{artifact.suffix}' files; there is one for: {', '.join(TARGETS)}")
 
 
 def load(family: str, name: str) -> ModuleType:

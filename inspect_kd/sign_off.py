@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from inspect_kd import atomic_write, strict_json
 from inspect_kd.errors import BadInput, UsageError
 from inspect_kd.types import Thresholds
 
@@ -48,6 +49,7 @@ class SignOff:
         low, high = self.thresholds.reinspect, self.thresholds.reject
         if not (math.isfinite(low) and math.isfinite(high) and 0 <= low <= high):
             raise BadInput(f"impossible thresholds ({low}, {high}): re-inspect must not lie above reject")
+        self._refuse_unreachable(self.was)
 
     def write(self, folder: Path) -> Path:
         """A new file each time; no earlier one is ever overwritten."""
@@ -57,15 +59,14 @@ class SignOff:
         for number in range(1, 10_000):
             path = folder / f"{stem}-{number}.json"
             try:
-                with path.open("x", encoding="utf-8") as file:
-                    file.write(content)
+                atomic_write.write_new(path, content.encode())
             except FileExistsError:
                 continue
             return path
         raise UsageError(f"{folder}: ten thousand calibrations of one day; tidy up")
 
-    def for_artifact(self, digest: str, category: str | None) -> Thresholds:
-        """The limits, if they were signed off for just this."""
+    def for_artifact(self, digest: str, category: str | None, own: Thresholds) -> Thresholds:
+        """The limits, if they were signed off for just this; `own` are those of the artifact itself."""
         if digest != self.sha256:
             raise BadInput(
                 f"this calibration was signed off by {self.by} for another artifact ({self.artifact}, sha256 {self.sha256[:12]}…), not "
@@ -75,17 +76,36 @@ class SignOff:
             raise UsageError(
                 f"this calibration is for {self.category or 'all categories together'}, not for {category}"
             )
+        self._refuse_unreachable(own)
         return self.thresholds
+
+    def _refuse_unreachable(self, own: Thresholds) -> None:
+        most = own.highest_choice
+        if self.thresholds.reject > most:
+            raise BadInput(
+                f"the limit {self.thresholds.reject:g} lies beyond what scores of this artifact reach: its own is {own.reject:g}, and "
+                f"nobody may choose more than {most:g}"
+            )
 
 
 def read_sign_off(path: Path) -> SignOff:
-    """Refuses whatever could turn a defect into an OK unseen."""
+    """From a file."""
+    return parse_sign_off(read_bytes(path), path)
+
+
+def read_bytes(path: Path) -> bytes:
+    """Of a file that may be a sign-off."""
     if not path.is_file():
         raise BadInput(f"{path}: no such calibration")
     if path.stat().st_size > LARGEST:
         raise BadInput(f"{path}: {path.stat().st_size} bytes is no calibration")
+    return path.read_bytes()
+
+
+def parse_sign_off(data: bytes, path: Path) -> SignOff:
+    """Refuses whatever could turn a defect into an OK unseen."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = strict_json.loads(data)
         schema = content.pop(KEY)
         if schema != SCHEMA:
             raise BadInput(f"{path}: a calibration of schema {schema!r}; this program reads schema {SCHEMA}")

@@ -1,8 +1,8 @@
-"""Whose artifact this is, and that nobody has changed it: ed25519 over the file's digest, detached, beside the file.
+"""Who signed a file, and that nobody has changed it: ed25519 over a statement, detached, beside the file.
 
-Unusual here: the signed statement names what it is for and when it was made, so that no signature of anything else, and none
-of another kind of file, passes for one of an artifact. No torch, no runtime: an artifact is verified before any parser
-touches it.
+Unusual here: the statement (canonical JSON) names the file, its kind and the export target it is for. So a renamed artifact does
+not verify as another part's, and a signed calibration does not verify as an artifact. No torch, no runtime: a file is
+verified before any parser touches it.
 """
 
 from __future__ import annotations
@@ -11,44 +11,59 @@ import base64
 import hashlib
 import json
 import os
-import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from inspect_kd import strict_json
+from inspect_kd import atomic_write, registry, strict_json
 from inspect_kd.errors import BadInput, UsageError
+from inspect_kd.file_owner import refuse_writable_by_others
 
-SCHEMA = 1
-PURPOSE = "inspect-kd artifact"
+VERSION = 2
+PURPOSE = "inspect-kd signature"
 LARGEST = 64 * 2**10
 """Bytes that a signature or a key may have; a real one has hundreds."""
 
 
+class Kind(StrEnum):
+    """What can be signed."""
+
+    ARTIFACT = "artifact"
+    SIGN_OFF = "sign-off"
+    """Thresholds that a person has signed off in the Studio (`sign_off`)."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Signature:
+class Statement:
+    """What a signer says of a file."""
+
     sha256: str
-    """Of the artifact."""
-    signed: str
-    """When, by the signer's clock."""
+    kind: str
+    name: str
+    """The file's, without its folder: whoever renames a file must sign it again."""
+    target: str
+    """The export target of an artifact; empty for a sign-off, which names its artifact itself."""
+    created: str
+    """When it was signed, by the signer's clock."""
     key: str
     """Fingerprint of the public key."""
-    signature: str
-    """Base64."""
-    schema: int = SCHEMA
+    version: int = VERSION
 
-    def statement(self) -> bytes:
-        """What is signed."""
-        return f"{PURPOSE} v{self.schema}\n{self.sha256}\n{self.signed}\n{self.key}\n".encode()
+    def to_bytes(self) -> bytes:
+        """Canonical: the same statement is the same bytes in every program."""
+        content = {"purpose": PURPOSE, **asdict(self)}
+        return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
 
 
 @dataclass(frozen=True, slots=True)
 class Signer:
-    """Somebody whose artifacts are trusted."""
+    """Somebody whose signatures are trusted."""
 
     name: str
     key: Ed25519PublicKey
@@ -58,9 +73,9 @@ class Signer:
         return fingerprint(self.key)
 
 
-def signature_of(artifact: Path) -> Path:
+def signature_of(file: Path) -> Path:
     """Where its signature lies."""
-    return artifact.with_name(artifact.name + ".sig")
+    return file.with_name(file.name + ".sig")
 
 
 def trust_store() -> Path:
@@ -82,64 +97,85 @@ def make_keys(private: Path, passphrase: str | None) -> Path:
         locked = serialization.BestAvailableEncryption(passphrase.encode())
     content = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, locked)
     private.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)
-    public.write_bytes(
-        key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-    )
+    atomic_write.write_new(private, content, mode=0o600)
+    try:
+        # A trust store refuses keys that others may write, whatever the umask of whoever made them.
+        atomic_write.write_new(public, _pem(key.public_key()), mode=0o644)
+    except OSError:
+        # Half a pair would block the next try.
+        private.unlink(missing_ok=True)
+        raise
     return public
 
 
-def sign(artifact: Path, private: Path, passphrase: str | None = None) -> Path:
-    """Write the signature beside the artifact; returns its file."""
+def sign(file: Path, private: Path, passphrase: str | None = None) -> Path:
+    """Write the signature beside an artifact or a sign-off; returns the signature's file."""
     key = _private_key(private, passphrase)
-    unsigned = Signature(
-        sha256=_digest(artifact),
-        signed=datetime.now(UTC).isoformat(timespec="seconds"),
+    kind, target = kind_of(file)
+    statement = Statement(
+        sha256=hashlib.sha256(_read(file)).hexdigest(),
+        kind=kind,
+        name=file.name,
+        target=target,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
         key=fingerprint(key.public_key()),
-        signature="",
     )
-    made = base64.b64encode(key.sign(unsigned.statement())).decode()
-    to = signature_of(artifact)
-    partial = to.with_name(to.name + ".partial")
-    partial.write_text(json.dumps(asdict(unsigned) | {"signature": made}, indent=1) + "\n", encoding="utf-8")
-    partial.replace(to)
+    made = base64.b64encode(key.sign(statement.to_bytes())).decode()
+    to = signature_of(file)
+    atomic_write.write_text(to, json.dumps({"statement": asdict(statement), "signature": made}, indent=1) + "\n")
     return to
 
 
-def verify(artifact: Path, trusted: list[Signer]) -> tuple[Signer, Signature]:
+def kind_of(file: Path) -> tuple[Kind, str]:
+    """By the end of its name, with the target of an artifact."""
+    return (Kind.SIGN_OFF, "") if file.suffix == ".json" else (Kind.ARTIFACT, registry.target_of(file))
+
+
+def verify(file: Path, trusted: list[Signer]) -> tuple[Signer, Statement]:
     """Who signed it and when, or why it must not be used. What is returned has been held against the file's bytes."""
-    content = _read(artifact)
-    return verify_bytes(content, artifact, trusted)
+    return verify_bytes(_read(file), file, trusted)
 
 
-def verify_bytes(content: bytes, artifact: Path, trusted: list[Signer]) -> tuple[Signer, Signature]:
-    """The same of bytes that were read already: what is verified is then what is run."""
+def verify_bytes(content: bytes, file: Path, trusted: list[Signer]) -> tuple[Signer, Statement]:
+    """The same of bytes that were read already: what is verified is then what is used."""
     if not trusted:
         raise BadInput(
             f"no signer is trusted: put public keys into {trust_store()} (or set INSPECT_KD_TRUST), or name one with --trust"
         )
-    signature = _read_signature(artifact)
-    if hashlib.sha256(content).hexdigest() != signature.sha256:
-        raise BadInput(f"{artifact}: changed since {signature.signed}, when it was signed; do not use it")
-    for signer in trusted:
-        if signer.fingerprint != signature.key:
-            continue
-        try:
-            signer.key.verify(base64.b64decode(signature.signature, validate=True), signature.statement())
-        except (InvalidSignature, ValueError) as error:
-            raise BadInput(f"{artifact}: its signature is forged or damaged; do not use it") from error
-        return signer, signature
-    known = ", ".join(f"{signer.name} ({signer.fingerprint})" for signer in trusted)
-    raise BadInput(f"{artifact}: signed by {signature.key}, who is not trusted here; trusted: {known}")
+    statement, signature = _read_signature(file)
+    if hashlib.sha256(content).hexdigest() != statement.sha256:
+        raise BadInput(f"{file}: changed since {statement.created}, when it was signed; do not use it")
+    signer = next((signer for signer in trusted if signer.fingerprint == statement.key), None)
+    if signer is None:
+        known = ", ".join(f"{signer.name} ({signer.fingerprint})" for signer in trusted)
+        raise BadInput(f"{file}: signed by {statement.key}, who is not trusted here; trusted: {known}")
+    try:
+        signer.key.verify(signature, statement.to_bytes())
+    except InvalidSignature as error:
+        raise BadInput(f"{file}: its signature is forged or damaged; do not use it") from error
+    _refuse_another_file(statement, file)
+    return signer, statement
+
+
+def _refuse_another_file(statement: Statement, file: Path) -> None:
+    """A signature holds for one name, kind and target: else one part's artifact could take another's place."""
+    kind, target = kind_of(file)
+    if statement.name != file.name:
+        raise BadInput(
+            f"{file}: was signed under the name {statement.name}: give it that name, or sign it again under this one"
+        )
+    if (statement.kind, statement.target) != (kind, target):
+        was, now = " ".join((statement.kind, statement.target)), " ".join((kind, target))
+        raise BadInput(f"{file}: was signed as: {was}; it is used as: {now}; sign it again")
 
 
 def signers(source: Path) -> list[Signer]:
     """Of one public key, or of a folder of them."""
-    files = sorted(source.glob("*.pub")) if source.is_dir() else [source]
     if not source.exists():
         return []
+    files = sorted(source.glob("*.pub")) if source.is_dir() else [source]
+    for path in {source, *files}:
+        refuse_writable_by_others(path, "whose key lies there is trusted")
     return [Signer(file.stem, _public_key(file)) for file in files]
 
 
@@ -149,33 +185,46 @@ def fingerprint(key: Ed25519PublicKey) -> str:
     return hashlib.sha256(raw).hexdigest()[:16]
 
 
-def _digest(artifact: Path) -> str:
-    return hashlib.sha256(_read(artifact)).hexdigest()
+def _pem(key: Ed25519PublicKey) -> bytes:
+    return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
-def _read(artifact: Path) -> bytes:
-    if not artifact.is_file():
-        raise BadInput(f"{artifact}: no such artifact")
-    return artifact.read_bytes()
+def _read(file: Path) -> bytes:
+    if not file.is_file():
+        raise BadInput(f"{file}: no such file")
+    return file.read_bytes()
 
 
-def _read_signature(artifact: Path) -> Signature:
-    path = signature_of(artifact)
+def _read_signature(file: Path) -> tuple[Statement, bytes]:
+    """The statement beside a file, and the signature over it; neither is verified yet."""
+    path = signature_of(file)
     if not path.is_file():
-        raise BadInput(f"{artifact}: not signed ({path.name} is not beside it); `inspect-kd sign` does that")
+        raise BadInput(f"{file}: not signed ({path.name} is not beside it); `inspect-kd sign` does that")
     if path.stat().st_size > LARGEST:
         raise BadInput(f"{path}: {path.stat().st_size} bytes is no signature")
     try:
         content = strict_json.loads(path.read_bytes())
-        signature = Signature(**content)
-    except (ValueError, TypeError) as error:
+        _refuse_other_versions(content, path, file)
+        statement = Statement(**content["statement"])
+        signature = base64.b64decode(content["signature"], validate=True)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise BadInput(f"{path}: not a signature of this program ({type(error).__name__})") from error
-    texts = (signature.sha256, signature.signed, signature.key, signature.signature)
-    if signature.schema != SCHEMA or not all(isinstance(text, str) for text in texts):
-        raise BadInput(f"{path}: a signature of schema {signature.schema!r}; this program reads schema {SCHEMA}")
-    if not re.fullmatch(r"[0-9a-f]{64}", signature.sha256) or "\n" in signature.signed + signature.key:
+    texts = [getattr(statement, item.name) for item in fields(Statement) if item.name != "version"]
+    if not all(isinstance(text, str) and text.isprintable() for text in texts):
         raise BadInput(f"{path}: not a signature of this program")
-    return signature
+    return statement, signature
+
+
+def _refuse_other_versions(content: Any, path: Path, file: Path) -> None:
+    version = content["schema"] if "schema" in content else content["statement"].get("version")
+    if version == 1:
+        raise BadInput(
+            f"{path}: a signature of version 1, which does not bind the file's name; sign it again: `inspect-kd sign {file} --key KEY`"
+        )
+    if type(version) is not int or version != VERSION:
+        raise BadInput(
+            f"{path}: a signature of version {version!r}; this program reads version {VERSION}: update inspect-kd"
+        )
 
 
 def _private_key(path: Path, passphrase: str | None) -> Ed25519PrivateKey:

@@ -104,6 +104,11 @@ class Thresholds:
     reinspect: float
     reject: float
 
+    @property
+    def highest_choice(self) -> float:
+        """The highest limit that a person may choose in place of these: clear defects score beyond it."""
+        return round(max(2.0, 2 * self.reject), 1)
+
     def decide(self, score: float) -> Decision:
         """NaN is never OK: a comparison with NaN is false, hence the order of the questions."""
         if score <= self.reinspect:

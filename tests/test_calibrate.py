@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from inspect_kd.calibrate import POOLED, Calibration, calibrate, conformal_limit, limits_of, parts_needed
+from inspect_kd.calibrate import POOLED, Calibration, calibrate, conformal_limit, limits_of, limits_on, parts_needed
 from inspect_kd.errors import BadInput
 from inspect_kd.types import Decision, Thresholds
 
@@ -32,6 +32,32 @@ def test_promise_holds_for_any_distribution(name: str, n: int, rate: float) -> N
         exceeded.append(np.mean(DISTRIBUTIONS[name](rng, 200) > limit))
     # Three standard errors of the simulated mean: the promise is an expectation over calibrations.
     assert np.mean(exceeded) <= promise + 3 * np.std(exceeded) / math.sqrt(trials)
+
+
+@pytest.mark.parametrize("values", [4, 10])
+def test_the_promise_holds_for_tied_scores_in_another_runtime(values: int) -> None:
+    """The same part scores a few roundings higher there, and one in four, or in ten, has the score that is the limit."""
+    rng = np.random.default_rng(11)
+    known = np.sort(rng.uniform(0.02, 0.05, values))
+    rejected, stopped, trials = [], [], 400
+    for _ in range(trials):
+        calibration = calibrate({"a": rng.choice(known, 150)}, reject_rate=0.02, reinspect_rate=0.05)
+        limits = calibration.limits_for("a")
+        scores = np.float32(rng.choice(known, 200) / calibration.scale) + rng.uniform(-2e-6, 2e-6, 200)
+        decisions = [limits.thresholds.decide(float(score)) for score in scores]
+        rejected.append(np.mean([decision is Decision.NG for decision in decisions]))
+        stopped.append(np.mean([decision is not Decision.OK for decision in decisions]))
+    for shares, promise in ((rejected, limits.reject_promise), (stopped, limits.reinspect_promise)):
+        assert np.mean(shares) <= promise + 3 * np.std(shares) / math.sqrt(trials)
+
+
+def test_identical_scores_one_rounding_above_the_limit_are_ok() -> None:
+    calibration = calibrate({"a": [0.04] * 150}, reject_rate=0.02, reinspect_rate=0.05)
+    higher = float(np.nextafter(np.nextafter(np.float32(0.04 / calibration.scale), np.float32(9)), np.float32(9)))
+    assert calibration.limits_for(None).thresholds.decide(higher) is Decision.OK
+    again = limits_on(1.0, {"a": [1.0] * 150}, reject_rate=0.02, reinspect_rate=0.05)
+    assert again.limits_for("a").thresholds.decide(1.00000024) is Decision.OK
+    assert again.limits_for("a").thresholds.decide(1.001) is Decision.NG
 
 
 def test_promise_is_tight_where_scores_are_continuous() -> None:

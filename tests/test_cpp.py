@@ -21,10 +21,15 @@ import pytest
 from onnx import TensorProto, helper
 
 from inspect_kd.errors import BadInput
+from inspect_kd.export import to_onnx
 from inspect_kd.export.card import KEY
+from inspect_kd.export.wire import card_text, refuse_external_data
 from inspect_kd.inspector import Inspector
 from inspect_kd.types import Decision, Inspection
 from tests.factory_images import IMAGES, REFUSED, picture, turned_by_xmp, with_thumbnail
+from tests.fuzzing import graphs
+from tests.test_hostile import elsewhere
+from tests.test_wire import flatbuffer_that_is_a_protobuf
 
 ROOT = Path(__file__).parents[1]
 # The same ONNX Runtime gets the same pixels. Measured: no difference in six digits, on Debian's OpenCV 4.6 against the wheel's 5.0,
@@ -361,6 +366,54 @@ def test_it_reads_no_tensor_from_another_file(program: Path, artifact: Path, tmp
         [program, "outside.onnx", "a.png"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert answer.returncode == 3 and answer.stdout == "" and "outside.onnx: " in answer.stderr
+
+
+def two_cards(folder: Path) -> bytes:
+    model = graphs.artifact()
+    model.metadata_props.add(key=KEY, value=graphs.card().dump())
+    return bytes(model.SerializeToString())
+
+
+FILES: dict[str, tuple[Callable[[Path], bytes], str]] = {
+    "weights elsewhere": (lambda _: elsewhere(overlong=False), "lies in another file"),
+    "long tags": (lambda _: elsewhere(overlong=True), "not an ONNX file"),
+    "another format": (flatbuffer_that_is_a_protobuf, "not an ONNX file"),
+    "two cards": (two_cards, "carries 2 cards"),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_it_refuses_the_files_that_python_refuses(program: Path, tmp_path: Path, name: str) -> None:
+    make, reason = FILES[name]
+    (tmp_path / "part.onnx").write_bytes(make(tmp_path))
+    (tmp_path / "w.bin").write_bytes(np.full(27, 0.5, np.float32).tobytes())
+    IMAGES["rgb.png"](tmp_path / "a.png")
+    with pytest.raises(BadInput, match=reason):
+        to_onnx.Runtime((tmp_path / "part.onnx").read_bytes(), "part.onnx")
+    answer = subprocess.run([program, "part.onnx", "a.png"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (answer.returncode, answer.stdout) == (3, "") and reason in answer.stderr
+
+
+def test_it_finds_in_mutated_artifacts_what_python_finds(program: Path, tmp_path: Path) -> None:
+    """Where Python's walk over the file refuses, this one does; what Python's lets through, the runtime may still refuse."""
+    rng, seed = np.random.default_rng(5), graphs.artifact().SerializeToString()
+    IMAGES["rgb.png"](tmp_path / "a.png")
+    refused = 0
+    for number in range(40):
+        content = bytearray(seed)
+        for place in rng.integers(0, len(seed), size=1 + number % 3):
+            content[place] = int(rng.integers(256))
+        (tmp_path / "a.onnx").write_bytes(content)
+        lines, code, said = ask(program, tmp_path / "a.onnx", tmp_path / "a.png")
+        try:
+            card_text(bytes(content), "a")
+            refuse_external_data(bytes(content), "a")
+        except BadInput:
+            refused += 1
+            assert (lines, code) == ([], 3), said
+        else:
+            assert "not an ONNX file" not in said and "another file" not in said
+    assert refused > 5
 
 
 def test_real_parts_get_the_same_decisions_everywhere(program: Path, real_data: Path, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from tests.fuzzing import graphs
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("INSPECT_KD_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "quarantine.json"
+    return tmp_path / "cache" / "quarantine" / "passed.json"
 
 
 def write(tmp_path: Path, model: onnx.ModelProto) -> Path:
@@ -70,6 +70,16 @@ def ends_in(model: onnx.ModelProto, value: str) -> onnx.ModelProto:
     model.graph.node.remove(last)
     model.graph.node.append(last)
     return model
+
+
+@pytest.mark.parametrize("what", ["folder", "file"])
+def test_a_memory_that_others_may_write_is_not_believed(tmp_path: Path, what: str) -> None:
+    path = write(tmp_path, graphs.artifact())
+    Inspector(path)
+    memory = next((tmp_path / "cache").rglob("*.json"))
+    (memory if what == "file" else memory.parent).chmod(0o777)
+    with pytest.raises(EnvironmentFault, match="others may write there"):
+        Inspector(path)
 
 
 def test_a_sound_artifact_is_looked_at_once(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +160,7 @@ def test_where_no_child_starts_the_file_is_not_blamed(tmp_path: Path, monkeypatc
     [b"", b"{", b"[]", b'{"passed": 3}', b'{"passed": [[1]]}', b"\xff\xfe", b"[" * 50_000, b'{"passed": ["' + b"x" * 10**5],
 )  # fmt: skip
 def test_a_damaged_memory_knows_nothing(content: bytes, tmp_path: Path, cache: Path) -> None:
-    cache.parent.mkdir()
+    cache.parent.mkdir(parents=True)
     cache.write_bytes(content)
     Inspector(write(tmp_path, graphs.artifact()))
     assert len(json.loads(cache.read_text())["passed"]) == 1

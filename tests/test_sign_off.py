@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +15,7 @@ import pytest
 from inspect_kd.errors import BadInput, UsageError
 from inspect_kd.inspector import Inspector
 from inspect_kd.sign_off import SignOff, read_sign_off
+from inspect_kd.signing import make_keys, sign
 from inspect_kd.types import Thresholds
 
 WAS = Thresholds(reinspect=0.7, reject=1.0)
@@ -48,7 +52,8 @@ def test_impossible_limits_are_refused_written_or_read(low: float, high: float, 
     path = sign_off().write(tmp_path)
     content = json.loads(path.read_text()) | {"thresholds": {"reinspect": low, "reject": high}}
     path.write_text(json.dumps(content))
-    with pytest.raises(BadInput, match="impossible thresholds"):
+    # NaN and infinity are no JSON.
+    with pytest.raises(BadInput, match=r"impossible thresholds|not a calibration"):
         read_sign_off(path)
 
 
@@ -61,11 +66,56 @@ def test_what_is_no_calibration_is_said(content: str, tmp_path: Path) -> None:
 
 def test_another_artifact_and_another_category_refuse_it() -> None:
     signed = sign_off(category="bottle")
-    assert signed.for_artifact("a" * 64, "bottle") == signed.for_artifact("a" * 64, None) == signed.thresholds
+    both = [signed.for_artifact("a" * 64, category, WAS) for category in ("bottle", None)]
+    assert both == [signed.thresholds] * 2
     with pytest.raises(BadInput, match="another artifact"):
-        signed.for_artifact("b" * 64, "bottle")
+        signed.for_artifact("b" * 64, "bottle", WAS)
     with pytest.raises(UsageError, match="for bottle, not for tile"):
-        signed.for_artifact("a" * 64, "tile")
+        signed.for_artifact("a" * 64, "tile", WAS)
+
+
+def test_limits_beyond_the_scores_are_refused(tmp_path: Path) -> None:
+    """1e300 turned every RE-INSPECT into an OK; also where the file lies about the artifact's own limits."""
+    with pytest.raises(BadInput, match="beyond what scores of this artifact reach"):
+        sign_off(thresholds=Thresholds(reinspect=1e300, reject=1e300))
+    path = sign_off().write(tmp_path)
+    high = {"reinspect": 1e300, "reject": 1e300}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"thresholds": high}))
+    with pytest.raises(BadInput, match="beyond what scores"):
+        read_sign_off(path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"thresholds": high, "was": high}))
+    with pytest.raises(BadInput, match="beyond what scores"):
+        read_sign_off(path).for_artifact("a" * 64, None, WAS)
+
+
+def test_trusted_demands_a_signed_calibration(run: Path, parts: Path, tmp_path: Path) -> None:
+    """The artifact's signature is not enough: the limits decide as much as the artifact does."""
+    artifact, store = tmp_path / "part.onnx", tmp_path / "trust"
+    shutil.copy(run / "r.onnx", artifact)
+    store.mkdir()
+    shutil.copy(make_keys(tmp_path / "key.pem", None), store)
+    environment = os.environ | {"INSPECT_KD_TRUST": str(store)}
+
+    def call(*words: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "inspect_kd", *map(str, words)]
+        return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+    sign(artifact, tmp_path / "key.pem")
+    digest = hashlib.sha256(artifact.read_bytes()).hexdigest()
+    limits = Thresholds(reinspect=0.0, reject=0.0)
+    file = sign_off(sha256=digest, thresholds=limits).write(tmp_path)
+    predict = ("predict", artifact, next(parts.rglob("test/good/*.png")), "--trusted", "--calibration", file)
+    refused = call(*predict)
+    assert refused.returncode == 3 and not refused.stdout
+    assert f"{file}: not signed" in refused.stderr and "inspect-kd sign" in refused.stderr
+    signed = call("sign", file, "--key", tmp_path / "key.pem")
+    assert signed.returncode == 0 and "NG above 0, for part (all categories), signed off by Ada" in signed.stdout
+    assert "signed by key" in call("verify", file).stdout
+    obeyed = call(*predict)
+    assert obeyed.returncode == 0 and json.loads(obeyed.stdout)["decision"] == "NG", obeyed.stderr
+    file.write_text(file.read_text().replace('"reject": 0.0', '"reject": 1.5', 1))
+    changed = call(*predict)
+    assert changed.returncode == 3 and "changed since" in changed.stderr
 
 
 def test_predict_takes_it(run: Path, parts: Path, tmp_path: Path) -> None:

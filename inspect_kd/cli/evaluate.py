@@ -21,6 +21,9 @@ def evaluate(
     device: Annotated[str, typer.Option(help="cpu, cuda or tensorrt.")] = "cpu",
     threads: Annotated[int, typer.Option(min=1)] = 2,
     allow_cpu: Annotated[bool, typer.Option("--allow-cpu", help="Go on without the GPU that was asked for.")] = False,
+    trusted: Annotated[
+        bool, typer.Option("--trusted", help="Refuse an artifact that nobody in the trust store has signed.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Measure a run or an artifact: image and pixel AUROC, AP, F1max, AUPRO; and what its thresholds do.
@@ -32,10 +35,12 @@ def evaluate(
     from inspect_kd.evaluate import evaluate as measure
     from inspect_kd.evaluate import parse_gates
     from inspect_kd.inspector import Inspector
+    from inspect_kd.signing import trust_store
     from inspect_kd.types import Split
 
     gates = parse_gates(minimum or [])
-    inspector = Inspector(artifact_of(what), device=device, threads=threads, allow_cpu=allow_cpu)
+    trust = trust_store() if trusted else None
+    inspector = Inspector(artifact_of(what), device=device, threads=threads, allow_cpu=allow_cpu, trust=trust)
     samples = open_dataset(data).select(Split.TEST)
     with follow() as watch:
         evaluation = measure(

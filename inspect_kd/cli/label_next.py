@@ -28,6 +28,9 @@ def label_next(
         Path | None, typer.Option(help="Copy the chosen ones into this folder; a contact sheet lies beside it.")
     ] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads of the model.")] = 1,
+    trusted: Annotated[
+        bool, typer.Option("--trusted", help="Refuse an artifact that nobody in the trust store has signed.")
+    ] = False,
 ) -> None:
     """Choose the images whose labels will teach the next training most: a JSON line each, the most telling first.
 
@@ -46,10 +49,11 @@ def label_next(
     from inspect_kd.errors import BadInput
     from inspect_kd.inspector import Inspector
     from inspect_kd.label_next import next_to_label
+    from inspect_kd.signing import trust_store
 
     if out is not None and out.is_dir() and any(out.iterdir()):
         raise BadInput(f"{out}: not empty; choose another folder with --out")
-    inspector = Inspector(artifact_of(artifact), threads=threads)
+    inspector = Inspector(artifact_of(artifact), threads=threads, trust=trust_store() if trusted else None)
     paths, labelled = list(find_images(images)), list(find_images(known or []))
     with follow() as watch:
         watch.phase("look", len(paths) + len(labelled))

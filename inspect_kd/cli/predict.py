@@ -34,7 +34,10 @@ def predict(
     threads: Annotated[int, typer.Option(min=1, help="Threads of the model.")] = 1,
     allow_cpu: Annotated[bool, typer.Option("--allow-cpu", help="Go on without the GPU that was asked for.")] = False,
     trusted: Annotated[
-        bool, typer.Option("--trusted", help="Refuse an artifact that nobody in the trust store has signed.")
+        bool,
+        typer.Option(
+            "--trusted", help="Refuse an artifact or a calibration that nobody in the trust store has signed."
+        ),
     ] = False,
     fail_on_ng: Annotated[bool, typer.Option("--fail-on-ng", help="Exit 1 if any part is not OK.")] = False,
 ) -> None:
@@ -51,20 +54,18 @@ def predict(
     from inspect_kd.cli.evaluate import artifact_of
     from inspect_kd.errors import BadInput, GateFailed
     from inspect_kd.inspector import Inspector
-    from inspect_kd.sign_off import read_sign_off
     from inspect_kd.signing import trust_store
     from inspect_kd.types import Decision, Inspection
 
     inspector = Inspector(
         artifact_of(artifact),
         category=category,
+        calibration=calibration,
         device=device,
         threads=threads,
         allow_cpu=allow_cpu,
         trust=trust_store() if trusted else None,
     )
-    if calibration is not None:
-        inspector.thresholds = read_sign_off(calibration).for_artifact(inspector.digest, category)
     counts: Counter[str] = Counter()
     for path in find_images(images):
         answer = next(inspector.each([path]))

@@ -1,4 +1,4 @@
-"""`inspect-kd keygen`, `sign`, `verify`: whose artifact this is, and that nobody has changed it. No torch, no runtime."""
+"""`inspect-kd keygen`, `sign`, `verify`: who signed an artifact or a calibration, and that nobody changed it. No torch, no runtime."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 PASSPHRASE = "INSPECT_KD_PASSPHRASE"
+SIGNED = "An artifact (.onnx), a run's folder, or a calibration of the Studio (.json)."
 
 
 def keygen(
@@ -34,20 +35,32 @@ def keygen(
 
 
 def sign(
-    artifact: Annotated[Path, typer.Argument(help="An artifact (.onnx), or a run's folder.")],
+    artifact: Annotated[Path, typer.Argument(help=SIGNED)],
     key: Annotated[Path, typer.Option("--key", "-k", help="Private key, of `inspect-kd keygen`.")],
 ) -> None:
-    """Sign an artifact: its signature lies beside it as <artifact>.sig. Any later change of the file voids it.
+    """Sign an artifact, or thresholds that were signed off in the Studio: the signature lies beside the file as <file>.sig.
+
+    It holds for this file under this name; a file that is changed or renamed has to be signed again.
 
     Examples:
 
         inspect-kd sign runs/bottle --key keys/quality.pem
+
+        inspect-kd sign studio/calibrations/bottle-all-2026-01-31-1.json --key keys/quality.pem
     """
     from inspect_kd.cli.evaluate import artifact_of
     from inspect_kd.errors import UsageError
+    from inspect_kd.sign_off import read_sign_off
+    from inspect_kd.signing import Kind, kind_of
     from inspect_kd.signing import sign as make
 
     path = artifact_of(artifact)
+    if kind_of(path)[0] is Kind.SIGN_OFF:
+        told = read_sign_off(path)
+        limits = f"RE-INSPECT above {told.thresholds.reinspect:g}, NG above {told.thresholds.reject:g}"
+        typer.echo(
+            f"{path.name}: {limits}, for {told.artifact} ({told.category or 'all categories'}), signed off by {told.by}"
+        )
     try:
         written = make(path, key, os.environ.get(PASSPHRASE))
     except UsageError as error:
@@ -58,12 +71,12 @@ def sign(
 
 
 def verify(
-    artifact: Annotated[Path, typer.Argument(help="An artifact (.onnx), or a run's folder.")],
+    artifact: Annotated[Path, typer.Argument(help=SIGNED)],
     trust: Annotated[
         Path | None, typer.Option(help="A public key, or a folder of them; default: the trust store.")
     ] = None,
 ) -> None:
-    """Say who signed an artifact, or why it must not be used (exit code 3). Nothing in the file is parsed before that is known.
+    """Say who signed an artifact or a calibration, or why it must not be used (exit code 3). No parser opens the file.
 
     Examples:
 
@@ -76,8 +89,8 @@ def verify(
     from inspect_kd.signing import verify as check
 
     path = artifact_of(artifact)
-    signer, signature = check(path, signers(trust or trust_store()))
-    typer.echo(f"{path}: unchanged, signed by {signer.name} ({signer.fingerprint}) on {signature.signed}")
+    signer, statement = check(path, signers(trust or trust_store()))
+    typer.echo(f"{path}: unchanged, signed by {signer.name} ({signer.fingerprint}) on {statement.created}")
 
 
 def _passphrase(question: str, *, confirm: bool) -> str | None:

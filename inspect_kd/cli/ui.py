@@ -52,6 +52,9 @@ def ui(
             help="NAME[:PORT] in the address bar, where a proxy or a name server leads here; beside --host and loopback.",
         ),
     ] = None,
+    trusted: Annotated[
+        bool, typer.Option("--trusted", help="Refuse artifacts that nobody in the trust store has signed.")
+    ] = False,
     root_path: Annotated[str | None, typer.Option(help="Path prefix behind a reverse proxy.")] = None,
 ) -> None:
     """Open the Studio: inspect parts in a browser, move thresholds, mark wrong calls, compare artifacts, train.
@@ -82,7 +85,7 @@ def ui(
     from inspect_kd.apps.studio.serve import Door, running
 
     limits = (max_upload, max_parts, max_disk, threads)
-    settings = settings_of(artifacts or [], runs, store, limits, None if no_train else train_on)
+    settings = settings_of(artifacts or [], runs, store, limits, None if no_train else train_on, trusted=trusted)
     door = Door(host=host, port=port, auth=people, public_hosts=public_hosts, root_path=root_path)
     with running(settings, door) as address:
         # A container ends by SIGTERM: what the desks hold is cleared away then, too.
@@ -96,7 +99,13 @@ def ui(
 
 
 def settings_of(
-    artifacts: list[Path], runs: Path, store: Path, limits: tuple[int, int, int, int], train_on: Path | None
+    artifacts: list[Path],
+    runs: Path,
+    store: Path,
+    limits: tuple[int, int, int, int],
+    train_on: Path | None,
+    *,
+    trusted: bool,
 ) -> Settings:
     """Artifacts as given, else the newest found; the demo's own parts as examples."""
     from inspect_kd.apps.studio import texts
@@ -104,6 +113,7 @@ def settings_of(
     from inspect_kd.apps.studio.shelf import find_artifacts, find_examples
     from inspect_kd.cli.evaluate import artifact_of
     from inspect_kd.errors import BadInput
+    from inspect_kd.signing import trust_store
 
     found = [artifact_of(artifact) for artifact in artifacts] or find_artifacts(runs)
     if not found:
@@ -119,6 +129,7 @@ def settings_of(
         max_parts=parts,
         max_kept_mb=disk,
         threads=threads,
+        trust=trust_store() if trusted else None,
     )
 
 

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from inspect_kd import zoo
-from inspect_kd.errors import EnvironmentFault
+from inspect_kd import atomic_write, zoo
+from inspect_kd.file_owner import refuse_writable_by_others
 
 MOST = 16
 """Engines that are kept; the ones used longest ago go first."""
+REASON = "an engine is native code"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,7 +43,7 @@ def engine_folder(named: str | None = None) -> Path:
     """The named one, else below $INSPECT_KD_CACHE or the user's cache; made, and checked to be nobody else's."""
     folder = Path(named) if named else zoo.cache_home() / "engines"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    _refuse_strangers(folder)
+    refuse_writable_by_others(folder, REASON)
     return folder
 
 
@@ -55,8 +55,8 @@ def kept_or_built(folder: Path, fits: Fits, build: Callable[[], bytes]) -> bytes
         os.utime(path)
         return found
     plan = build()
-    _write(path, plan)
-    _write(_digest_of(path), hashlib.sha256(plan).hexdigest().encode())
+    atomic_write.write_bytes(path, plan, mode=0o600)
+    atomic_write.write_text(_digest_of(path), hashlib.sha256(plan).hexdigest(), mode=0o600)
     _forget_oldest(folder)
     return plan
 
@@ -64,7 +64,7 @@ def kept_or_built(folder: Path, fits: Fits, build: Callable[[], bytes]) -> bytes
 def _whole(path: Path) -> bytes | None:
     if not (path.is_file() and _digest_of(path).is_file()) or path.is_symlink():
         return None
-    _refuse_strangers(path)
+    refuse_writable_by_others(path, REASON)
     plan = path.read_bytes()
     return plan if hashlib.sha256(plan).hexdigest().encode() == _digest_of(path).read_bytes() else None
 
@@ -73,30 +73,8 @@ def _digest_of(path: Path) -> Path:
     return path.with_suffix(".sha256")
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Whole or not at all, whoever else writes and whenever the power goes."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-
-
 def _forget_oldest(folder: Path) -> None:
     plans = sorted(folder.glob("*.plan"), key=lambda path: path.stat().st_mtime)
     for path in plans[: max(0, len(plans) - MOST)]:
         path.unlink(missing_ok=True)
         _digest_of(path).unlink(missing_ok=True)
-
-
-def _refuse_strangers(path: Path) -> None:
-    """Whoever may write there may run code here. Systems without owners are left alone."""
-    if not hasattr(os, "getuid"):
-        return
-    facts = path.stat()
-    if facts.st_uid != os.getuid() or facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise EnvironmentFault(
-            f"{path}: others may write there, and an engine is native code: `chmod go-w {path}`, or name another folder"
-        )

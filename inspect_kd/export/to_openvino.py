@@ -6,6 +6,7 @@ move without anybody having asked. And the bytes are searched for tensors in oth
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +15,9 @@ import numpy.typing as npt
 
 from inspect_kd.errors import BadInput, EnvironmentFault, InspectKDError
 from inspect_kd.export import to_onnx
-from inspect_kd.export.card import KEY, ArtifactCard
+from inspect_kd.export.card import ArtifactCard
 from inspect_kd.export.options import DEFAULTS, RuntimeOptions
-from inspect_kd.export.wire import refuse_external_data
+from inspect_kd.export.wire import card_text, refuse_external_data
 from inspect_kd.types import Answers
 
 if TYPE_CHECKING:
@@ -42,15 +43,15 @@ class Runtime:
         openvino = _import_openvino()
         self.where = where
         refuse_external_data(data, where)
+        self.card = ArtifactCard.parse(card_text(data, where), where)
+        self.size = self.card.size
         core = openvino.Core()
         target = _device(core, options.device, allow_cpu=options.allow_cpu)
         how: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
         if target == "CPU":
             how |= {"INFERENCE_NUM_THREADS": options.threads, "ENABLE_CPU_PINNING": False}
         try:
-            model = core.read_model(data)
-            self.card = ArtifactCard.parse(_card_text(model, where), where)
-            self.size = self.card.size
+            model = _read_onnx(data)
             _check_signature(model, self.size, where)
             self.compiled = core.compile_model(model, target, how)
         except InspectKDError:
@@ -93,11 +94,12 @@ def _device(core: Any, device: str, *, allow_cpu: bool) -> str:
     )
 
 
-def _card_text(model: Any, where: str) -> str:
-    # What an ONNX file carries as metadata lies below `framework`.
-    if not model.has_rt_info(["framework", KEY]):
-        raise BadInput(f"{where}: an ONNX file, but not an inspect-kd artifact: it carries no card")
-    return str(model.get_rt_info(["framework", KEY]).astype(str))
+def _read_onnx(data: bytes) -> Any:
+    """By the reader of ONNX alone: `Core.read_model` tries seven formats on the same bytes."""
+    from openvino.frontend import FrontEndManager  # type: ignore[import-untyped, unused-ignore]
+
+    reader = FrontEndManager().load_by_framework("onnx")
+    return reader.convert(reader.load(io.BytesIO(data)))
 
 
 def _check_signature(model: Any, size: int, where: str) -> None:

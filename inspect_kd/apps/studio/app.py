@@ -41,7 +41,7 @@ class Page(gr.Blocks):
 
 def build(settings: Settings, received: Path) -> tuple[gr.Blocks, Studio]:
     """The whole page. `received` is Gradio's temporary folder ($GRADIO_TEMP_DIR), which the caller owns and removes."""
-    shelf = Shelf(settings.artifacts, settings.threads)
+    shelf = Shelf(settings.artifacts, settings.threads, settings.trust)
     shelf.take(None)  # A broken artifact is said at the start, not at the first part.
     uploads = Uploads(received)
     desks = Desks(shelf, settings, received / "shown", uploads)

@@ -26,3 +26,5 @@ class Settings:
     """Browser tabs whose parts are kept; the one that was silent longest gives way."""
     threads: int = 1
     """Of the model."""
+    trust: Path | None = None
+    """Public keys: artifacts that none of them has signed are not opened."""

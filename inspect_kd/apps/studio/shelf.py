@@ -14,9 +14,9 @@ from inspect_kd.inspector import Inspector
 
 
 class Shelf:
-    def __init__(self, artifacts: Sequence[Path], threads: int = 1) -> None:
+    def __init__(self, artifacts: Sequence[Path], threads: int = 1, trust: Path | None = None) -> None:
         self.paths = _named(artifacts)
-        self.threads = threads
+        self.threads, self.trust = threads, trust
         self._open: dict[str, Inspector] = {}
         self._lock = Lock()
 
@@ -31,7 +31,7 @@ class Shelf:
             raise BadInput(f"no artifact named '{name}'; there are: {', '.join(self.names)}")
         with self._lock:
             if name not in self._open:
-                self._open[name] = Inspector(self.paths[name], threads=self.threads)
+                self._open[name] = Inspector(self.paths[name], threads=self.threads, trust=self.trust)
             return self._open[name]
 
 

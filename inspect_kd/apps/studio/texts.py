@@ -67,7 +67,8 @@ SIGN_OFF_BY = "Your name"
 SIGN_OFF_BUTTON = "Sign off and save"
 SIGNED_OFF = (
     "Saved as <code>{file}</code>, signed off by {by}. Use it: "
-    "<code>inspect-kd predict {artifact} IMAGES… --calibration {path}</code>"
+    "<code>inspect-kd predict {artifact} IMAGES… --calibration {path}</code>. A line that runs with <code>--trusted</code> wants it "
+    "signed with a key first: <code>inspect-kd sign {path} --key KEY</code>"
 )
 NOT_SIGNED_OFF = "Not saved: {reason}"
 

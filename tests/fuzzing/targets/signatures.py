@@ -44,6 +44,6 @@ class Signatures(Target):
         self.artifact.write_bytes(files[b"artifact"])
         self.public.write_bytes(files[b"key"])
         signature_of(self.artifact).write_bytes(files[b"signature"])
-        _, signature = verify(self.artifact, signers(self.public))
+        _, statement = verify(self.artifact, signers(self.public))
         assert files[b"artifact"] == self.content, "a changed artifact was accepted"
-        assert signature.signed == self.seed["signed"], "a changed statement was accepted"
+        assert statement.created == self.seed["statement"]["created"], "a changed statement was accepted"

@@ -1,0 +1,164 @@
+// What an ONNX file says of itself, and whether it leads out of itself: inspect_kd/export/wire.py in C++, rule for rule.
+//
+// ONNX Runtime reads tensors from other files below the working directory also where a model comes from bytes, so the protobuf
+// is walked along every field in which a tensor can stand, before the runtime sees it.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "read_image.hpp"
+
+namespace inspect_kd {
+
+enum Wire : std::uint64_t { kVarint = 0, kFixed64 = 1, kLength = 2, kFixed32 = 5 };
+enum class Kind { kModel, kTraining, kFunction, kGraph, kNode, kAttribute, kSparse, kTensor };
+
+constexpr int kDeepest = 64;  // graphs within graphs
+constexpr std::uint64_t kGraphField = 7, kMetadata = 14, kKeyField = 1, kValueField = 2, kExternalData = 13, kLocation = 14;
+
+[[noreturn]] inline void refuse_torn() { throw BadInput("not an ONNX file, or a torn one"); }
+
+struct Field {
+    std::uint64_t number = 0, wire = 0;
+    std::uint64_t value = 0;    // where the wire type is no length
+    std::string_view content;   // where it is
+};
+
+/// The fields of one message, in the order in which they stand.
+class Fields {
+public:
+    explicit Fields(std::string_view message) : message_(message) {}
+
+    std::optional<Field> next() {
+        if (place_ == message_.size()) return std::nullopt;
+        const std::uint64_t tag = varint();
+        // Readers cut a longer tag to 32 bits and find a field in it that is not seen here.
+        if (tag >> 32 != 0 || tag < 8) refuse_torn();
+        Field field{tag >> 3, tag & 7, 0, {}};
+        switch (field.wire) {
+            case kVarint: field.value = varint(); break;
+            case kLength: field.content = bytes(varint()); break;
+            case kFixed64: bytes(8); break;
+            case kFixed32: bytes(4); break;
+            default: refuse_torn();
+        }
+        return field;
+    }
+
+private:
+    std::string_view bytes(std::uint64_t count) {
+        if (count > message_.size() - place_) refuse_torn();
+        const std::string_view found = message_.substr(place_, count);
+        place_ += count;
+        return found;
+    }
+
+    std::uint64_t varint() {
+        std::uint64_t value = 0;
+        for (int shift = 0; shift < 70; shift += 7) {
+            const auto byte = static_cast<std::uint8_t>(bytes(1)[0]);
+            // Of the tenth byte one bit has room: a reader that cut the others off would find another number.
+            if (shift == 63 && byte > 1) refuse_torn();
+            value |= std::uint64_t{byte & 0x7Fu} << shift;
+            if (byte < 0x80) return value;
+        }
+        refuse_torn();
+    }
+
+    std::string_view message_;
+    std::size_t place_ = 0;
+};
+
+/// Every field of an ONNX model (IR version 13) with its wire type, and exactly one graph: else it is another format.
+inline void refuse_other_formats(std::string_view data) {
+    static const std::map<std::uint64_t, std::uint64_t> known{
+        {1, kVarint}, {2, kLength},         {3, kLength},       {4, kLength},  {5, kVarint},  {6, kLength},
+        {8, kLength}, {kGraphField, kLength}, {kMetadata, kLength}, {20, kLength}, {25, kLength}, {26, kLength}};
+    int graphs = 0;
+    Fields fields(data);
+    while (const auto field = fields.next()) {
+        const auto found = known.find(field->number);
+        if (found == known.end() || found->second != field->wire) refuse_torn();
+        graphs += field->number == kGraphField;
+    }
+    if (graphs != 1) refuse_torn();
+}
+
+/// The message that stands in a field of another; none where no tensor can stand in it.
+inline std::optional<Kind> inside(Kind kind, std::uint64_t field) {
+    static const std::map<Kind, std::map<std::uint64_t, Kind>> table{
+        {Kind::kModel, {{kGraphField, Kind::kGraph}, {20, Kind::kTraining}, {25, Kind::kFunction}}},
+        {Kind::kTraining, {{1, Kind::kGraph}, {2, Kind::kGraph}}},
+        {Kind::kFunction, {{7, Kind::kNode}, {11, Kind::kAttribute}}},
+        {Kind::kGraph, {{1, Kind::kNode}, {5, Kind::kTensor}, {15, Kind::kSparse}}},
+        {Kind::kNode, {{5, Kind::kAttribute}}},
+        {Kind::kAttribute,
+         {{5, Kind::kTensor}, {6, Kind::kGraph}, {10, Kind::kTensor}, {11, Kind::kGraph}, {22, Kind::kSparse}, {23, Kind::kSparse}}},
+        {Kind::kSparse, {{1, Kind::kTensor}, {2, Kind::kTensor}}},
+        {Kind::kTensor, {}},
+    };
+    const auto& fields = table.at(kind);
+    const auto found = fields.find(field);
+    return found == fields.end() ? std::nullopt : std::optional<Kind>(found->second);
+}
+
+/// Raise where any tensor names another file, or the bytes are no ONNX file.
+inline void refuse_external_data(std::string_view data) {
+    refuse_other_formats(data);
+    struct Message {
+        std::string_view content;
+        Kind kind;
+        int depth;
+    };
+    std::vector<Message> stack{{data, Kind::kModel, 0}};
+    while (!stack.empty()) {
+        const Message message = stack.back();
+        stack.pop_back();
+        if (message.depth > kDeepest) throw BadInput("graphs are nested more than 64 deep; no artifact of inspect-kd is");
+        Fields fields(message.content);
+        while (const auto field = fields.next()) {
+            const bool elsewhere = field->number == kLocation && (field->wire != kVarint || field->value != 0);
+            if (message.kind == Kind::kTensor && (field->number == kExternalData || elsewhere)) {
+                throw BadInput("a tensor in it lies in another file; an artifact is one file, and nothing else is read");
+            }
+            const auto inner = inside(message.kind, field->number);
+            if (!inner) continue;
+            if (field->wire != kLength) refuse_torn();
+            stack.push_back({field->content, *inner, message.depth + 1});
+        }
+    }
+}
+
+/// The card as it lies in the file's metadata.
+inline std::string card_text(std::string_view data) {
+    std::vector<std::string> cards;
+    Fields fields(data);
+    while (const auto entry = fields.next()) {
+        if (entry->number != kMetadata) continue;
+        std::string key, value;
+        Fields pair(entry->content);
+        while (const auto field = pair.next()) {
+            if (field->wire == kLength && field->number == kKeyField) key = field->content;
+            if (field->wire == kLength && field->number == kValueField) value = field->content;
+        }
+        if (key == "inspect_kd") cards.push_back(std::move(value));
+    }
+    if (cards.empty()) throw BadInput("an ONNX file, but not an inspect-kd artifact: it carries no card");
+    if (cards.size() > 1) throw BadInput("it carries " + std::to_string(cards.size()) + " cards; export it again");
+    return cards.front();
+}
+
+/// A file's bytes, found to be an ONNX file that is whole by itself.
+inline std::string read_onnx(const std::string& path) {
+    std::string content = read_file(path);
+    refuse_external_data(content);
+    return content;
+}
+
+}  // namespace inspect_kd
