@@ -31,10 +31,10 @@ class Report:
 
 
 def write_report(report: Report, to: Path) -> Path:
-    """Write the page whole or not at all."""
+    """Write the page whole or not at all; a file name that is not UTF-8 is shown escaped."""
     from inspect_kd.report.page import page
 
     partial = to.with_suffix(".partial")
-    partial.write_text(page(report), encoding="utf-8")
+    partial.write_text(page(report), encoding="utf-8", errors="backslashreplace")
     partial.replace(to)
     return to
