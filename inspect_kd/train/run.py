@@ -18,7 +18,7 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from inspect_kd import __version__, config, registry, weights
+from inspect_kd import __version__, atomic_write, config, registry, weights
 from inspect_kd.calibrate import Calibration, read_calibration
 from inspect_kd.config import Recipe
 from inspect_kd.datasets.splits import Holdout
@@ -230,19 +230,13 @@ def open_folder(folder: RunFolder, recipe: Recipe, device: str) -> None:
     """Begin a run: its recipe, and where it was trained."""
     folder.path.mkdir(parents=True, exist_ok=True)
     folder.recipe.write_text(
-        f"# inspect-kd train --model {folder.recipe} --data …\n{recipe.to_yaml()}",
-        encoding="utf-8",
-        errors="backslashreplace",
+        f"# inspect-kd train --model {folder.recipe} --data …\n{recipe.to_yaml()}", encoding="utf-8"
     )
     write_json(folder.environment, environment(device))
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Whole or not at all. A file name that is not UTF-8 becomes JSON's own escape, which is read back as that name."""
-    partial = path.with_suffix(".partial")
-    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-    partial.write_text(text, encoding="utf-8", errors="backslashreplace")
-    partial.replace(path)
+    atomic_write.write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def save_model(folder: RunFolder, model: Student | Teacher) -> Path:
