@@ -28,7 +28,7 @@ class Entry(NamedTuple):
     """One tag of a directory: the type and number of its values, and where they begin in the file."""
 
     kind: int
-    count: int
+    length: int
     place: int
 
 
@@ -62,7 +62,7 @@ class Tiff:
         entry = directory.entries.get(tag)
         if entry is None:
             return otherwise
-        if entry.kind not in _NUMBERS or entry.count != 1:
+        if entry.kind not in _NUMBERS or entry.length != 1:
             raise ValueError(f"tag {tag} is no single number")
         return self.read(_NUMBERS[entry.kind], entry.place)
 
