@@ -76,19 +76,17 @@ def test_predict_inspects_them_and_what_follows_them(run: Path, images: list[Pat
     assert all(path.read_bytes().startswith(b"\xff\xd8") for path in overlays.iterdir())
 
 
-def test_predict_takes_names_from_stdin_byte_for_byte(run: Path, images: list[Path]) -> None:
-    names = [os.fsencode(path.name) for path in images]
-    assert names[2].startswith(b" ") and names[2].endswith(b" ")
-    answer = call("predict", run / "r.onnx", "-", stdin=b"\n\n".join(names), cwd=images[0].parent)
-    assert answer.returncode == 0, answer.stderr
-    assert [json.loads(line)["image"] for line in answer.stdout.splitlines()] == [path.name for path in images]
-
-
-def test_predict_says_which_of_them_cannot_be_read(run: Path, tmp_path: Path) -> None:
-    (tmp_path / f"{LATIN}.png").write_bytes(b"no image")
-    answer = call("predict", run / "r.onnx", tmp_path)
-    line = json.loads(answer.stdout)
-    assert answer.returncode == 3 and line["decision"] == "NG" and f"{SHOWN}.png: not an image" in line["error"]
+def test_predict_takes_names_from_stdin_byte_for_byte(run: Path, images: list[Path], tmp_path: Path) -> None:
+    names = [f"{LATIN} torn.png", *(path.name for path in images)]
+    for image in images:
+        shutil.copy(image, tmp_path)
+    (tmp_path / names[0]).write_bytes(b"no image")
+    assert names[3].startswith(" ") and names[3].endswith(" ")
+    answer = call("predict", run / "r.onnx", "-", stdin=b"\n\n".join(map(os.fsencode, names)), cwd=tmp_path)
+    lines = [json.loads(line) for line in answer.stdout.splitlines()]
+    assert answer.returncode == 3 and [Path(line.get("image")).name for line in lines] == names, answer.stderr
+    assert lines[0]["decision"] == "NG" and f"{SHOWN} torn.png: not an image" in lines[0]["error"]
+    assert not any("error" in line for line in lines[1:])
 
 
 def test_label_next_copies_them_and_draws_their_names(run: Path, images: list[Path], tmp_path: Path) -> None:
@@ -119,15 +117,11 @@ def test_data_check_names_them(labelled: Path, tmp_path: Path) -> None:
     torn.write_bytes(torn.read_bytes()[:-200])
     answer = call("data", "check", broken)
     assert answer.returncode == 3 and SHOWN in answer.stdout and "1 error" in answer.stderr, answer.stderr
-    told = json.loads(call("data", "check", broken, "--json").stdout)
-    assert told["findings"][0]["files"] == [str(torn)] and list(told["counts"]) == [SHOWN]
 
 
 def test_eval_measures_them(run: Path, labelled: Path) -> None:
     answer = call("eval", run, "--data", labelled)
     assert answer.returncode == 0 and SHOWN in answer.stdout, answer.stderr
-    answer = call("eval", run, "--data", labelled, "--json")
-    assert list(json.loads(answer.stdout)["decisions"]) == [SHOWN]
 
 
 def test_train_goes_on_after_a_kill_and_reports_them(labelled: Path, tmp_path: Path) -> None:
