@@ -21,8 +21,11 @@ NAME_LENGTH = 50
 
 
 def write_text(path: Path, text: str, *, mode: int = 0o666) -> None:
-    """As UTF-8, with the line ends that are in the text."""
-    write_bytes(path, text.encode(), mode=mode)
+    """As UTF-8, with the line ends that are in the text.
+
+    A file name that is not UTF-8 comes in escaped, as it is shown: in JSON, that escape is read back as the very name.
+    """
+    write_bytes(path, text.encode(errors="backslashreplace"), mode=mode)
 
 
 def write_bytes(path: Path, content: bytes, *, mode: int = 0o666, durable: bool = True) -> None:

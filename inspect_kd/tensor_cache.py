@@ -14,11 +14,12 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
 from inspect_kd import atomic_write
 from inspect_kd.types import ImageU8
+from inspect_kd.weights import read_tensors
 
 LIMIT = 20 * 2**30
 """Bytes that all files of a folder together may take; the longest unused go first."""
@@ -39,7 +40,7 @@ class TensorCache:
         """What is known of an image, in half precision; None where that must be made (anew)."""
         path = self._path(image)
         try:
-            found = load_file(path)
+            found = read_tensors(path)
             os.utime(path)
         except (OSError, SafetensorError):
             # Not there, taken away by another process just now, or torn by a full disk.

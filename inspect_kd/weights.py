@@ -93,15 +93,22 @@ def hub_answers() -> bool:
     return True
 
 
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file. Its library opens no name that is not UTF-8: such a file is read by Python."""
+    from safetensors.torch import load, load_file
+
+    tensors: dict[str, Tensor] = load_file(path) if str(path).isprintable() else load(path.read_bytes())
+    return tensors
+
+
 def load_state(path: Path) -> dict[str, Tensor]:
     """A state dict in float32, read without executing anything in the file."""
     import torch
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
     try:
         state = (
-            load_file(path)
+            read_tensors(path)
             if path.suffix == ".safetensors"
             else torch.load(path, map_location="cpu", weights_only=True)
         )

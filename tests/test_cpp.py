@@ -30,6 +30,7 @@ from tests.factory_images import IMAGES, REFUSED, picture, turned_by_xmp, with_t
 from tests.fuzzing import graphs
 from tests.test_hostile import elsewhere
 from tests.test_wire import flatbuffer_that_is_a_protobuf
+from tests.several_images import ONE, SEVERAL, saved, several_scans
 
 ROOT = Path(__file__).parents[1]
 # The same ONNX Runtime gets the same pixels. Measured: no difference in six digits, on Debian's OpenCV 4.6 against the wheel's 5.0,
@@ -166,11 +167,41 @@ def test_a_torn_file_is_never_accepted(
     for keep in sorted({1, 2, 3, 9, len(content) - 1, len(content) - 2, *range(20, len(content), len(content) // 60)}):
         torn.append(tmp_path / f"{keep:07}.{name}")
         torn[-1].write_bytes(content[:keep])
+        if name.endswith("jpg"):
+            # Zeros are valid codes: the decoder reads on in them.
+            torn.append(tmp_path / f"{keep:07}.filled.{name}")
+            torn[-1].write_bytes(content[:keep].ljust(len(content), b"\0"))
     lines, code, _ = ask(program, artifact, *torn)
     assert code == 3 and len(lines) == len(torn) > 50
     assert all(line["decision"] == "NG" and "error" in line for line in lines)
     whole, code, _ = ask(program, artifact, tmp_path / name)
     assert code == 0 and "error" not in whole[0]
+
+
+def test_files_of_several_images_are_ng(program: Path, artifact: Path, tmp_path: Path) -> None:
+    names = [name for name in SEVERAL if not name.endswith(("tiff", "webp"))]
+    paths = [tmp_path / name for name in names]
+    for name, path in zip(names, paths, strict=True):
+        path.write_bytes(SEVERAL[name]())
+    paths.append(tmp_path / "scans.jpg")
+    paths[-1].write_bytes(several_scans(saved(picture(), "JPEG", progressive=True), 100))
+    lines, code, _ = ask(program, artifact, *paths)
+    assert code == 3 and len(lines) == len(paths) > 5
+    for line in lines:
+        reason = "more than 64 scans" if line["image"].endswith("scans.jpg") else "save each one alone"
+        assert line["decision"] == "NG" and reason in line["error"]
+
+
+def test_images_with_previews_or_maps_of_them_are_read(
+    program: Path, artifact: Path, python: Inspector, tmp_path: Path
+) -> None:
+    paths = [tmp_path / name for name in ONE if not name.endswith(("tiff", "webp"))]
+    for path in paths:
+        path.write_bytes(ONE[path.name]())
+    lines, code, said = ask(program, artifact, *paths)
+    assert code == 0, said
+    for path, line in zip(paths, lines, strict=True):
+        assert_same(line, python(path))
 
 
 def resealed(content: bytearray) -> bytes:

@@ -24,6 +24,9 @@ struct BadInput : std::runtime_error {
 
 constexpr std::uintmax_t kLargestFile = std::uintmax_t{1} << 31;
 constexpr std::int64_t kLargestPixels = 200'000'000;
+/// Of a progressive JPEG, which has about ten: each costs a look at every pixel and may be a few bytes long.
+constexpr int kMostScans = 64;
+constexpr std::uint32_t kMostPictures = 16;
 
 inline std::string read_file(const std::string& path) {
     namespace fs = std::filesystem;
@@ -82,17 +85,62 @@ inline int orientation_of(const Bytes& exif) {
     return std::max(found, 1);
 }
 
+inline bool tells_size(std::uint32_t marker) {
+    return marker >= 0xC0 && marker <= 0xCF && marker != 0xC4 && marker != 0xC8 && marker != 0xCC;
+}
+
+/// Of the JPEG that begins at this place; 0 where none does: programs that edit a picture may cut off the others.
+inline std::int64_t pixels_at(const Bytes& bytes, std::size_t at) try {
+    if (bytes.big(at, 2) != 0xFFD8) return 0;
+    for (at += 2; bytes.big(at, 1) == 0xFF; at += 2 + bytes.big(at + 2, 2)) {
+        const std::uint32_t marker = bytes.big(at + 1, 1);
+        if (tells_size(marker)) return std::int64_t{bytes.big(at + 5, 2)} * bytes.big(at + 7, 2);
+    }
+    return 0;
+} catch (const BadInput&) {
+    return 0;
+}
+
+/// Whether the multi-picture index at this place (CIPA DC-007) names a second picture of the same kind: one of as many pixels, or
+/// one that is called a view of several. Previews, gain maps and depth have fewer pixels: they belong to the one picture.
+inline bool lists_another_picture(const Bytes& bytes, std::size_t index, std::int64_t own) try {
+    const bool big = bytes.text(index, 2) == "MM";
+    const auto number = [&](std::size_t at, int count) { return big ? bytes.big(index + at, count) : bytes.little(index + at, count); };
+    const std::size_t directory = number(4, 4);
+    for (std::size_t i = 0, tag = directory + 2; i < number(directory, 2); ++i, tag += 12) {
+        if (number(tag, 2) != 0xB002) continue;
+        const std::uint32_t count = number(tag + 4, 4) / 16;
+        if (count > kMostPictures) return true;
+        for (std::size_t entry = number(tag + 8, 4) + std::size_t{16}, last = entry + 16 * std::size_t{count} - 16; entry < last; entry += 16) {
+            if ((number(entry, 4) >> 16 & 0xFF) == 2 || pixels_at(bytes, index + number(entry + 8, 4)) >= own) return true;
+        }
+    }
+    return false;
+} catch (const BadInput&) {
+    return false;  // no index that any reader could follow
+}
+
 /// The orientation. Segment by segment to the end-of-image mark: a file without it is torn, wherever a thumbnail's mark may lie.
 inline int walk_jpeg(const Bytes& bytes) {
-    int orientation = 0;
+    int orientation = 0, scans = 0;
+    std::int64_t pixels = 1;
+    std::size_t index = 0;
     for (std::size_t at = 2;;) {
         if (bytes.big(at, 1) != 0xFF) throw BadInput("broken or truncated");
         const std::uint32_t marker = bytes.big(at + 1, 1);
-        if (marker == 0xD9) return std::max(orientation, 1);
+        if (marker == 0xD9) {
+            if (index != 0 && lists_another_picture(bytes, index, pixels)) {
+                throw BadInput("a JPEG of several pictures, only one of which would be inspected; save each one alone");
+            }
+            return std::max(orientation, 1);
+        }
         if (marker == 0xFF) { ++at; continue; }
         const std::size_t length = bytes.big(at + 2, 2);
         const std::string_view body = bytes.text(at + 2, length);
-        if (marker >= 0xC0 && marker <= 0xCF && marker != 0xC4 && marker != 0xC8 && marker != 0xCC) {
+        if (marker == 0xDA && ++scans > kMostScans) throw BadInput("a JPEG of more than 64 scans; refused before decoding");
+        if (marker == 0xE2 && body.substr(2, 4) == std::string_view("MPF\0", 4)) index = at + 8;
+        if (tells_size(marker)) {
+            pixels = std::int64_t{bytes.big(at + 5, 2)} * bytes.big(at + 7, 2);
             check_pixels(bytes.big(at + 7, 2), bytes.big(at + 5, 2));
             if (bytes.big(at + 9, 1) == 4) throw BadInput("a CMYK JPEG, which this program does not read; save it as RGB");
         }
@@ -126,6 +174,7 @@ inline bool walk_png(const Bytes& bytes) {
         if (kind == "IEND") return see_through;
         if (kind == "tRNS" && colour == 2) throw BadInput("a PNG with a transparent colour, which this program does not read");
         see_through |= kind == "tRNS" && colour == 3;
+        if (kind == "acTL") throw BadInput("an animation of several images, only one of which would be inspected; save each one alone");
         const bool about = kind == "tEXt" || kind == "zTXt" || kind == "iTXt";
         if (kind == "eXIf" || (about && (body.rfind("Raw profile type", 0) == 0 || body.rfind("XML:com.adobe", 0) == 0))) {
             throw BadInput("a PNG with Exif or XMP, which may say that it is rotated; save it upright and without");

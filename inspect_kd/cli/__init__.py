@@ -5,6 +5,7 @@ Exit codes: 0 fine, 1 a gate failed, 2 usage, 3 bad input, 4 environment.
 
 from __future__ import annotations
 
+import io
 import sys
 
 import typer
@@ -64,6 +65,8 @@ def version() -> None:
 
 def main() -> None:
     """Entry point: a user's error is one clear line, anything else is a bug and keeps its traceback."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr does it: a name that is not UTF-8 ends no command
     try:
         app()
     except InspectKDError as error:

@@ -140,6 +140,7 @@ def distilled(
 
     from inspect_kd.cli.bench import split_names
     from inspect_kd.config import load_recipe
+    from inspect_kd.errors import UsageError
     from inspect_kd.train.listening import needed
 
     names = split_names(teachers)
@@ -148,6 +149,8 @@ def distilled(
         changes.append(f"distill.teachers={json.dumps(names)}")
     for key, value in (("unlabelled", unlabelled), ("labelled", labelled), ("start", start)):
         if value is not None:
+            if not str(value).isprintable():
+                raise UsageError(f"--{key} {value}: the recipe can only hold a path that is text; name a link to it")
             changes.append(f"distill.{key}={json.dumps(str(value))}")
     return changes
 

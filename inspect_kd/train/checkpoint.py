@@ -10,13 +10,13 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from inspect_kd import atomic_write
 from inspect_kd.errors import BadInput
+from inspect_kd.weights import read_tensors
 
 FIT, FITTED = "fit", "fitted"
 """Names of a student's training before the distillation's stages, which have their own."""
@@ -62,14 +62,15 @@ def save(
         tensors |= {f"optimizer/{index}/{key}": value for key, value in state.items()}
     contiguous = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     atomic_write.remove_abandoned(path.parent)
-    with atomic_write.partial_file(path) as partial:
-        save_file(contiguous, partial, metadata={"progress": json.dumps(asdict(progress))})
+    atomic_write.write_bytes(path, save_tensors(contiguous, metadata={"progress": json.dumps(asdict(progress))}))
 
 
 def progress_in(path: Path) -> Progress:
     """How far it had come, without its tensors."""
-    with safe_open(path, framework="pt") as file:
-        header = json.loads((file.metadata() or {}).get("progress", "{}"))
+    with path.open("rb") as file:
+        # safetensors itself opens no name that is not UTF-8. Its header: 8 bytes of length, then JSON.
+        facts = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    header = json.loads(facts.get("__metadata__", {}).get("progress", "{}"))
     if set(header) != {field.name for field in fields(Progress)}:
         raise BadInput(f"{path}: not a checkpoint of this version")
     return Progress(**header)
@@ -80,8 +81,7 @@ def load(
 ) -> tuple[Progress, dict[str, Tensor]]:
     """Put student and optimiser back; returns the progress and the best weights so far."""
     progress = progress_in(path)
-    with safe_open(path, framework="pt") as file:
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dict)
+    tensors = read_tensors(path)
     student.load_state_dict(_under(tensors, "student"), strict=False)
     if aside is not None:
         aside.load_state_dict(_under(tensors, "aside"))

@@ -100,6 +100,8 @@ class RunFolder:
 
 def choose_folder(out: Path, name: str, *, resume: bool) -> RunFolder:
     """The folder to train into: never over a complete run, never over an unfinished one without being told."""
+    if not name.isprintable():
+        raise UsageError(f"--name {name}: the artifact carries the run's name, which must be printable text")
     folder = RunFolder(out / name)
     if resume:
         if folder.complete:
@@ -227,9 +229,7 @@ def _teacher_again(folder: RunFolder, recipe: Recipe, manifest: dict[str, Any]) 
 def open_folder(folder: RunFolder, recipe: Recipe, device: str) -> None:
     """Begin a run: its recipe, and where it was trained."""
     folder.path.mkdir(parents=True, exist_ok=True)
-    folder.recipe.write_text(
-        f"# inspect-kd train --model {folder.recipe} --data …\n{recipe.to_yaml()}", encoding="utf-8"
-    )
+    atomic_write.write_text(folder.recipe, f"# inspect-kd train --model {folder.recipe} --data …\n{recipe.to_yaml()}")
     write_json(folder.environment, environment(device))
 
 

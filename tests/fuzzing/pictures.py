@@ -39,7 +39,8 @@ def seeds() -> list[bytes]:
     found += [_saved(paper, "TIFF", compression=packing) for packing in ("group3", "group4")]
     found += [_saved(rgb, "TIFF", save_all=True, append_images=[grey, rgb] * 3)]
     found += [_saved(rgba, "WEBP"), _saved(rgb, "WEBP", lossless=True), _saved(rgb, "WEBP", exif=exif.tobytes())]
-    found += [_saved(rgb, "WEBP", save_all=True, append_images=[rgba, rgb])]
+    found += [_saved(rgb, kind, save_all=True, append_images=[rgb.rotate(180)]) for kind in ("WEBP", "PNG", "MPO")]
+    found += [_saved(grey, "TIFF", compression="tiff_adobe_deflate", tile=(16, 16)), _saved(rgb, "TIFF", big_tiff=True)]
     wide = np.dstack([noise.astype(np.uint16) * 257] * 1)
     for suffix in (".png", ".tiff"):
         found += [cv2.imencode(suffix, wide[:, :, :3])[1].tobytes(), cv2.imencode(suffix, wide)[1].tobytes()]

@@ -9,6 +9,7 @@ from typing import Any
 
 from inspect_kd.apps.studio import texts
 from inspect_kd.calibrate import POOLED
+from inspect_kd.errors import printable
 from inspect_kd.export.card import ArtifactCard
 from inspect_kd.inspector import Inspector
 from inspect_kd.signing import signature_of
@@ -59,7 +60,7 @@ def _parity(card: ArtifactCard) -> str:
 def _file(inspector: Inspector, path: Path) -> str:
     card = inspector.card
     rows = [
-        path.name,
+        printable(path.name),
         f"{path.stat().st_size / 1e6:.2f} MB",
         inspector.digest,
         texts.SIGNED if signature_of(path).is_file() else texts.UNSIGNED,

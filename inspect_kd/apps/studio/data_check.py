@@ -15,6 +15,7 @@ from inspect_kd.apps.studio.data_folders import inside, shown_as
 from inspect_kd.apps.studio.processes import ended_by
 from inspect_kd.apps.studio.training_command import PROGRAM
 from inspect_kd.apps.studio.training_log import Figures, take
+from inspect_kd.errors import printable
 
 MOST_FILES = 3
 
@@ -97,5 +98,6 @@ def _found(root: Path, told: dict[str, Any]) -> Found:
 
 
 def _below(root: Path, text: str) -> str:
-    """Without the server's own folders in it."""
-    return text.replace(f"{root.resolve()}{os.sep}", "").replace(str(root.resolve()), ".")
+    """Without the server's own folders in it, and printable: an answer to a browser holds nothing else."""
+    home = printable(str(root.resolve()))
+    return printable(text).replace(f"{home}{os.sep}", "").replace(home, ".")

@@ -12,7 +12,7 @@ from inspect_kd import overlay
 from inspect_kd.datasets import layouts
 from inspect_kd.datasets.images import read_image
 from inspect_kd.datasets.layouts._walk import folders
-from inspect_kd.errors import BadInput, InspectKDError
+from inspect_kd.errors import BadInput, InspectKDError, printable
 from inspect_kd.report.pictures import data_uri
 from inspect_kd.types import Sample
 
@@ -26,7 +26,8 @@ def inside(root: Path, given: str) -> Path:
     refusal = BadInput(f"{given!r} is not a folder below the Studio's data folder")
     try:
         path = (home / given).resolve()
-        if not given or not path.is_relative_to(home) or not path.is_dir():
+        # Answers to a browser hold text alone: a folder whose name is none cannot be named in them.
+        if not given.isprintable() or not given or not path.is_relative_to(home) or not path.is_dir():
             raise refusal
     except (OSError, ValueError, RuntimeError):  # a name too long, a zero byte, links in a circle
         raise refusal from None
@@ -34,15 +35,16 @@ def inside(root: Path, given: str) -> Path:
 
 
 def shown_as(root: Path, path: Path) -> str:
-    """The name by which a client knows a folder or file below the root."""
+    """The name by which a client knows a folder or file below the root; escaped where it is no text."""
     home, place = root.resolve(), path.resolve()
-    return str(place.relative_to(home)) if place.is_relative_to(home) else place.name
+    return printable(str(place.relative_to(home)) if place.is_relative_to(home) else place.name)
 
 
 def data_folders(root: Path) -> list[str]:
-    """Folders below the root that look like data sets, by their names below it."""
+    """Folders below the root that look like data sets, by their names below it; those that a browser can send back."""
     home = root.resolve()
-    found = [path for path, _ in zip(_search(home), range(MOST_LISTED), strict=False)]
+    nameable = (path for path in _search(home) if str(path.relative_to(home)).isprintable())
+    found = [path for path, _ in zip(nameable, range(MOST_LISTED), strict=False)]
     return [shown_as(home, path) for path in sorted(found)]
 
 
@@ -87,7 +89,8 @@ def first_sound(folder: Path, most: int = SHOWN) -> list[tuple[str, str]]:
             picture = data_uri(overlay.thumbnail(read_image(sample.image), SIDE))
         except BadInput:
             continue  # the check names it
-        pictures.append((f"{sample.category}: {sample.image.name}" if sample.category else sample.image.name, picture))
+        name = printable(sample.image.name)
+        pictures.append((f"{sample.category}: {name}" if sample.category else name, picture))
         if len(pictures) == most:
             break
     return pictures

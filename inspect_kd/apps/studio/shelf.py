@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
 
-from inspect_kd.errors import BadInput
+from inspect_kd.errors import BadInput, printable
 from inspect_kd.inspector import Inspector
 
 
@@ -57,9 +57,9 @@ def _named(artifacts: Sequence[Path]) -> dict[str, Path]:
     """By file name; two of one name are told apart by their folders, then by number."""
     named: dict[str, Path] = {}
     for path in dict.fromkeys(artifact.resolve() for artifact in artifacts):
-        plain = path.name.removesuffix(".onnx")
-        folder = path.parent.parent if path.parent.name == plain else path.parent
-        wider = f"{plain} ({folder.name})"
+        plain = printable(path.name.removesuffix(".onnx"))
+        folder = path.parent.parent if printable(path.parent.name) == plain else path.parent
+        wider = f"{plain} ({printable(folder.name)})"
         choices = [plain, wider, *(f"{wider} {number}" for number in range(2, len(artifacts) + 2))]
         named[next(name for name in choices if name not in named)] = path
     return named

@@ -272,4 +272,6 @@ class Trainings:
 
 
 def _is_run(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in ("run.json", "recipe.yaml", "training.json"))
+    """By its files; a folder whose name is no text cannot be named to a browser, and no training makes one."""
+    files = ("run.json", "recipe.yaml", "training.json")
+    return folder.name.isprintable() and any((folder / name).is_file() for name in files)

@@ -1,0 +1,209 @@
+"""File names that are not UTF-8, as archives and network shares of older systems hold them, go through every command."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from inspect_kd import strict_json
+from inspect_kd.atomic_write import write_text
+from inspect_kd.datasets import open_dataset
+from inspect_kd.errors import BadInput, UsageError, printable
+from inspect_kd.train.run import choose_folder
+from tests import trees
+from tests.tiny import command
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems have no such names")
+
+LATIN = os.fsdecode(b"Pr\xfcfling")
+SHOWN = "Pr\\udcfcfling"
+
+
+def call(*words: object, stdin: bytes = b"", cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """The program in the locale that most systems have."""
+    names = [os.fsencode(str(word)) for word in words]
+    environment = os.environ | {"PYTHONIOENCODING": "", "LC_ALL": "C.UTF-8"}
+    answer = subprocess.run(
+        [sys.executable, "-P", "-m", "inspect_kd", *names], input=stdin, capture_output=True, env=environment, cwd=cwd
+    )
+    out, err = (said.decode("utf-8") for said in (answer.stdout, answer.stderr))
+    return subprocess.CompletedProcess(answer.args, answer.returncode, out, err)
+
+
+@pytest.fixture(scope="module")
+def images(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """A sound image between two whose names are no text."""
+    found = sorted((parts / "bottle" / "test").rglob("*.png"))[:3]
+    names = ("a.png", f"{LATIN}.png", f" {LATIN} 2.png ")
+    folder = tmp_path_factory.mktemp("names")
+    return [Path(shutil.copy(image, folder / name)) for image, name in zip(found, names, strict=True)]
+
+
+@pytest.fixture(scope="module")
+def labelled(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set whose files, category and kind of defect have such names."""
+    root = tmp_path_factory.mktemp("data") / LATIN
+    sound, scratched = root / LATIN / "good", root / LATIN / os.fsdecode(b"Kratzer\xdf")
+    sound.mkdir(parents=True)
+    scratched.mkdir()
+    for number, image in enumerate(sorted((parts / "bottle").rglob("good/*.png"))):
+        shutil.copy(image, sound / f"{LATIN}{number}.png")
+    for image in sorted((parts / "bottle" / "test").rglob("*.png")):
+        if image.parent.name != "good":
+            mask = parts / "bottle" / "ground_truth" / image.parent.name / f"{image.stem}_mask.png"
+            shutil.copy(image, scratched / f"{LATIN}{image.parent.name}.png")
+            shutil.copy(mask, scratched / f"{LATIN}{image.parent.name}_mask.png")
+    return root
+
+
+def test_predict_inspects_them_and_what_follows_them(run: Path, images: list[Path], tmp_path: Path) -> None:
+    overlays = tmp_path / LATIN
+    answer = call("predict", run / "r.onnx", *images, images[0], "--overlays", overlays)
+    assert answer.returncode == 0, answer.stderr
+    lines = [json.loads(line) for line in answer.stdout.splitlines()]
+    assert [line["image"] for line in lines] == [str(path) for path in (*images, images[0])]
+    assert sorted(path.name for path in overlays.iterdir()) == sorted(
+        ["a.jpg", "a-2.jpg", f"{LATIN}.jpg", f" {LATIN} 2.jpg"]
+    )
+    assert all(path.read_bytes().startswith(b"\xff\xd8") for path in overlays.iterdir())
+
+
+def test_predict_takes_names_from_stdin_byte_for_byte(run: Path, images: list[Path], tmp_path: Path) -> None:
+    names = [f"{LATIN} torn.png", *(path.name for path in images)]
+    for image in images:
+        shutil.copy(image, tmp_path)
+    (tmp_path / names[0]).write_bytes(b"no image")
+    assert names[3].startswith(" ") and names[3].endswith(" ")
+    answer = call("predict", run / "r.onnx", "-", stdin=b"\n\n".join(map(os.fsencode, names)), cwd=tmp_path)
+    lines = [json.loads(line) for line in answer.stdout.splitlines()]
+    assert answer.returncode == 3 and [Path(line.get("image")).name for line in lines] == names, answer.stderr
+    assert lines[0]["decision"] == "NG" and f"{SHOWN} torn.png: not an image" in lines[0]["error"]
+    assert not any("error" in line for line in lines[1:])
+
+
+def test_label_next_copies_them_and_draws_their_names(run: Path, images: list[Path], tmp_path: Path) -> None:
+    out = tmp_path / LATIN
+    answer = call("label-next", run, images[0].parent, "-n", 3, "--out", out, "--known", images[1])
+    assert answer.returncode == 0, answer.stderr
+    chosen = [json.loads(line)["image"] for line in answer.stdout.splitlines()]
+    assert sorted(chosen) == sorted(str(path) for path in images[:2]), "the third has a space behind its suffix"
+    assert sorted(path.name[4:] for path in out.iterdir()) == sorted(Path(image).name for image in chosen)
+    assert (tmp_path / f"{LATIN}_sheet.jpg").read_bytes().startswith(b"\xff\xd8")
+    assert f"{SHOWN}_sheet.jpg" in answer.stderr
+
+
+def test_contact_sheet_draws_half_characters_escaped() -> None:
+    """In a process of its own: OpenCV ended it."""
+    program = (
+        "import numpy as np\nfrom inspect_kd.overlay import contact_sheet\n"
+        "def sheet(name): return contact_sheet([(name, np.zeros((9, 9, 3), np.uint8))])\n"
+        "assert (sheet('Pr\\udcfcf\\n') == sheet(r'Pr\\udcfcf\\n')).all() and (sheet('a') != sheet('b')).any()"
+    )
+    answer = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr
+
+
+def test_data_check_names_them(labelled: Path, tmp_path: Path) -> None:
+    broken = shutil.copytree(labelled, tmp_path / LATIN)
+    torn = next((broken / LATIN / "good").iterdir())
+    torn.write_bytes(torn.read_bytes()[:-200])
+    answer = call("data", "check", broken)
+    assert answer.returncode == 3 and SHOWN in answer.stdout and "1 error" in answer.stderr, answer.stderr
+
+
+def test_eval_measures_them(run: Path, labelled: Path) -> None:
+    answer = call("eval", run, "--data", labelled)
+    assert answer.returncode == 0 and SHOWN in answer.stdout, answer.stderr
+
+
+def test_train_goes_on_after_a_kill_and_reports_them(labelled: Path, tmp_path: Path) -> None:
+    out = tmp_path / LATIN
+    log = out / "r" / "metrics.jsonl"
+    killed = subprocess.Popen(command(labelled, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline and not (log.is_file() and len(log.read_text().splitlines()) >= 4):
+        assert killed.poll() is None, "the training ended before it could be killed"
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    answer = subprocess.run(command(labelled, out, "--resume", "--json"), capture_output=True, check=False)
+    assert answer.returncode == 0 and b"resuming at step" in answer.stderr, answer.stderr
+    told = json.loads(answer.stdout)
+    assert told["run"] == str(out / "r") and told["data"]["source"] == str(labelled.resolve())
+
+    report = json.loads((out / "r" / "report.json").read_text(encoding="utf-8"))
+    assert {score["kind"] for score in report["scores"]} == {"good", "Kratzer\\udcdf"}
+    known = {path.name for path in labelled.rglob("*.png")}
+    assert {score["image"] for score in report["scores"]} <= known
+    page = (out / "r" / "report.html").read_text(encoding="utf-8")
+    assert f"{SHOWN}, Kratzer\\udcdf" in page and page.count(f"{SHOWN}/good/{SHOWN}") + page.count(f">{SHOWN}") > 5
+    again = call("predict", out / "r", labelled / LATIN / "good")
+    assert again.returncode == 0, again.stderr
+
+
+def test_names_that_an_artifact_or_a_recipe_cannot_hold_are_refused_at_once(parts: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="must be printable text"):
+        choose_folder(tmp_path, LATIN, resume=False)
+    answer = call("train", "--data", parts, "--model", "embedded", "--dry-run", "--unlabelled", tmp_path / LATIN)
+    assert answer.returncode == 2 and f"--unlabelled {tmp_path}/{SHOWN}: " in answer.stderr
+
+
+def test_categories_and_kinds_are_text_that_a_card_can_hold(tmp_path: Path) -> None:
+    root = trees.BUILDERS["mvtec"](tmp_path / "set")
+    (root / "screw").rename(root / LATIN)
+    (root / LATIN / "test" / "bent").rename(root / LATIN / "test" / "be\nnt")
+    data = open_dataset(root)
+    assert data.categories == [SHOWN] and {sample.kind for sample in data.samples} == {"good", "be\\nnt"}
+    assert all(sample.image.is_file() for sample in data.samples)
+
+
+def test_json_file_gives_the_name_back(tmp_path: Path) -> None:
+    write_text(tmp_path / "a.json", json.dumps({"image": LATIN, "ü": "ü"}, ensure_ascii=False))
+    assert json.loads((tmp_path / "a.json").read_bytes()) == {"image": LATIN, "ü": "ü"}
+    assert printable(f"{LATIN}\x1b ü") == f"{SHOWN}\\x1b ü"
+    with pytest.raises(ValueError):
+        strict_json.loads(json.dumps(LATIN))
+
+
+def test_studio_shows_them_escaped_and_offers_no_folder_of_such_a_name(labelled: Path, tmp_path: Path) -> None:
+    pytest.importorskip("gradio")
+    from inspect_kd.apps.studio import data_check
+    from inspect_kd.apps.studio.data_folders import data_folders, first_sound, inside
+    from inspect_kd.apps.studio.shelf import Shelf
+
+    root = tmp_path / "root"
+    shutil.copytree(labelled / LATIN, root / LATIN)
+    shutil.copytree(labelled / LATIN, root / "parts")
+    torn = next((root / "parts" / "good").iterdir())
+    torn.write_bytes(b"no image")
+    assert data_folders(root) == [".", "parts"]
+    with pytest.raises(BadInput, match="not a folder below"):
+        inside(root, LATIN)
+    captions = [name for name, _ in first_sound(root / "parts")]
+    assert captions and all(SHOWN in caption and caption.isprintable() for caption in captions)
+    *_, told = data_check.check(root, "parts", tmp_path)
+    assert not told.sound
+    assert told.findings[0].files == (f"parts/good/{printable(torn.name)}",)
+    assert (
+        told.findings[0].text
+        == f"parts/good/{printable(torn.name)}: not an image that can be read (PNG, JPEG, BMP, TIFF and WebP are)"
+    )
+    assert Shelf([tmp_path / f"{LATIN}.onnx", tmp_path / LATIN / "b.onnx"]).names == [SHOWN, "b"]
+
+
+def test_studio_lists_no_run_of_such_a_name(tmp_path: Path) -> None:
+    pytest.importorskip("gradio")
+    from inspect_kd.apps.studio.trainings import _is_run
+
+    for name in ("r", LATIN):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text("{}")
+    assert _is_run(tmp_path / "r") and not _is_run(tmp_path / LATIN)

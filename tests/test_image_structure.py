@@ -1,0 +1,191 @@
+"""What an image file says of itself before a pixel is decoded: how large it is, where it ends, how many images it holds."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from inspect_kd.datasets.images import decode_image, image_facts, read_image, read_mask
+from inspect_kd.errors import BadInput
+from tests.factory_images import picture, with_thumbnail
+from tests.several_images import (
+    LONG,
+    ONE,
+    SEVERAL,
+    grey_tags,
+    jpeg_that_lists,
+    jpeg_with,
+    saved,
+    several_scans,
+    small,
+    tiff_file,
+    tile_tags,
+)
+
+# --- several images
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_file_of_several_images_is_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(SEVERAL[name]())
+    for read in (read_image, image_facts, lambda path: read_mask(path, size=(16, 16))):
+        with pytest.raises(BadInput, match=rf"{re.escape(name)}: .*several (images|pictures).*save each one alone"):
+            read(tmp_path / name)
+
+
+def test_gif_is_refused() -> None:
+    with pytest.raises(BadInput, match="not an image that can be read"):
+        decode_image(saved(picture("P"), "GIF", save_all=True, append_images=[picture("P").rotate(180)]), "a.gif")
+
+
+@pytest.mark.parametrize("name", ONE)
+def test_image_with_previews_or_maps_of_it_is_read(name: str) -> None:
+    image = decode_image(ONE[name](), name)
+    assert image.shape in ((61, 97, 3), (16, 16, 3))
+    if name.endswith("jpg"):
+        assert np.array_equal(image, decode_image(saved(picture(), "JPEG"), "plain.jpg"))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        tiff_file(grey_tags(8, (254, LONG, 1)), grey_tags()),
+        tiff_file(grey_tags(8, (254, LONG, 1), (330, LONG, 16))),
+    ],
+    ids=["first", "above"],
+)
+def test_tiff_that_begins_with_a_preview_is_refused(data: bytes) -> None:
+    with pytest.raises(BadInput, match=r"a\.tif: the first image .* only a preview"):
+        decode_image(data, "a.tif")
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (tiff_file(grey_tags(), next=10**6), "broken or truncated"),
+        (tiff_file(grey_tags(), *[grey_tags(8, (254, LONG, 1))] * 100), "more than 64 directories"),
+        (tiff_file(grey_tags(), [(tag, LONG, 1) for tag in range(5000, 10_000)]), "a directory of 5000 tags"),
+        (tiff_file([(256, LONG, 8), *grey_tags()]), "a tag stands twice"),
+        (tiff_file(grey_tags(16, (322, 1, 16))), "tag 322 is no single number"),
+    ],
+    ids=["lost", "many", "tags", "twice", "byte"],
+)
+def test_tiff_directories_that_two_readers_would_read_differently_are_refused(data: bytes, says: str) -> None:
+    with pytest.raises(BadInput, match=rf"a\.tif: broken or truncated .*{says}|a\.tif: {says}"):
+        decode_image(data, "a.tif")
+
+
+# --- tiles
+
+PROGRAM = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
+from inspect_kd.datasets.images import read_image
+from inspect_kd.errors import BadInput
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    print("read", read_image(sys.argv[1]).shape)
+except BadInput as error:
+    print(error)
+print("grew", (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+def deflated(size: int) -> bytes:
+    packer = zlib.compressobj(9)
+    row = bytes(2**20)
+    return b"".join(packer.compress(row[: min(2**20, size - at)]) for at in range(0, size, 2**20)) + packer.flush()
+
+
+@pytest.mark.parametrize("big", [False, True], ids=["tiff", "bigtiff"])
+def test_tile_far_larger_than_its_image_is_refused_before_decoding(big: bool, tmp_path: Path) -> None:
+    """A file of 150 KB took as much memory as its tile has pixels, of RGB three times that."""
+    body = deflated(13_008**2)
+    (tmp_path / "a.tif").write_bytes(tiff_file(tile_tags(16, (13_008, 13_008), len(body)), data=body, big=big))
+    words = [sys.executable, "-P", "-c", PROGRAM, str(tmp_path / "a.tif")]
+    answer = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    assert "a.tif: 16x16 pixels in TIFF tiles of 13008x13008; refused before decoding" in answer
+    assert int(answer.split("grew")[1]) < 50
+
+
+@pytest.mark.parametrize(("side", "tile"), [(16, (1024, 1024)), (300, (304, 304)), (40, (16, 32))])
+def test_image_in_padded_or_small_tiles_is_read(side: int, tile: tuple[int, int]) -> None:
+    across, down = -(-side // tile[0]), -(-side // tile[1])
+    body = zlib.compress(bytes([7]) * (tile[0] * tile[1]))
+    if across * down == 1:
+        data = tiff_file(tile_tags(side, tile, len(body)), data=body)
+    else:
+        data = saved(Image.new("L", (side, side), 7), "TIFF", compression="tiff_adobe_deflate", tile=tile)
+    assert decode_image(data, "a.tif").tolist() == np.full((side, side, 3), 7).tolist()
+
+
+def test_strip_said_to_be_longer_than_its_image_takes_no_memory(tmp_path: Path) -> None:
+    tags = [tag for tag in grey_tags() if tag[0] != 278]
+    (tmp_path / "a.tif").write_bytes(tiff_file(sorted([*tags, (278, LONG, 2**31)])))
+    words = [sys.executable, "-P", "-c", PROGRAM, str(tmp_path / "a.tif")]
+    answer = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    assert "read (16, 16, 3)" in answer and int(answer.split("grew")[1]) < 50
+
+
+# --- scans
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_multi_picture_index_lifts_no_limit_on_scans(order: str) -> None:
+    progressive = saved(picture(), "JPEG", progressive=True)
+    sound = jpeg_that_lists((0x010001, small()), order=order, content=progressive)
+    assert decode_image(sound, "a.jpg").shape == (61, 97, 3)
+    hostile = jpeg_that_lists((0x010001, small()), order=order, content=several_scans(progressive, 100))
+    with pytest.raises(BadInput, match=r"a\.jpg: a JPEG of more than 64 scans; refused before decoding"):
+        decode_image(hostile, "a.jpg")
+
+
+def test_what_lies_behind_the_end_of_a_jpeg_counts_for_nothing() -> None:
+    """As phones append a film: in a few megabytes of it every marker stands by chance."""
+    sound = saved(picture(), "JPEG")
+    film = np.random.default_rng(0).integers(0, 256, 10**5, dtype=np.uint8).tobytes() + b"\xff\xda" * 100
+    assert np.array_equal(decode_image(sound + film, "a.jpg"), decode_image(sound, "a.jpg"))
+
+
+# --- the end
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 3}], ids=str)
+@pytest.mark.parametrize("filling", [b"\0", b"\xff"])
+def test_jpeg_that_was_cut_and_filled_up_is_refused(options: dict[str, object], filling: bytes) -> None:
+    """Zeros are valid codes: libjpeg reads a grey half from them without an error."""
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8))
+    whole = saved(noise, "JPEG", quality=90, **options)
+    assert decode_image(whole, "a.jpg").shape == (128, 128, 3)
+    for keep in (0.3, 0.6, 0.9, 0.99):
+        kept = whole[: int(len(whole) * keep)]
+        with pytest.raises(BadInput, match=r"a\.jpg: broken or truncated"):
+            decode_image(kept + filling * (len(whole) - len(kept)), "a.jpg")
+
+
+def test_end_of_a_thumbnail_is_no_end_of_the_picture(tmp_path: Path) -> None:
+    with_thumbnail(tmp_path / "a.jpg")
+    whole = (tmp_path / "a.jpg").read_bytes()
+    assert whole.count(b"\xff\xd9") == 2 and read_image(tmp_path / "a.jpg").shape == (160, 200, 3)
+    with pytest.raises(BadInput, match=r"a\.jpg: broken or truncated \(a JPEG without its end-of-image mark\)"):
+        decode_image(whole[:-2] + bytes(2), "a.jpg")
+
+
+def test_marks_inside_of_segments_are_no_marks() -> None:
+    sound = jpeg_with(b"\xff\xd9\xff\xda" * 100, marker=0xFE)
+    assert np.array_equal(decode_image(sound, "a.jpg"), decode_image(saved(picture(), "JPEG"), "b.jpg"))
+
+
+@pytest.mark.timeout(20)
+def test_millions_of_empty_segments_are_refused() -> None:
+    sound = saved(picture(), "JPEG", progressive=True)
+    last = sound.rindex(b"\xff\xda")
+    with pytest.raises(BadInput, match="broken or truncated"):
+        decode_image(sound[:last] + b"\xff\xfe\0\2" * 5_000_000 + sound[last:], "a.jpg")
