@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from inspect_kd.cli.console import plain_console
+
 if TYPE_CHECKING:
     from inspect_kd.inspector import Inspector
 
@@ -109,7 +111,6 @@ def _picture(image: Path | None) -> Any:
 
 
 def _show(told: dict[str, dict[str, dict[str, float]]], title: str) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(title=title, title_justify="left")
@@ -118,4 +119,4 @@ def _show(told: dict[str, dict[str, dict[str, float]]], title: str) -> None:
     for artifact, batches in told.items():
         for batch, figures in batches.items():
             table.add_row(artifact, batch, *(f"{figures[key]:.2f}" for key in SHOWN))
-    Console().print(table)
+    plain_console().print(table)

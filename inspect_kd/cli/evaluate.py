@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from inspect_kd.cli.console import plain_console
+
 if TYPE_CHECKING:
     from inspect_kd.evaluate import Evaluation
 
@@ -55,12 +57,11 @@ def artifact_of(what: Path) -> Path:
 
 def show(evaluation: Evaluation) -> None:
     """Metrics and decisions as tables."""
-    from rich.console import Console
     from rich.table import Table
 
     from inspect_kd.metrics import METRICS
 
-    console = Console()
+    console = plain_console()
     table = Table("category", *METRICS, title="metrics")
     notes = set()
     for category, measures in evaluation.measures.items():
@@ -69,7 +70,7 @@ def show(evaluation: Evaluation) -> None:
         notes |= {f"{category}: {name}: {measures[name].why}" for name in METRICS if measures[name].value is None}
     console.print(table)
     for note in sorted(notes):
-        console.print(f"– {note}", highlight=False)
+        console.print(f"– {note}")
     table = Table("category", "truth", "OK", "RE-INSPECT", "NG", title="decisions")
     for category, truths in evaluation.decisions().items():
         for truth, counts in truths.items():
