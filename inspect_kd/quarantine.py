@@ -19,13 +19,12 @@ import platform
 import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from inspect_kd import registry, strict_json, zoo
+from inspect_kd import atomic_write, registry, strict_json, zoo
 from inspect_kd.errors import BadInput, EnvironmentFault, GateFailed, InspectKDError, UsageError
 from inspect_kd.versions import installed
 
@@ -71,18 +70,12 @@ def _remembered(memory: Path) -> list[str]:
 
 
 def _remember(memory: Path, name: str) -> None:
-    """Whole or not at all; two processes at once may lose a line, which costs one more look."""
+    """Two processes at once may lose a line, which costs one more look."""
     passed = [*_remembered(memory), name][-REMEMBERED:]
     # A disk that takes no files costs a look at each start, not the start.
     with contextlib.suppress(OSError):
         memory.parent.mkdir(parents=True, exist_ok=True)
-        handle, partial = tempfile.mkstemp(dir=memory.parent, suffix=".partial")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump({"passed": passed}, file)
-            Path(partial).replace(memory)
-        finally:
-            Path(partial).unlink(missing_ok=True)
+        atomic_write.write_text(memory, json.dumps({"passed": passed}), mode=0o600)
 
 
 def _ask_child(content: bytes, path: Path, target: str) -> None:

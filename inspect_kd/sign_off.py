@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from inspect_kd import atomic_write
 from inspect_kd.errors import BadInput, UsageError
 from inspect_kd.types import Thresholds
 
@@ -57,8 +58,7 @@ class SignOff:
         for number in range(1, 10_000):
             path = folder / f"{stem}-{number}.json"
             try:
-                with path.open("x", encoding="utf-8") as file:
-                    file.write(content)
+                atomic_write.write_new(path, content.encode())
             except FileExistsError:
                 continue
             return path

@@ -20,7 +20,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from inspect_kd import strict_json
+from inspect_kd import atomic_write, strict_json
 from inspect_kd.errors import BadInput, UsageError
 
 SCHEMA = 1
@@ -82,12 +82,13 @@ def make_keys(private: Path, passphrase: str | None) -> Path:
         locked = serialization.BestAvailableEncryption(passphrase.encode())
     content = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, locked)
     private.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)
-    public.write_bytes(
-        key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-    )
+    atomic_write.write_new(private, content, mode=0o600)
+    try:
+        atomic_write.write_new(public, _pem(key.public_key()))
+    except OSError:
+        # Half a pair would block the next try.
+        private.unlink(missing_ok=True)
+        raise
     return public
 
 
@@ -102,9 +103,7 @@ def sign(artifact: Path, private: Path, passphrase: str | None = None) -> Path:
     )
     made = base64.b64encode(key.sign(unsigned.statement())).decode()
     to = signature_of(artifact)
-    partial = to.with_name(to.name + ".partial")
-    partial.write_text(json.dumps(asdict(unsigned) | {"signature": made}, indent=1) + "\n", encoding="utf-8")
-    partial.replace(to)
+    atomic_write.write_text(to, json.dumps(asdict(unsigned) | {"signature": made}, indent=1) + "\n")
     return to
 
 
@@ -147,6 +146,10 @@ def fingerprint(key: Ed25519PublicKey) -> str:
     """Sixteen digits that people can compare aloud."""
     raw = key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
     return hashlib.sha256(raw).hexdigest()[:16]
+
+
+def _pem(key: Ed25519PublicKey) -> bytes:
+    return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
 def _digest(artifact: Path) -> str:

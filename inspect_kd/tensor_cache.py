@@ -9,8 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -19,15 +17,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from inspect_kd import atomic_write
 from inspect_kd.types import ImageU8
 
 LIMIT = 20 * 2**30
 """Bytes that all files of a folder together may take; the longest unused go first."""
 LOOKS_AGAIN = 64
 """Files after which a writer looks what others have written."""
-
-PARTIAL, FORGOTTEN = ".partial", 3600
-"""Ending of a file that is being written, and seconds after which nobody is writing it any more."""
 
 
 class TensorCache:
@@ -36,10 +32,7 @@ class TensorCache:
         self.of = f"{weights}/{transform}"
         self.hits = self.misses = self.kept = 0
         folder.mkdir(parents=True, exist_ok=True)
-        for left in folder.glob(f"*{PARTIAL}"):
-            with contextlib.suppress(FileNotFoundError):
-                if time.time() - left.stat().st_mtime > FORGOTTEN:
-                    left.unlink()  # of a process that was killed
+        atomic_write.remove_abandoned(folder)
         self.taken = sum(size for _, size, _ in _files(folder))
 
     def find(self, image: ImageU8) -> dict[str, Tensor] | None:
@@ -71,15 +64,8 @@ class TensorCache:
         return kept
 
     def _write(self, path: Path, content: bytes) -> None:
-        """Whole or not at all: a reader never sees half a file, and of two writers the last wins with the same bytes."""
-        handle, partial = tempfile.mkstemp(dir=self.folder, suffix=PARTIAL)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-            Path(partial).replace(path)
-        except OSError:
-            Path(partial).unlink(missing_ok=True)
-            raise
+        """Of two writers the last wins with the same bytes."""
+        atomic_write.write_bytes(path, content, durable=False)
         self.taken += len(content)
         self.kept += 1
 

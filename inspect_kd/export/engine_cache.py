@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from inspect_kd import zoo
+from inspect_kd import atomic_write, zoo
 from inspect_kd.errors import EnvironmentFault
 
 MOST = 16
@@ -55,8 +55,8 @@ def kept_or_built(folder: Path, fits: Fits, build: Callable[[], bytes]) -> bytes
         os.utime(path)
         return found
     plan = build()
-    _write(path, plan)
-    _write(_digest_of(path), hashlib.sha256(plan).hexdigest().encode())
+    atomic_write.write_bytes(path, plan, mode=0o600)
+    atomic_write.write_text(_digest_of(path), hashlib.sha256(plan).hexdigest(), mode=0o600)
     _forget_oldest(folder)
     return plan
 
@@ -71,17 +71,6 @@ def _whole(path: Path) -> bytes | None:
 
 def _digest_of(path: Path) -> Path:
     return path.with_suffix(".sha256")
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Whole or not at all, whoever else writes and whenever the power goes."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def _forget_oldest(folder: Path) -> None:

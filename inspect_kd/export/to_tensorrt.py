@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from inspect_kd import atomic_write
 from inspect_kd.errors import BadInput, EnvironmentFault
 from inspect_kd.export import to_onnx
 from inspect_kd.export.card import ArtifactCard
@@ -150,7 +151,7 @@ def build_plan(data: bytes, size: int, timing: Path, watch: Watch) -> bytes:
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise EnvironmentFault(f"TensorRT {trt.__version__} built no engine; the GPU's memory may be taken by others")
-    timing.write_bytes(bytes(config.get_timing_cache().serialize()))
+    atomic_write.write_bytes(timing, bytes(config.get_timing_cache().serialize()), mode=0o600)
     return bytes(plan)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from inspect_kd import atomic_write
 from inspect_kd.calibrate import Calibration
 from inspect_kd.evaluate import Evaluation
 from inspect_kd.report.pictures import Example
@@ -34,7 +35,5 @@ def write_report(report: Report, to: Path) -> Path:
     """Write the page whole or not at all."""
     from inspect_kd.report.page import page
 
-    partial = to.with_suffix(".partial")
-    partial.write_text(page(report), encoding="utf-8")
-    partial.replace(to)
+    atomic_write.write_text(to, page(report))
     return to

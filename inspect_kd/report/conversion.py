@@ -8,6 +8,7 @@ from html import escape
 from importlib.resources import files
 from pathlib import Path
 
+from inspect_kd import atomic_write
 from inspect_kd.export.card import ArtifactCard
 from inspect_kd.export.deploy import Conversion
 from inspect_kd.report.charts import agreement
@@ -22,8 +23,8 @@ def write_conversion(conversion: Conversion, artifact: Path, card: ArtifactCard)
     """`<artifact>.conversion.html` and `.json`; returns the page."""
     to = artifact.with_name(f"{artifact.name}.conversion.html")
     facts = {"artifact": artifact.name, "made": card.created, "versions": dict(card.versions), **conversion.to_json()}
-    to.with_suffix(".json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    to.write_text(_page(conversion, artifact, card), encoding="utf-8")
+    atomic_write.write_text(to.with_suffix(".json"), json.dumps(facts, indent=1) + "\n")
+    atomic_write.write_text(to, _page(conversion, artifact, card))
     return to
 
 

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from inspect_kd import atomic_write
 from inspect_kd.errors import BadInput
 
 FIT, FITTED = "fit", "fitted"
@@ -59,10 +60,10 @@ def save(
     tensors |= {f"aside/{key}": value for key, value in (aside.state_dict() if aside else {}).items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{index}/{key}": value for key, value in state.items()}
-    partial = path.with_suffix(".partial")
     contiguous = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-    save_file(contiguous, partial, metadata={"progress": json.dumps(asdict(progress))})
-    partial.replace(path)
+    atomic_write.remove_abandoned(path.parent)
+    with atomic_write.partial_file(path) as partial:
+        save_file(contiguous, partial, metadata={"progress": json.dumps(asdict(progress))})
 
 
 def progress_in(path: Path) -> Progress:

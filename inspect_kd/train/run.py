@@ -18,7 +18,7 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from inspect_kd import __version__, config, registry, weights
+from inspect_kd import __version__, atomic_write, config, registry, weights
 from inspect_kd.calibrate import Calibration, read_calibration
 from inspect_kd.config import Recipe
 from inspect_kd.datasets.splits import Holdout
@@ -234,10 +234,7 @@ def open_folder(folder: RunFolder, recipe: Recipe, device: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Whole or not at all."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+    atomic_write.write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def save_model(folder: RunFolder, model: Student | Teacher) -> Path:

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
 
+from inspect_kd import atomic_write
 from inspect_kd.apps.studio.parts import Part
 from inspect_kd.errors import BadInput
 from inspect_kd.types import Decision, Thresholds
@@ -57,9 +58,7 @@ class MarkBook:
             path = self._path(part, verdict, context, content)
             self._withdraw(part, context)
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_name(f".{path.name}.partial")
-            partial.write_bytes(content)
-            partial.replace(path)
+            atomic_write.write_bytes(path, content)
             self._note(part, str(verdict), context, str(path.relative_to(self.store)))
         part.mark = verdict
         return path

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from inspect_kd import atomic_write
+
 RECORD, LOG = "training.json", "training.log"
 
 
@@ -66,11 +68,8 @@ class Record(BaseModel):
     """Why it could not even be started."""
 
     def write(self, folder: Path) -> None:
-        """Whole or not at all."""
         folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / f"{RECORD}.partial"
-        partial.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        partial.replace(folder / RECORD)
+        atomic_write.write_text(folder / RECORD, self.model_dump_json(indent=1) + "\n")
 
 
 def read_record(folder: Path) -> Record | None:

@@ -1,0 +1,83 @@
+"""Write a file whole or not at all: readers see the former content or the new one, and a failed write leaves nothing behind.
+
+The content goes into a partial file beside the target, which is then renamed. Its name is random and it is opened with
+O_EXCL and O_NOFOLLOW: a link that somebody planted under a name that could be guessed is never written through.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+SUFFIX = ".partial"
+ABANDONED = 3600
+"""Seconds after which no process is writing a partial file any more."""
+NAME_LENGTH = 50
+"""Characters of the target's name that its partial file repeats: with them no name exceeds a file system's 255 bytes."""
+
+
+def write_text(path: Path, text: str, *, mode: int = 0o666) -> None:
+    """As UTF-8, with the line ends that are in the text."""
+    write_bytes(path, text.encode(), mode=mode)
+
+
+def write_bytes(path: Path, content: bytes, *, mode: int = 0o666, durable: bool = True) -> None:
+    """`mode` are the permissions before the umask; `durable=False` skips the wait for the disk, for files that can be made again."""
+    with partial_file(path, mode=mode, durable=durable) as partial:
+        partial.write_bytes(content)
+
+
+@contextlib.contextmanager
+def partial_file(path: Path, *, mode: int = 0o666, durable: bool = True) -> Iterator[Path]:
+    """An empty file beside `path`, for code that writes to a path; it replaces `path` at the end of the block."""
+    partial = path.with_name(f".{path.name[:NAME_LENGTH]}.{secrets.token_hex(8)}{SUFFIX}")
+    os.close(_create(partial, mode))
+    try:
+        yield partial
+        if durable:
+            _flush(partial)
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def write_new(path: Path, content: bytes, *, mode: int = 0o666) -> None:
+    """Write a file that must not exist yet (FileExistsError); a failed write removes it, so that the next try can begin."""
+    handle = _create(path, mode)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove the partial files of processes that were killed."""
+    for partial in folder.glob(f"*{SUFFIX}"):
+        # Another process may be cleaning up, too.
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - partial.lstat().st_mtime > ABANDONED:
+                partial.unlink()
+
+
+def _create(path: Path, mode: int) -> int:
+    # O_NOFOLLOW and O_BINARY each exist on some systems only.
+    extra = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | extra, mode)
+
+
+def _flush(path: Path) -> None:
+    """Wait until the content is on the disk: without it a power cut can leave an empty file under the new name."""
+    handle = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,88 @@
+"""Files are written whole or not at all, and through no link that somebody planted."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from inspect_kd.apps.studio.training_record import Order, Record
+from inspect_kd.signing import make_keys, sign
+from inspect_kd.train.run import write_json
+
+
+def _sign(folder: Path) -> None:
+    (folder / "part.onnx").write_bytes(b"an artifact")
+    make_keys(folder / "key.pem", None)
+    sign(folder / "part.onnx", folder / "key.pem")
+
+
+WRITERS: dict[str, Callable[[Path], object]] = {
+    "part.onnx.sig.partial": _sign,
+    "facts.partial": lambda folder: write_json(folder / "facts.json", {"a": 1}),
+    "training.json.partial": lambda folder: Record(name="a", order=Order(data="d", recipe="r"), asked=1.0).write(
+        folder
+    ),
+}
+
+
+@pytest.mark.parametrize("planted", WRITERS)
+def test_no_planted_link_is_written_through(tmp_path: Path, planted: str) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / planted).symlink_to(victim)
+    WRITERS[planted](tmp_path)
+    assert victim.read_text() == "precious"
+
+
+def test_a_failed_write_keeps_the_former_content_and_leaves_no_partial_file(tmp_path: Path) -> None:
+    from inspect_kd import atomic_write
+
+    path = tmp_path / "a.json"
+    atomic_write.write_text(path, "former")
+    with pytest.raises(RuntimeError), atomic_write.partial_file(path) as partial:
+        partial.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "former"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_new_file_replaces_no_other_and_a_failed_one_is_removed(tmp_path: Path) -> None:
+    from inspect_kd import atomic_write
+
+    path = tmp_path / "key.pem"
+    atomic_write.write_new(path, b"first", mode=0o600)
+    assert path.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(FileExistsError):
+        atomic_write.write_new(path, b"second")
+    assert path.read_bytes() == b"first"
+    # A process that may write 1,000 bytes a file, as if the disk were full then.
+    limited = (
+        "import resource, signal, sys; from pathlib import Path; from inspect_kd import atomic_write\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "try: getattr(atomic_write, sys.argv[1])(Path(sys.argv[2]), bytes(5000))\n"
+        "except OSError: sys.exit(7)"
+    )
+    for write, to in (("write_new", tmp_path / "big"), ("write_bytes", path)):
+        places = {"PYTHONPATH": os.pathsep.join(sys.path)}
+        child = subprocess.run(
+            [sys.executable, "-P", "-c", limited, write, str(to)], env=os.environ | places, check=False
+        )
+        assert child.returncode == 7
+    assert path.read_bytes() == b"first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_only_abandoned_partial_files_are_removed(tmp_path: Path) -> None:
+    from inspect_kd import atomic_write
+
+    old, young = tmp_path / f".a{atomic_write.SUFFIX}", tmp_path / f".b{atomic_write.SUFFIX}"
+    old.touch()
+    young.touch()
+    os.utime(old, (0, 0))
+    atomic_write.remove_abandoned(tmp_path)
+    assert list(tmp_path.iterdir()) == [young]
