@@ -22,8 +22,8 @@ ADVICE = {
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
     errno.ENFILE: "close other programs",
 }
-OUTPUT_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
-"""Where one of these names no file, stdout is what could not be written: files are opened under `file_named`."""
+DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+"""Writing failed. Where such an error names no file it is stdout's: files are written under `file_named`."""
 
 
 class InspectKDError(Exception):
@@ -89,7 +89,7 @@ def describe_os_error(error: OSError) -> str:
         return "stopped: the program that read the output has closed it"
     reason = f"{error.strerror}; {ADVICE[error.errno]}" if error.errno in ADVICE else str(error.strerror)
     if error.filename is None:
-        return f"the output could not be written: {reason}" if error.errno in OUTPUT_FAULTS else reason
+        return f"the output could not be written: {reason}" if error.errno in DISK_FAULTS else reason
     path = str(error.filename)
     if len(path) > LONGEST_PATH:
         path = f"{path[: LONGEST_PATH // 2]} … {path[-LONGEST_PATH // 2 :]}"

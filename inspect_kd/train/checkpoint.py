@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -62,8 +62,7 @@ def save(
         tensors |= {f"optimizer/{index}/{key}": value for key, value in state.items()}
     contiguous = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     atomic_write.remove_abandoned(path.parent)
-    with atomic_write.partial_file(path) as partial:
-        save_file(contiguous, partial, metadata={"progress": json.dumps(asdict(progress))})
+    atomic_write.write_bytes(path, save_tensors(contiguous, metadata={"progress": json.dumps(asdict(progress))}))
 
 
 def progress_in(path: Path) -> Progress:
