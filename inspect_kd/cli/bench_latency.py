@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from inspect_kd.cli.console import plain_console
+from inspect_kd.cli.threads import Threads
 
 if TYPE_CHECKING:
     from inspect_kd.inspector import Inspector
@@ -33,7 +34,7 @@ def bench_latency(
         typer.Option(help="Time the whole inspection of this image too; default: a drawn one of 1024x1024."),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or tensorrt; OpenVINO: cpu, gpu or npu.")] = "cpu",
-    threads: Annotated[int, typer.Option(min=1, help="Threads of the model.")] = 1,
+    threads: Threads = 1,
     spin: Annotated[
         bool, typer.Option("--spin", help="Threads wait by spinning: sooner when idle, a trap on a busy small box.")
     ] = False,

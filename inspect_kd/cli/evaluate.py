@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from inspect_kd.cli.console import plain_console
+from inspect_kd.cli.threads import Threads
 
 if TYPE_CHECKING:
     from inspect_kd.evaluate import Evaluation
@@ -21,7 +22,7 @@ def evaluate(
         list[str] | None, typer.Option("--min", help="Gate: metric=number, e.g. image_auroc=0.95. Repeatable.")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or tensorrt.")] = "cpu",
-    threads: Annotated[int, typer.Option(min=1)] = 2,
+    threads: Threads = 2,
     allow_cpu: Annotated[bool, typer.Option("--allow-cpu", help="Go on without the GPU that was asked for.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from inspect_kd.cli.threads import Threads
+
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
@@ -27,7 +29,7 @@ def label_next(
     out: Annotated[
         Path | None, typer.Option(help="Copy the chosen ones into this folder; a contact sheet lies beside it.")
     ] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of the model.")] = 1,
+    threads: Threads = 1,
 ) -> None:
     """Choose the images whose labels will teach the next training most: a JSON line each, the most telling first.
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from inspect_kd.cli.threads import Threads
+
 if TYPE_CHECKING:
     from inspect_kd.types import Inspection
 
@@ -31,7 +33,7 @@ def predict(
         typer.Option(help="Write a picture with heat, regions and decision for each image into this folder."),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or tensorrt.")] = "cpu",
-    threads: Annotated[int, typer.Option(min=1, help="Threads of the model.")] = 1,
+    threads: Threads = 1,
     allow_cpu: Annotated[bool, typer.Option("--allow-cpu", help="Go on without the GPU that was asked for.")] = False,
     trusted: Annotated[
         bool, typer.Option("--trusted", help="Refuse an artifact that nobody in the trust store has signed.")
