@@ -26,6 +26,11 @@ DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 """Writing failed. Where such an error names no file it is stdout's: files are written under `file_named`."""
 
 
+def printable(text: str) -> str:
+    """The text with everything escaped that no file can hold or that steers a terminal, as names on other systems may have it."""
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
+
+
 class InspectKDError(Exception):
     """Base of everything that the command line turns into one clear line instead of a traceback."""
 
@@ -37,7 +42,7 @@ class InspectKDError(Exception):
         if len(text) > LONGEST:
             # What is quoted stands in the middle: the file is named first, the reason last.
             text = f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}"
-        return "".join(sign if sign.isprintable() or sign == "\n" else ascii(sign)[1:-1] for sign in text)
+        return "\n".join(map(printable, text.split("\n")))
 
 
 class GateFailed(InspectKDError):

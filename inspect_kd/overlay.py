@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from inspect_kd.errors import printable
 from inspect_kd.types import Decision, Heatmap, ImageU8, Inspection, Region
 
 FAINT, HOT = 0.5, 2.0
@@ -163,6 +164,8 @@ def contact_sheet(pictures: Sequence[tuple[str, ImageU8]], side: int = 256, acro
         left = gap + place % columns * (side + gap)
         y, x = top + (side - height) // 2, left + (side - width) // 2
         sheet[y : y + height, x : x + width] = small
+        # OpenCV ends the process where it is to draw half a character, as the name of a file may hold it.
+        name = printable(name)
         shown = name if len(name) <= 34 else f"{name[:31]}..."
         cv2.putText(sheet, shown, (left, top + side + 15), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (40, 40, 40), 1, cv2.LINE_AA)
     return sheet

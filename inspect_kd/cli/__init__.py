@@ -6,6 +6,7 @@ Exit codes: 0 fine, 1 a gate failed, 2 usage, 3 bad input, 4 environment.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -67,6 +68,8 @@ def version() -> None:
 
 def main() -> None:
     """Entry point: a user's error or a fault of the machine is one line, anything else is a bug and keeps its traceback."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr does it: a name that is not UTF-8 ends no command
     try:
         with faults_as_errors():
             app()

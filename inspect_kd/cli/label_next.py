@@ -92,6 +92,7 @@ def _hand_over(picked: list[tuple[Path, Inspection]], out: Path, bits: int | Non
     import cv2
 
     from inspect_kd import overlay
+    from inspect_kd.datasets.image_writer import write_image
     from inspect_kd.datasets.images import read_image
 
     out = out.resolve()  # the sheet lies beside the folder, and `.` has no name to call it by
@@ -102,5 +103,5 @@ def _hand_over(picked: list[tuple[Path, Inspection]], out: Path, bits: int | Non
         pictures.append((f"{number:03d} {path.name}", overlay.draw(read_image(path, bits=bits), answer)))
     sheet = overlay.contact_sheet(pictures)
     file = out.with_name(f"{out.name}_sheet.jpg")
-    cv2.imwrite(str(file), sheet[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
+    write_image(file, sheet, [cv2.IMWRITE_JPEG_QUALITY, 90])
     return file

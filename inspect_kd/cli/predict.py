@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import glob
 import json
+import os
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -91,7 +92,7 @@ def find_images(patterns: list[str]) -> Iterator[Path]:
 
     for pattern in patterns:
         if pattern == "-":
-            yield from (Path(line.strip()) for line in sys.stdin if line.strip())
+            yield from paths_from(sys.stdin.buffer)
             continue
         path = Path(pattern)
         if path.is_dir():
@@ -102,11 +103,19 @@ def find_images(patterns: list[str]) -> Iterator[Path]:
             yield path
 
 
+def paths_from(lines: Iterable[bytes]) -> Iterator[Path]:
+    """One path a line, byte for byte: a name may begin or end with a space, and need not be UTF-8."""
+    for line in lines:
+        if name := line.rstrip(b"\r\n" if os.name == "nt" else b"\n"):
+            yield Path(os.fsdecode(name))
+
+
 def save_overlay(path: Path, answer: Inspection, folder: Path, bits: int | None) -> None:
     """`<stem>.jpg` in the folder; a second image of the same name gets a number."""
     import cv2
 
     from inspect_kd import overlay
+    from inspect_kd.datasets.image_writer import write_image
     from inspect_kd.datasets.images import read_image
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -114,4 +123,4 @@ def save_overlay(path: Path, answer: Inspection, folder: Path, bits: int | None)
     while to.exists():
         to, number = folder / f"{path.stem}-{number}.jpg", number + 1
     picture = overlay.draw(read_image(path, bits=bits), answer)
-    cv2.imwrite(str(to), picture[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])
+    write_image(to, picture, [cv2.IMWRITE_JPEG_QUALITY, 92])

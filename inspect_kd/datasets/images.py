@@ -6,7 +6,6 @@ There is one resize in the whole product, used at training, at calibration and o
 
 from __future__ import annotations
 
-import io
 import stat
 import warnings
 from collections.abc import Iterator
@@ -17,21 +16,15 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
+from inspect_kd.datasets.image_headers import LARGEST_PIXELS, WIDE_MODES, is_deep, open_image
 from inspect_kd.errors import BadInput
 from inspect_kd.types import ImageU8, Mask
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
-LARGEST_PIXELS = 200_000_000
-LARGEST_BYTES = 3 * LARGEST_PIXELS
-"""Of an image's pixels in their own depth: 16-bit RGBA is 8 bytes each, and some steps hold two copies."""
 LARGEST_FILE = 2**31
-MOST_SCANS = 64
-"""Of a progressive JPEG, which has about ten: each costs a look at every pixel and may be a few bytes long."""
 STRIP = 2**22
 """Pixels that are converted at once: what a conversion needs beside its answer is bounded by this, not by the image."""
 EXIF_ORIENTATION = 0x0112
-_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
-_WIDE_MODES = {"I;16", "I;16L", "I;16B", "I;16N", "I", "F"}
 
 
 def read_image(path: str | Path, *, bits: int | None = None) -> ImageU8:
@@ -63,7 +56,7 @@ def read_mask(path: str | Path, *, size: tuple[int, int]) -> Mask:
 def image_facts(path: str | Path) -> tuple[int, int, str]:
     """(width, height, mode) from the header alone."""
     path = Path(path)
-    with _open(_read_bytes(path), str(path)) as image:
+    with open_image(_read_bytes(path), str(path)) as image:
         return image.width, image.height, image.mode
 
 
@@ -112,41 +105,9 @@ def _read_bytes(path: Path) -> bytes:
         raise BadInput(f"{path}: cannot be read ({error})") from error
 
 
-def _open(data: bytes, name: str) -> Image.Image:
-    """Header only: Pillow decodes nothing before it is asked for pixels."""
-    if not data:
-        raise BadInput(f"{name}: an empty file")
-    try:
-        with warnings.catch_warnings():
-            # Our own limit below is the one that counts; Pillow's only warns.
-            warnings.simplefilter("ignore")
-            image = Image.open(io.BytesIO(data), formats=_FORMATS)
-    except Image.DecompressionBombError as error:
-        raise BadInput(f"{name}: refused before decoding: {error}") from error
-    except Exception as error:
-        # Pillow's plugins raise whatever a hostile header makes them stumble over.
-        raise BadInput(f"{name}: not an image that can be read (PNG, JPEG, BMP, TIFF and WebP are)") from error
-    pixels, each = image.width * image.height, max(3, len(image.getbands()) * _depth(data, image))
-    if pixels > LARGEST_PIXELS or pixels * each > LARGEST_BYTES:
-        raise BadInput(
-            f"{name}: {image.width}x{image.height} pixels of {each} bytes; at most {LARGEST_BYTES // each // 10**6} million "
-            "of them are read"
-        )
-    if image.format == "JPEG" and data.count(b"\xff\xda") > MOST_SCANS:
-        raise BadInput(f"{name}: a JPEG of more than {MOST_SCANS} scans; refused before decoding")
-    return image
-
-
-def _depth(data: bytes, image: Image.Image) -> int:
-    """Bytes of a channel."""
-    if image.mode in {"I", "F"}:
-        return 4
-    return 2 if image.mode in _WIDE_MODES or _is_deep(data, image) else 1
-
-
 def _decode(data: bytes, name: str) -> npt.NDArray[np.generic]:
     """Pixels in their own depth: (H, W) or (H, W, 3 or 4); uint8 or uint16."""
-    with _open(data, name) as image:
+    with open_image(data, name) as image:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -158,11 +119,11 @@ def _decode(data: bytes, name: str) -> npt.NDArray[np.generic]:
 
 
 def _read_pixels(data: bytes, image: Image.Image, name: str) -> npt.NDArray[np.generic]:
-    if _is_deep(data, image) and (wide := _wide_colour(data, image)) is not None:
+    if is_deep(data, image) and (wide := _wide_colour(data, image)) is not None:
         return wide
     ImageOps.exif_transpose(image, in_place=True)
     image.load()
-    if image.mode in _WIDE_MODES:
+    if image.mode in WIDE_MODES:
         return _wide_mono(image, name)
     if image.mode in {"1", "L"}:
         return _pixels(image, "L")
@@ -188,13 +149,6 @@ def _wide_mono(image: Image.Image, name: str) -> npt.NDArray[np.generic]:
     return values.astype(np.uint16)
 
 
-def _is_deep(data: bytes, image: Image.Image) -> bool:
-    """16-bit colour, which Pillow would cut to 8."""
-    if image.format == "PNG":
-        return data[24] == 16 and data[25] in (2, 4, 6)
-    return image.format == "TIFF" and _tiff_depth(image) == 16 and image.mode != "I;16"
-
-
 def _wide_colour(data: bytes, image: Image.Image) -> npt.NDArray[np.generic] | None:
     """16-bit colour as OpenCV keeps it. None where it is something else to OpenCV."""
     image.load()  # raises on a torn file, which OpenCV would not
@@ -216,11 +170,6 @@ def _turned(values: npt.NDArray[np.generic], orientation: object) -> npt.NDArray
     # Quarter turns, counter-clockwise, that are left after the mirror.
     turns = {3: 2, 4: 2, 5: 1, 6: 3, 7: 3, 8: 1}.get(orientation, 0) if isinstance(orientation, int) else 0
     return np.ascontiguousarray(np.rot90(upright, turns))
-
-
-def _tiff_depth(image: Image.Image) -> int:
-    bits_per_sample: object = getattr(image, "tag_v2", {}).get(258, (8,))
-    return max(bits_per_sample) if isinstance(bits_per_sample, tuple) else 8
 
 
 def _to_bytes(array: npt.NDArray[np.generic], bits: int | None, name: str) -> npt.NDArray[np.uint8]:

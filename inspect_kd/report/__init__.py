@@ -32,8 +32,8 @@ class Report:
 
 
 def write_report(report: Report, to: Path) -> Path:
-    """Write the page whole or not at all."""
+    """Write the page whole or not at all; a file name that is not UTF-8 is shown escaped."""
     from inspect_kd.report.page import page
 
-    atomic_write.write_text(to, page(report))
+    atomic_write.write_bytes(to, page(report).encode(errors="backslashreplace"))
     return to

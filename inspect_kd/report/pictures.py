@@ -12,6 +12,7 @@ import numpy as np
 
 from inspect_kd import overlay
 from inspect_kd.calibrate import Calibration
+from inspect_kd.datasets.image_writer import encode_image
 from inspect_kd.datasets.images import read_image, read_mask
 from inspect_kd.datasets.view import look
 from inspect_kd.evaluate import Evaluation, Verdict
@@ -96,5 +97,5 @@ def _heated(image: ImageU8, heatmap: Heatmap) -> ImageU8:
 
 
 def data_uri(image: ImageU8) -> str:
-    _, packed = cv2.imencode(".webp", np.ascontiguousarray(image[:, :, ::-1]), [cv2.IMWRITE_WEBP_QUALITY, QUALITY])
-    return "data:image/webp;base64," + base64.b64encode(packed.tobytes()).decode()
+    content = encode_image(image, ".webp", [cv2.IMWRITE_WEBP_QUALITY, QUALITY])
+    return "data:image/webp;base64," + base64.b64encode(content).decode()

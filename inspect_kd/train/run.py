@@ -100,6 +100,8 @@ class RunFolder:
 
 def choose_folder(out: Path, name: str, *, resume: bool) -> RunFolder:
     """The folder to train into: never over a complete run, never over an unfinished one without being told."""
+    if not name.isprintable():
+        raise UsageError(f"--name {name}: the artifact carries the run's name, which must be printable text")
     folder = RunFolder(out / name)
     if resume:
         if folder.complete:
@@ -228,13 +230,17 @@ def open_folder(folder: RunFolder, recipe: Recipe, device: str) -> None:
     """Begin a run: its recipe, and where it was trained."""
     folder.path.mkdir(parents=True, exist_ok=True)
     folder.recipe.write_text(
-        f"# inspect-kd train --model {folder.recipe} --data …\n{recipe.to_yaml()}", encoding="utf-8"
+        f"# inspect-kd train --model {folder.recipe} --data …\n{recipe.to_yaml()}",
+        encoding="utf-8",
+        errors="backslashreplace",
     )
     write_json(folder.environment, environment(device))
 
 
 def write_json(path: Path, content: Any) -> None:
-    atomic_write.write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    """Whole or not at all. A file name that is not UTF-8 becomes JSON's own escape, which is read back as that name."""
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    atomic_write.write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def save_model(folder: RunFolder, model: Student | Teacher) -> Path:

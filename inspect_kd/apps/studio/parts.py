@@ -13,9 +13,10 @@ import cv2
 import numpy as np
 
 from inspect_kd import overlay
+from inspect_kd.datasets.image_writer import write_image
 from inspect_kd.datasets.images import decode_image
 from inspect_kd.inspector import Inspector
-from inspect_kd.types import Decision, Heatmap, ImageU8, Inspection, Thresholds
+from inspect_kd.types import Decision, Heatmap, Inspection, Thresholds
 
 PREVIEW, THUMB = 1024, 232
 QUALITY = 86
@@ -101,8 +102,9 @@ def inspect_part(
     )
     part.original.write_bytes(content)
     np.save(part.heat, answer.heatmap, allow_pickle=False)
-    _write_jpeg(part.preview, overlay.thumbnail(image, PREVIEW))
-    _write_jpeg(part.thumb, overlay.heat_over(overlay.thumbnail(image, THUMB), answer.heatmap))
+    jpeg = [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
+    write_image(part.preview, overlay.thumbnail(image, PREVIEW), jpeg)
+    write_image(part.thumb, overlay.heat_over(overlay.thumbnail(image, THUMB), answer.heatmap), jpeg)
     write_layer(part.layer, answer.heatmap)
     return part
 
@@ -114,9 +116,4 @@ def write_layer(to: Path, heatmap: Heatmap) -> None:
     if scale < 1:
         heatmap = overlay.enlarge(heatmap, max(1, round(wide * scale)), max(1, round(tall * scale)))
     tint, alpha = overlay.colour(heatmap)
-    pixels = np.dstack([tint[:, :, ::-1], (alpha * 255).astype(np.uint8)])
-    cv2.imwrite(str(to), pixels, [cv2.IMWRITE_PNG_COMPRESSION, 3])
-
-
-def _write_jpeg(to: Path, image: ImageU8) -> None:
-    cv2.imwrite(str(to), np.ascontiguousarray(image[:, :, ::-1]), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    write_image(to, np.dstack([tint, (alpha * 255).astype(np.uint8)]), [cv2.IMWRITE_PNG_COMPRESSION, 3])

@@ -23,6 +23,7 @@ import numpy.typing as npt
 from inspect_kd.datasets.drawn import board, bottle, fabric, metal
 from inspect_kd.datasets.drawn.sheet import contact_sheet
 from inspect_kd.datasets.drawn.surface import Light, expose, to_bytes
+from inspect_kd.datasets.image_writer import write_image
 from inspect_kd.types import ImageU8, Mask, Nobody, Watch
 
 CATEGORIES: dict[str, ModuleType] = {"board": board, "bottle": bottle, "fabric": fabric, "metal": metal}
@@ -134,7 +135,7 @@ def _jobs(category: str, train: int, test_good: int, per_kind: int) -> list[tupl
 
 def _save(picture: npt.NDArray[np.uint8], to: Path) -> None:
     to.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(to), picture[:, :, ::-1] if picture.ndim == 3 else picture)
+    write_image(to, picture)
 
 
 __all__ = ["CATEGORIES", "Part", "contact_sheet", "draw_part", "draw_sample"]

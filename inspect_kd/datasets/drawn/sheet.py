@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from inspect_kd.datasets.image_writer import write_image
 from inspect_kd.datasets.images import read_image, read_mask
 from inspect_kd.resize import resize
 from inspect_kd.types import ImageU8
@@ -23,7 +24,7 @@ def contact_sheet(root: Path, to: Path) -> Path:
     width = max(row.shape[1] for row in rows)
     rows = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
     to.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(to), np.vstack(rows)[:, :, ::-1])
+    write_image(to, np.vstack(rows))
     return to
 
 

@@ -5,12 +5,13 @@ A layout that is not sure refuses: a defect that is taken for a sound part poiso
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 from inspect_kd import registry
 from inspect_kd.datasets.layouts._walk import folders, images_in, inside
-from inspect_kd.errors import BadInput
+from inspect_kd.errors import BadInput, printable
 from inspect_kd.types import Sample
 
 # The most telling first: what one layout would misread is recognised before it is asked.
@@ -51,7 +52,14 @@ def scan(root: Path, layout: str | None = None) -> tuple[str, list[Sample]]:
     for sample in samples:
         for file in filter(None, (sample.image, sample.mask)):
             inside(root, file)
-    return name, samples
+    return name, [_with_printable_names(sample) for sample in samples]
+
+
+def _with_printable_names(sample: Sample) -> Sample:
+    """Categories and kinds are names of folders, which need not be text; the artifact's card and the report hold nothing else."""
+    category, kind = printable(sample.category), printable(sample.kind)
+    changed = (category, kind) != (sample.category, sample.kind)
+    return replace(sample, category=category, kind=kind) if changed else sample
 
 
 def _seen(root: Path) -> str:

@@ -1,0 +1,76 @@
+"""What an image file says of itself before a pixel is decoded, and the refusal of what would cost too much or hide something.
+
+Every limit is held against the header alone: a file of a few kilobytes may decode to gigabytes.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+from PIL import Image
+
+from inspect_kd.datasets.jpeg_structure import check_jpeg
+from inspect_kd.datasets.tiff_structure import check_tiff
+from inspect_kd.errors import BadInput
+
+LARGEST_PIXELS = 200_000_000
+LARGEST_BYTES = 3 * LARGEST_PIXELS
+"""Of an image's pixels in their own depth: 16-bit RGBA is 8 bytes each, and some steps hold two copies."""
+WIDE_MODES = {"I;16", "I;16L", "I;16B", "I;16N", "I", "F"}
+_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
+
+
+def open_image(data: bytes, name: str) -> Image.Image:
+    """Header only: Pillow decodes nothing before it is asked for pixels."""
+    if not data:
+        raise BadInput(f"{name}: an empty file")
+    try:
+        with warnings.catch_warnings():
+            # Our own limit below is the one that counts; Pillow's only warns.
+            warnings.simplefilter("ignore")
+            image = Image.open(io.BytesIO(data), formats=_FORMATS)
+    except Image.DecompressionBombError as error:
+        raise BadInput(f"{name}: refused before decoding: {error}") from error
+    except Exception as error:
+        # Pillow's plugins raise whatever a hostile header makes them stumble over.
+        raise BadInput(f"{name}: not an image that can be read (PNG, JPEG, BMP, TIFF and WebP are)") from error
+    pixels, each = image.width * image.height, max(3, len(image.getbands()) * _depth(data, image))
+    if pixels > LARGEST_PIXELS or pixels * each > LARGEST_BYTES:
+        raise BadInput(
+            f"{name}: {image.width}x{image.height} pixels of {each} bytes; at most {LARGEST_BYTES // each // 10**6} million "
+            "of them are read"
+        )
+    _check_structure(data, image, name)
+    return image
+
+
+def _check_structure(data: bytes, image: Image.Image, name: str) -> None:
+    """Only the first image of a file is decoded: a file of several is refused, or a defect in the others would pass unseen."""
+    if image.format in {"JPEG", "MPO"}:
+        check_jpeg(data, name)
+    elif image.format == "TIFF":
+        check_tiff(data, image.size, name)
+    elif getattr(image, "is_animated", False):
+        raise BadInput(
+            f"{name}: an animation of several images, only one of which would be inspected; save each one alone"
+        )
+
+
+def _depth(data: bytes, image: Image.Image) -> int:
+    """Bytes of a channel."""
+    if image.mode in {"I", "F"}:
+        return 4
+    return 2 if image.mode in WIDE_MODES or is_deep(data, image) else 1
+
+
+def is_deep(data: bytes, image: Image.Image) -> bool:
+    """16-bit colour, which Pillow would cut to 8."""
+    if image.format == "PNG":
+        return data[24] == 16 and data[25] in (2, 4, 6)
+    return image.format == "TIFF" and _tiff_depth(image) == 16 and image.mode != "I;16"
+
+
+def _tiff_depth(image: Image.Image) -> int:
+    bits_per_sample: object = getattr(image, "tag_v2", {}).get(258, (8,))
+    return max(bits_per_sample) if isinstance(bits_per_sample, tuple) else 8
