@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from inspect_kd.cli.console import plain_console
 from inspect_kd.cli.threads import Threads
 
 if TYPE_CHECKING:
@@ -114,10 +113,12 @@ def _picture(image: Path | None) -> Any:
 def _show(told: dict[str, dict[str, dict[str, float]]], title: str) -> None:
     from rich.table import Table
 
+    from inspect_kd.cli.console import PlainConsole
+
     table = Table(title=title, title_justify="left")
     for name in ("artifact", "batch", *SHOWN.values()):
         table.add_column(name, justify="left" if name == "artifact" else "right")
     for artifact, batches in told.items():
         for batch, figures in batches.items():
             table.add_row(artifact, batch, *(f"{figures[key]:.2f}" for key in SHOWN))
-    plain_console().print(table)
+    PlainConsole().print(table)

@@ -8,8 +8,6 @@ from typing import Annotated
 
 import typer
 
-from inspect_kd.cli.console import plain_console
-
 app = typer.Typer(help="Data sets: list, check, fetch, draw.", no_args_is_help=True)
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 SHOWN_FINDINGS = 40
@@ -32,10 +30,12 @@ def ls(as_json: AsJson = False) -> None:
         return
     from rich.table import Table
 
+    from inspect_kd.cli.console import PlainConsole
+
     table = Table("name", "title", "licence", "factory use", "categories", "images here")
     for name, title, licence, commercial, categories, present in rows:
         table.add_row(name, title, licence, "yes" if commercial else "no", str(categories), "yes" if present else "–")
-    plain_console().print(table)
+    PlainConsole().print(table)
     typer.echo(f"images live in {zoo.data_home()} (set INSPECT_KD_DATA to change it); any folder works as --data, too")
 
 
@@ -82,6 +82,8 @@ def check(
 def _show(name: str, layout: str, counts: dict[str, dict[str, int]], defects: dict[str, int]) -> None:
     from rich.table import Table
 
+    from inspect_kd.cli.console import PlainConsole
+
     table = Table(
         "category",
         "train",
@@ -95,7 +97,7 @@ def _show(name: str, layout: str, counts: dict[str, dict[str, int]], defects: di
         table.add_row(
             category, *[str(splits[s]) for s in ("train", "calibration", "validation", "test")], str(defects[category])
         )
-    plain_console().print(table)
+    PlainConsole().print(table)
 
 
 @app.command("get")

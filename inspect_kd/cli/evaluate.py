@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from inspect_kd.cli.console import plain_console
 from inspect_kd.cli.threads import Threads
 
 if TYPE_CHECKING:
@@ -60,9 +59,10 @@ def show(evaluation: Evaluation) -> None:
     """Metrics and decisions as tables."""
     from rich.table import Table
 
+    from inspect_kd.cli.console import PlainConsole
     from inspect_kd.metrics import METRICS
 
-    console = plain_console()
+    console = PlainConsole()
     table = Table("category", *METRICS, title="metrics")
     notes = set()
     for category, measures in evaluation.measures.items():

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from inspect_kd.cli.console import plain_console
 from inspect_kd.types import Watch
 
 SECONDS_BETWEEN_LINES = 2.0
@@ -30,6 +29,8 @@ def follow(*, quiet: bool = False) -> Iterator[Watch]:
         TimeRemainingColumn,
     )
 
+    from inspect_kd.cli.console import PlainConsole
+
     columns = (
         TextColumn("{task.description:<10}", style="bold", markup=False),
         BarColumn(),
@@ -39,7 +40,7 @@ def follow(*, quiet: bool = False) -> Iterator[Watch]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[figures]}", style="dim", markup=False),
     )
-    with Progress(*columns, console=plain_console(stderr=True)) as progress:
+    with Progress(*columns, console=PlainConsole(stderr=True)) as progress:
         yield Bars(progress)
 
 

@@ -94,12 +94,15 @@ def _hand_over(picked: list[tuple[Path, Inspection]], out: Path, bits: int | Non
     from inspect_kd import overlay
     from inspect_kd.datasets.image_writer import write_image
     from inspect_kd.datasets.images import read_image
+    from inspect_kd.errors import file_named
 
     out = out.resolve()  # the sheet lies beside the folder, and `.` has no name to call it by
     out.mkdir(parents=True, exist_ok=True)
     pictures = []
     for number, (path, answer) in enumerate(picked, 1):
-        shutil.copy2(path, out / f"{number:03d}_{path.name}")
+        copy = out / f"{number:03d}_{path.name}"
+        with file_named(copy):
+            shutil.copy2(path, copy)
         pictures.append((f"{number:03d} {path.name}", overlay.draw(read_image(path, bits=bits), answer)))
     sheet = overlay.contact_sheet(pictures)
     file = out.with_name(f"{out.name}_sheet.jpg")

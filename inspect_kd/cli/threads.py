@@ -13,7 +13,9 @@ def bound_threads(asked: int) -> int:
 
     most = usable_processors()
     if asked > most:
-        typer.echo(f"--threads {asked}: this machine lets the program use {most} processors; {most} are started", err=True)
+        typer.echo(
+            f"--threads {asked}: this machine lets the program use {most} processors; {most} are started", err=True
+        )
     return min(asked, most)
 
 

@@ -37,7 +37,8 @@ def open_tar(packed: Path) -> Iterator[tarfile.TarFile]:
 class BoundedTar(tarfile.TarFile):
     def __init__(self, content: IO[bytes], packed: Path) -> None:
         self.headers = HeaderReader(content, packed)
-        super().__init__(fileobj=self.headers)
+        fileobj: Any = self.headers  # a file that is only read is never asked to write
+        super().__init__(fileobj=fileobj)
 
     def next(self) -> tarfile.TarInfo | None:
         """Read the headers of the next member."""

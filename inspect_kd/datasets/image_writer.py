@@ -12,14 +12,15 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from inspect_kd.errors import BadInput
+from inspect_kd.errors import BadInput, file_named
 
 
 def write_image(to: Path, image: npt.NDArray[np.uint8], options: Sequence[int] = ()) -> None:
     """Write the image in the format of the file's suffix; an OSError where it cannot be written whole."""
     content = encode_image(image, to.suffix, options, name=str(to))
     try:
-        to.write_bytes(content)
+        with file_named(to):
+            to.write_bytes(content)
     except OSError:
         if to.is_file():  # not a device
             to.unlink()  # half an image, which many programs show without a word

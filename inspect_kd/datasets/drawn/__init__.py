@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from inspect_kd import atomic_write
 from inspect_kd.datasets.drawn import board, bottle, fabric, metal
 from inspect_kd.datasets.drawn.sheet import contact_sheet
 from inspect_kd.datasets.drawn.surface import Light, expose, to_bytes
@@ -111,7 +112,7 @@ def draw_sample(
         work = partial(_draw_job, workshop, seed, size)
         for _ in pool.map(work, enumerate(jobs)):
             watch.advance()
-    (workshop / ".drawn.json").write_text(json.dumps(recipe))
+    atomic_write.write_text(workshop / ".drawn.json", json.dumps(recipe))
     shutil.rmtree(root, ignore_errors=True)
     workshop.rename(root)
     return root
