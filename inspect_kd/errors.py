@@ -95,7 +95,8 @@ def describe_os_error(error: OSError) -> str:
     reason = f"{error.strerror}; {ADVICE[error.errno]}" if error.errno in ADVICE else str(error.strerror)
     if error.filename is None:
         return f"the output could not be written: {reason}" if error.errno in DISK_FAULTS else reason
-    path = str(error.filename)
+    # Of a copy that failed, the file that could not be written, not the one that was read.
+    path = str(error.filename2 if error.errno in DISK_FAULTS and error.filename2 else error.filename)
     if len(path) > LONGEST_PATH:
         path = f"{path[: LONGEST_PATH // 2]} … {path[-LONGEST_PATH // 2 :]}"
     return f"{path}: {reason}"

@@ -87,6 +87,18 @@ def _opinions(inspector: Inspector, paths: list[Path], watch: Watch) -> dict[Pat
     return found
 
 
+def _copy(path: Path, to: Path) -> None:
+    from inspect_kd.errors import file_named
+
+    try:
+        with file_named(to):
+            shutil.copy2(path, to)
+    except OSError:
+        # The folder was empty before, and has to be empty for the next try.
+        shutil.rmtree(to.parent, ignore_errors=True)
+        raise
+
+
 def _hand_over(picked: list[tuple[Path, Inspection]], out: Path, bits: int | None) -> Path:
     """Numbered copies in the order of the choice, and a sheet beside the folder on which a person sees what and where."""
     import cv2
@@ -94,15 +106,12 @@ def _hand_over(picked: list[tuple[Path, Inspection]], out: Path, bits: int | Non
     from inspect_kd import overlay
     from inspect_kd.datasets.image_writer import write_image
     from inspect_kd.datasets.images import read_image
-    from inspect_kd.errors import file_named
 
     out = out.resolve()  # the sheet lies beside the folder, and `.` has no name to call it by
     out.mkdir(parents=True, exist_ok=True)
     pictures = []
     for number, (path, answer) in enumerate(picked, 1):
-        copy = out / f"{number:03d}_{path.name}"
-        with file_named(copy):
-            shutil.copy2(path, copy)
+        _copy(path, out / f"{number:03d}_{path.name}")
         pictures.append((f"{number:03d} {path.name}", overlay.draw(read_image(path, bits=bits), answer)))
     sheet = overlay.contact_sheet(pictures)
     file = out.with_name(f"{out.name}_sheet.jpg")

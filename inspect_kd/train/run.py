@@ -229,11 +229,8 @@ def _teacher_again(folder: RunFolder, recipe: Recipe, manifest: dict[str, Any]) 
 def open_folder(folder: RunFolder, recipe: Recipe, device: str) -> None:
     """Begin a run: its recipe, and where it was trained."""
     folder.path.mkdir(parents=True, exist_ok=True)
-    folder.recipe.write_text(
-        f"# inspect-kd train --model {folder.recipe} --data …\n{recipe.to_yaml()}",
-        encoding="utf-8",
-        errors="backslashreplace",
-    )
+    text = f"# inspect-kd train --model {folder.recipe} --data …\n{recipe.to_yaml()}"
+    atomic_write.write_bytes(folder.recipe, text.encode(errors="backslashreplace"))
     write_json(folder.environment, environment(device))
 
 

@@ -107,12 +107,16 @@ def draw_sample(
     shutil.rmtree(workshop, ignore_errors=True)
     workshop.mkdir(parents=True)
     watch.phase("draw", len(jobs))
-    # Each picture follows from its own seed: who draws it, and when, changes nothing.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        work = partial(_draw_job, workshop, seed, size)
-        for _ in pool.map(work, enumerate(jobs)):
-            watch.advance()
-    atomic_write.write_text(workshop / ".drawn.json", json.dumps(recipe))
+    try:
+        # Each picture follows from its own seed: who draws it, and when, changes nothing.
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            work = partial(_draw_job, workshop, seed, size)
+            for _ in pool.map(work, enumerate(jobs)):
+                watch.advance()
+        atomic_write.write_text(workshop / ".drawn.json", json.dumps(recipe))
+    except BaseException:
+        shutil.rmtree(workshop, ignore_errors=True)
+        raise
     shutil.rmtree(root, ignore_errors=True)
     workshop.rename(root)
     return root
