@@ -75,13 +75,13 @@ def predict(
         for path in find_images(images):
             answer = next(inspector.each([path]))
             if isinstance(answer, Inspection):
-                typer.echo(json.dumps(answer.to_json()))
                 counts[answer.decision] += 1
+                typer.echo(json.dumps(answer.to_json()))
                 if pictures is not None:
                     pictures.save(path, answer)
             else:
-                typer.echo(json.dumps({"image": str(path), "decision": str(Decision.NG), "error": str(answer)}))
                 counts["unreadable"] += 1
+                typer.echo(json.dumps({"image": str(path), "decision": str(Decision.NG), "error": str(answer)}))
     finally:
         # Ctrl-C and a closed pipe end a batch, too.
         typer.echo(", ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "no images", err=True)
