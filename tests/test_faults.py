@@ -62,13 +62,6 @@ def test_a_key_on_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
     assert call("keygen", "--no-locked", key).returncode == 0
 
 
-def test_a_public_key_on_a_full_disk_takes_the_private_one_with_it(tmp_path: Path) -> None:
-    key = tmp_path / "quality.pem"
-    (tmp_path / "quality.pub").symlink_to("/dev/full")
-    assert call("keygen", "--no-locked", key).returncode != 0
-    assert not key.exists()
-
-
 def test_a_signature_on_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
     key, artifact = tmp_path / "quality.pem", tmp_path / "part.onnx"
     artifact.write_bytes(b"a file")
