@@ -13,6 +13,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from inspect_kd.errors import file_named
+
 SUFFIX = ".partial"
 ABANDONED = 3600
 """Seconds after which no process is writing a partial file any more."""
@@ -40,10 +42,11 @@ def partial_file(path: Path, *, mode: int = 0o666, durable: bool = True) -> Iter
     partial = path.with_name(f".{path.name[:NAME_LENGTH]}.{secrets.token_hex(8)}{SUFFIX}")
     os.close(_create(partial, mode))
     try:
-        yield partial
-        if durable:
-            _flush(partial)
-        partial.replace(path)
+        with file_named(path):
+            yield partial
+            if durable:
+                _flush(partial)
+            partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
@@ -53,7 +56,7 @@ def write_new(path: Path, content: bytes, *, mode: int = 0o666) -> None:
     """Write a file that must not exist yet (FileExistsError); a failed write removes it, so that the next try can begin."""
     handle = _create(path, mode)
     try:
-        with os.fdopen(handle, "wb") as file:
+        with file_named(path), os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

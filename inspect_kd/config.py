@@ -241,8 +241,14 @@ class _Loader(yaml.SafeLoader):
             raise _refusal(f"nested more than {DEEPEST} deep", event)
         node = super().compose_node(parent, index)
         self.depth -= 1
-        if node is not None and node.tag.rpartition(":")[2] not in PLAIN:
+        if node is None:
+            return None
+        kind = node.tag.rpartition(":")[2]
+        if kind not in PLAIN:
             raise _refusal(f"a value of type {node.tag}; put text that looks like a date in quotes", node)
+        if kind in ("int", "float") and ":" in node.value:
+            # YAML 1.1 reads 1:30 as a number to the base 60, and PyYAML takes quadratic time for a long one.
+            raise _refusal(f"a number with colons ({node.value[:20]}); put it in quotes", node)
         return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:

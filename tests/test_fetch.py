@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import re
 import stat
+import subprocess
+import sys
 import tarfile
 import threading
 import zipfile
@@ -67,11 +70,10 @@ def zipped(**members: bytes) -> bytes:
     return packed.getvalue()
 
 
-def manifest(server: Server, content: bytes, sha256: str | None = None) -> Manifest:
+def manifest(server: Server, content: bytes, sha256: str | None = None, size: int | None = None) -> Manifest:
     server.content = content
-    archive = Archive(
-        url=f"http://127.0.0.1:{server.server_port}/a.zip", sha256=sha256 or hashlib.sha256(content).hexdigest()
-    )
+    digest = sha256 or hashlib.sha256(content).hexdigest()
+    archive = Archive(url=f"http://127.0.0.1:{server.server_port}/a.zip", sha256=digest, size=size)
     return Manifest(
         name="mine", title="Mine", licence=Licence(name="x", commercial=True), source=Source(archives=(archive,))
     )
@@ -108,6 +110,67 @@ def test_a_wrong_digest_leaves_nothing(server: Server, data_home: Path) -> None:
     with pytest.raises(BadInput, match="sha256 is"):
         fetch.get(manifest(server, zipped(a=b"x"), sha256="0" * 64), Nobody())
     assert [path for path in data_home.rglob("*") if path.is_file()] == []
+
+
+def test_a_kept_archive_that_was_changed_is_fetched_again(server: Server, data_home: Path) -> None:
+    content = zipped(**{"mine/good/1.png": b"the right one"})
+    asked = manifest(server, content)
+    kept = data_home / "downloads" / f"{hashlib.sha256(content).hexdigest()[:16]}-a.zip"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(zipped(**{"mine/good/1.png": b"another"}))
+    folder = fetch.get(asked, Nobody())
+    assert (folder / "mine" / "good" / "1.png").read_bytes() == b"the right one"
+    assert kept.read_bytes() == content
+
+
+def test_a_server_that_sends_more_than_the_size_is_cut_off(server: Server, data_home: Path) -> None:
+    with pytest.raises(BadInput, match="sends more than 1000 bytes"):
+        fetch.get(manifest(server, zipped(a=bytes(3 * 2**20)), size=1000), Nobody())
+    assert [path for path in data_home.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE])
+def test_a_huge_tar_header_is_refused_unread(tmp_path: Path, kind: bytes) -> None:
+    """The child may have 100 MB more than it has once everything is imported; the header asks for 400."""
+    header = tarfile.TarInfo("name")
+    header.type, header.size = kind, 400 * 2**20
+    with (tmp_path / "a.tar.gz").open("wb") as file:
+        # gzip files behind each other are one: a megabyte is packed once.
+        file.write(gzip.compress(header.tobuf(tarfile.GNU_FORMAT)) + gzip.compress(b"a" * 2**20) * 400)
+        file.write(gzip.compress(tarfile.TarInfo("name").tobuf() + bytes(1024)))
+    program = (
+        "import resource, sys\nfrom pathlib import Path\n"
+        "from inspect_kd.datasets import fetch\nfrom inspect_kd.types import Nobody\n"
+        "pages = int(Path('/proc/self/statm').read_text().split()[0])\n"
+        "most = pages * resource.getpagesize() + 100 * 2**20\nresource.setrlimit(resource.RLIMIT_AS, (most, most))\n"
+        "fetch.unpack(Path(sys.argv[1]), Path(sys.argv[2]), Nobody())"
+    )
+    words = [sys.executable, "-c", program, str(tmp_path / "a.tar.gz"), str(tmp_path / "out")]
+    answer = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert answer.stderr.splitlines()[-1].startswith("inspect_kd.errors.BadInput"), answer.stderr
+    assert "headers of more than" in answer.stderr
+
+
+def test_many_headers_together_are_bounded(tmp_path: Path) -> None:
+    """Each is short enough alone."""
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz", format=tarfile.PAX_FORMAT) as tar:
+        for number in range(4):
+            member = tarfile.TarInfo(f"{number}.png")
+            member.pax_headers = {"comment": "a" * 2**19}
+            tar.addfile(member)
+    with pytest.raises(BadInput, match="headers of more than"):
+        fetch.unpack(tmp_path / "a.tar.gz", tmp_path / "out", Nobody())
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
+def test_long_names_in_packed_tars_are_unpacked(tmp_path: Path, mode: str) -> None:
+    name = "ä" * 60 + "/" + "b" * 200 + ".png"
+    with tarfile.open(tmp_path / "a.tar", mode, format=tarfile.PAX_FORMAT) as tar:  # type: ignore[call-overload]
+        member = tarfile.TarInfo(name)
+        member.size = 5
+        tar.addfile(member, io.BytesIO(b"image"))
+    fetch.unpack(tmp_path / "a.tar", tmp_path / "out", Nobody())
+    assert (tmp_path / "out" / name).read_bytes() == b"image"
 
 
 @pytest.mark.parametrize("name", ["../evil", "/tmp/evil", "a/../../evil", "..\\evil"])

@@ -243,6 +243,9 @@ def test_a_billion_laughs(levels: int, tmp_path: Path) -> None:
         ("{a: 1, a: 2}", "twice"),
         ('"\\ud800"', "YAML"),
         ("9" * 5000, "YAML"),
+        ("1:30", "a number with colons"),
+        ("1" + ":0" * 1000, "a number with colons"),
+        ("12:30:00.5", "a number with colons"),
         ("!!python/name:os.system", "YAML"),
     ],
 )

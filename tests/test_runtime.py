@@ -13,7 +13,7 @@ import pytest
 
 from inspect_kd.errors import EnvironmentFault, UsageError
 from inspect_kd.export.engine_cache import MOST, Fits, engine_folder, kept_or_built
-from inspect_kd.export.options import RuntimeOptions
+from inspect_kd.export.options import RuntimeOptions, usable_processors
 from inspect_kd.inspector import Inspector
 from inspect_kd.stopwatch import take_turns
 
@@ -58,6 +58,22 @@ def test_threads_and_spinning_change_nothing_but_time(run: Path) -> None:
         told = Inspector(run / "r.onnx", options=options)
         told.warm_up((1, 2))
         assert told.look(images).scores_N == pytest.approx(expected, abs=1e-5)
+
+
+def test_no_more_threads_are_started_than_there_are_processors(run: Path) -> None:
+    most = usable_processors()
+    assert RuntimeOptions(threads=100_000).threads == most
+    before = len(list(Path("/proc/self/task").iterdir()))
+    inspector = Inspector(run / "r.onnx", threads=most + 20)
+    inspector.warm_up()
+    assert len(list(Path("/proc/self/task").iterdir())) <= before + most
+
+
+def test_more_threads_than_processors_are_said(tmp_path: Path) -> None:
+    words = ["predict", str(tmp_path / "none.onnx"), "x.png", "--threads", "100000"]
+    answer = subprocess.run([sys.executable, "-m", "inspect_kd", *words], capture_output=True, text=True, check=False)
+    first, second = answer.stderr.splitlines()
+    assert first.startswith("--threads 100000: this machine") and second.endswith("no such artifact")
 
 
 def test_what_cannot_be_is_said(run: Path) -> None:

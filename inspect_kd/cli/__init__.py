@@ -5,8 +5,11 @@ Exit codes: 0 fine, 1 a gate failed, 2 usage, 3 bad input, 4 environment.
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 import sys
+from collections.abc import Iterator
 
 import typer
 
@@ -26,7 +29,7 @@ from inspect_kd.cli import (
     ui,
     zoo,
 )
-from inspect_kd.errors import InspectKDError
+from inspect_kd.errors import EnvironmentFault, InspectKDError, Interrupted, describe_os_error
 
 EPILOG = "Exit codes: 0 fine, 1 a gate failed, 2 usage, 3 bad input, 4 environment. Start with: inspect-kd demo"
 
@@ -64,18 +67,53 @@ def version() -> None:
 
 
 def main() -> None:
-    """Entry point: a user's error is one clear line, anything else is a bug and keeps its traceback."""
+    """Entry point: a user's error or a fault of the machine is one line, anything else is a bug and keeps its traceback."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr does it: a name that is not UTF-8 ends no command
     try:
-        app()
+        with faults_as_errors():
+            app()
     except InspectKDError as error:
-        typer.echo(f"inspect-kd: {error}", err=True)
+        with contextlib.suppress(OSError):
+            typer.echo(f"inspect-kd: {error}", err=True)
+        drop_unwritten_output()
         sys.exit(error.exit_code)
-    except BrokenPipeError:
-        # `inspect-kd predict … | head` is no fault.
-        sys.stderr.close()
-        sys.exit(0)
-    except KeyboardInterrupt:
-        typer.echo("inspect-kd: stopped; `inspect-kd train --resume` goes on with a training", err=True)
-        sys.exit(130)
+
+
+@contextlib.contextmanager
+def faults_as_errors() -> Iterator[None]:
+    """Turn faults of the machine, and Ctrl-C, into errors of one line with an exit code of their own."""
+    try:
+        yield
+    except OSError as error:
+        raise EnvironmentFault(describe_os_error(error)) from error
+    except MemoryError as error:
+        raise EnvironmentFault("out of memory: close other programs, or ask for less at once") from error
+    except SystemExit as end:
+        # Typer and Rich answer a closed pipe with 1, which means a failed gate here, and Ctrl-C without a word.
+        causes = causes_of(end) if end.code else []
+        for cause in causes:
+            if isinstance(cause, BrokenPipeError):
+                raise EnvironmentFault(describe_os_error(cause)) from cause
+            if isinstance(cause, KeyboardInterrupt):
+                raise Interrupted("stopped; `inspect-kd train --resume` goes on with a training") from cause
+        raise
+
+
+def causes_of(error: BaseException) -> list[BaseException]:
+    """The exceptions during whose handling this one was raised, the latest first."""
+    causes = []
+    while error.__context__ is not None:
+        error = error.__context__
+        causes.append(error)
+    return causes
+
+
+def drop_unwritten_output() -> None:
+    """Forget what a closed pipe or a full disk did not take: at exit Python would try again, and end with 120."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -74,7 +74,7 @@ def bench(
     from inspect_kd.bench.entries import MEMORY, PEERS, entries
     from inspect_kd.cli.follow import follow
     from inspect_kd.cli.needs import need_training
-    from inspect_kd.errors import UsageError
+    from inspect_kd.errors import UsageError, file_named
     from inspect_kd.train.run import environment
 
     need_training()
@@ -91,11 +91,12 @@ def bench(
     chosen = entries(students, [] if against == ["none"] else against or [*MEMORY, *PEERS])
     recipes = comparable(students)
     settings = settings_of(gathered(data, recipes[0]), alone=alone)
-    with follow() as watch:
+    with follow() as watch, file_named(out):
         results = contest.contest(settings, chosen, out, minutes, watch)
         costs = contest.cost(chosen, out, next(iter(settings)), watch) if timing else {}
     run = page.Comparison(entries=chosen, results=results, costs=costs, environment=environment("cpu"))
-    written = page.write(out, run)
+    with file_named(out):
+        written = page.write(out, run)
     typer.echo((out / "bench.md").read_text(encoding="utf-8"))
     typer.echo(f"{written}: the same with plots; bench.csv and bench.json lie beside it")
 
@@ -110,12 +111,14 @@ def ablation(data: list[str], model: str, teachers: list[str], unlabelled: Path 
     from inspect_kd.bench import ablate
     from inspect_kd.cli.follow import follow
     from inspect_kd.config import load_recipe
+    from inspect_kd.errors import file_named
     from inspect_kd.train.run import environment
 
     chosen = ablate.arms(teachers, None if unlabelled is None else str(unlabelled))
-    with follow() as watch:
+    with follow() as watch, file_named(out):
         results = ablate.ablate(model, gathered(data, load_recipe(model)), chosen, range(seeds), out, watch)
-    page = ablate.write(out, chosen, results, environment("cpu"))
+    with file_named(out):
+        page = ablate.write(out, chosen, results, environment("cpu"))
     typer.echo(page.read_text(encoding="utf-8"))
 
 

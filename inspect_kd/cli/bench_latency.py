@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from inspect_kd.cli.threads import Threads
+
 if TYPE_CHECKING:
     from inspect_kd.inspector import Inspector
 
@@ -31,7 +33,7 @@ def bench_latency(
         typer.Option(help="Time the whole inspection of this image too; default: a drawn one of 1024x1024."),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or tensorrt; OpenVINO: cpu, gpu or npu.")] = "cpu",
-    threads: Annotated[int, typer.Option(min=1, help="Threads of the model.")] = 1,
+    threads: Threads = 1,
     spin: Annotated[
         bool, typer.Option("--spin", help="Threads wait by spinning: sooner when idle, a trap on a busy small box.")
     ] = False,
@@ -109,8 +111,9 @@ def _picture(image: Path | None) -> Any:
 
 
 def _show(told: dict[str, dict[str, dict[str, float]]], title: str) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from inspect_kd.cli.console import PlainConsole
 
     table = Table(title=title, title_justify="left")
     for name in ("artifact", "batch", *SHOWN.values()):
@@ -118,4 +121,4 @@ def _show(told: dict[str, dict[str, dict[str, float]]], title: str) -> None:
     for artifact, batches in told.items():
         for batch, figures in batches.items():
             table.add_row(artifact, batch, *(f"{figures[key]:.2f}" for key in SHOWN))
-    Console().print(table)
+    PlainConsole().print(table)

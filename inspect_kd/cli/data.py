@@ -28,13 +28,14 @@ def ls(as_json: AsJson = False) -> None:
         keys = ("name", "title", "licence", "commercial", "categories", "present")
         typer.echo(json.dumps([dict(zip(keys, row, strict=True)) for row in rows]))
         return
-    from rich.console import Console
     from rich.table import Table
+
+    from inspect_kd.cli.console import PlainConsole
 
     table = Table("name", "title", "licence", "factory use", "categories", "images here")
     for name, title, licence, commercial, categories, present in rows:
         table.add_row(name, title, licence, "yes" if commercial else "no", str(categories), "yes" if present else "–")
-    Console().print(table)
+    PlainConsole().print(table)
     typer.echo(f"images live in {zoo.data_home()} (set INSPECT_KD_DATA to change it); any folder works as --data, too")
 
 
@@ -79,8 +80,9 @@ def check(
 
 
 def _show(name: str, layout: str, counts: dict[str, dict[str, int]], defects: dict[str, int]) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from inspect_kd.cli.console import PlainConsole
 
     table = Table(
         "category",
@@ -95,7 +97,7 @@ def _show(name: str, layout: str, counts: dict[str, dict[str, int]], defects: di
         table.add_row(
             category, *[str(splits[s]) for s in ("train", "calibration", "validation", "test")], str(defects[category])
         )
-    Console().print(table)
+    PlainConsole().print(table)
 
 
 @app.command("get")

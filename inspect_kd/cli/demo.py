@@ -25,7 +25,7 @@ def demo(
     from inspect_kd.cli.predict import save_overlay
     from inspect_kd.cli.train import prepare, show_result, summary
     from inspect_kd.datasets.drawn import CATEGORIES, draw_sample
-    from inspect_kd.errors import UsageError
+    from inspect_kd.errors import UsageError, file_named
 
     need_training()
     if out.exists() and any(out.iterdir()):
@@ -33,7 +33,7 @@ def demo(
             raise UsageError(f"{out} is not empty: --fresh throws it away, --out names another folder")
         shutil.rmtree(out)
     began = time.monotonic()
-    with follow() as watch:
+    with follow() as watch, file_named(out):
         data_folder = draw_sample(out / "sample", seed, watch=watch)
         from inspect_kd.train.fit import fit
         from inspect_kd.train.hardware import Hardware

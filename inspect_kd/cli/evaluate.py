@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from inspect_kd.cli.threads import Threads
+
 if TYPE_CHECKING:
     from inspect_kd.evaluate import Evaluation
 
@@ -19,7 +21,7 @@ def evaluate(
         list[str] | None, typer.Option("--min", help="Gate: metric=number, e.g. image_auroc=0.95. Repeatable.")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or tensorrt.")] = "cpu",
-    threads: Annotated[int, typer.Option(min=1)] = 2,
+    threads: Threads = 2,
     allow_cpu: Annotated[bool, typer.Option("--allow-cpu", help="Go on without the GPU that was asked for.")] = False,
     trusted: Annotated[
         bool, typer.Option("--trusted", help="Refuse an artifact that nobody in the trust store has signed.")
@@ -60,12 +62,12 @@ def artifact_of(what: Path) -> Path:
 
 def show(evaluation: Evaluation) -> None:
     """Metrics and decisions as tables."""
-    from rich.console import Console
     from rich.table import Table
 
+    from inspect_kd.cli.console import PlainConsole
     from inspect_kd.metrics import METRICS
 
-    console = Console()
+    console = PlainConsole()
     table = Table("category", *METRICS, title="metrics")
     notes = set()
     for category, measures in evaluation.measures.items():
@@ -74,7 +76,7 @@ def show(evaluation: Evaluation) -> None:
         notes |= {f"{category}: {name}: {measures[name].why}" for name in METRICS if measures[name].value is None}
     console.print(table)
     for note in sorted(notes):
-        console.print(f"– {note}", highlight=False)
+        console.print(f"– {note}")
     table = Table("category", "truth", "OK", "RE-INSPECT", "NG", title="decisions")
     for category, truths in evaluation.decisions().items():
         for truth, counts in truths.items():

@@ -20,7 +20,6 @@ def follow(*, quiet: bool = False) -> Iterator[Watch]:
     if quiet or not sys.stderr.isatty():
         yield JsonLines(quiet=quiet)
         return
-    from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -30,16 +29,18 @@ def follow(*, quiet: bool = False) -> Iterator[Watch]:
         TimeRemainingColumn,
     )
 
+    from inspect_kd.cli.console import PlainConsole
+
     columns = (
-        TextColumn("[bold]{task.description:<10}"),
+        TextColumn("{task.description:<10}", style="bold", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        TextColumn("[dim]{task.fields[figures]}"),
+        TextColumn("{task.fields[figures]}", style="dim", markup=False),
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with Progress(*columns, console=PlainConsole(stderr=True)) as progress:
         yield Bars(progress)
 
 
@@ -61,7 +62,7 @@ class Bars:
         self.progress.update(self.task, advance=steps, figures=text)
 
     def say(self, text: str) -> None:
-        self.progress.console.print(text, highlight=False)
+        self.progress.console.print(text)
 
 
 class JsonLines:

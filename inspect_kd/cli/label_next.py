@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from inspect_kd.cli.threads import Threads
+
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
@@ -27,7 +29,7 @@ def label_next(
     out: Annotated[
         Path | None, typer.Option(help="Copy the chosen ones into this folder; a contact sheet lies beside it.")
     ] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of the model.")] = 1,
+    threads: Threads = 1,
     trusted: Annotated[
         bool, typer.Option("--trusted", help="Refuse an artifact that nobody in the trust store has signed.")
     ] = False,
@@ -89,6 +91,18 @@ def _opinions(inspector: Inspector, paths: list[Path], watch: Watch) -> dict[Pat
     return found
 
 
+def _copy(path: Path, to: Path) -> None:
+    from inspect_kd.errors import file_named
+
+    try:
+        with file_named(to):
+            shutil.copy2(path, to)
+    except OSError:
+        # The folder was empty before, and has to be empty for the next try.
+        shutil.rmtree(to.parent, ignore_errors=True)
+        raise
+
+
 def _hand_over(picked: list[tuple[Path, Inspection]], out: Path, bits: int | None) -> Path:
     """Numbered copies in the order of the choice, and a sheet beside the folder on which a person sees what and where."""
     import cv2
@@ -101,7 +115,7 @@ def _hand_over(picked: list[tuple[Path, Inspection]], out: Path, bits: int | Non
     out.mkdir(parents=True, exist_ok=True)
     pictures = []
     for number, (path, answer) in enumerate(picked, 1):
-        shutil.copy2(path, out / f"{number:03d}_{path.name}")
+        _copy(path, out / f"{number:03d}_{path.name}")
         pictures.append((f"{number:03d} {path.name}", overlay.draw(read_image(path, bits=bits), answer)))
     sheet = overlay.contact_sheet(pictures)
     file = out.with_name(f"{out.name}_sheet.jpg")

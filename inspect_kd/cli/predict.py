@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from inspect_kd.cli.threads import Threads
+
 if TYPE_CHECKING:
+    from inspect_kd.errors import EnvironmentFault
     from inspect_kd.types import Inspection
 
 
@@ -32,7 +35,7 @@ def predict(
         typer.Option(help="Write a picture with heat, regions and decision for each image into this folder."),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or tensorrt.")] = "cpu",
-    threads: Annotated[int, typer.Option(min=1, help="Threads of the model.")] = 1,
+    threads: Threads = 1,
     allow_cpu: Annotated[bool, typer.Option("--allow-cpu", help="Go on without the GPU that was asked for.")] = False,
     trusted: Annotated[
         bool,
@@ -68,17 +71,23 @@ def predict(
         trust=trust_store() if trusted else None,
     )
     counts: Counter[str] = Counter()
-    for path in find_images(images):
-        answer = next(inspector.each([path]))
-        if isinstance(answer, Inspection):
-            typer.echo(json.dumps(answer.to_json()))
-            counts[answer.decision] += 1
-            if overlays is not None:
-                save_overlay(path, answer, overlays, inspector.card.bits)
-        else:
-            typer.echo(json.dumps({"image": str(path), "decision": str(Decision.NG), "error": str(answer)}))
-            counts["unreadable"] += 1
-    typer.echo(", ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "no images", err=True)
+    pictures = OverlayFolder(overlays, inspector.card.bits) if overlays is not None else None
+    try:
+        for path in find_images(images):
+            answer = next(inspector.each([path]))
+            if isinstance(answer, Inspection):
+                counts[answer.decision] += 1
+                typer.echo(json.dumps(answer.to_json()))
+                if pictures is not None:
+                    pictures.save(path, answer)
+            else:
+                counts["unreadable"] += 1
+                typer.echo(json.dumps({"image": str(path), "decision": str(Decision.NG), "error": str(answer)}))
+    finally:
+        # Ctrl-C and a closed pipe end a batch, too.
+        typer.echo(", ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "no images", err=True)
+    if pictures is not None and pictures.fault is not None:
+        raise pictures.fault
     if counts["unreadable"] or not counts:
         raise BadInput("some images could not be read" if counts else f"no images in: {' '.join(images)}")
     if fail_on_ng and counts[Decision.OK] < sum(counts.values()):
@@ -107,6 +116,24 @@ def paths_from(lines: Iterable[bytes]) -> Iterator[Path]:
     for line in lines:
         if name := line.rstrip(b"\r\n" if os.name == "nt" else b"\n"):
             yield Path(os.fsdecode(name))
+
+
+class OverlayFolder:
+    """The folder of `--overlays`. Where it cannot be written, parts are still inspected, and the first fault is kept."""
+
+    def __init__(self, folder: Path, bits: int | None) -> None:
+        self.folder, self.bits = folder, bits
+        self.fault: EnvironmentFault | None = None
+
+    def save(self, path: Path, answer: Inspection) -> None:
+        from inspect_kd.errors import EnvironmentFault, describe_os_error
+
+        if self.fault is not None:
+            return
+        try:
+            save_overlay(path, answer, self.folder, self.bits)
+        except OSError as error:
+            self.fault = EnvironmentFault(f"no overlays from this one on: {describe_os_error(error)}")
 
 
 def save_overlay(path: Path, answer: Inspection, folder: Path, bits: int | None) -> None:

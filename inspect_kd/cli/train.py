@@ -82,6 +82,7 @@ def train(
     """
     from inspect_kd.cli.follow import follow
     from inspect_kd.cli.needs import need_training
+    from inspect_kd.errors import file_named
     from inspect_kd.train.run import RunFolder, choose_folder
 
     need_training()
@@ -104,7 +105,7 @@ def train(
     from inspect_kd.train.teach import teach
 
     hardware = Hardware(device=device, devices=devices, precision=precision, workers=workers)
-    with follow(quiet=helper) as watch:
+    with follow(quiet=helper) as watch, file_named(folder.path):
         watch.say(summary(data_set))
         if recipe.teacher:
             teach(recipe, data_set, folder, hardware=hardware, watch=watch)

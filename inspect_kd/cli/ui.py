@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from inspect_kd.cli.threads import Threads
+
 if TYPE_CHECKING:
     from inspect_kd.apps.studio.settings import Settings
 
@@ -44,7 +46,7 @@ def ui(
     max_upload: Annotated[int, typer.Option(min=1, help="Largest file in MB.")] = 100,
     max_parts: Annotated[int, typer.Option(min=1, help="Parts that one browser tab may have on its desk.")] = 500,
     max_disk: Annotated[int, typer.Option(min=64, help="MB that all desks and waiting uploads may keep.")] = 4096,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of the model.")] = 1,
+    threads: Threads = 1,
     allow_host: Annotated[
         list[str] | None,
         typer.Option(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -39,14 +38,14 @@ def cp(
 
     Example: inspect-kd cp models omni_ad mine.yaml && inspect-kd train --model mine.yaml --data my_parts/
     """
-    from inspect_kd import zoo
+    from inspect_kd import atomic_write, zoo
     from inspect_kd.errors import UsageError
 
     source = zoo.find(room, name)
     target = to / source.name if to.is_dir() else to
     if target.exists():
         raise UsageError(f"{target} is there already; nothing was copied")
-    shutil.copyfile(source, target)
+    atomic_write.write_new(target, source.read_bytes())
     typer.echo(f"{target}")
 
 

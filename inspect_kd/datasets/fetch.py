@@ -5,6 +5,7 @@ Where anomalib already downloads a set, anomalib does it.
 
 from __future__ import annotations
 
+import http.client
 import lzma
 import shutil
 import stat
@@ -17,8 +18,9 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from inspect_kd.datasets.bounded_tar import open_tar
 from inspect_kd.datasets.manifest import Archive, Manifest
-from inspect_kd.errors import BadInput, EnvironmentFault, UsageError
+from inspect_kd.errors import DISK_FAULTS, BadInput, EnvironmentFault, InspectKDError, UsageError, file_named
 from inspect_kd.types import Watch
 from inspect_kd.weights import sha256
 
@@ -88,15 +90,18 @@ def download(archive: Archive, to: Path, watch: Watch) -> Path:
     name = archive.sha256[:16] + "-" + PurePosixPath(archive.url.split("?")[0]).name
     done, part = to / name, to / f"{name}.part"
     if done.is_file():
-        return done
+        if sha256(done) == archive.sha256:
+            return done
+        watch.say(f"{done}: not what the manifest's sha256 says; it is thrown away and fetched again")
+        done.unlink()
     watch.phase("download", archive.size or 0)
     last: Exception | None = None
     for _ in range(TRIES):
         try:
-            _append(archive.url, part, watch)
+            _append(archive, part, watch)
             last = None
             break
-        except (urllib.error.URLError, ConnectionError, TimeoutError, EOFError) as error:
+        except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, EOFError) as error:
             last = error
     if last is not None:
         raise EnvironmentFault(
@@ -112,9 +117,10 @@ def download(archive: Archive, to: Path, watch: Watch) -> Path:
     return done
 
 
-def _append(url: str, part: Path, watch: Watch) -> None:
+def _append(archive: Archive, part: Path, watch: Watch) -> None:
+    most = archive.size or MOST_BYTES
     have = part.stat().st_size if part.is_file() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    request = urllib.request.Request(archive.url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
         answer = urllib.request.urlopen(request, timeout=60)
     except urllib.error.HTTPError as error:
@@ -125,10 +131,13 @@ def _append(url: str, part: Path, watch: Watch) -> None:
         resumed = answer.status == 206
         length = answer.headers.get("Content-Length")
         got = 0
-        with part.open("ab" if resumed else "wb") as file:
+        with file_named(part), part.open("ab" if resumed else "wb") as file:
             while block := answer.read(BLOCK):
-                file.write(block)
                 got += len(block)
+                if file.tell() + len(block) > most:
+                    part.unlink()
+                    raise BadInput(f"{archive.url}: sends more than {most} bytes, its size; the file was thrown away")
+                file.write(block)
                 watch.advance(len(block))
     if length is not None and got < int(length):
         raise EOFError(f"the connection ended after {got} of {length} bytes")
@@ -141,14 +150,16 @@ def unpack(packed: Path, to: Path, watch: Watch) -> None:
         if zipfile.is_zipfile(packed):
             with zipfile.ZipFile(packed) as archive:
                 _unpack_zip(archive, packed, to, watch)
-        elif tarfile.is_tarfile(packed):
-            with tarfile.open(packed) as tar:
-                _unpack_tar(tar, packed, to, watch)
         else:
-            raise BadInput(f"{packed}: neither a zip nor a tar archive")
-    except (BadInput, MemoryError):
+            with open_tar(packed) as tar:
+                _unpack_tar(tar, packed, to, watch)
+    except (InspectKDError, MemoryError):
         raise
+    except tarfile.ReadError as error:
+        raise BadInput(f"{packed}: neither a zip nor a tar archive that can be read ({error})") from error
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in DISK_FAULTS:
+            raise
         # Each packing has errors of its own, some of them a KeyError or a RuntimeError (an archive that is locked).
         raise BadInput(f"{packed}: a damaged archive ({type(error).__name__}: {error})") from error
 
@@ -195,8 +206,11 @@ def _unpack_tar(tar: tarfile.TarFile, packed: Path, to: Path, watch: Watch) -> N
 def _bounded_members(tar: tarfile.TarFile, packed: Path) -> Iterator[tarfile.TarInfo]:
     total = 0
     for count, member in enumerate(tar, start=1):
+        if member.size < 0:
+            raise BadInput(f"{packed}: '{member.name}' has a size below 0; refused")
         total += member.size
-        _bounds(packed, count, total)
+        # Headers count, too: `offset_data` is how much lies before the member's content.
+        _bounds(packed, count, max(total, member.offset_data))
         yield member
 
 
@@ -217,7 +231,7 @@ def _inside(to: Path, name: str, packed: Path) -> Path:
 def _write(source: IO[bytes], target: Path, size: int, packed: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     left = size
-    with target.open("wb") as file:
+    with file_named(target), target.open("wb") as file:
         while block := source.read(BLOCK):
             left -= len(block)
             if left < 0:

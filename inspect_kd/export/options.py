@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 
 from inspect_kd.errors import UsageError
@@ -12,6 +13,7 @@ from inspect_kd.types import Nobody, Watch
 class RuntimeOptions:
     device: str = "cpu"
     threads: int = 1
+    """More than this process may use processors are never started: each costs memory, and none is faster."""
     allow_cpu: bool = False
     """Go on without the device that was asked for; without it that is an error."""
     spinning: bool = False
@@ -28,10 +30,19 @@ class RuntimeOptions:
     def __post_init__(self) -> None:
         if self.threads < 1:
             raise UsageError(f"--threads {self.threads}: at least 1")
+        object.__setattr__(self, "threads", min(self.threads, usable_processors()))
         if self.cuda_graph and not (self.bind and self.device in ("cuda", "tensorrt")):
             raise UsageError(
                 "a CUDA graph plays on fixed buffers of a GPU: --cuda-graph takes --device cuda and --bind"
             )
+
+
+def usable_processors() -> int:
+    """How many this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on this system
+        return os.cpu_count() or 1
 
 
 DEFAULTS = RuntimeOptions()

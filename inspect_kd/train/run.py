@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from inspect_kd import __version__, atomic_write, config, registry, weights
 from inspect_kd.calibrate import Calibration, read_calibration
@@ -244,7 +244,8 @@ def save_model(folder: RunFolder, model: Student | Teacher) -> Path:
     else:
         path, tensors = folder.student, model.state_dict()
     about = {"sources": json.dumps([asdict(source) for source in sources_of(model)])}
-    save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, path, metadata=about)
+    content = save({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, metadata=about)
+    atomic_write.write_bytes(path, content)
     return path
 
 

@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from inspect_kd import atomic_write
 from inspect_kd.datasets.drawn import board, bottle, fabric, metal
 from inspect_kd.datasets.drawn.sheet import contact_sheet
 from inspect_kd.datasets.drawn.surface import Light, expose, to_bytes
@@ -106,12 +107,16 @@ def draw_sample(
     shutil.rmtree(workshop, ignore_errors=True)
     workshop.mkdir(parents=True)
     watch.phase("draw", len(jobs))
-    # Each picture follows from its own seed: who draws it, and when, changes nothing.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        work = partial(_draw_job, workshop, seed, size)
-        for _ in pool.map(work, enumerate(jobs)):
-            watch.advance()
-    (workshop / ".drawn.json").write_text(json.dumps(recipe))
+    try:
+        # Each picture follows from its own seed: who draws it, and when, changes nothing.
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            work = partial(_draw_job, workshop, seed, size)
+            for _ in pool.map(work, enumerate(jobs)):
+                watch.advance()
+        atomic_write.write_text(workshop / ".drawn.json", json.dumps(recipe))
+    except BaseException:
+        shutil.rmtree(workshop, ignore_errors=True)
+        raise
     shutil.rmtree(root, ignore_errors=True)
     workshop.rename(root)
     return root

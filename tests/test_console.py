@@ -1,0 +1,69 @@
+"""Text from data is shown as it is: Rich reads no markup in it, and no name steers a terminal."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import inspect_kd
+from tests import trees
+
+NAMES = ("[/x]", "bolt[m8]", ":warning:")
+
+
+def table_of(root: Path, categories: tuple[str, ...]) -> Path:
+    """A data set whose categories come from a table."""
+    rows = ["image,label,category"]
+    for number, category in enumerate(categories):
+        for part in range(10):
+            image = trees.picture(root / "images" / f"{number}_{part}.png", number)
+            rows.append(f"images/{image.name},good,{category}")
+    (root / "parts.csv").write_text("\n".join(rows))
+    return root / "parts.csv"
+
+
+def run_on_terminal(*words: str) -> tuple[int, str]:
+    """Exit code and what a person would see on stderr."""
+    master, terminal = pty.openpty()
+    with subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, stderr=terminal) as child:
+        os.close(terminal)
+        shown = b""
+        while block := _read(master):
+            shown += block
+    os.close(master)
+    return child.returncode, shown.decode(errors="replace")
+
+
+def _read(master: int) -> bytes:
+    try:
+        return os.read(master, 4096)
+    except OSError:  # the other end is closed
+        return b""
+
+
+def test_data_check_shows_categories_as_they_are_named(tmp_path: Path) -> None:
+    table = table_of(tmp_path, (*NAMES, "red\x1b[2J"))
+    words = [sys.executable, "-m", "inspect_kd", "data", "check", str(table)]
+    answer = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr
+    assert all(name in answer.stdout for name in NAMES)
+    assert "\x1b" not in answer.stdout and "red\\x1b[2J" in answer.stdout
+
+
+def test_progress_shows_names_as_they_are() -> None:
+    program = (
+        "from inspect_kd.cli.follow import follow\nwith follow() as watch:\n"
+        f"    watch.say({' '.join(NAMES)!r})\n    watch.phase({NAMES[0]!r}, 1)\n    watch.advance(1, loss=1.0)"
+    )
+    code, shown = run_on_terminal("-c", program)
+    assert code == 0, shown
+    assert " ".join(NAMES) in shown
+
+
+def test_rich_prints_through_one_console() -> None:
+    folder = Path(inspect_kd.__file__).parent
+    users = [path.name for path in folder.rglob("*.py") if "rich.console" in path.read_text()]
+    assert users == ["console.py"]

@@ -1,0 +1,201 @@
+"""Faults of the operating system and Ctrl-C: one line, an exit code of their own, nothing left behind.
+
+A full disk is a limit on the size of files (RLIMIT_FSIZE): it needs no right to mount a small one, and Python gets the same
+kind of error, from the same call.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.tiny import command
+
+PROGRAM = [sys.executable, "-m", "inspect_kd"]
+LONG = "a" * 5000
+
+
+def limit_files(size: int | None) -> Callable[[], None]:
+    """For the child: no file may become larger, and Ctrl-C works also where the tests run in the background."""
+
+    def prepare() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if size is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+    return prepare
+
+
+def call(*words: str | Path, size: int | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*PROGRAM, *map(str, words)], capture_output=True, text=True, check=False, preexec_fn=limit_files(size)
+    )
+
+
+def fault(answer: subprocess.CompletedProcess[str]) -> str:
+    """The one line that the program ended with."""
+    assert answer.returncode == 4, answer.stderr
+    lines = [line for line in answer.stderr.splitlines() if not line.startswith("{")]
+    assert "Traceback" not in answer.stderr
+    assert lines[-1].startswith("inspect-kd: ")
+    return lines[-1]
+
+
+def files_in(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def test_a_key_on_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
+    key = tmp_path / "quality.pem"
+    assert fault(call("keygen", "--no-locked", key, size=50)).startswith(f"inspect-kd: {key}: File too large")
+    assert files_in(tmp_path) == []
+    assert call("keygen", "--no-locked", key).returncode == 0
+
+
+def test_a_signature_on_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
+    key, artifact = tmp_path / "quality.pem", tmp_path / "part.onnx"
+    artifact.write_bytes(b"a file")
+    assert call("keygen", "--no-locked", key).returncode == 0
+    before = files_in(tmp_path)
+    assert "part.onnx.sig: File too large" in fault(call("sign", artifact, "--key", key, size=50))
+    assert files_in(tmp_path) == before
+
+
+def test_a_calibration_on_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
+    program = (
+        "import sys\nfrom pathlib import Path\nfrom inspect_kd.sign_off import SignOff\nfrom inspect_kd.types import Thresholds\n"
+        "limits = Thresholds(reinspect=0.5, reject=1.0)\n"
+        "SignOff(by='Ada', thresholds=limits, was=limits, artifact='part', sha256='0' * 64).write(Path(sys.argv[1]))"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "store")],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=limit_files(50),
+    )
+    assert "OSError" in answer.stderr and "File too large" in answer.stderr
+    assert files_in(tmp_path / "store") == []
+
+
+def test_a_recipe_on_a_full_disk_is_not_copied_half(tmp_path: Path) -> None:
+    copy = tmp_path / "mine.yaml"
+    assert fault(call("cp", "models", "omni_ad", copy, size=50)).startswith(f"inspect-kd: {copy}: File too large")
+    assert files_in(tmp_path) == []
+
+
+def test_a_data_set_on_a_full_disk_is_not_drawn_half(tmp_path: Path) -> None:
+    line = fault(call("data", "draw", "--to", tmp_path / "parts", size=1000))
+    assert ".png: File too large" in line
+    assert files_in(tmp_path) == []
+
+
+def test_a_training_on_a_full_disk_names_its_file(parts: Path, tmp_path: Path) -> None:
+    answer = subprocess.run(
+        command(parts, tmp_path), capture_output=True, text=True, check=False, preexec_fn=limit_files(20_000)
+    )
+    assert f"{tmp_path / 'r' / 'checkpoint.safetensors'}: File too large" in fault(answer)
+
+
+def test_overlays_on_a_full_disk_end_with_4_and_every_part_is_inspected(run: Path, parts: Path, tmp_path: Path) -> None:
+    images = sorted((parts / "board" / "test" / "good").iterdir())
+    answer = call("predict", run, *images, "--overlays", tmp_path / "out", size=300)
+    assert f"{tmp_path / 'out' / images[0].stem}.jpg: File too large" in fault(answer)
+    assert [json.loads(line)["image"] for line in answer.stdout.splitlines()] == [str(path) for path in images]
+    assert files_in(tmp_path / "out") == []
+
+
+def test_copies_on_a_full_disk_do_not_block_the_next_try(run: Path, parts: Path, tmp_path: Path) -> None:
+    words = ("label-next", run, parts / "board" / "test" / "good", "-n", "2", "--out", tmp_path / "to_label")
+    assert f"{tmp_path / 'to_label' / '001_'}" in fault(call(*words, size=300))
+    assert call(*words).returncode == 0
+    assert len(files_in(tmp_path / "to_label")) == 2
+
+
+def test_a_full_disk_is_not_taken_for_a_damaged_archive(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("part.png", bytes(5000))
+    digest = hashlib.sha256((tmp_path / "a.zip").read_bytes()).hexdigest()
+    kept = tmp_path / "home" / "downloads" / f"{digest[:16]}-a.zip"
+    kept.parent.mkdir(parents=True)
+    (tmp_path / "a.zip").rename(kept)
+    (tmp_path / "mine.yaml").write_text(
+        "name: mine\ntitle: Mine\nlicence: {name: x, commercial: true}\n"
+        f"source: {{archives: [{{url: 'http://127.0.0.1/a.zip', sha256: '{digest}'}}]}}\n"
+    )
+    answer = subprocess.run(
+        [*PROGRAM, "data", "get", str(tmp_path / "mine.yaml"), "--yes"],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=limit_files(1000),
+        env=os.environ | {"INSPECT_KD_DATA": str(tmp_path / "home")},
+    )
+    assert "part.png: File too large" in fault(answer)
+
+
+@pytest.mark.parametrize(("words", "unbuffered"), [(["version"], ""), (["data", "ls"], "1"), (["--help"], "")])
+def test_output_that_cannot_be_written_ends_with_4(words: list[str], unbuffered: str) -> None:
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    with Path("/dev/full").open("w") as full:
+        answer = subprocess.run(
+            [*PROGRAM, *words], stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=environment
+        )
+    assert "the output could not be written: No space left on device" in fault(answer)
+
+
+@pytest.mark.parametrize("words", [["version"], ["data", "ls"]], ids=" ".join)
+def test_a_closed_pipe_ends_with_4(words: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    answer = subprocess.run([*PROGRAM, *words], stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert fault(answer) == "inspect-kd: stopped: the program that read the output has closed it"
+
+
+@pytest.mark.parametrize("words", [["verify", LONG], ["data", "check", LONG]], ids=lambda words: words[0])
+def test_an_argument_of_5000_characters_ends_with_4(words: list[str]) -> None:
+    line = fault(call(*words))
+    assert line.endswith("File name too long; shorten it") and len(line) < 500
+
+
+def test_a_folder_that_cannot_be_made_ends_with_4(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert f"{tmp_path / 'file'}" in fault(call("keygen", "--no-locked", tmp_path / "file" / "keys" / "quality.pem"))
+
+
+def test_a_full_stderr_does_not_change_the_exit_code(tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        answer = subprocess.run([*PROGRAM, "verify", str(tmp_path / "none.onnx")], stderr=full, check=False)
+    assert answer.returncode == 3
+
+
+def test_an_interrupted_predict_prints_its_summary(run: Path, parts: Path) -> None:
+    image = next((parts / "board" / "test" / "good").iterdir())
+    with subprocess.Popen(
+        [*PROGRAM, "predict", str(run), "-"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=limit_files(None),
+    ) as child:
+        assert child.stdin and child.stdout and child.stderr
+        child.stdin.write(f"{image}\n")
+        child.stdin.flush()
+        decision = json.loads(child.stdout.readline())["decision"]
+        child.send_signal(signal.SIGINT)
+        told = child.stderr.read().splitlines()
+        assert child.wait() == 130
+    assert told[0] == f"1 {decision}"
+    assert told[1].startswith("inspect-kd: stopped")
