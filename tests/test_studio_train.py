@@ -331,7 +331,7 @@ def test_a_report_is_announced_then_shown_or_the_shelf_is_closed_again(tmp_path:
 
 def test_words_of_a_command_are_words(root: Path, tmp_path: Path) -> None:
     words = command(order(quick=True, seed=7), root, tmp_path, "r", resume=True)
-    assert words[1:4] == ["-m", "inspect_kd", "train"] and words[-1] == "--resume"
+    assert words[1:5] == ["-P", "-m", "inspect_kd", "train"] and words[-1] == "--resume"
     assert {"fit.steps=62", "fit.seed=7", "fit.evaluate_every=12"} <= set(words)
     assert "--set" not in command(order(), root, tmp_path, "r", resume=False), "a normal training is the recipe's own"
     for wrong in ({"recipe": "../../etc/passwd.yaml"}, {"recipe": "nobody"}, {"seed": -1}, {"seed": 2**40}):

@@ -10,6 +10,7 @@ import sys
 import typer
 
 from inspect_kd import __version__
+from inspect_kd.child_process import protect_later_processes
 from inspect_kd.cli import (
     bench,
     bench_latency,
@@ -64,6 +65,8 @@ def version() -> None:
 
 def main() -> None:
     """Entry point: a user's error is one clear line, anything else is a bug and keeps its traceback."""
+    # A training on several devices, and loaders' workers, are started by libraries.
+    protect_later_processes()
     try:
         app()
     except InspectKDError as error:

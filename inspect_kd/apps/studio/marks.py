@@ -7,6 +7,7 @@ what, when, and what the artifact had said. `train --labelled <store>/marked/<ca
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,7 +15,8 @@ from pathlib import Path
 from threading import Lock
 
 from inspect_kd.apps.studio.parts import Part
-from inspect_kd.errors import BadInput
+from inspect_kd.errors import BadInput, EnvironmentFault, UsageError
+from inspect_kd.sign_off import LONGEST_NAME
 from inspect_kd.types import Decision, Thresholds
 
 FOLDERS = {Decision.OK: "good", Decision.NG: "defect"}
@@ -38,6 +40,10 @@ class Context:
     thresholds: Thresholds
     by: str = ""
 
+    def __post_init__(self) -> None:
+        if len(self.by) > LONGEST_NAME or not self.by.isprintable():
+            raise UsageError(f"a mark is stored with a name of at most {LONGEST_NAME} printable characters")
+
 
 class MarkBook:
     def __init__(self, store: Path) -> None:
@@ -55,19 +61,23 @@ class MarkBook:
         content = part.original.read_bytes()
         with self._lock:
             path = self._path(part, verdict, context, content)
-            self._withdraw(part, context)
             path.parent.mkdir(parents=True, exist_ok=True)
             partial = path.with_name(f".{path.name}.partial")
-            partial.write_bytes(content)
-            partial.replace(path)
-            self._note(part, str(verdict), context, str(path.relative_to(self.store)))
+            try:
+                partial.write_bytes(content)
+                # The line before the image: what trains without a line has no author.
+                self._note(part, str(verdict), context, str(path.relative_to(self.store)))
+                self._withdraw(part, context)
+                partial.replace(path)
+            finally:
+                partial.unlink(missing_ok=True)
         part.mark = verdict
         return path
 
     def take_back(self, part: Part, context: Context) -> None:
         with self._lock:
-            self._withdraw(part, context)
             self._note(part, None, context, None)
+            self._withdraw(part, context)
         part.mark = None
 
     def _withdraw(self, part: Part, context: Context) -> None:
@@ -95,8 +105,13 @@ class MarkBook:
             "artifact_sha256": context.sha256,
             "category": context.category,
         }
-        with (self.store / "marks.jsonl").open("a", encoding="utf-8") as journal:
-            journal.write(json.dumps(line, ensure_ascii=False) + "\n")
+        # A file's name may hold bytes that are no text (lone surrogates here); JSON has the same escape for them as Python.
+        text = json.dumps(line, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+        with (self.store / "marks.jsonl").open("ab", buffering=0) as journal:
+            end = journal.seek(0, os.SEEK_END)
+            if journal.write(text) < len(text):
+                journal.truncate(end)
+                raise EnvironmentFault(f"{self.store}: no room for one more line of marks.jsonl; make room on the disk")
 
 
 def _plain(text: str) -> str:
