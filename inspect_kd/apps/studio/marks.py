@@ -67,8 +67,8 @@ class MarkBook:
                 partial.write_bytes(content)
                 # The line before the image: what trains without a line has no author.
                 self._note(part, str(verdict), context, str(path.relative_to(self.store)))
-                self._withdraw(part, context)
                 partial.replace(path)
+                self._withdraw(part, context, but=path)
             finally:
                 partial.unlink(missing_ok=True)
         part.mark = verdict
@@ -80,10 +80,11 @@ class MarkBook:
             self._withdraw(part, context)
         part.mark = None
 
-    def _withdraw(self, part: Part, context: Context) -> None:
+    def _withdraw(self, part: Part, context: Context, but: Path | None = None) -> None:
         for name in FOLDERS.values():
             for path in (self.folder(context) / name).glob(f"*-{part.sha256[:12]}.*"):
-                path.unlink()
+                if path != but:
+                    path.unlink()
 
     def _path(self, part: Part, verdict: Decision, context: Context, content: bytes) -> Path:
         # The digest comes last: a name that ends in "_mask" would be taken for a mask.
