@@ -15,7 +15,9 @@ def plant_modules(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     executed = folder / "executed.txt"
     for name in NAMES:
-        text = f"open({str(executed)!r}, 'a').write({name!r} + ' ')\nraise SystemExit('{name} of the working directory')\n"
+        text = (
+            f"open({str(executed)!r}, 'a').write({name!r} + ' ')\nraise SystemExit('{name} of the working directory')\n"
+        )
         (folder / f"{name}.py").write_text(text)
     return executed
 

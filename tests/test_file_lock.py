@@ -66,7 +66,10 @@ def test_a_damaged_file_still_locks(text: bytes, tmp_path: Path) -> None:
     file = tmp_path / ".lock"
     with hold_lock(file, "it", "wait"):
         file.write_bytes(text)
-        with pytest.raises(EnvironmentFault, match="^it is in use by another process: wait$"), hold_lock(file, "it", "wait"):
+        with (
+            pytest.raises(EnvironmentFault, match=r"^it is in use by another process: wait$"),
+            hold_lock(file, "it", "wait"),
+        ):
             pass
 
 
