@@ -17,6 +17,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from inspect_kd.child_process import python_command, python_environment
+
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
 TAIL = 40
@@ -60,7 +62,7 @@ def steps(run: Path, artifact: Path, tensorrt: Path, data: Path) -> dict[str, li
     images = str(data)
     latency = [*kd(), "bench-latency", str(artifact)]
     return {
-        "tests marked gpu": [sys.executable, "-m", "pytest", "-q", "-m", "gpu", str(ROOT / "tests")],
+        "tests marked gpu": python_command("-m", "pytest", "-q", "-m", "gpu", str(ROOT / "tests")),
         "export fp16": [*kd(), "export", str(run), "--to", "onnx_fp16,tensorrt_fp16"],
         "measured on the CPU": [*kd(), "eval", str(artifact), "--data", images],
         "measured by CUDA": [*kd(), "eval", str(artifact), "--data", images, "--device", "cuda"],
@@ -78,17 +80,20 @@ def steps(run: Path, artifact: Path, tensorrt: Path, data: Path) -> dict[str, li
 
 
 def kd() -> list[str]:
-    return [sys.executable, "-m", "inspect_kd"]
+    return python_command("-m", "inspect_kd")
 
 
 def step(words: list[str]) -> dict[str, Any]:
     """Its command without this machine's folders, its exit status, and the end of what it said."""
     try:
-        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=3600)
+        done = subprocess.run(
+            words, capture_output=True, text=True, check=False, timeout=3600, env=python_environment()
+        )
         status, output = done.returncode, done.stdout + done.stderr
     except (OSError, subprocess.TimeoutExpired) as error:
         status, output = 127, str(error)
-    shown = " ".join("python" if word == sys.executable else word for word in words)
+    program = "python" if Path(words[0]).name.startswith("python") else words[0]
+    shown = " ".join([program, *words[1:]])
     return {
         "command": shown.replace(f"{ROOT}/", ""),
         "status": status,

@@ -24,6 +24,8 @@ from typing import Any
 from gradio_client import Client, handle_file
 from playwright.sync_api import sync_playwright
 
+from inspect_kd.child_process import python_command, python_environment
+
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 MOVES = 12
 
@@ -53,18 +55,9 @@ def main() -> None:
 
 
 def start(artifact: Path, folder: Path) -> tuple[subprocess.Popen[str], str]:
-    words = [
-        sys.executable,
-        "-m",
-        "inspect_kd",
-        "ui",
-        str(artifact),
-        "--store",
-        str(folder / "store"),
-        "--port",
-        "7899",
-    ]
-    environment = os.environ | {"TMPDIR": str(folder), "OMP_NUM_THREADS": "1"}
+    store = str(folder / "store")
+    words = python_command("-m", "inspect_kd", "ui", str(artifact), "--store", store, "--port", "7899")
+    environment = python_environment() | {"TMPDIR": str(folder), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdout is not None
     return process, process.stdout.readline().split()[2]

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from inspect_kd import atomic_write, registry, strict_json, zoo
+from inspect_kd.child_process import python_command, python_environment
 from inspect_kd.errors import BadInput, EnvironmentFault, GateFailed, InspectKDError, UsageError
 from inspect_kd.file_owner import refuse_writable_by_others
 from inspect_kd.versions import installed
@@ -89,14 +90,13 @@ def _remember(memory: Path, name: str) -> None:
 
 
 def _ask_child(content: bytes, path: Path, target: str) -> None:
-    if getattr(sys, "frozen", False) or not sys.executable:
+    try:
+        words = python_command("-m", "inspect_kd.quarantine", target, str(path), str(_allowance(content)))
+    except EnvironmentFault:
         raise EnvironmentFault(
             f"{path}: a new artifact is first opened by a Python process, and here is none: {WAY_OUT}"
-        )
-    # -P: a json.py in the working directory is nobody's business. What this process can import, the child can.
-    words = [sys.executable, "-P", "-m", "inspect_kd.quarantine", target, str(path), str(_allowance(content))]
-    places = [*filter(None, sys.path), str(Path(__file__).parents[1])]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(places), "PYTHONIOENCODING": "utf-8:surrogateescape"}
+        ) from None
+    environment = python_environment() | {"PYTHONIOENCODING": "utf-8:surrogateescape"}
     try:
         answer = subprocess.run(
             words, input=content, capture_output=True, timeout=SECONDS, check=False, env=environment

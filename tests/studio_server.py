@@ -41,7 +41,7 @@ def studio(*words: str | Path, folder: Path, **environment: str) -> Iterator[Ser
     store, temporary = folder / "store", folder / "temporary"
     temporary.mkdir(parents=True, exist_ok=True)
     process = subprocess.Popen(
-        [sys.executable, "-m", "inspect_kd", "ui", *map(str, words), "--port", str(port), "--store", str(store)],
+        [sys.executable, "-P", "-m", "inspect_kd", "ui", *map(str, words), "--port", str(port), "--store", str(store)],
         stdout=subprocess.PIPE,
         text=True,
         cwd=folder,

@@ -177,7 +177,7 @@ def test_the_page_shows_everybody(tmp_path: Path) -> None:
     def result(value: float) -> dict[str, Any]:
         metrics: Mapping[str, float] = dict.fromkeys(METRICS, value)
         return {
-            "metrics": {"x": metrics, "y": metrics, "mean": metrics},
+            "metrics": {"x": metrics, "y;=1+1": metrics, "mean": metrics},
             "train_seconds": 60.0,
             "gflop": 1.0,
             "note": "",
@@ -194,6 +194,7 @@ def test_the_page_shows_everybody(tmp_path: Path) -> None:
     assert told.index("| peer |") < told.index("| ours <a> |") < told.index("| broken |")  # the best first
     assert "no ¦ such thing" in told and "| 0.25 |" in told and "| 50% |" in told
     rows = list(csv.DictReader((tmp_path / "bench.csv").open()))
+    assert {row["category"] for row in rows} == {"x", "y;'=1+1", "mean", ""}
     assert len(rows) == 7 and {row["entry"] for row in rows} == {"ours <a>", "peer", "broken"}
     assert json.loads((tmp_path / "bench.json").read_text())["results"] == results
 

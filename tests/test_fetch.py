@@ -5,12 +5,14 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import os
 import re
 import stat
 import subprocess
 import sys
 import tarfile
 import threading
+import time
 import zipfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -30,6 +32,7 @@ class Server(ThreadingHTTPServer):
     content = b""
     patience = 10**9
     ranges: list[str | None]
+    may_answer: threading.Event
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -38,6 +41,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         asked = self.headers.get("Range")
         self.server.ranges.append(asked)
+        if len(self.server.ranges) == 1:
+            self.server.may_answer.wait(60)
         start = int(re.findall(r"\d+", asked)[0]) if asked else 0
         if start >= len(self.server.content):
             self.send_error(416)
@@ -54,7 +59,8 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server() -> Iterator[Server]:
     with Server(("127.0.0.1", 0), Handler) as server:
-        server.ranges = []
+        server.ranges, server.may_answer = [], threading.Event()
+        server.may_answer.set()
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield server
@@ -83,6 +89,28 @@ def manifest(server: Server, content: bytes, sha256: str | None = None, size: in
 def data_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("INSPECT_KD_DATA", str(tmp_path / "data"))
     return tmp_path / "data"
+
+
+def test_of_two_downloads_of_one_data_set_the_second_is_told_who_fetches_it(server: Server, data_home: Path) -> None:
+    wanted = manifest(server, zipped(**{"mine/good/1.png": b"1"}))
+    server.may_answer.clear()
+    first = threading.Thread(target=fetch.get, args=(wanted, Nobody()))
+    first.start()
+    try:
+        while not server.ranges:
+            time.sleep(0.01)
+        held = rf"mine is in use by process {os.getpid()} on \S+ since \S+: wait until it has been fetched"
+        with pytest.raises(EnvironmentFault, match=held):
+            fetch.get(wanted, Nobody())
+        # Another data set of the same archive.
+        with pytest.raises(EnvironmentFault, match=rf"a\.zip is in use by process {os.getpid()} "):
+            fetch.get(wanted.model_copy(update={"name": "other"}), Nobody())
+    finally:
+        server.may_answer.set()
+        first.join()
+    assert fetch.get(wanted, Nobody()) == data_home / "mine" and len(server.ranges) == 1
+    assert {path.name for path in data_home.iterdir()} == {"mine", "downloads"}
+    assert [path.suffix for path in (data_home / "downloads").iterdir()] == [".zip"]
 
 
 def test_a_download_that_breaks_off_goes_on(server: Server, data_home: Path) -> None:

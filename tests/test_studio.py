@@ -30,7 +30,7 @@ from inspect_kd.apps.studio.settings import Settings
 from inspect_kd.apps.studio.shelf import Shelf, example_images, find_artifacts, find_examples
 from inspect_kd.apps.studio.what_if import held_out_scores, ordered, what_if
 from inspect_kd.datasets import every_sample
-from inspect_kd.errors import BadInput, UsageError
+from inspect_kd.errors import BadInput, EnvironmentFault, UsageError
 from inspect_kd.inspector import Inspector
 from inspect_kd.types import Decision, Thresholds
 from tests.studio_server import need
@@ -346,7 +346,7 @@ def test_exports_tell_the_same(desk: Desk) -> None:
     assert [row["decision"] for row in rows] == [part["decision"] for part in told["parts"]]
     scores = [float(row["score"]) for row in rows if row["score"]]
     assert scores == sorted(scores, reverse=True) and float(rows[0]["ng_above"]) == 0.9
-    # A spreadsheet must not take a file's name for a formula.
+    # A spreadsheet must not take a file's name for a formula; more of this in test_spreadsheet.
     assert rows[-1]["image"] == "'=1+1.png" and rows[-1]["error"]
     page = exports.as_html(desk)
     assert page.count("<figure>") == len(desk.parts) and "http" not in page and "not an image" in page
@@ -373,6 +373,52 @@ def test_marks_are_what_training_and_label_next_read(desk: Desk, tmp_path: Path)
     assert lines[0]["by"] == "Ada" and lines[0]["decision"] == str(desk.thresholds.decide(good.score))
     with pytest.raises(BadInput, match="OK or NG"):
         book.put(good, Decision.REINSPECT, context)
+
+
+def test_a_file_name_is_no_formula_wherever_a_spreadsheet_splits_cells(desk: Desk) -> None:
+    """Where the list separator is `;`, as in German, `a;=HYPERLINK(A1)` would be two cells, the second one a formula."""
+    names = ["a;=HYPERLINK(A1).png", "b;+1.png", 'c";@x.png', "d; =1.png", "-2.png", "＝1.png"]
+    for name in names:
+        desk.add(b"no image", name)
+    text = exports.as_csv(desk)
+    for separator in (";", ",", "\t", "|"):
+        for quotes in (csv.QUOTE_MINIMAL, csv.QUOTE_NONE):
+            cells = [
+                cell for line in csv.reader(io.StringIO(text), delimiter=separator, quoting=quotes) for cell in line
+            ]
+            assert [cell for cell in cells if cell.strip(" \"'")[:1] in tuple("=+@＝") and "'" not in cell] == []
+    shown = [row["image"].replace("'", "") for row in csv.DictReader(io.StringIO(text)) if row["error"]]
+    assert shown == names, "nothing else is changed"
+
+
+@pytest.mark.parametrize("by", ["\ud800", "x" * 100_000, "two\nlines", "\x1b[31m"])
+def test_a_mark_by_a_name_that_cannot_be_stored_leaves_no_image(desk: Desk, tmp_path: Path, by: str) -> None:
+    book, part = MarkBook(tmp_path / "store"), desk.all_parts()[0]
+    with pytest.raises(UsageError, match="at most 120 printable characters"):
+        book.put(part, Decision.NG, Context(artifact="r", sha256="a", category="b", thresholds=desk.thresholds, by=by))
+    assert part.mark is None and not [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
+
+
+def test_a_mark_without_its_line_is_not_stored_and_the_earlier_one_stays(desk: Desk, tmp_path: Path) -> None:
+    book, part = MarkBook(tmp_path / "store"), desk.all_parts()[0]
+    context = Context(artifact="r", sha256="a", category="board", thresholds=desk.thresholds)
+    before = book.put(part, Decision.OK, context)
+    (tmp_path / "store" / "marks.jsonl").unlink()
+    (tmp_path / "store" / "marks.jsonl").mkdir()  # as if no line could be written any more
+    for change in (lambda: book.put(part, Decision.NG, context), lambda: book.take_back(part, context)):
+        with pytest.raises((OSError, EnvironmentFault)):
+            change()
+        assert [path for path in (tmp_path / "store" / "marked").rglob("*") if path.is_file()] == [before]
+        assert part.mark is Decision.OK
+
+
+def test_a_mark_of_an_artifact_whose_name_is_no_text_is_one_json_line(desk: Desk, tmp_path: Path) -> None:
+    book = MarkBook(tmp_path / "store")
+    name = os.fsdecode(b"Pr\xfcfling")
+    book.put(
+        desk.all_parts()[0], Decision.NG, Context(artifact=name, sha256="a", category=None, thresholds=desk.thresholds)
+    )
+    assert json.loads((tmp_path / "store" / "marks.jsonl").read_bytes())["artifact"] == name
 
 
 def test_a_mark_cannot_leave_its_folder_or_pass_for_a_mask(desk: Desk, tmp_path: Path) -> None:

@@ -197,6 +197,76 @@ def test_a_pid_that_is_somebody_elses_by_now_is_neither_taken_for_it_nor_killed(
         stranger.wait()
 
 
+@pytest.fixture
+def sleeper() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that stands for a training: alive, in a group of its own."""
+    process = subprocess.Popen([sys.executable, "-P", "-c", "import time; time.sleep(600)"], start_new_session=True)
+    yield process
+    process.kill()
+    process.wait()
+
+
+def written(runs: Path, name: str, process: subprocess.Popen[bytes], **changes: object) -> Record:
+    born = processes.birth(process.pid)
+    assert born is not None
+    record = Record(
+        name=name, order=order(name=name), asked=1.0, attempt=1, pid=process.pid, born=born, began=1.0
+    ).model_copy(update=changes)
+    record.write(runs / name)
+    return record
+
+
+def test_a_hundred_newer_runs_do_not_hide_the_one_that_trains(
+    root: Path, tmp_path: Path, sleeper: subprocess.Popen[bytes]
+) -> None:
+    runs = tmp_path / "runs"
+    written(runs, "live", sleeper)
+    for number in range(120):
+        folder = runs / f"newer{number}"
+        folder.mkdir()
+        (folder / "run.json").write_text("{}")
+    trainings = Trainings(root, runs)
+    second = trainings.start(order(name="second"))
+    trainings.tend()
+    assert (second.state, second.place) == (State.WAITING, 1) and not trainings.children, "a second one was started"
+    sight = Desk(root, runs, tmp_path / "store").sight(None)
+    assert sight.chosen == "live" and len(sight.choices) == 100 and sight.can_stop
+
+
+def test_a_stop_is_not_lost_when_the_clock_is_set_back(
+    root: Path, tmp_path: Path, sleeper: subprocess.Popen[bytes]
+) -> None:
+    """The request seems to lie an hour ahead: as the clock says after it was set back by an hour."""
+    written(tmp_path / "runs", "r", sleeper, stop_asked=time.time() + 3600)
+    trainings = Trainings(root, tmp_path / "runs", grace=0.2)
+    for _ in range(20):
+        trainings.tend()
+        time.sleep(0.1)
+    assert sleeper.wait(0) in (-signal.SIGINT, -signal.SIGTERM, -signal.SIGKILL)
+
+
+def test_a_training_that_is_deaf_is_sent_each_rougher_signal_once(root: Path, tmp_path: Path) -> None:
+    program = (
+        "import signal, time\n"
+        "for number in (signal.SIGINT, signal.SIGTERM): signal.signal(number, lambda n, _: print(n, flush=True))\n"
+        "print('ready', flush=True)\n"
+        "while True: time.sleep(1)\n"
+    )
+    words = [sys.executable, "-P", "-c", program]
+    with subprocess.Popen(words, start_new_session=True, stdout=subprocess.PIPE, text=True) as deaf:
+        assert deaf.stdout is not None and deaf.stdout.readline() == "ready\n"
+        written(tmp_path / "runs", "r", deaf, stop_asked=time.time())  # type: ignore[arg-type]
+        trainings = Trainings(root, tmp_path / "runs", grace=0.3)
+
+        def ended() -> bool:
+            trainings.tend()
+            return deaf.poll() is not None
+
+        until(ended, "its end")
+        assert deaf.returncode == -signal.SIGKILL
+        assert deaf.stdout.read().split() == [str(int(signal.SIGINT)), str(int(signal.SIGTERM))]
+
+
 def test_a_training_that_cannot_be_says_why_in_one_line(desk: Callable[..., Trainings], root: Path) -> None:
     trainings = desk([*TINY, "fit.nonsense=1"])
     trainings.start(order())
@@ -331,7 +401,7 @@ def test_a_report_is_announced_then_shown_or_the_shelf_is_closed_again(tmp_path:
 
 def test_words_of_a_command_are_words(root: Path, tmp_path: Path) -> None:
     words = command(order(quick=True, seed=7), root, tmp_path, "r", resume=True)
-    assert words[1:4] == ["-m", "inspect_kd", "train"] and words[-1] == "--resume"
+    assert words[1:5] == ["-P", "-m", "inspect_kd", "train"] and words[-1] == "--resume"
     assert {"fit.steps=62", "fit.seed=7", "fit.evaluate_every=12"} <= set(words)
     assert "--set" not in command(order(), root, tmp_path, "r", resume=False), "a normal training is the recipe's own"
     for wrong in ({"recipe": "../../etc/passwd.yaml"}, {"recipe": "nobody"}, {"seed": -1}, {"seed": 2**40}):

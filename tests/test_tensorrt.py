@@ -163,7 +163,7 @@ def test_the_gpu_check_calls_what_there_is(run: Path) -> None:
     spec.loader.exec_module(check)
     asked = check.training(run) | check.steps(run, run / "r.onnx", run / "r.fp16.tensorrt.onnx", run / "data")
     for words in asked.values():
-        if words[1:3] == ["-m", "inspect_kd"]:
+        if words[1:4] == ["-P", "-m", "inspect_kd"]:
             # An option that is not there fails before the help is shown.
             assert check.step([*words, "--help"])["status"] == 0, words
     failed = check.step([sys.executable, "-c", "import sys; print('why'); sys.exit(3)"])

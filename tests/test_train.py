@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ from safetensors.torch import load_file
 from inspect_kd.calibrate import Calibration
 from inspect_kd.config import Fit, load_recipe
 from inspect_kd.datasets import open_dataset
-from inspect_kd.errors import BadInput, UsageError
+from inspect_kd.errors import BadInput, EnvironmentFault, UsageError
 from inspect_kd.inspector import Inspector
 from inspect_kd.train.checkpoint import Progress
 from inspect_kd.train.fit import _finished, fit
@@ -25,6 +26,7 @@ from inspect_kd.train.hardware import Hardware
 from inspect_kd.train.run import RunFolder, choose_folder, load_run
 from inspect_kd.train.schedule import learning_rate
 from inspect_kd.types import Nobody
+from tests.planted import executed_modules, plant_modules
 from tests.tiny import command
 
 
@@ -81,6 +83,37 @@ def test_a_killed_training_resumes_to_the_same_weights(run: Path, parts: Path, t
     assert [key for key in first if not torch.equal(first[key], second[key])] == []
     assert (run / "metrics.jsonl").read_text() == log.read_text()
     assert (run / "calibration.json").read_text() == (tmp_path / "r" / "calibration.json").read_text()
+
+
+def test_of_two_trainings_of_one_name_the_second_is_told_who_holds_it(parts: Path, tmp_path: Path) -> None:
+    """Started at the same moment, before either has written anything."""
+    words = command(parts, tmp_path, "--set", "fit.steps=100000", "--set", "fit.evaluate_every=100000")
+    both = [subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    try:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and all(each.poll() is None for each in both):
+            time.sleep(0.05)
+        refused, trains = sorted(both, key=lambda each: each.poll() is None)
+        assert refused.poll() == 4 and trains.poll() is None, "both train into one folder"
+        *_, line = refused.communicate()[1].strip().splitlines()
+        assert f"{tmp_path / 'r'} is in use by process {trains.pid} on {socket.gethostname()} since " in line
+        assert line.endswith("wait until it has ended, or choose another --name")
+        log = tmp_path / "r" / "metrics.jsonl"
+        while time.monotonic() < deadline and not (log.is_file() and log.read_text()):
+            assert trains.poll() is None
+            time.sleep(0.05)
+        # What runs is not called unfinished; --resume does not get in, either.
+        held = f"in use by process {trains.pid} "
+        with pytest.raises(EnvironmentFault, match=held):
+            choose_folder(tmp_path, "r", resume=False)
+        again = subprocess.run([*words, "--resume"], capture_output=True, text=True, check=False)
+        assert again.returncode == 4 and held in again.stderr
+    finally:
+        for each in both:
+            each.kill()
+            each.communicate()
+    with pytest.raises(UsageError, match="go on with --resume"):
+        choose_folder(tmp_path, "r", resume=False)
 
 
 def test_resume_refuses_other_work(run: Path, parts: Path, tmp_path: Path) -> None:
@@ -172,17 +205,20 @@ def test_sound_parts_only_is_enough_to_train(tmp_path: Path, parts: Path) -> Non
 
 
 def test_two_processes_train_one_student(parts: Path, tmp_path: Path) -> None:
-    """What several GPUs do, with two CPU processes: one run, one artifact, each image looked at by one of them."""
+    """What several GPUs do, with two CPU processes: one run, one artifact, each image looked at by one of them.
+
+    The second process is started by a library; it imports nothing from the working directory, either.
+    """
+    out, executed = tmp_path / "out", plant_modules(tmp_path / "planted")
+    python, *words = command(parts, out, "--device", "cpu", "--devices", "2", "--json")
     answer = subprocess.run(
-        command(parts, tmp_path, "--device", "cpu", "--devices", "2", "--json"),
-        capture_output=True,
-        text=True,
-        check=False,
+        [python, "-P", *words], cwd=tmp_path / "planted", capture_output=True, text=True, check=False
     )
+    assert executed_modules(executed) == []
     assert answer.returncode == 0, answer.stderr
     manifest = json.loads(answer.stdout.strip().splitlines()[-1])
-    assert manifest["steps"] == 24 and (tmp_path / "r" / "r.onnx").is_file()
-    assert [path.name for path in tmp_path.iterdir()] == ["r"]
+    assert manifest["steps"] == 24 and (out / "r" / "r.onnx").is_file()
+    assert [path.name for path in out.iterdir()] == ["r"]
 
 
 @pytest.mark.slow

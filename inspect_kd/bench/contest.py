@@ -21,6 +21,7 @@ from typing import Any
 
 from inspect_kd import registry
 from inspect_kd.bench.entries import SIZE, Entry
+from inspect_kd.child_process import spawn_process
 from inspect_kd.config import load_recipe
 from inspect_kd.datasets import DataSet
 from inspect_kd.train.run import resolved, write_json
@@ -122,9 +123,7 @@ def cost(entries: Mapping[str, Entry], out: Path, setting: str, watch: Watch) ->
 
 
 def _in_own_process(entry: Entry, data: DataSet, folder: Path, minutes: float) -> None:
-    # Spawned, not forked: torch's threads do not survive a fork.
-    process = multiprocessing.get_context("spawn").Process(target=_work, args=(entry, data, folder, minutes))
-    process.start()
+    process = spawn_process(_work, entry, data, folder, minutes)
     process.join()
     if not (folder / RESULT).is_file():
         _write(folder, {"failure": f"its process ended with exit status {process.exitcode}; see {LOG}"})

@@ -6,9 +6,9 @@ Everything here works on graphs from bytes (N, H, W, 3) to heatmap and score.
 from __future__ import annotations
 
 import mmap
-import multiprocessing
 import time
 from collections.abc import Callable, Mapping
+from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from inspect_kd.child_process import spawn_process
 from inspect_kd.export.options import RuntimeOptions
 from inspect_kd.export.to_onnx import LARGEST_BATCH, open_session
 from inspect_kd.stopwatch import take_turns
@@ -93,10 +94,8 @@ def peak_memory(file: Path) -> float | None:
     """
     if not STATM.is_file():
         return None
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_grow, args=(str(file), sender))
-    process.start()
+    receiver, sender = Pipe(duplex=False)
+    process = spawn_process(_grow, str(file), sender)
     sender.close()
     try:
         grown: float | None = receiver.recv()

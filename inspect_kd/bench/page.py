@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from inspect_kd.bench.entries import SIZE, Entry
 from inspect_kd.evaluate import MEAN
 from inspect_kd.metrics import METRICS
 from inspect_kd.report.charts import Point, scatter
+from inspect_kd.spreadsheet import csv_text
 from inspect_kd.stopwatch import MOST_RUNS
 
 COSTS = ("cpu_ms", "p50_ms", "p99_ms", "batched_cpu_ms", "gflop", "file_mb", "memory_mb")
@@ -41,10 +41,7 @@ def write(out: Path, run: Comparison) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     content = {"environment": run.environment, "results": run.results, "costs": run.costs}
     (out / "bench.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    with (out / "bench.csv").open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, CSV_COLUMNS, extrasaction="ignore")
-        table.writeheader()
-        table.writerows(_records(run))
+    (out / "bench.csv").write_text(csv_text(CSV_COLUMNS, _records(run)), encoding="utf-8", newline="")
     (out / "bench.md").write_text(_markdown(run), encoding="utf-8")
     page = out / "bench.html"
     page.write_text(_html(run), encoding="utf-8")

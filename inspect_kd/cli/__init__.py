@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import typer
 
 from inspect_kd import __version__
+from inspect_kd.child_process import protect_later_processes
 from inspect_kd.cli import (
     bench,
     bench_latency,
@@ -68,6 +69,8 @@ def version() -> None:
 
 def main() -> None:
     """Entry point: a user's error or a fault of the machine is one line, anything else is a bug and keeps its traceback."""
+    # A training on several devices, and loaders' workers, are started by libraries.
+    protect_later_processes()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr does it: a name that is not UTF-8 ends no command
     try:

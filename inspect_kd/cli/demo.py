@@ -31,7 +31,10 @@ def demo(
     if out.exists() and any(out.iterdir()):
         if not fresh:
             raise UsageError(f"{out} is not empty: --fresh throws it away, --out names another folder")
-        shutil.rmtree(out)
+        from inspect_kd.train.run import RunFolder, hold_run
+
+        with hold_run(RunFolder(out / "parts"), may_be_complete=True):
+            shutil.rmtree(out)
     began = time.monotonic()
     with follow() as watch, file_named(out):
         data_folder = draw_sample(out / "sample", seed, watch=watch)

@@ -83,10 +83,10 @@ def train(
     from inspect_kd.cli.follow import follow
     from inspect_kd.cli.needs import need_training
     from inspect_kd.errors import file_named
-    from inspect_kd.train.run import RunFolder, choose_folder
+    from inspect_kd.train.run import RunFolder, choose_folder, is_helper_process
 
     need_training()
-    helper = os.environ.get("LOCAL_RANK", "0") != "0"
+    helper = is_helper_process()
     chosen = model or default_model(quiet=helper)
     extras = distilled(chosen, teachers or [], unlabelled, labelled, start)
     recipe, data_set = prepare(data, chosen, [*extras, *(overrides or [])])

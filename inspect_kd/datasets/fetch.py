@@ -21,6 +21,7 @@ from typing import IO
 from inspect_kd.datasets.bounded_tar import open_tar
 from inspect_kd.datasets.manifest import Archive, Manifest
 from inspect_kd.errors import DISK_FAULTS, BadInput, EnvironmentFault, InspectKDError, UsageError, file_named
+from inspect_kd.file_lock import hold_lock
 from inspect_kd.types import Watch
 from inspect_kd.weights import sha256
 
@@ -32,29 +33,41 @@ LARGEST_RATIO = 200
 LZMA_MEMORY = 256 * 2**20
 PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2)
 TRIES = 5
+AFTER_ANOTHER = "wait until it has been fetched there, then run the command again"
 
 
 def get(manifest: Manifest, watch: Watch) -> Path:
     """Fetch what is not there yet; the caller has shown the licence."""
     folder = manifest.folder()
-    if folder.is_dir() and any(folder.iterdir()):
+    lock = folder.with_name(f".{folder.name}.lock")
+    # With a lock beside it, it may still be growing; without one it may lie on a disk that takes no files.
+    if _is_there(folder) and not lock.exists():
         watch.say(f"{manifest.name} is already at {folder}")
         return folder
+    if manifest.source.by_hand is not None:
+        raise UsageError(
+            f"{manifest.title} cannot be fetched by a program. {manifest.source.by_hand} Folder: {folder}. Homepage: {manifest.homepage}"
+        )
+    with hold_lock(lock, str(folder), AFTER_ANOTHER):
+        if not _is_there(folder):  # another process may have finished just now
+            _fetch(manifest, folder, watch)
+    return folder
+
+
+def _is_there(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.iterdir())
+
+
+def _fetch(manifest: Manifest, folder: Path, watch: Watch) -> None:
     source = manifest.source
     if source.drawn is not None:
         from inspect_kd.datasets.drawn import draw_sample
 
-        return draw_sample(folder, source.drawn, watch=watch)
-    if source.by_hand is not None:
-        raise UsageError(
-            f"{manifest.title} cannot be fetched by a program. {source.by_hand} Folder: {folder}. Homepage: {manifest.homepage}"
-        )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    if source.anomalib is not None:
+        draw_sample(folder, source.drawn, watch=watch)
+    elif source.anomalib is not None:
         _by_anomalib(source.anomalib, folder, manifest)
     else:
         _by_archives(source.archives, folder, watch)
-    return folder
 
 
 def _by_anomalib(name: str, folder: Path, manifest: Manifest) -> None:
@@ -76,8 +89,10 @@ def _by_archives(archives: tuple[Archive, ...], folder: Path, watch: Watch) -> N
     workshop = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         for archive in archives:
-            packed = download(archive, folder.parent / "downloads", watch)
-            unpack(packed, workshop, watch)
+            lock = folder.parent / "downloads" / f".{archive.sha256[:16]}.lock"  # two sets may share an archive
+            with hold_lock(lock, archive.url, AFTER_ANOTHER):
+                packed = download(archive, folder.parent / "downloads", watch)
+                unpack(packed, workshop, watch)
         workshop.chmod(0o755)
         workshop.rename(folder)
     finally:

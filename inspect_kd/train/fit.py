@@ -33,6 +33,7 @@ from inspect_kd.train.real_parts import RealParts, real_parts
 from inspect_kd.train.run import (
     RunFolder,
     build_student,
+    hold_run,
     load_run,
     open_folder,
     resolved,
@@ -57,13 +58,16 @@ def fit(
     recipe: Recipe, data: DataSet, folder: RunFolder, *, hardware: Hardware, watch: Watch, resume: bool = False
 ) -> RunFolder:
     fabric = hardware.fabric()
-    fabric.launch()
-    began = time.monotonic()
-    recipe = resolved(recipe)
-    student, facts = train_student(recipe, data, folder, hardware=hardware, fabric=fabric, watch=watch, resume=resume)
-    if fabric.is_global_zero:
-        conclude(recipe, data, folder, student, facts, began, watch)
-    fabric.barrier()  # the first process concludes alone; leaving early would end it
+    with hold_run(folder):
+        fabric.launch()
+        began = time.monotonic()
+        recipe = resolved(recipe)
+        student, facts = train_student(
+            recipe, data, folder, hardware=hardware, fabric=fabric, watch=watch, resume=resume
+        )
+        if fabric.is_global_zero:
+            conclude(recipe, data, folder, student, facts, began, watch)
+        fabric.barrier()  # the first process concludes alone; leaving early would end it
     return folder
 
 

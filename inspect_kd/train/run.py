@@ -5,11 +5,13 @@ The manifest `run.json` is written last: where it exists, everything else does t
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +26,7 @@ from inspect_kd.config import Recipe
 from inspect_kd.datasets.splits import Holdout
 from inspect_kd.datasets.view import View
 from inspect_kd.errors import BadInput, UsageError
+from inspect_kd.file_lock import hold_lock
 from inspect_kd.models.base import Source, Student, Teacher
 from inspect_kd.models.encoders import EncoderSpec, build_encoder, empty_encoder
 from inspect_kd.versions import installed
@@ -110,12 +113,31 @@ def choose_folder(out: Path, name: str, *, resume: bool) -> RunFolder:
             raise UsageError(f"nothing to resume at {folder.path}")
         return folder
     if folder.recipe.is_file() and not folder.complete:
-        raise UsageError(f"{folder.path} holds an unfinished run: go on with --resume, or choose another --name")
+        with hold_run(folder):  # a run that is being trained is unfinished, too
+            raise UsageError(f"{folder.path} holds an unfinished run: go on with --resume, or choose another --name")
     number = 2
     while folder.complete:
         folder = RunFolder(out / f"{name}-{number}")
         number += 1
     return folder
+
+
+@contextlib.contextmanager
+def hold_run(folder: RunFolder, *, may_be_complete: bool = False) -> Iterator[None]:
+    """Keep other trainings out of a run's folder for the time of a block."""
+    if is_helper_process():
+        yield  # the process that started this one holds it
+        return
+    way_out = "wait until it has ended, or choose another --name"
+    with hold_lock(folder.path / ".lock", str(folder.path), way_out):
+        if folder.complete and not may_be_complete:
+            raise UsageError(f"{folder.path}: another training has just completed this run; choose another --name")
+        yield
+
+
+def is_helper_process() -> bool:
+    """Whether this is one of several devices' processes, and not the first, which started it."""
+    return os.environ.get("LOCAL_RANK", "0") != "0"
 
 
 def resolved(recipe: Recipe) -> Recipe:

@@ -22,7 +22,7 @@ from inspect_kd.train.conclude import conclude
 from inspect_kd.train.hardware import Hardware
 from inspect_kd.train.lessons import Lessons, real_lessons
 from inspect_kd.train.real_parts import outlined_parts
-from inspect_kd.train.run import RunFolder, build_teacher, open_folder, resolved, sources_of
+from inspect_kd.train.run import RunFolder, build_teacher, hold_run, open_folder, resolved, sources_of
 from inspect_kd.types import Sample, Split, Watch
 
 
@@ -40,11 +40,12 @@ def teach(recipe: Recipe, data: DataSet, folder: RunFolder, *, hardware: Hardwar
     licences.check(recipe.profile, {source.name: source.licence for source in sources_of(teacher)})
     fabric = hardware.fabric()
     lessons = lessons_for(teacher, recipe, data)
-    open_folder(folder, recipe, str(fabric.device))
-    steps = study(teacher.to(fabric.device), lessons, recipe, folder, watch)
-    teacher.settle()
-    facts = {"steps": steps, "examined": examine(teacher, recipe, data, watch)}
-    conclude(recipe, data, folder, teacher, facts, began, watch)
+    with hold_run(folder):
+        open_folder(folder, recipe, str(fabric.device))
+        steps = study(teacher.to(fabric.device), lessons, recipe, folder, watch)
+        teacher.settle()
+        facts = {"steps": steps, "examined": examine(teacher, recipe, data, watch)}
+        conclude(recipe, data, folder, teacher, facts, began, watch)
     return folder
 
 

@@ -13,6 +13,7 @@ from gradio.events import api
 from inspect_kd.apps.studio.batches import DEVICE, inspect_files, write_export
 from inspect_kd.apps.studio.desk import Desk, Refusal
 from inspect_kd.apps.studio.exports import rows
+from inspect_kd.apps.studio.sessions import program_desk
 from inspect_kd.apps.studio.studio import Studio
 from inspect_kd.errors import BadInput, InspectKDError
 from inspect_kd.export.card import card_facts
@@ -34,7 +35,7 @@ def _files_endpoints(studio: Studio) -> None:
     button = gr.Button(visible=False)
 
     def inspect(images: list[str], artifact: str, category: str, request: gr.Request) -> list[dict[str, Any]]:
-        desk = studio.desks.of(request.session_hash)
+        desk = program_desk(studio, request)
         _choose(studio, desk, artifact, category)
         found: list[dict[str, Any]] = []
         for answer in inspect_files(studio, desk, images or []):
@@ -45,7 +46,7 @@ def _files_endpoints(studio: Studio) -> None:
         return found
 
     def fetch(form: str, request: gr.Request) -> str:
-        return str(_or_error(lambda: write_export(studio, studio.desks.of(request.session_hash), form)))
+        return str(_or_error(lambda: write_export(studio, program_desk(studio, request), form)))
 
     button.click(
         inspect,
@@ -71,18 +72,18 @@ def _endpoints(studio: Studio) -> None:
 
     def decide(reinspect: float, reject: float, request: gr.Request) -> dict[str, Any]:
         """Decide all parts of this session anew under two thresholds, from stored scores; no model runs."""
-        desk = studio.desks.of(request.session_hash)
+        desk = program_desk(studio, request)
         desk.move(reinspect, reject)
         decisions = {str(part.number): str(desk.thresholds.decide(part.score)) for part in desk.all_parts()}
         return {**desk.what_if().to_json(), "decisions": decisions}
 
     def parts(request: gr.Request) -> list[dict[str, Any]]:
         """All parts of this session with their regions under the present thresholds, the worst first."""
-        return rows(studio.desks.of(request.session_hash))
+        return rows(program_desk(studio, request))
 
     def mark(part: int, verdict: str, by: str, request: gr.Request) -> dict[str, Any]:
         """Store what a person says of a part, OK or NG, for `label-next --known` and `train --labelled`."""
-        desk = studio.desks.of(request.session_hash)
+        desk = program_desk(studio, request)
 
         def put() -> dict[str, Any]:
             if part not in desk.parts or verdict not in (Decision.OK, Decision.NG):
@@ -95,7 +96,7 @@ def _endpoints(studio: Studio) -> None:
 
     def save_calibration(by: str, reinspect: float, reject: float, request: gr.Request) -> dict[str, Any]:
         """Sign off two thresholds by name: a new file for `inspect-kd predict --calibration`, nothing is overwritten."""
-        desk = studio.desks.of(request.session_hash)
+        desk = program_desk(studio, request)
         desk.move(reinspect, reject)
         name = request.username or by
         path = _or_error(lambda: studio.sign_off(desk, name))
@@ -103,7 +104,7 @@ def _endpoints(studio: Studio) -> None:
 
     def clear(request: gr.Request) -> int:
         """Take all parts off this session's desk; returns how many there were."""
-        desk = studio.desks.of(request.session_hash)
+        desk = program_desk(studio, request)
         count = len(desk.parts)
         desk.clear()
         return count

@@ -11,6 +11,7 @@ import gradio as gr
 from inspect_kd.apps.studio import compare, gallery, texts
 from inspect_kd.apps.studio.batches import DEVICE, EVERY, PRIVATE
 from inspect_kd.apps.studio.inspect_tab import ON_LOAD_GALLERY
+from inspect_kd.apps.studio.sessions import page_desk
 from inspect_kd.apps.studio.studio import Studio, address
 
 
@@ -38,11 +39,11 @@ def _build(studio: Studio, tab: gr.Tab) -> None:
             pair = gr.HTML(elem_id="compare-pair", js_on_load=None, apply_default_css=False, elem_classes="studio")
 
     def shown(request: gr.Request) -> tuple[str, str]:
-        desk = studio.desks.of(request.session_hash)
+        desk = page_desk(studio, request)
         return compare.comparison(desk, address), compare.side_by_side(desk, address)
 
     def run(artifact: str, request: gr.Request) -> Iterator[tuple[str, str, str]]:
-        desk = studio.desks.of(request.session_hash)
+        desk = page_desk(studio, request)
         began = told = time.monotonic()
         total = len(desk.parts)
         for done in desk.compare(artifact):
@@ -53,7 +54,7 @@ def _build(studio: Studio, tab: gr.Tab) -> None:
         yield "", *shown(request)
 
     def pick(event: gr.EventData, request: gr.Request) -> tuple[str, str]:
-        studio.desks.of(request.session_hash).select(int(event.part))
+        page_desk(studio, request).select(int(event.part))
         return shown(request)
 
     def stopped(request: gr.Request) -> tuple[str, str, str]:

@@ -13,9 +13,9 @@ from typing import Any
 
 from inspect_kd.apps.studio.data_folders import inside, shown_as
 from inspect_kd.apps.studio.processes import ended_by
-from inspect_kd.apps.studio.training_command import PROGRAM
 from inspect_kd.apps.studio.training_log import Figures, take
 from inspect_kd.errors import printable
+from inspect_kd.child_process import python_command, python_environment
 
 MOST_FILES = 3
 
@@ -59,8 +59,10 @@ def check(root: Path, given: str, scratch: Path) -> Iterator[Check]:
     figures = Figures()
     # To a file: the answer of a large data set would fill a pipe that nobody empties before the end.
     with TemporaryFile(dir=scratch) as answer:
-        words = [*PROGRAM, "data", "check", str(folder), "--json"]
-        child = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=answer, stderr=subprocess.PIPE)
+        words = python_command("-m", "inspect_kd", "data", "check", str(folder), "--json")
+        child = subprocess.Popen(
+            words, stdin=subprocess.DEVNULL, stdout=answer, stderr=subprocess.PIPE, env=python_environment()
+        )
         with child:
             try:
                 for line in child.stderr or ():

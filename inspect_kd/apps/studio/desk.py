@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +67,9 @@ class Desk:
         self.filter, self.order, self.page = "all", "worst", 0
         self.selected: int | None = None
         self.looks = self.number = 0
+        self.in_use, self.touched = False, time.monotonic()
+        self.notice = ""
+        """What its owner must be told once."""
         self.choose(shelf.names[0], None)
 
     # Which artifact, which limits
@@ -125,6 +129,7 @@ class Desk:
         """The parts on the desk, looked at by the artifact that is chosen now; a person's marks stay."""
         self.looks += 1
         for old in self.all_parts():
+            self.touch()
             content = old.original.read_bytes()
             new = inspect_part(self.inspector, content, old.name, old.sha256, old.number, self.places, look=self.looks)
             new.mark = old.mark
@@ -143,6 +148,7 @@ class Desk:
         with self.lock:
             self.parts.clear()
             self.refused.clear()
+            self.in_use = False
             self.selected, self.page, self.filter = None, 0, "all"
         self.forget_second()
         for folder in (self.places.kept, self.places.shown):
@@ -232,9 +238,15 @@ class Desk:
         self.second.clear()
         self.second_artifact = None
 
+    def touch(self) -> None:
+        """Its owner is there, or a model still works for its owner."""
+        self.touched = time.monotonic()
+
     def _next(self) -> int:
         with self.lock:
             self.number += 1
+            self.in_use = True
+            self.touch()
             return self.number
 
     def _check_room(self, size: int) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import csv
-import io
 import json
 from html import escape
 from importlib.resources import files
@@ -15,6 +13,7 @@ from inspect_kd.apps.studio.desk import Desk
 from inspect_kd.apps.studio.histogram import histogram, slider_range
 from inspect_kd.apps.studio.what_if import held_out_scores
 from inspect_kd.errors import UsageError
+from inspect_kd.spreadsheet import csv_text
 from inspect_kd.types import Decision
 
 COLUMNS = (
@@ -66,12 +65,7 @@ def as_json(desk: Desk) -> str:
 
 
 def as_csv(desk: Desk) -> str:
-    out = io.StringIO()
-    writer = csv.DictWriter(out, COLUMNS)
-    writer.writeheader()
-    for row in rows(desk):
-        writer.writerow({name: _cell(value) for name, value in _flat(row).items()})
-    return out.getvalue()
+    return csv_text(COLUMNS, map(_flat, rows(desk)))
 
 
 def as_html(desk: Desk) -> str:
@@ -150,8 +144,3 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
         "sha256": row.get("sha256"),
         "error": row.get("error"),
     }
-
-
-def _cell(value: Any) -> Any:
-    """A spreadsheet takes a text that begins like a formula for one; a file's name may begin so on purpose."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value

@@ -18,6 +18,7 @@ from inspect_kd.apps.studio import texts
 from inspect_kd.apps.studio.batches import DEVICE, PRIVATE, follow, inspect_files, page_of, select_last, write_export
 from inspect_kd.apps.studio.desk import Desk
 from inspect_kd.apps.studio.histogram import slider_range
+from inspect_kd.apps.studio.sessions import in_one_line, page_desk
 from inspect_kd.apps.studio.shelf import example_images
 from inspect_kd.apps.studio.studio import Studio, address
 from inspect_kd.errors import InspectKDError
@@ -203,7 +204,7 @@ def _downloads(studio: Studio) -> None:
 
 def _download(studio: Studio, form: str) -> Callable[[gr.Request], str]:
     def make(request: gr.Request) -> str:
-        return address(write_export(studio, studio.desks.of(request.session_hash), form))
+        return address(write_export(studio, page_desk(studio, request), form))
 
     return make
 
@@ -212,12 +213,12 @@ def _wire_batches(studio: Studio, bar: Bar, controls: Controls, panels: Panels) 
     """Everything that runs the model: one at a time, and each can be stopped."""
 
     def uploaded(files: list[str] | None, request: gr.Request) -> Iterator[tuple[Any, ...]]:
-        desk, files = studio.desks.of(request.session_hash), files or []
+        desk, files = page_desk(studio, request), files or []
         for panels in follow(desk, inspect_files(studio, desk, files), len(files)):
             yield None, *panels
 
     def pictured(file: str | None, request: gr.Request) -> Iterator[tuple[Any, ...]]:
-        desk, files = studio.desks.of(request.session_hash), [file] if file else []
+        desk, files = page_desk(studio, request), [file] if file else []
         name = time.strftime(texts.CAMERA_NAME)
         steps = (desk.add(content, name) for _, content in studio.uploads.read(files) if content is not None)
         for panels in follow(desk, select_last(desk, steps), len(files)):
@@ -225,13 +226,13 @@ def _wire_batches(studio: Studio, bar: Bar, controls: Controls, panels: Panels) 
             yield None, *panels
 
     def offered(request: gr.Request) -> Iterator[tuple[str, ...]]:
-        desk = studio.desks.of(request.session_hash)
+        desk = page_desk(studio, request)
         images = example_images(studio.settings.examples) if studio.settings.examples else []
         steps = (desk.add(image.read_bytes(), f"{image.parent.name}-{image.name}") for image in images)
         yield from follow(desk, steps, len(images))
 
     def chosen(artifact: str, category: str, request: gr.Request) -> Iterator[tuple[Any, ...]]:
-        desk = studio.desks.of(request.session_hash)
+        desk = page_desk(studio, request)
         other = artifact != desk.artifact
         names, usual = categories(studio, artifact)
         wanted = category if not other and category else usual
@@ -260,11 +261,11 @@ def _wire_batches(studio: Studio, bar: Bar, controls: Controls, panels: Panels) 
     pictures.then(None, None, None, js="() => window.studioLiveAgain()", **PRIVATE)
 
     def stopped(request: gr.Request) -> tuple[str, ...]:
-        desk = studio.desks.of(request.session_hash)
+        desk = page_desk(studio, request)
         return page_of(desk, f'<p class="soft">{texts.STOPPED.format(done=len(desk.parts))}</p>')
 
     def cleared(request: gr.Request) -> tuple[Any, ...]:
-        desk = studio.desks.of(request.session_hash)
+        desk = page_desk(studio, request)
         desk.clear()
         return None, *page_of(desk)
 
@@ -276,7 +277,7 @@ def _wire_thresholds(studio: Studio, controls: Controls, panels: Panels) -> None
     shown = [panels.viewer, panels.regions, panels.gallery, panels.scores]
 
     def moved(reinspect: float, reject: float, request: gr.Request) -> tuple[str, ...]:
-        desk = studio.desks.of(request.session_hash)
+        desk = page_desk(studio, request)
         desk.move(reinspect, reject)
         return page_of(desk)[1:]
 
@@ -292,22 +293,22 @@ def _wire_thresholds(studio: Studio, controls: Controls, panels: Panels) -> None
     )
 
     def usual(request: gr.Request) -> tuple[float, float]:
-        limits = studio.desks.of(request.session_hash).usual
+        limits = page_desk(studio, request).usual
         return round(limits.reinspect, 3), round(limits.reject, 3)
 
     controls.reset.click(usual, None, [controls.reinspect, controls.reject], **PRIVATE)
 
     def sign(by: str, request: gr.Request) -> str:
-        desk = studio.desks.of(request.session_hash)
+        desk = page_desk(studio, request)
         by = request.username or by
         try:
             path = studio.sign_off(desk, by)
         except InspectKDError as error:
             return f'<p class="bad" role="alert">{texts.NOT_SIGNED_OFF.format(reason=escape(str(error)))}</p>'
         said = texts.SIGNED_OFF.format(
-            file=path.name,
+            file=escape(path.name),
             by=escape(by),
-            artifact=studio.shelf.paths[desk.artifact].name,
+            artifact=escape(studio.shelf.paths[desk.artifact].name),
             path=escape(str(path)),
         )
         return f'<p class="good" role="status">{said}</p>'
@@ -322,8 +323,9 @@ def _wire_clicks(studio: Studio, panels: Panels, buttons: dict[str, gr.Button]) 
 
     def then(act: Callable[[Desk, gr.EventData, gr.Request], None]) -> Callable[..., tuple[str, ...]]:
         def handler(event: gr.EventData, request: gr.Request) -> tuple[str, ...]:
-            desk = studio.desks.of(request.session_hash)
-            act(desk, event, request)
+            desk = page_desk(studio, request)
+            with in_one_line():
+                act(desk, event, request)
             return page_of(desk)[1:4]
 
         return handler
@@ -355,6 +357,6 @@ def _wire_clicks(studio: Studio, panels: Panels, buttons: dict[str, gr.Button]) 
 
 def _wire_load(studio: Studio, page: gr.Blocks, panels: Panels) -> None:
     def first(request: gr.Request) -> tuple[str, ...]:
-        return page_of(studio.desks.of(request.session_hash))
+        return page_of(page_desk(studio, request))
 
     page.load(first, None, panels.all(), **PRIVATE)

@@ -7,6 +7,7 @@ what, when, and what the artifact had said. `train --labelled <store>/marked/<ca
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,7 +16,8 @@ from threading import Lock
 
 from inspect_kd import atomic_write
 from inspect_kd.apps.studio.parts import Part
-from inspect_kd.errors import BadInput
+from inspect_kd.errors import BadInput, EnvironmentFault, UsageError
+from inspect_kd.sign_off import LONGEST_NAME
 from inspect_kd.types import Decision, Thresholds
 
 FOLDERS = {Decision.OK: "good", Decision.NG: "defect"}
@@ -39,6 +41,10 @@ class Context:
     thresholds: Thresholds
     by: str = ""
 
+    def __post_init__(self) -> None:
+        if len(self.by) > LONGEST_NAME or not self.by.isprintable():
+            raise UsageError(f"a mark is stored with a name of at most {LONGEST_NAME} printable characters")
+
 
 class MarkBook:
     def __init__(self, store: Path) -> None:
@@ -56,23 +62,26 @@ class MarkBook:
         content = part.original.read_bytes()
         with self._lock:
             path = self._path(part, verdict, context, content)
-            self._withdraw(part, context)
             path.parent.mkdir(parents=True, exist_ok=True)
-            atomic_write.write_bytes(path, content)
-            self._note(part, str(verdict), context, str(path.relative_to(self.store)))
+            # The line before the image: what trains without a line has no author.
+            with atomic_write.partial_file(path) as partial:
+                partial.write_bytes(content)
+                self._note(part, str(verdict), context, str(path.relative_to(self.store)))
+            self._withdraw(part, context, but=path)
         part.mark = verdict
         return path
 
     def take_back(self, part: Part, context: Context) -> None:
         with self._lock:
-            self._withdraw(part, context)
             self._note(part, None, context, None)
+            self._withdraw(part, context)
         part.mark = None
 
-    def _withdraw(self, part: Part, context: Context) -> None:
+    def _withdraw(self, part: Part, context: Context, but: Path | None = None) -> None:
         for name in FOLDERS.values():
             for path in (self.folder(context) / name).glob(f"*-{part.sha256[:12]}.*"):
-                path.unlink()
+                if path != but:
+                    path.unlink()
 
     def _path(self, part: Part, verdict: Decision, context: Context, content: bytes) -> Path:
         # The digest comes last: a name that ends in "_mask" would be taken for a mask.
@@ -94,8 +103,13 @@ class MarkBook:
             "artifact_sha256": context.sha256,
             "category": context.category,
         }
-        with (self.store / "marks.jsonl").open("a", encoding="utf-8") as journal:
-            journal.write(json.dumps(line, ensure_ascii=False) + "\n")
+        # A file's name may hold bytes that are no text (lone surrogates here); JSON has the same escape for them as Python.
+        text = json.dumps(line, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+        with (self.store / "marks.jsonl").open("ab", buffering=0) as journal:
+            end = journal.seek(0, os.SEEK_END)
+            if journal.write(text) < len(text):
+                journal.truncate(end)
+                raise EnvironmentFault(f"{self.store}: no room for one more line of marks.jsonl; make room on the disk")
 
 
 def _plain(text: str) -> str:

@@ -23,7 +23,7 @@ class Settings:
     max_kept_mb: int = 4096
     """Originals and heatmaps of all desks together."""
     max_desks: int = 16
-    """Browser tabs whose parts are kept; the one that was silent longest gives way."""
+    """Browser tabs whose parts are kept; one that is empty, or long silent, gives way."""
     threads: int = 1
     """Of the model."""
     trust: Path | None = None

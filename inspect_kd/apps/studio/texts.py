@@ -47,6 +47,14 @@ DESK_FULL = "the desk is full: at most {most} parts; clear it first"
 DISK_FULL = "no room left: all desks together may keep {mb} MB"
 NOT_RECEIVED = "not a file that was sent to this Studio, or one that was read already: send it again"
 NO_LENGTH = "an upload must say its size (Content-Length)"
+ALL_DESKS_TAKEN = (
+    "all {most} desks of this Studio are in use: close a tab that is not needed, clear its desk, or wait until one has been silent "
+    "for {minutes} minutes"
+)
+PARTS_WERE_CLEARED = (
+    "{count} parts are no longer on your desk: the connection was lost, or the desk was silent for {minutes} minutes and its place "
+    "was needed. Marks and saved calibrations are stored. Bring the parts in again"
+)
 
 # Thresholds
 THRESHOLDS = "Thresholds"

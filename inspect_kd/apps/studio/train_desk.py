@@ -52,7 +52,7 @@ class Desk:
 
     def sight(self, chosen: str | None) -> Sight:
         """The chosen run, else the one that runs, else the latest; a run that has vanished is none."""
-        every = self.trainings.all()
+        every = self.trainings.listed()
         found = {each.name: each for each in every}
         training = found.get(chosen or "") or next((each for each in every if each.state in BUSY), None)
         training = training or next(iter(every), None)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.resources import files
 from importlib.util import find_spec
@@ -20,6 +19,7 @@ from gradio.context import Context
 from gradio.events import api
 
 from inspect_kd.apps.studio import train_view
+from inspect_kd.apps.studio.sessions import in_one_line
 from inspect_kd.apps.studio.train_desk import Desk, Sight, digest
 from inspect_kd.apps.studio.train_texts import Train
 from inspect_kd.apps.studio.training_command import LARGEST_SEED, default_recipe, recipes
@@ -116,15 +116,6 @@ def _wire_form(desk: Desk, form: OrderForm) -> None:
     form.again.click(lambda: gr.update(choices=desk.folders()), None, form.folder, **quiet)
     form.check.click(look, form.folder, [form.checked, form.start], concurrency_id="check", **quiet)
     form.recipe.change(lambda name: gr.update(info=form.about[name]), form.recipe, form.recipe, queue=False, **quiet)
-
-
-@contextmanager
-def in_one_line() -> Iterator[None]:
-    """A person's error becomes one line on the page; anything else is a bug and keeps its traceback."""
-    try:
-        yield
-    except InspectKDError as error:
-        raise gr.Error(str(error), print_exception=False) from None
 
 
 class ProgressPanel:

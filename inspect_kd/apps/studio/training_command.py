@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 
 from inspect_kd import weights, zoo
 from inspect_kd.apps.studio.data_folders import inside
 from inspect_kd.apps.studio.training_record import Order
+from inspect_kd.child_process import python_command
 from inspect_kd.config import Recipe, load_recipe
 from inspect_kd.errors import UsageError
 
@@ -16,7 +16,6 @@ DEFAULT, FALLBACK = "omni_ad", "embedded"
 QUICK = 4
 """A quick training does one step in so many."""
 FEWEST_STEPS, EVALUATIONS, LARGEST_SEED = 20, 5, 2**31 - 1
-PROGRAM = [sys.executable, "-m", "inspect_kd"]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
 
 
@@ -61,7 +60,7 @@ def command(order: Order, root: Path, runs: Path, name: str, *, resume: bool) ->
         raise UsageError(f"no recipe {order.recipe!r}; there are: {', '.join(zoo.names('models'))}")
     if not 0 <= order.seed <= LARGEST_SEED:
         raise UsageError(f"seed {order.seed}: take a number from 0 to {LARGEST_SEED}")
-    words = [*PROGRAM, "train", "--data", str(data), "--model", order.recipe]
+    words = python_command("-m", "inspect_kd", "train", "--data", str(data), "--model", order.recipe)
     words += ["--out", str(runs), "--name", checked_name(name)]
     for change in changes(load_recipe(order.recipe), order):
         words += ["--set", change]

@@ -6,12 +6,15 @@ that still trains by its id and birth, and goes on watching it. One Studio looks
 
 from __future__ import annotations
 
+import atexit
 import json
+import math
 import signal
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,7 +23,9 @@ from inspect_kd.apps.studio.data_folders import inside
 from inspect_kd.apps.studio.training_command import checked_name, command, proposed_name
 from inspect_kd.apps.studio.training_log import ATTEMPT, Figures, LogReader
 from inspect_kd.apps.studio.training_record import BUSY, LOG, Order, Record, State, read_record
+from inspect_kd.child_process import python_environment
 from inspect_kd.errors import BadInput, InspectKDError, UsageError
+from inspect_kd.file_lock import hold_lock
 
 GRACE_S = 5.0
 """From one signal to the next rougher one. The first says the friendliest good-bye, but a Studio that was itself started in
@@ -28,6 +33,9 @@ the background hands its deafness for it down; all a resume needs is the checkpo
 SIGNALS = ("SIGINT", "SIGTERM", "SIGKILL")
 LOOK_EVERY_S = 1.0
 MOST_LISTED = 100
+OTHER_STUDIO = (
+    "end the Studio that runs there, name another folder with --runs, or leave the Train tab out with --no-train"
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,7 +73,8 @@ class Trainings:
         self.changes = tuple(changes)
         self.lock = threading.RLock()
         self.children: dict[str, subprocess.Popen[bytes]] = {}
-        self.signalled: dict[str, int] = {}
+        self.signalled: dict[str, tuple[int, float]] = {}
+        """How many signals a training was sent, and when the last one, by the monotonic clock."""
         self.logs: dict[str, LogReader] = {}
 
     # ── what a person asks for ───────────────────────────────────────────────────────────────────────────────────────
@@ -113,13 +122,21 @@ class Trainings:
                 return found
             return next((each for each in self.all() if each.name == name), found)
 
+    def listed(self) -> list[Training]:
+        """The runs that a page shows: all that run or wait, and the latest of the others."""
+        every = self.all()
+        active = {each.name for each in every if each.state in (*BUSY, State.WAITING)}
+        others = [each.name for each in every if each.name not in active]
+        shown = active.union(others[: max(0, MOST_LISTED - len(active))])
+        return [each for each in every if each.name in shown]
+
     def all(self) -> list[Training]:
         """Every run, the latest first."""
         with self.lock:
             self._fetch()
             folders = [path for path in self.runs.iterdir() if path.is_dir()] if self.runs.is_dir() else []
             ours = [path for path in folders if not path.is_symlink() and _is_run(path)]
-            found = sorted(map(self._stands, ours), key=lambda training: -training.since)[:MOST_LISTED]
+            found = sorted(map(self._stands, ours), key=lambda training: -training.since)
             queue = [each.name for each in reversed(found) if each.state is State.WAITING]
             return [replace(each, place=queue.index(each.name) + 1 if each.name in queue else 0) for each in found]
 
@@ -157,8 +174,13 @@ class Trainings:
                     self._try_to_launch(training.record, training.folder)
 
     def keep_tending(self, on_error: Callable[[Exception], None]) -> threading.Event:
-        """In a thread of its own, until the event is set: a training that waits starts with no browser open, too."""
-        enough = threading.Event()
+        """In a thread of its own, until the event is set: a training that waits starts with no browser open, too.
+
+        Raises where another Studio does this for the same folder: both would start the training that waits.
+        """
+        enough, held = threading.Event(), ExitStack()
+        held.enter_context(hold_lock(self.runs / ".studio.lock", str(self.runs), OTHER_STUDIO))
+        atexit.register(held.close)
 
         def rounds() -> None:
             while not enough.wait(LOOK_EVERY_S):
@@ -166,6 +188,7 @@ class Trainings:
                     self.tend()
                 except Exception as error:  # a full disk must not end the watch over what runs
                     on_error(error)
+            held.close()
 
         threading.Thread(target=rounds, name="trainings", daemon=True).start()
         return enough
@@ -234,12 +257,14 @@ class Trainings:
 
     def _press(self, record: Record) -> None:
         """The next signal when its time has come, each only once."""
-        if record.pid is None or record.stop_asked is None:
+        if record.pid is None:
             return
-        due = min(len(SIGNALS) - 1, int((time.time() - record.stop_asked) / self.grace))
-        if self.signalled.get(record.name, -1) < due:
-            self.signalled[record.name] = due
-            processes.tell_group(record.pid, getattr(signal, SIGNALS[due], signal.SIGTERM))
+        # By the monotonic clock, not by the time of the request: somebody may set the machine's clock back meanwhile.
+        sent, last = self.signalled.get(record.name, (0, -math.inf))
+        now = time.monotonic()
+        if sent < len(SIGNALS) and now - last >= self.grace:
+            self.signalled[record.name] = sent + 1, now
+            processes.tell_group(record.pid, getattr(signal, SIGNALS[sent], signal.SIGTERM))
 
     def _try_to_launch(self, record: Record, folder: Path) -> None:
         """What was fine when it was asked for may be gone by now: the folder, the disk's space."""
@@ -263,6 +288,7 @@ class Trainings:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                env=python_environment(),
             )
         self.children[record.name] = child
         self.signalled.pop(record.name, None)

@@ -1,0 +1,135 @@
+"""No process that the product starts imports from the working directory: modules are planted there, real children started."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import inspect_kd
+from tests.planted import executed_modules, plant_modules
+from tests.studio_server import studio
+
+ROOT = Path(inspect_kd.__file__).parents[1]
+PATIENCE_S = 240
+
+
+@pytest.fixture
+def planted(tmp_path: Path) -> Path:
+    return tmp_path / "planted"
+
+
+@pytest.fixture
+def executed(planted: Path) -> Path:
+    return plant_modules(planted)
+
+
+def test_the_studios_checks_trainings_and_quarantine_import_nothing_from_its_working_directory(
+    run: Path, parts: Path, planted: Path, executed: Path, tmp_path: Path
+) -> None:
+    words = (run / "r.onnx", "--train-on", parts.parent)
+    with studio(*words, folder=planted, INSPECT_KD_CACHE=str(tmp_path / "cache")) as server:
+        from gradio_client import Client
+
+        client = Client(server.address, verbose=False)
+        checked = client.predict(f"{parts.name}/board", api_name="/train_check")
+        begun = client.predict(f"{parts.name}/board", "embedded", "t", True, 0, api_name="/train_start")
+        try:
+            state = _until_it_trains(client)
+        finally:
+            _stop(client)
+    assert executed_modules(executed) == []
+    assert (tmp_path / "cache" / "quarantine.json").is_file(), "the artifact was not opened by a child first"
+    assert checked["sound"] and begun["name"] == "t" and state["phase"] == "train"
+
+
+def _until_it_trains(client: object) -> dict[str, object]:
+    end = time.monotonic() + PATIENCE_S
+    while time.monotonic() < end:
+        state: dict[str, object] = client.predict("t", api_name="/train_state")  # type: ignore[attr-defined]
+        if state["phase"] or state["state"] == "failed":
+            return state
+        time.sleep(0.2)
+    raise AssertionError(f"after {PATIENCE_S} s the training had neither begun nor failed")
+
+
+def _stop(client: object) -> None:
+    from gradio_client.exceptions import AppError
+
+    try:
+        client.predict("t", api_name="/train_stop")  # type: ignore[attr-defined]
+    except AppError:
+        return  # it has failed: nothing to stop
+    while client.predict("t", api_name="/train_state")["state"] == "stopping":  # type: ignore[attr-defined]
+        time.sleep(0.2)
+
+
+BENCH = """
+import sys
+from pathlib import Path
+from inspect_kd.bench import contest, cost
+from inspect_kd.bench.entries import Entry
+if __name__ == "__main__":
+    artifact, folder = map(Path, sys.argv[1:])
+    folder.mkdir()
+    contest._in_own_process(Entry(name="none", maker="nobody"), None, folder, 1.0)
+    print((folder / contest.RESULT).read_text())
+    print(cost.peak_memory(artifact))
+"""
+
+
+def test_a_comparisons_processes_import_nothing_from_the_working_directory(
+    run: Path, planted: Path, executed: Path, tmp_path: Path
+) -> None:
+    script = tmp_path / "bench.py"  # as an installed command, it imports from its own folder, without -P
+    script.write_text(BENCH)
+    words = [sys.executable, str(script), str(run / "r.onnx"), str(tmp_path / "entry")]
+    answer = subprocess.run(words, cwd=planted, capture_output=True, text=True, check=True)
+    assert executed_modules(executed) == []
+    assert "nobody" in answer.stdout and float(answer.stdout.split()[-1]) > 0
+
+
+QUARANTINE = """
+import os, sys
+from inspect_kd.inspector import Inspector
+artifact, *caches = sys.argv[1:]
+for cache in caches:
+    os.environ["INSPECT_KD_CACHE"] = cache
+    size = Inspector(artifact).size
+    sys.path.insert(0, os.getcwd())  # as `python -m` does; this process has imported by now what it needs
+print(size)
+"""
+
+
+def test_the_quarantine_drops_the_working_directory_that_its_parent_imports_from(
+    run: Path, planted: Path, executed: Path, tmp_path: Path
+) -> None:
+    words = [sys.executable, "-P", "-c", QUARANTINE, str(run / "r.onnx"), str(tmp_path / "1"), str(tmp_path / "2")]
+    answer = subprocess.run(words, cwd=planted, capture_output=True, text=True, check=False)
+    assert executed_modules(executed) == []
+    assert answer.stdout.strip() == "64", answer.stderr
+
+
+def test_python_is_started_by_one_module_only() -> None:
+    """Whoever needs a Python process takes `child_process`, which knows what it must not import."""
+    found = {path.relative_to(ROOT).as_posix() for path in _sources() if any(_starts_python(path))}
+    assert found == {"inspect_kd/child_process.py"}
+
+
+def _sources() -> Iterator[Path]:
+    yield from sorted((ROOT / "inspect_kd").rglob("*.py"))
+    yield from sorted((ROOT / "benchmarks").rglob("*.py"))
+
+
+def _starts_python(path: Path) -> Iterator[bool]:
+    starters = {"sys.executable", "multiprocessing.get_context", "multiprocessing.Process", "multiprocessing.Pool"}
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Attribute):
+            yield ast.unparse(node) in starters
+        if isinstance(node, ast.ImportFrom):
+            yield any(f"{node.module}.{name.name}" in starters for name in node.names)

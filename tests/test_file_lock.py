@@ -1,0 +1,83 @@
+"""One process at a time: who holds a lock is said, a kill releases it, a planted link is not followed, nothing stays behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from inspect_kd.errors import EnvironmentFault
+from inspect_kd.file_lock import hold_lock
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from inspect_kd.file_lock import hold_lock
+with hold_lock(Path(sys.argv[1]), "it", "wait"):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_the_second_is_told_who_holds_it_and_a_kill_releases_it(tmp_path: Path) -> None:
+    file = tmp_path / "run" / ".lock"
+    holder = subprocess.Popen([sys.executable, "-P", "-c", HOLDER, str(file)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        told = rf"^runs/r is in use by process {holder.pid} on {socket.gethostname()} since 20\d\d-\S+: wait$"
+        with pytest.raises(EnvironmentFault, match=told), hold_lock(file, "runs/r", "wait"):
+            pass
+    finally:
+        holder.send_signal(signal.SIGKILL)
+        holder.communicate()
+    assert file.is_file(), "what a killed process leaves behind"
+    with hold_lock(file, "runs/r", "wait"):
+        assert json.loads(file.read_bytes())["pid"] == os.getpid()
+    assert not file.parent.exists(), "nothing stays behind"
+
+
+def test_a_folder_with_something_in_it_stays(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "recipe.yaml").touch()
+    with hold_lock(tmp_path / "run" / ".lock", "it", "wait"):
+        pass
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["recipe.yaml"]
+
+
+def test_a_planted_link_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / ".lock").symlink_to(tmp_path / "precious")
+    with (
+        pytest.raises(EnvironmentFault, match=r"\.lock: no lock could be taken"),
+        hold_lock(tmp_path / ".lock", "it", "wait"),
+    ):
+        pass
+    assert (tmp_path / "precious").read_text() == "precious"
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"[1]", b'{"pid": "x", "host": 1, "since": 2}', b"\xff" * 9999])
+def test_a_damaged_file_still_locks(text: bytes, tmp_path: Path) -> None:
+    file = tmp_path / ".lock"
+    with hold_lock(file, "it", "wait"):
+        file.write_bytes(text)
+        with (
+            pytest.raises(EnvironmentFault, match=r"^it is in use by another process: wait$"),
+            hold_lock(file, "it", "wait"),
+        ):
+            pass
+
+
+def test_a_folder_that_was_thrown_away_and_made_anew_is_locked_anew(tmp_path: Path) -> None:
+    file = tmp_path / "run" / ".lock"
+    with hold_lock(file, "it", "wait"):
+        file.unlink()
+        file.parent.rmdir()
+        with hold_lock(file, "it", "wait"):
+            pass
+        assert not file.exists()
