@@ -31,11 +31,6 @@ def printable(text: str) -> str:
     return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
 
 
-def printable(text: str) -> str:
-    """The text with everything escaped that no file can hold or that steers a terminal, as names on other systems may have it."""
-    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
-
-
 class InspectKDError(Exception):
     """Base of everything that the command line turns into one clear line instead of a traceback."""
 

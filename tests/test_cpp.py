@@ -28,9 +28,9 @@ from inspect_kd.inspector import Inspector
 from inspect_kd.types import Decision, Inspection
 from tests.factory_images import IMAGES, REFUSED, picture, turned_by_xmp, with_thumbnail
 from tests.fuzzing import graphs
+from tests.several_images import ONE, SEVERAL, saved, several_scans
 from tests.test_hostile import elsewhere
 from tests.test_wire import flatbuffer_that_is_a_protobuf
-from tests.several_images import ONE, SEVERAL, saved, several_scans
 
 ROOT = Path(__file__).parents[1]
 # The same ONNX Runtime gets the same pixels. Measured: no difference in six digits, on Debian's OpenCV 4.6 against the wheel's 5.0,

@@ -129,8 +129,6 @@ def test_tied_places_pass_the_proof(name: str, tied: tuple[ArtifactGraph, np.nda
     )
     truths = [Truth(bool(number % 2), "a", f"{number}.png") for number in range(len(pictures))]
     material = Material(real=[(pictures, truths)], sound=lambda: pictures, checked=lambda: pictures)
-    done = make_artifact(
-        graph, tmp_path / "tied.onnx", card=card, deployment=load_deployment(name), material=material
-    )
+    done = make_artifact(graph, tmp_path / "tied.onnx", card=card, deployment=load_deployment(name), material=material)
     assert not done.missed, done.complaint()
     assert (tmp_path / "tied.onnx").is_file()

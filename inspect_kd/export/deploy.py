@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
@@ -133,8 +134,9 @@ def make_artifact(
 ) -> Conversion:
     """Write `to`, or leave nothing where a limit was missed."""
     target: Any = registry.load("export", f"to_{deployment.target}")
-    partial = to.with_name(f".{to.stem}.partial{target.SUFFIX}")
-    try:
+    # A folder of its own: nobody else can have planted anything under the name that is written there.
+    with TemporaryDirectory(prefix=".export-", dir=to.parent) as folder:
+        partial = Path(folder) / f"artifact{target.SUFFIX}"
         material.watch.phase("export", 1)
         plain, quantised = _write(graph, partial, target, card, deployment, material)
         # A target may know of its own what it takes, where no machine of its kind is at hand.
@@ -168,8 +170,6 @@ def make_artifact(
             # The file that is about to get its name is opened once more: the card was changed after the proof.
             _prover(target)(partial.read_bytes(), to.name).look(np.zeros((1, card.size, card.size, 3), np.uint8))
             partial.replace(to)
-    finally:
-        partial.unlink(missing_ok=True)
     return told
 
 

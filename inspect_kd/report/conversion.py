@@ -77,7 +77,9 @@ def _tiles(conversion: Conversion) -> str:
 
 def _verdict(conversion: Conversion) -> str:
     if conversion.missed:
-        text = f'<p><span class="badge NG">REFUSED</span> {escape(conversion.complaint())}. No artifact was written.</p>'
+        text = (
+            f'<p><span class="badge NG">REFUSED</span> {escape(conversion.complaint())}. No artifact was written.</p>'
+        )
     else:
         text = '<p><span class="badge OK">ACCEPTED</span> It answers like the student within all limits.</p>'
     told = speed(conversion)

@@ -61,7 +61,9 @@ def export_all(
         to = artifact_of(folder, load_deployment(name))
         try:
             conversion = _export(recipe, data, model, calibration, name, to, watch, taught_by)
-            complaint = f"{to.name} differs from the trained model: {conversion.complaint()}" if conversion.missed else ""
+            complaint = (
+                f"{to.name} differs from the trained model: {conversion.complaint()}" if conversion.missed else ""
+            )
         except InspectKDError as error:
             complaint = str(error)
         if complaint:
@@ -213,9 +215,10 @@ def _told(samples: Sequence[Sample], recipe: Recipe, watch: Watch) -> Iterator[t
         part = samples[start : start + PROOF_BATCH]
         watch.advance(len(part))
         frames = [view.middle_frame(read_image(sample.image, bits=recipe.data.bits)) for sample in part]
-        yield np.stack(frames), [
-            Truth(sample.defective, sample.category, str(sample.image.relative_to(root))) for sample in part
-        ]
+        yield (
+            np.stack(frames),
+            [Truth(sample.defective, sample.category, str(sample.image.relative_to(root))) for sample in part],
+        )
 
 
 def _public(recipe: Recipe) -> dict[str, Any]:

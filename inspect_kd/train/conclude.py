@@ -50,7 +50,9 @@ def conclude(
     # ── the artifact, the report, and last the manifest ──────────────────────────────────────────────────────────────
     model = model.cpu()
     save_model(folder, model)
-    parities, refused = export_all(recipe, data, folder, model, calibration, watch, taught_by=facts.get("taught_by", {}))
+    parities, refused = export_all(
+        recipe, data, folder, model, calibration, watch, taught_by=facts.get("taught_by", {})
+    )
     facts = {
         "name": folder.path.name,
         "data": {"name": data.name, "source": data.source, "digest": data.digest, "categories": data.categories},

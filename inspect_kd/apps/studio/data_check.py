@@ -14,8 +14,8 @@ from typing import Any
 from inspect_kd.apps.studio.data_folders import inside, shown_as
 from inspect_kd.apps.studio.processes import ended_by
 from inspect_kd.apps.studio.training_log import Figures, take
-from inspect_kd.errors import printable
 from inspect_kd.child_process import python_command, python_environment
+from inspect_kd.errors import printable
 
 MOST_FILES = 3
 
