@@ -107,6 +107,9 @@ SEVERAL: dict[str, Callable[[], bytes]] = {
     "two.mpo": lambda: saved(picture(), "MPO", save_all=True, append_images=[picture().rotate(180)]),
     "stereo.jpg": lambda: jpeg_that_lists((0x020002, small()), order="<"),
     "same_size.jpg": lambda: jpeg_that_lists((0, saved(picture().rotate(180), "JPEG"))),
+    "odd_length.jpg": lambda: jpeg_that_lists((0, saved(picture(), "JPEG"))).replace(
+        struct.pack(">HHL", 0xB002, 7, 32), struct.pack(">HHL", 0xB002, 7, 37)
+    ),
     "called_preview.jpg": lambda: jpeg_that_lists((0x010002, small()), (0x010001, saved(picture(), "JPEG"))),
 }
 """Of which a program that reads the first image passes over the others."""
@@ -116,6 +119,8 @@ ONE: dict[str, Callable[[], bytes]] = {
     "gain_map.jpg": lambda: jpeg_that_lists((0, small()), (0, small(30)), order="<"),
     "cut_off.jpg": lambda: jpeg_that_lists((0, saved(picture(), "JPEG")))[: -len(saved(picture(), "JPEG"))],
     "lost_index.jpg": lambda: jpeg_with(b"MPF\0MM\0*\0\0\xff\xff"),
+    "empty_index.jpg": lambda: jpeg_with(b"MPF\0II*\0" + bytes(4)),
+    "no_index.jpg": lambda: jpeg_with(b"MPF\0"),
     "preview.tiff": lambda: tiff_file(grey_tags(), grey_tags(8, (254, LONG, 1))),
     "mask.tiff": lambda: tiff_file(grey_tags(), grey_tags(16, (254, LONG, 4))),
     "pyramid.tiff": lambda: tiff_file(

@@ -28,9 +28,9 @@ SHOWN = "Pr\\udcfcfling"
 
 
 def call(*words: object, stdin: bytes = b"", cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """The program in the locale that most systems have."""
+    """The program with strict streams, which it has in all locales but C: there a name would go out as it is."""
     names = [os.fsencode(str(word)) for word in words]
-    environment = os.environ | {"PYTHONIOENCODING": "", "LC_ALL": "C.UTF-8"}
+    environment = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
     answer = subprocess.run(
         [sys.executable, "-P", "-m", "inspect_kd", *names], input=stdin, capture_output=True, env=environment, cwd=cwd
     )

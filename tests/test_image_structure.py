@@ -69,13 +69,14 @@ def test_tiff_that_begins_with_a_preview_is_refused(data: bytes) -> None:
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (tiff_file(grey_tags(), next=10**6), "broken or truncated"),
+        (tiff_file(grey_tags(), next=10**6), "a place beyond the end of the file: 1000000"),
+        (tiff_file(grey_tags(), next=2**64 - 1, big=True), "a place beyond the end of the file: 18446744073709551615"),
         (tiff_file(grey_tags(), *[grey_tags(8, (254, LONG, 1))] * 100), "more than 64 directories"),
         (tiff_file(grey_tags(), [(tag, LONG, 1) for tag in range(5000, 10_000)]), "a directory of 5000 tags"),
         (tiff_file([(256, LONG, 8), *grey_tags()]), "a tag stands twice"),
         (tiff_file(grey_tags(16, (322, 1, 16))), "tag 322 is no single number"),
     ],
-    ids=["lost", "many", "tags", "twice", "byte"],
+    ids=["lost", "far", "many", "tags", "twice", "byte"],
 )
 def test_tiff_directories_that_two_readers_would_read_differently_are_refused(data: bytes, says: str) -> None:
     with pytest.raises(BadInput, match=rf"a\.tif: broken or truncated .*{says}|a\.tif: {says}"):

@@ -65,8 +65,10 @@ def _lists_another_picture(data: bytes, index: int) -> bool:
     """
     try:
         tiff = Tiff(data[index : index + 2**16])
-        entry = next(tiff.directories()).entries[_MP_ENTRIES]
-        pictures = list(struct.iter_unpack(f"{tiff.order}LLLHH", tiff.data[entry.place : entry.place + entry.length]))
+        first, *_ = tiff.directories()
+        entry = first.entries[_MP_ENTRIES]
+        listed = tiff.data[entry.place : entry.place + entry.length // 16 * 16]
+        pictures = list(struct.iter_unpack(f"{tiff.order}LLLHH", listed))
     except (struct.error, LookupError, ValueError):
         return False  # no index that any reader could follow
     own = max(1, _pixels_at(data, 0))

@@ -54,6 +54,8 @@ class Tiff:
 
     def read(self, form: str, place: int) -> int:
         """One whole number of the file, in the file's byte order."""
+        if place > len(self.data):
+            raise struct.error(f"a place beyond the end of the file: {place}")  # it may not even fit into Python's own
         value: int = struct.unpack_from(self.order + form, self.data, place)[0]
         return value
 
