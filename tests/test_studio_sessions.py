@@ -109,7 +109,7 @@ def test_who_lost_parts_is_told_once_and_finds_the_thresholds_again(page: Any, p
     for number in range(OTHERS):
         made.desks.of(f"other{number}").add(images(parts)[0].read_bytes(), "p.png")
     made.desks.leave("other0")
-    with pytest.raises(gr.Error, match="1 parts are no longer on your desk"):
+    with pytest.raises(gr.Error, match="Your desk was cleared; parts lost: 1"):
         handlers["parts"](request("operator"))
     assert handlers["parts"](request("operator")) == []
     limits = made.desks.of("operator").thresholds
@@ -122,7 +122,7 @@ def test_a_lost_connection_is_told_on_the_page(page: Any, parts: Path) -> None:
     _, made = page()
     made.desks.of("operator").add(images(parts)[0].read_bytes(), "p.png")
     made.desks.leave("operator")
-    with pytest.warns(UserWarning, match="no longer on your desk: the connection was lost"):
+    with pytest.warns(UserWarning, match=r"parts lost: 1\. The connection was lost"):
         page_desk(made, request("operator"))
     page_desk(made, request("operator"))
 

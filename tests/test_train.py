@@ -95,7 +95,7 @@ def test_of_two_trainings_of_one_name_the_second_is_told_who_holds_it(parts: Pat
             time.sleep(0.05)
         refused, trains = sorted(both, key=lambda each: each.poll() is None)
         assert refused.poll() == 4 and trains.poll() is None, "both train into one folder"
-        *_, line = refused.communicate()[1].strip().splitlines()
+        *_, line = refused.stderr.read().strip().splitlines()  # type: ignore[union-attr]
         assert f"{tmp_path / 'r'} is in use by process {trains.pid} on {socket.gethostname()} since " in line
         assert line.endswith("wait until it has ended, or choose another --name")
         log = tmp_path / "r" / "metrics.jsonl"
@@ -111,7 +111,8 @@ def test_of_two_trainings_of_one_name_the_second_is_told_who_holds_it(parts: Pat
     finally:
         for each in both:
             each.kill()
-            each.communicate()
+            each.wait()
+            each.stderr.close()  # type: ignore[union-attr]
     with pytest.raises(UsageError, match="go on with --resume"):
         choose_folder(tmp_path, "r", resume=False)
 

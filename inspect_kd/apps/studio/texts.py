@@ -52,8 +52,8 @@ ALL_DESKS_TAKEN = (
     "for {minutes} minutes"
 )
 PARTS_WERE_CLEARED = (
-    "{count} parts are no longer on your desk: the connection was lost, or the desk was silent for {minutes} minutes and its place "
-    "was needed. Marks and saved calibrations are stored. Bring the parts in again"
+    "Your desk was cleared; parts lost: {count}. The connection was lost, or the desk was silent for {minutes} minutes and its place "
+    "was needed. Marks and saved calibrations are stored; bring the parts in again."
 )
 
 # Thresholds
