@@ -27,7 +27,7 @@ NEIGHBOURS = 8
 """Prototypes that are blended into the one that a place is compared with, channel by channel."""
 ALIKE = 1e-5
 """1 - cosine of two prototypes that count as one."""
-REACH = 0.05
+REACH = 0.02
 """A prototype whose cosine is this much below the largest has no share in the blend."""
 
 

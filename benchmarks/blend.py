@@ -1,0 +1,142 @@
+"""What the heads lose by reading a blend of the nearest prototypes instead of the nearest one. Writes docs/results/blend.{json,md}.
+
+    INSPECT_KD_REAL_DATA=… INSPECT_KD_WEIGHTS=… python benchmarks/blend.py [--seeds 0 1] [--parts 3000] [--steps 1500]
+
+One fit of the default recipe on six real categories a seed, then stage S2 with each way of reading. The nearest prototype alone, as
+it was read before, is not continuous: where two tie, torch and a runtime may choose different ones. The time is that of the
+exported graphs in ONNX Runtime, one thread, in turns. What is finished is not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+from statistics import mean
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from real_data import RESULTS, ROOT
+
+from inspect_kd.bench import ablate
+from inspect_kd.calibrate import calibrate
+from inspect_kd.cli.follow import follow
+from inspect_kd.config import load_recipe
+from inspect_kd.datasets import DataSet, open_dataset, union
+from inspect_kd.export import to_onnx
+from inspect_kd.export.card import ArtifactCard
+from inspect_kd.export.graph import ArtifactGraph
+from inspect_kd.models.layers import prototypes
+from inspect_kd.models.layers.prototypes import Nearest, Prototypes
+from inspect_kd.resize import RESIZE
+from inspect_kd.stopwatch import take_turns
+from inspect_kd.train.listening import DRAWN, FIT_ALONE
+from inspect_kd.train.run import environment, holdout_of, load_run, write_json
+
+MODEL, SIZE = "omni_ad", 256
+# Folder below the data -> which file names show one part.
+SETS = {"mvtec_ad": None, "mpdd": None, "magnetic_tile": r"num_(\d+)", "piped": None, "screws4": None, "lookout": None}
+ROUNDS = 60
+
+
+def read_nearest_alone(memory: Prototypes, joined_BChw: torch.Tensor) -> Nearest:
+    """The product with the one prototype whose cosine is largest."""
+    grid = joined_BChw.shape[-2:]
+    direction_BNC, length_BN1 = memory._directions(joined_BChw)
+    nearest_BNC = memory.prototypes_KC[(direction_BNC @ memory.prototypes_KC.T).argmax(dim=2)]
+    product_BNC = direction_BNC * nearest_BNC
+    return Nearest(
+        memory._distance(product_BNC.sum(dim=2), length_BN1, grid),
+        product_BNC.transpose(1, 2).unflatten(2, grid),
+        (length_BN1 / memory.usual_length).transpose(1, 2).unflatten(2, grid),
+    )
+
+
+WAYS: dict[str, Callable[[Prototypes, torch.Tensor], Nearest]] = {
+    "nearest alone": read_nearest_alone,
+    "blend": Prototypes.in_detail,
+}
+
+
+def load() -> DataSet:
+    home = Path(os.environ.get("INSPECT_KD_REAL_DATA", ROOT / ".." / "shared" / "data")).resolve()
+    holdout = holdout_of(load_recipe(MODEL))
+    return union([open_dataset(home / name, holdout=holdout, group=group) for name, group in SETS.items()], "six")
+
+
+def export(run: Path, to: Path) -> bytes:
+    """The graph of a fitted student with heads, as the present way of reading makes it."""
+    card = ArtifactCard(
+        name="blend",
+        target="onnx",
+        size=SIZE,
+        resize=RESIZE,
+        categories=("a",),
+        calibration=calibrate({"a": [0.1, 0.2]}, reject_rate=0.5, reinspect_rate=0.5),
+    )
+    to_onnx.export(ArtifactGraph(load_run(run).model.eval(), 1.0), to, card=card, opset=20)
+    return to.read_bytes()
+
+
+def times(files: dict[str, bytes]) -> dict[str, dict[str, float]]:
+    noise = np.random.default_rng(0).integers(0, 256, (1, SIZE, SIZE, 3), dtype=np.uint8)
+    runtimes = {name: to_onnx.Runtime(content, name) for name, content in files.items()}
+    turns = take_turns({name: lambda one=one: one.look(noise) for name, one in runtimes.items()}, ROUNDS, most=4)
+    return {name: taken.figures() for name, taken in turns.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", nargs="*", type=int, default=[0])
+    parser.add_argument("--parts", type=int, default=load_recipe(MODEL).distill.most, help="Drawn parts of S2.")
+    parser.add_argument("--steps", type=int, default=load_recipe(MODEL).distill.supervise.steps, help="Steps of S2.")
+    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "blend")
+    chosen = parser.parse_args()
+    torch.set_num_threads(1)
+    changes = (*FIT_ALONE, *DRAWN, f"distill.most={chosen.parts}", f"distill.supervise.steps={chosen.steps}")
+    data, results, files = load(), {}, {}
+    for name, read in WAYS.items():
+        Prototypes.in_detail = read  # type: ignore[method-assign]
+        arm = ablate.Arm(name=name, changes=changes, why="")
+        with follow() as watch:
+            results |= ablate.ablate(MODEL, data, [arm], chosen.seeds, chosen.out, watch)
+        with TemporaryDirectory() as folder:
+            files[name] = export(chosen.out / f"seed{chosen.seeds[0]}" / "start", Path(folder) / "x.onnx")
+    write(results, times(files), chosen)
+
+
+def write(
+    results: dict[str, list[dict[str, Any]]], taken: dict[str, dict[str, float]], chosen: argparse.Namespace
+) -> None:
+    machine = environment("cpu")
+    write_json(RESULTS / "blend.json", {"environment": machine, "ways": results, "times": taken})
+    categories = list(results["blend"][0]["metrics"])
+    lines = [
+        "# The nearest prototype alone, or a blend of the nearest",
+        "",
+        f"Written by `python benchmarks/blend.py --parts {chosen.parts} --steps {chosen.steps}`, {machine['started'][:10]}, torch "
+        f"{machine['packages']['torch']}, one thread. One `{MODEL}` student for six categories, seeds {', '.join(map(str, chosen.seeds))}; "
+        f"the blend is of {prototypes.NEIGHBOURS} prototypes whose cosine is at most {prototypes.REACH} below the largest. A cell: image "
+        "AUROC / pixel AP / AUPRO, the mean over seeds. Time: the graph of the fitted student with heads in ONNX Runtime.",
+        "",
+        "| read | " + " | ".join([*categories, "CPU ms, median of turns"]) + " |",
+        "|---|" + "---|" * (len(categories) + 1),
+    ]
+    for name, seeds in results.items():
+        cells = [" / ".join(figure(seeds, category, metric) for metric in ablate.SHOWN) for category in categories]
+        lines.append(f"| {name} | {' | '.join(cells)} | {taken[name]['cpu_ms']:.2f} |")
+    page = RESULTS / "blend.md"
+    page.write_text("\n".join(lines) + "\n")
+    print(page.read_text())
+
+
+def figure(seeds: list[dict[str, Any]], category: str, metric: str) -> str:
+    values = [told["metrics"][category][metric] for told in seeds]
+    return "–" if any(not isinstance(value, float) for value in values) else f"{mean(values):.4f}"
+
+
+if __name__ == "__main__":
+    main()
