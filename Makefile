@@ -37,6 +37,7 @@ bench: $(STAMP)       ## the figures under docs/results, on the data sets at INS
 	$(BIN)/python benchmarks/unlabelled.py
 	$(BIN)/python benchmarks/chain.py
 	$(BIN)/python benchmarks/labelling.py
+	$(BIN)/python benchmarks/blend.py
 	$(BIN)/python benchmarks/studio.py --artifact runs/demo/parts/parts.onnx
 
 # For whoever has an NVIDIA GPU: one command, one report (docs/results/gpu.md).
