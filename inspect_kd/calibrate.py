@@ -24,6 +24,8 @@ from inspect_kd.types import Decision, Thresholds
 
 POOLED = "*"
 """Stands for "all categories together" wherever a category's name may stand."""
+HIGHEST_POOLED = 2.0
+"""The pooled reject threshold is 1.0 by construction, and an export moves it by hundredths: more lets defects through."""
 TOLERANCE = 1e-4
 """Difference of one image's score between two runtimes, on the calibrated scale: what `export/onnx.yaml` accepts in its proof."""
 
@@ -113,6 +115,11 @@ class Calibration:
                 raise BadInput(f"the calibration of '{name}' promises the impossible")
         if POOLED not in limits or not (_number(calibration.scale) and calibration.scale > 0):
             raise BadInput("the calibration has no pooled thresholds or no usable scale")
+        if limits[POOLED].thresholds.reject > HIGHEST_POOLED:
+            raise BadInput(
+                f"the pooled reject threshold is {limits[POOLED].thresholds.reject:g}; it is 1 where this program calibrated, and at "
+                f"most {HIGHEST_POOLED:g} is read: export the artifact again"
+            )
         if not all(math.isfinite(score) for scores in calibration.scores.values() for score in scores):
             raise BadInput("the calibration holds scores that are not finite")
         return calibration

@@ -23,13 +23,13 @@ from inspect_kd.errors import BadInput, EnvironmentFault
 from inspect_kd.export.card import ArtifactCard
 from inspect_kd.export.options import RuntimeOptions
 from inspect_kd.overlay import places_to_show
+from inspect_kd.plain_file import read_plain_file
 from inspect_kd.quarantine import admit
 from inspect_kd.resize import RESIZE
-from inspect_kd.signing import Signer, signers, verify_bytes
+from inspect_kd.signing import LARGEST_ARTIFACT, Signer, signers, verify_bytes
 from inspect_kd.types import Answers, Heatmap, Inspection, Region, Thresholds
 
 Frame = str | Path | npt.NDArray[np.generic]
-LARGEST_ARTIFACT = 2**31
 
 
 class Inspector:
@@ -141,7 +141,8 @@ class Inspector:
         if trusted is not None:
             verify_bytes(content, path, trusted)
         own = self.card.calibration.limits_for(self.category).thresholds
-        return sign_off.parse_sign_off(content, path).for_artifact(self.digest, category, own)
+        signed = sign_off.parse_sign_off(content, path)
+        return signed.for_artifact(self.digest, category, own, self.card.categories)
 
     def _read(self, frame: Frame) -> npt.NDArray[np.uint8]:
         if not isinstance(frame, np.ndarray):
@@ -151,12 +152,9 @@ class Inspector:
 
 
 def _bytes(path: Path) -> bytes:
-    if not path.is_file():
-        hint = "; a run's artifact lies in its folder as <run>.onnx" if path.is_dir() else ""
-        raise BadInput(f"{path}: no such artifact{hint}")
-    if path.stat().st_size > LARGEST_ARTIFACT:
-        raise BadInput(f"{path}: {path.stat().st_size} bytes is no artifact of this program")
-    return path.read_bytes()
+    if path.is_dir():
+        raise BadInput(f"{path}: no such artifact; a run's artifact lies in its folder as <run>.onnx")
+    return read_plain_file(path, "artifact", LARGEST_ARTIFACT)
 
 
 def _name(frame: Frame) -> str:

@@ -1,7 +1,7 @@
 """The first look at an artifact that this machine has not met: in a process of its own, with limits, before this one opens it.
 
 A runtime's parser is native code, and damaged files crash it, or make it allocate or run without end; on a line that would
-stop the station. So a child loads the artifact, reads its card and looks at two pictures. What it survives is remembered by
+stop the station. So a child loads the artifact, reads its card and looks at one picture and at two. What it survives is remembered by
 digest and by the versions of the program and its runtimes: the child is started once an artifact, not once a start.
 
 Not a sandbox: it keeps a broken file from taking the process along, not an author of exploits from the machine. Whoever
@@ -33,6 +33,8 @@ SECONDS = 60
 """For a child to start, load and look: about half a second on a desktop, many on a small box that compiles for OpenVINO."""
 MEGABYTES = 2048
 """That a child may take beyond what it has when it starts, and four times the file besides. Where the system limits memory."""
+BATCHES = (1, 2)
+"""Sizes of the batches that the child looks at: a line inspects one by one, and a graph may behave differently then."""
 REMEMBERED = 256
 LARGEST = 64 * 2**10
 """Bytes that the file of those remembered may have."""
@@ -55,15 +57,14 @@ def admit(content: bytes, path: Path, target: str) -> None:
 
 def _name(content: bytes, target: str) -> str:
     """What a verdict holds for: another runtime may break on what this one reads."""
-    with_what = f"{target} {platform.machine()} {sorted(installed(PROGRAMS).items())}"
+    with_what = f"{target} {platform.machine()} {sorted(installed(PROGRAMS).items())} batches {BATCHES}"
     return hashlib.sha256(hashlib.sha256(content).digest() + with_what.encode()).hexdigest()
 
 
 def _refuse_memory_of_others(memory: Path) -> None:
-    """The folder is the quarantine's own, so that the cache around it may have any permissions."""
+    """Also where it does not exist yet: whoever may write above it could make it first."""
     for path in (memory.parent, memory):
-        if path.exists():
-            refuse_writable_by_others(path, "what stands there is opened without a first look")
+        refuse_writable_by_others(path, "what stands there is opened without a first look", "$INSPECT_KD_CACHE")
 
 
 def _remembered(memory: Path) -> list[str]:
@@ -149,7 +150,8 @@ def _look(runtime: Any, content: bytes, where: str) -> dict[str, Any]:
         model = runtime(content, where)
         black = np.zeros((model.size, model.size, 3), np.uint8)
         noise = np.random.default_rng(0).integers(0, 256, black.shape, dtype=np.uint8)
-        model.look(np.stack([black, noise]))
+        for size in BATCHES:
+            model.look(np.stack([noise, black])[:size])
     except InspectKDError as error:
         return {"error": type(error).__name__, "text": str(error)}
     except MemoryError:

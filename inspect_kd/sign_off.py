@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 
 from inspect_kd import atomic_write, strict_json
 from inspect_kd.errors import BadInput, UsageError
+from inspect_kd.plain_file import read_plain_file
 from inspect_kd.types import Thresholds
 
 SCHEMA = 1
@@ -46,6 +47,7 @@ class SignOff:
     def __post_init__(self) -> None:
         if not self.by.strip() or len(self.by) > LONGEST_NAME or not self.by.isprintable():
             raise UsageError("new thresholds need the name of the person who stands for them")
+        self._refuse_unprintable_text()
         low, high = self.thresholds.reinspect, self.thresholds.reject
         if not (math.isfinite(low) and math.isfinite(high) and 0 <= low <= high):
             raise BadInput(f"impossible thresholds ({low}, {high}): re-inspect must not lie above reject")
@@ -65,8 +67,11 @@ class SignOff:
             return path
         raise UsageError(f"{folder}: ten thousand calibrations of one day; tidy up")
 
-    def for_artifact(self, digest: str, category: str | None, own: Thresholds) -> Thresholds:
-        """The limits, if they were signed off for just this; `own` are those of the artifact itself."""
+    def for_artifact(self, digest: str, category: str | None, own: Thresholds, categories: Sequence[str]) -> Thresholds:
+        """The limits, if they were signed off for just this; `own` and `categories` are those of the artifact itself.
+
+        `category` is the one that was asked for. It may be left out where the artifact has no other one.
+        """
         if digest != self.sha256:
             raise BadInput(
                 f"this calibration was signed off by {self.by} for another artifact ({self.artifact}, sha256 {self.sha256[:12]}…), not "
@@ -76,8 +81,19 @@ class SignOff:
             raise UsageError(
                 f"this calibration is for {self.category or 'all categories together'}, not for {category}"
             )
+        if category is None and self.category is not None and list(categories) != [self.category]:
+            raise UsageError(
+                f"this calibration is for {self.category} alone, and the artifact has {len(categories)} categories: if these parts are "
+                f"{self.category}, say so with --category {self.category}"
+            )
         self._refuse_unreachable(own)
         return self.thresholds
+
+    def _refuse_unprintable_text(self) -> None:
+        """What is shown to a signer must be what the file says: text steers no terminal."""
+        texts = (self.artifact, self.date, self.sha256, "" if self.category is None else self.category)
+        if not all(isinstance(text, str) and text.isprintable() for text in texts):
+            raise BadInput("artifact, category, date and sha256 of a calibration must be printable text")
 
     def _refuse_unreachable(self, own: Thresholds) -> None:
         most = own.highest_choice
@@ -95,11 +111,7 @@ def read_sign_off(path: Path) -> SignOff:
 
 def read_bytes(path: Path) -> bytes:
     """Of a file that may be a sign-off."""
-    if not path.is_file():
-        raise BadInput(f"{path}: no such calibration")
-    if path.stat().st_size > LARGEST:
-        raise BadInput(f"{path}: {path.stat().st_size} bytes is no calibration")
-    return path.read_bytes()
+    return read_plain_file(path, "calibration", LARGEST)
 
 
 def parse_sign_off(data: bytes, path: Path) -> SignOff:
@@ -118,4 +130,7 @@ def parse_sign_off(data: bytes, path: Path) -> SignOff:
 
 
 def _thresholds(content: Mapping[str, Any]) -> Thresholds:
-    return Thresholds(reinspect=float(content["reinspect"]), reject=float(content["reject"]))
+    low, high = content["reinspect"], content["reject"]
+    if not {type(low), type(high)} <= {int, float}:
+        raise BadInput(f"impossible thresholds ({low!r}, {high!r}): both must be numbers")
+    return Thresholds(reinspect=float(low), reject=float(high))

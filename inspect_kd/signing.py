@@ -24,11 +24,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from inspect_kd import atomic_write, registry, strict_json
 from inspect_kd.errors import BadInput, UsageError
 from inspect_kd.file_owner import refuse_writable_by_others
+from inspect_kd.plain_file import MissingFile, read_plain_file
 
 VERSION = 2
 PURPOSE = "inspect-kd signature"
 LARGEST = 64 * 2**10
-"""Bytes that a signature or a key may have; a real one has hundreds."""
+"""Bytes that a signature, a key or a sign-off may have; a real one has hundreds."""
+LARGEST_ARTIFACT = 2**31
 
 
 class Kind(StrEnum):
@@ -110,10 +112,17 @@ def make_keys(private: Path, passphrase: str | None) -> Path:
 
 def sign(file: Path, private: Path, passphrase: str | None = None) -> Path:
     """Write the signature beside an artifact or a sign-off; returns the signature's file."""
+    return sign_bytes(read_signable(file), file, private, passphrase)
+
+
+def sign_bytes(content: bytes, file: Path, private: Path, passphrase: str | None = None) -> Path:
+    """The same of bytes that were read already: what was shown to the signer is then what is signed."""
+    if not file.name.isprintable():
+        raise UsageError(f"{file}: a name with characters that no terminal shows cannot be signed; rename the file")
     key = _private_key(private, passphrase)
     kind, target = kind_of(file)
     statement = Statement(
-        sha256=hashlib.sha256(_read(file)).hexdigest(),
+        sha256=hashlib.sha256(content).hexdigest(),
         kind=kind,
         name=file.name,
         target=target,
@@ -133,7 +142,7 @@ def kind_of(file: Path) -> tuple[Kind, str]:
 
 def verify(file: Path, trusted: list[Signer]) -> tuple[Signer, Statement]:
     """Who signed it and when, or why it must not be used. What is returned has been held against the file's bytes."""
-    return verify_bytes(_read(file), file, trusted)
+    return verify_bytes(read_signable(file), file, trusted)
 
 
 def verify_bytes(content: bytes, file: Path, trusted: list[Signer]) -> tuple[Signer, Statement]:
@@ -171,11 +180,16 @@ def _refuse_another_file(statement: Statement, file: Path) -> None:
 
 def signers(source: Path) -> list[Signer]:
     """Of one public key, or of a folder of them."""
+    if source == Path():
+        # An empty setting is this path, too, and whoever fills the working directory would be trusted.
+        raise UsageError(
+            "the working directory is no place for trusted keys; name a key or a folder of keys by its path"
+        )
     if not source.exists():
         return []
     files = sorted(source.glob("*.pub")) if source.is_dir() else [source]
     for path in {source, *files}:
-        refuse_writable_by_others(path, "whose key lies there is trusted")
+        refuse_writable_by_others(path, "whose key lies there is trusted", "$INSPECT_KD_TRUST or --trust")
     return [Signer(file.stem, _public_key(file)) for file in files]
 
 
@@ -189,21 +203,22 @@ def _pem(key: Ed25519PublicKey) -> bytes:
     return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
-def _read(file: Path) -> bytes:
-    if not file.is_file():
-        raise BadInput(f"{file}: no such file")
-    return file.read_bytes()
+def read_signable(file: Path) -> bytes:
+    """The bytes of an artifact or of a sign-off."""
+    if kind_of(file)[0] is Kind.SIGN_OFF:
+        return read_plain_file(file, "calibration", LARGEST)
+    return read_plain_file(file, "artifact", LARGEST_ARTIFACT)
 
 
 def _read_signature(file: Path) -> tuple[Statement, bytes]:
     """The statement beside a file, and the signature over it; neither is verified yet."""
     path = signature_of(file)
-    if not path.is_file():
-        raise BadInput(f"{file}: not signed ({path.name} is not beside it); `inspect-kd sign` does that")
-    if path.stat().st_size > LARGEST:
-        raise BadInput(f"{path}: {path.stat().st_size} bytes is no signature")
     try:
-        content = strict_json.loads(path.read_bytes())
+        text = read_plain_file(path, "signature", LARGEST)
+    except MissingFile:
+        raise BadInput(f"{file}: not signed ({path.name} is not beside it); `inspect-kd sign` does that") from None
+    try:
+        content = strict_json.loads(text)
         _refuse_other_versions(content, path, file)
         statement = Statement(**content["statement"])
         signature = base64.b64decode(content["signature"], validate=True)
@@ -251,8 +266,7 @@ def _public_key(path: Path) -> Ed25519PublicKey:
 
 
 def _key_bytes(path: Path) -> bytes:
-    if not path.is_file():
-        raise UsageError(f"{path}: no such key; `inspect-kd keygen` makes one")
-    if path.stat().st_size > LARGEST:
-        raise UsageError(f"{path}: {path.stat().st_size} bytes is no key")
-    return path.read_bytes()
+    try:
+        return read_plain_file(path, "key", LARGEST)
+    except BadInput as error:
+        raise UsageError(f"{error}; `inspect-kd keygen` makes one") from None

@@ -115,3 +115,10 @@ def test_useless_scores_are_refused() -> None:
         calibrate({"a": [0.0, 0.0]}, reject_rate=0.01, reinspect_rate=0.05)
     with pytest.raises(BadInput, match="must not be below"):
         calibrate({"a": [1.0]}, reject_rate=0.05, reinspect_rate=0.01)
+
+
+def test_pooled_limit_that_no_calibration_gives_is_refused() -> None:
+    content = calibrate({"a": [1.0, 2.0, 3.0]}, reject_rate=0.01, reinspect_rate=0.05).to_json()
+    content["limits"][POOLED]["thresholds"]["reject"] = 1e9
+    with pytest.raises(BadInput, match=r"pooled reject threshold is 1e\+09"):
+        Calibration.from_json(content)

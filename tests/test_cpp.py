@@ -30,7 +30,7 @@ from tests.factory_images import IMAGES, REFUSED, picture, turned_by_xmp, with_t
 from tests.fuzzing import graphs
 from tests.several_images import ONE, SEVERAL, saved, several_scans
 from tests.test_hostile import elsewhere
-from tests.test_wire import flatbuffer_that_is_a_protobuf
+from tests.test_wire import flatbuffer_that_is_a_protobuf, many_fields
 
 ROOT = Path(__file__).parents[1]
 # The same ONNX Runtime gets the same pixels. Measured: no difference in six digits, on Debian's OpenCV 4.6 against the wheel's 5.0,
@@ -405,11 +405,43 @@ def two_cards(folder: Path) -> bytes:
     return bytes(model.SerializeToString())
 
 
+def with_calibration(change: Callable[[dict[str, Any]], object]) -> bytes:
+    """The tiny artifact with another calibration in its card."""
+    card = json.loads(graphs.card().dump())
+    change(card["calibration"])
+    return graphs.with_card(json.dumps(card).encode())
+
+
+def set_pooled(**values: object) -> bytes:
+    return with_calibration(lambda calibration: calibration["limits"]["*"].update(values))
+
+
+def card_plus(more: str) -> bytes:
+    return graphs.with_card((graphs.card().dump()[:-1] + ", " + more + "}").encode())
+
+
 FILES: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "weights elsewhere": (lambda _: elsewhere(overlong=False), "lies in another file"),
     "long tags": (lambda _: elsewhere(overlong=True), "not an ONNX file"),
     "another format": (flatbuffer_that_is_a_protobuf, "not an ONNX file"),
     "two cards": (two_cards, "carries 2 cards"),
+    "a key twice": (
+        lambda _: card_plus(f'"calibration": {json.dumps(graphs.card().calibration.to_json())}'),
+        "card is damaged",
+    ),
+    "a key twice inside": (
+        lambda _: graphs.with_card(graphs.card().dump().replace('"reject": ', '"reject": 9, "reject": ').encode()),
+        "card is damaged",
+    ),
+    "an unknown field": (lambda _: card_plus('"later": 1'), "card is damaged"),
+    "nested brackets": (lambda _: card_plus('"recipe": ' + "[" * 2_000_000 + "]" * 2_000_000), "card is damaged"),
+    "no parts": (lambda _: set_pooled(n=0), "promises the impossible"),
+    "a negative scale": (lambda _: with_calibration(lambda told: told.update(scale=-1)), "no usable scale"),
+    "a limit out of reach": (
+        lambda _: set_pooled(thresholds={"reinspect": 1.0, "reject": 1e9}),
+        "pooled reject threshold",
+    ),
+    "too many fields": (lambda _: many_fields(), "more than 1048576 protobuf fields"),
 }
 
 

@@ -53,6 +53,24 @@ def endless() -> onnx.ModelProto:
     return ends_in(model, "late")
 
 
+def endless_for_one() -> onnx.ModelProto:
+    """Its loop has no end where the batch is one image, and one round where it is more."""
+    model = endless()
+    nodes = [
+        helper.make_node("Shape", ["images"], ["sizes"]),
+        helper.make_node("Gather", ["sizes", "first"], ["count"]),
+        helper.make_node("Equal", ["count", "one"], ["is_single"]),
+        helper.make_node("Where", ["is_single", "times", "one"], ["rounds"]),
+    ]
+    for name, value in (("first", 0), ("one", 1)):
+        model.graph.initializer.append(helper.make_tensor(name, TensorProto.INT64, [], [value]))
+    loop = next(node for node in model.graph.node if node.op_type == "Loop")
+    loop.input[0] = "rounds"
+    model.graph.node.remove(loop)
+    model.graph.node.extend([*nodes, loop])
+    return ends_in(model, "late")
+
+
 def greedy() -> onnx.ModelProto:
     """A few bytes that ask for 4 GB when they run, which many a machine would give."""
     model = graphs.artifact()
@@ -108,6 +126,25 @@ def test_what_runs_without_end_is_refused(tmp_path: Path, cache: Path, monkeypat
     with pytest.raises(BadInput, match=r"a\.onnx: refused: in quarantine it did not answer within 4 s"):
         Inspector(path)
     assert time.monotonic() - start < 15 and not cache.exists()
+
+
+def test_graph_that_runs_without_end_on_a_single_image_is_refused(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quarantine, "SECONDS", 6)
+    with pytest.raises(BadInput, match="it did not answer within 6 s"):
+        Inspector(write(tmp_path, endless_for_one()))
+    assert not cache.exists()
+
+
+def test_memory_below_a_folder_that_others_may_write_is_refused(tmp_path: Path, cache: Path) -> None:
+    """Also before it exists: they could make it."""
+    path = write(tmp_path, graphs.artifact())
+    cache.parents[1].mkdir()
+    cache.parents[1].chmod(0o777)
+    with pytest.raises(EnvironmentFault, match=rf"^{cache.parents[1]}: others may write .*INSPECT_KD_CACHE"):
+        Inspector(path)
+    assert not cache.exists()
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux holds a process to its memory")

@@ -15,8 +15,9 @@ import pytest
 from inspect_kd.errors import BadInput, UsageError
 from inspect_kd.inspector import Inspector
 from inspect_kd.sign_off import SignOff, read_sign_off
-from inspect_kd.signing import make_keys, sign
+from inspect_kd.signing import make_keys, sign, signers, verify
 from inspect_kd.types import Thresholds
+from tests.fuzzing import graphs
 
 WAS = Thresholds(reinspect=0.7, reject=1.0)
 
@@ -66,12 +67,69 @@ def test_what_is_no_calibration_is_said(content: str, tmp_path: Path) -> None:
 
 def test_another_artifact_and_another_category_refuse_it() -> None:
     signed = sign_off(category="bottle")
-    both = [signed.for_artifact("a" * 64, category, WAS) for category in ("bottle", None)]
-    assert both == [signed.thresholds] * 2
+    assert signed.for_artifact("a" * 64, "bottle", WAS, ("bottle", "tile")) == signed.thresholds
+    assert signed.for_artifact("a" * 64, None, WAS, ("bottle",)) == signed.thresholds
     with pytest.raises(BadInput, match="another artifact"):
-        signed.for_artifact("b" * 64, "bottle", WAS)
+        signed.for_artifact("b" * 64, "bottle", WAS, ("bottle",))
     with pytest.raises(UsageError, match="for bottle, not for tile"):
-        signed.for_artifact("a" * 64, "tile", WAS)
+        signed.for_artifact("a" * 64, "tile", WAS, ("bottle",))
+
+
+def test_limits_of_one_category_are_not_used_for_all(tmp_path: Path) -> None:
+    """Without --category a limit that suits one kind of part let another kind's defects through."""
+    artifact = tmp_path / "part.onnx"
+    artifact.write_bytes(graphs.artifact().SerializeToString())
+    digest = hashlib.sha256(artifact.read_bytes()).hexdigest()
+    signed = sign_off(sha256=digest, category="a")
+    file = signed.write(tmp_path)
+    assert Inspector(artifact, calibration=file, category="a").thresholds == signed.thresholds
+    words = [sys.executable, "-m", "inspect_kd", "predict", artifact, tmp_path, "--calibration", file]
+    answer = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert answer.returncode == 2 and not answer.stdout
+    assert answer.stderr.count("\n") == 1 and "say so with --category a" in answer.stderr
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"artifact": "part\u001b[2K\rpart: NG above 1"},
+        {"artifact": [1]},
+        {"category": ["bottle"]},
+        {"category": "bottle\u202e"},
+        {"sha256": 7},
+        {"date": "\n"},
+        {"thresholds": {"reinspect": True, "reject": 2}},
+        {"thresholds": {"reinspect": 0.5, "reject": "0.9"}},
+    ],
+)
+def test_text_and_limits_that_a_signer_could_not_read_are_refused(changes: dict[str, object], tmp_path: Path) -> None:
+    path = sign_off().write(tmp_path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(BadInput, match=r"must be printable text|must be numbers"):
+        read_sign_off(path)
+
+
+def test_sign_signs_the_limits_that_it_showed(tmp_path: Path) -> None:
+    """The file is exchanged while the passphrase is asked for."""
+    public = make_keys(tmp_path / "key.pem", "open sesame")
+    file = sign_off().write(tmp_path)
+    shown = file.read_bytes()
+    environment = {name: value for name, value in os.environ.items() if name != "INSPECT_KD_PASSPHRASE"}
+    words = [sys.executable, "-m", "inspect_kd", "sign", file, "--key", tmp_path / "key.pem"]
+    pipe = subprocess.PIPE
+    # Without a terminal of its own the child asks for the passphrase on stdin.
+    with subprocess.Popen(
+        words, stdin=pipe, stdout=pipe, stderr=pipe, env=environment, start_new_session=True
+    ) as child:
+        assert child.stdout is not None
+        assert b"NG above 0.9" in child.stdout.readline()
+        file.write_bytes(shown.replace(b'"reject": 0.9', b'"reject": 1.9'))
+        _, said = child.communicate(b"open sesame\n", timeout=60)
+    assert child.returncode == 0, said
+    with pytest.raises(BadInput, match="changed since"):
+        verify(file, signers(public))
+    file.write_bytes(shown)
+    verify(file, signers(public))
 
 
 def test_limits_beyond_the_scores_are_refused(tmp_path: Path) -> None:
@@ -85,7 +143,7 @@ def test_limits_beyond_the_scores_are_refused(tmp_path: Path) -> None:
         read_sign_off(path)
     path.write_text(json.dumps(json.loads(path.read_text()) | {"thresholds": high, "was": high}))
     with pytest.raises(BadInput, match="beyond what scores"):
-        read_sign_off(path).for_artifact("a" * 64, None, WAS)
+        read_sign_off(path).for_artifact("a" * 64, None, WAS, ("bottle",))
 
 
 def test_trusted_demands_a_signed_calibration(run: Path, parts: Path, tmp_path: Path) -> None:

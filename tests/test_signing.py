@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from inspect_kd.errors import BadInput, EnvironmentFault, UsageError
+from inspect_kd.file_owner import refuse_writable_by_others
 from inspect_kd.inspector import Inspector
 from inspect_kd.signing import make_keys, sign, signature_of, signers, verify
 
@@ -173,6 +174,65 @@ def test_a_trust_store_that_others_may_write_is_not_believed(keys: Path, what: s
     (keys if what == "folder" else keys / "quality.pub").chmod(0o777)
     with pytest.raises(EnvironmentFault, match="others may write there"):
         signers(keys)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """A trust store in a folder whose parent others may write."""
+    place = tmp_path / "shared" / "own" / "trust"
+    make_keys(place / "quality.pem", None)
+    (tmp_path / "shared").chmod(0o777)
+    return place
+
+
+def test_store_below_a_folder_that_others_may_write_is_refused(store: Path, tmp_path: Path) -> None:
+    """They could put another folder in its place, between the check and the reading of the keys."""
+    with pytest.raises(EnvironmentFault, match=rf"^{tmp_path}/shared: others may write .*chmod .*INSPECT_KD_TRUST"):
+        signers(store)
+    (tmp_path / "shared").chmod(0o1777)
+    assert signers(store), "as in /tmp: nobody can move what is not theirs"
+
+
+def test_links_to_a_store_are_followed_one_by_one(store: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    make_keys(own / "quality.pem", None)
+    (tmp_path / "shared" / "link").symlink_to(own)
+    (tmp_path / "fine").symlink_to("own")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "above").symlink_to("shared/link")
+    assert signers(tmp_path / "fine")
+    for name in ("above", "shared/link"):
+        with pytest.raises(EnvironmentFault, match=rf"^{tmp_path}/shared: others may write"):
+            signers(tmp_path / name)
+    with pytest.raises(EnvironmentFault, match="symbolic links lead there"):
+        refuse_writable_by_others(tmp_path / "loop", "it is a test", "nothing")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
+def test_store_below_a_folder_of_another_user_is_refused(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "shared").chmod(0o755)
+    assert signers(store)
+    os.chown(tmp_path / "shared", 65534, 65534)
+    with pytest.raises(EnvironmentFault, match=rf"^{tmp_path}/shared: others may write"):
+        signers(store)
+
+
+@pytest.mark.parametrize("trust", ["", "."])
+def test_keys_of_the_working_directory_are_not_trusted(
+    keys: Path, artifact: Path, monkeypatch: pytest.MonkeyPatch, trust: str
+) -> None:
+    sign(artifact, keys / "quality.pem")
+    monkeypatch.chdir(keys)
+    with pytest.raises(UsageError, match="working directory"):
+        Inspector(artifact, trust=trust)
+
+
+@pytest.mark.parametrize("name", ["part\t.onnx", "part\udcff.onnx"])
+def test_unprintable_name_is_not_signed(keys: Path, artifact: Path, name: str) -> None:
+    """Its signature would never verify."""
+    other = artifact.rename(artifact.with_name(name))
+    with pytest.raises(UsageError, match="rename the file"):
+        sign(other, keys / "quality.pem")
 
 
 def test_a_stranger_and_nobody_are_told_apart(keys: Path, artifact: Path, tmp_path: Path) -> None:

@@ -106,3 +106,17 @@ def test_two_cards_are_refused_by_every_reader() -> None:
     for target in (to_onnx, to_openvino):
         with pytest.raises(BadInput, match="carries 2 cards"):
             target.Runtime(content, "a.onnx")
+
+
+def many_fields() -> bytes:
+    """A graph of two million empty texts: few bytes, and a long walk."""
+    graph = b"\x52\x00" * 2**21
+    return b"\x08\x0a\x3a" + graphs.length_of(graph)
+
+
+def test_more_fields_than_any_artifact_has_are_refused() -> None:
+    with pytest.raises(BadInput, match="more than 1048576 protobuf fields"):
+        refuse_external_data(many_fields(), "a.onnx")
+    entry = b"\x1a\x00" * 2**18
+    with pytest.raises(BadInput, match="more than 1048576 protobuf fields"):
+        card_text((b"\x72" + graphs.length_of(entry)) * 5, "a.onnx")

@@ -19,13 +19,18 @@
 #include <nlohmann/json.hpp>
 #include <onnxruntime_cxx_api.h>
 
+#include "card.hpp"
 #include "onnx_file.hpp"
 #include "read_image.hpp"
 
 namespace {
 
 using inspect_kd::BadInput;
-using Json = nlohmann::ordered_json;
+using inspect_kd::Card;
+using inspect_kd::EnvironmentFault;
+using inspect_kd::Json;
+using inspect_kd::parse_card;
+using inspect_kd::Thresholds;
 
 /// As in the Python program: 2 a wrong call, 3 a bad file, 4 something missing on this machine.
 enum Exit { kFine = 0, kUsage = 2, kBadInput = 3, kEnvironment = 4 };
@@ -33,65 +38,6 @@ enum Exit { kFine = 0, kUsage = 2, kBadInput = 3, kEnvironment = 4 };
 struct UsageError : std::runtime_error {
     using std::runtime_error::runtime_error;
 };
-struct EnvironmentFault : std::runtime_error {
-    using std::runtime_error::runtime_error;
-};
-
-struct Thresholds {
-    double reinspect = 0, reject = 0;
-
-    /// A comparison with NaN is false, hence the order of the questions.
-    std::string decide(double score) const {
-        if (score <= reinspect) return "OK";
-        return score <= reject ? "RE-INSPECT" : "NG";
-    }
-};
-
-/// What the artifact's card says that a caller must know.
-struct Card {
-    int size = 0;   // side of the square input
-    int bits = 16;  // significant ones of 16-bit images
-    Thresholds thresholds;
-};
-
-Thresholds thresholds_of(const Json& limits, const std::string& category) {
-    if (!limits.contains(category)) throw BadInput("no calibration for category '" + category + "'");
-    const Json& told = limits.at(category).at("thresholds");
-    const Thresholds found{told.at("reinspect").get<double>(), told.at("reject").get<double>()};
-    if (!std::isfinite(found.reinspect) || !std::isfinite(found.reject) || found.reinspect > found.reject) {
-        throw BadInput("the calibration of '" + category + "' holds impossible thresholds");
-    }
-    return found;
-}
-
-int whole_number(const Json& content, const char* key, int otherwise, int largest) {
-    const Json value = content.value(key, Json());
-    if (value.is_null() && otherwise > 0) return otherwise;
-    if (!value.is_number_integer() || value < 1 || value > largest) throw BadInput(std::string("impossible ") + key + ' ' + value.dump());
-    return value.get<int>();
-}
-
-Card parse_card(const std::string& text, std::optional<std::string> category) try {
-    const Json content = Json::parse(text);
-    if (content.at("schema") != 1) {
-        throw BadInput("artifact of schema " + content.at("schema").dump() + "; this program reads schema 1");
-    }
-    if (const std::string resize = content.at("resize"); resize != inspect_kd::kResize) {
-        throw EnvironmentFault("wants images resized by '" + resize + "', this program has '" + std::string(inspect_kd::kResize) + "'");
-    }
-    if (content.contains("tile") && !content.at("tile").is_null()) {
-        throw BadInput("looks at images tile by tile, which this program does not do; use inspect-kd predict");
-    }
-    Card card;
-    card.size = whole_number(content, "size", 0, 4096);
-    card.bits = whole_number(content, "bits", card.bits, 16);
-    const Json& categories = content.at("categories");
-    if (!category && categories.size() == 1) category = categories.at(0).get<std::string>();
-    card.thresholds = thresholds_of(content.at("calibration").at("limits"), category.value_or("*"));
-    return card;
-} catch (const Json::exception& error) {
-    throw BadInput(std::string("the artifact's card is damaged (") + error.what() + ")");
-}
 
 struct Answer {
     double score = 0;

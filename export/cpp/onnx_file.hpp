@@ -20,6 +20,7 @@ enum Wire : std::uint64_t { kVarint = 0, kFixed64 = 1, kLength = 2, kFixed32 = 5
 enum class Kind { kModel, kTraining, kFunction, kGraph, kNode, kAttribute, kSparse, kTensor };
 
 constexpr int kDeepest = 64;  // graphs within graphs
+constexpr std::size_t kMostFields = 1 << 20;  // in all messages that are walked through
 constexpr std::uint64_t kGraphField = 7, kMetadata = 14, kKeyField = 1, kValueField = 2, kExternalData = 13, kLocation = 14;
 
 [[noreturn]] inline void refuse_torn() { throw BadInput("not an ONNX file, or a torn one"); }
@@ -33,10 +34,12 @@ struct Field {
 /// The fields of one message, in the order in which they stand.
 class Fields {
 public:
-    explicit Fields(std::string_view message) : message_(message) {}
+    /// `count` goes on from message to message.
+    Fields(std::string_view message, std::size_t& count) : message_(message), count_(count) {}
 
     std::optional<Field> next() {
         if (place_ == message_.size()) return std::nullopt;
+        if (++count_ > kMostFields) throw BadInput("more than 1048576 protobuf fields; no artifact of inspect-kd has as many");
         const std::uint64_t tag = varint();
         // Readers cut a longer tag to 32 bits and find a field in it that is not seen here.
         if (tag >> 32 != 0 || tag < 8) refuse_torn();
@@ -72,6 +75,7 @@ private:
     }
 
     std::string_view message_;
+    std::size_t& count_;
     std::size_t place_ = 0;
 };
 
@@ -81,7 +85,8 @@ inline void refuse_other_formats(std::string_view data) {
         {1, kVarint}, {2, kLength},         {3, kLength},       {4, kLength},  {5, kVarint},  {6, kLength},
         {8, kLength}, {kGraphField, kLength}, {kMetadata, kLength}, {20, kLength}, {25, kLength}, {26, kLength}};
     int graphs = 0;
-    Fields fields(data);
+    std::size_t count = 0;
+    Fields fields(data, count);
     while (const auto field = fields.next()) {
         const auto found = known.find(field->number);
         if (found == known.end() || found->second != field->wire) refuse_torn();
@@ -117,11 +122,12 @@ inline void refuse_external_data(std::string_view data) {
         int depth;
     };
     std::vector<Message> stack{{data, Kind::kModel, 0}};
+    std::size_t count = 0;
     while (!stack.empty()) {
         const Message message = stack.back();
         stack.pop_back();
         if (message.depth > kDeepest) throw BadInput("graphs are nested more than 64 deep; no artifact of inspect-kd is");
-        Fields fields(message.content);
+        Fields fields(message.content, count);
         while (const auto field = fields.next()) {
             const bool elsewhere = field->number == kLocation && (field->wire != kVarint || field->value != 0);
             if (message.kind == Kind::kTensor && (field->number == kExternalData || elsewhere)) {
@@ -138,11 +144,12 @@ inline void refuse_external_data(std::string_view data) {
 /// The card as it lies in the file's metadata.
 inline std::string card_text(std::string_view data) {
     std::vector<std::string> cards;
-    Fields fields(data);
+    std::size_t count = 0;
+    Fields fields(data, count);
     while (const auto entry = fields.next()) {
         if (entry->number != kMetadata) continue;
         std::string key, value;
-        Fields pair(entry->content);
+        Fields pair(entry->content, count);
         while (const auto field = pair.next()) {
             if (field->wire == kLength && field->number == kKeyField) key = field->content;
             if (field->wire == kLength && field->number == kValueField) value = field->content;

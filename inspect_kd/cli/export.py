@@ -78,13 +78,14 @@ def _made(run: Path, name: str, data: str | None, output: Path | None) -> tuple[
 
 
 def _tell(artifact: Path, conversion: Conversion) -> None:
+    from inspect_kd.errors import printable
     from inspect_kd.report.conversion import speed
 
     parity: Any = conversion.parity
     state = (
         f"{artifact} ({conversion.file_bytes / 1e6:.1f} MB)" if not conversion.missed else f"refused: {artifact.name}"
     )
-    typer.echo(f"artifact  {state}")
+    typer.echo(f"artifact  {printable(state)}")
     typer.echo(
         f"parity    score {parity.score:.1e}, heatmap {parity.heatmap:.1e}, AUROC change {parity.auroc}, "
         f"{parity.flips + parity.near_flips} decisions flip, on {parity.real_images} real images at batches {parity.batches}"

@@ -26,12 +26,13 @@ def keygen(
 
         cp keys/quality.pub ~/.config/inspect-kd/trust/
     """
+    from inspect_kd.errors import printable
     from inspect_kd.signing import fingerprint, make_keys, signers
 
     passphrase = _passphrase("Passphrase for the new key", confirm=True) if locked else None
     public = make_keys(private, passphrase)
-    typer.echo(f"private key  {private} (keep it to yourself{'' if passphrase else ': it is not locked'})")
-    typer.echo(f"public key   {public}, fingerprint {fingerprint(signers(public)[0].key)}")
+    typer.echo(printable(f"private key  {private} (keep it to yourself{'' if passphrase else ': it is not locked'})"))
+    typer.echo(printable(f"public key   {public}, fingerprint {fingerprint(signers(public)[0].key)}"))
 
 
 def sign(
@@ -49,25 +50,25 @@ def sign(
         inspect-kd sign studio/calibrations/bottle-all-2026-01-31-1.json --key keys/quality.pem
     """
     from inspect_kd.cli.evaluate import artifact_of
-    from inspect_kd.errors import UsageError
-    from inspect_kd.sign_off import read_sign_off
-    from inspect_kd.signing import Kind, kind_of
-    from inspect_kd.signing import sign as make
+    from inspect_kd.errors import UsageError, printable
+    from inspect_kd.sign_off import parse_sign_off
+    from inspect_kd.signing import Kind, kind_of, read_signable, sign_bytes
 
     path = artifact_of(artifact)
+    # Read once: the file may be exchanged while a person reads what it says, or types the passphrase.
+    content = read_signable(path)
     if kind_of(path)[0] is Kind.SIGN_OFF:
-        told = read_sign_off(path)
+        told = parse_sign_off(content, path)
         limits = f"RE-INSPECT above {told.thresholds.reinspect:g}, NG above {told.thresholds.reject:g}"
-        typer.echo(
-            f"{path.name}: {limits}, for {told.artifact} ({told.category or 'all categories'}), signed off by {told.by}"
-        )
+        scope = f"{told.artifact} ({told.category or 'all categories'})"
+        typer.echo(printable(f"{path.name}: {limits}, for {scope}, signed off by {told.by}"))
     try:
-        written = make(path, key, os.environ.get(PASSPHRASE))
+        written = sign_bytes(content, path, key, os.environ.get(PASSPHRASE))
     except UsageError as error:
         if "is locked" not in str(error):
             raise
-        written = make(path, key, _passphrase(f"Passphrase of {key}", confirm=False))
-    typer.echo(f"{written}: {path.name} is signed")
+        written = sign_bytes(content, path, key, _passphrase(printable(f"Passphrase of {key}"), confirm=False))
+    typer.echo(printable(f"{written}: {path.name} is signed"))
 
 
 def verify(
@@ -85,12 +86,14 @@ def verify(
         inspect-kd verify part.onnx --trust keys/quality.pub
     """
     from inspect_kd.cli.evaluate import artifact_of
+    from inspect_kd.errors import printable
     from inspect_kd.signing import signers, trust_store
     from inspect_kd.signing import verify as check
 
     path = artifact_of(artifact)
     signer, statement = check(path, signers(trust or trust_store()))
-    typer.echo(f"{path}: unchanged, signed by {signer.name} ({signer.fingerprint}) on {statement.created}")
+    text = f"{path}: unchanged, signed by {signer.name} ({signer.fingerprint}) on {statement.created}"
+    typer.echo(printable(text))
 
 
 def _passphrase(question: str, *, confirm: bool) -> str | None:

@@ -18,6 +18,7 @@ from inspect_kd.file_owner import refuse_writable_by_others
 MOST = 16
 """Engines that are kept; the ones used longest ago go first."""
 REASON = "an engine is native code"
+SETTING = "$INSPECT_KD_CACHE"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,7 +44,7 @@ def engine_folder(named: str | None = None) -> Path:
     """The named one, else below $INSPECT_KD_CACHE or the user's cache; made, and checked to be nobody else's."""
     folder = Path(named) if named else zoo.cache_home() / "engines"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    refuse_writable_by_others(folder, REASON)
+    refuse_writable_by_others(folder, REASON, SETTING)
     return folder
 
 
@@ -64,7 +65,7 @@ def kept_or_built(folder: Path, fits: Fits, build: Callable[[], bytes]) -> bytes
 def _whole(path: Path) -> bytes | None:
     if not (path.is_file() and _digest_of(path).is_file()) or path.is_symlink():
         return None
-    refuse_writable_by_others(path, REASON)
+    refuse_writable_by_others(path, REASON, SETTING)
     plan = path.read_bytes()
     return plan if hashlib.sha256(plan).hexdigest().encode() == _digest_of(path).read_bytes() else None
 

@@ -9,6 +9,7 @@ the outermost message has the fields of an ONNX model with their wire types, and
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 from inspect_kd.errors import BadInput
@@ -21,6 +22,8 @@ MODEL_FIELDS = {1: VARINT, 2: LENGTH, 3: LENGTH, 4: LENGTH, 5: VARINT, 6: LENGTH
 """Every field of an ONNX model (IR version 13), with its wire type."""
 DEEPEST = 64
 """Graphs within graphs: more is an attack on the reader's stack."""
+MOST_FIELDS = 2**20
+"""In all messages that are walked through; the largest artifacts of this program have some ten thousand."""
 LOCATION, EXTERNAL_DATA, IN_THIS_FILE = 14, 13, 0
 TENSOR = "tensor"
 # Message -> field -> the message that stands there; fields in which no tensor can stand are skipped.
@@ -40,11 +43,12 @@ def refuse_external_data(data: bytes, where: str) -> None:
     """Raise where any tensor names another file, or the bytes are no ONNX file."""
     _refuse_other_formats(data, where)
     stack: list[tuple[memoryview, str, int]] = [(memoryview(data), "model", 0)]
+    count = itertools.count(1)
     while stack:
         message, kind, depth = stack.pop()
         if depth > DEEPEST:
             raise BadInput(f"{where}: graphs are nested more than {DEEPEST} deep; no artifact of this program is")
-        for field, _, value in _fields(message, where):
+        for field, _, value in _fields(message, where, count):
             if kind == TENSOR and (field == EXTERNAL_DATA or (field == LOCATION and value != IN_THIS_FILE)):
                 raise BadInput(
                     f"{where}: a tensor in it lies in another file; an artifact is one file, and nothing else is read"
@@ -59,10 +63,11 @@ def refuse_external_data(data: bytes, where: str) -> None:
 
 def card_text(data: bytes, where: str) -> str:
     """The card as it lies in the file's metadata: of all runtimes the same, hence read here and not by them."""
-    cards = []
-    for field, _, entry in _fields(memoryview(data), where):
+    cards, count = [], itertools.count(1)
+    for field, _, entry in _fields(memoryview(data), where, count):
         if field == METADATA and isinstance(entry, memoryview):
-            told = {number: bytes(value) for number, _, value in _fields(entry, where) if isinstance(value, memoryview)}
+            pair = _fields(entry, where, count)
+            told = {number: bytes(value) for number, _, value in pair if isinstance(value, memoryview)}
             if told.get(KEY_FIELD) == KEY.encode():
                 cards.append(told.get(VALUE_FIELD, b""))
     if not cards:
@@ -79,7 +84,7 @@ def card_text(data: bytes, where: str) -> str:
 
 def _refuse_other_formats(data: bytes, where: str) -> None:
     graphs = 0
-    for field, wire, _ in _fields(memoryview(data), where):
+    for field, wire, _ in _fields(memoryview(data), where, itertools.count(1)):
         if MODEL_FIELDS.get(field) != wire:
             raise _torn(where)
         graphs += field == GRAPH
@@ -87,10 +92,15 @@ def _refuse_other_formats(data: bytes, where: str) -> None:
         raise _torn(where)
 
 
-def _fields(message: memoryview, where: str) -> Iterator[tuple[int, int, int | memoryview]]:
-    """Number, wire type and content of each field: bytes where they have a length, else a number."""
+def _fields(message: memoryview, where: str, count: Iterator[int]) -> Iterator[tuple[int, int, int | memoryview]]:
+    """Number, wire type and content of each field: bytes where they have a length, else a number.
+
+    `count` goes on from message to message: a file of empty ones would be walked through for minutes.
+    """
     place, end = 0, len(message)
     while place < end:
+        if next(count) > MOST_FIELDS:
+            raise BadInput(f"{where}: more than {MOST_FIELDS} protobuf fields; no artifact of this program has as many")
         tag, place = _varint(message, place, where)
         if tag >> 32 or tag < 8:
             # Readers in C++ cut such a tag to 32 bits and find a field in it that is not seen here.

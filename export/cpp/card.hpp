@@ -1,0 +1,140 @@
+// The artifact's card: what a caller must know of it, refused where inspect_kd/export/card.py and calibrate.py refuse it.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <initializer_list>
+#include <optional>
+#include <set>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "read_image.hpp"
+
+namespace inspect_kd {
+
+using Json = nlohmann::ordered_json;
+
+constexpr std::size_t kLargestCard = 8 << 20;
+constexpr int kDeepestCard = 64;         // brackets within brackets: more is an attack on the parser's memory
+constexpr double kHighestPooled = 2.0;   // of the reject threshold that is 1 by construction
+
+struct EnvironmentFault : std::runtime_error {
+    using std::runtime_error::runtime_error;
+};
+
+struct Thresholds {
+    double reinspect = 0, reject = 0;
+
+    /// A comparison with NaN is false, hence the order of the questions.
+    std::string decide(double score) const {
+        if (score <= reinspect) return "OK";
+        return score <= reject ? "RE-INSPECT" : "NG";
+    }
+};
+
+struct Card {
+    int size = 0;   // side of the square input
+    int bits = 16;  // significant ones of 16-bit images
+    Thresholds thresholds;
+};
+
+/// Readers of JSON differ in which of two values they take for a key that stands twice; such a card is refused.
+inline Json parse_json(const std::string& text) {
+    if (text.size() > kLargestCard) throw BadInput("the artifact's card is " + std::to_string(text.size()) + " bytes long");
+    std::vector<std::set<std::string>> keys;  // of each object that is open
+    return Json::parse(text, [&keys](int depth, Json::parse_event_t event, Json& parsed) {
+        if (depth > kDeepestCard) throw BadInput("the artifact's card is damaged (nested too deeply)");
+        if (event == Json::parse_event_t::object_start) keys.emplace_back();
+        if (event == Json::parse_event_t::object_end) keys.pop_back();
+        if (event == Json::parse_event_t::key && !keys.back().insert(parsed.get<std::string>()).second) {
+            throw BadInput("the artifact's card is damaged (a key stands twice)");
+        }
+        return true;
+    });
+}
+
+/// Of a later program's fields this one does not know what they ask of it.
+inline void refuse_other_fields(const Json& content, const char* what, std::initializer_list<std::string_view> known) {
+    if (!content.is_object()) throw BadInput(std::string("the artifact's card is damaged (") + what + ')');
+    for (const auto& item : content.items()) {
+        if (std::find(known.begin(), known.end(), item.key()) == known.end()) {
+            throw BadInput(std::string("the artifact's card is damaged (unknown field in ") + what + ')');
+        }
+    }
+}
+
+/// A finite one: true is none, nor is text.
+inline double real_number(const Json& content, const char* key) {
+    const Json& value = content.at(key);
+    if (!value.is_number() || !(std::abs(value.get<double>()) < 1e300)) throw BadInput(std::string("impossible ") + key + ' ' + value.dump());
+    return value.get<double>();
+}
+
+inline int whole_number(const Json& content, const char* key, int otherwise, int largest) {
+    const Json value = content.value(key, Json());
+    if (value.is_null() && otherwise > 0) return otherwise;
+    if (!value.is_number_integer() || value < 1 || value > largest) throw BadInput(std::string("impossible ") + key + ' ' + value.dump());
+    return value.get<int>();
+}
+
+/// The thresholds of one category, and what they promise: both are checked.
+inline Thresholds parse_limits(const Json& limits, const std::string& category) {
+    refuse_other_fields(limits, "limits", {"thresholds", "n", "reject_promise", "reinspect_promise", "asked_reject", "asked_reinspect"});
+    const Json& values = limits.at("thresholds");
+    refuse_other_fields(values, "thresholds", {"reinspect", "reject"});
+    const Thresholds found{real_number(values, "reinspect"), real_number(values, "reject")};
+    if (found.reinspect > found.reject) throw BadInput("the calibration of '" + category + "' holds impossible thresholds");
+    bool possible = limits.at("n").is_number_integer() && limits.at("n") > 0;
+    for (const char* rate : {"reject_promise", "reinspect_promise", "asked_reject", "asked_reinspect"}) {
+        const double value = real_number(limits, rate);
+        possible = possible && value > 1e-9 && value <= 1;
+    }
+    if (!possible) throw BadInput("the calibration of '" + category + "' promises the impossible");
+    return found;
+}
+
+/// Of all categories each is checked, whichever is chosen.
+inline Thresholds parse_calibration(const Json& calibration, const std::string& category) {
+    refuse_other_fields(calibration, "calibration", {"scale", "limits", "scores"});
+    const Json& limits = calibration.at("limits");
+    if (!limits.is_object() || !limits.contains("*") || !(real_number(calibration, "scale") > 0)) {
+        throw BadInput("the calibration has no pooled thresholds or no usable scale");
+    }
+    for (const auto& item : limits.items()) parse_limits(item.value(), item.key());
+    if (const double pooled = parse_limits(limits.at("*"), "*").reject; pooled > kHighestPooled) {
+        throw BadInput("the pooled reject threshold is " + std::to_string(pooled) + "; at most 2 is read: export the artifact again");
+    }
+    if (!limits.contains(category)) throw BadInput("no calibration for category '" + category + "'");
+    return parse_limits(limits.at(category), category);
+}
+
+inline Card parse_card(const std::string& text, std::optional<std::string> category) try {
+    const Json content = parse_json(text);
+    if (content.at("schema") != 1) {
+        throw BadInput("artifact of schema " + content.at("schema").dump() + "; this program reads schema 1");
+    }
+    refuse_other_fields(content, "card", {"schema", "name", "target", "size", "resize", "tile", "overlap", "categories", "calibration", "bits",
+                                          "recipe", "recipe_digest", "data", "licences", "parity", "versions", "created"});
+    if (const std::string resize = content.at("resize"); resize != kResize) {
+        throw EnvironmentFault("wants images resized by '" + resize + "', this program has '" + std::string(kResize) + "'");
+    }
+    if (content.contains("tile") && !content.at("tile").is_null()) {
+        throw BadInput("looks at images tile by tile, which this program does not do; use inspect-kd predict");
+    }
+    Card card;
+    card.size = whole_number(content, "size", 0, 4096);
+    card.bits = whole_number(content, "bits", card.bits, 16);
+    const Json& categories = content.at("categories");
+    if (!category && categories.size() == 1) category = categories.at(0).get<std::string>();
+    card.thresholds = parse_calibration(content.at("calibration"), category.value_or("*"));
+    return card;
+} catch (const Json::exception& error) {
+    throw BadInput(std::string("the artifact's card is damaged (") + error.what() + ")");
+}
+
+}  // namespace inspect_kd
