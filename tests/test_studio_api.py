@@ -139,6 +139,14 @@ def test_what_is_wrong_is_said(client: Any, endpoint: str, words: tuple[Any, ...
         client.predict(*words, api_name=endpoint)
 
 
+def test_a_refused_calibration_moves_no_limits(client: Any, parts: Path) -> None:
+    inspect(client, images(parts)[0])
+    before = client.predict(api_name="/parts")[0]["thresholds"]
+    with pytest.raises(Exception, match="name of the person"):
+        client.predict("", before["reinspect"] / 2, before["reject"] / 2, api_name="/save_calibration")
+    assert client.predict(api_name="/parts")[0]["thresholds"] == before
+
+
 def test_no_path_from_a_client_is_opened(client: Any, server: Server, tmp_path: Path) -> None:
     secret = tmp_path / "secret.png"
     secret.write_bytes(b"secret")

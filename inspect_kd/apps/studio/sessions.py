@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from html import escape
 
 import gradio as gr
 
@@ -12,13 +13,18 @@ from inspect_kd.apps.studio.studio import Studio
 from inspect_kd.errors import InspectKDError
 
 
+def error_line(text: str) -> gr.Error:
+    """An error that the page shows: Gradio reads it as HTML, and it quotes names from outside."""
+    return gr.Error(escape(text, quote=False), duration=None, print_exception=False)
+
+
 @contextmanager
 def in_one_line() -> Iterator[None]:
     """A person's error becomes one line on the page; anything else is a bug and keeps its traceback."""
     try:
         yield
     except InspectKDError as error:
-        raise gr.Error(str(error), duration=None, print_exception=False) from None
+        raise error_line(str(error)) from None
 
 
 def page_desk(studio: Studio, request: gr.Request) -> Desk:
@@ -27,7 +33,7 @@ def page_desk(studio: Studio, request: gr.Request) -> Desk:
         desk = studio.desks.of(request.session_hash)
     notice, desk.notice = desk.notice, ""
     if notice:
-        gr.Warning(notice, duration=None)
+        gr.Warning(escape(notice, quote=False), duration=None)
     return desk
 
 
@@ -37,5 +43,5 @@ def program_desk(studio: Studio, request: gr.Request) -> Desk:
         desk = studio.desks.of(request.session_hash)
     notice, desk.notice = desk.notice, ""
     if notice:
-        raise gr.Error(notice, print_exception=False)
+        raise error_line(notice)
     return desk
