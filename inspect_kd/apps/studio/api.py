@@ -13,7 +13,7 @@ from gradio.events import api
 from inspect_kd.apps.studio.batches import DEVICE, inspect_files, write_export
 from inspect_kd.apps.studio.desk import Desk, Refusal
 from inspect_kd.apps.studio.exports import rows
-from inspect_kd.apps.studio.sessions import in_one_line, program_desk
+from inspect_kd.apps.studio.sessions import in_one_line, program_desk, typed
 from inspect_kd.apps.studio.studio import Studio
 from inspect_kd.errors import BadInput
 from inspect_kd.export.card import card_facts
@@ -118,7 +118,7 @@ def _endpoints(studio: Studio) -> None:
         return count
 
     for endpoint in (artifacts, card, decide, parts, mark, save_calibration, clear):
-        api(endpoint, api_name=endpoint.__name__)
+        api(typed(endpoint), api_name=endpoint.__name__)
 
 
 def _choose(studio: Studio, desk: Desk, artifact: str, category: str) -> None:

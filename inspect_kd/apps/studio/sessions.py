@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from html import escape
+from inspect import signature
+from typing import Any, get_type_hints
 
 import gradio as gr
 
@@ -16,6 +19,22 @@ from inspect_kd.errors import InspectKDError
 def error_line(text: str) -> gr.Error:
     """An error that the page shows: Gradio reads it as HTML, and it quotes names from outside."""
     return gr.Error(escape(text, quote=False), duration=None, print_exception=False)
+
+
+def typed(endpoint: Callable[..., Any]) -> Callable[..., Any]:
+    """The endpoint, refusing a value of another type than its parameter names: Gradio hands on whatever JSON holds."""
+    kinds = {name: kind for name, kind in get_type_hints(endpoint).items() if kind in (str, int, float, bool)}
+    names = list(signature(endpoint).parameters)
+
+    @wraps(endpoint)
+    def call(*values: Any) -> Any:
+        for name, value in zip(names, values, strict=False):
+            kind = kinds.get(name)
+            if kind is not None and type(value) not in ((int, float) if kind is float else (kind,)):
+                raise error_line(f"{name}: {value!r:.80} is not of type {kind.__name__}")
+        return endpoint(*values)
+
+    return call
 
 
 @contextmanager
