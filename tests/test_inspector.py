@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -62,6 +63,16 @@ def test_importing_the_inspector_imports_nothing_of_training() -> None:
         "typer",
         "onnxruntime",
     }
+
+
+def test_onnx_runtime_collects_no_usage_data(artifact: Path, image: Path, tmp_path: Path) -> None:
+    """Its official packages queue it in a database below the user's cache, for a host outside."""
+    home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / ".cache"), "LOCALAPPDATA": str(tmp_path)}
+    inherited = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    words = [sys.executable, "-P", "-m", "inspect_kd", "predict", str(artifact), str(image)]
+    answer = subprocess.run(words, capture_output=True, text=True, check=True, cwd=tmp_path, env=inherited | home)
+    assert json.loads(answer.stdout)["score"] > 0
+    assert not [path for path in tmp_path.rglob("*") if "onnxruntime" in path.name or path.name == "Microsoft"]
 
 
 def test_a_file_an_array_and_a_bgr_frame_give_one_answer(artifact: Path, image: Path) -> None:

@@ -453,7 +453,7 @@ def test_two_artifacts_side_by_side(desk: Desk) -> None:
     shown = compare.comparison(desk, address)
     assert apart and shown.count("data-part=") == len(apart)
     assert compare.side_by_side(desk, address).count('class="stage"') == 2
-    desk.choose("second", None)
+    list(desk.change("second", None))
     assert not desk.second and "Choose a second artifact" in compare.comparison(desk, address)
 
 
@@ -461,12 +461,60 @@ def test_another_artifact_looks_again_and_keeps_the_marks(desk: Desk) -> None:
     part = desk.all_parts()[0]
     part.mark = Decision.OK
     before = {part.number: (part.score, part.layer) for part in desk.all_parts()}
-    desk.choose("second", None)
-    assert len(list(desk.again())) == len(before)
+    assert len(list(desk.change("second", None))) == len(before)
     after = {part.number: (part.score, part.layer) for part in desk.all_parts()}
     assert {n: s for n, (s, _) in after.items()} == {n: s for n, (s, _) in before.items()}
     assert not {layer for _, layer in before.values()} & {layer for _, layer in after.values()}
     assert not any(layer.exists() for _, layer in before.values()) and desk.parts[part.number].mark is Decision.OK
+
+
+def test_a_change_of_artifact_is_made_as_a_whole_or_not_at_all(desk: Desk) -> None:
+    before, artifact = desk.all_parts(), desk.artifact
+    files = sorted(desk.places.shown.iterdir()), sorted(desk.places.kept.iterdir())
+    desk.move(0.25, 0.5)
+    for end in ("stopped", "closed", "failed"):
+        change = desk.change("second", None)
+        next(change)
+        if end == "stopped":
+            desk.stop_change()
+            with pytest.raises(UsageError, match="was stopped"):
+                list(change)
+        elif end == "failed":
+            original = desk.all_parts()[-1].original
+            original.rename(original.with_suffix(".away"))
+            with pytest.raises(FileNotFoundError):
+                list(change)
+            original.with_suffix(".away").rename(original)
+        change.close()
+        assert (desk.artifact, desk.all_parts()) == (artifact, before), end
+        assert desk.thresholds == Thresholds(reinspect=0.25, reject=0.5), end
+        assert (sorted(desk.places.shown.iterdir()), sorted(desk.places.kept.iterdir())) == files, end
+
+
+def test_a_mark_made_during_a_change_of_artifact_stays(desk: Desk) -> None:
+    change = desk.change("second", None)
+    next(change)
+    desk.all_parts()[0].mark = Decision.NG
+    list(change)
+    assert desk.artifact == "second" and desk.all_parts()[0].mark is Decision.NG
+
+
+def test_a_part_that_was_inspected_by_the_former_artifact_is_refused(
+    desk: Desk, parts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The artifact changes while a part is being decoded: its score would stand over the other's limits."""
+    from inspect_kd.apps.studio import parts as module
+
+    decode, count = module.decode_image, len(desk.parts)
+
+    def meanwhile(*given: object, **more: object) -> object:
+        monkeypatch.setattr(module, "decode_image", decode)
+        list(desk.change("second", None))
+        return decode(*given, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "decode_image", meanwhile)
+    answer = desk.add(images(parts)[0].read_bytes(), "late.png")
+    assert isinstance(answer, Refusal) and "send it again" in answer.reason and len(desk.parts) == count
 
 
 def test_the_shelf_knows_names_not_paths(settings: Settings, run: Path) -> None:

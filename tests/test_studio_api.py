@@ -132,11 +132,23 @@ def test_sessions_do_not_see_each_other(client: Any, server: Server, parts: Path
         ("/mark", (12345, "OK", "Ada"), "must lie on the desk"),
         ("/save_calibration", ("", 0.5, 1.0), "name of the person"),
         ("/export", ("exe",), "no export named"),
+        ("/decide", ("a", 1.0), "reinspect: 'a' is not of type float"),
+        ("/mark", (1.5, "OK", "Ada"), "part: 1.5 is not of type int"),
+        ("/card", ([1],), "artifact: .1. is not of type str"),
+        ("/train_start", ("sample", "embedded", "r", False, 1.5), "seed: 1.5 is not of type int"),
     ],
 )
 def test_what_is_wrong_is_said(client: Any, endpoint: str, words: tuple[Any, ...], reason: str) -> None:
     with pytest.raises(Exception, match=reason):
         client.predict(*words, api_name=endpoint)
+
+
+def test_a_refused_calibration_moves_no_limits(client: Any, parts: Path) -> None:
+    inspect(client, images(parts)[0])
+    before = client.predict(api_name="/parts")[0]["thresholds"]
+    with pytest.raises(Exception, match="name of the person"):
+        client.predict("", before["reinspect"] / 2, before["reject"] / 2, api_name="/save_calibration")
+    assert client.predict(api_name="/parts")[0]["thresholds"] == before
 
 
 def test_no_path_from_a_client_is_opened(client: Any, server: Server, tmp_path: Path) -> None:

@@ -194,6 +194,25 @@ def test_marks_by_key_and_signs_off_by_name(page: Any, server: Server, images: l
     assert count(page, "marked") == 1
 
 
+def test_a_mark_is_for_the_part_that_its_sender_saw(page: Any, server: Server, images: list[Path]) -> None:
+    """Both clicks leave the page before either is answered, and Gradio may handle the second one first."""
+    bring(page, *images[:4])
+    seen, first = [], len(marks(server))
+    for count in range(1, 7):
+        page.locator("#gallery .card").first.click()
+        wait_for(lambda: page.locator("#gallery .card").first.get_attribute("aria-pressed") == "true")
+        seen.append(page.locator("#viewer .file").inner_text())
+        page.evaluate("for (const id of ['next', 'say-ng']) document.getElementById(id).click()")
+        wait_for(lambda count=count: len(marks(server)) == first + count)
+        wait_for(lambda: page.locator("#gallery .card").nth(1).get_attribute("aria-pressed") == "true")
+    assert [mark["image"] for mark in marks(server)[first:]] == seen
+
+
+def marks(server: Server) -> list[dict[str, Any]]:
+    journal = server.store / "marks.jsonl"
+    return [json.loads(line) for line in journal.read_text().splitlines()] if journal.exists() else []
+
+
 def test_layers_need_no_server(page: Any, images: list[Path]) -> None:
     bring(page, *images[:1])
     asked: list[str] = []

@@ -31,15 +31,15 @@ def page(run: Path, tmp_path: Path) -> Iterator[Callable[..., tuple[dict[str, An
     """The real page without its server: its handlers by name, and the Studio behind them."""
     need("gradio", find_spec("gradio") is not None)
 
-    def build(name: str = "r") -> tuple[dict[str, Any], Any]:
+    def build(*names: str) -> tuple[dict[str, Any], Any]:
         from inspect_kd.apps.studio.app import build
 
         async def built(settings: Settings) -> tuple[Any, Any]:
             return build(settings, tmp_path / "received")
 
-        artifact = Path(shutil.copy(run / "r.onnx", tmp_path / f"{name}.onnx"))
+        artifacts = tuple(Path(shutil.copy(run / "r.onnx", tmp_path / f"{name}.onnx")) for name in names or ("r",))
         # In a running loop: without one, Gradio makes many, and leaves them open.
-        page, made = asyncio.run(built(Settings(artifacts=(artifact,), store=tmp_path / "store")))
+        page, made = asyncio.run(built(Settings(artifacts=artifacts, store=tmp_path / "store")))
         studios.append(made)
         return {str(block.api_name or ""): block.fn for block in page.fns.values()} | {
             block.fn.__name__: block.fn for block in page.fns.values() if block.fn is not None
@@ -128,8 +128,10 @@ def test_a_lost_connection_is_told_on_the_page(page: Any, parts: Path) -> None:
 
 
 def test_the_name_of_an_artifact_is_text_in_the_sign_off_message(page: Any) -> None:
-    handlers, _ = page("<img src=x onerror=alert(1)>")
-    said = handlers["sign"]("Ada <b>", request("me"))
+    name = "<img src=x onerror=alert(1)>"
+    handlers, made = page(name)
+    limits = made.desks.of("me").thresholds
+    said = handlers["sign"]("Ada <b>", name, "", limits.reinspect, limits.reject, request("me"))
     assert "signed off by Ada &lt;b&gt;" in said
     assert "<img" not in said and "&lt;img src=x onerror=alert(1)&gt;.onnx" in said
 
@@ -145,3 +147,44 @@ def test_a_second_studio_on_one_folder_of_runs_is_told_who_looks_after_it(run: P
         assert line.endswith("or leave the Train tab out with --no-train")
         with studio(run / "r.onnx", "--runs", runs, "--no-train", folder=tmp_path / "third"):
             pass
+
+
+def test_names_in_error_messages_are_text(page: Any) -> None:
+    import gradio as gr
+
+    handlers, _ = page()
+    with pytest.raises(gr.Error, match="no artifact named '&lt;img src=x&gt;'"):
+        handlers["card"]("<img src=x>")
+    with pytest.raises(gr.Error, match="no export named '&lt;b&gt;'"):
+        handlers["export"]("<b>", request("me"))
+
+
+def test_a_stopped_change_of_artifact_changes_neither_parts_nor_artifact_nor_limits(page: Any, parts: Path) -> None:
+    handlers, made = page("r", "second")
+    desk, me = made.desks.of("operator"), request("operator")
+    for path in images(parts)[:3]:
+        desk.add(path.read_bytes(), path.name)
+    handlers["moved"](0.25, 0.5, me)
+    layers, limits = [part.layer for part in desk.all_parts()], desk.thresholds
+    change = handlers["chosen"]("second", "", me)
+    next(change)
+    change.close()
+    exported = json.loads(Path(handlers["export"]("json", me)).read_text())
+    assert exported["artifact"]["name"] == "r" and desk.thresholds == limits
+    assert [part.layer for part in desk.all_parts()] == layers
+    artifact, *_ = handlers["stop_batch"](me)
+    assert artifact["value"] == "r", "the page shows the artifact that the scores are of"
+    *_, (artifact, _, reinspect, *_) = handlers["chosen"]("second", "", me)
+    exported = json.loads(Path(handlers["export"]("json", me)).read_text())
+    assert exported["artifact"]["name"] == "second" and artifact["value"] == "second"
+    assert not {part.layer for part in desk.all_parts()} & set(layers)
+    assert not any(layer.exists() for layer in layers) and reinspect["value"] == round(desk.usual.reinspect, 3)
+
+
+def test_what_is_signed_is_what_the_page_showed(page: Any) -> None:
+    handlers, made = page()
+    desk, me = made.desks.of("me"), request("me")
+    handlers["moved"](0.25, 0.5, me)
+    assert "look at it again, then sign off" in handlers["sign"]("Ada", "r", "", 0.3, 0.5, me)
+    assert not (made.settings.store / "calibrations").exists()
+    assert "signed off by Ada" in handlers["sign"]("Ada", "r", desk.category or "", 0.25, 0.5, me)

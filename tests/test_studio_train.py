@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import html
 import json
 import os
 import re
@@ -25,7 +26,7 @@ from inspect_kd.apps.studio.train_texts import Train
 from inspect_kd.apps.studio.training_command import command, default_recipe, recipes
 from inspect_kd.apps.studio.training_log import Figures, history, take
 from inspect_kd.apps.studio.training_record import RECORD, Order, Record, State, read_record
-from inspect_kd.apps.studio.trainings import Trainings
+from inspect_kd.apps.studio.trainings import MOST_WAITING, Trainings
 from inspect_kd.errors import BadInput, InspectKDError, UsageError
 from tests.tiny import TINY
 
@@ -375,6 +376,70 @@ def test_a_report_is_read_from_its_run_and_from_nowhere_else(tmp_path: Path) -> 
     assert (
         'sandbox=""' in frame and "<script" not in frame and "&lt;script&gt;1&lt;/script&gt;&quot;quoted&quot;" in frame
     )
+
+
+@pytest.mark.parametrize("name", ["my run", "_old", "Gehäuse", "a" * 90])
+def test_a_run_that_the_studio_cannot_name_is_not_offered(name: str, tmp_path: Path) -> None:
+    for each in ("fine", name):
+        (tmp_path / "runs" / each).mkdir(parents=True)
+        (tmp_path / "runs" / each / "run.json").write_text("{}")
+    sight = Desk(tmp_path, tmp_path / "runs", tmp_path / "store").sight(None)
+    assert sight.chosen == "fine" and [value for _, value in sight.choices] == ["fine"]
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("report.html", "<![<![x"),
+        ("training.log", '{"a":' + "[" * 100_000 + "\n"),
+        ("metrics.jsonl", '{"a":' + "[" * 100_000 + "\n"),
+        ("training.json", "[" * 100_000),
+        ("training.log", None),
+    ],
+)
+def test_a_run_with_a_broken_file_is_still_shown(file: str, content: str | None, tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "r"
+    run.mkdir(parents=True)
+    (run / "run.json").write_text("{}")
+    if content is None:
+        (run / file).mkdir()
+    else:
+        (run / file).write_text(content)
+    assert Desk(tmp_path, tmp_path / "runs", tmp_path / "store").sight(None).chosen == "r"
+
+
+def test_a_report_opens_no_connection_by_a_tag() -> None:
+    """Neither the frame's sandbox nor a content security policy stops `<link rel=preconnect>`."""
+    tags = (
+        "<LINK rel=preconnect href=//x>",
+        "<li<link\n rel=preconnect>",
+        "<meta http-equiv=refresh>",
+        "<base href=//x>",
+    )
+    frame = train_view.report("r", "".join(tags) + '<iframe srcdoc="&lt;link rel=preconnect&gt;"></iframe><p>fine</p>')
+    page = html.unescape(frame.split('srcdoc="')[1])
+    assert not re.search(r"<(link|meta|base|iframe)", page, re.IGNORECASE)
+    assert "<!LINK rel=preconnect" in page and "<p>fine</p>" in page
+
+
+@pytest.mark.parametrize("wrong", [{"seed": 1.5}, {"seed": "1"}, {"quick": "yes"}, {"name": 5}])
+def test_an_order_of_the_wrong_type_writes_no_record(wrong: dict[str, object], root: Path, tmp_path: Path) -> None:
+    trainings = Trainings(root, tmp_path / "runs", at_once=0)
+    with pytest.raises(UsageError, match=f"^{next(iter(wrong))}: "):
+        trainings.start(order(**wrong))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_queue_has_an_end(root: Path, tmp_path: Path) -> None:
+    trainings = Trainings(root, tmp_path / "runs", at_once=0)
+    for number in range(MOST_WAITING):
+        Record(name=f"r{number}", order=order(), asked=1.0, command=[]).write(tmp_path / "runs" / f"r{number}")
+    with pytest.raises(UsageError, match="32 trainings wait already: stop one"):
+        trainings.start(order())
+    trainings.stop("r0")
+    with pytest.raises(UsageError, match="nothing to resume"):
+        trainings.resume("r1")
+    assert trainings.start(order()).state is State.WAITING
 
 
 def test_a_report_is_announced_then_shown_or_the_shelf_is_closed_again(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from gradio.events import api
 from inspect_kd.apps.studio.batches import DEVICE, inspect_files, write_export
 from inspect_kd.apps.studio.desk import Desk, Refusal
 from inspect_kd.apps.studio.exports import rows
-from inspect_kd.apps.studio.sessions import program_desk
+from inspect_kd.apps.studio.sessions import in_one_line, program_desk, typed
 from inspect_kd.apps.studio.studio import Studio
-from inspect_kd.errors import BadInput, InspectKDError
+from inspect_kd.errors import BadInput
 from inspect_kd.export.card import card_facts
 from inspect_kd.types import Decision
 
@@ -46,7 +46,8 @@ def _files_endpoints(studio: Studio) -> None:
         return found
 
     def fetch(form: str, request: gr.Request) -> str:
-        return str(_or_error(lambda: write_export(studio, program_desk(studio, request), form)))
+        with in_one_line():
+            return str(write_export(studio, program_desk(studio, request), form))
 
     button.click(
         inspect,
@@ -68,39 +69,46 @@ def _endpoints(studio: Studio) -> None:
 
     def card(artifact: str) -> dict[str, Any]:
         """An artifact's card: recipe, calibration, licences, parity, versions."""
-        return dict(_or_error(lambda: card_facts(studio.shelf.take(artifact).card)))
+        with in_one_line():
+            return dict(card_facts(studio.shelf.take(artifact).card))
 
     def decide(reinspect: float, reject: float, request: gr.Request) -> dict[str, Any]:
         """Decide all parts of this session anew under two thresholds, from stored scores; no model runs."""
         desk = program_desk(studio, request)
-        desk.move(reinspect, reject)
-        decisions = {str(part.number): str(desk.thresholds.decide(part.score)) for part in desk.all_parts()}
-        return {**desk.what_if().to_json(), "decisions": decisions}
+        with desk.lock:
+            desk.move(reinspect, reject)
+            decisions = {str(part.number): str(desk.thresholds.decide(part.score)) for part in desk.all_parts()}
+            return {**desk.what_if().to_json(), "decisions": decisions}
 
     def parts(request: gr.Request) -> list[dict[str, Any]]:
         """All parts of this session with their regions under the present thresholds, the worst first."""
-        return rows(program_desk(studio, request))
+        desk = program_desk(studio, request)
+        with desk.lock:
+            return rows(desk)
 
     def mark(part: int, verdict: str, by: str, request: gr.Request) -> dict[str, Any]:
         """Store what a person says of a part, OK or NG, for `label-next --known` and `train --labelled`."""
         desk = program_desk(studio, request)
-
-        def put() -> dict[str, Any]:
+        with in_one_line(), desk.lock:
             if part not in desk.parts or verdict not in (Decision.OK, Decision.NG):
                 raise BadInput(f"part {part} must lie on the desk, and a person says OK or NG")
             chosen = desk.parts[part]
             path = studio.marks.put(chosen, Decision(verdict), studio.context(desk, request.username or by))
             return {"part": part, "verdict": verdict, "wrong_call": chosen.wrong(desk.thresholds), "stored": path.name}
 
-        return dict(_or_error(put))
-
     def save_calibration(by: str, reinspect: float, reject: float, request: gr.Request) -> dict[str, Any]:
         """Sign off two thresholds by name: a new file for `inspect-kd predict --calibration`, nothing is overwritten."""
         desk = program_desk(studio, request)
-        desk.move(reinspect, reject)
         name = request.username or by
-        path = _or_error(lambda: studio.sign_off(desk, name))
-        return {"file": path.name, "by": name, "thresholds": desk.what_if().to_json()["thresholds"]}
+        with in_one_line(), desk.lock:
+            before = desk.thresholds
+            desk.move(reinspect, reject)
+            try:
+                path = studio.sign_off(desk, name)
+            except BaseException:  # what was refused changes nothing
+                desk.thresholds = before
+                raise
+            return {"file": path.name, "by": name, "thresholds": desk.what_if().to_json()["thresholds"]}
 
     def clear(request: gr.Request) -> int:
         """Take all parts off this session's desk; returns how many there were."""
@@ -110,22 +118,13 @@ def _endpoints(studio: Studio) -> None:
         return count
 
     for endpoint in (artifacts, card, decide, parts, mark, save_calibration, clear):
-        api(endpoint, api_name=endpoint.__name__)
+        api(typed(endpoint), api_name=endpoint.__name__)
 
 
 def _choose(studio: Studio, desk: Desk, artifact: str, category: str) -> None:
-    """Only what was said changes; another artifact looks at what lies there already, too."""
+    """Only what was said changes; another artifact inspects what lies there already, too."""
     name = artifact or desk.artifact
     if (name, category or desk.category) != (desk.artifact, desk.category):
-        other = name != desk.artifact
-        _or_error(lambda: desk.choose(name, category or None))
-        for _ in desk.again() if other else ():
-            pass
-
-
-def _or_error(act: Any) -> Any:
-    """What the product says of a fault reaches the client as it is, and nothing else does."""
-    try:
-        return act()
-    except InspectKDError as error:
-        raise gr.Error(str(error), print_exception=False) from error
+        with in_one_line():
+            for _ in desk.change(name, category or None):
+                pass

@@ -23,15 +23,16 @@ PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden
 
 def page_of(desk: Desk, progress: str = "") -> tuple[str, ...]:
     """Everything that a change may have changed, in the order of `Panels.all`."""
-    part = desk.chosen()
-    answer = desk.inspection(part) if part else None
-    return (
-        progress,
-        viewer.viewer(part, answer, address),
-        viewer.regions_table(answer),
-        gallery.gallery(desk, address),
-        gallery.scores_panel(desk),
-    )
+    with desk.lock:  # parts and artifact of one moment
+        part = desk.chosen()
+        answer = desk.inspection(part) if part else None
+        return (
+            progress,
+            viewer.viewer(part, answer, address),
+            viewer.regions_table(answer),
+            gallery.gallery(desk, address),
+            gallery.scores_panel(desk),
+        )
 
 
 def follow(desk: Desk, steps: Iterator[Any], total: int) -> Iterator[tuple[str, ...]]:
@@ -67,6 +68,7 @@ def select_last(desk: Desk, steps: Iterator[Part | Refusal]) -> Iterator[Part | 
 
 def write_export(studio: Studio, desk: Desk, form: str) -> Path:
     """Into the folder that the browser may fetch from; one of a kind, the newest."""
-    path = desk.places.shown / f"inspect-kd-{desk.artifact}.{form}".replace(" ", "_")
-    path.write_text(export(desk, form), encoding="utf-8")
+    with desk.lock:
+        path = desk.places.shown / f"inspect-kd-{desk.artifact}.{form}".replace(" ", "_")
+        path.write_text(export(desk, form), encoding="utf-8")
     return path

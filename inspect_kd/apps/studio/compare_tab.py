@@ -40,7 +40,8 @@ def _build(studio: Studio, tab: gr.Tab) -> None:
 
     def shown(request: gr.Request) -> tuple[str, str]:
         desk = page_desk(studio, request)
-        return compare.comparison(desk, address), compare.side_by_side(desk, address)
+        with desk.lock:
+            return compare.comparison(desk, address), compare.side_by_side(desk, address)
 
     def run(artifact: str, request: gr.Request) -> Iterator[tuple[str, str, str]]:
         desk = page_desk(studio, request)

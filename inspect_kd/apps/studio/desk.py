@@ -21,7 +21,7 @@ from inspect_kd.apps.studio.parts import Part, Places, inspect_part, write_layer
 from inspect_kd.apps.studio.settings import Settings
 from inspect_kd.apps.studio.shelf import Shelf
 from inspect_kd.apps.studio.what_if import WhatIf, held_out_scores, ordered, what_if
-from inspect_kd.errors import BadInput
+from inspect_kd.errors import BadInput, UsageError
 from inspect_kd.inspector import Inspector
 from inspect_kd.types import Decision, Heatmap, Inspection, Thresholds
 
@@ -75,13 +75,62 @@ class Desk:
     # Which artifact, which limits
 
     def choose(self, artifact: str, category: str | None) -> None:
-        """Another artifact or category brings its own limits; what lies on the desk is looked at again by `again`."""
+        """Set artifact, category and limits at once; parts of another artifact are brought along by `change` alone."""
         inspector = self.shelf.take(artifact)
         if category is None and len(inspector.card.categories) == 1:
             category = inspector.card.categories[0]
-        self.usual = inspector.card.calibration.limits_for(category).thresholds
-        self.artifact, self.category, self.thresholds = artifact, category, self.usual
-        self.forget_second()
+        usual = inspector.card.calibration.limits_for(category).thresholds
+        with self.lock:
+            self.artifact, self.category, self.thresholds, self.usual = artifact, category, usual, usual
+            self.forget_second()
+
+    def change(self, artifact: str, category: str | None) -> Iterator[Part]:
+        """Inspect the parts with another artifact, then replace parts, artifact and limits in one step.
+
+        Stopped or failed before its end it changes nothing: no score stands beside another artifact's name and limits.
+        """
+        inspector, look = self.shelf.take(artifact), self.stop_change()
+        inspector.card.calibration.limits_for(category)  # refuses an unknown category before any work
+        new: dict[int, Part] = {}
+        try:
+            while not self._replace_parts(new, artifact, category, look):
+                yield from self._inspect_again(new, inspector, look)
+        finally:
+            for part in new.values():
+                if self.parts.get(part.number) is not part:
+                    part.remove_pictures()
+
+    def stop_change(self) -> int:
+        """End a change of the artifact that still runs, without effect; returns the number of the next one."""
+        with self.lock:
+            self.looks += 1
+            return self.looks
+
+    def _inspect_again(self, new: dict[int, Part], inspector: Inspector, look: int) -> Iterator[Part]:
+        for old in self.all_parts():
+            if old.number in new or look != self.looks:
+                continue
+            self.touch()
+            self._check_disk(0)
+            content = old.original.read_bytes()
+            part = inspect_part(inspector, content, old.name, old.sha256, old.number, self.places, look=look)
+            new[old.number] = part
+            yield part
+
+    def _replace_parts(self, new: dict[int, Part], artifact: str, category: str | None, look: int) -> bool:
+        """Whether every part had been inspected, so that the change is made; a person's marks stay."""
+        with self.lock:
+            if look != self.looks:
+                raise UsageError(texts.CHANGE_STOPPED)
+            if artifact != self.artifact and not self.parts.keys() <= new.keys():
+                return False
+            self.choose(artifact, category)
+            for number, part in new.items():
+                if number in self.parts:
+                    part.mark = self.parts[number].mark
+                    self.parts[number].remove_pictures()
+                    self.parts[number] = part
+            return True
 
     @property
     def inspector(self) -> Inspector:
@@ -92,10 +141,15 @@ class Desk:
 
         The sliders' step is coarser than a calibration: within half a step of the artifact's own limit, it is that one.
         """
+        with self.lock:
+            self.thresholds = self.limits_at(reinspect, reject)
+
+    def limits_at(self, reinspect: float, reject: float) -> Thresholds:
+        """The thresholds that two sliders at these places stand for."""
         usual = self.usual
         reinspect = usual.reinspect if abs(reinspect - usual.reinspect) <= HALF_STEP else reinspect
         reject = usual.reject if abs(reject - usual.reject) <= HALF_STEP else reject
-        self.thresholds = ordered(reinspect, reject)
+        return ordered(reinspect, reject)
 
     def what_if(self) -> WhatIf:
         scores = [part.score for part in self.all_parts()]
@@ -112,33 +166,26 @@ class Desk:
         name = shown_name(name)
         try:
             self._check_room(len(content))
-            digest = hashlib.sha256(content).hexdigest()
-            part = inspect_part(self.inspector, content, name, digest, self._next(), self.places, look=self.looks)
+            digest, artifact = hashlib.sha256(content).hexdigest(), self.artifact
+            inspector = self.shelf.take(artifact)
+            part = inspect_part(inspector, content, name, digest, self._next(), self.places, look=self.looks)
+            self._put(part, content, artifact)
         except BadInput as error:
             refusal = Refusal(name, str(error).removeprefix(f"{name}: "))
             with self.lock:
                 self.refused.append(refusal)
             return refusal
+        return part
+
+    def _put(self, part: Part, content: bytes, artifact: str) -> None:
         with self.lock:
+            if artifact != self.artifact:
+                part.remove_pictures()
+                raise BadInput(texts.ARTIFACT_CHANGED)
+            part.original.write_bytes(content)
             self.parts[part.number] = part
             if self.selected is None:
                 self.selected = part.number
-        return part
-
-    def again(self) -> Iterator[Part]:
-        """The parts on the desk, looked at by the artifact that is chosen now; a person's marks stay."""
-        self.looks += 1
-        for old in self.all_parts():
-            self.touch()
-            content = old.original.read_bytes()
-            new = inspect_part(self.inspector, content, old.name, old.sha256, old.number, self.places, look=self.looks)
-            new.mark = old.mark
-            with self.lock:
-                if old.number in self.parts:
-                    self.parts[old.number] = new
-            for path in set(old.files) - set(new.files):
-                path.unlink(missing_ok=True)
-            yield new
 
     def all_parts(self) -> list[Part]:
         with self.lock:
@@ -146,6 +193,7 @@ class Desk:
 
     def clear(self) -> None:
         with self.lock:
+            self.stop_change()
             self.parts.clear()
             self.refused.clear()
             self.in_use = False
@@ -214,16 +262,18 @@ class Desk:
     def compare(self, artifact: str) -> Iterator[int]:
         """Every part through another artifact; yields how many are done."""
         other = self.shelf.take(artifact)
-        self.forget_second()
-        self.second_artifact = artifact
+        with self.lock:
+            self.forget_second()
+            # Of this comparison alone: one that was stopped may still write its last answer into the former.
+            self.second_artifact, second = artifact, self.second
         for done, part in enumerate(self.all_parts(), 1):
             answer = other(decoded(part, other))
-            heat = self.places.kept / f"{part.number:05d}-second.npy"
             # A new address each time: the browser keeps pictures by their address.
-            layer = self.places.shown / f"{part.number:05d}-{self._next()}-second.png"
+            stem = f"{part.number:05d}-{self._next()}-second"
+            heat, layer = self.places.kept / f"{stem}.npy", self.places.shown / f"{stem}.png"
             np.save(heat, answer.heatmap, allow_pickle=False)
             write_layer(layer, answer.heatmap)
-            self.second[part.number] = SecondLook(answer.score, heat, layer)
+            second[part.number] = SecondLook(answer.score, heat, layer)
             yield done
 
     def second_thresholds(self) -> Thresholds:
@@ -232,11 +282,10 @@ class Desk:
         return calibration.limits_for(self.category if self.category in calibration.limits else None).thresholds
 
     def forget_second(self) -> None:
-        for look in self.second.values():
+        for look in list(self.second.values()):
             look.heat.unlink(missing_ok=True)
             look.layer.unlink(missing_ok=True)
-        self.second.clear()
-        self.second_artifact = None
+        self.second, self.second_artifact = {}, None
 
     def touch(self) -> None:
         """Its owner is there, or a model still works for its owner."""
@@ -254,6 +303,9 @@ class Desk:
             raise BadInput(texts.TOO_LARGE.format(mb=self.settings.max_upload_mb))
         if len(self.parts) >= self.settings.max_parts:
             raise BadInput(texts.DESK_FULL.format(most=self.settings.max_parts))
+        self._check_disk(size)
+
+    def _check_disk(self, size: int) -> None:
         if self.free_bytes() < size + ROOM_LEFT:
             raise BadInput(texts.DISK_FULL.format(mb=self.settings.max_kept_mb))
 

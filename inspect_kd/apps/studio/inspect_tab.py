@@ -21,7 +21,7 @@ from inspect_kd.apps.studio.histogram import slider_range
 from inspect_kd.apps.studio.sessions import in_one_line, page_desk
 from inspect_kd.apps.studio.shelf import example_images
 from inspect_kd.apps.studio.studio import Studio, address
-from inspect_kd.errors import InspectKDError
+from inspect_kd.errors import InspectKDError, UsageError
 from inspect_kd.types import Decision
 
 ON_LOAD_GALLERY = """
@@ -102,6 +102,19 @@ def categories(studio: Studio, artifact: str) -> tuple[list[tuple[str, str]], st
     return [(texts.ALL_CATEGORIES, ""), *((name, name) for name in known)], ""
 
 
+def choice_of(studio: Studio, desk: Desk) -> tuple[Any, ...]:
+    """Artifact, category and sliders as the desk has them; a change that was stopped leaves the page at others."""
+    with desk.lock:
+        names, _ = categories(studio, desk.artifact)
+        most, limits = slider_range(desk.usual), desk.thresholds
+        return (
+            gr.update(value=desk.artifact),
+            gr.update(choices=names, value=desk.category or ""),
+            gr.update(maximum=most, value=round(limits.reinspect, 3)),
+            gr.update(maximum=most, value=round(limits.reject, 3)),
+        )
+
+
 def build(studio: Studio, bar: Bar, page: gr.Blocks) -> None:
     with gr.Row(elem_id="bench", equal_height=False):
         with gr.Column(elem_id="left", min_width=0):
@@ -115,7 +128,7 @@ def build(studio: Studio, bar: Bar, page: gr.Blocks) -> None:
             _downloads(studio)
     panels = Panels(progress, shown, regions, cards, scores)
     _wire_batches(studio, bar, controls, panels)
-    _wire_thresholds(studio, controls, panels)
+    _wire_thresholds(studio, bar, controls, panels)
     _wire_clicks(studio, panels, buttons)
     _wire_load(studio, page, panels)
 
@@ -234,46 +247,52 @@ def _wire_batches(studio: Studio, bar: Bar, controls: Controls, panels: Panels) 
     def chosen(artifact: str, category: str, request: gr.Request) -> Iterator[tuple[Any, ...]]:
         desk = page_desk(studio, request)
         other = artifact != desk.artifact
-        names, usual = categories(studio, artifact)
-        wanted = category if not other and category else usual
-        desk.choose(artifact, wanted or None)
-        most, limits = slider_range(desk.usual), desk.usual
-        knobs = (
-            gr.update(choices=names, value=wanted),
-            gr.update(maximum=most, value=round(limits.reinspect, 3)),
-            gr.update(maximum=most, value=round(limits.reject, 3)),
-        )
-        steps = desk.again() if other else iter(())
-        for panels in follow(desk, steps, len(desk.parts) if other else 0):
-            yield *knobs, *panels
+        with in_one_line():
+            wanted = category if not other and category else categories(studio, artifact)[1]
+            steps = desk.change(artifact, wanted or None)
+            for panels in follow(desk, steps, len(desk.parts) if other else 0):
+                yield *[gr.skip()] * len(choice), *panels
+        yield *choice_of(studio, desk), *page_of(desk)
 
     runs: dict[str, Any] = {"concurrency_id": DEVICE, "concurrency_limit": 1, **PRIVATE}
     everything = panels.all()
-    knobs = [bar.category, controls.reinspect, controls.reject]
+    choice = [bar.artifact, bar.category, controls.reinspect, controls.reject]
+    changes = [
+        box.input(chosen, [bar.artifact, bar.category], [*choice, *everything], **runs)
+        for box in (bar.artifact, bar.category)
+    ]
     started: list[dict[str, Any]] = [
         controls.files.upload(uploaded, controls.files, [controls.files, *everything], **runs),
         pictures := controls.camera.input(pictured, controls.camera, [controls.camera, *everything], **runs),
         controls.examples.click(offered, None, everything, **runs),
-        bar.artifact.input(chosen, [bar.artifact, bar.category], [*knobs, *everything], **runs),
-        bar.category.input(chosen, [bar.artifact, bar.category], [*knobs, *everything], **runs),
+        *changes,
     ]
+
+    def unchanged(request: gr.Request) -> tuple[Any, ...]:
+        return choice_of(studio, page_desk(studio, request))
+
+    for change in changes:
+        change.failure(unchanged, None, choice, **PRIVATE)
 
     pictures.then(None, None, None, js="() => window.studioLiveAgain()", **PRIVATE)
 
-    def stopped(request: gr.Request) -> tuple[str, ...]:
+    def stop_batch(request: gr.Request) -> tuple[Any, ...]:
         desk = page_desk(studio, request)
-        return page_of(desk, f'<p class="soft">{texts.STOPPED.format(done=len(desk.parts))}</p>')
+        desk.stop_change()
+        return *choice_of(studio, desk), *page_of(
+            desk, f'<p class="soft">{texts.STOPPED.format(done=len(desk.parts))}</p>'
+        )
 
     def cleared(request: gr.Request) -> tuple[Any, ...]:
         desk = page_desk(studio, request)
         desk.clear()
-        return None, *page_of(desk)
+        return None, *choice_of(studio, desk), *page_of(desk)
 
-    controls.stop.click(stopped, None, everything, cancels=started, **PRIVATE)
-    controls.clear.click(cleared, None, [controls.camera, *everything], cancels=started, **PRIVATE)
+    controls.stop.click(stop_batch, None, [*choice, *everything], cancels=started, **PRIVATE)
+    controls.clear.click(cleared, None, [controls.camera, *choice, *everything], cancels=started, **PRIVATE)
 
 
-def _wire_thresholds(studio: Studio, controls: Controls, panels: Panels) -> None:
+def _wire_thresholds(studio: Studio, bar: Bar, controls: Controls, panels: Panels) -> None:
     shown = [panels.viewer, panels.regions, panels.gallery, panels.scores]
 
     def moved(reinspect: float, reject: float, request: gr.Request) -> tuple[str, ...]:
@@ -298,22 +317,28 @@ def _wire_thresholds(studio: Studio, controls: Controls, panels: Panels) -> None
 
     controls.reset.click(usual, None, [controls.reinspect, controls.reject], **PRIVATE)
 
-    def sign(by: str, request: gr.Request) -> str:
+    def sign(by: str, artifact: str, category: str, reinspect: float, reject: float, request: gr.Request) -> str:
         desk = page_desk(studio, request)
         by = request.username or by
         try:
-            path = studio.sign_off(desk, by)
+            with desk.lock:
+                # What a person signs is what the page showed, not what another event has made of it since.
+                limits = desk.limits_at(reinspect, reject)
+                if (artifact, category or None, limits) != (desk.artifact, desk.category, desk.thresholds):
+                    raise UsageError(texts.NOT_AS_SHOWN)
+                path = studio.sign_off(desk, by)
         except InspectKDError as error:
             return f'<p class="bad" role="alert">{texts.NOT_SIGNED_OFF.format(reason=escape(str(error)))}</p>'
         said = texts.SIGNED_OFF.format(
             file=escape(path.name),
             by=escape(by),
-            artifact=escape(studio.shelf.paths[desk.artifact].name),
+            artifact=escape(studio.shelf.paths[artifact].name),
             path=escape(str(path)),
         )
         return f'<p class="good" role="status">{said}</p>'
 
-    controls.sign.click(sign, controls.signer, controls.signed, **PRIVATE)
+    shown_choice = [bar.artifact, bar.category, controls.reinspect, controls.reject]
+    controls.sign.click(sign, [controls.signer, *shown_choice], controls.signed, **PRIVATE)
 
 
 def _wire_clicks(studio: Studio, panels: Panels, buttons: dict[str, gr.Button]) -> None:
@@ -330,19 +355,15 @@ def _wire_clicks(studio: Studio, panels: Panels, buttons: dict[str, gr.Button]) 
 
         return handler
 
-    def say(verdict: Decision) -> Callable[[Desk, gr.EventData, gr.Request], None]:
-        def act(desk: Desk, event: gr.EventData, request: gr.Request) -> None:
-            part = desk.chosen()
-            if part is None:
-                return
-            context = studio.context(desk, request.username or "")
-            # Said twice is taken back: a slip of the finger must not teach the next training.
-            if part.mark is verdict:
-                studio.marks.take_back(part, context)
-            else:
-                studio.marks.put(part, verdict, context)
+    def say(verdict: Decision) -> Callable[[str, gr.Request], tuple[str, ...]]:
+        def handler(shown_part: str, request: gr.Request) -> tuple[str, ...]:
+            desk = page_desk(studio, request)
+            if shown_part:
+                with in_one_line():
+                    _mark(studio, desk, shown_part, verdict, request.username or "")
+            return page_of(desk)[1:4]
 
-        return act
+        return handler
 
     cards = panels.gallery
     cards.pick(then(lambda desk, event, _: desk.select(int(event.part))), None, shown, **many)
@@ -351,8 +372,26 @@ def _wire_clicks(studio: Studio, panels: Panels, buttons: dict[str, gr.Button]) 
     cards.turn(then(lambda desk, event, _: desk.turn(int(event.by))), None, shown, **many)
     buttons["next"].click(then(lambda desk, *_: desk.step(1)), None, shown, **many)
     buttons["previous"].click(then(lambda desk, *_: desk.step(-1)), None, shown, **many)
-    buttons["ok"].click(then(say(Decision.OK)), None, shown, **many)
-    buttons["ng"].click(then(say(Decision.NG)), None, shown, **many)
+    # One queue for both, in the order of the clicks: Gradio runs events of different queues as it likes.
+    marking: dict[str, Any] = many | {"concurrency_id": "mark", "concurrency_limit": 1}
+    shown_part = gr.Textbox(visible="hidden", elem_id="shown-part")
+    for name, verdict in (("ok", Decision.OK), ("ng", Decision.NG)):
+        buttons[name].click(say(verdict), shown_part, shown, js="() => window.studioShownPart()", **marking)
+
+
+def _mark(studio: Studio, desk: Desk, shown_part: str, verdict: Decision, by: str) -> None:
+    """Store a verdict on the part that its sender saw: its key, then the mark that it had."""
+    key, _, seen = shown_part.partition(" ")
+    with desk.lock:  # part, artifact and limits of one moment
+        part = next((part for part in desk.all_parts() if part.key == key), None)
+        if part is None:
+            raise UsageError(texts.MARK_TOO_LATE)
+        context = studio.context(desk, by)
+        # Said twice is taken back: a slip of the finger must not teach the next training.
+        if seen == verdict:
+            studio.marks.take_back(part, context)
+        else:
+            studio.marks.put(part, verdict, context)
 
 
 def _wire_load(studio: Studio, page: gr.Blocks, panels: Panels) -> None:

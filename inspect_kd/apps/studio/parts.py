@@ -40,8 +40,14 @@ class Part:
     """What a person says of it: OK or NG."""
 
     @property
-    def files(self) -> tuple[Path, ...]:
-        return self.original, self.heat, self.preview, self.thumb, self.layer
+    def key(self) -> str:
+        """Tells a part from every other, also from one of the same number on an earlier desk of the session."""
+        return f"{self.number}-{self.sha256[:12]}"
+
+    def remove_pictures(self) -> None:
+        """Everything that one inspection made; the original stays."""
+        for path in (self.heat, self.preview, self.thumb, self.layer):
+            path.unlink(missing_ok=True)
 
     @property
     def preview_size(self) -> tuple[int, int]:
@@ -83,7 +89,7 @@ class Places:
 def inspect_part(
     inspector: Inspector, content: bytes, name: str, sha256: str, number: int, places: Places, *, look: int = 0
 ) -> Part:
-    """Decode, look, keep. `look` counts how often a desk has looked: a new heat layer needs a new address."""
+    """Decode, inspect, write heat and pictures; `look` counts inspections: a new heat layer needs a new address."""
     image = decode_image(content, name, bits=inspector.card.bits)
     answer = inspector(image)
     stem = f"{number:05d}"
@@ -93,14 +99,13 @@ def inspect_part(
         sha256=sha256,
         original=places.kept / stem,
         heat=places.kept / f"{stem}-{look}.npy",
-        preview=places.shown / f"{stem}-preview.jpg",
+        preview=places.shown / f"{stem}-{look}-preview.jpg",
         thumb=places.shown / f"{stem}-{look}-thumb.jpg",
         layer=places.shown / f"{stem}-{look}-heat.png",
         score=answer.score,
         image_size=answer.image_size,
         milliseconds=answer.milliseconds,
     )
-    part.original.write_bytes(content)
     np.save(part.heat, answer.heatmap, allow_pickle=False)
     jpeg = [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
     write_image(part.preview, overlay.thumbnail(image, PREVIEW), jpeg)

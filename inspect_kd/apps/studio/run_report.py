@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from contextlib import suppress
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
@@ -11,6 +13,7 @@ from inspect_kd.errors import BadInput
 
 LARGEST = 64 << 20
 MOST_PICTURES = 6
+_LOADING_TAG = re.compile(r"<(?=(?:link|meta|base|iframe|frame|object|embed|portal)\b)", re.IGNORECASE)
 
 
 def read_report(folder: Path) -> str:
@@ -27,6 +30,15 @@ def read_report(folder: Path) -> str:
     return content.decode("utf-8", errors="replace")
 
 
+def without_loading_tags(page: str) -> str:
+    """The page with tags that load, connect, redirect or nest a page turned into comments (`<!link …>` is one).
+
+    Neither a sandbox nor a content security policy stops `<link rel=preconnect>`. Nothing is cut out, so that no tag can
+    form from what is left around a gap.
+    """
+    return _LOADING_TAG.sub("<!", page)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Picture:
     """A part and its heat, as the report shows them."""
@@ -40,7 +52,9 @@ class Picture:
 def pictures_of(page: str, most: int = MOST_PICTURES) -> list[Picture]:
     """The first pictures of a report."""
     reader = _Figures()
-    reader.feed(page)
+    # What html.parser cannot read ends the search: these pictures are a courtesy, the report itself opens all the same.
+    with suppress(AssertionError, ValueError, RecursionError):
+        reader.feed(page)
     return reader.pictures[:most]
 
 

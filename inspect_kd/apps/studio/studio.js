@@ -71,6 +71,9 @@
   // Whoever has taken one picture has allowed the camera: the next one needs no second permission.
   window.studioLiveAgain = () => setTimeout(() => document.querySelector('#camera [title="grant webcam access"] button')?.click(), 300);
 
+  // A mark is for the part that its sender saw, whatever the server has turned to since.
+  window.studioShownPart = () => document.querySelector('#viewer [data-shown]')?.dataset.shown ?? '';
+
   window.studioDownload = link => {
     const anchor = document.createElement('a');
     anchor.href = link;

@@ -35,16 +35,17 @@ class Studio:
 
     def sign_off(self, desk: Desk, by: str) -> Path:
         """A new calibration file in the store; raises where no name stands behind it."""
-        answer = desk.what_if()
-        return SignOff(
-            by=by.strip(),
-            thresholds=desk.thresholds,
-            was=desk.usual,
-            artifact=desk.artifact,
-            sha256=desk.inspector.digest,
-            category=desk.category,
-            seen=answer.to_json(),
-        ).write(self.settings.store / "calibrations")
+        with desk.lock:  # an artifact that is changed meanwhile must not stand over the former one's limits
+            signed = SignOff(
+                by=by.strip(),
+                thresholds=desk.thresholds,
+                was=desk.usual,
+                artifact=desk.artifact,
+                sha256=desk.inspector.digest,
+                category=desk.category,
+                seen=desk.what_if().to_json(),
+            )
+        return signed.write(self.settings.store / "calibrations")
 
 
 def address(path: Path) -> str:

@@ -45,6 +45,8 @@ REFUSED_MANY = "{count} files could not be read: on a line they would be NG"
 TOO_LARGE = "larger than {mb} MB, the limit of this Studio"
 DESK_FULL = "the desk is full: at most {most} parts; clear it first"
 DISK_FULL = "no room left: all desks together may keep {mb} MB"
+ARTIFACT_CHANGED = "the artifact was changed while this part was being inspected: send it again"
+CHANGE_STOPPED = "the change of the artifact was stopped: the desk stays with the former one"
 NOT_RECEIVED = "not a file that was sent to this Studio, or one that was read already: send it again"
 NO_LENGTH = "an upload must say its size (Content-Length)"
 ALL_DESKS_TAKEN = (
@@ -78,6 +80,7 @@ SIGNED_OFF = (
     "<code>inspect-kd predict {artifact} IMAGES… --calibration {path}</code>. A line that runs with <code>--trusted</code> wants it "
     "signed with a key first: <code>inspect-kd sign {path} --key KEY</code>"
 )
+NOT_AS_SHOWN = "artifact or thresholds have changed since this page was drawn: look at it again, then sign off"
 NOT_SIGNED_OFF = "Not saved: {reason}"
 
 # One part
@@ -97,6 +100,7 @@ KEYS = (("O", "OK"), ("N", "NG"), ("J →", "next"), ("K ←", "previous"), ("H"
 MARKED_RIGHT = "You agree: {mark}"
 MARKED_WRONG = "Wrong call: you say {mark}"
 MARKED_DOUBT = "You decided: {mark}"
+MARK_TOO_LATE = "the part that this mark is for is no longer on the desk: nothing was stored"
 MARK_STORED = "stored for training"
 REGIONS = "Regions"
 REGION_COLUMNS = ("no.", "peak", "x, y", "size", "area")

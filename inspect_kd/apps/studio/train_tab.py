@@ -19,7 +19,7 @@ from gradio.context import Context
 from gradio.events import api
 
 from inspect_kd.apps.studio import train_view
-from inspect_kd.apps.studio.sessions import in_one_line
+from inspect_kd.apps.studio.sessions import error_line, in_one_line, typed
 from inspect_kd.apps.studio.train_desk import Desk, Sight, digest
 from inspect_kd.apps.studio.train_texts import Train
 from inspect_kd.apps.studio.training_command import LARGEST_SEED, default_recipe, recipes
@@ -216,7 +216,7 @@ def opened(desk: Desk, chosen: str) -> Iterator[Updates]:
         page = desk.report(chosen)
     except InspectKDError as error:
         yield gr.update(visible=False), ""
-        raise gr.Error(str(error), print_exception=False) from None
+        raise error_line(str(error)) from None
     yield gr.update(visible=True), train_view.report(chosen, page)
 
 
@@ -261,4 +261,4 @@ def _endpoints(desk: Desk) -> None:
         (train_stop, "Stop a training; its checkpoint is kept."),
         (train_resume, "Go on with a stopped or failed training, to the same numbers."),
     ):
-        api(call, api_name=call.__name__, api_description=about)
+        api(typed(call), api_name=call.__name__, api_description=about)

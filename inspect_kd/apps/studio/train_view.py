@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 from inspect_kd.apps.studio.data_check import Check, Found
-from inspect_kd.apps.studio.run_report import Picture
+from inspect_kd.apps.studio.run_report import Picture, without_loading_tags
 from inspect_kd.apps.studio.train_texts import Train
 from inspect_kd.apps.studio.training_log import Figures, Points, thinned
 from inspect_kd.apps.studio.training_record import BUSY, State
@@ -193,5 +193,5 @@ def report(name: str, page: str) -> str:
     """The whole page in a frame that may run nothing and ask nobody."""
     return (
         f'<iframe class="ikd-report" sandbox="" referrerpolicy="no-referrer" title="{escape(name)}" '
-        f'srcdoc="{escape(page, quote=True)}"></iframe>'
+        f'srcdoc="{escape(without_loading_tags(page), quote=True)}"></iframe>'
     )

@@ -40,9 +40,14 @@ def _downloaded_before(encoder: str) -> bool:
     return any(cache.glob(f"models--timm--{encoder}.*/snapshots/*/model.safetensors"))
 
 
+def is_run_name(name: str) -> bool:
+    """Whether the Studio can name a run so. The command line allows more; such runs are not offered here."""
+    return _NAME.fullmatch(name) is not None
+
+
 def checked_name(name: str) -> str:
     """A run's name from a client: one folder's name, and nothing that leads anywhere else."""
-    if not _NAME.fullmatch(name):
+    if not is_run_name(name):
         raise UsageError(f"{name!r} cannot name a run: letters, digits, '_', '-' and '.', a letter or digit first")
     return name
 

@@ -52,10 +52,12 @@ class LogReader:
 
     def read(self) -> Figures:
         try:
+            if not self.path.is_file():  # a pipe of this name would never end
+                return self.figures
             with self.path.open("rb") as file:
                 file.seek(self.offset)
                 fresh = file.read(READ_AT_ONCE)
-        except FileNotFoundError:
+        except OSError:
             return self.figures
         self.offset += len(fresh)
         *whole, self.rest = (self.rest + fresh).split(b"\n")
@@ -82,7 +84,7 @@ def _as_object(text: str) -> dict[str, Any] | None:
         return None
     try:
         line = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):  # the second: nested too deeply
         return None
     return line if isinstance(line, dict) else None
 

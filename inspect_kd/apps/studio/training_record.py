@@ -6,13 +6,15 @@ with somebody else's run starts nothing that this Studio's own rules would not a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from inspect_kd import atomic_write
+from inspect_kd.errors import UsageError
 
 RECORD, LOG = "training.json", "training.log"
 
@@ -44,6 +46,15 @@ class Order:
     """Of the run; empty: made from data and recipe."""
     quick: bool = False
     seed: int = 0
+
+
+def check_order(order: Order) -> None:
+    """Refuse an order that could not be read back from a record: a client may send any type."""
+    try:
+        TypeAdapter(Order).validate_json(json.dumps(asdict(order)), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UsageError(f"{'.'.join(map(str, first['loc'])) or 'training'}: {first['msg']}") from None
 
 
 class Record(BaseModel):

@@ -20,9 +20,9 @@ from pathlib import Path
 
 from inspect_kd.apps.studio import processes
 from inspect_kd.apps.studio.data_folders import inside
-from inspect_kd.apps.studio.training_command import checked_name, command, proposed_name
+from inspect_kd.apps.studio.training_command import checked_name, command, is_run_name, proposed_name
 from inspect_kd.apps.studio.training_log import ATTEMPT, Figures, LogReader
-from inspect_kd.apps.studio.training_record import BUSY, LOG, Order, Record, State, read_record
+from inspect_kd.apps.studio.training_record import BUSY, LOG, Order, Record, State, check_order, read_record
 from inspect_kd.child_process import python_environment
 from inspect_kd.errors import BadInput, InspectKDError, UsageError
 from inspect_kd.file_lock import hold_lock
@@ -32,7 +32,7 @@ GRACE_S = 5.0
 the background hands its deafness for it down; all a resume needs is the checkpoint, which is replaced in one move."""
 SIGNALS = ("SIGINT", "SIGTERM", "SIGKILL")
 LOOK_EVERY_S = 1.0
-MOST_LISTED = 100
+MOST_LISTED, MOST_WAITING = 100, 32
 OTHER_STUDIO = (
     "end the Studio that runs there, name another folder with --runs, or leave the Train tab out with --no-train"
 )
@@ -80,7 +80,9 @@ class Trainings:
     # ── what a person asks for ───────────────────────────────────────────────────────────────────────────────────────
     def start(self, order: Order) -> Training:
         """Begin, or wait for the training that runs."""
+        check_order(order)
         with self.lock:
+            self._check_queue()
             name = self._free_name(order.name.strip() or proposed_name(inside(self.root, order.data), order.recipe))
             words = self._command(order, name, resume=False)
             Record(name=name, order=order, asked=time.time(), command=words).write(self.runs / name)
@@ -104,6 +106,7 @@ class Trainings:
             training = self.look(name)
             if training.record is None or not training.can_resume:
                 raise UsageError(f"{name} is {training.state}: nothing to resume")
+            self._check_queue()
             record = training.record
             self._command(record.order, name, resume=True)  # refuses now, not in the queue
             record.pid, record.born, record.stop_asked, record.exit_code = None, "", None, None
@@ -204,6 +207,10 @@ class Trainings:
         words = command(order, self.root, self.runs, name, resume=resume)
         return words + [word for change in self.changes for word in ("--set", change)]
 
+    def _check_queue(self) -> None:
+        if sum(each.state is State.WAITING for each in self.all()) >= MOST_WAITING:
+            raise UsageError(f"{MOST_WAITING} trainings wait already: stop one of them, or wait until one begins")
+
     def _free_name(self, wanted: str) -> str:
         name, number = checked_name(wanted), 2
         while (self.runs / name).exists() or (self.runs / name).is_symlink():
@@ -298,6 +305,6 @@ class Trainings:
 
 
 def _is_run(folder: Path) -> bool:
-    """By its files; a folder whose name is no text cannot be named to a browser, and no training makes one."""
+    """By its files, and by a name that a client may send back: one that is refused would break the page for everybody."""
     files = ("run.json", "recipe.yaml", "training.json")
-    return folder.name.isprintable() and any((folder / name).is_file() for name in files)
+    return is_run_name(folder.name) and any((folder / name).is_file() for name in files)

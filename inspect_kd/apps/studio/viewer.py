@@ -41,7 +41,7 @@ def banner(part: Part, answer: Inspection) -> str:
     limits = texts.AGAINST.format(reinspect=answer.thresholds.reinspect, reject=answer.thresholds.reject)
     size = f"{part.image_size[0]} × {part.image_size[1]}"
     return (
-        f'<div class="banner {CLASSES[answer.decision]}" role="status">'
+        f'<div class="banner {CLASSES[answer.decision]}" role="status" data-shown="{part.key} {part.mark or ""}">'
         f'<span class="word"><i aria-hidden="true">{texts.ICONS[answer.decision]}</i>'
         f'{answer.decision}</span><span class="figure"><b>{answer.score:.3f}</b><small>{texts.SCORE}</small></span>'
         f'<span class="about"><span class="file">{escape(part.name)}</span>'
