@@ -73,7 +73,7 @@ def _endpoints(studio: Studio) -> None:
     def decide(reinspect: float, reject: float, request: gr.Request) -> dict[str, Any]:
         """Decide all parts of this session anew under two thresholds, from stored scores; no model runs."""
         desk = program_desk(studio, request)
-        desk.move(reinspect, reject)
+        _or_error(lambda: desk.move(reinspect, reject))
         decisions = {str(part.number): str(desk.thresholds.decide(part.score)) for part in desk.all_parts()}
         return {**desk.what_if().to_json(), "decisions": decisions}
 
@@ -97,7 +97,7 @@ def _endpoints(studio: Studio) -> None:
     def save_calibration(by: str, reinspect: float, reject: float, request: gr.Request) -> dict[str, Any]:
         """Sign off two thresholds by name: a new file for `inspect-kd predict --calibration`, nothing is overwritten."""
         desk = program_desk(studio, request)
-        desk.move(reinspect, reject)
+        _or_error(lambda: desk.move(reinspect, reject))
         name = request.username or by
         path = _or_error(lambda: studio.sign_off(desk, name))
         return {"file": path.name, "by": name, "thresholds": desk.what_if().to_json()["thresholds"]}

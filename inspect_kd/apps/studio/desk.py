@@ -29,6 +29,8 @@ PAGE = 60
 """Cards in sight at once: a browser with five hundred pictures grows slow."""
 FILTERS = ("all", *map(str, (Decision.NG, Decision.REINSPECT, Decision.OK)), "marked", "wrong")
 ORDERS = ("worst", "best", "arrival")
+MOST_REFUSED = 1000
+"""Files that are no parts, remembered on one desk."""
 HALF_STEP = 0.0005 + 1e-9
 """Of the threshold sliders."""
 ROOM_LEFT = 2**20
@@ -93,6 +95,8 @@ class Desk:
         The sliders' step is coarser than a calibration: within half a step of the artifact's own limit, it is that one.
         """
         usual = self.usual
+        if not all(0 <= limit <= usual.highest_choice for limit in (reinspect, reject)):  # NaN neither
+            raise BadInput(texts.BEYOND_CHOICE.format(most=usual.highest_choice, reject=usual.reject))
         reinspect = usual.reinspect if abs(reinspect - usual.reinspect) <= HALF_STEP else reinspect
         reject = usual.reject if abs(reject - usual.reject) <= HALF_STEP else reject
         self.thresholds = ordered(reinspect, reject)
@@ -115,15 +119,20 @@ class Desk:
             digest = hashlib.sha256(content).hexdigest()
             part = inspect_part(self.inspector, content, name, digest, self._next(), self.places, look=self.looks)
         except BadInput as error:
-            refusal = Refusal(name, str(error).removeprefix(f"{name}: "))
-            with self.lock:
-                self.refused.append(refusal)
-            return refusal
+            return self.refuse(name, str(error).removeprefix(f"{name}: "))
         with self.lock:
             self.parts[part.number] = part
             if self.selected is None:
                 self.selected = part.number
         return part
+
+    def refuse(self, name: str, reason: str) -> Refusal:
+        """Remember what is no part; of endlessly many such files, the first."""
+        refusal = Refusal(name, reason)
+        with self.lock:
+            if len(self.refused) < MOST_REFUSED:
+                self.refused.append(refusal)
+        return refusal
 
     def again(self) -> Iterator[Part]:
         """The parts on the desk, looked at by the artifact that is chosen now; a person's marks stay."""

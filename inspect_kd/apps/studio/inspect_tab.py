@@ -204,7 +204,8 @@ def _downloads(studio: Studio) -> None:
 
 def _download(studio: Studio, form: str) -> Callable[[gr.Request], str]:
     def make(request: gr.Request) -> str:
-        return address(write_export(studio, page_desk(studio, request), form))
+        with in_one_line():
+            return address(write_export(studio, page_desk(studio, request), form))
 
     return make
 
@@ -278,7 +279,8 @@ def _wire_thresholds(studio: Studio, controls: Controls, panels: Panels) -> None
 
     def moved(reinspect: float, reject: float, request: gr.Request) -> tuple[str, ...]:
         desk = page_desk(studio, request)
-        desk.move(reinspect, reject)
+        with in_one_line():
+            desk.move(reinspect, reject)
         return page_of(desk)[1:]
 
     # One event for both: as two, the answer to the first slider could overtake that to the second and undo it.
