@@ -40,7 +40,9 @@ def test_tries_come_back_with_time_and_belong_to_an_address() -> None:
         limit.take_try(str(number))
     assert len(limit.free_again) == MOST_ADDRESSES
     assert network_of("2001:db8::1") == network_of("2001:db8::ffff") != network_of("2001:db8:0:1::1")
-    assert network_of("10.0.0.1") == "10.0.0.1" and network_of("odd:text") == "odd:text"
+    assert (
+        network_of("10.0.0.1") == network_of("::ffff:10.0.0.1") == "10.0.0.1" and network_of("odd:text") == "odd:text"
+    )
 
 
 def test_only_abandoned_folders_of_this_user_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,8 @@ from tests.studio_server import Server, studio
 
 FOREIGN = "https://evil.example"
 CALL = "/gradio_api/call/save_calibration"
-SIGN_OFF = json.dumps({"data": ["Eve", 0.5, 1.0]}).encode()
+SESSION = "tests"
+SIGN_OFF = json.dumps({"data": ["Eve", 0.5, 1.0], "session_hash": SESSION}).encode()
 JSON = {"Content-Type": "application/json"}
 MULTIPART = {"Content-Type": "multipart/form-data; boundary=x"}
 WATCH_NAMES = """
@@ -76,7 +77,7 @@ def server(machine: Machine) -> Server:
 def proxied(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A Studio with a password and two public names, as behind a reverse proxy."""
     names = "studio.example Line.example:8443"
-    environment = {"INSPECT_KD_AUTH": "ada:secret", "INSPECT_KD_ALLOW_HOST": names}
+    environment = {"INSPECT_KD_AUTH": "ada:secret", "INSPECT_KD_ALLOW_HOST": names, "FORWARDED_ALLOW_IPS": "127.0.0.1"}
     with studio(run / "r.onnx", "--no-train", folder=tmp_path_factory.mktemp("proxied"), **environment) as server:
         yield server
 
@@ -101,7 +102,7 @@ def upload(server: Server, *files: tuple[str, bytes], **headers: str) -> Answer:
 
 def call(server: Server, endpoint: str, *data: object) -> str:
     """An endpoint's events, as text."""
-    body = json.dumps({"data": data}).encode()
+    body = json.dumps({"data": data, "session_hash": SESSION}).encode()
     event = json.loads(ask(server, "POST", f"/gradio_api/call/{endpoint}", body, **JSON).body)["event_id"]
     return ask(server, "GET", f"/gradio_api/call/{endpoint}/{event}").body.decode()
 

@@ -78,6 +78,7 @@ def ui(
     if find_spec("gradio") is None:
         raise EnvironmentFault(texts.NO_GRADIO)
     people = people_of(auth)
+    host = host.strip("[]")  # as an IPv6 address stands in the address bar
     if host not in LOOPBACK and not people and not open_to_all:
         raise UsageError(texts.BEYOND_LOOPBACK.format(host=host))
     public_hosts = tuple(allow_host or ())

@@ -75,7 +75,7 @@ def _endpoints(studio: Studio) -> None:
     def decide(reinspect: float, reject: float, request: gr.Request) -> dict[str, Any]:
         """Decide all parts of this session anew under two thresholds, from stored scores; no model runs."""
         desk = program_desk(studio, request)
-        with desk.lock:
+        with in_one_line(), desk.lock:
             desk.move(reinspect, reject)
             decisions = {str(part.number): str(desk.thresholds.decide(part.score)) for part in desk.all_parts()}
             return {**desk.what_if().to_json(), "decisions": decisions}

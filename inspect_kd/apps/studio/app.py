@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from gradio_client.utils import is_file_obj_with_meta, traverse
+from gradio_client.utils import traverse
 
 from inspect_kd.apps.studio import api, artifact_tab, compare_tab, inspect_tab, texts, train_tab
 from inspect_kd.apps.studio.desks import Desks
@@ -28,15 +28,28 @@ class Page(gr.Blocks):
         super().__init__(**settings)
         self.uploads = uploads
 
+    async def process_api(self, *words: Any, **named: Any) -> dict[str, Any]:
+        """Gradio names a call without a session after its event: each would open a desk, and nobody could close it."""
+        session = named.get("session_hash")
+        if session in (None, named.get("event_id")):
+            raise gr.Error(texts.NO_SESSION, print_exception=False)
+        return dict(await super().process_api(*words, **named))
+
     async def preprocess_data(self, block_fn: Any, inputs: list[Any], *rest: Any, **named: Any) -> list[Any]:
-        checked = traverse(inputs, self.check_file, is_file_obj_with_meta)
+        checked = traverse(inputs, self.check_file, names_file)
         return list(await super().preprocess_data(block_fn, checked, *rest, **named))
 
     def check_file(self, file: dict[str, Any]) -> dict[str, Any]:
-        if not self.uploads.covers(Path(file["path"])):
+        path = file.get("path")
+        if not isinstance(path, str) or not self.uploads.covers(Path(path)):
             raise gr.Error(texts.NOT_RECEIVED, print_exception=False)
-        # Gradio would take the file's content out of a "data:" address.
-        return {**file, "url": None}
+        # Nothing else of it: Gradio would take the content out of a "data:" address, or open a file that is named within.
+        return {"path": path, "meta": {"_type": "gradio.FileData"}}
+
+
+def names_file(value: object) -> bool:
+    """Whether a component could take this for a file, also without the mark that Gradio looks for."""
+    return isinstance(value, dict) and ("path" in value or "url" in value)
 
 
 def build(settings: Settings, received: Path) -> tuple[gr.Blocks, Studio]:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from inspect_kd.apps.studio import gallery, texts, viewer
-from inspect_kd.apps.studio.desk import Desk, Refusal
+from inspect_kd.apps.studio.desk import Desk, Refusal, shown_name
 from inspect_kd.apps.studio.exports import export
 from inspect_kd.apps.studio.parts import Part
 from inspect_kd.apps.studio.studio import Studio, address
+from inspect_kd.errors import BadInput
 
 EVERY = 0.5
 """Seconds between two looks at a running batch."""
@@ -51,9 +52,7 @@ def inspect_files(studio: Studio, desk: Desk, files: list[str]) -> Iterator[Part
     """What was sent, one after the other; whatever is no image is refused in a line."""
     for name, content in studio.uploads.read(files):
         if content is None:
-            refusal = Refusal(name, texts.NOT_RECEIVED)
-            desk.refused.append(refusal)
-            yield refusal
+            yield desk.refuse(shown_name(name), texts.NOT_RECEIVED)
         else:
             yield desk.add(content, name)
 
@@ -70,5 +69,8 @@ def write_export(studio: Studio, desk: Desk, form: str) -> Path:
     """Into the folder that the browser may fetch from; one of a kind, the newest."""
     with desk.lock:
         path = desk.places.shown / f"inspect-kd-{desk.artifact}.{form}".replace(" ", "_")
-        path.write_text(export(desk, form), encoding="utf-8")
+        content = export(desk, form).encode()
+        if desk.free_bytes() < len(content):
+            raise BadInput(texts.DISK_FULL.format(mb=studio.settings.max_kept_mb))
+        path.write_bytes(content)
     return path

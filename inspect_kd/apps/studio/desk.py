@@ -29,6 +29,8 @@ PAGE = 60
 """Cards in sight at once: a browser with five hundred pictures grows slow."""
 FILTERS = ("all", *map(str, (Decision.NG, Decision.REINSPECT, Decision.OK)), "marked", "wrong")
 ORDERS = ("worst", "best", "arrival")
+MOST_REFUSED = 1000
+"""Files that are no parts, remembered on one desk."""
 HALF_STEP = 0.0005 + 1e-9
 """Of the threshold sliders."""
 ROOM_LEFT = 2**20
@@ -147,6 +149,8 @@ class Desk:
     def limits_at(self, reinspect: float, reject: float) -> Thresholds:
         """The thresholds that two sliders at these places stand for."""
         usual = self.usual
+        if not all(0 <= limit <= usual.highest_choice for limit in (reinspect, reject)):  # NaN neither
+            raise BadInput(texts.BEYOND_CHOICE.format(most=usual.highest_choice, reject=usual.reject))
         reinspect = usual.reinspect if abs(reinspect - usual.reinspect) <= HALF_STEP else reinspect
         reject = usual.reject if abs(reject - usual.reject) <= HALF_STEP else reject
         return ordered(reinspect, reject)
@@ -171,11 +175,16 @@ class Desk:
             part = inspect_part(inspector, content, name, digest, self._next(), self.places, look=self.looks)
             self._put(part, content, artifact)
         except BadInput as error:
-            refusal = Refusal(name, str(error).removeprefix(f"{name}: "))
-            with self.lock:
-                self.refused.append(refusal)
-            return refusal
+            return self.refuse(name, str(error).removeprefix(f"{name}: "))
         return part
+
+    def refuse(self, name: str, reason: str) -> Refusal:
+        """Remember what is no part; of endlessly many such files, the first."""
+        refusal = Refusal(name, reason)
+        with self.lock:
+            if len(self.refused) < MOST_REFUSED:
+                self.refused.append(refusal)
+        return refusal
 
     def _put(self, part: Part, content: bytes, artifact: str) -> None:
         with self.lock:

@@ -23,7 +23,7 @@ from inspect_kd.apps.studio.settings import Settings
 from inspect_kd.apps.studio.shelf import Shelf
 from inspect_kd.apps.studio.temporary_folder import TemporaryFolder
 from inspect_kd.apps.studio.uploads import Uploads, bytes_of
-from inspect_kd.errors import EnvironmentFault
+from inspect_kd.errors import BadInput, EnvironmentFault
 from inspect_kd.types import Thresholds
 
 SILENT_S = 1800.0
@@ -51,8 +51,10 @@ class Desks:
         self._lock = Lock()
 
     def of(self, session: str | None) -> Desk:
-        """The session's desk; raises where all are in use."""
-        key = session or ""
+        """The session's desk; raises where all are in use, and where there is no session: its desk would be everybody's."""
+        if not session:
+            raise BadInput(texts.NO_SESSION)
+        key = session
         with self._lock:
             if key not in self._desks:
                 self._make_room()
@@ -112,7 +114,7 @@ class Desks:
         return desk
 
     def free_bytes(self) -> int:
-        """What the disk limit leaves beside the desks' files and the uploads that wait to be read."""
-        used = bytes_of(self.kept.glob("*/*"))
+        """What the disk limit leaves beside the desks' files, pictures and exports too, and the uploads."""
+        used = bytes_of(self.kept.glob("*/*")) + bytes_of(self.shown.glob("*/*"))
         used += self.uploads.bytes_used() if self.uploads else 0
         return self.settings.max_kept_mb * 2**20 - used

@@ -6,6 +6,7 @@ from gradio.routes import App, ORJSONResponse
 from starlette.types import ASGIApp
 
 from inspect_kd.apps.studio.allowed_hosts import AllowedHosts
+from inspect_kd.apps.studio.body_limit import BodyLimit
 from inspect_kd.apps.studio.http_guard import HttpGuard
 from inspect_kd.apps.studio.login_limit import LoginLimit
 from inspect_kd.apps.studio.studio import Studio
@@ -27,4 +28,4 @@ class GuardedApp(App):
         studio = self.studio
         app: ASGIApp = super().build_middleware_stack()
         app = UploadGate(app, studio.uploads, studio.desks.free_bytes, studio.settings.max_kept_mb)
-        return HttpGuard(LoginLimit(app), self.hosts, studio.desks.shown)
+        return HttpGuard(LoginLimit(BodyLimit(app)), self.hosts, studio.desks.shown)

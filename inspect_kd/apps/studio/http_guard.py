@@ -16,10 +16,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from inspect_kd.apps.studio import texts
 from inspect_kd.apps.studio.allowed_hosts import AllowedHosts
+from inspect_kd.apps.studio.routes import API, LOGOUT, is_form, route_of
 
-API = "/gradio_api"
 FILE_ROUTE = re.compile(rf"{API}/file[=/](.*)", re.DOTALL)
-UNUSED_ROUTES = (f"{API}/proxy=", f"{API}/process_recording", f"{API}/deep_link")
+UNUSED_ROUTES = tuple(f"{API}/{name}" for name in ("proxy=", "process_recording", "deep_link", "component_server"))
 """Gradio's routes that fetch from other hosts or write files, and that the Studio's page does not need."""
 CONTENT_SECURITY_POLICY = "; ".join(
     (
@@ -71,19 +71,26 @@ class HttpGuard:
         await app(scope, receive, send_with_headers)
 
     def reason_to_refuse(self, scope: Scope) -> str | None:
-        headers, path = Headers(scope=scope), scope["path"]
+        headers, path = Headers(scope=scope), route_of(scope)
         host, origin = headers.get("host", ""), headers.get("origin")
         if not self.hosts.accept_host(host):
             return texts.FOREIGN_HOST.format(host=json.dumps(host[:80]))
         if origin is not None and not self.hosts.accept_origin(origin, host):
             return texts.FOREIGN_ORIGIN.format(origin=json.dumps(origin[:80]))
         site = headers.get("sec-fetch-site", "none")
+        if is_form(scope, LOGOUT) and "sec-fetch-site" not in headers and not self.comes_from_own_page(headers):
+            return texts.FOREIGN_SITE
         if site not in ("none", "same-origin") and not opens_page(scope["method"], path, headers):
             return texts.FOREIGN_SITE
         file = FILE_ROUTE.fullmatch(path)
         if path.startswith(UNUSED_ROUTES) or (file and not self.is_served(file[1])):
             return texts.NOT_SERVED
         return None
+
+    def comes_from_own_page(self, headers: Headers) -> bool:
+        """Browsers say nothing else of a link or picture over plain HTTP to another machine; our page says its address."""
+        page = "/".join(headers.get("referer", "").split("/")[:3])
+        return self.hosts.accept_origin(page, headers.get("host", ""))
 
     def is_served(self, file: str) -> bool:
         """Whether this names a file below the served folder; uploads and web addresses do not."""

@@ -217,7 +217,8 @@ def _downloads(studio: Studio) -> None:
 
 def _download(studio: Studio, form: str) -> Callable[[gr.Request], str]:
     def make(request: gr.Request) -> str:
-        return address(write_export(studio, page_desk(studio, request), form))
+        with in_one_line():
+            return address(write_export(studio, page_desk(studio, request), form))
 
     return make
 
@@ -297,7 +298,8 @@ def _wire_thresholds(studio: Studio, bar: Bar, controls: Controls, panels: Panel
 
     def moved(reinspect: float, reject: float, request: gr.Request) -> tuple[str, ...]:
         desk = page_desk(studio, request)
-        desk.move(reinspect, reject)
+        with in_one_line():
+            desk.move(reinspect, reject)
         return page_of(desk)[1:]
 
     # One event for both: as two, the answer to the first slider could overtake that to the second and undo it.

@@ -6,12 +6,13 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from ipaddress import IPv6Network
+from ipaddress import IPv6Address, IPv6Network
 
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from inspect_kd.apps.studio import texts
+from inspect_kd.apps.studio.routes import LOGIN, is_form
 
 AT_ONCE = 10
 """Wrong logins that an address may make before it has to wait."""
@@ -33,7 +34,7 @@ class LoginLimit:
         """For each address, when all of its tries are back."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] != "POST" or scope["path"].rstrip("/") != "/login":
+        if scope["type"] != "http" or scope["method"] != "POST" or not is_form(scope, LOGIN):
             await self.app(scope, receive, send)
             return
         address = network_of(scope["client"][0] if scope.get("client") else "")
@@ -67,8 +68,9 @@ class LoginLimit:
 
 
 def network_of(address: str) -> str:
-    """IPv6 hands a whole /64 to one machine: all of it counts as one address."""
+    """IPv6 hands a whole /64 to one machine: all of it counts as one address; an IPv4 address in IPv6 counts as itself."""
     try:
-        return str(IPv6Network(f"{address.partition('%')[0]}/64", strict=False))
+        full = IPv6Address(address.partition("%")[0])
     except ValueError:
         return address
+    return str(full.ipv4_mapped or IPv6Network((full, 64), strict=False))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from inspect_kd.apps.studio import texts
 from inspect_kd.apps.studio.allowed_hosts import AllowedHosts
 from inspect_kd.apps.studio.settings import Settings
 from inspect_kd.apps.studio.temporary_folder import TemporaryFolder
@@ -32,13 +34,17 @@ class Door:
 def running(settings: Settings, door: Door | None = None) -> Iterator[str]:
     """The Studio for the time of a block; gives its address."""
     door = door or Door()
+    check_address(door.host)
     received = TemporaryFolder("inspect-kd-received-")
     # Gradio reads these when it is imported or when a component is made.
     os.environ |= {
         "GRADIO_TEMP_DIR": str(received.path),
         "GRADIO_EXAMPLES_CACHE": str(received.path / "examples"),
         "GRADIO_ANALYTICS_ENABLED": "False",
+        **without_proxy(door.host),
     }
+    # Otherwise every program on this machine could say from which address it comes, and pass the limit of logins.
+    os.environ.setdefault("FORWARDED_ALLOW_IPS", "")
     from inspect_kd.apps.studio.app import build
     from inspect_kd.apps.studio.guarded_app import GuardedApp
     from inspect_kd.apps.studio.theme import STYLE, head, theme
@@ -46,8 +52,8 @@ def running(settings: Settings, door: Door | None = None) -> Iterator[str]:
     page, studio = build(settings, received.path)
     try:
         try:
-            _, address, _ = page.queue(max_size=LONGEST_QUEUE).launch(
-                server_name=door.host,
+            _, address, _ = page.queue(max_size=LONGEST_QUEUE, api_open=False).launch(
+                server_name=f"[{door.host}]" if ":" in door.host else door.host,
                 server_port=door.port,
                 auth=list(door.auth) or None,
                 root_path=door.root_path,
@@ -67,10 +73,27 @@ def running(settings: Settings, door: Door | None = None) -> Iterator[str]:
             )
         except OSError as error:
             raise EnvironmentFault(
-                f"port {door.port} on {door.host} is not free: choose another with --port"
+                f"port {door.port or 'from 7860 on'} on {door.host} is not free: choose another with --port"
             ) from error
         yield address
     finally:
         page.close(verbose=False)
         studio.desks.close()
         received.close()
+
+
+def check_address(host: str) -> None:
+    """Raise where nothing can listen on it."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family) as probe:
+            probe.bind(address)
+    except OSError as error:
+        raise EnvironmentFault(texts.NO_SUCH_ADDRESS.format(host=host, reason=error.strerror)) from error
+
+
+def without_proxy(host: str) -> dict[str, str]:
+    """Gradio asks the Studio whether it has started: that stays on this machine, where a proxy is set for other hosts."""
+    known = os.environ.get("no_proxy") or os.environ.get("NO_PROXY", "")
+    own = ",".join(filter(None, (known, "localhost", host)))
+    return {"no_proxy": own, "NO_PROXY": own}

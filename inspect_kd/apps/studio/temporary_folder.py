@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import weakref
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,13 +24,15 @@ class TemporaryFolder:
             with suppress(OSError):  # another user's, or gone by now
                 remove_if_abandoned(folder)
         self.path = Path(tempfile.mkdtemp(prefix=prefix))
-        self._lock = os.open(self.path / LOCK, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
-        lock(self._lock)
+        descriptor = os.open(self.path / LOCK, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+        lock(descriptor)
+        self.close = weakref.finalize(self, remove, self.path, descriptor)
+        """Also at the end of the program: a start that fails halfway leaves no folder."""
 
-    def close(self) -> None:
-        shutil.rmtree(self.path, ignore_errors=True)
-        with suppress(OSError):  # closed twice
-            os.close(self._lock)
+
+def remove(folder: Path, descriptor: int) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    os.close(descriptor)
 
 
 def remove_if_abandoned(folder: Path) -> None:

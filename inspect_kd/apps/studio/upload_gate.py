@@ -1,48 +1,85 @@
-"""Let an upload in where the disk limit leaves room for it, and hand what Gradio has received of it to `Uploads`."""
+"""Let an upload in where the disk limit leaves room for it, and hand what Gradio has received of it to `Uploads`.
+
+Room is reserved piece by piece as the bytes come: neither a false size nor a slow sender takes it from others.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from inspect_kd.apps.studio import texts
-from inspect_kd.apps.studio.uploads import Uploads
+from inspect_kd.apps.studio.routes import UPLOAD, route_of
+from inspect_kd.apps.studio.uploads import Arrival, Uploads
 
-ROUTE = "/gradio_api/upload"
+PIECE = 2**23
+"""Bytes reserved at once."""
+IDLE_S = 60.0
+"""An upload of which nothing has come for so long is ended."""
 
 
 class UploadGate:
-    def __init__(self, app: ASGIApp, uploads: Uploads, free_bytes: Callable[[], int], limit_mb: int) -> None:
+    def __init__(
+        self, app: ASGIApp, uploads: Uploads, free_bytes: Callable[[], int], limit_mb: int, idle_s: float = IDLE_S
+    ) -> None:
         self.app, self.uploads, self.free_bytes, self.limit_mb = app, uploads, free_bytes, limit_mb
+        self.idle_s = idle_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] != "POST" or scope["path"] != ROUTE:
+        if scope["type"] != "http" or scope["method"] != "POST" or route_of(scope) != UPLOAD:
             await self.app(scope, receive, send)
             return
-        announced = Headers(scope=scope).get("content-length", "")
-        if not announced.isdecimal():
+        headers = Headers(scope=scope)
+        announced = headers.get("content-length", "")
+        # Of a request that says its size twice, servers believe the other one.
+        if not announced.isdecimal() or "transfer-encoding" in headers:
             await PlainTextResponse(texts.NO_LENGTH, 411)(scope, receive, send)
             return
-        # Counted before the room is measured: of two uploads at once, each sees the other.
-        self.uploads.bytes_arriving += int(announced)
+        if not await run_in_threadpool(self.has_room, int(announced)):
+            await PlainTextResponse(self.no_room, 413)(scope, receive, send)
+            return
+        arrival = Arrival()
+        self.uploads.arrivals.add(arrival)
         try:
-            if await run_in_threadpool(self.has_room):
-                await self.app(without_compression(scope), receive, self.send_new_paths(send))
-            else:
-                await PlainTextResponse(texts.DISK_FULL.format(mb=self.limit_mb), 413)(scope, receive, send)
+            counted = self.receive_counted(receive, arrival, int(announced))
+            await self.app(without_compression(scope), counted, self.send_new_paths(send))
         finally:
-            self.uploads.bytes_arriving -= int(announced)
-            if not self.uploads.bytes_arriving:
+            self.uploads.arrivals.discard(arrival)
+            if not self.uploads.arrivals:
                 self.uploads.remove_unfinished()
 
-    def has_room(self) -> bool:
+    @property
+    def no_room(self) -> str:
+        return texts.DISK_FULL.format(mb=self.limit_mb)
+
+    def has_room(self, size: int = 0) -> bool:
         self.uploads.remove_old()
-        return self.free_bytes() >= 0
+        return self.free_bytes() >= size
+
+    def receive_counted(self, receive: Receive, arrival: Arrival, announced: int) -> Receive:
+        """The upload's body, ended where it stalls or where no more of it has room."""
+
+        async def receive_next() -> Message:
+            try:
+                message = await asyncio.wait_for(receive(), self.idle_s)
+            except TimeoutError:
+                raise HTTPException(408, texts.UPLOAD_STALLED) from None
+            arrival.arrived += len(message.get("body", b""))
+            if arrival.arrived > arrival.reserved:
+                # Reserved before the room is measured: of two uploads at once, each sees the other.
+                arrival.reserved = arrival.arrived + min(PIECE, max(0, announced - arrival.arrived))
+                if not await run_in_threadpool(self.has_room):
+                    raise HTTPException(413, self.no_room)
+            return message
+
+        return receive_next
 
     def send_new_paths(self, send: Send) -> Send:
         """Gradio answers with the list of paths: move the files, and send where they are now instead."""

@@ -11,21 +11,34 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 KEPT_SECONDS = 3600
 """An upload that no session has read by then is removed: its page was closed."""
 
 
+@dataclass(eq=False, slots=True)
+class Arrival:
+    """A request under way that brings files: what was reserved for it, and what of it is here."""
+
+    reserved: int = 0
+    arrived: int = 0
+
+
 class Uploads:
     def __init__(self, received: Path) -> None:
         """`received`: Gradio's temporary folder; Gradio opens nothing outside of it for a client."""
         self.received, self.folder = received, received / "uploads"
-        self.bytes_arriving = 0
-        """Announced by requests that are under way."""
+        self.arrivals: set[Arrival] = set()
 
     def bytes_used(self) -> int:
-        return self.bytes_arriving + bytes_of(self.folder.glob("*/*"))
+        expected = sum(max(0, arrival.reserved - arrival.arrived) for arrival in list(self.arrivals))
+        return expected + bytes_of(self.unfinished()) + bytes_of(self.folder.glob("*/*"))
+
+    def unfinished(self) -> list[Path]:
+        """Files that Gradio receives at this moment, or that a broken-off upload has left."""
+        return [path for path in self.received.glob("[!.]*") if path.is_file()]
 
     def add(self, paths: Sequence[str]) -> list[Path]:
         """Move files that Gradio has received into folders of their own; a file that is named twice becomes two."""
@@ -77,9 +90,8 @@ class Uploads:
 
     def remove_unfinished(self) -> None:
         """Remove what broken-off uploads have left; only while no upload is under way."""
-        for path in self.received.glob("[!.]*"):
-            if path.is_file():
-                path.unlink(missing_ok=True)
+        for path in self.unfinished():
+            path.unlink(missing_ok=True)
 
 
 def bytes_of(files: Iterable[Path]) -> int:

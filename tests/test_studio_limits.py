@@ -1,0 +1,288 @@
+"""What requests may bring and reach in the Studio: sessions, bodies, paths below a prefix, the disk limit."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.studio_server import Server, studio
+from tests.test_studio_http import JSON, MULTIPART, Answer, ask, call, multipart, received, sent, upload
+
+FORM = {"Content_Type": "application/x-www-form-urlencoded"}
+PREFIXES = ("", "/studio")
+
+
+@pytest.fixture(scope="module")
+def server(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """With a prefix, a small disk limit and a proxy of the machine that answers nothing."""
+    words = (run / "r.onnx", "--no-train", "--max-disk", "64", "--root-path", "/studio")
+    proxy = {"HTTP_PROXY": "http://127.0.0.1:9", "NO_PROXY": "", "no_proxy": ""}
+    with studio(*words, folder=tmp_path_factory.mktemp("limits"), **proxy) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def locked(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    words = (run / "r.onnx", "--no-train", "--root-path", "/studio")
+    with studio(*words, folder=tmp_path_factory.mktemp("locked"), INSPECT_KD_AUTH="ada:secret") as server:
+        yield server
+
+
+def post(server: Server, path: str, content: object) -> Answer:
+    return ask(server, "POST", path, json.dumps(content).encode(), **JSON)
+
+
+def raw(server: Server, head: str, body: bytes) -> bytes:
+    """The status line of an answer to a request that is sent as it stands."""
+    host, _, port = server.address.removeprefix("http://").partition(":")
+    with closing(socket.create_connection((host, int(port)), timeout=60)) as connection:
+        connection.sendall(f"{head}\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode() + body)
+        return connection.recv(100).partition(b"\r\n")[0]
+
+
+# Sessions
+
+
+def test_a_call_past_the_queue_or_without_a_session_changes_nothing(server: Server) -> None:
+    call(server, "decide", 0.5, 1.0)
+    for route in ("run", "api"):
+        for session in ({}, {"session_hash": ""}, {"session_hash": "tests"}):
+            assert post(server, f"/gradio_api/{route}/decide", {"data": [1.5, 1.5], **session}).status == 404
+    for _ in range(17):  # one more than there are desks
+        event = json.loads(post(server, "/gradio_api/call/decide", {"data": [1.5, 1.5]}).body)["event_id"]
+        answer = ask(server, "GET", f"/gradio_api/call/decide/{event}").body.decode()
+        assert "event: error" in answer and "session_hash" in answer
+    assert '"reject": 1.0' in call(server, "decide", 0.5, 1.0)
+
+
+@pytest.mark.parametrize("limits", [(1e9, 1e9), (0.5, 1e400), (float("nan"), 1.0), (-1.0, 1.0)], ids=str)
+def test_limits_that_no_slider_reaches_are_refused(server: Server, limits: tuple[float, float]) -> None:
+    call(server, "decide", 0.5, 1.0)
+    assert "event: error" in call(server, "decide", *limits)
+    assert '"reject": 1.0' in call(server, "decide", 0.5, 1.0)
+
+
+# Paths
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_a_prefix_leads_past_no_rule(server: Server, prefix: str) -> None:
+    for path in ("file=/etc/passwd", "proxy=http://outside.invalid/", "deep_link", "component_server"):
+        assert ask(server, "GET", f"{prefix}/gradio_api/{path}").status == 403, path
+    chunked = f"POST {prefix}/gradio_api/upload HTTP/1.1\r\nContent-Type: multipart/form-data; boundary=x\r\nTransfer-Encoding: chunked"
+    assert raw(server, chunked, b"0\r\n\r\n") == b"HTTP/1.1 411 Length Required"
+    answer = ask(server, "POST", f"{prefix}/gradio_api/upload", multipart(("a.png", b"a")), **MULTIPART)
+    (path,) = json.loads(answer.body)
+    assert "uploads" in Path(path).parts
+    assert ask(server, "GET", f"{prefix}/gradio_api/file={path}").status == 403
+    call(server, "inspect", sent(path), "", "")
+    link = {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "document"}
+    assert ask(server, "GET", f"{prefix}/", **link).status == 200
+
+
+def test_a_prefix_twice_leads_nowhere(server: Server) -> None:
+    assert ask(server, "GET", "/studio/studio/gradio_api/file=/etc/passwd").status in (403, 404)
+    answer = ask(server, "POST", "/studio/studio/gradio_api/upload", multipart(("a.png", b"a")), **MULTIPART)
+    assert answer.status in (404, 405)
+
+
+def test_wrong_logins_count_under_every_prefix_and_whatever_the_client_says_of_its_address(locked: Server) -> None:
+    body = b"username=ada&password=wrong"
+    answers = [
+        ask(locked, "POST", f"{PREFIXES[number % 2]}/login", body, **FORM, X_Forwarded_For=f"10.0.0.{number}").status
+        for number in range(12)
+    ]
+    assert answers == [400] * 10 + [429] * 2
+
+
+@pytest.mark.parametrize("mark", [{}, {"meta": None}, {"meta": {"_type": "other"}}], ids=str)
+def test_no_file_of_an_event_is_opened_whatever_it_is_marked_as(
+    server: Server, tmp_path: Path, mark: dict[str, Any]
+) -> None:
+    dependencies = json.loads(ask(server, "GET", "/config").body)["dependencies"]
+    camera = next(each["id"] for each in dependencies if each["api_name"] == "pictured")
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(b"x")
+    for file in (
+        {"path": str(secret)},
+        {"url": secret.as_uri()},
+        {"path": None, "url": "http://outside.invalid/a.png"},
+    ):
+        body = {"data": [file | mark], "fn_index": camera, "session_hash": "camera"}
+        post(server, "/gradio_api/queue/join", body)
+        told = ask(server, "GET", "/gradio_api/queue/data?session_hash=camera").body.decode()
+        assert "not a file that was sent" in told
+
+
+# Bodies
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_bodies_are_bounded_before_anybody_has_logged_in(locked: Server, prefix: str) -> None:
+    for path, kind, most in (("call/inspect", JSON, 2**20), ("queue/join", MULTIPART, 2**20)):
+        assert ask(locked, "POST", f"{prefix}/gradio_api/{path}", bytes(most + 1), **kind).status == 413
+    chunk = b"%x\r\n" % 2**20 + bytes(2**20) + b"\r\n"
+    head = f"POST {prefix}/gradio_api/cancel HTTP/1.1\r\nContent-Type: application/json\r\n"
+    assert raw(locked, f"{head}Transfer-Encoding: chunked", chunk * 2).startswith(b"HTTP/1.1 413")
+    assert ask(locked, "POST", f"{prefix}/gradio_api/cancel", b"{}", **JSON).status == 422
+
+
+def test_a_login_is_a_small_form(locked: Server) -> None:
+    from inspect_kd.apps.studio.body_limit import MOST_LOGIN_BYTES, BodyLimit
+
+    assert ask(locked, "POST", "/login", b"", **MULTIPART).status in (415, 429)
+    assert (
+        asyncio.run(status_of(BodyLimit(unreachable), "/login", bytes(MOST_LOGIN_BYTES + 1), FORM["Content_Type"]))
+        == 413
+    )
+    assert asyncio.run(status_of(BodyLimit(unreachable), "/login/", b"", "multipart/form-data; boundary=x")) == 415
+
+
+async def unreachable(*_: object) -> None:
+    raise AssertionError("the application was reached")
+
+
+async def status_of(app: Any, path: str, body: bytes | None, kind: str, length: int | None = None) -> int:
+    """What middleware answers to one request; None for a body that never comes."""
+    sent_messages: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        if body is None:
+            await asyncio.Event().wait()
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent_messages.append(message)
+
+    headers = [(b"content-type", kind.encode())]
+    if length is not None:
+        headers.append((b"content-length", str(length).encode()))
+    scope = {"type": "http", "method": "POST", "path": path, "root_path": "", "headers": headers}
+    await app(scope, receive, send)
+    return int(sent_messages[0]["status"])
+
+
+# The disk limit
+
+
+def test_an_upload_that_says_its_size_twice_is_refused(server: Server) -> None:
+    before = received(server)
+    body = multipart(("a.png", bytes(2**20)))
+    head = "POST /gradio_api/upload HTTP/1.1\r\nContent-Type: multipart/form-data; boundary=x\r\nContent-Length: 0\r\n"
+    answer = raw(server, f"{head}Transfer-Encoding: chunked", b"%x\r\n" % len(body) + body + b"\r\n0\r\n\r\n")
+    assert answer[9:12] in (b"400", b"411") and received(server) == before
+
+
+def test_a_slow_upload_holds_little_room_and_ends_when_nothing_comes(server: Server, tmp_path: Path) -> None:
+    host, _, port = server.address.removeprefix("http://").partition(":")
+    named = {"Host": "localhost", **MULTIPART, "Content-Length": 60 * 2**20}
+    head = (
+        "POST /gradio_api/upload HTTP/1.1\r\n" + "".join(f"{key}: {value}\r\n" for key, value in named.items()) + "\r\n"
+    )
+    with closing(socket.create_connection((host, int(port)))) as slow:
+        slow.sendall(head.encode() + multipart(("a.png", b"a"))[:-10])
+        other = upload(server, ("b.png", bytes(30 * 2**20)))
+        assert other.status == 200
+        call(server, "inspect", sent(*json.loads(other.body)), "", "")
+
+    from starlette.exceptions import HTTPException
+
+    from inspect_kd.apps.studio.upload_gate import UploadGate
+    from inspect_kd.apps.studio.uploads import Uploads
+
+    async def read(_: object, receive: Any, __: object) -> None:
+        await receive()
+
+    gate = UploadGate(read, Uploads(tmp_path), lambda: 2**20, 1, idle_s=0.01)
+    with pytest.raises(HTTPException, match="send it again"):
+        asyncio.run(status_of(gate, "/gradio_api/upload", None, MULTIPART["Content-Type"], 5))
+    with pytest.raises(HTTPException, match="no room left"):
+        full = UploadGate(read, Uploads(tmp_path), lambda: -1 if full.uploads.arrivals else 5, 1)
+        asyncio.run(status_of(full, "/gradio_api/upload", b"12345", MULTIPART["Content-Type"], 5))
+    assert not gate.uploads.arrivals and not full.uploads.arrivals
+
+
+def test_pictures_and_exports_count_in_the_disk_limit(run: Path, parts: Path, tmp_path: Path) -> None:
+    from inspect_kd.apps.studio.batches import write_export
+    from inspect_kd.apps.studio.desks import Desks
+    from inspect_kd.apps.studio.settings import Settings
+    from inspect_kd.apps.studio.shelf import Shelf
+    from inspect_kd.apps.studio.uploads import bytes_of
+    from inspect_kd.errors import BadInput
+
+    settings = Settings(artifacts=(run / "r.onnx",), store=tmp_path / "store")
+    desks = Desks(Shelf(settings.artifacts), settings, tmp_path / "shown")
+    try:
+        before, desk = desks.free_bytes(), desks.of("me")
+        desk.add(next(parts.rglob("*.png")).read_bytes(), "p.png")
+        assert before - desks.free_bytes() == bytes_of(desk.places.kept.glob("*")) + bytes_of(
+            desk.places.shown.glob("*")
+        )
+        desk.free_bytes = lambda: 10
+        with pytest.raises(BadInput, match="no room left"):
+            write_export(type("S", (), {"settings": settings})(), desk, "csv")
+        for number in range(1100):
+            desk.refuse(str(number), "no image")
+        assert len(desk.refused) == 1000
+        with pytest.raises(BadInput, match="session"):
+            desks.of("")
+        for limits in ((1e9, 1e9), (0.5, float("inf")), (float("nan"), 1.0), (-1.0, 1.0)):
+            with pytest.raises(BadInput, match="must lie between 0 and"):
+                desk.move(*limits)
+    finally:
+        desks.close()
+
+
+# Leaving, starting
+
+
+def test_a_picture_on_a_foreign_page_logs_nobody_out(locked: Server) -> None:
+    for foreign in ({}, {"Referer": "http://evil.example/page"}):
+        assert ask(locked, "GET", "/logout", **foreign).status == 403
+    assert ask(locked, "GET", "/studio/logout", Referer=f"{locked.address}/studio/").status != 403
+
+
+def test_the_studio_listens_on_an_ipv6_address(run: Path, tmp_path: Path) -> None:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6) as free:
+            port = free.getsockname()[1]
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    command = [sys.executable, "-P", "-m", "inspect_kd", "ui", str(run / "r.onnx"), "--no-train", "--host", "::1"]
+    with subprocess.Popen([*command, "--port", str(port)], stdout=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        try:
+            assert process.stdout is not None
+            assert f"http://[::1]:{port}/" in process.stdout.readline()
+        finally:
+            process.terminate()
+
+
+def test_a_failed_start_is_one_line_and_leaves_no_folder(run: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"no artifact")
+    for words, reason in (
+        ((run / "r.onnx", "--host", "no.such.host.invalid", "--open"), "give --host an address of this machine"),
+        ((broken,), "broken.onnx"),
+    ):
+        command = [sys.executable, "-P", "-m", "inspect_kd", "ui", *map(str, words), "--no-train"]
+        (tmp_path / "temporary").mkdir(exist_ok=True)
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env=os.environ | {"TMPDIR": str(tmp_path / "temporary")},
+            timeout=60,
+        )
+        assert done.returncode != 0 and reason in done.stderr and "Traceback" not in done.stderr
+        assert not list((tmp_path / "temporary").glob("inspect-kd-*"))
