@@ -62,7 +62,7 @@ class Inspector:
         target = registry.target_of(path)
         runtime = registry.load("export", f"to_{target}").Runtime
         content = _bytes(path)
-        trusted = None if trust is None else signers(Path(trust))
+        trusted = None if trust is None else signers(trust)
         if trusted is not None:
             verify_bytes(content, path, trusted)
         elif quarantine:

@@ -169,8 +169,12 @@ def _refuse_another_file(statement: Statement, file: Path) -> None:
         raise BadInput(f"{file}: was signed as: {was}; it is used as: {now}; sign it again")
 
 
-def signers(source: Path) -> list[Signer]:
+def signers(source: str | Path) -> list[Signer]:
     """Of one public key, or of a folder of them."""
+    if source == "":
+        # As a path it is the working directory: every key that lies there would be trusted.
+        raise UsageError("the trust store's name is empty: name a public key or a folder of them, or leave it out")
+    source = Path(source)
     if not source.exists():
         return []
     files = sorted(source.glob("*.pub")) if source.is_dir() else [source]

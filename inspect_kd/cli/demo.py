@@ -34,7 +34,9 @@ def demo(
         from inspect_kd.train.run import RunFolder, hold_run
 
         with hold_run(RunFolder(out / "parts"), may_be_complete=True):
-            shutil.rmtree(out)
+            for made in ("sample", "parts", "overlays"):
+                if (out / made).exists():
+                    shutil.rmtree(out / made)
     began = time.monotonic()
     with follow() as watch, file_named(out):
         data_folder = draw_sample(out / "sample", seed, watch=watch)

@@ -73,7 +73,7 @@ def sign(
 def verify(
     artifact: Annotated[Path, typer.Argument(help=SIGNED)],
     trust: Annotated[
-        Path | None, typer.Option(help="A public key, or a folder of them; default: the trust store.")
+        str | None, typer.Option(metavar="PATH", help="A public key, or a folder of them; default: the trust store.")
     ] = None,
 ) -> None:
     """Say who signed an artifact or a calibration, or why it must not be used (exit code 3). No parser opens the file.
@@ -89,7 +89,7 @@ def verify(
     from inspect_kd.signing import verify as check
 
     path = artifact_of(artifact)
-    signer, statement = check(path, signers(trust or trust_store()))
+    signer, statement = check(path, signers(trust_store() if trust is None else trust))
     typer.echo(f"{path}: unchanged, signed by {signer.name} ({signer.fingerprint}) on {statement.created}")
 
 
