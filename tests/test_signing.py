@@ -18,7 +18,9 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from typer.testing import CliRunner
 
+from inspect_kd.cli import app
 from inspect_kd.errors import BadInput, EnvironmentFault, UsageError
 from inspect_kd.inspector import Inspector
 from inspect_kd.signing import make_keys, sign, signature_of, signers, verify
@@ -232,3 +234,14 @@ def test_the_commands_go_the_whole_way(run: Path, parts: Path, artifact: Path, t
     assert refused.returncode == 3 and "not signed" in refused.stderr
     flip_a_byte(artifact)
     assert call("predict", artifact, image, "--trusted").returncode == 3
+
+
+def test_empty_name_of_a_trust_store_is_not_the_working_directory(
+    keys: Path, artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(keys)
+    sign(artifact, keys / "quality.pem", None)
+    with pytest.raises(UsageError, match="name is empty"):
+        Inspector(artifact, trust="")
+    answer = CliRunner().invoke(app, ["verify", str(artifact), "--trust", ""])
+    assert isinstance(answer.exception, UsageError) and "name is empty" in str(answer.exception)

@@ -233,9 +233,9 @@ def load_run(path: Path) -> FinishedRun:
 
 def _student_again(folder: RunFolder, recipe: Recipe, manifest: dict[str, Any]) -> Student:
     where = f"{folder.manifest}: encoder"
-    student = build_student(
-        recipe, config.fill(EncoderSpec, manifest.get("encoder") or {}, where=where, fault=BadInput)
-    )
+    if manifest.get("encoder") is None:
+        raise BadInput(f"{where}: missing; a student has one: train the run again")
+    student = build_student(recipe, config.fill(EncoderSpec, manifest["encoder"], where=where, fault=BadInput))
     try:
         student.load_state_dict(weights.load_state(folder.student))
     except RuntimeError as error:
