@@ -73,7 +73,7 @@ def sign(
 def verify(
     artifact: Annotated[Path, typer.Argument(help=SIGNED)],
     trust: Annotated[
-        str | None, typer.Option(metavar="PATH", help="A public key, or a folder of them; default: the trust store.")
+        str | None, typer.Option(metavar="<path>", help="A public key, or a folder of them; default: the trust store.")
     ] = None,
 ) -> None:
     """Say who signed an artifact or a calibration, or why it must not be used (exit code 3). No parser opens the file.
