@@ -68,8 +68,8 @@ def write_new(path: Path, content: bytes, *, mode: int = 0o666) -> None:
 def remove_abandoned(folder: Path) -> None:
     """Remove the partial files of processes that were killed."""
     for partial in folder.glob(f"*{SUFFIX}"):
-        # Another process may be cleaning up, too.
-        with contextlib.suppress(FileNotFoundError):
+        # Another process may be cleaning up, too; and what is not a file of ours is left alone.
+        with contextlib.suppress(OSError):
             if time.time() - partial.lstat().st_mtime > ABANDONED:
                 partial.unlink()
 

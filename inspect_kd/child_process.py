@@ -33,7 +33,10 @@ def python_environment() -> dict[str, str]:
     """The environment of a Python process that can import what this one can, except from the working directory."""
     places = [place for place in sys.path if place and not _is_working_directory(place)]
     # Last, and even if it is the working directory: a checkout that is not installed is found nowhere else.
-    return os.environ | {"PYTHONPATH": os.pathsep.join([*places, PACKAGE_PARENT]), "PYTHONSAFEPATH": "1"}
+    places.append(PACKAGE_PARENT)
+    # A colon in a place would make two of it, and the second be looked for in the working directory.
+    whole = [place for place in places if os.pathsep not in place]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(whole), "PYTHONSAFEPATH": "1"}
 
 
 def protect_later_processes() -> None:

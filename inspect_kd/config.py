@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from inspect_kd import zoo
-from inspect_kd.errors import UsageError
+from inspect_kd.errors import InspectKDError, UsageError
 
 T = TypeVar("T")
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -320,17 +320,20 @@ def _apply(content: dict[str, Any], override: str) -> None:
     content[last] = parse_yaml(value, f"--set {key}")
 
 
-def fill(model: type[T], content: dict[str, Any], *, where: str) -> T:
-    """Build a pydantic model or a dataclass from a mapping; errors name the key, the reason and the nearest known key."""
+def fill(model: type[T], content: dict[str, Any], *, where: str, fault: type[InspectKDError] = UsageError) -> T:
+    """Build a pydantic model or a dataclass from a mapping; errors name the key, the reason and the nearest known key.
+
+    `fault`: the error's class, BadInput for what no person writes by hand.
+    """
     if not (isinstance(model, type) and issubclass(model, BaseModel)):
         known = set(getattr(model, "__dataclass_fields__", {}))
         for key in content:
             if key not in known:
-                raise UsageError(f"{where}: unknown key '{key}'{_nearest(key, known)}")
+                raise fault(f"{where}: unknown key '{key}'{_nearest(key, known)}")
     try:
         return TypeAdapter(model).validate_python(content)
     except ValidationError as error:
-        raise UsageError("\n".join(_explain(where, model, problem) for problem in error.errors())) from None
+        raise fault("\n".join(_explain(where, model, problem) for problem in error.errors())) from None
 
 
 def _explain(where: str, model: type[Any], problem: Any) -> str:

@@ -61,3 +61,23 @@ def read_plain_file(path: Path, what: str, largest: int, *, follow_links: bool =
 
 def _not_regular(path: Path, what: str) -> BadInput:
     return BadInput(f"{path}: no such {what}: not a regular file")
+
+
+def open_to_append(path: Path, what: str) -> BinaryIO:
+    """Open for further lines, made where it is missing. BadInput where they would go elsewhere: a link of either kind, a pipe."""
+    extra = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        file = open(path, "ab", opener=lambda name, flags: os.open(name, flags | extra, 0o666))  # noqa: SIM115
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):
+            raise _leads_elsewhere(path, what) from None
+        raise
+    facts = os.fstat(file.fileno())
+    if not stat.S_ISREG(facts.st_mode) or facts.st_nlink > 1:
+        file.close()
+        raise _leads_elsewhere(path, what)
+    return file
+
+
+def _leads_elsewhere(path: Path, what: str) -> BadInput:
+    return BadInput(f"{path}: a link, a pipe or a device in the place of the {what}; remove it")

@@ -83,6 +83,9 @@ def test_only_abandoned_partial_files_are_removed(tmp_path: Path) -> None:
     old, young = tmp_path / f".a{atomic_write.SUFFIX}", tmp_path / f".b{atomic_write.SUFFIX}"
     old.touch()
     young.touch()
-    os.utime(old, (0, 0))
+    folder = tmp_path / f"mine{atomic_write.SUFFIX}"
+    folder.mkdir()
+    for path in (old, folder):
+        os.utime(path, (0, 0))
     atomic_write.remove_abandoned(tmp_path)
-    assert list(tmp_path.iterdir()) == [young]
+    assert sorted(tmp_path.iterdir()) == [young, folder], "a folder is none of this program's partial files"

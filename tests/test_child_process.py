@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import inspect_kd
+from inspect_kd.child_process import python_command, python_environment
 from tests.planted import executed_modules, plant_modules
 from tests.studio_server import studio
 
@@ -113,6 +114,17 @@ def test_the_quarantine_drops_the_working_directory_that_its_parent_imports_from
     answer = subprocess.run(words, cwd=planted, capture_output=True, text=True, check=False)
     assert executed_modules(executed) == []
     assert answer.stdout.strip() == "64", answer.stderr
+
+
+def test_place_with_a_colon_is_not_taken_for_two(
+    planted: Path, executed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second half of such a place would be a folder in the working directory."""
+    monkeypatch.syspath_prepend(str(tmp_path / f"x:{planted.name}"))
+    monkeypatch.chdir(planted.parent)
+    program = "import typer, json, numpy"
+    subprocess.run(python_command("-c", program), env=python_environment(), check=True)
+    assert executed_modules(executed) == []
 
 
 def test_python_is_started_by_one_module_only() -> None:

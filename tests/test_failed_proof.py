@@ -38,10 +38,14 @@ def call(*words: str) -> Result:
     return CliRunner().invoke(app, list(words))
 
 
-def test_failed_proof_keeps_the_training_and_export_tries_again(parts: Path, tmp_path: Path, deployment: Path) -> None:
+def test_failed_proof_keeps_the_training_and_export_tries_again(
+    run: Path, parts: Path, tmp_path: Path, deployment: Path
+) -> None:
     shipped = deployment.read_text()
     limit_heatmap(deployment, 1e-12)
-    run = tmp_path / "runs" / "r"
+    planted, run = run / "r.onnx", tmp_path / "runs" / "r"
+    run.mkdir(parents=True)
+    shutil.copy(planted, run / "r.onnx")
     program = command(parts, run.parent, "--set", "fit.steps=4")
     trained = call(*program[program.index("train") :])
     assert isinstance(trained.exception, GateFailed) and trained.exception.exit_code == 1
@@ -50,7 +54,7 @@ def test_failed_proof_keeps_the_training_and_export_tries_again(parts: Path, tmp
     assert re.search(r"\w+/\w+/\w+/\d+\.png: heatmap \S+ at row \d+, column \d+", complaint), complaint
     assert "report  " in trained.stdout and "artifact  " not in trained.stdout
 
-    # Everything but the artifact is there, and says that it is not.
+    # Everything but the artifact is there, and says that it is not; what was planted under its name is gone.
     assert not (run / "r.onnx").exists()
     assert list(json.loads((run / "run.json").read_text())["refused"]) == ["onnx"]
     page = (run / "report.html").read_text()

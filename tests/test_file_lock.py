@@ -39,7 +39,7 @@ def test_the_second_is_told_who_holds_it_and_a_kill_releases_it(tmp_path: Path) 
     assert file.is_file(), "what a killed process leaves behind"
     with hold_lock(file, "runs/r", "wait"):
         assert json.loads(file.read_bytes())["pid"] == os.getpid()
-    assert not file.parent.exists(), "nothing stays behind"
+    assert list(file.parent.iterdir()) == [], "nothing stays behind in a folder that was there before"
 
 
 def test_a_folder_with_something_in_it_stays(tmp_path: Path) -> None:
@@ -81,3 +81,29 @@ def test_a_folder_that_was_thrown_away_and_made_anew_is_locked_anew(tmp_path: Pa
         with hold_lock(file, "it", "wait"):
             pass
         assert not file.exists()
+
+
+def test_hard_link_pipe_and_folder_are_no_locks_and_lose_nothing(tmp_path: Path) -> None:
+    file, precious = tmp_path / ".lock", tmp_path / "precious"
+    precious.write_text("precious")
+
+    def refused() -> None:
+        with pytest.raises(EnvironmentFault, match=r"\.lock: no"), hold_lock(file, "it", "wait"):
+            pass
+
+    file.hardlink_to(precious)
+    refused()
+    file.unlink()
+    os.mkfifo(file)
+    refused()
+    file.unlink()
+    file.mkdir()
+    refused()
+    assert precious.read_text() == "precious"
+
+
+def test_empty_folder_that_was_there_before_stays(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    with hold_lock(tmp_path / "run" / ".lock", "it", "wait"):
+        pass
+    assert (tmp_path / "run").is_dir()

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from inspect_kd import atomic_write
 from inspect_kd.config import Recipe, load_recipe
 from inspect_kd.datasets import DataSet
 from inspect_kd.errors import BadInput, UsageError
@@ -200,7 +201,7 @@ def write(
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / f"{name}.json", {"environment": environment, "arms": results})
     page = out / f"{name}.md"
-    page.write_text("\n".join([f"# {title}", "", *_markdown(chosen, results, environment)]) + "\n", encoding="utf-8")
+    atomic_write.write_text(page, "\n".join([f"# {title}", "", *_markdown(chosen, results, environment)]) + "\n")
     return page
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from inspect_kd import registry
+from inspect_kd import atomic_write, registry
 from inspect_kd.bench.entries import SIZE, Entry
 from inspect_kd.child_process import spawn_process
 from inspect_kd.config import load_recipe
@@ -93,7 +93,7 @@ def _begin(folder: Path, work: str) -> None:
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / RESULT).unlink(missing_ok=True)
-    (folder / WORK).write_text(work, encoding="utf-8")
+    atomic_write.write_text(folder / WORK, work)
 
 
 def _is_of(folder: Path, work: str) -> bool:

@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from inspect_kd import atomic_write
 from inspect_kd.bench.contest import Results
 from inspect_kd.bench.cost import ROUNDS
 from inspect_kd.bench.entries import SIZE, Entry
@@ -40,11 +41,11 @@ def write(out: Path, run: Comparison) -> Path:
     """bench.html, bench.md, bench.csv and bench.json; the path of the first."""
     out.mkdir(parents=True, exist_ok=True)
     content = {"environment": run.environment, "results": run.results, "costs": run.costs}
-    (out / "bench.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    (out / "bench.csv").write_text(csv_text(CSV_COLUMNS, _records(run)), encoding="utf-8", newline="")
-    (out / "bench.md").write_text(_markdown(run), encoding="utf-8")
+    atomic_write.write_text(out / "bench.json", json.dumps(content, indent=1) + "\n")
+    atomic_write.write_text(out / "bench.csv", csv_text(CSV_COLUMNS, _records(run)))
+    atomic_write.write_text(out / "bench.md", _markdown(run))
     page = out / "bench.html"
-    page.write_text(_html(run), encoding="utf-8")
+    atomic_write.write_text(page, _html(run))
     return page
 
 

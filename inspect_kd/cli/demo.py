@@ -31,10 +31,7 @@ def demo(
     if out.exists() and any(out.iterdir()):
         if not fresh:
             raise UsageError(f"{out} is not empty: --fresh throws it away, --out names another folder")
-        from inspect_kd.train.run import RunFolder, hold_run
-
-        with hold_run(RunFolder(out / "parts"), may_be_complete=True):
-            shutil.rmtree(out)
+        remove_earlier_demo(out)
     began = time.monotonic()
     with follow() as watch, file_named(out):
         data_folder = draw_sample(out / "sample", seed, watch=watch)
@@ -63,3 +60,13 @@ def demo(
     show_result(folder.path, as_json=False)
     typer.echo(f"overlays  {out / 'overlays'}")
     typer.echo(f"done in {time.monotonic() - began:.0f} s; open the report in a browser")
+
+
+def remove_earlier_demo(out: Path) -> None:
+    """What a demo makes; other things in the folder are not this program's to remove."""
+    from inspect_kd.train.run import RunFolder, hold_run
+
+    with hold_run(RunFolder(out / "parts"), may_be_complete=True):
+        for made in ("sample", "parts", "overlays"):
+            if (out / made).exists():
+                shutil.rmtree(out / made)

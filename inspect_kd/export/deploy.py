@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +26,8 @@ from inspect_kd.export.verify import Images, Parity, Real, artificial, compare, 
 from inspect_kd.stopwatch import take_turns
 from inspect_kd.types import Model, Nobody, Watch
 
+PREFIX, ABANDONED_S = ".export-", 24 * 3600
+"""Of the folder that an export works in, and after how long nobody does any more: the slowest take minutes."""
 ROUNDS = 15
 """Turns of the artifact and of plain fp32 side by side; at most four runs each a turn."""
 
@@ -134,8 +139,9 @@ def make_artifact(
 ) -> Conversion:
     """Write `to`, or leave nothing where a limit was missed."""
     target: Any = registry.load("export", f"to_{deployment.target}")
+    _remove_abandoned(to.parent)
     # A folder of its own: nobody else can have planted anything under the name that is written there.
-    with TemporaryDirectory(prefix=".export-", dir=to.parent) as folder:
+    with TemporaryDirectory(prefix=PREFIX, dir=to.parent) as folder:
         partial = Path(folder) / f"artifact{target.SUFFIX}"
         material.watch.phase("export", 1)
         plain, quantised = _write(graph, partial, target, card, deployment, material)
@@ -171,6 +177,14 @@ def make_artifact(
             _prover(target)(partial.read_bytes(), to.name).look(np.zeros((1, card.size, card.size, 3), np.uint8))
             partial.replace(to)
     return told
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """What exports left behind that were killed."""
+    for left in folder.glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.lstat().st_mtime > ABANDONED_S:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _write(

@@ -99,6 +99,7 @@ def embedded_spec(path: Path) -> EncoderSpec:
 
 def empty_encoder(spec: EncoderSpec) -> Encoder:
     """The encoder's shape without weights, for a state dict to be loaded into."""
+    _refuse_unknown(spec)
     if spec.name == "embedded":
         from inspect_kd.models.embedded_encoder import EmbeddedEncoder
 
@@ -106,6 +107,18 @@ def empty_encoder(spec: EncoderSpec) -> Encoder:
         return Encoder(body, tuple(body.channels), spec)
     body, channels = _timm_body(spec.name, spec.strides, pretrained=False, **spec.build)
     return Encoder(body, channels, spec)
+
+
+def _refuse_unknown(spec: EncoderSpec) -> None:
+    """A spec may come with somebody else's run: timm downloads what some names lead to, and loads files that arguments name."""
+    if spec.name != "embedded":
+        import timm
+
+        if not timm.is_model(spec.name):
+            raise BadInput(f"no encoder named '{spec.name}': it is neither `embedded` nor a model that timm knows")
+    known = [{}, *(card.build for card in weights.CARDS.values())]
+    if spec.build not in known:
+        raise BadInput(f"encoder '{spec.name}': its `build` is {spec.build}; the ones used are {known}: train it again")
 
 
 def _with_weights(spec: EncoderSpec, path: Path) -> Encoder:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,10 +24,12 @@ from inspect_kd.models.base import Student, Teacher
 from inspect_kd.report.conversion import write_conversion
 from inspect_kd.resize import RESIZE
 from inspect_kd.train.gap import SyntheticGap, spread_over
+from inspect_kd.train.manifest import read_manifest
 from inspect_kd.train.run import (
     PACKAGES,
     FinishedRun,
     RunFolder,
+    hold_run,
     holdout_of,
     load_run,
     now,
@@ -59,6 +60,8 @@ def export_all(
     parities, refused = {}, {}
     for name in recipe.export:
         to = artifact_of(folder, load_deployment(name))
+        # After a failed proof no file must be taken for this training's artifact: an old one, or a stranger's.
+        to.unlink(missing_ok=True)
         try:
             conversion = _export(recipe, data, model, calibration, name, to, watch, taught_by)
             complaint = (
@@ -76,7 +79,7 @@ def export_all(
 
 def require_artifacts(run: Path) -> None:
     """Raise where a complete run lacks an artifact that its recipe names."""
-    refused: dict[str, str] = json.loads(RunFolder(run).manifest.read_text(encoding="utf-8")).get("refused", {})
+    refused: dict[str, str] = read_manifest(RunFolder(run).manifest).get("refused", {})
     if refused:
         raise GateFailed(
             f"{' | '.join(refused.values())}. The run {run} is complete but for this; "
@@ -110,12 +113,18 @@ def convert(
     conversion = _export(
         finished.recipe, data, finished.model, finished.calibration, deployment, to, watch, taught_by, report=True
     )
-    refused = finished.manifest.get("refused", {})
-    if deployment in refused and not conversion.missed and output is None:
-        del refused[deployment]
-        finished.manifest["parity"][deployment] = conversion.parity.to_json()
-        write_json(finished.folder.manifest, finished.manifest)
+    if deployment in finished.manifest.get("refused", {}) and not conversion.missed and output is None:
+        _note_success(finished.folder, deployment, conversion)
     return to, conversion
+
+
+def _note_success(folder: RunFolder, deployment: str, conversion: Conversion) -> None:
+    """In the manifest as it is now: another export may have written its own success into it since this one began."""
+    with hold_run(folder, may_be_complete=True):
+        manifest = read_manifest(folder.manifest)
+        manifest.get("refused", {}).pop(deployment, None)
+        manifest.setdefault("parity", {})[deployment] = conversion.parity.to_json()
+        write_json(folder.manifest, manifest)
 
 
 def artifact_of(folder: RunFolder, deployment: Deployment) -> Path:

@@ -10,14 +10,18 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from inspect_kd import atomic_write
+from inspect_kd import atomic_write, config, strict_json, weights
 from inspect_kd.errors import BadInput
-from inspect_kd.weights import read_tensors
+from inspect_kd.plain_file import open_plain_file
 
+LARGEST_HEADER = 100_000_000
+"""Bytes; the format's own limit."""
+AGAIN = "; remove the run's folder and train again"
 FIT, FITTED = "fit", "fitted"
 """Names of a student's training before the distillation's stages, which have their own."""
 
@@ -67,13 +71,16 @@ def save(
 
 def progress_in(path: Path) -> Progress:
     """How far it had come, without its tensors."""
-    with path.open("rb") as file:
+    with open_plain_file(path, "checkpoint") as file:
         # safetensors itself opens no name that is not UTF-8. Its header: 8 bytes of length, then JSON.
-        facts = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    header = json.loads(facts.get("__metadata__", {}).get("progress", "{}"))
-    if set(header) != {field.name for field in fields(Progress)}:
-        raise BadInput(f"{path}: not a checkpoint of this version")
-    return Progress(**header)
+        text = file.read(min(int.from_bytes(file.read(8), "little"), LARGEST_HEADER))
+    try:
+        header = strict_json.loads(strict_json.loads(text)["__metadata__"]["progress"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise BadInput(f"{path}: damaged, or no checkpoint ({weights.in_short(error)}){AGAIN}") from error
+    if not isinstance(header, dict) or set(header) != {field.name for field in fields(Progress)}:
+        raise BadInput(f"{path}: not a checkpoint of this version{AGAIN}")
+    return config.fill(Progress, header, where=str(path), fault=BadInput)
 
 
 def load(
@@ -81,17 +88,24 @@ def load(
 ) -> tuple[Progress, dict[str, Tensor]]:
     """Put student and optimiser back; returns the progress and the best weights so far."""
     progress = progress_in(path)
-    tensors = read_tensors(path)
-    student.load_state_dict(_under(tensors, "student"), strict=False)
-    if aside is not None:
-        aside.load_state_dict(_under(tensors, "aside"))
-    if optimizer is not None:
-        state: dict[int, dict[str, Any]] = {}
-        for key, value in _under(tensors, "optimizer").items():
-            index, name = key.split("/")
-            state.setdefault(int(index), {})[name] = value
-        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    try:
+        tensors = weights.read_tensors(path)
+        student.load_state_dict(_under(tensors, "student"), strict=False)
+        if aside is not None:
+            aside.load_state_dict(_under(tensors, "aside"))
+        if optimizer is not None:
+            _restore(optimizer, _under(tensors, "optimizer"))
+    except (SafetensorError, RuntimeError, ValueError) as error:
+        raise BadInput(f"{path}: damaged, or of another student ({weights.in_short(error)}){AGAIN}") from error
     return progress, _under(tensors, "best")
+
+
+def _restore(optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
+    state: dict[int, dict[str, Any]] = {}
+    for key, value in tensors.items():
+        index, name = key.split("/")
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -70,8 +70,9 @@ def conclude(
     }
     trained = as_model(model, calibration.scale, recipe)
     make_report(folder, recipe, data, calibration, evaluation, trained, facts, watch)
-    folder.checkpoint.unlink(missing_ok=True)
     write_manifest(folder, model, facts)
+    # Only now: until the run is complete, the checkpoint is what a resume begins with.
+    folder.checkpoint.unlink(missing_ok=True)
 
 
 def make_report(
@@ -85,13 +86,13 @@ def make_report(
     watch: Watch,
 ) -> None:
     """report.html and report.json, with pictures made by the artifact itself; by the trained model where there is none."""
-    artifact = folder.artifact()
+    artifact = folder.artifact() if "onnx" in facts["parity"] else None
     examples = {}
     if evaluation:
         chosen = choose(evaluation, calibration)
         watch.phase("report", sum(map(len, chosen.values())))
         # Made and proved by this very process: nothing in it is a stranger's.
-        model = Inspector(artifact, threads=2, quarantine=False) if artifact.is_file() else trained
+        model = Inspector(artifact, threads=2, quarantine=False) if artifact else trained
         root = common_root([verdict.sample for verdict in chain(*chosen.values())])
         for heading, verdicts in chosen.items():
             examples[heading] = [
@@ -100,7 +101,7 @@ def make_report(
             watch.advance(len(verdicts))
     report = Report(
         title=folder.path.name,
-        artifact=artifact.name if artifact.is_file() else None,
+        artifact=artifact.name if artifact else None,
         data={
             "name": data.name,
             "layout": data.layout,

@@ -31,6 +31,7 @@ from inspect_kd.models.layers.heads import FINER
 from inspect_kd.models.rebuild import RebuildStudent
 from inspect_kd.train import checkpoint
 from inspect_kd.train.lessons import Lessons
+from inspect_kd.train.metrics_log import open_log
 from inspect_kd.train.pool import Pool, cells
 from inspect_kd.train.real_parts import RealParts
 from inspect_kd.train.run import RunFolder, view_of
@@ -99,7 +100,7 @@ class Distillation:
         if fresh:
             assert self.student.heads is not None and self.shared.evidence is not None
             self.student.heads.settle(self.shared.evidence)
-        with self.folder.metrics.open("a", encoding="utf-8") as log:
+        with open_log(self.folder.metrics) as log:
             for name in names[begun:]:
                 self._stage(name, stages[name], log)
 

@@ -29,6 +29,7 @@ from inspect_kd.train.conclude import conclude
 from inspect_kd.train.distill import distill
 from inspect_kd.train.gap import SyntheticGap
 from inspect_kd.train.hardware import Hardware
+from inspect_kd.train.metrics_log import begin_log, open_log
 from inspect_kd.train.real_parts import RealParts, real_parts
 from inspect_kd.train.run import (
     RunFolder,
@@ -128,7 +129,7 @@ def train_student(
         if fabric.is_global_zero:
             open_folder(folder, recipe, str(fabric.device))
     if fabric.is_global_zero:
-        _keep_lines(folder, progress.step)
+        begin_log(folder.metrics, progress.step)
     fabric.barrier()
     student = student.to(fabric.device)
     model, optimizer = fabric.setup(student, optimizer)
@@ -148,7 +149,7 @@ def train_student(
         world=fabric.world_size,
     )
     model.train()
-    with folder.metrics.open("a", encoding="utf-8") as log:
+    with open_log(folder.metrics) as log:
         for pair in batches(images, sampler, workers=hardware.workers):
             if _finished(progress, settings):
                 break
@@ -270,11 +271,3 @@ def _same_work(progress: checkpoint.Progress, recipe: Recipe, data: DataSet, fol
         raise UsageError(f"{folder.path}: begun with another recipe; resume without --set, or choose another --name")
     if progress.data != data.digest:
         raise BadInput(f"{folder.path}: the data set has changed since the training began; choose another --name")
-
-
-def _keep_lines(folder: RunFolder, steps: int) -> None:
-    """Drop what was logged after the checkpoint: those steps are done again."""
-    if folder.metrics.is_file():
-        lines = folder.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= steps]
-        folder.metrics.write_text("".join(kept), encoding="utf-8")

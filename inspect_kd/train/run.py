@@ -29,6 +29,7 @@ from inspect_kd.errors import BadInput, UsageError
 from inspect_kd.file_lock import hold_lock
 from inspect_kd.models.base import Source, Student, Teacher
 from inspect_kd.models.encoders import EncoderSpec, build_encoder, empty_encoder
+from inspect_kd.train.manifest import read_manifest
 from inspect_kd.versions import installed
 
 PACKAGES = (
@@ -172,6 +173,10 @@ def build_student(recipe: Recipe, spec: EncoderSpec | None = None) -> Student:
     if not recipe.student:
         raise UsageError(f"recipe {recipe.name} has a teacher, not a student")
     module, settings = _model_of(recipe)
+    if spec is not None and (spec.name, spec.strides) != (settings.encoder, tuple(settings.strides)):
+        raise BadInput(
+            f"the run's encoder is {spec.name} with strides {spec.strides}; its recipe has {settings.encoder} with {settings.strides}"
+        )
     encoder = build_encoder(settings.encoder, settings.strides) if spec is None else empty_encoder(spec)
     student: Student = module.build(settings, encoder)
     return student
@@ -216,7 +221,7 @@ def load_run(path: Path) -> FinishedRun:
             else "no run there"
         )
         raise BadInput(f"{path}: {hint}")
-    manifest = json.loads(folder.manifest.read_text(encoding="utf-8"))
+    manifest = read_manifest(folder.manifest)
     for name, digest in manifest["files"].items():
         if not (path / name).is_file() or weights.sha256(path / name) != digest:
             raise BadInput(f"{path / name}: missing, or changed since the training wrote it")
@@ -227,14 +232,24 @@ def load_run(path: Path) -> FinishedRun:
 
 
 def _student_again(folder: RunFolder, recipe: Recipe, manifest: dict[str, Any]) -> Student:
-    student = build_student(recipe, EncoderSpec(**_tuples(manifest["encoder"])))
-    student.load_state_dict(weights.load_state(folder.student))
+    where = f"{folder.manifest}: encoder"
+    if manifest.get("encoder") is None:
+        raise BadInput(f"{where}: missing; a student has one: train the run again")
+    student = build_student(recipe, config.fill(EncoderSpec, manifest["encoder"], where=where, fault=BadInput))
+    try:
+        student.load_state_dict(weights.load_state(folder.student))
+    except RuntimeError as error:
+        raise BadInput(f"{folder.student}: not the weights of its recipe ({weights.in_short(error)})") from error
     return student
 
 
 def _teacher_again(folder: RunFolder, recipe: Recipe, manifest: dict[str, Any]) -> Teacher:
     """What it learnt, put back on its base, which must be the very one that it learnt on."""
     teacher = build_teacher(recipe)
+    if len(teacher.sources) != len(manifest["sources"]):
+        raise BadInput(
+            f"{folder.manifest}: sources: {len(teacher.sources)} are needed, as many as the teacher stands on"
+        )
     for source, kept in zip(teacher.sources, manifest["sources"], strict=True):
         if source.sha256 != kept["sha256"]:
             raise BadInput(
@@ -243,7 +258,10 @@ def _teacher_again(folder: RunFolder, recipe: Recipe, manifest: dict[str, Any]) 
     learnt = weights.load_state(folder.teacher)
     if learnt.keys() != teacher.learnt().keys():
         raise BadInput(f"{folder.teacher}: not what a {recipe.teacher['build']} learns")
-    teacher.load_state_dict(learnt, strict=False)
+    try:
+        teacher.load_state_dict(learnt, strict=False)
+    except RuntimeError as error:
+        raise BadInput(f"{folder.teacher}: not the weights of its recipe ({weights.in_short(error)})") from error
     teacher.settle()
     return teacher
 
@@ -310,7 +328,3 @@ def commit() -> str | None:
         ["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True, check=False
     )
     return answer.stdout.strip() or None
-
-
-def _tuples(spec: dict[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in spec.items()}

@@ -21,6 +21,7 @@ from inspect_kd.models.base import Teacher
 from inspect_kd.train.conclude import conclude
 from inspect_kd.train.hardware import Hardware
 from inspect_kd.train.lessons import Lessons, real_lessons
+from inspect_kd.train.metrics_log import begin_log, open_log
 from inspect_kd.train.real_parts import outlined_parts
 from inspect_kd.train.run import RunFolder, build_teacher, hold_run, open_folder, resolved, sources_of
 from inspect_kd.types import Sample, Split, Watch
@@ -61,7 +62,8 @@ def study(teacher: Teacher, lessons: Lessons, recipe: Recipe, folder: RunFolder,
     settings = recipe.teach
     watch.phase("study", teacher.steps(len(lessons), epochs=settings.epochs, batch=settings.batch))
     step = 0
-    with folder.metrics.open("w", encoding="utf-8") as log:
+    begin_log(folder.metrics)
+    with open_log(folder.metrics) as log:
         for figures in teacher.study(
             lessons,
             epochs=settings.epochs,

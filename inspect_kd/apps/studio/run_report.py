@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 from inspect_kd.errors import BadInput
+from inspect_kd.plain_file import open_plain_file
 
 LARGEST = 64 << 20
 MOST_PICTURES = 6
@@ -20,10 +20,9 @@ def read_report(folder: Path) -> str:
     """The page's text; links are not followed, whoever has put them there."""
     path = folder / "report.html"
     try:
-        # O_NOFOLLOW is missing on Windows, where making a link takes an administrator.
-        with os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0)), "rb") as file:
+        with open_plain_file(path, "report", follow_links=False) as file:
             content = file.read(LARGEST + 1)
-    except OSError:
+    except (OSError, BadInput):
         raise BadInput(f"{folder.name} has no report yet") from None
     if len(content) > LARGEST:
         raise BadInput(f"the report of {folder.name} is larger than {LARGEST >> 20} MB: open the file itself")

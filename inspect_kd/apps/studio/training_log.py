@@ -12,8 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from inspect_kd.errors import BadInput
+from inspect_kd.plain_file import open_plain_file, read_plain_file
+
 ATTEMPT = "attempt"
 KEPT_LINES, READ_AT_ONCE, MOST_POINTS = 400, 4 << 20, 300
+LONGEST_LINE, LARGEST_METRICS = 64 << 10, 256 << 20
 OUR_WORD = "inspect-kd: "
 Points = list[tuple[float, float]]
 
@@ -52,17 +56,17 @@ class LogReader:
 
     def read(self) -> Figures:
         try:
-            if not self.path.is_file():  # a pipe of this name would never end
-                return self.figures
-            with self.path.open("rb") as file:
+            with open_plain_file(self.path, "log of a training", follow_links=False) as file:
                 file.seek(self.offset)
                 fresh = file.read(READ_AT_ONCE)
-        except OSError:
+        except BadInput:
+            # Not there yet; or a link, whose file is nobody's log.
             return self.figures
         self.offset += len(fresh)
         *whole, self.rest = (self.rest + fresh).split(b"\n")
         for line in whole:
-            take(self.figures, line.decode("utf-8", errors="replace").rstrip("\r"))
+            take(self.figures, line[:LONGEST_LINE].decode("utf-8", errors="replace").rstrip("\r"))
+        self.rest = self.rest[:LONGEST_LINE]
         return self.figures
 
 
@@ -158,7 +162,11 @@ def history(metrics: Path) -> tuple[dict[str, Points], Points]:
     """Losses by stage, and gaps, from a run's metrics.jsonl: finer than the log, and there for runs of the command line."""
     losses: dict[str, Points] = {}
     gaps: Points = []
-    for text in metrics.read_text(encoding="utf-8", errors="replace").splitlines():
+    try:
+        content = read_plain_file(metrics, "metrics of a training", LARGEST_METRICS, follow_links=False)
+    except BadInput:
+        return losses, gaps
+    for text in content.decode("utf-8", errors="replace").splitlines():
         line = _as_object(text) or {}
         step, loss, gap = _number(line, "step"), _number(line, "loss"), _number(line, "gap")
         if step is not None and loss is not None:

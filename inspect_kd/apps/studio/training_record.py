@@ -14,9 +14,11 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from inspect_kd import atomic_write
-from inspect_kd.errors import UsageError
+from inspect_kd.errors import BadInput, UsageError
+from inspect_kd.plain_file import read_plain_file
 
 RECORD, LOG = "training.json", "training.log"
+LARGEST = 1 << 20
 
 
 class State(StrEnum):
@@ -86,8 +88,8 @@ class Record(BaseModel):
 def read_record(folder: Path) -> Record | None:
     """The record in a run's folder, if there is one that can be understood and speaks of this folder."""
     try:
-        record = Record.model_validate_json((folder / RECORD).read_bytes())
-    except (OSError, ValidationError):
+        record = Record.model_validate_json(read_plain_file(folder / RECORD, "record", LARGEST, follow_links=False))
+    except (OSError, BadInput, ValidationError):
         return None
     # A folder that was copied or renamed took the record of another run along.
     return record if record.name == folder.name else None

@@ -26,6 +26,7 @@ from inspect_kd.apps.studio.training_record import BUSY, LOG, Order, Record, Sta
 from inspect_kd.child_process import python_environment
 from inspect_kd.errors import BadInput, InspectKDError, UsageError
 from inspect_kd.file_lock import hold_lock
+from inspect_kd.plain_file import open_to_append
 
 GRACE_S = 5.0
 """From one signal to the next rougher one. The first says the friendliest good-bye, but a Studio that was itself started in
@@ -285,7 +286,7 @@ class Trainings:
         record.attempt += 1
         resume = (folder / "recipe.yaml").is_file()
         record.command = self._command(record.order, record.name, resume=resume)
-        with (folder / LOG).open("ab") as log:
+        with open_to_append(folder / LOG, "log of a training") as log:
             log.write(f"\n{json.dumps({ATTEMPT: record.attempt})}\n".encode())
             log.flush()
             # A process group of its own: neither Ctrl-C at the Studio's terminal nor the Studio's end reaches it.

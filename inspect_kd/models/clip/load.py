@@ -74,6 +74,11 @@ def _create(model: str, path: Path | None, size: int, tag: str | None = None) ->
     import open_clip
     from open_clip.convert import convert_state_dict
 
+    if model.startswith("hf-hub:"):
+        # A recipe may come with somebody else's run: its name alone makes this machine download nothing.
+        raise UsageError(
+            f"teacher.model: {model}: not downloaded by that name; name a model and a tag, or {FOLDER}FOLDER"
+        )
     known = open_clip.get_pretrained_cfg(model, tag) if tag else {}
     preprocess = {key: known[key] for key in ("mean", "std") if key in known}
     logging.disable(logging.WARNING)  # it warns of random weights, which are replaced below

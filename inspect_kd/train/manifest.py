@@ -1,0 +1,58 @@
+"""A run's manifest, `run.json`: read and checked as a whole, for it may have come with somebody else's run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from inspect_kd import config, strict_json
+from inspect_kd.errors import BadInput
+from inspect_kd.plain_file import read_plain_file
+
+LARGEST = 64 << 20
+
+
+class _Readable(BaseModel):
+    """What is read of a part of the manifest; whatever else stands there is kept."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class _Data(_Readable):
+    name: str
+    digest: str
+    source: str | None = None
+
+
+class _Source(_Readable):
+    sha256: str
+
+
+class _TaughtBy(_Readable):
+    licences: dict[str, str]
+
+
+class _Manifest(_Readable):
+    files: dict[str, str]
+    data: _Data
+    sources: list[_Source]
+    encoder: dict[str, Any] | None = None
+    """None for a teacher."""
+    parity: dict[str, Any] = {}
+    refused: dict[str, str] = {}
+    stages: dict[str, Any] = {}
+    taught_by: dict[str, _TaughtBy] = {}
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest's content; BadInput where a part that this program reads is missing or of another kind."""
+    try:
+        content = strict_json.loads(read_plain_file(path, "manifest of a run", LARGEST))
+    except ValueError as error:
+        raise BadInput(f"{path}: not readable as JSON ({error}); train the run again") from error
+    if not isinstance(content, dict):
+        raise BadInput(f"{path}: expected a JSON object, found {type(content).__name__}; train the run again")
+    config.fill(_Manifest, content, where=str(path), fault=BadInput)
+    return content

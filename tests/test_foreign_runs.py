@@ -1,0 +1,203 @@
+"""Runs that somebody else made, planted something in, or that a power cut damaged: refused in one line, nothing of it is executed."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from inspect_kd.cli.demo import remove_earlier_demo
+from inspect_kd.datasets import open_dataset
+from inspect_kd.errors import BadInput
+from inspect_kd.train import artifacts, checkpoint
+from inspect_kd.train.conclude import conclude
+from inspect_kd.train.metrics_log import begin_log, open_log
+from inspect_kd.train.run import RunFolder, holdout_of, load_run
+from inspect_kd.types import Nobody
+
+
+@pytest.fixture
+def copied(run: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(run, tmp_path / "r")
+
+
+def change(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
+    content = json.loads((folder / "run.json").read_text())
+    edit(content)
+    (folder / "run.json").write_text(json.dumps(content))
+
+
+class Payload:
+    """Makes a file where it is unpickled."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.trace,)
+
+
+def name_encoder(folder: Path, name: str, **build: object) -> None:
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("encoder: embedded", f"encoder: {name}"))
+    from inspect_kd import weights
+
+    def edit(content: dict[str, Any]) -> None:
+        content["encoder"] |= {"name": name, "build": build}
+        content["files"]["recipe.yaml"] = weights.sha256(recipe)
+
+    change(folder, edit)
+
+
+def test_encoders_build_loads_no_file_that_a_foreign_run_names(copied: Path, tmp_path: Path) -> None:
+    trace = tmp_path / "executed"
+    (copied / "evil.pth").write_bytes(pickle.dumps(Payload(trace)))
+    name_encoder(copied, "resnet18", checkpoint_path=str(copied / "evil.pth"))
+    with pytest.raises(BadInput, match=r"encoder 'resnet18': its `build` is .*checkpoint_path"):
+        load_run(copied)
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("name", ["hf-hub:evil/model", "local-dir:/nowhere"])
+def test_encoders_name_leads_to_no_download(name: str, copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    name_encoder(copied, f"'{name}'")
+    change(copied, lambda content: content["encoder"].update(name=name))
+    with pytest.raises(BadInput, match=f"no encoder named '{name}'"):
+        load_run(copied)
+
+
+DAMAGES: dict[str, Callable[[dict[str, Any]], object]] = {
+    "files": lambda content: content.pop("files"),
+    "data": lambda content: content.update(data=5),
+    "encoder: missing": lambda content: content.pop("encoder"),
+    "unknown key 'more'": lambda content: content["encoder"].update(more=1),
+    "the run's encoder is resnet18": lambda content: content["encoder"].update(name="resnet18"),
+}
+
+
+@pytest.mark.parametrize("says", DAMAGES)
+def test_damaged_manifest_is_refused_in_one_line(says: str, copied: Path) -> None:
+    change(copied, DAMAGES[says])
+    with pytest.raises(BadInput, match=says) as refused:
+        load_run(copied)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000, '{"files": {}, "files": {}}'])
+def test_manifest_that_is_no_object_is_refused(text: str, copied: Path) -> None:
+    (copied / "run.json").write_text(text)
+    with pytest.raises(BadInput, match=r"run\.json: .*train the run again"):
+        load_run(copied)
+
+
+def test_weights_of_another_student_are_refused(copied: Path) -> None:
+    from safetensors.torch import save_file
+
+    from inspect_kd import weights
+
+    save_file({"a": torch.zeros(1)}, copied / "student.safetensors")
+    digest = weights.sha256(copied / "student.safetensors")
+    change(copied, lambda content: content["files"].update({"student.safetensors": digest}))
+    with pytest.raises(BadInput, match=r"student\.safetensors: not the weights of its recipe"):
+        load_run(copied)
+
+
+def with_header(text: bytes) -> bytes:
+    return len(text).to_bytes(8, "little") + text
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\xff" * 8,
+        with_header(b"[]"),
+        with_header(b"{}"),
+        with_header(b'{"__metadata__": 5}'),
+        with_header(b'{"__metadata__": {"progress": "[]"}}'),
+    ],
+)
+def test_damaged_checkpoint_is_refused_in_one_line(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(BadInput, match=r"checkpoint\.safetensors: .*train again") as refused:
+        checkpoint.load(path, torch.nn.Linear(1, 1), None)
+    assert "\n" not in str(refused.value)
+
+
+def test_checkpoint_stays_until_the_manifest_is_written(copied: Path, parts: Path) -> None:
+    finished = load_run(copied)
+    folder = finished.folder
+    folder.checkpoint.write_bytes(b"progress")
+    folder.manifest.unlink()
+    folder.manifest.mkdir()  # nothing can be written under its name
+    data = open_dataset(str(parts), holdout=holdout_of(finished.recipe))
+    with pytest.raises(OSError, match=r"run\.json"):
+        conclude(finished.recipe, data, folder, finished.model, {}, time.monotonic(), Nobody())
+    assert folder.checkpoint.read_bytes() == b"progress"
+
+
+def test_two_exports_keep_each_others_success_and_remove_what_a_killed_one_left(copied: Path, parts: Path) -> None:
+    pytest.importorskip("openvino")
+    for left in (".export-old", ".export-young"):
+        (copied / left).mkdir()
+        (copied / left / "artifact.onnx").touch()
+    os.utime(copied / ".export-old", (0, 0))
+    change(copied, lambda content: content.update(refused={"onnx": "missed", "openvino": "missed"}))
+    both = load_run(copied), load_run(copied)  # as two processes that begin at once read it
+    data = open_dataset(str(parts), holdout=holdout_of(both[0].recipe))
+    for finished, deployment in zip(both, ("onnx", "openvino"), strict=True):
+        artifacts.convert(finished, data, deployment, watch=Nobody())
+    manifest = json.loads((copied / "run.json").read_text())
+    assert manifest["refused"] == {} and {"onnx", "openvino"} <= set(manifest["parity"])
+    assert [path.name for path in copied.glob(".*")] == [".export-young"]
+
+
+def test_demo_throws_away_what_a_demo_made_and_no_other_run(tmp_path: Path) -> None:
+    for name in ("sample", "parts", "overlays", "my-run"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").touch()
+    remove_earlier_demo(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["my-run"]
+
+
+# ── logs ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_planted_link_in_the_place_of_the_metrics_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("precious")
+    log = RunFolder(tmp_path).metrics
+    log.symlink_to("victim")
+    begin_log(log)
+    with open_log(log) as lines:
+        lines.write("{}\n")
+    assert (tmp_path / "victim").read_text() == "precious" and log.read_text() == "{}\n"
+
+
+def test_link_that_comes_after_the_beginning_is_not_written_through(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("precious")
+    for plant in (Path.symlink_to, Path.hardlink_to):
+        plant(tmp_path / "metrics.jsonl", tmp_path / "victim")
+        with pytest.raises(BadInput, match="in the place of the log"):
+            open_log(tmp_path / "metrics.jsonl")
+        (tmp_path / "metrics.jsonl").unlink()
+    os.mkfifo(tmp_path / "metrics.jsonl")
+    with pytest.raises(BadInput, match="in the place of the log"):
+        open_log(tmp_path / "metrics.jsonl")
+    assert (tmp_path / "victim").read_text() == "precious"
+
+
+def test_resume_keeps_readable_lines_up_to_the_checkpoint(tmp_path: Path) -> None:
+    log = tmp_path / "metrics.jsonl"
+    log.write_bytes(b'{"step": 1}\n\0\0\0\n[1]\nnone\n{"step": 2}\n{"step": 3}\n{"step": 2}')
+    begin_log(log, steps=2)
+    assert log.read_text() == '{"step": 1}\n{"step": 2}\n'
