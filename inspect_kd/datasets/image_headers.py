@@ -11,13 +11,14 @@ import warnings
 from PIL import Image
 
 from inspect_kd.datasets.jpeg_structure import check_jpeg
-from inspect_kd.datasets.tiff_structure import check_tiff
+from inspect_kd.datasets.tiff_checks import check_tiff
 from inspect_kd.errors import BadInput
 
 LARGEST_PIXELS = 200_000_000
 LARGEST_BYTES = 3 * LARGEST_PIXELS
 """Of an image's pixels in their own depth: 16-bit RGBA is 8 bytes each, and some steps hold two copies."""
 WIDE_MODES = {"I;16", "I;16L", "I;16B", "I;16N", "I", "F"}
+_TIFF_MARKS = tuple(order + mark for order in (b"II", b"MM") for mark in (b"*\0", b"\0*", b"+\0", b"\0+"))
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 
 
@@ -25,6 +26,8 @@ def open_image(data: bytes, name: str) -> Image.Image:
     """Header only: Pillow decodes nothing before it is asked for pixels."""
     if not data:
         raise BadInput(f"{name}: an empty file")
+    if data.startswith(_TIFF_MARKS):
+        check_tiff(data, name)
     try:
         with warnings.catch_warnings():
             # Our own limit below is the one that counts; Pillow's only warns.
@@ -49,9 +52,7 @@ def _check_structure(data: bytes, image: Image.Image, name: str) -> None:
     """Only the first image of a file is decoded: a file of several is refused, or a defect in the others would pass unseen."""
     if image.format in {"JPEG", "MPO"}:
         check_jpeg(data, name)
-    elif image.format == "TIFF":
-        check_tiff(data, image.size, name)
-    elif getattr(image, "is_animated", False):
+    elif image.format != "TIFF" and getattr(image, "is_animated", False):
         raise BadInput(
             f"{name}: an animation of several images, only one of which would be inspected; save each one alone"
         )
@@ -68,7 +69,7 @@ def is_deep(data: bytes, image: Image.Image) -> bool:
     """16-bit colour, which Pillow would cut to 8."""
     if image.format == "PNG":
         return data[24] == 16 and data[25] in (2, 4, 6)
-    return image.format == "TIFF" and _tiff_depth(image) == 16 and image.mode != "I;16"
+    return image.format == "TIFF" and _tiff_depth(image) == 16 and len(image.getbands()) >= 3
 
 
 def _tiff_depth(image: Image.Image) -> int:

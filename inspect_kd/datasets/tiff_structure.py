@@ -1,8 +1,4 @@
-"""The directories of a TIFF file, read without decoding a pixel: how many images it holds, and how large their tiles are.
-
-Unusual here: a tag that stands twice is refused. Pillow takes the last one and libtiff the first, so a check of one of them
-would prove nothing of the other.
-"""
+"""The directories of a TIFF file, read without decoding a pixel. Exif data and the index of a multi-picture JPEG are TIFF too."""
 
 from __future__ import annotations
 
@@ -10,14 +6,7 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from inspect_kd.errors import BadInput
-
-SUBFILE_TYPE, TILE_WIDTH, TILE_LENGTH, SUB_DIRECTORIES = 254, 322, 323, 330
-REDUCED, MASK = 1, 4
-"""Bits of SUBFILE_TYPE: a smaller copy of another image in the file, or the transparency of one."""
-MOST_DIRECTORIES, MOST_TAGS = 64, 4096
-SMALL_TILE = 2**24
-"""Pixels of a tile that are accepted whatever the image's size is: writers pad small images to whole tiles."""
+MOST_DIRECTORIES, MOST_TAGS, MOST_NUMBERS = 64, 4096, 64
 _BYTES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 """Of a value, by the number of its type; of all others one."""
 _NUMBERS = {3: "H", 4: "L", 16: "Q"}
@@ -61,12 +50,21 @@ class Tiff:
 
     def number(self, directory: Directory, tag: int, otherwise: int) -> int:
         """The single whole number of a tag."""
+        numbers = self.numbers(directory, tag, (otherwise,))
+        if len(numbers) != 1:
+            raise ValueError(f"tag {tag} is no single number")
+        return numbers[0]
+
+    def numbers(self, directory: Directory, tag: int, otherwise: tuple[int, ...]) -> tuple[int, ...]:
+        """All whole numbers of a tag; of a few only, as those of each channel are."""
         entry = directory.entries.get(tag)
         if entry is None:
             return otherwise
-        if entry.kind not in _NUMBERS or entry.length != 1:
-            raise ValueError(f"tag {tag} is no single number")
-        return self.read(_NUMBERS[entry.kind], entry.place)
+        if entry.kind not in _NUMBERS or not 1 <= entry.length <= MOST_NUMBERS:
+            raise ValueError(f"tag {tag} is no single number" if entry.length == 1 else f"tag {tag} is no short list")
+        form = _NUMBERS[entry.kind]
+        step = struct.calcsize(f"={form}")
+        return tuple(self.read(form, entry.place + step * index) for index in range(entry.length))
 
     def directories(self) -> Iterator[Directory]:
         """One for each image, in the order of the file."""
@@ -98,27 +96,3 @@ class Tiff:
         # Some writers end the file before the place of the next directory.
         following = self.read(place_form, at) if at + room <= len(self.data) else 0
         return Directory(entries, len(entries) < count, following)
-
-
-def check_tiff(data: bytes, size: tuple[int, int], name: str) -> None:
-    """Refuse several images, tiles that are larger than the image, and tags that two readers would read differently."""
-    try:
-        tiff = Tiff(data)
-        first, *others = tiff.directories()
-        if first.has_duplicate_tag:
-            raise ValueError("a tag stands twice")
-        tile = tiff.number(first, TILE_WIDTH, 0), tiff.number(first, TILE_LENGTH, 0)
-        kinds = [tiff.number(each, SUBFILE_TYPE, 0) for each in (first, *others)]
-    except (struct.error, ValueError) as error:
-        raise BadInput(f"{name}: broken or truncated (its TIFF directory: {error})") from error
-    # A tile's sides are multiples of 16: a single one may reach beyond its image by that much.
-    padded = -(-size[0] // 16) * 16 * -(-size[1] // 16) * 16
-    if tile[0] * tile[1] > max(SMALL_TILE, padded):
-        raise BadInput(
-            f"{name}: {size[0]}x{size[1]} pixels in TIFF tiles of {tile[0]}x{tile[1]}; refused before decoding"
-        )
-    if kinds[0] & REDUCED and (others or SUB_DIRECTORIES in first.entries):
-        raise BadInput(f"{name}: the first image of this TIFF is only a preview of another; save the full image alone")
-    # Previews, the levels of a pyramid and masks belong to the first image; what else follows is a picture of its own.
-    if not all(kind & (REDUCED | MASK) for kind in kinds[1:]):
-        raise BadInput(f"{name}: a TIFF of several images, only one of which would be inspected; save each one alone")
