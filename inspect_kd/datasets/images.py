@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from inspect_kd.datasets.image_headers import LARGEST_PIXELS, WIDE_MODES, is_deep, open_image
+from inspect_kd.datasets.image_headers import LARGEST_PIXELS, WIDE_MODES, check_exif, is_deep, open_image
 from inspect_kd.datasets.tiff_checks import EXTRA_SAMPLES
 from inspect_kd.errors import BadInput
 from inspect_kd.types import ImageU8, Mask
@@ -120,10 +120,11 @@ def _decode(data: bytes, name: str) -> npt.NDArray[np.generic]:
 
 
 def _read_pixels(data: bytes, image: Image.Image, name: str) -> npt.NDArray[np.generic]:
+    image.load()  # raises on a torn file, which OpenCV would not; and Exif data may stand behind a PNG's pixels
+    check_exif(image, name)
     if is_deep(data, image):
         return _wide_colour(data, image, name)
     ImageOps.exif_transpose(image, in_place=True)
-    image.load()
     if image.mode in WIDE_MODES:
         return _wide_mono(image, name)
     if image.mode in {"1", "L"}:
@@ -152,7 +153,6 @@ def _wide_mono(image: Image.Image, name: str) -> npt.NDArray[np.generic]:
 
 def _wide_colour(data: bytes, image: Image.Image, name: str) -> npt.NDArray[np.generic]:
     """16-bit colour as OpenCV keeps it."""
-    image.load()  # raises on a torn file, which OpenCV would not
     orientation, size = image.getexif().get(EXIF_ORIENTATION, 1), image.size
     is_premultiplied = getattr(image, "tag_v2", {}).get(EXTRA_SAMPLES) == (1,)
     image.im = None  # type: ignore[assignment]  # read for that alone, and a second copy of it all

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 
-from inspect_kd.datasets.tiff_structure import Directory, Tiff
+from inspect_kd.datasets.tiff_structure import Directory, Tiff, check_values
 from inspect_kd.errors import BadInput
 
 SUBFILE_TYPE, WIDTH, LENGTH, TILE_WIDTH, TILE_LENGTH, SUB_DIRECTORIES = 254, 256, 257, 322, 323, 330
@@ -26,6 +26,7 @@ _DEEP_COMPRESSIONS = {1, 5, 8, 32773, 32946}
 
 def check_tiff(data: bytes, name: str) -> None:
     """Refuse several images, tiles that are larger than the image, and tags that two readers would read differently."""
+    check_values(data, name)
     try:
         tiff = Tiff(data)
         first, *others = tiff.directories()
