@@ -72,7 +72,7 @@ def tiff_of_shared_values(*, below: bool) -> bytes:
 def bmp_of_runs(kind: int) -> bytes:
     bits = {1: 8, 2: 4}[kind]
     body, palette = b"\0\2\0\0\0\x50", bytes(4 * 2**bits)
-    header = struct.pack("<LllHHLLllLL", 40, 199_000_000, 1, 1, bits, kind, len(body), 0, 0, 2**bits, 0)
+    header = struct.pack("<LllHHLLllLL", 40, 170_000_000, 1, 1, bits, kind, len(body), 0, 0, 2**bits, 0)
     start = 14 + len(header) + len(palette)
     return b"BM" + struct.pack("<LHHL", start + len(body), 0, 0, start) + header + palette + body
 
@@ -106,6 +106,12 @@ def test_jpeg_that_ends_before_its_pixels_is_refused() -> None:
     sound = saved(picture(), "JPEG")
     with pytest.raises(BadInput, match=r"a\.jpg: broken or truncated \(a JPEG that ends before its pixels\)"):
         decode_image(sound[:2] + b"\xff\xd9" + sound[2:], "a.jpg")
+
+
+def test_exif_data_behind_very_many_marks_is_refused() -> None:
+    content = png_with(before=chunk(b"eXIf", b"Exif\0\0" * 50_000))
+    with pytest.raises(BadInput, match=r"a\.png: Exif data that begins with 8 marks or more"):
+        decode_image(content, "a.png")
 
 
 def test_damaged_or_shared_exif_of_ordinary_size_refuses_nothing() -> None:

@@ -9,7 +9,8 @@ from typing import NamedTuple
 from inspect_kd.errors import BadInput
 
 EXIF_MARK = b"Exif\0\0"
-"""Before Exif data in a JPEG; Pillow passes over it however often it stands there."""
+"""Before Exif data in a JPEG; Pillow passes over it however often it stands there, with a copy of the rest each time."""
+MOST_MARKS = 8
 SMALL_VALUES = 2**20
 """Bytes of all values that are accepted whatever holds them: some writers let tags share a value."""
 MOST_DIRECTORIES, MOST_TAGS, MOST_NUMBERS = 64, 4096, 64
@@ -143,6 +144,8 @@ class Tiff:
 
 def check_values(data: bytes, name: str) -> None:
     """Refuse TIFF directories whose values are far more bytes than what holds them: Pillow copies each one."""
+    if data.startswith(EXIF_MARK * MOST_MARKS):
+        raise BadInput(f"{name}: Exif data that begins with {MOST_MARKS} marks or more; refused before decoding")
     while data.startswith(EXIF_MARK):
         data = data[len(EXIF_MARK) :]
     try:
