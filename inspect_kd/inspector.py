@@ -103,6 +103,7 @@ class Inspector:
     def __call__(self, frame: Frame) -> Inspection:
         """Inspect one image: a path or an array (mono, RGB or RGBA; 8 or 16 bit)."""
         image = self._read(frame)
+        self.view.check_size(image, _name(frame))
         start = time.perf_counter()
         score, heatmap = look(self, self.view, image)
         elapsed = (time.perf_counter() - start) * 1000

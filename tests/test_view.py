@@ -96,6 +96,18 @@ def test_whole_images_share_a_batch() -> None:
         View(size=32, tile=15)
 
 
+def test_thin_image_that_tiles_would_blow_up_to_gigabytes_is_refused(tmp_path: Path) -> None:
+    """A file of a few kilobytes: one row of a million pixels, padded to the height of a tile."""
+    thin = np.zeros((1, 1_000_000), np.uint8)
+    cv2.imwrite(str(tmp_path / "thin.bmp"), thin)
+    view, says = View(size=512, tile=512), r"1000000x1 pixels take 512 million at the scale of their tiles"
+    with pytest.raises(BadInput, match=says):
+        look(Brightness(), view, np.repeat(thin[:, :, None], 3, axis=2))
+    with pytest.raises(BadInput, match=rf"thin\.bmp: {says}"):
+        ImageStore([Sample(image=tmp_path / "thin.bmp", category="x")], view)[0]
+    assert View(size=512).scaled(np.repeat(thin[:, :, None], 3, axis=2)).shape == (512, 512, 3)
+
+
 def test_a_small_region_of_a_large_image_is_a_region() -> None:
     heatmap = np.zeros((3072, 4096), np.float32)
     heatmap[100:115, 200:215] = 3
@@ -181,3 +193,5 @@ def test_tiles_find_what_squashing_loses(sheets: Path, tmp_path: Path) -> None:
     worst = max(answer.score for answer in sound)
     assert all(tiled(path).score > 1.2 * worst for path, _ in spots)
     assert sound[0].heatmap.shape == (TALL // 2, WIDE // 2)
+    with pytest.raises(BadInput, match="array: 20000000x1 pixels take 1280 million"):
+        tiled(np.zeros((1, 20_000_000), np.uint8))

@@ -60,7 +60,10 @@ class ImageStore:
     def __getitem__(self, index: int) -> ImageU8:
         if index in self.kept:
             return self.kept[index]
-        image = self.view.scaled(read_image(self.samples[index].image, bits=self.bits))
+        path = self.samples[index].image
+        image = read_image(path, bits=self.bits)
+        self.view.check_size(image, str(path))
+        image = self.view.scaled(image)
         if image.nbytes <= self.room:
             self.kept[index] = image
             self.room -= image.nbytes

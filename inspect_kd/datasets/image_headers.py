@@ -11,13 +11,17 @@ import warnings
 from PIL import Image
 
 from inspect_kd.datasets.jpeg_structure import check_jpeg
-from inspect_kd.datasets.tiff_structure import check_tiff
+from inspect_kd.datasets.tiff_checks import check_tiff
+from inspect_kd.datasets.tiff_structure import check_values
 from inspect_kd.errors import BadInput
 
 LARGEST_PIXELS = 200_000_000
 LARGEST_BYTES = 3 * LARGEST_PIXELS
 """Of an image's pixels in their own depth: 16-bit RGBA is 8 bytes each, and some steps hold two copies."""
 WIDE_MODES = {"I;16", "I;16L", "I;16B", "I;16N", "I", "F"}
+# Pillow's own limit, which is an error at twice this number; as it comes it is below ours.
+Image.MAX_IMAGE_PIXELS = LARGEST_PIXELS // 2
+_TIFF_MARKS = tuple(order + mark for order in (b"II", b"MM") for mark in (b"*\0", b"\0*", b"+\0", b"\0+"))
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 
 
@@ -25,6 +29,10 @@ def open_image(data: bytes, name: str) -> Image.Image:
     """Header only: Pillow decodes nothing before it is asked for pixels."""
     if not data:
         raise BadInput(f"{name}: an empty file")
+    if data.startswith(_TIFF_MARKS):
+        check_tiff(data, name)
+    elif data.startswith(b"\xff\xd8\xff"):
+        check_jpeg(data, name)
     try:
         with warnings.catch_warnings():
             # Our own limit below is the one that counts; Pillow's only warns.
@@ -41,17 +49,16 @@ def open_image(data: bytes, name: str) -> Image.Image:
             f"{name}: {image.width}x{image.height} pixels of {each} bytes; at most {LARGEST_BYTES // each // 10**6} million "
             "of them are read"
         )
-    _check_structure(data, image, name)
+    _check_structure(image, name)
     return image
 
 
-def _check_structure(data: bytes, image: Image.Image, name: str) -> None:
+def _check_structure(image: Image.Image, name: str) -> None:
     """Only the first image of a file is decoded: a file of several is refused, or a defect in the others would pass unseen."""
-    if image.format in {"JPEG", "MPO"}:
-        check_jpeg(data, name)
-    elif image.format == "TIFF":
-        check_tiff(data, image.size, name)
-    elif getattr(image, "is_animated", False):
+    if any(tile.codec_name == "bmp_rle" for tile in getattr(image, "tile", ())):
+        # Pillow keeps a Python object for each pixel of it.
+        raise BadInput(f"{name}: a BMP with run-length compression; save it uncompressed or as PNG")
+    if image.format in {"PNG", "WEBP"} and getattr(image, "is_animated", False):
         raise BadInput(
             f"{name}: an animation of several images, only one of which would be inspected; save each one alone"
         )
@@ -68,9 +75,17 @@ def is_deep(data: bytes, image: Image.Image) -> bool:
     """16-bit colour, which Pillow would cut to 8."""
     if image.format == "PNG":
         return data[24] == 16 and data[25] in (2, 4, 6)
-    return image.format == "TIFF" and _tiff_depth(image) == 16 and image.mode != "I;16"
+    return image.format == "TIFF" and _tiff_depth(image) == 16 and len(image.getbands()) >= 3
 
 
 def _tiff_depth(image: Image.Image) -> int:
     bits_per_sample: object = getattr(image, "tag_v2", {}).get(258, (8,))
     return max(bits_per_sample) if isinstance(bits_per_sample, tuple) else 8
+
+
+def check_exif(image: Image.Image, name: str) -> None:
+    """Refuse hostile Exif data of a PNG or WebP, which Pillow reads when it is asked how the camera was held."""
+    exif = image.info.get("exif", b"")
+    if (profile := image.info.get("Raw profile type exif")) is not None and not exif:
+        exif = bytes.fromhex("".join(profile.split("\n")[3:]))  # as ImageMagick writes it
+    check_values(exif, name)

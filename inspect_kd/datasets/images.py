@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from inspect_kd.datasets.image_headers import LARGEST_PIXELS, WIDE_MODES, is_deep, open_image
+from inspect_kd.datasets.image_headers import LARGEST_PIXELS, WIDE_MODES, check_exif, is_deep, open_image
+from inspect_kd.datasets.tiff_checks import EXTRA_SAMPLES
 from inspect_kd.errors import BadInput
 from inspect_kd.types import ImageU8, Mask
 
@@ -119,10 +120,11 @@ def _decode(data: bytes, name: str) -> npt.NDArray[np.generic]:
 
 
 def _read_pixels(data: bytes, image: Image.Image, name: str) -> npt.NDArray[np.generic]:
-    if is_deep(data, image) and (wide := _wide_colour(data, image)) is not None:
-        return wide
+    image.load()  # raises on a torn file, which OpenCV would not; and Exif data may stand behind a PNG's pixels
+    check_exif(image, name)
+    if is_deep(data, image):
+        return _wide_colour(data, image, name)
     ImageOps.exif_transpose(image, in_place=True)
-    image.load()
     if image.mode in WIDE_MODES:
         return _wide_mono(image, name)
     if image.mode in {"1", "L"}:
@@ -149,17 +151,19 @@ def _wide_mono(image: Image.Image, name: str) -> npt.NDArray[np.generic]:
     return values.astype(np.uint16)
 
 
-def _wide_colour(data: bytes, image: Image.Image) -> npt.NDArray[np.generic] | None:
-    """16-bit colour as OpenCV keeps it. None where it is something else to OpenCV."""
-    image.load()  # raises on a torn file, which OpenCV would not
-    orientation = image.getexif().get(EXIF_ORIENTATION, 1)
+def _wide_colour(data: bytes, image: Image.Image, name: str) -> npt.NDArray[np.generic]:
+    """16-bit colour as OpenCV keeps it."""
+    orientation, size = image.getexif().get(EXIF_ORIENTATION, 1), image.size
+    is_premultiplied = getattr(image, "tag_v2", {}).get(EXTRA_SAMPLES) == (1,)
     image.im = None  # type: ignore[assignment]  # read for that alone, and a second copy of it all
     values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if values is None or values.dtype != np.uint16:
-        return None
+    if values is None or values.dtype != np.uint16 or sorted(values.shape[:2]) != sorted(size):
+        raise BadInput(f"{name}: 16-bit colour that OpenCV does not read; save it as 16-bit RGB")
     if values.ndim == 3 and values.shape[2] >= 3:
         code = cv2.COLOR_BGRA2RGBA if values.shape[2] == 4 else cv2.COLOR_BGR2RGB
         cv2.cvtColor(values, code, dst=values)
+    if is_premultiplied:
+        values = values[:, :, :3]  # it lies over black already
     return _turned(values, orientation)
 
 

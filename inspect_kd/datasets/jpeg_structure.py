@@ -10,7 +10,7 @@ import re
 import struct
 from collections.abc import Iterator
 
-from inspect_kd.datasets.tiff_structure import Tiff
+from inspect_kd.datasets.tiff_structure import EXIF_MARK, Tiff, check_values
 from inspect_kd.errors import BadInput
 
 MOST_SCANS = 64
@@ -18,7 +18,7 @@ MOST_SCANS = 64
 MOST_SEGMENTS, MOST_PICTURES = 10_000, 16
 _MARKER = re.compile(rb"\xff[\x02-\xcf\xd9-\xfe]")
 """Neither a stuffed byte of the compressed pixels nor one of the marks that stand alone."""
-_END, _SCAN, _APP2 = 0xD9, 0xDA, 0xE2
+_END, _SCAN, _APP1, _APP2 = 0xD9, 0xDA, 0xE1, 0xE2
 _SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 """Start of frame: the segments that tell the picture's size."""
 _MP_ENTRIES = 0xB002
@@ -28,18 +28,26 @@ _VIEW_OF_SEVERAL = 2
 
 
 def check_jpeg(data: bytes, name: str) -> None:
-    """Refuse a JPEG without end, with very many scans, or with several pictures."""
-    scans, index = 0, 0
+    """Refuse a JPEG without end, with very many scans, with a hostile directory of tags, or with several pictures."""
+    scans, index, exif = 0, 0, []
     for marker, start in segments(data):
         scans += marker == _SCAN
         if scans > MOST_SCANS:
             raise BadInput(f"{name}: a JPEG of more than {MOST_SCANS} scans; refused before decoding")
         if marker == _APP2 and data.startswith(b"MPF\0", start):
             index = start + 4
+        if marker == _APP1 and data.startswith(EXIF_MARK, start):
+            # Pillow joins the Exif data of all segments.
+            exif.append(data[start + len(EXIF_MARK) : start - 2 + int.from_bytes(data[start - 2 : start])])
         if marker == _END:
             break
     else:
         raise BadInput(f"{name}: broken or truncated (a JPEG without its end-of-image mark)")
+    if not scans:
+        raise BadInput(f"{name}: broken or truncated (a JPEG that ends before its pixels)")
+    check_values(b"".join(exif), name)
+    if index:
+        check_values(data[index : index + 2**16], name)
     if index and _lists_another_picture(data, index):
         raise BadInput(f"{name}: a JPEG of several pictures, only one of which would be inspected; save each one alone")
 

@@ -17,12 +17,15 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from inspect_kd.errors import UsageError
+from inspect_kd.errors import BadInput, UsageError
 from inspect_kd.resize import resize
 from inspect_kd.types import Heatmap, ImageU8, Model
 
 BATCH = 8
 """Frames that a model is asked about at once."""
+
+LARGEST_SCALED = 400_000_000
+"""Pixels of an image at its frames' scale: a thin image grows to a whole frame's width, a small tile up to a frame's side."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,6 +47,7 @@ class View:
         """The image at the frames' scale, at least one frame large: what tiles are cut from."""
         if self.tile is None:
             return resize(image, self.size, self.size)
+        self.check_size(image)
         width, height = self._extent(image)
         scaled = resize(image, width, height)
         missing = (0, max(0, self.size - height), 0, max(0, self.size - width))
@@ -51,6 +55,17 @@ class View:
         return (
             np.asarray(cv2.copyMakeBorder(scaled, *missing, cv2.BORDER_REFLECT), np.uint8) if any(missing) else scaled
         )
+
+    def check_size(self, image: npt.NDArray[np.generic], name: str = "an image") -> None:
+        """Refuse an image that would take too much memory at the scale of its tiles; `name` is what the error calls it."""
+        if self.tile is None:
+            return
+        width, height = (max(length, self.size) for length in self._extent(image))
+        if width * height > LARGEST_SCALED:
+            raise BadInput(
+                f"{name}: {image.shape[1]}x{image.shape[0]} pixels take {width * height // 10**6} million at the scale of "
+                f"their tiles, at most {LARGEST_SCALED // 10**6} million are inspected; crop the image or use larger tiles"
+            )
 
     def frames(self, image: ImageU8) -> Iterator[ImageU8]:
         """Everything that the model is to see of this image, row by row."""

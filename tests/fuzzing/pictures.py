@@ -42,9 +42,9 @@ def seeds() -> list[bytes]:
     found += [_saved(rgb, kind, save_all=True, append_images=[rgb.rotate(180)]) for kind in ("WEBP", "PNG", "MPO")]
     found += [_saved(grey, "TIFF", compression="tiff_adobe_deflate", tile=(16, 16)), _saved(rgb, "TIFF", big_tiff=True)]
     wide = np.dstack([noise.astype(np.uint16) * 257] * 1)
-    for suffix in (".png", ".tiff"):
-        found += [cv2.imencode(suffix, wide[:, :, :3])[1].tobytes(), cv2.imencode(suffix, wide)[1].tobytes()]
-    return found
+    found += [cv2.imencode(suffix, wide[:, :, :3])[1].tobytes() for suffix in (".png", ".tiff")]
+    # Of TIFF not: OpenCV does not declare the fourth channel as alpha.
+    return [*found, cv2.imencode(".png", wide)[1].tobytes()]
 
 
 def _saved(image: Image.Image, kind: str, **options: object) -> bytes:

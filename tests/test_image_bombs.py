@@ -1,0 +1,134 @@
+"""Small files that took gigabytes of memory are refused before they are decoded."""
+
+from __future__ import annotations
+
+import re
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import pytest
+
+from inspect_kd.datasets.images import decode_image, image_facts
+from inspect_kd.errors import BadInput
+from tests.factory_images import chunk, picture
+from tests.several_images import grey_tags, jpeg_with, saved, tiff_file
+
+PROGRAM = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
+from inspect_kd.datasets.images import image_facts, read_image
+from inspect_kd.errors import BadInput
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for read in image_facts, read_image:
+    try:
+        print("read", read(sys.argv[1]))
+    except BadInput as error:
+        print(error)
+print("grew", (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+SIZE, TAGS = 2_000_000, 3000
+
+
+def tags_that_share(size: int = SIZE, tags: int = TAGS, kind: int = 7) -> bytes:
+    """Exif data whose many tags all name the same bytes."""
+    entries = b"".join(struct.pack("<HHLL", 40_000 + tag, kind, size, 16) for tag in range(tags))
+    head = b"II*\0" + struct.pack("<L", 16 + size) + bytes(8 + size)
+    return head + struct.pack("<H", tags) + entries + bytes(4)
+
+
+def png_with(before: bytes = b"", after: bytes = b"") -> bytes:
+    content = saved(picture(), "PNG")
+    return content[:33] + before + content[33:-12] + after + content[-12:]
+
+
+def profile_chunk(exif: bytes) -> bytes:
+    """Exif data as ImageMagick wrote it before PNG had a chunk for it."""
+    text = b"\nexif\n%8d\n" % len(exif) + exif.hex().encode()
+    return chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(text))
+
+
+def jpeg_of_segments(exif: bytes) -> bytes:
+    content = saved(picture(), "JPEG")
+    for at in reversed(range(0, len(exif), 65_000)):
+        content = jpeg_with(b"Exif\0\0" + exif[at : at + 65_000], 0xE1, content=content)
+    return content
+
+
+def tiff_of_shared_values(*, below: bool) -> bytes:
+    """In its own directory, or in the Exif directory that Pillow reads along with it."""
+    shared = tags_that_share()
+    if not below:
+        tags = [(tag, kind, 1, value) for tag, kind, value in grey_tags()]
+        tags += [(40_000 + tag, 7, SIZE, 16) for tag in range(TAGS)]
+        entries = b"".join(struct.pack("<HHLL", *tag) for tag in tags)
+        return shared[: 16 + SIZE] + struct.pack("<H", len(tags)) + entries + bytes(4)
+    data = shared[8:]  # the pixels of `tiff_file` begin at 16, and so do the values
+    return tiff_file(grey_tags(16, (34665, 4, 16 + SIZE)), data=data[8:])
+
+
+def bmp_of_runs(kind: int) -> bytes:
+    bits = {1: 8, 2: 4}[kind]
+    body, palette = b"\0\2\0\0\0\x50", bytes(4 * 2**bits)
+    header = struct.pack("<LllHHLLllLL", 40, 170_000_000, 1, 1, bits, kind, len(body), 0, 0, 2**bits, 0)
+    start = 14 + len(header) + len(palette)
+    return b"BM" + struct.pack("<LHHL", start + len(body), 0, 0, start) + header + palette + body
+
+
+BOMBS = {
+    "rle8.bmp": lambda: bmp_of_runs(1),
+    "rle4.bmp": lambda: bmp_of_runs(2),
+    "tags.tif": lambda: tiff_of_shared_values(below=False),
+    "tags_below.tif": lambda: tiff_of_shared_values(below=True),
+    "before_pixels.png": lambda: png_with(before=chunk(b"eXIf", tags_that_share())),
+    "behind_pixels.png": lambda: png_with(after=chunk(b"eXIf", tags_that_share())),
+    "marked_twice.png": lambda: png_with(before=chunk(b"eXIf", b"Exif\0\0" * 3 + tags_that_share())),
+    "profile.png": lambda: png_with(before=profile_chunk(tags_that_share(450_000, 4000))),
+    "exif.webp": lambda: saved(picture(), "WEBP", exif=tags_that_share()),
+    "segments.jpg": lambda: jpeg_of_segments(tags_that_share()),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_small_file_that_takes_gigabytes_is_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(BOMBS[name]())
+    words = [sys.executable, "-P", "-c", PROGRAM, str(tmp_path / name)]
+    answer = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    reason = "run-length compression" if name.endswith("bmp") else r"TIFF or Exif tags of \d+ bytes"
+    assert f"{tmp_path / name}: " in answer and re.search(reason, answer)
+    assert int(answer.split("grew")[1]) < 100
+
+
+def test_jpeg_that_ends_before_its_pixels_is_refused() -> None:
+    """Pillow reads on behind such a mark, where no check looks."""
+    sound = saved(picture(), "JPEG")
+    with pytest.raises(BadInput, match=r"a\.jpg: broken or truncated \(a JPEG that ends before its pixels\)"):
+        decode_image(sound[:2] + b"\xff\xd9" + sound[2:], "a.jpg")
+
+
+def test_exif_data_behind_very_many_marks_is_refused() -> None:
+    content = png_with(before=chunk(b"eXIf", b"Exif\0\0" * 50_000))
+    with pytest.raises(BadInput, match=r"a\.png: Exif data that begins with 8 marks or more"):
+        decode_image(content, "a.png")
+
+
+def test_damaged_or_shared_exif_of_ordinary_size_refuses_nothing() -> None:
+    damaged = b"II*\0\x08\0\0\0\x02\0" + struct.pack("<HHLL", 0x010E, 2, 2**31, 8)
+    for exif in (b"", b"II*\0\xff\xff\xff\xff", damaged, tags_that_share(100, 50)):
+        for content in (png_with(before=chunk(b"eXIf", exif)), jpeg_of_segments(exif)):
+            assert decode_image(content, "a").shape == (61, 97, 3), exif
+
+
+def test_image_of_just_under_200_megapixels_is_accepted_and_above_refused(tmp_path: Path) -> None:
+    """Pillow's own limit came first, at 179 million."""
+    for height, accepted in ((9999, True), (10_001, False)):
+        header = struct.pack(">LLBBBBB", 20_000, height, 8, 2, 0, 0, 0)
+        content = saved(picture(), "PNG")
+        (tmp_path / "a.png").write_bytes(content[:8] + chunk(b"IHDR", header) + content[33:])
+        if accepted:
+            assert image_facts(tmp_path / "a.png") == (20_000, height, "RGB")
+        else:
+            with pytest.raises(BadInput, match=r"a\.png: .*200"):
+                image_facts(tmp_path / "a.png")

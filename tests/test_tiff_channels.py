@@ -1,0 +1,128 @@
+"""TIFF variants: each is read exactly, whatever its packing, or refused with the reason."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from itertools import product
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from inspect_kd.datasets.images import decode_image
+from inspect_kd.errors import BadInput
+
+
+def tiff(
+    values: np.ndarray,
+    *,
+    photometric: int | None = None,
+    planar: int = 1,
+    extra: tuple[int, ...] = (),
+    order: str = "<",
+    compression: int = 1,
+    rows: int | None = None,
+) -> bytes:
+    """A TIFF of these (H, W) or (H, W, C) pixels in strips of so many rows."""
+    height, width = values.shape[:2]
+    values = values.reshape(height, width, -1).astype(values.dtype.newbyteorder(order))
+    channels, rows = values.shape[2], rows or height
+    planes = [values[:, :, index] for index in range(channels)] if planar == 2 else [values]
+    pack = zlib.compress if compression == 8 else bytes
+    strips = [pack(plane[top : top + rows].tobytes()) for plane in planes for top in range(0, height, rows)]
+    places = tuple(8 + sum(map(len, strips[:index])) for index in range(len(strips)))
+    tags = {256: (width,), 257: (height,), 258: (values.dtype.itemsize * 8,) * channels, 259: (compression,)}
+    tags |= {262: ((2 if channels > 1 else 1) if photometric is None else photometric,), 273: places, 277: (channels,)}
+    tags |= {278: (rows,), 279: tuple(map(len, strips)), 284: (planar,)} | ({338: extra} if extra else {})
+    return tiff_of(tags, b"".join(strips), order)
+
+
+def tiff_of(tags: dict[int, tuple[int, ...]], data: bytes, order: str) -> bytes:
+    start = 8 + len(data)
+    after, entries = start + 6 + 12 * len(tags), b""
+    far = b""
+    for tag, numbers in sorted(tags.items()):
+        kind = "L" if tag in {273, 279} else "H"
+        body = struct.pack(f"{order}{len(numbers)}{kind}", *numbers)
+        place = body.ljust(4, b"\0") if len(body) <= 4 else struct.pack(f"{order}L", after + len(far))
+        far += body if len(body) > 4 else b""
+        entries += struct.pack(f"{order}HHL", tag, 4 if kind == "L" else 3, len(numbers)) + place
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}L", start)
+    return head + data + struct.pack(f"{order}H", len(tags)) + entries + bytes(4) + far
+
+
+def pixels(bits: int, channels: int) -> np.ndarray:
+    """Values that are the same at 8 and at 16 bit."""
+    shape = (48, 32, channels) if channels > 1 else (48, 32)
+    values = np.random.default_rng(channels).integers(0, 256, shape, np.uint8)
+    return values if bits == 8 else values.astype(np.uint16) * 257
+
+
+def expected(values: np.ndarray) -> np.ndarray:
+    eight = values if values.dtype == np.uint8 else (values // 257).astype(np.uint8)
+    return eight if values.ndim == 3 else np.repeat(eight[:, :, None], 3, axis=2)
+
+
+@pytest.mark.parametrize(
+    ("bits", "channels", "planar", "order", "compression"), list(product((8, 16), (1, 3), (1, 2), "<>", (1, 8)))
+)
+def test_tiff_variant_is_read_exactly_twice_or_refused(
+    bits: int, channels: int, planar: int, order: str, compression: int
+) -> None:
+    """Of 16-bit planes OpenCV fills the first; the others held whatever lay in memory, as the sound part read before."""
+    values = pixels(bits, channels)
+    for rows in (48, 16):
+        data = tiff(values, planar=planar, order=order, compression=compression, rows=rows)
+        if bits == 16 and planar == 2:
+            with pytest.raises(BadInput, match=r"a\.tif: a 16-bit TIFF whose channels lie in separate planes"):
+                decode_image(data, "a.tif")
+            continue
+        for _ in range(2):
+            assert np.array_equal(decode_image(data, "a.tif"), expected(values))
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("kind", [1, 2], ids=["premultiplied", "alpha"])
+def test_declared_alpha_is_blended_alike_at_8_and_16_bit(bits: int, kind: int) -> None:
+    values = pixels(bits, 4)
+    values[:, :, 3] = 128 * (257 if bits == 16 else 1)
+    if kind == 1:
+        values[:, :, :3] //= 2
+    colour = expected(values)[:, :, :3] * (1 if kind == 1 else 128 / 255)
+    image = decode_image(tiff(values, extra=(kind,)), "a.tif")
+    assert np.abs(image - colour).max() <= 1
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("extra", [(), (0,), (2, 0)], ids=str)
+def test_channel_not_declared_as_alpha_is_refused(bits: int, extra: tuple[int, ...]) -> None:
+    channels = 3 + max(1, len(extra))
+    with pytest.raises(BadInput, match=rf"a\.tif: a TIFF of {channels} channels, .*ExtraSamples 1 or 2"):
+        decode_image(tiff(pixels(bits, channels), extra=extra), "a.tif")
+
+
+def test_white_is_zero_is_inverted_at_8_bit_and_refused_at_16() -> None:
+    values = pixels(8, 1)
+    image = decode_image(tiff(values, photometric=0), "a.tif")
+    assert np.array_equal(image, 255 - expected(values))
+    with pytest.raises(BadInput, match=r"a\.tif: a 16-bit TIFF in which 0 is white"):
+        decode_image(tiff(pixels(16, 1), photometric=0), "a.tif")
+
+
+def test_16_bit_cmyk_is_refused_with_its_reason() -> None:
+    with pytest.raises(BadInput, match=r"a\.tif: a 16-bit TIFF of several channels that is not unsigned RGB"):
+        decode_image(tiff(pixels(16, 4), photometric=5), "a.tif")
+
+
+def test_16_bit_colour_in_a_compression_opencv_lacks_is_refused_with_its_reason() -> None:
+    with pytest.raises(BadInput, match=r"a\.tif: 16-bit colour in TIFF compression 50000; save it"):
+        decode_image(tiff(pixels(16, 3), compression=50000), "a.tif")
+
+
+@pytest.mark.parametrize("packing", ["tiff_lzw", "tiff_adobe_deflate", "packbits", "zstd", "lzma", "jpeg"])
+def test_8_bit_colour_in_each_compression_pillow_writes_is_read(packing: str) -> None:
+    file = io.BytesIO()
+    Image.fromarray(np.full((16, 16, 3), 90, np.uint8)).save(file, "TIFF", compression=packing)
+    assert np.abs(decode_image(file.getvalue(), "a.tif").astype(int) - 90).max() <= 2
