@@ -96,25 +96,29 @@ def predict(
 
 def find_images(patterns: list[str]) -> Iterator[Path]:
     """Files as they are, folders searched through, globs expanded (for shells that do not)."""
-    from inspect_kd.datasets.images import IMAGE_SUFFIXES
+    from inspect_kd.datasets.find_images import find_by_pattern, find_in_folder
 
     for pattern in patterns:
         if pattern == "-":
             yield from paths_from(sys.stdin.buffer)
-            continue
-        path = Path(pattern)
-        if path.is_dir():
-            yield from sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
-        elif glob.has_magic(pattern) and not path.exists():
-            yield from sorted(Path(found) for found in glob.glob(pattern, recursive=True))  # noqa: PTH207  (Path.glob takes no absolute patterns)
+        # `os.path` calls a name that no file can have missing; reading it then says why.
+        elif os.path.isdir(pattern):  # noqa: PTH112
+            yield from find_in_folder(Path(pattern))
+        elif glob.has_magic(pattern) and not os.path.exists(pattern):  # noqa: PTH110
+            yield from find_by_pattern(pattern)
         else:
-            yield path
+            yield Path(pattern)
 
 
 def paths_from(lines: Iterable[bytes]) -> Iterator[Path]:
     """One path a line, byte for byte: a name may begin or end with a space, and need not be UTF-8."""
     for line in lines:
-        if name := line.rstrip(b"\r\n" if os.name == "nt" else b"\n"):
+        name = line.removesuffix(b"\n")
+        unix = name.removesuffix(b"\r")
+        # A list made on Windows ends its lines in two characters; on Linux a name may end in the first of them.
+        if unix != name and (os.name == "nt" or (os.path.exists(unix) and not os.path.exists(name))):  # noqa: PTH110
+            name = unix
+        if name:
             yield Path(os.fsdecode(name))
 
 

@@ -125,12 +125,12 @@ def every_sample(data: str | Path) -> list[Sample]:
 
 def every_image(root: Path) -> list[Path]:
     """All images below a folder that could be parts: masks are none."""
-    from inspect_kd.datasets.images import IMAGE_SUFFIXES
+    from inspect_kd.datasets.find_images import find_in_folder
     from inspect_kd.datasets.layouts._walk import MASK_FOLDERS, inside, is_mask
 
     if not root.is_dir():
         raise BadInput(f"{root}: no such folder")
-    files = (path for path in root.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    files = (path for path in find_in_folder(root) if path.is_file())
     return sorted(
         inside(root, p) for p in files if not is_mask(p) and not {*MASK_FOLDERS} & set(p.relative_to(root).parts)
     )
