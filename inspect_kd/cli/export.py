@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from inspect_kd.cli.echo import echo
+
 if TYPE_CHECKING:
     from inspect_kd.export.deploy import Conversion
 
@@ -84,11 +86,11 @@ def _tell(artifact: Path, conversion: Conversion) -> None:
     state = (
         f"{artifact} ({conversion.file_bytes / 1e6:.1f} MB)" if not conversion.missed else f"refused: {artifact.name}"
     )
-    typer.echo(f"artifact  {state}")
-    typer.echo(
+    echo(f"artifact  {state}")
+    echo(
         f"parity    score {parity.score:.1e}, heatmap {parity.heatmap:.1e}, AUROC change {parity.auroc}, "
         f"{parity.flips + parity.near_flips} decisions flip, on {parity.real_images} real images at batches {parity.batches}"
     )
     told = speed(conversion)
     if told:
-        typer.echo(f"speed     {told}")
+        echo(f"speed     {told}")

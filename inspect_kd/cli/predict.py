@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from inspect_kd.cli.echo import echo
 from inspect_kd.cli.threads import Threads
 
 if TYPE_CHECKING:
-    from inspect_kd.errors import EnvironmentFault
+    from inspect_kd.errors import InspectKDError
     from inspect_kd.types import Inspection
 
 
@@ -85,7 +86,7 @@ def predict(
                 typer.echo(json.dumps({"image": str(path), "decision": str(Decision.NG), "error": str(answer)}))
     finally:
         # Ctrl-C and a closed pipe end a batch, too.
-        typer.echo(", ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "no images", err=True)
+        echo(", ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "no images", err=True)
     if pictures is not None and pictures.fault is not None:
         raise pictures.fault
     if counts["unreadable"] or not counts:
@@ -123,20 +124,24 @@ def paths_from(lines: Iterable[bytes]) -> Iterator[Path]:
 
 
 class OverlayFolder:
-    """The folder of `--overlays`. Where it cannot be written, parts are still inspected, and the first fault is kept."""
+    """The folder of `--overlays`. Where one cannot be written, parts are still inspected, and the first fault is kept."""
 
     def __init__(self, folder: Path, bits: int | None) -> None:
         self.folder, self.bits = folder, bits
-        self.fault: EnvironmentFault | None = None
+        self.fault: InspectKDError | None = None
+        self.is_writable = True
 
     def save(self, path: Path, answer: Inspection) -> None:
-        from inspect_kd.errors import EnvironmentFault, describe_os_error
+        from inspect_kd.errors import BadInput, EnvironmentFault, describe_os_error
 
-        if self.fault is not None:
+        if not self.is_writable:
             return
         try:
             save_overlay(path, answer, self.folder, self.bits)
+        except BadInput as error:  # no JPEG is that large, or the image has been moved away since its decision
+            self.fault = self.fault or BadInput(f"no overlay of {path}: {error}")
         except OSError as error:
+            self.is_writable = False
             self.fault = EnvironmentFault(f"no overlays from this one on: {describe_os_error(error)}")
 
 

@@ -94,7 +94,7 @@ def open_dataset(
         samples = [sample for sample in samples if sample.category in categories]
     pattern = group or (manifest.group if manifest else None)
     if pattern:
-        samples = [_grouped(sample, pattern) for sample in samples]
+        samples = _grouped(samples, pattern)
     name = manifest.name if manifest else re.sub(r"[^A-Za-z0-9_.-]+", "_", root.resolve().stem)
     return DataSet(
         name=name,
@@ -140,7 +140,7 @@ def _locate(data: str) -> tuple[Manifest | None, Path]:
     """A folder or CSV as it is; a manifest with the folder of its images."""
     from inspect_kd.datasets.manifest import load_manifest
 
-    path = Path(data).expanduser()
+    path = zoo.expand_user(data)
     if path.is_dir() or path.suffix.lower() == ".csv":
         return None, path
     looks_like_a_path = "/" in data or "\\" in data or path.exists()
@@ -160,11 +160,12 @@ def _locate(data: str) -> tuple[Manifest | None, Path]:
     return manifest, folder
 
 
-def _grouped(sample: Sample, pattern: str) -> Sample:
+def _grouped(samples: list[Sample], pattern: str) -> list[Sample]:
+    from inspect_kd.datasets.manifest import compile_group
+
     try:
-        found = re.search(pattern, sample.image.stem)
-    except re.error as error:
-        raise UsageError(f"data.group: '{pattern}' is no regular expression ({error})") from error
-    if not found:
-        return sample
-    return replace(sample, group=found.group(1) if found.groups() else found.group(0))
+        expression = compile_group(pattern)
+    except ValueError as error:
+        raise UsageError(f"data.group: {error}") from error
+    found = [(sample, expression.search(sample.image.stem)) for sample in samples]
+    return [replace(sample, group=match[1 if match.re.groups else 0]) if match else sample for sample, match in found]

@@ -14,12 +14,14 @@ from inspect_kd.datasets.images import IMAGE_SUFFIXES
 
 
 def find_in_folder(root: Path) -> list[Path]:
-    """All images below a folder, sorted; links to folders are not followed."""
-    found = []
+    """All images below a folder, sorted."""
+    return sorted(path for path in files_below(root) if path.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def files_below(root: Path) -> Iterator[Path]:
+    """All files below a folder, and links to files; links to folders are not followed."""
     for folder, _, names in os.walk(root, onerror=_raise):
-        paths = (Path(folder, name) for name in names)
-        found += [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES]
-    return sorted(found)
+        yield from (Path(folder, name) for name in names)
 
 
 def find_by_pattern(pattern: str) -> list[Path]:
