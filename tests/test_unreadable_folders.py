@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -55,11 +54,11 @@ def test_unreadable_subfolder_is_an_error(call: str, readable: int, tmp_path: Pa
 
     try:
         for folder, mode in zip(folders, modes, strict=True):
-            os.chmod(folder, mode | 0o055)
+            folder.chmod(mode | 0o055)
         assert found() == f"found {readable + 1}"
         closed.chmod(0)
         assert found() == "PermissionError parts/closed"
     finally:
         closed.chmod(0o755)
         for folder, mode in zip(folders, modes, strict=True):
-            os.chmod(folder, mode & 0o7777)
+            folder.chmod(mode & 0o7777)

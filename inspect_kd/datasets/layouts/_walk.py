@@ -77,6 +77,12 @@ def is_mask(path: Path) -> bool:
     return path.stem.lower().endswith(MASK_ENDS)
 
 
+def image_stem(mask: Path) -> str:
+    """The stem of the image that a mask's name says it belongs to."""
+    end = next(end for end in MASK_ENDS if mask.stem.lower().endswith(end))
+    return mask.stem[: -len(end)]
+
+
 def mask_in(folder: Path, stem: str) -> Path | None:
     """The mask of an image: `<stem>_mask.png`, `<stem>.png`, with any image suffix."""
     for end in ("_mask", "", "_gt", "_label"):
