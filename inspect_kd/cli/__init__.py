@@ -114,7 +114,9 @@ def faults_as_errors() -> Iterator[None]:
             if isinstance(cause, BrokenPipeError):
                 raise EnvironmentFault(describe_os_error(cause)) from cause
             if isinstance(cause, EOFError):
-                raise UsageError("a question was not answered: the input has ended; `--help` names the option") from cause
+                raise UsageError(
+                    "a question was not answered: the input has ended; `--help` names the option"
+                ) from cause
             if isinstance(cause, KeyboardInterrupt):
                 raise Interrupted("stopped; `inspect-kd train --resume` goes on with a training") from cause
         raise
