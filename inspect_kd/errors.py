@@ -92,6 +92,8 @@ def describe_os_error(error: OSError) -> str:
         return f"{type(error).__name__}: {error}"
     if error.errno == errno.EPIPE and error.filename is None:
         return "stopped: the program that read the output has closed it"
+    if error.errno == errno.EBADF and error.filename is None:
+        return "the output could not be written: it is closed; leave stdout open, or send it to /dev/null"
     reason = f"{error.strerror}; {ADVICE[error.errno]}" if error.errno in ADVICE else str(error.strerror)
     if error.filename is None:
         return f"the output could not be written: {reason}" if error.errno in DISK_FAULTS else reason

@@ -78,6 +78,8 @@ def parse_gates(texts: Sequence[str]) -> dict[str, float]:
             raise UsageError(f"--min {text}: no metric '{name}'; there are: {', '.join(METRICS)}")
         try:
             gates[name] = float(value)
+            if not math.isfinite(gates[name]):  # nothing is below NaN: such a gate would let everything pass
+                raise ValueError(value)
         except ValueError:
             raise UsageError(f"--min {text}: write it as metric=number, for example image_auroc=0.95") from None
     return gates

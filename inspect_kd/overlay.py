@@ -24,6 +24,8 @@ MARKS = {Decision.OK: "OK", Decision.REINSPECT: "RE-INSPECT ?", Decision.NG: "NG
 SMALLEST_AREA = 2e-5
 """Share of a frame below which a place above the threshold is no region."""
 MOST_REGIONS = 50
+WIDEST_STROKE = 100
+"""Pixels; OpenCV draws no line wider than 32767."""
 BRIGHTEST = 0.9
 """Share of the largest heat above which the hottest place is shown where no place is above the limit."""
 
@@ -111,7 +113,7 @@ def draw(
     """Heat, contours at the threshold, numbered regions, and the decision in words."""
     picture = heat_over(image, answer.heatmap, opacity)
     height, width = picture.shape[:2]
-    stroke = max(1, round(max(height, width) / 400))
+    stroke = min(max(1, round(max(height, width) / 400)), WIDEST_STROKE)
     if contours and answer.regions:
         above = (enlarge(answer.heatmap, width, height) > answer.thresholds.reinspect).astype(np.uint8)
         lines, _ = cv2.findContours(above, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)

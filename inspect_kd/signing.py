@@ -21,7 +21,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from inspect_kd import atomic_write, registry, strict_json
+from inspect_kd import atomic_write, registry, strict_json, zoo
 from inspect_kd.errors import BadInput, UsageError
 from inspect_kd.file_owner import refuse_writable_by_others
 from inspect_kd.plain_file import MissingFile, read_plain_file
@@ -82,11 +82,13 @@ def signature_of(file: Path) -> Path:
 
 def trust_store() -> Path:
     """$INSPECT_KD_TRUST, else a folder of the user's: public keys, a file a signer."""
-    return Path(os.environ.get("INSPECT_KD_TRUST") or Path.home() / ".config" / "inspect-kd" / "trust")
+    return Path(os.environ.get("INSPECT_KD_TRUST") or zoo.home() / ".config" / "inspect-kd" / "trust")
 
 
 def make_keys(private: Path, passphrase: str | None) -> Path:
     """A new pair; the private key is for its owner's eyes only. Returns the public one's file."""
+    if not private.name or private.is_dir():
+        raise UsageError(f"{private}: a folder; name the private key's file, such as {private / 'quality.pem'}")
     public = private.with_suffix(".pub")
     for path in (private, public):
         if path.exists():

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from inspect_kd import zoo
 from inspect_kd.errors import BadInput, EnvironmentFault
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def local_folder() -> Path | None:
     named = os.environ.get("INSPECT_KD_WEIGHTS")
     if not named:
         return None
-    folder = Path(named).expanduser()
+    folder = zoo.expand_user(named)
     if not folder.is_dir():
         raise EnvironmentFault(f"INSPECT_KD_WEIGHTS={named}: no such folder")
     return folder

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from inspect_kd.errors import UsageError
+from inspect_kd.errors import EnvironmentFault, UsageError
 
 Kind = Literal["models", "datasets", "export"]
 
@@ -51,11 +51,27 @@ def asset(kind: Kind, file_name: str) -> Path:
     return room(kind) / file_name
 
 
+def home() -> Path:
+    """The user's home folder. A service may run as a user that has none."""
+    return expand_user("~")
+
+
+def expand_user(path: str) -> Path:
+    """The path, with a `~` or `~name` at its beginning replaced by that user's home folder."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise EnvironmentFault(
+            f"{path}: this machine knows no home folder of that user; write paths in full, and set INSPECT_KD_CACHE, "
+            "INSPECT_KD_DATA and INSPECT_KD_TRUST to folders"
+        ) from error
+
+
 def cache_home() -> Path:
     """What can be made again: $INSPECT_KD_CACHE, else a cache folder of the user's."""
-    return Path(os.environ.get("INSPECT_KD_CACHE") or Path.home() / ".cache" / "inspect-kd")
+    return Path(os.environ.get("INSPECT_KD_CACHE") or home() / ".cache" / "inspect-kd")
 
 
 def data_home() -> Path:
     """Where data sets live: $INSPECT_KD_DATA, else a cache folder of the user's."""
-    return Path(os.environ.get("INSPECT_KD_DATA") or Path.home() / ".cache" / "inspect-kd" / "data")
+    return Path(os.environ.get("INSPECT_KD_DATA") or home() / ".cache" / "inspect-kd" / "data")

@@ -89,6 +89,8 @@ def test_errors_are_one_line_and_have_their_codes(tmp_path: Path) -> None:
         (("train", "--data", "mvtec", "--model", "omni"), 2, "no recipe named 'omni'"),
         (("train",), 2, "Missing option"),
         (("eval", str(tmp_path), "--data", "mvtec", "--min", "speed=3"), 2, "no metric 'speed'"),
+        (("eval", str(tmp_path), "--data", "mvtec", "--min", "image_auroc=nan"), 2, "metric=number"),
+        (("bench-latency", str(tmp_path), "--batches", "²"), 2, "sizes from 1"),
         (("cp", "models", "nothing"), 2, "no recipe named"),
         (("data", "get", "mpdd", "--yes"), 2, "cannot be fetched by a program"),
         (("predict", str(tmp_path / "a.onnx"), "x.png"), 3, "no such artifact"),

@@ -67,3 +67,16 @@ def test_rich_prints_through_one_console() -> None:
     folder = Path(inspect_kd.__file__).parent
     users = [path.name for path in folder.rglob("*.py") if "rich.console" in path.read_text()]
     assert users == ["console.py"]
+
+
+def test_files_and_manifests_steer_no_terminal(tmp_path: Path) -> None:
+    root = trees.BUILDERS["mvtec"](tmp_path / "set")
+    good = root / "screw" / "train" / "good"
+    (good / "\x1b]0;evil\x07.png").write_bytes((good / "0.png").read_bytes())
+    (tmp_path / "evil.yaml").write_text(
+        'name: evil\ntitle: "\\e]0;title\\a"\ncitation: "\\e[2Jcite"\nlicence: {name: "\\e[31mfree", commercial: true}\n'
+        "source: {by_hand: Ask.}\n"
+    )
+    for words in (["data", "check", str(root)], ["data", "get", "--yes", str(tmp_path / "evil.yaml")]):
+        answer = subprocess.run([sys.executable, "-m", "inspect_kd", *words], capture_output=True, text=True)
+        assert "\\x1b]0;" in answer.stdout + answer.stderr and "\x1b" not in answer.stdout + answer.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 
@@ -10,10 +11,12 @@ import pytest
 
 from inspect_kd import registry, zoo
 from inspect_kd.datasets import every_sample, layouts, open_dataset
+from inspect_kd.datasets.check import check
+from inspect_kd.datasets.layouts import _walk
 from inspect_kd.datasets.manifest import load_manifest
 from inspect_kd.datasets.splits import Holdout
 from inspect_kd.errors import BadInput, EnvironmentFault, UsageError
-from inspect_kd.types import Split
+from inspect_kd.types import Nobody, Split
 from tests import trees
 
 
@@ -166,3 +169,42 @@ def test_what_a_person_sorted_into_kinds_is_defective_with_and_without_a_mask(tm
     (tmp_path / "empty").mkdir()
     with pytest.raises(BadInput, match="no layout"):
         every_sample(tmp_path / "empty")
+
+
+def test_wide_table_of_short_rows_takes_little_memory(tmp_path: Path) -> None:
+    table = tmp_path / "a.csv"
+    table.write_text("image,label," + ",".join(f"c{i}" for i in range(2000)) + "\n" + "x\n" * 20_000)
+    tracemalloc.start()
+    try:
+        with pytest.raises(BadInput, match="line 2: no label"):
+            open_dataset(table)
+        assert tracemalloc.get_traced_memory()[1] < 20 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_table_of_more_rows_than_a_data_set_has_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_walk, "MOST_ROWS", 3)
+    (tmp_path / "a.csv").write_text("image,label\n" + "x.png,good\n" * 4)
+    with pytest.raises(BadInput, match="more than 3 rows"):
+        open_dataset(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize("pattern", ["a{99999999999}", "(" * 3000, "("])
+def test_group_that_cannot_be_compiled_is_refused(pattern: str, tmp_path: Path) -> None:
+    root = trees.BUILDERS["mvtec"](tmp_path / "set")
+    with pytest.raises(UsageError, match=r"data\.group: .* is no regular expression"):
+        open_dataset(root, group=pattern)
+
+
+def test_data_check_counts_images_that_only_look_like_masks(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    for number in range(10):
+        trees.picture(root / "good" / f"{number}.png", number)
+    trees.picture(root / "bent" / "1.png", 99)
+    trees.mask(root / "bent" / "1_mask.png")
+    trees.picture(root / "bent" / "part_label.png", 98)
+    found = [finding for finding in check(open_dataset(root), Nobody()) if "named as masks" in finding.text]
+    assert [(finding.text[:8], [file.name for file in finding.files]) for finding in found] == [
+        ("1 images", ["part_label.png"])
+    ]

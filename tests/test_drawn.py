@@ -11,7 +11,8 @@ import pytest
 from inspect_kd.datasets import open_dataset
 from inspect_kd.datasets.drawn import CATEGORIES, VISIBLE, contact_sheet, draw_part, draw_sample
 from inspect_kd.datasets.images import read_image
-from inspect_kd.types import Split
+from inspect_kd.errors import BadInput, EnvironmentFault
+from inspect_kd.types import Nobody, Split
 
 ALL = [(category, kind) for category, module in CATEGORIES.items() for kind in module.KINDS]
 
@@ -57,3 +58,39 @@ def test_the_contact_sheet(tmp_path: Path) -> None:
     root = draw_sample(tmp_path / "s", 0, size=64, train=5, test_good=1, per_kind=2)
     sheet = read_image(contact_sheet(root, tmp_path / "sheet.jpg"))
     assert sheet.shape[1] > 1000 and sheet.std() > 30
+
+
+def test_drawing_over_a_drawn_folder_keeps_files_of_others(tmp_path: Path) -> None:
+    tiny = {"size": 64, "train": 5, "test_good": 1, "per_kind": 1}
+    root = draw_sample(tmp_path / "s", 0, **tiny)
+    mine = root / "bottle" / "train" / "good" / "mine.png"
+    mine.write_bytes(b"my own")
+    with pytest.raises(BadInput, match=r"mine\.png: was not drawn"):
+        draw_sample(root, 1, **tiny)
+    assert mine.read_bytes() == b"my own"
+    mine.unlink()
+    assert draw_sample(root, 1, **tiny) == root
+    (root / ".drawn.json").write_text("[")
+    with pytest.raises(BadInput, match="was not drawn"):
+        draw_sample(root, 2, **tiny)
+
+
+def test_of_two_that_draw_into_one_folder_the_second_is_refused(tmp_path: Path) -> None:
+    tiny = {"size": 64, "train": 5, "test_good": 1, "per_kind": 1}
+
+    class Second(Nobody):
+        """Draws, too, while the first one draws."""
+
+        fault: Exception | None = None
+
+        def phase(self, name: str, total: int, done: int = 0) -> None:
+            try:
+                draw_sample(tmp_path / "s", 0, **tiny)
+            except EnvironmentFault as error:
+                self.fault = error
+
+    watch = Second()
+    root = draw_sample(tmp_path / "s", 0, **tiny, watch=watch)
+    assert "is in use by process" in str(watch.fault)
+    assert open_dataset(root).categories == sorted(CATEGORIES)
+    assert list(tmp_path.iterdir()) == [root]

@@ -30,6 +30,8 @@ class Server(ThreadingHTTPServer):
     """Serves one content; breaks each answer off after `patience` bytes; counts what was asked."""
 
     content = b""
+    head: tuple[int, str, str] | None = None
+    """Instead of an answer: status, and one line of the head."""
     patience = 10**9
     ranges: list[str | None]
     may_answer: threading.Event
@@ -43,6 +45,12 @@ class Handler(BaseHTTPRequestHandler):
         self.server.ranges.append(asked)
         if len(self.server.ranges) == 1:
             self.server.may_answer.wait(60)
+        if self.server.head is not None:
+            status, name, value = self.server.head
+            self.send_response(status)
+            self.send_header(name, value)
+            self.end_headers()
+            return
         start = int(re.findall(r"\d+", asked)[0]) if asked else 0
         if start >= len(self.server.content):
             self.send_error(416)
@@ -258,3 +266,32 @@ def test_anomalibs_classes_are_the_ones_that_the_manifests_name() -> None:
 @pytest.mark.network
 def test_anomalib_fetches_kolektor(data_home: Path) -> None:
     assert any(fetch.get(load_manifest("kolektor"), Nobody()).rglob("*.jpg"))
+
+
+@pytest.mark.parametrize(
+    ("head", "reason"),
+    [
+        ((200, "Content-Length", "abc"), "calls 'abc' its length"),
+        ((302, "Location", "http://[bad"), "cannot be fetched"),
+        ((302, "Location", "ftp://127.0.0.1/a.zip"), "unknown url type: ftp"),
+    ],
+)
+def test_server_that_answers_nonsense_is_a_fault(server: Server, head: tuple[int, str, str], reason: str) -> None:
+    wanted = manifest(server, b"")
+    server.head = head
+    with pytest.raises(EnvironmentFault, match=reason):
+        fetch.get(wanted, Nobody())
+
+
+def test_address_with_an_umlaut_is_a_fault(server: Server) -> None:
+    wanted = manifest(server, b"")
+    archive = wanted.source.archives[0].model_copy(update={"url": f"http://127.0.0.1:{server.server_port}/ü.zip"})
+    with pytest.raises(EnvironmentFault, match="cannot be fetched"):
+        fetch.get(wanted.model_copy(update={"source": Source(archives=(archive,))}), Nobody())
+
+
+def test_whole_disk_is_no_folder_of_a_data_set() -> None:
+    with pytest.raises(ValueError, match="a whole disk"):
+        Manifest(
+            name="m", title="m", root="/", licence=Licence(name="x", commercial=True), source=Source(by_hand="Ask.")
+        )

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from inspect_kd import strict_json
 from inspect_kd.atomic_write import write_text
@@ -87,6 +88,24 @@ def test_predict_takes_names_from_stdin_byte_for_byte(run: Path, images: list[Pa
     assert answer.returncode == 3 and [Path(line.get("image")).name for line in lines] == names, answer.stderr
     assert lines[0]["decision"] == "NG" and f"{SHOWN} torn.png: not an image" in lines[0]["error"]
     assert not any("error" in line for line in lines[1:])
+
+
+def test_predict_takes_a_list_of_paths_that_was_made_on_windows(run: Path, images: list[Path], tmp_path: Path) -> None:
+    shutil.copy(images[0], tmp_path / "a.png")
+    shutil.copy(images[0], tmp_path / "b.png\r")
+    answer = call("predict", run / "r.onnx", "-", stdin=b"a.png\r\nb.png\r\n", cwd=tmp_path)
+    assert [json.loads(line)["image"] for line in answer.stdout.splitlines()] == ["a.png", "b.png\r"], answer.stderr
+    assert answer.returncode == 0
+
+
+def test_one_image_ends_no_batch(run: Path, images: list[Path], tmp_path: Path) -> None:
+    """Too wide for a JPEG, a name that no file can have, and a sound one behind them."""
+    Image.new("L", (70_000, 40)).save(tmp_path / "wide.png")
+    names = [str(tmp_path / "wide.png"), "x" * 300, str(images[0])]
+    answer = call("predict", run / "r.onnx", *names, "--overlays", tmp_path / "out")
+    assert [json.loads(line)["image"] for line in answer.stdout.splitlines()] == names
+    assert answer.returncode == 3 and f"no overlay of {names[0]}: " in answer.stderr
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.jpg"]
 
 
 def test_label_next_copies_them_and_draws_their_names(run: Path, images: list[Path], tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def test_regions_are_where_the_heat_is() -> None:
     assert first.peak == 2.0 and 60 <= first.peak_y < 68
 
 
-@pytest.mark.parametrize("shape", [(24, 24), (80, 100), (60, 900), (1500, 2000)])
+@pytest.mark.parametrize("shape", [(24, 24), (80, 100), (60, 900), (1500, 2000), (1, 14_000_000)])
 def test_overlays_are_drawn_at_any_size(shape: tuple[int, int]) -> None:
     heat = np.zeros((40, 50), np.float32)
     heat[10:20, 5:15] = 1.6

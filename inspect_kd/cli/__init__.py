@@ -30,7 +30,8 @@ from inspect_kd.cli import (
     ui,
     zoo,
 )
-from inspect_kd.errors import EnvironmentFault, InspectKDError, Interrupted, describe_os_error
+from inspect_kd.cli.echo import echo
+from inspect_kd.errors import EnvironmentFault, InspectKDError, Interrupted, UsageError, describe_os_error
 
 EPILOG = "Exit codes: 0 fine, 1 a gate failed, 2 usage, 3 bad input, 4 environment. Start with: inspect-kd demo"
 
@@ -64,11 +65,12 @@ app.command("doctor")(doctor.doctor)
 @app.command("version")
 def version() -> None:
     """Print the version."""
-    typer.echo(__version__)
+    echo(__version__)
 
 
 def main() -> None:
     """Entry point: a user's error or a fault of the machine is one line, anything else is a bug and keeps its traceback."""
+    replace_closed_streams()
     # A training on several devices, and loaders' workers, are started by libraries.
     protect_later_processes()
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -78,9 +80,22 @@ def main() -> None:
             app()
     except InspectKDError as error:
         with contextlib.suppress(OSError):
-            typer.echo(f"inspect-kd: {error}", err=True)
+            echo(f"inspect-kd: {error}", err=True)
         drop_unwritten_output()
         sys.exit(error.exit_code)
+
+
+def replace_closed_streams() -> None:
+    """Give each standard stream that the caller has closed something to read from or to write to.
+
+    What goes to a closed stdout is a fault (a handle that takes no writing), never lost without a word; stderr's is dropped.
+    Taking the free numbers 0 to 2 also keeps files that are opened later from getting a library's messages.
+    """
+    for name, mode, flags in (("stdin", "r", os.O_RDONLY), ("stdout", "w", os.O_RDONLY), ("stderr", "w", os.O_WRONLY)):
+        if getattr(sys, name) is None:
+            handle = os.open(os.devnull, flags)
+            os.set_inheritable(handle, True)
+            setattr(sys, name, open(handle, mode, encoding="utf-8", errors="backslashreplace"))  # noqa: SIM115, PTH123
 
 
 @contextlib.contextmanager
@@ -98,6 +113,10 @@ def faults_as_errors() -> Iterator[None]:
         for cause in causes:
             if isinstance(cause, BrokenPipeError):
                 raise EnvironmentFault(describe_os_error(cause)) from cause
+            if isinstance(cause, EOFError):
+                raise UsageError(
+                    "a question was not answered: the input has ended; `--help` names the option"
+                ) from cause
             if isinstance(cause, KeyboardInterrupt):
                 raise Interrupted("stopped; `inspect-kd train --resume` goes on with a training") from cause
         raise

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from inspect_kd.cli.echo import echo
+
 if TYPE_CHECKING:
     from inspect_kd.config import Recipe
     from inspect_kd.datasets import DataSet
@@ -97,8 +99,8 @@ def bench(
     run = page.Comparison(entries=chosen, results=results, costs=costs, environment=environment("cpu"))
     with file_named(out):
         written = page.write(out, run)
-    typer.echo((out / "bench.md").read_text(encoding="utf-8"))
-    typer.echo(f"{written}: the same with plots; bench.csv and bench.json lie beside it")
+    echo((out / "bench.md").read_text(encoding="utf-8"))
+    echo(f"{written}: the same with plots; bench.csv and bench.json lie beside it")
 
 
 def split_names(given: list[str]) -> list[str]:
@@ -119,7 +121,7 @@ def ablation(data: list[str], model: str, teachers: list[str], unlabelled: Path 
         results = ablate.ablate(model, gathered(data, load_recipe(model)), chosen, range(seeds), out, watch)
     with file_named(out):
         page = ablate.write(out, chosen, results, environment("cpu"))
-    typer.echo(page.read_text(encoding="utf-8"))
+    echo(page.read_text(encoding="utf-8"))
 
 
 def comparable(students: list[str]) -> list[Recipe]:

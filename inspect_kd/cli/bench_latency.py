@@ -87,7 +87,7 @@ def _sizes(text: str) -> list[int]:
     from inspect_kd.export.to_onnx import LARGEST_BATCH
 
     words = text.split(",")
-    if not all(word.strip().isdigit() and 1 <= int(word) <= LARGEST_BATCH for word in words):
+    if not all(word.strip().isdecimal() and 1 <= int(word) <= LARGEST_BATCH for word in words):
         raise UsageError(f"--batches {text}: sizes from 1 to {LARGEST_BATCH} with commas, such as 1,2,8")
     return [int(word) for word in words]
 

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from inspect_kd.cli.echo import echo
+
 app = typer.Typer(help="Data sets: list, check, fetch, draw.", no_args_is_help=True)
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 SHOWN_FINDINGS = 40
@@ -36,7 +38,7 @@ def ls(as_json: AsJson = False) -> None:
     for name, title, licence, commercial, categories, present in rows:
         table.add_row(name, title, licence, "yes" if commercial else "no", str(categories), "yes" if present else "–")
     PlainConsole().print(table)
-    typer.echo(f"images live in {zoo.data_home()} (set INSPECT_KD_DATA to change it); any folder works as --data, too")
+    echo(f"images live in {zoo.data_home()} (set INSPECT_KD_DATA to change it); any folder works as --data, too")
 
 
 @app.command("check")
@@ -70,11 +72,11 @@ def check(
         _show(found.name, found.layout, counts, defects)
         for finding in findings[:SHOWN_FINDINGS]:
             mark = {"error": "✗", "warning": "!", "note": "•"}[finding.severity]
-            typer.echo(f"{mark} {finding.text}")
+            echo(f"{mark} {finding.text}")
             for file in finding.files[:3]:
-                typer.echo(f"    {file}")
+                echo(f"    {file}")
         if len(findings) > SHOWN_FINDINGS:
-            typer.echo(f"… and {len(findings) - SHOWN_FINDINGS} more (--json lists all)")
+            echo(f"… and {len(findings) - SHOWN_FINDINGS} more (--json lists all)")
     if errors:
         raise BadInput(f"{data}: {errors} error{'s' if errors > 1 else ''}")
 
@@ -115,16 +117,16 @@ def get(
     from inspect_kd.errors import UsageError
 
     manifest = load_manifest(name)
-    typer.echo(f"{manifest.title}: {manifest.licence.name} {manifest.licence.url}".rstrip(), err=True)
+    echo(f"{manifest.title}: {manifest.licence.name} {manifest.licence.url}".rstrip(), err=True)
     if not manifest.licence.commercial:
-        typer.echo("NOT for commercial use: measure with it, do not ship what is trained on it.", err=True)
+        echo("NOT for commercial use: measure with it, do not ship what is trained on it.", err=True)
     if manifest.citation:
-        typer.echo(f"cite: {manifest.citation}", err=True)
+        echo(f"cite: {manifest.citation}", err=True)
     if not yes and not typer.confirm("Accept the licence and fetch?", err=True):
         raise UsageError("not fetched: the licence was not accepted")
     with follow() as watch:
         folder = fetch(manifest, watch)
-    typer.echo(folder)
+    echo(folder)
 
 
 @app.command("draw")
@@ -143,6 +145,6 @@ def draw(
 
     with follow() as watch:
         folder = draw_sample(to or load_manifest("sample").folder(), seed, watch=watch)
-    typer.echo(folder)
+    echo(folder)
     if sheet is not None:
-        typer.echo(contact_sheet(folder, sheet))
+        echo(contact_sheet(folder, sheet))

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from inspect_kd.cli.echo import echo
 from inspect_kd.versions import installed
 
 PACKAGES = (
@@ -45,7 +46,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
         typer.echo(json.dumps([asdict(check) for check in checks]))
     else:
         for check in checks:
-            typer.echo(f"{ {'ok': '✓', 'note': '•', 'fault': '✗'}[check.state] } {check.name:<12} {check.text}")
+            echo(f"{ {'ok': '✓', 'note': '•', 'fault': '✗'}[check.state] } {check.name:<12} {check.text}")
     faults = [check.name for check in checks if check.state == "fault"]
     if faults:
         raise EnvironmentFault(f"faults: {', '.join(faults)}")

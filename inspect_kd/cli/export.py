@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from inspect_kd.cli.echo import echo
+
 if TYPE_CHECKING:
     from inspect_kd.export.deploy import Conversion
 
@@ -78,18 +80,17 @@ def _made(run: Path, name: str, data: str | None, output: Path | None) -> tuple[
 
 
 def _tell(artifact: Path, conversion: Conversion) -> None:
-    from inspect_kd.errors import printable
     from inspect_kd.report.conversion import speed
 
     parity: Any = conversion.parity
     state = (
         f"{artifact} ({conversion.file_bytes / 1e6:.1f} MB)" if not conversion.missed else f"refused: {artifact.name}"
     )
-    typer.echo(f"artifact  {printable(state)}")
-    typer.echo(
+    echo(f"artifact  {state}")
+    echo(
         f"parity    score {parity.score:.1e}, heatmap {parity.heatmap:.1e}, AUROC change {parity.auroc}, "
         f"{parity.flips + parity.near_flips} decisions flip, on {parity.real_images} real images at batches {parity.batches}"
     )
     told = speed(conversion)
     if told:
-        typer.echo(f"speed     {told}")
+        echo(f"speed     {told}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from inspect_kd.cli.echo import echo
 from inspect_kd.cli.threads import Threads
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def label_next(
         typer.echo(json.dumps(line | {"decision": str(answer.decision)}))
     if out is not None:
         sheet = _hand_over(picked, out, inspector.card.bits)
-        typer.echo(f"{len(picked)} images are in {out}, all at a glance in {sheet}", err=True)
+        echo(f"{len(picked)} images are in {out}, all at a glance in {sheet}", err=True)
 
 
 def _opinions(inspector: Inspector, paths: list[Path], watch: Watch) -> dict[Path, npt.NDArray[np.float32]]:

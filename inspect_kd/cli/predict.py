@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from inspect_kd.cli.echo import echo
 from inspect_kd.cli.threads import Threads
 
 if TYPE_CHECKING:
-    from inspect_kd.errors import EnvironmentFault
+    from inspect_kd.errors import InspectKDError
     from inspect_kd.types import Inspection
 
 
@@ -85,7 +86,7 @@ def predict(
                 typer.echo(json.dumps({"image": str(path), "decision": str(Decision.NG), "error": str(answer)}))
     finally:
         # Ctrl-C and a closed pipe end a batch, too.
-        typer.echo(", ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "no images", err=True)
+        echo(", ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "no images", err=True)
     if pictures is not None and pictures.fault is not None:
         raise pictures.fault
     if counts["unreadable"] or not counts:
@@ -96,43 +97,51 @@ def predict(
 
 def find_images(patterns: list[str]) -> Iterator[Path]:
     """Files as they are, folders searched through, globs expanded (for shells that do not)."""
-    from inspect_kd.datasets.images import IMAGE_SUFFIXES
+    from inspect_kd.datasets.find_images import find_by_pattern, find_in_folder
 
     for pattern in patterns:
         if pattern == "-":
             yield from paths_from(sys.stdin.buffer)
-            continue
-        path = Path(pattern)
-        if path.is_dir():
-            yield from sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
-        elif glob.has_magic(pattern) and not path.exists():
-            yield from sorted(Path(found) for found in glob.glob(pattern, recursive=True))  # noqa: PTH207  (Path.glob takes no absolute patterns)
+        # `os.path` calls a name that no file can have missing; reading it then says why.
+        elif os.path.isdir(pattern):  # noqa: PTH112
+            yield from find_in_folder(Path(pattern))
+        elif glob.has_magic(pattern) and not os.path.exists(pattern):  # noqa: PTH110
+            yield from find_by_pattern(pattern)
         else:
-            yield path
+            yield Path(pattern)
 
 
 def paths_from(lines: Iterable[bytes]) -> Iterator[Path]:
     """One path a line, byte for byte: a name may begin or end with a space, and need not be UTF-8."""
     for line in lines:
-        if name := line.rstrip(b"\r\n" if os.name == "nt" else b"\n"):
+        name = line.removesuffix(b"\n")
+        unix = name.removesuffix(b"\r")
+        # A list made on Windows ends its lines in two characters; on Linux a name may end in the first of them.
+        if unix != name and (os.name == "nt" or (os.path.exists(unix) and not os.path.exists(name))):  # noqa: PTH110
+            name = unix
+        if name:
             yield Path(os.fsdecode(name))
 
 
 class OverlayFolder:
-    """The folder of `--overlays`. Where it cannot be written, parts are still inspected, and the first fault is kept."""
+    """The folder of `--overlays`. Where one cannot be written, parts are still inspected, and the first fault is kept."""
 
     def __init__(self, folder: Path, bits: int | None) -> None:
         self.folder, self.bits = folder, bits
-        self.fault: EnvironmentFault | None = None
+        self.fault: InspectKDError | None = None
+        self.is_writable = True
 
     def save(self, path: Path, answer: Inspection) -> None:
-        from inspect_kd.errors import EnvironmentFault, describe_os_error
+        from inspect_kd.errors import BadInput, EnvironmentFault, describe_os_error
 
-        if self.fault is not None:
+        if not self.is_writable:
             return
         try:
             save_overlay(path, answer, self.folder, self.bits)
+        except BadInput as error:  # no JPEG is that large, or the image has been moved away since its decision
+            self.fault = self.fault or BadInput(f"no overlay of {path}: {error}")
         except OSError as error:
+            self.is_writable = False
             self.fault = EnvironmentFault(f"no overlays from this one on: {describe_os_error(error)}")
 
 

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from inspect_kd.cli.echo import echo
+
 
 def bound_threads(asked: int) -> int:
     """At most one thread a processor; that fewer are started is printed."""
@@ -13,9 +15,7 @@ def bound_threads(asked: int) -> int:
 
     most = usable_processors()
     if asked > most:
-        typer.echo(
-            f"--threads {asked}: this machine lets the program use {most} processors; {most} are started", err=True
-        )
+        echo(f"--threads {asked}: this machine lets the program use {most} processors; {most} are started", err=True)
     return min(asked, most)
 
 

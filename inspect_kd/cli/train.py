@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from inspect_kd.cli.echo import echo
+
 if TYPE_CHECKING:
     from inspect_kd.config import Recipe
     from inspect_kd.datasets import DataSet
@@ -125,7 +127,7 @@ def default_model(*, quiet: bool) -> str:
     if within_reach(encoder):
         return DEFAULT
     if not quiet:
-        typer.echo(
+        echo(
             f"no weights for '{encoder}' in INSPECT_KD_WEIGHTS, and no hub: taking --model {FALLBACK}, whose smaller encoder "
             "comes with the package",
             err=True,
@@ -196,19 +198,19 @@ def show_plan(recipe: Recipe, data: DataSet, folder: Path, as_json: bool) -> Non
     }
     if as_json:
         counts = {category: len([s for s in data.samples if s.category == category]) for category in data.categories}
-        typer.echo(
+        echo(
             json.dumps(
                 {"run": str(folder), "recipe": recipe.model_dump(mode="json"), "samples": counts, "parameters": sizes}
             )
         )
         return
-    typer.echo(recipe.to_yaml())
-    typer.echo(summary(data))
-    typer.echo(
+    echo(recipe.to_yaml())
+    echo(summary(data))
+    echo(
         f"parameters: {sizes['trainable']:,} to train, {sizes['frozen']:,} frozen "
         f"({'; '.join(f'{source.name}, {source.origin}' for source in sources_of(model))})"
     )
-    typer.echo(f"run: {folder} (nothing was written)")
+    echo(f"run: {folder} (nothing was written)")
 
 
 def show_result(folder: Path, as_json: bool) -> None:
@@ -221,9 +223,9 @@ def show_result(folder: Path, as_json: bool) -> None:
         return
     mean = manifest.get("metrics", {}).get("mean", {})
     for metric, value in mean.items():
-        typer.echo(f"{metric:<14} {value if isinstance(value, str) else f'{value:.4f}'}")
-    typer.echo(f"report    {folder / 'report.html'}")
+        echo(f"{metric:<14} {value if isinstance(value, str) else f'{value:.4f}'}")
+    echo(f"report    {folder / 'report.html'}")
     if manifest.get("refused"):
         return
-    typer.echo(f"artifact  {folder / folder.name}.onnx")
-    typer.echo(f"next      inspect-kd predict {folder / folder.name}.onnx IMAGES… --overlays out/")
+    echo(f"artifact  {folder / folder.name}.onnx")
+    echo(f"next      inspect-kd predict {folder / folder.name}.onnx IMAGES… --overlays out/")

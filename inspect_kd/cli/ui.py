@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from inspect_kd.cli.echo import echo
 from inspect_kd.cli.threads import Threads
 
 if TYPE_CHECKING:
@@ -93,12 +94,12 @@ def ui(
     with running(settings, door) as address:
         # A container ends by SIGTERM: what the desks hold is cleared away then, too.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-        typer.echo(f"inspect-kd Studio: {address}  (Ctrl+C ends it; marks and calibrations go to {store})")
+        echo(f"inspect-kd Studio: {address}  (Ctrl+C ends it; marks and calibrations go to {store})")
         try:
             while True:
                 time.sleep(3600)
         except KeyboardInterrupt:
-            typer.echo("closed")
+            echo("closed")
 
 
 def settings_of(

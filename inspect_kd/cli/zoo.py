@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from inspect_kd.cli.echo import echo
+
 Room = Literal["models", "datasets", "export"]
 
 
@@ -24,9 +26,9 @@ def ls(
         typer.echo(json.dumps(found))
         return
     for kind, entries in found.items():
-        typer.echo(kind)
+        echo(kind)
         for name, about in entries.items():
-            typer.echo(f"  {name:<16} {about}")
+            echo(f"  {name:<16} {about}")
 
 
 def cp(
@@ -46,7 +48,7 @@ def cp(
     if target.exists():
         raise UsageError(f"{target} is there already; nothing was copied")
     atomic_write.write_new(target, source.read_bytes())
-    typer.echo(f"{target}")
+    echo(f"{target}")
 
 
 def _about(content: dict[str, object]) -> str:

@@ -94,7 +94,7 @@ def open_dataset(
         samples = [sample for sample in samples if sample.category in categories]
     pattern = group or (manifest.group if manifest else None)
     if pattern:
-        samples = [_grouped(sample, pattern) for sample in samples]
+        samples = _grouped(samples, pattern)
     name = manifest.name if manifest else re.sub(r"[^A-Za-z0-9_.-]+", "_", root.resolve().stem)
     return DataSet(
         name=name,
@@ -125,12 +125,12 @@ def every_sample(data: str | Path) -> list[Sample]:
 
 def every_image(root: Path) -> list[Path]:
     """All images below a folder that could be parts: masks are none."""
-    from inspect_kd.datasets.images import IMAGE_SUFFIXES
+    from inspect_kd.datasets.find_images import find_in_folder
     from inspect_kd.datasets.layouts._walk import MASK_FOLDERS, inside, is_mask
 
     if not root.is_dir():
         raise BadInput(f"{root}: no such folder")
-    files = (path for path in root.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    files = (path for path in find_in_folder(root) if path.is_file())
     return sorted(
         inside(root, p) for p in files if not is_mask(p) and not {*MASK_FOLDERS} & set(p.relative_to(root).parts)
     )
@@ -140,7 +140,7 @@ def _locate(data: str) -> tuple[Manifest | None, Path]:
     """A folder or CSV as it is; a manifest with the folder of its images."""
     from inspect_kd.datasets.manifest import load_manifest
 
-    path = Path(data).expanduser()
+    path = zoo.expand_user(data)
     if path.is_dir() or path.suffix.lower() == ".csv":
         return None, path
     looks_like_a_path = "/" in data or "\\" in data or path.exists()
@@ -160,11 +160,12 @@ def _locate(data: str) -> tuple[Manifest | None, Path]:
     return manifest, folder
 
 
-def _grouped(sample: Sample, pattern: str) -> Sample:
+def _grouped(samples: list[Sample], pattern: str) -> list[Sample]:
+    from inspect_kd.datasets.manifest import compile_group
+
     try:
-        found = re.search(pattern, sample.image.stem)
-    except re.error as error:
-        raise UsageError(f"data.group: '{pattern}' is no regular expression ({error})") from error
-    if not found:
-        return sample
-    return replace(sample, group=found.group(1) if found.groups() else found.group(0))
+        expression = compile_group(pattern)
+    except ValueError as error:
+        raise UsageError(f"data.group: {error}") from error
+    found = [(sample, expression.search(sample.image.stem)) for sample in samples]
+    return [replace(sample, group=match[1 if match.re.groups else 0]) if match else sample for sample, match in found]

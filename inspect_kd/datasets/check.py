@@ -12,7 +12,9 @@ import numpy as np
 
 from inspect_kd.calibrate import parts_needed
 from inspect_kd.datasets import DataSet
+from inspect_kd.datasets.find_images import find_in_folder
 from inspect_kd.datasets.images import image_facts, read_image, read_mask
+from inspect_kd.datasets.layouts._walk import MASK_FOLDERS, image_stem, is_mask
 from inspect_kd.errors import BadInput
 from inspect_kd.types import Sample, Split, Watch
 
@@ -50,6 +52,7 @@ def check(data: DataSet, watch: Watch) -> list[Finding]:
         *(Finding(severity="error", text=each.error, files=(each.sample.image,)) for each in facts if each.error),
         *_twins(facts),
         *_masks(data.samples),
+        *_left_out(data),
         *_mixtures(facts),
         *_counts(data),
     ]
@@ -116,6 +119,22 @@ def _masks(samples: list[Sample]) -> Iterable[Finding]:
     if bare:
         text = f"{len(bare)} defective parts have no mask: pixel metrics leave them out"
         yield Finding(severity="note", text=text, files=bare[:5])
+
+
+def _left_out(data: DataSet) -> Iterable[Finding]:
+    """Images that are taken for masks by their names alone: a part may be called so, too."""
+    images = {sample.image.with_suffix("") for sample in data.samples}
+    named = (path for path in (find_in_folder(data.root) if data.root.is_dir() else ()) if is_mask(path))
+    alone = tuple(
+        path
+        for path in named
+        if path.with_suffix("") not in images
+        and path.with_name(image_stem(path)) not in images
+        and not {*MASK_FOLDERS} & set(path.relative_to(data.root).parts)
+    )
+    if alone:
+        text = f"{len(alone)} images are named as masks are, but no image goes with them: left out; rename those that are parts"
+        yield Finding(severity="note", text=text, files=alone)
 
 
 def _mixtures(facts: list[Facts]) -> Iterable[Finding]:

@@ -118,6 +118,8 @@ def download(archive: Archive, to: Path, watch: Watch) -> Path:
             break
         except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, EOFError) as error:
             last = error
+        except ValueError as error:  # an address or an answer that no try will mend
+            raise EnvironmentFault(f"{archive.url}: cannot be fetched ({error})") from error
     if last is not None:
         raise EnvironmentFault(
             f"{archive.url}: not fetched after {TRIES} tries ({last}); run the command again to go on"
@@ -132,19 +134,42 @@ def download(archive: Archive, to: Path, watch: Watch) -> Path:
     return done
 
 
+def _web() -> urllib.request.OpenerDirector:
+    """What opens http and https, and no other address that a server may send us on to."""
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler,
+        urllib.request.HTTPHandler,
+        urllib.request.HTTPSHandler,
+        urllib.request.HTTPRedirectHandler,
+        urllib.request.HTTPDefaultErrorHandler,
+        urllib.request.HTTPErrorProcessor,
+        urllib.request.UnknownHandler,
+    ):
+        opener.add_handler(handler())
+    return opener
+
+
+def _length_of(header: str | None) -> int | None:
+    """The number that a Content-Length says."""
+    if header is not None and not header.strip().isdecimal():
+        raise ValueError(f"the server calls '{header[:80]}' its length")
+    return None if header is None else int(header)
+
+
 def _append(archive: Archive, part: Path, watch: Watch) -> None:
     most = archive.size or MOST_BYTES
     have = part.stat().st_size if part.is_file() else 0
     request = urllib.request.Request(archive.url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
-        answer = urllib.request.urlopen(request, timeout=60)
+        answer = _web().open(request, timeout=60)
     except urllib.error.HTTPError as error:
         if error.code == 416:  # nothing is left to fetch
             return
         raise
     with answer:
         resumed = answer.status == 206
-        length = answer.headers.get("Content-Length")
+        length = _length_of(answer.headers.get("Content-Length"))
         got = 0
         with file_named(part), part.open("ab" if resumed else "wb") as file:
             while block := answer.read(BLOCK):
@@ -154,7 +179,7 @@ def _append(archive: Archive, part: Path, watch: Watch) -> None:
                     raise BadInput(f"{archive.url}: sends more than {most} bytes, its size; the file was thrown away")
                 file.write(block)
                 watch.advance(len(block))
-    if length is not None and got < int(length):
+    if length is not None and got < length:
         raise EOFError(f"the connection ended after {got} of {length} bytes")
 
 

@@ -11,6 +11,15 @@ from inspect_kd import zoo
 from inspect_kd.config import Name, Strict, fill, read_yaml
 
 
+def compile_group(pattern: str) -> re.Pattern[str]:
+    """The regular expression of a group; a ValueError where it is none, or more than Python can compile."""
+    try:
+        return re.compile(pattern)
+    except (re.error, OverflowError, RecursionError) as error:
+        shown = pattern if len(pattern) <= 80 else f"{pattern[:80]}…"
+        raise ValueError(f"'{shown}' is no regular expression that can be used ({error})") from error
+
+
 class Licence(Strict):
     name: str
     url: str = ""
@@ -66,6 +75,8 @@ class Manifest(Strict):
         # An absolute folder is somebody's decision; one that climbs out of the data's home is a trap.
         if ".." in Path(value).parts or "\0" in value or (value and Path(value) == Path()):
             raise ValueError("leads out of the folder of the data sets; write an absolute path if that is meant")
+        if value and not Path(value).name:
+            raise ValueError("is a whole disk; name a folder on it")
         if len(value.encode()) > 200:
             raise ValueError("longer than a folder's name may be")
         return value
@@ -74,10 +85,7 @@ class Manifest(Strict):
     @classmethod
     def compiles(cls, value: str | None) -> str | None:
         if value is not None:
-            try:
-                re.compile(value)
-            except re.error as error:
-                raise ValueError(f"not a regular expression: {error}") from error
+            compile_group(value)
         return value
 
     def folder(self) -> Path:

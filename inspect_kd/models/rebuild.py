@@ -76,6 +76,7 @@ class RebuildConfig:
 WHERE, WHETHER = 0, 1
 """Rows of the heads' voices: in the map, in the score."""
 Voices = tuple[float, float, float]
+MOST_CHANNELS = 4096
 RARE = 0.995
 """Quantile of discrepancy over places of held-out sound parts."""
 
@@ -273,6 +274,8 @@ def _check(config: RebuildConfig, encoder: Encoder) -> None:
             raise UsageError(f"student.{name}: {list(group)} must be some of the encoder's strides {sorted(known)}")
     if config.target_window % 2 == 0:
         raise UsageError(f"student.target_window: {config.target_window} is even; a window has a middle")
+    if not 0 <= config.answer_width <= MOST_CHANNELS:
+        raise UsageError(f"student.answer_width: {config.answer_width}; from 0 to {MOST_CHANNELS}")
     if not config.rebuild:
         raise UsageError("student.rebuild: at least one group of strides")
     if config.compare and config.normalise == "full":

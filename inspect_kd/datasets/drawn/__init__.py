@@ -20,11 +20,14 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from inspect_kd import atomic_write
+from inspect_kd import atomic_write, strict_json
 from inspect_kd.datasets.drawn import board, bottle, fabric, metal
 from inspect_kd.datasets.drawn.sheet import contact_sheet
 from inspect_kd.datasets.drawn.surface import Light, expose, to_bytes
+from inspect_kd.datasets.find_images import files_below
 from inspect_kd.datasets.image_writer import write_image
+from inspect_kd.errors import BadInput
+from inspect_kd.file_lock import hold_lock
 from inspect_kd.types import ImageU8, Mask, Nobody, Watch
 
 CATEGORIES: dict[str, ModuleType] = {"board": board, "bottle": bottle, "fabric": fabric, "metal": metal}
@@ -32,6 +35,13 @@ VERSION = 1
 """Raised whenever another picture is drawn for the same seed."""
 VISIBLE = 9
 """Grey levels by which a defect's pixel differs from the sound part's."""
+MARKER = ".drawn.json"
+"""The file that says what a folder was drawn by."""
+KEYS = {"version", "seed", "size", "train", "test_good", "per_kind"}
+LARGEST_MARKER = 4096
+MOST_PARTS = 10_000
+"""Of a kind, that a marker is believed to name."""
+AFTER_ANOTHER = "wait until it has been drawn there, then run the command again"
 # How far a part lies from its place in front of the camera: share of the side, degrees.
 POSE = {"board": (0.0025, 0.35), "bottle": (0.012, 180.0), "fabric": (0.02, 1.5), "metal": (0.006, 1.2)}
 
@@ -94,15 +104,50 @@ def draw_sample(
         "test_good": test_good,
         "per_kind": per_kind,
     }
-    marker = root / ".drawn.json"
-    if marker.is_file() and json.loads(marker.read_text()) == recipe:
+    if _recipe_of(root) == recipe:
         return root
-    if root.is_dir() and any(root.iterdir()) and not marker.is_file():
-        from inspect_kd.errors import BadInput
+    place = root.resolve()  # what is written lies beside the folder, and `.` has no name to call it by
+    with hold_lock(place.with_name(f".{place.name}.drawing.lock"), str(root), AFTER_ANOTHER):
+        if _recipe_of(place) != recipe:  # another process may have finished just now
+            _refuse_foreign_files(place)
+            _draw(place, recipe, watch or Nobody())
+    return root
 
-        raise BadInput(f"{root}: holds something else than a drawn data set; choose an empty folder")
-    watch = watch or Nobody()
-    jobs = [job for category in CATEGORIES for job in _jobs(category, train, test_good, per_kind)]
+
+def _recipe_of(root: Path) -> dict[str, int] | None:
+    """What the folder was drawn by; None where it was not drawn."""
+    try:
+        with (root / MARKER).open("rb") as file:
+            recipe = strict_json.loads(file.read(LARGEST_MARKER))
+    except (OSError, ValueError):
+        return None
+    numbers = isinstance(recipe, dict) and recipe.keys() == KEYS and all(type(n) is int for n in recipe.values())
+    return recipe if numbers else None
+
+
+def _refuse_foreign_files(root: Path) -> None:
+    """Drawing replaces the folder as a whole: nothing may be lost that was not drawn."""
+    recipe = _recipe_of(root)
+    drawn = _files_of(recipe) | {MARKER} if recipe else set()
+    for path in files_below(root) if root.is_dir() else ():
+        if path.relative_to(root).as_posix() not in drawn:
+            raise BadInput(f"{path}: was not drawn, and would be lost; move it, or choose an empty folder")
+
+
+def _files_of(recipe: dict[str, int]) -> set[str]:
+    counts = [min(recipe[key], MOST_PARTS) for key in ("train", "test_good", "per_kind")]
+    jobs = [job for category in CATEGORIES for job in _jobs(category, *counts)]
+    images = {f"{category}/{split}/{kind}/{index:03}.png" for category, split, kind, index in jobs}
+    return images | {f"{category}/ground_truth/{kind}/{index:03}_mask.png" for category, _, kind, index in jobs}
+
+
+def _draw(root: Path, recipe: dict[str, int], watch: Watch) -> None:
+    """Draw beside the folder, then put it in the folder's place."""
+    jobs = [
+        job
+        for category in CATEGORIES
+        for job in _jobs(category, recipe["train"], recipe["test_good"], recipe["per_kind"])
+    ]
     workshop = root.with_name(f".{root.name}.drawing")
     shutil.rmtree(workshop, ignore_errors=True)
     workshop.mkdir(parents=True)
@@ -110,16 +155,15 @@ def draw_sample(
     try:
         # Each picture follows from its own seed: who draws it, and when, changes nothing.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            work = partial(_draw_job, workshop, seed, size)
+            work = partial(_draw_job, workshop, recipe["seed"], recipe["size"])
             for _ in pool.map(work, enumerate(jobs)):
                 watch.advance()
-        atomic_write.write_text(workshop / ".drawn.json", json.dumps(recipe))
+        atomic_write.write_text(workshop / MARKER, json.dumps(recipe))
     except BaseException:
         shutil.rmtree(workshop, ignore_errors=True)
         raise
     shutil.rmtree(root, ignore_errors=True)
     workshop.rename(root)
-    return root
 
 
 def _draw_job(root: Path, seed: int, size: int, numbered: tuple[int, tuple[str, str, str, int]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,6 +15,7 @@ MASK_FOLDERS = ("ground_truth", "masks", "mask")
 MASK_ENDS = ("_mask", "_gt", "_label", "_seg", "-mask")
 _HIDDEN = (".", "_")
 LARGEST_TABLE = 256 * 2**20
+MOST_ROWS = 1_000_000
 
 
 def inside(root: Path, path: Path) -> Path:
@@ -28,16 +30,29 @@ def inside(root: Path, path: Path) -> Path:
     raise BadInput(f"{path}: leads out of the data set's folder ({path.resolve()}); links out of it are refused")
 
 
-def read_table(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV with a head; a cell that a row does not have is empty."""
+def table_head(path: Path) -> list[str]:
+    """The names of a CSV's columns."""
+    return next(_rows(path), [])
+
+
+def read_table(path: Path, columns: Sequence[str]) -> Iterator[dict[str, str]]:
+    """These columns of a CSV, as far as its head has them, row by row; a cell that a row does not have is empty."""
+    rows = _rows(path)
+    places = {name: place for place, name in enumerate(next(rows, [])) if name in columns}
+    for number, row in enumerate(filter(None, rows), start=1):
+        if number > MOST_ROWS:
+            raise BadInput(f"{path}: more than {MOST_ROWS} rows; split the table")
+        yield {name: row[place] if place < len(row) else "" for name, place in places.items()}
+
+
+def _rows(path: Path) -> Iterator[list[str]]:
     try:
         if path.stat().st_size > LARGEST_TABLE:
             raise BadInput(f"{path}: {path.stat().st_size} bytes; at most {LARGEST_TABLE} are read as a table")
         with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file, restkey="", restval=""))
+            yield from csv.reader(file)
     except (OSError, ValueError, csv.Error) as error:
         raise BadInput(f"{path}: not readable as a table ({error})") from error
-    return rows
 
 
 def folders(root: Path) -> list[Path]:
@@ -60,6 +75,12 @@ def images_in(root: Path) -> list[Path]:
 
 def is_mask(path: Path) -> bool:
     return path.stem.lower().endswith(MASK_ENDS)
+
+
+def image_stem(mask: Path) -> str:
+    """The stem of the image that a mask's name says it belongs to."""
+    end = next(end for end in MASK_ENDS if mask.stem.lower().endswith(end))
+    return mask.stem[: -len(end)]
 
 
 def mask_in(folder: Path, stem: str) -> Path | None:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from inspect_kd.datasets.layouts._walk import is_sound_name, read_table
+from inspect_kd.datasets.layouts._walk import is_sound_name, read_table, table_head
 from inspect_kd.errors import BadInput
 from inspect_kd.types import Sample, Split
+
+COLUMNS = ("image", "label", "kind", "category", "split", "mask", "group")
 
 
 def recognise(root: Path) -> bool:
@@ -18,11 +20,10 @@ def recognise(root: Path) -> bool:
 
 
 def scan(root: Path) -> list[Sample]:
-    rows = read_table(root)
-    columns = set(rows[0]) if rows else set()
+    columns = set(table_head(root))
     if "image" not in columns or not columns & {"label", "kind"}:
         raise BadInput(f"{root}: needs the columns image and label; found {', '.join(sorted(columns)) or 'none'}")
-    return [_sample(root, row, number) for number, row in enumerate(rows, start=2)]
+    return [_sample(root, row, number) for number, row in enumerate(read_table(root, COLUMNS), start=2)]
 
 
 def _sample(root: Path, row: dict[str, str], number: int) -> Sample:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from inspect_kd.datasets.images import read_mask
-from inspect_kd.datasets.layouts._walk import MASK_ENDS, folders, images_in, inside, is_mask
+from inspect_kd.datasets.layouts._walk import folders, image_stem, images_in, inside, is_mask
 from inspect_kd.types import Sample
 
 
@@ -26,7 +26,7 @@ def _categories(root: Path) -> list[Path]:
 
 
 def _category(root: Path, folder: Path) -> list[Sample]:
-    masks = {_image_stem(path): path for path in images_in(folder) if is_mask(path)}
+    masks = {image_stem(path): path for path in images_in(folder) if is_mask(path)}
     samples = []
     for path in images_in(folder):
         if is_mask(path):
@@ -36,8 +36,3 @@ def _category(root: Path, folder: Path) -> list[Sample]:
         kind = "defect" if defective else "good"
         samples.append(Sample(image=path, category=folder.resolve().name, kind=kind, mask=mask if defective else None))
     return samples
-
-
-def _image_stem(mask: Path) -> str:
-    end = next(end for end in MASK_ENDS if mask.stem.lower().endswith(end))
-    return mask.stem[: -len(end)]

@@ -9,6 +9,7 @@ from inspect_kd.errors import BadInput
 from inspect_kd.types import Sample, Split
 
 _SPLIT = Path("split_csv") / "1cls.csv"
+COLUMNS = ("object", "split", "label", "image", "mask")
 
 
 def recognise(root: Path) -> bool:
@@ -16,7 +17,7 @@ def recognise(root: Path) -> bool:
 
 
 def scan(root: Path) -> list[Sample]:
-    rows = read_table(inside(root, root / _SPLIT))
+    rows = read_table(inside(root, root / _SPLIT), COLUMNS)
     try:
         return [_sample(root, row) for row in rows]
     except KeyError as error:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from inspect_kd import weights
+from inspect_kd import weights, zoo
 from inspect_kd.errors import BadInput, EnvironmentFault, UsageError
 from inspect_kd.models.base import Source
 
@@ -56,7 +56,7 @@ def load_clip(model: str, pretrained: str | None, *, size: int, random: bool, li
     if not pretrained:
         raise UsageError(f"teacher.pretrained: {model} needs a tag or a file of weights, or `random: true` beside it")
     if Path(pretrained).suffix in SUFFIXES:
-        path = Path(pretrained).expanduser()
+        path = zoo.expand_user(pretrained)
         # A file that is named as the local folder names them tells its tag.
         tag = path.stem.removeprefix(f"{model}.")
         _same_activation(model, tag)

@@ -125,7 +125,7 @@ def _mobile() -> Any:
 
 def _find(backend: Backend, checkpoint: str | None) -> Path:
     if checkpoint:
-        path = Path(checkpoint).expanduser()
+        path = zoo.expand_user(checkpoint)
         if not path.is_file():
             raise BadInput(f"{path}: no such weights file")
         return path

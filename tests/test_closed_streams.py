@@ -1,0 +1,65 @@
+"""The command line with standard streams that its caller has closed, at questions that nobody answers, and without a home."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import trees
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
+
+
+def call(words: str, *, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A line of a shell; `$IK` is the program."""
+    program = f"{sys.executable} -P -m inspect_kd"
+    return subprocess.run(
+        words.replace("$IK", program), shell=True, capture_output=True, text=True, cwd=cwd, env=os.environ | environment
+    )
+
+
+def test_stderr_may_be_closed(tmp_path: Path) -> None:
+    trees.BUILDERS["mvtec"](tmp_path / "set")
+    answer = call("$IK data check set --json 2>&-", cwd=tmp_path)
+    assert answer.returncode == 0 and json.loads(answer.stdout)["layout"] == "mvtec"
+
+
+def test_output_to_a_closed_stdout_is_a_fault(tmp_path: Path) -> None:
+    answer = call("$IK version >&-", cwd=tmp_path)
+    assert answer.returncode == 4 and "the output could not be written" in answer.stderr
+
+
+def test_closed_stdin_is_an_empty_list(run: Path, tmp_path: Path) -> None:
+    answer = call(f"$IK predict {run} - <&-", cwd=tmp_path)
+    assert answer.returncode == 3 and "no images in: -" in answer.stderr
+
+
+@pytest.mark.parametrize("words", ["data get visa", "keygen key.pem"])
+def test_question_at_the_end_of_the_input_is_a_wrong_call(words: str, tmp_path: Path) -> None:
+    answer = call(f"$IK {words} </dev/null", cwd=tmp_path, INSPECT_KD_DATA=str(tmp_path / "data"))
+    assert answer.returncode == 2 and "a question was not answered" in answer.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unknown_user_and_a_folder_for_a_key_end_in_one_line(tmp_path: Path) -> None:
+    answer = call("$IK data check '~nosuchuser/x'; echo $?; $IK keygen --no-locked .; echo $?", cwd=tmp_path)
+    assert answer.stdout.split() == ["4", "2"] and "Traceback" not in answer.stderr
+    assert "INSPECT_KD_CACHE" in answer.stderr
+
+
+def test_user_without_a_home_is_told_what_to_set() -> None:
+    program = (
+        "import os\nfrom inspect_kd import signing, zoo\nfrom inspect_kd.errors import EnvironmentFault\n"
+        "import pwd\nos.environ = {}\n"
+        "def nobody(uid): raise KeyError(uid)\npwd.getpwuid = nobody\n"
+        "for folder in (zoo.cache_home, zoo.data_home, signing.trust_store):\n"
+        "    try: print(folder())\n"
+        "    except EnvironmentFault as error: assert 'INSPECT_KD_TRUST' in str(error)"
+    )
+    answer = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True)
+    assert answer.returncode == 0 and answer.stdout == "", answer.stderr
