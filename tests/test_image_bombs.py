@@ -71,7 +71,7 @@ def tiff_of_shared_values(*, below: bool) -> bytes:
 
 def bmp_of_runs(kind: int) -> bytes:
     bits = {1: 8, 2: 4}[kind]
-    body, palette = b"\0\2\0\0\0\x50", bytes(4 * 2**bits)
+    body, palette = b"\0\2\0\x2c", bytes(4 * 2**bits)
     header = struct.pack("<LllHHLLllLL", 40, 170_000_000, 1, 1, bits, kind, len(body), 0, 0, 2**bits, 0)
     start = 14 + len(header) + len(palette)
     return b"BM" + struct.pack("<LHHL", start + len(body), 0, 0, start) + header + palette + body

@@ -23,6 +23,7 @@ def tiff(
     extra: tuple[int, ...] = (),
     order: str = "<",
     compression: int = 1,
+    predictor: int = 1,
     rows: int | None = None,
 ) -> bytes:
     """A TIFF of these (H, W) or (H, W, C) pixels in strips of so many rows."""
@@ -35,7 +36,9 @@ def tiff(
     places = tuple(8 + sum(map(len, strips[:index])) for index in range(len(strips)))
     tags = {256: (width,), 257: (height,), 258: (values.dtype.itemsize * 8,) * channels, 259: (compression,)}
     tags |= {262: ((2 if channels > 1 else 1) if photometric is None else photometric,), 273: places, 277: (channels,)}
-    tags |= {278: (rows,), 279: tuple(map(len, strips)), 284: (planar,)} | ({338: extra} if extra else {})
+    tags |= {278: (rows,), 279: tuple(map(len, strips)), 284: (planar,), 317: (predictor,)} | (
+        {338: extra} if extra else {}
+    )
     return tiff_of(tags, b"".join(strips), order)
 
 
@@ -119,6 +122,13 @@ def test_16_bit_cmyk_is_refused_with_its_reason() -> None:
 def test_16_bit_colour_in_a_compression_opencv_lacks_is_refused_with_its_reason() -> None:
     with pytest.raises(BadInput, match=r"a\.tif: 16-bit colour in TIFF compression 50000; save it"):
         decode_image(tiff(pixels(16, 3), compression=50000), "a.tif")
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_packbits_with_a_predictor_is_refused(bits: int) -> None:
+    """Some writers store differences then, which libtiff reads as the pixels."""
+    with pytest.raises(BadInput, match=r"a\.tif: a PackBits TIFF with a predictor"):
+        decode_image(tiff(pixels(bits, 3), compression=32773, predictor=2), "a.tif")
 
 
 @pytest.mark.parametrize("packing", ["tiff_lzw", "tiff_adobe_deflate", "packbits", "zstd", "lzma", "jpeg"])

@@ -56,7 +56,7 @@ def open_image(data: bytes, name: str) -> Image.Image:
 def _check_structure(image: Image.Image, name: str) -> None:
     """Only the first image of a file is decoded: a file of several is refused, or a defect in the others would pass unseen."""
     if any(tile.codec_name == "bmp_rle" for tile in getattr(image, "tile", ())):
-        # Pillow keeps a Python object for each pixel of it.
+        # Four bytes of it may stand for 255 whole images of zeros, which Pillow makes before it counts them.
         raise BadInput(f"{name}: a BMP with run-length compression; save it uncompressed or as PNG")
     if image.format in {"PNG", "WEBP"} and getattr(image, "is_animated", False):
         raise BadInput(

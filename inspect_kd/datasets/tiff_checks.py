@@ -17,10 +17,11 @@ REDUCED, MASK = 1, 4
 """Bits of SUBFILE_TYPE: a smaller copy of another image in the file, or the transparency of one."""
 SMALL_TILE = 2**24
 """Pixels of a tile that are accepted whatever the image's size is: writers pad small images to whole tiles."""
+PREDICTOR, PACKBITS = 317, 32773
 WHITE_IS_ZERO, RGB = 0, 2
 _COLOURS = {RGB: 3, 5: 4, 6: 3, 8: 3}
 """Channels of a pixel's colour, by PHOTOMETRIC (RGB, CMYK, YCbCr, Lab); of all others one."""
-_DEEP_COMPRESSIONS = {1, 5, 8, 32773, 32946}
+_DEEP_COMPRESSIONS = {1, 5, 8, PACKBITS, 32946}
 """That OpenCV reads in 16-bit colour: none, LZW, Deflate, PackBits."""
 
 
@@ -63,6 +64,9 @@ def _check_channels(tiff: Tiff, first: Directory, name: str) -> None:
             f"{name}: a TIFF of {samples} channels, some neither colour nor declared as alpha (ExtraSamples 1 or 2); "
             "save its colour alone"
         )
+    if tiff.number(first, PREDICTOR, 1) != 1 and tiff.number(first, COMPRESSION, 1) == PACKBITS:
+        # Some writers store differences then; libtiff takes them for the pixels.
+        raise BadInput(f"{name}: a PackBits TIFF with a predictor, which readers ignore; save it with LZW or Deflate")
     if max(bits) == 16 and photometric == WHITE_IS_ZERO:
         raise BadInput(f"{name}: a 16-bit TIFF in which 0 is white (WhiteIsZero); save it with 0 as black")
     if max(bits) == 16 and tiff.number(first, PLANAR, 1) != 1:
