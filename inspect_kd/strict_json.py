@@ -9,12 +9,14 @@ import json
 from typing import Any
 
 
-def loads(text: str | bytes) -> Any:
-    """Like `json.loads`; every refusal is a ValueError."""
+def loads(text: str | bytes, *, file_names: bool = False) -> Any:
+    """Like `json.loads`; every refusal is a ValueError. `file_names`: text may hold names of files that are not UTF-8."""
     try:
         content = json.loads(text, object_pairs_hook=_once, parse_int=_whole)
         # Written once more: infinities (1e999 is one) and halves of characters show only then.
-        json.dumps(content, allow_nan=False, ensure_ascii=False).encode()
+        json.dumps(content, allow_nan=False, ensure_ascii=False).encode(
+            errors="surrogateescape" if file_names else "strict"
+        )
     except RecursionError:
         raise ValueError("nested too deeply") from None
     return content

@@ -45,7 +45,7 @@ def test_the_studios_checks_trainings_and_quarantine_import_nothing_from_its_wor
         finally:
             _stop(client)
     assert executed_modules(executed) == []
-    assert (tmp_path / "cache" / "quarantine.json").is_file(), "the artifact was not opened by a child first"
+    assert (tmp_path / "cache" / "quarantine" / "passed.json").is_file(), "the artifact was not opened by a child first"
     assert checked["sound"] and begun["name"] == "t" and state["phase"] == "train"
 
 

@@ -234,6 +234,16 @@ def test_a_hundred_newer_runs_do_not_hide_the_one_that_trains(
     assert sight.chosen == "live" and len(sight.choices) == 100 and sight.can_stop
 
 
+def test_a_complete_run_without_artifact_says_so(root: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "r"
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text("{}")
+    trainings = Trainings(root, tmp_path / "runs")
+    assert "failed its proof" in train_view.status(trainings.look("r"), Figures(), "")
+    (folder / "r.onnx").touch()
+    assert "artifact and report lie in" in train_view.status(trainings.look("r"), Figures(), "")
+
+
 def test_a_stop_is_not_lost_when_the_clock_is_set_back(
     root: Path, tmp_path: Path, sleeper: subprocess.Popen[bytes]
 ) -> None:

@@ -23,7 +23,8 @@ class _Readable(BaseModel):
 class _Data(_Readable):
     name: str
     digest: str
-    source: str | None = None
+    source: Any = None
+    """A path, or nothing. Not checked as text: it need not be UTF-8."""
 
 
 class _Source(_Readable):
@@ -49,10 +50,12 @@ class _Manifest(_Readable):
 def read_manifest(path: Path) -> dict[str, Any]:
     """The manifest's content; BadInput where a part that this program reads is missing or of another kind."""
     try:
-        content = strict_json.loads(read_plain_file(path, "manifest of a run", LARGEST))
+        content = strict_json.loads(read_plain_file(path, "manifest of a run", LARGEST), file_names=True)
     except ValueError as error:
         raise BadInput(f"{path}: not readable as JSON ({error}); train the run again") from error
     if not isinstance(content, dict):
         raise BadInput(f"{path}: expected a JSON object, found {type(content).__name__}; train the run again")
     config.fill(_Manifest, content, where=str(path), fault=BadInput)
+    if not isinstance(content["data"].get("source"), str | None):
+        raise BadInput(f"{path}: data.source: expected a path; train the run again")
     return content

@@ -27,7 +27,9 @@ def status(training: Training | None, figures: Figures, complaint: str) -> str:
     """State, phases, progress and the figures of the moment."""
     if training is None:
         return f'<div class="ikd-train"><p class="soft">{Train.NOTHING_YET}</p></div>'
-    told = Train.TOLD[training.state].format(place=training.place, folder=training.name, complaint=complaint)
+    without_artifact = training.state is State.FINISHED and not training.has_artifact
+    text = Train.NO_ARTIFACT if without_artifact else Train.TOLD[training.state]
+    told = text.format(place=training.place, folder=training.name, complaint=complaint)
     parts = [f'<div class="ikd-head">{badge(training.state)} <b class="name">{escape(training.name)}</b></div>']
     if told:
         parts.append(f'<p class="told {training.state.name.lower()}">{escape(told)}</p>')

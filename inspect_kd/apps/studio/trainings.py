@@ -49,6 +49,8 @@ class Training:
     record: Record | None
     """None for a run that was not started here."""
     has_report: bool
+    has_artifact: bool = True
+    """False where a training is complete but its artifact failed its proof."""
     since: float
     """When it began or was asked for, in seconds since the epoch."""
     place: int = 0
@@ -229,6 +231,7 @@ class Trainings:
             state=self._state(record, complete=complete),
             record=record,
             has_report=complete and (folder / "report.html").is_file(),
+            has_artifact=(folder / f"{folder.name}.onnx").is_file(),
             since=since,
         )
 
