@@ -32,7 +32,10 @@ class Train:
     LOG = "Log"
     NOTHING_YET = "No run yet. Choose a folder of good parts, check it, and start."
     NO_FOLDER = "choose a folder first"
-    NO_ARTIFACT = "Complete but for its artifact, which failed its proof; the report names the images. To try again: inspect-kd export {folder}"
+    NO_ARTIFACT = (
+        "Complete but for its artifact, which failed its proof; the report names the images. "
+        "To try again: inspect-kd export {folder}"
+    )
     STATES = {  # noqa: RUF012, read only
         State.WAITING: ("…", "waiting"),
         State.RUNNING: ("▶", "running"),
