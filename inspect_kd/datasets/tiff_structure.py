@@ -25,7 +25,7 @@ _LINKS = {330, 34665, 34853, 40965}
 """The tags that name a further directory: of another size of the image, of Exif, GPS, and Interoperability."""
 
 
-class Entry(NamedTuple):
+class DirectoryEntry(NamedTuple):
     """One tag of a directory: the type and number of its values, and where they begin in the file."""
 
     kind: int
@@ -36,7 +36,7 @@ class Entry(NamedTuple):
 class Directory(NamedTuple):
     """One image of the file."""
 
-    entries: dict[int, Entry]
+    entries: dict[int, DirectoryEntry]
     has_duplicate_tag: bool
     next: int
     """Where the next directory begins; 0: this is the last one."""
@@ -125,7 +125,7 @@ class Tiff:
         following = self.read(place_form, end) if end + room <= len(self.data) else 0
         return Directory(entries, len(entries) < len(listed), following)
 
-    def _entries(self, at: int) -> Iterator[tuple[int, Entry]]:
+    def _entries(self, at: int) -> Iterator[tuple[int, DirectoryEntry]]:
         """(tag, entry) of the directory at this place."""
         count_form, place_form, room = self._layout
         count = self.read(count_form, at)
@@ -138,7 +138,7 @@ class Tiff:
             place = at + head.size
             if _BYTES.get(kind, 1) * number > room:
                 place = self.read(place_form, place)
-            yield tag, Entry(kind, number, place)
+            yield tag, DirectoryEntry(kind, number, place)
             at += head.size + room
 
 
