@@ -19,7 +19,7 @@ from inspect_kd.export.deploy import Material, load_deployment, make_artifact
 from inspect_kd.export.graph import ArtifactGraph, TorchModel
 from inspect_kd.export.options import RuntimeOptions
 from inspect_kd.export.to_onnx import Runtime, open_session, written_opset
-from inspect_kd.export.verify import Real, Truth, artificial, compare
+from inspect_kd.export.verify import Real, Truth, artificial, compare, worst_images
 from inspect_kd.models.base import Output
 from inspect_kd.models.encoders import build_encoder
 from inspect_kd.models.rebuild import RebuildStudent
@@ -174,6 +174,17 @@ class Fixed:
 
         values = np.array([self.scores[int(image[0, 0, 0])] for image in images], np.float32)
         return Answers(values, np.repeat(values[:, None, None], 8, axis=1).repeat(8, axis=2))
+
+
+def test_the_images_that_differ_most_are_named_with_the_place() -> None:
+    images = np.stack([np.full((8, 8, 3), i, np.uint8) for i in range(4)])
+    limits = card().calibration.limits_for(None).thresholds
+    truths = [Truth(False, "a", f"good/{number}.png") for number in range(4)]
+    before, after = [0.1] * 256, [0.1, 0.4, 0.1, 0.2] + [0.1] * 252
+    parity = compare(Fixed(before), Fixed(after), [(images, truths)], batches=(1, 3), thresholds=limits, guard=0)
+    worst = worst_images(parity, {"score": 1e-3, "heatmap": 1e-3})
+    assert [each.name for each in worst] == ["good/1.png", "good/3.png"]
+    assert worst[0].heatmap == pytest.approx(0.3) and (worst[0].row, worst[0].column) == (0, 0)
 
 
 def test_flips_and_auroc_changes_are_counted() -> None:
