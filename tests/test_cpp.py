@@ -31,6 +31,7 @@ from tests.fuzzing import graphs
 from tests.several_images import ONE, SEVERAL, saved, several_scans
 from tests.test_hostile import elsewhere
 from tests.test_wire import flatbuffer_that_is_a_protobuf, many_fields
+from tests.tied_student import export_tied, tied_student
 
 ROOT = Path(__file__).parents[1]
 # The same ONNX Runtime gets the same pixels. Measured: no difference in six digits, on Debian's OpenCV 4.6 against the wheel's 5.0,
@@ -112,6 +113,20 @@ def test_images_as_a_factory_has_them(program: Path, artifact: Path, python: Ins
         assert_same(line, python(path))
     scores = {Path(line["image"]).name: line["score"] for line in lines}
     assert len({scores[f"turned{turn}.jpg"] for turn in range(1, 9)}) == 8, "a turned image must have its own score"
+
+
+def test_places_that_tie_between_prototypes_answer_alike(program: Path, tmp_path: Path) -> None:
+    graph, pictures = tied_student()
+    tied = tmp_path / "tied.onnx"
+    assert not export_tied(graph, pictures, "onnx", tied).missed
+    for number, picture_HW3 in enumerate(pictures):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), picture_HW3[:, :, ::-1])
+    paths = [tmp_path / f"{number}.png" for number in range(len(pictures))]
+    lines, code, said = ask(program, tied, *paths)
+    assert code == 0, said
+    inspect = Inspector(tied)
+    for path, line in zip(paths, lines, strict=True):
+        assert_same(line, inspect(path))
 
 
 def altered(artifact: Path, to: Path, **changes: Any) -> Path:

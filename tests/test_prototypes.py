@@ -8,20 +8,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from inspect_kd.calibrate import calibrate
-from inspect_kd.export.card import ArtifactCard
-from inspect_kd.export.deploy import Material, load_deployment, make_artifact
 from inspect_kd.export.graph import ArtifactGraph
-from inspect_kd.export.verify import Truth
-from inspect_kd.models.encoders import Encoder, EncoderSpec
-from inspect_kd.models.layers.features import join
 from inspect_kd.models.layers.prototypes import Prototypes
-from inspect_kd.models.rebuild import Compare, RebuildConfig, RebuildStudent
-from inspect_kd.resize import RESIZE
-
-SIZE = 64
+from tests.tied_student import export_tied, tied_student
 
 
 def between(first_C: Tensor, second_C: Tensor, share: float) -> Tensor:
@@ -63,93 +54,15 @@ def test_flat_pictures_leave_no_prototype_twice() -> None:
     assert memory(flat).abs().max() < 1e-5
 
 
-class Pyramid(nn.Module):
-    """A small random encoder: what is tested is how its features are compared, and a real one takes long to export."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.levels = nn.ModuleList(
-            [nn.Conv2d(3, 6, 4, stride=4), nn.Conv2d(6, 6, 2, stride=2), nn.Conv2d(6, 48, 2, stride=2)]
-        )
-
-    def forward(self, x_BChw: Tensor) -> list[Tensor]:
-        features = []
-        for level in self.levels:
-            x_BChw = level(x_BChw)
-            features.append(x_BChw)
-        return features
-
-
-class SmallStudent(RebuildStudent):
-    def __init__(self, config: RebuildConfig, encoder: Encoder) -> None:
-        super().__init__(config, encoder)
-        self.decoder = nn.Conv2d(12, 12, 1)
-
-    def predict(self, features: list[Tensor]) -> list[Tensor]:
-        return [self.decoder(join(features, self.encoder.strides, (4, 8)))]
-
-    def last_part(self) -> nn.Module:
-        return self.decoder
-
-
 @pytest.fixture(scope="module")
 def tied() -> tuple[ArtifactGraph, np.ndarray]:
-    """A student with heads that lean on what prototypes tell, and pictures with places that tie between two of them."""
-    torch.manual_seed(0)
-    rng = np.random.default_rng(0)
-    pictures = np.concatenate(
-        [
-            np.repeat(rng.integers(0, 256, (4, 1, 1, 3)), SIZE, axis=1).repeat(SIZE, axis=2),  # flat ones
-            rng.integers(0, 256, (4, 8, 8, 3)).repeat(SIZE // 8, axis=1).repeat(SIZE // 8, axis=2),
-        ]
-    ).astype(np.uint8)
-    images_B3HW = torch.from_numpy(pictures).permute(0, 3, 1, 2).float()
-    spec = EncoderSpec(name="pyramid", mean=(0.5,) * 3, std=(0.25,) * 3, licence="", source="random")
-    config = RebuildConfig(answer_width=8, compare=(Compare(strides=(16,), prototypes=64),))
-    student = SmallStudent(config, Encoder(Pyramid(), (6, 6, 48), spec)).eval()
-    student.adapt([images_B3HW])
-    plant_ties(student, images_B3HW)
-    heads = student.heads
-    assert heads is not None
-    with torch.no_grad():
-        evidence = student.find(images_B3HW).evidence_BChw
-        assert evidence is not None
-        heads.settle(evidence)
-        heads.label[0].weight.normal_(std=0.3)
-    heads.voices.copy_(torch.tensor([[0.1, 1.0, 0.0]] * 2))
-    return ArtifactGraph(student.eval(), scale=1.0), pictures
-
-
-def plant_ties(student: RebuildStudent, images_B3HW: Tensor) -> None:
-    """Two prototypes for each of some places, as far to one side of the place's direction as to the other."""
-    memory = student.memories[0]
-    assert isinstance(memory, Prototypes)
-    features = student.features(images_B3HW)
-    direction_BNC, _ = memory._directions(join(features, student.encoder.strides, (16,)))
-    count = len(memory.prototypes_KC) // 2
-    middle_KC = direction_BNC[:, ::2].flatten(0, 1)[:count]
-    aside_KC = torch.randn(count, middle_KC.shape[1])
-    aside_KC = F.normalize(aside_KC - (aside_KC * middle_KC).sum(dim=1, keepdim=True) * middle_KC, dim=1)
-    pairs = [F.normalize(middle_KC + side * 0.3 * aside_KC, dim=1) for side in (1, -1)]
-    memory.prototypes_KC.copy_(torch.cat(pairs))
+    return tied_student()
 
 
 @pytest.mark.parametrize("name", ["onnx", "onnx_fp16", "onnx_int8", "openvino"])
 def test_tied_places_pass_the_proof(name: str, tied: tuple[ArtifactGraph, np.ndarray], tmp_path: Path) -> None:
-    graph, pictures = tied
     if name == "openvino":
         pytest.importorskip("openvino")
-    calibration = calibrate({"a": list(np.linspace(0.1, 0.9, 30))}, reject_rate=0.05, reinspect_rate=0.1)
-    card = ArtifactCard(
-        name="tied",
-        target=name.partition("_")[0],
-        size=SIZE,
-        resize=RESIZE,
-        categories=("a",),
-        calibration=calibration,
-    )
-    truths = [Truth(False, "a", f"{number}.png") for number in range(len(pictures))]
-    material = Material(real=[(pictures, truths)], sound=lambda: pictures, checked=lambda: pictures)
-    done = make_artifact(graph, tmp_path / "tied.onnx", card=card, deployment=load_deployment(name), material=material)
+    done = export_tied(*tied, name, tmp_path / "tied.onnx")
     assert not done.missed, done.complaint()
     assert (tmp_path / "tied.onnx").is_file()
