@@ -13,8 +13,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,20 @@ def studio(*words: str | Path, folder: Path, **environment: str) -> Iterator[Ser
             process.wait()
         if process.stdout is not None:
             process.stdout.close()
+
+
+@contextmanager
+def chromium(*flags: str) -> Iterator[Any]:
+    """A real browser, headless, with more flags of its own."""
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    need("Chromium", program is not None)
+    need("playwright", find_spec("playwright") is not None)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=[*FLAGS, *flags])
+        yield browser
+        browser.close()
 
 
 def twin(artifact: Path, folder: Path) -> Path:

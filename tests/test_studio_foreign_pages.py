@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import http.server
-import shutil
 import ssl
 import threading
 from collections.abc import Callable, Iterator
@@ -12,7 +11,6 @@ from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +19,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.studio_server import Server, need, studio
+from tests.studio_server import Server, chromium, studio
 
 NAMES = "MAP evil.test 127.0.0.1, MAP studio.test 127.0.0.1"
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 ATTACK = """async address => {
   const call = address + '/gradio_api/call/save_calibration', body = '{"data": ["Eve", 0.5, 1.0]}';
   const form = new FormData();
@@ -53,16 +50,8 @@ def server(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serv
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """Chromium, for which all foreign names lead to this machine."""
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    need("Chromium", chromium is not None)
-    need("playwright", find_spec("playwright") is not None)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        flags = [*FLAGS, f"--host-resolver-rules={NAMES}"]
-        browser = playwright.chromium.launch(executable_path=chromium, args=flags)
+    with chromium(f"--host-resolver-rules={NAMES}") as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

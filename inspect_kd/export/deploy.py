@@ -17,6 +17,7 @@ from pydantic import Field
 
 from inspect_kd import config, registry, zoo
 from inspect_kd.calibrate import Calibration
+from inspect_kd.errors import printable
 from inspect_kd.export import to_onnx
 from inspect_kd.export.card import ArtifactCard
 from inspect_kd.export.graph import ArtifactGraph, TorchModel
@@ -96,7 +97,7 @@ class Conversion:
         if not self.missed:
             return ""
         images = "; ".join(
-            f"{each.name}: heatmap {each.heatmap:.3g} at row {each.row}, column {each.column}, score {each.score:.3g}"
+            f"{printable(each.name)}: heatmap {each.heatmap:.3g} at row {each.row}, column {each.column}, score {each.score:.3g}"
             for each in worst_images(self.parity, self.deployment.accept.model_dump())
         )
         return f"{'; '.join(self.missed)}, on {self.parity.images} images. The largest differences: {images}"
