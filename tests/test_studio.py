@@ -15,17 +15,19 @@ from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from inspect_kd.apps.studio import compare, exports, gallery, viewer
+from inspect_kd.apps.studio import desk as desk_module
 from inspect_kd.apps.studio.card_page import card_page
 from inspect_kd.apps.studio.desk import PAGE, Desk, Refusal, shown_name
 from inspect_kd.apps.studio.desks import Desks
 from inspect_kd.apps.studio.histogram import histogram, slider_range
 from inspect_kd.apps.studio.marks import Context, MarkBook
-from inspect_kd.apps.studio.parts import Part
+from inspect_kd.apps.studio.parts import Part, inspect_part
 from inspect_kd.apps.studio.settings import Settings
 from inspect_kd.apps.studio.shelf import Shelf, example_images, find_artifacts, find_examples
 from inspect_kd.apps.studio.what_if import held_out_scores, ordered, what_if
@@ -314,6 +316,22 @@ def test_outlines_follow_the_threshold(desk: Desk) -> None:
         desk.move(limit, 1.0)
         paths.append(re.findall(r'class="contour" d="([^"]*)"', viewer.viewer(part, desk.inspection(part), address))[0])
     assert paths[0] and paths[1] and paths[0] != paths[1]
+
+
+@pytest.mark.parametrize("interrupt", ["stop_change", "clear"])
+def test_a_part_in_work_when_stopped_or_cleared_is_dropped(
+    desk: Desk, parts: Path, monkeypatch: pytest.MonkeyPatch, interrupt: str
+) -> None:
+    def inspect_and_interrupt(*arguments: Any, **options: Any) -> Part:
+        part = inspect_part(*arguments, **options)
+        getattr(desk, interrupt)()
+        return part
+
+    kept = {} if interrupt == "clear" else dict(desk.parts)
+    monkeypatch.setattr(desk_module, "inspect_part", inspect_and_interrupt)
+    assert isinstance(desk.add(images(parts)[0].read_bytes(), "late.png"), Refusal)
+    assert desk.parts == kept and desk.refused == []
+    assert len(list(desk.places.kept.iterdir())) == 2 * len(kept)
 
 
 def test_heat_is_clear_where_the_part_is_cool(desk: Desk) -> None:

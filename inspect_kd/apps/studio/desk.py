@@ -103,7 +103,7 @@ class Desk:
                     part.remove_pictures()
 
     def stop_change(self) -> int:
-        """End a change of the artifact that still runs, without effect; returns the number of the next one."""
+        """End a batch or a change of the artifact that still runs; the part in work is dropped. Returns the next one's number."""
         with self.lock:
             self.looks += 1
             return self.looks
@@ -170,10 +170,11 @@ class Desk:
         name = shown_name(name)
         try:
             self._check_room(len(content))
-            digest, artifact = hashlib.sha256(content).hexdigest(), self.artifact
+            digest, artifact, look = hashlib.sha256(content).hexdigest(), self.artifact, self.looks
             inspector = self.shelf.take(artifact)
-            part = inspect_part(inspector, content, name, digest, self._next(), self.places, look=self.looks)
-            self._put(part, content, artifact)
+            part = inspect_part(inspector, content, name, digest, self._next(), self.places, look=look)
+            if not self._put(part, content, artifact, look):
+                return Refusal(name, texts.PART_STOPPED)
         except BadInput as error:
             return self.refuse(name, str(error).removeprefix(f"{name}: "))
         return part
@@ -186,15 +187,20 @@ class Desk:
                 self.refused.append(refusal)
         return refusal
 
-    def _put(self, part: Part, content: bytes, artifact: str) -> None:
+    def _put(self, part: Part, content: bytes, artifact: str, look: int) -> bool:
+        """Keep an inspected part; False if its sender pressed Stop or cleared the desk meanwhile."""
         with self.lock:
-            if artifact != self.artifact:
+            if artifact != self.artifact or look != self.looks:
                 part.remove_pictures()
+            if artifact != self.artifact:
                 raise BadInput(texts.ARTIFACT_CHANGED)
+            if look != self.looks:
+                return False
             part.original.write_bytes(content)
             self.parts[part.number] = part
             if self.selected is None:
                 self.selected = part.number
+            return True
 
     def all_parts(self) -> list[Part]:
         with self.lock:
