@@ -1,0 +1,124 @@
+"""Golden figures of one small training with every stage and two teachers: what changes them changes everybody's models.
+
+Where torch and the processor are those that wrote the file, every number and every weight must be the same, bit for bit; elsewhere
+numbers may differ by rounding, and weights are not compared. `pytest --update-golden` rewrites the file, on purpose.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import numpy_helper
+from safetensors.numpy import load_file
+
+from inspect_kd.inspector import Inspector
+from tests.test_clip_ada import clip_folder
+from tests.tiny import command
+
+GOLDEN = Path(__file__).parent / "golden" / "training.json"
+SETTINGS = [
+    "student.answer_width=8",
+    "distill.batch=8",
+    "distill.variants=2",
+    "distill.align.steps=2",
+    "distill.supervise.steps=2",
+    "distill.refine.steps=2",
+    "distill.contrast=1.0",
+    "distill.loosen=true",
+    "distill.streams=0.5",
+    "distill.voices=[1, 1.5, 1.5]",
+    "distill.score_voices=[1, 0.25, 0.25]",
+]
+RUNS = {"student": "r", "clip": "*-tiny_clip-*", "sam": "*-tiny_sam-*"}
+IN_MANIFEST = ("steps", "best_step", "best_gap", "examined", "stages", "metrics", "decisions", "promises", "parity")
+IN_REPORT = ("calibration", "metrics", "decisions", "scores")
+"""Neither times nor names of folders, which differ each time."""
+
+
+@pytest.fixture(scope="module")
+def runs(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A student's run, with its two teachers' beside it."""
+    out = tmp_path_factory.mktemp("golden")
+    clip = {"model": clip_folder(out / "clip"), "pretrained": None, "licence": "MIT", "vv_blocks": 2}
+    sam = {"build": "sam_spt", "backend": "tiny", "guide": clip, "closer": True}
+    few = {"parts": 2, "variants": 2, "epochs": 1}
+    for name, teacher in (("tiny_clip", {"build": "clip_ada", **clip}), ("tiny_sam", sam)):
+        recipe = {"name": name, "teacher": teacher, "data": {"size": 64}, "teach": few}
+        (out / f"{name}.yaml").write_text(json.dumps(recipe))
+    teachers = [word for name in ("tiny_clip", "tiny_sam") for word in ("--teachers", str(out / f"{name}.yaml"))]
+    settings = [word for setting in SETTINGS for word in ("--set", setting)]
+    answer = subprocess.run([*command(parts, out, *teachers), *settings], capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr
+    return out
+
+
+def test_a_small_training_gives_the_golden_figures(runs: Path, parts: Path, request: pytest.FixtureRequest) -> None:
+    trainings = {name: next(runs.glob(pattern)) for name, pattern in RUNS.items()}
+    found = {
+        "machine": machine(),
+        "weights": {name: weights_digest(run) for name, run in trainings.items()},
+        "artifacts": {name: artifact_digest(run / f"{run.name}.onnx") for name, run in trainings.items()},
+        "numbers": {name: numbers(run, sorted(parts.glob("*/test/*/*.png"))) for name, run in trainings.items()},
+    }
+    if request.config.getoption("--update-golden"):
+        GOLDEN.write_text(json.dumps(found, indent=1) + "\n")
+    golden = json.loads(GOLDEN.read_text())
+    if golden["machine"] == found["machine"]:
+        assert json.loads(json.dumps(found)) == golden
+    else:
+        assert flat(found["numbers"]) == pytest.approx(flat(golden["numbers"]), rel=0.05, abs=0.01)
+
+
+def machine() -> str:
+    """What the rounding of sums follows from."""
+    flags = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags"))
+    processor = hashlib.sha256(flags.encode()).hexdigest()[:12]
+    return f"torch {torch.__version__}, onnxruntime {onnxruntime.__version__}, processor {processor}"
+
+
+def weights_digest(run: Path) -> str:
+    return digest(value for path in run.glob("*.safetensors") for value in load_file(path).values())
+
+
+def artifact_digest(artifact: Path) -> str:
+    return digest(map(numpy_helper.to_array, onnx.load(artifact).graph.initializer))
+
+
+def digest(tensors: Iterable[np.ndarray]) -> str:
+    """Of values alone: tensors may be renamed."""
+    each = sorted(hashlib.sha256(f"{t.dtype}{t.shape}".encode() + t.tobytes()).hexdigest() for t in tensors)
+    return hashlib.sha256("".join(each).encode()).hexdigest()
+
+
+def numbers(run: Path, images: list[Path]) -> dict[str, Any]:
+    manifest, report = (json.loads((run / f"{name}.json").read_text()) for name in ("run", "report"))
+    answers = map(Inspector(run / f"{run.name}.onnx"), images)
+    return {
+        "losses": [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()],
+        "manifest": {key: manifest[key] for key in IN_MANIFEST if key in manifest},
+        "report": {key: report[key] for key in IN_REPORT},
+        "outputs": [[a.score, float(a.heatmap.mean()), float(a.heatmap.max()), len(a.regions)] for a in answers],
+    }
+
+
+def flat(value: Any) -> list[float]:
+    """Every number in its order."""
+    return list(_numbers(value))
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    if isinstance(value, dict | list):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _numbers(each)
+    elif isinstance(value, int | float):
+        yield float(value)
