@@ -17,7 +17,7 @@ from typing import Any
 from real_data import RESULTS, ROOT, SETS, train
 
 from inspect_kd.config import load_recipe
-from inspect_kd.train.listening import FIT_ALONE
+from inspect_kd.train.presets import FIT_ALONE
 from inspect_kd.train.run import environment
 
 # Name -> (recipe, what is changed, why one would).

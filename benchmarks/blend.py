@@ -23,17 +23,17 @@ from real_data import RESULTS, ROOT
 
 from inspect_kd.bench import ablate
 from inspect_kd.calibrate import calibrate
-from inspect_kd.cli.follow import follow
+from inspect_kd.cli.progress import show_progress
 from inspect_kd.config import load_recipe
 from inspect_kd.datasets import DataSet, open_dataset, union
 from inspect_kd.export import to_onnx
 from inspect_kd.export.card import ArtifactCard
 from inspect_kd.export.graph import ArtifactGraph
 from inspect_kd.models.layers import prototypes
-from inspect_kd.models.layers.prototypes import Nearest, Prototypes
+from inspect_kd.models.layers.prototypes import PrototypeComparison, Prototypes
 from inspect_kd.resize import RESIZE
 from inspect_kd.stopwatch import take_turns
-from inspect_kd.train.listening import DRAWN, FIT_ALONE
+from inspect_kd.train.presets import DRAWN, FIT_ALONE
 from inspect_kd.train.run import environment, holdout_of, load_run, write_json
 
 MODEL, SIZE = "omni_ad", 256
@@ -42,22 +42,22 @@ SETS = {"mvtec_ad": None, "mpdd": None, "magnetic_tile": r"num_(\d+)", "piped": 
 ROUNDS = 60
 
 
-def read_nearest_alone(memory: Prototypes, joined_BChw: torch.Tensor) -> Nearest:
+def read_nearest_alone(memory: Prototypes, joined_BChw: torch.Tensor) -> PrototypeComparison:
     """The product with the one prototype whose cosine is largest."""
     grid = joined_BChw.shape[-2:]
     direction_BNC, length_BN1 = memory._directions(joined_BChw)
     nearest_BNC = memory.prototypes_KC[(direction_BNC @ memory.prototypes_KC.T).argmax(dim=2)]
     product_BNC = direction_BNC * nearest_BNC
-    return Nearest(
+    return PrototypeComparison(
         memory._distance(product_BNC.sum(dim=2), length_BN1, grid),
         product_BNC.transpose(1, 2).unflatten(2, grid),
         (length_BN1 / memory.usual_length).transpose(1, 2).unflatten(2, grid),
     )
 
 
-WAYS: dict[str, Callable[[Prototypes, torch.Tensor], Nearest]] = {
+WAYS: dict[str, Callable[[Prototypes, torch.Tensor], PrototypeComparison]] = {
     "nearest alone": read_nearest_alone,
-    "blend": Prototypes.in_detail,
+    "blend": Prototypes.compare_channels,
 }
 
 
@@ -84,25 +84,27 @@ def export(run: Path, to: Path) -> bytes:
 def times(files: dict[str, bytes]) -> dict[str, dict[str, float]]:
     noise = np.random.default_rng(0).integers(0, 256, (1, SIZE, SIZE, 3), dtype=np.uint8)
     runtimes = {name: to_onnx.Runtime(content, name) for name, content in files.items()}
-    turns = take_turns({name: lambda one=one: one.look(noise) for name, one in runtimes.items()}, ROUNDS, most=4)
+    turns = take_turns(
+        {name: lambda one=one: one.predict_batch(noise) for name, one in runtimes.items()}, ROUNDS, most=4
+    )
     return {name: taken.figures() for name, taken in turns.items()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", nargs="*", type=int, default=[0])
-    parser.add_argument("--parts", type=int, default=load_recipe(MODEL).distill.most, help="Drawn parts of S2.")
+    parser.add_argument("--parts", type=int, default=load_recipe(MODEL).distill.max_samples, help="Drawn parts of S2.")
     parser.add_argument("--steps", type=int, default=load_recipe(MODEL).distill.supervise.steps, help="Steps of S2.")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "blend")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    changes = (*FIT_ALONE, *DRAWN, f"distill.most={chosen.parts}", f"distill.supervise.steps={chosen.steps}")
+    changes = (*FIT_ALONE, *DRAWN, f"distill.max_samples={chosen.parts}", f"distill.supervise.steps={chosen.steps}")
     data, results, files = load(), {}, {}
     for name, read in WAYS.items():
-        Prototypes.in_detail = read  # type: ignore[method-assign]
+        Prototypes.compare_channels = read  # type: ignore[method-assign]
         arm = ablate.Arm(name=name, changes=changes, why="")
-        with follow() as watch:
-            results |= ablate.ablate(MODEL, data, [arm], chosen.seeds, chosen.out, watch)
+        with show_progress() as progress:
+            results |= ablate.ablate(MODEL, data, [arm], chosen.seeds, chosen.out, progress)
         with TemporaryDirectory() as folder:
             files[name] = export(chosen.out / f"seed{chosen.seeds[0]}" / "start", Path(folder) / "x.onnx")
     write(results, times(files), chosen)

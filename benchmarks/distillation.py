@@ -16,7 +16,7 @@ from pathlib import Path
 from real_data import RESULTS, ROOT, SETS, load
 
 from inspect_kd.bench import ablate
-from inspect_kd.cli.follow import follow
+from inspect_kd.cli.progress import show_progress
 from inspect_kd.train.run import environment
 
 MODEL = "omni_ad"
@@ -63,8 +63,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "distillation")
     arguments = parser.parse_args()
     chosen = [arm for arm in arms if arm.name in arguments.only]
-    with follow() as watch:
-        ablate.ablate(MODEL, load(list(SETS), MODEL), chosen, arguments.seeds, arguments.out, watch)
+    with show_progress() as progress:
+        ablate.ablate(MODEL, load(list(SETS), MODEL), chosen, arguments.seeds, arguments.out, progress)
     before = json.loads((RESULTS / "distillation.json").read_text())["arms"]
     found = {arm.name: together(before.get(arm.name, []), finished(arguments.out, arm)) for arm in arms}
     page = ablate.write(RESULTS, arms, found, environment("cpu") | {"command": "python benchmarks/distillation.py"})

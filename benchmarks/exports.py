@@ -15,7 +15,7 @@ from typing import Any
 from real_data import RESULTS, ROOT, SETS, load
 
 from inspect_kd import zoo
-from inspect_kd.cli.follow import follow
+from inspect_kd.cli.progress import show_progress
 from inspect_kd.report.conversion import speed, time_ratio
 from inspect_kd.train.artifacts import convert
 from inspect_kd.train.run import environment, load_run
@@ -34,8 +34,8 @@ def main() -> None:
     told: dict[str, Any] = json.loads(kept.read_text())["deployments"] if kept.is_file() else {}
     data, finished = load(list(SETS), MODEL), load_run(arguments.run)
     for name in arguments.only:
-        with follow() as watch:
-            _, conversion = convert(finished, data, name, watch=watch)
+        with show_progress() as progress:
+            _, conversion = convert(finished, data, name, progress=progress)
         ratio = time_ratio(conversion) if conversion.times else None
         told[name] = conversion.to_json() | {
             "commit": environment("cpu")["commit"],

@@ -21,21 +21,21 @@ import torch
 from real_data import RESULTS, ROOT, SETS, load
 
 from inspect_kd.bench.ablate import SHOWN
-from inspect_kd.cli.follow import follow
+from inspect_kd.cli.progress import show_progress
 from inspect_kd.config import load_recipe
 from inspect_kd.datasets import DataSet
-from inspect_kd.evaluate import MEAN, in_json, look_at, measure
+from inspect_kd.evaluate import MEAN, in_json, measure, predict_samples
 from inspect_kd.export.graph import ArtifactGraph, TorchModel
 from inspect_kd.inspector import Inspector
 from inspect_kd.label_next import next_to_label, opinion
 from inspect_kd.models.rebuild import RebuildStudent
 from inspect_kd.train import checkpoint
 from inspect_kd.train.distill import Shared, answer_grid, distill
+from inspect_kd.train.distill_data import DistillDataset
 from inspect_kd.train.fit import fitted_student
-from inspect_kd.train.pool import Pool
 from inspect_kd.train.real_parts import RealParts
 from inspect_kd.train.run import RunFolder, environment, resolved, view_of
-from inspect_kd.types import Sample, Split, Watch
+from inspect_kd.types import Progress, Sample, Split
 
 MODEL = "omni_ad"
 LABELS = 5
@@ -89,7 +89,7 @@ def run(
     seed: int,
     out: Path,
     shared: Shared,
-    watch: Watch,
+    progress: Progress,
 ) -> None:
     recipe = resolved(load_recipe(MODEL, [f"fit.seed={seed}", f"distill.start={json.dumps(str(base))}"]))
     done = out / "result.json"
@@ -101,14 +101,14 @@ def run(
     folder.metrics.unlink(missing_ok=True)
     if shared.pool is None:
         grid = answer_grid(recipe, student)
-        shared.pool = Pool(recipe, data, side=recipe.data.size, grid=grid, real=RealParts([], []))
-    shared.gather(student, watch)
+        shared.pool = DistillDataset(recipe, data, side=recipe.data.size, grid=grid, real=RealParts([], []))
+    shared.gather(student, progress)
     together = with_labels(student, shared, labelled) if labelled else shared
-    begun = checkpoint.Progress(stage=checkpoint.FITTED)
-    distill(recipe, data, folder, student, {}, begun, watch, RealParts([], labelled), together)
+    begun = checkpoint.TrainingState(stage=checkpoint.FITTED)
+    distill(recipe, data, folder, student, {}, begun, progress, RealParts([], labelled), together)
     folder.checkpoint.unlink(missing_ok=True)
     model = TorchModel(ArtifactGraph(student, 1.0), recipe.data.size)
-    metrics = in_json(measure(look_at(model, measured, view_of(recipe))))
+    metrics = in_json(measure(predict_samples(model, measured, view_of(recipe))))
     found = {"metrics": metrics, "defects_among_labels": sum(s.defective for s in labelled), "labels": len(labelled)}
     done.write_text(json.dumps(found | {"made_of": made_of}))
 
@@ -116,13 +116,15 @@ def run(
 def with_labels(student: RebuildStudent, shared: Shared, labelled: list[Sample]) -> Shared:
     """The drawn parts and what the student knows of them, and the labelled ones behind them."""
     assert shared.pool is not None and shared.evidence is not None
-    pool: Pool = copy.copy(shared.pool)
+    pool: DistillDataset = copy.copy(shared.pool)
     drawn = len(pool.drawn)
     pool.labelled = labelled
     pool.kept = {n: one for n, one in pool.kept.items() if n < drawn}
     pool.facts = {n: one for n, one in pool.facts.items() if n < drawn}
     with torch.no_grad():
-        known = [student.find(pool.seen([n], torch.device("cpu"))).evidence_BChw for n in range(drawn, len(pool))]
+        known = [
+            student.compute_maps(pool.seen([n], torch.device("cpu"))).head_inputs_BChw for n in range(drawn, len(pool))
+        ]
     return Shared(pool=pool, evidence=torch.cat([shared.evidence, *(one.half() for one in known if one is not None)]))
 
 
@@ -142,13 +144,13 @@ def main() -> None:
         "label-next": by_label_next(artifact),
     }
     shared = Shared()
-    with follow() as watch:
+    with show_progress() as progress:
         for seed in arguments.seeds:
             for name, choose in arms.items():
                 chosen = [one for category in SETS for one in choose([s for s in line if s.category == category], seed)]
                 out = arguments.out / name.replace(" ", "_") / f"seed{seed}"
-                watch.say(f"seed {seed}, {name}: {sum(s.defective for s in chosen)} defects among {len(chosen)}")
-                run(data, arguments.base, chosen, measured, seed, out, shared, watch)
+                progress.note(f"seed {seed}, {name}: {sum(s.defective for s in chosen)} defects among {len(chosen)}")
+                run(data, arguments.base, chosen, measured, seed, out, shared, progress)
     write({name: finished(arguments.out / name.replace(" ", "_")) for name in arms}, len(line), len(measured))
 
 

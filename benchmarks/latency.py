@@ -29,7 +29,7 @@ from inspect_kd.bench.cost import BATCH, clock, gflop, machine_peak, to_file
 from inspect_kd.bench.entries import PEERS, SIZE
 from inspect_kd.config import load_recipe
 from inspect_kd.export.graph import ArtifactGraph
-from inspect_kd.train.listening import FIT_ALONE
+from inspect_kd.train.presets import FIT_ALONE
 from inspect_kd.train.run import build_student, environment
 
 STUDENTS = ("omni_ad", "omni_ras", "ras", "embedded")
@@ -125,7 +125,7 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     makers: dict[str, Callable[[], nn.Module]] = {
         **{name: partial(student, name) for name in STUDENTS},
-        "omni_ad without its head": partial(student, "omni_ad", *FIT_ALONE, "student.answer_width=0"),
+        "omni_ad without its head": partial(student, "omni_ad", *FIT_ALONE, "student.head_width=0"),
         "omni_ad, plain convolutions": partial(student, "omni_ad", "student.local=plain"),
         "encoder of omni_ad alone": partial(encoder_of, "omni_ad"),
         "encoder of embedded alone": partial(encoder_of, "embedded"),

@@ -18,7 +18,7 @@ import torch
 from real_data import RESULTS, ROOT, SETS, load
 
 from inspect_kd.bench.ablate import SHOWN
-from inspect_kd.cli.follow import follow
+from inspect_kd.cli.progress import show_progress
 from inspect_kd.config import load_recipe
 from inspect_kd.datasets import DataSet
 from inspect_kd.train.hardware import Hardware
@@ -45,14 +45,14 @@ def studied(data: DataSet, home: Path, *, rows: int, coreset: bool) -> dict[str,
     recipe = load_recipe("memory", [f"teacher.rows={rows}", f"teacher.coreset={json.dumps(coreset)}"])
     folder = RunFolder(home)
     if not folder.complete:
-        with follow() as watch:
-            teach(recipe, data, folder, hardware=Hardware(), watch=watch)
+        with show_progress() as progress:
+            teach(recipe, data, folder, hardware=Hardware(), progress=progress)
     metrics = json.loads(folder.manifest.read_text())["metrics"]
     teacher = build_teacher(recipe).eval()
     image = np.zeros((teacher.size, teacher.size, 3), np.uint8)
     began = time.process_time()
     for _ in range(LOOKS):
-        teacher.look([image])
+        teacher.predict([image])
     return {
         "rows": rows,
         "coreset": coreset,

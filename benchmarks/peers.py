@@ -15,9 +15,9 @@ from pathlib import Path
 import aims
 from real_data import RESULTS, ROOT, SETS, load
 
-from inspect_kd.bench import contest, page
+from inspect_kd.bench import page, runner
 from inspect_kd.bench.entries import MEMORY, PEERS, entries
-from inspect_kd.cli.follow import follow
+from inspect_kd.cli.progress import show_progress
 from inspect_kd.train.run import environment
 
 OURS = ["omni_ad", "embedded"]
@@ -40,20 +40,20 @@ def main() -> None:
     }
     chosen = entries(OURS, [*MEMORY, *PEERS])
     before = json.loads((RESULTS / "bench.json").read_text()) if arguments.rows else None
-    with follow() as watch:
-        results = contest.contest(
+    with show_progress() as progress:
+        results = runner.run_benchmark(
             settings,
             chosen,
             arguments.out,
             arguments.minutes,
-            watch,
+            progress,
             standing=others(before["results"], arguments.rows) if before else None,
             try_again=not arguments.leave_failures,
         )
         costs = (
             {key: cost for key, cost in before["costs"].items() if key not in set(OURS) & set(arguments.rows)}
             if before
-            else contest.cost(chosen, arguments.out, next(iter(settings)), watch)
+            else runner.cost(chosen, arguments.out, next(iter(settings)), progress)
         )
     written = environment("cpu")
     times_of = of(before["environment"]) if before else written["commit"]
@@ -78,7 +78,7 @@ def of(environment: dict) -> str:
     return commit
 
 
-def others(results: contest.Results, rows: list[str]) -> contest.Results:
+def others(results: runner.Results, rows: list[str]) -> runner.Results:
     return {setting: {key: row for key, row in told.items() if key not in rows} for setting, told in results.items()}
 
 

@@ -14,7 +14,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from inspect_kd.cli.follow import follow
+from inspect_kd.cli.progress import show_progress
 from inspect_kd.config import load_recipe
 from inspect_kd.datasets import DataSet, open_dataset, union
 from inspect_kd.metrics import METRICS
@@ -39,10 +39,15 @@ def load(names: list[str], model: str) -> DataSet:
 def train(names: list[str], model: str, out: Path, changes: list[str] | None = None) -> dict[str, Any]:
     folder = RunFolder(out / f"{'-'.join(names)}-{model}")
     if not folder.complete:
-        with follow() as watch:
+        with show_progress() as progress:
             resume = folder.checkpoint.is_file()
             fit(
-                load_recipe(model, changes), load(names, model), folder, hardware=Hardware(), watch=watch, resume=resume
+                load_recipe(model, changes),
+                load(names, model),
+                folder,
+                hardware=Hardware(),
+                progress=progress,
+                resume=resume,
             )
     manifest: dict[str, Any] = json.loads(folder.manifest.read_text())
     commit = json.loads(folder.environment.read_text())["commit"]

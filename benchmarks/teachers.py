@@ -18,18 +18,18 @@ import numpy as np
 import torch
 from real_data import RESULTS, SETS, load
 
-from inspect_kd.cli.follow import follow
+from inspect_kd.cli.progress import show_progress
 from inspect_kd.config import Recipe, load_recipe
 from inspect_kd.datasets import DataSet
 from inspect_kd.datasets.images import read_image
 from inspect_kd.datasets.view import View
-from inspect_kd.evaluate import in_json, look_at, measure
+from inspect_kd.evaluate import in_json, measure, predict_samples
 from inspect_kd.models.base import Teacher
 from inspect_kd.models.teachers import clip_ada, sam_spt
 from inspect_kd.resize import resize
 from inspect_kd.train.run import RunFolder, build_teacher, environment, open_folder, resolved
-from inspect_kd.train.teach import examine, lessons_for, study
-from inspect_kd.types import Answers, Split, Watch
+from inspect_kd.train.teach import examine, open_teacher_data, study
+from inspect_kd.types import BatchPrediction, Progress, Split
 
 FULL = 512
 """Side of the images as they lie here: what a closer look is cut from."""
@@ -60,12 +60,12 @@ class Looking:
     def __init__(self, teacher: Teacher) -> None:
         self.teacher = teacher.eval()
 
-    def look(self, images_NHW3: np.ndarray) -> Answers:
+    def predict_batch(self, images_NHW3: np.ndarray) -> BatchPrediction:
         images, side = list(images_NHW3), self.teacher.size
         small = np.stack([resize(image, side, side) for image in images])
         with torch.no_grad():
             scores = self.teacher(torch.from_numpy(small).permute(0, 3, 1, 2).float()).score_B
-        return Answers(scores.numpy(), self.teacher.look(images).heatmap_B1HW[:, 0].numpy())
+        return BatchPrediction(scores.numpy(), self.teacher.predict(images).heatmap_B1HW[:, 0].numpy())
 
 
 def with_switches(teacher: clip_ada.Teacher, **changes: Any) -> clip_ada.Teacher:
@@ -77,7 +77,7 @@ def with_switches(teacher: clip_ada.Teacher, **changes: Any) -> clip_ada.Teacher
 
 
 def measured(teacher: Teacher, data: DataSet) -> dict[str, Any]:
-    found = in_json(measure(look_at(Looking(teacher), data.select(Split.TEST), View(size=FULL))))
+    found = in_json(measure(predict_samples(Looking(teacher), data.select(Split.TEST), View(size=FULL))))
     return {name: found["mean"][name] for name in COLUMNS}
 
 
@@ -97,43 +97,45 @@ def as_clip(teacher: Teacher) -> clip_ada.Teacher:
     return teacher
 
 
-def taught(model: str, changes: list[str], data: DataSet, folder: Path, watch: Watch) -> tuple[Recipe, Teacher]:
+def taught(model: str, changes: list[str], data: DataSet, folder: Path, progress: Progress) -> tuple[Recipe, Teacher]:
     recipe = resolved(load_recipe(model, changes))
     torch.manual_seed(recipe.fit.seed)
     teacher, run = build_teacher(recipe), RunFolder(folder)
     open_folder(run, recipe, "cpu")
-    study(teacher, lessons_for(teacher, recipe, data), recipe, run, watch)
+    study(teacher, open_teacher_data(teacher, recipe, data), recipe, run, progress)
     return recipe, teacher
 
 
-def clip_figures(data: DataSet, folder: Path, watch: Watch) -> dict[str, Any]:
+def clip_figures(data: DataSet, folder: Path, progress: Progress) -> dict[str, Any]:
     told: dict[str, Any] = {}
-    linear = taught("clip_ada_local", ["teacher.deviations=false"], data, folder / "linear", watch)[1]
+    linear = taught("clip_ada_local", ["teacher.deviations=false"], data, folder / "linear", progress)[1]
     told["linear"] = measured(with_switches(as_clip(linear), closer=False, affinity_steps=0), data)
     told["no image"] = averaged(as_clip(build_teacher(resolved(load_recipe("clip_ada_local")))), data)
     told["plain"] = averaged(
-        as_clip(taught("clip_ada_local", ["teach.epochs=0"], data, folder / "plain", watch)[1]), data
+        as_clip(taught("clip_ada_local", ["teach.epochs=0"], data, folder / "plain", progress)[1]), data
     )
-    teacher = as_clip(taught("clip_ada_local", [], data, folder / "whole", watch)[1])
+    teacher = as_clip(taught("clip_ada_local", [], data, folder / "whole", progress)[1])
     told["learnt"] = measured(with_switches(teacher, closer=False, affinity_steps=0), data)
     told["shared"] = measured(with_switches(teacher, closer=False), data)
     told["closer"] = measured(with_switches(teacher, closer=True), data)
     for parts in FEW:
         # As many lessons as sixteen parts in 32 variants: fewer parts are shown more often.
         changes = [f"teach.parts={parts}", f"teach.variants={512 // parts}"]
-        told[f"{parts} parts"] = measured(taught("clip_ada_local", changes, data, folder / f"{parts}", watch)[1], data)
+        told[f"{parts} parts"] = measured(
+            taught("clip_ada_local", changes, data, folder / f"{parts}", progress)[1], data
+        )
     return told
 
 
-def spt_figures(data: DataSet, folder: Path, watch: Watch) -> tuple[dict[str, Any], dict[str, Any]]:
+def spt_figures(data: DataSet, folder: Path, progress: Progress) -> tuple[dict[str, Any], dict[str, Any]]:
     """Rows of guide and SAM, and what SAM does with drawn defects and sound parts."""
-    recipe, teacher = taught("sam_spt_tiny", [], data, folder / "spt", watch)
+    recipe, teacher = taught("sam_spt_tiny", [], data, folder / "spt", progress)
     assert isinstance(teacher, sam_spt.Teacher)
-    drawn = examine(teacher, recipe, data, watch, variants=VARIANTS)
+    drawn = examine(teacher, recipe, data, progress, variants=VARIANTS)
     sound = [read_image(s.image) for s in data.select(Split.TEST) if not s.defective]
     asked, accepted = [], []
     for image in sound:
-        tokens_BChw = teacher.guide.look([image]).tokens_BChw
+        tokens_BChw = teacher.guide.predict([image]).tokens_BChw
         asked.append(bool((teacher.guide.heat(tokens_BChw) > teacher.guide.suspicious).any()))
         accepted.append(bool(teacher.segments(image, tokens_BChw[0])))
     drawn |= {"asked_on_sound": float(np.mean(asked)), "drawn_on_sound": float(np.mean(accepted))}
@@ -207,15 +209,15 @@ def main() -> None:
     kept = RESULTS / "teachers.json"
     results = json.loads(kept.read_text())["categories"] if kept.is_file() else {}
     commit = environment("cpu")["commit"]
-    with follow() as watch:
+    with show_progress() as progress:
         for name in arguments.only:
             data, folder = load([name], "clip_ada_local"), arguments.out / name
             told = results.setdefault(name, {"figures": {}, "spt": {}})
             if arguments.teacher != "spt":
-                told["figures"] |= clip_figures(data, folder, watch)
+                told["figures"] |= clip_figures(data, folder, progress)
                 told["clip_commit"] = commit
             if arguments.teacher != "clip":
-                rows, told["spt"] = spt_figures(data, folder, watch)
+                rows, told["spt"] = spt_figures(data, folder, progress)
                 told["figures"] |= rows
                 told["spt_commit"] = commit
             write({name: results[name] for name in SETS if name in results})

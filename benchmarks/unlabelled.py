@@ -19,7 +19,7 @@ from labelling import halves
 from real_data import RESULTS, ROOT, SETS, load
 
 from inspect_kd.bench import ablate
-from inspect_kd.cli.follow import follow
+from inspect_kd.cli.progress import show_progress
 from inspect_kd.train.run import environment
 from inspect_kd.types import Sample, Split
 
@@ -50,8 +50,8 @@ def main() -> None:
     folder = as_folder(line, arguments.out.resolve() / "line")
     arms = [arm for arm in ablate.arms(arguments.teachers, str(folder)) if arm.name in ARMS]
     chosen = [arm for arm in arms if arm.name in arguments.only]
-    with follow() as watch:
-        ablate.ablate(MODEL, data, chosen, arguments.seeds, arguments.out, watch)
+    with show_progress() as progress:
+        ablate.ablate(MODEL, data, chosen, arguments.seeds, arguments.out, progress)
     found = {arm.name: finished(arguments.out, arm) for arm in arms}
     machine = environment("cpu") | {"command": "python benchmarks/unlabelled.py"}
     page = ablate.write(RESULTS, arms, found, machine, "unlabelled", "What parts from the line add")

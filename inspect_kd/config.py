@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from inspect_kd import zoo
 from inspect_kd.errors import InspectKDError, UsageError
+from inspect_kd.former_names import rename_key, rename_recipe_keys
 
 T = TypeVar("T")
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -68,7 +69,7 @@ class Fit(Strict):
     """Largest norm of the gradient."""
     warm_up: Share = 0.1
     """Share of the steps in which the learning rate rises."""
-    fall: Literal["cosine", "step"] = "cosine"
+    schedule: Literal["cosine", "step"] = "cosine"
     """How it falls afterwards: along a cosine, or to a tenth after four fifths of the steps."""
     denoise: Share = 0.0
     """Share of a batch that carries a synthetic defect which the student must rebuild without."""
@@ -93,7 +94,7 @@ class Teach(Strict):
     learning_rate: float = Field(1e-3, gt=0)
 
 
-class Stage(Strict):
+class StageConfig(Strict):
     """How long a stage lasts and how fast it learns."""
 
     steps: int = Field(0, ge=0)
@@ -112,35 +113,35 @@ class Distill(Strict):
     """A data set with real defects, outlined or not."""
     start: str | None = None
     """A complete run of the same student, whose fit is taken over in the place of an own one."""
-    align: Stage = Stage()
+    align: StageConfig = StageConfig()
     """S1: the heads' tokens come to see what the teachers see."""
-    supervise: Stage = Stage()
+    supervise: StageConfig = StageConfig()
     """S2: the label head learns drawn defects, and real ones where there are any."""
-    refine: Stage = Stage()
+    refine: StageConfig = StageConfig()
     """S3: the imitation head follows the teachers."""
     batch: int = Field(16, ge=4)
     variants: int = Field(6, ge=2)
     """How often each sound part is shown, every second time damaged; teachers look at each of them once."""
-    relations: float = Field(0.5, ge=0)
+    relation_weight: float = Field(0.5, ge=0)
     """Weight of the relations between tokens, beside 1 for the tokens themselves (S1)."""
-    trust: Literal["learnt", "alike"] = "learnt"
+    teacher_weights: Literal["learned", "equal"] = "learned"
     """Weigh teachers at each place by how they do on drawn defects, or take all at their word."""
-    trust_temperature: float = Field(0.1, gt=0)
-    contrast: float = Field(0.0, ge=0)
+    weight_temperature: float = Field(0.1, gt=0)
+    contrast_weight: float = Field(0.0, ge=0)
     """Weight of the pull to the teachers against the student's own earlier answer (S3)."""
-    loosen: bool = False
+    tune_decoder: bool = False
     """The last part of the decoder moves along (S3): forty times the work for a step."""
-    streams: float = Field(0.0, ge=0)
-    """Weight of the denoising stream: what is rebuilt of a damaged part must look to the teachers like the sound one (S3, `loosen`)."""
-    voices: tuple[float, float, float] = (1.0, 3.0, 0.0)
+    denoising_weight: float = Field(0.0, ge=0)
+    """Weight of the denoising loss: features rebuilt of a damaged part must match the teachers' of its sound twin (S3, `tune_decoder`)."""
+    blend: tuple[float, float, float] = (1.0, 3.0, 0.0)
     """What discrepancy (its rarest heat on held-out sound parts is 1), label head and imitation head (chances, 0 to 1) count."""
-    score_voices: tuple[float, float, float] = (1.0, 0.5, 0.0)
+    score_blend: tuple[float, float, float] = (1.0, 0.5, 0.0)
     """The same for the score. Heads say best where: what they take for damage on an unusual sound part must not stop it."""
-    most: int = Field(3000, ge=1)
+    max_samples: int = Field(3000, ge=1)
     """Drawn parts at most, and unlabelled ones: what is known of each is kept in memory, a third of a megabyte at size 256."""
 
     @property
-    def stages(self) -> dict[str, Stage]:
+    def stages(self) -> dict[str, StageConfig]:
         """Those that are run, in their order."""
         every = {"align": self.align, "supervise": self.supervise, "refine": self.refine}
         return {name: stage for name, stage in every.items() if stage.steps}
@@ -152,18 +153,18 @@ class Distill(Strict):
             raise ValueError("align and refine need `teachers:`; without any set their steps to 0")
         if self.teachers and not taught:
             raise ValueError("teachers: nobody would listen; set refine.steps, for example to 600")
-        if self.refine.steps and not self.voices[2]:
-            raise ValueError("voices: the imitation head would count nothing; set them to [1, 1.5, 1.5], for example")
+        if self.refine.steps and not self.blend[2]:
+            raise ValueError("blend: the imitation head would count nothing; set them to [1, 1.5, 1.5], for example")
         if self.unlabelled and not self.teachers:
             raise ValueError("unlabelled: parts without labels say something only where `teachers:` look at them")
-        if self.streams and self.refine.steps and not self.loosen:
-            raise ValueError("streams: what is rebuilt stays as it is in S3; set loosen to true")
+        if self.denoising_weight and self.refine.steps and not self.tune_decoder:
+            raise ValueError("denoising_weight: what is rebuilt stays as it is in S3; set tune_decoder to true")
         if self.labelled and not self.supervise.steps:
             raise ValueError("labelled: no stage learns labels; set supervise.steps, for example to 1500")
         return self
 
 
-class Calibration(Strict):
+class CalibrationConfig(Strict):
     """How many sound parts may be stopped."""
 
     reject_rate: float = Field(0.01, gt=0, lt=1)
@@ -187,7 +188,7 @@ class Recipe(Strict):
     fit: Fit = Fit()
     teach: Teach = Teach()
     distill: Distill = Distill()
-    calibration: Calibration = Calibration()
+    calibration: CalibrationConfig = CalibrationConfig()
     export: tuple[str, ...] = ("onnx",)
     """Deployments made at the end of the training; `onnx` is always one, the report and the line open it."""
 
@@ -199,10 +200,8 @@ class Recipe(Strict):
             raise ValueError("export: `onnx` must be among them, the report and the line open that file")
         if self.student and self.data.size % 32:
             raise ValueError(f"data.size: a student takes multiples of 32, not {self.data.size}")
-        if self.distill.stages and not self.student.get("answer_width"):
-            raise ValueError(
-                "distill: its stages teach the student's heads; set student.answer_width, for example to 32"
-            )
+        if self.distill.stages and not self.student.get("head_width"):
+            raise ValueError("distill: its stages teach the student's heads; set student.head_width, for example to 32")
         distill = self.distill
         if self.teacher and (distill.stages or distill.start or distill.labelled):
             raise ValueError("distill: a teacher is not distilled; its own real defects are `teach.labelled`")
@@ -302,22 +301,28 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def load_recipe(model: str, overrides: list[str] | None = None) -> Recipe:
     """The recipe for a name or a path, with `section.key=value` overrides applied."""
     path = zoo.find("models", model)
-    content = read_yaml(path)
+    content = rename_recipe_keys(read_yaml(path))
     for override in overrides or []:
         _apply(content, override)
     return fill(Recipe, content, where=str(path))
+
+
+def read_recipe(path: Path) -> Recipe:
+    """The resolved recipe in a run's folder."""
+    return fill(Recipe, rename_recipe_keys(read_yaml(path)), where=str(path))
 
 
 def _apply(content: dict[str, Any], override: str) -> None:
     key, equals, value = override.partition("=")
     if not equals or not key:
         raise UsageError(f"--set {override}: write it as section.key=value, for example fit.steps=200")
-    *sections, last = key.split(".")
+    present, parsed = rename_key(key, parse_yaml(value, f"--set {key}"))
+    *sections, last = present.split(".")
     for section in sections:
         content = content.setdefault(section, {})
         if not isinstance(content, dict):
             raise UsageError(f"--set {override}: '{section}' is not a section")
-    content[last] = parse_yaml(value, f"--set {key}")
+    content[last] = parsed
 
 
 def fill(model: type[T], content: dict[str, Any], *, where: str, fault: type[InspectKDError] = UsageError) -> T:

@@ -12,10 +12,10 @@ import numpy as np
 
 from inspect_kd.calibrate import Calibration
 from inspect_kd.datasets.images import read_image, read_mask
-from inspect_kd.datasets.view import View, look_at_many
+from inspect_kd.datasets.view import View, predict_images
 from inspect_kd.errors import BadInput, GateFailed, UsageError
 from inspect_kd.metrics import METRICS, CategoryMetrics, Measure, mean_of
-from inspect_kd.types import Decision, Heatmap, Mask, Model, Sample, Watch
+from inspect_kd.types import Decision, Heatmap, Mask, Model, Progress, Sample
 
 MEAN = "mean"
 
@@ -86,7 +86,7 @@ def parse_gates(texts: Sequence[str]) -> dict[str, float]:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Seen:
+class SamplePrediction:
     """One part with what a model says of it."""
 
     sample: Sample
@@ -99,16 +99,18 @@ class Seen:
         return None if self.sample.mask is None else read_mask(self.sample.mask, size=(width, height))
 
 
-def look_at(model: Model, samples: Sequence[Sample], view: View, *, bits: int | None = None) -> Iterator[Seen]:
+def predict_samples(
+    model: Model, samples: Sequence[Sample], view: View, *, bits: int | None = None
+) -> Iterator[SamplePrediction]:
     """Every part in turn. An answer that is no number would count as the hottest of all: it ends the measurement."""
-    answers = look_at_many(model, view, (read_image(sample.image, bits=bits) for sample in samples))
+    answers = predict_images(model, view, (read_image(sample.image, bits=bits) for sample in samples))
     for sample, (score, heatmap) in zip(samples, answers, strict=True):
         if not (math.isfinite(score) and np.isfinite(heatmap).all()):
             raise BadInput(f"{sample.image}: the model answered with a number that is not finite")
-        yield Seen(sample=sample, score=score, heatmap=heatmap)
+        yield SamplePrediction(sample=sample, score=score, heatmap=heatmap)
 
 
-def measure(parts: Iterable[Seen]) -> dict[str, dict[str, Measure]]:
+def measure(parts: Iterable[SamplePrediction]) -> dict[str, dict[str, Measure]]:
     """The seven metrics by category, and their mean."""
     categories: dict[str, CategoryMetrics] = {}
     for seen in parts:
@@ -130,7 +132,7 @@ def evaluate(
     model: Model,
     samples: Sequence[Sample],
     calibration: Calibration,
-    watch: Watch,
+    progress: Progress,
     *,
     view: View,
     bits: int | None = None,
@@ -138,17 +140,17 @@ def evaluate(
     """Look at every part, measure each category, decide by each category's own thresholds where it has them."""
     if not samples:
         raise BadInput("nothing to evaluate: the data set has no test images")
-    watch.phase("evaluate", len(samples))
+    progress.phase("evaluate", len(samples))
     verdicts = []
 
-    def judged() -> Iterator[Seen]:
-        for seen in look_at(model, samples, view, bits=bits):
+    def judged() -> Iterator[SamplePrediction]:
+        for seen in predict_samples(model, samples, view, bits=bits):
             category = seen.sample.category
             limits = calibration.limits_for(category if category in calibration.limits else None)
             verdicts.append(
                 Verdict(sample=seen.sample, score=seen.score, decision=limits.thresholds.decide(seen.score))
             )
-            watch.advance()
+            progress.advance()
             yield seen
 
     return Evaluation(measures=measure(judged()), verdicts=verdicts)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from inspect_kd import registry, sign_off
 from inspect_kd.datasets.images import as_rgb8, read_image
-from inspect_kd.datasets.view import View, look
+from inspect_kd.datasets.view import View, predict_image
 from inspect_kd.errors import BadInput, EnvironmentFault
 from inspect_kd.export.card import ArtifactCard
 from inspect_kd.export.options import RuntimeOptions
@@ -27,7 +27,7 @@ from inspect_kd.plain_file import read_plain_file
 from inspect_kd.quarantine import admit
 from inspect_kd.resize import RESIZE
 from inspect_kd.signing import LARGEST_ARTIFACT, Signer, signers, verify_bytes
-from inspect_kd.types import Answers, Heatmap, Inspection, Region, Thresholds
+from inspect_kd.types import BatchPrediction, Heatmap, Inspection, Region, Thresholds
 
 Frame = str | Path | npt.NDArray[np.generic]
 
@@ -93,11 +93,11 @@ class Inspector:
     def warm_up(self, batches: Iterable[int] = (1,)) -> None:
         """Run each size of batch once: first runs allocate, and on a GPU compile."""
         for count in batches:
-            self.look(np.zeros((count, self.size, self.size, 3), np.uint8))
+            self.predict_batch(np.zeros((count, self.size, self.size, 3), np.uint8))
 
-    def look(self, images_NHW3: npt.NDArray[np.uint8]) -> Answers:
+    def predict_batch(self, images_NHW3: npt.NDArray[np.uint8]) -> BatchPrediction:
         """The bare model on images that already have its size."""
-        answers: Answers = self.model.look(images_NHW3)
+        answers: BatchPrediction = self.model.predict_batch(images_NHW3)
         return answers
 
     def __call__(self, frame: Frame) -> Inspection:
@@ -105,7 +105,7 @@ class Inspector:
         image = self._read(frame)
         self.view.check_size(image, _name(frame))
         start = time.perf_counter()
-        score, heatmap = look(self, self.view, image)
+        score, heatmap = predict_image(self, self.view, image)
         elapsed = (time.perf_counter() - start) * 1000
         if not (np.isfinite(score) and np.isfinite(heatmap).all()):
             raise BadInput(

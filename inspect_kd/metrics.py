@@ -55,14 +55,14 @@ class Histogram:
         else:
             self._waiting.append((bins, weights))
         if len(self._waiting) >= 16:
-            self.settle()
+            self.compact()
 
     def merge(self, other: Histogram) -> None:
-        other.settle()
+        other.compact()
         self._waiting.append((other.bins, other.weights))
-        self.settle()
+        self.compact()
 
-    def settle(self) -> None:
+    def compact(self) -> None:
         if not self._waiting:
             return
         bins = np.concatenate([self.bins, *(waiting[0] for waiting in self._waiting)])
@@ -125,7 +125,7 @@ class PixelCounts(Ranking):
         why = self._why_not()
         if why:
             return Measure(None, why)
-        self.regions.settle()
+        self.regions.compact()
         bins, sound, _ = self._falling()
         covered = np.zeros(len(bins))
         covered[np.searchsorted(-bins.astype(np.int64), -self.regions.bins.astype(np.int64))] = self.regions.weights
@@ -141,8 +141,8 @@ class PixelCounts(Ranking):
         return Measure(metric(sound, defective))
 
     def _why_not(self) -> str | None:
-        self.sound.settle()
-        self.defective.settle()
+        self.sound.compact()
+        self.defective.compact()
         if self.defective.weights.sum() == 0:
             return "no defective part has a mask" if self.without_mask else "no defective part in the test"
         return "no sound pixel in the test" if self.sound.weights.sum() == 0 else None

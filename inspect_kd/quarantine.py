@@ -151,7 +151,7 @@ def _look(runtime: Any, content: bytes, where: str) -> dict[str, Any]:
         black = np.zeros((model.size, model.size, 3), np.uint8)
         noise = np.random.default_rng(0).integers(0, 256, black.shape, dtype=np.uint8)
         for size in BATCHES:
-            model.look(np.stack([noise, black])[:size])
+            model.predict_batch(np.stack([noise, black])[:size])
     except InspectKDError as error:
         return {"error": type(error).__name__, "text": str(error)}
     except MemoryError:

@@ -21,7 +21,7 @@ Heatmap = npt.NDArray[np.float32]
 """(H, W), calibrated: 1.0 is the reject threshold over all categories."""
 
 
-class Answers(NamedTuple):
+class BatchPrediction(NamedTuple):
     """What a model says of a batch, on the calibrated scale."""
 
     scores_N: npt.NDArray[np.float32]
@@ -35,10 +35,10 @@ class Model(Protocol):
     def size(self) -> int:
         """Side of the square images that it takes."""
 
-    def look(self, images_NHW3: npt.NDArray[np.uint8]) -> Answers: ...
+    def predict_batch(self, images_NHW3: npt.NDArray[np.uint8]) -> BatchPrediction: ...
 
 
-class Watch(Protocol):
+class Progress(Protocol):
     """Somebody who follows long work: a progress bar, a log, nobody."""
 
     def phase(self, name: str, total: int, done: int = 0) -> None:
@@ -47,18 +47,18 @@ class Watch(Protocol):
     def advance(self, steps: int = 1, **figures: float) -> None:
         """So many steps are done; `figures` are worth showing."""
 
-    def say(self, text: str) -> None:
+    def note(self, text: str) -> None:
         """One line that a person should read."""
 
 
-class Nobody:
+class NoProgress:
     """Work that nobody follows."""
 
     def phase(self, name: str, total: int, done: int = 0) -> None: ...
 
     def advance(self, steps: int = 1, **figures: float) -> None: ...
 
-    def say(self, text: str) -> None: ...
+    def note(self, text: str) -> None: ...
 
 
 class Split(StrEnum):

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from inspect_kd.datasets.drawn import draw_sample
-from tests.tiny import command
+from tests.builders import clip_folder
+from tests.tiny import EVERY_STAGE, command
 
 # For the processes that tests start; see also one_thread below.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -93,3 +94,20 @@ def run(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     assert any("seconds_left" in line and "loss" in line for line in lines)
     return out / "r"
+
+
+@pytest.fixture(scope="session")
+def staged_runs(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a student's run with every stage, `r`, and of its two teachers' runs."""
+    out = tmp_path_factory.mktemp("staged")
+    clip = {"model": clip_folder(out / "clip"), "pretrained": None, "licence": "MIT", "vv_blocks": 2}
+    sam = {"build": "sam_spt", "backend": "tiny", "guide": clip, "closer": True}
+    few = {"parts": 2, "variants": 2, "epochs": 1}
+    for name, teacher in (("tiny_clip", {"build": "clip_ada", **clip}), ("tiny_sam", sam)):
+        recipe = {"name": name, "teacher": teacher, "data": {"size": 64}, "teach": few}
+        (out / f"{name}.yaml").write_text(json.dumps(recipe))
+    teachers = [word for name in ("tiny_clip", "tiny_sam") for word in ("--teachers", str(out / f"{name}.yaml"))]
+    settings = [word for setting in EVERY_STAGE for word in ("--set", setting)]
+    answer = subprocess.run([*command(parts, out, *teachers), *settings], capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr
+    return out

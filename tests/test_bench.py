@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from inspect_kd import weights
-from inspect_kd.bench import contest, cost, page, peers
+from inspect_kd.bench import cost, page, peers, runner
 from inspect_kd.bench.entries import MEMORY, PEERS, SIZE, Entry, entries
 from inspect_kd.config import load_recipe
 from inspect_kd.datasets import DataSet, open_dataset
@@ -28,7 +28,7 @@ from inspect_kd.export.to_onnx import open_session
 from inspect_kd.metrics import METRICS
 from inspect_kd.registry import load
 from inspect_kd.train.run import environment
-from inspect_kd.types import Nobody
+from inspect_kd.types import NoProgress
 from tests.tiny import TINY
 
 # anomalib and Lightning warn of each other's ways.
@@ -96,7 +96,7 @@ def test_a_peer_gets_our_weights_in_its_own_network(name: str, own_weights: Path
 
 
 def test_a_peer_is_trained_measured_and_exported(own_weights: Path, metal: DataSet, tmp_path: Path) -> None:
-    told = peers.compete(PEERS["padim"], metal, tmp_path, 0.1, Nobody())
+    told = peers.run_entry(PEERS["padim"], metal, tmp_path, 0.1, NoProgress())
     assert "failure" not in told and set(told["metrics"]["metal"]) == set(METRICS)
     assert told["metrics"]["metal"]["image_auroc"] > 0.5
     session = open_session((tmp_path / "model.onnx").read_bytes(), "padim", RuntimeOptions(allow_cpu=True))
@@ -106,18 +106,18 @@ def test_a_peer_is_trained_measured_and_exported(own_weights: Path, metal: DataS
 
 
 def test_the_memory_knows_what_it_has_seen(own_weights: Path, metal: DataSet, tmp_path: Path) -> None:
-    told = load("bench", "memory").compete(MEMORY["memory"], metal, tmp_path, 0, Nobody())
+    told = load("bench", "memory").run_entry(MEMORY["memory"], metal, tmp_path, 0, NoProgress())
     assert told["metrics"]["metal"]["image_auroc"] > 0.9 and (tmp_path / "model.onnx").is_file()
 
 
 def test_a_failure_is_a_result_and_the_others_go_on(metal: DataSet, tmp_path: Path) -> None:
     chosen = {name: Entry(name=name, maker="peers", model=name) for name in ("NoSuchModel", "NorThis")}
-    results = contest.contest({"metal": metal}, chosen, tmp_path, 0.1, Nobody())
+    results = runner.run_benchmark({"metal": metal}, chosen, tmp_path, 0.1, NoProgress())
     assert all(name in results["metal"][name]["failure"] for name in chosen)
     # Left as it is where that is wanted: the file is not even written again.
-    files = [tmp_path / "metal" / name / contest.RESULT for name in chosen]
+    files = [tmp_path / "metal" / name / runner.RESULT for name in chosen]
     before = [file.stat().st_mtime_ns for file in files]
-    assert contest.contest({"metal": metal}, chosen, tmp_path, 0.1, Nobody(), try_again=False) == results
+    assert runner.run_benchmark({"metal": metal}, chosen, tmp_path, 0.1, NoProgress(), try_again=False) == results
     assert [file.stat().st_mtime_ns for file in files] == before
 
 
@@ -126,32 +126,32 @@ def test_a_peer_may_train_as_long_as_the_slowest_of_ours_took(metal: DataSet, tm
     took = {"omni_ad": {"metrics": {}, "train_seconds": 61}, "embedded": {"metrics": {}, "train_seconds": 9}}
     took["ras"] = {"failure": "killed", "train_seconds": 900}
     peer = Entry(name="peer", maker="peers", model="NoSuchModel")
-    results = contest.contest(
-        {"metal": metal}, {**ours, "peer": peer}, tmp_path, None, Nobody(), standing={"metal": took}
+    results = runner.run_benchmark(
+        {"metal": metal}, {**ours, "peer": peer}, tmp_path, None, NoProgress(), standing={"metal": took}
     )
     # What stands is not done again, and says what the peer is granted.
     assert {key: results["metal"][key] for key in ours} == took and not (tmp_path / "metal" / "ras").exists()
-    assert (tmp_path / "metal" / "peer" / contest.WORK).read_text() == contest.identity(peer, metal, 2)
-    assert contest.as_long_as_ours({}, {}) == contest.WITHOUT_OURS
+    assert (tmp_path / "metal" / "peer" / runner.WORK).read_text() == runner.identity(peer, metal, 2)
+    assert runner.as_long_as_ours({}, {}) == runner.WITHOUT_OURS
 
 
 def test_a_result_is_of_its_data_entry_and_minutes(metal: DataSet, parts: Path, tmp_path: Path) -> None:
     entry, board = Entry(name="x", maker="peers", model="Padim"), open_dataset(parts).only("board")
-    work = contest.identity(entry, metal, 1)
-    assert work == contest.identity(entry, metal, 1)
+    work = runner.identity(entry, metal, 1)
+    assert work == runner.identity(entry, metal, 1)
     others = [(replace(entry, model="Stfpm"), metal, 1), (entry, board, 1), (entry, metal, 2)]
-    assert work not in {contest.identity(*other) for other in others}
+    assert work not in {runner.identity(*other) for other in others}
     folder = tmp_path / "x"
-    contest._begin(folder, work)
+    runner._begin(folder, work)
     (folder / "checkpoint").touch()
-    assert not contest._finished(folder, work)
-    (folder / contest.RESULT).write_text('{"metrics": {}}')
-    assert contest._finished(folder, work) and not contest._finished(folder, "other")
-    (folder / contest.RESULT).write_text('{"failure": "no hub today"}')
-    assert not contest._finished(folder, work) and contest._finished(folder, work, or_failed=True)
-    contest._begin(folder, work)
+    assert not runner._finished(folder, work)
+    (folder / runner.RESULT).write_text('{"metrics": {}}')
+    assert runner._finished(folder, work) and not runner._finished(folder, "other")
+    (folder / runner.RESULT).write_text('{"failure": "no hub today"}')
+    assert not runner._finished(folder, work) and runner._finished(folder, work, or_failed=True)
+    runner._begin(folder, work)
     assert (folder / "checkpoint").exists()  # the same work goes on
-    contest._begin(folder, "other")
+    runner._begin(folder, "other")
     assert not (folder / "checkpoint").exists()
 
 
@@ -162,8 +162,8 @@ def die(*_: Any) -> None:
 def test_a_peer_that_takes_its_process_with_it_is_told(
     metal: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(contest, "_work", die)
-    told = contest.contest({"metal": metal}, {"x": Entry(name="x", maker="peers")}, tmp_path, 1, Nobody())
+    monkeypatch.setattr(runner, "_work", die)
+    told = runner.run_benchmark({"metal": metal}, {"x": Entry(name="x", maker="peers")}, tmp_path, 1, NoProgress())
     assert "exit status 7" in told["metal"]["x"]["failure"]
 
 

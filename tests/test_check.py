@@ -13,12 +13,12 @@ from inspect_kd.cli import app
 from inspect_kd.datasets import open_dataset
 from inspect_kd.datasets.check import Finding, check
 from inspect_kd.errors import BadInput
-from inspect_kd.types import Nobody, Split
+from inspect_kd.types import NoProgress, Split
 from tests import trees
 
 
 def found(root: Path) -> list[Finding]:
-    return check(open_dataset(root), Nobody())
+    return check(open_dataset(root), NoProgress())
 
 
 def test_a_clean_tree_has_no_errors(tmp_path: Path) -> None:
@@ -65,5 +65,5 @@ def test_the_command_exits_with_bad_input(tmp_path: Path) -> None:
 
 def test_real_sets_have_no_leak(real_data: Path) -> None:
     pytest.importorskip("cv2")
-    findings = check(open_dataset(real_data / "mpdd"), Nobody())
+    findings = check(open_dataset(real_data / "mpdd"), NoProgress())
     assert not [finding for finding in findings if finding.severity == "error"]

@@ -73,13 +73,13 @@ def _stop(client: object) -> None:
 BENCH = """
 import sys
 from pathlib import Path
-from inspect_kd.bench import contest, cost
+from inspect_kd.bench import runner, cost
 from inspect_kd.bench.entries import Entry
 if __name__ == "__main__":
     artifact, folder = map(Path, sys.argv[1:])
     folder.mkdir()
-    contest._in_own_process(Entry(name="none", maker="nobody"), None, folder, 1.0)
-    print((folder / contest.RESULT).read_text())
+    runner._in_own_process(Entry(name="none", maker="nobody"), None, folder, 1.0)
+    print((folder / runner.RESULT).read_text())
     print(cost.peak_memory(artifact))
 """
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,31 +14,15 @@ from torch import Tensor
 
 from inspect_kd import config
 from inspect_kd.errors import BadInput, EnvironmentFault, UsageError
-from inspect_kd.models.base import Lesson
+from inspect_kd.models.base import TeacherSample
 from inspect_kd.models.clip.closer import Window, paste_closer, suspicious_windows
 from inspect_kd.models.clip.heat import share_by_affinity, similarity
 from inspect_kd.models.clip.load import load_clip
 from inspect_kd.models.clip.prompts import Prompts, Text, tokenize
 from inspect_kd.models.clip.towers import VitTower, attend
 from inspect_kd.models.teachers import clip_ada
+from tests.builders import clip_folder
 from tests.test_models import Evil
-
-TINY_CLIP: dict[str, Any] = {
-    "embed_dim": 64,
-    "vision_cfg": {"image_size": 64, "patch_size": 8, "width": 64, "layers": 4, "head_width": 16},
-    "text_cfg": {"context_length": 32, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
-}
-
-
-def clip_folder(folder: Path, *, weights: bool = True) -> str:
-    """A tiny CLIP as open_clip saves one."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": TINY_CLIP, "preprocess_cfg": {}}))
-    if weights:
-        torch.manual_seed(0)
-        state = open_clip.CLIP(**TINY_CLIP).state_dict()
-        save_file({key: value.contiguous() for key, value in state.items()}, folder / "open_clip_model.safetensors")
-    return f"local-dir:{folder}"
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +39,7 @@ def images(count: int = 2, size: int = 64, seed: int = 0) -> Tensor:
     return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(seed)) * 255
 
 
-def lessons(count: int = 16, size: int = 64) -> list[Lesson]:
+def lessons(count: int = 16, size: int = 64) -> list[TeacherSample]:
     """Grey noise; every other one with a bright square, so that there is something to learn."""
     rng, made = np.random.default_rng(0), []
     for number in range(count):
@@ -67,13 +50,13 @@ def lessons(count: int = 16, size: int = 64) -> list[Lesson]:
             mask = np.zeros((size, size), bool)
             mask[row : row + 20, column : column + 20] = True
             image[mask] = 250
-        made.append(Lesson(image=image, mask=mask))
+        made.append(TeacherSample(image=image, mask=mask))
     return made
 
 
 def study(teacher: clip_ada.Teacher, *, epochs: int = 8, rate: float = 1e-2) -> list[float]:
-    told = list(teacher.study(lessons(), epochs=epochs, batch=4, rate=rate, seed=0))
-    assert len(told) == teacher.steps(16, epochs=epochs, batch=4)
+    told = list(teacher.fit(lessons(), epochs=epochs, batch=4, rate=rate, seed=0))
+    assert len(told) == teacher.count_steps(16, epochs=epochs, batch=4)
     return [figures["loss"] for figures in told if figures]
 
 
@@ -150,17 +133,17 @@ def test_only_the_words_learn_and_the_vectors_replace_them(folder: str, mode: st
     assert {name for name, p in teacher.named_parameters() if p.grad is not None} == trained
     prompts, dense = (
         teacher.prompts,
-        teacher.look(list(images().byte().permute(0, 2, 3, 1).numpy())).tokens_BChw,
+        teacher.predict(list(images().byte().permute(0, 2, 3, 1).numpy())).tokens_BChw,
     )
     assert prompts is not None
     live = similarity(dense, prompts(), prompts.slope, prompts.level)
     for _ in range(teacher.settings.affinity_steps):
         live = share_by_affinity(live, dense)
-    teacher.settle()
+    teacher.release_training_state()
     # The stored vectors say what the sentences say, when nobody can read them any more.
     assert torch.equal(teacher.heat(dense), live)
     assert not any(key.startswith("prompts") for key in teacher.state_dict())
-    assert sum(value.numel() for value in teacher.learnt().values()) < 10_000
+    assert sum(value.numel() for value in teacher.adapted_state().values()) < 10_000
     with pytest.raises(RuntimeError, match="settled"):
         study(teacher)
 
@@ -170,7 +153,7 @@ def test_what_was_studied_is_found(folder: str) -> None:
     study(teacher, epochs=20)
     unseen = [lesson for lesson in lessons(40)[20:] if lesson.mask is not None]
     for lesson in unseen:
-        heatmap = teacher.look([lesson.image]).heatmap_B1HW[0, 0].numpy()
+        heatmap = teacher.predict([lesson.image]).heatmap_B1HW[0, 0].numpy()
         assert lesson.mask is not None
         assert heatmap[lesson.mask].mean() > heatmap[~lesson.mask].mean() + 0.05
 
@@ -178,7 +161,7 @@ def test_what_was_studied_is_found(folder: str) -> None:
 def test_a_study_is_the_same_every_time(folder: str) -> None:
     first, second = teacher_of(folder), teacher_of(folder)
     assert study(first, epochs=2) == study(second, epochs=2)
-    assert all(torch.equal(value, second.learnt()[key]) for key, value in first.learnt().items())
+    assert all(torch.equal(value, second.adapted_state()[key]) for key, value in first.adapted_state().items())
 
 
 @pytest.mark.parametrize(
@@ -195,10 +178,10 @@ def test_a_closer_look_changes_suspicious_parts_only(folder: str) -> None:
         study(each)
     sound, damaged = (lesson.image for lesson in lessons(2, size=256))
     teacher.suspicious.fill_(1.0)
-    assert torch.equal(teacher.look([sound, damaged]).heatmap_B1HW, blunt.look([sound, damaged]).heatmap_B1HW)
-    coarse = teacher.heat(teacher.look([damaged]).tokens_BChw)
+    assert torch.equal(teacher.predict([sound, damaged]).heatmap_B1HW, blunt.predict([sound, damaged]).heatmap_B1HW)
+    coarse = teacher.heat(teacher.predict([damaged]).tokens_BChw)
     teacher.suspicious.fill_(float(coarse.max()) - 1e-4)
-    assert not torch.equal(teacher.look([damaged]).heatmap_B1HW, blunt.look([damaged]).heatmap_B1HW)
+    assert not torch.equal(teacher.predict([damaged]).heatmap_B1HW, blunt.predict([damaged]).heatmap_B1HW)
 
 
 def test_windows_are_around_hot_places_and_inside_the_image() -> None:
@@ -302,7 +285,7 @@ def test_real_shapes_load_from_a_file_of_the_tags_name(tmp_path: Path, monkeypat
     assert teacher.sources[0].licence == "MIT (LAION)" and len(teacher.sources[0].sha256) == 64
     assert sum(p.numel() for p in teacher.parameters() if p.requires_grad) == 12_288
     assert torch.allclose(teacher.tower.visual.conv1.weight, state["visual.conv1.weight"], atol=1e-3)
-    glance = teacher.look([np.zeros((300, 200, 3), np.uint8)])
+    glance = teacher.predict([np.zeros((300, 200, 3), np.uint8)])
     assert glance.tokens_BChw.shape == (1, 512, 21, 21) and glance.heatmap_B1HW.shape == (1, 1, 336, 336)
 
 
@@ -315,5 +298,5 @@ def test_the_stand_in_sees_with_real_weights(real_weights: Path, monkeypatch: py
     assert torch.allclose(teacher.tower.visual.trunk.conv_stem.weight, kept["conv_stem.weight"].float())
     study(teacher, epochs=2)
     assert teacher.tower.spread.spread(0).std() > 0
-    assert teacher.look([np.zeros((50, 80, 3), np.uint8)]).tokens_BChw.shape == (1, 256, 8, 8)
+    assert teacher.predict([np.zeros((50, 80, 3), np.uint8)]).tokens_BChw.shape == (1, 256, 8, 8)
     assert teacher.sources[0].licence == "Apache-2.0"

@@ -55,8 +55,8 @@ def test_data_check_shows_categories_as_they_are_named(tmp_path: Path) -> None:
 
 def test_progress_shows_names_as_they_are() -> None:
     program = (
-        "from inspect_kd.cli.follow import follow\nwith follow() as watch:\n"
-        f"    watch.say({' '.join(NAMES)!r})\n    watch.phase({NAMES[0]!r}, 1)\n    watch.advance(1, loss=1.0)"
+        "from inspect_kd.cli.progress import follow\nwith follow() as progress:\n"
+        f"    progress.note({' '.join(NAMES)!r})\n    progress.phase({NAMES[0]!r}, 1)\n    progress.advance(1, loss=1.0)"
     )
     code, shown = run_on_terminal("-c", program)
     assert code == 0, shown

@@ -16,7 +16,7 @@ from inspect_kd.datasets.layouts import _walk
 from inspect_kd.datasets.manifest import load_manifest
 from inspect_kd.datasets.splits import Holdout
 from inspect_kd.errors import BadInput, EnvironmentFault, UsageError
-from inspect_kd.types import Nobody, Split
+from inspect_kd.types import NoProgress, Split
 from tests import trees
 
 
@@ -204,7 +204,7 @@ def test_data_check_counts_images_that_only_look_like_masks(tmp_path: Path) -> N
     trees.picture(root / "bent" / "1.png", 99)
     trees.mask(root / "bent" / "1_mask.png")
     trees.picture(root / "bent" / "part_label.png", 98)
-    found = [finding for finding in check(open_dataset(root), Nobody()) if "named as masks" in finding.text]
+    found = [finding for finding in check(open_dataset(root), NoProgress()) if "named as masks" in finding.text]
     assert [(finding.text[:8], [file.name for file in finding.files]) for finding in found] == [
         ("1 images", ["part_label.png"])
     ]

@@ -30,25 +30,26 @@ from inspect_kd.config import Distill, Recipe, load_recipe
 from inspect_kd.datasets import DataSet, open_dataset
 from inspect_kd.datasets.drawn import draw_sample
 from inspect_kd.distill import losses, stages
-from inspect_kd.distill.glances import Observer, Told, identity
 from inspect_kd.distill.reliability import Reliability, average, fuse, rising
+from inspect_kd.distill.teacher_cache import CachedTeacher, PooledTeacherOutput, identity
 from inspect_kd.errors import BadInput, UsageError
 from inspect_kd.inspector import Inspector
 from inspect_kd.models import rebuild
-from inspect_kd.models.base import Lesson
+from inspect_kd.models.base import TeacherSample
+from inspect_kd.models.layers.heads import HeadOutputs
 from inspect_kd.models.layers.neighbours import coreset
 from inspect_kd.models.rebuild import RebuildStudent
 from inspect_kd.models.teachers import memory
 from inspect_kd.train import teach as teach_module
 from inspect_kd.train import teachers as teachers_module
-from inspect_kd.train.distill import judged_numbers
+from inspect_kd.train.distill import reliability_samples
+from inspect_kd.train.distill_data import DistillDataset, cells
 from inspect_kd.train.fit import fit, fitted_student
 from inspect_kd.train.hardware import Hardware
-from inspect_kd.train.pool import Pool, cells
 from inspect_kd.train.real_parts import RealParts, labelled_parts, unlabelled_parts
 from inspect_kd.train.run import RunFolder, environment
 from inspect_kd.train.teachers import _identity, _seeing_alike, ready, studies
-from inspect_kd.types import Nobody, Sample, Split
+from inspect_kd.types import NoProgress, Sample, Split
 from tests.test_models import images, small
 from tests.tiny import TINY, command
 
@@ -60,16 +61,16 @@ RECIPE = {
 }
 STEPS = 4
 CHAIN = [
-    "student.answer_width=8",
+    "student.head_width=8",
     "distill.variants=2",
     "distill.batch=4",
     f"distill.align.steps={STEPS}",
     f"distill.supervise.steps={STEPS}",
     f"distill.refine.steps={STEPS}",
-    "distill.loosen=true",
-    "distill.contrast=1",
-    "distill.streams=0.5",
-    "distill.voices=[1, 1.5, 1.5]",
+    "distill.tune_decoder=true",
+    "distill.contrast_weight=1",
+    "distill.denoising_weight=0.5",
+    "distill.blend=[1, 1.5, 1.5]",
 ]
 
 
@@ -205,8 +206,8 @@ def test_more_heat_is_never_less_chance() -> None:
 
 
 def student() -> RebuildStudent:
-    made = small(answer_width=8)
-    made.adapt([images(8)])
+    made = small(head_width=8)
+    made.fit_statistics([images(8)])
     return made
 
 
@@ -215,14 +216,16 @@ def batch(made: RebuildStudent, teachers: int = 1, channels: int = 6) -> stages.
     mask = torch.zeros(4, 1, 16, 16)
     mask[:2, :, 4:9, 4:9] = 1
     told = {
-        f"t{number}": Told(mask * 0.8 + 0.1, torch.ones_like(mask), torch.randn(4, channels, 4, 4, generator=generator))
+        f"t{number}": PooledTeacherOutput(
+            mask * 0.8 + 0.1, torch.ones_like(mask), torch.randn(4, channels, 4, 4, generator=generator)
+        )
         for number in range(teachers)
     }
     yes = torch.ones(4, dtype=torch.bool)
     with torch.no_grad():
-        evidence = made.find(images(4, seed=2)).evidence_BChw
+        evidence = made.compute_maps(images(4, seed=2)).head_inputs_BChw
     return stages.Batch(
-        evidence_BChw=evidence,
+        head_inputs_BChw=evidence,
         seen_B3HW=images(4, seed=2),
         sound_B3HW=images(4, seed=3),
         mask_B1mm=mask,
@@ -235,7 +238,7 @@ def batch(made: RebuildStudent, teachers: int = 1, channels: int = 6) -> stages.
     )
 
 
-def teachers(count: int = 1, channels: int = 6) -> dict[str, stages.Taught]:
+def teachers(count: int = 1, channels: int = 6) -> dict[str, stages.TeacherInfo]:
     vectors = torch.nn.functional.normalize(torch.randn(2, channels, generator=torch.Generator().manual_seed(4)), dim=1)
     taught = {}
     for number in range(count):
@@ -244,19 +247,21 @@ def teachers(count: int = 1, channels: int = 6) -> dict[str, stages.Taught]:
         mask[..., :16, :] = 1
         # The first is right about heat of 0.9 and of 0.1; each further one is less so.
         reliability.learn((mask * 0.8 + 0.1).roll(4 * number, dims=2), mask)
-        taught[f"t{number}"] = stages.Taught(channels=channels, classes_PC=vectors, reliability=reliability)
+        taught[f"t{number}"] = stages.TeacherInfo(channels=channels, classes_PC=vectors, reliability=reliability)
     return taught
 
 
 def moved_by(name: str, made: RebuildStudent, *, loosen: bool = False) -> set[str]:
     """Parts of the student that get a gradient in a stage."""
     stage = stages.STAGES[name](
-        made, teachers(), Distill(streams=0.5, loosen=True, contrast=1) if loosen else Distill(contrast=1)
+        made,
+        teachers(),
+        Distill(denoising_weight=0.5, tune_decoder=True, contrast_weight=1) if loosen else Distill(contrast_weight=1),
     )
-    stage.begin()
+    stage.freeze_rest()
     # As if the student looked anew at each step: what a stage does not freeze would move.
-    shown = replace(batch(made), evidence_BChw=made.find(images(4, seed=2)).evidence_BChw)
-    torch.stack(list(stage.terms(shown).values())).sum().backward()
+    shown = replace(batch(made), head_inputs_BChw=made.compute_maps(images(4, seed=2)).head_inputs_BChw)
+    torch.stack(list(stage.losses(shown).values())).sum().backward()
     return {".".join(key.split(".")[:2]) for key, p in made.named_parameters() if p.grad is not None and p.grad.any()}
 
 
@@ -279,7 +284,7 @@ def test_each_stage_moves_its_own_parts_alone() -> None:
 
 
 def test_heads_change_nothing_before_they_have_a_voice() -> None:
-    plain, with_heads = small().eval(), small(answer_width=8).eval()
+    plain, with_heads = small().eval(), small(head_width=8).eval()
     assert torch.equal(plain(images()).heatmap_B1HW, with_heads(images()).heatmap_B1HW)
 
 
@@ -294,21 +299,21 @@ def move_away(made: RebuildStudent) -> None:
 def test_the_contrast_is_with_what_the_student_used_to_say() -> None:
     made = student()
     assert made.heads is not None
-    stage = stages.STAGES["refine"](made, teachers(), Distill(contrast=1))
-    stage.begin()
+    stage = stages.STAGES["refine"](made, teachers(), Distill(contrast_weight=1))
+    stage.freeze_rest()
     made.heads.eval()  # nothing at random between two looks
-    unmoved = stage.terms(batch(made))["contrast"].item()
+    unmoved = stage.losses(batch(made))["contrast"].item()
     before = {key: value.clone() for key, value in made.heads.named_parameters()}
     move_away(made)
-    moved = stage.terms(batch(made))["contrast"].item()
+    moved = stage.losses(batch(made))["contrast"].item()
     assert moved < 0.7 * unmoved, "away from what it said, the push divides"
     stage.after_step()
-    earlier = dict(stage.aside["earlier"].named_parameters())
+    earlier = dict(stage.auxiliary["earlier"].named_parameters())
     for key, now in made.heads.named_parameters():
         assert torch.allclose(earlier[key], 0.99 * before[key] + 0.01 * now, atol=1e-6), key
     for _ in range(1000):
         stage.after_step()
-    assert stage.terms(batch(made))["contrast"].item() > 1.3 * moved, "the earlier student has caught up"
+    assert stage.losses(batch(made))["contrast"].item() > 1.3 * moved, "the earlier student has caught up"
 
 
 def test_the_imitation_head_says_what_unsure_teachers_see() -> None:
@@ -320,20 +325,20 @@ def test_the_imitation_head_says_what_unsure_teachers_see() -> None:
     heat = shown.mask_B1mm * 0.89
     chance = told["t0"].reliability.chance(heat)
     assert 0.35 < chance.max() < 0.45
-    evidence = shown.evidence_BChw
+    evidence = shown.head_inputs_BChw
     assert evidence is not None
     bump = torch.nn.functional.adaptive_avg_pool2d(shown.mask_B1mm, evidence.shape[-1])
     evidence = evidence + evidence.std() * bump
-    shown = replace(shown, evidence_BChw=evidence, told={"t0": shown.told["t0"]._replace(heat_B1mm=heat)})
-    made.heads.settle(evidence)
+    shown = replace(shown, head_inputs_BChw=evidence, told={"t0": shown.told["t0"]._replace(heat_B1mm=heat)})
+    made.heads.fit_normalisation(evidence)
     stage = stages.STAGES["refine"](made, told, Distill())
-    optimizer = torch.optim.AdamW(stage.begin(), lr=0.1)
+    optimizer = torch.optim.AdamW(stage.freeze_rest(), lr=0.1)
     for _ in range(200):
         optimizer.zero_grad()
-        torch.stack(list(stage.terms(shown).values())).sum().backward()
+        torch.stack(list(stage.losses(shown).values())).sum().backward()
         optimizer.step()
         stage.after_step()
-    stage.end()
+    stage.finish()
     said = stage.answers(shown).imitation_B1mm.sigmoid()
     assert 0.15 < said[shown.mask_B1mm > 0].mean() < 0.45
     assert said[shown.mask_B1mm == 0].mean() < 0.03
@@ -342,11 +347,11 @@ def test_the_imitation_head_says_what_unsure_teachers_see() -> None:
 def test_two_heads_and_the_discrepancy_are_added_as_their_voices_say() -> None:
     made = student().eval()
     assert made.heads is not None
-    answers = stages.Answers(torch.full((1, 1, 8, 8), 1.0), torch.full((1, 1, 8, 8), -2.0), torch.zeros(1, 8, 4, 4))
-    made.heads.voices.copy_(torch.tensor([[2.0, 3.0, 5.0], [1.0, 0.5, 0.25]]))
+    answers = HeadOutputs(torch.full((1, 1, 8, 8), 1.0), torch.full((1, 1, 8, 8), -2.0), torch.zeros(1, 8, 4, 4))
+    made.heads.blend_weights.copy_(torch.tensor([[2.0, 3.0, 5.0], [1.0, 0.5, 0.25]]))
     discrepancy = torch.full((1, 1, 4, 4), 0.1)
     label, imitation = 1 / (1 + math.exp(-1)), 1 / (1 + math.exp(2))
-    for use, (first, second, third) in enumerate(made.heads.voices.tolist()):
+    for use, (first, second, third) in enumerate(made.heads.blend_weights.tolist()):
         blended = made._blended(discrepancy, answers, use)
         assert blended.shape == discrepancy.shape
         assert blended.mean().item() == pytest.approx(first * 0.1 + second * label + third * imitation, rel=1e-5)
@@ -354,10 +359,14 @@ def test_two_heads_and_the_discrepancy_are_added_as_their_voices_say() -> None:
     sound = [images(4, seed=5), images(4, seed=6)]
     where, _ = made._weights()
     with torch.no_grad():
-        places = torch.cat([made.smooth(rebuild._weighted(made.find(each).maps, where)).flatten() for each in sound])
-    made.settle_voices(sound, (1.0, 3.0, 0.5), (2.0, 0.5, 0.25))
+        places = torch.cat(
+            [made.smooth(rebuild._weighted(made.compute_maps(each).maps, where)).flatten() for each in sound]
+        )
+    made.fit_blend(sound, (1.0, 3.0, 0.5), (2.0, 0.5, 0.25))
     rare = float(np.quantile(places.numpy(), 0.995))
-    assert made.heads.voices.flatten().tolist() == pytest.approx([1 / rare, 3, 0.5, 2 / rare, 0.5, 0.25], rel=1e-5)
+    assert made.heads.blend_weights.flatten().tolist() == pytest.approx(
+        [1 / rare, 3, 0.5, 2 / rare, 0.5, 0.25], rel=1e-5
+    )
 
 
 def test_losses_of_two_steps_are_what_they_were(request: pytest.FixtureRequest) -> None:
@@ -365,20 +374,22 @@ def test_losses_of_two_steps_are_what_they_were(request: pytest.FixtureRequest) 
     torch.set_num_threads(1)
     made, found = student(), {}
     for name in stages.STAGES:
-        stage = stages.STAGES[name](made, teachers(2), Distill(streams=0.5, loosen=True, contrast=1))
-        optimizer = torch.optim.AdamW(stage.begin(), lr=1e-2)
+        stage = stages.STAGES[name](
+            made, teachers(2), Distill(denoising_weight=0.5, tune_decoder=True, contrast_weight=1)
+        )
+        optimizer = torch.optim.AdamW(stage.freeze_rest(), lr=1e-2)
         if name == "refine":
             move_away(made)
         for _ in range(2):
             torch.manual_seed(0)
-            terms = stage.terms(batch(made, 2))
+            terms = stage.losses(batch(made, 2))
             optimizer.zero_grad()
             torch.stack(list(terms.values())).sum().backward()
             optimizer.step()
             stage.after_step()
             for key, value in terms.items():
                 found.setdefault(f"{name}/{key}", []).append(round(value.item(), 4))
-        stage.end()
+        stage.finish()
     path = Path(__file__).parent / "golden" / "distill_losses.json"
     if request.config.getoption("--update-golden"):
         path.write_text(json.dumps(found, indent=1) + "\n")
@@ -397,11 +408,13 @@ def remembering(parts: int = 6, **changes: object) -> memory.Teacher:
     rng = np.random.default_rng(0)
     base = rng.integers(90, 130, (64, 64, 3), dtype=np.uint8)
     lessons = [
-        Lesson(image=np.clip(base + rng.integers(-5, 5, base.shape), 0, 255).astype(np.uint8), mask=None, part=part)
+        TeacherSample(
+            image=np.clip(base + rng.integers(-5, 5, base.shape), 0, 255).astype(np.uint8), mask=None, part=part
+        )
         for part in range(parts)
     ]
-    steps = list(made.study(lessons, epochs=0, batch=4, rate=1e-3, seed=0))
-    assert len(steps) == made.steps(parts, epochs=0, batch=4)
+    steps = list(made.fit(lessons, epochs=0, batch=4, rate=1e-3, seed=0))
+    assert len(steps) == made.count_steps(parts, epochs=0, batch=4)
     return made.eval()
 
 
@@ -410,7 +423,7 @@ def test_the_memory_is_hot_where_no_sound_part_was_like_it() -> None:
     sound = np.clip(np.random.default_rng(0).integers(90, 130, (64, 64, 3)), 0, 255).astype(np.uint8)
     damaged = sound.copy()
     damaged[20:36, 20:36] = (250, 20, 20)
-    heatmap = made.look([sound, damaged]).heatmap_B1HW
+    heatmap = made.predict([sound, damaged]).heatmap_B1HW
     assert heatmap.min() >= 0 and heatmap.max() <= 1
     far = made._map(made._tensor([damaged]))[0, 0]
     assert far[6:8, 6:8].mean() > 1.5 * far[12:, 12:].mean()
@@ -448,7 +461,7 @@ def test_far_from_sound_is_no_doubt() -> None:
     damaged = [sound.copy() for _ in range(4)]
     for number, image in enumerate(damaged):
         image[20:36, 20:36] += np.uint8(10 * number)
-    glance = remembering().look(damaged)
+    glance = remembering().predict(damaged)
     between = (glance.heatmap_B1HW > 0.1) & (glance.heatmap_B1HW < 0.9)
     assert between.any() and glance.confidence_B1HW[between].min() == 1
 
@@ -457,7 +470,7 @@ def test_far_from_sound_is_no_doubt() -> None:
 def test_trust_is_learnt_from_both_kinds_however_many_parts_there_are(sound: int) -> None:
     """Damaged and untouched ones stand by turns; a step of even length could find one kind alone."""
     lessons = 8 * sound
-    chosen = judged_numbers(lessons)
+    chosen = reliability_samples(lessons)
     damaged = sum(number % 2 for number in chosen)
     assert len(set(chosen)) == len(chosen) == min(256, lessons)
     assert 0.4 < damaged / len(chosen) < 0.6
@@ -479,20 +492,20 @@ def test_whoever_studies_first_has_studied_for_all(
     real_study = teach_module.teach
     monkeypatch.setattr(teachers_module, "teach", another_is_faster)
     files = {path.name: path.read_bytes() for path in made.iterdir()}
-    assert set(ready(recipe.distill.teachers, recipe, open_dataset(parts), tmp_path, Hardware(), Nobody()))
+    assert set(ready(recipe.distill.teachers, recipe, open_dataset(parts), tmp_path, Hardware(), NoProgress()))
     assert {path.name: path.read_bytes() for path in there.iterdir()} == files
     assert [path.name for path in tmp_path.iterdir()] == [made.name], "nothing half done is left"
 
 
 def test_a_taught_run_is_a_start_unless_its_decoder_was_moved(distilled: Path, parts: Path, tmp_path: Path) -> None:
-    """S3 moves its own head alone, so labels can be added to what teachers have taught; with `loosen` it moves the decoder."""
+    """S3 moves its own head alone, so labels can be added to what teachers have taught; with `tune_decoder` it moves the decoder."""
     recipe = load_recipe(str(distilled / "recipe.yaml"), [f"distill.start={json.dumps(str(distilled))}"])
     data = open_dataset(parts)
-    assert recipe.distill.loosen
+    assert recipe.distill.tune_decoder
     with pytest.raises(UsageError, match="moved the decoder"):
         fitted_student(recipe, data)
     held = shutil.copytree(distilled, tmp_path / "held")
-    rewrite_recipe(held, lambda told: told["distill"].update(loosen=False, streams=0.0))
+    rewrite_recipe(held, lambda told: told["distill"].update(tune_decoder=False, denoising_weight=0.0))
     start = [f"distill.start={json.dumps(str(held))}"]
     assert fitted_student(load_recipe(str(held / "recipe.yaml"), start), data).heads is not None
 
@@ -503,22 +516,22 @@ def test_a_training_goes_on_with_the_labels_that_it_began_with(parts: Path, tmp_
     line = open_dataset(draw_sample(tmp_path / "line", 7, size=64, train=6, test_good=1, per_kind=2))
     first, second = defects(line)[:2]
     shutil.copy(first.image, labelled / "1.png")
-    changes = [*TINY, "student.answer_width=8", "distill.supervise.steps=4", "distill.variants=2"]
+    changes = [*TINY, "student.head_width=8", "distill.supervise.steps=4", "distill.variants=2"]
     recipe = load_recipe("embedded", [*changes, f"distill.labelled={json.dumps(str(tmp_path / 'labelled'))}"])
     folder = RunFolder(tmp_path / "r")
 
-    class Stopped(Nobody):
+    class Stopped(NoProgress):
         def phase(self, name: str, total: int, done: int = 0) -> None:
             if name == "supervise":
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fit(recipe, data, folder, hardware=Hardware(), watch=Stopped())
+        fit(recipe, data, folder, hardware=Hardware(), progress=Stopped())
     shutil.copy(second.image, labelled / "2.png")
     with pytest.raises(BadInput, match="labelled or unlabelled parts have changed"):
-        fit(recipe, data, folder, hardware=Hardware(), watch=Nobody(), resume=True)
+        fit(recipe, data, folder, hardware=Hardware(), progress=NoProgress(), resume=True)
     (labelled / "2.png").unlink()
-    assert fit(recipe, data, folder, hardware=Hardware(), watch=Nobody(), resume=True).complete
+    assert fit(recipe, data, folder, hardware=Hardware(), progress=NoProgress(), resume=True).complete
 
 
 def test_a_teacher_studies_as_it_must_however_its_student_trains(parts: Path, tmp_path: Path) -> None:
@@ -526,7 +539,7 @@ def test_a_teacher_studies_as_it_must_however_its_student_trains(parts: Path, tm
     named = f"distill.teachers={json.dumps([str(tmp_path / 'tiny_memory.yaml')])}"
     recipe, data = load_recipe("embedded", [*TINY, *CHAIN, named]), open_dataset(parts)
 
-    class Stopped(Nobody):
+    class Stopped(NoProgress):
         def phase(self, name: str, total: int, done: int = 0) -> None:
             if name == "train":
                 raise KeyboardInterrupt
@@ -537,7 +550,7 @@ def test_a_teacher_studies_as_it_must_however_its_student_trains(parts: Path, tm
             data,
             RunFolder(tmp_path / "r"),
             hardware=Hardware(workers=1, precision="bf16-mixed"),
-            watch=Stopped(),
+            progress=Stopped(),
         )
     assert len(list(tmp_path.glob("*-tiny_memory-*/run.json"))) == 1
 
@@ -559,13 +572,13 @@ def test_a_second_look_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     teacher = remembering()
     rng = np.random.default_rng(1)
     pictures = [rng.integers(0, 255, (64, 64, 3), dtype=np.uint8) for _ in range(3)]
-    first = Observer("m", teacher, grid=16)
-    assert first.look(pictures) == 3
-    told = first.told(pictures, torch.device("cpu"))
-    again = Observer("m", teacher, grid=16)
-    monkeypatch.setattr(teacher, "look", lambda images: pytest.fail("asked again"))
-    assert again.look(pictures) == 0
-    assert all(torch.equal(a, b) for a, b in zip(told, again.told(pictures, torch.device("cpu")), strict=True))
+    first = CachedTeacher("m", teacher, grid=16)
+    assert first.ensure_cached(pictures) == 3
+    told = first.predict(pictures, torch.device("cpu"))
+    again = CachedTeacher("m", teacher, grid=16)
+    monkeypatch.setattr(teacher, "predict", lambda images: pytest.fail("asked again"))
+    assert again.ensure_cached(pictures) == 0
+    assert all(torch.equal(a, b) for a, b in zip(told, again.predict(pictures, torch.device("cpu")), strict=True))
     assert told.heat_B1mm.shape == (3, 1, 16, 16) and told.tokens_BChw.shape[-1] <= 14
 
 
@@ -624,7 +637,7 @@ def test_a_teacher_that_has_seen_defects_of_other_parts_is_refused(
     copied = shutil.copytree(run, tmp_path / "studied")
     rewrite_recipe(copied, lambda told: told["teach"].update(labelled="found/"))
     with pytest.raises(UsageError, match="studied real defects beside other parts"):
-        ready([str(copied)], recipe, fewer, tmp_path, Hardware(), Nobody())
+        ready([str(copied)], recipe, fewer, tmp_path, Hardware(), NoProgress())
 
 
 def rewrite_recipe(run: Path, change: Callable[[dict[str, Any]], None]) -> None:
@@ -637,11 +650,11 @@ def rewrite_recipe(run: Path, change: Callable[[dict[str, Any]], None]) -> None:
     (run / "run.json").write_text(json.dumps(manifest))
 
 
-class Loud(Nobody):
+class Loud(NoProgress):
     def __init__(self) -> None:
         self.said: list[str] = []
 
-    def say(self, text: str) -> None:
+    def note(self, text: str) -> None:
         self.said.append(text)
 
 
@@ -706,9 +719,7 @@ def test_a_killed_distillation_resumes_to_the_same_student(distilled: Path, part
 def test_a_fit_is_taken_over(distilled: Path, run: Path, parts: Path, tmp_path: Path) -> None:
     """The heads of the new run are taught; decoder and prototypes are the old run's."""
     sets = [
-        word
-        for setting in ("student.answer_width=8", f"distill.supervise.steps={STEPS}")
-        for word in ("--set", setting)
+        word for setting in ("student.head_width=8", f"distill.supervise.steps={STEPS}") for word in ("--set", setting)
     ]
     answer = subprocess.run(
         [*command(parts, tmp_path, "--start", str(run)), *sets], capture_output=True, text=True, check=False
@@ -716,7 +727,7 @@ def test_a_fit_is_taken_over(distilled: Path, run: Path, parts: Path, tmp_path: 
     assert answer.returncode == 0, answer.stderr
     old, new = load_file(run / "student.safetensors"), load_file(tmp_path / "r" / "student.safetensors")
     assert all(torch.equal(old[key], new[key]) for key in old)
-    where, whether = new["heads.voices"].tolist()
+    where, whether = new["heads.blend_weights"].tolist()
     assert where[1:] == [3.0, 0.0] and whether[1:] == [0.5, 0.0] and where[0] == whether[0] > 0
     other = subprocess.run(
         [*command(parts, tmp_path, "--start", str(run), "--name", "o"), *sets, "--set", "student.dims=[32, 16, 16]"],
@@ -735,7 +746,7 @@ def test_held_out_parts_teach_nobody_under_any_name(parts: Path, tmp_path: Path)
         folder.mkdir()
         shutil.copy(held_out, folder / "001_renamed.png")
         with pytest.raises(UsageError, match=f"held out \\({split}\\)"):
-            unlabelled_parts(Distill.model_construct(unlabelled=str(folder), most=10), data, None, Nobody())
+            unlabelled_parts(Distill.model_construct(unlabelled=str(folder), max_samples=10), data, None, NoProgress())
     defect = defects(data)[0]
     labelled = tmp_path / "labelled"
     for kind in ("good", "scratch"):
@@ -780,15 +791,15 @@ def test_labelled_and_unlabelled_parts_take_part(parts: Path, tmp_path: Path) ->
 
 
 def test_what_cannot_be_is_said(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="answer_width"):
-        load_recipe("embedded", ["distill.supervise.steps=5", "student.answer_width=0"])
+    with pytest.raises(UsageError, match="head_width"):
+        load_recipe("embedded", ["distill.supervise.steps=5", "student.head_width=0"])
     with pytest.raises(UsageError, match="need `teachers:`"):
-        load_recipe("embedded", ["distill.align.steps=5", "student.answer_width=8", "distill.teachers=[]"])
+        load_recipe("embedded", ["distill.align.steps=5", "student.head_width=8", "distill.teachers=[]"])
     taught = list(ablate.taught_by(["memory"]))
     for changes, message in (
-        (["distill.streams=0.5"], "set loosen to true"),
+        (["distill.denoising_weight=0.5"], "set tune_decoder to true"),
         (["distill.refine.steps=0"], "nobody would listen"),
-        (["distill.voices=[1, 3, 0]"], "would count nothing"),
+        (["distill.blend=[1, 3, 0]"], "would count nothing"),
         (["distill.supervise.steps=0", "distill.labelled=found/"], "no stage learns labels"),
     ):
         with pytest.raises(UsageError, match=message):
@@ -802,8 +813,10 @@ def test_what_cannot_be_is_said(tmp_path: Path) -> None:
 def test_a_pool_keeps_what_is_known_and_shows_labels_where_there_are_any(parts: Path, tmp_path: Path) -> None:
     data = open_dataset(parts)
     outlined, bare = (Sample(image=s.image, category=s.category, kind=s.kind, mask=s.mask) for s in defects(data)[:2])
-    recipe = load_recipe("embedded", ["data.size=64", "distill.variants=2", "distill.most=10", "data.flip=horizontal"])
-    pool = Pool(
+    recipe = load_recipe(
+        "embedded", ["data.size=64", "distill.variants=2", "distill.max_samples=10", "data.flip=horizontal"]
+    )
+    pool = DistillDataset(
         recipe,
         data,
         side=64,
@@ -840,7 +853,7 @@ def test_the_ablation_starts_all_arms_from_one_fit(parts: Path, tmp_path: Path) 
     """Two arms, one seed, through the command line; a second call does nothing again."""
     (tmp_path / "tiny_memory.yaml").write_text(json.dumps(RECIPE))
     recipe = yaml.safe_load(zoo.find("models", "embedded").read_text())
-    recipe["student"] |= {"dims": [24, 16, 16], "neck": 16, "bottleneck": 1, "heads": 2, "answer_width": 8}
+    recipe["student"] |= {"dims": [24, 16, 16], "neck": 16, "bottleneck": 1, "heads": 2, "head_width": 8}
     recipe["student"]["compare"] = [{"strides": [16], "prototypes": 16}]
     recipe |= {"name": "tiny", "data": {"size": 64}, "fit": {"steps": 6, "batch": 4, "evaluate_every": 3}}
     recipe["distill"] = {"variants": 2, "most": 12, "batch": 4}
@@ -848,22 +861,22 @@ def test_the_ablation_starts_all_arms_from_one_fit(parts: Path, tmp_path: Path) 
     data = open_dataset(parts)
     chosen = [arm for arm in ablate.arms([str(tmp_path / "tiny_memory.yaml")], None) if arm.name in {"fit", "drawn"}]
     short = [replace(arm, changes=tuple(c.replace("1500", "3") for c in arm.changes)) for arm in chosen]
-    results = ablate.ablate(str(tmp_path / "tiny.yaml"), data, short, [0], tmp_path / "out", Nobody())
+    results = ablate.ablate(str(tmp_path / "tiny.yaml"), data, short, [0], tmp_path / "out", NoProgress())
     assert set(results) == {"fit", "drawn"}
     fit, drawn = results["fit"][0], results["drawn"][0]
     assert fit["metrics"] != drawn["metrics"] and drawn["stages"] == {"supervise": 3}
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("result.json")}
     assert len(files) == 2
-    assert ablate.ablate(str(tmp_path / "tiny.yaml"), data, short, [0], tmp_path / "out", Nobody()) == results
+    assert ablate.ablate(str(tmp_path / "tiny.yaml"), data, short, [0], tmp_path / "out", NoProgress()) == results
     assert all(path.stat().st_mtime_ns == when for path, when in files.items())
     for key, other in (("real", "another folder's"), ("teachers", {"memory": "another study's"})):
         told = json.loads((tmp_path / "out" / "seed0" / "drawn" / "result.json").read_text())
         (tmp_path / "out" / "seed0" / "drawn" / "result.json").write_text(json.dumps(told | {key: other}))
-        again = ablate.ablate(str(tmp_path / "tiny.yaml"), data, short, [0], tmp_path / "out", Nobody())["drawn"][0]
+        again = ablate.ablate(str(tmp_path / "tiny.yaml"), data, short, [0], tmp_path / "out", NoProgress())["drawn"][0]
         assert again[key] == drawn[key] and again["metrics"] == drawn["metrics"], "done anew"
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(recipe | {"fit": recipe["fit"] | {"steps": 5}}))
     with pytest.raises(UsageError, match="was fitted otherwise"):
-        ablate.ablate(str(tmp_path / "tiny.yaml"), data, short, [0], tmp_path / "out", Nobody())
+        ablate.ablate(str(tmp_path / "tiny.yaml"), data, short, [0], tmp_path / "out", NoProgress())
     page = ablate.write(tmp_path / "page", short, results, environment("cpu")).read_text()
     gain = drawn["metrics"]["mean"]["pixel_ap"] - fit["metrics"]["mean"]["pixel_ap"]
     row = next(
@@ -883,12 +896,12 @@ def test_every_student_can_listen(model: str, tmp_path: Path) -> None:
     for names, labelled in ((["memory"], None), ([], "labels/"), (["memory"], "labels/")):
         changes = with_options(model, names, None, labelled, None)
         recipe = load_recipe(model, changes)
-        assert recipe.student["answer_width"] == 32 and recipe.distill.supervise.steps == 1500
+        assert recipe.student["head_width"] == 32 and recipe.distill.supervise.steps == 1500
         assert bool(recipe.distill.refine.steps) is bool(names) and recipe.distill.labelled == labelled
-        assert recipe.distill.voices == ((1.0, 1.5, 1.5) if names else (1.0, 3.0, 0.0))
+        assert recipe.distill.blend == ((1.0, 1.5, 1.5) if names else (1.0, 3.0, 0.0))
     assert with_options(model, [], None, None, None) == []
     own = tmp_path / "own.yaml"
-    own.write_text(load_recipe(model, ["student.answer_width=8", "distill.supervise.steps=7"]).to_yaml())
+    own.write_text(load_recipe(model, ["student.head_width=8", "distill.supervise.steps=7"]).to_yaml())
     assert load_recipe(str(own), with_options(str(own), [], None, "labels/", None)).distill.supervise.steps == 7
     for arm in ablate.arms(["memory"], "line/"):
         load_recipe(model, list(arm.changes))
@@ -920,9 +933,9 @@ def test_stages_take_parts_of_every_kind_in_one_batch(stage: str) -> None:
         judged_B=torch.tensor([True, True, False, True]),
         defective_B=torch.tensor([True, False, False, True]),
     )
-    taught = stages.STAGES[stage](made, teachers(), Distill(streams=0.5, loosen=True, contrast=1))
-    taught.begin()
-    terms = taught.terms(mixed)
+    taught = stages.STAGES[stage](made, teachers(), Distill(denoising_weight=0.5, tune_decoder=True, contrast_weight=1))
+    taught.freeze_rest()
+    terms = taught.losses(mixed)
     assert all(torch.isfinite(term) for term in terms.values())
     assert ("verdict" in terms) is (stage != "align")
 
@@ -933,14 +946,16 @@ def test_a_stage_leaves_the_statistics_of_sound_parts_alone() -> None:
         made = student()
         evidence = batch(made)
         before = {key: value.clone() for key, value in made.state_dict().items()}
-        stage = stages.STAGES[name](made, teachers(), Distill(streams=0.5, loosen=True, contrast=1))
-        optimizer = torch.optim.SGD(stage.begin(), lr=0.1)
-        torch.stack(list(stage.terms(evidence).values())).sum().backward()
+        stage = stages.STAGES[name](
+            made, teachers(), Distill(denoising_weight=0.5, tune_decoder=True, contrast_weight=1)
+        )
+        optimizer = torch.optim.SGD(stage.freeze_rest(), lr=0.1)
+        torch.stack(list(stage.losses(evidence).values())).sum().backward()
         optimizer.step()
         changed = {key for key, value in made.state_dict().items() if not torch.equal(value, before[key])}
         body = {key for key in changed if not key.startswith("heads.")}
         assert changed, name
-        assert not {key for key in changed if key.startswith("heads.even")}, name
+        assert not {key for key in changed if key.startswith("heads.input_norm")}, name
         last = len(list(made.decoder.stages)) - 1
         allowed = (f"decoder.stages.{last}.", "decoder.heads.") if name == "refine" else ()
         assert all(key.startswith(allowed) for key in body) if allowed else not body, (name, body)
@@ -950,12 +965,12 @@ def test_the_evidence_comes_to_one_scale() -> None:
     made = student()
     heads = made.heads
     assert heads is not None
-    known = made.find(images(8)).evidence_BChw
+    known = made.compute_maps(images(8)).head_inputs_BChw
     assert known is not None
-    heads.settle(known.detach().half())
-    even = heads.even(known)
+    heads.fit_normalisation(known.detach().half())
+    even = heads.input_norm(known)
     assert even.mean(dim=(0, 2, 3)).abs().max() < 0.1
     spread = even.std(dim=(0, 2, 3))
     assert 0.8 < spread.median() < 1.2
     heads.train()
-    assert not heads.even.training, "its numbers are settled, not learnt on the way"
+    assert not heads.input_norm.training, "its numbers are settled, not learnt on the way"

@@ -12,7 +12,7 @@ from inspect_kd.datasets import open_dataset
 from inspect_kd.datasets.drawn import CATEGORIES, VISIBLE, contact_sheet, draw_part, draw_sample
 from inspect_kd.datasets.images import read_image
 from inspect_kd.errors import BadInput, EnvironmentFault
-from inspect_kd.types import Nobody, Split
+from inspect_kd.types import NoProgress, Split
 
 ALL = [(category, kind) for category, module in CATEGORIES.items() for kind in module.KINDS]
 
@@ -78,7 +78,7 @@ def test_drawing_over_a_drawn_folder_keeps_files_of_others(tmp_path: Path) -> No
 def test_of_two_that_draw_into_one_folder_the_second_is_refused(tmp_path: Path) -> None:
     tiny = {"size": 64, "train": 5, "test_good": 1, "per_kind": 1}
 
-    class Second(Nobody):
+    class Second(NoProgress):
         """Draws, too, while the first one draws."""
 
         fault: Exception | None = None
@@ -89,8 +89,8 @@ def test_of_two_that_draw_into_one_folder_the_second_is_refused(tmp_path: Path) 
             except EnvironmentFault as error:
                 self.fault = error
 
-    watch = Second()
-    root = draw_sample(tmp_path / "s", 0, **tiny, watch=watch)
-    assert "is in use by process" in str(watch.fault)
+    progress = Second()
+    root = draw_sample(tmp_path / "s", 0, **tiny, progress=progress)
+    assert "is in use by process" in str(progress.fault)
     assert open_dataset(root).categories == sorted(CATEGORIES)
     assert list(tmp_path.iterdir()) == [root]

@@ -20,7 +20,7 @@ from inspect_kd.export.graph import ArtifactGraph, TorchModel
 from inspect_kd.export.options import RuntimeOptions
 from inspect_kd.export.to_onnx import Runtime, open_session, written_opset
 from inspect_kd.export.verify import Real, Truth, artificial, compare, worst_images
-from inspect_kd.models.base import Output
+from inspect_kd.models.base import ModelOutput
 from inspect_kd.models.encoders import build_encoder
 from inspect_kd.models.rebuild import RebuildStudent
 from inspect_kd.models.students import omni_ad
@@ -36,7 +36,7 @@ def graph() -> ArtifactGraph:
     torch.manual_seed(0)
     settings = omni_ad.Config(encoder="embedded", dims=(24, 16, 16), heads=2, neck=16, bottleneck=1)
     student = omni_ad.build(settings, build_encoder("embedded"))
-    student.adapt([torch.rand(8, 3, SIZE, SIZE) * 255])
+    student.fit_statistics([torch.rand(8, 3, SIZE, SIZE) * 255])
     return ArtifactGraph(student.eval(), scale=1.5)
 
 
@@ -71,10 +71,10 @@ def artifact(graph: ArtifactGraph, real: Real, tmp_path_factory: pytest.TempPath
 def test_every_student_becomes_an_artifact_that_answers_like_it(
     build: Callable[..., RebuildStudent], real: Real, tmp_path: Path
 ) -> None:
-    student = build(answer_width=8)
-    student.adapt([torch.rand(8, 3, SIZE, SIZE) * 255])
+    student = build(head_width=8)
+    student.fit_statistics([torch.rand(8, 3, SIZE, SIZE) * 255])
     assert student.heads is not None
-    student.heads.voices.copy_(torch.tensor([[2.0, 1.5, 1.5], [2.0, 0.25, 0.25]]))
+    student.heads.blend_weights.copy_(torch.tensor([[2.0, 1.5, 1.5], [2.0, 0.25, 0.25]]))
     graph = ArtifactGraph(student.eval(), scale=1.5)
     make_artifact(
         graph, tmp_path / "x.onnx", card=card(), deployment=load_deployment("onnx"), material=Material(real=real)
@@ -108,7 +108,10 @@ def test_one_file_with_its_card(artifact: Path) -> None:
 @pytest.mark.parametrize("batch", [1, 2, 3, 8])
 def test_any_batch_answers_like_torch(artifact: Path, graph: ArtifactGraph, batch: int) -> None:
     images = np.random.default_rng(batch).integers(0, 256, (batch, SIZE, SIZE, 3), dtype=np.uint8)
-    ours, theirs = Runtime(artifact.read_bytes(), "x").look(images), TorchModel(graph, SIZE).look(images)
+    ours, theirs = (
+        Runtime(artifact.read_bytes(), "x").predict_batch(images),
+        TorchModel(graph, SIZE).predict_batch(images),
+    )
     assert ours.heatmaps_NHW.shape == (batch, SIZE, SIZE) and ours.scores_N.shape == (batch,)
     assert np.abs(ours.heatmaps_NHW - theirs.heatmaps_NHW).max() < 1e-4
     assert np.abs(ours.scores_N - theirs.scores_N).max() < 1e-4
@@ -117,26 +120,26 @@ def test_any_batch_answers_like_torch(artifact: Path, graph: ArtifactGraph, batc
 def test_two_images_give_two_answers(artifact: Path) -> None:
     black, _, noise, checker = artificial(SIZE)
     runtime = Runtime(artifact.read_bytes(), "x")
-    scores = [float(runtime.look(image[None]).scores_N[0]) for image in (black, noise, checker)]
+    scores = [float(runtime.predict_batch(image[None]).scores_N[0]) for image in (black, noise, checker)]
     assert len(set(scores)) == 3
 
 
 def test_an_empty_batch_is_a_fault(artifact: Path) -> None:
     with pytest.raises(BadInput, match="empty batch"):
-        Runtime(artifact.read_bytes(), "x").look(np.zeros((0, SIZE, SIZE, 3), np.uint8))
+        Runtime(artifact.read_bytes(), "x").predict_batch(np.zeros((0, SIZE, SIZE, 3), np.uint8))
 
 
 class Drifting(nn.Module):
-    """Answers differently in its second life: what a wrong export does."""
+    """BatchPrediction differently in its second life: what a wrong export does."""
 
     def __init__(self, student: nn.Module) -> None:
         super().__init__()
         self.student = student
         self.register_buffer("shift", torch.zeros(1))
 
-    def forward(self, images_B3HW: Tensor) -> Output:
+    def forward(self, images_B3HW: Tensor) -> ModelOutput:
         output = self.student(images_B3HW)
-        return Output(output.score_B + self.shift, output.heatmap_B1HW)
+        return ModelOutput(output.score_B + self.shift, output.heatmap_B1HW)
 
 
 def test_an_artifact_that_answers_otherwise_gets_no_name(
@@ -169,11 +172,11 @@ class Fixed:
     def __init__(self, scores: list[float]) -> None:
         self.scores = scores
 
-    def look(self, images: np.ndarray) -> object:
-        from inspect_kd.types import Answers
+    def predict_batch(self, images: np.ndarray) -> object:
+        from inspect_kd.types import BatchPrediction
 
         values = np.array([self.scores[int(image[0, 0, 0])] for image in images], np.float32)
-        return Answers(values, np.repeat(values[:, None, None], 8, axis=1).repeat(8, axis=2))
+        return BatchPrediction(values, np.repeat(values[:, None, None], 8, axis=1).repeat(8, axis=2))
 
 
 def test_the_images_that_differ_most_are_named_with_the_place() -> None:
@@ -283,6 +286,7 @@ def test_deployments() -> None:
 def test_the_cuda_provider_answers_alike(artifact: Path) -> None:
     images = np.stack(artificial(SIZE))
     cpu, cuda = (
-        Runtime(artifact.read_bytes(), "x", RuntimeOptions(device=device)).look(images) for device in ("cpu", "cuda")
+        Runtime(artifact.read_bytes(), "x", RuntimeOptions(device=device)).predict_batch(images)
+        for device in ("cpu", "cuda")
     )
     assert np.abs(cpu.scores_N - cuda.scores_N).max() < 1e-3

@@ -21,9 +21,9 @@ from pathlib import Path
 import pytest
 
 from inspect_kd.datasets import fetch
-from inspect_kd.datasets.manifest import Archive, Licence, Manifest, Source, load_manifest
+from inspect_kd.datasets.manifest import Archive, DownloadSource, Licence, Manifest, load_manifest
 from inspect_kd.errors import BadInput, EnvironmentFault, UsageError
-from inspect_kd.types import Nobody
+from inspect_kd.types import NoProgress
 
 
 class Server(ThreadingHTTPServer):
@@ -89,7 +89,10 @@ def manifest(server: Server, content: bytes, sha256: str | None = None, size: in
     digest = sha256 or hashlib.sha256(content).hexdigest()
     archive = Archive(url=f"http://127.0.0.1:{server.server_port}/a.zip", sha256=digest, size=size)
     return Manifest(
-        name="mine", title="Mine", licence=Licence(name="x", commercial=True), source=Source(archives=(archive,))
+        name="mine",
+        title="Mine",
+        licence=Licence(name="x", commercial=True),
+        source=DownloadSource(archives=(archive,)),
     )
 
 
@@ -102,21 +105,21 @@ def data_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_of_two_downloads_of_one_data_set_the_second_is_told_who_fetches_it(server: Server, data_home: Path) -> None:
     wanted = manifest(server, zipped(**{"mine/good/1.png": b"1"}))
     server.may_answer.clear()
-    first = threading.Thread(target=fetch.get, args=(wanted, Nobody()))
+    first = threading.Thread(target=fetch.get, args=(wanted, NoProgress()))
     first.start()
     try:
         while not server.ranges:
             time.sleep(0.01)
         held = rf"mine is in use by process {os.getpid()} on \S+ since \S+: wait until it has been fetched"
         with pytest.raises(EnvironmentFault, match=held):
-            fetch.get(wanted, Nobody())
+            fetch.get(wanted, NoProgress())
         # Another data set of the same archive.
         with pytest.raises(EnvironmentFault, match=rf"a\.zip is in use by process {os.getpid()} "):
-            fetch.get(wanted.model_copy(update={"name": "other"}), Nobody())
+            fetch.get(wanted.model_copy(update={"name": "other"}), NoProgress())
     finally:
         server.may_answer.set()
         first.join()
-    assert fetch.get(wanted, Nobody()) == data_home / "mine" and len(server.ranges) == 1
+    assert fetch.get(wanted, NoProgress()) == data_home / "mine" and len(server.ranges) == 1
     assert {path.name for path in data_home.iterdir()} == {"mine", "downloads"}
     assert [path.suffix for path in (data_home / "downloads").iterdir()] == [".zip"]
 
@@ -124,11 +127,11 @@ def test_of_two_downloads_of_one_data_set_the_second_is_told_who_fetches_it(serv
 def test_a_download_that_breaks_off_goes_on(server: Server, data_home: Path) -> None:
     content = zipped(**{"mine/good/1.png": bytes(range(256)) * 400})
     server.patience = len(content) // 3
-    folder = fetch.get(manifest(server, content), Nobody())
+    folder = fetch.get(manifest(server, content), NoProgress())
     assert (folder / "mine" / "good" / "1.png").read_bytes() == bytes(range(256)) * 400
     assert server.ranges[0] is None and all(asked for asked in server.ranges[1:]) and len(server.ranges) > 2
     asked = len(server.ranges)
-    assert fetch.get(manifest(server, content), Nobody()) == folder
+    assert fetch.get(manifest(server, content), NoProgress()) == folder
     assert len(server.ranges) == asked
 
 
@@ -136,15 +139,15 @@ def test_a_later_call_goes_on_where_the_first_gave_up(server: Server, data_home:
     content = zipped(a=bytes(50_000))
     server.patience = 100
     with pytest.raises(EnvironmentFault, match="run the command again to go on"):
-        fetch.get(manifest(server, content), Nobody())
+        fetch.get(manifest(server, content), NoProgress())
     server.patience = 10**9
-    fetch.get(manifest(server, content), Nobody())
+    fetch.get(manifest(server, content), NoProgress())
     assert server.ranges[-1] == "bytes=500-"
 
 
 def test_a_wrong_digest_leaves_nothing(server: Server, data_home: Path) -> None:
     with pytest.raises(BadInput, match="sha256 is"):
-        fetch.get(manifest(server, zipped(a=b"x"), sha256="0" * 64), Nobody())
+        fetch.get(manifest(server, zipped(a=b"x"), sha256="0" * 64), NoProgress())
     assert [path for path in data_home.rglob("*") if path.is_file()] == []
 
 
@@ -154,14 +157,14 @@ def test_a_kept_archive_that_was_changed_is_fetched_again(server: Server, data_h
     kept = data_home / "downloads" / f"{hashlib.sha256(content).hexdigest()[:16]}-a.zip"
     kept.parent.mkdir(parents=True)
     kept.write_bytes(zipped(**{"mine/good/1.png": b"another"}))
-    folder = fetch.get(asked, Nobody())
+    folder = fetch.get(asked, NoProgress())
     assert (folder / "mine" / "good" / "1.png").read_bytes() == b"the right one"
     assert kept.read_bytes() == content
 
 
 def test_a_server_that_sends_more_than_the_size_is_cut_off(server: Server, data_home: Path) -> None:
     with pytest.raises(BadInput, match="sends more than 1000 bytes"):
-        fetch.get(manifest(server, zipped(a=bytes(3 * 2**20)), size=1000), Nobody())
+        fetch.get(manifest(server, zipped(a=bytes(3 * 2**20)), size=1000), NoProgress())
     assert [path for path in data_home.rglob("*") if path.is_file()] == []
 
 
@@ -176,10 +179,10 @@ def test_a_huge_tar_header_is_refused_unread(tmp_path: Path, kind: bytes) -> Non
         file.write(gzip.compress(tarfile.TarInfo("name").tobuf() + bytes(1024)))
     program = (
         "import resource, sys\nfrom pathlib import Path\n"
-        "from inspect_kd.datasets import fetch\nfrom inspect_kd.types import Nobody\n"
+        "from inspect_kd.datasets import fetch\nfrom inspect_kd.types import NoProgress\n"
         "pages = int(Path('/proc/self/statm').read_text().split()[0])\n"
         "most = pages * resource.getpagesize() + 100 * 2**20\nresource.setrlimit(resource.RLIMIT_AS, (most, most))\n"
-        "fetch.unpack(Path(sys.argv[1]), Path(sys.argv[2]), Nobody())"
+        "fetch.unpack(Path(sys.argv[1]), Path(sys.argv[2]), NoProgress())"
     )
     words = [sys.executable, "-c", program, str(tmp_path / "a.tar.gz"), str(tmp_path / "out")]
     answer = subprocess.run(words, capture_output=True, text=True, check=False)
@@ -195,7 +198,7 @@ def test_many_headers_together_are_bounded(tmp_path: Path) -> None:
             member.pax_headers = {"comment": "a" * 2**19}
             tar.addfile(member)
     with pytest.raises(BadInput, match="headers of more than"):
-        fetch.unpack(tmp_path / "a.tar.gz", tmp_path / "out", Nobody())
+        fetch.unpack(tmp_path / "a.tar.gz", tmp_path / "out", NoProgress())
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
@@ -205,7 +208,7 @@ def test_long_names_in_packed_tars_are_unpacked(tmp_path: Path, mode: str) -> No
         member = tarfile.TarInfo(name)
         member.size = 5
         tar.addfile(member, io.BytesIO(b"image"))
-    fetch.unpack(tmp_path / "a.tar", tmp_path / "out", Nobody())
+    fetch.unpack(tmp_path / "a.tar", tmp_path / "out", NoProgress())
     assert (tmp_path / "out" / name).read_bytes() == b"image"
 
 
@@ -213,7 +216,7 @@ def test_long_names_in_packed_tars_are_unpacked(tmp_path: Path, mode: str) -> No
 def test_zip_members_that_lead_out_are_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "a.zip").write_bytes(zipped(**{name: b"x"}))
     with pytest.raises(BadInput, match="leads out"):
-        fetch.unpack(tmp_path / "a.zip", tmp_path / "out", Nobody())
+        fetch.unpack(tmp_path / "a.zip", tmp_path / "out", NoProgress())
     assert not (tmp_path / "evil").exists()
 
 
@@ -223,7 +226,7 @@ def test_zip_links_are_refused(tmp_path: Path) -> None:
         link.external_attr = (stat.S_IFLNK | 0o777) << 16
         archive.writestr(link, "/etc/passwd")
     with pytest.raises(BadInput, match="link or a device"):
-        fetch.unpack(tmp_path / "a.zip", tmp_path / "out", Nobody())
+        fetch.unpack(tmp_path / "a.zip", tmp_path / "out", NoProgress())
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE])
@@ -233,26 +236,26 @@ def test_tar_links_and_devices_are_refused(tmp_path: Path, kind: bytes) -> None:
         member.type, member.linkname = kind, "/etc/passwd"
         tar.addfile(member)
     with pytest.raises(BadInput, match="link or a device"):
-        fetch.unpack(tmp_path / "a.tar", tmp_path / "out", Nobody())
+        fetch.unpack(tmp_path / "a.tar", tmp_path / "out", NoProgress())
 
 
 def test_tar_paths_that_lead_out_are_refused(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as tar:
         tar.addfile(tarfile.TarInfo("../evil"), io.BytesIO())
     with pytest.raises(BadInput, match="leads out"):
-        fetch.unpack(tmp_path / "a.tar.gz", tmp_path / "out", Nobody())
+        fetch.unpack(tmp_path / "a.tar.gz", tmp_path / "out", NoProgress())
 
 
 def test_an_archive_bomb_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("zeros", bytes(300 * 2**20))
     with pytest.raises(BadInput, match="archive bomb"):
-        fetch.unpack(tmp_path / "a.zip", tmp_path / "out", Nobody())
+        fetch.unpack(tmp_path / "a.zip", tmp_path / "out", NoProgress())
 
 
 def test_by_hand_says_what_to_do() -> None:
     with pytest.raises(UsageError, match="Download MPDD from its homepage"):
-        fetch.get(load_manifest("mpdd"), Nobody())
+        fetch.get(load_manifest("mpdd"), NoProgress())
 
 
 def test_anomalibs_classes_are_the_ones_that_the_manifests_name() -> None:
@@ -265,7 +268,7 @@ def test_anomalibs_classes_are_the_ones_that_the_manifests_name() -> None:
 
 @pytest.mark.network
 def test_anomalib_fetches_kolektor(data_home: Path) -> None:
-    assert any(fetch.get(load_manifest("kolektor"), Nobody()).rglob("*.jpg"))
+    assert any(fetch.get(load_manifest("kolektor"), NoProgress()).rglob("*.jpg"))
 
 
 @pytest.mark.parametrize(
@@ -280,18 +283,22 @@ def test_server_that_answers_nonsense_is_a_fault(server: Server, head: tuple[int
     wanted = manifest(server, b"")
     server.head = head
     with pytest.raises(EnvironmentFault, match=reason):
-        fetch.get(wanted, Nobody())
+        fetch.get(wanted, NoProgress())
 
 
 def test_address_with_an_umlaut_is_a_fault(server: Server) -> None:
     wanted = manifest(server, b"")
     archive = wanted.source.archives[0].model_copy(update={"url": f"http://127.0.0.1:{server.server_port}/ü.zip"})
     with pytest.raises(EnvironmentFault, match="cannot be fetched"):
-        fetch.get(wanted.model_copy(update={"source": Source(archives=(archive,))}), Nobody())
+        fetch.get(wanted.model_copy(update={"source": DownloadSource(archives=(archive,))}), NoProgress())
 
 
 def test_whole_disk_is_no_folder_of_a_data_set() -> None:
     with pytest.raises(ValueError, match="a whole disk"):
         Manifest(
-            name="m", title="m", root="/", licence=Licence(name="x", commercial=True), source=Source(by_hand="Ask.")
+            name="m",
+            title="m",
+            root="/",
+            licence=Licence(name="x", commercial=True),
+            source=DownloadSource(by_hand="Ask."),
         )

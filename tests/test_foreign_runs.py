@@ -18,10 +18,10 @@ from inspect_kd.cli.demo import remove_earlier_demo
 from inspect_kd.datasets import open_dataset
 from inspect_kd.errors import BadInput
 from inspect_kd.train import artifacts, checkpoint
-from inspect_kd.train.conclude import conclude
+from inspect_kd.train.finish import finish_run
 from inspect_kd.train.metrics_log import begin_log, open_log
 from inspect_kd.train.run import RunFolder, holdout_of, load_run
-from inspect_kd.types import Nobody
+from inspect_kd.types import NoProgress
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ def test_checkpoint_stays_until_the_manifest_is_written(copied: Path, parts: Pat
     folder.manifest.mkdir()  # nothing can be written under its name
     data = open_dataset(str(parts), holdout=holdout_of(finished.recipe))
     with pytest.raises(OSError, match=r"run\.json"):
-        conclude(finished.recipe, data, folder, finished.model, {}, time.monotonic(), Nobody())
+        finish_run(finished.recipe, data, folder, finished.model, {}, time.monotonic(), NoProgress())
     assert folder.checkpoint.read_bytes() == b"progress"
 
 
@@ -156,7 +156,7 @@ def test_two_exports_keep_each_others_success_and_remove_what_a_killed_one_left(
     both = load_run(copied), load_run(copied)  # as two processes that begin at once read it
     data = open_dataset(str(parts), holdout=holdout_of(both[0].recipe))
     for finished, deployment in zip(both, ("onnx", "openvino"), strict=True):
-        artifacts.convert(finished, data, deployment, watch=Nobody())
+        artifacts.convert(finished, data, deployment, progress=NoProgress())
     manifest = json.loads((copied / "run.json").read_text())
     assert manifest["refused"] == {} and {"onnx", "openvino"} <= set(manifest["parity"])
     assert [path.name for path in copied.glob(".*")] == [".export-young"]

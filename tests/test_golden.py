@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,48 +21,18 @@ from onnx import numpy_helper
 from safetensors.numpy import load_file
 
 from inspect_kd.inspector import Inspector
-from tests.test_clip_ada import clip_folder
-from tests.tiny import command
 
 GOLDEN = Path(__file__).parent / "golden" / "training.json"
-SETTINGS = [
-    "student.answer_width=8",
-    "distill.batch=8",
-    "distill.variants=2",
-    "distill.align.steps=2",
-    "distill.supervise.steps=2",
-    "distill.refine.steps=2",
-    "distill.contrast=1.0",
-    "distill.loosen=true",
-    "distill.streams=0.5",
-    "distill.voices=[1, 1.5, 1.5]",
-    "distill.score_voices=[1, 0.25, 0.25]",
-]
 RUNS = {"student": "r", "clip": "*-tiny_clip-*", "sam": "*-tiny_sam-*"}
 IN_MANIFEST = ("steps", "best_step", "best_gap", "examined", "stages", "metrics", "decisions", "promises", "parity")
 IN_REPORT = ("calibration", "metrics", "decisions", "scores")
 """Neither times nor names of folders, which differ each time."""
 
 
-@pytest.fixture(scope="module")
-def runs(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A student's run, with its two teachers' beside it."""
-    out = tmp_path_factory.mktemp("golden")
-    clip = {"model": clip_folder(out / "clip"), "pretrained": None, "licence": "MIT", "vv_blocks": 2}
-    sam = {"build": "sam_spt", "backend": "tiny", "guide": clip, "closer": True}
-    few = {"parts": 2, "variants": 2, "epochs": 1}
-    for name, teacher in (("tiny_clip", {"build": "clip_ada", **clip}), ("tiny_sam", sam)):
-        recipe = {"name": name, "teacher": teacher, "data": {"size": 64}, "teach": few}
-        (out / f"{name}.yaml").write_text(json.dumps(recipe))
-    teachers = [word for name in ("tiny_clip", "tiny_sam") for word in ("--teachers", str(out / f"{name}.yaml"))]
-    settings = [word for setting in SETTINGS for word in ("--set", setting)]
-    answer = subprocess.run([*command(parts, out, *teachers), *settings], capture_output=True, text=True, check=False)
-    assert answer.returncode == 0, answer.stderr
-    return out
-
-
-def test_a_small_training_gives_the_golden_figures(runs: Path, parts: Path, request: pytest.FixtureRequest) -> None:
-    trainings = {name: next(runs.glob(pattern)) for name, pattern in RUNS.items()}
+def test_a_small_training_gives_the_golden_figures(
+    staged_runs: Path, parts: Path, request: pytest.FixtureRequest
+) -> None:
+    trainings = {name: next(staged_runs.glob(pattern)) for name, pattern in RUNS.items()}
     found = {
         "machine": machine(),
         "weights": {name: weights_digest(run) for name, run in trainings.items()},

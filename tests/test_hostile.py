@@ -32,7 +32,7 @@ from inspect_kd.export import to_onnx, to_openvino
 from inspect_kd.export.card import ArtifactCard
 from inspect_kd.export.wire import refuse_external_data
 from inspect_kd.signing import make_keys, sign, signature_of, signers, verify
-from inspect_kd.types import Nobody
+from inspect_kd.types import NoProgress
 from tests import trees
 from tests.fuzzing import graphs, pictures
 
@@ -118,7 +118,9 @@ def test_a_graph_that_fails_only_when_it_runs() -> None:
     model.graph.node[4].attribute[0].i = 1  # the scores get the heatmap's rank, against what is declared
     for target in (to_onnx, to_openvino):
         with pytest.raises(BadInput):
-            target.Runtime(model.SerializeToString(), "a").look(np.zeros((1, graphs.SIZE, graphs.SIZE, 3), np.uint8))
+            target.Runtime(model.SerializeToString(), "a").predict_batch(
+                np.zeros((1, graphs.SIZE, graphs.SIZE, 3), np.uint8)
+            )
 
 
 @pytest.mark.parametrize(
@@ -372,13 +374,13 @@ def test_archives_that_break_while_they_are_read(tmp_path: Path) -> None:
         packed.write_bytes(content)
         (tmp_path / "to").mkdir(exist_ok=True)
         with pytest.raises(BadInput, match=r"a\.zip: "):
-            unpack(packed, tmp_path / "to", Nobody())
+            unpack(packed, tmp_path / "to", NoProgress())
     with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as tar:
         tar.add(__file__, "a.png")
     torn = (tmp_path / "a.tar.gz").read_bytes()
     (tmp_path / "a.tar.gz").write_bytes(torn[: len(torn) // 2])
     with pytest.raises(InspectKDError, match=r"a\.tar\.gz: "):
-        unpack(tmp_path / "a.tar.gz", tmp_path / "to", Nobody())
+        unpack(tmp_path / "a.tar.gz", tmp_path / "to", NoProgress())
 
 
 def test_no_archive_says_how_much_memory_it_takes(tmp_path: Path) -> None:
@@ -386,7 +388,7 @@ def test_no_archive_says_how_much_memory_it_takes(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_LZMA) as archive:
         archive.writestr("a.png", b"picture" * 100)
     with pytest.raises(BadInput, match="packed by method 14"):
-        unpack(tmp_path / "a.zip", tmp_path / "to", Nobody())
+        unpack(tmp_path / "a.zip", tmp_path / "to", NoProgress())
     # A gigabyte and a half of dictionary for seven hundred bytes.
     filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 3 * 2**29}]
     inner = io.BytesIO()
@@ -394,9 +396,9 @@ def test_no_archive_says_how_much_memory_it_takes(tmp_path: Path) -> None:
         tar.add(__file__, "a.png")
     (tmp_path / "a.tar.xz").write_bytes(lzma.compress(inner.getvalue(), filters=filters))
     with pytest.raises(BadInput, match=r"damaged archive .*emory"):
-        unpack(tmp_path / "a.tar.xz", tmp_path / "to", Nobody())
+        unpack(tmp_path / "a.tar.xz", tmp_path / "to", NoProgress())
     (tmp_path / "a.tar.xz").write_bytes(lzma.compress(inner.getvalue(), preset=6))
-    unpack(tmp_path / "a.tar.xz", tmp_path / "to", Nobody())
+    unpack(tmp_path / "a.tar.xz", tmp_path / "to", NoProgress())
     assert (tmp_path / "to" / "a.png").read_bytes() == Path(__file__).read_bytes()
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from inspect_kd.errors import BadInput
 from inspect_kd.inspector import Inspector
-from inspect_kd.types import Answers, Decision, Inspection, Thresholds
+from inspect_kd.types import BatchPrediction, Decision, Inspection, Thresholds
 
 NO_TORCH = """
 import sys
@@ -100,7 +100,7 @@ def test_whoever_is_told_that_a_part_is_bad_is_told_where(
     inspector = Inspector(artifact)
     heat = np.zeros((1, 64, 64), np.float32)
     heat[0, 20:24, 40:44] = 0.5  # hot, but nowhere above the limit
-    monkeypatch.setattr(inspector.model, "look", lambda _: Answers(np.array([3.0], np.float32), heat))
+    monkeypatch.setattr(inspector.model, "predict_batch", lambda _: BatchPrediction(np.array([3.0], np.float32), heat))
     answer = inspector(image)
     assert answer.decision is Decision.NG
     assert [(region.x, region.y, region.width) for region in answer.regions] == [(40, 20, 4)]

@@ -167,6 +167,6 @@ def test_memory_stays_small_over_many_maps() -> None:
     counts = PixelCounts()
     for _ in range(60):
         counts.add(rng.lognormal(0, 2, (256, 256)).astype(np.float32), None)
-    counts.sound.settle()
+    counts.sound.compact()
     assert counts.sound.bins.nbytes + counts.sound.weights.nbytes < 2e6
     assert math.isclose(counts.sound.weights.sum(), 60 * 256 * 256)

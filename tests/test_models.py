@@ -17,7 +17,7 @@ from inspect_kd import config, registry, weights
 from inspect_kd.datasets.batches import Sweep
 from inspect_kd.errors import BadInput, EnvironmentFault, UsageError
 from inspect_kd.models import encoders
-from inspect_kd.models.base import Output
+from inspect_kd.models.base import ModelOutput
 from inspect_kd.models.encoders import EncoderSpec, build_encoder, empty_encoder, within_reach
 from inspect_kd.models.layers.attention import LearnedMemory, LearnedQueries
 from inspect_kd.models.layers.discrepancy import Smooth, gaussian_taps, top_mean
@@ -88,7 +88,7 @@ def test_plain_convolutions_are_one_kernel_once_they_have_learnt() -> None:
     counts = []
     for local in ("depthwise", "plain"):
         student = small(local=local)
-        student.adapt([images(8)])
+        student.fit_statistics([images(8)])
         program = torch.export.export(student.eval(), (images(1),))
         counts.append(sum("conv2d" in str(node.target) for node in program.graph.nodes))
     assert counts[0] - counts[1] == 2 * 3
@@ -110,7 +110,7 @@ def test_students_are_found_by_their_files() -> None:
 @every_student
 def test_map_and_score(build: Callable[..., RebuildStudent]) -> None:
     student = build().eval()
-    student.adapt([images(4, seed=9)])
+    student.fit_statistics([images(4, seed=9)])
     batch = images(3)
     together, alone = student(batch), student(batch[1:2])
     assert together.heatmap_B1HW.shape == (3, 1, 64, 64) and together.score_B.shape == (3,)
@@ -122,7 +122,7 @@ def test_map_and_score(build: Callable[..., RebuildStudent]) -> None:
 @every_student
 def test_every_trainable_parameter_learns(build: Callable[..., RebuildStudent]) -> None:
     student = build().train()
-    student.adapt([images(4, seed=9)])
+    student.fit_statistics([images(4, seed=9)])
     batch = images(4)
     torch.stack(list(student.losses(batch, batch).values())).sum().backward()
     # A key's bias shifts all scores of a query alike, which a softmax ignores.
@@ -169,8 +169,8 @@ def test_longer_features_count_more_where_the_recipe_says_so() -> None:
     rows = torch.rand(4, 6, 8, 8) + 0.1
     memories = [Prototypes(6, 3, window=1, length_power=power) for power in (0.0, 1.0)]
     for memory in memories:
-        memory.remember(rows, torch.Generator().manual_seed(0))
-        memory.settle(torch.ones(1, 6, 1, 1), torch.Generator().manual_seed(0))
+        memory.add(rows, torch.Generator().manual_seed(0))
+        memory.fit(torch.ones(1, 6, 1, 1), torch.Generator().manual_seed(0))
     angle, longer = memories
     place = torch.rand(1, 6, 8, 8)
     assert torch.allclose(angle(place), angle(3 * place), atol=1e-6)
@@ -180,10 +180,10 @@ def test_longer_features_count_more_where_the_recipe_says_so() -> None:
 
 
 def test_the_score_may_weigh_otherwise_than_the_map() -> None:
-    def answer(score_weight: float | None) -> Output:
+    def answer(score_weight: float | None) -> ModelOutput:
         compare = (FEW[0], Compare(strides=(16,), prototypes=16, weight=2.0, score_weight=score_weight))
         student = small(compare=compare).eval()
-        student.adapt([images(4, seed=9)])
+        student.fit_statistics([images(4, seed=9)])
         return student(images())
 
     same, other = answer(None), answer(6.0)
@@ -221,7 +221,7 @@ def test_all_sound_images_are_seen_before_the_first_step() -> None:
 def test_two_runs_agree_bit_for_bit(build: Callable[..., RebuildStudent]) -> None:
     def run() -> tuple[Tensor, Tensor]:
         student = build().train()
-        student.adapt([images(4, seed=9)])
+        student.fit_statistics([images(4, seed=9)])
         optimizer = torch.optim.AdamW([p for p in student.parameters() if p.requires_grad], lr=1e-3)
         for step in range(2):
             torch.manual_seed(step)
@@ -284,7 +284,7 @@ def test_the_encoder_is_frozen_and_stays_in_eval_mode(build: Callable[..., Rebui
 def test_features_are_normalised_by_sound_parts(normalise: str) -> None:
     student = small(normalise=normalise, compare=())
     batch = images(8)
-    student.adapt([batch[:4], batch[4:]])
+    student.fit_statistics([batch[:4], batch[4:]])
     raw = student.encoder(batch)
     for level, before in zip(student.feature_norm(raw), raw, strict=True):
         centred, scaled = level.mean(dim=(0, 2, 3)).abs().max() < 1e-3, level.std(dim=(0, 2, 3)) - 1
@@ -320,7 +320,7 @@ def test_a_damaged_input_is_held_against_its_clean_target(build: Callable[..., R
 )
 def test_every_switch_changes_what_is_learnt(changes: dict[str, object]) -> None:
     def loss(student: omni_ad.Student) -> Tensor:
-        student.adapt([images(4, seed=9)])
+        student.fit_statistics([images(4, seed=9)])
         torch.manual_seed(1)
         return student.train().losses(batch, batch)["rebuild"]
 
@@ -333,7 +333,7 @@ def test_every_switch_changes_what_is_learnt(changes: dict[str, object]) -> None
 @pytest.mark.parametrize("changes", [{"sigma": 9.0}, {"score_share": 0.2}, {"compare": ()}], ids=str)
 def test_every_switch_changes_what_is_answered(changes: dict[str, object]) -> None:
     def score(student: omni_ad.Student) -> Tensor:
-        student.adapt([images(4, seed=9)])
+        student.fit_statistics([images(4, seed=9)])
         return student.eval()(images()).score_B
 
     assert not torch.allclose(score(small(**changes)), score(small()), rtol=1e-4)
@@ -385,8 +385,8 @@ def test_prototypes_know_what_they_have_seen() -> None:
     seen = torch.zeros(2, 8, 5, 5)
     seen[0, :3], seen[1, 3:5] = 1.0, 2.0
     memory = Prototypes(8, count=6, window=3)
-    memory.remember(seen, generator)
-    memory.settle(torch.ones(1, 8, 1, 1), generator)
+    memory.add(seen, generator)
+    memory.fit(torch.ones(1, 8, 1, 1), generator)
     assert memory(seen).abs().max() < 1e-5 and memory(7 * seen).abs().max() < 1e-5
     unseen = torch.zeros(1, 8, 5, 5)
     unseen[:, 6] = 1.0

@@ -116,4 +116,4 @@ def test_what_is_no_artifact_is_refused(artifact: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInput):
         Runtime(b"no model", "a.onnx")
     with pytest.raises(BadInput, match="empty batch"):
-        Inspector(artifact).model.look(np.zeros((0, 64, 64, 3), np.uint8))
+        Inspector(artifact).model.predict_batch(np.zeros((0, 64, 64, 3), np.uint8))

@@ -23,7 +23,7 @@ from inspect_kd.export.graph import ArtifactGraph
 from inspect_kd.export.half import in_half
 from inspect_kd.export.quantise import Quantise, quantise
 from inspect_kd.inspector import Inspector
-from inspect_kd.types import Nobody
+from inspect_kd.types import NoProgress
 
 ROOT = Path(__file__).parents[1]
 
@@ -152,7 +152,7 @@ def test_it_opens_in_both_runtimes_and_answers_alike(in_bytes: Path, parts: Path
 
     first, second = Inspector(in_bytes), Runtime(in_bytes.read_bytes(), "r")
     noise = np.random.default_rng(0).integers(0, 256, (2, first.size, first.size, 3), dtype=np.uint8)
-    assert np.abs(first.look(noise).scores_N - second.look(noise).scores_N).max() < 0.1
+    assert np.abs(first.predict_batch(noise).scores_N - second.predict_batch(noise).scores_N).max() < 0.1
 
 
 def test_a_missed_limit_leaves_the_reason_alone(run: Path, tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_nothing_is_quantised_against_the_limit(run: Path, tmp_path: Path) -> No
     file.write_bytes((run / "r.onnx").read_bytes())
     noise = np.random.default_rng(0).integers(0, 256, (8, 64, 64, 3), dtype=np.uint8)
     with pytest.raises(BadInput, match=r"none of .* convolutions may compute in bytes"):
-        quantise(file, noise, noise, Quantise(sound=8, checked=4, score=1e-12), Nobody())
+        quantise(file, noise, noise, Quantise(sound=8, checked=4, score=1e-12), NoProgress())
     assert file.read_bytes() == (run / "r.onnx").read_bytes()
 
 

@@ -29,7 +29,7 @@ def test_products_change_little_where_the_nearest_prototype_changes(copies: int)
     for first in range(12):
         for second in range(first):
             pair = distinct_KC[first], distinct_KC[second]
-            before, after = (memory.in_detail(between(*pair, 0.5 + shift)) for shift in (-1e-6, 1e-6))
+            before, after = (memory.compare_channels(between(*pair, 0.5 + shift)) for shift in (-1e-6, 1e-6))
             assert (before.product_BChw - after.product_BChw).abs().max() < 1e-3
             assert (before.distance_B1hw - after.distance_B1hw).abs().max() < 1e-5
 
@@ -38,7 +38,7 @@ def test_a_place_far_nearer_to_one_prototype_is_compared_with_it_alone() -> None
     memory = Prototypes(8, count=12, window=1)
     memory.prototypes_KC.copy_(torch.eye(12, 8))
     place = F.normalize(torch.tensor([1.0, 0.2, 0, 0, 0, 0, 0, 0]), dim=0)
-    detail = memory.in_detail(place.view(1, 8, 1, 1))
+    detail = memory.compare_channels(place.view(1, 8, 1, 1))
     assert torch.allclose(detail.product_BChw.flatten(), place * torch.eye(8)[0], atol=1e-3)
     assert torch.allclose(detail.distance_B1hw, memory(place.view(1, 8, 1, 1)))
 
@@ -46,8 +46,8 @@ def test_a_place_far_nearer_to_one_prototype_is_compared_with_it_alone() -> None
 def test_flat_pictures_leave_no_prototype_twice() -> None:
     memory = Prototypes(8, count=64, window=3)
     flat = torch.rand(4, 8, 1, 1).expand(4, 8, 6, 6)
-    memory.remember(flat, torch.Generator().manual_seed(0))
-    memory.settle(torch.ones(1, 8, 1, 1), torch.Generator().manual_seed(0))
+    memory.add(flat, torch.Generator().manual_seed(0))
+    memory.fit(torch.ones(1, 8, 1, 1), torch.Generator().manual_seed(0))
     kept_KC = memory.prototypes_KC[memory.prototypes_KC.norm(dim=1) > 0]
     cosine_KK = kept_KC @ kept_KC.T
     assert len(kept_KC) == 4 and cosine_KK.fill_diagonal_(0).max() < 1 - 1e-5

@@ -24,23 +24,23 @@ def noise(count: int, seed: int = 0) -> np.ndarray:
 
 def test_bound_buffers_give_the_same_answers_and_keep_none(run: Path) -> None:
     plain, bound = Inspector(run / "r.onnx"), Inspector(run / "r.onnx", options=RuntimeOptions(bind=True))
-    first = bound.look(noise(2, 1))
+    first = bound.predict_batch(noise(2, 1))
     kept = first.scores_N.copy()
     for count, seed in ((1, 2), (2, 3), (3, 4), (2, 1)):
-        a, b = plain.look(noise(count, seed)), bound.look(noise(count, seed))
+        a, b = plain.predict_batch(noise(count, seed)), bound.predict_batch(noise(count, seed))
         assert np.array_equal(a.scores_N, b.scores_N) and np.array_equal(a.heatmaps_NHW, b.heatmaps_NHW)
     assert np.array_equal(first.scores_N, kept), "an answer was overwritten by a later image"
 
 
 def test_two_threads_share_bound_buffers(run: Path) -> None:
     plain, bound = Inspector(run / "r.onnx"), Inspector(run / "r.onnx", options=RuntimeOptions(bind=True))
-    expected = [plain.look(noise(1, seed)).scores_N[0] for seed in range(8)]
+    expected = [plain.predict_batch(noise(1, seed)).scores_N[0] for seed in range(8)]
     found: dict[tuple[int, int], float] = {}
 
     def look(worker: int) -> None:
         for turn in range(10):
             for seed in range(8):
-                found[worker, turn * 8 + seed] = bound.look(noise(1, seed)).scores_N[0]
+                found[worker, turn * 8 + seed] = bound.predict_batch(noise(1, seed)).scores_N[0]
 
     threads = [threading.Thread(target=look, args=(worker,)) for worker in range(3)]
     for thread in threads:
@@ -53,11 +53,11 @@ def test_two_threads_share_bound_buffers(run: Path) -> None:
 
 def test_threads_and_spinning_change_nothing_but_time(run: Path) -> None:
     images = noise(2)
-    expected = Inspector(run / "r.onnx").look(images).scores_N
+    expected = Inspector(run / "r.onnx").predict_batch(images).scores_N
     for options in (RuntimeOptions(threads=2), RuntimeOptions(threads=2, spinning=True)):
         told = Inspector(run / "r.onnx", options=options)
         told.warm_up((1, 2))
-        assert told.look(images).scores_N == pytest.approx(expected, abs=1e-5)
+        assert told.predict_batch(images).scores_N == pytest.approx(expected, abs=1e-5)
 
 
 def test_no_more_threads_are_started_than_there_are_processors(run: Path) -> None:

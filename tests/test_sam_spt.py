@@ -19,7 +19,8 @@ from inspect_kd.models.sam.prompting import Place, as_prompt, nowhere, places_in
 from inspect_kd.models.sam.tuning import Masks, Prompt, SelfPerception, about, drawn_boxes, relation, tuned_parameters
 from inspect_kd.models.teachers import sam_spt
 from inspect_kd.resize import resize
-from tests.test_clip_ada import clip_folder, lessons
+from tests.builders import clip_folder
+from tests.test_clip_ada import lessons
 from tests.test_models import Evil
 
 SIDE, MASK_SIDE = 256, 64
@@ -319,9 +320,9 @@ def teacher_of(folder: str, **changes: Any) -> sam_spt.Teacher:
 def test_what_it_keeps_is_small_and_enough(folder: str) -> None:
     torch.manual_seed(0)
     teacher, image = teacher_of(folder), lessons(2)[1].image
-    yielded = list(teacher.study(lessons(8), epochs=2, batch=4, rate=1e-2, seed=0))
-    assert len(yielded) == teacher.steps(8, epochs=2, batch=4)
-    learnt = teacher.learnt()
+    yielded = list(teacher.fit(lessons(8), epochs=2, batch=4, rate=1e-2, seed=0))
+    assert len(yielded) == teacher.count_steps(8, epochs=2, batch=4)
+    learnt = teacher.adapted_state()
     assert not any(".frozen." in key or key.startswith("guide.prompts") for key in learnt)
     assert sum(value.numel() * 4 for value in learnt.values()) < 200_000
     torch.manual_seed(5)
@@ -329,12 +330,12 @@ def test_what_it_keeps_is_small_and_enough(folder: str) -> None:
     place = spoilt(np.pad(np.ones((40, 40), bool), 108), np.random.default_rng(0), MASK_SIDE)
     large = np.repeat(np.repeat(image, 4, axis=0), 4, axis=1)
     wanted, before = teacher._answer([large], [place]).masks, fresh._answer([large], [place]).masks
-    assert learnt.keys() == fresh.learnt().keys()
+    assert learnt.keys() == fresh.adapted_state().keys()
     fresh.load_state_dict(learnt, strict=False)
     assert not torch.equal(before.final_K1hw, wanted.final_K1hw)
     again = fresh._answer([large], [place]).masks
     assert all(torch.equal(one, other) for one, other in zip(again, wanted, strict=True))
-    assert torch.equal(fresh.look([image]).heatmap_B1HW, teacher.look([image]).heatmap_B1HW)
+    assert torch.equal(fresh.predict([image]).heatmap_B1HW, teacher.predict([image]).heatmap_B1HW)
 
 
 def test_the_tuning_has_a_pace_of_its_own(folder: str) -> None:
@@ -342,11 +343,11 @@ def test_the_tuning_has_a_pace_of_its_own(folder: str) -> None:
     moved = []
     for pace in (1.0, 10.0):
         torch.manual_seed(0)
-        teacher = teacher_of(folder, pace=pace)
+        teacher = teacher_of(folder, learning_rate_scale=pace)
         before = float(teacher.spt.presence.bias.detach())
         torch.manual_seed(0)
-        list(teacher.study(lessons(4), epochs=1, batch=8, rate=1e-3, seed=0))
-        guide = {key: value for key, value in teacher.learnt().items() if key.startswith("guide.")}
+        list(teacher.fit(lessons(4), epochs=1, batch=8, rate=1e-3, seed=0))
+        guide = {key: value for key, value in teacher.adapted_state().items() if key.startswith("guide.")}
         moved.append((abs(float(teacher.spt.presence.bias.detach()) - before), guide))
     (slow, first), (fast, second) = moved
     assert slow == pytest.approx(1e-3, rel=0.05) and fast == pytest.approx(1e-2, rel=0.05)
@@ -364,7 +365,7 @@ def test_where_the_guide_sees_nothing_sam_is_not_asked(folder: str, monkeypatch:
     teacher, image = teacher_of(folder), lessons(2)[1].image
     teacher.guide.suspicious.fill_(1.0)
     monkeypatch.setattr(teacher.spt, "forward", None)
-    assert torch.equal(teacher.look([image]).heatmap_B1HW, teacher.guide.look([image]).heatmap_B1HW)
+    assert torch.equal(teacher.predict([image]).heatmap_B1HW, teacher.guide.predict([image]).heatmap_B1HW)
 
 
 @pytest.mark.parametrize(
@@ -377,7 +378,7 @@ def test_a_mask_is_accepted_or_left(
     """Presence, SAM's own estimate, its size and its place decide."""
     guide = {"model": folder, "pretrained": None, "vv_blocks": 2, "closer": False}
     teacher, image = teacher_of(folder, guide=guide), lessons(2)[1].image
-    coarse = teacher.guide.heat(teacher.guide.look([image]).tokens_BChw)[0, 0]
+    coarse = teacher.guide.heat(teacher.guide.predict([image]).tokens_BChw)[0, 0]
     teacher.guide.suspicious.copy_(coarse.max() - 1e-4)
     hottest = divmod(int(coarse.argmax()), coarse.shape[1])
     logits = -torch.ones(1, 1, MASK_SIDE, MASK_SIDE)
@@ -389,7 +390,7 @@ def test_a_mask_is_accepted_or_left(
     masks = Masks(logits, logits, torch.tensor([iou]), torch.tensor([float(presence)]))
     answer = sam_spt.Answer(masks, torch.tensor([[0, 0, SIDE, SIDE]]))
     monkeypatch.setattr(teacher, "_answer", lambda images, places: answer)
-    guided, refined = teacher.guide.look([image]).heatmap_B1HW, teacher.look([image]).heatmap_B1HW
+    guided, refined = teacher.guide.predict([image]).heatmap_B1HW, teacher.predict([image]).heatmap_B1HW
     assert torch.equal(guided, refined) != taken
 
 
@@ -428,13 +429,13 @@ def test_a_mask_elsewhere_is_left_and_a_neighbours_box_takes_nothing_away(
     folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     teacher, image = teacher_of(folder), lessons(2)[1].image
-    before = teacher.guide.look([image]).heatmap_B1HW
+    before = teacher.guide.predict([image]).heatmap_B1HW
     cells, hot, nothing = torch.zeros(64, 64, dtype=torch.bool), torch.zeros(64, 64), torch.zeros(64, 64)
     cells[20:24, 20:24], hot[10:30, 10:30] = True, 1.0
     first = sam_spt.Segment((slice(10, 30), slice(10, 30)), cells, hot)
     second = sam_spt.Segment((slice(10, 40), slice(10, 40)), cells, nothing)
     monkeypatch.setattr(teacher, "segments", lambda image, tokens: [first, second])
-    after = teacher.look([image]).heatmap_B1HW
+    after = teacher.predict([image]).heatmap_B1HW
     peak, weight = before[0, 0][cells].max(), teacher.settings.weight
     expected = before[0, 0, 10:30, 10:30] * (1 - weight) + weight * peak
     assert torch.allclose(after[0, 0, 10:30, 10:30], expected, atol=1e-6)

@@ -87,7 +87,7 @@ def test_a_moved_threshold_asks_no_model_and_gives_the_inspectors_answer(
         raise AssertionError("the model was asked")
 
     middle = float(np.median([part.score for part in desk.all_parts()]))
-    monkeypatch.setattr(desk.inspector, "look", forbidden)
+    monkeypatch.setattr(desk.inspector, "predict_batch", forbidden)
     desk.move(middle * 0.8, middle)
     moved = Inspector(run / "r.onnx", thresholds=Thresholds(reinspect=middle * 0.8, reject=middle))
     answers = [moved(path) for path in images(parts)]

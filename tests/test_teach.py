@@ -19,12 +19,12 @@ from inspect_kd.datasets.drawn import draw_sample
 from inspect_kd.datasets.view import View
 from inspect_kd.errors import BadInput, UsageError
 from inspect_kd.inspector import Inspector
-from inspect_kd.models.base import Lesson
+from inspect_kd.models.base import TeacherSample
 from inspect_kd.models.teachers import clip_ada
-from inspect_kd.train.lessons import Lessons, few
 from inspect_kd.train.run import load_run
+from inspect_kd.train.teacher_data import TeacherDataset, few
 from inspect_kd.types import Sample
-from tests.test_clip_ada import clip_folder
+from tests.builders import clip_folder
 
 
 def recipe_file(folder: Path, **changes: object) -> Path:
@@ -108,7 +108,7 @@ def store(count: int, categories: str = "ab") -> ImageStore:
 
 
 def test_half_of_the_lessons_are_damaged_and_each_is_always_the_same() -> None:
-    lessons = Lessons(store(3), Teach(variants=4), "horizontal", 0)
+    lessons = TeacherDataset(store(3), Teach(variants=4), "horizontal", 0)
     assert len(lessons) == 24 and [lesson.mask is None for lesson in lessons] == [True, False] * 12
     again = lessons[5]
     assert np.array_equal(again.image, lessons[5].image) and again.mask is not None and again.mask.any()
@@ -122,13 +122,13 @@ def test_few_parts_are_few_of_each_category() -> None:
     chosen = few(samples, 4, 0)
     assert sorted(samples[i].category for i in chosen) == ["a"] * 4 + ["b"] * 4 + ["c"] * 4
     assert few(samples, 4, 0) == chosen and few(samples, 4, 1) != chosen and len(few(samples, None, 0)) == 27
-    seen = Lessons(store(9), Teach(parts=4, variants=2), "none", 0)
+    seen = TeacherDataset(store(9), Teach(parts=4, variants=2), "none", 0)
     assert len(set(seen.order)) == 8
 
 
 def test_real_masks_are_studied_beside_drawn_ones(tmp_path: Path, parts: Path) -> None:
-    real = [Lesson(image=np.zeros((64, 64, 3), np.uint8), mask=np.ones((64, 64), bool))]
-    lessons = Lessons(store(2), Teach(variants=2), "none", 0, real)
+    real = [TeacherSample(image=np.zeros((64, 64, 3), np.uint8), mask=np.ones((64, 64), bool))]
+    lessons = TeacherDataset(store(2), Teach(variants=2), "none", 0, real)
     assert len(lessons) == 10 and [lesson is real[0] for lesson in lessons] == [False] * 8 + [True] * 2
     few_steps = ["--set", "teach.epochs=1"]
     same = train(recipe_file(tmp_path), parts, tmp_path, "--set", f"teach.labelled={parts}", *few_steps)

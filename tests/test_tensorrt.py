@@ -181,4 +181,4 @@ def test_the_engine_answers_like_onnx_runtime(artifact: Path, run: Path, parts: 
         a, b = plain(image), engine(image)
         assert b.score == pytest.approx(a.score, abs=0.02)
     two = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
-    assert engine.look(two[:1]).scores_N != engine.look(two[1:]).scores_N
+    assert engine.predict_batch(two[:1]).scores_N != engine.predict_batch(two[1:]).scores_N

@@ -20,12 +20,12 @@ from inspect_kd.config import Fit, load_recipe
 from inspect_kd.datasets import open_dataset
 from inspect_kd.errors import BadInput, EnvironmentFault, UsageError
 from inspect_kd.inspector import Inspector
-from inspect_kd.train.checkpoint import Progress
+from inspect_kd.train.checkpoint import TrainingState
 from inspect_kd.train.fit import _finished, fit
 from inspect_kd.train.hardware import Hardware
 from inspect_kd.train.run import RunFolder, choose_folder, load_run
 from inspect_kd.train.schedule import learning_rate
-from inspect_kd.types import Nobody
+from inspect_kd.types import NoProgress
 from tests.planted import executed_modules, plant_modules
 from tests.tiny import command
 
@@ -56,7 +56,7 @@ def test_the_resolved_recipe_trains_again_to_the_same_weights(run: Path, parts: 
     torch.set_num_threads(1)
     recipe = load_recipe(str(run / "recipe.yaml"))
     data = open_dataset(parts)
-    again = fit(recipe, data, RunFolder(tmp_path / "r"), hardware=Hardware(device="cpu"), watch=Nobody())
+    again = fit(recipe, data, RunFolder(tmp_path / "r"), hardware=Hardware(device="cpu"), progress=NoProgress())
     first, second = load_file(run / "student.safetensors"), load_file(again.student)
     assert all(torch.equal(first[key], second[key]) for key in first)
 
@@ -162,14 +162,14 @@ def test_wrong_recipes_are_told_apart(parts: Path, tmp_path: Path) -> None:
 
 def test_the_gap_stops_the_training() -> None:
     settings = Fit(steps=100, patience=3)
-    assert not _finished(Progress(step=40, stale=5), settings)
-    assert not _finished(Progress(step=80, stale=2), settings)
-    assert _finished(Progress(step=80, stale=3), settings)
+    assert not _finished(TrainingState(step=40, stale=5), settings)
+    assert not _finished(TrainingState(step=80, stale=2), settings)
+    assert _finished(TrainingState(step=80, stale=3), settings)
 
 
 def test_the_learning_rate_may_fall_once_as_published() -> None:
     recipe = load_recipe("omni_ad_paper").fit
-    told = {"peak": recipe.learning_rate, "warm_up": recipe.warm_up, "fall": recipe.fall}
+    told = {"peak": recipe.learning_rate, "warm_up": recipe.warm_up, "schedule": recipe.schedule}
     rates = [learning_rate(step, 10, **told) for step in range(10)]
     assert rates == pytest.approx([1e-3] * 8 + [1e-4] * 2)
 

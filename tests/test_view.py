@@ -12,16 +12,16 @@ import pytest
 from inspect_kd.config import load_recipe
 from inspect_kd.datasets import open_dataset
 from inspect_kd.datasets.batches import ImageStore
-from inspect_kd.datasets.view import View, look, look_at_many
+from inspect_kd.datasets.view import View, predict_image, predict_images
 from inspect_kd.errors import BadInput, UsageError
-from inspect_kd.evaluate import look_at
+from inspect_kd.evaluate import predict_samples
 from inspect_kd.inspector import Inspector
 from inspect_kd.overlay import find_regions
 from inspect_kd.resize import resize
 from inspect_kd.train.fit import fit
 from inspect_kd.train.hardware import Hardware
 from inspect_kd.train.run import RunFolder
-from inspect_kd.types import Answers, Decision, ImageU8, Nobody, Sample
+from inspect_kd.types import BatchPrediction, Decision, ImageU8, NoProgress, Sample
 from tests.tiny import TINY
 
 
@@ -33,10 +33,10 @@ class Brightness:
     def __init__(self) -> None:
         self.batches: list[int] = []
 
-    def look(self, images_NHW3: npt.NDArray[np.uint8]) -> Answers:
+    def predict_batch(self, images_NHW3: npt.NDArray[np.uint8]) -> BatchPrediction:
         self.batches.append(len(images_NHW3))
         heat = images_NHW3[..., 0].astype(np.float32)
-        return Answers(heat.max(axis=(1, 2)), heat)
+        return BatchPrediction(heat.max(axis=(1, 2)), heat)
 
 
 def noise(height: int, width: int) -> ImageU8:
@@ -45,7 +45,7 @@ def noise(height: int, width: int) -> ImageU8:
 
 def test_a_whole_image_is_squashed_into_one_frame() -> None:
     image, model = noise(90, 50), Brightness()
-    score, heatmap = look(model, View(size=32), image)
+    score, heatmap = predict_image(model, View(size=32), image)
     assert model.batches == [1] and heatmap.shape == (32, 32)
     assert np.array_equal(heatmap, resize(image, 32, 32)[..., 0]) and score == heatmap.max()
 
@@ -54,7 +54,7 @@ def test_a_whole_image_is_squashed_into_one_frame() -> None:
 @pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5])
 def test_tiles_give_back_every_place_where_it_was(height: int, width: int, overlap: float) -> None:
     image = noise(height, width)
-    score, heatmap = look(Brightness(), View(size=32, tile=32, overlap=overlap), image)
+    score, heatmap = predict_image(Brightness(), View(size=32, tile=32, overlap=overlap), image)
     assert heatmap.shape == (height, width)
     assert np.allclose(heatmap, image[..., 0], atol=1e-3)
     assert score == image[..., 0].max()
@@ -71,12 +71,12 @@ def test_neighbours_overlap_as_much_as_was_asked_and_cover_all() -> None:
 
 def test_a_seam_is_blended_not_cut() -> None:
     class Biased(Brightness):
-        def look(self, images_NHW3: npt.NDArray[np.uint8]) -> Answers:
+        def predict_batch(self, images_NHW3: npt.NDArray[np.uint8]) -> BatchPrediction:
             # Each tile has its own level: the worst that a model can do to a seam.
             heat = np.zeros(images_NHW3.shape[:3], np.float32) + np.arange(len(images_NHW3))[:, None, None]
-            return Answers(heat.max(axis=(1, 2)), heat)
+            return BatchPrediction(heat.max(axis=(1, 2)), heat)
 
-    _, heatmap = look(Biased(), View(size=32, tile=32, overlap=0.5), noise(32, 64))
+    _, heatmap = predict_image(Biased(), View(size=32, tile=32, overlap=0.5), noise(32, 64))
     steps = np.abs(np.diff(heatmap[16]))
     assert heatmap.max() > 1.9 and steps.max() < 0.15
 
@@ -89,8 +89,10 @@ def test_one_bad_number_is_not_hidden_behind_good_ones() -> None:
 
 def test_whole_images_share_a_batch() -> None:
     images, model = [noise(40, 40 + i) for i in range(9)], Brightness()
-    together = list(look_at_many(model, View(size=32), images))
-    assert [score for score, _ in together] == [look(Brightness(), View(size=32), image)[0] for image in images]
+    together = list(predict_images(model, View(size=32), images))
+    assert [score for score, _ in together] == [
+        predict_image(Brightness(), View(size=32), image)[0] for image in images
+    ]
     assert model.batches == [8, 1]
     with pytest.raises(UsageError, match="at least 16"):
         View(size=32, tile=15)
@@ -102,7 +104,7 @@ def test_thin_image_that_tiles_would_blow_up_to_gigabytes_is_refused(tmp_path: P
     cv2.imwrite(str(tmp_path / "thin.bmp"), thin)
     view, says = View(size=512, tile=512), r"1000000x1 pixels take 512 million at the scale of their tiles"
     with pytest.raises(BadInput, match=says):
-        look(Brightness(), view, np.repeat(thin[:, :, None], 3, axis=2))
+        predict_image(Brightness(), view, np.repeat(thin[:, :, None], 3, axis=2))
     with pytest.raises(BadInput, match=rf"thin\.bmp: {says}"):
         ImageStore([Sample(image=tmp_path / "thin.bmp", category="x")], view)[0]
     assert View(size=512).scaled(np.repeat(thin[:, :, None], 3, axis=2)).shape == (512, 512, 3)
@@ -118,14 +120,14 @@ def test_a_small_region_of_a_large_image_is_a_region() -> None:
 
 def test_an_answer_that_is_no_number_ends_the_measurement(tmp_path: Path) -> None:
     class Diverged(Brightness):
-        def look(self, images_NHW3: npt.NDArray[np.uint8]) -> Answers:
-            scores, heat = super().look(images_NHW3)
-            return Answers(scores, heat * np.nan)
+        def predict_batch(self, images_NHW3: npt.NDArray[np.uint8]) -> BatchPrediction:
+            scores, heat = super().predict_batch(images_NHW3)
+            return BatchPrediction(scores, heat * np.nan)
 
     cv2.imwrite(str(tmp_path / "a.png"), noise(40, 40))
     samples = [Sample(image=tmp_path / "a.png", category="x")]
     with pytest.raises(BadInput, match="not finite"):
-        list(look_at(Diverged(), samples, View(size=32)))
+        list(predict_samples(Diverged(), samples, View(size=32)))
 
 
 def test_training_sees_tiles_from_everywhere(tmp_path: Path) -> None:
@@ -170,7 +172,9 @@ def trained(sheets: Path, to: Path, *changes: str) -> Inspector:
     """The same small training for both, but for the view."""
     settings = [*TINY, "fit.steps=60", "fit.evaluate_every=30", "fit.checkpoint_every=60", *changes]
     data = open_dataset(sheets)
-    run = fit(load_recipe("embedded", settings), data, RunFolder(to), hardware=Hardware(device="cpu"), watch=Nobody())
+    run = fit(
+        load_recipe("embedded", settings), data, RunFolder(to), hardware=Hardware(device="cpu"), progress=NoProgress()
+    )
     return Inspector(run.artifact())
 
 

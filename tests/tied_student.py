@@ -45,10 +45,10 @@ class SmallStudent(RebuildStudent):
         super().__init__(config, encoder)
         self.decoder = nn.Conv2d(12, 12, 1)
 
-    def predict(self, features: list[Tensor]) -> list[Tensor]:
+    def reconstruct(self, features: list[Tensor]) -> list[Tensor]:
         return [self.decoder(join(features, self.encoder.strides, (4, 8)))]
 
-    def last_part(self) -> nn.Module:
+    def decoder_tail(self) -> nn.Module:
         return self.decoder
 
 
@@ -64,18 +64,18 @@ def tied_student() -> tuple[ArtifactGraph, np.ndarray]:
     ).astype(np.uint8)
     images_B3HW = torch.from_numpy(pictures).permute(0, 3, 1, 2).float()
     spec = EncoderSpec(name="pyramid", mean=(0.5,) * 3, std=(0.25,) * 3, licence="", source="random")
-    config = RebuildConfig(answer_width=8, compare=(Compare(strides=(16,), prototypes=64),))
+    config = RebuildConfig(head_width=8, compare=(Compare(strides=(16,), prototypes=64),))
     student = SmallStudent(config, Encoder(Pyramid(), (6, 6, 48), spec)).eval()
-    student.adapt([images_B3HW])
+    student.fit_statistics([images_B3HW])
     plant_ties(student, images_B3HW)
     heads = student.heads
     assert heads is not None
     with torch.no_grad():
-        evidence = student.find(images_B3HW).evidence_BChw
+        evidence = student.compute_maps(images_B3HW).head_inputs_BChw
         assert evidence is not None
-        heads.settle(evidence)
+        heads.fit_normalisation(evidence)
         heads.label[0].weight.normal_(std=0.3)
-    heads.voices.copy_(torch.tensor([[0.1, 1.0, 0.0]] * 2))
+    heads.blend_weights.copy_(torch.tensor([[0.1, 1.0, 0.0]] * 2))
     return ArtifactGraph(student.eval(), scale=1.0), pictures
 
 

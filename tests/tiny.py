@@ -11,7 +11,7 @@ TINY = [
     "student.neck=16",
     "student.bottleneck=1",
     "student.heads=2",
-    "student.answer_width=0",
+    "student.head_width=0",
     "distill.supervise.steps=0",
     "student.compare=[{strides: [4, 8], prototypes: 16}, {strides: [16], prototypes: 32, weight: 2}]",
     "fit.steps=24",
@@ -19,6 +19,22 @@ TINY = [
     "fit.evaluate_every=6",
     "fit.checkpoint_every=2",
 ]
+
+
+EVERY_STAGE = [
+    "student.head_width=8",
+    "distill.batch=8",
+    "distill.variants=2",
+    "distill.align.steps=2",
+    "distill.supervise.steps=2",
+    "distill.refine.steps=2",
+    "distill.contrast_weight=1.0",
+    "distill.tune_decoder=true",
+    "distill.denoising_weight=0.5",
+    "distill.blend=[1, 1.5, 1.5]",
+    "distill.score_blend=[1, 0.25, 0.25]",
+]
+"""Beside TINY: heads, and two steps of each stage after the fit."""
 
 
 def command(parts: Path, out: Path, *more: str) -> list[str]:

@@ -19,17 +19,17 @@ from inspect_kd import atomic_write
 from inspect_kd.config import Recipe, load_recipe
 from inspect_kd.datasets import DataSet
 from inspect_kd.errors import BadInput, UsageError
-from inspect_kd.evaluate import MEAN, Seen, in_json, look_at, measure
+from inspect_kd.evaluate import MEAN, SamplePrediction, in_json, measure, predict_samples
 from inspect_kd.export.graph import ArtifactGraph, TorchModel
 from inspect_kd.train import checkpoint
 from inspect_kd.train.distill import Shared, distill
 from inspect_kd.train.fit import fit, fitted_student
 from inspect_kd.train.hardware import Hardware
-from inspect_kd.train.listening import DRAWN, FIT_ALONE, REFINE
+from inspect_kd.train.presets import DRAWN, FIT_ALONE, REFINE
 from inspect_kd.train.real_parts import real_parts
 from inspect_kd.train.run import RunFolder, commit, load_run, resolved, view_of, write_json
 from inspect_kd.train.teachers import ready, studies
-from inspect_kd.types import Split, Watch
+from inspect_kd.types import Progress, Split
 
 SHOWN = ("image_auroc", "pixel_ap", "pixel_aupro")
 RESULT = "result.json"
@@ -43,8 +43,8 @@ class Arm:
 
 
 ALIGN = ("distill.align.steps=100",)
-ALONE = ("distill.voices=[1, 0, 1.5]", "distill.score_voices=[1, 0, 0.25]")
-LOOSE = ("distill.loosen=true", "distill.refine.steps=100")
+ALONE = ("distill.blend=[1, 0, 1.5]", "distill.score_blend=[1, 0, 0.25]")
+LOOSE = ("distill.tune_decoder=true", "distill.refine.steps=100")
 """Few steps: each costs forty times one of a body at rest."""
 
 
@@ -62,7 +62,7 @@ def arms(teachers: Sequence[str], unlabelled: str | None) -> list[Arm]:
         every += [
             Arm(
                 name=f"{teacher}, at its word",
-                changes=(*told, "distill.trust=alike"),
+                changes=(*told, "distill.teacher_weights=equal"),
                 why="S3 beside S2, every place alike",
             ),
             Arm(name=teacher, changes=told, why="read as drawn defects show"),
@@ -74,7 +74,7 @@ def arms(teachers: Sequence[str], unlabelled: str | None) -> list[Arm]:
         every += [
             Arm(
                 name="contrast",
-                changes=(*together, "distill.contrast=1"),
+                changes=(*together, "distill.contrast_weight=1"),
                 why="and DCKD's push from what it used to say",
             ),
             Arm(
@@ -83,9 +83,17 @@ def arms(teachers: Sequence[str], unlabelled: str | None) -> list[Arm]:
                 why="without what the head on drawn defects says",
             ),
             Arm(name="alignment", changes=(*together, *ALIGN), why="and S1: tokens, relations (RDist), sentences"),
-            Arm(name="no relations", changes=(*together, *ALIGN, "distill.relations=0"), why="and S1 without RDist"),
+            Arm(
+                name="no relations",
+                changes=(*together, *ALIGN, "distill.relation_weight=0"),
+                why="and S1 without RDist",
+            ),
             Arm(name="loosened", changes=(*together, *LOOSE), why="S3 moves the decoder's last part, too"),
-            Arm(name="streams", changes=(*together, *LOOSE, "distill.streams=0.5"), why="and STLM's denoising stream"),
+            Arm(
+                name="streams",
+                changes=(*together, *LOOSE, "distill.denoising_weight=0.5"),
+                why="and STLM's denoising stream",
+            ),
         ]
         if unlabelled is not None:
             more = (*together, f"distill.unlabelled={json.dumps(unlabelled)}")
@@ -94,20 +102,20 @@ def arms(teachers: Sequence[str], unlabelled: str | None) -> list[Arm]:
 
 
 def ablate(
-    model: str, data: DataSet, chosen: Sequence[Arm], seeds: Sequence[int], out: Path, watch: Watch
+    model: str, data: DataSet, chosen: Sequence[Arm], seeds: Sequence[int], out: Path, progress: Progress
 ) -> dict[str, list[dict[str, Any]]]:
     """By arm, what was measured with each seed. What is finished below `out` is not done again."""
     _fail_early(model, data, chosen)
     results: dict[str, list[dict[str, Any]]] = {arm.name: [] for arm in chosen}
     for seed in seeds:
-        start, shared = _fit_of(model, data, seed, out, watch), Shared()
+        start, shared = _fit_of(model, data, seed, out, progress), Shared()
         for arm in chosen:
             changes = [f"fit.seed={seed}", f"distill.start={json.dumps(str(start.path))}", *arm.changes]
             recipe = resolved(load_recipe(model, changes))
-            watch.say(f"seed {seed}: {arm.name}")
+            progress.note(f"seed {seed}: {arm.name}")
             own = Shared() if recipe.distill.unlabelled else shared
             folder = RunFolder(out / f"seed{seed}" / as_file(arm))
-            results[arm.name].append(_measured(recipe, data, folder, own, watch))
+            results[arm.name].append(_measured(recipe, data, folder, own, progress))
     return results
 
 
@@ -120,7 +128,7 @@ def _fail_early(model: str, data: DataSet, chosen: Sequence[Arm]) -> None:
         raise BadInput(f"{data.name}: no test part with a mask; the ablation compares pixel AP and AUPRO")
 
 
-def _fit_of(model: str, data: DataSet, seed: int, out: Path, watch: Watch) -> RunFolder:
+def _fit_of(model: str, data: DataSet, seed: int, out: Path, progress: Progress) -> RunFolder:
     folder = RunFolder(out / f"seed{seed}" / "start")
     recipe = resolved(load_recipe(model, [f"fit.seed={seed}", *FIT_ALONE]))
     if folder.complete:
@@ -132,13 +140,13 @@ def _fit_of(model: str, data: DataSet, seed: int, out: Path, watch: Watch) -> Ru
         if there.recipe.fit != recipe.fit:
             raise UsageError(f"{folder.path} was fitted otherwise; choose another --out")
     else:
-        fit(recipe, data, folder, hardware=Hardware(), watch=watch, resume=folder.checkpoint.is_file())
+        fit(recipe, data, folder, hardware=Hardware(), progress=progress, resume=folder.checkpoint.is_file())
     return folder
 
 
-def _measured(recipe: Recipe, data: DataSet, folder: RunFolder, shared: Shared, watch: Watch) -> dict[str, Any]:
+def _measured(recipe: Recipe, data: DataSet, folder: RunFolder, shared: Shared, progress: Progress) -> dict[str, Any]:
     """The arm's student on the test split. No artifact and no report: only the figures count here."""
-    real, runs = real_parts(recipe, data, watch), folder.path.parents[1]
+    real, runs = real_parts(recipe, data, progress), folder.path.parents[1]
     asked = {
         "recipe": recipe.digest(),
         "data": data.digest,
@@ -156,16 +164,16 @@ def _measured(recipe: Recipe, data: DataSet, folder: RunFolder, shared: Shared, 
     student = fitted_student(recipe, data).to(Hardware().fabric().device)
     facts: dict[str, Any] = {}
     if recipe.distill.stages:
-        teachers = ready(recipe.distill.teachers, recipe, data, runs, Hardware(), watch)
-        progress = checkpoint.Progress(stage=checkpoint.FITTED)
-        facts = distill(recipe, data, folder, student, teachers, progress, watch, real, shared)
+        teachers = ready(recipe.distill.teachers, recipe, data, runs, Hardware(), progress)
+        state = checkpoint.TrainingState(stage=checkpoint.FITTED)
+        facts = distill(recipe, data, folder, student, teachers, state, progress, real, shared)
     seconds = round(time.monotonic() - began, 1)
     folder.checkpoint.unlink(missing_ok=True)
     test = data.select(Split.TEST)
-    watch.phase("evaluate", len(test))
+    progress.phase("evaluate", len(test))
     model = TorchModel(ArtifactGraph(student.cpu(), 1.0), recipe.data.size)
-    parts = look_at(model, test, view_of(recipe), bits=recipe.data.bits)
-    metrics = in_json(measure(_counted(parts, watch)))
+    parts = predict_samples(model, test, view_of(recipe), bits=recipe.data.bits)
+    metrics = in_json(measure(_counted(parts, progress)))
     told = {
         "seed": recipe.fit.seed,
         **asked,
@@ -179,9 +187,9 @@ def _measured(recipe: Recipe, data: DataSet, folder: RunFolder, shared: Shared, 
     return told
 
 
-def _counted(parts: Iterator[Seen], watch: Watch) -> Iterator[Seen]:
+def _counted(parts: Iterator[SamplePrediction], progress: Progress) -> Iterator[SamplePrediction]:
     for part in parts:
-        watch.advance()
+        progress.advance()
         yield part
 
 

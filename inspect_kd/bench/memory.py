@@ -20,13 +20,13 @@ from inspect_kd.bench.entries import SIZE, Entry
 from inspect_kd.datasets import DataSet
 from inspect_kd.datasets.batches import ImageStore
 from inspect_kd.datasets.view import View
-from inspect_kd.evaluate import in_json, look_at, measure
+from inspect_kd.evaluate import in_json, measure, predict_samples
 from inspect_kd.export.graph import ArtifactGraph, TorchModel
-from inspect_kd.models.base import Output
+from inspect_kd.models.base import ModelOutput
 from inspect_kd.models.encoders import Encoder, build_encoder
 from inspect_kd.models.layers.discrepancy import Smooth, top_mean
 from inspect_kd.models.layers.neighbours import FINEST, GROUPS, Patches, distance_map
-from inspect_kd.types import Split, Watch
+from inspect_kd.types import Progress, Split
 
 KEPT = 60_000
 """Patches of each group: a search over more takes seconds an image."""
@@ -40,41 +40,41 @@ class NearestNeighbours(nn.Module):
         self.banks: list[Tensor] = []
         self.smooth = Smooth(SIGMA / FINEST)
 
-    def remember(self, store: ImageStore, watch: Watch) -> None:
+    def remember(self, store: ImageStore, progress: Progress) -> None:
         """Two passes: how far features spread, then a random part of their patches."""
         generator = torch.Generator().manual_seed(0)
         self.patches.feature_norm.fit(self.patches.encoder(_image(store, i)) for i in range(len(store)))
-        watch.phase("remember", len(store))
+        progress.phase("remember", len(store))
         share = max(1, KEPT // len(store))
         kept: list[list[Tensor]] = [[] for _ in GROUPS]
         for i in range(len(store)):
             for bank, patches_BNC in zip(kept, self.patches(_image(store, i)), strict=True):
                 rows_NC = patches_BNC[0]
                 bank.append(rows_NC[torch.randperm(len(rows_NC), generator=generator)[:share]].clone())
-            watch.advance()
+            progress.advance()
         self.banks = [torch.cat(rows) for rows in kept]
 
-    def forward(self, images_B3HW: Tensor) -> Output:
+    def forward(self, images_B3HW: Tensor) -> ModelOutput:
         map_B1hw = self.smooth(distance_map(self.patches(images_B3HW), self.banks, images_B3HW.shape[-1]))
         heatmap = F.interpolate(map_B1hw, size=images_B3HW.shape[-2:], mode="bilinear", align_corners=False)
-        return Output(score_B=top_mean(map_B1hw, SCORE_SHARE), heatmap_B1HW=heatmap)
+        return ModelOutput(score_B=top_mean(map_B1hw, SCORE_SHARE), heatmap_B1HW=heatmap)
 
 
 def _image(store: ImageStore, index: int) -> Tensor:
     return torch.from_numpy(store[index]).permute(2, 0, 1)[None].float()
 
 
-def compete(entry: Entry, data: DataSet, folder: Path, minutes: float, watch: Watch) -> dict[str, Any]:
+def run_entry(entry: Entry, data: DataSet, folder: Path, minutes: float, progress: Progress) -> dict[str, Any]:
     assert entry.encoder is not None
     memory = NearestNeighbours(build_encoder(entry.encoder)).eval()
     began = time.monotonic()
-    memory.remember(ImageStore(data.select(Split.TRAIN), View(size=SIZE), budget_mb=1024), watch)
+    memory.remember(ImageStore(data.select(Split.TRAIN), View(size=SIZE), budget_mb=1024), progress)
     seconds = round(time.monotonic() - began, 1)
     graph = ArtifactGraph(memory, 1.0)
     to_file(graph, folder / "model.onnx", SIZE)
     rows = sum(len(bank) for bank in memory.banks)
     return {
-        "metrics": in_json(measure(look_at(TorchModel(graph, SIZE), data.select(Split.TEST), View(size=SIZE)))),
+        "metrics": in_json(measure(predict_samples(TorchModel(graph, SIZE), data.select(Split.TEST), View(size=SIZE)))),
         "gflop": gflop(graph, SIZE),
         "train_seconds": seconds,
         "note": f"{rows:,} patches kept",

@@ -15,14 +15,14 @@ from inspect_kd.train.artifacts import require_artifacts
 from inspect_kd.train.fit import fit
 from inspect_kd.train.hardware import Hardware
 from inspect_kd.train.run import RunFolder, load_run
-from inspect_kd.types import Watch
+from inspect_kd.types import Progress
 
 
-def compete(entry: Entry, data: DataSet, folder: Path, minutes: float, watch: Watch) -> dict[str, Any]:
+def run_entry(entry: Entry, data: DataSet, folder: Path, minutes: float, progress: Progress) -> dict[str, Any]:
     run = RunFolder(folder / "run")
     if not run.complete:
         resume = run.checkpoint.is_file()
-        fit(load_recipe(entry.model), data, run, hardware=Hardware(), watch=watch, resume=resume)
+        fit(load_recipe(entry.model), data, run, hardware=Hardware(), progress=progress, resume=resume)
     require_artifacts(run.path)
     finished = load_run(run.path)
     shutil.copyfile(run.path / f"{run.path.name}.onnx", folder / "model.onnx")

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from inspect_kd import atomic_write
-from inspect_kd.bench.contest import Results
 from inspect_kd.bench.cost import ROUNDS
 from inspect_kd.bench.entries import SIZE, Entry
+from inspect_kd.bench.runner import Results
 from inspect_kd.evaluate import MEAN
 from inspect_kd.metrics import METRICS
 from inspect_kd.report.charts import Point, scatter

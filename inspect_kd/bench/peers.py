@@ -27,11 +27,11 @@ from inspect_kd.datasets import DataSet
 from inspect_kd.datasets.batches import ImageStore
 from inspect_kd.datasets.view import View
 from inspect_kd.errors import EnvironmentFault
-from inspect_kd.evaluate import in_json, look_at, measure
+from inspect_kd.evaluate import in_json, measure, predict_samples
 from inspect_kd.export.graph import TorchModel
-from inspect_kd.models.base import Output
+from inspect_kd.models.base import ModelOutput
 from inspect_kd.models.encoders import drop_unread, within_reach
-from inspect_kd.types import Split, Watch
+from inspect_kd.types import Progress, Split
 
 LAYERS = {
     "mobilenetv2_100": ["blocks.1", "blocks.2", "blocks.4"],
@@ -61,11 +61,11 @@ class PeerGraph(nn.Module):
         score = answer.pred_score if answer.pred_score is not None else heatmap.flatten(1).amax(dim=1)
         if heatmap_N1HW.shape[-1] != SIZE:
             heatmap_N1HW = nn.functional.interpolate(heatmap_N1HW, size=(SIZE, SIZE), mode="bilinear")
-        output = Output(score_B=score.flatten(), heatmap_B1HW=heatmap_N1HW)
+        output = ModelOutput(score_B=score.flatten(), heatmap_B1HW=heatmap_N1HW)
         return output.heatmap_B1HW, output.score_B
 
 
-def compete(entry: Entry, data: DataSet, folder: Path, minutes: float, watch: Watch) -> dict[str, Any]:
+def run_entry(entry: Entry, data: DataSet, folder: Path, minutes: float, progress: Progress) -> dict[str, Any]:
     torch.manual_seed(0)
     train = data.select(Split.TRAIN)
     try:
@@ -77,7 +77,7 @@ def compete(entry: Entry, data: DataSet, folder: Path, minutes: float, watch: Wa
         note = fit(module, entry, data, minutes)
         told: dict[str, Any] = {"note": note, "train_seconds": round(time.monotonic() - began, 1)}
         graph = PeerGraph(module.cpu().eval())
-        parts = look_at(TorchModel(graph, SIZE), data.select(Split.TEST), View(size=SIZE))  # type: ignore[arg-type]
+        parts = predict_samples(TorchModel(graph, SIZE), data.select(Split.TEST), View(size=SIZE))  # type: ignore[arg-type]
         told["metrics"] = in_json(measure(parts))
     except Exception as error:
         # Whatever a peer stumbles over is its result; what it would cost is told all the same.

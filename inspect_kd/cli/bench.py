@@ -72,10 +72,10 @@ def bench(
 
         inspect-kd bench --data my_parts/ --ablate --teachers memory --teachers clip_ada --seeds 3
     """
-    from inspect_kd.bench import contest, page
+    from inspect_kd.bench import page, runner
     from inspect_kd.bench.entries import MEMORY, PEERS, entries
-    from inspect_kd.cli.follow import follow
     from inspect_kd.cli.needs import need_training
+    from inspect_kd.cli.progress import show_progress
     from inspect_kd.errors import UsageError, file_named
     from inspect_kd.train.run import environment
 
@@ -93,9 +93,9 @@ def bench(
     chosen = entries(students, [] if against == ["none"] else against or [*MEMORY, *PEERS])
     recipes = comparable(students)
     settings = settings_of(gathered(data, recipes[0]), alone=alone)
-    with follow() as watch, file_named(out):
-        results = contest.contest(settings, chosen, out, minutes, watch)
-        costs = contest.cost(chosen, out, next(iter(settings)), watch) if timing else {}
+    with show_progress() as progress, file_named(out):
+        results = runner.run_benchmark(settings, chosen, out, minutes, progress)
+        costs = runner.cost(chosen, out, next(iter(settings)), progress) if timing else {}
     run = page.Comparison(entries=chosen, results=results, costs=costs, environment=environment("cpu"))
     with file_named(out):
         written = page.write(out, run)
@@ -111,14 +111,14 @@ def split_names(given: list[str]) -> list[str]:
 def ablation(data: list[str], model: str, teachers: list[str], unlabelled: Path | None, seeds: int, out: Path) -> None:
     """`--ablate`."""
     from inspect_kd.bench import ablate
-    from inspect_kd.cli.follow import follow
+    from inspect_kd.cli.progress import show_progress
     from inspect_kd.config import load_recipe
     from inspect_kd.errors import file_named
     from inspect_kd.train.run import environment
 
     chosen = ablate.arms(teachers, None if unlabelled is None else str(unlabelled))
-    with follow() as watch, file_named(out):
-        results = ablate.ablate(model, gathered(data, load_recipe(model)), chosen, range(seeds), out, watch)
+    with show_progress() as progress, file_named(out):
+        results = ablate.ablate(model, gathered(data, load_recipe(model)), chosen, range(seeds), out, progress)
     with file_named(out):
         page = ablate.write(out, chosen, results, environment("cpu"))
     echo(page.read_text(encoding="utf-8"))

@@ -96,7 +96,7 @@ def _look(inspector: Inspector, size: int) -> Callable[[], object]:
     import numpy as np
 
     noise = np.random.default_rng(0).integers(0, 256, (size, inspector.size, inspector.size, 3), dtype=np.uint8)
-    return lambda: inspector.look(noise)
+    return lambda: inspector.predict_batch(noise)
 
 
 def _picture(image: Path | None) -> Any:

@@ -53,15 +53,15 @@ def check(
 
     Example: inspect-kd data check my_parts/
     """
-    from inspect_kd.cli.follow import follow
+    from inspect_kd.cli.progress import show_progress
     from inspect_kd.datasets import open_dataset
     from inspect_kd.datasets.check import check as look
     from inspect_kd.errors import BadInput
     from inspect_kd.types import Split
 
     found = open_dataset(data, group=group)
-    with follow() as watch:
-        findings = look(found, watch)
+    with show_progress() as progress:
+        findings = look(found, progress)
     counts = {c: {str(s): len(found.select(s, c)) for s in Split} for c in found.categories}
     defects = {c: sum(s.defective for s in found.samples if s.category == c) for c in found.categories}
     errors = sum(finding.severity == "error" for finding in findings)
@@ -111,7 +111,7 @@ def get(
 
     Example: inspect-kd data get mvtec
     """
-    from inspect_kd.cli.follow import follow
+    from inspect_kd.cli.progress import show_progress
     from inspect_kd.datasets.fetch import get as fetch
     from inspect_kd.datasets.manifest import load_manifest
     from inspect_kd.errors import UsageError
@@ -124,8 +124,8 @@ def get(
         echo(f"cite: {manifest.citation}", err=True)
     if not yes and not typer.confirm("Accept the licence and fetch?", err=True):
         raise UsageError("not fetched: the licence was not accepted")
-    with follow() as watch:
-        folder = fetch(manifest, watch)
+    with show_progress() as progress:
+        folder = fetch(manifest, progress)
     echo(folder)
 
 
@@ -139,12 +139,12 @@ def draw(
 
     Example: inspect-kd data draw --to parts/ --sheet parts.jpg
     """
-    from inspect_kd.cli.follow import follow
+    from inspect_kd.cli.progress import show_progress
     from inspect_kd.datasets.drawn import contact_sheet, draw_sample
     from inspect_kd.datasets.manifest import load_manifest
 
-    with follow() as watch:
-        folder = draw_sample(to or load_manifest("sample").folder(), seed, watch=watch)
+    with show_progress() as progress:
+        folder = draw_sample(to or load_manifest("sample").folder(), seed, progress=progress)
     echo(folder)
     if sheet is not None:
         echo(contact_sheet(folder, sheet))

@@ -20,9 +20,9 @@ def demo(
     fresh: Annotated[bool, typer.Option("--fresh", help="Throw an earlier demo in that folder away.")] = False,
 ) -> None:
     """Draw parts, train a student, prove its artifact, inspect parts with it, write the report: under 3 minutes on two cores."""
-    from inspect_kd.cli.follow import follow
     from inspect_kd.cli.needs import need_training
     from inspect_kd.cli.predict import save_overlay
+    from inspect_kd.cli.progress import show_progress
     from inspect_kd.cli.train import prepare, show_result, summary
     from inspect_kd.datasets.drawn import CATEGORIES, draw_sample
     from inspect_kd.errors import UsageError, file_named
@@ -33,15 +33,15 @@ def demo(
             raise UsageError(f"{out} is not empty: --fresh throws it away, --out names another folder")
         remove_earlier_demo(out)
     began = time.monotonic()
-    with follow() as watch, file_named(out):
-        data_folder = draw_sample(out / "sample", seed, watch=watch)
+    with show_progress() as progress, file_named(out):
+        data_folder = draw_sample(out / "sample", seed, progress=progress)
         from inspect_kd.train.fit import fit
         from inspect_kd.train.hardware import Hardware
         from inspect_kd.train.run import RunFolder
 
         recipe, data = prepare(str(data_folder), "embedded", HURRY)
-        watch.say(summary(data))
-        folder = fit(recipe, data, RunFolder(out / "parts"), hardware=Hardware(device="cpu"), watch=watch)
+        progress.note(summary(data))
+        folder = fit(recipe, data, RunFolder(out / "parts"), hardware=Hardware(device="cpu"), progress=progress)
         from inspect_kd.inspector import Inspector
         from inspect_kd.train.artifacts import require_artifacts
 
@@ -53,10 +53,10 @@ def demo(
             for kind in sorted((data_folder / category / "test").iterdir())[:PICTURES]
             for path in sorted(kind.iterdir())[:1]
         ]
-        watch.phase("inspect", len(shown))
+        progress.phase("inspect", len(shown))
         for path in shown:
             save_overlay(path, inspector(path), out / "overlays", None)
-            watch.advance()
+            progress.advance()
     show_result(folder.path, as_json=False)
     typer.echo(f"overlays  {out / 'overlays'}")
     typer.echo(f"done in {time.monotonic() - began:.0f} s; open the report in a browser")

@@ -30,7 +30,7 @@ LITTLE_DISK_GB = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class DoctorCheck:
     name: str
     state: str
     """ok, note or fault"""
@@ -38,7 +38,7 @@ class Check:
 
 
 def doctor(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
-    """Check this machine: versions, providers really obtained, OpenCV clashes, weights, disk. Exit 4 on a fault."""
+    """DoctorCheck this machine: versions, providers really obtained, OpenCV clashes, weights, disk. Exit 4 on a fault."""
     from inspect_kd.errors import EnvironmentFault
 
     checks = [*versions(), *opencv(), *providers(), torch_devices(), encoder_weights(), disk()]
@@ -52,12 +52,12 @@ def doctor(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
         raise EnvironmentFault(f"faults: {', '.join(faults)}")
 
 
-def versions() -> list[Check]:
+def versions() -> list[DoctorCheck]:
     found = installed(PACKAGES)
-    checks = [Check("packages", "ok", ", ".join(f"{name} {version}" for name, version in found.items()))]
+    checks = [DoctorCheck("packages", "ok", ", ".join(f"{name} {version}" for name, version in found.items()))]
     if "torch" not in found:
         checks.append(
-            Check(
+            DoctorCheck(
                 "training",
                 "note",
                 "torch is not installed: this machine inspects, it does not train (inspect-kd[train])",
@@ -66,29 +66,29 @@ def versions() -> list[Check]:
     return checks
 
 
-def opencv() -> list[Check]:
+def opencv() -> list[DoctorCheck]:
     """Two distributions of cv2 overwrite each other's files."""
     names = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
     here = list(installed(names))
     if len(here) > 1:
         return [
-            Check(
+            DoctorCheck(
                 "opencv",
                 "fault",
                 f"{' and '.join(here)} share their files: pip uninstall {' '.join(here)}; pip install {names[1]}",
             )
         ]
-    return [Check("opencv", "ok", here[0] if here else "found, but by no known distribution")]
+    return [DoctorCheck("opencv", "ok", here[0] if here else "found, but by no known distribution")]
 
 
-def providers() -> list[Check]:
+def providers() -> list[DoctorCheck]:
     """Open a session with every provider that the runtime lists: a listed one may still fail to load."""
     both = installed(("onnxruntime", "onnxruntime-gpu"))
     if len(both) > 1:
         text = "onnxruntime and onnxruntime-gpu overwrite each other: pip uninstall both, then install inspect-kd[cpu] or [gpu]"
-        return [Check("runtime", "fault", text)]
+        return [DoctorCheck("runtime", "fault", text)]
     if find_spec("onnxruntime") is None:
-        return [Check("runtime", "fault", "no ONNX Runtime: pip install 'inspect-kd[cpu]' or 'inspect-kd[gpu]'")]
+        return [DoctorCheck("runtime", "fault", "no ONNX Runtime: pip install 'inspect-kd[cpu]' or 'inspect-kd[gpu]'")]
     import onnxruntime
 
     checks = []
@@ -98,7 +98,7 @@ def providers() -> list[Check]:
         obtained = _obtained(onnxruntime, provider)
         state = "ok" if obtained else "note"
         checks.append(
-            Check(
+            DoctorCheck(
                 "runtime",
                 state,
                 f"{provider}: {'a session runs on it' if obtained else 'listed, but a session falls back to the CPU'}",
@@ -120,33 +120,37 @@ def _obtained(onnxruntime: Any, provider: str) -> bool:
     return provider in session.get_providers()
 
 
-def torch_devices() -> Check:
+def torch_devices() -> DoctorCheck:
     if find_spec("torch") is None:
-        return Check("gpu", "note", "not asked: torch is not installed")
+        return DoctorCheck("gpu", "note", "not asked: torch is not installed")
     import torch
 
     if torch.cuda.is_available():
-        return Check("gpu", "ok", ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())))
-    return Check(
+        return DoctorCheck(
+            "gpu", "ok", ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+        )
+    return DoctorCheck(
         "gpu", "note", f"torch {torch.__version__} finds none; training runs on {torch.get_num_threads()} CPU threads"
     )
 
 
-def encoder_weights() -> Check:
+def encoder_weights() -> DoctorCheck:
     from inspect_kd import weights, zoo
 
     shipped = zoo.asset("models", "embedded_encoder.safetensors")
     embedded = "embedded encoder shipped" if shipped.is_file() else "embedded encoder missing"
     folder = weights.local_folder()
     if folder is None:
-        return Check("weights", "note", f"{embedded}; INSPECT_KD_WEIGHTS is not set: other encoders come from the hub")
+        return DoctorCheck(
+            "weights", "note", f"{embedded}; INSPECT_KD_WEIGHTS is not set: other encoders come from the hub"
+        )
     files = sorted(path.name for path in folder.iterdir() if path.suffix in {".safetensors", ".pt", ".pth"})
-    return Check(
+    return DoctorCheck(
         "weights", "ok" if files else "note", f"{embedded}; {folder}: {', '.join(files) or 'no weights in it'}"
     )
 
 
-def disk() -> Check:
+def disk() -> DoctorCheck:
     from inspect_kd import zoo
 
     home = zoo.data_home()
@@ -154,7 +158,7 @@ def disk() -> Check:
     free = shutil.disk_usage(place).free / 1e9
     here = shutil.disk_usage(Path()).free / 1e9
     state = "ok" if min(free, here) > LITTLE_DISK_GB else "note"
-    return Check("disk", state, f"{free:.0f} GB free for data sets ({home}), {here:.0f} GB here")
+    return DoctorCheck("disk", state, f"{free:.0f} GB free for data sets ({home}), {here:.0f} GB here")
 
 
 # The smallest valid model (one Identity node, opset 13), so that asking for a provider needs no artifact and no onnx package.

@@ -32,7 +32,7 @@ def evaluate(
 
     Example: inspect-kd eval runs/mvtec-omni_ad --data mvtec --min image_auroc=0.98
     """
-    from inspect_kd.cli.follow import follow
+    from inspect_kd.cli.progress import show_progress
     from inspect_kd.datasets import open_dataset
     from inspect_kd.evaluate import evaluate as measure
     from inspect_kd.evaluate import parse_gates
@@ -44,9 +44,9 @@ def evaluate(
     trust = trust_store() if trusted else None
     inspector = Inspector(artifact_of(what), device=device, threads=threads, allow_cpu=allow_cpu, trust=trust)
     samples = open_dataset(data).select(Split.TEST)
-    with follow() as watch:
+    with show_progress() as progress:
         evaluation = measure(
-            inspector, samples, inspector.card.calibration, watch, view=inspector.view, bits=inspector.card.bits
+            inspector, samples, inspector.card.calibration, progress, view=inspector.view, bits=inspector.card.bits
         )
     if as_json:
         typer.echo(json.dumps(evaluation.to_json()))

@@ -71,12 +71,12 @@ def export(
 
 
 def _made(run: Path, name: str, data: str | None, output: Path | None) -> tuple[Path, Conversion]:
-    from inspect_kd.cli.follow import follow
+    from inspect_kd.cli.progress import show_progress
     from inspect_kd.errors import file_named
     from inspect_kd.train.artifacts import export_run
 
-    with follow() as watch, file_named(output or run):
-        return export_run(run, name, data=data, output=output, watch=watch)
+    with show_progress() as progress, file_named(output or run):
+        return export_run(run, name, data=data, output=output, progress=progress)
 
 
 def _tell(artifact: Path, conversion: Conversion) -> None:

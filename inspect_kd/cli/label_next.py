@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from inspect_kd.inspector import Inspector
-    from inspect_kd.types import Inspection, Watch
+    from inspect_kd.types import Inspection, Progress
 
 
 def label_next(
@@ -47,8 +47,8 @@ def label_next(
         inspect-kd train --data bottle --labelled labelled/
     """
     from inspect_kd.cli.evaluate import artifact_of
-    from inspect_kd.cli.follow import follow
     from inspect_kd.cli.predict import find_images
+    from inspect_kd.cli.progress import show_progress
     from inspect_kd.errors import BadInput
     from inspect_kd.inspector import Inspector
     from inspect_kd.label_next import next_to_label
@@ -58,10 +58,10 @@ def label_next(
         raise BadInput(f"{out}: not empty; choose another folder with --out")
     inspector = Inspector(artifact_of(artifact), threads=threads, trust=trust_store() if trusted else None)
     paths, labelled = list(find_images(images)), list(find_images(known or []))
-    with follow() as watch:
-        watch.phase("look", len(paths) + len(labelled))
-        asked = _opinions(inspector, paths, watch)
-        before = _opinions(inspector, labelled, watch)
+    with show_progress() as progress:
+        progress.phase("look", len(paths) + len(labelled))
+        asked = _opinions(inspector, paths, progress)
+        before = _opinions(inspector, labelled, progress)
     if not asked:
         raise BadInput(f"no image to choose from in: {' '.join(images)}")
     looked = list(asked)
@@ -76,7 +76,7 @@ def label_next(
         echo(f"{len(picked)} images are in {out}, all at a glance in {sheet}", err=True)
 
 
-def _opinions(inspector: Inspector, paths: list[Path], watch: Watch) -> dict[Path, npt.NDArray[np.float32]]:
+def _opinions(inspector: Inspector, paths: list[Path], progress: Progress) -> dict[Path, npt.NDArray[np.float32]]:
     """Of each image that can be read; one that cannot is said."""
     from inspect_kd.label_next import opinion
     from inspect_kd.types import Inspection
@@ -87,8 +87,8 @@ def _opinions(inspector: Inspector, paths: list[Path], watch: Watch) -> dict[Pat
         if isinstance(answer, Inspection):
             found[path] = opinion(answer.heatmap)
         else:
-            watch.say(f"left out: {answer}")
-        watch.advance()
+            progress.note(f"left out: {answer}")
+        progress.advance()
     return found
 
 

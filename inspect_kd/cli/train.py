@@ -82,8 +82,8 @@ def train(
 
         inspect-kd train --data my_parts/ --resume
     """
-    from inspect_kd.cli.follow import follow
     from inspect_kd.cli.needs import need_training
+    from inspect_kd.cli.progress import show_progress
     from inspect_kd.errors import file_named
     from inspect_kd.train.run import RunFolder, choose_folder, is_helper_process
 
@@ -107,12 +107,12 @@ def train(
     from inspect_kd.train.teach import teach
 
     hardware = Hardware(device=device, devices=devices, precision=precision, workers=workers)
-    with follow(quiet=helper) as watch, file_named(folder.path):
-        watch.say(summary(data_set))
+    with show_progress(quiet=helper) as progress, file_named(folder.path):
+        progress.note(summary(data_set))
         if recipe.teacher:
-            teach(recipe, data_set, folder, hardware=hardware, watch=watch)
+            teach(recipe, data_set, folder, hardware=hardware, progress=progress)
         else:
-            fit(recipe, data_set, folder, hardware=hardware, watch=watch, resume=resume)
+            fit(recipe, data_set, folder, hardware=hardware, progress=progress, resume=resume)
     if not helper:
         show_result(folder.path, as_json)
         require_artifacts(folder.path)
@@ -144,7 +144,7 @@ def distilled(
     from inspect_kd.cli.bench import split_names
     from inspect_kd.config import load_recipe
     from inspect_kd.errors import UsageError
-    from inspect_kd.train.listening import needed
+    from inspect_kd.train.presets import needed
 
     names = split_names(teachers)
     changes = needed(load_recipe(model), teachers=bool(names), labels=labelled is not None)

@@ -16,7 +16,7 @@ from inspect_kd.datasets.find_images import find_in_folder
 from inspect_kd.datasets.images import image_facts, read_image, read_mask
 from inspect_kd.datasets.layouts._walk import MASK_FOLDERS, image_stem, is_mask
 from inspect_kd.errors import BadInput
-from inspect_kd.types import Sample, Split, Watch
+from inspect_kd.types import Progress, Sample, Split
 
 FEW_DEFECTS = 10
 LEARNT_FROM = (Split.TRAIN, Split.CALIBRATION, Split.VALIDATION)
@@ -31,7 +31,7 @@ class Finding:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Facts:
+class ImageFacts:
     """What one image is, as far as it could be read."""
 
     sample: Sample
@@ -41,13 +41,13 @@ class Facts:
     error: str = ""
 
 
-def check(data: DataSet, watch: Watch) -> list[Finding]:
+def check(data: DataSet, progress: Progress) -> list[Finding]:
     """Read every file once; the worst findings first."""
-    watch.phase("check", len(data.samples))
+    progress.phase("check", len(data.samples))
     facts = []
     for sample in data.samples:
         facts.append(_look(sample))
-        watch.advance()
+        progress.advance()
     findings = [
         *(Finding(severity="error", text=each.error, files=(each.sample.image,)) for each in facts if each.error),
         *_twins(facts),
@@ -59,17 +59,19 @@ def check(data: DataSet, watch: Watch) -> list[Finding]:
     return sorted(findings, key=lambda finding: ("error", "warning", "note").index(finding.severity))
 
 
-def _look(sample: Sample) -> Facts:
+def _look(sample: Sample) -> ImageFacts:
     try:
         width, height, mode = image_facts(sample.image)
         pixels = read_image(sample.image)
     except BadInput as error:
-        return Facts(sample=sample, error=str(error))
+        return ImageFacts(sample=sample, error=str(error))
     # Pixels, not bytes: the same photograph saved twice is still the same photograph.
-    return Facts(sample=sample, size=(width, height), mode=mode, content=hashlib.sha256(pixels.tobytes()).hexdigest())
+    return ImageFacts(
+        sample=sample, size=(width, height), mode=mode, content=hashlib.sha256(pixels.tobytes()).hexdigest()
+    )
 
 
-def _twins(facts: list[Facts]) -> Iterable[Finding]:
+def _twins(facts: list[ImageFacts]) -> Iterable[Finding]:
     """The same picture twice: a leak where one is learnt from and the other tested on."""
     by_content: dict[str, list[Sample]] = defaultdict(list)
     for each in facts:
@@ -137,7 +139,7 @@ def _left_out(data: DataSet) -> Iterable[Finding]:
         yield Finding(severity="note", text=text, files=alone)
 
 
-def _mixtures(facts: list[Facts]) -> Iterable[Finding]:
+def _mixtures(facts: list[ImageFacts]) -> Iterable[Finding]:
     for category in sorted({each.sample.category for each in facts}):
         here = [each for each in facts if each.sample.category == category and not each.error]
         sizes, modes = Counter(each.size for each in here), Counter(each.mode for each in here)

@@ -22,7 +22,7 @@ from inspect_kd.datasets.bounded_tar import open_tar
 from inspect_kd.datasets.manifest import Archive, Manifest
 from inspect_kd.errors import DISK_FAULTS, BadInput, EnvironmentFault, InspectKDError, UsageError, file_named
 from inspect_kd.file_lock import hold_lock
-from inspect_kd.types import Watch
+from inspect_kd.types import Progress
 from inspect_kd.weights import sha256
 
 BLOCK = 1 << 20
@@ -36,13 +36,13 @@ TRIES = 5
 AFTER_ANOTHER = "wait until it has been fetched there, then run the command again"
 
 
-def get(manifest: Manifest, watch: Watch) -> Path:
+def get(manifest: Manifest, progress: Progress) -> Path:
     """Fetch what is not there yet; the caller has shown the licence."""
     folder = manifest.folder()
     lock = folder.with_name(f".{folder.name}.lock")
     # With a lock beside it, it may still be growing; without one it may lie on a disk that takes no files.
     if _is_there(folder) and not lock.exists():
-        watch.say(f"{manifest.name} is already at {folder}")
+        progress.note(f"{manifest.name} is already at {folder}")
         return folder
     if manifest.source.by_hand is not None:
         raise UsageError(
@@ -50,7 +50,7 @@ def get(manifest: Manifest, watch: Watch) -> Path:
         )
     with hold_lock(lock, str(folder), AFTER_ANOTHER):
         if not _is_there(folder):  # another process may have finished just now
-            _fetch(manifest, folder, watch)
+            _fetch(manifest, folder, progress)
     return folder
 
 
@@ -58,16 +58,16 @@ def _is_there(folder: Path) -> bool:
     return folder.is_dir() and any(folder.iterdir())
 
 
-def _fetch(manifest: Manifest, folder: Path, watch: Watch) -> None:
+def _fetch(manifest: Manifest, folder: Path, progress: Progress) -> None:
     source = manifest.source
     if source.drawn is not None:
         from inspect_kd.datasets.drawn import draw_sample
 
-        draw_sample(folder, source.drawn, watch=watch)
+        draw_sample(folder, source.drawn, progress=progress)
     elif source.anomalib is not None:
         _by_anomalib(source.anomalib, folder, manifest)
     else:
-        _by_archives(source.archives, folder, watch)
+        _by_archives(source.archives, folder, progress)
 
 
 def _by_anomalib(name: str, folder: Path, manifest: Manifest) -> None:
@@ -84,22 +84,22 @@ def _by_anomalib(name: str, folder: Path, manifest: Manifest) -> None:
         ) from error
 
 
-def _by_archives(archives: tuple[Archive, ...], folder: Path, watch: Watch) -> None:
+def _by_archives(archives: tuple[Archive, ...], folder: Path, progress: Progress) -> None:
     """All archives into one folder, which appears only when all of them are in it."""
     workshop = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         for archive in archives:
             lock = folder.parent / "downloads" / f".{archive.sha256[:16]}.lock"  # two sets may share an archive
             with hold_lock(lock, archive.url, AFTER_ANOTHER):
-                packed = download(archive, folder.parent / "downloads", watch)
-                unpack(packed, workshop, watch)
+                packed = download(archive, folder.parent / "downloads", progress)
+                unpack(packed, workshop, progress)
         workshop.chmod(0o755)
         workshop.rename(folder)
     finally:
         shutil.rmtree(workshop, ignore_errors=True)
 
 
-def download(archive: Archive, to: Path, watch: Watch) -> Path:
+def download(archive: Archive, to: Path, progress: Progress) -> Path:
     """The archive with the right digest; goes on where an earlier attempt stopped."""
     to.mkdir(parents=True, exist_ok=True)
     name = archive.sha256[:16] + "-" + PurePosixPath(archive.url.split("?")[0]).name
@@ -107,13 +107,13 @@ def download(archive: Archive, to: Path, watch: Watch) -> Path:
     if done.is_file():
         if sha256(done) == archive.sha256:
             return done
-        watch.say(f"{done}: not what the manifest's sha256 says; it is thrown away and fetched again")
+        progress.note(f"{done}: not what the manifest's sha256 says; it is thrown away and fetched again")
         done.unlink()
-    watch.phase("download", archive.size or 0)
+    progress.phase("download", archive.size or 0)
     last: Exception | None = None
     for _ in range(TRIES):
         try:
-            _append(archive, part, watch)
+            _append(archive, part, progress)
             last = None
             break
         except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, EOFError) as error:
@@ -157,7 +157,7 @@ def _length_of(header: str | None) -> int | None:
     return None if header is None else int(header)
 
 
-def _append(archive: Archive, part: Path, watch: Watch) -> None:
+def _append(archive: Archive, part: Path, progress: Progress) -> None:
     most = archive.size or MOST_BYTES
     have = part.stat().st_size if part.is_file() else 0
     request = urllib.request.Request(archive.url, headers={"Range": f"bytes={have}-"} if have else {})
@@ -178,21 +178,21 @@ def _append(archive: Archive, part: Path, watch: Watch) -> None:
                     part.unlink()
                     raise BadInput(f"{archive.url}: sends more than {most} bytes, its size; the file was thrown away")
                 file.write(block)
-                watch.advance(len(block))
+                progress.advance(len(block))
     if length is not None and got < length:
         raise EOFError(f"the connection ended after {got} of {length} bytes")
 
 
-def unpack(packed: Path, to: Path, watch: Watch) -> None:
+def unpack(packed: Path, to: Path, progress: Progress) -> None:
     """Regular files only, below the folder only, within bounds; anything else stops the unpacking."""
     try:
         _refuse_hungry(packed)
         if zipfile.is_zipfile(packed):
             with zipfile.ZipFile(packed) as archive:
-                _unpack_zip(archive, packed, to, watch)
+                _unpack_zip(archive, packed, to, progress)
         else:
             with open_tar(packed) as tar:
-                _unpack_tar(tar, packed, to, watch)
+                _unpack_tar(tar, packed, to, progress)
     except (InspectKDError, MemoryError):
         raise
     except tarfile.ReadError as error:
@@ -212,10 +212,10 @@ def _refuse_hungry(packed: Path) -> None:
         lzma.LZMADecompressor(memlimit=LZMA_MEMORY).decompress(head, max_length=1)
 
 
-def _unpack_zip(archive: zipfile.ZipFile, packed: Path, to: Path, watch: Watch) -> None:
+def _unpack_zip(archive: zipfile.ZipFile, packed: Path, to: Path, progress: Progress) -> None:
     members = archive.infolist()
     _bounds(packed, len(members), sum(member.file_size for member in members))
-    watch.phase("unpack", len(members))
+    progress.phase("unpack", len(members))
     for member in members:
         if member.compress_type not in PACKINGS:
             raise BadInput(f"{packed}: '{member.filename}' is packed by method {member.compress_type}; refused")
@@ -226,12 +226,12 @@ def _unpack_zip(archive: zipfile.ZipFile, packed: Path, to: Path, watch: Watch) 
         if not member.is_dir():
             with archive.open(member) as source:
                 _write(source, target, member.file_size, packed)
-        watch.advance()
+        progress.advance()
 
 
-def _unpack_tar(tar: tarfile.TarFile, packed: Path, to: Path, watch: Watch) -> None:
+def _unpack_tar(tar: tarfile.TarFile, packed: Path, to: Path, progress: Progress) -> None:
     members = list(_bounded_members(tar, packed))
-    watch.phase("unpack", len(members))
+    progress.phase("unpack", len(members))
     for member in members:
         if not (member.isfile() or member.isdir()):
             raise BadInput(f"{packed}: '{member.name}' is a link or a device; refused")
@@ -240,7 +240,7 @@ def _unpack_tar(tar: tarfile.TarFile, packed: Path, to: Path, watch: Watch) -> N
         if source is not None:
             with source:
                 _write(source, target, member.size, packed)
-        watch.advance()
+        progress.advance()
 
 
 def _bounded_members(tar: tarfile.TarFile, packed: Path) -> Iterator[tarfile.TarInfo]:

@@ -33,7 +33,7 @@ class Archive(Strict):
     size: int | None = Field(None, gt=0)
 
 
-class Source(Strict):
+class DownloadSource(Strict):
     """Exactly one way to the images."""
 
     anomalib: str | None = None
@@ -45,7 +45,7 @@ class Source(Strict):
     """Seed of the drawn data set."""
 
     @model_validator(mode="after")
-    def one(self) -> Source:
+    def one(self) -> DownloadSource:
         given = [self.anomalib is not None, bool(self.archives), self.by_hand is not None, self.drawn is not None]
         if sum(given) != 1:
             raise ValueError("exactly one of anomalib, archives, by_hand, drawn")
@@ -67,7 +67,7 @@ class Manifest(Strict):
     group: str | None = None
     """Regular expression over file names: its first group names the part that is shown."""
     bits: int | None = Field(None, ge=1, le=16)
-    source: Source
+    source: DownloadSource
 
     @field_validator("root")
     @classmethod

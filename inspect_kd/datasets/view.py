@@ -115,24 +115,24 @@ class View:
         return [round(start) for start in np.linspace(0, length - self.size, count)]
 
 
-def look(model: Model, view: View, image: ImageU8) -> tuple[float, Heatmap]:
+def predict_image(model: Model, view: View, image: ImageU8) -> tuple[float, Heatmap]:
     """Score and heatmap of one image."""
     return view.join(_ask(model, view.frames(image)), image)
 
 
-def look_at_many(model: Model, view: View, images: Iterable[ImageU8]) -> Iterator[tuple[float, Heatmap]]:
+def predict_images(model: Model, view: View, images: Iterable[ImageU8]) -> Iterator[tuple[float, Heatmap]]:
     """The same for several, read when their turn comes; whole images share a batch."""
     if view.tile is None:
         yield from _ask(model, (frame for image in images for frame in view.frames(image)))
     else:
         for image in images:
-            yield look(model, view, image)
+            yield predict_image(model, view, image)
 
 
 def _ask(model: Model, frames: Iterator[ImageU8]) -> Iterator[tuple[float, Heatmap]]:
     """A batch at a time: of a large image thousands of frames and answers would not fit into memory together."""
     while batch := list(islice(frames, BATCH)):
-        scores_N, heatmaps_NHW = model.look(np.stack(batch))
+        scores_N, heatmaps_NHW = model.predict_batch(np.stack(batch))
         yield from zip(map(float, scores_N), heatmaps_NHW, strict=True)
 
 

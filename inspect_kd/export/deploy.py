@@ -25,7 +25,7 @@ from inspect_kd.export.half import in_half
 from inspect_kd.export.quantise import Quantise, Quantised, quantise
 from inspect_kd.export.verify import Images, Parity, Real, artificial, compare, missed, worst_images
 from inspect_kd.stopwatch import take_turns
-from inspect_kd.types import Model, Nobody, Watch
+from inspect_kd.types import Model, NoProgress, Progress
 
 PREFIX, ABANDONED_S = ".export-", 24 * 3600
 """Of the folder that an export works in, and after how long nobody does any more: the slowest take minutes."""
@@ -72,7 +72,7 @@ class Material:
     checked: Callable[[], Images] | None = None
     """Frames of held-out sound parts and their damaged twins."""
     recalibrate: Callable[[Model], Calibration] | None = None
-    watch: Watch = dataclasses.field(default_factory=Nobody)
+    progress: Progress = dataclasses.field(default_factory=NoProgress)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -144,7 +144,7 @@ def make_artifact(
     # A folder of its own: nobody else can have planted anything under the name that is written there.
     with TemporaryDirectory(prefix=PREFIX, dir=to.parent) as folder:
         partial = Path(folder) / f"artifact{target.SUFFIX}"
-        material.watch.phase("export", 1)
+        material.progress.phase("export", 1)
         plain, quantised = _write(graph, partial, target, card, deployment, material)
         # A target may know of its own what it takes, where no machine of its kind is at hand.
         getattr(target, "check", lambda file: None)(partial)
@@ -175,7 +175,9 @@ def make_artifact(
         if not told.missed:
             target.reseal(partial, dataclasses.replace(card, parity=parity.to_json()))
             # The file that is about to get its name is opened once more: the card was changed after the proof.
-            _prover(target)(partial.read_bytes(), to.name).look(np.zeros((1, card.size, card.size, 3), np.uint8))
+            _prover(target)(partial.read_bytes(), to.name).predict_batch(
+                np.zeros((1, card.size, card.size, 3), np.uint8)
+            )
             partial.replace(to)
     return told
 
@@ -196,15 +198,15 @@ def _write(
         to_onnx.export(graph, partial, card=card, opset=deployment.opset)
         plain = partial.read_bytes()
         target.export(in_half(graph), partial, card=card, opset=deployment.opset)
-        material.watch.advance()
+        material.progress.advance()
         return plain, None
     target.export(graph, partial, card=card, opset=deployment.opset)
-    material.watch.advance()
+    material.progress.advance()
     plain = partial.read_bytes()
     if deployment.precision == "fp32":
         return plain, None
     assert material.sound is not None and material.checked is not None, "int8 takes parts to measure on"
-    quantised = quantise(partial, material.sound(), material.checked(), deployment.quantise, material.watch)
+    quantised = quantise(partial, material.sound(), material.checked(), deployment.quantise, material.progress)
     target.reseal(partial, card)
     return plain, quantised
 
@@ -217,7 +219,7 @@ def _prover(target: Any) -> Any:
 def _side_by_side(plain: bytes, candidate: Model) -> dict[str, dict[str, float]]:
     noise = artificial(candidate.size)[2][None]
     fp32 = to_onnx.Runtime(plain, "fp32")
-    runs = {"this": lambda: candidate.look(noise), "fp32": lambda: fp32.look(noise)}
+    runs = {"this": lambda: candidate.predict_batch(noise), "fp32": lambda: fp32.predict_batch(noise)}
     return {name: times.figures() for name, times in take_turns(runs, ROUNDS, most=4).items()}
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from inspect_kd.types import Answers
+from inspect_kd.types import BatchPrediction
 
 
 class ArtifactGraph(nn.Module):
@@ -36,8 +36,8 @@ class TorchModel:
         self.graph = graph.eval()
         self.size = size
 
-    def look(self, images_NHW3: npt.NDArray[np.uint8]) -> Answers:
+    def predict_batch(self, images_NHW3: npt.NDArray[np.uint8]) -> BatchPrediction:
         device = next(self.graph.parameters()).device
         with torch.inference_mode():
             heatmaps, scores = self.graph(torch.from_numpy(images_NHW3).to(device))
-        return Answers(scores.float().cpu().numpy(), heatmaps[:, 0].float().cpu().numpy())
+        return BatchPrediction(scores.float().cpu().numpy(), heatmaps[:, 0].float().cpu().numpy())

@@ -19,7 +19,7 @@ from inspect_kd.export.graph import ArtifactGraph
 def in_half(graph: ArtifactGraph) -> ArtifactGraph:
     """A copy whose heavy parts compute in half precision; what flows between them stays fp32."""
     halved = copy.deepcopy(graph)
-    parts: list[nn.Module] = list(getattr(halved.student, "halves", list)())
+    parts: list[nn.Module] = list(getattr(halved.student, "half_precision_parts", list)())
     if not parts:
         raise UsageError(
             f"fp16: a {type(graph.student).__module__.rpartition('.')[2]} names nothing that may compute in half precision; "

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field
 
 from inspect_kd.errors import UsageError
-from inspect_kd.types import Nobody, Watch
+from inspect_kd.types import NoProgress, Progress
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,7 +24,7 @@ class RuntimeOptions:
     """The GPU's work is recorded once and played again: at batch 1 most of the time is launching. Takes `bind`."""
     cache: str | None = None
     """Where engines that this machine built are kept; None: the user's cache folder."""
-    watch: Watch = field(default_factory=Nobody)
+    progress: Progress = field(default_factory=NoProgress)
     """Who follows the building of an engine."""
 
     def __post_init__(self) -> None:

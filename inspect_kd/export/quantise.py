@@ -24,7 +24,7 @@ from inspect_kd.errors import BadInput
 from inspect_kd.export import to_onnx
 from inspect_kd.export.options import DEFAULTS
 from inspect_kd.export.verify import Images
-from inspect_kd.types import Answers, Watch
+from inspect_kd.types import BatchPrediction, Progress
 
 BATCH = 4
 
@@ -61,28 +61,30 @@ class Quantised:
     """Largest change of a score on the parts that were checked."""
 
 
-def quantise(file: Path, sound_N: Images, checked_N: Images, settings: Quantise, watch: Watch) -> Quantised:
+def quantise(file: Path, sound_N: Images, checked_N: Images, settings: Quantise, progress: Progress) -> Quantised:
     """Rewrite the file; raises where not one convolution may compute in bytes."""
     with tempfile.TemporaryDirectory() as folder:
         work = _Work(Path(folder), file, sound_N, settings)
         names = work.convolutions()
         before = _answers(file.read_bytes(), checked_N)
-        watch.phase("quantise", len(names) + 1)
+        progress.phase("quantise", len(names) + 1)
         alone = {}
         for name in names:
             alone[name] = _moved(before, _answers(work.quantised([name]), checked_N))[1]
-            watch.advance(1, heatmap=alone[name])
+            progress.advance(1, heatmap=alone[name])
         harmless_first = sorted(names, key=lambda name: alone[name])
         count, score = _most(work, harmless_first, before, checked_N, settings.score)
         if count == 0:
             raise BadInput(f"int8: none of {len(names)} convolutions may compute in bytes without moving a score")
         file.write_bytes(work.quantised(harmless_first[:count]))
-        watch.advance()
+        progress.advance()
     left = tuple(Left(name, alone[name]) for name in reversed(harmless_first[count:]))
     return Quantised(convolutions=len(names), left=left, score=score)
 
 
-def _most(work: _Work, names: Sequence[str], before: Answers, checked_N: Images, limit: float) -> tuple[int, float]:
+def _most(
+    work: _Work, names: Sequence[str], before: BatchPrediction, checked_N: Images, limit: float
+) -> tuple[int, float]:
     """How many of the harmless ones together stay within the limit, by halving; and how far a score then moves."""
     fine, too_many, moved = 0, len(names) + 1, 0.0
     while too_many - fine > 1:
@@ -157,16 +159,18 @@ def _reader(images_NHW3: Images) -> Any:
     return Reader()
 
 
-def _answers(data: bytes, images_NHW3: Images) -> Answers:
+def _answers(data: bytes, images_NHW3: Images) -> BatchPrediction:
     session = to_onnx.open_session(data, "int8", DEFAULTS)
     told = [
         session.run(["heatmap", "score"], {"images": images_NHW3[start : start + BATCH]})
         for start in range(0, len(images_NHW3), BATCH)
     ]
-    return Answers(np.concatenate([score for _, score in told]), np.concatenate([heat[:, 0] for heat, _ in told]))
+    return BatchPrediction(
+        np.concatenate([score for _, score in told]), np.concatenate([heat[:, 0] for heat, _ in told])
+    )
 
 
-def _moved(before: Answers, after: Answers) -> tuple[float, float]:
+def _moved(before: BatchPrediction, after: BatchPrediction) -> tuple[float, float]:
     """Largest change of a score, mean change of the heatmap; infinite where an answer is no number."""
     return _or_infinite(np.abs(before.scores_N - after.scores_N).max()), _or_infinite(
         np.abs(before.heatmaps_NHW - after.heatmaps_NHW).mean()

@@ -19,7 +19,7 @@ from inspect_kd.export.card import KEY, ArtifactCard
 from inspect_kd.export.engine_cache import engine_folder
 from inspect_kd.export.options import DEFAULTS, RuntimeOptions
 from inspect_kd.export.wire import card_text, refuse_external_data
-from inspect_kd.types import Answers
+from inspect_kd.types import BatchPrediction
 
 if TYPE_CHECKING:
     from inspect_kd.export.graph import ArtifactGraph
@@ -116,7 +116,7 @@ class Runtime:
         _check_signature(self.session, self.size, where)
         self.buffers = Buffers(self.session, self.size, options) if options.bind else None
 
-    def look(self, images_NHW3: npt.NDArray[np.uint8]) -> Answers:
+    def predict_batch(self, images_NHW3: npt.NDArray[np.uint8]) -> BatchPrediction:
         if len(images_NHW3) == 0:
             raise BadInput("an empty batch: ONNX Runtime would answer it with no score and no error")
         images_NHW3 = np.ascontiguousarray(images_NHW3)
@@ -130,7 +130,7 @@ class Runtime:
         return answers(score, heatmap, images_NHW3.shape, self.where)
 
 
-def answers(score: Any, heatmap: Any, asked: tuple[int, ...], where: str) -> Answers:
+def answers(score: Any, heatmap: Any, asked: tuple[int, ...], where: str) -> BatchPrediction:
     """What a runtime gave, if it is what an artifact has to give: a file's word about its shapes is only a word."""
     batch, side = asked[0], asked[1]
     fine = isinstance(score, np.ndarray) and isinstance(heatmap, np.ndarray)
@@ -138,7 +138,7 @@ def answers(score: Any, heatmap: Any, asked: tuple[int, ...], where: str) -> Ans
     if not fine or score.shape != (batch,) or heatmap.shape != (batch, 1, side, side):
         shapes = f"{getattr(score, 'shape', None)} and {getattr(heatmap, 'shape', None)}"
         raise BadInput(f"{where}: {batch} images went in, scores and heatmaps of shapes {shapes} came out")
-    return Answers(score, heatmap[:, 0])
+    return BatchPrediction(score, heatmap[:, 0])
 
 
 class Buffers:

@@ -18,7 +18,7 @@ from inspect_kd.export import to_onnx
 from inspect_kd.export.card import ArtifactCard
 from inspect_kd.export.options import DEFAULTS, RuntimeOptions
 from inspect_kd.export.wire import card_text, refuse_external_data
-from inspect_kd.types import Answers
+from inspect_kd.types import BatchPrediction
 
 if TYPE_CHECKING:
     from inspect_kd.export.graph import ArtifactGraph
@@ -60,7 +60,7 @@ class Runtime:
             # OpenVINO raises RuntimeError for everything, also where it is only asked for a name or a shape.
             raise BadInput(f"{where}: not an ONNX file that OpenVINO can read ({to_onnx.short(error)})") from error
 
-    def look(self, images_NHW3: npt.NDArray[np.uint8]) -> Answers:
+    def predict_batch(self, images_NHW3: npt.NDArray[np.uint8]) -> BatchPrediction:
         if len(images_NHW3) == 0:
             raise BadInput("an empty batch")
         try:

@@ -28,7 +28,7 @@ from inspect_kd.export.engine_cache import Fits, engine_folder, kept_or_built
 from inspect_kd.export.options import DEFAULTS, RuntimeOptions
 from inspect_kd.export.verify import artificial
 from inspect_kd.export.wire import card_text, refuse_external_data
-from inspect_kd.types import Answers, Watch
+from inspect_kd.types import BatchPrediction, Progress
 
 if TYPE_CHECKING:
     from inspect_kd.export.graph import ArtifactGraph
@@ -69,12 +69,12 @@ class Runtime:
         self.card = ArtifactCard.parse(card_text(data, where), where)
         self.size = self.card.size
         plan = plan_for(
-            data, self.card, options, lambda timing: _checked_plan(data, self.card, where, timing, options.watch)
+            data, self.card, options, lambda timing: _checked_plan(data, self.card, where, timing, options.progress)
         )
         self.engine = _Engine(plan, self.size)
         self.lock = threading.Lock()
 
-    def look(self, images_NHW3: npt.NDArray[np.uint8]) -> Answers:
+    def predict_batch(self, images_NHW3: npt.NDArray[np.uint8]) -> BatchPrediction:
         if len(images_NHW3) == 0:
             raise BadInput("an empty batch")
         with self.lock:
@@ -82,7 +82,9 @@ class Runtime:
                 self.engine.run(np.ascontiguousarray(images_NHW3[start : start + LARGEST]))
                 for start in range(0, len(images_NHW3), LARGEST)
             ]
-        return Answers(np.concatenate([score for _, score in parts]), np.concatenate([heat[:, 0] for heat, _ in parts]))
+        return BatchPrediction(
+            np.concatenate([score for _, score in parts]), np.concatenate([heat[:, 0] for heat, _ in parts])
+        )
 
 
 def plan_for(
@@ -113,13 +115,13 @@ def _gpu() -> tuple[str, str]:
     return f"{name} {capability}", driver
 
 
-def _checked_plan(data: bytes, card: ArtifactCard, where: str, timing: Path, watch: Watch) -> bytes:
+def _checked_plan(data: bytes, card: ArtifactCard, where: str, timing: Path, progress: Progress) -> bytes:
     """Built, and held against ONNX Runtime on this machine's CPU before anybody keeps it."""
-    plan = build_plan(data, card.size, timing, watch)
+    plan = build_plan(data, card.size, timing, progress)
     engine, reference = _Engine(plan, card.size), to_onnx.Runtime(data, where)
     images = np.stack(artificial(card.size))
     _, scores = engine.run(images)
-    difference = float(np.abs(scores - reference.look(images).scores_N).max())
+    difference = float(np.abs(scores - reference.predict_batch(images).scores_N).max())
     if not difference <= ALIKE:
         raise BadInput(
             f"{where}: the engine that TensorRT built here answers otherwise than ONNX Runtime, by {difference:.3g} of the threshold "
@@ -128,7 +130,7 @@ def _checked_plan(data: bytes, card: ArtifactCard, where: str, timing: Path, wat
     return plan
 
 
-def build_plan(data: bytes, size: int, timing: Path, watch: Watch) -> bytes:
+def build_plan(data: bytes, size: int, timing: Path, progress: Progress) -> bytes:
     """Minutes on a small GPU; the timings of tactics are kept for the next."""
     trt = _import_tensorrt()
     logger = trt.Logger(trt.Logger.ERROR)
@@ -146,7 +148,7 @@ def build_plan(data: bytes, size: int, timing: Path, watch: Watch) -> bytes:
     shapes = [(count, size, size, 3) for count in (1, 1, LARGEST)]
     profile.set_shape("images", *shapes)
     config.add_optimization_profile(profile)
-    config.progress_monitor = _monitor(trt, watch)
+    config.progress_monitor = _monitor(trt, progress)
     config.set_timing_cache(config.create_timing_cache(timing.read_bytes() if timing.is_file() else b""), False)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
@@ -155,7 +157,7 @@ def build_plan(data: bytes, size: int, timing: Path, watch: Watch) -> bytes:
     return bytes(plan)
 
 
-def _monitor(trt: Any, watch: Watch) -> Any:
+def _monitor(trt: Any, progress: Progress) -> Any:
     """TensorRT tells of phases within phases, from several threads; people want the outermost."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
@@ -168,12 +170,12 @@ def _monitor(trt: Any, watch: Watch) -> Any:
             with self.lock:
                 if parent_phase is None:
                     self.outermost = phase_name
-                    watch.phase(f"engine: {phase_name}", num_steps)
+                    progress.phase(f"engine: {phase_name}", num_steps)
 
         def step_complete(self, phase_name: str, step: int) -> bool:
             with self.lock:
                 if phase_name == self.outermost:
-                    watch.advance()
+                    progress.advance()
             return True
 
         def phase_finish(self, phase_name: str) -> None: ...

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inspect_kd.metrics import ImageScores
-from inspect_kd.types import Answers, Model, Thresholds
+from inspect_kd.types import BatchPrediction, Model, Thresholds
 
 Images = npt.NDArray[np.uint8]
 
@@ -108,10 +108,12 @@ def compare(
         part, named, start, turn = queue[start : start + count], names[start : start + count], start + count, turn + 1
         # The last images fill up a whole batch, so that each size is really run.
         images = np.stack([image for image, _ in part] + [part[-1][0]] * (count - len(part)))
-        comparison.add(reference.look(images), candidate.look(images), [truth for _, truth in part], named)
+        comparison.add(
+            reference.predict_batch(images), candidate.predict_batch(images), [truth for _, truth in part], named
+        )
     for missing in [count for i, count in enumerate(batches) if i >= turn]:
         images = np.stack([queue[0][0]] * missing)
-        a, b = reference.look(images), candidate.look(images)
+        a, b = reference.predict_batch(images), candidate.predict_batch(images)
         parity.score = max(parity.score, float(np.abs(a.scores_N - b.scores_N).max()))
     comparison.conclude()
     return parity
@@ -122,7 +124,7 @@ class _Comparison:
         self.parity, self.thresholds, self.own, self.guard = parity, thresholds, own, guard
         self.by_category: dict[str, tuple[ImageScores, ImageScores]] = {}
 
-    def add(self, a: Answers, b: Answers, truths: Sequence[Truth | None], names: Sequence[str]) -> None:
+    def add(self, a: BatchPrediction, b: BatchPrediction, truths: Sequence[Truth | None], names: Sequence[str]) -> None:
         parity, n = self.parity, len(truths)
         difference = np.abs(a.heatmaps_NHW[:n] - b.heatmaps_NHW[:n])
         # NaN compares as equal to nothing and would slip through max(): it counts as infinitely far.

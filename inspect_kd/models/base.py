@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from inspect_kd.types import ImageU8, Mask
 
 
-class Output(NamedTuple):
+class ModelOutput(NamedTuple):
     """How far each pixel of a part, and the part itself, is from what sound parts look like. Not calibrated."""
 
     score_B: Tensor
@@ -26,7 +26,7 @@ class Student(nn.Module, ABC):
     """A small model that looks at every part on the line."""
 
     @abstractmethod
-    def adapt(self, batches_B3HW: Iterable[Tensor]) -> None:
+    def fit_statistics(self, batches_B3HW: Iterable[Tensor]) -> None:
         """Learn the statistics of sound parts that need no gradient, before the first step."""
 
     @abstractmethod
@@ -34,15 +34,15 @@ class Student(nn.Module, ABC):
         """Terms to minimise; `seen` may carry a defect that `clean` does not."""
 
     @abstractmethod
-    def forward(self, images_B3HW: Tensor) -> Output:
+    def forward(self, images_B3HW: Tensor) -> ModelOutput:
         """Score and heatmap at the images' size."""
 
-    def halves(self) -> Sequence[nn.Module]:
+    def half_precision_parts(self) -> Sequence[nn.Module]:
         """What may compute in half precision in an exported file: the heavy parts, never the comparison. None by default."""
         return ()
 
 
-class Glance(NamedTuple):
+class TeacherOutput(NamedTuple):
     """What a teacher says of a batch of parts."""
 
     heatmap_B1HW: Tensor
@@ -54,7 +54,7 @@ class Glance(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Lesson:
+class TeacherSample:
     """A part as a teacher studies it."""
 
     image: ImageU8
@@ -67,7 +67,7 @@ class Lesson:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Source:
+class WeightsSource:
     """One set of weights under a teacher: what must be known to use it, and to use it again."""
 
     name: str
@@ -82,7 +82,7 @@ class Teacher(nn.Module, ABC):
 
     settings: Any
     """Its filled `Config`."""
-    sources: tuple[Source, ...]
+    sources: tuple[WeightsSource, ...]
     frozen: ClassVar[tuple[str, ...]]
     """How the names of frozen weights begin in the state dict."""
 
@@ -92,40 +92,40 @@ class Teacher(nn.Module, ABC):
         """Side of the square images that `forward` takes."""
 
     @property
-    def lesson_size(self) -> int:
+    def training_size(self) -> int:
         """Side of the square images that it studies."""
         return self.size
 
     @abstractmethod
-    def study(
-        self, lessons: Sequence[Lesson], *, epochs: int, batch: int, rate: float, seed: int
+    def fit(
+        self, lessons: Sequence[TeacherSample], *, epochs: int, batch: int, rate: float, seed: int
     ) -> Iterator[dict[str, float]]:
         """Learn; yields figures, one step each. The lessons are looked at once."""
 
     @abstractmethod
-    def steps(self, lessons: int, *, epochs: int, batch: int) -> int:
+    def count_steps(self, samples: int, *, epochs: int, batch: int) -> int:
         """How many times `study` will yield."""
 
-    def examine(self, lessons: Sequence[Lesson]) -> dict[str, float]:
+    def validate(self, lessons: Sequence[TeacherSample]) -> dict[str, float]:
         """Figures of its own on lessons that it has not studied, drawn defects and untouched parts; none by default."""
         return {}
 
     @abstractmethod
-    def settle(self) -> None:
+    def release_training_state(self) -> None:
         """Let go of what only studying needs."""
 
     @abstractmethod
-    def look(self, images: Sequence[ImageU8]) -> Glance:
+    def predict(self, images: Sequence[ImageU8]) -> TeacherOutput:
         """The door for distillation: images of any size, of which all detail may be used."""
 
     @abstractmethod
-    def forward(self, images_B3HW: Tensor) -> Output:
+    def forward(self, images_B3HW: Tensor) -> ModelOutput:
         """Score and heatmap in one piece, as it can be exported."""
 
-    def classes(self) -> Tensor | None:
+    def class_vectors(self) -> Tensor | None:
         """Vectors of unit length that its tokens are read against, sound and damaged: (2, C). None: it reads them otherwise."""
         return None
 
-    def learnt(self) -> dict[str, Tensor]:
+    def adapted_state(self) -> dict[str, Tensor]:
         """What is its own: all but the frozen base."""
         return {key: value for key, value in self.state_dict().items() if not key.startswith(self.frozen)}

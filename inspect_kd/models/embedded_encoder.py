@@ -1,6 +1,6 @@
 """The encoder that comes with the package: plain 3x3 convolutions with BatchNorm, features at strides 4, 8 and 16.
 
-Taught by `inspect_kd.distill.encoder` to give the features of an ImageNet MobileNetV2 on drawn scenes. Plain convolutions
+TeacherInfo by `inspect_kd.distill.encoder` to give the features of an ImageNet MobileNetV2 on drawn scenes. Plain convolutions
 on purpose: BatchNorm folds into them, they survive int8, and a FLOP of theirs costs a CPU a fourth of a depthwise one's.
 
 Shapes: B batch, H W image.

@@ -20,11 +20,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from inspect_kd.errors import UsageError
-from inspect_kd.models.base import Output, Student
+from inspect_kd.models.base import ModelOutput, Student
 from inspect_kd.models.encoders import STRIDES, Encoder
 from inspect_kd.models.layers.discrepancy import Smooth, cosine_distance, top_mean
 from inspect_kd.models.layers.features import FeatureNorm, Group, Scaling, box_sum, join
-from inspect_kd.models.layers.heads import AnswerHeads, Answers, evidence
+from inspect_kd.models.layers.heads import DefectHeads, HeadOutputs, evidence
 from inspect_kd.models.layers.prototypes import Prototypes
 
 
@@ -69,27 +69,27 @@ class RebuildConfig:
     """Smoothing of the heatmap, in pixels of the input."""
     score_share: float = 0.01
     """Share of the hottest places whose mean is the score."""
-    answer_width: int = 0
+    head_width: int = 0
     """Channels of the heads that learn from labels and teachers (stages S1 to S3); 0 leaves them out."""
 
 
-WHERE, WHETHER = 0, 1
+MAP, SCORE = 0, 1
 """Rows of the heads' voices: in the map, in the score."""
-Voices = tuple[float, float, float]
+BlendShares = tuple[float, float, float]
 MOST_CHANNELS = 4096
-RARE = 0.995
+SOUND_QUANTILE = 0.995
 """Quantile of discrepancy over places of held-out sound parts."""
 
 
-class Found(NamedTuple):
+class StudentMaps(NamedTuple):
     """What a student has found out about a batch, before anything is weighed."""
 
     maps: list[Tensor]
     """How far each group is from sound: (B, 1, h, w) at the finest grid."""
     rebuilt: list[Tensor]
-    evidence_BChw: Tensor | None
+    head_inputs_BChw: Tensor | None
     """What the heads read, and what they said."""
-    answers: Answers | None
+    answers: HeadOutputs | None
 
 
 class RebuildStudent(Student):
@@ -106,14 +106,14 @@ class RebuildStudent(Student):
         self.heads = self._heads()
 
     @abstractmethod
-    def predict(self, features: list[Tensor]) -> list[Tensor]:
+    def reconstruct(self, features: list[Tensor]) -> list[Tensor]:
         """From normalised features, what each group of `rebuild` should look like on a sound part."""
 
     @abstractmethod
-    def last_part(self) -> nn.Module:
+    def decoder_tail(self) -> nn.Module:
         """What is nearest to the rebuilt features: the only part of the decoder that teachers may move."""
 
-    def halves(self) -> list[nn.Module]:
+    def half_precision_parts(self) -> list[nn.Module]:
         """Encoder, network and heads. Not what measures: feature norms, prototypes, smoothing."""
         measuring = {"feature_norm", "memories", "smooth"}
         return [part for name, part in self.named_children() if name not in measuring]
@@ -121,39 +121,39 @@ class RebuildStudent(Student):
     def channels_of(self, group: Group) -> int:
         return sum(self.encoder.channels[self.encoder.strides.index(stride)] for stride in group)
 
-    def adapt(self, batches_B3HW: Iterable[Tensor]) -> None:
+    def fit_statistics(self, batches_B3HW: Iterable[Tensor]) -> None:
         generator = torch.Generator().manual_seed(0)
         with torch.no_grad():
             self.feature_norm.fit(self._remembering(map(self.encoder, batches_B3HW), generator))
             for memory, compare in self._compared():
-                memory.settle(self._joined_spread(compare.strides), generator)
+                memory.fit(self._joined_spread(compare.strides), generator)
 
     def losses(self, seen_B3HW: Tensor, clean_B3HW: Tensor) -> dict[str, Tensor]:
         features = self.features(seen_B3HW)
-        rebuilt = self.predict(features)
+        rebuilt = self.reconstruct(features)
         target = features if seen_B3HW is clean_B3HW else self.features(clean_B3HW)
         distances = [cosine_distance(one, answer) for one, answer in zip(self._targets(target), rebuilt, strict=True)]
         return {"rebuild": torch.stack([hard_mean(d, self.settings.hard_power) for d in distances]).sum()}
 
-    def forward(self, images_B3HW: Tensor) -> Output:
-        found = self.find(images_B3HW)
+    def forward(self, images_B3HW: Tensor) -> ModelOutput:
+        found = self.compute_maps(images_B3HW)
         where, whether = self._weights()
-        map_B1hw = self.smooth(self._blended(_weighted(found.maps, where), found.answers, WHERE))
+        map_B1hw = self.smooth(self._blended(_weighted(found.maps, where), found.answers, MAP))
         judged_B1hw = map_B1hw
         if whether != where or found.answers is not None:
-            judged_B1hw = self.smooth(self._blended(_weighted(found.maps, whether), found.answers, WHETHER))
+            judged_B1hw = self.smooth(self._blended(_weighted(found.maps, whether), found.answers, SCORE))
         heatmap_B1HW = F.interpolate(map_B1hw, size=images_B3HW.shape[-2:], mode="bilinear", align_corners=False)
-        return Output(score_B=top_mean(judged_B1hw, self.settings.score_share), heatmap_B1HW=heatmap_B1HW)
+        return ModelOutput(score_B=top_mean(judged_B1hw, self.settings.score_share), heatmap_B1HW=heatmap_B1HW)
 
-    def find(self, images_B3HW: Tensor) -> Found:
+    def compute_maps(self, images_B3HW: Tensor) -> StudentMaps:
         features = self.features(images_B3HW)
-        rebuilt, targets = self.predict(features), self._targets(features)
+        rebuilt, targets = self.reconstruct(features), self._targets(features)
         maps = [cosine_distance(target, answer) for target, answer in zip(targets, rebuilt, strict=True)]
         told = list(maps)
         for memory, compare in self._compared():
             joined_BChw = join(features, self.encoder.strides, compare.strides)
             if self.heads is not None and self._told_by_prototypes(compare):
-                near = memory.in_detail(joined_BChw)
+                near = memory.compare_channels(joined_BChw)
                 maps.append(near.distance_B1hw)
                 told += [near.distance_B1hw, near.product_BChw, near.length_B1hw]
             else:
@@ -163,13 +163,13 @@ class RebuildStudent(Student):
         answers = None if self.heads is None else self.heads(known_BChw)
         size = features[0].shape[-2:]
         at_finest = [F.interpolate(m, size=size, mode="bilinear", align_corners=False) for m in maps]
-        return Found(at_finest, rebuilt, known_BChw, answers)
+        return StudentMaps(at_finest, rebuilt, known_BChw, answers)
 
     def _told_by_prototypes(self, compare: Compare) -> bool:
         """Channel by channel: what is rebuilt tells as much by itself."""
         return not set(compare.strides) <= {stride for group in self.settings.rebuild for stride in group}
 
-    def settle_voices(self, sound: Iterable[Tensor], where_shares: Voices, whether_shares: Voices) -> None:
+    def fit_blend(self, sound: Iterable[Tensor], where_shares: BlendShares, whether_shares: BlendShares) -> None:
         """The discrepancy is measured by what is rare on sound parts; what the heads say is a chance already.
 
         Of sound places the heads say next to nothing, so map and score stay on one scale there.
@@ -177,10 +177,10 @@ class RebuildStudent(Student):
         assert self.heads is not None
         where, _ = self._weights()
         with torch.no_grad():
-            places = [self.smooth(_weighted(self.find(images).maps, where)).flatten().cpu() for images in sound]
-        rare = float(np.quantile(torch.cat(places).numpy(), RARE))
+            places = [self.smooth(_weighted(self.compute_maps(images).maps, where)).flatten().cpu() for images in sound]
+        rare = float(np.quantile(torch.cat(places).numpy(), SOUND_QUANTILE))
         shares = [[first / max(rare, 1e-6), *others] for first, *others in (where_shares, whether_shares)]
-        self.heads.voices.copy_(torch.tensor(shares))
+        self.heads.blend_weights.copy_(torch.tensor(shares))
 
     def features(self, images_B3HW: Tensor) -> list[Tensor]:
         with torch.no_grad():
@@ -214,9 +214,9 @@ class RebuildStudent(Student):
         same = sum(where) / sum(whether)
         return where, [weight * same for weight in whether]
 
-    def _heads(self) -> AnswerHeads | None:
+    def _heads(self) -> DefectHeads | None:
         settings = self.settings
-        if not settings.answer_width:
+        if not settings.head_width:
             return None
         channels = sum(map(self.channels_of, settings.rebuild)) + len(settings.rebuild) + len(settings.compare)
         channels += sum(self.channels_of(c.strides) + 1 for c in settings.compare if self._told_by_prototypes(c))
@@ -224,9 +224,9 @@ class RebuildStudent(Student):
             # The rest of the student begins with the same numbers, heads or not.
             torch.manual_seed(0)
             # The fit does not reach them: they answer on defects, of which it must know nothing.
-            return AnswerHeads(channels, settings.answer_width).requires_grad_(False)
+            return DefectHeads(channels, settings.head_width).requires_grad_(False)
 
-    def _blended(self, discrepancy_B1hw: Tensor, answers: Answers | None, use: int) -> Tensor:
+    def _blended(self, discrepancy_B1hw: Tensor, answers: HeadOutputs | None, use: int) -> Tensor:
         if answers is None or self.heads is None:
             return discrepancy_B1hw
         size = discrepancy_B1hw.shape[-2:]
@@ -234,7 +234,7 @@ class RebuildStudent(Student):
             F.interpolate(logits.sigmoid(), size=size, mode="bilinear", align_corners=False)
             for logits in (answers.label_B1mm, answers.imitation_B1mm)
         ]
-        return _weighted([discrepancy_B1hw, *told], [self.heads.voices[use, i] for i in range(len(told) + 1)])
+        return _weighted([discrepancy_B1hw, *told], [self.heads.blend_weights[use, i] for i in range(len(told) + 1)])
 
     def _compared(self) -> Iterator[tuple[Prototypes, Compare]]:
         for memory, compare in zip(self.memories, self.settings.compare, strict=True):
@@ -248,7 +248,7 @@ class RebuildStudent(Student):
     def _remembering(self, batches: Iterable[list[Tensor]], generator: torch.Generator) -> Iterator[list[Tensor]]:
         for features in batches:
             for memory, compare in self._compared():
-                memory.remember(join(features, self.encoder.strides, compare.strides), generator)
+                memory.add(join(features, self.encoder.strides, compare.strides), generator)
             yield features
 
 
@@ -274,8 +274,8 @@ def _check(config: RebuildConfig, encoder: Encoder) -> None:
             raise UsageError(f"student.{name}: {list(group)} must be some of the encoder's strides {sorted(known)}")
     if config.target_window % 2 == 0:
         raise UsageError(f"student.target_window: {config.target_window} is even; a window has a middle")
-    if not 0 <= config.answer_width <= MOST_CHANNELS:
-        raise UsageError(f"student.answer_width: {config.answer_width}; from 0 to {MOST_CHANNELS}")
+    if not 0 <= config.head_width <= MOST_CHANNELS:
+        raise UsageError(f"student.head_width: {config.head_width}; from 0 to {MOST_CHANNELS}")
     if not config.rebuild:
         raise UsageError("student.rebuild: at least one group of strides")
     if config.compare and config.normalise == "full":

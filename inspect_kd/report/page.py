@@ -288,7 +288,7 @@ def _taught(report: Report) -> list[str]:
     """Who took part in the distillation, and with what."""
     facts = report.facts
     sentences = [
-        f"Taught by {name}, which looked at {told['images']:,} images."
+        f"TeacherInfo by {name}, which looked at {told['images']:,} images."
         for name, told in facts.get("taught_by", {}).items()
     ]
     if facts.get("labelled"):

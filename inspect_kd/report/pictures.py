@@ -14,7 +14,7 @@ from inspect_kd import overlay
 from inspect_kd.calibrate import Calibration
 from inspect_kd.datasets.image_writer import encode_image
 from inspect_kd.datasets.images import read_image, read_mask
-from inspect_kd.datasets.view import View, look
+from inspect_kd.datasets.view import View, predict_image
 from inspect_kd.evaluate import Evaluation, Verdict
 from inspect_kd.types import Decision, Heatmap, ImageU8, Model
 
@@ -71,7 +71,7 @@ def _varied(verdicts: Sequence[Verdict], count: int) -> list[Verdict]:
 def make_example(verdict: Verdict, model: Model, view: View, root: Path, bits: int | None) -> Example:
     """Read, look once more, draw."""
     image = read_image(verdict.sample.image, bits=bits)
-    _, heatmap = look(model, view, image)
+    _, heatmap = predict_image(model, view, image)
     small = overlay.thumbnail(image, SIDE)
     original = small
     if verdict.sample.mask is not None:

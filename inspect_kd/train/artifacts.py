@@ -15,7 +15,7 @@ from inspect_kd.datasets import DataSet, open_dataset
 from inspect_kd.datasets.batches import ImageStore
 from inspect_kd.datasets.images import read_image
 from inspect_kd.errors import GateFailed, InspectKDError, UsageError
-from inspect_kd.evaluate import common_root, look_at
+from inspect_kd.evaluate import common_root, predict_samples
 from inspect_kd.export.card import ArtifactCard
 from inspect_kd.export.deploy import Conversion, Deployment, Material, load_deployment, make_artifact
 from inspect_kd.export.graph import ArtifactGraph, TorchModel
@@ -23,7 +23,7 @@ from inspect_kd.export.verify import Images, Truth
 from inspect_kd.models.base import Student, Teacher
 from inspect_kd.report.conversion import write_conversion
 from inspect_kd.resize import RESIZE
-from inspect_kd.train.gap import SyntheticGap, spread_over
+from inspect_kd.train.early_stop import SyntheticGap, spread_over
 from inspect_kd.train.manifest import read_manifest
 from inspect_kd.train.run import (
     PACKAGES,
@@ -37,7 +37,7 @@ from inspect_kd.train.run import (
     view_of,
     write_json,
 )
-from inspect_kd.types import Model, Sample, Split, Watch
+from inspect_kd.types import Model, Progress, Sample, Split
 from inspect_kd.versions import installed
 
 PROOF_BATCH = 8
@@ -49,7 +49,7 @@ def export_all(
     folder: RunFolder,
     model: Student | Teacher,
     calibration: Calibration,
-    watch: Watch,
+    progress: Progress,
     *,
     taught_by: Mapping[str, Any],
 ) -> tuple[dict[str, Any], dict[str, str]]:
@@ -63,7 +63,7 @@ def export_all(
         # After a failed proof no file must be taken for this training's artifact: an old one, or a stranger's.
         to.unlink(missing_ok=True)
         try:
-            conversion = _export(recipe, data, model, calibration, name, to, watch, taught_by)
+            conversion = _export(recipe, data, model, calibration, name, to, progress, taught_by)
             complaint = (
                 f"{to.name} differs from the trained model: {conversion.complaint()}" if conversion.missed else ""
             )
@@ -71,7 +71,7 @@ def export_all(
             complaint = str(error)
         if complaint:
             refused[name] = complaint
-            watch.say(f"no artifact: {complaint}")
+            progress.note(f"no artifact: {complaint}")
         else:
             parities[name] = conversion.parity.to_json()
     return parities, refused
@@ -88,7 +88,7 @@ def require_artifacts(run: Path) -> None:
 
 
 def export_run(
-    run: Path, deployment: str, *, data: str | None, output: Path | None, watch: Watch
+    run: Path, deployment: str, *, data: str | None, output: Path | None, progress: Progress
 ) -> tuple[Path, Conversion]:
     """Export a complete run again, or for another target. Its conversion report lies beside the artifact."""
     finished = load_run(run)
@@ -101,17 +101,17 @@ def export_run(
         categories=finished.recipe.data.categories or None,
         group=finished.recipe.data.group,
     )
-    return convert(finished, data_set, deployment, output=output, watch=watch)
+    return convert(finished, data_set, deployment, output=output, progress=progress)
 
 
 def convert(
-    finished: FinishedRun, data: DataSet, deployment: str, *, output: Path | None = None, watch: Watch
+    finished: FinishedRun, data: DataSet, deployment: str, *, output: Path | None = None, progress: Progress
 ) -> tuple[Path, Conversion]:
     """The artifact's place, and what became of the student on the way into it."""
     to = output or artifact_of(finished.folder, load_deployment(deployment))
     taught_by = finished.manifest.get("taught_by", {})
     conversion = _export(
-        finished.recipe, data, finished.model, finished.calibration, deployment, to, watch, taught_by, report=True
+        finished.recipe, data, finished.model, finished.calibration, deployment, to, progress, taught_by, report=True
     )
     if deployment in finished.manifest.get("refused", {}) and not conversion.missed and output is None:
         _note_success(finished.folder, deployment, conversion)
@@ -140,7 +140,7 @@ def _export(
     calibration: Calibration,
     deployment_name: str,
     to: Path,
-    watch: Watch,
+    progress: Progress,
     taught_by: Mapping[str, Any],
     *,
     report: bool = False,
@@ -173,11 +173,11 @@ def _export(
         card=card,
         deployment=deployment,
         material=Material(
-            real=_told(samples, recipe, watch),
+            real=_told(samples, recipe, progress),
             sound=lambda: _frames(data.select(Split.TRAIN), recipe, deployment.quantise.sound),
             checked=lambda: _checked(data, recipe, deployment.quantise.checked),
-            recalibrate=lambda one: _recalibrated(one, calibration, recipe, data, watch),
-            watch=watch,
+            recalibrate=lambda one: _recalibrated(one, calibration, recipe, data, progress),
+            progress=progress,
         ),
     )
     if report or conversion.missed:
@@ -200,9 +200,11 @@ def _checked(data: DataSet, recipe: Recipe, parts: int) -> Images:
     return np.stack(SyntheticGap(store, recipe.fit.seed).parts)
 
 
-def _recalibrated(model: Model, calibration: Calibration, recipe: Recipe, data: DataSet, watch: Watch) -> Calibration:
+def _recalibrated(
+    model: Model, calibration: Calibration, recipe: Recipe, data: DataSet, progress: Progress
+) -> Calibration:
     """A file that answers a little otherwise promises by its own scores."""
-    scores = scores_of(model, recipe, data.select(Split.CALIBRATION), watch)
+    scores = scores_of(model, recipe, data.select(Split.CALIBRATION), progress)
     return limits_on(calibration.scale, scores, **recipe.calibration.model_dump())
 
 
@@ -215,14 +217,14 @@ def proof_samples(data: DataSet, most: int) -> list[Sample]:
     return [pool[i] for i in np.linspace(0, len(pool) - 1, most).round().astype(int)]
 
 
-def _told(samples: Sequence[Sample], recipe: Recipe, watch: Watch) -> Iterator[tuple[Images, Sequence[Truth]]]:
+def _told(samples: Sequence[Sample], recipe: Recipe, progress: Progress) -> Iterator[tuple[Images, Sequence[Truth]]]:
     """Of a tiled image one tile: what is proved is that both runtimes say the same of it."""
     view = view_of(recipe)
-    watch.phase("prove", len(samples))
+    progress.phase("prove", len(samples))
     root = common_root(samples)
     for start in range(0, len(samples), PROOF_BATCH):
         part = samples[start : start + PROOF_BATCH]
-        watch.advance(len(part))
+        progress.advance(len(part))
         frames = [view.middle_frame(read_image(sample.image, bits=recipe.data.bits)) for sample in part]
         yield (
             np.stack(frames),
@@ -254,11 +256,11 @@ def as_model(model: Student | Teacher, scale: float, recipe: Recipe) -> TorchMod
     return TorchModel(ArtifactGraph(model, scale), recipe.data.size)
 
 
-def scores_of(model: Model, recipe: Recipe, samples: Sequence[Sample], watch: Watch) -> dict[str, list[float]]:
+def scores_of(model: Model, recipe: Recipe, samples: Sequence[Sample], progress: Progress) -> dict[str, list[float]]:
     """Scores of held-out parts by category."""
-    watch.phase("calibrate", len(samples))
+    progress.phase("calibrate", len(samples))
     scores: dict[str, list[float]] = {}
-    for seen in look_at(model, samples, view_of(recipe), bits=recipe.data.bits):
+    for seen in predict_samples(model, samples, view_of(recipe), bits=recipe.data.bits):
         scores.setdefault(seen.sample.category, []).append(seen.score)
-        watch.advance()
+        progress.advance()
     return scores

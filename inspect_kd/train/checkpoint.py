@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from inspect_kd import atomic_write, config, strict_json, weights
 from inspect_kd.errors import BadInput
+from inspect_kd.former_names import rename_weights
 from inspect_kd.plain_file import open_plain_file
 
 LARGEST_HEADER = 100_000_000
@@ -27,7 +28,7 @@ FIT, FITTED = "fit", "fitted"
 
 
 @dataclass(kw_only=True, slots=True)
-class Progress:
+class TrainingState:
     """What a training remembers between two steps, tensors apart."""
 
     step: int = 0
@@ -55,21 +56,21 @@ def save(
     student: nn.Module,
     best: dict[str, Tensor],
     optimizer: Optimizer,
-    progress: Progress,
-    aside: nn.Module | None = None,
+    state: TrainingState,
+    auxiliary: nn.Module | None = None,
 ) -> None:
-    """`aside` is what a stage trains beside the student."""
+    """`auxiliary` is what a stage trains beside the student."""
     tensors = {f"student/{key}": value for key, value in trained_state(student).items()}
     tensors |= {f"best/{key}": value for key, value in best.items()}
-    tensors |= {f"aside/{key}": value for key, value in (aside.state_dict() if aside else {}).items()}
-    for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer/{index}/{key}": value for key, value in state.items()}
+    tensors |= {f"auxiliary/{key}": value for key, value in (auxiliary.state_dict() if auxiliary else {}).items()}
+    for index, of_parameter in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer/{index}/{key}": value for key, value in of_parameter.items()}
     contiguous = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     atomic_write.remove_abandoned(path.parent)
-    atomic_write.write_bytes(path, save_tensors(contiguous, metadata={"progress": json.dumps(asdict(progress))}))
+    atomic_write.write_bytes(path, save_tensors(contiguous, metadata={"progress": json.dumps(asdict(state))}))
 
 
-def progress_in(path: Path) -> Progress:
+def read_state(path: Path) -> TrainingState:
     """How far it had come, without its tensors."""
     with open_plain_file(path, "checkpoint") as file:
         # safetensors itself opens no name that is not UTF-8. Its header: 8 bytes of length, then JSON.
@@ -78,26 +79,26 @@ def progress_in(path: Path) -> Progress:
         header = strict_json.loads(strict_json.loads(text)["__metadata__"]["progress"])
     except (ValueError, TypeError, KeyError) as error:
         raise BadInput(f"{path}: damaged, or no checkpoint ({weights.in_short(error)}){AGAIN}") from error
-    if not isinstance(header, dict) or set(header) != {field.name for field in fields(Progress)}:
+    if not isinstance(header, dict) or set(header) != {field.name for field in fields(TrainingState)}:
         raise BadInput(f"{path}: not a checkpoint of this version{AGAIN}")
-    return config.fill(Progress, header, where=str(path), fault=BadInput)
+    return config.fill(TrainingState, header, where=str(path), fault=BadInput)
 
 
 def load(
-    path: Path, student: nn.Module, optimizer: Optimizer | None, aside: nn.Module | None = None
-) -> tuple[Progress, dict[str, Tensor]]:
-    """Put student and optimiser back; returns the progress and the best weights so far."""
-    progress = progress_in(path)
+    path: Path, student: nn.Module, optimizer: Optimizer | None, auxiliary: nn.Module | None = None
+) -> tuple[TrainingState, dict[str, Tensor]]:
+    """Put student and optimiser back; returns the state and the best weights so far."""
+    state = read_state(path)
     try:
         tensors = weights.read_tensors(path)
-        student.load_state_dict(_under(tensors, "student"), strict=False)
-        if aside is not None:
-            aside.load_state_dict(_under(tensors, "aside"))
+        student.load_state_dict(rename_weights(_under(tensors, "student")), strict=False)
+        if auxiliary is not None:
+            auxiliary.load_state_dict(_under(tensors, "auxiliary"))
         if optimizer is not None:
             _restore(optimizer, _under(tensors, "optimizer"))
     except (SafetensorError, RuntimeError, ValueError) as error:
         raise BadInput(f"{path}: damaged, or of another student ({weights.in_short(error)}){AGAIN}") from error
-    return progress, _under(tensors, "best")
+    return state, rename_weights(_under(tensors, "best"))
 
 
 def _restore(optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:

@@ -16,29 +16,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inspect_kd.config import Recipe, Teach
-from inspect_kd.config import Stage as Plan
+from inspect_kd.chunks import chunks
+from inspect_kd.config import Recipe, StageConfig, Teach
 from inspect_kd.datasets import DataSet
 from inspect_kd.datasets.batches import ImageStore, as_input, to_tensor
 from inspect_kd.datasets.view import View
-from inspect_kd.distill.glances import AT_ONCE, Observer
 from inspect_kd.distill.reliability import Reliability
-from inspect_kd.distill.stages import STAGES, Batch, Stage, Taught
+from inspect_kd.distill.stages import STAGES, Batch, Stage, TeacherInfo
+from inspect_kd.distill.teacher_cache import AT_ONCE, CachedTeacher
 from inspect_kd.errors import BadInput
-from inspect_kd.in_parts import in_parts
 from inspect_kd.models.base import Teacher
 from inspect_kd.models.layers.heads import FINER
 from inspect_kd.models.rebuild import RebuildStudent
 from inspect_kd.train import checkpoint
-from inspect_kd.train.lessons import Lessons
+from inspect_kd.train.distill_data import DistillDataset, cells
 from inspect_kd.train.metrics_log import open_log
-from inspect_kd.train.pool import Pool, cells
 from inspect_kd.train.real_parts import RealParts
 from inspect_kd.train.run import RunFolder, view_of
 from inspect_kd.train.schedule import learning_rate
-from inspect_kd.types import Split, Watch
+from inspect_kd.train.teacher_data import TeacherDataset
+from inspect_kd.types import Progress, Split
 
-JUDGED, JUDGED_WITH = 256, 1
+RELIABILITY_SAMPLES, RELIABILITY_SEED = 256, 1
 """Drawn parts on which teachers' reliability is learnt, and their seed: none that a teacher has studied."""
 WARM_UP = 0.1
 
@@ -47,26 +46,26 @@ WARM_UP = 0.1
 class Shared:
     """What two distillations of one fit, on the same parts, need not make twice."""
 
-    pool: Pool | None = None
+    pool: DistillDataset | None = None
     evidence: Tensor | None = None
     """What the student, its body at rest, knows of each part of the pool: (N, C, h, w), in half precision."""
 
-    def gather(self, student: RebuildStudent, watch: Watch) -> None:
+    def gather(self, student: RebuildStudent, progress: Progress) -> None:
         """Look at every part once, where that is not done yet."""
         assert self.pool is not None
         if self.evidence is not None:
             return
-        watch.phase("look: student", len(self.pool))
+        progress.phase("look: student", len(self.pool))
         device, known = next(student.parameters()).device, torch.empty(0)
         with torch.no_grad():
-            for numbers in in_parts(range(len(self.pool)), AT_ONCE):
-                evidence = student.find(self.pool.seen(numbers, device)).evidence_BChw
+            for numbers in chunks(range(len(self.pool)), AT_ONCE):
+                evidence = student.compute_maps(self.pool.seen(numbers, device)).head_inputs_BChw
                 assert evidence is not None
                 if not len(known):
                     # Room for all at once: to join parts at the end would take it twice.
                     known = torch.empty(len(self.pool), *evidence.shape[1:], dtype=torch.float16)
                 known[numbers] = evidence.half().cpu()
-                watch.advance(len(numbers))
+                progress.advance(len(numbers))
         self.evidence = known
 
 
@@ -77,59 +76,57 @@ class Distillation:
     recipe: Recipe
     folder: RunFolder
     student: RebuildStudent
-    pool: Pool
-    observers: dict[str, Observer]
-    taught: dict[str, Taught]
-    progress: checkpoint.Progress
-    watch: Watch
+    pool: DistillDataset
+    observers: dict[str, CachedTeacher]
+    taught: dict[str, TeacherInfo]
+    state: checkpoint.TrainingState
+    progress: Progress
     shared: Shared
 
     def run(self) -> None:
         """All stages that are not done yet."""
         stages = self.recipe.distill.stages
         names = list(stages)
-        begun = names.index(self.progress.stage) if self.progress.stage in names else 0
-        fresh = self.progress.stage not in names
+        begun = names.index(self.state.stage) if self.state.stage in names else 0
+        fresh = self.state.stage not in names
         left = [
-            name
-            for name in names[begun:]
-            if name != self.progress.stage or self.progress.stage_step < stages[name].steps
+            name for name in names[begun:] if name != self.state.stage or self.state.stage_step < stages[name].steps
         ]
-        if fresh or any(STAGES[name].at_rest(self.recipe.distill) for name in left):
-            self.shared.gather(self.student, self.watch)
+        if fresh or any(STAGES[name].body_is_frozen(self.recipe.distill) for name in left):
+            self.shared.gather(self.student, self.progress)
         if fresh:
             assert self.student.heads is not None and self.shared.evidence is not None
-            self.student.heads.settle(self.shared.evidence)
+            self.student.heads.fit_normalisation(self.shared.evidence)
         with open_log(self.folder.metrics) as log:
             for name in names[begun:]:
                 self._stage(name, stages[name], log)
 
-    def _stage(self, name: str, plan: Plan, log: TextIO) -> None:
-        settings, progress = self.recipe.distill, self.progress
+    def _stage(self, name: str, plan: StageConfig, log: TextIO) -> None:
+        settings, state = self.recipe.distill, self.state
         stage = STAGES[name](self.student, self.taught, settings)
-        stage.aside.to(self._device)
-        parameters = stage.begin()
+        stage.auxiliary.to(self._device)
+        parameters = stage.freeze_rest()
         optimizer = torch.optim.AdamW(parameters, lr=plan.learning_rate, weight_decay=self.recipe.fit.weight_decay)
-        if progress.stage == name:
-            checkpoint.load(self.folder.checkpoint, self.student, optimizer, aside=stage.aside)
+        if state.stage == name:
+            checkpoint.load(self.folder.checkpoint, self.student, optimizer, auxiliary=stage.auxiliary)
         else:
-            progress.stage, progress.stage_step = name, 0
-        self.watch.phase(name, plan.steps, progress.stage_step)
-        while progress.stage_step < plan.steps:
-            step = progress.stage_step
+            state.stage, state.stage_step = name, 0
+        self.progress.phase(name, plan.steps, state.stage_step)
+        while state.stage_step < plan.steps:
+            step = state.stage_step
             rate = learning_rate(step, plan.steps, peak=plan.learning_rate, warm_up=WARM_UP)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             figures = self._step(stage, name, step, optimizer, parameters)
-            progress.step += 1
-            progress.stage_step += 1
-            line: dict[str, float | str] = {"step": progress.step, "stage": name, **figures, "learning_rate": rate}
+            state.step += 1
+            state.stage_step += 1
+            line: dict[str, float | str] = {"step": state.step, "stage": name, **figures, "learning_rate": rate}
             log.write(json.dumps(line) + "\n")
-            if progress.stage_step % self.recipe.fit.checkpoint_every == 0 or progress.stage_step == plan.steps:
+            if state.stage_step % self.recipe.fit.checkpoint_every == 0 or state.stage_step == plan.steps:
                 log.flush()
-                checkpoint.save(self.folder.checkpoint, self.student, {}, optimizer, progress, aside=stage.aside)
-            self.watch.advance(1, loss=figures["loss"])
-        stage.end()
+                checkpoint.save(self.folder.checkpoint, self.student, {}, optimizer, state, auxiliary=stage.auxiliary)
+            self.progress.advance(1, loss=figures["loss"])
+        stage.finish()
 
     def _step(
         self, stage: Stage, name: str, step: int, optimizer: torch.optim.Optimizer, parameters: list[torch.nn.Parameter]
@@ -141,7 +138,7 @@ class Distillation:
         asks = name != "supervise"
         numbers = self.pool.draw(settings.batch, rng, taught=asks)
         batch = self._batch(stage, numbers, self.observers if asks else {})
-        terms = stage.terms(batch)
+        terms = stage.losses(batch)
         loss = torch.stack(list(terms.values())).sum()
         if not torch.isfinite(loss):
             raise BadInput(
@@ -154,18 +151,18 @@ class Distillation:
         stage.after_step()
         return {"loss": round(loss.item(), 6), **{key: round(value.item(), 6) for key, value in terms.items()}}
 
-    def _batch(self, stage: Stage, numbers: list[int], observers: dict[str, Observer]) -> Batch:
+    def _batch(self, stage: Stage, numbers: list[int], observers: dict[str, CachedTeacher]) -> Batch:
         batch = self.pool.batch(numbers, observers, self._device)
-        if stage.at_rest(self.recipe.distill):
+        if stage.body_is_frozen(self.recipe.distill):
             assert self.shared.evidence is not None
-            return replace(batch, evidence_BChw=self.shared.evidence[numbers].float().to(self._device))
+            return replace(batch, head_inputs_BChw=self.shared.evidence[numbers].float().to(self._device))
         sounds = self.pool.sound(numbers)
         return replace(
             batch,
             seen_B3HW=self.pool.seen(numbers, self._device),
             sound_B3HW=self.pool.as_input(sounds, self._device),
-            told_sound={name: observer.told(sounds, self._device) for name, observer in observers.items()}
-            if self.recipe.distill.streams
+            told_sound={name: observer.predict(sounds, self._device) for name, observer in observers.items()}
+            if self.recipe.distill.denoising_weight
             else {},
         )
 
@@ -185,8 +182,8 @@ def distill(
     folder: RunFolder,
     student: RebuildStudent,
     teachers: dict[str, Teacher],
-    progress: checkpoint.Progress,
-    watch: Watch,
+    state: checkpoint.TrainingState,
+    progress: Progress,
     real: RealParts,
     shared: Shared | None = None,
 ) -> dict[str, Any]:
@@ -198,11 +195,14 @@ def distill(
     grid = answer_grid(recipe, student)
     side = max([recipe.data.size, *(teacher.size for teacher in teachers.values())])
     if shared.pool is None or shared.pool.side != side:
-        shared.pool, shared.evidence = Pool(recipe, data, side=side, grid=grid, real=real), None
+        shared.pool, shared.evidence = DistillDataset(recipe, data, side=side, grid=grid, real=real), None
     pool = shared.pool
-    observers = {name: Observer(name, teacher.to(device), grid=grid) for name, teacher in teachers.items()}
-    looks = {name: look(observer, pool, watch, twins=settings.streams > 0) for name, observer in observers.items()}
-    taught = learn_of(observers, recipe, data, grid, side)
+    observers = {name: CachedTeacher(name, teacher.to(device), grid=grid) for name, teacher in teachers.items()}
+    looks = {
+        name: look(observer, pool, progress, twins=settings.denoising_weight > 0)
+        for name, observer in observers.items()
+    }
+    taught = measure_reliability(observers, recipe, data, grid, side)
     Distillation(
         recipe=recipe,
         folder=folder,
@@ -210,11 +210,11 @@ def distill(
         pool=pool,
         observers=observers,
         taught=taught,
+        state=state,
         progress=progress,
-        watch=watch,
         shared=shared,
     ).run()
-    settle_voices(student, recipe, data)
+    fit_blend(student, recipe, data)
     return {
         "stages": {name: plan.steps for name, plan in settings.stages.items()},
         "taught_by": looks,
@@ -224,19 +224,19 @@ def distill(
     }
 
 
-def look(observer: Observer, pool: Pool, watch: Watch, *, twins: bool) -> dict[str, Any]:
+def look(observer: CachedTeacher, pool: DistillDataset, progress: Progress, *, twins: bool) -> dict[str, Any]:
     """Let a teacher see every part that it has not seen yet."""
-    watch.phase(f"look: {observer.name}", len(pool))
+    progress.phase(f"look: {observer.name}", len(pool))
     new = asked = 0
-    for numbers in in_parts(range(len(pool)), AT_ONCE):
+    for numbers in chunks(range(len(pool)), AT_ONCE):
         images = [pool[number].image for number in numbers]
         if twins:
             images += [sound for sound, image in zip(pool.sound(numbers), images, strict=True) if sound is not image]
-        new, asked = new + observer.look(images), asked + len(images)
-        watch.advance(len(numbers))
+        new, asked = new + observer.ensure_cached(images), asked + len(images)
+        progress.advance(len(numbers))
     rate = new / observer.seconds if observer.seconds else 0.0
     taken = observer.cache.taken / 1e6 if observer.cache else 0.0
-    watch.say(
+    progress.note(
         f"{observer.name}: looked at {new} of {asked} images"
         + (f", {rate:.1f} a second" if new else "; all were known")
         + f"; {taken:.0f} MB on disk"
@@ -252,42 +252,42 @@ def look(observer: Observer, pool: Pool, watch: Watch, *, twins: bool) -> dict[s
     }
 
 
-def learn_of(
-    observers: Mapping[str, Observer], recipe: Recipe, data: DataSet, grid: int, side: int
-) -> dict[str, Taught]:
+def measure_reliability(
+    observers: Mapping[str, CachedTeacher], recipe: Recipe, data: DataSet, grid: int, side: int
+) -> dict[str, TeacherInfo]:
     """What is to be known of teachers before they are believed: how they do on drawn defects on parts that they have not studied."""
     if not observers:
         return {}
     store = ImageStore(data.select(Split.VALIDATION), View(size=side), bits=recipe.data.bits)
-    lessons = Lessons(store, Teach(variants=4), "none", JUDGED_WITH)
+    lessons = TeacherDataset(store, Teach(variants=4), "none", RELIABILITY_SEED)
     reliabilities = {name: Reliability() for name in observers}
     channels: dict[str, int] = {}
-    for part in in_parts(judged_numbers(len(lessons)), AT_ONCE):
+    for part in chunks(reliability_samples(len(lessons)), AT_ONCE):
         judged = [lessons[number] for number in part]
         masks = torch.stack([cells(lesson.mask, grid) for lesson in judged])
         for name, observer in observers.items():
-            told = observer.told([lesson.image for lesson in judged], torch.device("cpu"))
+            told = observer.predict([lesson.image for lesson in judged], torch.device("cpu"))
             reliabilities[name].learn(told.heat_B1mm, masks)
             channels[name] = told.tokens_BChw.shape[1]
     return {
-        name: Taught(channels=channels[name], classes_PC=observer.classes(), reliability=reliabilities[name])
+        name: TeacherInfo(channels=channels[name], classes_PC=observer.class_vectors(), reliability=reliabilities[name])
         for name, observer in observers.items()
     }
 
 
-def judged_numbers(lessons: int) -> list[int]:
+def reliability_samples(lessons: int) -> list[int]:
     """By chance: damaged and untouched ones come by turns, and even steps could find one kind alone."""
-    return [int(n) for n in np.random.default_rng(JUDGED_WITH).permutation(lessons)[:JUDGED]]
+    return [int(n) for n in np.random.default_rng(RELIABILITY_SEED).permutation(lessons)[:RELIABILITY_SAMPLES]]
 
 
-def settle_voices(student: RebuildStudent, recipe: Recipe, data: DataSet) -> None:
+def fit_blend(student: RebuildStudent, recipe: Recipe, data: DataSet) -> None:
     """Bring discrepancy and both heads to one scale on held-out sound parts."""
     store = ImageStore(data.select(Split.VALIDATION), view_of(recipe), bits=recipe.data.bits)
     device = next(student.parameters()).device
     rng = np.random.default_rng(recipe.fit.seed)
     frames = [to_tensor(store.frame(index, rng)) for index in range(len(store))]
-    student.eval().settle_voices(
+    student.eval().fit_blend(
         (as_input(torch.stack(frames[i : i + 8])).to(device) for i in range(0, len(frames), 8)),
-        recipe.distill.voices,
-        recipe.distill.score_voices,
+        recipe.distill.blend,
+        recipe.distill.score_blend,
     )

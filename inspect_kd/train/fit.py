@@ -25,9 +25,9 @@ from inspect_kd.errors import BadInput, UsageError
 from inspect_kd.models.base import Student, Teacher
 from inspect_kd.models.rebuild import RebuildStudent
 from inspect_kd.train import checkpoint
-from inspect_kd.train.conclude import conclude
 from inspect_kd.train.distill import distill
-from inspect_kd.train.gap import SyntheticGap
+from inspect_kd.train.early_stop import SyntheticGap
+from inspect_kd.train.finish import finish_run
 from inspect_kd.train.hardware import Hardware
 from inspect_kd.train.metrics_log import begin_log, open_log
 from inspect_kd.train.real_parts import RealParts, real_parts
@@ -43,7 +43,7 @@ from inspect_kd.train.run import (
 )
 from inspect_kd.train.schedule import learning_rate
 from inspect_kd.train.teachers import ready
-from inspect_kd.types import Nobody, Sample, Split, Watch
+from inspect_kd.types import NoProgress, Progress, Sample, Split
 
 MOST_ADAPTED = 1536
 """Images from which a student takes what it needs to know of sound features before the first step: all of them, as a rule.
@@ -56,7 +56,7 @@ SURELY_TRAINED = 0.5
 
 
 def fit(
-    recipe: Recipe, data: DataSet, folder: RunFolder, *, hardware: Hardware, watch: Watch, resume: bool = False
+    recipe: Recipe, data: DataSet, folder: RunFolder, *, hardware: Hardware, progress: Progress, resume: bool = False
 ) -> RunFolder:
     fabric = hardware.fabric()
     with hold_run(folder):
@@ -64,10 +64,10 @@ def fit(
         began = time.monotonic()
         recipe = resolved(recipe)
         student, facts = train_student(
-            recipe, data, folder, hardware=hardware, fabric=fabric, watch=watch, resume=resume
+            recipe, data, folder, hardware=hardware, fabric=fabric, progress=progress, resume=resume
         )
         if fabric.is_global_zero:
-            conclude(recipe, data, folder, student, facts, began, watch)
+            finish_run(recipe, data, folder, student, facts, began, progress)
         fabric.barrier()  # the first process concludes alone; leaving early would end it
     return folder
 
@@ -79,20 +79,20 @@ def train_student(
     *,
     hardware: Hardware,
     fabric: Fabric,
-    watch: Watch,
+    progress: Progress,
     resume: bool = False,
 ) -> tuple[Student, dict[str, Any]]:
     """All steps of a resolved recipe; the student, and what is to be told of its training."""
     if not fabric.is_global_zero:
-        watch = Nobody()
+        progress = NoProgress()
     settings = recipe.fit
 
     # ── its teachers, where it has any ───────────────────────────────────────────────────────────────────────────────
     teachers, real = {}, RealParts([], [])
     if fabric.is_global_zero:
-        real = real_parts(recipe, data, watch)
+        real = real_parts(recipe, data, progress)
         alone = replace(hardware, devices=1, workers=0, precision=Hardware().precision)  # as a teacher studies
-        teachers = ready(recipe.distill.teachers, recipe, data, folder.path.parent, alone, watch)
+        teachers = ready(recipe.distill.teachers, recipe, data, folder.path.parent, alone, progress)
     fabric.barrier()
 
     # ── the student ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -109,36 +109,36 @@ def train_student(
 
     # ── a fresh start, or where the last one stopped ─────────────────────────────────────────────────────────────────
     if resume and folder.checkpoint.is_file():
-        fitting = checkpoint.progress_in(folder.checkpoint).stage == checkpoint.FIT
-        progress, best = checkpoint.load(folder.checkpoint, student, optimizer if fitting else None)
-        _same_work(progress, recipe, data, folder)
-        if fabric.is_global_zero and progress.real != real.digest:
+        fitting = checkpoint.read_state(folder.checkpoint).stage == checkpoint.FIT
+        state, best = checkpoint.load(folder.checkpoint, student, optimizer if fitting else None)
+        _same_work(state, recipe, data, folder)
+        if fabric.is_global_zero and state.real != real.digest:
             raise BadInput(
                 f"{folder.path}: labelled or unlabelled parts have changed since the training began; choose another --name"
             )
-        watch.say(f"resuming at step {progress.step}" + (f" of {settings.steps}" if fitting else f", {progress.stage}"))
+        progress.note(f"resuming at step {state.step}" + (f" of {settings.steps}" if fitting else f", {state.stage}"))
     else:
-        progress, best = checkpoint.Progress(recipe=recipe.digest(), data=data.digest, real=real.digest), {}
+        state, best = checkpoint.TrainingState(recipe=recipe.digest(), data=data.digest, real=real.digest), {}
         if recipe.distill.start:
             _take_over(student, recipe, data)
-            progress.stage = checkpoint.FITTED
+            state.stage = checkpoint.FITTED
         else:
             again = recipe.data.tile is not None
             first = Sweep(sound, most=MOST_ADAPTED, again=again, batch=settings.batch, seed=settings.seed)
-            student.adapt(pair.clean_B3HW for pair in batches(images, first, workers=0))
+            student.fit_statistics(pair.clean_B3HW for pair in batches(images, first, workers=0))
         if fabric.is_global_zero:
             open_folder(folder, recipe, str(fabric.device))
     if fabric.is_global_zero:
-        begin_log(folder.metrics, progress.step)
+        begin_log(folder.metrics, state.step)
     fabric.barrier()
     student = student.to(fabric.device)
     model, optimizer = fabric.setup(student, optimizer)
     model.mark_forward_method("losses")
 
     # ── steps ────────────────────────────────────────────────────────────────────────────────────────────────────────
-    to_do = range(progress.step, settings.steps) if progress.stage == checkpoint.FIT else range(0)
+    to_do = range(state.step, settings.steps) if state.stage == checkpoint.FIT else range(0)
     if to_do:
-        watch.phase("train", settings.steps, progress.step)
+        progress.phase("train", settings.steps, state.step)
     sampler = StepSampler(
         sound,
         steps=to_do,
@@ -151,15 +151,15 @@ def train_student(
     model.train()
     with open_log(folder.metrics) as log:
         for pair in batches(images, sampler, workers=hardware.workers):
-            if _finished(progress, settings):
+            if _finished(state, settings):
                 break
-            torch.manual_seed(_step_seed(settings.seed, progress.step, fabric.global_rank))
+            torch.manual_seed(_step_seed(settings.seed, state.step, fabric.global_rank))
             rate = learning_rate(
-                progress.step,
+                state.step,
                 settings.steps,
                 peak=settings.learning_rate,
                 warm_up=settings.warm_up,
-                fall=settings.fall,
+                schedule=settings.schedule,
             )
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -167,41 +167,41 @@ def train_student(
             terms = model.losses(seen, seen if settings.denoise == 0 else clean)
             loss: Tensor = torch.stack(list(terms.values())).sum()
             if not torch.isfinite(loss):
-                raise BadInput(f"the loss became {loss.item()} at step {progress.step}: lower fit.learning_rate")
+                raise BadInput(f"the loss became {loss.item()} at step {state.step}: lower fit.learning_rate")
             optimizer.zero_grad()
             fabric.backward(loss)
             fabric.clip_gradients(model, optimizer, max_norm=settings.clip)
             optimizer.step()
-            progress.step += 1
-            line: dict[str, float] = {"step": progress.step, "loss": round(loss.item(), 6), "learning_rate": rate}
+            state.step += 1
+            line: dict[str, float] = {"step": state.step, "loss": round(loss.item(), 6), "learning_rate": rate}
 
-            if progress.step % settings.evaluate_every == 0 or progress.step == settings.steps:
+            if state.step % settings.evaluate_every == 0 or state.step == settings.steps:
                 line["gap"] = round(_measure(gap, student), 6)
-                if line["gap"] >= NARROWER * progress.best_gap:
-                    progress.best_gap = max(progress.best_gap, line["gap"])
-                    progress.best_step, progress.stale = progress.step, 0
+                if line["gap"] >= NARROWER * state.best_gap:
+                    state.best_gap = max(state.best_gap, line["gap"])
+                    state.best_step, state.stale = state.step, 0
                     best = {key: value.detach().clone() for key, value in checkpoint.trained_state(student).items()}
                 else:
-                    progress.stale += 1
+                    state.stale += 1
             if fabric.is_global_zero:
                 log.write(json.dumps(line) + "\n")
-                if progress.step % settings.checkpoint_every == 0:
+                if state.step % settings.checkpoint_every == 0:
                     log.flush()
-                    checkpoint.save(folder.checkpoint, student, best, optimizer, progress)
-            watch.advance(1, **{str(key): line[key] for key in ("loss", "gap") if key in line})
-    if progress.stage == checkpoint.FIT:
+                    checkpoint.save(folder.checkpoint, student, best, optimizer, state)
+            progress.advance(1, **{str(key): line[key] for key in ("loss", "gap") if key in line})
+    if state.stage == checkpoint.FIT:
         student.load_state_dict(best, strict=False)
-        watch.say(f"widest synthetic gap {progress.best_gap:.3f} at step {progress.best_step} of {progress.step}")
-        progress.stage = checkpoint.FITTED
+        progress.note(f"widest synthetic gap {state.best_gap:.3f} at step {state.best_step} of {state.step}")
+        state.stage = checkpoint.FITTED
     # ── what labels and teachers say ─────────────────────────────────────────────────────────────────────────────────
-    facts: dict[str, Any] = {"best_step": progress.best_step, "best_gap": progress.best_gap}
+    facts: dict[str, Any] = {"best_step": state.best_step, "best_gap": state.best_gap}
     if recipe.distill.stages and fabric.is_global_zero:
-        if progress.stage == checkpoint.FITTED:
-            checkpoint.save(folder.checkpoint, student, {}, optimizer, progress)
+        if state.stage == checkpoint.FITTED:
+            checkpoint.save(folder.checkpoint, student, {}, optimizer, state)
         if not isinstance(student, RebuildStudent):
             raise UsageError(f"distill: a {recipe.student['build']} has no heads to teach")
-        facts |= distill(recipe, data, folder, student, teachers, progress, watch, real)
-    return student, facts | {"steps": progress.step}
+        facts |= distill(recipe, data, folder, student, teachers, state, progress, real)
+    return student, facts | {"steps": state.step}
 
 
 def fitted_student(recipe: Recipe, data: DataSet) -> RebuildStudent:
@@ -224,9 +224,9 @@ def _take_over(student: Student, recipe: Recipe, data: DataSet) -> None:
             f"distill.start: {start} was trained on other parts, or with another split; parts that it learnt could be "
             "calibrated or tested on. Train without --start"
         )
-    if begun.distill.loosen and "refine" in manifest.get("stages", {}):
+    if begun.distill.tune_decoder and "refine" in manifest.get("stages", {}):
         raise UsageError(
-            f"distill.start: teachers have moved the decoder of {start}; start from a run without distill.loosen"
+            f"distill.start: teachers have moved the decoder of {start}; start from a run without distill.tune_decoder"
         )
     if _of_the_fit(begun) != _of_the_fit(recipe) or _encoder_of(finished.model) != _encoder_of(student):
         raise UsageError(f"distill.start: {start} is another student or sees otherwise; name its recipe with --model")
@@ -236,7 +236,7 @@ def _take_over(student: Student, recipe: Recipe, data: DataSet) -> None:
 
 def _of_the_fit(recipe: Recipe) -> dict[str, Any]:
     """All of a recipe that a fit's weights mean something with."""
-    student = {key: value for key, value in resolved(recipe).student.items() if key != "answer_width"}
+    student = {key: value for key, value in resolved(recipe).student.items() if key != "head_width"}
     data = recipe.data.model_dump(include={"size", "tile", "overlap", "bits"})
     return {"student": student, "data": data}
 
@@ -245,8 +245,8 @@ def _encoder_of(student: Student | Teacher) -> str:
     return sources_of(student)[0].sha256
 
 
-def _finished(progress: checkpoint.Progress, settings: Fit) -> bool:
-    return progress.stale >= settings.patience and progress.step >= SURELY_TRAINED * settings.steps
+def _finished(state: checkpoint.TrainingState, settings: Fit) -> bool:
+    return state.stale >= settings.patience and state.step >= SURELY_TRAINED * settings.steps
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:
@@ -266,8 +266,8 @@ def _measure(gap: SyntheticGap, student: Student) -> float:
     return gap.measure(list(torch.cat(heatmaps).numpy()))
 
 
-def _same_work(progress: checkpoint.Progress, recipe: Recipe, data: DataSet, folder: RunFolder) -> None:
-    if progress.recipe != recipe.digest():
+def _same_work(state: checkpoint.TrainingState, recipe: Recipe, data: DataSet, folder: RunFolder) -> None:
+    if state.recipe != recipe.digest():
         raise UsageError(f"{folder.path}: begun with another recipe; resume without --set, or choose another --name")
-    if progress.data != data.digest:
+    if state.data != data.digest:
         raise BadInput(f"{folder.path}: the data set has changed since the training began; choose another --name")

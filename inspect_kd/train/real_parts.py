@@ -16,7 +16,7 @@ from inspect_kd.config import Distill, Recipe
 from inspect_kd.datasets import DataSet, every_image, every_sample
 from inspect_kd.datasets.images import read_image
 from inspect_kd.errors import BadInput, UsageError
-from inspect_kd.types import Sample, Split, Watch
+from inspect_kd.types import Progress, Sample, Split
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,27 +39,27 @@ class RealParts:
         return hashlib.sha256(told).hexdigest() if lines else ""
 
 
-def real_parts(recipe: Recipe, data: DataSet, watch: Watch) -> RealParts:
+def real_parts(recipe: Recipe, data: DataSet, progress: Progress) -> RealParts:
     """Found before a training begins: a mistyped folder must not cost a fit."""
     settings = recipe.distill
-    return RealParts(unlabelled_parts(settings, data, recipe.data.bits, watch), labelled_parts(settings, data))
+    return RealParts(unlabelled_parts(settings, data, recipe.data.bits, progress), labelled_parts(settings, data))
 
 
-def unlabelled_parts(settings: Distill, data: DataSet, bits: int | None, watch: Watch) -> list[Sample]:
+def unlabelled_parts(settings: Distill, data: DataSet, bits: int | None, progress: Progress) -> list[Sample]:
     """Images below a folder, whatever the names around them say; of very many an even choice. What cannot be read is left out."""
     folder = settings.unlabelled
     if folder is None:
         return []
     paths = every_image(Path(folder))
-    if len(paths) > settings.most:
-        watch.say(f"{folder}: {settings.most} of {len(paths)} images take part (distill.most)")
-        paths = [paths[int(i)] for i in np.linspace(0, len(paths) - 1, settings.most)]
+    if len(paths) > settings.max_samples:
+        progress.note(f"{folder}: {settings.max_samples} of {len(paths)} images take part (distill.max_samples)")
+        paths = [paths[int(i)] for i in np.linspace(0, len(paths) - 1, settings.max_samples)]
     samples = []
     for path in paths:
         try:
             read_image(path, bits=bits)
         except BadInput as error:
-            watch.say(f"left out: {error}")
+            progress.note(f"left out: {error}")
         else:
             samples.append(Sample(image=path, category=""))
     if not samples:

@@ -27,7 +27,8 @@ from inspect_kd.datasets.splits import Holdout
 from inspect_kd.datasets.view import View
 from inspect_kd.errors import BadInput, UsageError
 from inspect_kd.file_lock import hold_lock
-from inspect_kd.models.base import Source, Student, Teacher
+from inspect_kd.former_names import rename_weights
+from inspect_kd.models.base import Student, Teacher, WeightsSource
 from inspect_kd.models.encoders import EncoderSpec, build_encoder, empty_encoder
 from inspect_kd.train.manifest import read_manifest
 from inspect_kd.versions import installed
@@ -191,13 +192,13 @@ def build_teacher(recipe: Recipe) -> Teacher:
     return teacher
 
 
-def sources_of(model: Student | Teacher) -> tuple[Source, ...]:
+def sources_of(model: Student | Teacher) -> tuple[WeightsSource, ...]:
     """Every set of weights under a model."""
     if isinstance(model, Teacher):
         return model.sources
     encoder: Any = model.encoder
     spec: EncoderSpec = encoder.spec
-    return (Source(name=spec.name, licence=spec.licence, origin=spec.source, sha256=spec.sha256),)
+    return (WeightsSource(name=spec.name, licence=spec.licence, origin=spec.source, sha256=spec.sha256),)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -225,7 +226,7 @@ def load_run(path: Path) -> FinishedRun:
     for name, digest in manifest["files"].items():
         if not (path / name).is_file() or weights.sha256(path / name) != digest:
             raise BadInput(f"{path / name}: missing, or changed since the training wrote it")
-    recipe = config.fill(Recipe, config.read_yaml(folder.recipe), where=str(folder.recipe))
+    recipe = config.read_recipe(folder.recipe)
     model = _student_again(folder, recipe, manifest) if recipe.student else _teacher_again(folder, recipe, manifest)
     calibration = read_calibration(folder.calibration)
     return FinishedRun(folder=folder, recipe=recipe, model=model.eval(), calibration=calibration, manifest=manifest)
@@ -237,7 +238,7 @@ def _student_again(folder: RunFolder, recipe: Recipe, manifest: dict[str, Any]) 
         raise BadInput(f"{where}: missing; a student has one: train the run again")
     student = build_student(recipe, config.fill(EncoderSpec, manifest["encoder"], where=where, fault=BadInput))
     try:
-        student.load_state_dict(weights.load_state(folder.student))
+        student.load_state_dict(rename_weights(weights.load_state(folder.student)))
     except RuntimeError as error:
         raise BadInput(f"{folder.student}: not the weights of its recipe ({weights.in_short(error)})") from error
     return student
@@ -256,13 +257,13 @@ def _teacher_again(folder: RunFolder, recipe: Recipe, manifest: dict[str, Any]) 
                 f"{folder.path}: {source.name} ({source.origin}) is not the file that the teacher was trained on"
             )
     learnt = weights.load_state(folder.teacher)
-    if learnt.keys() != teacher.learnt().keys():
+    if learnt.keys() != teacher.adapted_state().keys():
         raise BadInput(f"{folder.teacher}: not what a {recipe.teacher['build']} learns")
     try:
         teacher.load_state_dict(learnt, strict=False)
     except RuntimeError as error:
         raise BadInput(f"{folder.teacher}: not the weights of its recipe ({weights.in_short(error)})") from error
-    teacher.settle()
+    teacher.release_training_state()
     return teacher
 
 
@@ -280,7 +281,7 @@ def write_json(path: Path, content: Any) -> None:
 def save_model(folder: RunFolder, model: Student | Teacher) -> Path:
     """A student whole; of a teacher what it has learnt, with the name, licence and digest of what it stands on."""
     if isinstance(model, Teacher):
-        path, tensors = folder.teacher, model.learnt()
+        path, tensors = folder.teacher, model.adapted_state()
     else:
         path, tensors = folder.student, model.state_dict()
     about = {"sources": json.dumps([asdict(source) for source in sources_of(model)])}

@@ -18,16 +18,16 @@ from inspect_kd.datasets.batches import ImageStore
 from inspect_kd.datasets.view import View
 from inspect_kd.errors import BadInput, UsageError
 from inspect_kd.models.base import Teacher
-from inspect_kd.train.conclude import conclude
+from inspect_kd.train.finish import finish_run
 from inspect_kd.train.hardware import Hardware
-from inspect_kd.train.lessons import Lessons, real_lessons
 from inspect_kd.train.metrics_log import begin_log, open_log
 from inspect_kd.train.real_parts import outlined_parts
 from inspect_kd.train.run import RunFolder, build_teacher, hold_run, open_folder, resolved, sources_of
-from inspect_kd.types import Sample, Split, Watch
+from inspect_kd.train.teacher_data import TeacherDataset, real_samples
+from inspect_kd.types import Progress, Sample, Split
 
 
-def teach(recipe: Recipe, data: DataSet, folder: RunFolder, *, hardware: Hardware, watch: Watch) -> RunFolder:
+def teach(recipe: Recipe, data: DataSet, folder: RunFolder, *, hardware: Hardware, progress: Progress) -> RunFolder:
     if hardware.devices > 1 or hardware.precision != "32-true" or hardware.workers:
         raise UsageError(
             "a teacher studies on one device, in 32 bit, and reads its images itself: leave --devices, --precision and --workers out"
@@ -40,38 +40,38 @@ def teach(recipe: Recipe, data: DataSet, folder: RunFolder, *, hardware: Hardwar
     teacher = build_teacher(recipe)
     licences.check(recipe.profile, {source.name: source.licence for source in sources_of(teacher)})
     fabric = hardware.fabric()
-    lessons = lessons_for(teacher, recipe, data)
+    lessons = open_teacher_data(teacher, recipe, data)
     with hold_run(folder):
         open_folder(folder, recipe, str(fabric.device))
-        steps = study(teacher.to(fabric.device), lessons, recipe, folder, watch)
-        teacher.settle()
-        facts = {"steps": steps, "examined": examine(teacher, recipe, data, watch)}
-        conclude(recipe, data, folder, teacher, facts, began, watch)
+        steps = study(teacher.to(fabric.device), lessons, recipe, folder, progress)
+        teacher.release_training_state()
+        facts = {"steps": steps, "examined": examine(teacher, recipe, data, progress)}
+        finish_run(recipe, data, folder, teacher, facts, began, progress)
     return folder
 
 
-def lessons_for(teacher: Teacher, recipe: Recipe, data: DataSet) -> Lessons:
+def open_teacher_data(teacher: Teacher, recipe: Recipe, data: DataSet) -> TeacherDataset:
     """Sound parts with drawn defects, and real defects where somebody has outlined some."""
     store = _store(teacher, data.select(Split.TRAIN), recipe)
-    real = real_lessons(outlined_parts(recipe.teach.labelled, data), teacher.lesson_size, recipe.data.bits)
-    return Lessons(store, recipe.teach, recipe.data.flip, recipe.fit.seed, real)
+    real = real_samples(outlined_parts(recipe.teach.labelled, data), teacher.training_size, recipe.data.bits)
+    return TeacherDataset(store, recipe.teach, recipe.data.flip, recipe.fit.seed, real)
 
 
-def study(teacher: Teacher, lessons: Lessons, recipe: Recipe, folder: RunFolder, watch: Watch) -> int:
+def study(teacher: Teacher, lessons: TeacherDataset, recipe: Recipe, folder: RunFolder, progress: Progress) -> int:
     """Let it study; a line of metrics for each step that learnt something. Returns how many they were."""
     settings = recipe.teach
-    watch.phase("study", teacher.steps(len(lessons), epochs=settings.epochs, batch=settings.batch))
+    progress.phase("study", teacher.count_steps(len(lessons), epochs=settings.epochs, batch=settings.batch))
     step = 0
     begin_log(folder.metrics)
     with open_log(folder.metrics) as log:
-        for figures in teacher.study(
+        for figures in teacher.fit(
             lessons,
             epochs=settings.epochs,
             batch=settings.batch,
             rate=settings.learning_rate,
             seed=recipe.fit.seed,
         ):
-            watch.advance(1, **figures)
+            progress.advance(1, **figures)
             if not figures:
                 continue
             step += 1
@@ -81,18 +81,18 @@ def study(teacher: Teacher, lessons: Lessons, recipe: Recipe, folder: RunFolder,
     return step
 
 
-def examine(teacher: Teacher, recipe: Recipe, data: DataSet, watch: Watch, variants: int = 2) -> dict[str, float]:
+def examine(teacher: Teacher, recipe: Recipe, data: DataSet, progress: Progress, variants: int = 2) -> dict[str, float]:
     """What a teacher knows of drawn defects on sound parts that it has not studied; each is shown so often, half damaged."""
     store = _store(teacher, data.select(Split.VALIDATION), recipe)
-    unseen = Lessons(store, Teach(variants=variants), "none", recipe.fit.seed)
-    figures = {name: round(value, 4) for name, value in teacher.eval().examine(unseen).items()}
+    unseen = TeacherDataset(store, Teach(variants=variants), "none", recipe.fit.seed)
+    figures = {name: round(value, 4) for name, value in teacher.eval().validate(unseen).items()}
     if figures:
-        watch.say("on drawn defects: " + ", ".join(f"{name} {value:.3f}" for name, value in figures.items()))
+        progress.note("on drawn defects: " + ", ".join(f"{name} {value:.3f}" for name, value in figures.items()))
     return figures
 
 
 def _store(teacher: Teacher, samples: Sequence[Sample], recipe: Recipe) -> ImageStore:
-    view = View(size=teacher.lesson_size)
+    view = View(size=teacher.training_size)
     return ImageStore(samples, view, bits=recipe.data.bits, budget_mb=recipe.data.cache_mb)
 
 

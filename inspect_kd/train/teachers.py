@@ -16,16 +16,16 @@ from inspect_kd.models.base import Teacher
 from inspect_kd.train.hardware import Hardware
 from inspect_kd.train.run import RunFolder, load_run, resolved
 from inspect_kd.train.teach import teach
-from inspect_kd.types import Watch
+from inspect_kd.types import Progress
 
 
 def ready(
-    names: Sequence[str], recipe: Recipe, data: DataSet, out: Path, hardware: Hardware, watch: Watch
+    names: Sequence[str], recipe: Recipe, data: DataSet, out: Path, hardware: Hardware, progress: Progress
 ) -> dict[str, Teacher]:
     """By name. A teacher that has not studied this very data studies it first, as `inspect-kd train --model` would let it."""
     found: dict[str, Teacher] = {}
     for name in names:
-        folder = _run_of(name, recipe, data, out, hardware, watch)
+        folder = _run_of(name, recipe, data, out, hardware, progress)
         finished = load_run(folder.path)
         if not isinstance(finished.model, Teacher):
             raise UsageError(f"--teachers {name}: a student; teachers are: {', '.join(teachers_in_the_zoo())}")
@@ -37,7 +37,7 @@ def ready(
                     f"--teachers {name}: it studied real defects beside other parts than these; some may be in this test. Name its "
                     "recipe instead of its run, then it studies these parts"
                 )
-            watch.say(
+            progress.note(
                 f"{name}: it studied other parts than these ({finished.manifest['data']['name']}); if parts that are held out here "
                 "were among them, it is trusted more than it deserves"
             )
@@ -62,7 +62,7 @@ def studies(names: Sequence[str], recipe: Recipe, data: DataSet) -> dict[str, st
     return told
 
 
-def _run_of(name: str, recipe: Recipe, data: DataSet, out: Path, hardware: Hardware, watch: Watch) -> RunFolder:
+def _run_of(name: str, recipe: Recipe, data: DataSet, out: Path, hardware: Hardware, progress: Progress) -> RunFolder:
     """A folder is taken as it is; of a recipe the run that it makes of this data."""
     if (Path(name) / "run.json").is_file():
         return RunFolder(Path(name))
@@ -71,12 +71,12 @@ def _run_of(name: str, recipe: Recipe, data: DataSet, out: Path, hardware: Hardw
         raise UsageError(f"--teachers {name}: a student's recipe; teachers are: {', '.join(teachers_in_the_zoo())}")
     folder = RunFolder(out / f"{data.name}-{teacher.name}-{_identity(teacher, data)}")
     if not folder.complete:
-        watch.say(f"{teacher.name} studies first: {folder.path}")
+        progress.note(f"{teacher.name} studies first: {folder.path}")
         out.mkdir(parents=True, exist_ok=True)
         # Out of sight of another training that wants the same teacher: whoever is ready first puts it there.
         with TemporaryDirectory(prefix=".studying-", dir=out) as room:
             own = RunFolder(Path(room) / folder.path.name)
-            teach(teacher, data, own, hardware=hardware, watch=watch)
+            teach(teacher, data, own, hardware=hardware, progress=progress)
             if not folder.complete:
                 shutil.rmtree(folder.path, ignore_errors=True)
                 own.path.rename(folder.path)

@@ -35,9 +35,9 @@ element.addEventListener('click', event => {
 element.addEventListener('change', event => {
   if (event.target.matches('[data-order]')) trigger('order', {name: event.target.value});
 });
-watch('value', () => window.studioKeepFocus(element));
+progress('value', () => window.studioKeepFocus(element));
 """
-ON_LOAD_VIEWER = "watch('value', () => window.studioKeepWipe());"
+ON_LOAD_VIEWER = "progress('value', () => window.studioKeepWipe());"
 
 
 @dataclass(frozen=True, slots=True)

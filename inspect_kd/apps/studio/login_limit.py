@@ -25,7 +25,7 @@ MOST_ADDRESSES = 10_000
 class LoginLimit:
     """A login takes one of the address's tries, before its password is looked at; a right one gives it back.
 
-    Tries come back with time. Nobody is locked out by another address, and many requests at once gain nothing.
+    Tries come back with time. NoProgress is locked out by another address, and many requests at once gain nothing.
     """
 
     def __init__(self, app: ASGIApp, clock: Callable[[], float] = time.monotonic) -> None:

@@ -1,4 +1,4 @@
-"""The Train tab: choose a folder, check it, start, watch, stop and resume a training, open its report.
+"""The Train tab: choose a folder, check it, start, progress, stop and resume a training, open its report.
 
 Unusual here: the page asks every two seconds and is sent only what has changed; whatever is redrawn would lose the place
 to which somebody has scrolled. Everything that is known lies with the trainings, nothing in the page.

@@ -192,7 +192,7 @@ class Trainings:
             while not enough.wait(LOOK_EVERY_S):
                 try:
                     self.tend()
-                except Exception as error:  # a full disk must not end the watch over what runs
+                except Exception as error:  # a full disk must not end the progress over what runs
                     on_error(error)
             held.close()
 

@@ -28,7 +28,7 @@ from inspect_kd.datasets.find_images import files_below
 from inspect_kd.datasets.image_writer import write_image
 from inspect_kd.errors import BadInput
 from inspect_kd.file_lock import hold_lock
-from inspect_kd.types import ImageU8, Mask, Nobody, Watch
+from inspect_kd.types import ImageU8, Mask, NoProgress, Progress
 
 CATEGORIES: dict[str, ModuleType] = {"board": board, "bottle": bottle, "fabric": fabric, "metal": metal}
 VERSION = 1
@@ -47,25 +47,25 @@ POSE = {"board": (0.0025, 0.35), "bottle": (0.012, 180.0), "fabric": (0.02, 1.5)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Part:
+class DrawnPart:
     image: ImageU8
     mask: Mask | None
     sound: ImageU8
     """The same part without its defect, under the same light and noise."""
 
 
-def draw_part(category: str, seed: tuple[int, ...], kind: str | None = None, size: int = 256) -> Part:
+def draw_part(category: str, seed: tuple[int, ...], kind: str | None = None, size: int = 256) -> DrawnPart:
     """One photograph; everything about it follows from category, seed and kind."""
     name = zlib.crc32(category.encode())
     for attempt in range(8):
         sound = _photograph(category, (name, *seed), None, attempt, size)
         if kind is None:
-            return Part(image=to_bytes(sound[0] + sound[1]), mask=None, sound=to_bytes(sound[0] + sound[1]))
+            return DrawnPart(image=to_bytes(sound[0] + sound[1]), mask=None, sound=to_bytes(sound[0] + sound[1]))
         damaged = _photograph(category, (name, *seed), kind, attempt, size)
         change = np.abs(to_bytes(damaged[0]).astype(np.int16) - to_bytes(sound[0])).max(axis=2) > VISIBLE
         mask = cv2.morphologyEx(change.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8)) > 0
         if mask.sum() >= 0.0006 * mask.size:
-            return Part(image=to_bytes(damaged[0] + damaged[1]), mask=mask, sound=to_bytes(sound[0] + sound[1]))
+            return DrawnPart(image=to_bytes(damaged[0] + damaged[1]), mask=mask, sound=to_bytes(sound[0] + sound[1]))
     raise RuntimeError(f"eight defects of kind '{kind}' on '{category}' could not be seen")
 
 
@@ -93,7 +93,7 @@ def draw_sample(
     train: int = 60,
     test_good: int = 10,
     per_kind: int = 5,
-    watch: Watch | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """An MVTec tree below `root`; returns at once where the same one is already there."""
     recipe = {
@@ -110,7 +110,7 @@ def draw_sample(
     with hold_lock(place.with_name(f".{place.name}.drawing.lock"), str(root), AFTER_ANOTHER):
         if _recipe_of(place) != recipe:  # another process may have finished just now
             _refuse_foreign_files(place)
-            _draw(place, recipe, watch or Nobody())
+            _draw(place, recipe, progress or NoProgress())
     return root
 
 
@@ -141,7 +141,7 @@ def _files_of(recipe: dict[str, int]) -> set[str]:
     return images | {f"{category}/ground_truth/{kind}/{index:03}_mask.png" for category, _, kind, index in jobs}
 
 
-def _draw(root: Path, recipe: dict[str, int], watch: Watch) -> None:
+def _draw(root: Path, recipe: dict[str, int], progress: Progress) -> None:
     """Draw beside the folder, then put it in the folder's place."""
     jobs = [
         job
@@ -151,13 +151,13 @@ def _draw(root: Path, recipe: dict[str, int], watch: Watch) -> None:
     workshop = root.with_name(f".{root.name}.drawing")
     shutil.rmtree(workshop, ignore_errors=True)
     workshop.mkdir(parents=True)
-    watch.phase("draw", len(jobs))
+    progress.phase("draw", len(jobs))
     try:
         # Each picture follows from its own seed: who draws it, and when, changes nothing.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             work = partial(_draw_job, workshop, recipe["seed"], recipe["size"])
             for _ in pool.map(work, enumerate(jobs)):
-                watch.advance()
+                progress.advance()
         atomic_write.write_text(workshop / MARKER, json.dumps(recipe))
     except BaseException:
         shutil.rmtree(workshop, ignore_errors=True)
@@ -187,4 +187,4 @@ def _save(picture: npt.NDArray[np.uint8], to: Path) -> None:
     write_image(to, picture)
 
 
-__all__ = ["CATEGORIES", "Part", "contact_sheet", "draw_part", "draw_sample"]
+__all__ = ["CATEGORIES", "DrawnPart", "contact_sheet", "draw_part", "draw_sample"]

@@ -15,7 +15,7 @@ from torch import nn
 
 from inspect_kd import weights, zoo
 from inspect_kd.errors import BadInput, EnvironmentFault, UsageError
-from inspect_kd.models.base import Source
+from inspect_kd.models.base import WeightsSource
 
 FOLDER, TIMM = "local-dir:", "timm:"
 SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
@@ -39,7 +39,7 @@ STAND_IN_WIDTH = 256
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoadedClip:
     model: Any
-    source: Source
+    source: WeightsSource
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
@@ -49,7 +49,7 @@ def load_clip(model: str, pretrained: str | None, *, size: int, random: bool, li
     if model.startswith(TIMM):
         return _around_timm(model.removeprefix(TIMM), size)
     if random:
-        return _loaded(_create(model, None, size), Source(name=model, licence="none", origin="random weights"))
+        return _loaded(_create(model, None, size), WeightsSource(name=model, licence="none", origin="random weights"))
     if model.startswith(FOLDER):
         path = _only_weights(Path(model.removeprefix(FOLDER)))
         return _loaded(_create(model, path, size), _source(model, path, licence or "unknown"))
@@ -104,7 +104,7 @@ def _create(model: str, path: Path | None, size: int, tag: str | None = None) ->
     return clip
 
 
-def _loaded(model: Any, source: Source) -> LoadedClip:
+def _loaded(model: Any, source: WeightsSource) -> LoadedClip:
     ours = getattr(model, "attn_mask", None) is not None and getattr(model, "vocab_size", 0) == VOCABULARY
     if not ours or model.text_pool_type != "argmax":
         raise UsageError(
@@ -190,8 +190,8 @@ def _only_weights(folder: Path) -> Path:
     return found[0]
 
 
-def _source(name: str, path: Path, licence: str) -> Source:
-    return Source(name=name, licence=licence, origin=f"file {path.name}", sha256=weights.sha256(path))
+def _source(name: str, path: Path, licence: str) -> WeightsSource:
+    return WeightsSource(name=name, licence=licence, origin=f"file {path.name}", sha256=weights.sha256(path))
 
 
 def _licence_of(tag: str) -> str:

@@ -25,7 +25,7 @@ USUAL, FARTHEST = 0.8, 6.0
 Attending = Literal["query_key", "value_value"]
 
 
-class Seen(NamedTuple):
+class TowerOutput(NamedTuple):
     """Both of unit length."""
 
     dense_BChw: Tensor
@@ -64,7 +64,7 @@ class VitTower(Tower):
         self.vv_blocks = vv_blocks
         self.width = self.visual.proj.shape[1]
 
-    def forward(self, images_B3HW: Tensor) -> Seen:
+    def forward(self, images_B3HW: Tensor) -> TowerOutput:
         tokens_BND = self.visual._embeds((images_B3HW - self.mean) / self.std)
         values_BND = tokens_BND
         blocks = self.visual.transformer.resblocks
@@ -79,7 +79,7 @@ class VitTower(Tower):
         dense_BND = self._project(values_BND if self.vv_blocks else tokens_BND)[:, 1:]
         side = images_B3HW.shape[-1] // self.visual.patch_size[1]
         dense_BChw = dense_BND.transpose(1, 2).unflatten(2, (-1, side))
-        return Seen(F.normalize(dense_BChw, dim=1), F.normalize(self._project(tokens_BND)[:, 0], dim=1))
+        return TowerOutput(F.normalize(dense_BChw, dim=1), F.normalize(self._project(tokens_BND)[:, 0], dim=1))
 
     def _project(self, tokens_BND: Tensor) -> Tensor:
         projected_BNC: Tensor = self.visual.ln_post(tokens_BND) @ self.visual.proj
@@ -138,13 +138,13 @@ class TimmTower(Tower):
     def fit(self, batches_B3HW: Iterable[Tensor]) -> None:
         self.spread.fit(self._levels(batch) for batch in batches_B3HW)
 
-    def forward(self, images_B3HW: Tensor) -> Seen:
+    def forward(self, images_B3HW: Tensor) -> TowerOutput:
         levels = self.spread(self._levels(images_B3HW))
         joined_BDhw = join(levels, self.strides, self.strides)
         if self.deviations:
             joined_BDhw = torch.cat([joined_BDhw, joined_BDhw.abs().clamp_max(FARTHEST) - USUAL], dim=1)
         dense_BChw = F.conv2d(joined_BDhw, self.head_CD[:, :, None, None])
-        return Seen(F.normalize(dense_BChw, dim=1), F.normalize(dense_BChw.mean(dim=(2, 3)), dim=1))
+        return TowerOutput(F.normalize(dense_BChw, dim=1), F.normalize(dense_BChw.mean(dim=(2, 3)), dim=1))
 
     def _levels(self, images_B3HW: Tensor) -> list[Tensor]:
         told = self.visual.forward_intermediates(

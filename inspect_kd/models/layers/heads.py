@@ -23,7 +23,7 @@ WITHHELD = 0.2
 """Share of the evidence's channels that a head must do without at a step: one that leans on few of them knows drawn defects only."""
 
 
-class Answers(NamedTuple):
+class HeadOutputs(NamedTuple):
     """Logits of `damaged`, and the tokens from which they were read."""
 
     label_B1mm: Tensor
@@ -31,15 +31,15 @@ class Answers(NamedTuple):
     tokens_BChw: Tensor
 
 
-class AnswerHeads(nn.Module):
-    voices: Tensor
+class DefectHeads(nn.Module):
+    blend_weights: Tensor
     """What discrepancy, label and imitation count in the map, and in the score: at first the discrepancy alone."""
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
         self.width = width
         # Distances and products differ in scale by orders of magnitude. Its numbers are settled once, never learnt on the way.
-        self.even = nn.BatchNorm2d(channels, affine=False, eps=1e-8)
+        self.input_norm = nn.BatchNorm2d(channels, affine=False, eps=1e-8)
         self.trunk = nn.Sequential(
             nn.Dropout2d(WITHHELD),
             nn.Conv2d(channels, width, 1, bias=False),
@@ -50,29 +50,29 @@ class AnswerHeads(nn.Module):
         )
         self.label = _answer(width)
         self.imitation = _answer(width)
-        self.register_buffer("voices", torch.tensor([[1.0, 0.0, 0.0]] * 2))
+        self.register_buffer("blend_weights", torch.tensor([[1.0, 0.0, 0.0]] * 2))
 
-    def train(self, mode: bool = True) -> AnswerHeads:
+    def train(self, mode: bool = True) -> DefectHeads:
         super().train(mode)
-        self.even.eval()
+        self.input_norm.eval()
         return self
 
-    def settle(self, evidence_NChw: Tensor) -> None:
+    def fit_normalisation(self, head_inputs_NChw: Tensor) -> None:
         """Bring every channel of the evidence to one scale."""
-        total, square, count = (torch.zeros(evidence_NChw.shape[1], dtype=torch.float64) for _ in range(3))
-        for part in evidence_NChw.split(64):
+        total, square, count = (torch.zeros(head_inputs_NChw.shape[1], dtype=torch.float64) for _ in range(3))
+        for part in head_inputs_NChw.split(64):
             values = part.double()
             total += values.sum(dim=(0, 2, 3))
             square += values.square().sum(dim=(0, 2, 3))
             count += values.numel() / values.shape[1]
-        mean, even = total / count, self.even
-        assert even.running_mean is not None and even.running_var is not None
-        even.running_mean.copy_(mean)
-        even.running_var.copy_((square / count - mean.square()).clamp_min(1e-8))
+        mean, norm = total / count, self.input_norm
+        assert norm.running_mean is not None and norm.running_var is not None
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_((square / count - mean.square()).clamp_min(1e-8))
 
-    def forward(self, evidence_BChw: Tensor) -> Answers:
-        tokens_BChw = self.trunk(self.even(evidence_BChw))
-        return Answers(self.label(tokens_BChw), self.imitation(tokens_BChw), tokens_BChw)
+    def forward(self, head_inputs_BChw: Tensor) -> HeadOutputs:
+        tokens_BChw = self.trunk(self.input_norm(head_inputs_BChw))
+        return HeadOutputs(self.label(tokens_BChw), self.imitation(tokens_BChw), tokens_BChw)
 
 
 def evidence(targets: list[Tensor], rebuilt: list[Tensor], maps: list[Tensor]) -> Tensor:
@@ -97,6 +97,6 @@ def _conv_bn_relu(width: int) -> list[nn.Module]:
 def _answer(width: int) -> nn.Sequential:
     logits = nn.Conv2d(width, FINER**2, 1)
     assert logits.bias is not None
-    # Few places are damaged: to begin with an even chance would cost the first steps.
+    # Few places are damaged: to begin with an norm chance would cost the first steps.
     nn.init.constant_(logits.bias, USUAL_LOGIT)
     return nn.Sequential(logits, nn.PixelShuffle(FINER))

@@ -31,7 +31,7 @@ REACH = 0.02
 """A prototype whose cosine is this much below the largest has no share in the blend."""
 
 
-class Nearest(NamedTuple):
+class PrototypeComparison(NamedTuple):
     """How each place differs from the prototypes nearest to it."""
 
     distance_B1hw: Tensor
@@ -55,13 +55,13 @@ class Prototypes(nn.Module):
         self.register_buffer("usual_length", torch.ones(()))
         self.remembered: list[Tensor] = []
 
-    def remember(self, joined_BChw: Tensor, generator: torch.Generator) -> None:
+    def add(self, joined_BChw: Tensor, generator: torch.Generator) -> None:
         """A random part of what sound images show; not yet normalised, because the spread is not known yet."""
         for image_ChW in self.loosen(joined_BChw):
             rows_RC = image_ChW.flatten(1).T.cpu()
             self.remembered.append(rows_RC[torch.randperm(len(rows_RC), generator=generator)[:PLACES]].clone())
 
-    def settle(self, spread_1C11: Tensor, generator: torch.Generator) -> None:
+    def fit(self, spread_1C11: Tensor, generator: torch.Generator) -> None:
         """Find the prototypes among what was remembered, and forget the rest."""
         rows_RC = torch.cat(self.remembered)
         self.remembered = []
@@ -77,7 +77,7 @@ class Prototypes(nn.Module):
         nearest_BN = (direction_BNC @ self.prototypes_KC.T).amax(dim=2)
         return self._distance(nearest_BN, length_BN1, joined_BChw.shape[-2:])
 
-    def in_detail(self, joined_BChw: Tensor) -> Nearest:
+    def compare_channels(self, joined_BChw: Tensor) -> PrototypeComparison:
         """The same distance, and the product of direction and prototype that it comes from."""
         grid = joined_BChw.shape[-2:]
         direction_BNC, length_BN1 = self._directions(joined_BChw)
@@ -85,7 +85,7 @@ class Prototypes(nn.Module):
         cosine_BNk, index_BNk = (direction_BNC @ self.prototypes_KC.T).topk(count, dim=2)
         share_BN1k = blend_shares(cosine_BNk, complete=count <= NEIGHBOURS).unsqueeze(2)
         blended_BNC = (share_BN1k @ self.prototypes_KC[index_BNk]).squeeze(2)
-        return Nearest(
+        return PrototypeComparison(
             self._distance(cosine_BNk[:, :, 0], length_BN1, grid),
             (direction_BNC * blended_BNC).transpose(1, 2).unflatten(2, grid),
             (length_BN1 / self.usual_length).transpose(1, 2).unflatten(2, grid),

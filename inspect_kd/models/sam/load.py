@@ -15,7 +15,7 @@ from torch import nn
 
 from inspect_kd import weights, zoo
 from inspect_kd.errors import BadInput, EnvironmentFault
-from inspect_kd.models.base import Source
+from inspect_kd.models.base import WeightsSource
 
 Backend = Literal["sam_vit_b", "sam_vit_l", "sam_vit_h", "mobile_sam", "tiny"]
 SHAPES: dict[str, dict[str, Any]] = {
@@ -42,7 +42,7 @@ MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoadedSam:
     model: Any
-    source: Source
+    source: WeightsSource
 
 
 def load_sam(
@@ -53,7 +53,9 @@ def load_sam(
         torch.manual_seed(0)  # random weights are the same ones every time
         sam = _mobile() if backend == "mobile_sam" else build_sam(backend)
     if random:
-        return LoadedSam(model=_frozen(sam), source=Source(name=backend, licence="none", origin="random weights"))
+        return LoadedSam(
+            model=_frozen(sam), source=WeightsSource(name=backend, licence="none", origin="random weights")
+        )
     path = _find(backend, checkpoint)
     try:
         sam.load_state_dict(weights.load_state(path))
@@ -62,7 +64,7 @@ def load_sam(
     digest = weights.sha256(path)
     own = path == zoo.asset("models", TINY_WEIGHTS) or digest.startswith(PUBLISHED)
     terms = "Apache-2.0" if own else licence or "unknown"
-    source = Source(name=backend, licence=terms, origin=f"file {path.name}", sha256=digest)
+    source = WeightsSource(name=backend, licence=terms, origin=f"file {path.name}", sha256=digest)
     return LoadedSam(model=_frozen(sam), source=source)
 
 

@@ -58,11 +58,11 @@ class Student(RebuildStudent):
         self.neck = Neck(encoder.channels, config.neck, config.dims[0], config.bottleneck)
         self.decoder = Decoder(config, {max(group): self.channels_of(group) for group in config.rebuild})
 
-    def predict(self, features: list[Tensor]) -> list[Tensor]:
+    def reconstruct(self, features: list[Tensor]) -> list[Tensor]:
         at_stride = self.decoder(self.jitter(self.neck(features)))
         return [at_stride[max(group)] for group in self.settings.rebuild]
 
-    def last_part(self) -> nn.Module:
+    def decoder_tail(self) -> nn.Module:
         return nn.ModuleList([self.decoder.stages[-1], self.decoder.heads])
 
 

@@ -63,7 +63,7 @@ class Student(RebuildStudent):
         self.out = nn.Linear(config.width, channels)
         self.register_buffer("barred_NN", neighbourhood(config.grid, config.barred), persistent=False)
 
-    def predict(self, features: list[Tensor]) -> list[Tensor]:
+    def reconstruct(self, features: list[Tensor]) -> list[Tensor]:
         joined_BChw = join(features, self.encoder.strides, self.settings.rebuild[0])
         height, width = joined_BChw.shape[-2:]
         if (height, width) != (self.grid, self.grid):
@@ -79,5 +79,5 @@ class Student(RebuildStudent):
             state_BNC = step(state_BNC, position_1NC)
         return [to_grid(self.out(state_BNC), height, width)]
 
-    def last_part(self) -> nn.Module:
+    def decoder_tail(self) -> nn.Module:
         return nn.ModuleList([self.steps[-1], self.out])

@@ -19,14 +19,14 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from inspect_kd.in_parts import in_parts
+from inspect_kd.chunks import chunks
 from inspect_kd.models import base
-from inspect_kd.models.base import Glance, Lesson, Output, Source
+from inspect_kd.models.base import ModelOutput, TeacherOutput, TeacherSample, WeightsSource
 from inspect_kd.models.clip.closer import Window, paste_closer, suspicious_windows
 from inspect_kd.models.clip.heat import share_by_affinity, similarity
 from inspect_kd.models.clip.load import TIMM, load_clip
 from inspect_kd.models.clip.prompts import PromptMode, Prompts
-from inspect_kd.models.clip.towers import Seen, TimmTower, VitTower
+from inspect_kd.models.clip.towers import TimmTower, TowerOutput, VitTower
 from inspect_kd.models.layers.discrepancy import Smooth, top_mean
 from inspect_kd.models.layers.losses import dice, focal
 from inspect_kd.resize import resize
@@ -86,7 +86,7 @@ class Teacher(base.Teacher):
     prompts: Prompts | None
 
     def __init__(
-        self, config: Config, tower: TimmTower | VitTower, prompts: Prompts, source: Source, size: int
+        self, config: Config, tower: TimmTower | VitTower, prompts: Prompts, source: WeightsSource, size: int
     ) -> None:
         super().__init__()
         self.settings = config
@@ -106,11 +106,11 @@ class Teacher(base.Teacher):
 
     # ── studying ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def steps(self, lessons: int, *, epochs: int, batch: int) -> int:
-        return math.ceil(lessons / batch) + epochs * math.ceil(lessons / batch)
+    def count_steps(self, samples: int, *, epochs: int, batch: int) -> int:
+        return math.ceil(samples / batch) + epochs * math.ceil(samples / batch)
 
-    def study(
-        self, lessons: Sequence[Lesson], *, epochs: int, batch: int, rate: float, seed: int
+    def fit(
+        self, lessons: Sequence[TeacherSample], *, epochs: int, batch: int, rate: float, seed: int
     ) -> Iterator[dict[str, float]]:
         """Image features are frozen: they are made once, and a step costs the text tower alone."""
         device = self.vectors_PC.device
@@ -120,7 +120,7 @@ class Teacher(base.Teacher):
         prompts.begin(seed)
         self.tower.fit(self._sound(lessons, batch))
         features = wholes_BC = masks_B1MM = torch.empty(0)
-        for part in in_parts(range(len(lessons)), batch):
+        for part in chunks(range(len(lessons)), batch):
             studied = [lessons[i] for i in part]
             seen = self._see([self._resized(lesson.image) for lesson in studied])
             found_B1MM = self._masks(studied, seen.dense_BChw.shape[-1])
@@ -136,8 +136,8 @@ class Teacher(base.Teacher):
         optimizer = torch.optim.Adam(prompts.parameters(), lr=rate, betas=(0.5, 0.999))
         shuffled = torch.Generator().manual_seed(seed)
         for _ in range(epochs):
-            for part in in_parts(torch.randperm(len(features), generator=shuffled).tolist(), batch):
-                seen = Seen(features[part].float().to(device), wholes_BC[part].to(device))
+            for part in chunks(torch.randperm(len(features), generator=shuffled).tolist(), batch):
+                seen = TowerOutput(features[part].float().to(device), wholes_BC[part].to(device))
                 terms = self.losses(seen, masks_B1MM[part].to(device), prompts)
                 loss = torch.stack(list(terms.values())).sum()
                 optimizer.zero_grad()
@@ -148,7 +148,7 @@ class Teacher(base.Teacher):
         with torch.no_grad():
             untouched = _untouched(masks_B1MM)
             hottest = [
-                self.heat(features[part].float().to(device)).flatten(1).amax(dim=1) for part in in_parts(untouched, 32)
+                self.heat(features[part].float().to(device)).flatten(1).amax(dim=1) for part in chunks(untouched, 32)
             ]
             self.suspicious.copy_(torch.cat(hottest).quantile(SOUND_SHARE))
 
@@ -160,10 +160,10 @@ class Teacher(base.Teacher):
             self.slope.copy_(self.prompts.slope)
             self.level.copy_(self.prompts.level)
 
-    def settle(self) -> None:
+    def release_training_state(self) -> None:
         self.prompts = None
 
-    def losses(self, seen: Seen, mask_B1MM: Tensor, prompts: Prompts) -> dict[str, Tensor]:
+    def losses(self, seen: TowerOutput, mask_B1MM: Tensor, prompts: Prompts) -> dict[str, Tensor]:
         """AnomalyCLIP's terms and weights, and a mild push that keeps the two sentences apart."""
         vectors_PC = prompts()
         heat_B1hw = similarity(seen.dense_BChw, vectors_PC, prompts.slope, prompts.level)
@@ -189,7 +189,7 @@ class Teacher(base.Teacher):
             sound = features[untouched[:: max(1, len(untouched) // 64)]].float().to(prompts.level.device)
             prompts.level.copy_(torch.einsum("bchw,pc->bphw", sound, prompts()).mean())
 
-    def _sound(self, lessons: Sequence[Lesson], batch: int, most: int = 256) -> Iterator[Tensor]:
+    def _sound(self, lessons: Sequence[TeacherSample], batch: int, most: int = 256) -> Iterator[Tensor]:
         """Untouched parts, evenly taken."""
         chosen = range(0, len(lessons), max(1, len(lessons) // (2 * most)))
         images = (lesson.image for lesson in map(lessons.__getitem__, chosen) if lesson.mask is None)
@@ -202,7 +202,7 @@ class Teacher(base.Teacher):
         if group:
             yield self._tensor(group)
 
-    def _masks(self, lessons: Sequence[Lesson], side: int) -> Tensor:
+    def _masks(self, lessons: Sequence[TeacherSample], side: int) -> Tensor:
         """At the learning grid."""
         found = [
             np.zeros(one.image.shape[:2], np.float32) if one.mask is None else one.mask.astype(np.float32)
@@ -213,12 +213,12 @@ class Teacher(base.Teacher):
 
     # ── looking ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def forward(self, images_B3HW: Tensor) -> Output:
+    def forward(self, images_B3HW: Tensor) -> ModelOutput:
         map_B1hw = self._map(self.tower(images_B3HW).dense_BChw, images_B3HW.shape[-1])
         heatmap = F.interpolate(map_B1hw, size=images_B3HW.shape[-2:], mode="bilinear", align_corners=False)
-        return Output(score_B=top_mean(map_B1hw, self.settings.score_share), heatmap_B1HW=heatmap)
+        return ModelOutput(score_B=top_mean(map_B1hw, self.settings.score_share), heatmap_B1HW=heatmap)
 
-    def look(self, images: Sequence[ImageU8]) -> Glance:
+    def predict(self, images: Sequence[ImageU8]) -> TeacherOutput:
         with torch.no_grad():
             seen = self._see([self._resized(image) for image in images])
             map_B1hw = self._map(seen.dense_BChw, self.side)
@@ -228,9 +228,9 @@ class Teacher(base.Teacher):
                 for number, image in enumerate(images):
                     windows = suspicious_windows(coarse[number], float(self.suspicious))
                     heatmap[number, 0] = self._closer(image, heatmap[number, 0], windows)
-        return Glance(heatmap, (2 * heatmap - 1).abs(), seen.dense_BChw)
+        return TeacherOutput(heatmap, (2 * heatmap - 1).abs(), seen.dense_BChw)
 
-    def classes(self) -> Tensor | None:
+    def class_vectors(self) -> Tensor | None:
         return self.vectors_PC if len(self.vectors_PC) == 2 else None
 
     def heat(self, dense_BChw: Tensor) -> Tensor:
@@ -253,9 +253,9 @@ class Teacher(base.Teacher):
         maps_B1hw = self._map(self._see(crops).dense_BChw, self.side)
         return paste_closer(heatmap_HW, windows, maps_B1hw[:, 0])
 
-    def _see(self, images: Sequence[ImageU8]) -> Seen:
+    def _see(self, images: Sequence[ImageU8]) -> TowerOutput:
         with torch.no_grad():
-            seen: Seen = self.tower(self._tensor(images))
+            seen: TowerOutput = self.tower(self._tensor(images))
         return seen
 
     def _resized(self, image: ImageU8) -> ImageU8:

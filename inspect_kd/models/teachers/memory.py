@@ -20,10 +20,10 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
+from inspect_kd.chunks import chunks
 from inspect_kd.errors import UsageError
-from inspect_kd.in_parts import in_parts
 from inspect_kd.models import base
-from inspect_kd.models.base import Glance, Lesson, Output, Source
+from inspect_kd.models.base import ModelOutput, TeacherOutput, TeacherSample, WeightsSource
 from inspect_kd.models.encoders import Encoder, build_encoder
 from inspect_kd.models.layers.discrepancy import Smooth, top_mean
 from inspect_kd.models.layers.neighbours import FINEST, GROUPS, Patches, coreset, distance_map
@@ -31,7 +31,7 @@ from inspect_kd.resize import resize
 from inspect_kd.types import ImageU8
 
 BANKS = 2
-USUAL, RARE, HEAT_OF_RARE = 0.90, 0.995, 0.1
+USUAL, SOUND_QUANTILE, HEAT_OF_RARE = 0.90, 0.995, 0.1
 """Quantiles of sound places that become heat 0 and 0.1, as EfficientAD puts its maps on one scale."""
 CANDIDATES = 8
 """For each place in a bank, of lessons of which about half are untouched."""
@@ -69,7 +69,7 @@ class Teacher(base.Teacher):
         super().__init__()
         self.settings = config
         spec = encoder.spec
-        self.sources = (Source(name=spec.name, licence=spec.licence, origin=spec.source, sha256=spec.sha256),)
+        self.sources = (WeightsSource(name=spec.name, licence=spec.licence, origin=spec.source, sha256=spec.sha256),)
         self.patches = Patches(encoder)
         self.side = size
         self.smooth = Smooth(config.sigma / FINEST)
@@ -85,11 +85,11 @@ class Teacher(base.Teacher):
 
     # ── studying ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def steps(self, lessons: int, *, epochs: int, batch: int) -> int:
-        return 2 * math.ceil(lessons / batch)
+    def count_steps(self, samples: int, *, epochs: int, batch: int) -> int:
+        return 2 * math.ceil(samples / batch)
 
-    def study(
-        self, lessons: Sequence[Lesson], *, epochs: int, batch: int, rate: float, seed: int
+    def fit(
+        self, lessons: Sequence[TeacherSample], *, epochs: int, batch: int, rate: float, seed: int
     ) -> Iterator[dict[str, float]]:
         """Two sweeps over untouched parts: remember them, then see how far they are from what the other bank remembers."""
         generator = torch.Generator().manual_seed(seed)
@@ -99,7 +99,7 @@ class Teacher(base.Teacher):
         share = max(1, math.ceil(CANDIDATES * self.settings.rows * BANKS / max(1, len(lessons))))
         seat: dict[int, int] = {}
         kept: list[list[list[Tensor]]] = [[[] for _ in GROUPS] for _ in range(BANKS)]
-        for part in in_parts(lessons, batch):
+        for part in chunks(lessons, batch):
             for lesson in part:
                 if lesson.mask is None:
                     for rows, patches_1NC in zip(
@@ -116,14 +116,14 @@ class Teacher(base.Teacher):
             for group, rows in enumerate(rows_of):
                 self._fill(self._bank(bank)[group], torch.cat(rows), generator)
         sound: list[Tensor] = []
-        for part in in_parts(lessons, batch):
+        for part in chunks(lessons, batch):
             images = [lesson.image for lesson in part if lesson.mask is None]
             if images:
                 sound.append(self._map(self._tensor(images)).flatten().cpu()[::7])
             yield {}
         places = torch.cat(sound).numpy()
         self.usual.fill_(float(np.quantile(places, USUAL)))
-        self.rare.fill_(float(np.quantile(places, RARE)))
+        self.rare.fill_(float(np.quantile(places, SOUND_QUANTILE)))
 
     def _fill(self, bank_RC: Tensor, rows_NC: Tensor, generator: torch.Generator) -> None:
         order = torch.randperm(len(rows_NC), generator=generator)
@@ -132,17 +132,17 @@ class Teacher(base.Teacher):
         chosen = order.repeat(math.ceil(len(bank_RC) / len(order)))[: len(bank_RC)]
         bank_RC.copy_(rows_NC[chosen.to(rows_NC.device)])
 
-    def settle(self) -> None:
+    def release_training_state(self) -> None:
         """Nothing to let go of."""
 
     # ── looking ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def forward(self, images_B3HW: Tensor) -> Output:
+    def forward(self, images_B3HW: Tensor) -> ModelOutput:
         map_B1hw = self._map(images_B3HW)
         heatmap = F.interpolate(map_B1hw, size=images_B3HW.shape[-2:], mode="bilinear", align_corners=False)
-        return Output(score_B=top_mean(map_B1hw, self.settings.score_share), heatmap_B1HW=heatmap)
+        return ModelOutput(score_B=top_mean(map_B1hw, self.settings.score_share), heatmap_B1HW=heatmap)
 
-    def look(self, images: Sequence[ImageU8]) -> Glance:
+    def predict(self, images: Sequence[ImageU8]) -> TeacherOutput:
         with torch.no_grad():
             images_B3HW = self._tensor(images)
             patches = self.patches(images_B3HW)
@@ -152,7 +152,7 @@ class Teacher(base.Teacher):
             cells = self.side // max(GROUPS[-1])
             tokens_BChw = patches[-1].transpose(1, 2).unflatten(2, (cells, cells))
         # Heat is a distance here and no chance; its middle is far from sound and no doubt. What it means, drawn defects tell.
-        return Glance(heatmap, torch.ones_like(heatmap), tokens_BChw)
+        return TeacherOutput(heatmap, torch.ones_like(heatmap), tokens_BChw)
 
     def _map(self, images_B3HW: Tensor) -> Tensor:
         with torch.no_grad():

@@ -24,7 +24,7 @@ from torch import Tensor
 from inspect_kd.config import fill
 from inspect_kd.errors import UsageError
 from inspect_kd.models import base
-from inspect_kd.models.base import Glance, Lesson, Output
+from inspect_kd.models.base import ModelOutput, TeacherOutput, TeacherSample
 from inspect_kd.models.sam import closer
 from inspect_kd.models.sam.boundary import agreement
 from inspect_kd.models.sam.load import Backend, LoadedSam, embed, load_sam
@@ -62,7 +62,7 @@ class Config:
     """LoRA in the image encoder too: each step then costs an encoding, and none can be kept."""
     temperature: Annotated[float, Field(gt=0)] = 0.1
     """Of the relation between image cells; 1, as released, is nearly a global mean."""
-    pace: Annotated[float, Field(gt=0)] = 1.0
+    learning_rate_scale: Annotated[float, Field(gt=0)] = 1.0
     """The tuning's learning rate, in multiples of `teach.learning_rate`, which is the guide's."""
     closer: bool = False
     """The second decoder looks at a square around the draft, embedded anew: better masks of small defects, an encoding a prompt."""
@@ -126,10 +126,10 @@ class Teacher(base.Teacher):
         return self.guide.size
 
     @property
-    def lesson_size(self) -> int:
+    def training_size(self) -> int:
         return max(self.guide.size, self.side)
 
-    def learnt(self) -> dict[str, Tensor]:
+    def adapted_state(self) -> dict[str, Tensor]:
         """The guide's own, and of SAM what was tuned: the rest of both decoders is as it was published."""
         tuned = {f"spt.{name}" for name, p in self.spt.named_parameters() if p.requires_grad} | {"there"}
         return {
@@ -140,18 +140,18 @@ class Teacher(base.Teacher):
 
     # ── studying ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def steps(self, lessons: int, *, epochs: int, batch: int) -> int:
-        asked = round(lessons / 2 / (1 - NEGATIVES))
-        own = math.ceil(lessons / batch) + epochs * math.ceil(asked / batch)
-        return self.guide.steps(lessons, epochs=epochs, batch=batch) + own
+    def count_steps(self, samples: int, *, epochs: int, batch: int) -> int:
+        asked = round(samples / 2 / (1 - NEGATIVES))
+        own = math.ceil(samples / batch) + epochs * math.ceil(asked / batch)
+        return self.guide.count_steps(samples, epochs=epochs, batch=batch) + own
 
-    def study(
-        self, lessons: Sequence[Lesson], *, epochs: int, batch: int, rate: float, seed: int
+    def fit(
+        self, lessons: Sequence[TeacherSample], *, epochs: int, batch: int, rate: float, seed: int
     ) -> Iterator[dict[str, float]]:
-        for figures in self.guide.study(lessons, epochs=epochs, batch=batch, rate=rate, seed=seed):
+        for figures in self.guide.fit(lessons, epochs=epochs, batch=batch, rate=rate, seed=seed):
             yield {f"guide_{name}": value for name, value in figures.items()}
         tuned = [p for p in self.spt.parameters() if p.requires_grad]
-        optimizer = torch.optim.Adam(tuned, lr=rate * self.settings.pace)
+        optimizer = torch.optim.Adam(tuned, lr=rate * self.settings.learning_rate_scale)
         schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [max(1, round(SLOWER_AFTER * epochs))], gamma=0.1)
         rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
         damaged: list[int] = []
@@ -176,7 +176,7 @@ class Teacher(base.Teacher):
             schedule.step()
         self._gate([lessons[i] for i in untouched[:: max(1, len(untouched) // 200)]], rng)
 
-    def _gate(self, sound: Sequence[Lesson], rng: np.random.Generator) -> None:
+    def _gate(self, sound: Sequence[TeacherSample], rng: np.random.Generator) -> None:
         """Presence must be surer than on all but a few false alarms: an even chance is no reason to draw a mask."""
         alarms = [
             self._answered(lesson.image, nowhere(self.side, self.mask_side, rng)).masks.presence_K for lesson in sound
@@ -185,7 +185,7 @@ class Teacher(base.Teacher):
             with torch.no_grad():
                 self.there.copy_(torch.cat(alarms).quantile(1 - FALSE_ALARMS).clamp_min(0))
 
-    def examine(self, lessons: Sequence[Lesson]) -> dict[str, float]:
+    def validate(self, lessons: Sequence[TeacherSample]) -> dict[str, float]:
         """On drawn defects: how well draft and final mask agree with the truth, asked as the guide asks and with box and points
         alone, as SPT was published; on untouched parts: how often SAM sees any."""
         rng = np.random.default_rng(0)
@@ -219,10 +219,10 @@ class Teacher(base.Teacher):
     def _final(self, answer: Answer) -> Tensor:
         return closer.laid_out(answer.masks.final_K1hw, answer.squares_K4, self.side)
 
-    def settle(self) -> None:
-        self.guide.settle()
+    def release_training_state(self) -> None:
+        self.guide.release_training_state()
 
-    def _ask(self, lessons: Sequence[Lesson], rng: np.random.Generator) -> tuple[Masks, Tensor, Tensor]:
+    def _ask(self, lessons: Sequence[TeacherSample], rng: np.random.Generator) -> tuple[Masks, Tensor, Tensor]:
         """One prompt a lesson, and what should have been answered: of the whole, and of what was looked at in the end."""
         # The guide always tells its map; box and points alone are for other prompters.
         points, logits = rng.random() < 0.7, rng.random() < 0.8
@@ -288,13 +288,13 @@ class Teacher(base.Teacher):
 
     # ── looking ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def forward(self, images_B3HW: Tensor) -> Output:
+    def forward(self, images_B3HW: Tensor) -> ModelOutput:
         """The guide's: masks follow from decisions, which are no part of a graph."""
-        output: Output = self.guide(images_B3HW)
+        output: ModelOutput = self.guide(images_B3HW)
         return output
 
-    def look(self, images: Sequence[ImageU8]) -> Glance:
-        guided = self.guide.look(images)
+    def predict(self, images: Sequence[ImageU8]) -> TeacherOutput:
+        guided = self.guide.predict(images)
         heatmap_B1HW = guided.heatmap_B1HW.clone()
         for heatmap_HW, image, tokens_Chw in zip(heatmap_B1HW[:, 0], images, guided.tokens_BChw, strict=True):
             told_HW, asked_HW = torch.zeros_like(heatmap_HW), torch.zeros_like(heatmap_HW, dtype=torch.bool)
@@ -304,10 +304,10 @@ class Teacher(base.Teacher):
                 told_HW[window] = torch.maximum(told_HW[window], peak * segment.sure_HW[window])
                 asked_HW[window] = True
             heatmap_HW += self.settings.weight * torch.where(asked_HW, told_HW - heatmap_HW, 0)
-        return Glance(heatmap_B1HW, (2 * heatmap_B1HW - 1).abs(), guided.tokens_BChw)
+        return TeacherOutput(heatmap_B1HW, (2 * heatmap_B1HW - 1).abs(), guided.tokens_BChw)
 
-    def classes(self) -> Tensor | None:
-        return self.guide.classes()
+    def class_vectors(self) -> Tensor | None:
+        return self.guide.class_vectors()
 
     def segments(self, image: ImageU8, tokens_Chw: Tensor) -> list[Segment]:
         """The masks that SAM draws where the guide sees something, and that stand up to every rule; none on a usual part."""

@@ -46,7 +46,7 @@ class Archives(Target):
 
     def feed(self, data: bytes) -> None:
         from inspect_kd.datasets.fetch import unpack
-        from inspect_kd.types import Nobody
+        from inspect_kd.types import NoProgress
 
         packed, to = self.room / "packed", self.room / "unpacked"
         packed.write_bytes(data)
@@ -54,7 +54,7 @@ class Archives(Target):
             shutil.rmtree(to)
         to.mkdir()
         before = sorted(path.name for path in self.room.iterdir())
-        unpack(packed, to, Nobody())
+        unpack(packed, to, NoProgress())
         assert sorted(path.name for path in self.room.iterdir()) == before, "something was written beside the folder"
         assert not any(path.is_symlink() for path in to.rglob("*"))
 

@@ -128,7 +128,7 @@ class Onnx(Target):
         path = self.room / f"a{self.suffix}"
         path.write_bytes(data)
         inspector = Inspector(path, quarantine=False)
-        inspector.look(np.zeros((1, inspector.size, inspector.size, 3), np.uint8))
+        inspector.predict_batch(np.zeros((1, inspector.size, inspector.size, 3), np.uint8))
         inspector(self.image)
 
 

@@ -69,7 +69,7 @@ class Trees(Target):
         from inspect_kd.datasets import every_image, every_sample, open_dataset
         from inspect_kd.datasets.check import check
         from inspect_kd.datasets.images import read_image
-        from inspect_kd.types import Nobody
+        from inspect_kd.types import NoProgress
 
         told = json.loads(data)
         root = self.room / "tree"
@@ -81,7 +81,7 @@ class Trees(Target):
         try:
             opened = open_dataset(where, group=told["group"])
             opened.digest
-            for found in check(opened, Nobody()):
+            for found in check(opened, NoProgress()):
                 assert found.text
         finally:
             for look in (every_sample, every_image):

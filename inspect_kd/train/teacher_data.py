@@ -14,7 +14,7 @@ from inspect_kd.config import Teach
 from inspect_kd.datasets.batches import Flip, ImageStore, mirrored
 from inspect_kd.datasets.images import read_image, read_mask
 from inspect_kd.datasets.synthetic import add_defect
-from inspect_kd.models.base import Lesson
+from inspect_kd.models.base import TeacherSample
 from inspect_kd.resize import resize
 from inspect_kd.types import Sample
 
@@ -22,10 +22,12 @@ FEW = 2**33
 """Sets the choice of few parts apart from other randomness of the same seed."""
 
 
-class Lessons(Sequence[Lesson]):
+class TeacherDataset(Sequence[TeacherSample]):
     """Categories in equal shares: a teacher of all parts must not be one of the largest category."""
 
-    def __init__(self, store: ImageStore, teach: Teach, flip: Flip, seed: int, real: Sequence[Lesson] = ()) -> None:
+    def __init__(
+        self, store: ImageStore, teach: Teach, flip: Flip, seed: int, real: Sequence[TeacherSample] = ()
+    ) -> None:
         self.real = real
         self.store, self.flip, self.seed, self.variants = store, flip, seed, teach.variants
         members = [np.array(each) for each in by_category(few(store.samples, teach.parts, seed), store.samples)]
@@ -38,10 +40,10 @@ class Lessons(Sequence[Lesson]):
         return (len(self.order) + len(self.real)) * self.variants
 
     @overload
-    def __getitem__(self, number: int) -> Lesson: ...
+    def __getitem__(self, number: int) -> TeacherSample: ...
     @overload
-    def __getitem__(self, number: slice) -> list[Lesson]: ...
-    def __getitem__(self, number: int | slice) -> Lesson | list[Lesson]:
+    def __getitem__(self, number: slice) -> list[TeacherSample]: ...
+    def __getitem__(self, number: int | slice) -> TeacherSample | list[TeacherSample]:
         if isinstance(number, slice):
             return [self[i] for i in range(len(self))[number]]
         if not 0 <= number < len(self):
@@ -52,20 +54,20 @@ class Lessons(Sequence[Lesson]):
         rng = np.random.default_rng([self.seed, number])
         image = np.ascontiguousarray(mirrored(self.store.frame(index, rng), self.flip, rng))
         if variant % 2 == 0:
-            return Lesson(image=image, mask=None, part=index)
+            return TeacherSample(image=image, mask=None, part=index)
         donor = self.store.frame(int(rng.choice(self.donors[index])), rng)
         defect = add_defect(image, rng, donor=donor)
-        return Lesson(image=defect.image, mask=defect.mask, sound=image, part=index)
+        return TeacherSample(image=defect.image, mask=defect.mask, sound=image, part=index)
 
-    def __iter__(self) -> Iterator[Lesson]:
+    def __iter__(self) -> Iterator[TeacherSample]:
         return (self[i] for i in range(len(self)))
 
 
-def real_lessons(samples: Sequence[Sample], size: int, bits: int | None) -> list[Lesson]:
+def real_samples(samples: Sequence[Sample], size: int, bits: int | None) -> list[TeacherSample]:
     """Defects that somebody has outlined."""
     outlined = [(sample.image, sample.mask) for sample in samples if sample.mask is not None]
     return [
-        Lesson(image=resize(read_image(image, bits=bits), size, size), mask=read_mask(mask, size=(size, size)))
+        TeacherSample(image=resize(read_image(image, bits=bits), size, size), mask=read_mask(mask, size=(size, size)))
         for image, mask in outlined
     ]
 

@@ -8,6 +8,6 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def in_parts(things: Sequence[T], size: int) -> Iterator[list[T]]:
+def chunks(things: Sequence[T], size: int) -> Iterator[list[T]]:
     for start in range(0, len(things), size):
         yield list(things[start : start + size])

@@ -25,7 +25,7 @@ from inspect_kd.child_process import spawn_process
 from inspect_kd.config import load_recipe
 from inspect_kd.datasets import DataSet
 from inspect_kd.train.run import resolved, write_json
-from inspect_kd.types import Nobody, Watch
+from inspect_kd.types import NoProgress, Progress
 
 RESULT, LOG, MODEL, WORK = "result.json", "log.txt", "model.onnx", "of.txt"
 Results = dict[str, dict[str, dict[str, Any]]]
@@ -34,12 +34,12 @@ WITHOUT_OURS = 10.0
 """Minutes of a peer's training where none of ours has shown how long one takes."""
 
 
-def contest(
+def run_benchmark(
     settings: Mapping[str, DataSet],
     entries: Mapping[str, Entry],
     out: Path,
     minutes: float | None,
-    watch: Watch,
+    progress: Progress,
     *,
     standing: Results | None = None,
     try_again: bool = True,
@@ -49,7 +49,7 @@ def contest(
     Without `minutes` a peer may train as long as the slowest of ours took, which therefore come first. What is `standing` was
     measured elsewhere and is not done here.
     """
-    watch.phase("compare", len(settings) * len(entries))
+    progress.phase("compare", len(settings) * len(entries))
     results: Results = {}
     for setting, data in settings.items():
         told = results[setting] = dict((standing or {}).get(setting, {}))
@@ -58,11 +58,11 @@ def contest(
                 granted = as_long_as_ours(told, entries) if minutes is None else minutes
                 folder, work = out / setting / key, identity(entry, data, granted)
                 if not _finished(folder, work, or_failed=not try_again):
-                    watch.say(f"{setting}: {entry.name}")
+                    progress.note(f"{setting}: {entry.name}")
                     _begin(folder, work)
                     _in_own_process(entry, data, folder, granted)
                 told[key] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-            watch.advance()
+            progress.advance()
     return results
 
 
@@ -100,25 +100,25 @@ def _is_of(folder: Path, work: str) -> bool:
     return (folder / WORK).is_file() and (folder / WORK).read_text(encoding="utf-8") == work
 
 
-def cost(entries: Mapping[str, Entry], out: Path, setting: str, watch: Watch) -> dict[str, dict[str, float]]:
+def cost(entries: Mapping[str, Entry], out: Path, setting: str, progress: Progress) -> dict[str, dict[str, float]]:
     """Times, memory and size of each entry's file, all in one run; of a file that does not run it is said."""
     from inspect_kd.bench.cost import clock, machine_peak, peak_memory
 
     files = {key: out / setting / key / MODEL for key in entries}
     files = {key: file for key, file in files.items() if file.is_file()}
-    watch.phase("time", 2 * len(files) + 1)
+    progress.phase("time", 2 * len(files) + 1)
     peak = machine_peak()
-    watch.advance()
+    progress.advance()
     told, failures = clock(files)
     for key, why in failures.items():
-        watch.say(f"{entries[key].name}: its file does not run, so it is not timed ({why})")
-    watch.advance(len(files))
+        progress.note(f"{entries[key].name}: its file does not run, so it is not timed ({why})")
+    progress.advance(len(files))
     for key, times in told.items():
         times |= {"file_mb": files[key].stat().st_size / 1e6, "peak_gflops": peak}
         memory = peak_memory(files[key])
         if memory is not None:
             times["memory_mb"] = memory
-        watch.advance()
+        progress.advance()
     return told
 
 
@@ -147,7 +147,7 @@ def _work(entry: Entry, data: DataSet, folder: Path, minutes: float) -> None:
         Thread(target=_end_with_parent, daemon=True).start()
         began = time.monotonic()
         try:
-            told = registry.load("bench", entry.maker).compete(entry, data, folder, minutes, Nobody())
+            told = registry.load("bench", entry.maker).run_entry(entry, data, folder, minutes, NoProgress())
         except Exception as error:
             traceback.print_exc()
             told = {"failure": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}

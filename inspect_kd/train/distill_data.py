@@ -22,12 +22,12 @@ from inspect_kd.datasets.batches import ImageStore, to_tensor
 from inspect_kd.datasets.batches import as_input as channels_last
 from inspect_kd.datasets.images import read_image, read_mask
 from inspect_kd.datasets.view import View
-from inspect_kd.distill.glances import Observer
 from inspect_kd.distill.stages import Batch
+from inspect_kd.distill.teacher_cache import CachedTeacher
 from inspect_kd.resize import resize
-from inspect_kd.train.lessons import Lessons
 from inspect_kd.train.real_parts import RealParts
 from inspect_kd.train.run import view_of
+from inspect_kd.train.teacher_data import TeacherDataset
 from inspect_kd.types import ImageU8, Mask, Sample, Split
 
 DRAWN_WITH = 0
@@ -37,7 +37,7 @@ REAL_SHARE = 0.25
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Shown:
+class DistillSample:
     """One part, and what is known of it."""
 
     image: ImageU8
@@ -53,7 +53,7 @@ class Shown:
         return self.mask is not None or self.defective is False
 
 
-class Facts(NamedTuple):
+class SampleLabel(NamedTuple):
     """What is known of a part without its picture."""
 
     mask_1mm: Tensor
@@ -61,7 +61,7 @@ class Facts(NamedTuple):
     defective: bool | None
 
 
-class Pool:
+class DistillDataset:
     """All of them, drawn ones first."""
 
     def __init__(
@@ -76,21 +76,21 @@ class Pool:
         view = view_of(recipe) if recipe.data.tile else View(size=side)
         store = ImageStore(data.select(Split.TRAIN), view, bits=recipe.data.bits, budget_mb=recipe.data.cache_mb // 2)
         teach = Teach(variants=recipe.distill.variants)
-        self.lessons = Lessons(store, teach, recipe.data.flip, DRAWN_WITH)
+        self.lessons = TeacherDataset(store, teach, recipe.data.flip, DRAWN_WITH)
         order = np.random.default_rng(DRAWN_WITH).permutation(len(self.lessons))
-        self.drawn = sorted(int(number) for number in order[: recipe.distill.most])
+        self.drawn = sorted(int(number) for number in order[: recipe.distill.max_samples])
         self.unlabelled, self.labelled = real.unlabelled, real.labelled
         self.flips = [False] if recipe.data.flip == "none" else [False, True]
         self.size, self.side, self.bits = recipe.data.size, view.size, recipe.data.bits
         self.room = recipe.data.cache_mb * 2**20
-        self.kept: dict[int, Shown] = {}
+        self.kept: dict[int, DistillSample] = {}
         self.grid = grid
-        self.facts: dict[int, Facts] = {}
+        self.facts: dict[int, SampleLabel] = {}
 
     def __len__(self) -> int:
         return len(self.drawn) + len(self.unlabelled) + len(self.flips) * len(self.labelled)
 
-    def __getitem__(self, number: int) -> Shown:
+    def __getitem__(self, number: int) -> DistillSample:
         if number in self.kept:
             return self.kept[number]
         shown = self._make(number)
@@ -98,10 +98,10 @@ class Pool:
         if taken <= self.room:
             self.kept[number] = shown
             self.room -= taken
-        self.facts[number] = Facts(cells(shown.mask, self.grid), shown.outlined, shown.defective)
+        self.facts[number] = SampleLabel(cells(shown.mask, self.grid), shown.outlined, shown.defective)
         return shown
 
-    def known(self, number: int) -> Facts:
+    def known(self, number: int) -> SampleLabel:
         """Small, and kept for all: a part that is drawn anew for its mask alone would cost a step."""
         if number not in self.facts:
             self[number]
@@ -118,17 +118,17 @@ class Pool:
         labelled = first + rng.integers(max(1, len(self.flips) * len(self.labelled)), size=real)
         return [int(number) for number in (*numbers, *others, *labelled)]
 
-    def batch(self, numbers: Sequence[int], observers: Mapping[str, Observer], device: torch.device) -> Batch:
+    def batch(self, numbers: Sequence[int], teachers: Mapping[str, CachedTeacher], device: torch.device) -> Batch:
         """What is known of them, without what the student sees."""
         shown = [self.known(number) for number in numbers]
-        images = [self[number].image for number in numbers] if observers else []
+        images = [self[number].image for number in numbers] if teachers else []
         return Batch(
             mask_B1mm=torch.stack([each.mask_1mm for each in shown]).float().to(device),
             outlined_B=torch.tensor([each.outlined for each in shown], device=device),
             defective_B=torch.tensor([bool(each.defective) for each in shown], device=device),
             judged_B=torch.tensor([each.defective is not None for each in shown], device=device),
             drawn_B=torch.tensor([number < len(self.drawn) for number in numbers], device=device),
-            told={name: observer.told(images, device) for name, observer in observers.items()},
+            told={name: teacher.predict(images, device) for name, teacher in teachers.items()},
         )
 
     def seen(self, numbers: Sequence[int], device: torch.device) -> Tensor:
@@ -140,14 +140,14 @@ class Pool:
         shown = [self[number] for number in numbers]
         return [each.image if each.sound is None else each.sound for each in shown]
 
-    def _make(self, number: int) -> Shown:
+    def _make(self, number: int) -> DistillSample:
         if number < len(self.drawn):
             lesson = self.lessons[self.drawn[number]]
             sound = lesson.image if lesson.sound is None else lesson.sound
-            return Shown(image=lesson.image, sound=sound, mask=lesson.mask, defective=lesson.mask is not None)
+            return DistillSample(image=lesson.image, sound=sound, mask=lesson.mask, defective=lesson.mask is not None)
         number -= len(self.drawn)
         if number < len(self.unlabelled):
-            return Shown(image=self._read(self.unlabelled[number]))
+            return DistillSample(image=self._read(self.unlabelled[number]))
         number -= len(self.unlabelled)
         sample, flipped = self.labelled[number // len(self.flips)], self.flips[number % len(self.flips)]
         image, mask = self._read(sample), None
@@ -156,7 +156,7 @@ class Pool:
         if flipped:
             image = np.ascontiguousarray(image[:, ::-1])
             mask = None if mask is None else np.ascontiguousarray(mask[:, ::-1])
-        return Shown(image=image, mask=mask, defective=sample.defective)
+        return DistillSample(image=image, mask=mask, defective=sample.defective)
 
     def _read(self, sample: Sample) -> ImageU8:
         return resize(read_image(sample.image, bits=self.bits), self.side, self.side)

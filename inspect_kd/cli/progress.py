@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from inspect_kd.types import Watch
+from inspect_kd.types import Progress
 
 SECONDS_BETWEEN_LINES = 2.0
 
 
 @contextmanager
-def follow(*, quiet: bool = False) -> Iterator[Watch]:
+def show_progress(*, quiet: bool = False) -> Iterator[Progress]:
     """A watch for the time of one command."""
     if quiet or not sys.stderr.isatty():
         yield JsonLines(quiet=quiet)
@@ -61,7 +61,7 @@ class Bars:
         text = "  ".join(f"{name} {value:.3g}" for name, value in self.figures.items())
         self.progress.update(self.task, advance=steps, figures=text)
 
-    def say(self, text: str) -> None:
+    def note(self, text: str) -> None:
         self.progress.console.print(text)
 
 
@@ -71,7 +71,7 @@ class JsonLines:
     def __init__(self, *, quiet: bool = False) -> None:
         self.quiet = quiet
         self.name, self.total, self.before, self.done = "", 0, 0, 0
-        self.began = self.told = time.monotonic()
+        self.began = self.written_at = time.monotonic()
 
     def phase(self, name: str, total: int, done: int = 0) -> None:
         self.name, self.total, self.before, self.done = name, total, done, done
@@ -80,15 +80,15 @@ class JsonLines:
 
     def advance(self, steps: int = 1, **figures: float) -> None:
         self.done += steps
-        if self.done >= self.total or "gap" in figures or time.monotonic() - self.told > SECONDS_BETWEEN_LINES:
+        if self.done >= self.total or "gap" in figures or time.monotonic() - self.written_at > SECONDS_BETWEEN_LINES:
             self._tell(figures)
 
-    def say(self, text: str) -> None:
+    def note(self, text: str) -> None:
         self._write({"say": text})
 
     def _tell(self, figures: dict[str, float]) -> None:
-        self.told = time.monotonic()
-        elapsed = self.told - self.began
+        self.written_at = time.monotonic()
+        elapsed = self.written_at - self.began
         # What was done before this process began says nothing of how fast it is.
         here = self.done - self.before
         left = elapsed / here * (self.total - self.done) if here else None

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from inspect_kd.in_parts import in_parts
+from inspect_kd.chunks import chunks
 from inspect_kd.models.base import Teacher
 from inspect_kd.resize import RESIZE
 from inspect_kd.tensor_cache import TensorCache
@@ -27,7 +27,7 @@ AT_ONCE = 8
 """Images that are looked at together."""
 
 
-class Told(NamedTuple):
+class PooledTeacherOutput(NamedTuple):
     """What one teacher said of a batch."""
 
     heat_B1mm: Tensor
@@ -35,7 +35,7 @@ class Told(NamedTuple):
     tokens_BChw: Tensor
 
 
-class Observer:
+class CachedTeacher:
     """A teacher that has settled, and what it has said so far."""
 
     def __init__(self, name: str, teacher: Teacher, *, grid: int) -> None:
@@ -43,27 +43,31 @@ class Observer:
         self.seconds = 0.0
         self.cache: TensorCache | None = None
         if all(source.sha256 for source in teacher.sources):
-            self.cache = TensorCache(cache_home() / "glances", identity(teacher), f"{RESIZE}/{grid}/{TOKEN_SIDE}")
+            self.cache = TensorCache(
+                cache_home() / "teacher-outputs", identity(teacher), f"{RESIZE}/{grid}/{TOKEN_SIDE}"
+            )
 
-    def look(self, images: Sequence[ImageU8]) -> int:
+    def ensure_cached(self, images: Sequence[ImageU8]) -> int:
         """See to it that all of them are known; returns how many had to be looked at."""
         if self.cache is None:
             return 0
         new = [image for image in images if self.cache.find(image) is None]
-        for part in in_parts(new, AT_ONCE):
+        for part in chunks(new, AT_ONCE):
             self._told(part)
         return len(new)
 
-    def told(self, images: Sequence[ImageU8], device: torch.device) -> Told:
+    def predict(self, images: Sequence[ImageU8], device: torch.device) -> PooledTeacherOutput:
         known = [None if self.cache is None else self.cache.find(image) for image in images]
         missing = [image for image, found in zip(images, known, strict=True) if found is None]
         made = iter(self._told(missing))
         each = [next(made) if found is None else found for found in known]
-        return Told(*(torch.stack([one[key] for one in each]).float().to(device) for key in ("heat", "sure", "tokens")))
+        return PooledTeacherOutput(
+            *(torch.stack([one[key] for one in each]).float().to(device) for key in ("heat", "sure", "tokens"))
+        )
 
-    def classes(self) -> Tensor | None:
+    def class_vectors(self) -> Tensor | None:
         """Vectors that its tokens are read against, where it has any: (P, C)."""
-        return self.teacher.classes()
+        return self.teacher.class_vectors()
 
     def _told(self, images: Sequence[ImageU8]) -> list[dict[str, Tensor]]:
         """Look, and keep what is said."""
@@ -71,7 +75,7 @@ class Observer:
             return []
         began = time.perf_counter()
         with torch.no_grad():
-            glance = self.teacher.look(images)
+            glance = self.teacher.predict(images)
             side = min(TOKEN_SIDE, glance.tokens_BChw.shape[-1])
             heat = F.adaptive_avg_pool2d(glance.heatmap_B1HW, self.grid)
             sure = F.adaptive_avg_pool2d(glance.confidence_B1HW, self.grid)
@@ -88,7 +92,7 @@ class Observer:
 def identity(teacher: Teacher) -> str:
     """What its answers follow from: its base's weights, its settings, and what it has learnt."""
     digest = hashlib.sha256(repr((teacher.settings, [source.sha256 for source in teacher.sources])).encode())
-    for name, value in sorted(teacher.learnt().items()):
+    for name, value in sorted(teacher.adapted_state().items()):
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

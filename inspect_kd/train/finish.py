@@ -21,37 +21,37 @@ from inspect_kd.report.page import report_json
 from inspect_kd.report.pictures import choose, make_example
 from inspect_kd.train.artifacts import as_model, export_all, scores_of
 from inspect_kd.train.run import RunFolder, now, save_model, view_of, write_json, write_manifest
-from inspect_kd.types import Model, Split, Watch
+from inspect_kd.types import Model, Progress, Split
 
 
-def conclude(
+def finish_run(
     recipe: Recipe,
     data: DataSet,
     folder: RunFolder,
     model: Student | Teacher,
     facts: dict[str, Any],
     began: float,
-    watch: Watch,
+    progress: Progress,
 ) -> None:
     """From a trained model to a complete run: thresholds, figures, artifact, report, and last the manifest."""
     model = model.eval()
     # ── thresholds, from sound parts that the optimiser never saw ────────────────────────────────────────────────────
-    raw = scores_of(as_model(model, 1.0, recipe), recipe, data.select(Split.CALIBRATION), watch)
+    raw = scores_of(as_model(model, 1.0, recipe), recipe, data.select(Split.CALIBRATION), progress)
     calibration = calibrate(raw, **recipe.calibration.model_dump())
     write_json(folder.calibration, calibration.to_json())
     for category in data.categories:
-        watch.say(f"{category}: {calibration.limits_for(category).sentence()}")
+        progress.note(f"{category}: {calibration.limits_for(category).sentence()}")
 
     # ── what it is worth on the test split ───────────────────────────────────────────────────────────────────────────
     test, reference = data.select(Split.TEST), as_model(model, calibration.scale, recipe)
     view, bits = view_of(recipe), recipe.data.bits
-    evaluation = evaluate(reference, test, calibration, watch, view=view, bits=bits) if test else None
+    evaluation = evaluate(reference, test, calibration, progress, view=view, bits=bits) if test else None
 
     # ── the artifact, the report, and last the manifest ──────────────────────────────────────────────────────────────
     model = model.cpu()
     save_model(folder, model)
     parities, refused = export_all(
-        recipe, data, folder, model, calibration, watch, taught_by=facts.get("taught_by", {})
+        recipe, data, folder, model, calibration, progress, taught_by=facts.get("taught_by", {})
     )
     facts = {
         "name": folder.path.name,
@@ -69,7 +69,7 @@ def conclude(
         **(evaluation.to_json() if evaluation else {}),
     }
     trained = as_model(model, calibration.scale, recipe)
-    make_report(folder, recipe, data, calibration, evaluation, trained, facts, watch)
+    make_report(folder, recipe, data, calibration, evaluation, trained, facts, progress)
     write_manifest(folder, model, facts)
     # Only now: until the run is complete, the checkpoint is what a resume begins with.
     folder.checkpoint.unlink(missing_ok=True)
@@ -83,14 +83,14 @@ def make_report(
     evaluation: Evaluation | None,
     trained: Model,
     facts: dict[str, Any],
-    watch: Watch,
+    progress: Progress,
 ) -> None:
     """report.html and report.json, with pictures made by the artifact itself; by the trained model where there is none."""
     artifact = folder.artifact() if "onnx" in facts["parity"] else None
     examples = {}
     if evaluation:
         chosen = choose(evaluation, calibration)
-        watch.phase("report", sum(map(len, chosen.values())))
+        progress.phase("report", sum(map(len, chosen.values())))
         # Made and proved by this very process: nothing in it is a stranger's.
         model = Inspector(artifact, threads=2, quarantine=False) if artifact else trained
         root = common_root([verdict.sample for verdict in chain(*chosen.values())])
@@ -98,7 +98,7 @@ def make_report(
             examples[heading] = [
                 make_example(verdict, model, view_of(recipe), root, recipe.data.bits) for verdict in verdicts
             ]
-            watch.advance(len(verdicts))
+            progress.advance(len(verdicts))
     report = Report(
         title=folder.path.name,
         artifact=artifact.name if artifact else None,

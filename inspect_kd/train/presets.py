@@ -5,15 +5,15 @@ from __future__ import annotations
 from inspect_kd.config import Recipe
 
 FIT_ALONE = ("distill.align.steps=0", "distill.supervise.steps=0", "distill.refine.steps=0", "distill.teachers=[]")
-HEADS = ("student.answer_width=32",)
+HEADS = ("student.head_width=32",)
 SUPERVISE = ("distill.supervise.steps=1500", "distill.supervise.learning_rate=2.0e-3")
-DRAWN = (*HEADS, *SUPERVISE, "distill.voices=[1, 3, 0]", "distill.score_voices=[1, 0.5, 0]")
+DRAWN = (*HEADS, *SUPERVISE, "distill.blend=[1, 3, 0]", "distill.score_blend=[1, 0.5, 0]")
 """A head that learns drawn defects: what the default recipe has."""
 REFINE = (
     "distill.refine.steps=600",
     "distill.refine.learning_rate=2.0e-3",
-    "distill.voices=[1, 1.5, 1.5]",
-    "distill.score_voices=[1, 0.25, 0.25]",
+    "distill.blend=[1, 1.5, 1.5]",
+    "distill.score_blend=[1, 0.25, 0.25]",
 )
 
 
@@ -22,7 +22,7 @@ def needed(recipe: Recipe, *, teachers: bool, labels: bool) -> list[str]:
     if not recipe.student or not (teachers or labels):
         return []
     distill = recipe.distill
-    changes = [] if recipe.student.get("answer_width") else [*HEADS]
+    changes = [] if recipe.student.get("head_width") else [*HEADS]
     taught = bool(distill.align.steps or distill.refine.steps)
     if not distill.supervise.steps and (labels or not taught):
         # S3 reads what S2 has made; whoever has stages of their own knows what they leave out.

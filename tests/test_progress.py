@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from inspect_kd.cli.follow import JsonLines
+from inspect_kd.cli.progress import JsonLines
 from inspect_kd.config import load_recipe
 from inspect_kd.errors import UsageError
 

@@ -1,0 +1,58 @@
+"""Names that recipes, runs and checkpoints of earlier versions use: renamed when read, so that they still open."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+RECIPE_KEYS = {
+    "student.answer_width": "student.head_width",
+    "teacher.pace": "teacher.learning_rate_scale",
+    "fit.fall": "fit.schedule",
+    "distill.voices": "distill.blend",
+    "distill.score_voices": "distill.score_blend",
+    "distill.most": "distill.max_samples",
+    "distill.loosen": "distill.tune_decoder",
+    "distill.streams": "distill.denoising_weight",
+    "distill.contrast": "distill.contrast_weight",
+    "distill.relations": "distill.relation_weight",
+    "distill.trust": "distill.teacher_weights",
+    "distill.trust_temperature": "distill.weight_temperature",
+}
+RECIPE_VALUES = {"distill.teacher_weights": {"learnt": "learned", "alike": "equal"}}
+WEIGHT_PREFIXES = {"heads.voices": "heads.blend_weights", "heads.even.": "heads.input_norm."}
+"""How names in a student's state dict begin."""
+
+
+def rename_key(key: str, value: Any) -> tuple[str, Any]:
+    """One `section.key` of a recipe and its value, as they are called today."""
+    key = RECIPE_KEYS.get(key, key)
+    values = RECIPE_VALUES.get(key, {})
+    return key, values.get(value, value) if isinstance(value, str) else value
+
+
+def rename_recipe_keys(content: dict[str, Any]) -> dict[str, Any]:
+    """A recipe's content with today's keys; a section that is no mapping is left for the check that follows."""
+    renamed: dict[str, Any] = {}
+    for section, settings in content.items():
+        if not isinstance(settings, dict):
+            renamed[section] = settings
+            continue
+        pairs = [rename_key(f"{section}.{key}", value) for key, value in settings.items()]
+        today = {key.removeprefix(f"{section}."): value for key, value in pairs}
+        # Where a file has both names of a setting, today's is meant.
+        renamed[section] = today | {key: settings[key] for key in settings if key in today}
+    return renamed
+
+
+def rename_weights(state: dict[str, T]) -> dict[str, T]:
+    """A student's state dict with today's names."""
+    return {_weight(key): value for key, value in state.items()}
+
+
+def _weight(key: str) -> str:
+    for former, present in WEIGHT_PREFIXES.items():
+        if key.startswith(former):
+            return present + key.removeprefix(former)
+    return key
