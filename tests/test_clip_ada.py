@@ -10,11 +10,9 @@ import open_clip
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from inspect_kd import config
 from inspect_kd.errors import BadInput, EnvironmentFault, UsageError
-from inspect_kd.models.base import TeacherSample
 from inspect_kd.models.clip.crops import Crop, blend_crops, suspicious_crops
 from inspect_kd.models.clip.heat import share_by_affinity, similarity
 from inspect_kd.models.clip.load import load_clip
@@ -22,7 +20,7 @@ from inspect_kd.models.clip.prompts import LearnablePrompts, TextTower, tokenize
 from inspect_kd.models.clip.towers import VitTower, attend
 from inspect_kd.models.teachers import clip_ada
 from tests.builders import clip_folder
-from tests.test_models import Evil
+from tests.small_models import Evil, images, teacher_samples
 
 
 @pytest.fixture(scope="module")
@@ -35,27 +33,8 @@ def teacher_of(folder: str, **changes: Any) -> clip_ada.ClipAdaTeacher:
     return clip_ada.build(clip_ada.Config(**settings), 64)
 
 
-def images(count: int = 2, size: int = 64, seed: int = 0) -> Tensor:
-    return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(seed)) * 255
-
-
-def samples(count: int = 16, size: int = 64) -> list[TeacherSample]:
-    """Grey noise; every other image has a bright square as its defect."""
-    rng, made = np.random.default_rng(0), []
-    for number in range(count):
-        image = rng.integers(90, 140, (size, size, 3), dtype=np.uint8)
-        mask = None
-        if number % 2:
-            row, column = rng.integers(0, size - 20, 2)
-            mask = np.zeros((size, size), bool)
-            mask[row : row + 20, column : column + 20] = True
-            image[mask] = 250
-        made.append(TeacherSample(image=image, mask=mask))
-    return made
-
-
 def train(teacher: clip_ada.ClipAdaTeacher, *, epochs: int = 8, learning_rate: float = 1e-2) -> list[float]:
-    steps = list(teacher.fit(samples(), epochs=epochs, batch=4, learning_rate=learning_rate, seed=0))
+    steps = list(teacher.fit(teacher_samples(), epochs=epochs, batch=4, learning_rate=learning_rate, seed=0))
     assert len(steps) == teacher.count_steps(16, epochs=epochs, batch=4)
     return [figures["loss"] for figures in steps if figures]
 
@@ -151,7 +130,7 @@ def test_only_prompts_are_trained_and_stored_vectors_replace_them(folder: str, m
 def test_trained_teacher_finds_unseen_defects(folder: str) -> None:
     teacher = teacher_of(folder)
     train(teacher, epochs=20)
-    unseen = [sample for sample in samples(40)[20:] if sample.mask is not None]
+    unseen = [sample for sample in teacher_samples(40)[20:] if sample.mask is not None]
     for sample in unseen:
         heatmap = teacher.predict([sample.image]).heatmap_B1HW[0, 0].numpy()
         assert sample.mask is not None
@@ -176,7 +155,7 @@ def test_crops_change_the_maps_of_suspicious_parts_only(folder: str) -> None:
     teacher, coarse_teacher = teacher_of(folder), teacher_of(folder, closer=False)
     for each in (teacher, coarse_teacher):
         train(each)
-    sound, damaged = (sample.image for sample in samples(2, size=256))
+    sound, damaged = (sample.image for sample in teacher_samples(2, size=256))
     teacher.suspicious.fill_(1.0)
     both = [sound, damaged]
     assert torch.equal(teacher.predict(both).heatmap_B1HW, coarse_teacher.predict(both).heatmap_B1HW)

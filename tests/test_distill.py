@@ -50,7 +50,7 @@ from inspect_kd.train.real_parts import RealParts, labelled_parts, unlabelled_pa
 from inspect_kd.train.run import RunFolder, environment
 from inspect_kd.train.teachers import _identity, _seeing_alike, ready, studies
 from inspect_kd.types import NoProgress, Sample, Split
-from tests.test_models import images, small
+from tests.small_models import images, small
 from tests.tiny import TINY, command
 
 RECIPE = {

@@ -29,31 +29,9 @@ from inspect_kd.models.rebuild import RebuildStudent
 from inspect_kd.models.rebuild_config import CompareConfig
 from inspect_kd.models.students import omni_ad, ras
 from inspect_kd.types import Sample
-
-FEW_PROTOTYPES = (CompareConfig(strides=(4, 8), prototypes=8), CompareConfig(strides=(16,), prototypes=16, weight=2.0))
-
-
-def small(**changes: object) -> omni_ad.OmniAdStudent:
-    torch.manual_seed(0)
-    options = {"dims": (32, 24, 16), "neck": 16, "bottleneck": 1, "compare": FEW_PROTOTYPES} | changes
-    return omni_ad.build(omni_ad.Config(encoder="embedded", **options), build_encoder("embedded"))
-
-
-def small_ras(**changes: object) -> ras.RasStudent:
-    torch.manual_seed(0)
-    options = {"grid": 4, "width": 16, "heads": 2, "inner": 16, "barred": 3, "compare": FEW_PROTOTYPES} | changes
-    return ras.build(ras.Config(encoder="embedded", **options), build_encoder("embedded"))
-
-
-def gated(**changes: object) -> omni_ad.OmniAdStudent:
-    return small(gate=True, **changes)
-
+from tests.small_models import FEW_PROTOTYPES, Evil, gated, images, small, small_ras
 
 every_student = pytest.mark.parametrize("build", [small, small_ras, gated])
-
-
-def images(count: int = 2, size: int = 64, seed: int = 0) -> Tensor:
-    return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(seed)) * 255
 
 
 def test_weights_from_the_hub_have_a_digest(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -463,16 +441,6 @@ def test_weights_are_available_from_package_hub_or_folder(tmp_path: Path, monkey
     assert not weights_available("mobilenetv2_100")
     (tmp_path / "mobilenetv2_100.safetensors").touch()
     assert weights_available("mobilenetv2_100")
-
-
-class Evil:
-    """Touches a file when it is unpickled."""
-
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return Path.touch, (self.marker,)  # type: ignore[return-value]
 
 
 def test_malicious_checkpoint_is_refused_without_running_code(tmp_path: Path) -> None:

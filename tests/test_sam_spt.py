@@ -34,8 +34,7 @@ from inspect_kd.models.sam.tuning import (
 from inspect_kd.models.teachers import sam_spt
 from inspect_kd.resize import resize
 from tests.builders import clip_folder
-from tests.test_clip_ada import samples
-from tests.test_models import Evil
+from tests.small_models import Evil, teacher_samples
 
 SIDE, MASK_SIDE = 256, 64
 
@@ -170,7 +169,7 @@ def test_second_decoder_runs_on_the_crop_around_the_draft(folder: str) -> None:
 
 def test_truth_of_the_final_mask_is_cropped_with_its_square(folder: str) -> None:
     teacher = teacher_of(folder, closer=True, random=False)
-    output, truth, cropped_truth = teacher._masks_and_truth(samples(8), np.random.default_rng(0))
+    output, truth, cropped_truth = teacher._masks_and_truth(teacher_samples(8), np.random.default_rng(0))
     assert truth.shape == cropped_truth.shape == output.final_K1hw.shape
     defective = truth.flatten(1).amax(dim=1) > 0
     assert defective.any() and not defective.all() and not torch.equal(truth, cropped_truth)
@@ -347,8 +346,8 @@ def teacher_of(folder: str, **changes: Any) -> sam_spt.SamSptTeacher:
 
 def test_adapted_state_is_small_and_restores_the_teacher(folder: str) -> None:
     torch.manual_seed(0)
-    teacher, image = teacher_of(folder), samples(2)[1].image
-    steps = list(teacher.fit(samples(8), epochs=2, batch=4, learning_rate=1e-2, seed=0))
+    teacher, image = teacher_of(folder), teacher_samples(2)[1].image
+    steps = list(teacher.fit(teacher_samples(8), epochs=2, batch=4, learning_rate=1e-2, seed=0))
     assert len(steps) == teacher.count_steps(8, epochs=2, batch=4)
     adapted = teacher.adapted_state()
     assert not any(".frozen." in key or key.startswith("guide.prompts") for key in adapted)
@@ -374,7 +373,7 @@ def test_learning_rate_scale_applies_to_the_tuning_alone(folder: str) -> None:
         teacher = teacher_of(folder, learning_rate_scale=scale)
         before = float(teacher.spt.presence.bias.detach())
         torch.manual_seed(0)
-        list(teacher.fit(samples(4), epochs=1, batch=8, learning_rate=1e-3, seed=0))
+        list(teacher.fit(teacher_samples(4), epochs=1, batch=8, learning_rate=1e-3, seed=0))
         guide = {key: value for key, value in teacher.adapted_state().items() if key.startswith("guide.")}
         moved.append((abs(float(teacher.spt.presence.bias.detach()) - before), guide))
     (slow, first), (fast, second) = moved
@@ -390,7 +389,7 @@ def test_guide_settings_are_written_out_in_full(folder: str) -> None:
 
 
 def test_sam_does_not_run_where_the_guide_finds_nothing(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    teacher, image = teacher_of(folder), samples(2)[1].image
+    teacher, image = teacher_of(folder), teacher_samples(2)[1].image
     teacher.guide.suspicious.fill_(1.0)
     monkeypatch.setattr(teacher.spt, "forward", None)
     assert torch.equal(teacher.predict([image]).heatmap_B1HW, teacher.guide.predict([image]).heatmap_B1HW)
@@ -404,7 +403,7 @@ def test_masks_are_accepted_by_presence_iou_size_and_position(
     folder: str, monkeypatch: pytest.MonkeyPatch, presence: float, iou: float, share: float, accepted: bool
 ) -> None:
     guide = {"model": folder, "pretrained": None, "vv_blocks": 2, "closer": False}
-    teacher, image = teacher_of(folder, guide=guide), samples(2)[1].image
+    teacher, image = teacher_of(folder, guide=guide), teacher_samples(2)[1].image
     coarse = teacher.guide.heat(teacher.guide.predict([image]).tokens_BChw)[0, 0]
     teacher.guide.suspicious.copy_(coarse.max() - 1e-4)
     hottest = divmod(int(coarse.argmax()), coarse.shape[1])
@@ -453,7 +452,7 @@ def test_sam_vit_b_loads_from_a_file_named_as_released(tmp_path: Path, monkeypat
 
 
 def test_an_empty_mask_does_not_erase_an_overlapping_one(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    teacher, image = teacher_of(folder), samples(2)[1].image
+    teacher, image = teacher_of(folder), teacher_samples(2)[1].image
     before = teacher.guide.predict([image]).heatmap_B1HW
     cells, hot, empty = torch.zeros(64, 64, dtype=torch.bool), torch.zeros(64, 64), torch.zeros(64, 64)
     cells[20:24, 20:24], hot[10:30, 10:30] = True, 1.0

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from inspect_kd.calibrate import calibrate
 from inspect_kd.export.card import ArtifactCard
-from inspect_kd.export.deploy import Conversion, Material, load_deployment, make_artifact
+from inspect_kd.export.deploy import Conversion, VerificationData, load_deployment, make_artifact
 from inspect_kd.export.graph import ArtifactGraph
 from inspect_kd.export.verify import Truth
 from inspect_kd.models.encoders import Encoder, EncoderSpec
@@ -106,5 +106,7 @@ def export_tied(graph: ArtifactGraph, images_NHW3: np.ndarray, deployment: str, 
         calibration=calibration,
     )
     truths = [Truth(False, "a", f"{number}.png") for number in range(len(images_NHW3))]
-    material = Material(real=[(images_NHW3, truths)], sound=lambda: images_NHW3, checked=lambda: images_NHW3)
-    return make_artifact(graph, to, card=card, deployment=load_deployment(deployment), material=material)
+    verification = VerificationData(
+        real=[(images_NHW3, truths)], sound=lambda: images_NHW3, checked=lambda: images_NHW3
+    )
+    return make_artifact(graph, to, card=card, deployment=load_deployment(deployment), verification=verification)
