@@ -38,6 +38,8 @@ class StudentMaps(NamedTuple):
 
 
 class Scorer(nn.Module):
+    """Turns a student's maps and head outputs into a heatmap and a score."""
+
     def __init__(self, config: RebuildConfig, finest_stride: int) -> None:
         super().__init__()
         self.smooth = Smooth(config.sigma / finest_stride)

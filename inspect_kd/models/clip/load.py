@@ -186,10 +186,10 @@ def _find(model: str, pretrained: str) -> Path:
 def _only_weights(folder: Path) -> Path:
     if not (folder / "open_clip_config.json").is_file():
         raise BadInput(f"{folder}: open_clip_config.json is missing; a CLIP's folder holds it beside the weights")
-    found = [path for path in sorted(folder.iterdir()) if path.suffix in SUFFIXES]
-    if len(found) != 1:
-        raise BadInput(f"{folder}: expected one file of weights, found {len(found)}")
-    return found[0]
+    files = [path for path in sorted(folder.iterdir()) if path.suffix in SUFFIXES]
+    if len(files) != 1:
+        raise BadInput(f"{folder}: expected one file of weights, found {len(files)}")
+    return files[0]
 
 
 def _source(name: str, path: Path, licence: str) -> WeightsSource:

@@ -135,18 +135,18 @@ def _find(backend: Backend, checkpoint: str | None) -> Path:
         return zoo.asset("models", TINY_WEIGHTS)
     folder = weights.local_folder()
     # Published files have a digest in their names: sam_vit_b_01ec64.pth.
-    found = (
+    candidates = (
         [path for path in sorted(folder.glob(f"{backend}*")) if path.suffix in {".pth", ".pt", ".safetensors"}]
         if folder
         else []
     )
-    if not found:
+    if not candidates:
         where = f"none in {folder}" if folder else "INSPECT_KD_WEIGHTS is not set"
         raise EnvironmentFault(
             f"no weights for {backend}: {where}. Put the file of the segment-anything release ({backend}_….pth) there; "
             "`--model sam_spt_tiny` needs none"
         )
-    return found[0]
+    return candidates[0]
 
 
 def _frozen(sam: Any) -> Any:
