@@ -68,9 +68,9 @@ class Looking:
         return BatchPrediction(scores.numpy(), self.teacher.predict(images).heatmap_B1HW[:, 0].numpy())
 
 
-def with_switches(teacher: clip_ada.Teacher, **changes: Any) -> clip_ada.Teacher:
+def with_switches(teacher: clip_ada.ClipAdaTeacher, **changes: Any) -> clip_ada.ClipAdaTeacher:
     """The same teacher, its weights shared, with other switches."""
-    other = clip_ada.Teacher.__new__(clip_ada.Teacher)
+    other = clip_ada.ClipAdaTeacher.__new__(clip_ada.ClipAdaTeacher)
     other.__dict__ = dict(teacher.__dict__)
     other.settings = replace(teacher.settings, **changes)
     return other
@@ -81,7 +81,7 @@ def measured(teacher: Teacher, data: DataSet) -> dict[str, Any]:
     return {name: found["mean"][name] for name in COLUMNS}
 
 
-def averaged(teacher: clip_ada.Teacher, data: DataSet) -> dict[str, Any]:
+def averaged(teacher: clip_ada.ClipAdaTeacher, data: DataSet) -> dict[str, Any]:
     """Over sentences that mean nothing: one draw may point anywhere."""
     draws, random = [], with_switches(teacher, closer=False, affinity_steps=0)
     for seed in range(SEEDS):
@@ -92,8 +92,8 @@ def averaged(teacher: clip_ada.Teacher, data: DataSet) -> dict[str, Any]:
     return {name: float(np.mean([draw[name] for draw in draws])) for name in COLUMNS}
 
 
-def as_clip(teacher: Teacher) -> clip_ada.Teacher:
-    assert isinstance(teacher, clip_ada.Teacher)
+def as_clip(teacher: Teacher) -> clip_ada.ClipAdaTeacher:
+    assert isinstance(teacher, clip_ada.ClipAdaTeacher)
     return teacher
 
 
@@ -130,14 +130,14 @@ def clip_figures(data: DataSet, folder: Path, progress: Progress) -> dict[str, A
 def spt_figures(data: DataSet, folder: Path, progress: Progress) -> tuple[dict[str, Any], dict[str, Any]]:
     """Rows of guide and SAM, and what SAM does with drawn defects and sound parts."""
     recipe, teacher = taught("sam_spt_tiny", [], data, folder / "spt", progress)
-    assert isinstance(teacher, sam_spt.Teacher)
+    assert isinstance(teacher, sam_spt.SamSptTeacher)
     drawn = examine(teacher, recipe, data, progress, variants=VARIANTS)
     sound = [read_image(s.image) for s in data.select(Split.TEST) if not s.defective]
     asked, accepted = [], []
     for image in sound:
         tokens_BChw = teacher.guide.predict([image]).tokens_BChw
         asked.append(bool((teacher.guide.heat(tokens_BChw) > teacher.guide.suspicious).any()))
-        accepted.append(bool(teacher.segments(image, tokens_BChw[0])))
+        accepted.append(bool(teacher.accepted_masks(image, tokens_BChw[0])))
     drawn |= {"asked_on_sound": float(np.mean(asked)), "drawn_on_sound": float(np.mean(accepted))}
     return {"guide": measured(teacher.guide, data), "spt": measured(teacher, data)}, drawn
 

@@ -26,11 +26,11 @@ from inspect_kd.export.card import KEY
 from inspect_kd.export.wire import card_text, refuse_external_data
 from inspect_kd.inspector import Inspector
 from inspect_kd.types import Decision, Inspection
+from tests.ambiguous_files import flatbuffer_that_is_a_protobuf, many_fields
 from tests.factory_images import IMAGES, REFUSED, picture, turned_by_xmp, with_thumbnail
 from tests.fuzzing import graphs
 from tests.several_images import ONE, SEVERAL, saved, several_scans
 from tests.test_hostile import elsewhere
-from tests.test_wire import flatbuffer_that_is_a_protobuf, many_fields
 from tests.tied_student import export_tied, tied_student
 
 ROOT = Path(__file__).parents[1]

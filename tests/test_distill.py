@@ -34,7 +34,7 @@ from inspect_kd.distill.reliability import Reliability, average, fuse, rising
 from inspect_kd.distill.teacher_cache import CachedTeacher, PooledTeacherOutput, identity
 from inspect_kd.errors import BadInput, UsageError
 from inspect_kd.inspector import Inspector
-from inspect_kd.models import rebuild
+from inspect_kd.models import scoring
 from inspect_kd.models.base import TeacherSample
 from inspect_kd.models.layers.heads import HeadOutputs
 from inspect_kd.models.layers.neighbours import coreset
@@ -50,7 +50,7 @@ from inspect_kd.train.real_parts import RealParts, labelled_parts, unlabelled_pa
 from inspect_kd.train.run import RunFolder, environment
 from inspect_kd.train.teachers import _identity, _seeing_alike, ready, studies
 from inspect_kd.types import NoProgress, Sample, Split
-from tests.test_models import images, small
+from tests.small_models import images, small
 from tests.tiny import TINY, command
 
 RECIPE = {
@@ -352,15 +352,15 @@ def test_two_heads_and_the_discrepancy_are_added_as_their_voices_say() -> None:
     discrepancy = torch.full((1, 1, 4, 4), 0.1)
     label, imitation = 1 / (1 + math.exp(-1)), 1 / (1 + math.exp(2))
     for use, (first, second, third) in enumerate(made.heads.blend_weights.tolist()):
-        blended = made._blended(discrepancy, answers, use)
+        blended = scoring.blend(discrepancy, answers, made.heads.blend_weights[use])
         assert blended.shape == discrepancy.shape
         assert blended.mean().item() == pytest.approx(first * 0.1 + second * label + third * imitation, rel=1e-5)
     # The discrepancy counts 1 where it is as hot as 199 of 200 places of sound parts are not.
     sound = [images(4, seed=5), images(4, seed=6)]
-    where, _ = made._weights()
+    in_map, _ = made.scorer.weights
     with torch.no_grad():
         places = torch.cat(
-            [made.smooth(rebuild._weighted(made.compute_maps(each).maps, where)).flatten() for each in sound]
+            [made.scorer.smooth(scoring.weighted_sum(made.compute_maps(each).maps, in_map)).flatten() for each in sound]
         )
     made.fit_blend(sound, (1.0, 3.0, 0.5), (2.0, 0.5, 0.25))
     rare = float(np.quantile(places.numpy(), 0.995))
@@ -402,7 +402,7 @@ def test_losses_of_two_steps_are_what_they_were(request: pytest.FixtureRequest) 
 # ── teachers are asked once ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-def remembering(parts: int = 6, **changes: object) -> memory.Teacher:
+def remembering(parts: int = 6, **changes: object) -> memory.MemoryTeacher:
     torch.manual_seed(0)
     made = memory.build(memory.Config(encoder="embedded", **({"rows": 128} | changes)), 64)
     rng = np.random.default_rng(0)
@@ -413,7 +413,7 @@ def remembering(parts: int = 6, **changes: object) -> memory.Teacher:
         )
         for part in range(parts)
     ]
-    steps = list(made.fit(lessons, epochs=0, batch=4, rate=1e-3, seed=0))
+    steps = list(made.fit(lessons, epochs=0, batch=4, learning_rate=1e-3, seed=0))
     assert len(steps) == made.count_steps(parts, epochs=0, batch=4)
     return made.eval()
 

@@ -1,4 +1,4 @@
-"""The artifact: one file that answers like the student, or no file."""
+"""The artifact: one file with the same predictions as the student, or no file."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from torch import Tensor, nn
 from inspect_kd.calibrate import calibrate
 from inspect_kd.errors import BadInput, EnvironmentFault, UsageError
 from inspect_kd.export.card import KEY, ArtifactCard
-from inspect_kd.export.deploy import Material, load_deployment, make_artifact
+from inspect_kd.export.deploy import VerificationData, load_deployment, make_artifact
 from inspect_kd.export.graph import ArtifactGraph, TorchModel
 from inspect_kd.export.options import RuntimeOptions
 from inspect_kd.export.to_onnx import Runtime, open_session, written_opset
-from inspect_kd.export.verify import Real, Truth, artificial, compare, worst_images
+from inspect_kd.export.verify import LabelledImages, Truth, artificial_images, compare, worst_images
 from inspect_kd.models.base import ModelOutput
 from inspect_kd.models.encoders import build_encoder
 from inspect_kd.models.rebuild import RebuildStudent
 from inspect_kd.models.students import omni_ad
 from inspect_kd.resize import RESIZE
 from inspect_kd.types import Thresholds
-from tests.test_models import gated, small, small_ras
+from tests.small_models import gated, small, small_ras
 
 SIZE = 64
 
@@ -41,7 +41,7 @@ def graph() -> ArtifactGraph:
 
 
 @pytest.fixture(scope="module")
-def real() -> Real:
+def real() -> LabelledImages:
     rng = np.random.default_rng(0)
     truth = [Truth(defective, "a") for defective in (False, True, False, True)]
     return [(rng.integers(0, 256, (4, SIZE, SIZE, 3), dtype=np.uint8), truth) for _ in range(4)]
@@ -49,7 +49,7 @@ def real() -> Real:
 
 def card(**changes: object) -> ArtifactCard:
     calibration = calibrate({"a": list(np.linspace(0.1, 0.5, 30))}, reject_rate=0.05, reinspect_rate=0.1)
-    facts = {
+    fields = {
         "name": "x",
         "target": "onnx",
         "size": SIZE,
@@ -57,19 +57,21 @@ def card(**changes: object) -> ArtifactCard:
         "categories": ("a",),
         "calibration": calibration,
     }
-    return ArtifactCard(**(facts | changes))  # type: ignore[arg-type]
+    return ArtifactCard(**(fields | changes))  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
-def artifact(graph: ArtifactGraph, real: Real, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def artifact(graph: ArtifactGraph, real: LabelledImages, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("artifact") / "x.onnx"
-    make_artifact(graph, path, card=card(), deployment=load_deployment("onnx"), material=Material(real=real))
+    make_artifact(
+        graph, path, card=card(), deployment=load_deployment("onnx"), verification=VerificationData(real=real)
+    )
     return path
 
 
 @pytest.mark.parametrize("build", [small, small_ras, gated])
-def test_every_student_becomes_an_artifact_that_answers_like_it(
-    build: Callable[..., RebuildStudent], real: Real, tmp_path: Path
+def test_every_student_exports_with_the_same_predictions(
+    build: Callable[..., RebuildStudent], real: LabelledImages, tmp_path: Path
 ) -> None:
     student = build(head_width=8)
     student.fit_statistics([torch.rand(8, 3, SIZE, SIZE) * 255])
@@ -77,10 +79,14 @@ def test_every_student_becomes_an_artifact_that_answers_like_it(
     student.heads.blend_weights.copy_(torch.tensor([[2.0, 1.5, 1.5], [2.0, 0.25, 0.25]]))
     graph = ArtifactGraph(student.eval(), scale=1.5)
     make_artifact(
-        graph, tmp_path / "x.onnx", card=card(), deployment=load_deployment("onnx"), material=Material(real=real)
+        graph,
+        tmp_path / "x.onnx",
+        card=card(),
+        deployment=load_deployment("onnx"),
+        verification=VerificationData(real=real),
     )
-    told = json.loads(onnx.load(str(tmp_path / "x.onnx")).metadata_props[0].value)["parity"]
-    assert told["flips"] == 0 and told["real_images"] == 16
+    parity = json.loads(onnx.load(str(tmp_path / "x.onnx")).metadata_props[0].value)["parity"]
+    assert parity["flips"] == 0 and parity["real_images"] == 16
     images = real[0][0]
     heatmap, score = open_session((tmp_path / "x.onnx").read_bytes(), "x", RuntimeOptions(allow_cpu=True)).run(
         None, {"images": images}
@@ -90,7 +96,7 @@ def test_every_student_becomes_an_artifact_that_answers_like_it(
     assert np.allclose(heatmap, expected[0].numpy(), atol=1e-4) and np.allclose(score, expected[1].numpy(), atol=1e-4)
 
 
-def test_one_file_with_its_card(artifact: Path) -> None:
+def test_artifact_is_one_file_with_its_card(artifact: Path) -> None:
     assert [path.name for path in artifact.parent.iterdir()] == ["x.onnx"]
     model = onnx.load(str(artifact))
     assert [entry.key for entry in model.metadata_props] == [KEY]
@@ -106,31 +112,29 @@ def test_one_file_with_its_card(artifact: Path) -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 8])
-def test_any_batch_answers_like_torch(artifact: Path, graph: ArtifactGraph, batch: int) -> None:
+def test_any_batch_size_agrees_with_torch(artifact: Path, graph: ArtifactGraph, batch: int) -> None:
     images = np.random.default_rng(batch).integers(0, 256, (batch, SIZE, SIZE, 3), dtype=np.uint8)
-    ours, theirs = (
-        Runtime(artifact.read_bytes(), "x").predict_batch(images),
-        TorchModel(graph, SIZE).predict_batch(images),
-    )
-    assert ours.heatmaps_NHW.shape == (batch, SIZE, SIZE) and ours.scores_N.shape == (batch,)
-    assert np.abs(ours.heatmaps_NHW - theirs.heatmaps_NHW).max() < 1e-4
-    assert np.abs(ours.scores_N - theirs.scores_N).max() < 1e-4
+    onnx_output = Runtime(artifact.read_bytes(), "x").predict_batch(images)
+    torch_output = TorchModel(graph, SIZE).predict_batch(images)
+    assert onnx_output.heatmaps_NHW.shape == (batch, SIZE, SIZE) and onnx_output.scores_N.shape == (batch,)
+    assert np.abs(onnx_output.heatmaps_NHW - torch_output.heatmaps_NHW).max() < 1e-4
+    assert np.abs(onnx_output.scores_N - torch_output.scores_N).max() < 1e-4
 
 
-def test_two_images_give_two_answers(artifact: Path) -> None:
-    black, _, noise, checker = artificial(SIZE)
+def test_different_images_get_different_scores(artifact: Path) -> None:
+    black, _, noise, checker = artificial_images(SIZE)
     runtime = Runtime(artifact.read_bytes(), "x")
     scores = [float(runtime.predict_batch(image[None]).scores_N[0]) for image in (black, noise, checker)]
     assert len(set(scores)) == 3
 
 
-def test_an_empty_batch_is_a_fault(artifact: Path) -> None:
+def test_empty_batch_is_refused(artifact: Path) -> None:
     with pytest.raises(BadInput, match="empty batch"):
         Runtime(artifact.read_bytes(), "x").predict_batch(np.zeros((0, SIZE, SIZE, 3), np.uint8))
 
 
 class Drifting(nn.Module):
-    """BatchPrediction differently in its second life: what a wrong export does."""
+    """A student whose export has other scores than the student in torch: a wrong export."""
 
     def __init__(self, student: nn.Module) -> None:
         super().__init__()
@@ -142,11 +146,11 @@ class Drifting(nn.Module):
         return ModelOutput(output.score_B + self.shift, output.heatmap_B1HW)
 
 
-def test_an_artifact_that_answers_otherwise_gets_no_name(
-    graph: ArtifactGraph, real: Real, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_no_artifact_is_written_where_predictions_differ(
+    graph: ArtifactGraph, real: LabelledImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drifting = Drifting(graph.student)
-    whole = ArtifactGraph(drifting, graph.scale)
+    drifting_graph = ArtifactGraph(drifting, graph.scale)
     from inspect_kd.export import to_onnx
 
     export = to_onnx.export
@@ -157,15 +161,19 @@ def test_an_artifact_that_answers_otherwise_gets_no_name(
         drifting.shift.fill_(0.0)
 
     monkeypatch.setattr(to_onnx, "export", exported)
-    told = make_artifact(
-        whole, tmp_path / "y.onnx", card=card(), deployment=load_deployment("onnx"), material=Material(real=real)
+    conversion = make_artifact(
+        drifting_graph,
+        tmp_path / "y.onnx",
+        card=card(),
+        deployment=load_deployment("onnx"),
+        verification=VerificationData(real=real),
     )
-    assert any(limit.startswith("score 0.333 (limit 0.0001)") for limit in told.missed)
+    assert any(limit.startswith("score 0.333 (limit 0.0001)") for limit in conversion.missed)
     assert list(tmp_path.iterdir()) == []
 
 
 class Fixed:
-    """A model whose scores are given."""
+    """A model with fixed scores."""
 
     size = 8
 
@@ -179,7 +187,7 @@ class Fixed:
         return BatchPrediction(values, np.repeat(values[:, None, None], 8, axis=1).repeat(8, axis=2))
 
 
-def test_the_images_that_differ_most_are_named_with_the_place() -> None:
+def test_worst_images_are_named_with_row_and_column() -> None:
     images = np.stack([np.full((8, 8, 3), i, np.uint8) for i in range(4)])
     limits = card().calibration.limits_for(None).thresholds
     truths = [Truth(False, "a", f"good/{number}.png") for number in range(4)]
@@ -190,33 +198,52 @@ def test_the_images_that_differ_most_are_named_with_the_place() -> None:
     assert worst[0].heatmap == pytest.approx(0.3) and (worst[0].row, worst[0].column) == (0, 0)
 
 
+FOUR_IMAGES = np.stack([np.full((8, 8, 3), i, np.uint8) for i in range(4)])
+FOUR_LABELLED = [(FOUR_IMAGES, [Truth(False, "a"), Truth(True, "a"), Truth(False, "b"), Truth(True, "b")])]
+LIMITS = card().calibration.limits_for(None).thresholds
+
+
+def four_scores(*scores: float) -> Fixed:
+    """A model with these scores for the four images, and 0.1 for any other."""
+    return Fixed([*scores, *[0.1] * 252])
+
+
+BEFORE = four_scores(0.1, LIMITS.reject + 0.5, 0.2, LIMITS.reject + 0.4)
+AFTER = four_scores(0.1, 0.1, 0.2, LIMITS.reject + 0.4)
+
+
 def test_flips_and_auroc_changes_are_counted() -> None:
-    images = np.stack([np.full((8, 8, 3), i, np.uint8) for i in range(4)])
-    limits = card().calibration.limits_for(None).thresholds
-    near = limits.reject
-    before, after = [0.1, near + 0.5, 0.2, near + 0.4] + [0.1] * 252, [0.1, 0.1, 0.2, near + 0.4] + [0.1] * 252
-    real = [(images, [Truth(False, "a"), Truth(True, "a"), Truth(False, "b"), Truth(True, "b")])]
-    parity = compare(Fixed(before), Fixed(after), real, batches=(1, 3), thresholds=limits, guard=1e-4)
+    parity = compare(BEFORE, AFTER, FOUR_LABELLED, batches=(1, 3), thresholds=LIMITS, guard=1e-4)
     assert parity.flips == 1 and parity.real_images == 4
     assert parity.flips_by_category == {"a": 1}
-    # The worst of all together (a defect among the sound: 0.625) and of each category (a: both score alike).
+    # All together: a defect among the sound ones; category a: both score alike.
     assert parity.aurocs == {"*": (1.0, 0.625), "a": (1.0, 0.5), "b": (1.0, 1.0)}
     assert parity.auroc == pytest.approx(0.5)
-    assert parity.score == pytest.approx(near + 0.4, abs=1e-5)
-    for drift, change in ((4e-6, 0.0), (1e-3, 0.25)):  # noise, and more than noise, between two parts that score alike
-        first = [0.1, 0.3, 0.3 + drift / 2, 0.5] + [0.1] * 252
-        second = [0.1, 0.3 + drift, 0.3, 0.5] + [0.1] * 252
-        swapped = compare(Fixed(first), Fixed(second), real, batches=(1,), thresholds=limits, guard=1e-4)
-        assert swapped.auroc == pytest.approx(change)
-    wide = compare(Fixed(before), Fixed(after), real, batches=(1,), thresholds=limits, guard=0.6)
-    assert wide.flips == 0 and wide.near_flips == 1 and wide.near_threshold >= 2
-    moved = Thresholds(reinspect=0.05, reject=0.05)
-    own = compare(Fixed(before), Fixed(before), real, batches=(1,), thresholds=limits, guard=0, own=moved)
-    assert (
-        own.flips == 2 + 4
-    )  # two sound parts, and four artificial images that score 0.1, above the candidate's own limits
-    nan = compare(Fixed(before), Fixed([float("nan")] * 256), real, batches=(2,), thresholds=limits, guard=1e-4)
-    assert nan.score == float("inf")
+    assert parity.score == pytest.approx(LIMITS.reject + 0.4, abs=1e-5)
+
+
+@pytest.mark.parametrize(("drift", "change"), [(4e-6, 0.0), (1e-3, 0.25)])
+def test_rounding_of_nearly_equal_scores_is_no_change_of_auroc(drift: float, change: float) -> None:
+    first, second = four_scores(0.1, 0.3, 0.3 + drift / 2, 0.5), four_scores(0.1, 0.3 + drift, 0.3, 0.5)
+    parity = compare(first, second, FOUR_LABELLED, batches=(1,), thresholds=LIMITS, guard=1e-4)
+    assert parity.auroc == pytest.approx(change)
+
+
+def test_flips_within_the_guard_are_counted_apart() -> None:
+    parity = compare(BEFORE, AFTER, FOUR_LABELLED, batches=(1,), thresholds=LIMITS, guard=0.6)
+    assert parity.flips == 0 and parity.near_flips == 1 and parity.near_threshold >= 2
+
+
+def test_the_candidates_own_thresholds_decide_its_flips() -> None:
+    own = Thresholds(reinspect=0.05, reject=0.05)
+    parity = compare(BEFORE, BEFORE, FOUR_LABELLED, batches=(1,), thresholds=LIMITS, guard=0, own=own)
+    assert parity.flips == 2 + 4  # two sound parts, and four artificial images that score 0.1
+
+
+def test_a_score_that_is_not_finite_is_an_infinite_difference() -> None:
+    nan = Fixed([float("nan")] * 256)
+    parity = compare(BEFORE, nan, FOUR_LABELLED, batches=(2,), thresholds=LIMITS, guard=1e-4)
+    assert parity.score == float("inf")
 
 
 def _with_card(artifact: Path, to: Path, text: str | None) -> bytes:
@@ -229,7 +256,7 @@ def _with_card(artifact: Path, to: Path, text: str | None) -> bytes:
     return to.read_bytes()
 
 
-def test_damaged_and_foreign_artifacts_are_refused(artifact: Path, tmp_path: Path) -> None:
+def test_invalid_artifacts_are_refused(artifact: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="not an ONNX file"):
         Runtime(b"no model at all", "z.onnx")
     with pytest.raises(BadInput, match="carries no card"):
@@ -247,8 +274,8 @@ def test_damaged_and_foreign_artifacts_are_refused(artifact: Path, tmp_path: Pat
             Runtime(_with_card(artifact, tmp_path / "c.onnx", json.dumps(content | change)), "c.onnx")
 
 
-def test_external_data_is_refused(artifact: Path, tmp_path: Path) -> None:
-    """ONNX Runtime itself would follow some paths out of a file that comes as bytes (tests/test_hostile.py)."""
+def test_tensors_in_other_files_are_refused(artifact: Path, tmp_path: Path) -> None:
+    """ONNX Runtime itself would follow some paths even for a model loaded from bytes (tests/test_hostile.py)."""
     secret = tmp_path / "secret.bin"
     secret.write_bytes(np.full(4096, 7, np.float32).tobytes())
     model = onnx.load(str(artifact))
@@ -266,25 +293,25 @@ def test_external_data_is_refused(artifact: Path, tmp_path: Path) -> None:
         open_session(model.SerializeToString(), "evil.onnx", RuntimeOptions())
 
 
-def test_a_provider_that_is_not_obtained_is_an_error(artifact: Path) -> None:
+def test_missing_provider_is_an_error(artifact: Path) -> None:
     import onnxruntime
 
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this machine has the CUDA provider")
-    with pytest.raises(EnvironmentFault, match="asked for CUDAExecutionProvider, obtained CPUExecutionProvider"):
+    with pytest.raises(EnvironmentFault, match="requested CUDAExecutionProvider, obtained CPUExecutionProvider"):
         Runtime(artifact.read_bytes(), "x", RuntimeOptions(device="cuda"))
     assert Runtime(artifact.read_bytes(), "x", RuntimeOptions(device="cuda", allow_cpu=True)).size == SIZE
 
 
-def test_deployments() -> None:
+def test_shipped_deployment_loads_and_unknown_name_is_refused() -> None:
     assert load_deployment("onnx").accept.flips == 0
     with pytest.raises(UsageError, match="no deployment named 'tensorrt'"):
         load_deployment("tensorrt")
 
 
 @pytest.mark.gpu
-def test_the_cuda_provider_answers_alike(artifact: Path) -> None:
-    images = np.stack(artificial(SIZE))
+def test_cuda_provider_agrees_with_the_cpu(artifact: Path) -> None:
+    images = np.stack(artificial_images(SIZE))
     cpu, cuda = (
         Runtime(artifact.read_bytes(), "x", RuntimeOptions(device=device)).predict_batch(images)
         for device in ("cpu", "cuda")

@@ -1,4 +1,4 @@
-"""The students: one contract for all, both attentions matter, runs agree bit for bit, the paper's size is the paper's."""
+"""Students: one contract for all of them, their layers, encoders and weights, and the published sizes."""
 
 from __future__ import annotations
 
@@ -18,50 +18,29 @@ from inspect_kd.datasets.batches import Sweep
 from inspect_kd.errors import BadInput, EnvironmentFault, UsageError
 from inspect_kd.models import encoders
 from inspect_kd.models.base import ModelOutput
-from inspect_kd.models.encoders import EncoderSpec, build_encoder, empty_encoder, within_reach
+from inspect_kd.models.encoders import EncoderSpec, build_encoder, empty_encoder, weights_available
 from inspect_kd.models.layers.attention import LearnedMemory, LearnedQueries
 from inspect_kd.models.layers.discrepancy import Smooth, gaussian_taps, top_mean
 from inspect_kd.models.layers.features import box_sum, join
 from inspect_kd.models.layers.omni_block import GlobalBranch, OmniBlock, PlainBranch
 from inspect_kd.models.layers.prototypes import Prototypes
 from inspect_kd.models.layers.ras_former import EncoderLayer, neighbourhood
-from inspect_kd.models.rebuild import Compare, RebuildStudent
+from inspect_kd.models.rebuild import RebuildStudent
+from inspect_kd.models.rebuild_config import CompareConfig
 from inspect_kd.models.students import omni_ad, ras
 from inspect_kd.types import Sample
-
-FEW = (Compare(strides=(4, 8), prototypes=8), Compare(strides=(16,), prototypes=16, weight=2.0))
-
-
-def small(**changes: object) -> omni_ad.Student:
-    torch.manual_seed(0)
-    options = {"dims": (32, 24, 16), "neck": 16, "bottleneck": 1, "compare": FEW} | changes
-    return omni_ad.build(omni_ad.Config(encoder="embedded", **options), build_encoder("embedded"))
-
-
-def small_ras(**changes: object) -> ras.Student:
-    torch.manual_seed(0)
-    options = {"grid": 4, "width": 16, "heads": 2, "inner": 16, "barred": 3, "compare": FEW} | changes
-    return ras.build(ras.Config(encoder="embedded", **options), build_encoder("embedded"))
-
-
-def gated(**changes: object) -> omni_ad.Student:
-    return small(gate=True, **changes)
-
+from tests.small_models import FEW_PROTOTYPES, Evil, gated, images, small, small_ras
 
 every_student = pytest.mark.parametrize("build", [small, small_ras, gated])
 
 
-def images(count: int = 2, size: int = 64, seed: int = 0) -> Tensor:
-    return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(seed)) * 255
-
-
-def test_weights_from_a_hub_have_a_digest_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a teacher says is kept under it; without one it would look at every image in every step."""
-    monkeypatch.setattr(encoders, "_hub_gives", lambda name: True)
-    make = encoders._timm_body
-    # The hub's file is all that is missing: the network is timm's own, with numbers of chance.
+def test_weights_from_the_hub_have_a_digest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A teacher's outputs are cached by it; without one they would be computed in every step."""
+    monkeypatch.setattr(encoders, "_hub_has", lambda name: True)
+    build = encoders._timm_body
+    # Only the hub's file is missing: the network is timm's own, with random weights.
     monkeypatch.setattr(
-        encoders, "_timm_body", lambda *given, **options: make(*given, **options | {"pretrained": False})
+        encoders, "_timm_body", lambda *arguments, **options: build(*arguments, **options | {"pretrained": False})
     )
     monkeypatch.delenv("INSPECT_KD_WEIGHTS", raising=False)
     torch.manual_seed(0)
@@ -72,7 +51,7 @@ def test_weights_from_a_hub_have_a_digest_too(monkeypatch: pytest.MonkeyPatch) -
     assert build_encoder("mobilenetv2_050").spec.sha256 != first
 
 
-def test_plain_convolutions_are_one_kernel_once_they_have_learnt() -> None:
+def test_plain_branch_merges_into_one_kernel_in_eval_mode() -> None:
     torch.manual_seed(0)
     branch, x = PlainBranch(6), torch.randn(4, 6, 9, 9)
     for norm in branch.norms:
@@ -81,10 +60,12 @@ def test_plain_convolutions_are_one_kernel_once_they_have_learnt() -> None:
         nn.init.uniform_(norm.weight, 0.5, 2)
         nn.init.normal_(norm.bias)
     branch(x)
-    three = [branch.wide(x), branch.narrow(x), x]
-    expected = sum(norm.eval()(each) for norm, each in zip(branch.norms, three, strict=True)).relu()
+    branches = [branch.wide(x), branch.narrow(x), x]
+    expected = sum(norm.eval()(each) for norm, each in zip(branch.norms, branches, strict=True)).relu()
     assert torch.allclose(branch.eval()(x), expected, atol=1e-5) and expected.std() > 0.1
-    # In the graph that is exported each block looks close by one convolution instead of three.
+
+
+def test_plain_branch_exports_one_convolution_instead_of_three() -> None:
     counts = []
     for local in ("depthwise", "plain"):
         student = small(local=local)
@@ -94,33 +75,32 @@ def test_plain_convolutions_are_one_kernel_once_they_have_learnt() -> None:
     assert counts[0] - counts[1] == 2 * 3
 
 
-def test_a_number_of_levels_that_a_student_does_not_take_is_said() -> None:
+def test_omni_ad_refuses_other_than_three_levels() -> None:
     levels, half = (2, 4, 8, 16), (0.5, 0.5, 0.5)
     spec = EncoderSpec(name="mobilenetv2_050", mean=half, std=half, licence="", source="", strides=levels)
     with pytest.raises(UsageError, match=r"student\.strides: omni_ad takes three levels"):
         omni_ad.build(omni_ad.Config(strides=levels), empty_encoder(spec))
 
 
-def test_students_are_found_by_their_files() -> None:
+def test_registry_lists_students_by_file() -> None:
     assert registry.names("models.students") == ["omni_ad", "ras"]
     with pytest.raises(UsageError, match="there are: omni_ad, ras"):
         registry.load("models.students", "omni")
 
 
 @every_student
-def test_map_and_score(build: Callable[..., RebuildStudent]) -> None:
+def test_prediction_of_an_image_does_not_depend_on_its_batch(build: Callable[..., RebuildStudent]) -> None:
     student = build().eval()
     student.fit_statistics([images(4, seed=9)])
     batch = images(3)
     together, alone = student(batch), student(batch[1:2])
     assert together.heatmap_B1HW.shape == (3, 1, 64, 64) and together.score_B.shape == (3,)
-    # Nothing leaks from one member of a batch to another.
     assert torch.allclose(together.heatmap_B1HW[1:2], alone.heatmap_B1HW, atol=1e-5)
     assert together.heatmap_B1HW.min() >= -1e-4
 
 
 @every_student
-def test_every_trainable_parameter_learns(build: Callable[..., RebuildStudent]) -> None:
+def test_every_trainable_parameter_gets_a_gradient(build: Callable[..., RebuildStudent]) -> None:
     student = build().train()
     student.fit_statistics([images(4, seed=9)])
     batch = images(4)
@@ -144,7 +124,7 @@ def test_removing_either_attention_changes_the_output(kind: type[nn.Module], mon
     assert (before - after).abs().max() > 1e-3 * before.abs().max()
 
 
-def test_the_tokens_differ_and_all_of_the_block_learns() -> None:
+def test_learned_tokens_differ_and_the_whole_block_gets_gradients() -> None:
     block = OmniBlock(16, heads=4)
     tokens = [module.tokens_TC for module in block.modules() if isinstance(module, LearnedQueries | LearnedMemory)]
     assert len(tokens) == 2 and all(token.std(dim=0).min() > 0.01 for token in tokens)
@@ -158,53 +138,56 @@ def test_the_tokens_differ_and_all_of_the_block_learns() -> None:
     assert dead == []
 
 
-def test_learned_queries_do_not_see_positions_one_by_one() -> None:
+def test_learned_queries_summarise_any_grid_in_64_tokens() -> None:
     branch = GlobalBranch(16, 4, "batch", overview=24).eval()
     x = torch.randn(1, 16, 24, 24)
     gathered = branch.gather(branch.norm_in(x).flatten(2).transpose(1, 2))
     assert gathered.shape == (1, 64, 16)
 
 
-def test_longer_features_count_more_where_the_recipe_says_so() -> None:
+def test_length_power_scales_the_distance_by_feature_length() -> None:
     rows = torch.rand(4, 6, 8, 8) + 0.1
     memories = [Prototypes(6, 3, window=1, length_power=power) for power in (0.0, 1.0)]
     for memory in memories:
         memory.add(rows, torch.Generator().manual_seed(0))
         memory.fit(torch.ones(1, 6, 1, 1), torch.Generator().manual_seed(0))
-    angle, longer = memories
-    place = torch.rand(1, 6, 8, 8)
-    assert torch.allclose(angle(place), angle(3 * place), atol=1e-6)
-    assert torch.allclose(3 * longer(place), longer(3 * place), atol=1e-5)
-    lengths = place.norm(dim=1, keepdim=True) / rows.norm(dim=1).mean()
-    assert torch.allclose(longer(place), angle(place) * lengths, atol=1e-5)
+    angle, scaled = memories
+    features = torch.rand(1, 6, 8, 8)
+    assert torch.allclose(angle(features), angle(3 * features), atol=1e-6)
+    assert torch.allclose(3 * scaled(features), scaled(3 * features), atol=1e-5)
+    lengths = features.norm(dim=1, keepdim=True) / rows.norm(dim=1).mean()
+    assert torch.allclose(scaled(features), angle(features) * lengths, atol=1e-5)
 
 
-def test_the_score_may_weigh_otherwise_than_the_map() -> None:
-    def answer(score_weight: float | None) -> ModelOutput:
-        compare = (FEW[0], Compare(strides=(16,), prototypes=16, weight=2.0, score_weight=score_weight))
+def test_score_weight_changes_the_score_but_not_the_map() -> None:
+    def predict(score_weight: float | None) -> ModelOutput:
+        compare = (
+            FEW_PROTOTYPES[0],
+            CompareConfig(strides=(16,), prototypes=16, weight=2.0, score_weight=score_weight),
+        )
         student = small(compare=compare).eval()
         student.fit_statistics([images(4, seed=9)])
         return student(images())
 
-    same, other = answer(None), answer(6.0)
+    same, other = predict(None), predict(6.0)
     assert torch.equal(same.heatmap_B1HW, other.heatmap_B1HW) and not torch.allclose(same.score_B, other.score_B)
-    where, whether = small(compare=(Compare(strides=(16,), weight=2.0, score_weight=6.0),))._weights()
-    assert sum(where) == pytest.approx(sum(whether)) and whether[1] / whether[0] == pytest.approx(6)
+    in_map, in_score = small(compare=(CompareConfig(strides=(16,), weight=2.0, score_weight=6.0),)).scorer.weights
+    assert sum(in_map) == pytest.approx(sum(in_score)) and in_score[1] / in_score[0] == pytest.approx(6)
 
 
 @pytest.mark.parametrize(
-    ("side", "overview", "places"), [(32, 16, 256), (32, 32, 1024), (8, 16, 64), (24, 16, 144), (40, 16, 100)]
+    ("side", "overview", "positions"), [(32, 16, 256), (32, 32, 1024), (8, 16, 64), (24, 16, 144), (40, 16, 100)]
 )
-def test_attention_looks_at_no_more_places_than_the_overview_has(side: int, overview: int, places: int) -> None:
+def test_attention_runs_on_at_most_the_overview_grid(side: int, overview: int, positions: int) -> None:
     branch = GlobalBranch(16, 4, "batch", overview).eval()
-    seen: list[int] = []
-    branch.gather.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[1]))
-    branch.explain.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[1]))
+    counts: list[int] = []
+    branch.gather.register_forward_pre_hook(lambda _, arguments: counts.append(arguments[0].shape[1]))
+    branch.explain.register_forward_pre_hook(lambda _, arguments: counts.append(arguments[0].shape[1]))
     x = torch.randn(2, 16, side, side)
-    assert branch(x).shape == x.shape and seen == [places, places]
+    assert branch(x).shape == x.shape and counts == [positions, positions]
 
 
-def test_all_sound_images_are_seen_before_the_first_step() -> None:
+def test_sweep_covers_all_sound_images_in_equal_shares_of_categories() -> None:
     samples = [Sample(image=Path(f"{c}{i}.png"), category=c) for c, n in (("a", 40), ("b", 7)) for i in range(n)]
     draws = [draw for batch in Sweep(samples, most=1000, again=False, batch=8, seed=0) for draw in batch]
     assert {draw.index for draw in draws} == set(range(47))
@@ -218,7 +201,7 @@ def test_all_sound_images_are_seen_before_the_first_step() -> None:
 
 
 @every_student
-def test_two_runs_agree_bit_for_bit(build: Callable[..., RebuildStudent]) -> None:
+def test_two_trainings_are_bit_identical(build: Callable[..., RebuildStudent]) -> None:
     def run() -> tuple[Tensor, Tensor]:
         student = build().train()
         student.fit_statistics([images(4, seed=9)])
@@ -236,7 +219,7 @@ def test_two_runs_agree_bit_for_bit(build: Callable[..., RebuildStudent]) -> Non
     assert torch.equal(first[0], second[0]) and torch.equal(first[1], second[1])
 
 
-def test_the_papers_size() -> None:
+def test_omni_ad_paper_has_the_published_size() -> None:
     recipe = config.load_recipe("omni_ad_paper")
     options = {key: value for key, value in recipe.student.items() if key != "build"}
     settings = config.fill(omni_ad.Config, options, where="test")
@@ -254,7 +237,7 @@ def test_the_papers_size() -> None:
     assert round((total - ffns) / 1e6, 1) == 29.9
 
 
-def test_the_size_of_ras_as_published() -> None:
+def test_ras_paper_has_the_published_size() -> None:
     recipe = config.load_recipe("ras_paper")
     options = {key: value for key, value in recipe.student.items() if key != "build"}
     settings = config.fill(ras.Config, options, where="test")
@@ -263,7 +246,7 @@ def test_the_size_of_ras_as_published() -> None:
     )
     student = ras.build(settings, empty_encoder(spec)).eval()
     assert student.encoder.channels == (24, 32, 56, 160) and student.embed.in_features == 272
-    # Published: 22.8 million, with all of EfficientNet-B4, of which we keep what is read.
+    # Published: 22.8 million, with all of EfficientNet-B4; we drop its unused stages.
     whole = sum(p.numel() for p in timm.create_model("efficientnet_b4", features_only=True).parameters())
     trained = sum(p.numel() for p in student.parameters() if p.requires_grad)
     assert trained + whole == pytest.approx(22.8e6, rel=0.01)
@@ -271,7 +254,7 @@ def test_the_size_of_ras_as_published() -> None:
 
 
 @every_student
-def test_the_encoder_is_frozen_and_stays_in_eval_mode(build: Callable[..., RebuildStudent]) -> None:
+def test_encoder_is_frozen_and_stays_in_eval_mode(build: Callable[..., RebuildStudent]) -> None:
     student = build().train()
     assert not student.encoder.training and not any(p.requires_grad for p in student.encoder.parameters())
     before = {key: value.clone() for key, value in student.encoder.state_dict().items()}
@@ -281,7 +264,7 @@ def test_the_encoder_is_frozen_and_stays_in_eval_mode(build: Callable[..., Rebui
 
 
 @pytest.mark.parametrize("normalise", ["none", "spread", "full"])
-def test_features_are_normalised_by_sound_parts(normalise: str) -> None:
+def test_feature_norm_follows_the_recipe(normalise: str) -> None:
     student = small(normalise=normalise, compare=())
     batch = images(8)
     student.fit_statistics([batch[:4], batch[4:]])
@@ -294,7 +277,7 @@ def test_features_are_normalised_by_sound_parts(normalise: str) -> None:
 
 
 @every_student
-def test_a_damaged_input_is_held_against_its_clean_target(build: Callable[..., RebuildStudent]) -> None:
+def test_loss_compares_a_damaged_input_with_its_clean_target(build: Callable[..., RebuildStudent]) -> None:
     student = build(noise_strength=0.0).eval()
     clean = images(2)
     damaged = clean.clone()
@@ -318,8 +301,8 @@ def test_a_damaged_input_is_held_against_its_clean_target(build: Callable[..., R
     ],
     ids=str,
 )
-def test_every_switch_changes_what_is_learnt(changes: dict[str, object]) -> None:
-    def loss(student: omni_ad.Student) -> Tensor:
+def test_every_training_option_changes_the_loss(changes: dict[str, object]) -> None:
+    def loss(student: omni_ad.OmniAdStudent) -> Tensor:
         student.fit_statistics([images(4, seed=9)])
         torch.manual_seed(1)
         return student.train().losses(batch, batch)["rebuild"]
@@ -331,8 +314,8 @@ def test_every_switch_changes_what_is_learnt(changes: dict[str, object]) -> None
 
 
 @pytest.mark.parametrize("changes", [{"sigma": 9.0}, {"score_share": 0.2}, {"compare": ()}], ids=str)
-def test_every_switch_changes_what_is_answered(changes: dict[str, object]) -> None:
-    def score(student: omni_ad.Student) -> Tensor:
+def test_every_scoring_option_changes_the_score(changes: dict[str, object]) -> None:
+    def score(student: omni_ad.OmniAdStudent) -> Tensor:
         student.fit_statistics([images(4, seed=9)])
         return student.eval()(images()).score_B
 
@@ -345,56 +328,56 @@ def test_every_switch_changes_what_is_answered(changes: dict[str, object]) -> No
         (small, {"rebuild": ((4, 7),)}, "student.rebuild.*strides"),
         (small, {"rebuild": ()}, "at least one group"),
         (small, {"rebuild": ((4,), (8,), (16,))}, "student.dims.*stride 8.*stride 4"),
-        (small, {"compare": (Compare(strides=(32,)),)}, "student.compare.*strides"),
-        (small, {"compare": (Compare(strides=(8,), window=2),)}, "odd window"),
+        (small, {"compare": (CompareConfig(strides=(32,)),)}, "student.compare.*strides"),
+        (small, {"compare": (CompareConfig(strides=(8,), window=2),)}, "odd window"),
         (small, {"target_window": 2}, "student.target_window"),
         (small, {"normalise": "full"}, "student.normalise"),
         (small_ras, {"rebuild": ((4, 8), (16,))}, "one group"),
     ],
 )
-def test_what_does_not_fit_together_is_told(
+def test_contradicting_settings_are_refused(
     build: Callable[..., RebuildStudent], changes: dict[str, object], message: str
 ) -> None:
     with pytest.raises(UsageError, match=message):
         build(**changes)
 
 
-def test_ras_wants_the_grid_that_it_was_built_for() -> None:
+def test_ras_refuses_images_of_another_size() -> None:
     with pytest.raises(UsageError, match=r"student\.grid is 4.*8x8.*divided by 16"):
         small_ras().eval()(images(size=128))
 
 
-def test_no_token_of_ras_sees_its_neighbourhood() -> None:
+def test_ras_attention_masks_the_neighbourhood() -> None:
     torch.manual_seed(0)
     layer, barred = EncoderLayer(16, 2, 16).eval(), neighbourhood(6, 3)
     assert barred.sum(dim=1).tolist()[0] == 4 and int(barred.sum(dim=1).max()) == 9
     x = torch.randn(1, 36, 16)
     changed = x.clone()
     changed[:, 14] += 1  # row 2, column 2
-    nowhere = torch.zeros(1, 36, 16)
+    zero_queries = torch.zeros(1, 36, 16)
 
-    def read(tokens: Tensor) -> Tensor:
-        return layer.attention.attend(nowhere, tokens, tokens, 1, barred)
+    def attend(tokens: Tensor) -> Tensor:
+        return layer.attention.attend(zero_queries, tokens, tokens, 1, barred)
 
-    moved = (read(x) - read(changed)).abs().amax(dim=2)[0] > 1e-7
+    moved = (attend(x) - attend(changed)).abs().amax(dim=2)[0] > 1e-7
     assert torch.equal(moved, ~barred[14])
 
 
-def test_prototypes_know_what_they_have_seen() -> None:
+def test_prototypes_measure_the_distance_from_training_features() -> None:
     generator = torch.Generator().manual_seed(0)
-    seen = torch.zeros(2, 8, 5, 5)
-    seen[0, :3], seen[1, 3:5] = 1.0, 2.0
+    known = torch.zeros(2, 8, 5, 5)
+    known[0, :3], known[1, 3:5] = 1.0, 2.0
     memory = Prototypes(8, count=6, window=3)
-    memory.add(seen, generator)
+    memory.add(known, generator)
     memory.fit(torch.ones(1, 8, 1, 1), generator)
-    assert memory(seen).abs().max() < 1e-5 and memory(7 * seen).abs().max() < 1e-5
-    unseen = torch.zeros(1, 8, 5, 5)
-    unseen[:, 6] = 1.0
-    assert memory(unseen).min() > 0.99
-    assert memory.remembered == []
+    assert memory(known).abs().max() < 1e-5 and memory(7 * known).abs().max() < 1e-5
+    new = torch.zeros(1, 8, 5, 5)
+    new[:, 6] = 1.0
+    assert memory(new).min() > 0.99
+    assert memory.collected == []
 
 
-def test_levels_meet_at_the_coarsest_grid() -> None:
+def test_join_averages_levels_to_the_coarsest_grid() -> None:
     fine, coarse = torch.randn(2, 3, 8, 8), torch.randn(2, 5, 4, 4)
     joined = join([fine, coarse], (4, 8), (4, 8))
     assert torch.allclose(joined[:, :3], nn.functional.avg_pool2d(fine, 2), atol=1e-6)
@@ -402,20 +385,20 @@ def test_levels_meet_at_the_coarsest_grid() -> None:
     assert torch.allclose(box_sum(fine, 3) / 9, nn.functional.avg_pool2d(fine, 3, 1, 1), atol=1e-6)
 
 
-def test_smoothing_ends_where_its_weights_have_died_out() -> None:
+def test_smoothing_kernel_reaches_4_sigma() -> None:
     assert gaussian_taps(4.0).numel() == 33
     assert gaussian_taps(1.0)[0] < 1e-3
     flat = torch.full((1, 1, 16, 16), 3.0)
     assert torch.allclose(Smooth(1.0)(flat), flat, atol=1e-5)
 
 
-def test_the_score_does_not_follow_a_single_dead_pixel() -> None:
+def test_score_is_robust_to_a_dead_pixel() -> None:
     heat = torch.zeros(1, 1, 64, 64)
     heat[0, 0, 5, 5] = 100
     assert top_mean(heat, 0.003).item() == pytest.approx(100 / 12)
 
 
-def test_a_mobilenet_from_the_local_folder(real_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mobilenet_loads_from_the_local_folder(real_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INSPECT_KD_WEIGHTS", str(real_weights))
     encoder = build_encoder("mobilenetv2_100")
     assert encoder.channels == (24, 32, 96)
@@ -426,11 +409,11 @@ def test_a_mobilenet_from_the_local_folder(real_weights: Path, monkeypatch: pyte
     picture = images(1, 256)
     expected = whole.forward_intermediates(picture / 127.5 - 1, indices=(1, 2, 3), intermediates_only=True)
     assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(encoder(picture), expected, strict=True))
-    # Nothing behind the last level that is read.
+    # The stages behind the last level are dropped.
     assert sum(p.numel() for p in encoder.parameters()) < 0.7e6
 
 
-def test_with_no_weights_both_ways_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_weights_error_names_folder_and_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INSPECT_KD_WEIGHTS", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
@@ -444,31 +427,23 @@ def test_with_no_weights_both_ways_are_named(tmp_path: Path, monkeypatch: pytest
         build_encoder("resnet999")
 
 
-def test_what_is_within_reach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_are_available_from_package_hub_or_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INSPECT_KD_WEIGHTS", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    # A host that refuses at once, and one that answers.
+    # A host that refuses the connection, then one that accepts it.
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
-    assert within_reach("embedded") and not within_reach("mobilenetv2_100")
+    assert weights_available("embedded") and not weights_available("mobilenetv2_100")
     with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as hub:
         Thread(target=hub.handle_request, daemon=True).start()
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{hub.server_port}")
-        assert within_reach("mobilenetv2_100")
+        assert weights_available("mobilenetv2_100")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    assert not within_reach("mobilenetv2_100")
+    assert not weights_available("mobilenetv2_100")
     (tmp_path / "mobilenetv2_100.safetensors").touch()
-    assert within_reach("mobilenetv2_100")
+    assert weights_available("mobilenetv2_100")
 
 
-class Evil:
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return Path.touch, (self.marker,)  # type: ignore[return-value]
-
-
-def test_a_malicious_checkpoint_is_refused_and_runs_nothing(tmp_path: Path) -> None:
+def test_malicious_checkpoint_is_refused_without_running_code(tmp_path: Path) -> None:
     marker = tmp_path / "owned"
     torch.save({"weight": Evil(marker)}, tmp_path / "resnet18.pt")
     with pytest.raises(BadInput, match=r"resnet18\.pt"):
@@ -479,7 +454,7 @@ def test_a_malicious_checkpoint_is_refused_and_runs_nothing(tmp_path: Path) -> N
         weights.load_state(tmp_path / "torn.safetensors")
 
 
-def test_weights_of_another_model_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_encoder_refuses_weights_of_another_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from safetensors.torch import save_file
 
     save_file({"x": torch.zeros(1)}, tmp_path / "resnet18.safetensors")
@@ -488,7 +463,7 @@ def test_weights_of_another_model_are_refused(tmp_path: Path, monkeypatch: pytes
         build_encoder("resnet18")
 
 
-def test_the_embedded_encoder_is_small_and_has_learnt() -> None:
+def test_embedded_encoder_is_small_and_trained() -> None:
     from inspect_kd import zoo
 
     assert zoo.asset("models", "embedded_encoder.safetensors").stat().st_size < 2e6

@@ -1,4 +1,4 @@
-"""Target openvino: the same answers as ONNX Runtime's, the precision always said, and nothing read but the file itself."""
+"""Target openvino: agreement with ONNX Runtime, fixed precision, and no access to other files."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ openvino = pytest.importorskip("openvino", reason="OpenVINO is not installed: pi
 
 @pytest.fixture(scope="module")
 def artifact(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Exported and proved by the command."""
+    """Exported and verified by the command."""
     to = tmp_path_factory.mktemp("openvino") / "r.openvino.onnx"
     words = [sys.executable, "-m", "inspect_kd", "export", str(run), "--to", "openvino", "--output", str(to)]
-    answer = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert answer.returncode == 0, answer.stderr
-    assert "0 decisions flip" in answer.stdout
+    result = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "0 decisions flip" in result.stdout
     return to
 
 
-def test_it_answers_like_onnx_runtime(artifact: Path, run: Path, parts: Path) -> None:
+def test_predictions_agree_with_onnx_runtime(artifact: Path, run: Path, parts: Path) -> None:
     first, second = Inspector(run / "r.onnx"), Inspector(artifact)
     assert second.card.target == "openvino" and isinstance(second.model, Runtime)
     for image in sorted(parts.rglob("test/*/*.png")):
@@ -39,16 +39,16 @@ def test_it_answers_like_onnx_runtime(artifact: Path, run: Path, parts: Path) ->
         assert np.abs(a.heatmap - b.heatmap).max() < 1e-4
 
 
-def test_the_precision_is_said_and_so_are_the_threads(artifact: Path) -> None:
+def test_precision_and_threads_are_set(artifact: Path) -> None:
     compiled = Inspector(artifact, threads=1).model.compiled
     assert compiled.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.f32
     assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
 
 
-def test_a_device_that_is_not_there_is_an_error(artifact: Path) -> None:
+def test_missing_device_is_an_error(artifact: Path) -> None:
     if any(name.startswith("GPU") for name in openvino.Core().available_devices):
-        pytest.skip("this machine has graphics that OpenVINO knows")
-    with pytest.raises(EnvironmentFault, match="asked for OpenVINO's GPU"):
+        pytest.skip("this machine has graphics that OpenVINO supports")
+    with pytest.raises(EnvironmentFault, match="requested OpenVINO's GPU"):
         Inspector(artifact, device="gpu")
     assert Inspector(artifact, device="gpu", allow_cpu=True).size == 64
     with pytest.raises(BadInput, match="no device 'tensorrt'"):
@@ -56,7 +56,7 @@ def test_a_device_that_is_not_there_is_an_error(artifact: Path) -> None:
 
 
 def external(location: str, *, hidden_in: str = "initializer") -> bytes:
-    """A model whose numbers lie elsewhere."""
+    """A model with a tensor that is stored in another file."""
     tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[4], data_location=TensorProto.EXTERNAL)
     for key, value in (("location", location), ("offset", "0"), ("length", "16")):
         tensor.external_data.add(key=key, value=value)
@@ -76,7 +76,7 @@ def external(location: str, *, hidden_in: str = "initializer") -> bytes:
 
 
 @pytest.mark.parametrize("hidden_in", ["initializer", "attribute", "branch"])
-def test_no_tensor_leads_to_another_file(tmp_path: Path, hidden_in: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tensors_in_other_files_are_refused(tmp_path: Path, hidden_in: str, monkeypatch: pytest.MonkeyPatch) -> None:
     secret = tmp_path / "secret.bin"
     secret.write_bytes(np.arange(4, dtype=np.float32).tobytes())
     monkeypatch.chdir(tmp_path)
@@ -91,24 +91,24 @@ def test_no_tensor_leads_to_another_file(tmp_path: Path, hidden_in: str, monkeyp
         Runtime(content, "a.onnx")
 
 
-def test_an_artifact_passes_and_torn_bytes_do_not(artifact: Path) -> None:
+def test_truncated_and_mutated_files_raise_nothing_but_bad_input(artifact: Path) -> None:
     content = artifact.read_bytes()
     refuse_external_data(content, "a")
-    for torn in (content[: len(content) // 2], b"\xff" * 40, b"\x0b", b"\x3a\xff\xff\xff\xff\x0f"):
+    for invalid in (content[: len(content) // 2], b"\xff" * 40, b"\x0b", b"\x3a\xff\xff\xff\xff\x0f"):
         with pytest.raises(BadInput):
-            refuse_external_data(torn, "a")
+            refuse_external_data(invalid, "a")
     rng = np.random.default_rng(0)
     for _ in range(300):
         mutated = bytearray(content[:4000])
-        for place in rng.integers(len(mutated), size=8):
-            mutated[place] = int(rng.integers(256))
+        for position in rng.integers(len(mutated), size=8):
+            mutated[position] = int(rng.integers(256))
         try:
             refuse_external_data(bytes(mutated), "a")
         except BadInput:
             continue
 
 
-def test_what_is_no_artifact_is_refused(artifact: Path, tmp_path: Path) -> None:
+def test_invalid_artifacts_and_empty_batches_are_refused(artifact: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"carries no card|cannot read|can read"):
         model = onnx.load(str(artifact))
         del model.metadata_props[:]

@@ -1,4 +1,4 @@
-"""fp16 and int8: what is computed in which precision, what that did to the answers, and what is told of it."""
+"""fp16 and int8: precision of each part, effect on predictions, and the conversion report."""
 
 from __future__ import annotations
 
@@ -38,29 +38,29 @@ def images_of(parts: Path) -> list[Path]:
 
 
 def kinds(path: Path) -> Counter[int]:
-    """How many weights there are of each type."""
+    """Number of weights of each type."""
     return Counter(tensor.data_type for tensor in onnx.load(str(path)).graph.initializer)
 
 
 @pytest.fixture(scope="module")
 def half(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     to = tmp_path_factory.mktemp("half") / "r.fp16.onnx"
-    answer = export(run, "onnx_fp16", "--output", str(to))
-    assert answer.returncode == 0, answer.stderr
-    assert "plain fp32" in answer.stdout
+    result = export(run, "onnx_fp16", "--output", str(to))
+    assert result.returncode == 0, result.stderr
+    assert "plain fp32" in result.stdout
     return to
 
 
-def test_half_precision_moves_no_decision(half: Path, run: Path, parts: Path) -> None:
+def test_fp16_changes_scores_only_slightly(half: Path, run: Path, parts: Path) -> None:
     plain, halved = Inspector(run / "r.onnx"), Inspector(half)
     differences = []
     for image in images_of(parts):
         a, b = plain(image), halved(image)
         differences.append(abs(a.score - b.score))
-    assert 0 < max(differences) < 5e-3  # zero would say that nothing was halved
+    assert 0 < max(differences) < 5e-3  # zero would mean that nothing was converted
 
 
-def test_what_measures_stays_in_fp32(half: Path) -> None:
+def test_distances_stay_in_fp32(half: Path) -> None:
     model = onnx.load(str(half))
     weights = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
@@ -70,33 +70,34 @@ def test_what_measures_stays_in_fp32(half: Path) -> None:
         tensor.name: list(tensor.dims) for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT
     }
     assert any("feature_norm" in name for name in plain)
-    assert [dims[1] for dims in plain.values() if len(dims) == 2] == [16, 32], "two banks of prototypes, whole"
+    assert [dims[1] for dims in plain.values() if len(dims) == 2] == [16, 32], "both sets of prototypes are unchanged"
     names = {tensor.name for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT16}
     assert not any("memories" in name or "smooth" in name or "feature_norm" in name for name in names)
 
 
-def test_the_conversion_is_told(half: Path) -> None:
-    told = json.loads(half.with_name("r.fp16.onnx.conversion.json").read_text())
-    assert told["precision"] == "fp16" and told["missed"] == [] and told["parity"]["flips"] == 0
-    assert set(told["times"]) == {"this", "fp32"} and told["times"]["this"]["cpu_ms"] > 0
+def test_conversion_report_of_fp16(half: Path) -> None:
+    report = json.loads(half.with_name("r.fp16.onnx.conversion.json").read_text())
+    assert report["precision"] == "fp16" and report["missed"] == [] and report["parity"]["flips"] == 0
+    assert set(report["times"]) == {"this", "fp32"} and report["times"]["this"]["cpu_ms"] > 0
     assert (
-        told["file_bytes"] == pytest.approx(half.stat().st_size, rel=0.01) and told["file_bytes"] < told["plain_bytes"]
+        report["file_bytes"] == pytest.approx(half.stat().st_size, rel=0.01)
+        and report["file_bytes"] < report["plain_bytes"]
     )
-    assert set(told["parity"]["aurocs"]) == {"*", *Inspector(half).card.categories}
+    assert set(report["parity"]["aurocs"]) == {"*", *Inspector(half).card.categories}
     page = half.with_name("r.fp16.onnx.conversion.html").read_text()
     assert (
         "ACCEPTED" in page
         and "Scores before and after, and the limits" in page
-        and page.count("<circle") == told["parity"]["real_images"]
+        and page.count("<circle") == report["parity"]["real_images"]
     )
 
 
-def test_a_model_without_heavy_parts_is_told_so() -> None:
+def test_fp16_refuses_a_model_without_half_precision_parts() -> None:
     class Whole(nn.Module):
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return images
 
-    with pytest.raises(UsageError, match="names nothing that may compute in half precision"):
+    with pytest.raises(UsageError, match="has no half_precision_parts"):
         in_half(ArtifactGraph(Whole(), 1.0))
 
 
@@ -111,78 +112,78 @@ def deployment(folder: Path, **changes: Any) -> str:
 
 
 @pytest.fixture(scope="module")
-def in_bytes(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def int8_artifact(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bytes")
     to = folder / "r.bytes.onnx"
-    answer = export(run, deployment(folder), "--output", str(to))
-    assert answer.returncode == 0, answer.stderr
-    assert '"phase": "quantise"' in answer.stderr
+    result = export(run, deployment(folder), "--output", str(to))
+    assert result.returncode == 0, result.stderr
+    assert '"phase": "quantise"' in result.stderr
     return to
 
 
-def test_convolutions_compute_in_bytes_where_that_was_measured_harmless(in_bytes: Path) -> None:
-    told = json.loads(in_bytes.with_name("r.bytes.onnx.conversion.json").read_text())["quantised"]
-    model = onnx.load(str(in_bytes))
+def test_int8_quantises_the_least_harmful_convolutions(int8_artifact: Path) -> None:
+    report = json.loads(int8_artifact.with_name("r.bytes.onnx.conversion.json").read_text())["quantised"]
+    model = onnx.load(str(int8_artifact))
     feeding = {name: node for node in model.graph.node for name in node.output}
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
     fed = [node for node in convolutions if feeding.get(node.input[1], node).op_type == "DequantizeLinear"]
-    assert len(convolutions) == told["convolutions"]
-    assert len(fed) == told["convolutions"] - len(told["left"]) > 0
-    assert {node.name for node in convolutions} - {node.name for node in fed} == {one["node"] for one in told["left"]}
-    assert told["score"] <= 0.05
-    harm = [one["heatmap"] for one in told["left"]]
+    assert len(convolutions) == report["convolutions"]
+    assert len(fed) == report["convolutions"] - len(report["left"]) > 0
+    assert {node.name for node in convolutions} - {node.name for node in fed} == {one["node"] for one in report["left"]}
+    assert report["score"] <= 0.05
+    harm = [one["heatmap"] for one in report["left"]]
     assert harm == sorted(harm, reverse=True)
-    assert kinds(in_bytes)[TensorProto.INT8] > 0
+    assert kinds(int8_artifact)[TensorProto.INT8] > 0
 
 
-def test_a_file_promises_by_its_own_scores(in_bytes: Path, run: Path) -> None:
-    mine, students = Inspector(in_bytes).card.calibration, Inspector(run / "r.onnx").card.calibration
-    assert mine.scale == students.scale
-    assert mine.scores != students.scores
-    again = limits_on(mine.scale, mine.scores, reject_rate=0.05, reinspect_rate=0.1)
-    assert set(again.limits) == set(mine.limits)
-    page = in_bytes.with_name("r.bytes.onnx.conversion.html").read_text()
+def test_int8_thresholds_are_derived_from_its_own_scores(int8_artifact: Path, run: Path) -> None:
+    derived, original = Inspector(int8_artifact).card.calibration, Inspector(run / "r.onnx").card.calibration
+    assert derived.scale == original.scale
+    assert derived.scores != original.scores
+    recomputed = limits_on(derived.scale, derived.scores, reject_rate=0.05, reinspect_rate=0.1)
+    assert set(recomputed.limits) == set(derived.limits)
+    page = int8_artifact.with_name("r.bytes.onnx.conversion.html").read_text()
     assert "Derived anew" in page and "What stayed in fp32" in page
 
 
-def test_it_opens_in_both_runtimes_and_answers_alike(in_bytes: Path, parts: Path) -> None:
+def test_int8_file_gives_the_same_scores_in_openvino(int8_artifact: Path, parts: Path) -> None:
     openvino = pytest.importorskip("openvino", reason="OpenVINO is not installed")
     assert openvino is not None
     from inspect_kd.export.to_openvino import Runtime
 
-    first, second = Inspector(in_bytes), Runtime(in_bytes.read_bytes(), "r")
+    first, second = Inspector(int8_artifact), Runtime(int8_artifact.read_bytes(), "r")
     noise = np.random.default_rng(0).integers(0, 256, (2, first.size, first.size, 3), dtype=np.uint8)
     assert np.abs(first.predict_batch(noise).scores_N - second.predict_batch(noise).scores_N).max() < 0.1
 
 
-def test_a_missed_limit_leaves_the_reason_alone(run: Path, tmp_path: Path) -> None:
+def test_exceeded_limit_leaves_a_report_and_no_artifact(run: Path, tmp_path: Path) -> None:
     to = tmp_path / "r.bytes.onnx"
     strict = deployment(tmp_path, accept={"auroc": 1, "flips": 1, "heatmap": 1e-9})
-    answer = export(run, strict, "--output", str(to))
-    assert answer.returncode == 1 and "no artifact was written" in answer.stderr
-    assert "heatmap" in answer.stderr and "limit 1e-09" in answer.stderr
+    result = export(run, strict, "--output", str(to))
+    assert result.returncode == 1 and "no artifact was written" in result.stderr
+    assert "heatmap" in result.stderr and "limit 1e-09" in result.stderr
     assert not to.exists()
     assert "REFUSED" in to.with_name("r.bytes.onnx.conversion.html").read_text()
     assert json.loads(to.with_name("r.bytes.onnx.conversion.json").read_text())["missed"]
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".html", ".json", ".yaml"]
 
 
-def test_nothing_is_quantised_against_the_limit(run: Path, tmp_path: Path) -> None:
+def test_quantisation_fails_if_no_convolution_is_within_the_limit(run: Path, tmp_path: Path) -> None:
     file = tmp_path / "r.onnx"
     file.write_bytes((run / "r.onnx").read_bytes())
     noise = np.random.default_rng(0).integers(0, 256, (8, 64, 64, 3), dtype=np.uint8)
-    with pytest.raises(BadInput, match=r"none of .* convolutions may compute in bytes"):
+    with pytest.raises(BadInput, match=r"none of .* convolutions can be quantised"):
         quantise(file, noise, noise, Quantise(sound=8, checked=4, score=1e-12), NoProgress())
     assert file.read_bytes() == (run / "r.onnx").read_bytes()
 
 
-def test_the_shipped_deployments_name_their_devices() -> None:
+def test_shipped_deployments_load_and_name_their_devices() -> None:
     assert set(deployments_for("cpu")) >= {"onnx", "onnx_fp16", "onnx_int8", "openvino"}
     for file in (ROOT / "export").glob("*.yaml"):
         assert load_deployment(file.stem).name == file.stem
     assert load_deployment("onnx_int8").accept.guard == 0, "every decision that int8 changes must count"
 
 
-def test_one_output_for_several_targets_is_refused(run: Path, tmp_path: Path) -> None:
-    answer = export(run, "onnx,openvino", "--output", str(tmp_path / "x.onnx"))
-    assert answer.returncode == 2 and "--output names one file" in answer.stderr
+def test_one_output_path_for_several_targets_is_refused(run: Path, tmp_path: Path) -> None:
+    result = export(run, "onnx,openvino", "--output", str(tmp_path / "x.onnx"))
+    assert result.returncode == 2 and "--output names one file" in result.stderr

@@ -1,4 +1,4 @@
-"""What the heads read of prototypes is continuous: places that tie between prototypes answer alike in every runtime."""
+"""The comparison with prototypes is continuous: positions that tie between prototypes give equal results in every runtime."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tests.tied_student import export_tied, tied_student
 
 
 def between(first_C: Tensor, second_C: Tensor, share: float) -> Tensor:
-    """A picture of one place whose direction lies between two prototypes."""
+    """Features of one position whose direction lies between two prototypes."""
     return F.normalize(torch.lerp(first_C, second_C, share), dim=0).view(1, -1, 1, 1)
 
 
 @pytest.mark.parametrize("copies", [1, 4])
-def test_products_change_little_where_the_nearest_prototype_changes(copies: int) -> None:
+def test_comparison_is_continuous_where_the_nearest_prototype_changes(copies: int) -> None:
     torch.manual_seed(0)
     memory = Prototypes(8, count=12 * copies, window=1)
     distinct_KC = F.normalize(torch.rand(12, 8), dim=1)
@@ -34,16 +34,16 @@ def test_products_change_little_where_the_nearest_prototype_changes(copies: int)
             assert (before.distance_B1hw - after.distance_B1hw).abs().max() < 1e-5
 
 
-def test_a_place_far_nearer_to_one_prototype_is_compared_with_it_alone() -> None:
+def test_a_position_near_one_prototype_is_compared_with_it_alone() -> None:
     memory = Prototypes(8, count=12, window=1)
     memory.prototypes_KC.copy_(torch.eye(12, 8))
-    place = F.normalize(torch.tensor([1.0, 0.2, 0, 0, 0, 0, 0, 0]), dim=0)
-    detail = memory.compare_channels(place.view(1, 8, 1, 1))
-    assert torch.allclose(detail.product_BChw.flatten(), place * torch.eye(8)[0], atol=1e-3)
-    assert torch.allclose(detail.distance_B1hw, memory(place.view(1, 8, 1, 1)))
+    direction = F.normalize(torch.tensor([1.0, 0.2, 0, 0, 0, 0, 0, 0]), dim=0)
+    comparison = memory.compare_channels(direction.view(1, 8, 1, 1))
+    assert torch.allclose(comparison.product_BChw.flatten(), direction * torch.eye(8)[0], atol=1e-3)
+    assert torch.allclose(comparison.distance_B1hw, memory(direction.view(1, 8, 1, 1)))
 
 
-def test_flat_pictures_leave_no_prototype_twice() -> None:
+def test_flat_images_give_no_duplicate_prototypes() -> None:
     memory = Prototypes(8, count=64, window=3)
     flat = torch.rand(4, 8, 1, 1).expand(4, 8, 6, 6)
     memory.add(flat, torch.Generator().manual_seed(0))
@@ -60,7 +60,7 @@ def tied() -> tuple[ArtifactGraph, np.ndarray]:
 
 
 @pytest.mark.parametrize("name", ["onnx", "onnx_fp16", "onnx_int8", "openvino"])
-def test_tied_places_pass_the_proof(name: str, tied: tuple[ArtifactGraph, np.ndarray], tmp_path: Path) -> None:
+def test_tied_positions_pass_verification(name: str, tied: tuple[ArtifactGraph, np.ndarray], tmp_path: Path) -> None:
     if name == "openvino":
         pytest.importorskip("openvino")
     done = export_tied(*tied, name, tmp_path / "tied.onnx")

@@ -1,4 +1,4 @@
-"""How a runtime may be told to work: the same answers whichever way, and nothing else than what was asked for."""
+"""Runtime options: the same predictions with all of them; and the cache of engines."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from inspect_kd.errors import EnvironmentFault, UsageError
-from inspect_kd.export.engine_cache import MOST, Fits, engine_folder, kept_or_built
+from inspect_kd.export.engine_cache import MAX_ENGINES, EngineKey, engine_folder, load_or_build
 from inspect_kd.export.options import RuntimeOptions, usable_processors
 from inspect_kd.inspector import Inspector
 from inspect_kd.stopwatch import take_turns
@@ -22,45 +22,45 @@ def noise(count: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (count, 64, 64, 3), dtype=np.uint8)
 
 
-def test_bound_buffers_give_the_same_answers_and_keep_none(run: Path) -> None:
+def test_bound_buffers_give_the_same_predictions_and_return_copies(run: Path) -> None:
     plain, bound = Inspector(run / "r.onnx"), Inspector(run / "r.onnx", options=RuntimeOptions(bind=True))
     first = bound.predict_batch(noise(2, 1))
     kept = first.scores_N.copy()
     for count, seed in ((1, 2), (2, 3), (3, 4), (2, 1)):
         a, b = plain.predict_batch(noise(count, seed)), bound.predict_batch(noise(count, seed))
         assert np.array_equal(a.scores_N, b.scores_N) and np.array_equal(a.heatmaps_NHW, b.heatmaps_NHW)
-    assert np.array_equal(first.scores_N, kept), "an answer was overwritten by a later image"
+    assert np.array_equal(first.scores_N, kept), "a later call overwrote earlier scores"
 
 
 def test_two_threads_share_bound_buffers(run: Path) -> None:
     plain, bound = Inspector(run / "r.onnx"), Inspector(run / "r.onnx", options=RuntimeOptions(bind=True))
     expected = [plain.predict_batch(noise(1, seed)).scores_N[0] for seed in range(8)]
-    found: dict[tuple[int, int], float] = {}
+    scores: dict[tuple[int, int], float] = {}
 
-    def look(worker: int) -> None:
+    def predict(worker: int) -> None:
         for turn in range(10):
             for seed in range(8):
-                found[worker, turn * 8 + seed] = bound.predict_batch(noise(1, seed)).scores_N[0]
+                scores[worker, turn * 8 + seed] = bound.predict_batch(noise(1, seed)).scores_N[0]
 
-    threads = [threading.Thread(target=look, args=(worker,)) for worker in range(3)]
+    threads = [threading.Thread(target=predict, args=(worker,)) for worker in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(found) == 240
-    assert all(score == expected[turn % 8] for (_, turn), score in found.items())
+    assert len(scores) == 240
+    assert all(score == expected[turn % 8] for (_, turn), score in scores.items())
 
 
-def test_threads_and_spinning_change_nothing_but_time(run: Path) -> None:
+def test_threads_and_spinning_do_not_change_scores(run: Path) -> None:
     images = noise(2)
     expected = Inspector(run / "r.onnx").predict_batch(images).scores_N
     for options in (RuntimeOptions(threads=2), RuntimeOptions(threads=2, spinning=True)):
-        told = Inspector(run / "r.onnx", options=options)
-        told.warm_up((1, 2))
-        assert told.predict_batch(images).scores_N == pytest.approx(expected, abs=1e-5)
+        inspector = Inspector(run / "r.onnx", options=options)
+        inspector.warm_up((1, 2))
+        assert inspector.predict_batch(images).scores_N == pytest.approx(expected, abs=1e-5)
 
 
-def test_no_more_threads_are_started_than_there_are_processors(run: Path) -> None:
+def test_threads_are_limited_to_the_processors(run: Path) -> None:
     most = usable_processors()
     assert RuntimeOptions(threads=100_000).threads == most
     before = len(list(Path("/proc/self/task").iterdir()))
@@ -69,22 +69,22 @@ def test_no_more_threads_are_started_than_there_are_processors(run: Path) -> Non
     assert len(list(Path("/proc/self/task").iterdir())) <= before + most
 
 
-def test_more_threads_than_processors_are_said(tmp_path: Path) -> None:
+def test_more_threads_than_processors_are_reported(tmp_path: Path) -> None:
     words = ["predict", str(tmp_path / "none.onnx"), "x.png", "--threads", "100000"]
-    answer = subprocess.run([sys.executable, "-m", "inspect_kd", *words], capture_output=True, text=True, check=False)
-    first, second = answer.stderr.splitlines()
+    result = subprocess.run([sys.executable, "-m", "inspect_kd", *words], capture_output=True, text=True, check=False)
+    first, second = result.stderr.splitlines()
     assert first.startswith("--threads 100000: this machine") and second.endswith("no such artifact")
 
 
-def test_what_cannot_be_is_said(run: Path) -> None:
+def test_impossible_options_are_refused(run: Path) -> None:
     with pytest.raises(UsageError, match="at least 1"):
         RuntimeOptions(threads=0)
     for wrong in ({"device": "cpu", "bind": True}, {"device": "cuda"}):
-        with pytest.raises(UsageError, match="plays on fixed buffers of a GPU"):
+        with pytest.raises(UsageError, match="needs fixed buffers on a GPU"):
             RuntimeOptions(cuda_graph=True, **wrong)  # type: ignore[arg-type]
 
 
-def test_turns_are_fair_and_counted() -> None:
+def test_take_turns_alternates_and_counts_runs() -> None:
     order: list[str] = []
     times = take_turns({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 3, warm_up=1, most=2)
     assert order == ["a", "a", "b", "b"] * 4
@@ -94,31 +94,31 @@ def test_turns_are_fair_and_counted() -> None:
     assert figures["images_per_second"] == pytest.approx(1000 / figures["p50_ms"])
 
 
-def test_the_command_tells_the_tail_by_batch(run: Path) -> None:
+def test_bench_latency_reports_percentiles_by_batch_size(run: Path) -> None:
     words = [sys.executable, "-m", "inspect_kd", "bench-latency", str(run), "--batches", "1,3", "--rounds", "2"]
-    answer = subprocess.run([*words, "--json"], capture_output=True, text=True, check=False)
-    assert answer.returncode == 0, answer.stderr
-    told = json.loads(answer.stdout)["artifacts"][str(run / "r.onnx")]
-    assert list(told) == ["1", "3", "1, from an image"]
-    assert all(0 < figures["p50_ms"] <= figures["p99_ms"] and figures["runs"] >= 2 for figures in told.values())
+    result = subprocess.run([*words, "--json"], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    timings = json.loads(result.stdout)["artifacts"][str(run / "r.onnx")]
+    assert list(timings) == ["1", "3", "1, from an image"]
+    assert all(0 < figures["p50_ms"] <= figures["p99_ms"] and figures["runs"] >= 2 for figures in timings.values())
     table = subprocess.run([*words, "--bind"], capture_output=True, text=True, check=False).stdout
     assert "p99 ms" in table and "from an" in table
     for wrong in ("0", "1,x", "65"):
-        answer = subprocess.run([*words[:-4], "--batches", wrong], capture_output=True, text=True, check=False)
-        assert answer.returncode == 2 and "sizes from 1 to 64" in answer.stderr
+        result = subprocess.run([*words[:-4], "--batches", wrong], capture_output=True, text=True, check=False)
+        assert result.returncode == 2 and "sizes from 1 to 64" in result.stderr
 
 
-FITS = {"artifact": "a" * 64, "size": 256, "batch": 8, "gpu": "G 9.0", "driver": "600", "tensorrt": "10.9"}
+KEY = {"artifact": "a" * 64, "size": 256, "batch": 8, "gpu": "G 9.0", "driver": "600", "tensorrt": "10.9"}
 
 
-def test_an_engine_is_built_once_for_each_thing_it_fits(tmp_path: Path) -> None:
+def test_engine_is_built_once_per_key(tmp_path: Path) -> None:
     folder, built = engine_folder(str(tmp_path / "e")), []
 
     def build() -> bytes:
         built.append(len(built))
         return f"plan {len(built)}".encode()
 
-    assert kept_or_built(folder, Fits(**FITS), build) == b"plan 1" == kept_or_built(folder, Fits(**FITS), build)
+    assert load_or_build(folder, EngineKey(**KEY), build) == b"plan 1" == load_or_build(folder, EngineKey(**KEY), build)
     for key, other in (
         ("artifact", "b" * 64),
         ("gpu", "H 8.7"),
@@ -126,34 +126,34 @@ def test_an_engine_is_built_once_for_each_thing_it_fits(tmp_path: Path) -> None:
         ("tensorrt", "10.10"),
         ("batch", 1),
     ):
-        kept_or_built(folder, Fits(**(FITS | {key: other})), build)
+        load_or_build(folder, EngineKey(**(KEY | {key: other})), build)
     assert len(built) == 6
 
 
-def test_a_torn_or_swapped_engine_is_built_anew(tmp_path: Path) -> None:
+def test_damaged_engine_is_rebuilt(tmp_path: Path) -> None:
     folder = engine_folder(str(tmp_path / "e"))
-    kept_or_built(folder, Fits(**FITS), lambda: b"first")
+    load_or_build(folder, EngineKey(**KEY), lambda: b"first")
     plan = next(folder.glob("*.plan"))
     plan.write_bytes(b"swapped")
-    assert kept_or_built(folder, Fits(**FITS), lambda: b"second") == b"second"
+    assert load_or_build(folder, EngineKey(**KEY), lambda: b"second") == b"second"
     plan.with_suffix(".sha256").unlink()
-    assert kept_or_built(folder, Fits(**FITS), lambda: b"third") == b"third"
+    assert load_or_build(folder, EngineKey(**KEY), lambda: b"third") == b"third"
     assert not list(folder.glob("*.partial"))
 
 
-def test_an_engine_that_others_may_write_is_not_loaded(tmp_path: Path) -> None:
+def test_engine_writable_by_others_is_refused(tmp_path: Path) -> None:
     folder = engine_folder(str(tmp_path / "e"))
-    kept_or_built(folder, Fits(**FITS), lambda: b"first")
+    load_or_build(folder, EngineKey(**KEY), lambda: b"first")
     next(folder.glob("*.plan")).chmod(0o666)
     with pytest.raises(EnvironmentFault, match="others may write there"):
-        kept_or_built(folder, Fits(**FITS), lambda: b"second")
+        load_or_build(folder, EngineKey(**KEY), lambda: b"second")
     folder.chmod(0o777)
     with pytest.raises(EnvironmentFault, match="others may write there"):
         engine_folder(str(folder))
 
 
-def test_engines_are_not_kept_for_ever(tmp_path: Path) -> None:
+def test_least_recently_used_engines_are_deleted(tmp_path: Path) -> None:
     folder = engine_folder(str(tmp_path / "e"))
-    for number in range(MOST + 3):
-        kept_or_built(folder, Fits(**(FITS | {"driver": str(number)})), lambda: b"x")
-    assert len(list(folder.glob("*.plan"))) == len(list(folder.glob("*.sha256"))) == MOST
+    for number in range(MAX_ENGINES + 3):
+        load_or_build(folder, EngineKey(**(KEY | {"driver": str(number)})), lambda: b"x")
+    assert len(list(folder.glob("*.plan"))) == len(list(folder.glob("*.sha256"))) == MAX_ENGINES

@@ -75,7 +75,7 @@ def test_the_adapted_part_is_small_and_says_what_it_stands_on(taught: Path) -> N
 
 def test_it_comes_back_only_on_the_base_that_it_was_trained_on(taught: Path, tmp_path: Path) -> None:
     finished = load_run(taught)
-    assert isinstance(finished.model, clip_ada.Teacher) and finished.model.prompts is None
+    assert isinstance(finished.model, clip_ada.ClipAdaTeacher) and finished.model.prompts is None
     other = tmp_path / "t"
     other.mkdir()
     for path in taught.iterdir():

@@ -1,4 +1,4 @@
-"""Target tensorrt, up to the border of the GPU: what is in the file, what the table says of it, and when an engine is built."""
+"""Target tensorrt, as far as it can be tested without a GPU: the file, the operator table, the engine cache."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from inspect_kd.errors import BadInput, EnvironmentFault, GateFailed
-from inspect_kd.export.engine_cache import Fits
+from inspect_kd.export.engine_cache import EngineKey
 from inspect_kd.export.options import RuntimeOptions
 from inspect_kd.export.tensorrt_rules import refuse_unsupported, table
 from inspect_kd.export.to_tensorrt import TIMING, plan_for
@@ -30,12 +30,12 @@ def export(run: Path, to: str, output: Path) -> subprocess.CompletedProcess[str]
 @pytest.fixture(scope="module")
 def artifact(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     to = tmp_path_factory.mktemp("trt") / "r.fp16.tensorrt.onnx"
-    answer = export(run, "tensorrt_fp16", to)
-    assert answer.returncode == 0, answer.stderr
+    result = export(run, "tensorrt_fp16", to)
+    assert result.returncode == 0, result.stderr
     return to
 
 
-def test_the_file_is_half_precision_and_carries_its_card(artifact: Path) -> None:
+def test_fp16_file_has_half_precision_weights_and_its_card(artifact: Path) -> None:
     kinds = {tensor.data_type for tensor in onnx.load(str(artifact)).graph.initializer}
     assert TensorProto.FLOAT16 in kinds
     card = json.loads(card_text(artifact.read_bytes(), "a"))
@@ -44,19 +44,19 @@ def test_the_file_is_half_precision_and_carries_its_card(artifact: Path) -> None
         card_text(onnx.ModelProto(ir_version=9).SerializeToString(), "a")
 
 
-def test_every_exported_file_passes_the_table(artifact: Path, run: Path) -> None:
+def test_exported_files_pass_the_operator_table(artifact: Path, run: Path) -> None:
     refuse_unsupported(artifact)
     refuse_unsupported(run / "r.onnx")
     assert table()["tensorrt"] and "onnx-tensorrt" in table()["source"]
 
 
-def test_int8_is_signed_and_around_zero(run: Path, tmp_path: Path) -> None:
+def test_int8_file_is_signed_and_symmetric(run: Path, tmp_path: Path) -> None:
     file = tmp_path / "wide.yaml"
     wide = {"name": "tensorrt_wide", "target": "tensorrt", "precision": "int8", "accept": {"auroc": 1, "flips": 1}}
     file.write_text(json.dumps(wide | {"quantise": {"sound": 8, "checked": 2, "score": 0.1, "symmetric": True}}))
     to = tmp_path / "r.wide.tensorrt.onnx"
-    answer = export(run, str(file), to)
-    assert answer.returncode == 0, answer.stderr
+    result = export(run, str(file), to)
+    assert result.returncode == 0, result.stderr
     model = onnx.load(str(to))
     assert "QuantizeLinear" in {node.op_type for node in model.graph.node}
     kinds = {tensor.data_type for tensor in model.graph.initializer}
@@ -84,24 +84,24 @@ def model(
         (model(helper.make_node("Gelu", ["x"], ["y"], domain="com.microsoft")), "com.microsoft.Gelu: not supported"),
         (model(helper.make_node("Transpose", ["x"], ["y"]), kind=TensorProto.UINT8), "Transpose of UINT8"),
         (model(helper.make_node("Cast", ["x"], ["y"], to=1), kind=TensorProto.UINT8), None),
-        (model(helper.make_node("TopK", ["x", "x"], ["y", "i"])), "TopK with a k that is no constant"),
+        (model(helper.make_node("TopK", ["x", "x"], ["y", "i"])), "TopK with a k that is not constant"),
         (
             model(helper.make_node("TopK", ["x", "k"], ["y", "i"]), constants={"k": np.array([4000])}),
             "TopK of more than 3839",
         ),
-        (model(helper.make_node("ReduceMax", ["x", "x"], ["y"])), "ReduceMax along axes that are no constant"),
+        (model(helper.make_node("ReduceMax", ["x", "x"], ["y"])), "ReduceMax along axes that are not constant"),
         (model(helper.make_node("Resize", ["x"], ["y"], mode="cubic")), "Resize with antialiasing"),
         (
             model(
                 helper.make_node("QuantizeLinear", ["x", "s", "z"], ["y"]),
                 constants={"s": np.array(0.1, np.float32), "z": np.array(3, np.uint8)},
             ),
-            "around another point than zero",
+            "with a zero point other than 0",
         ),
     ],
     ids=["nonzero", "det", "domain", "bytes", "cast", "k", "large_k", "axes", "cubic", "zero_point"],
 )
-def test_what_tensorrt_would_stumble_over_is_found(tmp_path: Path, content: bytes, fault: str | None) -> None:
+def test_unsupported_nodes_are_refused(tmp_path: Path, content: bytes, fault: str | None) -> None:
     file = tmp_path / "m.onnx"
     file.write_bytes(content)
     if fault is None:
@@ -112,59 +112,59 @@ def test_what_tensorrt_would_stumble_over_is_found(tmp_path: Path, content: byte
     assert fault in str(raised.value)
 
 
-FITS = Fits(artifact="a" * 64, size=64, batch=8, gpu="G 9.0", driver="600", tensorrt="11.4")
+KEY = EngineKey(artifact="a" * 64, size=64, batch=8, gpu="G 9.0", driver="600", tensorrt="11.4")
 
 
-def test_an_engine_is_built_when_there_is_none_and_timings_are_shared(run: Path, tmp_path: Path) -> None:
+def test_engine_is_built_once_with_the_shared_timing_file(run: Path, tmp_path: Path) -> None:
     data, card = (run / "r.onnx").read_bytes(), Inspector(run / "r.onnx").card
-    options, asked = RuntimeOptions(cache=str(tmp_path / "engines")), []
+    options, timing_files = RuntimeOptions(cache=str(tmp_path / "engines")), []
 
     def build(timing: Path) -> bytes:
-        asked.append(timing)
+        timing_files.append(timing)
         return b"plan"
 
     for _ in range(2):
-        assert plan_for(data, card, options, build, FITS) == b"plan"
-    assert asked == [tmp_path / "engines" / TIMING]
+        assert plan_for(data, card, options, build, KEY) == b"plan"
+    assert timing_files == [tmp_path / "engines" / TIMING]
 
 
-def test_an_engine_that_was_refused_is_not_kept(run: Path, tmp_path: Path) -> None:
+def test_rejected_engine_is_not_cached(run: Path, tmp_path: Path) -> None:
     data, card = (run / "r.onnx").read_bytes(), Inspector(run / "r.onnx").card
     options = RuntimeOptions(cache=str(tmp_path / "engines"))
 
     def refused(timing: Path) -> bytes:
-        raise BadInput("the engine answers otherwise")
+        raise BadInput("the scores of the engine differ")
 
     with pytest.raises(BadInput):
-        plan_for(data, card, options, refused, FITS)
+        plan_for(data, card, options, refused, KEY)
     assert not list((tmp_path / "engines").glob("*.plan"))
 
 
-def test_without_a_gpu_it_is_said_so(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_gpu_is_an_error(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(EnvironmentFault, match="nvidia-smi finds none here"):
+    with pytest.raises(EnvironmentFault, match="nvidia-smi finds none"):
         Inspector(artifact)
 
 
 CHECK = Path(__file__).parents[1] / "benchmarks" / "gpu_check.py"
 
 
-def test_the_gpu_check_says_that_there_is_none(tmp_path: Path) -> None:
+def test_gpu_check_fails_without_a_gpu(tmp_path: Path) -> None:
     words = [sys.executable, str(CHECK), "--out", str(tmp_path)]
-    answer = subprocess.run(words, capture_output=True, text=True, check=False, env={"PATH": "/nowhere"})
-    assert answer.returncode == 1 and "no NVIDIA GPU here" in answer.stderr
+    result = subprocess.run(words, capture_output=True, text=True, check=False, env={"PATH": "/nowhere"})
+    assert result.returncode == 1 and "no NVIDIA GPU here" in result.stderr
     assert not list(tmp_path.iterdir())
 
 
-def test_the_gpu_check_calls_what_there_is(run: Path) -> None:
+def test_gpu_check_uses_existing_options_and_reports_failures(run: Path) -> None:
     spec = importlib.util.spec_from_file_location("gpu_check", CHECK)
     assert spec is not None and spec.loader is not None
     check = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(check)
-    asked = check.training(run) | check.steps(run, run / "r.onnx", run / "r.fp16.tensorrt.onnx", run / "data")
-    for words in asked.values():
+    commands = check.training(run) | check.steps(run, run / "r.onnx", run / "r.fp16.tensorrt.onnx", run / "data")
+    for words in commands.values():
         if words[1:4] == ["-P", "-m", "inspect_kd"]:
-            # An option that is not there fails before the help is shown.
+            # An unknown option fails before the help is shown.
             assert check.step([*words, "--help"])["status"] == 0, words
     failed = check.step([sys.executable, "-c", "import sys; print('why'); sys.exit(3)"])
     assert failed["status"] == 3 and failed["output"] == ["why"] and failed["command"].startswith("python -c")
@@ -174,7 +174,7 @@ def test_the_gpu_check_calls_what_there_is(run: Path) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(importlib.util.find_spec("tensorrt") is None, reason="TensorRT is not installed")
-def test_the_engine_answers_like_onnx_runtime(artifact: Path, run: Path, parts: Path, tmp_path: Path) -> None:
+def test_engine_agrees_with_onnx_runtime(artifact: Path, run: Path, parts: Path, tmp_path: Path) -> None:
     plain = Inspector(run / "r.onnx")
     engine = Inspector(artifact, options=RuntimeOptions(device="tensorrt", cache=str(tmp_path / "engines")))
     for image in sorted(parts.rglob("test/*/*.png")):

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Build the C++ program against the ONNX Runtime in a Python's wheel: build.sh PYTHON FOLDER. `--headers` prints where its headers are.
+# Build the C++ program against the ONNX Runtime of a Python's wheel: build.sh PYTHON FOLDER. `--headers` prints the headers' folder.
 set -eu
 cd "$(dirname "$0")/../.."
 
@@ -8,7 +8,7 @@ headers() {
     build/ort/usr/include/onnxruntime; do
     [ ! -f "$folder/onnxruntime_cxx_api.h" ] || { (cd "$folder" && pwd); return; }
   done
-  echo "no headers of ONNX Runtime; 'make cpp' gets them" >&2
+  echo "no headers of ONNX Runtime; 'make cpp' installs them" >&2
   return 1
 }
 

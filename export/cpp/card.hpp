@@ -1,4 +1,4 @@
-// The artifact's card: what a caller must know of it, refused where inspect_kd/export/card.py and calibrate.py refuse it.
+// The artifact's card, with the same checks as inspect_kd/export/card.py and calibrate.py.
 #pragma once
 
 #include <algorithm>
@@ -20,7 +20,7 @@ namespace inspect_kd {
 using Json = nlohmann::ordered_json;
 
 constexpr std::size_t kLargestCard = 8 << 20;
-constexpr int kDeepestCard = 64;         // brackets within brackets: more is an attack on the parser's memory
+constexpr int kDeepestCard = 64;         // nested brackets: more is an attack on the parser's memory
 constexpr double kHighestPooled = 2.0;   // of the reject threshold that is 1 by construction
 
 struct EnvironmentFault : std::runtime_error {
@@ -30,7 +30,7 @@ struct EnvironmentFault : std::runtime_error {
 struct Thresholds {
     double reinspect = 0, reject = 0;
 
-    /// A comparison with NaN is false, hence the order of the questions.
+    /// A comparison with NaN is false, so NaN is NG.
     std::string decide(double score) const {
         if (score <= reinspect) return "OK";
         return score <= reject ? "RE-INSPECT" : "NG";
@@ -39,14 +39,14 @@ struct Thresholds {
 
 struct Card {
     int size = 0;   // side of the square input
-    int bits = 16;  // significant ones of 16-bit images
+    int bits = 16;  // significant bits of 16-bit images
     Thresholds thresholds;
 };
 
-/// Readers of JSON differ in which of two values they take for a key that stands twice; such a card is refused.
+/// Refuse duplicate keys, for which JSON readers differ in which value they use.
 inline Json parse_json(const std::string& text) {
     if (text.size() > kLargestCard) throw BadInput("the artifact's card is " + std::to_string(text.size()) + " bytes long");
-    std::vector<std::set<std::string>> keys;  // of each object that is open
+    std::vector<std::set<std::string>> keys;  // of each open object
     return Json::parse(text, [&keys](int depth, Json::parse_event_t event, Json& parsed) {
         if (depth > kDeepestCard) throw BadInput("the artifact's card is damaged (nested too deeply)");
         if (event == Json::parse_event_t::object_start) keys.emplace_back();
@@ -58,7 +58,7 @@ inline Json parse_json(const std::string& text) {
     });
 }
 
-/// Of a later program's fields this one does not know what they ask of it.
+/// Refuse unknown fields: those of a later program may change the meaning of others.
 inline void refuse_other_fields(const Json& content, const char* what, std::initializer_list<std::string_view> known) {
     if (!content.is_object()) throw BadInput(std::string("the artifact's card is damaged (") + what + ')');
     for (const auto& item : content.items()) {
@@ -68,7 +68,7 @@ inline void refuse_other_fields(const Json& content, const char* what, std::init
     }
 }
 
-/// A finite one: true is none, nor is text.
+/// A finite number; booleans and text are refused.
 inline double real_number(const Json& content, const char* key) {
     const Json& value = content.at(key);
     if (!value.is_number() || !(std::abs(value.get<double>()) < 1e300)) throw BadInput(std::string("impossible ") + key + ' ' + value.dump());
@@ -82,23 +82,23 @@ inline int whole_number(const Json& content, const char* key, int otherwise, int
     return value.get<int>();
 }
 
-/// The thresholds of one category, and what they promise: both are checked.
+/// The thresholds of one category; also checks the promised rates.
 inline Thresholds parse_limits(const Json& limits, const std::string& category) {
     refuse_other_fields(limits, "limits", {"thresholds", "n", "reject_promise", "reinspect_promise", "asked_reject", "asked_reinspect"});
     const Json& values = limits.at("thresholds");
     refuse_other_fields(values, "thresholds", {"reinspect", "reject"});
-    const Thresholds found{real_number(values, "reinspect"), real_number(values, "reject")};
-    if (found.reinspect > found.reject) throw BadInput("the calibration of '" + category + "' holds impossible thresholds");
+    const Thresholds thresholds{real_number(values, "reinspect"), real_number(values, "reject")};
+    if (thresholds.reinspect > thresholds.reject) throw BadInput("the calibration of '" + category + "' holds impossible thresholds");
     bool possible = limits.at("n").is_number_integer() && limits.at("n") > 0;
     for (const char* rate : {"reject_promise", "reinspect_promise", "asked_reject", "asked_reinspect"}) {
         const double value = real_number(limits, rate);
         possible = possible && value > 1e-9 && value <= 1;
     }
     if (!possible) throw BadInput("the calibration of '" + category + "' promises the impossible");
-    return found;
+    return thresholds;
 }
 
-/// Of all categories each is checked, whichever is chosen.
+/// The thresholds of one category; checks those of all categories.
 inline Thresholds parse_calibration(const Json& calibration, const std::string& category) {
     refuse_other_fields(calibration, "calibration", {"scale", "limits", "scores"});
     const Json& limits = calibration.at("limits");
@@ -107,7 +107,7 @@ inline Thresholds parse_calibration(const Json& calibration, const std::string& 
     }
     for (const auto& item : limits.items()) parse_limits(item.value(), item.key());
     if (const double pooled = parse_limits(limits.at("*"), "*").reject; pooled > kHighestPooled) {
-        throw BadInput("the pooled reject threshold is " + std::to_string(pooled) + "; at most 2 is read: export the artifact again");
+        throw BadInput("the pooled reject threshold is " + std::to_string(pooled) + "; at most 2 is allowed: export the artifact again");
     }
     if (!limits.contains(category)) throw BadInput("no calibration for category '" + category + "'");
     return parse_limits(limits.at(category), category);
@@ -124,7 +124,7 @@ inline Card parse_card(const std::string& text, std::optional<std::string> categ
         throw EnvironmentFault("wants images resized by '" + resize + "', this program has '" + std::string(kResize) + "'");
     }
     if (content.contains("tile") && !content.at("tile").is_null()) {
-        throw BadInput("looks at images tile by tile, which this program does not do; use inspect-kd predict");
+        throw BadInput("inspects images tile by tile, which this program does not support; use inspect-kd predict");
     }
     Card card;
     card.size = whole_number(content, "size", 0, 4096);

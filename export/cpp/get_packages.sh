@@ -1,7 +1,7 @@
 #!/bin/sh
-# What the C++ program is built with: compiler, CMake, OpenCV and a JSON reader installed where this user may; ONNX Runtime's
-# headers from the system, or unpacked from Debian's package into build/ort and installed nowhere. (The library itself is the one
-# in Python's wheel; its C interface is versioned, so older headers fit.) Where that cannot be done: one line, no error.
+# Get what the C++ program needs to build: install compiler, CMake, OpenCV and a JSON library if this user may; take ONNX Runtime's
+# headers from the system, or unpack them from Debian's package into build/ort. (The library itself is that of Python's wheel; its C
+# interface is versioned, so older headers fit.) Where that fails, print one line, without an error.
 set -eu
 cd "$(dirname "$0")/../.."
 here=$(pwd)/build/ort
@@ -15,7 +15,7 @@ have_tools() {
 
 have_headers() { export/cpp/build.sh --headers >/dev/null 2>&1; }
 
-# apt with package lists of its own, which sees the suite $1 at the places from which this system takes its packages.
+# Run apt for the suite $1, with separate package lists, on the same servers that this system uses.
 apt_of() {
   suite=$1; shift
   mkdir -p "$here/lists/partial" "$here/cache/archives/partial"
@@ -35,7 +35,7 @@ if ! have_tools >/dev/null; then
     give_up "apt could not install its packages"
 fi
 if ! have_headers; then
-  command -v apt-get >/dev/null || give_up "no headers of ONNX Runtime, and no apt to get them with"
+  command -v apt-get >/dev/null || give_up "no headers of ONNX Runtime, and no apt to download them"
   ours=$(. /etc/os-release; echo "${VERSION_CODENAME:-}")
   [ -n "$ours" ] || give_up "no headers of ONNX Runtime, and this system's suite is unknown"
   for suite in "$ours" $later_suites; do

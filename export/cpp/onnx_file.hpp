@@ -1,7 +1,8 @@
-// What an ONNX file says of itself, and whether it leads out of itself: inspect_kd/export/wire.py in C++, rule for rule.
+// Read an ONNX file's protobuf without a runtime: find its card, refuse tensors that are stored in other files. The same rules as
+// inspect_kd/export/wire.py.
 //
-// ONNX Runtime reads tensors from other files below the working directory also where a model comes from bytes, so the protobuf
-// is walked along every field in which a tensor can stand, before the runtime sees it.
+// Even for a model loaded from bytes, ONNX Runtime reads tensors from other files below the working directory. So every field that
+// can hold a tensor is checked before the runtime opens the file.
 #pragma once
 
 #include <cstdint>
@@ -19,67 +20,67 @@ namespace inspect_kd {
 enum Wire : std::uint64_t { kVarint = 0, kFixed64 = 1, kLength = 2, kFixed32 = 5 };
 enum class Kind { kModel, kTraining, kFunction, kGraph, kNode, kAttribute, kSparse, kTensor };
 
-constexpr int kDeepest = 64;  // graphs within graphs
-constexpr std::size_t kMostFields = 1 << 20;  // in all messages that are walked through
+constexpr int kDeepest = 64;  // nested graphs
+constexpr std::size_t kMostFields = 1 << 20;  // in all messages
 constexpr std::uint64_t kGraphField = 7, kMetadata = 14, kKeyField = 1, kValueField = 2, kExternalData = 13, kLocation = 14;
 
-[[noreturn]] inline void refuse_torn() { throw BadInput("not an ONNX file, or a torn one"); }
+[[noreturn]] inline void refuse_invalid() { throw BadInput("not an ONNX file, or a truncated one"); }
 
 struct Field {
     std::uint64_t number = 0, wire = 0;
-    std::uint64_t value = 0;    // where the wire type is no length
-    std::string_view content;   // where it is
+    std::uint64_t value = 0;    // of other wire types
+    std::string_view content;   // of wire type kLength
 };
 
-/// The fields of one message, in the order in which they stand.
+/// Iterates over the fields of one message.
 class Fields {
 public:
-    /// `count` goes on from message to message.
+    /// `count` is shared by all messages.
     Fields(std::string_view message, std::size_t& count) : message_(message), count_(count) {}
 
     std::optional<Field> next() {
-        if (place_ == message_.size()) return std::nullopt;
+        if (position_ == message_.size()) return std::nullopt;
         if (++count_ > kMostFields) throw BadInput("more than 1048576 protobuf fields; no artifact of inspect-kd has as many");
         const std::uint64_t tag = varint();
-        // Readers cut a longer tag to 32 bits and find a field in it that is not seen here.
-        if (tag >> 32 != 0 || tag < 8) refuse_torn();
+        // Other readers truncate a longer tag to 32 bits, and would see another field.
+        if (tag >> 32 != 0 || tag < 8) refuse_invalid();
         Field field{tag >> 3, tag & 7, 0, {}};
         switch (field.wire) {
             case kVarint: field.value = varint(); break;
             case kLength: field.content = bytes(varint()); break;
             case kFixed64: bytes(8); break;
             case kFixed32: bytes(4); break;
-            default: refuse_torn();
+            default: refuse_invalid();
         }
         return field;
     }
 
 private:
     std::string_view bytes(std::uint64_t count) {
-        if (count > message_.size() - place_) refuse_torn();
-        const std::string_view found = message_.substr(place_, count);
-        place_ += count;
-        return found;
+        if (count > message_.size() - position_) refuse_invalid();
+        const std::string_view content = message_.substr(position_, count);
+        position_ += count;
+        return content;
     }
 
     std::uint64_t varint() {
         std::uint64_t value = 0;
         for (int shift = 0; shift < 70; shift += 7) {
             const auto byte = static_cast<std::uint8_t>(bytes(1)[0]);
-            // Of the tenth byte one bit has room: a reader that cut the others off would find another number.
-            if (shift == 63 && byte > 1) refuse_torn();
+            // The tenth byte has room for one bit: a reader that truncates would see another number.
+            if (shift == 63 && byte > 1) refuse_invalid();
             value |= std::uint64_t{byte & 0x7Fu} << shift;
             if (byte < 0x80) return value;
         }
-        refuse_torn();
+        refuse_invalid();
     }
 
     std::string_view message_;
     std::size_t& count_;
-    std::size_t place_ = 0;
+    std::size_t position_ = 0;
 };
 
-/// Every field of an ONNX model (IR version 13) with its wire type, and exactly one graph: else it is another format.
+/// Refuse fields that an ONNX model (IR version 13) does not have, and files without exactly one graph.
 inline void refuse_other_formats(std::string_view data) {
     static const std::map<std::uint64_t, std::uint64_t> known{
         {1, kVarint}, {2, kLength},         {3, kLength},       {4, kLength},  {5, kVarint},  {6, kLength},
@@ -89,14 +90,14 @@ inline void refuse_other_formats(std::string_view data) {
     Fields fields(data, count);
     while (const auto field = fields.next()) {
         const auto found = known.find(field->number);
-        if (found == known.end() || found->second != field->wire) refuse_torn();
+        if (found == known.end() || found->second != field->wire) refuse_invalid();
         graphs += field->number == kGraphField;
     }
-    if (graphs != 1) refuse_torn();
+    if (graphs != 1) refuse_invalid();
 }
 
-/// The message that stands in a field of another; none where no tensor can stand in it.
-inline std::optional<Kind> inside(Kind kind, std::uint64_t field) {
+/// Kind of the message in a field; none where it cannot hold a tensor.
+inline std::optional<Kind> nested_kind(Kind kind, std::uint64_t field) {
     static const std::map<Kind, std::map<std::uint64_t, Kind>> table{
         {Kind::kModel, {{kGraphField, Kind::kGraph}, {20, Kind::kTraining}, {25, Kind::kFunction}}},
         {Kind::kTraining, {{1, Kind::kGraph}, {2, Kind::kGraph}}},
@@ -113,7 +114,7 @@ inline std::optional<Kind> inside(Kind kind, std::uint64_t field) {
     return found == fields.end() ? std::nullopt : std::optional<Kind>(found->second);
 }
 
-/// Raise where any tensor names another file, or the bytes are no ONNX file.
+/// Throw if a tensor is stored in another file, or if the bytes are no ONNX file.
 inline void refuse_external_data(std::string_view data) {
     refuse_other_formats(data);
     struct Message {
@@ -129,19 +130,19 @@ inline void refuse_external_data(std::string_view data) {
         if (message.depth > kDeepest) throw BadInput("graphs are nested more than 64 deep; no artifact of inspect-kd is");
         Fields fields(message.content, count);
         while (const auto field = fields.next()) {
-            const bool elsewhere = field->number == kLocation && (field->wire != kVarint || field->value != 0);
-            if (message.kind == Kind::kTensor && (field->number == kExternalData || elsewhere)) {
-                throw BadInput("a tensor in it lies in another file; an artifact is one file, and nothing else is read");
+            const bool external = field->number == kLocation && (field->wire != kVarint || field->value != 0);
+            if (message.kind == Kind::kTensor && (field->number == kExternalData || external)) {
+                throw BadInput("a tensor in it lies in another file; an artifact must be a single file");
             }
-            const auto inner = inside(message.kind, field->number);
+            const auto inner = nested_kind(message.kind, field->number);
             if (!inner) continue;
-            if (field->wire != kLength) refuse_torn();
+            if (field->wire != kLength) refuse_invalid();
             stack.push_back({field->content, *inner, message.depth + 1});
         }
     }
 }
 
-/// The card as it lies in the file's metadata.
+/// Text of the card in the file's metadata.
 inline std::string card_text(std::string_view data) {
     std::vector<std::string> cards;
     std::size_t count = 0;
@@ -161,7 +162,7 @@ inline std::string card_text(std::string_view data) {
     return cards.front();
 }
 
-/// A file's bytes, found to be an ONNX file that is whole by itself.
+/// Read a file and check that it is an ONNX file without external data.
 inline std::string read_onnx(const std::string& path) {
     std::string content = read_file(path);
     refuse_external_data(content);

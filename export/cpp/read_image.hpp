@@ -1,7 +1,7 @@
-// One image file as inspect-kd means it: 8-bit RGB, upright, transparent places black; then squashed to the artifact's size.
+// Read an image file as inspect-kd does: 8-bit RGB, upright, transparent pixels black; then squash it to the artifact's size.
 //
-// Unusual here: the file's structure is walked before OpenCV decodes it, because OpenCV hands back a torn JPEG as a half-grey
-// picture without a word. What OpenCV would read otherwise than the Python program is refused by name, never read otherwise.
+// Unusual here: the file's structure is checked before OpenCV decodes it, because OpenCV silently returns a truncated JPEG as a
+// half-grey image. Files that OpenCV would decode differently from the Python program are refused, with the reason.
 #pragma once
 
 #include <algorithm>
@@ -17,14 +17,14 @@
 
 namespace inspect_kd {
 
-/// A file is broken, hostile or not what it was said to be.
+/// A file is broken, hostile or of another kind than its use requires.
 struct BadInput : std::runtime_error {
     using std::runtime_error::runtime_error;
 };
 
 constexpr std::uintmax_t kLargestFile = std::uintmax_t{1} << 31;
 constexpr std::int64_t kLargestPixels = 200'000'000;
-/// Of a progressive JPEG, which has about ten: each costs a look at every pixel and may be a few bytes long.
+/// Scans of a progressive JPEG, which usually has ten: each may be a few bytes long, but takes a pass over every pixel.
 constexpr int kMostScans = 64;
 constexpr std::uint32_t kMostPictures = 16;
 
@@ -33,14 +33,14 @@ inline std::string read_file(const std::string& path) {
     std::error_code fault;
     if (!fs::exists(path, fault)) throw BadInput("no such file");
     if (!fs::is_regular_file(path, fault)) throw BadInput("a folder or a device, not a file");
-    if (fs::file_size(path, fault) > kLargestFile || fault) throw BadInput("too large, or its size cannot be told");
+    if (fs::file_size(path, fault) > kLargestFile || fault) throw BadInput("too large, or of unknown size");
     std::ifstream file(path, std::ios::binary);
     std::string content{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
     if (!file || content.empty()) throw BadInput(file ? "an empty file" : "cannot be read");
     return content;
 }
 
-/// Numbers out of a file's bytes; a place beyond its end means that the file is torn.
+/// Reads numbers from a file's bytes; throws beyond their end, where the file is truncated.
 class Bytes {
 public:
     explicit Bytes(std::string_view content) : content_(content) {}
@@ -69,40 +69,41 @@ inline void check_pixels(std::int64_t width, std::int64_t height) {
     }
 }
 
-/// What Exif says of how the camera was held: 1 (upright) to 8. OpenCV and Pillow read broken Exif differently: it is refused.
+/// Exif orientation, 1 (upright) to 8. Broken Exif, which OpenCV and Pillow read differently, is refused.
 inline int orientation_of(const Bytes& exif) {
     const std::string_view order = exif.text(6, 2);
     const auto number = [&](std::size_t at, int count) { return order == "MM" ? exif.big(at, count) : exif.little(at, count); };
     if ((order != "MM" && order != "II") || number(8, 2) != 42) throw BadInput("broken Exif");
-    int found = 0;
+    int orientation = 0;
     const std::size_t directory = 6 + std::size_t{number(10, 4)};
     for (std::size_t i = 0, at = directory + 2; i < number(directory, 2); ++i, at += 12) {
         if (number(at, 2) != 0x0112) continue;
-        if (found != 0 || number(at + 2, 2) != 3 || number(at + 4, 4) != 1) throw BadInput("broken Exif");
+        if (orientation != 0 || number(at + 2, 2) != 3 || number(at + 4, 4) != 1) throw BadInput("broken Exif");
         const std::uint32_t value = number(at + 8, 2);
-        found = value >= 1 && value <= 8 ? static_cast<int>(value) : 1;
+        orientation = value >= 1 && value <= 8 ? static_cast<int>(value) : 1;
     }
-    return std::max(found, 1);
+    return std::max(orientation, 1);
 }
 
-inline bool tells_size(std::uint32_t marker) {
+/// Whether a JPEG segment holds the image's size.
+inline bool is_frame_header(std::uint32_t marker) {
     return marker >= 0xC0 && marker <= 0xCF && marker != 0xC4 && marker != 0xC8 && marker != 0xCC;
 }
 
-/// Of the JPEG that begins at this place; 0 where none does: programs that edit a picture may cut off the others.
+/// Number of pixels of the JPEG that starts here; 0 if none does: programs that edit a file may drop all but the first image.
 inline std::int64_t pixels_at(const Bytes& bytes, std::size_t at) try {
     if (bytes.big(at, 2) != 0xFFD8) return 0;
     for (at += 2; bytes.big(at, 1) == 0xFF; at += 2 + bytes.big(at + 2, 2)) {
         const std::uint32_t marker = bytes.big(at + 1, 1);
-        if (tells_size(marker)) return std::int64_t{bytes.big(at + 5, 2)} * bytes.big(at + 7, 2);
+        if (is_frame_header(marker)) return std::int64_t{bytes.big(at + 5, 2)} * bytes.big(at + 7, 2);
     }
     return 0;
 } catch (const BadInput&) {
     return 0;
 }
 
-/// Whether the multi-picture index at this place (CIPA DC-007) names a second picture of the same kind: one of as many pixels, or
-/// one that is called a view of several. Previews, gain maps and depth have fewer pixels: they belong to the one picture.
+/// Whether the multi-picture index (CIPA DC-007) lists a second image of the same kind: one with as many pixels, or one marked as
+/// a view of several. Previews, gain maps and depth maps have fewer pixels.
 inline bool lists_another_picture(const Bytes& bytes, std::size_t index, std::int64_t own) try {
     const bool big = bytes.text(index, 2) == "MM";
     const auto number = [&](std::size_t at, int count) { return big ? bytes.big(index + at, count) : bytes.little(index + at, count); };
@@ -117,10 +118,10 @@ inline bool lists_another_picture(const Bytes& bytes, std::size_t index, std::in
     }
     return false;
 } catch (const BadInput&) {
-    return false;  // no index that any reader could follow
+    return false;  // not a valid index
 }
 
-/// The orientation. Segment by segment to the end-of-image mark: a file without it is torn, wherever a thumbnail's mark may lie.
+/// Check a JPEG segment by segment up to its own end-of-image marker, not a thumbnail's; returns the orientation.
 inline int walk_jpeg(const Bytes& bytes) {
     int orientation = 0, scans = 0;
     std::int64_t pixels = 1;
@@ -139,7 +140,7 @@ inline int walk_jpeg(const Bytes& bytes) {
         const std::string_view body = bytes.text(at + 2, length);
         if (marker == 0xDA && ++scans > kMostScans) throw BadInput("a JPEG of more than 64 scans; refused before decoding");
         if (marker == 0xE2 && body.substr(2, 4) == std::string_view("MPF\0", 4)) index = at + 8;
-        if (tells_size(marker)) {
+        if (is_frame_header(marker)) {
             pixels = std::int64_t{bytes.big(at + 5, 2)} * bytes.big(at + 7, 2);
             check_pixels(bytes.big(at + 7, 2), bytes.big(at + 5, 2));
             if (bytes.big(at + 9, 1) == 4) throw BadInput("a CMYK JPEG, which this program does not read; save it as RGB");
@@ -148,13 +149,13 @@ inline int walk_jpeg(const Bytes& bytes) {
             if (orientation != 0) throw BadInput("broken Exif");
             orientation = orientation_of(Bytes(body.substr(2)));
         }
-        const std::size_t said = body.find("tiff:Orientation");
-        if (marker == 0xE1 && said != body.npos && body.substr(said + 16, 3) != "=\"1" && body.substr(said + 16, 2) != ">1") {
+        const std::size_t xmp = body.find("tiff:Orientation");
+        if (marker == 0xE1 && xmp != body.npos && body.substr(xmp + 16, 3) != "=\"1" && body.substr(xmp + 16, 2) != ">1") {
             throw BadInput("rotated by XMP, which this program does not read; save it upright");
         }
         at += 2 + length;
         if (marker != 0xDA) continue;
-        // Compressed pixels follow, to the next mark that is neither a stuffed byte nor a restart.
+        // Compressed pixels follow, up to the next marker that is neither a stuffed byte nor a restart.
         for (std::uint32_t next = 0;; ++at) {
             next = bytes.big(at, 1) == 0xFF ? bytes.big(at + 1, 1) : 0;
             if (next != 0 && next != 0xFF && (next < 0xD0 || next > 0xD7)) break;
@@ -162,21 +163,21 @@ inline int walk_jpeg(const Bytes& bytes) {
     }
 }
 
-/// True where the pixels carry alpha.
+/// Check a PNG chunk by chunk; returns whether it has alpha.
 inline bool walk_png(const Bytes& bytes) {
     const std::uint32_t colour = bytes.big(25, 1);
     check_pixels(bytes.big(16, 4), bytes.big(20, 4));
-    bool see_through = colour == 4 || colour == 6;
+    bool has_alpha = colour == 4 || colour == 6;
     for (std::size_t at = 8;;) {
         const std::size_t length = bytes.big(at, 4);
         const std::string_view kind = bytes.text(at + 4, 4), body = bytes.text(at + 8, length);
-        bytes.big(at + 8 + length, 4);  // the checksum is there; libpng proves it
-        if (kind == "IEND") return see_through;
+        bytes.big(at + 8 + length, 4);  // the checksum, which libpng verifies
+        if (kind == "IEND") return has_alpha;
         if (kind == "tRNS" && colour == 2) throw BadInput("a PNG with a transparent colour, which this program does not read");
-        see_through |= kind == "tRNS" && colour == 3;
+        has_alpha |= kind == "tRNS" && colour == 3;
         if (kind == "acTL") throw BadInput("an animation of several images, only one of which would be inspected; save each one alone");
-        const bool about = kind == "tEXt" || kind == "zTXt" || kind == "iTXt";
-        if (kind == "eXIf" || (about && (body.rfind("Raw profile type", 0) == 0 || body.rfind("XML:com.adobe", 0) == 0))) {
+        const bool is_text = kind == "tEXt" || kind == "zTXt" || kind == "iTXt";
+        if (kind == "eXIf" || (is_text && (body.rfind("Raw profile type", 0) == 0 || body.rfind("XML:com.adobe", 0) == 0))) {
             throw BadInput("a PNG with Exif or XMP, which may say that it is rotated; save it upright and without");
         }
         at += 12 + length;
@@ -194,41 +195,41 @@ inline void walk_bmp(const Bytes& bytes) {
     bytes.text(bytes.little(10, 4), static_cast<std::size_t>((width * depth + 31) / 32 * 4 * height));
 }
 
-/// The picture as it was seen, by the eight cases of Exif.
+/// Apply the Exif orientation.
 inline cv::Mat upright(cv::Mat image, int orientation) {
     if (orientation >= 5) cv::transpose(image, image);
     if (const int turn = (orientation - 1) % 4; turn != 0) cv::flip(image, image, turn == 1 ? 1 : turn == 2 ? -1 : 0);
     return image;
 }
 
-/// Any file as (H, W, 3) RGB bytes; `bits` are the significant ones of a 16-bit file.
+/// Read a file as (H, W, 3) RGB bytes; `bits` is the number of significant bits of a 16-bit file.
 inline cv::Mat read_image(const std::string& path, int bits) {
     const std::string content = read_file(path);
     const Bytes bytes(content);
-    bool see_through = false;
+    bool has_alpha = false;
     int orientation = 1;
     if (content.rfind("\xFF\xD8\xFF", 0) == 0) orientation = walk_jpeg(bytes);
-    else if (content.rfind("\x89PNG\r\n\x1a\n", 0) == 0) see_through = walk_png(bytes);
+    else if (content.rfind("\x89PNG\r\n\x1a\n", 0) == 0) has_alpha = walk_png(bytes);
     else if (content.rfind("BM", 0) == 0) walk_bmp(bytes);
     else throw BadInput("not an image that this program reads (PNG, JPEG and BMP are)");
 
     const cv::Mat raw(1, static_cast<int>(content.size()), CV_8U, const_cast<char*>(content.data()));
     const int opaque = cv::IMREAD_COLOR | cv::IMREAD_ANYDEPTH | cv::IMREAD_IGNORE_ORIENTATION;
-    cv::Mat image = cv::imdecode(raw, see_through ? cv::IMREAD_UNCHANGED : opaque);
-    if (image.empty() || image.channels() != (see_through ? 4 : 3)) throw BadInput("broken or truncated");
+    cv::Mat image = cv::imdecode(raw, has_alpha ? cv::IMREAD_UNCHANGED : opaque);
+    if (image.empty() || image.channels() != (has_alpha ? 4 : 3)) throw BadInput("broken or truncated");
     if (image.depth() == CV_16U) image.convertTo(image, CV_8U, 255.0F / static_cast<float>((1 << bits) - 1));
     if (image.depth() != CV_8U) throw BadInput("pixels of a depth that this program does not read");
-    if (see_through) {
-        // What is transparent is not there: black, whatever colour the file keeps under it.
+    if (has_alpha) {
+        // Transparent pixels become black, whatever their colour in the file.
         image.forEach<cv::Vec4b>([](cv::Vec4b& pixel, const int*) {
             for (int c = 0; c < 3; ++c) pixel[c] = static_cast<std::uint8_t>((pixel[c] * pixel[3] + 127) / 255);
         });
     }
-    cv::cvtColor(image, image, see_through ? cv::COLOR_BGRA2RGB : cv::COLOR_BGR2RGB);
+    cv::cvtColor(image, image, has_alpha ? cv::COLOR_BGRA2RGB : cv::COLOR_BGR2RGB);
     return upright(image, orientation);
 }
 
-/// The one resize of the product: squash to a square; area averaging where an axis shrinks, linear where it grows.
+/// Identifier of the resize: squash to a square; area averaging where an axis shrinks, linear where it grows.
 constexpr std::string_view kResize = "opencv-area-linear-squash/1";
 
 inline cv::Mat squash(const cv::Mat& image, int side) {

@@ -30,7 +30,7 @@ from inspect_kd.errors import EnvironmentFault
 from inspect_kd.evaluate import in_json, measure, predict_samples
 from inspect_kd.export.graph import TorchModel
 from inspect_kd.models.base import ModelOutput
-from inspect_kd.models.encoders import drop_unread, within_reach
+from inspect_kd.models.encoders import drop_unused_stages, weights_available
 from inspect_kd.types import Progress, Split
 
 LAYERS = {
@@ -159,7 +159,7 @@ def _create(
     name = encoder or asked
     local = weights.find_local(name)
     if options.get("pretrained") and not random:
-        if local is None and not within_reach(name):
+        if local is None and not weights_available(name):
             raise EnvironmentFault(f"no weights for '{name}': neither in INSPECT_KD_WEIGHTS nor from the hub")
         if local is not None:
             model = create(name, **(options | local.card.build | {"pretrained": False}))
@@ -171,7 +171,7 @@ def _create(
         build = local.card.build if local else {}
         model = create(name, **(options | build | {"pretrained": False}))
     if options.get("features_only"):
-        drop_unread(model)  # as in our own: nobody pays for stages that nobody reads
+        drop_unused_stages(model)  # as in our own: nobody pays for stages that nobody reads
     return model
 
 

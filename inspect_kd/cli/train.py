@@ -121,10 +121,10 @@ def train(
 def default_model(*, quiet: bool) -> str:
     """The default recipe, or the one that needs no download; which, is said."""
     from inspect_kd.config import load_recipe
-    from inspect_kd.models.encoders import within_reach
+    from inspect_kd.models.encoders import weights_available
 
     encoder = load_recipe(DEFAULT).student["encoder"]
-    if within_reach(encoder):
+    if weights_available(encoder):
         return DEFAULT
     if not quiet:
         echo(

@@ -178,8 +178,10 @@ class Refine(Stage):
         last = self.student.decoder_tail().eval()  # its statistics are those of sound parts
         found = self.student.compute_maps(batch.seen_B3HW)
         last.train()
-        assert found.answers is not None and found.head_inputs_BChw is not None
-        terms = label_losses(found.answers, batch) | self._imitation(found.answers, found.head_inputs_BChw, batch)
+        assert found.head_outputs is not None and found.head_inputs_BChw is not None
+        terms = label_losses(found.head_outputs, batch) | self._imitation(
+            found.head_outputs, found.head_inputs_BChw, batch
+        )
         if self.settings.denoising_weight and batch.told_sound:
             # Of drawn defects alone: elsewhere nobody knows what the part looked like before.
             for name, told in batch.told_sound.items():

@@ -28,10 +28,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from inspect_kd.datasets.synthetic import add_defect
 from inspect_kd.datasets.textures import draw_scene
-from inspect_kd.models.sam.boundary import agreement
+from inspect_kd.models.sam.boundary import iou_and_boundary_iou
 from inspect_kd.models.sam.load import build_sam, embed
 from inspect_kd.models.sam.losses import mask_loss, overlap
-from inspect_kd.models.sam.prompting import Place, as_prompt, spoilt
+from inspect_kd.models.sam.prompting import RegionPrompt, degraded_prompt, stack_prompts
 from inspect_kd.models.sam.tuning import decode
 from inspect_kd.types import ImageU8, Mask
 from inspect_kd.weights import load_state
@@ -55,7 +55,7 @@ class Asked(NamedTuple):
 
     image: ImageU8
     truth: Mask
-    place: Place
+    place: RegionPrompt
 
 
 class Pieces(Dataset[Asked]):
@@ -80,7 +80,7 @@ class Pieces(Dataset[Asked]):
             image = defect.image
         large = [piece for piece in pieces if piece.mean() > FEW] or [pieces[-1]]
         truth = large[int(rng.integers(len(large)))]
-        place = spoilt(truth, rng, self.mask_side)
+        place = degraded_prompt(truth, rng, self.mask_side)
         return Asked(image, truth, place if rng.random() < 0.5 else replace(place, box=_outlined(truth, rng)))
 
     def _ground(self, rng: np.random.Generator) -> ImageU8:
@@ -140,7 +140,7 @@ def train(
 def two_rounds(sam: Any, asked: list[Asked], *, points: bool, logits: bool) -> list[tuple[Tensor, Tensor]]:
     """Masks and SAM's own estimates: from the prompt alone, and with the first mask beside it."""
     images = torch.from_numpy(np.stack([one.image for one in asked])).permute(0, 3, 1, 2).float()
-    prompt = as_prompt([one.place.bare(points=points, logits=logits) for one in asked], torch.device("cpu"))
+    prompt = stack_prompts([one.place.select(points=points, logits=logits) for one in asked], torch.device("cpu"))
     encoder, embedded = sam.prompt_encoder, embed(sam, images)
     told = None if prompt.points_KP2 is None else (prompt.points_KP2, prompt.labels_KP)
     sparse, dense = encoder(points=told, boxes=prompt.boxes_K4, masks=prompt.masks_K1hw)
@@ -167,7 +167,7 @@ def examine(sam: Any, side: int, mask_side: int, scenes: int = 200) -> dict[str,
                 rounds = two_rounds(sam, asked, points=True, logits=logits)
             for number, (mask_B1mm, _) in enumerate(rounds, start=1):
                 said = mask_B1mm[:, 0].numpy() > 0
-                found.setdefault(f"{name}_{number}", []).extend(map(agreement, said, truth))
+                found.setdefault(f"{name}_{number}", []).extend(map(iou_and_boundary_iou, said, truth))
     told: dict[str, float] = {}
     for name, pairs in found.items():
         iou, boundary = np.mean(pairs, axis=0)

@@ -1,1 +1,1 @@
-"""From a student to an artifact: the graph, one file a target (`to_<name>.py`), and the proof that it answers alike."""
+"""Export of a student as an artifact: the graph, one file per target (`to_<name>.py`), and the check against torch."""

@@ -1,6 +1,6 @@
-"""The artifact's card: everything a line-side program must know, written into the file itself as JSON.
+"""The artifact's card: all that a line-side program needs to use it, stored in the file itself as JSON.
 
-No torch and no runtime here: the card is read on the line.
+Imports neither torch nor a runtime: the card is read on the line.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from inspect_kd.errors import BadInput
 
 SCHEMA = 1
 KEY = "inspect_kd"
-"""Name of the metadata entry that holds the card."""
+"""Key of the metadata entry that holds the card."""
 LARGEST_CARD = 8 * 2**20
 
 
@@ -27,9 +27,9 @@ class ArtifactCard:
     size: int
     """Side of the square input in pixels."""
     resize: str
-    """Identifier of the one resize: a runtime with another one must refuse."""
+    """Identifier of the resize; a program with another one must refuse the artifact."""
     tile: int | None = None
-    """Side of a tile in the image's pixels; None: the whole image is one frame."""
+    """Side of a tile in pixels of the image; None: the whole image is resized."""
     overlap: float = 0.25
     categories: tuple[str, ...]
     calibration: Calibration
@@ -38,7 +38,7 @@ class ArtifactCard:
     recipe_digest: str = ""
     data: Mapping[str, Any] = field(default_factory=dict)
     licences: Mapping[str, str] = field(default_factory=dict)
-    """Of every set of weights that went into the artifact."""
+    """By name of the weights that went into the artifact."""
     parity: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     created: str = ""
@@ -49,9 +49,9 @@ class ArtifactCard:
 
     @staticmethod
     def parse(text: str, where: str) -> ArtifactCard:
-        """Refuses another schema and anything that is not a card; never trusts a number unseen."""
+        """Parse and check a card; every value is checked, since the file may be hostile."""
         if len(text) > LARGEST_CARD:
-            raise BadInput(f"{where}: the artifact's card is {len(text)} bytes long; at most {LARGEST_CARD} are read")
+            raise BadInput(f"{where}: the artifact's card is {len(text)} bytes long; the limit is {LARGEST_CARD}")
         try:
             content = strict_json.loads(text)
             schema = content.pop("schema")
@@ -66,7 +66,7 @@ class ArtifactCard:
             raise BadInput(f"{where}: the artifact's card is damaged ({type(error).__name__})") from error
         except BadInput as error:
             raise BadInput(f"{where}: {error}" if not str(error).startswith(where) else str(error)) from error
-        card._check_kinds(where)
+        card._check_types(where)
         if card.size is None or not 1 <= card.size <= 4096:
             raise BadInput(f"{where}: impossible input size {card.size!r}")
         if card.tile is not None and not card.size <= 2 * card.tile <= 2**17:
@@ -77,8 +77,8 @@ class ArtifactCard:
             raise BadInput(f"{where}: impossible depth of pixels {card.bits!r}")
         return card
 
-    def _check_kinds(self, where: str) -> None:
-        """Python holds nobody to an annotation, and a list for a number would be found out in the middle of a shift."""
+    def _check_types(self, where: str) -> None:
+        """Check the fields' types, which Python does not enforce: a wrong one would fail in the middle of a shift."""
         texts = (self.name, self.target, self.resize, self.recipe_digest, self.created, *self.categories)
         tables = (self.recipe, self.data, self.licences, self.parity, self.versions)
         wrong = [
@@ -92,7 +92,7 @@ class ArtifactCard:
 
 
 def card_facts(card: ArtifactCard) -> dict[str, Any]:
-    """The card without the long lists, for people and `--json`."""
+    """The card as a dict without the long lists, for display and `--json`."""
     facts = asdict(card)
     facts["calibration"] = {name: asdict(limits) for name, limits in card.calibration.limits.items()}
     return facts

@@ -1,4 +1,4 @@
-"""Make an artifact by a deployment recipe (`export/<name>.yaml`): export, prove, and only then give it its name."""
+"""Make an artifact by a deployment recipe (`export/<name>.yaml`): export it, verify it against torch, then give it its name."""
 
 from __future__ import annotations
 
@@ -23,27 +23,35 @@ from inspect_kd.export.card import ArtifactCard
 from inspect_kd.export.graph import ArtifactGraph, TorchModel
 from inspect_kd.export.half import in_half
 from inspect_kd.export.quantise import Quantise, Quantised, quantise
-from inspect_kd.export.verify import Images, Parity, Real, artificial, compare, missed, worst_images
+from inspect_kd.export.verify import (
+    Images,
+    LabelledImages,
+    Parity,
+    artificial_images,
+    compare,
+    missed_limits,
+    worst_images,
+)
 from inspect_kd.stopwatch import take_turns
 from inspect_kd.types import Model, NoProgress, Progress
 
 PREFIX, ABANDONED_S = ".export-", 24 * 3600
-"""Of the folder that an export works in, and after how long nobody does any more: the slowest take minutes."""
+"""Prefix of an export's work folder, and the age at which such a folder counts as abandoned: the slowest export takes minutes."""
 ROUNDS = 15
-"""Turns of the artifact and of plain fp32 side by side; at most four runs each a turn."""
+"""Rounds in which the artifact and plain fp32 are timed in turns; at most four runs each per round."""
 
 
 class Accept(config.Strict):
-    """Limits against torch; what is missed leaves no artifact."""
+    """Largest differences from torch; where one is exceeded, no artifact is written."""
 
     score: float | None = Field(None, ge=0)
     heatmap: float | None = Field(None, ge=0)
     auroc: float = Field(ge=0)
-    """Of all parts together and of each category."""
+    """Change of image AUROC, of all parts together and of each category."""
     flips: float = Field(ge=0, le=1)
-    """Share of the real parts whose decision may change."""
+    """Share of the real images whose decision may change."""
     guard: float = Field(0, ge=0)
-    """A part this near to a threshold may be decided either way."""
+    """Decisions may change where the score is this near to a threshold."""
 
 
 class Deployment(config.Strict):
@@ -53,47 +61,50 @@ class Deployment(config.Strict):
     """File `inspect_kd/export/to_<target>.py`."""
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
     devices: tuple[str, ...] = ("cpu",)
-    """Where it is meant to run; `export --to all-cpu` makes all that name the cpu."""
+    """Devices it is meant for; `export --to all-cpu` makes all deployments that name the cpu."""
     opset: int = Field(20, ge=20)
     batches: tuple[int, ...] = Field((1, 2, 8), min_length=1)
     proof: int = Field(200, ge=1)
-    """Real images at most on which it is held against torch."""
+    """Number of real images, at most, that are compared with torch."""
     quantise: Quantise = Quantise()
     accept: Accept
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Material:
-    """What an artifact is proved with, and what a change of precision takes; the latter is asked for when it is needed."""
+class VerificationData:
+    """Images for the comparison with torch, and for a change of precision; the latter are loaded on demand."""
 
-    real: Real
+    real: LabelledImages
     sound: Callable[[], Images] | None = None
-    """Frames of sound parts of training."""
+    """Loads sound training images."""
     checked: Callable[[], Images] | None = None
-    """Frames of held-out sound parts and their damaged twins."""
+    """Loads held-out sound images and damaged copies of them."""
     recalibrate: Callable[[Model], Calibration] | None = None
+    """Derives thresholds from the artifact's own scores."""
     progress: Progress = dataclasses.field(default_factory=NoProgress)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Conversion:
-    """What became of a student on its way into a file."""
+    """Result of an export: parity, sizes, times, and whether it was accepted."""
 
     deployment: Deployment
     parity: Parity
     missed: tuple[str, ...]
-    """Limits that it did not hold; then there is no artifact."""
+    """Limits that were exceeded, in words; if any, no artifact was written."""
     file_bytes: int
     plain_bytes: int
-    """Of the same student as plain fp32 ONNX."""
+    """Size of the same student as plain fp32 ONNX."""
     times: dict[str, dict[str, float]]
-    """Of one image: `this`, and `fp32` in ONNX Runtime, in turns on one thread. Empty where this is that."""
+    """Times for one image of `this` artifact and of `fp32` in ONNX Runtime, on one thread; empty where both are the same."""
     quantised: Quantised | None
     before: Calibration
+    """The student's."""
     after: Calibration
+    """The artifact's, which differs where thresholds were derived anew."""
 
     def complaint(self) -> str:
-        """Which limits were missed, and on which images, in one line; empty where none was."""
+        """One line with the exceeded limits and the worst images; empty if none was exceeded."""
         if not self.missed:
             return ""
         images = "; ".join(
@@ -103,7 +114,7 @@ class Conversion:
         return f"{'; '.join(self.missed)}, on {self.parity.images} images. The largest differences: {images}"
 
     def to_json(self) -> dict[str, Any]:
-        """For reports and programs."""
+        """Content of the conversion report."""
         return {
             "deployment": self.deployment.name,
             "target": self.deployment.target,
@@ -131,59 +142,59 @@ def load_deployment(name: str) -> Deployment:
 
 
 def deployments_for(device: str) -> list[str]:
-    """Of the shipped ones, those that are meant to run there."""
+    """Names of the shipped deployments for a device."""
     return [name for name in zoo.names("export") if device in load_deployment(name).devices]
 
 
 def make_artifact(
-    graph: ArtifactGraph, to: Path, *, card: ArtifactCard, deployment: Deployment, material: Material
+    graph: ArtifactGraph, to: Path, *, card: ArtifactCard, deployment: Deployment, verification: VerificationData
 ) -> Conversion:
-    """Write `to`, or leave nothing where a limit was missed."""
+    """Write the artifact to `to`; write nothing where a limit is exceeded."""
     target: Any = registry.load("export", f"to_{deployment.target}")
     _remove_abandoned(to.parent)
-    # A folder of its own: nobody else can have planted anything under the name that is written there.
+    # A private folder, so that no one else can have put a file or link under the name that is written there.
     with TemporaryDirectory(prefix=PREFIX, dir=to.parent) as folder:
         partial = Path(folder) / f"artifact{target.SUFFIX}"
-        material.progress.phase("export", 1)
-        plain, quantised = _write(graph, partial, target, card, deployment, material)
-        # A target may know of its own what it takes, where no machine of its kind is at hand.
+        verification.progress.phase("export", 1)
+        plain, quantised = _write(graph, partial, target, card, deployment, verification)
+        # Targets that this machine cannot run may check the file by themselves.
         getattr(target, "check", lambda file: None)(partial)
-        candidate = _prover(target)(partial.read_bytes(), to.name)
+        candidate = _verifying_runtime(target)(partial.read_bytes(), to.name)
         before = card.calibration
-        if deployment.precision != "fp32" and material.recalibrate is not None:
-            card = dataclasses.replace(card, calibration=material.recalibrate(candidate))
+        if deployment.precision != "fp32" and verification.recalibrate is not None:
+            card = dataclasses.replace(card, calibration=verification.recalibrate(candidate))
         parity = compare(
             TorchModel(graph, card.size),
             candidate,
-            material.real,
+            verification.real,
             batches=deployment.batches,
             thresholds=before.limits_for(None).thresholds,
             own=card.calibration.limits_for(None).thresholds,
             guard=deployment.accept.guard,
         )
-        told = Conversion(
+        conversion = Conversion(
             deployment=deployment,
             parity=parity,
-            missed=tuple(missed(parity, deployment.accept.model_dump())),
+            missed=tuple(missed_limits(parity, deployment.accept.model_dump())),
             file_bytes=partial.stat().st_size,
             plain_bytes=len(plain),
-            times={} if plain == partial.read_bytes() and target is to_onnx else _side_by_side(plain, candidate),
+            times={} if plain == partial.read_bytes() and target is to_onnx else _time_in_turns(plain, candidate),
             quantised=quantised,
             before=before,
             after=card.calibration,
         )
-        if not told.missed:
+        if not conversion.missed:
             target.reseal(partial, dataclasses.replace(card, parity=parity.to_json()))
-            # The file that is about to get its name is opened once more: the card was changed after the proof.
-            _prover(target)(partial.read_bytes(), to.name).predict_batch(
+            # Run the final file once more: its card was changed after the comparison.
+            _verifying_runtime(target)(partial.read_bytes(), to.name).predict_batch(
                 np.zeros((1, card.size, card.size, 3), np.uint8)
             )
             partial.replace(to)
-    return told
+    return conversion
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """What exports left behind that were killed."""
+    """Delete work folders of exports that were killed."""
     for left in folder.glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError):
             if time.time() - left.lstat().st_mtime > ABANDONED_S:
@@ -191,33 +202,40 @@ def _remove_abandoned(folder: Path) -> None:
 
 
 def _write(
-    graph: ArtifactGraph, partial: Path, target: Any, card: ArtifactCard, deployment: Deployment, material: Material
+    graph: ArtifactGraph,
+    partial: Path,
+    target: Any,
+    card: ArtifactCard,
+    deployment: Deployment,
+    verification: VerificationData,
 ) -> tuple[bytes, Quantised | None]:
-    """The file in its precision; returns the same as plain fp32, too."""
+    """Write the file in its precision; returns the same student as plain fp32 ONNX, and what quantisation did."""
     if deployment.precision == "fp16":
         to_onnx.export(graph, partial, card=card, opset=deployment.opset)
         plain = partial.read_bytes()
         target.export(in_half(graph), partial, card=card, opset=deployment.opset)
-        material.progress.advance()
+        verification.progress.advance()
         return plain, None
     target.export(graph, partial, card=card, opset=deployment.opset)
-    material.progress.advance()
+    verification.progress.advance()
     plain = partial.read_bytes()
     if deployment.precision == "fp32":
         return plain, None
-    assert material.sound is not None and material.checked is not None, "int8 takes parts to measure on"
-    quantised = quantise(partial, material.sound(), material.checked(), deployment.quantise, material.progress)
+    assert verification.sound is not None and verification.checked is not None, "int8 needs images to measure on"
+    quantised = quantise(
+        partial, verification.sound(), verification.checked(), deployment.quantise, verification.progress
+    )
     target.reseal(partial, card)
     return plain, quantised
 
 
-def _prover(target: Any) -> Any:
-    """What runs the file for its proof: its own runtime, unless that needs a machine that is not this one."""
+def _verifying_runtime(target: Any) -> Any:
+    """The runtime class that verifies the file: the target's own, or a substitute where that needs other hardware."""
     return getattr(target, "Prover", target.Runtime)
 
 
-def _side_by_side(plain: bytes, candidate: Model) -> dict[str, dict[str, float]]:
-    noise = artificial(candidate.size)[2][None]
+def _time_in_turns(plain: bytes, candidate: Model) -> dict[str, dict[str, float]]:
+    noise = artificial_images(candidate.size)[2][None]
     fp32 = to_onnx.Runtime(plain, "fp32")
     runs = {"this": lambda: candidate.predict_batch(noise), "fp32": lambda: fp32.predict_batch(noise)}
     return {name: times.figures() for name, times in take_turns(runs, ROUNDS, most=4).items()}

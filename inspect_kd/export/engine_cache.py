@@ -1,7 +1,7 @@
-"""Where engines lie that this machine has built from an artifact, and how they are found again.
+"""Cache of TensorRT engines that this machine has built from artifacts.
 
-A plan fits one artifact, one GPU, one driver and one version of TensorRT: all are in its name. Unusual here: a plan is native
-code, so the folder must be this user's alone, and a file whose digest does not lie beside it is built anew, not loaded.
+An engine fits one artifact, one GPU, one driver and one version of TensorRT: its file name is a digest of all of them. Unusual here:
+an engine is native code, so only this user may write the folder, and a file without a matching digest beside it is built anew.
 """
 
 from __future__ import annotations
@@ -15,67 +15,67 @@ from pathlib import Path
 from inspect_kd import atomic_write, zoo
 from inspect_kd.file_owner import refuse_writable_by_others
 
-MOST = 16
-"""Engines that are kept; the ones used longest ago go first."""
+MAX_ENGINES = 16
+"""The least recently used ones are deleted first."""
 REASON = "an engine is native code"
 SETTING = "$INSPECT_KD_CACHE"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Fits:
-    """What an engine was built for; where any of it differs it is another engine."""
+class EngineKey:
+    """All that an engine depends on."""
 
     artifact: str
-    """sha256 of the file."""
+    """sha256 of the artifact's file."""
     size: int
     batch: int
-    """The largest."""
+    """Largest batch size."""
     gpu: str
     """Name and compute capability."""
     driver: str
     tensorrt: str
 
     def name(self) -> str:
-        told = "\n".join(f"{key}={value}" for key, value in sorted(asdict(self).items()))
-        return hashlib.sha256(told.encode()).hexdigest()[:32]
+        text = "\n".join(f"{key}={value}" for key, value in sorted(asdict(self).items()))
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def engine_folder(named: str | None = None) -> Path:
-    """The named one, else below $INSPECT_KD_CACHE or the user's cache; made, and checked to be nobody else's."""
-    folder = Path(named) if named else zoo.cache_home() / "engines"
+def engine_folder(folder_name: str | None = None) -> Path:
+    """Create the folder (default: in the user's cache), and refuse one that others may write."""
+    folder = Path(folder_name) if folder_name else zoo.cache_home() / "engines"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     refuse_writable_by_others(folder, REASON, SETTING)
     return folder
 
 
-def kept_or_built(folder: Path, fits: Fits, build: Callable[[], bytes]) -> bytes:
-    """The engine, from disk where it lies there whole, else built and put there."""
-    path = folder / f"{fits.name()}.plan"
-    found = _whole(path)
-    if found is not None:
-        os.utime(path)
-        return found
+def load_or_build(folder: Path, key: EngineKey, build: Callable[[], bytes]) -> bytes:
+    """Load the engine if an intact one is cached, else build and cache it."""
+    path = folder / f"{key.name()}.plan"
+    cached = _load_intact(path)
+    if cached is not None:
+        os.utime(path)  # last use
+        return cached
     plan = build()
     atomic_write.write_bytes(path, plan, mode=0o600)
-    atomic_write.write_text(_digest_of(path), hashlib.sha256(plan).hexdigest(), mode=0o600)
-    _forget_oldest(folder)
+    atomic_write.write_text(_digest_path(path), hashlib.sha256(plan).hexdigest(), mode=0o600)
+    _delete_oldest(folder)
     return plan
 
 
-def _whole(path: Path) -> bytes | None:
-    if not (path.is_file() and _digest_of(path).is_file()) or path.is_symlink():
+def _load_intact(path: Path) -> bytes | None:
+    if not (path.is_file() and _digest_path(path).is_file()) or path.is_symlink():
         return None
     refuse_writable_by_others(path, REASON, SETTING)
     plan = path.read_bytes()
-    return plan if hashlib.sha256(plan).hexdigest().encode() == _digest_of(path).read_bytes() else None
+    return plan if hashlib.sha256(plan).hexdigest().encode() == _digest_path(path).read_bytes() else None
 
 
-def _digest_of(path: Path) -> Path:
+def _digest_path(path: Path) -> Path:
     return path.with_suffix(".sha256")
 
 
-def _forget_oldest(folder: Path) -> None:
+def _delete_oldest(folder: Path) -> None:
     plans = sorted(folder.glob("*.plan"), key=lambda path: path.stat().st_mtime)
-    for path in plans[: max(0, len(plans) - MOST)]:
+    for path in plans[: max(0, len(plans) - MAX_ENGINES)]:
         path.unlink(missing_ok=True)
-        _digest_of(path).unlink(missing_ok=True)
+        _digest_path(path).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What an artifact computes: bytes of an image in, calibrated heatmap and score out. Nothing is left to the caller.
+"""The graph of an artifact: uint8 images in, calibrated heatmap and score out.
 
 Shapes: N batch, H W image.
 """
@@ -16,7 +16,7 @@ from inspect_kd.types import BatchPrediction
 
 
 class ArtifactGraph(nn.Module):
-    """A student with its input's layout and its calibration; normalisation is already inside the student."""
+    """A student with input layout and calibration; normalisation is inside the student."""
 
     def __init__(self, student: nn.Module, scale: float) -> None:
         super().__init__()
@@ -24,13 +24,13 @@ class ArtifactGraph(nn.Module):
         self.scale = scale
 
     def forward(self, images_NHW3: Tensor) -> tuple[Tensor, Tensor]:
-        # Numbers first, then the layout: TensorRT knows bytes at its doors only, and transposes none.
+        # Cast first, then transpose: TensorRT accepts uint8 only at graph inputs and outputs.
         output: Any = self.student(images_NHW3.float().permute(0, 3, 1, 2))
         return output.heatmap_B1HW / self.scale, output.score_B / self.scale
 
 
 class TorchModel:
-    """A graph as a `Model`: the reference that every target is held against."""
+    """The graph run by torch: the reference for every target."""
 
     def __init__(self, graph: ArtifactGraph, size: int) -> None:
         self.graph = graph.eval()

@@ -1,4 +1,4 @@
-"""How a runtime is to work on this machine: one value for all runtimes, NumPy-free and torch-free."""
+"""Options of all runtimes. Imports neither NumPy nor torch."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from inspect_kd.types import NoProgress, Progress
 class RuntimeOptions:
     device: str = "cpu"
     threads: int = 1
-    """More than this process may use processors are never started: each costs memory, and none is faster."""
+    """At most the number of processors that this process may use: more threads cost memory and gain nothing."""
     allow_cpu: bool = False
-    """Go on without the device that was asked for; without it that is an error."""
+    """Fall back to the CPU where the device is missing; otherwise that is an error."""
     spinning: bool = False
-    """Waiting threads burn their core: a little sooner on an idle machine, six times later on a busy small one."""
+    """Waiting threads spin: slightly faster on an idle machine, six times slower on a small busy one."""
     bind: bool = False
-    """Inputs and outputs lie in buffers that are made once for each size of batch."""
+    """Use input and output buffers that are allocated once per batch size."""
     cuda_graph: bool = False
-    """The GPU's work is recorded once and played again: at batch 1 most of the time is launching. Takes `bind`."""
+    """Record the GPU's work once and replay it, because at batch 1 launching takes most of the time. Needs `bind`."""
     cache: str | None = None
-    """Where engines that this machine built are kept; None: the user's cache folder."""
+    """Folder of engines that this machine built; None: the user's cache folder."""
     progress: Progress = field(default_factory=NoProgress)
-    """Who follows the building of an engine."""
+    """Shown while an engine is built."""
 
     def __post_init__(self) -> None:
         if self.threads < 1:
@@ -33,12 +33,12 @@ class RuntimeOptions:
         object.__setattr__(self, "threads", min(self.threads, usable_processors()))
         if self.cuda_graph and not (self.bind and self.device in ("cuda", "tensorrt")):
             raise UsageError(
-                "a CUDA graph plays on fixed buffers of a GPU: --cuda-graph takes --device cuda and --bind"
+                "a CUDA graph needs fixed buffers on a GPU: use --cuda-graph with --device cuda and --bind"
             )
 
 
 def usable_processors() -> int:
-    """How many this process may use."""
+    """Count the processors that this process may use."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # not on this system

@@ -1,8 +1,8 @@
-"""Precision int8: convolutions of a finished file compute in bytes, wherever that leaves the answers alone.
+"""Precision int8: quantise the convolutions of an ONNX file, as far as its predictions stay the same.
 
-Static, QDQ, ranges from sound parts. Unusual here: which convolutions stay in fp32 is measured, not guessed. Each is quantised
-by itself first, on sound parts and their drawn damaged twins; then as many as possible together, the harmless ones first,
-until a score would move further than it may. Only convolutions: attention, distances and smoothing lose decisions in bytes.
+Static, QDQ, ranges from sound parts. Unusual here: which convolutions stay in fp32 is measured. Each is first quantised alone, on
+sound images and damaged copies of them; then as many as possible together, the least harmful first, within a limit on the change
+of a score. Only convolutions: int8 attention, distances or smoothing would change decisions.
 """
 
 from __future__ import annotations
@@ -30,83 +30,87 @@ BATCH = 4
 
 
 class Quantise(config.Strict):
-    """How a file comes to compute in bytes."""
+    """Settings of the quantisation."""
 
     sound: int = Field(64, ge=8)
-    """Sound parts from which the ranges are taken: of training, never defective ones, which would widen the ranges."""
+    """Number of sound training images from which the ranges are estimated; defective ones would widen the ranges."""
     checked: int = Field(12, ge=2)
-    """Held-out sound parts, each with its damaged twin, on which the change is measured."""
+    """Number of held-out sound images, each with a damaged copy, on which the change is measured."""
     score: float = Field(0.02, gt=0)
-    """Largest change of a score on those that is allowed for, on the calibrated scale; well below what is accepted."""
+    """Largest change of a score on those, on the calibrated scale; well below the acceptance limit."""
     symmetric: bool = False
-    """Signed bytes around zero, as TensorRT wants them."""
+    """Signed activations around zero, as TensorRT needs them."""
     narrow: bool = True
-    """Seven bits for weights: with eight, processors without VNNI saturate, and answers differ between machines."""
+    """Seven bits for weights: with eight, processors without VNNI saturate, and results differ between machines."""
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
+class Fp32Convolution:
     """A convolution that stayed in fp32."""
 
     node: str
     heatmap: float
-    """Mean change of the heatmap when it alone computes in bytes."""
+    """Mean change of the heatmap when it alone is quantised."""
 
 
 @dataclass(frozen=True, slots=True)
 class Quantised:
+    """Result of the quantisation."""
+
     convolutions: int
-    left: tuple[Left, ...]
+    left: tuple[Fp32Convolution, ...]
     score: float
-    """Largest change of a score on the parts that were checked."""
+    """Largest change of a score on the checked images."""
 
 
 def quantise(file: Path, sound_N: Images, checked_N: Images, settings: Quantise, progress: Progress) -> Quantised:
-    """Rewrite the file; raises where not one convolution may compute in bytes."""
+    """Quantise the file in place; raises where no convolution can be quantised within the limit."""
     with tempfile.TemporaryDirectory() as folder:
-        work = _Work(Path(folder), file, sound_N, settings)
-        names = work.convolutions()
-        before = _answers(file.read_bytes(), checked_N)
+        quantiser = _Quantiser(Path(folder), file, sound_N, settings)
+        names = quantiser.convolutions()
+        before = _predict(file.read_bytes(), checked_N)
         progress.phase("quantise", len(names) + 1)
-        alone = {}
+        alone = {}  # mean change of the heatmap
         for name in names:
-            alone[name] = _moved(before, _answers(work.quantised([name]), checked_N))[1]
+            alone[name] = _changes(before, _predict(quantiser.quantised([name]), checked_N))[1]
             progress.advance(1, heatmap=alone[name])
-        harmless_first = sorted(names, key=lambda name: alone[name])
-        count, score = _most(work, harmless_first, before, checked_N, settings.score)
+        least_harmful_first = sorted(names, key=lambda name: alone[name])
+        count, score = _most_convolutions(quantiser, least_harmful_first, before, checked_N, settings.score)
         if count == 0:
-            raise BadInput(f"int8: none of {len(names)} convolutions may compute in bytes without moving a score")
-        file.write_bytes(work.quantised(harmless_first[:count]))
+            raise BadInput(
+                f"int8: none of {len(names)} convolutions can be quantised within the allowed change of a score"
+            )
+        file.write_bytes(quantiser.quantised(least_harmful_first[:count]))
         progress.advance()
-    left = tuple(Left(name, alone[name]) for name in reversed(harmless_first[count:]))
+    left = tuple(Fp32Convolution(name, alone[name]) for name in reversed(least_harmful_first[count:]))
     return Quantised(convolutions=len(names), left=left, score=score)
 
 
-def _most(
-    work: _Work, names: Sequence[str], before: BatchPrediction, checked_N: Images, limit: float
+def _most_convolutions(
+    quantiser: _Quantiser, names: Sequence[str], before: BatchPrediction, checked_N: Images, limit: float
 ) -> tuple[int, float]:
-    """How many of the harmless ones together stay within the limit, by halving; and how far a score then moves."""
-    fine, too_many, moved = 0, len(names) + 1, 0.0
-    while too_many - fine > 1:
-        count = (fine + too_many) // 2
-        score, _ = _moved(before, _answers(work.quantised(names[:count]), checked_N))
+    """Largest number of leading convolutions that stay within the limit together, by bisection, and the change of a score."""
+    within, beyond, change = 0, len(names) + 1, 0.0
+    while beyond - within > 1:
+        count = (within + beyond) // 2
+        score, _ = _changes(before, _predict(quantiser.quantised(names[:count]), checked_N))
         if score <= limit:
-            fine, moved = count, score
+            within, change = count, score
         else:
-            too_many = count
-    return fine, moved
+            beyond = count
+    return within, change
 
 
-class _Work:
-    """One file's preparation and ranges, shared by all its versions."""
+class _Quantiser:
+    """Makes quantised versions of one file, with shared preparation and ranges."""
 
     def __init__(self, folder: Path, file: Path, sound_N: Images, settings: Quantise) -> None:
         from onnxruntime.quantization import quant_pre_process
 
         self.settings, self.sound_N = settings, sound_N
-        self.prepared, self.made = folder / "prepared.onnx", folder / "made.onnx"
+        self.prepared, self.output = folder / "prepared.onnx", folder / "output.onnx"
         self.ranges = folder / "ranges.json"
-        # Shapes alone: its optimiser writes out constants that ONNX Runtime folds when it loads, and the file grows.
+        # Shape inference only: the optimiser would store constants that ONNX Runtime folds at loading, and the file would grow.
         quant_pre_process(str(file), str(self.prepared), skip_optimization=True, skip_symbolic_shape=True)
 
     def convolutions(self) -> list[str]:
@@ -115,23 +119,23 @@ class _Work:
     def quantised(self, nodes: list[str] | Sequence[str]) -> bytes:
         from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
-        byte = QuantType.QInt8 if self.settings.symmetric else QuantType.QUInt8
+        activation = QuantType.QInt8 if self.settings.symmetric else QuantType.QUInt8
         root = logging.getLogger()
         level = root.level
-        root.setLevel(logging.ERROR)  # it warns of its own temporary files through the root logger
+        root.setLevel(logging.ERROR)  # it logs warnings about its own temporary files to the root logger
         try:
             quantize_static(
                 str(self.prepared),
-                str(self.made),
+                str(self.output),
                 _reader(self.sound_N),
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=["Conv"],
                 nodes_to_quantize=list(nodes),
                 per_channel=True,
                 reduce_range=self.settings.narrow,
-                activation_type=byte,
+                activation_type=activation,
                 weight_type=QuantType.QInt8,
-                # TensorRT knows bytes around zero alone, and biases as plain numbers.
+                # TensorRT needs symmetric activations and unquantised biases.
                 extra_options={
                     "ActivationSymmetric": self.settings.symmetric,
                     "QuantizeBias": not self.settings.symmetric,
@@ -140,7 +144,7 @@ class _Work:
             )
         finally:
             root.setLevel(level)
-        return self.made.read_bytes()
+        return self.output.read_bytes()
 
 
 def _reader(images_NHW3: Images) -> Any:
@@ -159,19 +163,19 @@ def _reader(images_NHW3: Images) -> Any:
     return Reader()
 
 
-def _answers(data: bytes, images_NHW3: Images) -> BatchPrediction:
+def _predict(data: bytes, images_NHW3: Images) -> BatchPrediction:
     session = to_onnx.open_session(data, "int8", DEFAULTS)
-    told = [
+    outputs = [
         session.run(["heatmap", "score"], {"images": images_NHW3[start : start + BATCH]})
         for start in range(0, len(images_NHW3), BATCH)
     ]
     return BatchPrediction(
-        np.concatenate([score for _, score in told]), np.concatenate([heat[:, 0] for heat, _ in told])
+        np.concatenate([score for _, score in outputs]), np.concatenate([heat[:, 0] for heat, _ in outputs])
     )
 
 
-def _moved(before: BatchPrediction, after: BatchPrediction) -> tuple[float, float]:
-    """Largest change of a score, mean change of the heatmap; infinite where an answer is no number."""
+def _changes(before: BatchPrediction, after: BatchPrediction) -> tuple[float, float]:
+    """Largest change of a score, mean change of the heatmap; infinite where a value is not finite."""
     return _or_infinite(np.abs(before.scores_N - after.scores_N).max()), _or_infinite(
         np.abs(before.heatmaps_NHW - after.heatmaps_NHW).mean()
     )

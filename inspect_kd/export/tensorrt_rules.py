@@ -1,7 +1,7 @@
-"""What TensorRT takes of ONNX, held against a finished file where no GPU is at hand.
+"""Check a finished ONNX file against what TensorRT supports, where no GPU is available.
 
-The table (`export/tensorrt_operators.json`) names its version and source; it is what the documentation says, not what a GPU
-did. Besides operators and types: bytes only at the doors, constant and small k, quantisation around zero, no antialiasing.
+The table (`export/tensorrt_operators.json`) names its version and source: TensorRT's documentation, not a test on a GPU. Besides
+operators and types: uint8 only at graph inputs and outputs, constant small k, quantisation around zero, no antialiasing.
 """
 
 from __future__ import annotations
@@ -30,21 +30,20 @@ def table() -> dict[str, Any]:
 
 
 def refuse_unsupported(file: Path) -> None:
-    """Raise with every node that TensorRT would stumble over."""
+    """Raise a `GateFailed` that names the nodes that TensorRT does not support."""
     faults = list(dict.fromkeys(_faults(onnx.load(str(file)))))
     if faults:
-        told = table()
         raise GateFailed(
-            f"TensorRT {told['tensorrt']} would refuse this graph, says its documentation: {'; '.join(faults[:8])}"
+            f"TensorRT {table()['tensorrt']} does not support this graph, according to its documentation: {'; '.join(faults[:8])}"
             + (f" and {len(faults) - 8} more" if len(faults) > 8 else "")
         )
 
 
 def _faults(model: ModelProto) -> Iterator[str]:
-    told, graph = table(), onnx.shape_inference.infer_shapes(model).graph
+    rules, graph = table(), onnx.shape_inference.infer_shapes(model).graph
     opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
-    if not told["opsets"][0] <= opset <= told["opsets"][1]:
-        yield f"opset {opset} is not within {told['opsets']}"
+    if not rules["opsets"][0] <= opset <= rules["opsets"][1]:
+        yield f"opset {opset} is not within {rules['opsets']}"
     constants = {tensor.name: tensor for tensor in graph.initializer}
     constants |= {
         node.output[0]: helper.get_node_attr_value(node, "value")
@@ -54,37 +53,39 @@ def _faults(model: ModelProto) -> Iterator[str]:
     kinds = {value.name: value.type.tensor_type.elem_type for value in [*graph.input, *graph.value_info, *graph.output]}
     kinds |= {name: tensor.data_type for name, tensor in constants.items()}
     for node in graph.node:
-        yield from _faults_of(node, constants, kinds, told)
+        yield from _node_faults(node, constants, kinds, rules)
 
 
-def _faults_of(
-    node: NodeProto, constants: dict[str, TensorProto], kinds: dict[str, int], told: dict[str, Any]
+def _node_faults(
+    node: NodeProto, constants: dict[str, TensorProto], kinds: dict[str, int], rules: dict[str, Any]
 ) -> Iterator[str]:
-    if node.domain not in ("", "ai.onnx") or node.op_type not in told["operators"]:
+    if node.domain not in ("", "ai.onnx") or node.op_type not in rules["operators"]:
         yield f"{node.domain + '.' if node.domain else ''}{node.op_type}: not supported"
         return
-    allowed = told["types"][told["operators"][node.op_type]]
-    # The first input's type is what the table speaks of; indices and shapes follow it.
+    allowed = rules["types"][rules["operators"][node.op_type]]
+    # The table lists the first input's type; indices and shapes follow it.
     kind = kinds.get(node.input[0]) if node.input else None
     if kind and TensorProto.DataType.Name(kind) not in allowed:
         yield f"{node.op_type} of {TensorProto.DataType.Name(kind)}"
     values = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
     if node.op_type == "TopK":
-        yield from _topk(node, values, constants, told["largest_k"])
+        yield from _topk_faults(node, values, constants, rules["largest_k"])
     elif node.op_type.startswith(REDUCING) and len(node.input) > 1 and node.input[1] not in constants:
-        yield f"{node.op_type} along axes that are no constant"
+        yield f"{node.op_type} along axes that are not constant"
     elif node.op_type == "Resize":
         if values.get("antialias") or values.get("mode", b"nearest") not in (b"nearest", b"linear"):
-            yield "Resize with antialiasing, or neither nearest nor linear"
+            yield "Resize with antialiasing, or in another mode than nearest and linear"
     elif node.op_type in ("QuantizeLinear", "DequantizeLinear") and len(node.input) > 2:
         zero = constants.get(node.input[2])
         if zero is None or np.any(numpy_helper.to_array(zero)):
-            yield f"{node.op_type} around another point than zero"
+            yield f"{node.op_type} with a zero point other than 0"
 
 
-def _topk(node: NodeProto, values: dict[str, Any], constants: dict[str, TensorProto], largest: int) -> Iterator[str]:
+def _topk_faults(
+    node: NodeProto, values: dict[str, Any], constants: dict[str, TensorProto], largest: int
+) -> Iterator[str]:
     if node.input[1] not in constants:
-        yield "TopK with a k that is no constant"
+        yield "TopK with a k that is not constant"
     elif int(numpy_helper.to_array(constants[node.input[1]]).reshape(-1)[0]) > largest:
         yield f"TopK of more than {largest}"
     if values.get("sorted", 1) != 1:

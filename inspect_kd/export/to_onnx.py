@@ -1,8 +1,7 @@
 """Target `onnx`: one file for ONNX Runtime, fp32, dynamic batch, metadata inside.
 
-`export` needs torch; `Runtime` does not, and is all that runs on the line. Unusual here: the file is loaded from bytes, which
-are searched for tensors in other files first; and a provider that was asked for and not obtained is an
-error, where ONNX Runtime falls back to the CPU without a word.
+`export` needs torch; `Runtime`, which runs on the line, does not. Unusual here: the file is loaded from bytes, after a check for
+tensors in other files; and a missing execution provider is an error, where ONNX Runtime silently falls back to the CPU.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ def export(graph: ArtifactGraph, to: Path, *, card: ArtifactCard, opset: int) ->
     import torch
     from torch.export import Dim
 
-    # A batch of two: with one the exporter takes the batch for a constant.
+    # A batch of two, because the exporter would take a batch of one for a constant.
     example = torch.zeros(2, card.size, card.size, 3, dtype=torch.uint8)
     program = torch.onnx.export(
         graph.eval().cpu(),
@@ -54,15 +53,15 @@ def export(graph: ArtifactGraph, to: Path, *, card: ArtifactCard, opset: int) ->
     if program is None:
         raise EnvironmentFault("torch.onnx.export returned no program: this version of torch cannot export dynamically")
     program.save(str(to), external_data=False)
-    _ask_numbers_for_their_shape(to)
+    _read_batch_size_after_cast(to)
     reseal(to, card)
     written = written_opset(to)
     if written != opset:
-        raise EnvironmentFault(f"asked the exporter for opset {opset}, got {written}")
+        raise EnvironmentFault(f"the exporter wrote opset {written} instead of {opset}")
 
 
-def _ask_numbers_for_their_shape(path: Path) -> None:
-    """The batch's size is read off the images; TensorRT tells no shape of bytes, so it is read off what they are cast to."""
+def _read_batch_size_after_cast(path: Path) -> None:
+    """Take the batch size from the cast images, because TensorRT cannot read the shape of a uint8 tensor."""
     import onnx
 
     model = onnx.load(str(path))
@@ -77,7 +76,7 @@ def _ask_numbers_for_their_shape(path: Path) -> None:
 
 
 def written_opset(path: Path) -> int:
-    """What the file says; the exporter raises versions that it does not like without a word."""
+    """Opset of the file, which the exporter may silently raise."""
     import onnx
 
     model = onnx.load(str(path))
@@ -85,14 +84,14 @@ def written_opset(path: Path) -> int:
 
 
 def reseal(path: Path, card: ArtifactCard) -> None:
-    """Write the card into the file, the only metadata that it keeps."""
+    """Write the card into the file, and remove all other metadata."""
     import onnx
 
     model = onnx.load(str(path))
     del model.metadata_props[:]
     entry = model.metadata_props.add()
     entry.key, entry.value = KEY, card.dump()
-    # Stack traces of the exporting machine have no place in a product.
+    # Stack traces of the exporting machine do not belong in a product.
     model.doc_string = ""
     for node in model.graph.node:
         node.doc_string = ""
@@ -105,7 +104,7 @@ def reseal(path: Path, card: ArtifactCard) -> None:
 
 
 class Runtime:
-    """One session on one artifact. Not shared between threads by accident: ONNX Runtime's own `run` is thread-safe."""
+    """One session on one artifact; thread-safe."""
 
     def __init__(self, data: bytes, where: str, options: RuntimeOptions = DEFAULTS) -> None:
         self.where = where
@@ -118,7 +117,7 @@ class Runtime:
 
     def predict_batch(self, images_NHW3: npt.NDArray[np.uint8]) -> BatchPrediction:
         if len(images_NHW3) == 0:
-            raise BadInput("an empty batch: ONNX Runtime would answer it with no score and no error")
+            raise BadInput("an empty batch: ONNX Runtime would return no score and raise no error")
         images_NHW3 = np.ascontiguousarray(images_NHW3)
         try:
             if self.buffers is not None:
@@ -126,63 +125,63 @@ class Runtime:
             else:
                 heatmap, score = self.session.run(["heatmap", "score"], {"images": images_NHW3})
         except Exception as error:
-            raise BadInput(f"{self.where}: ONNX Runtime could not run it ({short(error)})") from error
-        return answers(score, heatmap, images_NHW3.shape, self.where)
+            raise BadInput(f"{self.where}: ONNX Runtime could not run it ({one_line(error)})") from error
+        return check_outputs(score, heatmap, images_NHW3.shape, self.where)
 
 
-def answers(score: Any, heatmap: Any, asked: tuple[int, ...], where: str) -> BatchPrediction:
-    """What a runtime gave, if it is what an artifact has to give: a file's word about its shapes is only a word."""
-    batch, side = asked[0], asked[1]
-    fine = isinstance(score, np.ndarray) and isinstance(heatmap, np.ndarray)
-    fine = fine and score.dtype == heatmap.dtype == np.float32
-    if not fine or score.shape != (batch,) or heatmap.shape != (batch, 1, side, side):
+def check_outputs(score: Any, heatmap: Any, images_shape: tuple[int, ...], where: str) -> BatchPrediction:
+    """Check types and shapes of a runtime's outputs: they may differ from what the file declares."""
+    batch, side = images_shape[0], images_shape[1]
+    right_types = isinstance(score, np.ndarray) and isinstance(heatmap, np.ndarray)
+    right_types = right_types and score.dtype == heatmap.dtype == np.float32
+    if not right_types or score.shape != (batch,) or heatmap.shape != (batch, 1, side, side):
         shapes = f"{getattr(score, 'shape', None)} and {getattr(heatmap, 'shape', None)}"
-        raise BadInput(f"{where}: {batch} images went in, scores and heatmaps of shapes {shapes} came out")
+        raise BadInput(f"{where}: for {batch} images it returned scores and heatmaps of shapes {shapes}")
     return BatchPrediction(score, heatmap[:, 0])
 
 
 class Buffers:
-    """Fixed places for inputs and outputs, made once for each size of batch, on the session's own device."""
+    """Input and output buffers, allocated once per batch size, on the session's device."""
 
     def __init__(self, session: Any, size: int, options: RuntimeOptions) -> None:
         self.session, self.size, self.options = session, size, options
         self.device = "cpu" if session.get_providers()[0] == "CPUExecutionProvider" else "cuda"
-        self.made: dict[int, tuple[Any, Any, Any, list[Any]]] = {}
-        # Two threads in one place would take each other's answer.
+        self.by_batch_size: dict[int, tuple[Any, Any, Any, list[Any]]] = {}
+        # Two threads in one buffer would get each other's outputs.
         self.lock = threading.Lock()
 
     def run(self, images_NHW3: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.float32]]:
-        """Heatmap and score, copied out: the next image overwrites the places."""
+        """Heatmap and score, copied, because the next call overwrites the buffers."""
         with self.lock:
             count = len(images_NHW3)
-            if count not in self.made:
-                self.made[count] = self._make(count)
-            binding, how, given, answers = self.made[count]
-            given.update_inplace(images_NHW3)
-            self.session.run_with_iobinding(binding, how)
-            return [np.array(answer.numpy()) for answer in answers]
+            if count not in self.by_batch_size:
+                self.by_batch_size[count] = self._allocate(count)
+            binding, run_options, images, outputs = self.by_batch_size[count]
+            images.update_inplace(images_NHW3)
+            self.session.run_with_iobinding(binding, run_options)
+            return [np.array(output.numpy()) for output in outputs]
 
-    def _make(self, count: int) -> tuple[Any, Any, Any, list[Any]]:
+    def _allocate(self, count: int) -> tuple[Any, Any, Any, list[Any]]:
         onnxruntime = import_onnxruntime()
 
-        def place(shape: list[int], kind: type) -> Any:
+        def allocate(shape: list[int], kind: type) -> Any:
             return onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, kind, self.device, 0)
 
-        given = place([count, self.size, self.size, 3], np.uint8)
-        answers = [place([count, 1, self.size, self.size], np.float32), place([count], np.float32)]
+        images = allocate([count, self.size, self.size, 3], np.uint8)
+        outputs = [allocate([count, 1, self.size, self.size], np.float32), allocate([count], np.float32)]
         binding = self.session.io_binding()
-        binding.bind_ortvalue_input("images", given)
-        for name, answer in zip(("heatmap", "score"), answers, strict=True):
-            binding.bind_ortvalue_output(name, answer)
-        how = onnxruntime.RunOptions()
+        binding.bind_ortvalue_input("images", images)
+        for name, output in zip(("heatmap", "score"), outputs, strict=True):
+            binding.bind_ortvalue_output(name, output)
+        run_options = onnxruntime.RunOptions()
         if self.options.cuda_graph:
-            # A recording is of one shape: each size of batch has its own.
-            how.add_run_config_entry("gpu_graph_id", str(count))
-        return binding, how, given, answers
+            # Each batch size has a CUDA graph of its own.
+            run_options.add_run_config_entry("gpu_graph_id", str(count))
+        return binding, run_options, images, outputs
 
 
 def import_onnxruntime() -> Any:
-    """The runtime, or the one line that says what to install."""
+    """Import ONNX Runtime, or raise an error that says what to install."""
     try:
         import onnxruntime
     except ImportError as error:
@@ -194,14 +193,14 @@ def import_onnxruntime() -> Any:
 
 
 def open_session(data: bytes, where: str, options: RuntimeOptions) -> Any:
-    """A session whose providers are the ones that were asked for."""
+    """Open a session with exactly the requested execution provider."""
     onnxruntime = import_onnxruntime()
     if options.device not in PROVIDERS:
-        raise BadInput(f"no device '{options.device}'; there are: {', '.join(PROVIDERS)}")
+        raise BadInput(f"no device '{options.device}'; available: {', '.join(PROVIDERS)}")
     if options.device != "cpu" and hasattr(onnxruntime, "preload_dlls"):
         onnxruntime.preload_dlls()
-    asked = PROVIDERS[options.device]
-    usable = [provider for provider in asked if provider in onnxruntime.get_available_providers()]
+    requested = PROVIDERS[options.device]
+    usable = [provider for provider in requested if provider in onnxruntime.get_available_providers()]
     try:
         session = onnxruntime.InferenceSession(
             data,
@@ -210,27 +209,27 @@ def open_session(data: bytes, where: str, options: RuntimeOptions) -> Any:
             provider_options=[_provider_options(provider, options) for provider in usable],
         )
     except Exception as error:
-        # ONNX Runtime raises a dozen classes without a common base of its own.
-        raise BadInput(f"{where}: not an ONNX file that ONNX Runtime can run ({short(error)})") from error
+        # ONNX Runtime raises a dozen classes that have no base class of their own.
+        raise BadInput(f"{where}: not an ONNX file that ONNX Runtime can run ({one_line(error)})") from error
     obtained = session.get_providers()
-    if asked[0] not in obtained and not options.allow_cpu:
+    if requested[0] not in obtained and not options.allow_cpu:
         raise EnvironmentFault(
-            f"asked for {asked[0]}, obtained {', '.join(obtained)}. Install inspect-kd[gpu] and a matching CUDA, "
+            f"requested {requested[0]}, obtained {', '.join(obtained)}. Install inspect-kd[gpu] and a matching CUDA, "
             "or pass --allow-cpu to run on the CPU on purpose; `inspect-kd doctor` shows what is missing"
         )
     return session
 
 
 def _session_options(onnxruntime: Any, options: RuntimeOptions) -> Any:
-    chosen = onnxruntime.SessionOptions()
-    chosen.intra_op_num_threads = options.threads
-    chosen.log_severity_level = 4
-    # Left to itself it takes bytes for its own format wherever they look like it, and that is checked by nobody.
-    chosen.add_session_config_entry("session.load_model_format", "ONNX")
-    # Threads that wait by spinning starve each other on a small box: p50 86 ms against 15.5 measured with two.
-    chosen.add_session_config_entry("session.intra_op.allow_spinning", str(int(options.spinning)))
-    chosen.add_session_config_entry("session.set_denormal_as_zero", "1")
-    return chosen
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = options.threads
+    settings.log_severity_level = 4
+    # By default it also accepts its own format, which `wire.py` does not check.
+    settings.add_session_config_entry("session.load_model_format", "ONNX")
+    # Spinning threads starve each other on a small machine: p50 86 ms against 15.5 ms measured with two threads.
+    settings.add_session_config_entry("session.intra_op.allow_spinning", str(int(options.spinning)))
+    settings.add_session_config_entry("session.set_denormal_as_zero", "1")
+    return settings
 
 
 def _provider_options(provider: str, options: RuntimeOptions) -> dict[str, str]:
@@ -238,7 +237,7 @@ def _provider_options(provider: str, options: RuntimeOptions) -> dict[str, str]:
     if provider == "CUDAExecutionProvider":
         return {"enable_cuda_graph": graph}
     if provider == "TensorrtExecutionProvider":
-        # It names its files by graph, GPU and version itself; the folder is this user's alone.
+        # The provider names its files by graph, GPU and version; only this user may write the folder.
         folder = str(engine_folder(options.cache))
         kept = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": folder}
         timed = {"trt_timing_cache_enable": "1", "trt_timing_cache_path": folder}
@@ -247,7 +246,7 @@ def _provider_options(provider: str, options: RuntimeOptions) -> dict[str, str]:
 
 
 def _check_signature(session: Any, size: int, where: str) -> None:
-    """A file whose shapes contradict its card lies about one of them."""
+    """Refuse a file whose inputs and outputs contradict its card."""
     inputs, outputs = session.get_inputs(), {output.name for output in session.get_outputs()}
     fine = (
         len(inputs) == 1
@@ -260,5 +259,6 @@ def _check_signature(session: Any, size: int, where: str) -> None:
         raise BadInput(f"{where}: its inputs and outputs are not those of an inspect-kd artifact of size {size}")
 
 
-def short(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """Shorten an error's message to one line."""
     return " ".join(str(error).split())[:200]

@@ -1,7 +1,7 @@
 """Target `openvino`: the same graph in the same kind of file, run by OpenVINO on Intel's processors and graphics.
 
-Unusual here: the precision is always said. Left to itself OpenVINO takes bf16 wherever the processor has it, and decisions
-move without anybody having asked. And the bytes are searched for tensors in other files first, which OpenVINO would read.
+Unusual here: the precision is always set, because by default OpenVINO uses bf16 where the processor has it, which changes decisions.
+And the bytes are first checked for tensors in other files, which OpenVINO would read.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ DEVICES = {"cpu": "CPU", "gpu": "GPU", "npu": "NPU"}
 
 
 def export(graph: ArtifactGraph, to: Path, *, card: ArtifactCard, opset: int) -> None:
-    """OpenVINO reads ONNX as it is; a second format would be a second thing to prove."""
+    """Export as ONNX, which OpenVINO reads; another format would need another verification."""
     to_onnx.export(graph, to, card=card, opset=opset)
 
 
@@ -37,7 +37,7 @@ def reseal(path: Path, card: ArtifactCard) -> None:
 
 
 class Runtime:
-    """One compiled model. Its requests are not shared between threads: each call makes its own."""
+    """One compiled model; thread-safe, because each call makes its own inference request."""
 
     def __init__(self, data: bytes, where: str, options: RuntimeOptions = DEFAULTS) -> None:
         openvino = _import_openvino()
@@ -47,28 +47,28 @@ class Runtime:
         self.size = self.card.size
         core = openvino.Core()
         target = _device(core, options.device, allow_cpu=options.allow_cpu)
-        how: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+        properties: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
         if target == "CPU":
-            how |= {"INFERENCE_NUM_THREADS": options.threads, "ENABLE_CPU_PINNING": False}
+            properties |= {"INFERENCE_NUM_THREADS": options.threads, "ENABLE_CPU_PINNING": False}
         try:
             model = _read_onnx(data)
             _check_signature(model, self.size, where)
-            self.compiled = core.compile_model(model, target, how)
+            self.compiled = core.compile_model(model, target, properties)
         except InspectKDError:
             raise
         except Exception as error:
-            # OpenVINO raises RuntimeError for everything, also where it is only asked for a name or a shape.
-            raise BadInput(f"{where}: not an ONNX file that OpenVINO can read ({to_onnx.short(error)})") from error
+            # OpenVINO raises RuntimeError for everything, even where a name or a shape is read.
+            raise BadInput(f"{where}: not an ONNX file that OpenVINO can read ({to_onnx.one_line(error)})") from error
 
     def predict_batch(self, images_NHW3: npt.NDArray[np.uint8]) -> BatchPrediction:
         if len(images_NHW3) == 0:
             raise BadInput("an empty batch")
         try:
-            answer = self.compiled.create_infer_request().infer({"images": np.ascontiguousarray(images_NHW3)})
-            score, heatmap = np.array(answer["score"]), np.array(answer["heatmap"])
+            outputs = self.compiled.create_infer_request().infer({"images": np.ascontiguousarray(images_NHW3)})
+            score, heatmap = np.array(outputs["score"]), np.array(outputs["heatmap"])
         except Exception as error:
-            raise BadInput(f"{self.where}: OpenVINO could not run it ({to_onnx.short(error)})") from error
-        return to_onnx.answers(score, heatmap, images_NHW3.shape, self.where)
+            raise BadInput(f"{self.where}: OpenVINO could not run it ({to_onnx.one_line(error)})") from error
+        return to_onnx.check_outputs(score, heatmap, images_NHW3.shape, self.where)
 
 
 def _import_openvino() -> Any:
@@ -80,22 +80,22 @@ def _import_openvino() -> Any:
 
 
 def _device(core: Any, device: str, *, allow_cpu: bool) -> str:
-    """OpenVINO's name of what was asked for, if it is there."""
+    """OpenVINO's name of the requested device; refuses a missing one unless the CPU is allowed."""
     if device not in DEVICES:
-        raise BadInput(f"no device '{device}' in OpenVINO; there are: {', '.join(DEVICES)}")
-    there: list[str] = core.available_devices
-    wanted = DEVICES[device]
-    if any(name == wanted or name.startswith(f"{wanted}.") for name in there):
-        return wanted
+        raise BadInput(f"no device '{device}' in OpenVINO; available: {', '.join(DEVICES)}")
+    available: list[str] = core.available_devices
+    requested = DEVICES[device]
+    if any(name == requested or name.startswith(f"{requested}.") for name in available):
+        return requested
     if allow_cpu:
         return "CPU"
     raise EnvironmentFault(
-        f"asked for OpenVINO's {wanted}, it finds {', '.join(there)}; install its driver, or pass --allow-cpu"
+        f"requested OpenVINO's {requested}, but it finds only {', '.join(available)}; install its driver, or pass --allow-cpu"
     )
 
 
 def _read_onnx(data: bytes) -> Any:
-    """By the reader of ONNX alone: `Core.read_model` tries seven formats on the same bytes."""
+    """Read with the ONNX front end alone: `Core.read_model` tries seven formats on the same bytes."""
     from openvino.frontend import FrontEndManager  # type: ignore[import-untyped, unused-ignore]
 
     reader = FrontEndManager().load_by_framework("onnx")
@@ -103,7 +103,7 @@ def _read_onnx(data: bytes) -> Any:
 
 
 def _check_signature(model: Any, size: int, where: str) -> None:
-    """A file whose shapes contradict its card lies about one of them."""
+    """Refuse a file whose inputs and outputs contradict its card."""
     names = {output.any_name for output in model.outputs}
     inputs = model.inputs
     fine = (

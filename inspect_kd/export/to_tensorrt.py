@@ -1,11 +1,11 @@
 """Target `tensorrt`: the same ONNX file, from which the machine on the line builds its own engine, once.
 
-An engine fits one GPU, driver and version, and is native code: what is shipped, signed and proved is the ONNX file. Unusual
-here: a new engine is held against ONNX Runtime on the CPU before it is kept, on the machine that will run it. Precision lies in
-the file's own types (fp16, or int8 between Q and DQ), as TensorRT 11 wants it; version 10 is told to take them as they are.
+An engine fits one GPU, driver and version, and is native code: the ONNX file is what is shipped, signed and verified. Unusual here: a
+new engine is compared with ONNX Runtime on the CPU, on the machine that will run it, before it is cached. The precision is that of the
+file's types (fp16, or int8 between Q and DQ), as TensorRT 11 requires; version 10 is set to strongly typed.
 
-Never run by its authors: no GPU was at hand. What can be checked without one is (`tensorrt_rules`, `engine_cache`);
-`make gpu-check` is for whoever has one.
+Never run by its authors, who had no GPU. What can be tested without one is tested (`tensorrt_rules`, `engine_cache`); run
+`make gpu-check` where there is one.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from inspect_kd import atomic_write
 from inspect_kd.errors import BadInput, EnvironmentFault
 from inspect_kd.export import to_onnx
 from inspect_kd.export.card import ArtifactCard
-from inspect_kd.export.engine_cache import Fits, engine_folder, kept_or_built
+from inspect_kd.export.engine_cache import EngineKey, engine_folder, load_or_build
 from inspect_kd.export.options import DEFAULTS, RuntimeOptions
-from inspect_kd.export.verify import artificial
+from inspect_kd.export.verify import artificial_images
 from inspect_kd.export.wire import card_text, refuse_external_data
 from inspect_kd.types import BatchPrediction, Progress
 
@@ -34,14 +34,15 @@ if TYPE_CHECKING:
     from inspect_kd.export.graph import ArtifactGraph
 
 SUFFIX = ".tensorrt.onnx"
-LARGEST = 8
-"""Images in a batch for which an engine is built; larger ones are looked at in parts."""
+ENGINE_BATCH = 8
+"""Batch size for which an engine is built; larger batches are split."""
 WORKSPACE = 1 << 30
-ALIKE = 0.02
-"""Largest difference of a score from ONNX Runtime's, on the calibrated scale, with which a new engine is kept."""
+MAX_DIFFERENCE = 0.02
+"""Largest difference of a new engine's score from ONNX Runtime's, on the calibrated scale."""
 TIMING = "timing.cache"
+"""File with TensorRT's timings of tactics, shared by all engines."""
 
-# A proof needs no GPU: the file is run by ONNX Runtime, and the engine held against that where it is built.
+# The export is verified with ONNX Runtime, without a GPU; an engine is compared with it where it is built.
 Prover = to_onnx.Runtime
 
 
@@ -50,7 +51,7 @@ def export(graph: ArtifactGraph, to: Path, *, card: ArtifactCard, opset: int) ->
 
 
 def check(file: Path) -> None:
-    """Before a file gets its name: would TensorRT take it?"""
+    """Refuse a file with operators that TensorRT does not support."""
     from inspect_kd.export.tensorrt_rules import refuse_unsupported
 
     refuse_unsupported(file)
@@ -61,7 +62,7 @@ def reseal(path: Path, card: ArtifactCard) -> None:
 
 
 class Runtime:
-    """One engine and one stream; calls take turns."""
+    """One engine and one stream; concurrent calls wait for each other."""
 
     def __init__(self, data: bytes, where: str, options: RuntimeOptions = DEFAULTS) -> None:
         refuse_external_data(data, where)
@@ -69,7 +70,10 @@ class Runtime:
         self.card = ArtifactCard.parse(card_text(data, where), where)
         self.size = self.card.size
         plan = plan_for(
-            data, self.card, options, lambda timing: _checked_plan(data, self.card, where, timing, options.progress)
+            data,
+            self.card,
+            options,
+            lambda timing: _build_verified_plan(data, self.card, where, timing, options.progress),
         )
         self.engine = _Engine(plan, self.size)
         self.lock = threading.Lock()
@@ -79,8 +83,8 @@ class Runtime:
             raise BadInput("an empty batch")
         with self.lock:
             parts = [
-                self.engine.run(np.ascontiguousarray(images_NHW3[start : start + LARGEST]))
-                for start in range(0, len(images_NHW3), LARGEST)
+                self.engine.run(np.ascontiguousarray(images_NHW3[start : start + ENGINE_BATCH]))
+                for start in range(0, len(images_NHW3), ENGINE_BATCH)
             ]
         return BatchPrediction(
             np.concatenate([score for _, score in parts]), np.concatenate([heat[:, 0] for heat, _ in parts])
@@ -88,77 +92,81 @@ class Runtime:
 
 
 def plan_for(
-    data: bytes, card: ArtifactCard, options: RuntimeOptions, build: Callable[[Path], bytes], fits: Fits | None = None
+    data: bytes,
+    card: ArtifactCard,
+    options: RuntimeOptions,
+    build: Callable[[Path], bytes],
+    key: EngineKey | None = None,
 ) -> bytes:
-    """From the cache, or built; `build` is given the file of tactics' timings, which all engines share."""
+    """Load the engine from the cache, or build it; `build` gets the path of the timing file."""
     folder = engine_folder(options.cache)
-    return kept_or_built(folder, fits or _fits(data, card), lambda: build(folder / TIMING))
+    return load_or_build(folder, key or _engine_key(data, card), lambda: build(folder / TIMING))
 
 
-def _fits(data: bytes, card: ArtifactCard) -> Fits:
+def _engine_key(data: bytes, card: ArtifactCard) -> EngineKey:
     gpu, driver = _gpu()
     digest = hashlib.sha256(data).hexdigest()
     version = str(_import_tensorrt().__version__)
-    return Fits(artifact=digest, size=card.size, batch=LARGEST, gpu=gpu, driver=driver, tensorrt=version)
+    return EngineKey(artifact=digest, size=card.size, batch=ENGINE_BATCH, gpu=gpu, driver=driver, tensorrt=version)
 
 
 def _gpu() -> tuple[str, str]:
-    """Name with compute capability, and driver, of the first GPU."""
-    asked = ["nvidia-smi", "--query-gpu=name,compute_cap,driver_version", "--format=csv,noheader"]
+    """Name with compute capability, and driver version, of the first GPU."""
+    query = ["nvidia-smi", "--query-gpu=name,compute_cap,driver_version", "--format=csv,noheader"]
     try:
-        told = subprocess.run(asked, capture_output=True, text=True, check=True, timeout=20).stdout
+        output = subprocess.run(query, capture_output=True, text=True, check=True, timeout=20).stdout
     except (OSError, subprocess.SubprocessError) as error:
         raise EnvironmentFault(
-            "TensorRT needs an NVIDIA GPU, and nvidia-smi finds none here; on a CPU use the .onnx or .openvino.onnx artifact"
+            "TensorRT needs an NVIDIA GPU, and nvidia-smi finds none; on a CPU use the .onnx or .openvino.onnx artifact"
         ) from error
-    name, capability, driver = (word.strip() for word in told.splitlines()[0].split(","))
+    name, capability, driver = (word.strip() for word in output.splitlines()[0].split(","))
     return f"{name} {capability}", driver
 
 
-def _checked_plan(data: bytes, card: ArtifactCard, where: str, timing: Path, progress: Progress) -> bytes:
-    """Built, and held against ONNX Runtime on this machine's CPU before anybody keeps it."""
+def _build_verified_plan(data: bytes, card: ArtifactCard, where: str, timing: Path, progress: Progress) -> bytes:
+    """Build an engine and compare its scores with ONNX Runtime's on the CPU."""
     plan = build_plan(data, card.size, timing, progress)
     engine, reference = _Engine(plan, card.size), to_onnx.Runtime(data, where)
-    images = np.stack(artificial(card.size))
+    images = np.stack(artificial_images(card.size))
     _, scores = engine.run(images)
     difference = float(np.abs(scores - reference.predict_batch(images).scores_N).max())
-    if not difference <= ALIKE:
+    if not difference <= MAX_DIFFERENCE:
         raise BadInput(
-            f"{where}: the engine that TensorRT built here answers otherwise than ONNX Runtime, by {difference:.3g} of the threshold "
-            f"(at most {ALIKE}); it was not kept. Use --device cuda, or the fp32 artifact"
+            f"{where}: the scores of the engine that TensorRT built differ from ONNX Runtime's by {difference:.3g} of the threshold "
+            f"(at most {MAX_DIFFERENCE}); it was discarded. Use --device cuda, or the fp32 artifact"
         )
     return plan
 
 
 def build_plan(data: bytes, size: int, timing: Path, progress: Progress) -> bytes:
-    """Minutes on a small GPU; the timings of tactics are kept for the next."""
+    """Build an engine, which takes minutes on a small GPU; the tactics' timings are saved for the next one."""
     trt = _import_tensorrt()
     logger = trt.Logger(trt.Logger.ERROR)
     builder = trt.Builder(logger)
-    # Version 11 knows no other networks and lost the flag.
+    # In version 11 all networks are strongly typed, and the flag is gone.
     typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     network = builder.create_network(0 if typed is None else 1 << int(typed))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(data):
         faults = "; ".join(str(parser.get_error(i)) for i in range(parser.num_errors))
-        raise BadInput(f"TensorRT {trt.__version__} cannot read the graph: {to_onnx.short(Exception(faults))}")
+        raise BadInput(f"TensorRT {trt.__version__} cannot read the graph: {to_onnx.one_line(Exception(faults))}")
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE)
     profile = builder.create_optimization_profile()
-    shapes = [(count, size, size, 3) for count in (1, 1, LARGEST)]
+    shapes = [(count, size, size, 3) for count in (1, 1, ENGINE_BATCH)]
     profile.set_shape("images", *shapes)
     config.add_optimization_profile(profile)
     config.progress_monitor = _monitor(trt, progress)
     config.set_timing_cache(config.create_timing_cache(timing.read_bytes() if timing.is_file() else b""), False)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise EnvironmentFault(f"TensorRT {trt.__version__} built no engine; the GPU's memory may be taken by others")
+        raise EnvironmentFault(f"TensorRT {trt.__version__} built no engine; the GPU's memory may be full")
     atomic_write.write_bytes(timing, bytes(config.get_timing_cache().serialize()), mode=0o600)
     return bytes(plan)
 
 
 def _monitor(trt: Any, progress: Progress) -> Any:
-    """TensorRT tells of phases within phases, from several threads; people want the outermost."""
+    """Report the outermost phase alone: TensorRT reports nested phases, from several threads."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -195,29 +203,29 @@ class _Engine:
         self.runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
         self.engine = self.runtime.deserialize_cuda_engine(plan)
         if self.engine is None:
-            raise BadInput("TensorRT does not take the engine that lies in its cache; delete it, it will be built anew")
+            raise BadInput("TensorRT cannot load the cached engine; delete it, and it will be built anew")
         self.context = self.engine.create_execution_context()
         self.stream = Stream()
-        self.places = {
-            "images": DeviceArray((LARGEST, size, size, 3), DataType.UINT8),
-            "heatmap": DeviceArray((LARGEST, 1, size, size), DataType.FLOAT32),
-            "score": DeviceArray((LARGEST,), DataType.FLOAT32),
+        self.buffers = {
+            "images": DeviceArray((ENGINE_BATCH, size, size, 3), DataType.UINT8),
+            "heatmap": DeviceArray((ENGINE_BATCH, 1, size, size), DataType.FLOAT32),
+            "score": DeviceArray((ENGINE_BATCH,), DataType.FLOAT32),
         }
-        for name, place in self.places.items():
-            self.context.set_tensor_address(name, place.ptr)
+        for name, buffer in self.buffers.items():
+            self.context.set_tensor_address(name, buffer.ptr)
 
     def run(self, images_NHW3: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Heatmap and score of at most LARGEST images."""
+        """Heatmap and score of up to ENGINE_BATCH images."""
         count = len(images_NHW3)
-        # A smaller shape takes no new memory: the addresses that the context knows stay.
-        self.places["images"].resize(images_NHW3.shape).copy_from(images_NHW3, self.stream)
+        # A smaller shape allocates nothing, so the addresses set in the context stay valid.
+        self.buffers["images"].resize(images_NHW3.shape).copy_from(images_NHW3, self.stream)
         self.context.set_input_shape("images", images_NHW3.shape)
         if not self.context.execute_async_v3(self.stream.ptr):
             raise EnvironmentFault("TensorRT could not start its engine; `inspect-kd doctor` shows the GPU's state")
         heatmap = np.empty((count, 1, self.size, self.size), np.float32)
         score = np.empty((count,), np.float32)
-        self.places["heatmap"].resize(heatmap.shape).copy_to(heatmap, self.stream)
-        self.places["score"].resize(score.shape).copy_to(score, self.stream)
+        self.buffers["heatmap"].resize(heatmap.shape).copy_to(heatmap, self.stream)
+        self.buffers["score"].resize(score.shape).copy_to(score, self.stream)
         self.stream.synchronize()
         return heatmap, score
 
@@ -229,6 +237,6 @@ def _import_tensorrt() -> Any:
     except ImportError as error:
         raise EnvironmentFault(
             "TensorRT is not installed: pip install 'inspect-kd[tensorrt]' on a machine with an NVIDIA GPU; "
-            "a Jetson has its own from JetPack, and takes polygraphy alone"
+            "a Jetson has TensorRT from JetPack and needs polygraphy only"
         ) from error
     return tensorrt

@@ -1,1 +1,1 @@
-"""The models: big teachers, small students, the encoders and layers beneath them."""
+"""Models: large teachers, small students, and their encoders and layers."""

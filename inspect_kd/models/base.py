@@ -1,6 +1,6 @@
-"""What every student and every teacher is to the rest of the program, and nothing about how it does it.
+"""Interfaces of students and teachers, as the rest of the program uses them.
 
-Shapes: B batch, C channels, H W image, h w feature grid. Images are float 0..255, RGB; each model normalises for itself.
+Shapes: B batch, C channels, H W image, h w feature grid. Images are RGB floats in 0..255; each model normalises its input itself.
 """
 
 from __future__ import annotations
@@ -16,59 +16,59 @@ from inspect_kd.types import ImageU8, Mask
 
 
 class ModelOutput(NamedTuple):
-    """How far each pixel of a part, and the part itself, is from what sound parts look like. Not calibrated."""
+    """Distance of each part and of each of its pixels from sound parts, not calibrated."""
 
     score_B: Tensor
     heatmap_B1HW: Tensor
 
 
 class Student(nn.Module, ABC):
-    """A small model that looks at every part on the line."""
+    """A small model that inspects every part on the line."""
 
     @abstractmethod
     def fit_statistics(self, batches_B3HW: Iterable[Tensor]) -> None:
-        """Learn the statistics of sound parts that need no gradient, before the first step."""
+        """Estimate statistics of sound parts that need no gradient; called before the first training step."""
 
     @abstractmethod
-    def losses(self, seen_B3HW: Tensor, clean_B3HW: Tensor) -> dict[str, Tensor]:
-        """Terms to minimise; `seen` may carry a defect that `clean` does not."""
+    def losses(self, images_B3HW: Tensor, clean_B3HW: Tensor) -> dict[str, Tensor]:
+        """Loss terms by name; the images may carry drawn defects, `clean` are the same images without them."""
 
     @abstractmethod
     def forward(self, images_B3HW: Tensor) -> ModelOutput:
         """Score and heatmap at the images' size."""
 
     def half_precision_parts(self) -> Sequence[nn.Module]:
-        """What may compute in half precision in an exported file: the heavy parts, never the comparison. None by default."""
+        """Modules that an fp16 export may compute in half precision: the expensive ones, never the comparison. None by default."""
         return ()
 
 
 class TeacherOutput(NamedTuple):
-    """What a teacher says of a batch of parts."""
+    """A teacher's prediction for a batch of parts."""
 
     heatmap_B1HW: Tensor
-    """0 to 1, where 1 is a defect for certain."""
+    """0 to 1, where 1 is a certain defect."""
     confidence_B1HW: Tensor
-    """0 where the teacher might as well have tossed a coin, 1 where it is sure."""
+    """0 where the heatmap is no better than chance, 1 where it is certain."""
     tokens_BChw: Tensor
-    """Its dense features, of unit length."""
+    """Dense features of unit length."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TeacherSample:
-    """A part as a teacher studies it."""
+    """One training image of a teacher."""
 
     image: ImageU8
     mask: Mask | None
-    """Where it is damaged; None for a part that nobody touched."""
+    """The damaged pixels; None for an untouched part."""
     sound: ImageU8 | None = None
-    """The same part before it was damaged, where that is known."""
+    """The same part before it was damaged, where available."""
     part: int = 0
-    """Lessons of one number show one part."""
+    """Samples with the same number show the same part."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WeightsSource:
-    """One set of weights under a teacher: what must be known to use it, and to use it again."""
+    """Pretrained weights inside a teacher: their name, licence and origin, to check them and to find them again."""
 
     name: str
     licence: str
@@ -78,13 +78,13 @@ class WeightsSource:
 
 
 class Teacher(nn.Module, ABC):
-    """A large model that looks at parts once, at training. Its base is frozen; what it learns is small and kept alone."""
+    """A large model used in training only. Its base is frozen; what it learns is small and saved alone."""
 
     settings: Any
     """Its filled `Config`."""
     sources: tuple[WeightsSource, ...]
     frozen: ClassVar[tuple[str, ...]]
-    """How the names of frozen weights begin in the state dict."""
+    """Prefixes of the frozen weights' names in the state dict."""
 
     @property
     @abstractmethod
@@ -93,39 +93,39 @@ class Teacher(nn.Module, ABC):
 
     @property
     def training_size(self) -> int:
-        """Side of the square images that it studies."""
+        """Side of the square images that `fit` takes."""
         return self.size
 
     @abstractmethod
     def fit(
-        self, lessons: Sequence[TeacherSample], *, epochs: int, batch: int, rate: float, seed: int
+        self, samples: Sequence[TeacherSample], *, epochs: int, batch: int, learning_rate: float, seed: int
     ) -> Iterator[dict[str, float]]:
-        """Learn; yields figures, one step each. The lessons are looked at once."""
+        """Train; yields the figures of each step, an empty dict for a step that only prepares."""
 
     @abstractmethod
     def count_steps(self, samples: int, *, epochs: int, batch: int) -> int:
-        """How many times `study` will yield."""
+        """How often `fit` yields."""
 
-    def validate(self, lessons: Sequence[TeacherSample]) -> dict[str, float]:
-        """Figures of its own on lessons that it has not studied, drawn defects and untouched parts; none by default."""
+    def validate(self, samples: Sequence[TeacherSample]) -> dict[str, float]:
+        """Compute the teacher's own metrics on held-out samples, drawn defects and untouched parts; none by default."""
         return {}
 
     @abstractmethod
     def release_training_state(self) -> None:
-        """Let go of what only studying needs."""
+        """Drop whatever only `fit` needs."""
 
     @abstractmethod
     def predict(self, images: Sequence[ImageU8]) -> TeacherOutput:
-        """The door for distillation: images of any size, of which all detail may be used."""
+        """Predict images of any size for distillation; all their detail may be used."""
 
     @abstractmethod
     def forward(self, images_B3HW: Tensor) -> ModelOutput:
-        """Score and heatmap in one piece, as it can be exported."""
+        """Score and heatmap as one exportable graph."""
 
     def class_vectors(self) -> Tensor | None:
-        """Vectors of unit length that its tokens are read against, sound and damaged: (2, C). None: it reads them otherwise."""
+        """Unit vectors for sound and damaged that its tokens are compared with: (2, C). None: it has no such vectors."""
         return None
 
     def adapted_state(self) -> dict[str, Tensor]:
-        """What is its own: all but the frozen base."""
+        """The state dict without the frozen base."""
         return {key: value for key, value in self.state_dict().items() if not key.startswith(self.frozen)}

@@ -1,7 +1,6 @@
 """Frozen encoders under the students: any timm model with features at strides 4, 8 and 16, or the embedded one.
 
-An encoder is described by an `EncoderSpec` that travels with the run, so that a student is rebuilt without looking for
-weights again.
+An `EncoderSpec` describes an encoder and is saved with the run, so that a student is rebuilt without the pretrained weights.
 
 Shapes: B batch, C channels, H W image, h w feature grid.
 """
@@ -23,7 +22,7 @@ STRIDES = (4, 8, 16)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncoderSpec:
-    """Everything that rebuilds an encoder, its weights apart."""
+    """All that is needed to rebuild an encoder, except its weights."""
 
     name: str
     mean: tuple[float, float, float]
@@ -37,7 +36,7 @@ class EncoderSpec:
 
 
 class Encoder(nn.Module):
-    """Features of a frozen network; stays in eval mode while the student around it trains."""
+    """A frozen feature extractor; stays in eval mode while the student around it trains."""
 
     mean: Tensor
     std: Tensor
@@ -61,7 +60,7 @@ class Encoder(nn.Module):
 
 
 def build_encoder(name: str, strides: tuple[int, ...] = STRIDES) -> Encoder:
-    """An encoder with pretrained weights: embedded, from the local folder, or from the hub."""
+    """Build an encoder with pretrained weights: embedded, from the local folder, or from the hub."""
     if name == "embedded":
         if strides != STRIDES:
             raise UsageError(f"the embedded encoder has features at strides {STRIDES}, not at {strides}")
@@ -98,7 +97,7 @@ def embedded_spec(path: Path) -> EncoderSpec:
 
 
 def empty_encoder(spec: EncoderSpec) -> Encoder:
-    """The encoder's shape without weights, for a state dict to be loaded into."""
+    """Build an encoder without weights, to load a state dict into it."""
     _refuse_unknown(spec)
     if spec.name == "embedded":
         from inspect_kd.models.embedded_encoder import EmbeddedEncoder
@@ -110,7 +109,7 @@ def empty_encoder(spec: EncoderSpec) -> Encoder:
 
 
 def _refuse_unknown(spec: EncoderSpec) -> None:
-    """A spec may come with somebody else's run: timm downloads what some names lead to, and loads files that arguments name."""
+    """Guard against foreign runs: some model names make timm download weights, some arguments make it load files."""
     if spec.name != "embedded":
         import timm
 
@@ -118,7 +117,7 @@ def _refuse_unknown(spec: EncoderSpec) -> None:
             raise BadInput(f"no encoder named '{spec.name}': it is neither `embedded` nor a model that timm knows")
     known = [{}, *(card.build for card in weights.CARDS.values())]
     if spec.build not in known:
-        raise BadInput(f"encoder '{spec.name}': its `build` is {spec.build}; the ones used are {known}: train it again")
+        raise BadInput(f"encoder '{spec.name}': its `build` is {spec.build}; allowed are {known}: train it again")
 
 
 def _with_weights(spec: EncoderSpec, path: Path) -> Encoder:
@@ -137,16 +136,16 @@ def _from_hub(name: str, strides: tuple[int, ...]) -> Encoder:
     if not timm.is_model(name):
         raise UsageError(f"no encoder named '{name}': it is neither `embedded` nor a model that timm knows")
     folder = weights.local_folder()
-    looked = f"none in {folder}" if folder else "INSPECT_KD_WEIGHTS is not set"
-    if not _hub_gives(name):
-        raise weights.no_weights(name, f"{looked}, and the hub cannot be reached")
+    cause = f"none in {folder}" if folder else "INSPECT_KD_WEIGHTS is not set"
+    if not _hub_has(name):
+        raise weights.no_weights(name, f"{cause}, and the hub cannot be reached")
     try:
         body, channels = _timm_body(name, strides, pretrained=True)
     except UsageError:
         raise
     except Exception as error:
         # The hub client raises a dozen unrelated classes for "no network", "no such file" and "no space left".
-        raise weights.no_weights(name, f"{looked}, and the hub did not give them ({type(error).__name__})") from error
+        raise weights.no_weights(name, f"{cause}, and the hub did not give them ({type(error).__name__})") from error
     config = body.pretrained_cfg if isinstance(getattr(body, "pretrained_cfg", None), dict) else {}
     spec = EncoderSpec(
         name=name,
@@ -160,13 +159,13 @@ def _from_hub(name: str, strides: tuple[int, ...]) -> Encoder:
     return Encoder(body, channels, spec)
 
 
-def within_reach(name: str) -> bool:
-    """Whether an encoder's weights can be had: shipped, local, downloaded before, or on a hub that answers."""
-    return name == "embedded" or weights.find_local(name) is not None or _hub_gives(name)
+def weights_available(name: str) -> bool:
+    """Whether an encoder's weights are available: shipped, local, downloaded before, or on a hub that can be reached."""
+    return name == "embedded" or weights.find_local(name) is not None or _hub_has(name)
 
 
-def _hub_gives(name: str) -> bool:
-    """Downloaded before, or to be had now."""
+def _hub_has(name: str) -> bool:
+    """Whether the weights were downloaded before, or the hub can be reached now."""
     import timm
     from huggingface_hub import try_to_load_from_cache
 
@@ -185,12 +184,12 @@ def _timm_body(name: str, strides: tuple[int, ...], *, pretrained: bool, **build
         raise UsageError(f"encoder '{name}' has features at strides {reductions}; this student needs {list(strides)}")
     indices = tuple(len(reductions) - 1 - reductions[::-1].index(stride) for stride in strides)
     body: Any = timm.create_model(name, pretrained=pretrained, features_only=True, out_indices=indices, **build)
-    drop_unread(body)
+    drop_unused_stages(body)
     return body, tuple(body.feature_info.channels())
 
 
-def drop_unread(body: Any) -> None:
-    """Of its efficient networks timm keeps, and runs, the stages behind the last feature too: a third of MobileNetV2's weights."""
+def drop_unused_stages(body: Any) -> None:
+    """Remove the stages behind the last feature, which timm keeps and runs: a third of MobileNetV2's weights."""
     stages = [name.split(".") for name in body.feature_info.module_name()]
     if all(len(stage) == 2 and stage[0] == "blocks" for stage in stages):
         body.blocks = body.blocks[: 1 + max(int(number) for _, number in stages)]

@@ -17,7 +17,7 @@ from inspect_kd.datasets.images import read_image
 from inspect_kd.errors import GateFailed, InspectKDError, UsageError
 from inspect_kd.evaluate import common_root, predict_samples
 from inspect_kd.export.card import ArtifactCard
-from inspect_kd.export.deploy import Conversion, Deployment, Material, load_deployment, make_artifact
+from inspect_kd.export.deploy import Conversion, Deployment, VerificationData, load_deployment, make_artifact
 from inspect_kd.export.graph import ArtifactGraph, TorchModel
 from inspect_kd.export.verify import Images, Truth
 from inspect_kd.models.base import Student, Teacher
@@ -172,7 +172,7 @@ def _export(
         to,
         card=card,
         deployment=deployment,
-        material=Material(
+        verification=VerificationData(
             real=_told(samples, recipe, progress),
             sound=lambda: _frames(data.select(Split.TRAIN), recipe, deployment.quantise.sound),
             checked=lambda: _checked(data, recipe, deployment.quantise.checked),

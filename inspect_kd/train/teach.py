@@ -68,7 +68,7 @@ def study(teacher: Teacher, lessons: TeacherDataset, recipe: Recipe, folder: Run
             lessons,
             epochs=settings.epochs,
             batch=settings.batch,
-            rate=settings.learning_rate,
+            learning_rate=settings.learning_rate,
             seed=recipe.fit.seed,
         ):
             progress.advance(1, **figures)

@@ -1,1 +1,1 @@
-"""CLIP as a teacher needs it: safe loading, dense features, learnable sentences."""
+"""CLIP for teachers: safe loading, dense features, learnable prompts."""

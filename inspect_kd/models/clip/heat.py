@@ -1,4 +1,4 @@
-"""From dense features and read sentences to heat, 0 to 1.
+"""Turn dense features and sentence embeddings into heat, 0 to 1.
 
 Shapes: B batch, C channels, P sentences (sound, damaged; or damaged alone), N patches, h w patch grid.
 """
@@ -12,7 +12,7 @@ from inspect_kd.models.clip.prompts import TEMPERATURE
 
 
 def similarity(dense_BChw: Tensor, vectors_PC: Tensor, slope: Tensor, level: Tensor) -> Tensor:
-    """How much more a place is like `damaged` than like `sound`, or how much it is like `damaged` at all: (B, 1, h, w)."""
+    """Probability of `damaged` against `sound` by cosine; with one sentence, a sigmoid of its cosine: (B, 1, h, w)."""
     cosine_BPhw = torch.einsum("bchw,pc->bphw", dense_BChw, vectors_PC)
     if len(vectors_PC) == 2:
         damaged_B1hw: Tensor = (cosine_BPhw / TEMPERATURE).softmax(dim=1)[:, 1:]
@@ -21,9 +21,9 @@ def similarity(dense_BChw: Tensor, vectors_PC: Tensor, slope: Tensor, level: Ten
 
 
 def share_by_affinity(heat_B1hw: Tensor, dense_BChw: Tensor) -> Tensor:
-    """Heat times the row-normalised likeness of patches (R2)."""
+    """Average heat over similar patches, weighted by their row-normalised similarity (R2)."""
     patches_BNC = dense_BChw.flatten(2).transpose(1, 2)
-    likeness_BNN = (patches_BNC @ patches_BNC.transpose(1, 2) / TEMPERATURE).softmax(dim=2)
-    shared_BN1 = likeness_BNN @ heat_B1hw.flatten(2).transpose(1, 2)
+    affinity_BNN = (patches_BNC @ patches_BNC.transpose(1, 2) / TEMPERATURE).softmax(dim=2)
+    shared_BN1 = affinity_BNN @ heat_B1hw.flatten(2).transpose(1, 2)
     shared_B1hw: Tensor = shared_BN1.transpose(1, 2).unflatten(2, heat_B1hw.shape[-2:])
     return shared_B1hw

@@ -1,6 +1,6 @@
-"""A CLIP from open_clip: by tag, by file, by folder, or around a timm network. Never random without being told so.
+"""Load a CLIP of open_clip by tag, file or folder, or build one around a timm network.
 
-The traps of the package are closed here: weights that silently stay random, QuickGELU mismatches that only warn, pickles.
+Unusual here: open_clip's pitfalls are errors: weights that silently stay random, QuickGELU mismatches that only warn, pickles.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from inspect_kd.models.base import WeightsSource
 
 FOLDER, TIMM = "local-dir:", "timm:"
 SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
-# Of an open_clip tag: the licence of the weights, by what its name begins with. docs/licences.md gives the reasons.
+# Licence of the weights by the prefix of their open_clip tag; docs/licences.md gives the reasons.
 LICENCE_OF_TAG = {
     "laion": "MIT (LAION)",
     "openai": "unclear (OpenAI CLIP)",
@@ -30,8 +30,8 @@ LICENCE_OF_TAG = {
     "webli": "Apache-2.0 (SigLIP)",
 }
 VOCABULARY = 49408
-"""Of CLIP's own tokenizer, whose end token is its largest number."""
-# A small text tower without weights: its sentences are learnt, and its frozen random weights are directions as good as others.
+"""Size of CLIP's own tokenizer, whose end token is the largest id."""
+# A small random text tower: its prompts are learned, and for that random frozen weights serve as well as others.
 STAND_IN_TEXT = {"context_length": 24, "vocab_size": VOCABULARY, "width": 256, "heads": 4, "layers": 2}
 STAND_IN_WIDTH = 256
 
@@ -45,7 +45,7 @@ class LoadedClip:
 
 
 def load_clip(model: str, pretrained: str | None, *, size: int, random: bool, licence: str | None) -> LoadedClip:
-    """A frozen CLIP for images of one size."""
+    """Load a frozen CLIP for images of one size."""
     if model.startswith(TIMM):
         return _around_timm(model.removeprefix(TIMM), size)
     if random:
@@ -57,37 +57,39 @@ def load_clip(model: str, pretrained: str | None, *, size: int, random: bool, li
         raise UsageError(f"teacher.pretrained: {model} needs a tag or a file of weights, or `random: true` beside it")
     if Path(pretrained).suffix in SUFFIXES:
         path = zoo.expand_user(pretrained)
-        # A file that is named as the local folder names them tells its tag.
+        # A file named <model>.<tag>.* holds the weights of that tag.
         tag = path.stem.removeprefix(f"{model}.")
-        _same_activation(model, tag)
+        _refuse_other_activation(model, tag)
         return _loaded(_create(model, path, size, tag), _source(path.stem, path, licence or "unknown"))
     if licence:
-        raise UsageError("teacher.licence: the weights of a tag have their own; name one for a file or a folder only")
-    _same_activation(model, pretrained)
+        raise UsageError(
+            "teacher.licence: the weights of a tag have their own licence; set this for a file or a folder only"
+        )
+    _refuse_other_activation(model, pretrained)
     path = _find(model, pretrained)
     source = _source(f"{model}.{pretrained}", path, _licence_of(pretrained))
     return _loaded(_create(model, path, size, pretrained), source)
 
 
 def _create(model: str, path: Path | None, size: int, tag: str | None = None) -> Any:
-    """The weights are read by ourselves: safely, and in float32, in which alone open_clip can enlarge positions."""
+    """Build the model and load the weights ourselves: safely, and in float32, which open_clip needs to resize positions."""
     import open_clip
     from open_clip.convert import convert_state_dict
 
     if model.startswith("hf-hub:"):
-        # A recipe may come with somebody else's run: its name alone makes this machine download nothing.
+        # A foreign run's recipe must not make this machine download anything.
         raise UsageError(
-            f"teacher.model: {model}: not downloaded by that name; name a model and a tag, or {FOLDER}FOLDER"
+            f"teacher.model: {model}: names of hub repositories are not downloaded; use a model and a tag, or {FOLDER}FOLDER"
         )
     known = open_clip.get_pretrained_cfg(model, tag) if tag else {}
     preprocess = {key: known[key] for key in ("mean", "std") if key in known}
-    logging.disable(logging.WARNING)  # it warns of random weights, which are replaced below
+    logging.disable(logging.WARNING)  # open_clip warns of random weights, which are replaced below
     try:
         clip = open_clip.create_model(
             model, load_weights=False, pretrained_text=False, force_image_size=size, force_preprocess_cfg=preprocess
         )
     except Exception as error:
-        # Unknown names and impossible sizes come as a dozen unrelated classes.
+        # Unknown names and impossible sizes raise a dozen unrelated classes.
         raise UsageError(f"teacher.model: {model}: {weights.in_short(error)}") from error
     finally:
         logging.disable(logging.NOTSET)
@@ -105,24 +107,24 @@ def _create(model: str, path: Path | None, size: int, tag: str | None = None) ->
 
 
 def _loaded(model: Any, source: WeightsSource) -> LoadedClip:
-    ours = getattr(model, "attn_mask", None) is not None and getattr(model, "vocab_size", 0) == VOCABULARY
-    if not ours or model.text_pool_type != "argmax":
+    is_clip_text = getattr(model, "attn_mask", None) is not None and getattr(model, "vocab_size", 0) == VOCABULARY
+    if not is_clip_text or model.text_pool_type != "argmax":
         raise UsageError(
-            f"teacher.model: {source.name} has no text tower of CLIP's own kind; prompts cannot be learnt in it"
+            f"teacher.model: {source.name} has no text tower of CLIP's own kind, so it cannot learn prompts"
         )
     prepared = model.visual.preprocess_cfg
     return LoadedClip(model=_frozen(model), source=source, mean=tuple(prepared["mean"]), std=tuple(prepared["std"]))
 
 
 def _around_timm(name: str, size: int) -> LoadedClip:
-    """A CLIP-shaped model that is real where it sees: pretrained network, frozen random text tower. A stand-in."""
+    """Build a stand-in for a CLIP: a pretrained timm network, and a frozen random text tower."""
     import open_clip
     import timm
 
     local = weights.find_local(name)
     if local is None:
         raise EnvironmentFault(
-            f"no weights for '{name}': the stand-in teacher takes them from a folder alone. Put {name}.safetensors into one and "
+            f"no weights for '{name}': the stand-in teacher takes them from a local folder only. Put {name}.safetensors into one and "
             "set INSPECT_KD_WEIGHTS to it"
         )
     vision = {"timm_model_name": name, "timm_pool": "avg", "timm_proj": "linear", "image_size": size}
@@ -144,8 +146,8 @@ def _frozen(model: nn.Module) -> nn.Module:
     return model.requires_grad_(False).eval()
 
 
-def _same_activation(model: str, tag: str) -> None:
-    """open_clip only warns; the features would be wrong throughout."""
+def _refuse_other_activation(model: str, tag: str) -> None:
+    """Refuse weights trained with another activation: open_clip only warns, and all features would be wrong."""
     import open_clip
 
     known = open_clip.get_pretrained_cfg(model, tag)
@@ -155,12 +157,12 @@ def _same_activation(model: str, tag: str) -> None:
     if bool(known.get("quick_gelu")) != bool(shape.get("quick_gelu")):
         other = model.removesuffix("-quickgelu") if shape.get("quick_gelu") else f"{model}-quickgelu"
         raise UsageError(
-            f"teacher.pretrained: the weights '{tag}' belong to {other}, not to {model}: another activation"
+            f"teacher.pretrained: the weights '{tag}' belong to {other}, not to {model}, which has another activation"
         )
 
 
 def _find(model: str, pretrained: str) -> Path:
-    """A file of the tag's name in the local folder, or what the hub gives for it."""
+    """Find the tag's weights: in the local folder, or from the hub."""
     import open_clip
 
     local = weights.find_local(f"{model}.{pretrained}")
@@ -169,7 +171,7 @@ def _find(model: str, pretrained: str) -> Path:
     tag = open_clip.get_pretrained_cfg(model, pretrained)
     if not tag:
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(model)) or "none"
-        raise UsageError(f"teacher.pretrained: {model} has no weights called '{pretrained}'; there are: {tags}")
+        raise UsageError(f"teacher.pretrained: {model} has no weights called '{pretrained}'; available: {tags}")
     if not weights.hub_answers():
         raise EnvironmentFault(
             f"no weights for {model} '{pretrained}': the hub cannot be reached. Put {model}.{pretrained}.safetensors into a "
@@ -178,16 +180,16 @@ def _find(model: str, pretrained: str) -> Path:
     try:
         return Path(open_clip.download_pretrained(tag))
     except Exception as error:
-        raise EnvironmentFault(f"the hub did not give {model} '{pretrained}' ({type(error).__name__})") from error
+        raise EnvironmentFault(f"the hub failed to deliver {model} '{pretrained}' ({type(error).__name__})") from error
 
 
 def _only_weights(folder: Path) -> Path:
     if not (folder / "open_clip_config.json").is_file():
-        raise BadInput(f"{folder}: a CLIP's folder holds open_clip_config.json beside the weights")
-    found = [path for path in sorted(folder.iterdir()) if path.suffix in SUFFIXES]
-    if len(found) != 1:
-        raise BadInput(f"{folder}: expected one file of weights, found {len(found)}")
-    return found[0]
+        raise BadInput(f"{folder}: open_clip_config.json is missing; a CLIP's folder holds it beside the weights")
+    files = [path for path in sorted(folder.iterdir()) if path.suffix in SUFFIXES]
+    if len(files) != 1:
+        raise BadInput(f"{folder}: expected one file of weights, found {len(files)}")
+    return files[0]
 
 
 def _source(name: str, path: Path, licence: str) -> WeightsSource:
@@ -195,4 +197,4 @@ def _source(name: str, path: Path, licence: str) -> WeightsSource:
 
 
 def _licence_of(tag: str) -> str:
-    return next((licence for begin, licence in LICENCE_OF_TAG.items() if tag.startswith(begin)), "unknown")
+    return next((licence for prefix, licence in LICENCE_OF_TAG.items() if tag.startswith(prefix)), "unknown")

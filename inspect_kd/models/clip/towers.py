@@ -1,8 +1,8 @@
-"""What a CLIP sees where: dense features in the space of its text, from a plain ViT or from a timm network.
+"""Image towers of a CLIP with dense features in the space of its text: a plain ViT, or a timm network.
 
-A plain ViT's last blocks mix patches by query and key, which spoils them for localisation: similarity of patches with text
-is below chance. The V-V path (CLIP Surgery) lets values attend to values beside the ordinary path, without the FFN. No block
-is changed for it.
+The query-key attention in a plain ViT's last blocks mixes patches, so that their similarity with text localises worse than
+chance. The V-V path (CLIP Surgery) runs beside the ordinary path: values attend to values, without the feed-forward layer. The
+blocks themselves stay unchanged.
 
 Shapes: B batch, C channels of the shared space, D width, N tokens (class token first), h w grid.
 """
@@ -20,20 +20,20 @@ from inspect_kd.errors import UsageError
 from inspect_kd.models.clip.load import LoadedClip
 from inspect_kd.models.layers.features import FeatureNorm, join
 
-USUAL, FARTHEST = 0.8, 6.0
-"""Spreads that a normal variable is off its mean, usually and at most."""
-Attending = Literal["query_key", "value_value"]
+USUAL_DEVIATION, MAX_DEVIATION = 0.8, 6.0
+"""Mean and largest deviation of a normal variable, in standard deviations."""
+AttentionKind = Literal["query_key", "value_value"]
 
 
 class TowerOutput(NamedTuple):
-    """Both of unit length."""
+    """Features of the patches and of the whole image, both of unit length."""
 
     dense_BChw: Tensor
     whole_BC: Tensor
 
 
 class Tower(nn.Module):
-    """The part of a CLIP that sees, on images 0..255. What else its features follow from is kept with what is learnt."""
+    """Image half of a CLIP, for images 0..255. Its buffers are saved with the learned weights."""
 
     mean: Tensor
     std: Tensor
@@ -45,7 +45,7 @@ class Tower(nn.Module):
         self.register_buffer("std", 255 * torch.tensor(clip.std).view(1, 3, 1, 1))
 
     def fit(self, batches_B3HW: Iterable[Tensor]) -> None:
-        """Nothing to fit: a CLIP's own space is as it is."""
+        """Estimate statistics of sound parts; nothing to do for a real CLIP."""
 
 
 class VitTower(Tower):
@@ -53,14 +53,14 @@ class VitTower(Tower):
         super().__init__(clip)
         self.visual = clip.model.visual
         if not _is_plain(self.visual):
-            raise UsageError(f"teacher.model: {clip.source.name} is no plain ViT; its patches have no V-V path")
+            raise UsageError(f"teacher.model: {clip.source.name} is no plain ViT, so it has no V-V path")
         blocks, patch = self.visual.transformer.resblocks, self.visual.patch_size[0]
         if self.visual.image_size[0] % patch:
             raise UsageError(
-                f"data.size: {self.visual.image_size[0]} is no multiple of the patches of {clip.source.name}, {patch}"
+                f"data.size: {self.visual.image_size[0]} is no multiple of {patch}, the patch size of {clip.source.name}"
             )
         if vv_blocks > len(blocks):
-            raise UsageError(f"teacher.vv_blocks: {vv_blocks} of {len(blocks)} blocks")
+            raise UsageError(f"teacher.vv_blocks: {vv_blocks}, but the tower has {len(blocks)} blocks")
         self.vv_blocks = vv_blocks
         self.width = self.visual.proj.shape[1]
 
@@ -94,23 +94,23 @@ def _is_plain(visual: Any) -> bool:
     return all(isinstance(block.attn, nn.MultiheadAttention) for block in visual.transformer.resblocks)
 
 
-def attend(attention: Any, x_BND: Tensor, kind: Attending) -> Tensor:
-    """One multi-head self-attention of a block, asked by its queries and keys or by its values alone."""
+def attend(attention: Any, x_BND: Tensor, kind: AttentionKind) -> Tensor:
+    """Multi-head self-attention of a block by query and key, or by its values alone."""
     query_BND, key_BND, value_BND = F.linear(x_BND, attention.in_proj_weight, attention.in_proj_bias).chunk(3, dim=-1)
     if kind == "value_value":
         query_BND = key_BND = value_BND
     heads = [x.unflatten(2, (attention.num_heads, -1)).transpose(1, 2) for x in (query_BND, key_BND, value_BND)]
     mixed_BND = F.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
-    answer_BND: Tensor = attention.out_proj(mixed_BND)
-    return answer_BND
+    attended_BND: Tensor = attention.out_proj(mixed_BND)
+    return attended_BND
 
 
 class TimmTower(Tower):
-    """Dense features of a timm network: levels joined, brought to one spread, through a fixed head at each place.
+    """Dense features of a timm network: levels joined, normalised, and projected by a fixed matrix at each position.
 
-    Unusual here: the spread is taken from sound parts. A network trained to classify has no space that text shares, so
-    directions are only worth comparing once every channel counts alike. And beside each channel stands how far it is from
-    usual, up or down: of the values alone no direction can tell that.
+    Unusual here: channels are normalised over sound parts, because a classifier shares no space with text and its directions are
+    comparable only when all channels have one scale. `deviations` adds the absolute deviation of each channel from its mean,
+    which no direction in the values themselves can express.
     """
 
     def __init__(self, clip: LoadedClip, strides: tuple[int, ...], *, deviations: bool) -> None:
@@ -119,7 +119,7 @@ class TimmTower(Tower):
         reductions = [info["reduction"] for info in self.visual.trunk.feature_info]
         if not set(strides) <= set(reductions):
             raise UsageError(
-                f"teacher.strides: {clip.source.name} has features at {reductions}, not at {list(strides)}"
+                f"teacher.strides: {clip.source.name} has features at strides {reductions}, not at {list(strides)}"
             )
         self.strides = strides
         self.indices = [len(reductions) - 1 - reductions[::-1].index(stride) for stride in strides]
@@ -129,7 +129,7 @@ class TimmTower(Tower):
         self.deviations = deviations
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            # Orthogonal: angles survive where there is room for all channels.
+            # Orthogonal, to preserve angles where the width suffices.
             head = nn.init.orthogonal_(torch.empty(self.width, (1 + deviations) * sum(channels)))
         self.register_buffer("head_CD", head)
 
@@ -142,12 +142,12 @@ class TimmTower(Tower):
         levels = self.spread(self._levels(images_B3HW))
         joined_BDhw = join(levels, self.strides, self.strides)
         if self.deviations:
-            joined_BDhw = torch.cat([joined_BDhw, joined_BDhw.abs().clamp_max(FARTHEST) - USUAL], dim=1)
+            joined_BDhw = torch.cat([joined_BDhw, joined_BDhw.abs().clamp_max(MAX_DEVIATION) - USUAL_DEVIATION], dim=1)
         dense_BChw = F.conv2d(joined_BDhw, self.head_CD[:, :, None, None])
         return TowerOutput(F.normalize(dense_BChw, dim=1), F.normalize(dense_BChw.mean(dim=(2, 3)), dim=1))
 
     def _levels(self, images_B3HW: Tensor) -> list[Tensor]:
-        told = self.visual.forward_intermediates(
+        outputs = self.visual.forward_intermediates(
             (images_B3HW - self.mean) / self.std, indices=self.indices, intermediates_only=True, stop_early=True
         )
-        return list(told["image_intermediates"])
+        return list(outputs["image_intermediates"])

@@ -1,1 +1,1 @@
-"""Parts that several students share."""
+"""Layers and modules that several models share."""

@@ -1,9 +1,9 @@
 """Attention in which one side may be learned instead of computed from the image, so that nothing can be copied.
 
-Own form of Omni-AD's global branch (arXiv 2503.21125). Whichever side is learned does not depend on the image, so its
-projection is a constant of the exported graph.
+Our variant of Omni-AD's global branch (arXiv 2503.21125). A learned side does not depend on the image, so its projection is a
+constant of the exported graph.
 
-Shapes: B batch, C channels, h w feature grid, N = h * w, M = another number of places, T learned tokens.
+Shapes: B batch, C channels, h w feature grid, N = h * w, M = another number of positions, T learned tokens.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 
 class Attention(nn.Module):
-    """Multi-head attention between whatever it is given."""
+    """Multi-head attention; either side may be learned."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class Attention(nn.Module):
     def attend(
         self, query_BNC: Tensor, key_BMC: Tensor, value_BMC: Tensor, batch: int, barred_NM: Tensor | None = None
     ) -> Tensor:
-        """A learned side has a batch of one: it is projected once. `barred` marks what a query may not look at."""
+        """A learned side has a batch of one and is projected once; `barred` marks keys that a query must not attend to."""
         q, k, v = self.query(query_BNC), self.key(key_BMC), self.value(value_BMC)
         q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2).expand(batch, -1, -1, -1) for x in (q, k, v))
         mask = None if barred_NM is None else ~barred_NM
@@ -38,22 +38,22 @@ class Attention(nn.Module):
         return out
 
 
-class _Learned(Attention):
+class _LearnedSide(Attention):
     def __init__(self, dim: int, heads: int, tokens: int) -> None:
         super().__init__(dim, heads)
-        # Distinct from the start: tokens that begin at zero get equal gradients and stay identical for ever.
+        # Random: tokens that start at zero would get equal gradients and stay identical.
         self.tokens_TC = nn.Parameter(torch.randn(tokens, dim) / math.sqrt(dim))
 
 
-class LearnedQueries(_Learned):
-    """A fixed set of learned questions, asked of every position: (B, N, C) -> (B, T, C)."""
+class LearnedQueries(_LearnedSide):
+    """Learned queries attend to all positions: (B, N, C) -> (B, T, C)."""
 
     def forward(self, x_BNC: Tensor) -> Tensor:
         return self.attend(self.tokens_TC.unsqueeze(0), x_BNC, x_BNC, x_BNC.shape[0])
 
 
-class LearnedMemory(_Learned):
-    """Every position asks a fixed set of learned prototypes: (B, N, C) -> (B, N, C)."""
+class LearnedMemory(_LearnedSide):
+    """Every position attends to learned keys and values: (B, N, C) -> (B, N, C)."""
 
     def forward(self, x_BNC: Tensor) -> Tensor:
         tokens_1TC = self.tokens_TC.unsqueeze(0)

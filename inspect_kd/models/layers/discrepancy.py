@@ -1,4 +1,4 @@
-"""From two sets of features to a heatmap and a score: cosine distance, smoothing, mean of the hottest places.
+"""Operations that turn two sets of features into a heatmap and a score: cosine distance, smoothing, mean of the hottest positions.
 
 Shapes: B batch, C channels, h w feature grid, H W image.
 """
@@ -11,12 +11,17 @@ from torch import Tensor, nn
 
 
 def cosine_distance(first_BChw: Tensor, second_BChw: Tensor) -> Tensor:
-    """1 - cosine at each place: (B, 1, h, w)."""
+    """1 - cosine at each position: (B, 1, h, w)."""
     return 1 - F.cosine_similarity(first_BChw, second_BChw, dim=1, eps=1e-6).unsqueeze(1)
 
 
+def cosine_product(first_BChw: Tensor, second_BChw: Tensor) -> Tensor:
+    """Product of unit vectors, channel by channel: the channels sum to the cosine."""
+    return F.normalize(first_BChw, dim=1) * F.normalize(second_BChw, dim=1)
+
+
 def gaussian_taps(sigma: float) -> Tensor:
-    """A kernel that ends where the weights have died out (4 sigma): no silent truncation to a few cells."""
+    """Weights of a Gaussian kernel out to 4 sigma, where they are negligible."""
     radius = max(1, round(4 * sigma))
     offsets = torch.arange(-radius, radius + 1, dtype=torch.float64)
     taps = torch.exp(-(offsets**2) / (2 * sigma**2))
@@ -24,7 +29,7 @@ def gaussian_taps(sigma: float) -> Tensor:
 
 
 class Smooth(nn.Module):
-    """A fixed separable Gaussian, with mirrored borders, part of the graph."""
+    """Gaussian smoothing with mirrored borders, inside the exported graph."""
 
     taps_K: Tensor
 
@@ -40,7 +45,7 @@ class Smooth(nn.Module):
 
 
 def top_mean(map_B1hw: Tensor, share: float) -> Tensor:
-    """Mean of the hottest share of places: a plain maximum would follow a single dead pixel on the sensor."""
-    places = map_B1hw.flatten(1)
-    count = max(1, round(share * places.shape[1]))
-    return places.topk(count, dim=1).values.mean(dim=1)
+    """Mean over the hottest share of positions: a plain maximum would follow a single dead pixel of the sensor."""
+    values_BN = map_B1hw.flatten(1)
+    count = max(1, round(share * values_BN.shape[1]))
+    return values_BN.topk(count, dim=1).values.mean(dim=1)

@@ -1,4 +1,4 @@
-"""Features of several strides as one student sees them: brought to one spread, joined at one grid.
+"""Prepare features of several strides: normalise each channel, join levels at one grid.
 
 Shapes: B batch, C channels, h w feature grid.
 """
@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 Scaling = Literal["none", "spread", "full"]
 Group = tuple[int, ...]
-"""Strides that are taken together, at the grid of the coarsest."""
+"""Strides of levels that are joined, at the grid of the coarsest."""
 
 
 class FeatureNorm(nn.Module):
-    """Divide each channel by its spread over sound parts; stored with the student, used by loss and score alike.
+    """Divide each channel by its standard deviation over sound parts, in loss and score alike.
 
-    By default the mean stays: the cosine distance of centred features is large wherever a feature is near its mean, which
-    on a stochastic texture is everywhere (measured: docs/results/ablation.md).
+    By default the mean is not subtracted: the cosine distance of centred features is large wherever a feature is near its
+    mean, which on a stochastic texture is everywhere (measured: docs/results/ablation.md).
     """
 
     def __init__(self, channels: Sequence[int], scaling: Scaling) -> None:
@@ -63,7 +63,7 @@ class FeatureNorm(nn.Module):
 
 
 def join(features: list[Tensor], strides: Sequence[int], group: Group) -> Tensor:
-    """The levels of a group at the grid of its coarsest one, finer ones averaged over each cell."""
+    """Concatenate the levels of a group at the grid of its coarsest one, finer ones averaged over each cell."""
     members = [features[strides.index(stride)] for stride in group]
     coarsest = max(group)
     pooled = [
@@ -74,9 +74,9 @@ def join(features: list[Tensor], strides: Sequence[int], group: Group) -> Tensor
 
 
 def box_sum(x_BChw: Tensor, window: int, stride: int = 1) -> Tensor:
-    """Sums over windows; zeros beyond the border where the windows overlap.
+    """Sum over windows, with zeros beyond the border where the windows overlap.
 
-    A depthwise convolution, because ONNX Runtime's AveragePool costs ten times as much.
+    A depthwise convolution, because ONNX Runtime's AveragePool takes ten times as long.
     """
     if window == 1:
         return x_BChw

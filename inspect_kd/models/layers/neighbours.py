@@ -1,9 +1,9 @@
-"""How far each place of a part is from the nearest remembered place of a sound one.
+"""Nearest-neighbour distance of each patch of a part from a bank of patches of sound parts.
 
-Like the students it compares directions of features that are divided by their spread, and every patch is the sum of its
+As in the students, features are divided by their spread and compared by cosine, and every patch is the sum of its
 neighbourhood.
 
-Shapes: B batch, C channels, N places, R remembered patches, h w grid.
+Shapes: B batch, C channels, N patches of an image, R patches in a bank, h w grid.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from inspect_kd.models.encoders import Encoder
 from inspect_kd.models.layers.features import FeatureNorm, box_sum, join
 
 GROUPS = ((8,), (16,))
-"""Strides whose patches are remembered, each for itself."""
+"""Groups of strides; each has a bank of its own."""
 WINDOW = 3
 FINEST = 4
 """Stride of the map."""
 
 
 class Patches(nn.Module):
-    """Patches of each group: (B, N, C), of unit length."""
+    """Extract patches of each group: (B, N, C), of unit length."""
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class Patches(nn.Module):
 
 
 def distance_map(patches: Sequence[Tensor], banks: Sequence[Tensor], side: int) -> Tensor:
-    """1 - cosine to the nearest of a bank, summed over groups: (B, 1, h, w) at the finest stride."""
+    """1 - cosine to the nearest patch of the bank, summed over groups: (B, 1, h, w) at the finest stride."""
     maps = []
     for group, patches_BNC, bank_RC in zip(GROUPS, patches, banks, strict=True):
         cells = side // max(group)
@@ -55,7 +55,7 @@ def distance_map(patches: Sequence[Tensor], banks: Sequence[Tensor], side: int) 
 
 
 def coreset(rows_NC: Tensor, keep: int) -> Tensor:
-    """Numbers of the rows to keep so that none of the others is far from all kept ones: each next is the farthest from those before."""
+    """Indices of a greedy coreset: each next row is the one farthest from all rows chosen before."""
     chosen = torch.zeros(keep, dtype=torch.long, device=rows_NC.device)
     nearest_N = rows_NC @ rows_NC[0]
     for number in range(1, keep):

@@ -1,8 +1,8 @@
 """The Omni-block: a global branch that cannot copy, a local branch of convolutions, merged.
 
-Written from the paper (arXiv 2503.21125). Unusual here, all measured or argued in docs/concepts: the feed-forward parts of
-the global branch are trained; the inputs of both attentions are normalised; BatchNorm, which folds into its
-neighbours, is the default where the paper has InstanceNorm.
+Written from the paper (arXiv 2503.21125). Unusual here, measured or explained in docs/concepts: the feed-forward layers of
+the global branch are trained; the inputs of both attentions are normalised; BatchNorm, which folds into its neighbours, is
+the default where the paper has InstanceNorm.
 
 Shapes: B batch, C channels, h w feature grid.
 """
@@ -42,9 +42,9 @@ def to_grid(x_BNC: Tensor, height: int, width: int) -> Tensor:
 
 
 class GlobalBranch(nn.Module):
-    """Gather the whole map into 8x8 learned questions, spread it back, then explain each place by learned prototypes.
+    """Summarise the map with 8x8 learned queries, spread the summary back, then attend to learned prototypes.
 
-    It looks at the map in overview, `overview` cells a side at most: fine detail is the local branch's.
+    It works on a map averaged down to at most `overview` cells a side: fine detail is the local branch's task.
     """
 
     def __init__(self, dim: int, heads: int, norm: Norm, overview: int) -> None:
@@ -58,17 +58,17 @@ class GlobalBranch(nn.Module):
         self.explain_ffn = feed_forward(dim)
 
     def forward(self, x_BChw: Tensor) -> Tensor:
-        seen_BChw = in_overview(x_BChw, self.overview)
-        height, width = seen_BChw.shape[-2:]
-        gathered_BTC = self.gather_ffn(self.gather(to_tokens(self.norm_in(seen_BChw))))
+        coarse_BChw = average_down(x_BChw, self.overview)
+        height, width = coarse_BChw.shape[-2:]
+        gathered_BTC = self.gather_ffn(self.gather(to_tokens(self.norm_in(coarse_BChw))))
         spread_BChw = resize(to_grid(gathered_BTC, TOKEN_GRID, TOKEN_GRID), height, width)
-        explained_BNC = self.explain_ffn(self.explain(to_tokens(self.norm_mixed(seen_BChw + spread_BChw))))
-        told_BChw = spread_BChw + to_grid(explained_BNC, height, width)
-        return 2 * x_BChw + resize(told_BChw, *x_BChw.shape[-2:])
+        explained_BNC = self.explain_ffn(self.explain(to_tokens(self.norm_mixed(coarse_BChw + spread_BChw))))
+        global_BChw = spread_BChw + to_grid(explained_BNC, height, width)
+        return 2 * x_BChw + resize(global_BChw, *x_BChw.shape[-2:])
 
 
-def in_overview(x_BChw: Tensor, side: int) -> Tensor:
-    """Cells averaged until none of the sides is longer; so many that no row and no column is left over."""
+def average_down(x_BChw: Tensor, side: int) -> Tensor:
+    """Average cells until no side is longer than `side`; the factor divides height and width."""
     height, width = x_BChw.shape[-2:]
     cells = math.ceil(max(height, width) / side)
     while height % cells or width % cells:
@@ -83,7 +83,7 @@ def resize(x_BChw: Tensor, height: int, width: int) -> Tensor:
 
 
 class LocalBranch(nn.Module):
-    """Depth-separable convolutions at two scales: 3x3 and 5x5 in parallel, mixed by one 1x1."""
+    """Depthwise separable convolutions at two scales: 3x3 and 5x5 in parallel, mixed by one 1x1."""
 
     def __init__(self, dim: int, norm: Norm) -> None:
         super().__init__()
@@ -103,8 +103,10 @@ class LocalBranch(nn.Module):
 
 
 class PlainBranch(nn.Module):
-    """One dense 3x3 convolution on the line. While it learns, it is the sum of a 3x3, a 1x1 and the input itself, each with its
-    own BatchNorm, as in RepVGG (arXiv 2101.03697): all three are one kernel once their statistics stand still."""
+    """A dense 3x3 convolution that trains as the sum of a 3x3, a 1x1 and the identity, each with its own BatchNorm.
+
+    As in RepVGG (arXiv 2101.03697): in eval mode all three merge into one kernel.
+    """
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -115,14 +117,14 @@ class PlainBranch(nn.Module):
     def forward(self, x_BChw: Tensor) -> Tensor:
         if not self.training:
             return F.relu(F.conv2d(x_BChw, *self.merged(), padding=1))
-        told = (self.wide(x_BChw), self.narrow(x_BChw), x_BChw)
-        return F.relu(torch.stack([norm(each) for norm, each in zip(self.norms, told, strict=True)]).sum(dim=0))
+        branches = (self.wide(x_BChw), self.narrow(x_BChw), x_BChw)
+        return F.relu(torch.stack([norm(each) for norm, each in zip(self.norms, branches, strict=True)]).sum(dim=0))
 
     def merged(self) -> tuple[Tensor, Tensor]:
-        """Kernel and bias that do the same in one; constants of the exported graph."""
-        same = torch.eye(self.wide.out_channels, device=self.wide.weight.device)[:, :, None, None]
-        kernels = (self.wide.weight, F.pad(self.narrow.weight, [1] * 4), F.pad(same, [1] * 4))
-        kernel, bias = torch.zeros_like(self.wide.weight), torch.zeros_like(same[:, 0, 0, 0])
+        """Merge all three branches into one kernel and bias, constants of the exported graph."""
+        identity = torch.eye(self.wide.out_channels, device=self.wide.weight.device)[:, :, None, None]
+        kernels = (self.wide.weight, F.pad(self.narrow.weight, [1] * 4), F.pad(identity, [1] * 4))
+        kernel, bias = torch.zeros_like(self.wide.weight), torch.zeros_like(identity[:, 0, 0, 0])
         for norm, each in zip(self.norms, kernels, strict=True):
             assert isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None and norm.running_var is not None
             gain = norm.weight * (norm.running_var + norm.eps).rsqrt()

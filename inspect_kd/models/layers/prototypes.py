@@ -1,9 +1,9 @@
-"""A memory small enough for the line: how far each place is from the nearest of a fixed set of sound features.
+"""Distance of each position from its nearest prototype: a small memory of sound features.
 
-What varies at random cannot be rebuilt, but it can be compared. Where a nearest-neighbour memory keeps every feature of
-every sound part, this keeps a thousand directions that stand for them (spherical k-means), one 1x1 convolution.
+What varies at random cannot be rebuilt, but it can be compared. A nearest-neighbour memory keeps every feature of every sound
+part; this keeps a thousand directions that represent them (spherical k-means), which cost one 1x1 convolution.
 
-Shapes: B batch, C channels, h w feature grid, K prototypes, R remembered rows.
+Shapes: B batch, C channels, h w feature grid, K prototypes, k nearest prototypes, N = h * w, R collected rows.
 """
 
 from __future__ import annotations
@@ -17,34 +17,31 @@ from torch import Tensor, nn
 from inspect_kd.models.layers.features import box_sum
 
 ROUNDS = 8
-PLACES = 256
-"""Places remembered of each sound image while the prototypes are sought."""
-ROWS = 2**17
-"""Of all of them, what the prototypes are sought among: enough for thirty rows to each."""
-
-
+ROWS_PER_IMAGE = 256
+"""Rows collected from each sound image for the clustering."""
+MAX_ROWS = 2**17
+"""Rows that are clustered, at most: thirty per prototype."""
 NEIGHBOURS = 8
-"""Prototypes that are blended into the one that a place is compared with, channel by channel."""
-ALIKE = 1e-5
-"""1 - cosine of two prototypes that count as one."""
+"""Nearest prototypes that are blended into the one that a position is compared with, channel by channel."""
+DUPLICATE = 1e-5
+"""Largest 1 - cosine of two prototypes that count as duplicates."""
 REACH = 0.02
 """A prototype whose cosine is this much below the largest has no share in the blend."""
 
 
 class PrototypeComparison(NamedTuple):
-    """How each place differs from the prototypes nearest to it."""
+    """Comparison of each position with its nearest prototypes."""
 
     distance_B1hw: Tensor
-    """1 - cosine to the nearest one."""
+    """1 - cosine to the nearest one, multiplied by a power of the length."""
     product_BChw: Tensor
-    """Direction times blended prototype, channel by channel: what adds up to the cosine."""
+    """Direction times blended prototype, channel by channel: the channels sum to the cosine."""
     length_B1hw: Tensor
-    """How much is seen there, where 1 is usual."""
+    """Length of the feature vector, relative to the mean over sound parts."""
 
 
 class Prototypes(nn.Module):
     prototypes_KC: Tensor
-
     usual_length: Tensor
 
     def __init__(self, channels: int, count: int, window: int, length_power: float = 0.0) -> None:
@@ -53,23 +50,23 @@ class Prototypes(nn.Module):
         self.length_power = length_power
         self.register_buffer("prototypes_KC", torch.zeros(count, channels))
         self.register_buffer("usual_length", torch.ones(()))
-        self.remembered: list[Tensor] = []
+        self.collected: list[Tensor] = []
 
     def add(self, joined_BChw: Tensor, generator: torch.Generator) -> None:
-        """A random part of what sound images show; not yet normalised, because the spread is not known yet."""
-        for image_ChW in self.loosen(joined_BChw):
-            rows_RC = image_ChW.flatten(1).T.cpu()
-            self.remembered.append(rows_RC[torch.randperm(len(rows_RC), generator=generator)[:PLACES]].clone())
+        """Collect random rows of sound images; not normalised, because the spread is not known yet."""
+        for image_Chw in self.local_sums(joined_BChw):
+            rows_RC = image_Chw.flatten(1).T.cpu()
+            self.collected.append(rows_RC[torch.randperm(len(rows_RC), generator=generator)[:ROWS_PER_IMAGE]].clone())
 
     def fit(self, spread_1C11: Tensor, generator: torch.Generator) -> None:
-        """Find the prototypes among what was remembered, and forget the rest."""
-        rows_RC = torch.cat(self.remembered)
-        self.remembered = []
-        kept_R = torch.randperm(len(rows_RC), generator=generator)[:ROWS]
+        """Cluster the collected rows into prototypes, and discard the rows."""
+        rows_RC = torch.cat(self.collected)
+        self.collected = []
+        kept_R = torch.randperm(len(rows_RC), generator=generator)[:MAX_ROWS]
         rows_RC = rows_RC[kept_R] / spread_1C11.flatten().cpu()
         self.usual_length.copy_(rows_RC.norm(dim=1).mean())
         rows_RC = F.normalize(rows_RC, dim=1)
-        self.prototypes_KC.copy_(without_repeats(spherical_kmeans(rows_RC, len(self.prototypes_KC), generator)))
+        self.prototypes_KC.copy_(zero_duplicates(spherical_kmeans(rows_RC, len(self.prototypes_KC), generator)))
 
     def forward(self, joined_BChw: Tensor) -> Tensor:
         """1 - cosine to the nearest prototype: (B, 1, h, w)."""
@@ -78,7 +75,7 @@ class Prototypes(nn.Module):
         return self._distance(nearest_BN, length_BN1, joined_BChw.shape[-2:])
 
     def compare_channels(self, joined_BChw: Tensor) -> PrototypeComparison:
-        """The same distance, and the product of direction and prototype that it comes from."""
+        """Compare each position channel by channel with a blend of its nearest prototypes."""
         grid = joined_BChw.shape[-2:]
         direction_BNC, length_BN1 = self._directions(joined_BChw)
         count = min(NEIGHBOURS + 1, len(self.prototypes_KC))
@@ -92,51 +89,52 @@ class Prototypes(nn.Module):
         )
 
     def _directions(self, joined_BChw: Tensor) -> tuple[Tensor, Tensor]:
-        """Of each place, and how much is seen there."""
-        place_BNC = self.loosen(joined_BChw).flatten(2).transpose(1, 2)
-        # Divided before the product, not after the maximum: a transposed side, fused into it, would cost a third more.
-        length_BN1 = place_BNC.norm(dim=2, keepdim=True).clamp_min(1e-6)
-        return place_BNC / length_BN1, length_BN1
+        """Direction and length of each position's features."""
+        position_BNC = self.local_sums(joined_BChw).flatten(2).transpose(1, 2)
+        # Divide before the matrix product, not after the maximum: the exported graph would take a third longer.
+        length_BN1 = position_BNC.norm(dim=2, keepdim=True).clamp_min(1e-6)
+        return position_BNC / length_BN1, length_BN1
 
     def _distance(self, cosine_BN: Tensor, length_BN1: Tensor, grid: torch.Size) -> Tensor:
         distance_BN = 1 - cosine_BN
         if self.length_power:
-            # Where much is seen a turn of the same angle says more.
+            # The same angle means more where features are long.
             distance_BN = distance_BN * (length_BN1.squeeze(2) / self.usual_length) ** self.length_power
         distance_B1hw: Tensor = distance_BN.unflatten(1, (1, *grid))
         return distance_B1hw
 
-    def loosen(self, joined_BChw: Tensor) -> Tensor:
-        """Local sums: a texture is known by its surroundings, not by one cell. Their length means nothing here."""
+    def local_sums(self, joined_BChw: Tensor) -> Tensor:
+        """Sum over a window: a texture is recognised by its surroundings, not by one cell."""
         return box_sum(joined_BChw, self.window)
 
 
 def blend_shares(cosine_BNk: Tensor, *, complete: bool) -> Tensor:
-    """What each of the nearest prototypes counts, largest cosine first; the shares of a place add up to 1.
+    """Shares of the nearest prototypes in the blend, largest cosine first; the shares of a position sum to 1.
 
-    Continuous in the cosines: equal ones share alike, and a prototype that enters or leaves the nearest has no share there.
-    The single nearest one is not: at a tie the last bit of a sum decides, and that differs between runtimes.
+    `complete`: these are all prototypes. The shares are continuous in the cosines: equal cosines get equal shares, and a
+    prototype that enters or leaves the nearest has share 0 at that point. Choosing the single nearest one is not continuous:
+    at a tie the last bit of a sum decides, and that bit differs between runtimes.
     """
     edge_BN1 = cosine_BNk[:, :, :1] - REACH
     if not complete:
         edge_BN1 = edge_BN1.maximum(cosine_BNk[:, :, -1:])
-    # The small addend is for places where all of them tie.
+    # The small addend is for positions where all cosines tie.
     weight_BNk = (cosine_BNk - edge_BN1).clamp_min(0) + 1e-6
     shares_BNk: Tensor = weight_BNk / weight_BNk.sum(dim=2, keepdim=True)
     return shares_BNk
 
 
-def without_repeats(centres_KC: Tensor) -> Tensor:
-    """Zero each centre that repeats an earlier one, as on flat pictures: copies would crowd others out of a blend.
+def zero_duplicates(centres_KC: Tensor) -> Tensor:
+    """Zero each centre that duplicates an earlier one, as on flat images: duplicates would crowd others out of a blend.
 
-    A zero has a cosine of 0 with every place, so it is nearest to none.
+    A zero vector has a cosine of 0 with every position, so it is never the nearest.
     """
-    alike_KK = centres_KC @ centres_KC.T > 1 - ALIKE
-    return centres_KC.masked_fill(alike_KK.tril(-1).any(dim=1, keepdim=True), 0.0)
+    duplicate_KK = centres_KC @ centres_KC.T > 1 - DUPLICATE
+    return centres_KC.masked_fill(duplicate_KK.tril(-1).any(dim=1, keepdim=True), 0.0)
 
 
 def spherical_kmeans(rows_RC: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Unit vectors that the rows, unit vectors too, lie near to: (K, C)."""
+    """Cluster rows of unit length by cosine; returns unit vectors (K, C)."""
     start = torch.randperm(len(rows_RC), generator=generator)[:count]
     if len(start) < count:
         start = torch.randint(len(rows_RC), (count,), generator=generator)
@@ -144,7 +142,7 @@ def spherical_kmeans(rows_RC: Tensor, count: int, generator: torch.Generator) ->
     for _ in range(ROUNDS):
         nearest_R = torch.cat([(part @ centres_KC.T).argmax(dim=1) for part in rows_RC.split(8192)])
         sums_KC = torch.zeros_like(centres_KC).index_add_(0, nearest_R, rows_RC)
-        # A centre that nobody is nearest to stays where it is.
-        found_K1 = sums_KC.norm(dim=1, keepdim=True) > 1e-6
-        centres_KC = torch.where(found_K1, F.normalize(sums_KC, dim=1), centres_KC)
+        # A centre without rows keeps its position.
+        used_K1 = sums_KC.norm(dim=1, keepdim=True) > 1e-6
+        centres_KC = torch.where(used_K1, F.normalize(sums_KC, dim=1), centres_KC)
     return centres_KC

@@ -1,1 +1,1 @@
-"""SAM as a teacher needs it: safe loading, self-perception tuning, prompts that err as a heatmap errs."""
+"""SAM for a teacher: safe loading, self-perception tuning, prompts with the errors of a heatmap."""

@@ -1,4 +1,4 @@
-"""How well a mask agrees with the truth: overlap over union, and the same within a narrow band along both outlines.
+"""IoU of a mask with the truth, and boundary IoU: the same within a narrow band along both outlines.
 
 Boundary IoU after Cheng et al., CVPR 2021, with their band of 2 % of the diagonal.
 """
@@ -11,21 +11,22 @@ import numpy as np
 from inspect_kd.types import Mask
 
 BAND = 0.02
+"""Width of the band, as a share of the image diagonal."""
 
 
-def agreement(said: Mask, truth: Mask) -> tuple[float, float]:
-    """IoU and boundary IoU."""
+def iou_and_boundary_iou(predicted: Mask, truth: Mask) -> tuple[float, float]:
+    """Compute both measures; 1 where both masks are empty."""
     width = max(1, round(BAND * float(np.hypot(*truth.shape))))
-    return _overlap(said, truth), _overlap(_rim(said, width), _rim(truth, width))
+    return _iou(predicted, truth), _iou(_rim(predicted, width), _rim(truth, width))
 
 
-def _overlap(said: Mask, truth: Mask) -> float:
-    union = int((said | truth).sum())
-    return float((said & truth).sum() / union) if union else 1.0
+def _iou(predicted: Mask, truth: Mask) -> float:
+    union = int((predicted | truth).sum())
+    return float((predicted & truth).sum() / union) if union else 1.0
 
 
 def _rim(mask: Mask, width: int) -> Mask:
-    """The part of the mask within so many pixels of its outline; the image's border is no outline."""
+    """The pixels of the mask within `width` of its outline; the image's border is no outline."""
     padded = np.pad(mask.astype(np.uint8), 1, mode="edge")
     inner = cv2.erode(padded, np.ones((3, 3), np.uint8), iterations=width, borderType=cv2.BORDER_REPLICATE)[1:-1, 1:-1]
     rim: Mask = mask & (inner == 0)

@@ -1,6 +1,6 @@
-"""A SAM from segment-anything by back end: the published ViTs, MobileSAM, or the tiny one that comes with the package.
+"""Load a SAM of segment-anything: the published ViTs, MobileSAM, or the tiny one shipped with the package.
 
-The package's own builders unpickle whatever a file holds; here the state is read safely, by ourselves.
+Unusual here: weights are loaded safely; segment-anything's own builders unpickle whatever a file holds.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 TINY_WEIGHTS = "tiny_sam.safetensors"
 PUBLISHED = ("01ec64", "0b3195", "4b8939")
-"""How the digests of SAM's published files begin; their names say so too. Anything else may be anybody's fine-tuning."""
+"""Prefixes of the digests of SAM's published files, also in their names. Other files may be fine-tuned, under other licences."""
 MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 
 
@@ -48,9 +48,9 @@ class LoadedSam:
 def load_sam(
     backend: Backend, checkpoint: str | None, *, random: bool = False, licence: str | None = None
 ) -> LoadedSam:
-    """A frozen SAM: from the file that is named, from INSPECT_KD_WEIGHTS, or the shipped tiny one."""
+    """Load a frozen SAM: from the named file, from INSPECT_KD_WEIGHTS, or the shipped tiny one."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # random weights are the same ones every time
+        torch.manual_seed(0)  # random weights are reproducible
         sam = _mobile() if backend == "mobile_sam" else build_sam(backend)
     if random:
         return LoadedSam(
@@ -62,14 +62,14 @@ def load_sam(
     except RuntimeError as error:
         raise BadInput(f"{path}: not the weights of {backend} ({weights.in_short(error)})") from error
     digest = weights.sha256(path)
-    own = path == zoo.asset("models", TINY_WEIGHTS) or digest.startswith(PUBLISHED)
-    terms = "Apache-2.0" if own else licence or "unknown"
+    is_published = path == zoo.asset("models", TINY_WEIGHTS) or digest.startswith(PUBLISHED)
+    terms = "Apache-2.0" if is_published else licence or "unknown"
     source = WeightsSource(name=backend, licence=terms, origin=f"file {path.name}", sha256=digest)
     return LoadedSam(model=_frozen(sam), source=source)
 
 
 def build_sam(backend: Backend) -> Any:
-    """The shape without weights."""
+    """Build the architecture without weights."""
     return _build(**SHAPES[backend])
 
 
@@ -115,12 +115,12 @@ def _build(
 
 
 def _mobile() -> Any:
-    """MobileSAM's encoder is its own package's; SAM's prompt encoder and decoder are the same."""
+    """Build MobileSAM: the encoder of its own package, with SAM's prompt encoder and decoder."""
     try:
         from mobile_sam import sam_model_registry
     except ImportError as error:
         raise EnvironmentFault(
-            "teacher.backend mobile_sam needs the package mobile_sam of MobileSAM's repository; install it, or take sam_vit_b or tiny"
+            "teacher.backend mobile_sam needs the package mobile_sam from MobileSAM's repository; install it, or use sam_vit_b or tiny"
         ) from error
     return sam_model_registry["vit_t"]()
 
@@ -134,19 +134,19 @@ def _find(backend: Backend, checkpoint: str | None) -> Path:
     if backend == "tiny":
         return zoo.asset("models", TINY_WEIGHTS)
     folder = weights.local_folder()
-    # The published files carry a digest in their names: sam_vit_b_01ec64.pth.
-    found = (
+    # Published files have a digest in their names: sam_vit_b_01ec64.pth.
+    candidates = (
         [path for path in sorted(folder.glob(f"{backend}*")) if path.suffix in {".pth", ".pt", ".safetensors"}]
         if folder
         else []
     )
-    if not found:
+    if not candidates:
         where = f"none in {folder}" if folder else "INSPECT_KD_WEIGHTS is not set"
         raise EnvironmentFault(
             f"no weights for {backend}: {where}. Put the file of the segment-anything release ({backend}_….pth) there; "
             "`--model sam_spt_tiny` needs none"
         )
-    return found[0]
+    return candidates[0]
 
 
 def _frozen(sam: Any) -> Any:
@@ -154,6 +154,6 @@ def _frozen(sam: Any) -> Any:
 
 
 def embed(sam: Any, images_B3HW: torch.Tensor) -> torch.Tensor:
-    """The image encoder on images 0..255 of its own size: (B, C, h, w)."""
-    embedded: torch.Tensor = sam.image_encoder((images_B3HW - sam.pixel_mean) / sam.pixel_std)
-    return embedded
+    """Run the image encoder on images 0..255 of its own size: (B, C, h, w)."""
+    embedding_BChw: torch.Tensor = sam.image_encoder((images_B3HW - sam.pixel_mean) / sam.pixel_std)
+    return embedding_BChw

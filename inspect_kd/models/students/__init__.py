@@ -1,1 +1,1 @@
-"""Small models for the line, trained with everything a teacher knows and shipped without it."""
+"""Small models for the line: trained with teachers, shipped without them."""

@@ -1,7 +1,7 @@
 """Omni-AD student: a decoder of Omni-blocks, which cannot copy, rebuilds features from a narrow bottleneck.
 
-Paper: arXiv 2503.21125, written anew from it. What is rebuilt, the loss and the map are those of all reconstruction
-students (`models/rebuild.py`).
+Paper: arXiv 2503.21125, implemented from the paper. Targets, loss and map are those of all reconstruction students
+(`models/rebuild.py`).
 
 Shapes: B batch, C channels, h w feature grid. Levels run from fine (stride 4) to coarse (stride 16).
 """
@@ -18,8 +18,10 @@ from torch import Tensor, nn
 
 from inspect_kd.errors import UsageError
 from inspect_kd.models.encoders import Encoder
+from inspect_kd.models.layers.convolution import conv_bn_relu
 from inspect_kd.models.layers.omni_block import TOKEN_GRID, Local, Norm, OmniBlock
-from inspect_kd.models.rebuild import RebuildConfig, RebuildStudent
+from inspect_kd.models.rebuild import RebuildStudent
+from inspect_kd.models.rebuild_config import RebuildConfig
 
 BOTTLENECK_STRIDE = 32
 
@@ -27,28 +29,28 @@ BOTTLENECK_STRIDE = 32
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Config(RebuildConfig):
     dims: tuple[int, ...] = (128, 96, 64)
-    """Decoder width at strides 32, 16, 8, 4; as many stages as the finest rebuilt grid takes."""
+    """Decoder width at strides 32, 16, 8, 4; as many stages as it takes to reach the finest rebuilt grid."""
     depths: tuple[int, ...] = (1, 1, 1)
-    """Omni-blocks a stage, coarse to fine."""
+    """Omni-blocks per stage, coarse to fine."""
     heads: int = 4
     norm: Norm = "batch"
     local: Local = "depthwise"
-    """How a block looks close: two depthwise convolutions, or a plain one that folds into a single kernel."""
+    """Local branch of a block: two depthwise convolutions, or a plain one that merges into a single kernel."""
     overview: int = 16
-    """Longest side of the grid at which attention looks; a finer stage is averaged down to it. The paper has no limit."""
+    """Longest side of the grid for attention; finer grids are averaged down to it. The paper has no limit."""
     neck: int = 64
-    """Channels in which the levels are added up."""
+    """Channels in which the levels are summed."""
     gate: bool = False
-    """A RAS gate before each stage but the first: learned context decides what of the coarser stage goes on."""
+    """A RAS gate before each stage but the first: a learned context selects what passes from the coarser stage."""
     bottleneck: int = 2
     """Residual bottlenecks between neck and decoder; the first halves the grid."""
 
 
-def build(config: Config, encoder: Encoder) -> Student:
-    return Student(config, encoder)
+def build(config: Config, encoder: Encoder) -> OmniAdStudent:
+    return OmniAdStudent(config, encoder)
 
 
-class Student(RebuildStudent):
+class OmniAdStudent(RebuildStudent):
     def __init__(self, config: Config, encoder: Encoder) -> None:
         super().__init__(config, encoder)
         if len(encoder.strides) != 3:
@@ -59,7 +61,7 @@ class Student(RebuildStudent):
         self.decoder = Decoder(config, {max(group): self.channels_of(group) for group in config.rebuild})
 
     def reconstruct(self, features: list[Tensor]) -> list[Tensor]:
-        at_stride = self.decoder(self.jitter(self.neck(features)))
+        at_stride = self.decoder(self.add_noise(self.neck(features)))
         return [at_stride[max(group)] for group in self.settings.rebuild]
 
     def decoder_tail(self) -> nn.Module:
@@ -67,7 +69,7 @@ class Student(RebuildStudent):
 
 
 class Neck(nn.Module):
-    """Bring all levels to stride 16, add them up, then squeeze them to stride 32 through residual bottlenecks."""
+    """Bring all levels to stride 16, sum them, then reduce them to stride 32 through residual bottlenecks."""
 
     def __init__(self, channels: tuple[int, ...], width: int, out: int, bottlenecks: int) -> None:
         super().__init__()
@@ -89,7 +91,7 @@ class Neck(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 with a residual: a quarter of the width inside."""
+    """Residual bottleneck of 1x1, 3x3, 1x1 with a quarter of the width inside."""
 
     def __init__(self, channels: int, out: int, stride: int) -> None:
         super().__init__()
@@ -102,10 +104,10 @@ class Bottleneck(nn.Module):
             nn.Conv2d(inner, out, 1, bias=False),
             nn.BatchNorm2d(out),
         )
-        same = stride == 1 and channels == out
+        unchanged = stride == 1 and channels == out
         self.shortcut = (
             nn.Identity()
-            if same
+            if unchanged
             else nn.Sequential(nn.Conv2d(channels, out, 1, stride=stride, bias=False), nn.BatchNorm2d(out))
         )
 
@@ -114,7 +116,7 @@ class Bottleneck(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Stages from stride 32 to the finest rebuilt grid, each twice as fine; a head where a group is rebuilt."""
+    """Stages from stride 32 to the finest rebuilt grid, each twice as fine; an output head per rebuilt group."""
 
     def __init__(self, config: Config, channels: dict[int, int]) -> None:
         super().__init__()
@@ -133,7 +135,7 @@ class Decoder(nn.Module):
         )
         self.expand = nn.ModuleList(Expand(a, b, config.norm) for a, b in pairwise(config.dims))
         self.gates = nn.ModuleList(Gate(dim) if config.gate else nn.Identity() for dim in config.dims[1:])
-        # A stage that is as wide as its group needs no head, as in the paper.
+        # As in the paper, a stage as wide as its group needs no head.
         self.heads = nn.ModuleDict(
             {
                 str(stride): nn.Identity() if dim == channels[stride] else nn.Conv2d(dim, channels[stride], 1)
@@ -154,7 +156,7 @@ class Decoder(nn.Module):
 
 
 class Gate(nn.Module):
-    """RAS's gate on a grid: sigmoid(W [context; state]) * state, the context an 8x8 grid that is learned."""
+    """RAS gate on a grid: sigmoid(W [context; state]) * state, where the context is a learned 8x8 grid."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -168,7 +170,7 @@ class Gate(nn.Module):
 
 
 class Expand(nn.Module):
-    """Double the grid: 1x1 to four times the channels, pixel shuffle; normed after it as in the paper, or foldably before."""
+    """Double the grid: 1x1 to four times the channels, pixel shuffle; normalised after it as in the paper, or before, to fold."""
 
     def __init__(self, channels: int, out: int, norm: Norm) -> None:
         super().__init__()
@@ -184,13 +186,7 @@ class Expand(nn.Module):
 
 
 class ChannelNorm(nn.LayerNorm):
-    """LayerNorm over the channels of each place."""
+    """LayerNorm over the channels of each position."""
 
     def forward(self, x_BChw: Tensor) -> Tensor:
         return super().forward(x_BChw.permute(0, 2, 3, 1)).permute(0, 3, 1, 2).contiguous()
-
-
-def conv_bn_relu(channels: int, out: int, stride: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(channels, out, 3, stride=stride, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU(inplace=True)
-    )

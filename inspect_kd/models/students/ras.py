@@ -1,7 +1,7 @@
 """RAS student, "reconstruction as sequence": a recurrence over decoder layers rebuilds all levels at the coarsest grid.
 
-Paper: arXiv 2409.06285, written anew from it; unlike its authors, nothing here is chosen by looking at test labels. What
-is rebuilt, the loss and the map are those of all reconstruction students (`models/rebuild.py`).
+Paper: arXiv 2409.06285, implemented from the paper; unlike there, no choice here uses test labels. Targets, loss and map are
+those of all reconstruction students (`models/rebuild.py`).
 
 Shapes: B batch, C channels, h w feature grid, N = h * w tokens.
 """
@@ -18,7 +18,8 @@ from inspect_kd.models.encoders import Encoder
 from inspect_kd.models.layers.features import Group, join
 from inspect_kd.models.layers.omni_block import to_grid, to_tokens
 from inspect_kd.models.layers.ras_former import EncoderLayer, RASFormer, neighbourhood
-from inspect_kd.models.rebuild import RebuildConfig, RebuildStudent
+from inspect_kd.models.rebuild import RebuildStudent
+from inspect_kd.models.rebuild_config import RebuildConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,25 +31,25 @@ class Config(RebuildConfig):
     width: int = 128
     heads: int = 8
     inner: int = 256
-    """Width inside the feed-forward parts."""
+    """Hidden width of the feed-forward layers."""
     encoder_layers: int = 2
     layers: int = 4
     """Steps of the recurrence."""
     barred: int = 7
-    """Side of the neighbourhood that no token of the encoder layers sees."""
+    """Side of the neighbourhood that is masked around each token in the encoder layers."""
 
 
-def build(config: Config, encoder: Encoder) -> Student:
-    return Student(config, encoder)
+def build(config: Config, encoder: Encoder) -> RasStudent:
+    return RasStudent(config, encoder)
 
 
-class Student(RebuildStudent):
+class RasStudent(RebuildStudent):
     barred_NN: Tensor
 
     def __init__(self, config: Config, encoder: Encoder) -> None:
         super().__init__(config, encoder)
         if len(config.rebuild) != 1:
-            raise UsageError("student.rebuild: this student rebuilds one group of strides, all levels at one grid")
+            raise UsageError("student.rebuild: ras rebuilds exactly one group of strides, all levels at one grid")
         self.grid = config.grid
         channels, tokens = self.channels_of(config.rebuild[0]), config.grid**2
         self.embed = nn.Linear(channels, config.width)
@@ -72,7 +73,7 @@ class Student(RebuildStudent):
                 f"{max(self.settings.rebuild[0])}"
             )
         position_1NC = (self.rows_h1C + self.columns_1wC).flatten(0, 1).unsqueeze(0)
-        state_BNC = self.embed(to_tokens(self.jitter(joined_BChw)))
+        state_BNC = self.embed(to_tokens(self.add_noise(joined_BChw)))
         for layer in self.encode:
             state_BNC = layer(state_BNC, position_1NC, self.barred_NN)
         for step in self.steps:

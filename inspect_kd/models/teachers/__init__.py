@@ -1,1 +1,1 @@
-"""Large models that look at parts once, at training."""
+"""Large models that are used in training only."""

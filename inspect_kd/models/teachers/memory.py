@@ -1,10 +1,9 @@
-"""Nearest-neighbour memory as a teacher: strong on stochastic texture, where rebuilding is weak, and absent on the line.
+"""Nearest-neighbour memory as a teacher: strong on stochastic texture, where reconstruction is weak; too slow for the line.
 
-Unusual here: there are two banks, of different parts, and a place is as far from sound as the bank says that knows it less.
-One bank alone would find each patch of a part that it holds in itself, so it would call that part flawless and its neighbour
-on the line suspicious.
+Unusual here: there are two banks, filled from different parts, and the larger of both distances counts. A single bank would find
+every patch of its own training parts in itself, so training parts would get lower heat than unseen sound parts.
 
-Shapes: B batch, C channels, N places, R remembered patches, H W image, h w grid.
+Shapes: B batch, C channels, N patches of an image, R patches in a bank, H W image, h w grid.
 """
 
 from __future__ import annotations
@@ -22,8 +21,7 @@ from torch import Tensor
 
 from inspect_kd.chunks import chunks
 from inspect_kd.errors import UsageError
-from inspect_kd.models import base
-from inspect_kd.models.base import ModelOutput, TeacherOutput, TeacherSample, WeightsSource
+from inspect_kd.models.base import ModelOutput, Teacher, TeacherOutput, TeacherSample, WeightsSource
 from inspect_kd.models.encoders import Encoder, build_encoder
 from inspect_kd.models.layers.discrepancy import Smooth, top_mean
 from inspect_kd.models.layers.neighbours import FINEST, GROUPS, Patches, coreset, distance_map
@@ -31,35 +29,35 @@ from inspect_kd.resize import resize
 from inspect_kd.types import ImageU8
 
 BANKS = 2
-USUAL, SOUND_QUANTILE, HEAT_OF_RARE = 0.90, 0.995, 0.1
-"""Quantiles of sound places that become heat 0 and 0.1, as EfficientAD puts its maps on one scale."""
+USUAL_QUANTILE, RARE_QUANTILE, RARE_HEAT = 0.90, 0.995, 0.1
+"""Quantiles of the distance on sound parts that become heat 0 and 0.1, as EfficientAD scales its maps."""
 CANDIDATES = 8
-"""For each place in a bank, of lessons of which about half are untouched."""
+"""Candidate patches per bank row, counted over all samples, of which about half are untouched."""
 SPREAD_FROM = 256
-"""Sound images from which the features' spread is taken."""
+"""Sound images from which the features' spread is estimated."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Config:
     encoder: str = "mobilenetv2_100"
-    """`embedded`, or any timm model that gives features at strides 4, 8 and 16; a larger one than the student's may be better."""
+    """`embedded`, or any timm model with features at strides 4, 8 and 16; one larger than the student's may be better."""
     rows: Annotated[int, Field(ge=1)] = 4_096
-    """Patches in each bank, of each group of strides."""
+    """Patches per bank and group of strides."""
     coreset: bool = True
-    """Choose them out of more so that none is far from all of them; otherwise they are a random part."""
+    """Choose the patches as a coreset, so that every candidate has a near one; otherwise at random."""
     sigma: Annotated[float, Field(gt=0)] = 4.0
-    """Smoothing of the heatmap, in pixels of the input."""
+    """Gaussian smoothing of the heatmap, in pixels of the input."""
     score_share: Annotated[float, Field(gt=0, le=1)] = 0.01
 
 
-def build(config: Config, size: int) -> Teacher:
+def build(config: Config, size: int) -> MemoryTeacher:
     coarsest = max(GROUPS[-1])
     if size % coarsest:
-        raise UsageError(f"data.size: the memory takes multiples of {coarsest}, not {size}")
-    return Teacher(config, build_encoder(config.encoder), size)
+        raise UsageError(f"data.size: {size} is no multiple of {coarsest}, as the memory needs")
+    return MemoryTeacher(config, build_encoder(config.encoder), size)
 
 
-class Teacher(base.Teacher):
+class MemoryTeacher(Teacher):
     frozen = ("patches.encoder.",)
 
     usual: Tensor
@@ -83,47 +81,49 @@ class Teacher(base.Teacher):
     def size(self) -> int:
         return self.side
 
-    # ── studying ─────────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── training ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def count_steps(self, samples: int, *, epochs: int, batch: int) -> int:
         return 2 * math.ceil(samples / batch)
 
     def fit(
-        self, lessons: Sequence[TeacherSample], *, epochs: int, batch: int, rate: float, seed: int
+        self, samples: Sequence[TeacherSample], *, epochs: int, batch: int, learning_rate: float, seed: int
     ) -> Iterator[dict[str, float]]:
-        """Two sweeps over untouched parts: remember them, then see how far they are from what the other bank remembers."""
+        """Fill the banks from untouched parts, then scale the heat by these parts' distances from the banks."""
         generator = torch.Generator().manual_seed(seed)
-        spread = range(0, len(lessons), max(1, len(lessons) // (2 * SPREAD_FROM)))
-        untouched = (lesson.image for lesson in map(lessons.__getitem__, spread) if lesson.mask is None)
+        spread = range(0, len(samples), max(1, len(samples) // (2 * SPREAD_FROM)))
+        untouched = (sample.image for sample in map(samples.__getitem__, spread) if sample.mask is None)
         self.patches.feature_norm.fit(self.patches.encoder(self._tensor([image])) for image in untouched)
-        share = max(1, math.ceil(CANDIDATES * self.settings.rows * BANKS / max(1, len(lessons))))
-        seat: dict[int, int] = {}
-        kept: list[list[list[Tensor]]] = [[[] for _ in GROUPS] for _ in range(BANKS)]
-        for part in chunks(lessons, batch):
-            for lesson in part:
-                if lesson.mask is None:
-                    for rows, patches_1NC in zip(
-                        kept[seat.setdefault(lesson.part, len(seat)) % BANKS],
-                        self.patches(self._tensor([lesson.image])),
-                        strict=True,
-                    ):
-                        chosen = torch.randperm(patches_1NC.shape[1], generator=generator)[:share]
-                        rows.append(patches_1NC[0, chosen.to(patches_1NC.device)].clone())
+        share = max(1, math.ceil(CANDIDATES * self.settings.rows * BANKS / max(1, len(samples))))
+        part_numbers: dict[int, int] = {}
+        candidates: list[list[list[Tensor]]] = [[[] for _ in GROUPS] for _ in range(BANKS)]
+        for part in chunks(samples, batch):
+            for sample in part:
+                if sample.mask is None:
+                    bank = part_numbers.setdefault(sample.part, len(part_numbers)) % BANKS
+                    self._add_candidates(candidates[bank], sample.image, share, generator)
             yield {}
-        for bank, groups in enumerate(kept):
-            # Of a single part both banks remember the same.
-            rows_of = groups if groups[0] else kept[1 - bank]
-            for group, rows in enumerate(rows_of):
+        for bank, groups in enumerate(candidates):
+            # With a single part, both banks get its patches.
+            bank_groups = groups if groups[0] else candidates[1 - bank]
+            for group, rows in enumerate(bank_groups):
                 self._fill(self._bank(bank)[group], torch.cat(rows), generator)
         sound: list[Tensor] = []
-        for part in chunks(lessons, batch):
-            images = [lesson.image for lesson in part if lesson.mask is None]
+        for part in chunks(samples, batch):
+            images = [sample.image for sample in part if sample.mask is None]
             if images:
                 sound.append(self._map(self._tensor(images)).flatten().cpu()[::7])
             yield {}
-        places = torch.cat(sound).numpy()
-        self.usual.fill_(float(np.quantile(places, USUAL)))
-        self.rare.fill_(float(np.quantile(places, SOUND_QUANTILE)))
+        distances = torch.cat(sound).numpy()
+        self.usual.fill_(float(np.quantile(distances, USUAL_QUANTILE)))
+        self.rare.fill_(float(np.quantile(distances, RARE_QUANTILE)))
+
+    def _add_candidates(
+        self, groups: list[list[Tensor]], image: ImageU8, count: int, generator: torch.Generator
+    ) -> None:
+        for rows, patches_1NC in zip(groups, self.patches(self._tensor([image])), strict=True):
+            chosen = torch.randperm(patches_1NC.shape[1], generator=generator)[:count]
+            rows.append(patches_1NC[0, chosen.to(patches_1NC.device)].clone())
 
     def _fill(self, bank_RC: Tensor, rows_NC: Tensor, generator: torch.Generator) -> None:
         order = torch.randperm(len(rows_NC), generator=generator)
@@ -133,9 +133,9 @@ class Teacher(base.Teacher):
         bank_RC.copy_(rows_NC[chosen.to(rows_NC.device)])
 
     def release_training_state(self) -> None:
-        """Nothing to let go of."""
+        """Nothing to drop: the banks are the model."""
 
-    # ── looking ──────────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── prediction ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def forward(self, images_B3HW: Tensor) -> ModelOutput:
         map_B1hw = self._map(images_B3HW)
@@ -146,22 +146,24 @@ class Teacher(base.Teacher):
         with torch.no_grad():
             images_B3HW = self._tensor(images)
             patches = self.patches(images_B3HW)
-            far_B1hw = self._far(patches)
-            heat_B1hw = (HEAT_OF_RARE * (far_B1hw - self.usual) / (self.rare - self.usual).clamp_min(1e-6)).clamp(0, 1)
+            distance_B1hw = self._distance(patches)
+            heat_B1hw = (RARE_HEAT * (distance_B1hw - self.usual) / (self.rare - self.usual).clamp_min(1e-6)).clamp(
+                0, 1
+            )
             heatmap = F.interpolate(heat_B1hw, size=images_B3HW.shape[-2:], mode="bilinear", align_corners=False)
             cells = self.side // max(GROUPS[-1])
             tokens_BChw = patches[-1].transpose(1, 2).unflatten(2, (cells, cells))
-        # Heat is a distance here and no chance; its middle is far from sound and no doubt. What it means, drawn defects tell.
+        # Heat is a distance here, not a probability: 0.5 is a large distance, not uncertainty. Reliability is measured later.
         return TeacherOutput(heatmap, torch.ones_like(heatmap), tokens_BChw)
 
     def _map(self, images_B3HW: Tensor) -> Tensor:
         with torch.no_grad():
-            return self._far(self.patches(images_B3HW))
+            return self._distance(self.patches(images_B3HW))
 
-    def _far(self, patches: list[Tensor]) -> Tensor:
+    def _distance(self, patches: list[Tensor]) -> Tensor:
         each = [distance_map(patches, self._bank(bank), self.side) for bank in range(BANKS)]
-        far_B1hw: Tensor = self.smooth(torch.stack(each).amax(dim=0))
-        return far_B1hw
+        distance_B1hw: Tensor = self.smooth(torch.stack(each).amax(dim=0))
+        return distance_B1hw
 
     def _bank(self, bank: int) -> list[Tensor]:
         return [self.get_buffer(f"bank_{bank}_{group}") for group in range(len(GROUPS))]

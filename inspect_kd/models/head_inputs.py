@@ -1,0 +1,54 @@
+"""Inputs of the defect heads: one ordered list, from which both their channels and their tensors are made.
+
+Shapes: B batch, C channels, h w feature grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from inspect_kd.models.layers.features import Group
+from inspect_kd.models.rebuild_config import RebuildConfig
+
+Quantity = Literal["distance", "product", "length"]
+"""Distance (1 channel), the product of unit vectors that sums to the cosine (C channels), length of the features (1)."""
+Comparison = Mapping[Quantity, Tensor]
+"""One group's features held against what was rebuilt of them, or against prototypes."""
+
+
+class HeadInput(NamedTuple):
+    """One tensor that the heads read."""
+
+    group: int
+    """Position among all groups: first the rebuilt ones, then those compared with prototypes."""
+    quantity: Quantity
+    channels: int
+
+
+def list_head_inputs(config: RebuildConfig, channels_of: Callable[[Group], int]) -> list[HeadInput]:
+    """List the heads' inputs in the order of their weights. Trained heads depend on it: the order is written here alone."""
+    rebuilt = list(enumerate(config.rebuild))
+    inputs = [HeadInput(number, "product", channels_of(group)) for number, group in rebuilt]
+    inputs += [HeadInput(number, "distance", 1) for number, _ in rebuilt]
+    rebuilt_strides = {stride for group in config.rebuild for stride in group}
+    for number, compare in enumerate(config.compare, start=len(rebuilt)):
+        inputs.append(HeadInput(number, "distance", 1))
+        # Levels that are rebuilt are read channel by channel already.
+        if not set(compare.strides) <= rebuilt_strides:
+            inputs += [HeadInput(number, "product", channels_of(compare.strides)), HeadInput(number, "length", 1)]
+    return inputs
+
+
+def concatenate_head_inputs(inputs: Sequence[HeadInput], comparisons: Sequence[Comparison], size: torch.Size) -> Tensor:
+    """Pick the inputs from all groups' comparisons, resize them to one grid and concatenate them: (B, C, h, w)."""
+    tensors = [comparisons[each.group][each.quantity] for each in inputs]
+    resized = [
+        each if each.shape[-2:] == size else F.interpolate(each, size=size, mode="bilinear", align_corners=False)
+        for each in tensors
+    ]
+    return torch.cat(resized, dim=1)

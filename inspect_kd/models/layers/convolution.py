@@ -1,0 +1,11 @@
+"""The usual convolution: 3x3, BatchNorm, ReLU."""
+
+from __future__ import annotations
+
+from torch import nn
+
+
+def conv_bn_relu(channels: int, out: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels, out, 3, stride=stride, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU(inplace=True)
+    )

@@ -1,0 +1,99 @@
+"""Heatmap and score of a reconstruction student: weigh its maps, blend in the heads' probabilities, smooth, pool.
+
+Shapes: B batch, C channels, H W image, h w finest feature grid, m m grid of the heads' logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from inspect_kd.models.base import ModelOutput
+from inspect_kd.models.layers.discrepancy import Smooth, top_mean
+from inspect_kd.models.layers.heads import HeadOutputs
+from inspect_kd.models.rebuild_config import RebuildConfig
+
+MAP, SCORE = 0, 1
+"""Rows of the blend weights."""
+BlendShares = tuple[float, float, float]
+"""Of the discrepancy, the label head and the imitation head."""
+SOUND_QUANTILE = 0.995
+"""Quantile of the discrepancy over positions of held-out sound parts that counts as rare."""
+
+
+class StudentMaps(NamedTuple):
+    """All that a student computes of a batch before anything is weighed."""
+
+    maps: list[Tensor]
+    """Distance of each group from sound features: (B, 1, h, w) at the finest grid."""
+    rebuilt: list[Tensor]
+    head_inputs_BChw: Tensor | None
+    head_outputs: HeadOutputs | None
+    """Both None without heads."""
+
+
+class Scorer(nn.Module):
+    """Turns a student's maps and head outputs into a heatmap and a score."""
+
+    def __init__(self, config: RebuildConfig, finest_stride: int) -> None:
+        super().__init__()
+        self.smooth = Smooth(config.sigma / finest_stride)
+        self.weights = group_weights(config)
+        self.score_share = config.score_share
+
+    def forward(self, computed: StudentMaps, blend_weights_23: Tensor | None, size: torch.Size) -> ModelOutput:
+        """Score and heatmap at the image's size; `blend_weights_23` is None without heads."""
+        map_B1hw = self.smooth(self._blend(computed, blend_weights_23, MAP))
+        scored_B1hw = map_B1hw
+        if computed.head_outputs is not None or self.weights[SCORE] != self.weights[MAP]:
+            scored_B1hw = self.smooth(self._blend(computed, blend_weights_23, SCORE))
+        heatmap_B1HW = F.interpolate(map_B1hw, size=size, mode="bilinear", align_corners=False)
+        return ModelOutput(score_B=top_mean(scored_B1hw, self.score_share), heatmap_B1HW=heatmap_B1HW)
+
+    def fit_blend(
+        self, sound_maps: Iterable[Sequence[Tensor]], map_shares: BlendShares, score_shares: BlendShares
+    ) -> Tensor:
+        """Blend weights (2, 3) from shares, with the discrepancy in units of what is rare on sound parts.
+
+        The heads' outputs are probabilities already. On sound parts they are near 0, so map and score keep one scale there.
+        """
+        levels = [self.smooth(weighted_sum(maps, self.weights[MAP])).flatten().cpu() for maps in sound_maps]
+        rare = float(np.quantile(torch.cat(levels).numpy(), SOUND_QUANTILE))
+        return torch.tensor([[first / max(rare, 1e-6), *others] for first, *others in (map_shares, score_shares)])
+
+    def _blend(self, computed: StudentMaps, blend_weights_23: Tensor | None, use: int) -> Tensor:
+        discrepancy_B1hw = weighted_sum(computed.maps, self.weights[use])
+        if computed.head_outputs is None or blend_weights_23 is None:
+            return discrepancy_B1hw
+        return blend(discrepancy_B1hw, computed.head_outputs, blend_weights_23[use])
+
+
+def blend(discrepancy_B1hw: Tensor, outputs: HeadOutputs, weights_3: Tensor) -> Tensor:
+    """Weighted sum of the discrepancy and of both heads' probabilities."""
+    size = discrepancy_B1hw.shape[-2:]
+    probabilities = [
+        F.interpolate(logits.sigmoid(), size=size, mode="bilinear", align_corners=False)
+        for logits in (outputs.label_B1mm, outputs.imitation_B1mm)
+    ]
+    return weighted_sum([discrepancy_B1hw, *probabilities], [weights_3[i] for i in range(3)])
+
+
+def group_weights(config: RebuildConfig) -> tuple[list[float], list[float]]:
+    """Weight of each group in map and score; both have the same sum, so that one threshold fits both."""
+    rebuilt = [1.0] * len(config.rebuild)
+    in_map = rebuilt + [compare.weight for compare in config.compare]
+    in_score = rebuilt + [c.weight if c.score_weight is None else c.score_weight for c in config.compare]
+    scale = sum(in_map) / sum(in_score)
+    return in_map, [weight * scale for weight in in_score]
+
+
+def weighted_sum(maps: Sequence[Tensor], weights: Sequence[float | Tensor]) -> Tensor:
+    total = maps[0] * weights[0]
+    for map_B1hw, weight in zip(maps[1:], weights[1:], strict=True):
+        total = total + map_B1hw * weight
+    return total

@@ -1,0 +1,63 @@
+"""Files that one reader takes for an ONNX model and another for something else, and ONNX files with too many fields."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import openvino
+from openvino import opset13
+
+from inspect_kd.export.card import KEY
+from tests.fuzzing import graphs
+
+
+def varint(number: int, width: int) -> bytes:
+    """Varint of a fixed width, so that its size is known before its value."""
+    parts = [number >> 7 * index & 0x7F | 0x80 for index in range(width)]
+    return bytes([*parts[:-1], parts[-1] & 0x7F])
+
+
+def runtime_format(folder: Path) -> bytes:
+    """The tiny artifact in ONNX Runtime's own format, a flatbuffer."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.add_session_config_entry("session.save_model_format", "ORT")
+    options.optimized_model_filepath = str(folder / "a.ort")
+    onnxruntime.InferenceSession(graphs.artifact().SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return (folder / "a.ort").read_bytes()
+
+
+def flatbuffer_that_is_a_protobuf(folder: Path) -> bytes:
+    """ONNX Runtime's format with its root moved to 0x90008, so that it also reads as a protobuf of three fields."""
+    plain, root = runtime_format(folder), 0x90008
+    gap = root - struct.unpack("<I", plain[:4])[0]
+    head = struct.pack("<I", root) + b"ORTM" + bytes(3) + b"\x1a"
+    rest = bytes(gap - len(head) - 5 + 8) + plain[8:]
+    return head + varint(len(rest), 5) + rest
+
+
+def openvino_format(folder: Path) -> bytes:
+    """OpenVINO's own format (XML), which also reads as a protobuf: the first line is a field, a comment starts the next."""
+    images = opset13.parameter([-1, graphs.SIZE, graphs.SIZE, 3], np.uint8, "images")
+    heatmap, score = (opset13.convert(images, "f32") for _ in range(2))
+    images.output(0).set_names({"images"})
+    heatmap.output(0).set_names({"heatmap"})
+    score.output(0).set_names({"score"})
+    model = openvino.Model([heatmap, score], [images], "g")
+    model.set_rt_info(graphs.card().dump(), ["framework", KEY])
+    openvino.save_model(model, folder / "a.xml", compress_to_fp16=False)
+    declaration, _, net = (folder / "a.xml").read_bytes().partition(b"?>")
+    first = declaration.removeprefix(b"<") + b"?>"
+    begin = b"\n<" + first + b" " * (ord("<") - len(first) - 4) + b"<!--"
+    # A tag, and a length of three bytes that are text: half a megabyte.
+    length = 0x43 | 0x29 << 7 | 0x20 << 14
+    return begin + b'"\xc3\xa9 ' + (b"-->" + net).ljust(length)
+
+
+def many_fields() -> bytes:
+    """A graph with two million empty fields: few bytes, but slow to check."""
+    graph = b"\x52\x00" * 2**21
+    return b"\x08\x0a\x3a" + graphs.length_of(graph)
