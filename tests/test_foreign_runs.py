@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 import torch
+from inspect_kd.train.finish import finish_run
 
 from inspect_kd.cli.demo import remove_earlier_demo
 from inspect_kd.datasets import open_dataset
 from inspect_kd.errors import BadInput
 from inspect_kd.train import artifacts, checkpoint
-from inspect_kd.train.finish import finish_run
 from inspect_kd.train.metrics_log import begin_log, open_log
 from inspect_kd.train.run import RunFolder, holdout_of, load_run
 from inspect_kd.types import NoProgress
