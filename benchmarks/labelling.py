@@ -10,14 +10,12 @@ them beside drawn defects. It is measured on the other half. A result that is th
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 
 import numpy as np
-import torch
 from real_data import RESULTS, ROOT, SETS, load
 
 from inspect_kd.bench.ablate import SHOWN
@@ -25,17 +23,20 @@ from inspect_kd.cli.progress import show_progress
 from inspect_kd.config import load_recipe
 from inspect_kd.datasets import DataSet
 from inspect_kd.evaluate import MEAN, in_json, measure, predict_samples
-from inspect_kd.export.graph import ArtifactGraph, TorchModel
 from inspect_kd.inspector import Inspector
 from inspect_kd.label_next import next_to_label, opinion
 from inspect_kd.models.rebuild import RebuildStudent
 from inspect_kd.train import checkpoint
-from inspect_kd.train.distill import Shared, answer_grid, distill
+from inspect_kd.train.distill import distill, open_distill_dataset
 from inspect_kd.train.distill_data import DistillDataset
-from inspect_kd.train.fit import fitted_student
+from inspect_kd.train.hardware import Hardware
+from inspect_kd.train.head_inputs import HeadInputs
+from inspect_kd.train.job import Job
 from inspect_kd.train.real_parts import RealParts
 from inspect_kd.train.run import RunFolder, environment, resolved, view_of
-from inspect_kd.types import Progress, Sample, Split
+from inspect_kd.train.scores import as_model
+from inspect_kd.train.warm_start import load_fitted_student
+from inspect_kd.types import Sample, Split
 
 MODEL = "omni_ad"
 LABELS = 5
@@ -81,51 +82,33 @@ def by_label_next(artifact: Path) -> Choose:
     return choose
 
 
-def run(
-    data: DataSet,
-    base: Path,
-    labelled: list[Sample],
-    measured: list[Sample],
-    seed: int,
-    out: Path,
-    shared: Shared,
-    progress: Progress,
-) -> None:
-    recipe = resolved(load_recipe(MODEL, [f"fit.seed={seed}", f"distill.start={json.dumps(str(base))}"]))
-    done = out / "result.json"
-    made_of = [recipe.digest(), data.digest, sorted(f"{s.category}/{s.kind}/{s.image.name}" for s in labelled)]
+def train(
+    job: Job, base: Path, labelled: list[Sample], measured: list[Sample], shared: HeadInputs | None
+) -> HeadInputs | None:
+    """Distil with these labels and measure, unless the result is there. Returns the head inputs of the drawn parts."""
+    recipe, done = job.recipe, job.folder.path / "result.json"
+    names = sorted(f"{s.category}/{s.kind}/{s.image.name}" for s in labelled)
+    made_of = [recipe.digest(), job.data.digest, names]
     if done.is_file() and json.loads(done.read_text())["made_of"] == made_of:
-        return
-    out.mkdir(parents=True, exist_ok=True)
-    student, folder = fitted_student(recipe, data), RunFolder(out)
-    folder.metrics.unlink(missing_ok=True)
-    if shared.pool is None:
-        grid = answer_grid(recipe, student)
-        shared.pool = DistillDataset(recipe, data, side=recipe.data.size, grid=grid, real=RealParts([], []))
-    shared.gather(student, progress)
-    together = with_labels(student, shared, labelled) if labelled else shared
-    begun = checkpoint.TrainingState(stage=checkpoint.FITTED)
-    distill(recipe, data, folder, student, {}, begun, progress, RealParts([], labelled), together)
-    folder.checkpoint.unlink(missing_ok=True)
-    model = TorchModel(ArtifactGraph(student, 1.0), recipe.data.size)
-    metrics = in_json(measure(predict_samples(model, measured, view_of(recipe))))
+        return shared
+    job.folder.path.mkdir(parents=True, exist_ok=True)
+    job.folder.metrics.unlink(missing_ok=True)
+    student = load_fitted_student(job, str(base))
+    drawn = shared or HeadInputs(student, open_distill_dataset(job, student, {}, RealParts()), job.progress)
+    inputs = with_labels(job, student, drawn, labelled) if labelled else drawn
+    distill(job, student, {}, checkpoint.TrainingState(stage=checkpoint.FITTED), inputs)
+    job.folder.checkpoint.unlink(missing_ok=True)
+    metrics = in_json(measure(predict_samples(as_model(student, 1.0, recipe), measured, view_of(recipe))))
     found = {"metrics": metrics, "defects_among_labels": sum(s.defective for s in labelled), "labels": len(labelled)}
     done.write_text(json.dumps(found | {"made_of": made_of}))
+    return drawn
 
 
-def with_labels(student: RebuildStudent, shared: Shared, labelled: list[Sample]) -> Shared:
-    """The drawn parts and what the student knows of them, and the labelled ones behind them."""
-    assert shared.pool is not None and shared.evidence is not None
-    pool: DistillDataset = copy.copy(shared.pool)
-    drawn = len(pool.drawn)
-    pool.labelled = labelled
-    pool.kept = {n: one for n, one in pool.kept.items() if n < drawn}
-    pool.facts = {n: one for n, one in pool.facts.items() if n < drawn}
-    with torch.no_grad():
-        known = [
-            student.compute_maps(pool.seen([n], torch.device("cpu"))).head_inputs_BChw for n in range(drawn, len(pool))
-        ]
-    return Shared(pool=pool, evidence=torch.cat([shared.evidence, *(one.half() for one in known if one is not None)]))
+def with_labels(job: Job, student: RebuildStudent, drawn: HeadInputs, labelled: list[Sample]) -> HeadInputs:
+    """The drawn parts, which are neither drawn nor computed again, and the labelled ones behind them."""
+    base, real = drawn.dataset, RealParts(labelled=labelled)
+    dataset = DistillDataset(job, side=base.side, grid=base.grid, real=real, cache=base.cache)
+    return HeadInputs(student, dataset, job.progress, first_NChw=drawn.all_parts)
 
 
 def main() -> None:
@@ -143,14 +126,17 @@ def main() -> None:
         "defects by chance": defects_by_chance,
         "label-next": by_label_next(artifact),
     }
-    shared = Shared()
+    shared = None
     with show_progress() as progress:
         for seed in arguments.seeds:
             for name, choose in arms.items():
                 chosen = [one for category in SETS for one in choose([s for s in line if s.category == category], seed)]
                 out = arguments.out / name.replace(" ", "_") / f"seed{seed}"
                 progress.note(f"seed {seed}, {name}: {sum(s.defective for s in chosen)} defects among {len(chosen)}")
-                run(data, arguments.base, chosen, measured, seed, out, shared, progress)
+                changes = [f"fit.seed={seed}", f"distill.start={json.dumps(str(arguments.base))}"]
+                recipe = resolved(load_recipe(MODEL, changes))
+                job = Job(recipe=recipe, data=data, folder=RunFolder(out), hardware=Hardware(), progress=progress)
+                shared = train(job, arguments.base, chosen, measured, shared)
     write({name: finished(arguments.out / name.replace(" ", "_")) for name in arms}, len(line), len(measured))
 
 

@@ -21,9 +21,10 @@ from inspect_kd.bench.ablate import SHOWN
 from inspect_kd.cli.progress import show_progress
 from inspect_kd.config import load_recipe
 from inspect_kd.datasets import DataSet
+from inspect_kd.train import pipeline
 from inspect_kd.train.hardware import Hardware
+from inspect_kd.train.job import Job
 from inspect_kd.train.run import RunFolder, build_teacher, environment
-from inspect_kd.train.teach import teach
 
 LOOKS = 16
 
@@ -46,7 +47,7 @@ def studied(data: DataSet, home: Path, *, rows: int, coreset: bool) -> dict[str,
     folder = RunFolder(home)
     if not folder.complete:
         with show_progress() as progress:
-            teach(recipe, data, folder, hardware=Hardware(), progress=progress)
+            pipeline.train(Job(recipe=recipe, data=data, folder=folder, hardware=Hardware(), progress=progress))
     metrics = json.loads(folder.manifest.read_text())["metrics"]
     teacher = build_teacher(recipe).eval()
     image = np.zeros((teacher.size, teacher.size, 3), np.uint8)

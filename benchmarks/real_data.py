@@ -18,8 +18,9 @@ from inspect_kd.cli.progress import show_progress
 from inspect_kd.config import load_recipe
 from inspect_kd.datasets import DataSet, open_dataset, union
 from inspect_kd.metrics import METRICS
-from inspect_kd.train.fit import fit
+from inspect_kd.train import pipeline
 from inspect_kd.train.hardware import Hardware
+from inspect_kd.train.job import Job
 from inspect_kd.train.run import RunFolder, environment, holdout_of
 
 ROOT = Path(__file__).parents[1]
@@ -40,15 +41,14 @@ def train(names: list[str], model: str, out: Path, changes: list[str] | None = N
     folder = RunFolder(out / f"{'-'.join(names)}-{model}")
     if not folder.complete:
         with show_progress() as progress:
-            resume = folder.checkpoint.is_file()
-            fit(
-                load_recipe(model, changes),
-                load(names, model),
-                folder,
+            job = Job(
+                recipe=load_recipe(model, changes),
+                data=load(names, model),
+                folder=folder,
                 hardware=Hardware(),
                 progress=progress,
-                resume=resume,
             )
+            pipeline.train(job, resume=folder.checkpoint.is_file())
     manifest: dict[str, Any] = json.loads(folder.manifest.read_text())
     commit = json.loads(folder.environment.read_text())["commit"]
     # Where the data lies on this machine is nobody's business.

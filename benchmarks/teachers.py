@@ -19,7 +19,7 @@ import torch
 from real_data import RESULTS, SETS, load
 
 from inspect_kd.cli.progress import show_progress
-from inspect_kd.config import Recipe, load_recipe
+from inspect_kd.config import load_recipe
 from inspect_kd.datasets import DataSet
 from inspect_kd.datasets.images import read_image
 from inspect_kd.datasets.view import View
@@ -27,8 +27,10 @@ from inspect_kd.evaluate import in_json, measure, predict_samples
 from inspect_kd.models.base import Teacher
 from inspect_kd.models.teachers import clip_ada, sam_spt
 from inspect_kd.resize import resize
-from inspect_kd.train.run import RunFolder, build_teacher, environment, open_folder, resolved
-from inspect_kd.train.teach import examine, open_teacher_data, study
+from inspect_kd.train.hardware import Hardware
+from inspect_kd.train.job import Job
+from inspect_kd.train.run import RunFolder, begin_run, build_teacher, environment, resolved
+from inspect_kd.train.teach import fit_teacher, open_teacher_dataset, validate_teacher
 from inspect_kd.types import BatchPrediction, Progress, Split
 
 FULL = 512
@@ -97,13 +99,14 @@ def as_clip(teacher: Teacher) -> clip_ada.ClipAdaTeacher:
     return teacher
 
 
-def taught(model: str, changes: list[str], data: DataSet, folder: Path, progress: Progress) -> tuple[Recipe, Teacher]:
+def taught(model: str, changes: list[str], data: DataSet, folder: Path, progress: Progress) -> tuple[Job, Teacher]:
     recipe = resolved(load_recipe(model, changes))
+    job = Job(recipe=recipe, data=data, folder=RunFolder(folder), hardware=Hardware(), progress=progress)
     torch.manual_seed(recipe.fit.seed)
-    teacher, run = build_teacher(recipe), RunFolder(folder)
-    open_folder(run, recipe, "cpu")
-    study(teacher, open_teacher_data(teacher, recipe, data), recipe, run, progress)
-    return recipe, teacher
+    teacher = build_teacher(recipe)
+    begin_run(job.folder, recipe, "cpu")
+    fit_teacher(job, teacher, open_teacher_dataset(job, teacher))
+    return job, teacher
 
 
 def clip_figures(data: DataSet, folder: Path, progress: Progress) -> dict[str, Any]:
@@ -129,9 +132,9 @@ def clip_figures(data: DataSet, folder: Path, progress: Progress) -> dict[str, A
 
 def spt_figures(data: DataSet, folder: Path, progress: Progress) -> tuple[dict[str, Any], dict[str, Any]]:
     """Rows of guide and SAM, and what SAM does with drawn defects and sound parts."""
-    recipe, teacher = taught("sam_spt_tiny", [], data, folder / "spt", progress)
+    job, teacher = taught("sam_spt_tiny", [], data, folder / "spt", progress)
     assert isinstance(teacher, sam_spt.SamSptTeacher)
-    drawn = examine(teacher, recipe, data, progress, variants=VARIANTS)
+    drawn = validate_teacher(job, teacher, variants=VARIANTS)
     sound = [read_image(s.image) for s in data.select(Split.TEST) if not s.defective]
     asked, accepted = [], []
     for image in sound:

@@ -1,6 +1,6 @@
-"""Strict recipe models: an unknown key is an error that names its neighbours; what ran is dumped in full with the run.
+"""Recipes: strict models in which an unknown key is an error that suggests the nearest known one.
 
-Builders turn these into plain arguments; no module of the model ever sees a recipe.
+Builders turn recipes into plain arguments; no module of a model takes a recipe. A run stores its recipe in full.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from inspect_kd.former_names import rename_key, rename_recipe_keys
 T = TypeVar("T")
 Share = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$")]
-"""Of a recipe or a data set. It becomes a folder's, so it is neither `.` nor `..`."""
-LARGEST_YAML, DEEPEST = 2**20, 32
-PLAIN = {"str", "int", "float", "bool", "null", "seq", "map"}
+"""Name of a recipe or a data set. It becomes a folder's name, so it is neither `.` nor `..`."""
+MAX_YAML_BYTES, MAX_DEPTH = 2**20, 32
+PLAIN_TYPES = {"str", "int", "float", "bool", "null", "seq", "map"}
 
 
 class Strict(BaseModel):
@@ -31,157 +31,173 @@ class Strict(BaseModel):
 
 
 class Data(Strict):
-    """What the student sees."""
+    """The images, how they are scaled, and how sound parts are split."""
 
     size: int = Field(256, ge=64, le=1024, multiple_of=2)
-    """Side of the square that the student sees: the whole image resized to it, or a tile."""
+    """Side of the model's square input: the whole image is resized to it, or a tile."""
     tile: int | None = Field(None, ge=32, le=8192)
-    """For large images with small defects: side, in the image's own pixels, of overlapping tiles. None squashes the whole."""
+    """Side of overlapping tiles in pixels of the image, for large images with small defects. None resizes the whole image."""
     overlap: float = Field(0.25, ge=0, le=0.75)
-    """Share of a tile that its neighbour sees too; seams are blended over it."""
+    """Share of a tile that overlaps its neighbour; seams are blended over it."""
     calibration: float = Field(0.2, gt=0, lt=0.6)
     """Share of the sound training parts that is held out for the thresholds."""
     validation: float = Field(0.1, gt=0, lt=0.4)
-    """Share held out for the early stop."""
+    """Share of the sound training parts that is held out for early stopping."""
     test: float = Field(0.2, ge=0, lt=0.6)
-    """Share of sound parts held out as a test, where the data set brings no test split."""
+    """Share of sound parts that is held out as a test, where the data set has no test split."""
     group: str | None = None
-    """Regular expression over file names; what its first group captures never straddles two splits."""
+    """Regular expression for file names; images with equal text in its first group go into the same split."""
     categories: tuple[str, ...] = ()
-    """Only these; empty means all."""
+    """Train on these categories; empty means all."""
     bits: int | None = Field(None, ge=1, le=16)
-    """Significant bits of images stored with 16; None means all of them."""
+    """Significant bits of images that are stored with 16; None means all 16."""
     flip: Literal["none", "horizontal", "both"] = "horizontal"
-    """Random mirroring at training. None where a mirrored part is a defective part."""
+    """Random mirroring in training. Choose `none` where a mirrored part is a defective part."""
     cache_mb: int = Field(1024, ge=0)
-    """Memory for images already resized."""
+    """Memory for resized images, in megabytes."""
 
 
 class Fit(Strict):
-    """How long and how fast."""
+    """The fit (stage S0): the student learns to rebuild sound parts."""
 
     steps: int = Field(400, ge=1)
+    """Steps of the optimizer at most; early stopping may end the fit sooner."""
     batch: int = Field(8, ge=1)
-    """Images a step, over all devices."""
+    """Images per step, over all devices."""
     learning_rate: float = Field(2e-3, gt=0)
+    """Peak of the learning rate."""
     weight_decay: float = Field(1e-4, ge=0)
+    """Weight decay of AdamW, in the stages after the fit too."""
     clip: float = Field(1.0, gt=0)
-    """Largest norm of the gradient."""
+    """Largest norm of the gradient; a larger one is scaled down."""
     warm_up: Share = 0.1
     """Share of the steps in which the learning rate rises."""
     schedule: Literal["cosine", "step"] = "cosine"
-    """How it falls afterwards: along a cosine, or to a tenth after four fifths of the steps."""
+    """How the learning rate falls afterwards: along a cosine, or to a tenth after four fifths of the steps."""
     denoise: Share = 0.0
-    """Share of a batch that carries a synthetic defect which the student must rebuild without."""
+    """Share of a batch that carries a drawn defect, which the student must rebuild as sound."""
     evaluate_every: int = Field(50, ge=1)
+    """Steps between two measurements of the synthetic gap."""
     patience: int = Field(4, ge=1)
-    """Evaluations without a wider synthetic gap after which training stops."""
+    """Measurements without a wider synthetic gap after which the fit stops."""
     checkpoint_every: int = Field(50, ge=1)
+    """Steps between two checkpoints, from which `--resume` goes on."""
     seed: int = Field(0, ge=0)
+    """Seed of the training and of the split of sound parts."""
 
 
 class Teach(Strict):
-    """How a teacher studies sound parts and drawn defects."""
+    """How a teacher is trained on sound parts and drawn defects."""
 
     parts: int | None = Field(None, ge=1)
-    """Few-data mode: only so many sound parts of each category. None takes all."""
+    """Sound parts of each category; a few suffice for a quick teacher. None takes all."""
     variants: int = Field(4, ge=2)
-    """How often each sound part is shown, every second time damaged."""
+    """Samples made of each sound part; every second one has a drawn defect."""
     labelled: str | None = None
-    """A data set whose outlined defects are studied beside the drawn ones: a few real masks, where a factory has them."""
+    """A data set with real defects and masks, which are learned beside the drawn ones."""
     epochs: int = Field(15, ge=0)
+    """Passes over all samples; 0 leaves a teacher as it is pretrained, where its method allows that."""
     batch: int = Field(8, ge=1)
+    """Samples per step."""
     learning_rate: float = Field(1e-3, gt=0)
+    """Peak of the learning rate."""
 
 
 class StageConfig(Strict):
-    """How long a stage lasts and how fast it learns."""
+    """Length and learning rate of one stage after the fit."""
 
     steps: int = Field(0, ge=0)
-    """0 leaves the stage out."""
+    """Steps of the optimizer; 0 leaves the stage out."""
     learning_rate: float = Field(1e-3, gt=0)
+    """Peak of the learning rate."""
 
 
 class Distill(Strict):
-    """What a student learns after it can rebuild sound parts (the fit, S0)."""
+    """The stages after the fit (S1 to S3): the student's heads learn from drawn defects, labels and teachers."""
 
     teachers: tuple[str, ...] = ()
-    """Recipes of teachers, or folders of their runs. One that has not studied this data yet studies it first."""
+    """Recipes of teachers, or folders of their runs. A teacher without a run for this data is trained first."""
     unlabelled: str | None = None
-    """A folder of images from the line that nobody has looked at: teachers look at them too."""
+    """A folder of images from the line without labels: the student learns what the teachers predict for them."""
     labelled: str | None = None
-    """A data set with real defects, outlined or not."""
+    """A data set with real defects, with or without masks."""
     start: str | None = None
-    """A complete run of the same student, whose fit is taken over in the place of an own one."""
+    """A complete run of the same student: its fitted weights are reused, and only the later stages are trained."""
     align: StageConfig = StageConfig()
-    """S1: the heads' tokens come to see what the teachers see."""
+    """S1: the tokens of the heads learn to match the teachers' tokens."""
     supervise: StageConfig = StageConfig()
-    """S2: the label head learns drawn defects, and real ones where there are any."""
+    """S2: the label head learns drawn defects, and the real ones of `labelled`."""
     refine: StageConfig = StageConfig()
-    """S3: the imitation head follows the teachers."""
+    """S3: the imitation head learns the teachers' heatmaps."""
     batch: int = Field(16, ge=4)
+    """Samples per step."""
     variants: int = Field(6, ge=2)
-    """How often each sound part is shown, every second time damaged; teachers look at each of them once."""
+    """Samples made of each sound part; every second one has a drawn defect. Teachers predict each of them once."""
     relation_weight: float = Field(0.5, ge=0)
-    """Weight of the relations between tokens, beside 1 for the tokens themselves (S1)."""
+    """Weight of the loss on relations between tokens; the loss on the tokens themselves has weight 1 (S1)."""
     teacher_weights: Literal["learned", "equal"] = "learned"
-    """Weigh teachers at each place by how they do on drawn defects, or take all at their word."""
+    """Weigh teachers at each place by their reliability on drawn defects, or all the same (S3)."""
     weight_temperature: float = Field(0.1, gt=0)
+    """A lower one prefers the more reliable teacher more strongly."""
     contrast_weight: float = Field(0.0, ge=0)
-    """Weight of the pull to the teachers against the student's own earlier answer (S3)."""
+    """Weight of the contrastive loss: towards the teachers, away from the student's own earlier output (S3)."""
     tune_decoder: bool = False
-    """The last part of the decoder moves along (S3): forty times the work for a step."""
+    """Train the last part of the decoder as well (S3): a step then takes forty times as long."""
     denoising_weight: float = Field(0.0, ge=0)
     """Weight of the denoising loss: features rebuilt of a damaged part must match the teachers' of its sound twin (S3, `tune_decoder`)."""
     blend: tuple[float, float, float] = (1.0, 3.0, 0.0)
-    """What discrepancy (its rarest heat on held-out sound parts is 1), label head and imitation head (chances, 0 to 1) count."""
+    """Weights in the map of the discrepancy (scaled to 1 at its highest on held-out sound parts), the label head and the
+    imitation head (probabilities, 0 to 1)."""
     score_blend: tuple[float, float, float] = (1.0, 0.5, 0.0)
-    """The same for the score. Heads say best where: what they take for damage on an unusual sound part must not stop it."""
+    """The same weights in the score. Heads count less here: they locate defects well, but may mark unusual sound parts."""
     max_samples: int = Field(3000, ge=1)
-    """Drawn parts at most, and unlabelled ones: what is known of each is kept in memory, a third of a megabyte at size 256."""
+    """Most drawn samples, and most unlabelled ones; each needs a third of a megabyte of memory at size 256."""
 
     @property
     def stages(self) -> dict[str, StageConfig]:
-        """Those that are run, in their order."""
+        """The stages that have steps, in their order."""
         every = {"align": self.align, "supervise": self.supervise, "refine": self.refine}
         return {name: stage for name, stage in every.items() if stage.steps}
 
     @model_validator(mode="after")
-    def _taught_by_somebody(self) -> Distill:
-        taught = bool(self.align.steps or self.refine.steps)
-        if taught and not self.teachers:
-            raise ValueError("align and refine need `teachers:`; without any set their steps to 0")
-        if self.teachers and not taught:
-            raise ValueError("teachers: nobody would listen; set refine.steps, for example to 600")
+    def _check_stages(self) -> Distill:
+        uses_teachers = bool(self.align.steps or self.refine.steps)
+        if uses_teachers and not self.teachers:
+            raise ValueError("align and refine need `teachers:`; without teachers set their steps to 0")
+        if self.teachers and not uses_teachers:
+            raise ValueError("teachers are set but no stage uses them: set refine.steps, for example to 600")
         if self.refine.steps and not self.blend[2]:
-            raise ValueError("blend: the imitation head would count nothing; set them to [1, 1.5, 1.5], for example")
+            raise ValueError(
+                "blend: the imitation head has weight 0, so refine has no effect; set it to [1, 1.5, 1.5], for example"
+            )
         if self.unlabelled and not self.teachers:
-            raise ValueError("unlabelled: parts without labels say something only where `teachers:` look at them")
+            raise ValueError("unlabelled: only teachers can learn from parts without labels; set `teachers:`")
         if self.denoising_weight and self.refine.steps and not self.tune_decoder:
-            raise ValueError("denoising_weight: what is rebuilt stays as it is in S3; set tune_decoder to true")
+            raise ValueError("denoising_weight: it needs a decoder that is trained in S3; set tune_decoder to true")
         if self.labelled and not self.supervise.steps:
-            raise ValueError("labelled: no stage learns labels; set supervise.steps, for example to 1500")
+            raise ValueError("labelled: no stage uses labels; set supervise.steps, for example to 1500")
         return self
 
 
 class CalibrationConfig(Strict):
-    """How many sound parts may be stopped."""
+    """How many sound parts the thresholds may stop."""
 
     reject_rate: float = Field(0.01, gt=0, lt=1)
-    """At most this share of sound parts is NG."""
+    """Share of sound parts that are NG, at most."""
     reinspect_rate: float = Field(0.05, gt=0, lt=1)
-    """At most this share of sound parts is RE-INSPECT or NG."""
+    """Share of sound parts that are RE-INSPECT or NG, at most."""
 
 
 class Recipe(Strict):
-    """What to train."""
+    """What to train, and how."""
 
     name: Name
     about: str = ""
+    """One sentence for `inspect-kd ls models`."""
     student: dict[str, Any] = {}
-    """`build:` names the file in `inspect_kd/models/students/`; the rest is that file's `Config`."""
+    """`build:` names a file in `inspect_kd/models/students/`; the other keys fill that file's `Config`."""
     teacher: dict[str, Any] = {}
-    """In the place of a student: a teacher that is trained alone; its file is in `inspect_kd/models/teachers/`."""
+    """Instead of a student: a teacher; `build:` names a file in `inspect_kd/models/teachers/`."""
     profile: Literal["research", "production"] = "research"
     """`production` refuses weights whose licence is not on the allow list (docs/licences.md)."""
     data: Data = Data()
@@ -190,24 +206,24 @@ class Recipe(Strict):
     distill: Distill = Distill()
     calibration: CalibrationConfig = CalibrationConfig()
     export: tuple[str, ...] = ("onnx",)
-    """Deployments made at the end of the training; `onnx` is always one, the report and the line open it."""
+    """Deployments that are exported after training; `onnx` must be among them."""
 
     @model_validator(mode="after")
-    def _one_model(self) -> Recipe:
+    def _check_sections(self) -> Recipe:
         if bool(self.student) == bool(self.teacher):
-            raise ValueError("a recipe has a `student:` or a `teacher:`, one of them")
+            raise ValueError("a recipe has either a `student:` or a `teacher:`, one of them")
         if "onnx" not in self.export:
-            raise ValueError("export: `onnx` must be among them, the report and the line open that file")
+            raise ValueError("export: `onnx` must be among them; the report and the line open that file")
         if self.student and self.data.size % 32:
-            raise ValueError(f"data.size: a student takes multiples of 32, not {self.data.size}")
+            raise ValueError(f"data.size: {self.data.size} is not a multiple of 32, which a student needs")
         if self.distill.stages and not self.student.get("head_width"):
-            raise ValueError("distill: its stages teach the student's heads; set student.head_width, for example to 32")
+            raise ValueError("distill: its stages train the student's heads; set student.head_width, for example to 32")
         distill = self.distill
         if self.teacher and (distill.stages or distill.start or distill.labelled):
-            raise ValueError("distill: a teacher is not distilled; its own real defects are `teach.labelled`")
+            raise ValueError("distill: only students are distilled; name a teacher's real defects in `teach.labelled`")
         if self.data.tile and (distill.teachers or distill.labelled):
             raise ValueError(
-                "data.tile: a student that sees tiles learns drawn defects only; leave teachers, labelled and unlabelled out"
+                "data.tile: a student of tiles learns from drawn defects only; leave teachers, labelled and unlabelled out"
             )
         return self
 
@@ -226,24 +242,24 @@ class Recipe(Strict):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as far as recipes need it: text, numbers, lists, mappings. What is left out is where hostile files live."""
+    """The part of YAML that recipes need: text, numbers, lists, mappings. Hostile files abuse the rest."""
 
     depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent):
-            # Nine lines of aliases mean a billion words.
+            # Nine lines of aliases can expand to a billion words.
             raise _refusal("an alias (*name); write the value out", event)
         self.depth += 1
-        if self.depth > DEEPEST:
-            raise _refusal(f"nested more than {DEEPEST} deep", event)
+        if self.depth > MAX_DEPTH:
+            raise _refusal(f"nested more than {MAX_DEPTH} deep", event)
         node = super().compose_node(parent, index)
         self.depth -= 1
         if node is None:
             return None
         kind = node.tag.rpartition(":")[2]
-        if kind not in PLAIN:
+        if kind not in PLAIN_TYPES:
             raise _refusal(f"a value of type {node.tag}; put text that looks like a date in quotes", node)
         if kind in ("int", "float") and ":" in node.value:
             # YAML 1.1 reads 1:30 as a number to the base 60, and PyYAML takes quadratic time for a long one.
@@ -255,40 +271,40 @@ class _Loader(yaml.SafeLoader):
         if not all(isinstance(key, str) for key in mapping):
             raise _refusal("a key that is not text", node)
         if len(mapping) < len(node.value):
-            raise _refusal("a key that stands twice", node)
+            raise _refusal("the same key twice", node)
         return mapping
 
 
-def _refusal(what: str, where: Any) -> yaml.YAMLError:
+def _refusal(problem: str, where: Any) -> yaml.YAMLError:
     """`where`: a node or an event."""
-    return yaml.MarkedYAMLError(problem=what, problem_mark=where.start_mark)
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=where.start_mark)
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes what is there twice twice: the loader above reads no aliases."""
+    """Writes repeated values in full: the loader above reads no aliases."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """What a text says; whatever is wrong with it is one line that names the place."""
+    """Parse YAML; an error is one line that names the place."""
     try:
         text.encode()
         content = yaml.load(text, _Loader)  # noqa: S506  (a SafeLoader that can do less)
-        # A half of a character can also be written as an escape, and no file could hold it.
+        # An escape can also give half a character, which no file can hold.
         json.dumps(content, ensure_ascii=False).encode()
     except Exception as error:
-        # Beside its own errors PyYAML lets out whatever int(), float() and others say of a value.
+        # Beside its own errors PyYAML lets those of int(), float() and others through.
         raise UsageError(f"{where}: not readable as YAML: {' '.join(str(error).split())}") from error
     return content
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file that must hold a mapping."""
+    """Read a YAML file that must hold a mapping."""
     try:
-        if path.stat().st_size > LARGEST_YAML:
-            raise UsageError(f"{path}: {path.stat().st_size} bytes; at most {LARGEST_YAML} are read as YAML")
+        if path.stat().st_size > MAX_YAML_BYTES:
+            raise UsageError(f"{path}: {path.stat().st_size} bytes; at most {MAX_YAML_BYTES} are read as YAML")
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: not readable as YAML: {error}") from error
@@ -299,7 +315,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def load_recipe(model: str, overrides: list[str] | None = None) -> Recipe:
-    """The recipe for a name or a path, with `section.key=value` overrides applied."""
+    """Load a recipe by name or path, and apply `section.key=value` overrides."""
     path = zoo.find("models", model)
     content = rename_recipe_keys(read_yaml(path))
     for override in overrides or []:
@@ -308,7 +324,7 @@ def load_recipe(model: str, overrides: list[str] | None = None) -> Recipe:
 
 
 def read_recipe(path: Path) -> Recipe:
-    """The resolved recipe in a run's folder."""
+    """Read the resolved recipe of a run."""
     return fill(Recipe, rename_recipe_keys(read_yaml(path)), where=str(path))
 
 
@@ -328,7 +344,7 @@ def _apply(content: dict[str, Any], override: str) -> None:
 def fill(model: type[T], content: dict[str, Any], *, where: str, fault: type[InspectKDError] = UsageError) -> T:
     """Build a pydantic model or a dataclass from a mapping; errors name the key, the reason and the nearest known key.
 
-    `fault`: the error's class, BadInput for what no person writes by hand.
+    `fault`: class of the error; BadInput for files that no person writes by hand.
     """
     if not (isinstance(model, type) and issubclass(model, BaseModel)):
         known = set(getattr(model, "__dataclass_fields__", {}))
@@ -346,7 +362,7 @@ def _explain(where: str, model: type[Any], problem: Any) -> str:
     if problem["type"] == "extra_forbidden":
         return f"{where}: unknown key '{key}'{_nearest(key, _keys(model))}"
     if problem["type"] == "value_error":
-        # A sentence of our own, about several keys at once: the whole section behind it would drown it.
+        # A sentence of our own validators: without the value, which would be a whole section.
         return f"{where}: {problem['ctx']['error']}"
     return f"{where}: {key}: {problem['msg'][0].lower()}{problem['msg'][1:]} (found {problem['input']!r})"
 

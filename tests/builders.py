@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from inspect_kd.config import Recipe
+    from inspect_kd.datasets import DataSet
+    from inspect_kd.train.job import Job
+
+from inspect_kd.types import NoProgress
 
 TINY_CLIP: dict[str, Any] = {
     "embed_dim": 64,
@@ -26,3 +34,39 @@ def clip_folder(folder: Path, *, weights: bool = True) -> str:
         state = open_clip.CLIP(**TINY_CLIP).state_dict()
         save_file({key: value.contiguous() for key, value in state.items()}, folder / "open_clip_model.safetensors")
     return f"local-dir:{folder}"
+
+
+def make_job(recipe: Recipe, data: DataSet, folder: Path, **changes: Any) -> Job:
+    """A silent job on the CPU."""
+    from inspect_kd.train.hardware import Hardware
+    from inspect_kd.train.job import Job
+    from inspect_kd.train.run import RunFolder
+    from inspect_kd.types import NoProgress
+
+    settings: dict[str, Any] = {"hardware": Hardware(device="cpu"), "progress": NoProgress()} | changes
+    return Job(recipe=recipe, data=data, folder=RunFolder(folder), **settings)
+
+
+def edit_recipe(run: Path, edit: Callable[[dict[str, Any]], object]) -> None:
+    """Change a complete run's recipe, as if the run had been made with it."""
+    import yaml
+
+    from inspect_kd import weights
+
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+    edit(recipe)
+    (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    manifest = json.loads((run / "run.json").read_text())
+    manifest["files"]["recipe.yaml"] = weights.sha256(run / "recipe.yaml")
+    (run / "run.json").write_text(json.dumps(manifest))
+
+
+class InterruptedProgress(NoProgress):
+    """Interrupts the training where a phase begins."""
+
+    def __init__(self, phase: str) -> None:
+        self.interrupted = phase
+
+    def phase(self, name: str, total: int, done: int = 0) -> None:
+        if name == self.interrupted:
+            raise KeyboardInterrupt

@@ -1,10 +1,12 @@
-"""A training whose artifact fails its proof: the run is complete, names the images that differ, and can be exported again."""
+"""A training whose artifact fails its proof: a complete run that names the images that differ, and can be exported again."""
 
 from __future__ import annotations
 
 import json
 import re
 import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -19,55 +21,73 @@ from inspect_kd.train.run import load_run
 from tests.tiny import command
 
 
-@pytest.fixture
-def deployment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the shipped deployment `onnx` that the program finds under its name."""
-    copied = shutil.copytree(zoo.room("export"), tmp_path / "export", ignore=shutil.ignore_patterns("cpp"))
-    shipped = zoo.room
-    monkeypatch.setattr(zoo, "room", lambda kind: copied if kind == "export" else shipped(kind))
-    return copied / "onnx.yaml"
+@dataclass(frozen=True)
+class FailedProof:
+    """A training under a limit that no artifact can hold."""
 
-
-def limit_heatmap(deployment: Path, limit: float) -> None:
-    content = yaml.safe_load(deployment.read_text())
-    content["accept"]["heatmap"] = limit
-    deployment.write_text(yaml.safe_dump(content))
+    run: Path
+    result: Result
+    deployment: Path
+    shipped: str
+    """The deployment as it was before."""
 
 
 def call(*words: str) -> Result:
     return CliRunner().invoke(app, list(words))
 
 
-def test_failed_proof_keeps_the_training_and_export_tries_again(
-    run: Path, parts: Path, tmp_path: Path, deployment: Path
-) -> None:
+@pytest.fixture(scope="module")
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A copy of the shipped deployment `onnx` that the program finds under its name."""
+    folder = tmp_path_factory.mktemp("zoo") / "export"
+    copied = shutil.copytree(zoo.room("export"), folder, ignore=shutil.ignore_patterns("cpp"))
+    shipped = zoo.room
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(zoo, "room", lambda kind: copied if kind == "export" else shipped(kind))
+        yield copied / "onnx.yaml"
+
+
+@pytest.fixture(scope="module")
+def failed(run: Path, parts: Path, deployment: Path, tmp_path_factory: pytest.TempPathFactory) -> FailedProof:
     shipped = deployment.read_text()
-    limit_heatmap(deployment, 1e-12)
-    planted, run = run / "r.onnx", tmp_path / "runs" / "r"
-    run.mkdir(parents=True)
-    shutil.copy(planted, run / "r.onnx")
-    program = command(parts, run.parent, "--set", "fit.steps=4")
-    trained = call(*program[program.index("train") :])
-    assert isinstance(trained.exception, GateFailed) and trained.exception.exit_code == 1
-    complaint = str(trained.exception)
-    assert "limit 1e-12" in complaint and f"`inspect-kd export {run} --to onnx` tries again" in complaint
+    content = yaml.safe_load(shipped)
+    content["accept"]["heatmap"] = 1e-12
+    deployment.write_text(yaml.safe_dump(content))
+    folder = tmp_path_factory.mktemp("failed") / "r"
+    folder.mkdir()
+    shutil.copy(run / "r.onnx", folder / "r.onnx")  # foreign: it must not be taken for this training's
+    program = command(parts, folder.parent, "--set", "fit.steps=4")
+    return FailedProof(folder, call(*program[program.index("train") :]), deployment, shipped)
+
+
+def test_failed_proof_names_images_and_the_way_to_try_again(failed: FailedProof) -> None:
+    error = failed.result.exception
+    assert isinstance(error, GateFailed) and error.exit_code == 1
+    assert "limit 1e-12" in str(error) and f"`inspect-kd export {failed.run} --to onnx` tries again" in str(error)
     # Which images differ most in the last digits is chance: three of the four artificial ones, or real ones.
     image = r"(artificial image '\w+'|\w+/\w+/\w+/\d+\.png)"
-    assert re.search(image + r": heatmap \S+ at row \d+, column \d+", complaint), complaint
-    assert "report  " in trained.stdout and "artifact  " not in trained.stdout
+    assert re.search(image + r": heatmap \S+ at row \d+, column \d+", str(error)), str(error)
+    assert "report  " in failed.result.stdout and "artifact  " not in failed.result.stdout
 
-    # Everything but the artifact is there, and says that it is not; what was planted under its name is gone.
-    assert not (run / "r.onnx").exists()
-    assert list(json.loads((run / "run.json").read_text())["refused"]) == ["onnx"]
-    page = (run / "report.html").read_text()
+
+def test_run_is_complete_but_for_the_artifact(failed: FailedProof) -> None:
+    assert not (failed.run / "r.onnx").exists()
+    assert list(json.loads((failed.run / "run.json").read_text())["refused"]) == ["onnx"]
+    page = (failed.run / "report.html").read_text()
     assert "NO ARTIFACT" in page and "<figure>" in page and "Use the artifact" not in page
-    assert (run / "r.onnx.conversion.html").is_file()
+    assert (failed.run / "r.onnx.conversion.html").is_file()
 
-    # A second try under the same limit fails as the first; under the shipped one it succeeds.
-    again = call("export", str(run))
+
+def test_export_under_the_same_limit_fails_again(failed: FailedProof, tmp_path: Path) -> None:
+    again = call("export", str(shutil.copytree(failed.run, tmp_path / "r")))
     assert isinstance(again.exception, GateFailed) and "at row" in str(again.exception)
-    deployment.write_text(shipped)
+
+
+def test_export_under_the_shipped_limit_completes_the_run(failed: FailedProof, tmp_path: Path) -> None:
+    run, limited = shutil.copytree(failed.run, tmp_path / "r"), failed.deployment.read_text()
+    failed.deployment.write_text(failed.shipped)
     assert call("export", str(run)).exit_code == 0
+    failed.deployment.write_text(limited)
     assert Inspector(run / "r.onnx").card.name == "r"
     manifest = json.loads((run / "run.json").read_text())
     assert manifest["refused"] == {} and manifest["parity"]["onnx"]["flips"] == 0

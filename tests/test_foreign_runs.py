@@ -1,4 +1,4 @@
-"""Runs that somebody else made, planted something in, or that a power cut damaged: refused in one line, nothing of it is executed."""
+"""Foreign and damaged runs: refused in one line, and nothing in them is executed."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from inspect_kd.cli.demo import remove_earlier_demo
 from inspect_kd.datasets import open_dataset
 from inspect_kd.errors import BadInput
 from inspect_kd.train import artifacts, checkpoint
-from inspect_kd.train.finish import finish_run
 from inspect_kd.train.metrics_log import begin_log, open_log
+from inspect_kd.train.pipeline import finish_run
 from inspect_kd.train.run import RunFolder, holdout_of, load_run
 from inspect_kd.types import NoProgress
+from tests.builders import make_job
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def change(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
 
 
 class Payload:
-    """Makes a file where it is unpickled."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, trace: Path) -> None:
         self.trace = trace
@@ -57,7 +58,7 @@ def name_encoder(folder: Path, name: str, **build: object) -> None:
     change(folder, edit)
 
 
-def test_encoders_build_loads_no_file_that_a_foreign_run_names(copied: Path, tmp_path: Path) -> None:
+def test_encoder_of_a_foreign_run_loads_no_file(copied: Path, tmp_path: Path) -> None:
     trace = tmp_path / "executed"
     (copied / "evil.pth").write_bytes(pickle.dumps(Payload(trace)))
     name_encoder(copied, "resnet18", checkpoint_path=str(copied / "evil.pth"))
@@ -67,7 +68,7 @@ def test_encoders_build_loads_no_file_that_a_foreign_run_names(copied: Path, tmp
 
 
 @pytest.mark.parametrize("name", ["hf-hub:evil/model", "local-dir:/nowhere"])
-def test_encoders_name_leads_to_no_download(name: str, copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_encoder_of_a_foreign_run_is_not_downloaded(name: str, copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     name_encoder(copied, f"'{name}'")
     change(copied, lambda content: content["encoder"].update(name=name))
@@ -84,16 +85,16 @@ DAMAGES: dict[str, Callable[[dict[str, Any]], object]] = {
 }
 
 
-@pytest.mark.parametrize("says", DAMAGES)
-def test_damaged_manifest_is_refused_in_one_line(says: str, copied: Path) -> None:
-    change(copied, DAMAGES[says])
-    with pytest.raises(BadInput, match=says) as refused:
+@pytest.mark.parametrize("error", DAMAGES)
+def test_damaged_manifest_is_refused_in_one_line(error: str, copied: Path) -> None:
+    change(copied, DAMAGES[error])
+    with pytest.raises(BadInput, match=error) as refused:
         load_run(copied)
     assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000, '{"files": {}, "files": {}}'])
-def test_manifest_that_is_no_object_is_refused(text: str, copied: Path) -> None:
+def test_manifest_that_is_not_a_json_object_is_refused(text: str, copied: Path) -> None:
     (copied / "run.json").write_text(text)
     with pytest.raises(BadInput, match=r"run\.json: .*train the run again"):
         load_run(copied)
@@ -139,21 +140,21 @@ def test_checkpoint_stays_until_the_manifest_is_written(copied: Path, parts: Pat
     folder = finished.folder
     folder.checkpoint.write_bytes(b"progress")
     folder.manifest.unlink()
-    folder.manifest.mkdir()  # nothing can be written under its name
+    folder.manifest.mkdir()  # so that no file of its name can be written
     data = open_dataset(str(parts), holdout=holdout_of(finished.recipe))
     with pytest.raises(OSError, match=r"run\.json"):
-        finish_run(finished.recipe, data, folder, finished.model, {}, time.monotonic(), NoProgress())
+        finish_run(make_job(finished.recipe, data, folder.path), finished.model, {}, time.monotonic())
     assert folder.checkpoint.read_bytes() == b"progress"
 
 
-def test_two_exports_keep_each_others_success_and_remove_what_a_killed_one_left(copied: Path, parts: Path) -> None:
+def test_two_exports_keep_each_others_success_and_remove_abandoned_folders(copied: Path, parts: Path) -> None:
     pytest.importorskip("openvino")
     for left in (".export-old", ".export-young"):
         (copied / left).mkdir()
         (copied / left / "artifact.onnx").touch()
     os.utime(copied / ".export-old", (0, 0))
     change(copied, lambda content: content.update(refused={"onnx": "missed", "openvino": "missed"}))
-    both = load_run(copied), load_run(copied)  # as two processes that begin at once read it
+    both = load_run(copied), load_run(copied)  # as two processes read it that start together
     data = open_dataset(str(parts), holdout=holdout_of(both[0].recipe))
     for finished, deployment in zip(both, ("onnx", "openvino"), strict=True):
         artifacts.convert(finished, data, deployment, progress=NoProgress())
@@ -162,7 +163,7 @@ def test_two_exports_keep_each_others_success_and_remove_what_a_killed_one_left(
     assert [path.name for path in copied.glob(".*")] == [".export-young"]
 
 
-def test_demo_throws_away_what_a_demo_made_and_no_other_run(tmp_path: Path) -> None:
+def test_demo_removes_its_own_files_and_no_other_run(tmp_path: Path) -> None:
     for name in ("sample", "parts", "overlays", "my-run"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "run.json").touch()
@@ -173,7 +174,7 @@ def test_demo_throws_away_what_a_demo_made_and_no_other_run(tmp_path: Path) -> N
 # ── logs ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_planted_link_in_the_place_of_the_metrics_is_replaced(tmp_path: Path) -> None:
+def test_link_in_place_of_the_log_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "victim").write_text("precious")
     log = RunFolder(tmp_path).metrics
     log.symlink_to("victim")
@@ -183,7 +184,7 @@ def test_planted_link_in_the_place_of_the_metrics_is_replaced(tmp_path: Path) ->
     assert (tmp_path / "victim").read_text() == "precious" and log.read_text() == "{}\n"
 
 
-def test_link_that_comes_after_the_beginning_is_not_written_through(tmp_path: Path) -> None:
+def test_link_that_replaces_the_log_later_is_not_written_through(tmp_path: Path) -> None:
     (tmp_path / "victim").write_text("precious")
     for plant in (Path.symlink_to, Path.hardlink_to):
         plant(tmp_path / "metrics.jsonl", tmp_path / "victim")

@@ -1,4 +1,4 @@
-"""Training a teacher alone: the whole way through the command line, few parts, real masks, licences, and what a run stands on."""
+"""Training a teacher through the command line: its run, its dataset, few parts, real masks, licences."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from inspect_kd.inspector import Inspector
 from inspect_kd.models.base import TeacherSample
 from inspect_kd.models.teachers import clip_ada
 from inspect_kd.train.run import load_run
-from inspect_kd.train.teacher_data import TeacherDataset, few
+from inspect_kd.train.teacher_data import TeacherDataset, choose_few
 from inspect_kd.types import Sample
 from tests.builders import clip_folder
 
@@ -42,7 +42,7 @@ def train(recipe: Path, parts: Path, out: Path, *more: str) -> subprocess.Comple
 
 
 @pytest.fixture(scope="module")
-def taught(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def teacher_run(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("teach")
     answer = train(recipe_file(home), parts, home)
     assert answer.returncode == 0, answer.stderr
@@ -50,35 +50,35 @@ def taught(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home / "t"
 
 
-def test_a_teachers_run_is_like_a_students(taught: Path, parts: Path) -> None:
-    names = {path.name for path in taught.iterdir()}
+def test_teachers_run_holds_the_files_of_a_students(teacher_run: Path, parts: Path) -> None:
+    names = {path.name for path in teacher_run.iterdir()}
     assert {"recipe.yaml", "teacher.safetensors", "t.onnx", "calibration.json", "report.html", "run.json"} <= names
-    manifest = json.loads((taught / "run.json").read_text())
+    manifest = json.loads((teacher_run / "run.json").read_text())
     assert set(manifest["metrics"]) == {"board", "bottle", "fabric", "metal", "mean"} and manifest["steps"] > 0
     assert manifest["parity"]["onnx"]["flips"] == 0
     image = next(parts.rglob("test/good/*.png"))
-    inspection = Inspector(taught / "t.onnx")(image)
+    inspection = Inspector(teacher_run / "t.onnx")(image)
     assert np.isfinite(inspection.score) and inspection.heatmap.shape == (64, 64)
-    assert "A teacher." in (taught / "report.html").read_text()
+    assert "A teacher." in (teacher_run / "report.html").read_text()
 
 
-def test_the_adapted_part_is_small_and_says_what_it_stands_on(taught: Path) -> None:
-    path = taught / "teacher.safetensors"
+def test_saved_teacher_holds_its_learned_weights_and_names_its_base(teacher_run: Path) -> None:
+    path = teacher_run / "teacher.safetensors"
     assert path.stat().st_size < 10_000
     with safe_open(path, framework="pt") as file:
         assert {"vectors_PC", "suspicious"} <= set(file.keys())
         source = json.loads(file.metadata()["sources"])[0]
     assert source["licence"] == "MIT" and len(source["sha256"]) == 64
-    card = json.loads((taught / "run.json").read_text())["sources"][0]
+    card = json.loads((teacher_run / "run.json").read_text())["sources"][0]
     assert card == source
 
 
-def test_it_comes_back_only_on_the_base_that_it_was_trained_on(taught: Path, tmp_path: Path) -> None:
-    finished = load_run(taught)
+def test_teacher_is_loaded_on_the_base_that_it_was_trained_on_alone(teacher_run: Path, tmp_path: Path) -> None:
+    finished = load_run(teacher_run)
     assert isinstance(finished.model, clip_ada.ClipAdaTeacher) and finished.model.prompts is None
     other = tmp_path / "t"
     other.mkdir()
-    for path in taught.iterdir():
+    for path in teacher_run.iterdir():
         (other / path.name).write_bytes(path.read_bytes())
     manifest = json.loads((other / "run.json").read_text())
     manifest["sources"][0]["sha256"] = "0" * 64
@@ -87,13 +87,13 @@ def test_it_comes_back_only_on_the_base_that_it_was_trained_on(taught: Path, tmp
         load_run(other)
 
 
-def test_a_second_study_gives_the_same_teacher(taught: Path, parts: Path, tmp_path: Path) -> None:
-    answer = train(taught / "recipe.yaml", parts, tmp_path)
+def test_second_training_gives_the_same_teacher(teacher_run: Path, parts: Path, tmp_path: Path) -> None:
+    answer = train(teacher_run / "recipe.yaml", parts, tmp_path)
     assert answer.returncode == 0, answer.stderr
-    assert (tmp_path / "t" / "metrics.jsonl").read_text() == (taught / "metrics.jsonl").read_text()
+    assert (tmp_path / "t" / "metrics.jsonl").read_text() == (teacher_run / "metrics.jsonl").read_text()
 
 
-def test_a_dry_run_tells_how_little_is_trained(tmp_path: Path, parts: Path) -> None:
+def test_dry_run_counts_the_trained_parameters(tmp_path: Path, parts: Path) -> None:
     answer = train(recipe_file(tmp_path), parts, tmp_path, "--dry-run")
     # 2 sentences of 12 words in 32 numbers.
     assert answer.returncode == 0 and "768 to train" in answer.stdout, answer.stderr
@@ -107,40 +107,52 @@ def store(count: int, categories: str = "ab") -> ImageStore:
     return kept
 
 
-def test_half_of_the_lessons_are_damaged_and_each_is_always_the_same() -> None:
-    lessons = TeacherDataset(store(3), Teach(variants=4), "horizontal", 0)
-    assert len(lessons) == 24 and [lesson.mask is None for lesson in lessons] == [True, False] * 12
-    again = lessons[5]
-    assert np.array_equal(again.image, lessons[5].image) and again.mask is not None and again.mask.any()
-    assert not np.array_equal(lessons[5].image, lessons[7].image)
+def test_every_second_sample_has_a_drawn_defect() -> None:
+    samples = TeacherDataset(store(3), Teach(variants=4), "horizontal", 0)
+    assert len(samples) == 24 and [sample.mask is None for sample in samples] == [True, False] * 12
     with pytest.raises(IndexError):
-        lessons[24]
+        samples[24]
 
 
-def test_few_parts_are_few_of_each_category() -> None:
+def test_sample_of_one_number_is_always_the_same() -> None:
+    samples = TeacherDataset(store(3), Teach(variants=4), "horizontal", 0)
+    first = samples[5]
+    assert np.array_equal(first.image, samples[5].image) and first.mask is not None and first.mask.any()
+    assert not np.array_equal(first.image, samples[7].image)
+
+
+def test_few_parts_are_chosen_from_each_category() -> None:
     samples = store(9, "abc").samples
-    chosen = few(samples, 4, 0)
+    chosen = choose_few(samples, 4, 0)
     assert sorted(samples[i].category for i in chosen) == ["a"] * 4 + ["b"] * 4 + ["c"] * 4
-    assert few(samples, 4, 0) == chosen and few(samples, 4, 1) != chosen and len(few(samples, None, 0)) == 27
-    seen = TeacherDataset(store(9), Teach(parts=4, variants=2), "none", 0)
-    assert len(set(seen.order)) == 8
+    assert choose_few(samples, 4, 0) == chosen != choose_few(samples, 4, 1)
+    assert len(choose_few(samples, None, 0)) == 27
+    assert len(set(TeacherDataset(store(9), Teach(parts=4, variants=2), "none", 0).order)) == 8
 
 
-def test_real_masks_are_studied_beside_drawn_ones(tmp_path: Path, parts: Path) -> None:
+def test_real_defects_follow_the_drawn_ones() -> None:
     real = [TeacherSample(image=np.zeros((64, 64, 3), np.uint8), mask=np.ones((64, 64), bool))]
-    lessons = TeacherDataset(store(2), Teach(variants=2), "none", 0, real)
-    assert len(lessons) == 10 and [lesson is real[0] for lesson in lessons] == [False] * 8 + [True] * 2
-    few_steps = ["--set", "teach.epochs=1"]
-    same = train(recipe_file(tmp_path), parts, tmp_path, "--set", f"teach.labelled={parts}", *few_steps)
-    assert same.returncode == 2 and "held out" in same.stderr
+    samples = TeacherDataset(store(2), Teach(variants=2), "none", 0, real)
+    assert len(samples) == 10 and [sample is real[0] for sample in samples] == [False] * 8 + [True] * 2
+
+
+def test_teacher_learns_real_defects_with_masks(tmp_path: Path, parts: Path) -> None:
     draw_sample(tmp_path / "others", 7, size=64, train=6, test_good=1, per_kind=1)
-    others = ["--set", f"teach.labelled={tmp_path / 'others'}", "--name", "others"]
-    answer = train(recipe_file(tmp_path), parts, tmp_path, *others, *few_steps)
+    labelled = ["--set", f"teach.labelled={tmp_path / 'others'}", "--set", "teach.epochs=1"]
+    answer = train(recipe_file(tmp_path), parts, tmp_path, *labelled)
     assert answer.returncode == 0, answer.stderr
+
+
+def test_real_defects_of_the_test_split_are_refused(tmp_path: Path, parts: Path) -> None:
+    answer = train(recipe_file(tmp_path), parts, tmp_path, "--set", f"teach.labelled={parts}")
+    assert answer.returncode == 2 and "held out" in answer.stderr
+
+
+def test_labelled_data_without_masks_is_refused(tmp_path: Path, parts: Path) -> None:
     (tmp_path / "sound").mkdir()
     cv2.imwrite(str(tmp_path / "sound" / "a.png"), np.zeros((64, 64, 3), np.uint8))
-    none = train(recipe_file(tmp_path), parts, tmp_path, "--set", f"teach.labelled={tmp_path / 'sound'}")
-    assert none.returncode == 3 and "no defect with a mask" in none.stderr
+    answer = train(recipe_file(tmp_path), parts, tmp_path, "--set", f"teach.labelled={tmp_path / 'sound'}")
+    assert answer.returncode == 3 and "no defect with a mask" in answer.stderr
 
 
 @pytest.mark.parametrize(
@@ -154,7 +166,7 @@ def test_real_masks_are_studied_beside_drawn_ones(tmp_path: Path, parts: Path) -
         ("none", False),
     ],
 )
-def test_production_takes_what_is_on_the_list_alone(licence: str, allowed: bool) -> None:
+def test_production_permits_licences_of_its_list_alone(licence: str, allowed: bool) -> None:
     assert licences.permitted(licence) == allowed
     licences.check("research", {"weights": licence})
     if not allowed:
@@ -162,16 +174,19 @@ def test_production_takes_what_is_on_the_list_alone(licence: str, allowed: bool)
             licences.check("production", {"weights": licence})
 
 
-def test_production_refuses_before_anything_is_trained(tmp_path: Path, parts: Path) -> None:
+def test_production_refuses_a_licence_before_anything_is_trained(tmp_path: Path, parts: Path) -> None:
     recipe = recipe_file(tmp_path)
     answer = train(recipe, parts, tmp_path, "--set", "profile=production", "--set", "teacher.licence=CC-BY-NC-4.0")
     assert answer.returncode == 2 and "allow list" in answer.stderr and not (tmp_path / "t").exists()
 
 
-def test_a_recipe_has_one_model() -> None:
-    for name in ("clip_ada", "clip_ada_local", "sam_spt", "sam_spt_tiny"):
-        recipe = load_recipe(name)
-        assert recipe.family == "models.teachers" and not recipe.student
+@pytest.mark.parametrize("name", ["clip_ada", "clip_ada_local", "sam_spt", "sam_spt_tiny"])
+def test_shipped_teacher_has_no_student(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.family == "models.teachers" and not recipe.student
+
+
+def test_recipe_with_two_models_or_none_is_refused() -> None:
     with pytest.raises(ValueError, match="one of them"):
         Recipe(name="x", student={"build": "omni_ad"}, teacher={"build": "clip_ada"})
     with pytest.raises(ValueError, match="one of them"):

@@ -1,9 +1,10 @@
-"""Training for real, small: the whole way, the same numbers after a kill, the stop that the gap decides."""
+"""Training a small student through the command line: its run, resume after a kill, early stopping, several devices."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,17 +21,17 @@ from inspect_kd.config import Fit, load_recipe
 from inspect_kd.datasets import open_dataset
 from inspect_kd.errors import BadInput, EnvironmentFault, UsageError
 from inspect_kd.inspector import Inspector
+from inspect_kd.train import pipeline
 from inspect_kd.train.checkpoint import TrainingState
-from inspect_kd.train.fit import _finished, fit
-from inspect_kd.train.hardware import Hardware
-from inspect_kd.train.run import RunFolder, choose_folder, load_run
+from inspect_kd.train.early_stop import record_gap, should_stop
+from inspect_kd.train.run import choose_folder, load_run
 from inspect_kd.train.schedule import learning_rate
-from inspect_kd.types import NoProgress
+from tests.builders import InterruptedProgress, make_job
 from tests.planted import executed_modules, plant_modules
 from tests.tiny import command
 
 
-def test_a_run_holds_everything(run: Path) -> None:
+def test_run_holds_every_file(run: Path) -> None:
     names = {path.name for path in run.iterdir()}
     assert names == {
         "recipe.yaml",
@@ -52,18 +53,17 @@ def test_a_run_holds_everything(run: Path) -> None:
     assert steps == list(range(1, 25))
 
 
-def test_the_resolved_recipe_trains_again_to_the_same_weights(run: Path, parts: Path, tmp_path: Path) -> None:
+def test_resolved_recipe_trains_to_the_same_weights(run: Path, parts: Path, tmp_path: Path) -> None:
     torch.set_num_threads(1)
-    recipe = load_recipe(str(run / "recipe.yaml"))
-    data = open_dataset(parts)
-    again = fit(recipe, data, RunFolder(tmp_path / "r"), hardware=Hardware(device="cpu"), progress=NoProgress())
+    job = make_job(load_recipe(str(run / "recipe.yaml")), open_dataset(parts), tmp_path / "r")
+    again = pipeline.train(job)
     first, second = load_file(run / "student.safetensors"), load_file(again.student)
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_a_killed_training_resumes_to_the_same_weights(run: Path, parts: Path, tmp_path: Path, seed: int) -> None:
-    """SIGKILL at some step, resume, and the student is the uninterrupted one, bit for bit."""
+def test_killed_training_resumes_to_the_same_weights(run: Path, parts: Path, tmp_path: Path, seed: int) -> None:
+    """Killed at a random step; bit for bit the student of the uninterrupted training."""
     wanted = 3 + (int.from_bytes(os.urandom(2), "big") + seed * 7) % 18
     killed = subprocess.Popen(command(parts, tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     log = tmp_path / "r" / "metrics.jsonl"
@@ -85,7 +85,7 @@ def test_a_killed_training_resumes_to_the_same_weights(run: Path, parts: Path, t
     assert (run / "calibration.json").read_text() == (tmp_path / "r" / "calibration.json").read_text()
 
 
-def test_of_two_trainings_of_one_name_the_second_is_told_who_holds_it(parts: Path, tmp_path: Path) -> None:
+def test_second_training_of_one_name_is_refused_while_the_first_runs(parts: Path, tmp_path: Path) -> None:
     """Started at the same moment, before either has written anything."""
     words = command(parts, tmp_path, "--set", "fit.steps=100000", "--set", "fit.evaluate_every=100000")
     both = [subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for _ in range(2)]
@@ -102,7 +102,7 @@ def test_of_two_trainings_of_one_name_the_second_is_told_who_holds_it(parts: Pat
         while time.monotonic() < deadline and not (log.is_file() and log.read_text()):
             assert trains.poll() is None
             time.sleep(0.05)
-        # What runs is not called unfinished; --resume does not get in, either.
+        # A running training is not reported as unfinished, and --resume is refused as well.
         held = f"in use by process {trains.pid} "
         with pytest.raises(EnvironmentFault, match=held):
             choose_folder(tmp_path, "r", resume=False)
@@ -117,70 +117,104 @@ def test_of_two_trainings_of_one_name_the_second_is_told_who_holds_it(parts: Pat
         choose_folder(tmp_path, "r", resume=False)
 
 
-def test_resume_refuses_other_work(run: Path, parts: Path, tmp_path: Path) -> None:
+def test_resume_needs_an_unfinished_run(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is complete: nothing to resume"):
         choose_folder(run.parent, "r", resume=True)
     with pytest.raises(UsageError, match="nothing to resume at"):
         choose_folder(tmp_path, "none", resume=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "data", "error"),
+    [(["fit.learning_rate=0.001"], "parts", "begun with another recipe"), ([], "other", "data set has changed")],
+)
+def test_resume_refuses_another_recipe_or_other_data(
+    changes: list[str], data: str, error: str, run: Path, parts: Path, tmp_path: Path
+) -> None:
+    recipe = load_recipe(str(run / "recipe.yaml"))
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.train(make_job(recipe, open_dataset(parts), tmp_path / "r", progress=InterruptedProgress("calibrate")))
+    # Without distillation a checkpoint was written every second step of the fit.
+    other = load_recipe(str(run / "recipe.yaml"), changes)
+    data_set = open_dataset(parts) if data == "parts" else open_dataset(parts).only("metal")
+    with pytest.raises((UsageError, BadInput), match=error):
+        pipeline.train(make_job(other, data_set, tmp_path / "r"), resume=True)
+
+
+def test_training_beside_a_complete_run_gets_a_number(run: Path) -> None:
     assert choose_folder(run.parent, "r", resume=False).path.name == "r-2"
 
 
-def test_a_run_comes_back_and_a_changed_one_does_not(run: Path, tmp_path: Path) -> None:
+def test_complete_run_is_loaded(run: Path) -> None:
     finished = load_run(run)
     assert isinstance(finished.calibration, Calibration) and not finished.model.training
+
+
+def test_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="no run there"):
         load_run(tmp_path)
-    import shutil
 
-    copy = tmp_path / "r"
-    shutil.copytree(run, copy)
+
+def test_run_with_a_changed_file_is_refused(run: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / "r")
     (copy / "calibration.json").write_text((copy / "calibration.json").read_text().replace("0.", "9."))
     with pytest.raises(BadInput, match="changed since the training wrote it"):
         load_run(copy)
 
 
-def test_the_dry_run_writes_nothing(parts: Path, tmp_path: Path) -> None:
+def test_dry_run_writes_nothing(parts: Path, tmp_path: Path) -> None:
     answer = subprocess.run(command(parts, tmp_path, "--dry-run"), capture_output=True, text=True, check=True)
     assert "steps: 24" in answer.stdout and "to train" in answer.stdout and "4 categories" in answer.stdout
     assert list(tmp_path.iterdir()) == []
 
 
-def test_wrong_recipes_are_told_apart(parts: Path, tmp_path: Path) -> None:
-    cases = {
-        "fit.stepz=3": "did you mean 'fit.steps'",
-        "student.dimz=3": "did you mean 'dims'",
-        "fit.steps=many": "fit.steps",
-        "nonsense": "write it as section.key=value",
-    }
-    for setting, reason in cases.items():
-        answer = subprocess.run(
-            command(parts, tmp_path, "--set", setting, "--dry-run"), capture_output=True, text=True, check=False
-        )
-        assert answer.returncode == 2 and reason in answer.stderr, answer.stderr
-        assert "Traceback" not in answer.stderr
+@pytest.mark.parametrize(
+    ("setting", "reason"),
+    [
+        ("fit.stepz=3", "did you mean 'fit.steps'"),
+        ("student.dimz=3", "did you mean 'dims'"),
+        ("fit.steps=many", "fit.steps"),
+        ("nonsense", "write it as section.key=value"),
+    ],
+)
+def test_wrong_setting_is_refused_in_words(setting: str, reason: str, parts: Path, tmp_path: Path) -> None:
+    answer = subprocess.run(
+        command(parts, tmp_path, "--set", setting, "--dry-run"), capture_output=True, text=True, check=False
+    )
+    assert answer.returncode == 2 and reason in answer.stderr, answer.stderr
+    assert "Traceback" not in answer.stderr
 
 
-def test_the_gap_stops_the_training() -> None:
-    settings = Fit(steps=100, patience=3)
-    assert not _finished(TrainingState(step=40, stale=5), settings)
-    assert not _finished(TrainingState(step=80, stale=2), settings)
-    assert _finished(TrainingState(step=80, stale=3), settings)
+@pytest.mark.parametrize(("step", "stale", "stops"), [(40, 5, False), (80, 2, False), (80, 3, True)])
+def test_early_stop_waits_for_patience_and_half_of_the_steps(step: int, stale: int, stops: bool) -> None:
+    assert should_stop(TrainingState(step=step, stale=stale), Fit(steps=100, patience=3)) is stops
 
 
-def test_the_learning_rate_may_fall_once_as_published() -> None:
-    recipe = load_recipe("omni_ad_paper").fit
-    told = {"peak": recipe.learning_rate, "warm_up": recipe.warm_up, "schedule": recipe.schedule}
-    rates = [learning_rate(step, 10, **told) for step in range(10)]
+def test_gap_that_narrows_a_little_keeps_the_later_weights() -> None:
+    state = TrainingState(step=10)
+    assert record_gap(state, 0.50)
+    state.step = 20
+    assert record_gap(state, 0.49) and (state.best_gap, state.best_step, state.stale) == (0.50, 20, 0)
+    state.step = 30
+    assert not record_gap(state, 0.48) and (state.best_gap, state.best_step, state.stale) == (0.50, 20, 1)
+
+
+def test_learning_rate_of_the_published_schedule_drops_once() -> None:
+    settings = load_recipe("omni_ad_paper").fit
+    rates = [
+        learning_rate(step, 10, peak=settings.learning_rate, warm_up=settings.warm_up, schedule=settings.schedule)
+        for step in range(10)
+    ]
     assert rates == pytest.approx([1e-3] * 8 + [1e-4] * 2)
 
 
-def test_the_learning_rate_rises_and_falls() -> None:
+def test_learning_rate_rises_and_falls_along_a_cosine() -> None:
     rates = [learning_rate(step, 100, peak=1.0, warm_up=0.1) for step in range(100)]
     assert rates[0] == 0.1 and max(rates) == rates[9] == 1.0 and rates[-1] < 0.02
     assert rates[9:] == sorted(rates[9:], reverse=True)
 
 
-def test_the_artifact_of_the_run_decides_like_the_run(run: Path, parts: Path) -> None:
+def test_artifact_decides_as_the_report_says(run: Path, parts: Path) -> None:
     entries = json.loads((run / "report.json").read_text())["scores"]
     expected = {(e["kind"], e["image"]): e for e in entries if e["category"] == "metal"}
     inspector = Inspector(run / "r.onnx", category="metal")
@@ -190,9 +224,7 @@ def test_the_artifact_of_the_run_decides_like_the_run(run: Path, parts: Path) ->
         assert str(answer.decision) == entry["decision"]
 
 
-def test_sound_parts_only_is_enough_to_train(tmp_path: Path, parts: Path) -> None:
-    import shutil
-
+def test_sound_parts_alone_suffice_to_train(tmp_path: Path, parts: Path) -> None:
     good = tmp_path / "plates"
     shutil.copytree(parts / "metal" / "train" / "good", good)
     answer = subprocess.run(
@@ -206,9 +238,9 @@ def test_sound_parts_only_is_enough_to_train(tmp_path: Path, parts: Path) -> Non
 
 
 def test_two_processes_train_one_student(parts: Path, tmp_path: Path) -> None:
-    """What several GPUs do, with two CPU processes: one run, one artifact, each image looked at by one of them.
+    """As on several GPUs, with two CPU processes: one run, one artifact, each image processed by one of them.
 
-    The second process is started by a library; it imports nothing from the working directory, either.
+    A library starts the second process, which imports nothing from the working directory either.
     """
     out, executed = tmp_path / "out", plant_modules(tmp_path / "planted")
     python, *words = command(parts, out, "--device", "cpu", "--devices", "2", "--json")

@@ -18,10 +18,9 @@ from inspect_kd.evaluate import predict_samples
 from inspect_kd.inspector import Inspector
 from inspect_kd.overlay import find_regions
 from inspect_kd.resize import resize
-from inspect_kd.train.fit import fit
-from inspect_kd.train.hardware import Hardware
-from inspect_kd.train.run import RunFolder
-from inspect_kd.types import BatchPrediction, Decision, ImageU8, NoProgress, Sample
+from inspect_kd.train import pipeline
+from inspect_kd.types import BatchPrediction, Decision, ImageU8, Sample
+from tests.builders import make_job
 from tests.tiny import TINY
 
 
@@ -172,9 +171,7 @@ def trained(sheets: Path, to: Path, *changes: str) -> Inspector:
     """The same small training for both, but for the view."""
     settings = [*TINY, "fit.steps=60", "fit.evaluate_every=30", "fit.checkpoint_every=60", *changes]
     data = open_dataset(sheets)
-    run = fit(
-        load_recipe("embedded", settings), data, RunFolder(to), hardware=Hardware(device="cpu"), progress=NoProgress()
-    )
+    run = pipeline.train(make_job(load_recipe("embedded", settings), data, to))
     return Inspector(run.artifact())
 
 

@@ -11,9 +11,10 @@ from inspect_kd.bench.entries import Entry
 from inspect_kd.config import load_recipe
 from inspect_kd.datasets import DataSet
 from inspect_kd.export.graph import ArtifactGraph
+from inspect_kd.train import pipeline
 from inspect_kd.train.artifacts import require_artifacts
-from inspect_kd.train.fit import fit
 from inspect_kd.train.hardware import Hardware
+from inspect_kd.train.job import Job
 from inspect_kd.train.run import RunFolder, load_run
 from inspect_kd.types import Progress
 
@@ -21,8 +22,9 @@ from inspect_kd.types import Progress
 def run_entry(entry: Entry, data: DataSet, folder: Path, minutes: float, progress: Progress) -> dict[str, Any]:
     run = RunFolder(folder / "run")
     if not run.complete:
-        resume = run.checkpoint.is_file()
-        fit(load_recipe(entry.model), data, run, hardware=Hardware(), progress=progress, resume=resume)
+        recipe = load_recipe(entry.model)
+        job = Job(recipe=recipe, data=data, folder=run, hardware=Hardware(), progress=progress)
+        pipeline.train(job, resume=run.checkpoint.is_file())
     require_artifacts(run.path)
     finished = load_run(run.path)
     shutil.copyfile(run.path / f"{run.path.name}.onnx", folder / "model.onnx")

@@ -35,13 +35,15 @@ def demo(
     began = time.monotonic()
     with show_progress() as progress, file_named(out):
         data_folder = draw_sample(out / "sample", seed, progress=progress)
-        from inspect_kd.train.fit import fit
+        from inspect_kd.train import pipeline
         from inspect_kd.train.hardware import Hardware
+        from inspect_kd.train.job import Job
         from inspect_kd.train.run import RunFolder
 
         recipe, data = prepare(str(data_folder), "embedded", HURRY)
         progress.note(summary(data))
-        folder = fit(recipe, data, RunFolder(out / "parts"), hardware=Hardware(device="cpu"), progress=progress)
+        folder, hardware = RunFolder(out / "parts"), Hardware(device="cpu")
+        pipeline.train(Job(recipe=recipe, data=data, folder=folder, hardware=hardware, progress=progress))
         from inspect_kd.inspector import Inspector
         from inspect_kd.train.artifacts import require_artifacts
 

@@ -101,18 +101,16 @@ def train(
     if dry_run:
         show_plan(recipe, data_set, folder.path, as_json)
         return
+    from inspect_kd.train import pipeline
     from inspect_kd.train.artifacts import require_artifacts
-    from inspect_kd.train.fit import fit
     from inspect_kd.train.hardware import Hardware
-    from inspect_kd.train.teach import teach
+    from inspect_kd.train.job import Job
 
     hardware = Hardware(device=device, devices=devices, precision=precision, workers=workers)
     with show_progress(quiet=helper) as progress, file_named(folder.path):
         progress.note(summary(data_set))
-        if recipe.teacher:
-            teach(recipe, data_set, folder, hardware=hardware, progress=progress)
-        else:
-            fit(recipe, data_set, folder, hardware=hardware, progress=progress, resume=resume)
+        job = Job(recipe=recipe, data=data_set, folder=folder, hardware=hardware, progress=progress)
+        pipeline.train(job, resume=resume)
     if not helper:
         show_result(folder.path, as_json)
         require_artifacts(folder.path)

@@ -1,1 +1,1 @@
-"""Carrying knowledge from big models into small ones."""
+"""Distillation: losses and stages that transfer what large models know to small ones."""

@@ -1,9 +1,9 @@
-"""Make the embedded encoder: teach a small plain network the features of a pretrained one, on drawn scenes only.
+"""Train the embedded encoder: a small plain network learns the features of a pretrained one, on drawn scenes only.
 
     python -m inspect_kd.distill.encoder --weights DIR --to models/embedded_encoder.safetensors
 
-Unusual here: not one photograph is used, so that the licence of no data set follows the weights. The same seed gives the
-same file on the same machine and versions.
+Unusual here: no photograph is used, so the weights are free of any data set's licence. The same seed gives the same file
+on the same machine and versions.
 
 Shapes: B batch, C channels, h w feature grid.
 """
@@ -31,11 +31,11 @@ from inspect_kd.models.encoders import Encoder, EncoderSpec, build_encoder
 
 TEACHER = "mobilenetv2_100"
 HELD_OUT = 10**9
-"""Scenes from this number on are never trained on."""
+"""Scenes from this number on are held out from training."""
 
 
 class Scenes(Dataset[Tensor]):
-    """Scene number i, always the same."""
+    """Drawn scenes; scene `i` is always the same."""
 
     def __init__(self, first: int, count: int, size: int) -> None:
         self.first, self.count, self.size = first, count, size
@@ -51,7 +51,7 @@ class Scenes(Dataset[Tensor]):
 def distill(
     *, steps: int, batch: int, size: int, rate: float, workers: int, seed: int = 0
 ) -> tuple[EmbeddedEncoder, dict[str, Any]]:
-    """Train; returns the encoder and what was measured on held-out scenes."""
+    """Train the encoder; returns it with its figures on held-out scenes."""
     torch.manual_seed(seed)
     teacher = build_encoder(TEACHER)
     body = EmbeddedEncoder().to(memory_format=torch.channels_last)
@@ -87,18 +87,18 @@ def distill(
     }
 
 
-def distance(target_BChw: Tensor, found_BChw: Tensor) -> Tensor:
-    """Direction first (students compare by cosine), size second."""
-    return (1 - F.cosine_similarity(target_BChw, found_BChw, dim=1)).mean() + 0.2 * F.smooth_l1_loss(
-        found_BChw, target_BChw
-    )
+def distance(target_BChw: Tensor, features_BChw: Tensor) -> Tensor:
+    """Mostly the direction, by which students compare; also the length."""
+    angle = (1 - F.cosine_similarity(target_BChw, features_BChw, dim=1)).mean()
+    return angle + 0.2 * F.smooth_l1_loss(features_BChw, target_BChw)
 
 
 Norms = list[tuple[Tensor, Tensor]]
+"""Mean and spread of each level."""
 
 
 def feature_norms(teacher: Encoder, size: int, scenes: int = 64) -> Norms:
-    """Each level's channel mean and spread over drawn scenes."""
+    """Mean and spread of each level's channels over held-out scenes."""
     with torch.no_grad():
         levels = [torch.cat(level) for level in zip(*(teacher(batch) for batch in held_out(scenes, size)), strict=True)]
     return [(x.mean(dim=(0, 2, 3), keepdim=True), x.std(dim=(0, 2, 3), keepdim=True) + 1e-3) for x in levels]
@@ -109,13 +109,14 @@ def normalised(features: list[Tensor], norms: Norms) -> list[Tensor]:
 
 
 def held_out(count: int, size: int) -> Iterator[Tensor]:
+    """Batches of held-out scenes."""
     scenes = Scenes(HELD_OUT, count, size)
     for start in range(0, count, 16):
         yield torch.stack([scenes[i] for i in range(start, min(start + 16, count))]).float()
 
 
 def similarity(teacher: Encoder, student: Encoder, norms: Norms, size: int) -> list[float]:
-    """Mean cosine of each level on held-out scenes."""
+    """Mean cosine of teacher and student at each level, on held-out scenes."""
     sums, count = torch.zeros(3), 0
     with torch.no_grad():
         for batch in held_out(64, size):
@@ -138,17 +139,19 @@ def main() -> None:
     arguments = parser.parse_args()
     os.environ["INSPECT_KD_WEIGHTS"] = arguments.weights
     torch.set_num_threads(arguments.threads)
-    body, facts = distill(
+    body, figures = distill(
         steps=arguments.steps,
         batch=arguments.batch,
         size=arguments.size,
         rate=arguments.rate,
         workers=arguments.workers,
     )
-    print(json.dumps(facts))  # noqa: T201
+    print(json.dumps(figures))  # noqa: T201
     tensors = {key: value.half() if value.is_floating_point() else value for key, value in body.state_dict().items()}
     tensors = {key: value.contiguous() for key, value in tensors.items() if not key.endswith("num_batches_tracked")}
-    save_file(tensors, arguments.to, metadata={"licence": "Apache-2.0", "teacher": TEACHER, "facts": json.dumps(facts)})
+    save_file(
+        tensors, arguments.to, metadata={"licence": "Apache-2.0", "teacher": TEACHER, "facts": json.dumps(figures)}
+    )
 
 
 if __name__ == "__main__":

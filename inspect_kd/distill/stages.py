@@ -1,10 +1,10 @@
-"""The stages after the fit: what each trains, on what, and with which losses.
+"""The stages after the fit: what each one trains, on which batches, and with which losses.
 
-S0, the fit, is the training of every reconstruction student (`train/fit.py`). Two opposite goals never share a part: the
-decoder must fail on defects, so no head's answer moves it, but where S3 is told to `tune_decoder` its last part, together with the
-fit's own loss; the heads must answer on defects, so the fit never reaches them.
+S0, the fit, trains every reconstruction student (`train/fit.py`). Two opposite goals never share a part: the decoder must
+fail on defects, so no loss of a head moves it, except its last part under `tune_decoder`, together with the fit's own loss;
+the heads must detect defects, so the fit never reaches them.
 
-Shapes: B batch, C channels, h w token grid, m m grid of heat.
+Shapes: B batch, C channels, P class vectors, h w token grid, m m grid of heat.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +24,7 @@ from inspect_kd.distill.losses import (
     DynamicContrast,
     FocalL1,
     HeatImitation,
-    ImageVerdict,
+    ImageLabelLoss,
     PromptAgreement,
     TokenImitation,
     TokenRelations,
@@ -34,44 +34,62 @@ from inspect_kd.distill.teacher_cache import PooledTeacherOutput
 from inspect_kd.models.layers.heads import DefectHeads, HeadOutputs
 from inspect_kd.models.rebuild import RebuildStudent
 
-FORGETS = 0.99
-"""Share of itself that the earlier student keeps at a step."""
+EARLIER_DECAY = 0.99
+"""Share of its weights that the earlier student keeps at a step."""
+
+TeacherOutputs = Mapping[str, PooledTeacherOutput]
+"""By teacher."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Batch:
-    """Parts as the student sees them, and all that is known of them."""
+class BatchLabels:
+    """What is known of the parts of a batch."""
 
-    head_inputs_BChw: Tensor | None = None
-    """What the student knows of them, where its body is at rest and need not look again."""
-    seen_B3HW: Tensor | None = None
-    sound_B3HW: Tensor | None = None
-    """The same before it was damaged, where that is known; else what is seen."""
     mask_B1mm: Tensor
-    outlined_B: Tensor
-    """Whether the mask is known."""
+    has_mask_B: Tensor
+    """Whether the mask is exact; False where none was drawn."""
     defective_B: Tensor
-    judged_B: Tensor
-    """Whether it is known that the part is defective, or not."""
+    has_label_B: Tensor
+    """Whether it is certain that the part is defective, or sound."""
     drawn_B: Tensor
-    """Whether `sound` is its sound twin."""
-    told: Mapping[str, PooledTeacherOutput] = field(default_factory=dict)
-    """By teacher."""
-    told_sound: Mapping[str, PooledTeacherOutput] = field(default_factory=dict)
+    """Whether the part is a sound one with or without a drawn defect, so that its sound twin is known."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CachedBatch:
+    """For stages that freeze the student's body: the inputs of its heads are computed once for all steps."""
+
+    labels: BatchLabels
+    head_inputs_BChw: Tensor
+    teacher_outputs: TeacherOutputs
+    """Empty in a stage without teachers."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LiveBatch:
+    """For stages that move the student's decoder: images, from which it computes the inputs of its heads anew."""
+
+    labels: BatchLabels
+    images_B3HW: Tensor
+    sound_B3HW: Tensor
+    """The sound twin where it is known, otherwise the image itself."""
+    teacher_outputs: TeacherOutputs
+    sound_teacher_outputs: TeacherOutputs
+    """For the sound twins; empty without `denoising_weight`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TeacherInfo:
-    """What a stage must know of a teacher beside what it says."""
+    """What a stage needs of a teacher beside its outputs."""
 
     channels: int
     """Of its tokens."""
-    classes_PC: Tensor | None
+    class_vectors_PC: Tensor | None
     reliability: Reliability
 
 
 class Stage(ABC):
-    """One part of the distillation. `auxiliary` learns too, and is thrown away with the stage."""
+    """One part of the distillation. `auxiliary` is trained too, and thrown away with the stage."""
 
     def __init__(self, student: RebuildStudent, teachers: Mapping[str, TeacherInfo], settings: Distill) -> None:
         if student.heads is None:
@@ -81,26 +99,18 @@ class Stage(ABC):
         torch.manual_seed(0)
         self.build_auxiliary()
 
-    @staticmethod
-    def body_is_frozen(settings: Distill) -> bool:
-        """Whether all of the student but its heads stays as it is."""
-        return True
-
     @abstractmethod
     def trainable_parts(self) -> list[nn.Module]:
-        """The student's parts that learn."""
+        """The parts of the student that this stage trains."""
 
     def build_auxiliary(self) -> None:  # noqa: B027  (most stages need nothing)
-        """Make what it needs auxiliary."""
-
-    @abstractmethod
-    def losses(self, batch: Batch) -> dict[str, Tensor]: ...
+        """Put the modules that only this stage needs into `auxiliary`."""
 
     def after_step(self) -> None:  # noqa: B027
-        """What follows each step."""
+        """Called after each step of the optimizer."""
 
     def freeze_rest(self) -> list[nn.Parameter]:
-        """Freeze all that does not learn here; returns what does."""
+        """Freeze all that this stage does not train; returns the parameters that it trains."""
         self.student.requires_grad_(False).eval()
         for part in self.trainable_parts():
             part.requires_grad_(True).train()
@@ -110,17 +120,24 @@ class Stage(ABC):
     def finish(self) -> None:
         self.student.requires_grad_(False).eval()
 
-    def answers(self, batch: Batch) -> HeadOutputs:
-        assert batch.head_inputs_BChw is not None
-        found: HeadOutputs = self.heads(batch.head_inputs_BChw)
-        return found
-
     def projectors(self, channels: int) -> nn.ModuleDict:
-        return nn.ModuleDict({name: nn.Conv2d(channels, taught.channels, 1) for name, taught in self.teachers.items()})
+        """For each teacher a projection to the channels of its tokens."""
+        return nn.ModuleDict({name: nn.Conv2d(channels, info.channels, 1) for name, info in self.teachers.items()})
 
 
-class Align(Stage):
-    """S1. Only the heads' trunk moves: it comes to tell apart what the teachers tell apart."""
+class HeadStage(Stage):
+    """A stage that trains heads alone and freezes the student's body."""
+
+    @abstractmethod
+    def losses(self, batch: CachedBatch) -> dict[str, Tensor]: ...
+
+    def head_outputs(self, batch: CachedBatch) -> HeadOutputs:
+        outputs: HeadOutputs = self.heads(batch.head_inputs_BChw)
+        return outputs
+
+
+class Align(HeadStage):
+    """S1. Only the heads' trunk is trained: its tokens come to distinguish what the teachers' tokens distinguish."""
 
     def build_auxiliary(self) -> None:
         self.auxiliary["project"] = self.projectors(self.heads.width)
@@ -128,120 +145,156 @@ class Align(Stage):
     def trainable_parts(self) -> list[nn.Module]:
         return [self.heads.trunk]
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        tokens_BChw = self.answers(batch).tokens_BChw
+    def losses(self, batch: CachedBatch) -> dict[str, Tensor]:
+        tokens_BChw = self.head_outputs(batch).tokens_BChw
         terms = {}
-        for name, told in batch.told.items():
-            pooled = F.adaptive_avg_pool2d(tokens_BChw, told.tokens_BChw.shape[-1])
-            projected = _projected(self.auxiliary, name, pooled)
-            terms[f"{name}_tokens"] = TokenImitation()(projected, told.tokens_BChw)
+        for name, output in batch.teacher_outputs.items():
+            pooled = F.adaptive_avg_pool2d(tokens_BChw, output.tokens_BChw.shape[-1])
+            projected = _project(self.auxiliary["project"], name, pooled)
+            terms[f"{name}_tokens"] = TokenImitation()(projected, output.tokens_BChw)
             if self.settings.relation_weight:
-                terms[f"{name}_relations"] = self.settings.relation_weight * TokenRelations()(pooled, told.tokens_BChw)
-            classes_PC = self.teachers[name].classes_PC
-            if classes_PC is not None:
-                terms[f"{name}_prompts"] = PromptAgreement()(projected, told.tokens_BChw, classes_PC)
+                relations = TokenRelations()(pooled, output.tokens_BChw)
+                terms[f"{name}_relations"] = self.settings.relation_weight * relations
+            vectors_PC = self.teachers[name].class_vectors_PC
+            if vectors_PC is not None:
+                terms[f"{name}_prompts"] = PromptAgreement()(projected, output.tokens_BChw, vectors_PC)
         return terms
 
 
-class Supervise(Stage):
-    """S2. The label head, and the trunk under it, learn from masks: drawn ones, and real ones where there are any."""
+class Supervise(HeadStage):
+    """S2. The label head and the trunk under it learn from masks: drawn ones, and real ones where there are any."""
 
     def trainable_parts(self) -> list[nn.Module]:
         return [self.heads.trunk, self.heads.label]
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        return label_losses(self.answers(batch), batch)
+    def losses(self, batch: CachedBatch) -> dict[str, Tensor]:
+        return label_losses(self.head_outputs(batch), batch.labels)
 
 
 class Refine(Stage):
-    """S3. The imitation head follows the teachers wherever they can be trusted, away from what it used to say. Trunk and label
-    head stay as labels have made them. `tune_decoder` lets the decoder's last part move along, held back by the fit's own loss."""
+    """S3. The imitation head follows the teachers where they are confident, and moves away from its own earlier output.
 
-    @staticmethod
-    def body_is_frozen(settings: Distill) -> bool:
-        return not settings.tune_decoder
+    Trunk and label head stay as labels have trained them.
+    """
 
     def build_auxiliary(self) -> None:
         self.auxiliary["earlier"] = copy.deepcopy(self.heads).requires_grad_(False)
-        if self.settings.denoising_weight:
-            rebuilt = sum(map(self.student.channels_of, self.student.settings.rebuild[:1]))
-            self.auxiliary["denoise"] = self.projectors(rebuilt)
 
     def trainable_parts(self) -> list[nn.Module]:
-        return [self.heads.imitation, *([self.student.decoder_tail()] if self.settings.tune_decoder else [])]
-
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        if not self.settings.tune_decoder:
-            assert batch.head_inputs_BChw is not None
-            return self._imitation(self.answers(batch), batch.head_inputs_BChw, batch)
-        assert batch.seen_B3HW is not None and batch.sound_B3HW is not None
-        last = self.student.decoder_tail().eval()  # its statistics are those of sound parts
-        found = self.student.compute_maps(batch.seen_B3HW)
-        last.train()
-        assert found.head_outputs is not None and found.head_inputs_BChw is not None
-        terms = label_losses(found.head_outputs, batch) | self._imitation(
-            found.head_outputs, found.head_inputs_BChw, batch
-        )
-        if self.settings.denoising_weight and batch.told_sound:
-            # Of drawn defects alone: elsewhere nobody knows what the part looked like before.
-            for name, told in batch.told_sound.items():
-                tokens_BChw = told.tokens_BChw[batch.drawn_B]
-                rebuilt = F.adaptive_avg_pool2d(found.rebuilt[0][batch.drawn_B], tokens_BChw.shape[-1])
-                terms[f"{name}_stream"] = self.settings.denoising_weight * TokenImitation()(
-                    _projected(self.auxiliary, name, rebuilt, "denoise"), tokens_BChw
-                )
-        sound_B3HW = batch.sound_B3HW[batch.drawn_B]
-        with noisy(self.student):
-            terms |= self.student.losses(sound_B3HW, sound_B3HW)
-        return terms
-
-    def _imitation(self, answers: HeadOutputs, head_inputs_BChw: Tensor, batch: Batch) -> dict[str, Tensor]:
-        target, trust = self._target(batch)
-        terms = {"imitate": HeatImitation()(answers.imitation_B1mm, target, trust)}
-        if self.settings.contrast_weight:
-            said, earlier = answers.imitation_B1mm.sigmoid(), self._earlier(head_inputs_BChw)
-            terms["contrast"] = self.settings.contrast_weight * DynamicContrast()(said, target, trust, earlier)
-        return terms
+        return [self.heads.imitation]
 
     def after_step(self) -> None:
+        """Let the earlier student follow slowly."""
         earlier = self.auxiliary["earlier"]
         with torch.no_grad():
             for old, new in zip(earlier.parameters(), self.heads.parameters(), strict=True):
-                old.lerp_(new, 1 - FORGETS)
-            for before, now in zip(earlier.buffers(), self.heads.buffers(), strict=True):
-                before.copy_(now)
+                old.lerp_(new, 1 - EARLIER_DECAY)
+            for former, present in zip(earlier.buffers(), self.heads.buffers(), strict=True):
+                former.copy_(present)
 
-    def _target(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        heats = [told.heat_B1mm for told in batch.told.values()]
+    def imitation_losses(
+        self, outputs: HeadOutputs, head_inputs_BChw: Tensor, teachers: TeacherOutputs
+    ) -> dict[str, Tensor]:
+        target, weight = self._target(teachers)
+        terms = {"imitate": HeatImitation()(outputs.imitation_B1mm, target, weight)}
+        if self.settings.contrast_weight:
+            heat, earlier = outputs.imitation_B1mm.sigmoid(), self._earlier_heat(head_inputs_BChw)
+            terms["contrast"] = self.settings.contrast_weight * DynamicContrast()(heat, target, weight, earlier)
+        return terms
+
+    def _target(self, outputs: TeacherOutputs) -> tuple[Tensor, Tensor]:
+        """Probability of damage at each place, and its weight."""
+        heats = [output.heat_B1mm for output in outputs.values()]
         if self.settings.teacher_weights == "equal":
             return average(heats)
-        tables = [self.teachers[name].reliability for name in batch.told]
-        sure = [told.confidence_B1mm for told in batch.told.values()]
-        return fuse(heats, sure, tables, self.settings.weight_temperature)
+        reliabilities = [self.teachers[name].reliability for name in outputs]
+        confidences = [output.confidence_B1mm for output in outputs.values()]
+        return fuse(heats, confidences, reliabilities, self.settings.weight_temperature)
 
-    def _earlier(self, head_inputs_BChw: Tensor) -> Tensor:
+    def _earlier_heat(self, head_inputs_BChw: Tensor) -> Tensor:
         earlier = self.auxiliary["earlier"]
         assert isinstance(earlier, DefectHeads)
         with torch.no_grad():
-            answers: HeadOutputs = earlier.eval()(head_inputs_BChw)
-            return answers.imitation_B1mm.sigmoid()
+            outputs: HeadOutputs = earlier.eval()(head_inputs_BChw)
+            return outputs.imitation_B1mm.sigmoid()
 
 
-STAGES: dict[str, type[Stage]] = {"align": Align, "supervise": Supervise, "refine": Refine}
+class RefineHead(Refine, HeadStage):
+    """S3 with a frozen decoder."""
+
+    def losses(self, batch: CachedBatch) -> dict[str, Tensor]:
+        return self.imitation_losses(self.head_outputs(batch), batch.head_inputs_BChw, batch.teacher_outputs)
 
 
-def label_losses(answers: HeadOutputs, batch: Batch) -> dict[str, Tensor]:
-    """Where there is an outline, each place; where there is none, the part as a whole."""
-    terms = {"label": FocalL1()(answers.label_B1mm, batch.mask_B1mm, batch.outlined_B)}
-    told_whole = batch.judged_B & ~batch.outlined_B
-    if told_whole.any():
-        terms["verdict"] = ImageVerdict()(answers.label_B1mm, batch.defective_B, told_whole)
+class RefineDecoder(Refine):
+    """S3 under `tune_decoder`: the last part of the decoder moves along, held back by the fit's own loss."""
+
+    def build_auxiliary(self) -> None:
+        super().build_auxiliary()
+        if self.settings.denoising_weight:
+            channels = sum(map(self.student.channels_of, self.student.settings.rebuild[:1]))
+            self.auxiliary["denoise"] = self.projectors(channels)
+
+    def trainable_parts(self) -> list[nn.Module]:
+        return [*super().trainable_parts(), self.student.decoder_tail()]
+
+    def losses(self, batch: LiveBatch) -> dict[str, Tensor]:
+        tail = self.student.decoder_tail().eval()  # its statistics are those of sound parts
+        maps = self.student.compute_maps(batch.images_B3HW)
+        tail.train()
+        assert maps.head_outputs is not None and maps.head_inputs_BChw is not None
+        terms = label_losses(maps.head_outputs, batch.labels)
+        terms |= self.imitation_losses(maps.head_outputs, maps.head_inputs_BChw, batch.teacher_outputs)
+        terms |= self._denoising_losses(maps.rebuilt[0], batch)
+        sound_B3HW = batch.sound_B3HW[batch.labels.drawn_B]
+        with bottleneck_noise(self.student):
+            terms |= self.student.losses(sound_B3HW, sound_B3HW)
+        return terms
+
+    def _denoising_losses(self, rebuilt_BChw: Tensor, batch: LiveBatch) -> dict[str, Tensor]:
+        """On drawn parts alone: of others the sound twin is not known."""
+        terms = {}
+        for name, output in batch.sound_teacher_outputs.items():
+            tokens_BChw = output.tokens_BChw[batch.labels.drawn_B]
+            rebuilt = F.adaptive_avg_pool2d(rebuilt_BChw[batch.labels.drawn_B], tokens_BChw.shape[-1])
+            projected = _project(self.auxiliary["denoise"], name, rebuilt)
+            terms[f"{name}_stream"] = self.settings.denoising_weight * TokenImitation()(projected, tokens_BChw)
+        return terms
+
+
+STAGES = ("align", "supervise", "refine")
+"""In their order."""
+
+
+def build_stage(
+    name: str, student: RebuildStudent, teachers: Mapping[str, TeacherInfo], settings: Distill
+) -> HeadStage | RefineDecoder:
+    if name == "align":
+        return Align(student, teachers, settings)
+    if name == "supervise":
+        return Supervise(student, teachers, settings)
+    return (
+        RefineDecoder(student, teachers, settings) if settings.tune_decoder else RefineHead(student, teachers, settings)
+    )
+
+
+def freezes_body(name: str, settings: Distill) -> bool:
+    """Whether the stage leaves all of the student but its heads as it is."""
+    return name != "refine" or not settings.tune_decoder
+
+
+def label_losses(outputs: HeadOutputs, labels: BatchLabels) -> dict[str, Tensor]:
+    """Pixel loss where a mask exists, otherwise image-level loss."""
+    terms = {"label": FocalL1()(outputs.label_B1mm, labels.mask_B1mm, labels.has_mask_B)}
+    image_only_B = labels.has_label_B & ~labels.has_mask_B
+    if image_only_B.any():
+        terms["verdict"] = ImageLabelLoss()(outputs.label_B1mm, labels.defective_B, image_only_B)
     return terms
 
 
 @contextmanager
-def noisy(student: RebuildStudent) -> Iterator[None]:
-    """The bottleneck's noise belongs to the fit's loss; nothing else of the student changes its mode."""
+def bottleneck_noise(student: RebuildStudent) -> Iterator[None]:
+    """Switch on the noise of the fit's loss; no submodule changes its mode."""
     student.training = True
     try:
         yield
@@ -249,8 +302,7 @@ def noisy(student: RebuildStudent) -> Iterator[None]:
         student.training = False
 
 
-def _projected(auxiliary: nn.ModuleDict, name: str, tokens_BChw: Tensor, which: str = "project") -> Tensor:
-    projectors = auxiliary[which]
+def _project(projectors: nn.Module, name: str, tokens_BChw: Tensor) -> Tensor:
     assert isinstance(projectors, nn.ModuleDict)
     projected: Tensor = projectors[name](tokens_BChw)
     return projected

@@ -1,11 +1,11 @@
-"""Make the tiny SAM: a whole SAM, small, taught to draw whatever it is prompted with, on drawn scenes only.
+"""Train the tiny SAM: a complete, small SAM that segments what its prompt points at, trained on drawn scenes only.
 
     python -m inspect_kd.distill.tiny_sam --to first.safetensors
     python -m inspect_kd.distill.tiny_sam --start first.safetensors --steps 1500 --rate 5e-4 --first-counts 0.25 \
         --to models/tiny_sam.safetensors
 
-A stand-in for machines that have no SAM: it makes self-perception tuning work with weights that mean something. Not one
-photograph is used. Two rounds a step, the second with the first one's logits as its mask prompt: the branch that tuning needs.
+A stand-in for machines that have no SAM, so that self-perception tuning runs with trained weights. No photograph is used.
+Each step has two rounds, the second with the first one's logits as its mask prompt: the branch that tuning needs.
 
 Shapes: B batch (one prompt an image), C channels, m m mask logits.
 """
@@ -37,60 +37,60 @@ from inspect_kd.types import ImageU8, Mask
 from inspect_kd.weights import load_state
 
 HELD_OUT = 10**9
-"""Scenes and pieces from this number on are never trained on."""
-AFTERWARDS = 10**8
-"""Scenes and pieces of a training that goes on from another one."""
-GROUNDS = 500
-"""Scenes drawn once, on which pieces are put again and again: drawing one costs as much as a step."""
-FOREIGN = ("texture", "own_texture", "paste", "stain", "missing")
-"""Kinds of pieces with an inside: lines and specks are a few cells here, and teach nothing but to draw nothing."""
+"""Scenes and pieces from this number on are held out from training."""
+CONTINUED = 10**8
+"""Scenes and pieces from this number on are those of a training that starts from given weights."""
+BACKGROUNDS = 500
+"""Scenes drawn once and used for many samples: drawing one costs as much as a step."""
+KINDS = ("texture", "own_texture", "paste", "stain", "missing")
+"""Kinds of pieces with an interior: lines and specks are a few cells here, from which SAM would learn empty masks."""
 SHARES = (0.004, 0.15)
-"""Of the image that a piece covers."""
-FEW = 1e-3
-"""Share of the image below which a piece is too small to be asked about."""
+"""Smallest and largest share of the image that a piece covers."""
+MIN_SHARE = 1e-3
+"""Share of the image below which a piece is too small for a prompt."""
 
 
-class Asked(NamedTuple):
-    """One piece of a drawn scene, and how it is asked for."""
+class PromptedPiece(NamedTuple):
+    """A drawn scene, the mask of one of its pieces, and a prompt for this piece."""
 
     image: ImageU8
     truth: Mask
     place: RegionPrompt
 
 
-class Pieces(Dataset[Asked]):
-    """Scene number i with foreign pieces on it, always the same; one of the pieces is asked for."""
+class Pieces(Dataset[PromptedPiece]):
+    """Drawn scenes with foreign pieces, one of which is prompted for; sample `i` is always the same."""
 
-    def __init__(self, first: int, count: int, side: int, mask_side: int, grounds: int = GROUNDS) -> None:
+    def __init__(self, first: int, count: int, side: int, mask_side: int, backgrounds: int = BACKGROUNDS) -> None:
         self.first, self.count, self.side, self.mask_side = first, count, side, mask_side
-        drawn = (draw_scene(side, side, np.random.default_rng([11, first + i])) for i in range(min(grounds, count)))
-        self.grounds = list(drawn)
+        drawn = (draw_scene(side, side, np.random.default_rng([11, first + i])) for i in range(min(backgrounds, count)))
+        self.backgrounds = list(drawn)
 
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, index: int) -> Asked:
+    def __getitem__(self, index: int) -> PromptedPiece:
         rng = np.random.default_rng([12, self.first + index])
-        image, donor = (self._ground(rng) for _ in range(2))
+        image, donor = (self._background(rng) for _ in range(2))
         pieces: list[Mask] = []
         for _ in range(int(rng.integers(1, 4))):
-            defect = add_defect(image, rng, donor=donor, kinds=FOREIGN, shares=SHARES)
+            defect = add_defect(image, rng, donor=donor, kinds=KINDS, shares=SHARES)
             pieces = [piece & ~defect.mask for piece in pieces]
             pieces.append(defect.mask)
             image = defect.image
-        large = [piece for piece in pieces if piece.mean() > FEW] or [pieces[-1]]
+        large = [piece for piece in pieces if piece.mean() > MIN_SHARE] or [pieces[-1]]
         truth = large[int(rng.integers(len(large)))]
         place = degraded_prompt(truth, rng, self.mask_side)
-        return Asked(image, truth, place if rng.random() < 0.5 else replace(place, box=_outlined(truth, rng)))
+        return PromptedPiece(image, truth, place if rng.random() < 0.5 else replace(place, box=_rough_box(truth, rng)))
 
-    def _ground(self, rng: np.random.Generator) -> ImageU8:
-        ground = self.grounds[int(rng.integers(len(self.grounds)))]
-        turned = np.rot90(ground, int(rng.integers(4)))
+    def _background(self, rng: np.random.Generator) -> ImageU8:
+        background = self.backgrounds[int(rng.integers(len(self.backgrounds)))]
+        turned = np.rot90(background, int(rng.integers(4)))
         return np.ascontiguousarray(turned[::-1] if rng.random() < 0.5 else turned)
 
 
-def _outlined(truth: Mask, rng: np.random.Generator) -> tuple[float, float, float, float]:
-    """A box as a person would draw it, a tenth off."""
+def _rough_box(truth: Mask, rng: np.random.Generator) -> tuple[float, float, float, float]:
+    """A box as a person would draw it, off by up to a tenth."""
     rows, columns = np.nonzero(truth)
     width, height = columns.max() - columns.min() + 1, rows.max() - rows.min() + 1
     off = rng.uniform(-0.1, 0.1, 4) * np.array([width, height, width, height])
@@ -100,9 +100,9 @@ def _outlined(truth: Mask, rng: np.random.Generator) -> tuple[float, float, floa
 
 
 def train(
-    *, steps: int, batch: int, rate: float, workers: int, start: Path | None, first_counts: float, seed: int = 0
+    *, steps: int, batch: int, rate: float, workers: int, start: Path | None, first_weight: float, seed: int = 0
 ) -> tuple[Any, dict[str, Any]]:
-    """The trained SAM, and what it draws on scenes that it has not seen."""
+    """Train SAM; returns it with its figures on held-out scenes."""
     torch.manual_seed(seed)
     sam = build_sam("tiny").train()
     if start is not None:
@@ -111,20 +111,20 @@ def train(
     optimizer = torch.optim.AdamW(sam.parameters(), lr=rate, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.05)
     scenes = DataLoader(
-        Pieces(0 if start is None else AFTERWARDS, steps * batch, side, mask_side),
+        Pieces(0 if start is None else CONTINUED, steps * batch, side, mask_side),
         batch_size=batch,
         num_workers=workers,
         collate_fn=list,
     )
     generator, rng, began = torch.Generator().manual_seed(seed), np.random.default_rng(seed), time.monotonic()
-    for step, asked in enumerate(scenes, start=1):
-        truth_B1mm = truth_of(asked, mask_side)
+    for step, prompted in enumerate(scenes, start=1):
+        truth_B1mm = true_masks(prompted, mask_side)
         points, logits = rng.random() < 0.5, rng.random() < 0.5
         terms = []
-        rounds = two_rounds(sam, asked, points=points, logits=logits)
-        for counts, (mask_B1mm, iou_B) in zip((first_counts, 1.0), rounds, strict=True):
-            found_B = overlap(mask_B1mm, truth_B1mm)
-            terms.append(counts * (mask_loss(mask_B1mm, truth_B1mm, generator) + F.mse_loss(iou_B, found_B)))
+        rounds = two_rounds(sam, prompted, points=points, logits=logits)
+        for weight, (mask_B1mm, iou_B) in zip((first_weight, 1.0), rounds, strict=True):
+            overlap_B = overlap(mask_B1mm, truth_B1mm)
+            terms.append(weight * (mask_loss(mask_B1mm, truth_B1mm, generator) + F.mse_loss(iou_B, overlap_B)))
         loss = torch.stack(terms).sum()
         optimizer.zero_grad()
         loss.backward()
@@ -132,47 +132,49 @@ def train(
         optimizer.step()
         schedule.step()
         if step % 50 == 0 or step == steps:
-            told = f"loss {loss.item():.4f} iou {found_B.mean():.3f} {time.monotonic() - began:.0f} s"
-            print(f"step {step}/{steps} {told}", flush=True)  # noqa: T201
-    return sam.eval(), {"steps": steps, "batch": batch, **examine(sam.eval(), side, mask_side)}
+            figures = f"loss {loss.item():.4f} iou {overlap_B.mean():.3f} {time.monotonic() - began:.0f} s"
+            print(f"step {step}/{steps} {figures}", flush=True)  # noqa: T201
+    return sam.eval(), {"steps": steps, "batch": batch, **evaluate_sam(sam.eval(), side, mask_side)}
 
 
-def two_rounds(sam: Any, asked: list[Asked], *, points: bool, logits: bool) -> list[tuple[Tensor, Tensor]]:
-    """Masks and SAM's own estimates: from the prompt alone, and with the first mask beside it."""
-    images = torch.from_numpy(np.stack([one.image for one in asked])).permute(0, 3, 1, 2).float()
-    prompt = stack_prompts([one.place.select(points=points, logits=logits) for one in asked], torch.device("cpu"))
+def two_rounds(sam: Any, prompted: list[PromptedPiece], *, points: bool, logits: bool) -> list[tuple[Tensor, Tensor]]:
+    """Mask logits and SAM's estimates of their IoU: from the prompt alone, and with the first mask as a further prompt."""
+    images = torch.from_numpy(np.stack([piece.image for piece in prompted])).permute(0, 3, 1, 2).float()
+    prompt = stack_prompts(
+        [piece.place.select(points=points, logits=logits) for piece in prompted], torch.device("cpu")
+    )
     encoder, embedded = sam.prompt_encoder, embed(sam, images)
-    told = None if prompt.points_KP2 is None else (prompt.points_KP2, prompt.labels_KP)
-    sparse, dense = encoder(points=told, boxes=prompt.boxes_K4, masks=prompt.masks_K1hw)
+    points_and_labels = None if prompt.points_KP2 is None else (prompt.points_KP2, prompt.labels_KP)
+    sparse, dense = encoder(points=points_and_labels, boxes=prompt.boxes_K4, masks=prompt.masks_K1hw)
     first, first_iou, _ = decode(sam.mask_decoder, embedded, encoder.get_dense_pe(), sparse, dense)
     _, dense = encoder(points=None, boxes=None, masks=first.detach().clamp(-16, 16))
     second, second_iou, _ = decode(sam.mask_decoder, embedded, encoder.get_dense_pe(), sparse, dense)
     return [(first, first_iou), (second, second_iou)]
 
 
-def truth_of(asked: list[Asked], mask_side: int) -> Tensor:
-    masks = torch.from_numpy(np.stack([one.truth for one in asked])).float()[:, None]
+def true_masks(prompted: list[PromptedPiece], mask_side: int) -> Tensor:
+    masks = torch.from_numpy(np.stack([piece.truth for piece in prompted])).float()[:, None]
     return F.adaptive_max_pool2d(masks, mask_side)
 
 
-def examine(sam: Any, side: int, mask_side: int, scenes: int = 200) -> dict[str, float]:
-    """Mean IoU and boundary IoU on held-out scenes, asked with a coarse map and with box and points alone, both rounds."""
+def evaluate_sam(sam: Any, side: int, mask_side: int, scenes: int = 200) -> dict[str, float]:
+    """Mean IoU and boundary IoU of both rounds on held-out scenes, prompted with a coarse map, and with box and points alone."""
     pieces = Pieces(HELD_OUT, scenes, side, mask_side)
-    found: dict[str, list[tuple[float, float]]] = {}
+    agreements: dict[str, list[tuple[float, float]]] = {}
     for begin in range(0, scenes, 8):
-        asked = [pieces[i] for i in range(begin, min(begin + 8, scenes))]
-        truth = truth_of(asked, mask_side)[:, 0].numpy() > 0
+        prompted = [pieces[i] for i in range(begin, min(begin + 8, scenes))]
+        truth = true_masks(prompted, mask_side)[:, 0].numpy() > 0
         for name, logits in (("with_map", True), ("without", False)):
             with torch.no_grad():
-                rounds = two_rounds(sam, asked, points=True, logits=logits)
+                rounds = two_rounds(sam, prompted, points=True, logits=logits)
             for number, (mask_B1mm, _) in enumerate(rounds, start=1):
-                said = mask_B1mm[:, 0].numpy() > 0
-                found.setdefault(f"{name}_{number}", []).extend(map(iou_and_boundary_iou, said, truth))
-    told: dict[str, float] = {}
-    for name, pairs in found.items():
+                predicted = mask_B1mm[:, 0].numpy() > 0
+                agreements.setdefault(f"{name}_{number}", []).extend(map(iou_and_boundary_iou, predicted, truth))
+    figures: dict[str, float] = {}
+    for name, pairs in agreements.items():
         iou, boundary = np.mean(pairs, axis=0)
-        told |= {f"iou_{name}": round(float(iou), 4), f"boundary_iou_{name}": round(float(boundary), 4)}
-    return told
+        figures |= {f"iou_{name}": round(float(iou), 4), f"boundary_iou_{name}": round(float(boundary), 4)}
+    return figures
 
 
 def main() -> None:
@@ -183,23 +185,23 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--start", type=Path, help="go on from these weights, on other scenes")
+    parser.add_argument("--start", type=Path, help="start from these weights, and train on other scenes")
     parser.add_argument(
-        "--first-counts", type=float, default=1.0, help="what the first round's loss counts beside the second's"
+        "--first-counts", type=float, default=1.0, help="weight of the first round's loss; the second one's is 1"
     )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    sam, facts = train(
+    sam, figures = train(
         steps=arguments.steps,
         batch=arguments.batch,
         rate=arguments.rate,
         workers=arguments.workers,
         start=arguments.start,
-        first_counts=arguments.first_counts,
+        first_weight=arguments.first_counts,
     )
-    print(json.dumps(facts))  # noqa: T201
+    print(json.dumps(figures))  # noqa: T201
     tensors = {key: value.half().contiguous() for key, value in sam.state_dict().items()}
-    save_file(tensors, arguments.to, metadata={"licence": "Apache-2.0", "facts": json.dumps(facts)})
+    save_file(tensors, arguments.to, metadata={"licence": "Apache-2.0", "facts": json.dumps(figures)})
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""A run's artifacts: one for each deployment that its recipe names, and others on request, each proved on its data."""
+"""Export a run's artifacts: one for each deployment of its recipe, others on request, each verified on the run's data."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +11,21 @@ import numpy as np
 
 from inspect_kd import registry
 from inspect_kd.calibrate import Calibration, limits_on
+from inspect_kd.chunks import chunks
 from inspect_kd.config import Recipe
 from inspect_kd.datasets import DataSet, open_dataset
 from inspect_kd.datasets.batches import ImageStore
 from inspect_kd.datasets.images import read_image
 from inspect_kd.errors import GateFailed, InspectKDError, UsageError
-from inspect_kd.evaluate import common_root, predict_samples
+from inspect_kd.evaluate import common_root
 from inspect_kd.export.card import ArtifactCard
 from inspect_kd.export.deploy import Conversion, Deployment, VerificationData, load_deployment, make_artifact
-from inspect_kd.export.graph import ArtifactGraph, TorchModel
+from inspect_kd.export.graph import ArtifactGraph
 from inspect_kd.export.verify import Images, Truth
 from inspect_kd.models.base import Student, Teacher
 from inspect_kd.report.conversion import write_conversion
 from inspect_kd.resize import RESIZE
-from inspect_kd.train.early_stop import SyntheticGap, spread_over
-from inspect_kd.train.manifest import read_manifest
+from inspect_kd.train.early_stop import SyntheticGap, evenly_spread
 from inspect_kd.train.run import (
     PACKAGES,
     FinishedRun,
@@ -37,44 +38,12 @@ from inspect_kd.train.run import (
     view_of,
     write_json,
 )
-from inspect_kd.types import Model, Progress, Sample, Split
+from inspect_kd.train.run.manifest import read_manifest
+from inspect_kd.train.scores import calibration_scores
+from inspect_kd.types import ImageU8, Model, Progress, Sample, Split
 from inspect_kd.versions import installed
 
 PROOF_BATCH = 8
-
-
-def export_all(
-    recipe: Recipe,
-    data: DataSet,
-    folder: RunFolder,
-    model: Student | Teacher,
-    calibration: Calibration,
-    progress: Progress,
-    *,
-    taught_by: Mapping[str, Any],
-) -> tuple[dict[str, Any], dict[str, str]]:
-    """Every deployment that the recipe names: parity figures of those that passed, and why the others did not.
-
-    A failed export must not lose the training: the caller completes the run without that artifact.
-    """
-    parities, refused = {}, {}
-    for name in recipe.export:
-        to = artifact_of(folder, load_deployment(name))
-        # After a failed proof no file must be taken for this training's artifact: an old one, or a stranger's.
-        to.unlink(missing_ok=True)
-        try:
-            conversion = _export(recipe, data, model, calibration, name, to, progress, taught_by)
-            complaint = (
-                f"{to.name} differs from the trained model: {conversion.complaint()}" if conversion.missed else ""
-            )
-        except InspectKDError as error:
-            complaint = str(error)
-        if complaint:
-            refused[name] = complaint
-            progress.note(f"no artifact: {complaint}")
-        else:
-            parities[name] = conversion.parity.to_json()
-    return parities, refused
 
 
 def require_artifacts(run: Path) -> None:
@@ -90,7 +59,7 @@ def require_artifacts(run: Path) -> None:
 def export_run(
     run: Path, deployment: str, *, data: str | None, output: Path | None, progress: Progress
 ) -> tuple[Path, Conversion]:
-    """Export a complete run again, or for another target. Its conversion report lies beside the artifact."""
+    """Export a complete run again, or for another target, and write the conversion report beside the artifact."""
     finished = load_run(run)
     source = data or finished.manifest["data"].get("source")
     if not source or (not Path(source).exists() and "/" in source):
@@ -107,19 +76,25 @@ def export_run(
 def convert(
     finished: FinishedRun, data: DataSet, deployment: str, *, output: Path | None = None, progress: Progress
 ) -> tuple[Path, Conversion]:
-    """The artifact's place, and what became of the student on the way into it."""
-    to = output or artifact_of(finished.folder, load_deployment(deployment))
-    taught_by = finished.manifest.get("taught_by", {})
-    conversion = _export(
-        finished.recipe, data, finished.model, finished.calibration, deployment, to, progress, taught_by, report=True
+    """Export a loaded run: the artifact's path, and the measurements of the conversion."""
+    exporter = Exporter(
+        folder=finished.folder,
+        recipe=finished.recipe,
+        data=data,
+        model=finished.model,
+        calibration=finished.calibration,
+        taught_by=finished.manifest.get("taught_by", {}),
+        progress=progress,
     )
+    to = output or artifact_path(finished.folder, load_deployment(deployment))
+    conversion = exporter.export(deployment, to, report=True)
     if deployment in finished.manifest.get("refused", {}) and not conversion.missed and output is None:
-        _note_success(finished.folder, deployment, conversion)
+        _record_success(finished.folder, deployment, conversion)
     return to, conversion
 
 
-def _note_success(folder: RunFolder, deployment: str, conversion: Conversion) -> None:
-    """In the manifest as it is now: another export may have written its own success into it since this one began."""
+def _record_success(folder: RunFolder, deployment: str, conversion: Conversion) -> None:
+    """Read the manifest anew: since this export began another one may have recorded its own success."""
     with hold_run(folder, may_be_complete=True):
         manifest = read_manifest(folder.manifest)
         manifest.get("refused", {}).pop(deployment, None)
@@ -127,113 +102,136 @@ def _note_success(folder: RunFolder, deployment: str, conversion: Conversion) ->
         write_json(folder.manifest, manifest)
 
 
-def artifact_of(folder: RunFolder, deployment: Deployment) -> Path:
-    """Where a run's artifact of one deployment lies."""
+def artifact_path(folder: RunFolder, deployment: Deployment) -> Path:
     suffix: str = registry.load("export", f"to_{deployment.target}").SUFFIX
     return folder.artifact(deployment.name, deployment.target, suffix)
 
 
-def _export(
-    recipe: Recipe,
-    data: DataSet,
-    model: Student | Teacher,
-    calibration: Calibration,
-    deployment_name: str,
-    to: Path,
-    progress: Progress,
-    taught_by: Mapping[str, Any],
-    *,
-    report: bool = False,
-) -> Conversion:
-    deployment = load_deployment(deployment_name)
-    card = ArtifactCard(
-        name=to.stem,
-        target=deployment.target,
-        size=recipe.data.size,
-        tile=recipe.data.tile,
-        overlap=recipe.data.overlap,
-        resize=RESIZE,
-        bits=recipe.data.bits,
-        categories=tuple(data.categories),
-        calibration=calibration,
-        recipe=_public(recipe),
-        recipe_digest=recipe.digest(),
-        data={"name": data.name, "digest": data.digest},
-        licences={source.name: source.licence for source in sources_of(model)}
-        | _teachers_licences(taught_by)
-        | _data_licence(data),
-        versions=installed(PACKAGES),
-        created=now(),
-    )
-    samples = proof_samples(data, deployment.proof)
-    to.parent.mkdir(parents=True, exist_ok=True)
-    conversion = make_artifact(
-        ArtifactGraph(model.eval().cpu(), calibration.scale),
-        to,
-        card=card,
-        deployment=deployment,
-        verification=VerificationData(
-            real=_told(samples, recipe, progress),
-            sound=lambda: _frames(data.select(Split.TRAIN), recipe, deployment.quantise.sound),
-            checked=lambda: _checked(data, recipe, deployment.quantise.checked),
-            recalibrate=lambda one: _recalibrated(one, calibration, recipe, data, progress),
-            progress=progress,
-        ),
-    )
-    if report or conversion.missed:
-        write_conversion(conversion, to, card)
-    return conversion
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Exporter:
+    """Exports one calibrated model; holds the data that verifies its artifacts and the facts that they carry."""
 
+    folder: RunFolder
+    recipe: Recipe
+    data: DataSet
+    model: Student | Teacher
+    calibration: Calibration
+    taught_by: Mapping[str, Any]
+    """By teacher, as in the manifest."""
+    progress: Progress
 
-def _frames(samples: Sequence[Sample], recipe: Recipe, most: int) -> Images:
-    """Of so many parts, evenly taken from all categories, the middle frame."""
-    view = view_of(recipe)
-    chosen = [samples[i] for i in spread_over(len(samples), most)]
-    return np.stack([view.middle_frame(read_image(sample.image, bits=recipe.data.bits)) for sample in chosen])
+    def export_all(self) -> tuple[dict[str, Any], dict[str, str]]:
+        """Export every deployment of the recipe: parity figures of those that passed, complaints about the others.
 
+        A failed export must not lose the training: the caller completes the run without that artifact.
+        """
+        parities, refused = {}, {}
+        for name in self.recipe.export:
+            to = artifact_path(self.folder, load_deployment(name))
+            # After a failed proof no older or foreign file may be taken for this training's artifact.
+            to.unlink(missing_ok=True)
+            try:
+                conversion = self.export(name, to)
+                complaint = (
+                    f"{to.name} differs from the trained model: {conversion.complaint()}" if conversion.missed else ""
+                )
+            except InspectKDError as error:
+                complaint = str(error)
+            if complaint:
+                refused[name] = complaint
+                self.progress.note(f"no artifact: {complaint}")
+            else:
+                parities[name] = conversion.parity.to_json()
+        return parities, refused
 
-def _checked(data: DataSet, recipe: Recipe, parts: int) -> Images:
-    """Sound parts and their damaged twins, in turn: those of the early stop, which no optimiser has seen."""
-    samples = data.select(Split.VALIDATION) or data.select(Split.CALIBRATION)
-    chosen = [samples[i] for i in spread_over(len(samples), parts)]
-    store = ImageStore(chosen, view_of(recipe), bits=recipe.data.bits, budget_mb=recipe.data.cache_mb)
-    return np.stack(SyntheticGap(store, recipe.fit.seed).parts)
-
-
-def _recalibrated(
-    model: Model, calibration: Calibration, recipe: Recipe, data: DataSet, progress: Progress
-) -> Calibration:
-    """A file that answers a little otherwise promises by its own scores."""
-    scores = scores_of(model, recipe, data.select(Split.CALIBRATION), progress)
-    return limits_on(calibration.scale, scores, **recipe.calibration.model_dump())
-
-
-def proof_samples(data: DataSet, most: int) -> list[Sample]:
-    """Real parts, sound and defective, every category among them; evenly from the test and the calibration parts."""
-    pool = data.select(Split.TEST) + data.select(Split.CALIBRATION)
-    pool.sort(key=lambda s: (s.category, s.kind, s.image.name))
-    if len(pool) <= most:
-        return pool
-    return [pool[i] for i in np.linspace(0, len(pool) - 1, most).round().astype(int)]
-
-
-def _told(samples: Sequence[Sample], recipe: Recipe, progress: Progress) -> Iterator[tuple[Images, Sequence[Truth]]]:
-    """Of a tiled image one tile: what is proved is that both runtimes say the same of it."""
-    view = view_of(recipe)
-    progress.phase("prove", len(samples))
-    root = common_root(samples)
-    for start in range(0, len(samples), PROOF_BATCH):
-        part = samples[start : start + PROOF_BATCH]
-        progress.advance(len(part))
-        frames = [view.middle_frame(read_image(sample.image, bits=recipe.data.bits)) for sample in part]
-        yield (
-            np.stack(frames),
-            [Truth(sample.defective, sample.category, str(sample.image.relative_to(root))) for sample in part],
+    def export(self, deployment_name: str, to: Path, *, report: bool = False) -> Conversion:
+        """Write one artifact if it passes its proof; the conversion report is written on request, or if it fails."""
+        deployment = load_deployment(deployment_name)
+        card = self._card(to.stem, deployment)
+        samples = proof_samples(self.data, deployment.proof)
+        to.parent.mkdir(parents=True, exist_ok=True)
+        conversion = make_artifact(
+            ArtifactGraph(self.model.eval().cpu(), self.calibration.scale),
+            to,
+            card=card,
+            deployment=deployment,
+            verification=VerificationData(
+                real=self._proof_batches(samples),
+                sound=lambda: self._sound_frames(deployment.quantise.sound),
+                checked=lambda: self._damaged_pairs(deployment.quantise.checked),
+                recalibrate=self._recalibrate,
+                progress=self.progress,
+            ),
         )
+        if report or conversion.missed:
+            write_conversion(conversion, to, card)
+        return conversion
+
+    def _card(self, name: str, deployment: Deployment) -> ArtifactCard:
+        settings, data = self.recipe.data, self.data
+        licences = {source.name: source.licence for source in sources_of(self.model)}
+        return ArtifactCard(
+            name=name,
+            target=deployment.target,
+            size=settings.size,
+            tile=settings.tile,
+            overlap=settings.overlap,
+            resize=RESIZE,
+            bits=settings.bits,
+            categories=tuple(data.categories),
+            calibration=self.calibration,
+            recipe=_public(self.recipe),
+            recipe_digest=self.recipe.digest(),
+            data={"name": data.name, "digest": data.digest},
+            licences=licences | _teacher_licences(self.taught_by) | _data_licence(data),
+            versions=installed(PACKAGES),
+            created=now(),
+        )
+
+    def _proof_batches(self, samples: Sequence[Sample]) -> Iterator[tuple[Images, Sequence[Truth]]]:
+        """Frames and labels. One tile of a tiled image is enough: the proof compares two runtimes on equal input."""
+        self.progress.phase("prove", len(samples))
+        root = common_root(samples)
+        for batch in chunks(samples, PROOF_BATCH):
+            self.progress.advance(len(batch))
+            yield (
+                np.stack([self._middle_frame(sample) for sample in batch]),
+                [Truth(sample.defective, sample.category, str(sample.image.relative_to(root))) for sample in batch],
+            )
+
+    def _sound_frames(self, limit: int) -> Images:
+        """Middle frames of training parts, evenly taken from all categories."""
+        samples = self.data.select(Split.TRAIN)
+        return np.stack([self._middle_frame(samples[i]) for i in evenly_spread(len(samples), limit)])
+
+    def _damaged_pairs(self, parts: int) -> Images:
+        """Sound parts and their damaged twins by turns: parts of the early stop, on which nothing was trained."""
+        samples = self.data.select(Split.VALIDATION) or self.data.select(Split.CALIBRATION)
+        chosen = [samples[i] for i in evenly_spread(len(samples), parts)]
+        settings = self.recipe.data
+        store = ImageStore(chosen, view_of(self.recipe), bits=settings.bits, budget_mb=settings.cache_mb)
+        return np.stack(SyntheticGap(store, self.recipe.fit.seed).images)
+
+    def _middle_frame(self, sample: Sample) -> ImageU8:
+        return view_of(self.recipe).middle_frame(read_image(sample.image, bits=self.recipe.data.bits))
+
+    def _recalibrate(self, model: Model) -> Calibration:
+        """New limits for an artifact whose scores differ a little from the trained model's."""
+        scores = calibration_scores(model, self.recipe, self.data, self.progress)
+        return limits_on(self.calibration.scale, scores, **self.recipe.calibration.model_dump())
+
+
+def proof_samples(data: DataSet, limit: int) -> list[Sample]:
+    """Sound and defective parts of every category; evenly from the test and calibration splits."""
+    samples = data.select(Split.TEST) + data.select(Split.CALIBRATION)
+    samples.sort(key=lambda s: (s.category, s.kind, s.image.name))
+    if len(samples) <= limit:
+        return samples
+    return [samples[i] for i in np.linspace(0, len(samples) - 1, limit).round().astype(int)]
 
 
 def _public(recipe: Recipe) -> dict[str, Any]:
-    """What goes into the artifact: neither folders of the machine that trained it nor its teachers' names."""
+    """The recipe as the artifact carries it: without folders of the training machine and names of teachers."""
     content: dict[str, Any] = recipe.model_dump(mode="json")
     for key in ("teachers", "unlabelled", "labelled", "start"):
         del content["distill"][key]
@@ -241,26 +239,14 @@ def _public(recipe: Recipe) -> dict[str, Any]:
     return content
 
 
-def _teachers_licences(taught_by: Mapping[str, Any]) -> dict[str, str]:
-    """Of weights that are not in the artifact, but which its own follow from."""
+def _teacher_licences(taught_by: Mapping[str, Any]) -> dict[str, str]:
+    """Licences of weights that are not in the artifact, but from which its own were trained."""
     return {
-        f"taught by {source}": licence for told in taught_by.values() for source, licence in told["licences"].items()
+        f"taught by {source}": licence
+        for teacher in taught_by.values()
+        for source, licence in teacher["licences"].items()
     }
 
 
 def _data_licence(data: DataSet) -> dict[str, str]:
     return {f"data {data.name}": data.manifest.licence.name} if data.manifest else {}
-
-
-def as_model(model: Student | Teacher, scale: float, recipe: Recipe) -> TorchModel:
-    return TorchModel(ArtifactGraph(model, scale), recipe.data.size)
-
-
-def scores_of(model: Model, recipe: Recipe, samples: Sequence[Sample], progress: Progress) -> dict[str, list[float]]:
-    """Scores of held-out parts by category."""
-    progress.phase("calibrate", len(samples))
-    scores: dict[str, list[float]] = {}
-    for seen in predict_samples(model, samples, view_of(recipe), bits=recipe.data.bits):
-        scores.setdefault(seen.sample.category, []).append(seen.score)
-        progress.advance()
-    return scores

@@ -1,6 +1,6 @@
-"""Where a stopped training goes on: one safetensors file, replaced in one move, no pickle.
+"""Checkpoint from which an interrupted training resumes: one safetensors file, replaced atomically, no pickle.
 
-Holds the student, its best self so far, the optimiser's state and, in the header, the step and the early stop's memory.
+Holds the student, its best weights so far, the optimizer's state and, in the header, step and state of early stopping.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from inspect_kd.errors import BadInput
 from inspect_kd.former_names import rename_weights
 from inspect_kd.plain_file import open_plain_file
 
-LARGEST_HEADER = 100_000_000
-"""Bytes; the format's own limit."""
-AGAIN = "; remove the run's folder and train again"
+MAX_HEADER_BYTES = 100_000_000
+"""The format's own limit."""
+TRAIN_AGAIN = "; remove the run's folder and train again"
 FIT, FITTED = "fit", "fitted"
-"""Names of a student's training before the distillation's stages, which have their own."""
+"""Stages of a student's training before those of the distillation, which have names of their own."""
 
 
 @dataclass(kw_only=True, slots=True)
 class TrainingState:
-    """What a training remembers between two steps, tensors apart."""
+    """How far a training has come: what a checkpoint holds beside tensors."""
 
     step: int = 0
     """Over all stages."""
@@ -43,11 +43,11 @@ class TrainingState:
     recipe: str = ""
     data: str = ""
     real: str = ""
-    """Labelled and unlabelled parts."""
+    """Digests of recipe, data set, labelled and unlabelled parts."""
 
 
 def trained_state(student: nn.Module) -> dict[str, Tensor]:
-    """Everything but the frozen encoder, which comes from its own weights."""
+    """All weights but the frozen encoder's, which are loaded from its own file."""
     return {key: value for key, value in student.state_dict().items() if not key.startswith("encoder.")}
 
 
@@ -59,35 +59,35 @@ def save(
     state: TrainingState,
     auxiliary: nn.Module | None = None,
 ) -> None:
-    """`auxiliary` is what a stage trains beside the student."""
+    """Write a checkpoint. `auxiliary`: the modules that a stage trains beside the student."""
     tensors = {f"student/{key}": value for key, value in trained_state(student).items()}
     tensors |= {f"best/{key}": value for key, value in best.items()}
     tensors |= {f"auxiliary/{key}": value for key, value in (auxiliary.state_dict() if auxiliary else {}).items()}
-    for index, of_parameter in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer/{index}/{key}": value for key, value in of_parameter.items()}
+    for index, moments in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer/{index}/{key}": value for key, value in moments.items()}
     contiguous = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     atomic_write.remove_abandoned(path.parent)
     atomic_write.write_bytes(path, save_tensors(contiguous, metadata={"progress": json.dumps(asdict(state))}))
 
 
 def read_state(path: Path) -> TrainingState:
-    """How far it had come, without its tensors."""
+    """Read the state alone, without the tensors."""
     with open_plain_file(path, "checkpoint") as file:
-        # safetensors itself opens no name that is not UTF-8. Its header: 8 bytes of length, then JSON.
-        text = file.read(min(int.from_bytes(file.read(8), "little"), LARGEST_HEADER))
+        # Read by hand, as safetensors opens no name that is not UTF-8. The header: 8 bytes of length, then JSON.
+        text = file.read(min(int.from_bytes(file.read(8), "little"), MAX_HEADER_BYTES))
     try:
         header = strict_json.loads(strict_json.loads(text)["__metadata__"]["progress"])
     except (ValueError, TypeError, KeyError) as error:
-        raise BadInput(f"{path}: damaged, or no checkpoint ({weights.in_short(error)}){AGAIN}") from error
+        raise BadInput(f"{path}: damaged, or no checkpoint ({weights.in_short(error)}){TRAIN_AGAIN}") from error
     if not isinstance(header, dict) or set(header) != {field.name for field in fields(TrainingState)}:
-        raise BadInput(f"{path}: not a checkpoint of this version{AGAIN}")
+        raise BadInput(f"{path}: not a checkpoint of this version{TRAIN_AGAIN}")
     return config.fill(TrainingState, header, where=str(path), fault=BadInput)
 
 
 def load(
     path: Path, student: nn.Module, optimizer: Optimizer | None, auxiliary: nn.Module | None = None
 ) -> tuple[TrainingState, dict[str, Tensor]]:
-    """Put student and optimiser back; returns the state and the best weights so far."""
+    """Restore student and optimizer; returns the state and the best weights so far."""
     state = read_state(path)
     try:
         tensors = weights.read_tensors(path)
@@ -97,7 +97,9 @@ def load(
         if optimizer is not None:
             _restore(optimizer, _under(tensors, "optimizer"))
     except (SafetensorError, RuntimeError, ValueError) as error:
-        raise BadInput(f"{path}: damaged, or of another student ({weights.in_short(error)}){AGAIN}") from error
+        raise BadInput(
+            f"{path}: damaged, or of a different student ({weights.in_short(error)}){TRAIN_AGAIN}"
+        ) from error
     return state, rename_weights(_under(tensors, "best"))
 
 

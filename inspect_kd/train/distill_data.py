@@ -1,13 +1,13 @@
-"""What a student is shown after the fit: drawn defects, images of the line that nobody has looked at, and the few with labels.
+"""The distillation's parts: drawn defects, unlabelled images from the line, and a few labelled parts.
 
-The parts are numbered and fixed, so that a teacher looks at each of them once.
+The parts are numbered and fixed, so that a teacher predicts each of them once.
 
 Shapes: B batch, H W image, m m grid of heat.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,158 +16,166 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from inspect_kd.config import Recipe, Teach
-from inspect_kd.datasets import DataSet
+from inspect_kd.config import Teach
 from inspect_kd.datasets.batches import ImageStore, to_tensor
 from inspect_kd.datasets.batches import as_input as channels_last
 from inspect_kd.datasets.images import read_image, read_mask
 from inspect_kd.datasets.view import View
-from inspect_kd.distill.stages import Batch
-from inspect_kd.distill.teacher_cache import CachedTeacher
+from inspect_kd.distill.stages import BatchLabels
 from inspect_kd.resize import resize
+from inspect_kd.train.job import Job
 from inspect_kd.train.real_parts import RealParts
 from inspect_kd.train.run import view_of
 from inspect_kd.train.teacher_data import TeacherDataset
 from inspect_kd.types import ImageU8, Mask, Sample, Split
 
-DRAWN_WITH = 0
-"""The same drawn parts whatever the student's seed: what teachers said of them is found again."""
+DRAWN_SEED = 0
+"""The same drawn parts whatever the student's seed, so that cached outputs of teachers are found again."""
 REAL_SHARE = 0.25
-"""Of a batch that labelled parts take, and that unlabelled ones do, where there are any."""
+"""Share of a batch for labelled parts, and for unlabelled ones, where there are any."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DistillSample:
-    """One part, and what is known of it."""
+    """One part with its label."""
 
     image: ImageU8
-    sound: ImageU8 | None = None
-    """Its sound twin; the image itself where nobody touched a sound part."""
+    sound: ImageU8
+    """Its sound twin where the defect was drawn, otherwise the image itself."""
     mask: Mask | None = None
-    """None: nobody has outlined anything, or there is nothing to outline."""
+    """None: no mask was drawn, or the part is sound."""
     defective: bool | None = None
-    """None: nobody knows."""
+    """None: unlabelled."""
 
     @property
-    def outlined(self) -> bool:
-        return self.mask is not None or self.defective is False
+    def nbytes(self) -> int:
+        sound = 0 if self.sound is self.image else self.sound.nbytes
+        return self.image.nbytes + sound + (0 if self.mask is None else self.mask.nbytes)
 
 
 class SampleLabel(NamedTuple):
-    """What is known of a part without its picture."""
+    """The label of a part without its image."""
 
     mask_1mm: Tensor
-    outlined: bool
+    has_mask: bool
     defective: bool | None
 
 
-class DistillDataset:
-    """All of them, drawn ones first."""
+class SampleCache:
+    """Samples in memory, as many as fit; their labels, which are small, of all. Datasets of one size and grid may share it."""
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        data: DataSet,
-        *,
-        side: int,
-        grid: int,
-        real: RealParts,
-    ) -> None:
-        view = view_of(recipe) if recipe.data.tile else View(size=side)
-        store = ImageStore(data.select(Split.TRAIN), view, bits=recipe.data.bits, budget_mb=recipe.data.cache_mb // 2)
-        teach = Teach(variants=recipe.distill.variants)
-        self.lessons = TeacherDataset(store, teach, recipe.data.flip, DRAWN_WITH)
-        order = np.random.default_rng(DRAWN_WITH).permutation(len(self.lessons))
-        self.drawn = sorted(int(number) for number in order[: recipe.distill.max_samples])
+    def __init__(self, max_bytes: int) -> None:
+        self.free_bytes = max_bytes
+        self.samples: dict[Hashable, DistillSample] = {}
+        self.labels: dict[Hashable, SampleLabel] = {}
+
+    def add(self, key: Hashable, sample: DistillSample, label: SampleLabel) -> None:
+        self.labels[key] = label
+        if sample.nbytes <= self.free_bytes:
+            self.samples[key] = sample
+            self.free_bytes -= sample.nbytes
+
+
+class DistillDataset:
+    """All parts by number: first the drawn ones, then the unlabelled, then the labelled, these mirrored too."""
+
+    def __init__(self, job: Job, *, side: int, grid: int, real: RealParts, cache: SampleCache | None = None) -> None:
+        """`side`: of the images, as the largest teacher takes them. `grid`: side of the heads' output."""
+        settings = job.recipe.data
+        view = view_of(job.recipe) if settings.tile else View(size=side)
+        sound = job.data.select(Split.TRAIN)
+        store = ImageStore(sound, view, bits=settings.bits, budget_mb=settings.cache_mb // 2)
+        teach = Teach(variants=job.recipe.distill.variants)
+        self.teacher_samples = TeacherDataset(store, teach, settings.flip, DRAWN_SEED)
+        order = np.random.default_rng(DRAWN_SEED).permutation(len(self.teacher_samples))
+        self.drawn = sorted(int(number) for number in order[: job.recipe.distill.max_samples])
         self.unlabelled, self.labelled = real.unlabelled, real.labelled
-        self.flips = [False] if recipe.data.flip == "none" else [False, True]
-        self.size, self.side, self.bits = recipe.data.size, view.size, recipe.data.bits
-        self.room = recipe.data.cache_mb * 2**20
-        self.kept: dict[int, DistillSample] = {}
-        self.grid = grid
-        self.facts: dict[int, SampleLabel] = {}
+        self.flips = [False] if settings.flip == "none" else [False, True]
+        self.size, self.side, self.bits, self.grid = settings.size, view.size, settings.bits, grid
+        self.cache = cache or SampleCache(settings.cache_mb * 2**20)
 
     def __len__(self) -> int:
         return len(self.drawn) + len(self.unlabelled) + len(self.flips) * len(self.labelled)
 
     def __getitem__(self, number: int) -> DistillSample:
-        if number in self.kept:
-            return self.kept[number]
-        shown = self._make(number)
-        taken = sum(each.nbytes for each in (shown.image, shown.sound, shown.mask) if each is not None)
-        if taken <= self.room:
-            self.kept[number] = shown
-            self.room -= taken
-        self.facts[number] = SampleLabel(cells(shown.mask, self.grid), shown.outlined, shown.defective)
-        return shown
+        key = self._key(number)
+        if key in self.cache.samples:
+            return self.cache.samples[key]
+        sample = self._make(number)
+        has_mask = sample.mask is not None or sample.defective is False
+        self.cache.add(key, sample, SampleLabel(pool_mask(sample.mask, self.grid), has_mask, sample.defective))
+        return sample
 
-    def known(self, number: int) -> SampleLabel:
-        """Small, and kept for all: a part that is drawn anew for its mask alone would cost a step."""
-        if number not in self.facts:
+    def label(self, number: int) -> SampleLabel:
+        """The label alone: cached for all parts, as drawing one anew for its mask would cost as much as a step."""
+        key = self._key(number)
+        if key not in self.cache.labels:
             self[number]
-        return self.facts[number]
+        return self.cache.labels[key]
 
-    def draw(self, batch: int, rng: np.random.Generator, *, taught: bool) -> list[int]:
-        """Numbers for one step. Unlabelled parts say something only where teachers are asked."""
-        real = round(REAL_SHARE * batch) if self.labelled else 0
-        unknown = round(REAL_SHARE * batch) if self.unlabelled and taught else 0
-        numbers = rng.integers(len(self.drawn), size=batch - real - unknown)
+    def draw(self, batch: int, rng: np.random.Generator, *, with_teachers: bool) -> list[int]:
+        """Numbers for one step. Unlabelled parts take part only where teachers do."""
+        labelled_count = round(REAL_SHARE * batch) if self.labelled else 0
+        unlabelled_count = round(REAL_SHARE * batch) if self.unlabelled and with_teachers else 0
+        drawn = rng.integers(len(self.drawn), size=batch - labelled_count - unlabelled_count)
         first = len(self.drawn)
-        others = first + rng.integers(max(1, len(self.unlabelled)), size=unknown)
+        unlabelled = first + rng.integers(max(1, len(self.unlabelled)), size=unlabelled_count)
         first += len(self.unlabelled)
-        labelled = first + rng.integers(max(1, len(self.flips) * len(self.labelled)), size=real)
-        return [int(number) for number in (*numbers, *others, *labelled)]
+        labelled = first + rng.integers(max(1, len(self.flips) * len(self.labelled)), size=labelled_count)
+        return [int(number) for number in (*drawn, *unlabelled, *labelled)]
 
-    def batch(self, numbers: Sequence[int], teachers: Mapping[str, CachedTeacher], device: torch.device) -> Batch:
-        """What is known of them, without what the student sees."""
-        shown = [self.known(number) for number in numbers]
-        images = [self[number].image for number in numbers] if teachers else []
-        return Batch(
-            mask_B1mm=torch.stack([each.mask_1mm for each in shown]).float().to(device),
-            outlined_B=torch.tensor([each.outlined for each in shown], device=device),
-            defective_B=torch.tensor([bool(each.defective) for each in shown], device=device),
-            judged_B=torch.tensor([each.defective is not None for each in shown], device=device),
+    def labels(self, numbers: Sequence[int], device: torch.device) -> BatchLabels:
+        labels = [self.label(number) for number in numbers]
+        return BatchLabels(
+            mask_B1mm=torch.stack([label.mask_1mm for label in labels]).float().to(device),
+            has_mask_B=torch.tensor([label.has_mask for label in labels], device=device),
+            defective_B=torch.tensor([bool(label.defective) for label in labels], device=device),
+            has_label_B=torch.tensor([label.defective is not None for label in labels], device=device),
             drawn_B=torch.tensor([number < len(self.drawn) for number in numbers], device=device),
-            told={name: teacher.predict(images, device) for name, teacher in teachers.items()},
         )
 
-    def seen(self, numbers: Sequence[int], device: torch.device) -> Tensor:
-        """As the student sees them."""
-        return self.as_input([self[number].image for number in numbers], device)
+    def as_input(self, images: Sequence[ImageU8], device: torch.device) -> Tensor:
+        """Images as the student takes them: float (B, 3, H, W)."""
+        scaled = [resize(image, self.size, self.size) for image in images]
+        return channels_last(torch.stack([to_tensor(image) for image in scaled])).to(device)
 
-    def sound(self, numbers: Sequence[int]) -> list[ImageU8]:
-        """Before they were damaged, where that is known."""
-        shown = [self[number] for number in numbers]
-        return [each.image if each.sound is None else each.sound for each in shown]
+    def _key(self, number: int) -> Hashable:
+        if number < len(self.drawn):
+            return self.drawn[number]
+        number -= len(self.drawn)
+        if number < len(self.unlabelled):
+            return self.unlabelled[number].image
+        sample, flipped = self._labelled(number - len(self.unlabelled))
+        return sample.image, flipped
 
     def _make(self, number: int) -> DistillSample:
         if number < len(self.drawn):
-            lesson = self.lessons[self.drawn[number]]
-            sound = lesson.image if lesson.sound is None else lesson.sound
-            return DistillSample(image=lesson.image, sound=sound, mask=lesson.mask, defective=lesson.mask is not None)
+            drawn = self.teacher_samples[self.drawn[number]]
+            sound = drawn.image if drawn.sound is None else drawn.sound
+            return DistillSample(image=drawn.image, sound=sound, mask=drawn.mask, defective=drawn.mask is not None)
         number -= len(self.drawn)
         if number < len(self.unlabelled):
-            return DistillSample(image=self._read(self.unlabelled[number]))
-        number -= len(self.unlabelled)
-        sample, flipped = self.labelled[number // len(self.flips)], self.flips[number % len(self.flips)]
+            image = self._read(self.unlabelled[number])
+            return DistillSample(image=image, sound=image)
+        sample, flipped = self._labelled(number - len(self.unlabelled))
         image, mask = self._read(sample), None
         if sample.mask is not None:
             mask = read_mask(sample.mask, size=(self.side, self.side))
         if flipped:
             image = np.ascontiguousarray(image[:, ::-1])
             mask = None if mask is None else np.ascontiguousarray(mask[:, ::-1])
-        return DistillSample(image=image, mask=mask, defective=sample.defective)
+        return DistillSample(image=image, sound=image, mask=mask, defective=sample.defective)
+
+    def _labelled(self, number: int) -> tuple[Sample, bool]:
+        """A labelled part, and whether to mirror it."""
+        return self.labelled[number // len(self.flips)], self.flips[number % len(self.flips)]
 
     def _read(self, sample: Sample) -> ImageU8:
         return resize(read_image(sample.image, bits=self.bits), self.side, self.side)
 
-    def as_input(self, images: Sequence[ImageU8], device: torch.device) -> Tensor:
-        scaled = [resize(image, self.size, self.size) for image in images]
-        return channels_last(torch.stack([to_tensor(image) for image in scaled])).to(device)
 
-
-def cells(mask: Mask | None, grid: int) -> Tensor:
-    """Damaged where half of a cell is; but no defect vanishes, however thin it is: (1, m, m)."""
+def pool_mask(mask: Mask | None, grid: int) -> Tensor:
+    """A cell is damaged where half of it is; but no defect vanishes, however thin it is: (1, m, m)."""
     if mask is None:
         return torch.zeros(1, grid, grid, dtype=torch.bool)
     whole = torch.from_numpy(mask.astype(np.float32))[None]

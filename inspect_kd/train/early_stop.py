@@ -1,4 +1,4 @@
-"""The early stop's yardstick: how far synthetic defects stand out from the sound parts that carry them.
+"""Early stopping by the synthetic gap: how far drawn defects stand out from the sound parts that carry them.
 
 The reconstruction loss keeps falling while the student learns to copy, defects too; the gap is what then narrows. It is
 measured on held-out sound parts, with the same defects every time, and never on a real defect.
@@ -6,49 +6,76 @@ measured on held-out sound parts, with the same defects every time, and never on
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from inspect_kd.datasets.batches import ImageStore, to_tensor
+from inspect_kd.config import Fit
+from inspect_kd.datasets.batches import ImageStore, as_input, to_tensor
 from inspect_kd.datasets.synthetic import add_defect
 from inspect_kd.metrics import PixelCounts
-from inspect_kd.types import Heatmap, ImageU8, Mask
+from inspect_kd.models.base import Student
+from inspect_kd.train.checkpoint import TrainingState
+from inspect_kd.types import ImageU8, Mask
 
-MOST_PARTS = 32
-"""Over all categories: enough for a steady figure, few enough to be asked often."""
+MAX_PARTS = 32
+"""Over all categories: enough for a steady figure, few enough to be measured often."""
+NARROWED = 0.97
+"""A gap below this share of the widest has narrowed. Above it the later weights are kept: their learning rate was lower, and
+the gap itself is only measured on a few dozen parts."""
+EARLIEST_STOP = 0.5
+"""Share of the steps before which training never stops: the gap is still ragged there."""
 
 
 class SyntheticGap:
     """Pairs of a sound part and its damaged twin, drawn once."""
 
     def __init__(self, store: ImageStore, seed: int) -> None:
-        self.parts: list[ImageU8] = []
+        self.images: list[ImageU8] = []
         self.masks: list[Mask | None] = []
-        for index in spread_over(len(store), MOST_PARTS):
+        for index in evenly_spread(len(store), MAX_PARTS):
             rng = np.random.default_rng([seed, index])
             sound = store.frame(index, rng).copy()  # a view would keep the whole image
             defect = add_defect(sound, rng, donor=store.frame((index + 1) % len(store), rng))
-            self.parts += [sound, defect.image]
+            self.images += [sound, defect.image]
             self.masks += [None, defect.mask]
 
-    def batches(self, size: int = 16) -> Iterator[Tensor]:
-        """All images, sound and damaged in turn: uint8 (B, 3, H, W)."""
-        for start in range(0, len(self.parts), size):
-            yield torch.stack([to_tensor(part) for part in self.parts[start : start + size]])
-
-    def measure(self, heatmaps: Sequence[Heatmap]) -> float:
+    def measure(self, student: Student) -> float:
         """Average precision of the damaged pixels among all pixels: 0 to 1."""
+        student.eval()
+        device = next(student.parameters()).device
+        with torch.inference_mode():
+            heatmaps = [student(batch.to(device)).heatmap_B1HW[:, 0].float().cpu() for batch in self._batches()]
+        student.train()
         counts = PixelCounts()
-        for heatmap, mask in zip(heatmaps, self.masks, strict=True):
+        for heatmap, mask in zip(torch.cat(heatmaps).numpy(), self.masks, strict=True):
             counts.add(heatmap, mask)
         return counts.ap().value or 0.0
 
+    def _batches(self, size: int = 16) -> Iterator[Tensor]:
+        """All images, sound and damaged by turns: (B, 3, H, W)."""
+        for start in range(0, len(self.images), size):
+            yield as_input(torch.stack([to_tensor(image) for image in self.images[start : start + size]]))
 
-def spread_over(count: int, most: int) -> list[int]:
-    """At most so many indices, evenly spread."""
-    if count <= most:
+
+def record_gap(state: TrainingState, gap: float) -> bool:
+    """Note a new measurement; returns whether the weights that it was measured on are the best so far."""
+    if gap < NARROWED * state.best_gap:
+        state.stale += 1
+        return False
+    state.best_gap = max(state.best_gap, gap)
+    state.best_step, state.stale = state.step, 0
+    return True
+
+
+def should_stop(state: TrainingState, settings: Fit) -> bool:
+    return state.stale >= settings.patience and state.step >= EARLIEST_STOP * settings.steps
+
+
+def evenly_spread(count: int, limit: int) -> list[int]:
+    """At most `limit` indices below `count`, evenly spread."""
+    if count <= limit:
         return list(range(count))
-    return [round(i * (count - 1) / (most - 1)) for i in range(most)]
+    return [round(i * (count - 1) / (limit - 1)) for i in range(limit)]

@@ -1,4 +1,4 @@
-"""Where to train."""
+"""The hardware of a training: device, number of devices, precision, worker processes."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from lightning.fabric.strategies.ddp import DDPStrategy
 
 from inspect_kd.errors import EnvironmentFault, UsageError
 
-PATIENCE = timedelta(days=7)
+TIMEOUT = timedelta(days=7)
+"""Of the processes that wait while the first one trains teachers, distils and finishes alone."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Hardware:
-    """Where to train. `auto` takes a GPU where there is one."""
+    """What to train on. `auto` takes a GPU where there is one."""
 
     device: str = "auto"
     devices: int = 1
@@ -25,15 +26,15 @@ class Hardware:
     workers: int = 0
 
     def fabric(self) -> Fabric:
+        """Lightning Fabric on this hardware."""
         if self.device in {"cuda", "gpu"} and not torch.cuda.is_available():
             raise EnvironmentFault(
-                "asked to train on a GPU, but torch finds none; `inspect-kd doctor` shows what is missing"
+                f"--device {self.device}: torch finds no GPU; `inspect-kd doctor` shows what is missing"
             )
         try:
-            precision: Any = self.precision  # Fabric itself refuses what it does not know
+            precision: Any = self.precision  # Fabric refuses unknown ones
             accelerator = "gpu" if self.device == "cuda" else self.device
-            # The first of several devices studies, distils and concludes alone, for hours; the others wait.
-            strategy: Any = DDPStrategy(timeout=PATIENCE) if self.devices > 1 else "auto"
+            strategy: Any = DDPStrategy(timeout=TIMEOUT) if self.devices > 1 else "auto"
             return Fabric(accelerator=accelerator, devices=self.devices, precision=precision, strategy=strategy)
         except ValueError as error:
-            raise UsageError(f"this hardware cannot be used as asked: {error}") from error
+            raise UsageError(f"--device, --devices or --precision: not available on this machine ({error})") from error

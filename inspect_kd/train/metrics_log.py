@@ -1,7 +1,7 @@
-"""`metrics.jsonl`: a line of figures for each step of a training.
+"""The log of a training, `metrics.jsonl`: a line of figures for each step.
 
-A run's folder may hold what somebody else has put there. The log is made anew at the beginning of each training, so that
-lines go neither through a link nor into a pipe; what a resume keeps of the former log is copied.
+A run's folder may contain foreign files. Each training therefore creates the log anew, so that it writes neither through a
+link nor into a pipe; a resume copies the lines that it keeps.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import TextIO
 from inspect_kd import atomic_write
 from inspect_kd.plain_file import open_to_append, read_plain_file
 
-WHAT, LARGEST = "log of a training", 1 << 30
+DESCRIPTION, MAX_BYTES = "log of a training", 1 << 30
 
 
 def begin_log(path: Path, steps: int = 0) -> None:
-    """Keep the lines of the first `steps` steps: those after the checkpoint are done again."""
+    """Create the log with the lines of the first `steps` steps: those after the checkpoint are trained again."""
     kept: list[str] = []
     if steps and path.is_file():
-        text = read_plain_file(path, WHAT, LARGEST, follow_links=False).decode(errors="replace")
+        text = read_plain_file(path, DESCRIPTION, MAX_BYTES, follow_links=False).decode(errors="replace")
         kept = [
             line
             for line in text.splitlines(keepends=True)
@@ -31,12 +31,12 @@ def begin_log(path: Path, steps: int = 0) -> None:
 
 
 def open_log(path: Path) -> TextIO:
-    """For further lines."""
-    return io.TextIOWrapper(open_to_append(path, WHAT), encoding="utf-8")
+    """Open the log to append lines."""
+    return io.TextIOWrapper(open_to_append(path, DESCRIPTION), encoding="utf-8")
 
 
 def _step(line: str) -> int | None:
-    """None for a line that is none of this program, such as a power cut leaves."""
+    """The step of a line; None where the line is damaged, as after a power cut."""
     try:
         step = json.loads(line)["step"]
     except (ValueError, TypeError, KeyError, RecursionError):

@@ -1,4 +1,4 @@
-"""What a student needs to hear teachers and labels, as changes of its recipe: heads, stages, and how much each voice counts."""
+"""Presets: changes of a recipe that let a student learn from teachers and labels (heads, stages, weights of their outputs)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ FIT_ALONE = ("distill.align.steps=0", "distill.supervise.steps=0", "distill.refi
 HEADS = ("student.head_width=32",)
 SUPERVISE = ("distill.supervise.steps=1500", "distill.supervise.learning_rate=2.0e-3")
 DRAWN = (*HEADS, *SUPERVISE, "distill.blend=[1, 3, 0]", "distill.score_blend=[1, 0.5, 0]")
-"""A head that learns drawn defects: what the default recipe has."""
+"""A head that learns drawn defects, as in the default recipe."""
 REFINE = (
     "distill.refine.steps=600",
     "distill.refine.learning_rate=2.0e-3",
@@ -18,13 +18,13 @@ REFINE = (
 
 
 def needed(recipe: Recipe, *, teachers: bool, labels: bool) -> list[str]:
-    """What the recipe lacks for teachers, or labels, that are named beside it; what it has stays as it is."""
+    """The changes that a recipe lacks for the teachers or labels named beside it. Its own settings stay."""
     if not recipe.student or not (teachers or labels):
         return []
     distill = recipe.distill
     changes = [] if recipe.student.get("head_width") else [*HEADS]
-    taught = bool(distill.align.steps or distill.refine.steps)
-    if not distill.supervise.steps and (labels or not taught):
-        # S3 reads what S2 has made; whoever has stages of their own knows what they leave out.
+    uses_teachers = bool(distill.align.steps or distill.refine.steps)
+    if not distill.supervise.steps and (labels or not uses_teachers):
+        # S3 builds on S2. A recipe with stages for teachers leaves S2 out on purpose.
         changes += SUPERVISE
-    return [*changes, *(REFINE if teachers and not taught else ())]
+    return [*changes, *(REFINE if teachers and not uses_teachers else ())]

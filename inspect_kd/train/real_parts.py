@@ -1,52 +1,55 @@
-"""Parts beside the data set: those that nobody has looked at, and the few that somebody has labelled.
+"""Real parts beside the data set: unlabelled images from the line, and a few labelled parts.
 
-None of them may be a part that is held out for thresholds, early stop or test, under whatever name: contents are compared.
+None of them may be a part that is held out for thresholds, early stop or test, whatever its name: contents are compared.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from inspect_kd.config import Distill, Recipe
+from inspect_kd.config import Distill
 from inspect_kd.datasets import DataSet, every_image, every_sample
 from inspect_kd.datasets.images import read_image
 from inspect_kd.errors import BadInput, UsageError
+from inspect_kd.train.job import Job
 from inspect_kd.types import Progress, Sample, Split
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RealParts:
-    """Both of them."""
+    """Unlabelled and labelled parts beside the data set."""
 
-    unlabelled: list[Sample]
-    labelled: list[Sample]
+    unlabelled: list[Sample] = field(default_factory=list)
+    labelled: list[Sample] = field(default_factory=list)
 
     @property
     def digest(self) -> str:
-        """Of names, sizes and what is known; of none it is empty."""
+        """Digest of names, sizes and labels; empty without parts."""
         lines = [
             f"{sample.kind}|{sample.defective}|{file.name}|{file.stat().st_size}"
             for sample in (*self.unlabelled, *self.labelled)
             for file in (sample.image, sample.mask)
             if file is not None
         ]
-        told = "\n".join([str(len(self.unlabelled)), *lines]).encode(errors="surrogateescape")
-        return hashlib.sha256(told).hexdigest() if lines else ""
+        content = "\n".join([str(len(self.unlabelled)), *lines]).encode(errors="surrogateescape")
+        return hashlib.sha256(content).hexdigest() if lines else ""
 
 
-def real_parts(recipe: Recipe, data: DataSet, progress: Progress) -> RealParts:
-    """Found before a training begins: a mistyped folder must not cost a fit."""
-    settings = recipe.distill
-    return RealParts(unlabelled_parts(settings, data, recipe.data.bits, progress), labelled_parts(settings, data))
+def open_real_parts(job: Job) -> RealParts:
+    """Find both before a training begins: a mistyped folder must not cost a fit."""
+    settings, bits = job.recipe.distill, job.recipe.data.bits
+    return RealParts(
+        unlabelled=unlabelled_parts(settings, job.data, bits, job.progress), labelled=labelled_parts(settings, job.data)
+    )
 
 
 def unlabelled_parts(settings: Distill, data: DataSet, bits: int | None, progress: Progress) -> list[Sample]:
-    """Images below a folder, whatever the names around them say; of very many an even choice. What cannot be read is left out."""
+    """All readable images below a folder; evenly chosen ones where there are more than `max_samples`."""
     folder = settings.unlabelled
     if folder is None:
         return []
@@ -69,19 +72,19 @@ def unlabelled_parts(settings: Distill, data: DataSet, bits: int | None, progres
 
 
 def labelled_parts(settings: Distill, data: DataSet) -> list[Sample]:
-    """Defects, outlined or not, and the sound parts among them."""
+    """Defective parts, with or without masks, and the sound parts among them."""
     source = settings.labelled
     if source is None:
         return []
     samples = every_sample(source)
     if not any(sample.defective for sample in samples):
-        raise BadInput(f"distill.labelled: no defect in {source}; sound parts belong into the data set itself")
+        raise BadInput(f"distill.labelled: no defect in {source}; put sound parts into the data set itself")
     _refuse_held_out(samples, data, "distill.labelled", source)
     return samples
 
 
 def outlined_parts(source: str | None, data: DataSet) -> list[Sample]:
-    """Defects that somebody has outlined: what a teacher can study."""
+    """Defective parts with masks, from which a teacher can learn."""
     if source is None:
         return []
     samples = [sample for sample in every_sample(source) if sample.mask is not None]
@@ -92,16 +95,17 @@ def outlined_parts(source: str | None, data: DataSet) -> list[Sample]:
 
 
 def _refuse_held_out(samples: Sequence[Sample], data: DataSet, option: str, source: str) -> None:
+    """Raise where one of the samples has the content of a held-out part."""
     held_out = [sample for sample in data.samples if sample.split is not Split.TRAIN]
     sizes = {sample.image.stat().st_size for sample in samples}
-    # Files of another length are other files; only the rest are read.
+    # Files of different lengths differ; only the others are read.
     contents = {_content(sample.image): sample for sample in held_out if sample.image.stat().st_size in sizes}
     for sample in samples:
         twin = contents.get(_content(sample.image)) if contents else None
         if twin is not None:
             raise UsageError(
-                f"{option}: {sample.image} is {twin.image} of the data set, which is held out ({twin.split}): whoever learns from "
-                f"it cannot be measured by it. Take it out of {source}"
+                f"{option}: {sample.image} is {twin.image} of the data set, which is held out ({twin.split}): a model "
+                f"that is trained on it cannot be measured by it. Take it out of {source}"
             )
 
 

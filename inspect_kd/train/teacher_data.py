@@ -1,6 +1,6 @@
-"""What a teacher studies: every sound part several times, half of them damaged by drawn defects whose masks are exact.
+"""A teacher's dataset: every sound part several times, half of them with drawn defects, whose masks are exact.
 
-Unusual here: a lesson follows from its number and the seed alone, so it can be drawn again whenever it is asked for.
+Unusual here: a sample follows from its number and the seed alone, so it is drawn anew at each access.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from inspect_kd.resize import resize
 from inspect_kd.types import Sample
 
 FEW = 2**33
-"""Sets the choice of few parts apart from other randomness of the same seed."""
+"""Separates the choice of few parts from other randomness of the same seed."""
 
 
 class TeacherDataset(Sequence[TeacherSample]):
-    """Categories in equal shares: a teacher of all parts must not be one of the largest category."""
+    """Drawn samples, categories in equal shares so that the largest does not dominate; then real ones with masks."""
 
     def __init__(
         self, store: ImageStore, teach: Teach, flip: Flip, seed: int, real: Sequence[TeacherSample] = ()
     ) -> None:
         self.real = real
         self.store, self.flip, self.seed, self.variants = store, flip, seed, teach.variants
-        members = [np.array(each) for each in by_category(few(store.samples, teach.parts, seed), store.samples)]
-        self.members = [[int(i) for i in each] for each in members]
-        most = max(map(len, self.members))
-        self.order = [int(i) for i in np.concatenate([np.resize(each, most) for each in members])]
-        self.donors = {i: each for each in self.members for i in each}
+        categories = by_category(choose_few(store.samples, teach.parts, seed), store.samples)
+        largest = max(map(len, categories))
+        self.order = [int(i) for i in np.concatenate([np.resize(np.array(each), largest) for each in categories])]
+        self.donors = {index: category for category in categories for index in category}
+        """Parts of the same category, from which a defect may take texture."""
 
     def __len__(self) -> int:
         return (len(self.order) + len(self.real)) * self.variants
@@ -64,7 +64,7 @@ class TeacherDataset(Sequence[TeacherSample]):
 
 
 def real_samples(samples: Sequence[Sample], size: int, bits: int | None) -> list[TeacherSample]:
-    """Defects that somebody has outlined."""
+    """Samples of real defects with masks."""
     outlined = [(sample.image, sample.mask) for sample in samples if sample.mask is not None]
     return [
         TeacherSample(image=resize(read_image(image, bits=bits), size, size), mask=read_mask(mask, size=(size, size)))
@@ -72,15 +72,16 @@ def real_samples(samples: Sequence[Sample], size: int, bits: int | None) -> list
     ]
 
 
-def few(samples: Sequence[Sample], parts: int | None, seed: int) -> list[int]:
-    """Indices of so many sound parts of each category, drawn once; of all of them without a limit."""
+def choose_few(samples: Sequence[Sample], parts: int | None, seed: int) -> list[int]:
+    """Indices of `parts` random samples of each category; of all samples where `parts` is None."""
     rng = np.random.default_rng([seed, FEW])
-    kept: list[int] = []
-    for members in by_category(list(range(len(samples))), samples):
-        kept += sorted(int(i) for i in rng.permutation(members)[:parts])
-    return kept
+    chosen: list[int] = []
+    for category in by_category(list(range(len(samples))), samples):
+        chosen += sorted(int(i) for i in rng.permutation(category)[:parts])
+    return chosen
 
 
 def by_category(indices: Sequence[int], samples: Sequence[Sample]) -> list[list[int]]:
+    """The indices of each category."""
     categories = sorted({samples[i].category for i in indices})
     return [[i for i in indices if samples[i].category == category] for category in categories]

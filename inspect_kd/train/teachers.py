@@ -1,10 +1,11 @@
-"""Teachers for a student: a run that is there, or one that is made on the way, beside the student's own."""
+"""Open a student's teachers: runs that exist, or runs that are trained first, beside the student's own."""
 
 from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,82 +15,85 @@ from inspect_kd.datasets import DataSet
 from inspect_kd.errors import UsageError
 from inspect_kd.models.base import Teacher
 from inspect_kd.train.hardware import Hardware
+from inspect_kd.train.job import Job
 from inspect_kd.train.run import RunFolder, load_run, resolved
-from inspect_kd.train.teach import teach
-from inspect_kd.types import Progress
+
+Train = Callable[[Job], RunFolder]
+"""`pipeline.train`, which itself opens teachers: it is handed over, as importing it here would be circular."""
 
 
-def ready(
-    names: Sequence[str], recipe: Recipe, data: DataSet, out: Path, hardware: Hardware, progress: Progress
-) -> dict[str, Teacher]:
-    """By name. A teacher that has not studied this very data studies it first, as `inspect-kd train --model` would let it."""
-    found: dict[str, Teacher] = {}
-    for name in names:
-        folder = _run_of(name, recipe, data, out, hardware, progress)
-        finished = load_run(folder.path)
+def open_teachers(job: Job, train: Train, runs: Path) -> dict[str, Teacher]:
+    """The teachers of the job's recipe by name. One that has no run for this data below `runs` is trained there first."""
+    teachers: dict[str, Teacher] = {}
+    for name in job.recipe.distill.teachers:
+        finished = load_run(_find_or_train(name, job, train, runs).path)
         if not isinstance(finished.model, Teacher):
             raise UsageError(f"--teachers {name}: a student; teachers are: {', '.join(teachers_in_the_zoo())}")
-        if finished.recipe.name in found:
+        if finished.recipe.name in teachers:
             raise UsageError(f"--teachers: two of them are called '{finished.recipe.name}'")
-        if finished.manifest["data"]["digest"] != data.digest:
+        if finished.manifest["data"]["digest"] != job.data.digest:
             if finished.recipe.teach.labelled:
                 raise UsageError(
-                    f"--teachers {name}: it studied real defects beside other parts than these; some may be in this test. Name its "
-                    "recipe instead of its run, then it studies these parts"
+                    f"--teachers {name}: trained with real defects on other parts than these; some of them may be in this test "
+                    "split. Name its recipe instead of its run, and it is trained on these parts"
                 )
-            progress.note(
-                f"{name}: it studied other parts than these ({finished.manifest['data']['name']}); if parts that are held out here "
-                "were among them, it is trusted more than it deserves"
+            job.progress.note(
+                f"{name}: trained on other parts than these ({finished.manifest['data']['name']}); if parts that are held out "
+                "here were among them, its reliability is overestimated"
             )
-        licences.check(recipe.profile, {source.name: source.licence for source in finished.model.sources})
-        found[finished.recipe.name] = finished.model
-    return found
+        licences.check(job.recipe.profile, {source.name: source.licence for source in finished.model.sources})
+        teachers[finished.recipe.name] = finished.model
+    return teachers
 
 
 def teachers_in_the_zoo() -> list[str]:
     return [name for name in zoo.names("models") if load_recipe(name).teacher]
 
 
-def studies(names: Sequence[str], recipe: Recipe, data: DataSet) -> dict[str, str]:
-    """What tells one study from another, without making it: by name as given."""
-    told = {}
-    for name in names:
+def teacher_identities(recipe: Recipe, data: DataSet) -> dict[str, str]:
+    """Digests of a recipe's teachers, by name as given: of their runs, or of what their training would depend on."""
+    identities = {}
+    for name in recipe.distill.teachers:
         manifest = RunFolder(Path(name)).manifest
         if manifest.is_file():
-            told[name] = hashlib.sha256(manifest.read_bytes()).hexdigest()[:12]
+            identities[name] = hashlib.sha256(manifest.read_bytes()).hexdigest()[:12]
         else:
-            told[name] = _identity(_seeing_alike(load_recipe(name), recipe), data)
-    return told
+            identities[name] = training_identity(with_data_of(load_recipe(name), recipe), data)
+    return identities
 
 
-def _run_of(name: str, recipe: Recipe, data: DataSet, out: Path, hardware: Hardware, progress: Progress) -> RunFolder:
-    """A folder is taken as it is; of a recipe the run that it makes of this data."""
+def _find_or_train(name: str, job: Job, train: Train, runs: Path) -> RunFolder:
+    """The run `name`, or the run of the recipe `name` on the job's data."""
     if (Path(name) / "run.json").is_file():
         return RunFolder(Path(name))
-    teacher = _seeing_alike(load_recipe(name), recipe)
-    if not teacher.teacher:
+    recipe = with_data_of(load_recipe(name), job.recipe)
+    if not recipe.teacher:
         raise UsageError(f"--teachers {name}: a student's recipe; teachers are: {', '.join(teachers_in_the_zoo())}")
-    folder = RunFolder(out / f"{data.name}-{teacher.name}-{_identity(teacher, data)}")
+    folder = RunFolder(runs / f"{job.data.name}-{recipe.name}-{training_identity(recipe, job.data)}")
     if not folder.complete:
-        progress.note(f"{teacher.name} studies first: {folder.path}")
-        out.mkdir(parents=True, exist_ok=True)
-        # Out of sight of another training that wants the same teacher: whoever is ready first puts it there.
-        with TemporaryDirectory(prefix=".studying-", dir=out) as room:
-            own = RunFolder(Path(room) / folder.path.name)
-            teach(teacher, data, own, hardware=hardware, progress=progress)
+        job.progress.note(f"training {recipe.name} first: {folder.path}")
+        runs.mkdir(parents=True, exist_ok=True)
+        # In a folder of its own: of two trainings that need the same teacher the first to finish puts it in place.
+        with TemporaryDirectory(prefix=".studying-", dir=runs) as temporary:
+            trained = RunFolder(Path(temporary) / folder.path.name)
+            hardware = replace(job.hardware, devices=1, workers=0, precision=Hardware().precision)
+            train(replace(job, recipe=recipe, folder=trained, hardware=hardware))
             if not folder.complete:
                 shutil.rmtree(folder.path, ignore_errors=True)
-                own.path.rename(folder.path)
+                trained.path.rename(folder.path)
     return folder
 
 
-def _seeing_alike(teacher: Recipe, student: Recipe) -> Recipe:
-    """The teacher must not see what the student's data section leaves out. Its seed stays its own: one study for all students."""
-    same = ("calibration", "validation", "test", "group", "categories", "bits", "flip", "cache_mb")
-    data = teacher.data.model_copy(update={key: getattr(student.data, key) for key in same})
+def with_data_of(teacher: Recipe, student: Recipe) -> Recipe:
+    """The teacher's recipe with the student's split, so that it does not see held-out parts.
+
+    Its seed stays its own: one teacher serves students of all seeds.
+    """
+    shared = ("calibration", "validation", "test", "group", "categories", "bits", "flip", "cache_mb")
+    data = teacher.data.model_copy(update={key: getattr(student.data, key) for key in shared})
     return teacher.model_copy(update={"data": data, "profile": student.profile})
 
 
-def _identity(teacher: Recipe, data: DataSet) -> str:
-    """Of what its study depends on: a new setting of some student's distillation lets no teacher study again."""
+def training_identity(teacher: Recipe, data: DataSet) -> str:
+    """Digest of what a teacher's training depends on. No setting of a student's distillation makes it train again."""
     return f"{resolved(teacher).digest(without={'distill'})[:6]}{data.digest[:6]}"

@@ -1,4 +1,4 @@
-"""A run's manifest, `run.json`: read and checked as a whole, for it may have come with somebody else's run."""
+"""A run's manifest, `run.json`: read and checked as a whole, as the run may come from another person."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from inspect_kd import config, strict_json
 from inspect_kd.errors import BadInput
 from inspect_kd.plain_file import read_plain_file
 
-LARGEST = 64 << 20
+MAX_BYTES = 64 << 20
 
 
-class _Readable(BaseModel):
-    """What is read of a part of the manifest; whatever else stands there is kept."""
+class _ManifestPart(BaseModel):
+    """The keys that this program reads; all others are kept."""
 
     model_config = ConfigDict(extra="allow")
 
 
-class _Data(_Readable):
+class _Data(_ManifestPart):
     name: str
     digest: str
     source: Any = None
-    """A path, or nothing. Not checked as text: it need not be UTF-8."""
+    """A path or None. Not checked as text: a path need not be UTF-8."""
 
 
-class _Source(_Readable):
+class _Source(_ManifestPart):
     sha256: str
 
 
-class _TaughtBy(_Readable):
+class _TaughtBy(_ManifestPart):
     licences: dict[str, str]
 
 
-class _Manifest(_Readable):
+class _Manifest(_ManifestPart):
     files: dict[str, str]
     data: _Data
     sources: list[_Source]
@@ -48,9 +48,9 @@ class _Manifest(_Readable):
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """The manifest's content; BadInput where a part that this program reads is missing or of another kind."""
+    """Read a manifest; raise BadInput where a key that this program reads is missing or of another type."""
     try:
-        content = strict_json.loads(read_plain_file(path, "manifest of a run", LARGEST), file_names=True)
+        content = strict_json.loads(read_plain_file(path, "manifest of a run", MAX_BYTES), file_names=True)
     except ValueError as error:
         raise BadInput(f"{path}: not readable as JSON ({error}); train the run again") from error
     if not isinstance(content, dict):

@@ -1,0 +1,61 @@
+"""The inputs of the student's heads, computed once for all parts: while its body is frozen they do not change.
+
+Shapes: N parts, B batch, C channels, h w grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from inspect_kd.chunks import chunks
+from inspect_kd.models.rebuild import RebuildStudent
+from inspect_kd.train.distill_data import DistillDataset
+from inspect_kd.types import Progress
+
+BATCH = 8
+
+
+class HeadInputs:
+    """Computed when first read, before the body is trained; kept on the CPU in half precision.
+
+    Distillations that start from one fit, on the same dataset, can share them.
+    """
+
+    def __init__(
+        self, student: RebuildStudent, dataset: DistillDataset, progress: Progress, first_NChw: Tensor | None = None
+    ) -> None:
+        """`first_NChw`: those of the first parts of the dataset, where they are known from another distillation."""
+        self.student, self.dataset, self.progress = student, dataset, progress
+        self.first_NChw = torch.empty(0) if first_NChw is None else first_NChw
+
+    @cached_property
+    def all_parts(self) -> Tensor:
+        """(N, C, h, w)."""
+        count, head_inputs_NChw = len(self.first_NChw), self.first_NChw
+        self.progress.phase("look: student", len(self.dataset) - count)
+        for numbers in chunks(range(count, len(self.dataset)), BATCH):
+            inputs_BChw = self._compute(numbers)
+            if len(head_inputs_NChw) < len(self.dataset):
+                # Room for all at once: joining parts at the end would take it twice.
+                head_inputs_NChw = torch.empty(len(self.dataset), *inputs_BChw.shape[1:], dtype=torch.float16)
+                if count:
+                    head_inputs_NChw[:count] = self.first_NChw
+            head_inputs_NChw[numbers] = inputs_BChw
+            self.progress.advance(len(numbers))
+        return head_inputs_NChw
+
+    def select(self, numbers: Sequence[int], device: torch.device) -> Tensor:
+        return self.all_parts[list(numbers)].float().to(device)
+
+    def _compute(self, numbers: Sequence[int]) -> Tensor:
+        images = [self.dataset[number].image for number in numbers]
+        device = next(self.student.parameters()).device
+        with torch.no_grad():
+            inputs_BChw = self.student.compute_maps(self.dataset.as_input(images, device)).head_inputs_BChw
+        if inputs_BChw is None:
+            raise ValueError("a student without heads has no inputs for them")
+        return inputs_BChw.half().cpu()

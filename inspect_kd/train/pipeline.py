@@ -1,0 +1,174 @@
+"""train(): one training from start to end. Read this page first; every heading is a phase, every phase a module.
+
+A student passes through all phases: prepare → teachers → fit → distil → calibrate → evaluate → export → report. A teacher
+passes through the same ones, without teachers of its own and without distillation.
+
+The process of a training on several devices that was started first does everything but the fit alone.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from inspect_kd import licences
+from inspect_kd.calibrate import calibrate
+from inspect_kd.datasets.batches import TrainingImages
+from inspect_kd.errors import UsageError
+from inspect_kd.evaluate import evaluate
+from inspect_kd.models.base import Student, Teacher
+from inspect_kd.models.rebuild import RebuildStudent
+from inspect_kd.train import checkpoint
+from inspect_kd.train.artifacts import Exporter
+from inspect_kd.train.distill import distill, open_distill_dataset
+from inspect_kd.train.fit import fit
+from inspect_kd.train.head_inputs import HeadInputs
+from inspect_kd.train.job import Job
+from inspect_kd.train.real_parts import RealParts, open_real_parts
+from inspect_kd.train.run import (
+    RunFolder,
+    begin_run,
+    build_teacher,
+    hold_run,
+    now,
+    resolved,
+    save_model,
+    sources_of,
+    view_of,
+    write_json,
+    write_manifest,
+)
+from inspect_kd.train.run_report import write_run_report
+from inspect_kd.train.scores import as_model, calibration_scores
+from inspect_kd.train.start import start_training
+from inspect_kd.train.teach import check_teacher_job, fit_teacher, open_teacher_dataset, validate_teacher
+from inspect_kd.train.teachers import open_teachers
+from inspect_kd.types import NoProgress, Split
+
+
+def train(job: Job, *, resume: bool = False) -> RunFolder:
+    """Train the student or the teacher of a recipe; returns the folder of the complete run.
+
+    `resume` goes on with an interrupted student. An interrupted teacher is trained again, to the same numbers.
+    """
+    job = replace(job, recipe=resolved(job.recipe))
+    return train_teacher(job) if job.recipe.teacher else train_student(job, resume=resume)
+
+
+def train_student(job: Job, *, resume: bool = False) -> RunFolder:
+    fabric = job.hardware.fabric()
+    with hold_run(job.folder):
+        fabric.launch()
+        began, is_first = time.monotonic(), fabric.is_global_zero
+        if not is_first:
+            job = replace(job, progress=NoProgress())
+
+        # ── prepare: find all parts before anything is trained ───────────────────────────────────────────────────────
+        real = open_real_parts(job) if is_first else RealParts()
+        images = TrainingImages(job.open_images(Split.TRAIN), job.recipe.data.flip)
+
+        # ── teachers: load their runs, and train those that have none for this data ──────────────────────────────────
+        teachers = open_teachers(job, train, job.folder.path.parent) if is_first else {}
+        fabric.barrier()
+
+        # ── fit: rebuild sound parts (S0), from scratch, from another run's fit, or from a checkpoint ────────────────
+        training = start_training(job, images, real, fabric, resume=resume)
+        fit(job, training, images, fabric)
+        student, state = training.student, training.state
+        facts: dict[str, Any] = {"best_step": state.best_step, "best_gap": state.best_gap}
+
+        # ── distil: teach the student's heads what labels and teachers show (S1 to S3) ───────────────────────────────
+        if is_first and job.recipe.distill.stages:
+            if not isinstance(student, RebuildStudent):
+                raise UsageError(f"distill: a {job.recipe.student['build']} has no heads to teach")
+            if state.stage == checkpoint.FITTED:
+                checkpoint.save(job.folder.checkpoint, student, {}, training.optimizer, state)
+            dataset = open_distill_dataset(job, student, teachers, real)
+            facts |= distill(job, student, teachers, state, HeadInputs(student, dataset, job.progress))
+
+        # ── calibrate, evaluate, export, report ──────────────────────────────────────────────────────────────────────
+        if is_first:
+            finish_run(job, student, facts | {"steps": state.step}, began)
+        fabric.barrier()  # a helper process that ended earlier would end the first one
+    return job.folder
+
+
+def train_teacher(job: Job) -> RunFolder:
+    # ── prepare ──────────────────────────────────────────────────────────────────────────────────────────────────────
+    check_teacher_job(job)
+    began = time.monotonic()
+    torch.manual_seed(job.recipe.fit.seed)
+    teacher = build_teacher(job.recipe)
+    licences.check(job.recipe.profile, {source.name: source.licence for source in sources_of(teacher)})
+    device = job.hardware.fabric().device
+    dataset = open_teacher_dataset(job, teacher)
+    with hold_run(job.folder):
+        begin_run(job.folder, job.recipe, str(device))
+
+        # ── fit: adapt it to sound parts with drawn defects ──────────────────────────────────────────────────────────
+        steps = fit_teacher(job, teacher.to(device), dataset)
+        teacher.release_training_state()
+        facts = {"steps": steps, "examined": validate_teacher(job, teacher)}
+
+        # ── calibrate, evaluate, export, report ──────────────────────────────────────────────────────────────────────
+        finish_run(job, teacher, facts, began)
+    return job.folder
+
+
+def finish_run(job: Job, model: Student | Teacher, facts: dict[str, Any], began: float) -> None:
+    """From a trained model to a complete run. `facts` go into its manifest; `began` is when the training did.
+
+    A run whose artifact fails its proof is complete all the same: its manifest says so, and `inspect-kd export` tries again.
+    """
+    recipe, data, folder, progress = job.recipe, job.data, job.folder, job.progress
+    model = model.eval()
+
+    # ── calibrate: thresholds from sound parts on which nothing was trained ──────────────────────────────────────────
+    scores = calibration_scores(as_model(model, 1.0, recipe), recipe, data, progress)
+    calibration = calibrate(scores, **recipe.calibration.model_dump())
+    write_json(folder.calibration, calibration.to_json())
+    for category in data.categories:
+        progress.note(f"{category}: {calibration.limits_for(category).sentence()}")
+
+    # ── evaluate: metrics and decisions on the test split ────────────────────────────────────────────────────────────
+    test, trained = data.select(Split.TEST), as_model(model, calibration.scale, recipe)
+    view, bits = view_of(recipe), recipe.data.bits
+    evaluation = evaluate(trained, test, calibration, progress, view=view, bits=bits) if test else None
+
+    # ── export: write the artifacts and verify them ──────────────────────────────────────────────────────────────────
+    model = model.cpu()
+    save_model(folder, model)
+    exporter = Exporter(
+        folder=folder,
+        recipe=recipe,
+        data=data,
+        model=model,
+        calibration=calibration,
+        taught_by=facts.get("taught_by", {}),
+        progress=progress,
+    )
+    parities, refused = exporter.export_all()
+
+    # ── report, and last the manifest: from now on the run is complete ───────────────────────────────────────────────
+    facts = {
+        "name": folder.path.name,
+        "data": {"name": data.name, "source": data.source, "digest": data.digest, "categories": data.categories},
+        "recipe": recipe.digest(),
+        **facts,
+        "train_seconds": round(time.monotonic() - began, 1),
+        "finished": now(),
+        "parity": parities,
+        "refused": refused,
+        "promises": {
+            name: {"n": limits.n, "reject": limits.reject_promise, "reinspect": limits.reinspect_promise}
+            for name, limits in calibration.limits.items()
+        },
+        **(evaluation.to_json() if evaluation else {}),
+    }
+    write_run_report(job, calibration, evaluation, as_model(model, calibration.scale, recipe), facts)
+    write_manifest(folder, model, facts)
+    # Not earlier: until the run is complete a resume begins with the checkpoint.
+    folder.checkpoint.unlink(missing_ok=True)

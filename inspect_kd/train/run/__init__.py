@@ -1,0 +1,30 @@
+"""A run: the folder of one training, how its models are built, saved and loaded, and where it was made."""
+
+from inspect_kd.train.run.builders import build_student, build_teacher, holdout_of, resolved, sources_of, view_of
+from inspect_kd.train.run.folder import RunFolder, choose_folder, hold_run, is_helper_process
+from inspect_kd.train.run.load import FinishedRun, load_run
+from inspect_kd.train.run.provenance import PACKAGES, commit, environment, now
+from inspect_kd.train.run.save import begin_run, save_model, write_json, write_manifest
+
+__all__ = [
+    "PACKAGES",
+    "FinishedRun",
+    "RunFolder",
+    "begin_run",
+    "build_student",
+    "build_teacher",
+    "choose_folder",
+    "commit",
+    "environment",
+    "hold_run",
+    "holdout_of",
+    "is_helper_process",
+    "load_run",
+    "now",
+    "resolved",
+    "save_model",
+    "sources_of",
+    "view_of",
+    "write_json",
+    "write_manifest",
+]

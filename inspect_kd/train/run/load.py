@@ -1,0 +1,82 @@
+"""Load a complete run: its recipe, model and calibration, checked against its manifest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from inspect_kd import config, weights
+from inspect_kd.calibrate import Calibration, read_calibration
+from inspect_kd.config import Recipe
+from inspect_kd.errors import BadInput
+from inspect_kd.former_names import rename_weights
+from inspect_kd.models.base import Student, Teacher
+from inspect_kd.models.encoders import EncoderSpec
+from inspect_kd.train.run.builders import build_student, build_teacher
+from inspect_kd.train.run.folder import RunFolder
+from inspect_kd.train.run.manifest import read_manifest
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FinishedRun:
+    """A complete run in memory."""
+
+    folder: RunFolder
+    recipe: Recipe
+    model: Student | Teacher
+    calibration: Calibration
+    manifest: dict[str, Any]
+
+
+def load_run(path: Path) -> FinishedRun:
+    """Load a complete run; refuse files that differ from those of its manifest."""
+    folder = RunFolder(path)
+    if not folder.complete:
+        hint = (
+            "the training is unfinished: go on with `inspect-kd train --resume`"
+            if folder.recipe.is_file()
+            else "no run there"
+        )
+        raise BadInput(f"{path}: {hint}")
+    manifest = read_manifest(folder.manifest)
+    for name, digest in manifest["files"].items():
+        if not (path / name).is_file() or weights.sha256(path / name) != digest:
+            raise BadInput(f"{path / name}: missing, or changed since the training wrote it")
+    recipe = config.read_recipe(folder.recipe)
+    model = _load_student(folder, recipe, manifest) if recipe.student else _load_teacher(folder, recipe, manifest)
+    calibration = read_calibration(folder.calibration)
+    return FinishedRun(folder=folder, recipe=recipe, model=model.eval(), calibration=calibration, manifest=manifest)
+
+
+def _load_student(folder: RunFolder, recipe: Recipe, manifest: dict[str, Any]) -> Student:
+    where = f"{folder.manifest}: encoder"
+    if manifest.get("encoder") is None:
+        raise BadInput(f"{where}: missing; a student has one: train the run again")
+    student = build_student(recipe, config.fill(EncoderSpec, manifest["encoder"], where=where, fault=BadInput))
+    try:
+        student.load_state_dict(rename_weights(weights.load_state(folder.student)))
+    except RuntimeError as error:
+        raise BadInput(f"{folder.student}: not the weights of its recipe ({weights.in_short(error)})") from error
+    return student
+
+
+def _load_teacher(folder: RunFolder, recipe: Recipe, manifest: dict[str, Any]) -> Teacher:
+    """A teacher's learned weights on its base, which must be the one that it was trained on."""
+    teacher = build_teacher(recipe)
+    if len(teacher.sources) != len(manifest["sources"]):
+        raise BadInput(f"{folder.manifest}: sources: expected {len(teacher.sources)}, one for each base of the teacher")
+    for source, recorded in zip(teacher.sources, manifest["sources"], strict=True):
+        if source.sha256 != recorded["sha256"]:
+            raise BadInput(
+                f"{folder.path}: {source.name} ({source.origin}) is not the file that the teacher was trained on"
+            )
+    learned = weights.load_state(folder.teacher)
+    if learned.keys() != teacher.adapted_state().keys():
+        raise BadInput(f"{folder.teacher}: not the learned weights of a {recipe.teacher['build']}")
+    try:
+        teacher.load_state_dict(learned, strict=False)
+    except RuntimeError as error:
+        raise BadInput(f"{folder.teacher}: not the weights of its recipe ({weights.in_short(error)})") from error
+    teacher.release_training_state()
+    return teacher

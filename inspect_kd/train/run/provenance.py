@@ -1,0 +1,58 @@
+"""Where and with what a run was made: machine, versions, commit, command, time."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from inspect_kd import __version__
+from inspect_kd.versions import installed
+
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "anomalib",
+    "timm",
+    "lightning",
+    "onnx",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "opencv-python-headless",
+    "numpy",
+)
+
+
+def environment(device: str) -> dict[str, Any]:
+    """What is needed to reproduce the run's numbers."""
+    return {
+        "inspect_kd": __version__,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "device": device,
+        "packages": installed(PACKAGES),
+        "commit": commit(),
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "started": now(),
+    }
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def commit() -> str | None:
+    """The checkout's commit, where the package runs from one."""
+    root = Path(__file__).parents[3]
+    if not (root / ".git").exists():
+        return None
+    result = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True, check=False
+    )
+    return result.stdout.strip() or None

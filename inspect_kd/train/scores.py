@@ -1,0 +1,27 @@
+"""Score held-out parts with a model in training, before it has an artifact."""
+
+from __future__ import annotations
+
+from inspect_kd.config import Recipe
+from inspect_kd.datasets import DataSet
+from inspect_kd.evaluate import predict_samples
+from inspect_kd.export.graph import ArtifactGraph, TorchModel
+from inspect_kd.models.base import Student, Teacher
+from inspect_kd.train.run import view_of
+from inspect_kd.types import Model, Progress, Split
+
+
+def as_model(model: Student | Teacher, scale: float, recipe: Recipe) -> TorchModel:
+    """The graph of its artifact, computed by torch."""
+    return TorchModel(ArtifactGraph(model, scale), recipe.data.size)
+
+
+def calibration_scores(model: Model, recipe: Recipe, data: DataSet, progress: Progress) -> dict[str, list[float]]:
+    """Scores of the calibration split by category."""
+    samples = data.select(Split.CALIBRATION)
+    progress.phase("calibrate", len(samples))
+    scores: dict[str, list[float]] = {}
+    for prediction in predict_samples(model, samples, view_of(recipe), bits=recipe.data.bits):
+        scores.setdefault(prediction.sample.category, []).append(prediction.score)
+        progress.advance()
+    return scores

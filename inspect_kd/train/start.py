@@ -1,0 +1,97 @@
+"""Start a student's training: from scratch, from another run's fit, or where an interrupted training stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor
+from torch.optim import Optimizer
+
+from inspect_kd import licences
+from inspect_kd.datasets.batches import Sweep, TrainingImages, batches
+from inspect_kd.errors import BadInput, UsageError
+from inspect_kd.models.base import Student
+from inspect_kd.train import checkpoint
+from inspect_kd.train.job import Job
+from inspect_kd.train.metrics_log import begin_log
+from inspect_kd.train.real_parts import RealParts
+from inspect_kd.train.run import begin_run, build_student, sources_of
+from inspect_kd.train.warm_start import copy_fit
+
+STATISTICS_IMAGES = 1536
+"""Images whose features give a student its statistics and prototypes before the first step: all of them, as a rule.
+Prototypes from a part of the tile's images alone know its texture less well."""
+
+
+@dataclass(kw_only=True, slots=True)
+class StudentTraining:
+    """A student in training, its optimizer, and how far they have come."""
+
+    student: Student
+    optimizer: Optimizer
+    state: checkpoint.TrainingState
+    best: dict[str, Tensor]
+    """Weights of the widest synthetic gap so far; empty before the first measurement."""
+
+
+def start_training(
+    job: Job, images: TrainingImages, real: RealParts, fabric: Fabric, *, resume: bool
+) -> StudentTraining:
+    """Build the student and put it where its training begins or goes on."""
+    settings, folder = job.recipe.fit, job.folder
+    torch.manual_seed(settings.seed)
+    student = build_student(job.recipe).to(memory_format=torch.channels_last)
+    licences.check(job.recipe.profile, {source.name: source.licence for source in sources_of(student)})
+    trainable = [parameter for parameter in student.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trainable, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    if resume and folder.checkpoint.is_file():
+        training = _resume(job, student, optimizer)
+        # Only the first of several processes has read the real parts.
+        if fabric.is_global_zero and training.state.real != real.digest:
+            raise BadInput(
+                f"{folder.path}: labelled or unlabelled parts have changed since the training began; choose another --name"
+            )
+    else:
+        training = _begin(job, student, optimizer, images, real)
+        if fabric.is_global_zero:
+            begin_run(folder, job.recipe, str(fabric.device))
+    if fabric.is_global_zero:
+        begin_log(folder.metrics, training.state.step)
+    fabric.barrier()
+    return training
+
+
+def _resume(job: Job, student: Student, optimizer: Optimizer) -> StudentTraining:
+    path = job.folder.checkpoint
+    in_fit = checkpoint.read_state(path).stage == checkpoint.FIT
+    state, best = checkpoint.load(path, student, optimizer if in_fit else None)
+    if state.recipe != job.recipe.digest():
+        raise UsageError(
+            f"{job.folder.path}: begun with another recipe; resume without --set, or choose another --name"
+        )
+    if state.data != job.data.digest:
+        raise BadInput(f"{job.folder.path}: the data set has changed since the training began; choose another --name")
+    where = f" of {job.recipe.fit.steps}" if in_fit else f", {state.stage}"
+    job.progress.note(f"resuming at step {state.step}{where}")
+    return StudentTraining(student=student, optimizer=optimizer, state=state, best=best)
+
+
+def _begin(
+    job: Job, student: Student, optimizer: Optimizer, images: TrainingImages, real: RealParts
+) -> StudentTraining:
+    state = checkpoint.TrainingState(recipe=job.recipe.digest(), data=job.data.digest, real=real.digest)
+    if job.recipe.distill.start:
+        copy_fit(job, job.recipe.distill.start, student)
+        state.stage = checkpoint.FITTED
+    else:
+        student.fit_statistics(_statistics_batches(job, images))
+    return StudentTraining(student=student, optimizer=optimizer, state=state, best={})
+
+
+def _statistics_batches(job: Job, images: TrainingImages) -> Iterator[Tensor]:
+    settings, tiled = job.recipe.fit, job.recipe.data.tile is not None
+    sweep = Sweep(images.store.samples, most=STATISTICS_IMAGES, again=tiled, batch=settings.batch, seed=settings.seed)
+    return (pair.clean_B3HW for pair in batches(images, sweep, workers=0))
