@@ -25,7 +25,7 @@ from torch import Tensor
 
 from inspect_kd import weights, zoo
 from inspect_kd.bench import ablate
-from inspect_kd.cli.train import distilled as with_options
+from inspect_kd.cli.train import list_overrides as with_options
 from inspect_kd.config import Distill, Recipe, load_recipe
 from inspect_kd.datasets import DataSet, open_dataset
 from inspect_kd.datasets.drawn import draw_sample
@@ -804,10 +804,10 @@ def test_what_cannot_be_is_said(tmp_path: Path) -> None:
     ):
         with pytest.raises(UsageError, match=message):
             load_recipe("embedded", [*taught, *changes])
-    from inspect_kd.datasets import every_image
+    from inspect_kd.datasets import list_images
 
     with pytest.raises(BadInput, match="no such folder"):
-        every_image(tmp_path / "none")
+        list_images(tmp_path / "none")
 
 
 def test_a_pool_keeps_what_is_known_and_shows_labels_where_there_are_any(parts: Path, tmp_path: Path) -> None:

@@ -22,9 +22,9 @@ from tests.tiny import command
 @pytest.fixture
 def deployment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the shipped deployment `onnx` that the program finds under its name."""
-    copied = shutil.copytree(zoo.room("export"), tmp_path / "export", ignore=shutil.ignore_patterns("cpp"))
-    shipped = zoo.room
-    monkeypatch.setattr(zoo, "room", lambda kind: copied if kind == "export" else shipped(kind))
+    copied = shutil.copytree(zoo.folder_of("export"), tmp_path / "export", ignore=shutil.ignore_patterns("cpp"))
+    shipped = zoo.folder_of
+    monkeypatch.setattr(zoo, "folder_of", lambda kind: copied if kind == "export" else shipped(kind))
     return copied / "onnx.yaml"
 
 

@@ -15,12 +15,12 @@ import pytest
 import torch
 
 from inspect_kd.cli.demo import remove_earlier_demo
-from inspect_kd.datasets import open_dataset
+from inspect_kd.datasets import open_for_recipe
 from inspect_kd.errors import BadInput
 from inspect_kd.train import artifacts, checkpoint
 from inspect_kd.train.finish import finish_run
 from inspect_kd.train.metrics_log import begin_log, open_log
-from inspect_kd.train.run import RunFolder, holdout_of, load_run
+from inspect_kd.train.run import RunFolder, load_run
 from inspect_kd.types import NoProgress
 
 
@@ -140,7 +140,7 @@ def test_checkpoint_stays_until_the_manifest_is_written(copied: Path, parts: Pat
     folder.checkpoint.write_bytes(b"progress")
     folder.manifest.unlink()
     folder.manifest.mkdir()  # nothing can be written under its name
-    data = open_dataset(str(parts), holdout=holdout_of(finished.recipe))
+    data = open_for_recipe(parts, finished.recipe)
     with pytest.raises(OSError, match=r"run\.json"):
         finish_run(finished.recipe, data, folder, finished.model, {}, time.monotonic(), NoProgress())
     assert folder.checkpoint.read_bytes() == b"progress"
@@ -154,7 +154,7 @@ def test_two_exports_keep_each_others_success_and_remove_what_a_killed_one_left(
     os.utime(copied / ".export-old", (0, 0))
     change(copied, lambda content: content.update(refused={"onnx": "missed", "openvino": "missed"}))
     both = load_run(copied), load_run(copied)  # as two processes that begin at once read it
-    data = open_dataset(str(parts), holdout=holdout_of(both[0].recipe))
+    data = open_for_recipe(parts, both[0].recipe)
     for finished, deployment in zip(both, ("onnx", "openvino"), strict=True):
         artifacts.convert(finished, data, deployment, progress=NoProgress())
     manifest = json.loads((copied / "run.json").read_text())

@@ -16,7 +16,7 @@ import torch
 from onnx import TensorProto
 from torch import nn
 
-from inspect_kd.calibrate import limits_on
+from inspect_kd.calibrate import calibrate_scaled
 from inspect_kd.errors import BadInput, UsageError
 from inspect_kd.export.deploy import deployments_for, load_deployment
 from inspect_kd.export.graph import ArtifactGraph
@@ -139,7 +139,7 @@ def test_a_file_promises_by_its_own_scores(in_bytes: Path, run: Path) -> None:
     mine, students = Inspector(in_bytes).card.calibration, Inspector(run / "r.onnx").card.calibration
     assert mine.scale == students.scale
     assert mine.scores != students.scores
-    again = limits_on(mine.scale, mine.scores, reject_rate=0.05, reinspect_rate=0.1)
+    again = calibrate_scaled(mine.scale, mine.scores, reject_rate=0.05, reinspect_rate=0.1)
     assert set(again.limits) == set(mine.limits)
     page = in_bytes.with_name("r.bytes.onnx.conversion.html").read_text()
     assert "Derived anew" in page and "What stayed in fp32" in page

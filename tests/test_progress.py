@@ -12,7 +12,7 @@ from inspect_kd.config import load_recipe
 from inspect_kd.errors import UsageError
 
 
-def test_the_time_left_counts_what_was_done_here(
+def test_remaining_time_ignores_steps_of_an_interrupted_run(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [100.0]
@@ -26,6 +26,6 @@ def test_the_time_left_counts_what_was_done_here(
     assert told[1]["done"] == 95 and told[1]["seconds_left"] == 5.0
 
 
-def test_a_run_without_its_artifact_is_refused_before_it_trains() -> None:
+def test_recipe_without_onnx_export_is_refused() -> None:
     with pytest.raises(UsageError, match="`onnx` must be among them"):
         load_recipe("embedded", ["export=[openvino]"])

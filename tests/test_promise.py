@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from inspect_kd.calibrate import limits_of
+from inspect_kd.calibrate import compute_limits
 from inspect_kd.datasets.images import read_image
 from inspect_kd.models.encoders import build_encoder
 from inspect_kd.resize import resize
@@ -34,16 +34,14 @@ def real_scores(folder: Path) -> np.ndarray:
 
 @pytest.mark.parametrize("name", SETS)
 @pytest.mark.parametrize(("n", "reject", "reinspect"), [(60, 0.02, 0.05), (30, 0.01, 0.05)])
-def test_the_promise_holds_on_real_sound_parts(
-    real_data: Path, name: str, n: int, reject: float, reinspect: float
-) -> None:
+def test_promise_holds_on_real_sound_parts(real_data: Path, name: str, n: int, reject: float, reinspect: float) -> None:
     scores = real_scores(real_data / SETS[name])
     assert len(scores) > 2 * n
     rng = np.random.default_rng(1)
     rejected, stopped, trials = [], [], 400
     for _ in range(trials):
         order = rng.permutation(scores)
-        limits = limits_of(order[:n].tolist(), reject_rate=reject, reinspect_rate=reinspect)
+        limits = compute_limits(order[:n].tolist(), reject_rate=reject, reinspect_rate=reinspect)
         decisions = [limits.thresholds.decide(float(score)) for score in order[n:]]
         rejected.append(np.mean([decision is Decision.NG for decision in decisions]))
         stopped.append(np.mean([decision is not Decision.OK for decision in decisions]))

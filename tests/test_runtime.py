@@ -145,10 +145,10 @@ def test_an_engine_that_others_may_write_is_not_loaded(tmp_path: Path) -> None:
     folder = engine_folder(str(tmp_path / "e"))
     kept_or_built(folder, Fits(**FITS), lambda: b"first")
     next(folder.glob("*.plan")).chmod(0o666)
-    with pytest.raises(EnvironmentFault, match="others may write there"):
+    with pytest.raises(EnvironmentFault, match="other users may write there"):
         kept_or_built(folder, Fits(**FITS), lambda: b"second")
     folder.chmod(0o777)
-    with pytest.raises(EnvironmentFault, match="others may write there"):
+    with pytest.raises(EnvironmentFault, match="other users may write there"):
         engine_folder(str(folder))
 
 

@@ -103,7 +103,7 @@ def store(count: int, categories: str = "ab") -> ImageStore:
     samples = [Sample(image=Path(f"{c}{i}.png"), category=c) for c in categories for i in range(count)]
     kept = ImageStore(samples, View(size=64))
     rng = np.random.default_rng(0)
-    kept.kept = {i: rng.integers(0, 255, (64, 64, 3), dtype=np.uint8) for i in range(len(samples))}
+    kept.cached = {i: rng.integers(0, 255, (64, 64, 3), dtype=np.uint8) for i in range(len(samples))}
     return kept
 
 
@@ -155,7 +155,7 @@ def test_real_masks_are_studied_beside_drawn_ones(tmp_path: Path, parts: Path) -
     ],
 )
 def test_production_takes_what_is_on_the_list_alone(licence: str, allowed: bool) -> None:
-    assert licences.permitted(licence) == allowed
+    assert licences.is_permitted(licence) == allowed
     licences.check("research", {"weights": licence})
     if not allowed:
         with pytest.raises(UsageError, match=r"profile production.*weights"):

@@ -19,7 +19,7 @@ from inspect_kd import atomic_write
 from inspect_kd.config import Recipe, load_recipe
 from inspect_kd.datasets import DataSet
 from inspect_kd.errors import BadInput, UsageError
-from inspect_kd.evaluate import MEAN, SamplePrediction, in_json, measure, predict_samples
+from inspect_kd.evaluate import MEAN, SamplePrediction, measure, measures_to_json, predict_samples
 from inspect_kd.export.graph import ArtifactGraph, TorchModel
 from inspect_kd.train import checkpoint
 from inspect_kd.train.distill import Shared, distill
@@ -173,7 +173,7 @@ def _measured(recipe: Recipe, data: DataSet, folder: RunFolder, shared: Shared, 
     progress.phase("evaluate", len(test))
     model = TorchModel(ArtifactGraph(student.cpu(), 1.0), recipe.data.size)
     parts = predict_samples(model, test, view_of(recipe), bits=recipe.data.bits)
-    metrics = in_json(measure(_counted(parts, progress)))
+    metrics = measures_to_json(measure(_counted(parts, progress)))
     told = {
         "seed": recipe.fit.seed,
         **asked,

@@ -235,7 +235,7 @@ def look(observer: CachedTeacher, pool: DistillDataset, progress: Progress, *, t
         new, asked = new + observer.ensure_cached(images), asked + len(images)
         progress.advance(len(numbers))
     rate = new / observer.seconds if observer.seconds else 0.0
-    taken = observer.cache.taken / 1e6 if observer.cache else 0.0
+    taken = observer.cache.used_bytes / 1e6 if observer.cache else 0.0
     progress.note(
         f"{observer.name}: looked at {new} of {asked} images"
         + (f", {rate:.1f} a second" if new else "; all were known")

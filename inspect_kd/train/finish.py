@@ -40,7 +40,7 @@ def finish_run(
     calibration = calibrate(raw, **recipe.calibration.model_dump())
     write_json(folder.calibration, calibration.to_json())
     for category in data.categories:
-        progress.note(f"{category}: {calibration.limits_for(category).sentence()}")
+        progress.note(f"{category}: {calibration.limits_for(category).describe()}")
 
     # ── what it is worth on the test split ───────────────────────────────────────────────────────────────────────────
     test, reference = data.select(Split.TEST), as_model(model, calibration.scale, recipe)

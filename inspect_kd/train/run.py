@@ -23,7 +23,6 @@ from safetensors.torch import save
 from inspect_kd import __version__, atomic_write, config, registry, weights
 from inspect_kd.calibrate import Calibration, read_calibration
 from inspect_kd.config import Recipe
-from inspect_kd.datasets.splits import Holdout
 from inspect_kd.datasets.view import View
 from inspect_kd.errors import BadInput, UsageError
 from inspect_kd.file_lock import hold_lock
@@ -160,13 +159,6 @@ def _model_of(recipe: Recipe) -> tuple[ModuleType, Any]:
 
 def view_of(recipe: Recipe) -> View:
     return View(size=recipe.data.size, tile=recipe.data.tile, overlap=recipe.data.overlap)
-
-
-def holdout_of(recipe: Recipe) -> Holdout:
-    settings = recipe.data
-    return Holdout(
-        seed=recipe.fit.seed, calibration=settings.calibration, validation=settings.validation, test=settings.test
-    )
 
 
 def build_student(recipe: Recipe, spec: EncoderSpec | None = None) -> Student:

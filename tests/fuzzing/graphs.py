@@ -87,6 +87,20 @@ def with_card(text: bytes) -> bytes:
     return bytes(model.SerializeToString()) + b"\x72" + length_of(entry)
 
 
+def with_external_weights(*, overlong: bool) -> bytes:
+    """An artifact with its weights in `w.bin`. `overlong`: with tags that C++ truncates to 32 bits before it reads them."""
+    model, tensor = artifact(), TensorProto(name="w", data_type=1, dims=[1, 3, 3, 3], data_location=1)
+    for key, value in (("location", "w.bin"), ("offset", "0"), ("length", "108")):
+        tensor.external_data.add(key=key, value=value)
+    raw = tensor.SerializeToString()
+    if overlong:
+        raw = raw.replace(b"\x6a", b"\xea\x80\x80\x80\x10").replace(b"\x70\x01", b"\xf0\x80\x80\x80\x10\x01")
+    del model.graph.initializer[0]
+    graph = model.graph.SerializeToString() + b"\x2a" + length_of(raw)
+    model.ClearField("graph")
+    return bytes(model.SerializeToString()) + b"\x3a" + length_of(graph)
+
+
 def length_of(content: bytes) -> bytes:
     count, out = len(content), bytearray()
     while count > 0x7F:

@@ -61,7 +61,7 @@ class Card(Target):
         for category in (None, *card.categories):
             limits = card.calibration.limits_for(category)
             limits.thresholds.decide(0.5)
-            limits.sentence().encode()
+            limits.describe().encode()
         as_rgb8(np.zeros((2, 2), np.uint16), bits=card.bits)
         json.dumps(card_facts(card), ensure_ascii=False).encode()
         ArtifactCard.parse(card.dump(), "a.onnx")
@@ -85,7 +85,7 @@ class Calibrations(Target):
         path = self.room / "calibration.json"
         path.write_bytes(data)
         calibration = read_calibration(path)
-        calibration.limits_for(None).sentence()
+        calibration.limits_for(None).describe()
         calibration.to_json()
 
 

@@ -66,7 +66,7 @@ class Trees(Target):
         return ["move", file, other]
 
     def feed(self, data: bytes) -> None:
-        from inspect_kd.datasets import every_image, every_sample, open_dataset
+        from inspect_kd.datasets import list_images, list_samples, open_dataset
         from inspect_kd.datasets.check import check
         from inspect_kd.datasets.images import read_image
         from inspect_kd.types import NoProgress
@@ -84,7 +84,7 @@ class Trees(Target):
             for found in check(opened, NoProgress()):
                 assert found.text
         finally:
-            for look in (every_sample, every_image):
+            for look in (list_samples, list_images):
                 try:
                     for each in look(root):
                         read_image(getattr(each, "image", each))

@@ -18,11 +18,11 @@ from tests.fuzzing.targets.target import Target
 class Yaml(Target):
     """Texts that are YAML, or nearly."""
 
-    kind: zoo.Kind
+    kind: zoo.ZooKind
 
     def __init__(self, room: Path) -> None:
         super().__init__(room)
-        files = sorted(zoo.room(self.kind).glob("*.yaml"))
+        files = sorted(zoo.folder_of(self.kind).glob("*.yaml"))
         self.texts = [path.read_text(encoding="utf-8") for path in files]
         self.contents = [yaml.safe_load(text) for text in self.texts]
 
