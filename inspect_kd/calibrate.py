@@ -63,7 +63,7 @@ class Limits:
         if not self.has_too_few_parts:
             return text
         rate = min(self.asked_reject, self.asked_reinspect)
-        return f"{text} You asked for {_percent(rate)}: that takes {parts_needed(rate)} held-out sound parts."
+        return f"{text} The requested {_percent(rate)} needs {parts_needed(rate)} held-out sound parts."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

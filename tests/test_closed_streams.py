@@ -1,4 +1,4 @@
-"""The command line with standard streams that its caller has closed, at questions that nobody answers, and without a home."""
+"""The command line with closed standard streams, unanswered questions, and without a home folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX s
 
 
 def call(words: str, *, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A line of a shell; `$IK` is the program."""
+    """Run a shell command; `$IK` is the program."""
     program = f"{sys.executable} -P -m inspect_kd"
     return subprocess.run(
         words.replace("$IK", program), shell=True, capture_output=True, text=True, cwd=cwd, env=os.environ | environment

@@ -1,4 +1,4 @@
-"""Text from data is shown as it is: Rich reads no markup in it, and no name steers a terminal."""
+"""Text from data is printed literally: no Rich markup, and no control characters."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NAMES = ("[/x]", "bolt[m8]", ":warning:")
 
 
 def table_of(root: Path, categories: tuple[str, ...]) -> Path:
-    """A data set whose categories come from a table."""
+    """Make a data set with the given categories."""
     rows = ["image,label,category"]
     for number, category in enumerate(categories):
         for part in range(10):
@@ -26,7 +26,7 @@ def table_of(root: Path, categories: tuple[str, ...]) -> Path:
 
 
 def run_on_terminal(*words: str) -> tuple[int, str]:
-    """Exit code and what a person would see on stderr."""
+    """Return the exit code and the text that a terminal shows on stderr."""
     master, terminal = pty.openpty()
     with subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, stderr=terminal) as child:
         os.close(terminal)

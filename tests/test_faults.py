@@ -1,7 +1,7 @@
-"""Faults of the operating system and Ctrl-C: one line, an exit code of their own, nothing left behind.
+"""Faults of the operating system and Ctrl-C: one line, an exit code, no files left behind.
 
-A full disk is a limit on the size of files (RLIMIT_FSIZE): it needs no right to mount a small one, and Python gets the same
-kind of error, from the same call.
+A limit on the size of files (RLIMIT_FSIZE) stands for a full disk: it needs no permission to mount one, and raises the same kind
+of error from the same call.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LONG = "a" * 5000
 
 
 def limit_files(size: int | None) -> Callable[[], None]:
-    """For the child: no file may become larger, and Ctrl-C works also where the tests run in the background."""
+    """Prepare the child: limit the size of files, and enable Ctrl-C even if the tests run in the background."""
 
     def prepare() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -43,7 +43,7 @@ def call(*words: str | Path, size: int | None = None) -> subprocess.CompletedPro
 
 
 def fault(answer: subprocess.CompletedProcess[str]) -> str:
-    """The one line that the program ended with."""
+    """Return the program's error line."""
     assert answer.returncode == 4, answer.stderr
     lines = [line for line in answer.stderr.splitlines() if not line.startswith("{")]
     assert "Traceback" not in answer.stderr
@@ -195,7 +195,7 @@ def test_interrupted_predict_prints_its_summary(run: Path, parts: Path) -> None:
         child.stdin.flush()
         decision = json.loads(child.stdout.readline())["decision"]
         child.send_signal(signal.SIGINT)
-        told = child.stderr.read().splitlines()
+        lines = child.stderr.read().splitlines()
         assert child.wait() == 130
-    assert told[0] == f"1 {decision}"
-    assert told[1].startswith("inspect-kd: stopped")
+    assert lines[0] == f"1 {decision}"
+    assert lines[1].startswith("inspect-kd: stopped")

@@ -1,4 +1,4 @@
-"""Downloads from a real server that breaks off, and archives that try to escape."""
+"""Downloads from a real server that interrupts them, and hostile archives."""
 
 from __future__ import annotations
 
@@ -27,39 +27,39 @@ from inspect_kd.types import NoProgress
 
 
 class Server(ThreadingHTTPServer):
-    """Serves one content; breaks each answer off after `patience` bytes; counts what was asked."""
+    """Serves one file; interrupts each response after `most_bytes` bytes; records the requested ranges."""
 
     content = b""
     head: tuple[int, str, str] | None = None
-    """Instead of an answer: status, and one line of the head."""
-    patience = 10**9
+    """Status and one header, sent instead of the file."""
+    most_bytes = 10**9
     ranges: list[str | None]
-    may_answer: threading.Event
+    may_respond: threading.Event
 
 
 class Handler(BaseHTTPRequestHandler):
     server: Server
 
     def do_GET(self) -> None:
-        asked = self.headers.get("Range")
-        self.server.ranges.append(asked)
+        requested = self.headers.get("Range")
+        self.server.ranges.append(requested)
         if len(self.server.ranges) == 1:
-            self.server.may_answer.wait(60)
+            self.server.may_respond.wait(60)
         if self.server.head is not None:
             status, name, value = self.server.head
             self.send_response(status)
             self.send_header(name, value)
             self.end_headers()
             return
-        start = int(re.findall(r"\d+", asked)[0]) if asked else 0
+        start = int(re.findall(r"\d+", requested)[0]) if requested else 0
         if start >= len(self.server.content):
             self.send_error(416)
             return
         body = self.server.content[start:]
-        self.send_response(206 if asked else 200)
+        self.send_response(206 if requested else 200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body[: self.server.patience])
+        self.wfile.write(body[: self.server.most_bytes])
 
     def log_message(self, format: str, *arguments: object) -> None: ...
 
@@ -67,8 +67,8 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server() -> Iterator[Server]:
     with Server(("127.0.0.1", 0), Handler) as server:
-        server.ranges, server.may_answer = [], threading.Event()
-        server.may_answer.set()
+        server.ranges, server.may_respond = [], threading.Event()
+        server.may_respond.set()
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield server
@@ -104,7 +104,7 @@ def data_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_second_download_of_a_data_set_is_refused_with_the_holder(server: Server, data_home: Path) -> None:
     wanted = manifest(server, zipped(**{"mine/good/1.png": b"1"}))
-    server.may_answer.clear()
+    server.may_respond.clear()
     first = threading.Thread(target=fetch.get, args=(wanted, NoProgress()))
     first.start()
     try:
@@ -113,11 +113,11 @@ def test_second_download_of_a_data_set_is_refused_with_the_holder(server: Server
         held = rf"mine is in use by process {os.getpid()} on \S+ since \S+: wait until that process has downloaded it"
         with pytest.raises(EnvironmentFault, match=held):
             fetch.get(wanted, NoProgress())
-        # Another data set of the same archive.
+        # Another data set that uses the same archive.
         with pytest.raises(EnvironmentFault, match=rf"a\.zip is in use by process {os.getpid()} "):
             fetch.get(wanted.model_copy(update={"name": "other"}), NoProgress())
     finally:
-        server.may_answer.set()
+        server.may_respond.set()
         first.join()
     assert fetch.get(wanted, NoProgress()) == data_home / "mine" and len(server.ranges) == 1
     assert {path.name for path in data_home.iterdir()} == {"mine", "downloads"}
@@ -126,21 +126,21 @@ def test_second_download_of_a_data_set_is_refused_with_the_holder(server: Server
 
 def test_interrupted_download_is_continued(server: Server, data_home: Path) -> None:
     content = zipped(**{"mine/good/1.png": bytes(range(256)) * 400})
-    server.patience = len(content) // 3
+    server.most_bytes = len(content) // 3
     folder = fetch.get(manifest(server, content), NoProgress())
     assert (folder / "mine" / "good" / "1.png").read_bytes() == bytes(range(256)) * 400
-    assert server.ranges[0] is None and all(asked for asked in server.ranges[1:]) and len(server.ranges) > 2
-    asked = len(server.ranges)
+    assert server.ranges[0] is None and all(server.ranges[1:]) and len(server.ranges) > 2
+    requests = len(server.ranges)
     assert fetch.get(manifest(server, content), NoProgress()) == folder
-    assert len(server.ranges) == asked
+    assert len(server.ranges) == requests
 
 
 def test_later_call_continues_a_failed_download(server: Server, data_home: Path) -> None:
     content = zipped(a=bytes(50_000))
-    server.patience = 100
+    server.most_bytes = 100
     with pytest.raises(EnvironmentFault, match="run the command again to continue"):
         fetch.get(manifest(server, content), NoProgress())
-    server.patience = 10**9
+    server.most_bytes = 10**9
     fetch.get(manifest(server, content), NoProgress())
     assert server.ranges[-1] == "bytes=500-"
 
@@ -153,11 +153,11 @@ def test_wrong_digest_leaves_no_file(server: Server, data_home: Path) -> None:
 
 def test_changed_archive_is_downloaded_again(server: Server, data_home: Path) -> None:
     content = zipped(**{"mine/good/1.png": b"the right one"})
-    asked = manifest(server, content)
+    wanted = manifest(server, content)
     kept = data_home / "downloads" / f"{hashlib.sha256(content).hexdigest()[:16]}-a.zip"
     kept.parent.mkdir(parents=True)
     kept.write_bytes(zipped(**{"mine/good/1.png": b"another"}))
-    folder = fetch.get(asked, NoProgress())
+    folder = fetch.get(wanted, NoProgress())
     assert (folder / "mine" / "good" / "1.png").read_bytes() == b"the right one"
     assert kept.read_bytes() == content
 
@@ -170,11 +170,11 @@ def test_download_larger_than_its_size_is_stopped(server: Server, data_home: Pat
 
 @pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE])
 def test_huge_tar_header_is_refused_unread(tmp_path: Path, kind: bytes) -> None:
-    """The child may have 100 MB more than it has once everything is imported; the header asks for 400."""
+    """The child may allocate 100 MB after its imports; the header has 400 MB."""
     header = tarfile.TarInfo("name")
     header.type, header.size = kind, 400 * 2**20
     with (tmp_path / "a.tar.gz").open("wb") as file:
-        # gzip files behind each other are one: a megabyte is packed once.
+        # Concatenated gzip files are one file, so a megabyte is compressed only once.
         file.write(gzip.compress(header.tobuf(tarfile.GNU_FORMAT)) + gzip.compress(b"a" * 2**20) * 400)
         file.write(gzip.compress(tarfile.TarInfo("name").tobuf() + bytes(1024)))
     program = (
@@ -191,7 +191,7 @@ def test_huge_tar_header_is_refused_unread(tmp_path: Path, kind: bytes) -> None:
 
 
 def test_total_of_many_tar_headers_is_limited(tmp_path: Path) -> None:
-    """Each is short enough alone."""
+    """Each header alone is short enough."""
     with tarfile.open(tmp_path / "a.tar.gz", "w:gz", format=tarfile.PAX_FORMAT) as tar:
         for number in range(4):
             member = tarfile.TarInfo(f"{number}.png")

@@ -1,4 +1,4 @@
-"""One process at a time: who holds a lock is said, a kill releases it, a planted link is not followed, nothing stays behind."""
+"""Locks name their holder, are released by a kill, follow no planted link and leave no file behind."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ def test_lock_names_its_holder_and_is_released_by_a_kill(tmp_path: Path) -> None
     holder = subprocess.Popen([sys.executable, "-P", "-c", HOLDER, str(file)], stdout=subprocess.PIPE, text=True)
     try:
         assert holder.stdout is not None and holder.stdout.readline() == "held\n"
-        told = rf"^runs/r is in use by process {holder.pid} on {socket.gethostname()} since 20\d\d-\S+: wait$"
-        with pytest.raises(EnvironmentFault, match=told), hold_lock(file, "runs/r", "wait"):
+        message = rf"^runs/r is in use by process {holder.pid} on {socket.gethostname()} since 20\d\d-\S+: wait$"
+        with pytest.raises(EnvironmentFault, match=message), hold_lock(file, "runs/r", "wait"):
             pass
     finally:
         holder.send_signal(signal.SIGKILL)
         holder.communicate()
-    assert file.is_file(), "what a killed process leaves behind"
+    assert file.is_file(), "a killed process leaves its lock file"
     with hold_lock(file, "runs/r", "wait"):
         assert json.loads(file.read_bytes())["pid"] == os.getpid()
-    assert list(file.parent.iterdir()) == [], "nothing stays behind in a folder that was there before"
+    assert list(file.parent.iterdir()) == [], "no file is left in an existing folder"
 
 
 def test_folder_with_other_files_is_kept(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""File names that are not UTF-8, as archives and network shares of older systems hold them, go through every command."""
+"""All commands accept file names that are not UTF-8, as older archives and network shares have them."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ SHOWN = "Pr\\udcfcfling"
 
 
 def call(*words: object, stdin: bytes = b"", cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """The program with strict streams, which it has in all locales but C: there a name would go out as it is."""
+    """Run the program with strict streams, as in all locales but C."""
     names = [os.fsencode(str(word)) for word in words]
     environment = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
     answer = subprocess.run(
         [sys.executable, "-P", "-m", "inspect_kd", *names], input=stdin, capture_output=True, env=environment, cwd=cwd
     )
-    out, err = (said.decode("utf-8") for said in (answer.stdout, answer.stderr))
+    out, err = (stream.decode("utf-8") for stream in (answer.stdout, answer.stderr))
     return subprocess.CompletedProcess(answer.args, answer.returncode, out, err)
 
 
 @pytest.fixture(scope="module")
 def images(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """A sound image between two whose names are no text."""
+    """Images of which two have names that are not UTF-8."""
     found = sorted((parts / "bottle" / "test").rglob("*.png"))[:3]
     names = ("a.png", f"{LATIN}.png", f" {LATIN} 2.png ")
     folder = tmp_path_factory.mktemp("names")
@@ -99,7 +99,7 @@ def test_predict_reads_a_list_with_windows_line_ends(run: Path, images: list[Pat
 
 
 def test_batch_continues_after_impossible_images(run: Path, images: list[Path], tmp_path: Path) -> None:
-    """Too wide for a JPEG, a name that no file can have, and a sound one behind them."""
+    """An image too wide for a JPEG, an impossible file name, and a normal image."""
     Image.new("L", (70_000, 40)).save(tmp_path / "wide.png")
     names = [str(tmp_path / "wide.png"), "x" * 300, str(images[0])]
     answer = call("predict", run / "r.onnx", *names, "--overlays", tmp_path / "out")
@@ -115,14 +115,14 @@ def test_label_next_copies_such_images_and_labels_them_in_the_sheet(
     answer = call("label-next", run, images[0].parent, "-n", 3, "--out", out, "--known", images[1])
     assert answer.returncode == 0, answer.stderr
     chosen = [json.loads(line)["image"] for line in answer.stdout.splitlines()]
-    assert sorted(chosen) == sorted(str(path) for path in images[:2]), "the third has a space behind its suffix"
+    assert sorted(chosen) == sorted(str(path) for path in images[:2]), "the third has a space after its suffix"
     assert sorted(path.name[4:] for path in out.iterdir()) == sorted(Path(image).name for image in chosen)
     assert (tmp_path / f"{LATIN}_sheet.jpg").read_bytes().startswith(b"\xff\xd8")
     assert f"{SHOWN}_sheet.jpg" in answer.stderr
 
 
 def test_contact_sheet_escapes_lone_surrogates() -> None:
-    """In a process of its own: OpenCV ended it."""
+    """In a separate process, because OpenCV would end it."""
     program = (
         "import numpy as np\nfrom inspect_kd.overlay import contact_sheet\n"
         "def sheet(name): return contact_sheet([(name, np.zeros((9, 9, 3), np.uint8))])\n"
@@ -157,8 +157,8 @@ def test_train_resumes_and_reports_such_names(labelled: Path, tmp_path: Path) ->
     killed.wait()
     answer = subprocess.run(command(labelled, out, "--resume", "--json"), capture_output=True, check=False)
     assert answer.returncode == 0 and b"resuming at step" in answer.stderr, answer.stderr
-    told = json.loads(answer.stdout)
-    assert told["run"] == str(out / "r") and told["data"]["source"] == str(labelled.resolve())
+    result = json.loads(answer.stdout)
+    assert result["run"] == str(out / "r") and result["data"]["source"] == str(labelled.resolve())
 
     report = json.loads((out / "r" / "report.json").read_text(encoding="utf-8"))
     assert {score["kind"] for score in report["scores"]} == {"good", "Kratzer\\udcdf"}

@@ -1,4 +1,4 @@
-"""Small files that took gigabytes of memory are refused before they are decoded."""
+"""Small files that would need gigabytes of memory are refused before decoding."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SIZE, TAGS = 2_000_000, 3000
 
 
 def tags_that_share(size: int = SIZE, tags: int = TAGS, kind: int = 7) -> bytes:
-    """Exif data whose many tags all name the same bytes."""
+    """Exif data with many tags that refer to the same bytes."""
     entries = b"".join(struct.pack("<HHLL", 40_000 + tag, kind, size, 16) for tag in range(tags))
     head = b"II*\0" + struct.pack("<L", 16 + size) + bytes(8 + size)
     return head + struct.pack("<H", tags) + entries + bytes(4)
@@ -58,7 +58,7 @@ def jpeg_of_segments(exif: bytes) -> bytes:
 
 
 def tiff_of_shared_values(*, below: bool) -> bytes:
-    """In its own directory, or in the Exif directory that Pillow reads along with it."""
+    """The tags are in its main directory or in the Exif directory, which Pillow reads too."""
     shared = tags_that_share()
     if not below:
         tags = [(tag, kind, 1, value) for tag, kind, value in grey_tags()]
@@ -102,7 +102,7 @@ def test_small_file_that_takes_gigabytes_is_refused(name: str, tmp_path: Path) -
 
 
 def test_jpeg_that_ends_before_its_pixels_is_refused() -> None:
-    """Pillow reads on behind such a mark, where no check looks."""
+    """Pillow continues after such a marker, where nothing is checked."""
     sound = saved(picture(), "JPEG")
     with pytest.raises(BadInput, match=r"a\.jpg: broken or truncated \(a JPEG that ends before its pixels\)"):
         decode_image(sound[:2] + b"\xff\xd9" + sound[2:], "a.jpg")
@@ -122,7 +122,7 @@ def test_damaged_or_shared_exif_of_ordinary_size_is_accepted() -> None:
 
 
 def test_limit_is_200_megapixels(tmp_path: Path) -> None:
-    """Pillow's own limit came first, at 179 million."""
+    """Pillow's default limit is lower, 179 million."""
     for height, accepted in ((9999, True), (10_001, False)):
         header = struct.pack(">LLBBBBB", 20_000, height, 8, 2, 0, 0, 0)
         content = saved(picture(), "PNG")

@@ -1,4 +1,4 @@
-"""What an image file says of itself before a pixel is decoded: how large it is, where it ends, how many images it holds."""
+"""Checks of an image file before decoding: its size, its end, and the number of images in it."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_tiff_that_begins_with_a_preview_is_refused(data: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "says"),
+    ("data", "reason"),
     [
         (tiff_file(grey_tags(), next=10**6), "an offset beyond the end of the file: 1000000"),
         (
@@ -81,8 +81,8 @@ def test_tiff_that_begins_with_a_preview_is_refused(data: bytes) -> None:
     ],
     ids=["lost", "far", "many", "tags", "twice", "byte"],
 )
-def test_ambiguous_tiff_directory_is_refused(data: bytes, says: str) -> None:
-    with pytest.raises(BadInput, match=rf"a\.tif: broken or truncated .*{says}|a\.tif: {says}"):
+def test_ambiguous_tiff_directory_is_refused(data: bytes, reason: str) -> None:
+    with pytest.raises(BadInput, match=rf"a\.tif: broken or truncated .*{reason}|a\.tif: {reason}"):
         decode_image(data, "a.tif")
 
 
@@ -110,7 +110,7 @@ def deflated(size: int) -> bytes:
 
 @pytest.mark.parametrize("big", [False, True], ids=["tiff", "bigtiff"])
 def test_tile_far_larger_than_its_image_is_refused_before_decoding(big: bool, tmp_path: Path) -> None:
-    """A file of 150 KB took as much memory as its tile has pixels, of RGB three times that."""
+    """A file of 150 KB took as many bytes of memory as its tile has pixels, three times as many for RGB."""
     body = deflated(13_008**2)
     (tmp_path / "a.tif").write_bytes(tiff_file(tile_tags(16, (13_008, 13_008), len(body)), data=body, big=big))
     words = [sys.executable, "-P", "-c", PROGRAM, str(tmp_path / "a.tif")]
@@ -152,10 +152,10 @@ def test_limit_on_scans_holds_with_a_multi_picture_index(order: str) -> None:
 
 
 def test_bytes_after_the_end_of_a_jpeg_are_ignored() -> None:
-    """As phones append a film: in a few megabytes of it every marker stands by chance."""
+    """Phones append videos, which contain all markers by chance."""
     sound = saved(picture(), "JPEG")
-    film = np.random.default_rng(0).integers(0, 256, 10**5, dtype=np.uint8).tobytes() + b"\xff\xda" * 100
-    assert np.array_equal(decode_image(sound + film, "a.jpg"), decode_image(sound, "a.jpg"))
+    video = np.random.default_rng(0).integers(0, 256, 10**5, dtype=np.uint8).tobytes() + b"\xff\xda" * 100
+    assert np.array_equal(decode_image(sound + video, "a.jpg"), decode_image(sound, "a.jpg"))
 
 
 # --- the end
@@ -164,7 +164,7 @@ def test_bytes_after_the_end_of_a_jpeg_are_ignored() -> None:
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 3}], ids=str)
 @pytest.mark.parametrize("filling", [b"\0", b"\xff"])
 def test_truncated_and_padded_jpeg_is_refused(options: dict[str, object], filling: bytes) -> None:
-    """Zeros are valid codes: libjpeg reads a grey half from them without an error."""
+    """Zeros are valid codes: libjpeg decodes them to grey without an error."""
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8))
     whole = saved(noise, "JPEG", quality=90, **options)
     assert decode_image(whole, "a.jpg").shape == (128, 128, 3)

@@ -1,4 +1,4 @@
-"""The one function that writes images: every kind of pixels, every file name, and no word too few where it fails."""
+"""Writing images: all kinds of pixels and file names, and errors when it fails."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_strided_view_is_encoded_like_its_copy() -> None:
 
 
 def test_failed_write_raises_and_leaves_no_file(tmp_path: Path) -> None:
-    """A disk that is full in the middle of a picture."""
+    """The disk becomes full in the middle of an image."""
     program = (
         "import resource, sys\nfrom pathlib import Path\nimport numpy as np\n"
         "from inspect_kd.datasets.image_writer import write_image\n"

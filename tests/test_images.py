@@ -1,4 +1,4 @@
-"""Images as a factory has them, and broken ones."""
+"""Images of all kinds from factories, and broken ones."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_truncated_files_are_refused(tmp_path: Path, name: str) -> None:
 
 
 def test_oversized_transparency_chunk_is_refused() -> None:
-    """Found by mutation: such a picture's indices decode well, and stumble only where they become colours."""
+    """Found by fuzzing: the indices of such an image decode, and fail only when mapped to colours."""
     file = io.BytesIO()
     Image.fromarray(np.full((20, 24), 7, np.uint8)).convert("P").save(file, "PNG")
     data, body = file.getvalue(), b"tRNS" + bytes(300)
@@ -201,7 +201,7 @@ def test_real_images_are_read(real_data: Path) -> None:
 
 
 def _turned(rgb: np.ndarray, orientation: int) -> np.ndarray:
-    """What each of the eight orientations means, written out."""
+    """Apply one of the eight Exif orientations."""
     turns = {
         1: lambda a: a,
         2: lambda a: a[:, ::-1],

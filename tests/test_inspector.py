@@ -1,4 +1,4 @@
-"""The line-side path: torch is not there, inputs are wrong, the batch goes on."""
+"""Inspection on the line: without torch, with wrong inputs, and batches that continue."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_importing_the_inspector_imports_no_training_packages() -> None:
 
 
 def test_onnx_runtime_collects_no_usage_data(artifact: Path, image: Path, tmp_path: Path) -> None:
-    """Its official packages queue it in a database below the user's cache, for a host outside."""
+    """Its official packages queue usage data below the user's cache, for an outside host."""
     home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / ".cache"), "LOCALAPPDATA": str(tmp_path)}
     inherited = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
     words = [sys.executable, "-P", "-m", "inspect_kd", "predict", str(artifact), str(image)]

@@ -1,4 +1,4 @@
-"""Our streaming metrics against scikit-learn's and anomalib's, on random and on real maps."""
+"""The streaming metrics agree with scikit-learn's and anomalib's, on random and on real heatmaps."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def counted(maps: Maps) -> PixelCounts:
 
 
 def reference(maps: Maps) -> dict[str, float]:
-    """anomalib's and scikit-learn's answers."""
+    """The metrics of anomalib and scikit-learn."""
     import torch
     from anomalib.metrics.aupro import _AUPRO
     from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
@@ -56,7 +56,7 @@ def reference(maps: Maps) -> dict[str, float]:
     precision, recall, _ = precision_recall_curve(truth.ravel(), heat.ravel())
     aupro = _AUPRO(fpr_limit=0.3)
     low, high = heat.min(), heat.max()
-    # anomalib wants maps between 0 and 1; a linear change keeps every curve.
+    # anomalib needs maps between 0 and 1; scaling does not change the curves.
     aupro.update(torch.from_numpy((heat - low) / (high - low)), torch.from_numpy(truth.astype(int)))
     return {
         "auroc": float(roc_auc_score(truth.ravel(), heat.ravel())),
@@ -80,7 +80,7 @@ def test_pixel_metrics_agree_with_references_on_random_maps(kind: str) -> None:
 
 @pytest.fixture(scope="module")
 def real_maps(real_data: Path) -> Maps:
-    """A real, if crude, detector: how far each pixel is from the mean sound part, blurred."""
+    """Heatmaps of a crude detector: the blurred difference from the mean sound part."""
     data = open_dataset(real_data / "mvtec_ad")
     sound = [resize(read_image(s.image), 128, 128).astype(np.float32) for s in data.select(Split.TRAIN)[:24]]
     mean = np.mean(sound, axis=0)
@@ -104,7 +104,7 @@ def test_image_metrics_agree_with_anomalib(real_maps: Maps) -> None:
     from torchmetrics.classification import BinaryAveragePrecision
 
     truth = [bool(mask.any()) for _, mask in real_maps]
-    # Between 0 and 1: torchmetrics takes anything else for logits, and its sigmoid would make all of them 1.
+    # Between 0 and 1: torchmetrics treats other values as logits, and its sigmoid would make all of them 1.
     scores = [float(heat.max()) / 255 for heat, _ in real_maps]
     ours = ImageScores()
     for score, defective in zip(scores, truth, strict=True):

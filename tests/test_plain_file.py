@@ -1,4 +1,4 @@
-"""The one reader of files that somebody else may have placed: regular files of a bounded size only."""
+"""Reading untrusted files: only regular files of a bounded size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The promise on real sound parts: calibrate on some, count how many of the others are stopped."""
+"""The promised rates hold on real sound parts: calibrate on some, count the decisions on the others."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SETS = {"tile": "magnetic_tile/tile", "bottle": "mvtec_ad/bottle"}
 
 
 def real_scores(folder: Path) -> np.ndarray:
-    """Scores of real sound parts by a real, simple model: distance to the mean features of a third of them, at the worst place."""
+    """Score real sound parts by the largest distance of their features to the mean features of a third of them."""
     paths = sorted((folder / "train" / "good").iterdir()) + sorted((folder / "test" / "good").iterdir())
     encoder = build_encoder("embedded")
     features = []
@@ -28,8 +28,8 @@ def real_scores(folder: Path) -> np.ndarray:
             image = torch.from_numpy(resize(read_image(path), 96, 96)).permute(2, 0, 1)[None].float()
             features.append(torch.nn.functional.normalize(encoder(image)[1], dim=1))
     stacked = torch.cat(features)[torch.randperm(len(paths), generator=torch.Generator().manual_seed(0))]
-    learnt, others = stacked[: len(paths) // 3], stacked[len(paths) // 3 :]
-    return (others - learnt.mean(dim=0)).norm(dim=1).flatten(1).max(dim=1).values.numpy()
+    reference, others = stacked[: len(paths) // 3], stacked[len(paths) // 3 :]
+    return (others - reference.mean(dim=0)).norm(dim=1).flatten(1).max(dim=1).values.numpy()
 
 
 @pytest.mark.parametrize("name", SETS)

@@ -1,4 +1,4 @@
-"""Thresholds that a person stands for: a new file each time, for one artifact alone."""
+"""Thresholds that a person signs off: a new file each time, valid for one artifact only."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ WAS = Thresholds(reinspect=0.7, reject=1.0)
 
 
 def sign_off(**more: object) -> SignOff:
-    told = {
+    fields = {
         "by": "Ada",
         "thresholds": Thresholds(reinspect=0.5, reject=0.9),
         "was": WAS,
         "artifact": "part",
         "sha256": "a" * 64,
     }
-    return SignOff(**{**told, **more})  # type: ignore[arg-type]
+    return SignOff(**{**fields, **more})  # type: ignore[arg-type]
 
 
 def test_second_sign_off_does_not_overwrite_the_first(tmp_path: Path) -> None:
@@ -53,8 +53,8 @@ def test_impossible_thresholds_are_refused(low: float, high: float, tmp_path: Pa
     path = sign_off().write(tmp_path)
     content = json.loads(path.read_text()) | {"thresholds": {"reinspect": low, "reject": high}}
     path.write_text(json.dumps(content))
-    # NaN and infinity are no JSON.
-    with pytest.raises(BadInput, match=r"impossible thresholds|not a calibration"):
+    # NaN and infinity are not valid JSON.
+    with pytest.raises(BadInput, match=r"impossible thresholds|not a signed-off calibration"):
         read_sign_off(path)
 
 
@@ -76,7 +76,7 @@ def test_sign_off_is_valid_for_its_artifact_and_category_only() -> None:
 
 
 def test_thresholds_of_one_category_are_not_used_for_all(tmp_path: Path) -> None:
-    """Without --category a limit that suits one kind of part let another kind's defects through."""
+    """Otherwise thresholds for one category could pass another category's defects."""
     artifact = tmp_path / "part.onnx"
     artifact.write_bytes(graphs.artifact().SerializeToString())
     digest = hashlib.sha256(artifact.read_bytes()).hexdigest()
@@ -110,22 +110,22 @@ def test_unprintable_text_and_wrong_types_are_refused(changes: dict[str, object]
 
 
 def test_sign_signs_the_bytes_that_it_showed(tmp_path: Path) -> None:
-    """The file is exchanged while the passphrase is asked for."""
+    """The file is replaced during the prompt for the passphrase."""
     public = make_keys(tmp_path / "key.pem", "open sesame")
     file = sign_off().write(tmp_path)
     shown = file.read_bytes()
     environment = {name: value for name, value in os.environ.items() if name != "INSPECT_KD_PASSPHRASE"}
     words = [sys.executable, "-m", "inspect_kd", "sign", file, "--key", tmp_path / "key.pem"]
     pipe = subprocess.PIPE
-    # Without a terminal of its own the child asks for the passphrase on stdin.
+    # Without a terminal the child reads the passphrase from stdin.
     with subprocess.Popen(
         words, stdin=pipe, stdout=pipe, stderr=pipe, env=environment, start_new_session=True
     ) as child:
         assert child.stdout is not None
         assert b"NG above 0.9" in child.stdout.readline()
         file.write_bytes(shown.replace(b'"reject": 0.9', b'"reject": 1.9'))
-        _, said = child.communicate(b"open sesame\n", timeout=60)
-    assert child.returncode == 0, said
+        _, errors = child.communicate(b"open sesame\n", timeout=60)
+    assert child.returncode == 0, errors
     with pytest.raises(BadInput, match="changed since"):
         verify(file, load_signers(public))
     file.write_bytes(shown)
@@ -133,7 +133,7 @@ def test_sign_signs_the_bytes_that_it_showed(tmp_path: Path) -> None:
 
 
 def test_excessive_thresholds_are_refused(tmp_path: Path) -> None:
-    """1e300 turned every RE-INSPECT into an OK; also where the file lies about the artifact's own limits."""
+    """A threshold of 1e300 would make every part OK; also if the file claims wrong thresholds of the artifact."""
     with pytest.raises(BadInput, match="is too high: clear defects may score below it"):
         sign_off(thresholds=Thresholds(reinspect=1e300, reject=1e300))
     path = sign_off().write(tmp_path)
@@ -147,7 +147,7 @@ def test_excessive_thresholds_are_refused(tmp_path: Path) -> None:
 
 
 def test_trusted_requires_a_signed_calibration(run: Path, parts: Path, tmp_path: Path) -> None:
-    """The artifact's signature is not enough: the limits decide as much as the artifact does."""
+    """The artifact's signature is not enough: thresholds decide as much as the artifact."""
     artifact, store = tmp_path / "part.onnx", tmp_path / "trust"
     shutil.copy(run / "r.onnx", artifact)
     store.mkdir()

@@ -1,4 +1,4 @@
-"""Synthetic defects: exact masks, wanted sizes, every kind, on anything."""
+"""Synthetic defects: exact masks, sizes within limits, all kinds, on all images."""
 
 from __future__ import annotations
 

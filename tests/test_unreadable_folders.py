@@ -1,4 +1,4 @@
-"""A folder that cannot be read is an error: its parts were not inspected."""
+"""A folder that cannot be read is an error, because its parts are not inspected."""
 
 from __future__ import annotations
 

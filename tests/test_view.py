@@ -1,4 +1,4 @@
-"""Looking at images of any size: the seams do not show, nothing moves, the score keeps its meaning."""
+"""Frames and tiles of images of any size: blended seams, exact positions, unchanged scores."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.tiny import TINY
 
 
 class Brightness:
-    """A model whose heat is the image itself: whatever the view does to places can be seen in it."""
+    """A model whose heatmap is the image, so that the heatmap shows every shift."""
 
     size = 32
 
@@ -72,7 +72,7 @@ def test_tiles_overlap_and_cover_the_image() -> None:
 def test_seams_are_blended() -> None:
     class Biased(Brightness):
         def predict_batch(self, images_NHW3: npt.NDArray[np.uint8]) -> BatchPrediction:
-            # Each tile has its own level: the worst that a model can do to a seam.
+            # Each tile has its own level, the worst case for a seam.
             heat = np.zeros(images_NHW3.shape[:3], np.float32) + np.arange(len(images_NHW3))[:, None, None]
             return BatchPrediction(heat.max(axis=(1, 2)), heat)
 
@@ -82,8 +82,8 @@ def test_seams_are_blended() -> None:
 
 
 def test_nan_score_of_one_tile_is_kept() -> None:
-    answers = [(score, np.zeros((32, 32), np.float32)) for score in (0.1, np.nan, 3.0)]
-    score, _ = View(size=32, tile=32, overlap=0).join(answers, noise(32, 96))
+    predictions = [(score, np.zeros((32, 32), np.float32)) for score in (0.1, np.nan, 3.0)]
+    score, _ = View(size=32, tile=32, overlap=0).join(predictions, noise(32, 96))
     assert np.isnan(score)
 
 
@@ -99,13 +99,13 @@ def test_whole_images_share_a_batch() -> None:
 
 
 def test_thin_image_that_needs_gigabytes_in_tiles_is_refused(tmp_path: Path) -> None:
-    """A file of a few kilobytes: one row of a million pixels, padded to the height of a tile."""
+    """One row of a million pixels, a file of a few kilobytes, is padded to the height of a tile."""
     thin = np.zeros((1, 1_000_000), np.uint8)
     cv2.imwrite(str(tmp_path / "thin.bmp"), thin)
-    view, says = View(size=512, tile=512), r"1000000x1 pixels become 512 million at the tiles' scale"
-    with pytest.raises(BadInput, match=says):
+    view, reason = View(size=512, tile=512), r"1000000x1 pixels become 512 million at the tiles' scale"
+    with pytest.raises(BadInput, match=reason):
         predict_image(Brightness(), view, np.repeat(thin[:, :, None], 3, axis=2))
-    with pytest.raises(BadInput, match=rf"thin\.bmp: {says}"):
+    with pytest.raises(BadInput, match=rf"thin\.bmp: {reason}"):
         ImageStore([Sample(image=tmp_path / "thin.bmp", category="x")], view)[0]
     assert View(size=512).scaled(np.repeat(thin[:, :, None], 3, axis=2)).shape == (512, 512, 3)
 
@@ -146,7 +146,7 @@ PLACES = [(700, 900), (3300, 2000), (2050, 300)]
 
 
 def sheet(seed: int) -> ImageU8:
-    """Rolled metal: streaks along, a soft shade across, grain."""
+    """Draw rolled metal: streaks, soft shading, grain."""
     rng = np.random.default_rng(seed)
     streaks = cv2.resize(rng.normal(0, 6, (TALL // 4, 8)).astype(np.float32), (WIDE, TALL))
     shade = cv2.resize(rng.normal(0, 12, (4, 5)).astype(np.float32), (WIDE, TALL), interpolation=cv2.INTER_CUBIC)
@@ -169,7 +169,7 @@ def sheets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def trained(sheets: Path, to: Path, *changes: str) -> Inspector:
-    """The same small training for both, but for the view."""
+    """Train a small student with the given view."""
     settings = [*TINY, "fit.steps=60", "fit.evaluate_every=30", "fit.checkpoint_every=60", *changes]
     data = open_dataset(sheets)
     run = fit(
@@ -179,11 +179,11 @@ def trained(sheets: Path, to: Path, *changes: str) -> Inspector:
 
 
 def finds(inspector: Inspector, image: Path, place: tuple[int, int]) -> bool:
-    """Not OK, and the hottest region is where the defect is."""
-    answer = inspector(image)
-    if answer.decision is Decision.OK or not answer.regions:
+    """True if the decision is not OK and the hottest region is at the defect."""
+    inspection = inspector(image)
+    if inspection.decision is Decision.OK or not inspection.regions:
         return False
-    hottest = answer.regions[0]
+    hottest = inspection.regions[0]
     return abs(hottest.peak_x - place[0]) <= 24 and abs(hottest.peak_y - place[1]) <= 24
 
 
@@ -194,7 +194,7 @@ def test_tiled_student_finds_tiny_defects_that_squashing_loses(sheets: Path, tmp
     assert [finds(tiled, *spot) for spot in spots] == [True] * len(PLACES)
     assert [finds(squashed, *spot) for spot in spots] == [False] * len(PLACES)
     sound = [tiled(path) for path in sorted((sheets / "sheet" / "test" / "good").iterdir())]
-    worst = max(answer.score for answer in sound)
+    worst = max(inspection.score for inspection in sound)
     assert all(tiled(path).score > 1.2 * worst for path, _ in spots)
     assert sound[0].heatmap.shape == (TALL // 2, WIDE // 2)
     with pytest.raises(BadInput, match="array: 20000000x1 pixels become 1280 million"):

@@ -48,7 +48,7 @@ def bench(
         bool,
         typer.Option(
             "--ablate",
-            help="Instead of comparing models, measure what each part of the distillation gains one student.",
+            help="Instead of comparing models, measure what each stage of the distillation is worth to one student.",
         ),
     ] = False,
     teachers: Annotated[

@@ -90,8 +90,8 @@ class TrainingImages(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, item: BatchItem) -> tuple[Tensor, Tensor]:
         rng = np.random.default_rng(item.seed)
         clean = random_flip(self.store.frame(item.index, rng), self.flip, rng)
-        seen = add_defect(clean, rng, donor=self.store.frame(item.donor, rng)).image if item.is_damaged else clean
-        return to_tensor(seen), to_tensor(clean)
+        damaged = add_defect(clean, rng, donor=self.store.frame(item.donor, rng)).image if item.is_damaged else clean
+        return to_tensor(damaged), to_tensor(clean)
 
 
 def random_flip(image: ImageU8, flip: Flip, rng: np.random.Generator) -> ImageU8:
@@ -177,8 +177,8 @@ def to_tensor(image: ImageU8) -> Tensor:
 def batches(images: TrainingImages, sampler: StepSampler | Sweep, *, workers: int) -> Iterator[ImagePair]:
     """Load batches of float images, 0 to 255, channels last in memory: on a CPU that halves the time of a step."""
     loader = DataLoader(images, batch_sampler=sampler, num_workers=workers, collate_fn=_stack)
-    for seen, clean in loader:
-        yield ImagePair(as_input(seen), as_input(clean))
+    for inputs, clean in loader:
+        yield ImagePair(as_input(inputs), as_input(clean))
 
 
 def as_input(images_B3HW: Tensor) -> Tensor:
@@ -187,5 +187,5 @@ def as_input(images_B3HW: Tensor) -> Tensor:
 
 
 def _stack(members: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    seen, clean = zip(*members, strict=True)
-    return torch.stack(seen), torch.stack(clean)
+    inputs, clean = zip(*members, strict=True)
+    return torch.stack(inputs), torch.stack(clean)

@@ -84,12 +84,12 @@ class Tiff:
 
     def directories(self) -> Iterator[Directory]:
         """Yield the directory of each image, in the file's order."""
-        seen: set[int] = set()
+        visited: set[int] = set()
         at = self.first
-        while at and at not in seen:
-            if len(seen) == MOST_DIRECTORIES:
+        while at and at not in visited:
+            if len(visited) == MOST_DIRECTORIES:
                 raise ValueError(f"more than {MOST_DIRECTORIES} directories")
-            seen.add(at)
+            visited.add(at)
             directory = self._directory(at)
             yield directory
             at = directory.next
@@ -100,14 +100,14 @@ class Tiff:
         Many tags may refer to the same bytes, so a small file can need gigabytes. A damaged directory counts as far as it can
         be read.
         """
-        total, seen, pending = 0, set[int](), [self.first]
+        total, visited, pending = 0, set[int](), [self.first]
         while pending:
             at = pending.pop()
-            if not at or at in seen:
+            if not at or at in visited:
                 continue
-            if len(seen) == MOST_DIRECTORIES:
+            if len(visited) == MOST_DIRECTORIES:
                 raise ValueError(f"more than {MOST_DIRECTORIES} directories")
-            seen.add(at)
+            visited.add(at)
             try:
                 for tag, entry in self._entries(at):
                     size = _BYTES.get(entry.kind, 1) * entry.length

@@ -13,7 +13,7 @@ from tests.fuzzing.targets.target import Target
 class Images(Target):
     """Pictures of every format."""
 
-    # The largest that are read are honest work: two hundred million pixels.
+    # The largest accepted images, of two hundred million pixels, take long.
     cpu_s = 20
 
     def __init__(self, room: Path) -> None:

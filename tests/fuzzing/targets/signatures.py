@@ -11,7 +11,7 @@ from tests.fuzzing.targets.target import Target
 
 
 class Signatures(Target):
-    """Signatures and public keys; an artifact that was changed is never accepted."""
+    """Signatures and public keys; a changed artifact must never be accepted."""
 
     def __init__(self, room: Path) -> None:
         super().__init__(room)
