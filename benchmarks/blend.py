@@ -25,7 +25,7 @@ from inspect_kd.bench import ablate
 from inspect_kd.calibrate import calibrate
 from inspect_kd.cli.progress import show_progress
 from inspect_kd.config import load_recipe
-from inspect_kd.datasets import DataSet, open_dataset, union
+from inspect_kd.datasets import DataSet, open_for_recipe, union
 from inspect_kd.export import to_onnx
 from inspect_kd.export.card import ArtifactCard
 from inspect_kd.export.graph import ArtifactGraph
@@ -34,7 +34,7 @@ from inspect_kd.models.layers.prototypes import PrototypeComparison, Prototypes
 from inspect_kd.resize import RESIZE
 from inspect_kd.stopwatch import take_turns
 from inspect_kd.train.presets import DRAWN, FIT_ALONE
-from inspect_kd.train.run import environment, holdout_of, load_run, write_json
+from inspect_kd.train.run import environment, load_run, write_json
 
 MODEL, SIZE = "omni_ad", 256
 # Folder below the data -> which file names show one part.
@@ -63,8 +63,8 @@ WAYS: dict[str, Callable[[Prototypes, torch.Tensor], PrototypeComparison]] = {
 
 def load() -> DataSet:
     home = Path(os.environ.get("INSPECT_KD_REAL_DATA", ROOT / ".." / "shared" / "data")).resolve()
-    holdout = holdout_of(load_recipe(MODEL))
-    return union([open_dataset(home / name, holdout=holdout, group=group) for name, group in SETS.items()], "six")
+    recipe = load_recipe(MODEL)
+    return union([open_for_recipe(home / name, recipe, group=group) for name, group in SETS.items()], "six")
 
 
 def export(run: Path, to: Path) -> bytes:

@@ -22,9 +22,9 @@ from inspect_kd.bench.ablate import SHOWN
 from inspect_kd.cli.progress import show_progress
 from inspect_kd.config import load_recipe
 from inspect_kd.datasets import DataSet
-from inspect_kd.evaluate import MEAN, in_json, measure, predict_samples
+from inspect_kd.evaluate import MEAN, measure, measures_to_json, predict_samples
 from inspect_kd.inspector import Inspector
-from inspect_kd.label_next import next_to_label, opinion
+from inspect_kd.label_next import choose_next, defect_probabilities
 from inspect_kd.models.rebuild import RebuildStudent
 from inspect_kd.train import checkpoint
 from inspect_kd.train.distill import distill, open_distill_dataset
@@ -76,8 +76,8 @@ def by_label_next(artifact: Path) -> Choose:
         there = of_seed(line, seed)
         for sample in there:
             if sample.image not in opinions:
-                opinions[sample.image] = opinion(inspector(sample.image).heatmap)
-        return [there[choice.index] for choice in next_to_label([opinions[s.image] for s in there], [], LABELS)]
+                opinions[sample.image] = defect_probabilities(inspector(sample.image).heatmap)
+        return [there[choice.index] for choice in choose_next([opinions[s.image] for s in there], [], LABELS)]
 
     return choose
 
@@ -98,7 +98,7 @@ def train(
     inputs = with_labels(job, student, drawn, labelled) if labelled else drawn
     distill(job, student, {}, checkpoint.TrainingState(stage=checkpoint.FITTED), inputs)
     job.folder.checkpoint.unlink(missing_ok=True)
-    metrics = in_json(measure(predict_samples(as_model(student, 1.0, recipe), measured, view_of(recipe))))
+    metrics = measures_to_json(measure(predict_samples(as_model(student, 1.0, recipe), measured, view_of(recipe))))
     found = {"metrics": metrics, "defects_among_labels": sum(s.defective for s in labelled), "labels": len(labelled)}
     done.write_text(json.dumps(found | {"made_of": made_of}))
     return drawn

@@ -16,12 +16,12 @@ from typing import Any
 
 from inspect_kd.cli.progress import show_progress
 from inspect_kd.config import load_recipe
-from inspect_kd.datasets import DataSet, open_dataset, union
+from inspect_kd.datasets import DataSet, open_for_recipe, union
 from inspect_kd.metrics import METRICS
 from inspect_kd.train import pipeline
 from inspect_kd.train.hardware import Hardware
 from inspect_kd.train.job import Job
-from inspect_kd.train.run import RunFolder, environment, holdout_of
+from inspect_kd.train.run import RunFolder, environment
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
@@ -32,8 +32,8 @@ SETS = {"bottle": ("mvtec_ad", None), "metal_plate": ("mpdd", None), "tile": ("m
 def load(names: list[str], model: str) -> DataSet:
     """One data set out of several folders."""
     home = Path(os.environ.get("INSPECT_KD_REAL_DATA", ROOT / ".." / "shared" / "data")).resolve()
-    holdout = holdout_of(load_recipe(model))
-    parts = [open_dataset(home / SETS[name][0], holdout=holdout, group=SETS[name][1]) for name in names]
+    recipe = load_recipe(model)
+    parts = [open_for_recipe(home / SETS[name][0], recipe, group=SETS[name][1]) for name in names]
     return parts[0].only(names[0]) if len(names) == 1 else union(parts, "-".join(names))
 
 

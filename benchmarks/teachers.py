@@ -23,7 +23,7 @@ from inspect_kd.config import load_recipe
 from inspect_kd.datasets import DataSet
 from inspect_kd.datasets.images import read_image
 from inspect_kd.datasets.view import View
-from inspect_kd.evaluate import in_json, measure, predict_samples
+from inspect_kd.evaluate import measure, measures_to_json, predict_samples
 from inspect_kd.models.base import Teacher
 from inspect_kd.models.teachers import clip_ada, sam_spt
 from inspect_kd.resize import resize
@@ -79,7 +79,7 @@ def with_switches(teacher: clip_ada.ClipAdaTeacher, **changes: Any) -> clip_ada.
 
 
 def measured(teacher: Teacher, data: DataSet) -> dict[str, Any]:
-    found = in_json(measure(predict_samples(Looking(teacher), data.select(Split.TEST), View(size=FULL))))
+    found = measures_to_json(measure(predict_samples(Looking(teacher), data.select(Split.TEST), View(size=FULL))))
     return {name: found["mean"][name] for name in COLUMNS}
 
 

@@ -1,6 +1,6 @@
-"""inspect-kd: big teachers look once, a small student looks at every part.
+"""inspect-kd: distil large teacher models into a small student that inspects every part.
 
-Importing the package costs nothing; `Inspector` is loaded when first asked for and needs no torch.
+Importing the package is cheap: `Inspector` is imported on first use, and needs no torch.
 """
 
 import os
@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from inspect_kd.inspector import Inspector as Inspector
     from inspect_kd.types import Inspection as Inspection
 
-# ONNX Runtime's official packages queue usage data for a host outside as soon as they are imported; its own call to switch
-# that off comes too late. Every module of this package that imports it comes after this line.
+# ONNX Runtime's official packages queue usage data for an outside host as soon as they are imported, before its own call
+# could switch that off. So this is set before any module of this package imports it.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"

@@ -1,7 +1,7 @@
 """Write a file whole or not at all: readers see the former content or the new one, and a failed write leaves nothing behind.
 
 The content goes into a partial file beside the target, which is then renamed. Its name is random and it is opened with
-O_EXCL and O_NOFOLLOW: a link that somebody planted under a name that could be guessed is never written through.
+O_EXCL and O_NOFOLLOW: a link planted under a guessable name is never written through.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from inspect_kd.errors import file_named
 
 SUFFIX = ".partial"
 ABANDONED = 3600
-"""Seconds after which no process is writing a partial file any more."""
+"""Seconds after which a partial file counts as left behind by a killed process."""
 NAME_LENGTH = 50
-"""Characters of the target's name that its partial file repeats: with them no name exceeds a file system's 255 bytes."""
+"""Characters of the target's name in its partial file's name, so that it stays below a file system's 255 bytes."""
 
 
 def write_text(path: Path, text: str, *, mode: int = 0o666) -> None:
-    """As UTF-8, with the line ends that are in the text.
+    """Write a text as UTF-8, with its line ends unchanged.
 
-    A file name that is not UTF-8 comes in escaped, as it is shown: in JSON, that escape is read back as the very name.
+    File names that are not UTF-8 are written escaped; JSON readers turn that escape back into the same name.
     """
     write_bytes(path, text.encode(errors="backslashreplace"), mode=mode)
 
 
 def write_bytes(path: Path, content: bytes, *, mode: int = 0o666, durable: bool = True) -> None:
-    """`mode` are the permissions before the umask; `durable=False` skips the wait for the disk, for files that can be made again."""
+    """Write bytes. `mode`: permissions before the umask; `durable=False` skips the fsync, for files that can be made again."""
     with partial_file(path, mode=mode, durable=durable) as partial:
         partial.write_bytes(content)
 
 
 @contextlib.contextmanager
 def partial_file(path: Path, *, mode: int = 0o666, durable: bool = True) -> Iterator[Path]:
-    """An empty file beside `path`, for code that writes to a path; it replaces `path` at the end of the block."""
+    """Create an empty file beside `path` for code that writes to a path; it replaces `path` at the end of the block."""
     partial = path.with_name(f".{path.name[:NAME_LENGTH]}.{secrets.token_hex(8)}{SUFFIX}")
     os.close(_create(partial, mode))
     try:
@@ -53,7 +53,7 @@ def partial_file(path: Path, *, mode: int = 0o666, durable: bool = True) -> Iter
 
 
 def write_new(path: Path, content: bytes, *, mode: int = 0o666) -> None:
-    """Write a file that must not exist yet (FileExistsError); a failed write removes it, so that the next try can begin."""
+    """Write a file that must not exist yet (FileExistsError); a failed write removes it, so that it can be tried again."""
     handle = _create(path, mode)
     try:
         with file_named(path), os.fdopen(handle, "wb") as file:
@@ -66,9 +66,9 @@ def write_new(path: Path, content: bytes, *, mode: int = 0o666) -> None:
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Remove the partial files of processes that were killed."""
+    """Remove partial files of killed processes."""
     for partial in folder.glob(f"*{SUFFIX}"):
-        # Another process may be cleaning up, too; and what is not a file of ours is left alone.
+        # Another process may be cleaning up as well, and a folder of that name cannot be unlinked.
         with contextlib.suppress(OSError):
             if time.time() - partial.lstat().st_mtime > ABANDONED:
                 partial.unlink()
@@ -81,7 +81,7 @@ def _create(path: Path, mode: int) -> int:
 
 
 def _flush(path: Path) -> None:
-    """Wait until the content is on the disk: without it a power cut can leave an empty file under the new name."""
+    """Wait until the content is on the disk; otherwise a power cut can leave an empty file under the new name."""
     handle = os.open(path, os.O_RDWR)
     try:
         os.fsync(handle)

@@ -1,9 +1,9 @@
-"""Thresholds that promise something: split-conformal limits from held-out sound parts.
+"""Calibrate thresholds with a promised false-reject rate: split-conformal limits from held-out sound parts.
 
 With n sound parts that the optimiser never saw, the ceil((n+1)(1-a))-th smallest score is exceeded by a new sound part from
 the same line with probability at most a, whatever the scores' distribution. Unusual here: where n is too small for the
-rate that was asked, the program says what n does allow instead of pretending. And limits are rounded up by what two runtimes
-may differ in: where many sound parts have one score, that is the limit, and the same score one rounding higher must not exceed it.
+requested rate, the rate that n does allow is reported. And limits are rounded up by the difference that two runtimes may have:
+where many sound parts share one score, that score is the limit, and the same score rounded up elsewhere must not exceed it.
 
 NumPy only; on the line-side path.
 """
@@ -23,20 +23,20 @@ from inspect_kd.errors import BadInput
 from inspect_kd.types import Decision, Thresholds
 
 POOLED = "*"
-"""Stands for "all categories together" wherever a category's name may stand."""
+"""Key for all categories together, where otherwise a category's name is used."""
 HIGHEST_POOLED = 2.0
-"""The pooled reject threshold is 1.0 by construction, and an export moves it by hundredths: more lets defects through."""
+"""Highest pooled reject threshold that is read: it is 1.0 by construction, shifted by hundredths at most by an export."""
 TOLERANCE = 1e-4
-"""Difference of one image's score between two runtimes, on the calibrated scale: what `export/onnx.yaml` accepts in its proof."""
+"""Accepted difference of one image's score between two runtimes, on the calibrated scale; also the limit in `export/onnx.yaml`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """Both thresholds of one category, and what they promise."""
+    """Both thresholds of one category, and the rates that they promise."""
 
     thresholds: Thresholds
     n: int
-    """Held-out sound parts behind them."""
+    """Number of held-out sound parts that they were computed from."""
     reject_promise: float
     """At most this share of new sound parts is NG."""
     reinspect_promise: float
@@ -45,35 +45,35 @@ class Limits:
     asked_reinspect: float
 
     @property
-    def short(self) -> bool:
-        """True where n is too small for a rate that was asked."""
+    def has_too_few_parts(self) -> bool:
+        """True where n is too small for a requested rate."""
         return self.reject_promise > self.asked_reject or self.reinspect_promise > self.asked_reinspect
 
     def rounded_up(self) -> Limits:
-        """With both thresholds higher by the tolerance: a higher limit never breaks the promise."""
+        """Raise both thresholds by the tolerance; a higher limit never breaks the promise."""
         low, high = self.thresholds.reinspect + TOLERANCE, self.thresholds.reject + TOLERANCE
         return replace(self, thresholds=Thresholds(reinspect=low, reject=high))
 
-    def sentence(self) -> str:
-        """The promise, for people."""
+    def describe(self) -> str:
+        """Describe the promise in a sentence."""
         text = (
             f"Of new sound parts from the same line, at most {_percent(self.reject_promise)} are NG and at most "
             f"{_percent(self.reinspect_promise)} are NG or RE-INSPECT, on average over calibrations with {self.n} held-out sound parts."
         )
-        if not self.short:
+        if not self.has_too_few_parts:
             return text
         rate = min(self.asked_reject, self.asked_reinspect)
-        return f"{text} You asked for {_percent(rate)}: that takes {parts_needed(rate)} held-out sound parts."
+        return f"{text} The requested {_percent(rate)} needs {parts_needed(rate)} held-out sound parts."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Calibration:
-    """What turns a student's raw distances into decisions. Scores inside are on the calibrated scale."""
+    """Scale and limits that turn a student's raw distances into decisions. Its scores are on the calibrated scale."""
 
     scale: float
     """Raw score that became 1.0: the pooled reject threshold."""
     limits: Mapping[str, Limits]
-    """By category; `*` for all together."""
+    """By category; `*` for all categories together."""
     scores: Mapping[str, Sequence[float]] = field(default_factory=dict)
     """Calibrated scores of the held-out sound parts, by category."""
 
@@ -94,7 +94,7 @@ class Calibration:
 
     @staticmethod
     def from_json(content: Mapping[str, Any]) -> Calibration:
-        """Refuses what could turn a defect into an OK: missing, infinite or NaN limits."""
+        """Read a calibration; refuse anything that could turn a defect into an OK: missing, infinite or NaN limits."""
         try:
             limits = {
                 name: Limits(**{**values, "thresholds": Thresholds(**values["thresholds"])})
@@ -106,19 +106,21 @@ class Calibration:
             raise BadInput(f"the calibration is not complete ({type(error).__name__}: {error})") from error
         for name, each in limits.items():
             low, high = each.thresholds.reinspect, each.thresholds.reject
-            if not (_number(low) and _number(high) and low <= high):
+            if not (_is_finite_number(low) and _is_finite_number(high) and low <= high):
                 raise BadInput(f"the calibration of '{name}' holds impossible thresholds ({low}, {high})")
             rates = (each.reject_promise, each.reinspect_promise, each.asked_reject, each.asked_reinspect)
             if not (
-                isinstance(each.n, int) and each.n > 0 and all(_number(rate) and 1e-9 < rate <= 1 for rate in rates)
+                isinstance(each.n, int)
+                and each.n > 0
+                and all(_is_finite_number(rate) and 1e-9 < rate <= 1 for rate in rates)
             ):
-                raise BadInput(f"the calibration of '{name}' promises the impossible")
-        if POOLED not in limits or not (_number(calibration.scale) and calibration.scale > 0):
+                raise BadInput(f"the calibration of '{name}' holds impossible rates or counts of parts")
+        if POOLED not in limits or not (_is_finite_number(calibration.scale) and calibration.scale > 0):
             raise BadInput("the calibration has no pooled thresholds or no usable scale")
         if limits[POOLED].thresholds.reject > HIGHEST_POOLED:
             raise BadInput(
-                f"the pooled reject threshold is {limits[POOLED].thresholds.reject:g}; it is 1 where this program calibrated, and at "
-                f"most {HIGHEST_POOLED:g} is read: export the artifact again"
+                f"the pooled reject threshold is {limits[POOLED].thresholds.reject:g}; this program calibrates it to 1 and reads at "
+                f"most {HIGHEST_POOLED:g}: export the artifact again"
             )
         if not all(math.isfinite(score) for scores in calibration.scores.values() for score in scores):
             raise BadInput("the calibration holds scores that are not finite")
@@ -126,7 +128,7 @@ class Calibration:
 
 
 def read_calibration(path: Path) -> Calibration:
-    """A run's calibration."""
+    """Read a run's calibration file."""
     try:
         return Calibration.from_json(strict_json.loads(path.read_bytes()))
     except (OSError, ValueError) as error:
@@ -136,7 +138,7 @@ def read_calibration(path: Path) -> Calibration:
 
 
 def conformal_limit(scores: Sequence[float], rate: float) -> tuple[float, float]:
-    """The limit for a rate and the rate that it promises, which is larger than asked where n is too small."""
+    """Compute the limit for a rate, and the rate that it promises: larger than requested where n is too small."""
     n = len(scores)
     rank = math.ceil((n + 1) * (1 - rate) - 1e-9)
     rank = min(rank, n)
@@ -144,19 +146,19 @@ def conformal_limit(scores: Sequence[float], rate: float) -> tuple[float, float]
 
 
 def parts_needed(rate: float) -> int:
-    """The smallest number of held-out sound parts that can promise a rate."""
+    """Return the smallest number of held-out sound parts that can promise a rate."""
     return math.ceil(1 / rate - 1e-9) - 1
 
 
-def limits_of(scores: Sequence[float], *, reject_rate: float, reinspect_rate: float) -> Limits:
-    """Both limits from one category's held-out scores."""
+def compute_limits(scores: Sequence[float], *, reject_rate: float, reinspect_rate: float) -> Limits:
+    """Compute both limits from one category's held-out scores."""
     if len(scores) == 0 or not np.all(np.isfinite(scores)):
         raise BadInput("thresholds need at least one held-out sound part, and finite scores")
     reinspect, reinspect_promise = conformal_limit(scores, reinspect_rate)
     reject, reject_promise = conformal_limit(scores, reject_rate)
     if reject_promise > reject_rate:
-        # The largest score seen is all that n can vouch for. Beyond it a person looks first: NG begins as far above
-        # the largest as the largest is above the usual. A higher limit never breaks the promise.
+        # With so few parts only the largest score is a valid limit. Scores just above it are RE-INSPECT: NG begins as far
+        # above the largest score as that is above the median. A higher limit never breaks the promise.
         reject += max(reject - float(np.median(scores)), 0.0)
     return Limits(
         thresholds=Thresholds(reinspect=min(reinspect, reject), reject=reject),
@@ -169,41 +171,41 @@ def limits_of(scores: Sequence[float], *, reject_rate: float, reinspect_rate: fl
 
 
 def calibrate(raw: Mapping[str, Sequence[float]], *, reject_rate: float, reinspect_rate: float) -> Calibration:
-    """Limits for each category and for all together, on the scale where the pooled reject threshold is 1.0."""
+    """Compute limits per category and for all together, on the scale where the pooled reject threshold is 1.0."""
     if reinspect_rate < reject_rate:
         raise BadInput(f"the re-inspect rate ({reinspect_rate}) must not be below the reject rate ({reject_rate})")
     pooled = [score for scores in raw.values() for score in scores]
-    largest = limits_of(pooled, reject_rate=reject_rate, reinspect_rate=reinspect_rate).thresholds.reject
-    # The tolerance that the limits gain on this scale makes it 1.0 again.
-    scale = largest / (1 - TOLERANCE)
+    pooled_reject = compute_limits(pooled, reject_rate=reject_rate, reinspect_rate=reinspect_rate).thresholds.reject
+    # Rounding up adds the tolerance, which brings the pooled limit to exactly 1.0.
+    scale = pooled_reject / (1 - TOLERANCE)
     if scale <= 0:
         raise BadInput(
             "every held-out sound part has the score 0: the student has collapsed; train longer or with more noise"
         )
     scores = {category: [score / scale for score in values] for category, values in raw.items()}
-    return limits_on(scale, scores, reject_rate=reject_rate, reinspect_rate=reinspect_rate)
+    return calibrate_scaled(scale, scores, reject_rate=reject_rate, reinspect_rate=reinspect_rate)
 
 
-def limits_on(
+def calibrate_scaled(
     scale: float, scores: Mapping[str, Sequence[float]], *, reject_rate: float, reinspect_rate: float
 ) -> Calibration:
-    """Limits from scores that are on a calibrated scale already, as an artifact gives them, rounded up; the scale stays."""
+    """Compute limits from scores that are calibrated already, as an artifact returns them; the scale stays."""
     rates = {"reject_rate": reject_rate, "reinspect_rate": reinspect_rate}
     pooled = [score for values in scores.values() for score in values]
-    limits = {name: limits_of(values, **rates).rounded_up() for name, values in {POOLED: pooled, **scores}.items()}
+    limits = {name: compute_limits(values, **rates).rounded_up() for name, values in {POOLED: pooled, **scores}.items()}
     return Calibration(scale=scale, limits=limits, scores=scores)
 
 
 def count_decisions(scores: Sequence[float], thresholds: Thresholds) -> dict[Decision, int]:
-    """How many parts each decision gets."""
+    """Count the parts that get each decision."""
     counts = dict.fromkeys(Decision, 0)
     for score in scores:
         counts[thresholds.decide(score)] += 1
     return counts
 
 
-def _number(value: object) -> bool:
-    """A finite one; True is none, nor is a whole number that no float can hold."""
+def _is_finite_number(value: object) -> bool:
+    """False also for booleans and for whole numbers that no float can hold."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return abs(value) < 1e300

@@ -1,4 +1,4 @@
-"""Long work, a few things at a time; `itertools.batched` comes with Python 3.12 only."""
+"""Split a sequence into chunks; `itertools.batched` needs Python 3.12."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def chunks(things: Sequence[T], size: int) -> Iterator[list[T]]:
-    for start in range(0, len(things), size):
-        yield list(things[start : start + size])
+def chunks(items: Sequence[T], size: int) -> Iterator[list[T]]:
+    """Yield consecutive lists of `size` items; the last may be shorter."""
+    for start in range(0, len(items), size):
+        yield list(items[start : start + size])

@@ -1,4 +1,4 @@
-"""What can go wrong in a user's hands. Each class is one exit code; each message says what, where and what to do."""
+"""Errors that users can cause or mend. Each class has its exit code; each message says what happened, where and what to do."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 LONGEST = 2000
-"""Characters of a message."""
+"""Most characters of a message."""
 LONGEST_PATH = 300
-"""Characters of a path in a message about the operating system."""
+"""Most characters of a path in a message about an OSError."""
 ADVICE = {
     errno.ENOSPC: "free some space, or write to another disk",
     errno.EDQUOT: "free some space, or write to another disk",
@@ -23,30 +23,30 @@ ADVICE = {
     errno.ENFILE: "close other programs",
 }
 DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
-"""Writing failed. Where such an error names no file it is stdout's: files are written under `file_named`."""
+"""Errors of writing. Without a file name they come from stdout: files are written under `file_named`."""
 
 
 def printable(text: str) -> str:
-    """The text with everything escaped that no file can hold or that steers a terminal, as names on other systems may have it."""
-    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
+    """Escape everything that is not printable: control characters steer a terminal, lone surrogates fit into no file."""
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
 class InspectKDError(Exception):
-    """Base of everything that the command line turns into one clear line instead of a traceback."""
+    """Base of all errors that the command line prints as a message instead of a traceback."""
 
     exit_code = 1
 
     def __str__(self) -> str:
-        """Messages quote what hostile files say of themselves: never pages of it, and nothing that steers a terminal."""
+        """Return the message shortened and printable, since it may quote hostile files."""
         text = super().__str__()
         if len(text) > LONGEST:
-            # What is quoted stands in the middle: the file is named first, the reason last.
+            # The file is named first and the reason last: cut the middle.
             text = f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}"
         return "\n".join(map(printable, text.split("\n")))
 
 
 class GateFailed(InspectKDError):
-    """The program ran, and what it measured is below the asked-for limit."""
+    """A measured value is below the limit that the user set."""
 
     exit_code = 1
 
@@ -58,26 +58,26 @@ class UsageError(InspectKDError):
 
 
 class BadInput(InspectKDError):
-    """A file or a data set is broken, empty, hostile or not what it was said to be."""
+    """A file or a data set is broken, empty, hostile or of another kind than expected."""
 
     exit_code = 3
 
 
 class EnvironmentFault(InspectKDError):
-    """Something is missing on this machine: a package, weights, a provider, disk."""
+    """This machine lacks something: a package, weights, an execution provider, disk space."""
 
     exit_code = 4
 
 
 class Interrupted(InspectKDError):
-    """Ctrl-C."""
+    """The user pressed Ctrl-C."""
 
     exit_code = 130
 
 
 @contextlib.contextmanager
 def file_named(path: Path) -> Iterator[None]:
-    """Add a file's name to errors of the operating system that have none: a full disk shows at `write`, which has no name."""
+    """Add a file's name to OSErrors that have none, such as that of `write` on a full disk."""
     try:
         yield
     except OSError as error:
@@ -87,7 +87,7 @@ def file_named(path: Path) -> Iterator[None]:
 
 
 def describe_os_error(error: OSError) -> str:
-    """One line: which file, what happened, what to do."""
+    """Describe an OSError in one line: which file, what happened, what to do."""
     if error.errno is None:
         return f"{type(error).__name__}: {error}"
     if error.errno == errno.EPIPE and error.filename is None:
@@ -97,7 +97,7 @@ def describe_os_error(error: OSError) -> str:
     reason = f"{error.strerror}; {ADVICE[error.errno]}" if error.errno in ADVICE else str(error.strerror)
     if error.filename is None:
         return f"the output could not be written: {reason}" if error.errno in DISK_FAULTS else reason
-    # Of a copy that failed, the file that could not be written, not the one that was read.
+    # `filename2` is the target of a copy: a full disk is a fault of the target, not of the source.
     path = str(error.filename2 if error.errno in DISK_FAULTS and error.filename2 else error.filename)
     if len(path) > LONGEST_PATH:
         path = f"{path[: LONGEST_PATH // 2]} … {path[-LONGEST_PATH // 2 :]}"

@@ -1,4 +1,4 @@
-"""Seven metrics per category, and what the thresholds do to real parts. Works on anything that is a `Model`."""
+"""Evaluate any `Model` on a data set: seven metrics per category, and the decisions that its thresholds lead to."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MEAN = "mean"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
-    """What was said of one part, and what is true of it."""
+    """Score and decision of one part, beside its ground truth."""
 
     sample: Sample
     score: float
@@ -30,24 +30,26 @@ class Verdict:
 
     @property
     def wrong(self) -> bool:
-        """A defect that passed, or a sound part that was stopped. RE-INSPECT is neither."""
+        """True for a defective part that is OK and for a sound part that is NG; never for RE-INSPECT."""
         return self.decision is (Decision.OK if self.sample.defective else Decision.NG)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluation:
+    """Metrics and decisions on a data set."""
+
     measures: Mapping[str, Mapping[str, Measure]]
     """By category, and `mean`."""
     verdicts: Sequence[Verdict]
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "metrics": in_json(self.measures),
+            "metrics": measures_to_json(self.measures),
             "decisions": self.decisions(),
         }
 
     def decisions(self) -> dict[str, dict[str, dict[str, int]]]:
-        """Counts by category, truth and decision."""
+        """Count parts by category, ground truth and decision."""
         table: dict[str, dict[str, dict[str, int]]] = {}
         for verdict in self.verdicts:
             truths = table.setdefault(
@@ -57,12 +59,12 @@ class Evaluation:
         return table
 
     def gate(self, limits: Mapping[str, float]) -> None:
-        """Raise with every metric whose mean is below its limit, or cannot be measured."""
+        """Raise GateFailed if the mean of any metric is below its limit or cannot be measured."""
         missed = []
         for name, limit in limits.items():
             measure = self.measures[MEAN][name]
             if measure.value is None:
-                missed.append(f"{name} cannot be measured ({measure.why})")
+                missed.append(f"{name} cannot be measured ({measure.reason})")
             elif measure.value < limit:
                 missed.append(f"{name} {measure.value:.4f} < {limit}")
         if missed:
@@ -70,7 +72,7 @@ class Evaluation:
 
 
 def parse_gates(texts: Sequence[str]) -> dict[str, float]:
-    """`image_auroc=0.95` and the like."""
+    """Parse gates such as `image_auroc=0.95`."""
     gates = {}
     for text in texts:
         name, _, value = text.partition("=")
@@ -78,7 +80,7 @@ def parse_gates(texts: Sequence[str]) -> dict[str, float]:
             raise UsageError(f"--min {text}: no metric '{name}'; there are: {', '.join(METRICS)}")
         try:
             gates[name] = float(value)
-            if not math.isfinite(gates[name]):  # nothing is below NaN: such a gate would let everything pass
+            if not math.isfinite(gates[name]):  # nothing is below NaN: such a gate would never fail
                 raise ValueError(value)
         except ValueError:
             raise UsageError(f"--min {text}: write it as metric=number, for example image_auroc=0.95") from None
@@ -87,14 +89,14 @@ def parse_gates(texts: Sequence[str]) -> dict[str, float]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SamplePrediction:
-    """One part with what a model says of it."""
+    """A sample with the score and heatmap that a model predicts for it."""
 
     sample: Sample
     score: float
     heatmap: Heatmap
 
     def truth(self) -> Mask | None:
-        """At the heatmap's size; None for a sound part and for a defect that nobody has outlined."""
+        """Read the ground-truth mask at the heatmap's size; None for sound parts and for defects without a mask."""
         height, width = self.heatmap.shape
         return None if self.sample.mask is None else read_mask(self.sample.mask, size=(width, height))
 
@@ -102,29 +104,29 @@ class SamplePrediction:
 def predict_samples(
     model: Model, samples: Sequence[Sample], view: View, *, bits: int | None = None
 ) -> Iterator[SamplePrediction]:
-    """Every part in turn. An answer that is no number would count as the hottest of all: it ends the measurement."""
-    answers = predict_images(model, view, (read_image(sample.image, bits=bits) for sample in samples))
-    for sample, (score, heatmap) in zip(samples, answers, strict=True):
+    """Predict each sample in turn. NaN or infinity raises BadInput: it would be ranked as the highest score."""
+    predictions = predict_images(model, view, (read_image(sample.image, bits=bits) for sample in samples))
+    for sample, (score, heatmap) in zip(samples, predictions, strict=True):
         if not (math.isfinite(score) and np.isfinite(heatmap).all()):
-            raise BadInput(f"{sample.image}: the model answered with a number that is not finite")
+            raise BadInput(f"{sample.image}: the model's score or heatmap is not finite")
         yield SamplePrediction(sample=sample, score=score, heatmap=heatmap)
 
 
 def measure(parts: Iterable[SamplePrediction]) -> dict[str, dict[str, Measure]]:
-    """The seven metrics by category, and their mean."""
+    """Compute the seven metrics by category, and their mean."""
     categories: dict[str, CategoryMetrics] = {}
-    for seen in parts:
-        metrics = categories.setdefault(seen.sample.category, CategoryMetrics())
-        metrics.add(seen.score, seen.heatmap, seen.truth(), seen.sample.defective)
+    for part in parts:
+        metrics = categories.setdefault(part.sample.category, CategoryMetrics())
+        metrics.add(part.score, part.heatmap, part.truth(), part.sample.defective)
     measures = {name: metrics.measures() for name, metrics in sorted(categories.items())}
     return measures | {MEAN: mean_of(measures)}
 
 
-def in_json(measures: Mapping[str, Mapping[str, Measure]]) -> dict[str, dict[str, float | str | None]]:
-    """A number, or why there is none."""
+def measures_to_json(measures: Mapping[str, Mapping[str, Measure]]) -> dict[str, dict[str, float | str | None]]:
+    """Return each metric's value, or the reason why it cannot be measured."""
     return {
-        category: {name: m.value if m.why is None else m.why for name, m in found.items()}
-        for category, found in measures.items()
+        category: {name: m.value if m.reason is None else m.reason for name, m in by_name.items()}
+        for category, by_name in measures.items()
     }
 
 
@@ -137,27 +139,27 @@ def evaluate(
     view: View,
     bits: int | None = None,
 ) -> Evaluation:
-    """Look at every part, measure each category, decide by each category's own thresholds where it has them."""
+    """Predict every sample, compute the metrics, and decide by each category's own thresholds where it has them."""
     if not samples:
         raise BadInput("nothing to evaluate: the data set has no test images")
     progress.phase("evaluate", len(samples))
     verdicts = []
 
-    def judged() -> Iterator[SamplePrediction]:
-        for seen in predict_samples(model, samples, view, bits=bits):
-            category = seen.sample.category
+    def record_verdicts() -> Iterator[SamplePrediction]:
+        for part in predict_samples(model, samples, view, bits=bits):
+            category = part.sample.category
             limits = calibration.limits_for(category if category in calibration.limits else None)
             verdicts.append(
-                Verdict(sample=seen.sample, score=seen.score, decision=limits.thresholds.decide(seen.score))
+                Verdict(sample=part.sample, score=part.score, decision=limits.thresholds.decide(part.score))
             )
             progress.advance()
-            yield seen
+            yield part
 
-    return Evaluation(measures=measure(judged()), verdicts=verdicts)
+    return Evaluation(measures=measure(record_verdicts()), verdicts=verdicts)
 
 
 def common_root(samples: Sequence[Sample]) -> Path:
-    """The folder that all images share; paths in reports are told from there."""
+    """Return the deepest folder that holds all images; reports show paths relative to it."""
     parents = [sample.image.parent for sample in samples]
     root = parents[0]
     while not all(parent.is_relative_to(root) for parent in parents):

@@ -1,6 +1,6 @@
-"""One process at a time: a lock that the system releases when its process ends, however it ends.
+"""A lock that one process holds at a time, and that the system releases when the process ends, however it ends.
 
-The lock is `flock` on a file; what is written into the file only says to others who holds it. Where the system has no `flock`
+The lock is `flock` on a file. The file's content names the holder, for error messages only. Where the system has no `flock`
 (Windows) nothing is locked.
 """
 
@@ -21,76 +21,76 @@ from inspect_kd import strict_json
 from inspect_kd.errors import EnvironmentFault, file_named
 
 TRIES = 100
-"""For a file that its former holder removes between our opening and our locking it."""
+"""Attempts: the former holder may remove the file between our opening and locking it."""
 LARGEST = 4096
-"""Bytes of such a file that are read."""
+"""Most bytes of a lock file that are read."""
 UNSUPPORTED = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK}
-"""What `flock` says on a file system that has no locks."""
+"""Errors of `flock` on a file system that has no locks."""
 
 
 @contextlib.contextmanager
-def hold_lock(file: Path, subject: str, way_out: str) -> Iterator[None]:
-    """Hold a lock for the time of a block; where another process holds it, raise `<subject> is in use by …: <way_out>`."""
+def hold_lock(file: Path, subject: str, advice: str) -> Iterator[None]:
+    """Hold a lock during a block; if another process holds it, raise `<subject> is in use by …: <advice>`."""
     if sys.platform == "win32":
         yield
         return
     made_folder = not file.parent.exists()
     try:
-        handle = _locked(file)
+        handle = _open_locked(file)
     except BlockingIOError:
-        raise EnvironmentFault(f"{subject} is in use by {_holder(file)}: {way_out}") from None
+        raise EnvironmentFault(f"{subject} is in use by {_holder(file)}: {advice}") from None
     except OSError as error:
         if error.errno in UNSUPPORTED:
-            way_out = "its file system has no locks, choose a folder on another one"
-        raise EnvironmentFault(f"{file}: no lock could be taken ({error.strerror}): {way_out}") from error
+            advice = "its file system has no locks, choose a folder on another one"
+        raise EnvironmentFault(f"{file}: no lock could be taken ({error.strerror}): {advice}") from error
     try:
-        about = {
+        holder = {
             "pid": os.getpid(),
             "host": socket.gethostname(),
             "since": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         with file_named(file):
             os.ftruncate(handle, 0)
-            os.write(handle, json.dumps(about).encode())
+            os.write(handle, json.dumps(holder).encode())
         yield
     finally:
         _release(handle, file, remove_folder=made_folder)
 
 
-def _locked(file: Path) -> int:
-    """A handle of the file that lies there now, locked. It is closed in programs that this process starts."""
+def _open_locked(file: Path) -> int:
+    """Open and lock the file at this path; programs that this process starts do not inherit the handle."""
     import fcntl
 
     for _ in range(TRIES):
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            # Never through a link: the file is emptied. For writing: network file systems want it so. No wait for a pipe.
+            # O_NOFOLLOW: the file is truncated. O_RDWR: network file systems need it. O_NONBLOCK: do not wait for a pipe.
             handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
         except FileNotFoundError:
-            continue  # the former holder has removed the empty folder
+            continue  # the former holder has removed the folder
         try:
-            _refuse_other_kinds(handle, file)
+            _refuse_special_files(handle, file)
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BaseException:
             os.close(handle)
             raise
-        if _lies_at(handle, file):
+        if _is_still_at(handle, file):
             return handle
         os.close(handle)
     raise EnvironmentFault(f"{file}: other processes keep removing it; try again")
 
 
-def _refuse_other_kinds(handle: int, file: Path) -> None:
-    """The file is emptied: one that has a second name holds something else, and a pipe or a device is no file."""
-    facts = os.fstat(handle)
-    if not stat.S_ISREG(facts.st_mode) or facts.st_nlink > 1:
-        raise EnvironmentFault(f"{file}: not a lock's file: a pipe, a device or a hard link; remove it")
+def _refuse_special_files(handle: int, file: Path) -> None:
+    """Refuse pipes, devices and hard links: the file is about to be truncated."""
+    status = os.fstat(handle)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+        raise EnvironmentFault(f"{file}: a pipe, a device or a hard link in the place of the lock file; remove it")
 
 
 def _release(handle: int, file: Path, *, remove_folder: bool) -> None:
-    """Remove the file while it is still locked; of a folder that was made for it, nothing stays behind either."""
+    """Remove the file while it is still locked, and the folder if it was made for the lock and is empty."""
     with contextlib.suppress(OSError):
-        if _lies_at(handle, file):
+        if _is_still_at(handle, file):
             file.unlink()
     os.close(handle)
     if remove_folder:
@@ -98,7 +98,7 @@ def _release(handle: int, file: Path, *, remove_folder: bool) -> None:
             file.parent.rmdir()
 
 
-def _lies_at(handle: int, file: Path) -> bool:
+def _is_still_at(handle: int, file: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(handle), file.lstat())
     except FileNotFoundError:
@@ -106,10 +106,10 @@ def _lies_at(handle: int, file: Path) -> bool:
 
 
 def _holder(file: Path) -> str:
-    """Who holds it, as the file says."""
+    """Describe the process that the file names as the holder."""
     try:
         with file.open("rb") as opened:
-            about = strict_json.loads(opened.read(LARGEST))
-        return f"process {int(about['pid'])} on {str(about['host'])[:80]} since {str(about['since'])[:40]}"
+            holder = strict_json.loads(opened.read(LARGEST))
+        return f"process {int(holder['pid'])} on {str(holder['host'])[:80]} since {str(holder['since'])[:40]}"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"

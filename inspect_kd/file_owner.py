@@ -1,7 +1,7 @@
-"""Who may change a file: what decides over trust (keys, engines, what passed the quarantine) must be this user's own.
+"""Check who may change a file: keys, engines and the quarantine's record are trusted only if no other user may write them.
 
-Every folder on the way is checked, as sshd does: whoever may write one of them may put another folder in the place of the
-next. Systems without owners are left alone.
+Every folder on the path is checked, as sshd does: a user who may write one of them can replace the next. Systems without
+file owners are not checked.
 """
 
 from __future__ import annotations
@@ -15,77 +15,77 @@ from inspect_kd.errors import EnvironmentFault
 
 ROOT = 0
 MOST_LINKS = 40
-"""Symbolic links on the way to one file; Linux follows as many."""
+"""Most symbolic links on the path to one file, as on Linux."""
 
 
 def refuse_writable_by_others(path: Path, reason: str, setting: str) -> None:
-    """Raise where somebody else may write a file or folder, or exchange it. What does not exist yet is not checked.
+    """Raise if another user may write or replace a file or folder. Parts of the path that do not exist yet are not checked.
 
-    `reason` says what they could do with it, `setting` how another place is named.
+    `reason` completes the message with the danger, `setting` names the option for another folder.
     """
     if not hasattr(os, "getuid"):
         return
-    for step, facts, is_last in _steps_to(path):
-        if _others_may_write(facts, is_last=is_last):
+    for step, status, is_last in _steps_to(path):
+        if _others_may_write(status, is_last=is_last):
             raise EnvironmentFault(
-                f"{step}: others may write there, and {reason}: make it your own (`chown`, `chmod go-w {step}`), or name another "
+                f"{step}: other users may write there, and {reason}: make it your own (`chown`, `chmod go-w {step}`), or choose another "
                 f"folder with {setting}"
             )
 
 
-def _others_may_write(facts: os.stat_result, *, is_last: bool) -> bool:
-    # Root may change everything anyway; folders of keys are often its own.
-    if facts.st_uid not in (os.getuid(), ROOT):
+def _others_may_write(status: os.stat_result, *, is_last: bool) -> bool:
+    # Root may change everything anyway, and often owns folders of keys.
+    if status.st_uid not in (os.getuid(), ROOT):
         return True
-    if stat.S_ISLNK(facts.st_mode):
-        # The permissions of a link mean nothing.
+    if stat.S_ISLNK(status.st_mode):
+        # A link's permissions have no effect.
         return False
-    writers = facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    writers = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     if not writers or is_last:
         return bool(writers)
-    if facts.st_mode & stat.S_ISVTX:
-        # As /tmp: others may add files there, but not move what is not theirs.
+    if status.st_mode & stat.S_ISVTX:
+        # Sticky, like /tmp: other users may add files, but not move existing ones.
         return False
-    return bool(writers & stat.S_IWOTH) or not _is_own_group(facts.st_gid)
+    return bool(writers & stat.S_IWOTH) or not _is_own_group(status.st_gid)
 
 
 def _is_own_group(group: int) -> bool:
-    """True for the group that many systems make for each user alone; their folders are often writable by it."""
-    # Not at the top: systems without owners have neither module.
+    """True for the user's private group, as many systems make one for each user and let it write to their folders."""
+    # Imported here: systems without file owners have neither module.
     import grp
     import pwd
 
     try:
-        user, found = pwd.getpwuid(os.getuid()), grp.getgrgid(group)
+        user, own_group = pwd.getpwuid(os.getuid()), grp.getgrgid(group)
     except KeyError:
         return False
-    return group == user.pw_gid and found.gr_name == user.pw_name and set(found.gr_mem) <= {user.pw_name}
+    return group == user.pw_gid and own_group.gr_name == user.pw_name and set(own_group.gr_mem) <= {user.pw_name}
 
 
 def _steps_to(path: Path) -> Iterator[tuple[Path, os.stat_result, bool]]:
-    """Each folder and link that decides what the path leads to, from the root on, and last the file or folder itself."""
-    place = Path("/")
+    """Yield every folder and link on a path from the root on, with its status, and last the file or folder itself."""
+    folder = Path("/")
     rest = [*reversed(path.absolute().parts[1:])]
     links = 0
-    yield place, place.lstat(), not rest
+    yield folder, folder.lstat(), not rest
     while rest:
         name = rest.pop()
         if name == "..":
-            place = place.parent
+            folder = folder.parent
             continue
-        step = place / name
+        step = folder / name
         try:
-            facts = step.lstat()
+            status = step.lstat()
         except (FileNotFoundError, NotADirectoryError):
             return
-        is_link = stat.S_ISLNK(facts.st_mode)
-        yield step, facts, not rest and not is_link
+        is_link = stat.S_ISLNK(status.st_mode)
+        yield step, status, not rest and not is_link
         if not is_link:
-            place = step
+            folder = step
             continue
         links += 1
         if links > MOST_LINKS:
-            raise EnvironmentFault(f"{path}: more than {MOST_LINKS} symbolic links lead there; name the folder itself")
+            raise EnvironmentFault(f"{path}: more than {MOST_LINKS} symbolic links on the path; name the folder itself")
         target = step.readlink()
-        place = Path("/") if target.is_absolute() else place
+        folder = Path("/") if target.is_absolute() else folder
         rest.extend(reversed(target.parts[1:] if target.is_absolute() else target.parts))

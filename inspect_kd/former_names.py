@@ -1,4 +1,4 @@
-"""Names that recipes, runs and checkpoints of earlier versions use: renamed when read, so that they still open."""
+"""Rename the keys of recipes and weights that earlier versions wrote, so that their runs and checkpoints still open."""
 
 from __future__ import annotations
 
@@ -22,36 +22,36 @@ RECIPE_KEYS = {
 }
 RECIPE_VALUES = {"distill.teacher_weights": {"learnt": "learned", "alike": "equal"}}
 WEIGHT_PREFIXES = {"heads.voices": "heads.blend_weights", "heads.even.": "heads.input_norm."}
-"""How names in a student's state dict begin."""
+"""Prefixes of the names in a student's state dict."""
 
 
 def rename_key(key: str, value: Any) -> tuple[str, Any]:
-    """One `section.key` of a recipe and its value, as they are called today."""
+    """Return the present name of a recipe's `section.key`, and of its value."""
     key = RECIPE_KEYS.get(key, key)
     values = RECIPE_VALUES.get(key, {})
     return key, values.get(value, value) if isinstance(value, str) else value
 
 
 def rename_recipe_keys(content: dict[str, Any]) -> dict[str, Any]:
-    """A recipe's content with today's keys; a section that is no mapping is left for the check that follows."""
+    """Return a recipe's content with the present keys; a section that is not a mapping is left to the later validation."""
     renamed: dict[str, Any] = {}
     for section, settings in content.items():
         if not isinstance(settings, dict):
             renamed[section] = settings
             continue
         pairs = [rename_key(f"{section}.{key}", value) for key, value in settings.items()]
-        today = {key.removeprefix(f"{section}."): value for key, value in pairs}
-        # Where a file has both names of a setting, today's is meant.
-        renamed[section] = today | {key: settings[key] for key in settings if key in today}
+        present = {key.removeprefix(f"{section}."): value for key, value in pairs}
+        # If a file has both names of a setting, the present one wins.
+        renamed[section] = present | {key: settings[key] for key in settings if key in present}
     return renamed
 
 
 def rename_weights(state: dict[str, T]) -> dict[str, T]:
-    """A student's state dict with today's names."""
-    return {_weight(key): value for key, value in state.items()}
+    """Return a student's state dict with the present names."""
+    return {_rename_weight(key): value for key, value in state.items()}
 
 
-def _weight(key: str) -> str:
+def _rename_weight(key: str) -> str:
     for former, present in WEIGHT_PREFIXES.items():
         if key.startswith(former):
             return present + key.removeprefix(former)

@@ -1,9 +1,9 @@
-"""Inspector: image in, Inspection out. The line-side path: NumPy, OpenCV, a runtime; never torch.
+"""Inspect images with an exported artifact. Runs on the line: NumPy, OpenCV and a runtime, never torch.
 
 from inspect_kd import Inspector
-inspect = Inspector("part.onnx")
-answer = inspect("line3/0001.png")
-print(answer.decision, answer.score, answer.regions)
+inspector = Inspector("part.onnx")
+inspection = inspector("line3/0001.png")
+print(inspection.decision, inspection.score, inspection.regions)
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from inspect_kd.datasets.view import View, predict_image
 from inspect_kd.errors import BadInput, EnvironmentFault
 from inspect_kd.export.card import ArtifactCard
 from inspect_kd.export.options import RuntimeOptions
-from inspect_kd.overlay import places_to_show
+from inspect_kd.overlay import regions_to_show
 from inspect_kd.plain_file import read_plain_file
 from inspect_kd.quarantine import admit
 from inspect_kd.resize import RESIZE
-from inspect_kd.signing import LARGEST_ARTIFACT, Signer, signers, verify_bytes
+from inspect_kd.signing import LARGEST_ARTIFACT, Signer, load_signers, verify_bytes
 from inspect_kd.types import BatchPrediction, Heatmap, Inspection, Region, Thresholds
 
 Frame = str | Path | npt.NDArray[np.generic]
 
 
 class Inspector:
-    """One artifact, ready to look at parts. Safe to call from several threads."""
+    """An artifact, loaded and ready to inspect images. Safe to call from several threads."""
 
     def __init__(
         self,
@@ -50,39 +50,41 @@ class Inspector:
         trust: str | Path | None = None,
         quarantine: bool = True,
     ) -> None:
-        """`category` picks that category's own thresholds; without it the pooled ones decide. `calibration` is a file of
-        thresholds that a person has signed off for this artifact. `bgr` is for OpenCV's frames.
+        """Load an artifact.
 
-        `options` says all that a runtime can be told, instead of the three before it. `trust`: a public key, or a folder of
-        them; an artifact or a calibration that none of them has signed is refused unread. Without it a file that is new here is opened by a
-        child process first (`inspect_kd.quarantine`); `quarantine=False` leaves that out: for files of one's own, and for
-        programs that can start no Python process.
+        `category` selects that category's thresholds; without it the pooled ones are used. `calibration` is a file of
+        thresholds that a person signed off for this artifact. `bgr`: arrays have OpenCV's channel order. `options` replaces
+        `device`, `threads` and `allow_cpu`.
+
+        `trust`: a public key, or a folder of them; an artifact or a calibration that none of them signed is refused unread.
+        Without it an artifact that is new on this machine is first opened in a child process (`inspect_kd.quarantine`);
+        `quarantine=False` skips that, for your own files and for programs that cannot start a Python process.
         """
         path = Path(artifact)
         target = registry.target_of(path)
         runtime = registry.load("export", f"to_{target}").Runtime
-        content = _bytes(path)
-        trusted = None if trust is None else signers(Path(trust))
+        content = _read_artifact(path)
+        trusted = None if trust is None else load_signers(Path(trust))
         if trusted is not None:
             verify_bytes(content, path, trusted)
         elif quarantine:
             admit(content, path, target)
         self.digest = hashlib.sha256(content).hexdigest()
-        """Of the artifact's file: what a calibration that a person signed off is held against."""
+        """SHA-256 of the artifact's file; a signed-off calibration must name it."""
         options = options or RuntimeOptions(device=device, threads=threads, allow_cpu=allow_cpu)
         self.model = runtime(content, str(path), options)
         self.card: ArtifactCard = self.model.card
         if self.card.resize != RESIZE:
             raise EnvironmentFault(
-                f"{path} wants images resized by '{self.card.resize}', this program has '{RESIZE}': update inspect-kd"
+                f"{path}: needs images resized by '{self.card.resize}', this program has '{RESIZE}': update inspect-kd"
             )
-        asked_category = category
+        requested_category = category
         if category is None and len(self.card.categories) == 1:
             category = self.card.categories[0]
         self.category = category
         self.thresholds = thresholds or self.card.calibration.limits_for(category).thresholds
         if calibration is not None:
-            self.thresholds = self._signed_off(Path(calibration), asked_category, trusted)
+            self.thresholds = self._signed_off(Path(calibration), requested_category, trusted)
         self.view = View(size=self.card.size, tile=self.card.tile, overlap=self.card.overlap)
         self.bgr = bgr
 
@@ -91,14 +93,14 @@ class Inspector:
         return self.card.size
 
     def warm_up(self, batches: Iterable[int] = (1,)) -> None:
-        """Run each size of batch once: first runs allocate, and on a GPU compile."""
+        """Run each batch size once, because first runs allocate memory, and on a GPU compile."""
         for count in batches:
             self.predict_batch(np.zeros((count, self.size, self.size, 3), np.uint8))
 
     def predict_batch(self, images_NHW3: npt.NDArray[np.uint8]) -> BatchPrediction:
-        """The bare model on images that already have its size."""
-        answers: BatchPrediction = self.model.predict_batch(images_NHW3)
-        return answers
+        """Run the bare model on images that already have its size."""
+        predictions: BatchPrediction = self.model.predict_batch(images_NHW3)
+        return predictions
 
     def __call__(self, frame: Frame) -> Inspection:
         """Inspect one image: a path or an array (mono, RGB or RGBA; 8 or 16 bit)."""
@@ -108,9 +110,7 @@ class Inspector:
         score, heatmap = predict_image(self, self.view, image)
         elapsed = (time.perf_counter() - start) * 1000
         if not (np.isfinite(score) and np.isfinite(heatmap).all()):
-            raise BadInput(
-                f"{_name(frame)}: the artifact answered with a number that is not finite; treat the part as NG"
-            )
+            raise BadInput(f"{_name(frame)}: the artifact's score or heatmap is not finite; treat the part as NG")
         height, width = image.shape[:2]
         return Inspection(
             score=score,
@@ -124,7 +124,7 @@ class Inspector:
         )
 
     def each(self, frames: Iterable[Frame]) -> Iterator[Inspection | BadInput]:
-        """Inspect many; an unreadable one gives its error in its place, and the batch goes on."""
+        """Inspect many images; an unreadable one yields its error instead, and the rest are still inspected."""
         for frame in frames:
             try:
                 yield self(frame)
@@ -134,8 +134,8 @@ class Inspector:
     def regions(
         self, score: float, heatmap: Heatmap, thresholds: Thresholds, image_size: tuple[int, int]
     ) -> tuple[Region, ...]:
-        """Where the part is not OK, under any thresholds: whoever moves them needs no second look of the model."""
-        return places_to_show(score, heatmap, thresholds.reinspect, image_size, frame=self.size**2)
+        """Find the regions to show under any thresholds, from an earlier prediction."""
+        return regions_to_show(score, heatmap, thresholds.reinspect, image_size, frame=self.size**2)
 
     def _signed_off(self, path: Path, category: str | None, trusted: list[Signer] | None) -> Thresholds:
         content = sign_off.read_bytes(path)
@@ -143,7 +143,7 @@ class Inspector:
             verify_bytes(content, path, trusted)
         own = self.card.calibration.limits_for(self.category).thresholds
         signed = sign_off.parse_sign_off(content, path)
-        return signed.for_artifact(self.digest, category, own, self.card.categories)
+        return signed.thresholds_for(self.digest, category, own, self.card.categories)
 
     def _read(self, frame: Frame) -> npt.NDArray[np.uint8]:
         if not isinstance(frame, np.ndarray):
@@ -152,7 +152,7 @@ class Inspector:
         return np.ascontiguousarray(image[:, :, ::-1]) if self.bgr else image
 
 
-def _bytes(path: Path) -> bytes:
+def _read_artifact(path: Path) -> bytes:
     if path.is_dir():
         raise BadInput(f"{path}: no such artifact; a run's artifact lies in its folder as <run>.onnx")
     return read_plain_file(path, "artifact", LARGEST_ARTIFACT)

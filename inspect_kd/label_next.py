@@ -1,10 +1,10 @@
-"""Which unlabelled parts are worth a person's time: those that cover best what the student thinks of parts.
+"""Choose the unlabelled images to label next: those that cover the student's predictions best.
 
 After PCoreSet (arXiv 2506.00910): farthest-first traversal of the student's probability space, not of its features. Unusual
-here: that space says where, too. Two scratches of one kind at one place teach once; the same at another place teaches more. And
-every second choice is of what the student doubts: the farthest alone are glaring defects, of which it is sure already.
+here: that space is spatial. Two similar scratches at one place count once, at two places twice. And every second choice is
+weighted by the student's uncertainty: the farthest images alone are glaring defects that it detects already.
 
-NumPy only. Shapes: N parts, K known parts, D numbers of one part.
+NumPy only. Shapes: N unlabelled images, K labelled images, D cells of a heatmap.
 """
 
 from __future__ import annotations
@@ -19,20 +19,22 @@ import numpy.typing as npt
 from inspect_kd.types import Heatmap
 
 CELLS = 8
-"""Places along a side that are told apart."""
+"""Cells along each side of the heatmap."""
 STEEPNESS = 4.0
-"""Of the step from sound to damaged around the threshold: half of it is even odds of 1 to 16."""
+"""Exponent of the step from sound to defective: half the threshold gives odds of 1 to 16."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Choice:
+    """One chosen image."""
+
     index: int
     novelty: float
-    """How far the student's opinion of this part is from that of any part before it."""
+    """Distance of its defect probabilities to those of the nearest labelled or earlier chosen image."""
 
 
-def opinion(heatmap: Heatmap) -> npt.NDArray[np.float32]:
-    """How probable damage is at each of some places: (CELLS * CELLS,)."""
+def defect_probabilities(heatmap: Heatmap) -> npt.NDArray[np.float32]:
+    """Compute the probability of a defect in each cell of a heatmap: (CELLS * CELLS,)."""
     height, width = heatmap.shape
     rows, columns = (np.linspace(0, length, CELLS + 1).round().astype(int) for length in (height, width))
     cells = [[heatmap[a:b, c:d] for c, d in pairwise(columns)] for a, b in pairwise(rows)]
@@ -41,19 +43,22 @@ def opinion(heatmap: Heatmap) -> npt.NDArray[np.float32]:
     return np.asarray(heat / (1 + heat), np.float32).ravel()
 
 
-def next_to_label(
-    opinions_ND: Sequence[npt.NDArray[np.float32]], known_KD: Sequence[npt.NDArray[np.float32]], count: int
+def choose_next(
+    probabilities_ND: Sequence[npt.NDArray[np.float32]], labelled_KD: Sequence[npt.NDArray[np.float32]], count: int
 ) -> list[Choice]:
-    """By turns the farthest from all that is known, and the farthest that the student doubts. A flawless part is always known."""
-    points = np.stack(list(opinions_ND))
-    known = [np.zeros(points.shape[1], np.float32), *known_KD]
-    nearest_N = np.min([np.linalg.norm(points - one, axis=1) for one in known], axis=0)
-    doubt_N = 1 - np.abs(2 * points.max(axis=1) - 1)
+    """Choose in turn the image farthest from all labelled and chosen ones, and the farthest weighted by uncertainty.
+
+    A flawless image counts as labelled from the start.
+    """
+    points = np.stack(list(probabilities_ND))
+    covered = [np.zeros(points.shape[1], np.float32), *labelled_KD]
+    nearest_N = np.min([np.linalg.norm(points - one, axis=1) for one in covered], axis=0)
+    uncertainty_N = 1 - np.abs(2 * points.max(axis=1) - 1)
     chosen: list[Choice] = []
     for turn in range(min(count, len(points))):
-        worth_N = nearest_N * doubt_N if turn % 2 else nearest_N.copy()
-        worth_N[[choice.index for choice in chosen]] = -1.0
-        index = int(worth_N.argmax())
+        value_N = nearest_N * uncertainty_N if turn % 2 else nearest_N.copy()
+        value_N[[choice.index for choice in chosen]] = -1.0
+        index = int(value_N.argmax())
         chosen.append(Choice(index=index, novelty=float(nearest_N[index])))
         nearest_N = np.minimum(nearest_N, np.linalg.norm(points - points[index], axis=1))
     return chosen

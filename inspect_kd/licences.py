@@ -1,6 +1,6 @@
-"""Which weights a factory may use: `profile: production` lets nothing else into a model. docs/licences.md gives the reasons.
+"""The licences of weights that `profile: production` accepts; docs/licences.md gives the reasons.
 
-Our reading of the weights' own terms, no legal advice. What is not on the list is refused, unknown terms among it.
+Our reading of the weights' own terms, not legal advice. Licences that are not on the list are refused, unknown ones too.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ ALLOWED = (
     "CC0-1.0",
     "CC-BY-4.0",
 )
-"""How the name of a licence begins that permits commercial use, with notice at most."""
+"""Licences that permit commercial use and require at most a notice; the first word of a licence's name must match."""
 
 
-def permitted(licence: str) -> bool:
+def is_permitted(licence: str) -> bool:
+    """True if a licence permits use in production."""
     return any(licence.lower().split(" ")[0] == allowed.lower() for allowed in ALLOWED)
 
 
 def check(profile: str, licences: Mapping[str, str]) -> None:
-    """Refuse, in production, the first set of weights whose licence is not on the list."""
+    """Raise a UsageError in production if the licence of any weights is not on the list."""
     for name, licence in licences.items():
-        if profile == "production" and not permitted(licence):
+        if profile == "production" and not is_permitted(licence):
             raise UsageError(
                 f"profile production: the weights '{name}' are licensed '{licence}', which is not on the allow list "
                 f"({', '.join(ALLOWED)}). Choose other weights, name the licence of your own file in the recipe, or train "

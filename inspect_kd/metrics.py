@@ -1,7 +1,7 @@
-"""The literature's seven metrics, streaming and mergeable: pixels go into histograms, never into a list.
+"""Compute the literature's seven metrics, streaming and mergeable: pixels go into histograms, never into a list.
 
-A heat is counted under the upper bits of its own float32 pattern, which keeps the order of all floats without knowing their
-range: 2^20 bins, a relative step of 0.05 %. Counts from many processes add up to exactly what one process would count.
+A pixel's heat is binned by the upper bits of its float32 pattern, which preserves the order of all floats without knowing
+their range: 2^20 bins, a relative step of 0.05 %. Merged counts of many processes equal those of a single process.
 
 NumPy and OpenCV only.
 """
@@ -27,53 +27,54 @@ Counts = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """A number, or why there is none."""
+    """A metric's value, or the reason why it cannot be measured."""
 
     value: float | None
-    why: str | None = None
+    reason: str | None = None
 
 
 def bin_of(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint32]:
-    """Bins whose order is the values' order: negative floats run backwards in their bit pattern, positive ones forwards."""
+    """Map floats to bins in the same order. Bit patterns of negative floats run backwards, those of positive ones forwards."""
     bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
     ordered = np.where(bits >> 31, ~bits, bits | np.uint32(0x80000000))
     return ordered >> np.uint32(SHIFT)
 
 
 class Histogram:
-    """Weights by bin, kept sparse: a category's heats fall into a few thousand of the million bins."""
+    """A sparse histogram: a category's heats fall into a few thousand of the million bins."""
 
     def __init__(self) -> None:
         self.bins = np.empty(0, np.uint32)
         self.weights: Counts = np.empty(0, np.float64)
-        self._waiting: list[tuple[npt.NDArray[np.uint32], Counts]] = []
+        self._pending: list[tuple[npt.NDArray[np.uint32], Counts]] = []
 
     def add(self, bins: npt.NDArray[np.uint32], weights: Counts | None = None) -> None:
         if weights is None:
-            found, counts = np.unique(bins, return_counts=True)
-            self._waiting.append((found, counts.astype(np.float64)))
+            distinct, counts = np.unique(bins, return_counts=True)
+            self._pending.append((distinct, counts.astype(np.float64)))
         else:
-            self._waiting.append((bins, weights))
-        if len(self._waiting) >= 16:
+            self._pending.append((bins, weights))
+        if len(self._pending) >= 16:
             self.compact()
 
     def merge(self, other: Histogram) -> None:
         other.compact()
-        self._waiting.append((other.bins, other.weights))
+        self._pending.append((other.bins, other.weights))
         self.compact()
 
     def compact(self) -> None:
-        if not self._waiting:
+        """Merge all pending additions into the sorted bins."""
+        if not self._pending:
             return
-        bins = np.concatenate([self.bins, *(waiting[0] for waiting in self._waiting)])
-        weights = np.concatenate([self.weights, *(waiting[1] for waiting in self._waiting)])
-        self.bins, places = np.unique(bins, return_inverse=True)
-        self.weights = np.bincount(places, weights, minlength=len(self.bins)).astype(np.float64)
-        self._waiting = []
+        bins = np.concatenate([self.bins, *(pending[0] for pending in self._pending)])
+        weights = np.concatenate([self.weights, *(pending[1] for pending in self._pending)])
+        self.bins, positions = np.unique(bins, return_inverse=True)
+        self.weights = np.bincount(positions, weights, minlength=len(self.bins)).astype(np.float64)
+        self._pending = []
 
 
 class Ranking(ABC):
-    """Sound and defective things, ordered by how hot they are."""
+    """Sound and defective images or pixels, ranked by score; computes AUROC, AP and F1max."""
 
     def auroc(self) -> Measure:
         return self._measure(area_under_roc)
@@ -86,29 +87,29 @@ class Ranking(ABC):
 
     @abstractmethod
     def _measure(self, metric: Callable[[Counts, Counts], float]) -> Measure:
-        """The metric of the two counts at each distinct value, or why there is none."""
+        """Compute a metric from the sound and defective counts at each distinct value."""
 
 
 @dataclass(slots=True)
 class PixelCounts(Ranking):
-    """Heats of sound and of defective pixels, and of each defect region by its own area (for AUPRO)."""
+    """Histograms of sound and defective pixels' heat, and of each defect region weighted by its area (for AUPRO)."""
 
     sound: Histogram = field(default_factory=Histogram)
     defective: Histogram = field(default_factory=Histogram)
     regions: Histogram = field(default_factory=Histogram)
     region_count: int = 0
     without_mask: int = 0
-    """Defective images that nobody has outlined; they count nowhere."""
+    """Number of defective images without a mask; their pixels are not counted."""
 
     def add(self, heatmap: Heatmap, mask: Mask | None) -> None:
-        """One image; None for a sound part."""
+        """Add one image; `mask` is None for a sound part."""
         bins = bin_of(heatmap)
         if mask is None or not mask.any():
             self.sound.add(bins.ravel())
             return
         self.sound.add(bins[~mask])
         self.defective.add(bins[mask])
-        # Eight neighbours make one region, as in the reference implementations.
+        # Regions are 8-connected, as in the reference implementations.
         count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
         areas = np.bincount(labels.ravel(), minlength=count)
         self.regions.add(bins[mask], 1.0 / areas[labels[mask]])
@@ -122,11 +123,11 @@ class PixelCounts(Ranking):
         self.without_mask += other.without_mask
 
     def aupro(self, limit: float = FPR_LIMIT) -> Measure:
-        why = self._why_not()
-        if why:
-            return Measure(None, why)
+        reason = self._why_unmeasurable()
+        if reason:
+            return Measure(None, reason)
         self.regions.compact()
-        bins, sound, _ = self._falling()
+        bins, sound, _ = self._descending_counts()
         covered = np.zeros(len(bins))
         covered[np.searchsorted(-bins.astype(np.int64), -self.regions.bins.astype(np.int64))] = self.regions.weights
         fpr = np.concatenate([[0.0], np.cumsum(sound) / sound.sum()])
@@ -134,33 +135,33 @@ class PixelCounts(Ranking):
         return Measure(area_until(fpr, overlap, limit) / limit)
 
     def _measure(self, metric: Callable[[Counts, Counts], float]) -> Measure:
-        why = self._why_not()
-        if why:
-            return Measure(None, why)
-        _, sound, defective = self._falling()
+        reason = self._why_unmeasurable()
+        if reason:
+            return Measure(None, reason)
+        _, sound, defective = self._descending_counts()
         return Measure(metric(sound, defective))
 
-    def _why_not(self) -> str | None:
+    def _why_unmeasurable(self) -> str | None:
         self.sound.compact()
         self.defective.compact()
         if self.defective.weights.sum() == 0:
             return "no defective part has a mask" if self.without_mask else "no defective part in the test"
         return "no sound pixel in the test" if self.sound.weights.sum() == 0 else None
 
-    def _falling(self) -> tuple[npt.NDArray[np.uint32], Counts, Counts]:
-        """Both histograms over their common bins, hottest first."""
+    def _descending_counts(self) -> tuple[npt.NDArray[np.uint32], Counts, Counts]:
+        """Return the common bins in descending order with the counts of both histograms."""
         bins = np.union1d(self.sound.bins, self.defective.bins)
         counts = []
         for histogram in (self.sound, self.defective):
-            spread = np.zeros(len(bins))
-            spread[np.searchsorted(bins, histogram.bins)] = histogram.weights
-            counts.append(spread[::-1])
+            dense = np.zeros(len(bins))
+            dense[np.searchsorted(bins, histogram.bins)] = histogram.weights
+            counts.append(dense[::-1])
         return bins[::-1], counts[0], counts[1]
 
 
 @dataclass(slots=True)
 class ImageScores(Ranking):
-    """Scores are few: they are kept as they are."""
+    """Scores and labels of images. They are few, so they are kept in lists."""
 
     scores: list[float] = field(default_factory=list)
     defective: list[bool] = field(default_factory=list)
@@ -179,15 +180,15 @@ class ImageScores(Ranking):
             return Measure(None, "no defective part in the test")
         if truth.all():
             return Measure(None, "no sound part in the test")
-        values, places = np.unique(np.array(self.scores), return_inverse=True)
-        sound = np.bincount(places[~truth], minlength=len(values)).astype(np.float64)
-        found = np.bincount(places[truth], minlength=len(values)).astype(np.float64)
-        return Measure(metric(sound[::-1], found[::-1]))
+        values, positions = np.unique(np.array(self.scores), return_inverse=True)
+        sound = np.bincount(positions[~truth], minlength=len(values)).astype(np.float64)
+        defective = np.bincount(positions[truth], minlength=len(values)).astype(np.float64)
+        return Measure(metric(sound[::-1], defective[::-1]))
 
 
 @dataclass(slots=True)
 class CategoryMetrics:
-    """Everything that is measured on one category."""
+    """Image and pixel metrics of one category."""
 
     images: ImageScores = field(default_factory=ImageScores)
     pixels: PixelCounts = field(default_factory=PixelCounts)
@@ -205,7 +206,7 @@ class CategoryMetrics:
 
     def measures(self) -> dict[str, Measure]:
         images, pixels = self.images, self.pixels
-        found = (
+        measured = (
             images.auroc(),
             images.ap(),
             images.f1max(),
@@ -214,21 +215,21 @@ class CategoryMetrics:
             pixels.f1max(),
             pixels.aupro(),
         )
-        return dict(zip(METRICS, found, strict=True))
+        return dict(zip(METRICS, measured, strict=True))
 
 
 def mean_of(categories: Mapping[str, Mapping[str, Measure]]) -> dict[str, Measure]:
-    """Mean over the categories in which a metric could be measured."""
+    """Average each metric over the categories in which it can be measured."""
     means = {}
     for name in METRICS:
         values = [measures[name].value for measures in categories.values()]
-        known = [value for value in values if value is not None]
-        why = None if known else next((measures[name].why for measures in categories.values()), "no category")
-        means[name] = Measure(float(np.mean(known)) if known else None, why)
+        measured = [value for value in values if value is not None]
+        reason = None if measured else next((measures[name].reason for measures in categories.values()), "no category")
+        means[name] = Measure(float(np.mean(measured)) if measured else None, reason)
     return means
 
 
-# The three curves. Both arguments: counts at each distinct value, the hottest first; equal values count together.
+# The curves. Arguments: counts of sound and defective items at each distinct value, in descending order of the value.
 
 
 def area_under_roc(sound: Counts, defective: Counts) -> float:
@@ -249,7 +250,7 @@ def f1_max(sound: Counts, defective: Counts) -> float:
 
 
 def area_until(x: Counts, y: Counts, limit: float) -> float:
-    """Area under a rising curve up to a limit, the last piece cut where the limit falls."""
+    """Integrate a rising curve up to a limit, interpolating the last segment."""
     inside = x <= limit
     xs, ys = x[inside], y[inside]
     if xs[-1] < limit:

@@ -1,7 +1,7 @@
-"""Heat over a picture, regions, decisions in words: what a person looks at. No torch.
+"""Draw heatmaps, regions and decisions over images. No torch.
 
-Unusual here: the colour scale is fixed by the calibration (1.0 is the threshold) and never stretched to one picture's
-own minimum and maximum, which makes every sound part look alarming.
+Unusual here: the colour scale is fixed by the calibration (1.0 is the threshold) and never stretched to one image's minimum
+and maximum, which would make every sound part look alarming.
 """
 
 from __future__ import annotations
@@ -17,36 +17,36 @@ from inspect_kd.types import Decision, Heatmap, ImageU8, Inspection, Region
 
 FAINT, HOT = 0.5, 2.0
 """Calibrated heat at which colour begins, and at which it is full."""
-# From clear over amber and red to near-white: readable on grey metal, and in grey print by its brightness.
+# Amber over red to near-white: visible on grey metal, and in greyscale print by its brightness.
 _RAMP = np.array([[255, 196, 60], [255, 150, 30], [240, 70, 30], [205, 20, 60], [255, 235, 245]], np.float32)
 COLOURS = {Decision.OK: (34, 139, 84), Decision.REINSPECT: (214, 137, 16), Decision.NG: (200, 30, 45)}
 MARKS = {Decision.OK: "OK", Decision.REINSPECT: "RE-INSPECT ?", Decision.NG: "NG X"}
 SMALLEST_AREA = 2e-5
-"""Share of a frame below which a place above the threshold is no region."""
+"""Smallest region, as a share of a frame."""
 MOST_REGIONS = 50
 WIDEST_STROKE = 100
 """Pixels; OpenCV draws no line wider than 32767."""
 BRIGHTEST = 0.9
-"""Share of the largest heat above which the hottest place is shown where no place is above the limit."""
+"""Share of the largest heat that bounds the hottest region, shown where no pixel exceeds the limit."""
 
 
 def enlarge(heatmap: Heatmap, width: int, height: int) -> Heatmap:
-    """A heatmap at the picture's size."""
+    """Resize a heatmap to an image's size."""
     return cv2.resize(heatmap, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.float32, copy=False)
 
 
 def find_regions(
     heatmap: Heatmap, threshold: float, width: int, height: int, *, frame: int | None = None
 ) -> tuple[Region, ...]:
-    """Connected places above the threshold, in pixels of the original, the hottest first.
+    """Find connected regions above the threshold, in pixels of the original image, the hottest first.
 
-    `frame`: pixels of the heatmap that the model saw at once, where that was a tile.
+    `frame`: pixels of one tile of the heatmap, if the image was tiled.
     """
     tall, wide = heatmap.shape
     above = (heatmap > threshold).astype(np.uint8)
     count, labels, stats, _ = cv2.connectedComponentsWithStats(above, connectivity=8)
     across, down = width / wide, height / tall
-    found = []
+    regions = []
     for label in range(1, count):
         left, top, w, h, area = (int(value) for value in stats[label])
         inside = np.where(
@@ -56,7 +56,7 @@ def find_regions(
         if area < SMALLEST_AREA * (frame or heatmap.size):
             continue
         x, y = int(left * across), int(top * down)
-        found.append(
+        regions.append(
             Region(
                 x=x,
                 y=y,
@@ -68,13 +68,13 @@ def find_regions(
                 peak_y=min(height - 1, int((top + row + 0.5) * down)),
             )
         )
-    return tuple(sorted(found, key=lambda region: -region.peak)[:MOST_REGIONS])
+    return tuple(sorted(regions, key=lambda region: -region.peak)[:MOST_REGIONS])
 
 
-def places_to_show(
+def regions_to_show(
     score: float, heatmap: Heatmap, limit: float, image_size: tuple[int, int], *, frame: int
 ) -> tuple[Region, ...]:
-    """Whoever is told that a part is not OK is also told where: if nowhere is above the limit, where it is hottest."""
+    """Find the regions to show for a part that is not OK: those above the limit, else the hottest one."""
     if score <= limit:
         return ()
     width, height = image_size
@@ -84,17 +84,17 @@ def places_to_show(
 
 
 def colour(heatmap: Heatmap) -> tuple[ImageU8, npt.NDArray[np.float32]]:
-    """Colour and its opacity (H, W), 0 to 1."""
+    """Map a heatmap to colours and their opacity (H, W), 0 to 1."""
     level = np.clip((heatmap - FAINT) / (HOT - FAINT), 0, 1)
-    places = np.linspace(0, 1, len(_RAMP))
-    table = np.stack([np.interp(np.linspace(0, 1, 256), places, _RAMP[:, c]) for c in range(3)], axis=1).astype(
+    positions = np.linspace(0, 1, len(_RAMP))
+    table = np.stack([np.interp(np.linspace(0, 1, 256), positions, _RAMP[:, c]) for c in range(3)], axis=1).astype(
         np.uint8
     )
     return table[(level * 255).astype(np.uint8)], np.clip(level * 2.2, 0, 1).astype(np.float32)
 
 
-def heat_over(image: ImageU8, heatmap: Heatmap, opacity: float = 0.6) -> ImageU8:
-    """The picture with its heat."""
+def blend_heatmap(image: ImageU8, heatmap: Heatmap, opacity: float = 0.6) -> ImageU8:
+    """Blend a heatmap over an image."""
     height, width = image.shape[:2]
     tint, alpha = colour(enlarge(heatmap, width, height))
     weight = (alpha * opacity)[:, :, None]
@@ -103,38 +103,38 @@ def heat_over(image: ImageU8, heatmap: Heatmap, opacity: float = 0.6) -> ImageU8
 
 def draw(
     image: ImageU8,
-    answer: Inspection,
+    inspection: Inspection,
     *,
     opacity: float = 0.6,
     contours: bool = True,
     numbers: bool = True,
     badge: bool = True,
 ) -> ImageU8:
-    """Heat, contours at the threshold, numbered regions, and the decision in words."""
-    picture = heat_over(image, answer.heatmap, opacity)
+    """Draw heatmap, contours at the threshold, numbered regions and the decision."""
+    picture = blend_heatmap(image, inspection.heatmap, opacity)
     height, width = picture.shape[:2]
     stroke = min(max(1, round(max(height, width) / 400)), WIDEST_STROKE)
-    if contours and answer.regions:
-        above = (enlarge(answer.heatmap, width, height) > answer.thresholds.reinspect).astype(np.uint8)
+    if contours and inspection.regions:
+        above = (enlarge(inspection.heatmap, width, height) > inspection.thresholds.reinspect).astype(np.uint8)
         lines, _ = cv2.findContours(above, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
         cv2.drawContours(picture, lines, -1, (255, 255, 255), stroke + 1, cv2.LINE_AA)
         cv2.drawContours(picture, lines, -1, (200, 30, 45), stroke, cv2.LINE_AA)
     if numbers:
-        for number, region in enumerate(answer.regions, start=1):
-            _label(picture, str(number), (region.x, region.y - 4 * stroke), COLOURS[answer.decision], 0.8)
+        for number, region in enumerate(inspection.regions, start=1):
+            _label(picture, str(number), (region.x, region.y - 4 * stroke), COLOURS[inspection.decision], 0.8)
     if badge:
         _label(
             picture,
-            f"{MARKS[answer.decision]}  {answer.score:.2f}",
+            f"{MARKS[inspection.decision]}  {inspection.score:.2f}",
             (4 * stroke, 4 * stroke),
-            COLOURS[answer.decision],
+            COLOURS[inspection.decision],
             1.0,
         )
     return picture
 
 
 def outline(image: ImageU8, mask: npt.NDArray[np.bool_], tint: tuple[int, int, int] = (40, 200, 255)) -> ImageU8:
-    """The truth drawn as a thin line."""
+    """Draw the outline of a mask as a thin line."""
     picture = image.copy()
     height, width = picture.shape[:2]
     grown = cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
@@ -144,7 +144,7 @@ def outline(image: ImageU8, mask: npt.NDArray[np.bool_], tint: tuple[int, int, i
 
 
 def thumbnail(image: ImageU8, side: int) -> ImageU8:
-    """At most `side` pixels long, proportions kept."""
+    """Shrink an image to at most `side` pixels, keeping its proportions."""
     height, width = image.shape[:2]
     scale = side / max(height, width)
     if scale >= 1:
@@ -154,19 +154,19 @@ def thumbnail(image: ImageU8, side: int) -> ImageU8:
 
 
 def contact_sheet(pictures: Sequence[tuple[str, ImageU8]], side: int = 256, across: int = 5) -> ImageU8:
-    """Small pictures in rows, each with its name beneath."""
+    """Arrange thumbnails in rows, each with its name beneath."""
     strip, gap = 22, 8
     columns = min(across, len(pictures))
     rows = -(-len(pictures) // columns)
     sheet = np.full((rows * (side + strip + gap) + gap, columns * (side + gap) + gap, 3), 245, np.uint8)
-    for place, (name, picture) in enumerate(pictures):
+    for index, (name, picture) in enumerate(pictures):
         small = thumbnail(picture, side)
         height, width = small.shape[:2]
-        top = gap + place // columns * (side + strip + gap)
-        left = gap + place % columns * (side + gap)
+        top = gap + index // columns * (side + strip + gap)
+        left = gap + index % columns * (side + gap)
         y, x = top + (side - height) // 2, left + (side - width) // 2
         sheet[y : y + height, x : x + width] = small
-        # OpenCV ends the process where it is to draw half a character, as the name of a file may hold it.
+        # OpenCV ends the process when it draws a lone surrogate, which a file name may hold.
         name = printable(name)
         shown = name if len(name) <= 34 else f"{name[:31]}..."
         cv2.putText(sheet, shown, (left, top + side + 15), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (40, 40, 40), 1, cv2.LINE_AA)
@@ -174,7 +174,7 @@ def contact_sheet(pictures: Sequence[tuple[str, ImageU8]], side: int = 256, acro
 
 
 def _label(picture: ImageU8, text: str, at: tuple[int, int], tint: tuple[int, int, int], scale: float) -> None:
-    """White letters on a plate of the decision's colour, inside the picture whatever its size."""
+    """Write white text on a coloured box, moved to lie inside the picture."""
     height, width = picture.shape[:2]
     size = scale * np.clip(max(height, width) / 640, 0.32, 3.0)
     thick = max(1, round(1.6 * size))

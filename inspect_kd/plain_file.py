@@ -1,6 +1,6 @@
-"""Open or read a file that somebody else may have placed: a regular file of a bounded size, never a pipe or a device.
+"""Open or read untrusted files: regular files of a bounded size, never pipes or devices.
 
-The checks are made on the opened file, so that it cannot be exchanged between a check and the reading.
+The checks are made on the opened file, so that it cannot be replaced between check and read.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ MISSING = {errno.ENOENT, errno.ENOTDIR}
 
 
 class MissingFile(BadInput):
-    """There is no such file."""
+    """The file does not exist."""
 
 
 def open_plain_file(path: Path, what: str, *, follow_links: bool = True) -> BinaryIO:
-    """Open for reading; BadInput where it is no regular file. `what` names the kind of file in messages.
+    """Open a regular file for reading; anything else raises BadInput. `what` is the kind of file, for messages.
 
-    `follow_links=False` refuses a symbolic link in the place of the file itself; links to its folder are followed.
+    `follow_links=False` refuses a symbolic link as the file itself; links among its parent folders are followed.
     """
-    # Without O_NONBLOCK the opening of a named pipe waits for a writer.
+    # Without O_NONBLOCK, opening a named pipe waits for a writer.
     extra = getattr(os, "O_NONBLOCK", 0) | (0 if follow_links else getattr(os, "O_NOFOLLOW", 0))
     try:
         file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | extra))  # noqa: SIM115
     except IsADirectoryError:
         raise _not_regular(path, what) from None
     except ValueError:
-        # A zero byte in the name.
+        # A null byte in the name.
         raise MissingFile(f"{path}: no such {what}") from None
     except OSError as error:
         if error.errno in MISSING:
             raise MissingFile(f"{path}: no such {what}") from None
         if error.errno == errno.ELOOP:
             raise BadInput(
-                f"{path}: is a symbolic link, which is not followed here; put the {what} itself there"
+                f"{path}: is a symbolic link, which is not followed here; replace it by the {what} itself"
             ) from None
         if error.errno == errno.ENXIO:
             raise _not_regular(path, what) from None
@@ -51,11 +51,11 @@ def open_plain_file(path: Path, what: str, *, follow_links: bool = True) -> Bina
 
 
 def read_plain_file(path: Path, what: str, largest: int, *, follow_links: bool = True) -> bytes:
-    """The bytes of a regular file of at most `largest` bytes; of a file that grows, those it had when it was opened."""
+    """Read a regular file of at most `largest` bytes; if it grows meanwhile, only the size that it had when opened."""
     with open_plain_file(path, what, follow_links=follow_links) as file:
         size = os.fstat(file.fileno()).st_size
         if size > largest:
-            raise BadInput(f"{path}: {size} bytes is no {what}; at most {largest} are read")
+            raise BadInput(f"{path}: {size} bytes exceeds the limit of {largest} bytes for this kind of file ({what})")
         return file.read(size)
 
 
@@ -64,20 +64,20 @@ def _not_regular(path: Path, what: str) -> BadInput:
 
 
 def open_to_append(path: Path, what: str) -> BinaryIO:
-    """Open for further lines, made where it is missing. BadInput where they would go elsewhere: a link of either kind, a pipe."""
+    """Open a file to append to, creating it if needed. A symbolic or hard link, a pipe or a device raises BadInput."""
     extra = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
         file = open(path, "ab", opener=lambda name, flags: os.open(name, flags | extra, 0o666))  # noqa: SIM115
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENXIO):
-            raise _leads_elsewhere(path, what) from None
+            raise _refuse_link(path, what) from None
         raise
-    facts = os.fstat(file.fileno())
-    if not stat.S_ISREG(facts.st_mode) or facts.st_nlink > 1:
+    status = os.fstat(file.fileno())
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
         file.close()
-        raise _leads_elsewhere(path, what)
+        raise _refuse_link(path, what)
     return file
 
 
-def _leads_elsewhere(path: Path, what: str) -> BadInput:
+def _refuse_link(path: Path, what: str) -> BadInput:
     return BadInput(f"{path}: a link, a pipe or a device in the place of the {what}; remove it")

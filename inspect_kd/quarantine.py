@@ -1,12 +1,12 @@
-"""The first look at an artifact that this machine has not met: in a process of its own, with limits, before this one opens it.
+"""Try out an artifact that is new on this machine in a child process with limits, before this process opens it.
 
-A runtime's parser is native code, and damaged files crash it, or make it allocate or run without end; on a line that would
-stop the station. So a child loads the artifact, reads its card and looks at one picture and at two. What it survives is remembered by
-digest and by the versions of the program and its runtimes: the child is started once an artifact, not once a start.
+A runtime's parser is native code, and damaged files can make it crash, allocate without end or loop; on a line that would
+stop the station. So a child process loads the artifact, reads its card and predicts a batch of one image and of two. Artifacts
+that pass are recorded by digest and by the versions of the program and its runtimes, so each is tried only once.
 
-Not a sandbox: it keeps a broken file from taking the process along, not an author of exploits from the machine. Whoever
-fears the second signs artifacts (`signing`): what a trusted key has signed needs no quarantine. No torch, no runtime here
-but in the child, which is `python -m inspect_kd.quarantine`.
+Not a sandbox: it protects the process from broken files, not the machine from exploits. Against those, sign artifacts
+(`signing`): an artifact signed by a trusted key skips the quarantine. Only the child, `python -m inspect_kd.quarantine`,
+imports a runtime; neither imports torch.
 """
 
 from __future__ import annotations
@@ -30,124 +30,127 @@ from inspect_kd.file_owner import refuse_writable_by_others
 from inspect_kd.versions import installed
 
 SECONDS = 60
-"""For a child to start, load and look: about half a second on a desktop, many on a small box that compiles for OpenVINO."""
+"""Time limit of the child: it takes half a second on a desktop, many on a small machine that compiles for OpenVINO."""
 MEGABYTES = 2048
-"""That a child may take beyond what it has when it starts, and four times the file besides. Where the system limits memory."""
+"""Memory that the child may allocate beyond its start, plus four times the file's size. Only where the system limits memory."""
 BATCHES = (1, 2)
-"""Sizes of the batches that the child looks at: a line inspects one by one, and a graph may behave differently then."""
-REMEMBERED = 256
+"""Batch sizes that the child predicts: a line inspects single images, and a graph may behave differently for those."""
+MOST_RECORDED = 256
+"""Artifacts in the record of those that passed."""
 LARGEST = 64 * 2**10
-"""Bytes that the file of those remembered may have."""
+"""Most bytes of the record."""
 PROGRAMS = ("inspect-kd", "onnxruntime", "onnxruntime-gpu", "openvino")
 READY = "inspect-kd quarantine: ready\n"
-"""Said before the artifact is touched: a child that dies without it says nothing about the file."""
-KINDS = {kind.__name__: kind for kind in (BadInput, EnvironmentFault, GateFailed, UsageError)}
-WAY_OUT = "sign it and demand the signature (`trust`), or pass quarantine=False for a file of your own"
+"""Printed by the child before it opens the artifact. If it dies earlier, the artifact is not to blame."""
+ERRORS = {error.__name__: error for error in (BadInput, EnvironmentFault, GateFailed, UsageError)}
+ADVICE = "sign it and demand the signature (`trust`), or pass quarantine=False for a file of your own"
 
 
 def admit(content: bytes, path: Path, target: str) -> None:
-    """Raise where an artifact must not be opened here. `target` names its runtime."""
-    name, memory = _name(content, target), zoo.cache_home() / "quarantine" / "passed.json"
-    _refuse_memory_of_others(memory)
-    if name in _remembered(memory):
+    """Raise if an artifact must not be opened here. `target` names its runtime."""
+    key, record = _record_key(content, target), zoo.cache_home() / "quarantine" / "passed.json"
+    _refuse_writable_record(record)
+    if key in _read_record(record):
         return
-    _ask_child(content, path, target)
-    _remember(memory, name)
+    _try_in_child(content, path, target)
+    _add_to_record(record, key)
 
 
-def _name(content: bytes, target: str) -> str:
-    """What a verdict holds for: another runtime may break on what this one reads."""
-    with_what = f"{target} {platform.machine()} {sorted(installed(PROGRAMS).items())} batches {BATCHES}"
-    return hashlib.sha256(hashlib.sha256(content).digest() + with_what.encode()).hexdigest()
+def _record_key(content: bytes, target: str) -> str:
+    """Identify an artifact together with the versions that it was tried with: another runtime may crash on it."""
+    versions = f"{target} {platform.machine()} {sorted(installed(PROGRAMS).items())} batches {BATCHES}"
+    return hashlib.sha256(hashlib.sha256(content).digest() + versions.encode()).hexdigest()
 
 
-def _refuse_memory_of_others(memory: Path) -> None:
-    """Also where it does not exist yet: whoever may write above it could make it first."""
-    for path in (memory.parent, memory):
-        refuse_writable_by_others(path, "what stands there is opened without a first look", "$INSPECT_KD_CACHE")
+def _refuse_writable_record(record: Path) -> None:
+    """Refuse a record that another user may write, or create if it does not exist yet."""
+    for path in (record.parent, record):
+        refuse_writable_by_others(path, "artifacts recorded there are opened without quarantine", "$INSPECT_KD_CACHE")
 
 
-def _remembered(memory: Path) -> list[str]:
-    """Names of those that passed, the latest last. Refusals are not kept: a busy machine may have caused one."""
+def _read_record(record: Path) -> list[str]:
+    """Read the keys of artifacts that passed, the latest last. Refusals are not recorded: a busy machine may cause one."""
     try:
-        if memory.stat().st_size > LARGEST:
+        if record.stat().st_size > LARGEST:
             return []
-        content = strict_json.loads(memory.read_bytes())
-        return [name for name in content["passed"] if isinstance(name, str)]
+        content = strict_json.loads(record.read_bytes())
+        return [key for key in content["passed"] if isinstance(key, str)]
     except (OSError, ValueError, TypeError, KeyError):
-        # Nothing there, or nothing that this program wrote: then nothing is known.
+        # Missing, or not written by this program.
         return []
 
 
-def _remember(memory: Path, name: str) -> None:
-    """Two processes at once may lose a line, which costs one more look."""
-    passed = [*_remembered(memory), name][-REMEMBERED:]
-    # A disk that takes no files costs a look at each start, not the start.
+def _add_to_record(record: Path, key: str) -> None:
+    """Record an artifact that passed. Two processes at once may lose an entry, which costs one more trial."""
+    passed = [*_read_record(record), key][-MOST_RECORDED:]
+    # On a full or read-only disk the artifact is tried again at each start.
     with contextlib.suppress(OSError):
-        memory.parent.parent.mkdir(parents=True, exist_ok=True)
-        memory.parent.mkdir(exist_ok=True, mode=0o700)
-        atomic_write.write_text(memory, json.dumps({"passed": passed}), mode=0o600)
+        record.parent.parent.mkdir(parents=True, exist_ok=True)
+        record.parent.mkdir(exist_ok=True, mode=0o700)
+        atomic_write.write_text(record, json.dumps({"passed": passed}), mode=0o600)
 
 
-def _ask_child(content: bytes, path: Path, target: str) -> None:
+def _try_in_child(content: bytes, path: Path, target: str) -> None:
     try:
-        words = python_command("-m", "inspect_kd.quarantine", target, str(path), str(_allowance(content)))
+        command = python_command("-m", "inspect_kd.quarantine", target, str(path), str(_memory_limit(content)))
     except EnvironmentFault:
         raise EnvironmentFault(
-            f"{path}: a new artifact is first opened by a Python process, and here is none: {WAY_OUT}"
+            f"{path}: a new artifact is first opened in a child process, but there is no Python interpreter to start: {ADVICE}"
         ) from None
     environment = python_environment() | {"PYTHONIOENCODING": "utf-8:surrogateescape"}
     try:
-        answer = subprocess.run(
-            words, input=content, capture_output=True, timeout=SECONDS, check=False, env=environment
+        finished = subprocess.run(
+            command, input=content, capture_output=True, timeout=SECONDS, check=False, env=environment
         )
     except subprocess.TimeoutExpired:
         raise BadInput(
-            f"{path}: refused: in quarantine it did not answer within {SECONDS} s; it may loop without end"
+            f"{path}: refused: it did not finish within {SECONDS} s in quarantine; it may loop without end"
         ) from None
     except OSError as error:
-        raise EnvironmentFault(f"{path}: no process for a first look could be started ({error}): {WAY_OUT}") from error
-    _judge(answer, path)
+        raise EnvironmentFault(f"{path}: the quarantine process could not be started ({error}): {ADVICE}") from error
+    _check_result(finished, path)
 
 
-def _judge(answer: subprocess.CompletedProcess[bytes], path: Path) -> None:
-    _, ready, verdict = answer.stdout.decode("utf-8", "replace").partition(READY)
+def _check_result(finished: subprocess.CompletedProcess[bytes], path: Path) -> None:
+    """Raise what the child reported, or what its death means."""
+    _, ready, report = finished.stdout.decode("utf-8", "replace").partition(READY)
     if not ready:
-        last = answer.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
-        raise EnvironmentFault(f"{path}: the process for a first look did not start ({' '.join(last)}): {WAY_OUT}")
-    if answer.returncode != 0 or not verdict.strip():
-        raise BadInput(f"{path}: refused: in quarantine it broke the runtime ({_death(answer.returncode)})")
-    told: dict[str, Any] = strict_json.loads(verdict.strip().splitlines()[-1])
-    if told.get("passed") is not True:
-        raise KINDS[told["error"]](told["text"])
+        last_line = finished.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
+        raise EnvironmentFault(f"{path}: the quarantine process did not start ({' '.join(last_line)}): {ADVICE}")
+    if finished.returncode != 0 or not report.strip():
+        raise BadInput(f"{path}: refused: it crashed the runtime in quarantine ({_describe_exit(finished.returncode)})")
+    result: dict[str, Any] = strict_json.loads(report.strip().splitlines()[-1])
+    if result.get("passed") is not True:
+        raise ERRORS[result["error"]](result["text"])
 
 
-def _death(code: int) -> str:
+def _describe_exit(code: int) -> str:
     try:
         return signal.Signals(-code).name
     except ValueError:
         return f"exit code {code}"
 
 
-def _allowance(content: bytes) -> int:
+def _memory_limit(content: bytes) -> int:
+    """In megabytes."""
     return MEGABYTES + 4 * len(content) // 2**20
 
 
 def main() -> None:
-    """The child: artifact in on stdin, verdict out on stdout."""
-    target, where, megabytes = sys.argv[1:]
+    """Run the child: read the artifact from stdin, print the result to stdout."""
+    target, name, megabytes = sys.argv[1:]
     content = sys.stdin.buffer.read()
     module: Any = registry.load("export", f"to_{target}")
-    # An engine takes minutes to build, and a GPU's address space has no limits: such a file is opened as plain ONNX here.
+    # A TensorRT engine takes minutes to build, and GPU memory cannot be limited: such a file is opened as plain ONNX.
     runtime = getattr(module, "Prover", module.Runtime)
-    _limit(int(megabytes))
+    _set_limits(int(megabytes))
     print(READY, end="", flush=True)  # noqa: T201  (the parent reads it)
-    print(json.dumps(_look(runtime, content, where)), flush=True)  # noqa: T201
+    print(json.dumps(_try_artifact(runtime, content, name)), flush=True)  # noqa: T201
 
 
-def _look(runtime: Any, content: bytes, where: str) -> dict[str, Any]:
+def _try_artifact(runtime: Any, content: bytes, name: str) -> dict[str, Any]:
     try:
-        model = runtime(content, where)
+        model = runtime(content, name)
         black = np.zeros((model.size, model.size, 3), np.uint8)
         noise = np.random.default_rng(0).integers(0, 256, black.shape, dtype=np.uint8)
         for size in BATCHES:
@@ -157,13 +160,13 @@ def _look(runtime: Any, content: bytes, where: str) -> dict[str, Any]:
     except MemoryError:
         return {
             "error": "BadInput",
-            "text": f"{where}: refused: in quarantine it asked for more memory than any artifact",
+            "text": f"{name}: refused: it needed more memory in quarantine than any artifact",
         }
     return {"passed": True}
 
 
-def _limit(megabytes: int) -> None:
-    """Memory, time, and no picture of the process on the disk. Where the system has no such limits, the parent's clock holds."""
+def _set_limits(megabytes: int) -> None:
+    """Limit this process's memory and CPU time, and forbid core dumps. Elsewhere only the parent's timeout applies."""
     try:
         import resource
     except ImportError:

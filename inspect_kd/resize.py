@@ -1,6 +1,6 @@
-"""The one resize of the product: training, calibration, evaluation, teachers and line all squash images with it.
+"""The product's only resize: training, calibration, evaluation, teachers and the line all use it.
 
-No torch here: it is on the line-side path.
+No torch: it runs on the line.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ import numpy as np
 from inspect_kd.types import ImageU8
 
 RESIZE = "opencv-area-linear-squash/1"
-"""Its name, kept in every artifact: another one gives other scores."""
+"""Name of the method, stored in every artifact: a different resize gives different scores."""
 
 
 def resize(image: ImageU8, width: int, height: int) -> ImageU8:
-    """The one resize: squash to the size; area averaging where an axis shrinks, linear where it grows."""
+    """Squash an image to a size: area averaging along an axis that shrinks, linear along one that grows."""
     tall, wide = image.shape[:2]
     if (wide, tall) == (width, height):
         return np.ascontiguousarray(image)
-    # OpenCV's area averaging only shrinks: each axis is treated by what happens to it.
+    # OpenCV's area averaging only shrinks, so shrink and enlarge in two steps.
     shrunk_to = (min(wide, width), min(tall, height))
     if shrunk_to != (wide, tall):
         image = cv2.resize(image, shrunk_to, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)

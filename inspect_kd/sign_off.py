@@ -1,7 +1,7 @@
-"""Thresholds that a person has moved, and stands for by name: a file beside the artifact, never a change of it.
+"""Thresholds that a person changed and signed off by name, in a file beside the artifact, which stays unchanged.
 
-Unusual here: the file names the artifact by its digest. On any other artifact the same numbers mean something else, hence
-it is refused there. No torch; on the line-side path.
+Unusual here: the file names the artifact by its digest and is refused for any other, where the same numbers mean something
+else. No torch; it runs on the line.
 """
 
 from __future__ import annotations
@@ -28,25 +28,27 @@ LONGEST_NAME = 120
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SignOff:
-    """Both limits, for which artifact, and who answers for them."""
+    """Both thresholds, the artifact that they are for, and the person who signed them off."""
 
     by: str
     thresholds: Thresholds
     was: Thresholds
-    """What the artifact's own calibration says."""
+    """The thresholds of the artifact's own calibration."""
     artifact: str
-    """Its name, for people."""
+    """The artifact's name, for people."""
     sha256: str
-    """Its file's digest, for programs."""
+    """Digest of the artifact's file, for programs."""
     category: str | None = None
     """None: all categories together."""
     date: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     seen: Mapping[str, Any] = field(default_factory=dict)
-    """What the limits did to the parts that were looked at when they were chosen."""
+    """The decisions that the thresholds gave on the parts inspected when they were chosen."""
 
     def __post_init__(self) -> None:
         if not self.by.strip() or len(self.by) > LONGEST_NAME or not self.by.isprintable():
-            raise UsageError("new thresholds need the name of the person who stands for them")
+            raise UsageError(
+                f"thresholds are signed off with a person's name: printable text of 1 to {LONGEST_NAME} characters"
+            )
         self._refuse_unprintable_text()
         low, high = self.thresholds.reinspect, self.thresholds.reject
         if not (math.isfinite(low) and math.isfinite(high) and 0 <= low <= high):
@@ -54,7 +56,7 @@ class SignOff:
         self._refuse_unreachable(self.was)
 
     def write(self, folder: Path) -> Path:
-        """A new file each time; no earlier one is ever overwritten."""
+        """Write a new file; existing ones are never overwritten."""
         folder.mkdir(parents=True, exist_ok=True)
         stem = re.sub(r"[^A-Za-z0-9_.-]+", "_", f"{self.artifact}-{self.category or 'all'}-{self.date[:10]}")
         content = json.dumps({KEY: SCHEMA, **asdict(self)}, indent=1, ensure_ascii=False) + "\n"
@@ -65,12 +67,16 @@ class SignOff:
             except FileExistsError:
                 continue
             return path
-        raise UsageError(f"{folder}: ten thousand calibrations of one day; tidy up")
+        raise UsageError(
+            f"{folder}: holds ten thousand calibrations of {self.date[:10]}; remove some, or choose another folder"
+        )
 
-    def for_artifact(self, digest: str, category: str | None, own: Thresholds, categories: Sequence[str]) -> Thresholds:
-        """The limits, if they were signed off for just this; `own` and `categories` are those of the artifact itself.
+    def thresholds_for(
+        self, digest: str, category: str | None, own: Thresholds, categories: Sequence[str]
+    ) -> Thresholds:
+        """Return the thresholds if they were signed off for this artifact and category; otherwise raise.
 
-        `category` is the one that was asked for. It may be left out where the artifact has no other one.
+        `own` and `categories` are those of the artifact. `category` may be None if the artifact has only one.
         """
         if digest != self.sha256:
             raise BadInput(
@@ -83,50 +89,52 @@ class SignOff:
             )
         if category is None and self.category is not None and list(categories) != [self.category]:
             raise UsageError(
-                f"this calibration is for {self.category} alone, and the artifact has {len(categories)} categories: if these parts are "
-                f"{self.category}, say so with --category {self.category}"
+                f"this calibration is for {self.category} only, and the artifact has {len(categories)} categories: if these parts are "
+                f"{self.category}, add --category {self.category}"
             )
         self._refuse_unreachable(own)
         return self.thresholds
 
     def _refuse_unprintable_text(self) -> None:
-        """What is shown to a signer must be what the file says: text steers no terminal."""
+        """Refuse text with control characters: it could show a signer something else than the file holds."""
         texts = (self.artifact, self.date, self.sha256, "" if self.category is None else self.category)
         if not all(isinstance(text, str) and text.isprintable() for text in texts):
             raise BadInput("artifact, category, date and sha256 of a calibration must be printable text")
 
     def _refuse_unreachable(self, own: Thresholds) -> None:
-        most = own.highest_choice
-        if self.thresholds.reject > most:
+        highest = own.highest_allowed
+        if self.thresholds.reject > highest:
             raise BadInput(
-                f"the limit {self.thresholds.reject:g} lies beyond what scores of this artifact reach: its own is {own.reject:g}, and "
-                f"nobody may choose more than {most:g}"
+                f"the reject threshold {self.thresholds.reject:g} is too high: clear defects may score below it. The artifact's own is "
+                f"{own.reject:g}; choose at most {highest:g}"
             )
 
 
 def read_sign_off(path: Path) -> SignOff:
-    """From a file."""
+    """Read a sign-off from a file."""
     return parse_sign_off(read_bytes(path), path)
 
 
 def read_bytes(path: Path) -> bytes:
-    """Of a file that may be a sign-off."""
+    """Read the bytes of a file that should be a sign-off."""
     return read_plain_file(path, "calibration", LARGEST)
 
 
 def parse_sign_off(data: bytes, path: Path) -> SignOff:
-    """Refuses whatever could turn a defect into an OK unseen."""
+    """Parse a sign-off; refuse anything that could silently turn a defect into an OK."""
     try:
         content = strict_json.loads(data)
         schema = content.pop(KEY)
         if schema != SCHEMA:
-            raise BadInput(f"{path}: a calibration of schema {schema!r}; this program reads schema {SCHEMA}")
+            raise BadInput(
+                f"{path}: a calibration of schema {schema!r}; this program reads schema {SCHEMA}: update inspect-kd"
+            )
         limits = {name: _thresholds(content[name]) for name in ("thresholds", "was")}
         return SignOff(**{**content, **limits})
     except BadInput as error:
         raise BadInput(f"{path}: {error}" if not str(error).startswith(str(path)) else str(error)) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BadInput(f"{path}: not a calibration that was signed off ({type(error).__name__})") from error
+        raise BadInput(f"{path}: not a signed-off calibration ({type(error).__name__})") from error
 
 
 def _thresholds(content: Mapping[str, Any]) -> Thresholds:

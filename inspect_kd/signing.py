@@ -1,8 +1,8 @@
-"""Who signed a file, and that nobody has changed it: ed25519 over a statement, detached, beside the file.
+"""Sign files and verify signatures: ed25519 over a statement, in a separate file beside the signed one.
 
-Unusual here: the statement (canonical JSON) names the file, its kind and the export target it is for. So a renamed artifact does
-not verify as another part's, and a signed calibration does not verify as an artifact. No torch, no runtime: a file is
-verified before any parser touches it.
+Unusual here: the statement (canonical JSON) names the file, its kind and its export target. So an artifact renamed to another
+part's name does not verify, nor does a calibration in the place of an artifact. No torch, no runtime: a file is verified
+before any parser opens it.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from inspect_kd.plain_file import MissingFile, read_plain_file
 VERSION = 2
 PURPOSE = "inspect-kd signature"
 LARGEST = 64 * 2**10
-"""Bytes that a signature, a key or a sign-off may have; a real one has hundreds."""
+"""Most bytes of a signature, a key or a sign-off; real ones have hundreds."""
 LARGEST_ARTIFACT = 2**31
 
 
-class Kind(StrEnum):
-    """What can be signed."""
+class SignedKind(StrEnum):
+    """Kinds of files that can be signed."""
 
     ARTIFACT = "artifact"
     SIGN_OFF = "sign-off"
@@ -43,14 +43,14 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Statement:
-    """What a signer says of a file."""
+    """The signed content: which file, by whom, when."""
 
     sha256: str
     kind: str
     name: str
-    """The file's, without its folder: whoever renames a file must sign it again."""
+    """File name without its folder; a renamed file must be signed again."""
     target: str
-    """The export target of an artifact; empty for a sign-off, which names its artifact itself."""
+    """The export target of an artifact; empty for a sign-off, whose content names its artifact."""
     created: str
     """When it was signed, by the signer's clock."""
     key: str
@@ -58,14 +58,14 @@ class Statement:
     version: int = VERSION
 
     def to_bytes(self) -> bytes:
-        """Canonical: the same statement is the same bytes in every program."""
+        """Encode as canonical JSON, so that every program signs and verifies the same bytes."""
         content = {"purpose": PURPOSE, **asdict(self)}
         return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
 
 
 @dataclass(frozen=True, slots=True)
 class Signer:
-    """Somebody whose signatures are trusted."""
+    """A trusted public key and its owner's name."""
 
     name: str
     key: Ed25519PublicKey
@@ -75,26 +75,24 @@ class Signer:
         return fingerprint(self.key)
 
 
-def signature_of(file: Path) -> Path:
-    """Where its signature lies."""
+def signature_path(file: Path) -> Path:
+    """Return the path of a file's signature."""
     return file.with_name(file.name + ".sig")
 
 
 def trust_store() -> Path:
-    """$INSPECT_KD_TRUST, else a folder of the user's: public keys, a file a signer."""
+    """Return the folder of trusted public keys: $INSPECT_KD_TRUST, or one in the user's home."""
     return Path(os.environ.get("INSPECT_KD_TRUST") or zoo.home() / ".config" / "inspect-kd" / "trust")
 
 
 def make_keys(private: Path, passphrase: str | None) -> Path:
-    """A new pair; the private key is for its owner's eyes only. Returns the public one's file."""
+    """Write a new key pair, the private key readable by its owner only; return the public key's file."""
     if not private.name or private.is_dir():
-        raise UsageError(f"{private}: a folder; name the private key's file, such as {private / 'quality.pem'}")
+        raise UsageError(f"{private}: is a folder; name the private key's file, such as {private / 'quality.pem'}")
     public = private.with_suffix(".pub")
     for path in (private, public):
         if path.exists():
-            raise UsageError(
-                f"{path} exists: a key is never overwritten, what it signed would be lost; choose another name"
-            )
+            raise UsageError(f"{path} exists, and overwriting a key would void its signatures; choose another name")
     key = Ed25519PrivateKey.generate()
     locked: serialization.KeySerializationEncryption = serialization.NoEncryption()
     if passphrase:
@@ -103,24 +101,24 @@ def make_keys(private: Path, passphrase: str | None) -> Path:
     private.parent.mkdir(parents=True, exist_ok=True)
     atomic_write.write_new(private, content, mode=0o600)
     try:
-        # A trust store refuses keys that others may write, whatever the umask of whoever made them.
+        # Not left to the umask: a trust store refuses keys that other users may write.
         atomic_write.write_new(public, _pem(key.public_key()), mode=0o644)
     except OSError:
-        # Half a pair would block the next try.
+        # A lone private key would block the next attempt.
         private.unlink(missing_ok=True)
         raise
     return public
 
 
 def sign(file: Path, private: Path, passphrase: str | None = None) -> Path:
-    """Write the signature beside an artifact or a sign-off; returns the signature's file."""
+    """Sign an artifact or a sign-off; return the signature's file, which lies beside it."""
     return sign_bytes(read_signable(file), file, private, passphrase)
 
 
 def sign_bytes(content: bytes, file: Path, private: Path, passphrase: str | None = None) -> Path:
-    """The same of bytes that were read already: what was shown to the signer is then what is signed."""
+    """Sign bytes that were read already, so that the signer signs what was shown."""
     if not file.name.isprintable():
-        raise UsageError(f"{file}: a name with characters that no terminal shows cannot be signed; rename the file")
+        raise UsageError(f"{file}: its name has unprintable characters and cannot be signed; rename the file")
     key = _private_key(private, passphrase)
     kind, target = kind_of(file)
     statement = Statement(
@@ -131,35 +129,35 @@ def sign_bytes(content: bytes, file: Path, private: Path, passphrase: str | None
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         key=fingerprint(key.public_key()),
     )
-    made = base64.b64encode(key.sign(statement.to_bytes())).decode()
-    to = signature_of(file)
-    atomic_write.write_text(to, json.dumps({"statement": asdict(statement), "signature": made}, indent=1) + "\n")
+    signature = base64.b64encode(key.sign(statement.to_bytes())).decode()
+    to = signature_path(file)
+    atomic_write.write_text(to, json.dumps({"statement": asdict(statement), "signature": signature}, indent=1) + "\n")
     return to
 
 
-def kind_of(file: Path) -> tuple[Kind, str]:
-    """By the end of its name, with the target of an artifact."""
-    return (Kind.SIGN_OFF, "") if file.suffix == ".json" else (Kind.ARTIFACT, registry.target_of(file))
+def kind_of(file: Path) -> tuple[SignedKind, str]:
+    """Return the kind of a file by its name, and an artifact's export target."""
+    return (SignedKind.SIGN_OFF, "") if file.suffix == ".json" else (SignedKind.ARTIFACT, registry.target_of(file))
 
 
 def verify(file: Path, trusted: list[Signer]) -> tuple[Signer, Statement]:
-    """Who signed it and when, or why it must not be used. What is returned has been held against the file's bytes."""
+    """Return who signed a file and when; raise BadInput if it is unsigned, changed or signed by an untrusted key."""
     return verify_bytes(read_signable(file), file, trusted)
 
 
 def verify_bytes(content: bytes, file: Path, trusted: list[Signer]) -> tuple[Signer, Statement]:
-    """The same of bytes that were read already: what is verified is then what is used."""
+    """Verify bytes that were read already, so that the caller uses what was verified."""
     if not trusted:
         raise BadInput(
-            f"no signer is trusted: put public keys into {trust_store()} (or set INSPECT_KD_TRUST), or name one with --trust"
+            f"there are no trusted keys: put public keys into {trust_store()} (or set INSPECT_KD_TRUST), or name one with --trust"
         )
     statement, signature = _read_signature(file)
     if hashlib.sha256(content).hexdigest() != statement.sha256:
-        raise BadInput(f"{file}: changed since {statement.created}, when it was signed; do not use it")
+        raise BadInput(f"{file}: changed since it was signed on {statement.created}; do not use it")
     signer = next((signer for signer in trusted if signer.fingerprint == statement.key), None)
     if signer is None:
         known = ", ".join(f"{signer.name} ({signer.fingerprint})" for signer in trusted)
-        raise BadInput(f"{file}: signed by {statement.key}, who is not trusted here; trusted: {known}")
+        raise BadInput(f"{file}: signed with the key {statement.key}, which is not trusted here; trusted: {known}")
     try:
         signer.key.verify(signature, statement.to_bytes())
     except InvalidSignature as error:
@@ -169,34 +167,32 @@ def verify_bytes(content: bytes, file: Path, trusted: list[Signer]) -> tuple[Sig
 
 
 def _refuse_another_file(statement: Statement, file: Path) -> None:
-    """A signature holds for one name, kind and target: else one part's artifact could take another's place."""
+    """Refuse a signature of another name, kind or target: one part's artifact must not be used for another part."""
     kind, target = kind_of(file)
     if statement.name != file.name:
-        raise BadInput(
-            f"{file}: was signed under the name {statement.name}: give it that name, or sign it again under this one"
-        )
+        raise BadInput(f"{file}: was signed under the name {statement.name}: rename it back, or sign it again")
     if (statement.kind, statement.target) != (kind, target):
         was, now = " ".join((statement.kind, statement.target)), " ".join((kind, target))
         raise BadInput(f"{file}: was signed as: {was}; it is used as: {now}; sign it again")
 
 
-def signers(source: Path) -> list[Signer]:
-    """Of one public key, or of a folder of them."""
+def load_signers(source: Path) -> list[Signer]:
+    """Load one public key, or all in a folder."""
     if source == Path():
-        # An empty setting is this path, too, and whoever fills the working directory would be trusted.
+        # An empty setting is this path too, and keys in the working directory may come from anyone.
         raise UsageError(
-            "the working directory is no place for trusted keys; name a key or a folder of keys by its path"
+            "trusted keys must not be read from the working directory; name a key or a folder of keys by its path"
         )
     if not source.exists():
         return []
     files = sorted(source.glob("*.pub")) if source.is_dir() else [source]
     for path in {source, *files}:
-        refuse_writable_by_others(path, "whose key lies there is trusted", "$INSPECT_KD_TRUST or --trust")
+        refuse_writable_by_others(path, "keys in it are trusted", "$INSPECT_KD_TRUST or --trust")
     return [Signer(file.stem, _public_key(file)) for file in files]
 
 
 def fingerprint(key: Ed25519PublicKey) -> str:
-    """Sixteen digits that people can compare aloud."""
+    """Return sixteen hex digits that identify a key and that people can compare aloud."""
     raw = key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
     return hashlib.sha256(raw).hexdigest()[:16]
 
@@ -206,19 +202,19 @@ def _pem(key: Ed25519PublicKey) -> bytes:
 
 
 def read_signable(file: Path) -> bytes:
-    """The bytes of an artifact or of a sign-off."""
-    if kind_of(file)[0] is Kind.SIGN_OFF:
+    """Read the bytes of an artifact or of a sign-off."""
+    if kind_of(file)[0] is SignedKind.SIGN_OFF:
         return read_plain_file(file, "calibration", LARGEST)
     return read_plain_file(file, "artifact", LARGEST_ARTIFACT)
 
 
 def _read_signature(file: Path) -> tuple[Statement, bytes]:
-    """The statement beside a file, and the signature over it; neither is verified yet."""
-    path = signature_of(file)
+    """Read the statement and the signature beside a file, neither verified yet."""
+    path = signature_path(file)
     try:
         text = read_plain_file(path, "signature", LARGEST)
     except MissingFile:
-        raise BadInput(f"{file}: not signed ({path.name} is not beside it); `inspect-kd sign` does that") from None
+        raise BadInput(f"{file}: not signed ({path.name} is not beside it); sign it with `inspect-kd sign`") from None
     try:
         content = strict_json.loads(text)
         _refuse_other_versions(content, path, file)
@@ -236,7 +232,7 @@ def _refuse_other_versions(content: Any, path: Path, file: Path) -> None:
     version = content["schema"] if "schema" in content else content["statement"].get("version")
     if version == 1:
         raise BadInput(
-            f"{path}: a signature of version 1, which does not bind the file's name; sign it again: `inspect-kd sign {file} --key KEY`"
+            f"{path}: a signature of version 1, which does not cover the file's name; sign it again: `inspect-kd sign {file} --key KEY`"
         )
     if type(version) is not int or version != VERSION:
         raise BadInput(
@@ -248,12 +244,12 @@ def _private_key(path: Path, passphrase: str | None) -> Ed25519PrivateKey:
     try:
         key = serialization.load_pem_private_key(_key_bytes(path), passphrase.encode() if passphrase else None)
     except TypeError as error:
-        needed = "is locked: give its passphrase" if not passphrase else "is not locked: leave the passphrase out"
-        raise UsageError(f"{path} {needed}") from error
+        problem = "is locked: give its passphrase" if not passphrase else "is not locked: leave the passphrase out"
+        raise UsageError(f"{path} {problem}") from error
     except (ValueError, UnsupportedAlgorithm) as error:
         raise UsageError(f"{path}: not a private key, or the passphrase is wrong") from error
     if not isinstance(key, Ed25519PrivateKey):
-        raise UsageError(f"{path}: not an ed25519 key; `inspect-kd keygen` makes one")
+        raise _not_ed25519(path)
     return key
 
 
@@ -263,8 +259,12 @@ def _public_key(path: Path) -> Ed25519PublicKey:
     except (ValueError, UnsupportedAlgorithm) as error:
         raise UsageError(f"{path}: not a public key") from error
     if not isinstance(key, Ed25519PublicKey):
-        raise UsageError(f"{path}: not an ed25519 key; `inspect-kd keygen` makes one")
+        raise _not_ed25519(path)
     return key
+
+
+def _not_ed25519(path: Path) -> UsageError:
+    return UsageError(f"{path}: not an ed25519 key; `inspect-kd keygen` makes one")
 
 
 def _key_bytes(path: Path) -> bytes:

@@ -1,7 +1,7 @@
-"""CSV that a spreadsheet opens as a table of values: no text in it, whoever chose it, becomes a formula.
+"""Write CSV in which a spreadsheet runs no text as a formula.
 
-Unusual here: a spreadsheet may split cells at `;` or a tab as well, by the country it is set to. So `a;=1+1` is as dangerous as
-`=1+1`: each place where a cell could begin gets an apostrophe, and every text stands in quotes.
+Unusual here: depending on its locale a spreadsheet also splits cells at `;` or tabs, so `a;=1+1` is as dangerous as `=1+1`.
+An apostrophe is put before every formula at any possible start of a cell, and every text is quoted.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 _FORMULA = re.compile(r"(^|[;,|\t\r\n])([\s\"']*)([=+\-@＝＋－＠])")
-"""The beginning of a cell, what a spreadsheet may skip there, and what it takes for the beginning of a formula."""
+"""The start of a cell, characters that a spreadsheet skips there, and the first character of a formula."""
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    """A header and a line each; keys that are no column are left out."""
+    """Format a header and one line a row; keys that are not a column are left out."""
     out = io.StringIO()
     table = csv.DictWriter(out, columns, extrasaction="ignore", quoting=csv.QUOTE_NONNUMERIC)
     table.writeheader()
@@ -26,5 +26,5 @@ def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def plain_cell(value: Any) -> Any:
-    """A text without formulas; anything else as it is."""
+    """Disarm formulas in a text; return anything else unchanged."""
     return _FORMULA.sub(r"\1\2'\3", value) if isinstance(value, str) else value

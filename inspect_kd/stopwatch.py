@@ -1,6 +1,6 @@
-"""What a call costs: wall time with its tail, and CPU time. Several candidates take turns, so that a busy moment hits all.
+"""Measure the wall time of calls, with its tail, and their CPU time. Candidates take turns, so a busy moment hits them all.
 
-Unusual here: garbage is not collected while the clock runs, and a slow candidate runs less often in a turn, not less fairly.
+Unusual here: garbage collection is off while the clock runs, and a slow candidate runs less often in each turn.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ import numpy as np
 import numpy.typing as npt
 
 TURN, MOST_RUNS = 0.4, 12
-"""Seconds of a candidate's turn and its runs at most: a slow one runs once a turn, or it would take all the time there is."""
+"""Seconds and runs after which a candidate's turn ends; a slow candidate runs once a turn."""
 WARM_UP = 2
-"""First turns that do not count."""
+"""First rounds, which are not counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """Of each run, in milliseconds."""
+    """Duration of each run, in milliseconds."""
 
     wall_ms: npt.NDArray[np.float64]
     cpu_ms: npt.NDArray[np.float64]
-    """Of all threads of this process together."""
+    """Summed over all threads of this process."""
 
     def figures(self, images: int = 1) -> dict[str, float]:
-        """Of one image, where a run was of so many."""
+        """Compute percentiles and throughput per image, for runs of `images` each."""
         p50, p90, p99 = (float(value) / images for value in np.percentile(self.wall_ms, (50, 90, 99)))
         return {
             "p50_ms": p50,
@@ -48,25 +48,25 @@ def take_turns(
     most: int = MOST_RUNS,
     after: Callable[[], object] | None = None,
 ) -> dict[str, Times]:
-    """Each candidate `rounds` times, at most `most` runs a turn. `after` is called after each round."""
-    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
-    collecting = gc.isenabled()
+    """Time each candidate in `rounds` turns of at most `most` runs. `after` is called after each round."""
+    measured: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
+    was_enabled = gc.isenabled()
     gc.disable()
     try:
         for turn in range(rounds + warm_up):
             for name, run in runs.items():
-                times = _turn(run, most)
+                times = _run_turn(run, most)
                 if turn >= warm_up:
-                    taken[name] += times
+                    measured[name] += times
             if after is not None:
                 after()
     finally:
-        if collecting:
+        if was_enabled:
             gc.enable()
-    return {name: _as_times(times) for name, times in taken.items()}
+    return {name: _as_times(times) for name, times in measured.items()}
 
 
-def _turn(run: Callable[[], object], most: int) -> list[tuple[float, float]]:
+def _run_turn(run: Callable[[], object], most: int) -> list[tuple[float, float]]:
     began, times = time.perf_counter(), []
     for _ in range(most):
         wall, cpu = time.perf_counter(), time.process_time()

@@ -1,6 +1,6 @@
-"""JSON from strangers: what the standard library lets through and the rest of a program stumbles over is refused here.
+"""Parse untrusted JSON, and refuse what the standard library accepts but other code fails on.
 
-NaN and infinities, numbers beyond 64 bit, a key twice, text that no file can hold, nesting without end.
+Refused are NaN and infinities, numbers beyond 64 bit, duplicate keys, lone surrogates and excessive nesting.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from typing import Any
 
 
 def loads(text: str | bytes, *, file_names: bool = False) -> Any:
-    """Like `json.loads`; every refusal is a ValueError. `file_names`: text may hold names of files that are not UTF-8."""
+    """Parse like `json.loads`; every refusal is a ValueError. `file_names`: text may hold file names that are not UTF-8."""
     try:
-        content = json.loads(text, object_pairs_hook=_once, parse_int=_whole)
-        # Written once more: infinities (1e999 is one) and halves of characters show only then.
+        content = json.loads(text, object_pairs_hook=_without_duplicates, parse_int=_int64)
+        # Written again, because infinities (such as 1e999) and lone surrogates show only then.
         json.dumps(content, allow_nan=False, ensure_ascii=False).encode(
             errors="surrogateescape" if file_names else "strict"
         )
@@ -22,14 +22,14 @@ def loads(text: str | bytes, *, file_names: bool = False) -> Any:
     return content
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
-        raise ValueError("a key stands twice")
+        raise ValueError("a key appears twice")
     return content
 
 
-def _whole(digits: str) -> int:
+def _int64(digits: str) -> int:
     value = int(digits)
     if not -(2**63) <= value < 2**63:
         raise ValueError("a number beyond 64 bit")

@@ -1,7 +1,6 @@
-"""What big models have said of images, on disk, because they look at one for a long time: bounded, safe against two writers
-and a kill.
+"""Cache the outputs of large models on disk: bounded in size, safe against parallel writers and killed processes.
 
-A file's name is the digest of what its tensors follow from: the weights, the image and the transform.
+A file's name is the digest of everything that its tensors depend on: the weights, the image and the transform.
 """
 
 from __future__ import annotations
@@ -22,76 +21,79 @@ from inspect_kd.types import ImageU8
 from inspect_kd.weights import read_tensors
 
 LIMIT = 20 * 2**30
-"""Bytes that all files of a folder together may take; the longest unused go first."""
-LOOKS_AGAIN = 64
-"""Files after which a writer looks what others have written."""
+"""Most bytes of all files in a folder; those unused for longest are removed first."""
+RECOUNT_EVERY = 64
+"""Files after which a writer counts again what other processes have written."""
 
 
 class TensorCache:
+    """Tensors by image, in half precision."""
+
     def __init__(self, folder: Path, weights: str, transform: str, limit: int = LIMIT) -> None:
         self.folder, self.limit = folder, limit
-        self.of = f"{weights}/{transform}"
-        self.hits = self.misses = self.kept = 0
+        self.key_prefix = f"{weights}/{transform}"
+        self.hits = self.misses = self.written = 0
         folder.mkdir(parents=True, exist_ok=True)
         atomic_write.remove_abandoned(folder)
-        self.taken = sum(size for _, size, _ in _files(folder))
+        self.used_bytes = sum(size for _, size, _ in _files(folder))
 
     def find(self, image: ImageU8) -> dict[str, Tensor] | None:
-        """What is known of an image, in half precision; None where that must be made (anew)."""
+        """Return the cached tensors of an image in half precision, or None."""
         path = self._path(image)
         try:
-            found = read_tensors(path)
+            tensors = read_tensors(path)
             os.utime(path)
         except (OSError, SafetensorError):
-            # Not there, taken away by another process just now, or torn by a full disk.
+            # Missing, removed by another process just now, or truncated by a full disk.
             self.misses += 1
             return None
         self.hits += 1
-        return found
+        return tensors
 
     def get(self, image: ImageU8, make: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        found = self.find(image)
-        return self.put(image, make()) if found is None else found
+        """Return the cached tensors of an image, or make and cache them."""
+        tensors = self.find(image)
+        return self.put(image, make()) if tensors is None else tensors
 
     def put(self, image: ImageU8, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Keep them; returns them as they will be found."""
-        kept = {key: value.detach().half().cpu().contiguous() for key, value in tensors.items()}
-        content = save(kept)
+        """Cache an image's tensors; return them as `find` will."""
+        halved = {key: value.detach().half().cpu().contiguous() for key, value in tensors.items()}
+        content = save(halved)
         if len(content) <= self.limit:
-            # A full disk, or a folder that was taken away, costs time later, not the study now.
+            # A full disk or a removed folder must not stop the training; the tensors are computed again next time.
             with contextlib.suppress(OSError):
                 self._make_room(len(content))
                 self._write(self._path(image), content)
-        return kept
+        return halved
 
     def _write(self, path: Path, content: bytes) -> None:
-        """Of two writers the last wins with the same bytes."""
+        """Write a file; a parallel writer writes the same bytes."""
         atomic_write.write_bytes(path, content, durable=False)
-        self.taken += len(content)
-        self.kept += 1
+        self.used_bytes += len(content)
+        self.written += 1
 
     def _path(self, image: ImageU8) -> Path:
-        digest = hashlib.sha256(f"{self.of}/{image.shape}/".encode())
+        digest = hashlib.sha256(f"{self.key_prefix}/{image.shape}/".encode())
         digest.update(np.ascontiguousarray(image).tobytes())
         return self.folder / f"{digest.hexdigest()[:40]}.safetensors"
 
     def _make_room(self, wanted: int) -> None:
-        # Another process may be writing here, too: what it has kept shows in the folder alone.
-        if self.taken + wanted <= self.limit and self.kept % LOOKS_AGAIN:
+        # Other processes may write here too; their files are counted only when the folder is listed.
+        if self.used_bytes + wanted <= self.limit and self.written % RECOUNT_EVERY:
             return
         files = sorted(_files(self.folder))
-        self.taken = sum(size for _, size, _ in files)
-        room = self.limit if self.taken + wanted <= self.limit else 0.9 * self.limit
+        self.used_bytes = sum(size for _, size, _ in files)
+        room = self.limit if self.used_bytes + wanted <= self.limit else 0.9 * self.limit
         for _, size, path in files:
-            if self.taken + wanted <= room:
+            if self.used_bytes + wanted <= room:
                 break
-            self.taken -= size
+            self.used_bytes -= size
             path.unlink(missing_ok=True)
 
 
 def _files(folder: Path) -> Iterator[tuple[float, int, Path]]:
-    """When last used, how large, where. Another process may take files away meanwhile."""
+    """Yield the last use, size and path of each file; other processes may remove files meanwhile."""
     for path in folder.glob("*.safetensors"):
         with contextlib.suppress(FileNotFoundError):
-            about = path.stat()
-            yield about.st_mtime, about.st_size, path
+            status = path.stat()
+            yield status.st_mtime, status.st_size, path

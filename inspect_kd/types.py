@@ -1,4 +1,4 @@
-"""The values that cross borders between packages. NumPy and the standard library only.
+"""Types that several packages share. NumPy and the standard library only.
 
 Shapes: H W image, N batch.
 """
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 ImageU8 = npt.NDArray[np.uint8]
-"""(H, W, 3) RGB, 8 bit: what every part of the product means by an image."""
+"""(H, W, 3) RGB, 8 bit: an image, everywhere in the product."""
 Mask = npt.NDArray[np.bool_]
 """(H, W), True where the part is defective."""
 Heatmap = npt.NDArray[np.float32]
@@ -22,37 +22,38 @@ Heatmap = npt.NDArray[np.float32]
 
 
 class BatchPrediction(NamedTuple):
-    """What a model says of a batch, on the calibrated scale."""
+    """Scores and heatmaps of a batch, on the calibrated scale."""
 
     scores_N: npt.NDArray[np.float32]
     heatmaps_NHW: npt.NDArray[np.float32]
 
 
 class Model(Protocol):
-    """Anything that looks at parts: a student in torch, an artifact in a runtime."""
+    """Anything that predicts scores and heatmaps: a student in torch, an artifact in a runtime."""
 
     @property
     def size(self) -> int:
-        """Side of the square images that it takes."""
+        """Side of the square input images."""
 
-    def predict_batch(self, images_NHW3: npt.NDArray[np.uint8]) -> BatchPrediction: ...
+    def predict_batch(self, images_NHW3: npt.NDArray[np.uint8]) -> BatchPrediction:
+        """Predict images that have the input's size."""
 
 
 class Progress(Protocol):
-    """Somebody who follows long work: a progress bar, a log, nobody."""
+    """Receives the progress of long work, for example to show a bar or write a log."""
 
     def phase(self, name: str, total: int, done: int = 0) -> None:
-        """A new part of the work begins, with so many steps; some were done before, by whoever was stopped."""
+        """Begin a phase of `total` steps, of which `done` were completed by an interrupted run."""
 
     def advance(self, steps: int = 1, **figures: float) -> None:
-        """So many steps are done; `figures` are worth showing."""
+        """Report completed steps; `figures` are values to show, such as a loss."""
 
     def note(self, text: str) -> None:
-        """One line that a person should read."""
+        """Show a person one line of text."""
 
 
 class NoProgress:
-    """Work that nobody follows."""
+    """A `Progress` that shows nothing."""
 
     def phase(self, name: str, total: int, done: int = 0) -> None: ...
 
@@ -62,7 +63,7 @@ class NoProgress:
 
 
 class Split(StrEnum):
-    """What a sample may be used for. Calibration and validation hold sound parts only, never seen by the optimiser."""
+    """What a sample is used for. Calibration and validation hold only sound parts, which the optimiser never sees."""
 
     TRAIN = "train"
     CALIBRATION = "calibration"
@@ -80,11 +81,11 @@ class Sample:
     kind: str = "good"
     """`good`, or the name of the defect."""
     split: Split | None = None
-    """None: not yet assigned; the layout did not say."""
+    """None: not assigned yet, since the layout has no splits."""
     mask: Path | None = None
-    """Where the defect's mask lies; None for sound parts and for defects that nobody has outlined."""
+    """File of the defect's mask; None for sound parts and for defects without a mask."""
     group: str | None = None
-    """Images of one physical part (or one shot series) share a group and never straddle two splits."""
+    """Images of one physical part (or one series of shots) share a group, which is never divided between splits."""
 
     @property
     def defective(self) -> bool:
@@ -92,6 +93,8 @@ class Sample:
 
 
 class Decision(StrEnum):
+    """What happens to a part; on RE-INSPECT a person decides."""
+
     OK = "OK"
     REINSPECT = "RE-INSPECT"
     NG = "NG"
@@ -99,18 +102,18 @@ class Decision(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Thresholds:
-    """Two limits on the calibrated score: above `reinspect` a person looks, above `reject` the part is NG."""
+    """Two limits on the calibrated score: above `reinspect` a part is RE-INSPECT, above `reject` NG."""
 
     reinspect: float
     reject: float
 
     @property
-    def highest_choice(self) -> float:
-        """The highest limit that a person may choose in place of these: clear defects score beyond it."""
+    def highest_allowed(self) -> float:
+        """The highest threshold that a person may choose instead: clear defects score above it."""
         return round(max(2.0, 2 * self.reject), 1)
 
     def decide(self, score: float) -> Decision:
-        """NaN is never OK: a comparison with NaN is false, hence the order of the questions."""
+        """Decide a score. The order of comparisons makes NaN an NG, since every comparison with NaN is false."""
         if score <= self.reinspect:
             return Decision.OK
         return Decision.REINSPECT if score <= self.reject else Decision.NG
@@ -118,39 +121,39 @@ class Thresholds:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Region:
-    """A connected place above the threshold, in pixels of the original image."""
+    """A connected region above the threshold, in pixels of the original image."""
 
     x: int
     y: int
     width: int
     height: int
     area: int
-    """Pixels above the threshold."""
+    """Number of pixels above the threshold."""
     peak: float
-    """Largest calibrated heat inside."""
+    """Largest calibrated heat in it."""
     peak_x: int
     peak_y: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Inspection:
-    """The answer to one image."""
+    """The result of inspecting one image."""
 
     score: float
     decision: Decision
     heatmap: Heatmap
-    """At the scale at which the artifact looks; `overlay.enlarge` brings it to the image's."""
+    """At the model's resolution; `overlay.enlarge` resizes it to the image's."""
     regions: tuple[Region, ...]
     thresholds: Thresholds
     image: str | None = None
-    """The file's path as it was given; None for arrays."""
+    """Path of the image file as given; None for arrays."""
     image_size: tuple[int, int] = (0, 0)
     """(width, height) of the original."""
     milliseconds: float = 0.0
     """Wall time of resize and model, without reading the file."""
 
     def to_json(self) -> dict[str, Any]:
-        """Everything but the heatmap, ready for `json.dumps`."""
+        """Return everything but the heatmap, ready for `json.dumps`."""
         return {
             "image": self.image,
             "score": round(self.score, 6),

@@ -1,6 +1,6 @@
-"""Weights of encoders: where they come from, what they are, and how they are loaded without running anybody's code.
+"""Find and load pretrained weights without executing code from their files.
 
-Order: the folder $INSPECT_KD_WEIGHTS, then the hub. `torch.load` is called in this module alone, with `weights_only=True`.
+Order: the folder $INSPECT_KD_WEIGHTS, then the hub. Only this module calls `torch.load`, with `weights_only=True`.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from inspect_kd.errors import BadInput, EnvironmentFault
 if TYPE_CHECKING:
     from torch import Tensor
 
-PATIENCE_S = 5
-"""For the hub to answer at all."""
+HUB_TIMEOUT_S = 5
+"""For the first answer of the hub."""
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WeightsCard:
-    """What must be known of a weights file to use it rightly."""
+    """Normalisation, licence and build arguments of a weights file."""
 
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
@@ -34,7 +34,7 @@ class WeightsCard:
     """Arguments of the model's builder that these weights need."""
 
 
-# A file's stem says which weights it holds; what is not listed is taken as ImageNet-normalised timm weights.
+# By the file's stem; weights that are not listed are taken as ImageNet-normalised timm weights.
 CARDS = {
     "mobilenetv2_100.imagenet1001": WeightsCard(
         mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), licence="Apache-2.0", build={"pad_type": "same"}
@@ -44,23 +44,27 @@ CARDS = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LocalWeights:
+    """A weights file in the local folder, with its card."""
+
     path: Path
     card: WeightsCard
 
 
 def local_folder() -> Path | None:
-    """The folder that the user named; naming one that does not exist is an error, not a reason to go to the hub."""
-    named = os.environ.get("INSPECT_KD_WEIGHTS")
-    if not named:
+    """Return the folder $INSPECT_KD_WEIGHTS. If it does not exist, that is an error, not a reason to use the hub."""
+    setting = os.environ.get("INSPECT_KD_WEIGHTS")
+    if not setting:
         return None
-    folder = zoo.expand_user(named)
+    folder = zoo.expand_user(setting)
     if not folder.is_dir():
-        raise EnvironmentFault(f"INSPECT_KD_WEIGHTS={named}: no such folder")
+        raise EnvironmentFault(
+            f"INSPECT_KD_WEIGHTS={setting}: no such folder; create it, or unset the variable to use the hub"
+        )
     return folder
 
 
 def find_local(name: str) -> LocalWeights | None:
-    """Weights of a timm model in the local folder: `<name>.safetensors`, `<name>.<tag>.safetensors`, or .pt / .pth."""
+    """Find the weights of a timm model in the local folder: `<name>.safetensors`, `<name>.<tag>.safetensors`, or .pt / .pth."""
     folder = local_folder()
     if folder is None:
         return None
@@ -71,8 +75,8 @@ def find_local(name: str) -> LocalWeights | None:
     return None
 
 
-def no_weights(name: str, cause: str) -> EnvironmentFault:
-    """The error that names both ways out."""
+def missing_weights(name: str, cause: str) -> EnvironmentFault:
+    """Return the error for missing weights, with both remedies."""
     return EnvironmentFault(
         f"no weights for the encoder '{name}': {cause}. Either put {name}.safetensors into a folder and set "
         "INSPECT_KD_WEIGHTS to it, or let this machine reach the model hub once (huggingface.co). "
@@ -80,22 +84,22 @@ def no_weights(name: str, cause: str) -> EnvironmentFault:
     )
 
 
-def hub_answers() -> bool:
-    """Asked before any client is: they try for most of a minute before they give up."""
+def hub_is_reachable() -> bool:
+    """Check the hub with a short timeout; its client would retry for most of a minute."""
     from huggingface_hub import constants, get_session
 
     if constants.HF_HUB_OFFLINE:
         return False
     try:
-        get_session().head(constants.ENDPOINT, timeout=PATIENCE_S)
+        get_session().head(constants.ENDPOINT, timeout=HUB_TIMEOUT_S)
     except Exception:
-        # Any failure to connect is the answer; the client's own errors share no base that it promises to keep.
+        # Any failure counts: the client's errors share no documented base class.
         return False
     return True
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file. Its library opens no name that is not UTF-8: such a file is read by Python."""
+    """Read a safetensors file. Its library cannot open names that are not UTF-8; those are read by Python."""
     from safetensors.torch import load, load_file
 
     tensors: dict[str, Tensor] = load_file(path) if str(path).isprintable() else load(path.read_bytes())
@@ -103,7 +107,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def load_state(path: Path) -> dict[str, Tensor]:
-    """A state dict in float32, read without executing anything in the file."""
+    """Load a state dict in float32, without executing code from the file."""
     import torch
     from safetensors import SafetensorError
 
@@ -118,10 +122,10 @@ def load_state(path: Path) -> dict[str, Tensor]:
     except (SafetensorError, OSError, RuntimeError, EOFError, ValueError) as error:
         raise BadInput(f"{path}: not a readable weights file ({in_short(error)})") from error
     except Exception as error:
-        # pickle's own errors, raised by the restricted unpickler for anything that is not a plain tensor.
+        # The restricted unpickler raises pickle's own errors for anything but plain tensors.
         raise BadInput(f"{path}: refused, it holds more than tensors ({in_short(error)})") from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]  # as training programs save it, beside their own things
+        state = state["state_dict"]  # as training programs save it, beside their own state
     if isinstance(state, dict) and state and all(str(key).startswith("module.") for key in state):
         state = {key.removeprefix("module."): value for key, value in state.items()}
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
@@ -130,6 +134,7 @@ def load_state(path: Path) -> dict[str, Tensor]:
 
 
 def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file as hex digits."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -137,8 +142,8 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def digest_of(state: Mapping[str, Tensor]) -> str:
-    """Of weights that came as tensors and not as a file."""
+def digest_tensors(state: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of weights that are in memory."""
     digest = hashlib.sha256()
     for key in sorted(state):
         digest.update(f"{key} {tuple(state[key].shape)} {state[key].dtype}\n".encode())
@@ -147,5 +152,5 @@ def digest_of(state: Mapping[str, Tensor]) -> str:
 
 
 def in_short(error: Exception) -> str:
-    """One line of it: torch tells on the second one what the first one announces."""
+    """Join the first two lines of an error: torch puts the reason on the second."""
     return " ".join(" ".join((str(error).strip() or type(error).__name__).splitlines()[:2]).split())[:240]

@@ -1,6 +1,6 @@
-"""Find what one chooses: recipes (`models/`), manifests (`datasets/`), deployments (`export/`).
+"""Find the shipped YAML files: recipes (`models/`), manifests (`datasets/`), deployments (`export/`).
 
-A path wins; then the wheel's `_zoo`; then the checkout beside the package (an editable install).
+A path is taken as such; names are looked up in the wheel's `_zoo`, or in the checkout beside the package (editable install).
 """
 
 from __future__ import annotations
@@ -12,66 +12,66 @@ from typing import Literal
 
 from inspect_kd.errors import EnvironmentFault, UsageError
 
-Kind = Literal["models", "datasets", "export"]
+ZooKind = Literal["models", "datasets", "export"]
 
 _PACKAGE = Path(__file__).parent
-_WORD = {"models": "recipe", "datasets": "manifest", "export": "deployment"}
+_FILE_KIND = {"models": "recipe", "datasets": "manifest", "export": "deployment"}
 
 
-def room(kind: Kind) -> Path:
-    """The folder that holds the shipped files of one kind."""
+def folder_of(kind: ZooKind) -> Path:
+    """Return the folder of the shipped files of one kind."""
     in_wheel = _PACKAGE / "_zoo" / kind
     return in_wheel if in_wheel.is_dir() else _PACKAGE.parent / kind
 
 
-def names(kind: Kind) -> list[str]:
-    """Names of everything shipped of one kind."""
-    return sorted(path.stem for path in room(kind).glob("*.yaml"))
+def names(kind: ZooKind) -> list[str]:
+    """List the names of all shipped files of one kind."""
+    return sorted(path.stem for path in folder_of(kind).glob("*.yaml"))
 
 
-def find(kind: Kind, name: str) -> Path:
-    """The YAML file for a name or a path."""
+def find(kind: ZooKind, name: str) -> Path:
+    """Return the YAML file for a name or a path."""
     given = Path(name)
     if given.suffix in {".yaml", ".yml"}:
         if given.is_file():
             return given
-        raise UsageError(f"{_WORD[kind]} file not found: {name}")
-    shipped = room(kind) / f"{name}.yaml"
+        raise UsageError(f"{_FILE_KIND[kind]} file not found: {name}")
+    shipped = folder_of(kind) / f"{name}.yaml"
     if shipped.is_file() and "/" not in name and "\\" not in name:
         return shipped
     near = difflib.get_close_matches(name, names(kind), n=1)
     hint = f" Did you mean '{near[0]}'?" if near else ""
     raise UsageError(
-        f"no {_WORD[kind]} named '{name}'.{hint} There are: {', '.join(names(kind))}; a path to a .yaml works too."
+        f"no {_FILE_KIND[kind]} named '{name}'.{hint} There are: {', '.join(names(kind))}; a path to a .yaml works too."
     )
 
 
-def asset(kind: Kind, file_name: str) -> Path:
-    """A shipped file that is not a YAML, such as the embedded encoder's weights."""
-    return room(kind) / file_name
+def asset(kind: ZooKind, file_name: str) -> Path:
+    """Return the path of a shipped file that is not YAML, such as the embedded encoder's weights."""
+    return folder_of(kind) / file_name
 
 
 def home() -> Path:
-    """The user's home folder. A service may run as a user that has none."""
+    """Return the user's home folder; raises if the user has none, as a service's may."""
     return expand_user("~")
 
 
 def expand_user(path: str) -> Path:
-    """The path, with a `~` or `~name` at its beginning replaced by that user's home folder."""
+    """Replace a leading `~` or `~name` by that user's home folder."""
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
         raise EnvironmentFault(
-            f"{path}: this machine knows no home folder of that user; write paths in full, and set INSPECT_KD_CACHE, "
+            f"{path}: that user has no home folder on this machine; write paths in full, and set INSPECT_KD_CACHE, "
             "INSPECT_KD_DATA and INSPECT_KD_TRUST to folders"
         ) from error
 
 
 def cache_home() -> Path:
-    """What can be made again: $INSPECT_KD_CACHE, else a cache folder of the user's."""
+    """Return the folder for files that can be made again: $INSPECT_KD_CACHE, or one in the user's home."""
     return Path(os.environ.get("INSPECT_KD_CACHE") or home() / ".cache" / "inspect-kd")
 
 
 def data_home() -> Path:
-    """Where data sets live: $INSPECT_KD_DATA, else a cache folder of the user's."""
+    """Return the folder of the data sets: $INSPECT_KD_DATA, or one in the user's home."""
     return Path(os.environ.get("INSPECT_KD_DATA") or home() / ".cache" / "inspect-kd" / "data")

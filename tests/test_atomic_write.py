@@ -1,4 +1,4 @@
-"""Files are written whole or not at all, and through no link that somebody planted."""
+"""Files are written whole or not at all, and never through a planted link."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from inspect_kd import atomic_write
 from inspect_kd.apps.studio.training_record import Order, Record
 from inspect_kd.signing import make_keys, sign
 from inspect_kd.train.run import write_json
@@ -31,7 +32,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("planted", WRITERS)
-def test_no_planted_link_is_written_through(tmp_path: Path, planted: str) -> None:
+def test_planted_link_is_not_written_through(tmp_path: Path, planted: str) -> None:
     victim = tmp_path / "victim"
     victim.write_text("precious")
     (tmp_path / planted).symlink_to(victim)
@@ -39,9 +40,7 @@ def test_no_planted_link_is_written_through(tmp_path: Path, planted: str) -> Non
     assert victim.read_text() == "precious"
 
 
-def test_a_failed_write_keeps_the_former_content_and_leaves_no_partial_file(tmp_path: Path) -> None:
-    from inspect_kd import atomic_write
-
+def test_failed_write_keeps_the_former_content(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     atomic_write.write_text(path, "former")
     with pytest.raises(RuntimeError), atomic_write.partial_file(path) as partial:
@@ -51,35 +50,36 @@ def test_a_failed_write_keeps_the_former_content_and_leaves_no_partial_file(tmp_
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_new_file_replaces_no_other_and_a_failed_one_is_removed(tmp_path: Path) -> None:
-    from inspect_kd import atomic_write
-
+def test_write_new_replaces_no_file(tmp_path: Path) -> None:
     path = tmp_path / "key.pem"
     atomic_write.write_new(path, b"first", mode=0o600)
     assert path.stat().st_mode & 0o777 == 0o600
     with pytest.raises(FileExistsError):
         atomic_write.write_new(path, b"second")
     assert path.read_bytes() == b"first"
-    # A process that may write 1,000 bytes a file, as if the disk were full then.
+
+
+@pytest.mark.parametrize("write", ["write_new", "write_bytes"])
+def test_write_on_a_full_disk_leaves_no_partial_file(write: str, tmp_path: Path) -> None:
+    """The limit on the size of files acts like a full disk."""
+    path = tmp_path / "a.bin"
+    if write == "write_bytes":
+        path.write_bytes(b"former")
     limited = (
         "import resource, signal, sys; from pathlib import Path; from inspect_kd import atomic_write\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         "try: getattr(atomic_write, sys.argv[1])(Path(sys.argv[2]), bytes(5000))\n"
         "except OSError: sys.exit(7)"
     )
-    for write, to in (("write_new", tmp_path / "big"), ("write_bytes", path)):
-        places = {"PYTHONPATH": os.pathsep.join(sys.path)}
-        child = subprocess.run(
-            [sys.executable, "-P", "-c", limited, write, str(to)], env=os.environ | places, check=False
-        )
-        assert child.returncode == 7
-    assert path.read_bytes() == b"first"
-    assert list(tmp_path.iterdir()) == [path]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    child = subprocess.run([sys.executable, "-P", "-c", limited, write, str(path)], env=environment, check=False)
+    assert child.returncode == 7
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == (
+        {"a.bin": b"former"} if write == "write_bytes" else {}
+    )
 
 
 def test_only_abandoned_partial_files_are_removed(tmp_path: Path) -> None:
-    from inspect_kd import atomic_write
-
     old, young = tmp_path / f".a{atomic_write.SUFFIX}", tmp_path / f".b{atomic_write.SUFFIX}"
     old.touch()
     young.touch()
@@ -88,4 +88,4 @@ def test_only_abandoned_partial_files_are_removed(tmp_path: Path) -> None:
     for path in (old, folder):
         os.utime(path, (0, 0))
     atomic_write.remove_abandoned(tmp_path)
-    assert sorted(tmp_path.iterdir()) == [young, folder], "a folder is none of this program's partial files"
+    assert sorted(tmp_path.iterdir()) == [young, folder], "a folder is not a partial file"

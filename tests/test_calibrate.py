@@ -1,4 +1,4 @@
-"""The promise of the thresholds, by simulation and by its edge cases."""
+"""The promised rates of thresholds, by simulation and in edge cases."""
 
 from __future__ import annotations
 
@@ -8,7 +8,15 @@ import math
 import numpy as np
 import pytest
 
-from inspect_kd.calibrate import POOLED, Calibration, calibrate, conformal_limit, limits_of, limits_on, parts_needed
+from inspect_kd.calibrate import (
+    POOLED,
+    Calibration,
+    calibrate,
+    calibrate_scaled,
+    compute_limits,
+    conformal_limit,
+    parts_needed,
+)
 from inspect_kd.errors import BadInput
 from inspect_kd.types import Decision, Thresholds
 
@@ -35,8 +43,8 @@ def test_promise_holds_for_any_distribution(name: str, n: int, rate: float) -> N
 
 
 @pytest.mark.parametrize("values", [4, 10])
-def test_the_promise_holds_for_tied_scores_in_another_runtime(values: int) -> None:
-    """The same part scores a few roundings higher there, and one in four, or in ten, has the score that is the limit."""
+def test_promise_holds_for_tied_scores_in_another_runtime(values: int) -> None:
+    """A part may score slightly higher there, and one part in four or ten has exactly the limit as its score."""
     rng = np.random.default_rng(11)
     known = np.sort(rng.uniform(0.02, 0.05, values))
     rejected, stopped, trials = [], [], 400
@@ -55,7 +63,7 @@ def test_identical_scores_one_rounding_above_the_limit_are_ok() -> None:
     calibration = calibrate({"a": [0.04] * 150}, reject_rate=0.02, reinspect_rate=0.05)
     higher = float(np.nextafter(np.nextafter(np.float32(0.04 / calibration.scale), np.float32(9)), np.float32(9)))
     assert calibration.limits_for(None).thresholds.decide(higher) is Decision.OK
-    again = limits_on(1.0, {"a": [1.0] * 150}, reject_rate=0.02, reinspect_rate=0.05)
+    again = calibrate_scaled(1.0, {"a": [1.0] * 150}, reject_rate=0.02, reinspect_rate=0.05)
     assert again.limits_for("a").thresholds.decide(1.00000024) is Decision.OK
     assert again.limits_for("a").thresholds.decide(1.001) is Decision.NG
 
@@ -66,27 +74,27 @@ def test_promise_is_tight_where_scores_are_continuous() -> None:
     assert 0.04 < np.mean(rates) <= 0.055
 
 
-def test_what_n_allows() -> None:
+def test_promise_depends_on_the_number_of_parts() -> None:
     assert parts_needed(0.01) == 99
     assert parts_needed(0.05) == 19
-    few = limits_of(list(range(1, 10)), reject_rate=0.01, reinspect_rate=0.05)
-    assert few.short
+    few = compute_limits(list(range(1, 10)), reject_rate=0.01, reinspect_rate=0.05)
+    assert few.has_too_few_parts
     assert few.reject_promise == pytest.approx(0.1)
-    assert "99 held-out sound parts" in few.sentence()
-    enough = limits_of(list(range(1, 100)), reject_rate=0.01, reinspect_rate=0.05)
-    assert not enough.short
+    assert "99 held-out sound parts" in few.describe()
+    enough = compute_limits(list(range(1, 100)), reject_rate=0.01, reinspect_rate=0.05)
+    assert not enough.has_too_few_parts
     assert enough.thresholds == Thresholds(reinspect=95, reject=99)
 
 
-def test_too_few_parts_widen_the_band_for_people_not_the_promise() -> None:
-    limits = limits_of([1.0, 2.0, 3.0], reject_rate=0.01, reinspect_rate=0.05)
+def test_too_few_parts_widen_the_reinspect_band() -> None:
+    limits = compute_limits([1.0, 2.0, 3.0], reject_rate=0.01, reinspect_rate=0.05)
     assert limits.thresholds == Thresholds(reinspect=3.0, reject=4.0)
 
 
-def test_decisions() -> None:
+def test_scores_are_decided_by_thresholds_and_nan_is_ng() -> None:
     thresholds = Thresholds(reinspect=0.8, reject=1.0)
-    answers = [thresholds.decide(score) for score in (0.5, 0.8, 0.9, 1.0, 1.1, math.inf, math.nan)]
-    assert answers == [Decision.OK, Decision.OK, Decision.REINSPECT, Decision.REINSPECT, *[Decision.NG] * 3]
+    decisions = [thresholds.decide(score) for score in (0.5, 0.8, 0.9, 1.0, 1.1, math.inf, math.nan)]
+    assert decisions == [Decision.OK, Decision.OK, Decision.REINSPECT, Decision.REINSPECT, *[Decision.NG] * 3]
 
 
 def test_pooled_reject_threshold_is_one() -> None:
@@ -94,30 +102,44 @@ def test_pooled_reject_threshold_is_one() -> None:
     calibration = calibrate({"a": rng.random(80), "b": 3 + rng.random(80)}, reject_rate=0.01, reinspect_rate=0.05)
     assert calibration.limits_for(None).thresholds.reject == pytest.approx(1.0)
     assert calibration.limits_for("a").thresholds.reject < calibration.limits_for("b").thresholds.reject
+
+
+def test_calibration_survives_json() -> None:
+    calibration = calibrate({"a": [1.0, 2.0], "b": [3.0, 4.0]}, reject_rate=0.01, reinspect_rate=0.05)
     again = Calibration.from_json(json.loads(json.dumps(calibration.to_json())))
     assert again.limits == calibration.limits
+
+
+def test_unknown_category_is_refused_with_the_known_ones() -> None:
+    calibration = calibrate({"a": [1.0, 2.0], "b": [3.0, 4.0]}, reject_rate=0.01, reinspect_rate=0.05)
     with pytest.raises(BadInput, match="there is one for: a, b"):
         calibration.limits_for("c")
 
 
-@pytest.mark.parametrize("lie", [math.nan, math.inf, -5.0])
-def test_lying_thresholds_are_refused(lie: float) -> None:
+@pytest.mark.parametrize("value", [math.nan, math.inf, -5.0])
+def test_impossible_thresholds_are_refused(value: float) -> None:
     content = calibrate({"a": [1.0, 2.0]}, reject_rate=0.01, reinspect_rate=0.05).to_json()
-    content["limits"][POOLED]["thresholds"]["reject"] = lie
+    content["limits"][POOLED]["thresholds"]["reject"] = value
     with pytest.raises(BadInput, match="impossible thresholds"):
         Calibration.from_json(content)
 
 
-def test_useless_scores_are_refused() -> None:
-    with pytest.raises(BadInput, match="finite"):
-        calibrate({"a": [1.0, math.nan]}, reject_rate=0.01, reinspect_rate=0.05)
-    with pytest.raises(BadInput, match="collapsed"):
-        calibrate({"a": [0.0, 0.0]}, reject_rate=0.01, reinspect_rate=0.05)
-    with pytest.raises(BadInput, match="must not be below"):
-        calibrate({"a": [1.0]}, reject_rate=0.05, reinspect_rate=0.01)
+@pytest.mark.parametrize(
+    ("scores", "reject_rate", "reinspect_rate", "reason"),
+    [
+        ([1.0, math.nan], 0.01, 0.05, "finite"),
+        ([0.0, 0.0], 0.01, 0.05, "collapsed"),
+        ([1.0], 0.05, 0.01, "must not be below"),
+    ],
+)
+def test_unusable_scores_or_rates_are_refused(
+    scores: list[float], reject_rate: float, reinspect_rate: float, reason: str
+) -> None:
+    with pytest.raises(BadInput, match=reason):
+        calibrate({"a": scores}, reject_rate=reject_rate, reinspect_rate=reinspect_rate)
 
 
-def test_pooled_limit_that_no_calibration_gives_is_refused() -> None:
+def test_excessive_pooled_threshold_is_refused() -> None:
     content = calibrate({"a": [1.0, 2.0, 3.0]}, reject_rate=0.01, reinspect_rate=0.05).to_json()
     content["limits"][POOLED]["thresholds"]["reject"] = 1e9
     with pytest.raises(BadInput, match=r"pooled reject threshold is 1e\+09"):

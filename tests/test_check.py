@@ -1,9 +1,10 @@
-"""`data check` finds what would spoil a training."""
+"""`data check` finds problems that would spoil a training."""
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,43 +18,64 @@ from inspect_kd.types import NoProgress, Split
 from tests import trees
 
 
-def found(root: Path) -> list[Finding]:
+def findings_in(root: Path) -> list[Finding]:
     return check(open_dataset(root), NoProgress())
 
 
 def test_a_clean_tree_has_no_errors(tmp_path: Path) -> None:
-    findings = found(trees.mvtec(tmp_path))
+    findings = findings_in(trees.mvtec(tmp_path))
     assert {finding.severity for finding in findings} == {"note"}
     assert any("promise a false-reject rate of 33.3 %" in finding.text for finding in findings)
 
 
-def test_a_leak_is_found_by_content_not_by_name(tmp_path: Path) -> None:
+def test_leak_is_found_by_content_not_by_name(tmp_path: Path) -> None:
     trees.mvtec(tmp_path)
     shutil.copy(tmp_path / "screw" / "train" / "good" / "4.png", tmp_path / "screw" / "test" / "good" / "other.png")
-    assert [f.text for f in found(tmp_path) if f.severity == "error"] == [
-        "leak: the same picture is learnt from and tested on"
+    assert [f.text for f in findings_in(tmp_path) if f.severity == "error"] == [
+        "leak: the same image is used for training and for the test"
     ]
 
 
-def test_contradictions_and_bad_files(tmp_path: Path) -> None:
+PROBLEMS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "contradiction": (
+        lambda screw: shutil.copy(screw / "test" / "good" / "g0.png", screw / "test" / "bent" / "b9.png"),
+        "error: the same image is labelled both sound and defective",
+    ),
+    "empty mask": (
+        lambda screw: trees.mask(screw / "ground_truth" / "bent" / "b0_mask.png", empty=True),
+        "error: a defective part has an empty mask",
+    ),
+    "mask of another size": (
+        lambda screw: trees.mask(screw / "ground_truth" / "bent" / "b1_mask.png", size=20),
+        "warning: mask and image differ in size: mask 20x20, image 32x32",
+    ),
+    "broken image": (
+        lambda screw: (screw / "test" / "bent" / "b2.png").write_bytes(b"\x89PNG torn"),
+        "b2.png: not a readable image",
+    ),
+    "image of another size": (
+        lambda screw: trees.picture(screw / "test" / "good" / "large.png", size=48),
+        "note: screw: 2 image sizes",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_problem_is_reported_with_its_severity(name: str, tmp_path: Path) -> None:
+    spoil, expected = PROBLEMS[name]
     trees.mvtec(tmp_path)
-    screw = tmp_path / "screw"
-    shutil.copy(screw / "test" / "good" / "g0.png", screw / "test" / "bent" / "b9.png")
-    trees.mask(screw / "ground_truth" / "bent" / "b0_mask.png", empty=True)
-    trees.mask(screw / "ground_truth" / "bent" / "b1_mask.png", size=20)
-    (screw / "test" / "bent" / "b2.png").write_bytes(b"\x89PNG torn")
-    trees.picture(screw / "test" / "good" / "large.png", size=48)
-    findings = found(tmp_path)
-    texts = " | ".join(f"{f.severity}: {f.text}" for f in findings)
-    assert "error: the same picture is called sound and defective" in texts
-    assert "error: an empty mask on a defective part" in texts
-    assert "warning: the mask's size is not the image's: mask 20x20, image 32x32" in texts
-    assert "b2.png: not an image" in texts
-    assert "2 sizes of image" in texts
-    assert findings[0].severity == "error"
+    spoil(tmp_path / "screw")
+    assert any(expected in f"{finding.severity}: {finding.text}" for finding in findings_in(tmp_path))
 
 
-def test_the_command_exits_with_bad_input(tmp_path: Path) -> None:
+def test_errors_are_listed_first(tmp_path: Path) -> None:
+    trees.mvtec(tmp_path)
+    trees.mask(tmp_path / "screw" / "ground_truth" / "bent" / "b0_mask.png", empty=True)
+    severities = [finding.severity for finding in findings_in(tmp_path)]
+    assert severities[0] == "error" and severities == sorted(severities, key=("error", "warning", "note").index)
+
+
+def test_command_prints_json_and_fails_on_errors(tmp_path: Path) -> None:
     trees.mvtec(tmp_path)
     answer = CliRunner().invoke(app, ["data", "check", str(tmp_path), "--json"])
     assert answer.exit_code == 0
@@ -63,7 +85,7 @@ def test_the_command_exits_with_bad_input(tmp_path: Path) -> None:
     assert isinstance(answer.exception, BadInput)
 
 
-def test_real_sets_have_no_leak(real_data: Path) -> None:
+def test_real_data_set_has_no_errors(real_data: Path) -> None:
     pytest.importorskip("cv2")
     findings = check(open_dataset(real_data / "mpdd"), NoProgress())
     assert not [finding for finding in findings if finding.severity == "error"]

@@ -1,8 +1,9 @@
-"""The command line: help worth reading, exit codes, no torch before it is needed."""
+"""The command line: help, exit codes, no heavy imports before they are needed."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -36,18 +37,16 @@ COMMANDS = [
 ]
 
 
-def call(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    import os
-
+def call(*words: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
     program = "import sys; sys.argv[0] = 'inspect-kd'; from inspect_kd.cli import main; main()"
     variables = os.environ | {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"} | environment
     return subprocess.run(
-        [sys.executable, "-c", program, *words], capture_output=True, text=True, check=False, env=variables
+        [sys.executable, "-c", program, *words], capture_output=True, text=True, check=False, env=variables, cwd=cwd
     )
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_is_what_it_was(command: str, request: pytest.FixtureRequest) -> None:
+def test_help_matches_the_golden_file(command: str, request: pytest.FixtureRequest) -> None:
     answer = call(*command.split(), "--help")
     assert answer.returncode == 0
     shown = "\n".join(line.rstrip() for line in answer.stdout.splitlines()) + "\n"
@@ -58,7 +57,7 @@ def test_help_is_what_it_was(command: str, request: pytest.FixtureRequest) -> No
     assert shown == golden.read_text(), "changed on purpose? pytest --update-golden"
 
 
-def test_the_documented_help_is_the_help(request: pytest.FixtureRequest) -> None:
+def test_documented_help_matches_the_golden_files(request: pytest.FixtureRequest) -> None:
     """docs/cli.md is made of the golden files."""
     parts = ["# Command line", "", "Generated: `make golden`.", ""]
     for command in COMMANDS:
@@ -80,52 +79,55 @@ def test_help_imports_nothing_heavy() -> None:
     assert not loaded & {"torch", "numpy", "cv2", "onnxruntime", "anomalib", "PIL"}
 
 
-def test_errors_are_one_line_and_have_their_codes(tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    cases = [
-        (("train", "--data", str(tmp_path / "none")), 3, "no such folder"),
-        (("train", "--data", str(tmp_path / "empty")), 3, "no layout recognised"),
+@pytest.mark.parametrize(
+    ("words", "code", "reason"),
+    [
+        (("train", "--data", "./none"), 3, "no such folder"),
+        (("train", "--data", "empty"), 3, "no layout recognised"),
         (("train", "--data", "sampel"), 2, "Did you mean 'sample'"),
         (("train", "--data", "mvtec", "--model", "omni"), 2, "no recipe named 'omni'"),
         (("train",), 2, "Missing option"),
-        (("eval", str(tmp_path), "--data", "mvtec", "--min", "speed=3"), 2, "no metric 'speed'"),
-        (("eval", str(tmp_path), "--data", "mvtec", "--min", "image_auroc=nan"), 2, "metric=number"),
-        (("bench-latency", str(tmp_path), "--batches", "²"), 2, "sizes from 1"),
+        (("eval", ".", "--data", "mvtec", "--min", "speed=3"), 2, "no metric 'speed'"),
+        (("eval", ".", "--data", "mvtec", "--min", "image_auroc=nan"), 2, "metric=number"),
+        (("bench-latency", ".", "--batches", "²"), 2, "sizes from 1"),
         (("cp", "models", "nothing"), 2, "no recipe named"),
-        (("data", "get", "mpdd", "--yes"), 2, "cannot be fetched by a program"),
-        (("predict", str(tmp_path / "a.onnx"), "x.png"), 3, "no such artifact"),
-    ]
-    for words, code, reason in cases:
-        answer = call(*words, INSPECT_KD_DATA=str(tmp_path / "data"))
-        assert answer.returncode == code, (words, answer.stderr)
-        assert reason in answer.stderr and "Traceback" not in answer.stderr
+        (("data", "get", "mpdd", "--yes"), 2, "must be downloaded by hand"),
+        (("predict", "a.onnx", "x.png"), 3, "no such artifact"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_error_is_short_and_has_its_exit_code(words: tuple[str, ...], code: int, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    answer = call(*words, cwd=tmp_path, INSPECT_KD_DATA=str(tmp_path / "data"))
+    assert answer.returncode == code, answer.stderr
+    assert reason in answer.stderr and "Traceback" not in answer.stderr
 
 
-def test_without_weights_and_without_a_hub_the_embedded_encoder_steps_in(parts: Path, tmp_path: Path) -> None:
+def test_embedded_encoder_is_the_fallback_without_weights_and_hub(parts: Path, tmp_path: Path) -> None:
     away = {"INSPECT_KD_WEIGHTS": str(tmp_path), "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
     answer = call("train", "--data", str(parts), "--dry-run", "--json", **away)
     assert answer.returncode == 0, answer.stderr
     assert json.loads(answer.stdout)["recipe"]["name"] == "embedded"
-    assert "taking --model embedded" in answer.stderr
-    # Who asks for a recipe by name gets that recipe or an error.
+    assert "using --model embedded" in answer.stderr
+    # A recipe that was named explicitly is not replaced.
     answer = call("train", "--data", str(parts), "--model", "omni_ad", "--dry-run", **away)
     assert answer.returncode == 4 and "--model embedded" in answer.stderr
 
 
-def test_ls_and_cp(tmp_path: Path) -> None:
+def test_ls_lists_and_cp_copies_recipes(tmp_path: Path) -> None:
     found = json.loads(call("ls", "--json").stdout)
     assert {"omni_ad", "embedded", "omni_ad_paper"} <= set(found["models"]) and "onnx" in found["export"]
     assert call("cp", "models", "omni_ad", str(tmp_path)).returncode == 0
     copy = tmp_path / "omni_ad.yaml"
     assert "build: omni_ad" in copy.read_text()
     answer = call("cp", "models", "omni_ad", str(copy))
-    assert answer.returncode == 2 and "is there already" in answer.stderr
+    assert answer.returncode == 2 and "nothing was copied" in answer.stderr
 
 
 def test_doctor_opens_a_session_with_each_provider() -> None:
     answer = call("doctor", "--json")
     checks = {(check["name"], check["state"]): check["text"] for check in json.loads(answer.stdout)}
-    assert "a session runs on it" in checks["runtime", "ok"]
+    assert "works" in checks["runtime", "ok"]
     assert any(name == "packages" for name, _ in checks)
     assert answer.returncode == 0, answer.stdout
 
@@ -140,7 +142,7 @@ def test_eval_measures_and_gates(run: Path, parts: Path) -> None:
     assert answer.returncode == 1 and re.search(r"below the gate: image_auroc 0\.\d+ < 1\.01", answer.stderr)
 
 
-def test_export_again(run: Path, tmp_path: Path) -> None:
+def test_run_can_be_exported_again(run: Path, tmp_path: Path) -> None:
     answer = call("export", str(run), "--output", str(tmp_path / "again.onnx"), "--json")
     assert answer.returncode == 0, answer.stderr
     assert json.loads(answer.stdout)["parity"]["flips"] == 0 and (tmp_path / "again.onnx").is_file()

@@ -1,4 +1,4 @@
-"""The command line with standard streams that its caller has closed, at questions that nobody answers, and without a home."""
+"""The command line with closed standard streams, unanswered questions, and without a home folder."""
 
 from __future__ import annotations
 
@@ -16,43 +16,43 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX s
 
 
 def call(words: str, *, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A line of a shell; `$IK` is the program."""
+    """Run a shell command; `$IK` is the program."""
     program = f"{sys.executable} -P -m inspect_kd"
     return subprocess.run(
         words.replace("$IK", program), shell=True, capture_output=True, text=True, cwd=cwd, env=os.environ | environment
     )
 
 
-def test_stderr_may_be_closed(tmp_path: Path) -> None:
+def test_closed_stderr_is_accepted(tmp_path: Path) -> None:
     trees.BUILDERS["mvtec"](tmp_path / "set")
     answer = call("$IK data check set --json 2>&-", cwd=tmp_path)
     assert answer.returncode == 0 and json.loads(answer.stdout)["layout"] == "mvtec"
 
 
-def test_output_to_a_closed_stdout_is_a_fault(tmp_path: Path) -> None:
+def test_output_to_a_closed_stdout_is_an_environment_fault(tmp_path: Path) -> None:
     answer = call("$IK version >&-", cwd=tmp_path)
     assert answer.returncode == 4 and "the output could not be written" in answer.stderr
 
 
-def test_closed_stdin_is_an_empty_list(run: Path, tmp_path: Path) -> None:
+def test_closed_stdin_is_an_empty_list_of_images(run: Path, tmp_path: Path) -> None:
     answer = call(f"$IK predict {run} - <&-", cwd=tmp_path)
     assert answer.returncode == 3 and "no images in: -" in answer.stderr
 
 
 @pytest.mark.parametrize("words", ["data get visa", "keygen key.pem"])
-def test_question_at_the_end_of_the_input_is_a_wrong_call(words: str, tmp_path: Path) -> None:
+def test_question_at_the_end_of_the_input_is_a_usage_error(words: str, tmp_path: Path) -> None:
     answer = call(f"$IK {words} </dev/null", cwd=tmp_path, INSPECT_KD_DATA=str(tmp_path / "data"))
-    assert answer.returncode == 2 and "a question was not answered" in answer.stderr
+    assert answer.returncode == 2 and "before a question was answered" in answer.stderr
     assert list(tmp_path.iterdir()) == []
 
 
-def test_unknown_user_and_a_folder_for_a_key_end_in_one_line(tmp_path: Path) -> None:
+def test_unknown_user_and_folder_as_key_print_one_line(tmp_path: Path) -> None:
     answer = call("$IK data check '~nosuchuser/x'; echo $?; $IK keygen --no-locked .; echo $?", cwd=tmp_path)
     assert answer.stdout.split() == ["4", "2"] and "Traceback" not in answer.stderr
     assert "INSPECT_KD_CACHE" in answer.stderr
 
 
-def test_user_without_a_home_is_told_what_to_set() -> None:
+def test_user_without_home_gets_the_variables_to_set() -> None:
     program = (
         "import os\nfrom inspect_kd import signing, zoo\nfrom inspect_kd.errors import EnvironmentFault\n"
         "import pwd\nos.environ = {}\n"

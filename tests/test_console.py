@@ -1,4 +1,4 @@
-"""Text from data is shown as it is: Rich reads no markup in it, and no name steers a terminal."""
+"""Text from data is printed literally: no Rich markup, and no control characters."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NAMES = ("[/x]", "bolt[m8]", ":warning:")
 
 
 def table_of(root: Path, categories: tuple[str, ...]) -> Path:
-    """A data set whose categories come from a table."""
+    """Make a data set with the given categories."""
     rows = ["image,label,category"]
     for number, category in enumerate(categories):
         for part in range(10):
@@ -26,7 +26,7 @@ def table_of(root: Path, categories: tuple[str, ...]) -> Path:
 
 
 def run_on_terminal(*words: str) -> tuple[int, str]:
-    """Exit code and what a person would see on stderr."""
+    """Return the exit code and the text that a terminal shows on stderr."""
     master, terminal = pty.openpty()
     with subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, stderr=terminal) as child:
         os.close(terminal)
@@ -44,7 +44,7 @@ def _read(master: int) -> bytes:
         return b""
 
 
-def test_data_check_shows_categories_as_they_are_named(tmp_path: Path) -> None:
+def test_data_check_prints_categories_literally(tmp_path: Path) -> None:
     table = table_of(tmp_path, (*NAMES, "red\x1b[2J"))
     words = [sys.executable, "-m", "inspect_kd", "data", "check", str(table)]
     answer = subprocess.run(words, capture_output=True, text=True, check=False)
@@ -53,7 +53,7 @@ def test_data_check_shows_categories_as_they_are_named(tmp_path: Path) -> None:
     assert "\x1b" not in answer.stdout and "red\\x1b[2J" in answer.stdout
 
 
-def test_progress_shows_names_as_they_are() -> None:
+def test_progress_prints_names_literally() -> None:
     program = (
         "from inspect_kd.cli.progress import follow\nwith follow() as progress:\n"
         f"    progress.note({' '.join(NAMES)!r})\n    progress.phase({NAMES[0]!r}, 1)\n    progress.advance(1, loss=1.0)"
@@ -63,13 +63,13 @@ def test_progress_shows_names_as_they_are() -> None:
     assert " ".join(NAMES) in shown
 
 
-def test_rich_prints_through_one_console() -> None:
+def test_only_one_module_imports_the_rich_console() -> None:
     folder = Path(inspect_kd.__file__).parent
     users = [path.name for path in folder.rglob("*.py") if "rich.console" in path.read_text()]
     assert users == ["console.py"]
 
 
-def test_files_and_manifests_steer_no_terminal(tmp_path: Path) -> None:
+def test_control_characters_in_files_and_manifests_are_escaped(tmp_path: Path) -> None:
     root = trees.BUILDERS["mvtec"](tmp_path / "set")
     good = root / "screw" / "train" / "good"
     (good / "\x1b]0;evil\x07.png").write_bytes((good / "0.png").read_bytes())

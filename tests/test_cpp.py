@@ -30,7 +30,6 @@ from tests.ambiguous_files import flatbuffer_that_is_a_protobuf, many_fields
 from tests.factory_images import IMAGES, REFUSED, picture, turned_by_xmp, with_thumbnail
 from tests.fuzzing import graphs
 from tests.several_images import ONE, SEVERAL, saved, several_scans
-from tests.test_hostile import elsewhere
 from tests.tied_student import export_tied, tied_student
 
 ROOT = Path(__file__).parents[1]
@@ -436,8 +435,8 @@ def card_plus(more: str) -> bytes:
 
 
 FILES: dict[str, tuple[Callable[[Path], bytes], str]] = {
-    "weights elsewhere": (lambda _: elsewhere(overlong=False), "lies in another file"),
-    "long tags": (lambda _: elsewhere(overlong=True), "not an ONNX file"),
+    "weights elsewhere": (lambda _: graphs.with_external_weights(overlong=False), "lies in another file"),
+    "long tags": (lambda _: graphs.with_external_weights(overlong=True), "not an ONNX file"),
     "another format": (flatbuffer_that_is_a_protobuf, "not an ONNX file"),
     "two cards": (two_cards, "carries 2 cards"),
     "a key twice": (
@@ -450,7 +449,7 @@ FILES: dict[str, tuple[Callable[[Path], bytes], str]] = {
     ),
     "an unknown field": (lambda _: card_plus('"later": 1'), "card is damaged"),
     "nested brackets": (lambda _: card_plus('"recipe": ' + "[" * 2_000_000 + "]" * 2_000_000), "card is damaged"),
-    "no parts": (lambda _: set_pooled(n=0), "promises the impossible"),
+    "no parts": (lambda _: set_pooled(n=0), "impossible rates or counts of parts"),
     "a negative scale": (lambda _: with_calibration(lambda told: told.update(scale=-1)), "no usable scale"),
     "a limit out of reach": (
         lambda _: set_pooled(thresholds={"reinspect": 1.0, "reject": 1e9}),

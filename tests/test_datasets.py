@@ -1,4 +1,4 @@
-"""Layouts, splits, manifests: every layout is tested by existing."""
+"""Layouts, splits and manifests; every layout in the package is tested."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from inspect_kd import registry, zoo
-from inspect_kd.datasets import every_sample, layouts, open_dataset
+from inspect_kd.datasets import layouts, list_samples, open_dataset
 from inspect_kd.datasets.check import check
 from inspect_kd.datasets.layouts import _walk
 from inspect_kd.datasets.manifest import load_manifest
@@ -20,12 +20,12 @@ from inspect_kd.types import NoProgress, Split
 from tests import trees
 
 
-def test_every_layout_has_a_tree_here() -> None:
+def test_every_layout_has_a_tree_builder() -> None:
     assert set(registry.names("datasets.layouts")) == set(trees.BUILDERS) == set(layouts.ORDER)
 
 
 @pytest.mark.parametrize("name", layouts.ORDER)
-def test_layout_contract(name: str, tmp_path: Path) -> None:
+def test_layout_is_recognised_and_scanned(name: str, tmp_path: Path) -> None:
     (tmp_path / "parts").mkdir()
     root = trees.BUILDERS[name](tmp_path / "parts")
     assert layouts.recognise(root) == name
@@ -38,7 +38,7 @@ def test_layout_contract(name: str, tmp_path: Path) -> None:
     assert open_dataset(root).digest == data.digest
 
 
-def test_one_category_of_an_mvtec_tree(tmp_path: Path) -> None:
+def test_one_category_of_an_mvtec_tree_is_a_data_set(tmp_path: Path) -> None:
     trees.mvtec(tmp_path)
     assert open_dataset(tmp_path / "screw").categories == ["screw"]
 
@@ -52,17 +52,17 @@ def test_one_category_of_an_mvtec_tree(tmp_path: Path) -> None:
         (["1.png", "more/2.png"], "no layout recognised"),
     ],
 )
-def test_unsure_is_refused(tmp_path: Path, files: list[str], reason: str) -> None:
+def test_ambiguous_folder_is_refused(tmp_path: Path, files: list[str], reason: str) -> None:
     for file in files:
         trees.picture(tmp_path / file)
     with pytest.raises(BadInput, match=reason):
         open_dataset(tmp_path)
 
 
-def test_three_images_are_too_few(tmp_path: Path) -> None:
+def test_three_sound_images_are_refused(tmp_path: Path) -> None:
     for i in range(3):
         trees.picture(tmp_path / "good" / f"{i}.png")
-    with pytest.raises(BadInput, match="has 3 sound parts to learn from; at least 5"):
+    with pytest.raises(BadInput, match="has 3 sound parts for training; at least 5"):
         open_dataset(tmp_path)
 
 
@@ -74,16 +74,18 @@ def test_links_out_of_the_folder_are_refused(tmp_path: Path) -> None:
         open_dataset(root)
 
 
-def test_csv_says_what_is_wrong(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("file,label\nx.png,good\n")
-    with pytest.raises(BadInput, match="needs the columns image and label"):
+@pytest.mark.parametrize(
+    ("table", "reason"),
+    [
+        ("file,label\nx.png,good\n", "needs the columns image and label"),
+        ("image,label,split\nx.png,,\n", "line 2: no label"),
+        ("image,label,split\nx.png,broken,train\n", "cannot be in the split train"),
+    ],
+)
+def test_bad_csv_is_refused_with_its_line(table: str, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(table)
+    with pytest.raises(BadInput, match=reason):
         open_dataset(tmp_path / "a.csv")
-    (tmp_path / "b.csv").write_text("image,label,split\nx.png,,\n")
-    with pytest.raises(BadInput, match="line 2: no label"):
-        open_dataset(tmp_path / "b.csv")
-    (tmp_path / "c.csv").write_text("image,label,split\nx.png,broken,train\n")
-    with pytest.raises(BadInput, match="cannot be trained on"):
-        open_dataset(tmp_path / "c.csv")
 
 
 def test_splits_are_stable_and_do_not_depend_on_the_path(tmp_path: Path) -> None:
@@ -101,7 +103,7 @@ def test_splits_are_stable_and_do_not_depend_on_the_path(tmp_path: Path) -> None
     assert other != after
 
 
-def test_groups_never_straddle(tmp_path: Path) -> None:
+def test_groups_are_not_divided_between_splits(tmp_path: Path) -> None:
     for part in range(12):
         for shot in range(3):
             trees.picture(tmp_path / "good" / f"part{part}_shot{shot}.png")
@@ -112,11 +114,11 @@ def test_groups_never_straddle(tmp_path: Path) -> None:
         assert sample.group is not None and sample.split is not None
         splits_of.setdefault(sample.group, set()).add(sample.split)
     assert all(len(splits) == 1 for splits in splits_of.values())
-    # The part that shows a dent in one photograph is learnt from in none.
+    # All images of the part with a dent are in the test.
     assert splits_of["3"] == {Split.TEST}
 
 
-def test_manifests_all_load_and_say_their_licence() -> None:
+def test_all_manifests_load_and_have_a_licence() -> None:
     names = set(zoo.names("datasets"))
     assert names == {"sample", "mvtec", "visa", "btad", "mpdd", "kolektor", "mvtec_ad2", "magnetic_tile"}
     for name in names:
@@ -126,23 +128,29 @@ def test_manifests_all_load_and_say_their_licence() -> None:
         assert manifest.licence.commercial == (name in {"sample", "visa"})
 
 
-def test_absent_images_name_the_command_that_fetches_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "error", "advice"),
+    [
+        ("mvtec", EnvironmentFault, "inspect-kd data get mvtec"),
+        ("mvtek", UsageError, "Did you mean 'mvtec'"),
+        ("does/not/exist", BadInput, "no such folder"),
+    ],
+)
+def test_missing_data_set_has_an_error_with_advice(
+    name: str, error: type[Exception], advice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("INSPECT_KD_DATA", str(tmp_path))
-    with pytest.raises(EnvironmentFault, match="inspect-kd data get mvtec"):
-        open_dataset("mvtec")
-    with pytest.raises(UsageError, match="Did you mean 'mvtec'"):
-        open_dataset("mvtek")
-    with pytest.raises(BadInput, match="no such folder"):
-        open_dataset("does/not/exist")
+    with pytest.raises(error, match=advice):
+        open_dataset(name)
 
 
-def test_unknown_category(tmp_path: Path) -> None:
+def test_unknown_category_is_refused(tmp_path: Path) -> None:
     trees.mvtec(tmp_path)
     with pytest.raises(UsageError, match="no category nut; there are: screw"):
         open_dataset(tmp_path, categories=["nut"])
 
 
-def test_real_trees(real_data: Path) -> None:
+def test_real_data_sets_are_split_by_group(real_data: Path) -> None:
     bottle = open_dataset(real_data / "mvtec_ad")
     assert Counter(s.kind for s in bottle.select(Split.TEST))["contamination"] == 21
     tile = open_dataset(real_data / "magnetic_tile", group=r"num_(\d+)")
@@ -151,24 +159,25 @@ def test_real_trees(real_data: Path) -> None:
     assert not train & held
 
 
-def test_what_a_person_sorted_into_kinds_is_defective_with_and_without_a_mask(tmp_path: Path) -> None:
-    """One mask among the sorted must not make sound parts of those without."""
+def test_images_sorted_by_kind_are_defective_with_and_without_a_mask(tmp_path: Path) -> None:
+    """A mask beside some of the images must not make the others sound."""
     for name in ("scratch/1", "scratch/1_mask", "scratch/2", "dent/3", "ground_truth/dent/3_mask"):
-        (trees.mask if name.endswith("_mask") else trees.picture)(tmp_path / "sorted" / f"{name}.png")
-    found = {sample.image.stem: sample for sample in every_sample(tmp_path / "sorted")}
-    assert {stem: sample.kind for stem, sample in found.items()} == {"1": "scratch", "2": "scratch", "3": "dent"}
-    assert found["1"].mask == tmp_path / "sorted" / "scratch" / "1_mask.png" and found["2"].mask is None
-    assert found["3"].mask == tmp_path / "sorted" / "ground_truth" / "dent" / "3_mask.png"
-    # Of one category beside each other, an image without a mask is sound, as in a data set.
+        (trees.mask if name.endswith("_mask") else trees.picture)(tmp_path / f"{name}.png")
+    samples = {sample.image.stem: sample for sample in list_samples(tmp_path)}
+    assert {stem: sample.kind for stem, sample in samples.items()} == {"1": "scratch", "2": "scratch", "3": "dent"}
+    assert samples["1"].mask == tmp_path / "scratch" / "1_mask.png" and samples["2"].mask is None
+    assert samples["3"].mask == tmp_path / "ground_truth" / "dent" / "3_mask.png"
+
+
+def test_image_without_a_mask_beside_masked_ones_is_sound(tmp_path: Path) -> None:
     for name in ("1", "1_mask", "2"):
-        (trees.mask if name.endswith("_mask") else trees.picture)(tmp_path / "beside" / f"{name}.png")
-    assert {sample.image.stem: sample.defective for sample in every_sample(tmp_path / "beside")} == {
-        "1": True,
-        "2": False,
-    }
-    (tmp_path / "empty").mkdir()
+        (trees.mask if name.endswith("_mask") else trees.picture)(tmp_path / f"{name}.png")
+    assert {sample.image.stem: sample.defective for sample in list_samples(tmp_path)} == {"1": True, "2": False}
+
+
+def test_samples_of_an_empty_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="no layout"):
-        every_sample(tmp_path / "empty")
+        list_samples(tmp_path)
 
 
 def test_wide_table_of_short_rows_takes_little_memory(tmp_path: Path) -> None:
@@ -183,7 +192,7 @@ def test_wide_table_of_short_rows_takes_little_memory(tmp_path: Path) -> None:
         tracemalloc.stop()
 
 
-def test_table_of_more_rows_than_a_data_set_has_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_table_with_too_many_rows_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_walk, "MOST_ROWS", 3)
     (tmp_path / "a.csv").write_text("image,label\n" + "x.png,good\n" * 4)
     with pytest.raises(BadInput, match="more than 3 rows"):
@@ -191,20 +200,20 @@ def test_table_of_more_rows_than_a_data_set_has_is_refused(tmp_path: Path, monke
 
 
 @pytest.mark.parametrize("pattern", ["a{99999999999}", "(" * 3000, "("])
-def test_group_that_cannot_be_compiled_is_refused(pattern: str, tmp_path: Path) -> None:
+def test_invalid_group_pattern_is_refused(pattern: str, tmp_path: Path) -> None:
     root = trees.BUILDERS["mvtec"](tmp_path / "set")
-    with pytest.raises(UsageError, match=r"data\.group: .* is no regular expression"):
+    with pytest.raises(UsageError, match=r"data\.group: .* is not a usable regular expression"):
         open_dataset(root, group=pattern)
 
 
-def test_data_check_counts_images_that_only_look_like_masks(tmp_path: Path) -> None:
+def test_check_reports_images_named_like_masks(tmp_path: Path) -> None:
     root = tmp_path / "set"
     for number in range(10):
         trees.picture(root / "good" / f"{number}.png", number)
     trees.picture(root / "bent" / "1.png", 99)
     trees.mask(root / "bent" / "1_mask.png")
     trees.picture(root / "bent" / "part_label.png", 98)
-    found = [finding for finding in check(open_dataset(root), NoProgress()) if "named as masks" in finding.text]
+    found = [finding for finding in check(open_dataset(root), NoProgress()) if "named like masks" in finding.text]
     assert [(finding.text[:8], [file.name for file in finding.files]) for finding in found] == [
         ("1 images", ["part_label.png"])
     ]

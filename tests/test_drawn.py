@@ -1,4 +1,4 @@
-"""The drawn data set: the same for the same seed, with masks that are exact."""
+"""The drawn data set: reproducible by its seed, with exact masks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from inspect_kd.types import NoProgress, Split
 ALL = [(category, kind) for category, module in CATEGORIES.items() for kind in module.KINDS]
 
 
-def test_there_is_enough_to_find() -> None:
+def test_there_are_four_categories_and_six_kinds() -> None:
     assert len(CATEGORIES) >= 4 and len({kind for _, kind in ALL}) >= 6
 
 
@@ -29,68 +29,77 @@ def test_masks_are_exact_and_defects_visible(category: str, kind: str) -> None:
         change = np.abs(part.image.astype(int) - part.sound).max(axis=2)
         assert 0.0003 < part.mask.mean() < 0.2
         assert change[part.mask].mean() > VISIBLE
-        # Both photographs carry the same noise: outside the mask only what is fainter than visible may differ.
+        # Both images have the same noise, so outside the mask they may differ only invisibly.
         assert change[~part.mask].max() <= VISIBLE + 3
 
 
-def test_the_same_seed_draws_the_same_and_another_does_not() -> None:
+def test_image_depends_on_the_seed_only() -> None:
     for category in CATEGORIES:
         first, again, other = (draw_part(category, seed).image for seed in ((0, 1), (0, 1), (0, 2)))
         assert np.array_equal(first, again)
         assert np.abs(first.astype(int) - other).mean() > 1
 
 
-def test_the_tree(tmp_path: Path) -> None:
+TINY = {"size": 64, "train": 5, "test_good": 1, "per_kind": 1}
+
+
+def test_drawn_tree_is_a_complete_data_set(tmp_path: Path) -> None:
     root = draw_sample(tmp_path / "s", 3, size=64, train=8, test_good=2, per_kind=1)
     data = open_dataset(root)
     assert data.categories == sorted(CATEGORIES)
     assert len(data.select(Split.TEST)) == len(ALL) + 2 * len(CATEGORIES)
     assert all(sample.mask for sample in data.samples if sample.defective)
-    before = (root / "metal" / "train" / "good" / "000.png").stat().st_mtime_ns
+
+
+def test_tree_is_drawn_again_only_for_other_settings(tmp_path: Path) -> None:
+    root = draw_sample(tmp_path / "s", 3, **TINY)
+    image = root / "metal" / "train" / "good" / "000.png"
+    before = image.stat().st_mtime_ns
     time.sleep(0.01)
-    assert draw_sample(root, 3, size=64, train=8, test_good=2, per_kind=1) == root
-    assert (root / "metal" / "train" / "good" / "000.png").stat().st_mtime_ns == before
-    draw_sample(root, 4, size=64, train=8, test_good=2, per_kind=1)
-    assert (root / "metal" / "train" / "good" / "000.png").stat().st_mtime_ns != before
+    assert draw_sample(root, 3, **TINY) == root
+    assert image.stat().st_mtime_ns == before
+    draw_sample(root, 4, **TINY)
+    assert image.stat().st_mtime_ns != before
 
 
-def test_the_contact_sheet(tmp_path: Path) -> None:
+def test_contact_sheet_is_drawn(tmp_path: Path) -> None:
     root = draw_sample(tmp_path / "s", 0, size=64, train=5, test_good=1, per_kind=2)
     sheet = read_image(contact_sheet(root, tmp_path / "sheet.jpg"))
     assert sheet.shape[1] > 1000 and sheet.std() > 30
 
 
-def test_drawing_over_a_drawn_folder_keeps_files_of_others(tmp_path: Path) -> None:
-    tiny = {"size": 64, "train": 5, "test_good": 1, "per_kind": 1}
-    root = draw_sample(tmp_path / "s", 0, **tiny)
+def test_drawing_refuses_a_folder_with_other_files(tmp_path: Path) -> None:
+    root = draw_sample(tmp_path / "s", 0, **TINY)
     mine = root / "bottle" / "train" / "good" / "mine.png"
     mine.write_bytes(b"my own")
     with pytest.raises(BadInput, match=r"mine\.png: was not drawn"):
-        draw_sample(root, 1, **tiny)
+        draw_sample(root, 1, **TINY)
     assert mine.read_bytes() == b"my own"
     mine.unlink()
-    assert draw_sample(root, 1, **tiny) == root
+    assert draw_sample(root, 1, **TINY) == root
+
+
+def test_drawing_refuses_a_folder_with_a_damaged_marker(tmp_path: Path) -> None:
+    root = draw_sample(tmp_path / "s", 1, **TINY)
     (root / ".drawn.json").write_text("[")
     with pytest.raises(BadInput, match="was not drawn"):
-        draw_sample(root, 2, **tiny)
+        draw_sample(root, 2, **TINY)
 
 
-def test_of_two_that_draw_into_one_folder_the_second_is_refused(tmp_path: Path) -> None:
-    tiny = {"size": 64, "train": 5, "test_good": 1, "per_kind": 1}
-
+def test_second_process_drawing_into_a_folder_is_refused(tmp_path: Path) -> None:
     class Second(NoProgress):
-        """Draws, too, while the first one draws."""
+        """Draws into the same folder while the first one draws."""
 
         fault: Exception | None = None
 
         def phase(self, name: str, total: int, done: int = 0) -> None:
             try:
-                draw_sample(tmp_path / "s", 0, **tiny)
+                draw_sample(tmp_path / "s", 0, **TINY)
             except EnvironmentFault as error:
                 self.fault = error
 
     progress = Second()
-    root = draw_sample(tmp_path / "s", 0, **tiny, progress=progress)
+    root = draw_sample(tmp_path / "s", 0, **TINY, progress=progress)
     assert "is in use by process" in str(progress.fault)
     assert open_dataset(root).categories == sorted(CATEGORIES)
     assert list(tmp_path.iterdir()) == [root]

@@ -40,10 +40,10 @@ def call(*words: str) -> Result:
 def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A copy of the shipped deployment `onnx` that the program finds under its name."""
     folder = tmp_path_factory.mktemp("zoo") / "export"
-    copied = shutil.copytree(zoo.room("export"), folder, ignore=shutil.ignore_patterns("cpp"))
-    shipped = zoo.room
+    copied = shutil.copytree(zoo.folder_of("export"), folder, ignore=shutil.ignore_patterns("cpp"))
+    shipped = zoo.folder_of
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(zoo, "room", lambda kind: copied if kind == "export" else shipped(kind))
+        patch.setattr(zoo, "folder_of", lambda kind: copied if kind == "export" else shipped(kind))
         yield copied / "onnx.yaml"
 
 

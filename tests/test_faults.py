@@ -1,7 +1,7 @@
-"""Faults of the operating system and Ctrl-C: one line, an exit code of their own, nothing left behind.
+"""Faults of the operating system and Ctrl-C: one line, an exit code, no files left behind.
 
-A full disk is a limit on the size of files (RLIMIT_FSIZE): it needs no right to mount a small one, and Python gets the same
-kind of error, from the same call.
+A limit on the size of files (RLIMIT_FSIZE) stands for a full disk: it needs no permission to mount one, and raises the same kind
+of error from the same call.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LONG = "a" * 5000
 
 
 def limit_files(size: int | None) -> Callable[[], None]:
-    """For the child: no file may become larger, and Ctrl-C works also where the tests run in the background."""
+    """Prepare the child: limit the size of files, and enable Ctrl-C even if the tests run in the background."""
 
     def prepare() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -43,7 +43,7 @@ def call(*words: str | Path, size: int | None = None) -> subprocess.CompletedPro
 
 
 def fault(answer: subprocess.CompletedProcess[str]) -> str:
-    """The one line that the program ended with."""
+    """Return the program's error line."""
     assert answer.returncode == 4, answer.stderr
     lines = [line for line in answer.stderr.splitlines() if not line.startswith("{")]
     assert "Traceback" not in answer.stderr
@@ -55,14 +55,14 @@ def files_in(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
-def test_a_key_on_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_key_on_a_full_disk_leaves_no_file(tmp_path: Path) -> None:
     key = tmp_path / "quality.pem"
     assert fault(call("keygen", "--no-locked", key, size=50)).startswith(f"inspect-kd: {key}: File too large")
     assert files_in(tmp_path) == []
     assert call("keygen", "--no-locked", key).returncode == 0
 
 
-def test_a_signature_on_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_signature_on_a_full_disk_leaves_no_file(tmp_path: Path) -> None:
     key, artifact = tmp_path / "quality.pem", tmp_path / "part.onnx"
     artifact.write_bytes(b"a file")
     assert call("keygen", "--no-locked", key).returncode == 0
@@ -71,7 +71,7 @@ def test_a_signature_on_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> Non
     assert files_in(tmp_path) == before
 
 
-def test_a_calibration_on_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_calibration_on_a_full_disk_leaves_no_file(tmp_path: Path) -> None:
     program = (
         "import sys\nfrom pathlib import Path\nfrom inspect_kd.sign_off import SignOff\nfrom inspect_kd.types import Thresholds\n"
         "limits = Thresholds(reinspect=0.5, reject=1.0)\n"
@@ -88,26 +88,26 @@ def test_a_calibration_on_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> N
     assert files_in(tmp_path / "store") == []
 
 
-def test_a_recipe_on_a_full_disk_is_not_copied_half(tmp_path: Path) -> None:
+def test_recipe_copied_to_a_full_disk_leaves_no_file(tmp_path: Path) -> None:
     copy = tmp_path / "mine.yaml"
     assert fault(call("cp", "models", "omni_ad", copy, size=50)).startswith(f"inspect-kd: {copy}: File too large")
     assert files_in(tmp_path) == []
 
 
-def test_a_data_set_on_a_full_disk_is_not_drawn_half(tmp_path: Path) -> None:
+def test_data_set_drawn_on_a_full_disk_leaves_no_file(tmp_path: Path) -> None:
     line = fault(call("data", "draw", "--to", tmp_path / "parts", size=1000))
     assert ".png: File too large" in line
     assert files_in(tmp_path) == []
 
 
-def test_a_training_on_a_full_disk_names_its_file(parts: Path, tmp_path: Path) -> None:
+def test_training_on_a_full_disk_names_the_file(parts: Path, tmp_path: Path) -> None:
     answer = subprocess.run(
         command(parts, tmp_path), capture_output=True, text=True, check=False, preexec_fn=limit_files(20_000)
     )
     assert f"{tmp_path / 'r' / 'checkpoint.safetensors'}: File too large" in fault(answer)
 
 
-def test_overlays_on_a_full_disk_end_with_4_and_every_part_is_inspected(run: Path, parts: Path, tmp_path: Path) -> None:
+def test_every_part_is_inspected_when_overlays_fill_the_disk(run: Path, parts: Path, tmp_path: Path) -> None:
     images = sorted((parts / "board" / "test" / "good").iterdir())
     answer = call("predict", run, *images, "--overlays", tmp_path / "out", size=300)
     assert f"{tmp_path / 'out' / images[0].stem}.jpg: File too large" in fault(answer)
@@ -115,14 +115,14 @@ def test_overlays_on_a_full_disk_end_with_4_and_every_part_is_inspected(run: Pat
     assert files_in(tmp_path / "out") == []
 
 
-def test_copies_on_a_full_disk_do_not_block_the_next_try(run: Path, parts: Path, tmp_path: Path) -> None:
+def test_label_next_can_be_repeated_after_a_full_disk(run: Path, parts: Path, tmp_path: Path) -> None:
     words = ("label-next", run, parts / "board" / "test" / "good", "-n", "2", "--out", tmp_path / "to_label")
     assert f"{tmp_path / 'to_label' / '001_'}" in fault(call(*words, size=300))
     assert call(*words).returncode == 0
     assert len(files_in(tmp_path / "to_label")) == 2
 
 
-def test_a_full_disk_is_not_taken_for_a_damaged_archive(tmp_path: Path) -> None:
+def test_full_disk_is_not_reported_as_a_damaged_archive(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("part.png", bytes(5000))
     digest = hashlib.sha256((tmp_path / "a.zip").read_bytes()).hexdigest()
@@ -145,7 +145,7 @@ def test_a_full_disk_is_not_taken_for_a_damaged_archive(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("words", "unbuffered"), [(["version"], ""), (["data", "ls"], "1"), (["--help"], "")])
-def test_output_that_cannot_be_written_ends_with_4(words: list[str], unbuffered: str) -> None:
+def test_output_that_cannot_be_written_exits_with_4(words: list[str], unbuffered: str) -> None:
     environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
     with Path("/dev/full").open("w") as full:
         answer = subprocess.run(
@@ -155,7 +155,7 @@ def test_output_that_cannot_be_written_ends_with_4(words: list[str], unbuffered:
 
 
 @pytest.mark.parametrize("words", [["version"], ["data", "ls"]], ids=" ".join)
-def test_a_closed_pipe_ends_with_4(words: list[str]) -> None:
+def test_closed_pipe_exits_with_4(words: list[str]) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     answer = subprocess.run([*PROGRAM, *words], stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
@@ -164,23 +164,23 @@ def test_a_closed_pipe_ends_with_4(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize("words", [["verify", LONG], ["data", "check", LONG]], ids=lambda words: words[0])
-def test_an_argument_of_5000_characters_ends_with_4(words: list[str]) -> None:
+def test_argument_of_5000_characters_exits_with_4(words: list[str]) -> None:
     line = fault(call(*words))
     assert line.endswith("File name too long; shorten it") and len(line) < 500
 
 
-def test_a_folder_that_cannot_be_made_ends_with_4(tmp_path: Path) -> None:
+def test_folder_that_cannot_be_created_exits_with_4(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert f"{tmp_path / 'file'}" in fault(call("keygen", "--no-locked", tmp_path / "file" / "keys" / "quality.pem"))
 
 
-def test_a_full_stderr_does_not_change_the_exit_code(tmp_path: Path) -> None:
+def test_full_stderr_does_not_change_the_exit_code(tmp_path: Path) -> None:
     with Path("/dev/full").open("w") as full:
         answer = subprocess.run([*PROGRAM, "verify", str(tmp_path / "none.onnx")], stderr=full, check=False)
     assert answer.returncode == 3
 
 
-def test_an_interrupted_predict_prints_its_summary(run: Path, parts: Path) -> None:
+def test_interrupted_predict_prints_its_summary(run: Path, parts: Path) -> None:
     image = next((parts / "board" / "test" / "good").iterdir())
     with subprocess.Popen(
         [*PROGRAM, "predict", str(run), "-"],
@@ -195,7 +195,7 @@ def test_an_interrupted_predict_prints_its_summary(run: Path, parts: Path) -> No
         child.stdin.flush()
         decision = json.loads(child.stdout.readline())["decision"]
         child.send_signal(signal.SIGINT)
-        told = child.stderr.read().splitlines()
+        lines = child.stderr.read().splitlines()
         assert child.wait() == 130
-    assert told[0] == f"1 {decision}"
-    assert told[1].startswith("inspect-kd: stopped")
+    assert lines[0] == f"1 {decision}"
+    assert lines[1].startswith("inspect-kd: stopped")

@@ -1,4 +1,4 @@
-"""Downloads from a real server that breaks off, and archives that try to escape."""
+"""Downloads from a real server that interrupts them, and hostile archives."""
 
 from __future__ import annotations
 
@@ -27,39 +27,39 @@ from inspect_kd.types import NoProgress
 
 
 class Server(ThreadingHTTPServer):
-    """Serves one content; breaks each answer off after `patience` bytes; counts what was asked."""
+    """Serves one file; interrupts each response after `most_bytes` bytes; records the requested ranges."""
 
     content = b""
     head: tuple[int, str, str] | None = None
-    """Instead of an answer: status, and one line of the head."""
-    patience = 10**9
+    """Status and one header, sent instead of the file."""
+    most_bytes = 10**9
     ranges: list[str | None]
-    may_answer: threading.Event
+    may_respond: threading.Event
 
 
 class Handler(BaseHTTPRequestHandler):
     server: Server
 
     def do_GET(self) -> None:
-        asked = self.headers.get("Range")
-        self.server.ranges.append(asked)
+        requested = self.headers.get("Range")
+        self.server.ranges.append(requested)
         if len(self.server.ranges) == 1:
-            self.server.may_answer.wait(60)
+            self.server.may_respond.wait(60)
         if self.server.head is not None:
             status, name, value = self.server.head
             self.send_response(status)
             self.send_header(name, value)
             self.end_headers()
             return
-        start = int(re.findall(r"\d+", asked)[0]) if asked else 0
+        start = int(re.findall(r"\d+", requested)[0]) if requested else 0
         if start >= len(self.server.content):
             self.send_error(416)
             return
         body = self.server.content[start:]
-        self.send_response(206 if asked else 200)
+        self.send_response(206 if requested else 200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body[: self.server.patience])
+        self.wfile.write(body[: self.server.most_bytes])
 
     def log_message(self, format: str, *arguments: object) -> None: ...
 
@@ -67,8 +67,8 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server() -> Iterator[Server]:
     with Server(("127.0.0.1", 0), Handler) as server:
-        server.ranges, server.may_answer = [], threading.Event()
-        server.may_answer.set()
+        server.ranges, server.may_respond = [], threading.Event()
+        server.may_respond.set()
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield server
@@ -102,79 +102,79 @@ def data_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "data"
 
 
-def test_of_two_downloads_of_one_data_set_the_second_is_told_who_fetches_it(server: Server, data_home: Path) -> None:
+def test_second_download_of_a_data_set_is_refused_with_the_holder(server: Server, data_home: Path) -> None:
     wanted = manifest(server, zipped(**{"mine/good/1.png": b"1"}))
-    server.may_answer.clear()
+    server.may_respond.clear()
     first = threading.Thread(target=fetch.get, args=(wanted, NoProgress()))
     first.start()
     try:
         while not server.ranges:
             time.sleep(0.01)
-        held = rf"mine is in use by process {os.getpid()} on \S+ since \S+: wait until it has been fetched"
+        held = rf"mine is in use by process {os.getpid()} on \S+ since \S+: wait until that process has downloaded it"
         with pytest.raises(EnvironmentFault, match=held):
             fetch.get(wanted, NoProgress())
-        # Another data set of the same archive.
+        # Another data set that uses the same archive.
         with pytest.raises(EnvironmentFault, match=rf"a\.zip is in use by process {os.getpid()} "):
             fetch.get(wanted.model_copy(update={"name": "other"}), NoProgress())
     finally:
-        server.may_answer.set()
+        server.may_respond.set()
         first.join()
     assert fetch.get(wanted, NoProgress()) == data_home / "mine" and len(server.ranges) == 1
     assert {path.name for path in data_home.iterdir()} == {"mine", "downloads"}
     assert [path.suffix for path in (data_home / "downloads").iterdir()] == [".zip"]
 
 
-def test_a_download_that_breaks_off_goes_on(server: Server, data_home: Path) -> None:
+def test_interrupted_download_is_continued(server: Server, data_home: Path) -> None:
     content = zipped(**{"mine/good/1.png": bytes(range(256)) * 400})
-    server.patience = len(content) // 3
+    server.most_bytes = len(content) // 3
     folder = fetch.get(manifest(server, content), NoProgress())
     assert (folder / "mine" / "good" / "1.png").read_bytes() == bytes(range(256)) * 400
-    assert server.ranges[0] is None and all(asked for asked in server.ranges[1:]) and len(server.ranges) > 2
-    asked = len(server.ranges)
+    assert server.ranges[0] is None and all(server.ranges[1:]) and len(server.ranges) > 2
+    requests = len(server.ranges)
     assert fetch.get(manifest(server, content), NoProgress()) == folder
-    assert len(server.ranges) == asked
+    assert len(server.ranges) == requests
 
 
-def test_a_later_call_goes_on_where_the_first_gave_up(server: Server, data_home: Path) -> None:
+def test_later_call_continues_a_failed_download(server: Server, data_home: Path) -> None:
     content = zipped(a=bytes(50_000))
-    server.patience = 100
-    with pytest.raises(EnvironmentFault, match="run the command again to go on"):
+    server.most_bytes = 100
+    with pytest.raises(EnvironmentFault, match="run the command again to continue"):
         fetch.get(manifest(server, content), NoProgress())
-    server.patience = 10**9
+    server.most_bytes = 10**9
     fetch.get(manifest(server, content), NoProgress())
     assert server.ranges[-1] == "bytes=500-"
 
 
-def test_a_wrong_digest_leaves_nothing(server: Server, data_home: Path) -> None:
+def test_wrong_digest_leaves_no_file(server: Server, data_home: Path) -> None:
     with pytest.raises(BadInput, match="sha256 is"):
         fetch.get(manifest(server, zipped(a=b"x"), sha256="0" * 64), NoProgress())
     assert [path for path in data_home.rglob("*") if path.is_file()] == []
 
 
-def test_a_kept_archive_that_was_changed_is_fetched_again(server: Server, data_home: Path) -> None:
+def test_changed_archive_is_downloaded_again(server: Server, data_home: Path) -> None:
     content = zipped(**{"mine/good/1.png": b"the right one"})
-    asked = manifest(server, content)
+    wanted = manifest(server, content)
     kept = data_home / "downloads" / f"{hashlib.sha256(content).hexdigest()[:16]}-a.zip"
     kept.parent.mkdir(parents=True)
     kept.write_bytes(zipped(**{"mine/good/1.png": b"another"}))
-    folder = fetch.get(asked, NoProgress())
+    folder = fetch.get(wanted, NoProgress())
     assert (folder / "mine" / "good" / "1.png").read_bytes() == b"the right one"
     assert kept.read_bytes() == content
 
 
-def test_a_server_that_sends_more_than_the_size_is_cut_off(server: Server, data_home: Path) -> None:
-    with pytest.raises(BadInput, match="sends more than 1000 bytes"):
+def test_download_larger_than_its_size_is_stopped(server: Server, data_home: Path) -> None:
+    with pytest.raises(BadInput, match="sends more than its size of 1000 bytes"):
         fetch.get(manifest(server, zipped(a=bytes(3 * 2**20)), size=1000), NoProgress())
     assert [path for path in data_home.rglob("*") if path.is_file()] == []
 
 
 @pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE])
-def test_a_huge_tar_header_is_refused_unread(tmp_path: Path, kind: bytes) -> None:
-    """The child may have 100 MB more than it has once everything is imported; the header asks for 400."""
+def test_huge_tar_header_is_refused_unread(tmp_path: Path, kind: bytes) -> None:
+    """The child may allocate 100 MB after its imports; the header has 400 MB."""
     header = tarfile.TarInfo("name")
     header.type, header.size = kind, 400 * 2**20
     with (tmp_path / "a.tar.gz").open("wb") as file:
-        # gzip files behind each other are one: a megabyte is packed once.
+        # Concatenated gzip files are one file, so a megabyte is compressed only once.
         file.write(gzip.compress(header.tobuf(tarfile.GNU_FORMAT)) + gzip.compress(b"a" * 2**20) * 400)
         file.write(gzip.compress(tarfile.TarInfo("name").tobuf() + bytes(1024)))
     program = (
@@ -190,8 +190,8 @@ def test_a_huge_tar_header_is_refused_unread(tmp_path: Path, kind: bytes) -> Non
     assert "headers of more than" in answer.stderr
 
 
-def test_many_headers_together_are_bounded(tmp_path: Path) -> None:
-    """Each is short enough alone."""
+def test_total_of_many_tar_headers_is_limited(tmp_path: Path) -> None:
+    """Each header alone is short enough."""
     with tarfile.open(tmp_path / "a.tar.gz", "w:gz", format=tarfile.PAX_FORMAT) as tar:
         for number in range(4):
             member = tarfile.TarInfo(f"{number}.png")
@@ -213,7 +213,7 @@ def test_long_names_in_packed_tars_are_unpacked(tmp_path: Path, mode: str) -> No
 
 
 @pytest.mark.parametrize("name", ["../evil", "/tmp/evil", "a/../../evil", "..\\evil"])
-def test_zip_members_that_lead_out_are_refused(tmp_path: Path, name: str) -> None:
+def test_zip_members_outside_the_folder_are_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "a.zip").write_bytes(zipped(**{name: b"x"}))
     with pytest.raises(BadInput, match="leads out"):
         fetch.unpack(tmp_path / "a.zip", tmp_path / "out", NoProgress())
@@ -239,26 +239,26 @@ def test_tar_links_and_devices_are_refused(tmp_path: Path, kind: bytes) -> None:
         fetch.unpack(tmp_path / "a.tar", tmp_path / "out", NoProgress())
 
 
-def test_tar_paths_that_lead_out_are_refused(tmp_path: Path) -> None:
+def test_tar_members_outside_the_folder_are_refused(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as tar:
         tar.addfile(tarfile.TarInfo("../evil"), io.BytesIO())
     with pytest.raises(BadInput, match="leads out"):
         fetch.unpack(tmp_path / "a.tar.gz", tmp_path / "out", NoProgress())
 
 
-def test_an_archive_bomb_is_refused(tmp_path: Path) -> None:
+def test_archive_bomb_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("zeros", bytes(300 * 2**20))
     with pytest.raises(BadInput, match="archive bomb"):
         fetch.unpack(tmp_path / "a.zip", tmp_path / "out", NoProgress())
 
 
-def test_by_hand_says_what_to_do() -> None:
+def test_manual_download_prints_instructions() -> None:
     with pytest.raises(UsageError, match="Download MPDD from its homepage"):
         fetch.get(load_manifest("mpdd"), NoProgress())
 
 
-def test_anomalibs_classes_are_the_ones_that_the_manifests_name() -> None:
+def test_manifests_name_existing_anomalib_classes() -> None:
     import anomalib.data
 
     for name in ("mvtec", "mvtec_ad2", "visa", "btad", "kolektor"):
@@ -267,33 +267,35 @@ def test_anomalibs_classes_are_the_ones_that_the_manifests_name() -> None:
 
 
 @pytest.mark.network
-def test_anomalib_fetches_kolektor(data_home: Path) -> None:
+def test_anomalib_downloads_kolektor(data_home: Path) -> None:
     assert any(fetch.get(load_manifest("kolektor"), NoProgress()).rglob("*.jpg"))
 
 
 @pytest.mark.parametrize(
     ("head", "reason"),
     [
-        ((200, "Content-Length", "abc"), "calls 'abc' its length"),
-        ((302, "Location", "http://[bad"), "cannot be fetched"),
+        ((200, "Content-Length", "abc"), "Content-Length 'abc'"),
+        ((302, "Location", "http://[bad"), "cannot be downloaded"),
         ((302, "Location", "ftp://127.0.0.1/a.zip"), "unknown url type: ftp"),
     ],
 )
-def test_server_that_answers_nonsense_is_a_fault(server: Server, head: tuple[int, str, str], reason: str) -> None:
+def test_invalid_server_response_is_an_environment_fault(
+    server: Server, head: tuple[int, str, str], reason: str
+) -> None:
     wanted = manifest(server, b"")
     server.head = head
     with pytest.raises(EnvironmentFault, match=reason):
         fetch.get(wanted, NoProgress())
 
 
-def test_address_with_an_umlaut_is_a_fault(server: Server) -> None:
+def test_url_with_an_umlaut_is_an_environment_fault(server: Server) -> None:
     wanted = manifest(server, b"")
     archive = wanted.source.archives[0].model_copy(update={"url": f"http://127.0.0.1:{server.server_port}/ü.zip"})
-    with pytest.raises(EnvironmentFault, match="cannot be fetched"):
+    with pytest.raises(EnvironmentFault, match="cannot be downloaded"):
         fetch.get(wanted.model_copy(update={"source": DownloadSource(archives=(archive,))}), NoProgress())
 
 
-def test_whole_disk_is_no_folder_of_a_data_set() -> None:
+def test_whole_disk_is_refused_as_root() -> None:
     with pytest.raises(ValueError, match="a whole disk"):
         Manifest(
             name="m",

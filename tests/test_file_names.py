@@ -1,4 +1,4 @@
-"""File names that are not UTF-8, as archives and network shares of older systems hold them, go through every command."""
+"""All commands accept file names that are not UTF-8, as older archives and network shares have them."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ SHOWN = "Pr\\udcfcfling"
 
 
 def call(*words: object, stdin: bytes = b"", cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """The program with strict streams, which it has in all locales but C: there a name would go out as it is."""
+    """Run the program with strict streams, as in all locales but C."""
     names = [os.fsencode(str(word)) for word in words]
     environment = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
     answer = subprocess.run(
         [sys.executable, "-P", "-m", "inspect_kd", *names], input=stdin, capture_output=True, env=environment, cwd=cwd
     )
-    out, err = (said.decode("utf-8") for said in (answer.stdout, answer.stderr))
+    out, err = (stream.decode("utf-8") for stream in (answer.stdout, answer.stderr))
     return subprocess.CompletedProcess(answer.args, answer.returncode, out, err)
 
 
 @pytest.fixture(scope="module")
 def images(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """A sound image between two whose names are no text."""
+    """Images of which two have names that are not UTF-8."""
     found = sorted((parts / "bottle" / "test").rglob("*.png"))[:3]
     names = ("a.png", f"{LATIN}.png", f" {LATIN} 2.png ")
     folder = tmp_path_factory.mktemp("names")
@@ -65,7 +65,7 @@ def labelled(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_predict_inspects_them_and_what_follows_them(run: Path, images: list[Path], tmp_path: Path) -> None:
+def test_predict_inspects_images_with_such_names(run: Path, images: list[Path], tmp_path: Path) -> None:
     overlays = tmp_path / LATIN
     answer = call("predict", run / "r.onnx", *images, images[0], "--overlays", overlays)
     assert answer.returncode == 0, answer.stderr
@@ -77,7 +77,7 @@ def test_predict_inspects_them_and_what_follows_them(run: Path, images: list[Pat
     assert all(path.read_bytes().startswith(b"\xff\xd8") for path in overlays.iterdir())
 
 
-def test_predict_takes_names_from_stdin_byte_for_byte(run: Path, images: list[Path], tmp_path: Path) -> None:
+def test_predict_reads_names_from_stdin_byte_for_byte(run: Path, images: list[Path], tmp_path: Path) -> None:
     names = [f"{LATIN} torn.png", *(path.name for path in images)]
     for image in images:
         shutil.copy(image, tmp_path)
@@ -86,11 +86,11 @@ def test_predict_takes_names_from_stdin_byte_for_byte(run: Path, images: list[Pa
     answer = call("predict", run / "r.onnx", "-", stdin=b"\n\n".join(map(os.fsencode, names)), cwd=tmp_path)
     lines = [json.loads(line) for line in answer.stdout.splitlines()]
     assert answer.returncode == 3 and [Path(line.get("image")).name for line in lines] == names, answer.stderr
-    assert lines[0]["decision"] == "NG" and f"{SHOWN} torn.png: not an image" in lines[0]["error"]
+    assert lines[0]["decision"] == "NG" and f"{SHOWN} torn.png: not a readable image" in lines[0]["error"]
     assert not any("error" in line for line in lines[1:])
 
 
-def test_predict_takes_a_list_of_paths_that_was_made_on_windows(run: Path, images: list[Path], tmp_path: Path) -> None:
+def test_predict_reads_a_list_with_windows_line_ends(run: Path, images: list[Path], tmp_path: Path) -> None:
     shutil.copy(images[0], tmp_path / "a.png")
     shutil.copy(images[0], tmp_path / "b.png\r")
     answer = call("predict", run / "r.onnx", "-", stdin=b"a.png\r\nb.png\r\n", cwd=tmp_path)
@@ -98,8 +98,8 @@ def test_predict_takes_a_list_of_paths_that_was_made_on_windows(run: Path, image
     assert answer.returncode == 0
 
 
-def test_one_image_ends_no_batch(run: Path, images: list[Path], tmp_path: Path) -> None:
-    """Too wide for a JPEG, a name that no file can have, and a sound one behind them."""
+def test_batch_continues_after_impossible_images(run: Path, images: list[Path], tmp_path: Path) -> None:
+    """An image too wide for a JPEG, an impossible file name, and a normal image."""
     Image.new("L", (70_000, 40)).save(tmp_path / "wide.png")
     names = [str(tmp_path / "wide.png"), "x" * 300, str(images[0])]
     answer = call("predict", run / "r.onnx", *names, "--overlays", tmp_path / "out")
@@ -108,19 +108,21 @@ def test_one_image_ends_no_batch(run: Path, images: list[Path], tmp_path: Path) 
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.jpg"]
 
 
-def test_label_next_copies_them_and_draws_their_names(run: Path, images: list[Path], tmp_path: Path) -> None:
+def test_label_next_copies_such_images_and_labels_them_in_the_sheet(
+    run: Path, images: list[Path], tmp_path: Path
+) -> None:
     out = tmp_path / LATIN
     answer = call("label-next", run, images[0].parent, "-n", 3, "--out", out, "--known", images[1])
     assert answer.returncode == 0, answer.stderr
     chosen = [json.loads(line)["image"] for line in answer.stdout.splitlines()]
-    assert sorted(chosen) == sorted(str(path) for path in images[:2]), "the third has a space behind its suffix"
+    assert sorted(chosen) == sorted(str(path) for path in images[:2]), "the third has a space after its suffix"
     assert sorted(path.name[4:] for path in out.iterdir()) == sorted(Path(image).name for image in chosen)
     assert (tmp_path / f"{LATIN}_sheet.jpg").read_bytes().startswith(b"\xff\xd8")
     assert f"{SHOWN}_sheet.jpg" in answer.stderr
 
 
-def test_contact_sheet_draws_half_characters_escaped() -> None:
-    """In a process of its own: OpenCV ended it."""
+def test_contact_sheet_escapes_lone_surrogates() -> None:
+    """In a separate process, because OpenCV would end it."""
     program = (
         "import numpy as np\nfrom inspect_kd.overlay import contact_sheet\n"
         "def sheet(name): return contact_sheet([(name, np.zeros((9, 9, 3), np.uint8))])\n"
@@ -130,7 +132,7 @@ def test_contact_sheet_draws_half_characters_escaped() -> None:
     assert answer.returncode == 0, answer.stderr
 
 
-def test_data_check_names_them(labelled: Path, tmp_path: Path) -> None:
+def test_data_check_shows_such_names_escaped(labelled: Path, tmp_path: Path) -> None:
     broken = shutil.copytree(labelled, tmp_path / LATIN)
     torn = next((broken / LATIN / "good").iterdir())
     torn.write_bytes(torn.read_bytes()[:-200])
@@ -138,12 +140,12 @@ def test_data_check_names_them(labelled: Path, tmp_path: Path) -> None:
     assert answer.returncode == 3 and SHOWN in answer.stdout and "1 error" in answer.stderr, answer.stderr
 
 
-def test_eval_measures_them(run: Path, labelled: Path) -> None:
+def test_eval_measures_such_a_data_set(run: Path, labelled: Path) -> None:
     answer = call("eval", run, "--data", labelled)
     assert answer.returncode == 0 and SHOWN in answer.stdout, answer.stderr
 
 
-def test_train_goes_on_after_a_kill_and_reports_them(labelled: Path, tmp_path: Path) -> None:
+def test_train_resumes_and_reports_such_names(labelled: Path, tmp_path: Path) -> None:
     out = tmp_path / LATIN
     log = out / "r" / "metrics.jsonl"
     killed = subprocess.Popen(command(labelled, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -155,8 +157,8 @@ def test_train_goes_on_after_a_kill_and_reports_them(labelled: Path, tmp_path: P
     killed.wait()
     answer = subprocess.run(command(labelled, out, "--resume", "--json"), capture_output=True, check=False)
     assert answer.returncode == 0 and b"resuming at step" in answer.stderr, answer.stderr
-    told = json.loads(answer.stdout)
-    assert told["run"] == str(out / "r") and told["data"]["source"] == str(labelled.resolve())
+    result = json.loads(answer.stdout)
+    assert result["run"] == str(out / "r") and result["data"]["source"] == str(labelled.resolve())
 
     report = json.loads((out / "r" / "report.json").read_text(encoding="utf-8"))
     assert {score["kind"] for score in report["scores"]} == {"good", "Kratzer\\udcdf"}
@@ -168,14 +170,14 @@ def test_train_goes_on_after_a_kill_and_reports_them(labelled: Path, tmp_path: P
     assert again.returncode == 0, again.stderr
 
 
-def test_names_that_an_artifact_or_a_recipe_cannot_hold_are_refused_at_once(parts: Path, tmp_path: Path) -> None:
+def test_unprintable_run_names_and_options_are_refused(parts: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="must be printable text"):
         choose_folder(tmp_path, LATIN, resume=False)
     answer = call("train", "--data", parts, "--model", "embedded", "--dry-run", "--unlabelled", tmp_path / LATIN)
     assert answer.returncode == 2 and f"--unlabelled {tmp_path}/{SHOWN}: " in answer.stderr
 
 
-def test_categories_and_kinds_are_text_that_a_card_can_hold(tmp_path: Path) -> None:
+def test_categories_and_kinds_are_escaped(tmp_path: Path) -> None:
     root = trees.BUILDERS["mvtec"](tmp_path / "set")
     (root / "screw").rename(root / LATIN)
     (root / LATIN / "test" / "bent").rename(root / LATIN / "test" / "be\nnt")
@@ -184,7 +186,7 @@ def test_categories_and_kinds_are_text_that_a_card_can_hold(tmp_path: Path) -> N
     assert all(sample.image.is_file() for sample in data.samples)
 
 
-def test_json_file_gives_the_name_back(tmp_path: Path) -> None:
+def test_json_file_restores_such_names(tmp_path: Path) -> None:
     write_text(tmp_path / "a.json", json.dumps({"image": LATIN, "ü": "ü"}, ensure_ascii=False))
     assert json.loads((tmp_path / "a.json").read_bytes()) == {"image": LATIN, "ü": "ü"}
     assert printable(f"{LATIN}\x1b ü") == f"{SHOWN}\\x1b ü"
@@ -192,7 +194,7 @@ def test_json_file_gives_the_name_back(tmp_path: Path) -> None:
         strict_json.loads(json.dumps(LATIN))
 
 
-def test_studio_shows_them_escaped_and_offers_no_folder_of_such_a_name(labelled: Path, tmp_path: Path) -> None:
+def test_studio_escapes_such_names_and_offers_no_such_folder(labelled: Path, tmp_path: Path) -> None:
     pytest.importorskip("gradio")
     from inspect_kd.apps.studio import data_check
     from inspect_kd.apps.studio.data_folders import data_folders, first_sound, inside
@@ -213,12 +215,12 @@ def test_studio_shows_them_escaped_and_offers_no_folder_of_such_a_name(labelled:
     assert told.findings[0].files == (f"parts/good/{printable(torn.name)}",)
     assert (
         told.findings[0].text
-        == f"parts/good/{printable(torn.name)}: not an image that can be read (PNG, JPEG, BMP, TIFF and WebP are)"
+        == f"parts/good/{printable(torn.name)}: not a readable image; supported are PNG, JPEG, BMP, TIFF and WebP"
     )
     assert Shelf([tmp_path / f"{LATIN}.onnx", tmp_path / LATIN / "b.onnx"]).names == [SHOWN, "b"]
 
 
-def test_studio_lists_no_run_of_such_a_name(tmp_path: Path) -> None:
+def test_studio_lists_no_run_with_such_a_name(tmp_path: Path) -> None:
     pytest.importorskip("gradio")
     from inspect_kd.apps.studio.trainings import _is_run
 

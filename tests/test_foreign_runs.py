@@ -15,12 +15,12 @@ import pytest
 import torch
 
 from inspect_kd.cli.demo import remove_earlier_demo
-from inspect_kd.datasets import open_dataset
+from inspect_kd.datasets import open_for_recipe
 from inspect_kd.errors import BadInput
 from inspect_kd.train import artifacts, checkpoint
 from inspect_kd.train.metrics_log import begin_log, open_log
 from inspect_kd.train.pipeline import finish_run
-from inspect_kd.train.run import RunFolder, holdout_of, load_run
+from inspect_kd.train.run import RunFolder, load_run
 from inspect_kd.types import NoProgress
 from tests.builders import make_job
 
@@ -141,7 +141,7 @@ def test_checkpoint_stays_until_the_manifest_is_written(copied: Path, parts: Pat
     folder.checkpoint.write_bytes(b"progress")
     folder.manifest.unlink()
     folder.manifest.mkdir()  # so that no file of its name can be written
-    data = open_dataset(str(parts), holdout=holdout_of(finished.recipe))
+    data = open_for_recipe(str(parts), finished.recipe)
     with pytest.raises(OSError, match=r"run\.json"):
         finish_run(make_job(finished.recipe, data, folder.path), finished.model, {}, time.monotonic())
     assert folder.checkpoint.read_bytes() == b"progress"
@@ -155,7 +155,7 @@ def test_two_exports_keep_each_others_success_and_remove_abandoned_folders(copie
     os.utime(copied / ".export-old", (0, 0))
     change(copied, lambda content: content.update(refused={"onnx": "missed", "openvino": "missed"}))
     both = load_run(copied), load_run(copied)  # as two processes read it that start together
-    data = open_dataset(str(parts), holdout=holdout_of(both[0].recipe))
+    data = open_for_recipe(str(parts), both[0].recipe)
     for finished, deployment in zip(both, ("onnx", "openvino"), strict=True):
         artifacts.convert(finished, data, deployment, progress=NoProgress())
     manifest = json.loads((copied / "run.json").read_text())

@@ -1,4 +1,4 @@
-"""What an image file says of itself before a pixel is decoded: how large it is, where it ends, how many images it holds."""
+"""Checks of an image file before decoding: its size, its end, and the number of images in it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inspect_kd.datasets.images import decode_image, image_facts, read_image, read_mask
+from inspect_kd.datasets.images import decode_image, read_image, read_image_header, read_mask
 from inspect_kd.errors import BadInput
 from tests.factory_images import picture, with_thumbnail
 from tests.several_images import (
@@ -35,18 +35,18 @@ from tests.several_images import (
 @pytest.mark.parametrize("name", SEVERAL)
 def test_file_of_several_images_is_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(SEVERAL[name]())
-    for read in (read_image, image_facts, lambda path: read_mask(path, size=(16, 16))):
-        with pytest.raises(BadInput, match=rf"{re.escape(name)}: .*several (images|pictures).*save each one alone"):
+    for read in (read_image, read_image_header, lambda path: read_mask(path, size=(16, 16))):
+        with pytest.raises(BadInput, match=rf"{re.escape(name)}: .*several images.*save each one alone"):
             read(tmp_path / name)
 
 
 def test_gif_is_refused() -> None:
-    with pytest.raises(BadInput, match="not an image that can be read"):
+    with pytest.raises(BadInput, match="not a readable image"):
         decode_image(saved(picture("P"), "GIF", save_all=True, append_images=[picture("P").rotate(180)]), "a.gif")
 
 
 @pytest.mark.parametrize("name", ONE)
-def test_image_with_previews_or_maps_of_it_is_read(name: str) -> None:
+def test_image_with_previews_or_gain_maps_is_read(name: str) -> None:
     image = decode_image(ONE[name](), name)
     assert image.shape in ((61, 97, 3), (16, 16, 3))
     if name.endswith("jpg"):
@@ -62,24 +62,27 @@ def test_image_with_previews_or_maps_of_it_is_read(name: str) -> None:
     ids=["first", "above"],
 )
 def test_tiff_that_begins_with_a_preview_is_refused(data: bytes) -> None:
-    with pytest.raises(BadInput, match=r"a\.tif: the first image .* only a preview"):
+    with pytest.raises(BadInput, match=r"a\.tif: the first image .* is a preview"):
         decode_image(data, "a.tif")
 
 
 @pytest.mark.parametrize(
-    ("data", "says"),
+    ("data", "reason"),
     [
-        (tiff_file(grey_tags(), next=10**6), "a place beyond the end of the file: 1000000"),
-        (tiff_file(grey_tags(), next=2**64 - 1, big=True), "a place beyond the end of the file: 18446744073709551615"),
+        (tiff_file(grey_tags(), next=10**6), "an offset beyond the end of the file: 1000000"),
+        (
+            tiff_file(grey_tags(), next=2**64 - 1, big=True),
+            "an offset beyond the end of the file: 18446744073709551615",
+        ),
         (tiff_file(grey_tags(), *[grey_tags(8, (254, LONG, 1))] * 100), "more than 64 directories"),
         (tiff_file(grey_tags(), [(tag, LONG, 1) for tag in range(5000, 10_000)]), "a directory of 5000 tags"),
-        (tiff_file([(256, LONG, 8), *grey_tags()]), "a tag stands twice"),
-        (tiff_file(grey_tags(16, (322, 1, 16))), "tag 322 is no single number"),
+        (tiff_file([(256, LONG, 8), *grey_tags()]), "a tag appears twice"),
+        (tiff_file(grey_tags(16, (322, 1, 16))), "tag 322 is not a single number"),
     ],
     ids=["lost", "far", "many", "tags", "twice", "byte"],
 )
-def test_tiff_directories_that_two_readers_would_read_differently_are_refused(data: bytes, says: str) -> None:
-    with pytest.raises(BadInput, match=rf"a\.tif: broken or truncated .*{says}|a\.tif: {says}"):
+def test_ambiguous_tiff_directory_is_refused(data: bytes, reason: str) -> None:
+    with pytest.raises(BadInput, match=rf"a\.tif: broken or truncated .*{reason}|a\.tif: {reason}"):
         decode_image(data, "a.tif")
 
 
@@ -107,7 +110,7 @@ def deflated(size: int) -> bytes:
 
 @pytest.mark.parametrize("big", [False, True], ids=["tiff", "bigtiff"])
 def test_tile_far_larger_than_its_image_is_refused_before_decoding(big: bool, tmp_path: Path) -> None:
-    """A file of 150 KB took as much memory as its tile has pixels, of RGB three times that."""
+    """A file of 150 KB took as many bytes of memory as its tile has pixels, three times as many for RGB."""
     body = deflated(13_008**2)
     (tmp_path / "a.tif").write_bytes(tiff_file(tile_tags(16, (13_008, 13_008), len(body)), data=body, big=big))
     words = [sys.executable, "-P", "-c", PROGRAM, str(tmp_path / "a.tif")]
@@ -127,7 +130,7 @@ def test_image_in_padded_or_small_tiles_is_read(side: int, tile: tuple[int, int]
     assert decode_image(data, "a.tif").tolist() == np.full((side, side, 3), 7).tolist()
 
 
-def test_strip_said_to_be_longer_than_its_image_takes_no_memory(tmp_path: Path) -> None:
+def test_strip_longer_than_its_image_takes_no_memory(tmp_path: Path) -> None:
     tags = [tag for tag in grey_tags() if tag[0] != 278]
     (tmp_path / "a.tif").write_bytes(tiff_file(sorted([*tags, (278, LONG, 2**31)])))
     words = [sys.executable, "-P", "-c", PROGRAM, str(tmp_path / "a.tif")]
@@ -139,7 +142,7 @@ def test_strip_said_to_be_longer_than_its_image_takes_no_memory(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_multi_picture_index_lifts_no_limit_on_scans(order: str) -> None:
+def test_limit_on_scans_holds_with_a_multi_picture_index(order: str) -> None:
     progressive = saved(picture(), "JPEG", progressive=True)
     sound = jpeg_that_lists((0x010001, small()), order=order, content=progressive)
     assert decode_image(sound, "a.jpg").shape == (61, 97, 3)
@@ -148,11 +151,11 @@ def test_multi_picture_index_lifts_no_limit_on_scans(order: str) -> None:
         decode_image(hostile, "a.jpg")
 
 
-def test_what_lies_behind_the_end_of_a_jpeg_counts_for_nothing() -> None:
-    """As phones append a film: in a few megabytes of it every marker stands by chance."""
+def test_bytes_after_the_end_of_a_jpeg_are_ignored() -> None:
+    """Phones append videos, which contain all markers by chance."""
     sound = saved(picture(), "JPEG")
-    film = np.random.default_rng(0).integers(0, 256, 10**5, dtype=np.uint8).tobytes() + b"\xff\xda" * 100
-    assert np.array_equal(decode_image(sound + film, "a.jpg"), decode_image(sound, "a.jpg"))
+    video = np.random.default_rng(0).integers(0, 256, 10**5, dtype=np.uint8).tobytes() + b"\xff\xda" * 100
+    assert np.array_equal(decode_image(sound + video, "a.jpg"), decode_image(sound, "a.jpg"))
 
 
 # --- the end
@@ -160,8 +163,8 @@ def test_what_lies_behind_the_end_of_a_jpeg_counts_for_nothing() -> None:
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 3}], ids=str)
 @pytest.mark.parametrize("filling", [b"\0", b"\xff"])
-def test_jpeg_that_was_cut_and_filled_up_is_refused(options: dict[str, object], filling: bytes) -> None:
-    """Zeros are valid codes: libjpeg reads a grey half from them without an error."""
+def test_truncated_and_padded_jpeg_is_refused(options: dict[str, object], filling: bytes) -> None:
+    """Zeros are valid codes: libjpeg decodes them to grey without an error."""
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8))
     whole = saved(noise, "JPEG", quality=90, **options)
     assert decode_image(whole, "a.jpg").shape == (128, 128, 3)
@@ -171,15 +174,15 @@ def test_jpeg_that_was_cut_and_filled_up_is_refused(options: dict[str, object], 
             decode_image(kept + filling * (len(whole) - len(kept)), "a.jpg")
 
 
-def test_end_of_a_thumbnail_is_no_end_of_the_picture(tmp_path: Path) -> None:
+def test_end_marker_of_a_thumbnail_does_not_count(tmp_path: Path) -> None:
     with_thumbnail(tmp_path / "a.jpg")
     whole = (tmp_path / "a.jpg").read_bytes()
     assert whole.count(b"\xff\xd9") == 2 and read_image(tmp_path / "a.jpg").shape == (160, 200, 3)
-    with pytest.raises(BadInput, match=r"a\.jpg: broken or truncated \(a JPEG without its end-of-image mark\)"):
+    with pytest.raises(BadInput, match=r"a\.jpg: broken or truncated \(a JPEG without its end-of-image marker\)"):
         decode_image(whole[:-2] + bytes(2), "a.jpg")
 
 
-def test_marks_inside_of_segments_are_no_marks() -> None:
+def test_markers_inside_segments_are_ignored() -> None:
     sound = jpeg_with(b"\xff\xd9\xff\xda" * 100, marker=0xFE)
     assert np.array_equal(decode_image(sound, "a.jpg"), decode_image(saved(picture(), "JPEG"), "b.jpg"))
 

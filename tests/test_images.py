@@ -1,4 +1,4 @@
-"""Images as a factory has them, and broken ones."""
+"""Images of all kinds from factories, and broken ones."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_sixteen_bit_mono_keeps_its_ramp(tmp_path: Path) -> None:
         assert np.array_equal(image[0, :, 0], np.arange(256))
 
 
-def test_twelve_significant_bits_fill_the_range(tmp_path: Path) -> None:
+def test_significant_bits_scale_to_the_full_range(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), np.full((4, 4), 4095, np.uint16))
     assert read_image(tmp_path / "a.png", bits=12).max() == 255
     assert read_image(tmp_path / "a.png").max() == 16
@@ -44,7 +44,7 @@ def test_sixteen_bit_colour_keeps_its_channels(tmp_path: Path, suffix: str) -> N
     assert read_image(tmp_path / f"a.{suffix}")[0, 0].tolist() == [255, 100, 0]
 
 
-def test_exif_rotation_is_honoured(tmp_path: Path) -> None:
+def test_exif_rotation_is_applied(tmp_path: Path) -> None:
     image = Image.fromarray(np.dstack([np.full((10, 20), 200, np.uint8)] * 3))
     exif = image.getexif()
     exif[0x0112] = 6
@@ -62,7 +62,7 @@ def test_transparent_pixels_are_black(tmp_path: Path) -> None:
     assert image[1, 1].tolist() == [200, 200, 200]
 
 
-def test_cmyk_jpeg_palette_and_one_bit(tmp_path: Path) -> None:
+def test_cmyk_palette_and_one_bit_images_are_read(tmp_path: Path) -> None:
     Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "a.jpg")
     red = read_image(tmp_path / "a.jpg")[4, 4]
     assert red[0] > 200 and red[1] < 60
@@ -72,7 +72,7 @@ def test_cmyk_jpeg_palette_and_one_bit(tmp_path: Path) -> None:
     assert read_image(tmp_path / "b.png").min() == 255
 
 
-def test_a_strip_far_from_square_is_squashed_whole(tmp_path: Path) -> None:
+def test_long_strip_is_squashed_whole(tmp_path: Path) -> None:
     strip = np.zeros((400, 6000, 3), np.uint8)
     strip[:, -60:] = 255
     cv2.imwrite(str(tmp_path / "strip.png"), strip)
@@ -81,7 +81,7 @@ def test_a_strip_far_from_square_is_squashed_whole(tmp_path: Path) -> None:
     assert small[:, -2:].min() > 250 and small[:, :250].max() == 0
 
 
-def test_resize_averages_when_shrinking_and_never_aliases() -> None:
+def test_resize_averages_without_aliasing() -> None:
     checker = (np.indices((512, 512)).sum(axis=0) % 2 * 255).astype(np.uint8)[:, :, None].repeat(3, axis=2)
     assert np.abs(resize(checker, 256, 256).astype(int) - 128).max() <= 1
     # One axis shrinks, the other grows.
@@ -102,8 +102,8 @@ def test_truncated_files_are_refused(tmp_path: Path, name: str) -> None:
         read_image(_torn(tmp_path / name, 0.6))
 
 
-def test_transparency_of_more_colours_than_there_are_is_refused() -> None:
-    """Found by mutation: such a picture's indices decode well, and stumble only where they become colours."""
+def test_oversized_transparency_chunk_is_refused() -> None:
+    """Found by fuzzing: the indices of such an image decode, and fail only when mapped to colours."""
     file = io.BytesIO()
     Image.fromarray(np.full((20, 24), 7, np.uint8)).convert("P").save(file, "PNG")
     data, body = file.getvalue(), b"tRNS" + bytes(300)
@@ -113,12 +113,12 @@ def test_transparency_of_more_colours_than_there_are_is_refused() -> None:
         decode_image(data[:pixels] + chunk + data[pixels:], "a.png")
 
 
-def test_what_is_no_image_is_refused(tmp_path: Path) -> None:
+def test_other_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("hello")
     (tmp_path / "empty.png").write_bytes(b"")
     for name, reason in (
-        ("text.png", "not an image"),
-        ("empty.png", "empty file"),
+        ("text.png", "not a readable image"),
+        ("empty.png", "file is empty"),
         ("none.png", "no such file"),
         (".", "a folder"),
     ):
@@ -140,7 +140,7 @@ def _bomb(path: Path, side: int) -> None:
 
 
 @pytest.mark.parametrize("side", [15_000, 30_000])
-def test_a_decompression_bomb_is_refused_in_little_memory(tmp_path: Path, side: int) -> None:
+def test_decompression_bomb_is_refused_in_little_memory(tmp_path: Path, side: int) -> None:
     _bomb(tmp_path / "bomb.png", side)
     assert (tmp_path / "bomb.png").stat().st_size < 1e6
     program = (
@@ -166,7 +166,7 @@ def test_a_decompression_bomb_is_refused_in_little_memory(tmp_path: Path, side: 
         (np.full((4, 5, 3), 65535, np.uint16), 255),
     ],
 )
-def test_arrays(array: np.ndarray, expected: int) -> None:
+def test_arrays_are_converted_to_rgb(array: np.ndarray, expected: int) -> None:
     image = as_rgb8(array)
     assert image.shape == (4, 5, 3) and image.dtype == np.uint8
     assert image.max() == expected
@@ -182,12 +182,12 @@ def test_arrays(array: np.ndarray, expected: int) -> None:
         np.zeros((4, 4), np.int64),
     ],
 )
-def test_arrays_that_are_no_images(array: np.ndarray) -> None:
+def test_arrays_of_other_shapes_or_types_are_refused(array: np.ndarray) -> None:
     with pytest.raises(BadInput):
         as_rgb8(array)
 
 
-def test_a_tiny_defect_survives_the_masks_reduction(tmp_path: Path) -> None:
+def test_tiny_defect_survives_shrinking_the_mask(tmp_path: Path) -> None:
     mask = np.zeros((2048, 2048), np.uint8)
     mask[1000:1003, 500:503] = 255
     cv2.imwrite(str(tmp_path / "m.png"), mask)
@@ -201,7 +201,7 @@ def test_real_images_are_read(real_data: Path) -> None:
 
 
 def _turned(rgb: np.ndarray, orientation: int) -> np.ndarray:
-    """What each of the eight orientations means, written out."""
+    """Apply one of the eight Exif orientations."""
     turns = {
         1: lambda a: a,
         2: lambda a: a[:, ::-1],
@@ -240,7 +240,7 @@ def _deep_tiff(rgb: np.ndarray, orientation: int) -> bytes:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("write", [_deep_png, _deep_tiff])
-def test_deep_colour_is_turned_as_the_camera_was_held(tmp_path: Path, orientation: int, write: Any) -> None:
+def test_16_bit_colour_is_rotated_by_exif(tmp_path: Path, orientation: int, write: Any) -> None:
     rgb = np.random.default_rng(0).integers(0, 65536, (12, 20, 3)).astype(np.uint16)
     file = tmp_path / "a.img"
     file.write_bytes(write(rgb, orientation))

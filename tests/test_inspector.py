@@ -1,4 +1,4 @@
-"""The line-side path: torch is not there, inputs are wrong, the batch goes on."""
+"""Inspection on the line: without torch, with wrong inputs, and batches that continue."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def image(parts: Path) -> Path:
     return parts / "metal" / "test" / "good" / "000.png"
 
 
-def test_predict_runs_where_there_is_no_torch(artifact: Path, parts: Path, tmp_path: Path) -> None:
+def test_predict_runs_without_torch(artifact: Path, parts: Path, tmp_path: Path) -> None:
     folder = parts / "metal" / "test"
     program = f"{NO_TORCH}\nfrom inspect_kd.cli import main\nmain()"
     words = ["predict", str(artifact), str(folder), "--overlays", str(tmp_path / "out"), "--category", "metal"]
@@ -48,7 +48,7 @@ def test_predict_runs_where_there_is_no_torch(artifact: Path, parts: Path, tmp_p
     assert all(line["image_size"] == [64, 64] and np.isfinite(line["score"]) for line in lines)
 
 
-def test_importing_the_inspector_imports_nothing_of_training() -> None:
+def test_importing_the_inspector_imports_no_training_packages() -> None:
     program = "import inspect_kd.inspector, sys; print(','.join(sorted({m.split('.')[0] for m in sys.modules})))"
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     loaded = set(answer.stdout.strip().split(","))
@@ -66,7 +66,7 @@ def test_importing_the_inspector_imports_nothing_of_training() -> None:
 
 
 def test_onnx_runtime_collects_no_usage_data(artifact: Path, image: Path, tmp_path: Path) -> None:
-    """Its official packages queue it in a database below the user's cache, for a host outside."""
+    """Its official packages queue usage data below the user's cache, for an outside host."""
     home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / ".cache"), "LOCALAPPDATA": str(tmp_path)}
     inherited = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
     words = [sys.executable, "-P", "-m", "inspect_kd", "predict", str(artifact), str(image)]
@@ -75,7 +75,7 @@ def test_onnx_runtime_collects_no_usage_data(artifact: Path, image: Path, tmp_pa
     assert not [path for path in tmp_path.rglob("*") if "onnxruntime" in path.name or path.name == "Microsoft"]
 
 
-def test_a_file_an_array_and_a_bgr_frame_give_one_answer(artifact: Path, image: Path) -> None:
+def test_file_array_and_bgr_frame_give_the_same_score(artifact: Path, image: Path) -> None:
     inspector = Inspector(artifact)
     rgb = np.asarray(Image.open(image))
     first, second = inspector(image), inspector(rgb)
@@ -85,7 +85,7 @@ def test_a_file_an_array_and_a_bgr_frame_give_one_answer(artifact: Path, image: 
     assert first.image == str(image) and second.image is None
 
 
-def test_thresholds_move_without_a_new_export(artifact: Path, image: Path) -> None:
+def test_other_thresholds_change_the_decision(artifact: Path, image: Path) -> None:
     score = Inspector(artifact)(image).score
     strict = Inspector(artifact, thresholds=Thresholds(reinspect=score / 4, reject=score / 2))(image)
     band = Inspector(artifact, thresholds=Thresholds(reinspect=score / 2, reject=score * 2))(image)
@@ -94,9 +94,7 @@ def test_thresholds_move_without_a_new_export(artifact: Path, image: Path) -> No
     assert strict.regions and not loose.regions
 
 
-def test_whoever_is_told_that_a_part_is_bad_is_told_where(
-    artifact: Path, image: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_part_that_is_not_ok_always_has_a_region(artifact: Path, image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inspector = Inspector(artifact)
     heat = np.zeros((1, 64, 64), np.float32)
     heat[0, 20:24, 40:44] = 0.5  # hot, but nowhere above the limit
@@ -113,7 +111,7 @@ def test_categories_have_their_own_thresholds(artifact: Path) -> None:
         Inspector(artifact, category="wood")
 
 
-def test_any_image_a_factory_has(artifact: Path, tmp_path: Path) -> None:
+def test_images_of_all_kinds_are_inspected(artifact: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     cv2.imwrite(str(tmp_path / "deep.png"), rng.integers(0, 65536, (90, 120), dtype=np.uint16))
     cv2.imwrite(str(tmp_path / "strip.png"), rng.integers(0, 256, (400, 6000, 3), dtype=np.uint8))
@@ -123,7 +121,7 @@ def test_any_image_a_factory_has(artifact: Path, tmp_path: Path) -> None:
     assert sizes == {"deep.png": (120, 90), "strip.png": (6000, 400), "alpha.png": (60, 50), "cmyk.jpg": (60, 50)}
 
 
-def test_regions_lie_inside_the_original(artifact: Path, tmp_path: Path) -> None:
+def test_regions_lie_inside_the_image(artifact: Path, tmp_path: Path) -> None:
     strip = np.zeros((100, 900, 3), np.uint8)
     strip[40:60, 600:660] = 255
     answer = Inspector(artifact, thresholds=Thresholds(reinspect=1e-6, reject=1e-5))(strip)
@@ -144,7 +142,7 @@ def predict(artifact: Path, *words: str, stdin: str = "") -> subprocess.Complete
     )
 
 
-def test_a_broken_image_is_ng_and_the_batch_goes_on(artifact: Path, image: Path, tmp_path: Path) -> None:
+def test_broken_image_is_ng_and_the_batch_continues(artifact: Path, image: Path, tmp_path: Path) -> None:
     torn = tmp_path / "torn.png"
     torn.write_bytes(image.read_bytes()[:2000])
     answer = predict(artifact, str(torn), str(image))
@@ -154,14 +152,14 @@ def test_a_broken_image_is_ng_and_the_batch_goes_on(artifact: Path, image: Path,
     assert "1 unreadable" in answer.stderr and "Traceback" not in answer.stderr
 
 
-def test_globs_stdin_and_nothing(artifact: Path, image: Path, tmp_path: Path) -> None:
+def test_predict_takes_globs_and_stdin_and_refuses_an_empty_folder(artifact: Path, image: Path, tmp_path: Path) -> None:
     assert len(predict(artifact, str(image.parent / "*.png")).stdout.splitlines()) == 3
     assert len(predict(artifact, "-", stdin=f"{image}\n\n{image}\n").stdout.splitlines()) == 2
     empty = predict(artifact, str(tmp_path))
     assert empty.returncode == 3 and "no images" in empty.stderr
 
 
-def test_wrong_artifacts(tmp_path: Path, image: Path) -> None:
+def test_wrong_artifact_is_refused(tmp_path: Path, image: Path) -> None:
     (tmp_path / "a.onnx").write_text("no")
     (tmp_path / "a.txt").write_text("no")
     for name, reason in (

@@ -1,4 +1,4 @@
-"""Which parts to label next: far from what is known, and handed over so that a person can begin."""
+"""Choosing the images to label next, and copying them for a person."""
 
 from __future__ import annotations
 
@@ -6,61 +6,90 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
-from inspect_kd.label_next import CELLS, next_to_label, opinion
+from inspect_kd.label_next import CELLS, choose_next, defect_probabilities
 
 
-def test_an_opinion_is_how_probable_damage_is_and_where() -> None:
+def test_defect_probabilities_are_per_cell() -> None:
     heatmap = np.zeros((64, 64), np.float32)
     heatmap[0, 0], heatmap[-1, -1] = 1.0, 3.0
-    told = opinion(heatmap).reshape(CELLS, CELLS)
-    assert told[0, 0] == pytest.approx(0.5) and told[-1, -1] > 0.98 and told[0, 1:].max() == 0
-    assert opinion(np.full((70, 90), 0.5, np.float32)).shape == (CELLS * CELLS,)
+    probabilities = defect_probabilities(heatmap).reshape(CELLS, CELLS)
+    assert probabilities[0, 0] == pytest.approx(0.5) and probabilities[-1, -1] > 0.98
+    assert probabilities[0, 1:].max() == 0
+    assert defect_probabilities(np.full((70, 90), 0.5, np.float32)).shape == (CELLS * CELLS,)
 
 
-def test_the_farthest_and_what_is_doubted_take_turns() -> None:
+def test_farthest_and_uncertain_images_are_chosen_in_turn() -> None:
     points = [np.array(p, np.float32) for p in ([0.1, 0], [1, 0], [0.95, 0], [0, 0.6], [0, 1])]
-    chosen = next_to_label(points, [], 4)
-    # The two corners are certain defects; the doubtful one comes before the second, though it is nearer.
+    chosen = choose_next(points, [], 4)
+    # The two corners are certain defects; the uncertain point comes before the second, though it is nearer.
     assert [choice.index for choice in chosen] == [1, 3, 4, 0]
     assert [choice.novelty for choice in chosen] == pytest.approx([1.0, 0.6, 0.4, 0.1])
-    known = next_to_label(points, [np.array([1, 0], np.float32)], 2)
-    assert [choice.index for choice in known] == [4, 3], "what is known already teaches nothing"
-    assert sorted(choice.index for choice in next_to_label(points, [], 9)) == [0, 1, 2, 3, 4]
+    after_one = choose_next(points, [np.array([1, 0], np.float32)], 2)
+    assert [choice.index for choice in after_one] == [4, 3], "a labelled point and its neighbours come last"
+    assert sorted(choice.index for choice in choose_next(points, [], 9)) == [0, 1, 2, 3, 4]
 
 
-def call(*words: object) -> subprocess.CompletedProcess[str]:
+def call(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "inspect_kd", "label-next", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
 
 
-def test_the_command_chooses_copies_and_draws_a_sheet(run: Path, parts: Path, tmp_path: Path) -> None:
-    (tmp_path / "line").mkdir()
-    broken = tmp_path / "line" / "broken.png"
+@pytest.fixture(scope="module")
+def chosen(run: Path, parts: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]], str]:
+    """The folder of three chosen images, the printed lines, and stderr; one image was broken."""
+    home = tmp_path_factory.mktemp("label_next")
+    broken = home / "broken.png"
     broken.write_bytes(b"no image")
-    out = tmp_path / "to_label"
-    answer = call(run, parts / "bottle" / "test", broken, "-n", 3, "--out", out)
+    answer = call(run, parts / "bottle" / "test", broken, "-n", 3, "--out", home / "to_label")
     assert answer.returncode == 0, answer.stderr
-    lines = [json.loads(line) for line in answer.stdout.splitlines()]
+    return home / "to_label", [json.loads(line) for line in answer.stdout.splitlines()], answer.stderr
+
+
+def test_chosen_images_are_printed_by_novelty(chosen: tuple[Path, list[dict[str, Any]], str]) -> None:
+    _, lines, _ = chosen
     assert len(lines) == 3 and all({"image", "novelty", "score", "decision"} == set(line) for line in lines)
     assert lines[0]["novelty"] >= lines[2]["novelty"] > 0
-    assert "left out" in answer.stderr and "broken.png" in answer.stderr
-    copies = sorted(out.glob("0*"))
-    assert [copy.name[4:] for copy in copies] == [Path(line["image"]).name for line in lines]
-    sheet = cv2.imread(str(tmp_path / "to_label_sheet.jpg"))
+
+
+def test_chosen_images_are_copied_with_a_contact_sheet(chosen: tuple[Path, list[dict[str, Any]], str]) -> None:
+    folder, lines, _ = chosen
+    assert [copy.name[4:] for copy in sorted(folder.glob("0*"))] == [Path(line["image"]).name for line in lines]
+    sheet = cv2.imread(str(folder.with_name("to_label_sheet.jpg")))
     assert sheet is not None and sheet.shape[1] > 3 * 60
 
-    known = call(run, parts / "bottle" / "test", "-n", 3, "--known", lines[0]["image"])
-    assert lines[0]["image"] not in [json.loads(line)["image"] for line in known.stdout.splitlines()][:1]
-    again = call(run, parts / "bottle" / "test", "--out", out)
-    assert again.returncode == 3 and "not empty" in again.stderr
+
+def test_broken_image_is_left_out_with_a_note(chosen: tuple[Path, list[dict[str, Any]], str]) -> None:
+    _, _, notes = chosen
+    assert "left out" in notes and "broken.png" in notes
+
+
+def test_known_image_is_not_chosen_first(
+    chosen: tuple[Path, list[dict[str, Any]], str], run: Path, parts: Path
+) -> None:
+    first = chosen[1][0]["image"]
+    answer = call(run, parts / "bottle" / "test", "-n", 3, "--known", first)
+    assert json.loads(answer.stdout.splitlines()[0])["image"] != first
+
+
+def test_folder_with_files_is_refused(run: Path, parts: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.png").touch()
+    answer = call(run, parts / "bottle" / "test", "--out", tmp_path)
+    assert answer.returncode == 3 and "not empty" in answer.stderr
+
+
+def test_contact_sheet_of_the_working_directory_lies_beside_it(run: Path, parts: Path, tmp_path: Path) -> None:
     (tmp_path / "here").mkdir()
-    command = [sys.executable, "-m", "inspect_kd", "label-next", str(run), str(parts / "bottle" / "test"), "-n", "1"]
-    here = subprocess.run([*command, "--out", "."], cwd=tmp_path / "here", capture_output=True, text=True, check=False)
-    assert here.returncode == 0 and (tmp_path / "here_sheet.jpg").is_file(), here.stderr
-    none = call(run, broken)
-    assert none.returncode == 3 and "no image to choose from" in none.stderr
+    answer = call(run, parts / "bottle" / "test", "-n", 1, "--out", ".", cwd=tmp_path / "here")
+    assert answer.returncode == 0 and (tmp_path / "here_sheet.jpg").is_file(), answer.stderr
+
+
+def test_no_readable_image_is_an_error(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    answer = call(run, tmp_path / "broken.png")
+    assert answer.returncode == 3 and "no image to choose from" in answer.stderr

@@ -1,4 +1,4 @@
-"""Our streaming metrics against scikit-learn's and anomalib's, on random and on real maps."""
+"""The streaming metrics agree with scikit-learn's and anomalib's, on random and on real heatmaps."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def counted(maps: Maps) -> PixelCounts:
 
 
 def reference(maps: Maps) -> dict[str, float]:
-    """anomalib's and scikit-learn's answers."""
+    """The metrics of anomalib and scikit-learn."""
     import torch
     from anomalib.metrics.aupro import _AUPRO
     from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
@@ -56,7 +56,7 @@ def reference(maps: Maps) -> dict[str, float]:
     precision, recall, _ = precision_recall_curve(truth.ravel(), heat.ravel())
     aupro = _AUPRO(fpr_limit=0.3)
     low, high = heat.min(), heat.max()
-    # anomalib wants maps between 0 and 1; a linear change keeps every curve.
+    # anomalib needs maps between 0 and 1; scaling does not change the curves.
     aupro.update(torch.from_numpy((heat - low) / (high - low)), torch.from_numpy(truth.astype(int)))
     return {
         "auroc": float(roc_auc_score(truth.ravel(), heat.ravel())),
@@ -74,13 +74,13 @@ def agree(maps: Maps) -> None:
 
 
 @pytest.mark.parametrize("kind", ["plain", "heavy", "ties", "negative", "tiny"])
-def test_agreement_on_random_maps(kind: str) -> None:
+def test_pixel_metrics_agree_with_references_on_random_maps(kind: str) -> None:
     agree(random_maps(kind))
 
 
 @pytest.fixture(scope="module")
 def real_maps(real_data: Path) -> Maps:
-    """A real, if crude, detector: how far each pixel is from the mean sound part, blurred."""
+    """Heatmaps of a crude detector: the blurred difference from the mean sound part."""
     data = open_dataset(real_data / "mvtec_ad")
     sound = [resize(read_image(s.image), 128, 128).astype(np.float32) for s in data.select(Split.TRAIN)[:24]]
     mean = np.mean(sound, axis=0)
@@ -92,19 +92,19 @@ def real_maps(real_data: Path) -> Maps:
     return maps
 
 
-def test_agreement_on_real_maps(real_maps: Maps) -> None:
+def test_pixel_metrics_agree_with_references_on_real_maps(real_maps: Maps) -> None:
     agree(real_maps)
     assert counted(real_maps).auroc().value > 0.7
 
 
-def test_agreement_with_anomalibs_image_metrics(real_maps: Maps) -> None:
+def test_image_metrics_agree_with_anomalib(real_maps: Maps) -> None:
     import torch
     from anomalib.metrics.auroc import _AUROC
     from anomalib.metrics.f1_score import _F1Max
     from torchmetrics.classification import BinaryAveragePrecision
 
     truth = [bool(mask.any()) for _, mask in real_maps]
-    # Between 0 and 1: torchmetrics takes anything else for logits, and its sigmoid would make all of them 1.
+    # Between 0 and 1: torchmetrics treats other values as logits, and its sigmoid would make all of them 1.
     scores = [float(heat.max()) / 255 for heat, _ in real_maps]
     ours = ImageScores()
     for score, defective in zip(scores, truth, strict=True):
@@ -115,7 +115,7 @@ def test_agreement_with_anomalibs_image_metrics(real_maps: Maps) -> None:
         assert getattr(ours, name)().value == pytest.approx(float(metric.compute()), abs=1e-3), name
 
 
-def test_merging_equals_counting_at_once() -> None:
+def test_merged_counts_equal_a_single_count() -> None:
     maps = random_maps("plain", 20)
     halves = [counted(maps[:7]), counted(maps[7:])]
     halves[0].merge(halves[1])
@@ -124,7 +124,7 @@ def test_merging_equals_counting_at_once() -> None:
         assert getattr(halves[0], name)().value == pytest.approx(getattr(whole, name)().value, abs=1e-12)
 
 
-def test_bins_keep_the_order_of_all_floats() -> None:
+def test_bins_preserve_the_order_of_floats() -> None:
     rng = np.random.default_rng(0)
     values = np.sort(
         np.concatenate([rng.normal(size=500), 10.0 ** rng.uniform(-30, 30, 500), [0, -1e-20, np.inf, -np.inf]])
@@ -132,7 +132,7 @@ def test_bins_keep_the_order_of_all_floats() -> None:
     assert (np.diff(bin_of(values).astype(np.int64)) >= 0).all()
 
 
-def test_what_cannot_be_measured_says_why() -> None:
+def test_unmeasurable_metrics_have_a_reason() -> None:
     rng = np.random.default_rng(0)
     heat, mask = rng.random((16, 16)).astype(np.float32), np.zeros((16, 16), bool)
     mask[3:6, 3:6] = True
@@ -141,18 +141,18 @@ def test_what_cannot_be_measured_says_why() -> None:
     no_mask.add(0.2, heat, None, False)
     no_mask.add(0.9, heat, None, True)
     defects_only.add(0.9, heat, mask, True)
-    assert {measure.why for measure in sound_only.measures().values()} == {"no defective part in the test"}
+    assert {measure.reason for measure in sound_only.measures().values()} == {"no defective part in the test"}
     found = no_mask.measures()
     assert found["image_auroc"].value == 1.0
-    assert found["pixel_ap"].why == "no defective part has a mask"
-    assert defects_only.measures()["image_auroc"].why == "no sound part in the test"
+    assert found["pixel_ap"].reason == "no defective part has a mask"
+    assert defects_only.measures()["image_auroc"].reason == "no sound part in the test"
     assert defects_only.measures()["pixel_auroc"].value is not None
     mean = mean_of({"a": found, "b": sound_only.measures()})
-    assert mean["image_auroc"].value == 1.0 and mean["pixel_ap"].value is None and mean["pixel_ap"].why
+    assert mean["image_auroc"].value == 1.0 and mean["pixel_ap"].value is None and mean["pixel_ap"].reason
     assert set(found) == set(METRICS)
 
 
-def test_a_constant_map_is_a_coin() -> None:
+def test_constant_map_has_chance_level_metrics() -> None:
     counts = PixelCounts()
     mask = np.zeros((8, 8), bool)
     mask[2:4, 2:4] = True

@@ -71,7 +71,7 @@ def test_every_recipe_resolves_and_has_a_card(name: str) -> None:
     module = registry.load(recipe.family, options.pop("build"))
     config.fill(module.Config, options, where=name)
     assert [load_deployment(each).name for each in recipe.export] == list(recipe.export)
-    assert (zoo.room("models") / f"{name}.md").is_file()
+    assert (zoo.folder_of("models") / f"{name}.md").is_file()
     head = zoo.find("models", name).read_text().splitlines()[0]
     assert head.startswith("# inspect-kd train") and f"--model {name}" in head
     assert yaml.safe_load(recipe.to_yaml()) == recipe.model_dump(mode="json")

@@ -16,7 +16,7 @@ import torch
 from onnx import TensorProto
 from torch import nn
 
-from inspect_kd.calibrate import limits_on
+from inspect_kd.calibrate import calibrate_scaled
 from inspect_kd.errors import BadInput, UsageError
 from inspect_kd.export.deploy import deployments_for, load_deployment
 from inspect_kd.export.graph import ArtifactGraph
@@ -140,7 +140,7 @@ def test_int8_thresholds_are_derived_from_its_own_scores(int8_artifact: Path, ru
     derived, original = Inspector(int8_artifact).card.calibration, Inspector(run / "r.onnx").card.calibration
     assert derived.scale == original.scale
     assert derived.scores != original.scores
-    recomputed = limits_on(derived.scale, derived.scores, reject_rate=0.05, reinspect_rate=0.1)
+    recomputed = calibrate_scaled(derived.scale, derived.scores, reject_rate=0.05, reinspect_rate=0.1)
     assert set(recomputed.limits) == set(derived.limits)
     page = int8_artifact.with_name("r.bytes.onnx.conversion.html").read_text()
     assert "Derived anew" in page and "What stayed in fp32" in page

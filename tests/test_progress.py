@@ -1,4 +1,4 @@
-"""What a person, or a program, is told while something long goes on."""
+"""Progress of long work as JSON lines."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from inspect_kd.config import load_recipe
 from inspect_kd.errors import UsageError
 
 
-def test_the_time_left_counts_what_was_done_here(
+def test_remaining_time_ignores_steps_of_an_interrupted_run(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     lines = JsonLines()
-    lines.phase("train", 100, 90)  # ninety steps were done before somebody pulled the plug
+    lines.phase("train", 100, 90)  # ninety steps were completed by an interrupted run
     now[0] += 5
     lines.advance(5)
-    told = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
-    assert told[0] == {"phase": "train", "done": 90, "total": 100, "seconds": 0.0}
-    assert told[1]["done"] == 95 and told[1]["seconds_left"] == 5.0
+    written = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert written[0] == {"phase": "train", "done": 90, "total": 100, "seconds": 0.0}
+    assert written[1]["done"] == 95 and written[1]["seconds_left"] == 5.0
 
 
-def test_a_run_without_its_artifact_is_refused_before_it_trains() -> None:
+def test_recipe_without_onnx_export_is_refused() -> None:
     with pytest.raises(UsageError, match="`onnx` must be among them"):
         load_recipe("embedded", ["export=[openvino]"])

@@ -1,4 +1,4 @@
-"""The promise on real sound parts: calibrate on some, count how many of the others are stopped."""
+"""The promised rates hold on real sound parts: calibrate on some, count the decisions on the others."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from inspect_kd.calibrate import limits_of
+from inspect_kd.calibrate import compute_limits
 from inspect_kd.datasets.images import read_image
 from inspect_kd.models.encoders import build_encoder
 from inspect_kd.resize import resize
@@ -19,7 +19,7 @@ SETS = {"tile": "magnetic_tile/tile", "bottle": "mvtec_ad/bottle"}
 
 
 def real_scores(folder: Path) -> np.ndarray:
-    """Scores of real sound parts by a real, simple model: distance to the mean features of a third of them, at the worst place."""
+    """Score real sound parts by the largest distance of their features to the mean features of a third of them."""
     paths = sorted((folder / "train" / "good").iterdir()) + sorted((folder / "test" / "good").iterdir())
     encoder = build_encoder("embedded")
     features = []
@@ -28,22 +28,20 @@ def real_scores(folder: Path) -> np.ndarray:
             image = torch.from_numpy(resize(read_image(path), 96, 96)).permute(2, 0, 1)[None].float()
             features.append(torch.nn.functional.normalize(encoder(image)[1], dim=1))
     stacked = torch.cat(features)[torch.randperm(len(paths), generator=torch.Generator().manual_seed(0))]
-    learnt, others = stacked[: len(paths) // 3], stacked[len(paths) // 3 :]
-    return (others - learnt.mean(dim=0)).norm(dim=1).flatten(1).max(dim=1).values.numpy()
+    reference, others = stacked[: len(paths) // 3], stacked[len(paths) // 3 :]
+    return (others - reference.mean(dim=0)).norm(dim=1).flatten(1).max(dim=1).values.numpy()
 
 
 @pytest.mark.parametrize("name", SETS)
 @pytest.mark.parametrize(("n", "reject", "reinspect"), [(60, 0.02, 0.05), (30, 0.01, 0.05)])
-def test_the_promise_holds_on_real_sound_parts(
-    real_data: Path, name: str, n: int, reject: float, reinspect: float
-) -> None:
+def test_promise_holds_on_real_sound_parts(real_data: Path, name: str, n: int, reject: float, reinspect: float) -> None:
     scores = real_scores(real_data / SETS[name])
     assert len(scores) > 2 * n
     rng = np.random.default_rng(1)
     rejected, stopped, trials = [], [], 400
     for _ in range(trials):
         order = rng.permutation(scores)
-        limits = limits_of(order[:n].tolist(), reject_rate=reject, reinspect_rate=reinspect)
+        limits = compute_limits(order[:n].tolist(), reject_rate=reject, reinspect_rate=reinspect)
         decisions = [limits.thresholds.decide(float(score)) for score in order[n:]]
         rejected.append(np.mean([decision is Decision.NG for decision in decisions]))
         stopped.append(np.mean([decision is not Decision.OK for decision in decisions]))

@@ -1,4 +1,4 @@
-"""The first look at an artifact: what breaks a runtime breaks a child, and what passed is looked at once."""
+"""The quarantine: an artifact that breaks a runtime breaks a child process only, and one that passes is tried once."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def write(tmp_path: Path, model: onnx.ModelProto) -> Path:
 
 
 def endless() -> onnx.ModelProto:
-    """Valid in every respect; its loop has no end."""
+    """A valid graph with an endless loop."""
     model = graphs.artifact()
     body = helper.make_graph(
         [helper.make_node("Identity", ["go"], ["again"]), helper.make_node("Sin", ["x"], ["y"])],
@@ -54,7 +54,7 @@ def endless() -> onnx.ModelProto:
 
 
 def endless_for_one() -> onnx.ModelProto:
-    """Its loop has no end where the batch is one image, and one round where it is more."""
+    """Its loop is endless for a batch of one image, and has one round for larger ones."""
     model = endless()
     nodes = [
         helper.make_node("Shape", ["images"], ["sizes"]),
@@ -72,7 +72,7 @@ def endless_for_one() -> onnx.ModelProto:
 
 
 def greedy() -> onnx.ModelProto:
-    """A few bytes that ask for 4 GB when they run, which many a machine would give."""
+    """A small graph that allocates 4 GB when it runs, which many machines would allow."""
     model = graphs.artifact()
     model.graph.initializer.append(helper.make_tensor("sides", TensorProto.INT64, [2], [2**15, 2**15]))
     model.graph.node.append(helper.make_node("Expand", ["top_1", "sides"], ["wide"]))
@@ -82,7 +82,7 @@ def greedy() -> onnx.ModelProto:
 
 
 def ends_in(model: onnx.ModelProto, value: str) -> onnx.ModelProto:
-    """Its score depends on the value."""
+    """Make the score depend on a value."""
     last = next(node for node in model.graph.node if node.output[0] == "score")
     last.input[1] = value
     model.graph.node.remove(last)
@@ -91,71 +91,92 @@ def ends_in(model: onnx.ModelProto, value: str) -> onnx.ModelProto:
 
 
 @pytest.mark.parametrize("what", ["folder", "file"])
-def test_a_memory_that_others_may_write_is_not_believed(tmp_path: Path, what: str) -> None:
+def test_record_writable_by_others_is_refused(tmp_path: Path, what: str) -> None:
     path = write(tmp_path, graphs.artifact())
     Inspector(path)
-    memory = next((tmp_path / "cache").rglob("*.json"))
-    (memory if what == "file" else memory.parent).chmod(0o777)
-    with pytest.raises(EnvironmentFault, match="others may write there"):
+    record = next((tmp_path / "cache").rglob("*.json"))
+    (record if what == "file" else record.parent).chmod(0o777)
+    with pytest.raises(EnvironmentFault, match="other users may write there"):
         Inspector(path)
 
 
-def test_a_sound_artifact_is_looked_at_once(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def trials(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """One entry for each artifact that is tried in a child process."""
+    calls: list[object] = []
+    original = quarantine._try_in_child
+
+    def counted(content: bytes, path: Path, target: str) -> None:
+        calls.append(path)
+        original(content, path, target)
+
+    monkeypatch.setattr(quarantine, "_try_in_child", counted)
+    return calls
+
+
+def test_artifact_is_tried_once(tmp_path: Path, cache: Path, trials: list[object]) -> None:
     path = write(tmp_path, graphs.artifact())
-    asked = []
-    child = quarantine._ask_child
-    monkeypatch.setattr(quarantine, "_ask_child", lambda *words: (asked.append(words), child(*words)))
-    assert Inspector(path).size == graphs.SIZE and len(asked) == 1
+    assert Inspector(path).size == graphs.SIZE and len(trials) == 1
     assert len(json.loads(cache.read_text())["passed"]) == 1
     start = time.perf_counter()
     Inspector(path)
-    assert len(asked) == 1 and time.perf_counter() - start < 1
-    # Another file, and the same one under another runtime, are met for the first time.
-    Inspector(write(tmp_path, graphs.artifact(graphs.card().dump() + " ")))
-    assert len(asked) == 2
-    monkeypatch.setattr(quarantine, "installed", lambda _: {"onnxruntime": "99"})
-    Inspector(path)
-    assert len(asked) == 3
+    assert len(trials) == 1 and time.perf_counter() - start < 1
     assert [each.name for each in cache.parent.iterdir()] == [cache.name]
 
 
-def test_what_runs_without_end_is_refused(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changed_artifact_is_tried_again(tmp_path: Path, trials: list[object]) -> None:
+    Inspector(write(tmp_path, graphs.artifact()))
+    Inspector(write(tmp_path, graphs.artifact(graphs.card().dump() + " ")))
+    assert len(trials) == 2
+
+
+def test_artifact_is_tried_again_with_another_runtime(
+    tmp_path: Path, trials: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path, graphs.artifact())
+    Inspector(path)
+    monkeypatch.setattr(quarantine, "installed", lambda _: {"onnxruntime": "99"})
+    Inspector(path)
+    assert len(trials) == 2
+
+
+def test_endless_graph_is_refused(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quarantine, "SECONDS", 4)
     path = write(tmp_path, endless())
     start = time.monotonic()
-    with pytest.raises(BadInput, match=r"a\.onnx: refused: in quarantine it did not answer within 4 s"):
+    with pytest.raises(BadInput, match=r"a\.onnx: refused: it did not finish within 4 s in quarantine"):
         Inspector(path)
     assert time.monotonic() - start < 15 and not cache.exists()
 
 
-def test_graph_that_runs_without_end_on_a_single_image_is_refused(
+def test_graph_that_is_endless_on_a_single_image_is_refused(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(quarantine, "SECONDS", 6)
-    with pytest.raises(BadInput, match="it did not answer within 6 s"):
+    with pytest.raises(BadInput, match="it did not finish within 6 s"):
         Inspector(write(tmp_path, endless_for_one()))
     assert not cache.exists()
 
 
-def test_memory_below_a_folder_that_others_may_write_is_refused(tmp_path: Path, cache: Path) -> None:
-    """Also before it exists: they could make it."""
+def test_record_below_a_folder_writable_by_others_is_refused(tmp_path: Path, cache: Path) -> None:
+    """Even if it does not exist yet: others could create it."""
     path = write(tmp_path, graphs.artifact())
     cache.parents[1].mkdir()
     cache.parents[1].chmod(0o777)
-    with pytest.raises(EnvironmentFault, match=rf"^{cache.parents[1]}: others may write .*INSPECT_KD_CACHE"):
+    with pytest.raises(EnvironmentFault, match=rf"^{cache.parents[1]}: other users may write .*INSPECT_KD_CACHE"):
         Inspector(path)
     assert not cache.exists()
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux holds a process to its memory")
-def test_what_asks_for_endless_memory_is_refused(tmp_path: Path, cache: Path) -> None:
-    with pytest.raises(BadInput, match=r"a\.onnx: .*(could not run it|memory|broke the runtime)"):
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux limits the memory of a process")
+def test_graph_that_needs_too_much_memory_is_refused(tmp_path: Path, cache: Path) -> None:
+    with pytest.raises(BadInput, match=r"a\.onnx: .*(could not run it|memory|crashed the runtime)"):
         Inspector(write(tmp_path, greedy()))
     assert not cache.exists()
 
 
-def test_what_crashes_the_runtime_is_refused_and_the_command_ends_well(tmp_path: Path, cache: Path) -> None:
-    """The child's runtime is replaced by one that dies as a native parser does."""
+def test_artifact_that_crashes_the_runtime_is_refused(tmp_path: Path, cache: Path) -> None:
+    """The child's runtime is replaced by one that crashes like a native parser."""
     path = write(tmp_path, graphs.artifact())
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "onnxruntime.py").write_text("import ctypes\ndef __getattr__(name): ctypes.string_at(0)\n")
@@ -163,26 +184,24 @@ def test_what_crashes_the_runtime_is_refused_and_the_command_ends_well(tmp_path:
     words = [sys.executable, "-c", program, "predict", str(path), str(path)]
     answer = subprocess.run(words, capture_output=True, text=True, check=False)
     assert answer.returncode == 3 and not cache.exists()
-    assert answer.stderr.strip() == f"inspect-kd: {path}: refused: in quarantine it broke the runtime (SIGSEGV)"
+    assert answer.stderr.strip() == f"inspect-kd: {path}: refused: it crashed the runtime in quarantine (SIGSEGV)"
 
 
-def test_a_trusted_signature_needs_no_quarantine_and_neither_does_who_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_trusted_signature_and_option_skip_the_quarantine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path, graphs.artifact())
     public = make_keys(tmp_path / "k.pem", None)
     sign(path, tmp_path / "k.pem")
     monkeypatch.setattr(sys, "frozen", True, raising=False)
     assert Inspector(path, trust=public).size == graphs.SIZE
     assert Inspector(path, quarantine=False).size == graphs.SIZE
-    with pytest.raises(EnvironmentFault, match=r"here is none: sign it .* quarantine=False"):
+    with pytest.raises(EnvironmentFault, match=r"no Python interpreter to start: sign it .* quarantine=False"):
         Inspector(path)
 
 
-def test_where_no_child_starts_the_file_is_not_blamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_child_that_cannot_start_is_an_environment_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path, graphs.artifact())
     monkeypatch.setattr(sys, "executable", str(tmp_path / "none"))
-    with pytest.raises(EnvironmentFault, match="could be started"):
+    with pytest.raises(EnvironmentFault, match="could not be started"):
         Inspector(path)
     broken = tmp_path / "python"
     broken.write_text("#!/bin/sh\necho no modules here >&2\nexit 1\n")
@@ -196,25 +215,27 @@ def test_where_no_child_starts_the_file_is_not_blamed(tmp_path: Path, monkeypatc
     "content",
     [b"", b"{", b"[]", b'{"passed": 3}', b'{"passed": [[1]]}', b"\xff\xfe", b"[" * 50_000, b'{"passed": ["' + b"x" * 10**5],
 )  # fmt: skip
-def test_a_damaged_memory_knows_nothing(content: bytes, tmp_path: Path, cache: Path) -> None:
+def test_damaged_record_counts_as_empty(content: bytes, tmp_path: Path, cache: Path) -> None:
     cache.parent.mkdir(parents=True)
     cache.write_bytes(content)
     Inspector(write(tmp_path, graphs.artifact()))
     assert len(json.loads(cache.read_text())["passed"]) == 1
 
 
-def test_the_memory_is_bounded_and_a_full_disk_stops_nobody(tmp_path: Path, cache: Path) -> None:
-    for number in range(quarantine.REMEMBERED + 20):
-        quarantine._remember(cache, f"{number:064}")
-    assert quarantine._remembered(cache)[-1] == f"{quarantine.REMEMBERED + 19:064}"
-    assert len(quarantine._remembered(cache)) == quarantine.REMEMBERED and cache.stat().st_size < quarantine.LARGEST
-    cache.unlink()
-    cache.parent.rmdir()
+def test_record_has_a_limited_size(cache: Path) -> None:
+    for number in range(quarantine.MOST_RECORDED + 20):
+        quarantine._add_to_record(cache, f"{number:064}")
+    assert quarantine._read_record(cache)[-1] == f"{quarantine.MOST_RECORDED + 19:064}"
+    assert len(quarantine._read_record(cache)) == quarantine.MOST_RECORDED and cache.stat().st_size < quarantine.LARGEST
+
+
+def test_artifact_opens_if_the_record_cannot_be_written(tmp_path: Path, cache: Path) -> None:
+    cache.parent.parent.mkdir()
     cache.parent.write_text("a file where the folder should be")
     assert Inspector(write(tmp_path, graphs.artifact())).size == graphs.SIZE
 
 
-def test_the_first_look_imports_no_torch_and_nothing_from_the_working_directory(
+def test_quarantine_imports_no_torch_and_nothing_from_the_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "numpy.py").write_text("raise SystemExit('taken from the working directory')")
@@ -223,14 +244,14 @@ def test_the_first_look_imports_no_torch_and_nothing_from_the_working_directory(
     program = (
         "import sys, numpy as np, onnxruntime\nfrom inspect_kd import quarantine, registry\n"
         "runtime = registry.load('export', 'to_onnx').Runtime\n"
-        f"assert quarantine._look(runtime, open({str(tmp_path / 'a.onnx')!r}, 'rb').read(), 'a') == {{'passed': True}}\n"
+        f"assert quarantine._try_artifact(runtime, open({str(tmp_path / 'a.onnx')!r}, 'rb').read(), 'a') == {{'passed': True}}\n"
         "print(','.join(sorted({m.split('.')[0] for m in sys.modules})))"
     )
     answer = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, check=True)
     assert not set(answer.stdout.strip().split(",")) & {"torch", "onnx", "pydantic", "typer", "lightning"}
 
 
-def test_an_answer_of_another_shape_than_the_card_says(tmp_path: Path) -> None:
+def test_output_of_an_undeclared_shape_is_refused(tmp_path: Path) -> None:
     model = graphs.artifact()
     model.graph.output[0].type.tensor_type.ClearField("shape")
     node = next(node for node in model.graph.node if node.output[0] == "heatmap")

@@ -30,14 +30,14 @@ def inspection(heat: np.ndarray, score: float = 1.4) -> Inspection:
 
 def test_heat_below_half_the_threshold_leaves_the_picture_alone() -> None:
     image = np.full((32, 32, 3), 90, np.uint8)
-    assert np.array_equal(overlay.heat_over(image, np.full((8, 8), 0.49, np.float32)), image)
-    assert np.abs(overlay.heat_over(image, np.full((8, 8), 1.5, np.float32)).astype(int) - image).max() > 60
+    assert np.array_equal(overlay.blend_heatmap(image, np.full((8, 8), 0.49, np.float32)), image)
+    assert np.abs(overlay.blend_heatmap(image, np.full((8, 8), 1.5, np.float32)).astype(int) - image).max() > 60
 
 
 def test_the_scale_is_not_stretched_to_one_picture() -> None:
     image = np.full((32, 32, 3), 90, np.uint8)
     quiet = np.random.default_rng(0).uniform(0, 0.4, (8, 8)).astype(np.float32)
-    assert np.array_equal(overlay.heat_over(image, quiet), image)
+    assert np.array_equal(overlay.blend_heatmap(image, quiet), image)
 
 
 def test_regions_are_where_the_heat_is() -> None:

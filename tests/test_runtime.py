@@ -148,7 +148,7 @@ def test_engine_writable_by_others_is_refused(tmp_path: Path) -> None:
     with pytest.raises(EnvironmentFault, match="others may write there"):
         load_or_build(folder, EngineKey(**KEY), lambda: b"second")
     folder.chmod(0o777)
-    with pytest.raises(EnvironmentFault, match="others may write there"):
+    with pytest.raises(EnvironmentFault, match="other users may write there"):
         engine_folder(str(folder))
 
 

@@ -1,4 +1,4 @@
-"""Thresholds that a person stands for: a new file each time, for one artifact alone."""
+"""Thresholds that a person signs off: a new file each time, valid for one artifact only."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from inspect_kd.errors import BadInput, UsageError
 from inspect_kd.inspector import Inspector
 from inspect_kd.sign_off import SignOff, read_sign_off
-from inspect_kd.signing import make_keys, sign, signers, verify
+from inspect_kd.signing import load_signers, make_keys, sign, verify
 from inspect_kd.types import Thresholds
 from tests.fuzzing import graphs
 
@@ -23,17 +23,17 @@ WAS = Thresholds(reinspect=0.7, reject=1.0)
 
 
 def sign_off(**more: object) -> SignOff:
-    told = {
+    fields = {
         "by": "Ada",
         "thresholds": Thresholds(reinspect=0.5, reject=0.9),
         "was": WAS,
         "artifact": "part",
         "sha256": "a" * 64,
     }
-    return SignOff(**{**told, **more})  # type: ignore[arg-type]
+    return SignOff(**{**fields, **more})  # type: ignore[arg-type]
 
 
-def test_a_second_one_never_overwrites_the_first(tmp_path: Path) -> None:
+def test_second_sign_off_does_not_overwrite_the_first(tmp_path: Path) -> None:
     first, second = sign_off().write(tmp_path), sign_off(by="Grace").write(tmp_path)
     assert first != second
     assert read_sign_off(first).by == "Ada" and read_sign_off(second).by == "Grace"
@@ -41,42 +41,42 @@ def test_a_second_one_never_overwrites_the_first(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "   ", "x" * 200, "line\nbreak"])
-def test_nobody_signs_nothing(name: str) -> None:
-    with pytest.raises(UsageError, match="name of the person"):
+def test_unusable_name_of_the_signer_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="a person's name"):
         sign_off(by=name)
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.9, 0.5), (float("nan"), 1.0), (0.1, float("inf")), (-1.0, 1.0)])
-def test_impossible_limits_are_refused_written_or_read(low: float, high: float, tmp_path: Path) -> None:
+def test_impossible_thresholds_are_refused(low: float, high: float, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="impossible thresholds"):
         sign_off(thresholds=Thresholds(reinspect=low, reject=high))
     path = sign_off().write(tmp_path)
     content = json.loads(path.read_text()) | {"thresholds": {"reinspect": low, "reject": high}}
     path.write_text(json.dumps(content))
-    # NaN and infinity are no JSON.
-    with pytest.raises(BadInput, match=r"impossible thresholds|not a calibration"):
+    # NaN and infinity are not valid JSON.
+    with pytest.raises(BadInput, match=r"impossible thresholds|not a signed-off calibration"):
         read_sign_off(path)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"inspect_kd_calibration": 2}', '{"inspect_kd_calibration": 1}'])
-def test_what_is_no_calibration_is_said(content: str, tmp_path: Path) -> None:
+def test_other_json_is_refused_with_its_file_name(content: str, tmp_path: Path) -> None:
     (tmp_path / "c.json").write_text(content)
     with pytest.raises(BadInput, match=r"c\.json: "):
         read_sign_off(tmp_path / "c.json")
 
 
-def test_another_artifact_and_another_category_refuse_it() -> None:
+def test_sign_off_is_valid_for_its_artifact_and_category_only() -> None:
     signed = sign_off(category="bottle")
-    assert signed.for_artifact("a" * 64, "bottle", WAS, ("bottle", "tile")) == signed.thresholds
-    assert signed.for_artifact("a" * 64, None, WAS, ("bottle",)) == signed.thresholds
+    assert signed.thresholds_for("a" * 64, "bottle", WAS, ("bottle", "tile")) == signed.thresholds
+    assert signed.thresholds_for("a" * 64, None, WAS, ("bottle",)) == signed.thresholds
     with pytest.raises(BadInput, match="another artifact"):
-        signed.for_artifact("b" * 64, "bottle", WAS, ("bottle",))
+        signed.thresholds_for("b" * 64, "bottle", WAS, ("bottle",))
     with pytest.raises(UsageError, match="for bottle, not for tile"):
-        signed.for_artifact("a" * 64, "tile", WAS, ("bottle",))
+        signed.thresholds_for("a" * 64, "tile", WAS, ("bottle",))
 
 
-def test_limits_of_one_category_are_not_used_for_all(tmp_path: Path) -> None:
-    """Without --category a limit that suits one kind of part let another kind's defects through."""
+def test_thresholds_of_one_category_are_not_used_for_all(tmp_path: Path) -> None:
+    """Otherwise thresholds for one category could pass another category's defects."""
     artifact = tmp_path / "part.onnx"
     artifact.write_bytes(graphs.artifact().SerializeToString())
     digest = hashlib.sha256(artifact.read_bytes()).hexdigest()
@@ -86,7 +86,7 @@ def test_limits_of_one_category_are_not_used_for_all(tmp_path: Path) -> None:
     words = [sys.executable, "-m", "inspect_kd", "predict", artifact, tmp_path, "--calibration", file]
     answer = subprocess.run(words, capture_output=True, text=True, check=False)
     assert answer.returncode == 2 and not answer.stdout
-    assert answer.stderr.count("\n") == 1 and "say so with --category a" in answer.stderr
+    assert answer.stderr.count("\n") == 1 and "add --category a" in answer.stderr
 
 
 @pytest.mark.parametrize(
@@ -102,52 +102,52 @@ def test_limits_of_one_category_are_not_used_for_all(tmp_path: Path) -> None:
         {"thresholds": {"reinspect": 0.5, "reject": "0.9"}},
     ],
 )
-def test_text_and_limits_that_a_signer_could_not_read_are_refused(changes: dict[str, object], tmp_path: Path) -> None:
+def test_unprintable_text_and_wrong_types_are_refused(changes: dict[str, object], tmp_path: Path) -> None:
     path = sign_off().write(tmp_path)
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
     with pytest.raises(BadInput, match=r"must be printable text|must be numbers"):
         read_sign_off(path)
 
 
-def test_sign_signs_the_limits_that_it_showed(tmp_path: Path) -> None:
-    """The file is exchanged while the passphrase is asked for."""
+def test_sign_signs_the_bytes_that_it_showed(tmp_path: Path) -> None:
+    """The file is replaced during the prompt for the passphrase."""
     public = make_keys(tmp_path / "key.pem", "open sesame")
     file = sign_off().write(tmp_path)
     shown = file.read_bytes()
     environment = {name: value for name, value in os.environ.items() if name != "INSPECT_KD_PASSPHRASE"}
     words = [sys.executable, "-m", "inspect_kd", "sign", file, "--key", tmp_path / "key.pem"]
     pipe = subprocess.PIPE
-    # Without a terminal of its own the child asks for the passphrase on stdin.
+    # Without a terminal the child reads the passphrase from stdin.
     with subprocess.Popen(
         words, stdin=pipe, stdout=pipe, stderr=pipe, env=environment, start_new_session=True
     ) as child:
         assert child.stdout is not None
         assert b"NG above 0.9" in child.stdout.readline()
         file.write_bytes(shown.replace(b'"reject": 0.9', b'"reject": 1.9'))
-        _, said = child.communicate(b"open sesame\n", timeout=60)
-    assert child.returncode == 0, said
+        _, errors = child.communicate(b"open sesame\n", timeout=60)
+    assert child.returncode == 0, errors
     with pytest.raises(BadInput, match="changed since"):
-        verify(file, signers(public))
+        verify(file, load_signers(public))
     file.write_bytes(shown)
-    verify(file, signers(public))
+    verify(file, load_signers(public))
 
 
-def test_limits_beyond_the_scores_are_refused(tmp_path: Path) -> None:
-    """1e300 turned every RE-INSPECT into an OK; also where the file lies about the artifact's own limits."""
-    with pytest.raises(BadInput, match="beyond what scores of this artifact reach"):
+def test_excessive_thresholds_are_refused(tmp_path: Path) -> None:
+    """A threshold of 1e300 would make every part OK; also if the file claims wrong thresholds of the artifact."""
+    with pytest.raises(BadInput, match="is too high: clear defects may score below it"):
         sign_off(thresholds=Thresholds(reinspect=1e300, reject=1e300))
     path = sign_off().write(tmp_path)
     high = {"reinspect": 1e300, "reject": 1e300}
     path.write_text(json.dumps(json.loads(path.read_text()) | {"thresholds": high}))
-    with pytest.raises(BadInput, match="beyond what scores"):
+    with pytest.raises(BadInput, match="is too high"):
         read_sign_off(path)
     path.write_text(json.dumps(json.loads(path.read_text()) | {"thresholds": high, "was": high}))
-    with pytest.raises(BadInput, match="beyond what scores"):
-        read_sign_off(path).for_artifact("a" * 64, None, WAS, ("bottle",))
+    with pytest.raises(BadInput, match="is too high"):
+        read_sign_off(path).thresholds_for("a" * 64, None, WAS, ("bottle",))
 
 
-def test_trusted_demands_a_signed_calibration(run: Path, parts: Path, tmp_path: Path) -> None:
-    """The artifact's signature is not enough: the limits decide as much as the artifact does."""
+def test_trusted_requires_a_signed_calibration(run: Path, parts: Path, tmp_path: Path) -> None:
+    """The artifact's signature is not enough: thresholds decide as much as the artifact."""
     artifact, store = tmp_path / "part.onnx", tmp_path / "trust"
     shutil.copy(run / "r.onnx", artifact)
     store.mkdir()
@@ -176,7 +176,7 @@ def test_trusted_demands_a_signed_calibration(run: Path, parts: Path, tmp_path: 
     assert changed.returncode == 3 and "changed since" in changed.stderr
 
 
-def test_predict_takes_it(run: Path, parts: Path, tmp_path: Path) -> None:
+def test_predict_applies_a_sign_off(run: Path, parts: Path, tmp_path: Path) -> None:
     artifact = run / "r.onnx"
     digest = Inspector(artifact).digest
     images = [str(path) for path in sorted(parts.glob("*/test/good/*.png"))[:2]]

@@ -31,7 +31,7 @@ from inspect_kd.apps.studio.parts import Part, inspect_part
 from inspect_kd.apps.studio.settings import Settings
 from inspect_kd.apps.studio.shelf import Shelf, example_images, find_artifacts, find_examples
 from inspect_kd.apps.studio.what_if import held_out_scores, ordered, what_if
-from inspect_kd.datasets import every_sample
+from inspect_kd.datasets import list_samples
 from inspect_kd.errors import BadInput, EnvironmentFault, UsageError
 from inspect_kd.inspector import Inspector
 from inspect_kd.types import Decision, Thresholds
@@ -168,8 +168,8 @@ def test_nan_is_never_ok() -> None:
 @pytest.mark.parametrize(
     ("content", "name", "reason"),
     [
-        (b"not an image", "notes.txt", "not an image that can be read"),
-        (b"", "empty.png", "an empty file"),
+        (b"not an image", "notes.txt", "not a readable image"),
+        (b"", "empty.png", "the file is empty"),
         (b"x" * (2**20 + 1), "large.png", "larger than 1 MB"),
     ],
 )
@@ -381,11 +381,11 @@ def test_marks_are_what_training_and_label_next_read(desk: Desk, tmp_path: Path)
     book.put(changed, Decision.OK, context)
     book.put(changed, Decision.NG, context)
     book.put(changed, Decision.NG, context)
-    samples = every_sample(tmp_path / "store" / "marked" / "board")
+    samples = list_samples(tmp_path / "store" / "marked" / "board")
     assert sorted(sample.kind for sample in samples) == ["defect", "defect", "good"]
     assert {sample.category for sample in samples} == {"board"}
     book.take_back(bad, context)
-    assert bad.mark is None and len(every_sample(tmp_path / "store" / "marked" / "board")) == 2
+    assert bad.mark is None and len(list_samples(tmp_path / "store" / "marked" / "board")) == 2
     lines = [json.loads(line) for line in (tmp_path / "store" / "marks.jsonl").read_text().splitlines()]
     assert [line["verdict"] for line in lines] == ["OK", "NG", "OK", "NG", "NG", None]
     assert lines[0]["by"] == "Ada" and lines[0]["decision"] == str(desk.thresholds.decide(good.score))
@@ -445,7 +445,7 @@ def test_a_mark_cannot_leave_its_folder_or_pass_for_a_mask(desk: Desk, tmp_path:
     part = replace(desk.all_parts()[0], name="../../a_mask.png")
     path = book.put(part, Decision.NG, context)
     assert path.resolve().is_relative_to((tmp_path / "store" / "marked").resolve())
-    assert [sample.image for sample in every_sample(path.parents[1])] == [path]
+    assert [sample.image for sample in list_samples(path.parents[1])] == [path]
 
 
 def test_a_wrong_call_is_told_from_an_agreement(desk: Desk) -> None:
@@ -571,7 +571,7 @@ def test_the_card_tells_what_matters(desk: Desk, settings: Settings) -> None:
     card = desk.inspector.card
     for told in (*card.categories, *card.licences, *card.versions, desk.inspector.digest, "not signed"):
         assert told in page
-    assert "decisions that flipped" in page and card.calibration.limits["*"].sentence()[:40] in page
+    assert "decisions that flipped" in page and card.calibration.limits["*"].describe()[:40] in page
 
 
 # Starting

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from inspect_kd.datasets import every_sample
+from inspect_kd.datasets import list_samples
 from inspect_kd.inspector import Inspector
 from inspect_kd.sign_off import read_sign_off
 from tests.studio_server import Server, need, studio, twin
@@ -105,7 +105,7 @@ def test_a_whole_session(client: Any, server: Server, run: Path, parts: Path, tm
 
     calls = [client.predict(good[i]["part"], verdict, "Ada", api_name="/mark") for i, verdict in ((0, "OK"), (1, "NG"))]
     assert [call["wrong_call"] for call in calls] == [good[0]["score"] > limit, good[1]["score"] <= limit]
-    assert {sample.kind for sample in every_sample(server.store / "marked" / "r")} == {"good", "defect"}
+    assert {sample.kind for sample in list_samples(server.store / "marked" / "r")} == {"good", "defect"}
 
     for form in ("csv", "json", "html"):
         content = Path(client.predict(form, api_name="/export")).read_text()

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import pytest
 
-from inspect_kd.datasets import every_sample
+from inspect_kd.datasets import list_samples
 from inspect_kd.sign_off import read_sign_off
 from tests.studio_server import Server, artifact_and_images, chromium, need, studio, twin
 
@@ -166,7 +166,7 @@ def test_marks_by_key_and_signs_off_by_name(page: Any, server: Server, images: l
     page.keyboard.press("n")
     wait_for(lambda: count(page, "marked") == 2)
     (marked,) = (server.store / "marked").iterdir()
-    kinds = [sample.kind for sample in every_sample(marked)]
+    kinds = [sample.kind for sample in list_samples(marked)]
     assert sorted(kinds) == ["defect", "good"]
     # Said twice is taken back.
     page.keyboard.press("n")

@@ -1,4 +1,4 @@
-"""Synthetic defects: exact masks, wanted sizes, every kind, on anything."""
+"""Synthetic defects: exact masks, sizes within limits, all kinds, on all images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def scene(seed: int, size: int = 128) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_kind_changes_what_its_mask_says_and_nothing_else(kind: str) -> None:
+def test_each_kind_changes_only_pixels_in_its_mask(kind: str) -> None:
     for seed in range(12):
         image = scene(seed)
         defect = add_defect(image, np.random.default_rng(seed), donor=scene(seed + 100), kinds=[kind])
@@ -29,19 +29,19 @@ def test_each_kind_changes_what_its_mask_says_and_nothing_else(kind: str) -> Non
         assert 0.4 * SMALLEST <= defect.mask.mean() <= 2.1 * LARGEST or defect.mask.sum() >= 4
 
 
-def test_kinds_are_reached_and_recorded() -> None:
+def test_all_kinds_are_drawn() -> None:
     image = scene(1)
     kinds = {add_defect(image, np.random.default_rng(seed)).kind for seed in range(150)}
     assert kinds == set(KINDS)
 
 
-def test_the_same_seed_gives_the_same_defect() -> None:
+def test_same_seed_gives_same_defect() -> None:
     first, second = (add_defect(scene(3), np.random.default_rng(5), donor=scene(4)) for _ in range(2))
     assert np.array_equal(first.image, second.image) and first.kind == second.kind
 
 
 @pytest.mark.parametrize("tone", [0, 127, 255])
-def test_even_a_flat_image_gets_a_visible_defect(tone: int) -> None:
+def test_flat_image_gets_a_visible_defect(tone: int) -> None:
     flat = np.full((64, 64, 3), tone, np.uint8)
     for seed in range(20):
         assert add_defect(flat, np.random.default_rng(seed)).mask.any()
@@ -59,7 +59,7 @@ def test_defects_lie_on_the_part() -> None:
     assert min(shares) >= 0.49
 
 
-def test_on_real_parts(real_data: Path) -> None:
+def test_defects_on_real_parts_have_varied_sizes(real_data: Path) -> None:
     paths = sorted((real_data / "mvtec_ad" / "bottle" / "train" / "good").glob("*"))[:2]
     image, donor = (resize(read_image(path), 256, 256) for path in paths)
     part = find_part(image)

@@ -103,7 +103,7 @@ def store(count: int, categories: str = "ab") -> ImageStore:
     samples = [Sample(image=Path(f"{c}{i}.png"), category=c) for c in categories for i in range(count)]
     kept = ImageStore(samples, View(size=64))
     rng = np.random.default_rng(0)
-    kept.kept = {i: rng.integers(0, 255, (64, 64, 3), dtype=np.uint8) for i in range(len(samples))}
+    kept.cached = {i: rng.integers(0, 255, (64, 64, 3), dtype=np.uint8) for i in range(len(samples))}
     return kept
 
 
@@ -167,7 +167,7 @@ def test_labelled_data_without_masks_is_refused(tmp_path: Path, parts: Path) -> 
     ],
 )
 def test_production_permits_licences_of_its_list_alone(licence: str, allowed: bool) -> None:
-    assert licences.permitted(licence) == allowed
+    assert licences.is_permitted(licence) == allowed
     licences.check("research", {"weights": licence})
     if not allowed:
         with pytest.raises(UsageError, match=r"profile production.*weights"):

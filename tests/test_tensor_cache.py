@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from inspect_kd.tensor_cache import LOOKS_AGAIN, TensorCache
+from inspect_kd.tensor_cache import RECOUNT_EVERY, TensorCache
 from inspect_kd.types import ImageU8
 
 WRITER = """
@@ -66,7 +66,7 @@ def test_it_takes_no_more_room_than_it_may_and_a_torn_file_is_made_anew(tmp_path
         for cache in (one, other):
             cache.put(image, {"embedding": torch.zeros(16)})
     both = sum(path.stat().st_size for path in (tmp_path / "both").glob("*.safetensors"))
-    assert 30_000 < both <= 60_000 + 2 * LOOKS_AGAIN * 200, "two writers know of each other, a little later"
+    assert 30_000 < both <= 60_000 + 2 * RECOUNT_EVERY * 200, "two writers know of each other, a little later"
     large = torch.zeros(64, 64, 16)
     assert one.put(image, {"embedding": large})["embedding"].shape == large.shape
     assert max(path.stat().st_size for path in (tmp_path / "both").glob("*.safetensors")) < 1000, "too large to keep"

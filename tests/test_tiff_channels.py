@@ -1,4 +1,4 @@
-"""TIFF variants: each is read exactly, whatever its packing, or refused with the reason."""
+"""TIFF variants are read exactly or refused with a reason."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def tiff_of(tags: dict[int, tuple[int, ...]], data: bytes, order: str) -> bytes:
 
 
 def pixels(bits: int, channels: int) -> np.ndarray:
-    """Values that are the same at 8 and at 16 bit."""
+    """Values that are equal at 8 and 16 bit."""
     shape = (48, 32, channels) if channels > 1 else (48, 32)
     values = np.random.default_rng(channels).integers(0, 256, shape, np.uint8)
     return values if bits == 8 else values.astype(np.uint16) * 257
@@ -71,10 +71,10 @@ def expected(values: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize(
     ("bits", "channels", "planar", "order", "compression"), list(product((8, 16), (1, 3), (1, 2), "<>", (1, 8)))
 )
-def test_tiff_variant_is_read_exactly_twice_or_refused(
+def test_tiff_variant_is_read_exactly_or_refused(
     bits: int, channels: int, planar: int, order: str, compression: int
 ) -> None:
-    """Of 16-bit planes OpenCV fills the first; the others held whatever lay in memory, as the sound part read before."""
+    """Read twice: OpenCV fills only the first of 16-bit planes, and the others hold old memory."""
     values = pixels(bits, channels)
     for rows in (48, 16):
         data = tiff(values, planar=planar, order=order, compression=compression, rows=rows)
@@ -88,7 +88,7 @@ def test_tiff_variant_is_read_exactly_twice_or_refused(
 
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("kind", [1, 2], ids=["premultiplied", "alpha"])
-def test_declared_alpha_is_blended_alike_at_8_and_16_bit(bits: int, kind: int) -> None:
+def test_declared_alpha_is_blended(bits: int, kind: int) -> None:
     values = pixels(bits, 4)
     values[:, :, 3] = 128 * (257 if bits == 16 else 1)
     if kind == 1:
@@ -114,19 +114,19 @@ def test_white_is_zero_is_inverted_at_8_bit_and_refused_at_16() -> None:
         decode_image(tiff(pixels(16, 1), photometric=0), "a.tif")
 
 
-def test_16_bit_cmyk_is_refused_with_its_reason() -> None:
+def test_16_bit_cmyk_is_refused() -> None:
     with pytest.raises(BadInput, match=r"a\.tif: a 16-bit TIFF of several channels that is not unsigned RGB"):
         decode_image(tiff(pixels(16, 4), photometric=5), "a.tif")
 
 
-def test_16_bit_colour_in_a_compression_opencv_lacks_is_refused_with_its_reason() -> None:
+def test_16_bit_colour_in_unsupported_compression_is_refused() -> None:
     with pytest.raises(BadInput, match=r"a\.tif: 16-bit colour in TIFF compression 50000; save it"):
         decode_image(tiff(pixels(16, 3), compression=50000), "a.tif")
 
 
 @pytest.mark.parametrize("bits", [8, 16])
 def test_packbits_with_a_predictor_is_refused(bits: int) -> None:
-    """Some writers store differences then, which libtiff reads as the pixels."""
+    """Some writers then store differences, which libtiff reads as pixels."""
     with pytest.raises(BadInput, match=r"a\.tif: a PackBits TIFF with a predictor"):
         decode_image(tiff(pixels(bits, 3), compression=32773, predictor=2), "a.tif")
 

@@ -1,4 +1,4 @@
-"""A folder that cannot be read is an error: its parts were not inspected."""
+"""A folder that cannot be read is an error, because its parts are not inspected."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import os, sys
 from pathlib import Path
 import numpy, cv2
 from inspect_kd.cli.predict import find_images
-from inspect_kd.datasets import every_image
+from inspect_kd.datasets import list_images
 import inspect_kd.datasets.images, inspect_kd.datasets.layouts._walk
 try:
     import inspect_kd.datasets.find_images
@@ -35,7 +35,7 @@ except OSError as error:
         ("find_images(['parts'])", 2),
         ("find_images(['parts/**/*.png'])", 2),
         ("find_images(['parts/*/*.png'])", 1),
-        ("every_image(Path('parts'))", 2),
+        ("list_images(Path('parts'))", 2),
     ],
 )
 def test_unreadable_subfolder_is_an_error(call: str, readable: int, tmp_path: Path) -> None:

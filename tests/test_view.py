@@ -1,4 +1,4 @@
-"""Looking at images of any size: the seams do not show, nothing moves, the score keeps its meaning."""
+"""Frames and tiles of images of any size: blended seams, exact positions, unchanged scores."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.tiny import TINY
 
 
 class Brightness:
-    """A model whose heat is the image itself: whatever the view does to places can be seen in it."""
+    """A model whose heatmap is the image, so that the heatmap shows every shift."""
 
     size = 32
 
@@ -42,7 +42,7 @@ def noise(height: int, width: int) -> ImageU8:
     return np.random.default_rng(height * width).integers(0, 200, (height, width, 3), dtype=np.uint8)
 
 
-def test_a_whole_image_is_squashed_into_one_frame() -> None:
+def test_whole_image_is_squashed_into_one_frame() -> None:
     image, model = noise(90, 50), Brightness()
     score, heatmap = predict_image(model, View(size=32), image)
     assert model.batches == [1] and heatmap.shape == (32, 32)
@@ -51,7 +51,7 @@ def test_a_whole_image_is_squashed_into_one_frame() -> None:
 
 @pytest.mark.parametrize(("height", "width"), [(90, 50), (32, 200), (33, 31), (20, 100), (7, 9), (257, 64)])
 @pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5])
-def test_tiles_give_back_every_place_where_it_was(height: int, width: int, overlap: float) -> None:
+def test_joined_tiles_restore_the_image(height: int, width: int, overlap: float) -> None:
     image = noise(height, width)
     score, heatmap = predict_image(Brightness(), View(size=32, tile=32, overlap=overlap), image)
     assert heatmap.shape == (height, width)
@@ -59,7 +59,7 @@ def test_tiles_give_back_every_place_where_it_was(height: int, width: int, overl
     assert score == image[..., 0].max()
 
 
-def test_neighbours_overlap_as_much_as_was_asked_and_cover_all() -> None:
+def test_tiles_overlap_and_cover_the_image() -> None:
     view = View(size=32, tile=64, overlap=0.25)
     frames = list(view.frames(noise(300, 500)))
     tops, lefts = view._starts(150), view._starts(250)
@@ -68,10 +68,10 @@ def test_neighbours_overlap_as_much_as_was_asked_and_cover_all() -> None:
     assert max(np.diff(lefts)) <= 32 * 0.75 and max(np.diff(tops)) <= 32 * 0.75
 
 
-def test_a_seam_is_blended_not_cut() -> None:
+def test_seams_are_blended() -> None:
     class Biased(Brightness):
         def predict_batch(self, images_NHW3: npt.NDArray[np.uint8]) -> BatchPrediction:
-            # Each tile has its own level: the worst that a model can do to a seam.
+            # Each tile has its own level, the worst case for a seam.
             heat = np.zeros(images_NHW3.shape[:3], np.float32) + np.arange(len(images_NHW3))[:, None, None]
             return BatchPrediction(heat.max(axis=(1, 2)), heat)
 
@@ -80,9 +80,9 @@ def test_a_seam_is_blended_not_cut() -> None:
     assert heatmap.max() > 1.9 and steps.max() < 0.15
 
 
-def test_one_bad_number_is_not_hidden_behind_good_ones() -> None:
-    answers = [(score, np.zeros((32, 32), np.float32)) for score in (0.1, np.nan, 3.0)]
-    score, _ = View(size=32, tile=32, overlap=0).join(answers, noise(32, 96))
+def test_nan_score_of_one_tile_is_kept() -> None:
+    predictions = [(score, np.zeros((32, 32), np.float32)) for score in (0.1, np.nan, 3.0)]
+    score, _ = View(size=32, tile=32, overlap=0).join(predictions, noise(32, 96))
     assert np.isnan(score)
 
 
@@ -97,19 +97,19 @@ def test_whole_images_share_a_batch() -> None:
         View(size=32, tile=15)
 
 
-def test_thin_image_that_tiles_would_blow_up_to_gigabytes_is_refused(tmp_path: Path) -> None:
-    """A file of a few kilobytes: one row of a million pixels, padded to the height of a tile."""
+def test_thin_image_that_needs_gigabytes_in_tiles_is_refused(tmp_path: Path) -> None:
+    """One row of a million pixels, a file of a few kilobytes, is padded to the height of a tile."""
     thin = np.zeros((1, 1_000_000), np.uint8)
     cv2.imwrite(str(tmp_path / "thin.bmp"), thin)
-    view, says = View(size=512, tile=512), r"1000000x1 pixels take 512 million at the scale of their tiles"
-    with pytest.raises(BadInput, match=says):
+    view, reason = View(size=512, tile=512), r"1000000x1 pixels become 512 million at the tiles' scale"
+    with pytest.raises(BadInput, match=reason):
         predict_image(Brightness(), view, np.repeat(thin[:, :, None], 3, axis=2))
-    with pytest.raises(BadInput, match=rf"thin\.bmp: {says}"):
+    with pytest.raises(BadInput, match=rf"thin\.bmp: {reason}"):
         ImageStore([Sample(image=tmp_path / "thin.bmp", category="x")], view)[0]
     assert View(size=512).scaled(np.repeat(thin[:, :, None], 3, axis=2)).shape == (512, 512, 3)
 
 
-def test_a_small_region_of_a_large_image_is_a_region() -> None:
+def test_smallest_region_is_relative_to_the_frame() -> None:
     heatmap = np.zeros((3072, 4096), np.float32)
     heatmap[100:115, 200:215] = 3
     assert find_regions(heatmap, 1.0, 4096, 3072) == ()
@@ -117,7 +117,7 @@ def test_a_small_region_of_a_large_image_is_a_region() -> None:
     assert [(region.x, region.y, region.width) for region in found] == [(200, 100, 15)]
 
 
-def test_an_answer_that_is_no_number_ends_the_measurement(tmp_path: Path) -> None:
+def test_nan_heatmap_ends_the_evaluation(tmp_path: Path) -> None:
     class Diverged(Brightness):
         def predict_batch(self, images_NHW3: npt.NDArray[np.uint8]) -> BatchPrediction:
             scores, heat = super().predict_batch(images_NHW3)
@@ -129,7 +129,7 @@ def test_an_answer_that_is_no_number_ends_the_measurement(tmp_path: Path) -> Non
         list(predict_samples(Diverged(), samples, View(size=32)))
 
 
-def test_training_sees_tiles_from_everywhere(tmp_path: Path) -> None:
+def test_training_tiles_cover_the_image(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), np.tile(np.arange(200, dtype=np.uint8)[:, None, None], (1, 90, 3)))
     store = ImageStore([Sample(image=tmp_path / "a.png", category="x")], View(size=32, tile=32), budget_mb=1)
     frames = [store.frame(0, np.random.default_rng(seed)) for seed in range(64)]
@@ -145,7 +145,7 @@ PLACES = [(700, 900), (3300, 2000), (2050, 300)]
 
 
 def sheet(seed: int) -> ImageU8:
-    """Rolled metal: streaks along, a soft shade across, grain."""
+    """Draw rolled metal: streaks, soft shading, grain."""
     rng = np.random.default_rng(seed)
     streaks = cv2.resize(rng.normal(0, 6, (TALL // 4, 8)).astype(np.float32), (WIDE, TALL))
     shade = cv2.resize(rng.normal(0, 12, (4, 5)).astype(np.float32), (WIDE, TALL), interpolation=cv2.INTER_CUBIC)
@@ -168,7 +168,7 @@ def sheets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def trained(sheets: Path, to: Path, *changes: str) -> Inspector:
-    """The same small training for both, but for the view."""
+    """Train a small student with the given view."""
     settings = [*TINY, "fit.steps=60", "fit.evaluate_every=30", "fit.checkpoint_every=60", *changes]
     data = open_dataset(sheets)
     run = pipeline.train(make_job(load_recipe("embedded", settings), data, to))
@@ -176,23 +176,23 @@ def trained(sheets: Path, to: Path, *changes: str) -> Inspector:
 
 
 def finds(inspector: Inspector, image: Path, place: tuple[int, int]) -> bool:
-    """Not OK, and the hottest region is where the defect is."""
-    answer = inspector(image)
-    if answer.decision is Decision.OK or not answer.regions:
+    """True if the decision is not OK and the hottest region is at the defect."""
+    inspection = inspector(image)
+    if inspection.decision is Decision.OK or not inspection.regions:
         return False
-    hottest = answer.regions[0]
+    hottest = inspection.regions[0]
     return abs(hottest.peak_x - place[0]) <= 24 and abs(hottest.peak_y - place[1]) <= 24
 
 
-def test_tiles_find_what_squashing_loses(sheets: Path, tmp_path: Path) -> None:
+def test_tiled_student_finds_tiny_defects_that_squashing_loses(sheets: Path, tmp_path: Path) -> None:
     tiled = trained(sheets, tmp_path / "tiled", "data.size=128", "data.tile=256")
     squashed = trained(sheets, tmp_path / "squashed", "data.size=256")
     spots = [(sheets / "sheet" / "test" / "spot" / f"{i}.jpg", place) for i, place in enumerate(PLACES)]
     assert [finds(tiled, *spot) for spot in spots] == [True] * len(PLACES)
     assert [finds(squashed, *spot) for spot in spots] == [False] * len(PLACES)
     sound = [tiled(path) for path in sorted((sheets / "sheet" / "test" / "good").iterdir())]
-    worst = max(answer.score for answer in sound)
+    worst = max(inspection.score for inspection in sound)
     assert all(tiled(path).score > 1.2 * worst for path, _ in spots)
     assert sound[0].heatmap.shape == (TALL // 2, WIDE // 2)
-    with pytest.raises(BadInput, match="array: 20000000x1 pixels take 1280 million"):
+    with pytest.raises(BadInput, match="array: 20000000x1 pixels become 1280 million"):
         tiled(np.zeros((1, 20_000_000), np.uint8))

@@ -19,7 +19,7 @@ from inspect_kd import atomic_write
 from inspect_kd.config import load_recipe
 from inspect_kd.datasets import DataSet
 from inspect_kd.errors import BadInput, UsageError
-from inspect_kd.evaluate import MEAN, SamplePrediction, in_json, measure, predict_samples
+from inspect_kd.evaluate import MEAN, SamplePrediction, measure, measures_to_json, predict_samples
 from inspect_kd.models.rebuild import RebuildStudent
 from inspect_kd.train import pipeline
 from inspect_kd.train.checkpoint import FITTED, TrainingState
@@ -203,7 +203,7 @@ def _metrics(job: Job, student: RebuildStudent) -> dict[str, dict[str, float | s
     test, recipe = job.data.select(Split.TEST), job.recipe
     job.progress.phase("evaluate", len(test))
     predictions = predict_samples(as_model(student, 1.0, recipe), test, view_of(recipe), bits=recipe.data.bits)
-    return in_json(measure(_counted(predictions, job.progress)))
+    return measures_to_json(measure(_counted(predictions, job.progress)))
 
 
 def _counted(predictions: Iterator[SamplePrediction], progress: Progress) -> Iterator[SamplePrediction]:

@@ -20,7 +20,7 @@ from inspect_kd.bench.entries import SIZE, Entry
 from inspect_kd.datasets import DataSet
 from inspect_kd.datasets.batches import ImageStore
 from inspect_kd.datasets.view import View
-from inspect_kd.evaluate import in_json, measure, predict_samples
+from inspect_kd.evaluate import measure, measures_to_json, predict_samples
 from inspect_kd.export.graph import ArtifactGraph, TorchModel
 from inspect_kd.models.base import ModelOutput
 from inspect_kd.models.encoders import Encoder, build_encoder
@@ -74,7 +74,9 @@ def run_entry(entry: Entry, data: DataSet, folder: Path, minutes: float, progres
     to_file(graph, folder / "model.onnx", SIZE)
     rows = sum(len(bank) for bank in memory.banks)
     return {
-        "metrics": in_json(measure(predict_samples(TorchModel(graph, SIZE), data.select(Split.TEST), View(size=SIZE)))),
+        "metrics": measures_to_json(
+            measure(predict_samples(TorchModel(graph, SIZE), data.select(Split.TEST), View(size=SIZE)))
+        ),
         "gflop": gflop(graph, SIZE),
         "train_seconds": seconds,
         "note": f"{rows:,} patches kept",

@@ -27,7 +27,7 @@ from inspect_kd.datasets import DataSet
 from inspect_kd.datasets.batches import ImageStore
 from inspect_kd.datasets.view import View
 from inspect_kd.errors import EnvironmentFault
-from inspect_kd.evaluate import in_json, measure, predict_samples
+from inspect_kd.evaluate import measure, measures_to_json, predict_samples
 from inspect_kd.export.graph import TorchModel
 from inspect_kd.models.base import ModelOutput
 from inspect_kd.models.encoders import drop_unused_stages, weights_available
@@ -78,7 +78,7 @@ def run_entry(entry: Entry, data: DataSet, folder: Path, minutes: float, progres
         told: dict[str, Any] = {"note": note, "train_seconds": round(time.monotonic() - began, 1)}
         graph = PeerGraph(module.cpu().eval())
         parts = predict_samples(TorchModel(graph, SIZE), data.select(Split.TEST), View(size=SIZE))  # type: ignore[arg-type]
-        told["metrics"] = in_json(measure(parts))
+        told["metrics"] = measures_to_json(measure(parts))
     except Exception as error:
         # Whatever a peer stumbles over is its result; what it would cost is told all the same.
         told = {"failure": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}

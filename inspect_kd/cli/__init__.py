@@ -1,6 +1,6 @@
-"""The command line: one file a command, nothing heavy imported before a command runs.
+"""The command line: one module for each command; heavy imports happen inside commands.
 
-Exit codes: 0 fine, 1 a gate failed, 2 usage, 3 bad input, 4 environment.
+Exit codes: 0 success, 1 a gate failed, 2 usage, 3 bad input, 4 environment, 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from inspect_kd.cli import (
 from inspect_kd.cli.echo import echo
 from inspect_kd.errors import EnvironmentFault, InspectKDError, Interrupted, UsageError, describe_os_error
 
-EPILOG = "Exit codes: 0 fine, 1 a gate failed, 2 usage, 3 bad input, 4 environment. Start with: inspect-kd demo"
+EPILOG = "Exit codes: 0 success, 1 a gate failed, 2 usage, 3 bad input, 4 environment. Start with: inspect-kd demo"
 
 app = typer.Typer(
     name="inspect-kd",
-    help="Anomaly detection for industrial inspection: big teachers look once, a small student looks at every part.",
+    help="Anomaly detection for industrial inspection: distil large teacher models into a small student that inspects every part.",
     epilog=EPILOG,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -69,12 +69,14 @@ def version() -> None:
 
 
 def main() -> None:
-    """Entry point: a user's error or a fault of the machine is one line, anything else is a bug and keeps its traceback."""
+    """Run the command line. Errors of users and machines print one line; anything else is a bug and prints its traceback."""
     replace_closed_streams()
-    # A training on several devices, and loaders' workers, are started by libraries.
+    # Libraries start the processes of several devices and of data loaders.
     protect_later_processes()
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr does it: a name that is not UTF-8 ends no command
+        sys.stdout.reconfigure(
+            errors="backslashreplace"
+        )  # like stderr, so that a file name that is not UTF-8 can be printed
     try:
         with faults_as_errors():
             app()
@@ -86,10 +88,10 @@ def main() -> None:
 
 
 def replace_closed_streams() -> None:
-    """Give each standard stream that the caller has closed something to read from or to write to.
+    """Replace standard streams that the caller has closed.
 
-    What goes to a closed stdout is a fault (a handle that takes no writing), never lost without a word; stderr's is dropped.
-    Taking the free numbers 0 to 2 also keeps files that are opened later from getting a library's messages.
+    Writing to a closed stdout raises an error (its handle is read-only); text for a closed stderr is dropped. Occupying the
+    descriptors 0 to 2 also prevents that a file opened later receives a library's messages.
     """
     for name, mode, flags in (("stdin", "r", os.O_RDONLY), ("stdout", "w", os.O_RDONLY), ("stderr", "w", os.O_WRONLY)):
         if getattr(sys, name) is None:
@@ -100,30 +102,30 @@ def replace_closed_streams() -> None:
 
 @contextlib.contextmanager
 def faults_as_errors() -> Iterator[None]:
-    """Turn faults of the machine, and Ctrl-C, into errors of one line with an exit code of their own."""
+    """Turn OSError, MemoryError, closed pipes and Ctrl-C into errors with one line and an exit code."""
     try:
         yield
     except OSError as error:
         raise EnvironmentFault(describe_os_error(error)) from error
     except MemoryError as error:
-        raise EnvironmentFault("out of memory: close other programs, or ask for less at once") from error
-    except SystemExit as end:
-        # Typer and Rich answer a closed pipe with 1, which means a failed gate here, and Ctrl-C without a word.
-        causes = causes_of(end) if end.code else []
+        raise EnvironmentFault("out of memory: close other programs, or use smaller batches or images") from error
+    except SystemExit as exit_request:
+        # Typer and Rich exit with 1 on a closed pipe, which means a failed gate here, and print nothing on Ctrl-C.
+        causes = causes_of(exit_request) if exit_request.code else []
         for cause in causes:
             if isinstance(cause, BrokenPipeError):
                 raise EnvironmentFault(describe_os_error(cause)) from cause
             if isinstance(cause, EOFError):
                 raise UsageError(
-                    "a question was not answered: the input has ended; `--help` names the option"
+                    "the input ended before a question was answered; `--help` lists the option that answers it"
                 ) from cause
             if isinstance(cause, KeyboardInterrupt):
-                raise Interrupted("stopped; `inspect-kd train --resume` goes on with a training") from cause
+                raise Interrupted("stopped; `inspect-kd train --resume` continues a training") from cause
         raise
 
 
 def causes_of(error: BaseException) -> list[BaseException]:
-    """The exceptions during whose handling this one was raised, the latest first."""
+    """List the exceptions during whose handling this one was raised, the latest first."""
     causes = []
     while error.__context__ is not None:
         error = error.__context__
@@ -132,7 +134,7 @@ def causes_of(error: BaseException) -> list[BaseException]:
 
 
 def drop_unwritten_output() -> None:
-    """Forget what a closed pipe or a full disk did not take: at exit Python would try again, and end with 120."""
+    """Discard output that a closed pipe or full disk refused; at exit Python would write it again and exit with 120."""
     for stream in (sys.stdout, sys.stderr):
         try:
             if stream is not None:

@@ -1,4 +1,4 @@
-"""`inspect-kd bench-latency`: what an artifact costs on this machine, with the tail, in turns where there are several."""
+"""`inspect-kd bench-latency`: measure the latency of artifacts on this machine, with its tail."""
 
 from __future__ import annotations
 
@@ -14,38 +14,43 @@ from inspect_kd.cli.threads import Threads
 if TYPE_CHECKING:
     from inspect_kd.inspector import Inspector
 
-SHOWN = {
+COLUMNS = {
     "p50_ms": "p50 ms",
     "p90_ms": "p90 ms",
     "p99_ms": "p99 ms",
     "cpu_ms": "CPU ms",
     "images_per_second": "images/s",
 }
-WHOLE = "1, from an image"
+WHOLE_INSPECTION = "1, from an image"
 
 
 def bench_latency(
-    artifacts: Annotated[list[Path], typer.Argument(help="Artifacts, or runs' folders; several take turns.")],
-    batches: Annotated[str, typer.Option(help="Sizes of batch, with commas.")] = "1,2,8",
-    rounds: Annotated[int, typer.Option(min=1, help="Turns of each; at most 12 runs a turn.")] = 25,
+    artifacts: Annotated[list[Path], typer.Argument(help="Artifacts, or folders of runs; several are timed in turns.")],
+    batches: Annotated[str, typer.Option(help="Batch sizes, separated by commas.")] = "1,2,8",
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each artifact; at most 12 runs a turn.")] = 25,
     image: Annotated[
         Path | None,
-        typer.Option(help="Time the whole inspection of this image too; default: a drawn one of 1024x1024."),
+        typer.Option(help="Image for timing the whole inspection; default: random noise of 1024x1024."),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or tensorrt; OpenVINO: cpu, gpu or npu.")] = "cpu",
     threads: Threads = 1,
     spin: Annotated[
-        bool, typer.Option("--spin", help="Threads wait by spinning: sooner when idle, a trap on a busy small box.")
+        bool,
+        typer.Option(
+            "--spin", help="Let threads wait by spinning: faster on an idle machine, slower on a small busy one."
+        ),
     ] = False,
-    bind: Annotated[bool, typer.Option("--bind", help="Inputs and outputs in buffers that are made once.")] = False,
-    cuda_graph: Annotated[bool, typer.Option("--cuda-graph", help="Record the GPU's work, play it again.")] = False,
-    allow_cpu: Annotated[bool, typer.Option("--allow-cpu", help="Go on without the GPU that was asked for.")] = False,
+    bind: Annotated[bool, typer.Option("--bind", help="Reuse the buffers of inputs and outputs.")] = False,
+    cuda_graph: Annotated[bool, typer.Option("--cuda-graph", help="Record the GPU's work once and replay it.")] = False,
+    allow_cpu: Annotated[
+        bool, typer.Option("--allow-cpu", help="Use the CPU if the requested GPU is missing.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
-    """Time artifacts: wall p50, p90, p99, CPU time of all threads, throughput, by size of batch, an image each.
+    """Time artifacts: wall time p50, p90 and p99, CPU time of all threads and throughput, per image, for each batch size.
 
-    The last row of each is one whole inspection: resize, model, regions. Run it on the line's own machine, beside what else
-    runs there: p99 is what a deadline is held against.
+    The last row of each artifact is one whole inspection: resize, model, regions. Run it on the line's machine beside its
+    other programs, and compare p99 with the deadline.
 
     Examples:
 
@@ -58,49 +63,49 @@ def bench_latency(
     from inspect_kd.inspector import Inspector
     from inspect_kd.stopwatch import take_turns
 
-    sizes = _sizes(batches)
+    sizes = _parse_sizes(batches)
     options = RuntimeOptions(
         device=device, threads=threads, allow_cpu=allow_cpu, spinning=spin, bind=bind, cuda_graph=cuda_graph
     )
     paths = [artifact_of(path) for path in artifacts]
     inspectors = {str(path): Inspector(path, options=options) for path in paths}
-    told: dict[str, dict[str, dict[str, float]]] = {name: {} for name in inspectors}
+    figures: dict[str, dict[str, dict[str, float]]] = {name: {} for name in inspectors}
     for size in sizes:
-        looks = {name: _look(inspector, size) for name, inspector in inspectors.items()}
-        for name, times in take_turns(looks, rounds).items():
-            told[name][str(size)] = times.figures(size)
-    picture = _picture(image)
-    wholes: dict[str, Callable[[], object]] = {
+        runs = {name: _make_run(inspector, size) for name, inspector in inspectors.items()}
+        for name, times in take_turns(runs, rounds).items():
+            figures[name][str(size)] = times.figures(size)
+    picture = _load_picture(image)
+    inspections: dict[str, Callable[[], object]] = {
         name: lambda inspector=inspector: inspector(picture)  # type: ignore[misc]
         for name, inspector in inspectors.items()
     }
-    for name, times in take_turns(wholes, rounds).items():
-        told[name][WHOLE] = times.figures()
+    for name, times in take_turns(inspections, rounds).items():
+        figures[name][WHOLE_INSPECTION] = times.figures()
     if as_json:
-        typer.echo(json.dumps({"device": device, "threads": threads, "artifacts": told}))
+        typer.echo(json.dumps({"device": device, "threads": threads, "artifacts": figures}))
     else:
-        _show(told, f"{device}, {threads} thread{'s' * (threads > 1)}; milliseconds and images of one image")
+        _print_table(figures, f"{device}, {threads} thread{'s' * (threads > 1)}; milliseconds per image")
 
 
-def _sizes(text: str) -> list[int]:
+def _parse_sizes(text: str) -> list[int]:
     from inspect_kd.errors import UsageError
     from inspect_kd.export.to_onnx import LARGEST_BATCH
 
     words = text.split(",")
     if not all(word.strip().isdecimal() and 1 <= int(word) <= LARGEST_BATCH for word in words):
-        raise UsageError(f"--batches {text}: sizes from 1 to {LARGEST_BATCH} with commas, such as 1,2,8")
+        raise UsageError(f"--batches {text}: write sizes from 1 to {LARGEST_BATCH} separated by commas, such as 1,2,8")
     return [int(word) for word in words]
 
 
-def _look(inspector: Inspector, size: int) -> Callable[[], object]:
+def _make_run(inspector: Inspector, size: int) -> Callable[[], object]:
     import numpy as np
 
     noise = np.random.default_rng(0).integers(0, 256, (size, inspector.size, inspector.size, 3), dtype=np.uint8)
     return lambda: inspector.predict_batch(noise)
 
 
-def _picture(image: Path | None) -> Any:
-    """Decoded once: what a camera gives is no file."""
+def _load_picture(image: Path | None) -> Any:
+    """Return a decoded image: a camera delivers pixels, not files."""
     import numpy as np
 
     from inspect_kd.datasets.images import read_image
@@ -110,15 +115,15 @@ def _picture(image: Path | None) -> Any:
     return np.random.default_rng(0).integers(0, 256, (1024, 1024, 3), dtype=np.uint8)
 
 
-def _show(told: dict[str, dict[str, dict[str, float]]], title: str) -> None:
+def _print_table(figures: dict[str, dict[str, dict[str, float]]], title: str) -> None:
     from rich.table import Table
 
     from inspect_kd.cli.console import PlainConsole
 
     table = Table(title=title, title_justify="left")
-    for name in ("artifact", "batch", *SHOWN.values()):
+    for name in ("artifact", "batch", *COLUMNS.values()):
         table.add_column(name, justify="left" if name == "artifact" else "right")
-    for artifact, batches in told.items():
-        for batch, figures in batches.items():
-            table.add_row(artifact, batch, *(f"{figures[key]:.2f}" for key in SHOWN))
+    for artifact, batches in figures.items():
+        for batch, values in batches.items():
+            table.add_row(artifact, batch, *(f"{values[key]:.2f}" for key in COLUMNS))
     PlainConsole().print(table)

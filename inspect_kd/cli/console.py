@@ -1,7 +1,7 @@
-"""The command line's one way to print through Rich.
+"""The Rich console of the command line.
 
-Unusual here: no markup, no emoji codes, no control characters. What is printed comes from folders and files: a category named
-`bolt[m8]` is shown as it is named, and no name steers a terminal.
+Unusual here: no markup, emoji codes or control characters, because the text holds names of folders and files. A category
+named `bolt[m8]` is printed as it is, and no name can control the terminal.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from inspect_kd.errors import printable
 
 
 class PlainConsole(Console):
-    """A console that shows each text as it is."""
+    """A console that prints text literally."""
 
     def __init__(self, *, stderr: bool = False) -> None:
         super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False)

@@ -1,4 +1,4 @@
-"""`inspect-kd data`: which data sets there are, what a folder holds and what is wrong with it."""
+"""`inspect-kd data`: list, check, download and draw data sets."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import typer
 
 from inspect_kd.cli.echo import echo
 
-app = typer.Typer(help="Data sets: list, check, fetch, draw.", no_args_is_help=True)
+app = typer.Typer(help="Data sets: list, check, download, draw.", no_args_is_help=True)
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-SHOWN_FINDINGS = 40
+MOST_FINDINGS = 40
 
 
 @app.command("ls")
 def ls(as_json: AsJson = False) -> None:
-    """List the data sets that the program knows, their licences, and whether their images are here."""
+    """List the known data sets, their licences, and whether their images are on this machine."""
     from inspect_kd import zoo
     from inspect_kd.datasets.manifest import load_manifest
 
@@ -34,11 +34,11 @@ def ls(as_json: AsJson = False) -> None:
 
     from inspect_kd.cli.console import PlainConsole
 
-    table = Table("name", "title", "licence", "factory use", "categories", "images here")
+    table = Table("name", "title", "licence", "commercial use", "categories", "downloaded")
     for name, title, licence, commercial, categories, present in rows:
         table.add_row(name, title, licence, "yes" if commercial else "no", str(categories), "yes" if present else "–")
     PlainConsole().print(table)
-    echo(f"images live in {zoo.data_home()} (set INSPECT_KD_DATA to change it); any folder works as --data, too")
+    echo(f"images are in {zoo.data_home()} (set INSPECT_KD_DATA to change it); --data also takes any folder")
 
 
 @app.command("check")
@@ -49,39 +49,39 @@ def check(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a data set holds and what is wrong with it. Exit 3 on an error.
+    """Show what a data set contains and check it for errors. Exit code 3 if it has any.
 
     Example: inspect-kd data check my_parts/
     """
     from inspect_kd.cli.progress import show_progress
     from inspect_kd.datasets import open_dataset
-    from inspect_kd.datasets.check import check as look
+    from inspect_kd.datasets.check import check as check_dataset
     from inspect_kd.errors import BadInput
     from inspect_kd.types import Split
 
-    found = open_dataset(data, group=group)
+    data_set = open_dataset(data, group=group)
     with show_progress() as progress:
-        findings = look(found, progress)
-    counts = {c: {str(s): len(found.select(s, c)) for s in Split} for c in found.categories}
-    defects = {c: sum(s.defective for s in found.samples if s.category == c) for c in found.categories}
+        findings = check_dataset(data_set, progress)
+    counts = {c: {str(s): len(data_set.select(s, c)) for s in Split} for c in data_set.categories}
+    defects = {c: sum(s.defective for s in data_set.samples if s.category == c) for c in data_set.categories}
     errors = sum(finding.severity == "error" for finding in findings)
     if as_json:
         listed = [{"severity": f.severity, "text": f.text, "files": [str(file) for file in f.files]} for f in findings]
-        typer.echo(json.dumps({"layout": found.layout, "counts": counts, "defective": defects, "findings": listed}))
+        typer.echo(json.dumps({"layout": data_set.layout, "counts": counts, "defective": defects, "findings": listed}))
     else:
-        _show(found.name, found.layout, counts, defects)
-        for finding in findings[:SHOWN_FINDINGS]:
+        _print_counts(data_set.name, data_set.layout, counts, defects)
+        for finding in findings[:MOST_FINDINGS]:
             mark = {"error": "✗", "warning": "!", "note": "•"}[finding.severity]
             echo(f"{mark} {finding.text}")
             for file in finding.files[:3]:
                 echo(f"    {file}")
-        if len(findings) > SHOWN_FINDINGS:
-            echo(f"… and {len(findings) - SHOWN_FINDINGS} more (--json lists all)")
+        if len(findings) > MOST_FINDINGS:
+            echo(f"… and {len(findings) - MOST_FINDINGS} more (--json lists all)")
     if errors:
         raise BadInput(f"{data}: {errors} error{'s' if errors > 1 else ''}")
 
 
-def _show(name: str, layout: str, counts: dict[str, dict[str, int]], defects: dict[str, int]) -> None:
+def _print_counts(name: str, layout: str, counts: dict[str, dict[str, int]], defects: dict[str, int]) -> None:
     from rich.table import Table
 
     from inspect_kd.cli.console import PlainConsole
@@ -92,7 +92,7 @@ def _show(name: str, layout: str, counts: dict[str, dict[str, int]], defects: di
         "calibration",
         "validation",
         "test",
-        "of these defective",
+        "of which defective",
         title=f"{name} (layout: {layout})",
     )
     for category, splits in counts.items():
@@ -105,9 +105,9 @@ def _show(name: str, layout: str, counts: dict[str, dict[str, int]], defects: di
 @app.command("get")
 def get(
     name: Annotated[str, typer.Argument(help="A data set's name or a manifest.")],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Accept the licence without being asked.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Accept the licence without a question.")] = False,
 ) -> None:
-    """Fetch a data set. Shows the licence first; goes on where an earlier attempt stopped.
+    """Download a data set. Shows the licence first; continues an interrupted download.
 
     Example: inspect-kd data get mvtec
     """
@@ -119,11 +119,11 @@ def get(
     manifest = load_manifest(name)
     echo(f"{manifest.title}: {manifest.licence.name} {manifest.licence.url}".rstrip(), err=True)
     if not manifest.licence.commercial:
-        echo("NOT for commercial use: measure with it, do not ship what is trained on it.", err=True)
+        echo("NOT for commercial use: do not ship models trained on it.", err=True)
     if manifest.citation:
         echo(f"cite: {manifest.citation}", err=True)
-    if not yes and not typer.confirm("Accept the licence and fetch?", err=True):
-        raise UsageError("not fetched: the licence was not accepted")
+    if not yes and not typer.confirm("Accept the licence and download?", err=True):
+        raise UsageError("not downloaded: the licence was not accepted; --yes accepts it")
     with show_progress() as progress:
         folder = fetch(manifest, progress)
     echo(folder)
@@ -132,10 +132,10 @@ def get(
 @app.command("draw")
 def draw(
     to: Annotated[Path | None, typer.Option(help="Folder; default: below INSPECT_KD_DATA.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed draws other parts.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the drawn parts.")] = 0,
     sheet: Annotated[Path | None, typer.Option(help="Also write a contact sheet (.jpg or .png).")] = None,
 ) -> None:
-    """Draw the embedded data set `sample`: four kinds of parts, with defects and exact masks.
+    """Draw the built-in data set `sample`: four kinds of parts, with defects and exact masks.
 
     Example: inspect-kd data draw --to parts/ --sheet parts.jpg
     """

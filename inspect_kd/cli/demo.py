@@ -1,4 +1,4 @@
-"""`inspect-kd demo`: the whole way on the drawn data set, nothing downloaded."""
+"""`inspect-kd demo`: train, export and inspect on the drawn data set, without a download."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Annotated
 
 import typer
 
-PICTURES = 3
-HURRY = ["distill.supervise.steps=300", "distill.variants=4"]
-"""A demonstration takes three minutes: its head learns for a fifth of what the recipe gives it."""
+KINDS_SHOWN = 3
+SHORTENED = ["distill.supervise.steps=300", "distill.variants=4"]
+"""Overrides that keep the demo at three minutes: the label head trains for a fifth of the recipe's steps."""
 
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the demo's run.")] = Path("runs/demo"),
-    seed: Annotated[int, typer.Option(min=0, help="Another seed draws other parts.")] = 0,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Throw an earlier demo in that folder away.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the drawn parts.")] = 0,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Delete an earlier demo in that folder.")] = False,
 ) -> None:
-    """Draw parts, train a student, prove its artifact, inspect parts with it, write the report: under 3 minutes on two cores."""
+    """Draw parts, train a student, export and verify it, inspect parts, write a report: under 3 minutes on two cores."""
     from inspect_kd.cli.needs import need_training
     from inspect_kd.cli.predict import save_overlay
     from inspect_kd.cli.progress import show_progress
@@ -30,9 +30,9 @@ def demo(
     need_training()
     if out.exists() and any(out.iterdir()):
         if not fresh:
-            raise UsageError(f"{out} is not empty: --fresh throws it away, --out names another folder")
+            raise UsageError(f"{out} is not empty: --fresh deletes an earlier demo, --out names another folder")
         remove_earlier_demo(out)
-    began = time.monotonic()
+    start = time.monotonic()
     with show_progress() as progress, file_named(out):
         data_folder = draw_sample(out / "sample", seed, progress=progress)
         from inspect_kd.train import pipeline
@@ -40,7 +40,7 @@ def demo(
         from inspect_kd.train.job import Job
         from inspect_kd.train.run import RunFolder
 
-        recipe, data = prepare(str(data_folder), "embedded", HURRY)
+        recipe, data = prepare(str(data_folder), "embedded", SHORTENED)
         progress.note(summary(data))
         folder, hardware = RunFolder(out / "parts"), Hardware(device="cpu")
         pipeline.train(Job(recipe=recipe, data=data, folder=folder, hardware=hardware, progress=progress))
@@ -49,26 +49,26 @@ def demo(
 
         require_artifacts(folder.path)
         inspector = Inspector(folder.artifact())
-        shown = [
+        images = [
             path
             for category in CATEGORIES
-            for kind in sorted((data_folder / category / "test").iterdir())[:PICTURES]
+            for kind in sorted((data_folder / category / "test").iterdir())[:KINDS_SHOWN]
             for path in sorted(kind.iterdir())[:1]
         ]
-        progress.phase("inspect", len(shown))
-        for path in shown:
+        progress.phase("inspect", len(images))
+        for path in images:
             save_overlay(path, inspector(path), out / "overlays", None)
             progress.advance()
     show_result(folder.path, as_json=False)
     typer.echo(f"overlays  {out / 'overlays'}")
-    typer.echo(f"done in {time.monotonic() - began:.0f} s; open the report in a browser")
+    typer.echo(f"done in {time.monotonic() - start:.0f} s; open the report in a browser")
 
 
 def remove_earlier_demo(out: Path) -> None:
-    """What a demo makes; other things in the folder are not this program's to remove."""
+    """Delete what an earlier demo wrote, and no other files."""
     from inspect_kd.train.run import RunFolder, hold_run
 
     with hold_run(RunFolder(out / "parts"), may_be_complete=True):
-        for made in ("sample", "parts", "overlays"):
-            if (out / made).exists():
-                shutil.rmtree(out / made)
+        for name in ("sample", "parts", "overlays"):
+            if (out / name).exists():
+                shutil.rmtree(out / name)

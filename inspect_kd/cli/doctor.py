@@ -1,4 +1,4 @@
-"""`inspect-kd doctor`: what is installed, what really works, and what to do about the rest."""
+"""`inspect-kd doctor`: check what is installed and working on this machine, and advise on the rest."""
 
 from __future__ import annotations
 
@@ -31,6 +31,8 @@ LITTLE_DISK_GB = 5
 
 @dataclass(frozen=True, slots=True)
 class DoctorCheck:
+    """The result of one check."""
+
     name: str
     state: str
     """ok, note or fault"""
@@ -38,7 +40,7 @@ class DoctorCheck:
 
 
 def doctor(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
-    """DoctorCheck this machine: versions, providers really obtained, OpenCV clashes, weights, disk. Exit 4 on a fault."""
+    """Check this machine: versions, working execution providers, OpenCV conflicts, weights, disk. Exit code 4 on a fault."""
     from inspect_kd.errors import EnvironmentFault
 
     checks = [*versions(), *opencv(), *providers(), torch_devices(), encoder_weights(), disk()]
@@ -53,6 +55,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
 
 
 def versions() -> list[DoctorCheck]:
+    """List the versions of important packages."""
     found = installed(PACKAGES)
     checks = [DoctorCheck("packages", "ok", ", ".join(f"{name} {version}" for name, version in found.items()))]
     if "torch" not in found:
@@ -60,29 +63,29 @@ def versions() -> list[DoctorCheck]:
             DoctorCheck(
                 "training",
                 "note",
-                "torch is not installed: this machine inspects, it does not train (inspect-kd[train])",
+                "torch is not installed: this machine can inspect but not train (inspect-kd[train])",
             )
         )
     return checks
 
 
 def opencv() -> list[DoctorCheck]:
-    """Two distributions of cv2 overwrite each other's files."""
+    """Check that only one distribution of cv2 is installed: several overwrite each other's files."""
     names = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
-    here = list(installed(names))
-    if len(here) > 1:
+    present = list(installed(names))
+    if len(present) > 1:
         return [
             DoctorCheck(
                 "opencv",
                 "fault",
-                f"{' and '.join(here)} share their files: pip uninstall {' '.join(here)}; pip install {names[1]}",
+                f"{' and '.join(present)} overwrite each other's files: pip uninstall {' '.join(present)}; pip install {names[1]}",
             )
         ]
-    return [DoctorCheck("opencv", "ok", here[0] if here else "found, but by no known distribution")]
+    return [DoctorCheck("opencv", "ok", present[0] if present else "installed, but from an unknown distribution")]
 
 
 def providers() -> list[DoctorCheck]:
-    """Open a session with every provider that the runtime lists: a listed one may still fail to load."""
+    """Open a session with every listed provider, since a listed one may still fail to load."""
     both = installed(("onnxruntime", "onnxruntime-gpu"))
     if len(both) > 1:
         text = "onnxruntime and onnxruntime-gpu overwrite each other: pip uninstall both, then install inspect-kd[cpu] or [gpu]"
@@ -95,19 +98,19 @@ def providers() -> list[DoctorCheck]:
     for provider in onnxruntime.get_available_providers():
         if provider == "AzureExecutionProvider":
             continue  # calls a cloud service; never used here
-        obtained = _obtained(onnxruntime, provider)
-        state = "ok" if obtained else "note"
+        works = _provider_works(onnxruntime, provider)
+        state = "ok" if works else "note"
         checks.append(
             DoctorCheck(
                 "runtime",
                 state,
-                f"{provider}: {'a session runs on it' if obtained else 'listed, but a session falls back to the CPU'}",
+                f"{provider}: {'works' if works else 'listed, but sessions fall back to the CPU'}",
             )
         )
     return checks
 
 
-def _obtained(onnxruntime: Any, provider: str) -> bool:
+def _provider_works(onnxruntime: Any, provider: str) -> bool:
     if provider != "CPUExecutionProvider" and hasattr(onnxruntime, "preload_dlls"):
         onnxruntime.preload_dlls()
     options = onnxruntime.SessionOptions()
@@ -115,14 +118,15 @@ def _obtained(onnxruntime: Any, provider: str) -> bool:
     try:
         session = onnxruntime.InferenceSession(IDENTITY, sess_options=options, providers=[provider])
     except Exception:
-        # Any failure to open is the answer to the question that is asked here.
+        # Any failure means that the provider does not work.
         return False
     return provider in session.get_providers()
 
 
 def torch_devices() -> DoctorCheck:
+    """List the GPUs that torch can use."""
     if find_spec("torch") is None:
-        return DoctorCheck("gpu", "note", "not asked: torch is not installed")
+        return DoctorCheck("gpu", "note", "not checked: torch is not installed")
     import torch
 
     if torch.cuda.is_available():
@@ -130,15 +134,16 @@ def torch_devices() -> DoctorCheck:
             "gpu", "ok", ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
         )
     return DoctorCheck(
-        "gpu", "note", f"torch {torch.__version__} finds none; training runs on {torch.get_num_threads()} CPU threads"
+        "gpu", "note", f"torch {torch.__version__} finds no GPU; training uses {torch.get_num_threads()} CPU threads"
     )
 
 
 def encoder_weights() -> DoctorCheck:
+    """Check which pretrained weights are on this machine."""
     from inspect_kd import weights, zoo
 
     shipped = zoo.asset("models", "embedded_encoder.safetensors")
-    embedded = "embedded encoder shipped" if shipped.is_file() else "embedded encoder missing"
+    embedded = "embedded encoder present" if shipped.is_file() else "embedded encoder missing"
     folder = weights.local_folder()
     if folder is None:
         return DoctorCheck(
@@ -151,17 +156,20 @@ def encoder_weights() -> DoctorCheck:
 
 
 def disk() -> DoctorCheck:
+    """Check the free disk space."""
     from inspect_kd import zoo
 
     home = zoo.data_home()
-    place = next(folder for folder in (home, *home.parents) if folder.exists())
-    free = shutil.disk_usage(place).free / 1e9
+    existing = next(folder for folder in (home, *home.parents) if folder.exists())
+    free = shutil.disk_usage(existing).free / 1e9
     here = shutil.disk_usage(Path()).free / 1e9
     state = "ok" if min(free, here) > LITTLE_DISK_GB else "note"
-    return DoctorCheck("disk", state, f"{free:.0f} GB free for data sets ({home}), {here:.0f} GB here")
+    return DoctorCheck(
+        "disk", state, f"{free:.0f} GB free for data sets ({home}), {here:.0f} GB in the working directory"
+    )
 
 
-# The smallest valid model (one Identity node, opset 13), so that asking for a provider needs no artifact and no onnx package.
+# The smallest valid model (one Identity node, opset 13), so that checking a provider needs no artifact and no onnx package.
 IDENTITY = bytes.fromhex(
     "08073a370a100a017812017922084964656e746974791201675a0f0a0178120a0a08080112040a020801620f0a0179120a0a"
     "08080112040a02080142040a00100d"

@@ -1,6 +1,6 @@
-"""The command line's way to print text without Rich: names and titles come from data, and none of them steers a terminal.
+"""Print text without Rich, with control characters escaped, because it may hold names from files.
 
-JSON goes through `typer.echo`: it has escapes of its own.
+JSON is printed with `typer.echo`, since it has its own escapes.
 """
 
 from __future__ import annotations
@@ -11,5 +11,5 @@ from inspect_kd.errors import printable
 
 
 def echo(text: object, *, err: bool = False) -> None:
-    """Print a text, with every control character but the line break escaped."""
+    """Print a text with all control characters but line breaks escaped."""
     typer.echo("\n".join(map(printable, str(text).split("\n"))), err=err)

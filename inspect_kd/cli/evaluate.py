@@ -1,4 +1,4 @@
-"""`inspect-kd eval`: seven metrics of a run or an artifact on a data set, with a gate."""
+"""`inspect-kd eval`: measure a run or an artifact on a data set, with optional gates."""
 
 from __future__ import annotations
 
@@ -18,17 +18,20 @@ def evaluate(
     what: Annotated[Path, typer.Argument(metavar="RUN_OR_ARTIFACT", help="A run's folder or an artifact.")],
     data: Annotated[str, typer.Option("--data", "-d", help="A data set's name, a manifest, or a folder.")],
     minimum: Annotated[
-        list[str] | None, typer.Option("--min", help="Gate: metric=number, e.g. image_auroc=0.95. Repeatable.")
+        list[str] | None,
+        typer.Option("--min", help="Exit 1 if a metric is lower: metric=number, e.g. image_auroc=0.95. Repeatable."),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or tensorrt.")] = "cpu",
     threads: Threads = 2,
-    allow_cpu: Annotated[bool, typer.Option("--allow-cpu", help="Go on without the GPU that was asked for.")] = False,
+    allow_cpu: Annotated[
+        bool, typer.Option("--allow-cpu", help="Use the CPU if the requested GPU is missing.")
+    ] = False,
     trusted: Annotated[
-        bool, typer.Option("--trusted", help="Refuse an artifact that nobody in the trust store has signed.")
+        bool, typer.Option("--trusted", help="Refuse an artifact that no key in the trust store has signed.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Measure a run or an artifact: image and pixel AUROC, AP, F1max, AUPRO; and what its thresholds do.
+    """Measure a run or an artifact: image and pixel AUROC, AP and F1max, AUPRO, and the decisions of its thresholds.
 
     Example: inspect-kd eval runs/mvtec-omni_ad --data mvtec --min image_auroc=0.98
     """
@@ -51,17 +54,17 @@ def evaluate(
     if as_json:
         typer.echo(json.dumps(evaluation.to_json()))
     else:
-        show(evaluation)
+        print_tables(evaluation)
     evaluation.gate(gates)
 
 
 def artifact_of(what: Path) -> Path:
-    """The artifact itself, or the one in a run's folder."""
+    """Return the artifact in a run's folder, or the path itself."""
     return what / f"{what.resolve().name}.onnx" if what.is_dir() else what
 
 
-def show(evaluation: Evaluation) -> None:
-    """Metrics and decisions as tables."""
+def print_tables(evaluation: Evaluation) -> None:
+    """Print metrics and decisions as tables."""
     from rich.table import Table
 
     from inspect_kd.cli.console import PlainConsole
@@ -73,7 +76,7 @@ def show(evaluation: Evaluation) -> None:
     for category, measures in evaluation.measures.items():
         values = [measures[name].value for name in METRICS]
         table.add_row(category, *["–" if value is None else f"{value:.4f}" for value in values])
-        notes |= {f"{category}: {name}: {measures[name].why}" for name in METRICS if measures[name].value is None}
+        notes |= {f"{category}: {name}: {measures[name].reason}" for name in METRICS if measures[name].value is None}
     console.print(table)
     for note in sorted(notes):
         console.print(f"– {note}")

@@ -1,4 +1,4 @@
-"""`inspect-kd export`: make artifacts from a complete run, prove them, or leave nothing but the reason."""
+"""`inspect-kd export`: export a complete run's student and verify the artifacts."""
 
 from __future__ import annotations
 
@@ -21,21 +21,22 @@ def export(
     to: Annotated[
         str,
         typer.Option(
-            "--to", help="A deployment's name (`inspect-kd ls export`), several with commas, a YAML file, or all-cpu."
+            "--to",
+            help="A deployment's name (`inspect-kd ls export`), several separated by commas, a YAML file, or all-cpu.",
         ),
     ] = "onnx",
     data: Annotated[
-        str | None, typer.Option("--data", "-d", help="Images for the proof; default: the run's own data set.")
+        str | None, typer.Option("--data", "-d", help="Images for the verification; default: the run's data set.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Where to write; default: into the run's folder.")
+        Path | None, typer.Option("--output", "-o", help="File to write; default: in the run's folder.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the conversion's figures as JSON.")] = False,
 ) -> None:
-    """Export a run's student. An artifact appears only if it answers like the student on real images.
+    """Export a run's student. The artifact is written only if its predictions match the student's on real images.
 
-    Beside it lies what became of the student on the way: <artifact>.conversion.html and .json, also where it was refused.
-    int8 takes minutes: which convolutions may compute in bytes is measured, one by one.
+    A conversion report lies beside it, also after a refusal: <artifact>.conversion.html and .json. int8 takes minutes, because
+    the effect of each convolution in 8 bit is measured.
 
     Examples:
 
@@ -53,24 +54,24 @@ def export(
 
     names = deployments_for("cpu") if to == ALL_CPU else to.split(",")
     if output is not None and len(names) > 1:
-        raise UsageError(f"--output names one file, --to {to} makes {len(names)}; leave it out")
+        raise UsageError(f"--output names one file, but --to {to} makes {len(names)}; leave --output out")
     refused = []
     for name in names:
-        artifact, conversion = _made(run, name, data, output)
+        artifact, conversion = _export_one(run, name, data, output)
         if conversion.missed:
             refused.append(f"{artifact.name}: {conversion.complaint()}")
         if as_json:
             typer.echo(json.dumps({"artifact": str(artifact), **conversion.to_json()}))
         else:
-            _tell(artifact, conversion)
+            _print_summary(artifact, conversion)
     if refused:
         raise GateFailed(
-            f"does not answer like the student, no artifact was written: {' | '.join(refused)}. "
-            "Beside where it would lie, *.conversion.html tells more"
+            f"the predictions differ from the student's, no artifact was written: {' | '.join(refused)}. "
+            "The *.conversion.html in the artifact's folder has the details"
         )
 
 
-def _made(run: Path, name: str, data: str | None, output: Path | None) -> tuple[Path, Conversion]:
+def _export_one(run: Path, name: str, data: str | None, output: Path | None) -> tuple[Path, Conversion]:
     from inspect_kd.cli.progress import show_progress
     from inspect_kd.errors import file_named
     from inspect_kd.train.artifacts import export_run
@@ -79,7 +80,7 @@ def _made(run: Path, name: str, data: str | None, output: Path | None) -> tuple[
         return export_run(run, name, data=data, output=output, progress=progress)
 
 
-def _tell(artifact: Path, conversion: Conversion) -> None:
+def _print_summary(artifact: Path, conversion: Conversion) -> None:
     from inspect_kd.report.conversion import speed
 
     parity: Any = conversion.parity
@@ -91,6 +92,6 @@ def _tell(artifact: Path, conversion: Conversion) -> None:
         f"parity    score {parity.score:.1e}, heatmap {parity.heatmap:.1e}, AUROC change {parity.auroc}, "
         f"{parity.flips + parity.near_flips} decisions flip, on {parity.real_images} real images at batches {parity.batches}"
     )
-    told = speed(conversion)
-    if told:
-        echo(f"speed     {told}")
+    speedup = speed(conversion)
+    if speedup:
+        echo(f"speed     {speedup}")

@@ -1,4 +1,4 @@
-"""`inspect-kd label-next`: which unlabelled images are worth a person's time; needs no torch."""
+"""`inspect-kd label-next`: choose the unlabelled images to label next; needs no torch."""
 
 from __future__ import annotations
 
@@ -22,23 +22,25 @@ if TYPE_CHECKING:
 
 def label_next(
     artifact: Annotated[Path, typer.Argument(help="An artifact (.onnx), or a run's folder.")],
-    images: Annotated[list[str], typer.Argument(help="Unlabelled images: files, folders, globs; `-` reads stdin.")],
+    images: Annotated[
+        list[str], typer.Argument(help="Unlabelled images: files, folders, globs; `-` reads paths from stdin.")
+    ],
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many to choose.")] = 10,
     known: Annotated[
-        list[str] | None, typer.Option(help="Images that are labelled already: what is like them is not chosen.")
+        list[str] | None, typer.Option(help="Images that are labelled already; similar ones are not chosen.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Copy the chosen ones into this folder; a contact sheet lies beside it.")
+        Path | None, typer.Option(help="Copy the chosen images into this folder and write a contact sheet beside it.")
     ] = None,
     threads: Threads = 1,
     trusted: Annotated[
-        bool, typer.Option("--trusted", help="Refuse an artifact that nobody in the trust store has signed.")
+        bool, typer.Option("--trusted", help="Refuse an artifact that no key in the trust store has signed.")
     ] = False,
 ) -> None:
-    """Choose the images whose labels will teach the next training most: a JSON line each, the most telling first.
+    """Choose the images whose labels help the next training most: one JSON line each, the most useful first.
 
-    The choice covers what the student thinks of the parts, and where; it knows no label. Sort the copies into folders as
-    for any data set (good/, scratch/ …, masks beside them if there are any) and hand them to the next training.
+    The choice covers the student's predictions and their places in the image; it uses no labels. Sort the copies into folders
+    as for any data set (good/, scratch/ …, masks beside them if there are any) and use them in the next training.
 
     Examples:
 
@@ -51,45 +53,47 @@ def label_next(
     from inspect_kd.cli.progress import show_progress
     from inspect_kd.errors import BadInput
     from inspect_kd.inspector import Inspector
-    from inspect_kd.label_next import next_to_label
+    from inspect_kd.label_next import choose_next
     from inspect_kd.signing import trust_store
 
     if out is not None and out.is_dir() and any(out.iterdir()):
-        raise BadInput(f"{out}: not empty; choose another folder with --out")
+        raise BadInput(f"{out}: is not empty; choose another folder with --out")
     inspector = Inspector(artifact_of(artifact), threads=threads, trust=trust_store() if trusted else None)
     paths, labelled = list(find_images(images)), list(find_images(known or []))
     with show_progress() as progress:
-        progress.phase("look", len(paths) + len(labelled))
-        asked = _opinions(inspector, paths, progress)
-        before = _opinions(inspector, labelled, progress)
-    if not asked:
+        progress.phase("inspect", len(paths) + len(labelled))
+        candidates = _predict_probabilities(inspector, paths, progress)
+        covered = _predict_probabilities(inspector, labelled, progress)
+    if not candidates:
         raise BadInput(f"no image to choose from in: {' '.join(images)}")
-    looked = list(asked)
-    chosen = next_to_label(list(asked.values()), list(before.values()), count)
-    # Looked at again, not kept: of ten thousand images the heatmaps would fill the memory.
-    picked = [(looked[choice.index], inspector(looked[choice.index])) for choice in chosen]
-    for (path, answer), choice in zip(picked, chosen, strict=True):
-        line = {"image": str(path), "novelty": round(choice.novelty, 4), "score": round(answer.score, 4)}
-        typer.echo(json.dumps(line | {"decision": str(answer.decision)}))
+    readable = list(candidates)
+    choices = choose_next(list(candidates.values()), list(covered.values()), count)
+    # Inspected again: keeping the heatmaps of ten thousand images would fill the memory.
+    chosen = [(readable[choice.index], inspector(readable[choice.index])) for choice in choices]
+    for (path, inspection), choice in zip(chosen, choices, strict=True):
+        line = {"image": str(path), "novelty": round(choice.novelty, 4), "score": round(inspection.score, 4)}
+        typer.echo(json.dumps(line | {"decision": str(inspection.decision)}))
     if out is not None:
-        sheet = _hand_over(picked, out, inspector.card.bits)
-        echo(f"{len(picked)} images are in {out}, all at a glance in {sheet}", err=True)
+        sheet = _copy_chosen(chosen, out, inspector.card.bits)
+        echo(f"copied {len(chosen)} images to {out}; their contact sheet is {sheet}", err=True)
 
 
-def _opinions(inspector: Inspector, paths: list[Path], progress: Progress) -> dict[Path, npt.NDArray[np.float32]]:
-    """Of each image that can be read; one that cannot is said."""
-    from inspect_kd.label_next import opinion
+def _predict_probabilities(
+    inspector: Inspector, paths: list[Path], progress: Progress
+) -> dict[Path, npt.NDArray[np.float32]]:
+    """Compute the defect probabilities of each readable image; report the others as notes."""
+    from inspect_kd.label_next import defect_probabilities
     from inspect_kd.types import Inspection
 
-    found = {}
+    probabilities = {}
     for path in paths:
-        answer = next(inspector.each([path]))
-        if isinstance(answer, Inspection):
-            found[path] = opinion(answer.heatmap)
+        result = next(inspector.each([path]))
+        if isinstance(result, Inspection):
+            probabilities[path] = defect_probabilities(result.heatmap)
         else:
-            progress.note(f"left out: {answer}")
+            progress.note(f"left out: {result}")
         progress.advance()
-    return found
+    return probabilities
 
 
 def _copy(path: Path, to: Path) -> None:
@@ -99,25 +103,25 @@ def _copy(path: Path, to: Path) -> None:
         with file_named(to):
             shutil.copy2(path, to)
     except OSError:
-        # The folder was empty before, and has to be empty for the next try.
+        # The next attempt needs an empty folder.
         shutil.rmtree(to.parent, ignore_errors=True)
         raise
 
 
-def _hand_over(picked: list[tuple[Path, Inspection]], out: Path, bits: int | None) -> Path:
-    """Numbered copies in the order of the choice, and a sheet beside the folder on which a person sees what and where."""
+def _copy_chosen(chosen: list[tuple[Path, Inspection]], out: Path, bits: int | None) -> Path:
+    """Copy the images with numbers in the order of choice, and write a contact sheet with overlays beside the folder."""
     import cv2
 
     from inspect_kd import overlay
     from inspect_kd.datasets.image_writer import write_image
     from inspect_kd.datasets.images import read_image
 
-    out = out.resolve()  # the sheet lies beside the folder, and `.` has no name to call it by
+    out = out.resolve()  # the sheet is named after the folder, and `.` has no name
     out.mkdir(parents=True, exist_ok=True)
     pictures = []
-    for number, (path, answer) in enumerate(picked, 1):
+    for number, (path, inspection) in enumerate(chosen, 1):
         _copy(path, out / f"{number:03d}_{path.name}")
-        pictures.append((f"{number:03d} {path.name}", overlay.draw(read_image(path, bits=bits), answer)))
+        pictures.append((f"{number:03d} {path.name}", overlay.draw(read_image(path, bits=bits), inspection)))
     sheet = overlay.contact_sheet(pictures)
     file = out.with_name(f"{out.name}_sheet.jpg")
     write_image(file, sheet, [cv2.IMWRITE_JPEG_QUALITY, 90])

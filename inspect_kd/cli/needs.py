@@ -1,4 +1,4 @@
-"""Say in one line which extra is missing, before a traceback does."""
+"""Check that the packages of an extra are installed, to report missing ones in one line."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from inspect_kd.errors import EnvironmentFault
 
 
 def need_training() -> None:
+    """Raise EnvironmentFault if packages for training are missing."""
     missing = [
         name for name in ("torch", "timm", "lightning", "onnx", "onnxscript", "safetensors") if find_spec(name) is None
     ]

@@ -25,30 +25,32 @@ def predict(
     artifact: Annotated[Path, typer.Argument(help="An artifact (.onnx), or a run's folder.")],
     images: Annotated[list[str], typer.Argument(help="Files, folders, globs; `-` reads paths from stdin.")],
     category: Annotated[
-        str | None, typer.Option(help="Use this category's own thresholds; default: the pooled ones.")
+        str | None, typer.Option(help="Use this category's thresholds; default: those for all categories together.")
     ] = None,
     calibration: Annotated[
         Path | None,
-        typer.Option(help="Thresholds that somebody has signed off in the Studio for this artifact (JSON)."),
+        typer.Option(help="Thresholds that were signed off in the Studio for this artifact (JSON)."),
     ] = None,
     overlays: Annotated[
         Path | None,
-        typer.Option(help="Write a picture with heat, regions and decision for each image into this folder."),
+        typer.Option(help="Write each image with heatmap, regions and decision into this folder."),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or tensorrt.")] = "cpu",
     threads: Threads = 1,
-    allow_cpu: Annotated[bool, typer.Option("--allow-cpu", help="Go on without the GPU that was asked for.")] = False,
+    allow_cpu: Annotated[
+        bool, typer.Option("--allow-cpu", help="Use the CPU if the requested GPU is missing.")
+    ] = False,
     trusted: Annotated[
         bool,
         typer.Option(
-            "--trusted", help="Refuse an artifact or a calibration that nobody in the trust store has signed."
+            "--trusted", help="Refuse an artifact or a calibration that no key in the trust store has signed."
         ),
     ] = False,
     fail_on_ng: Annotated[bool, typer.Option("--fail-on-ng", help="Exit 1 if any part is not OK.")] = False,
 ) -> None:
-    """Inspect images: a JSON line each on stdout, a summary on stderr.
+    """Inspect images: one JSON line each on stdout, a summary on stderr.
 
-    An unreadable image is one line with its `error` and the decision NG; the batch goes on and the exit code is 3.
+    An unreadable image gives a line with its `error` and the decision NG; the others are still inspected, and the exit code is 3.
 
     Examples:
 
@@ -72,23 +74,23 @@ def predict(
         trust=trust_store() if trusted else None,
     )
     counts: Counter[str] = Counter()
-    pictures = OverlayFolder(overlays, inspector.card.bits) if overlays is not None else None
+    overlay_folder = OverlayFolder(overlays, inspector.card.bits) if overlays is not None else None
     try:
         for path in find_images(images):
-            answer = next(inspector.each([path]))
-            if isinstance(answer, Inspection):
-                counts[answer.decision] += 1
-                typer.echo(json.dumps(answer.to_json()))
-                if pictures is not None:
-                    pictures.save(path, answer)
+            result = next(inspector.each([path]))
+            if isinstance(result, Inspection):
+                counts[result.decision] += 1
+                typer.echo(json.dumps(result.to_json()))
+                if overlay_folder is not None:
+                    overlay_folder.save(path, result)
             else:
                 counts["unreadable"] += 1
-                typer.echo(json.dumps({"image": str(path), "decision": str(Decision.NG), "error": str(answer)}))
+                typer.echo(json.dumps({"image": str(path), "decision": str(Decision.NG), "error": str(result)}))
     finally:
-        # Ctrl-C and a closed pipe end a batch, too.
+        # Printed also after Ctrl-C or a closed pipe.
         echo(", ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "no images", err=True)
-    if pictures is not None and pictures.fault is not None:
-        raise pictures.fault
+    if overlay_folder is not None and overlay_folder.fault is not None:
+        raise overlay_folder.fault
     if counts["unreadable"] or not counts:
         raise BadInput("some images could not be read" if counts else f"no images in: {' '.join(images)}")
     if fail_on_ng and counts[Decision.OK] < sum(counts.values()):
@@ -96,13 +98,13 @@ def predict(
 
 
 def find_images(patterns: list[str]) -> Iterator[Path]:
-    """Files as they are, folders searched through, globs expanded (for shells that do not)."""
+    """Yield files as given, the images below folders, and the matches of globs (for shells that do not expand them)."""
     from inspect_kd.datasets.find_images import find_by_pattern, find_in_folder
 
     for pattern in patterns:
         if pattern == "-":
             yield from paths_from(sys.stdin.buffer)
-        # `os.path` calls a name that no file can have missing; reading it then says why.
+        # For an impossible file name `os.path` returns False, and reading it later reports the reason.
         elif os.path.isdir(pattern):  # noqa: PTH112
             yield from find_in_folder(Path(pattern))
         elif glob.has_magic(pattern) and not os.path.exists(pattern):  # noqa: PTH110
@@ -112,11 +114,11 @@ def find_images(patterns: list[str]) -> Iterator[Path]:
 
 
 def paths_from(lines: Iterable[bytes]) -> Iterator[Path]:
-    """One path a line, byte for byte: a name may begin or end with a space, and need not be UTF-8."""
+    """Read one path from each line, byte for byte: names may begin or end with a space and need not be UTF-8."""
     for line in lines:
         name = line.removesuffix(b"\n")
         unix = name.removesuffix(b"\r")
-        # A list made on Windows ends its lines in two characters; on Linux a name may end in the first of them.
+        # Lists from Windows end their lines with \r\n; on Linux a name may end with \r.
         if unix != name and (os.name == "nt" or (os.path.exists(unix) and not os.path.exists(name))):  # noqa: PTH110
             name = unix
         if name:
@@ -124,29 +126,29 @@ def paths_from(lines: Iterable[bytes]) -> Iterator[Path]:
 
 
 class OverlayFolder:
-    """The folder of `--overlays`. Where one cannot be written, parts are still inspected, and the first fault is kept."""
+    """Writes the overlays. If one cannot be written, inspection continues, and the first error is kept for the end."""
 
     def __init__(self, folder: Path, bits: int | None) -> None:
         self.folder, self.bits = folder, bits
         self.fault: InspectKDError | None = None
         self.is_writable = True
 
-    def save(self, path: Path, answer: Inspection) -> None:
+    def save(self, path: Path, inspection: Inspection) -> None:
         from inspect_kd.errors import BadInput, EnvironmentFault, describe_os_error
 
         if not self.is_writable:
             return
         try:
-            save_overlay(path, answer, self.folder, self.bits)
-        except BadInput as error:  # no JPEG is that large, or the image has been moved away since its decision
-            self.fault = self.fault or BadInput(f"no overlay of {path}: {error}")
+            save_overlay(path, inspection, self.folder, self.bits)
+        except BadInput as error:  # too large for a JPEG, or the image was moved after its inspection
+            self.fault = self.fault or BadInput(f"no overlay of {path} was written: {error}")
         except OSError as error:
             self.is_writable = False
-            self.fault = EnvironmentFault(f"no overlays from this one on: {describe_os_error(error)}")
+            self.fault = EnvironmentFault(f"no overlays were written from this one on: {describe_os_error(error)}")
 
 
-def save_overlay(path: Path, answer: Inspection, folder: Path, bits: int | None) -> None:
-    """`<stem>.jpg` in the folder; a second image of the same name gets a number."""
+def save_overlay(path: Path, inspection: Inspection, folder: Path, bits: int | None) -> None:
+    """Write `<stem>.jpg` into the folder; a second image of the same name gets a number."""
     import cv2
 
     from inspect_kd import overlay
@@ -157,5 +159,5 @@ def save_overlay(path: Path, answer: Inspection, folder: Path, bits: int | None)
     to, number = folder / f"{path.stem}.jpg", 2
     while to.exists():
         to, number = folder / f"{path.stem}-{number}.jpg", number + 1
-    picture = overlay.draw(read_image(path, bits=bits), answer)
+    picture = overlay.draw(read_image(path, bits=bits), inspection)
     write_image(to, picture, [cv2.IMWRITE_JPEG_QUALITY, 92])

@@ -1,4 +1,4 @@
-"""Show long work: a progress bar with the time left on a terminal, JSON lines elsewhere. Both go to stderr."""
+"""Show the progress of long work on stderr: bars with the remaining time on a terminal, JSON lines elsewhere."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SECONDS_BETWEEN_LINES = 2.0
 
 @contextmanager
 def show_progress(*, quiet: bool = False) -> Iterator[Progress]:
-    """A watch for the time of one command."""
+    """Return the progress display of one command."""
     if quiet or not sys.stderr.isatty():
         yield JsonLines(quiet=quiet)
         return
@@ -45,7 +45,7 @@ def show_progress(*, quiet: bool = False) -> Iterator[Progress]:
 
 
 class Bars:
-    """One rich bar a phase; the finished ones stay in sight."""
+    """One Rich bar for each phase; finished ones stay visible."""
 
     def __init__(self, progress: Any) -> None:
         self.progress = progress
@@ -66,32 +66,32 @@ class Bars:
 
 
 class JsonLines:
-    """A line every few seconds, and always the first and last of a phase."""
+    """A JSON line every few seconds, and always the first and last of a phase."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.quiet = quiet
-        self.name, self.total, self.before, self.done = "", 0, 0, 0
-        self.began = self.written_at = time.monotonic()
+        self.name, self.total, self.done_before, self.done = "", 0, 0, 0
+        self.started_at = self.written_at = time.monotonic()
 
     def phase(self, name: str, total: int, done: int = 0) -> None:
-        self.name, self.total, self.before, self.done = name, total, done, done
-        self.began = time.monotonic()
-        self._tell({})
+        self.name, self.total, self.done_before, self.done = name, total, done, done
+        self.started_at = time.monotonic()
+        self._write_state({})
 
     def advance(self, steps: int = 1, **figures: float) -> None:
         self.done += steps
         if self.done >= self.total or "gap" in figures or time.monotonic() - self.written_at > SECONDS_BETWEEN_LINES:
-            self._tell(figures)
+            self._write_state(figures)
 
     def note(self, text: str) -> None:
         self._write({"say": text})
 
-    def _tell(self, figures: dict[str, float]) -> None:
+    def _write_state(self, figures: dict[str, float]) -> None:
         self.written_at = time.monotonic()
-        elapsed = self.written_at - self.began
-        # What was done before this process began says nothing of how fast it is.
-        here = self.done - self.before
-        left = elapsed / here * (self.total - self.done) if here else None
+        elapsed = self.written_at - self.started_at
+        # Steps of an interrupted run do not count towards the speed.
+        steps = self.done - self.done_before
+        left = elapsed / steps * (self.total - self.done) if steps else None
         line = {"phase": self.name, "done": self.done, "total": self.total, "seconds": round(elapsed, 1)}
         self._write(line | ({} if left is None else {"seconds_left": round(left, 1)}) | figures)
 

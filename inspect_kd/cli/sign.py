@@ -1,4 +1,4 @@
-"""`inspect-kd keygen`, `sign`, `verify`: who signed an artifact or a calibration, and that nobody changed it. No torch, no runtime."""
+"""`inspect-kd keygen`, `sign` and `verify`: sign artifacts and calibrations, and verify signatures. No torch, no runtime."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ from typing import Annotated
 import typer
 
 PASSPHRASE = "INSPECT_KD_PASSPHRASE"
-SIGNED = "An artifact (.onnx), a run's folder, or a calibration of the Studio (.json)."
+SIGNABLE = "An artifact (.onnx), a run's folder, or a calibration from the Studio (.json)."
 
 
 def keygen(
-    private: Annotated[Path, typer.Argument(help="File of the private key; the public one gets its name with .pub.")],
+    private: Annotated[
+        Path, typer.Argument(help="File of the private key; the public key gets the same name with .pub.")
+    ],
     locked: Annotated[
-        bool, typer.Option(help=f"Ask for a passphrase that locks the private key (or take ${PASSPHRASE}).")
+        bool, typer.Option(help=f"Lock the private key with a passphrase, from a prompt or ${PASSPHRASE}.")
     ] = True,
 ) -> None:
-    """Make a pair of ed25519 keys: the private one signs artifacts, the public one goes to every line that trusts it.
+    """Make a pair of ed25519 keys: the private key signs artifacts, the public key goes to every line that trusts it.
 
     Examples:
 
@@ -27,21 +29,21 @@ def keygen(
         cp keys/quality.pub ~/.config/inspect-kd/trust/
     """
     from inspect_kd.errors import printable
-    from inspect_kd.signing import fingerprint, make_keys, signers
+    from inspect_kd.signing import fingerprint, load_signers, make_keys
 
     passphrase = _passphrase("Passphrase for the new key", confirm=True) if locked else None
     public = make_keys(private, passphrase)
-    typer.echo(printable(f"private key  {private} (keep it to yourself{'' if passphrase else ': it is not locked'})"))
-    typer.echo(printable(f"public key   {public}, fingerprint {fingerprint(signers(public)[0].key)}"))
+    typer.echo(printable(f"private key  {private} (keep it secret{'' if passphrase else ': it is not locked'})"))
+    typer.echo(printable(f"public key   {public}, fingerprint {fingerprint(load_signers(public)[0].key)}"))
 
 
 def sign(
-    artifact: Annotated[Path, typer.Argument(help=SIGNED)],
-    key: Annotated[Path, typer.Option("--key", "-k", help="Private key, of `inspect-kd keygen`.")],
+    artifact: Annotated[Path, typer.Argument(help=SIGNABLE)],
+    key: Annotated[Path, typer.Option("--key", "-k", help="Private key from `inspect-kd keygen`.")],
 ) -> None:
-    """Sign an artifact, or thresholds that were signed off in the Studio: the signature lies beside the file as <file>.sig.
+    """Sign an artifact, or thresholds that were signed off in the Studio; the signature is written to <file>.sig.
 
-    It holds for this file under this name; a file that is changed or renamed has to be signed again.
+    It is valid for this file under this name; a changed or renamed file must be signed again.
 
     Examples:
 
@@ -52,16 +54,16 @@ def sign(
     from inspect_kd.cli.evaluate import artifact_of
     from inspect_kd.errors import UsageError, printable
     from inspect_kd.sign_off import parse_sign_off
-    from inspect_kd.signing import Kind, kind_of, read_signable, sign_bytes
+    from inspect_kd.signing import SignedKind, kind_of, read_signable, sign_bytes
 
     path = artifact_of(artifact)
-    # Read once: the file may be exchanged while a person reads what it says, or types the passphrase.
+    # Read once: the file could be replaced while a person reads the summary or types the passphrase.
     content = read_signable(path)
-    if kind_of(path)[0] is Kind.SIGN_OFF:
-        told = parse_sign_off(content, path)
-        limits = f"RE-INSPECT above {told.thresholds.reinspect:g}, NG above {told.thresholds.reject:g}"
-        scope = f"{told.artifact} ({told.category or 'all categories'})"
-        typer.echo(printable(f"{path.name}: {limits}, for {scope}, signed off by {told.by}"))
+    if kind_of(path)[0] is SignedKind.SIGN_OFF:
+        sign_off = parse_sign_off(content, path)
+        limits = f"RE-INSPECT above {sign_off.thresholds.reinspect:g}, NG above {sign_off.thresholds.reject:g}"
+        scope = f"{sign_off.artifact} ({sign_off.category or 'all categories'})"
+        typer.echo(printable(f"{path.name}: {limits}, for {scope}, signed off by {sign_off.by}"))
     try:
         written = sign_bytes(content, path, key, os.environ.get(PASSPHRASE))
     except UsageError as error:
@@ -72,12 +74,12 @@ def sign(
 
 
 def verify(
-    artifact: Annotated[Path, typer.Argument(help=SIGNED)],
+    artifact: Annotated[Path, typer.Argument(help=SIGNABLE)],
     trust: Annotated[
         Path | None, typer.Option(help="A public key, or a folder of them; default: the trust store.")
     ] = None,
 ) -> None:
-    """Say who signed an artifact or a calibration, or why it must not be used (exit code 3). No parser opens the file.
+    """Show who signed an artifact or a calibration, or why it must not be used (exit code 3). The file itself is not parsed.
 
     Examples:
 
@@ -87,18 +89,18 @@ def verify(
     """
     from inspect_kd.cli.evaluate import artifact_of
     from inspect_kd.errors import printable
-    from inspect_kd.signing import signers, trust_store
-    from inspect_kd.signing import verify as check
+    from inspect_kd.signing import load_signers, trust_store
+    from inspect_kd.signing import verify as verify_signature
 
     path = artifact_of(artifact)
-    signer, statement = check(path, signers(trust or trust_store()))
+    signer, statement = verify_signature(path, load_signers(trust or trust_store()))
     text = f"{path}: unchanged, signed by {signer.name} ({signer.fingerprint}) on {statement.created}"
     typer.echo(printable(text))
 
 
 def _passphrase(question: str, *, confirm: bool) -> str | None:
-    """From the environment, else from a person; nobody else is asked."""
-    found = os.environ.get(PASSPHRASE)
-    if found is not None:
-        return found or None
+    """Return the passphrase from the environment, or ask for it."""
+    passphrase = os.environ.get(PASSPHRASE)
+    if passphrase is not None:
+        return passphrase or None
     return str(typer.prompt(question, hide_input=True, confirmation_prompt=confirm, err=True)) or None

@@ -1,4 +1,4 @@
-"""`--threads`: one option for every command that opens an artifact."""
+"""The option `--threads` of all commands that open an artifact."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import typer
 from inspect_kd.cli.echo import echo
 
 
-def bound_threads(asked: int) -> int:
-    """At most one thread a processor; that fewer are started is printed."""
+def bound_threads(requested: int) -> int:
+    """Limit the threads to one for each processor, and print if that lowers their number."""
     from inspect_kd.export.options import usable_processors
 
-    most = usable_processors()
-    if asked > most:
-        echo(f"--threads {asked}: this machine lets the program use {most} processors; {most} are started", err=True)
-    return min(asked, most)
+    processors = usable_processors()
+    if requested > processors:
+        echo(f"--threads {requested}: only {processors} processors are available; using {processors} threads", err=True)
+    return min(requested, processors)
 
 
 Threads = Annotated[int, typer.Option(min=1, callback=bound_threads, help="Threads of the model.")]

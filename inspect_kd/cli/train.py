@@ -1,4 +1,4 @@
-"""`inspect-kd train`: from a folder of good parts to a verified artifact and a report."""
+"""`inspect-kd train`: train on a folder of good parts; write a verified artifact and a report."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 DEFAULT, FALLBACK = "omni_ad", "embedded"
-FOLDER_OF_ALL = "INSPECT_KD_RUN_FOLDER"
-"""Handed from the first process of a training on several devices to the others."""
+SHARED_FOLDER = "INSPECT_KD_RUN_FOLDER"
+"""Environment variable with which the first process of a multi-device training passes the run's folder to the others."""
 
 
 def train(
@@ -32,8 +32,8 @@ def train(
         typer.Option(
             "--model",
             "-m",
-            help="A recipe's name (`inspect-kd ls models`) or a YAML file. Default: omni_ad; embedded where no weights for "
-            "omni_ad's encoder can be had.",
+            help="A recipe's name (`inspect-kd ls models`) or a YAML file. Default: omni_ad, or embedded if the weights of "
+            "omni_ad's encoder are not available.",
         ),
     ] = None,
     overrides: Annotated[
@@ -44,31 +44,39 @@ def train(
         typer.Option(
             "--teachers",
             "-t",
-            help="Distil: a teacher's recipe (it studies first) or its run's folder; repeatable, or with commas.",
+            help="Teachers to distil from: recipes (trained first) or folders of runs; repeatable, or separated by commas.",
         ),
     ] = None,
     unlabelled: Annotated[
-        Path | None, typer.Option(help="Images from the line that nobody has looked at, for the teachers to look at.")
+        Path | None,
+        typer.Option(help="Folder of unlabelled images from the line, on which the student imitates the teachers."),
     ] = None,
     labelled: Annotated[
-        str | None, typer.Option(help="A data set with real defects, outlined or not, for the student to learn.")
+        str | None, typer.Option(help="A data set with real defects, with or without masks, for the student to learn.")
     ] = None,
     start: Annotated[
-        Path | None, typer.Option(help="Take the fit of this run over, and do only what follows it: minutes saved.")
+        Path | None, typer.Option(help="Reuse this run's fitted model and run only the later stages.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder that holds the runs.")] = Path("runs"),
-    name: Annotated[str | None, typer.Option(help="The run's name; default <data>-<recipe>.")] = None,
+    name: Annotated[str | None, typer.Option(help="The run's name; default: <data>-<recipe>.")] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with a stopped training, to the same numbers.")
+        bool,
+        typer.Option(
+            "--resume", help="Continue an interrupted training; the result is the same as without the interruption."
+        ),
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print recipe, counts and sizes, and stop.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the recipe, sample counts and model size, and stop.")
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    devices: Annotated[int, typer.Option(min=1, help="How many of them.")] = 1,
+    devices: Annotated[int, typer.Option(min=1, help="Number of devices.")] = 1,
     precision: Annotated[str, typer.Option(help="32-true, or bf16-mixed on a GPU.")] = "32-true",
-    workers: Annotated[int, typer.Option(min=0, help="Processes that read images; 0 suits a CPU.")] = 0,
+    workers: Annotated[
+        int, typer.Option(min=0, help="Processes that load images; 0 is best for training on a CPU.")
+    ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Train a student on sound parts, or a teacher alone; write its artifact, thresholds and report.
+    """Train a student on sound parts, or a teacher; write its artifact, thresholds and report.
 
     Examples:
 
@@ -89,15 +97,15 @@ def train(
 
     need_training()
     helper = is_helper_process()
-    chosen = model or default_model(quiet=helper)
-    extras = distilled(chosen, teachers or [], unlabelled, labelled, start)
-    recipe, data_set = prepare(data, chosen, [*extras, *(overrides or [])])
+    model_name = model or choose_model(quiet=helper)
+    extras = list_overrides(model_name, teachers or [], unlabelled, labelled, start)
+    recipe, data_set = prepare(data, model_name, [*extras, *(overrides or [])])
     if helper:
-        # One of several devices' processes, started by the first, which has chosen the folder for all.
-        folder = RunFolder(Path(os.environ[FOLDER_OF_ALL]))
+        # Started by the first of several devices' processes, which has chosen the folder.
+        folder = RunFolder(Path(os.environ[SHARED_FOLDER]))
     else:
         folder = choose_folder(out, name or f"{data_set.name}-{recipe.name}", resume=resume)
-        os.environ[FOLDER_OF_ALL] = str(folder.path)
+        os.environ[SHARED_FOLDER] = str(folder.path)
     if dry_run:
         show_plan(recipe, data_set, folder.path, as_json)
         return
@@ -116,8 +124,8 @@ def train(
         require_artifacts(folder.path)
 
 
-def default_model(*, quiet: bool) -> str:
-    """The default recipe, or the one that needs no download; which, is said."""
+def choose_model(*, quiet: bool) -> str:
+    """Choose the default recipe, or, with a message, the one that needs no download."""
     from inspect_kd.config import load_recipe
     from inspect_kd.models.encoders import weights_available
 
@@ -126,17 +134,17 @@ def default_model(*, quiet: bool) -> str:
         return DEFAULT
     if not quiet:
         echo(
-            f"no weights for '{encoder}' in INSPECT_KD_WEIGHTS, and no hub: taking --model {FALLBACK}, whose smaller encoder "
-            "comes with the package",
+            f"no weights for '{encoder}' in INSPECT_KD_WEIGHTS, and the hub cannot be reached: using --model {FALLBACK}, whose "
+            "smaller encoder comes with the package",
             err=True,
         )
     return FALLBACK
 
 
-def distilled(
+def list_overrides(
     model: str, teachers: list[str], unlabelled: Path | None, labelled: str | None, start: Path | None
 ) -> list[str]:
-    """The options as changes of the recipe, and what they need that it does not have."""
+    """Turn the options into overrides of the recipe, with the further settings that they need."""
     import json
 
     from inspect_kd.cli.bench import split_names
@@ -151,27 +159,22 @@ def distilled(
     for key, value in (("unlabelled", unlabelled), ("labelled", labelled), ("start", start)):
         if value is not None:
             if not str(value).isprintable():
-                raise UsageError(f"--{key} {value}: the recipe can only hold a path that is text; name a link to it")
+                raise UsageError(f"--{key} {value}: the recipe can only hold a printable path; use a link to it")
             changes.append(f"distill.{key}={json.dumps(str(value))}")
     return changes
 
 
 def prepare(data: str, model: str, overrides: list[str]) -> tuple[Recipe, DataSet]:
-    """The resolved recipe and the data set split as it says."""
+    """Return the resolved recipe, and the data set split as it says."""
     from inspect_kd.config import load_recipe
-    from inspect_kd.datasets import open_dataset
-    from inspect_kd.datasets.splits import Holdout
+    from inspect_kd.datasets import open_for_recipe
 
     recipe = load_recipe(model, overrides)
-    settings = recipe.data
-    holdout = Holdout(
-        seed=recipe.fit.seed, calibration=settings.calibration, validation=settings.validation, test=settings.test
-    )
-    return recipe, open_dataset(data, holdout=holdout, categories=settings.categories or None, group=settings.group)
+    return recipe, open_for_recipe(data, recipe)
 
 
 def summary(data: DataSet) -> str:
-    """One line on what was found."""
+    """Summarise a data set in one line."""
     from inspect_kd.types import Split
 
     counts = ", ".join(f"{len(data.select(split))} {split}" for split in Split)
@@ -181,18 +184,18 @@ def summary(data: DataSet) -> str:
 
 
 def show_plan(recipe: Recipe, data: DataSet, folder: Path, as_json: bool) -> None:
-    """What a training would do."""
+    """Print what a training would do."""
     import json
 
     from inspect_kd.train.run import build_student, build_teacher, sources_of
 
     model = build_student(recipe) if recipe.student else build_teacher(recipe)
-    # The heads are at rest until their stages come.
-    learns = [p.requires_grad or key.startswith("heads.") for key, p in model.named_parameters()]
+    # The heads are frozen until their stages.
+    is_trained = [p.requires_grad or key.startswith("heads.") for key, p in model.named_parameters()]
     numbers = [p.numel() for p in model.parameters()]
     sizes = {
-        "trainable": sum(n for n, yes in zip(numbers, learns, strict=True) if yes),
-        "frozen": sum(n for n, yes in zip(numbers, learns, strict=True) if not yes),
+        "trainable": sum(n for n, trained in zip(numbers, is_trained, strict=True) if trained),
+        "frozen": sum(n for n, trained in zip(numbers, is_trained, strict=True) if not trained),
     }
     if as_json:
         counts = {category: len([s for s in data.samples if s.category == category]) for category in data.categories}
@@ -208,11 +211,11 @@ def show_plan(recipe: Recipe, data: DataSet, folder: Path, as_json: bool) -> Non
         f"parameters: {sizes['trainable']:,} to train, {sizes['frozen']:,} frozen "
         f"({'; '.join(f'{source.name}, {source.origin}' for source in sources_of(model))})"
     )
-    echo(f"run: {folder} (nothing was written)")
+    echo(f"run: {folder} (dry run: nothing was written)")
 
 
 def show_result(folder: Path, as_json: bool) -> None:
-    """Where everything is, and what it is worth."""
+    """Print the metrics and where the files are."""
     import json
 
     manifest = json.loads((folder / "run.json").read_text(encoding="utf-8"))

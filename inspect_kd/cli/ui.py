@@ -1,4 +1,4 @@
-"""`inspect-kd ui`: the Studio in a browser; needs no torch."""
+"""`inspect-kd ui`: open the Studio in a browser; needs no torch."""
 
 from __future__ import annotations
 
@@ -23,46 +23,52 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 def ui(
     artifacts: Annotated[
         list[Path] | None,
-        typer.Argument(help="Artifacts (.onnx) or runs' folders; the first one looks, others compare."),
+        typer.Argument(
+            help="Artifacts (.onnx) or folders of runs; the first one inspects, the others are for comparison."
+        ),
     ] = None,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; beyond loopback only with --auth or --open.")
+        str, typer.Option(help="Address to listen on; other than loopback only with --auth or --open.")
     ] = "127.0.0.1",
     port: Annotated[
         int | None, typer.Option(min=1, max=65535, help="Default: the first free one from 7860 on.")
     ] = None,
     auth: Annotated[
         str | None,
-        typer.Option(envvar="INSPECT_KD_AUTH", help="NAME:PASSWORD, several with commas: who may come in."),
+        typer.Option(
+            envvar="INSPECT_KD_AUTH", help="Users who may log in: NAME:PASSWORD, several separated by commas."
+        ),
     ] = None,
     open_to_all: Annotated[
-        bool, typer.Option("--open", help="Let everybody on the network in, without a password.")
+        bool, typer.Option("--open", help="Let everyone on the network in without a password.")
     ] = False,
     store: Annotated[Path, typer.Option(help="Folder for marks and calibrations.")] = Path("studio"),
     runs: Annotated[
-        Path, typer.Option(help="Where trainings lie; without ARTIFACT the newest found there is offered.")
+        Path, typer.Option(help="Folder of the runs; without ARTIFACT the newest in it are offered.")
     ] = Path("runs"),
-    train_on: Annotated[Path, typer.Option(help="Folder below which data sets may be chosen for training.")] = Path(),
-    no_train: Annotated[bool, typer.Option("--no-train", help="Leave the Train tab out.")] = False,
-    max_upload: Annotated[int, typer.Option(min=1, help="Largest file in MB.")] = 100,
-    max_parts: Annotated[int, typer.Option(min=1, help="Parts that one browser tab may have on its desk.")] = 500,
-    max_disk: Annotated[int, typer.Option(min=64, help="MB that all desks and waiting uploads may keep.")] = 4096,
+    train_on: Annotated[
+        Path, typer.Option(help="Folder that holds the data sets that may be chosen for training.")
+    ] = Path(),
+    no_train: Annotated[bool, typer.Option("--no-train", help="Hide the Train tab.")] = False,
+    max_upload: Annotated[int, typer.Option(min=1, help="Largest upload in MB.")] = 100,
+    max_parts: Annotated[int, typer.Option(min=1, help="Most parts in the session of one browser tab.")] = 500,
+    max_disk: Annotated[int, typer.Option(min=64, help="Most MB of all sessions and pending uploads.")] = 4096,
     threads: Threads = 1,
     allow_host: Annotated[
         list[str] | None,
         typer.Option(
             envvar="INSPECT_KD_ALLOW_HOST",
-            help="NAME[:PORT] in the address bar, where a proxy or a name server leads here; beside --host and loopback.",
+            help="Further NAME[:PORT] under which browsers reach the Studio, e.g. through a proxy; repeatable.",
         ),
     ] = None,
     trusted: Annotated[
-        bool, typer.Option("--trusted", help="Refuse artifacts that nobody in the trust store has signed.")
+        bool, typer.Option("--trusted", help="Refuse artifacts that no key in the trust store has signed.")
     ] = False,
     root_path: Annotated[str | None, typer.Option(help="Path prefix behind a reverse proxy.")] = None,
 ) -> None:
-    """Open the Studio: inspect parts in a browser, move thresholds, mark wrong calls, compare artifacts, train.
+    """Open the Studio: inspect parts in a browser, adjust thresholds, mark wrong decisions, compare artifacts, train.
 
-    Without ARTIFACT it offers what trainings and `inspect-kd demo` have left below runs/. Loopback by default.
+    Without ARTIFACT it offers the results of trainings and of `inspect-kd demo` below runs/. Listens on loopback by default.
 
     Examples:
 
@@ -78,9 +84,9 @@ def ui(
 
     if find_spec("gradio") is None:
         raise EnvironmentFault(texts.NO_GRADIO)
-    people = people_of(auth)
-    host = host.strip("[]")  # as an IPv6 address stands in the address bar
-    if host not in LOOPBACK and not people and not open_to_all:
+    users = parse_users(auth)
+    host = host.strip("[]")  # an IPv6 address as browsers show it
+    if host not in LOOPBACK and not users and not open_to_all:
         raise UsageError(texts.BEYOND_LOOPBACK.format(host=host))
     public_hosts = tuple(allow_host or ())
     for name in public_hosts:
@@ -89,12 +95,12 @@ def ui(
     from inspect_kd.apps.studio.serve import Door, running
 
     limits = (max_upload, max_parts, max_disk, threads)
-    settings = settings_of(artifacts or [], runs, store, limits, None if no_train else train_on, trusted=trusted)
-    door = Door(host=host, port=port, auth=people, public_hosts=public_hosts, root_path=root_path)
+    settings = make_settings(artifacts or [], runs, store, limits, None if no_train else train_on, trusted=trusted)
+    door = Door(host=host, port=port, auth=users, public_hosts=public_hosts, root_path=root_path)
     with running(settings, door) as address:
-        # A container ends by SIGTERM: what the desks hold is cleared away then, too.
+        # Containers are stopped by SIGTERM; exit normally, so that temporary files are deleted.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-        echo(f"inspect-kd Studio: {address}  (Ctrl+C ends it; marks and calibrations go to {store})")
+        echo(f"inspect-kd Studio: {address}  (Ctrl+C stops it; marks and calibrations are saved in {store})")
         try:
             while True:
                 time.sleep(3600)
@@ -102,7 +108,7 @@ def ui(
             echo("closed")
 
 
-def settings_of(
+def make_settings(
     artifacts: list[Path],
     runs: Path,
     store: Path,
@@ -111,7 +117,7 @@ def settings_of(
     *,
     trusted: bool,
 ) -> Settings:
-    """Artifacts as given, else the newest found; the demo's own parts as examples."""
+    """Return the Studio's settings, with the newest artifacts if none are given, and the demo's parts as examples."""
     from inspect_kd.apps.studio import texts
     from inspect_kd.apps.studio.settings import Settings
     from inspect_kd.apps.studio.shelf import find_artifacts, find_examples
@@ -119,16 +125,16 @@ def settings_of(
     from inspect_kd.errors import BadInput
     from inspect_kd.signing import trust_store
 
-    found = [artifact_of(artifact) for artifact in artifacts] or find_artifacts(runs)
-    if not found:
+    paths = [artifact_of(artifact) for artifact in artifacts] or find_artifacts(runs)
+    if not paths:
         raise BadInput(texts.NO_ARTIFACT.format(runs=runs))
     upload, parts, disk, threads = limits
     return Settings(
-        artifacts=tuple(found),
+        artifacts=tuple(paths),
         store=store,
         runs=runs,
         train_on=train_on,
-        examples=find_examples(found[0]),
+        examples=find_examples(paths[0]),
         max_upload_mb=upload,
         max_parts=parts,
         max_kept_mb=disk,
@@ -137,8 +143,8 @@ def settings_of(
     )
 
 
-def people_of(auth: str | None) -> tuple[tuple[str, str], ...]:
-    """Names and passwords of `--auth`."""
+def parse_users(auth: str | None) -> tuple[tuple[str, str], ...]:
+    """Parse the names and passwords of `--auth`."""
     from inspect_kd.apps.studio import texts
     from inspect_kd.errors import UsageError
 

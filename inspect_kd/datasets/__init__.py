@@ -1,6 +1,6 @@
 """Data sets: how they lie on disk, what they hold, how they are split.
 
-`open_dataset` takes a name, a manifest, a CSV or any folder of images.
+`open_dataset` takes a name, a manifest, a CSV or any folder of images; `open_for_recipe` also splits it as a recipe says.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from inspect_kd.errors import BadInput, EnvironmentFault, UsageError
 from inspect_kd.types import Sample, Split
 
 if TYPE_CHECKING:
+    from inspect_kd.config import Recipe
     from inspect_kd.datasets.manifest import Manifest
     from inspect_kd.datasets.splits import Holdout
 
@@ -31,7 +32,7 @@ class DataSet:
     layout: str
     samples: list[Sample]
     source: str = ""
-    """What `open_dataset` would find it by again: a manifest's name or an absolute path."""
+    """The argument with which `open_dataset` finds it again: a manifest's name or an absolute path."""
     manifest: Manifest | None = None
 
     @property
@@ -42,26 +43,26 @@ class DataSet:
         return [s for s in self.samples if s.split is split and category in (None, s.category)]
 
     def only(self, category: str) -> DataSet:
-        """One category of it as a data set of its own."""
+        """Return one category as a data set of its own."""
         samples = [sample for sample in self.samples if sample.category == category]
         return replace(self, name=category, samples=samples)
 
     @cached_property
     def digest(self) -> str:
-        """Identity of names, sizes and splits; `data check` looks at the contents."""
+        """Identity of the files' names, sizes and splits; only `data check` reads their contents."""
         digest = hashlib.sha256()
         for s in sorted(self.samples, key=lambda s: str(s.image)):
             try:
                 line = f"{s.category}|{s.kind}|{s.split}|{s.image.name}|{s.image.stat().st_size}\n"
             except OSError as error:
                 raise BadInput(f"{s.image}: cannot be read ({error.strerror})") from error
-            # A name that is no text, as other systems leave them, is a name all the same.
+            # File names need not be valid UTF-8.
             digest.update(line.encode(errors="surrogateescape"))
         return digest.hexdigest()
 
 
 def union(parts: Sequence[DataSet], name: str) -> DataSet:
-    """Several data sets as one; categories that share a name become one category."""
+    """Join several data sets; categories that share a name become one category."""
     samples = [sample for part in parts for sample in part.samples]
     source = ", ".join(part.source for part in parts)
     return DataSet(
@@ -82,32 +83,43 @@ def open_dataset(
 ) -> DataSet:
     """Find, scan and split a data set. `group` overrides the manifest's regular expression over file names."""
     from inspect_kd.datasets import layouts
-    from inspect_kd.datasets.splits import Holdout, assign
+    from inspect_kd.datasets.splits import Holdout, assign_splits
 
     manifest, root = _locate(str(data))
     layout, samples = layouts.scan(root, manifest.layout if manifest else None)
     if categories:
         unknown = set(categories) - {sample.category for sample in samples}
         if unknown:
-            there = ", ".join(sorted({sample.category for sample in samples}))
-            raise UsageError(f"{data}: no category {', '.join(sorted(unknown))}; there are: {there}")
+            known = ", ".join(sorted({sample.category for sample in samples}))
+            raise UsageError(f"{data}: no category {', '.join(sorted(unknown))}; there are: {known}")
         samples = [sample for sample in samples if sample.category in categories]
     pattern = group or (manifest.group if manifest else None)
     if pattern:
-        samples = _grouped(samples, pattern)
+        samples = _assign_groups(samples, pattern)
     name = manifest.name if manifest else re.sub(r"[^A-Za-z0-9_.-]+", "_", root.resolve().stem)
     return DataSet(
         name=name,
         root=root,
         layout=layout,
-        samples=assign(samples, holdout or Holdout()),
+        samples=assign_splits(samples, holdout or Holdout()),
         source=str(data) if manifest else str(root.resolve()),
         manifest=manifest,
     )
 
 
-def every_sample(data: str | Path) -> list[Sample]:
-    """Of a data set, or of folders of defects without one sound part, with no splits."""
+def open_for_recipe(data: str | Path, recipe: Recipe, *, group: str | None = None) -> DataSet:
+    """Open a data set with the categories, groups and held-out shares that a recipe sets; `group` overrides the recipe's."""
+    from inspect_kd.datasets.splits import Holdout
+
+    settings = recipe.data
+    holdout = Holdout(
+        seed=recipe.fit.seed, calibration=settings.calibration, validation=settings.validation, test=settings.test
+    )
+    return open_dataset(data, holdout=holdout, categories=settings.categories or None, group=group or settings.group)
+
+
+def list_samples(data: str | Path) -> list[Sample]:
+    """List the samples of a data set, or of folders of defects without a single sound part; none has a split."""
     from inspect_kd.datasets import layouts
     from inspect_kd.datasets.layouts import folder
 
@@ -119,12 +131,12 @@ def every_sample(data: str | Path) -> list[Sample]:
         layout = ""
         if not root.is_dir() or not folder.defects_by_kind(root):
             raise
-    # In a data set a folder with a few masks is a category whose other images are sound; here it is a kind of defect.
+    # In a data set, images without a mask beside them are sound; here such a folder is a kind of defect.
     return (folder.defects_by_kind(root) if layout in ("", "masks_beside") else []) or samples
 
 
-def every_image(root: Path) -> list[Path]:
-    """All images below a folder that could be parts: masks are none."""
+def list_images(root: Path) -> list[Path]:
+    """List all images below a folder except masks."""
     from inspect_kd.datasets.find_images import find_in_folder
     from inspect_kd.datasets.layouts._walk import MASK_FOLDERS, inside, is_mask
 
@@ -137,7 +149,7 @@ def every_image(root: Path) -> list[Path]:
 
 
 def _locate(data: str) -> tuple[Manifest | None, Path]:
-    """A folder or CSV as it is; a manifest with the folder of its images."""
+    """Return the manifest, if there is one, and the folder or CSV that holds the images."""
     from inspect_kd.datasets.manifest import load_manifest
 
     path = zoo.expand_user(data)
@@ -154,18 +166,18 @@ def _locate(data: str) -> tuple[Manifest | None, Path]:
         return manifest, draw_sample(folder, manifest.source.drawn)
     if not folder.is_dir():
         raise EnvironmentFault(
-            f"the images of '{manifest.name}' are not at {folder}: `inspect-kd data get {manifest.name}` fetches them; "
-            f"or set INSPECT_KD_DATA, or give their folder: --data PATH. The data sets are: {', '.join(zoo.names('datasets'))}"
+            f"the images of '{manifest.name}' are not at {folder}: `inspect-kd data get {manifest.name}` downloads them; "
+            f"or set INSPECT_KD_DATA, or name their folder: --data PATH. Known data sets: {', '.join(zoo.names('datasets'))}"
         )
     return manifest, folder
 
 
-def _grouped(samples: list[Sample], pattern: str) -> list[Sample]:
+def _assign_groups(samples: list[Sample], pattern: str) -> list[Sample]:
     from inspect_kd.datasets.manifest import compile_group
 
     try:
         expression = compile_group(pattern)
     except ValueError as error:
         raise UsageError(f"data.group: {error}") from error
-    found = [(sample, expression.search(sample.image.stem)) for sample in samples]
-    return [replace(sample, group=match[1 if match.re.groups else 0]) if match else sample for sample, match in found]
+    matches = [(sample, expression.search(sample.image.stem)) for sample in samples]
+    return [replace(sample, group=match[1 if match.re.groups else 0]) if match else sample for sample, match in matches]

@@ -1,7 +1,7 @@
-"""Training batches whose content depends on the seed and the step alone.
+"""Training batches whose content depends only on the seed and the step.
 
-Unusual here: no random state is carried along. Step 317 draws the same images, mirrored and damaged in the same way, in a
-fresh process, after a kill, and whatever the number of workers; so a resumed training needs no random state restored.
+Unusual here: no random state is carried between steps. Step 317 draws the same images, flipped and damaged in the same way,
+in a new process and with any number of workers; so a resumed training needs no saved random state.
 
 Shapes: B batch, H W image.
 """
@@ -24,53 +24,54 @@ from inspect_kd.types import ImageU8, Sample
 
 Flip = Literal["none", "horizontal", "both"]
 SWEEP = 2**32
-"""Sets a sweep's randomness apart from that of any step."""
+"""Seed component of a sweep, beyond the number of any step."""
 
 
 @dataclass(frozen=True, slots=True)
-class Draw:
-    """Which image, how it is damaged: everything random about one member of a batch."""
+class BatchItem:
+    """The image of one place in a batch, whether it is damaged, and its random seed."""
 
     index: int
     donor: int
-    damaged: bool
+    """Index of the image from which a synthetic defect may paste patches."""
+    is_damaged: bool
     seed: tuple[int, ...]
 
 
-class Pair(NamedTuple):
-    """What the student sees and what it should have been; the same image where nothing was damaged."""
+class ImagePair(NamedTuple):
+    """Input images and their undamaged originals; equal where no defect was added."""
 
     seen_B3HW: Tensor
     clean_B3HW: Tensor
 
 
 class ImageStore:
-    """Images as the student's view scales them, read once and kept while there is room."""
+    """Images scaled by the student's view, cached in memory up to `budget_mb`."""
 
     def __init__(self, samples: Sequence[Sample], view: View, *, bits: int | None = None, budget_mb: int = 0) -> None:
         self.samples = samples
         self.view = view
         self.bits = bits
-        self.room = budget_mb * 2**20
-        self.kept: dict[int, ImageU8] = {}
+        self.free_bytes = budget_mb * 2**20
+        self.cached: dict[int, ImageU8] = {}
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, index: int) -> ImageU8:
-        if index in self.kept:
-            return self.kept[index]
+        if index in self.cached:
+            return self.cached[index]
         path = self.samples[index].image
         image = read_image(path, bits=self.bits)
         self.view.check_size(image, str(path))
         image = self.view.scaled(image)
-        if image.nbytes <= self.room:
-            self.kept[index] = image
-            self.room -= image.nbytes
+        if image.nbytes <= self.free_bytes:
+            self.cached[index] = image
+            self.free_bytes -= image.nbytes
         return image
 
     def frame(self, index: int, rng: np.random.Generator) -> ImageU8:
-        """What a student sees at once: the whole image, or a tile from anywhere in it."""
+        """Return the whole image, or, for a tiled view, a random tile of it."""
         image, size = self[index], self.view.size
         height, width = image.shape[:2]
         if (height, width) == (size, size):
@@ -80,28 +81,29 @@ class ImageStore:
 
 
 class TrainingImages(Dataset[tuple[Tensor, Tensor]]):
-    """Turns a draw into a pair of uint8 images (3, H, W)."""
+    """Turns a batch item into a pair of uint8 images (3, H, W): input and undamaged original."""
 
     def __init__(self, store: ImageStore, flip: Flip) -> None:
         self.store = store
         self.flip = flip
 
-    def __getitem__(self, draw: Draw) -> tuple[Tensor, Tensor]:
-        rng = np.random.default_rng(draw.seed)
-        clean = mirrored(self.store.frame(draw.index, rng), self.flip, rng)
-        seen = add_defect(clean, rng, donor=self.store.frame(draw.donor, rng)).image if draw.damaged else clean
-        return to_tensor(seen), to_tensor(clean)
+    def __getitem__(self, item: BatchItem) -> tuple[Tensor, Tensor]:
+        rng = np.random.default_rng(item.seed)
+        clean = random_flip(self.store.frame(item.index, rng), self.flip, rng)
+        damaged = add_defect(clean, rng, donor=self.store.frame(item.donor, rng)).image if item.is_damaged else clean
+        return to_tensor(damaged), to_tensor(clean)
 
 
-def mirrored(image: ImageU8, flip: Flip, rng: np.random.Generator) -> ImageU8:
+def random_flip(image: ImageU8, flip: Flip, rng: np.random.Generator) -> ImageU8:
+    """Mirror an image along each allowed axis with probability one half."""
     left_right, up_down = rng.random(2) < 0.5
     if flip != "none" and left_right:
         image = image[:, ::-1]
     return image[::-1] if flip == "both" and up_down else image
 
 
-class StepSampler(Sampler[list[Draw]]):
-    """One list of draws a step: categories in equal shares, whatever their sizes; each process takes its part."""
+class StepSampler(Sampler[list[BatchItem]]):
+    """Yields the batch items of each step, with equal shares of all categories; each process takes its own part."""
 
     def __init__(
         self,
@@ -122,15 +124,15 @@ class StepSampler(Sampler[list[Draw]]):
     def __len__(self) -> int:
         return len(self.steps)
 
-    def __iter__(self) -> Iterator[list[Draw]]:
+    def __iter__(self) -> Iterator[list[BatchItem]]:
         for step in self.steps:
             rng = np.random.default_rng([self.seed, step])
-            # A shuffled round of categories: with a batch of eight and three of them each comes twice or three times.
+            # Shuffled rounds of all categories: of three categories, each fills two or three places in a batch of eight.
             order = np.concatenate(
                 [rng.permutation(len(self.members)) for _ in range(-(-self.batch // len(self.members)))]
             )
-            draws = [
-                Draw(
+            items = [
+                BatchItem(
                     int(rng.choice(self.members[c])),
                     int(rng.choice(self.members[c])),
                     place < self.damaged,
@@ -138,13 +140,13 @@ class StepSampler(Sampler[list[Draw]]):
                 )
                 for place, c in enumerate(order[: self.batch])
             ]
-            yield draws[self.rank :: self.world]
+            yield items[self.rank :: self.world]
 
 
-class Sweep(Sampler[list[Draw]]):
-    """Every image at least once where `most` allows it, categories in equal shares: what a student learns without steps.
+class Sweep(Sampler[list[BatchItem]]):
+    """Yields every image at least once, with equal shares of all categories, up to `most` images in total.
 
-    `again`: go on until there are `most`, for images of which a frame shows a part only.
+    For what a student fits without gradient steps. `again`: repeat images until there are `most`, for tiled views.
     """
 
     def __init__(self, samples: Sequence[Sample], *, most: int, again: bool, batch: int, seed: int) -> None:
@@ -161,27 +163,29 @@ class Sweep(Sampler[list[Draw]]):
     def __len__(self) -> int:
         return -(-len(self.order) // self.batch)
 
-    def __iter__(self) -> Iterator[list[Draw]]:
+    def __iter__(self) -> Iterator[list[BatchItem]]:
         for start in range(0, len(self.order), self.batch):
             part = enumerate(self.order[start : start + self.batch], start)
-            yield [Draw(index, index, False, (self.seed, SWEEP, place)) for place, index in part]
+            yield [BatchItem(index, index, False, (self.seed, SWEEP, place)) for place, index in part]
 
 
 def to_tensor(image: ImageU8) -> Tensor:
+    """Convert an image to a uint8 tensor (3, H, W)."""
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
 
 
-def batches(images: TrainingImages, sampler: StepSampler | Sweep, *, workers: int) -> Iterator[Pair]:
-    """Float images 0..255, channels last in memory: on a CPU that halves the time of a step."""
+def batches(images: TrainingImages, sampler: StepSampler | Sweep, *, workers: int) -> Iterator[ImagePair]:
+    """Load batches of float images, 0 to 255, channels last in memory: on a CPU that halves the time of a step."""
     loader = DataLoader(images, batch_sampler=sampler, num_workers=workers, collate_fn=_stack)
-    for seen, clean in loader:
-        yield Pair(as_input(seen), as_input(clean))
+    for inputs, clean in loader:
+        yield ImagePair(as_input(inputs), as_input(clean))
 
 
 def as_input(images_B3HW: Tensor) -> Tensor:
+    """Convert images to the float, channels-last tensors that students take."""
     return images_B3HW.float().contiguous(memory_format=torch.channels_last)
 
 
 def _stack(members: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    seen, clean = zip(*members, strict=True)
-    return torch.stack(seen), torch.stack(clean)
+    inputs, clean = zip(*members, strict=True)
+    return torch.stack(inputs), torch.stack(clean)

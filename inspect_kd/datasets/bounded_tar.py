@@ -1,7 +1,7 @@
-"""Open a tar archive whose headers may be hostile: how much of them is read into memory is bounded.
+"""Open an untrusted tar archive with a limit on how many bytes of headers are read into memory.
 
-Unusual here: reads are bounded, not kinds of headers. `tarfile` reads a long name, a PAX header or the map of a sparse file
-into memory whole, whatever length the archive gives, and 700 MB of them are packed into a few hundred kilobytes.
+Unusual here: reads are limited, not kinds of headers. `tarfile` reads a long name, a PAX header or the map of a sparse file
+into memory whole, and 700 MB of them compress to a few hundred kilobytes.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from typing import IO, Any
 from inspect_kd.errors import BadInput
 
 PACKINGS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
-"""How a packed archive is opened, by its first bytes."""
+"""Functions that open a compressed archive, by its first bytes."""
 RESERVE, PER_MEMBER = 2**20, 2**12
-"""Bytes that all headers of an archive may have: once, and again for each member."""
+"""Bytes of headers that an archive may have: a fixed amount, and more for each member."""
 
 
 @contextmanager
 def open_tar(packed: Path) -> Iterator[tarfile.TarFile]:
-    """A tar archive, packed or not."""
+    """Open a tar archive, compressed or not."""
     with packed.open("rb") as file:
         head = file.read(8)
         file.seek(0)
@@ -35,9 +35,11 @@ def open_tar(packed: Path) -> Iterator[tarfile.TarFile]:
 
 
 class BoundedTar(tarfile.TarFile):
+    """A tar file whose headers are read through a `HeaderReader`."""
+
     def __init__(self, content: IO[bytes], packed: Path) -> None:
         self.headers = HeaderReader(content, packed)
-        fileobj: Any = self.headers  # a file that is only read is never asked to write
+        fileobj: Any = self.headers  # opened for reading, so the missing `write` is not used
         super().__init__(fileobj=fileobj)
 
     def next(self) -> tarfile.TarInfo | None:
@@ -51,7 +53,7 @@ class BoundedTar(tarfile.TarFile):
 
 
 class HeaderReader:
-    """What a tar archive is read from. While headers are read, no more than `left` bytes are."""
+    """The file object of a tar archive; while headers are read, at most `left` bytes are returned."""
 
     def __init__(self, content: IO[bytes], packed: Path) -> None:
         self.content, self.packed = content, packed

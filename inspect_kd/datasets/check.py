@@ -1,4 +1,4 @@
-"""What is wrong with a data set, before a training finds out: leaks, torn files, masks that do not fit, mixed formats."""
+"""Check a data set before training: leaks between splits, broken files, wrong masks, mixed formats."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ import numpy as np
 from inspect_kd.calibrate import parts_needed
 from inspect_kd.datasets import DataSet
 from inspect_kd.datasets.find_images import find_in_folder
-from inspect_kd.datasets.images import image_facts, read_image, read_mask
+from inspect_kd.datasets.images import read_image, read_image_header, read_mask
 from inspect_kd.datasets.layouts._walk import MASK_FOLDERS, image_stem, is_mask
 from inspect_kd.errors import BadInput
 from inspect_kd.types import Progress, Sample, Split
 
 FEW_DEFECTS = 10
-LEARNT_FROM = (Split.TRAIN, Split.CALIBRATION, Split.VALIDATION)
+USED_IN_TRAINING = (Split.TRAIN, Split.CALIBRATION, Split.VALIDATION)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
+    """One problem or remark, with the files concerned."""
+
     severity: str
     """error, warning or note"""
     text: str
@@ -32,7 +34,7 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageFacts:
-    """What one image is, as far as it could be read."""
+    """Size, mode and content digest of one image, or the error of reading it."""
 
     sample: Sample
     size: tuple[int, int] = (0, 0)
@@ -42,122 +44,129 @@ class ImageFacts:
 
 
 def check(data: DataSet, progress: Progress) -> list[Finding]:
-    """Read every file once; the worst findings first."""
+    """Read every image once and list the findings, the worst first."""
     progress.phase("check", len(data.samples))
     facts = []
     for sample in data.samples:
-        facts.append(_look(sample))
+        facts.append(_read_facts(sample))
         progress.advance()
     findings = [
         *(Finding(severity="error", text=each.error, files=(each.sample.image,)) for each in facts if each.error),
-        *_twins(facts),
-        *_masks(data.samples),
-        *_left_out(data),
-        *_mixtures(facts),
-        *_counts(data),
+        *_find_duplicates(facts),
+        *_check_masks(data.samples),
+        *_find_unused_masks(data),
+        *_find_mixed_formats(facts),
+        *_check_counts(data),
     ]
     return sorted(findings, key=lambda finding: ("error", "warning", "note").index(finding.severity))
 
 
-def _look(sample: Sample) -> ImageFacts:
+def _read_facts(sample: Sample) -> ImageFacts:
     try:
-        width, height, mode = image_facts(sample.image)
+        width, height, mode = read_image_header(sample.image)
         pixels = read_image(sample.image)
     except BadInput as error:
         return ImageFacts(sample=sample, error=str(error))
-    # Pixels, not bytes: the same photograph saved twice is still the same photograph.
+    # Digest of the pixels, not the file: the same image saved twice is still a duplicate.
     return ImageFacts(
         sample=sample, size=(width, height), mode=mode, content=hashlib.sha256(pixels.tobytes()).hexdigest()
     )
 
 
-def _twins(facts: list[ImageFacts]) -> Iterable[Finding]:
-    """The same picture twice: a leak where one is learnt from and the other tested on."""
+def _find_duplicates(facts: list[ImageFacts]) -> Iterable[Finding]:
+    """Find identical images; across training and test they are a leak."""
     by_content: dict[str, list[Sample]] = defaultdict(list)
     for each in facts:
         if each.content:
             by_content[each.content].append(each.sample)
-    for twins in by_content.values():
-        if len(twins) < 2:
+    for duplicates in by_content.values():
+        if len(duplicates) < 2:
             continue
-        files = tuple(sample.image for sample in twins)
-        splits = {sample.split for sample in twins}
-        if len({sample.defective for sample in twins}) == 2:
-            yield Finding(severity="error", text="the same picture is called sound and defective", files=files)
-        elif Split.TEST in splits and splits & set(LEARNT_FROM):
-            yield Finding(severity="error", text="leak: the same picture is learnt from and tested on", files=files)
+        files = tuple(sample.image for sample in duplicates)
+        splits = {sample.split for sample in duplicates}
+        if len({sample.defective for sample in duplicates}) == 2:
+            yield Finding(severity="error", text="the same image is labelled both sound and defective", files=files)
+        elif Split.TEST in splits and splits & set(USED_IN_TRAINING):
+            yield Finding(
+                severity="error", text="leak: the same image is used for training and for the test", files=files
+            )
         elif len(splits) > 1:
             yield Finding(
-                severity="warning", text=f"the same picture in {' and '.join(sorted(map(str, splits)))}", files=files
+                severity="warning", text=f"the same image in {' and '.join(sorted(map(str, splits)))}", files=files
             )
         else:
-            yield Finding(severity="note", text="the same picture twice", files=files)
+            yield Finding(severity="note", text="the same image twice", files=files)
 
 
-def _masks(samples: list[Sample]) -> Iterable[Finding]:
+def _check_masks(samples: list[Sample]) -> Iterable[Finding]:
     for sample in samples:
         if sample.mask is None:
             continue
         try:
-            image_size, mask_size = image_facts(sample.image)[:2], image_facts(sample.mask)[:2]
+            image_size, mask_size = read_image_header(sample.image)[:2], read_image_header(sample.mask)[:2]
             marked = read_mask(sample.mask, size=mask_size)
         except BadInput as error:
             yield Finding(severity="error", text=str(error), files=(sample.mask,))
             continue
         if not marked.any():
-            yield Finding(severity="error", text="an empty mask on a defective part", files=(sample.mask,))
+            yield Finding(severity="error", text="a defective part has an empty mask", files=(sample.mask,))
         elif np.mean(marked) > 0.9:
             yield Finding(
-                severity="warning", text="a mask that covers the whole image: inverted?", files=(sample.mask,)
+                severity="warning",
+                text="a mask covers more than 90 % of the image; is it inverted?",
+                files=(sample.mask,),
             )
         if image_size != mask_size:
             sizes = f"mask {mask_size[0]}x{mask_size[1]}, image {image_size[0]}x{image_size[1]}"
             yield Finding(
                 severity="warning",
-                text=f"the mask's size is not the image's: {sizes}",
+                text=f"mask and image differ in size: {sizes}",
                 files=(sample.image, sample.mask),
             )
-    bare = tuple(sample.image for sample in samples if sample.defective and sample.mask is None)
-    if bare:
-        text = f"{len(bare)} defective parts have no mask: pixel metrics leave them out"
-        yield Finding(severity="note", text=text, files=bare[:5])
+    without_mask = tuple(sample.image for sample in samples if sample.defective and sample.mask is None)
+    if without_mask:
+        text = f"{len(without_mask)} defective parts have no mask: pixel metrics leave them out"
+        yield Finding(severity="note", text=text, files=without_mask[:5])
 
 
-def _left_out(data: DataSet) -> Iterable[Finding]:
-    """Images that are taken for masks by their names alone: a part may be called so, too."""
+def _find_unused_masks(data: DataSet) -> Iterable[Finding]:
+    """Find images that are left out because their names end like a mask's; they may be parts."""
     images = {sample.image.with_suffix("") for sample in data.samples}
-    named = (path for path in (find_in_folder(data.root) if data.root.is_dir() else ()) if is_mask(path))
-    alone = tuple(
+    masks = (path for path in (find_in_folder(data.root) if data.root.is_dir() else ()) if is_mask(path))
+    unused = tuple(
         path
-        for path in named
+        for path in masks
         if path.with_suffix("") not in images
         and path.with_name(image_stem(path)) not in images
         and not {*MASK_FOLDERS} & set(path.relative_to(data.root).parts)
     )
-    if alone:
-        text = f"{len(alone)} images are named as masks are, but no image goes with them: left out; rename those that are parts"
-        yield Finding(severity="note", text=text, files=alone)
+    if unused:
+        text = f"{len(unused)} images are named like masks but belong to no image: they are left out; rename those that are parts"
+        yield Finding(severity="note", text=text, files=unused)
 
 
-def _mixtures(facts: list[ImageFacts]) -> Iterable[Finding]:
+def _find_mixed_formats(facts: list[ImageFacts]) -> Iterable[Finding]:
     for category in sorted({each.sample.category for each in facts}):
         here = [each for each in facts if each.sample.category == category and not each.error]
         sizes, modes = Counter(each.size for each in here), Counter(each.mode for each in here)
         if len(sizes) > 1:
             common = ", ".join(f"{width}x{height} ({count})" for (width, height), count in sizes.most_common(3))
             yield Finding(
-                severity="note", text=f"{category}: {len(sizes)} sizes of image: {common}; all are squashed to one"
+                severity="note",
+                text=f"{category}: {len(sizes)} image sizes: {common}; all are resized to the same square",
             )
         if len(modes) > 1:
-            text = f"{category}: mixed kinds of pixel: {', '.join(f'{mode} ({count})' for mode, count in modes.most_common())}"
+            text = f"{category}: mixed pixel formats: {', '.join(f'{mode} ({count})' for mode, count in modes.most_common())}"
             yield Finding(severity="warning", text=f"{text}; sound and defective parts should come from one camera")
 
 
-def _counts(data: DataSet) -> Iterable[Finding]:
+def _check_counts(data: DataSet) -> Iterable[Finding]:
     for category in data.categories:
-        held = len(data.select(Split.CALIBRATION, category))
-        text = f"{category}: {held} held-out sound parts promise a false-reject rate of {100 / (held + 1):.1f} %"
-        more = "" if held >= parts_needed(0.01) else f"; 1 % takes {parts_needed(0.01)}"
+        held_out = len(data.select(Split.CALIBRATION, category))
+        text = (
+            f"{category}: {held_out} held-out sound parts promise a false-reject rate of {100 / (held_out + 1):.1f} %"
+        )
+        more = "" if held_out >= parts_needed(0.01) else f"; 1 % needs {parts_needed(0.01)}"
         yield Finding(severity="note", text=text + more)
         defects = sum(sample.defective for sample in data.select(Split.TEST, category))
         if defects < FEW_DEFECTS:

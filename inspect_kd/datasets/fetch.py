@@ -1,6 +1,6 @@
-"""Bring a data set's images to this machine: resumable, checked by digest, unpacked without trusting the archive.
+"""Download a data set: resumable, checked by digest, unpacked without trusting the archive.
 
-Where anomalib already downloads a set, anomalib does it.
+Data sets that anomalib can download are downloaded by anomalib.
 """
 
 from __future__ import annotations
@@ -29,32 +29,32 @@ BLOCK = 1 << 20
 MOST_MEMBERS = 500_000
 MOST_BYTES = 200 * 2**30
 LARGEST_RATIO = 200
-"""Unpacked over packed, of a whole archive: images hardly shrink, bombs do."""
+"""Highest ratio of unpacked to packed size: images hardly compress, archive bombs do."""
 LZMA_MEMORY = 256 * 2**20
 PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2)
 TRIES = 5
-AFTER_ANOTHER = "wait until it has been fetched there, then run the command again"
+WAIT_ADVICE = "wait until that process has downloaded it, then run the command again"
 
 
 def get(manifest: Manifest, progress: Progress) -> Path:
-    """Fetch what is not there yet; the caller has shown the licence."""
+    """Download a data set unless it is there; the caller has shown the licence."""
     folder = manifest.folder()
     lock = folder.with_name(f".{folder.name}.lock")
-    # With a lock beside it, it may still be growing; without one it may lie on a disk that takes no files.
-    if _is_there(folder) and not lock.exists():
+    # If a lock lies beside it, another process may still be writing; without one, the disk may be read-only.
+    if _is_downloaded(folder) and not lock.exists():
         progress.note(f"{manifest.name} is already at {folder}")
         return folder
     if manifest.source.by_hand is not None:
         raise UsageError(
-            f"{manifest.title} cannot be fetched by a program. {manifest.source.by_hand} Folder: {folder}. Homepage: {manifest.homepage}"
+            f"{manifest.title} must be downloaded by hand. {manifest.source.by_hand} Folder: {folder}. Homepage: {manifest.homepage}"
         )
-    with hold_lock(lock, str(folder), AFTER_ANOTHER):
-        if not _is_there(folder):  # another process may have finished just now
+    with hold_lock(lock, str(folder), WAIT_ADVICE):
+        if not _is_downloaded(folder):  # another process may have just finished
             _fetch(manifest, folder, progress)
     return folder
 
 
-def _is_there(folder: Path) -> bool:
+def _is_downloaded(folder: Path) -> bool:
     return folder.is_dir() and any(folder.iterdir())
 
 
@@ -65,77 +65,79 @@ def _fetch(manifest: Manifest, folder: Path, progress: Progress) -> None:
 
         draw_sample(folder, source.drawn, progress=progress)
     elif source.anomalib is not None:
-        _by_anomalib(source.anomalib, folder, manifest)
+        _fetch_with_anomalib(source.anomalib, folder, manifest)
     else:
-        _by_archives(source.archives, folder, progress)
+        _fetch_archives(source.archives, folder, progress)
 
 
-def _by_anomalib(name: str, folder: Path, manifest: Manifest) -> None:
+def _fetch_with_anomalib(name: str, folder: Path, manifest: Manifest) -> None:
     try:
         import anomalib.data
     except ImportError as error:
-        raise EnvironmentFault(f"{manifest.title} is fetched by anomalib: pip install 'inspect-kd[train]'") from error
+        raise EnvironmentFault(
+            f"{manifest.title} is downloaded by anomalib, which is missing: pip install 'inspect-kd[train]'"
+        ) from error
     try:
         getattr(anomalib.data, name)(root=folder).prepare_data()
     except Exception as error:
-        # Whatever fails below anomalib (network, disk, a moved address) reads the same to a user.
+        # anomalib raises all kinds of errors for a failed network, a full disk or a changed address.
         raise EnvironmentFault(
-            f"anomalib could not fetch {manifest.title} ({type(error).__name__}: {error}). Homepage: {manifest.homepage}"
+            f"anomalib could not download {manifest.title} ({type(error).__name__}: {error}). Homepage: {manifest.homepage}"
         ) from error
 
 
-def _by_archives(archives: tuple[Archive, ...], folder: Path, progress: Progress) -> None:
-    """All archives into one folder, which appears only when all of them are in it."""
-    workshop = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+def _fetch_archives(archives: tuple[Archive, ...], folder: Path, progress: Progress) -> None:
+    """Unpack all archives into one folder, which appears only when it is complete."""
+    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         for archive in archives:
             lock = folder.parent / "downloads" / f".{archive.sha256[:16]}.lock"  # two sets may share an archive
-            with hold_lock(lock, archive.url, AFTER_ANOTHER):
+            with hold_lock(lock, archive.url, WAIT_ADVICE):
                 packed = download(archive, folder.parent / "downloads", progress)
-                unpack(packed, workshop, progress)
-        workshop.chmod(0o755)
-        workshop.rename(folder)
+                unpack(packed, staging, progress)
+        staging.chmod(0o755)
+        staging.rename(folder)
     finally:
-        shutil.rmtree(workshop, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def download(archive: Archive, to: Path, progress: Progress) -> Path:
-    """The archive with the right digest; goes on where an earlier attempt stopped."""
+    """Download an archive and check its digest; continue an interrupted download."""
     to.mkdir(parents=True, exist_ok=True)
     name = archive.sha256[:16] + "-" + PurePosixPath(archive.url.split("?")[0]).name
     done, part = to / name, to / f"{name}.part"
     if done.is_file():
         if sha256(done) == archive.sha256:
             return done
-        progress.note(f"{done}: not what the manifest's sha256 says; it is thrown away and fetched again")
+        progress.note(f"{done}: its sha256 differs from the manifest's; it is deleted and downloaded again")
         done.unlink()
     progress.phase("download", archive.size or 0)
-    last: Exception | None = None
+    failure: Exception | None = None
     for _ in range(TRIES):
         try:
             _append(archive, part, progress)
-            last = None
+            failure = None
             break
         except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, EOFError) as error:
-            last = error
-        except ValueError as error:  # an address or an answer that no try will mend
-            raise EnvironmentFault(f"{archive.url}: cannot be fetched ({error})") from error
-    if last is not None:
+            failure = error
+        except ValueError as error:  # a bad address or response: trying again is useless
+            raise EnvironmentFault(f"{archive.url}: cannot be downloaded ({error})") from error
+    if failure is not None:
         raise EnvironmentFault(
-            f"{archive.url}: not fetched after {TRIES} tries ({last}); run the command again to go on"
-        ) from last
+            f"{archive.url}: the download failed {TRIES} times ({failure}); run the command again to continue it"
+        ) from failure
     digest = sha256(part)
     if digest != archive.sha256:
         part.unlink()
         raise BadInput(
-            f"{archive.url}: sha256 is {digest}, the manifest says {archive.sha256}; the file was thrown away"
+            f"{archive.url}: sha256 is {digest}, the manifest has {archive.sha256}; the file was deleted. Try again, or check the manifest"
         )
     part.rename(done)
     return done
 
 
-def _web() -> urllib.request.OpenerDirector:
-    """What opens http and https, and no other address that a server may send us on to."""
+def _http_opener() -> urllib.request.OpenerDirector:
+    """Return an opener for http and https only, so that redirects cannot lead to local files."""
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler,
@@ -150,43 +152,44 @@ def _web() -> urllib.request.OpenerDirector:
     return opener
 
 
-def _length_of(header: str | None) -> int | None:
-    """The number that a Content-Length says."""
+def _parse_length(header: str | None) -> int | None:
+    """Parse a Content-Length header."""
     if header is not None and not header.strip().isdecimal():
-        raise ValueError(f"the server calls '{header[:80]}' its length")
+        raise ValueError(f"the server sent the Content-Length '{header[:80]}'")
     return None if header is None else int(header)
 
 
 def _append(archive: Archive, part: Path, progress: Progress) -> None:
-    most = archive.size or MOST_BYTES
+    """Download what is missing of an archive."""
+    limit = archive.size or MOST_BYTES
     have = part.stat().st_size if part.is_file() else 0
     request = urllib.request.Request(archive.url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
-        answer = _web().open(request, timeout=60)
+        response = _http_opener().open(request, timeout=60)
     except urllib.error.HTTPError as error:
-        if error.code == 416:  # nothing is left to fetch
+        if error.code == 416:  # nothing is left to download
             return
         raise
-    with answer:
-        resumed = answer.status == 206
-        length = _length_of(answer.headers.get("Content-Length"))
-        got = 0
+    with response:
+        resumed = response.status == 206
+        length = _parse_length(response.headers.get("Content-Length"))
+        received = 0
         with file_named(part), part.open("ab" if resumed else "wb") as file:
-            while block := answer.read(BLOCK):
-                got += len(block)
-                if file.tell() + len(block) > most:
+            while block := response.read(BLOCK):
+                received += len(block)
+                if file.tell() + len(block) > limit:
                     part.unlink()
-                    raise BadInput(f"{archive.url}: sends more than {most} bytes, its size; the file was thrown away")
+                    raise BadInput(f"{archive.url}: sends more than its size of {limit} bytes; the file was deleted")
                 file.write(block)
                 progress.advance(len(block))
-    if length is not None and got < length:
-        raise EOFError(f"the connection ended after {got} of {length} bytes")
+    if length is not None and received < length:
+        raise EOFError(f"the connection ended after {received} of {length} bytes")
 
 
 def unpack(packed: Path, to: Path, progress: Progress) -> None:
-    """Regular files only, below the folder only, within bounds; anything else stops the unpacking."""
+    """Unpack regular files below a folder, within limits; anything else in the archive raises BadInput."""
     try:
-        _refuse_hungry(packed)
+        _check_lzma_memory(packed)
         if zipfile.is_zipfile(packed):
             with zipfile.ZipFile(packed) as archive:
                 _unpack_zip(archive, packed, to, progress)
@@ -200,12 +203,12 @@ def unpack(packed: Path, to: Path, progress: Progress) -> None:
     except Exception as error:
         if isinstance(error, OSError) and error.errno in DISK_FAULTS:
             raise
-        # Each packing has errors of its own, some of them a KeyError or a RuntimeError (an archive that is locked).
+        # Each format has its own errors, among them KeyError and RuntimeError (an encrypted archive).
         raise BadInput(f"{packed}: a damaged archive ({type(error).__name__}: {error})") from error
 
 
-def _refuse_hungry(packed: Path) -> None:
-    """LZMA reserves what a file's head asks for, up to 4 GB. Data sets come as .tar.xz (65 MB at most), never as LZMA in a zip."""
+def _check_lzma_memory(packed: Path) -> None:
+    """Refuse LZMA archives that need much memory: their header may request 4 GB, .tar.xz files need 65 MB at most."""
     with packed.open("rb") as file:
         head = file.read(2**16)
     if head.startswith(b"\xfd7zXZ"):
@@ -214,15 +217,15 @@ def _refuse_hungry(packed: Path) -> None:
 
 def _unpack_zip(archive: zipfile.ZipFile, packed: Path, to: Path, progress: Progress) -> None:
     members = archive.infolist()
-    _bounds(packed, len(members), sum(member.file_size for member in members))
+    _check_limits(packed, len(members), sum(member.file_size for member in members))
     progress.phase("unpack", len(members))
     for member in members:
         if member.compress_type not in PACKINGS:
-            raise BadInput(f"{packed}: '{member.filename}' is packed by method {member.compress_type}; refused")
+            raise BadInput(f"{packed}: '{member.filename}' uses compression method {member.compress_type}; refused")
         kind = stat.S_IFMT(member.external_attr >> 16)
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise BadInput(f"{packed}: '{member.filename}' is a link or a device; refused")
-        target = _inside(to, member.filename, packed)
+        target = _safe_target(to, member.filename, packed)
         if not member.is_dir():
             with archive.open(member) as source:
                 _write(source, target, member.file_size, packed)
@@ -235,7 +238,7 @@ def _unpack_tar(tar: tarfile.TarFile, packed: Path, to: Path, progress: Progress
     for member in members:
         if not (member.isfile() or member.isdir()):
             raise BadInput(f"{packed}: '{member.name}' is a link or a device; refused")
-        target = _inside(to, member.name, packed)
+        target = _safe_target(to, member.name, packed)
         source = tar.extractfile(member) if member.isfile() else None
         if source is not None:
             with source:
@@ -249,19 +252,19 @@ def _bounded_members(tar: tarfile.TarFile, packed: Path) -> Iterator[tarfile.Tar
         if member.size < 0:
             raise BadInput(f"{packed}: '{member.name}' has a size below 0; refused")
         total += member.size
-        # Headers count, too: `offset_data` is how much lies before the member's content.
-        _bounds(packed, count, max(total, member.offset_data))
+        # Headers count too: `offset_data` is the number of bytes before the member's content.
+        _check_limits(packed, count, max(total, member.offset_data))
         yield member
 
 
-def _bounds(packed: Path, members: int, total: int) -> None:
+def _check_limits(packed: Path, members: int, total: int) -> None:
     if members > MOST_MEMBERS or total > MOST_BYTES or total > LARGEST_RATIO * max(packed.stat().st_size, BLOCK):
         raise BadInput(
             f"{packed}: {members} members of {total} bytes from {packed.stat().st_size}: an archive bomb; refused"
         )
 
 
-def _inside(to: Path, name: str, packed: Path) -> Path:
+def _safe_target(to: Path, name: str, packed: Path) -> Path:
     target = (to / name.replace("\\", "/")).resolve()
     if name.startswith(("/", "\\")) or not target.is_relative_to(to.resolve()):
         raise BadInput(f"{packed}: '{name}' leads out of the folder; refused")

@@ -1,6 +1,6 @@
-"""Images below a folder, or by a pattern. A folder that cannot be read is an error, never a folder without images.
+"""Find images below a folder or by a pattern; a folder that cannot be read is an error.
 
-`Path.rglob` and `glob.glob` leave such a folder out without a word: parts that nobody has inspected would look inspected.
+`Path.rglob` and `glob.glob` silently skip such a folder, and its parts would seem to have been inspected.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ from inspect_kd.datasets.images import IMAGE_SUFFIXES
 
 
 def find_in_folder(root: Path) -> list[Path]:
-    """All images below a folder, sorted."""
+    """List all images below a folder, sorted."""
     return sorted(path for path in files_below(root) if path.suffix.lower() in IMAGE_SUFFIXES)
 
 
 def files_below(root: Path) -> Iterator[Path]:
-    """All files below a folder, and links to files; links to folders are not followed."""
+    """Yield all files below a folder, and links to files; links to folders are not followed."""
     for folder, _, names in os.walk(root, onerror=_raise):
         yield from (Path(folder, name) for name in names)
 
 
 def find_by_pattern(pattern: str) -> list[Path]:
-    """Whatever a pattern with `*`, `?`, `[…]` or `**` matches, sorted."""
+    """List the paths that a pattern with `*`, `?`, `[…]` or `**` matches, sorted."""
     for folder in _searched_folders(pattern):
-        os.scandir(folder).close()
+        os.scandir(folder).close()  # raises if the folder cannot be read
     return sorted(map(Path, _expand(pattern)))
 
 
 def _searched_folders(pattern: str) -> Iterator[str]:
-    """Every folder whose names the pattern is compared with."""
+    """Yield every folder whose entries are compared with the pattern."""
     path = Path(pattern)
     for part in (path, *path.parents):
         if glob.has_magic(part.name):

@@ -1,6 +1,6 @@
-"""What an image file says of itself before a pixel is decoded, and the refusal of what would cost too much or hide something.
+"""Check an image's header before decoding; refuse files that would need too much memory or hold hidden images.
 
-Every limit is held against the header alone: a file of a few kilobytes may decode to gigabytes.
+All limits are checked on the header: a file of a few kilobytes may decode to gigabytes.
 """
 
 from __future__ import annotations
@@ -17,46 +17,46 @@ from inspect_kd.errors import BadInput
 
 LARGEST_PIXELS = 200_000_000
 LARGEST_BYTES = 3 * LARGEST_PIXELS
-"""Of an image's pixels in their own depth: 16-bit RGBA is 8 bytes each, and some steps hold two copies."""
+"""Of the pixels in their own depth (16-bit RGBA has 8 bytes a pixel), since some steps hold two copies."""
 WIDE_MODES = {"I;16", "I;16L", "I;16B", "I;16N", "I", "F"}
-# Pillow's own limit, which is an error at twice this number; as it comes it is below ours.
+# Pillow raises an error above twice this number; its default is lower than our limit.
 Image.MAX_IMAGE_PIXELS = LARGEST_PIXELS // 2
 _TIFF_MARKS = tuple(order + mark for order in (b"II", b"MM") for mark in (b"*\0", b"\0*", b"+\0", b"\0+"))
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 
 
 def open_image(data: bytes, name: str) -> Image.Image:
-    """Header only: Pillow decodes nothing before it is asked for pixels."""
+    """Open an image and check its header; pixels are decoded later, when Pillow loads them."""
     if not data:
-        raise BadInput(f"{name}: an empty file")
+        raise BadInput(f"{name}: the file is empty")
     if data.startswith(_TIFF_MARKS):
         check_tiff(data, name)
     elif data.startswith(b"\xff\xd8\xff"):
         check_jpeg(data, name)
     try:
         with warnings.catch_warnings():
-            # Our own limit below is the one that counts; Pillow's only warns.
+            # Pillow's limit only warns; ours below raises.
             warnings.simplefilter("ignore")
             image = Image.open(io.BytesIO(data), formats=_FORMATS)
     except Image.DecompressionBombError as error:
         raise BadInput(f"{name}: refused before decoding: {error}") from error
     except Exception as error:
-        # Pillow's plugins raise whatever a hostile header makes them stumble over.
-        raise BadInput(f"{name}: not an image that can be read (PNG, JPEG, BMP, TIFF and WebP are)") from error
-    pixels, each = image.width * image.height, max(3, len(image.getbands()) * _depth(data, image))
-    if pixels > LARGEST_PIXELS or pixels * each > LARGEST_BYTES:
+        # Pillow's plugins raise all kinds of errors for hostile headers.
+        raise BadInput(f"{name}: not a readable image; supported are PNG, JPEG, BMP, TIFF and WebP") from error
+    pixels, pixel_bytes = image.width * image.height, max(3, len(image.getbands()) * _depth(data, image))
+    if pixels > LARGEST_PIXELS or pixels * pixel_bytes > LARGEST_BYTES:
         raise BadInput(
-            f"{name}: {image.width}x{image.height} pixels of {each} bytes; at most {LARGEST_BYTES // each // 10**6} million "
-            "of them are read"
+            f"{name}: {image.width}x{image.height} pixels of {pixel_bytes} bytes; the limit is "
+            f"{LARGEST_BYTES // pixel_bytes // 10**6} million such pixels"
         )
     _check_structure(image, name)
     return image
 
 
 def _check_structure(image: Image.Image, name: str) -> None:
-    """Only the first image of a file is decoded: a file of several is refused, or a defect in the others would pass unseen."""
+    """Refuse files of several images: only the first is decoded, and a defect in the others would be missed."""
     if any(tile.codec_name == "bmp_rle" for tile in getattr(image, "tile", ())):
-        # Four bytes of it may stand for 255 whole images of zeros, which Pillow makes before it counts them.
+        # Four bytes of it may expand to 255 whole images of zeros, which Pillow allocates before it checks.
         raise BadInput(f"{name}: a BMP with run-length compression; save it uncompressed or as PNG")
     if image.format in {"PNG", "WEBP"} and getattr(image, "is_animated", False):
         raise BadInput(
@@ -65,14 +65,14 @@ def _check_structure(image: Image.Image, name: str) -> None:
 
 
 def _depth(data: bytes, image: Image.Image) -> int:
-    """Bytes of a channel."""
+    """Return the bytes of a channel."""
     if image.mode in {"I", "F"}:
         return 4
     return 2 if image.mode in WIDE_MODES or is_deep(data, image) else 1
 
 
 def is_deep(data: bytes, image: Image.Image) -> bool:
-    """16-bit colour, which Pillow would cut to 8."""
+    """True for 16-bit colour, which Pillow would reduce to 8 bits."""
     if image.format == "PNG":
         return data[24] == 16 and data[25] in (2, 4, 6)
     return image.format == "TIFF" and _tiff_depth(image) == 16 and len(image.getbands()) >= 3
@@ -84,7 +84,7 @@ def _tiff_depth(image: Image.Image) -> int:
 
 
 def check_exif(image: Image.Image, name: str) -> None:
-    """Refuse hostile Exif data of a PNG or WebP, which Pillow reads when it is asked how the camera was held."""
+    """Refuse hostile Exif data of a PNG or WebP, which Pillow parses to find the image's orientation."""
     exif = image.info.get("exif", b"")
     if (profile := image.info.get("Raw profile type exif")) is not None and not exif:
         exif = bytes.fromhex("".join(profile.split("\n")[3:]))  # as ImageMagick writes it

@@ -1,6 +1,6 @@
-"""Write images: encoded in memory and written by Python, never by OpenCV.
+"""Write images: OpenCV encodes in memory, Python writes the file.
 
-Given a file name that is not UTF-8, OpenCV ends the process; and of a full disk it says nothing.
+OpenCV ends the process on a file name that is not UTF-8, and reports no error on a full disk.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from inspect_kd.errors import BadInput
 
 
 def write_image(to: Path, image: npt.NDArray[np.uint8], options: Sequence[int] = ()) -> None:
-    """Write the image in the format of the file's suffix, whole or not at all; an OSError where that fails."""
+    """Write an image in the format of the file's suffix, whole or not at all; raises OSError."""
     atomic_write.write_bytes(to, encode_image(image, to.suffix, options, name=str(to)), durable=False)
 
 
 def encode_image(
     image: npt.NDArray[np.uint8], suffix: str, options: Sequence[int] = (), *, name: str = "image"
 ) -> bytes:
-    """(H, W), RGB or RGBA as a file's content; `options` are OpenCV's, such as the quality of a JPEG."""
+    """Encode a (H, W), RGB or RGBA image; `options` are OpenCV's, such as the quality of a JPEG."""
     if image.ndim == 3:
         image = cv2.cvtColor(image, cv2.COLOR_RGBA2BGRA if image.shape[2] == 4 else cv2.COLOR_RGB2BGR).astype(
             np.uint8, copy=False
@@ -35,5 +35,7 @@ def encode_image(
         done = False
     if not done:
         size = f"{image.shape[1]}x{image.shape[0]} pixels"
-        raise BadInput(f"{name}: {size} cannot be written as '{suffix}'; .png, .jpg and .webp can, within their limits")
+        raise BadInput(
+            f"{name}: {size} cannot be written as '{suffix}'; use .png, .jpg or .webp, within the format's limits"
+        )
     return content.tobytes()

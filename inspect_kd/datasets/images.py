@@ -1,7 +1,6 @@
-"""Read images as a factory has them: 8 and 16 bit, mono, alpha, CMYK, rotated by EXIF, any size, and some of them broken.
+"""Read images from factories: 8 and 16 bit, mono, alpha, CMYK, rotated by EXIF, of any size, some of them broken.
 
-Pillow decodes (it raises on torn files, where OpenCV hands back a half-grey picture without a word); OpenCV resizes.
-There is one resize in the whole product, used at training, at calibration and on the line. No torch here.
+Pillow decodes, because it raises an error on truncated files, where OpenCV silently returns a half-grey image. No torch.
 """
 
 from __future__ import annotations
@@ -24,23 +23,23 @@ from inspect_kd.types import ImageU8, Mask
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 LARGEST_FILE = 2**31
 STRIP = 2**22
-"""Pixels that are converted at once: what a conversion needs beside its answer is bounded by this, not by the image."""
+"""Pixels that are converted at once, which bounds the extra memory of a conversion."""
 EXIF_ORIENTATION = 0x0112
 
 
 def read_image(path: str | Path, *, bits: int | None = None) -> ImageU8:
-    """An image file as (H, W, 3) RGB bytes; `bits` are the significant ones of a 16-bit file (None: all of them)."""
+    """Read an image file as (H, W, 3) RGB bytes; `bits`: significant bits of a 16-bit file (None: all)."""
     path = Path(path)
     return decode_image(_read_bytes(path), str(path), bits=bits)
 
 
 def decode_image(data: bytes, name: str, *, bits: int | None = None) -> ImageU8:
-    """The same for a file's content; `name` is what errors call it."""
+    """Decode a file's content like `read_image`; `name` is used in errors."""
     return as_rgb8(_decode(data, name), bits=bits, name=name)
 
 
 def read_mask(path: str | Path, *, size: tuple[int, int]) -> Mask:
-    """A mask at (width, height): any value above zero is defective, and a defect smaller than a cell does not vanish."""
+    """Read a mask at (width, height): any value above zero is defective, and even the smallest defect keeps a pixel."""
     path = Path(path)
     values = _decode(_read_bytes(path), str(path))
     marked = values.reshape(*values.shape[:2], -1)[:, :, : 3 if values.ndim == 3 else 1].max(axis=2) > 0
@@ -54,28 +53,28 @@ def read_mask(path: str | Path, *, size: tuple[int, int]) -> Mask:
     return np.asarray(shrunk, np.bool_)
 
 
-def image_facts(path: str | Path) -> tuple[int, int, str]:
-    """(width, height, mode) from the header alone."""
+def read_image_header(path: str | Path) -> tuple[int, int, str]:
+    """Return (width, height, mode) without decoding pixels."""
     path = Path(path)
     with open_image(_read_bytes(path), str(path)) as image:
         return image.width, image.height, image.mode
 
 
 def as_rgb8(array: npt.NDArray[np.generic], *, bits: int | None = None, name: str = "array") -> ImageU8:
-    """Any camera frame as (H, W, 3) RGB bytes: mono, RGB, RGBA (over black); uint8, uint16, bool, or floats from 0 to 1."""
+    """Convert a camera frame to (H, W, 3) RGB bytes: mono, RGB, RGBA (over black); uint8, uint16, bool or floats 0 to 1."""
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)) or 0 in array.shape:
         raise BadInput(f"{name}: an image of shape {array.shape}; expected (H, W), (H, W, 3) or (H, W, 4)")
     if array.shape[0] * array.shape[1] > LARGEST_PIXELS:
         raise BadInput(
-            f"{name}: {array.shape[1]}x{array.shape[0]} pixels; at most {LARGEST_PIXELS // 10**6} million are read"
+            f"{name}: {array.shape[1]}x{array.shape[0]} pixels; the limit is {LARGEST_PIXELS // 10**6} million"
         )
     values = _to_bytes(array, bits, name)
     if values.ndim == 2:
         return np.repeat(values[:, :, None], 3, axis=2)
     if values.shape[2] == 4:
-        # What is transparent is not there: black, whatever colour the file keeps under it.
+        # Transparent pixels become black, whatever colour the file stores for them.
         blended = np.empty((*values.shape[:2], 3), np.uint8)
         for rows in _strips(*values.shape[:2]):
             alpha = values[rows, :, 3:].astype(np.uint16)
@@ -91,14 +90,14 @@ def _strips(height: int, width: int) -> Iterator[slice]:
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        about = path.stat()
-        if stat.S_ISDIR(about.st_mode):
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
             raise BadInput(f"{path}: a folder, not an image")
-        if not stat.S_ISREG(about.st_mode):
-            # A pipe would be waited for, a device read without end.
+        if not stat.S_ISREG(status.st_mode):
+            # Reading a pipe may block, and a device may never end.
             raise BadInput(f"{path}: a pipe or a device, not an image")
-        if about.st_size > LARGEST_FILE:
-            raise BadInput(f"{path}: {about.st_size} bytes are more than an image of this program may have")
+        if status.st_size > LARGEST_FILE:
+            raise BadInput(f"{path}: {status.st_size} bytes exceeds the limit of {LARGEST_FILE} bytes for images")
         return path.read_bytes()
     except FileNotFoundError:
         raise BadInput(f"{path}: no such file") from None
@@ -107,7 +106,7 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def _decode(data: bytes, name: str) -> npt.NDArray[np.generic]:
-    """Pixels in their own depth: (H, W) or (H, W, 3 or 4); uint8 or uint16."""
+    """Decode pixels in their own depth: (H, W) or (H, W, 3 or 4); uint8 or uint16."""
     with open_image(data, name) as image:
         try:
             with warnings.catch_warnings():
@@ -120,13 +119,13 @@ def _decode(data: bytes, name: str) -> npt.NDArray[np.generic]:
 
 
 def _read_pixels(data: bytes, image: Image.Image, name: str) -> npt.NDArray[np.generic]:
-    image.load()  # raises on a torn file, which OpenCV would not; and Exif data may stand behind a PNG's pixels
+    image.load()  # raises on a truncated file; also reads Exif data that follows a PNG's pixels
     check_exif(image, name)
     if is_deep(data, image):
-        return _wide_colour(data, image, name)
+        return _read_colour16(data, image, name)
     ImageOps.exif_transpose(image, in_place=True)
     if image.mode in WIDE_MODES:
-        return _wide_mono(image, name)
+        return _read_mono16(image, name)
     if image.mode in {"1", "L"}:
         return _pixels(image, "L")
     has_alpha = "A" in image.getbands() or "transparency" in image.info
@@ -134,7 +133,7 @@ def _read_pixels(data: bytes, image: Image.Image, name: str) -> npt.NDArray[np.g
 
 
 def _pixels(image: Image.Image, mode: str) -> npt.NDArray[np.uint8]:
-    """Strip by strip: of a whole image Pillow would make three copies on the way."""
+    """Convert strip by strip: for a whole image Pillow would make three copies."""
     channels = () if mode == "L" else (len(mode),)
     out = np.empty((image.height, image.width, *channels), np.uint8)
     for rows in _strips(image.height, image.width):
@@ -142,36 +141,36 @@ def _pixels(image: Image.Image, mode: str) -> npt.NDArray[np.uint8]:
     return out
 
 
-def _wide_mono(image: Image.Image, name: str) -> npt.NDArray[np.generic]:
+def _read_mono16(image: Image.Image, name: str) -> npt.NDArray[np.generic]:
     values = np.asarray(image)
     if image.mode == "F":
-        raise BadInput(f"{name}: floating-point pixels have no agreed range; save as 16-bit integers")
+        raise BadInput(f"{name}: floating-point pixels have no defined range; save as 16-bit integers")
     if values.size and (values.min() < 0 or values.max() > 65535):
         raise BadInput(f"{name}: pixels beyond 16 bit; save as 16-bit integers")
     return values.astype(np.uint16)
 
 
-def _wide_colour(data: bytes, image: Image.Image, name: str) -> npt.NDArray[np.generic]:
-    """16-bit colour as OpenCV keeps it."""
+def _read_colour16(data: bytes, image: Image.Image, name: str) -> npt.NDArray[np.generic]:
+    """Decode 16-bit colour with OpenCV."""
     orientation, size = image.getexif().get(EXIF_ORIENTATION, 1), image.size
     is_premultiplied = getattr(image, "tag_v2", {}).get(EXTRA_SAMPLES) == (1,)
-    image.im = None  # type: ignore[assignment]  # read for that alone, and a second copy of it all
+    image.im = None  # type: ignore[assignment]  # free the copy that Pillow decoded
     values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None or values.dtype != np.uint16 or sorted(values.shape[:2]) != sorted(size):
-        raise BadInput(f"{name}: 16-bit colour that OpenCV does not read; save it as 16-bit RGB")
+        raise BadInput(f"{name}: OpenCV cannot read this 16-bit colour; save it as 16-bit RGB")
     if values.ndim == 3 and values.shape[2] >= 3:
         code = cv2.COLOR_BGRA2RGBA if values.shape[2] == 4 else cv2.COLOR_BGR2RGB
         cv2.cvtColor(values, code, dst=values)
     if is_premultiplied:
-        values = values[:, :, :3]  # it lies over black already
-    return _turned(values, orientation)
+        values = values[:, :, :3]  # already blended over black
+    return _apply_orientation(values, orientation)
 
 
-def _turned(values: npt.NDArray[np.generic], orientation: object) -> npt.NDArray[np.generic]:
-    """As the camera was held; OpenCV leaves 16-bit colour as it lies in the file."""
+def _apply_orientation(values: npt.NDArray[np.generic], orientation: object) -> npt.NDArray[np.generic]:
+    """Apply the Exif orientation, which OpenCV ignores for 16-bit colour."""
     mirrored = orientation in (2, 4, 5, 7)
     upright = values[:, ::-1] if mirrored else values
-    # Quarter turns, counter-clockwise, that are left after the mirror.
+    # Counter-clockwise quarter turns after the mirroring.
     turns = {3: 2, 4: 2, 5: 1, 6: 3, 7: 3, 8: 1}.get(orientation, 0) if isinstance(orientation, int) else 0
     return np.ascontiguousarray(np.rot90(upright, turns))
 

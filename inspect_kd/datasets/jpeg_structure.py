@@ -1,7 +1,7 @@
-"""The segments of a JPEG file, read without decoding a pixel: its scans, its end, and the pictures beside the first one.
+"""Check the segments of a JPEG file without decoding it: its scans, its end, and further images in the file.
 
-Unusual here: the end-of-image mark must be there. libjpeg reads a file that was cut and filled with zeros without an error,
-since zeros are valid codes; what lies behind the first picture's own mark is not looked at.
+Unusual here: the end-of-image marker is required. libjpeg accepts a file that was cut and filled with zeros, since zeros are
+valid codes. Bytes after the first image's marker are ignored.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from inspect_kd.datasets.tiff_structure import EXIF_MARK, Tiff, check_values
 from inspect_kd.errors import BadInput
 
 MOST_SCANS = 64
-"""Of a progressive JPEG, which has about ten: each costs a look at every pixel and may be a few bytes long."""
-MOST_SEGMENTS, MOST_PICTURES = 10_000, 16
+"""Progressive JPEGs have about ten scans; each may be a few bytes long and still costs a pass over all pixels."""
+MOST_SEGMENTS, MOST_IMAGES = 10_000, 16
 _MARKER = re.compile(rb"\xff[\x02-\xcf\xd9-\xfe]")
-"""Neither a stuffed byte of the compressed pixels nor one of the marks that stand alone."""
+"""A marker with a segment: neither a stuffed byte in the compressed pixels nor a marker without content."""
 _END, _SCAN, _APP1, _APP2 = 0xD9, 0xDA, 0xE1, 0xE2
 _SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-"""Start of frame: the segments that tell the picture's size."""
+"""Start-of-frame markers, whose segments hold the image's size."""
 _MP_ENTRIES = 0xB002
-"""The tag of a multi-picture index (CIPA DC-007) that lists the pictures of the file, 16 bytes each."""
+"""The tag of a multi-picture index (CIPA DC-007) that lists the file's images, 16 bytes each."""
 _VIEW_OF_SEVERAL = 2
-"""The class of a listed picture that is one view of several: of a panorama, a stereo pair, another angle."""
+"""The type of a listed image that is one of several views: a panorama, a stereo pair, another angle."""
 
 
 def check_jpeg(data: bytes, name: str) -> None:
-    """Refuse a JPEG without end, with very many scans, with a hostile directory of tags, or with several pictures."""
+    """Refuse a JPEG without an end marker, with very many scans, with hostile tags, or with several images."""
     scans, index, exif = 0, 0, []
     for marker, start in segments(data):
         scans += marker == _SCAN
@@ -42,23 +42,23 @@ def check_jpeg(data: bytes, name: str) -> None:
         if marker == _END:
             break
     else:
-        raise BadInput(f"{name}: broken or truncated (a JPEG without its end-of-image mark)")
+        raise BadInput(f"{name}: broken or truncated (a JPEG without its end-of-image marker)")
     if not scans:
         raise BadInput(f"{name}: broken or truncated (a JPEG that ends before its pixels)")
     check_values(b"".join(exif), name)
     if index:
         check_values(data[index : index + 2**16], name)
     if index and _lists_another_picture(data, index):
-        raise BadInput(f"{name}: a JPEG of several pictures, only one of which would be inspected; save each one alone")
+        raise BadInput(f"{name}: a JPEG of several images, of which only one would be inspected; save each one alone")
 
 
 def segments(data: bytes, at: int = 0) -> Iterator[tuple[int, int]]:
-    """(marker, where its content begins), to the end-of-image mark of the picture that begins at `at`."""
+    """Yield (marker, start of its content) up to the end-of-image marker of the image that begins at `at`."""
     for _ in range(MOST_SEGMENTS):
-        found = _MARKER.search(data, at)
-        if found is None:
+        match = _MARKER.search(data, at)
+        if match is None:
             return
-        marker, at = data[found.start() + 1], found.end()
+        marker, at = data[match.start() + 1], match.end()
         yield marker, at + 2
         if marker == _END:
             return
@@ -66,28 +66,28 @@ def segments(data: bytes, at: int = 0) -> Iterator[tuple[int, int]]:
 
 
 def _lists_another_picture(data: bytes, index: int) -> bool:
-    """Whether the multi-picture index at this place names a second picture of the same kind.
+    """True if the multi-picture index at this position lists a second image of the same kind.
 
-    Phones and cameras also list there what belongs to the one picture: previews, gain maps for HDR displays, depth. Those have
-    fewer pixels than the picture itself. A listed picture of as many pixels, or one that is called a view of several, is another.
+    Phones and cameras also list previews, gain maps for HDR displays and depth maps, which have fewer pixels than the image
+    itself. A listed image with at least as many pixels, or marked as one of several views, is a second image.
     """
     try:
         tiff = Tiff(data[index : index + 2**16])
         first, *_ = tiff.directories()
         entry = first.entries[_MP_ENTRIES]
-        listed = tiff.data[entry.place : entry.place + entry.length // 16 * 16]
-        pictures = list(struct.iter_unpack(f"{tiff.order}LLLHH", listed))
+        listed = tiff.data[entry.offset : entry.offset + entry.length // 16 * 16]
+        images = list(struct.iter_unpack(f"{tiff.order}LLLHH", listed))
     except (struct.error, LookupError, ValueError):
-        return False  # no index that any reader could follow
+        return False  # not a readable index
     own = max(1, _pixels_at(data, 0))
-    return len(pictures) > MOST_PICTURES or any(
+    return len(images) > MOST_IMAGES or any(
         kind >> 16 & 0xFF == _VIEW_OF_SEVERAL or _pixels_at(data, index + offset) >= own
-        for kind, _, offset, *_ in pictures[1:]
+        for kind, _, offset, *_ in images[1:]
     )
 
 
 def _pixels_at(data: bytes, at: int) -> int:
-    """Of the picture that begins at this place; 0 where none does: programs that edit a picture may cut off the others."""
+    """Return the pixels of the image that begins at this position; 0 if none does, as after editing programs cut it off."""
     if not data.startswith(b"\xff\xd8", at):
         return 0
     for marker, start in segments(data, at):

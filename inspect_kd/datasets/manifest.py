@@ -1,4 +1,4 @@
-"""A manifest says what a data set is: where it comes from, under which licence, how it lies on disk."""
+"""Manifests of data sets: their source, licence and layout on disk."""
 
 from __future__ import annotations
 
@@ -12,47 +12,53 @@ from inspect_kd.config import Name, Strict, fill, read_yaml
 
 
 def compile_group(pattern: str) -> re.Pattern[str]:
-    """The regular expression of a group; a ValueError where it is none, or more than Python can compile."""
+    """Compile the regular expression of a group; raises ValueError if it is invalid or too large."""
     try:
         return re.compile(pattern)
     except (re.error, OverflowError, RecursionError) as error:
         shown = pattern if len(pattern) <= 80 else f"{pattern[:80]}…"
-        raise ValueError(f"'{shown}' is no regular expression that can be used ({error})") from error
+        raise ValueError(f"'{shown}' is not a usable regular expression ({error})") from error
 
 
 class Licence(Strict):
+    """The licence of a data set."""
+
     name: str
     url: str = ""
     commercial: bool
-    """May what is trained on it be used in a factory? False where the licence does not say so."""
+    """True only if the licence allows a model trained on the data to be used commercially."""
 
 
 class Archive(Strict):
+    """A file to download, with its digest."""
+
     url: str = Field(pattern=r"^https?://")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     size: int | None = Field(None, gt=0)
 
 
 class DownloadSource(Strict):
-    """Exactly one way to the images."""
+    """How to get the images; exactly one field is set."""
 
     anomalib: str | None = None
-    """Name of anomalib's data module, which does the download."""
+    """Name of the data module of anomalib that downloads them."""
     archives: tuple[Archive, ...] = ()
     by_hand: str | None = None
-    """What a person has to do."""
+    """Instructions for a person."""
     drawn: int | None = None
     """Seed of the drawn data set."""
 
     @model_validator(mode="after")
-    def one(self) -> DownloadSource:
+    def _exactly_one(self) -> DownloadSource:
         given = [self.anomalib is not None, bool(self.archives), self.by_hand is not None, self.drawn is not None]
         if sum(given) != 1:
-            raise ValueError("exactly one of anomalib, archives, by_hand, drawn")
+            raise ValueError("set exactly one of anomalib, archives, by_hand, drawn")
         return self
 
 
 class Manifest(Strict):
+    """What a data set is and where it comes from."""
+
     name: Name
     title: str
     about: str = ""
@@ -63,35 +69,37 @@ class Manifest(Strict):
     root: str = ""
     """Folder below $INSPECT_KD_DATA, or an absolute one; default: the name."""
     categories: tuple[str, ...] = ()
-    """Those that the complete data set has."""
+    """The categories of the complete data set."""
     group: str | None = None
-    """Regular expression over file names: its first group names the part that is shown."""
+    """Regular expression over file names; its first group names the physical part in the image."""
     bits: int | None = Field(None, ge=1, le=16)
     source: DownloadSource
 
     @field_validator("root")
     @classmethod
-    def stays_below(cls, value: str) -> str:
-        # An absolute folder is somebody's decision; one that climbs out of the data's home is a trap.
+    def _stays_below(cls, value: str) -> str:
+        # An absolute path is explicit; a relative one must not leave the data folder unnoticed.
         if ".." in Path(value).parts or "\0" in value or (value and Path(value) == Path()):
-            raise ValueError("leads out of the folder of the data sets; write an absolute path if that is meant")
+            raise ValueError("leads out of the folder of the data sets; write an absolute path if that is intended")
         if value and not Path(value).name:
             raise ValueError("is a whole disk; name a folder on it")
         if len(value.encode()) > 200:
-            raise ValueError("longer than a folder's name may be")
+            raise ValueError("is longer than 200 bytes; shorten it")
         return value
 
     @field_validator("group")
     @classmethod
-    def compiles(cls, value: str | None) -> str | None:
+    def _compiles(cls, value: str | None) -> str | None:
         if value is not None:
             compile_group(value)
         return value
 
     def folder(self) -> Path:
+        """Return the folder of the images."""
         return zoo.data_home() / (self.root or self.name)
 
 
 def load_manifest(name: str) -> Manifest:
+    """Load the manifest for a name or a path."""
     path = zoo.find("datasets", name)
     return fill(Manifest, read_yaml(path), where=str(path))

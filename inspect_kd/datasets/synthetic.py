@@ -1,7 +1,7 @@
-"""Synthetic defects for training and early stop: sound image in, damaged image and exact mask out.
+"""Add synthetic defects to sound images, with exact masks, for training and early stopping.
 
-Own form of what DRAEM, CutPaste, NSA and MemSeg do between them. The mask is taken from the pixels that really changed, so it
-is exact by construction. Textures are drawn, never taken from a data set.
+Our own variant of DRAEM, CutPaste, NSA and MemSeg. The mask is taken from the pixels that actually changed, so it is exact by
+construction. Textures are generated, never taken from a data set.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ ATTEMPTS = 12
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Defect:
+    """An image with a synthetic defect, and the defect's mask and kind."""
+
     image: ImageU8
     mask: Mask
     kind: str
@@ -39,26 +41,26 @@ def add_defect(
     kinds: Sequence[str] | None = None,
     shares: tuple[float, float] = (SMALLEST, LARGEST),
 ) -> Defect:
-    """Damage a sound image; `donor` is another image of the category, from which patches are pasted."""
+    """Add a defect to a sound image; patches are pasted from `donor`, another image of the category."""
     source = image if donor is None or donor.shape != image.shape else donor
     part = find_part(image)
     names = tuple(kinds) if kinds else KINDS
     for _ in range(ATTEMPTS):
         kind = str(rng.choice(names))
         share = float(np.exp(rng.uniform(*np.log(shares))))
-        damaged = _DRAW[kind](image, source, _Place(image.shape[:2], part, share, rng))
-        found = _settle(image, damaged, part, kind)
-        if found is not None:
-            return found
-    # A plain spot in the opposite tone is visible on anything.
-    found = _settle(image, _spot(image, _Place(image.shape[:2], part, 0.004, rng), opposite=True), None, "spot")
-    if found is None:
+        damaged = _DRAW[kind](image, source, _Site(image.shape[:2], part, share, rng))
+        defect = _finish(image, damaged, part, kind)
+        if defect is not None:
+            return defect
+    # A plain spot in the opposite tone is visible on any image.
+    defect = _finish(image, _spot(image, _Site(image.shape[:2], part, 0.004, rng), opposite=True), None, "spot")
+    if defect is None:
         raise RuntimeError("a defect in the opposite tone left no visible pixel")
-    return found
+    return defect
 
 
 def find_part(image: ImageU8) -> Mask:
-    """Where the part lies: what differs from the border's colour; everything, where the border is no background."""
+    """Segment the part: pixels that differ from the border's colour, or the whole image if the border is not uniform."""
     height, width = image.shape[:2]
     small = cv2.resize(image, (64, 64), interpolation=cv2.INTER_AREA).astype(np.float32)
     border = np.concatenate([small[0], small[-1], small[:, 0], small[:, -1]])
@@ -72,8 +74,8 @@ def find_part(image: ImageU8) -> Mask:
     return cv2.resize(part, (width, height), interpolation=cv2.INTER_NEAREST) > 0
 
 
-class _Place:
-    """Where and how large: shapes of a wanted area, centred on the part."""
+class _Site:
+    """A random place on the part and a wanted area; draws shapes of that area there."""
 
     def __init__(self, shape: tuple[int, ...], part: Mask, share: float, rng: Rng) -> None:
         self.height, self.width = int(shape[0]), int(shape[1])
@@ -88,7 +90,7 @@ class _Place:
         return float(np.sqrt(self.area / np.pi))
 
     def blob(self) -> Field:
-        """A ragged island: noise within a soft disc, cut at the level that gives the wanted area."""
+        """Draw a ragged blob: noise within a soft disc, thresholded to the wanted area."""
         side = int(min(max(8, 5 * self.radius), 2 * max(self.height, self.width)))
         noise = noise_field(side, side, self.rng, cell=max(3.0, side / 3), octaves=4)
         rows, columns = np.mgrid[:side, :side].astype(np.float32) / side - 0.5
@@ -99,7 +101,7 @@ class _Place:
         return self.put((field >= level).astype(np.float32))
 
     def scar(self) -> Field:
-        """A thin wandering line, thicker in the middle."""
+        """Draw a thin, randomly bending line."""
         length = self.rng.uniform(3, 9) * self.radius
         thick = max(1, round(self.area / max(length, 1)))
         turns = np.cumsum(self.rng.normal(0, self.rng.uniform(0.02, 0.25), 24)) + self.rng.uniform(0, 2 * np.pi)
@@ -111,7 +113,7 @@ class _Place:
         return line
 
     def box(self) -> Field:
-        """A rectangle of any proportion, turned."""
+        """Draw a rotated rectangle of a random aspect ratio."""
         ratio = float(np.exp(self.rng.uniform(-1.2, 1.2)))
         sides = (np.sqrt(self.area * ratio), np.sqrt(self.area / ratio))
         corners = cv2.boxPoints(((self.column, self.row), sides, float(self.rng.uniform(0, 180))))
@@ -120,7 +122,7 @@ class _Place:
         return field
 
     def put(self, stamp: Field) -> Field:
-        """A stamp on an empty image, centred at the place, cut at the borders."""
+        """Place a stamp on an empty field, centred at the site and cropped at the borders."""
         field = np.zeros((self.height, self.width), np.float32)
         side = stamp.shape[0]
         top, left = self.row - side // 2, self.column - side // 2
@@ -130,48 +132,48 @@ class _Place:
         return field
 
     def soft(self, field: Field) -> Field:
-        """Edges as optics show them."""
+        """Blur the edges, as a lens does."""
         return cv2.GaussianBlur(field, (0, 0), float(self.rng.uniform(0.4, 1.2)))
 
 
-def _texture(image: ImageU8, source: ImageU8, place: _Place) -> ImageU8:
-    """A ragged island of foreign material, more or less opaque."""
-    fill = draw_texture(place.height, place.width, place.rng)
-    return _blend(image, fill, place.soft(place.blob()), place.rng.uniform(0.35, 1.0))
+def _texture(image: ImageU8, source: ImageU8, site: _Site) -> ImageU8:
+    """Add a ragged blob of foreign material, more or less opaque."""
+    fill = draw_texture(site.height, site.width, site.rng)
+    return _blend(image, fill, site.soft(site.blob()), site.rng.uniform(0.35, 1.0))
 
 
-def _own_texture(image: ImageU8, source: ImageU8, place: _Place) -> ImageU8:
-    """A ragged island of the part's own material, disturbed: mirrored, in other colours, at another scale."""
-    rng = place.rng
+def _own_texture(image: ImageU8, source: ImageU8, site: _Site) -> ImageU8:
+    """Add a ragged blob of the part's own material, mirrored, shifted and recoloured."""
+    rng = site.rng
     fill: npt.NDArray[Any] = source[:: rng.choice([-1, 1]), :: rng.choice([-1, 1])].astype(np.float32)
-    fill = np.roll(fill, (int(rng.integers(place.height)), int(rng.integers(place.width))), axis=(0, 1))
+    fill = np.roll(fill, (int(rng.integers(site.height)), int(rng.integers(site.width))), axis=(0, 1))
     fill = fill * rng.uniform(0.6, 1.5, 3) + rng.uniform(-30, 30)
-    return _blend(image, fill, place.soft(place.blob()), rng.uniform(0.5, 1.0))
+    return _blend(image, fill, site.soft(site.blob()), rng.uniform(0.5, 1.0))
 
 
-def _paste(image: ImageU8, source: ImageU8, place: _Place) -> ImageU8:
-    """A patch from elsewhere on another part: everything about it is right, but its place."""
-    rng = place.rng
-    shift = (int(rng.integers(place.height)), int(rng.integers(place.width)))
+def _paste(image: ImageU8, source: ImageU8, site: _Site) -> ImageU8:
+    """Paste a patch of another part in a wrong place."""
+    rng = site.rng
+    shift = (int(rng.integers(site.height)), int(rng.integers(site.width)))
     fill = np.roll(np.rot90(source, 2) if rng.random() < 0.3 else source, shift, axis=(0, 1))
-    return _blend(image, fill, place.soft(place.box()), 1.0)
+    return _blend(image, fill, site.soft(site.box()), 1.0)
 
 
-def _scar(image: ImageU8, source: ImageU8, place: _Place) -> ImageU8:
-    """A scratch or hairline: darker or brighter, sometimes with a bright lip beside it."""
-    line = place.soft(place.scar())
-    tone = place.rng.choice([-1, 1]) * place.rng.uniform(25, 110)
+def _scar(image: ImageU8, source: ImageU8, site: _Site) -> ImageU8:
+    """Add a scratch or hairline: darker or brighter, sometimes with an opposite edge beside it."""
+    line = site.soft(site.scar())
+    tone = site.rng.choice([-1, 1]) * site.rng.uniform(25, 110)
     damaged = image.astype(np.float32) + tone * line[:, :, None]
-    if place.rng.random() < 0.5:
+    if site.rng.random() < 0.5:
         lip = np.roll(line, (1, 1), axis=(0, 1)) * (1 - line)
         damaged -= 0.6 * tone * lip[:, :, None]
     return _bytes(damaged)
 
 
-def _stain(image: ImageU8, source: ImageU8, place: _Place) -> ImageU8:
-    """A soft-edged change of tone or colour: oil, water, burn, wear."""
-    rng = place.rng
-    field = cv2.GaussianBlur(place.blob(), (0, 0), max(1.0, place.radius * rng.uniform(0.1, 0.5)))
+def _stain(image: ImageU8, source: ImageU8, site: _Site) -> ImageU8:
+    """Change tone or colour within a soft-edged blob: oil, water, burn, wear."""
+    rng = site.rng
+    field = cv2.GaussianBlur(site.blob(), (0, 0), max(1.0, site.radius * rng.uniform(0.1, 0.5)))
     if rng.random() < 0.6:  # noqa: SIM108  (two kinds of stain, one a line)
         gain = np.full(3, rng.choice([rng.uniform(0.3, 0.8), rng.uniform(1.25, 2.0)]))
     else:
@@ -179,12 +181,12 @@ def _stain(image: ImageU8, source: ImageU8, place: _Place) -> ImageU8:
     return _blend(image, image.astype(np.float32) * gain + rng.uniform(-25, 25), field, 1.0)
 
 
-def _dent(image: ImageU8, source: ImageU8, place: _Place) -> ImageU8:
-    """The surface itself is bent: pixels move outwards or inwards, and the slope catches light."""
-    rng = place.rng
-    rows, columns = np.mgrid[: place.height, : place.width].astype(np.float32)
-    radius = max(4.0, 1.5 * place.radius)
-    y, x = (rows - place.row) / radius, (columns - place.column) / radius
+def _dent(image: ImageU8, source: ImageU8, site: _Site) -> ImageU8:
+    """Bend the surface: pixels move outwards or inwards, and the slope is shaded."""
+    rng = site.rng
+    rows, columns = np.mgrid[: site.height, : site.width].astype(np.float32)
+    radius = max(4.0, 1.5 * site.radius)
+    y, x = (rows - site.row) / radius, (columns - site.column) / radius
     bump = np.exp(-2 * (x * x + y * y))
     push = float(rng.choice([-1, 1]) * rng.uniform(0.4, 0.9) * radius)
     bent = cv2.remap(
@@ -195,38 +197,38 @@ def _dent(image: ImageU8, source: ImageU8, place: _Place) -> ImageU8:
     return _blend(image, bent + shade[:, :, None], (bump > 0.02).astype(np.float32), 1.0)
 
 
-def _missing(image: ImageU8, source: ImageU8, place: _Place) -> ImageU8:
-    """Material is gone: the place is filled from around it, as if nothing had ever been there."""
-    hole = place.blob() > 0
+def _missing(image: ImageU8, source: ImageU8, site: _Site) -> ImageU8:
+    """Remove material: inpaint a blob from its surroundings."""
+    hole = site.blob() > 0
     small = cv2.resize(image, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
     gap = cv2.resize(hole.astype(np.uint8), small.shape[1::-1], interpolation=cv2.INTER_AREA)
     gap = cv2.dilate((gap > 0).astype(np.uint8), np.ones((3, 3), np.uint8))
-    filled = cv2.resize(cv2.inpaint(small, gap, 2, cv2.INPAINT_TELEA), (place.width, place.height))
+    filled = cv2.resize(cv2.inpaint(small, gap, 2, cv2.INPAINT_TELEA), (site.width, site.height))
     return _blend(
-        image, filled.astype(np.float32) * place.rng.uniform(0.75, 1.1), place.soft(hole.astype(np.float32)), 1.0
+        image, filled.astype(np.float32) * site.rng.uniform(0.75, 1.1), site.soft(hole.astype(np.float32)), 1.0
     )
 
 
-def _spots(image: ImageU8, source: ImageU8, place: _Place) -> ImageU8:
-    return _spot(image, place, opposite=False)
+def _spots(image: ImageU8, source: ImageU8, site: _Site) -> ImageU8:
+    return _spot(image, site, opposite=False)
 
 
-def _spot(image: ImageU8, place: _Place, *, opposite: bool) -> ImageU8:
-    """A few small round specks: dust, pores, splashes."""
-    rng = place.rng
-    field = np.zeros((place.height, place.width), np.float32)
+def _spot(image: ImageU8, site: _Site, *, opposite: bool) -> ImageU8:
+    """Add a few small round specks: dust, pores, splashes."""
+    rng = site.rng
+    field = np.zeros((site.height, site.width), np.float32)
     count = 1 if opposite else int(rng.integers(1, 7))
-    radius = max(1.0, float(np.sqrt(min(place.area, 900) / count / np.pi)))
+    radius = max(1.0, float(np.sqrt(min(site.area, 900) / count / np.pi)))
     for _ in range(count):
         offset = rng.normal(0, 2.5 * radius * (count > 1), 2)
-        centre = (round(place.column + offset[0]), round(place.row + offset[1]))
+        centre = (round(site.column + offset[0]), round(site.row + offset[1]))
         cv2.circle(field, centre, max(1, round(radius * rng.uniform(0.6, 1.3))), 1.0, -1, cv2.LINE_AA)
-    here = image[place.row, place.column].astype(np.float32)
+    here = image[site.row, site.column].astype(np.float32)
     colour = np.where(here > 127, 0, 255).astype(np.float32) if opposite else rng.uniform(0, 255, 3)
-    return _blend(image, np.broadcast_to(colour, image.shape), place.soft(field), 1.0)
+    return _blend(image, np.broadcast_to(colour, image.shape), site.soft(field), 1.0)
 
 
-_DRAW: dict[str, Callable[[ImageU8, ImageU8, _Place], ImageU8]] = {
+_DRAW: dict[str, Callable[[ImageU8, ImageU8, _Site], ImageU8]] = {
     "texture": _texture,
     "own_texture": _own_texture,
     "paste": _paste,
@@ -239,8 +241,8 @@ _DRAW: dict[str, Callable[[ImageU8, ImageU8, _Place], ImageU8]] = {
 KINDS: tuple[str, ...] = tuple(_DRAW)
 
 
-def _settle(image: ImageU8, damaged: ImageU8, part: Mask | None, kind: str) -> Defect | None:
-    """The exact mask, and the image put back wherever the change cannot be seen. None: too little, too much, or off the part."""
+def _finish(image: ImageU8, damaged: ImageU8, part: Mask | None, kind: str) -> Defect | None:
+    """Compute the exact mask and undo invisible changes. None if the change is too small, too large or off the part."""
     changed = np.abs(image.astype(np.int16) - damaged).max(axis=2) > VISIBLE
     mask = cv2.morphologyEx(changed.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8)) > 0
     if not max(4, 0.5 * SMALLEST * mask.size) <= mask.sum() <= 2 * LARGEST * mask.size:

@@ -1,6 +1,6 @@
-"""Textures and scenes drawn from nothing: what synthetic defects are made of, and what the embedded encoder learnt from.
+"""Generate textures and scenes, for synthetic defects and as the training data of the embedded encoder.
 
-Drawn, never photographed, so that no data set's licence follows what is trained on them.
+Generated, never photographed, so that no data set's licence binds what is trained on them.
 """
 
 from __future__ import annotations
@@ -15,33 +15,37 @@ import numpy.typing as npt
 from inspect_kd.types import ImageU8
 
 Field = npt.NDArray[Any]
-"""float32 (H, W), 0 to 1. OpenCV's stubs promise no element type, so neither does this."""
+"""float32 (H, W), 0 to 1. Typed without an element type, like OpenCV's stubs."""
 Rng = np.random.Generator
 
 
 def noise_field(
     height: int, width: int, rng: Rng, *, cell: float = 32, octaves: int = 4, roughness: float = 0.5
 ) -> Field:
-    """Smooth random field: octaves of random values on a lattice, cubic in between."""
+    """Generate a smooth random field: octaves of random values on a lattice, with cubic interpolation."""
     field = np.zeros((height, width), np.float32)
     weight = 1.0
     for octave in range(octaves):
         pitch = max(1.5, cell / 2**octave)
         lattice = rng.random((int(height / pitch) + 4, int(width / pitch) + 4), dtype=np.float32)
-        grown = cv2.resize(lattice, None, fx=pitch, fy=pitch, interpolation=cv2.INTER_CUBIC)
-        top, left = rng.integers(0, max(1, grown.shape[0] - height)), rng.integers(0, max(1, grown.shape[1] - width))
-        field += weight * grown[top : top + height, left : left + width]
+        upsampled = cv2.resize(lattice, None, fx=pitch, fy=pitch, interpolation=cv2.INTER_CUBIC)
+        top, left = (
+            rng.integers(0, max(1, upsampled.shape[0] - height)),
+            rng.integers(0, max(1, upsampled.shape[1] - width)),
+        )
+        field += weight * upsampled[top : top + height, left : left + width]
         weight *= roughness
     return stretch(field)
 
 
 def stretch(field: Field) -> Field:
+    """Scale a field to the range 0 to 1."""
     low, high = float(field.min()), float(field.max())
     return ((field - low) / max(high - low, 1e-6)).astype(np.float32)
 
 
 def stripes(height: int, width: int, rng: Rng) -> Field:
-    """A grating, straight or wavy, sinusoidal or square."""
+    """Generate a grating, straight or wavy, sinusoidal or square."""
     rows, columns = np.mgrid[:height, :width].astype(np.float32)
     angle, pitch = rng.uniform(0, np.pi), rng.uniform(4, 40)
     along = rows * np.sin(angle) + columns * np.cos(angle)
@@ -51,7 +55,7 @@ def stripes(height: int, width: int, rng: Rng) -> Field:
 
 
 def weave(height: int, width: int, rng: Rng) -> Field:
-    """Two gratings, one over the other in turn."""
+    """Generate two gratings that alternate in a checkerboard."""
     rows, columns = np.mgrid[:height, :width].astype(np.float32)
     pitch = rng.uniform(5, 24)
     over = ((rows // pitch + columns // pitch) % 2).astype(np.float32)
@@ -60,7 +64,7 @@ def weave(height: int, width: int, rng: Rng) -> Field:
 
 
 def brushed(height: int, width: int, rng: Rng) -> Field:
-    """Fine streaks in one direction, as on milled or brushed metal."""
+    """Generate fine streaks in one direction, as on milled or brushed metal."""
     streaks: Field = rng.random((height, width), dtype=np.float32)
     length = int(rng.integers(15, 80)) | 1
     streaks = cv2.blur(streaks, (length, 1))
@@ -70,7 +74,7 @@ def brushed(height: int, width: int, rng: Rng) -> Field:
 
 
 def cells(height: int, width: int, rng: Rng) -> Field:
-    """Grains: distance to the nearest of random points, or each cell one tone."""
+    """Generate grains: the distance to the nearest of random points, or one tone for each cell."""
     count = int(rng.integers(8, 120))
     seeds = np.full((height, width), 255, np.uint8)
     seeds[rng.integers(0, height, count), rng.integers(0, width, count)] = 0
@@ -82,7 +86,7 @@ def cells(height: int, width: int, rng: Rng) -> Field:
 
 
 def marble(height: int, width: int, rng: Rng) -> Field:
-    """Noise looked up through noise."""
+    """Generate noise that is distorted by other noise."""
     rows, columns = np.mgrid[:height, :width].astype(np.float32)
     strength = rng.uniform(10, 60)
     bend = [noise_field(height, width, rng, cell=50) * strength for _ in range(2)]
@@ -91,7 +95,7 @@ def marble(height: int, width: int, rng: Rng) -> Field:
 
 
 def speckle(height: int, width: int, rng: Rng) -> Field:
-    """Dots of several sizes on a plain ground."""
+    """Generate dots of several sizes on a plain background."""
     field = np.full((height, width), rng.random(), np.float32)
     for _ in range(int(rng.integers(20, 200))):
         centre = (int(rng.integers(0, width)), int(rng.integers(0, height)))
@@ -100,6 +104,7 @@ def speckle(height: int, width: int, rng: Rng) -> Field:
 
 
 def cloudy(height: int, width: int, rng: Rng) -> Field:
+    """Generate noise of a random scale and roughness."""
     return noise_field(
         height, width, rng, cell=rng.uniform(6, 80), octaves=int(rng.integers(2, 6)), roughness=rng.uniform(0.4, 0.8)
     )
@@ -109,35 +114,35 @@ PATTERNS: tuple[Callable[[int, int, Rng], Field], ...] = (cloudy, stripes, weave
 
 
 def draw_texture(height: int, width: int, rng: Rng) -> ImageU8:
-    """One random pattern between two or three random colours."""
+    """Draw a random pattern in two or three random colours."""
     field = PATTERNS[rng.integers(len(PATTERNS))](height, width, rng)
     return colourise(field, rng)
 
 
 def colourise(field: Field, rng: Rng) -> ImageU8:
-    """Map a field onto a ramp of random colours, grey in one case of three."""
+    """Map a field onto a ramp of random colours, grey in a third of the cases."""
     ramp = rng.uniform(0, 255, (int(rng.integers(2, 4)), 3))
     if rng.random() < 0.35:
         ramp = np.repeat(ramp[:, :1], 3, axis=1)
-    places = np.linspace(0, 1, len(ramp))
-    table = np.stack([np.interp(np.linspace(0, 1, 256), places, ramp[:, c]) for c in range(3)], axis=1)
+    positions = np.linspace(0, 1, len(ramp))
+    table = np.stack([np.interp(np.linspace(0, 1, 256), positions, ramp[:, c]) for c in range(3)], axis=1)
     return table.astype(np.uint8)[(field * 255).astype(np.uint8)]
 
 
 def draw_scene(height: int, width: int, rng: Rng) -> ImageU8:
-    """Textures, shaded shapes, lines, marks and repeated parts, under uneven light, with a camera's blur and noise."""
+    """Draw a scene of textures, shaded shapes, lines, text and repeated elements, with uneven light, blur and noise."""
     scene = draw_texture(height, width, rng).astype(np.float32)
     for _ in range(int(rng.integers(0, 14))):
         _paste_shape(scene, rng)
     for _ in range(int(rng.integers(0, 10))):
         _draw_mark(scene, rng)
     if rng.random() < 0.3:
-        _repeat_part(scene, rng)
+        _draw_grid(scene, rng)
     return _expose(scene, rng)
 
 
 def _paste_shape(scene: npt.NDArray[Any], rng: Rng) -> None:
-    """An occluding leaf with its own texture, shading and sometimes a shadow: dead leaves, as natural images are built."""
+    """Add an occluding shape with its own texture, shading and sometimes a shadow (the dead-leaves model of natural images)."""
     height, width = scene.shape[:2]
     mask: Field = np.zeros((height, width), np.float32)
     radius = float(np.exp(rng.uniform(np.log(4), np.log(0.45 * width))))
@@ -164,12 +169,12 @@ def _paste_shape(scene: npt.NDArray[Any], rng: Rng) -> None:
         scene *= 1 - rng.uniform(0.1, 0.6) * shadow[:, :, None]
     fill = draw_texture(height, width, rng).astype(np.float32)
     if rng.random() < 0.5:
-        fill *= 0.5 + _slope(height, width, rng)[:, :, None]
+        fill *= 0.5 + _gradient(height, width, rng)[:, :, None]
     scene += mask[:, :, None] * (fill - scene)
 
 
 def _draw_mark(scene: npt.NDArray[Any], rng: Rng) -> None:
-    """Lines, rings, arcs and letters."""
+    """Draw a line, ring, arc or text."""
     height, width = scene.shape[:2]
     colour = rng.uniform(0, 255, 3).tolist()
     thick = int(rng.integers(1, 5))
@@ -185,13 +190,13 @@ def _draw_mark(scene: npt.NDArray[Any], rng: Rng) -> None:
         cv2.ellipse(scene, first, axes, start, 0, sweep, colour, thick, cv2.LINE_AA)
     else:
         text = "".join(rng.choice(list("ABCDEFGHKLMNPRSTXZ0123456789"), int(rng.integers(1, 6))).tolist())
-        ink = np.zeros((height, width), np.uint8)  # OpenCV 5 writes letters on bytes only
+        ink = np.zeros((height, width), np.uint8)  # OpenCV 5 draws text on uint8 images only
         cv2.putText(ink, text, first, cv2.FONT_HERSHEY_SIMPLEX, rng.uniform(0.3, 1.5), 255, thick, cv2.LINE_AA)
         scene += (ink[:, :, None] / np.float32(255)) * (np.float32(colour) - scene)
 
 
-def _repeat_part(scene: npt.NDArray[Any], rng: Rng) -> None:
-    """A grid of equal parts: holes, pads, pins."""
+def _draw_grid(scene: npt.NDArray[Any], rng: Rng) -> None:
+    """Draw a grid of equal dots, like holes, pads or pins."""
     height, width = scene.shape[:2]
     pitch, size = int(rng.integers(10, 40)), rng.uniform(0.15, 0.45)
     colour, edge = rng.uniform(0, 255, 3).tolist(), rng.uniform(0, 255, 3).tolist()
@@ -202,15 +207,16 @@ def _repeat_part(scene: npt.NDArray[Any], rng: Rng) -> None:
             cv2.circle(scene, (x, y), max(1, int(size * pitch)), edge, 1, cv2.LINE_AA)
 
 
-def _slope(height: int, width: int, rng: Rng) -> Field:
+def _gradient(height: int, width: int, rng: Rng) -> Field:
     rows, columns = np.mgrid[:height, :width].astype(np.float32)
     angle = rng.uniform(0, 2 * np.pi)
     return stretch(rows * np.sin(angle) + columns * np.cos(angle))
 
 
 def _expose(scene: npt.NDArray[Any], rng: Rng) -> ImageU8:
+    """Apply uneven light, a random exposure, blur and noise."""
     height, width = scene.shape[:2]
-    light = 1 + rng.uniform(0, 0.6) * (_slope(height, width, rng) - 0.5)
+    light = 1 + rng.uniform(0, 0.6) * (_gradient(height, width, rng) - 0.5)
     scene = scene * light[:, :, None] * rng.uniform(0.6, 1.3)
     if rng.random() < 0.25:
         scene = np.repeat(scene.mean(axis=2, keepdims=True), 3, axis=2)

@@ -138,14 +138,16 @@ def _from_hub(name: str, strides: tuple[int, ...]) -> Encoder:
     folder = weights.local_folder()
     cause = f"none in {folder}" if folder else "INSPECT_KD_WEIGHTS is not set"
     if not _hub_has(name):
-        raise weights.no_weights(name, f"{cause}, and the hub cannot be reached")
+        raise weights.missing_weights(name, f"{cause}, and the hub cannot be reached")
     try:
         body, channels = _timm_body(name, strides, pretrained=True)
     except UsageError:
         raise
     except Exception as error:
         # The hub client raises a dozen unrelated classes for "no network", "no such file" and "no space left".
-        raise weights.no_weights(name, f"{cause}, and the hub did not give them ({type(error).__name__})") from error
+        raise weights.missing_weights(
+            name, f"{cause}, and the hub did not give them ({type(error).__name__})"
+        ) from error
     config = body.pretrained_cfg if isinstance(getattr(body, "pretrained_cfg", None), dict) else {}
     spec = EncoderSpec(
         name=name,
@@ -153,7 +155,7 @@ def _from_hub(name: str, strides: tuple[int, ...]) -> Encoder:
         std=tuple(config.get("std", weights.IMAGENET_STD)),
         licence=str(config.get("license") or "unknown"),
         source=f"hub {config.get('hf_hub_id') or name}",
-        sha256=weights.digest_of(body.state_dict()),
+        sha256=weights.digest_tensors(body.state_dict()),
         strides=strides,
     )
     return Encoder(body, channels, spec)
@@ -172,7 +174,7 @@ def _hub_has(name: str) -> bool:
     repository = getattr(timm.get_pretrained_cfg(name), "hf_hub_id", None)
     if repository and isinstance(try_to_load_from_cache(repository, "model.safetensors"), str):
         return True
-    return weights.hub_answers()
+    return weights.hub_is_reachable()
 
 
 def _timm_body(name: str, strides: tuple[int, ...], *, pretrained: bool, **build: Any) -> tuple[Any, tuple[int, ...]]:

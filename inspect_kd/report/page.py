@@ -135,7 +135,7 @@ def _promise(report: Report) -> str:
             ]
         )
     head = ["category", "held-out sound parts", "RE-INSPECT above", "NG above", "sound parts stopped", "of these NG"]
-    sentence = escape(report.calibration.limits[POOLED].sentence())
+    sentence = escape(report.calibration.limits[POOLED].describe())
     return (
         f"<h2>What the thresholds promise</h2><p>{sentence}</p>"
         '<p class="soft">Split-conformal: it holds for any distribution of scores, as long as new parts come from the same '
@@ -170,7 +170,7 @@ def _metrics(report: Report) -> str:
     for category, measures in report.evaluation.measures.items():
         row = [escape(category)]
         for name in METRICS:
-            value, why = measures[name].value, measures[name].why
+            value, why = measures[name].value, measures[name].reason
             row.append("–" if value is None else f"{value:.4f}")
             if why:
                 reasons.add(f"{category}: {why}")

@@ -92,7 +92,7 @@ def _heated(image: ImageU8, heatmap: Heatmap) -> ImageU8:
     # A dimmed, greyed ground lets the heat speak.
     grey = image.mean(axis=2, keepdims=True)
     ground = (0.75 * (0.65 * grey + 0.35 * image) + 30).clip(0, 255).astype(np.uint8)
-    return overlay.heat_over(ground, heatmap, opacity=0.8)
+    return overlay.blend_heatmap(ground, heatmap, opacity=0.8)
 
 
 def data_uri(image: ImageU8) -> str:

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from inspect_kd import registry
-from inspect_kd.calibrate import Calibration, limits_on
+from inspect_kd.calibrate import Calibration, calibrate_scaled
 from inspect_kd.chunks import chunks
 from inspect_kd.config import Recipe
-from inspect_kd.datasets import DataSet, open_dataset
+from inspect_kd.datasets import DataSet, open_for_recipe
 from inspect_kd.datasets.batches import ImageStore
 from inspect_kd.datasets.images import read_image
 from inspect_kd.errors import GateFailed, InspectKDError, UsageError
@@ -31,7 +31,6 @@ from inspect_kd.train.run import (
     FinishedRun,
     RunFolder,
     hold_run,
-    holdout_of,
     load_run,
     now,
     sources_of,
@@ -64,12 +63,7 @@ def export_run(
     source = data or finished.manifest["data"].get("source")
     if not source or (not Path(source).exists() and "/" in source):
         raise UsageError(f"{run}: its data set is not at {source}; name one with --data, the proof needs real images")
-    data_set = open_dataset(
-        source,
-        holdout=holdout_of(finished.recipe),
-        categories=finished.recipe.data.categories or None,
-        group=finished.recipe.data.group,
-    )
+    data_set = open_for_recipe(source, finished.recipe)
     return convert(finished, data_set, deployment, output=output, progress=progress)
 
 
@@ -218,7 +212,7 @@ class Exporter:
     def _recalibrate(self, model: Model) -> Calibration:
         """New limits for an artifact whose scores differ a little from the trained model's."""
         scores = calibration_scores(model, self.recipe, self.data, self.progress)
-        return limits_on(self.calibration.scale, scores, **self.recipe.calibration.model_dump())
+        return calibrate_scaled(self.calibration.scale, scores, **self.recipe.calibration.model_dump())
 
 
 def proof_samples(data: DataSet, limit: int) -> list[Sample]:

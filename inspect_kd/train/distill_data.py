@@ -77,7 +77,7 @@ class SampleCache:
 
 
 class DistillDataset:
-    """All parts by number: first the drawn ones, then the unlabelled, then the labelled, these mirrored too."""
+    """All parts by number: first the drawn ones, then the unlabelled, then the labelled, these random_flip too."""
 
     def __init__(self, job: Job, *, side: int, grid: int, real: RealParts, cache: SampleCache | None = None) -> None:
         """`side`: of the images, as the largest teacher takes them. `grid`: side of the heads' output."""

@@ -14,7 +14,7 @@ from lightning.fabric import Fabric
 from torch import Tensor
 
 from inspect_kd.config import Fit
-from inspect_kd.datasets.batches import Pair, StepSampler, TrainingImages, batches
+from inspect_kd.datasets.batches import ImagePair, StepSampler, TrainingImages, batches
 from inspect_kd.errors import BadInput
 from inspect_kd.train import checkpoint
 from inspect_kd.train.early_stop import SyntheticGap, record_gap, should_stop
@@ -83,7 +83,7 @@ def fit(job: Job, training: StudentTraining, images: TrainingImages, fabric: Fab
     state.stage = checkpoint.FITTED
 
 
-def _loss(model: Any, pair: Pair, fabric: Fabric, settings: Fit) -> Tensor:
+def _loss(model: Any, pair: ImagePair, fabric: Fabric, settings: Fit) -> Tensor:
     seen, clean = fabric.to_device(pair.seen_B3HW), fabric.to_device(pair.clean_B3HW)
     # One tensor twice, where nothing is damaged: the student then computes its features once.
     terms: dict[str, Tensor] = model.losses(seen, seen if settings.denoise == 0 else clean)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from inspect_kd.config import Distill
-from inspect_kd.datasets import DataSet, every_image, every_sample
+from inspect_kd.datasets import DataSet, list_images, list_samples
 from inspect_kd.datasets.images import read_image
 from inspect_kd.errors import BadInput, UsageError
 from inspect_kd.train.job import Job
@@ -53,7 +53,7 @@ def unlabelled_parts(settings: Distill, data: DataSet, bits: int | None, progres
     folder = settings.unlabelled
     if folder is None:
         return []
-    paths = every_image(Path(folder))
+    paths = list_images(Path(folder))
     if len(paths) > settings.max_samples:
         progress.note(f"{folder}: {settings.max_samples} of {len(paths)} images take part (distill.max_samples)")
         paths = [paths[int(i)] for i in np.linspace(0, len(paths) - 1, settings.max_samples)]
@@ -76,7 +76,7 @@ def labelled_parts(settings: Distill, data: DataSet) -> list[Sample]:
     source = settings.labelled
     if source is None:
         return []
-    samples = every_sample(source)
+    samples = list_samples(source)
     if not any(sample.defective for sample in samples):
         raise BadInput(f"distill.labelled: no defect in {source}; put sound parts into the data set itself")
     _refuse_held_out(samples, data, "distill.labelled", source)
@@ -87,7 +87,7 @@ def outlined_parts(source: str | None, data: DataSet) -> list[Sample]:
     """Defective parts with masks, from which a teacher can learn."""
     if source is None:
         return []
-    samples = [sample for sample in every_sample(source) if sample.mask is not None]
+    samples = [sample for sample in list_samples(source) if sample.mask is not None]
     if not samples:
         raise BadInput(f"teach.labelled: no defect with a mask in {source}")
     _refuse_held_out(samples, data, "teach.labelled", source)

@@ -11,7 +11,7 @@ from typing import overload
 import numpy as np
 
 from inspect_kd.config import Teach
-from inspect_kd.datasets.batches import Flip, ImageStore, mirrored
+from inspect_kd.datasets.batches import Flip, ImageStore, random_flip
 from inspect_kd.datasets.images import read_image, read_mask
 from inspect_kd.datasets.synthetic import add_defect
 from inspect_kd.models.base import TeacherSample
@@ -52,7 +52,7 @@ class TeacherDataset(Sequence[TeacherSample]):
             return self.real[number % len(self.real)]
         index, variant = self.order[number // self.variants], number % self.variants
         rng = np.random.default_rng([self.seed, number])
-        image = np.ascontiguousarray(mirrored(self.store.frame(index, rng), self.flip, rng))
+        image = np.ascontiguousarray(random_flip(self.store.frame(index, rng), self.flip, rng))
         if variant % 2 == 0:
             return TeacherSample(image=image, mask=None, part=index)
         donor = self.store.frame(int(rng.choice(self.donors[index])), rng)

@@ -38,7 +38,7 @@ def cache_outputs(
         predicted, total = predicted + teacher.ensure_cached(images), total + len(images)
         progress.advance(len(numbers))
     rate = predicted / teacher.seconds if teacher.seconds else 0.0
-    cache_mb = teacher.cache.taken / 1e6 if teacher.cache else 0.0
+    cache_mb = teacher.cache.used_bytes / 1e6 if teacher.cache else 0.0
     if teacher.cache is None:
         progress.note(f"{teacher.name}: no digest of its weights, so nothing is cached: it predicts anew at every step")
     else:

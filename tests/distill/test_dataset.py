@@ -41,8 +41,8 @@ def dataset(parts: Path, real: RealParts) -> DistillDataset:
 
 def test_labelled_parts_are_mirrored_too(dataset: DistillDataset) -> None:
     assert len(dataset) == DRAWN + 1 + 2 * 2
-    mask, mirrored = dataset.label(11).mask_1mm, dataset.label(12).mask_1mm
-    assert mask.any() and torch.equal(mask.flip(-1), mirrored)
+    mask, random_flip = dataset.label(11).mask_1mm, dataset.label(12).mask_1mm
+    assert mask.any() and torch.equal(mask.flip(-1), random_flip)
 
 
 def test_labels_hold_what_is_known_of_each_kind_of_part(dataset: DistillDataset) -> None:

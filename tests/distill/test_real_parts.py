@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from inspect_kd.config import Distill, load_recipe
-from inspect_kd.datasets import every_image, open_dataset
+from inspect_kd.datasets import list_images, open_dataset
 from inspect_kd.datasets.drawn import draw_sample
 from inspect_kd.errors import BadInput, UsageError
 from inspect_kd.train import pipeline
@@ -41,7 +41,7 @@ def test_labelled_part_that_is_held_out_is_refused(parts: Path, tmp_path: Path) 
 
 def test_missing_folder_of_images_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="no such folder"):
-        every_image(tmp_path / "none")
+        list_images(tmp_path / "none")
 
 
 def test_missing_labelled_parts_are_reported_before_anything_is_trained(parts: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from inspect_kd.bench import ablate
-from inspect_kd.cli.train import distilled as with_options
+from inspect_kd.cli.train import list_overrides as with_options
 from inspect_kd.config import load_recipe
 from inspect_kd.errors import UsageError
 

@@ -1,5 +1,5 @@
-"""Mutated inputs, a worker process that feeds them to the program, and a watch that says what went wrong.
+"""Fuzzing: mutated inputs, a worker process that feeds them to the program, and checks of what it does.
 
-An input follows from its target, a seed and its number, so a finding is three words long. `benchmarks/fuzz.py` runs it for
-hours, `tests/test_fuzz.py` for a minute.
+An input is determined by its target, a seed and its number. `benchmarks/fuzz.py` runs the fuzzer for hours,
+`tests/test_fuzz.py` for a minute.
 """

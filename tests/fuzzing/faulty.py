@@ -1,4 +1,4 @@
-"""Doors that break on purpose: a harness that does not notice them would notice nothing."""
+"""Targets that fail on purpose, to test that the harness notices."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Faulty(Target):
         return rng.randbytes(8)
 
     def feed(self, data: bytes) -> None:
-        # From the input alone, so that it fails again where it is tried again.
+        # Depends on the input only, so that a repeated input fails again.
         if data[0] < 32:
             self.fault()
         elif data[0] < 128:
@@ -53,7 +53,7 @@ class Memory(Faulty):
 
 
 class Denied(Faulty):
-    """Asks for more than there is, and hides that it got nothing."""
+    """Requests more memory than there is, and hides the MemoryError."""
 
     def fault(self) -> None:
         try:
@@ -68,7 +68,7 @@ class Outside(Faulty):
 
 
 class OutsideNative(Faulty):
-    """As a library in C does it, which tells no audit hook."""
+    """Opens a file like a C library, unseen by audit hooks."""
 
     def fault(self) -> None:
         libc = ctypes.CDLL(None)
@@ -77,7 +77,7 @@ class OutsideNative(Faulty):
 
 class Raises(Faulty):
     def fault(self) -> None:
-        raise ValueError("nobody's own error")
+        raise ValueError("not an error of the program")
 
 
 class Leak(Faulty):

@@ -1,4 +1,4 @@
-"""The smallest artifact that answers, and graphs that want to read, to allocate or to run without end."""
+"""The smallest working artifact, and hostile graphs that read files, allocate or run without end."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def card() -> ArtifactCard:
 
 
 def artifact(text: str | None = None) -> ModelProto:
-    """Brightness as a heatmap: a dozen nodes, a kilobyte."""
+    """Make an artifact whose heatmap is the brightness: six nodes, a kilobyte."""
     nodes = [
         helper.make_node("Cast", ["images"], ["real"], to=TensorProto.FLOAT),
         helper.make_node("Transpose", ["real"], ["planes"], perm=[0, 3, 1, 2]),
@@ -61,7 +61,7 @@ def artifact(text: str | None = None) -> ModelProto:
 
 
 def hostile(rng: Random, seeds: list[bytes], room: Path) -> bytes:
-    """An artifact damaged in its bytes, in its card or in its graph."""
+    """Damage an artifact in its bytes, in its card or in its graph."""
     kind = rng.random()
     if kind < 0.45:
         return damaged(rng, rng.choice(seeds), rng.choice(seeds))
@@ -69,22 +69,36 @@ def hostile(rng: Random, seeds: list[bytes], room: Path) -> bytes:
         return with_card(as_json(rng, changed(rng, json.loads(card().dump()))))
     model = artifact()
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
-        # After one harm the next may find nothing left to do.
+        # An earlier mutation may have removed what the next one changes.
         with contextlib.suppress(IndexError, ValueError):
-            rng.choice(HARMS)(rng, model, room)
+            rng.choice(MUTATIONS)(rng, model, room)
     try:
         data: bytes = model.SerializeToString()
-    except ValueError:  # half a harm was too much for protobuf itself
+    except ValueError:  # protobuf itself refuses some mutations
         data = artifact().SerializeToString()
     return damaged(rng, data, rounds=2) if rng.random() < 0.1 else data
 
 
 def with_card(text: bytes) -> bytes:
-    """Its card byte by byte: the onnx package would refuse what is no UTF-8."""
+    """Write the card as raw bytes, because the onnx package refuses text that is not UTF-8."""
     model = artifact("")
     del model.metadata_props[:]
     entry = b"\x0a" + length_of(KEY.encode()) + b"\x12" + length_of(text)
     return bytes(model.SerializeToString()) + b"\x72" + length_of(entry)
+
+
+def with_external_weights(*, overlong: bool) -> bytes:
+    """An artifact with its weights in `w.bin`. `overlong`: with tags that C++ truncates to 32 bits before it reads them."""
+    model, tensor = artifact(), TensorProto(name="w", data_type=1, dims=[1, 3, 3, 3], data_location=1)
+    for key, value in (("location", "w.bin"), ("offset", "0"), ("length", "108")):
+        tensor.external_data.add(key=key, value=value)
+    raw = tensor.SerializeToString()
+    if overlong:
+        raw = raw.replace(b"\x6a", b"\xea\x80\x80\x80\x10").replace(b"\x70\x01", b"\xf0\x80\x80\x80\x10\x01")
+    del model.graph.initializer[0]
+    graph = model.graph.SerializeToString() + b"\x2a" + length_of(raw)
+    model.ClearField("graph")
+    return bytes(model.SerializeToString()) + b"\x3a" + length_of(graph)
 
 
 def length_of(content: bytes) -> bytes:
@@ -96,7 +110,7 @@ def length_of(content: bytes) -> bytes:
 
 
 def external(rng: Random, model: ModelProto, room: Path) -> None:
-    """Its weights lie elsewhere: up, absolute, behind a link, in a device, in a process."""
+    """Move weights to other files: in a parent folder, at an absolute path, behind a link, in a device or process."""
     outside = room.parent / "outside" / "secret.bin"
     places = (
         "../outside/secret.bin", str(outside), "link.bin", "folder/secret.bin", "hard.bin", "./../outside/secret.bin",
@@ -130,7 +144,7 @@ def external(rng: Random, model: ModelProto, room: Path) -> None:
 
 
 def initializer(rng: Random, model: ModelProto, room: Path) -> None:
-    """A tensor that is not what it says: huge, negative, of another type, with too much or too little in it."""
+    """Change a tensor's declaration: huge or negative sizes, another type, too much or too little data."""
     tensor = rng.choice(model.graph.initializer)
     match rng.randrange(5):
         case 0:
@@ -147,7 +161,7 @@ def initializer(rng: Random, model: ModelProto, room: Path) -> None:
 
 
 def signature(rng: Random, model: ModelProto, room: Path) -> None:
-    """Inputs and outputs that promise another shape or type than the graph has."""
+    """Declare inputs and outputs with another shape or type than the graph has."""
     values = [*model.graph.input, *model.graph.output]
     value = rng.choice(values)
     shape = value.type.tensor_type.shape
@@ -167,7 +181,7 @@ def signature(rng: Random, model: ModelProto, room: Path) -> None:
 
 
 def node(rng: Random, model: ModelProto, room: Path) -> None:
-    """Operators that nobody knows, arguments that fit none, a graph that runs in a circle."""
+    """Use unknown operators, wrong arguments, and cycles."""
     graph = model.graph
     chosen = rng.choice(graph.node)
     match rng.randrange(7):
@@ -191,13 +205,13 @@ def node(rng: Random, model: ModelProto, room: Path) -> None:
 
 
 def greedy(rng: Random, model: ModelProto, room: Path) -> None:
-    """Few bytes that ask for endless memory or endless time, as a constant or from the image."""
+    """Request endless memory or time in few bytes, from a constant or from the image."""
     much = [rng.choice(GREEDY) for _ in range(rng.randint(1, 3))]
     graph = model.graph
     graph.initializer.append(helper.make_tensor("much", TensorProto.INT64, [len(much)], much))
     graph.initializer.append(helper.make_tensor("many", TensorProto.INT64, [], [rng.choice(GREEDY)]))
     if rng.random() < 0.5:
-        # Known only when it runs: nothing can be folded at the load.
+        # Computed at run time, so that loading cannot fold it.
         _append(model, helper.make_node("Cast", ["top"], ["whole"], to=TensorProto.INT64))
         _append(model, helper.make_node("ReduceMax", ["whole"], ["most"], keepdims=0))
         _append(model, helper.make_node("Max", ["most", "many"], ["late"]))
@@ -248,7 +262,7 @@ def _loop(count: str) -> NodeProto:
 
 
 def nested(rng: Random, model: ModelProto, room: Path) -> None:
-    """Graphs within graphs."""
+    """Nest graphs in graphs."""
     inner: GraphProto = helper.make_graph([helper.make_node("Identity", ["shift"], ["z"])], "b", [], [_any("z")])
     for _ in range(rng.choice((1, 5, 20, 40))):
         branch = helper.make_node("If", ["truth"], ["z"], then_branch=inner, else_branch=inner)
@@ -260,7 +274,7 @@ def nested(rng: Random, model: ModelProto, room: Path) -> None:
 
 
 def functions(rng: Random, model: ModelProto, room: Path) -> None:
-    """A function that calls itself, or another one that calls it."""
+    """Add a function that calls itself, directly or through another."""
     names = ("F", "G") if rng.random() < 0.5 else ("F", "F")
     for name, called in {names[0]: names[1], names[1]: names[0]}.items():
         body = [helper.make_node(called, ["x"], ["y"], domain="own")]
@@ -274,7 +288,7 @@ def functions(rng: Random, model: ModelProto, room: Path) -> None:
 
 
 def headers(rng: Random, model: ModelProto, room: Path) -> None:
-    """Versions, names and metadata."""
+    """Change versions, names and metadata."""
     match rng.randrange(4):
         case 0:
             model.ir_version = rng.choice((0, 1, 3, 13, 99, 2**62))
@@ -286,7 +300,7 @@ def headers(rng: Random, model: ModelProto, room: Path) -> None:
             model.metadata_props[0].key = rng.choice(("", "x", "inspect_kd\0"))
 
 
-HARMS: tuple[Callable[[Random, ModelProto, Path], None], ...] = (
+MUTATIONS: tuple[Callable[[Random, ModelProto, Path], None], ...] = (
     external,
     initializer,
     signature,

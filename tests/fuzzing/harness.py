@@ -1,4 +1,4 @@
-"""Starts workers, watches their clock and their end, and counts: one worker after another until time or numbers are up."""
+"""Run fuzzing workers one after another until the time or the number of inputs is reached, and collect their results."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from tests.fuzzing.worker import NUMBERS, TOO_MUCH, Board, Order, chance, every_
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 4
-"""Wall seconds for each second of the processor that an input may have: after them it counts as hung."""
+"""Wall seconds for each CPU second of an input's limit, after which it counts as hung."""
 MEMORY = Path("/dev/shm")
-"""Where files cost nothing, if the machine has it: on a disk opening them would take most of the time."""
+"""Files in memory, if available: on a disk opening them would take most of the time."""
 START_S = 240
-"""For a worker to import what it needs."""
+"""Time limit for a worker's imports."""
 LEAK_KB = 64 * 1024
 DEATHS = {signal.SIGXCPU: "hang", signal.SIGKILL: "memory"}
-"""A worker that somebody else kills is one whom the machine had no memory for."""
+"""Kinds of findings by the signal that ended a worker; the system kills processes when memory runs out."""
 CONTAINED = {"onnx": "quarantine", "openvino": "quarantine_openvino"}
-"""Which door holds what a native parser breaks on."""
+"""The target with the quarantine, for each target without it."""
 
 
 @dataclass(kw_only=True)
@@ -43,7 +43,7 @@ class Finding:
 
 @dataclass(kw_only=True)
 class Result:
-    """What became of a target's inputs."""
+    """Results of a target's inputs."""
 
     target: str
     seed: int
@@ -51,31 +51,31 @@ class Result:
     outcomes: Counter[str] = field(default_factory=Counter)
     findings: list[Finding] = field(default_factory=list)
     broke: int = 0
-    """Inputs that were neither accepted nor refused; of those that broke in one place of one worker the first is looked into."""
+    """Inputs that were neither accepted nor refused; of several that fail at one place in one worker only the first is analysed."""
     contained: Counter[str] = field(default_factory=Counter)
-    """Broke the native parser by itself, and ended as a clear refusal where the quarantine stood before it."""
+    """Inputs that broke the native parser, but were cleanly refused with the quarantine."""
     peak_mb: int = 0
-    """The largest that one input has added to a worker."""
+    """The most memory that one input added to a worker."""
     growth_kb: int = 0
-    """Kept by the longest-lived worker over the last two thirds of its life; the largest."""
+    """Growth of the longest-lived worker over the last two thirds of its inputs; the largest."""
     growth_inputs: int = 0
     seconds: float = 0.0
-    """Wall, all in all."""
+    """Total wall time."""
     fed: float = 0.0
-    """Of them between a worker's first input and its last."""
+    """Time between the first and the last inputs of workers."""
     workers: int = 0
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"outcomes": dict(self.outcomes), "contained": dict(self.contained)}
 
     @classmethod
-    def from_json(cls, told: dict[str, Any]) -> Result:
-        own = {each.name: told[each.name] for each in fields(cls)}
-        findings = [Finding(**finding) for finding in told["findings"]]
-        return cls(**own | {key: Counter(told[key]) for key in ("outcomes", "contained")} | {"findings": findings})
+    def from_json(cls, content: dict[str, Any]) -> Result:
+        own = {each.name: content[each.name] for each in fields(cls)}
+        findings = [Finding(**finding) for finding in content["findings"]]
+        return cls(**own | {key: Counter(content[key]) for key in ("outcomes", "contained")} | {"findings": findings})
 
     def __add__(self, other: Result) -> Result:
-        """Of one target, fed twice with different seeds."""
+        """Add the results of one target with different seeds."""
         kept = max(self, other, key=lambda result: result.growth_kb)
         return Result(
             target=self.target,
@@ -106,7 +106,7 @@ def fuzz(
     keep: Path | None = None,
     most: int = 50,
 ) -> Result:
-    """Feed a target for so long, or so many inputs, or until so many findings; those are written into `keep`."""
+    """Feed a target until the time, the number of inputs or that of findings is reached; write the findings into `keep`."""
     result, begun = Result(target=name, seed=seed), time.monotonic()
     contained, cpu_s = every_target()[name].native, cpu_s or every_target()[name].cpu_s
     with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
@@ -126,7 +126,11 @@ def fuzz(
             for finding in found:
                 finding.target, finding.seed = name, seed
                 data = _again(order, finding.index, Path(folder))
-                if contained and finding.kind in ("crash", "hang", "memory") and _held(name, data, Path(folder)):
+                if (
+                    contained
+                    and finding.kind in ("crash", "hang", "memory")
+                    and _is_contained(name, data, Path(folder))
+                ):
                     result.contained[finding.kind] += 1
                     continue
                 if keep is not None:
@@ -160,14 +164,14 @@ def _absorb(result: Result, work: _Work, done: dict[str, int], start: int) -> No
 
 
 class _Work:
-    """One worker's life."""
+    """One worker process."""
 
     def __init__(self, folder: Path, number: int) -> None:
-        # A parent of their own: the bait lies beside the room.
+        # Each has its own parent folder, because the bait lies beside the room.
         self.home = folder / str(number)
         self.room = self.home / "room"
         self.room.mkdir(parents=True)
-        self.board, self.told = self.home / "board", self.home / "told"
+        self.board, self.log = self.home / "board", self.home / "log"
         self.samples: list[tuple[int, int]] = []
         self.fed = 0.0
 
@@ -181,15 +185,15 @@ class _Work:
             "TMPDIR": str(self.room),
         }
         words = [sys.executable, "-m", "tests.fuzzing.worker", json.dumps(asdict(order))]
-        with self.told.open("wb") as told, (self.home / "stderr").open("wb") as errors:
-            process = subprocess.Popen(words, stdout=told, stderr=errors, env=environment, cwd=ROOT)
+        with self.log.open("wb") as log, (self.home / "stderr").open("wb") as errors:
+            process = subprocess.Popen(words, stdout=log, stderr=errors, env=environment, cwd=ROOT)
             try:
                 hung = self._wait(process, board, order)
             finally:
                 process.kill()
                 code = process.wait()
         self.numbers = board.read()
-        found = self._told()
+        found = self._findings()
         if self.numbers["done"]:
             return found
         if self.numbers["index"] == -1:
@@ -201,7 +205,7 @@ class _Work:
         return [*found, Finding(target="", seed=0, index=self.numbers["index"], kind=kind, text=how.strip())]
 
     def _wait(self, process: subprocess.Popen[bytes], board: Board, order: Order) -> bool:
-        """True where an input's time ran out."""
+        """Wait for the end; return True if an input exceeded its time."""
         index, since, begun = -1, time.monotonic(), 0.0
         while process.poll() is None:
             time.sleep(0.05)
@@ -215,17 +219,17 @@ class _Work:
                 return True
         return False
 
-    def _told(self) -> list[Finding]:
+    def _findings(self) -> list[Finding]:
         found = []
-        for line in self.told.read_bytes().splitlines():
+        for line in self.log.read_bytes().splitlines():
             try:
-                what = json.loads(line)
+                entry = json.loads(line)
             except ValueError:
-                continue  # a library's own word
-            if "sample" in what:
-                self.samples.append((what["sample"], what["kb"]))
-            elif "index" in what:
-                found.append(Finding(target="", seed=0, **what))
+                continue  # printed by a library
+            if "sample" in entry:
+                self.samples.append((entry["sample"], entry["kb"]))
+            elif "index" in entry:
+                found.append(Finding(target="", seed=0, **entry))
         return found
 
     def _stderr(self) -> str:
@@ -233,7 +237,7 @@ class _Work:
 
 
 def _again(order: Order, index: int, folder: Path) -> bytes:
-    """The very input, made once more. Its room must look the same: paths stand in some inputs."""
+    """Make the same input again. Its room must have the same layout, since some inputs contain paths."""
     number = len(list(folder.glob("again*")))
     room = folder / f"again{number}" / "room"
     room.mkdir(parents=True)
@@ -246,8 +250,8 @@ def _again(order: Order, index: int, folder: Path) -> bytes:
         os.environ.update(environment)
 
 
-def _held(name: str, data: bytes, folder: Path) -> bool:
-    """Does the product itself end well where a native parser does not? Only a clear refusal counts."""
+def _is_contained(name: str, data: bytes, folder: Path) -> bool:
+    """True if the quarantine cleanly refuses an input that breaks the native parser."""
     work = _Work(folder, 100_000 + len(list(folder.glob("1*"))))
     file = work.home / "input"
     file.write_bytes(data)

@@ -1,4 +1,4 @@
-"""Damage that knows nothing of formats: to bytes, to text, and to what JSON and YAML can say."""
+"""Mutations that need no knowledge of formats: of bytes, of text, and of JSON and YAML content."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ VALUES: tuple[Any, ...] = (
 
 
 def damaged(rng: Random, data: bytes, other: bytes = b"", rounds: int = 6) -> bytes:
-    """A file with a few places changed, cut, doubled or taken from another one."""
+    """Mutate bytes: change, cut or repeat a few places, or copy them from another file."""
     out = bytearray(data)
     for _ in range(rng.randint(1, rounds)):
         if not out:
@@ -51,7 +51,7 @@ def damaged(rng: Random, data: bytes, other: bytes = b"", rounds: int = 6) -> by
 
 
 def changed(rng: Random, content: Any, rounds: int = 3) -> Any:
-    """A tree of mappings and lists, itself changed: a few of its nodes replaced, removed, renamed or moved."""
+    """Mutate a tree of mappings and lists in place: replace, remove, rename or move a few nodes."""
     for _ in range(rng.randint(1, rounds)):
         holder, key = _somewhere(rng, content)
         if holder is None:
@@ -71,7 +71,7 @@ def changed(rng: Random, content: Any, rounds: int = 3) -> Any:
 
 
 def _somewhere(rng: Random, content: Any) -> tuple[Any, Any]:
-    """A node by the one that holds it and its key there."""
+    """Choose a node; return its parent and its key there."""
     holder, key, node = None, None, content
     while isinstance(node, dict | list) and node and (holder is None or rng.random() < 0.7):
         holder, key = node, rng.choice(list(node)) if isinstance(node, dict) else rng.randrange(len(node))
@@ -80,7 +80,7 @@ def _somewhere(rng: Random, content: Any) -> tuple[Any, Any]:
 
 
 def as_json(rng: Random, content: Any) -> bytes:
-    """JSON of something, now and then with what only text can do: a key twice, endless nesting, a number beyond all bounds."""
+    """Write JSON, sometimes with duplicate keys, deep nesting or huge numbers, which only text can have."""
     text = json.dumps(content)
     match rng.randrange(40):
         case 0 if text.startswith("{") and len(text) > 2:

@@ -1,4 +1,4 @@
-"""Small pictures of every kind that the program reads, and headers that lie about them."""
+"""Small images of every kind that the program reads, and mutations of their headers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SIDES = (0, 1, 2, 3, 31, 255, 5000, 13_000, 14_100, 16_383, 30_000, 65_535, 2**3
 
 
 def seeds() -> list[bytes]:
-    """One of each format, depth, kind of colour and packing."""
+    """Make one image of each format, depth, colour mode and compression."""
     noise = np.random.default_rng(0).integers(0, 256, (20, 24, 4), dtype=np.uint8)
     rgba = Image.fromarray(noise)
     rgb, grey, paper = rgba.convert("RGB"), rgba.convert("L"), rgba.convert("1")
@@ -54,7 +54,7 @@ def _saved(image: Image.Image, kind: str, **options: object) -> bytes:
 
 
 def lying(rng: Random, seeds: list[bytes]) -> bytes:
-    """One of the seeds, damaged in general or by what its own format makes possible."""
+    """Mutate one of the seeds, either in general or in its format's header."""
     data = rng.choice(seeds)
     if rng.random() < 0.0005:
         return bomb(rng.choice(BOMBS), rng.choice((1, 8, 16)), rng.choice((0, 2, 6)))
@@ -65,7 +65,7 @@ def lying(rng: Random, seeds: list[bytes]) -> bytes:
 
 
 def _png(rng: Random, data: bytes) -> bytes:
-    """Chunks changed, moved, doubled and sealed again: a wrong checksum would end the reading at once."""
+    """Change, move or repeat chunks, with correct checksums so that reading continues."""
     chunks = _chunks(data)
     for _ in range(rng.randint(1, 3)):
         place = rng.randrange(len(chunks))
@@ -106,7 +106,7 @@ def _chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def _jpeg(rng: Random, data: bytes) -> bytes:
-    """The frame's size and components, or the length that a segment says of itself."""
+    """Change the frame's size and components, or the length of a segment."""
     out = bytearray(data)
     marks = [place for place in range(len(out) - 12) if out[place] == 0xFF and 0xC0 <= out[place + 1] <= 0xFE]
     place = rng.choice(marks)
@@ -122,7 +122,7 @@ def _jpeg(rng: Random, data: bytes) -> bytes:
 
 
 def _tiff(rng: Random, data: bytes) -> bytes:
-    """Entries of the directories: tag, type, count, value."""
+    """Change entries of the directory: tag, type, count or value."""
     out, order = bytearray(data), "<" if data[:2] == b"II" else ">"
     (directory,) = struct.unpack_from(f"{order}I", out, 4)
     if directory + 2 > len(out):
@@ -141,7 +141,7 @@ def _tiff(rng: Random, data: bytes) -> bytes:
             case 2:
                 struct.pack_into(f"{order}I", out, entry + 4, rng.choice(INTERESTING))
             case 3 if rng.random() < 0.2:
-                # The next directory is this one: an endless file.
+                # The next directory is this one: an endless loop.
                 struct.pack_into(f"{order}I", out, min(len(out) - 4, directory + 2 + 12 * entries), directory)
             case _:
                 struct.pack_into(f"{order}I", out, entry + 8, rng.choice((*INTERESTING, *SIDES)))
@@ -182,10 +182,10 @@ BOMBS = (4000, 9000, 13_000, 14_100, 15_000, 30_000)
 
 @cache
 def bomb(side: int, depth: int, colour: int) -> bytes:
-    """A PNG of black pixels, a thousandth of their size. Colour as PNG counts it: 0 grey, 2 RGB, 6 RGBA."""
+    """Make a PNG of black pixels. `colour` is PNG's colour type: 0 grey, 2 RGB, 6 RGBA."""
     depth = 8 if depth == 1 and colour else depth
     row = bytes(1 + (side * depth * {0: 1, 2: 3, 6: 4}[colour] + 7) // 8)
-    # A tenth of the rows where all would only cost the one who packs them: torn files are refused all the same.
+    # Only a tenth of the rows if all would take long to compress: a truncated file is refused as well.
     rows = side if side * len(row) < 2e9 else side // 10
     packer = zlib.compressobj(1)
     packed = b"".join(packer.compress(row) for _ in range(rows)) + packer.flush()

@@ -1,6 +1,6 @@
-"""What an input must not touch: files outside its folder. Python's opens by audit hook, a library's by the kernel's word.
+"""Detect when an input makes the program open files outside its folder, by audit hook and inotify.
 
-Bait lies in a folder beside the one that inputs may read; inotify says when anything opens it, native code included.
+Bait files lie in a folder beside the one that inputs may read; inotify reports every open, including those of native code.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ import tempfile
 from pathlib import Path
 
 OPENED, FOLDER = 0x20, 0x40000000
-"""Of inotify: IN_OPEN, and that it was a folder: a link to one shows its names, and only then can it be refused."""
+"""Of inotify: IN_OPEN, and IN_ISDIR. Folders do not count: the program lists a linked folder before it refuses it."""
 EVENT = struct.Struct("iIII")
 
 
 class Watch:
-    """Armed while an input is handled; `seen` is what was opened and must not have been."""
+    """Armed while an input is processed; `opened` lists forbidden files that were opened."""
 
     def __init__(self, room: Path, bait: Path) -> None:
         self.armed = False
-        self.seen: list[str] = []
+        self.opened: list[str] = []
         inside = (room, sys.prefix, sys.base_prefix, sys.exec_prefix, Path(__file__).parents[2], *sys.path)
-        # Of the machine's: what a runtime asks of the processor, and what time it is.
+        # System files that runtimes read: processor, memory, time zone.
         machine = ("/dev/null", "/dev/urandom", "/sys", "/proc/cpuinfo", "/proc/meminfo", "/usr/share/zoneinfo")
         self.inside = tuple({os.path.realpath(path) for path in map(str, inside) if path} | set(machine))
         self.bait = _inotify(bait)
@@ -35,12 +35,12 @@ class Watch:
             return
         path = os.path.realpath(os.fsdecode(arguments[0]))
         if not any(path == home or path.startswith(f"{home}{os.sep}") for home in self.inside):
-            self.seen.append(path)
+            self.opened.append(path)
 
     def take(self) -> list[str]:
-        """What was opened since the last time."""
-        seen, self.seen = self.seen, []
-        return seen + (["the bait outside the folder"] if _drain(self.bait) else [])
+        """Return the forbidden files opened since the last call."""
+        opened, self.opened = self.opened, []
+        return opened + (["the bait outside the folder"] if _drain(self.bait) else [])
 
 
 def _inotify(bait: Path) -> int | None:
@@ -70,7 +70,7 @@ def _drain(handle: int | None) -> bool:
 
 
 def lay_bait(parent: Path) -> Path:
-    """A folder that nobody may look into: a picture, numbers, and a link's target."""
+    """Create the folder with the bait: images, numbers and a table."""
     import numpy as np
     from PIL import Image
 

@@ -1,7 +1,7 @@
-"""The process that stands in for the program: feeds a target until time or numbers are up, and tells what happened.
+"""The worker process: feeds inputs to a target until the time or their number is reached, and reports the results.
 
-What it cannot tell because it dies of it stands in a few numbers of shared memory: which input, how many before it. Run as
-`python -m tests.fuzzing.worker`; its one argument is an Order as JSON.
+Counters that must survive a crash are in shared memory. Run as `python -m tests.fuzzing.worker`; its argument is an Order as
+JSON.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tests.fuzzing.watch import Watch, lay_bait
 
 try:
     import resource
-except ImportError:  # Windows: only the clock outside then
+except ImportError:  # Windows: only the harness's timeout applies
     resource = None  # type: ignore[assignment]
 
 NUMBERS = (
@@ -42,13 +42,15 @@ NUMBERS = (
 )
 BOARD = struct.Struct(f"{len(NUMBERS)}q")
 TOO_MUCH = 17
-"""Exit code of a worker whose memory has been touched up to the limit: another one goes on."""
+"""Exit code of a worker that exceeded its memory; another one continues."""
 LONGEST_LINE = 4000
-"""Characters of an error that is to be one clear line, or one a key."""
+"""Most characters of an error message."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
+    """What a worker does."""
+
     target: str
     room: str
     board: str
@@ -59,15 +61,15 @@ class Order:
     """Counted from the first input."""
     cpu_s: int = 5
     megabytes: int = 1536
-    """Above what the process has when it begins."""
+    """Memory limit above the process's size at the start."""
     every_s: float = 1.0
-    """Between two looks at the memory."""
+    """Interval of memory samples."""
     replay: str = ""
-    """A file: feed this one input, and no other."""
+    """A file with the only input to feed."""
 
 
 class Board:
-    """Numbers that outlive the process."""
+    """Counters in shared memory, which survive the process."""
 
     def __init__(self, path: Path) -> None:
         if not path.exists():
@@ -112,7 +114,7 @@ def main() -> None:
     _limit(order)
     board["base_kb"] = base = _resident_kb()
     looked = begun = time.monotonic()
-    told: set[tuple[str, str]] = set()
+    reported: set[tuple[str, str]] = set()
     for index in range(order.start, order.start + len(inputs)) if order.replay else range(order.start, order.stop):
         data = inputs[0] if order.replay else target.make(chance(order, index))
         board["index"] = index
@@ -121,31 +123,31 @@ def main() -> None:
         watch.armed = True
         problem = _feed(target, data, board)
         watch.armed = False
-        if seen := watch.take():
-            problem = ("outside", f"opened {', '.join(sorted(set(seen)))[:300]}")
+        if opened := watch.take():
+            problem = ("outside", f"opened {', '.join(sorted(set(opened)))[:300]}")
         board["peak_kb"] = peak = _peak_kb()
         if peak - base > order.megabytes * 1024:
             problem = problem if problem and problem[0] == "outside" else ("memory", f"{(peak - base) // 1024} MB")
         if problem:
             board.count("findings")
             kind, text = problem[0], problem[1].replace(str(room.parent), "…")
-            if (kind, text.partition(": ")[0]) not in told:
-                # Of one place the first is told: a door that is broken is broken for every second input.
-                told.add((kind, text.partition(": ")[0]))
-                _say(index=index, kind=kind, text=text)
+            if (kind, text.partition(": ")[0]) not in reported:
+                # Only the first finding of a place is reported: many inputs may fail there.
+                reported.add((kind, text.partition(": ")[0]))
+                _report(index=index, kind=kind, text=text)
             if problem[0] == "memory":
                 os._exit(TOO_MUCH)
         now = time.monotonic()
         if now - looked > order.every_s:
             looked = now
-            _say(sample=index, kb=_settled_kb())
+            _report(sample=index, kb=_settled_kb())
         if now - begun > order.seconds:
             break
     board["done"] = 1
 
 
 def _feed(target: Target, data: bytes, board: Board) -> tuple[str, str] | None:
-    """None where the program took it or refused it in its own words."""
+    """Feed one input; return None if the program accepts it or refuses it with its own error."""
     try:
         target.feed(data)
     except InspectKDError as error:
@@ -156,14 +158,14 @@ def _feed(target: Target, data: bytes, board: Board) -> tuple[str, str] | None:
     except MemoryError as error:
         return "memory", _where(error)
     except BaseException as error:
-        # Also what is no Exception: a panic of a library in Rust, a SystemExit.
+        # Also a SystemExit, or a panic of a library in Rust, which are not Exceptions.
         return "exception", _where(error)
     board.count("accepted")
     return None
 
 
 def _clear(error: InspectKDError) -> tuple[str, str] | None:
-    """An error of the program must be readable, and must not hide that memory was asked for without bound."""
+    """Check that an error is readable and does not hide a failed allocation."""
     if type(error) not in (BadInput, UsageError, EnvironmentFault, GateFailed):
         return "exception", _where(error)
     text, link = str(error), error.__cause__ or error.__context__
@@ -181,7 +183,7 @@ def _clear(error: InspectKDError) -> tuple[str, str] | None:
 
 
 def _where(error: BaseException) -> str:
-    """The error and the place in the program that let it out: findings of one place are one finding."""
+    """Describe an error and the function of the program that raised it."""
     frames = [
         frame for frame in traceback.extract_tb(error.__traceback__) if "inspect_kd" in Path(frame.filename).parts
     ]
@@ -201,7 +203,7 @@ def _limit(order: Order) -> None:
 
 
 def _allow_cpu(seconds: int) -> None:
-    """So many seconds of the processor for the next input: a busy machine makes nothing a hang."""
+    """Limit the CPU time of the next input, so that a busy machine causes no false hangs."""
     if resource is not None:
         spent = int(time.process_time()) + 1
         resource.setrlimit(resource.RLIMIT_CPU, (spent + seconds, resource.getrlimit(resource.RLIMIT_CPU)[1]))
@@ -212,17 +214,17 @@ def _resident_kb() -> int:
 
 
 def _peak_kb() -> int:
-    # getrusage counts from before the exec, too: below a parent that once was large nothing would stand out.
+    # getrusage includes the time before exec, so a large parent would hide the growth.
     status = Path("/proc/self/status")
     if status.is_file():
-        told = next((line for line in status.read_text().splitlines() if line.startswith("VmHWM:")), "")
-        if told:
-            return int(told.split()[1])
+        peak = next((line for line in status.read_text().splitlines() if line.startswith("VmHWM:")), "")
+        if peak:
+            return int(peak.split()[1])
     return 0 if resource is None else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _settled_kb() -> int:
-    """What is really kept: rubbish is thrown away first, and free memory given back."""
+    """Return the memory in use after a garbage collection and returning free memory to the system."""
     if not sys.platform.startswith("linux"):
         return _peak_kb()
     gc.collect()
@@ -230,8 +232,8 @@ def _settled_kb() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * (mmap.PAGESIZE // 1024)
 
 
-def _say(**what: object) -> None:
-    print(json.dumps(what), flush=True)
+def _report(**entry: object) -> None:
+    print(json.dumps(entry), flush=True)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from inspect_kd.calibrate import POOLED
 from inspect_kd.errors import printable
 from inspect_kd.export.card import ArtifactCard
 from inspect_kd.inspector import Inspector
-from inspect_kd.signing import signature_of
+from inspect_kd.signing import signature_path
 
 
 def card_page(inspector: Inspector, path: Path) -> str:
@@ -48,7 +48,7 @@ def _promise(card: ArtifactCard) -> str:
         ]
         for name, limits in card.calibration.limits.items()
     ]
-    sentence = escape(card.calibration.limits[POOLED].sentence())
+    sentence = escape(card.calibration.limits[POOLED].describe())
     return f"<h3>{texts.CARD_PROMISE}</h3><p>{sentence}</p>{_table(texts.CARD_COLUMNS, rows)}"
 
 
@@ -63,7 +63,7 @@ def _file(inspector: Inspector, path: Path) -> str:
         printable(path.name),
         f"{path.stat().st_size / 1e6:.2f} MB",
         inspector.digest,
-        texts.SIGNED if signature_of(path).is_file() else texts.UNSIGNED,
+        texts.SIGNED if signature_path(path).is_file() else texts.UNSIGNED,
         card.created or "–",
         card.data.get("name", "–"),
         card.recipe_digest or "–",

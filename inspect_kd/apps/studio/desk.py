@@ -149,8 +149,8 @@ class Desk:
     def limits_at(self, reinspect: float, reject: float) -> Thresholds:
         """The thresholds that two sliders at these places stand for."""
         usual = self.usual
-        if not all(0 <= limit <= usual.highest_choice for limit in (reinspect, reject)):  # NaN neither
-            raise BadInput(texts.BEYOND_CHOICE.format(most=usual.highest_choice, reject=usual.reject))
+        if not all(0 <= limit <= usual.highest_allowed for limit in (reinspect, reject)):  # NaN neither
+            raise BadInput(texts.BEYOND_CHOICE.format(most=usual.highest_allowed, reject=usual.reject))
         reinspect = usual.reinspect if abs(reinspect - usual.reinspect) <= HALF_STEP else reinspect
         reject = usual.reject if abs(reject - usual.reject) <= HALF_STEP else reject
         return ordered(reinspect, reject)

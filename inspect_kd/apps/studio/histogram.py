@@ -59,7 +59,7 @@ def histogram(scores: Sequence[float], held_out: Sequence[float], limits: Thresh
 
 def slider_range(limits: Thresholds) -> float:
     """Room to both sides of the artifact's own limits."""
-    return limits.highest_choice
+    return limits.highest_allowed
 
 
 def _counts(scores: Sequence[float], bar: Callable[[float], int]) -> list[int]:

@@ -109,7 +109,7 @@ def inspect_part(
     np.save(part.heat, answer.heatmap, allow_pickle=False)
     jpeg = [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
     write_image(part.preview, overlay.thumbnail(image, PREVIEW), jpeg)
-    write_image(part.thumb, overlay.heat_over(overlay.thumbnail(image, THUMB), answer.heatmap), jpeg)
+    write_image(part.thumb, overlay.blend_heatmap(overlay.thumbnail(image, THUMB), answer.heatmap), jpeg)
     write_layer(part.layer, answer.heatmap)
     return part
 

@@ -1,7 +1,7 @@
-"""The embedded data set `sample`: four kinds of drawn parts, with defects whose masks are exact.
+"""The built-in data set `sample`: four categories of drawn parts, with defects and exact masks.
 
-Unusual here: each defective part is drawn twice, with and without its defect, from the same seeds; the mask is where the two
-pictures differ before the camera adds its noise.
+Unusual here: each defective part is drawn twice from the same seeds, with and without its defect; the mask is where the two
+images differ before camera noise is added.
 """
 
 from __future__ import annotations
@@ -32,22 +32,24 @@ from inspect_kd.types import ImageU8, Mask, NoProgress, Progress
 
 CATEGORIES: dict[str, ModuleType] = {"board": board, "bottle": bottle, "fabric": fabric, "metal": metal}
 VERSION = 1
-"""Raised whenever another picture is drawn for the same seed."""
+"""Increased whenever the same seed gives another image."""
 VISIBLE = 9
-"""Grey levels by which a defect's pixel differs from the sound part's."""
+"""Grey levels by which a pixel must differ to count as defective."""
 MARKER = ".drawn.json"
-"""The file that says what a folder was drawn by."""
+"""The file with the settings that a folder was drawn with."""
 KEYS = {"version", "seed", "size", "train", "test_good", "per_kind"}
 LARGEST_MARKER = 4096
 MOST_PARTS = 10_000
-"""Of a kind, that a marker is believed to name."""
-AFTER_ANOTHER = "wait until it has been drawn there, then run the command again"
-# How far a part lies from its place in front of the camera: share of the side, degrees.
+"""Most parts of a kind that are accepted from a marker file."""
+WAIT_ADVICE = "wait until that process has drawn it, then run the command again"
+# Random offset of a part in front of the camera: share of the side, degrees.
 POSE = {"board": (0.0025, 0.35), "bottle": (0.012, 180.0), "fabric": (0.02, 1.5), "metal": (0.006, 1.2)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DrawnPart:
+    """An image of a part, and its mask if it is defective."""
+
     image: ImageU8
     mask: Mask | None
     sound: ImageU8
@@ -55,28 +57,28 @@ class DrawnPart:
 
 
 def draw_part(category: str, seed: tuple[int, ...], kind: str | None = None, size: int = 256) -> DrawnPart:
-    """One photograph; everything about it follows from category, seed and kind."""
-    name = zlib.crc32(category.encode())
+    """Draw one image of a part, determined by category, seed and kind of defect."""
+    category_seed = zlib.crc32(category.encode())
     for attempt in range(8):
-        sound = _photograph(category, (name, *seed), None, attempt, size)
+        sound = _render(category, (category_seed, *seed), None, attempt, size)
         if kind is None:
             return DrawnPart(image=to_bytes(sound[0] + sound[1]), mask=None, sound=to_bytes(sound[0] + sound[1]))
-        damaged = _photograph(category, (name, *seed), kind, attempt, size)
+        damaged = _render(category, (category_seed, *seed), kind, attempt, size)
         change = np.abs(to_bytes(damaged[0]).astype(np.int16) - to_bytes(sound[0])).max(axis=2) > VISIBLE
         mask = cv2.morphologyEx(change.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8)) > 0
         if mask.sum() >= 0.0006 * mask.size:
             return DrawnPart(image=to_bytes(damaged[0] + damaged[1]), mask=mask, sound=to_bytes(sound[0] + sound[1]))
-    raise RuntimeError(f"eight defects of kind '{kind}' on '{category}' could not be seen")
+    raise RuntimeError(f"eight attempts at '{kind}' on '{category}' left no visible defect")
 
 
-def _photograph(
+def _render(
     category: str, seed: tuple[int, ...], kind: str | None, attempt: int, size: int
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """The picture without noise, and its noise; the defect has random numbers of its own, so that all else stays."""
+    """Return an image and its noise, separately. The defect has its own random numbers, so that all else stays the same."""
     rng = np.random.default_rng([*seed, 1])
-    harm = np.random.default_rng([*seed, 2, attempt])
+    defect_rng = np.random.default_rng([*seed, 2, attempt])
     camera = np.random.default_rng([*seed, 3])
-    surface = CATEGORIES[category].draw(rng, kind, harm)
+    surface = CATEGORIES[category].draw(rng, kind, defect_rng)
     shift, turn = POSE[category]
     dx, dy = camera.normal(0, shift, 2).clip(-2 * shift, 2 * shift)
     turned = float(camera.uniform(-turn, turn))
@@ -95,8 +97,8 @@ def draw_sample(
     per_kind: int = 5,
     progress: Progress | None = None,
 ) -> Path:
-    """An MVTec tree below `root`; returns at once where the same one is already there."""
-    recipe = {
+    """Draw an MVTec tree below `root`, unless the same one is already there."""
+    settings = {
         "version": VERSION,
         "seed": seed,
         "size": size,
@@ -104,70 +106,72 @@ def draw_sample(
         "test_good": test_good,
         "per_kind": per_kind,
     }
-    if _recipe_of(root) == recipe:
+    if _read_settings(root) == settings:
         return root
-    place = root.resolve()  # what is written lies beside the folder, and `.` has no name to call it by
-    with hold_lock(place.with_name(f".{place.name}.drawing.lock"), str(root), AFTER_ANOTHER):
-        if _recipe_of(place) != recipe:  # another process may have finished just now
-            _refuse_foreign_files(place)
-            _draw(place, recipe, progress or NoProgress())
+    root_path = root.resolve()  # the lock lies beside the folder, and `.` has no name
+    with hold_lock(root_path.with_name(f".{root_path.name}.drawing.lock"), str(root), WAIT_ADVICE):
+        if _read_settings(root_path) != settings:  # another process may have just finished
+            _refuse_foreign_files(root_path)
+            _draw(root_path, settings, progress or NoProgress())
     return root
 
 
-def _recipe_of(root: Path) -> dict[str, int] | None:
-    """What the folder was drawn by; None where it was not drawn."""
+def _read_settings(root: Path) -> dict[str, int] | None:
+    """Read the settings that a folder was drawn with; None if it was not drawn."""
     try:
         with (root / MARKER).open("rb") as file:
-            recipe = strict_json.loads(file.read(LARGEST_MARKER))
+            settings = strict_json.loads(file.read(LARGEST_MARKER))
     except (OSError, ValueError):
         return None
-    numbers = isinstance(recipe, dict) and recipe.keys() == KEYS and all(type(n) is int for n in recipe.values())
-    return recipe if numbers else None
+    numbers = isinstance(settings, dict) and settings.keys() == KEYS and all(type(n) is int for n in settings.values())
+    return settings if numbers else None
 
 
 def _refuse_foreign_files(root: Path) -> None:
-    """Drawing replaces the folder as a whole: nothing may be lost that was not drawn."""
-    recipe = _recipe_of(root)
-    drawn = _files_of(recipe) | {MARKER} if recipe else set()
+    """Refuse a folder with other files: drawing replaces it as a whole."""
+    settings = _read_settings(root)
+    drawn = _expected_files(settings) | {MARKER} if settings else set()
     for path in files_below(root) if root.is_dir() else ():
         if path.relative_to(root).as_posix() not in drawn:
-            raise BadInput(f"{path}: was not drawn, and would be lost; move it, or choose an empty folder")
+            raise BadInput(
+                f"{path}: was not drawn by this program and would be deleted; move it, or choose an empty folder"
+            )
 
 
-def _files_of(recipe: dict[str, int]) -> set[str]:
-    counts = [min(recipe[key], MOST_PARTS) for key in ("train", "test_good", "per_kind")]
+def _expected_files(settings: dict[str, int]) -> set[str]:
+    counts = [min(settings[key], MOST_PARTS) for key in ("train", "test_good", "per_kind")]
     jobs = [job for category in CATEGORIES for job in _jobs(category, *counts)]
     images = {f"{category}/{split}/{kind}/{index:03}.png" for category, split, kind, index in jobs}
     return images | {f"{category}/ground_truth/{kind}/{index:03}_mask.png" for category, _, kind, index in jobs}
 
 
-def _draw(root: Path, recipe: dict[str, int], progress: Progress) -> None:
-    """Draw beside the folder, then put it in the folder's place."""
+def _draw(root: Path, settings: dict[str, int], progress: Progress) -> None:
+    """Draw into a new folder, then replace the old one by it."""
     jobs = [
         job
         for category in CATEGORIES
-        for job in _jobs(category, recipe["train"], recipe["test_good"], recipe["per_kind"])
+        for job in _jobs(category, settings["train"], settings["test_good"], settings["per_kind"])
     ]
-    workshop = root.with_name(f".{root.name}.drawing")
-    shutil.rmtree(workshop, ignore_errors=True)
-    workshop.mkdir(parents=True)
+    staging = root.with_name(f".{root.name}.drawing")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
     progress.phase("draw", len(jobs))
     try:
-        # Each picture follows from its own seed: who draws it, and when, changes nothing.
+        # Each image has its own seed, so the order of the threads has no influence.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            work = partial(_draw_job, workshop, recipe["seed"], recipe["size"])
+            work = partial(_draw_job, staging, settings["seed"], settings["size"])
             for _ in pool.map(work, enumerate(jobs)):
                 progress.advance()
-        atomic_write.write_text(workshop / MARKER, json.dumps(recipe))
+        atomic_write.write_text(staging / MARKER, json.dumps(settings))
     except BaseException:
-        shutil.rmtree(workshop, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)
         raise
     shutil.rmtree(root, ignore_errors=True)
-    workshop.rename(root)
+    staging.rename(root)
 
 
 def _draw_job(root: Path, seed: int, size: int, numbered: tuple[int, tuple[str, str, str, int]]) -> None:
-    """Draw one picture, and its mask, into the tree."""
+    """Write one image, and its mask, into the tree."""
     number, (category, split, kind, index) = numbered
     part = draw_part(category, (seed, number), None if kind == "good" else kind, size)
     _save(part.image, root / category / split / kind / f"{index:03}.png")

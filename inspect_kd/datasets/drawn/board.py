@@ -1,4 +1,4 @@
-"""A printed circuit board of one fixed design; placement, solder and print vary as in production."""
+"""Draw a printed circuit board of a fixed design; placement, solder and print vary as in production."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from inspect_kd.datasets.textures import Rng, noise_field
 KINDS = ("missing_part", "turned_part", "solder_bridge", "broken_trace", "scratch")
 CHIP = (0.5, 0.47, 0.30, 0.26)
 LEGS = 6
-# Small parts: x, y, turned by degrees.
+# Small components: x, y, rotation in degrees.
 PASSIVES = [
     (0.17, 0.22, 0),
     (0.17, 0.36, 0),
@@ -46,12 +46,12 @@ TRACES = [
 GOLD, SOLDER, TRACE = (0.80, 0.62, 0.26), (0.74, 0.75, 0.77), (0.10, 0.42, 0.24)
 
 
-def draw(rng: Rng, kind: str | None, harm: Rng) -> Surface:
+def draw(rng: Rng, kind: str | None, defect_rng: Rng) -> Surface:
     surface = Surface((0.035, 0.235, 0.125), gloss=0.12)
     surface.colour *= 0.9 + 0.2 * noise_field(RENDER, RENDER, rng, cell=60, octaves=4)[:, :, None]
-    broken = int(harm.integers(len(TRACES))) if kind == "broken_trace" else -1
+    broken = int(defect_rng.integers(len(TRACES))) if kind == "broken_trace" else -1
     for number, points in enumerate(TRACES):
-        _trace(surface, np.array(points), harm if number == broken else None)
+        _trace(surface, np.array(points), defect_rng if number == broken else None)
     for x, y in VIAS:
         surface.paint(ring(x, y, 0.011, 0.009), GOLD, gloss=0.5)
         surface.paint(disc(x, y, 0.007), (0.02, 0.03, 0.02), gloss=0)
@@ -59,18 +59,18 @@ def draw(rng: Rng, kind: str | None, harm: Rng) -> Surface:
         pad = box(x, y, 0.055, 0.075, corner=0.006)
         surface.paint(pad, np.array(GOLD, np.float32) * np.float32(rng.normal(1, 0.04)), gloss=0.55)
         surface.height += pad * 1.5
-    victim = int(harm.integers(len(PASSIVES)))
+    victim = int(defect_rng.integers(len(PASSIVES)))
     for number, (x, y, turn) in enumerate(PASSIVES):
         dx, dy, skew = rng.normal(0, 0.001), rng.normal(0, 0.001), rng.normal(0, 0.7)
         hit = number == victim
         if hit and kind == "turned_part":
-            skew += harm.choice([-1, 1]) * harm.uniform(22, 60)
-            dx += harm.normal(0, 0.006)
+            skew += defect_rng.choice([-1, 1]) * defect_rng.uniform(22, 60)
+            dx += defect_rng.normal(0, 0.006)
         _passive(surface, (x + dx, y + dy), (x, y), turn, turn + skew, number, absent=hit and kind == "missing_part")
-    _chip(surface, rng, bridge=harm if kind == "solder_bridge" else None)
+    _chip(surface, rng, bridge=defect_rng if kind == "solder_bridge" else None)
     _print(surface)
     if kind == "scratch":
-        _scratch(surface, harm)
+        _scratch(surface, defect_rng)
     return surface
 
 
@@ -82,7 +82,7 @@ def _trace(surface: Surface, points: np.ndarray, broken: Rng | None) -> None:
         middle = points[piece] + (points[piece + 1] - points[piece]) * broken.uniform(0.35, 0.65)
         gap = box(middle[0], middle[1], 0.044, 0.044, turn=float(broken.uniform(0, 45)))
         copper = copper * (1 - gap)
-        # Burnt through: the laminate around is charred, its middle pale.
+        # Burnt through: the laminate around is charred, its centre pale.
         ragged = noise_field(RENDER, RENDER, broken, cell=18, octaves=3)
         size = broken.uniform(0.035, 0.06)
         char = np.clip((size * (0.5 + ragged) - distance_to(middle[0], middle[1])) / 0.012, 0, 1)
@@ -97,12 +97,12 @@ def _passive(
     at: tuple[float, float],
     pads_at: tuple[float, float],
     turn: float,
-    seen: float,
+    rotation: float,
     number: int,
     *,
     absent: bool,
 ) -> None:
-    """A resistor or capacitor on two pads; the pads stay where the design has them."""
+    """Draw a resistor or capacitor on two pads; the pads stay at their design position."""
     for side in (-1, 1):
         px = pads_at[0] + side * 0.048 * np.cos(np.radians(turn))
         py = pads_at[1] + side * 0.048 * np.sin(np.radians(turn))
@@ -111,16 +111,16 @@ def _passive(
         surface.height += pad * 1.2
     if absent:
         return
-    body = box(*at, 0.104, 0.054, turn=seen, corner=0.004)
-    shadow = box(at[0] + 0.006, at[1] + 0.008, 0.104, 0.054, turn=seen, soft=0.012)
+    body = box(*at, 0.104, 0.054, turn=rotation, corner=0.004)
+    shadow = box(at[0] + 0.006, at[1] + 0.008, 0.104, 0.054, turn=rotation, soft=0.012)
     surface.colour *= 1 - 0.45 * shadow[:, :, None]
     colour = (0.09, 0.09, 0.10) if number % 3 else (0.62, 0.47, 0.33)
     surface.paint(body, colour, gloss=0.18)
     surface.height += body * 5
     for side in (-1, 1):
-        ex = at[0] + side * 0.042 * np.cos(np.radians(seen))
-        ey = at[1] + side * 0.042 * np.sin(np.radians(seen))
-        cap = box(ex, ey, 0.022, 0.055, turn=seen, corner=0.003)
+        ex = at[0] + side * 0.042 * np.cos(np.radians(rotation))
+        ey = at[1] + side * 0.042 * np.sin(np.radians(rotation))
+        cap = box(ex, ey, 0.022, 0.055, turn=rotation, corner=0.003)
         surface.paint(cap, SOLDER, gloss=0.6)
     if number % 3:
         _write(surface, f"{10 + number}3", at, 0.26, (0.85, 0.85, 0.85), turn=turn)
@@ -161,7 +161,7 @@ def _chip(surface: Surface, rng: Rng, bridge: Rng | None) -> None:
 
 
 def _print(surface: Surface) -> None:
-    """White legend, as the design has it."""
+    """Print the white legend."""
     white = (0.86, 0.87, 0.84)
     for text, place in (("R1", (0.285, 0.22)), ("C4", (0.83, 0.40)), ("J1", (0.93, 0.085)), ("U2", (0.70, 0.27))):
         _write(surface, text, place, 0.38, white)
@@ -187,10 +187,16 @@ def _write(
     surface.paint(ink.astype(np.float32) / 255, colour)
 
 
-def _scratch(surface: Surface, harm: Rng) -> None:
-    """Through the solder mask, down to pale laminate and copper."""
-    x, y = harm.uniform(0.15, 0.85, 2)
-    points = wander((float(x), float(y)), float(harm.uniform(0, 6.3)), harm.uniform(0.15, 0.4), harm, restless=0.08)
-    groove = line(points, harm.uniform(0.007, 0.012), soft=0.0012)
-    surface.paint(groove * np.float32(harm.uniform(0.6, 0.95)), (0.62, 0.60, 0.42), gloss=0.1)
+def _scratch(surface: Surface, defect_rng: Rng) -> None:
+    """Scratch through the solder mask, down to pale laminate and copper."""
+    x, y = defect_rng.uniform(0.15, 0.85, 2)
+    points = wander(
+        (float(x), float(y)),
+        float(defect_rng.uniform(0, 6.3)),
+        defect_rng.uniform(0.15, 0.4),
+        defect_rng,
+        restless=0.08,
+    )
+    groove = line(points, defect_rng.uniform(0.007, 0.012), soft=0.0012)
+    surface.paint(groove * np.float32(defect_rng.uniform(0.6, 0.95)), (0.62, 0.60, 0.42), gloss=0.1)
     surface.height -= groove * 2

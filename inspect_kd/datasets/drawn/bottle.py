@@ -1,4 +1,4 @@
-"""The mouth of a bottle, seen from above: rings of dark glass on a light table."""
+"""Draw the mouth of a bottle from above: rings of dark glass on a light table."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from inspect_kd.datasets.textures import Field, Rng, noise_field
 
 KINDS = ("chipped_rim", "crack", "contamination", "water_spot")
 OUTER, LIP, MOUTH = 0.43, 0.335, 0.215
-# Radius and height of the glass along a cut from the middle outwards.
+# Radius and height of the glass along a cut from the centre outwards.
 CUT = np.array(
     [
         [0.0, -14],
@@ -29,7 +29,7 @@ CUT = np.array(
 )
 
 
-def draw(rng: Rng, kind: str | None, harm: Rng) -> Surface:
+def draw(rng: Rng, kind: str | None, defect_rng: Rng) -> Surface:
     surface = Surface((0.84, 0.84, 0.83), gloss=0.03)
     surface.colour *= 0.97 + 0.05 * noise_field(RENDER, RENDER, rng, cell=120, octaves=2)[:, :, None]
     x, y = 0.5 + rng.normal(0, 0.004, 2)
@@ -38,19 +38,19 @@ def draw(rng: Rng, kind: str | None, harm: Rng) -> Surface:
     surface.colour *= 1 - 0.28 * shadow[:, :, None]
     glass = np.clip((OUTER - away) / 0.005, 0, 1)
     if kind == "chipped_rim":
-        glass, away = _chip(glass, away, x, y, harm)
+        glass, away = _chip(glass, away, x, y, defect_rng)
     amber = rng.uniform(0.9, 1.1)
     surface.paint(glass, (0.15 * amber, 0.10 * amber, 0.062), gloss=0.85)
     _tint(surface, glass, away, x, y, rng)
     surface.height += glass * np.interp(away, CUT[:, 0], CUT[:, 1]).astype(np.float32)
     surface.height += glass * (noise_field(RENDER, RENDER, rng, cell=70, octaves=2) - 0.5) * 1.6
-    if kind in _HARM:
-        _HARM[kind](surface, x, y, harm)
+    if kind in _DEFECTS:
+        _DEFECTS[kind](surface, x, y, defect_rng)
     return surface
 
 
 def _tint(surface: Surface, glass: Field, away: Field, x: float, y: float, rng: Rng) -> None:
-    """Light that has gone through the wall: bright where it is thin, in arcs that differ from bottle to bottle."""
+    """Add the light that passes through the glass: bright where it is thin, in arcs that vary between bottles."""
     rows, columns = grid()
     angle = np.arctan2(rows - np.float32(y), columns - np.float32(x))
     for radius, width, colour in (
@@ -64,56 +64,58 @@ def _tint(surface: Surface, glass: Field, away: Field, x: float, y: float, rng: 
     surface.paint(glass * np.clip((0.195 - away) / 0.02, 0, 1), (0.045, 0.04, 0.042), gloss=0.25)
 
 
-def _on_glass(x: float, y: float, harm: Rng, low: float = 0.05, high: float = 0.40) -> tuple[float, float, float]:
-    angle, radius = harm.uniform(0, 2 * np.pi), harm.uniform(low, high)
+def _on_glass(x: float, y: float, defect_rng: Rng, low: float = 0.05, high: float = 0.40) -> tuple[float, float, float]:
+    angle, radius = defect_rng.uniform(0, 2 * np.pi), defect_rng.uniform(low, high)
     return float(x + radius * np.cos(angle)), float(y + radius * np.sin(angle)), float(angle)
 
 
-def _chip(glass: Field, away: Field, x: float, y: float, harm: Rng) -> tuple[Field, Field]:
-    """A bite out of the outer or the inner rim; its floor is shell-shaped."""
-    outer = harm.random() < 0.6
-    cx, cy, _ = _on_glass(x, y, harm, *((OUTER, OUTER) if outer else (MOUTH + 0.01, MOUTH + 0.02)))
-    size = harm.uniform(0.035, 0.08)
-    ragged = noise_field(RENDER, RENDER, harm, cell=22, octaves=3)
+def _chip(glass: Field, away: Field, x: float, y: float, defect_rng: Rng) -> tuple[Field, Field]:
+    """Break a ragged chip out of the outer or inner rim."""
+    outer = defect_rng.random() < 0.6
+    cx, cy, _ = _on_glass(x, y, defect_rng, *((OUTER, OUTER) if outer else (MOUTH + 0.01, MOUTH + 0.02)))
+    size = defect_rng.uniform(0.035, 0.08)
+    ragged = noise_field(RENDER, RENDER, defect_rng, cell=22, octaves=3)
     bite = np.clip((size * (0.7 + 0.6 * ragged) - distance_to(cx, cy)) / 0.008, 0, 1)
     if outer:
         return glass * (1 - bite), away
     return glass, away - bite * np.float32(0.06)
 
 
-def _crack(surface: Surface, x: float, y: float, harm: Rng) -> None:
-    sx, sy, angle = _on_glass(x, y, harm, 0.22, 0.40)
-    along = angle + np.pi / 2 + harm.normal(0, 0.5)
-    points = wander((sx, sy), along, harm.uniform(0.16, 0.32), harm, restless=0.16)
+def _crack(surface: Surface, x: float, y: float, defect_rng: Rng) -> None:
+    sx, sy, angle = _on_glass(x, y, defect_rng, 0.22, 0.40)
+    along = angle + np.pi / 2 + defect_rng.normal(0, 0.5)
+    points = wander((sx, sy), along, defect_rng.uniform(0.16, 0.32), defect_rng, restless=0.16)
     inside = np.clip((OUTER - distance_to(x, y)) / 0.005, 0, 1)
-    cover = line(points, harm.uniform(0.006, 0.010), soft=0.001) * inside
+    cover = line(points, defect_rng.uniform(0.006, 0.010), soft=0.001) * inside
     surface.paint(cover, (0.80, 0.72, 0.62), gloss=0.6)
     glow = line(points, 0.02, soft=0.006) * inside
     surface.paint(glow * 0.35, (0.55, 0.42, 0.30))
 
 
-def _contamination(surface: Surface, x: float, y: float, harm: Rng) -> None:
-    """A crumb of something: paper, cork, plastic."""
-    cx, cy, _ = _on_glass(x, y, harm, 0.03, 0.38)
-    size = harm.uniform(0.02, 0.05)
-    ragged = noise_field(RENDER, RENDER, harm, cell=16, octaves=4)
+def _contamination(surface: Surface, x: float, y: float, defect_rng: Rng) -> None:
+    """Add a crumb of paper, cork or plastic."""
+    cx, cy, _ = _on_glass(x, y, defect_rng, 0.03, 0.38)
+    size = defect_rng.uniform(0.02, 0.05)
+    ragged = noise_field(RENDER, RENDER, defect_rng, cell=16, octaves=4)
     cover = np.clip((size * (0.5 + ragged) - distance_to(cx, cy)) / 0.005, 0, 1)
     colours = np.array([[0.72, 0.62, 0.42], [0.85, 0.84, 0.80], [0.35, 0.28, 0.20], [0.25, 0.45, 0.62]])
-    grain = noise_field(RENDER, RENDER, harm, cell=8, octaves=3)[:, :, None]
-    surface.paint(cover, colours[harm.integers(len(colours))].astype(np.float32) * (0.7 + 0.5 * grain), gloss=0.05)
+    grain = noise_field(RENDER, RENDER, defect_rng, cell=8, octaves=3)[:, :, None]
+    surface.paint(
+        cover, colours[defect_rng.integers(len(colours))].astype(np.float32) * (0.7 + 0.5 * grain), gloss=0.05
+    )
     surface.height += cover * (6 + 5 * grain[:, :, 0])
 
 
-def _water_spot(surface: Surface, x: float, y: float, harm: Rng) -> None:
-    """A dried drop: a pale film with a brighter border."""
-    cx, cy, _ = _on_glass(x, y, harm, 0.10, 0.36)
-    size = harm.uniform(0.03, 0.06)
-    wobble = noise_field(RENDER, RENDER, harm, cell=50, octaves=2) * np.float32(0.3 * size)
+def _water_spot(surface: Surface, x: float, y: float, defect_rng: Rng) -> None:
+    """Add a dried drop: a pale film with a brighter border."""
+    cx, cy, _ = _on_glass(x, y, defect_rng, 0.10, 0.36)
+    size = defect_rng.uniform(0.03, 0.06)
+    wobble = noise_field(RENDER, RENDER, defect_rng, cell=50, octaves=2) * np.float32(0.3 * size)
     away = distance_to(cx, cy) + wobble
     film = np.clip((size - away) / 0.006, 0, 1) * disc(x, y, OUTER)
     rim = np.exp(-(((away - size * 0.95) / 0.006) ** 2)).astype(np.float32) * disc(x, y, OUTER)
-    surface.paint(film * np.float32(harm.uniform(0.22, 0.35)), (0.70, 0.70, 0.68))
-    surface.paint(rim * np.float32(harm.uniform(0.5, 0.7)), (0.85, 0.85, 0.83))
+    surface.paint(film * np.float32(defect_rng.uniform(0.22, 0.35)), (0.70, 0.70, 0.68))
+    surface.paint(rim * np.float32(defect_rng.uniform(0.5, 0.7)), (0.85, 0.85, 0.83))
 
 
-_HARM = {"crack": _crack, "contamination": _contamination, "water_spot": _water_spot}
+_DEFECTS = {"crack": _crack, "contamination": _contamination, "water_spot": _water_spot}

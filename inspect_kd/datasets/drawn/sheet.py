@@ -1,4 +1,4 @@
-"""A contact sheet: one look at a drawn data set, good parts and defects with their outlines."""
+"""Make a contact sheet of a drawn data set: good parts, and defects with their outlines."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OUTLINE = (255, 70, 40)
 
 
 def contact_sheet(root: Path, to: Path) -> Path:
-    """Each category a row: sound parts, then one of each kind of defect."""
+    """Write a contact sheet with a row for each category: sound parts, then one part of each kind of defect."""
     rows = [_row(category) for category in sorted(path for path in root.iterdir() if (path / "train").is_dir())]
     width = max(row.shape[1] for row in rows)
     rows = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
@@ -43,7 +43,7 @@ def _row(category: Path) -> ImageU8:
 def _cell(path: Path, label: str, mask: Path | None) -> npt.NDArray[np.uint8]:
     picture = resize(read_image(path), CELL, CELL).copy()
     if mask is not None:
-        # A little outside the defect, so that it can be seen itself.
+        # The outline lies a little outside, so that it does not hide the defect.
         wide = cv2.dilate(read_mask(mask, size=(CELL, CELL)).astype(np.uint8), np.ones((9, 9), np.uint8))
         outlines, _ = cv2.findContours(wide, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(picture, outlines, -1, OUTLINE, 1, cv2.LINE_AA)

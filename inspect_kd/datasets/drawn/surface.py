@@ -1,4 +1,4 @@
-"""A lit surface: height, colour and gloss in, a picture out. What gives drawn parts their depth.
+"""Render surfaces with height, colour and gloss under a lamp, and imitate the camera.
 
 Everything is drawn at `RENDER` pixels and reduced at the end; coordinates are shares of the side, 0 to 1.
 """
@@ -19,12 +19,12 @@ from inspect_kd.types import ImageU8
 
 RENDER = 384
 Picture = npt.NDArray[Any]
-"""float32 (RENDER, RENDER, 3), 0 to 1, linear enough."""
+"""float32 (RENDER, RENDER, 3), 0 to 1, roughly linear."""
 
 
 @dataclass(slots=True)
 class Light:
-    """Where the lamp stands and how it shines. One a photograph."""
+    """Position, strength and colour of the lamp in one image."""
 
     angle: float
     height: float
@@ -32,10 +32,11 @@ class Light:
     ambient: float
     warmth: float
     slope: float
-    """Fall-off across the picture."""
+    """Fall-off across the image."""
 
     @staticmethod
     def draw(rng: Rng, *, wander: float = 0.35) -> Light:
+        """Draw a random lamp."""
         return Light(
             angle=-2.2 + rng.normal(0, wander),
             height=rng.uniform(0.9, 1.3),
@@ -47,7 +48,7 @@ class Light:
 
 
 class Surface:
-    """Three maps that a part is drawn into, one on top of the other."""
+    """Colour, height and gloss maps that a part is drawn into."""
 
     def __init__(self, colour: tuple[float, float, float], gloss: float = 0.1) -> None:
         self.colour: Picture = np.empty((RENDER, RENDER, 3), np.float32)
@@ -56,7 +57,7 @@ class Surface:
         self.gloss: Field = np.full((RENDER, RENDER), gloss, np.float32)
 
     def paint(self, cover: Field, colour: npt.ArrayLike, gloss: float | None = None) -> None:
-        """Colour where `cover` says, softly. Works on the covered rectangle only: most parts are small."""
+        """Blend a colour in with the opacity `cover`; only its bounding box is touched, because most shapes are small."""
         x, y, width, height = cv2.boundingRect((cover > 0).astype(np.uint8))
         here = np.s_[y : y + height, x : x + width]
         paint = np.asarray(colour, np.float32)
@@ -66,7 +67,7 @@ class Surface:
             self.gloss[here] += cover[here] * (np.float32(gloss) - self.gloss[here])
 
     def shade(self, light: Light) -> Picture:
-        """Diffuse light by the slope, a highlight by the gloss."""
+        """Render the surface: diffuse light from its slope, highlights from its gloss."""
         slope_x = cv2.Scharr(self.height, cv2.CV_32F, 1, 0, scale=1 / 32)
         slope_y = cv2.Scharr(self.height, cv2.CV_32F, 0, 1, scale=1 / 32)
         toward = np.array([np.cos(light.angle), np.sin(light.angle), light.height], np.float32)
@@ -88,32 +89,34 @@ class Surface:
 def expose(
     picture: Picture, rng: Rng, size: int, *, shift: tuple[float, float], turn: float, endless: bool
 ) -> tuple[Picture, Picture]:
-    """The camera's part: pose, blur, reduction. Returns the picture without noise, and the noise."""
-    # What lies beyond the drawn frame: more of the same on an endless material, the ground elsewhere.
+    """Apply the camera's pose, blur and resolution; return the image without noise, and the noise."""
+    # Beyond the rendered area: the material repeated if it is endless, else the background.
     beyond = cv2.BORDER_REFLECT_101 if endless else cv2.BORDER_REPLICATE
     middle = RENDER / 2
     pose = cv2.getRotationMatrix2D((middle, middle), turn, 1.0)
     pose[:, 2] += np.array(shift) * RENDER
-    seen = cv2.warpAffine(picture, pose, (RENDER, RENDER), flags=cv2.INTER_LINEAR, borderMode=beyond)
-    seen = cv2.GaussianBlur(seen, (0, 0), float(rng.uniform(0.5, 0.9)))
-    small = cv2.resize(seen, (size, size), interpolation=cv2.INTER_AREA) * np.float32(rng.normal(1, 0.03))
+    posed = cv2.warpAffine(picture, pose, (RENDER, RENDER), flags=cv2.INTER_LINEAR, borderMode=beyond)
+    posed = cv2.GaussianBlur(posed, (0, 0), float(rng.uniform(0.5, 0.9)))
+    small = cv2.resize(posed, (size, size), interpolation=cv2.INTER_AREA) * np.float32(rng.normal(1, 0.03))
     noise = rng.normal(0, rng.uniform(0.006, 0.012), small.shape).astype(np.float32)
     return small, noise
 
 
 def to_bytes(picture: Picture) -> ImageU8:
-    """Soft shoulder instead of hard clipping, as a camera's curve has."""
+    """Convert to 8 bit with a soft shoulder instead of hard clipping, like a camera."""
     curve = np.tanh(picture * 0.95) / np.tanh(np.float32(1.25))
     values: ImageU8 = (255 * np.clip(curve, 0, 1) + 0.5).astype(np.uint8)
     return values
 
 
 def disc(x: float, y: float, radius: float, soft: float = 0.004) -> Field:
-    """A round cover."""
+    """Return the cover of a disc."""
     return _within(x, y, radius + soft, lambda across, along: _edge(np.float32(radius) - np.hypot(across, along), soft))
 
 
 def ring(x: float, y: float, radius: float, width: float, soft: float = 0.004) -> Field:
+    """Return the cover of a ring."""
+
     def cover(across: Field, along: Field) -> Field:
         return _edge(np.float32(width / 2) - np.abs(np.hypot(across, along) - np.float32(radius)), soft)
 
@@ -123,7 +126,7 @@ def ring(x: float, y: float, radius: float, width: float, soft: float = 0.004) -
 def box(
     x: float, y: float, width: float, height: float, turn: float = 0.0, soft: float = 0.004, corner: float = 0.0
 ) -> Field:
-    """A rectangle about its centre, turned by degrees, with round corners."""
+    """Return the cover of a rectangle by its centre, rotated by degrees, with round corners."""
     c, s = np.float32(np.cos(np.radians(turn))), np.float32(np.sin(np.radians(turn)))
 
     def cover(across: Field, along: Field) -> Field:
@@ -136,6 +139,7 @@ def box(
 
 
 def distance_to(x: float, y: float) -> Field:
+    """Return the distance of each pixel to a point."""
     rows, columns = grid()
     away: Field = np.hypot(columns - np.float32(x), rows - np.float32(y))
     return away
@@ -143,13 +147,13 @@ def distance_to(x: float, y: float) -> Field:
 
 @cache
 def grid() -> tuple[Field, Field]:
-    """Row and column of each pixel, 0 to 1. Shared: never changed in place."""
+    """Return the row and column of each pixel, 0 to 1. Cached: do not change in place."""
     axis = (np.arange(RENDER, dtype=np.float32) + 0.5) / RENDER
     return np.repeat(axis[:, None], RENDER, axis=1), np.repeat(axis[None], RENDER, axis=0)
 
 
 def _within(x: float, y: float, reach: float, cover: Callable[[Field, Field], Field]) -> Field:
-    """A cover that is zero beyond `reach` of a place, computed only there."""
+    """Compute a cover only within `reach` of a point; it is zero elsewhere."""
     field = np.zeros((RENDER, RENDER), np.float32)
     left, right = (int(np.clip((x + sign * reach) * RENDER + sign, 0, RENDER)) for sign in (-1, 1))
     top, bottom = (int(np.clip((y + sign * reach) * RENDER + sign, 0, RENDER)) for sign in (-1, 1))
@@ -160,7 +164,7 @@ def _within(x: float, y: float, reach: float, cover: Callable[[Field, Field], Fi
 
 
 def line(points: npt.ArrayLike, width: float, soft: float = 0.0) -> Field:
-    """A polyline; points are (x, y)."""
+    """Return the cover of a polyline; points are (x, y)."""
     cover = np.zeros((RENDER, RENDER), np.uint8)
     pixels = np.rint(np.asarray(points, np.float64) * RENDER * 16).astype(np.int32)
     cv2.polylines(cover, [pixels.reshape(-1, 1, 2)], False, 255, max(1, round(width * RENDER)), cv2.LINE_AA, shift=4)
@@ -171,7 +175,7 @@ def line(points: npt.ArrayLike, width: float, soft: float = 0.0) -> Field:
 def wander(
     start: tuple[float, float], angle: float, length: float, rng: Rng, *, restless: float = 0.15, steps: int = 24
 ) -> npt.NDArray[np.float64]:
-    """Points of a line that does not quite know where it goes."""
+    """Return the points of a randomly bending line."""
     turns = angle + np.cumsum(rng.normal(0, restless, steps))
     moves = length / steps * np.stack([np.cos(turns), np.sin(turns)], axis=1)
     return np.array(start) + np.vstack([np.zeros((1, 2)), np.cumsum(moves, axis=0)])

@@ -1,6 +1,6 @@
-"""How data sets lie on disk. One file a layout: `recognise(root) -> bool` and `scan(root) -> list[Sample]`.
+"""Layouts of data sets on disk. One module each: `recognise(root) -> bool` and `scan(root) -> list[Sample]`.
 
-A layout that is not sure refuses: a defect that is taken for a sound part poisons training and thresholds alike.
+An ambiguous folder is not recognised: a defect taken for a sound part would spoil training and thresholds.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from inspect_kd.datasets.layouts._walk import folders, images_in, inside
 from inspect_kd.errors import BadInput, printable
 from inspect_kd.types import Sample
 
-# The most telling first: what one layout would misread is recognised before it is asked.
+# The most specific first, since a later layout may misinterpret what an earlier one recognises.
 ORDER = (
     "csv",
     "visa",
@@ -30,25 +30,26 @@ ORDER = (
 
 
 def load(name: str) -> ModuleType:
+    """Import a layout's module."""
     return registry.load("datasets.layouts", name)
 
 
 def recognise(root: Path) -> str:
-    """Name of the layout, or an error that says what was seen."""
+    """Return the name of a folder's layout, or raise an error that describes the folder."""
     if not root.exists():
         raise BadInput(f"{root}: no such folder or file")
     for name in ORDER:
         if load(name).recognise(root):
             return name
-    raise BadInput(f"{root}: no layout recognised ({_seen(root)}). {ACCEPTED}")
+    raise BadInput(f"{root}: no layout recognised ({_describe(root)}). {ACCEPTED}")
 
 
 def scan(root: Path, layout: str | None = None) -> tuple[str, list[Sample]]:
-    """The layout's name and all samples; every file lies below the root."""
+    """Return the layout's name and all samples; every file lies below the root."""
     name = layout or recognise(root)
     samples: list[Sample] = load(name).scan(root)
     if not samples:
-        raise BadInput(f"{root}: no images found in the layout '{name}' ({_seen(root)})")
+        raise BadInput(f"{root}: no images found in the layout '{name}' ({_describe(root)})")
     for sample in samples:
         for file in filter(None, (sample.image, sample.mask)):
             inside(root, file)
@@ -56,13 +57,13 @@ def scan(root: Path, layout: str | None = None) -> tuple[str, list[Sample]]:
 
 
 def _with_printable_names(sample: Sample) -> Sample:
-    """Categories and kinds are names of folders, which need not be text; the artifact's card and the report hold nothing else."""
+    """Escape unprintable characters in categories and kinds: folder names need not be text, reports and cards must be."""
     category, kind = printable(sample.category), printable(sample.kind)
     changed = (category, kind) != (sample.category, sample.kind)
     return replace(sample, category=category, kind=kind) if changed else sample
 
 
-def _seen(root: Path) -> str:
+def _describe(root: Path) -> str:
     if root.is_file():
         return f"a file of type '{root.suffix}'"
     names = [folder.name + "/" for folder in folders(root)]

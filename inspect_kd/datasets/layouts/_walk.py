@@ -1,4 +1,4 @@
-"""What every layout asks of a folder."""
+"""Find images, masks and tables in a folder, for all layouts."""
 
 from __future__ import annotations
 
@@ -19,36 +19,38 @@ MOST_ROWS = 1_000_000
 
 
 def inside(root: Path, path: Path) -> Path:
-    """The path, if it stays below the data set's folder: asked before anything of it is read."""
+    """Return the path if it lies below the data set's folder; otherwise raise BadInput. Call it before reading a file."""
     try:
         home = (root if root.is_dir() else root.parent).resolve()
         if path.resolve().is_relative_to(home):
             return path
     except (OSError, ValueError, RuntimeError) as error:
-        # Names that no file can have, and links that lead in a circle.
-        raise BadInput(f"{path}: no file's path ({type(error).__name__})") from error
+        # Impossible file names, and circular links.
+        raise BadInput(f"{path}: not a valid path ({type(error).__name__})") from error
     raise BadInput(f"{path}: leads out of the data set's folder ({path.resolve()}); links out of it are refused")
 
 
 def table_head(path: Path) -> list[str]:
-    """The names of a CSV's columns."""
+    """Read the names of a CSV's columns."""
     return next(_rows(path), [])
 
 
 def read_table(path: Path, columns: Sequence[str]) -> Iterator[dict[str, str]]:
-    """These columns of a CSV, as far as its head has them, row by row; a cell that a row does not have is empty."""
+    """Read the given columns of a CSV row by row; columns that it lacks are left out, missing cells are empty."""
     rows = _rows(path)
-    places = {name: place for place, name in enumerate(next(rows, [])) if name in columns}
+    positions = {name: position for position, name in enumerate(next(rows, [])) if name in columns}
     for number, row in enumerate(filter(None, rows), start=1):
         if number > MOST_ROWS:
             raise BadInput(f"{path}: more than {MOST_ROWS} rows; split the table")
-        yield {name: row[place] if place < len(row) else "" for name, place in places.items()}
+        yield {name: row[position] if position < len(row) else "" for name, position in positions.items()}
 
 
 def _rows(path: Path) -> Iterator[list[str]]:
     try:
         if path.stat().st_size > LARGEST_TABLE:
-            raise BadInput(f"{path}: {path.stat().st_size} bytes; at most {LARGEST_TABLE} are read as a table")
+            raise BadInput(
+                f"{path}: {path.stat().st_size} bytes exceeds the limit of {LARGEST_TABLE} bytes for tables; split it"
+            )
         with path.open(newline="", encoding="utf-8-sig") as file:
             yield from csv.reader(file)
     except (OSError, ValueError, csv.Error) as error:
@@ -56,7 +58,7 @@ def _rows(path: Path) -> Iterator[list[str]]:
 
 
 def folders(root: Path) -> list[Path]:
-    """Visible folders in a folder, by name."""
+    """List the visible folders in a folder, by name."""
     return (
         sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(_HIDDEN))
         if root.is_dir()
@@ -65,7 +67,7 @@ def folders(root: Path) -> list[Path]:
 
 
 def images_in(root: Path) -> list[Path]:
-    """Images directly in a folder, by name."""
+    """List the images directly in a folder, by name."""
     if not root.is_dir():
         return []
     return sorted(
@@ -74,25 +76,27 @@ def images_in(root: Path) -> list[Path]:
 
 
 def is_mask(path: Path) -> bool:
+    """True if a file's name ends like a mask's."""
     return path.stem.lower().endswith(MASK_ENDS)
 
 
 def image_stem(mask: Path) -> str:
-    """The stem of the image that a mask's name says it belongs to."""
+    """Return the stem of the image that a mask belongs to by its name."""
     end = next(end for end in MASK_ENDS if mask.stem.lower().endswith(end))
     return mask.stem[: -len(end)]
 
 
 def mask_in(folder: Path, stem: str) -> Path | None:
-    """The mask of an image: `<stem>_mask.png`, `<stem>.png`, with any image suffix."""
+    """Find the mask of an image: `<stem>_mask.png`, `<stem>.png`, with any image suffix."""
     for end in ("_mask", "", "_gt", "_label"):
         for suffix in (".png", *sorted(IMAGE_SUFFIXES - {".png"})):
             path = folder / f"{stem}{end}{suffix}"
-            with suppress(OSError):  # a name that no file can have with that ending
+            with suppress(OSError):  # the name may be too long with that ending
                 if path.is_file():
                     return path
     return None
 
 
 def is_sound_name(name: str) -> bool:
+    """True if a folder's or label's name means sound parts."""
     return name.lower() in SOUND_NAMES

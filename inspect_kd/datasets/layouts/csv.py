@@ -1,7 +1,7 @@
 """A CSV: columns `image` and `label` (or `kind`); optionally `category`, `split`, `mask`, `group`.
 
-`label` is good / ok / sound / normal / 0 for a sound part, anything else names the defect. Paths are relative to the CSV.
-`split` is train or test; left empty, sound parts are divided by seed and defects go to the test.
+`label` is good / ok / sound / normal / 0 for a sound part; anything else names the defect. Paths are relative to the CSV.
+`split` is train or test; if it is empty, sound parts are split by seed and defects go to the test.
 """
 
 from __future__ import annotations
@@ -29,15 +29,17 @@ def scan(root: Path) -> list[Sample]:
 def _sample(root: Path, row: dict[str, str], number: int) -> Sample:
     label = (row.get("label") or row.get("kind") or "").strip()
     if not label:
-        raise BadInput(f"{root}, line {number}: no label; a part of which nothing is known is not a sound part")
+        raise BadInput(f"{root}, line {number}: no label; write good, or the name of the defect")
     sound = is_sound_name(label) or label == "0"
     split = (row.get("split") or "").strip().lower()
     if split not in {"", "train", "test"}:
         raise BadInput(f"{root}, line {number}: split '{split}'; expected train, test or nothing")
     if split == "train" and not sound:
-        raise BadInput(f"{root}, line {number}: a defective part ('{label}') cannot be trained on")
+        raise BadInput(
+            f"{root}, line {number}: a defective part ('{label}') cannot be in the split train; use test or leave it empty"
+        )
     if not row["image"].strip():
-        raise BadInput(f"{root}, line {number}: no image")
+        raise BadInput(f"{root}, line {number}: the cell of the column image is empty")
     mask = (row.get("mask") or "").strip()
     return Sample(
         image=root.parent / row["image"].strip(),

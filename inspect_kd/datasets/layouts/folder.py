@@ -1,6 +1,6 @@
-"""A folder with `good/` (or `ok/`, `sound/`, `normal/` …) and other folders, each one kind of defect.
+"""A folder with `good/` (or `ok/`, `sound/`, `normal/` …) and a folder for each kind of defect.
 
-The root is one category, or holds one such folder a category. Masks: `<stem>_mask.*` beside the image, or a folder
+The root is one category, or holds one such folder for each category. Masks: `<stem>_mask.*` beside the image, or a folder
 `ground_truth/<kind>` or `masks/<kind>`.
 """
 
@@ -21,8 +21,7 @@ def scan(root: Path) -> list[Sample]:
 
 
 def defects_by_kind(root: Path) -> list[Sample]:
-    """As a person sorts what was found: a folder a kind and nothing sound among them. Empty where images lie beside the folders:
-    then nobody can tell what the folders mean."""
+    """List defects sorted into one folder for each kind. Empty if images lie beside the folders, whose meaning is then unclear."""
     if images_in(root):
         return []
     samples = [sample for sample in _category(root) if sample.defective]
@@ -33,12 +32,12 @@ def defects_by_kind(root: Path) -> list[Sample]:
 
 
 def _categories(root: Path) -> list[Path]:
-    """The root itself, if it has sound parts; else those of its folders that have."""
+    """Return the root if it has sound parts, else its folders that have."""
     if _is_category(root):
         return [root]
-    found = [folder for folder in folders(root) if _is_category(folder)]
-    # One folder without sound parts among categories might hold anything: not this layout.
-    return found if found and len(found) == len(folders(root)) else []
+    categories = [folder for folder in folders(root) if _is_category(folder)]
+    # A folder without sound parts beside categories could be anything: not this layout.
+    return categories if categories and len(categories) == len(folders(root)) else []
 
 
 def _is_category(root: Path) -> bool:
@@ -68,5 +67,5 @@ def _mask(root: Path, image: Path, kind: str) -> Path | None:
 
 
 def _beside(image: Path) -> Path | None:
-    found = mask_in(image.parent, image.stem)
-    return found if found is not None and found != image and is_mask(found) else None
+    mask = mask_in(image.parent, image.stem)
+    return mask if mask is not None and mask != image and is_mask(mask) else None

@@ -1,6 +1,6 @@
 """KolektorSDD: `kos01/Part0.jpg` with `kos01/Part0_label.bmp`; an all-black label means a sound part.
 
-The eight photographs of one commutator (one folder) share a group.
+The eight images of one commutator (one folder) share a group.
 """
 
 from __future__ import annotations

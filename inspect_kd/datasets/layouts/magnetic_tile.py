@@ -1,6 +1,6 @@
-"""The magnetic tiles as published: `MT_Free/Imgs/*.jpg`, `MT_<Kind>/Imgs/*.jpg` with the mask beside as `.png`.
+"""The magnetic tile data set: `MT_Free/Imgs/*.jpg`, `MT_<Kind>/Imgs/*.jpg` with the mask beside as `.png`.
 
-Names such as `exp1_num_106151`: photographs with the same number show the same tile and share a group.
+Images with the same number in their names, such as `exp1_num_106151`, show the same tile and share a group.
 """
 
 from __future__ import annotations

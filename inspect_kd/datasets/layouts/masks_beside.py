@@ -1,7 +1,7 @@
-"""Images with their masks beside them: `0001.png` and `0001_mask.png`. No mask, or an empty one, means a sound part.
+"""Images with masks beside them: `0001.png` and `0001_mask.png`. No mask, or an empty one, means a sound part.
 
-The root is one category, or holds one such folder a category. At least one mask must be there: else nothing says which
-parts are defective.
+The root is one category, or holds one such folder for each category. At least one mask is required; otherwise nothing
+marks the defective parts.
 """
 
 from __future__ import annotations

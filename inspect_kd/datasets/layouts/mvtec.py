@@ -20,17 +20,19 @@ def scan(root: Path) -> list[Sample]:
 
 
 def _categories(root: Path) -> list[Path]:
-    return [folder for folder in (root, *folders(root)) if (folder / "train").is_dir() and _sound(folder / "train")]
+    return [
+        folder for folder in (root, *folders(root)) if (folder / "train").is_dir() and _sound_folder(folder / "train")
+    ]
 
 
-def _sound(split: Path) -> Path | None:
+def _sound_folder(split: Path) -> Path | None:
     return next((folder for folder in folders(split) if is_sound_name(folder.name)), None)
 
 
 def _category(root: Path) -> list[Sample]:
-    # `--data .` inside a category must still give it its name.
+    # Resolved, because `--data .` has no name.
     name = root.resolve().name
-    sound = _sound(root / "train")
+    sound = _sound_folder(root / "train")
     samples = [Sample(image=path, category=name, split=Split.TRAIN) for path in images_in(sound)] if sound else []
     for folder in folders(root / "test"):
         kind = "good" if is_sound_name(folder.name) else folder.name

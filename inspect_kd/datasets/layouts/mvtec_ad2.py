@@ -1,6 +1,6 @@
 """MVTec AD 2: `<category>/train/good`, `validation/good`, `test_public/{good,bad}`, `test_public/ground_truth/bad`.
 
-The private tests carry no truth and are left out.
+The private tests have no ground truth and are left out.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Sound parts only: a bare folder of images. Nothing in it may look like a defect or a mask.
+"""A plain folder of sound images; no name in it may suggest a defect or a mask.
 
-Folders of images without any `good/` are not this layout: `scratch/` beside `parts/` would be learnt as sound.
+Subfolders of images are not this layout: `scratch/` beside `parts/` would be trained on as sound.
 """
 
 from __future__ import annotations
@@ -10,14 +10,27 @@ from pathlib import Path
 from inspect_kd.datasets.layouts._walk import folders, images_in, is_mask
 from inspect_kd.types import Sample
 
-_TELLING = ("bad", "ng", "ko", "nok", "nio", "defect", "defective", "anomaly", "reject", "rejects", "fail", "scrap")
+_DEFECT_WORDS = (
+    "bad",
+    "ng",
+    "ko",
+    "nok",
+    "nio",
+    "defect",
+    "defective",
+    "anomaly",
+    "reject",
+    "rejects",
+    "fail",
+    "scrap",
+)
 
 
 def recognise(root: Path) -> bool:
     files = images_in(root)
     names = [root.resolve().name.lower(), *(path.stem.lower() for path in files)]
-    suspicious = any(is_mask(path) for path in files) or any(_tells(name) for name in names)
-    # Images beside folders of images: nobody can tell what the folders mean.
+    suspicious = any(is_mask(path) for path in files) or any(_names_defect(name) for name in names)
+    # Beside images, the meaning of folders of images is unclear.
     return bool(files) and not suspicious and not any(images_in(folder) for folder in folders(root))
 
 
@@ -25,5 +38,5 @@ def scan(root: Path) -> list[Sample]:
     return [Sample(image=path, category=root.resolve().name) for path in images_in(root)]
 
 
-def _tells(name: str) -> bool:
-    return any(name == word or name.startswith((f"{word}_", f"{word}-")) for word in _TELLING)
+def _names_defect(name: str) -> bool:
+    return any(name == word or name.startswith((f"{word}_", f"{word}-")) for word in _DEFECT_WORDS)

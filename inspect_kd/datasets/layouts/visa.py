@@ -1,4 +1,4 @@
-"""VisA: `split_csv/1cls.csv` (object, split, label, image, mask) beside one folder a category."""
+"""VisA: `split_csv/1cls.csv` (object, split, label, image, mask) beside a folder for each category."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def scan(root: Path) -> list[Sample]:
 
 def _sample(root: Path, row: dict[str, str]) -> Sample:
     if not row["image"]:
-        raise BadInput(f"{root / _SPLIT}: a row without an image")
+        raise BadInput(f"{root / _SPLIT}: a row has no image")
     sound = row["label"] == "normal"
     return Sample(
         image=root / row["image"],

@@ -172,7 +172,7 @@ def _find(model: str, pretrained: str) -> Path:
     if not tag:
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(model)) or "none"
         raise UsageError(f"teacher.pretrained: {model} has no weights called '{pretrained}'; available: {tags}")
-    if not weights.hub_answers():
+    if not weights.hub_is_reachable():
         raise EnvironmentFault(
             f"no weights for {model} '{pretrained}': the hub cannot be reached. Put {model}.{pretrained}.safetensors into a "
             "folder and set INSPECT_KD_WEIGHTS to it. `--model clip_ada_local` needs the encoder's weights only."

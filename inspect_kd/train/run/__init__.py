@@ -1,6 +1,6 @@
 """A run: the folder of one training, how its models are built, saved and loaded, and where it was made."""
 
-from inspect_kd.train.run.builders import build_student, build_teacher, holdout_of, resolved, sources_of, view_of
+from inspect_kd.train.run.builders import build_student, build_teacher, resolved, sources_of, view_of
 from inspect_kd.train.run.folder import RunFolder, choose_folder, hold_run, is_helper_process
 from inspect_kd.train.run.load import FinishedRun, load_run
 from inspect_kd.train.run.provenance import PACKAGES, commit, environment, now
@@ -17,7 +17,6 @@ __all__ = [
     "commit",
     "environment",
     "hold_run",
-    "holdout_of",
     "is_helper_process",
     "load_run",
     "now",

@@ -8,7 +8,6 @@ from typing import Any
 
 from inspect_kd import config, registry
 from inspect_kd.config import Recipe
-from inspect_kd.datasets.splits import Holdout
 from inspect_kd.datasets.view import View
 from inspect_kd.errors import BadInput, UsageError
 from inspect_kd.models.base import Student, Teacher, WeightsSource
@@ -33,13 +32,6 @@ def _module_and_settings(recipe: Recipe) -> tuple[ModuleType, Any]:
 
 def view_of(recipe: Recipe) -> View:
     return View(size=recipe.data.size, tile=recipe.data.tile, overlap=recipe.data.overlap)
-
-
-def holdout_of(recipe: Recipe) -> Holdout:
-    settings = recipe.data
-    return Holdout(
-        seed=recipe.fit.seed, calibration=settings.calibration, validation=settings.validation, test=settings.test
-    )
 
 
 def build_student(recipe: Recipe, spec: EncoderSpec | None = None) -> Student:

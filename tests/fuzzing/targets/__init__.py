@@ -1,7 +1,6 @@
-"""What is fed, and to which door of the program. An input is bytes; a target makes them and hands them in.
+"""Fuzzing targets. An input is bytes; a target makes them and feeds them to a function of the program.
 
-Whatever the program answers with one of its own errors is refused; what it takes without one is accepted. Anything else is a
-finding.
+An input is refused if the program raises one of its own errors, and accepted if it raises none. Anything else is a finding.
 """
 
 from tests.fuzzing.targets.archives import Archives

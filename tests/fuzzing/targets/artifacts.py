@@ -1,4 +1,4 @@
-"""Artifacts: the search for tensors in other files, the card, and the runtimes with and without the quarantine."""
+"""Artifacts: references to external files, the card, and the runtimes with and without the quarantine."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tests.fuzzing.mutate import as_json, changed, damaged
 from tests.fuzzing.targets.target import Target
 
 ARTIFACT = "INSPECT_KD_FUZZ_ARTIFACT"
-"""A real artifact, to be damaged beside the tiny one."""
+"""Environment variable with a real artifact to mutate as well."""
 
 
 class Wire(Target):
-    """The search for tensors in other files."""
+    """The check for tensors in external files."""
 
     def __init__(self, room: Path) -> None:
         super().__init__(room)
@@ -37,7 +37,7 @@ class Wire(Target):
 
 
 class Card(Target):
-    """The card alone, and what the line does with each of its fields."""
+    """The card, and the uses of its fields on the line."""
 
     def __init__(self, room: Path) -> None:
         super().__init__(room)
@@ -61,7 +61,7 @@ class Card(Target):
         for category in (None, *card.categories):
             limits = card.calibration.limits_for(category)
             limits.thresholds.decide(0.5)
-            limits.sentence().encode()
+            limits.describe().encode()
         as_rgb8(np.zeros((2, 2), np.uint16), bits=card.bits)
         json.dumps(card_facts(card), ensure_ascii=False).encode()
         ArtifactCard.parse(card.dump(), "a.onnx")
@@ -85,12 +85,12 @@ class Calibrations(Target):
         path = self.room / "calibration.json"
         path.write_bytes(data)
         calibration = read_calibration(path)
-        calibration.limits_for(None).sentence()
+        calibration.limits_for(None).describe()
         calibration.to_json()
 
 
 class Onnx(Target):
-    """An artifact through the whole Inspector, in ONNX Runtime, without the quarantine: what that one has to stand."""
+    """Artifacts in the Inspector with ONNX Runtime, without the quarantine."""
 
     native = True
     suffix = ".onnx"
@@ -103,14 +103,14 @@ class Onnx(Target):
         self.seeds = [graphs.artifact().SerializeToString()]
         given = os.environ.get(ARTIFACT)
         self.large = Path(given).resolve().read_bytes() if given else b""
-        self._lay(room)
+        self._link_bait(room)
         self.image = np.random.default_rng(0).integers(0, 256, (20, 24, 3), dtype=np.uint8)
 
     def warm_up(self) -> None:
         self.feed(self.seeds[0])
 
-    def _lay(self, room: Path) -> None:
-        """Ways that lead to the bait, for tensors that lie elsewhere: relative places count from the working directory."""
+    def _link_bait(self, room: Path) -> None:
+        """Create links to the bait, and make the room the working directory, for external tensors with relative paths."""
         secret = self.bait / "secret.bin"
         (room / "folder").symlink_to(self.bait)
         (room / "link.bin").symlink_to(secret)
@@ -139,7 +139,7 @@ class Openvino(Onnx):
 
 
 class Quarantine(Onnx):
-    """The same artifacts through the door that people use: half a second each."""
+    """The same artifacts with the quarantine, as users open them: half a second each."""
 
     native = False
 

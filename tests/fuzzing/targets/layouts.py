@@ -15,7 +15,7 @@ from tests.fuzzing.targets.target import Target
 
 
 class Trees(Target):
-    """Folders in each layout, with files renamed, torn or replaced by links, and tables that lie."""
+    """Folders in each layout, with files renamed, damaged or replaced by links, and hostile tables."""
 
     def __init__(self, room: Path) -> None:
         super().__init__(room)
@@ -30,19 +30,21 @@ class Trees(Target):
         }
 
     def make(self, rng: Random) -> bytes:
-        """A description of the tree: the layout that it began as, and what was done to it."""
+        """Describe a tree: its layout and the changes to it."""
         name = rng.choice(list(self.seeds))
-        harms = [self._harm(rng, name) for _ in range(rng.choice((1, 1, 2, 4)))]
-        return json.dumps({"layout": name, "harms": harms, "group": rng.choice((None, None, r"(\d)", "("))}).encode()
+        changes = [self._change(rng, name) for _ in range(rng.choice((1, 1, 2, 4)))]
+        return json.dumps(
+            {"layout": name, "changes": changes, "group": rng.choice((None, None, r"(\d)", "("))}
+        ).encode()
 
-    def _harm(self, rng: Random, name: str) -> list[Any]:
+    def _change(self, rng: Random, name: str) -> list[Any]:
         file = rng.choice(self.files[name])
         tables = [each for each in self.files[name] if each.endswith(".csv")]
         if tables and rng.random() < 0.7:
             table = (self.seeds[name] / tables[0]).read_bytes()
             return ["write", tables[0], _table(rng, table, self.bait).decode("latin-1")]
         if name == "csv" and file in tables:
-            return ["folder", "images"]  # the table itself is named by a person, who may name a link
+            return ["folder", "images"]  # the table's path comes from the user, and may be a link
         other = rng.choice(self.files[name])
         odd = ("ground_truth", "a\nb.png", "\udcff.png", "x" * 240 + ".png", ".png", "ok.png", "a_mask_mask.png")
         match rng.randrange(9):
@@ -66,34 +68,34 @@ class Trees(Target):
         return ["move", file, other]
 
     def feed(self, data: bytes) -> None:
-        from inspect_kd.datasets import every_image, every_sample, open_dataset
+        from inspect_kd.datasets import list_images, list_samples, open_dataset
         from inspect_kd.datasets.check import check
         from inspect_kd.datasets.images import read_image
         from inspect_kd.types import NoProgress
 
-        told = json.loads(data)
+        spec = json.loads(data)
         root = self.room / "tree"
         _remove(root)
-        shutil.copytree(self.seeds[told["layout"]], root, copy_function=os.link)
-        for harm in told["harms"]:
-            _harm(root, *harm)
-        where = root / "parts.csv" if told["layout"] == "csv" else root
+        shutil.copytree(self.seeds[spec["layout"]], root, copy_function=os.link)
+        for change in spec["changes"]:
+            _change(root, *change)
+        where = root / "parts.csv" if spec["layout"] == "csv" else root
         try:
-            opened = open_dataset(where, group=told["group"])
+            opened = open_dataset(where, group=spec["group"])
             opened.digest
             for found in check(opened, NoProgress()):
                 assert found.text
         finally:
-            for look in (every_sample, every_image):
+            for list_all in (list_samples, list_images):
                 try:
-                    for each in look(root):
+                    for each in list_all(root):
                         read_image(getattr(each, "image", each))
                 except BadInput:
                     continue
 
 
 def _table(rng: Random, table: bytes, bait: Path) -> bytes:
-    """A CSV with cells that lead elsewhere, rows that end early, quotes that never do."""
+    """Mutate a CSV: paths that lead outside, short rows, unclosed quotes."""
     rows = [row.split(b",") for row in table.splitlines()]
     places = (
         "../../outside/secret.png",
@@ -125,8 +127,8 @@ def _table(rng: Random, table: bytes, bait: Path) -> bytes:
     return damaged(rng, text, rounds=2) if rng.random() < 0.4 else text
 
 
-def _harm(root: Path, kind: str, place: str, what: str = "") -> None:
-    """Do it, as far as earlier harm has left something to do it to."""
+def _change(root: Path, kind: str, place: str, what: str = "") -> None:
+    """Apply a change, if earlier changes left its target."""
     path = root / place
     if kind == "move":
         if path.is_file():
@@ -153,7 +155,7 @@ def _below(root: Path, path: Path) -> bool:
     try:
         return path.resolve().is_relative_to(root.resolve())
     except RuntimeError:
-        return False  # earlier harm has bent it into a circle
+        return False  # an earlier change made a circular link
 
 
 def _remove(path: Path) -> None:

@@ -11,7 +11,7 @@ from tests.fuzzing.targets.target import Target
 
 
 class Signatures(Target):
-    """Signatures and public keys; an artifact that was changed is never accepted."""
+    """Signatures and public keys; a changed artifact must never be accepted."""
 
     def __init__(self, room: Path) -> None:
         super().__init__(room)
@@ -36,14 +36,14 @@ class Signatures(Target):
         return b"signature\n" + as_json(rng, changed(rng, dict(self.seed)))
 
     def feed(self, data: bytes) -> None:
-        from inspect_kd.signing import signature_of, signers, verify
+        from inspect_kd.signing import load_signers, signature_path, verify
 
         part, _, content = data.partition(b"\n")
         files = {b"artifact": self.content, b"key": self.key, b"signature": json.dumps(self.seed).encode()}
         files[part] = content
         self.artifact.write_bytes(files[b"artifact"])
         self.public.write_bytes(files[b"key"])
-        signature_of(self.artifact).write_bytes(files[b"signature"])
-        _, statement = verify(self.artifact, signers(self.public))
+        signature_path(self.artifact).write_bytes(files[b"signature"])
+        _, statement = verify(self.artifact, load_signers(self.public))
         assert files[b"artifact"] == self.content, "a changed artifact was accepted"
         assert statement.created == self.seed["statement"]["created"], "a changed statement was accepted"

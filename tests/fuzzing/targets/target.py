@@ -1,4 +1,4 @@
-"""What every target has: a folder to work in, a way to make an input from chance alone, and a door to put it through."""
+"""The base class of fuzzing targets."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from tests.fuzzing.watch import lay_bait
 
 
 class Target:
-    """A folder of its own to work in, a way to make an input from chance alone, and the door that it is put through."""
+    """Makes random inputs and feeds them to a function of the program, in a folder of its own."""
 
     native = False
-    """A runtime's parser runs in the process: what breaks it must be shown to end well in the quarantine."""
+    """True if a native parser runs in the process; inputs that break it must be refused by the quarantine."""
 
     cpu_s = 5
-    """Seconds of the processor that an input may take."""
+    """CPU seconds that an input may take."""
 
     def __init__(self, room: Path) -> None:
         self.room = room
         self.bait = lay_bait(room.parent)
 
     def warm_up(self) -> None:
-        """What is imported and built at the first input belongs to no input."""
+        """Feed a first input, so that imports count towards none of the others."""
         with contextlib.suppress(InspectKDError):
             self.feed(self.make(Random("the first")))
 

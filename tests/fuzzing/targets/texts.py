@@ -1,4 +1,4 @@
-"""Recipes, deployments and manifests: YAML, or nearly."""
+"""Recipes, deployments and manifests: valid and invalid YAML."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tests.fuzzing.targets.target import Target
 
 
 class Yaml(Target):
-    """Texts that are YAML, or nearly."""
+    """Valid and invalid YAML."""
 
-    kind: zoo.Kind
+    kind: zoo.ZooKind
 
     def __init__(self, room: Path) -> None:
         super().__init__(room)
-        files = sorted(zoo.room(self.kind).glob("*.yaml"))
+        files = sorted(zoo.folder_of(self.kind).glob("*.yaml"))
         self.texts = [path.read_text(encoding="utf-8") for path in files]
         self.contents = [yaml.safe_load(text) for text in self.texts]
 
@@ -57,7 +57,7 @@ TRICKS = (
 
 
 def bomb(rng: Random) -> bytes:
-    """Nine lines that mean a billion words."""
+    """Make nine lines of aliases that expand to a billion words."""
     lines = ['a0: &a0 ["x","x","x","x","x","x","x","x","x"]']
     lines += [f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 9)}]" for i in range(1, rng.choice((3, 9, 30)))]
     key = rng.choice(("student", "about", "name", "fit", "categories", "source", "accept"))
@@ -65,7 +65,7 @@ def bomb(rng: Random) -> bytes:
 
 
 class Recipes(Yaml):
-    """Recipes, and what `--set` may say on top."""
+    """Recipes with `--set` overrides."""
 
     kind = "models"
 
@@ -88,7 +88,7 @@ class Deployments(Yaml):
 
     def __init__(self, room: Path) -> None:
         super().__init__(room)
-        import inspect_kd.export.deploy  # noqa: F401  (torch opens files when it is imported, which no input asked for)
+        import inspect_kd.export.deploy  # noqa: F401  (importing torch opens files, which must not count for an input)
 
     def feed(self, data: bytes) -> None:
         from inspect_kd.export.deploy import load_deployment
@@ -97,7 +97,7 @@ class Deployments(Yaml):
 
 
 class Manifests(Yaml):
-    """Manifests of data sets, with a data set where one of them points to."""
+    """Manifests of data sets, one of which has its data."""
 
     kind = "datasets"
 
