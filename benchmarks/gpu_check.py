@@ -1,6 +1,6 @@
 """Everything that only a GPU can show, in one command and one report: docs/results/gpu.{json,md}.
 
-    make gpu-check                      # or: python benchmarks/gpu_check.py [--run RUN]
+    make gpu-check                      # or: python -m benchmarks.gpu_check [--run RUN]
 
 For whoever has an NVIDIA GPU, with inspect-kd[gpu,tensorrt]; its authors had none. The tests that are marked gpu, the same
 parts through every device, latency with fixed buffers and CUDA graphs, and TensorRT's difference layer by layer. A step that

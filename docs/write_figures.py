@@ -44,8 +44,8 @@ def figures() -> list[str]:
     parts, compared = load("real_data_omni_ad"), load("bench")
     categories = [name for name in parts["runs"]["unified"]["metrics"] if name != "mean"]
     return [
-        f"One `omni_ad` student for {', '.join(categories)}, trained without any real defect ([all metrics](docs/results/real_data_omni_ad.md), "
-        f"{day(parts)}):",
+        f"One `omni_ad` student for {', '.join(categories)}, trained without any real defect ([all metrics]"
+        f"(docs/results/real_data_omni_ad.md), {day(parts)}):",
         "",
         *on_real_parts(parts["runs"]["unified"]),
         "",

@@ -28,12 +28,12 @@ SECTIONS = ("data", "fit", "teach", "distill", "calibration")
 HEAD = """\
 # Recipes
 
-Written by `docs/write_recipes.py` from the fields' docstrings in `inspect_kd/config.py` and in the models' `Config` classes: change them there,
-then run `make docs`.
+Written by `docs/write_recipes.py` from the fields' docstrings in `inspect_kd/config.py` and in the models' `Config` classes: change them
+there, then run `make docs`.
 
-A recipe is a YAML file that says what to train. `inspect-kd ls models` lists those that come with the program, `inspect-kd cp omni_ad` copies one
-to change it, and `--set section.key=value` changes one key for one training. `train --dry-run` prints the resolved recipe; a run keeps it
-as `recipe.yaml`. A shipped recipe may set other values than the defaults below. Unknown keys are refused.
+A recipe is a YAML file that says what to train. `inspect-kd ls models` lists those that come with the program, `inspect-kd cp omni_ad`
+copies one to change it, and `--set section.key=value` changes one key for one training. `train --dry-run` prints the resolved recipe; a run
+keeps it as `recipe.yaml`. A shipped recipe may set other values than the defaults below. Unknown keys are refused.
 Keys of earlier versions are still read, and are listed in [the changelog](../CHANGELOG.md).
 """
 BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<", "multipleOf": "multiple of"}

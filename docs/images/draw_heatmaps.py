@@ -1,4 +1,4 @@
-"""Draw the README's picture: parts of the demo, and their heatmaps by the student that the demo trained. Writes heatmaps.jpg beside this file.
+"""Draw the README's picture: parts of the demo, and their heatmaps by the demo's student. Writes heatmaps.jpg beside this file.
 
     make demo && .venv/bin/python docs/images/draw_heatmaps.py [runs/demo]
 

@@ -43,7 +43,7 @@ def write(out: Path, run: Comparison) -> Path:
     content = {"environment": run.environment, "results": run.results, "costs": run.costs}
     atomic_write.write_text(out / "bench.json", json.dumps(content, indent=1) + "\n")
     atomic_write.write_text(out / "bench.csv", csv_text(CSV_COLUMNS, _records(run)))
-    atomic_write.write_text(out / "bench.md", _markdown(run))
+    atomic_write.write_text(out / "bench.md", markdown(run))
     page = out / "bench.html"
     atomic_write.write_text(page, _html(run))
     return page
@@ -111,7 +111,7 @@ COST_HEADER = [
 ]
 
 
-def _markdown(run: Comparison) -> str:
+def markdown(run: Comparison) -> str:
     lines = ["# Side by side", "", " ".join(_explained(run.environment)), ""]
     for setting, told in run.results.items():
         header, rows = _accuracy_rows(run.entries, told)
