@@ -148,7 +148,7 @@ def paired(seeds: Seeds, others: Seeds, metric: str) -> list[float]:
 
 
 def average(seeds: Seeds, category: str, metric: str) -> float:
-    return mean(result["metrics"][category][metric] for result in seeds)
+    return float(mean(result["metrics"][category][metric] for result in seeds))
 
 
 def spread(values: Sequence[float]) -> float:

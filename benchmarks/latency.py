@@ -25,7 +25,7 @@ from torch import nn
 
 from benchmarks.results import Content, publish
 from inspect_kd.bench import peers
-from inspect_kd.bench.cost import BATCH, clock, gflop, machine_peak, to_file
+from inspect_kd.bench.cost import BATCH, export_file, gflop, machine_peak, time_files
 from inspect_kd.bench.entries import PEERS, SIZE
 from inspect_kd.config import load_recipe
 from inspect_kd.export.graph import ArtifactGraph
@@ -135,10 +135,10 @@ def main() -> None:
             model = make()
             files[name] = Path(folder) / f"{number}.onnx"
             rows[name] = {"gflop": gflop(model, SIZE)}
-            to_file(model, files[name], SIZE)
+            export_file(model, files[name], SIZE)
             rows[name]["file_mb"] = files[name].stat().st_size / 1e6
             print(f"{name}: exported, {len(onnx.load(files[name]).graph.node)} nodes", flush=True)
-        times_of, failures = clock(files, rounds=arguments.rounds)
+        times_of, failures = time_files(files, rounds=arguments.rounds)
         assert not failures, failures
         for name, times in times_of.items():
             rows[name] |= times

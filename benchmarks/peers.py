@@ -48,7 +48,7 @@ def main() -> None:
             arguments.out,
             arguments.minutes,
             progress,
-            standing=others(before["results"], arguments.rows) if before else None,
+            published=others(before["results"], arguments.rows) if before else None,
             try_again=not arguments.leave_failures,
         )
         costs = (
@@ -79,6 +79,11 @@ def comparison(content: Content) -> bench_page.Comparison:
 
 def page(content: Content) -> str:
     return bench_page.markdown(comparison(content))
+
+
+def html_page(content: Content) -> str:
+    """The same with plots."""
+    return bench_page.html(comparison(content))
 
 
 def timed_at(environment: dict[str, Any]) -> str:

@@ -109,11 +109,11 @@ def moves_on_the_page(address: str, images: list[Path]) -> list[float]:
             took.append(
                 tab.evaluate(
                     """text => new Promise(done => { const began = performance.now();
-                    const look = () => document.querySelector('#viewer .banner').innerText.includes(text)
+                    const poll = () => document.querySelector('#viewer .banner').innerText.includes(text)
                         && document.querySelector('#scores svg').innerHTML.includes(text.slice(-5, -1))
-                        ? done((performance.now() - began) / 1000) : requestAnimationFrame(look);
+                        ? done((performance.now() - began) / 1000) : requestAnimationFrame(poll);
                     document.querySelector('#reject input[type=number]').dispatchEvent(new FocusEvent('blur'));
-                    look(); })""",
+                    poll(); })""",
                     f"NG above {limit:.3f}",
                 )
             )

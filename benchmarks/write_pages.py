@@ -40,17 +40,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="compare, and write nothing")
     check = parser.parse_args().check
-    stale = [name for name in PAGES if (RESULTS / f"{name}.md").read_text(encoding="utf-8") != text_of(name)]
-    for name in stale:
-        print(f"docs/results/{name}.md: {'not current' if check else 'written anew'}")
+    texts = {file: text for name in PAGES for file, text in files_of(name).items()}
+    stale = {file: text for file, text in texts.items() if (RESULTS / file).read_text(encoding="utf-8") != text}
+    for file, text in stale.items():
+        print(f"docs/results/{file}: {'not current' if check else 'written anew'}")
         if not check:
-            (RESULTS / f"{name}.md").write_text(text_of(name), encoding="utf-8")
+            (RESULTS / file).write_text(text, encoding="utf-8")
     return int(check and bool(stale))
 
 
-def text_of(name: str) -> str:
-    text: str = import_module(f"benchmarks.{PAGES[name]}").page(load_results(FIGURES_OF.get(name, name)))
-    return text
+def files_of(name: str) -> dict[str, str]:
+    """Name of each file of a page → its text, made of the JSON alone."""
+    module, content = import_module(f"benchmarks.{PAGES[name]}"), load_results(FIGURES_OF.get(name, name))
+    files = {f"{name}.md": str(module.page(content))}
+    return files | {"bench.html": str(module.html_page(content))} if name == "bench" else files
 
 
 if __name__ == "__main__":

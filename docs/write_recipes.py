@@ -18,7 +18,6 @@ from typing import Any, get_args, get_type_hints
 
 from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
 
 from inspect_kd import config, registry
 from inspect_kd.models import students, teachers
@@ -91,9 +90,9 @@ def rows(model: type[Any]) -> Iterator[tuple[str, str, str]]:
 
 
 def default_of(field: FieldInfo) -> str:
-    default = field.get_default(call_default_factory=True, validated_data={})
-    if default is PydanticUndefined:
+    if field.is_required():
         return "required"
+    default = field.get_default(call_default_factory=True, validated_data={})
     return "see below" if isinstance(default, BaseModel) else shown(default)
 
 
