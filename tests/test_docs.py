@@ -12,7 +12,7 @@ import yaml
 
 from benchmarks.results import RESULTS
 from benchmarks.write_pages import PAGES, files_of
-from inspect_kd import config, zoo
+from inspect_kd import config, former_names, zoo
 
 ROOT = Path(__file__).parents[1]
 PROSE = [
@@ -117,3 +117,18 @@ def test_notes_for_assistants_are_short_and_name_commands_that_exist() -> None:
 def test_pictures_of_the_readme_are_small() -> None:
     for link in re.findall(r"!\[[^]]*\]\(([^)]+)\)", (ROOT / "README.md").read_text(encoding="utf-8")):
         assert (ROOT / link).stat().st_size < 300_000, link
+
+
+def test_the_tests_that_security_names_exist() -> None:
+    text = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    functions = set(re.findall(r"`(test_\w+)`", text))
+    assert not [name for name in re.findall(r"`(tests/[\w/]+\.py)`", text) if not (ROOT / name).is_file()]
+    defined = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    assert functions and not [name for name in functions if f"def {name}(" not in defined]
+
+
+def test_the_changelog_names_every_former_name() -> None:
+    text = " ".join((ROOT / "CHANGELOG.md").read_text(encoding="utf-8").split())
+    assert not [pair for pair in former_names.RECIPE_KEYS.items() if "`{}` → `{}`".format(*pair) not in text]
+    names = [name.rstrip(".") for pair in former_names.WEIGHT_PREFIXES.items() for name in pair]
+    assert not [name for name in names if f"`{name}`" not in text]
