@@ -1,26 +1,25 @@
-"""What each trick is worth: the fit of the default recipe with one switch changed, three real categories in one model.
+"""Measure what each trick is worth: the fit of the default recipe with one switch changed, three real categories in one model.
 
-    INSPECT_KD_REAL_DATA=… INSPECT_KD_WEIGHTS=… python benchmarks/ablation.py [--only VARIANT …]
+    INSPECT_KD_REAL_DATA=… INSPECT_KD_WEIGHTS=… python -m benchmarks.ablation [--only VARIANT …]
 
 Writes docs/results/ablation.{json,md} with every variant that has been run so far, losers included. A run that is complete
-is not trained again: the program can be stopped and called again, and takes about eight minutes a variant on one core. The
-stages after the fit have an ablation of their own, `distillation.py`.
+is not trained again, so the program can be stopped and called again. It takes about eight minutes a variant on one core. The
+stages after the fit have an ablation of their own: `distillation.py`.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
-from real_data import RESULTS, ROOT, SETS, train
-
+from benchmarks.real_data import SETS, train
+from benchmarks.results import ROOT, Content, load_results, publish
 from inspect_kd.config import load_recipe
 from inspect_kd.train.presets import FIT_ALONE
 from inspect_kd.train.run import environment
 
-# Name -> (recipe, what is changed, why one would).
+# Name → (recipe, overrides, reason).
 VARIANTS: dict[str, tuple[str, list[str], str]] = {
     "default": ("omni_ad", [], "as shipped"),
     "no_prototypes": ("omni_ad", ["student.compare=[]"], "reconstruction alone"),
@@ -34,7 +33,7 @@ VARIANTS: dict[str, tuple[str, list[str], str]] = {
         [
             "student.compare=[{strides: [4, 8], prototypes: 512}, {strides: [16], weight: 2, score_weight: 6}]",
         ],
-        "the length of a feature means nothing",
+        "prototypes compared by angle only, not by length",
     ),
     "overview_32": ("omni_ad", ["student.overview=32"], "attention at stride 8 sees every cell"),
     "centred": (
@@ -75,16 +74,15 @@ VARIANTS: dict[str, tuple[str, list[str], str]] = {
 COLUMNS = ("image_auroc", "pixel_ap", "pixel_aupro")
 
 
-def write(results: dict[str, dict[str, Any]]) -> None:
-    machine = environment("cpu")
-    (RESULTS / "ablation.json").write_text(json.dumps({"environment": machine, "variants": results}, indent=1) + "\n")
+def page(content: Content) -> str:
+    machine, results = content["environment"], content["variants"]
     lines = [
         "# What each trick is worth",
         "",
-        f"Written by `python benchmarks/ablation.py`, {machine['started'][:10]}, {machine['cores']} CPU cores. One model for "
+        f"Written by `python -m benchmarks.ablation`, {machine['started'][:10]}, {machine['cores']} CPU cores. One model for "
         f"{', '.join(SETS)}, MobileNetV2 encoder, the fit alone (S0: no teachers, no head that learns drawn defects), seed 0. A cell: "
-        "image AUROC / pixel AP / pixel AUPRO. One seed; how far three of them spread is told by "
-        f"[distillation.md](distillation.md), row `fit`. Fits that the stop rule ended early: {ended_early(results) or 'none'}. "
+        "image AUROC / pixel AP / pixel AUPRO. One seed; the spread over three seeds is in row `fit` of "
+        f"[distillation.md](distillation.md). Fits that were stopped early: {stopped_early(results) or 'none'}. "
         "These categories are the development set: defaults were chosen on them.",
         "",
         "| variant | changed | " + " | ".join(SETS) + " | mean | minutes | commit |",
@@ -93,13 +91,13 @@ def write(results: dict[str, dict[str, Any]]) -> None:
     for name, manifest in results.items():
         _, changes, why = VARIANTS[name]
         cells = [_cell(manifest["metrics"][category]) for category in [*SETS, "mean"]]
-        told = f"{why}: `{' '.join(changes)}`" if changes else why
+        changed = f"{why}: `{' '.join(changes)}`" if changes else why
         minutes, commit = manifest["train_seconds"] / 60, manifest.get("commit", "")
-        lines.append(f"| {name} | {told} | " + " | ".join(cells) + f" | {minutes:.1f} | {commit} |")
-    (RESULTS / "ablation.md").write_text("\n".join(lines) + "\n")
+        lines.append(f"| {name} | {changed} | " + " | ".join(cells) + f" | {minutes:.1f} | {commit} |")
+    return "\n".join(lines) + "\n"
 
 
-def ended_early(results: dict[str, dict[str, Any]]) -> str:
+def stopped_early(results: dict[str, dict[str, Any]]) -> str:
     names = (name for name, run in results.items() if run["steps"] < load_recipe(*VARIANTS[name][:2]).fit.steps)
     return ", ".join(names)
 
@@ -113,12 +111,12 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=list(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "ablation")
     arguments = parser.parse_args()
-    kept = RESULTS / "ablation.json"
-    results = json.loads(kept.read_text())["variants"] if kept.is_file() else {}
+    results = load_results("ablation").get("variants", {})
     for name in arguments.only:
         recipe, changes, _ = VARIANTS[name]
         results[name] = train(list(SETS), recipe, arguments.out / name, [*FIT_ALONE, *changes])
-        write({name: results[name] for name in VARIANTS if name in results})
+        kept = {name: results[name] for name in VARIANTS if name in results}
+        publish("ablation", {"environment": environment("cpu"), "variants": kept}, page)
 
 
 if __name__ == "__main__":

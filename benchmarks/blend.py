@@ -1,10 +1,10 @@
-"""What the heads lose by reading a blend of the nearest prototypes instead of the nearest one. Writes docs/results/blend.{json,md}.
+"""Compare heads that read a blend of the nearest prototypes with heads that read the nearest one. Writes docs/results/blend.{json,md}.
 
-    INSPECT_KD_REAL_DATA=… INSPECT_KD_WEIGHTS=… python benchmarks/blend.py [--seeds 0 1] [--parts 3000] [--steps 1500]
+    INSPECT_KD_REAL_DATA=… INSPECT_KD_WEIGHTS=… python -m benchmarks.blend [--seeds 0 1] [--parts 3000] [--steps 1500]
 
-One fit of the default recipe on six real categories a seed, then stage S2 with each way of reading. The nearest prototype alone, as
-it was read before, is not continuous: where two tie, torch and a runtime may choose different ones. The time is that of the
-exported graphs in ONNX Runtime, one thread, in turns. What is finished is not done again.
+One fit of the default recipe on six real categories a seed, then stage S2 with each of the two. The nearest prototype alone, as in
+earlier versions, is not continuous: where two tie, torch and a runtime may choose different ones. The time is that of the
+exported graphs in ONNX Runtime, one thread, in turns. Finished arms are not measured again.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from real_data import RESULTS, ROOT
 
+from benchmarks.results import ROOT, Content, publish
 from inspect_kd.bench import ablate
 from inspect_kd.calibrate import calibrate
 from inspect_kd.cli.progress import show_progress
@@ -34,16 +34,16 @@ from inspect_kd.models.layers.prototypes import PrototypeComparison, Prototypes
 from inspect_kd.resize import RESIZE
 from inspect_kd.stopwatch import take_turns
 from inspect_kd.train.presets import DRAWN, FIT_ALONE
-from inspect_kd.train.run import environment, load_run, write_json
+from inspect_kd.train.run import environment, holdout_of, load_run
 
 MODEL, SIZE = "omni_ad", 256
-# Folder below the data -> which file names show one part.
+# Folder below the data → the expression over file names that groups the images of one part.
 SETS = {"mvtec_ad": None, "mpdd": None, "magnetic_tile": r"num_(\d+)", "piped": None, "screws4": None, "lookout": None}
 ROUNDS = 60
 
 
 def read_nearest_alone(memory: Prototypes, joined_BChw: torch.Tensor) -> PrototypeComparison:
-    """The product with the one prototype whose cosine is largest."""
+    """Multiply features with the one prototype whose cosine is largest."""
     grid = joined_BChw.shape[-2:]
     direction_BNC, length_BN1 = memory._directions(joined_BChw)
     nearest_BNC = memory.prototypes_KC[(direction_BNC @ memory.prototypes_KC.T).argmax(dim=2)]
@@ -55,7 +55,7 @@ def read_nearest_alone(memory: Prototypes, joined_BChw: torch.Tensor) -> Prototy
     )
 
 
-WAYS: dict[str, Callable[[Prototypes, torch.Tensor], PrototypeComparison]] = {
+READERS: dict[str, Callable[[Prototypes, torch.Tensor], PrototypeComparison]] = {
     "nearest alone": read_nearest_alone,
     "blend": Prototypes.compare_channels,
 }
@@ -68,7 +68,7 @@ def load() -> DataSet:
 
 
 def export(run: Path, to: Path) -> bytes:
-    """The graph of a fitted student with heads, as the present way of reading makes it."""
+    """Export a fitted student with heads, as `Prototypes.compare_channels` makes its graph at present."""
     card = ArtifactCard(
         name="blend",
         target="onnx",
@@ -100,43 +100,39 @@ def main() -> None:
     torch.set_num_threads(1)
     changes = (*FIT_ALONE, *DRAWN, f"distill.max_samples={chosen.parts}", f"distill.supervise.steps={chosen.steps}")
     data, results, files = load(), {}, {}
-    for name, read in WAYS.items():
+    for name, read in READERS.items():
         Prototypes.compare_channels = read  # type: ignore[method-assign]
         arm = ablate.Arm(name=name, changes=changes, why="")
         with show_progress() as progress:
             results |= ablate.ablate(MODEL, data, [arm], chosen.seeds, chosen.out, progress)
         with TemporaryDirectory() as folder:
             files[name] = export(chosen.out / f"seed{chosen.seeds[0]}" / "start", Path(folder) / "x.onnx")
-    write(results, times(files), chosen)
+    publish("blend", {"environment": environment("cpu"), "ways": results, "times": times(files)}, page)
 
 
-def write(
-    results: dict[str, list[dict[str, Any]]], taken: dict[str, dict[str, float]], chosen: argparse.Namespace
-) -> None:
-    machine = environment("cpu")
-    write_json(RESULTS / "blend.json", {"environment": machine, "ways": results, "times": taken})
+def page(content: Content) -> str:
+    machine, results, taken = content["environment"], content["ways"], content["times"]
+    seeds = sorted({result["seed"] for every in results.values() for result in every})
     categories = list(results["blend"][0]["metrics"])
     lines = [
         "# The nearest prototype alone, or a blend of the nearest",
         "",
-        f"Written by `python benchmarks/blend.py --parts {chosen.parts} --steps {chosen.steps}`, {machine['started'][:10]}, torch "
-        f"{machine['packages']['torch']}, one thread. One `{MODEL}` student for six categories, seeds {', '.join(map(str, chosen.seeds))}; "
+        f"Written by `{machine['command']}`, {machine['started'][:10]}, torch "
+        f"{machine['packages']['torch']}, one thread. One `{MODEL}` student for six categories, seeds {', '.join(map(str, seeds))}; "
         f"the blend is of {prototypes.NEIGHBOURS} prototypes whose cosine is at most {prototypes.REACH} below the largest. A cell: image "
         "AUROC / pixel AP / AUPRO, the mean over seeds. Time: the graph of the fitted student with heads in ONNX Runtime.",
         "",
-        "| read | " + " | ".join([*categories, "CPU ms, median of turns"]) + " |",
+        "| heads read | " + " | ".join([*categories, "CPU ms, median of turns"]) + " |",
         "|---|" + "---|" * (len(categories) + 1),
     ]
-    for name, seeds in results.items():
-        cells = [" / ".join(figure(seeds, category, metric) for metric in ablate.SHOWN) for category in categories]
+    for name, every in results.items():
+        cells = [" / ".join(figure(every, category, metric) for metric in ablate.SHOWN) for category in categories]
         lines.append(f"| {name} | {' | '.join(cells)} | {taken[name]['cpu_ms']:.2f} |")
-    page = RESULTS / "blend.md"
-    page.write_text("\n".join(lines) + "\n")
-    print(page.read_text())
+    return "\n".join(lines) + "\n"
 
 
 def figure(seeds: list[dict[str, Any]], category: str, metric: str) -> str:
-    values = [told["metrics"][category][metric] for told in seeds]
+    values = [result["metrics"][category][metric] for result in seeds]
     return "–" if any(not isinstance(value, float) for value in values) else f"{mean(values):.4f}"
 
 

@@ -1,10 +1,10 @@
-"""How long is the whole chain, with nothing done before? Teachers study and look, then one student learns three real categories.
+"""Time the whole chain with empty caches: the teachers train and predict, then one student learns three real categories.
 Writes docs/results/chain.{json,md}.
 
-    INSPECT_KD_REAL_DATA=… INSPECT_KD_WEIGHTS=… python benchmarks/chain.py
+    INSPECT_KD_REAL_DATA=… INSPECT_KD_WEIGHTS=… python -m benchmarks.chain
 
-Needs an idle machine, half an hour with two cores. What the teachers say is kept in a folder of its own, as looks from an earlier day
-would cost nothing. A run that is complete is published again; one that broke off says nothing and must be removed first.
+Needs an idle machine, half an hour with two cores. The teachers' predictions are cached in a folder of their own, since cached ones
+would cost no time. A complete run is published again; an interrupted one has no valid times and must be removed first.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-import torch
-from distillation import MODEL, TEACHERS
-from real_data import RESULTS, ROOT, SETS, train
-
+from benchmarks.distillation import MODEL, TEACHERS
+from benchmarks.real_data import SETS, train
+from benchmarks.results import ROOT, Content, publish
 from inspect_kd.bench import ablate
 from inspect_kd.train.run import environment
 
@@ -29,14 +28,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "chain")
     out = parser.parse_args().out
-    told = {}
+    recipes = {}
     for name, changes in RECIPES.items():
         home = out / name.replace(" ", "_")
         if home.exists() and len(complete(home)) < len(list(home.glob("*-*"))):
-            parser.error(f"{home}: a run there broke off, and its time cannot be told; remove the folder")
+            parser.error(f"{home}: holds an interrupted run, whose times are not valid; remove the folder")
         os.environ["INSPECT_KD_CACHE"] = str(home / "cache")
-        told[name] = parts(train(list(SETS), MODEL, home, changes), home)
-    write(told)
+        recipes[name] = parts(train(list(SETS), MODEL, home, changes), home)
+    publish("chain", {"environment": environment("cpu"), "recipes": recipes}, page)
 
 
 def complete(home: Path) -> list[Path]:
@@ -44,40 +43,44 @@ def complete(home: Path) -> list[Path]:
 
 
 def parts(manifest: dict[str, Any], home: Path) -> dict[str, Any]:
-    """Seconds. What is no teacher's and comes after the fit is the student's own: its looks, its stages, its figures and export."""
+    """Seconds of each part of a run. What is not a teacher's is the student's: its features, stages, evaluation and export."""
     studies = {name: json.loads(next(home.glob(f"*-{name}-*/run.json")).read_text()) for name in manifest["taught_by"]}
     seconds = {f"{name} studies": study["train_seconds"] for name, study in studies.items()}
-    for name, look in manifest["taught_by"].items():
-        seconds[f"{name} looks"] = look["looked_at"] / look["images_a_second"]
-    looks = sum(seconds[f"{name} looks"] for name in studies)
-    seconds["S2 and S3, the student's own looks"] = manifest["distill_seconds"] - looks
+    for name, cost in manifest["taught_by"].items():
+        seconds[f"{name} looks"] = cost["looked_at"] / cost["images_a_second"]
+    predicting = sum(seconds[f"{name} looks"] for name in studies)
+    seconds["S2 and S3, the student's own looks"] = manifest["distill_seconds"] - predicting
     whole = manifest["train_seconds"]
     seconds["the fit, thresholds, figures, export"] = whole - sum(seconds.values())
     metrics = {metric: manifest["metrics"]["mean"][metric] for metric in ablate.SHOWN}
     return {"commit": manifest["commit"], "metrics": metrics, "seconds": seconds, "whole": whole}
 
 
-def write(told: dict[str, dict[str, Any]]) -> None:
-    machine = environment("cpu")
-    (RESULTS / "chain.json").write_text(json.dumps({"environment": machine, "recipes": told}, indent=1) + "\n")
-    names = list(dict.fromkeys(part for one in told.values() for part in one["seconds"]))
+def page(content: Content) -> str:
+    machine, recipes = content["environment"], content["recipes"]
+    names = list(dict.fromkeys(part for one in recipes.values() for part in one["seconds"]))
     lines = [
         "# The whole chain's time",
         "",
-        f"Written by `python benchmarks/chain.py`, {machine['started'][:10]}, {torch.get_num_threads()} threads of "
-        f"{machine['cores']} CPU cores, an idle machine, "
-        f"torch {machine['packages']['torch']}. One `{MODEL}` student for {', '.join(SETS)}; nothing had been done before. Minutes.",
+        f"Written by `python -m benchmarks.chain`, {machine['started'][:10]}, {machine['cores']} CPU cores, an idle machine, "
+        f"torch {machine['packages']['torch']}. One `{MODEL}` student for {', '.join(SETS)}, all caches empty. Minutes.",
         "",
-        "| recipe | " + " | ".join([*names, "**together**", "image AUROC / pixel AP / AUPRO", "commit"]) + " |",
+        "| recipe | "
+        + " | ".join([*map(plain, names), "**together**", "image AUROC / pixel AP / AUPRO", "commit"])
+        + " |",
         "|---|" + "---|" * (len(names) + 3),
     ]
-    for name, one in told.items():
+    for name, one in recipes.items():
         minutes = [f"{one['seconds'][part] / 60:.1f}" if part in one["seconds"] else "–" for part in names]
         metrics = " / ".join(f"{value:.3f}" for value in one["metrics"].values())
         lines.append(f"| {name} | {' | '.join(minutes)} | **{one['whole'] / 60:.1f}** | {metrics} | {one['commit']} |")
-    path = RESULTS / "chain.md"
-    path.write_text("\n".join(lines) + "\n")
-    print(path.read_text())
+    return "\n".join(lines) + "\n"
+
+
+def plain(part: str) -> str:
+    """The column of a part; published JSON keeps the names that it was written with."""
+    part = part.replace("the student's own looks", "the student's features")
+    return part.replace(" studies", ": training").replace(" looks", ": predictions")
 
 
 if __name__ == "__main__":

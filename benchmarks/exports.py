@@ -1,19 +1,18 @@
-"""What each deployment does to one student, on real parts. Writes docs/results/exports.{json,md}.
+"""Measure how each deployment changes one student, on real parts. Writes docs/results/exports.{json,md}.
 
-    INSPECT_KD_REAL_DATA=… python benchmarks/exports.py [--run RUN] [--only DEPLOYMENT …]
+    INSPECT_KD_REAL_DATA=… python -m benchmarks.exports [--run RUN] [--only DEPLOYMENT …]
 
-The run is that of `benchmarks/real_data.py --only unified`. Minutes a deployment; int8 measures every convolution by itself.
+The run is made by `python -m benchmarks.real_data --only unified`. Minutes a deployment; int8 measures every convolution by itself.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
-from real_data import RESULTS, ROOT, SETS, load
-
+from benchmarks.real_data import SETS, load
+from benchmarks.results import ROOT, Content, load_results, publish
 from inspect_kd import zoo
 from inspect_kd.cli.progress import show_progress
 from inspect_kd.report.conversion import speed, time_ratio
@@ -30,46 +29,48 @@ def main() -> None:
     parser.add_argument("--run", type=Path, default=ROOT / "runs" / "bench" / f"{'-'.join(SETS)}-{MODEL}")
     parser.add_argument("--only", nargs="*", choices=names, default=names)
     arguments = parser.parse_args()
-    kept = RESULTS / "exports.json"
-    told: dict[str, Any] = json.loads(kept.read_text())["deployments"] if kept.is_file() else {}
+    results = load_results("exports").get("deployments", {})
     data, finished = load(list(SETS), MODEL), load_run(arguments.run)
     for name in arguments.only:
         with show_progress() as progress:
             _, conversion = convert(finished, data, name, progress=progress)
         ratio = time_ratio(conversion) if conversion.times else None
-        told[name] = conversion.to_json() | {
+        results[name] = conversion.to_json() | {
             "commit": environment("cpu")["commit"],
             "ratio": ratio,
             "speed": speed(conversion),
         }
-        write({name: told[name] for name in names if name in told})
-    # With no deployment named the page alone is written anew.
-    write({name: told[name] for name in names if name in told})
+        machine = environment("cpu")
+        machine["packages"] |= installed(["openvino"])
+        kept = {name: results[name] for name in names if name in results}
+        publish("exports", {"environment": machine, "deployments": kept}, page)
 
 
-def write(told: dict[str, Any]) -> None:
-    machine = environment("cpu")
-    (RESULTS / "exports.json").write_text(json.dumps({"environment": machine, "deployments": told}, indent=1) + "\n")
+def page(content: Content) -> str:
+    machine = content["environment"]
+    packages = {"ONNX Runtime": "onnxruntime", "OpenVINO": "openvino"}
+    runtimes = (
+        f"{title} {machine['packages'][name]}" for title, name in packages.items() if name in machine["packages"]
+    )
     lines = [
         "# One student, every deployment",
         "",
-        f"Written by `python benchmarks/exports.py`, {machine['started'][:10]}, {machine['cores']} CPU cores, ONNX Runtime "
-        f"{machine['packages'].get('onnxruntime')}, OpenVINO {installed(('openvino',)).get('openvino')}. One student (`{MODEL}`) for "
-        f"{', '.join(SETS)}, held against torch on real parts. Times: CPU time of one thread beside plain fp32 in ONNX Runtime, in turns. "
-        "TensorRT's files were run by ONNX Runtime: no GPU was at hand.",
+        f"Written by `python -m benchmarks.exports`, {machine['started'][:10]}, {machine['cores']} CPU cores, "
+        f"{', '.join(runtimes)}. One student (`{MODEL}`) for {', '.join(SETS)}, compared with torch on real parts. Times: CPU time of one "
+        "thread in multiples of plain fp32 in ONNX Runtime, measured in turns. "
+        "TensorRT's files were run by ONNX Runtime, since no GPU was available.",
         "",
-        f"| deployment | verdict | file | largest change of a score | decisions that flip | {' | '.join(f'AUROC {c}' for c in SETS)} "
-        "| CPU time, × fp32 | convolutions in bytes | commit |",
+        f"| deployment | verdict | file | largest change of a score | decisions that change | {' | '.join(f'AUROC {c}' for c in SETS)} "
+        "| CPU time, × fp32 | convolutions in int8 | commit |",
         "|---|---|---|---|---|" + "---|" * (len(SETS) + 3),
     ]
-    lines += [row(name, one) for name, one in told.items()]
-    (RESULTS / "exports.md").write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
+    lines += [row(name, one) for name, one in content["deployments"].items()]
+    return "\n".join(lines) + "\n"
 
 
-def row(name: str, told: dict[str, Any]) -> str:
-    parity, quantised = told["parity"], told["quantised"]
-    verdict = "refused: " + "; ".join(told["missed"]) if told["missed"] else "accepted"
+def row(name: str, result: dict[str, Any]) -> str:
+    parity, quantised = result["parity"], result["quantised"]
+    verdict = "refused: " + "; ".join(result["missed"]) if result["missed"] else "accepted"
     flips = parity["flips"] + parity["near_flips"]
     aurocs = (parity["aurocs"].get(category) for category in SETS)
     in_bytes = (
@@ -78,13 +79,13 @@ def row(name: str, told: dict[str, Any]) -> str:
     cells = [
         name,
         verdict,
-        f"{told['file_bytes'] / 1e6:.2f} MB",
+        f"{result['file_bytes'] / 1e6:.2f} MB",
         f"{parity['score']:.1e}",
         f"{flips} of {parity['real_images']}",
         *(f"{pair[0]:.4f} → {pair[1]:.4f}" if pair else "–" for pair in aurocs),
-        f"{told['ratio']:.2f}" if told["ratio"] else "1",
+        f"{result['ratio']:.2f}" if result["ratio"] else "1",
         in_bytes,
-        str(told["commit"]),
+        str(result["commit"]),
     ]
     return "| " + " | ".join(cells) + " |"
 

@@ -1,31 +1,28 @@
-"""Mutated inputs by the hundred thousand: artifacts, cards, images, recipes, manifests, data sets, signatures, archives.
+"""Feed mutated inputs to every reader: artifacts, cards, images, recipes, manifests, data sets, signatures, archives.
 
     python -m benchmarks.fuzz [--seconds 900 | --count N] [--seed 0] [--only card …] [--artifact part.onnx] [--add]
 
-Time is shared out by what an input of a target costs; with `--add` what other seeds brought stays and counts. Writes
-docs/results/fuzz.{json,md}; each finding's input lies in runs/fuzz/<target>-<seed>-<number>.bin, and is made again by
-`--only TARGET --seed SEED --start NUMBER --count 1`.
+Each target gets a share of the time; `--add` keeps the results of other seeds. Writes docs/results/fuzz.{json,md}. The input of each
+finding is in runs/fuzz/<target>-<seed>-<number>.bin; `--only TARGET --seed SEED --start NUMBER --count 1` makes it again.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from functools import reduce
 from pathlib import Path
 from typing import Any
 
+from benchmarks.results import ROOT, Content, load_results, publish
 from inspect_kd.train.run import environment
 from tests.fuzzing.harness import Result, fuzz
 from tests.fuzzing.targets import ARTIFACT, TARGETS
 
-ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "docs" / "results"
-# Parts of the time. Doors that take thousands of inputs a second need little of it for a great many.
+# Parts of the time. Targets that take thousands of inputs a second need little of it.
 SHARES = {"onnx": 6, "openvino": 6, "images": 6, "quarantine": 3, "quarantine_openvino": 3, "layouts": 3}
 USUAL = 4
-DOORS = {
+INPUTS_OF = {
     "wire": "the search for tensors in other files",
     "card": "an artifact's card and what the line does with it",
     "calibration": "a run's calibration.json",
@@ -38,31 +35,34 @@ DOORS = {
     "archives": "zip and tar",
     "onnx": "artifacts in ONNX Runtime, no quarantine",
     "openvino": "artifacts in OpenVINO, no quarantine",
-    "quarantine": "artifacts as people open them, ONNX Runtime",
-    "quarantine_openvino": "artifacts as people open them, OpenVINO",
+    "quarantine": "artifacts as users open them, ONNX Runtime",
+    "quarantine_openvino": "artifacts as users open them, OpenVINO",
 }
 
 
-def write(results: list[Result], *, add: bool) -> None:
-    """By target and seed: a seed that is fed again takes the place of its first time."""
+def content_of(results: list[Result], *, add: bool) -> Content:
+    """Results by target and seed; `add` keeps the published ones of other seeds."""
     machine = environment("cpu")
     if artifact := os.environ.get(ARTIFACT):
-        # Where it lies on this machine is nobody's business.
+        # The file name alone: folders of this machine are not published.
         machine["command"] = machine["command"].replace(artifact, Path(artifact).name)
     content: dict[str, Any] = {"environment": machine, "targets": {}}
     if add:
-        content["targets"] = json.loads((RESULTS / "fuzz.json").read_text(encoding="utf-8"))["targets"]
+        content["targets"] = load_results("fuzz")["targets"]
     for result in results:
-        told = result.to_json() | {"commit": machine["commit"], "command": machine["command"]}
-        content["targets"].setdefault(result.target, {})[str(result.seed)] = told
-    (RESULTS / "fuzz.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    seeds = [told for by_seed in content["targets"].values() for told in by_seed.values()]
-    commits = ", ".join(dict.fromkeys(told["commit"] for told in seeds))
-    whole = [reduce(Result.__add__, map(Result.from_json, by_seed.values())) for by_seed in content["targets"].values()]
-    (RESULTS / "fuzz.md").write_text("\n".join(page(whole, machine, commits)) + "\n", encoding="utf-8")
+        figures = result.to_json() | {"commit": machine["commit"], "command": machine["command"]}
+        content["targets"].setdefault(result.target, {})[str(result.seed)] = figures
+    return content
 
 
-def page(results: list[Result], machine: dict[str, Any], commits: str) -> list[str]:
+def page(content: Content) -> str:
+    targets = content["targets"].values()
+    commits = ", ".join(dict.fromkeys(figures["commit"] for by_seed in targets for figures in by_seed.values()))
+    results = [reduce(Result.__add__, map(Result.from_json, by_seed.values())) for by_seed in targets]
+    return "\n".join(lines_of(results, content["environment"], commits)) + "\n"
+
+
+def lines_of(results: list[Result], machine: dict[str, Any], commits: str) -> list[str]:
     whole, found = sum(result.inputs for result in results), sum(len(result.findings) for result in results)
     minutes = sum(result.seconds for result in results) / 60
     lines = [
@@ -71,7 +71,7 @@ def page(results: list[Result], machine: dict[str, Any], commits: str) -> list[s
         f"Written by `python -m benchmarks.fuzz`, {machine['started'][:10]}, commit {commits}, Python "
         f"{machine['python']}, ONNX Runtime {machine['packages'].get('onnxruntime')}: **{whole:,} inputs in {minutes:.0f} minutes, "
         f"{found} findings**. A finding is a crash, more than the target's seconds of the processor, more than 1.5 GB beyond "
-        "the worker's own, an error that is not the program's own clear line, a file opened outside the folder, or a worker "
+        "the worker's own, an error that is not one of the program's own one-line errors, a file opened outside the folder, or a worker "
         "that keeps growing.",
         "",
         "| target | what is fed | inputs | accepted | refused | broke, held by the quarantine | findings | peak MB | kept | minutes |",
@@ -79,20 +79,20 @@ def page(results: list[Result], machine: dict[str, Any], commits: str) -> list[s
     ]
     for result in results:
         refused = {name: count for name, count in result.outcomes.items() if name != "accepted"}
-        told = ", ".join(f"{count:,} {name}" for name, count in sorted(refused.items())) or "–"
+        reasons = ", ".join(f"{count:,} {name}" for name, count in sorted(refused.items())) or "–"
         held = f"{sum(result.contained.values())} of {result.broke}" if result.broke else "–"
         kept = f"{result.growth_kb / 1024:.1f} MB in {result.growth_inputs:,}" if result.growth_inputs else "–"
         lines.append(
-            f"| {result.target} | {DOORS[result.target]} | {result.inputs:,} | {result.outcomes['accepted']:,} | {told} | {held} | "
+            f"| {result.target} | {INPUTS_OF[result.target]} | {result.inputs:,} | {result.outcomes['accepted']:,} | {reasons} | {held} | "
             f"{len(result.findings)} | {result.peak_mb} | {kept} | {result.seconds / 60:.1f} |"
         )
     lines += [
         "",
         "*Broke, held by the quarantine*: so many inputs made a native runtime crash, hang or ask for memory without bound in "
-        "a worker that had no quarantine before it; of each place in each worker one was then opened as people open artifacts, "
-        "and so many of those ended as one clear refusal (one that does not is a finding). *Kept*: how much memory the "
-        "longest-lived worker gained over the last two thirds of its inputs, after collecting and trimming. The quarantine's "
-        "own children are not in *peak MB*: they have limits of their own.",
+        "a worker without quarantine; of each place in each worker one was then opened as users open artifacts, and so many of "
+        "those were refused in one line (one that is not is a finding). *Kept*: the memory that the longest-lived worker gained "
+        "over the last two thirds of its inputs, after collecting and trimming. The quarantine's own child processes are not in "
+        "*peak MB*: they have limits of their own.",
     ]
     for result in results:
         lines += [f"- {f.target} {f.index}: {f.kind}: {f.text}" for f in result.findings]
@@ -107,7 +107,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="*", choices=list(TARGETS), default=list(TARGETS), metavar="TARGET")
     parser.add_argument("--artifact", type=Path, help="a real artifact to damage beside the tiny one")
-    parser.add_argument("--add", action="store_true", help="to what the page holds of other seeds")
+    parser.add_argument("--add", action="store_true", help="keep the published results of other seeds")
     arguments = parser.parse_args()
     if arguments.artifact:
         os.environ[ARTIFACT] = str(arguments.artifact)
@@ -124,8 +124,7 @@ def main() -> None:
         )
         results.append(result)
         print(f"{name}: {result.inputs:,} inputs, {len(result.findings)} findings, {result.seconds:.0f} s", flush=True)
-    write(results, add=arguments.add)
-    print((RESULTS / "fuzz.md").read_text(encoding="utf-8"))
+    publish("fuzz", content_of(results, add=arguments.add), page)
 
 
 if __name__ == "__main__":

@@ -1,52 +1,47 @@
-"""Everything that only a GPU can show, in one command and one report: docs/results/gpu.{json,md}.
+"""Check and measure everything that needs a GPU, in one command and one report: docs/results/gpu.{json,md}.
 
-    make gpu-check                      # or: python benchmarks/gpu_check.py [--run RUN]
+    make gpu-check                      # or: python -m benchmarks.gpu_check [--run RUN]
 
-For whoever has an NVIDIA GPU, with inspect-kd[gpu,tensorrt]; its authors had none. The tests that are marked gpu, the same
-parts through every device, latency with fixed buffers and CUDA graphs, and TensorRT's difference layer by layer. A step that
-fails is told in the report and does not stop the others; the exit status is 1 then.
+Needs an NVIDIA GPU and inspect-kd[gpu,tensorrt]. Runs the tests that are marked gpu, evaluates the same parts on every device, measures
+latency with fixed buffers and CUDA graphs, and compares TensorRT layer by layer. A step that fails is reported and does not stop the
+others; the exit status is then 1.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.results import RESULTS, ROOT, publish
 from inspect_kd.child_process import python_command, python_environment
 
-ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "docs" / "results"
 TAIL = 40
 """Lines of a step's output that go into the report."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, help="A complete run; default: one is trained on a drawn sample.")
-    parser.add_argument("--data", type=Path, help="Its data, where --run is given.")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="Where the report goes.")
+    parser.add_argument("--run", type=Path, help="a complete run; default: one is trained on drawn parts")
+    parser.add_argument("--data", type=Path, help="its data, with --run")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the report")
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "gpu_check")
     arguments = parser.parse_args()
     if shutil.which("nvidia-smi") is None:
-        sys.exit("gpu_check: no NVIDIA GPU here (nvidia-smi is not there); nothing was checked")
-    told = {"gpu": step(["nvidia-smi"])}
+        sys.exit("gpu_check: no NVIDIA GPU found (there is no nvidia-smi); nothing was checked")
+    done = {"gpu": step(["nvidia-smi"])}
     if arguments.run is None:
-        told |= {name: step(words) for name, words in training(arguments.work).items()}
+        done |= {name: step(words) for name, words in training(arguments.work).items()}
     run = arguments.run or arguments.work / "run"
     artifact = run / f"{run.resolve().name}.onnx"
     tensorrt = run / f"{run.resolve().name}.fp16.tensorrt.onnx"
     for name, words in steps(run, artifact, tensorrt, arguments.data or arguments.work / "data").items():
-        told[name] = step(words)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "gpu.json").write_text(json.dumps(told, indent=1) + "\n")
-    (arguments.out / "gpu.md").write_text(page(told))
-    print(page(told))
-    failed = [name for name, one in told.items() if one["status"]]
+        done[name] = step(words)
+    publish("gpu", done, page, arguments.out)
+    failed = [name for name, one in done.items() if one["status"]]
     sys.exit(f"gpu_check: {', '.join(failed)} failed" if failed else 0)
 
 
@@ -84,12 +79,12 @@ def kd() -> list[str]:
 
 
 def step(words: list[str]) -> dict[str, Any]:
-    """Its command without this machine's folders, its exit status, and the end of what it said."""
+    """Run a command; keep it without this machine's folders, its exit status, and the end of its output."""
     try:
-        done = subprocess.run(
+        finished = subprocess.run(
             words, capture_output=True, text=True, check=False, timeout=3600, env=python_environment()
         )
-        status, output = done.returncode, done.stdout + done.stderr
+        status, output = finished.returncode, finished.stdout + finished.stderr
     except (OSError, subprocess.TimeoutExpired) as error:
         status, output = 127, str(error)
     program = "python" if Path(words[0]).name.startswith("python") else words[0]
@@ -101,14 +96,14 @@ def step(words: list[str]) -> dict[str, Any]:
     }
 
 
-def page(told: dict[str, Any]) -> str:
+def page(steps_done: dict[str, Any]) -> str:
     lines = [
         "# On a GPU",
         "",
         "Written by `make gpu-check`. Each step with its command, its exit status and the end of its output.",
         "",
     ]
-    for name, one in told.items():
+    for name, one in steps_done.items():
         lines += [
             f"## {name}: {'failed' if one['status'] else 'done'}",
             "",

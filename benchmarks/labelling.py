@@ -1,10 +1,10 @@
-"""Are five labels a category better chosen by label-next than by chance? Writes docs/results/labelling.{json,md}.
+"""Compare five labels a category chosen by label-next with five chosen by chance. Writes docs/results/labelling.{json,md}.
 
-    INSPECT_KD_REAL_DATA=… INSPECT_KD_WEIGHTS=… python benchmarks/labelling.py [--base RUN] [--seeds 0 1 2 3 4]
+    INSPECT_KD_REAL_DATA=… INSPECT_KD_WEIGHTS=… python -m benchmarks.labelling [--base RUN] [--seeds 0 1 2 3 4]
 
-Half of the test parts, sound and defective, play the line: nobody has looked at them. Five of each category are chosen and
-their labels revealed; the student of --base (made by benchmarks/real_data.py --only unified) starts from its fit and learns
-them beside drawn defects. It is measured on the other half. A result that is there is not made again.
+Half of the test parts, sound and defective, stand for unlabelled parts from the line. Five of each category are chosen and their
+labels revealed; the student of --base (made by `python -m benchmarks.real_data --only unified`) starts from its fit and learns
+them beside drawn defects. It is measured on the other half. A finished result is not measured again.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import numpy as np
-from real_data import RESULTS, ROOT, SETS, load
+import torch
 
+from benchmarks.real_data import SETS, load
+from benchmarks.results import ROOT, Content, publish
 from inspect_kd.bench.ablate import SHOWN
 from inspect_kd.cli.progress import show_progress
 from inspect_kd.config import load_recipe
@@ -44,7 +46,7 @@ Choose = Callable[[Sequence[Sample], int], list[Sample]]
 
 
 def halves(data: DataSet) -> tuple[list[Sample], list[Sample]]:
-    """Every second test part of each kind plays the line; the others measure."""
+    """Split the test parts: every second one of each kind stands for the line, the others measure the student."""
     line, measured = [], []
     for category in data.categories:
         parts = sorted(data.select(Split.TEST, category), key=lambda s: (s.kind, s.image.name))
@@ -54,7 +56,7 @@ def halves(data: DataSet) -> tuple[list[Sample], list[Sample]]:
 
 
 def of_seed(line: Sequence[Sample], seed: int) -> list[Sample]:
-    """Each seed sees another line: four fifths of it, in an order of its own."""
+    """Four fifths of the line, in an order of its own for each seed."""
     order = np.random.default_rng(seed).permutation(len(line))
     return [line[int(i)] for i in order[: round(0.8 * len(line))]]
 
@@ -64,7 +66,7 @@ def by_chance(line: Sequence[Sample], seed: int) -> list[Sample]:
 
 
 def defects_by_chance(line: Sequence[Sample], seed: int) -> list[Sample]:
-    """As if somebody had searched for defects first."""
+    """Choose among the defective parts only, as after a search for defects."""
     return [sample for sample in of_seed(line, seed) if sample.defective][:LABELS]
 
 
@@ -133,26 +135,30 @@ def main() -> None:
                 chosen = [one for category in SETS for one in choose([s for s in line if s.category == category], seed)]
                 out = arguments.out / name.replace(" ", "_") / f"seed{seed}"
                 progress.note(f"seed {seed}, {name}: {sum(s.defective for s in chosen)} defects among {len(chosen)}")
-                changes = [f"fit.seed={seed}", f"distill.start={json.dumps(str(arguments.base))}"]
-                recipe = resolved(load_recipe(MODEL, changes))
-                job = Job(recipe=recipe, data=data, folder=RunFolder(out), hardware=Hardware(), progress=progress)
-                shared = train(job, arguments.base, chosen, measured, shared)
-    write({name: finished(arguments.out / name.replace(" ", "_")) for name in arms}, len(line), len(measured))
+                run(data, arguments.base, chosen, measured, seed, out, shared, progress)
+    results = {name: finished(arguments.out / name.replace(" ", "_")) for name in arms}
+    counts = {"line": len(line), "measured": len(measured)}
+    publish("labelling", {"environment": environment("cpu"), **counts, "arms": results}, page)
 
 
 def finished(folder: Path) -> list[dict]:
     return [json.loads(file.read_text()) for file in sorted(folder.glob("seed*/result.json"))]
 
 
-def write(results: dict[str, list[dict]], line: int, measured: int) -> None:
-    machine = environment("cpu")
-    content = {"environment": machine, "arms": results}
-    (RESULTS / "labelling.json").write_text(json.dumps(content, indent=1) + "\n")
+def about_halves(content: Content) -> str:
+    """The start of a sentence; pages of earlier versions did not keep the numbers."""
+    if "line" not in content:
+        return "Half of the test parts stood for the line, the other half"
+    return f"{content['line']} test parts stood for the line, the other {content['measured']}"
+
+
+def page(content: Content) -> str:
+    machine, results = content["environment"], content["arms"]
     lines = [
         "# Five labels a category",
         "",
-        f"Written by `{machine['command']}`, {machine['started'][:10]}, commit {machine['commit']}. {line} test parts played the line, "
-        f"{measured} others were measured. One student for {', '.join(SETS)}; all start from one fit and learn drawn defects and the "
+        f"Written by `{machine['command']}`, {machine['started'][:10]}, commit {machine['commit']}. {about_halves(content)} "
+        f"measured the student. One student for {', '.join(SETS)}; all start from one fit and learn drawn defects and the "
         "labels. A cell: image AUROC / pixel AP / AUPRO, mean over seeds; ± is the standard deviation of the categories' mean.",
         "",
         "| labels chosen | defects among them | " + " | ".join(SETS) + " | mean | seeds |",
@@ -164,8 +170,7 @@ def write(results: dict[str, list[dict]], line: int, measured: int) -> None:
         whole = " / ".join(f"{mean(v):.3f} ± {stdev(v) if len(v) > 1 else 0:.3f}" for v in values.values())
         share = f"{mean(s['defects_among_labels'] for s in seeds):.1f} of {seeds[0]['labels']}"
         lines.append(f"| {name} | {share} | {' | '.join(cells)} | {whole} | {len(seeds)} |")
-    (RESULTS / "labelling.md").write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

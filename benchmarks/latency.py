@@ -1,9 +1,9 @@
-"""What an image costs on one CPU thread: our students beside anomalib's lightest models, in one run, one runtime.
+"""Time an image on one CPU thread: our students beside anomalib's lightest models, in one run and one runtime.
 
-    INSPECT_KD_WEIGHTS=… python benchmarks/latency.py
+    INSPECT_KD_WEIGHTS=… python -m benchmarks.latency
 
-Weights do not matter to the clock: students are untrained, peers random. Each model is one ONNX file for 256x256 images;
-models take turns, so that a busy moment of the machine hits all. Writes docs/results/latency.{json,md}.
+Weights do not change the time: students are untrained, peers random. Each model is one ONNX file for 256x256 images;
+models take turns, so that a busy moment of the machine affects all of them. Writes docs/results/latency.{json,md}.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
-from real_data import RESULTS
 from torch import nn
 
+from benchmarks.results import Content, publish
 from inspect_kd.bench import peers
-from inspect_kd.bench.cost import BATCH, clock, gflop, machine_peak, to_file
+from inspect_kd.bench.cost import BATCH, export_file, gflop, machine_peak, time_files
 from inspect_kd.bench.entries import PEERS, SIZE
 from inspect_kd.config import load_recipe
 from inspect_kd.export.graph import ArtifactGraph
@@ -37,7 +37,7 @@ LIGHT = ("stfpm_r18", "fastflow_r18", "padim_r18")
 
 
 class EncoderAlone(nn.Module):
-    """The floor under a student: its encoder, and a mean so that nothing of it can be left out."""
+    """The lower bound of a student's time: its encoder, and a mean so that no part of it is optimised away."""
 
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ def peer(name: str) -> nn.Module:
 
 
 def operators(file: Path, folder: Path, runs: int = 40) -> dict[str, float]:
-    """Milliseconds by kind of operator, as ONNX Runtime's own profiler tells them."""
+    """Milliseconds by kind of operator, from ONNX Runtime's profiler."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.enable_profiling = True
@@ -82,40 +82,38 @@ def operators(file: Path, folder: Path, runs: int = 40) -> dict[str, float]:
     return dict(sorted(total.items(), key=lambda item: -item[1]))
 
 
-def write(rows: dict[str, dict[str, float]], peak: float, profile: dict[str, float]) -> None:
-    machine = environment("cpu")
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    content = {"environment": machine, "peak_gflops": peak, "models": rows, "omni_ad_by_operator_ms": profile}
-    (RESULTS / "latency.json").write_text(json.dumps(content, indent=1) + "\n")
-    peers = {name: row["cpu_ms"] for name, row in rows.items() if name.startswith("anomalib")}
-    fastest = min(peers, key=lambda name: peers[name])
+def page(content: Content) -> str:
+    machine, rows, peak = content["environment"], content["models"], content["peak_gflops"]
+    profile = content["omni_ad_by_operator_ms"]
+    times_of_peers = {name: row["cpu_ms"] for name, row in rows.items() if name.startswith("anomalib")}
+    fastest = min(times_of_peers, key=lambda name: times_of_peers[name])
     lines = [
         "# What an image costs on a CPU",
         "",
-        f"Written by `python benchmarks/latency.py`, {machine['started'][:10]}: ONNX Runtime {machine['packages']['onnxruntime']}, "
-        f"one thread, {SIZE}x{SIZE}, everything from bytes to map and score (weights are random: they do not matter to the clock). "
+        f"Written by `python -m benchmarks.latency`, {machine['started'][:10]}: ONNX Runtime {machine['packages']['onnxruntime']}, "
+        f"one thread, {SIZE}x{SIZE}, everything from pixels to heatmap and score; weights are random, which does not change the time. "
         f"This thread's peak in a matrix product, same run: {peak:.0f} GFLOP/s. Times differ between machines and moments; the ratios "
-        "are what to read.",
+        "are comparable.",
         "",
         f"| model | CPU ms | p50 ms | p99 ms | ms an image in batches of {BATCH} | GFLOP | share of peak | file MB | of {fastest} |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, row in sorted(rows.items(), key=lambda item: item[1]["cpu_ms"]):
         times = " | ".join(f"{row[key]:.1f}" for key in ("cpu_ms", "p50_ms", "p99_ms", "batched_cpu_ms"))
-        share, ratio = row["gflop"] / row["cpu_ms"] * 1e3 / peak, row["cpu_ms"] / peers[fastest]
+        share, ratio = row["gflop"] / row["cpu_ms"] * 1e3 / peak, row["cpu_ms"] / times_of_peers[fastest]
         lines.append(f"| {name} | {times} | {row['gflop']:.2f} | {share:.0%} | {row['file_mb']:.1f} | {ratio:.2f} |")
     whole = sum(profile.values())
     lines += [
         "",
         "## Where omni_ad's time goes",
         "",
-        "By kind of operator, from ONNX Runtime's profiler, which itself takes some.",
+        "By kind of operator, from ONNX Runtime's profiler, which itself takes some time.",
         "",
         "| operator | ms | share |",
         "|---|---|---|",
         *[f"| {name} | {ms:.2f} | {ms / whole:.0%} |" for name, ms in list(profile.items())[:10]],
     ]
-    (RESULTS / "latency.md").write_text("\n".join(lines) + "\n")
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
@@ -137,16 +135,16 @@ def main() -> None:
             model = make()
             files[name] = Path(folder) / f"{number}.onnx"
             rows[name] = {"gflop": gflop(model, SIZE)}
-            to_file(model, files[name], SIZE)
+            export_file(model, files[name], SIZE)
             rows[name]["file_mb"] = files[name].stat().st_size / 1e6
             print(f"{name}: exported, {len(onnx.load(files[name]).graph.node)} nodes", flush=True)
-        told, failures = clock(files, rounds=arguments.rounds)
+        times_of, failures = time_files(files, rounds=arguments.rounds)
         assert not failures, failures
-        for name, times in told.items():
+        for name, times in times_of.items():
             rows[name] |= times
         profile = operators(files["omni_ad"], Path(folder))
-    write(rows, machine_peak(), profile)
-    print((RESULTS / "latency.md").read_text())
+    figures = {"peak_gflops": machine_peak(), "models": rows, "omni_ad_by_operator_ms": profile}
+    publish("latency", {"environment": environment("cpu"), **figures}, page)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""How many patches should the memory keep, and which? The teacher by itself on real parts. Writes docs/results/memory.{json,md}.
+"""Measure how many patches the memory teacher should keep, and which, on real parts. Writes docs/results/memory.{json,md}.
 
-    INSPECT_KD_REAL_DATA=… INSPECT_KD_WEIGHTS=… python benchmarks/memory.py
+    INSPECT_KD_REAL_DATA=… INSPECT_KD_WEIGHTS=… python -m benchmarks.memory
 
-On one core half an hour. A study that is complete is not done again.
+Half an hour on one core. A complete run is not trained again.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from real_data import RESULTS, ROOT, SETS, load
 
+from benchmarks.real_data import SETS, load
+from benchmarks.results import ROOT, Content, publish
 from inspect_kd.bench.ablate import SHOWN
 from inspect_kd.cli.progress import show_progress
 from inspect_kd.config import load_recipe
@@ -26,7 +26,8 @@ from inspect_kd.train.hardware import Hardware
 from inspect_kd.train.job import Job
 from inspect_kd.train.run import RunFolder, build_teacher, environment
 
-LOOKS = 16
+PREDICTIONS = 16
+"""Of one image, for its time."""
 
 
 def main() -> None:
@@ -34,15 +35,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "memory")
     out = parser.parse_args().out
     data = load(list(SETS), "memory")
-    told = [
-        studied(data, out / f"{rows}-{'coreset' if coreset else 'random'}", rows=rows, coreset=coreset)
+    memories = [
+        measured(data, out / f"{rows}-{'coreset' if coreset else 'random'}", rows=rows, coreset=coreset)
         for rows in (4_096, 16_384)
         for coreset in (False, True)
     ]
-    write(told)
+    publish("memory", {"environment": environment("cpu"), "memories": memories}, page)
 
 
-def studied(data: DataSet, home: Path, *, rows: int, coreset: bool) -> dict[str, Any]:
+def measured(data: DataSet, home: Path, *, rows: int, coreset: bool) -> dict[str, Any]:
     recipe = load_recipe("memory", [f"teacher.rows={rows}", f"teacher.coreset={json.dumps(coreset)}"])
     folder = RunFolder(home)
     if not folder.complete:
@@ -52,39 +53,36 @@ def studied(data: DataSet, home: Path, *, rows: int, coreset: bool) -> dict[str,
     teacher = build_teacher(recipe).eval()
     image = np.zeros((teacher.size, teacher.size, 3), np.uint8)
     began = time.process_time()
-    for _ in range(LOOKS):
+    for _ in range(PREDICTIONS):
         teacher.predict([image])
     return {
         "rows": rows,
         "coreset": coreset,
-        "metrics": {name: {metric: found[metric] for metric in SHOWN} for name, found in metrics.items()},
-        "look_cpu_ms": 1e3 * (time.process_time() - began) / LOOKS,
+        "metrics": {name: {metric: values[metric] for metric in SHOWN} for name, values in metrics.items()},
+        "look_cpu_ms": 1e3 * (time.process_time() - began) / PREDICTIONS,
         "commit": json.loads(folder.environment.read_text())["commit"],
     }
 
 
-def write(told: list[dict[str, Any]]) -> None:
-    machine = environment("cpu")
-    (RESULTS / "memory.json").write_text(json.dumps({"environment": machine, "memories": told}, indent=1) + "\n")
+def page(content: Content) -> str:
+    machine = content["environment"]
     names = [*SETS, "mean"]
     lines = [
-        "# What the memory should keep",
+        "# Size of the memory teacher",
         "",
-        f"Written by `python benchmarks/memory.py`, {machine['started'][:10]}, torch {machine['packages']['torch']}, "
-        f"{torch.get_num_threads()} thread. The teacher by itself, one for {', '.join(SETS)}. A cell: image AUROC / pixel AP / AUPRO.",
+        f"Written by `python -m benchmarks.memory`, {machine['started'][:10]}, torch {machine['packages']['torch']}. "
+        f"The teacher alone, one for {', '.join(SETS)}. A cell: image AUROC / pixel AP / AUPRO.",
         "",
-        f"| patches in each of four banks | | {' | '.join(names)} | CPU ms a look | commit |",
+        f"| patches in each of four banks | | {' | '.join(names)} | CPU ms an image | commit |",
         "|---|---|" + "---|" * (len(names) + 2),
     ]
-    for one in told:
+    for one in content["memories"]:
         cells = [" / ".join(f"{value:.3f}" for value in one["metrics"][name].values()) for name in names]
         chosen = "coreset" if one["coreset"] else "at random"
         lines.append(
             f"| {one['rows']:,} | {chosen} | {' | '.join(cells)} | {one['look_cpu_ms']:.0f} | {one['commit']} |"
         )
-    path = RESULTS / "memory.md"
-    path.write_text("\n".join(lines) + "\n")
-    print(path.read_text())
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

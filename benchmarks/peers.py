@@ -1,21 +1,22 @@
-"""`inspect-kd bench` on the development set: all categories in one model, and each alone. Writes docs/results/bench.* and aims.md.
+"""Run `inspect-kd bench` on the development set: all categories in one model, and each alone. Writes docs/results/bench.* and aims.md.
 
-    INSPECT_KD_REAL_DATA=… INSPECT_KD_WEIGHTS=… python benchmarks/peers.py [--only unified tile] [--rows stfpm …]
+    INSPECT_KD_REAL_DATA=… INSPECT_KD_WEIGHTS=… python -m benchmarks.peers [--only unified tile] [--rows stfpm …]
 
-What is finished under --out is not done again: the program can be stopped and called again. Hours on two cores. With --rows the
-others, and their times, stand as they were published; a time of ours that is done anew is left to latency.md.
+Finished results under --out are kept, so the program can be stopped and called again. Hours on two cores. With --rows the other
+rows and times stay as published; students measured anew get no time here, only in latency.md.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
+from typing import Any
 
-import aims
-from real_data import RESULTS, ROOT, SETS, load
-
-from inspect_kd.bench import page, runner
+from benchmarks import aims
+from benchmarks.real_data import SETS, load
+from benchmarks.results import RESULTS, ROOT, Content, load_results
+from inspect_kd.bench import page as bench_page
+from inspect_kd.bench import runner
 from inspect_kd.bench.entries import MEMORY, PEERS, entries
 from inspect_kd.cli.progress import show_progress
 from inspect_kd.train.run import environment
@@ -27,11 +28,11 @@ DEVELOPMENT = "These categories are our development set: our defaults, one setti
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", choices=["unified", *SETS], default=["unified", *SETS])
-    parser.add_argument("--rows", nargs="*", choices=[*OURS, *MEMORY, *PEERS], help="done anew; default: all")
+    parser.add_argument("--rows", nargs="*", choices=[*OURS, *MEMORY, *PEERS], help="measure these anew; default: all")
     parser.add_argument(
         "--minutes", type=float, help="of a peer's training; default: as long as the slowest of ours took"
     )
-    parser.add_argument("--leave-failures", action="store_true", help="do not try again what has failed before")
+    parser.add_argument("--leave-failures", action="store_true", help="do not try failed entries again")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench-peers")
     arguments = parser.parse_args()
     settings = {
@@ -39,7 +40,7 @@ def main() -> None:
         for name in arguments.only
     }
     chosen = entries(OURS, [*MEMORY, *PEERS])
-    before = json.loads((RESULTS / "bench.json").read_text()) if arguments.rows else None
+    before = load_results("bench") if arguments.rows else None
     with show_progress() as progress:
         results = runner.run_benchmark(
             settings,
@@ -47,7 +48,7 @@ def main() -> None:
             arguments.out,
             arguments.minutes,
             progress,
-            standing=others(before["results"], arguments.rows) if before else None,
+            published=others(before["results"], arguments.rows) if before else None,
             try_again=not arguments.leave_failures,
         )
         costs = (
@@ -56,30 +57,46 @@ def main() -> None:
             else runner.cost(chosen, arguments.out, next(iter(settings)), progress)
         )
     written = environment("cpu")
-    times_of = of(before["environment"]) if before else written["commit"]
+    times_of = timed_at(before["environment"]) if before else written["commit"]
     done = arguments.rows or list(chosen)
-    for told in results.values():
-        for key, row in told.items():
-            row["commit"] = written["commit"] if key in done else row.get("commit", of(before["environment"]))
-    commits = {key: row["commit"] for told in results.values() for key, row in told.items()}
+    for by_entry in results.values():
+        for key, row in by_entry.items():
+            row["commit"] = written["commit"] if key in done else row.get("commit", timed_at(before["environment"]))
+    commits = {key: row["commit"] for by_entry in results.values() for key, row in by_entry.items()}
     rows = "; ".join(
         f"{commit}: {', '.join(chosen[key].name for key in commits if commits[key] == commit)}"
         for commit in dict.fromkeys(commits.values())
     )
     written |= {"times_of": times_of, "remarks": [DEVELOPMENT, f"Times are of commit {times_of}, rows of {rows}."]}
-    page.write(RESULTS, page.Comparison(entries=chosen, results=results, costs=costs, environment=written))
+    bench_page.write(RESULTS, comparison({"results": results, "costs": costs, "environment": written}))
     aims.write()
     print((RESULTS / "bench.md").read_text(), (RESULTS / "aims.md").read_text(), sep="\n")
 
 
-def of(environment: dict) -> str:
-    """The commit at which the times on a page were taken."""
+def comparison(content: Content) -> bench_page.Comparison:
+    return bench_page.Comparison(entries=entries(OURS, [*MEMORY, *PEERS]), **content)
+
+
+def page(content: Content) -> str:
+    return bench_page.markdown(comparison(content))
+
+
+def html_page(content: Content) -> str:
+    """The same with plots."""
+    return bench_page.html(comparison(content))
+
+
+def timed_at(environment: dict[str, Any]) -> str:
+    """The commit at which the times on a page were measured."""
     commit: str = environment.get("times_of", environment["commit"])
     return commit
 
 
 def others(results: runner.Results, rows: list[str]) -> runner.Results:
-    return {setting: {key: row for key, row in told.items() if key not in rows} for setting, told in results.items()}
+    """All rows but these."""
+    return {
+        setting: {key: row for key, row in by_entry.items() if key not in rows} for setting, by_entry in results.items()
+    }
 
 
 if __name__ == "__main__":

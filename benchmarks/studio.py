@@ -1,15 +1,14 @@
-"""Does the Studio answer at once, and does it stay small? Writes docs/results/studio.{json,md}.
+"""Measure how fast the Studio answers and how much memory it takes. Writes docs/results/studio.{json,md}.
 
-    INSPECT_KD_REAL_DATA=… python benchmarks/studio.py --artifact part.onnx [--rounds 10] [--parts 200]
+    INSPECT_KD_REAL_DATA=… python -m benchmarks.studio --artifact part.onnx [--rounds 10] [--parts 200]
 
-A server as a user starts it, real parts. Rounds: so many parts are inspected, and cleared; the server's memory after each. Then a
-threshold is moved over so many parts, in a real browser (from the key to the new verdict on the page) and through the API.
+Starts the server as a user does, on real parts. In each round that many parts are inspected and cleared, and the server's memory is
+read. Then a threshold is moved over that many parts, in a browser (from the key to the new decision on the page) and through the API.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import subprocess
@@ -24,9 +23,9 @@ from typing import Any
 from gradio_client import Client, handle_file
 from playwright.sync_api import sync_playwright
 
+from benchmarks.results import RESULTS, Content, publish
 from inspect_kd.child_process import python_command, python_environment
 
-RESULTS = Path(__file__).parents[1] / "docs" / "results"
 MOVES = 12
 
 
@@ -48,10 +47,7 @@ def main() -> None:
             process.terminate()
             process.wait(30)
     content |= {"date": datetime.now(UTC).date().isoformat(), "artifact": options.artifact.stem, "parts": len(images)}
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "studio.json").write_text(json.dumps(content, indent=1) + "\n")
-    (options.out / "studio.md").write_text(table(content))
-    print(table(content))
+    publish("studio", content, page, options.out)
 
 
 def start(artifact: Path, folder: Path) -> tuple[subprocess.Popen[str], str]:
@@ -66,13 +62,13 @@ def start(artifact: Path, folder: Path) -> tuple[subprocess.Popen[str], str]:
 def measure(pid: int, address: str, images: list[Path], rounds: int) -> dict[str, Any]:
     client = Client(address, verbose=False)
     sent = [handle_file(path) for path in images]
-    memory, pace = [resident(pid)], []
+    memory, rates = [resident(pid)], []
     for number in range(rounds):
         began = time.monotonic()
         client.predict(sent, "", "", api_name="/inspect")
-        pace.append(len(images) / (time.monotonic() - began))
+        rates.append(len(images) / (time.monotonic() - began))
         memory.append(resident(pid))
-        print(f"round {number + 1}: {memory[-1]:.0f} MB, {pace[-1]:.1f} parts/s", file=sys.stderr, flush=True)
+        print(f"round {number + 1}: {memory[-1]:.0f} MB, {rates[-1]:.1f} parts/s", file=sys.stderr, flush=True)
         if number < rounds - 1:
             client.predict(api_name="/clear")
     through_api = []
@@ -84,40 +80,40 @@ def measure(pid: int, address: str, images: list[Path], rounds: int) -> dict[str
     client.predict(api_name="/clear")
     return {
         "memory_mb": [round(each) for each in memory],
-        "parts_per_second": round(median(pace), 1),
+        "parts_per_second": round(median(rates), 1),
         "move_api_s": summary(through_api),
         "move_page_s": summary(moves_on_the_page(address, images)),
     }
 
 
 def moves_on_the_page(address: str, images: list[Path]) -> list[float]:
-    """From the key that ends the figure to the banner and the counts that name it."""
+    """Seconds from the key that ends the number to the banner and the histogram that show it."""
     took = []
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium") or shutil.which("google-chrome"),
             args=["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"],
         )
-        page = browser.new_page(viewport={"width": 1280, "height": 800})
-        page.set_default_timeout(180_000)
-        page.goto(address)
-        page.wait_for_selector("#viewer .empty")
-        # One name a file: a browser sends names, and data sets repeat theirs.
+        tab = browser.new_page(viewport={"width": 1280, "height": 800})
+        tab.set_default_timeout(180_000)
+        tab.goto(address)
+        tab.wait_for_selector("#viewer .empty")
+        # A name of its own for each file: data sets repeat names, and a browser sends nothing else.
         files = [shutil.copy(path, Path(folder) / f"{n:03d}{path.suffix}") for n, path in enumerate(images)]
-        page.set_input_files("#drop input[type=file]", [str(file) for file in files])
-        page.wait_for_function(f"document.querySelector('[data-filter=all] b')?.innerText === '{len(images)}'")
-        page.wait_for_selector("#progress .progress", state="hidden")
+        tab.set_input_files("#drop input[type=file]", [str(file) for file in files])
+        tab.wait_for_function(f"document.querySelector('[data-filter=all] b')?.innerText === '{len(images)}'")
+        tab.wait_for_selector("#progress .progress", state="hidden")
         for move in range(MOVES):
             limit = 1.05 + 0.05 * move
-            page.locator("#reject input[type=number]").fill(f"{limit:.2f}")
+            tab.locator("#reject input[type=number]").fill(f"{limit:.2f}")
             took.append(
-                page.evaluate(
+                tab.evaluate(
                     """text => new Promise(done => { const began = performance.now();
-                    const look = () => document.querySelector('#viewer .banner').innerText.includes(text)
+                    const poll = () => document.querySelector('#viewer .banner').innerText.includes(text)
                         && document.querySelector('#scores svg').innerHTML.includes(text.slice(-5, -1))
-                        ? done((performance.now() - began) / 1000) : requestAnimationFrame(look);
+                        ? done((performance.now() - began) / 1000) : requestAnimationFrame(poll);
                     document.querySelector('#reject input[type=number]').dispatchEvent(new FocusEvent('blur'));
-                    look(); })""",
+                    poll(); })""",
                     f"NG above {limit:.3f}",
                 )
             )
@@ -135,7 +131,7 @@ def resident(pid: int) -> float:
     return int(line.split()[1]) / 1024
 
 
-def table(content: dict[str, Any]) -> str:
+def page(content: Content) -> str:
     memory, parts = content["memory_mb"], content["parts"]
     figures = {
         f"a threshold moved over {parts} parts, on the page": spread(content["move_page_s"]),
@@ -143,9 +139,9 @@ def table(content: dict[str, Any]) -> str:
         "inspected through the API, upload included": f"{content['parts_per_second']} parts/s",
         f"memory at the start, then after each of {len(memory) - 1} rounds of {parts} parts": f"{', '.join(map(str, memory))} MB",
     }
-    about = f"Written by `python benchmarks/studio.py`, {content['date']}; artifact {content['artifact']}, real parts, two shared cores."
+    about = f"Written by `python -m benchmarks.studio`, {content['date']}; artifact {content['artifact']}, real parts, two shared cores."
     rows = "".join(f"| {what} | {measured} |\n" for what, measured in figures.items())
-    return f"# How fast and how small the Studio is\n\n{about}\n\n| what | measured |\n|---|---|\n{rows}"
+    return f"# Speed and memory of the Studio\n\n{about}\n\n| what | measured |\n|---|---|\n{rows}"
 
 
 def spread(seconds: dict[str, float]) -> str:

@@ -1,23 +1,23 @@
-"""What the teachers are worth on real parts, and each of their pieces. Writes docs/results/teachers.{json,md}.
+"""Measure the teachers on real parts, and what each of their pieces is worth. Writes docs/results/teachers.{json,md}.
 
-    INSPECT_KD_REAL_DATA=… INSPECT_KD_WEIGHTS=… python benchmarks/teachers.py [--only tile] [--teacher spt]
+    INSPECT_KD_REAL_DATA=… INSPECT_KD_WEIGHTS=… python -m benchmarks.teachers [--only tile] [--teacher spt]
 
-Each category is studied alone, its sound parts only; real defects are for measuring. A quarter of an hour a category on two
-cores. What is not asked for stays on the page as it was.
+Each teacher is trained for one category, on its sound parts; real defects only measure it. A quarter of an hour a category on two
+cores. Categories and teachers that are not named stay as published.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from real_data import RESULTS, SETS, load
 
+from benchmarks.real_data import SETS, load
+from benchmarks.results import ROOT, Content, load_results, publish
 from inspect_kd.cli.progress import show_progress
 from inspect_kd.config import load_recipe
 from inspect_kd.datasets import DataSet
@@ -34,28 +34,28 @@ from inspect_kd.train.teach import fit_teacher, open_teacher_dataset, validate_t
 from inspect_kd.types import BatchPrediction, Progress, Split
 
 FULL = 512
-"""Side of the images as they lie here: what a closer look is cut from."""
+"""Side of the images from which the enlarged places (R1) are cut."""
 FEW = (4, 8, 16)
 VARIANTS = 16
-"""Of each sound part that a teacher has not studied, half of them damaged."""
+"""Of each sound part that a teacher was not trained on, half of them damaged."""
 SEEDS = 3
-"""Sentences that mean nothing: as many draws."""
+"""Draws of random sentences."""
 COLUMNS = ("image_auroc", "pixel_auroc", "pixel_ap", "pixel_f1max")
 ABOUT = {
-    "no image": "nothing studied, not one image seen",
-    "plain": f"no prompt learnt: plain similarity with sentences that mean nothing, mean of {SEEDS}",
-    "linear": "sentences learnt on drawn defects, without the channels' deviations",
-    "learnt": "sentences learnt on drawn defects",
+    "no image": "not trained, without statistics of any image",
+    "plain": f"no prompt learned: similarity with random sentences, mean of {SEEDS}",
+    "linear": "sentences learned on drawn defects, without the channels' deviations",
+    "learnt": "sentences learned on drawn defects",
     "shared": "and patches that look alike share their heat (R2)",
-    "closer": "and suspicious places are looked at again (R1): the whole teacher",
-    "guide": "the guide of the row below, which studied for as long as it",
-    "spt": "SAM, tuned, draws what the guide has seen",
-    **{f"{n} parts": f"the whole teacher, having seen {n} sound parts" for n in FEW},
+    "closer": "and suspicious places are enlarged and predicted again (R1): the whole teacher",
+    "guide": "the guide of the row below, trained for as long",
+    "spt": "the tuned SAM, prompted by the guide",
+    **{f"{n} parts": f"the whole teacher, trained on {n} sound parts" for n in FEW},
 }
 
 
-class Looking:
-    """A teacher's door as a model to be measured: images as they lie, its refined map, the score of its first look."""
+class RefinedTeacher:
+    """A teacher as a model to be measured: its refined map of full images, the score of its first pass."""
 
     size = FULL
 
@@ -79,12 +79,12 @@ def with_switches(teacher: clip_ada.ClipAdaTeacher, **changes: Any) -> clip_ada.
 
 
 def measured(teacher: Teacher, data: DataSet) -> dict[str, Any]:
-    found = measures_to_json(measure(predict_samples(Looking(teacher), data.select(Split.TEST), View(size=FULL))))
+    found = in_json(measure(predict_samples(RefinedTeacher(teacher), data.select(Split.TEST), View(size=FULL))))
     return {name: found["mean"][name] for name in COLUMNS}
 
 
-def averaged(teacher: clip_ada.ClipAdaTeacher, data: DataSet) -> dict[str, Any]:
-    """Over sentences that mean nothing: one draw may point anywhere."""
+def averaged(teacher: clip_ada.Teacher, data: DataSet) -> dict[str, Any]:
+    """Mean over draws of random sentences: a single draw may point anywhere."""
     draws, random = [], with_switches(teacher, closer=False, affinity_steps=0)
     for seed in range(SEEDS):
         assert random.prompts is not None
@@ -99,7 +99,7 @@ def as_clip(teacher: Teacher) -> clip_ada.ClipAdaTeacher:
     return teacher
 
 
-def taught(model: str, changes: list[str], data: DataSet, folder: Path, progress: Progress) -> tuple[Job, Teacher]:
+def trained(model: str, changes: list[str], data: DataSet, folder: Path, progress: Progress) -> tuple[Recipe, Teacher]:
     recipe = resolved(load_recipe(model, changes))
     job = Job(recipe=recipe, data=data, folder=RunFolder(folder), hardware=Hardware(), progress=progress)
     torch.manual_seed(recipe.fit.seed)
@@ -110,31 +110,31 @@ def taught(model: str, changes: list[str], data: DataSet, folder: Path, progress
 
 
 def clip_figures(data: DataSet, folder: Path, progress: Progress) -> dict[str, Any]:
-    told: dict[str, Any] = {}
-    linear = taught("clip_ada_local", ["teacher.deviations=false"], data, folder / "linear", progress)[1]
-    told["linear"] = measured(with_switches(as_clip(linear), closer=False, affinity_steps=0), data)
-    told["no image"] = averaged(as_clip(build_teacher(resolved(load_recipe("clip_ada_local")))), data)
-    told["plain"] = averaged(
-        as_clip(taught("clip_ada_local", ["teach.epochs=0"], data, folder / "plain", progress)[1]), data
+    figures: dict[str, Any] = {}
+    linear = trained("clip_ada_local", ["teacher.deviations=false"], data, folder / "linear", progress)[1]
+    figures["linear"] = measured(with_switches(as_clip(linear), closer=False, affinity_steps=0), data)
+    figures["no image"] = averaged(as_clip(build_teacher(resolved(load_recipe("clip_ada_local")))), data)
+    figures["plain"] = averaged(
+        as_clip(trained("clip_ada_local", ["teach.epochs=0"], data, folder / "plain", progress)[1]), data
     )
-    teacher = as_clip(taught("clip_ada_local", [], data, folder / "whole", progress)[1])
-    told["learnt"] = measured(with_switches(teacher, closer=False, affinity_steps=0), data)
-    told["shared"] = measured(with_switches(teacher, closer=False), data)
-    told["closer"] = measured(with_switches(teacher, closer=True), data)
+    teacher = as_clip(trained("clip_ada_local", [], data, folder / "whole", progress)[1])
+    figures["learnt"] = measured(with_switches(teacher, closer=False, affinity_steps=0), data)
+    figures["shared"] = measured(with_switches(teacher, closer=False), data)
+    figures["closer"] = measured(with_switches(teacher, closer=True), data)
     for parts in FEW:
-        # As many lessons as sixteen parts in 32 variants: fewer parts are shown more often.
+        # As many samples as of sixteen parts in 32 variants: fewer parts are shown more often.
         changes = [f"teach.parts={parts}", f"teach.variants={512 // parts}"]
-        told[f"{parts} parts"] = measured(
-            taught("clip_ada_local", changes, data, folder / f"{parts}", progress)[1], data
+        figures[f"{parts} parts"] = measured(
+            trained("clip_ada_local", changes, data, folder / f"{parts}", progress)[1], data
         )
-    return told
+    return figures
 
 
 def spt_figures(data: DataSet, folder: Path, progress: Progress) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Rows of guide and SAM, and what SAM does with drawn defects and sound parts."""
-    job, teacher = taught("sam_spt_tiny", [], data, folder / "spt", progress)
-    assert isinstance(teacher, sam_spt.SamSptTeacher)
-    drawn = validate_teacher(job, teacher, variants=VARIANTS)
+    """Metrics of guide and SAM, and figures of SAM's masks on drawn defects and sound parts."""
+    recipe, teacher = trained("sam_spt_tiny", [], data, folder / "spt", progress)
+    assert isinstance(teacher, sam_spt.Teacher)
+    drawn = examine(teacher, recipe, data, progress, variants=VARIANTS)
     sound = [read_image(s.image) for s in data.select(Split.TEST) if not s.defective]
     asked, accepted = [], []
     for image in sound:
@@ -145,19 +145,17 @@ def spt_figures(data: DataSet, folder: Path, progress: Progress) -> tuple[dict[s
     return {"guide": measured(teacher.guide, data), "spt": measured(teacher, data)}, drawn
 
 
-def write(results: dict[str, dict[str, Any]]) -> None:
-    machine = environment("cpu")
-    path = RESULTS / "teachers.json"
-    path.write_text(json.dumps({"environment": machine, "categories": results}, indent=1) + "\n")
+def page(content: Content) -> str:
+    machine, results = content["environment"], content["categories"]
     names = list(results)
     lines = [
         "# What the teachers are worth",
         "",
-        f"Written by `{machine['command']}`, {machine['started'][:10]}, {machine['cores']} CPU cores; the commit of each part "
-        "stands below it. Both teachers are stand-ins: `clip_ada_local` sees with an ImageNet MobileNetV2, `sam_spt_tiny` draws with a "
-        "SAM of half a million numbers that was taught on drawn scenes. Real CLIP and SAM weights were not at hand; nothing "
-        "here says what they would do. Each category alone, one seed. A cell: image AUROC / pixel AUROC / pixel AP / pixel "
-        "F1max. A V-V path needs attention, which this tower has not.",
+        f"Written by `{machine['command']}`, {machine['started'][:10]}, {machine['cores']} CPU cores; the commit of each part is "
+        "below it. Both teachers are stand-ins: `clip_ada_local` uses an ImageNet MobileNetV2, `sam_spt_tiny` a SAM of half a million "
+        "parameters that was trained on drawn scenes. Weights of CLIP and SAM were not available, and nothing here says what those would "
+        "reach. Each category alone, one seed. A cell: image AUROC / pixel AUROC / pixel AP / pixel "
+        "F1max. There is no V-V path, which needs attention: this tower has none.",
         "",
         "| teacher | | " + " | ".join(names) + " |",
         "|---|---|" + "---|" * len(names),
@@ -167,7 +165,7 @@ def write(results: dict[str, dict[str, Any]]) -> None:
         lines.append(f"| {variant} | {about} | " + " | ".join(cells) + " |")
         if variant == "learnt":
             gains = [_gain(results[name]["figures"], "plain", "learnt") for name in names]
-            lines.append("| | what learning is worth over plain similarity | " + " | ".join(gains) + " |")
+            lines.append("| | gain of learning over random sentences | " + " | ".join(gains) + " |")
     lines.append(_commits("clip", results))
     lines += ["", "## Self-perception tuning", "", "| | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
     for key, about in {
@@ -175,17 +173,17 @@ def write(results: dict[str, dict[str, Any]]) -> None:
         "final_iou": "of the final mask",
         "draft_boundary_iou": "boundary IoU of the draft",
         "final_boundary_iou": "of the final mask",
-        "boxed_draft_iou": "asked with box and points alone, as published: IoU of the draft",
+        "boxed_draft_iou": "prompted with box and points alone, as published: IoU of the draft",
         "boxed_final_iou": "of the final mask",
         "found_masks": "share of drawn defects with an accepted mask",
         "false_masks": "share of boxes on untouched parts with an accepted mask",
-        "asked_on_sound": "share of real sound test parts on which SAM is asked at all",
+        "asked_on_sound": "share of real sound test parts on which SAM is prompted at all",
         "drawn_on_sound": "share of real sound test parts with an accepted mask",
     }.items():
         cells = [f"{results[name]['spt'][key]:.3f}" if key in results[name]["spt"] else "–" for name in names]
         lines.append(f"| {about} | " + " | ".join(cells) + " |")
     lines.append(_commits("spt", results))
-    path.with_suffix(".md").write_text("\n".join(lines) + "\n")
+    return "\n".join(lines) + "\n"
 
 
 def _commits(teacher: str, results: dict[str, dict[str, Any]]) -> str:
@@ -206,25 +204,24 @@ def _cell(figures: dict[str, float] | None) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", choices=list(SETS), default=list(SETS))
-    parser.add_argument("--teacher", choices=["clip", "spt"], help="one of them alone")
-    parser.add_argument("--out", type=Path, default=RESULTS.parents[1] / "runs" / "teachers")
+    parser.add_argument("--teacher", choices=["clip", "spt"], help="measure only this one")
+    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "teachers")
     arguments = parser.parse_args()
-    kept = RESULTS / "teachers.json"
-    results = json.loads(kept.read_text())["categories"] if kept.is_file() else {}
+    results = load_results("teachers").get("categories", {})
     commit = environment("cpu")["commit"]
     with show_progress() as progress:
         for name in arguments.only:
             data, folder = load([name], "clip_ada_local"), arguments.out / name
-            told = results.setdefault(name, {"figures": {}, "spt": {}})
+            category = results.setdefault(name, {"figures": {}, "spt": {}})
             if arguments.teacher != "spt":
-                told["figures"] |= clip_figures(data, folder, progress)
-                told["clip_commit"] = commit
+                category["figures"] |= clip_figures(data, folder, progress)
+                category["clip_commit"] = commit
             if arguments.teacher != "clip":
-                rows, told["spt"] = spt_figures(data, folder, progress)
-                told["figures"] |= rows
-                told["spt_commit"] = commit
-            write({name: results[name] for name in SETS if name in results})
-    print((RESULTS / "teachers.md").read_text())
+                rows, category["spt"] = spt_figures(data, folder, progress)
+                category["figures"] |= rows
+                category["spt_commit"] = commit
+            kept = {name: results[name] for name in SETS if name in results}
+            publish("teachers", {"environment": environment("cpu"), "categories": kept}, page)
 
 
 if __name__ == "__main__":

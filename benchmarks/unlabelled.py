@@ -1,9 +1,9 @@
-"""What do teachers add by looking at parts from the line that nobody has labelled? Writes docs/results/unlabelled.{json,md}.
+"""Measure what unlabelled parts from the line add to the distillation. Writes docs/results/unlabelled.{json,md}.
 
-    INSPECT_KD_REAL_DATA=… INSPECT_KD_WEIGHTS=… python benchmarks/unlabelled.py [--seeds 0 1 2] [--only ARM …]
+    INSPECT_KD_REAL_DATA=… INSPECT_KD_WEIGHTS=… python -m benchmarks.unlabelled [--seeds 0 1 2] [--only ARM …]
 
-As in labelling.py half of the test parts, sound and defective, play the line, and the other half measures. The teachers look at
-the line's parts beside the drawn ones; no label of theirs is used. What is finished is not done again, as in distillation.py.
+As in labelling.py half of the test parts, sound and defective, stand for the line; the student is measured on the other half. The
+teachers predict on the line's parts beside the drawn ones; their labels are not used. Finished arms are not measured again.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from distillation import TEACHERS, finished
-from labelling import halves
-from real_data import RESULTS, ROOT, SETS, load
-
+from benchmarks.distillation import TEACHERS, finished, table
+from benchmarks.labelling import about_halves, halves
+from benchmarks.real_data import SETS, load
+from benchmarks.results import ROOT, Content, publish
 from inspect_kd.bench import ablate
 from inspect_kd.cli.progress import show_progress
 from inspect_kd.train.run import environment
@@ -28,7 +28,7 @@ ARMS = ("fit", "all teachers", "unlabelled")
 
 
 def as_folder(line: Sequence[Sample], folder: Path) -> Path:
-    """Copies, as links out of a folder are refused; their names tell nothing of what is shown."""
+    """Copy the images under numbers, so that no file name gives a label away; links out of a folder would be refused."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, sample in enumerate(line):
         shutil.copyfile(sample.image, folder / f"{number:04d}{sample.image.suffix}")
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
     parser.add_argument("--only", nargs="*", choices=ARMS, default=list(ARMS))
     parser.add_argument(
-        "--teachers", nargs="*", default=TEACHERS, help="Their runs, where they have studied these parts already."
+        "--teachers", nargs="*", default=TEACHERS, help="runs of teachers that are trained on these parts already"
     )
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "unlabelled")
     arguments = parser.parse_args()
@@ -48,16 +48,22 @@ def main() -> None:
     line, measured = halves(every)
     data = replace(every, samples=[s for s in every.samples if s.split is not Split.TEST] + measured)
     folder = as_folder(line, arguments.out.resolve() / "line")
-    arms = [arm for arm in ablate.arms(arguments.teachers, str(folder)) if arm.name in ARMS]
-    chosen = [arm for arm in arms if arm.name in arguments.only]
+    every_arm = arms(arguments.teachers, str(folder))
+    chosen = [arm for arm in every_arm if arm.name in arguments.only]
     with show_progress() as progress:
         ablate.ablate(MODEL, data, chosen, arguments.seeds, arguments.out, progress)
-    found = {arm.name: finished(arguments.out, arm) for arm in arms}
-    machine = environment("cpu") | {"command": "python benchmarks/unlabelled.py"}
-    page = ablate.write(RESULTS, arms, found, machine, "unlabelled", "What parts from the line add")
-    told = f"\n{len(line)} test parts of the sets played the line; the figures are of the {len(measured)} others.\n"
-    page.write_text(page.read_text() + told)
-    print(page.read_text())
+    results = {arm.name: finished(arguments.out, arm) for arm in every_arm}
+    counts = {"line": len(line), "measured": len(measured)}
+    publish("unlabelled", {"environment": environment("cpu"), **counts, "arms": results}, page)
+
+
+def arms(teachers: Sequence[str], line: str) -> list[ablate.Arm]:
+    return [arm for arm in ablate.arms(teachers, line) if arm.name in ARMS]
+
+
+def page(content: Content) -> str:
+    text = table(arms(TEACHERS, "line"), content, "unlabelled", "What parts from the line add")
+    return f"{text}\n{about_halves(content)} measured the student.\n"
 
 
 if __name__ == "__main__":

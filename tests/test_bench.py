@@ -1,4 +1,4 @@
-"""The comparison: real peers on real weights, failures that are told, nothing done twice, a page that says it all."""
+"""Comparison with peers: real peers on real weights, failures as results, reuse of results, and the pages."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from inspect_kd.train.run import environment
 from inspect_kd.types import NoProgress
 from tests.tiny import TINY
 
-# anomalib and Lightning warn of each other's ways.
+# anomalib and Lightning warn about each other.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
@@ -41,7 +41,7 @@ def metal(parts: Path) -> DataSet:
 
 
 class Small(nn.Module):
-    """From bytes to heatmap and score by one convolution whose cost can be counted by hand."""
+    """Heatmap and score by one convolution whose cost can be counted by hand."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,27 +52,40 @@ class Small(nn.Module):
         return heat, heat.flatten(1).amax(dim=1)
 
 
-def test_an_unknown_peer_is_told_which_there_are() -> None:
+def test_an_unknown_peer_is_refused_with_the_known_names() -> None:
     with pytest.raises(UsageError, match="patchcore"):
         entries([], ["patchcoer"])
     assert set(entries(["omni_ad"], ["memory", "stfpm"])) == {"omni_ad", "memory", "stfpm"}
 
 
-def test_cost_counts_what_a_person_counts() -> None:
+def test_gflop_of_a_convolution_is_right() -> None:
     assert cost.gflop(Small(), 64) == pytest.approx(2 * 64 * 64 * 3 * 3 * 3 * 4 / 1e9)
 
 
-def test_the_clock_says_when_a_file_takes_one_image_only(tmp_path: Path) -> None:
-    cost.to_file(Small(), tmp_path / "any.onnx", 64)
-    cost.to_file(Small(), tmp_path / "one.onnx", 64, dynamic=False)
-    told, failures = cost.clock({name: tmp_path / f"{name}.onnx" for name in ("any", "one")}, rounds=2)
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, Path]:
+    """One for any size of batch, one for a single image, and a broken one."""
+    files = {name: tmp_path / f"{name}.onnx" for name in ("any", "one", "broken")}
+    cost.export_file(Small(), files["any"], 64)
+    cost.export_file(Small(), files["one"], 64, dynamic=False)
+    files["broken"].write_bytes(b"no model")
+    return files
+
+
+def test_a_file_for_single_images_has_no_time_in_a_batch(files: dict[str, Path]) -> None:
+    times, failures = cost.time_files({name: files[name] for name in ("any", "one")}, rounds=2)
     assert not failures
-    assert all(row["cpu_ms"] > 0 and row["p99_ms"] >= row["p50_ms"] > 0 for row in told.values())
-    assert "batched_cpu_ms" in told["any"] and "batched_cpu_ms" not in told["one"]
-    (tmp_path / "broken.onnx").write_bytes(b"no model")
-    told, failures = cost.clock({name: tmp_path / f"{name}.onnx" for name in ("any", "broken")}, rounds=1)
-    assert set(told) == {"any"} and list(failures) == ["broken"] and "BadInput" in failures["broken"]
-    grown = cost.peak_memory(tmp_path / "any.onnx")
+    assert all(row["cpu_ms"] > 0 and row["p99_ms"] >= row["p50_ms"] > 0 for row in times.values())
+    assert "batched_cpu_ms" in times["any"] and "batched_cpu_ms" not in times["one"]
+
+
+def test_a_broken_file_is_a_failure_beside_the_times_of_others(files: dict[str, Path]) -> None:
+    times, failures = cost.time_files({name: files[name] for name in ("any", "broken")}, rounds=1)
+    assert set(times) == {"any"} and list(failures) == ["broken"] and "BadInput" in failures["broken"]
+
+
+def test_running_a_file_takes_memory(files: dict[str, Path]) -> None:
+    grown = cost.peak_memory(files["any"])
     assert grown is not None and grown > 1
 
 
@@ -83,7 +96,7 @@ def own_weights(real_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("name", ["patchcore", "padim", "stfpm", "fastflow", "supersimplenet"])
-def test_a_peer_gets_our_weights_in_its_own_network(name: str, own_weights: Path) -> None:
+def test_a_peer_has_our_encoder_weights_in_its_own_network(name: str, own_weights: Path) -> None:
     entry = PEERS[name]
     module = peers.build(entry)
     found = weights.find_local(str(entry.encoder))
@@ -96,127 +109,163 @@ def test_a_peer_gets_our_weights_in_its_own_network(name: str, own_weights: Path
 
 
 def test_a_peer_is_trained_measured_and_exported(own_weights: Path, metal: DataSet, tmp_path: Path) -> None:
-    told = peers.run_entry(PEERS["padim"], metal, tmp_path, 0.1, NoProgress())
-    assert "failure" not in told and set(told["metrics"]["metal"]) == set(METRICS)
-    assert told["metrics"]["metal"]["image_auroc"] > 0.5
+    result = peers.run_entry(PEERS["padim"], metal, tmp_path, 0.1, NoProgress())
+    assert "failure" not in result and set(result["metrics"]["metal"]) == set(METRICS)
+    assert result["metrics"]["metal"]["image_auroc"] > 0.5
     session = open_session((tmp_path / "model.onnx").read_bytes(), "padim", RuntimeOptions(allow_cpu=True))
     image = np.random.default_rng(0).integers(0, 255, (1, SIZE, SIZE, 3), dtype=np.uint8)
     heatmap, score = session.run(None, {session.get_inputs()[0].name: image})
     assert heatmap.shape == (1, 1, SIZE, SIZE) and score.shape == (1,) and np.isfinite(heatmap).all()
 
 
-def test_the_memory_knows_what_it_has_seen(own_weights: Path, metal: DataSet, tmp_path: Path) -> None:
-    told = load("bench", "memory").run_entry(MEMORY["memory"], metal, tmp_path, 0, NoProgress())
-    assert told["metrics"]["metal"]["image_auroc"] > 0.9 and (tmp_path / "model.onnx").is_file()
+def test_the_memory_finds_defects_and_is_exported(own_weights: Path, metal: DataSet, tmp_path: Path) -> None:
+    result = load("bench", "memory").run_entry(MEMORY["memory"], metal, tmp_path, 0, NoProgress())
+    assert result["metrics"]["metal"]["image_auroc"] > 0.9 and (tmp_path / "model.onnx").is_file()
 
 
-def test_a_failure_is_a_result_and_the_others_go_on(metal: DataSet, tmp_path: Path) -> None:
-    chosen = {name: Entry(name=name, maker="peers", model=name) for name in ("NoSuchModel", "NorThis")}
-    results = runner.run_benchmark({"metal": metal}, chosen, tmp_path, 0.1, NoProgress())
-    assert all(name in results["metal"][name]["failure"] for name in chosen)
-    # Left as it is where that is wanted: the file is not even written again.
-    files = [tmp_path / "metal" / name / runner.RESULT for name in chosen]
+FAILING = {name: Entry(name=name, maker="peers", model=name) for name in ("NoSuchModel", "NorThis")}
+
+
+def test_a_failure_is_a_result_and_the_next_entry_is_run(metal: DataSet, tmp_path: Path) -> None:
+    results = runner.run_benchmark({"metal": metal}, FAILING, tmp_path, 0.1, NoProgress())
+    assert all(name in results["metal"][name]["failure"] for name in FAILING)
+
+
+def test_failed_entries_are_not_run_again_without_try_again(metal: DataSet, tmp_path: Path) -> None:
+    results = runner.run_benchmark({"metal": metal}, FAILING, tmp_path, 0.1, NoProgress())
+    files = [tmp_path / "metal" / name / runner.RESULT for name in FAILING]
     before = [file.stat().st_mtime_ns for file in files]
-    assert runner.run_benchmark({"metal": metal}, chosen, tmp_path, 0.1, NoProgress(), try_again=False) == results
+    assert runner.run_benchmark({"metal": metal}, FAILING, tmp_path, 0.1, NoProgress(), try_again=False) == results
     assert [file.stat().st_mtime_ns for file in files] == before
 
 
-def test_a_peer_may_train_as_long_as_the_slowest_of_ours_took(metal: DataSet, tmp_path: Path) -> None:
+def test_the_time_limit_of_a_peer_is_the_slowest_training_of_ours(metal: DataSet, tmp_path: Path) -> None:
     ours = {name: Entry(name=name, maker="ours", model=name) for name in ("omni_ad", "embedded", "ras")}
     took = {"omni_ad": {"metrics": {}, "train_seconds": 61}, "embedded": {"metrics": {}, "train_seconds": 9}}
     took["ras"] = {"failure": "killed", "train_seconds": 900}
     peer = Entry(name="peer", maker="peers", model="NoSuchModel")
     results = runner.run_benchmark(
-        {"metal": metal}, {**ours, "peer": peer}, tmp_path, None, NoProgress(), standing={"metal": took}
+        {"metal": metal}, {**ours, "peer": peer}, tmp_path, None, NoProgress(), published={"metal": took}
     )
-    # What stands is not done again, and says what the peer is granted.
+    # Published results are not measured again, and set the time limit.
     assert {key: results["metal"][key] for key in ours} == took and not (tmp_path / "metal" / "ras").exists()
-    assert (tmp_path / "metal" / "peer" / runner.WORK).read_text() == runner.identity(peer, metal, 2)
-    assert runner.as_long_as_ours({}, {}) == runner.WITHOUT_OURS
+    assert (tmp_path / "metal" / "peer" / runner.IDENTITY).read_text() == runner.identity(peer, metal, 2)
+    assert runner.time_of_ours({}, {}) == runner.DEFAULT_MINUTES
 
 
-def test_a_result_is_of_its_data_entry_and_minutes(metal: DataSet, parts: Path, tmp_path: Path) -> None:
-    entry, board = Entry(name="x", maker="peers", model="Padim"), open_dataset(parts).only("board")
-    work = runner.identity(entry, metal, 1)
-    assert work == runner.identity(entry, metal, 1)
-    others = [(replace(entry, model="Stfpm"), metal, 1), (entry, board, 1), (entry, metal, 2)]
+ENTRY = Entry(name="x", maker="peers", model="Padim")
+
+
+def test_a_result_depends_on_data_entry_and_minutes(metal: DataSet, parts: Path) -> None:
+    board, work = open_dataset(parts).only("board"), runner.identity(ENTRY, metal, 1)
+    assert work == runner.identity(ENTRY, metal, 1)
+    others = [(replace(ENTRY, model="Stfpm"), metal, 1), (ENTRY, board, 1), (ENTRY, metal, 2)]
     assert work not in {runner.identity(*other) for other in others}
-    folder = tmp_path / "x"
-    runner._begin(folder, work)
-    (folder / "checkpoint").touch()
-    assert not runner._finished(folder, work)
-    (folder / runner.RESULT).write_text('{"metrics": {}}')
-    assert runner._finished(folder, work) and not runner._finished(folder, "other")
-    (folder / runner.RESULT).write_text('{"failure": "no hub today"}')
-    assert not runner._finished(folder, work) and runner._finished(folder, work, or_failed=True)
-    runner._begin(folder, work)
-    assert (folder / "checkpoint").exists()  # the same work goes on
-    runner._begin(folder, "other")
-    assert not (folder / "checkpoint").exists()
+
+
+def test_only_a_result_of_the_same_work_is_finished(tmp_path: Path) -> None:
+    runner._prepare(tmp_path / "x", "work")
+    assert not runner._is_finished(tmp_path / "x", "work")
+    (tmp_path / "x" / runner.RESULT).write_text('{"metrics": {}}')
+    assert runner._is_finished(tmp_path / "x", "work") and not runner._is_finished(tmp_path / "x", "other")
+
+
+def test_a_failure_is_finished_only_where_it_is_not_tried_again(tmp_path: Path) -> None:
+    runner._prepare(tmp_path / "x", "work")
+    (tmp_path / "x" / runner.RESULT).write_text('{"failure": "no hub today"}')
+    assert not runner._is_finished(tmp_path / "x", "work")
+    assert runner._is_finished(tmp_path / "x", "work", or_failed=True)
+
+
+@pytest.mark.parametrize(("work", "is_kept"), [("work", True), ("other", False)])
+def test_a_folder_is_resumed_for_the_same_work_and_cleared_for_another(
+    tmp_path: Path, work: str, is_kept: bool
+) -> None:
+    runner._prepare(tmp_path / "x", "work")
+    (tmp_path / "x" / "checkpoint").touch()
+    runner._prepare(tmp_path / "x", work)
+    assert (tmp_path / "x" / "checkpoint").exists() is is_kept
 
 
 def die(*_: Any) -> None:
     os._exit(7)
 
 
-def test_a_peer_that_takes_its_process_with_it_is_told(
+def test_a_peer_that_ends_its_process_is_a_failure(
     metal: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "_work", die)
-    told = runner.run_benchmark({"metal": metal}, {"x": Entry(name="x", maker="peers")}, tmp_path, 1, NoProgress())
-    assert "exit status 7" in told["metal"]["x"]["failure"]
+    monkeypatch.setattr(runner, "_run_entry", die)
+    results = runner.run_benchmark({"metal": metal}, {"x": Entry(name="x", maker="peers")}, tmp_path, 1, NoProgress())
+    assert "exit status 7" in results["metal"]["x"]["failure"]
 
 
-def test_the_page_shows_everybody(tmp_path: Path) -> None:
+def result_of(value: float) -> dict[str, Any]:
+    metrics: Mapping[str, float] = dict.fromkeys(METRICS, value)
+    by_category = {"x": metrics, "y;=1+1": metrics, "mean": metrics}
+    return {"metrics": by_category, "train_seconds": 60.0, "gflop": 1.0, "note": ""}
+
+
+RESULTS = {"unified": {"a": result_of(0.5), "b": result_of(0.9), "c": {"failure": "ValueError: no | such thing"}}}
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    """The folder of a written comparison of ours, a peer, and a failed one."""
     chosen = {
         "a": Entry(name="ours <a>", maker="ours"),
         "b": Entry(name="peer", maker="peers", light=True),
         "c": Entry(name="broken", maker="peers"),
     }
-
-    def result(value: float) -> dict[str, Any]:
-        metrics: Mapping[str, float] = dict.fromkeys(METRICS, value)
-        return {
-            "metrics": {"x": metrics, "y;=1+1": metrics, "mean": metrics},
-            "train_seconds": 60.0,
-            "gflop": 1.0,
-            "note": "",
-        }
-
-    results = {"unified": {"a": result(0.5), "b": result(0.9), "c": {"failure": "ValueError: no | such thing"}}}
     cost_of = {"cpu_ms": 10.0, "p50_ms": 10.0, "p99_ms": 11.0, "file_mb": 1.0, "memory_mb": 2.0, "peak_gflops": 200.0}
     costs = {"a": cost_of, "b": cost_of | {"cpu_ms": 40.0, "batched_cpu_ms": 30.0}}
-    written = page.write(
-        tmp_path, page.Comparison(entries=chosen, results=results, costs=costs, environment=environment("cpu"))
-    )
-    html, told = written.read_text(), (tmp_path / "bench.md").read_text()
+    run = page.Comparison(entries=chosen, results=RESULTS, costs=costs, environment=environment("cpu"))
+    assert page.write(tmp_path, run) == tmp_path / "bench.html"
+    return tmp_path
+
+
+def test_names_are_text_in_the_html_page(written: Path) -> None:
+    html = (written / "bench.html").read_text()
     assert "ours &lt;a&gt;" in html and "<a>" not in html.replace("ours &lt;a&gt;", "")
-    assert told.index("| peer |") < told.index("| ours <a> |") < told.index("| broken |")  # the best first
-    assert "no ¦ such thing" in told and "| 0.25 |" in told and "| 50% |" in told
-    rows = list(csv.DictReader((tmp_path / "bench.csv").open()))
+
+
+def test_the_markdown_page_has_the_best_first_and_failures_last(written: Path) -> None:
+    text = (written / "bench.md").read_text()
+    assert text.index("| peer |") < text.index("| ours <a> |") < text.index("| broken |")
+    assert "no ¦ such thing" in text and "| 0.25 |" in text and "| 50% |" in text
+
+
+def test_the_csv_has_a_row_for_each_entry_and_category(written: Path) -> None:
+    rows = list(csv.DictReader((written / "bench.csv").open()))
     assert {row["category"] for row in rows} == {"x", "y;'=1+1", "mean", ""}
     assert len(rows) == 7 and {row["entry"] for row in rows} == {"ours <a>", "peer", "broken"}
-    assert json.loads((tmp_path / "bench.json").read_text())["results"] == results
 
 
-def test_the_command_compares_and_is_not_done_twice(parts: Path, tmp_path: Path) -> None:
-    def call(recipe: Path) -> subprocess.CompletedProcess[str]:
-        words = ["bench", "--data", str(parts), "--model", str(recipe), "--against", "none"]
-        command = [sys.executable, "-m", "inspect_kd", *words, "--out", str(tmp_path / "out")]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
+def test_the_json_holds_the_results(written: Path) -> None:
+    assert json.loads((written / "bench.json").read_text())["results"] == RESULTS
 
+
+def run_bench(parts: Path, recipe: Path, out: Path) -> subprocess.CompletedProcess[str]:
+    words = ["bench", "--data", str(parts), "--model", str(recipe), "--against", "none", "--out", str(out)]
+    return subprocess.run([sys.executable, "-m", "inspect_kd", *words], capture_output=True, text=True, check=False)
+
+
+def test_the_command_refuses_a_recipe_of_another_size(parts: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "tiny.yaml"
     recipe.write_text(load_recipe("embedded", TINY).to_yaml())
-    refused = call(recipe)
+    refused = run_bench(parts, recipe, tmp_path / "out")
     assert refused.returncode == 2 and "256x256" in refused.stderr
+
+
+def test_the_command_writes_its_pages_and_does_not_train_twice(parts: Path, tmp_path: Path) -> None:
+    recipe, out = tmp_path / "tiny.yaml", tmp_path / "out"
     quick = [*TINY, "data.size=256", "fit.steps=4", "fit.evaluate_every=2"]
     recipe.write_text(load_recipe("embedded", quick).to_yaml())
-    first = call(recipe)
+    first = run_bench(parts, recipe, out)
     assert first.returncode == 0, first.stderr
-    assert {"bench.html", "bench.md", "bench.csv", "bench.json"} <= {path.name for path in (tmp_path / "out").iterdir()}
-    manifest = tmp_path / "out" / "unified" / "tiny" / "run" / "run.json"
+    assert {"bench.html", "bench.md", "bench.csv", "bench.json"} <= {path.name for path in out.iterdir()}
+    manifest = out / "unified" / "tiny" / "run" / "run.json"
     written = manifest.stat().st_mtime_ns
-    assert call(recipe).returncode == 0 and manifest.stat().st_mtime_ns == written
-    rows = list(csv.DictReader((tmp_path / "out" / "bench.csv").open()))
+    assert run_bench(parts, recipe, out).returncode == 0 and manifest.stat().st_mtime_ns == written
+    rows = list(csv.DictReader((out / "bench.csv").open()))
     assert [row["category"] for row in rows] == ["board", "bottle", "fabric", "metal", "mean"]
     assert all(float(row["cpu_ms"]) > 0 and float(row["memory_mb"]) > 0 for row in rows)

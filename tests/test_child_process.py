@@ -78,7 +78,7 @@ from inspect_kd.bench.entries import Entry
 if __name__ == "__main__":
     artifact, folder = map(Path, sys.argv[1:])
     folder.mkdir()
-    runner._in_own_process(Entry(name="none", maker="nobody"), None, folder, 1.0)
+    runner._run_in_process(Entry(name="none", maker="nobody"), None, folder, 1.0)
     print((folder / runner.RESULT).read_text())
     print(cost.peak_memory(artifact))
 """

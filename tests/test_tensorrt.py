@@ -13,6 +13,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from benchmarks import gpu_check as check
 from inspect_kd.errors import BadInput, EnvironmentFault, GateFailed
 from inspect_kd.export.engine_cache import EngineKey
 from inspect_kd.export.options import RuntimeOptions
@@ -146,23 +147,16 @@ def test_missing_gpu_is_an_error(artifact: Path, monkeypatch: pytest.MonkeyPatch
         Inspector(artifact)
 
 
-CHECK = Path(__file__).parents[1] / "benchmarks" / "gpu_check.py"
-
-
-def test_gpu_check_fails_without_a_gpu(tmp_path: Path) -> None:
-    words = [sys.executable, str(CHECK), "--out", str(tmp_path)]
-    result = subprocess.run(words, capture_output=True, text=True, check=False, env={"PATH": "/nowhere"})
-    assert result.returncode == 1 and "no NVIDIA GPU here" in result.stderr
+def test_the_gpu_check_says_that_there_is_none(tmp_path: Path) -> None:
+    words, root = [sys.executable, "-m", "benchmarks.gpu_check", "--out", str(tmp_path)], Path(__file__).parents[1]
+    answer = subprocess.run(words, capture_output=True, text=True, check=False, env={"PATH": "/nowhere"}, cwd=root)
+    assert answer.returncode == 1 and "no NVIDIA GPU found" in answer.stderr
     assert not list(tmp_path.iterdir())
 
 
-def test_gpu_check_uses_existing_options_and_reports_failures(run: Path) -> None:
-    spec = importlib.util.spec_from_file_location("gpu_check", CHECK)
-    assert spec is not None and spec.loader is not None
-    check = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(check)
-    commands = check.training(run) | check.steps(run, run / "r.onnx", run / "r.fp16.tensorrt.onnx", run / "data")
-    for words in commands.values():
+def test_the_gpu_check_calls_what_there_is(run: Path) -> None:
+    asked = check.training(run) | check.steps(run, run / "r.onnx", run / "r.fp16.tensorrt.onnx", run / "data")
+    for words in asked.values():
         if words[1:4] == ["-P", "-m", "inspect_kd"]:
             # An unknown option fails before the help is shown.
             assert check.step([*words, "--help"])["status"] == 0, words

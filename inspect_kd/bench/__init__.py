@@ -1,5 +1,5 @@
-"""Side by side with peers: same images, same encoder weights, same runtime and threads, one table.
+"""Compare models on the same images, encoder weights, runtime and number of threads.
 
-An entry is trained, measured and written to a file in a process of its own, so that one that fails or eats the memory takes
-nobody with it; what is finished is not done again. Only then the files are timed, in turns, in one process.
+Each entry is trained, measured and exported in a process of its own, so that a failure or lack of memory ends only that entry;
+finished entries are not run again. Then all exported files are timed, in turns, in one process.
 """

@@ -1,6 +1,6 @@
-"""What a model costs: GFLOP, the file, and the time of one image on one thread of ONNX Runtime.
+"""Measure the cost of a model: GFLOP, file size, memory, and the time of one image on one thread of ONNX Runtime.
 
-Everything here works on graphs from bytes (N, H, W, 3) to heatmap and score.
+All graphs take uint8 images (N, H, W, 3) and give heatmap and score.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ WARM_UP, ROUNDS = 1, 10
 STATM = Path("/proc/self/statm")
 
 
-def to_file(model: nn.Module, path: Path, size: int, *, dynamic: bool = True) -> None:
-    """One ONNX file for any batch, or for one image where a model can no more."""
+def export_file(model: nn.Module, path: Path, size: int, *, dynamic: bool = True) -> None:
+    """Export to ONNX for any size of batch, or for one image where a model does not allow more."""
     example = torch.zeros(2 if dynamic else 1, size, size, 3, dtype=torch.uint8)
     shapes = ({0: torch.export.Dim("batch", min=1, max=LARGEST_BATCH)},) if dynamic else None
     program = torch.onnx.export(
@@ -37,60 +37,63 @@ def to_file(model: nn.Module, path: Path, size: int, *, dynamic: bool = True) ->
     assert program is not None
     shape = program.model.graph.inputs[0].shape
     if dynamic and (shape is None or isinstance(shape[0], int)):
-        # The exporter says nothing when a model's own arithmetic ties it to its example.
+        # The exporter gives no error when a model's arithmetic depends on the size of the example.
         raise ValueError("the exported graph takes batches of one size only")
     program.save(str(path), external_data=False)
 
 
 def gflop(model: nn.Module, size: int) -> float:
-    """Multiplications and additions of one image. The model is frozen for good: it has been trained."""
+    """Count multiplications and additions for one image. Freezes the model permanently."""
     model.eval().requires_grad_(False)
     with FlopCounterMode(display=False) as counter:
         model(torch.zeros(1, size, size, 3, dtype=torch.uint8))
     return float(counter.get_total_flops()) / 1e9
 
 
-def clock(files: Mapping[str, Path], rounds: int = ROUNDS) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
-    """CPU and wall milliseconds of one image, and of one in a batch; models take turns, so a busy moment hits all.
+def time_files(files: Mapping[str, Path], rounds: int = ROUNDS) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
+    """Measure CPU and wall milliseconds of one image, alone and in a batch; models take turns, so that a busy moment affects all.
 
-    Of a file that does not run the second answer tells why.
+    Returns the times by name, and the errors of files that do not run.
     """
     sessions, failures = {}, {}
     for name, path in files.items():
         try:
             session = open_session(path.read_bytes(), name, RuntimeOptions(allow_cpu=True))
             for batch in (1, BATCH) if not isinstance(session.get_inputs()[0].shape[0], int) else (1,):
-                _look(session, batch)()
+                _run_once(session, batch)()
             sessions[name] = session
         except Exception as error:
-            # Whatever a runtime says of a peer's file is that file's result.
+            # Any error of a runtime is the result of that file.
             failures[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-    single = take_turns({name: _look(one, 1) for name, one in sessions.items()}, rounds, warm_up=WARM_UP)
-    # One that its exporter locked to a batch of one cannot take part.
+    single = take_turns({name: _run_once(one, 1) for name, one in sessions.items()}, rounds, warm_up=WARM_UP)
+    # Files that were exported for a batch of one are left out.
     free = {
-        name: _look(one, BATCH) for name, one in sessions.items() if not isinstance(one.get_inputs()[0].shape[0], int)
+        name: _run_once(one, BATCH)
+        for name, one in sessions.items()
+        if not isinstance(one.get_inputs()[0].shape[0], int)
     }
     batched = take_turns(free, max(1, rounds // 3), warm_up=WARM_UP)
-    told = {
+    costs = {
         name: {
             **{key: times.figures()[key] for key in ("cpu_ms", "p50_ms", "p99_ms")},
             **({"batched_cpu_ms": batched[name].figures(BATCH)["cpu_ms"]} if name in batched else {}),
         }
         for name, times in single.items()
     }
-    return told, failures
+    return costs, failures
 
 
-def _look(session: Any, batch: int) -> Callable[[], object]:
-    given = session.get_inputs()[0]
-    feed = {given.name: _noise(given.shape[1], batch)}
+def _run_once(session: Any, batch: int) -> Callable[[], object]:
+    """A function that runs the session on one batch of noise."""
+    model_input = session.get_inputs()[0]
+    feed = {model_input.name: _noise(model_input.shape[1], batch)}
     return lambda: session.run(None, feed)
 
 
 def peak_memory(file: Path) -> float | None:
-    """MB that a process grows by when it loads a model and looks at images; ONNX Runtime's arena keeps what it once took.
+    """MB by which a process grows when it loads and runs a model; ONNX Runtime's arena keeps its memory.
 
-    None where the system does not tell (it is asked as Linux wants to be asked), or the model took the process with it.
+    None without /proc (Linux only), and where the model ended the process.
     """
     if not STATM.is_file():
         return None
@@ -105,16 +108,16 @@ def peak_memory(file: Path) -> float | None:
     return grown
 
 
-def _grow(file: str, answer: Any) -> None:
-    import onnxruntime  # noqa: F401, the runtime itself is everybody's
+def _grow(file: str, sender: Any) -> None:
+    import onnxruntime  # noqa: F401, every model needs the runtime: its memory does not count
 
     data = Path(file).read_bytes()
     before = _resident_mb()
     session = open_session(data, file, RuntimeOptions(allow_cpu=True))
-    given = session.get_inputs()[0]
+    model_input = session.get_inputs()[0]
     for _ in range(5):
-        session.run(None, {given.name: _noise(given.shape[1], 1)})
-    answer.send(_resident_mb() - before)
+        session.run(None, {model_input.name: _noise(model_input.shape[1], 1)})
+    sender.send(_resident_mb() - before)
 
 
 def _resident_mb() -> float:
@@ -127,7 +130,7 @@ def _noise(size: int, batch: int) -> np.ndarray:
 
 
 def machine_peak(side: int = 1024, runs: int = 30) -> float:
-    """GFLOP/s of one thread in a large matrix product, the most that any graph could reach here: the best of many runs."""
+    """GFLOP/s of one thread in a large matrix product, an upper bound for any graph on this machine: the best of many runs."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     a, b = torch.rand(side, side), torch.rand(side, side)

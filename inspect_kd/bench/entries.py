@@ -1,4 +1,4 @@
-"""Who takes part: our students by their recipes, anomalib's models, a nearest-neighbour memory as the reference."""
+"""The entries of a comparison: our students by their recipes, anomalib's models, and a nearest-neighbour memory as reference."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from inspect_kd import zoo
 from inspect_kd.errors import UsageError
 
 SHARED = "mobilenetv2_100"
-"""The encoder that every method gets that takes it: the default student's. Reverse Distillation's decoders know ResNets only."""
+"""The default student's encoder, used by every method that accepts it. Reverse Distillation's decoders accept ResNets only."""
 SIZE = 256
-"""Side of the images that everybody gets."""
+"""Side of the images, the same for all entries."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,14 +20,14 @@ class Entry:
 
     name: str
     maker: str
-    """Module of this package that makes it: `ours`, `peers` or `memory`."""
+    """Module of this package that trains it: `ours`, `peers` or `memory`."""
     model: str = ""
     """A recipe, or a class of anomalib."""
     encoder: str | None = None
-    """Given to the peer as its backbone; None where it has its own."""
+    """Backbone passed to the peer; None if it has its own."""
     options: dict[str, Any] = field(default_factory=dict)
     light: bool = False
-    """A peer in its own light form, which the latency goal is measured against."""
+    """A small variant of a peer, with which the latency aim is compared."""
 
 
 def _on_shared(name: str, model: str, **options: Any) -> Entry:
@@ -60,11 +60,11 @@ MEMORY = {"memory": Entry(name="memory · MobileNetV2", maker="memory", encoder=
 
 
 def entries(students: list[str], against: list[str]) -> dict[str, Entry]:
-    """The chosen ones; an unknown name is told which there are."""
+    """Resolve recipes and names of peers; the error for an unknown name lists the known ones."""
     known = PEERS | MEMORY
     for name in against:
         if name not in known:
-            raise UsageError(f"--against {name}: there is no such peer; there are: {', '.join(known)}")
+            raise UsageError(f"--against {name}: no such peer; known are: {', '.join(known)}")
     ours = {}
     for recipe in students:
         path = zoo.find("models", recipe)

@@ -1,6 +1,6 @@
-"""The reference for accuracy: a nearest-neighbour memory over our own encoder's patches. Nothing for the line.
+"""The accuracy reference: a nearest-neighbour memory of our encoder's patches. Too slow for the line.
 
-The memory keeps a random part of all patches of all sound images.
+The memory keeps a random subset of the patches of all sound images.
 
 Shapes: B batch, C channels, h w feature grid, R remembered patches.
 """
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from inspect_kd.bench.cost import gflop, to_file
+from inspect_kd.bench.cost import export_file, gflop
 from inspect_kd.bench.entries import SIZE, Entry
 from inspect_kd.datasets import DataSet
 from inspect_kd.datasets.batches import ImageStore
@@ -29,7 +29,7 @@ from inspect_kd.models.layers.neighbours import FINEST, GROUPS, Patches, distanc
 from inspect_kd.types import Progress, Split
 
 KEPT = 60_000
-"""Patches of each group: a search over more takes seconds an image."""
+"""Patches of each group: a search over more would take seconds an image."""
 SIGMA, SCORE_SHARE = 4.0, 0.01
 
 
@@ -40,8 +40,8 @@ class NearestNeighbours(nn.Module):
         self.banks: list[Tensor] = []
         self.smooth = Smooth(SIGMA / FINEST)
 
-    def remember(self, store: ImageStore, progress: Progress) -> None:
-        """Two passes: how far features spread, then a random part of their patches."""
+    def fit(self, store: ImageStore, progress: Progress) -> None:
+        """Measure the spread of features in a first pass, keep random patches in a second."""
         generator = torch.Generator().manual_seed(0)
         self.patches.feature_norm.fit(self.patches.encoder(_image(store, i)) for i in range(len(store)))
         progress.phase("remember", len(store))
@@ -68,10 +68,10 @@ def run_entry(entry: Entry, data: DataSet, folder: Path, minutes: float, progres
     assert entry.encoder is not None
     memory = NearestNeighbours(build_encoder(entry.encoder)).eval()
     began = time.monotonic()
-    memory.remember(ImageStore(data.select(Split.TRAIN), View(size=SIZE), budget_mb=1024), progress)
+    memory.fit(ImageStore(data.select(Split.TRAIN), View(size=SIZE), budget_mb=1024), progress)
     seconds = round(time.monotonic() - began, 1)
     graph = ArtifactGraph(memory, 1.0)
-    to_file(graph, folder / "model.onnx", SIZE)
+    export_file(graph, folder / "model.onnx", SIZE)
     rows = sum(len(bank) for bank in memory.banks)
     return {
         "metrics": measures_to_json(

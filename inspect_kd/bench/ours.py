@@ -1,4 +1,4 @@
-"""Our students in a comparison: trained as `inspect-kd train` does, timed as the artifact that it writes."""
+"""Our students in a comparison: trained like `inspect-kd train`, timed as the artifact that it writes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The comparison for people and for programs: an HTML page with plots, a Markdown table, CSV and JSON."""
+"""Write a comparison as an HTML page with plots, a Markdown table, CSV and JSON."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NAMES = {"image_auroc": "image AUROC", "pixel_ap": "pixel AP", "pixel_aupro": "A
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Comparison:
-    """All that was measured in one run."""
+    """Everything measured in one run."""
 
     entries: Mapping[str, Entry]
     results: Results
@@ -38,39 +38,41 @@ class Comparison:
 
 
 def write(out: Path, run: Comparison) -> Path:
-    """bench.html, bench.md, bench.csv and bench.json; the path of the first."""
+    """Write bench.html, bench.md, bench.csv and bench.json, and return the path of the first."""
     out.mkdir(parents=True, exist_ok=True)
     content = {"environment": run.environment, "results": run.results, "costs": run.costs}
     atomic_write.write_text(out / "bench.json", json.dumps(content, indent=1) + "\n")
     atomic_write.write_text(out / "bench.csv", csv_text(CSV_COLUMNS, _records(run)))
-    atomic_write.write_text(out / "bench.md", _markdown(run))
+    atomic_write.write_text(out / "bench.md", markdown(run))
     page = out / "bench.html"
-    atomic_write.write_text(page, _html(run))
+    atomic_write.write_text(page, html(run))
     return page
 
 
 def _records(run: Comparison) -> Iterator[dict[str, Any]]:
     timed = next(iter(run.results), None)
-    for setting, told in run.results.items():
-        for key, result in told.items():
+    for setting, by_entry in run.results.items():
+        for key, result in by_entry.items():
             cost = dict(run.costs.get(key, {})) if setting == timed else {}
             common = {"setting": setting, "entry": run.entries[key].name} | cost | result
             for category, metrics in (result.get("metrics") or {"": {}}).items():
                 yield common | metrics | {"category": category}
 
 
-def _accuracy_rows(entries: Mapping[str, Entry], told: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows, the best mean first; failures at the end in the peer's own words."""
-    measured = {key: result for key, result in told.items() if result.get("metrics")}
-    # Of one category alone its row says all; a mean would say it twice.
+def _accuracy_rows(entries: Mapping[str, Entry], by_entry: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows, the best mean first, failures with their errors at the end."""
+    measured = {key: result for key, result in by_entry.items() if result.get("metrics")}
+    # With a single category the mean would repeat its column.
     categories = list(next(iter(measured.values()))["metrics"]) if measured else [MEAN]
     categories = [c for c in categories if c != MEAN] if len(categories) == 2 else categories
-    best = sorted(measured, key=lambda key: -(_number(measured[key], categories[-1], SHOWN[0]) or 0))
+    ranked = sorted(measured, key=lambda key: -(_number(measured[key], categories[-1], SHOWN[0]) or 0))
     rows = []
-    for key in best:
-        cells = [" / ".join(_figure(_number(told[key], category, m)) for m in SHOWN) for category in categories]
-        rows.append([entries[key].name, *cells, f"{told[key]['train_seconds'] / 60:.1f}", told[key].get("note", "")])
-    for key, result in told.items():
+    for key in ranked:
+        cells = [" / ".join(_figure(_number(by_entry[key], category, m)) for m in SHOWN) for category in categories]
+        rows.append(
+            [entries[key].name, *cells, f"{by_entry[key]['train_seconds'] / 60:.1f}", by_entry[key].get("note", "")]
+        )
+    for key, result in by_entry.items():
         if key not in measured:
             rows.append([entries[key].name, *["–"] * len(categories), "–", result.get("failure", "")])
     return ["model", *categories, "minutes", "remarks"], rows
@@ -111,10 +113,10 @@ COST_HEADER = [
 ]
 
 
-def _markdown(run: Comparison) -> str:
+def markdown(run: Comparison) -> str:
     lines = ["# Side by side", "", " ".join(_explained(run.environment)), ""]
-    for setting, told in run.results.items():
-        header, rows = _accuracy_rows(run.entries, told)
+    for setting, by_entry in run.results.items():
+        header, rows = _accuracy_rows(run.entries, by_entry)
         lines += [f"## {setting}: {' / '.join(NAMES.values())}", "", *_pipes(header, rows), ""]
     if run.costs:
         lines += ["## Cost of one image", "", *_pipes(COST_HEADER, _cost_rows(run)), ""]
@@ -122,16 +124,16 @@ def _markdown(run: Comparison) -> str:
 
 
 def _pipes(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    told = [[cell.replace("|", "¦") for cell in row] for row in rows]
-    return ["| " + " | ".join(row) + " |" for row in [header, ["---"] * len(header), *told]]
+    cells = [[cell.replace("|", "¦") for cell in row] for row in rows]
+    return ["| " + " | ".join(row) + " |" for row in [header, ["---"] * len(header), *cells]]
 
 
-def _html(run: Comparison) -> str:
+def html(run: Comparison) -> str:
     style = (files("inspect_kd.report") / "style.css").read_text(encoding="utf-8")
     parts = ["".join(f'<p class="soft">{escape(sentence)}</p>' for sentence in _explained(run.environment))]
-    for setting, told in run.results.items():
-        header, rows = _accuracy_rows(run.entries, told)
-        parts.append(f"<h2>{escape(setting)}</h2>{_plots(run, told)}")
+    for setting, by_entry in run.results.items():
+        header, rows = _accuracy_rows(run.entries, by_entry)
+        parts.append(f"<h2>{escape(setting)}</h2>{_plots(run, by_entry)}")
         parts.append(
             f'<p class="soft">A cell: {" / ".join(NAMES.values())}.</p>{_html_table(header, rows, "remarked")}'
         )
@@ -144,12 +146,12 @@ def _html(run: Comparison) -> str:
     )
 
 
-def _plots(run: Comparison, told: Mapping[str, Any]) -> str:
+def _plots(run: Comparison, by_entry: Mapping[str, Any]) -> str:
     """Accuracy against latency: up and to the left is better."""
     charts = []
     for metric in SHOWN:
         points = []
-        for key, result in told.items():
+        for key, result in by_entry.items():
             value = _number(result, MEAN, metric)
             if value is not None and key in run.costs:
                 entry = run.entries[key]
@@ -170,12 +172,12 @@ def _explained(environment: Mapping[str, Any]) -> list[str]:
         f"Written by `{environment['command']}`, {environment['started'][:10]}, {environment['cores']} CPU cores, torch "
         f"{packages.get('torch')}, anomalib {packages.get('anomalib')}, ONNX Runtime {packages.get('onnxruntime')}.",
         *environment.get("remarks", []),
-        f"All models see the same images at {SIZE}x{SIZE} and the same splits; stopping and checkpoints saw no test label. "
-        "Ours train as their recipe says; a peer for its own epochs or the granted minutes, whichever ends first, which the "
-        "remarks tell: a peer that was stopped early might do better with more time.",
-        f"Times are those of the first setting's files, from bytes to map and score on one thread of ONNX Runtime, all in one "
+        f"All models see the same images at {SIZE}x{SIZE} and the same splits; test labels are used neither for stopping nor for "
+        "checkpoints. Ours train as their recipe says; a peer for its own number of epochs or a time limit, whichever ends first. The "
+        "remarks say which peers were stopped early: they might do better with more time.",
+        f"Times are those of the first setting's files, from pixels to heatmap and score on one thread of ONNX Runtime, all in one "
         f"run, in turns, up to {ROUNDS * MOST_RUNS} images each, fewer of slow ones; they "
-        "differ between machines and moments, the ratios are what to read.",
+        "differ between machines and moments; the ratios are comparable.",
     ]
 
 

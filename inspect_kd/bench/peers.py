@@ -1,7 +1,7 @@
 """anomalib's models in a comparison: their own networks, losses and optimisers on our images, splits and encoder weights.
 
-A peer trains for its own number of epochs or for the minutes that were granted, whichever ends first; no peer's early stop
-is used, because anomalib's look at test labels. Peers whose weights cannot be had are still timed, with random ones.
+A peer trains for its own number of epochs or for a time limit, whichever ends first. anomalib's early stopping is not used,
+because it reads test labels. Peers without available weights are still timed, with random ones.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from inspect_kd import weights
-from inspect_kd.bench.cost import gflop, to_file
+from inspect_kd.bench.cost import export_file, gflop
 from inspect_kd.bench.entries import SIZE, Entry
 from inspect_kd.datasets import DataSet
 from inspect_kd.datasets.batches import ImageStore
@@ -44,21 +44,21 @@ EPOCHS = {"Stfpm": 100, "Fastflow": 500, "Supersimplenet": 300, "ReverseDistilla
 """From the examples that come with anomalib, or the papers."""
 BATCH = 8
 LARGEST_BANK = 3_000
-"""Patches that PatchCore may keep: choosing one takes a pass over all patches, a quarter of a second on a CPU."""
+"""Patches that PatchCore keeps at most: choosing one takes a pass over all patches, a quarter of a second on a CPU."""
 
 
 class PeerGraph(nn.Module):
-    """A peer from bytes to heatmap and score, its own normalisation included: what our artifacts do."""
+    """A peer from uint8 images to heatmap and score with its own normalisation, as our artifacts have it."""
 
     def __init__(self, peer: nn.Module) -> None:
         super().__init__()
         self.peer = peer
 
     def forward(self, images_NHW3: Tensor) -> tuple[Tensor, Tensor]:
-        answer: Any = self.peer(images_NHW3.permute(0, 3, 1, 2).float() / 255)
-        heatmap = answer.anomaly_map
+        prediction: Any = self.peer(images_NHW3.permute(0, 3, 1, 2).float() / 255)
+        heatmap = prediction.anomaly_map
         heatmap_N1HW = heatmap if heatmap.dim() == 4 else heatmap.unsqueeze(1)
-        score = answer.pred_score if answer.pred_score is not None else heatmap.flatten(1).amax(dim=1)
+        score = prediction.pred_score if prediction.pred_score is not None else heatmap.flatten(1).amax(dim=1)
         if heatmap_N1HW.shape[-1] != SIZE:
             heatmap_N1HW = nn.functional.interpolate(heatmap_N1HW, size=(SIZE, SIZE), mode="bilinear")
         output = ModelOutput(score_B=score.flatten(), heatmap_B1HW=heatmap_N1HW)
@@ -71,42 +71,42 @@ def run_entry(entry: Entry, data: DataSet, folder: Path, minutes: float, progres
     try:
         module = build(entry, coreset=min(0.1, LARGEST_BANK / (len(train) * (SIZE // 8) ** 2)))
         if entry.model == "EfficientAd":
-            # Else it downloads into the user's working directory.
+            # Otherwise it downloads into the working directory.
             module.imagenet_dir = folder.parents[1] / "imagenette"
         began = time.monotonic()
         note = fit(module, entry, data, minutes)
-        told: dict[str, Any] = {"note": note, "train_seconds": round(time.monotonic() - began, 1)}
+        result: dict[str, Any] = {"note": note, "train_seconds": round(time.monotonic() - began, 1)}
         graph = PeerGraph(module.cpu().eval())
         parts = predict_samples(TorchModel(graph, SIZE), data.select(Split.TEST), View(size=SIZE))  # type: ignore[arg-type]
-        told["metrics"] = measures_to_json(measure(parts))
+        result["metrics"] = in_json(measure(parts))
     except Exception as error:
-        # Whatever a peer stumbles over is its result; what it would cost is told all the same.
-        told = {"failure": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
+        # Any error is the result of this peer; its cost is still measured.
+        result = {"failure": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
         try:
-            _cost(PeerGraph(build(entry, random=True).eval()), folder, told)
-            told["failure"] += "; timed with random weights"
+            _cost(PeerGraph(build(entry, random=True).eval()), folder, result)
+            result["failure"] += "; timed with random weights"
         except Exception as again:
-            told["failure"] += f"; not timed either ({type(again).__name__})"
-        return told
+            result["failure"] += f"; not timed either ({type(again).__name__})"
+        return result
     try:
-        _cost(graph, folder, told)
+        _cost(graph, folder, result)
     except Exception as error:
-        told["note"] += f" not exported: {type(error).__name__}"
-    return told
+        result["note"] += f" not exported: {type(error).__name__}"
+    return result
 
 
-def _cost(graph: PeerGraph, folder: Path, told: dict[str, Any]) -> None:
-    told["gflop"] = gflop(graph, SIZE)
+def _cost(graph: PeerGraph, folder: Path, result: dict[str, Any]) -> None:
+    result["gflop"] = gflop(graph, SIZE)
     graph.requires_grad_(False)
     try:
-        to_file(graph, folder / "model.onnx", SIZE)
+        export_file(graph, folder / "model.onnx", SIZE)
     except Exception:
-        # Some are locked to the batch of their example.
-        to_file(graph, folder / "model.onnx", SIZE, dynamic=False)
+        # Some peers accept only the size of batch of the example.
+        export_file(graph, folder / "model.onnx", SIZE, dynamic=False)
 
 
 def build(entry: Entry, *, random: bool = False, coreset: float = 0.1) -> Any:
-    """One of anomalib's modules on the images as we hand them over: 256x256, normalised as its weights want it."""
+    """Build one of anomalib's modules for our images: 256x256, normalised as its weights require."""
     from anomalib import models
     from anomalib.pre_processing import PreProcessor
     from torchvision.transforms.v2 import Compose, Normalize, Resize
@@ -119,14 +119,14 @@ def build(entry: Entry, *, random: bool = False, coreset: float = 0.1) -> Any:
         options["backbone"] = entry.encoder
         layers = LAYERS[entry.encoder]
         if entry.model == "Fastflow":
-            # It knows three backbones by name and takes their features by index: under the name of one of them it gets ours.
+            # It accepts three backbones by name and takes their features by index: pass ours under one of these names.
             options["backbone"] = "resnet18"
         else:
             options["layers"] = layers[1:] if entry.model in WITHOUT_FINEST else layers
     if entry.model == "Patchcore":
         options["coreset_sampling_ratio"] = coreset
     steps: list[Any] = [Resize(size, antialias=True)]
-    if entry.model != "EfficientAd":  # which normalises inside and refuses a second time
+    if entry.model != "EfficientAd":  # normalises inside and refuses a second normalisation
         steps.append(Normalize(card.mean, card.std))
     with _weights_of(entry.encoder, random):
         module = getattr(models, entry.model)(
@@ -137,7 +137,7 @@ def build(entry: Entry, *, random: bool = False, coreset: float = 0.1) -> Any:
             **options,
         )
     if random and entry.model == "Padim":
-        # What a training would have gathered at each of 64x64 places.
+        # The statistics that a training would collect at each of 64x64 places.
         features = module.model.n_features
         module.model.gaussian.mean = torch.zeros(features, 64 * 64)
         module.model.gaussian.inv_covariance = torch.eye(features).repeat(64 * 64, 1, 1)
@@ -146,7 +146,7 @@ def build(entry: Entry, *, random: bool = False, coreset: float = 0.1) -> Any:
 
 @contextlib.contextmanager
 def _weights_of(encoder: str | None, random: bool) -> Iterator[None]:
-    """anomalib asks timm for pretrained weights; here they come from where our own encoders take theirs, or from nowhere."""
+    """Make anomalib take pretrained weights where our encoders take them, or random ones."""
     import timm
 
     with patch("timm.create_model", partial(_create, timm.create_model, encoder, random)):
@@ -154,9 +154,9 @@ def _weights_of(encoder: str | None, random: bool) -> Iterator[None]:
 
 
 def _create(
-    create: Callable[..., nn.Module], encoder: str | None, random: bool, asked: str, **options: Any
+    create: Callable[..., nn.Module], encoder: str | None, random: bool, requested: str, **options: Any
 ) -> nn.Module:
-    name = encoder or asked
+    name = encoder or requested
     local = weights.find_local(name)
     if options.get("pretrained") and not random:
         if local is None and not weights_available(name):
@@ -171,12 +171,12 @@ def _create(
         build = local.card.build if local else {}
         model = create(name, **(options | build | {"pretrained": False}))
     if options.get("features_only"):
-        drop_unused_stages(model)  # as in our own: nobody pays for stages that nobody reads
+        drop_unread(model)  # as in our encoders: stages that are not read cost nothing
     return model
 
 
 def fit(module: Any, entry: Entry, data: DataSet, minutes: float) -> str:
-    """Train as the peer's own module says; how far it came is told."""
+    """Train as the peer's module says, and return a remark on how far it came."""
     from lightning.pytorch import Trainer, seed_everything
 
     seed_everything(0, workers=True, verbose=False)
@@ -200,7 +200,7 @@ def fit(module: Any, entry: Entry, data: DataSet, minutes: float) -> str:
 
 
 def _images(entry: Entry, data: DataSet) -> Any:
-    """Our images as Lightning wants them; sound parts for validation only where a peer's maps are scaled by them."""
+    """Our images as a Lightning data module; validation images only for the peer that scales its maps by them."""
     from lightning.pytorch import LightningDataModule
 
     batch = 1 if entry.model == "EfficientAd" else BATCH
@@ -211,7 +211,7 @@ def _images(entry: Entry, data: DataSet) -> Any:
         return DataLoader(indices, batch_size=batch, shuffle=split is Split.TRAIN, collate_fn=partial(_batch, store))
 
     module: Any = LightningDataModule()
-    module.train_batch_size = batch  # EfficientAD looks whether it is 1
+    module.train_batch_size = batch  # EfficientAD checks that it is 1
     module.train_dataloader = partial(loader, Split.TRAIN)
     if entry.model == "EfficientAd":
         module.val_dataloader = partial(loader, Split.VALIDATION)
