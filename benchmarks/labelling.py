@@ -16,7 +16,6 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import numpy as np
-import torch
 
 from benchmarks.real_data import SETS, load
 from benchmarks.results import ROOT, Content, publish
@@ -135,7 +134,10 @@ def main() -> None:
                 chosen = [one for category in SETS for one in choose([s for s in line if s.category == category], seed)]
                 out = arguments.out / name.replace(" ", "_") / f"seed{seed}"
                 progress.note(f"seed {seed}, {name}: {sum(s.defective for s in chosen)} defects among {len(chosen)}")
-                run(data, arguments.base, chosen, measured, seed, out, shared, progress)
+                changes = [f"fit.seed={seed}", f"distill.start={json.dumps(str(arguments.base))}"]
+                recipe = resolved(load_recipe(MODEL, changes))
+                job = Job(recipe=recipe, data=data, folder=RunFolder(out), hardware=Hardware(), progress=progress)
+                shared = train(job, arguments.base, chosen, measured, shared)
     results = {name: finished(arguments.out / name.replace(" ", "_")) for name in arms}
     counts = {"line": len(line), "measured": len(measured)}
     publish("labelling", {"environment": environment("cpu"), **counts, "arms": results}, page)

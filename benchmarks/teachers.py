@@ -79,11 +79,13 @@ def with_switches(teacher: clip_ada.ClipAdaTeacher, **changes: Any) -> clip_ada.
 
 
 def measured(teacher: Teacher, data: DataSet) -> dict[str, Any]:
-    found = in_json(measure(predict_samples(RefinedTeacher(teacher), data.select(Split.TEST), View(size=FULL))))
+    found = measures_to_json(
+        measure(predict_samples(RefinedTeacher(teacher), data.select(Split.TEST), View(size=FULL)))
+    )
     return {name: found["mean"][name] for name in COLUMNS}
 
 
-def averaged(teacher: clip_ada.Teacher, data: DataSet) -> dict[str, Any]:
+def averaged(teacher: clip_ada.ClipAdaTeacher, data: DataSet) -> dict[str, Any]:
     """Mean over draws of random sentences: a single draw may point anywhere."""
     draws, random = [], with_switches(teacher, closer=False, affinity_steps=0)
     for seed in range(SEEDS):
@@ -99,7 +101,7 @@ def as_clip(teacher: Teacher) -> clip_ada.ClipAdaTeacher:
     return teacher
 
 
-def trained(model: str, changes: list[str], data: DataSet, folder: Path, progress: Progress) -> tuple[Recipe, Teacher]:
+def trained(model: str, changes: list[str], data: DataSet, folder: Path, progress: Progress) -> tuple[Job, Teacher]:
     recipe = resolved(load_recipe(model, changes))
     job = Job(recipe=recipe, data=data, folder=RunFolder(folder), hardware=Hardware(), progress=progress)
     torch.manual_seed(recipe.fit.seed)
@@ -132,9 +134,9 @@ def clip_figures(data: DataSet, folder: Path, progress: Progress) -> dict[str, A
 
 def spt_figures(data: DataSet, folder: Path, progress: Progress) -> tuple[dict[str, Any], dict[str, Any]]:
     """Metrics of guide and SAM, and figures of SAM's masks on drawn defects and sound parts."""
-    recipe, teacher = trained("sam_spt_tiny", [], data, folder / "spt", progress)
-    assert isinstance(teacher, sam_spt.Teacher)
-    drawn = examine(teacher, recipe, data, progress, variants=VARIANTS)
+    job, teacher = trained("sam_spt_tiny", [], data, folder / "spt", progress)
+    assert isinstance(teacher, sam_spt.SamSptTeacher)
+    drawn = validate_teacher(job, teacher, variants=VARIANTS)
     sound = [read_image(s.image) for s in data.select(Split.TEST) if not s.defective]
     asked, accepted = [], []
     for image in sound:

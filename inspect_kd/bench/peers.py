@@ -78,7 +78,7 @@ def run_entry(entry: Entry, data: DataSet, folder: Path, minutes: float, progres
         result: dict[str, Any] = {"note": note, "train_seconds": round(time.monotonic() - began, 1)}
         graph = PeerGraph(module.cpu().eval())
         parts = predict_samples(TorchModel(graph, SIZE), data.select(Split.TEST), View(size=SIZE))  # type: ignore[arg-type]
-        result["metrics"] = in_json(measure(parts))
+        result["metrics"] = measures_to_json(measure(parts))
     except Exception as error:
         # Any error is the result of this peer; its cost is still measured.
         result = {"failure": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
@@ -171,7 +171,7 @@ def _create(
         build = local.card.build if local else {}
         model = create(name, **(options | build | {"pretrained": False}))
     if options.get("features_only"):
-        drop_unread(model)  # as in our encoders: stages that are not read cost nothing
+        drop_unused_stages(model)  # as in our encoders: stages that are not read cost nothing
     return model
 
 
