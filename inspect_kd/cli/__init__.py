@@ -118,7 +118,8 @@ def faults_as_errors() -> Iterator[None]:
                     "a question was not answered: the input has ended; `--help` names the option"
                 ) from cause
             if isinstance(cause, KeyboardInterrupt):
-                raise Interrupted("stopped; `inspect-kd train --resume` goes on with a training") from cause
+                resume = "; `inspect-kd train --resume` goes on with the training" if sys.argv[1:2] == ["train"] else ""
+                raise Interrupted(f"stopped{resume}") from cause
         raise
 
 

@@ -8,21 +8,15 @@ from __future__ import annotations
 
 import struct
 
-from inspect_kd.datasets.tiff_structure import Directory, Tiff, check_values
+from inspect_kd.datasets.tiff_layout import LENGTH, TILE_LENGTH, TILE_WIDTH, WIDTH, check_layout
+from inspect_kd.datasets.tiff_structure import Tiff, check_values
 from inspect_kd.errors import BadInput
 
-SUBFILE_TYPE, WIDTH, LENGTH, TILE_WIDTH, TILE_LENGTH, SUB_DIRECTORIES = 254, 256, 257, 322, 323, 330
-BITS, COMPRESSION, PHOTOMETRIC, SAMPLES, PLANAR, EXTRA_SAMPLES, SAMPLE_FORMAT = 258, 259, 262, 277, 284, 338, 339
+SUBFILE_TYPE, SUB_DIRECTORIES = 254, 330
 REDUCED, MASK = 1, 4
 """Bits of SUBFILE_TYPE: a smaller copy of another image in the file, or the transparency of one."""
 SMALL_TILE = 2**24
 """Pixels of a tile that are accepted whatever the image's size is: writers pad small images to whole tiles."""
-PREDICTOR, PACKBITS = 317, 32773
-WHITE_IS_ZERO, RGB = 0, 2
-_COLOURS = {RGB: 3, 5: 4, 6: 3, 8: 3}
-"""Channels of a pixel's colour, by PHOTOMETRIC (RGB, CMYK, YCbCr, Lab); of all others one."""
-_DEEP_COMPRESSIONS = {1, 5, 8, PACKBITS, 32946}
-"""That OpenCV reads in 16-bit colour: none, LZW, Deflate, PackBits."""
 
 
 def check_tiff(data: bytes, name: str) -> None:
@@ -33,7 +27,7 @@ def check_tiff(data: bytes, name: str) -> None:
         first, *others = tiff.directories()
         if first.has_duplicate_tag:
             raise ValueError("a tag stands twice")
-        _check_channels(tiff, first, name)
+        check_layout(tiff, first, name)
         size = tiff.number(first, WIDTH, 0), tiff.number(first, LENGTH, 0)
         tile = tiff.number(first, TILE_WIDTH, 0), tiff.number(first, TILE_LENGTH, 0)
         kinds = [tiff.number(each, SUBFILE_TYPE, 0) for each in (first, *others)]
@@ -50,39 +44,3 @@ def check_tiff(data: bytes, name: str) -> None:
     # Previews, the levels of a pyramid and masks belong to the first image; what else follows is a picture of its own.
     if not all(kind & (REDUCED | MASK) for kind in kinds[1:]):
         raise BadInput(f"{name}: a TIFF of several images, only one of which would be inspected; save each one alone")
-
-
-def _check_channels(tiff: Tiff, first: Directory, name: str) -> None:
-    """Refuse channels that would be dropped or taken for something else."""
-    bits = tiff.numbers(first, BITS, (1,))
-    samples = tiff.number(first, SAMPLES, len(bits))
-    photometric = tiff.number(first, PHOTOMETRIC, WHITE_IS_ZERO)
-    extra = samples - _COLOURS.get(photometric, 1)
-    # Without EXTRA_SAMPLES a fourth channel may be infrared as well as alpha.
-    if extra > 1 or (extra == 1 and tiff.numbers(first, EXTRA_SAMPLES, ()) not in {(1,), (2,)}):
-        raise BadInput(
-            f"{name}: a TIFF of {samples} channels, some neither colour nor declared as alpha (ExtraSamples 1 or 2); "
-            "save its colour alone"
-        )
-    if tiff.number(first, PREDICTOR, 1) != 1 and tiff.number(first, COMPRESSION, 1) == PACKBITS:
-        # Some writers store differences then; libtiff takes them for the pixels.
-        raise BadInput(f"{name}: a PackBits TIFF with a predictor, which readers ignore; save it with LZW or Deflate")
-    if max(bits) == 16 and photometric == WHITE_IS_ZERO:
-        raise BadInput(f"{name}: a 16-bit TIFF in which 0 is white (WhiteIsZero); save it with 0 as black")
-    if max(bits) == 16 and tiff.number(first, PLANAR, 1) != 1:
-        # OpenCV fills the first plane and leaves the others undefined.
-        raise BadInput(f"{name}: a 16-bit TIFF whose channels lie in separate planes; save it interleaved")
-    if max(bits) == 16 and samples > 1:
-        _check_deep_colour(tiff, first, name)
-
-
-def _check_deep_colour(tiff: Tiff, first: Directory, name: str) -> None:
-    """Accept only the 16-bit colour that OpenCV is known to read exactly."""
-    bits, formats = tiff.numbers(first, BITS, (1,)), tiff.numbers(first, SAMPLE_FORMAT, (1,))
-    compression = tiff.number(first, COMPRESSION, 1)
-    if tiff.number(first, PHOTOMETRIC, WHITE_IS_ZERO) != RGB or set(bits) != {16} or set(formats) != {1}:
-        raise BadInput(f"{name}: a 16-bit TIFF of several channels that is not unsigned RGB; save it as RGB")
-    if compression not in _DEEP_COMPRESSIONS:
-        raise BadInput(
-            f"{name}: 16-bit colour in TIFF compression {compression}; save it uncompressed or with LZW or Deflate"
-        )
