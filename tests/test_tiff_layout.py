@@ -98,7 +98,9 @@ def test_grey_and_palette_of_few_bits_are_read(bits: int, photometric: int, comp
 
 @pytest.mark.parametrize(("kind", "format"), [("i2", 2), ("i4", 2), ("u4", 1)])
 @pytest.mark.parametrize(("order", "compression"), list(product("<>", (1, 8))))
-def test_signed_and_32_bit_grey_are_read_exactly_or_refused(kind: str, format: int, order: str, compression: int) -> None:
+def test_signed_and_32_bit_grey_are_read_exactly_or_refused(
+    kind: str, format: int, order: str, compression: int
+) -> None:
     """Pillow swapped bytes that libtiff had swapped: the pixels read as others that are no less valid."""
     eight = np.random.default_rng(1).integers(0, 127, (48, 32, 1))
     image = read_or_none(

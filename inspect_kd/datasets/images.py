@@ -126,6 +126,7 @@ def _decode(data: bytes, name: str) -> npt.NDArray[np.generic]:
 
 
 def _read_pixels(data: bytes, image: Image.Image, name: str) -> npt.NDArray[np.generic]:
+    check_xmp(image, name)  # loading turns a TIFF, and drops the words that said so
     # Loading raises on a torn file, which OpenCV would not; and Exif data may stand behind a PNG's pixels.
     if image.format == "PNG":
         _load_png(data, image, name)
