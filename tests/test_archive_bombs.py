@@ -111,12 +111,11 @@ def test_credit_for_headers_does_not_add_up(tmp_path: Path) -> None:
 
 
 def test_headers_of_members_are_not_kept(tmp_path: Path) -> None:
-    body = b"".join(record(f"key{number}") for number in range(800))
-    members = [
-        part for number in range(3000) for part in (member("p", tarfile.XHDTYPE, body[:2500]), member(f"{number}"))
-    ]
-    _, grown = unpack_in_child(packed(tmp_path / "a.tar.gz", *members), tmp_path / "out")
-    assert grown < 60
+    """All members are listed before the first is unpacked."""
+    body = b"".join(record(f"key{number}") for number in range(200))
+    members = [part for number in range(20) for part in (member("p", tarfile.XHDTYPE, body), member(f"{number}"))]
+    with bounded_tar.open_tar(packed(tmp_path / "a.tar.gz", *members)) as tar:
+        assert [listed.pax_headers for listed in tar] == [{}] * 20
 
 
 @pytest.mark.timeout(20)

@@ -130,7 +130,7 @@ def test_signed_and_32_bit_grey_are_read_exactly_or_refused(
         (3, 1, {320: COLOUR_MAP[:-3]}, "tag 320 has 765 values, where 768 belong"),
         (3, 1, {}, "tag 320 has 0 values, where 768 belong"),
     ],
-    ids=str,
+    ids=lambda value: value.replace(" ", "_") if isinstance(value, str) else "",
 )
 def test_layout_outside_of_the_table_is_refused(
     photometric: int, channels: int, more: dict[int, tuple[int, ...]], reason: str
