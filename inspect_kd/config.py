@@ -354,7 +354,7 @@ def fill(model: type[T], content: dict[str, Any], *, where: str, fault: type[Ins
     try:
         return TypeAdapter(model).validate_python(content)
     except ValidationError as error:
-        raise fault("\n".join(_explain(where, model, problem) for problem in error.errors())) from None
+        raise fault(*(_explain(where, model, problem) for problem in error.errors())) from None
 
 
 def _explain(where: str, model: type[Any], problem: Any) -> str:

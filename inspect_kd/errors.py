@@ -31,18 +31,26 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
+def printable_lines(text: str) -> str:
+    """The same for a text that the program itself has broken into lines."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
 class InspectKDError(Exception):
-    """Base of all errors that the command line prints as a message instead of a traceback."""
+    """Base of everything that the command line turns into one clear line instead of a traceback; several arguments are lines.
+
+    A line break within a line comes from a name or a file, and is escaped: it would fake a line of the program's own.
+    """
 
     exit_code = 1
 
     def __str__(self) -> str:
-        """Return the message shortened and printable, since it may quote hostile files."""
-        text = super().__str__()
+        """Messages quote what hostile files say of themselves: never pages of it, and nothing that steers a terminal."""
+        text = "\n".join(printable(str(line)) for line in self.args)
         if len(text) > LONGEST:
             # The file is named first and the reason last: cut the middle.
             text = f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}"
-        return "\n".join(map(printable, text.split("\n")))
+        return text
 
 
 class GateFailed(InspectKDError):

@@ -139,13 +139,17 @@ def altered(artifact: Path, to: Path, **changes: Any) -> Path:
 
 def test_twelve_significant_bits(program: Path, artifact: Path, tmp_path: Path) -> None:
     twelve = altered(artifact, tmp_path / "twelve.onnx", bits=12)
-    # Every level there is, and some beyond.
-    ramp = np.arange(64 * 80, dtype=np.uint16).reshape(64, 80)
+    ramp = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)
     cv2.imwrite(str(tmp_path / "a.png"), ramp)
     lines, code, _ = ask(program, twelve, tmp_path / "a.png")
     assert code == 0
     assert_same(lines[0], Inspector(twelve)(tmp_path / "a.png"))
     assert lines[0]["score"] != ask(program, artifact, tmp_path / "a.png")[0][0]["score"]
+    cv2.imwrite(str(tmp_path / "beyond.png"), ramp + 1)
+    lines, code, _ = ask(program, twelve, tmp_path / "beyond.png")
+    assert code == 3 and "12 significant bits" in lines[0]["error"]
+    with pytest.raises(BadInput, match="12 significant bits"):
+        Inspector(twelve)(tmp_path / "beyond.png")
 
 
 def test_what_it_cannot_read_is_ng_with_its_reason(program: Path, artifact: Path, tmp_path: Path) -> None:

@@ -162,7 +162,7 @@ def test_largest_images_need_little_more_memory_than_their_pixels(
     program = (
         "import resource, sys\nfrom inspect_kd.datasets.images import read_image\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "assert read_image(sys.argv[1]).max() == 0\n"
+        "assert read_image(sys.argv[1]).min() == 255\n"
         "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)"
     )
     words = [sys.executable, "-c", program, str(tmp_path / "a.png")]
@@ -203,7 +203,7 @@ def test_pipes_and_devices_are_refused_as_images(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.png")
     (tmp_path / "b.png").symlink_to("/dev/zero")
     for name in ("a.png", "b.png"):
-        with pytest.raises(BadInput, match="a pipe or a device"):
+        with pytest.raises(BadInput, match="not a regular file"):
             read_image(tmp_path / name)
 
 

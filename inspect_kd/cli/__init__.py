@@ -120,7 +120,8 @@ def faults_as_errors() -> Iterator[None]:
                     "the input ended before a question was answered; `--help` lists the option that answers it"
                 ) from cause
             if isinstance(cause, KeyboardInterrupt):
-                raise Interrupted("stopped; `inspect-kd train --resume` continues a training") from cause
+                resume = "; `inspect-kd train --resume` goes on with the training" if sys.argv[1:2] == ["train"] else ""
+                raise Interrupted(f"stopped{resume}") from cause
         raise
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from inspect_kd.errors import printable
+from inspect_kd.errors import printable_lines
 
 
 class PlainConsole(Console):
@@ -21,4 +21,4 @@ class PlainConsole(Console):
         super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False)
 
     def render_str(self, text: str, **options: Any) -> Text:
-        return super().render_str("\n".join(map(printable, text.split("\n"))), **options)
+        return super().render_str(printable_lines(text), **options)

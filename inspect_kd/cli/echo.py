@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import typer
 
-from inspect_kd.errors import printable
+from inspect_kd.errors import printable_lines
 
 
 def echo(text: object, *, err: bool = False) -> None:
-    """Print a text with all control characters but line breaks escaped."""
-    typer.echo("\n".join(map(printable, str(text).split("\n"))), err=err)
+    """Print a text, with every control character but the line break escaped."""
+    typer.echo(printable_lines(str(text)), err=err)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -57,7 +58,11 @@ def label_next(
     from inspect_kd.signing import trust_store
 
     if out is not None and out.is_dir() and any(out.iterdir()):
-        raise BadInput(f"{out}: is not empty; choose another folder with --out")
+        raise BadInput(f"{out}: not empty; choose another folder with --out")
+    if out is not None and os.path.lexists(_sheet_of(out)):
+        raise BadInput(
+            f"{_sheet_of(out)}: exists already, and would be replaced; move it, or choose another folder with --out"
+        )
     inspector = Inspector(artifact_of(artifact), threads=threads, trust=trust_store() if trusted else None)
     paths, labelled = list(find_images(images)), list(find_images(known or []))
     with show_progress() as progress:
@@ -96,6 +101,12 @@ def _predict_probabilities(
     return probabilities
 
 
+def _sheet_of(out: Path) -> Path:
+    """The contact sheet beside the folder of the copies."""
+    out = out.resolve()  # `.` has no name to call the sheet by
+    return out.with_name(f"{out.name}_sheet.jpg")
+
+
 def _copy(path: Path, to: Path) -> None:
     from inspect_kd.errors import file_named
 
@@ -123,6 +134,6 @@ def _copy_chosen(chosen: list[tuple[Path, Inspection]], out: Path, bits: int | N
         _copy(path, out / f"{number:03d}_{path.name}")
         pictures.append((f"{number:03d} {path.name}", overlay.draw(read_image(path, bits=bits), inspection)))
     sheet = overlay.contact_sheet(pictures)
-    file = out.with_name(f"{out.name}_sheet.jpg")
+    file = _sheet_of(out)
     write_image(file, sheet, [cv2.IMWRITE_JPEG_QUALITY, 90])
     return file

@@ -9,7 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
@@ -19,6 +19,9 @@ from inspect_kd.cli.threads import Threads
 if TYPE_CHECKING:
     from inspect_kd.errors import InspectKDError
     from inspect_kd.types import Inspection
+
+LONGEST_LINE = 2**16
+"""Bytes of a line of stdin; no system has paths that long."""
 
 
 def predict(
@@ -103,14 +106,24 @@ def find_images(patterns: list[str]) -> Iterator[Path]:
 
     for pattern in patterns:
         if pattern == "-":
-            yield from paths_from(sys.stdin.buffer)
-        # For an impossible file name `os.path` returns False, and reading it later reports the reason.
+            yield from paths_from(bounded_lines(sys.stdin.buffer))
+        # `os.path` calls a name that no file can have missing; reading it then says why.
         elif os.path.isdir(pattern):  # noqa: PTH112
             yield from find_in_folder(Path(pattern))
         elif glob.has_magic(pattern) and not os.path.exists(pattern):  # noqa: PTH110
             yield from find_by_pattern(pattern)
         else:
             yield Path(pattern)
+
+
+def bounded_lines(stream: BinaryIO) -> Iterator[bytes]:
+    """The lines of a stream, none of them longer than any path: one without end would fill the memory."""
+    from inspect_kd.errors import BadInput
+
+    while line := stream.readline(LONGEST_LINE + 1):
+        if len(line) > LONGEST_LINE:
+            raise BadInput(f"stdin: a line of more than {LONGEST_LINE} bytes; give one path a line")
+        yield line
 
 
 def paths_from(lines: Iterable[bytes]) -> Iterator[Path]:
@@ -132,6 +145,8 @@ class OverlayFolder:
         self.folder, self.bits = folder, bits
         self.fault: InspectKDError | None = None
         self.is_writable = True
+        self.numbers: Counter[str] = Counter()
+        """Of the latest picture of each name: ten thousand images may all be called `image.png`."""
 
     def save(self, path: Path, inspection: Inspection) -> None:
         from inspect_kd.errors import BadInput, EnvironmentFault, describe_os_error
@@ -139,16 +154,17 @@ class OverlayFolder:
         if not self.is_writable:
             return
         try:
-            save_overlay(path, inspection, self.folder, self.bits)
-        except BadInput as error:  # too large for a JPEG, or the image was moved after its inspection
-            self.fault = self.fault or BadInput(f"no overlay of {path} was written: {error}")
+            number = self.numbers[path.stem] + 1
+            self.numbers[path.stem] = save_overlay(path, answer, self.folder, self.bits, number)
+        except BadInput as error:  # no JPEG is that large, or the image has been moved away since its decision
+            self.fault = self.fault or BadInput(f"no overlay of {path}: {error}")
         except OSError as error:
             self.is_writable = False
             self.fault = EnvironmentFault(f"no overlays were written from this one on: {describe_os_error(error)}")
 
 
-def save_overlay(path: Path, inspection: Inspection, folder: Path, bits: int | None) -> None:
-    """Write `<stem>.jpg` into the folder; a second image of the same name gets a number."""
+def save_overlay(path: Path, answer: Inspection, folder: Path, bits: int | None, number: int = 1) -> int:
+    """`<stem>.jpg` in the folder; a second image of the same name gets a number, from this one on. The number, 1 for none."""
     import cv2
 
     from inspect_kd import overlay
@@ -156,8 +172,8 @@ def save_overlay(path: Path, inspection: Inspection, folder: Path, bits: int | N
     from inspect_kd.datasets.images import read_image
 
     folder.mkdir(parents=True, exist_ok=True)
-    to, number = folder / f"{path.stem}.jpg", 2
-    while to.exists():
-        to, number = folder / f"{path.stem}-{number}.jpg", number + 1
-    picture = overlay.draw(read_image(path, bits=bits), inspection)
+    while (to := folder / (f"{path.stem}.jpg" if number == 1 else f"{path.stem}-{number}.jpg")).exists():
+        number += 1
+    picture = overlay.draw(read_image(path, bits=bits), answer)
     write_image(to, picture, [cv2.IMWRITE_JPEG_QUALITY, 92])
+    return number

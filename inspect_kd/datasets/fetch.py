@@ -31,7 +31,8 @@ MOST_BYTES = 200 * 2**30
 LARGEST_RATIO = 200
 """Highest ratio of unpacked to packed size: images hardly compress, archive bombs do."""
 LZMA_MEMORY = 256 * 2**20
-PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2)
+PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""Of a zip's members. `zipfile` unpacks a piece of bzip2 whole, however much it becomes."""
 TRIES = 5
 WAIT_ADVICE = "wait until that process has downloaded it, then run the command again"
 

@@ -6,11 +6,13 @@ All limits are checked on the header: a file of a few kilobytes may decode to gi
 from __future__ import annotations
 
 import io
+import re
 import warnings
 
 from PIL import Image
 
 from inspect_kd.datasets.jpeg_structure import check_jpeg
+from inspect_kd.datasets.png_structure import SIGNATURE, check_png
 from inspect_kd.datasets.tiff_checks import check_tiff
 from inspect_kd.datasets.tiff_structure import check_values
 from inspect_kd.errors import BadInput
@@ -22,6 +24,8 @@ WIDE_MODES = {"I;16", "I;16L", "I;16B", "I;16N", "I", "F"}
 # Pillow raises an error above twice this number; its default is lower than our limit.
 Image.MAX_IMAGE_PIXELS = LARGEST_PIXELS // 2
 _TIFF_MARKS = tuple(order + mark for order in (b"II", b"MM") for mark in (b"*\0", b"\0*", b"+\0", b"\0+"))
+EXIF_ORIENTATION = 0x0112
+_XMP_ORIENTATION = re.compile(rb"""tiff:Orientation\s*(?:=\s*["']|>)\s*([0-9]+)""")
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 
 
@@ -33,6 +37,8 @@ def open_image(data: bytes, name: str) -> Image.Image:
         check_tiff(data, name)
     elif data.startswith(b"\xff\xd8\xff"):
         check_jpeg(data, name)
+    elif data.startswith(SIGNATURE):
+        check_png(data, name)
     try:
         with warnings.catch_warnings():
             # Pillow's limit only warns; ours below raises.
@@ -84,8 +90,26 @@ def _tiff_depth(image: Image.Image) -> int:
 
 
 def check_exif(image: Image.Image, name: str) -> None:
-    """Refuse hostile Exif data of a PNG or WebP, which Pillow parses to find the image's orientation."""
-    exif = image.info.get("exif", b"")
+    """Refuse hostile Exif data of a PNG or WebP, which Pillow reads when it is asked how the camera was held."""
+    check_values(_exif(image), name)
+
+
+def check_xmp(image: Image.Image, name: str) -> None:
+    """Refuse a picture that is turned by XMP alone: Pillow would turn it, OpenCV and browsers would not."""
+    texts = [image.info.get(key, b"") for key in ("xmp", "XML:com.adobe.xmp")]
+    xmp = b"".join(text.encode() if isinstance(text, str) else bytes(text) for text in texts)
+    if all(int(orientation) == 1 for orientation in _XMP_ORIENTATION.findall(xmp)):
+        return
+    tags: object = getattr(image, "tag_v2", None)
+    if tags is None:
+        tags = Image.Exif()
+        tags.load(_exif(image))
+    if EXIF_ORIENTATION not in tags:  # type: ignore[operator]
+        raise BadInput(f"{name}: turned by XMP, which not every reader follows; save it upright, or turn it by Exif")
+
+
+def _exif(image: Image.Image) -> bytes:
+    exif: bytes = image.info.get("exif", b"")
     if (profile := image.info.get("Raw profile type exif")) is not None and not exif:
         exif = bytes.fromhex("".join(profile.split("\n")[3:]))  # as ImageMagick writes it
-    check_values(exif, name)
+    return exif

@@ -5,7 +5,6 @@ Pillow decodes, because it raises an error on truncated files, where OpenCV sile
 
 from __future__ import annotations
 
-import stat
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,16 +14,27 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from inspect_kd.datasets.image_headers import LARGEST_PIXELS, WIDE_MODES, check_exif, is_deep, open_image
-from inspect_kd.datasets.tiff_checks import EXTRA_SAMPLES
+from inspect_kd.datasets.image_headers import (
+    EXIF_ORIENTATION,
+    LARGEST_PIXELS,
+    WIDE_MODES,
+    check_exif,
+    check_xmp,
+    is_deep,
+    open_image,
+)
+from inspect_kd.datasets.png_structure import check_pixels_complete, read_header
+from inspect_kd.datasets.tiff_layout import EXTRA_SAMPLES
 from inspect_kd.errors import BadInput
+from inspect_kd.plain_file import MissingFile, read_plain_file
 from inspect_kd.types import ImageU8, Mask
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".tif", ".tiff", ".webp"})
 LARGEST_FILE = 2**31
 STRIP = 2**22
-"""Pixels that are converted at once, which bounds the extra memory of a conversion."""
-EXIF_ORIENTATION = 0x0112
+"""Pixels that are converted at once: what a conversion needs beside its answer is bounded by this, not by the image."""
+UNLIKELY = 165
+"""Value of all channels with which a PNG's image is filled before it is decoded."""
 
 
 def read_image(path: str | Path, *, bits: int | None = None) -> ImageU8:
@@ -74,7 +84,9 @@ def as_rgb8(array: npt.NDArray[np.generic], *, bits: int | None = None, name: st
     if values.ndim == 2:
         return np.repeat(values[:, :, None], 3, axis=2)
     if values.shape[2] == 4:
-        # Transparent pixels become black, whatever colour the file stores for them.
+        # What is transparent is not there: black, whatever colour the file keeps under it.
+        if not values[:, :, 3].any():
+            raise BadInput(f"{name}: wholly transparent, so that there is nothing to inspect; save it without alpha")
         blended = np.empty((*values.shape[:2], 3), np.uint8)
         for rows in _strips(*values.shape[:2]):
             alpha = values[rows, :, 3:].astype(np.uint16)
@@ -90,16 +102,10 @@ def _strips(height: int, width: int) -> Iterator[slice]:
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        status = path.stat()
-        if stat.S_ISDIR(status.st_mode):
+        if path.is_dir():
             raise BadInput(f"{path}: a folder, not an image")
-        if not stat.S_ISREG(status.st_mode):
-            # Reading a pipe may block, and a device may never end.
-            raise BadInput(f"{path}: a pipe or a device, not an image")
-        if status.st_size > LARGEST_FILE:
-            raise BadInput(f"{path}: {status.st_size} bytes exceeds the limit of {LARGEST_FILE} bytes for images")
-        return path.read_bytes()
-    except FileNotFoundError:
+        return read_plain_file(path, "image", LARGEST_FILE)
+    except MissingFile:
         raise BadInput(f"{path}: no such file") from None
     except (OSError, ValueError) as error:
         raise BadInput(f"{path}: cannot be read ({error})") from error
@@ -119,17 +125,40 @@ def _decode(data: bytes, name: str) -> npt.NDArray[np.generic]:
 
 
 def _read_pixels(data: bytes, image: Image.Image, name: str) -> npt.NDArray[np.generic]:
-    image.load()  # raises on a truncated file; also reads Exif data that follows a PNG's pixels
+    check_xmp(image, name)  # loading turns a TIFF, and drops the words that said so
+    # Loading raises on a torn file, which OpenCV would not; and Exif data may stand behind a PNG's pixels.
+    if image.format == "PNG":
+        _load_png(data, image, name)
+    else:
+        image.load()
     check_exif(image, name)
+    check_xmp(image, name)
     if is_deep(data, image):
         return _read_colour16(data, image, name)
     ImageOps.exif_transpose(image, in_place=True)
     if image.mode in WIDE_MODES:
-        return _read_mono16(image, name)
-    if image.mode in {"1", "L"}:
+        return _wide_mono(image, name)
+    if image.mode in {"1", "L"} and "transparency" not in image.info:
         return _pixels(image, "L")
     has_alpha = "A" in image.getbands() or "transparency" in image.info
     return _pixels(image, "RGBA" if has_alpha else "RGB")
+
+
+def _load_png(data: bytes, image: Image.Image, name: str) -> None:
+    """Decode a PNG's pixels, and refuse one that has fewer than its header says: Pillow leaves the missing rows as they were.
+
+    They are filled beforehand with a value that hardly fills a picture's last row. Only where it does, or where the filling tells
+    nothing, are the pixels inflated once more and counted, which takes half as long as decoding them.
+    """
+    bands = len(image.getbands())
+    filled = Image.new(image.mode, image.size, UNLIKELY if bands == 1 else (UNLIKELY,) * bands)
+    last_row = (0, image.height - 1, image.width, image.height)
+    missing, memory = filled.crop(last_row).getextrema(), filled.im
+    image.im = memory
+    image.load()
+    is_told_by_filling = image.im is memory and not read_header(data).is_interlaced
+    if not is_told_by_filling or image.crop(last_row).getextrema() == missing:
+        check_pixels_complete(data, name)
 
 
 def _pixels(image: Image.Image, mode: str) -> npt.NDArray[np.uint8]:
@@ -182,6 +211,11 @@ def _to_bytes(array: npt.NDArray[np.generic], bits: int | None, name: str) -> np
         return array.astype(np.uint8) * np.uint8(255)
     if array.dtype == np.uint16:
         full = np.float32(2 ** (bits or 16) - 1)
+        colour = array if array.ndim == 2 else array[:, :, :3]  # alpha has 16 bits whatever the camera has
+        if bits is not None and colour.max() > full:
+            raise BadInput(
+                f"{name}: pixels of up to {colour.max()} are more than {bits} significant bits hold; check `bits`"
+            )
         eight = np.empty(array.shape, np.uint8)
         for rows in _strips(*array.shape[:2]):
             eight[rows] = np.clip(np.rint(array[rows].astype(np.float32) * (255 / full)), 0, 255)

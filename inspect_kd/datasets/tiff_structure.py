@@ -82,6 +82,15 @@ class Tiff:
         step = struct.calcsize(f"={form}")
         return tuple(self.read(form, entry.offset + step * index) for index in range(entry.length))
 
+    def all_numbers(self, directory: Directory, tag: int, count: int) -> tuple[int, ...]:
+        """The whole numbers of a tag that must have exactly so many; however many they are."""
+        entry = directory.entries.get(tag)
+        if entry is None or entry.kind not in _NUMBERS or entry.length != count:
+            raise ValueError(f"tag {tag} has {entry.length if entry else 0} values, where {count} belong")
+        if entry.place > len(self.data):
+            raise struct.error(f"a place beyond the end of the file: {entry.place}")
+        return struct.unpack_from(f"{self.order}{count}{_NUMBERS[entry.kind]}", self.data, entry.place)
+
     def directories(self) -> Iterator[Directory]:
         """Yield the directory of each image, in the file's order."""
         visited: set[int] = set()

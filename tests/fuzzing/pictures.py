@@ -182,10 +182,10 @@ BOMBS = (4000, 9000, 13_000, 14_100, 15_000, 30_000)
 
 @cache
 def bomb(side: int, depth: int, colour: int) -> bytes:
-    """Make a PNG of black pixels. `colour` is PNG's colour type: 0 grey, 2 RGB, 6 RGBA."""
+    """A PNG of white pixels, a thousandth of their size. Colour as PNG counts it: 0 grey, 2 RGB, 6 RGBA."""
     depth = 8 if depth == 1 and colour else depth
-    row = bytes(1 + (side * depth * {0: 1, 2: 3, 6: 4}[colour] + 7) // 8)
-    # Only a tenth of the rows if all would take long to compress: a truncated file is refused as well.
+    row = b"\0" + b"\xff" * ((side * depth * {0: 1, 2: 3, 6: 4}[colour] + 7) // 8)
+    # A tenth of the rows where all would only cost the one who packs them: torn files are refused all the same.
     rows = side if side * len(row) < 2e9 else side // 10
     packer = zlib.compressobj(1)
     packed = b"".join(packer.compress(row) for _ in range(rows)) + packer.flush()

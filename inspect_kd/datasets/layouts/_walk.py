@@ -86,6 +86,18 @@ def image_stem(mask: Path) -> str:
     return mask.stem[: -len(end)]
 
 
+def unreadable_masks(folder: Path) -> list[Path]:
+    """Files that are named as the mask of an image in this folder and are no images, where no readable mask goes with it.
+
+    They are of another format, or links to nothing. Such a part must not pass as one without a mask, which is sound.
+    """
+    images = images_in(folder)
+    stems = {path.stem for path in images if not is_mask(path)}
+    masked = {image_stem(path) for path in images if is_mask(path)}
+    others = sorted({*folder.iterdir()} - {*images})
+    return [path for path in others if is_mask(path) and image_stem(path) in stems - masked]
+
+
 def mask_in(folder: Path, stem: str) -> Path | None:
     """Find the mask of an image: `<stem>_mask.png`, `<stem>.png`, with any image suffix."""
     for end in ("_mask", "", "_gt", "_label"):

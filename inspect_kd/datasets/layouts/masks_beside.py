@@ -9,7 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from inspect_kd.datasets.images import read_mask
-from inspect_kd.datasets.layouts._walk import folders, image_stem, images_in, inside, is_mask
+from inspect_kd.datasets.layouts._walk import folders, image_stem, images_in, inside, is_mask, unreadable_masks
+from inspect_kd.errors import BadInput
 from inspect_kd.types import Sample
 
 
@@ -26,6 +27,8 @@ def _categories(root: Path) -> list[Path]:
 
 
 def _category(root: Path, folder: Path) -> list[Sample]:
+    for path in unreadable_masks(folder):
+        raise BadInput(f"{path}: named as a mask is, but no image that can be read; save it as PNG, or rename it")
     masks = {image_stem(path): path for path in images_in(folder) if is_mask(path)}
     samples = []
     for path in images_in(folder):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from inspect_kd.datasets.layouts._walk import folders, images_in, is_mask
+from inspect_kd.datasets.layouts._walk import folders, images_in, is_mask, unreadable_masks
 from inspect_kd.types import Sample
 
 _DEFECT_WORDS = (
@@ -29,8 +29,9 @@ _DEFECT_WORDS = (
 def recognise(root: Path) -> bool:
     files = images_in(root)
     names = [root.resolve().name.lower(), *(path.stem.lower() for path in files)]
-    suspicious = any(is_mask(path) for path in files) or any(_names_defect(name) for name in names)
-    # Beside images, the meaning of folders of images is unclear.
+    has_masks = any(is_mask(path) for path in files) or (bool(files) and bool(unreadable_masks(root)))
+    suspicious = has_masks or any(_tells(name) for name in names)
+    # Images beside folders of images: nobody can tell what the folders mean.
     return bool(files) and not suspicious and not any(images_in(folder) for folder in folders(root))
 
 

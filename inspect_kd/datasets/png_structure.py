@@ -1,0 +1,102 @@
+"""The chunks of a PNG file, read without decoding a pixel, and the check that its compressed pixels are as many as its header says.
+
+Unusual here: Pillow reads a PNG whose compressed pixels end early without an error and leaves the rest black. It reads no
+further than the first image's end, so a second image in the file would pass unseen.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from inspect_kd.errors import BadInput
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+MOST_CHUNKS = 2**20
+PIECE = 2**18
+"""Bytes that are inflated at once."""
+_ANIMATION = frozenset({b"acTL", b"fcTL", b"fdAT"})
+_PALETTE = 3
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+"""Of a pixel, by the colour type of the header."""
+_PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+"""Of an interlaced image: first column, first row, step of the columns, step of the rows."""
+
+
+class Header(NamedTuple):
+    """What a PNG's first chunk says."""
+
+    width: int
+    height: int
+    depth: int
+    colour_type: int
+    is_interlaced: bool
+
+    def inflated_size(self) -> int:
+        """Bytes of the pixels once they are inflated: each row has a byte more, which names its filter."""
+        bits = self.depth * _CHANNELS.get(self.colour_type, 1)
+        passes = _PASSES if self.is_interlaced else ((0, 0, 1, 1),)
+        sizes = ((-(-(self.width - x) // across), -(-(self.height - y) // down)) for x, y, across, down in passes)
+        return sum(rows * (1 + -(-columns * bits // 8)) for columns, rows in sizes if columns > 0 and rows > 0)
+
+
+def check_png(data: bytes, name: str) -> None:
+    """Refuse a torn PNG, an animation, and a file that holds anything behind the image's end."""
+    previous, seen = b"", set[bytes]()
+    header = read_header(data) if len(data) > 28 else None
+    for kind, _, end in _chunks(data, name):
+        if kind in _ANIMATION:
+            raise BadInput(
+                f"{name}: an animation of several images, only one of which would be inspected; save each one alone"
+            )
+        if (kind == b"IHDR") == bool(seen) or (kind == b"IDAT" and kind in seen and kind != previous):
+            raise BadInput(f"{name}: broken or truncated (PNG chunks out of order)")
+        if kind == b"IDAT" and header and header.colour_type == _PALETTE and b"PLTE" not in seen:
+            raise BadInput(f"{name}: broken or truncated (a PNG without its palette)")
+        if kind == b"tRNS" and header and header.colour_type == 0 and header.depth not in (1, 8):
+            # Pillow compares the transparent grey with values that it has brought to 8 bits, or not at all.
+            raise BadInput(
+                f"{name}: a grey PNG of {header.depth} bits with a transparent value; save it with alpha or without"
+            )
+        if kind == b"IEND" and end != len(data):
+            raise BadInput(f"{name}: {len(data) - end} bytes behind the end of the PNG, which may be another image")
+        previous = kind
+        seen.add(kind)
+
+
+def check_pixels_complete(data: bytes, name: str) -> None:
+    """Inflate all pixels of a PNG that has passed `check_png`, and refuse one that has fewer than its header says."""
+    needed = read_header(data).inflated_size()
+    unpacker = zlib.decompressobj()
+    for kind, start, end in _chunks(data, name):
+        if kind != b"IDAT":
+            continue
+        for at in range(start, end - 4, PIECE):
+            packed = data[at : min(at + PIECE, end - 4)]
+            while packed and needed > 0:
+                needed -= len(unpacker.decompress(packed, PIECE))
+                packed = unpacker.unconsumed_tail
+    if needed > 0:
+        raise BadInput(f"{name}: broken or truncated (the PNG's pixels end {needed} bytes early)")
+
+
+def read_header(data: bytes) -> Header:
+    """The header of a PNG that has passed `check_png`."""
+    width, height = int.from_bytes(data[16:20]), int.from_bytes(data[20:24])
+    return Header(width, height, data[24], data[25], is_interlaced=data[28] != 0)
+
+
+def _chunks(data: bytes, name: str) -> Iterator[tuple[bytes, int, int]]:
+    """(kind, where its content begins, where the chunk ends), to the end of the image."""
+    at = len(SIGNATURE)
+    for _ in range(MOST_CHUNKS):
+        length, kind = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8]
+        start, end = at + 8, at + 12 + length
+        if end > len(data) or (at == len(SIGNATURE) and (kind, length) != (b"IHDR", 13)):
+            raise BadInput(f"{name}: broken or truncated (a PNG chunk at {at})")
+        yield kind, start, end
+        if kind == b"IEND":
+            return
+        at = end
+    raise BadInput(f"{name}: a PNG of more than {MOST_CHUNKS} chunks; refused before decoding")

@@ -1,0 +1,190 @@
+"""The TIFF layouts that are decoded, as one table, and the check that a file's strips or tiles are exactly its picture.
+
+Unusual here: what the table does not list is refused, although Pillow would decode much of it. Where Pillow and libtiff decode
+different pixels from one file, or where a picture's missing parts come out black, a defect may pass as sound.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from inspect_kd.datasets.tiff_structure import Directory, Tiff
+from inspect_kd.errors import BadInput
+
+WIDTH, LENGTH, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER = 256, 257, 258, 259, 262, 266
+STRIP_OFFSETS, SAMPLES, ROWS_PER_STRIP, STRIP_BYTES, PLANAR, PREDICTOR = 273, 277, 278, 279, 284, 317
+COLOUR_MAP, TILE_WIDTH, TILE_LENGTH, TILE_OFFSETS, TILE_BYTES = 320, 322, 323, 324, 325
+INK_SET, EXTRA_SAMPLES, SAMPLE_FORMAT = 332, 338, 339
+
+_KINDS = {0: "grey in which 0 is white", 1: "grey", 2: "RGB", 3: "palette", 5: "CMYK", 6: "YCbCr", 8: "Lab"}
+"""By PHOTOMETRIC."""
+WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR = 0, 1, 2, 3, 5, 6
+_NONE, _LZW, _JPEG, _DEFLATE, _PACKBITS, _OLD_DEFLATE, _LZMA, _ZSTD = 1, 5, 7, 8, 32773, 32946, 34925, 50000
+_CCITT = frozenset({2, 3, 4})
+_LOSSLESS = frozenset({_NONE, _LZW, _DEFLATE, _PACKBITS, _OLD_DEFLATE, _LZMA, _ZSTD})
+_READ_BY_OPENCV = frozenset({_NONE, _LZW, _DEFLATE, _PACKBITS, _OLD_DEFLATE})
+"""In 16-bit colour."""
+_WITH_PREDICTOR = frozenset({_LZW, _DEFLATE, _OLD_DEFLATE, _LZMA, _ZSTD})
+"""Some writers store differences in other compressions, too; libtiff takes them for the pixels."""
+_UNSIGNED, _SIGNED, _FLOATING = 1, 2, 3
+_WHOLE = frozenset({_UNSIGNED, _SIGNED})
+_INTERLEAVED, _SEPARATE = 1, 2
+MOST_SEGMENTS = 2**20
+"""Strips or tiles: Pillow decodes each in a call of its own."""
+ALL_ROWS = 2**32 - 1
+"""ROWS_PER_STRIP of a single strip."""
+
+
+class PixelLayout(NamedTuple):
+    """One row of the table: what a file's tags may say together."""
+
+    photometrics: frozenset[int]
+    bits: frozenset[int]
+    compressions: frozenset[int]
+    colours: int = 1
+    may_have_alpha: bool = False
+    may_be_separate: bool = False
+    """Whether each channel may lie in a plane of its own."""
+    formats: frozenset[int] = frozenset({_UNSIGNED})
+    orders: str = "<>"
+
+
+_GREY = frozenset({WHITE_IS_ZERO, BLACK_IS_ZERO})
+LAYOUTS = (
+    PixelLayout(_GREY, frozenset({1}), _LOSSLESS | _CCITT),
+    PixelLayout(_GREY, frozenset({2, 4}), _LOSSLESS),
+    PixelLayout(_GREY, frozenset({8}), _LOSSLESS | {_JPEG}, may_be_separate=True),
+    PixelLayout(frozenset({BLACK_IS_ZERO}), frozenset({8}), _LOSSLESS, may_have_alpha=True),
+    PixelLayout(frozenset({BLACK_IS_ZERO}), frozenset({16}), _LOSSLESS),
+    PixelLayout(frozenset({BLACK_IS_ZERO}), frozenset({16}), frozenset({_NONE}), formats=frozenset({_SIGNED})),
+    PixelLayout(frozenset({BLACK_IS_ZERO}), frozenset({32}), frozenset({_NONE}), formats=_WHOLE),
+    # Of the other byte order Pillow swaps bytes that libtiff has swapped already.
+    PixelLayout(frozenset({BLACK_IS_ZERO}), frozenset({16, 32}), _LOSSLESS, formats=_WHOLE, orders="<"),
+    PixelLayout(frozenset({PALETTE}), frozenset({1, 2, 4, 8}), _LOSSLESS),
+    PixelLayout(frozenset({PALETTE}), frozenset({8}), _LOSSLESS, may_have_alpha=True),
+    PixelLayout(frozenset({RGB}), frozenset({8}), _LOSSLESS | {_JPEG}, 3, may_have_alpha=True, may_be_separate=True),
+    PixelLayout(frozenset({RGB}), frozenset({16}), _READ_BY_OPENCV, 3, may_have_alpha=True),
+    PixelLayout(frozenset({CMYK}), frozenset({8}), _LOSSLESS | {_JPEG}, 4, may_be_separate=True),
+    PixelLayout(frozenset({YCBCR}), frozenset({8}), frozenset({_JPEG}), 3),
+)
+"""Each is decoded exactly, in both byte orders (tests/test_tiff_channels.py)."""
+
+
+class PixelTags(NamedTuple):
+    """What a file's tags say of its pixels."""
+
+    photometric: int
+    bits: tuple[int, ...]
+    formats: tuple[int, ...]
+    samples: int
+    extra: tuple[int, ...]
+    compression: int
+    predictor: int
+    planar: int
+    fill_order: int
+    ink_set: int
+    order: str
+
+
+def check_layout(tiff: Tiff, first: Directory, name: str) -> None:
+    """Refuse pixels that the table does not list, and strips or tiles that are not exactly the picture."""
+    tags = _read_tags(tiff, first)
+    kind = _KINDS.get(tags.photometric, f"PhotometricInterpretation {tags.photometric}")
+    layouts = [layout for layout in LAYOUTS if tags.photometric in layout.photometrics]
+    # Of the layouts of this kind and depth, the one that differs least: its differences are the reasons.
+    differences = min((_differences(layout, tags) for layout in layouts), key=_distance, default=("",))
+    reasons = " and ".join(filter(None, differences))
+    if reasons or not layouts:
+        raise BadInput(
+            f"{name}: a TIFF of {kind}{' with ' if reasons else ''}{reasons} is not read; save it as grey or RGB of 8 or 16 bits "
+            "a channel, interleaved, uncompressed or with LZW or Deflate"
+        )
+    if tags.photometric == PALETTE:
+        _check_colour_map(tiff, first, tags.bits[0])
+    _check_segments(tiff, first, tags)
+
+
+def _read_tags(tiff: Tiff, first: Directory) -> PixelTags:
+    bits = tiff.numbers(first, BITS, (1,))
+    if PHOTOMETRIC not in first.entries:
+        raise ValueError("no PhotometricInterpretation")
+    return PixelTags(
+        photometric=tiff.number(first, PHOTOMETRIC, 0),
+        bits=bits,
+        formats=tiff.numbers(first, SAMPLE_FORMAT, (_UNSIGNED,)),
+        samples=tiff.number(first, SAMPLES, len(bits)),
+        extra=tiff.numbers(first, EXTRA_SAMPLES, ()),
+        compression=tiff.number(first, COMPRESSION, _NONE),
+        predictor=tiff.number(first, PREDICTOR, 1),
+        planar=tiff.number(first, PLANAR, _INTERLEAVED),
+        fill_order=tiff.number(first, FILL_ORDER, 1),
+        ink_set=tiff.number(first, INK_SET, 1),
+        order=tiff.order,
+    )
+
+
+def _differences(layout: PixelLayout, tags: PixelTags) -> tuple[str, ...]:
+    """What the tags say otherwise than the layout, in words; the depth first. Empty: no difference."""
+    alpha = layout.may_have_alpha and tags.samples == layout.colours + 1 and tags.extra in {(1,), (2,)}
+    are_channels_known = alpha or (tags.samples == layout.colours and not tags.extra)
+    is_separate = tags.planar != _INTERLEAVED
+    has_odd_predictor = tags.predictor != 1 and (tags.predictor != 2 or tags.compression not in _WITH_PREDICTOR)
+    return (
+        f"{max(tags.bits)} bits a channel" if len({*tags.bits}) > 1 or tags.bits[0] not in layout.bits else "",
+        ""
+        if are_channels_known
+        else f"{tags.samples} channels, some neither colour nor declared as alpha (ExtraSamples 1 or 2)",
+        "" if len({*tags.formats}) == 1 and tags.formats[0] in layout.formats else _format_named(tags.formats),
+        f"Compression {tags.compression}" if tags.compression not in layout.compressions else "",
+        f"Predictor {tags.predictor} in Compression {tags.compression}" if has_odd_predictor else "",
+        "channels in separate planes" if tags.planar not in ({1, 2} if layout.may_be_separate else {1}) else "",
+        f"FillOrder {tags.fill_order}" if tags.fill_order not in ({1} if is_separate else {1, 2}) else "",
+        f"InkSet {tags.ink_set}" if tags.ink_set != 1 and tags.photometric == CMYK else "",
+        "" if tags.order in layout.orders else "signed or 32-bit pixels in big-endian order",
+    )
+
+
+def _format_named(formats: tuple[int, ...]) -> str:
+    return "floating-point pixels" if _FLOATING in formats else f"SampleFormat {', '.join(map(str, formats))}"
+
+
+def _distance(differences: tuple[str, ...]) -> tuple[bool, int]:
+    return bool(differences[0]), sum(map(bool, differences))
+
+
+def _check_colour_map(tiff: Tiff, first: Directory, bits: int) -> None:
+    """Refuse a palette of 8-bit values: its values have 16 bits, of which Pillow takes the upper 8."""
+    colours = tiff.all_numbers(first, COLOUR_MAP, 3 * 2**bits)
+    if max(colours) < 2**8:
+        raise ValueError("a palette of 8-bit values, where 16-bit ones belong, or all black")
+
+
+def _check_segments(tiff: Tiff, first: Directory, tags: PixelTags) -> None:
+    """Refuse too few strips or tiles, whose places Pillow leaves black, and too many, of which each reader takes others."""
+    width, length = tiff.number(first, WIDTH, 0), tiff.number(first, LENGTH, 0)
+    has_tiles = bool({TILE_WIDTH, TILE_LENGTH, TILE_OFFSETS, TILE_BYTES} & first.entries.keys())
+    if has_tiles and {STRIP_OFFSETS, STRIP_BYTES} & first.entries.keys():
+        raise ValueError("strips and tiles at once")
+    if has_tiles:
+        across, down = tiff.number(first, TILE_WIDTH, 0), tiff.number(first, TILE_LENGTH, 0)
+    else:
+        across, down = width, min(length, tiff.number(first, ROWS_PER_STRIP, ALL_ROWS))
+    if 0 in (width, length, across, down):
+        raise ValueError("a picture, strip or tile without pixels")
+    planes = tags.samples if tags.planar == _SEPARATE else 1
+    rows_of_segments, columns = -(-length // down), -(-width // across)
+    count = rows_of_segments * columns * planes
+    if count > MOST_SEGMENTS:
+        raise ValueError(f"{count} strips or tiles; at most {MOST_SEGMENTS} are read")
+    offsets_tag, bytes_tag = (TILE_OFFSETS, TILE_BYTES) if has_tiles else (STRIP_OFFSETS, STRIP_BYTES)
+    offsets, sizes = tiff.all_numbers(first, offsets_tag, count), tiff.all_numbers(first, bytes_tag, count)
+    if 0 in offsets or 0 in sizes:
+        raise ValueError("a strip or tile without content")
+    if tags.compression == _NONE:
+        row = -(-across * tags.bits[0] * (tags.samples // planes) // 8)
+        last = down if has_tiles else length - down * (rows_of_segments - 1)
+        for number, (offset, size) in enumerate(zip(offsets, sizes, strict=True)):
+            is_last = number // columns % rows_of_segments == rows_of_segments - 1
+            needed = row * (last if is_last else down)
+            if size < needed or offset + needed > len(tiff.data):
+                raise ValueError(f"a strip or tile of {size} bytes at {offset}, where {needed} belong")

@@ -1,0 +1,145 @@
+"""Archives of a few kilobytes that took gigabytes of memory, or minutes."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import struct
+import subprocess
+import sys
+import tarfile
+import time
+import zipfile
+from itertools import islice, product
+from pathlib import Path
+from string import ascii_letters
+
+import pytest
+
+from inspect_kd.datasets import bounded_tar, fetch
+from inspect_kd.errors import BadInput
+from inspect_kd.types import NoProgress
+
+PROGRAM = """
+import resource, sys
+from pathlib import Path
+from inspect_kd.datasets import fetch
+from inspect_kd.errors import BadInput
+from inspect_kd.types import NoProgress
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    fetch.unpack(Path(sys.argv[1]), Path(sys.argv[2]), NoProgress())
+except BadInput as error:
+    print(error)
+print("grew", (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, body: bytes = b"") -> bytes:
+    info = tarfile.TarInfo(name)
+    info.type, info.size = kind, len(body)
+    return info.tobuf(tarfile.USTAR_FORMAT) + body + bytes(-len(body) % 512)
+
+
+def packed(path: Path, *members: bytes) -> Path:
+    path.write_bytes(gzip.compress(b"".join(members) + bytes(1024)))
+    return path
+
+
+def record(key: str, value: str = "") -> bytes:
+    """Of a PAX header."""
+    text = f" {key}={value}\n".encode()
+    return next(
+        str(size).encode() + text for size in range(len(text), len(text) + 9) if len(str(size)) + len(text) == size
+    )
+
+
+def unpack_in_child(path: Path, to: Path) -> tuple[str, int]:
+    """What it says, and the megabytes it took."""
+    words = [sys.executable, "-P", "-c", PROGRAM, str(path), str(to)]
+    answer = subprocess.run(words, capture_output=True, text=True, check=True, timeout=120).stdout
+    return answer, int(answer.split("grew")[1])
+
+
+def test_zip_of_bzip2_is_refused(tmp_path: Path) -> None:
+    """1 KB unpacked as one piece of a gigabyte."""
+    packer = bz2.BZ2Compressor(9)
+    content = b"".join(packer.compress(bytes(2**24)) for _ in range(32)) + packer.flush()
+    size = 100 * 2**20
+    local = struct.pack("<4sHHHHHLLLHH", b"PK\3\4", 46, 0, 12, 0, 0, 0, len(content), size, 5, 0) + b"a.png" + content
+    central = struct.pack(
+        "<4sHHHHHHLLLHHHHHLL", b"PK\1\2", 46, 46, 0, 12, 0, 0, 0, len(content), size, 5, 0, 0, 0, 0, 0, 0
+    )
+    central += b"a.png"
+    end = struct.pack("<4sHHHHLLH", b"PK\5\6", 0, 0, 1, 1, len(central), len(local), 0)
+    (tmp_path / "a.zip").write_bytes(local + central + end)
+    answer, grown = unpack_in_child(tmp_path / "a.zip", tmp_path / "out")
+    assert "'a.png' is packed by method 12; refused" in answer and grown < 100
+
+
+def test_ordinary_zips_are_unpacked(tmp_path: Path) -> None:
+    for number, method in enumerate((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)):
+        with zipfile.ZipFile(tmp_path / "a.zip", "w", method) as archive:
+            archive.writestr(f"{number}.png", b"image")
+        fetch.unpack(tmp_path / "a.zip", tmp_path / "out", NoProgress())
+        assert (tmp_path / "out" / f"{number}.png").read_bytes() == b"image"
+
+
+def test_many_global_keys_are_refused(tmp_path: Path) -> None:
+    """Each of them was copied into each member."""
+    keys = ["".join(letters) for letters in islice(product(ascii_letters, repeat=3), 100_000)]
+    body = b"".join(map(record, keys))
+    headers = [member("g", tarfile.XGLTYPE, body[at : at + 9000]) for at in range(0, 90_000, 9000)]
+    members = [member(f"{number}") for number in range(2000)]
+    answer, grown = unpack_in_child(packed(tmp_path / "a.tar.gz", *headers, *members), tmp_path / "out")
+    assert "global headers of more than 100 keys" in answer and grown < 100
+
+
+def test_long_single_header_is_refused(tmp_path: Path) -> None:
+    path = packed(tmp_path / "a.tar.gz", member("p", tarfile.XHDTYPE, record("comment", "x" * 20_000)), member("a"))
+    with pytest.raises(BadInput, match="headers of more than 16384 bytes"):
+        fetch.unpack(path, tmp_path / "out", NoProgress())
+
+
+def test_credit_for_headers_does_not_add_up(tmp_path: Path) -> None:
+    """Half a million empty members allowed for a header of two gigabytes behind them."""
+    with packed(tmp_path / "a.tar.gz", *(member(f"{number}") for number in range(2000))).open("rb") as file:
+        tar = bounded_tar.BoundedTar(io.BytesIO(gzip.decompress(file.read())), tmp_path / "a.tar.gz")
+        for _ in tar:
+            assert tar.headers.left <= bounded_tar.RESERVE
+
+
+def test_headers_of_members_are_not_kept(tmp_path: Path) -> None:
+    """All members are listed before the first is unpacked."""
+    body = b"".join(record(f"key{number}") for number in range(200))
+    members = [part for number in range(20) for part in (member("p", tarfile.XHDTYPE, body), member(f"{number}"))]
+    with bounded_tar.open_tar(packed(tmp_path / "a.tar.gz", *members)) as tar:
+        assert [listed.pax_headers for listed in tar] == [{}] * 20
+
+
+@pytest.mark.timeout(20)
+def test_long_runs_of_digits_in_a_header_are_refused_at_once(tmp_path: Path) -> None:
+    path = packed(tmp_path / "a.tar.gz", *[member("p", tarfile.XHDTYPE, b"9" * 16_000), member("a")] * 20)
+    begun = time.process_time()
+    with pytest.raises(BadInput, match="more than 64 digits in a row"):
+        fetch.unpack(path, tmp_path / "out", NoProgress())
+    assert time.process_time() - begun < 1
+
+
+def test_parts_of_sparse_files_are_bounded(tmp_path: Path) -> None:
+    parts = ",".join(["0"] * 8000)
+    body = record("GNU.sparse.map", parts) + record("GNU.sparse.size", "0")
+    members = [part for _ in range(60) for part in (member("p", tarfile.XHDTYPE, body), member("a"))]
+    with pytest.raises(BadInput, match="more than 100000 parts of sparse files"):
+        fetch.unpack(packed(tmp_path / "a.tar.gz", *members), tmp_path / "out", NoProgress())
+
+
+def test_ordinary_headers_are_read(tmp_path: Path) -> None:
+    """A time of change with fractions, a comment for all, a name of 200 letters: as `git archive` and GNU tar write them."""
+    everyone = member("g", tarfile.XGLTYPE, record("comment", "a" * 40))
+    own = member("p", tarfile.XHDTYPE, record("path", "b" * 200 + ".png") + record("mtime", "1700000000.123456789"))
+    fetch.unpack(
+        packed(tmp_path / "a.tar.gz", everyone, own, member("a", body=b"image")), tmp_path / "out", NoProgress()
+    )
+    assert (tmp_path / "out" / ("b" * 200 + ".png")).read_bytes() == b"image"
