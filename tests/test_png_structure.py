@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from inspect_kd.datasets import images
-from inspect_kd.datasets.images import decode_image, image_facts
+from inspect_kd.datasets.images import decode_image, read_image_header
 from inspect_kd.errors import BadInput
 from tests.factory_images import chunk
 
@@ -132,7 +132,7 @@ def test_png_of_a_wrong_structure_is_refused(data: bytes, reason: str) -> None:
 def test_png_structure_is_checked_from_the_header_alone_too(tmp_path) -> None:  # type: ignore[no-untyped-def]
     (tmp_path / "a.png").write_bytes(SOUND + SOUND)
     with pytest.raises(BadInput, match="behind the end of the PNG"):
-        image_facts(tmp_path / "a.png")
+        read_image_header(tmp_path / "a.png")
 
 
 def test_inflating_stops_at_the_size_that_the_header_says() -> None:

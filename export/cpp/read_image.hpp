@@ -168,22 +168,22 @@ inline int walk_jpeg(const Bytes& bytes) {
 inline bool walk_png(const Bytes& bytes) {
     const std::uint32_t colour = bytes.big(25, 1);
     check_pixels(bytes.big(16, 4), bytes.big(20, 4));
-    bool see_through = colour == 4 || colour == 6;
+    bool has_alpha = colour == 4 || colour == 6;
     if (bytes.text(12, 4) != "IHDR") throw BadInput("broken or truncated");
     for (std::size_t at = 8;;) {
         const std::size_t length = bytes.big(at, 4);
         const std::string_view kind = bytes.text(at + 4, 4), body = bytes.text(at + 8, length);
-        bytes.big(at + 8 + length, 4);  // the checksum is there; libpng proves it
+        bytes.big(at + 8 + length, 4);  // the checksum, which libpng verifies
         if (kind == "IEND") {
             if (bytes.size() != at + 12 + length) throw BadInput("bytes behind the end of the PNG, which may be another image");
-            return see_through;
+            return has_alpha;
         }
         if (kind == "IHDR" && at != 8) throw BadInput("broken or truncated");
         if (kind == "tRNS" && (colour == 0 || colour == 2)) throw BadInput("a PNG with a transparent colour, which this program does not read");
-        see_through |= kind == "tRNS" && colour == 3;
+        has_alpha |= kind == "tRNS" && colour == 3;
         if (kind == "acTL" || kind == "fcTL" || kind == "fdAT") throw BadInput("an animation of several images, only one of which would be inspected; save each one alone");
-        const bool about = kind == "tEXt" || kind == "zTXt" || kind == "iTXt";
-        if (kind == "eXIf" || (about && (body.rfind("Raw profile type", 0) == 0 || body.rfind("XML:com.adobe", 0) == 0))) {
+        const bool is_text = kind == "tEXt" || kind == "zTXt" || kind == "iTXt";
+        if (kind == "eXIf" || (is_text && (body.rfind("Raw profile type", 0) == 0 || body.rfind("XML:com.adobe", 0) == 0))) {
             throw BadInput("a PNG with Exif or XMP, which may say that it is rotated; save it upright and without");
         }
         at += 12 + length;
@@ -221,8 +221,8 @@ inline cv::Mat read_image(const std::string& path, int bits) {
 
     const cv::Mat raw(1, static_cast<int>(content.size()), CV_8U, const_cast<char*>(content.data()));
     const int opaque = cv::IMREAD_COLOR | cv::IMREAD_ANYDEPTH | cv::IMREAD_IGNORE_ORIENTATION;
-    cv::Mat image = cv::imdecode(raw, see_through ? cv::IMREAD_UNCHANGED : opaque);
-    if (image.empty() || image.channels() != (see_through ? 4 : 3)) throw BadInput("broken or truncated");
+    cv::Mat image = cv::imdecode(raw, has_alpha ? cv::IMREAD_UNCHANGED : opaque);
+    if (image.empty() || image.channels() != (has_alpha ? 4 : 3)) throw BadInput("broken or truncated");
     if (image.depth() == CV_16U && bits < 16) {
         cv::Mat beyond;
         // Alpha has 16 bits whatever the camera has.

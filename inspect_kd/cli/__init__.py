@@ -120,7 +120,7 @@ def faults_as_errors() -> Iterator[None]:
                     "the input ended before a question was answered; `--help` lists the option that answers it"
                 ) from cause
             if isinstance(cause, KeyboardInterrupt):
-                resume = "; `inspect-kd train --resume` goes on with the training" if sys.argv[1:2] == ["train"] else ""
+                resume = "; `inspect-kd train --resume` continues the training" if sys.argv[1:2] == ["train"] else ""
                 raise Interrupted(f"stopped{resume}") from cause
         raise
 

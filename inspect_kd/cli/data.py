@@ -55,7 +55,7 @@ def check(
     """
     from inspect_kd.cli.progress import show_progress
     from inspect_kd.datasets import open_dataset
-    from inspect_kd.datasets.check import check as look
+    from inspect_kd.datasets.check import check as check_dataset
     from inspect_kd.errors import BadInput, printable
     from inspect_kd.types import Split
 
@@ -75,8 +75,8 @@ def check(
             echo(f"{mark} {finding.text}")
             for file in finding.files[:3]:
                 echo(f"    {printable(str(file))}")
-        if len(findings) > SHOWN_FINDINGS:
-            echo(f"… and {len(findings) - SHOWN_FINDINGS} more (--json lists all)")
+        if len(findings) > MOST_FINDINGS:
+            echo(f"… and {len(findings) - MOST_FINDINGS} more (--json lists all)")
     if errors:
         raise BadInput(f"{data}: {errors} error{'s' if errors > 1 else ''}")
 
@@ -132,7 +132,7 @@ def get(
 @app.command("draw")
 def draw(
     to: Annotated[Path | None, typer.Option(help="Folder; default: below INSPECT_KD_DATA.")] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Another seed draws other parts.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the drawn parts.")] = 0,
     sheet: Annotated[Path | None, typer.Option(help="Also write a contact sheet (.jpg or .png).")] = None,
 ) -> None:
     """Draw the built-in data set `sample`: four kinds of parts, with defects and exact masks.

@@ -155,16 +155,16 @@ class OverlayFolder:
             return
         try:
             number = self.numbers[path.stem] + 1
-            self.numbers[path.stem] = save_overlay(path, answer, self.folder, self.bits, number)
-        except BadInput as error:  # no JPEG is that large, or the image has been moved away since its decision
-            self.fault = self.fault or BadInput(f"no overlay of {path}: {error}")
+            self.numbers[path.stem] = save_overlay(path, inspection, self.folder, self.bits, number)
+        except BadInput as error:  # too large for a JPEG, or the image was moved after its inspection
+            self.fault = self.fault or BadInput(f"no overlay of {path} was written: {error}")
         except OSError as error:
             self.is_writable = False
             self.fault = EnvironmentFault(f"no overlays were written from this one on: {describe_os_error(error)}")
 
 
-def save_overlay(path: Path, answer: Inspection, folder: Path, bits: int | None, number: int = 1) -> int:
-    """`<stem>.jpg` in the folder; a second image of the same name gets a number, from this one on. The number, 1 for none."""
+def save_overlay(path: Path, inspection: Inspection, folder: Path, bits: int | None, number: int = 1) -> int:
+    """Write `<stem>.jpg`, or `<stem>-<number>.jpg` from `number` on where it exists; returns the number, 1 for none."""
     import cv2
 
     from inspect_kd import overlay
@@ -174,6 +174,6 @@ def save_overlay(path: Path, answer: Inspection, folder: Path, bits: int | None,
     folder.mkdir(parents=True, exist_ok=True)
     while (to := folder / (f"{path.stem}.jpg" if number == 1 else f"{path.stem}-{number}.jpg")).exists():
         number += 1
-    picture = overlay.draw(read_image(path, bits=bits), answer)
+    picture = overlay.draw(read_image(path, bits=bits), inspection)
     write_image(to, picture, [cv2.IMWRITE_JPEG_QUALITY, 92])
     return number

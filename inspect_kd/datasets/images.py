@@ -137,7 +137,7 @@ def _read_pixels(data: bytes, image: Image.Image, name: str) -> npt.NDArray[np.g
         return _read_colour16(data, image, name)
     ImageOps.exif_transpose(image, in_place=True)
     if image.mode in WIDE_MODES:
-        return _wide_mono(image, name)
+        return _read_mono16(image, name)
     if image.mode in {"1", "L"} and "transparency" not in image.info:
         return _pixels(image, "L")
     has_alpha = "A" in image.getbands() or "transparency" in image.info

@@ -87,9 +87,9 @@ class Tiff:
         entry = directory.entries.get(tag)
         if entry is None or entry.kind not in _NUMBERS or entry.length != count:
             raise ValueError(f"tag {tag} has {entry.length if entry else 0} values, where {count} belong")
-        if entry.place > len(self.data):
-            raise struct.error(f"a place beyond the end of the file: {entry.place}")
-        return struct.unpack_from(f"{self.order}{count}{_NUMBERS[entry.kind]}", self.data, entry.place)
+        if entry.offset > len(self.data):
+            raise struct.error(f"a place beyond the end of the file: {entry.offset}")
+        return struct.unpack_from(f"{self.order}{count}{_NUMBERS[entry.kind]}", self.data, entry.offset)
 
     def directories(self) -> Iterator[Directory]:
         """Yield the directory of each image, in the file's order."""

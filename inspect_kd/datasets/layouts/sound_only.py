@@ -30,7 +30,7 @@ def recognise(root: Path) -> bool:
     files = images_in(root)
     names = [root.resolve().name.lower(), *(path.stem.lower() for path in files)]
     has_masks = any(is_mask(path) for path in files) or (bool(files) and bool(unreadable_masks(root)))
-    suspicious = has_masks or any(_tells(name) for name in names)
+    suspicious = has_masks or any(_names_defect(name) for name in names)
     # Images beside folders of images: nobody can tell what the folders mean.
     return bool(files) and not suspicious and not any(images_in(folder) for folder in folders(root))
 
