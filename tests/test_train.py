@@ -40,6 +40,7 @@ def test_a_run_holds_everything(run: Path) -> None:
         "calibration.json",
         "report.html",
         "report.json",
+        "pictures.jsonl",
         "run.json",
         "r.onnx",
     }

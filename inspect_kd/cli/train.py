@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from inspect_kd.datasets import DataSet
 
 
-DEFAULT, FALLBACK = "omni_ad", "embedded"
 FOLDER_OF_ALL = "INSPECT_KD_RUN_FOLDER"
 """Handed from the first process of a training on several devices to the others."""
 
@@ -119,20 +118,19 @@ def train(
 
 
 def default_model(*, quiet: bool) -> str:
-    """The default recipe, or the one that needs no download; which, is said."""
-    from inspect_kd.config import load_recipe
+    """The default recipe, or the fallback, with a message, where its encoder's weights cannot be had."""
+    from inspect_kd.config import DEFAULT_RECIPE, default_recipe, load_recipe
     from inspect_kd.models.encoders import within_reach
 
-    encoder = load_recipe(DEFAULT).student["encoder"]
-    if within_reach(encoder):
-        return DEFAULT
-    if not quiet:
+    recipe = default_recipe(within_reach)
+    if recipe != DEFAULT_RECIPE and not quiet:
+        encoder = load_recipe(DEFAULT_RECIPE).student["encoder"]
         echo(
-            f"no weights for '{encoder}' in INSPECT_KD_WEIGHTS, and no hub: taking --model {FALLBACK}, whose smaller encoder "
+            f"no weights for '{encoder}' in INSPECT_KD_WEIGHTS, and no hub: taking --model {recipe}, whose smaller encoder "
             "comes with the package",
             err=True,
         )
-    return FALLBACK
+    return recipe
 
 
 def distilled(

@@ -73,7 +73,7 @@ def ui(
         INSPECT_KD_AUTH=line3:secret inspect-kd ui part.onnx --host 0.0.0.0
     """
     from inspect_kd.apps.studio import texts
-    from inspect_kd.apps.studio.allowed_hosts import is_host
+    from inspect_kd.apps.studio.server.allowed_hosts import is_host
     from inspect_kd.errors import EnvironmentFault, UsageError
 
     if find_spec("gradio") is None:
@@ -86,13 +86,13 @@ def ui(
     for name in public_hosts:
         if not is_host(name):
             raise UsageError(texts.BAD_HOST.format(name=name))
-    from inspect_kd.apps.studio.serve import Door, running
+    from inspect_kd.apps.studio.server.serve import Server, run_studio
 
     limits = (max_upload, max_parts, max_disk, threads)
     settings = settings_of(artifacts or [], runs, store, limits, None if no_train else train_on, trusted=trusted)
-    door = Door(host=host, port=port, auth=people, public_hosts=public_hosts, root_path=root_path)
-    with running(settings, door) as address:
-        # A container ends by SIGTERM: what the desks hold is cleared away then, too.
+    server = Server(host=host, port=port, auth=people, public_hosts=public_hosts, root_path=root_path)
+    with run_studio(settings, server) as address:
+        # A container is ended by SIGTERM: the files of the sessions must be removed then, too.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         echo(f"inspect-kd Studio: {address}  (Ctrl+C ends it; marks and calibrations go to {store})")
         try:
@@ -113,8 +113,8 @@ def settings_of(
 ) -> Settings:
     """Artifacts as given, else the newest found; the demo's own parts as examples."""
     from inspect_kd.apps.studio import texts
+    from inspect_kd.apps.studio.artifact.library import find_artifacts, find_examples
     from inspect_kd.apps.studio.settings import Settings
-    from inspect_kd.apps.studio.shelf import find_artifacts, find_examples
     from inspect_kd.cli.evaluate import artifact_of
     from inspect_kd.errors import BadInput
     from inspect_kd.signing import trust_store
