@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -19,6 +20,8 @@ from inspect_kd.errors import InspectKDError, UsageError
 from inspect_kd.former_names import rename_key, rename_recipe_keys
 
 T = TypeVar("T")
+DEFAULT_RECIPE, FALLBACK_RECIPE = "omni_ad", "embedded"
+"""The fallback's encoder comes with the package."""
 Share = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$")]
 """Name of a recipe or a data set. It becomes a folder's name, so it is neither `.` nor `..`."""
@@ -321,6 +324,14 @@ def load_recipe(model: str, overrides: list[str] | None = None) -> Recipe:
     for override in overrides or []:
         _apply(content, override)
     return fill(Recipe, content, where=str(path))
+
+
+def default_recipe(has_weights: Callable[[str], bool]) -> str:
+    """The recipe for a training that names none: the default one, or the fallback where its encoder has no weights.
+
+    `has_weights` tells whether weights of an encoder are available; only the caller knows whether it may ask a hub.
+    """
+    return DEFAULT_RECIPE if has_weights(str(load_recipe(DEFAULT_RECIPE).student["encoder"])) else FALLBACK_RECIPE
 
 
 def read_recipe(path: Path) -> Recipe:

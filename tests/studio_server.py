@@ -1,4 +1,4 @@
-"""A Studio as a user starts it: a process of its own, on a free port."""
+"""Run the Studio as a user does: in a process of its own, on a free port; and a browser."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Server:
 
 
 def need(what: str, there: bool) -> None:
-    """On a user's machine a missing part skips with its reason; where CI is set it is a fault."""
+    """Skip a test where an optional part is missing; fail where CI is set."""
     if not there:
         assert not os.environ.get("CI"), f"{what} is missing, and CI is set"
         pytest.skip(f"{what} is missing: pip install 'inspect-kd[ui]', `make browser`")
@@ -68,7 +68,7 @@ def studio(*words: str | Path, folder: Path, **environment: str) -> Iterator[Ser
 
 @contextmanager
 def chromium(*flags: str) -> Iterator[Any]:
-    """A real browser, headless, with more flags of its own."""
+    """A real browser, headless."""
     program = shutil.which("chromium") or shutil.which("google-chrome")
     need("Chromium", program is not None)
     need("playwright", find_spec("playwright") is not None)
@@ -87,7 +87,7 @@ def twin(artifact: Path, folder: Path) -> Path:
 
 
 def artifact_and_images(run: Path, parts: Path) -> tuple[Path, list[Path]]:
-    """A tiny artifact with drawn parts; a real one with real parts where INSPECT_KD_REAL_ARTIFACT and INSPECT_KD_REAL_DATA say so."""
+    """A tiny artifact with drawn parts; those of INSPECT_KD_REAL_ARTIFACT and INSPECT_KD_REAL_DATA where they are set."""
     real, data = os.environ.get("INSPECT_KD_REAL_ARTIFACT"), os.environ.get("INSPECT_KD_REAL_DATA")
     if not (real and data):
         return run / "r.onnx", sorted(parts.glob("*/test/*/*.png"))[:8]

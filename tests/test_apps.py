@@ -1,4 +1,4 @@
-"""The Dockerfiles: held to their rules, their wheel built from what they copy, their commands run. No container daemon needed."""
+"""The Dockerfiles: their rules, their wheel, their commands. No container daemon is needed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 DOCKERFILES = sorted((ROOT / "apps").rglob("Dockerfile"))
 LINE = [path for path in DOCKERFILES if path.parent.name != "studio"]
-"""Those that inspect what comes on stdin."""
+"""Those that inspect the paths given on stdin."""
 ARTIFACT = "/artifact/part.onnx"
 
 
@@ -26,14 +26,14 @@ def named(path: Path) -> str:
 
 
 def instructions(path: Path) -> list[tuple[str, str]]:
-    """(word, rest) of each, comments gone and continued lines joined."""
+    """(word, rest) of each instruction, without comments, with continued lines joined."""
     lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
     joined = re.sub(r"\\\n\s*", " ", "\n".join(lines))
     return [(line.split(maxsplit=1)[0], line.split(maxsplit=1)[1]) for line in joined.splitlines() if line.strip()]
 
 
 def copied(path: Path) -> list[str]:
-    """What comes from the checkout."""
+    """Sources that are copied from the checkout."""
     return [
         source
         for word, rest in instructions(path)
@@ -42,13 +42,13 @@ def copied(path: Path) -> list[str]:
     ]
 
 
-def test_there_are_three() -> None:
+def test_three_dockerfiles_exist() -> None:
     assert [named(path) for path in LINE] == ["apps/Dockerfile", "apps/jetson/Dockerfile"]
     assert [named(path) for path in DOCKERFILES if path not in LINE] == ["apps/studio/Dockerfile"]
 
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=named)
-def test_its_rules(path: Path) -> None:
+def test_dockerfile_follows_the_rules(path: Path) -> None:
     found = instructions(path)
     text = "\n".join(f"{word} {rest}" for word, rest in found)
     assert not re.search(r"torch|\btrain\b|\[(all|gpu)\]", text), "no torch where parts are inspected"
@@ -61,12 +61,12 @@ def test_its_rules(path: Path) -> None:
     users = [rest for word, rest in found if word == "USER"]
     assert users and not re.match(r"(root|0)\b", users[-1])
     last_root_work = max(place for place, (word, _) in enumerate(found) if word in {"RUN", "COPY"})
-    assert last_root_work < found.index(("USER", users[-1])), "what runs, runs as that user, and owns nothing"
+    assert last_root_work < found.index(("USER", users[-1])), "nothing is written as root after the user is set"
     assert {"HEALTHCHECK", "ENTRYPOINT", "CMD"} <= {word for word, _ in found} or path not in LINE
 
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=named)
-def test_what_it_copies_is_sent_to_the_daemon(path: Path) -> None:
+def test_copied_sources_are_not_ignored(path: Path) -> None:
     ignored = {line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")}
     for source in copied(path):
         assert (ROOT / source).exists()
@@ -75,7 +75,7 @@ def test_what_it_copies_is_sent_to_the_daemon(path: Path) -> None:
 
 @pytest.fixture(scope="module", params=LINE, ids=named)
 def image(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A Dockerfile, and the folder in which its wheel, made of what it copies and nothing else, is unpacked."""
+    """A Dockerfile, and the folder with its unpacked wheel, built only from what it copies."""
     path: Path = request.param
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("image")
     for name in copied(path):
@@ -90,7 +90,7 @@ def image(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return path, out
 
 
-def test_its_wheel_is_whole(image: tuple[Path, Path]) -> None:
+def test_wheel_is_complete(image: tuple[Path, Path]) -> None:
     _, out = image
     sources = [path for path in (ROOT / "inspect_kd").rglob("*") if path.suffix in {".py", ".css"}]
     shipped = [path for room in ("models", "datasets", "export") for path in (ROOT / room).rglob("*") if path.is_file()]
@@ -100,12 +100,14 @@ def test_its_wheel_is_whole(image: tuple[Path, Path]) -> None:
 
 
 def write_no_file() -> None:
-    """Stricter than a root that is mounted read-only: no file anywhere takes a byte. Pipes do."""
+    """Stricter than a read-only root: no file can be written anywhere; pipes can."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 
 
-def inside(image: tuple[Path, Path], words: list[str], artifact: Path, stdin: str = "") -> subprocess.CompletedProcess:
-    """One of its commands, with our Python for its, where the artifact is mounted."""
+def run_command(
+    image: tuple[Path, Path], words: list[str], artifact: Path, stdin: str = ""
+) -> subprocess.CompletedProcess:
+    """Run a command of the Dockerfile with this Python and the mounted artifact."""
     _, out = image
     entry = {"python3": [sys.executable], "inspect-kd": [sys.executable, "-m", "inspect_kd"]}
     words = entry[words[0]] + [word.replace(ARTIFACT, str(artifact)) for word in words[1:]]
@@ -128,22 +130,22 @@ def command_of(path: Path, word: str) -> list[str]:
     return json.loads(rest[rest.index("[") :])
 
 
-def test_its_commands_run_and_write_nothing(image: tuple[Path, Path], run: Path, parts: Path) -> None:
+def test_commands_run_and_write_nothing(image: tuple[Path, Path], run: Path, parts: Path) -> None:
     path, _ = image
     images = sorted(parts.rglob("test/*/*.png"))[:3]
     words = command_of(path, "ENTRYPOINT") + command_of(path, "CMD")
-    answer = inside(image, words, run / "r.onnx", "\n".join(map(str, images)))
+    answer = run_command(image, words, run / "r.onnx", "\n".join(map(str, images)))
     assert answer.returncode == 0, answer.stderr
     lines = [json.loads(line) for line in answer.stdout.splitlines()]
     assert [line["image"] for line in lines] == [str(image) for image in images]
     assert all("score" in line for line in lines)
 
 
-def test_its_health_check_tells_sound_from_broken(image: tuple[Path, Path], run: Path, tmp_path: Path) -> None:
+def test_health_check_fails_for_a_broken_artifact(image: tuple[Path, Path], run: Path, tmp_path: Path) -> None:
     path, _ = image
     words = command_of(path, "HEALTHCHECK")
-    answer = inside(image, words, run / "r.onnx")
+    answer = run_command(image, words, run / "r.onnx")
     assert answer.returncode == 0, answer.stderr
     (tmp_path / "broken.onnx").write_bytes((run / "r.onnx").read_bytes()[:9999])
     for broken in (tmp_path / "broken.onnx", tmp_path / "none.onnx"):
-        assert inside(image, words, broken).returncode != 0
+        assert run_command(image, words, broken).returncode != 0

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from inspect_kd import atomic_write
-from inspect_kd.apps.studio.training_record import Order, Record
+from inspect_kd.apps.studio.train.record import TrainingRecord, TrainRequest
 from inspect_kd.signing import make_keys, sign
 from inspect_kd.train.run import write_json
 
@@ -25,9 +25,9 @@ def _sign(folder: Path) -> None:
 WRITERS: dict[str, Callable[[Path], object]] = {
     "part.onnx.sig.partial": _sign,
     "facts.partial": lambda folder: write_json(folder / "facts.json", {"a": 1}),
-    "training.json.partial": lambda folder: Record(name="a", order=Order(data="d", recipe="r"), asked=1.0).write(
-        folder
-    ),
+    "training.json.partial": lambda folder: TrainingRecord(
+        name="a", request=TrainRequest(data="d", recipe="r"), requested_at=1.0
+    ).write(folder),
 }
 
 

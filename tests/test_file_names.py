@@ -196,9 +196,9 @@ def test_json_file_restores_such_names(tmp_path: Path) -> None:
 
 def test_studio_escapes_such_names_and_offers_no_such_folder(labelled: Path, tmp_path: Path) -> None:
     pytest.importorskip("gradio")
-    from inspect_kd.apps.studio import data_check
-    from inspect_kd.apps.studio.data_folders import data_folders, first_sound, inside
-    from inspect_kd.apps.studio.shelf import Shelf
+    from inspect_kd.apps.studio.artifact.library import ArtifactLibrary
+    from inspect_kd.apps.studio.train import data_check
+    from inspect_kd.apps.studio.train.data_folders import data_folders, first_sound_parts, folder_below
 
     root = tmp_path / "root"
     shutil.copytree(labelled / LATIN, root / LATIN)
@@ -207,8 +207,8 @@ def test_studio_escapes_such_names_and_offers_no_such_folder(labelled: Path, tmp
     torn.write_bytes(b"no image")
     assert data_folders(root) == [".", "parts"]
     with pytest.raises(BadInput, match="not a folder below"):
-        inside(root, LATIN)
-    captions = [name for name, _ in first_sound(root / "parts")]
+        folder_below(root, LATIN)
+    captions = [name for name, _ in first_sound_parts(root / "parts")]
     assert captions and all(SHOWN in caption and caption.isprintable() for caption in captions)
     *_, told = data_check.check(root, "parts", tmp_path)
     assert not told.sound
@@ -217,14 +217,14 @@ def test_studio_escapes_such_names_and_offers_no_such_folder(labelled: Path, tmp
         told.findings[0].text
         == f"parts/good/{printable(torn.name)}: not a readable image; supported are PNG, JPEG, BMP, TIFF and WebP"
     )
-    assert Shelf([tmp_path / f"{LATIN}.onnx", tmp_path / LATIN / "b.onnx"]).names == [SHOWN, "b"]
+    assert ArtifactLibrary([tmp_path / f"{LATIN}.onnx", tmp_path / LATIN / "b.onnx"]).names == [SHOWN, "b"]
 
 
 def test_studio_lists_no_run_with_such_a_name(tmp_path: Path) -> None:
     pytest.importorskip("gradio")
-    from inspect_kd.apps.studio.trainings import _is_run
+    from inspect_kd.apps.studio.train.trainings import is_run
 
     for name in ("r", LATIN):
         (tmp_path / name).mkdir()
         (tmp_path / name / "run.json").write_text("{}")
-    assert _is_run(tmp_path / "r") and not _is_run(tmp_path / LATIN)
+    assert is_run(tmp_path / "r") and not is_run(tmp_path / LATIN)

@@ -1,7 +1,8 @@
-"""Overlays and the report: fixed colours, escaped names, one file that asks nobody for anything."""
+"""Overlays and the report: fixed colours, escaped names, one self-contained page, its pictures as data."""
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -14,7 +15,9 @@ from inspect_kd.calibrate import calibrate
 from inspect_kd.evaluate import Evaluation, Verdict
 from inspect_kd.metrics import CategoryMetrics, mean_of
 from inspect_kd.report import Report, write_report
+from inspect_kd.report.html import Cell, Html, table
 from inspect_kd.report.pictures import Example, data_uri
+from inspect_kd.report.pictures_file import FILE_NAME, LONGEST_LINE, read_pictures
 from inspect_kd.types import Decision, Inspection, Sample, Thresholds
 
 HOSTILE = '<img src=x onerror="alert(1)">'
@@ -28,19 +31,19 @@ def inspection(heat: np.ndarray, score: float = 1.4) -> Inspection:
     )
 
 
-def test_heat_below_half_the_threshold_leaves_the_picture_alone() -> None:
+def test_heat_below_half_the_threshold_is_transparent() -> None:
     image = np.full((32, 32, 3), 90, np.uint8)
     assert np.array_equal(overlay.blend_heatmap(image, np.full((8, 8), 0.49, np.float32)), image)
     assert np.abs(overlay.blend_heatmap(image, np.full((8, 8), 1.5, np.float32)).astype(int) - image).max() > 60
 
 
-def test_the_scale_is_not_stretched_to_one_picture() -> None:
+def test_colour_scale_is_the_same_for_every_image() -> None:
     image = np.full((32, 32, 3), 90, np.uint8)
     quiet = np.random.default_rng(0).uniform(0, 0.4, (8, 8)).astype(np.float32)
     assert np.array_equal(overlay.blend_heatmap(image, quiet), image)
 
 
-def test_regions_are_where_the_heat_is() -> None:
+def test_regions_cover_the_hot_places() -> None:
     heat = np.zeros((40, 50), np.float32)
     heat[10:20, 5:15] = 1.2
     heat[30:34, 40:44] = 2.0
@@ -51,13 +54,13 @@ def test_regions_are_where_the_heat_is() -> None:
 
 
 @pytest.mark.parametrize("shape", [(24, 24), (80, 100), (60, 900), (1500, 2000), (1, 14_000_000)])
-def test_overlays_are_drawn_at_any_size(shape: tuple[int, int]) -> None:
+def test_overlay_has_the_size_of_the_image(shape: tuple[int, int]) -> None:
     heat = np.zeros((40, 50), np.float32)
     heat[10:20, 5:15] = 1.6
     image = np.full((*shape, 3), 120, np.uint8)
     picture = overlay.draw(image, inspection(heat))
     assert picture.shape == image.shape and (picture != image).any()
-    assert (image == 120).all(), "the caller's image is left alone"
+    assert (image == 120).all(), "the caller's image is not changed"
 
 
 def report(
@@ -104,25 +107,89 @@ def report(
     return write_report(content, tmp_path / "report.html").read_text()
 
 
-def test_names_are_escaped(tmp_path: Path) -> None:
+def test_file_names_are_escaped(tmp_path: Path) -> None:
     page = report(tmp_path, name=HOSTILE)
     assert HOSTILE not in page and "&lt;img src=x" in page
 
 
-def test_the_page_asks_nobody_for_anything(tmp_path: Path) -> None:
+def test_page_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
     page = report(tmp_path)
     assert not re.findall(r'(?:src|href)="(?!data:)[^"]*"', page)
     assert "http" not in page.lower().replace("http-equiv", "")
 
 
-def test_what_was_not_measured_is_said(tmp_path: Path) -> None:
+def test_missing_metrics_are_explained(tmp_path: Path) -> None:
     assert "no defective part in the test" in report(tmp_path, defects=False)
     assert "no defective part has a mask" in report(tmp_path, masks=False)
     assert report(tmp_path, categories=17).count('<svg class="chart"') == 16
 
 
+def test_pictures_are_stored_as_data_beside_the_page(tmp_path: Path) -> None:
+    page = report(tmp_path, name=HOSTILE)
+    (example,) = read_pictures(tmp_path, most=6)
+    assert (example.name, example.kind, example.decision, example.score) == (HOSTILE, "dent", Decision.NG, 1.2)
+    assert example.original in page and example.heated in page
+
+
+def picture_line(**changes: object) -> str:
+    image = "data:image/webp;base64,AA"
+    record = {
+        "image": "a",
+        "category": "b",
+        "kind": "c",
+        "score": 1.5,
+        "decision": "NG",
+        "original": image,
+        "heated": image,
+    }
+    return json.dumps(record | changes) + "\n"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "[" * 100_000 + "\n",
+        "[]\n",
+        "{}\n",
+        picture_line(original="https://elsewhere.invalid/a.png"),
+        picture_line(heated=5),
+        picture_line(image=None),
+        picture_line(decision="MAYBE"),
+        picture_line(score="x"),
+        picture_line(original="data:image/png;base64," + "A" * LONGEST_LINE),
+    ],
+    ids=range(10),
+)
+def test_malformed_pictures_of_a_run_are_skipped(line: str, tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).write_text(line + picture_line())
+    # A line that is too long is read in pieces, none of which is valid by itself.
+    pictures = read_pictures(tmp_path, most=6)
+    assert [each.name for each in pictures] == ["a"]
+
+
+def test_only_the_first_pictures_are_read(tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).write_text(picture_line() * 9)
+    assert len(read_pictures(tmp_path, most=6)) == 6
+
+
+def test_pictures_are_not_read_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").write_text(picture_line())
+    (tmp_path / FILE_NAME).symlink_to("elsewhere")
+    assert read_pictures(tmp_path, most=6) == []
+
+
+def test_table_escapes_everything_but_markup() -> None:
+    shown = table(["<a>", ""], [["<b>", Html("<i>c</i>")], [1, Cell("<d>", "same")]], classes="k", row_headers=True)
+    assert shown == (
+        '<table class="k"><thead><tr><th scope="col">&lt;a&gt;</th><td></td></tr></thead><tbody>'
+        '<tr><th scope="row">&lt;b&gt;</th><td><i>c</i></td></tr>'
+        '<tr><th scope="row">1</th><td class="same">&lt;d&gt;</td></tr></tbody></table>'
+    )
+
+
 @pytest.mark.parametrize("width", [1280, 420])
-def test_a_browser_shows_the_report_of_a_real_run(run: Path, width: int, tmp_path: Path) -> None:
+def test_browser_shows_the_report_of_a_real_run(run: Path, width: int, tmp_path: Path) -> None:
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         pytest.skip("no Chromium on this machine; `make browser` installs one where it may")

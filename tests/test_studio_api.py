@@ -66,21 +66,21 @@ def inspect(client: Any, *paths: Path) -> list[dict[str, Any]]:
     return answers
 
 
-def test_the_endpoints_are_named_and_documented(client: Any) -> None:
-    told = client.view_api(return_format="dict")
-    assert set(told["named_endpoints"]) == ENDPOINTS | TRAINING and not told["unnamed_endpoints"]
-    assert all(len(endpoint["description"]) > 20 for endpoint in told["named_endpoints"].values())
+def test_endpoints_are_named_and_documented(client: Any) -> None:
+    api = client.view_api(return_format="dict")
+    assert set(api["named_endpoints"]) == ENDPOINTS | TRAINING and not api["unnamed_endpoints"]
+    assert all(len(endpoint["description"]) > 20 for endpoint in api["named_endpoints"].values())
 
 
-def test_a_studio_that_must_not_train_cannot(run: Path, tmp_path: Path) -> None:
+def test_no_train_leaves_the_training_endpoints_out(run: Path, tmp_path: Path) -> None:
     with studio(run, "--no-train", folder=tmp_path) as server:
         from gradio_client import Client
 
-        told = Client(server.address, verbose=False).view_api(return_format="dict")
-        assert set(told["named_endpoints"]) == ENDPOINTS
+        api = Client(server.address, verbose=False).view_api(return_format="dict")
+        assert set(api["named_endpoints"]) == ENDPOINTS
 
 
-def test_a_whole_session(client: Any, server: Server, run: Path, parts: Path, tmp_path: Path) -> None:
+def test_session_from_inspection_to_export(client: Any, server: Server, run: Path, parts: Path, tmp_path: Path) -> None:
     assert client.predict(api_name="/artifacts") == ["r", "second"]
     assert client.predict("r", api_name="/card")["name"] == Inspector(run / "r.onnx").card.name
     text = tmp_path / "notes.txt"
@@ -129,7 +129,7 @@ def test_sessions_do_not_see_each_other(client: Any, server: Server, parts: Path
     ("endpoint", "words", "reason"),
     [
         ("/card", ("../r",), "no artifact named"),
-        ("/mark", (12345, "OK", "Ada"), "must lie on the desk"),
+        ("/mark", (12345, "OK", "Ada"), "give the number of a part of this session"),
         ("/save_calibration", ("", 0.5, 1.0), "name of the person"),
         ("/export", ("exe",), "no export named"),
         ("/decide", ("a", 1.0), "reinspect: 'a' is not of type float"),
@@ -138,12 +138,12 @@ def test_sessions_do_not_see_each_other(client: Any, server: Server, parts: Path
         ("/train_start", ("sample", "embedded", "r", False, 1.5), "seed: 1.5 is not of type int"),
     ],
 )
-def test_what_is_wrong_is_said(client: Any, endpoint: str, words: tuple[Any, ...], reason: str) -> None:
+def test_wrong_arguments_are_explained(client: Any, endpoint: str, words: tuple[Any, ...], reason: str) -> None:
     with pytest.raises(Exception, match=reason):
         client.predict(*words, api_name=endpoint)
 
 
-def test_a_refused_calibration_moves_no_limits(client: Any, parts: Path) -> None:
+def test_refused_sign_off_changes_no_thresholds(client: Any, parts: Path) -> None:
     inspect(client, images(parts)[0])
     before = client.predict(api_name="/parts")[0]["thresholds"]
     with pytest.raises(Exception, match="name of the person"):
@@ -151,7 +151,7 @@ def test_a_refused_calibration_moves_no_limits(client: Any, parts: Path) -> None
     assert client.predict(api_name="/parts")[0]["thresholds"] == before
 
 
-def test_no_path_from_a_client_is_opened(client: Any, server: Server, tmp_path: Path) -> None:
+def test_paths_from_clients_are_not_opened(client: Any, server: Server, tmp_path: Path) -> None:
     secret = tmp_path / "secret.png"
     secret.write_bytes(b"secret")
     claimed = {"path": str(secret), "meta": {"_type": "gradio.FileData"}}
@@ -170,12 +170,12 @@ def test_no_path_from_a_client_is_opened(client: Any, server: Server, tmp_path: 
     assert _get(f"{server.address}/gradio_api/file=http://127.0.0.1:9/")[0] >= 400
 
 
-def test_what_is_too_large_is_refused(client: Any, server: Server, tmp_path: Path) -> None:
+def test_upload_that_is_too_large_is_refused(client: Any, server: Server, tmp_path: Path) -> None:
     large = tmp_path / "large.png"
     large.write_bytes(b"\x89PNG" + bytes(2 * 2**20))
     with pytest.raises(Exception, match="maximum"):
         inspect(client, large)
-    # That was the client's own courtesy; whoever has none, with two hundred megabytes, is refused by the server.
+    # The client itself checked that; without such a client, the server refuses two hundred megabytes.
     before = b"--x\r\nContent-Disposition: form-data; name=files; filename=large.png\r\n\r\n"
     after, megabytes = b"\r\n--x--\r\n", 200
     host = server.address.removeprefix("http://")
@@ -184,7 +184,7 @@ def test_what_is_too_large_is_refused(client: Any, server: Server, tmp_path: Pat
         connection.putheader("Content-Type", "multipart/form-data; boundary=x")
         connection.putheader("Content-Length", str(len(before) + megabytes * 2**20 + len(after)))
         connection.endheaders(before)
-        with suppress(ConnectionError):  # the server need not hear it out
+        with suppress(ConnectionError):  # the server need not read all of it
             for _ in range(megabytes):
                 connection.send(bytes(2**20))
             connection.send(after)
@@ -193,11 +193,11 @@ def test_what_is_too_large_is_refused(client: Any, server: Server, tmp_path: Pat
     assert kept < 20 * 2**20
 
 
-def test_originals_are_on_no_address_and_nothing_stays_behind(run: Path, parts: Path, tmp_path: Path) -> None:
+def test_login_protects_everything_and_exit_removes_all_files(run: Path, parts: Path, tmp_path: Path) -> None:
     from gradio_client import Client
 
     with studio(run / "r.onnx", folder=tmp_path, INSPECT_KD_AUTH="ada:secret") as server:
-        # Nobody without the password, neither the page's inside nor a picture.
+        # Without the password, neither the page's configuration nor a picture is served.
         for path in ("config", "gradio_api/info", "gradio_api/file=/etc/passwd"):
             assert _get(f"{server.address}/{path}")[0] in (401, 403)
         with pytest.raises(Exception, match=r"(?i)auth|credentials|log"):
@@ -205,7 +205,7 @@ def test_originals_are_on_no_address_and_nothing_stays_behind(run: Path, parts: 
         client = Client(server.address, auth=("ada", "secret"), verbose=False)
         answer = inspect(client, images(parts)[0])[0]
         client.predict(answer["part"], "NG", "somebody else", api_name="/mark")
-        # Who has logged in cannot sign as another.
+        # The name of the login is used, not the given one.
         assert json.loads((server.store / "marks.jsonl").read_text())["by"] == "ada"
         kept = list(server.temporary.glob("inspect-kd-studio-*/*/*"))
         assert kept

@@ -1,4 +1,4 @@
-"""The Studio in a real browser: what an operator does, step by step, and what it must not do."""
+"""The Studio in a real browser: the work of an operator, step by step."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def page(browser: Any, server: Server) -> Iterator[Any]:
-    """A fresh tab; whatever it asks of other hosts, and whatever its script stumbles over, fails the test."""
+    """A new tab; requests to other hosts and script errors fail the test."""
     context = browser.new_context(
         viewport={"width": 1280, "height": 800}, permissions=["camera"], accept_downloads=True
     )
@@ -77,12 +77,12 @@ def count(page: Any, name: str) -> int:
 def wait_for(true: Callable[[], bool], seconds: float = 90.0) -> None:
     end = time.monotonic() + seconds
     while not true():
-        assert time.monotonic() < end, "what was waited for did not come"
+        assert time.monotonic() < end, "waited in vain"
         time.sleep(0.05)
 
 
 def move(page: Any, slider: str, value: float) -> None:
-    """By the number field, as one does who knows the figure."""
+    """Set a slider by its number field."""
     field = page.locator(f"#{slider} input[type=number]")
     field.fill(str(value))
     field.press("Tab")
@@ -92,7 +92,7 @@ def scores(page: Any) -> list[float]:
     return [float(text) for text in page.locator("#gallery .card .row b").all_inner_texts()]
 
 
-def test_upload_move_filter_download(page: Any, images: list[Path], tmp_path: Path) -> None:
+def test_upload_thresholds_filter_and_download(page: Any, images: list[Path], tmp_path: Path) -> None:
     text, broken = tmp_path / "notes.txt", tmp_path / "broken.png"
     text.write_text("no image")
     broken.write_bytes(images[0].read_bytes()[:200])
@@ -125,8 +125,8 @@ def test_upload_move_filter_download(page: Any, images: list[Path], tmp_path: Pa
     assert alone.locator("figure img").count() == 8
 
 
-def test_the_slider_on_the_page_ends_where_it_was_let_go(page: Any, images: list[Path]) -> None:
-    """A drag, not a number: many changes in flight, and the last one is the one that counts."""
+def test_dragged_slider_ends_where_it_was_released(page: Any, images: list[Path]) -> None:
+    """A drag sends many changes at once; the last one must win."""
     bring(page, *images[:3])
     track = page.locator("#reject input[type=range]")
     box = track.bounding_box()
@@ -140,8 +140,8 @@ def test_the_slider_on_the_page_ends_where_it_was_let_go(page: Any, images: list
     wait_for(lambda: f"NG above {value:.3f}" in page.locator("#viewer .banner").inner_text())
 
 
-def test_no_slider_undoes_the_other(page: Any, images: list[Path]) -> None:
-    """The first one's question is held on its way until the second has been moved."""
+def test_sliders_do_not_undo_each_other(page: Any, images: list[Path]) -> None:
+    """The request of the first slider is delayed until the second has been moved."""
     bring(page, *images[:3])
     held: list[Any] = []
     page.route("**/queue/join*", lambda route: route.continue_() if held else held.append(route))
@@ -155,7 +155,7 @@ def test_no_slider_undoes_the_other(page: Any, images: list[Path]) -> None:
     assert "NG above 0.000" in page.locator("#viewer .banner").inner_text()
 
 
-def test_marks_by_key_and_signs_off_by_name(page: Any, server: Server, images: list[Path]) -> None:
+def test_marks_by_key_and_sign_off_by_name(page: Any, server: Server, images: list[Path]) -> None:
     bring(page, *images[:4])
     page.locator("#gallery .card").first.click()
     wait_for(lambda: page.locator("#gallery .card").first.get_attribute("aria-pressed") == "true")
@@ -168,7 +168,7 @@ def test_marks_by_key_and_signs_off_by_name(page: Any, server: Server, images: l
     (marked,) = (server.store / "marked").iterdir()
     kinds = [sample.kind for sample in list_samples(marked)]
     assert sorted(kinds) == ["defect", "good"]
-    # Said twice is taken back.
+    # The same mark again takes it back.
     page.keyboard.press("n")
     wait_for(lambda: count(page, "marked") == 1)
     page.click("#sign-off button")
@@ -182,7 +182,7 @@ def test_marks_by_key_and_signs_off_by_name(page: Any, server: Server, images: l
     page.wait_for_selector("#signed .good")
     (saved,) = (server.store / "calibrations").iterdir()
     assert read_sign_off(saved).by == "Ada Lovelace" and read_sign_off(saved).thresholds.reject == 1.234
-    # Letters that are typed are no shortcuts.
+    # Letters typed into a field are no shortcuts.
     assert count(page, "marked") == 1
 
 
@@ -211,7 +211,7 @@ def marks(server: Server) -> list[dict[str, Any]]:
     return [json.loads(line) for line in journal.read_text().splitlines()] if journal.exists() else []
 
 
-def test_layers_need_no_server(page: Any, images: list[Path]) -> None:
+def test_layers_change_without_the_server(page: Any, images: list[Path]) -> None:
     bring(page, *images[:1])
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
@@ -231,7 +231,7 @@ def test_layers_need_no_server(page: Any, images: list[Path]) -> None:
     assert size and all(0 < side <= 1024 for side in size)
 
 
-def test_compare_and_card(page: Any, images: list[Path]) -> None:
+def test_comparison_and_card(page: Any, images: list[Path]) -> None:
     bring(page, *images[:4])
     move(page, "reinspect", 0.0)
     move(page, "reject", 0.0)
@@ -248,9 +248,9 @@ def test_compare_and_card(page: Any, images: list[Path]) -> None:
     assert "What the thresholds promise" in text and "Licences of the weights inside" in text
 
 
-def test_the_camera(page: Any) -> None:
+def test_camera_pictures_are_inspected(page: Any) -> None:
     def capture() -> None:
-        # A picture taken before the camera shows one is none: a person waits for it too.
+        # A picture can only be taken once the camera shows one.
         page.click("#camera [aria-label='capture photo']", trial=True)
         page.wait_for_function("document.querySelector('#camera video')?.readyState === 4")
         page.wait_for_timeout(500)
@@ -265,7 +265,7 @@ def test_the_camera(page: Any) -> None:
     wait_for(lambda: count(page, "all") == 2)
 
 
-def test_pasting(page: Any, images: list[Path]) -> None:
+def test_pasted_image_is_inspected(page: Any, images: list[Path]) -> None:
     content = list(images[0].read_bytes())
     page.evaluate(
         """bytes => { const transfer = new DataTransfer();
@@ -277,7 +277,7 @@ def test_pasting(page: Any, images: list[Path]) -> None:
     assert "pasted.png" in page.locator("#viewer .banner").inner_text()
 
 
-def test_a_file_that_is_too_large_is_said_and_the_page_goes_on(
+def test_upload_that_is_too_large_is_reported_and_the_page_works_on(
     page: Any, server: Server, images: list[Path], tmp_path: Path
 ) -> None:
     large = tmp_path / "large.png"
@@ -291,8 +291,8 @@ def test_a_file_that_is_too_large_is_said_and_the_page_goes_on(
     bring(page, *images[:1])
 
 
-def test_a_batch_is_stopped(page: Any, tmp_path: Path) -> None:
-    """Large and flat: a small file that takes its time."""
+def test_batch_can_be_stopped(page: Any, tmp_path: Path) -> None:
+    """With large flat images: small files that take long."""
     first = tmp_path / "0.png"
     cv2.imwrite(str(first), np.full((4000, 4000, 3), 90, np.uint8))
     many = [first, *(Path(shutil.copy(first, tmp_path / f"{n}.png")) for n in range(1, 40))]
@@ -305,7 +305,7 @@ def test_a_batch_is_stopped(page: Any, tmp_path: Path) -> None:
     bring(page, first, expect=stopped + 1)
 
 
-def test_a_closed_tab_takes_its_parts_along(browser: Any, server: Server, images: list[Path]) -> None:
+def test_closing_a_tab_removes_its_files(browser: Any, server: Server, images: list[Path]) -> None:
     context = browser.new_context()
     page = context.new_page()
     page.goto(server.address)
@@ -318,7 +318,7 @@ def test_a_closed_tab_takes_its_parts_along(browser: Any, server: Server, images
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_accessible(page: Any, server: Server, images: list[Path], theme: str) -> None:
+def test_page_has_no_serious_accessibility_violation(page: Any, server: Server, images: list[Path], theme: str) -> None:
     need("axe-playwright-python", find_spec("axe_playwright_python") is not None)
     from axe_playwright_python.sync_playwright import Axe
 
@@ -331,12 +331,12 @@ def test_accessible(page: Any, server: Server, images: list[Path], theme: str) -
         page.wait_for_timeout(300)
         found = Axe().run(page).response["violations"]
         serious = [each for each in found if each["impact"] in ("serious", "critical")]
-        told = [(each["id"], [node["html"][:160] for node in each["nodes"]][:4]) for each in serious]
-        assert told == [], json.dumps(told, indent=1)
+        problems = [(each["id"], [node["html"][:160] for node in each["nodes"]][:4]) for each in serious]
+        assert problems == [], json.dumps(problems, indent=1)
 
 
 @pytest.mark.parametrize("width", [1280, 1920, 420])
-def test_nothing_hangs_over(page: Any, images: list[Path], width: int) -> None:
+def test_page_does_not_scroll_sideways(page: Any, images: list[Path], width: int) -> None:
     page.set_viewport_size({"width": width, "height": 1000})
     bring(page, *images[:3])
     overflow = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")

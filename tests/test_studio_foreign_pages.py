@@ -1,4 +1,4 @@
-"""Pages of other sites in a real browser, against a Studio on the same machine: what they send, embed and rename."""
+"""Pages of other sites in a real browser, against a Studio on the same machine: requests, frames, DNS rebinding."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def server(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serv
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Chromium, for which all foreign names lead to this machine."""
+    """Chromium that resolves all foreign names to this machine."""
     with chromium(f"--host-resolver-rules={NAMES}") as browser:
         yield browser
 
@@ -73,7 +73,7 @@ def uploads(server: Server) -> list[Path]:
 @pytest.mark.parametrize(
     ("name", "studio_name"), [("evil.test", "127.0.0.1"), ("localhost", "127.0.0.1"), ("localhost", "localhost")]
 )
-def test_a_foreign_page_writes_reads_and_frames_nothing(
+def test_foreign_page_can_neither_write_nor_read_nor_frame(
     browser: Any, server: Server, attacker: int, name: str, studio_name: str
 ) -> None:
     address = server.address.replace("127.0.0.1", studio_name)
@@ -84,14 +84,14 @@ def test_a_foreign_page_writes_reads_and_frames_nothing(
     assert page.evaluate(ATTACK, address) == ["refused"] * 4
     frame = page.frames[1]
     assert frame.url.startswith("chrome-error:") or "gradio" not in frame.content()
-    # It was sent and answered: the Studio has refused it, not the browser.
+    # The request was sent: the Studio has refused it, not the browser.
     assert failures["/gradio_api/upload"] == "net::ERR_BLOCKED_BY_RESPONSE.NotSameOrigin"
     assert not (server.store / "calibrations").exists() and uploads(server) == []
     page.close()
 
 
-def test_a_name_that_is_led_here_shows_nothing(browser: Any, server: Server) -> None:
-    """As after DNS rebinding: for the browser, page and Studio are one origin."""
+def test_rebound_dns_name_shows_nothing(browser: Any, server: Server) -> None:
+    """After DNS rebinding page and Studio are one origin for the browser."""
     page = browser.new_page()
     answer = page.goto(server.address.replace("127.0.0.1", "evil.test"))
     assert answer.status == 403 and "not a name of this Studio" in page.inner_text("body")
@@ -101,7 +101,7 @@ def test_a_name_that_is_led_here_shows_nothing(browser: Any, server: Server) -> 
     page.close()
 
 
-def test_a_link_on_another_site_still_opens_the_studio(browser: Any, server: Server, attacker: int) -> None:
+def test_link_on_another_site_opens_the_studio(browser: Any, server: Server, attacker: int) -> None:
     page = browser.new_page()
     page.goto(f"http://evil.test:{attacker}/")
     page.evaluate("address => { location.href = address }", server.address)
@@ -109,7 +109,7 @@ def test_a_link_on_another_site_still_opens_the_studio(browser: Any, server: Ser
     page.close()
 
 
-def test_nothing_that_the_page_does_offends_its_own_policy(browser: Any, server: Server) -> None:
+def test_page_keeps_its_content_security_policy(browser: Any, server: Server) -> None:
     page = browser.new_page()
     page.add_init_script(
         "window.offences = []; document.addEventListener('securitypolicyviolation',"
@@ -129,16 +129,14 @@ def test_nothing_that_the_page_does_offends_its_own_policy(browser: Any, server:
     report = page.frame_locator("iframe[srcdoc]").locator("b")
     assert report.inner_text() == "report" and report.bounding_box()["width"] == 7
     assert page.evaluate("window.offences") == []
-    # And the policy is in force: markup that brought a handler along runs nothing.
+    # The policy is in force: a handler in inserted markup does not run.
     page.evaluate("document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"window.ran = true\">')")
     page.wait_for_function("window.offences.length > 0")
     assert page.evaluate("window.ran") is None
     page.close()
 
 
-def test_through_a_tls_proxy_the_studio_works_as_ever(
-    browser: Any, server: Server, parts: Path, tmp_path: Path
-) -> None:
+def test_studio_works_through_a_tls_proxy(browser: Any, server: Server, parts: Path, tmp_path: Path) -> None:
     picture = next(parts.rglob("*.png"))
     with tls_proxy(int(server.address.rpartition(":")[2]), tmp_path) as port:
         context = browser.new_context(ignore_https_errors=True)
@@ -160,7 +158,7 @@ def test_through_a_tls_proxy_the_studio_works_as_ever(
 
 @contextmanager
 def tls_proxy(to: int, folder: Path) -> Iterator[int]:
-    """Ends TLS for studio.test and passes on to a port of this machine; its own port."""
+    """Run a proxy that ends TLS for studio.test; yield its port."""
     certificate = self_signed("studio.test", folder / "certificate.pem")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)

@@ -1,4 +1,4 @@
-"""Rules of the Studio's middleware, without a server: which hosts, which origins, how many logins, which temporary folders."""
+"""Rules of the Studio's middleware without a server: hosts, origins, logins, temporary folders."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from inspect_kd.apps.studio.allowed_hosts import AllowedHosts, is_host
-from inspect_kd.apps.studio.temporary_folder import TemporaryFolder
+from inspect_kd.apps.studio.server.allowed_hosts import AllowedHosts, is_host
+from inspect_kd.apps.studio.server.temporary_folder import TemporaryFolder
 
 
-def test_hosts_that_are_listened_on() -> None:
+def test_hosts_and_origins_of_the_address_listened_on_are_accepted() -> None:
     everywhere, line = AllowedHosts("0.0.0.0"), AllowedHosts("Line3.example")
     assert all(everywhere.accept_host(host) for host in ("10.1.2.3:7860", "[fe80::1]:7860", "localhost"))
     assert not everywhere.accept_host("evil.example") and not line.accept_host("10.1.2.3")
@@ -20,24 +20,24 @@ def test_hosts_that_are_listened_on() -> None:
     assert not line.accept_origin("chrome-extension://abc", "line3.example")
 
 
-def test_a_public_name_is_a_name_and_not_an_address() -> None:
+def test_public_name_is_a_host_without_scheme_or_path() -> None:
     assert is_host("studio.example") and is_host("studio.example:8443")
     assert not any(is_host(name) for name in ("https://studio.example", "studio.example/x", "", "a b:c", "x:99999"))
 
 
-def test_tries_come_back_with_time_and_belong_to_an_address() -> None:
+def test_login_attempts_come_back_with_time_and_belong_to_an_address() -> None:
     pytest.importorskip("starlette", reason="comes with Gradio: pip install 'inspect-kd[ui,cpu]'")
-    from inspect_kd.apps.studio.login_limit import AT_ONCE, MOST_ADDRESSES, SECONDS_EACH, LoginLimit, network_of
+    from inspect_kd.apps.studio.server.login_limit import AT_ONCE, MOST_ADDRESSES, SECONDS_EACH, LoginLimit, network_of
 
     now = [0.0]
     limit = LoginLimit(lambda *_: None, clock=lambda: now[0])  # type: ignore[arg-type,return-value]
-    waits = [limit.take_try("1.2.3.4") for _ in range(AT_ONCE + 1)]
+    waits = [limit.take_attempt("1.2.3.4") for _ in range(AT_ONCE + 1)]
     assert waits[:-1] == [0.0] * AT_ONCE and waits[-1] == SECONDS_EACH
-    assert limit.take_try("1.2.3.5") == 0.0, "nobody is locked out by somebody else"
+    assert limit.take_attempt("1.2.3.5") == 0.0, "another address is not locked out"
     now[0] += SECONDS_EACH
-    assert (limit.take_try("1.2.3.4"), limit.take_try("1.2.3.4") > 0) == (0.0, True)
+    assert (limit.take_attempt("1.2.3.4"), limit.take_attempt("1.2.3.4") > 0) == (0.0, True)
     for number in range(MOST_ADDRESSES + 10):
-        limit.take_try(str(number))
+        limit.take_attempt(str(number))
     assert len(limit.free_again) == MOST_ADDRESSES
     assert network_of("2001:db8::1") == network_of("2001:db8::ffff") != network_of("2001:db8:0:1::1")
     assert (

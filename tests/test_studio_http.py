@@ -1,4 +1,4 @@
-"""The Studio's HTTP side against hostile requests, on a server as a user starts it: hosts, origins, uploads, logins."""
+"""Hostile HTTP requests to a Studio as a user starts it: hosts, origins, uploads, logins."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ class Answer:
 @dataclass(frozen=True)
 class Machine:
     server: Server
-    """Started where one was killed before; with a small disk limit."""
+    """Started after another one was killed; with a small disk limit."""
     left_by_killed: list[Path]
     asked: Path
-    """Every host that its process has asked for."""
+    """Log of every host that its process has looked up or connected to."""
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def sent(*paths: str) -> list[dict[str, object]]:
 
 
 def received(server: Server) -> list[Path]:
-    """Files that came from clients and lie on disk."""
+    """Uploaded files on disk."""
     folders = server.temporary.glob("inspect-kd-received-*")
     files = [path for folder in folders for path in folder.rglob("*") if path.is_file() and path.stat().st_size]
     return [path for path in files if "shown" not in path.parts]
@@ -121,7 +121,7 @@ def received(server: Server) -> list[Path]:
 def wait_for(true: Callable[[], bool]) -> None:
     end = time.monotonic() + 60
     while not true():
-        assert time.monotonic() < end, "what was waited for did not come"
+        assert time.monotonic() < end, "waited in vain"
         time.sleep(0.05)
 
 
@@ -129,13 +129,13 @@ def wait_for(true: Callable[[], bool]) -> None:
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "127.0.0.1@evil.example", "10.1.2.3", ""])
-def test_a_host_that_is_not_the_studios_is_refused_everywhere(server: Server, host: str) -> None:
+def test_foreign_host_is_refused_on_every_route(server: Server, host: str) -> None:
     for method, path in (("GET", "/"), ("GET", "/config"), ("POST", CALL), ("POST", "/gradio_api/upload")):
         answer = ask(server, method, path, b"{}" if method == "POST" else None, Host=host)
         assert (answer.status, b"--allow-host" in answer.body) == (403, True), (method, path)
 
 
-def test_loopback_names_are_the_studios(server: Server) -> None:
+def test_loopback_names_are_accepted(server: Server) -> None:
     port = server.address.rpartition(":")[2]
     for host in (f"127.0.0.1:{port}", f"localhost:{port}", f"LOCALHOST:{port}", f"[::1]:{port}"):
         assert ask(server, "GET", "/", Host=host, Origin=f"http://{host.lower()}").status == 200
@@ -153,7 +153,7 @@ def test_loopback_names_are_the_studios(server: Server) -> None:
     ],
     ids=str,
 )
-def test_a_page_of_another_origin_changes_nothing(server: Server, foreign: dict[str, str]) -> None:
+def test_page_of_another_origin_changes_nothing(server: Server, foreign: dict[str, str]) -> None:
     before = received(server)
     answers = [
         ask(server, "POST", CALL, SIGN_OFF, Content_Type="text/plain", **foreign),
@@ -168,14 +168,14 @@ def test_a_page_of_another_origin_changes_nothing(server: Server, foreign: dict[
     assert received(server) == before and not (server.store / "calibrations").exists()
 
 
-def test_no_foreign_origin_is_told_that_it_may_call(server: Server) -> None:
+def test_foreign_origin_gets_no_cors_permission(server: Server) -> None:
     wish = {"Origin": FOREIGN, "Access_Control_Request_Method": "POST"}
     for host in ({}, {"Host": "studio.example"}):
         answer = ask(server, "OPTIONS", CALL, **wish, **host)
         assert answer.status == 403 and "access-control-allow-origin" not in answer.headers
 
 
-def test_the_studios_own_page_and_programs_pass(server: Server, parts: Path) -> None:
+def test_own_page_and_programs_pass(server: Server, parts: Path) -> None:
     own = {"Origin": server.address, "Sec_Fetch_Site": "same-origin"}
     picture = next(parts.rglob("*.png")).read_bytes()
     for headers in (own, {}, {"Sec_Fetch_Site": "none"}):
@@ -184,23 +184,23 @@ def test_the_studios_own_page_and_programs_pass(server: Server, parts: Path) -> 
         assert '"score"' in call(server, "inspect", sent(*json.loads(answer.body)), "", "")
 
 
-def test_a_link_from_elsewhere_opens_the_page_and_nothing_else(server: Server) -> None:
+def test_link_on_another_site_opens_the_page_only(server: Server) -> None:
     link = {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "document"}
     assert ask(server, "GET", "/", **link).status == 200
     assert ask(server, "GET", "/", **(link | {"Sec_Fetch_Dest": "iframe"})).status == 403
     assert [ask(server, "GET", path, **link).status for path in ("/config", "/logout")] == [403, 403]
 
 
-def test_every_answer_tells_browsers_what_the_page_may_do(server: Server) -> None:
+def test_every_response_has_the_security_headers(server: Server) -> None:
     for path, headers in (("/", {}), ("/theme.css", {}), ("/missing", {}), ("/", {"Host": "evil.example"})):
-        told = ask(server, "GET", path, **headers).headers
-        policy = dict(rule.split(" ", 1) for rule in told["content-security-policy"].split("; "))
+        sent_headers = ask(server, "GET", path, **headers).headers
+        policy = dict(rule.split(" ", 1) for rule in sent_headers["content-security-policy"].split("; "))
         assert policy["frame-ancestors"] == policy["object-src"] == policy["script-src-attr"] == "'none'"
-        assert policy["default-src"] == "'self'" and "http" not in told["content-security-policy"]
-        assert (told["x-frame-options"], told["x-content-type-options"]) == ("DENY", "nosniff")
+        assert policy["default-src"] == "'self'" and "http" not in sent_headers["content-security-policy"]
+        assert (sent_headers["x-frame-options"], sent_headers["x-content-type-options"]) == ("DENY", "nosniff")
 
 
-def test_a_foreign_page_does_not_act_as_who_has_logged_in(proxied: Server) -> None:
+def test_foreign_page_cannot_use_a_login(proxied: Server) -> None:
     cookie = {"Cookie": login(proxied, "secret").headers["set-cookie"].partition(";")[0]}
     passed_on, rewritten = {"Host": "studio.example"}, {}
     for host in (passed_on, rewritten):
@@ -217,19 +217,19 @@ def test_a_foreign_page_does_not_act_as_who_has_logged_in(proxied: Server) -> No
     wait_for(lambda: len(list((proxied.store / "calibrations").glob("*.json"))) == 4)
 
 
-# What is served and fetched
+# Served and fetched files
 
 
 @pytest.mark.parametrize(
     "name", ["file=https://outside.invalid/a.png", "file=http://outside.invalid", "proxy=https://outside.invalid/"]
 )
-def test_no_address_makes_the_studio_ask_another_host(machine: Machine, name: str) -> None:
+def test_file_route_fetches_nothing_from_other_hosts(machine: Machine, name: str) -> None:
     assert ask(machine.server, "GET", f"/gradio_api/{name}").status == 403
     assert "outside.invalid" not in machine.asked.read_text()
 
 
 @pytest.mark.parametrize("url", [None, "https://outside.invalid/b.png", "data:image/png;base64,aGVsbG8="])
-def test_no_file_of_an_event_makes_the_studio_ask_another_host(machine: Machine, url: str | None) -> None:
+def test_event_fetches_no_file_from_other_hosts(machine: Machine, url: str | None) -> None:
     for endpoint, before, after in (("inspect", [], ["", ""]), ("card", [], []), ("save_calibration", [], [1.0, 2.0])):
         file = {"path": "https://outside.invalid/a.png", "url": url, "meta": {"_type": "gradio.FileData"}}
         hidden = {"path": "x", "inner": file}  # a file within what looks like one
@@ -238,7 +238,7 @@ def test_no_file_of_an_event_makes_the_studio_ask_another_host(machine: Machine,
     assert "outside.invalid" not in machine.asked.read_text()
 
 
-def test_an_upload_is_on_no_address(server: Server, parts: Path) -> None:
+def test_uploads_are_not_served(server: Server, parts: Path) -> None:
     picture = next(parts.rglob("*.png")).read_bytes()
     (path,) = json.loads(upload(server, ("secret.png", picture)).body)
     assert Path(path).read_bytes() == picture
@@ -250,12 +250,12 @@ def test_an_upload_is_on_no_address(server: Server, parts: Path) -> None:
 # Uploads
 
 
-def test_an_upload_is_gone_from_disk_once_it_was_read(server: Server, parts: Path) -> None:
+def test_upload_is_removed_once_it_was_read(server: Server, parts: Path) -> None:
     picture = next(parts.rglob("*.png")).read_bytes()
     before = received(server)
     twice = json.loads(upload(server, ("a.png", picture), ("a.png", picture), ("b.txt", b"no image")).body)
     other = json.loads(upload(server, ("a.png", picture)).body)
-    assert len({*twice, *other}) == 4, "nobody shares a file with somebody else"
+    assert len({*twice, *other}) == 4, "no two uploads share a file"
     answer = call(server, "inspect", sent(*twice), "", "")
     assert answer.count('"score"') == 2 and "not an image" in answer
     assert not any(Path(path).exists() for path in twice) and Path(other[0]).exists()
@@ -276,7 +276,7 @@ def test_uploads_count_in_the_disk_limit(server: Server) -> None:
     call(server, "inspect", sent(*json.loads(third.body)), "", "")
 
 
-def test_an_upload_that_breaks_off_leaves_nothing(server: Server) -> None:
+def test_aborted_upload_leaves_nothing(server: Server) -> None:
     with closing(http.client.HTTPConnection(server.address.removeprefix("http://"), timeout=60)) as connection:
         connection.putrequest("POST", "/gradio_api/upload")
         connection.putheader("Content-Type", MULTIPART["Content-Type"])
@@ -286,7 +286,7 @@ def test_an_upload_that_breaks_off_leaves_nothing(server: Server) -> None:
     wait_for(lambda: not any(path.stat().st_size > 2**19 for path in received(server)))
 
 
-def test_what_a_killed_studio_has_left_is_removed_at_the_next_start(machine: Machine) -> None:
+def test_next_start_removes_what_a_killed_studio_has_left(machine: Machine) -> None:
     assert len(machine.left_by_killed) == 2
     assert not any(folder.exists() for folder in machine.left_by_killed)
 
@@ -301,11 +301,11 @@ def login(server: Server, password: str, **headers: str) -> Answer:
     )
 
 
-def test_guessing_passwords_is_slowed_down(proxied: Server) -> None:
+def test_wrong_logins_are_slowed_down(proxied: Server) -> None:
     mine, other = {"X_Forwarded_For": "10.0.0.1"}, {"X_Forwarded_For": "10.0.0.2"}  # as the proxy says
     assert all(login(proxied, "secret", **mine).status == 200 for _ in range(20)), "right ones cost nothing"
     assert [login(proxied, f"wrong {number}", **mine).status for number in range(20)] == [400] * 10 + [429] * 10
     refused = login(proxied, "secret", **mine)
     assert refused.status == 429 and 0 < int(refused.headers["retry-after"]) <= 30
     assert ask(proxied, "POST", "/login/", b"", **JSON, **mine).status == 429
-    assert login(proxied, "secret", **other).status == 200, "nobody is locked out by somebody else"
+    assert login(proxied, "secret", **other).status == 200, "another address is not locked out"

@@ -1,4 +1,4 @@
-"""What requests may bring and reach in the Studio: sessions, bodies, paths below a prefix, the disk limit."""
+"""Limits of the Studio's requests: sessions, paths below a prefix, bodies, the disk limit."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PREFIXES = ("", "/studio")
 
 @pytest.fixture(scope="module")
 def server(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """With a prefix, a small disk limit and a proxy of the machine that answers nothing."""
+    """With a prefix, a small disk limit, and an HTTP proxy in the environment that does not respond."""
     words = (run / "r.onnx", "--no-train", "--max-disk", "64", "--root-path", "/studio")
     proxy = {"HTTP_PROXY": "http://127.0.0.1:9", "NO_PROXY": "", "no_proxy": ""}
     with studio(*words, folder=tmp_path_factory.mktemp("limits"), **proxy) as server:
@@ -43,7 +43,7 @@ def post(server: Server, path: str, content: object) -> Answer:
 
 
 def raw(server: Server, head: str, body: bytes) -> bytes:
-    """The status line of an answer to a request that is sent as it stands."""
+    """Send a request as it is; return the status line of the response."""
     host, _, port = server.address.removeprefix("http://").partition(":")
     with closing(socket.create_connection((host, int(port)), timeout=60)) as connection:
         connection.sendall(f"{head}\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode() + body)
@@ -53,12 +53,12 @@ def raw(server: Server, head: str, body: bytes) -> bytes:
 # Sessions
 
 
-def test_a_call_past_the_queue_or_without_a_session_changes_nothing(server: Server) -> None:
+def test_call_past_the_queue_or_without_a_session_changes_nothing(server: Server) -> None:
     call(server, "decide", 0.5, 1.0)
     for route in ("run", "api"):
         for session in ({}, {"session_hash": ""}, {"session_hash": "tests"}):
             assert post(server, f"/gradio_api/{route}/decide", {"data": [1.5, 1.5], **session}).status == 404
-    for _ in range(17):  # one more than there are desks
+    for _ in range(17):  # one more than there are sessions
         event = json.loads(post(server, "/gradio_api/call/decide", {"data": [1.5, 1.5]}).body)["event_id"]
         answer = ask(server, "GET", f"/gradio_api/call/decide/{event}").body.decode()
         assert "event: error" in answer and "session_hash" in answer
@@ -66,7 +66,7 @@ def test_a_call_past_the_queue_or_without_a_session_changes_nothing(server: Serv
 
 
 @pytest.mark.parametrize("limits", [(1e9, 1e9), (0.5, 1e400), (float("nan"), 1.0), (-1.0, 1.0)], ids=str)
-def test_limits_that_no_slider_reaches_are_refused(server: Server, limits: tuple[float, float]) -> None:
+def test_thresholds_beyond_the_sliders_are_refused(server: Server, limits: tuple[float, float]) -> None:
     call(server, "decide", 0.5, 1.0)
     assert "event: error" in call(server, "decide", *limits)
     assert '"reject": 1.0' in call(server, "decide", 0.5, 1.0)
@@ -76,7 +76,7 @@ def test_limits_that_no_slider_reaches_are_refused(server: Server, limits: tuple
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
-def test_a_prefix_leads_past_no_rule(server: Server, prefix: str) -> None:
+def test_rules_apply_with_and_without_the_prefix(server: Server, prefix: str) -> None:
     for path in ("file=/etc/passwd", "proxy=http://outside.invalid/", "deep_link", "component_server"):
         assert ask(server, "GET", f"{prefix}/gradio_api/{path}").status == 403, path
     chunked = f"POST {prefix}/gradio_api/upload HTTP/1.1\r\nContent-Type: multipart/form-data; boundary=x\r\nTransfer-Encoding: chunked"
@@ -90,13 +90,13 @@ def test_a_prefix_leads_past_no_rule(server: Server, prefix: str) -> None:
     assert ask(server, "GET", f"{prefix}/", **link).status == 200
 
 
-def test_a_prefix_twice_leads_nowhere(server: Server) -> None:
+def test_prefix_given_twice_reaches_nothing(server: Server) -> None:
     assert ask(server, "GET", "/studio/studio/gradio_api/file=/etc/passwd").status in (403, 404)
     answer = ask(server, "POST", "/studio/studio/gradio_api/upload", multipart(("a.png", b"a")), **MULTIPART)
     assert answer.status in (404, 405)
 
 
-def test_wrong_logins_count_under_every_prefix_and_whatever_the_client_says_of_its_address(locked: Server) -> None:
+def test_wrong_logins_count_under_every_prefix_and_claimed_address(locked: Server) -> None:
     body = b"username=ada&password=wrong"
     answers = [
         ask(locked, "POST", f"{PREFIXES[number % 2]}/login", body, **FORM, X_Forwarded_For=f"10.0.0.{number}").status
@@ -106,11 +106,9 @@ def test_wrong_logins_count_under_every_prefix_and_whatever_the_client_says_of_i
 
 
 @pytest.mark.parametrize("mark", [{}, {"meta": None}, {"meta": {"_type": "other"}}], ids=str)
-def test_no_file_of_an_event_is_opened_whatever_it_is_marked_as(
-    server: Server, tmp_path: Path, mark: dict[str, Any]
-) -> None:
+def test_event_opens_no_file_that_was_not_uploaded(server: Server, tmp_path: Path, mark: dict[str, Any]) -> None:
     dependencies = json.loads(ask(server, "GET", "/config").body)["dependencies"]
-    camera = next(each["id"] for each in dependencies if each["api_name"] == "pictured")
+    camera = next(each["id"] for each in dependencies if each["api_name"] == "inspect_camera")
     secret = tmp_path / "secret.png"
     secret.write_bytes(b"x")
     for file in (
@@ -120,15 +118,15 @@ def test_no_file_of_an_event_is_opened_whatever_it_is_marked_as(
     ):
         body = {"data": [file | mark], "fn_index": camera, "session_hash": "camera"}
         post(server, "/gradio_api/queue/join", body)
-        told = ask(server, "GET", "/gradio_api/queue/data?session_hash=camera").body.decode()
-        assert "not a file that was sent" in told
+        events = ask(server, "GET", "/gradio_api/queue/data?session_hash=camera").body.decode()
+        assert "not a file that was sent" in events
 
 
 # Bodies
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
-def test_bodies_are_bounded_before_anybody_has_logged_in(locked: Server, prefix: str) -> None:
+def test_bodies_are_limited_before_login(locked: Server, prefix: str) -> None:
     for path, kind, most in (("call/inspect", JSON, 2**20), ("queue/join", MULTIPART, 2**20)):
         assert ask(locked, "POST", f"{prefix}/gradio_api/{path}", bytes(most + 1), **kind).status == 413
     chunk = b"%x\r\n" % 2**20 + bytes(2**20) + b"\r\n"
@@ -137,8 +135,8 @@ def test_bodies_are_bounded_before_anybody_has_logged_in(locked: Server, prefix:
     assert ask(locked, "POST", f"{prefix}/gradio_api/cancel", b"{}", **JSON).status == 422
 
 
-def test_a_login_is_a_small_form(locked: Server) -> None:
-    from inspect_kd.apps.studio.body_limit import MOST_LOGIN_BYTES, BodyLimit
+def test_login_must_be_a_small_form(locked: Server) -> None:
+    from inspect_kd.apps.studio.server.body_limit import MOST_LOGIN_BYTES, BodyLimit
 
     assert ask(locked, "POST", "/login", b"", **MULTIPART).status in (415, 429)
     assert (
@@ -153,7 +151,7 @@ async def unreachable(*_: object) -> None:
 
 
 async def status_of(app: Any, path: str, body: bytes | None, kind: str, length: int | None = None) -> int:
-    """What middleware answers to one request; None for a body that never comes."""
+    """The status that middleware answers to one request. `body` None: it never arrives."""
     sent_messages: list[Any] = []
 
     async def receive() -> dict[str, Any]:
@@ -175,7 +173,7 @@ async def status_of(app: Any, path: str, body: bytes | None, kind: str, length: 
 # The disk limit
 
 
-def test_an_upload_that_says_its_size_twice_is_refused(server: Server) -> None:
+def test_upload_with_two_sizes_is_refused(server: Server) -> None:
     before = received(server)
     body = multipart(("a.png", bytes(2**20)))
     head = "POST /gradio_api/upload HTTP/1.1\r\nContent-Type: multipart/form-data; boundary=x\r\nContent-Length: 0\r\n"
@@ -183,7 +181,7 @@ def test_an_upload_that_says_its_size_twice_is_refused(server: Server) -> None:
     assert answer[9:12] in (b"400", b"411") and received(server) == before
 
 
-def test_a_slow_upload_holds_little_room_and_ends_when_nothing_comes(server: Server, tmp_path: Path) -> None:
+def test_slow_upload_reserves_little_room_and_ends_when_it_stalls(server: Server, tmp_path: Path) -> None:
     host, _, port = server.address.removeprefix("http://").partition(":")
     named = {"Host": "localhost", **MULTIPART, "Content-Length": 60 * 2**20}
     head = (
@@ -197,8 +195,8 @@ def test_a_slow_upload_holds_little_room_and_ends_when_nothing_comes(server: Ser
 
     from starlette.exceptions import HTTPException
 
-    from inspect_kd.apps.studio.upload_gate import UploadGate
-    from inspect_kd.apps.studio.uploads import Uploads
+    from inspect_kd.apps.studio.server.upload_gate import UploadGate
+    from inspect_kd.apps.studio.server.uploads import Uploads
 
     async def read(_: object, receive: Any, __: object) -> None:
         await receive()
@@ -213,46 +211,46 @@ def test_a_slow_upload_holds_little_room_and_ends_when_nothing_comes(server: Ser
 
 
 def test_pictures_and_exports_count_in_the_disk_limit(run: Path, parts: Path, tmp_path: Path) -> None:
-    from inspect_kd.apps.studio.batches import write_export
-    from inspect_kd.apps.studio.desks import Desks
+    from inspect_kd.apps.studio.artifact.library import ArtifactLibrary
+    from inspect_kd.apps.studio.inspect.batches import write_export
+    from inspect_kd.apps.studio.server.uploads import total_bytes
+    from inspect_kd.apps.studio.sessions import Sessions
     from inspect_kd.apps.studio.settings import Settings
-    from inspect_kd.apps.studio.shelf import Shelf
-    from inspect_kd.apps.studio.uploads import bytes_of
     from inspect_kd.errors import BadInput
 
     settings = Settings(artifacts=(run / "r.onnx",), store=tmp_path / "store")
-    desks = Desks(Shelf(settings.artifacts), settings, tmp_path / "shown")
+    sessions = Sessions(ArtifactLibrary(settings.artifacts), settings, tmp_path / "shown")
     try:
-        before, desk = desks.free_bytes(), desks.of("me")
-        desk.add(next(parts.rglob("*.png")).read_bytes(), "p.png")
-        assert before - desks.free_bytes() == bytes_of(desk.places.kept.glob("*")) + bytes_of(
-            desk.places.shown.glob("*")
+        before, session = sessions.free_bytes(), sessions.get("me")
+        session.add(next(parts.rglob("*.png")).read_bytes(), "p.png")
+        assert before - sessions.free_bytes() == total_bytes(session.folders.private.glob("*")) + total_bytes(
+            session.folders.served.glob("*")
         )
-        desk.free_bytes = lambda: 10
+        session.free_bytes = lambda: 10
         with pytest.raises(BadInput, match="no room left"):
-            write_export(type("S", (), {"settings": settings})(), desk, "csv")
+            write_export(type("S", (), {"settings": settings})(), session, "csv")
         for number in range(1100):
-            desk.refuse(str(number), "no image")
-        assert len(desk.refused) == 1000
+            session.refuse(str(number), "no image")
+        assert len(session.refused) == 1000
         with pytest.raises(BadInput, match="session"):
-            desks.of("")
+            sessions.get("")
         for limits in ((1e9, 1e9), (0.5, float("inf")), (float("nan"), 1.0), (-1.0, 1.0)):
             with pytest.raises(BadInput, match="must lie between 0 and"):
-                desk.move(*limits)
+                session.set_thresholds(*limits)
     finally:
-        desks.close()
+        sessions.close()
 
 
-# Leaving, starting
+# Logout and start
 
 
-def test_a_picture_on_a_foreign_page_logs_nobody_out(locked: Server) -> None:
+def test_picture_on_a_foreign_page_cannot_log_out(locked: Server) -> None:
     for foreign in ({}, {"Referer": "http://evil.example/page"}):
         assert ask(locked, "GET", "/logout", **foreign).status == 403
     assert ask(locked, "GET", "/studio/logout", Referer=f"{locked.address}/studio/").status != 403
 
 
-def test_the_studio_listens_on_an_ipv6_address(run: Path, tmp_path: Path) -> None:
+def test_studio_listens_on_an_ipv6_address(run: Path, tmp_path: Path) -> None:
     try:
         with socket.create_server(("::1", 0), family=socket.AF_INET6) as free:
             port = free.getsockname()[1]
@@ -267,7 +265,7 @@ def test_the_studio_listens_on_an_ipv6_address(run: Path, tmp_path: Path) -> Non
             process.terminate()
 
 
-def test_a_failed_start_is_one_line_and_leaves_no_folder(run: Path, tmp_path: Path) -> None:
+def test_failed_start_is_one_line_and_leaves_no_folder(run: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"no artifact")
     for words, reason in (

@@ -1,4 +1,4 @@
-"""Folders of runs in which somebody has planted links, pipes and devices: the Studio writes and reads nothing through them."""
+"""Runs with planted links, pipes and devices: the Studio neither reads nor writes through them."""
 
 from __future__ import annotations
 
@@ -8,37 +8,41 @@ from pathlib import Path
 
 import pytest
 
-from inspect_kd.apps.studio import run_report, training_log
-from inspect_kd.apps.studio.training_log import LogReader, history
-from inspect_kd.apps.studio.training_record import LOG, RECORD, Order, Record, State, read_record
-from inspect_kd.apps.studio.trainings import Trainings
+from inspect_kd.apps.studio.train import log as training_log
+from inspect_kd.apps.studio.train import run_report
+from inspect_kd.apps.studio.train.log import LogReader, read_metrics
+from inspect_kd.apps.studio.train.record import LOG, RECORD, State, TrainingRecord, TrainRequest, read_record
+from inspect_kd.apps.studio.train.trainings import Trainings
 from inspect_kd.errors import BadInput
+from inspect_kd.report import pictures_file
 from tests.tiny import TINY
 
 
 def plant_waiting_run(runs: Path, name: str) -> Path:
-    """A training that the next look would start."""
-    Record(name=name, order=Order(data="sample", recipe="embedded"), asked=1.0).write(runs / name)
+    """A training that the next update would start."""
+    TrainingRecord(name=name, request=TrainRequest(data="sample", recipe="embedded"), requested_at=1.0).write(
+        runs / name
+    )
     return runs / name
 
 
 @pytest.mark.parametrize("plant", [Path.symlink_to, Path.hardlink_to])
-def test_training_whose_log_leads_elsewhere_is_not_started(plant: object, parts: Path, tmp_path: Path) -> None:
+def test_training_whose_log_is_a_link_is_not_started(plant: object, parts: Path, tmp_path: Path) -> None:
     notes = tmp_path / "notes.txt"
     notes.write_text("mine")
     folder = plant_waiting_run(tmp_path / "runs", "r")
     plant(folder / LOG, notes)  # type: ignore[operator]
     trainings = Trainings(parts.parent, tmp_path / "runs", changes=TINY)
     try:
-        trainings.tend()
-        stands = trainings.look("r")
+        trainings.update()
+        training = trainings.get("r")
         assert not trainings.children, "a process was started"
     finally:
         for child in trainings.children.values():
             child.kill()
             child.wait()
     assert notes.read_text() == "mine"
-    assert stands.state is State.FAILED and "in the place of the log" in trainings.complaint(stands)
+    assert training.state is State.FAILED and "in the place of the log" in trainings.error(training)
 
 
 def test_log_is_not_read_through_a_link(tmp_path: Path) -> None:
@@ -51,7 +55,7 @@ def test_log_is_not_read_through_a_link(tmp_path: Path) -> None:
     assert not reader.read().lines and not reader.rest
 
 
-def test_log_without_line_ends_is_not_kept(tmp_path: Path) -> None:
+def test_log_without_line_ends_is_not_kept_in_memory(tmp_path: Path) -> None:
     with (tmp_path / LOG).open("wb") as file:
         file.truncate(3 * training_log.READ_AT_ONCE)
     reader = LogReader(tmp_path / LOG)
@@ -67,18 +71,19 @@ def test_record_is_not_read_through_a_link(target: str, tmp_path: Path) -> None:
     (folder / RECORD).symlink_to(target)
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 30), hard))  # for a reader that takes all of a device
+    resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 30), hard))  # against reading a device without end
     try:
         assert read_record(folder) is None
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
-def test_pipes_hold_nobody_up(tmp_path: Path) -> None:
-    for name in (RECORD, LOG, "metrics.jsonl", "report.html"):
+def test_pipes_do_not_block_readers(tmp_path: Path) -> None:
+    for name in (RECORD, LOG, "metrics.jsonl", "report.html", pictures_file.FILE_NAME):
         os.mkfifo(tmp_path / name)
     assert read_record(tmp_path) is None
     assert not LogReader(tmp_path / LOG).read().lines
-    assert history(tmp_path / "metrics.jsonl") == ({}, [])
+    assert read_metrics(tmp_path / "metrics.jsonl") == ({}, [])
+    assert pictures_file.read_pictures(tmp_path, 6) == []
     with pytest.raises(BadInput, match="no report yet"):
         run_report.read_report(tmp_path)

@@ -1,4 +1,4 @@
-"""Sessions of the Studio's page: a newcomer takes nobody's parts, whoever lost some is told, names are text."""
+"""Sessions of the Studio's page: a new one closes none with parts, lost parts are reported, names are escaped."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from inspect_kd.apps.studio.settings import Settings
 from tests.studio_server import Server, need, studio
 
 OTHERS = 16
-"""Desks of a Studio, as many as its settings say."""
+"""The default limit of sessions."""
 
 
 def images(parts: Path) -> list[Path]:
@@ -28,7 +28,7 @@ def images(parts: Path) -> list[Path]:
 
 @pytest.fixture
 def page(run: Path, tmp_path: Path) -> Iterator[Callable[..., tuple[dict[str, Any], Any]]]:
-    """The real page without its server: its handlers by name, and the Studio behind them."""
+    """The real page without its server: its event handlers by name, and the Studio."""
     need("gradio", find_spec("gradio") is not None)
 
     def build(*names: str) -> tuple[dict[str, Any], Any]:
@@ -48,7 +48,7 @@ def page(run: Path, tmp_path: Path) -> Iterator[Callable[..., tuple[dict[str, An
     studios: list[Any] = []
     yield build
     for made in studios:
-        made.desks.close()
+        made.sessions.close()
 
 
 def request(session: str, username: str | None = None) -> Any:
@@ -65,11 +65,11 @@ def call(server: Server, endpoint: str, session: str, *words: object) -> tuple[s
     with urllib.request.urlopen(begun, timeout=60) as answer:
         event = json.load(answer)["event_id"]
     with urllib.request.urlopen(f"{url}/{event}", timeout=60) as answer:
-        told = answer.read().decode().strip().splitlines()
-    return told[-2].removeprefix("event: "), told[-1].removeprefix("data: ")
+        lines = answer.read().decode().strip().splitlines()
+    return lines[-2].removeprefix("event: "), lines[-1].removeprefix("data: ")
 
 
-def test_sixteen_other_sessions_leave_an_operators_parts_where_they_are(run: Path, parts: Path, tmp_path: Path) -> None:
+def test_many_empty_sessions_close_none_with_parts(run: Path, parts: Path, tmp_path: Path) -> None:
     from gradio_client import Client, handle_file
 
     with studio(run / "r.onnx", "--no-train", folder=tmp_path) as server:
@@ -80,63 +80,63 @@ def test_sixteen_other_sessions_leave_an_operators_parts_where_they_are(run: Pat
         assert len(operator.predict(api_name="/parts")) == 2
 
 
-def test_where_all_desks_are_in_use_the_newcomer_is_told_what_to_do(page: Any, parts: Path) -> None:
+def test_new_session_is_refused_while_all_others_have_parts(page: Any, parts: Path) -> None:
     import gradio as gr
 
     handlers, made = page()
     content = images(parts)[0].read_bytes()
     for number in range(OTHERS):
-        made.desks.of(str(number)).add(content, "p.png")
-    with pytest.raises(gr.Error, match="all 16 desks of this Studio are in use: close a tab"):
-        handlers["parts"](request("newcomer"))
-    assert [len(made.desks.of(str(number)).parts) for number in range(OTHERS)] == [1] * OTHERS
-    made.desks.of("3").clear()
-    assert handlers["parts"](request("newcomer")) == []
+        made.sessions.get(str(number)).add(content, "p.png")
+    with pytest.raises(gr.Error, match="all 16 sessions of this Studio are in use: close a tab"):
+        handlers["parts"](request("new"))
+    assert [len(made.sessions.get(str(number)).parts) for number in range(OTHERS)] == [1] * OTHERS
+    made.sessions.get("3").clear()
+    assert handlers["parts"](request("new")) == []
 
 
-def test_who_lost_parts_is_told_once_and_finds_the_thresholds_again(page: Any, parts: Path) -> None:
+def test_lost_parts_are_reported_once_and_thresholds_are_restored(page: Any, parts: Path) -> None:
     import gradio as gr
 
     handlers, made = page()
-    desk = made.desks.of("operator")
-    desk.add(images(parts)[0].read_bytes(), "p.png")
-    desk.move(0.25, 0.5)
-    desk.touched = -1e9  # silent since long ago
+    session = made.sessions.get("operator")
+    session.add(images(parts)[0].read_bytes(), "p.png")
+    session.set_thresholds(0.25, 0.5)
+    session.last_active = -1e9  # long idle
     for number in range(OTHERS):
-        made.desks.of(f"other{number}")
-    assert len(made.desks.of("operator").parts) == 1, "empty desks make room first"
-    desk.touched = -1e9
+        made.sessions.get(f"other{number}")
+    assert len(made.sessions.get("operator").parts) == 1, "empty sessions make room first"
+    session.last_active = -1e9
     for number in range(OTHERS):
-        made.desks.of(f"other{number}").add(images(parts)[0].read_bytes(), "p.png")
-    made.desks.leave("other0")
-    with pytest.raises(gr.Error, match="Your desk was cleared; parts lost: 1"):
+        made.sessions.get(f"other{number}").add(images(parts)[0].read_bytes(), "p.png")
+    made.sessions.close_session("other0")
+    with pytest.raises(gr.Error, match="Your session was cleared; parts lost: 1"):
         handlers["parts"](request("operator"))
     assert handlers["parts"](request("operator")) == []
-    limits = made.desks.of("operator").thresholds
+    limits = made.sessions.get("operator").thresholds
     assert (limits.reinspect, limits.reject) == (0.25, 0.5), "as its page still shows"
 
 
-def test_a_lost_connection_is_told_on_the_page(page: Any, parts: Path) -> None:
-    from inspect_kd.apps.studio.sessions import page_desk
+def test_lost_connection_is_reported_on_the_page(page: Any, parts: Path) -> None:
+    from inspect_kd.apps.studio.handlers import page_session
 
     _, made = page()
-    made.desks.of("operator").add(images(parts)[0].read_bytes(), "p.png")
-    made.desks.leave("operator")
+    made.sessions.get("operator").add(images(parts)[0].read_bytes(), "p.png")
+    made.sessions.close_session("operator")
     with pytest.warns(UserWarning, match=r"parts lost: 1\. The connection was lost"):
-        page_desk(made, request("operator"))
-    page_desk(made, request("operator"))
+        page_session(made, request("operator"))
+    page_session(made, request("operator"))
 
 
-def test_the_name_of_an_artifact_is_text_in_the_sign_off_message(page: Any) -> None:
+def test_artifact_name_is_escaped_in_the_sign_off_message(page: Any) -> None:
     name = "<img src=x onerror=alert(1)>"
     handlers, made = page(name)
-    limits = made.desks.of("me").thresholds
-    said = handlers["sign"]("Ada <b>", name, "", limits.reinspect, limits.reject, request("me"))
-    assert "signed off by Ada &lt;b&gt;" in said
-    assert "<img" not in said and "&lt;img src=x onerror=alert(1)&gt;.onnx" in said
+    limits = made.sessions.get("me").thresholds
+    message = handlers["sign_off"]("Ada <b>", name, "", limits.reinspect, limits.reject, request("me"))
+    assert "signed off by Ada &lt;b&gt;" in message
+    assert "<img" not in message and "&lt;img src=x onerror=alert(1)&gt;.onnx" in message
 
 
-def test_a_second_studio_on_one_folder_of_runs_is_told_who_looks_after_it(run: Path, tmp_path: Path) -> None:
+def test_second_studio_on_the_same_runs_is_refused(run: Path, tmp_path: Path) -> None:
     runs = str(tmp_path / "runs")
     with studio(run / "r.onnx", "--runs", runs, "--train-on", str(tmp_path), folder=tmp_path / "first") as first:
         words = [sys.executable, "-P", "-m", "inspect_kd", "ui", str(run / "r.onnx"), "--runs", runs]
@@ -149,7 +149,7 @@ def test_a_second_studio_on_one_folder_of_runs_is_told_who_looks_after_it(run: P
             pass
 
 
-def test_names_in_error_messages_are_text(page: Any) -> None:
+def test_names_in_error_messages_are_escaped(page: Any) -> None:
     import gradio as gr
 
     handlers, _ = page()
@@ -159,32 +159,34 @@ def test_names_in_error_messages_are_text(page: Any) -> None:
         handlers["export"]("<b>", request("me"))
 
 
-def test_a_stopped_change_of_artifact_changes_neither_parts_nor_artifact_nor_limits(page: Any, parts: Path) -> None:
+def test_stopped_change_of_artifact_changes_nothing(page: Any, parts: Path) -> None:
     handlers, made = page("r", "second")
-    desk, me = made.desks.of("operator"), request("operator")
+    session, me = made.sessions.get("operator"), request("operator")
     for path in images(parts)[:3]:
-        desk.add(path.read_bytes(), path.name)
-    handlers["moved"](0.25, 0.5, me)
-    layers, limits = [part.layer for part in desk.all_parts()], desk.thresholds
-    change = handlers["chosen"]("second", "", me)
+        session.add(path.read_bytes(), path.name)
+    handlers["move_sliders"](0.25, 0.5, me)
+    layers, limits = [part.layer for part in session.all_parts()], session.thresholds
+    change = handlers["change_artifact"]("second", "", me)
     next(change)
     change.close()
     exported = json.loads(Path(handlers["export"]("json", me)).read_text())
-    assert exported["artifact"]["name"] == "r" and desk.thresholds == limits
-    assert [part.layer for part in desk.all_parts()] == layers
+    assert exported["artifact"]["name"] == "r" and session.thresholds == limits
+    assert [part.layer for part in session.all_parts()] == layers
     artifact, *_ = handlers["stop_batch"](me)
     assert artifact["value"] == "r", "the page shows the artifact that the scores are of"
-    *_, (artifact, _, reinspect, *_) = handlers["chosen"]("second", "", me)
+    *_, (artifact, _, reinspect, *_) = handlers["change_artifact"]("second", "", me)
     exported = json.loads(Path(handlers["export"]("json", me)).read_text())
     assert exported["artifact"]["name"] == "second" and artifact["value"] == "second"
-    assert not {part.layer for part in desk.all_parts()} & set(layers)
-    assert not any(layer.exists() for layer in layers) and reinspect["value"] == round(desk.usual.reinspect, 3)
+    assert not {part.layer for part in session.all_parts()} & set(layers)
+    assert not any(layer.exists() for layer in layers) and reinspect["value"] == round(
+        session.default_thresholds.reinspect, 3
+    )
 
 
-def test_what_is_signed_is_what_the_page_showed(page: Any) -> None:
+def test_sign_off_refuses_thresholds_that_the_page_does_not_show(page: Any) -> None:
     handlers, made = page()
-    desk, me = made.desks.of("me"), request("me")
-    handlers["moved"](0.25, 0.5, me)
-    assert "look at it again, then sign off" in handlers["sign"]("Ada", "r", "", 0.3, 0.5, me)
+    session, me = made.sessions.get("me"), request("me")
+    handlers["move_sliders"](0.25, 0.5, me)
+    assert "look at it again, then sign off" in handlers["sign_off"]("Ada", "r", "", 0.3, 0.5, me)
     assert not (made.settings.store / "calibrations").exists()
-    assert "signed off by Ada" in handlers["sign"]("Ada", "r", desk.category or "", 0.25, 0.5, me)
+    assert "signed off by Ada" in handlers["sign_off"]("Ada", "r", session.category or "", 0.25, 0.5, me)

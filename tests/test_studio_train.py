@@ -19,36 +19,38 @@ from pathlib import Path
 
 import pytest
 
-from inspect_kd.apps.studio import data_check, processes, run_report, train_view
-from inspect_kd.apps.studio.data_folders import data_folders, first_sound, inside
-from inspect_kd.apps.studio.train_desk import Desk
-from inspect_kd.apps.studio.train_texts import Train
-from inspect_kd.apps.studio.training_command import command, default_recipe, recipes
-from inspect_kd.apps.studio.training_log import Figures, history, take
-from inspect_kd.apps.studio.training_record import RECORD, Order, Record, State, read_record
-from inspect_kd.apps.studio.trainings import MOST_WAITING, Trainings
+from inspect_kd.apps.studio.train import data_check, processes, run_report, texts, view
+from inspect_kd.apps.studio.train.command import command, default_recipe, recipes
+from inspect_kd.apps.studio.train.data_folders import data_folders, first_sound_parts, folder_below
+from inspect_kd.apps.studio.train.log import TrainingProgress, parse_line, read_metrics
+from inspect_kd.apps.studio.train.record import RECORD, State, TrainingRecord, TrainRequest, read_record
+from inspect_kd.apps.studio.train.service import TrainService
+from inspect_kd.apps.studio.train.trainings import MOST_WAITING, Trainings
 from inspect_kd.errors import BadInput, InspectKDError, UsageError
+from inspect_kd.report import pictures_file
 from tests.tiny import TINY
 
 PATIENCE_S = 120
 LONG = [*TINY, "fit.steps=4000", "fit.evaluate_every=4000"]
-"""Never comes to its end while a test looks."""
+"""Never ends during a test."""
 
 
-def until(true: Callable[[], object], what: str) -> None:
+def wait_until(true: Callable[[], object], what: str) -> None:
     end = time.monotonic() + PATIENCE_S
     while not true():
-        assert time.monotonic() < end, f"waited in vain for: {what}"
+        assert time.monotonic() < end, f"waited in vain for {what}"
         time.sleep(0.1)
 
 
-def tended(trainings: Trainings, name: str, *states: State) -> State:
-    def there() -> bool:
-        trainings.tend()
-        return trainings.look(name).state in states
+def wait_for_state(trainings: Trainings, name: str, *states: State) -> State:
+    """Update the trainings until one has one of these states."""
 
-    until(there, f"{name} {' or '.join(states)}")
-    return trainings.look(name).state
+    def there() -> bool:
+        trainings.update()
+        return trainings.get(name).state in states
+
+    wait_until(there, f"{name} {' or '.join(states)}")
+    return trainings.get(name).state
 
 
 @pytest.fixture
@@ -58,8 +60,8 @@ def root(parts: Path) -> Path:
 
 
 @pytest.fixture
-def desk(root: Path, tmp_path: Path) -> Iterator[Callable[..., Trainings]]:
-    """Supervisors whose processes do not outlive the test."""
+def make_trainings(root: Path, tmp_path: Path) -> Iterator[Callable[..., Trainings]]:
+    """Makes `Trainings` whose processes do not outlive the test."""
     made: list[Trainings] = []
 
     def make(changes: list[str] = TINY, runs: str = "runs") -> Trainings:
@@ -72,127 +74,132 @@ def desk(root: Path, tmp_path: Path) -> Iterator[Callable[..., Trainings]]:
             if each.can_stop:
                 trainings.stop(each.name)
             if each.state in (State.RUNNING, State.STOPPING, State.WAITING):
-                tended(trainings, each.name, State.STOPPED, State.FINISHED, State.FAILED)
+                wait_for_state(trainings, each.name, State.STOPPED, State.FINISHED, State.FAILED)
         for child in trainings.children.values():
             child.wait()
 
 
-def order(**given: object) -> Order:
-    return Order(**{"data": "sample", "recipe": "embedded", "name": "r", **given})  # type: ignore[arg-type]
+def request(**changes: object) -> TrainRequest:
+    return TrainRequest(**{"data": "sample", "recipe": "embedded", "name": "r", **changes})  # type: ignore[arg-type]
 
 
 # ── real trainings ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_stopped_training_goes_on_to_the_numbers_of_one_that_was_not(
-    desk: Callable[..., Trainings], run: Path, tmp_path: Path
+def test_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(
+    make_trainings: Callable[..., Trainings], run: Path, tmp_path: Path
 ) -> None:
-    trainings = desk()
-    assert trainings.start(order()).state is State.RUNNING
+    trainings = make_trainings()
+    assert trainings.start(request()).state is State.RUNNING
     folder = tmp_path / "runs" / "r"
-    until((folder / "checkpoint.safetensors").is_file, "a checkpoint")
+    wait_until((folder / "checkpoint.safetensors").is_file, "a checkpoint")
     with pytest.raises(UsageError, match="nothing to resume"):
         trainings.resume("r")
     assert trainings.stop("r").state in (State.STOPPING, State.STOPPED)
-    tended(trainings, "r", State.STOPPED)
-    stopped = trainings.look("r")
+    wait_for_state(trainings, "r", State.STOPPED)
+    stopped = trainings.get("r")
     assert stopped.can_resume and not stopped.can_stop and not stopped.has_report
     assert "--resume" not in stopped.record.command  # type: ignore[union-attr]
 
     trainings.resume("r")
-    tended(trainings, "r", State.FINISHED, State.FAILED)
-    finished, figures = trainings.look("r"), trainings.figures("r")
-    assert finished.state is State.FINISHED, trainings.complaint(finished)
+    wait_for_state(trainings, "r", State.FINISHED, State.FAILED)
+    finished, progress = trainings.get("r"), trainings.progress("r")
+    assert finished.state is State.FINISHED, trainings.error(finished)
     assert "--resume" in finished.record.command and finished.record.exit_code == 0  # type: ignore[union-attr]
-    assert figures.attempt == 2 and any(line.startswith("resuming at step") for line in figures.lines)
-    steps = [step for step, _ in figures.losses["train"]]
-    assert steps == sorted(set(steps)) and steps[-1] == 24 and figures.gaps[-1][0] == 24
+    assert progress.attempt == 2 and any(line.startswith("resuming at step") for line in progress.lines)
+    steps = [step for step, _ in progress.losses["train"]]
+    assert steps == sorted(set(steps)) and steps[-1] == 24 and progress.gaps[-1][0] == 24
     digests = [hashlib.sha256((path / "student.safetensors").read_bytes()).hexdigest() for path in (folder, run)]
     assert digests[0] == digests[1], "the same student as that of an uninterrupted training"
     assert finished.has_report and finished.name in run_report.read_report(folder)
-    losses, gaps = history(folder / "metrics.jsonl")
+    losses, gaps = read_metrics(folder / "metrics.jsonl")
     assert [step for step, _ in losses["train"]] == list(range(1, 25)) and [step for step, _ in gaps] == [6, 12, 18, 24]
     with pytest.raises(UsageError, match="nothing to stop"):
         trainings.stop("r")
     # The next of that name gets a folder of its own.
-    assert trainings.start(order()).name == "r-2"
+    assert trainings.start(request()).name == "r-2"
 
 
-def test_killed_from_outside_it_has_failed_and_the_studio_lives(desk: Callable[..., Trainings]) -> None:
-    trainings = desk(LONG)
-    pid = trainings.start(order()).record.pid  # type: ignore[union-attr]
-    second = trainings.start(order(name="second"))
-    third = trainings.start(order(name="third"))
-    assert (second.state, second.place, third.place) == (State.WAITING, 1, 2), "one at a time, and who waits is told"
-    assert "Place in the queue: 2" in train_view.status(third, Figures(), "")
+def test_killed_training_has_failed_and_the_queue_moves_on(make_trainings: Callable[..., Trainings]) -> None:
+    trainings = make_trainings(LONG)
+    pid = trainings.start(request()).record.pid  # type: ignore[union-attr]
+    second = trainings.start(request(name="second"))
+    third = trainings.start(request(name="third"))
+    assert (second.state, second.place, third.place) == (State.WAITING, 1, 2), (
+        "one at a time, and the others show their place"
+    )
+    assert "Place in the queue: 2" in view.status(third, TrainingProgress(), "")
     trainings.stop("third")
-    assert trainings.look("third").state is State.STOPPED and trainings.look("third").record.pid is None  # type: ignore[union-attr]
+    assert trainings.get("third").state is State.STOPPED and trainings.get("third").record.pid is None  # type: ignore[union-attr]
 
     os.kill(pid, signal.SIGKILL)  # type: ignore[arg-type]
-    assert tended(trainings, "r", State.FAILED) is State.FAILED
-    assert "SIGKILL" in trainings.complaint(trainings.look("r")) and trainings.look("r").can_resume
-    assert tended(trainings, "second", State.RUNNING) is State.RUNNING, "the queue moves on"
+    assert wait_for_state(trainings, "r", State.FAILED) is State.FAILED
+    assert "SIGKILL" in trainings.error(trainings.get("r")) and trainings.get("r").can_resume
+    assert wait_for_state(trainings, "second", State.RUNNING) is State.RUNNING, "the queue moves on"
     again = Trainings(trainings.root, trainings.runs)
-    assert "SIGKILL" in again.complaint(again.look("r")), "a restarted Studio tells the same"
+    assert "SIGKILL" in again.error(again.get("r")), "a restarted Studio shows the same error"
 
 
 STARTER = """
 import signal, sys
-signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell does for what it starts in the background
-from importlib.util import find_spec
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell does for background processes
 from pathlib import Path
-from inspect_kd.apps.studio.training_record import Order
-from inspect_kd.apps.studio.trainings import Trainings
+from inspect_kd.apps.studio.train.record import TrainRequest
+from inspect_kd.apps.studio.train.trainings import Trainings
 root, runs, *changes = sys.argv[1:]
-print(Trainings(Path(root), Path(runs), changes=changes).start(Order(data="sample", recipe="embedded", name="r")).record.pid)
+print(Trainings(Path(root), Path(runs), changes=changes).start(TrainRequest(data="sample", recipe="embedded", name="r")).record.pid)
 sys.stdout.flush()
 import os
-import re
-import shutil
-os._exit(0)  # as a Studio ends that crashes
+os._exit(0)  # like a Studio that crashes
 """
 
 
-def test_a_restarted_studio_finds_the_training_that_runs(
-    desk: Callable[..., Trainings], root: Path, tmp_path: Path
+def test_restarted_studio_finds_the_running_training(
+    make_trainings: Callable[..., Trainings], root: Path, tmp_path: Path
 ) -> None:
     words = [sys.executable, "-c", STARTER, str(root), str(tmp_path / "runs"), *LONG]
     pid = int(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
-    trainings = desk(LONG)
-    found = trainings.look("r")
+    trainings = make_trainings(LONG)
+    found = trainings.get("r")
     assert found.state is State.RUNNING and found.record.pid == pid  # type: ignore[union-attr]
-    assert trainings.start(order(name="next")).state is State.WAITING, "it counts as the one that runs"
+    assert trainings.start(request(name="next")).state is State.WAITING, "the training that was found counts as running"
     trainings.stop("next")
-    until(lambda: trainings.figures("r").losses, "its figures")
-    assert trainings.figures("r").phase == "train" and trainings.figures("r").total == 4000
+    wait_until(lambda: trainings.progress("r").losses, "its progress")
+    assert trainings.progress("r").phase == "train" and trainings.progress("r").total == 4000
     trainings.stop("r")
-    tended(trainings, "r", State.STOPPED)  # by the second signal: it is deaf for the first
-    assert processes.birth(pid) is None
+    wait_for_state(trainings, "r", State.STOPPED)  # by the second signal: it ignores the first
+    assert processes.process_birth(pid) is None
 
 
-def test_a_pid_that_is_somebody_elses_by_now_is_neither_taken_for_it_nor_killed(
-    desk: Callable[..., Trainings], root: Path, tmp_path: Path
+def test_reused_process_id_is_neither_monitored_nor_signalled(
+    make_trainings: Callable[..., Trainings], root: Path, tmp_path: Path
 ) -> None:
     stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
     try:
-        born = processes.birth(stranger.pid)
-        assert born and processes.is_still(stranger.pid, born) and not processes.is_still(stranger.pid, born + "0")
+        born = processes.process_birth(stranger.pid)
+        assert born and processes.is_alive(stranger.pid, born) and not processes.is_alive(stranger.pid, born + "0")
         for number, old in enumerate(("", "another boot/12345", born + "0")):
-            record = Record(
-                name=f"r{number}", order=order(), asked=1.0, attempt=1, pid=stranger.pid, born=old, began=1.0
+            record = TrainingRecord(
+                name=f"r{number}",
+                request=request(),
+                requested_at=1.0,
+                attempt=1,
+                pid=stranger.pid,
+                process_birth=old,
+                started_at=1.0,
             )
             record.write(tmp_path / "runs" / f"r{number}")
-        trainings = desk()
-        trainings.tend()
+        trainings = make_trainings()
+        trainings.update()
         assert [each.state for each in trainings.all()] == [State.FAILED] * 3
         for each in trainings.all():
             with pytest.raises(UsageError, match="nothing to stop"):
                 trainings.stop(each.name)
-        # Asked to stop before the Studio ended, pressed after: not the stranger.
-        record.stop_asked = 1.0
+        # A stop that was requested before a restart must not signal the other process.
+        record.stop_requested_at = 1.0
         record.write(tmp_path / "runs" / record.name)
-        trainings.tend()
-        assert trainings.look(record.name).state is State.STOPPED and stranger.poll() is None
+        trainings.update()
+        assert trainings.get(record.name).state is State.STOPPED and stranger.poll() is None
     finally:
         stranger.kill()
         stranger.wait()
@@ -200,63 +207,67 @@ def test_a_pid_that_is_somebody_elses_by_now_is_neither_taken_for_it_nor_killed(
 
 @pytest.fixture
 def sleeper() -> Iterator[subprocess.Popen[bytes]]:
-    """A process that stands for a training: alive, in a group of its own."""
+    """A running process in a group of its own, in place of a training."""
     process = subprocess.Popen([sys.executable, "-P", "-c", "import time; time.sleep(600)"], start_new_session=True)
     yield process
     process.kill()
     process.wait()
 
 
-def written(runs: Path, name: str, process: subprocess.Popen[bytes], **changes: object) -> Record:
-    born = processes.birth(process.pid)
+def write_record(runs: Path, name: str, process: subprocess.Popen[bytes], **changes: object) -> TrainingRecord:
+    born = processes.process_birth(process.pid)
     assert born is not None
-    record = Record(
-        name=name, order=order(name=name), asked=1.0, attempt=1, pid=process.pid, born=born, began=1.0
+    record = TrainingRecord(
+        name=name,
+        request=request(name=name),
+        requested_at=1.0,
+        attempt=1,
+        pid=process.pid,
+        process_birth=born,
+        started_at=1.0,
     ).model_copy(update=changes)
     record.write(runs / name)
     return record
 
 
-def test_a_hundred_newer_runs_do_not_hide_the_one_that_trains(
+def test_running_training_is_listed_despite_a_hundred_newer_runs(
     root: Path, tmp_path: Path, sleeper: subprocess.Popen[bytes]
 ) -> None:
     runs = tmp_path / "runs"
-    written(runs, "live", sleeper)
+    write_record(runs, "live", sleeper)
     for number in range(120):
         folder = runs / f"newer{number}"
         folder.mkdir()
         (folder / "run.json").write_text("{}")
     trainings = Trainings(root, runs)
-    second = trainings.start(order(name="second"))
-    trainings.tend()
+    second = trainings.start(request(name="second"))
+    trainings.update()
     assert (second.state, second.place) == (State.WAITING, 1) and not trainings.children, "a second one was started"
-    sight = Desk(root, runs, tmp_path / "store").sight(None)
-    assert sight.chosen == "live" and len(sight.choices) == 100 and sight.can_stop
+    shown = TrainService(root, runs, tmp_path / "store").progress_view(None)
+    assert shown.chosen == "live" and len(shown.choices) == 100 and shown.can_stop
 
 
-def test_a_complete_run_without_artifact_says_so(root: Path, tmp_path: Path) -> None:
+def test_status_of_a_complete_run_without_artifact_says_so(root: Path, tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "r"
     folder.mkdir(parents=True)
     (folder / "run.json").write_text("{}")
     trainings = Trainings(root, tmp_path / "runs")
-    assert "failed its proof" in train_view.status(trainings.look("r"), Figures(), "")
+    assert "failed its proof" in view.status(trainings.get("r"), TrainingProgress(), "")
     (folder / "r.onnx").touch()
-    assert "artifact and report lie in" in train_view.status(trainings.look("r"), Figures(), "")
+    assert "artifact and report are in" in view.status(trainings.get("r"), TrainingProgress(), "")
 
 
-def test_a_stop_is_not_lost_when_the_clock_is_set_back(
-    root: Path, tmp_path: Path, sleeper: subprocess.Popen[bytes]
-) -> None:
-    """The request seems to lie an hour ahead: as the clock says after it was set back by an hour."""
-    written(tmp_path / "runs", "r", sleeper, stop_asked=time.time() + 3600)
+def test_stop_works_when_the_clock_is_set_back(root: Path, tmp_path: Path, sleeper: subprocess.Popen[bytes]) -> None:
+    """The request seems to be an hour ahead, as after the clock was set back by an hour."""
+    write_record(tmp_path / "runs", "r", sleeper, stop_requested_at=time.time() + 3600)
     trainings = Trainings(root, tmp_path / "runs", grace=0.2)
     for _ in range(20):
-        trainings.tend()
+        trainings.update()
         time.sleep(0.1)
     assert sleeper.wait(0) in (-signal.SIGINT, -signal.SIGTERM, -signal.SIGKILL)
 
 
-def test_a_training_that_is_deaf_is_sent_each_rougher_signal_once(root: Path, tmp_path: Path) -> None:
+def test_training_that_ignores_signals_is_sent_each_once(root: Path, tmp_path: Path) -> None:
     program = (
         "import signal, time\n"
         "for number in (signal.SIGINT, signal.SIGTERM): signal.signal(number, lambda n, _: print(n, flush=True))\n"
@@ -264,35 +275,35 @@ def test_a_training_that_is_deaf_is_sent_each_rougher_signal_once(root: Path, tm
         "while True: time.sleep(1)\n"
     )
     words = [sys.executable, "-P", "-c", program]
-    with subprocess.Popen(words, start_new_session=True, stdout=subprocess.PIPE, text=True) as deaf:
-        assert deaf.stdout is not None and deaf.stdout.readline() == "ready\n"
-        written(tmp_path / "runs", "r", deaf, stop_asked=time.time())  # type: ignore[arg-type]
+    with subprocess.Popen(words, start_new_session=True, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        write_record(tmp_path / "runs", "r", process, stop_requested_at=time.time())  # type: ignore[arg-type]
         trainings = Trainings(root, tmp_path / "runs", grace=0.3)
 
         def ended() -> bool:
-            trainings.tend()
-            return deaf.poll() is not None
+            trainings.update()
+            return process.poll() is not None
 
-        until(ended, "its end")
-        assert deaf.returncode == -signal.SIGKILL
-        assert deaf.stdout.read().split() == [str(int(signal.SIGINT)), str(int(signal.SIGTERM))]
+        wait_until(ended, "its end")
+        assert process.returncode == -signal.SIGKILL
+        assert process.stdout.read().split() == [str(int(signal.SIGINT)), str(int(signal.SIGTERM))]
 
 
-def test_a_training_that_cannot_be_says_why_in_one_line(desk: Callable[..., Trainings], root: Path) -> None:
-    trainings = desk([*TINY, "fit.nonsense=1"])
-    trainings.start(order())
-    tended(trainings, "r", State.FAILED)
-    line = trainings.complaint(trainings.look("r"))
+def test_failed_training_explains_itself_in_one_line(make_trainings: Callable[..., Trainings], root: Path) -> None:
+    trainings = make_trainings([*TINY, "fit.nonsense=1"])
+    trainings.start(request())
+    wait_for_state(trainings, "r", State.FAILED)
+    line = trainings.error(trainings.get("r"))
     assert "unknown key 'fit.nonsense'" in line and "\n" not in line and "Traceback" not in line
-    assert line.replace("'", "&#x27;") in train_view.status(trainings.look("r"), trainings.figures("r"), line)
+    assert line.replace("'", "&#x27;") in view.status(trainings.get("r"), trainings.progress("r"), line)
 
 
-# ── what a client may name ───────────────────────────────────────────────────────────────────────────────────────────────
+# ── names from clients ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.fixture
 def fenced(tmp_path: Path) -> Path:
-    """A root with one folder in it, and things outside that must stay outside."""
+    """A root with one folder, and others outside that must not be reached."""
     root, outside = tmp_path / "root", tmp_path / "outside"
     (root / "fine").mkdir(parents=True)
     outside.mkdir()
@@ -321,34 +332,36 @@ def fenced(tmp_path: Path) -> Path:
         "x" * 5000,
     ],
 )
-def test_nothing_outside_of_the_root_is_trained_on(given: str, fenced: Path, tmp_path: Path) -> None:
+def test_data_outside_of_the_root_is_refused(given: str, fenced: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="not a folder below the Studio's data folder"):
-        inside(fenced, given)
+        folder_below(fenced, given)
     trainings = Trainings(fenced, tmp_path / "runs")
     for data in (given, str(tmp_path / "outside")):
         with pytest.raises(BadInput):
-            trainings.start(order(data=data))
+            trainings.start(request(data=data))
         with pytest.raises(BadInput):
             list(data_check.check(fenced, data, tmp_path / "scratch"))
-    assert not (tmp_path / "runs").exists(), "nothing was begun"
-    assert inside(fenced, "fine") == fenced.resolve() / "fine" and inside(fenced, ".") == fenced.resolve()
+    assert not (tmp_path / "runs").exists(), "nothing was started"
+    assert folder_below(fenced, "fine") == fenced.resolve() / "fine" and folder_below(fenced, ".") == fenced.resolve()
 
 
-def test_a_record_from_elsewhere_starts_nothing_that_a_client_could_not(fenced: Path, tmp_path: Path) -> None:
-    """A run's folder that came by mail: neither its command nor its data are taken at their word."""
+def test_foreign_record_starts_nothing_that_a_client_could_not(fenced: Path, tmp_path: Path) -> None:
+    """Neither the command nor the data of a record from another machine is trusted."""
     marker = tmp_path / "marker"
-    hostile = Record(name="r", order=order(data="../outside"), asked=1.0, command=["touch", str(marker)], attempt=1)
+    hostile = TrainingRecord(
+        name="r", request=request(data="../outside"), requested_at=1.0, command=["touch", str(marker)], attempt=1
+    )
     hostile.write(tmp_path / "runs" / "r")
     trainings = Trainings(fenced, tmp_path / "runs")
-    trainings.tend()
-    assert trainings.look("r").state is State.FAILED and "below the Studio's data folder" in trainings.complaint(
-        trainings.look("r")
+    trainings.update()
+    assert trainings.get("r").state is State.FAILED and "below the Studio's data folder" in trainings.error(
+        trainings.get("r")
     )
     with pytest.raises(BadInput):
         trainings.resume("r")
     assert not marker.exists()
     (tmp_path / "runs" / "r").rename(tmp_path / "runs" / "copy")
-    assert read_record(tmp_path / "runs" / "copy") is None, "it speaks of another folder"
+    assert read_record(tmp_path / "runs" / "copy") is None, "the record is of another folder"
     (tmp_path / "runs" / "copy" / RECORD).write_text('{"name": "copy", "pid": "1; rm"}')
     assert read_record(tmp_path / "runs" / "copy") is None
 
@@ -356,17 +369,17 @@ def test_a_record_from_elsewhere_starts_nothing_that_a_client_could_not(fenced: 
 @pytest.mark.parametrize(
     "name", ["../r", "/r", "..", ".", "-rf", "a/b", "a\\b", "a b", "é", "a\0", "x" * 90, "--out=elsewhere"]
 )
-def test_a_runs_name_leads_nowhere(name: str, root: Path, tmp_path: Path) -> None:
+def test_run_name_that_is_no_plain_folder_name_is_refused(name: str, root: Path, tmp_path: Path) -> None:
     trainings = Trainings(root, tmp_path / "runs")
     with pytest.raises(UsageError, match="cannot name a run"):
-        trainings.start(order(name=name))
-    for ask in (trainings.look, trainings.stop, trainings.resume, trainings.figures):
+        trainings.start(request(name=name))
+    for ask in (trainings.get, trainings.stop, trainings.resume, trainings.progress):
         with pytest.raises(InspectKDError):
             ask(name)
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_report_is_read_from_its_run_and_from_nowhere_else(tmp_path: Path) -> None:
+def test_report_is_read_from_its_run_only(tmp_path: Path) -> None:
     runs, secret = tmp_path / "runs", tmp_path / "secret.html"
     secret.write_text("secret")
     for name in ("linked", "r"):
@@ -378,36 +391,48 @@ def test_a_report_is_read_from_its_run_and_from_nowhere_else(tmp_path: Path) -> 
     (tmp_path / "run.json").write_text("{}")
     trainings = Trainings(tmp_path, runs)
     with pytest.raises(BadInput, match="no report"):
-        run_report.read_report(trainings.look("linked").folder)
+        run_report.read_report(trainings.get("linked").folder)
     with pytest.raises(BadInput, match="no run"):
-        trainings.look("away")
+        trainings.get("away")
     assert {each.name for each in trainings.all()} == {"linked", "r"}
-    frame = train_view.report("r", run_report.read_report(trainings.look("r").folder))
+    frame = view.report("r", run_report.read_report(trainings.get("r").folder))
     assert (
         'sandbox=""' in frame and "<script" not in frame and "&lt;script&gt;1&lt;/script&gt;&quot;quoted&quot;" in frame
     )
 
 
+def test_pictures_of_a_run_come_from_its_report_or_else_from_its_data(run: Path, root: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(run, tmp_path / "runs" / "r")
+    TrainingRecord(name="r", request=request(), requested_at=1.0).write(folder)
+    service = TrainService(root, tmp_path / "runs", tmp_path / "store")
+    assert texts.REPORT_PARTS in service.progress_view("r").pictures
+    (folder / pictures_file.FILE_NAME).unlink()  # as in runs of earlier versions
+    former = service.progress_view("r")
+    assert texts.FIRST_PARTS.format(folder="sample") in former.pictures and former.can_open
+    assert "<h1>" in service.report("r")
+
+
 @pytest.mark.parametrize("name", ["my run", "_old", "Gehäuse", "a" * 90])
-def test_a_run_that_the_studio_cannot_name_is_not_offered(name: str, tmp_path: Path) -> None:
+def test_run_with_a_refused_name_is_not_listed(name: str, tmp_path: Path) -> None:
     for each in ("fine", name):
         (tmp_path / "runs" / each).mkdir(parents=True)
         (tmp_path / "runs" / each / "run.json").write_text("{}")
-    sight = Desk(tmp_path, tmp_path / "runs", tmp_path / "store").sight(None)
-    assert sight.chosen == "fine" and [value for _, value in sight.choices] == ["fine"]
+    shown = TrainService(tmp_path, tmp_path / "runs", tmp_path / "store").progress_view(None)
+    assert shown.chosen == "fine" and [value for _, value in shown.choices] == ["fine"]
 
 
 @pytest.mark.parametrize(
     ("file", "content"),
     [
         ("report.html", "<![<![x"),
+        (pictures_file.FILE_NAME, "[" * 100_000 + "\n{}\n"),
         ("training.log", '{"a":' + "[" * 100_000 + "\n"),
         ("metrics.jsonl", '{"a":' + "[" * 100_000 + "\n"),
         ("training.json", "[" * 100_000),
         ("training.log", None),
     ],
 )
-def test_a_run_with_a_broken_file_is_still_shown(file: str, content: str | None, tmp_path: Path) -> None:
+def test_run_with_a_broken_file_is_still_listed(file: str, content: str | None, tmp_path: Path) -> None:
     run = tmp_path / "runs" / "r"
     run.mkdir(parents=True)
     (run / "run.json").write_text("{}")
@@ -415,10 +440,10 @@ def test_a_run_with_a_broken_file_is_still_shown(file: str, content: str | None,
         (run / file).mkdir()
     else:
         (run / file).write_text(content)
-    assert Desk(tmp_path, tmp_path / "runs", tmp_path / "store").sight(None).chosen == "r"
+    assert TrainService(tmp_path, tmp_path / "runs", tmp_path / "store").progress_view(None).chosen == "r"
 
 
-def test_a_report_opens_no_connection_by_a_tag() -> None:
+def test_loading_tags_of_a_report_are_disabled() -> None:
     """Neither the frame's sandbox nor a content security policy stops `<link rel=preconnect>`."""
     tags = (
         "<LINK rel=preconnect href=//x>",
@@ -426,96 +451,98 @@ def test_a_report_opens_no_connection_by_a_tag() -> None:
         "<meta http-equiv=refresh>",
         "<base href=//x>",
     )
-    frame = train_view.report("r", "".join(tags) + '<iframe srcdoc="&lt;link rel=preconnect&gt;"></iframe><p>fine</p>')
+    frame = view.report("r", "".join(tags) + '<iframe srcdoc="&lt;link rel=preconnect&gt;"></iframe><p>fine</p>')
     page = html.unescape(frame.split('srcdoc="')[1])
     assert not re.search(r"<(link|meta|base|iframe)", page, re.IGNORECASE)
     assert "<!LINK rel=preconnect" in page and "<p>fine</p>" in page
 
 
 @pytest.mark.parametrize("wrong", [{"seed": 1.5}, {"seed": "1"}, {"quick": "yes"}, {"name": 5}])
-def test_an_order_of_the_wrong_type_writes_no_record(wrong: dict[str, object], root: Path, tmp_path: Path) -> None:
+def test_request_of_the_wrong_type_writes_no_record(wrong: dict[str, object], root: Path, tmp_path: Path) -> None:
     trainings = Trainings(root, tmp_path / "runs", at_once=0)
     with pytest.raises(UsageError, match=f"^{next(iter(wrong))}: "):
-        trainings.start(order(**wrong))
+        trainings.start(request(**wrong))
     assert not (tmp_path / "runs").exists()
 
 
-def test_the_queue_has_an_end(root: Path, tmp_path: Path) -> None:
+def test_queue_is_limited(root: Path, tmp_path: Path) -> None:
     trainings = Trainings(root, tmp_path / "runs", at_once=0)
     for number in range(MOST_WAITING):
-        Record(name=f"r{number}", order=order(), asked=1.0, command=[]).write(tmp_path / "runs" / f"r{number}")
+        TrainingRecord(name=f"r{number}", request=request(), requested_at=1.0, command=[]).write(
+            tmp_path / "runs" / f"r{number}"
+        )
     with pytest.raises(UsageError, match="32 trainings wait already: stop one"):
-        trainings.start(order())
+        trainings.start(request())
     trainings.stop("r0")
     with pytest.raises(UsageError, match="nothing to resume"):
         trainings.resume("r1")
-    assert trainings.start(order()).state is State.WAITING
+    assert trainings.start(request()).state is State.WAITING
 
 
-def test_a_report_is_announced_then_shown_or_the_shelf_is_closed_again(tmp_path: Path) -> None:
+def test_opening_a_report_shows_a_message_first_and_hides_it_on_failure(tmp_path: Path) -> None:
     needed(find_spec("gradio"), "gradio")
     import gradio as gr
 
-    from inspect_kd.apps.studio.train_tab import opened
+    from inspect_kd.apps.studio.train.tab import open_report
 
     run = tmp_path / "runs" / "line3"
     run.mkdir(parents=True)
     (run / "run.json").write_text("{}")
-    desk = Desk(tmp_path, tmp_path / "runs", tmp_path / "store")
-    answers = opened(desk, "line3")
-    shelf, page = next(answers)
-    assert shelf["visible"] and Train.OPENING in page
-    shelf, page = next(answers)
-    assert not shelf["visible"] and page == ""
+    service = TrainService(tmp_path, tmp_path / "runs", tmp_path / "store")
+    updates = open_report(service, "line3")
+    column, page = next(updates)
+    assert column["visible"] and texts.OPENING in page
+    column, page = next(updates)
+    assert not column["visible"] and page == ""
     with pytest.raises(gr.Error, match="has no report yet"):
-        next(answers)
+        next(updates)
     (run / "report.html").write_text("<h1>line3</h1>")
-    _, (shelf, page) = opened(desk, "line3")
-    assert shelf["visible"] and "&lt;h1&gt;line3" in page
+    _, (column, page) = open_report(service, "line3")
+    assert column["visible"] and "&lt;h1&gt;line3" in page
 
 
-def test_words_of_a_command_are_words(root: Path, tmp_path: Path) -> None:
-    words = command(order(quick=True, seed=7), root, tmp_path, "r", resume=True)
+def test_command_of_a_request(root: Path, tmp_path: Path) -> None:
+    words = command(request(quick=True, seed=7), root, tmp_path, "r", resume=True)
     assert words[1:5] == ["-P", "-m", "inspect_kd", "train"] and words[-1] == "--resume"
     assert {"fit.steps=62", "fit.seed=7", "fit.evaluate_every=12"} <= set(words)
-    assert "--set" not in command(order(), root, tmp_path, "r", resume=False), "a normal training is the recipe's own"
+    assert "--set" not in command(request(), root, tmp_path, "r", resume=False), "a normal training is the recipe's own"
     for wrong in ({"recipe": "../../etc/passwd.yaml"}, {"recipe": "nobody"}, {"seed": -1}, {"seed": 2**40}):
         with pytest.raises(UsageError):
-            command(order(**wrong), root, tmp_path, "r", resume=False)
+            command(request(**wrong), root, tmp_path, "r", resume=False)
 
 
-# ── what is shown ────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── display ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_folders_that_look_like_data_sets(root: Path, parts: Path, tmp_path: Path) -> None:
+def test_data_folders_below_the_root(root: Path, parts: Path, tmp_path: Path) -> None:
     assert data_folders(root) == ["sample", "sample/board", "sample/bottle", "sample/fabric", "sample/metal"]
     (tmp_path / "mine").symlink_to(parts)
-    assert data_folders(tmp_path) == [], "a link out of the root is not offered"
-    pictures = first_sound(parts, most=5)
+    assert data_folders(tmp_path) == [], "a link out of the root is not listed"
+    pictures = first_sound_parts(parts, most=5)
     assert [name.split(":")[0] for name, _ in pictures] == ["board", "bottle", "fabric", "metal", "board"]
     assert all(uri.startswith("data:image/webp;base64,") for _, uri in pictures)
 
 
-def test_a_check_in_a_process_of_its_own(root: Path, parts: Path, tmp_path: Path) -> None:
+def test_data_check_runs_in_its_own_process(root: Path, parts: Path, tmp_path: Path) -> None:
     *_, good = data_check.check(root, "sample", tmp_path)
     assert good.over and good.sound and good.counts["board"]["test"] == 8 and good.defective["board"] == 5
-    assert "Nothing wrong was found" in train_view.checked(good)
+    assert "Nothing wrong was found" in view.checked(good)
     (tmp_path / "bad" / "good").mkdir(parents=True)
     for image in (parts / "board" / "train" / "good").iterdir():
         (tmp_path / "bad" / "good" / image.name).write_bytes(image.read_bytes())
     (tmp_path / "bad" / "good" / "<b>.png").write_bytes(b"")
     *_, bad = data_check.check(tmp_path, "bad", tmp_path)
     assert not bad.sound and any("empty file" in found.text for found in bad.findings)
-    assert str(tmp_path) not in json.dumps([found.text for found in bad.findings]), "no folder of the server is told"
-    assert "&lt;b&gt;" in train_view.checked(bad) and "<b>.png" not in train_view.checked(bad)
+    assert str(tmp_path) not in json.dumps([found.text for found in bad.findings]), "no folder of the server is shown"
+    assert "&lt;b&gt;" in view.checked(bad) and "<b>.png" not in view.checked(bad)
     (tmp_path / "none").mkdir()
     *_, none = data_check.check(tmp_path, "none", tmp_path)
     assert not none.sound and not none.counts and "no layout recognised" in none.findings[0].text
     assert not list(tmp_path.glob("tmp*")), "nothing is left behind"
 
 
-def test_a_log_with_several_attempts_makes_one_curve() -> None:
-    figures = Figures()
+def test_log_of_several_attempts_gives_one_curve() -> None:
+    progress = TrainingProgress()
     lines = [
         '{"attempt": 1}',
         '{"phase": "train", "done": 0, "total": 40, "seconds": 0.0}',
@@ -531,10 +558,10 @@ def test_a_log_with_several_attempts_makes_one_curve() -> None:
         "[1, 2]",
     ]
     for line in lines[:-3]:
-        take(figures, line)
-    assert figures.complaint == "RuntimeError: out of everything"
+        parse_line(progress, line)
+    assert progress.error == "RuntimeError: out of everything"
     for line in lines[-3:]:
-        take(figures, line)
+        parse_line(progress, line)
     for line in (
         '{"attempt": 2}',
         '{"phase": "train", "done": 0, "total": 40, "seconds": 0.0}',
@@ -543,24 +570,25 @@ def test_a_log_with_several_attempts_makes_one_curve() -> None:
             for n in (5, 10)
         ),
     ):
-        take(figures, line)
-    assert figures.losses["train"] == [(2, 2), (4, 4), (5, 9), (10, 9)]
-    assert figures.seconds_left == 30, "by the steps that this attempt did, not by all of them"
-    assert figures.complaint == "" and figures.attempt == 2
+        parse_line(progress, line)
+    assert progress.losses["train"] == [(2, 2), (4, 4), (5, 9), (10, 9)]
+    assert progress.seconds_left == 30, "by the steps that this attempt did, not by all of them"
+    assert progress.error == "" and progress.attempt == 2
 
 
-def test_recipes_students_first() -> None:
+def test_recipes_list_the_default_first_and_teachers_last() -> None:
     names = [name for name, _ in recipes()]
     assert names[0] == "omni_ad" and names.index("memory") > names.index("ras_paper")
     assert default_recipe() in ("omni_ad", "embedded")
 
 
-def test_the_tab_needs_no_torch() -> None:
+def test_train_service_needs_no_torch() -> None:
     program = (
-        "import sys; sys.modules['torch'] = None; import inspect_kd.apps.studio.train_desk as d; print(d.Desk.__name__)"
+        "import sys; sys.modules['torch'] = None\n"
+        "from inspect_kd.apps.studio.train.service import TrainService; print(TrainService.__name__)"
     )
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert answer.stdout.strip() == "Desk", answer.stderr
+    assert answer.stdout.strip() == "TrainService", answer.stderr
 
 
 # ── the tab itself ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -570,7 +598,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 import gradio as gr
-from inspect_kd.apps.studio.train_tab import build
+from inspect_kd.apps.studio.train.tab import build
 root, work, port, *changes = sys.argv[1:]
 with gr.Blocks(title="Studio", analytics_enabled=False) as studio:
     with gr.Tab("Train"):
@@ -584,7 +612,7 @@ SHORT = [*TINY, "fit.steps=80"]
 
 
 def needed(there: object, what: str) -> None:
-    """On a user's machine a part may be missing; where the product is proved, none may."""
+    """Skip a test where an optional package is missing; fail where CI is set."""
     if not there:
         (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{what} is not installed")
 
@@ -602,7 +630,7 @@ def studio(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
     with (work / "log").open("wb") as log:
         process = subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT, env=environment)
     try:
-        until(lambda: process.poll() is not None or _answers(port), "the Studio's first answer")
+        wait_until(lambda: process.poll() is not None or _answers(port), "the Studio's first answer")
         yield f"http://127.0.0.1:{port}"
         assert process.poll() is None, "the Studio lives"
         assert "Traceback" not in (work / "log").read_text()
@@ -613,7 +641,7 @@ def studio(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
         for each in trainings.all():
             if each.can_stop:
                 trainings.stop(each.name)
-                tended(trainings, each.name, State.STOPPED, State.FINISHED)
+                wait_for_state(trainings, each.name, State.STOPPED, State.FINISHED)
 
 
 def _answers(port: int) -> bool:
@@ -621,7 +649,7 @@ def _answers(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def test_a_person_trains_in_a_browser(studio: str, tmp_path: Path) -> None:
+def test_training_in_a_browser(studio: str, tmp_path: Path) -> None:
     needed(find_spec("playwright"), "playwright")
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     needed(chromium, "Chromium")
@@ -681,7 +709,7 @@ def _leaves(url: str, studio: str) -> bool:
     return not url.startswith((studio, "data:", "blob:", "about:"))
 
 
-def test_a_program_trains_by_name(studio: str) -> None:
+def test_training_through_named_endpoints(studio: str) -> None:
     """The named endpoints, without the page."""
     from gradio_client import Client
     from gradio_client.exceptions import AppError
@@ -698,7 +726,7 @@ def test_a_program_trains_by_name(studio: str) -> None:
         begun = client.predict("sample/board", "embedded", "by_name", True, 3, api_name="/train_start")
         assert begun["name"] == "by_name" and begun["state"] in ("running", "waiting")
         client.predict("by_name", api_name="/train_stop")
-        until(lambda: client.predict("by_name", api_name="/train_state")["state"] == "stopped", "a stop by name")
+        wait_until(lambda: client.predict("by_name", api_name="/train_state")["state"] == "stopped", "a stop by name")
         with pytest.raises(AppError, match="cannot name a run"):
             client.predict("../by_name", api_name="/train_state")
         named = client.view_api(return_format="dict")["named_endpoints"]

@@ -41,6 +41,7 @@ def test_run_holds_every_file(run: Path) -> None:
         "calibration.json",
         "report.html",
         "report.json",
+        "pictures.jsonl",
         "run.json",
         "r.onnx",
     }

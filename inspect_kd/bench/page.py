@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from inspect_kd.bench.runner import Results
 from inspect_kd.evaluate import MEAN
 from inspect_kd.metrics import METRICS
 from inspect_kd.report.charts import Point, scatter
+from inspect_kd.report.html import card_table, document
 from inspect_kd.spreadsheet import csv_text
 from inspect_kd.stopwatch import MOST_RUNS
 
@@ -129,21 +129,16 @@ def _pipes(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def html(run: Comparison) -> str:
-    style = (files("inspect_kd.report") / "style.css").read_text(encoding="utf-8")
     parts = ["".join(f'<p class="soft">{escape(sentence)}</p>' for sentence in _explained(run.environment))]
     for setting, by_entry in run.results.items():
         header, rows = _accuracy_rows(run.entries, by_entry)
         parts.append(f"<h2>{escape(setting)}</h2>{_plots(run, by_entry)}")
         parts.append(
-            f'<p class="soft">A cell: {" / ".join(NAMES.values())}.</p>{_html_table(header, rows, "remarked")}'
+            f'<p class="soft">A cell: {" / ".join(NAMES.values())}.</p>{card_table(header, rows, classes="remarked")}'
         )
     if run.costs:
-        parts.append(f"<h2>Cost of one image</h2>{_html_table(COST_HEADER, _cost_rows(run))}")
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, '
-        f'initial-scale=1"><title>Side by side · inspect-kd</title><style>\n{style}</style></head>\n<body><header>'
-        f"<h1>Side by side</h1></header>\n<main>{''.join(parts)}</main></body></html>\n"
-    )
+        parts.append(f"<h2>Cost of one image</h2>{card_table(COST_HEADER, _cost_rows(run))}")
+    return document(title="Side by side · inspect-kd", heading="Side by side", subtitle="", body="".join(parts))
 
 
 def _plots(run: Comparison, by_entry: Mapping[str, Any]) -> str:
@@ -156,14 +151,8 @@ def _plots(run: Comparison, by_entry: Mapping[str, Any]) -> str:
             if value is not None and key in run.costs:
                 entry = run.entries[key]
                 points.append(Point(entry.name, run.costs[key]["cpu_ms"], value, entry.maker == "ours"))
-        charts.append(scatter(points, across="CPU ms an image, one thread", up=f"mean {NAMES[metric]}"))
+        charts.append(scatter(points, x_label="CPU ms an image, one thread", y_label=f"mean {NAMES[metric]}"))
     return f'<div class="plots">{"".join(charts)}</div>'
-
-
-def _html_table(header: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "") -> str:
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="card scroll"><table class="{kind}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def _explained(environment: Mapping[str, Any]) -> list[str]:

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from inspect_kd.datasets import DataSet
 
 
-DEFAULT, FALLBACK = "omni_ad", "embedded"
 SHARED_FOLDER = "INSPECT_KD_RUN_FOLDER"
 """Environment variable with which the first process of a multi-device training passes the run's folder to the others."""
 
@@ -126,19 +125,18 @@ def train(
 
 def choose_model(*, quiet: bool) -> str:
     """Choose the default recipe, or, with a message, the one that needs no download."""
-    from inspect_kd.config import load_recipe
+    from inspect_kd.config import DEFAULT_RECIPE, default_recipe, load_recipe
     from inspect_kd.models.encoders import weights_available
 
-    encoder = load_recipe(DEFAULT).student["encoder"]
-    if weights_available(encoder):
-        return DEFAULT
-    if not quiet:
+    recipe = default_recipe(weights_available)
+    if recipe != DEFAULT_RECIPE and not quiet:
+        encoder = load_recipe(DEFAULT_RECIPE).student["encoder"]
         echo(
-            f"no weights for '{encoder}' in INSPECT_KD_WEIGHTS, and the hub cannot be reached: using --model {FALLBACK}, whose "
+            f"no weights for '{encoder}' in INSPECT_KD_WEIGHTS, and the hub cannot be reached: using --model {recipe}, whose "
             "smaller encoder comes with the package",
             err=True,
         )
-    return FALLBACK
+    return recipe
 
 
 def list_overrides(

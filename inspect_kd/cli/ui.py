@@ -79,7 +79,7 @@ def ui(
         INSPECT_KD_AUTH=line3:secret inspect-kd ui part.onnx --host 0.0.0.0
     """
     from inspect_kd.apps.studio import texts
-    from inspect_kd.apps.studio.allowed_hosts import is_host
+    from inspect_kd.apps.studio.server.allowed_hosts import is_host
     from inspect_kd.errors import EnvironmentFault, UsageError
 
     if find_spec("gradio") is None:
@@ -92,12 +92,12 @@ def ui(
     for name in public_hosts:
         if not is_host(name):
             raise UsageError(texts.BAD_HOST.format(name=name))
-    from inspect_kd.apps.studio.serve import Door, running
+    from inspect_kd.apps.studio.server.serve import Server, run_studio
 
     limits = (max_upload, max_parts, max_disk, threads)
     settings = make_settings(artifacts or [], runs, store, limits, None if no_train else train_on, trusted=trusted)
-    door = Door(host=host, port=port, auth=users, public_hosts=public_hosts, root_path=root_path)
-    with running(settings, door) as address:
+    server = Server(host=host, port=port, auth=users, public_hosts=public_hosts, root_path=root_path)
+    with run_studio(settings, server) as address:
         # Containers are stopped by SIGTERM; exit normally, so that temporary files are deleted.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         echo(f"inspect-kd Studio: {address}  (Ctrl+C stops it; marks and calibrations are saved in {store})")
@@ -119,8 +119,8 @@ def make_settings(
 ) -> Settings:
     """Return the Studio's settings, with the newest artifacts if none are given, and the demo's parts as examples."""
     from inspect_kd.apps.studio import texts
+    from inspect_kd.apps.studio.artifact.library import find_artifacts, find_examples
     from inspect_kd.apps.studio.settings import Settings
-    from inspect_kd.apps.studio.shelf import find_artifacts, find_examples
     from inspect_kd.cli.evaluate import artifact_of
     from inspect_kd.errors import BadInput
     from inspect_kd.signing import trust_store

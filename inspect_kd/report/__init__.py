@@ -14,11 +14,11 @@ from inspect_kd.report.pictures import Example
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
-    """Everything the page tells."""
+    """The content of a report."""
 
     title: str
     artifact: str | None
-    """Its file's name; None where it failed its proof."""
+    """File name of the artifact; None where it failed its proof."""
     data: dict[str, Any]
     """name, layout, licence, and `counts`: category -> split -> number."""
     calibration: Calibration
@@ -33,8 +33,10 @@ class Report:
 
 
 def write_report(report: Report, to: Path) -> Path:
-    """Write the page whole or not at all."""
+    """Write the page, and its pictures as data beside it; each file whole or not at all."""
+    from inspect_kd.report import pictures_file
     from inspect_kd.report.page import page
 
+    pictures_file.write_pictures(report.examples, to.with_name(pictures_file.FILE_NAME))
     atomic_write.write_text(to, page(report))
     return to

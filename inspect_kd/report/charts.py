@@ -1,4 +1,4 @@
-"""Charts as inline SVG: they scale, they print, they need no script."""
+"""Charts as inline SVG, which scale, print and need no script."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BARS = 48
 def histogram(
     calibration: Sequence[float], sound: Sequence[float], defective: Sequence[float], limits: Thresholds
 ) -> str:
-    """Scores on a logarithmic axis, both thresholds as lines; sound parts above the axis, defective ones below."""
+    """Draw scores on a logarithmic axis with both thresholds; sound parts above the axis, defective ones below."""
     values = [*calibration, *sound, *defective]
     positive = [value for value in values if value > 0]
     low = math.log10(min([*positive, limits.reinspect]) * 0.9)
@@ -24,8 +24,8 @@ def histogram(
     step = (WIDTH - LEFT) / BARS
 
     def bar(value: float) -> int:
-        place = (math.log10(max(value, 10**low)) - low) / (high - low)
-        return min(BARS - 1, max(0, int(place * BARS)))
+        share = (math.log10(max(value, 10**low)) - low) / (high - low)
+        return min(BARS - 1, max(0, int(share * BARS)))
 
     def x(value: float) -> float:
         return LEFT + (math.log10(value) - low) / (high - low) * (WIDTH - LEFT)
@@ -42,13 +42,15 @@ def histogram(
     for i in range(BARS):
         left, base = LEFT + i * step, middle
         for name in ("cal", "sound"):
-            tall = counts[name][i] / upper * (middle - 16)
-            base -= tall
+            height = counts[name][i] / upper * (middle - 16)
+            base -= height
             parts.append(
-                f'<rect class="{name}" x="{left:.1f}" y="{base:.1f}" width="{step - 1:.1f}" height="{tall:.1f}"/>'
+                f'<rect class="{name}" x="{left:.1f}" y="{base:.1f}" width="{step - 1:.1f}" height="{height:.1f}"/>'
             )
-        deep = counts["bad"][i] / lower * (HEIGHT - BOTTOM - middle)
-        parts.append(f'<rect class="bad" x="{left:.1f}" y="{middle:.1f}" width="{step - 1:.1f}" height="{deep:.1f}"/>')
+        height = counts["bad"][i] / lower * (HEIGHT - BOTTOM - middle)
+        parts.append(
+            f'<rect class="bad" x="{left:.1f}" y="{middle:.1f}" width="{step - 1:.1f}" height="{height:.1f}"/>'
+        )
     for name, value, anchor, dx in (("RE-INSPECT", limits.reinspect, "end", -4), ("NG", limits.reject, "start", 4)):
         at = x(value)
         parts.append(f'<line class="limit" x1="{at:.1f}" x2="{at:.1f}" y1="4" y2="{HEIGHT - BOTTOM}"/>')
@@ -61,82 +63,84 @@ def histogram(
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Round numbers inside the range."""
+    """Round numbers in a range, at most twelve or so."""
     candidates = [m * 10.0**e for e in range(-4, 5) for m in (1, 1.5, 2, 3, 5, 7)]
     inside = [tick for tick in candidates if low <= tick <= high]
     return inside if len(inside) <= 12 else inside[:: math.ceil(len(inside) / 12)]
 
 
 def curve(points: Sequence[tuple[float, float]], name: str, digits: int = 3) -> str:
-    """A line over the steps, with its last and its extreme values."""
+    """Draw a line over the steps, labelled with its extremes; empty for fewer than two points."""
     if len(points) < 2:
         return ""
     steps, values = [p[0] for p in points], [p[1] for p in points]
     low, high = min(values), max(values)
     span = (high - low) or 1.0
-    tall = 120
+    height = 120
 
-    def place(step: float, value: float) -> str:
-        across = LEFT + 14 + (step - steps[0]) / max(1.0, steps[-1] - steps[0]) * (WIDTH / 2 - LEFT - 24)
-        return f"{across:.1f},{10 + (high - value) / span * (tall - 30):.1f}"
+    def position(step: float, value: float) -> str:
+        x = LEFT + 14 + (step - steps[0]) / max(1.0, steps[-1] - steps[0]) * (WIDTH / 2 - LEFT - 24)
+        return f"{x:.1f},{10 + (high - value) / span * (height - 30):.1f}"
 
-    line = " ".join(place(s, v) for s, v in points)
+    line = " ".join(position(s, v) for s, v in points)
     return (
-        f'<svg class="chart half" viewBox="0 0 {WIDTH // 2} {tall}" role="img" aria-label="{name}, last value {values[-1]:.{digits}f}">'
-        f'<polyline points="{line}"/><text x="0" y="14">{high:.{digits}f}</text><text x="0" y="{tall - 18}">{low:.{digits}f}</text>'
-        f'<text x="{WIDTH / 2}" y="{tall - 4}" text-anchor="end">step {steps[-1]:.0f}</text>'
-        f'<text class="name" x="{LEFT + 14}" y="{tall - 4}">{name}</text></svg>'
+        f'<svg class="chart half" viewBox="0 0 {WIDTH // 2} {height}" role="img" aria-label="{name}, last value {values[-1]:.{digits}f}">'
+        f'<polyline points="{line}"/><text x="0" y="14">{high:.{digits}f}</text><text x="0" y="{height - 18}">{low:.{digits}f}</text>'
+        f'<text x="{WIDTH / 2}" y="{height - 4}" text-anchor="end">step {steps[-1]:.0f}</text>'
+        f'<text class="name" x="{LEFT + 14}" y="{height - 4}">{name}</text></svg>'
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
+    """A named point of a scatter plot."""
+
     name: str
     x: float
     y: float
     ours: bool
 
 
-def scatter(points: Sequence[Point], across: str, up: str) -> str:
-    """Named points over a logarithmic axis; labels that would lie upon each other give way downwards."""
+def scatter(points: Sequence[Point], x_label: str, y_label: str) -> str:
+    """Draw named points over a logarithmic x axis; overlapping labels are moved down."""
     if not points:
         return ""
-    tall, right = 300, 120
+    height, right = 300, 120
     low, high = math.log10(min(p.x for p in points) * 0.8), math.log10(max(p.x for p in points) * 1.25)
     bottom, top = min(p.y for p in points), max(p.y for p in points)
     margin = 0.08 * (top - bottom) or 0.05
     bottom, top = bottom - margin, top + margin
 
-    def place(x: float, y: float) -> tuple[float, float]:
+    def position(x: float, y: float) -> tuple[float, float]:
         along = (math.log10(x) - low) / (high - low) * (WIDTH - LEFT - right - 12)
-        return LEFT + 12 + along, 12 + (top - y) / (top - bottom) * (tall - BOTTOM - 28)
+        return LEFT + 12 + along, 12 + (top - y) / (top - bottom) * (height - BOTTOM - 28)
 
-    parts = [f'<line class="axis" x1="{LEFT}" x2="{WIDTH}" y1="{tall - BOTTOM - 8}" y2="{tall - BOTTOM - 8}"/>']
+    parts = [f'<line class="axis" x1="{LEFT}" x2="{WIDTH}" y1="{height - BOTTOM - 8}" y2="{height - BOTTOM - 8}"/>']
     for tick in _ticks(10**low, 10**high):
-        x, _ = place(tick, bottom)
-        parts.append(f'<text x="{x:.1f}" y="{tall - 18}" text-anchor="middle">{tick:g}</text>')
+        x, _ = position(tick, bottom)
+        parts.append(f'<text x="{x:.1f}" y="{height - 18}" text-anchor="middle">{tick:g}</text>')
     for y in (bottom + margin, (bottom + top) / 2, top - margin):
-        parts.append(f'<text x="0" y="{place(points[0].x, y)[1] + 4:.1f}">{y:.2f}</text>')
-    taken: list[tuple[float, float]] = []
+        parts.append(f'<text x="0" y="{position(points[0].x, y)[1] + 4:.1f}">{y:.2f}</text>')
+    placed: list[tuple[float, float]] = []
     for point in sorted(points, key=lambda p: (-p.y, p.x)):
-        x, y = place(point.x, point.y)
-        label = y + 4
-        while any(abs(label - other) < 12 and abs(x - beside) < 130 for beside, other in taken):
-            label += 12
-        taken.append((x, label))
+        x, y = position(point.x, point.y)
+        label_y = y + 4
+        while any(abs(label_y - other_y) < 12 and abs(x - other_x) < 130 for other_x, other_y in placed):
+            label_y += 12
+        placed.append((x, label_y))
         kind = "ours" if point.ours else "peer"
         parts.append(f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="4.5"/>')
-        parts.append(f'<text class="{kind}" x="{x + 8:.1f}" y="{label:.1f}">{escape(point.name)}</text>')
-    parts.append(f'<text class="name" x="{LEFT + 12}" y="{tall - 3}">{escape(across)}</text>')
-    told = f"{up} against {across}"
+        parts.append(f'<text class="{kind}" x="{x + 8:.1f}" y="{label_y:.1f}">{escape(point.name)}</text>')
+    parts.append(f'<text class="name" x="{LEFT + 12}" y="{height - 3}">{escape(x_label)}</text>')
+    label = f"{y_label} against {x_label}"
     return (
-        f'<figure class="plot"><figcaption>{escape(up)}</figcaption><svg class="chart" viewBox="0 0 {WIDTH} {tall}" role="img" '
-        f'aria-label="{escape(told)}">{"".join(parts)}</svg></figure>'
+        f'<figure class="plot"><figcaption>{escape(y_label)}</figcaption><svg class="chart" viewBox="0 0 {WIDTH} {height}" '
+        f'role="img" aria-label="{escape(label)}">{"".join(parts)}</svg></figure>'
     )
 
 
-def agreement(pairs: Sequence[tuple[float, float]], limits: Sequence[float], across: str, up: str) -> str:
-    """Each part's score before and after a change: on the diagonal nothing has moved. Limits are drawn both ways."""
+def agreement(pairs: Sequence[tuple[float, float]], limits: Sequence[float], x_label: str, y_label: str) -> str:
+    """Draw each part's score before and after a change; unchanged scores lie on the diagonal. Limits are drawn both ways."""
     if not pairs:
         return ""
     side, margin = 340, 34
@@ -154,7 +158,7 @@ def agreement(pairs: Sequence[tuple[float, float]], limits: Sequence[float], acr
         parts.append(
             f'<circle class="ours" cx="{along(x):.1f}" cy="{side - along(y):.1f}" r="2.5" fill-opacity=".55"/>'
         )
-    parts.append(f'<text class="name" x="{margin}" y="{side - 8}">{escape(across)}, 0 to {most:.2f}</text>')
-    parts.append(f'<text class="name" x="{margin + 4}" y="18">{escape(up)}</text>')
-    told = f"{len(pairs)} scores, {up} against {across}"
-    return f'<svg class="chart half" viewBox="0 0 {side} {side}" role="img" aria-label="{escape(told)}">{"".join(parts)}</svg>'
+    parts.append(f'<text class="name" x="{margin}" y="{side - 8}">{escape(x_label)}, 0 to {most:.2f}</text>')
+    parts.append(f'<text class="name" x="{margin + 4}" y="18">{escape(y_label)}</text>')
+    label = f"{len(pairs)} scores, {y_label} against {x_label}"
+    return f'<svg class="chart half" viewBox="0 0 {side} {side}" role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>'

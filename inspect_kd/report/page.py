@@ -1,17 +1,17 @@
-"""The page itself, section by section. Everything that comes from a file name or a recipe is escaped."""
+"""The report's page, section by section. Everything that comes from a file name or a recipe is escaped."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from html import escape
-from importlib.resources import files
 from typing import Any
 
 from inspect_kd.calibrate import POOLED
 from inspect_kd.metrics import METRICS
 from inspect_kd.report import Report
 from inspect_kd.report.charts import curve, histogram
+from inspect_kd.report.html import card_table, document, tiles
 from inspect_kd.report.pictures import Example
 
 NAMES = {
@@ -27,7 +27,7 @@ MOST_HISTOGRAMS = 16
 
 
 def page(report: Report) -> str:
-    style = (files("inspect_kd.report") / "style.css").read_text(encoding="utf-8")
+    """The whole page."""
     sections = [
         _refused(report),
         _tiles(report),
@@ -36,15 +36,18 @@ def page(report: Report) -> str:
         _scores(report),
         _metrics(report),
         _decisions(report),
+        _data(report),
+        _use(report),
+        _training(report),
+        _environment(report),
     ]
-    sections += [_data(report), _use(report), _training(report), _environment(report)]
+    version, finished = report.environment.get("inspect_kd", ""), report.facts.get("finished", "")
     body = "\n".join(section for section in sections if section)
-    made = report.environment.get("inspect_kd", "")
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(report.title)} · inspect-kd</title><style>\n{style}</style></head>\n<body>"
-        f'<header><h1>{escape(report.title)}</h1><p class="soft">{_subtitle(report)}</p></header>\n<main>\n{body}\n'
-        f"<footer>inspect-kd {escape(str(made))} · {escape(str(report.facts.get('finished', '')))}</footer></main></body></html>\n"
+    return document(
+        title=f"{report.title} · inspect-kd",
+        heading=report.title,
+        subtitle=f'<p class="soft">{_subtitle(report)}</p>',
+        body=f"\n{body}\n<footer>inspect-kd {escape(str(version))} · {escape(str(finished))}</footer>",
     )
 
 
@@ -61,7 +64,7 @@ def _subtitle(report: Report) -> str:
 
 
 def _refused(report: Report) -> str:
-    """Which artifacts failed their proof."""
+    """The artifacts that failed their proof, and the command that tries again."""
     refused = report.facts.get("refused", {})
     lines = "".join(f"<li>{escape(complaint)}</li>" for complaint in refused.values())
     command = f"inspect-kd export {report.title} --to {','.join(refused)}"
@@ -74,22 +77,18 @@ def _refused(report: Report) -> str:
 
 
 def _tiles(report: Report) -> str:
-    tiles: list[tuple[str, str]] = []
+    figures: list[tuple[str, str]] = []
     if report.evaluation:
         mean = report.evaluation.measures["mean"]
         for name in ("image_auroc", "pixel_auroc", "pixel_ap", "pixel_aupro"):
             value = mean[name].value
-            tiles.append(("–" if value is None else f"{value:.3f}", NAMES[name]))
+            figures.append(("–" if value is None else f"{value:.3f}", NAMES[name]))
     pooled = report.calibration.limits[POOLED]
-    tiles.append((f"≤ {100 * pooled.reject_promise:.1f} %", f"false NG promised ({pooled.n} sound parts)"))
+    figures.append((f"≤ {100 * pooled.reject_promise:.1f} %", f"false NG promised ({pooled.n} sound parts)"))
     parity = next(iter(report.facts.get("parity", {}).values()), None)
     if parity:
-        tiles.append((str(parity["flips"]), f"decisions flipped by the export ({parity['real_images']} images)"))
-    return (
-        '<div class="tiles">'
-        + "".join(f'<div class="tile"><b>{v}</b><span>{n}</span></div>' for v, n in tiles)
-        + "</div>"
-    )
+        figures.append((str(parity["flips"]), f"decisions flipped by the export ({parity['real_images']} images)"))
+    return tiles(figures)
 
 
 def _examples(report: Report) -> str:
@@ -97,7 +96,8 @@ def _examples(report: Report) -> str:
         return ""
     parts = [
         "<h2>Parts worth a look</h2>",
-        '<p class="soft">Left the part (the truth outlined where it is known), right its heat; colour begins at half the threshold.</p>',
+        '<p class="soft">Left: the part, with the outline of the defect where the data set has one. Right: its heatmap; '
+        "colour starts at half the threshold.</p>",
     ]
     for heading, examples in report.examples.items():
         parts.append(f'<h3>{escape(heading)}</h3><div class="gallery">{"".join(_figure(e) for e in examples)}</div>')
@@ -108,7 +108,7 @@ def _figure(example: Example) -> str:
     what = f"{example.category}, {example.kind}"
     return (
         f'<figure><div><img src="{example.original}" alt="{escape(what)}: the part" loading="lazy">'
-        f'<img src="{example.heated}" alt="{escape(what)}: its heat, score {example.score:.2f}" loading="lazy"></div>'
+        f'<img src="{example.heated}" alt="{escape(what)}: heatmap, score {example.score:.2f}" loading="lazy"></div>'
         f"<figcaption>{_badge(str(example.decision))} <b>{example.score:.2f}</b> <span>{escape(what)}</span>"
         f'<span class="file">{escape(example.name)}</span></figcaption></figure>'
     )
@@ -122,7 +122,7 @@ def _badge(decision: str) -> str:
 def _promise(report: Report) -> str:
     rows = []
     for name, limits in report.calibration.limits.items():
-        shown = "all together" if name == POOLED else escape(name)
+        shown = "all together" if name == POOLED else name
         low, high = limits.thresholds.reinspect, limits.thresholds.reject
         rows.append(
             [
@@ -140,7 +140,7 @@ def _promise(report: Report) -> str:
         f"<h2>What the thresholds promise</h2><p>{sentence}</p>"
         '<p class="soft">Split-conformal: it holds for any distribution of scores, as long as new parts come from the same '
         "line, camera and light as the held-out ones. Scores are on a scale where 1 is the NG threshold over all categories.</p>"
-        f"{_table(head, rows)}"
+        f"{card_table(head, rows)}"
     )
 
 
@@ -165,10 +165,10 @@ def _scores(report: Report) -> str:
 
 def _metrics(report: Report) -> str:
     if report.evaluation is None:
-        return "<h2>Metrics</h2><p>There is no test split: nothing was measured.</p>"
+        return "<h2>Metrics</h2><p>The data set has no test split, so nothing was measured.</p>"
     rows, reasons = [], set()
     for category, measures in report.evaluation.measures.items():
-        row = [escape(category)]
+        row = [category]
         for name in METRICS:
             value, why = measures[name].value, measures[name].reason
             row.append("–" if value is None else f"{value:.4f}")
@@ -176,7 +176,7 @@ def _metrics(report: Report) -> str:
                 reasons.add(f"{category}: {why}")
         rows.append(row)
     notes = "".join(f'<p class="soft">– {escape(reason)}</p>' for reason in sorted(reasons))
-    return f"<h2>Metrics</h2>{_table(['category', *NAMES.values()], rows, mean=True)}{notes}"
+    return f"<h2>Metrics</h2>{card_table(['category', *NAMES.values()], rows, last_row='mean')}{notes}"
 
 
 def _decisions(report: Report) -> str:
@@ -194,7 +194,7 @@ def _decisions(report: Report) -> str:
         )
         rows.append(
             [
-                escape(category),
+                category,
                 *(str(sound[d]) for d in ("OK", "RE-INSPECT", "NG")),
                 rejected,
                 promise,
@@ -212,17 +212,17 @@ def _decisions(report: Report) -> str:
         "RE-INSPECT",
         "NG",
     ]
-    return f"<h2>Decisions on the test parts</h2>{_table(head, rows)}"
+    return f"<h2>Decisions on the test parts</h2>{card_table(head, rows)}"
 
 
 def _data(report: Report) -> str:
     splits = ("train", "calibration", "validation", "test", "defective")
-    rows = [[escape(name), *(str(counts[split]) for split in splits)] for name, counts in report.data["counts"].items()]
+    rows = [[name, *(str(counts[split]) for split in splits)] for name, counts in report.data["counts"].items()]
     licence = f" Licence: {escape(str(report.data['licence']))}." if report.data.get("licence") else ""
     return (
-        f"<h2>Data</h2><p>Layout {escape(str(report.data['layout']))}.{licence} Calibration and validation are sound "
-        "parts that the optimiser never saw; defective parts are only tested on.</p>"
-        f"{_table(['category', *splits[:-1], 'of the test defective'], rows)}"
+        f"<h2>Data</h2><p>Layout {escape(str(report.data['layout']))}.{licence} Calibration and validation parts are sound "
+        "and were never trained on; defective parts are used for testing only.</p>"
+        f"{card_table(['category', *splits[:-1], 'of the test defective'], rows)}"
     )
 
 
@@ -230,7 +230,7 @@ def _use(report: Report) -> str:
     if report.artifact is None:
         return ""
     name = escape(report.artifact)
-    answer = {
+    example = {
         "score": 1.73,
         "decision": "NG",
         "regions": [{"x": 212, "y": 96, "width": 41, "height": 37, "area": 1180, "peak": 2.9}],
@@ -238,9 +238,9 @@ def _use(report: Report) -> str:
     return (
         "<h2>Use the artifact</h2><p>One file, no torch: <code>pip install 'inspect-kd[cpu]'</code> on the line.</p>"
         f"<pre>inspect-kd predict {name} IMAGES… --overlays out/\n\nfrom inspect_kd import Inspector\n"
-        f'inspect = Inspector("{name}")\nanswer = inspect("part.png")        # a path or a NumPy array\n'
-        "answer.decision, answer.score, answer.regions, answer.heatmap</pre>"
-        f'<p class="soft">A line of the answer, in shape: <code>{escape(json.dumps(answer))}</code></p>'
+        f'inspect = Inspector("{name}")\nresult = inspect("part.png")        # a path or a NumPy array\n'
+        "result.decision, result.score, result.regions, result.heatmap</pre>"
+        f'<p class="soft">A line of the output looks like this: <code>{escape(json.dumps(example))}</code></p>'
     )
 
 
@@ -248,7 +248,7 @@ STAGES = {
     "fit": "loss of the fit, sound parts",
     "align": "loss of S1, the teachers' tokens",
     "supervise": "loss of S2, drawn and labelled defects",
-    "refine": "loss of S3, the teachers' answers",
+    "refine": "loss of S3, the teachers' heatmaps and scores",
 }
 
 
@@ -256,27 +256,30 @@ def _training(report: Report) -> str:
     gaps = [(float(line["step"]), float(line["gap"])) for line in report.history if "gap" in line]
     curves = [curve(points, STAGES.get(stage, stage)) for stage, points in _losses(report).items()]
     curves.insert(1, curve(gaps, "synthetic gap of the fit (AP of drawn defects)"))
-    best = report.facts.get("best_step")
-    if "stages" in report.facts and not best:
-        kept = "The fit is another run's; here began what follows it."
-    elif best is not None:
-        kept = (
-            f"Kept of the fit: the weights of step {best}, where drawn defects on held-out sound parts stood out most."
-        )
-    else:
-        told = ", ".join(
-            f"{name.replace('_', ' ')} {value:.3f}" for name, value in report.facts.get("examined", {}).items()
-        )
-        kept = f"A teacher. On drawn defects on held-out sound parts: {told}." if told else "A teacher."
     return (
         f'<h2>Training</h2><div class="card curves">{"".join(curves)}</div>'
-        f'<p class="soft">{escape(" ".join([kept, *_taught(report)]))}</p>'
+        f'<p class="soft">{escape(" ".join([_kept_weights(report), *_distillation(report)]))}</p>'
         f"<details><summary>Recipe, as resolved</summary><pre>{escape(report.recipe)}</pre></details>"
     )
 
 
+def _kept_weights(report: Report) -> str:
+    """Say which weights of the fit were kept; for a teacher, how it was validated."""
+    best = report.facts.get("best_step")
+    if "stages" in report.facts and not best:
+        return "The fitted model comes from another run; this run trained the later stages."
+    if best is not None:
+        return (
+            f"Kept from the fit: the weights of step {best}, which detected drawn defects on held-out sound parts best."
+        )
+    figures = ", ".join(
+        f"{name.replace('_', ' ')} {value:.3f}" for name, value in report.facts.get("examined", {}).items()
+    )
+    return f"A teacher. On drawn defects on held-out sound parts: {figures}." if figures else "A teacher."
+
+
 def _losses(report: Report) -> dict[str, list[tuple[float, float]]]:
-    """By stage; a few hundred points of each say as much as thousands."""
+    """Losses by stage, thinned to a few hundred points each."""
     losses: dict[str, list[tuple[float, float]]] = {}
     for line in report.history:
         if "loss" in line:
@@ -284,17 +287,16 @@ def _losses(report: Report) -> dict[str, list[tuple[float, float]]]:
     return {stage: points[:: max(1, len(points) // 300)] for stage, points in losses.items()}
 
 
-def _taught(report: Report) -> list[str]:
-    """Who took part in the distillation, and with what."""
+def _distillation(report: Report) -> list[str]:
+    """Name the teachers and the images that took part."""
     facts = report.facts
     sentences = [
-        f"TeacherInfo by {name}, which looked at {told['images']:,} images."
-        for name, told in facts.get("taught_by", {}).items()
+        f"Taught by {name} on {teacher['images']:,} images." for name, teacher in facts.get("taught_by", {}).items()
     ]
     if facts.get("labelled"):
         sentences.append(f"{facts['labelled']} labelled parts took part.")
     if facts.get("unlabelled"):
-        sentences.append(f"{facts['unlabelled']} parts that nobody had looked at took part.")
+        sentences.append(f"{facts['unlabelled']} unlabelled parts took part.")
     return sentences
 
 
@@ -304,17 +306,8 @@ def _environment(report: Report) -> str:
     return f"<details><summary>Environment and parity figures</summary><pre>{escape(text)}</pre></details>"
 
 
-def _table(head: Iterable[str], rows: Iterable[Iterable[str]], *, mean: bool = False) -> str:
-    """Cells are already escaped by those who know what is in them."""
-    lines = [f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows]
-    if mean and lines:
-        lines[-1] = lines[-1].replace("<tr>", '<tr class="mean">', 1)
-    top = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
-    return f'<div class="card scroll"><table><thead><tr>{top}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
-
-
 def report_json(report: Report) -> Mapping[str, Any]:
-    """The page's figures for programs."""
+    """The figures of the page, for programs."""
     evaluation = report.evaluation.to_json() if report.evaluation else {}
     scores = [
         {

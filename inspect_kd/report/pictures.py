@@ -1,4 +1,4 @@
-"""The report's pictures: which parts are worth looking at, and how they are shown."""
+"""The report's pictures: choose instructive parts and draw them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ QUALITY = 82
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Example:
-    """One part: as it is (with the truth's outline), and with its heat."""
+    """One part: the image with the outline of its defect, and its heatmap."""
 
     name: str
     category: str
@@ -38,11 +38,11 @@ class Example:
 
 
 def choose(evaluation: Evaluation, calibration: Calibration, each: int = EACH) -> dict[str, list[Verdict]]:
-    """What goes wrong first, then what goes right. Severity is the score against the part's own category's threshold."""
+    """Choose wrong decisions first, then right ones. Severity is the score relative to the category's NG threshold."""
 
     def severity(verdict: Verdict) -> float:
-        known = verdict.sample.category in calibration.limits
-        return verdict.score / calibration.limits_for(verdict.sample.category if known else None).thresholds.reject
+        category = verdict.sample.category if verdict.sample.category in calibration.limits else None
+        return verdict.score / calibration.limits_for(category).thresholds.reject
 
     defects = sorted((v for v in evaluation.verdicts if v.sample.defective), key=severity)
     sound = sorted((v for v in evaluation.verdicts if not v.sample.defective), key=severity, reverse=True)
@@ -57,28 +57,28 @@ def choose(evaluation: Evaluation, calibration: Calibration, each: int = EACH) -
 
 
 def _varied(verdicts: Sequence[Verdict], count: int) -> list[Verdict]:
-    """The first of each category and kind before a second of any."""
-    seen: set[tuple[str, str]] = set()
+    """Take the first of each category and kind before a second of any."""
+    represented: set[tuple[str, str]] = set()
     first: list[Verdict] = []
     rest: list[Verdict] = []
     for verdict in verdicts:
         key = (verdict.sample.category, verdict.sample.kind)
-        (rest if key in seen else first).append(verdict)
-        seen.add(key)
+        (rest if key in represented else first).append(verdict)
+        represented.add(key)
     return (first + rest)[:count]
 
 
 def make_example(verdict: Verdict, model: Model, view: View, root: Path, bits: int | None) -> Example:
-    """Read, look once more, draw."""
+    """Read the image, predict its heatmap again and draw both."""
     image = read_image(verdict.sample.image, bits=bits)
     _, heatmap = predict_image(model, view, image)
     small = overlay.thumbnail(image, SIDE)
     original = small
     if verdict.sample.mask is not None:
         original = overlay.outline(small, read_mask(verdict.sample.mask, size=(small.shape[1], small.shape[0])))
-    inside = verdict.sample.image.is_relative_to(root)
+    path = verdict.sample.image
     return Example(
-        name=str(verdict.sample.image.relative_to(root) if inside else verdict.sample.image.name),
+        name=str(path.relative_to(root) if path.is_relative_to(root) else path.name),
         category=verdict.sample.category,
         kind=verdict.sample.kind,
         score=verdict.score,
@@ -89,12 +89,13 @@ def make_example(verdict: Verdict, model: Model, view: View, root: Path, bits: i
 
 
 def _heated(image: ImageU8, heatmap: Heatmap) -> ImageU8:
-    # A dimmed, greyed ground lets the heat speak.
+    # On a dimmed, greyed background the colours stand out.
     grey = image.mean(axis=2, keepdims=True)
-    ground = (0.75 * (0.65 * grey + 0.35 * image) + 30).clip(0, 255).astype(np.uint8)
-    return overlay.blend_heatmap(ground, heatmap, opacity=0.8)
+    background = (0.75 * (0.65 * grey + 0.35 * image) + 30).clip(0, 255).astype(np.uint8)
+    return overlay.blend_heatmap(background, heatmap, opacity=0.8)
 
 
 def data_uri(image: ImageU8) -> str:
+    """Encode an image as WebP in a data URI."""
     content = encode_image(image, ".webp", [cv2.IMWRITE_WEBP_QUALITY, QUALITY])
     return "data:image/webp;base64," + base64.b64encode(content).decode()

@@ -1,5 +1,6 @@
 """The Studio: inspect parts in a browser, move thresholds, mark wrong calls, compare artifacts, train.
 
-Unusual here: only `app`, the `*_tab` modules, `api`, `sessions` and `theme` know Gradio. What is decided, counted, drawn and stored
-lives in modules that a test drives without a browser.
+One package a tab (`inspect`, `compare`, `artifact`, `train`), each with its view, its events and its endpoints; `server` holds the
+HTTP side. Only `app`, `theme`, `handlers` and the modules named `tab`, `events`, `form`, `panel` and `endpoints` import Gradio: the
+rest runs in tests without a browser.
 """

@@ -1,66 +1,129 @@
-"""What a request stands for: the desk of its session, and errors as one line that its sender reads."""
+"""The sessions of a Studio: one a browser tab, a limited number, each with folders of its own.
+
+A new session never takes the place of one that is at work: only an empty session, or one that has been idle for long, is closed for
+it, and its client is told so.
+
+Files are in two folders: what the browser may fetch below Gradio's own folder, originals and heatmaps where no address leads.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import wraps
-from html import escape
-from inspect import signature
-from typing import Any, get_type_hints
+import secrets
+import shutil
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
 
-import gradio as gr
+from inspect_kd.apps.studio import texts
+from inspect_kd.apps.studio.artifact.library import ArtifactLibrary
+from inspect_kd.apps.studio.inspect.parts import SessionFolders
+from inspect_kd.apps.studio.server.temporary_folder import TemporaryFolder
+from inspect_kd.apps.studio.server.uploads import Uploads, total_bytes
+from inspect_kd.apps.studio.session import Session
+from inspect_kd.apps.studio.settings import Settings
+from inspect_kd.errors import BadInput, EnvironmentFault
+from inspect_kd.types import Thresholds
 
-from inspect_kd.apps.studio.desk import Desk
-from inspect_kd.apps.studio.studio import Studio
-from inspect_kd.errors import InspectKDError
-
-
-def error_line(text: str) -> gr.Error:
-    """An error that the page shows: Gradio reads it as HTML, and it quotes names from outside."""
-    return gr.Error(escape(text, quote=False), duration=None, print_exception=False)
-
-
-def typed(endpoint: Callable[..., Any]) -> Callable[..., Any]:
-    """The endpoint, refusing a value of another type than its parameter names: Gradio hands on whatever JSON holds."""
-    kinds = {name: kind for name, kind in get_type_hints(endpoint).items() if kind in (str, int, float, bool)}
-    names = list(signature(endpoint).parameters)
-
-    @wraps(endpoint)
-    def call(*values: Any) -> Any:
-        for name, value in zip(names, values, strict=False):
-            kind = kinds.get(name)
-            if kind is not None and type(value) not in ((int, float) if kind is float else (kind,)):
-                raise error_line(f"{name}: {value!r:.80} is not of type {kind.__name__}")
-        return endpoint(*values)
-
-    return call
+IDLE_S = 1800.0
+"""After this time a session with parts may be closed for a new one."""
+MOST_REMEMBERED = 256
+"""Closed sessions whose thresholds are remembered."""
 
 
-@contextmanager
-def in_one_line() -> Iterator[None]:
-    """A person's error becomes one line on the page; anything else is a bug and keeps its traceback."""
-    try:
-        yield
-    except InspectKDError as error:
-        raise error_line(str(error)) from None
+@dataclass(frozen=True, slots=True)
+class ClosedSession:
+    """What a client finds again, and must be told, when it returns to a closed session."""
+
+    artifact: str
+    category: str | None
+    thresholds: Thresholds
+    lost_parts: int
 
 
-def page_desk(studio: Studio, request: gr.Request) -> Desk:
-    """The desk of a browser tab; a notice of lost parts is shown until somebody closes it."""
-    with in_one_line():
-        desk = studio.desks.of(request.session_hash)
-    notice, desk.notice = desk.notice, ""
-    if notice:
-        gr.Warning(escape(notice, quote=False), duration=None)
-    return desk
+class Sessions:
+    """All open sessions, by the key that Gradio sends with each request."""
 
+    def __init__(
+        self, library: ArtifactLibrary, settings: Settings, served: Path, uploads: Uploads | None = None
+    ) -> None:
+        """`served`: the folder for what browsers may fetch."""
+        self.library, self.settings, self.served, self.uploads = library, settings, served, uploads
+        self._folder = TemporaryFolder("inspect-kd-studio-")
+        self.private = self._folder.path
+        self._open: OrderedDict[str, Session] = OrderedDict()
+        self._closed: OrderedDict[str, ClosedSession] = OrderedDict()
+        self._lock = Lock()
 
-def program_desk(studio: Studio, request: gr.Request) -> Desk:
-    """The desk of a program's session; a notice of lost parts is an error, once: its part numbers are void."""
-    with in_one_line():
-        desk = studio.desks.of(request.session_hash)
-    notice, desk.notice = desk.notice, ""
-    if notice:
-        raise error_line(notice)
-    return desk
+    def get(self, key: str | None) -> Session:
+        """Open or find a session. Raises if all are in use, and without a key: all such clients would share a session."""
+        if not key:
+            raise BadInput(texts.NO_SESSION)
+        with self._lock:
+            if key not in self._open:
+                self._make_room()
+                self._open[key] = self._new_session(self._closed.pop(key, None))
+            self._open.move_to_end(key)
+            self._open[key].touch()
+            return self._open[key]
+
+    def close_session(self, key: str | None) -> None:
+        """Close a session and remove its files."""
+        with self._lock:
+            self._close(key or "")
+
+    def close(self) -> None:
+        """Close all sessions and remove all files."""
+        with self._lock:
+            self._open.clear()
+        self._folder.close()
+        shutil.rmtree(self.served, ignore_errors=True)
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def _make_room(self) -> None:
+        while len(self._open) >= self.settings.max_sessions:
+            now = time.monotonic()
+            unused = [key for key, session in self._open.items() if not session.is_used]
+            idle = [key for key, session in self._open.items() if now - session.last_active > IDLE_S]
+            if not unused + idle:
+                raise EnvironmentFault(
+                    texts.ALL_SESSIONS_IN_USE.format(most=self.settings.max_sessions, minutes=round(IDLE_S / 60))
+                )
+            self._close((unused + idle)[0])
+
+    def _close(self, key: str) -> None:
+        session = self._open.pop(key, None)
+        if session is None:
+            return
+        # A closed tab never returns; one that lost its connection, or was closed for a new session, does.
+        is_default = session.thresholds == session.default_thresholds and session.artifact == self.library.names[0]
+        if session.parts or not is_default:
+            self._closed[key] = ClosedSession(
+                session.artifact, session.category, session.thresholds, len(session.parts)
+            )
+            while len(self._closed) > MOST_REMEMBERED:
+                self._closed.popitem(last=False)
+        session.close()
+
+    def _new_session(self, before: ClosedSession | None) -> Session:
+        token = secrets.token_urlsafe(18)
+        folders = SessionFolders(self.private / token, self.served / token)
+        for folder in folders:
+            folder.mkdir(parents=True)
+        session = Session(self.library, self.settings, folders, self.free_bytes)
+        if before is not None:
+            # The page still shows these thresholds, so they must decide its next parts.
+            session.set_artifact(before.artifact, before.category)
+            session.thresholds = before.thresholds
+            if before.lost_parts:
+                session.notice = texts.PARTS_WERE_CLEARED.format(count=before.lost_parts, minutes=round(IDLE_S / 60))
+        return session
+
+    def free_bytes(self) -> int:
+        """What the files of all sessions and the uploads leave of the disk limit."""
+        used = total_bytes(self.private.glob("*/*")) + total_bytes(self.served.glob("*/*"))
+        used += self.uploads.bytes_used() if self.uploads else 0
+        return self.settings.max_kept_mb * 2**20 - used

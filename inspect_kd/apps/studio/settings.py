@@ -1,4 +1,4 @@
-"""What whoever starts the Studio decides; nothing of it can be changed from a browser."""
+"""Settings of a Studio, chosen where it is started; none can be changed from a browser."""
 
 from __future__ import annotations
 
@@ -8,23 +8,25 @@ from pathlib import Path
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
+    """Artifacts, folders and limits of one Studio."""
+
     artifacts: tuple[Path, ...]
     store: Path
-    """Folder for marks and calibrations: what outlives a session."""
+    """Folder for marks and calibrations, which outlive a session."""
     runs: Path = Path("runs")
     train_on: Path | None = None
-    """Folder below which data sets may be chosen for training; None: this Studio does not train."""
+    """Folder below which data sets may be chosen for training; None leaves the Train tab out."""
     examples: Path | None = None
-    """Folder of parts that the empty page offers."""
+    """Folder of example parts that the page offers."""
     max_upload_mb: int = 100
-    """A file."""
+    """For one file."""
     max_parts: int = 500
-    """On one desk."""
+    """In one session."""
     max_kept_mb: int = 4096
-    """Originals and heatmaps of all desks together."""
-    max_desks: int = 16
-    """Browser tabs whose parts are kept; one that is empty, or long silent, gives way."""
+    """For the files of all sessions and the waiting uploads together."""
+    max_sessions: int = 16
+    """Sessions whose parts are kept; one that is empty, or long idle, is closed for a new one."""
     threads: int = 1
-    """Of the model."""
+    """For the model."""
     trust: Path | None = None
-    """Public keys: artifacts that none of them has signed are not opened."""
+    """Folder of public keys: artifacts that none of them has signed are not opened."""

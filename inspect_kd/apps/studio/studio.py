@@ -1,4 +1,4 @@
-"""What every tab of the Studio is handed: the shelf, the desks, the book of marks."""
+"""What every tab of the Studio uses: settings, artifacts, sessions, marks, uploads."""
 
 from __future__ import annotations
 
@@ -6,48 +6,51 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from inspect_kd.apps.studio.desk import Desk
-from inspect_kd.apps.studio.desks import Desks
-from inspect_kd.apps.studio.marks import Context, MarkBook
+from inspect_kd.apps.studio.artifact.library import ArtifactLibrary
+from inspect_kd.apps.studio.inspect.marks import MarkContext, MarkStore
+from inspect_kd.apps.studio.server.uploads import Uploads
+from inspect_kd.apps.studio.session import Session
+from inspect_kd.apps.studio.sessions import Sessions
 from inspect_kd.apps.studio.settings import Settings
-from inspect_kd.apps.studio.shelf import Shelf
-from inspect_kd.apps.studio.uploads import Uploads
 from inspect_kd.sign_off import SignOff
 
 
 @dataclass(frozen=True, slots=True)
 class Studio:
-    settings: Settings
-    shelf: Shelf
-    desks: Desks
-    marks: MarkBook
-    uploads: Uploads
-    """What browsers have sent; nothing from elsewhere is opened for them."""
+    """The parts of one running Studio."""
 
-    def context(self, desk: Desk, by: str) -> Context:
-        return Context(
-            artifact=desk.artifact,
-            sha256=desk.inspector.digest,
-            category=desk.category,
-            thresholds=desk.thresholds,
+    settings: Settings
+    library: ArtifactLibrary
+    sessions: Sessions
+    marks: MarkStore
+    uploads: Uploads
+    """Files that browsers have sent; no other file is ever opened for them."""
+
+    def mark_context(self, session: Session, by: str) -> MarkContext:
+        """The session's artifact and thresholds, for a mark."""
+        return MarkContext(
+            artifact=session.artifact,
+            sha256=session.inspector.digest,
+            category=session.category,
+            thresholds=session.thresholds,
             by=by,
         )
 
-    def sign_off(self, desk: Desk, by: str) -> Path:
-        """A new calibration file in the store; raises where no name stands behind it."""
-        with desk.lock:  # an artifact that is changed meanwhile must not stand over the former one's limits
+    def sign_off(self, session: Session, by: str) -> Path:
+        """Write the session's thresholds as a new calibration file; raises if `by` is no name."""
+        with session.lock:  # artifact and thresholds must be those of one moment
             signed = SignOff(
                 by=by.strip(),
-                thresholds=desk.thresholds,
-                was=desk.usual,
-                artifact=desk.artifact,
-                sha256=desk.inspector.digest,
-                category=desk.category,
-                seen=desk.what_if().to_json(),
+                thresholds=session.thresholds,
+                was=session.default_thresholds,
+                artifact=session.artifact,
+                sha256=session.inspector.digest,
+                category=session.category,
+                seen=session.what_if().to_json(),
             )
         return signed.write(self.settings.store / "calibrations")
 
 
 def address(path: Path) -> str:
-    """Where the browser fetches a picture: relative, so that it holds behind a proxy too."""
+    """The address of a picture for the browser: relative, so that it works behind a proxy too."""
     return f"gradio_api/file={quote(str(path))}"

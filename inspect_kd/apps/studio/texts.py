@@ -1,4 +1,4 @@
-"""Every word that the Studio shows, in one place: translate this file and the Studio is translated.
+"""Every text of the Studio in one place for translation; those of the Train tab are in `train/texts.py`.
 
 Braces are filled in by `str.format`.
 """
@@ -18,19 +18,19 @@ MEANINGS = {
     Decision.NG: "reject",
 }
 
-# Choosing
+# Artifact and category
 WHICH_ARTIFACT = "Artifact"
 WHICH_CATEGORY = "Thresholds of"
 ALL_CATEGORIES = "all categories together"
 
-# Bringing parts in
+# Uploads
 FILES = "Parts"
 DROP = "Drop images, click, or Ctrl+V"
 CAMERA = "Camera"
 CAMERA_NAME = "camera-%H%M%S.png"
 CAMERA_PICTURE = "Picture from the camera"
 EXAMPLES = "Example parts"
-CLEAR = "Clear the desk"
+CLEAR = "Clear parts"
 CANCEL = "Stop"
 NAMELESS = "part"
 EMPTY_VIEW = "No part yet"
@@ -43,48 +43,48 @@ STOPPED = "Stopped: {done} parts are inspected, the rest is left out."
 REFUSED_ONE = "1 file could not be read: on a line it would be NG"
 REFUSED_MANY = "{count} files could not be read: on a line they would be NG"
 TOO_LARGE = "larger than {mb} MB, the limit of this Studio"
-DESK_FULL = "the desk is full: at most {most} parts; clear it first"
-DISK_FULL = "no room left: all desks together may keep {mb} MB"
+SESSION_FULL = "no more than {most} parts in one session: clear the parts first"
+DISK_FULL = "no room left: all sessions together may keep {mb} MB"
 ARTIFACT_CHANGED = "the artifact was changed while this part was being inspected: send it again"
 PART_STOPPED = "stopped before this part was inspected"
-CHANGE_STOPPED = "the change of the artifact was stopped: the desk stays with the former one"
-NOT_RECEIVED = "not a file that was sent to this Studio, or one that was read already: send it again"
-NO_LENGTH = "an upload must say its size, once (Content-Length, no Transfer-Encoding)"
-UPLOAD_STALLED = "nothing more came of this upload: send it again"
-BODY_TOO_LARGE = "a request like this may have {most} bytes"
-LOGIN_IS_FORM = "a login is sent as application/x-www-form-urlencoded"
+CHANGE_STOPPED = "the change of the artifact was stopped: the former artifact stays"
+NOT_RECEIVED = "not a file that was sent to this Studio, or one that was already read: send it again"
+NO_LENGTH = "an upload must state its size once (Content-Length, no Transfer-Encoding)"
+UPLOAD_STALLED = "the upload stopped arriving: send it again"
+BODY_TOO_LARGE = "a request of this kind may have at most {most} bytes"
+LOGIN_IS_FORM = "send a login as application/x-www-form-urlencoded"
 NO_SESSION = "no session: send a session_hash of your own with each call, as Gradio's clients do"
-BEYOND_CHOICE = "thresholds must lie between 0 and {most:g}: the artifact's own limit for NG is {reject:g}"
+BEYOND_CHOICE = "thresholds must lie between 0 and {most:g}: the artifact's own NG threshold is {reject:g}"
 NO_SUCH_ADDRESS = "cannot listen on {host} ({reason}): give --host an address of this machine"
-ALL_DESKS_TAKEN = (
-    "all {most} desks of this Studio are in use: close a tab that is not needed, clear its desk, or wait until one has been silent "
+ALL_SESSIONS_IN_USE = (
+    "all {most} sessions of this Studio are in use: close a tab that is not needed, clear its parts, or wait until one has been idle "
     "for {minutes} minutes"
 )
 PARTS_WERE_CLEARED = (
-    "Your desk was cleared; parts lost: {count}. The connection was lost, or the desk was silent for {minutes} minutes and its place "
-    "was needed. Marks and saved calibrations are stored; bring the parts in again."
+    "Your session was cleared; parts lost: {count}. The connection was lost, or the session was idle for {minutes} minutes and its "
+    "place was needed. Marks and saved calibrations are stored; upload the parts again."
 )
 
 # Thresholds
 THRESHOLDS = "Thresholds"
 REINSPECT_ABOVE = "RE-INSPECT above"
 NG_ABOVE = "NG above"
-RESET = "Back to the artifact's own"
+RESET = "Reset to the artifact's own"
 WOULD_BE = "What would be rejected"
-ON_THE_DESK = "on the desk"
+INSPECTED = "inspected"
 HELD_OUT = "held-out sound"
 PROMISE = "New sound parts from this line: at most <b>{reject}</b> NG, <b>{stopped}</b> NG or RE-INSPECT."
-PROMISE_NONE = "The artifact carries no held-out scores: nothing can be promised."
-HISTOGRAM = "Histogram of scores: {shown} parts on the desk above the line, {sound} held-out sound parts below it"
+PROMISE_NONE = "The artifact has no held-out scores, so nothing can be promised."
+HISTOGRAM = "Histogram of scores: {shown} inspected parts above the line, {sound} held-out sound parts below it"
 LEGEND_SOUND = "held-out sound parts"
-LEGEND_SHOWN = "on the desk"
+LEGEND_SHOWN = "inspected parts"
 SAVE_CALIBRATION = "Sign off these thresholds"
-SIGN_OFF_WHY = "Writes a new calibration file. The artifact, and every earlier file, stay as they are."
+SIGN_OFF_WHY = "Writes a new calibration file. The artifact and all earlier files stay unchanged."
 SIGN_OFF_BY = "Your name"
 SIGN_OFF_BUTTON = "Sign off and save"
 SIGNED_OFF = (
     "Saved as <code>{file}</code>, signed off by {by}. Use it: "
-    "<code>inspect-kd predict {artifact} IMAGES… --calibration {path}</code>. A line that runs with <code>--trusted</code> wants it "
+    "<code>inspect-kd predict {artifact} IMAGES… --calibration {path}</code>. A line that runs with <code>--trusted</code> needs it "
     "signed with a key first: <code>inspect-kd sign {path} --key KEY</code>"
 )
 NOT_AS_SHOWN = "artifact or thresholds have changed since this page was drawn: look at it again, then sign off"
@@ -105,13 +105,13 @@ PART_IS_NG = "It is NG"
 NEXT, PREVIOUS = "Next", "Previous"
 KEYS = (("O", "OK"), ("N", "NG"), ("J →", "next"), ("K ←", "previous"), ("H", "hide heat"))
 MARKED_RIGHT = "You agree: {mark}"
-MARKED_WRONG = "Wrong call: you say {mark}"
+MARKED_WRONG = "Wrong call: you marked {mark}"
 MARKED_DOUBT = "You decided: {mark}"
-MARK_TOO_LATE = "the part that this mark is for is no longer on the desk: nothing was stored"
+MARK_TOO_LATE = "the part that this mark is for has been removed: nothing was stored"
 MARK_STORED = "stored for training"
 REGIONS = "Regions"
 REGION_COLUMNS = ("no.", "peak", "x, y", "size", "area")
-NO_REGIONS = "No region: the score is below the RE-INSPECT limit."
+NO_REGIONS = "No region: the score is below the RE-INSPECT threshold."
 
 # Gallery
 FILTER_NAMES = {
@@ -123,16 +123,16 @@ FILTER_NAMES = {
     "wrong": "Wrong calls",
 }
 ORDER = "Order"
-ORDER_NAMES = {"worst": "worst first", "best": "best first", "arrival": "as they came"}
+ORDER_NAMES = {"worst": "worst first", "best": "best first", "arrival": "as uploaded"}
 PAGE_OF = "{page} of {pages}"
 DOWNLOAD = "Download"
 FORMATS = {"csv": "CSV", "json": "JSON", "html": "HTML page"}
 
 # Compare
 COMPARE_WITH = "Second artifact"
-COMPARE_BUTTON = "Compare on all parts of the desk"
-COMPARE_EMPTY = "Choose a second artifact and compare: both look at the parts that lie on the desk."
-COMPARE_NO_PARTS = "There are no parts on the desk: bring some in under “Inspect” first."
+COMPARE_BUTTON = "Compare on all parts"
+COMPARE_EMPTY = "Choose a second artifact and compare: it inspects the same parts."
+COMPARE_NO_PARTS = "There are no parts yet: upload some under “Inspect” first."
 COMPARE_ONE = "Only one artifact is on offer. Start the Studio with two: inspect-kd ui first.onnx second.onnx"
 AGREE = "{same} of {total} parts get the same decision."
 DIFFERENT = "Parts on which they differ, the widest apart first"
@@ -154,18 +154,18 @@ CARD_COLUMNS = (
     "of these NG",
 )
 CARD_FILE_ROWS = ("name", "size", "sha256", "signature", "made", "trained on", "recipe's digest")
-TILE_INPUT, TILE_TILED = "{target}, looks at {size} × {size} pixels", ", in tiles of {tile}"
+TILE_INPUT, TILE_TILED = "{target}, input {size} × {size} pixels", ", in tiles of {tile}"
 TILE_CATEGORIES = "{count} × one model"
 TILE_PROMISE = "false NG promised, from {n} held-out sound parts"
 TILE_FLIPS = "decisions flipped by the export, of {images} images"
 SIGNED, UNSIGNED = "signed (verify with inspect-kd verify)", "not signed"
 PARITY_NAMES = {
     "images": "images compared",
-    "real_images": "of them real",
+    "real_images": "real ones among them",
     "flips": "decisions that flipped",
     "score": "largest difference of a score",
-    "heatmap": "largest difference of the heat",
-    "heatmap_mean": "mean difference of the heat",
+    "heatmap": "largest difference of a heatmap",
+    "heatmap_mean": "mean difference of heatmaps",
     "auroc": "change of AUROC",
     "near_threshold": "images close to a threshold",
     "batches": "batch sizes run",
@@ -174,17 +174,19 @@ PARITY_NAMES = {
 # Starting
 NO_GRADIO = "the Studio needs Gradio: pip install 'inspect-kd[ui,cpu]'"
 NO_ARTIFACT = (
-    "no artifact: give one (inspect-kd ui part.onnx), or let `inspect-kd demo` make one; none was found below {runs}"
+    "no artifact: name one (inspect-kd ui part.onnx), or make one with `inspect-kd demo`; none was found below {runs}"
 )
-BEYOND_LOOPBACK = "--host {host} lets other machines in: give --auth NAME:PASSWORD as well, or say --open to mean everybody on that network"
-BAD_AUTH = "--auth wants NAME:PASSWORD (or NAME:PASSWORD,NAME:PASSWORD)"
+BEYOND_LOOPBACK = (
+    "--host {host} lets other machines in: add --auth NAME:PASSWORD, or --open to allow everybody on that network"
+)
+BAD_AUTH = "--auth needs NAME:PASSWORD (or NAME:PASSWORD,NAME:PASSWORD)"
 
-# Requests that are refused
+# Refused requests
 FOREIGN_HOST = "{host} is not a name of this Studio: open the address it printed, or start it with --allow-host NAME"
 FOREIGN_ORIGIN = (
     "a page of {origin} may not call this Studio; if this is its public address, start it with --allow-host NAME"
 )
-FOREIGN_SITE = "a page of another site may open this Studio in a tab of its own, and do nothing else with it"
+FOREIGN_SITE = "a page of another site may link to this Studio, and do nothing else with it"
 NOT_SERVED = "this Studio does not serve that"
 TOO_MANY_LOGINS = "Too many wrong logins: try again in {seconds} s."
 BAD_HOST = "--allow-host {name}: give the name as it stands in the address bar, NAME or NAME:PORT, without https://"

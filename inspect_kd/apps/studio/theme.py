@@ -1,4 +1,4 @@
-"""How the Studio looks: calm, dense, readable at arm's length, light and dark; no font and no file from elsewhere."""
+"""The Studio's theme, light and dark, readable at arm's length; no font and no file from another host."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MONO = ("ui-monospace", "Cascadia Mono", "Menlo", "Consolas", "monospace")
 
 
 def theme() -> gr.themes.Base:
-    """Gradio's own variables, set to the colours of studio.css: one palette for both."""
+    """Set Gradio's own variables to the colours of studio.css."""
     return gr.themes.Base(
         primary_hue=gr.themes.colors.slate,
         neutral_hue=gr.themes.colors.slate,
@@ -89,5 +89,5 @@ def theme() -> gr.themes.Base:
 
 
 def head() -> str:
-    """Keys, paste, layers: the script of the page, inline, so that nothing is fetched."""
+    """The script of the page, inline, so that nothing is fetched."""
     return f"<script>\n{SCRIPT.read_text(encoding='utf-8')}\n</script>"

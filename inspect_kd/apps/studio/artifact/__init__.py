@@ -1,0 +1,1 @@
+"""The Artifact tab, and the artifacts that the Studio offers."""

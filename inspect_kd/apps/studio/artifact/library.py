@@ -1,0 +1,67 @@
+"""The artifacts that the Studio offers, opened when one is first asked for.
+
+They are known by name: a browser sends names, never paths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from threading import Lock
+
+from inspect_kd.errors import BadInput, printable
+from inspect_kd.inspector import Inspector
+
+
+class ArtifactLibrary:
+    """Artifacts by name."""
+
+    def __init__(self, artifacts: Sequence[Path], threads: int = 1, trust: Path | None = None) -> None:
+        self.paths = _name_artifacts(artifacts)
+        self.threads, self.trust = threads, trust
+        self._inspectors: dict[str, Inspector] = {}
+        self._lock = Lock()
+
+    @property
+    def names(self) -> list[str]:
+        return list(self.paths)
+
+    def open(self, name: str | None) -> Inspector:
+        """The inspector of an artifact, opened once; None stands for the first artifact."""
+        name = name or self.names[0]
+        if name not in self.paths:
+            raise BadInput(f"no artifact named '{name}'; there are: {', '.join(self.names)}")
+        with self._lock:
+            if name not in self._inspectors:
+                self._inspectors[name] = Inspector(self.paths[name], threads=self.threads, trust=self.trust)
+            return self._inspectors[name]
+
+
+def find_artifacts(runs: Path) -> list[Path]:
+    """Artifacts of the runs in a folder, the newest first: `<run>/<run>.onnx`, also one folder deeper."""
+    found = [path for depth in ("*/*.onnx", "*/*/*.onnx") for path in runs.glob(depth) if path.stem == path.parent.name]
+    return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
+
+
+def find_examples(artifact: Path) -> Path | None:
+    """The folder of drawn parts that the demo puts beside its run."""
+    sample = artifact.parent.parent / "sample"
+    return sample if sample.is_dir() else None
+
+
+def example_images(folder: Path, each: int = 3) -> list[Path]:
+    """A few images of each kind from the test split of an MVTec folder."""
+    kinds = sorted(path for path in folder.glob("*/test/*") if path.is_dir())
+    return [image for kind in kinds for image in sorted(kind.iterdir())[:each]]
+
+
+def _name_artifacts(artifacts: Sequence[Path]) -> dict[str, Path]:
+    """Paths by file name; artifacts of the same name also get the name of their folder, then a number."""
+    named: dict[str, Path] = {}
+    for path in dict.fromkeys(artifact.resolve() for artifact in artifacts):
+        stem = printable(path.name.removesuffix(".onnx"))
+        folder = path.parent.parent if printable(path.parent.name) == stem else path.parent
+        with_folder = f"{stem} ({printable(folder.name)})"
+        candidates = [stem, with_folder, *(f"{with_folder} {number}" for number in range(2, len(artifacts) + 2))]
+        named[next(name for name in candidates if name not in named)] = path
+    return named

@@ -1,0 +1,112 @@
+"""The artifact's card as HTML: figures, thresholds and their promise, proof, licences, versions, recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from inspect_kd.apps.studio import texts
+from inspect_kd.calibrate import POOLED
+from inspect_kd.errors import printable
+from inspect_kd.export.card import ArtifactCard
+from inspect_kd.inspector import Inspector
+from inspect_kd.report.html import Html, table
+from inspect_kd.signing import signature_path
+
+
+def card_page(inspector: Inspector, path: Path) -> str:
+    """The whole card."""
+    card = inspector.card
+    return (
+        f'<div class="card-page">{_tiles(card)}<div class="columns"><section>{_promise(card)}{_parity(card)}</section>'
+        f"<section>{_file(inspector, path)}{_licences(card)}{_versions(card)}{_recipe(card)}</section></div></div>"
+    )
+
+
+def _tiles(card: ArtifactCard) -> str:
+    pooled = card.calibration.limits[POOLED]
+    tiled = texts.TILE_TILED.format(tile=card.tile) if card.tile else ""
+    facts = [
+        (card.name, texts.TILE_INPUT.format(target=card.target, size=card.size) + tiled),
+        (texts.TILE_CATEGORIES.format(count=len(card.categories)), ", ".join(card.categories)),
+        (f"≤ {100 * pooled.reject_promise:.1f} %", texts.TILE_PROMISE.format(n=pooled.n)),
+        (str(card.parity.get("flips", "–")), texts.TILE_FLIPS.format(images=card.parity.get("images", "?"))),
+    ]
+    tiles = "".join(f"<div><b>{escape(str(fact))}</b><span>{escape(text)}</span></div>" for fact, text in facts)
+    return f'<div class="tiles">{tiles}</div>'
+
+
+def _promise(card: ArtifactCard) -> str:
+    rows = [
+        [
+            texts.ALL_CATEGORIES if name == POOLED else name,
+            limits.n,
+            f"{limits.thresholds.reinspect:.3f}",
+            f"{limits.thresholds.reject:.3f}",
+            f"≤ {100 * limits.reinspect_promise:.1f} %",
+            f"≤ {100 * limits.reject_promise:.1f} %",
+        ]
+        for name, limits in card.calibration.limits.items()
+    ]
+    sentence = escape(card.calibration.limits[POOLED].describe())
+    return f"<h3>{texts.CARD_PROMISE}</h3><p>{sentence}</p>{_facts(rows, texts.CARD_COLUMNS)}"
+
+
+def _parity(card: ArtifactCard) -> str:
+    rows = [[name, _plain(card.parity[key])] for key, name in texts.PARITY_NAMES.items() if key in card.parity]
+    return f"<h3>{texts.CARD_PARITY}</h3>{_facts(rows)}"
+
+
+def _file(inspector: Inspector, path: Path) -> str:
+    card = inspector.card
+    values = [
+        printable(path.name),
+        f"{path.stat().st_size / 1e6:.2f} MB",
+        inspector.digest,
+        texts.SIGNED if signature_path(path).is_file() else texts.UNSIGNED,
+        card.created or "–",
+        card.data.get("name", "–"),
+        card.recipe_digest or "–",
+    ]
+    return f"<h3>{texts.CARD_FILE}</h3>{_facts(zip(texts.CARD_FILE_ROWS, values, strict=True))}"
+
+
+def _licences(card: ArtifactCard) -> str:
+    rows = list(card.licences.items()) or [("–", "–")]
+    return f"<h3>{texts.CARD_LICENCES}</h3>{_facts(rows)}"
+
+
+def _versions(card: ArtifactCard) -> str:
+    return f"<h3>{texts.CARD_VERSIONS}</h3>{_facts(card.versions.items())}"
+
+
+def _recipe(card: ArtifactCard) -> str:
+    lines = "\n".join(_yaml_lines(card.recipe))
+    about, name = escape(str(card.recipe.get("about", ""))), escape(str(card.recipe.get("name", "")))
+    return (
+        f"<h3>{texts.CARD_RECIPE}</h3><p>{about}</p>"
+        f'<details><summary>{name}</summary><pre tabindex="0">{escape(lines)}</pre></details>'
+    )
+
+
+def _yaml_lines(content: Any, indent: str = "") -> Iterable[str]:
+    """Write nested dictionaries as YAML does."""
+    for name, value in content.items():
+        if isinstance(value, dict) and value:
+            yield f"{indent}{name}:"
+            yield from _yaml_lines(value, indent + "  ")
+        else:
+            yield f"{indent}{name}: {value}"
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _facts(rows: Iterable[Iterable[Any]], head: Sequence[str] = ()) -> Html:
+    """A table; without a head its rows are pairs of name and value."""
+    return Html(f'<div class="scroll">{table(head, rows, classes="facts" if head else "facts pairs")}</div>')

@@ -1,0 +1,1 @@
+"""The Compare tab: a second artifact inspects the same parts."""

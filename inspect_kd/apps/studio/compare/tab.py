@@ -1,0 +1,84 @@
+"""The Compare tab: a second artifact inspects the same parts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from inspect_kd.apps.studio import texts
+from inspect_kd.apps.studio.compare import view
+from inspect_kd.apps.studio.handlers import MODEL, PRIVATE, page_session
+from inspect_kd.apps.studio.inspect import gallery
+from inspect_kd.apps.studio.inspect.batches import UPDATE_INTERVAL_S
+from inspect_kd.apps.studio.inspect.panels import ON_LOAD_GALLERY
+from inspect_kd.apps.studio.studio import Studio, address
+
+
+@dataclass(frozen=True, slots=True)
+class ComparePanel:
+    """The components of the tab."""
+
+    second: gr.Dropdown
+    compare: gr.Button
+    stop: gr.Button
+    progress: gr.HTML
+    table: gr.HTML
+    pair: gr.HTML
+
+
+def build(studio: Studio, tab: gr.Tab) -> None:
+    """Lay the tab out in the open Blocks and connect its events."""
+    with gr.Column(elem_id="compare"):
+        panel = _lay_out(studio)
+    _connect(studio, tab, panel)
+
+
+def _lay_out(studio: Studio) -> ComparePanel:
+    names = studio.library.names
+    plain: dict[str, Any] = {"apply_default_css": False, "elem_classes": "studio"}
+    with gr.Row(elem_id="compare-bar", elem_classes="tight"):
+        second = gr.Dropdown(names, value=names[-1], label=texts.COMPARE_WITH, elem_id="second")
+        compare = gr.Button(texts.COMPARE_BUTTON, variant="primary", elem_id="compare-now", interactive=len(names) > 1)
+        stop = gr.Button(texts.CANCEL, elem_id="compare-stop", variant="stop")
+    progress = gr.HTML(elem_id="compare-progress", js_on_load=None, **plain)
+    with gr.Row(elem_id="compare-bench", equal_height=False):
+        with gr.Column(elem_id="compare-left", min_width=0):
+            table = gr.HTML(elem_id="compare-table", js_on_load=ON_LOAD_GALLERY, **plain)
+        with gr.Column(elem_id="compare-right", min_width=0):
+            pair = gr.HTML(elem_id="compare-pair", js_on_load=None, **plain)
+    return ComparePanel(second, compare, stop, progress, table, pair)
+
+
+def _connect(studio: Studio, tab: gr.Tab, panel: ComparePanel) -> None:
+    def show_comparison(request: gr.Request) -> tuple[str, str]:
+        session = page_session(studio, request)
+        with session.lock:
+            return view.comparison(session, address), view.side_by_side(session, address)
+
+    def run_comparison(artifact: str, request: gr.Request) -> Iterator[tuple[str, str, str]]:
+        session = page_session(studio, request)
+        began = updated = time.monotonic()
+        total = len(session.parts)
+        for done in session.comparison.run(artifact):
+            now = time.monotonic()
+            if now - updated > UPDATE_INTERVAL_S:
+                updated = now
+                yield gallery.progress(done, total, now - began), *show_comparison(request)
+        yield "", *show_comparison(request)
+
+    def pick_part(event: gr.EventData, request: gr.Request) -> tuple[str, str]:
+        page_session(studio, request).gallery.select(int(event.part))
+        return show_comparison(request)
+
+    def stop_comparison(request: gr.Request) -> tuple[str, str, str]:
+        return "", *show_comparison(request)
+
+    shown, with_progress = [panel.table, panel.pair], [panel.progress, panel.table, panel.pair]
+    started = panel.compare.click(run_comparison, panel.second, with_progress, **MODEL, **PRIVATE)
+    panel.stop.click(stop_comparison, None, with_progress, cancels=[started], **PRIVATE)
+    panel.table.pick(pick_part, None, shown, **PRIVATE)
+    tab.select(show_comparison, None, shown, **PRIVATE)

@@ -1,0 +1,1 @@
+"""The Inspect tab: upload parts, see decisions and heatmaps, move thresholds, mark wrong calls."""

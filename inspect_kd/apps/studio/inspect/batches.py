@@ -1,0 +1,73 @@
+"""Run batches of parts with progress on the page; render the page's panels; write exports."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from inspect_kd.apps.studio import texts
+from inspect_kd.apps.studio.inspect import gallery, viewer
+from inspect_kd.apps.studio.inspect.exports import export
+from inspect_kd.apps.studio.inspect.parts import Part
+from inspect_kd.apps.studio.session import RefusedFile, Session, display_name
+from inspect_kd.apps.studio.studio import Studio, address
+from inspect_kd.errors import BadInput
+
+UPDATE_INTERVAL_S = 0.5
+"""Between two updates of the page while a batch runs."""
+
+
+def render_panels(session: Session, progress: str = "") -> tuple[str, ...]:
+    """Everything that an event may have changed, in the order of `Panels.all`."""
+    with session.lock:  # parts and artifact of one moment
+        part = session.gallery.selected_part()
+        inspection = session.inspection(part) if part else None
+        return (
+            progress,
+            viewer.viewer(part, inspection, address),
+            viewer.regions_table(inspection),
+            gallery.gallery(session, address),
+            gallery.scores_panel(session),
+        )
+
+
+def run_batch(session: Session, steps: Iterator[Any], total: int) -> Iterator[tuple[str, ...]]:
+    """Run the steps; yield the panels at intervals, and once at the end."""
+    began = updated = time.monotonic()
+    yield render_panels(session, gallery.progress(0, total, 0.0))
+    for done, _ in enumerate(steps, 1):
+        now = time.monotonic()
+        if now - updated > UPDATE_INTERVAL_S and done < total:
+            updated = now
+            yield render_panels(session, gallery.progress(done, total, now - began))
+    yield render_panels(session)
+
+
+def inspect_files(studio: Studio, session: Session, files: list[str]) -> Iterator[Part | RefusedFile]:
+    """Inspect uploaded files one after the other; what is no image is refused in a line."""
+    for name, content in studio.uploads.read(files):
+        if content is None:
+            yield session.refuse(display_name(name), texts.NOT_RECEIVED)
+        else:
+            yield session.add(content, name)
+
+
+def select_each(session: Session, steps: Iterator[Part | RefusedFile]) -> Iterator[Part | RefusedFile]:
+    """Select each part as it is inspected, for pictures that were just taken."""
+    for step in steps:
+        if not isinstance(step, RefusedFile):
+            session.gallery.select(step.number)
+        yield step
+
+
+def write_export(studio: Studio, session: Session, form: str) -> Path:
+    """Write an export into the folder that the browser may fetch from, in place of the last one of its form."""
+    with session.lock:
+        path = session.folders.served / f"inspect-kd-{session.artifact}.{form}".replace(" ", "_")
+        content = export(session, form).encode()
+        if session.free_bytes() < len(content):
+            raise BadInput(texts.DISK_FULL.format(mb=studio.settings.max_kept_mb))
+        path.write_bytes(content)
+    return path

@@ -1,0 +1,125 @@
+"""Named endpoints for programs: what a person can do in the Inspect tab, a client can do with `gradio_client`.
+
+The same rules apply: new thresholds decide the parts of this session again, from stored scores; no model runs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+from gradio.events import api
+
+from inspect_kd.apps.studio.handlers import MODEL, api_session, errors_in_one_line, typed
+from inspect_kd.apps.studio.inspect.batches import inspect_files, write_export
+from inspect_kd.apps.studio.inspect.exports import rows
+from inspect_kd.apps.studio.session import RefusedFile, Session
+from inspect_kd.apps.studio.studio import Studio
+from inspect_kd.errors import BadInput
+from inspect_kd.types import Decision
+
+
+def build(studio: Studio) -> None:
+    """Register the endpoints in the open Blocks."""
+    _file_endpoints(studio)
+    _session_endpoints(studio)
+
+
+def _file_endpoints(studio: Studio) -> None:
+    """Endpoints that send or receive files; they need components of Gradio, which are hidden."""
+    files = gr.File(file_count="multiple", visible=False, label="images")
+    artifact = gr.Textbox(visible=False, label="artifact")
+    category = gr.Textbox(visible=False, label="category")
+    form = gr.Textbox("csv", visible=False, label="form")
+    answers, file = gr.JSON(visible=False, label="answers"), gr.File(visible=False, label="file")
+    button = gr.Button(visible=False)
+
+    def inspect(images: list[str], artifact: str, category: str, request: gr.Request) -> list[dict[str, Any]]:
+        session = api_session(studio, request)
+        _choose(session, artifact, category)
+        records: list[dict[str, Any]] = []
+        for part in inspect_files(studio, session, images or []):
+            if isinstance(part, RefusedFile):
+                records.append({"image": part.name, "decision": str(Decision.NG), "error": part.reason})
+            else:
+                records.append({"part": part.number, **session.inspection(part).to_json()})
+        return records
+
+    def fetch(form: str, request: gr.Request) -> str:
+        with errors_in_one_line():
+            return str(write_export(studio, api_session(studio, request), form))
+
+    button.click(
+        inspect,
+        [files, artifact, category],
+        answers,
+        api_name="inspect",
+        api_description="Inspect images: a list of answers as `inspect-kd predict` prints them, each with its `part` number. "
+        "A file that cannot be read is NG with its `error`. `artifact` and `category` may be empty.",
+        **MODEL,
+    )
+    about = "The inspected parts as a file: `csv`, `json` or `html`."
+    button.click(fetch, form, file, api_name="export", api_description=about)
+
+
+def _session_endpoints(studio: Studio) -> None:
+    def decide(reinspect: float, reject: float, request: gr.Request) -> dict[str, Any]:
+        """Decide all parts of this session anew under two thresholds, from stored scores; no model runs."""
+        session = api_session(studio, request)
+        with errors_in_one_line(), session.lock:
+            session.set_thresholds(reinspect, reject)
+            decisions = {str(part.number): str(session.thresholds.decide(part.score)) for part in session.all_parts()}
+            return {**session.what_if().to_json(), "decisions": decisions}
+
+    def parts(request: gr.Request) -> list[dict[str, Any]]:
+        """All parts of this session with their regions under the present thresholds, the worst first."""
+        session = api_session(studio, request)
+        with session.lock:
+            return rows(session)
+
+    def mark(part: int, verdict: str, by: str, request: gr.Request) -> dict[str, Any]:
+        """Store a person's verdict on a part, OK or NG, for `label-next --known` and `train --labelled`."""
+        session = api_session(studio, request)
+        with errors_in_one_line(), session.lock:
+            if part not in session.parts or verdict not in (Decision.OK, Decision.NG):
+                raise BadInput(
+                    f"part {part} with mark {verdict}: give the number of a part of this session, and OK or NG"
+                )
+            marked = session.parts[part]
+            context = studio.mark_context(session, request.username or by)
+            path = studio.marks.put(marked, Decision(verdict), context)
+            is_wrong = marked.is_wrong_call(session.thresholds)
+            return {"part": part, "verdict": verdict, "wrong_call": is_wrong, "stored": path.name}
+
+    def save_calibration(by: str, reinspect: float, reject: float, request: gr.Request) -> dict[str, Any]:
+        """Sign off two thresholds by name: a new file for `inspect-kd predict --calibration`, nothing is overwritten."""
+        session = api_session(studio, request)
+        name = request.username or by
+        with errors_in_one_line(), session.lock:
+            before = session.thresholds
+            session.set_thresholds(reinspect, reject)
+            try:
+                path = studio.sign_off(session, name)
+            except BaseException:  # a refused sign-off must change nothing
+                session.thresholds = before
+                raise
+            return {"file": path.name, "by": name, "thresholds": session.what_if().to_json()["thresholds"]}
+
+    def clear(request: gr.Request) -> int:
+        """Remove all parts of this session; returns how many there were."""
+        session = api_session(studio, request)
+        count = len(session.parts)
+        session.clear()
+        return count
+
+    for endpoint in (decide, parts, mark, save_calibration, clear):
+        api(typed(endpoint), api_name=endpoint.__name__)
+
+
+def _choose(session: Session, artifact: str, category: str) -> None:
+    """Set artifact and category where they are given; another artifact also inspects the present parts."""
+    name = artifact or session.artifact
+    if (name, category or session.category) != (session.artifact, session.category):
+        with errors_in_one_line():
+            for _ in session.change_artifact(name, category or None):
+                pass

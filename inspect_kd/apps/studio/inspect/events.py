@@ -1,0 +1,214 @@
+"""The events of the Inspect tab. Each handler does one thing to the session and returns the panels that may have changed.
+
+Sliders report `change` with "always_last", so that a drag ends with the thresholds at which it ended; every update shows the
+thresholds that it was made with.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from inspect_kd.apps.studio import texts
+from inspect_kd.apps.studio.artifact.library import example_images
+from inspect_kd.apps.studio.bar import Bar, category_choices, choice_updates
+from inspect_kd.apps.studio.handlers import MODEL, PRIVATE, errors_in_one_line, page_session
+from inspect_kd.apps.studio.inspect.batches import inspect_files, render_panels, run_batch, select_each
+from inspect_kd.apps.studio.inspect.panels import Controls, Panels
+from inspect_kd.apps.studio.session import Session
+from inspect_kd.apps.studio.studio import Studio
+from inspect_kd.errors import InspectKDError, UsageError
+from inspect_kd.types import Decision
+
+Rendered = tuple[str, ...]
+PARALLEL = 8
+"""Events of one kind that are handled at once."""
+
+
+def connect_batches(studio: Studio, bar: Bar, controls: Controls, panels: Panels) -> None:
+    """Connect everything that runs the model: one at a time, and each can be stopped."""
+
+    def inspect_uploads(files: list[str] | None, request: gr.Request) -> Iterator[tuple[Any, ...]]:
+        session, files = page_session(studio, request), files or []
+        for rendered in run_batch(session, inspect_files(studio, session, files), len(files)):
+            yield None, *rendered
+
+    def inspect_camera(file: str | None, request: gr.Request) -> Iterator[tuple[Any, ...]]:
+        session, files = page_session(studio, request), [file] if file else []
+        name = time.strftime(texts.CAMERA_NAME)
+        steps = (session.add(content, name) for _, content in studio.uploads.read(files) if content is not None)
+        for rendered in run_batch(session, select_each(session, steps), len(files)):
+            # Emptied, the component shows the live picture again.
+            yield None, *rendered
+
+    def inspect_examples(request: gr.Request) -> Iterator[Rendered]:
+        session = page_session(studio, request)
+        images = example_images(studio.settings.examples) if studio.settings.examples else []
+        steps = (session.add(image.read_bytes(), f"{image.parent.name}-{image.name}") for image in images)
+        yield from run_batch(session, steps, len(images))
+
+    def change_artifact(artifact: str, category: str, request: gr.Request) -> Iterator[tuple[Any, ...]]:
+        session = page_session(studio, request)
+        is_other = artifact != session.artifact
+        with errors_in_one_line():
+            wanted = category if not is_other and category else category_choices(studio, artifact)[1]
+            steps = session.change_artifact(artifact, wanted or None)
+            for rendered in run_batch(session, steps, len(session.parts) if is_other else 0):
+                yield *[gr.skip()] * len(choice), *rendered
+        yield *choice_updates(studio, session), *render_panels(session)
+
+    rendered = panels.all()
+    choice = [bar.artifact, bar.category, controls.reinspect, controls.reject]
+    changes = [
+        box.input(change_artifact, [bar.artifact, bar.category], [*choice, *rendered], **MODEL, **PRIVATE)
+        for box in (bar.artifact, bar.category)
+    ]
+    pictures = controls.camera.input(inspect_camera, controls.camera, [controls.camera, *rendered], **MODEL, **PRIVATE)
+    running: list[dict[str, Any]] = [
+        controls.files.upload(inspect_uploads, controls.files, [controls.files, *rendered], **MODEL, **PRIVATE),
+        pictures,
+        controls.examples.click(inspect_examples, None, rendered, **MODEL, **PRIVATE),
+        *changes,
+    ]
+
+    def show_choice(request: gr.Request) -> tuple[Any, ...]:
+        return choice_updates(studio, page_session(studio, request))
+
+    for change in changes:
+        change.failure(show_choice, None, choice, **PRIVATE)
+
+    pictures.then(None, None, None, js="() => window.studioLiveAgain()", **PRIVATE)
+
+    def stop_batch(request: gr.Request) -> tuple[Any, ...]:
+        session = page_session(studio, request)
+        session.cancel()
+        message = f'<p class="soft">{texts.STOPPED.format(done=len(session.parts))}</p>'
+        return *choice_updates(studio, session), *render_panels(session, message)
+
+    def clear_parts(request: gr.Request) -> tuple[Any, ...]:
+        session = page_session(studio, request)
+        session.clear()
+        return None, *choice_updates(studio, session), *render_panels(session)
+
+    controls.stop.click(stop_batch, None, [*choice, *rendered], cancels=running, **PRIVATE)
+    controls.clear.click(clear_parts, None, [controls.camera, *choice, *rendered], cancels=running, **PRIVATE)
+
+
+def connect_thresholds(studio: Studio, bar: Bar, controls: Controls, panels: Panels) -> None:
+    """Connect sliders, reset and sign-off."""
+    rendered = [panels.viewer, panels.regions, panels.gallery, panels.scores]
+
+    def move_sliders(reinspect: float, reject: float, request: gr.Request) -> Rendered:
+        session = page_session(studio, request)
+        with errors_in_one_line():
+            session.set_thresholds(reinspect, reject)
+        return render_panels(session)[1:]
+
+    # One event for both: as two, the answer to the first slider could overtake that to the second and undo it.
+    gr.on(
+        [controls.reinspect.change, controls.reject.change],
+        move_sliders,
+        [controls.reinspect, controls.reject],
+        rendered,
+        trigger_mode="always_last",
+        concurrency_limit=PARALLEL,
+        **PRIVATE,
+    )
+
+    def reset_sliders(request: gr.Request) -> tuple[float, float]:
+        default = page_session(studio, request).default_thresholds
+        return round(default.reinspect, 3), round(default.reject, 3)
+
+    controls.reset.click(reset_sliders, None, [controls.reinspect, controls.reject], **PRIVATE)
+
+    def sign_off(by: str, artifact: str, category: str, reinspect: float, reject: float, request: gr.Request) -> str:
+        session = page_session(studio, request)
+        by = request.username or by
+        try:
+            with session.lock:
+                # What is signed must be what the page shows, not what another event has changed since.
+                shown = (artifact, category or None, session.thresholds_at(reinspect, reject))
+                if shown != (session.artifact, session.category, session.thresholds):
+                    raise UsageError(texts.NOT_AS_SHOWN)
+                path = studio.sign_off(session, by)
+        except InspectKDError as error:
+            return f'<p class="bad" role="alert">{texts.NOT_SIGNED_OFF.format(reason=escape(str(error)))}</p>'
+        message = texts.SIGNED_OFF.format(
+            file=escape(path.name),
+            by=escape(by),
+            artifact=escape(studio.library.paths[artifact].name),
+            path=escape(str(path)),
+        )
+        return f'<p class="good" role="status">{message}</p>'
+
+    choice = [bar.artifact, bar.category, controls.reinspect, controls.reject]
+    controls.sign.click(sign_off, [controls.signer, *choice], controls.signed, **PRIVATE)
+
+
+def connect_gallery(studio: Studio, panels: Panels, buttons: dict[str, gr.Button]) -> None:
+    """Connect selecting, filtering, sorting and marking."""
+    rendered = [panels.viewer, panels.regions, panels.gallery]
+    every_event: dict[str, Any] = {"trigger_mode": "multiple", "concurrency_limit": PARALLEL, **PRIVATE}
+
+    def handler(act: Callable[[Session, gr.EventData], None]) -> Callable[..., Rendered]:
+        def change_gallery(event: gr.EventData, request: gr.Request) -> Rendered:
+            session = page_session(studio, request)
+            with errors_in_one_line():
+                act(session, event)
+            return render_panels(session)[1:4]
+
+        return change_gallery
+
+    def marker(verdict: Decision) -> Callable[[str, gr.Request], Rendered]:
+        def mark_part(shown_part: str, request: gr.Request) -> Rendered:
+            session = page_session(studio, request)
+            if shown_part:
+                with errors_in_one_line():
+                    _mark(studio, session, shown_part, verdict, request.username or "")
+            return render_panels(session)[1:4]
+
+        return mark_part
+
+    cards = panels.gallery
+    for event, act in (
+        (cards.pick, lambda session, event: session.gallery.select(int(event.part))),
+        (cards.filter, lambda session, event: session.gallery.set_filter(str(event.name))),
+        (cards.order, lambda session, event: session.gallery.set_order(str(event.name))),
+        (cards.turn, lambda session, event: session.gallery.turn_page(int(event.by))),
+        (buttons["next"].click, lambda session, _: session.gallery.step(1)),
+        (buttons["previous"].click, lambda session, _: session.gallery.step(-1)),
+    ):
+        event(handler(act), None, rendered, **every_event)
+    # One queue for both, in the order of the clicks: Gradio runs events of different queues in any order.
+    marking: dict[str, Any] = every_event | {"concurrency_id": "mark", "concurrency_limit": 1}
+    shown_part = gr.Textbox(visible="hidden", elem_id="shown-part")
+    for name, verdict in (("ok", Decision.OK), ("ng", Decision.NG)):
+        buttons[name].click(marker(verdict), shown_part, rendered, js="() => window.studioShownPart()", **marking)
+
+
+def _mark(studio: Studio, session: Session, shown_part: str, verdict: Decision, by: str) -> None:
+    """Mark the part that the page showed. `shown_part` is its key, a blank, and the mark that it had."""
+    key, _, former_mark = shown_part.partition(" ")
+    with session.lock:  # part, artifact and thresholds of one moment
+        part = next((part for part in session.all_parts() if part.key == key), None)
+        if part is None:
+            raise UsageError(texts.MARK_TOO_LATE)
+        context = studio.mark_context(session, by)
+        # The same mark twice takes it back, so that a slip of the finger is not trained on.
+        if former_mark == verdict:
+            studio.marks.take_back(part, context)
+        else:
+            studio.marks.put(part, verdict, context)
+
+
+def connect_load(studio: Studio, page: gr.Blocks, panels: Panels) -> None:
+    """Render the session when the page is loaded."""
+
+    def render_session(request: gr.Request) -> Rendered:
+        return render_panels(page_session(studio, request))
+
+    page.load(render_session, None, panels.all(), **PRIVATE)

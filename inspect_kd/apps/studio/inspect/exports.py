@@ -1,0 +1,147 @@
+"""The session's parts as CSV, JSON or one self-contained HTML page; refused files are listed as NG."""
+
+from __future__ import annotations
+
+import base64
+import json
+from html import escape
+from typing import Any
+
+from inspect_kd.apps.studio import texts
+from inspect_kd.apps.studio.inspect.histogram import histogram, slider_range
+from inspect_kd.apps.studio.inspect.what_if import held_out_scores
+from inspect_kd.apps.studio.session import Session
+from inspect_kd.errors import UsageError
+from inspect_kd.report.html import document, tiles
+from inspect_kd.spreadsheet import csv_text
+from inspect_kd.types import Decision
+
+COLUMNS = (
+    "image",
+    "decision",
+    "score",
+    "reinspect_above",
+    "ng_above",
+    "person_says",
+    "regions",
+    "worst_x",
+    "worst_y",
+    "worst_width",
+    "worst_height",
+    "width",
+    "height",
+    "sha256",
+    "error",
+)
+
+
+def export(session: Session, form: str) -> str:
+    """The text of an export."""
+    makers = {"csv": as_csv, "json": as_json, "html": as_html}
+    if form not in makers:
+        raise UsageError(f"no export named '{form}'; there are: {', '.join(makers)}")
+    return makers[form](session)
+
+
+def rows(session: Session) -> list[dict[str, Any]]:
+    """A record for each part, the highest score first, then one for each refused file."""
+    records = []
+    for part in sorted(session.all_parts(), key=lambda part: -part.score):
+        mark = str(part.mark) if part.mark else None
+        records.append(session.inspection(part).to_json() | {"person_says": mark, "sha256": part.sha256})
+    refused = [{"image": each.name, "decision": str(Decision.NG), "error": each.reason} for each in session.refused]
+    return records + refused
+
+
+def as_json(session: Session) -> str:
+    """All records, with artifact, category and thresholds."""
+    inspector = session.inspector
+    content = {
+        "artifact": {"name": session.artifact, "sha256": inspector.digest, "recipe": inspector.card.recipe_digest},
+        "category": session.category,
+        "what_if": session.what_if().to_json(),
+        "parts": rows(session),
+    }
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def as_csv(session: Session) -> str:
+    """A line for each record."""
+    return csv_text(COLUMNS, map(_flat, rows(session)))
+
+
+def as_html(session: Session) -> str:
+    """A page with counts, histogram and pictures."""
+    thresholds = session.thresholds
+    counts = session.what_if().inspected
+    decisions = [(counts[decision], f"{texts.ICONS[decision]} {decision}") for decision in reversed(Decision)]
+    held_out = held_out_scores(session.inspector.card.calibration, session.category)
+    scores = [part.score for part in session.all_parts()]
+    chart = histogram(scores, held_out, thresholds, slider_range(session.default_thresholds))
+    legend = texts.HISTOGRAM.format(shown=len(session.parts), sound=len(held_out))
+    limits = texts.AGAINST.format(reinspect=thresholds.reinspect, reject=thresholds.reject)
+    return document(
+        title=f"{session.artifact} · {texts.TITLE}",
+        heading=session.artifact,
+        subtitle=f'<p class="soft">{limits} · sha256 {session.inspector.digest[:16]}…</p>',
+        body=f'{tiles(decisions)}<div class="card">{chart}<p class="soft">{legend}</p></div>{_refused(session)}'
+        f'<h2>{texts.FILES} ({len(session.parts)})</h2><div class="gallery single">{_figures(session)}</div>',
+        style=STYLE,
+    )
+
+
+def _refused(session: Session) -> str:
+    if not session.refused:
+        return ""
+    lines = "".join(f"<li><b>{escape(each.name)}</b> {escape(each.reason)}</li>" for each in session.refused)
+    count = len(session.refused)
+    return f"<h2>{texts.REFUSED_ONE if count == 1 else texts.REFUSED_MANY.format(count=count)}</h2><ul>{lines}</ul>"
+
+
+STYLE = """
+.gallery.single { grid-template-columns: repeat(auto-fill, minmax(200px, 1fr)); } .gallery.single img { height: 180px; }
+.histogram { width: 100%; max-width: 520px; display: block; }
+.histogram text { fill: var(--soft); font-size: 9px; } .histogram .axis { stroke: var(--soft); }
+.histogram .ok { fill: var(--ok); } .histogram .re { fill: var(--re); } .histogram .ng { fill: var(--ng); }
+.histogram .cal { fill: var(--cal); } .histogram .band-re { fill: var(--re); opacity: .1; }
+.histogram .band-ng { fill: var(--ng); opacity: .1; } .histogram line.limit { stroke: var(--ink); stroke-dasharray: 4 3; }
+"""
+
+
+def _figures(session: Session) -> str:
+    figures = []
+    for part in sorted(session.all_parts(), key=lambda part: -part.score):
+        decision = session.thresholds.decide(part.score)
+        picture = base64.b64encode(part.thumb.read_bytes()).decode()
+        mark = f"<span>{texts.MARKED_DOUBT.format(mark=part.mark)}</span>" if part.mark else ""
+        figures.append(
+            f'<figure><img src="data:image/jpeg;base64,{picture}" alt="{escape(part.name)}"><figcaption><span class="badge {decision}">'
+            f"{texts.ICONS[decision]} {decision}</span> <b>{part.score:.3f}</b> {mark}"
+            f'<span class="file">{escape(part.name)}</span></figcaption></figure>'
+        )
+    return "".join(figures)
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    """A record with its hottest region only."""
+    regions = row.get("regions") or []
+    worst = regions[0] if regions else {}
+    width, height = row.get("image_size") or (None, None)
+    limits = row.get("thresholds") or {}
+    return {
+        "image": row["image"],
+        "decision": row["decision"],
+        "score": row.get("score"),
+        "reinspect_above": limits.get("reinspect"),
+        "ng_above": limits.get("reject"),
+        "person_says": row.get("person_says"),
+        "regions": len(regions) if "score" in row else None,
+        "worst_x": worst.get("x"),
+        "worst_y": worst.get("y"),
+        "worst_width": worst.get("width"),
+        "worst_height": worst.get("height"),
+        "width": width,
+        "height": height,
+        "sha256": row.get("sha256"),
+        "error": row.get("error"),
+    }

@@ -1,0 +1,131 @@
+"""The gallery as HTML: the inspected parts as cards, filters above them, and the effect of the thresholds in figures."""
+
+from __future__ import annotations
+
+from html import escape
+
+from inspect_kd.apps.studio import texts
+from inspect_kd.apps.studio.inspect.gallery_state import FILTERS, ORDERS, PAGE_SIZE, GalleryState
+from inspect_kd.apps.studio.inspect.histogram import histogram, slider_range
+from inspect_kd.apps.studio.inspect.parts import Part
+from inspect_kd.apps.studio.inspect.viewer import CLASSES, Address, verdict
+from inspect_kd.apps.studio.inspect.what_if import WhatIf, held_out_scores
+from inspect_kd.apps.studio.session import Session
+from inspect_kd.report.html import Html, table
+from inspect_kd.types import Decision
+
+MOST_REFUSED_SHOWN = 20
+
+
+def gallery(session: Session, address: Address) -> str:
+    """Filters with their counts, cards, pages."""
+    refused = _refused_files(session)
+    if not session.parts:
+        return refused + f'<div class="empty"><span>{texts.EMPTY_GALLERY}</span></div>'
+    parts = session.gallery.page_parts()
+    cards = "".join(_card(session, part, address) for part in parts)
+    body = f'<div class="cards">{cards}</div>' if parts else f'<p class="soft">{texts.NOTHING_PASSES}</p>'
+    return f'{refused}<div class="chips">{_filters(session.gallery)}{_orders(session.gallery)}</div>{body}'
+
+
+def progress(done: int, total: int, seconds: float) -> str:
+    """A progress bar with its figures; empty where there is nothing to do."""
+    if total == 0:
+        return ""
+    pace = done / seconds if seconds > 0 and done else 0.0
+    label = texts.PROGRESS.format(done=done, total=total)
+    text = label + (" · " + texts.PROGRESS_PACE.format(pace=pace, left=(total - done) / pace) if pace else "")
+    return (
+        f'<div class="progress" role="progressbar" aria-valuemin="0" aria-valuemax="{total}" aria-valuenow="{done}" '
+        f'aria-label="{label}">'
+        f'<span style="width:{100 * done / total:.1f}%"></span></div><p class="soft">{text}</p>'
+    )
+
+
+def scores_panel(session: Session) -> str:
+    """Histogram, counts of decisions, and the promise of the thresholds."""
+    held_out = held_out_scores(session.inspector.card.calibration, session.category)
+    scores = [part.score for part in session.all_parts()]
+    chart = histogram(scores, held_out, session.thresholds, slider_range(session.default_thresholds))
+    return (
+        f'{chart}<p class="legend"><span><i class="sw ok"></i><i class="sw re"></i><i class="sw ng"></i>{texts.LEGEND_SHOWN}</span>'
+        f'<span><i class="sw cal"></i>{texts.LEGEND_SOUND}</span></p>{_what_if_table(session.what_if(), len(held_out))}'
+    )
+
+
+def _what_if_table(counts: WhatIf, held_out: int) -> str:
+    order = list(reversed(Decision))
+    inspected = (
+        Html(f"<b>{counts.inspected[decision]}</b>{_change(counts.inspected[decision] - counts.by_default[decision])}")
+        for decision in order
+    )
+    rows = (
+        (f"{texts.INSPECTED} ({sum(counts.inspected.values())})", *inspected),
+        (f"{texts.HELD_OUT} ({held_out})", *(counts.held_out[decision] for decision in order)),
+    )
+    promise = texts.PROMISE.format(
+        reject=f"{100 * counts.reject_promise:.1f} %", stopped=f"{100 * counts.reinspect_promise:.1f} %"
+    )
+    head = ("", *map(verdict, order))
+    return (
+        f"{table(head, rows, classes='would', caption=texts.WOULD_BE, row_headers=True)}"
+        f'<p class="promise">{promise if held_out else texts.PROMISE_NONE}</p>'
+    )
+
+
+def _change(by: int) -> str:
+    """The difference from the count under the artifact's own thresholds."""
+    return f' <small class="change">{by:+d}</small>' if by else ""
+
+
+def _filters(state: GalleryState) -> str:
+    counts = state.counts()
+    return "".join(
+        f'<button type="button" class="chip" data-filter="{name}" aria-pressed="{str(state.filter == name).lower()}">'
+        f"{texts.FILTER_NAMES[name]} <b>{counts[name]}</b></button>"
+        for name in FILTERS
+        if counts[name] or name not in ("marked", "wrong")
+    )
+
+
+def _orders(state: GalleryState) -> str:
+    options = "".join(
+        f'<option value="{order}"{" selected" if state.order == order else ""}>{texts.ORDER_NAMES[order]}</option>'
+        for order in ORDERS
+    )
+    pages = max(1, -(-len(state.filtered_parts()) // PAGE_SIZE))
+    pager = ""
+    if pages > 1:
+        page = texts.PAGE_OF.format(page=state.page + 1, pages=pages)
+        pager = f'<span class="pager">{_page_button(-1, state.page == 0)}{page}{_page_button(1, state.page == pages - 1)}</span>'
+    return f'<div class="order"><select data-order aria-label="{texts.ORDER}">{options}</select>{pager}</div>'
+
+
+def _page_button(by: int, is_disabled: bool) -> str:
+    name, sign = (texts.NEXT, "›") if by > 0 else (texts.PREVIOUS, "‹")
+    return f'<button type="button" data-turn="{by}" aria-label="{name}"{" disabled" if is_disabled else ""}>{sign}</button>'
+
+
+def _card(session: Session, part: Part, address: Address) -> str:
+    decision = session.thresholds.decide(part.score)
+    is_selected = str(part.number == session.gallery.selected).lower()
+    mark = ""
+    if part.mark is not None:
+        kind = "wrong" if part.is_wrong_call(session.thresholds) else "right"
+        mark = f'<span class="flag {kind}">{texts.ICONS[part.mark]} {part.mark}</span>'
+    return (
+        f'<button type="button" class="card {CLASSES[decision]}" data-part="{part.number}" aria-pressed="{is_selected}">'
+        f'<img src="{address(part.thumb)}" alt="" loading="lazy">{mark}<span class="row">{verdict(decision)}<b>{part.score:.2f}</b></span>'
+        f'<span class="name">{escape(part.name)}</span></button>'
+    )
+
+
+def _refused_files(session: Session) -> str:
+    if not session.refused:
+        return ""
+    count = len(session.refused)
+    head = texts.REFUSED_ONE if count == 1 else texts.REFUSED_MANY.format(count=count)
+    lines = "".join(
+        f"<li><b>{escape(each.name)}</b> {escape(each.reason)}</li>" for each in session.refused[-MOST_REFUSED_SHOWN:]
+    )
+    return f'<div class="refused" role="alert"><b>{texts.ICONS[Decision.NG]} {head}</b><ul>{lines}</ul></div>'

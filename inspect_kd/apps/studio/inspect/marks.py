@@ -1,0 +1,125 @@
+"""People's verdicts on parts, stored for the next training and for `label-next`.
+
+`<store>/marked/<category>/good|defect/<name>-<digest>.png` are the original files; `<store>/marks.jsonl` records who decided what
+and when, and the artifact's own decision. `train --labelled <store>/marked/<category>` and `label-next --known` read them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Lock
+
+from inspect_kd import atomic_write
+from inspect_kd.apps.studio.inspect.parts import Part
+from inspect_kd.errors import BadInput, EnvironmentFault, UsageError
+from inspect_kd.sign_off import LONGEST_NAME
+from inspect_kd.types import Decision, Thresholds
+
+FOLDERS = {Decision.OK: "good", Decision.NG: "defect"}
+_SIGNATURES = {
+    b"\x89PNG": ".png",
+    b"\xff\xd8\xff": ".jpg",
+    b"BM": ".bmp",
+    b"II*\x00": ".tif",
+    b"MM\x00*": ".tif",
+    b"RIFF": ".webp",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MarkContext:
+    """The artifact and thresholds under which a mark was made, and by whom."""
+
+    artifact: str
+    sha256: str
+    category: str | None
+    thresholds: Thresholds
+    by: str = ""
+
+    def __post_init__(self) -> None:
+        if len(self.by) > LONGEST_NAME or not self.by.isprintable():
+            raise UsageError(f"a mark is stored with a name of at most {LONGEST_NAME} printable characters")
+
+
+class MarkStore:
+    """Marks in one folder."""
+
+    def __init__(self, store: Path) -> None:
+        self.store = store
+        self._lock = Lock()
+
+    def folder(self, context: MarkContext) -> Path:
+        """The folder for a category, or for the artifact where no category is chosen."""
+        return self.store / "marked" / (_file_name(context.category or context.artifact) or "parts")
+
+    def put(self, part: Part, verdict: Decision, context: MarkContext) -> Path:
+        """Store a verdict in place of an earlier one of the same image; the same verdict twice is stored once."""
+        if verdict not in FOLDERS:
+            raise BadInput(f"a mark is OK or NG, not {verdict}")
+        content = part.original.read_bytes()
+        with self._lock:
+            path = self._path(part, verdict, context, content)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # The line before the image: no image is trained on without a record of who marked it.
+            with atomic_write.partial_file(path) as partial:
+                partial.write_bytes(content)
+                self._record(part, str(verdict), context, str(path.relative_to(self.store)))
+            self._remove_images(part, context, keep=path)
+        part.mark = verdict
+        return path
+
+    def take_back(self, part: Part, context: MarkContext) -> None:
+        """Remove the stored image, and record that the mark was taken back."""
+        with self._lock:
+            self._record(part, None, context, None)
+            self._remove_images(part, context)
+        part.mark = None
+
+    def _remove_images(self, part: Part, context: MarkContext, keep: Path | None = None) -> None:
+        for name in FOLDERS.values():
+            for path in (self.folder(context) / name).glob(f"*-{part.sha256[:12]}.*"):
+                if path != keep:
+                    path.unlink()
+
+    def _path(self, part: Part, verdict: Decision, context: MarkContext, content: bytes) -> Path:
+        # The digest comes last: a file whose name ends in "_mask" would be taken for a mask.
+        name = f"{_file_name(Path(part.name).stem)[:60] or 'part'}-{part.sha256[:12]}{_suffix(content)}"
+        return self.folder(context) / FOLDERS[verdict] / name
+
+    def _record(self, part: Part, verdict: str | None, context: MarkContext, file: str | None) -> None:
+        line = {
+            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "by": context.by,
+            "verdict": verdict,
+            "decision": str(context.thresholds.decide(part.score)),
+            "score": round(part.score, 6),
+            "thresholds": {"reinspect": context.thresholds.reinspect, "reject": context.thresholds.reject},
+            "image": part.name,
+            "sha256": part.sha256,
+            "file": file,
+            "artifact": context.artifact,
+            "artifact_sha256": context.sha256,
+            "category": context.category,
+        }
+        # A file's name may contain bytes that are not UTF-8 (lone surrogates here); JSON escapes them as Python does.
+        text = json.dumps(line, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+        with (self.store / "marks.jsonl").open("ab", buffering=0) as journal:
+            end = journal.seek(0, os.SEEK_END)
+            if journal.write(text) < len(text):
+                journal.truncate(end)
+                raise EnvironmentFault(f"{self.store}: no room for one more line of marks.jsonl; make room on the disk")
+
+
+def _file_name(text: str) -> str:
+    """Text reduced to letters, digits, `_` and `-`; never a hidden file."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", text).strip("_-")
+
+
+def _suffix(content: bytes) -> str:
+    """The suffix for the content, since the uploaded name may have any."""
+    return next((suffix for start, suffix in _SIGNATURES.items() if content.startswith(start)), ".png")

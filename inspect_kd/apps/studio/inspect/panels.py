@@ -1,0 +1,53 @@
+"""The components of the Inspect tab, as its events use them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import gradio as gr
+
+ON_LOAD_GALLERY = """
+element.addEventListener('click', event => {
+  const hit = event.target.closest('[data-part],[data-filter],[data-turn]');
+  if (!hit) return;
+  if (hit.dataset.part) trigger('pick', {part: Number(hit.dataset.part)});
+  else if (hit.dataset.filter) trigger('filter', {name: hit.dataset.filter});
+  else trigger('turn', {by: Number(hit.dataset.turn)});
+});
+element.addEventListener('change', event => {
+  if (event.target.matches('[data-order]')) trigger('order', {name: event.target.value});
+});
+watch('value', () => window.studioKeepFocus(element));
+"""
+ON_LOAD_VIEWER = "watch('value', () => window.studioKeepWipe());"
+
+
+@dataclass(frozen=True, slots=True)
+class Panels:
+    """What is rendered again whenever something has changed."""
+
+    progress: gr.HTML
+    viewer: gr.HTML
+    regions: gr.HTML
+    gallery: gr.HTML
+    scores: gr.HTML
+
+    def all(self) -> list[gr.HTML]:
+        return [self.progress, self.viewer, self.regions, self.gallery, self.scores]
+
+
+@dataclass(frozen=True, slots=True)
+class Controls:
+    """What a person operates on the left."""
+
+    files: gr.File
+    camera: gr.Image
+    examples: gr.Button
+    clear: gr.Button
+    stop: gr.Button
+    reinspect: gr.Slider
+    reject: gr.Slider
+    reset: gr.Button
+    signer: gr.Textbox
+    sign: gr.Button
+    signed: gr.HTML

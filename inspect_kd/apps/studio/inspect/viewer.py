@@ -1,0 +1,159 @@
+"""The selected part as HTML: the decision in words, the picture in layers, its regions as a table.
+
+Unusual here: picture, heat and contours are separate layers. Opacity, contours, numbers and the slider between original and heat
+are then the browser's work; a moved threshold sends some hundred bytes of outline and no picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from html import escape
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from inspect_kd import overlay
+from inspect_kd.apps.studio import texts
+from inspect_kd.apps.studio.inspect.parts import PREVIEW, Part
+from inspect_kd.report.html import Html, table
+from inspect_kd.types import Decision, Inspection, Region, Thresholds
+
+Address = Callable[[Path], str]
+"""From a picture's file to its address for the browser."""
+CLASSES = {Decision.OK: "ok", Decision.REINSPECT: "re", Decision.NG: "ng"}
+SMOOTHING = 0.7
+"""Pixels of the drawing by which an outline may be simplified."""
+SLACK = 3
+"""Pixels by which an outline may leave its region's box: one has the picture's scale, the other the heatmap's."""
+Outline = npt.NDArray[np.int32]
+
+
+def verdict(decision: Decision) -> Html:
+    """A decision as icon and word, readable without colour."""
+    return Html(
+        f'<span class="verdict {CLASSES[decision]}"><i aria-hidden="true">{texts.ICONS[decision]}</i>{decision}</span>'
+    )
+
+
+def banner(part: Part, inspection: Inspection) -> str:
+    """The decision in words, with score and thresholds."""
+    thresholds = inspection.thresholds
+    limits = texts.AGAINST.format(reinspect=thresholds.reinspect, reject=thresholds.reject)
+    size = f"{part.image_size[0]} × {part.image_size[1]}"
+    return (
+        f'<div class="banner {CLASSES[inspection.decision]}" role="status" data-shown="{part.key} {part.mark or ""}">'
+        f'<span class="word"><i aria-hidden="true">{texts.ICONS[inspection.decision]}</i>'
+        f'{inspection.decision}</span><span class="figure"><b>{inspection.score:.3f}</b><small>{texts.SCORE}</small></span>'
+        f'<span class="about"><span class="file">{escape(part.name)}</span>'
+        f"<small>{limits} · {size} px · {part.milliseconds:.0f} ms</small>{_mark(part, thresholds)}</span></div>"
+    )
+
+
+def viewer(part: Part | None, inspection: Inspection | None, address: Address) -> str:
+    """Banner and picture; a hint where no part is selected."""
+    if part is None or inspection is None:
+        return f'<div class="empty"><b>{texts.EMPTY_VIEW}</b><span>{texts.EMPTY_HINT}</span></div>'
+    return banner(part, inspection) + stage(part, inspection, part.layer, address)
+
+
+def stage(part: Part, inspection: Inspection, layer: Path, address: Address, *, wipe: bool = True) -> str:
+    """The layers, one above the other, in the original's proportions. `wipe`: with the slider between original and heat."""
+    width, height = part.preview_size
+    handle = (
+        f'<input class="wipe" type="range" min="0" max="100" value="0" data-wipe aria-label="{texts.WIPE}"><span class="handle"></span>'
+        if wipe
+        else ""
+    )
+    return (
+        f'<div class="stage"><div class="layers" style="aspect-ratio:{width}/{height};--ratio:{width / height:.4f}">'
+        f'<img class="photo" src="{address(part.preview)}" width="{width}" height="{height}" '
+        f'alt="{escape(texts.ALT_PREVIEW.format(name=part.name))}">'
+        f'<div class="over"><img class="heat" src="{address(layer)}" alt="">{outlines(inspection)}</div>{handle}</div></div>'
+    )
+
+
+def outlines(inspection: Inspection) -> str:
+    """Contours at the RE-INSPECT threshold with the regions' numbers, equally fine for small and large parts."""
+    scale = PREVIEW / max(1, *inspection.image_size)
+    size = max(1, round(inspection.image_size[0] * scale)), max(1, round(inspection.image_size[1] * scale))
+    lines = _contours(inspection, size) if inspection.regions else []
+    paths = "".join("M" + "L".join(f"{x} {y}" for x, y in line) + "Z" for line in lines)
+    radius = max(size) / 46
+    numbers = "".join(
+        _number(number, _anchor(region, lines, inspection, size), radius, size)
+        for number, region in enumerate(inspection.regions, 1)
+    )
+    return (
+        f'<svg class="outlines {CLASSES[inspection.decision]}" viewBox="0 0 {size[0]} {size[1]}" aria-hidden="true" '
+        f'style="--stroke:{max(size) / 420:.2f}px"><path class="halo" d="{paths}"/><path class="contour" d="{paths}"/>'
+        f'<g class="numbers" font-size="{1.25 * radius:.1f}">{numbers}</g></svg>'
+    )
+
+
+def regions_table(inspection: Inspection | None) -> str:
+    """The regions, numbered as in the picture, the hottest first."""
+    if inspection is None:
+        return ""
+    if not inspection.regions:
+        return f'<h3>{texts.REGIONS}</h3><p class="soft">{texts.NO_REGIONS}</p>'
+    rows = (_row(number, region, inspection) for number, region in enumerate(inspection.regions, 1))
+    regions = table(texts.REGION_COLUMNS, rows, classes="regions", row_headers=True)
+    return (
+        f'<h3>{texts.REGIONS} <span class="soft">{len(inspection.regions)}</span></h3>'
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{texts.REGIONS}">{regions}</div>'
+    )
+
+
+def _row(number: int, region: Region, inspection: Inspection) -> tuple[str, ...]:
+    total = max(1, inspection.image_size[0] * inspection.image_size[1])
+    return (
+        Html(f'<i class="no">{number}</i>'),
+        f"{region.peak:.2f}",
+        f"{region.x}, {region.y}",
+        f"{region.width} × {region.height}",
+        f"{100 * region.area / total:.2f} %",
+    )
+
+
+def _mark(part: Part, thresholds: Thresholds) -> str:
+    if part.mark is None:
+        return ""
+    decision = thresholds.decide(part.score)
+    text = texts.MARKED_RIGHT if decision is part.mark else texts.MARKED_WRONG
+    if decision is Decision.REINSPECT:
+        text = texts.MARKED_DOUBT
+    return f'<span class="marked {CLASSES[part.mark]}">{text.format(mark=part.mark)} · {texts.MARK_STORED}</span>'
+
+
+def _contours(inspection: Inspection, size: tuple[int, int]) -> list[Outline]:
+    heatmap = overlay.enlarge(inspection.heatmap, *size)
+    # Where nothing is above the threshold, outline the hottest place, as the regions do.
+    limit = min(inspection.thresholds.reinspect, overlay.BRIGHTEST * float(heatmap.max()))
+    lines, _ = cv2.findContours((heatmap > limit).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    return [cv2.approxPolyDP(line, SMOOTHING, True).reshape(-1, 2).astype(np.int32) for line in lines]
+
+
+def _anchor(region: Region, lines: list[Outline], inspection: Inspection, size: tuple[int, int]) -> tuple[float, float]:
+    """The highest point of the region's outline; the corner of its box may lie far from a bent outline."""
+    scale_x, scale_y = size[0] / max(1, inspection.image_size[0]), size[1] / max(1, inspection.image_size[1])
+    left, top = region.x * scale_x, region.y * scale_y
+    right, bottom = (region.x + region.width) * scale_x, (region.y + region.height) * scale_y
+    inside = [
+        (float(x), float(y))
+        for line in lines
+        for x, y in line
+        if left - SLACK <= x <= right + SLACK and top - SLACK <= y <= bottom + SLACK
+    ]
+    return min(inside, key=lambda point: point[1], default=(left, top))
+
+
+def _number(number: int, at: tuple[float, float], radius: float, size: tuple[int, int]) -> str:
+    """A numbered plate above a point, kept inside the picture."""
+    x = min(max(at[0], radius), size[0] - radius)
+    y = min(max(at[1] - radius, radius), size[1] - radius)
+    return (
+        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}"/>'
+        f'<text x="{x:.1f}" y="{y:.1f}" dy=".35em" text-anchor="middle">{number}</text>'
+    )

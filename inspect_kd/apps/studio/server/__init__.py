@@ -1,0 +1,1 @@
+"""The HTTP side of the Studio: start and stop, guards around Gradio's application, uploads, temporary folders."""

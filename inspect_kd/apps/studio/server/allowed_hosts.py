@@ -1,0 +1,65 @@
+"""Host names under which the Studio answers, and origins whose pages may call it.
+
+A page of another site can make a browser send requests here, and can point its own name at this machine (DNS
+rebinding). The `Host` header has the name that the browser used, `Origin` the page that sends the request: both must be ours.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable
+from ipaddress import ip_address
+from urllib.parse import SplitResult, urlsplit
+
+EVERY_ADDRESS = ("0.0.0.0", "::")
+"""Values of `--host` for all addresses of the machine."""
+DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+class AllowedHosts:
+    """`localhost`, loopback addresses, the address listened on, and public names of a proxy."""
+
+    def __init__(self, listening_on: str, public: Iterable[str] = ()) -> None:
+        """`public`: NAME or NAME:PORT as in the address bar."""
+        self.every_address = listening_on in EVERY_ADDRESS
+        self.public = tuple(split for name in public if (split := _split(name)) is not None)
+        own = socket.gethostname() if self.every_address else listening_on
+        self.names = {"localhost", own.lower(), *(str(split.hostname) for split in self.public)}
+
+    def accept_host(self, host: str) -> bool:
+        """Whether a `Host` header is one of ours; its port does not matter."""
+        split = _split(host)
+        if split is None or split.hostname is None:
+            return False
+        if split.hostname in self.names:
+            return True
+        try:
+            address = ip_address(split.hostname)
+        except ValueError:
+            return False
+        # A page that was loaded from an address cannot point that address elsewhere, as it could a name.
+        return address.is_loopback or self.every_address
+
+    def accept_origin(self, origin: str, host: str) -> bool:
+        """Whether a page of `origin` is the Studio's own: what `Host` names, or a public name; the port counts."""
+        scheme, _, rest = origin.partition("://")
+        page, port = _split(rest), DEFAULT_PORTS.get(scheme)
+        if page is None or port is None:
+            return False  # also "null": a page in a sandbox, or a file
+        own = [split for split in (_split(host), *self.public) if split is not None]
+        return (page.hostname, page.port or port) in [(split.hostname, split.port or port) for split in own]
+
+
+def is_host(name: str) -> bool:
+    """Whether this is a valid `Host` header: NAME or NAME:PORT."""
+    return _split(name) is not None
+
+
+def _split(host: str) -> SplitResult | None:
+    """Split NAME, ADDRESS or [ADDRESS], each with or without a port; None for anything else."""
+    try:
+        split = urlsplit(f"//{host}")
+        is_plain = split.netloc == host and "@" not in host and bool(split.hostname) and split.port != 0
+    except ValueError:
+        return None
+    return split if is_plain else None

@@ -1,0 +1,31 @@
+"""Gradio's application with the Studio's own middleware around all of it."""
+
+from __future__ import annotations
+
+from gradio.routes import App, ORJSONResponse
+from starlette.types import ASGIApp
+
+from inspect_kd.apps.studio.server.allowed_hosts import AllowedHosts
+from inspect_kd.apps.studio.server.body_limit import BodyLimit
+from inspect_kd.apps.studio.server.http_guard import HttpGuard
+from inspect_kd.apps.studio.server.login_limit import LoginLimit
+from inspect_kd.apps.studio.server.upload_gate import UploadGate
+from inspect_kd.apps.studio.studio import Studio
+
+
+class GuardedApp(App):
+    """Gradio's application inside our middleware.
+
+    Middleware that is passed to `launch` would be inside of Gradio's own, which answers CORS requests first. Mounting the page in
+    another application is no alternative: Gradio checks the paths that clients name only for pages that were launched.
+    """
+
+    def __init__(self, studio: Studio, hosts: AllowedHosts) -> None:
+        super().__init__(default_response_class=ORJSONResponse)
+        self.studio, self.hosts = studio, hosts
+
+    def build_middleware_stack(self) -> ASGIApp:
+        studio = self.studio
+        app: ASGIApp = super().build_middleware_stack()
+        app = UploadGate(app, studio.uploads, studio.sessions.free_bytes, studio.settings.max_kept_mb)
+        return HttpGuard(LoginLimit(BodyLimit(app)), self.hosts, studio.sessions.served)

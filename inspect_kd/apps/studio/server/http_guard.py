@@ -1,0 +1,105 @@
+"""Refuse requests that other sites make a browser send, and set the security headers of all responses.
+
+It is outside of Gradio's application, so that Gradio's own answers to foreign origins (CORS) are never given. Programs send
+neither `Origin` nor `Sec-Fetch-Site` and pass; a browser sends at least one of them wherever that matters.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path, PurePath
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from inspect_kd.apps.studio import texts
+from inspect_kd.apps.studio.server.allowed_hosts import AllowedHosts
+from inspect_kd.apps.studio.server.routes import API, LOGOUT, is_form, route_of
+
+FILE_ROUTE = re.compile(rf"{API}/file[=/](.*)", re.DOTALL)
+UNUSED_ROUTES = tuple(f"{API}/{name}" for name in ("proxy=", "process_recording", "deep_link", "component_server"))
+"""Gradio's routes that fetch from other hosts or write files, and that the Studio's page does not need."""
+CONTENT_SECURITY_POLICY = "; ".join(
+    (
+        "default-src 'self'",
+        # Gradio starts by scripts in its page and compiles others from text. Handlers in attributes are refused: a file name
+        # that was inserted as markup by mistake could contain one.
+        "script-src 'self' 'unsafe-inline' 'unsafe-eval'",
+        "script-src-attr 'none'",
+        "style-src 'self' 'unsafe-inline'",
+        "img-src 'self' data: blob:",
+        "media-src 'self' data: blob:",
+        "font-src 'self' data:",
+        "worker-src 'self' blob:",
+        "object-src 'none'",
+        "base-uri 'self'",
+        "form-action 'self'",
+        "frame-ancestors 'none'",
+    )
+)
+SECURITY_HEADERS = {
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "X-Frame-Options": "DENY",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+class HttpGuard:
+    """Check each request's host, origin and path; add the security headers to each response."""
+
+    def __init__(self, app: ASGIApp, hosts: AllowedHosts, served: Path) -> None:
+        """`served`: the one folder from which Gradio's file route may send."""
+        self.app, self.hosts, self.served = app, hosts, served
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(SECURITY_HEADERS)
+            await send(message)
+
+        reason = self.reason_to_refuse(scope)
+        app = self.app if reason is None else PlainTextResponse(f"{reason}\n", 403)
+        await app(scope, receive, send_with_headers)
+
+    def reason_to_refuse(self, scope: Scope) -> str | None:
+        """The reason to answer 403; None for a request that is allowed."""
+        headers, path = Headers(scope=scope), route_of(scope)
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if not self.hosts.accept_host(host):
+            return texts.FOREIGN_HOST.format(host=json.dumps(host[:80]))
+        if origin is not None and not self.hosts.accept_origin(origin, host):
+            return texts.FOREIGN_ORIGIN.format(origin=json.dumps(origin[:80]))
+        site = headers.get("sec-fetch-site", "none")
+        if is_form(scope, LOGOUT) and "sec-fetch-site" not in headers and not self.comes_from_own_page(headers):
+            return texts.FOREIGN_SITE
+        if site not in ("none", "same-origin") and not opens_page(scope["method"], path, headers):
+            return texts.FOREIGN_SITE
+        file = FILE_ROUTE.fullmatch(path)
+        if path.startswith(UNUSED_ROUTES) or (file and not self.is_served(file[1])):
+            return texts.NOT_SERVED
+        return None
+
+    def comes_from_own_page(self, headers: Headers) -> bool:
+        """Over plain HTTP to another machine, a browser sends only `Referer` for a link or picture; our page sends its own address."""
+        page = "/".join(headers.get("referer", "").split("/")[:3])
+        return self.hosts.accept_origin(page, headers.get("host", ""))
+
+    def is_served(self, file: str) -> bool:
+        """Whether this names a file below the served folder; uploads and web addresses do not."""
+        path = PurePath(file)
+        return path.is_relative_to(self.served) and ".." not in path.parts
+
+
+def opens_page(method: str, path: str, headers: Headers) -> bool:
+    """Whether this follows a link to the Studio: the page itself, in a tab of its own."""
+    to_document = (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")) == ("navigate", "document")
+    return method in ("GET", "HEAD") and path in ("", "/") and to_document

@@ -1,0 +1,99 @@
+"""Start and stop the Studio: on loopback by default, without requests to other hosts, and leaving no files behind."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from inspect_kd.apps.studio import texts
+from inspect_kd.apps.studio.server.allowed_hosts import AllowedHosts
+from inspect_kd.apps.studio.server.temporary_folder import TemporaryFolder
+from inspect_kd.apps.studio.settings import Settings
+from inspect_kd.errors import EnvironmentFault
+
+LONGEST_QUEUE = 32
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Server:
+    """Address, logins and public names of a Studio."""
+
+    host: str = "127.0.0.1"
+    port: int | None = None
+    """None: the first free one from 7860 on."""
+    auth: tuple[tuple[str, str], ...] = ()
+    public_hosts: tuple[str, ...] = ()
+    """Names under which browsers reach it through a proxy or a name server, in addition to `host` and loopback."""
+    root_path: str | None = None
+
+
+@contextmanager
+def run_studio(settings: Settings, server: Server | None = None) -> Iterator[str]:
+    """Run the Studio for the duration of a block; yield its address."""
+    server = server or Server()
+    check_address(server.host)
+    received = TemporaryFolder("inspect-kd-received-")
+    # Gradio reads these when it is imported or when a component is made.
+    os.environ |= {
+        "GRADIO_TEMP_DIR": str(received.path),
+        "GRADIO_EXAMPLES_CACHE": str(received.path / "examples"),
+        "GRADIO_ANALYTICS_ENABLED": "False",
+        **without_proxy(server.host),
+    }
+    # Otherwise every program on this machine could claim any address, and evade the limit of logins.
+    os.environ.setdefault("FORWARDED_ALLOW_IPS", "")
+    from inspect_kd.apps.studio.app import build
+    from inspect_kd.apps.studio.server.guarded_app import GuardedApp
+    from inspect_kd.apps.studio.theme import STYLE, head, theme
+
+    page, studio = build(settings, received.path)
+    try:
+        try:
+            _, address, _ = page.queue(max_size=LONGEST_QUEUE, api_open=False).launch(
+                server_name=f"[{server.host}]" if ":" in server.host else server.host,
+                server_port=server.port,
+                auth=list(server.auth) or None,
+                root_path=server.root_path,
+                enable_monitoring=False,
+                max_file_size=settings.max_upload_mb * 2**20,
+                allowed_paths=[],
+                ssr_mode=False,
+                share=False,
+                quiet=True,
+                run_history=False,
+                footer_links=[],
+                prevent_thread_lock=True,
+                theme=theme(),
+                css_paths=[STYLE],
+                head=head(),
+                _app=GuardedApp(studio, AllowedHosts(server.host, server.public_hosts)),
+            )
+        except OSError as error:
+            raise EnvironmentFault(
+                f"port {server.port or 'from 7860 on'} on {server.host} is not free: choose another with --port"
+            ) from error
+        yield address
+    finally:
+        page.close(verbose=False)
+        studio.sessions.close()
+        received.close()
+
+
+def check_address(host: str) -> None:
+    """Raise if this machine cannot listen on an address."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family) as probe:
+            probe.bind(address)
+    except OSError as error:
+        raise EnvironmentFault(texts.NO_SUCH_ADDRESS.format(host=host, reason=error.strerror)) from error
+
+
+def without_proxy(host: str) -> dict[str, str]:
+    """Environment that keeps Gradio's own request for whether the Studio has started away from a proxy."""
+    present = os.environ.get("no_proxy") or os.environ.get("NO_PROXY", "")
+    hosts = ",".join(filter(None, (present, "localhost", host)))
+    return {"no_proxy": hosts, "NO_PROXY": hosts}

@@ -1,0 +1,246 @@
+"""A session: the parts of one browser tab, or of one client of the API, with its artifact and thresholds.
+
+Its methods are everything that can be done in the Inspect and Compare tabs; Gradio only passes events in and HTML out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from threading import RLock
+
+from inspect_kd.apps.studio import texts
+from inspect_kd.apps.studio.artifact.library import ArtifactLibrary
+from inspect_kd.apps.studio.compare.comparison import ArtifactComparison
+from inspect_kd.apps.studio.inspect.gallery_state import GalleryState
+from inspect_kd.apps.studio.inspect.parts import Part, SessionFolders, inspect_part
+from inspect_kd.apps.studio.inspect.what_if import WhatIf, held_out_scores, ordered, what_if
+from inspect_kd.apps.studio.settings import Settings
+from inspect_kd.errors import BadInput, UsageError
+from inspect_kd.inspector import Inspector
+from inspect_kd.types import Inspection, Thresholds
+
+MOST_REFUSED = 1000
+"""Refused files that one session lists."""
+HALF_STEP = 0.0005 + 1e-9
+"""Of the threshold sliders."""
+RESERVE_BYTES = 2**20
+"""Disk space that one more part may need beside its original, for pictures and heatmap."""
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedFile:
+    """A file that could not be inspected, with the reason in one line."""
+
+    name: str
+    reason: str
+
+
+class Session:
+    """Parts, artifact and thresholds of one browser tab or client."""
+
+    def __init__(
+        self, library: ArtifactLibrary, settings: Settings, folders: SessionFolders, free_bytes: Callable[[], int]
+    ) -> None:
+        self.library, self.settings, self.folders, self.free_bytes = library, settings, folders, free_bytes
+        self.lock = RLock()
+        self.parts: dict[int, Part] = {}
+        self.refused: list[RefusedFile] = []
+        self.gallery = GalleryState(self)
+        self.comparison = ArtifactComparison(self)
+        self.last_number = 0
+        self.generation = 0
+        """Increased by everything that cancels a running batch; a part of an earlier generation is dropped."""
+        self.is_used, self.last_active = False, time.monotonic()
+        self.notice = ""
+        """A message that the client must get once."""
+        self.set_artifact(library.names[0], None)
+
+    # Artifact and thresholds
+
+    def set_artifact(self, artifact: str, category: str | None) -> None:
+        """Set artifact, category and thresholds; `change_artifact` also inspects the present parts with another artifact."""
+        inspector = self.library.open(artifact)
+        if category is None and len(inspector.card.categories) == 1:
+            category = inspector.card.categories[0]
+        default = inspector.card.calibration.limits_for(category).thresholds
+        with self.lock:
+            self.artifact, self.category = artifact, category
+            self.thresholds, self.default_thresholds = default, default
+            self.comparison.clear()
+
+    def change_artifact(self, artifact: str, category: str | None) -> Iterator[Part]:
+        """Inspect the parts with another artifact, then replace parts, artifact and thresholds in one step.
+
+        A change that is cancelled or fails has no effect: no score is ever shown beside another artifact's thresholds.
+        """
+        inspector, generation = self.library.open(artifact), self.cancel()
+        inspector.card.calibration.limits_for(category)  # refuses an unknown category before any work
+        new: dict[int, Part] = {}
+        try:
+            while not self._replace_parts(new, artifact, category, generation):
+                yield from self._inspect_again(new, inspector, generation)
+        finally:
+            for part in new.values():
+                if self.parts.get(part.number) is not part:
+                    part.remove_pictures()
+
+    def cancel(self) -> int:
+        """Cancel a running batch or change of the artifact; the part in work is dropped. Return the new generation."""
+        with self.lock:
+            self.generation += 1
+            return self.generation
+
+    def _inspect_again(self, new: dict[int, Part], inspector: Inspector, generation: int) -> Iterator[Part]:
+        for old in self.all_parts():
+            if old.number in new or generation != self.generation:
+                continue
+            self.touch()
+            self._check_disk(0)
+            content = old.original.read_bytes()
+            part = inspect_part(
+                inspector, content, old.name, old.sha256, old.number, self.folders, generation=generation
+            )
+            new[old.number] = part
+            yield part
+
+    def _replace_parts(self, new: dict[int, Part], artifact: str, category: str | None, generation: int) -> bool:
+        """Make the change if every part has been inspected; marks are kept. False if parts are missing."""
+        with self.lock:
+            if generation != self.generation:
+                raise UsageError(texts.CHANGE_STOPPED)
+            if artifact != self.artifact and not self.parts.keys() <= new.keys():
+                return False
+            self.set_artifact(artifact, category)
+            for number, part in new.items():
+                if number in self.parts:
+                    part.mark = self.parts[number].mark
+                    self.parts[number].remove_pictures()
+                    self.parts[number] = part
+            return True
+
+    @property
+    def inspector(self) -> Inspector:
+        return self.library.open(self.artifact)
+
+    def set_thresholds(self, reinspect: float, reject: float) -> None:
+        """Decide all parts by new thresholds, from stored scores; no model runs."""
+        with self.lock:
+            self.thresholds = self.thresholds_at(reinspect, reject)
+
+    def thresholds_at(self, reinspect: float, reject: float) -> Thresholds:
+        """The thresholds for two slider positions.
+
+        The sliders' step is coarser than a calibration: within half a step of the artifact's own threshold, it is that one.
+        """
+        default = self.default_thresholds
+        if not all(0 <= limit <= default.highest_allowed for limit in (reinspect, reject)):  # also refuses NaN
+            raise BadInput(texts.BEYOND_CHOICE.format(most=default.highest_allowed, reject=default.reject))
+        reinspect = default.reinspect if abs(reinspect - default.reinspect) <= HALF_STEP else reinspect
+        reject = default.reject if abs(reject - default.reject) <= HALF_STEP else reject
+        return ordered(reinspect, reject)
+
+    def what_if(self) -> WhatIf:
+        """Count the decisions under the present thresholds."""
+        scores = [part.score for part in self.all_parts()]
+        held_out = held_out_scores(self.inspector.card.calibration, self.category)
+        return what_if(scores, held_out, self.thresholds, self.default_thresholds)
+
+    def inspection(self, part: Part) -> Inspection:
+        """A part under the present thresholds."""
+        return part.inspection(self.inspector, self.thresholds)
+
+    # Parts
+
+    def add(self, content: bytes, name: str) -> Part | RefusedFile:
+        """Inspect one file. A file that cannot be read is refused, so that a batch continues."""
+        name = display_name(name)
+        try:
+            self._check_room(len(content))
+            digest, artifact, generation = hashlib.sha256(content).hexdigest(), self.artifact, self.generation
+            inspector = self.library.open(artifact)
+            number = self.next_number()
+            part = inspect_part(inspector, content, name, digest, number, self.folders, generation=generation)
+            if not self._keep(part, content, artifact, generation):
+                return RefusedFile(name, texts.PART_STOPPED)
+        except BadInput as error:
+            return self.refuse(name, str(error).removeprefix(f"{name}: "))
+        return part
+
+    def refuse(self, name: str, reason: str) -> RefusedFile:
+        """List a file as refused; only the first thousand are kept."""
+        refused = RefusedFile(name, reason)
+        with self.lock:
+            if len(self.refused) < MOST_REFUSED:
+                self.refused.append(refused)
+        return refused
+
+    def _keep(self, part: Part, content: bytes, artifact: str, generation: int) -> bool:
+        """Keep an inspected part; False if the batch was stopped or the parts were cleared meanwhile."""
+        with self.lock:
+            if artifact != self.artifact or generation != self.generation:
+                part.remove_pictures()
+            if artifact != self.artifact:
+                raise BadInput(texts.ARTIFACT_CHANGED)
+            if generation != self.generation:
+                return False
+            part.original.write_bytes(content)
+            self.parts[part.number] = part
+            if self.gallery.selected is None:
+                self.gallery.selected = part.number
+            return True
+
+    def all_parts(self) -> list[Part]:
+        """The parts in the order of their arrival."""
+        with self.lock:
+            return list(self.parts.values())
+
+    def clear(self) -> None:
+        """Remove all parts and their files."""
+        with self.lock:
+            self.cancel()
+            self.parts.clear()
+            self.refused.clear()
+            self.is_used = False
+            self.gallery.reset()
+        self.comparison.clear()
+        for folder in self.folders:
+            for path in folder.iterdir():
+                path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Remove the session's folders."""
+        for folder in self.folders:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def touch(self) -> None:
+        """Note that the client, or a model that works for it, is active."""
+        self.last_active = time.monotonic()
+
+    def next_number(self) -> int:
+        """A number that no part or picture of this session has had."""
+        with self.lock:
+            self.last_number += 1
+            self.is_used = True
+            self.touch()
+            return self.last_number
+
+    def _check_room(self, size: int) -> None:
+        if size > self.settings.max_upload_mb * 2**20:
+            raise BadInput(texts.TOO_LARGE.format(mb=self.settings.max_upload_mb))
+        if len(self.parts) >= self.settings.max_parts:
+            raise BadInput(texts.SESSION_FULL.format(most=self.settings.max_parts))
+        self._check_disk(size)
+
+    def _check_disk(self, size: int) -> None:
+        if self.free_bytes() < size + RESERVE_BYTES:
+            raise BadInput(texts.DISK_FULL.format(mb=self.settings.max_kept_mb))
+
+
+def display_name(name: str) -> str:
+    """An uploaded file's name for people: without folders, printable, at most 120 characters."""
+    last = name.replace("\\", "/").rsplit("/", 1)[-1]
+    return "".join(letter for letter in last if letter.isprintable())[:120] or texts.NAMELESS

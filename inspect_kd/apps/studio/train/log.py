@@ -1,0 +1,177 @@
+"""Read a training's log: the JSON lines of its stderr, and whatever libraries print between them.
+
+Unusual here: a log contains several attempts, one for each start or resume. Their curves are joined, and repeated steps replace
+those of the attempt before.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from inspect_kd.errors import BadInput
+from inspect_kd.plain_file import open_plain_file, read_plain_file
+
+ATTEMPT = "attempt"
+KEPT_LINES, READ_AT_ONCE, MOST_POINTS = 400, 4 << 20, 300
+LONGEST_LINE, LARGEST_METRICS = 64 << 10, 256 << 20
+ERROR_PREFIX = "inspect-kd: "
+Points = list[tuple[float, float]]
+
+
+@dataclass(slots=True)
+class TrainingProgress:
+    """Phase, figures and text lines of a training, as far as its log has been read."""
+
+    attempt: int = 0
+    phase: str = ""
+    done: int = 0
+    total: int = 0
+    seconds: float = 0.0
+    seconds_left: float | None = None
+    baseline: tuple[float, float] | None = None
+    """(done, seconds) of the phase's first report with progress: a resumed phase does not begin at zero."""
+    loss: float | None = None
+    gap: float | None = None
+    finished_phases: list[tuple[str, float]] = field(default_factory=list)
+    """Phases of this attempt that are over, with their seconds."""
+    losses: dict[str, Points] = field(default_factory=dict)
+    """By phase."""
+    gaps: Points = field(default_factory=list)
+    lines: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT_LINES))
+    """The log as a person would read it."""
+    error: str = ""
+    """The last line of this attempt that could be an error message."""
+
+
+class LogReader:
+    """Reads a growing log, each time from where it stopped before."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.progress = path, TrainingProgress()
+        self.offset, self.rest = 0, b""
+
+    def read(self) -> TrainingProgress:
+        """Read what is new, at most 4 MB."""
+        try:
+            with open_plain_file(self.path, "log of a training", follow_links=False) as file:
+                file.seek(self.offset)
+                fresh = file.read(READ_AT_ONCE)
+        except BadInput:
+            # Not there yet; or a link, which could lead to any file.
+            return self.progress
+        self.offset += len(fresh)
+        *lines, self.rest = (self.rest + fresh).split(b"\n")
+        for line in lines:
+            parse_line(self.progress, line[:LONGEST_LINE].decode("utf-8", errors="replace").rstrip("\r"))
+        self.rest = self.rest[:LONGEST_LINE]
+        return self.progress
+
+
+def parse_line(progress: TrainingProgress, text: str) -> None:
+    """Update the progress by one line of the log."""
+    line = _json_object(text)
+    if line is None:
+        _plain_text(progress, text)
+    elif isinstance(line.get(ATTEMPT), int):
+        _new_attempt(progress, line[ATTEMPT])
+    elif isinstance(line.get("say"), str):
+        progress.lines.append(line["say"])
+    elif isinstance(line.get("phase"), str):
+        _phase_report(progress, line)
+
+
+def _json_object(text: str) -> dict[str, Any] | None:
+    if not text.startswith("{"):
+        return None
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError):  # the second: nested too deeply
+        return None
+    return line if isinstance(line, dict) else None
+
+
+def _plain_text(progress: TrainingProgress, text: str) -> None:
+    if not text.strip():
+        return
+    progress.lines.append(text)
+    # The last line of a traceback is not indented; our own message is preferred to a library's.
+    if text.startswith(ERROR_PREFIX):
+        progress.error = text.removeprefix(ERROR_PREFIX)
+    elif not text[0].isspace():
+        progress.error = text
+
+
+def _new_attempt(progress: TrainingProgress, number: int) -> None:
+    progress.attempt, progress.error = number, ""
+    progress.phase, progress.finished_phases, progress.seconds_left, progress.baseline = "", [], None, None
+    progress.done = progress.total = 0
+    progress.seconds = 0.0
+    if number > 1:
+        progress.lines.append("— resumed —")
+
+
+def _phase_report(progress: TrainingProgress, line: dict[str, Any]) -> None:
+    phase, done = line["phase"], _number(line, "done") or 0.0
+    if progress.phase not in ("", phase):
+        progress.finished_phases.append((progress.phase, progress.seconds))
+        progress.loss = progress.gap = progress.baseline = None
+    progress.phase, progress.done, progress.total = phase, int(done), int(_number(line, "total") or 0)
+    progress.seconds = _number(line, "seconds") or 0.0
+    progress.seconds_left = _seconds_left(progress, _number(line, "seconds_left"))
+    loss, gap = _number(line, "loss"), _number(line, "gap")
+    if loss is not None:
+        progress.loss = loss
+        add_point(progress.losses.setdefault(phase, []), done, loss)
+    if gap is not None:
+        progress.gap = gap
+        add_point(progress.gaps, done, gap)
+
+
+def _seconds_left(progress: TrainingProgress, reported: float | None) -> float | None:
+    """Estimate the time left from this attempt's own steps; the reported estimate counts earlier attempts' steps too."""
+    if not progress.done:
+        return reported
+    if progress.baseline is None:
+        progress.baseline = (progress.done, progress.seconds)
+    done, seconds = progress.done - progress.baseline[0], progress.seconds - progress.baseline[1]
+    return seconds / done * (progress.total - progress.done) if done > 0 and seconds > 0 else reported
+
+
+def _number(line: dict[str, Any], key: str) -> float | None:
+    value = line.get(key)
+    return float(value) if isinstance(value, int | float) and abs(value) < 1e12 else None
+
+
+def add_point(points: Points, step: float, value: float) -> None:
+    """Add a point; points of an earlier attempt at this step or later are removed."""
+    while points and points[-1][0] >= step:
+        points.pop()
+    points.append((step, value))
+
+
+def thin_out(points: Points) -> Points:
+    """Reduce to as many points as a chart can show, with the last one."""
+    stride = max(1, len(points) // MOST_POINTS)
+    return points if stride == 1 else [*points[:-1:stride], points[-1]]
+
+
+def read_metrics(path: Path) -> tuple[dict[str, Points], Points]:
+    """Read losses by stage, and gaps, from a run's metrics.jsonl: finer than the log, and also there without a Studio."""
+    losses: dict[str, Points] = {}
+    gaps: Points = []
+    try:
+        content = read_plain_file(path, "metrics of a training", LARGEST_METRICS, follow_links=False)
+    except BadInput:
+        return losses, gaps
+    for text in content.decode("utf-8", errors="replace").splitlines():
+        line = _json_object(text) or {}
+        step, loss, gap = _number(line, "step"), _number(line, "loss"), _number(line, "gap")
+        if step is not None and loss is not None:
+            losses.setdefault(str(line.get("stage", "train")), []).append((step, loss))
+        if step is not None and gap is not None:
+            gaps.append((step, gap))
+    return losses, gaps

@@ -1,0 +1,75 @@
+"""The right half of the Train tab: the progress of one run, all runs below it, and the report of one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from inspect_kd.apps.studio.handlers import PRIVATE
+from inspect_kd.apps.studio.train import texts, view
+from inspect_kd.apps.studio.train.log import TrainingProgress
+from inspect_kd.apps.studio.train.service import ProgressView, digest
+
+UNQUEUED: dict[str, Any] = {"queue": False, **PRIVATE}
+Digests = dict[str, str]
+"""Of everything that the page shows, by component."""
+Updates = tuple[Any, ...]
+
+
+def own_html(value: str, elem_id: str) -> gr.HTML:
+    """HTML without Gradio's own style, which is meant for tables and lists in prose."""
+    return gr.HTML(value, elem_id=elem_id, apply_default_css=False, padding=False)
+
+
+class ProgressPanel:
+    """One run, live, and below it the list of all runs."""
+
+    def __init__(self) -> None:
+        gr.Markdown(f"### {texts.PROGRESS}")
+        self.chosen = gr.Dropdown([], value=None, label=texts.CHOOSE, elem_id="train-run")
+        with gr.Row():
+            self.stop = gr.Button(texts.STOP, variant="stop", interactive=False, size="md", elem_id="train-stop")
+            self.resume = gr.Button(texts.RESUME, interactive=False, size="md", elem_id="train-resume")
+            self.open = gr.Button(texts.OPEN_REPORT, interactive=False, size="md", elem_id="train-open")
+        self.status = own_html(view.status(None, TrainingProgress(), ""), "train-status")
+        self.curves = own_html("", "train-curves")
+        self.pictures = own_html("", "train-pictures")
+        with gr.Accordion(texts.LOG, open=False, elem_id="train-log"):
+            self.log = gr.Textbox(show_label=False, label=texts.LOG, lines=12, max_lines=12, interactive=False)
+        gr.Markdown(f"### {texts.RUNS}")
+        self.runs = own_html("", "train-runs")
+        self.digests = gr.State({})
+
+    @property
+    def outputs(self) -> list[Any]:
+        """In the order of `changed_parts`."""
+        parts = [self.chosen, self.status, self.curves, self.pictures, self.log, self.runs]
+        return [*parts, self.stop, self.resume, self.open, self.digests]
+
+
+class ReportPanel:
+    """The report of a run, over the whole width; hidden until one is opened."""
+
+    def __init__(self) -> None:
+        with gr.Column(visible=False, elem_id="train-report") as self.column:
+            self.close = gr.Button(texts.CLOSE_REPORT, size="md", elem_id="train-close")
+            self.page = own_html("", "train-page")
+
+
+def changed_parts(progress: ProgressView, digests: Digests) -> Updates:
+    """Updates of what has changed since the page was updated last; anything drawn again would lose its scroll position."""
+    parts: dict[str, dict[str, Any]] = {
+        "chosen": {"choices": progress.choices, "value": progress.chosen},
+        "status": {"value": progress.status},
+        "curves": {"value": progress.curves},
+        "pictures": {"value": progress.pictures},
+        "log": {"value": progress.log},
+        "runs": {"value": progress.runs},
+        "stop": {"interactive": progress.can_stop},
+        "resume": {"interactive": progress.can_resume},
+        "open": {"interactive": progress.can_open},
+    }
+    now = {name: digest(part) for name, part in parts.items()}
+    updates = [gr.skip() if digests.get(name) == now[name] else gr.update(**part) for name, part in parts.items()]
+    return *updates, now

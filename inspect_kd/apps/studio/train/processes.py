@@ -1,0 +1,68 @@
+"""Processes that outlive the Studio: recognise one after a restart, and signal its group.
+
+A process id alone proves nothing, because ids are used again. Together with the time of its start it identifies one process.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+_PROC = Path("/proc")
+_STATE, _START = 0, 19
+"""Positions in /proc/<pid>/stat after the program's name (man 5 proc: fields 3 and 22)."""
+
+
+def process_birth(pid: int) -> str | None:
+    """A text that no other process of this id ever has; None where no such process runs."""
+    if (_PROC / "self" / "stat").is_file():
+        return _birth_on_linux(pid)
+    return _birth_by_ps(pid) if os.name == "posix" else None
+
+
+def _birth_on_linux(pid: int) -> str | None:
+    try:
+        stat = (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
+        boot = (_PROC / "sys" / "kernel" / "random" / "boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return None
+    # The name is in brackets, and may contain brackets and blanks itself.
+    fields = stat.rpartition(")")[2].split()
+    # A process that has ended still has an entry until its parent has read its exit code.
+    return None if fields[_STATE] in "ZX" else f"{boot}/{fields[_START]}"
+
+
+def _birth_by_ps(pid: int) -> str | None:
+    words = ["ps", "-o", "stat=,lstart=", "-p", str(pid)]
+    listed = subprocess.run(words, capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C"})
+    state, _, started = listed.stdout.strip().partition(" ")
+    return started.strip() or None if state and not state.startswith("Z") else None
+
+
+def is_alive(pid: int, birth: str) -> bool:
+    """Whether the process of this id and birth still runs."""
+    return bool(birth) and process_birth(pid) == birth
+
+
+def signal_group(leader: int, number: signal.Signals) -> None:
+    """Signal a process and everything it has started; the caller has checked whose id it is."""
+    try:
+        if os.name == "posix":
+            os.killpg(leader, number)
+        else:
+            # No gentler signal exists there; the checkpoint makes this one bearable.
+            os.kill(leader, signal.SIGTERM)
+    except ProcessLookupError:
+        return  # It has ended meanwhile.
+
+
+def describe_exit(code: int) -> str:
+    """An exit code in words."""
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"

@@ -1,0 +1,142 @@
+"""What the Train tab shows and does, without Gradio: one service for the page and for the programs that call it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from inspect_kd.apps.studio.train import data_check, run_report, texts, view
+from inspect_kd.apps.studio.train.data_check import DataCheck
+from inspect_kd.apps.studio.train.data_folders import data_folders, first_sound_parts, folder_below
+from inspect_kd.apps.studio.train.log import Points, TrainingProgress, read_metrics
+from inspect_kd.apps.studio.train.record import BUSY
+from inspect_kd.apps.studio.train.trainings import Training, Trainings
+from inspect_kd.errors import InspectKDError
+from inspect_kd.report import pictures_file
+
+LOG_LINES, MOST_PICTURES = 80, 6
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProgressView:
+    """Everything that the tab shows of the runs at one moment."""
+
+    chosen: str | None
+    choices: list[tuple[str, str]]
+    status: str
+    curves: str
+    pictures: str
+    log: str
+    runs: str
+    can_stop: bool
+    can_resume: bool
+    can_open: bool
+
+
+class TrainService:
+    """The trainings of one Studio and the data sets that they may use."""
+
+    def __init__(self, root: Path, runs: Path, store: Path, changes: Sequence[str] = ()) -> None:
+        self.root, self.scratch = root.resolve(), store / "checks"
+        self.trainings = Trainings(root, runs, changes=changes)
+
+    def folders(self) -> list[str]:
+        """Folders that look like data sets."""
+        return data_folders(self.root)
+
+    def check(self, folder: str) -> Iterator[DataCheck]:
+        """Check a data set; the last value is the result."""
+        return data_check.check(self.root, folder, self.scratch)
+
+    def progress_view(self, chosen: str | None) -> ProgressView:
+        """The chosen run; if it no longer exists, the one that runs, or else the latest."""
+        every = self.trainings.listed()
+        training = _select(every, chosen)
+        progress = self.trainings.progress(training.name) if training else TrainingProgress()
+        return ProgressView(
+            chosen=training.name if training else None,
+            choices=[(f"{each.name} · {texts.STATES[each.state][1]}", each.name) for each in every],
+            status=view.status(training, progress, self.trainings.error(training) if training else ""),
+            curves=_curves(training, progress) if training else "",
+            pictures=self._pictures(training) if training else "",
+            log="\n".join(list(progress.lines)[-LOG_LINES:]),
+            runs=view.runs(every),
+            can_stop=training is not None and training.can_stop,
+            can_resume=training is not None and training.can_resume,
+            can_open=training is not None and training.has_report,
+        )
+
+    def report(self, name: str) -> str:
+        """The page of a run's report."""
+        return run_report.read_report(self.trainings.get(name).folder)
+
+    def to_json(self, training: Training) -> dict[str, Any]:
+        """A training for programs."""
+        progress = self.trainings.progress(training.name)
+        return {
+            "name": training.name,
+            "state": str(training.state),
+            "place": training.place,
+            "phase": progress.phase,
+            "done": progress.done,
+            "total": progress.total,
+            "seconds_left": progress.seconds_left if training.state in BUSY else None,
+            "loss": progress.loss,
+            "gap": progress.gap,
+            "error": self.trainings.error(training),
+            "report": training.has_report,
+        }
+
+    def _pictures(self, training: Training) -> str:
+        """The report's pictures; before there are any, and for runs of earlier versions, the first sound training parts."""
+        try:
+            file = training.folder / pictures_file.FILE_NAME
+            if training.has_report and file.is_file():
+                return _report_pictures(training.folder, file.stat().st_mtime_ns)
+            if training.record is not None:
+                data = training.record.request.data
+                return _sound_parts(folder_below(self.root, data), data)
+        except (InspectKDError, OSError):
+            pass  # moved away since; whatever else needs it reports that
+        return ""
+
+
+def _select(trainings: Sequence[Training], chosen: str | None) -> Training | None:
+    by_name = {each.name: each for each in trainings}
+    busy = (each for each in trainings if each.state in BUSY)
+    return by_name.get(chosen or "") or next(busy, None) or next(iter(trainings), None)
+
+
+@lru_cache(maxsize=64)
+def _sound_parts(folder: Path, name: str) -> str:
+    return view.sound_parts(name, first_sound_parts(folder))
+
+
+@lru_cache(maxsize=16)
+def _report_pictures(run: Path, _modified: int) -> str:
+    return view.report_pictures(pictures_file.read_pictures(run, MOST_PICTURES))
+
+
+def _curves(training: Training, progress: TrainingProgress) -> str:
+    """From the run's metrics once it has ended; while it runs they are written in bursts, and the log is ahead."""
+    running = training.state in BUSY
+    losses, gaps = ({}, []) if running else _metrics(training.folder / "metrics.jsonl")
+    return view.curves(losses or progress.losses, gaps or progress.gaps, running=running)
+
+
+def _metrics(path: Path) -> tuple[dict[str, Points], Points]:
+    return _read_metrics(path, path.stat().st_mtime_ns) if path.is_file() else ({}, [])
+
+
+@lru_cache(maxsize=16)
+def _read_metrics(path: Path, _modified: int) -> tuple[dict[str, Points], Points]:
+    return read_metrics(path)
+
+
+def digest(shown: object) -> str:
+    """A short digest of what is shown, so that only changes are sent."""
+    return hashlib.sha256(repr(shown).encode()).hexdigest()[:16]

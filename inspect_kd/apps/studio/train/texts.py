@@ -1,0 +1,85 @@
+"""Every text of the Train tab, in one place for translation. Braces are filled in by `str.format`."""
+
+from __future__ import annotations
+
+from inspect_kd.apps.studio.train.record import State
+
+INTRO = (
+    "From a folder of good parts to a report and one `.onnx` file. A training runs in its own process: "
+    "you may close this page, and restart the Studio."
+)
+NO_TRAINING_PACKAGES = (
+    "Training needs packages that are not installed here: `pip install 'inspect-kd[train,cpu]'` (or `[train,gpu]`)."
+)
+
+# Form
+PARTS, PROGRESS, RUNS = "Parts", "Progress", "All runs"
+FOLDER = "Folder"
+FOLDER_INFO = "Folders that look like data sets; you may type any other below the data folder."
+AGAIN = "Look again"
+CHECK, CHECKING = "Check", "Checking every image …"
+NOT_CHECKED = "A check shows what the folder contains, and what is wrong with it, before a training fails on it."
+RECIPE = "Recipe"
+LENGTH, NORMAL, QUICK = "Length", "normal", "quick"
+LENGTH_INFO = "Quick does a quarter of the steps: enough to see whether the data is right."
+SEED = "Seed"
+NAME, NAME_INFO = "Name", "Empty: made from folder and recipe."
+START, STOP, RESUME = "Start training", "Stop", "Resume"
+OPEN_REPORT, OPENING, CLOSE_REPORT = "Open report", "Opening the report …", "Close report"
+CHOOSE = "Run"
+LOG = "Log"
+
+# State of a run
+NOTHING_YET = "No run yet. Choose a folder of good parts, check it, and start."
+NO_ARTIFACT = (
+    "Complete but for its artifact, which failed its proof; the report names the images. "
+    "To try again: inspect-kd export {folder}"
+)
+STATES = {
+    State.WAITING: ("…", "waiting"),
+    State.RUNNING: ("▶", "running"),
+    State.STOPPING: ("■", "stopping"),
+    State.STOPPED: ("■", "stopped"),
+    State.FINISHED: ("✓", "finished"),
+    State.FAILED: ("✕", "failed"),
+    State.UNFINISHED: ("?", "unfinished"),
+}
+EXPLANATIONS = {
+    State.WAITING: "One training runs at a time. Place in the queue: {place}.",
+    State.RUNNING: "",
+    State.STOPPING: "Stopping; its checkpoint is kept.",
+    State.STOPPED: "Stopped. Resume continues from the checkpoint, to the same numbers.",
+    State.FINISHED: "Complete: thresholds, artifact and report are in the run's folder {folder}.",
+    State.FAILED: "Failed: {error}",
+    State.UNFINISHED: "Started outside of the Studio and not complete; it may still be running.",
+}
+STARTING = "starting"
+PHASES = {
+    "train": "train",
+    "study": "study",
+    "align": "align",
+    "supervise": "learn defects",
+    "refine": "refine",
+    "calibrate": "thresholds",
+    "evaluate": "evaluate",
+    "export": "export",
+    "prove": "prove",
+    "report": "report",
+}
+LAST_PHASES = ("calibrate", "evaluate", "export", "prove", "report")
+STEP, LEFT, LOSS, GAP = "step", "left in this phase", "loss", "synthetic gap"
+CURVE_LOSS, CURVE_GAP = "loss: {phase}", "synthetic gap (AP of drawn defects)"
+NO_CURVE = "The curves appear with the first steps."
+FIRST_PARTS = "First sound parts of {folder}"
+REPORT_PARTS = "Parts worth a look: original and heatmap"
+
+# Check of a folder
+CATEGORY, DEFECTIVE, NOTHING_WRONG = "category", "defective", "Nothing wrong was found."
+SPLITS = {"train": "train", "calibration": "calib.", "validation": "valid.", "test": "test"}
+SEVERITIES = {"error": ("✕", "error"), "warning": ("!", "warning"), "note": ("•", "note")}
+NOTES = "Good to know ({count})"
+MORE = "… and {count} more"
+LAYOUT = "Layout {layout}, {images} images"
+
+# List of runs
+HEAD = ("run", "state", "data", "recipe", "begun")

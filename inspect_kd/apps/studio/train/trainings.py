@@ -1,0 +1,326 @@
+"""Trainings as processes of their own: started, monitored, stopped and resumed; none of them can crash the Studio.
+
+Unusual here: all state is in the runs' folders. A restarted Studio reads it there, finds a process that still trains by its id and
+birth, and continues to monitor it. One Studio manages one folder of runs.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import math
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from inspect_kd.apps.studio.train import processes
+from inspect_kd.apps.studio.train.command import checked_name, command, is_run_name, proposed_name
+from inspect_kd.apps.studio.train.data_folders import folder_below
+from inspect_kd.apps.studio.train.log import ATTEMPT, LogReader, TrainingProgress
+from inspect_kd.apps.studio.train.record import (
+    BUSY,
+    LOG,
+    State,
+    TrainingRecord,
+    TrainRequest,
+    check_request,
+    read_record,
+)
+from inspect_kd.child_process import python_environment
+from inspect_kd.errors import BadInput, InspectKDError, UsageError
+from inspect_kd.file_lock import hold_lock
+from inspect_kd.plain_file import open_to_append
+
+GRACE_S = 5.0
+"""Between one signal and the next harsher one. The first is the friendliest, but a training inherits that it is ignored from a Studio
+that was itself started in the background; a resume only needs the checkpoint, which is replaced atomically."""
+SIGNALS = ("SIGINT", "SIGTERM", "SIGKILL")
+UPDATE_INTERVAL_S = 1.0
+MOST_LISTED, MOST_WAITING = 100, 32
+OTHER_STUDIO = (
+    "end the Studio that runs there, name another folder with --runs, or leave the Train tab out with --no-train"
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Training:
+    """One run in its present state."""
+
+    name: str
+    folder: Path
+    state: State
+    record: TrainingRecord | None
+    """None for a run that was not started in the Studio."""
+    has_report: bool
+    has_artifact: bool = True
+    """False where a training is complete but its artifact failed its proof."""
+    since: float
+    """When it was started or requested, in seconds since the epoch."""
+    place: int = 0
+    """In the queue, 1 is next; 0 where it does not wait."""
+
+    @property
+    def can_stop(self) -> bool:
+        return self.state in (State.RUNNING, State.WAITING)
+
+    @property
+    def can_resume(self) -> bool:
+        return self.record is not None and self.state in (State.STOPPED, State.FAILED)
+
+
+class Trainings:
+    """The trainings in one folder of runs."""
+
+    def __init__(
+        self, root: Path, runs: Path, *, at_once: int = 1, grace: float = GRACE_S, changes: Sequence[str] = ()
+    ) -> None:
+        """`changes` of the recipe (`section.key=value`) apply to every training: a plant's own defaults."""
+        self.root, self.runs, self.at_once, self.grace = root.resolve(), runs.resolve(), at_once, grace
+        self.changes = tuple(changes)
+        self.lock = threading.RLock()
+        self.children: dict[str, subprocess.Popen[bytes]] = {}
+        self.signals_sent: dict[str, tuple[int, float]] = {}
+        """Number of signals that a training was sent, and the time of the last one, by the monotonic clock."""
+        self.logs: dict[str, LogReader] = {}
+
+    # ── requests ─────────────────────────────────────────────────────────────────────────────────────────────────────
+    def start(self, request: TrainRequest) -> Training:
+        """Start a training, or queue it while another one runs."""
+        check_request(request)
+        with self.lock:
+            self._check_queue()
+            data = folder_below(self.root, request.data)
+            name = self._free_name(request.name.strip() or proposed_name(data, request.recipe))
+            words = self._command(request, name, resume=False)
+            record = TrainingRecord(name=name, request=request, requested_at=time.time(), command=words)
+            record.write(self.runs / name)
+            self.update()
+            return self.get(name)
+
+    def stop(self, name: str) -> Training:
+        """Stop a training; it ends a moment later, and its checkpoint is kept."""
+        with self.lock:
+            training = self.get(name)
+            if training.record is None or not training.can_stop:
+                raise UsageError(f"{name} is {training.state}: nothing to stop")
+            training.record.stop_requested_at = time.time()
+            training.record.write(training.folder)
+            self.update()
+            return self.get(name)
+
+    def resume(self, name: str) -> Training:
+        """Continue a training from its checkpoint, or from the start where it has none."""
+        with self.lock:
+            training = self.get(name)
+            if training.record is None or not training.can_resume:
+                raise UsageError(f"{name} is {training.state}: nothing to resume")
+            self._check_queue()
+            record = training.record
+            self._command(record.request, name, resume=True)  # refuses now, not in the queue
+            record.pid, record.process_birth, record.stop_requested_at, record.exit_code = None, "", None, None
+            record.requested_at, record.problem = time.time(), ""
+            record.write(training.folder)
+            self.update()
+            return self.get(name)
+
+    # ── state ────────────────────────────────────────────────────────────────────────────────────────────────────────
+    def get(self, name: str) -> Training:
+        """One training in its present state."""
+        with self.lock:
+            self._record_exits()
+            training = self._read(self._folder(name))
+            if training.state is not State.WAITING:
+                return training
+            return next((each for each in self.all() if each.name == name), training)
+
+    def listed(self) -> list[Training]:
+        """The runs that a page lists: all that run or wait, and the latest of the others."""
+        every = self.all()
+        active = {each.name for each in every if each.state in (*BUSY, State.WAITING)}
+        others = [each.name for each in every if each.name not in active]
+        listed = active.union(others[: max(0, MOST_LISTED - len(active))])
+        return [each for each in every if each.name in listed]
+
+    def all(self) -> list[Training]:
+        """Every run, the latest first."""
+        with self.lock:
+            self._record_exits()
+            folders = [path for path in self.runs.iterdir() if path.is_dir()] if self.runs.is_dir() else []
+            runs = [path for path in folders if not path.is_symlink() and is_run(path)]
+            trainings = sorted(map(self._read, runs), key=lambda training: -training.since)
+            queue = [each.name for each in reversed(trainings) if each.state is State.WAITING]
+            return [replace(each, place=queue.index(each.name) + 1 if each.name in queue else 0) for each in trainings]
+
+    def progress(self, name: str) -> TrainingProgress:
+        """The progress of a training, from its log."""
+        with self.lock:
+            path = self._folder(name) / LOG
+            return self.logs.setdefault(name, LogReader(path)).read()
+
+    def error(self, training: Training) -> str:
+        """Why a training failed, in one line; empty for others."""
+        if training.state is not State.FAILED or training.record is None:
+            return ""
+        if training.record.problem:
+            return training.record.problem
+        message, code = self.progress(training.name).error, training.record.exit_code
+        if code == -signal.SIGKILL:
+            return "killed from outside (SIGKILL); if nobody did that, the machine ran out of memory"
+        if code is not None and code < 0:
+            return f"ended by {processes.describe_exit(code)}" + (f": {message}" if message else "")
+        return message or "its process ended without a message" + (
+            f" ({processes.describe_exit(code)})" if code else ""
+        )
+
+    # ── updates ──────────────────────────────────────────────────────────────────────────────────────────────────────
+    def update(self) -> None:
+        """Signal trainings that are to stop, and start those that wait as far as there is room."""
+        with self.lock:
+            every = self.all()
+            for training in every:
+                if training.state is State.STOPPING and training.record is not None:
+                    self._signal(training.record)
+            free = self.at_once - sum(training.state in BUSY for training in every)
+            waiting = sorted((each for each in every if each.state is State.WAITING), key=lambda each: each.place)
+            for training in waiting[: max(0, free)]:
+                if training.record is not None:
+                    self._try_to_launch(training.record, training.folder)
+
+    def update_in_background(self, on_error: Callable[[Exception], None]) -> threading.Event:
+        """Update in a thread until the event is set, so that a waiting training starts with no browser open.
+
+        Raises where another Studio does this for the same folder: both would start the training that waits.
+        """
+        end, held = threading.Event(), ExitStack()
+        held.enter_context(hold_lock(self.runs / ".studio.lock", str(self.runs), OTHER_STUDIO))
+        atexit.register(held.close)
+
+        def update_repeatedly() -> None:
+            while not end.wait(UPDATE_INTERVAL_S):
+                try:
+                    self.update()
+                except Exception as error:  # a full disk must not end the monitoring of what runs
+                    on_error(error)
+            held.close()
+
+        threading.Thread(target=update_repeatedly, name="trainings", daemon=True).start()
+        return end
+
+    def _folder(self, name: str) -> Path:
+        folder = self.runs / checked_name(name)
+        if folder.is_symlink() or not is_run(folder):
+            raise BadInput(f"no run named {name!r}")
+        return folder
+
+    def _command(self, request: TrainRequest, name: str, *, resume: bool) -> list[str]:
+        words = command(request, self.root, self.runs, name, resume=resume)
+        return words + [word for change in self.changes for word in ("--set", change)]
+
+    def _check_queue(self) -> None:
+        if sum(each.state is State.WAITING for each in self.all()) >= MOST_WAITING:
+            raise UsageError(f"{MOST_WAITING} trainings wait already: stop one of them, or wait until one begins")
+
+    def _free_name(self, wanted: str) -> str:
+        name, number = checked_name(wanted), 2
+        while (self.runs / name).exists() or (self.runs / name).is_symlink():
+            name, number = checked_name(f"{wanted}-{number}"), number + 1
+        return name
+
+    def _read(self, folder: Path) -> Training:
+        record, complete = read_record(folder), (folder / "run.json").is_file()
+        since = folder.stat().st_mtime
+        if record is not None:
+            since = record.requested_at if record.pid is None else record.started_at or record.requested_at
+        return Training(
+            name=folder.name,
+            folder=folder,
+            state=self._state(record, complete=complete),
+            record=record,
+            has_report=complete and (folder / "report.html").is_file(),
+            has_artifact=(folder / f"{folder.name}.onnx").is_file(),
+            since=since,
+        )
+
+    def _state(self, record: TrainingRecord | None, *, complete: bool) -> State:
+        if record is not None and self._is_alive(record):
+            return State.RUNNING if record.stop_requested_at is None else State.STOPPING
+        if complete:
+            return State.FINISHED
+        if record is None:
+            return State.UNFINISHED
+        if record.problem:
+            return State.FAILED
+        if record.pid is None:
+            return State.WAITING if record.stop_requested_at is None else State.STOPPED
+        return State.FAILED if record.stop_requested_at is None else State.STOPPED
+
+    def _is_alive(self, record: TrainingRecord) -> bool:
+        child = self.children.get(record.name)
+        if child is not None and child.pid == record.pid:
+            return child.poll() is None
+        return record.pid is not None and processes.is_alive(record.pid, record.process_birth)
+
+    def _record_exits(self) -> None:
+        """Write the exit codes of children that have ended, before any state is read."""
+        for name, child in list(self.children.items()):
+            if child.poll() is None:
+                continue
+            del self.children[name]
+            self.signals_sent.pop(name, None)
+            record = read_record(self.runs / name)
+            if record is not None and record.pid == child.pid:
+                record.exit_code = child.returncode
+                record.write(self.runs / name)
+
+    def _signal(self, record: TrainingRecord) -> None:
+        """Send the next signal when it is time, each only once."""
+        if record.pid is None:
+            return
+        # By the monotonic clock, not by the time of the request: the machine's clock may be set back meanwhile.
+        sent, last = self.signals_sent.get(record.name, (0, -math.inf))
+        now = time.monotonic()
+        if sent < len(SIGNALS) and now - last >= self.grace:
+            self.signals_sent[record.name] = sent + 1, now
+            processes.signal_group(record.pid, getattr(signal, SIGNALS[sent], signal.SIGTERM))
+
+    def _try_to_launch(self, record: TrainingRecord, folder: Path) -> None:
+        """Launch, or record why not: data or disk space may have gone since the request."""
+        try:
+            self._launch(record, folder)
+        except (InspectKDError, OSError) as error:
+            record.problem = str(error)
+            record.write(folder)
+
+    def _launch(self, record: TrainingRecord, folder: Path) -> None:
+        record.attempt += 1
+        resume = (folder / "recipe.yaml").is_file()
+        record.command = self._command(record.request, record.name, resume=resume)
+        with open_to_append(folder / LOG, "log of a training") as log:
+            log.write(f"\n{json.dumps({ATTEMPT: record.attempt})}\n".encode())
+            log.flush()
+            # A process group of its own: neither Ctrl-C at the Studio's terminal nor the Studio's end reaches it.
+            child = subprocess.Popen(
+                record.command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env=python_environment(),
+            )
+        self.children[record.name] = child
+        self.signals_sent.pop(record.name, None)
+        record.pid, record.process_birth = child.pid, processes.process_birth(child.pid) or ""
+        record.started_at = time.time()
+        record.stop_requested_at = record.exit_code = None
+        record.write(folder)
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder has the files of a run, and a name that the Studio accepts: any other would break the page."""
+    files = ("run.json", "recipe.yaml", "training.json")
+    return is_run_name(folder.name) and any((folder / name).is_file() for name in files)
