@@ -51,6 +51,7 @@ bench: $(STAMP) cpp   ## every figure under docs/results, on the data sets at IN
 docs: $(STAMP)        ## rewrite what programs write: docs/recipes.md, the README's figures, the pages of docs/results
 	$(BIN)/python docs/write_recipes.py
 	$(BIN)/python docs/write_figures.py
+	$(BIN)/python docs/write_notebook.py
 	$(BIN)/python -m benchmarks.write_pages
 
 # One command and one report (docs/results/gpu.md) on a machine with an NVIDIA GPU.

@@ -23,7 +23,6 @@ import torch
 from benchmarks.results import ROOT, Content, publish
 from inspect_kd.bench import ablate
 from inspect_kd.calibrate import calibrate
-from inspect_kd.cli.progress import show_progress
 from inspect_kd.config import load_recipe
 from inspect_kd.datasets import DataSet, open_for_recipe, union
 from inspect_kd.export import to_onnx
@@ -31,6 +30,7 @@ from inspect_kd.export.card import ArtifactCard
 from inspect_kd.export.graph import ArtifactGraph
 from inspect_kd.models.layers import prototypes
 from inspect_kd.models.layers.prototypes import PrototypeComparison, Prototypes
+from inspect_kd.progress_display import show_progress
 from inspect_kd.resize import RESIZE
 from inspect_kd.stopwatch import take_turns
 from inspect_kd.train.presets import DRAWN, FIT_ALONE

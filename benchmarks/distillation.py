@@ -20,8 +20,8 @@ from typing import Any
 from benchmarks.real_data import SETS, load
 from benchmarks.results import ROOT, Content, load_results, publish
 from inspect_kd.bench import ablate
-from inspect_kd.cli.progress import show_progress
 from inspect_kd.evaluate import MEAN
+from inspect_kd.progress_display import show_progress
 from inspect_kd.train.run import environment
 
 MODEL = "omni_ad"

@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks.real_data import SETS, load
 from benchmarks.results import ROOT, Content, load_results, publish
 from inspect_kd import zoo
-from inspect_kd.cli.progress import show_progress
+from inspect_kd.progress_display import show_progress
 from inspect_kd.report.conversion import speed, time_ratio
 from inspect_kd.train.artifacts import convert
 from inspect_kd.train.run import environment, load_run

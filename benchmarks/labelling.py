@@ -20,13 +20,13 @@ import numpy as np
 from benchmarks.real_data import SETS, load
 from benchmarks.results import ROOT, Content, publish
 from inspect_kd.bench.ablate import SHOWN
-from inspect_kd.cli.progress import show_progress
 from inspect_kd.config import load_recipe
 from inspect_kd.datasets import DataSet
 from inspect_kd.evaluate import MEAN, measure, measures_to_json, predict_samples
 from inspect_kd.inspector import Inspector
 from inspect_kd.label_next import choose_next, defect_probabilities
 from inspect_kd.models.rebuild import RebuildStudent
+from inspect_kd.progress_display import show_progress
 from inspect_kd.train import checkpoint
 from inspect_kd.train.distill import distill, open_distill_dataset
 from inspect_kd.train.distill_data import DistillDataset

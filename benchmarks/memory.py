@@ -18,9 +18,9 @@ import numpy as np
 from benchmarks.real_data import SETS, load
 from benchmarks.results import ROOT, Content, publish
 from inspect_kd.bench.ablate import SHOWN
-from inspect_kd.cli.progress import show_progress
 from inspect_kd.config import load_recipe
 from inspect_kd.datasets import DataSet
+from inspect_kd.progress_display import show_progress
 from inspect_kd.train import pipeline
 from inspect_kd.train.hardware import Hardware
 from inspect_kd.train.job import Job

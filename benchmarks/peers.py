@@ -18,7 +18,7 @@ from benchmarks.results import RESULTS, ROOT, Content, load_results
 from inspect_kd.bench import page as bench_page
 from inspect_kd.bench import runner
 from inspect_kd.bench.entries import MEMORY, PEERS, entries
-from inspect_kd.cli.progress import show_progress
+from inspect_kd.progress_display import show_progress
 from inspect_kd.train.run import environment
 
 OURS = ["omni_ad", "embedded"]

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.results import ROOT, Content, load_results, publish
-from inspect_kd.cli.progress import show_progress
 from inspect_kd.config import load_recipe
 from inspect_kd.datasets import DataSet, open_for_recipe, union
 from inspect_kd.metrics import METRICS
+from inspect_kd.progress_display import show_progress
 from inspect_kd.train import pipeline
 from inspect_kd.train.hardware import Hardware
 from inspect_kd.train.job import Job

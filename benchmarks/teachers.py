@@ -18,7 +18,6 @@ import torch
 
 from benchmarks.real_data import SETS, load
 from benchmarks.results import ROOT, Content, load_results, publish
-from inspect_kd.cli.progress import show_progress
 from inspect_kd.config import load_recipe
 from inspect_kd.datasets import DataSet
 from inspect_kd.datasets.images import read_image
@@ -26,6 +25,7 @@ from inspect_kd.datasets.view import View
 from inspect_kd.evaluate import measure, measures_to_json, predict_samples
 from inspect_kd.models.base import Teacher
 from inspect_kd.models.teachers import clip_ada, sam_spt
+from inspect_kd.progress_display import show_progress
 from inspect_kd.resize import resize
 from inspect_kd.train.hardware import Hardware
 from inspect_kd.train.job import Job

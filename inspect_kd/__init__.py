@@ -1,12 +1,19 @@
 """inspect-kd: distil large teacher models into a small student that inspects every part.
 
-Importing the package is cheap: `Inspector` is imported on first use, and needs no torch.
+    run = inspect_kd.train("my_parts/")
+    inspection = inspect_kd.Inspector(run.artifact())("part.png")
+
+Importing the package is cheap: names are imported on first use, and `Inspector` needs no torch.
 """
 
 import os
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from inspect_kd.api import Run as Run
+    from inspect_kd.api import open_run as open_run
+    from inspect_kd.api import train as train
     from inspect_kd.inspector import Inspector as Inspector
     from inspect_kd.types import Inspection as Inspection
 
@@ -15,16 +22,11 @@ if TYPE_CHECKING:
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"
-__all__ = ["Inspection", "Inspector", "__version__"]
+__all__ = ["Inspection", "Inspector", "Run", "__version__", "open_run", "train"]
+_HOMES = {"Inspection": "types", "Inspector": "inspector", "Run": "api", "open_run": "api", "train": "api"}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "Inspector":
-        from inspect_kd.inspector import Inspector
-
-        return Inspector
-    if name == "Inspection":
-        from inspect_kd.types import Inspection
-
-        return Inspection
+    if name in _HOMES:
+        return getattr(import_module(f"inspect_kd.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'inspect_kd' has no attribute {name!r}")

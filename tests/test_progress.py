@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from inspect_kd.cli.progress import JsonLines
 from inspect_kd.config import load_recipe
 from inspect_kd.errors import UsageError
+from inspect_kd.progress_display import JsonLines
 
 
 def test_remaining_time_ignores_steps_of_an_interrupted_run(

@@ -80,8 +80,8 @@ def bench(
     from inspect_kd.bench import page, runner
     from inspect_kd.bench.entries import MEMORY, PEERS, entries
     from inspect_kd.cli.needs import need_training
-    from inspect_kd.cli.progress import show_progress
     from inspect_kd.errors import UsageError, file_named
+    from inspect_kd.progress_display import show_progress
     from inspect_kd.train.run import environment
 
     need_training()
@@ -118,9 +118,9 @@ def run_ablation(
 ) -> None:
     """Run `--ablate`, and print its page."""
     from inspect_kd.bench import ablate
-    from inspect_kd.cli.progress import show_progress
     from inspect_kd.config import load_recipe
     from inspect_kd.errors import file_named
+    from inspect_kd.progress_display import show_progress
     from inspect_kd.train.run import environment
 
     arms = ablate.arms(teachers, None if unlabelled is None else str(unlabelled))

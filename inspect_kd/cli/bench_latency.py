@@ -118,7 +118,7 @@ def _load_picture(image: Path | None) -> Any:
 def _print_table(figures: dict[str, dict[str, dict[str, float]]], title: str) -> None:
     from rich.table import Table
 
-    from inspect_kd.cli.console import PlainConsole
+    from inspect_kd.plain_console import PlainConsole
 
     table = Table(title=title, title_justify="left")
     for name in ("artifact", "batch", *COLUMNS.values()):

@@ -32,7 +32,7 @@ def ls(as_json: AsJson = False) -> None:
         return
     from rich.table import Table
 
-    from inspect_kd.cli.console import PlainConsole
+    from inspect_kd.plain_console import PlainConsole
 
     table = Table("name", "title", "licence", "commercial use", "categories", "downloaded")
     for name, title, licence, commercial, categories, present in rows:
@@ -53,10 +53,10 @@ def check(
 
     Example: inspect-kd data check my_parts/
     """
-    from inspect_kd.cli.progress import show_progress
     from inspect_kd.datasets import open_dataset
     from inspect_kd.datasets.check import check as check_dataset
     from inspect_kd.errors import BadInput, printable
+    from inspect_kd.progress_display import show_progress
     from inspect_kd.types import Split
 
     data_set = open_dataset(data, group=group)
@@ -84,7 +84,7 @@ def check(
 def _print_counts(name: str, layout: str, counts: dict[str, dict[str, int]], defects: dict[str, int]) -> None:
     from rich.table import Table
 
-    from inspect_kd.cli.console import PlainConsole
+    from inspect_kd.plain_console import PlainConsole
 
     table = Table(
         "category",
@@ -111,10 +111,10 @@ def get(
 
     Example: inspect-kd data get mvtec
     """
-    from inspect_kd.cli.progress import show_progress
     from inspect_kd.datasets.fetch import get as fetch
     from inspect_kd.datasets.manifest import load_manifest
     from inspect_kd.errors import UsageError
+    from inspect_kd.progress_display import show_progress
 
     manifest = load_manifest(name)
     echo(f"{manifest.title}: {manifest.licence.name} {manifest.licence.url}".rstrip(), err=True)
@@ -139,9 +139,9 @@ def draw(
 
     Example: inspect-kd data draw --to parts/ --sheet parts.jpg
     """
-    from inspect_kd.cli.progress import show_progress
     from inspect_kd.datasets.drawn import contact_sheet, draw_sample
     from inspect_kd.datasets.manifest import load_manifest
+    from inspect_kd.progress_display import show_progress
 
     with show_progress() as progress:
         folder = draw_sample(to or load_manifest("sample").folder(), seed, progress=progress)

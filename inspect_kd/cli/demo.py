@@ -22,10 +22,10 @@ def demo(
     """Draw parts, train a student, export and verify it, inspect parts, write a report: under 3 minutes on two cores."""
     from inspect_kd.cli.needs import need_training
     from inspect_kd.cli.predict import save_overlay
-    from inspect_kd.cli.progress import show_progress
-    from inspect_kd.cli.train import prepare, show_result, summary
+    from inspect_kd.cli.train import show_result
     from inspect_kd.datasets.drawn import CATEGORIES, draw_sample
     from inspect_kd.errors import UsageError, file_named
+    from inspect_kd.progress_display import show_progress
 
     need_training()
     if out.exists() and any(out.iterdir()):
@@ -35,20 +35,16 @@ def demo(
     start = time.monotonic()
     with show_progress() as progress, file_named(out):
         data_folder = draw_sample(out / "sample", seed, progress=progress)
-        from inspect_kd.train import pipeline
+        from inspect_kd import api
+        from inspect_kd.inspector import Inspector
         from inspect_kd.train.hardware import Hardware
-        from inspect_kd.train.job import Job
         from inspect_kd.train.run import RunFolder
 
-        recipe, data = prepare(str(data_folder), "embedded", SHORTENED)
-        progress.note(summary(data))
-        folder, hardware = RunFolder(out / "parts"), Hardware(device="cpu")
-        pipeline.train(Job(recipe=recipe, data=data, folder=folder, hardware=hardware, progress=progress))
-        from inspect_kd.inspector import Inspector
-        from inspect_kd.train.artifacts import require_artifacts
-
-        require_artifacts(folder.path)
-        inspector = Inspector(folder.artifact())
+        recipe, data = api.plan_training(data_folder, "embedded", SHORTENED)
+        hardware = Hardware(device="cpu")
+        run = api.run_training(recipe, data, RunFolder(out / "parts"), hardware=hardware, progress=progress)
+        run.require_artifacts()
+        inspector = Inspector(run.artifact())
         images = [
             path
             for category in CATEGORIES
@@ -59,7 +55,7 @@ def demo(
         for path in images:
             save_overlay(path, inspector(path), out / "overlays", None)
             progress.advance()
-    show_result(folder.path, as_json=False)
+    show_result(run, as_json=False)
     typer.echo(f"overlays  {out / 'overlays'}")
     typer.echo(f"done in {time.monotonic() - start:.0f} s; open the report in a browser")
 

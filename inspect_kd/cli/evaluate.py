@@ -35,22 +35,16 @@ def evaluate(
 
     Example: inspect-kd eval runs/mvtec-omni_ad --data mvtec --min image_auroc=0.98
     """
-    from inspect_kd.cli.progress import show_progress
+    from inspect_kd import api
     from inspect_kd.datasets import open_dataset
-    from inspect_kd.evaluate import evaluate as measure
     from inspect_kd.evaluate import parse_gates
     from inspect_kd.inspector import Inspector
     from inspect_kd.signing import trust_store
-    from inspect_kd.types import Split
 
     gates = parse_gates(minimum or [])
     trust = trust_store() if trusted else None
     inspector = Inspector(artifact_of(what), device=device, threads=threads, allow_cpu=allow_cpu, trust=trust)
-    samples = open_dataset(data).select(Split.TEST)
-    with show_progress() as progress:
-        evaluation = measure(
-            inspector, samples, inspector.card.calibration, progress, view=inspector.view, bits=inspector.card.bits
-        )
+    evaluation = api.evaluate_artifact(inspector, open_dataset(data))
     if as_json:
         typer.echo(json.dumps(evaluation.to_json()))
     else:
@@ -67,8 +61,8 @@ def print_tables(evaluation: Evaluation) -> None:
     """Print metrics and decisions as tables."""
     from rich.table import Table
 
-    from inspect_kd.cli.console import PlainConsole
     from inspect_kd.metrics import METRICS
+    from inspect_kd.plain_console import PlainConsole
 
     console = PlainConsole()
     table = Table("category", *METRICS, title="metrics")

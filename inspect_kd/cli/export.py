@@ -49,6 +49,7 @@ def export(
     from inspect_kd.cli.needs import need_training
 
     need_training()
+    from inspect_kd import api
     from inspect_kd.errors import GateFailed, UsageError
     from inspect_kd.export.deploy import deployments_for
 
@@ -57,7 +58,7 @@ def export(
         raise UsageError(f"--output names one file, but --to {to} makes {len(names)}; leave --output out")
     refused = []
     for name in names:
-        artifact, conversion = _export_one(run, name, data, output)
+        artifact, conversion = api.Run(run).convert(name, data=data, output=output)
         if conversion.missed:
             refused.append(f"{artifact.name}: {conversion.complaint()}")
         if as_json:
@@ -65,19 +66,7 @@ def export(
         else:
             _print_summary(artifact, conversion)
     if refused:
-        raise GateFailed(
-            f"the predictions differ from the student's, no artifact was written: {' | '.join(refused)}. "
-            "The *.conversion.html in the artifact's folder has the details"
-        )
-
-
-def _export_one(run: Path, name: str, data: str | None, output: Path | None) -> tuple[Path, Conversion]:
-    from inspect_kd.cli.progress import show_progress
-    from inspect_kd.errors import file_named
-    from inspect_kd.train.artifacts import export_run
-
-    with show_progress() as progress, file_named(output or run):
-        return export_run(run, name, data=data, output=output, progress=progress)
+        raise GateFailed(api.no_artifact(refused))
 
 
 def _print_summary(artifact: Path, conversion: Conversion) -> None:

@@ -51,10 +51,10 @@ def label_next(
     """
     from inspect_kd.cli.evaluate import artifact_of
     from inspect_kd.cli.predict import find_images
-    from inspect_kd.cli.progress import show_progress
     from inspect_kd.errors import BadInput
     from inspect_kd.inspector import Inspector
     from inspect_kd.label_next import choose_next
+    from inspect_kd.progress_display import show_progress
     from inspect_kd.signing import trust_store
 
     if out is not None and out.is_dir() and any(out.iterdir()):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,12 +11,9 @@ import typer
 from inspect_kd.cli.echo import echo
 
 if TYPE_CHECKING:
+    from inspect_kd.api import Run
     from inspect_kd.config import Recipe
     from inspect_kd.datasets import DataSet
-
-
-SHARED_FOLDER = "INSPECT_KD_RUN_FOLDER"
-"""Environment variable with which the first process of a multi-device training passes the run's folder to the others."""
 
 
 def train(
@@ -90,45 +87,40 @@ def train(
         inspect-kd train --data my_parts/ --resume
     """
     from inspect_kd.cli.needs import need_training
-    from inspect_kd.cli.progress import show_progress
-    from inspect_kd.errors import file_named
-    from inspect_kd.train.run import RunFolder, choose_folder, is_helper_process
 
     need_training()
+    from inspect_kd import api
+    from inspect_kd.cli.bench import split_names
+    from inspect_kd.train.hardware import Hardware
+    from inspect_kd.train.run import is_helper_process
+
     helper = is_helper_process()
-    model_name = model or choose_model(quiet=helper)
-    extras = list_overrides(model_name, teachers or [], unlabelled, labelled, start)
-    recipe, data_set = prepare(data, model_name, [*extras, *(overrides or [])])
-    if helper:
-        # Started by the first of several devices' processes, which has chosen the folder.
-        folder = RunFolder(Path(os.environ[SHARED_FOLDER]))
-    else:
-        folder = choose_folder(out, name or f"{data_set.name}-{recipe.name}", resume=resume)
-        os.environ[SHARED_FOLDER] = str(folder.path)
+    recipe, data_set = api.plan_training(
+        data,
+        model or choose_model(quiet=helper),
+        overrides or [],
+        teachers=split_names(teachers or []),
+        unlabelled=unlabelled,
+        labelled=labelled,
+        start=start,
+    )
+    folder = api.choose_run_folder(out, name or f"{data_set.name}-{recipe.name}", resume=resume)
     if dry_run:
         show_plan(recipe, data_set, folder.path, as_json)
         return
-    from inspect_kd.train import pipeline
-    from inspect_kd.train.artifacts import require_artifacts
-    from inspect_kd.train.hardware import Hardware
-    from inspect_kd.train.job import Job
-
     hardware = Hardware(device=device, devices=devices, precision=precision, workers=workers)
-    with show_progress(quiet=helper) as progress, file_named(folder.path):
-        progress.note(summary(data_set))
-        job = Job(recipe=recipe, data=data_set, folder=folder, hardware=hardware, progress=progress)
-        pipeline.train(job, resume=resume)
+    run = api.run_training(recipe, data_set, folder, resume=resume, hardware=hardware)
     if not helper:
-        show_result(folder.path, as_json)
-        require_artifacts(folder.path)
+        show_result(run, as_json)
+        run.require_artifacts()
 
 
 def choose_model(*, quiet: bool) -> str:
     """Choose the default recipe, or, with a message, the one that needs no download."""
-    from inspect_kd.config import DEFAULT_RECIPE, default_recipe, load_recipe
-    from inspect_kd.models.encoders import weights_available
+    from inspect_kd import api
+    from inspect_kd.config import DEFAULT_RECIPE, load_recipe
 
-    recipe = default_recipe(weights_available)
+    recipe = api.choose_model()
     if recipe != DEFAULT_RECIPE and not quiet:
         encoder = load_recipe(DEFAULT_RECIPE).student["encoder"]
         echo(
@@ -139,52 +131,9 @@ def choose_model(*, quiet: bool) -> str:
     return recipe
 
 
-def list_overrides(
-    model: str, teachers: list[str], unlabelled: Path | None, labelled: str | None, start: Path | None
-) -> list[str]:
-    """Turn the options into overrides of the recipe, with the further settings that they need."""
-    import json
-
-    from inspect_kd.cli.bench import split_names
-    from inspect_kd.config import load_recipe
-    from inspect_kd.errors import UsageError
-    from inspect_kd.train.presets import needed
-
-    names = split_names(teachers)
-    changes = needed(load_recipe(model), teachers=bool(names), labels=labelled is not None)
-    if names:
-        changes.append(f"distill.teachers={json.dumps(names)}")
-    for key, value in (("unlabelled", unlabelled), ("labelled", labelled), ("start", start)):
-        if value is not None:
-            if not str(value).isprintable():
-                raise UsageError(f"--{key} {value}: the recipe can only hold a printable path; use a link to it")
-            changes.append(f"distill.{key}={json.dumps(str(value))}")
-    return changes
-
-
-def prepare(data: str, model: str, overrides: list[str]) -> tuple[Recipe, DataSet]:
-    """Return the resolved recipe, and the data set split as it says."""
-    from inspect_kd.config import load_recipe
-    from inspect_kd.datasets import open_for_recipe
-
-    recipe = load_recipe(model, overrides)
-    return recipe, open_for_recipe(data, recipe)
-
-
-def summary(data: DataSet) -> str:
-    """Summarise a data set in one line."""
-    from inspect_kd.types import Split
-
-    counts = ", ".join(f"{len(data.select(split))} {split}" for split in Split)
-    defects = sum(sample.defective for sample in data.samples)
-    categories = f"{len(data.categories)} categor{'y' if len(data.categories) == 1 else 'ies'}"
-    return f"{data.name} ({data.layout}): {categories} ({', '.join(data.categories)}); {counts}; {defects} defective"
-
-
 def show_plan(recipe: Recipe, data: DataSet, folder: Path, as_json: bool) -> None:
     """Print what a training would do."""
-    import json
-
+    from inspect_kd import api
     from inspect_kd.train.run import build_student, build_teacher, sources_of
 
     model = build_student(recipe) if recipe.student else build_teacher(recipe)
@@ -204,7 +153,7 @@ def show_plan(recipe: Recipe, data: DataSet, folder: Path, as_json: bool) -> Non
         )
         return
     echo(recipe.to_yaml())
-    echo(summary(data))
+    echo(api.summarise(data))
     echo(
         f"parameters: {sizes['trainable']:,} to train, {sizes['frozen']:,} frozen "
         f"({'; '.join(f'{source.name}, {source.origin}' for source in sources_of(model))})"
@@ -212,19 +161,16 @@ def show_plan(recipe: Recipe, data: DataSet, folder: Path, as_json: bool) -> Non
     echo(f"run: {folder} (dry run: nothing was written)")
 
 
-def show_result(folder: Path, as_json: bool) -> None:
+def show_result(run: Run, as_json: bool) -> None:
     """Print the metrics and where the files are."""
-    import json
-
-    manifest = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    manifest = run.manifest
     if as_json:
-        typer.echo(json.dumps({"run": str(folder), **manifest}))
+        typer.echo(json.dumps({"run": str(run.path), **manifest}))
         return
-    mean = manifest.get("metrics", {}).get("mean", {})
-    for metric, value in mean.items():
+    for metric, value in run.metrics.get("mean", {}).items():
         echo(f"{metric:<14} {value if isinstance(value, str) else f'{value:.4f}'}")
-    echo(f"report    {folder / 'report.html'}")
+    echo(f"report    {run.report}")
     if manifest.get("refused"):
         return
-    echo(f"artifact  {folder / folder.name}.onnx")
-    echo(f"next      inspect-kd predict {folder / folder.name}.onnx IMAGES… --overlays out/")
+    echo(f"artifact  {run.artifact()}")
+    echo(f"next      inspect-kd predict {run.artifact()} IMAGES… --overlays out/")

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from inspect_kd.bench import ablate
-from inspect_kd.cli.train import list_overrides as with_options
 from inspect_kd.config import load_recipe
 from inspect_kd.errors import UsageError
+from inspect_kd.train.presets import distillation_changes
 
 STUDENTS = ["omni_ad", "embedded", "ras", "omni_ras"]
 
@@ -43,17 +43,17 @@ def test_settings_without_effect_are_refused(changes: list[str], message: str) -
 @pytest.mark.parametrize("model", STUDENTS)
 @pytest.mark.parametrize(("teachers", "labelled"), [(["memory"], None), ([], "labels/"), (["memory"], "labels/")])
 def test_options_add_the_stages_that_a_recipe_lacks(model: str, teachers: list[str], labelled: str | None) -> None:
-    recipe = load_recipe(model, with_options(model, teachers, None, labelled, None))
+    recipe = load_recipe(model, distillation_changes(load_recipe(model), teachers=teachers, labelled=labelled))
     assert recipe.student["head_width"] == 32 and recipe.distill.supervise.steps == 1500
     assert bool(recipe.distill.refine.steps) is bool(teachers) and recipe.distill.labelled == labelled
     assert recipe.distill.blend == ((1.0, 1.5, 1.5) if teachers else (1.0, 3.0, 0.0))
 
 
 def test_options_leave_the_recipes_own_settings(tmp_path: Path) -> None:
-    assert with_options("embedded", [], None, None, None) == []
+    assert distillation_changes(load_recipe("embedded")) == []
     own = tmp_path / "own.yaml"
     own.write_text(load_recipe("embedded", ["student.head_width=8", "distill.supervise.steps=7"]).to_yaml())
-    recipe = load_recipe(str(own), with_options(str(own), [], None, "labels/", None))
+    recipe = load_recipe(str(own), distillation_changes(load_recipe(str(own)), labelled="labels/"))
     assert recipe.student["head_width"] == 8 and recipe.distill.supervise.steps == 7
 
 

@@ -29,7 +29,7 @@ def show_progress(*, quiet: bool = False) -> Iterator[Progress]:
         TimeRemainingColumn,
     )
 
-    from inspect_kd.cli.console import PlainConsole
+    from inspect_kd.plain_console import PlainConsole
 
     columns = (
         TextColumn("{task.description:<10}", style="bold", markup=False),

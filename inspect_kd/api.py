@@ -1,0 +1,263 @@
+"""The Python API: train, evaluate and export from a script or a notebook. The command line is built on it.
+
+run = inspect_kd.train("my_parts/", model="omni_ad")
+print(run.metrics["mean"]["image_auroc"])
+inspector = inspect_kd.Inspector(run.export("openvino"))
+print(inspector("part.png").decision)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from inspect_kd.errors import GateFailed, UsageError, file_named
+from inspect_kd.progress_display import show_progress
+from inspect_kd.types import Progress, Split
+
+if TYPE_CHECKING:
+    from inspect_kd.config import Recipe
+    from inspect_kd.datasets import DataSet
+    from inspect_kd.evaluate import Evaluation
+    from inspect_kd.export.deploy import Conversion
+    from inspect_kd.inspector import Inspector
+    from inspect_kd.train.hardware import Hardware
+    from inspect_kd.train.run import RunFolder
+
+SHARED_FOLDER = "INSPECT_KD_RUN_FOLDER"
+"""Environment variable with which the first process of a multi-device training passes the run's folder to the others."""
+Settings = Mapping[str, Any] | Sequence[str]
+"""Changes of a recipe: `{"fit.steps": 200}`, or `["fit.steps=200"]` as on the command line."""
+
+
+def train(
+    data: str | Path,
+    *,
+    model: str | None = None,
+    settings: Settings = (),
+    teachers: Sequence[str] = (),
+    unlabelled: str | Path | None = None,
+    labelled: str | Path | None = None,
+    start: str | Path | None = None,
+    out: str | Path = "runs",
+    name: str | None = None,
+    resume: bool = False,
+    hardware: Hardware | None = None,
+    progress: Progress | None = None,
+) -> Run:
+    """Train on a data set and return the complete run. Everything but the data has a default.
+
+    `data`: a data set's name, a manifest, a CSV or any folder of images. `model`: a recipe's name or file. `teachers`, `unlabelled`,
+    `labelled` and `start` are those of `inspect-kd train`. Raises GateFailed if an artifact does not match the trained model; the
+    run is complete even then.
+    """
+    model = model or choose_model()
+    recipe, data_set = plan_training(
+        data, model, settings, teachers=teachers, unlabelled=unlabelled, labelled=labelled, start=start
+    )
+    folder = choose_run_folder(Path(out), name or f"{data_set.name}-{recipe.name}", resume=resume)
+    run = run_training(recipe, data_set, folder, resume=resume, hardware=hardware, progress=progress)
+    run.require_artifacts()
+    return run
+
+
+def open_run(path: str | Path) -> Run:
+    """Open the folder of a complete run."""
+    run = Run(Path(path))
+    run.manifest  # noqa: B018  (raises if the folder holds no complete run)
+    return run
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A complete training: its folder, its figures, and its model's way into artifacts."""
+
+    path: Path
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """The content of `run.json`."""
+        from inspect_kd.train.run import RunFolder
+        from inspect_kd.train.run.manifest import read_manifest
+
+        return read_manifest(RunFolder(self.path).manifest)
+
+    @property
+    def recipe(self) -> Recipe:
+        """The resolved recipe."""
+        from inspect_kd.config import read_recipe
+
+        return read_recipe(self.path / "recipe.yaml")
+
+    @property
+    def metrics(self) -> dict[str, dict[str, float | str | None]]:
+        """The seven metrics on the test parts by category, and `mean`; empty if there were no test parts."""
+        metrics: dict[str, dict[str, float | str | None]] = self.manifest.get("metrics", {})
+        return metrics
+
+    @property
+    def report(self) -> Path:
+        """The HTML report."""
+        return self.path / "report.html"
+
+    def artifact(self, deployment: str = "onnx") -> Path:
+        """Where the artifact of a deployment is, or will be after `export`."""
+        from inspect_kd.export.deploy import load_deployment
+        from inspect_kd.train.artifacts import artifact_path
+        from inspect_kd.train.run import RunFolder
+
+        return artifact_path(RunFolder(self.path), load_deployment(deployment))
+
+    def require_artifacts(self) -> None:
+        """Raise GateFailed if an artifact of the recipe was refused at the end of the training."""
+        from inspect_kd.train.artifacts import require_artifacts
+
+        require_artifacts(self.path)
+
+    def evaluate(self, data: str | Path | None = None, *, progress: Progress | None = None) -> Evaluation:
+        """Measure the ONNX artifact on the test parts of a data set; by default on those that the training held out."""
+        from inspect_kd.datasets import open_dataset, open_for_recipe
+        from inspect_kd.inspector import Inspector
+
+        if data is None:
+            source = self.manifest["data"].get("source")
+            if not source:
+                raise UsageError(f"{self.path}: its manifest names no data set; pass one as `data`")
+            samples = open_for_recipe(source, self.recipe)
+        else:
+            samples = open_dataset(str(data))
+        return evaluate_artifact(Inspector(self.artifact()), samples, progress=progress)
+
+    def export(
+        self,
+        deployment: str = "onnx",
+        *,
+        data: str | Path | None = None,
+        output: str | Path | None = None,
+        progress: Progress | None = None,
+    ) -> Path:
+        """Write and verify an artifact, and return its path. Raises GateFailed if it does not match the trained model."""
+        artifact, conversion = self.convert(deployment, data=data, output=output, progress=progress)
+        if conversion.missed:
+            raise GateFailed(no_artifact([f"{artifact.name}: {conversion.complaint()}"]))
+        return artifact
+
+    def convert(
+        self,
+        deployment: str = "onnx",
+        *,
+        data: str | Path | None = None,
+        output: str | Path | None = None,
+        progress: Progress | None = None,
+    ) -> tuple[Path, Conversion]:
+        """As `export`, but return the figures of the conversion too, also those of one that failed."""
+        from inspect_kd.train.artifacts import export_run
+
+        to = None if output is None else Path(output)
+        with _displayed(progress) as shown, file_named(to or self.path):
+            return export_run(self.path, deployment, data=str(data) if data else None, output=to, progress=shown)
+
+
+def no_artifact(complaints: Sequence[str]) -> str:
+    """The message about artifacts that failed their proof."""
+    return (
+        f"the predictions differ from the student's, no artifact was written: {' | '.join(complaints)}. "
+        "The *.conversion.html in the artifact's folder has the details"
+    )
+
+
+def choose_model() -> str:
+    """The name of the default recipe; where its encoder has no weights, of the one that needs no download."""
+    from inspect_kd.config import default_recipe
+    from inspect_kd.models.encoders import weights_available
+
+    return default_recipe(weights_available)
+
+
+def plan_training(
+    data: str | Path,
+    model: str,
+    settings: Settings = (),
+    *,
+    teachers: Sequence[str] = (),
+    unlabelled: str | Path | None = None,
+    labelled: str | Path | None = None,
+    start: str | Path | None = None,
+) -> tuple[Recipe, DataSet]:
+    """Resolve the recipe with its changes, and open the data set split as the recipe says."""
+    from inspect_kd.config import load_recipe
+    from inspect_kd.datasets import open_for_recipe
+    from inspect_kd.train.presets import distillation_changes
+
+    changes = distillation_changes(
+        load_recipe(model), teachers=teachers, unlabelled=unlabelled, labelled=labelled, start=start
+    )
+    if isinstance(settings, Mapping):
+        settings = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
+    recipe = load_recipe(model, [*changes, *settings])
+    return recipe, open_for_recipe(str(data), recipe)
+
+
+def choose_run_folder(out: Path, name: str, *, resume: bool) -> RunFolder:
+    """The folder to train into; every process of a multi-device training gets the one that the first has chosen."""
+    from inspect_kd.train.run import RunFolder, choose_folder, is_helper_process
+
+    if is_helper_process():
+        return RunFolder(Path(os.environ[SHARED_FOLDER]))
+    folder = choose_folder(out, name, resume=resume)
+    os.environ[SHARED_FOLDER] = str(folder.path)
+    return folder
+
+
+def run_training(
+    recipe: Recipe,
+    data: DataSet,
+    folder: RunFolder,
+    *,
+    resume: bool = False,
+    hardware: Hardware | None = None,
+    progress: Progress | None = None,
+) -> Run:
+    """Train into a folder; the run is complete, with or without its artifacts (`Run.require_artifacts`)."""
+    from inspect_kd.train import pipeline
+    from inspect_kd.train.hardware import Hardware
+    from inspect_kd.train.job import Job
+    from inspect_kd.train.run import is_helper_process
+
+    with _displayed(progress, quiet=is_helper_process()) as shown, file_named(folder.path):
+        shown.note(summarise(data))
+        job = Job(recipe=recipe, data=data, folder=folder, hardware=hardware or Hardware(), progress=shown)
+        pipeline.train(job, resume=resume)
+    return Run(folder.path)
+
+
+def evaluate_artifact(inspector: Inspector, data: DataSet, *, progress: Progress | None = None) -> Evaluation:
+    """Measure an open artifact on the test parts of a data set."""
+    from inspect_kd.evaluate import evaluate
+
+    with _displayed(progress) as shown:
+        return evaluate(
+            inspector,
+            data.select(Split.TEST),
+            inspector.card.calibration,
+            shown,
+            view=inspector.view,
+            bits=inspector.card.bits,
+        )
+
+
+def summarise(data: DataSet) -> str:
+    """A data set in one line."""
+    counts = ", ".join(f"{len(data.select(split))} {split}" for split in Split)
+    defects = sum(sample.defective for sample in data.samples)
+    categories = f"{len(data.categories)} categor{'y' if len(data.categories) == 1 else 'ies'}"
+    return f"{data.name} ({data.layout}): {categories} ({', '.join(data.categories)}); {counts}; {defects} defective"
+
+
+def _displayed(progress: Progress | None, *, quiet: bool = False) -> AbstractContextManager[Progress]:
+    return show_progress(quiet=quiet) if progress is None else nullcontext(progress)

@@ -1,0 +1,94 @@
+"""The Python API: the example script and notebook run, and what they leave out."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import inspect_kd
+from inspect_kd import api
+from inspect_kd.config import load_recipe
+from inspect_kd.errors import BadInput, GateFailed, UsageError
+from inspect_kd.evaluate import MEAN
+from inspect_kd.types import NoProgress, Split
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def code_of(notebook: Path) -> str:
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    return "\n".join(cell["source"] for cell in cells if cell["cell_type"] == "code")
+
+
+def test_the_notebook_has_the_code_of_the_script() -> None:
+    script = (DOCS / "example.py").read_text(encoding="utf-8")
+    lines = [line for line in script.splitlines() if line and not line.startswith("#")]
+    assert [line for line in code_of(DOCS / "example.ipynb").splitlines() if line] == lines
+
+
+def test_the_example_runs_from_training_to_inspection(tmp_path: Path) -> None:
+    """The notebook's cells, one after another, in a process of their own."""
+    answer = subprocess.run(
+        [sys.executable, "-c", code_of(DOCS / "example.ipynb")],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert answer.returncode == 0, answer.stderr
+    assert "report.html" in answer.stdout and "example.fp16.onnx" in answer.stdout
+    assert answer.stdout.splitlines()[-1] == "embedded"
+    assert '"phase": "train"' in answer.stderr, "long work shows its progress"
+
+
+def test_figures_of_a_run_are_those_of_its_manifest(run: Path) -> None:
+    opened = inspect_kd.open_run(run)
+    assert opened.metrics == json.loads((run / "run.json").read_text())["metrics"]
+    assert opened.report == run / "report.html" and opened.artifact() == run / "r.onnx"
+    assert opened.artifact("onnx_fp16") == run / "r.fp16.onnx"
+
+
+def test_evaluation_of_a_run_gives_the_figures_of_its_training(run: Path) -> None:
+    opened = inspect_kd.open_run(run)
+    evaluation = opened.evaluate(progress=NoProgress())
+    for name, value in opened.metrics[MEAN].items():
+        assert evaluation.measures[MEAN][name].value == pytest.approx(value, abs=1e-4)
+
+
+def test_settings_are_the_overrides_of_the_command_line(parts: Path) -> None:
+    mapping = {"fit.steps": 7, "data.flip": "none", "distill.blend": [1, 2, 0]}
+    texts = ["fit.steps=7", "data.flip=none", "distill.blend=[1, 2, 0]"]
+    recipe, data = api.plan_training(parts, "embedded", mapping)
+    assert recipe == load_recipe("embedded", texts) == api.plan_training(parts, "embedded", texts)[0]
+    assert data.select(Split.TRAIN)
+
+
+def test_a_wrong_setting_names_its_key(parts: Path) -> None:
+    with pytest.raises(UsageError, match=r"fit\.stepz.*did you mean 'fit\.steps'"):
+        inspect_kd.train(parts, model="embedded", settings={"fit.stepz": 1})
+
+
+def test_an_unfinished_run_is_not_opened(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"run\.json"):
+        inspect_kd.open_run(tmp_path)
+
+
+def test_an_export_that_differs_raises_and_leaves_no_artifact(run: Path, tmp_path: Path) -> None:
+    strict = tmp_path / "strict.yaml"
+    text = (DOCS.parent / "export" / "onnx_fp16.yaml").read_text()
+    limits = "accept: {score: 0.0, heatmap: 0.0, auroc: 0.0, flips: 0, guard: 0.0}\n"
+    strict.write_text(text.replace("name: onnx_fp16", "name: onnx_strict").partition("accept:")[0] + limits)
+    to = tmp_path / "strict.onnx"
+    with pytest.raises(GateFailed, match="no artifact was written"):
+        inspect_kd.open_run(run).export(str(strict), output=to, progress=NoProgress())
+    assert not to.exists()
+
+
+def test_importing_the_package_imports_no_torch() -> None:
+    code = "import sys, inspect_kd; inspect_kd.Inspector; print('torch' in sys.modules)"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "False"
