@@ -35,7 +35,7 @@ print(evaluation.decisions())
 # Export. The file is written only if its scores, maps and decisions match the trained model's.
 
 # %%
-artifact = run.export("onnx_fp16")
+artifact = run.export("onnx", output=work / "line" / "part.onnx")
 print(artifact)
 
 # %% [markdown]

@@ -40,7 +40,7 @@ def test_the_example_runs_from_training_to_inspection(tmp_path: Path) -> None:
         cwd=tmp_path,
     )
     assert answer.returncode == 0, answer.stderr
-    assert "report.html" in answer.stdout and "example.fp16.onnx" in answer.stdout
+    assert "report.html" in answer.stdout and "part.onnx" in answer.stdout
     assert answer.stdout.splitlines()[-1] == "embedded"
     assert '"phase": "train"' in answer.stderr, "long work shows its progress"
 
