@@ -112,7 +112,7 @@ def _try_in_child(content: bytes, path: Path, target: str) -> None:
 
 
 def _check_result(finished: subprocess.CompletedProcess[bytes], path: Path) -> None:
-    """Raise what the child reported, or what its death means."""
+    """Raise the error that the child reported, or one that describes its crash."""
     _, ready, report = finished.stdout.decode("utf-8", "replace").partition(READY)
     if not ready:
         last_line = finished.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]

@@ -55,7 +55,7 @@ def test_data_check_prints_categories_literally(tmp_path: Path) -> None:
 
 def test_progress_prints_names_literally() -> None:
     program = (
-        "from inspect_kd.progress_display import follow\nwith follow() as progress:\n"
+        "from inspect_kd.cli.progress import show_progress\nwith show_progress() as progress:\n"
         f"    progress.note({' '.join(NAMES)!r})\n    progress.phase({NAMES[0]!r}, 1)\n    progress.advance(1, loss=1.0)"
     )
     code, shown = run_on_terminal("-c", program)

@@ -104,7 +104,7 @@ def test_batch_continues_after_impossible_images(run: Path, images: list[Path], 
     names = [str(tmp_path / "wide.png"), "x" * 300, str(images[0])]
     answer = call("predict", run / "r.onnx", *names, "--overlays", tmp_path / "out")
     assert [json.loads(line)["image"] for line in answer.stdout.splitlines()] == names
-    assert answer.returncode == 3 and f"no overlay of {names[0]}: " in answer.stderr
+    assert answer.returncode == 3 and f"no overlay of {names[0]} was written: " in answer.stderr
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.jpg"]
 
 

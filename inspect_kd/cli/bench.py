@@ -62,12 +62,13 @@ def bench(
 ) -> None:
     """Compare accuracy (seven metrics), latency, memory and size with anomalib's models on the same images, splits and runtime.
 
-    With the student's encoder: memory (nearest neighbours), patchcore, padim, stfpm, fastflow, supersimplenet. With ResNet18:
-    stfpm_r18, fastflow_r18, padim_r18, reverse_distillation_r18. With their own: efficient_ad, dinomaly. Each is trained in a
-    separate process; if one fails, the reason is shown.
+    With the student's encoder: memory (nearest neighbours), patchcore, padim, stfpm, fastflow,
+    supersimplenet. With ResNet18: stfpm_r18, fastflow_r18, padim_r18, reverse_distillation_r18.
+    With their own: efficient_ad, dinomaly. Each is trained in a separate process; if one fails,
+    the reason is shown.
 
-    Writes bench.html (with plots), bench.md, bench.csv and bench.json. It can be stopped and called again: entries finished
-    with the same data, recipe and minutes are not repeated.
+    Writes bench.html (with plots), bench.md, bench.csv and bench.json. It can be stopped and called
+    again: entries finished with the same data, recipe and minutes are not repeated.
 
     Examples:
 

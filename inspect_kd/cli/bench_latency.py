@@ -49,8 +49,8 @@ def bench_latency(
 ) -> None:
     """Time artifacts: wall time p50, p90 and p99, CPU time of all threads and throughput, per image, for each batch size.
 
-    The last row of each artifact is one whole inspection: resize, model, regions. Run it on the line's machine beside its
-    other programs, and compare p99 with the deadline.
+    The last row of each artifact is one whole inspection: resize, model, regions. Run it on the
+    line's machine beside its other programs, and compare p99 with the deadline.
 
     Examples:
 

@@ -35,8 +35,8 @@ def export(
 ) -> None:
     """Export a run's student. The artifact is written only if its predictions match the student's on real images.
 
-    A conversion report lies beside it, also after a refusal: <artifact>.conversion.html and .json. int8 takes minutes, because
-    the effect of each convolution in 8 bit is measured.
+    A conversion report lies beside it, also after a refusal: <artifact>.conversion.html and .json.
+    int8 takes minutes, because the effect of each convolution in 8 bit is measured.
 
     Examples:
 

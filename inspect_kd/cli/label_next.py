@@ -40,8 +40,9 @@ def label_next(
 ) -> None:
     """Choose the images whose labels help the next training most: one JSON line each, the most useful first.
 
-    The choice covers the student's predictions and their places in the image; it uses no labels. Sort the copies into folders
-    as for any data set (good/, scratch/ …, masks beside them if there are any) and use them in the next training.
+    The choice covers the student's predictions and their places in the image; it uses no labels.
+    Sort the copies into folders as for any data set (good/, scratch/ …, masks beside them if there
+    are any) and use them in the next training.
 
     Examples:
 

@@ -53,7 +53,8 @@ def predict(
 ) -> None:
     """Inspect images: one JSON line each on stdout, a summary on stderr.
 
-    An unreadable image gives a line with its `error` and the decision NG; the others are still inspected, and the exit code is 3.
+    An unreadable image gives a line with its `error` and the decision NG; the others are still
+    inspected, and the exit code is 3.
 
     Examples:
 

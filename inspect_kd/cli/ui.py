@@ -68,7 +68,8 @@ def ui(
 ) -> None:
     """Open the Studio: inspect parts in a browser, adjust thresholds, mark wrong decisions, compare artifacts, train.
 
-    Without ARTIFACT it offers the results of trainings and of `inspect-kd demo` below runs/. Listens on loopback by default.
+    Without ARTIFACT it offers the results of trainings and of `inspect-kd demo` below runs/. It
+    listens on loopback by default.
 
     Examples:
 
