@@ -3,7 +3,7 @@
 A student passes through all phases: prepare → teachers → fit → distil → calibrate → evaluate → export → report. A teacher
 passes through the same ones, without teachers of its own and without distillation.
 
-The process of a training on several devices that was started first does everything but the fit alone.
+On several devices all processes run the fit; everything else is done by the first one.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ from inspect_kd.types import NoProgress, Split
 def train(job: Job, *, resume: bool = False) -> RunFolder:
     """Train the student or the teacher of a recipe; returns the folder of the complete run.
 
-    `resume` goes on with an interrupted student. An interrupted teacher is trained again, to the same numbers.
+    `resume` continues an interrupted student. An interrupted teacher is trained again, to the same numbers.
     """
     job = replace(job, recipe=resolved(job.recipe))
     return train_teacher(job) if job.recipe.teacher else train_student(job, resume=resume)
@@ -80,10 +80,10 @@ def train_student(job: Job, *, resume: bool = False) -> RunFolder:
         student, state = training.student, training.state
         facts: dict[str, Any] = {"best_step": state.best_step, "best_gap": state.best_gap}
 
-        # ── distil: teach the student's heads what labels and teachers show (S1 to S3) ───────────────────────────────
+        # ── distil: train the student's heads on drawn defects, labels and teachers' outputs (S1 to S3) ──────────────
         if is_first and job.recipe.distill.stages:
             if not isinstance(student, RebuildStudent):
-                raise UsageError(f"distill: a {job.recipe.student['build']} has no heads to teach")
+                raise UsageError(f"distill: a {job.recipe.student['build']} has no heads to train")
             if state.stage == checkpoint.FITTED:
                 checkpoint.save(job.folder.checkpoint, student, {}, training.optimizer, state)
             dataset = open_distill_dataset(job, student, teachers, real)
@@ -119,7 +119,7 @@ def train_teacher(job: Job) -> RunFolder:
 
 
 def finish_run(job: Job, model: Student | Teacher, facts: dict[str, Any], began: float) -> None:
-    """From a trained model to a complete run. `facts` go into its manifest; `began` is when the training did.
+    """Complete the run of a trained model. `facts` go into its manifest; `began` is the start of the training.
 
     A run whose artifact fails its proof is complete all the same: its manifest says so, and `inspect-kd export` tries again.
     """
