@@ -148,4 +148,4 @@ def test_health_check_fails_for_a_broken_artifact(image: tuple[Path, Path], run:
     assert answer.returncode == 0, answer.stderr
     (tmp_path / "broken.onnx").write_bytes((run / "r.onnx").read_bytes()[:9999])
     for broken in (tmp_path / "broken.onnx", tmp_path / "none.onnx"):
-        assert inside(image, words, broken).returncode != 0
+        assert run_command(image, words, broken).returncode != 0
