@@ -457,6 +457,16 @@ def test_loading_tags_of_a_report_are_disabled() -> None:
     assert "<!LINK rel=preconnect" in page and "<p>fine</p>" in page
 
 
+def test_record_is_stored_under_its_former_json_keys(tmp_path: Path) -> None:
+    TrainingRecord(name="r", request=request(), requested_at=1.0, process_birth="b", started_at=2.0).write(
+        tmp_path / "r"
+    )
+    stored = json.loads((tmp_path / "r" / RECORD).read_text())
+    assert (stored["order"]["data"], stored["asked"], stored["born"], stored["began"]) == ("sample", 1.0, "b", 2.0)
+    record = read_record(tmp_path / "r")
+    assert record is not None and record.request == request() and record.requested_at == 1.0
+
+
 @pytest.mark.parametrize("wrong", [{"seed": 1.5}, {"seed": "1"}, {"quick": "yes"}, {"name": 5}])
 def test_request_of_the_wrong_type_writes_no_record(wrong: dict[str, object], root: Path, tmp_path: Path) -> None:
     trainings = Trainings(root, tmp_path / "runs", at_once=0)

@@ -1,1 +1,1 @@
-"""What people look at: the Studio. Torch-free: what trains is a process of its own."""
+"""Applications: the Studio. Torch-free: trainings run in processes of their own."""

@@ -1,4 +1,4 @@
-/* Keys, paste, picture layers, light and dark. Everything is delegated: Gradio renders its parts when it likes. */
+/* Keys, paste, picture layers, light and dark. All events are delegated, since Gradio may render its elements again at any time. */
 (() => {
   const root = document.documentElement;
   const KEYS = {o: 'say-ok', n: 'say-ng', j: 'next', arrowright: 'next', k: 'previous', arrowleft: 'previous'};
@@ -55,7 +55,7 @@
     if (wipe) wipe.value = parseFloat(root.style.getPropertyValue('--wipe')) || 0;
   };
 
-  // A card that was chosen by key keeps the focus although all cards were drawn anew, and comes into sight.
+  // Keep the focus on a card that was selected by key, although all cards were rendered again, and scroll to it.
   window.studioKeepFocus = element => {
     const chosen = element.querySelector('[aria-pressed=true][data-part]');
     if (!chosen) return;
@@ -68,10 +68,10 @@
     if (gallery) gallery.dataset.focused = event.target.closest?.('#gallery [data-part]') ? 'yes' : 'no';
   });
 
-  // Whoever has taken one picture has allowed the camera: the next one needs no second permission.
+  // After a picture the camera is already allowed: show the live picture again without asking.
   window.studioLiveAgain = () => setTimeout(() => document.querySelector('#camera [title="grant webcam access"] button')?.click(), 300);
 
-  // A mark is for the part that its sender saw, whatever the server has turned to since.
+  // A mark is for the part that the page shows, even if the server has selected another one since.
   window.studioShownPart = () => document.querySelector('#viewer [data-shown]')?.dataset.shown ?? '';
 
   window.studioDownload = link => {

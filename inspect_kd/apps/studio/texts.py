@@ -12,11 +12,6 @@ INSPECT, COMPARE, ARTIFACT, TRAIN = "Inspect", "Compare", "Artifact", "Train"
 THEME_SWITCH = "Light / dark"
 
 ICONS = {Decision.OK: "✓", Decision.REINSPECT: "?", Decision.NG: "✕"}
-MEANINGS = {
-    Decision.OK: "nothing unusual",
-    Decision.REINSPECT: "a person should look",
-    Decision.NG: "reject",
-}
 
 # Artifact and category
 WHICH_ARTIFACT = "Artifact"
@@ -93,7 +88,6 @@ NOT_SIGNED_OFF = "Not saved: {reason}"
 # One part
 SCORE = "score"
 AGAINST = "RE-INSPECT above {reinspect:.3f} · NG above {reject:.3f}"
-VIEW = "View"
 OPACITY = "Heat"
 CONTOURS = "Contours"
 NUMBERS = "Numbers"
@@ -125,7 +119,6 @@ FILTER_NAMES = {
 ORDER = "Order"
 ORDER_NAMES = {"worst": "worst first", "best": "best first", "arrival": "as uploaded"}
 PAGE_OF = "{page} of {pages}"
-DOWNLOAD = "Download"
 FORMATS = {"csv": "CSV", "json": "JSON", "html": "HTML page"}
 
 # Compare
@@ -189,4 +182,4 @@ FOREIGN_ORIGIN = (
 FOREIGN_SITE = "a page of another site may link to this Studio, and do nothing else with it"
 NOT_SERVED = "this Studio does not serve that"
 TOO_MANY_LOGINS = "Too many wrong logins: try again in {seconds} s."
-BAD_HOST = "--allow-host {name}: give the name as it stands in the address bar, NAME or NAME:PORT, without https://"
+BAD_HOST = "--allow-host {name}: give the name as in the address bar, NAME or NAME:PORT, without https://"

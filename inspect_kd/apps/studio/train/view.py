@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
+from inspect_kd.apps.studio.texts import ICONS
 from inspect_kd.apps.studio.train import texts
 from inspect_kd.apps.studio.train.data_check import DataCheck, DataFinding
 from inspect_kd.apps.studio.train.log import Points, TrainingProgress, thin_out
@@ -16,10 +17,8 @@ from inspect_kd.errors import printable
 from inspect_kd.report.charts import curve
 from inspect_kd.report.html import Html, table
 from inspect_kd.report.pictures import Example
-from inspect_kd.types import Decision
 
 MOST_FINDINGS = 30
-MARKS = {Decision.OK: "✓", Decision.REINSPECT: "?", Decision.NG: "✕"}
 
 
 def badge(state: State) -> Html:
@@ -37,7 +36,7 @@ def status(training: Training | None, progress: TrainingProgress, error: str) ->
     explanation = text.format(place=training.place, folder=training.name, error=error)
     parts = [f'<div class="ikd-head">{badge(training.state)} <b class="name">{escape(training.name)}</b></div>']
     if explanation:
-        parts.append(f'<p class="told {training.state.name.lower()}">{escape(explanation)}</p>')
+        parts.append(f'<p class="explanation {training.state.name.lower()}">{escape(explanation)}</p>')
     if training.state in BUSY or (training.state in (State.STOPPED, State.FAILED) and progress.phase):
         parts += [_phases(progress, training.state), _bar(progress), _tiles(progress, training.state)]
     return f'<div class="ikd-train">{"".join(parts)}</div>'
@@ -119,7 +118,7 @@ def report_pictures(examples: Sequence[Example]) -> str:
 
 
 def _report_picture(example: Example) -> str:
-    decision = f"{MARKS[example.decision]} {example.decision}"
+    decision = f"{ICONS[example.decision]} {example.decision}"
     words = (decision, f"{example.score:.2f}", f"{example.category}, {example.kind}", example.name)
     caption = escape(printable(" · ".join(words)))
     return (
@@ -138,7 +137,7 @@ def checked(check: DataCheck | None) -> str:
         return f'<div class="ikd-train"><p class="soft">{text}</p>{bar}</div>'
     problems = [finding for finding in check.findings if finding.severity != "note"]
     notes = [finding for finding in check.findings if finding.severity == "note"]
-    result = "" if problems else f'<p class="told finished">✓ {texts.NOTHING_WRONG}</p>'
+    result = "" if problems else f'<p class="explanation finished">✓ {texts.NOTHING_WRONG}</p>'
     folded = (
         f"<details><summary>{texts.NOTES.format(count=len(notes))}</summary>{_findings(notes)}</details>"
         if notes
