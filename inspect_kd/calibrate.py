@@ -20,6 +20,7 @@ import numpy as np
 
 from inspect_kd import strict_json
 from inspect_kd.errors import BadInput
+from inspect_kd.plain_file import read_plain_file
 from inspect_kd.types import Decision, Thresholds
 
 POOLED = "*"
@@ -28,6 +29,8 @@ HIGHEST_POOLED = 2.0
 """The pooled reject threshold is 1.0 by construction, and an export moves it by hundredths: more lets defects through."""
 TOLERANCE = 1e-4
 """Difference of one image's score between two runtimes, on the calibrated scale: what `export/onnx.yaml` accepts in its proof."""
+LARGEST = 64 << 20
+"""Bytes of a run's calibration: scores of a few million parts."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,9 +130,10 @@ class Calibration:
 
 def read_calibration(path: Path) -> Calibration:
     """A run's calibration."""
+    content = read_plain_file(path, "calibration", LARGEST)
     try:
-        return Calibration.from_json(strict_json.loads(path.read_bytes()))
-    except (OSError, ValueError) as error:
+        return Calibration.from_json(strict_json.loads(content))
+    except ValueError as error:
         raise BadInput(f"{path}: not a calibration ({type(error).__name__})") from error
     except BadInput as error:
         raise BadInput(f"{path}: {error}") from error

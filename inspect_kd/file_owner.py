@@ -89,3 +89,10 @@ def _steps_to(path: Path) -> Iterator[tuple[Path, os.stat_result, bool]]:
         target = step.readlink()
         place = Path("/") if target.is_absolute() else place
         rest.extend(reversed(target.parts[1:] if target.is_absolute() else target.parts))
+
+
+def make_own_folder(folder: Path) -> None:
+    """Make a folder, and each missing one above it, so that nobody else may write there, whatever the umask."""
+    missing = [step for step in (folder, *folder.parents) if not step.exists()]
+    for step in reversed(missing):
+        step.mkdir(mode=0o700, exist_ok=True)

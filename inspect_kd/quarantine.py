@@ -26,7 +26,7 @@ import numpy as np
 from inspect_kd import atomic_write, registry, strict_json, zoo
 from inspect_kd.child_process import python_command, python_environment
 from inspect_kd.errors import BadInput, EnvironmentFault, GateFailed, InspectKDError, UsageError
-from inspect_kd.file_owner import refuse_writable_by_others
+from inspect_kd.file_owner import make_own_folder, refuse_writable_by_others
 from inspect_kd.versions import installed
 
 SECONDS = 60
@@ -84,8 +84,7 @@ def _remember(memory: Path, name: str) -> None:
     passed = [*_remembered(memory), name][-REMEMBERED:]
     # A disk that takes no files costs a look at each start, not the start.
     with contextlib.suppress(OSError):
-        memory.parent.parent.mkdir(parents=True, exist_ok=True)
-        memory.parent.mkdir(exist_ok=True, mode=0o700)
+        make_own_folder(memory.parent)
         atomic_write.write_text(memory, json.dumps({"passed": passed}), mode=0o600)
 
 
@@ -119,7 +118,7 @@ def _judge(answer: subprocess.CompletedProcess[bytes], path: Path) -> None:
         raise BadInput(f"{path}: refused: in quarantine it broke the runtime ({_death(answer.returncode)})")
     told: dict[str, Any] = strict_json.loads(verdict.strip().splitlines()[-1])
     if told.get("passed") is not True:
-        raise KINDS[told["error"]](told["text"])
+        raise KINDS.get(told["error"], BadInput)(told["text"])
 
 
 def _death(code: int) -> str:

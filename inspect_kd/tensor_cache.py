@@ -18,6 +18,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from inspect_kd import atomic_write
+from inspect_kd.errors import BadInput
+from inspect_kd.file_owner import make_own_folder
 from inspect_kd.types import ImageU8
 from inspect_kd.weights import read_tensors
 
@@ -32,7 +34,7 @@ class TensorCache:
         self.folder, self.limit = folder, limit
         self.of = f"{weights}/{transform}"
         self.hits = self.misses = self.kept = 0
-        folder.mkdir(parents=True, exist_ok=True)
+        make_own_folder(folder)
         atomic_write.remove_abandoned(folder)
         self.taken = sum(size for _, size, _ in _files(folder))
 
@@ -42,7 +44,7 @@ class TensorCache:
         try:
             found = read_tensors(path)
             os.utime(path)
-        except (OSError, SafetensorError):
+        except (OSError, BadInput, SafetensorError):
             # Not there, taken away by another process just now, or torn by a full disk.
             self.misses += 1
             return None

@@ -10,10 +10,11 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from inspect_kd import zoo
 from inspect_kd.errors import BadInput, EnvironmentFault
+from inspect_kd.plain_file import MissingFile, open_plain_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -95,9 +96,10 @@ def hub_answers() -> bool:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file. Its library opens no name that is not UTF-8: such a file is read by Python."""
+    """The tensors of a safetensors file, which is no pipe. Its library opens no name that is not UTF-8: Python reads that file."""
     from safetensors.torch import load, load_file
 
+    open_plain_file(path, "weights file").close()
     tensors: dict[str, Tensor] = load_file(path) if str(path).isprintable() else load(path.read_bytes())
     return tensors
 
@@ -113,8 +115,10 @@ def load_state(path: Path) -> dict[str, Tensor]:
             if path.suffix == ".safetensors"
             else torch.load(path, map_location="cpu", weights_only=True)
         )
-    except FileNotFoundError:
+    except (FileNotFoundError, MissingFile):
         raise BadInput(f"{path}: no such weights file") from None
+    except BadInput:
+        raise
     except (SafetensorError, OSError, RuntimeError, EOFError, ValueError) as error:
         raise BadInput(f"{path}: not a readable weights file ({in_short(error)})") from error
     except Exception as error:
@@ -130,10 +134,14 @@ def load_state(path: Path) -> dict[str, Tensor]:
 
 
 def sha256(path: Path) -> str:
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
+        return sha256_of(file)
+
+
+def sha256_of(file: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
     return digest.hexdigest()
 
 

@@ -67,11 +67,17 @@ def expand_user(path: str) -> Path:
         ) from error
 
 
+def named_folder(variable: str) -> Path | None:
+    """The folder that an environment variable names. No shell expands a `~` in quotes."""
+    value = os.environ.get(variable)
+    return expand_user(value) if value else None
+
+
 def cache_home() -> Path:
     """What can be made again: $INSPECT_KD_CACHE, else a cache folder of the user's."""
-    return Path(os.environ.get("INSPECT_KD_CACHE") or home() / ".cache" / "inspect-kd")
+    return named_folder("INSPECT_KD_CACHE") or home() / ".cache" / "inspect-kd"
 
 
 def data_home() -> Path:
     """Where data sets live: $INSPECT_KD_DATA, else a cache folder of the user's."""
-    return Path(os.environ.get("INSPECT_KD_DATA") or home() / ".cache" / "inspect-kd" / "data")
+    return named_folder("INSPECT_KD_DATA") or home() / ".cache" / "inspect-kd" / "data"

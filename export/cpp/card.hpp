@@ -1,4 +1,5 @@
-// The artifact's card: what a caller must know of it, refused where inspect_kd/export/card.py and calibrate.py refuse it.
+// The artifact's card: what a caller must know of it. Everything that decides (size, resize, thresholds, rates) is checked as
+// inspect_kd/export/card.py and calibrate.py do; fields that this program does not use (recipe, licences, scores) are not.
 #pragma once
 
 #include <algorithm>

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from inspect_kd.sign_off import SignOff
 
 PASSPHRASE = "INSPECT_KD_PASSPHRASE"
 SIGNED = "An artifact (.onnx), a run's folder, or a calibration of the Studio (.json)."
@@ -59,9 +62,7 @@ def sign(
     content = read_signable(path)
     if kind_of(path)[0] is Kind.SIGN_OFF:
         told = parse_sign_off(content, path)
-        limits = f"RE-INSPECT above {told.thresholds.reinspect:g}, NG above {told.thresholds.reject:g}"
-        scope = f"{told.artifact} ({told.category or 'all categories'})"
-        typer.echo(printable(f"{path.name}: {limits}, for {scope}, signed off by {told.by}"))
+        typer.echo(printable(f"{path.name}: {_limits(told)}, signed off by {told.by}"))
     try:
         written = sign_bytes(content, path, key, os.environ.get(PASSPHRASE))
     except UsageError as error:
@@ -69,6 +70,15 @@ def sign(
             raise
         written = sign_bytes(content, path, key, _passphrase(printable(f"Passphrase of {key}"), confirm=False))
     typer.echo(printable(f"{written}: {path.name} is signed"))
+
+
+def _limits(sign_off: SignOff) -> str:
+    """New and former thresholds, and the artifact: its digest is what binds, its name only what the file claims."""
+    new, was = sign_off.thresholds, sign_off.was
+    return (
+        f"RE-INSPECT above {new.reinspect:g} (was {was.reinspect:g}), NG above {new.reject:g} (was {was.reject:g}), for "
+        f"{sign_off.artifact} ({sign_off.category or 'all categories'}), sha256 {sign_off.sha256[:12]}"
+    )
 
 
 def verify(

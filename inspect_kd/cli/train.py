@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 
 DEFAULT, FALLBACK = "omni_ad", "embedded"
-FOLDER_OF_ALL = "INSPECT_KD_RUN_FOLDER"
-"""Handed from the first process of a training on several devices to the others."""
 
 
 def train(
@@ -85,7 +83,7 @@ def train(
     from inspect_kd.cli.needs import need_training
     from inspect_kd.cli.progress import show_progress
     from inspect_kd.errors import file_named
-    from inspect_kd.train.run import RunFolder, choose_folder, is_helper_process
+    from inspect_kd.train.run import FOLDER_OF_ALL, RunFolder, choose_folder, is_helper_process
 
     need_training()
     helper = is_helper_process()

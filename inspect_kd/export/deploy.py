@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import shutil
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
 
-from inspect_kd import config, registry, zoo
+from inspect_kd import atomic_write, config, registry, zoo
 from inspect_kd.calibrate import Calibration
 from inspect_kd.errors import printable
 from inspect_kd.export import to_onnx
@@ -26,9 +22,8 @@ from inspect_kd.export.quantise import Quantise, Quantised, quantise
 from inspect_kd.export.verify import Images, Parity, Real, artificial, compare, missed, worst_images
 from inspect_kd.stopwatch import take_turns
 from inspect_kd.types import Model, NoProgress, Progress
+from inspect_kd.work_folder import work_folder
 
-PREFIX, ABANDONED_S = ".export-", 24 * 3600
-"""Of the folder that an export works in, and after how long nobody does any more: the slowest take minutes."""
 ROUNDS = 15
 """Turns of the artifact and of plain fp32 side by side; at most four runs each a turn."""
 
@@ -47,7 +42,7 @@ class Accept(config.Strict):
 
 
 class Deployment(config.Strict):
-    name: str
+    name: config.Name
     about: str = ""
     target: str
     """File `inspect_kd/export/to_<target>.py`."""
@@ -140,10 +135,9 @@ def make_artifact(
 ) -> Conversion:
     """Write `to`, or leave nothing where a limit was missed."""
     target: Any = registry.load("export", f"to_{deployment.target}")
-    _remove_abandoned(to.parent)
     # A folder of its own: nobody else can have planted anything under the name that is written there.
-    with TemporaryDirectory(prefix=PREFIX, dir=to.parent) as folder:
-        partial = Path(folder) / f"artifact{target.SUFFIX}"
+    with work_folder(to.parent, "export") as folder:
+        partial = folder / f"artifact{target.SUFFIX}"
         material.progress.phase("export", 1)
         plain, quantised = _write(graph, partial, target, card, deployment, material)
         # A target may know of its own what it takes, where no machine of its kind is at hand.
@@ -178,16 +172,8 @@ def make_artifact(
             _prover(target)(partial.read_bytes(), to.name).predict_batch(
                 np.zeros((1, card.size, card.size, 3), np.uint8)
             )
-            partial.replace(to)
+            atomic_write.move_into_place(partial, to)
     return told
-
-
-def _remove_abandoned(folder: Path) -> None:
-    """What exports left behind that were killed."""
-    for left in folder.glob(f"{PREFIX}*"):
-        with contextlib.suppress(OSError):
-            if time.time() - left.lstat().st_mtime > ABANDONED_S:
-                shutil.rmtree(left, ignore_errors=True)
 
 
 def _write(

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from inspect_kd import atomic_write, zoo
-from inspect_kd.file_owner import refuse_writable_by_others
+from inspect_kd.file_owner import make_own_folder, refuse_writable_by_others
 
 MOST = 16
 """Engines that are kept; the ones used longest ago go first."""
@@ -43,7 +43,7 @@ class Fits:
 def engine_folder(named: str | None = None) -> Path:
     """The named one, else below $INSPECT_KD_CACHE or the user's cache; made, and checked to be nobody else's."""
     folder = Path(named) if named else zoo.cache_home() / "engines"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_own_folder(folder)
     refuse_writable_by_others(folder, REASON, SETTING)
     return folder
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from inspect_kd import registry
+from inspect_kd import registry, zoo
 from inspect_kd.calibrate import Calibration, limits_on
 from inspect_kd.config import Recipe
 from inspect_kd.datasets import DataSet, open_dataset
@@ -92,16 +92,25 @@ def export_run(
 ) -> tuple[Path, Conversion]:
     """Export a complete run again, or for another target. Its conversion report lies beside the artifact."""
     finished = load_run(run)
-    source = data or finished.manifest["data"].get("source")
-    if not source or (not Path(source).exists() and "/" in source):
-        raise UsageError(f"{run}: its data set is not at {source}; name one with --data, the proof needs real images")
     data_set = open_dataset(
-        source,
+        data or _own_source(run, finished.manifest["data"].get("source")),
         holdout=holdout_of(finished.recipe),
         categories=finished.recipe.data.categories or None,
         group=finished.recipe.data.group,
     )
     return convert(finished, data_set, deployment, output=output, progress=progress)
+
+
+def _own_source(run: Path, source: str | None) -> str:
+    """A run's own data set: images, a CSV or a shipped manifest. Not any other manifest: it may say where to write."""
+    place = Path(source or "")
+    if source in zoo.names("datasets") or (
+        source and (place.is_dir() or (place.suffix.lower() == ".csv" and place.is_file()))
+    ):
+        return source
+    if source and place.suffix.lower() in {".yaml", ".yml"} and place.exists():
+        raise UsageError(f"{run}: its data set is the manifest {source}; if you trust that file, name it with --data")
+    raise UsageError(f"{run}: its data set is not at {source}; name one with --data, the proof needs real images")
 
 
 def convert(

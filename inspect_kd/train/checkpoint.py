@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import torch
+from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
@@ -25,20 +27,23 @@ LARGEST_HEADER = 100_000_000
 AGAIN = "; remove the run's folder and train again"
 FIT, FITTED = "fit", "fitted"
 """Names of a student's training before the distillation's stages, which have their own."""
+ADAM_STATE = {"step", "exp_avg", "exp_avg_sq"}
+"""What AdamW, the only optimiser here, keeps of each parameter that it has moved."""
+Count = Annotated[int, Field(ge=0)]
 
 
 @dataclass(kw_only=True, slots=True)
 class TrainingState:
     """What a training remembers between two steps, tensors apart."""
 
-    step: int = 0
+    step: Count = 0
     """Over all stages."""
     stage: str = FIT
-    stage_step: int = 0
+    stage_step: Count = 0
     """Within a stage after the fit."""
-    best_step: int = 0
+    best_step: Count = 0
     best_gap: float = -1.0
-    stale: int = 0
+    stale: Count = 0
     """Evaluations since the best one."""
     recipe: str = ""
     data: str = ""
@@ -91,14 +96,18 @@ def load(
     state = read_state(path)
     try:
         tensors = weights.read_tensors(path)
-        student.load_state_dict(rename_weights(_under(tensors, "student")), strict=False)
+        weights_now, best = (rename_weights(_under(tensors, name)) for name in ("student", "best"))
+        _refuse_other_weights(weights_now, student)
+        if best or (state.stage == FIT and state.best_step > 0):
+            _refuse_other_weights(best, student)
+        student.load_state_dict(weights_now, strict=False)
         if auxiliary is not None:
             auxiliary.load_state_dict(_under(tensors, "auxiliary"))
         if optimizer is not None:
             _restore(optimizer, _under(tensors, "optimizer"))
-    except (SafetensorError, RuntimeError, ValueError) as error:
+    except (SafetensorError, RuntimeError, ValueError, KeyError) as error:
         raise BadInput(f"{path}: damaged, or of another student ({weights.in_short(error)}){AGAIN}") from error
-    return state, rename_weights(_under(tensors, "best"))
+    return state, best
 
 
 def _restore(optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
@@ -106,7 +115,30 @@ def _restore(optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
     for key, value in tensors.items():
         index, name = key.split("/")
         state.setdefault(int(index), {})[name] = value
+    _refuse_other_moments(state, optimizer)
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _refuse_other_weights(state: dict[str, Tensor], student: nn.Module) -> None:
+    """Without each of its weights, a student would go on with those that it was built with."""
+    needed = trained_state(student)
+    for key in sorted(needed.keys() ^ state.keys()):
+        raise ValueError(f"{key}: {'missing' if key in needed else 'not a weight of this student'}")
+    for key, value in state.items():
+        if value.shape != needed[key].shape:
+            raise ValueError(f"{key}: {tuple(value.shape)} instead of {tuple(needed[key].shape)}")
+
+
+def _refuse_other_moments(state: dict[int, dict[str, Tensor]], optimizer: Optimizer) -> None:
+    """The optimiser itself looks at its state only when it takes a step."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for index, found in state.items():
+        if not 0 <= index < len(parameters) or found.keys() != ADAM_STATE:
+            raise ValueError(f"optimizer/{index}: not the state of a parameter")
+        shapes = {found["exp_avg"].shape, found["exp_avg_sq"].shape}
+        is_counted = found["step"].dtype == torch.float32 and found["step"].numel() == 1 and bool(found["step"] >= 1)
+        if shapes != {parameters[index].shape} or not is_counted:
+            raise ValueError(f"optimizer/{index}: the state of another parameter")
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -20,6 +20,7 @@ from inspect_kd.report import Report, write_report
 from inspect_kd.report.page import report_json
 from inspect_kd.report.pictures import choose, make_example
 from inspect_kd.train.artifacts import as_model, export_all, scores_of
+from inspect_kd.train.environment_file import read_environment
 from inspect_kd.train.run import RunFolder, now, save_model, view_of, write_json, write_manifest
 from inspect_kd.types import Model, Progress, Split
 
@@ -113,7 +114,7 @@ def make_report(
         examples=examples,
         history=[json.loads(line) for line in folder.metrics.read_text(encoding="utf-8").splitlines()],
         recipe=recipe.to_yaml(),
-        environment=json.loads(folder.environment.read_text(encoding="utf-8")),
+        environment=read_environment(folder.environment),
         facts=facts,
     )
     write_json(folder.report_data, report_json(report))

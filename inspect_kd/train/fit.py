@@ -27,6 +27,7 @@ from inspect_kd.models.rebuild import RebuildStudent
 from inspect_kd.train import checkpoint
 from inspect_kd.train.distill import distill
 from inspect_kd.train.early_stop import SyntheticGap
+from inspect_kd.train.environment_file import read_environment
 from inspect_kd.train.finish import finish_run
 from inspect_kd.train.hardware import Hardware
 from inspect_kd.train.metrics_log import begin_log, open_log
@@ -109,9 +110,11 @@ def train_student(
 
     # ── a fresh start, or where the last one stopped ─────────────────────────────────────────────────────────────────
     if resume and folder.checkpoint.is_file():
-        fitting = checkpoint.read_state(folder.checkpoint).stage == checkpoint.FIT
+        read_environment(folder.environment)  # what the report could not read is refused now, not after the training
+        kept = checkpoint.read_state(folder.checkpoint)
+        _same_work(kept, recipe, data, folder)
+        fitting = kept.stage == checkpoint.FIT
         state, best = checkpoint.load(folder.checkpoint, student, optimizer if fitting else None)
-        _same_work(state, recipe, data, folder)
         if fabric.is_global_zero and state.real != real.digest:
             raise BadInput(
                 f"{folder.path}: labelled or unlabelled parts have changed since the training began; choose another --name"

@@ -7,11 +7,11 @@ lines go neither through a link nor into a pipe; what a resume keeps of the form
 from __future__ import annotations
 
 import io
-import json
 from pathlib import Path
 from typing import TextIO
 
-from inspect_kd import atomic_write
+from inspect_kd import atomic_write, strict_json
+from inspect_kd.distill.stages import STAGES
 from inspect_kd.plain_file import open_to_append, read_plain_file
 
 WHAT, LARGEST = "log of a training", 1 << 30
@@ -36,9 +36,14 @@ def open_log(path: Path) -> TextIO:
 
 
 def _step(line: str) -> int | None:
-    """None for a line that is none of this program, such as a power cut leaves."""
+    """None for a line that is none of this program, such as a power cut leaves or somebody else has written."""
     try:
-        step = json.loads(line)["step"]
-    except (ValueError, TypeError, KeyError, RecursionError):
+        figures = strict_json.loads(line)
+    except ValueError:
         return None
+    if not isinstance(figures, dict) or figures.pop("stage", None) not in (None, *STAGES):
+        return None
+    if not all(type(value) in (int, float) for value in figures.values()):
+        return None
+    step = figures.get("step")
     return step if isinstance(step, int) else None

@@ -30,7 +30,8 @@ from inspect_kd.file_lock import hold_lock
 from inspect_kd.former_names import rename_weights
 from inspect_kd.models.base import Student, Teacher, WeightsSource
 from inspect_kd.models.encoders import EncoderSpec, build_encoder, empty_encoder
-from inspect_kd.train.manifest import read_manifest
+from inspect_kd.train.manifest import read_manifest, refuse_changed_files
+from inspect_kd.train.weight_limit import WeightLimit
 from inspect_kd.versions import installed
 
 PACKAGES = (
@@ -45,6 +46,8 @@ PACKAGES = (
     "opencv-python-headless",
     "numpy",
 )
+FOLDER_OF_ALL = "INSPECT_KD_RUN_FOLDER"
+"""Handed from the first process of a training on several devices to the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +141,8 @@ def hold_run(folder: RunFolder, *, may_be_complete: bool = False) -> Iterator[No
 
 
 def is_helper_process() -> bool:
-    """Whether this is one of several devices' processes, and not the first, which started it."""
-    return os.environ.get("LOCAL_RANK", "0") != "0"
+    """Whether this is one of several devices' processes, and not the first, which started it and chose the folder."""
+    return os.environ.get("LOCAL_RANK", "0") != "0" and FOLDER_OF_ALL in os.environ
 
 
 def resolved(recipe: Recipe) -> Recipe:
@@ -223,9 +226,10 @@ def load_run(path: Path) -> FinishedRun:
         )
         raise BadInput(f"{path}: {hint}")
     manifest = read_manifest(folder.manifest)
-    for name, digest in manifest["files"].items():
-        if not (path / name).is_file() or weights.sha256(path / name) != digest:
-            raise BadInput(f"{path / name}: missing, or changed since the training wrote it")
+    always = {folder.recipe.name, folder.calibration.name}
+    refuse_changed_files(
+        path, manifest["files"], [frozenset({*always, file.name}) for file in (folder.student, folder.teacher)]
+    )
     recipe = config.read_recipe(folder.recipe)
     model = _student_again(folder, recipe, manifest) if recipe.student else _teacher_again(folder, recipe, manifest)
     calibration = read_calibration(folder.calibration)
@@ -236,7 +240,9 @@ def _student_again(folder: RunFolder, recipe: Recipe, manifest: dict[str, Any]) 
     where = f"{folder.manifest}: encoder"
     if manifest.get("encoder") is None:
         raise BadInput(f"{where}: missing; a student has one: train the run again")
-    student = build_student(recipe, config.fill(EncoderSpec, manifest["encoder"], where=where, fault=BadInput))
+    spec = config.fill(EncoderSpec, manifest["encoder"], where=where, fault=BadInput)
+    with WeightLimit(str(folder.recipe)):
+        student = build_student(recipe, spec)
     try:
         student.load_state_dict(rename_weights(weights.load_state(folder.student)))
     except RuntimeError as error:
@@ -325,7 +331,10 @@ def commit() -> str | None:
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None
-    answer = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True, check=False
-    )
+    try:
+        answer = subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True, check=False
+        )
+    except OSError:
+        return None  # no git on this machine
     return answer.stdout.strip() or None

@@ -6,7 +6,6 @@ import hashlib
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from inspect_kd import licences, zoo
 from inspect_kd.config import Recipe, load_recipe
@@ -17,6 +16,7 @@ from inspect_kd.train.hardware import Hardware
 from inspect_kd.train.run import RunFolder, load_run, resolved
 from inspect_kd.train.teach import teach
 from inspect_kd.types import Progress
+from inspect_kd.work_folder import DAY_S, work_folder
 
 
 def ready(
@@ -74,8 +74,8 @@ def _run_of(name: str, recipe: Recipe, data: DataSet, out: Path, hardware: Hardw
         progress.note(f"{teacher.name} studies first: {folder.path}")
         out.mkdir(parents=True, exist_ok=True)
         # Out of sight of another training that wants the same teacher: whoever is ready first puts it there.
-        with TemporaryDirectory(prefix=".studying-", dir=out) as room:
-            own = RunFolder(Path(room) / folder.path.name)
+        with work_folder(out, "studying", abandoned_after_s=7 * DAY_S) as room:
+            own = RunFolder(room / folder.path.name)
             teach(teacher, data, own, hardware=hardware, progress=progress)
             if not folder.complete:
                 shutil.rmtree(folder.path, ignore_errors=True)
