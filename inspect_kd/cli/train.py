@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 
 DEFAULT, FALLBACK = "omni_ad", "embedded"
-SHARED_FOLDER = "INSPECT_KD_RUN_FOLDER"
-"""Environment variable with which the first process of a multi-device training passes the run's folder to the others."""
 
 
 def train(
@@ -93,7 +91,7 @@ def train(
     from inspect_kd.cli.needs import need_training
     from inspect_kd.cli.progress import show_progress
     from inspect_kd.errors import file_named
-    from inspect_kd.train.run import RunFolder, choose_folder, is_helper_process
+    from inspect_kd.train.run import SHARED_FOLDER, RunFolder, choose_folder, is_helper_process
 
     need_training()
     helper = is_helper_process()

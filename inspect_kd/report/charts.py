@@ -71,6 +71,7 @@ def curve(points: Sequence[tuple[float, float]], name: str, digits: int = 3) -> 
     """A line over the steps, with its last and its extreme values."""
     if len(points) < 2:
         return ""
+    name = escape(name)
     steps, values = [p[0] for p in points], [p[1] for p in points]
     low, high = min(values), max(values)
     span = (high - low) or 1.0

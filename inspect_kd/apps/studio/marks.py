@@ -65,7 +65,8 @@ class MarkBook:
             path.parent.mkdir(parents=True, exist_ok=True)
             # The line before the image: what trains without a line has no author.
             with atomic_write.partial_file(path) as partial:
-                partial.write_bytes(content)
+                partial.write(content)
+                partial.flush()
                 self._note(part, str(verdict), context, str(path.relative_to(self.store)))
             self._withdraw(part, context, but=path)
         part.mark = verdict
