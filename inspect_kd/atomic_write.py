@@ -1,21 +1,25 @@
 """Write a file whole or not at all: readers see the former content or the new one, and a failed write leaves nothing behind.
 
-The content goes into a partial file beside the target, which is then renamed. Its name is random and it is opened with
-O_EXCL and O_NOFOLLOW: a link planted under a guessable name is never written through.
+The content goes into a partial file beside the target, which is then renamed. Its name is random, and it is opened once,
+with O_EXCL and O_NOFOLLOW: no link is written through, neither one planted beforehand nor one that replaces the file meanwhile.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from inspect_kd.errors import file_named
 
 SUFFIX = ".partial"
+PARTIAL_NAME = re.compile(r"\..+\.[0-9a-f]{16}\.partial", re.DOTALL)
+"""Name of this program's partial files; other programs use the same suffix."""
 ABANDONED = 3600
 """Seconds after which a partial file counts as left behind by a killed process."""
 NAME_LENGTH = 50
@@ -33,23 +37,32 @@ def write_text(path: Path, text: str, *, mode: int = 0o666) -> None:
 def write_bytes(path: Path, content: bytes, *, mode: int = 0o666, durable: bool = True) -> None:
     """Write bytes. `mode`: permissions before the umask; `durable=False` skips the fsync, for files that can be made again."""
     with partial_file(path, mode=mode, durable=durable) as partial:
-        partial.write_bytes(content)
+        partial.write(content)
 
 
 @contextlib.contextmanager
-def partial_file(path: Path, *, mode: int = 0o666, durable: bool = True) -> Iterator[Path]:
-    """Create an empty file beside `path` for code that writes to a path; it replaces `path` at the end of the block."""
+def partial_file(path: Path, *, mode: int = 0o666, durable: bool = True) -> Iterator[BinaryIO]:
+    """Create an empty file beside `path`, open for writing; it replaces `path` at the end of the block."""
     partial = path.with_name(f".{path.name[:NAME_LENGTH]}.{secrets.token_hex(8)}{SUFFIX}")
-    os.close(_create(partial, mode))
+    handle = _create(partial, mode)
     try:
         with file_named(path):
-            yield partial
-            if durable:
-                _flush(partial)
+            with os.fdopen(handle, "wb") as file:
+                yield file
+                file.flush()
+                if durable:
+                    os.fsync(handle)
             partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def move_into_place(file: Path, path: Path) -> None:
+    """Replace `path` by a finished file of the same file system, once its content is on the disk."""
+    with file_named(path):
+        _flush(file)
+        file.replace(path)
 
 
 def write_new(path: Path, content: bytes, *, mode: int = 0o666) -> None:
@@ -70,7 +83,7 @@ def remove_abandoned(folder: Path) -> None:
     for partial in folder.glob(f"*{SUFFIX}"):
         # Another process may be cleaning up as well, and a folder of that name cannot be unlinked.
         with contextlib.suppress(OSError):
-            if time.time() - partial.lstat().st_mtime > ABANDONED:
+            if PARTIAL_NAME.fullmatch(partial.name) and time.time() - partial.lstat().st_mtime > ABANDONED:
                 partial.unlink()
 
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from inspect_kd import strict_json
 from inspect_kd.errors import BadInput
+from inspect_kd.plain_file import read_plain_file
 from inspect_kd.types import Decision, Thresholds
 
 POOLED = "*"
@@ -28,6 +29,8 @@ HIGHEST_POOLED = 2.0
 """Highest pooled reject threshold that is read: it is 1.0 by construction, shifted by hundredths at most by an export."""
 TOLERANCE = 1e-4
 """Accepted difference of one image's score between two runtimes, on the calibrated scale; also the limit in `export/onnx.yaml`."""
+MAX_BYTES = 64 << 20
+"""Largest calibration file that is read: scores of a few million parts."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,9 +132,10 @@ class Calibration:
 
 def read_calibration(path: Path) -> Calibration:
     """Read a run's calibration file."""
+    content = read_plain_file(path, "calibration", MAX_BYTES)
     try:
-        return Calibration.from_json(strict_json.loads(path.read_bytes()))
-    except (OSError, ValueError) as error:
+        return Calibration.from_json(strict_json.loads(content))
+    except ValueError as error:
         raise BadInput(f"{path}: not a calibration ({type(error).__name__})") from error
     except BadInput as error:
         raise BadInput(f"{path}: {error}") from error

@@ -16,8 +16,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from inspect_kd import zoo
-from inspect_kd.errors import InspectKDError, UsageError
+from inspect_kd.errors import BadInput, InspectKDError, UsageError
 from inspect_kd.former_names import rename_key, rename_recipe_keys
+from inspect_kd.plain_file import read_plain_file
 
 T = TypeVar("T")
 DEFAULT_RECIPE, FALLBACK_RECIPE = "omni_ad", "embedded"
@@ -306,9 +307,9 @@ def parse_yaml(text: str, where: str) -> Any:
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML file that must hold a mapping."""
     try:
-        if path.stat().st_size > MAX_YAML_BYTES:
-            raise UsageError(f"{path}: {path.stat().st_size} bytes; at most {MAX_YAML_BYTES} are read as YAML")
-        text = path.read_text(encoding="utf-8")
+        text = read_plain_file(path, "YAML file", MAX_YAML_BYTES).decode()
+    except BadInput as error:
+        raise UsageError(str(error)) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: not readable as YAML: {error}") from error
     content = parse_yaml(text, str(path))

@@ -89,3 +89,10 @@ def _steps_to(path: Path) -> Iterator[tuple[Path, os.stat_result, bool]]:
         target = step.readlink()
         folder = Path("/") if target.is_absolute() else folder
         rest.extend(reversed(target.parts[1:] if target.is_absolute() else target.parts))
+
+
+def make_own_folder(folder: Path) -> None:
+    """Create a folder and its missing parents with access for this user only, whatever the umask."""
+    missing = [step for step in (folder, *folder.parents) if not step.exists()]
+    for step in reversed(missing):
+        step.mkdir(mode=0o700, exist_ok=True)

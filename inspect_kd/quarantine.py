@@ -26,7 +26,7 @@ import numpy as np
 from inspect_kd import atomic_write, registry, strict_json, zoo
 from inspect_kd.child_process import python_command, python_environment
 from inspect_kd.errors import BadInput, EnvironmentFault, GateFailed, InspectKDError, UsageError
-from inspect_kd.file_owner import refuse_writable_by_others
+from inspect_kd.file_owner import make_own_folder, refuse_writable_by_others
 from inspect_kd.versions import installed
 
 SECONDS = 60
@@ -85,8 +85,7 @@ def _add_to_record(record: Path, key: str) -> None:
     passed = [*_read_record(record), key][-MOST_RECORDED:]
     # On a full or read-only disk the artifact is tried again at each start.
     with contextlib.suppress(OSError):
-        record.parent.parent.mkdir(parents=True, exist_ok=True)
-        record.parent.mkdir(exist_ok=True, mode=0o700)
+        make_own_folder(record.parent)
         atomic_write.write_text(record, json.dumps({"passed": passed}), mode=0o600)
 
 
@@ -121,7 +120,7 @@ def _check_result(finished: subprocess.CompletedProcess[bytes], path: Path) -> N
         raise BadInput(f"{path}: refused: it crashed the runtime in quarantine ({_describe_exit(finished.returncode)})")
     result: dict[str, Any] = strict_json.loads(report.strip().splitlines()[-1])
     if result.get("passed") is not True:
-        raise ERRORS[result["error"]](result["text"])
+        raise ERRORS.get(result["error"], BadInput)(result["text"])
 
 
 def _describe_exit(code: int) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -82,7 +81,7 @@ def signature_path(file: Path) -> Path:
 
 def trust_store() -> Path:
     """Return the folder of trusted public keys: $INSPECT_KD_TRUST, or one in the user's home."""
-    return Path(os.environ.get("INSPECT_KD_TRUST") or zoo.home() / ".config" / "inspect-kd" / "trust")
+    return zoo.named_folder("INSPECT_KD_TRUST") or zoo.home() / ".config" / "inspect-kd" / "trust"
 
 
 def make_keys(private: Path, passphrase: str | None) -> Path:
@@ -90,6 +89,10 @@ def make_keys(private: Path, passphrase: str | None) -> Path:
     if not private.name or private.is_dir():
         raise UsageError(f"{private}: is a folder; name the private key's file, such as {private / 'quality.pem'}")
     public = private.with_suffix(".pub")
+    if public == private:
+        raise UsageError(
+            f"{private}: .pub is the public key's ending; name the private key {private.with_suffix('.pem')}"
+        )
     for path in (private, public):
         if path.exists():
             raise UsageError(f"{path} exists, and overwriting a key would void its signatures; choose another name")

@@ -17,6 +17,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from inspect_kd import atomic_write
+from inspect_kd.errors import BadInput
+from inspect_kd.file_owner import make_own_folder
 from inspect_kd.types import ImageU8
 from inspect_kd.weights import read_tensors
 
@@ -33,7 +35,7 @@ class TensorCache:
         self.folder, self.limit = folder, limit
         self.key_prefix = f"{weights}/{transform}"
         self.hits = self.misses = self.written = 0
-        folder.mkdir(parents=True, exist_ok=True)
+        make_own_folder(folder)
         atomic_write.remove_abandoned(folder)
         self.used_bytes = sum(size for _, size, _ in _files(folder))
 
@@ -43,7 +45,7 @@ class TensorCache:
         try:
             tensors = read_tensors(path)
             os.utime(path)
-        except (OSError, SafetensorError):
+        except (OSError, BadInput, SafetensorError):
             # Missing, removed by another process just now, or truncated by a full disk.
             self.misses += 1
             return None

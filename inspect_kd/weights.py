@@ -10,10 +10,11 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from inspect_kd import zoo
 from inspect_kd.errors import BadInput, EnvironmentFault
+from inspect_kd.plain_file import MissingFile, open_plain_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -99,9 +100,10 @@ def hub_is_reachable() -> bool:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file. Its library cannot open names that are not UTF-8; those are read by Python."""
+    """Read a safetensors file, never a pipe or device. Its library cannot open names that are not UTF-8; those are read by Python."""
     from safetensors.torch import load, load_file
 
+    open_plain_file(path, "weights file").close()
     tensors: dict[str, Tensor] = load_file(path) if str(path).isprintable() else load(path.read_bytes())
     return tensors
 
@@ -117,8 +119,10 @@ def load_state(path: Path) -> dict[str, Tensor]:
             if path.suffix == ".safetensors"
             else torch.load(path, map_location="cpu", weights_only=True)
         )
-    except FileNotFoundError:
+    except (FileNotFoundError, MissingFile):
         raise BadInput(f"{path}: no such weights file") from None
+    except BadInput:
+        raise
     except (SafetensorError, OSError, RuntimeError, EOFError, ValueError) as error:
         raise BadInput(f"{path}: not a readable weights file ({in_short(error)})") from error
     except Exception as error:
@@ -135,10 +139,15 @@ def load_state(path: Path) -> dict[str, Tensor]:
 
 def sha256(path: Path) -> str:
     """Return the SHA-256 of a file as hex digits."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
+        return sha256_of(file)
+
+
+def sha256_of(file: BinaryIO) -> str:
+    """Return the SHA-256 of an open file as hex digits."""
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
     return digest.hexdigest()
 
 

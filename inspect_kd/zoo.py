@@ -67,11 +67,17 @@ def expand_user(path: str) -> Path:
         ) from error
 
 
+def named_folder(variable: str) -> Path | None:
+    """Return the folder that an environment variable names, if set. Its `~` is expanded here: a shell does not expand it in quotes."""
+    value = os.environ.get(variable)
+    return expand_user(value) if value else None
+
+
 def cache_home() -> Path:
     """Return the folder for files that can be made again: $INSPECT_KD_CACHE, or one in the user's home."""
-    return Path(os.environ.get("INSPECT_KD_CACHE") or home() / ".cache" / "inspect-kd")
+    return named_folder("INSPECT_KD_CACHE") or home() / ".cache" / "inspect-kd"
 
 
 def data_home() -> Path:
     """Return the folder of the data sets: $INSPECT_KD_DATA, or one in the user's home."""
-    return Path(os.environ.get("INSPECT_KD_DATA") or home() / ".cache" / "inspect-kd" / "data")
+    return named_folder("INSPECT_KD_DATA") or home() / ".cache" / "inspect-kd" / "data"

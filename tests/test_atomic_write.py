@@ -44,7 +44,7 @@ def test_failed_write_keeps_the_former_content(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     atomic_write.write_text(path, "former")
     with pytest.raises(RuntimeError), atomic_write.partial_file(path) as partial:
-        partial.write_text("half")
+        partial.write(b"half")
         raise RuntimeError
     assert path.read_text() == "former"
     assert list(tmp_path.iterdir()) == [path]
@@ -80,7 +80,7 @@ def test_write_on_a_full_disk_leaves_no_partial_file(write: str, tmp_path: Path)
 
 
 def test_only_abandoned_partial_files_are_removed(tmp_path: Path) -> None:
-    old, young = tmp_path / f".a{atomic_write.SUFFIX}", tmp_path / f".b{atomic_write.SUFFIX}"
+    old, young = tmp_path / f".a.{'0' * 16}.partial", tmp_path / f".b.{'1' * 16}.partial"
     old.touch()
     young.touch()
     folder = tmp_path / f"mine{atomic_write.SUFFIX}"

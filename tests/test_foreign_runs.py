@@ -22,6 +22,7 @@ from inspect_kd.train.metrics_log import begin_log, open_log
 from inspect_kd.train.pipeline import finish_run
 from inspect_kd.train.run import RunFolder, load_run
 from inspect_kd.types import NoProgress
+from inspect_kd.work_folder import MARKER
 from tests.builders import make_job
 
 
@@ -149,10 +150,12 @@ def test_checkpoint_stays_until_the_manifest_is_written(copied: Path, parts: Pat
 
 def test_two_exports_keep_each_others_success_and_remove_abandoned_folders(copied: Path, parts: Path) -> None:
     pytest.importorskip("openvino")
-    for left in (".export-old", ".export-young"):
+    for left in (".inspect-kd-export-old", ".inspect-kd-export-young"):
         (copied / left).mkdir()
-        (copied / left / "artifact.onnx").touch()
-    os.utime(copied / ".export-old", (0, 0))
+        (copied / left / MARKER).touch()
+    (copied / ".export-2025").mkdir()  # the user's own
+    for old in (".inspect-kd-export-old", ".export-2025"):
+        os.utime(copied / old, (0, 0))
     change(copied, lambda content: content.update(refused={"onnx": "missed", "openvino": "missed"}))
     both = load_run(copied), load_run(copied)  # as two processes read it that start together
     data = open_for_recipe(str(parts), both[0].recipe)
@@ -160,7 +163,7 @@ def test_two_exports_keep_each_others_success_and_remove_abandoned_folders(copie
         artifacts.convert(finished, data, deployment, progress=NoProgress())
     manifest = json.loads((copied / "run.json").read_text())
     assert manifest["refused"] == {} and {"onnx", "openvino"} <= set(manifest["parity"])
-    assert [path.name for path in copied.glob(".*")] == [".export-young"]
+    assert sorted(path.name for path in copied.glob(".*")) == [".export-2025", ".inspect-kd-export-young"]
 
 
 def test_demo_removes_its_own_files_and_no_other_run(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-// The artifact's card, with the same checks as inspect_kd/export/card.py and calibrate.py.
+// The artifact's card. Fields that decide (size, resize, thresholds, rates) are checked as in inspect_kd/export/card.py and
+// calibrate.py; fields that this program does not use (recipe, licences, scores) are not.
 #pragma once
 
 #include <algorithm>

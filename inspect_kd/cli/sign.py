@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from inspect_kd.sign_off import SignOff
 
 PASSPHRASE = "INSPECT_KD_PASSPHRASE"
 SIGNABLE = "An artifact (.onnx), a run's folder, or a calibration from the Studio (.json)."
@@ -61,9 +64,7 @@ def sign(
     content = read_signable(path)
     if kind_of(path)[0] is SignedKind.SIGN_OFF:
         sign_off = parse_sign_off(content, path)
-        limits = f"RE-INSPECT above {sign_off.thresholds.reinspect:g}, NG above {sign_off.thresholds.reject:g}"
-        scope = f"{sign_off.artifact} ({sign_off.category or 'all categories'})"
-        typer.echo(printable(f"{path.name}: {limits}, for {scope}, signed off by {sign_off.by}"))
+        typer.echo(printable(f"{path.name}: {_describe(sign_off)}, signed off by {sign_off.by}"))
     try:
         written = sign_bytes(content, path, key, os.environ.get(PASSPHRASE))
     except UsageError as error:
@@ -71,6 +72,15 @@ def sign(
             raise
         written = sign_bytes(content, path, key, _passphrase(printable(f"Passphrase of {key}"), confirm=False))
     typer.echo(printable(f"{written}: {path.name} is signed"))
+
+
+def _describe(sign_off: SignOff) -> str:
+    """New and former thresholds, and the artifact with its digest, which alone binds: the file may claim any name."""
+    new, was = sign_off.thresholds, sign_off.was
+    return (
+        f"RE-INSPECT above {new.reinspect:g} (was {was.reinspect:g}), NG above {new.reject:g} (was {was.reject:g}), for "
+        f"{sign_off.artifact} ({sign_off.category or 'all categories'}), sha256 {sign_off.sha256[:12]}"
+    )
 
 
 def verify(

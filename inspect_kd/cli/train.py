@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from inspect_kd.datasets import DataSet
 
 
+DEFAULT, FALLBACK = "omni_ad", "embedded"
+
+
 def train(
     data: Annotated[
         str,
@@ -87,6 +90,9 @@ def train(
         inspect-kd train --data my_parts/ --resume
     """
     from inspect_kd.cli.needs import need_training
+    from inspect_kd.cli.progress import show_progress
+    from inspect_kd.errors import file_named
+    from inspect_kd.train.run import SHARED_FOLDER, RunFolder, choose_folder, is_helper_process
 
     need_training()
     from inspect_kd import api

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import shutil
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
 
-from inspect_kd import config, registry, zoo
+from inspect_kd import atomic_write, config, registry, zoo
 from inspect_kd.calibrate import Calibration
 from inspect_kd.errors import printable
 from inspect_kd.export import to_onnx
@@ -34,9 +30,8 @@ from inspect_kd.export.verify import (
 )
 from inspect_kd.stopwatch import take_turns
 from inspect_kd.types import Model, NoProgress, Progress
+from inspect_kd.work_folder import work_folder
 
-PREFIX, ABANDONED_S = ".export-", 24 * 3600
-"""Prefix of an export's work folder, and the age at which such a folder counts as abandoned: the slowest export takes minutes."""
 ROUNDS = 15
 """Rounds in which the artifact and plain fp32 are timed in turns; at most four runs each per round."""
 
@@ -55,7 +50,7 @@ class Accept(config.Strict):
 
 
 class Deployment(config.Strict):
-    name: str
+    name: config.Name
     about: str = ""
     target: str
     """File `inspect_kd/export/to_<target>.py`."""
@@ -151,10 +146,9 @@ def make_artifact(
 ) -> Conversion:
     """Write the artifact to `to`; write nothing where a limit is exceeded."""
     target: Any = registry.load("export", f"to_{deployment.target}")
-    _remove_abandoned(to.parent)
     # A private folder, so that no one else can have put a file or link under the name that is written there.
-    with TemporaryDirectory(prefix=PREFIX, dir=to.parent) as folder:
-        partial = Path(folder) / f"artifact{target.SUFFIX}"
+    with work_folder(to.parent, "export") as folder:
+        partial = folder / f"artifact{target.SUFFIX}"
         verification.progress.phase("export", 1)
         plain, quantised = _write(graph, partial, target, card, deployment, verification)
         # Targets that this machine cannot run may check the file by themselves.
@@ -189,16 +183,8 @@ def make_artifact(
             _verifying_runtime(target)(partial.read_bytes(), to.name).predict_batch(
                 np.zeros((1, card.size, card.size, 3), np.uint8)
             )
-            partial.replace(to)
+            atomic_write.move_into_place(partial, to)
     return conversion
-
-
-def _remove_abandoned(folder: Path) -> None:
-    """Delete work folders of exports that were killed."""
-    for left in folder.glob(f"{PREFIX}*"):
-        with contextlib.suppress(OSError):
-            if time.time() - left.lstat().st_mtime > ABANDONED_S:
-                shutil.rmtree(left, ignore_errors=True)
 
 
 def _write(

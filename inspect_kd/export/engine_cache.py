@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from inspect_kd import atomic_write, zoo
-from inspect_kd.file_owner import refuse_writable_by_others
+from inspect_kd.file_owner import make_own_folder, refuse_writable_by_others
 
 MAX_ENGINES = 16
 """The least recently used ones are deleted first."""
@@ -43,7 +43,7 @@ class EngineKey:
 def engine_folder(folder_name: str | None = None) -> Path:
     """Create the folder (default: in the user's cache), and refuse one that others may write."""
     folder = Path(folder_name) if folder_name else zoo.cache_home() / "engines"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_own_folder(folder)
     refuse_writable_by_others(folder, REASON, SETTING)
     return folder
 

@@ -73,6 +73,7 @@ def curve(points: Sequence[tuple[float, float]], name: str, digits: int = 3) -> 
     """Draw a line over the steps, labelled with its extremes; empty for fewer than two points."""
     if len(points) < 2:
         return ""
+    name = escape(name)
     steps, values = [p[0] for p in points], [p[1] for p in points]
     low, high = min(values), max(values)
     span = (high - low) or 1.0

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from inspect_kd import registry
+from inspect_kd import registry, zoo
 from inspect_kd.calibrate import Calibration, calibrate_scaled
 from inspect_kd.chunks import chunks
 from inspect_kd.config import Recipe
@@ -60,11 +60,23 @@ def export_run(
 ) -> tuple[Path, Conversion]:
     """Export a complete run again, or for another target, and write the conversion report beside the artifact."""
     finished = load_run(run)
-    source = data or finished.manifest["data"].get("source")
-    if not source or (not Path(source).exists() and "/" in source):
-        raise UsageError(f"{run}: its data set is not at {source}; name one with --data, the proof needs real images")
+    source = data or _recorded_source(run, finished.manifest["data"].get("source"))
     data_set = open_for_recipe(source, finished.recipe)
     return convert(finished, data_set, deployment, output=output, progress=progress)
+
+
+def _recorded_source(run: Path, source: str | None) -> str:
+    """The data set that a run records: a folder, a CSV or a shipped data set.
+
+    Other data set manifests are refused: one that came with the run could name any folder to write images to.
+    """
+    path = Path(source or "")
+    is_csv = path.suffix.lower() == ".csv" and path.is_file()
+    if source and (source in zoo.names("datasets") or path.is_dir() or is_csv):
+        return source
+    if source and path.suffix.lower() in {".yaml", ".yml"} and path.exists():
+        raise UsageError(f"{run}: its data set is the manifest {source}; if you trust that file, name it with --data")
+    raise UsageError(f"{run}: its data set is not at {source}; name one with --data, the proof needs real images")
 
 
 def convert(

@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import torch
+from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
@@ -25,20 +27,23 @@ MAX_HEADER_BYTES = 100_000_000
 TRAIN_AGAIN = "; remove the run's folder and train again"
 FIT, FITTED = "fit", "fitted"
 """Stages of a student's training before those of the distillation, which have names of their own."""
+ADAM_STATE = {"step", "exp_avg", "exp_avg_sq"}
+"""What AdamW, the only optimizer here, keeps of each parameter that it has updated."""
+Count = Annotated[int, Field(ge=0)]
 
 
 @dataclass(kw_only=True, slots=True)
 class TrainingState:
     """How far a training has come: what a checkpoint holds beside tensors."""
 
-    step: int = 0
+    step: Count = 0
     """Over all stages."""
     stage: str = FIT
-    stage_step: int = 0
+    stage_step: Count = 0
     """Within a stage after the fit."""
-    best_step: int = 0
+    best_step: Count = 0
     best_gap: float = -1.0
-    stale: int = 0
+    stale: Count = 0
     """Evaluations since the best one."""
     recipe: str = ""
     data: str = ""
@@ -91,16 +96,20 @@ def load(
     state = read_state(path)
     try:
         tensors = weights.read_tensors(path)
-        student.load_state_dict(rename_weights(_under(tensors, "student")), strict=False)
+        latest, best = (rename_weights(_under(tensors, name)) for name in ("student", "best"))
+        _refuse_other_weights(latest, student)
+        if best or (state.stage == FIT and state.best_step > 0):
+            _refuse_other_weights(best, student)
+        student.load_state_dict(latest, strict=False)
         if auxiliary is not None:
             auxiliary.load_state_dict(_under(tensors, "auxiliary"))
         if optimizer is not None:
             _restore(optimizer, _under(tensors, "optimizer"))
-    except (SafetensorError, RuntimeError, ValueError) as error:
+    except (SafetensorError, RuntimeError, ValueError, KeyError) as error:
         raise BadInput(
             f"{path}: damaged, or of a different student ({weights.in_short(error)}){TRAIN_AGAIN}"
         ) from error
-    return state, rename_weights(_under(tensors, "best"))
+    return state, best
 
 
 def _restore(optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
@@ -108,7 +117,30 @@ def _restore(optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
     for key, value in tensors.items():
         index, name = key.split("/")
         state.setdefault(int(index), {})[name] = value
+    _refuse_other_moments(state, optimizer)
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _refuse_other_weights(state: dict[str, Tensor], student: nn.Module) -> None:
+    """Refuse missing, unknown or misshapen weights: a student would keep the initial value of a missing one."""
+    expected = trained_state(student)
+    for key in sorted(expected.keys() ^ state.keys()):
+        raise ValueError(f"{key}: {'missing' if key in expected else 'not a weight of this student'}")
+    for key, value in state.items():
+        if value.shape != expected[key].shape:
+            raise ValueError(f"{key}: {tuple(value.shape)} instead of {tuple(expected[key].shape)}")
+
+
+def _refuse_other_moments(state: dict[int, dict[str, Tensor]], optimizer: Optimizer) -> None:
+    """Refuse moments that do not fit the parameters: the optimizer itself checks them only when it takes a step."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for index, moments in state.items():
+        if not 0 <= index < len(parameters) or moments.keys() != ADAM_STATE:
+            raise ValueError(f"optimizer/{index}: not the state of a parameter")
+        step, shapes = moments["step"], {moments["exp_avg"].shape, moments["exp_avg_sq"].shape}
+        is_count = step.dtype == torch.float32 and step.numel() == 1 and bool(step >= 1)
+        if shapes != {parameters[index].shape} or not is_count:
+            raise ValueError(f"optimizer/{index}: the state of another parameter")
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

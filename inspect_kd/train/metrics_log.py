@@ -7,11 +7,11 @@ link nor into a pipe; a resume copies the lines that it keeps.
 from __future__ import annotations
 
 import io
-import json
 from pathlib import Path
 from typing import TextIO
 
-from inspect_kd import atomic_write
+from inspect_kd import atomic_write, strict_json
+from inspect_kd.distill.stages import STAGES
 from inspect_kd.plain_file import open_to_append, read_plain_file
 
 DESCRIPTION, MAX_BYTES = "log of a training", 1 << 30
@@ -36,9 +36,14 @@ def open_log(path: Path) -> TextIO:
 
 
 def _step(line: str) -> int | None:
-    """The step of a line; None where the line is damaged, as after a power cut."""
+    """The step of a line; None where the line is damaged, as after a power cut, or was not written by a training."""
     try:
-        step = json.loads(line)["step"]
-    except (ValueError, TypeError, KeyError, RecursionError):
+        figures = strict_json.loads(line)
+    except ValueError:
         return None
+    if not isinstance(figures, dict) or figures.pop("stage", None) not in (None, *STAGES):
+        return None
+    if not all(type(value) in (int, float) for value in figures.values()):
+        return None
+    step = figures.get("step")
     return step if isinstance(step, int) else None

@@ -14,7 +14,7 @@ from inspect_kd.report import Report, write_report
 from inspect_kd.report.page import report_json
 from inspect_kd.report.pictures import Example, choose, make_example
 from inspect_kd.train.job import Job
-from inspect_kd.train.run import view_of, write_json
+from inspect_kd.train.run import read_environment, view_of, write_json
 from inspect_kd.types import Model, Split
 
 
@@ -40,7 +40,7 @@ def write_run_report(
         examples=_examples(job, calibration, evaluation, model) if evaluation else {},
         history=[json.loads(line) for line in folder.metrics.read_text(encoding="utf-8").splitlines()],
         recipe=job.recipe.to_yaml(),
-        environment=json.loads(folder.environment.read_text(encoding="utf-8")),
+        environment=read_environment(folder.environment),
         facts=facts,
     )
     write_json(folder.report_data, report_json(report))

@@ -18,7 +18,7 @@ from inspect_kd.train import checkpoint
 from inspect_kd.train.job import Job
 from inspect_kd.train.metrics_log import begin_log
 from inspect_kd.train.real_parts import RealParts
-from inspect_kd.train.run import begin_run, build_student, sources_of
+from inspect_kd.train.run import begin_run, build_student, read_environment, sources_of
 from inspect_kd.train.warm_start import copy_fit
 
 STATISTICS_IMAGES = 1536
@@ -66,14 +66,17 @@ def start_training(
 
 def _resume(job: Job, student: Student, optimizer: Optimizer) -> StudentTraining:
     path = job.folder.checkpoint
-    in_fit = checkpoint.read_state(path).stage == checkpoint.FIT
-    state, best = checkpoint.load(path, student, optimizer if in_fit else None)
+    read_environment(job.folder.environment)  # the report needs it: refuse an unreadable one before training
+    # Read first: of another recipe the weights differ as well, and the recipe is the better complaint.
+    state = checkpoint.read_state(path)
     if state.recipe != job.recipe.digest():
         raise UsageError(
             f"{job.folder.path}: begun with another recipe; resume without --set, or choose another --name"
         )
     if state.data != job.data.digest:
         raise BadInput(f"{job.folder.path}: the data set has changed since the training began; choose another --name")
+    in_fit = state.stage == checkpoint.FIT
+    state, best = checkpoint.load(path, student, optimizer if in_fit else None)
     where = f" of {job.recipe.fit.steps}" if in_fit else f", {state.stage}"
     job.progress.note(f"resuming at step {state.step}{where}")
     return StudentTraining(student=student, optimizer=optimizer, state=state, best=best)

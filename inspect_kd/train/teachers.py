@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from inspect_kd import licences, zoo
 from inspect_kd.config import Recipe, load_recipe
@@ -17,6 +16,7 @@ from inspect_kd.models.base import Teacher
 from inspect_kd.train.hardware import Hardware
 from inspect_kd.train.job import Job
 from inspect_kd.train.run import RunFolder, load_run, resolved
+from inspect_kd.work_folder import DAY_S, work_folder
 
 Train = Callable[[Job], RunFolder]
 """`pipeline.train`, which itself opens teachers: it is handed over, as importing it here would be circular."""
@@ -74,8 +74,8 @@ def _find_or_train(name: str, job: Job, train: Train, runs: Path) -> RunFolder:
         job.progress.note(f"training {recipe.name} first: {folder.path}")
         runs.mkdir(parents=True, exist_ok=True)
         # In a folder of its own: of two trainings that need the same teacher the first to finish puts it in place.
-        with TemporaryDirectory(prefix=".studying-", dir=runs) as temporary:
-            trained = RunFolder(Path(temporary) / folder.path.name)
+        with work_folder(runs, "teacher", abandoned_after_s=7 * DAY_S) as temporary:
+            trained = RunFolder(temporary / folder.path.name)
             hardware = replace(job.hardware, devices=1, workers=0, precision=Hardware().precision)
             train(replace(job, recipe=recipe, folder=trained, hardware=hardware))
             if not folder.complete:

@@ -14,6 +14,9 @@ from pathlib import Path
 from inspect_kd.errors import UsageError
 from inspect_kd.file_lock import hold_lock
 
+SHARED_FOLDER = "INSPECT_KD_RUN_FOLDER"
+"""Environment variable with which the first process of a multi-device training passes the run's folder to the others."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
@@ -106,5 +109,5 @@ def hold_run(folder: RunFolder, *, may_be_complete: bool = False) -> Iterator[No
 
 
 def is_helper_process() -> bool:
-    """Whether this process was started by the first one of a training on several devices."""
-    return os.environ.get("LOCAL_RANK", "0") != "0"
+    """Whether this process was started by the first one of a training on several devices, which chose the folder."""
+    return os.environ.get("LOCAL_RANK", "0") != "0" and SHARED_FOLDER in os.environ

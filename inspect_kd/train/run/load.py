@@ -15,7 +15,8 @@ from inspect_kd.models.base import Student, Teacher
 from inspect_kd.models.encoders import EncoderSpec
 from inspect_kd.train.run.builders import build_student, build_teacher
 from inspect_kd.train.run.folder import RunFolder
-from inspect_kd.train.run.manifest import read_manifest
+from inspect_kd.train.run.manifest import read_manifest, refuse_changed_files
+from inspect_kd.train.run.weight_limit import WeightLimit
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,9 +41,10 @@ def load_run(path: Path) -> FinishedRun:
         )
         raise BadInput(f"{path}: {hint}")
     manifest = read_manifest(folder.manifest)
-    for name, digest in manifest["files"].items():
-        if not (path / name).is_file() or weights.sha256(path / name) != digest:
-            raise BadInput(f"{path / name}: missing, or changed since the training wrote it")
+    always = {folder.recipe.name, folder.calibration.name}
+    refuse_changed_files(
+        path, manifest["files"], [frozenset({*always, file.name}) for file in (folder.student, folder.teacher)]
+    )
     recipe = config.read_recipe(folder.recipe)
     model = _load_student(folder, recipe, manifest) if recipe.student else _load_teacher(folder, recipe, manifest)
     calibration = read_calibration(folder.calibration)
@@ -53,7 +55,9 @@ def _load_student(folder: RunFolder, recipe: Recipe, manifest: dict[str, Any]) -
     where = f"{folder.manifest}: encoder"
     if manifest.get("encoder") is None:
         raise BadInput(f"{where}: missing; a student has one: train the run again")
-    student = build_student(recipe, config.fill(EncoderSpec, manifest["encoder"], where=where, fault=BadInput))
+    spec = config.fill(EncoderSpec, manifest["encoder"], where=where, fault=BadInput)
+    with WeightLimit(str(folder.recipe)):
+        student = build_student(recipe, spec)
     try:
         student.load_state_dict(rename_weights(weights.load_state(folder.student)))
     except RuntimeError as error:

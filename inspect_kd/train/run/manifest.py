@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from inspect_kd import config, strict_json
+from inspect_kd import config, strict_json, weights
 from inspect_kd.errors import BadInput
-from inspect_kd.plain_file import read_plain_file
+from inspect_kd.plain_file import MissingFile, open_plain_file, read_plain_file
 
-MAX_BYTES = 64 << 20
+MAX_BYTES = 4 << 20
 
 
 class _ManifestPart(BaseModel):
@@ -59,3 +60,17 @@ def read_manifest(path: Path) -> dict[str, Any]:
     if not isinstance(content["data"].get("source"), str | None):
         raise BadInput(f"{path}: data.source: expected a path; train the run again")
     return content
+
+
+def refuse_changed_files(folder: Path, files: Mapping[str, str], allowed: Iterable[frozenset[str]]) -> None:
+    """Compare a run's files with their digests. `files`, from the manifest, must name exactly one of the allowed sets."""
+    if frozenset(files) not in allowed:
+        raise BadInput(f"{folder / 'run.json'}: files: not those of a run ({sorted(files)}); train the run again")
+    for name, digest in files.items():
+        try:
+            with open_plain_file(folder / name, "file of a run") as file:
+                changed = weights.sha256_of(file) != digest
+        except MissingFile:
+            changed = True
+        if changed:
+            raise BadInput(f"{folder / name}: missing, or changed since the training wrote it")

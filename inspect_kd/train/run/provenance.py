@@ -1,4 +1,4 @@
-"""Where and with what a run was made: machine, versions, commit, command, time."""
+"""Where and with what a run was made: machine, versions, commit, command, time. Kept in `env.json`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from inspect_kd import __version__
+from inspect_kd import __version__, strict_json
+from inspect_kd.errors import BadInput
+from inspect_kd.plain_file import read_plain_file
+from inspect_kd.train.checkpoint import TRAIN_AGAIN
 from inspect_kd.versions import installed
 
 PACKAGES = (
@@ -25,6 +28,8 @@ PACKAGES = (
     "opencv-python-headless",
     "numpy",
 )
+MAX_BYTES = 1 << 20
+"""Largest `env.json` that is read."""
 
 
 def environment(device: str) -> dict[str, Any]:
@@ -43,6 +48,17 @@ def environment(device: str) -> dict[str, Any]:
     }
 
 
+def read_environment(path: Path) -> dict[str, Any]:
+    """Read a run's environment. A resumed run's folder may come from another person, so the file is checked."""
+    try:
+        content = strict_json.loads(read_plain_file(path, "environment of a run", MAX_BYTES), file_names=True)
+    except ValueError as error:
+        raise BadInput(f"{path}: not readable as JSON ({error}){TRAIN_AGAIN}") from error
+    if not isinstance(content, dict):
+        raise BadInput(f"{path}: expected a JSON object, found {type(content).__name__}{TRAIN_AGAIN}")
+    return content
+
+
 def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
@@ -52,7 +68,10 @@ def commit() -> str | None:
     root = Path(__file__).parents[3]
     if not (root / ".git").exists():
         return None
-    result = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True, check=False
-    )
+    try:
+        result = subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True, check=False
+        )
+    except OSError:
+        return None  # git is not installed
     return result.stdout.strip() or None

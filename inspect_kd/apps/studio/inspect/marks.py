@@ -67,9 +67,10 @@ class MarkStore:
             path.parent.mkdir(parents=True, exist_ok=True)
             # The line before the image: no image is trained on without a record of who marked it.
             with atomic_write.partial_file(path) as partial:
-                partial.write_bytes(content)
-                self._record(part, str(verdict), context, str(path.relative_to(self.store)))
-            self._remove_images(part, context, keep=path)
+                partial.write(content)
+                partial.flush()
+                self._note(part, str(verdict), context, str(path.relative_to(self.store)))
+            self._withdraw(part, context, but=path)
         part.mark = verdict
         return path
 
