@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from inspect_kd.train.hardware import Hardware
     from inspect_kd.train.run import RunFolder
 
-SHARED_FOLDER = "INSPECT_KD_RUN_FOLDER"
-"""Environment variable with which the first process of a multi-device training passes the run's folder to the others."""
 Settings = Mapping[str, Any] | Sequence[str]
 """Changes of a recipe: `{"fit.steps": 200}`, or `["fit.steps=200"]` as on the command line."""
 
@@ -205,7 +203,7 @@ def plan_training(
 
 def choose_run_folder(out: Path, name: str, *, resume: bool) -> RunFolder:
     """The folder to train into; every process of a multi-device training gets the one that the first has chosen."""
-    from inspect_kd.train.run import RunFolder, choose_folder, is_helper_process
+    from inspect_kd.train.run import SHARED_FOLDER, RunFolder, choose_folder, is_helper_process
 
     if is_helper_process():
         return RunFolder(Path(os.environ[SHARED_FOLDER]))

@@ -90,15 +90,12 @@ def train(
         inspect-kd train --data my_parts/ --resume
     """
     from inspect_kd.cli.needs import need_training
-    from inspect_kd.cli.progress import show_progress
-    from inspect_kd.errors import file_named
-    from inspect_kd.train.run import SHARED_FOLDER, RunFolder, choose_folder, is_helper_process
+    from inspect_kd.train.run import is_helper_process
 
     need_training()
     from inspect_kd import api
     from inspect_kd.cli.bench import split_names
     from inspect_kd.train.hardware import Hardware
-    from inspect_kd.train.run import is_helper_process
 
     helper = is_helper_process()
     recipe, data_set = api.plan_training(

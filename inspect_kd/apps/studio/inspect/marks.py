@@ -69,8 +69,8 @@ class MarkStore:
             with atomic_write.partial_file(path) as partial:
                 partial.write(content)
                 partial.flush()
-                self._note(part, str(verdict), context, str(path.relative_to(self.store)))
-            self._withdraw(part, context, but=path)
+                self._record(part, str(verdict), context, str(path.relative_to(self.store)))
+            self._remove_images(part, context, keep=path)
         part.mark = verdict
         return path
 
