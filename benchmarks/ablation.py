@@ -16,8 +16,8 @@ from typing import Any
 from benchmarks.real_data import SETS, train
 from benchmarks.results import ROOT, Content, load_results, publish
 from inspect_kd.config import load_recipe
-from inspect_kd.train.presets import FIT_ALONE
-from inspect_kd.train.run import environment
+from inspect_kd.training.presets import FIT_ALONE
+from inspect_kd.training.run import environment
 
 # Name → (recipe, overrides, reason).
 VARIANTS: dict[str, tuple[str, list[str], str]] = {

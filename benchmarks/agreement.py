@@ -22,7 +22,7 @@ from benchmarks.real_data import SETS, load
 from benchmarks.results import RESULTS, ROOT, Content, publish
 from inspect_kd.errors import BadInput
 from inspect_kd.inspector import Inspector
-from inspect_kd.train.run import RunFolder, environment
+from inspect_kd.training.run import RunFolder, environment
 from inspect_kd.types import Decision, Split
 from inspect_kd.versions import installed
 

@@ -33,8 +33,8 @@ from inspect_kd.models.layers.prototypes import PrototypeComparison, Prototypes
 from inspect_kd.progress_display import show_progress
 from inspect_kd.resize import RESIZE
 from inspect_kd.stopwatch import take_turns
-from inspect_kd.train.presets import DRAWN, FIT_ALONE
-from inspect_kd.train.run import environment, load_run
+from inspect_kd.training.presets import DRAWN, FIT_ALONE
+from inspect_kd.training.run import environment, load_run
 
 MODEL, SIZE = "omni_ad", 256
 # Folder below the data → the expression over file names that groups the images of one part.

@@ -19,7 +19,7 @@ from benchmarks.distillation import MODEL, TEACHERS
 from benchmarks.real_data import SETS, train
 from benchmarks.results import ROOT, Content, publish
 from inspect_kd.bench import ablate
-from inspect_kd.train.run import environment
+from inspect_kd.training.run import environment
 
 RECIPES = {"both teachers": list(ablate.taught_by(TEACHERS)), "the default": []}
 

@@ -22,7 +22,7 @@ from benchmarks.results import ROOT, Content, load_results, publish
 from inspect_kd.bench import ablate
 from inspect_kd.evaluate import MEAN
 from inspect_kd.progress_display import show_progress
-from inspect_kd.train.run import environment
+from inspect_kd.training.run import environment
 
 MODEL = "omni_ad"
 TEACHERS = ["clip_ada_local", "sam_spt_tiny"]

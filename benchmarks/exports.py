@@ -16,8 +16,8 @@ from benchmarks.results import ROOT, Content, load_results, publish
 from inspect_kd import zoo
 from inspect_kd.progress_display import show_progress
 from inspect_kd.report.conversion import speed, time_ratio
-from inspect_kd.train.artifacts import convert
-from inspect_kd.train.run import environment, load_run
+from inspect_kd.training.artifacts import convert
+from inspect_kd.training.run import environment, load_run
 from inspect_kd.versions import installed
 
 MODEL = "omni_ad"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.results import ROOT, Content, load_results, publish
-from inspect_kd.train.run import environment
+from inspect_kd.training.run import environment
 from tests.fuzzing.harness import Result, fuzz
 from tests.fuzzing.targets import ARTIFACT, TARGETS
 

@@ -27,16 +27,16 @@ from inspect_kd.inspector import Inspector
 from inspect_kd.label_next import choose_next, defect_probabilities
 from inspect_kd.models.rebuild import RebuildStudent
 from inspect_kd.progress_display import show_progress
-from inspect_kd.train import checkpoint
-from inspect_kd.train.distill import distill, open_distill_dataset
-from inspect_kd.train.distill_data import DistillDataset
-from inspect_kd.train.hardware import Hardware
-from inspect_kd.train.head_inputs import HeadInputs
-from inspect_kd.train.job import Job
-from inspect_kd.train.real_parts import RealParts
-from inspect_kd.train.run import RunFolder, environment, resolved, view_of
-from inspect_kd.train.scores import as_model
-from inspect_kd.train.warm_start import load_fitted_student
+from inspect_kd.training import checkpoint
+from inspect_kd.training.distill import distill, open_distill_dataset
+from inspect_kd.training.distill_data import DistillDataset
+from inspect_kd.training.hardware import Hardware
+from inspect_kd.training.head_inputs import HeadInputs
+from inspect_kd.training.job import Job
+from inspect_kd.training.real_parts import RealParts
+from inspect_kd.training.run import RunFolder, environment, resolved, view_of
+from inspect_kd.training.scores import as_model
+from inspect_kd.training.warm_start import load_fitted_student
 from inspect_kd.types import Sample, Split
 
 MODEL = "omni_ad"

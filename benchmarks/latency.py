@@ -29,8 +29,8 @@ from inspect_kd.bench.cost import BATCH, export_file, gflop, machine_peak, time_
 from inspect_kd.bench.entries import PEERS, SIZE
 from inspect_kd.config import load_recipe
 from inspect_kd.export.graph import ArtifactGraph
-from inspect_kd.train.presets import FIT_ALONE
-from inspect_kd.train.run import build_student, environment
+from inspect_kd.training.presets import FIT_ALONE
+from inspect_kd.training.run import build_student, environment
 
 STUDENTS = ("omni_ad", "omni_ras", "ras", "embedded")
 LIGHT = ("stfpm_r18", "fastflow_r18", "padim_r18")

@@ -21,10 +21,10 @@ from inspect_kd.bench.ablate import SHOWN
 from inspect_kd.config import load_recipe
 from inspect_kd.datasets import DataSet
 from inspect_kd.progress_display import show_progress
-from inspect_kd.train import pipeline
-from inspect_kd.train.hardware import Hardware
-from inspect_kd.train.job import Job
-from inspect_kd.train.run import RunFolder, build_teacher, environment
+from inspect_kd.training import pipeline
+from inspect_kd.training.hardware import Hardware
+from inspect_kd.training.job import Job
+from inspect_kd.training.run import RunFolder, build_teacher, environment
 
 PREDICTIONS = 16
 """Of one image, for its time."""

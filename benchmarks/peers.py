@@ -19,7 +19,7 @@ from inspect_kd.bench import page as bench_page
 from inspect_kd.bench import runner
 from inspect_kd.bench.entries import MEMORY, PEERS, entries
 from inspect_kd.progress_display import show_progress
-from inspect_kd.train.run import environment
+from inspect_kd.training.run import environment
 
 OURS = ["omni_ad", "embedded"]
 DEVELOPMENT = "These categories are our development set: our defaults, one setting for all, were chosen on them; the peers' were not."

@@ -19,10 +19,10 @@ from inspect_kd.config import load_recipe
 from inspect_kd.datasets import DataSet, open_for_recipe, union
 from inspect_kd.metrics import METRICS
 from inspect_kd.progress_display import show_progress
-from inspect_kd.train import pipeline
-from inspect_kd.train.hardware import Hardware
-from inspect_kd.train.job import Job
-from inspect_kd.train.run import RunFolder, environment
+from inspect_kd.training import pipeline
+from inspect_kd.training.hardware import Hardware
+from inspect_kd.training.job import Job
+from inspect_kd.training.run import RunFolder, environment
 
 DEFAULT = "omni_ad"
 # Category → folder below the data, and the expression over file names that groups the images of one part.

@@ -27,10 +27,10 @@ from inspect_kd.models.base import Teacher
 from inspect_kd.models.teachers import clip_ada, sam_spt
 from inspect_kd.progress_display import show_progress
 from inspect_kd.resize import resize
-from inspect_kd.train.hardware import Hardware
-from inspect_kd.train.job import Job
-from inspect_kd.train.run import RunFolder, begin_run, build_teacher, environment, resolved
-from inspect_kd.train.teach import fit_teacher, open_teacher_dataset, validate_teacher
+from inspect_kd.training.hardware import Hardware
+from inspect_kd.training.job import Job
+from inspect_kd.training.run import RunFolder, begin_run, build_teacher, environment, resolved
+from inspect_kd.training.teach import fit_teacher, open_teacher_dataset, validate_teacher
 from inspect_kd.types import BatchPrediction, Progress, Split
 
 FULL = 512

@@ -20,7 +20,7 @@ from benchmarks.real_data import SETS, load
 from benchmarks.results import ROOT, Content, publish
 from inspect_kd.bench import ablate
 from inspect_kd.progress_display import show_progress
-from inspect_kd.train.run import environment
+from inspect_kd.training.run import environment
 from inspect_kd.types import Sample, Split
 
 MODEL = "omni_ad"

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from inspect_kd.evaluate import Evaluation
     from inspect_kd.export.deploy import Conversion
     from inspect_kd.inspector import Inspector
-    from inspect_kd.train.hardware import Hardware
-    from inspect_kd.train.run import RunFolder
+    from inspect_kd.training.hardware import Hardware
+    from inspect_kd.training.run import RunFolder
 
 Settings = Mapping[str, Any] | Sequence[str]
 """Changes of a recipe: `{"fit.steps": 200}`, or `["fit.steps=200"]` as on the command line."""
@@ -80,8 +80,8 @@ class Run:
     @property
     def manifest(self) -> dict[str, Any]:
         """The content of `run.json`."""
-        from inspect_kd.train.run import RunFolder
-        from inspect_kd.train.run.manifest import read_manifest
+        from inspect_kd.training.run import RunFolder
+        from inspect_kd.training.run.manifest import read_manifest
 
         return read_manifest(RunFolder(self.path).manifest)
 
@@ -106,14 +106,14 @@ class Run:
     def artifact(self, deployment: str = "onnx") -> Path:
         """Where the artifact of a deployment is, or will be after `export`."""
         from inspect_kd.export.deploy import load_deployment
-        from inspect_kd.train.artifacts import artifact_path
-        from inspect_kd.train.run import RunFolder
+        from inspect_kd.training.artifacts import artifact_path
+        from inspect_kd.training.run import RunFolder
 
         return artifact_path(RunFolder(self.path), load_deployment(deployment))
 
     def require_artifacts(self) -> None:
         """Raise GateFailed if an artifact of the recipe was refused at the end of the training."""
-        from inspect_kd.train.artifacts import require_artifacts
+        from inspect_kd.training.artifacts import require_artifacts
 
         require_artifacts(self.path)
 
@@ -154,7 +154,7 @@ class Run:
         progress: Progress | None = None,
     ) -> tuple[Path, Conversion]:
         """As `export`, but return the figures of the conversion too, also those of one that failed."""
-        from inspect_kd.train.artifacts import export_run
+        from inspect_kd.training.artifacts import export_run
 
         to = None if output is None else Path(output)
         with _displayed(progress) as shown, file_named(to or self.path):
@@ -190,7 +190,7 @@ def plan_training(
     """Resolve the recipe with its changes, and open the data set split as the recipe says."""
     from inspect_kd.config import load_recipe
     from inspect_kd.datasets import open_for_recipe
-    from inspect_kd.train.presets import distillation_changes
+    from inspect_kd.training.presets import distillation_changes
 
     changes = distillation_changes(
         load_recipe(model), teachers=teachers, unlabelled=unlabelled, labelled=labelled, start=start
@@ -203,7 +203,7 @@ def plan_training(
 
 def choose_run_folder(out: Path, name: str, *, resume: bool) -> RunFolder:
     """The folder to train into; every process of a multi-device training gets the one that the first has chosen."""
-    from inspect_kd.train.run import SHARED_FOLDER, RunFolder, choose_folder, is_helper_process
+    from inspect_kd.training.run import SHARED_FOLDER, RunFolder, choose_folder, is_helper_process
 
     if is_helper_process():
         return RunFolder(Path(os.environ[SHARED_FOLDER]))
@@ -222,10 +222,10 @@ def run_training(
     progress: Progress | None = None,
 ) -> Run:
     """Train into a folder; the run is complete, with or without its artifacts (`Run.require_artifacts`)."""
-    from inspect_kd.train import pipeline
-    from inspect_kd.train.hardware import Hardware
-    from inspect_kd.train.job import Job
-    from inspect_kd.train.run import is_helper_process
+    from inspect_kd.training import pipeline
+    from inspect_kd.training.hardware import Hardware
+    from inspect_kd.training.job import Job
+    from inspect_kd.training.run import is_helper_process
 
     with _displayed(progress, quiet=is_helper_process()) as shown, file_named(folder.path):
         shown.note(summarise(data))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from inspect_kd.config import Recipe
     from inspect_kd.datasets import DataSet
-    from inspect_kd.train.job import Job
+    from inspect_kd.training.job import Job
 
 from inspect_kd.types import NoProgress
 
@@ -38,9 +38,9 @@ def clip_folder(folder: Path, *, weights: bool = True) -> str:
 
 def make_job(recipe: Recipe, data: DataSet, folder: Path, **changes: Any) -> Job:
     """A silent job on the CPU."""
-    from inspect_kd.train.hardware import Hardware
-    from inspect_kd.train.job import Job
-    from inspect_kd.train.run import RunFolder
+    from inspect_kd.training.hardware import Hardware
+    from inspect_kd.training.job import Job
+    from inspect_kd.training.run import RunFolder
     from inspect_kd.types import NoProgress
 
     settings: dict[str, Any] = {"hardware": Hardware(device="cpu"), "progress": NoProgress()} | changes

@@ -13,7 +13,7 @@ import pytest
 from inspect_kd import atomic_write
 from inspect_kd.apps.studio.train.record import TrainingRecord, TrainRequest
 from inspect_kd.signing import make_keys, sign
-from inspect_kd.train.run import write_json
+from inspect_kd.training.run import write_json
 
 
 def _sign(folder: Path) -> None:

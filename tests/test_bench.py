@@ -27,7 +27,7 @@ from inspect_kd.export.options import RuntimeOptions
 from inspect_kd.export.to_onnx import open_session
 from inspect_kd.metrics import METRICS
 from inspect_kd.registry import load
-from inspect_kd.train.run import environment
+from inspect_kd.training.run import environment
 from inspect_kd.types import NoProgress
 from tests.tiny import TINY
 

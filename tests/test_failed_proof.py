@@ -17,7 +17,7 @@ from inspect_kd import zoo
 from inspect_kd.cli import app
 from inspect_kd.errors import GateFailed
 from inspect_kd.inspector import Inspector
-from inspect_kd.train.run import load_run
+from inspect_kd.training.run import load_run
 from tests.tiny import command
 
 

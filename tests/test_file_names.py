@@ -18,7 +18,7 @@ from inspect_kd import strict_json
 from inspect_kd.atomic_write import write_text
 from inspect_kd.datasets import open_dataset
 from inspect_kd.errors import BadInput, UsageError, printable
-from inspect_kd.train.run import choose_folder
+from inspect_kd.training.run import choose_folder
 from tests import trees
 from tests.tiny import command
 

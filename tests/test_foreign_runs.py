@@ -17,10 +17,10 @@ import torch
 from inspect_kd.cli.demo import remove_earlier_demo
 from inspect_kd.datasets import open_for_recipe
 from inspect_kd.errors import BadInput
-from inspect_kd.train import artifacts, checkpoint
-from inspect_kd.train.metrics_log import begin_log, open_log
-from inspect_kd.train.pipeline import finish_run
-from inspect_kd.train.run import RunFolder, load_run
+from inspect_kd.training import artifacts, checkpoint
+from inspect_kd.training.metrics_log import begin_log, open_log
+from inspect_kd.training.pipeline import finish_run
+from inspect_kd.training.run import RunFolder, load_run
 from inspect_kd.types import NoProgress
 from inspect_kd.work_folder import MARKER
 from tests.builders import make_job

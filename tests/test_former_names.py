@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from inspect_kd import weights
 from inspect_kd.config import Recipe, load_recipe
 from inspect_kd.former_names import RECIPE_KEYS, RECIPE_VALUES, WEIGHT_PREFIXES
-from inspect_kd.train.run import load_run
+from inspect_kd.training.run import load_run
 
 
 def former_recipe(content: dict[str, dict[str, object]]) -> dict[str, dict[str, object]]:

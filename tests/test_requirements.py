@@ -73,7 +73,7 @@ EXTRAS_OF_PART = {
     "export.to_tensorrt": ("tensorrt",),
     "models": ("train",),
     "tensor_cache": ("train",),
-    "train": ("train",),
+    "training": ("train",),
     "weights": ("train",),
 }
 # MobileSAM is on no package index: models.sam.load says how to get it.

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from inspect_kd.report.charts import curve
-from inspect_kd.train.metrics_log import begin_log
+from inspect_kd.training.metrics_log import begin_log
 
 OWN = [{"step": 1, "loss": 0.5, "learning_rate": 1e-3}, {"step": 3, "stage": "supervise", "loss": 1, "label": 0.25}]
 HOSTILE: list[Any] = [

@@ -22,11 +22,11 @@ from inspect_kd.calibrate import read_calibration
 from inspect_kd.datasets import open_for_recipe
 from inspect_kd.errors import BadInput, InspectKDError, UsageError
 from inspect_kd.export.deploy import load_deployment
-from inspect_kd.train import artifacts, checkpoint, pipeline
-from inspect_kd.train.job import Job
-from inspect_kd.train.real_parts import open_real_parts
-from inspect_kd.train.run import load_run
-from inspect_kd.train.run.manifest import read_manifest
+from inspect_kd.training import artifacts, checkpoint, pipeline
+from inspect_kd.training.job import Job
+from inspect_kd.training.real_parts import open_real_parts
+from inspect_kd.training.run import load_run
+from inspect_kd.training.run.manifest import read_manifest
 from inspect_kd.types import NoProgress
 from tests.builders import make_job
 

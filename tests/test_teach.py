@@ -21,8 +21,8 @@ from inspect_kd.errors import BadInput, UsageError
 from inspect_kd.inspector import Inspector
 from inspect_kd.models.base import TeacherSample
 from inspect_kd.models.teachers import clip_ada
-from inspect_kd.train.run import load_run
-from inspect_kd.train.teacher_data import TeacherDataset, choose_few
+from inspect_kd.training.run import load_run
+from inspect_kd.training.teacher_data import TeacherDataset, choose_few
 from inspect_kd.types import Sample
 from tests.builders import clip_folder
 

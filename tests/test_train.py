@@ -21,11 +21,11 @@ from inspect_kd.config import Fit, load_recipe
 from inspect_kd.datasets import open_dataset
 from inspect_kd.errors import BadInput, EnvironmentFault, UsageError
 from inspect_kd.inspector import Inspector
-from inspect_kd.train import pipeline
-from inspect_kd.train.checkpoint import TrainingState
-from inspect_kd.train.early_stop import record_gap, should_stop
-from inspect_kd.train.run import choose_folder, load_run
-from inspect_kd.train.schedule import learning_rate
+from inspect_kd.training import pipeline
+from inspect_kd.training.checkpoint import TrainingState
+from inspect_kd.training.early_stop import record_gap, should_stop
+from inspect_kd.training.run import choose_folder, load_run
+from inspect_kd.training.schedule import learning_rate
 from tests.builders import InterruptedProgress, make_job
 from tests.planted import executed_modules, plant_modules
 from tests.tiny import command

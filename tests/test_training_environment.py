@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from inspect_kd.train.run import environment, is_helper_process
+from inspect_kd.training.run import environment, is_helper_process
 
 
 def test_local_rank_of_another_launcher_makes_no_helper(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from inspect_kd.evaluate import predict_samples
 from inspect_kd.inspector import Inspector
 from inspect_kd.overlay import find_regions
 from inspect_kd.resize import resize
-from inspect_kd.train import pipeline
+from inspect_kd.training import pipeline
 from inspect_kd.types import BatchPrediction, Decision, ImageU8, Sample
 from tests.builders import make_job
 from tests.tiny import TINY

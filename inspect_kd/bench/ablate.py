@@ -21,18 +21,18 @@ from inspect_kd.datasets import DataSet
 from inspect_kd.errors import BadInput, UsageError
 from inspect_kd.evaluate import MEAN, SamplePrediction, measure, measures_to_json, predict_samples
 from inspect_kd.models.rebuild import RebuildStudent
-from inspect_kd.train import pipeline
-from inspect_kd.train.checkpoint import FITTED, TrainingState
-from inspect_kd.train.distill import distill, open_distill_dataset
-from inspect_kd.train.hardware import Hardware
-from inspect_kd.train.head_inputs import HeadInputs
-from inspect_kd.train.job import Job
-from inspect_kd.train.presets import DRAWN, FIT_ALONE, REFINE
-from inspect_kd.train.real_parts import RealParts, open_real_parts
-from inspect_kd.train.run import RunFolder, commit, load_run, resolved, view_of, write_json
-from inspect_kd.train.scores import as_model
-from inspect_kd.train.teachers import open_teachers, teacher_identities
-from inspect_kd.train.warm_start import load_fitted_student
+from inspect_kd.training import pipeline
+from inspect_kd.training.checkpoint import FITTED, TrainingState
+from inspect_kd.training.distill import distill, open_distill_dataset
+from inspect_kd.training.hardware import Hardware
+from inspect_kd.training.head_inputs import HeadInputs
+from inspect_kd.training.job import Job
+from inspect_kd.training.presets import DRAWN, FIT_ALONE, REFINE
+from inspect_kd.training.real_parts import RealParts, open_real_parts
+from inspect_kd.training.run import RunFolder, commit, load_run, resolved, view_of, write_json
+from inspect_kd.training.scores import as_model
+from inspect_kd.training.teachers import open_teachers, teacher_identities
+from inspect_kd.training.warm_start import load_fitted_student
 from inspect_kd.types import Progress, Split
 
 SHOWN = ("image_auroc", "pixel_ap", "pixel_aupro")

@@ -11,11 +11,11 @@ from inspect_kd.bench.entries import Entry
 from inspect_kd.config import load_recipe
 from inspect_kd.datasets import DataSet
 from inspect_kd.export.graph import ArtifactGraph
-from inspect_kd.train import pipeline
-from inspect_kd.train.artifacts import require_artifacts
-from inspect_kd.train.hardware import Hardware
-from inspect_kd.train.job import Job
-from inspect_kd.train.run import RunFolder, load_run
+from inspect_kd.training import pipeline
+from inspect_kd.training.artifacts import require_artifacts
+from inspect_kd.training.hardware import Hardware
+from inspect_kd.training.job import Job
+from inspect_kd.training.run import RunFolder, load_run
 from inspect_kd.types import Progress
 
 

@@ -24,7 +24,7 @@ from inspect_kd.bench.entries import SIZE, Entry
 from inspect_kd.child_process import spawn_process
 from inspect_kd.config import load_recipe
 from inspect_kd.datasets import DataSet
-from inspect_kd.train.run import resolved, write_json
+from inspect_kd.training.run import resolved, write_json
 from inspect_kd.types import NoProgress, Progress
 
 RESULT, LOG, MODEL, IDENTITY = "result.json", "log.txt", "model.onnx", "of.txt"

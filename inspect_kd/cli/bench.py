@@ -83,7 +83,7 @@ def bench(
     from inspect_kd.cli.needs import need_training
     from inspect_kd.errors import UsageError, file_named
     from inspect_kd.progress_display import show_progress
-    from inspect_kd.train.run import environment
+    from inspect_kd.training.run import environment
 
     need_training()
     if ablate:
@@ -122,7 +122,7 @@ def run_ablation(
     from inspect_kd.config import load_recipe
     from inspect_kd.errors import file_named
     from inspect_kd.progress_display import show_progress
-    from inspect_kd.train.run import environment
+    from inspect_kd.training.run import environment
 
     arms = ablate.arms(teachers, None if unlabelled is None else str(unlabelled))
     with show_progress() as progress, file_named(out):

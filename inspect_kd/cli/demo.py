@@ -37,8 +37,8 @@ def demo(
         data_folder = draw_sample(out / "sample", seed, progress=progress)
         from inspect_kd import api
         from inspect_kd.inspector import Inspector
-        from inspect_kd.train.hardware import Hardware
-        from inspect_kd.train.run import RunFolder
+        from inspect_kd.training.hardware import Hardware
+        from inspect_kd.training.run import RunFolder
 
         recipe, data = api.plan_training(data_folder, "embedded", SHORTENED)
         hardware = Hardware(device="cpu")
@@ -62,7 +62,7 @@ def demo(
 
 def remove_earlier_demo(out: Path) -> None:
     """Delete what an earlier demo wrote, and no other files."""
-    from inspect_kd.train.run import RunFolder, hold_run
+    from inspect_kd.training.run import RunFolder, hold_run
 
     with hold_run(RunFolder(out / "parts"), may_be_complete=True):
         for name in ("sample", "parts", "overlays"):

@@ -90,12 +90,12 @@ def train(
         inspect-kd train --data my_parts/ --resume
     """
     from inspect_kd.cli.needs import need_training
-    from inspect_kd.train.run import is_helper_process
+    from inspect_kd.training.run import is_helper_process
 
     need_training()
     from inspect_kd import api
     from inspect_kd.cli.bench import split_names
-    from inspect_kd.train.hardware import Hardware
+    from inspect_kd.training.hardware import Hardware
 
     helper = is_helper_process()
     recipe, data_set = api.plan_training(
@@ -137,7 +137,7 @@ def choose_model(*, quiet: bool) -> str:
 def show_plan(recipe: Recipe, data: DataSet, folder: Path, as_json: bool) -> None:
     """Print what a training would do."""
     from inspect_kd import api
-    from inspect_kd.train.run import build_student, build_teacher, sources_of
+    from inspect_kd.training.run import build_student, build_teacher, sources_of
 
     model = build_student(recipe) if recipe.student else build_teacher(recipe)
     # The heads are frozen until their stages.

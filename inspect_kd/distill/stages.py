@@ -1,6 +1,6 @@
 """The stages after the fit: what each one trains, on which batches, and with which losses.
 
-S0, the fit, trains every reconstruction student (`train/fit.py`). Two opposite goals never share a part: the decoder must
+S0, the fit, trains every reconstruction student (`training/fit.py`). Two opposite goals never share a part: the decoder must
 fail on defects, so no loss of a head moves it, except its last part under `tune_decoder`, together with the fit's own loss;
 the heads must detect defects, so the fit never reaches them.
 

@@ -14,7 +14,7 @@ from inspect_kd import zoo
 from inspect_kd.bench import ablate
 from inspect_kd.datasets import open_dataset
 from inspect_kd.errors import UsageError
-from inspect_kd.train.run import environment
+from inspect_kd.training.run import environment
 from inspect_kd.types import NoProgress
 from tests.distill.builders import MEMORY_RECIPE
 

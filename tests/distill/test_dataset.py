@@ -11,9 +11,9 @@ import torch
 
 from inspect_kd.config import load_recipe
 from inspect_kd.datasets import open_dataset
-from inspect_kd.train.distill_data import DistillDataset, SampleCache, pool_mask
-from inspect_kd.train.head_inputs import HeadInputs
-from inspect_kd.train.real_parts import RealParts
+from inspect_kd.training.distill_data import DistillDataset, SampleCache, pool_mask
+from inspect_kd.training.head_inputs import HeadInputs
+from inspect_kd.training.real_parts import RealParts
 from inspect_kd.types import NoProgress, Sample
 from tests.builders import make_job
 from tests.distill.builders import masked_defects, student_with_heads

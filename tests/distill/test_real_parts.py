@@ -13,8 +13,8 @@ from inspect_kd.config import Distill, load_recipe
 from inspect_kd.datasets import list_images, open_dataset
 from inspect_kd.datasets.drawn import draw_sample
 from inspect_kd.errors import BadInput, UsageError
-from inspect_kd.train import pipeline
-from inspect_kd.train.real_parts import labelled_parts, unlabelled_parts
+from inspect_kd.training import pipeline
+from inspect_kd.training.real_parts import labelled_parts, unlabelled_parts
 from inspect_kd.types import NoProgress, Split
 from tests.builders import InterruptedProgress, make_job
 from tests.distill.builders import distill_command, masked_defects, own_cache

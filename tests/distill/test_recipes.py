@@ -9,7 +9,7 @@ import pytest
 from inspect_kd.bench import ablate
 from inspect_kd.config import load_recipe
 from inspect_kd.errors import UsageError
-from inspect_kd.train.presets import distillation_changes
+from inspect_kd.training.presets import distillation_changes
 
 STUDENTS = ["omni_ad", "embedded", "ras", "omni_ras"]
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from inspect_kd.distill.reliability import Reliability, average, fuse, isotonic
-from inspect_kd.train.teacher_outputs import reliability_samples
+from inspect_kd.training.teacher_outputs import reliability_samples
 
 
 def with_probability(probability: float) -> Reliability:

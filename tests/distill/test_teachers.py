@@ -11,11 +11,11 @@ import pytest
 from inspect_kd.config import Recipe, load_recipe
 from inspect_kd.datasets import open_dataset
 from inspect_kd.errors import UsageError
-from inspect_kd.train import pipeline
-from inspect_kd.train.hardware import Hardware
-from inspect_kd.train.job import Job
-from inspect_kd.train.run import RunFolder
-from inspect_kd.train.teachers import open_teachers, teacher_identities, training_identity, with_data_of
+from inspect_kd.training import pipeline
+from inspect_kd.training.hardware import Hardware
+from inspect_kd.training.job import Job
+from inspect_kd.training.run import RunFolder
+from inspect_kd.training.teachers import open_teachers, teacher_identities, training_identity, with_data_of
 from tests.builders import InterruptedProgress, edit_recipe, make_job
 from tests.distill.builders import EVERY_STAGE, MEMORY_RECIPE, RecordingProgress
 from tests.tiny import TINY

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from inspect_kd.config import load_recipe
 from inspect_kd.datasets import open_dataset
 from inspect_kd.errors import UsageError
-from inspect_kd.train.warm_start import load_fitted_student
+from inspect_kd.training.warm_start import load_fitted_student
 from tests.builders import edit_recipe, make_job
 from tests.distill.builders import STEPS
 from tests.tiny import command

@@ -13,10 +13,10 @@ from inspect_kd.errors import BadInput
 from inspect_kd.former_names import rename_weights
 from inspect_kd.models.base import Student, Teacher
 from inspect_kd.models.encoders import EncoderSpec
-from inspect_kd.train.run.builders import build_student, build_teacher
-from inspect_kd.train.run.folder import RunFolder
-from inspect_kd.train.run.manifest import read_manifest, refuse_changed_files
-from inspect_kd.train.run.weight_limit import WeightLimit
+from inspect_kd.training.run.builders import build_student, build_teacher
+from inspect_kd.training.run.folder import RunFolder
+from inspect_kd.training.run.manifest import read_manifest, refuse_changed_files
+from inspect_kd.training.run.weight_limit import WeightLimit
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,8 +9,8 @@ from inspect_kd.config import Recipe
 from inspect_kd.errors import UsageError
 from inspect_kd.models.base import Student, Teacher
 from inspect_kd.models.rebuild import RebuildStudent
-from inspect_kd.train.job import Job
-from inspect_kd.train.run import build_student, load_run, resolved, sources_of
+from inspect_kd.training.job import Job
+from inspect_kd.training.run import build_student, load_run, resolved, sources_of
 
 
 def load_fitted_student(job: Job, start: str) -> RebuildStudent:

@@ -23,10 +23,10 @@ from inspect_kd.datasets.images import read_image, read_mask
 from inspect_kd.datasets.view import View
 from inspect_kd.distill.stages import BatchLabels
 from inspect_kd.resize import resize
-from inspect_kd.train.job import Job
-from inspect_kd.train.real_parts import RealParts
-from inspect_kd.train.run import view_of
-from inspect_kd.train.teacher_data import TeacherDataset
+from inspect_kd.training.job import Job
+from inspect_kd.training.real_parts import RealParts
+from inspect_kd.training.run import view_of
+from inspect_kd.training.teacher_data import TeacherDataset
 from inspect_kd.types import ImageU8, Mask, Sample, Split
 
 DRAWN_SEED = 0

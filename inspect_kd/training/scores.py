@@ -7,7 +7,7 @@ from inspect_kd.datasets import DataSet
 from inspect_kd.evaluate import predict_samples
 from inspect_kd.export.graph import ArtifactGraph, TorchModel
 from inspect_kd.models.base import Student, Teacher
-from inspect_kd.train.run import view_of
+from inspect_kd.training.run import view_of
 from inspect_kd.types import Model, Progress, Split
 
 

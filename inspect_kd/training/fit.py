@@ -16,12 +16,12 @@ from torch import Tensor
 from inspect_kd.config import Fit
 from inspect_kd.datasets.batches import ImagePair, StepSampler, TrainingImages, batches
 from inspect_kd.errors import BadInput
-from inspect_kd.train import checkpoint
-from inspect_kd.train.early_stop import SyntheticGap, record_gap, should_stop
-from inspect_kd.train.job import Job
-from inspect_kd.train.metrics_log import open_log
-from inspect_kd.train.schedule import learning_rate
-from inspect_kd.train.start import StudentTraining
+from inspect_kd.training import checkpoint
+from inspect_kd.training.early_stop import SyntheticGap, record_gap, should_stop
+from inspect_kd.training.job import Job
+from inspect_kd.training.metrics_log import open_log
+from inspect_kd.training.schedule import learning_rate
+from inspect_kd.training.start import StudentTraining
 from inspect_kd.types import Split
 
 

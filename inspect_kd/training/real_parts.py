@@ -16,7 +16,7 @@ from inspect_kd.config import Distill
 from inspect_kd.datasets import DataSet, list_images, list_samples
 from inspect_kd.datasets.images import read_image
 from inspect_kd.errors import BadInput, UsageError
-from inspect_kd.train.job import Job
+from inspect_kd.training.job import Job
 from inspect_kd.types import Progress, Sample, Split
 
 

@@ -15,9 +15,9 @@ from inspect_kd.datasets.view import View
 from inspect_kd.distill.reliability import Reliability
 from inspect_kd.distill.stages import TeacherInfo
 from inspect_kd.distill.teacher_cache import BATCH, CachedTeacher
-from inspect_kd.train.distill_data import DistillDataset, pool_mask
-from inspect_kd.train.job import Job
-from inspect_kd.train.teacher_data import TeacherDataset
+from inspect_kd.training.distill_data import DistillDataset, pool_mask
+from inspect_kd.training.job import Job
+from inspect_kd.training.teacher_data import TeacherDataset
 from inspect_kd.types import Progress, Split
 
 RELIABILITY_SAMPLES, RELIABILITY_SEED = 256, 1

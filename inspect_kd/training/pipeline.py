@@ -21,14 +21,14 @@ from inspect_kd.errors import UsageError
 from inspect_kd.evaluate import evaluate
 from inspect_kd.models.base import Student, Teacher
 from inspect_kd.models.rebuild import RebuildStudent
-from inspect_kd.train import checkpoint
-from inspect_kd.train.artifacts import Exporter
-from inspect_kd.train.distill import distill, open_distill_dataset
-from inspect_kd.train.fit import fit
-from inspect_kd.train.head_inputs import HeadInputs
-from inspect_kd.train.job import Job
-from inspect_kd.train.real_parts import RealParts, open_real_parts
-from inspect_kd.train.run import (
+from inspect_kd.training import checkpoint
+from inspect_kd.training.artifacts import Exporter
+from inspect_kd.training.distill import distill, open_distill_dataset
+from inspect_kd.training.fit import fit
+from inspect_kd.training.head_inputs import HeadInputs
+from inspect_kd.training.job import Job
+from inspect_kd.training.real_parts import RealParts, open_real_parts
+from inspect_kd.training.run import (
     RunFolder,
     begin_run,
     build_teacher,
@@ -41,11 +41,11 @@ from inspect_kd.train.run import (
     write_json,
     write_manifest,
 )
-from inspect_kd.train.run_report import write_run_report
-from inspect_kd.train.scores import as_model, calibration_scores
-from inspect_kd.train.start import start_training
-from inspect_kd.train.teach import check_teacher_job, fit_teacher, open_teacher_dataset, validate_teacher
-from inspect_kd.train.teachers import open_teachers
+from inspect_kd.training.run_report import write_run_report
+from inspect_kd.training.scores import as_model, calibration_scores
+from inspect_kd.training.start import start_training
+from inspect_kd.training.teach import check_teacher_job, fit_teacher, open_teacher_dataset, validate_teacher
+from inspect_kd.training.teachers import open_teachers
 from inspect_kd.types import NoProgress, Split
 
 

@@ -34,15 +34,15 @@ from inspect_kd.errors import BadInput
 from inspect_kd.models.base import Teacher
 from inspect_kd.models.layers.heads import FINER
 from inspect_kd.models.rebuild import RebuildStudent
-from inspect_kd.train import checkpoint
-from inspect_kd.train.distill_data import DistillDataset
-from inspect_kd.train.head_inputs import HeadInputs
-from inspect_kd.train.job import Job
-from inspect_kd.train.metrics_log import open_log
-from inspect_kd.train.real_parts import RealParts
-from inspect_kd.train.run import view_of
-from inspect_kd.train.schedule import learning_rate
-from inspect_kd.train.teacher_outputs import cache_outputs, measure_reliability
+from inspect_kd.training import checkpoint
+from inspect_kd.training.distill_data import DistillDataset
+from inspect_kd.training.head_inputs import HeadInputs
+from inspect_kd.training.job import Job
+from inspect_kd.training.metrics_log import open_log
+from inspect_kd.training.real_parts import RealParts
+from inspect_kd.training.run import view_of
+from inspect_kd.training.schedule import learning_rate
+from inspect_kd.training.teacher_outputs import cache_outputs, measure_reliability
 from inspect_kd.types import Split
 
 WARM_UP = 0.1

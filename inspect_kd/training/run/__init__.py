@@ -1,10 +1,10 @@
 """A run: the folder of one training, how its models are built, saved and loaded, and where it was made."""
 
-from inspect_kd.train.run.builders import build_student, build_teacher, resolved, sources_of, view_of
-from inspect_kd.train.run.folder import SHARED_FOLDER, RunFolder, choose_folder, hold_run, is_helper_process
-from inspect_kd.train.run.load import FinishedRun, load_run
-from inspect_kd.train.run.provenance import PACKAGES, commit, environment, now, read_environment
-from inspect_kd.train.run.save import begin_run, save_model, write_json, write_manifest
+from inspect_kd.training.run.builders import build_student, build_teacher, resolved, sources_of, view_of
+from inspect_kd.training.run.folder import SHARED_FOLDER, RunFolder, choose_folder, hold_run, is_helper_process
+from inspect_kd.training.run.load import FinishedRun, load_run
+from inspect_kd.training.run.provenance import PACKAGES, commit, environment, now, read_environment
+from inspect_kd.training.run.save import begin_run, save_model, write_json, write_manifest
 
 __all__ = [
     "PACKAGES",

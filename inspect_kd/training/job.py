@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from inspect_kd.config import Recipe
 from inspect_kd.datasets import DataSet
 from inspect_kd.datasets.batches import ImageStore
-from inspect_kd.train.hardware import Hardware
-from inspect_kd.train.run import RunFolder, view_of
+from inspect_kd.training.hardware import Hardware
+from inspect_kd.training.run import RunFolder, view_of
 from inspect_kd.types import Progress, Split
 
 

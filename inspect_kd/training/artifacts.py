@@ -25,8 +25,8 @@ from inspect_kd.export.verify import Images, Truth
 from inspect_kd.models.base import Student, Teacher
 from inspect_kd.report.conversion import write_conversion
 from inspect_kd.resize import RESIZE
-from inspect_kd.train.early_stop import SyntheticGap, evenly_spread
-from inspect_kd.train.run import (
+from inspect_kd.training.early_stop import SyntheticGap, evenly_spread
+from inspect_kd.training.run import (
     PACKAGES,
     FinishedRun,
     RunFolder,
@@ -37,8 +37,8 @@ from inspect_kd.train.run import (
     view_of,
     write_json,
 )
-from inspect_kd.train.run.manifest import read_manifest
-from inspect_kd.train.scores import calibration_scores
+from inspect_kd.training.run.manifest import read_manifest
+from inspect_kd.training.scores import calibration_scores
 from inspect_kd.types import ImageU8, Model, Progress, Sample, Split
 from inspect_kd.versions import installed
 

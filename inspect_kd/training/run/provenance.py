@@ -13,7 +13,7 @@ from typing import Any
 from inspect_kd import __version__, strict_json
 from inspect_kd.errors import BadInput
 from inspect_kd.plain_file import read_plain_file
-from inspect_kd.train.checkpoint import TRAIN_AGAIN
+from inspect_kd.training.checkpoint import TRAIN_AGAIN
 from inspect_kd.versions import installed
 
 PACKAGES = (

@@ -11,10 +11,10 @@ from inspect_kd.datasets.batches import ImageStore
 from inspect_kd.datasets.view import View
 from inspect_kd.errors import BadInput, UsageError
 from inspect_kd.models.base import Teacher
-from inspect_kd.train.job import Job
-from inspect_kd.train.metrics_log import begin_log, open_log
-from inspect_kd.train.real_parts import outlined_parts
-from inspect_kd.train.teacher_data import TeacherDataset, real_samples
+from inspect_kd.training.job import Job
+from inspect_kd.training.metrics_log import begin_log, open_log
+from inspect_kd.training.real_parts import outlined_parts
+from inspect_kd.training.teacher_data import TeacherDataset, real_samples
 from inspect_kd.types import Sample, Split
 
 

@@ -13,8 +13,8 @@ from inspect_kd.inspector import Inspector
 from inspect_kd.report import Report, write_report
 from inspect_kd.report.page import report_json
 from inspect_kd.report.pictures import Example, choose, make_example
-from inspect_kd.train.job import Job
-from inspect_kd.train.run import read_environment, view_of, write_json
+from inspect_kd.training.job import Job
+from inspect_kd.training.run import read_environment, view_of, write_json
 from inspect_kd.types import Model, Split
 
 

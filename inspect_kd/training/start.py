@@ -14,12 +14,12 @@ from inspect_kd import licences
 from inspect_kd.datasets.batches import Sweep, TrainingImages, batches
 from inspect_kd.errors import BadInput, UsageError
 from inspect_kd.models.base import Student
-from inspect_kd.train import checkpoint
-from inspect_kd.train.job import Job
-from inspect_kd.train.metrics_log import begin_log
-from inspect_kd.train.real_parts import RealParts
-from inspect_kd.train.run import begin_run, build_student, read_environment, sources_of
-from inspect_kd.train.warm_start import copy_fit
+from inspect_kd.training import checkpoint
+from inspect_kd.training.job import Job
+from inspect_kd.training.metrics_log import begin_log
+from inspect_kd.training.real_parts import RealParts
+from inspect_kd.training.run import begin_run, build_student, read_environment, sources_of
+from inspect_kd.training.warm_start import copy_fit
 
 STATISTICS_IMAGES = 1536
 """Images whose features give a student its statistics and prototypes before the first step: all of them, as a rule.

@@ -17,7 +17,7 @@ from inspect_kd.datasets.batches import ImageStore, as_input, to_tensor
 from inspect_kd.datasets.synthetic import add_defect
 from inspect_kd.metrics import PixelCounts
 from inspect_kd.models.base import Student
-from inspect_kd.train.checkpoint import TrainingState
+from inspect_kd.training.checkpoint import TrainingState
 from inspect_kd.types import ImageU8, Mask
 
 MAX_PARTS = 32

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from inspect_kd.chunks import chunks
 from inspect_kd.models.rebuild import RebuildStudent
-from inspect_kd.train.distill_data import DistillDataset
+from inspect_kd.training.distill_data import DistillDataset
 from inspect_kd.types import Progress
 
 BATCH = 8

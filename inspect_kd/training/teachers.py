@@ -13,9 +13,9 @@ from inspect_kd.config import Recipe, load_recipe
 from inspect_kd.datasets import DataSet
 from inspect_kd.errors import UsageError
 from inspect_kd.models.base import Teacher
-from inspect_kd.train.hardware import Hardware
-from inspect_kd.train.job import Job
-from inspect_kd.train.run import RunFolder, load_run, resolved
+from inspect_kd.training.hardware import Hardware
+from inspect_kd.training.job import Job
+from inspect_kd.training.run import RunFolder, load_run, resolved
 from inspect_kd.work_folder import DAY_S, work_folder
 
 Train = Callable[[Job], RunFolder]

@@ -12,9 +12,9 @@ from safetensors.torch import save
 from inspect_kd import atomic_write, weights
 from inspect_kd.config import Recipe
 from inspect_kd.models.base import Student, Teacher
-from inspect_kd.train.run.builders import sources_of
-from inspect_kd.train.run.folder import RunFolder
-from inspect_kd.train.run.provenance import environment
+from inspect_kd.training.run.builders import sources_of
+from inspect_kd.training.run.folder import RunFolder
+from inspect_kd.training.run.provenance import environment
 
 
 def begin_run(folder: RunFolder, recipe: Recipe, device: str) -> None:
