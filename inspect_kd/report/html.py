@@ -29,11 +29,6 @@ def escaped(value: object) -> Html:
     return value if isinstance(value, Html) else Html(escape(str(value)))
 
 
-def joined(pieces: Iterable[str]) -> Html:
-    """Concatenate pieces of markup."""
-    return Html("".join(pieces))
-
-
 def document(*, title: str, heading: str, subtitle: str, body: str, style: str = "") -> str:
     """A self-contained page in the house style. `subtitle` and `body` are markup, `style` is further CSS."""
     sheet = (files("inspect_kd.report") / STYLE_FILE).read_text(encoding="utf-8")

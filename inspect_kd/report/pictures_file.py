@@ -1,6 +1,6 @@
 """The report's pictures as data, `pictures.jsonl` beside the page: a JSON line a part, with both pictures as data URIs.
 
-One line a picture, so that a reader takes the first few of a run that somebody else made without reading the rest.
+The first lines can be read without the rest, which bounds the work for a run that somebody else made.
 """
 
 from __future__ import annotations
