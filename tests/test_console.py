@@ -55,7 +55,7 @@ def test_data_check_prints_categories_literally(tmp_path: Path) -> None:
 
 def test_progress_prints_names_literally() -> None:
     program = (
-        "from inspect_kd.cli.progress import show_progress\nwith show_progress() as progress:\n"
+        "from inspect_kd.progress_display import show_progress\nwith show_progress() as progress:\n"
         f"    progress.note({' '.join(NAMES)!r})\n    progress.phase({NAMES[0]!r}, 1)\n    progress.advance(1, loss=1.0)"
     )
     code, shown = run_on_terminal("-c", program)
@@ -66,7 +66,7 @@ def test_progress_prints_names_literally() -> None:
 def test_only_one_module_imports_the_rich_console() -> None:
     folder = Path(inspect_kd.__file__).parent
     users = [path.name for path in folder.rglob("*.py") if "rich.console" in path.read_text()]
-    assert users == ["console.py"]
+    assert users == ["plain_console.py"]
 
 
 def test_control_characters_in_files_and_manifests_are_escaped(tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def test_animation_is_refused_whatever_it_says_of_its_frames(chunks: list[bytes]
             "chunks out of order",
         ),
         (png(header(8, PALETTE), pixels_of(rows_of(PIXELS[:, :, 0])), END), "without its palette"),
-        (png(header()[:-4], bytes(4), END), "broken or truncated|not an image"),
+        (png(header()[:-4], bytes(4), END), "broken or truncated|not a readable image"),
     ],
     ids=["two images", "a byte more", "no end", "two headers", "header second", "two runs", "no palette", "checksum"],
 )
