@@ -155,7 +155,8 @@ def test_manifest_of_many_megabytes_is_not_read(copied: Path) -> None:
 
 # ── resume ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-Tensors, Progress = dict[str, torch.Tensor], dict[str, Any]
+Tensors = dict[str, torch.Tensor]
+Progress = dict[str, Any]
 
 
 @pytest.fixture
