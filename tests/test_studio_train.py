@@ -199,9 +199,11 @@ def test_a_pid_that_is_somebody_elses_by_now_is_neither_taken_for_it_nor_killed(
 
 
 @pytest.fixture
-def sleeper() -> Iterator[subprocess.Popen[bytes]]:
-    """A process that stands for a training: alive, in a group of its own."""
-    process = subprocess.Popen([sys.executable, "-P", "-c", "import time; time.sleep(600)"], start_new_session=True)
+def sleeper(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that stands for the trainings `live` and `r`: alive, in a group of its own."""
+    words = [word for name in ("live", "r") for word in ("--out", str(tmp_path.resolve() / "runs"), "--name", name)]
+    program = [sys.executable, "-P", "-c", "import time; time.sleep(600)", *words]
+    process = subprocess.Popen(program, start_new_session=True)
     yield process
     process.kill()
     process.wait()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from gradio_client.utils import traverse
 from inspect_kd.apps.studio import api, artifact_tab, compare_tab, inspect_tab, texts, train_tab
 from inspect_kd.apps.studio.desks import Desks
 from inspect_kd.apps.studio.marks import MarkBook
+from inspect_kd.apps.studio.session_states import forget_values
 from inspect_kd.apps.studio.settings import Settings
 from inspect_kd.apps.studio.shelf import Shelf
 from inspect_kd.apps.studio.studio import Studio
@@ -33,10 +34,23 @@ class Page(gr.Blocks):
         session = named.get("session_hash")
         if session in (None, named.get("event_id")):
             raise gr.Error(texts.NO_SESSION, print_exception=False)
-        return dict(await super().process_api(*words, **named))
+        try:
+            return dict(await super().process_api(*words, **named))
+        finally:
+            forget_values(named.get("state"))
 
     async def preprocess_data(self, block_fn: Any, inputs: list[Any], *rest: Any, **named: Any) -> list[Any]:
-        checked = traverse(inputs, self.check_file, names_file)
+        refuse_what_is_no_file(block_fn.inputs, inputs)
+        named_files: set[str] = set()
+
+        def check_file(file: dict[str, Any]) -> dict[str, Any]:
+            checked_file = self.check_file(file)
+            if checked_file["path"] in named_files:
+                raise gr.Error(texts.NAMED_TWICE, print_exception=False)
+            named_files.add(checked_file["path"])
+            return checked_file
+
+        checked = traverse(inputs, check_file, names_file)
         return list(await super().preprocess_data(block_fn, checked, *rest, **named))
 
     def check_file(self, file: dict[str, Any]) -> dict[str, Any]:
@@ -50,6 +64,14 @@ class Page(gr.Blocks):
 def names_file(value: object) -> bool:
     """Whether a component could take this for a file, also without the mark that Gradio looks for."""
     return isinstance(value, dict) and ("path" in value or "url" in value)
+
+
+def refuse_what_is_no_file(components: Sequence[Any], values: Sequence[Any]) -> None:
+    """Raise where a component that takes files is sent anything else: Gradio would fail in its own code."""
+    for component, value in zip(components, values, strict=False):
+        files = value if isinstance(value, list) else [] if value is None else [value]
+        if isinstance(component, gr.File | gr.Image) and not all(map(names_file, files)):
+            raise gr.Error(texts.NOT_RECEIVED, print_exception=False)
 
 
 def build(settings: Settings, received: Path) -> tuple[gr.Blocks, Studio]:

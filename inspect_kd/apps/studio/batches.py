@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from inspect_kd.apps.studio.exports import export
 from inspect_kd.apps.studio.parts import Part
 from inspect_kd.apps.studio.studio import Studio, address
 from inspect_kd.errors import BadInput
+from inspect_kd.plain_file import read_plain_file
 
 EVERY = 0.5
 """Seconds between two looks at a running batch."""
@@ -53,6 +54,19 @@ def inspect_files(studio: Studio, desk: Desk, files: list[str]) -> Iterator[Part
     for name, content in studio.uploads.read(files):
         if content is None:
             yield desk.refuse(shown_name(name), texts.NOT_RECEIVED)
+        else:
+            yield desk.add(content, name)
+
+
+def inspect_examples(desk: Desk, images: Sequence[Path], max_bytes: int) -> Iterator[Part | Refusal]:
+    """The offered parts one after the other; whatever is no plain file is refused in a line."""
+    for image in images:
+        name = f"{image.parent.name}-{image.name}"
+        try:
+            content = read_plain_file(image, "example", max_bytes, follow_links=False)
+        except (BadInput, OSError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error).removeprefix(f"{image}: ")
+            yield desk.refuse(shown_name(name), texts.EXAMPLE_UNREADABLE.format(reason=reason))
         else:
             yield desk.add(content, name)
 

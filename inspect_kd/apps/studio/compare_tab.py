@@ -11,7 +11,7 @@ import gradio as gr
 from inspect_kd.apps.studio import compare, gallery, texts
 from inspect_kd.apps.studio.batches import DEVICE, EVERY, PRIVATE
 from inspect_kd.apps.studio.inspect_tab import ON_LOAD_GALLERY
-from inspect_kd.apps.studio.sessions import page_desk
+from inspect_kd.apps.studio.sessions import in_one_line, page_desk
 from inspect_kd.apps.studio.studio import Studio, address
 
 
@@ -47,11 +47,12 @@ def _build(studio: Studio, tab: gr.Tab) -> None:
         desk = page_desk(studio, request)
         began = told = time.monotonic()
         total = len(desk.parts)
-        for done in desk.compare(artifact):
-            now = time.monotonic()
-            if now - told > EVERY:
-                told = now
-                yield gallery.progress(done, total, now - began), *shown(request)
+        with in_one_line():
+            for done in desk.compare(artifact):
+                now = time.monotonic()
+                if now - told > EVERY:
+                    told = now
+                    yield gallery.progress(done, total, now - began), *shown(request)
         yield "", *shown(request)
 
     def pick(event: gr.EventData, request: gr.Request) -> tuple[str, str]:

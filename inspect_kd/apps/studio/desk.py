@@ -10,6 +10,7 @@ import hashlib
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import RLock
@@ -69,7 +70,7 @@ class Desk:
         self.filter, self.order, self.page = "all", "worst", 0
         self.selected: int | None = None
         self.looks = self.number = 0
-        self.in_use, self.touched = False, time.monotonic()
+        self.in_use, self.touched, self.closed = False, time.monotonic(), False
         self.notice = ""
         """What its owner must be told once."""
         self.choose(shelf.names[0], None)
@@ -114,8 +115,9 @@ class Desk:
                 continue
             self.touch()
             self._check_disk(0)
-            content = old.original.read_bytes()
-            part = inspect_part(inspector, content, old.name, old.sha256, old.number, self.places, look=look)
+            with self._folders_there():
+                content = old.original.read_bytes()
+                part = inspect_part(inspector, content, old.name, old.sha256, old.number, self.places, look=look)
             new[old.number] = part
             yield part
 
@@ -172,9 +174,10 @@ class Desk:
             self._check_room(len(content))
             digest, artifact, look = hashlib.sha256(content).hexdigest(), self.artifact, self.looks
             inspector = self.shelf.take(artifact)
-            part = inspect_part(inspector, content, name, digest, self._next(), self.places, look=look)
-            if not self._put(part, content, artifact, look):
-                return Refusal(name, texts.PART_STOPPED)
+            with self._folders_there():
+                part = inspect_part(inspector, content, name, digest, self._next(), self.places, look=look)
+                if not self._put(part, content, artifact, look):
+                    return Refusal(name, texts.PART_STOPPED)
         except BadInput as error:
             return self.refuse(name, str(error).removeprefix(f"{name}: "))
         return part
@@ -219,6 +222,11 @@ class Desk:
                 path.unlink(missing_ok=True)
 
     def close(self) -> None:
+        """End what runs and remove everything; a batch that goes on finds its desk closed."""
+        self.closed = True
+        self.parts.clear()
+        self.second.clear()
+        self.selected = None
         for folder in (self.places.kept, self.places.shown):
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -282,12 +290,15 @@ class Desk:
             # Of this comparison alone: one that was stopped may still write its last answer into the former.
             self.second_artifact, second = artifact, self.second
         for done, part in enumerate(self.all_parts(), 1):
-            answer = other(decoded(part, other))
+            self.touch()
+            self._check_disk(0)
             # A new address each time: the browser keeps pictures by their address.
             stem = f"{part.number:05d}-{self._next()}-second"
             heat, layer = self.places.kept / f"{stem}.npy", self.places.shown / f"{stem}.png"
-            np.save(heat, answer.heatmap, allow_pickle=False)
-            write_layer(layer, answer.heatmap)
+            with self._folders_there():
+                answer = other(decoded(part, other))
+                np.save(heat, answer.heatmap, allow_pickle=False)
+                write_layer(layer, answer.heatmap)
             second[part.number] = SecondLook(answer.score, heat, layer)
             yield done
 
@@ -312,6 +323,18 @@ class Desk:
             self.in_use = True
             self.touch()
             return self.number
+
+    @contextmanager
+    def _folders_there(self) -> Iterator[None]:
+        """Raise BadInput where the desk is closed, also when that happens meanwhile and its files are gone."""
+        if self.closed:
+            raise BadInput(texts.PART_STOPPED)
+        try:
+            yield
+        except OSError:
+            if self.closed:
+                raise BadInput(texts.PART_STOPPED) from None
+            raise
 
     def _check_room(self, size: int) -> None:
         if size > self.settings.max_upload_mb * 2**20:

@@ -15,7 +15,16 @@ from typing import Any
 import gradio as gr
 
 from inspect_kd.apps.studio import texts
-from inspect_kd.apps.studio.batches import DEVICE, PRIVATE, follow, inspect_files, page_of, select_last, write_export
+from inspect_kd.apps.studio.batches import (
+    DEVICE,
+    PRIVATE,
+    follow,
+    inspect_examples,
+    inspect_files,
+    page_of,
+    select_last,
+    write_export,
+)
 from inspect_kd.apps.studio.desk import Desk
 from inspect_kd.apps.studio.histogram import slider_range
 from inspect_kd.apps.studio.sessions import in_one_line, page_desk
@@ -242,7 +251,7 @@ def _wire_batches(studio: Studio, bar: Bar, controls: Controls, panels: Panels) 
     def offered(request: gr.Request) -> Iterator[tuple[str, ...]]:
         desk = page_desk(studio, request)
         images = example_images(studio.settings.examples) if studio.settings.examples else []
-        steps = (desk.add(image.read_bytes(), f"{image.parent.name}-{image.name}") for image in images)
+        steps = inspect_examples(desk, images, studio.settings.max_upload_mb * 2**20)
         yield from follow(desk, steps, len(images))
 
     def chosen(artifact: str, category: str, request: gr.Request) -> Iterator[tuple[Any, ...]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 _PROC = Path("/proc")
@@ -44,6 +45,21 @@ def _birth_by_ps(pid: int) -> str | None:
 def is_still(pid: int, born: str) -> bool:
     """Whether the process of that birth still lives."""
     return bool(born) and birth(pid) == born
+
+
+def is_started_with(pid: int, words: Sequence[str]) -> bool:
+    """Whether the command line of a process holds these words, one after the other."""
+    if (_PROC / "self" / "stat").is_file():
+        wanted = "\0".join(words)
+        try:
+            line = (_PROC / str(pid) / "cmdline").read_bytes().decode("utf-8", errors="surrogateescape")
+        except OSError:
+            return False
+    else:
+        wanted = "\0".join(" ".join(words).split())
+        shown = ["ps", "-ww", "-o", "command=", "-p", str(pid)]
+        line = "\0".join(subprocess.run(shown, capture_output=True, text=True, check=False).stdout.split())
+    return f"\0{wanted}\0" in f"\0{line}\0"
 
 
 def tell_group(leader: int, number: signal.Signals) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from inspect_kd.errors import BadInput
 from inspect_kd.plain_file import open_plain_file
 
-LARGEST = 64 << 20
+LARGEST = 16 << 20
 MOST_PICTURES = 6
 _LOADING_TAG = re.compile(r"<(?=(?:link|meta|base|iframe|frame|object|embed|portal)\b)", re.IGNORECASE)
 

@@ -188,3 +188,12 @@ FOREIGN_SITE = "a page of another site may open this Studio in a tab of its own,
 NOT_SERVED = "this Studio does not serve that"
 TOO_MANY_LOGINS = "Too many wrong logins: try again in {seconds} s."
 BAD_HOST = "--allow-host {name}: give the name as it stands in the address bar, NAME or NAME:PORT, without https://"
+
+# Limits against exhaustion
+FILES_ONLY = "an upload holds files alone, no text fields"
+LOGIN_FIRST = "log in first"
+SESSION_NAME_TOO_LONG = "a session_hash has at most {most} characters"
+NAMED_TWICE = "an event names the same file twice"
+TOO_MANY_UNREAD = "{most} results of this session have not been read: read /queue/data before sending more"
+RESULTS_NOT_READ = "the results of this session were not read in time"
+EXAMPLE_UNREADABLE = "cannot be read: {reason}"

@@ -12,6 +12,7 @@ from typing import Any
 from inspect_kd.apps.studio import data_check, run_report, train_view
 from inspect_kd.apps.studio.data_check import Check
 from inspect_kd.apps.studio.data_folders import data_folders, first_sound, inside
+from inspect_kd.apps.studio.one_at_a_time import one_at_a_time
 from inspect_kd.apps.studio.train_texts import Train
 from inspect_kd.apps.studio.training_log import Figures, Points, history
 from inspect_kd.apps.studio.training_record import BUSY
@@ -107,7 +108,8 @@ def _sound(folder: Path, name: str) -> str:
     return train_view.sound_parts(name, first_sound(folder))
 
 
-@lru_cache(maxsize=16)
+@one_at_a_time
+@lru_cache(maxsize=4)
 def _inspected(run: Path, _changed: int) -> str:
     return train_view.inspected_parts(run_report.pictures_of(run_report.read_report(run)))
 
@@ -123,7 +125,8 @@ def _history(metrics: Path) -> tuple[dict[str, Points], Points]:
     return _read_history(metrics, metrics.stat().st_mtime_ns) if metrics.is_file() else ({}, [])
 
 
-@lru_cache(maxsize=16)
+@one_at_a_time
+@lru_cache(maxsize=4)
 def _read_history(metrics: Path, _changed: int) -> tuple[dict[str, Points], Points]:
     return history(metrics)
 

@@ -205,7 +205,8 @@ def _wire_panel(desk: Desk, form: OrderForm, panel: ProgressPanel, shelf: Report
     gr.Timer(LOOK_EVERY_S).tick(refresh, asked, panel.shown, **quiet)
     if Context.root_block is not None:
         Context.root_block.load(refresh, asked, panel.shown, **quiet)
-    panel.open.click(open_report, panel.chosen, [shelf.shelf, shelf.page], scroll_to_output=True, **asking)
+    few = asking | {"concurrency_id": "report", "concurrency_limit": 2}  # each holds several copies of a report
+    panel.open.click(open_report, panel.chosen, [shelf.shelf, shelf.page], scroll_to_output=True, **few)
     shelf.close.click(lambda: (gr.update(visible=False), ""), None, [shelf.shelf, shelf.page], **quiet)
 
 

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import json
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from inspect_kd.errors import BadInput
-from inspect_kd.plain_file import open_plain_file, read_plain_file
+from inspect_kd.plain_file import open_plain_file
 
 ATTEMPT = "attempt"
 KEPT_LINES, READ_AT_ONCE, MOST_POINTS = 400, 4 << 20, 300
-LONGEST_LINE, LARGEST_METRICS = 64 << 10, 256 << 20
+LONGEST_LINE, LARGEST_METRICS, MOST_LINES = 64 << 10, 32 << 20, 200_000
+MOST_STAGES, LONGEST_STAGE, MOST_KEPT_POINTS = 32, 80, 20_000
+"""What a training writes is far below each of these; a file that somebody else has written need not be."""
 OUR_WORD = "inspect-kd: "
 Points = list[tuple[float, float]]
 
@@ -114,9 +117,10 @@ def _new_attempt(figures: Figures, number: int) -> None:
 
 
 def _progress(figures: Figures, line: dict[str, Any]) -> None:
-    phase, done = line["phase"], _number(line, "done") or 0.0
+    phase, done = line["phase"][:LONGEST_STAGE], _number(line, "done") or 0.0
     if figures.phase not in ("", phase):
-        figures.passed.append((figures.phase, figures.seconds))
+        if len(figures.passed) < MOST_STAGES:
+            figures.passed.append((figures.phase, figures.seconds))
         figures.loss = figures.gap = figures.mark = None
     figures.phase, figures.done, figures.total = phase, int(done), int(_number(line, "total") or 0)
     figures.seconds = _number(line, "seconds") or 0.0
@@ -124,6 +128,7 @@ def _progress(figures: Figures, line: dict[str, Any]) -> None:
     loss, gap = _number(line, "loss"), _number(line, "gap")
     if loss is not None:
         figures.loss = loss
+    if loss is not None and (phase in figures.losses or len(figures.losses) < MOST_STAGES):
         join(figures.losses.setdefault(phase, []), done, loss)
     if gap is not None:
         figures.gap = gap
@@ -150,6 +155,8 @@ def join(points: Points, step: float, value: float) -> None:
     while points and points[-1][0] >= step:
         points.pop()
     points.append((step, value))
+    if len(points) > MOST_KEPT_POINTS:
+        del points[1:-1:2]
 
 
 def thinned(points: Points) -> Points:
@@ -158,19 +165,31 @@ def thinned(points: Points) -> Points:
     return points if stride == 1 else [*points[:-1:stride], points[-1]]
 
 
+def _lines(file: BinaryIO) -> Iterator[str]:
+    """The file's lines one by one, so many and no more, and no line as a whole that is too long."""
+    with file:
+        for _ in range(MOST_LINES):
+            line = file.readline(LONGEST_LINE)
+            if not line or file.tell() > LARGEST_METRICS:
+                return
+            yield line.decode("utf-8", errors="replace")
+
+
 def history(metrics: Path) -> tuple[dict[str, Points], Points]:
     """Losses by stage, and gaps, from a run's metrics.jsonl: finer than the log, and there for runs of the command line."""
     losses: dict[str, Points] = {}
     gaps: Points = []
     try:
-        content = read_plain_file(metrics, "metrics of a training", LARGEST_METRICS, follow_links=False)
+        file = open_plain_file(metrics, "metrics of a training", follow_links=False)
     except BadInput:
         return losses, gaps
-    for text in content.decode("utf-8", errors="replace").splitlines():
+    for text in _lines(file):
         line = _as_object(text) or {}
         step, loss, gap = _number(line, "step"), _number(line, "loss"), _number(line, "gap")
         if step is not None and loss is not None:
-            losses.setdefault(str(line.get("stage", "train")), []).append((step, loss))
+            stage = str(line.get("stage", "train"))[:LONGEST_STAGE]
+            if stage in losses or len(losses) < MOST_STAGES:
+                losses.setdefault(stage, []).append((step, loss))
         if step is not None and gap is not None:
             gaps.append((step, gap))
     return losses, gaps

@@ -10,6 +10,7 @@ import json
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -19,6 +20,9 @@ from inspect_kd.plain_file import read_plain_file
 
 RECORD, LOG = "training.json", "training.log"
 LARGEST = 1 << 20
+LATEST = 1e11
+"""Seconds since the epoch: later moments have no date."""
+Moment = Annotated[float, Field(ge=0, lt=LATEST, allow_inf_nan=False)]
 
 
 class State(StrEnum):
@@ -66,16 +70,16 @@ class Record(BaseModel):
 
     name: str
     order: Order
-    asked: float
+    asked: Moment
     """When, in seconds since the epoch; who asked first is served first."""
     command: list[str] = []
-    attempt: int = 0
-    pid: int | None = Field(None, gt=1)
+    attempt: int = Field(0, ge=0, lt=2**31)
+    pid: int | None = Field(None, gt=1, lt=2**31)
     born: str = ""
     """The process's birth: the id alone may be somebody else's by now."""
-    began: float | None = None
-    stop_asked: float | None = None
-    exit_code: int | None = None
+    began: Moment | None = None
+    stop_asked: Moment | None = None
+    exit_code: int | None = Field(None, gt=-(2**31), lt=2**32)
     """Negative for a signal; None while it runs, or where the Studio was away when it ended."""
     problem: str = ""
     """Why it could not even be started."""

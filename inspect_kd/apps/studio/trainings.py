@@ -22,7 +22,7 @@ from inspect_kd.apps.studio import processes
 from inspect_kd.apps.studio.data_folders import inside
 from inspect_kd.apps.studio.training_command import checked_name, command, is_run_name, proposed_name
 from inspect_kd.apps.studio.training_log import ATTEMPT, Figures, LogReader
-from inspect_kd.apps.studio.training_record import BUSY, LOG, Order, Record, State, check_order, read_record
+from inspect_kd.apps.studio.training_record import BUSY, LATEST, LOG, Order, Record, State, check_order, read_record
 from inspect_kd.child_process import python_environment
 from inspect_kd.errors import BadInput, InspectKDError, UsageError
 from inspect_kd.file_lock import hold_lock
@@ -222,7 +222,7 @@ class Trainings:
 
     def _stands(self, folder: Path) -> Training:
         record, complete = read_record(folder), (folder / "run.json").is_file()
-        since = folder.stat().st_mtime
+        since = min(max(0.0, folder.stat().st_mtime), LATEST)
         if record is not None:
             since = record.asked if record.pid is None else record.began or record.asked
         return Training(
@@ -252,7 +252,10 @@ class Trainings:
         child = self.children.get(record.name)
         if child is not None and child.pid == record.pid:
             return child.poll() is None
-        return record.pid is not None and processes.is_still(record.pid, record.born)
+        if record.pid is None or not processes.is_still(record.pid, record.born):
+            return False
+        # A record that somebody planted may name any process: this one must be the training of this folder.
+        return processes.is_started_with(record.pid, ("--out", str(self.runs), "--name", record.name))
 
     def _fetch(self) -> None:
         """Take note of how our own children ended, before anybody is told that they have."""

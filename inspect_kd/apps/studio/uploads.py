@@ -14,6 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+FILE_BYTES = 4096
+"""What a file takes on disk beside its content: a thousand empty ones must not count as nothing."""
 KEPT_SECONDS = 3600
 """An upload that no session has read by then is removed: its page was closed."""
 
@@ -49,6 +51,8 @@ class Uploads:
             folder.mkdir(parents=True)
             to = folder / Path(path).name
             seen[path] = Path(shutil.copyfile(seen[path], to)) if path in seen else Path(path).rename(to)
+            with suppress(OSError):  # not empty, or removed already
+                Path(path).parent.rmdir()
             added.append(to)
         return added
 
@@ -95,9 +99,9 @@ class Uploads:
 
 
 def bytes_of(files: Iterable[Path]) -> int:
-    """Sizes together; a file that is removed meanwhile has none."""
+    """Sizes together, with what an empty file takes, too; a file that is removed meanwhile has none."""
     total = 0
     for file in files:
         with suppress(FileNotFoundError):
-            total += file.stat().st_size
+            total += file.stat().st_size + FILE_BYTES
     return total
