@@ -86,10 +86,8 @@ def _connect_report(service: TrainService, panel: ProgressPanel, report: ReportP
         yield from open_report(service, chosen)
 
     outputs = [report.column, report.page]
-    limit: dict[str, Any] = {
-        "concurrency_id": "report",
-        "concurrency_limit": 2,
-    }  # each event holds several copies of a report
+    # Each event holds several copies of a report in memory.
+    limit: dict[str, Any] = {"concurrency_id": "report", "concurrency_limit": 2}
     panel.open.click(open_chosen, panel.chosen, outputs, scroll_to_output=True, **limit, **PRIVATE)
     report.close.click(lambda: (gr.update(visible=False), ""), None, outputs, **UNQUEUED)
 
