@@ -206,9 +206,11 @@ def test_reused_process_id_is_neither_monitored_nor_signalled(
 
 
 @pytest.fixture
-def sleeper() -> Iterator[subprocess.Popen[bytes]]:
-    """A running process in a group of its own, in place of a training."""
-    process = subprocess.Popen([sys.executable, "-P", "-c", "import time; time.sleep(600)"], start_new_session=True)
+def sleeper(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A running process in a group of its own, in place of the trainings `live` and `r`."""
+    words = [word for name in ("live", "r") for word in ("--out", str(tmp_path.resolve() / "runs"), "--name", name)]
+    program = [sys.executable, "-P", "-c", "import time; time.sleep(600)", *words]
+    process = subprocess.Popen(program, start_new_session=True)
     yield process
     process.kill()
     process.wait()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import inspect_kd.apps.studio.train.tab as train_tab
 from inspect_kd.apps.studio import bar, texts
 from inspect_kd.apps.studio.artifact.library import ArtifactLibrary
 from inspect_kd.apps.studio.inspect.marks import MarkStore
+from inspect_kd.apps.studio.server.session_states import forget_values
 from inspect_kd.apps.studio.server.uploads import Uploads
 from inspect_kd.apps.studio.sessions import Sessions
 from inspect_kd.apps.studio.settings import Settings
@@ -39,11 +40,24 @@ class Page(gr.Blocks):
         session = kwargs.get("session_hash")
         if session in (None, kwargs.get("event_id")):
             raise gr.Error(texts.NO_SESSION, print_exception=False)
-        return dict(await super().process_api(*args, **kwargs))
+        try:
+            return dict(await super().process_api(*args, **kwargs))
+        finally:
+            forget_values(kwargs.get("state"))
 
     async def preprocess_data(self, block_fn: Any, inputs: list[Any], *args: Any, **kwargs: Any) -> list[Any]:
-        """Check every file that the inputs of an event name."""
-        checked = traverse(inputs, self.check_file, names_file)
+        """Check every file that the inputs of an event name; each file only once."""
+        refuse_other_values(block_fn.inputs, inputs)
+        paths: set[str] = set()
+
+        def check_file(file: dict[str, Any]) -> dict[str, Any]:
+            checked_file = self.check_file(file)
+            if checked_file["path"] in paths:
+                raise gr.Error(texts.NAMED_TWICE, print_exception=False)
+            paths.add(checked_file["path"])
+            return checked_file
+
+        checked = traverse(inputs, check_file, names_file)
         return list(await super().preprocess_data(block_fn, checked, *args, **kwargs))
 
     def check_file(self, file: dict[str, Any]) -> dict[str, Any]:
@@ -58,6 +72,14 @@ class Page(gr.Blocks):
 def names_file(value: object) -> bool:
     """Whether a component could take this for a file, even without the key that Gradio looks for."""
     return isinstance(value, dict) and ("path" in value or "url" in value)
+
+
+def refuse_other_values(components: Sequence[Any], values: Sequence[Any]) -> None:
+    """Refuse values other than files for components that take files; Gradio would fail with a traceback."""
+    for component, value in zip(components, values, strict=False):
+        files = value if isinstance(value, list) else [] if value is None else [value]
+        if isinstance(component, gr.File | gr.Image) and not all(map(names_file, files)):
+            raise gr.Error(texts.NOT_RECEIVED, print_exception=False)
 
 
 def build(settings: Settings, received: Path) -> tuple[gr.Blocks, Studio]:

@@ -9,6 +9,7 @@ import hashlib
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import RLock
 
@@ -54,7 +55,7 @@ class Session:
         self.last_number = 0
         self.generation = 0
         """Increased by everything that cancels a running batch; a part of an earlier generation is dropped."""
-        self.is_used, self.last_active = False, time.monotonic()
+        self.is_used, self.is_closed, self.last_active = False, False, time.monotonic()
         self.notice = ""
         """A message that the client must get once."""
         self.set_artifact(library.names[0], None)
@@ -99,11 +100,12 @@ class Session:
             if old.number in new or generation != self.generation:
                 continue
             self.touch()
-            self._check_disk(0)
-            content = old.original.read_bytes()
-            part = inspect_part(
-                inspector, content, old.name, old.sha256, old.number, self.folders, generation=generation
-            )
+            self.check_disk(0)
+            with self.refuse_if_closed():
+                content = old.original.read_bytes()
+                part = inspect_part(
+                    inspector, content, old.name, old.sha256, old.number, self.folders, generation=generation
+                )
             new[old.number] = part
             yield part
 
@@ -163,9 +165,10 @@ class Session:
             digest, artifact, generation = hashlib.sha256(content).hexdigest(), self.artifact, self.generation
             inspector = self.library.open(artifact)
             number = self.next_number()
-            part = inspect_part(inspector, content, name, digest, number, self.folders, generation=generation)
-            if not self._keep(part, content, artifact, generation):
-                return RefusedFile(name, texts.PART_STOPPED)
+            with self.refuse_if_closed():
+                part = inspect_part(inspector, content, name, digest, number, self.folders, generation=generation)
+                if not self._keep(part, content, artifact, generation):
+                    return RefusedFile(name, texts.PART_STOPPED)
         except BadInput as error:
             return self.refuse(name, str(error).removeprefix(f"{name}: "))
         return part
@@ -212,7 +215,11 @@ class Session:
                 path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Remove the session's folders."""
+        """Remove all parts and the session's folders; a batch that still runs finds the session closed."""
+        self.is_closed = True
+        self.parts.clear()
+        self.comparison.predictions.clear()
+        self.gallery.selected = None
         for folder in self.folders:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -233,9 +240,22 @@ class Session:
             raise BadInput(texts.TOO_LARGE.format(mb=self.settings.max_upload_mb))
         if len(self.parts) >= self.settings.max_parts:
             raise BadInput(texts.SESSION_FULL.format(most=self.settings.max_parts))
-        self._check_disk(size)
+        self.check_disk(size)
 
-    def _check_disk(self, size: int) -> None:
+    @contextmanager
+    def refuse_if_closed(self) -> Iterator[None]:
+        """Raise BadInput if the session is closed, also if that happens inside the block and its files disappear."""
+        if self.is_closed:
+            raise BadInput(texts.PART_STOPPED)
+        try:
+            yield
+        except OSError:
+            if self.is_closed:
+                raise BadInput(texts.PART_STOPPED) from None
+            raise
+
+    def check_disk(self, size: int) -> None:
+        """Raise BadInput unless the disk limit leaves room for a part of this size."""
         if self.free_bytes() < size + RESERVE_BYTES:
             raise BadInput(texts.DISK_FULL.format(mb=self.settings.max_kept_mb))
 

@@ -183,3 +183,14 @@ FOREIGN_SITE = "a page of another site may link to this Studio, and do nothing e
 NOT_SERVED = "this Studio does not serve that"
 TOO_MANY_LOGINS = "Too many wrong logins: try again in {seconds} s."
 BAD_HOST = "--allow-host {name}: give the name as in the address bar, NAME or NAME:PORT, without https://"
+
+# Limits against exhaustion
+FILES_ONLY = "an upload may contain files alone, no text fields"
+LOGIN_FIRST = "log in first"
+SESSION_NAME_TOO_LONG = "a session_hash may have at most {most} characters"
+NAMED_TWICE = "an event names the same file twice: upload it once for each use"
+TOO_MANY_UNREAD = (
+    "{most} results of this session have not been read: read them (/queue/data) before sending more events"
+)
+RESULTS_NOT_READ = "the results of this session were not read in time: read them, then send the event again"
+EXAMPLE_UNREADABLE = "cannot be read: {reason}"

@@ -51,12 +51,15 @@ class ArtifactComparison:
             # Of this comparison alone: one that was stopped may still write its last prediction into the former dictionary.
             self.artifact, predictions = artifact, self.predictions
         for done, part in enumerate(session.all_parts(), 1):
-            inspection = inspector(decode_image(part.original.read_bytes(), part.name, bits=inspector.card.bits))
+            session.touch()
+            session.check_disk(0)
             # A new address each time: the browser caches pictures by their address.
             stem = f"{part.number:05d}-{session.next_number()}-second"
             heat, layer = session.folders.private / f"{stem}.npy", session.folders.served / f"{stem}.png"
-            np.save(heat, inspection.heatmap, allow_pickle=False)
-            write_heat_layer(layer, inspection.heatmap)
+            with session.refuse_if_closed():
+                inspection = inspector(decode_image(part.original.read_bytes(), part.name, bits=inspector.card.bits))
+                np.save(heat, inspection.heatmap, allow_pickle=False)
+                write_heat_layer(layer, inspection.heatmap)
             predictions[part.number] = SecondPrediction(inspection.score, heat, layer)
             yield done
 

@@ -11,7 +11,7 @@ import gradio as gr
 
 from inspect_kd.apps.studio import texts
 from inspect_kd.apps.studio.compare import view
-from inspect_kd.apps.studio.handlers import MODEL, PRIVATE, page_session
+from inspect_kd.apps.studio.handlers import MODEL, PRIVATE, errors_in_one_line, page_session
 from inspect_kd.apps.studio.inspect import gallery
 from inspect_kd.apps.studio.inspect.batches import UPDATE_INTERVAL_S
 from inspect_kd.apps.studio.inspect.panels import ON_LOAD_GALLERY
@@ -63,11 +63,12 @@ def _connect(studio: Studio, tab: gr.Tab, panel: ComparePanel) -> None:
         session = page_session(studio, request)
         began = updated = time.monotonic()
         total = len(session.parts)
-        for done in session.comparison.run(artifact):
-            now = time.monotonic()
-            if now - updated > UPDATE_INTERVAL_S:
-                updated = now
-                yield gallery.progress(done, total, now - began), *show_comparison(request)
+        with errors_in_one_line():
+            for done in session.comparison.run(artifact):
+                now = time.monotonic()
+                if now - updated > UPDATE_INTERVAL_S:
+                    updated = now
+                    yield gallery.progress(done, total, now - began), *show_comparison(request)
         yield "", *show_comparison(request)
 
     def pick_part(event: gr.EventData, request: gr.Request) -> tuple[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from inspect_kd.apps.studio.inspect.parts import Part
 from inspect_kd.apps.studio.session import RefusedFile, Session, display_name
 from inspect_kd.apps.studio.studio import Studio, address
 from inspect_kd.errors import BadInput
+from inspect_kd.plain_file import read_plain_file
 
 UPDATE_INTERVAL_S = 0.5
 """Between two updates of the page while a batch runs."""
@@ -50,6 +51,19 @@ def inspect_files(studio: Studio, session: Session, files: list[str]) -> Iterato
     for name, content in studio.uploads.read(files):
         if content is None:
             yield session.refuse(display_name(name), texts.NOT_RECEIVED)
+        else:
+            yield session.add(content, name)
+
+
+def inspect_examples(session: Session, images: Sequence[Path], max_bytes: int) -> Iterator[Part | RefusedFile]:
+    """Inspect the example parts one after the other; anything but a regular file is refused in a line."""
+    for image in images:
+        name = f"{image.parent.name}-{image.name}"
+        try:
+            content = read_plain_file(image, "example", max_bytes, follow_links=False)
+        except (BadInput, OSError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error).removeprefix(f"{image}: ")
+            yield session.refuse(display_name(name), texts.EXAMPLE_UNREADABLE.format(reason=reason))
         else:
             yield session.add(content, name)
 

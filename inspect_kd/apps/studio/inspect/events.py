@@ -17,7 +17,13 @@ from inspect_kd.apps.studio import texts
 from inspect_kd.apps.studio.artifact.library import example_images
 from inspect_kd.apps.studio.bar import Bar, category_choices, choice_updates
 from inspect_kd.apps.studio.handlers import MODEL, PRIVATE, errors_in_one_line, page_session
-from inspect_kd.apps.studio.inspect.batches import inspect_files, render_panels, run_batch, select_each
+from inspect_kd.apps.studio.inspect.batches import (
+    inspect_examples,
+    inspect_files,
+    render_panels,
+    run_batch,
+    select_each,
+)
 from inspect_kd.apps.studio.inspect.panels import Controls, Panels
 from inspect_kd.apps.studio.session import Session
 from inspect_kd.apps.studio.studio import Studio
@@ -45,10 +51,10 @@ def connect_batches(studio: Studio, bar: Bar, controls: Controls, panels: Panels
             # Emptied, the component shows the live picture again.
             yield None, *rendered
 
-    def inspect_examples(request: gr.Request) -> Iterator[Rendered]:
+    def inspect_offered(request: gr.Request) -> Iterator[Rendered]:
         session = page_session(studio, request)
         images = example_images(studio.settings.examples) if studio.settings.examples else []
-        steps = (session.add(image.read_bytes(), f"{image.parent.name}-{image.name}") for image in images)
+        steps = inspect_examples(session, images, studio.settings.max_upload_mb * 2**20)
         yield from run_batch(session, steps, len(images))
 
     def change_artifact(artifact: str, category: str, request: gr.Request) -> Iterator[tuple[Any, ...]]:
@@ -71,7 +77,7 @@ def connect_batches(studio: Studio, bar: Bar, controls: Controls, panels: Panels
     running: list[dict[str, Any]] = [
         controls.files.upload(inspect_uploads, controls.files, [controls.files, *rendered], **MODEL, **PRIVATE),
         pictures,
-        controls.examples.click(inspect_examples, None, rendered, **MODEL, **PRIVATE),
+        controls.examples.click(inspect_offered, None, rendered, **MODEL, **PRIVATE),
         *changes,
     ]
 

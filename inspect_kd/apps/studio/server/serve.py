@@ -15,6 +15,8 @@ from inspect_kd.apps.studio.settings import Settings
 from inspect_kd.errors import EnvironmentFault
 
 LONGEST_QUEUE = 32
+MOST_STATES = 256
+"""Sessions whose Gradio state is kept; an open page needs its state."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,12 +49,17 @@ def run_studio(settings: Settings, server: Server | None = None) -> Iterator[str
     os.environ.setdefault("FORWARDED_ALLOW_IPS", "")
     from inspect_kd.apps.studio.app import build
     from inspect_kd.apps.studio.server.guarded_app import GuardedApp
+    from inspect_kd.apps.studio.server.multipart_limit import refuse_text_fields
+    from inspect_kd.apps.studio.server.session_limit import SessionLimit
     from inspect_kd.apps.studio.theme import STYLE, head, theme
 
+    refuse_text_fields()
     page, studio = build(settings, received.path)
     try:
         try:
-            _, address, _ = page.queue(max_size=LONGEST_QUEUE, api_open=False).launch(
+            SessionLimit(page.queue(max_size=LONGEST_QUEUE, api_open=False)._queue)
+            _, address, _ = page.launch(
+                state_session_capacity=MOST_STATES,
                 server_name=f"[{server.host}]" if ":" in server.host else server.host,
                 server_port=server.port,
                 auth=list(server.auth) or None,

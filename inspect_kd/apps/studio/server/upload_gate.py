@@ -12,6 +12,7 @@ from collections.abc import Callable
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -19,8 +20,8 @@ from inspect_kd.apps.studio import texts
 from inspect_kd.apps.studio.server.routes import UPLOAD, route_of
 from inspect_kd.apps.studio.server.uploads import Arrival, Uploads
 
-PIECE = 2**23
-"""Bytes reserved at once."""
+FIRST_PIECE, PIECE = 2**18, 2**23
+"""Fewest and most bytes reserved at once."""
 IDLE_S = 60.0
 """An upload of which nothing has arrived for so long is ended."""
 
@@ -52,6 +53,8 @@ class UploadGate:
         try:
             counted = self.receive_counted(receive, arrival, int(announced))
             await self.app(without_compression(scope), counted, self.send_new_paths(send))
+        except ClientDisconnect:
+            return
         finally:
             self.uploads.arrivals.discard(arrival)
             if not self.uploads.arrivals:
@@ -77,7 +80,9 @@ class UploadGate:
             arrival.arrived += len(message.get("body", b""))
             if arrival.arrived > arrival.reserved:
                 # Reserve before measuring the room, so that two uploads at once count each other.
-                arrival.reserved = arrival.arrived + min(PIECE, max(0, announced - arrival.arrived))
+                # As much again as has arrived: a sender of a few bytes reserves little.
+                more = min(PIECE, max(FIRST_PIECE, arrival.arrived))
+                arrival.reserved = arrival.arrived + min(more, max(0, announced - arrival.arrived))
                 if not await run_in_threadpool(self.has_room):
                     raise HTTPException(413, self.no_room)
             return message

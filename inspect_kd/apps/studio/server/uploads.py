@@ -14,6 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+FILE_BYTES = 4096
+"""Disk space of a file beside its content: a thousand empty files must not count as nothing."""
 KEPT_SECONDS = 3600
 """An upload that no session has read by then is removed."""
 
@@ -52,6 +54,8 @@ class Uploads:
             folder.mkdir(parents=True)
             to = folder / Path(path).name
             moved[path] = Path(shutil.copyfile(moved[path], to)) if path in moved else Path(path).rename(to)
+            with suppress(OSError):  # not empty, or already removed
+                Path(path).parent.rmdir()
             added.append(to)
         return added
 
@@ -100,9 +104,9 @@ class Uploads:
 
 
 def total_bytes(files: Iterable[Path]) -> int:
-    """The sum of the files' sizes; a file that has been removed meanwhile counts as empty."""
+    """The files' disk space: content and a fixed amount each; a file that has been removed meanwhile counts as nothing."""
     total = 0
     for file in files:
         with suppress(FileNotFoundError):
-            total += file.stat().st_size
+            total += file.stat().st_size + FILE_BYTES
     return total

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import json
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from inspect_kd.errors import BadInput
-from inspect_kd.plain_file import open_plain_file, read_plain_file
+from inspect_kd.plain_file import open_plain_file
 
 ATTEMPT = "attempt"
 KEPT_LINES, READ_AT_ONCE, MOST_POINTS = 400, 4 << 20, 300
-LONGEST_LINE, LARGEST_METRICS = 64 << 10, 256 << 20
+LONGEST_LINE, LARGEST_METRICS, MOST_LINES = 64 << 10, 32 << 20, 200_000
+MOST_STAGES, LONGEST_STAGE, MOST_KEPT_POINTS = 32, 80, 20_000
+"""Limits against files from elsewhere; the files of a training are far below each of them."""
 ERROR_PREFIX = "inspect-kd: "
 Points = list[tuple[float, float]]
 
@@ -115,9 +118,10 @@ def _new_attempt(progress: TrainingProgress, number: int) -> None:
 
 
 def _phase_report(progress: TrainingProgress, line: dict[str, Any]) -> None:
-    phase, done = line["phase"], _number(line, "done") or 0.0
+    phase, done = line["phase"][:LONGEST_STAGE], _number(line, "done") or 0.0
     if progress.phase not in ("", phase):
-        progress.finished_phases.append((progress.phase, progress.seconds))
+        if len(progress.finished_phases) < MOST_STAGES:
+            progress.finished_phases.append((progress.phase, progress.seconds))
         progress.loss = progress.gap = progress.baseline = None
     progress.phase, progress.done, progress.total = phase, int(done), int(_number(line, "total") or 0)
     progress.seconds = _number(line, "seconds") or 0.0
@@ -125,6 +129,7 @@ def _phase_report(progress: TrainingProgress, line: dict[str, Any]) -> None:
     loss, gap = _number(line, "loss"), _number(line, "gap")
     if loss is not None:
         progress.loss = loss
+    if loss is not None and (phase in progress.losses or len(progress.losses) < MOST_STAGES):
         add_point(progress.losses.setdefault(phase, []), done, loss)
     if gap is not None:
         progress.gap = gap
@@ -151,6 +156,8 @@ def add_point(points: Points, step: float, value: float) -> None:
     while points and points[-1][0] >= step:
         points.pop()
     points.append((step, value))
+    if len(points) > MOST_KEPT_POINTS:
+        del points[1:-1:2]
 
 
 def thin_out(points: Points) -> Points:
@@ -159,19 +166,31 @@ def thin_out(points: Points) -> Points:
     return points if stride == 1 else [*points[:-1:stride], points[-1]]
 
 
+def _limited_lines(file: BinaryIO) -> Iterator[str]:
+    """Read a file line by line up to the limits of size and count; a line that is too long is split."""
+    with file:
+        for _ in range(MOST_LINES):
+            line = file.readline(LONGEST_LINE)
+            if not line or file.tell() > LARGEST_METRICS:
+                return
+            yield line.decode("utf-8", errors="replace")
+
+
 def read_metrics(path: Path) -> tuple[dict[str, Points], Points]:
     """Read losses by stage, and gaps, from a run's metrics.jsonl: finer than the log, and also there without a Studio."""
     losses: dict[str, Points] = {}
     gaps: Points = []
     try:
-        content = read_plain_file(path, "metrics of a training", LARGEST_METRICS, follow_links=False)
+        file = open_plain_file(path, "metrics of a training", follow_links=False)
     except BadInput:
         return losses, gaps
-    for text in content.decode("utf-8", errors="replace").splitlines():
+    for text in _limited_lines(file):
         line = _json_object(text) or {}
         step, loss, gap = _number(line, "step"), _number(line, "loss"), _number(line, "gap")
         if step is not None and loss is not None:
-            losses.setdefault(str(line.get("stage", "train")), []).append((step, loss))
+            stage = str(line.get("stage", "train"))[:LONGEST_STAGE]
+            if stage in losses or len(losses) < MOST_STAGES:
+                losses.setdefault(stage, []).append((step, loss))
         if step is not None and gap is not None:
             gaps.append((step, gap))
     return losses, gaps

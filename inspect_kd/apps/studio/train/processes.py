@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 _PROC = Path("/proc")
@@ -44,6 +45,21 @@ def _birth_by_ps(pid: int) -> str | None:
 def is_alive(pid: int, birth: str) -> bool:
     """Whether the process of this id and birth still runs."""
     return bool(birth) and process_birth(pid) == birth
+
+
+def is_started_with(pid: int, words: Sequence[str]) -> bool:
+    """Whether the command line of a process contains these words in this order, without others between them."""
+    if (_PROC / "self" / "stat").is_file():
+        wanted = "\0".join(words)
+        try:
+            line = (_PROC / str(pid) / "cmdline").read_bytes().decode("utf-8", errors="surrogateescape")
+        except OSError:
+            return False
+    else:
+        wanted = "\0".join(" ".join(words).split())
+        listing = ["ps", "-ww", "-o", "command=", "-p", str(pid)]
+        line = "\0".join(subprocess.run(listing, capture_output=True, text=True, check=False).stdout.split())
+    return f"\0{wanted}\0" in f"\0{line}\0"
 
 
 def signal_group(leader: int, number: signal.Signals) -> None:

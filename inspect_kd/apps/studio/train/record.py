@@ -10,6 +10,7 @@ import json
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -20,6 +21,9 @@ from inspect_kd.plain_file import read_plain_file
 RECORD, LOG = "training.json", "training.log"
 LARGEST = 1 << 20
 """Bytes of a record."""
+LATEST = 1e11
+"""In seconds since the epoch: later times have no date."""
+Timestamp = Annotated[float, Field(ge=0, lt=LATEST, allow_inf_nan=False)]
 
 
 class State(StrEnum):
@@ -67,16 +71,16 @@ class TrainingRecord(BaseModel):
 
     name: str
     request: TrainRequest = Field(alias="order")
-    requested_at: float = Field(alias="asked")
+    requested_at: Timestamp = Field(alias="asked")
     """The earliest request is started first."""
     command: list[str] = []
-    attempt: int = 0
-    pid: int | None = Field(None, gt=1)
+    attempt: int = Field(0, ge=0, lt=2**31)
+    pid: int | None = Field(None, gt=1, lt=2**31)
     process_birth: str = Field("", alias="born")
     """Identifies the process together with its id, which another process may have by now."""
-    started_at: float | None = Field(None, alias="began")
-    stop_requested_at: float | None = Field(None, alias="stop_asked")
-    exit_code: int | None = None
+    started_at: Timestamp | None = Field(None, alias="began")
+    stop_requested_at: Timestamp | None = Field(None, alias="stop_asked")
+    exit_code: int | None = Field(None, gt=-(2**31), lt=2**32)
     """Negative for a signal; None while it runs, or if it ended while no Studio was running."""
     problem: str = ""
     """Why it could not be started."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from inspect_kd.errors import BadInput
 from inspect_kd.plain_file import open_plain_file
 
-LARGEST = 64 << 20
+LARGEST = 16 << 20
 """Bytes of a page."""
 _LOADING_TAG = re.compile(r"<(?=(?:link|meta|base|iframe|frame|object|embed|portal)\b)", re.IGNORECASE)
 

@@ -13,6 +13,7 @@ from inspect_kd.apps.studio.train import data_check, run_report, texts, view
 from inspect_kd.apps.studio.train.data_check import DataCheck
 from inspect_kd.apps.studio.train.data_folders import data_folders, first_sound_parts, folder_below
 from inspect_kd.apps.studio.train.log import Points, TrainingProgress, read_metrics
+from inspect_kd.apps.studio.train.one_at_a_time import one_at_a_time
 from inspect_kd.apps.studio.train.record import BUSY
 from inspect_kd.apps.studio.train.trainings import Training, Trainings
 from inspect_kd.errors import InspectKDError
@@ -116,7 +117,8 @@ def _sound_parts(folder: Path, name: str) -> str:
     return view.sound_parts(name, first_sound_parts(folder))
 
 
-@lru_cache(maxsize=16)
+@one_at_a_time
+@lru_cache(maxsize=4)
 def _report_pictures(run: Path, _modified: int) -> str:
     return view.report_pictures(pictures_file.read_pictures(run, MOST_PICTURES))
 
@@ -132,7 +134,8 @@ def _metrics(path: Path) -> tuple[dict[str, Points], Points]:
     return _read_metrics(path, path.stat().st_mtime_ns) if path.is_file() else ({}, [])
 
 
-@lru_cache(maxsize=16)
+@one_at_a_time
+@lru_cache(maxsize=4)
 def _read_metrics(path: Path, _modified: int) -> tuple[dict[str, Points], Points]:
     return read_metrics(path)
 

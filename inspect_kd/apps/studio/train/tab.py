@@ -86,7 +86,9 @@ def _connect_report(service: TrainService, panel: ProgressPanel, report: ReportP
         yield from open_report(service, chosen)
 
     outputs = [report.column, report.page]
-    panel.open.click(open_chosen, panel.chosen, outputs, scroll_to_output=True, concurrency_limit=None, **PRIVATE)
+    # Each event holds several copies of a report in memory.
+    limit: dict[str, Any] = {"concurrency_id": "report", "concurrency_limit": 2}
+    panel.open.click(open_chosen, panel.chosen, outputs, scroll_to_output=True, **limit, **PRIVATE)
     report.close.click(lambda: (gr.update(visible=False), ""), None, outputs, **UNQUEUED)
 
 

@@ -24,6 +24,7 @@ from inspect_kd.apps.studio.train.data_folders import folder_below
 from inspect_kd.apps.studio.train.log import ATTEMPT, LogReader, TrainingProgress
 from inspect_kd.apps.studio.train.record import (
     BUSY,
+    LATEST,
     LOG,
     State,
     TrainingRecord,
@@ -233,7 +234,7 @@ class Trainings:
 
     def _read(self, folder: Path) -> Training:
         record, complete = read_record(folder), (folder / "run.json").is_file()
-        since = folder.stat().st_mtime
+        since = min(max(0.0, folder.stat().st_mtime), LATEST)
         if record is not None:
             since = record.requested_at if record.pid is None else record.started_at or record.requested_at
         return Training(
@@ -263,7 +264,10 @@ class Trainings:
         child = self.children.get(record.name)
         if child is not None and child.pid == record.pid:
             return child.poll() is None
-        return record.pid is not None and processes.is_alive(record.pid, record.process_birth)
+        if record.pid is None or not processes.is_alive(record.pid, record.process_birth):
+            return False
+        # A forged record may name any process, so check that this one is the training of this folder.
+        return processes.is_started_with(record.pid, ("--out", str(self.runs), "--name", record.name))
 
     def _record_exits(self) -> None:
         """Write the exit codes of children that have ended, before any state is read."""

@@ -1,0 +1,136 @@
+"""Limit the memory of Gradio's queue for sessions that do not fetch their results.
+
+Gradio itself keeps every result until its session reads it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Any
+
+from gradio.queueing import Event, Queue
+from gradio.server_messages import EventMessage, ProcessCompletedMessage
+
+from inspect_kd.apps.studio import texts
+from inspect_kd.apps.studio.server.http_guard import LONGEST_NAME
+
+MOST_UNREAD = 32
+"""Events of one session that are running, or whose results are unread."""
+MOST_SESSIONS = 512
+"""Sessions that the queue keeps."""
+SESSION_BYTES, ALL_BYTES = 2**26, 2**28
+"""Size of the unread results of one session, and of all sessions together."""
+MESSAGE_BYTES, VALUE_BYTES = 1024, 64
+"""Memory of a message, and of a value in it, beside the text."""
+
+
+class UnreadMessages(asyncio.Queue[EventMessage]):
+    """The unread messages of a session, with their total size."""
+
+    def _init(self, maxsize: int) -> None:
+        super()._init(maxsize)
+        self.bytes = 0
+        self.sizes: deque[int] = deque()
+
+    def _put(self, item: EventMessage) -> None:
+        self.sizes.append(size_of(item))
+        self.bytes += self.sizes[-1]
+        super()._put(item)
+
+    def _get(self) -> EventMessage:
+        self.bytes -= self.sizes.popleft()
+        return super()._get()
+
+    def event_ids(self) -> set[str | None]:
+        """The events that the unread messages belong to."""
+        return {message.event_id for message in self._queue}  # type: ignore[attr-defined]
+
+
+def size_of(message: EventMessage) -> int:
+    """Estimate the memory of a message."""
+    total, rest = MESSAGE_BYTES, list(vars(message).values())
+    while rest:
+        value: Any = rest.pop()
+        total += VALUE_BYTES
+        if isinstance(value, str | bytes):
+            total += len(value)
+        elif isinstance(value, dict):
+            rest += [*value, *value.values()]
+        elif isinstance(value, list | tuple):
+            rest += value
+    return total
+
+
+class SessionLimit:
+    """Limits around a queue's `push` and `send_message`."""
+
+    def __init__(self, queue: Queue) -> None:
+        self.queue, self._push, self._send = queue, queue.push, queue.send_message
+        queue.push, queue.send_message = self.push, self.send_message  # type: ignore[method-assign]
+
+    async def push(self, body: Any, request: Any, username: str | None) -> tuple[bool, Any, Any]:
+        """Queue an event, or refuse it if its session has too many unread results."""
+        session = body.session_hash
+        reason = self.reason_to_refuse(session) if session else None
+        if reason is not None:
+            return False, reason, "error"
+        self.forget_sessions()
+        unread = self.queue.pending_messages_per_session
+        if session:
+            if session not in unread:
+                unread[session] = UnreadMessages()
+            unread.move_to_end(session)
+        return await self._push(body=body, request=request, username=username)
+
+    def reason_to_refuse(self, session: str) -> str | None:
+        """The reason to refuse an event of this session; None if it is allowed."""
+        if len(session) > LONGEST_NAME:
+            return texts.SESSION_NAME_TOO_LONG.format(most=LONGEST_NAME)
+        if len(self.events_of(session)) >= MOST_UNREAD:
+            return texts.TOO_MANY_UNREAD.format(most=MOST_UNREAD)
+        return None
+
+    def events_of(self, session: str) -> set[str]:
+        """A session's events that are running or have unread messages; Gradio also keeps those whose reader left early."""
+        events = self.queue.pending_event_ids_session.get(session, set())
+        unread = self.queue.pending_messages_per_session.get(session)
+        waiting = unread.event_ids() if isinstance(unread, UnreadMessages) else set()
+        events &= waiting | self.queue.event_ids_to_events.keys()
+        return events
+
+    def send_message(self, event: Event, event_message: EventMessage) -> None:
+        """Pass a message on to its session; end the event if the session has no room for it."""
+        unread = self.queue.pending_messages_per_session.get(event.session_hash)
+        if unread is None:  # dropped meanwhile
+            event.alive = False
+            return
+        if isinstance(unread, UnreadMessages) and unread.bytes + size_of(event_message) > SESSION_BYTES:
+            # An error replaces the message, and the event ends.
+            self._send(event, ProcessCompletedMessage(output={"error": texts.RESULTS_NOT_READ}, success=False))
+            event.alive = False
+            return
+        self._send(event, event_message)
+        self.forget_largest()
+
+    def forget_largest(self) -> None:
+        """Drop the sessions with the largest unread results until the total is within its limit."""
+        unread = self.queue.pending_messages_per_session
+        held = {session: waiting.bytes for session, waiting in unread.items() if isinstance(waiting, UnreadMessages)}
+        while sum(held.values()) > ALL_BYTES:
+            largest = max(held, key=held.__getitem__)
+            del held[largest]
+            self.forget(largest)
+
+    def forget_sessions(self) -> None:
+        """Drop the sessions that have been idle longest and have no running event; their next event opens them again."""
+        running = {event.session_hash for event in self.queue.event_ids_to_events.values()}
+        for table in (self.queue.pending_messages_per_session, self.queue.pending_event_ids_session):
+            for session in list(table)[: max(0, len(table) - MOST_SESSIONS)]:
+                if session not in running:
+                    self.forget(session)
+
+    def forget(self, session: str) -> None:
+        """Drop one session with its unread results."""
+        self.queue.pending_messages_per_session.pop(session, None)
+        self.queue.pending_event_ids_session.pop(session, None)

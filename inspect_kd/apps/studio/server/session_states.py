@@ -1,0 +1,29 @@
+"""Limit what Gradio keeps of a session: short names only, and no copies of what the page shows."""
+
+from __future__ import annotations
+
+from gradio.state_holder import SessionState, StateHolder
+from starlette.exceptions import HTTPException
+
+from inspect_kd.apps.studio import texts
+from inspect_kd.apps.studio.server.http_guard import LONGEST_NAME
+
+
+class SessionStates(StateHolder):
+    """Gradio's session states, with a limit on the length of names, and without the initial copies of component values."""
+
+    def __getitem__(self, session_id: str) -> SessionState:
+        """The state of a session, made at its first use."""
+        if len(session_id) > LONGEST_NAME:
+            raise HTTPException(400, texts.SESSION_NAME_TOO_LONG.format(most=LONGEST_NAME))
+        is_new = session_id not in self.session_data
+        state = super().__getitem__(session_id)
+        if is_new:
+            forget_values(state)
+        return state
+
+
+def forget_values(state: SessionState | None) -> None:
+    """Drop the copies of shown values, such as whole reports; only Gradio's deep links use them, which the Studio refuses."""
+    if state is not None:
+        state.config_values.clear()

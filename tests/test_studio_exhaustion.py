@@ -1,0 +1,460 @@
+"""Requests and files that would exhaust the Studio's memory, disk or workers; and forged records of trainings."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inspect_kd.apps.studio import texts
+from inspect_kd.apps.studio.train import log, processes, run_report, service
+from inspect_kd.apps.studio.train.record import RECORD, State, TrainingRecord, TrainRequest, read_record
+from inspect_kd.apps.studio.train.trainings import Trainings
+from inspect_kd.errors import BadInput
+from tests.studio_server import Server, studio
+from tests.test_studio_http import JSON, MULTIPART, Answer, ask, login, multipart, sent, wait_for
+
+MB = 2**20
+FAR = {"name": "far", "order": {"data": "sample", "recipe": "embedded"}, "asked": 1e300, "stop_asked": 1.0}
+
+
+@dataclass(frozen=True)
+class Visitor:
+    """A client that is logged in."""
+
+    server: Server
+    cookie: str
+
+    def ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Answer:
+        return ask(self.server, method, f"/gradio_api/{path}", body, Cookie=self.cookie, **headers)
+
+    def post(self, path: str, content: object) -> Answer:
+        return self.ask("POST", path, json.dumps(content).encode(), **JSON)
+
+    def upload(self, body: bytes) -> Answer:
+        return self.ask("POST", "upload", body, **MULTIPART)
+
+    def call(self, endpoint: str, *data: object, session: str = "tests") -> str:
+        event = json.loads(self.post(f"call/{endpoint}", {"data": data, "session_hash": session}).body)["event_id"]
+        return self.ask("GET", f"call/{endpoint}/{event}").body.decode()
+
+    def page_event(self, name: str) -> int:
+        """The number of an event of the page that is no public endpoint."""
+        config = json.loads(ask(self.server, "GET", "/config", Cookie=self.cookie).body)
+        return int(next(each["id"] for each in config["dependencies"] if each["api_name"] == name))
+
+    def heartbeat(self, session: str) -> None:
+        """Open a session and leave."""
+        host, _, port = self.server.address.removeprefix("http://").partition(":")
+        head = f"GET /gradio_api/heartbeat/{session} HTTP/1.1\r\nHost: localhost\r\nCookie: {self.cookie}\r\n\r\n"
+        with closing(socket.create_connection((host, int(port)), timeout=60)) as connection:
+            connection.sendall(head.encode())
+            assert connection.recv(100).startswith(b"HTTP/1.1 200")
+
+
+@pytest.fixture(scope="module")
+def visitor(run: Path, parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visitor]:
+    """A client of a Studio with a password; its folders of runs and examples contain forged files."""
+    folder = tmp_path_factory.mktemp("exhaustion")
+    runs = folder / "runs"
+    shutil.copytree(run, runs / "r")
+    shutil.copytree(parts, runs / "sample")
+    os.mkfifo(next((runs / "sample").glob("*/test/good")) / "!.png")
+    (runs / "far").mkdir()
+    (runs / "far" / RECORD).write_text(json.dumps(FAR))
+    words = (runs / "r" / "r.onnx", "--runs", runs, "--train-on", parts.parent, "--max-disk", "64")
+    with studio(*words, folder=folder, INSPECT_KD_AUTH="ada:secret") as server:
+        yield Visitor(server, login(server, "secret").headers["set-cookie"].partition(";")[0])
+
+
+def status(server: Server, method: str, path: str, body: bytes | None = None, **headers: str) -> int:
+    """The status of a response that may never end."""
+    with closing(http.client.HTTPConnection(server.address.removeprefix("http://"), timeout=60)) as connection:
+        connection.request(method, f"/gradio_api/{path}", body, JSON | headers)
+        return connection.getresponse().status
+
+
+def memory(server: Server, kind: str) -> int:
+    """Memory in bytes: `VmRSS` is the present size, `VmHWM` the peak since `reset_peak`."""
+    lines = Path(f"/proc/{server.process.pid}/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith(kind))) * 1024
+
+
+def reset_peak(server: Server) -> None:
+    Path(f"/proc/{server.process.pid}/clear_refs").write_text("5")
+
+
+# Uploads
+
+
+@pytest.mark.parametrize("name", ["a", "files"])
+def test_text_field_in_an_upload_is_refused(visitor: Visitor, name: str) -> None:
+    field = f'--x\r\nContent-Disposition: form-data; name="{name}"\r\n\r\nabc\r\n--x--\r\n'.encode()
+    answer = visitor.upload(field)
+    assert answer.status == 400 and b"files alone" in answer.body
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_text_field_in_an_upload_takes_no_memory(visitor: Visitor) -> None:
+    head = b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n'
+    size = 48 * MB
+    reset_peak(visitor.server)
+    before = memory(visitor.server, "VmHWM")
+    with closing(http.client.HTTPConnection(visitor.server.address.removeprefix("http://"), timeout=60)) as connection:
+        connection.putrequest("POST", "/gradio_api/upload")
+        for key, value in (MULTIPART | {"Cookie": visitor.cookie, "Content-Length": str(len(head) + size + 9)}).items():
+            connection.putheader(key, value)
+        connection.endheaders()
+        with suppress(OSError):  # the Studio closes the connection
+            connection.send(head)
+            for _ in range(size // MB):
+                connection.send(b"a" * MB)
+            connection.send(b"\r\n--x--\r\n")
+            connection.getresponse().read()
+    assert memory(visitor.server, "VmHWM") - before < 24 * MB
+
+
+def test_empty_uploads_count_in_the_disk_limit_and_leave_no_folders(visitor: Visitor, tmp_path: Path) -> None:
+    from inspect_kd.apps.studio.server.uploads import Uploads
+
+    answer = visitor.upload(multipart(*((f"{number}.png", b"") for number in range(20))))
+    paths = [Path(path) for path in json.loads(answer.body)]
+    received = paths[0].parents[2]  # where Gradio makes folders that it names by SHA-256
+    assert len(paths) == 20 and not [path for path in received.iterdir() if len(path.name) == 64]
+    assert Uploads(received).bytes_used() >= 20 * 1024
+    visitor.call("inspect", sent(*map(str, paths)), "", "")
+
+
+def test_file_named_twice_in_one_event_is_refused(visitor: Visitor) -> None:
+    (path,) = json.loads(visitor.upload(multipart(("a.png", b"x"))).body)
+    assert "the same file twice" in visitor.call("inspect", sent(path, path), "", "")
+    assert '"decision"' in visitor.call("inspect", sent(path), "", "")
+
+
+@pytest.mark.parametrize("files", ["/etc/passwd", ["/etc/passwd"], [["/etc/passwd"]], 5], ids=str)
+def test_other_values_than_files_are_refused_in_one_line(visitor: Visitor, files: object) -> None:
+    assert texts.NOT_RECEIVED in visitor.call("inspect", files, "", "")
+
+
+def test_slow_upload_reserves_little_room(tmp_path: Path) -> None:
+    from inspect_kd.apps.studio.server.upload_gate import UploadGate
+    from inspect_kd.apps.studio.server.uploads import Arrival, Uploads
+
+    async def few_bytes() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"--x\r\n", "more_body": True}
+
+    gate = UploadGate(lambda *_: asyncio.sleep(0), Uploads(tmp_path), lambda: 64 * MB, 64)
+    arrival = Arrival()
+    asyncio.run(gate.receive_counted(few_bytes, arrival, 100 * MB)())  # type: ignore[arg-type]
+    assert arrival.arrived == 5 and 5 < arrival.reserved < MB
+
+
+# Sessions and results
+
+
+def test_routes_without_login_in_gradio_need_one_here(visitor: Visitor) -> None:
+    cancel = json.dumps({"session_hash": "a", "fn_index": 1, "event_id": "a"}).encode()
+    for method, path, body in (
+        ("GET", "heartbeat/nobody", None),
+        ("POST", "cancel", cancel),
+        ("POST", "stream/a/close", b"{}"),
+        ("POST", "upload", b"--x--\r\n"),
+    ):
+        assert status(visitor.server, method, path, body) == 401, path
+
+
+def test_long_session_names_are_refused(visitor: Visitor) -> None:
+    name = "s" * 65
+    assert status(visitor.server, "GET", f"heartbeat/{name}", Cookie=visitor.cookie) == 403
+    for event, path, data in (
+        ("artifacts", "queue/join", []),
+        ("artifacts", "call/artifacts", []),
+        ("refresh", "run/refresh", [None, None]),
+    ):
+        body = {"data": data, "fn_index": visitor.page_event(event), "session_hash": name}
+        answer = visitor.post(path, body)
+        assert answer.status == 400 and b"at most 64" in answer.body, path
+
+
+def test_session_with_many_unread_results_is_refused(visitor: Visitor) -> None:
+    def send(session: str) -> Answer:
+        return visitor.post("call/artifacts", {"data": [], "session_hash": session})
+
+    answers = [send("unread") for _ in range(33)]
+    assert [answer.status for answer in answers] == [200] * 32 + [400]
+    assert b"have not been read" in answers[-1].body
+    assert send("other").status == 200
+    event = json.loads(answers[0].body)["event_id"]
+    assert visitor.ask("GET", f"call/artifacts/{event}").body.count(b"event: complete") == 32
+    assert send("unread").status == 200
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_made_up_sessions_take_little_memory(visitor: Visitor) -> None:
+    for number in range(20):
+        visitor.heartbeat(f"first{number}")
+    time.sleep(1)
+    before = memory(visitor.server, "VmRSS")
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(visitor.heartbeat, (f"made-up{number}" for number in range(120))))
+    visitor.heartbeat("last")
+    time.sleep(1)
+    assert memory(visitor.server, "VmRSS") - before < 12 * MB
+
+
+def queue_and_event(session: str) -> tuple[Any, Callable[[str], Any], Any]:
+    """A Gradio queue, a function that sends a result with this text, and an event of the session."""
+    import gradio as gr
+    from gradio.queueing import Event
+    from gradio.server_messages import ProcessCompletedMessage
+
+    with gr.Blocks(analytics_enabled=False) as page:
+        gr.Button().click(lambda: None)
+    queue = page.queue()._queue
+    event = Event(session, next(iter(page.fns.values())), None, None)  # type: ignore[arg-type]
+
+    def put(text: str) -> None:
+        queue.send_message(event, ProcessCompletedMessage(output={"data": [text]}, success=True))
+
+    return queue, put, event
+
+
+def test_unread_results_of_a_session_have_a_size_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    from inspect_kd.apps.studio.server import session_limit
+
+    monkeypatch.setattr(session_limit, "SESSION_BYTES", 100_000)
+
+    async def fill() -> None:
+        queue, put, event = queue_and_event("s")
+        session_limit.SessionLimit(queue)
+        unread = queue.pending_messages_per_session["s"] = session_limit.UnreadMessages()
+        for _ in range(20):
+            put("x" * 10_000)
+        assert unread.bytes < 110_000 and not event.alive
+        messages = [unread.get_nowait() for _ in range(unread.qsize())]
+        assert unread.bytes == 0 and "not read in time" in messages[-1].output["error"]
+        event.alive = True
+        put("x" * 10_000)  # room again
+        assert unread.get_nowait().output == {"data": ["x" * 10_000]}
+
+    asyncio.run(fill())
+
+
+def test_unread_results_of_all_sessions_have_a_size_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    from inspect_kd.apps.studio.server import session_limit
+
+    monkeypatch.setattr(session_limit, "ALL_BYTES", 100_000)
+    monkeypatch.setattr(session_limit, "MOST_SESSIONS", 3)
+
+    async def fill() -> None:
+        queue, put, event = queue_and_event("small")
+        limit = session_limit.SessionLimit(queue)
+        unread = queue.pending_messages_per_session
+        for name in ("small", "large"):
+            unread[name], queue.pending_event_ids_session[name] = session_limit.UnreadMessages(), {name}
+        put("x" * 1000)
+        event.session_hash = "large"
+        for _ in range(10):
+            put("x" * 20_000)
+        assert list(unread) == list(queue.pending_event_ids_session) == ["small"], "the largest session is dropped"
+        assert not event.alive
+        for number in range(5):
+            unread[str(number)], queue.pending_event_ids_session[str(number)] = session_limit.UnreadMessages(), {"e"}
+        queue.event_ids_to_events["e"] = event
+        event.session_hash = "1"
+        limit.forget_sessions()
+        assert list(unread) == list(queue.pending_event_ids_session) == ["1", "2", "3", "4"], (
+            "the oldest is dropped, a session with a running event is kept"
+        )
+
+    asyncio.run(fill())
+
+
+def test_large_report_is_not_held_in_memory(tmp_path: Path) -> None:
+    with (tmp_path / "report.html").open("wb") as file:
+        file.truncate(17 * MB)
+    with pytest.raises(BadInput, match="larger than 16 MB"):
+        run_report.read_report(tmp_path)
+
+
+# Forged files in the folders of runs and examples
+
+
+def test_forged_record_ends_no_other_process(tmp_path: Path) -> None:
+    words = ["--out", str(tmp_path / "elsewhere"), "--name", "kill"]
+    program = [sys.executable, "-P", "-c", "import time; time.sleep(600)", *words]
+    bystander = subprocess.Popen(program, start_new_session=True)
+    try:
+        wait_for(lambda: b"sleep" in Path(f"/proc/{bystander.pid}/cmdline").read_bytes())
+        born = processes.process_birth(bystander.pid)
+        assert born is not None
+        TrainingRecord(
+            name="kill",
+            request=TrainRequest(data="sample", recipe="embedded"),
+            requested_at=1.0,
+            pid=bystander.pid,
+            process_birth=born,
+            stop_requested_at=1.0,
+        ).write(tmp_path / "runs" / "kill")
+        trainings = Trainings(tmp_path, tmp_path / "runs", grace=0.0)
+        for _ in range(3):
+            trainings.update()
+        with pytest.raises(subprocess.TimeoutExpired):
+            bystander.wait(1)
+        assert trainings.get("kill").state is State.STOPPED
+    finally:
+        bystander.kill()
+        bystander.wait()
+
+
+def test_record_from_the_far_future_breaks_no_page(visitor: Visitor) -> None:
+    refresh = {"data": [None, None], "fn_index": visitor.page_event("refresh"), "session_hash": "far"}
+    answer = visitor.post("run/refresh", refresh)
+    assert answer.status == 200 and b"ikd-train" in answer.body
+
+
+@pytest.mark.parametrize(
+    "change", [{"asked": 1e300}, {"began": -1.0}, {"stop_asked": 1e12}, {"attempt": 10**400}, {"pid": 2**40}], ids=str
+)
+def test_record_with_impossible_numbers_is_not_read(change: dict[str, object], tmp_path: Path) -> None:
+    folder = tmp_path / "far"
+    folder.mkdir()
+    (folder / RECORD).write_text(json.dumps(FAR | {"asked": 1.0}))
+    assert read_record(folder) is not None
+    (folder / RECORD).write_text(json.dumps(FAR | {"asked": 1.0} | change))
+    assert read_record(folder) is None
+
+
+def test_metrics_are_read_up_to_a_limit(tmp_path: Path) -> None:
+    metrics = tmp_path / "metrics.jsonl"
+    metrics.write_bytes(b'{"step":1,"loss":1}\n' * 201_000)
+    losses, _ = log.read_metrics(metrics)
+    assert len(losses["train"]) == 200_000
+    metrics.write_bytes(b"".join(b'{"step":1,"loss":1,"stage":"s%d"}\n' % number for number in range(1000)))
+    losses, _ = log.read_metrics(metrics)
+    assert 0 < len(losses) <= 32
+    with metrics.open("wb") as file:
+        file.write(b'{"step":1,"loss":1}\n')
+        file.truncate(2**40)
+    began = time.monotonic()
+    assert log.read_metrics(metrics)[0] == {"train": [(1.0, 1.0)]} and time.monotonic() - began < 30
+
+
+def test_progress_of_a_foreign_log_has_limits() -> None:
+    progress = log.TrainingProgress()
+    for number in range(30_000):
+        log.parse_line(
+            progress,
+            json.dumps({"phase": f"p{number % 500}" if number < 1000 else "train", "done": number, "loss": 1.0}),
+        )
+    assert len(progress.losses) <= 32 and len(progress.finished_phases) <= 32
+    assert all(len(points) <= 20_001 for points in progress.losses.values())
+
+
+def test_metrics_that_several_tabs_show_are_read_once(tmp_path: Path) -> None:
+    metrics = tmp_path / "metrics.jsonl"
+    metrics.write_bytes(b'{"step":1,"loss":1}\n' * 20_000)
+    threads = 4
+    start = threading.Barrier(threads)
+
+    def read(_: int) -> object:
+        start.wait()
+        return service._metrics(metrics)
+
+    with ThreadPoolExecutor(threads) as pool:
+        found = list(pool.map(read, range(threads)))
+    assert all(each is found[0] for each in found)
+
+
+def test_pipe_among_the_examples_is_refused_without_blocking(visitor: Visitor, parts: Path) -> None:
+    offered = {"data": [], "fn_index": visitor.page_event("inspect_offered"), "session_hash": "examples"}
+    assert visitor.post("queue/join", offered).status == 200
+    (path,) = json.loads(visitor.upload(multipart(("a.png", next(parts.rglob("*.png")).read_bytes()))).body)
+    answers: list[str] = []
+
+    def inspect() -> None:
+        answers.append(visitor.call("inspect", sent(path), "", "", session="another"))
+
+    # A daemon thread: if the pipe were read, this call would never end.
+    waiting = threading.Thread(target=inspect, daemon=True)
+    waiting.start()
+    waiting.join(60)
+    assert answers and '"score"' in answers[0]
+    events = visitor.ask("GET", "queue/data?session_hash=examples").body.decode()
+    assert '"success":true' in events and texts.REFUSED_ONE in events
+
+
+# Sessions
+
+
+@pytest.fixture
+def session(run: Path, parts: Path, tmp_path: Path) -> Iterator[Any]:
+    from inspect_kd.apps.studio.artifact.library import ArtifactLibrary
+    from inspect_kd.apps.studio.sessions import Sessions
+    from inspect_kd.apps.studio.settings import Settings
+
+    settings = Settings(artifacts=(run / "r.onnx",), store=tmp_path / "store")
+    sessions = Sessions(ArtifactLibrary(settings.artifacts), settings, tmp_path / "served")
+    try:
+        session = sessions.get("me")
+        for image in sorted(parts.rglob("*.png"))[:2]:
+            session.add(image.read_bytes(), image.name)
+        assert len(session.parts) == 2
+        yield session
+    finally:
+        sessions.close()
+
+
+def test_comparison_ends_at_the_disk_limit(session: Any) -> None:
+    steps = session.comparison.run("r")
+    assert next(steps) == 1
+    session.free_bytes = lambda: 10
+    with pytest.raises(BadInput, match="no room left"):
+        next(steps)
+
+
+def test_batch_of_a_closed_tab_ends_without_a_traceback(session: Any, parts: Path) -> None:
+    from inspect_kd.apps.studio.inspect.batches import run_batch
+    from inspect_kd.apps.studio.session import RefusedFile
+
+    content = next(parts.rglob("*.png")).read_bytes()
+    steps = run_batch(session, (session.add(content, str(number)) for number in range(2)), 2)
+    next(steps)
+    comparison = session.comparison.run("r")
+    next(comparison)
+    session.close()
+    list(steps)
+    assert isinstance(session.add(content, "late.png"), RefusedFile) and not session.parts
+    with pytest.raises(BadInput, match="stopped"):
+        next(comparison)
+
+
+def test_aborted_upload_raises_no_error(tmp_path: Path) -> None:
+    from starlette.requests import ClientDisconnect
+
+    from inspect_kd.apps.studio.server.upload_gate import UploadGate
+    from inspect_kd.apps.studio.server.uploads import Uploads
+    from tests.test_studio_limits import status_of
+
+    async def leave(*_: object) -> None:
+        raise ClientDisconnect
+
+    gate = UploadGate(leave, Uploads(tmp_path), lambda: MB, 1)
+    with pytest.raises(IndexError):  # no answer was sent
+        asyncio.run(status_of(gate, "/gradio_api/upload", None, MULTIPART["Content-Type"], 5))
+    assert not gate.uploads.arrivals
