@@ -205,11 +205,15 @@ def test_reused_process_id_is_neither_monitored_nor_signalled(
         stranger.wait()
 
 
+def output_words(tmp_path: Path, *names: str) -> list[str]:
+    """The end of a training's command line, by which the Studio recognises its process."""
+    return [word for name in names for word in ("--out", str(tmp_path.resolve() / "runs"), "--name", name)]
+
+
 @pytest.fixture
 def sleeper(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A running process in a group of its own, in place of the trainings `live` and `r`."""
-    words = [word for name in ("live", "r") for word in ("--out", str(tmp_path.resolve() / "runs"), "--name", name)]
-    program = [sys.executable, "-P", "-c", "import time; time.sleep(600)", *words]
+    program = [sys.executable, "-P", "-c", "import time; time.sleep(600)", *output_words(tmp_path, "live", "r")]
     process = subprocess.Popen(program, start_new_session=True)
     yield process
     process.kill()
@@ -276,7 +280,7 @@ def test_training_that_ignores_signals_is_sent_each_once(root: Path, tmp_path: P
         "print('ready', flush=True)\n"
         "while True: time.sleep(1)\n"
     )
-    words = [sys.executable, "-P", "-c", program]
+    words = [sys.executable, "-P", "-c", program, *output_words(tmp_path, "r")]
     with subprocess.Popen(words, start_new_session=True, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdout.readline() == "ready\n"
         write_record(tmp_path / "runs", "r", process, stop_requested_at=time.time())  # type: ignore[arg-type]
