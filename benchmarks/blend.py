@@ -32,7 +32,7 @@ from inspect_kd.models.layers import prototypes
 from inspect_kd.models.layers.prototypes import PrototypeComparison, Prototypes
 from inspect_kd.progress_display import show_progress
 from inspect_kd.resize import RESIZE
-from inspect_kd.stopwatch import take_turns
+from inspect_kd.stopwatch import time_in_turns
 from inspect_kd.training.presets import DRAWN, FIT_ALONE
 from inspect_kd.training.run import environment, load_run
 
@@ -84,7 +84,7 @@ def export(run: Path, to: Path) -> bytes:
 def times(files: dict[str, bytes]) -> dict[str, dict[str, float]]:
     noise = np.random.default_rng(0).integers(0, 256, (1, SIZE, SIZE, 3), dtype=np.uint8)
     runtimes = {name: to_onnx.Runtime(content, name) for name, content in files.items()}
-    turns = take_turns(
+    turns = time_in_turns(
         {name: lambda one=one: one.predict_batch(noise) for name, one in runtimes.items()}, ROUNDS, most=4
     )
     return {name: taken.figures() for name, taken in turns.items()}

@@ -17,7 +17,7 @@ from inspect_kd.types import Decision, Heatmap, ImageU8, Inspection, Region
 
 FAINT, HOT = 0.5, 2.0
 """Calibrated heat at which colour begins, and at which it is full."""
-# Amber over red to near-white: visible on grey metal, and in greyscale print by its brightness.
+# From amber through red to near-white: visible on grey metal, and in greyscale print by its brightness.
 _RAMP = np.array([[255, 196, 60], [255, 150, 30], [240, 70, 30], [205, 20, 60], [255, 235, 245]], np.float32)
 COLOURS = {Decision.OK: (34, 139, 84), Decision.REINSPECT: (214, 137, 16), Decision.NG: (200, 30, 45)}
 MARKS = {Decision.OK: "OK", Decision.REINSPECT: "RE-INSPECT ?", Decision.NG: "NG X"}
@@ -27,7 +27,7 @@ MOST_REGIONS = 50
 WIDEST_STROKE = 100
 """Pixels; OpenCV draws no line wider than 32767."""
 BRIGHTEST = 0.9
-"""Share of the largest heat that bounds the hottest region, shown where no pixel exceeds the limit."""
+"""Where no pixel exceeds the limit, the region above this share of the largest heat is shown."""
 
 
 def enlarge(heatmap: Heatmap, width: int, height: int) -> Heatmap:
@@ -137,8 +137,8 @@ def outline(image: ImageU8, mask: npt.NDArray[np.bool_], tint: tuple[int, int, i
     """Draw the outline of a mask as a thin line."""
     picture = image.copy()
     height, width = picture.shape[:2]
-    grown = cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
-    lines, _ = cv2.findContours(grown, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    resized = cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
+    lines, _ = cv2.findContours(resized, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(picture, lines, -1, tint, max(1, round(max(height, width) / 250)), cv2.LINE_AA)
     return picture
 

@@ -23,11 +23,11 @@ def show_progress(*, quiet: bool = False) -> Iterator[Progress]:
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
-        Progress,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+    from rich.progress import Progress as RichProgress
 
     from inspect_kd.plain_console import PlainConsole
 
@@ -40,7 +40,7 @@ def show_progress(*, quiet: bool = False) -> Iterator[Progress]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[figures]}", style="dim", markup=False),
     )
-    with Progress(*columns, console=PlainConsole(stderr=True)) as progress:
+    with RichProgress(*columns, console=PlainConsole(stderr=True)) as progress:
         yield Bars(progress)
 
 
@@ -66,7 +66,7 @@ class Bars:
 
 
 class JsonLines:
-    """A JSON line every few seconds, and always the first and last of a phase."""
+    """A JSON line every few seconds, at the first and last step of a phase, and whenever the synthetic gap was measured."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.quiet = quiet

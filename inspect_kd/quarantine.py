@@ -30,9 +30,9 @@ from inspect_kd.file_owner import make_own_folder, refuse_writable_by_others
 from inspect_kd.versions import installed
 
 SECONDS = 60
-"""Time limit of the child: it takes half a second on a desktop, many on a small machine that compiles for OpenVINO."""
+"""Time limit of the child: it takes half a second on a desktop, many seconds on a small machine that compiles for OpenVINO."""
 MEGABYTES = 2048
-"""Memory that the child may allocate beyond its start, plus four times the file's size. Only where the system limits memory."""
+"""The child may allocate this and four times the file's size beyond its memory at start, where the system can limit it."""
 BATCHES = (1, 2)
 """Batch sizes that the child predicts: a line inspects single images, and a graph may behave differently for those."""
 MOST_RECORDED = 256
@@ -159,13 +159,13 @@ def _try_artifact(runtime: Any, content: bytes, name: str) -> dict[str, Any]:
     except MemoryError:
         return {
             "error": "BadInput",
-            "text": f"{name}: refused: it needed more memory in quarantine than any artifact",
+            "text": f"{name}: refused: it exceeded the memory limit of the quarantine",
         }
     return {"passed": True}
 
 
 def _set_limits(megabytes: int) -> None:
-    """Limit this process's memory and CPU time, and forbid core dumps. Elsewhere only the parent's timeout applies."""
+    """Limit this process's memory and CPU time, and forbid core dumps. Without the `resource` module only the parent's timeout applies."""
     try:
         import resource
     except ImportError:

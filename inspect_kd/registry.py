@@ -1,6 +1,6 @@
 """Load components by the name of their file; each is imported on first use.
 
-Since linters cannot follow these dynamic imports, a run-time test checks that the line-side path loads no torch.
+Since linters cannot follow these dynamic imports, a run-time test checks that inspection on the line imports no torch.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ class Times:
         }
 
 
-def take_turns(
+def time_in_turns(
     runs: Mapping[str, Callable[[], object]],
     rounds: int,
     *,

@@ -100,7 +100,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "exif.png": (lambda to: png_with(to, chunk(b"eXIf", b"II*\0\x08\0\0\0\0\0")), "Exif"),
     "key.png": (lambda to: picture().save(to, transparency=(1, 2, 3)), "transparent colour"),
     "grey_key.png": (lambda to: picture("L").save(to, transparency=90), "transparent colour"),
-    "twice.png": (lambda to: (picture().save(to), to.write_bytes(2 * to.read_bytes())), "behind the end of the PNG"),
+    "twice.png": (lambda to: (picture().save(to), to.write_bytes(2 * to.read_bytes())), "after the end of the PNG"),
     "frame.png": (lambda to: png_with(to, chunk(b"fcTL", bytes(26))), "animation of several images"),
     "two_headers.png": (lambda to: png_with(to, chunk(b"IHDR", bytes(13))), "broken or truncated"),
     "alpha.bmp": (lambda to: picture("RGBA").save(to), "BMP of this kind"),

@@ -36,7 +36,7 @@ every_student = pytest.mark.parametrize("build", [small, small_ras, gated])
 
 def test_weights_from_the_hub_have_a_digest(monkeypatch: pytest.MonkeyPatch) -> None:
     """A teacher's outputs are cached by it; without one they would be computed in every step."""
-    monkeypatch.setattr(encoders, "_hub_has", lambda name: True)
+    monkeypatch.setattr(encoders, "_can_fetch_weights", lambda name: True)
     build = encoders._timm_body
     # Only the hub's file is missing: the network is timm's own, with random weights.
     monkeypatch.setattr(

@@ -110,8 +110,8 @@ def test_animation_is_refused_whatever_it_says_of_its_frames(chunks: list[bytes]
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (SOUND + SOUND, "bytes behind the end of the PNG"),
-        (SOUND + b"\0", "1 bytes behind the end of the PNG"),
+        (SOUND + SOUND, "bytes after the end of the PNG"),
+        (SOUND + b"\0", "1 bytes after the end of the PNG"),
         (SOUND[: -len(END)], "broken or truncated"),
         (png(header(), header(), pixels_of(rows_of(PIXELS)), END), "chunks out of order"),
         (png(chunk(b"tEXt", b"a\0b"), header(), pixels_of(rows_of(PIXELS)), END), "broken or truncated"),
@@ -131,7 +131,7 @@ def test_png_of_a_wrong_structure_is_refused(data: bytes, reason: str) -> None:
 
 def test_png_structure_is_checked_from_the_header_alone_too(tmp_path) -> None:  # type: ignore[no-untyped-def]
     (tmp_path / "a.png").write_bytes(SOUND + SOUND)
-    with pytest.raises(BadInput, match="behind the end of the PNG"):
+    with pytest.raises(BadInput, match="after the end of the PNG"):
         read_image_header(tmp_path / "a.png")
 
 
@@ -156,7 +156,7 @@ def test_transparent_grey_of_a_png_is_black_or_refused(depth: int, readable: boo
     key = int(values[2, 3])
     data = png(header(depth, GREY), chunk(b"tRNS", struct.pack(">H", key)), pixels_of(rows), END)
     if not readable:
-        with pytest.raises(BadInput, match=rf"a\.png: a grey PNG of {depth} bits with a transparent value"):
+        with pytest.raises(BadInput, match=rf"a\.png: a {depth}-bit grey PNG with a transparent value"):
             decode_image(data, "a.png")
         return
     expected = np.where(values == key, 0, values * (255 // (2**depth - 1)))

@@ -15,7 +15,7 @@ from inspect_kd.errors import EnvironmentFault, UsageError
 from inspect_kd.export.engine_cache import MAX_ENGINES, EngineKey, engine_folder, load_or_build
 from inspect_kd.export.options import RuntimeOptions, usable_processors
 from inspect_kd.inspector import Inspector
-from inspect_kd.stopwatch import take_turns
+from inspect_kd.stopwatch import time_in_turns
 
 
 def noise(count: int, seed: int = 0) -> np.ndarray:
@@ -86,7 +86,7 @@ def test_impossible_options_are_refused(run: Path) -> None:
 
 def test_take_turns_alternates_and_counts_runs() -> None:
     order: list[str] = []
-    times = take_turns({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 3, warm_up=1, most=2)
+    times = time_in_turns({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 3, warm_up=1, most=2)
     assert order == ["a", "a", "b", "b"] * 4
     assert len(times["a"].wall_ms) == len(times["b"].cpu_ms) == 6  # the warm-up does not count
     figures = times["a"].figures(images=2)

@@ -27,14 +27,20 @@ def test_public_name_is_a_host_without_scheme_or_path() -> None:
 
 def test_login_attempts_come_back_with_time_and_belong_to_an_address() -> None:
     pytest.importorskip("starlette", reason="comes with Gradio: pip install 'inspect-kd[ui,cpu]'")
-    from inspect_kd.apps.studio.server.login_limit import AT_ONCE, MOST_ADDRESSES, SECONDS_EACH, LoginLimit, network_of
+    from inspect_kd.apps.studio.server.login_limit import (
+        BURST,
+        MOST_ADDRESSES,
+        SECONDS_PER_ATTEMPT,
+        LoginLimit,
+        network_of,
+    )
 
     now = [0.0]
     limit = LoginLimit(lambda *_: None, clock=lambda: now[0])  # type: ignore[arg-type,return-value]
-    waits = [limit.take_attempt("1.2.3.4") for _ in range(AT_ONCE + 1)]
-    assert waits[:-1] == [0.0] * AT_ONCE and waits[-1] == SECONDS_EACH
+    waits = [limit.take_attempt("1.2.3.4") for _ in range(BURST + 1)]
+    assert waits[:-1] == [0.0] * BURST and waits[-1] == SECONDS_PER_ATTEMPT
     assert limit.take_attempt("1.2.3.5") == 0.0, "another address is not locked out"
-    now[0] += SECONDS_EACH
+    now[0] += SECONDS_PER_ATTEMPT
     assert (limit.take_attempt("1.2.3.4"), limit.take_attempt("1.2.3.4") > 0) == (0.0, True)
     for number in range(MOST_ADDRESSES + 10):
         limit.take_attempt(str(number))

@@ -126,7 +126,7 @@ def test_signed_and_32_bit_grey_are_read_exactly_or_refused(
         (1, 1, {258: (32,), 339: (3,)}, "a TIFF of grey with floating-point pixels"),
         (1, 1, {317: (2,)}, "a TIFF of grey with Predictor 2 in Compression 1"),
         (2, 3, {259: (50001,)}, "a TIFF of RGB with Compression 50001"),
-        (3, 1, {320: tuple(range(256)) * 3}, "a palette of 8-bit values"),
+        (3, 1, {320: tuple(range(256)) * 3}, "the palette holds 8-bit values"),
         (3, 1, {320: COLOUR_MAP[:-3]}, "tag 320 has 765 values, where 768 belong"),
         (3, 1, {}, "tag 320 has 0 values, where 768 belong"),
     ],

@@ -175,7 +175,7 @@ inline bool walk_png(const Bytes& bytes) {
         const std::string_view kind = bytes.text(at + 4, 4), body = bytes.text(at + 8, length);
         bytes.big(at + 8 + length, 4);  // the checksum, which libpng verifies
         if (kind == "IEND") {
-            if (bytes.size() != at + 12 + length) throw BadInput("bytes behind the end of the PNG, which may be another image");
+            if (bytes.size() != at + 12 + length) throw BadInput("bytes after the end of the PNG, which may be another image");
             return has_alpha;
         }
         if (kind == "IHDR" && at != 8) throw BadInput("broken or truncated");

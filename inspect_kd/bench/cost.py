@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from inspect_kd.child_process import spawn_process
 from inspect_kd.export.options import RuntimeOptions
 from inspect_kd.export.to_onnx import LARGEST_BATCH, open_session
-from inspect_kd.stopwatch import take_turns
+from inspect_kd.stopwatch import time_in_turns
 
 BATCH = 8
 WARM_UP, ROUNDS = 1, 10
@@ -65,14 +65,14 @@ def time_files(files: Mapping[str, Path], rounds: int = ROUNDS) -> tuple[dict[st
         except Exception as error:
             # Any error of a runtime is the result of that file.
             failures[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-    single = take_turns({name: _run_once(one, 1) for name, one in sessions.items()}, rounds, warm_up=WARM_UP)
+    single = time_in_turns({name: _run_once(one, 1) for name, one in sessions.items()}, rounds, warm_up=WARM_UP)
     # Files that were exported for a batch of one are left out.
     free = {
         name: _run_once(one, BATCH)
         for name, one in sessions.items()
         if not isinstance(one.get_inputs()[0].shape[0], int)
     }
-    batched = take_turns(free, max(1, rounds // 3), warm_up=WARM_UP)
+    batched = time_in_turns(free, max(1, rounds // 3), warm_up=WARM_UP)
     costs = {
         name: {
             **{key: times.figures()[key] for key in ("cpu_ms", "p50_ms", "p99_ms")},

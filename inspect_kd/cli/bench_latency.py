@@ -27,7 +27,7 @@ WHOLE_INSPECTION = "1, from an image"
 def bench_latency(
     artifacts: Annotated[list[Path], typer.Argument(help="Artifacts, or folders of runs; several are timed in turns.")],
     batches: Annotated[str, typer.Option(help="Batch sizes, separated by commas.")] = "1,2,8",
-    rounds: Annotated[int, typer.Option(min=1, help="Turns of each artifact; at most 12 runs a turn.")] = 25,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; each runs every artifact up to 12 times.")] = 25,
     image: Annotated[
         Path | None,
         typer.Option(help="Image for timing the whole inspection; default: random noise of 1024x1024."),
@@ -61,7 +61,7 @@ def bench_latency(
     from inspect_kd.cli.evaluate import artifact_of
     from inspect_kd.export.options import RuntimeOptions
     from inspect_kd.inspector import Inspector
-    from inspect_kd.stopwatch import take_turns
+    from inspect_kd.stopwatch import time_in_turns
 
     sizes = _parse_sizes(batches)
     options = RuntimeOptions(
@@ -72,14 +72,14 @@ def bench_latency(
     figures: dict[str, dict[str, dict[str, float]]] = {name: {} for name in inspectors}
     for size in sizes:
         runs = {name: _make_run(inspector, size) for name, inspector in inspectors.items()}
-        for name, times in take_turns(runs, rounds).items():
+        for name, times in time_in_turns(runs, rounds).items():
             figures[name][str(size)] = times.figures(size)
     picture = _load_picture(image)
     inspections: dict[str, Callable[[], object]] = {
         name: lambda inspector=inspector: inspector(picture)  # type: ignore[misc]
         for name, inspector in inspectors.items()
     }
-    for name, times in take_turns(inspections, rounds).items():
+    for name, times in time_in_turns(inspections, rounds).items():
         figures[name][WHOLE_INSPECTION] = times.figures()
     if as_json:
         typer.echo(json.dumps({"device": device, "threads": threads, "artifacts": figures}))

@@ -19,7 +19,7 @@ from inspect_kd.errors import BadInput
 
 LARGEST_PIXELS = 200_000_000
 LARGEST_BYTES = 3 * LARGEST_PIXELS
-"""Of the pixels in their own depth (16-bit RGBA has 8 bytes a pixel), since some steps hold two copies."""
+"""Size of the decoded pixels at the file's own depth (16-bit RGBA: 8 bytes a pixel). Some steps hold two copies."""
 WIDE_MODES = {"I;16", "I;16L", "I;16B", "I;16N", "I", "F"}
 # Pillow raises an error above twice this number; its default is lower than our limit.
 Image.MAX_IMAGE_PIXELS = LARGEST_PIXELS // 2
@@ -49,7 +49,7 @@ def open_image(data: bytes, name: str) -> Image.Image:
     except Exception as error:
         # Pillow's plugins raise all kinds of errors for hostile headers.
         raise BadInput(f"{name}: not a readable image; supported are PNG, JPEG, BMP, TIFF and WebP") from error
-    pixels, pixel_bytes = image.width * image.height, max(3, len(image.getbands()) * _depth(data, image))
+    pixels, pixel_bytes = image.width * image.height, max(3, len(image.getbands()) * _bytes_per_channel(data, image))
     if pixels > LARGEST_PIXELS or pixels * pixel_bytes > LARGEST_BYTES:
         raise BadInput(
             f"{name}: {image.width}x{image.height} pixels of {pixel_bytes} bytes; the limit is "
@@ -60,9 +60,9 @@ def open_image(data: bytes, name: str) -> Image.Image:
 
 
 def _check_structure(image: Image.Image, name: str) -> None:
-    """Refuse files of several images: only the first is decoded, and a defect in the others would be missed."""
+    """Refuse run-length coded BMPs, and animations: only the first image is decoded, and a defect in another is missed."""
     if any(tile.codec_name == "bmp_rle" for tile in getattr(image, "tile", ())):
-        # Four bytes of it may expand to 255 whole images of zeros, which Pillow allocates before it checks.
+        # Four bytes of it may expand to 255 images of zeros, which Pillow allocates before it checks the size.
         raise BadInput(f"{name}: a BMP with run-length compression; save it uncompressed or as PNG")
     if image.format in {"PNG", "WEBP"} and getattr(image, "is_animated", False):
         raise BadInput(
@@ -70,32 +70,32 @@ def _check_structure(image: Image.Image, name: str) -> None:
         )
 
 
-def _depth(data: bytes, image: Image.Image) -> int:
+def _bytes_per_channel(data: bytes, image: Image.Image) -> int:
     """Return the bytes of a channel."""
     if image.mode in {"I", "F"}:
         return 4
-    return 2 if image.mode in WIDE_MODES or is_deep(data, image) else 1
+    return 2 if image.mode in WIDE_MODES or is_16_bit_colour(data, image) else 1
 
 
-def is_deep(data: bytes, image: Image.Image) -> bool:
+def is_16_bit_colour(data: bytes, image: Image.Image) -> bool:
     """True for 16-bit colour, which Pillow would reduce to 8 bits."""
     if image.format == "PNG":
         return data[24] == 16 and data[25] in (2, 4, 6)
-    return image.format == "TIFF" and _tiff_depth(image) == 16 and len(image.getbands()) >= 3
+    return image.format == "TIFF" and _tiff_bits_per_channel(image) == 16 and len(image.getbands()) >= 3
 
 
-def _tiff_depth(image: Image.Image) -> int:
+def _tiff_bits_per_channel(image: Image.Image) -> int:
     bits_per_sample: object = getattr(image, "tag_v2", {}).get(258, (8,))
     return max(bits_per_sample) if isinstance(bits_per_sample, tuple) else 8
 
 
 def check_exif(image: Image.Image, name: str) -> None:
-    """Refuse hostile Exif data of a PNG or WebP, which Pillow reads when it is asked how the camera was held."""
+    """Refuse hostile Exif data of a PNG or WebP, which Pillow parses to find the orientation."""
     check_values(_exif(image), name)
 
 
 def check_xmp(image: Image.Image, name: str) -> None:
-    """Refuse a picture that is turned by XMP alone: Pillow would turn it, OpenCV and browsers would not."""
+    """Refuse an image whose orientation is set in XMP alone: Pillow applies it, OpenCV and browsers do not."""
     texts = [image.info.get(key, b"") for key in ("xmp", "XML:com.adobe.xmp")]
     xmp = b"".join(text.encode() if isinstance(text, str) else bytes(text) for text in texts)
     if all(int(orientation) == 1 for orientation in _XMP_ORIENTATION.findall(xmp)):
@@ -105,7 +105,9 @@ def check_xmp(image: Image.Image, name: str) -> None:
         tags = Image.Exif()
         tags.load(_exif(image))
     if EXIF_ORIENTATION not in tags:  # type: ignore[operator]
-        raise BadInput(f"{name}: turned by XMP, which not every reader follows; save it upright, or turn it by Exif")
+        raise BadInput(
+            f"{name}: its orientation is set only in XMP, which some readers ignore; save it upright, or set it in Exif"
+        )
 
 
 def _exif(image: Image.Image) -> bytes:

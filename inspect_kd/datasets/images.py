@@ -20,7 +20,7 @@ from inspect_kd.datasets.image_headers import (
     WIDE_MODES,
     check_exif,
     check_xmp,
-    is_deep,
+    is_16_bit_colour,
     open_image,
 )
 from inspect_kd.datasets.png_structure import check_pixels_complete, read_header
@@ -133,7 +133,7 @@ def _read_pixels(data: bytes, image: Image.Image, name: str) -> npt.NDArray[np.g
         image.load()
     check_exif(image, name)
     check_xmp(image, name)
-    if is_deep(data, image):
+    if is_16_bit_colour(data, image):
         return _read_colour16(data, image, name)
     ImageOps.exif_transpose(image, in_place=True)
     if image.mode in WIDE_MODES:

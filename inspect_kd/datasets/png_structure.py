@@ -1,7 +1,7 @@
 """The chunks of a PNG file, read without decoding a pixel, and the check that its compressed pixels are as many as its header says.
 
-Unusual here: Pillow reads a PNG whose compressed pixels end early without an error and leaves the rest black. It reads no
-further than the first image's end, so a second image in the file would pass unseen.
+Unusual here: a file is checked before Pillow decodes it. Pillow accepts a PNG whose pixels end early and leaves the rest black;
+it stops at the first image's end, so a second image in the file would not be inspected.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ PIECE = 2**18
 _ANIMATION = frozenset({b"acTL", b"fcTL", b"fdAT"})
 _PALETTE = 3
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-"""Of a pixel, by the colour type of the header."""
+"""Channels per pixel, by colour type."""
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
-"""Of an interlaced image: first column, first row, step of the columns, step of the rows."""
+"""Passes of an interlaced image: first column, first row, column step, row step."""
 
 
 class Header(NamedTuple):
@@ -42,7 +42,7 @@ class Header(NamedTuple):
 
 
 def check_png(data: bytes, name: str) -> None:
-    """Refuse a torn PNG, an animation, and a file that holds anything behind the image's end."""
+    """Refuse a broken or truncated PNG, an animation, and data after the image's end."""
     previous, seen = b"", set[bytes]()
     header = read_header(data) if len(data) > 28 else None
     for kind, _, end in _chunks(data, name):
@@ -55,12 +55,12 @@ def check_png(data: bytes, name: str) -> None:
         if kind == b"IDAT" and header and header.colour_type == _PALETTE and b"PLTE" not in seen:
             raise BadInput(f"{name}: broken or truncated (a PNG without its palette)")
         if kind == b"tRNS" and header and header.colour_type == 0 and header.depth not in (1, 8):
-            # Pillow compares the transparent grey with values that it has brought to 8 bits, or not at all.
+            # Pillow compares the transparent value with pixels that it has already converted to 8 bits, or does not apply it.
             raise BadInput(
-                f"{name}: a grey PNG of {header.depth} bits with a transparent value; save it with alpha or without"
+                f"{name}: a {header.depth}-bit grey PNG with a transparent value (tRNS); save it with an alpha channel, or opaque"
             )
         if kind == b"IEND" and end != len(data):
-            raise BadInput(f"{name}: {len(data) - end} bytes behind the end of the PNG, which may be another image")
+            raise BadInput(f"{name}: {len(data) - end} bytes after the end of the PNG, which may be another image")
         previous = kind
         seen.add(kind)
 

@@ -1,4 +1,4 @@
-"""The TIFF layouts that are decoded, as one table, and the check that a file's strips or tiles are exactly its picture.
+"""The TIFF layouts that are decoded, as one table, and the check that a file's strips or tiles cover its image exactly.
 
 Unusual here: what the table does not list is refused, although Pillow would decode much of it. Where Pillow and libtiff decode
 different pixels from one file, or where a picture's missing parts come out black, a defect may pass as sound.
@@ -25,9 +25,9 @@ _LOSSLESS = frozenset({_NONE, _LZW, _DEFLATE, _PACKBITS, _OLD_DEFLATE, _LZMA, _Z
 _READ_BY_OPENCV = frozenset({_NONE, _LZW, _DEFLATE, _PACKBITS, _OLD_DEFLATE})
 """In 16-bit colour."""
 _WITH_PREDICTOR = frozenset({_LZW, _DEFLATE, _OLD_DEFLATE, _LZMA, _ZSTD})
-"""Some writers store differences in other compressions, too; libtiff takes them for the pixels."""
+"""Compressions in which libtiff applies the predictor; in others it takes stored differences for pixels."""
 _UNSIGNED, _SIGNED, _FLOATING = 1, 2, 3
-_WHOLE = frozenset({_UNSIGNED, _SIGNED})
+_INTEGER = frozenset({_UNSIGNED, _SIGNED})
 _INTERLEAVED, _SEPARATE = 1, 2
 MOST_SEGMENTS = 2**20
 """Strips or tiles: Pillow decodes each in a call of its own."""
@@ -36,7 +36,7 @@ ALL_ROWS = 2**32 - 1
 
 
 class PixelLayout(NamedTuple):
-    """One row of the table: what a file's tags may say together."""
+    """One row of the table: a combination of tag values that is accepted."""
 
     photometrics: frozenset[int]
     bits: frozenset[int]
@@ -57,9 +57,9 @@ LAYOUTS = (
     PixelLayout(frozenset({BLACK_IS_ZERO}), frozenset({8}), _LOSSLESS, may_have_alpha=True),
     PixelLayout(frozenset({BLACK_IS_ZERO}), frozenset({16}), _LOSSLESS),
     PixelLayout(frozenset({BLACK_IS_ZERO}), frozenset({16}), frozenset({_NONE}), formats=frozenset({_SIGNED})),
-    PixelLayout(frozenset({BLACK_IS_ZERO}), frozenset({32}), frozenset({_NONE}), formats=_WHOLE),
-    # Of the other byte order Pillow swaps bytes that libtiff has swapped already.
-    PixelLayout(frozenset({BLACK_IS_ZERO}), frozenset({16, 32}), _LOSSLESS, formats=_WHOLE, orders="<"),
+    PixelLayout(frozenset({BLACK_IS_ZERO}), frozenset({32}), frozenset({_NONE}), formats=_INTEGER),
+    # Compressed signed or 32-bit pixels: little-endian only. Of big-endian ones Pillow swaps bytes that libtiff has swapped.
+    PixelLayout(frozenset({BLACK_IS_ZERO}), frozenset({16, 32}), _LOSSLESS, formats=_INTEGER, orders="<"),
     PixelLayout(frozenset({PALETTE}), frozenset({1, 2, 4, 8}), _LOSSLESS),
     PixelLayout(frozenset({PALETTE}), frozenset({8}), _LOSSLESS, may_have_alpha=True),
     PixelLayout(frozenset({RGB}), frozenset({8}), _LOSSLESS | {_JPEG}, 3, may_have_alpha=True, may_be_separate=True),
@@ -67,11 +67,11 @@ LAYOUTS = (
     PixelLayout(frozenset({CMYK}), frozenset({8}), _LOSSLESS | {_JPEG}, 4, may_be_separate=True),
     PixelLayout(frozenset({YCBCR}), frozenset({8}), frozenset({_JPEG}), 3),
 )
-"""Each is decoded exactly, in both byte orders (tests/test_tiff_channels.py)."""
+"""Each is decoded exactly, in every byte order that it allows (tests/test_tiff_channels.py)."""
 
 
 class PixelTags(NamedTuple):
-    """What a file's tags say of its pixels."""
+    """The tags of a file that describe its pixels."""
 
     photometric: int
     bits: tuple[int, ...]
@@ -87,11 +87,11 @@ class PixelTags(NamedTuple):
 
 
 def check_layout(tiff: Tiff, first: Directory, name: str) -> None:
-    """Refuse pixels that the table does not list, and strips or tiles that are not exactly the picture."""
+    """Refuse pixels that the table does not list, and strips or tiles that do not cover the image exactly."""
     tags = _read_tags(tiff, first)
     kind = _KINDS.get(tags.photometric, f"PhotometricInterpretation {tags.photometric}")
     layouts = [layout for layout in LAYOUTS if tags.photometric in layout.photometrics]
-    # Of the layouts of this kind and depth, the one that differs least: its differences are the reasons.
+    # Report the differences from the most similar layout: matching depth first, then the fewest differences.
     differences = min((_differences(layout, tags) for layout in layouts), key=_distance, default=("",))
     reasons = " and ".join(filter(None, differences))
     if reasons or not layouts:
@@ -124,7 +124,7 @@ def _read_tags(tiff: Tiff, first: Directory) -> PixelTags:
 
 
 def _differences(layout: PixelLayout, tags: PixelTags) -> tuple[str, ...]:
-    """What the tags say otherwise than the layout, in words; the depth first. Empty: no difference."""
+    """Describe where the tags differ from the layout, the depth first; an empty text means no difference."""
     alpha = layout.may_have_alpha and tags.samples == layout.colours + 1 and tags.extra in {(1,), (2,)}
     are_channels_known = alpha or (tags.samples == layout.colours and not tags.extra)
     is_separate = tags.planar != _INTERLEAVED
@@ -134,7 +134,7 @@ def _differences(layout: PixelLayout, tags: PixelTags) -> tuple[str, ...]:
         ""
         if are_channels_known
         else f"{tags.samples} channels, some neither colour nor declared as alpha (ExtraSamples 1 or 2)",
-        "" if len({*tags.formats}) == 1 and tags.formats[0] in layout.formats else _format_named(tags.formats),
+        "" if len({*tags.formats}) == 1 and tags.formats[0] in layout.formats else _describe_format(tags.formats),
         f"Compression {tags.compression}" if tags.compression not in layout.compressions else "",
         f"Predictor {tags.predictor} in Compression {tags.compression}" if has_odd_predictor else "",
         "channels in separate planes" if tags.planar not in ({1, 2} if layout.may_be_separate else {1}) else "",
@@ -144,7 +144,7 @@ def _differences(layout: PixelLayout, tags: PixelTags) -> tuple[str, ...]:
     )
 
 
-def _format_named(formats: tuple[int, ...]) -> str:
+def _describe_format(formats: tuple[int, ...]) -> str:
     return "floating-point pixels" if _FLOATING in formats else f"SampleFormat {', '.join(map(str, formats))}"
 
 
@@ -153,14 +153,14 @@ def _distance(differences: tuple[str, ...]) -> tuple[bool, int]:
 
 
 def _check_colour_map(tiff: Tiff, first: Directory, bits: int) -> None:
-    """Refuse a palette of 8-bit values: its values have 16 bits, of which Pillow takes the upper 8."""
+    """Refuse a palette with 8-bit values: a TIFF palette holds 16-bit values, of which Pillow takes the upper 8 bits."""
     colours = tiff.all_numbers(first, COLOUR_MAP, 3 * 2**bits)
     if max(colours) < 2**8:
-        raise ValueError("a palette of 8-bit values, where 16-bit ones belong, or all black")
+        raise ValueError("the palette holds 8-bit values where 16-bit ones are required, or it is all black")
 
 
 def _check_segments(tiff: Tiff, first: Directory, tags: PixelTags) -> None:
-    """Refuse too few strips or tiles, whose places Pillow leaves black, and too many, of which each reader takes others."""
+    """Refuse missing strips or tiles, which Pillow leaves black, and surplus ones, among which readers choose differently."""
     width, length = tiff.number(first, WIDTH, 0), tiff.number(first, LENGTH, 0)
     has_tiles = bool({TILE_WIDTH, TILE_LENGTH, TILE_OFFSETS, TILE_BYTES} & first.entries.keys())
     if has_tiles and {STRIP_OFFSETS, STRIP_BYTES} & first.entries.keys():
@@ -187,4 +187,6 @@ def _check_segments(tiff: Tiff, first: Directory, tags: PixelTags) -> None:
             is_last = number // columns % rows_of_segments == rows_of_segments - 1
             needed = row * (last if is_last else down)
             if size < needed or offset + needed > len(tiff.data):
-                raise ValueError(f"a strip or tile of {size} bytes at {offset}, where {needed} belong")
+                raise ValueError(
+                    f"the strip or tile at byte {offset} needs {needed} bytes: {size} are declared, {max(0, len(tiff.data) - offset)} left"
+                )

@@ -16,13 +16,13 @@ from torch import Tensor
 from inspect_kd.models.layers.losses import focal
 
 MAX_SIDE = 14
-"""Relations are those of at most 196 places: the Gram matrix of all would be larger than the features."""
+"""Largest grid for relations: tokens are pooled to 14 x 14, since a full Gram matrix would be larger than the features."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenImitation:
     """1 - cosine of tokens: MDist of LLaVA-KD (arXiv 2410.16236). With the teacher's tokens of the same image it is the plain
-    stream of STLM (arXiv 2412.12606), with those of the sound twin STLM's denoising stream."""
+    stream of STLM (arXiv 2412.12606); with those of the image before its defect was drawn, STLM's denoising stream."""
 
     def __call__(self, student_BChw: Tensor, teacher_BChw: Tensor) -> Tensor:
         return (1 - F.cosine_similarity(student_BChw, teacher_BChw, dim=1, eps=1e-6)).mean()
@@ -30,7 +30,8 @@ class TokenImitation:
 
 @dataclass(frozen=True, slots=True)
 class TokenRelations:
-    """1 - cosine of the Gram matrices: RDist of LLaVA-KD. Which places resemble each other, whatever the channels mean."""
+    """1 - cosine of the Gram matrices: RDist of LLaVA-KD. It compares which places are similar, so channels need
+    not correspond."""
 
     def __call__(self, student_BChw: Tensor, teacher_BChw: Tensor) -> Tensor:
         student_BN, teacher_BN = self._gram(student_BChw), self._gram(teacher_BChw)
@@ -45,10 +46,11 @@ class TokenRelations:
 
 @dataclass(frozen=True, slots=True)
 class PromptAgreement:
-    """KL between the classes that the teacher's tokens and the student's resemble: PromptKD (arXiv 2403.02781)."""
+    """KL divergence of the student's class probabilities from the teacher's, by cosine of tokens and class vectors: PromptKD
+    (arXiv 2403.02781)."""
 
     scale: float = 14.0
-    """Of the cosines. CLIP's own 100 would leave certainties only."""
+    """Multiplier of the cosines. CLIP's own 100 would make nearly every probability 0 or 1."""
     temperature: float = 1.0
 
     def __call__(self, student_BChw: Tensor, teacher_BChw: Tensor, vectors_PC: Tensor) -> Tensor:
@@ -64,8 +66,8 @@ class PromptAgreement:
 @dataclass(frozen=True, slots=True)
 class HeatImitation:
     """Cross-entropy with the teachers' probability of damage, weighted at each place by their confidence: the KL of MulKI and
-    PromptKD up to a constant. Its optimum is the mean of the targets; that of the mean difference is their median, which is
-    `sound` nearly everywhere."""
+    PromptKD up to a constant. Its optimum is the mean of the targets; an L1 loss would have their median, which is `sound`
+    nearly everywhere."""
 
     def __call__(self, logits_B1mm: Tensor, target_B1mm: Tensor, weight_B1mm: Tensor) -> Tensor:
         each_B1mm = F.binary_cross_entropy_with_logits(logits_B1mm, target_B1mm, reduction="none")
@@ -73,8 +75,8 @@ class HeatImitation:
 
 
 @dataclass(frozen=True, slots=True)
-class WeightedAgreement:
-    """Mean difference of heat, weighted at each place by the confidence in its target (see `reliability`)."""
+class WeightedL1:
+    """Mean absolute difference of heat, weighted at each place by the confidence in its target (see `reliability`)."""
 
     def __call__(self, student_B1mm: Tensor, target_B1mm: Tensor, weight_B1mm: Tensor) -> Tensor:
         return _weighted_mean((student_B1mm - target_B1mm).abs(), weight_B1mm)
@@ -82,15 +84,15 @@ class WeightedAgreement:
 
 @dataclass(frozen=True, slots=True)
 class DynamicContrast:
-    """|student - teacher| over |student - earlier student|: DCKD's pull and push. Weighted by heat: over a whole part, which is
-    sound nearly everywhere, the push would vanish. Bounded: at first the student equals the earlier student."""
+    """|student - teacher| over |student - earlier student|: DCKD's pull and push. Both are weighted by heat, since
+    most places are sound and would make the push vanish. The push has a lower bound: at first both students are equal."""
 
     floor: float = 0.02
 
     def __call__(self, student_B1mm: Tensor, target_B1mm: Tensor, weight_B1mm: Tensor, earlier_B1mm: Tensor) -> Tensor:
         hot_B1mm = weight_B1mm * torch.maximum(target_B1mm, earlier_B1mm)
-        pull = WeightedAgreement()(student_B1mm, target_B1mm, hot_B1mm)
-        push = WeightedAgreement()(student_B1mm, earlier_B1mm, hot_B1mm)
+        pull = WeightedL1()(student_B1mm, target_B1mm, hot_B1mm)
+        push = WeightedL1()(student_B1mm, earlier_B1mm, hot_B1mm)
         return self.floor * pull / push.clamp_min(self.floor)
 
 

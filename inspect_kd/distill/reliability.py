@@ -1,7 +1,7 @@
 """How reliable each teacher is at each place, measured on drawn defects, whose masks are exact.
 
-MulKI weighs two teachers by exp(-u / T) and leaves open how u is computed. Here u is looked up: among drawn defects, places
-with this heat were wrong in this share. The same table turns heat into a probability, so that all teachers are on one scale.
+MulKI weighs two teachers by exp(-u / T) and leaves open how u is computed. Here u is the teacher's expected error at its
+heat, from a table measured on drawn defects. The same table turns heat into a probability, so that all teachers are on one scale.
 
 Shapes: B batch, m m grid of heat, K teachers.
 """
@@ -51,8 +51,8 @@ def fuse(
     """Weigh all teachers at each place: their common probability of damage, and its weight from 0 to 1, both (B, 1, m, m).
 
     A teacher's own confidence counts too: where it is 0, the teacher is ignored. The expected error weighs teachers against
-    each other only. As a weight of places it would hide every defect: the more heat, the less certain it is that all of it
-    is damaged, which the probability already expresses.
+    each other, not places: it is high at hot places, which are often partly sound, so it would suppress defects. The
+    probability already expresses that uncertainty.
     """
     probabilities_K = torch.stack([r.probability(heat) for r, heat in zip(reliabilities, heats, strict=True)])
     errors_K = torch.stack([r.expected_error(heat) for r, heat in zip(reliabilities, heats, strict=True)])
@@ -69,7 +69,7 @@ def average(heats: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def isotonic(damaged: Tensor, places: Tensor) -> Tensor:
-    """The best-fitting shares of damaged places that never fall (pool adjacent violators)."""
+    """Fit a non-decreasing share of damaged places to the bins (pool adjacent violators)."""
     blocks: list[tuple[float, float, int]] = []
     for hits, count in zip(damaged.tolist(), places.tolist(), strict=True):
         blocks.append((hits, count, 1))

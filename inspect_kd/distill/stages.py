@@ -1,8 +1,8 @@
 """The stages after the fit: what each one trains, on which batches, and with which losses.
 
-S0, the fit, trains every reconstruction student (`training/fit.py`). Two opposite goals never share a part: the decoder must
-fail on defects, so no loss of a head moves it, except its last part under `tune_decoder`, together with the fit's own loss;
-the heads must detect defects, so the fit never reaches them.
+S0, the fit, trains every reconstruction student (`training/fit.py`). Decoder and heads have opposite goals. The decoder
+must fail on defects: head losses do not update it, except its last part under `tune_decoder`, where the fit's loss is added.
+The heads must detect defects: the fit does not update them.
 
 Shapes: B batch, C channels, P class vectors, h w token grid, m m grid of heat.
 """
@@ -34,8 +34,8 @@ from inspect_kd.distill.teacher_cache import PooledTeacherOutput
 from inspect_kd.models.layers.heads import DefectHeads, HeadOutputs
 from inspect_kd.models.rebuild import RebuildStudent
 
-EARLIER_DECAY = 0.99
-"""Share of its weights that the earlier student keeps at a step."""
+EMA_DECAY = 0.99
+"""Share of its weights that the moving average of the heads keeps at a step."""
 
 TeacherOutputs = Mapping[str, PooledTeacherOutput]
 """By teacher."""
@@ -43,7 +43,7 @@ TeacherOutputs = Mapping[str, PooledTeacherOutput]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BatchLabels:
-    """What is known of the parts of a batch."""
+    """Masks and labels of a batch, and which of them are valid."""
 
     mask_B1mm: Tensor
     has_mask_B: Tensor
@@ -51,8 +51,8 @@ class BatchLabels:
     defective_B: Tensor
     has_label_B: Tensor
     """Whether it is certain that the part is defective, or sound."""
-    drawn_B: Tensor
-    """Whether the part is a sound one with or without a drawn defect, so that its sound twin is known."""
+    has_sound_twin_B: Tensor
+    """Whether the part comes from a sound training part, with or without a drawn defect: its sound twin is known."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +67,7 @@ class CachedBatch:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LiveBatch:
-    """For stages that move the student's decoder: images, from which it computes the inputs of its heads anew."""
+    """For stages that train the student's decoder: images, from which the head inputs are computed at each step."""
 
     labels: BatchLabels
     images_B3HW: Tensor
@@ -93,7 +93,7 @@ class Stage(ABC):
 
     def __init__(self, student: RebuildStudent, teachers: Mapping[str, TeacherInfo], settings: Distill) -> None:
         if student.heads is None:
-            raise ValueError("a student without heads has nothing to distil into")
+            raise ValueError("the student has no heads, which distillation trains; set student.head_width above 0")
         self.student, self.heads, self.teachers, self.settings = student, student.heads, teachers, settings
         self.auxiliary = nn.ModuleDict()
         torch.manual_seed(0)
@@ -137,7 +137,7 @@ class HeadStage(Stage):
 
 
 class Align(HeadStage):
-    """S1. Only the heads' trunk is trained: its tokens come to distinguish what the teachers' tokens distinguish."""
+    """S1. Train only the heads' trunk, to imitate the teachers' tokens and the relations between them."""
 
     def build_auxiliary(self) -> None:
         self.auxiliary["project"] = self.projectors(self.heads.width)
@@ -172,9 +172,9 @@ class Supervise(HeadStage):
 
 
 class Refine(Stage):
-    """S3. The imitation head follows the teachers where they are confident, and moves away from its own earlier output.
+    """S3. Train the imitation head on the teachers' heat, weighted by their confidence; trunk and label head keep their weights.
 
-    Trunk and label head stay as labels have trained them.
+    The optional contrast increases the distance to the output of `earlier`, a moving average (EMA) of the heads.
     """
 
     def build_auxiliary(self) -> None:
@@ -184,11 +184,11 @@ class Refine(Stage):
         return [self.heads.imitation]
 
     def after_step(self) -> None:
-        """Let the earlier student follow slowly."""
+        """Update the moving average of the heads."""
         earlier = self.auxiliary["earlier"]
         with torch.no_grad():
             for old, new in zip(earlier.parameters(), self.heads.parameters(), strict=True):
-                old.lerp_(new, 1 - EARLIER_DECAY)
+                old.lerp_(new, 1 - EMA_DECAY)
             for former, present in zip(earlier.buffers(), self.heads.buffers(), strict=True):
                 former.copy_(present)
 
@@ -227,7 +227,7 @@ class RefineHead(Refine, HeadStage):
 
 
 class RefineDecoder(Refine):
-    """S3 under `tune_decoder`: the last part of the decoder moves along, held back by the fit's own loss."""
+    """S3 under `tune_decoder`: the last part of the decoder is trained too; the fit's loss is added to preserve the reconstruction."""
 
     def build_auxiliary(self) -> None:
         super().build_auxiliary()
@@ -246,17 +246,17 @@ class RefineDecoder(Refine):
         terms = label_losses(maps.head_outputs, batch.labels)
         terms |= self.imitation_losses(maps.head_outputs, maps.head_inputs_BChw, batch.teacher_outputs)
         terms |= self._denoising_losses(maps.rebuilt[0], batch)
-        sound_B3HW = batch.sound_B3HW[batch.labels.drawn_B]
+        sound_B3HW = batch.sound_B3HW[batch.labels.has_sound_twin_B]
         with bottleneck_noise(self.student):
             terms |= self.student.losses(sound_B3HW, sound_B3HW)
         return terms
 
     def _denoising_losses(self, rebuilt_BChw: Tensor, batch: LiveBatch) -> dict[str, Tensor]:
-        """On drawn parts alone: of others the sound twin is not known."""
+        """Compute the loss only for parts whose sound twin is known."""
         terms = {}
         for name, output in batch.sound_teacher_outputs.items():
-            tokens_BChw = output.tokens_BChw[batch.labels.drawn_B]
-            rebuilt = F.adaptive_avg_pool2d(rebuilt_BChw[batch.labels.drawn_B], tokens_BChw.shape[-1])
+            tokens_BChw = output.tokens_BChw[batch.labels.has_sound_twin_B]
+            rebuilt = F.adaptive_avg_pool2d(rebuilt_BChw[batch.labels.has_sound_twin_B], tokens_BChw.shape[-1])
             projected = _project(self.auxiliary["denoise"], name, rebuilt)
             terms[f"{name}_stream"] = self.settings.denoising_weight * TokenImitation()(projected, tokens_BChw)
         return terms

@@ -30,7 +30,7 @@ from inspect_kd.datasets.synthetic import add_defect
 from inspect_kd.datasets.textures import draw_scene
 from inspect_kd.models.sam.boundary import iou_and_boundary_iou
 from inspect_kd.models.sam.load import build_sam, embed
-from inspect_kd.models.sam.losses import mask_loss, overlap
+from inspect_kd.models.sam.losses import mask_iou, mask_loss
 from inspect_kd.models.sam.prompting import RegionPrompt, degraded_prompt, stack_prompts
 from inspect_kd.models.sam.tuning import decode
 from inspect_kd.types import ImageU8, Mask
@@ -123,7 +123,7 @@ def train(
         terms = []
         rounds = two_rounds(sam, prompted, points=points, logits=logits)
         for weight, (mask_B1mm, iou_B) in zip((first_weight, 1.0), rounds, strict=True):
-            overlap_B = overlap(mask_B1mm, truth_B1mm)
+            overlap_B = mask_iou(mask_B1mm, truth_B1mm)
             terms.append(weight * (mask_loss(mask_B1mm, truth_B1mm, generator) + F.mse_loss(iou_B, overlap_B)))
         loss = torch.stack(terms).sum()
         optimizer.zero_grad()

@@ -1,4 +1,5 @@
-"""Make an artifact by a deployment recipe (`export/<name>.yaml`): export it, verify it against torch, then give it its name."""
+"""Make an artifact by a deployment recipe (`export/<name>.yaml`): export it, verify it against torch, and keep
+it only if it passes."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ from inspect_kd.export.verify import (
     missed_limits,
     worst_images,
 )
-from inspect_kd.stopwatch import take_turns
+from inspect_kd.stopwatch import time_in_turns
 from inspect_kd.types import Model, NoProgress, Progress
 from inspect_kd.work_folder import work_folder
 
@@ -46,7 +47,7 @@ class Accept(config.Strict):
     flips: float = Field(ge=0, le=1)
     """Share of the real images whose decision may change."""
     guard: float = Field(0, ge=0)
-    """Decisions may change where the score is this near to a threshold."""
+    """Changed decisions are not counted where the score is this near to a threshold."""
 
 
 class Deployment(config.Strict):
@@ -73,7 +74,7 @@ class VerificationData:
     sound: Callable[[], Images] | None = None
     """Loads sound training images."""
     checked: Callable[[], Images] | None = None
-    """Loads held-out sound images and damaged copies of them."""
+    """Loads held-out sound images and damaged copies of them, on which quantisation measures the change."""
     recalibrate: Callable[[Model], Calibration] | None = None
     """Derives thresholds from the artifact's own scores."""
     progress: Progress = dataclasses.field(default_factory=NoProgress)
@@ -146,7 +147,7 @@ def make_artifact(
 ) -> Conversion:
     """Write the artifact to `to`; write nothing where a limit is exceeded."""
     target: Any = registry.load("export", f"to_{deployment.target}")
-    # A private folder, so that no one else can have put a file or link under the name that is written there.
+    # A private folder: in a shared one another user could place a link under the name that is written.
     with work_folder(to.parent, "export") as folder:
         partial = folder / f"artifact{target.SUFFIX}"
         verification.progress.phase("export", 1)
@@ -224,7 +225,7 @@ def _time_in_turns(plain: bytes, candidate: Model) -> dict[str, dict[str, float]
     noise = artificial_images(candidate.size)[2][None]
     fp32 = to_onnx.Runtime(plain, "fp32")
     runs = {"this": lambda: candidate.predict_batch(noise), "fp32": lambda: fp32.predict_batch(noise)}
-    return {name: times.figures() for name, times in take_turns(runs, ROUNDS, most=4).items()}
+    return {name: times.figures() for name, times in time_in_turns(runs, ROUNDS, most=4).items()}
 
 
 def _limits(calibration: Calibration, name: str) -> dict[str, float]:

@@ -32,6 +32,7 @@ class EncoderSpec:
     """Where the weights came from, in words for people."""
     sha256: str = ""
     build: dict[str, Any] = field(default_factory=dict)
+    """Arguments of `timm.create_model`."""
     strides: tuple[int, ...] = STRIDES
 
 
@@ -117,7 +118,9 @@ def _refuse_unknown(spec: EncoderSpec) -> None:
             raise BadInput(f"no encoder named '{spec.name}': it is neither `embedded` nor a model that timm knows")
     known = [{}, *(card.build for card in weights.CARDS.values())]
     if spec.build not in known:
-        raise BadInput(f"encoder '{spec.name}': its `build` is {spec.build}; allowed are {known}: train it again")
+        raise BadInput(
+            f"encoder '{spec.name}': model arguments {spec.build} are not allowed (allowed: {known}); train the run again"
+        )
 
 
 def _with_weights(spec: EncoderSpec, path: Path) -> Encoder:
@@ -137,7 +140,7 @@ def _from_hub(name: str, strides: tuple[int, ...]) -> Encoder:
         raise UsageError(f"no encoder named '{name}': it is neither `embedded` nor a model that timm knows")
     folder = weights.local_folder()
     cause = f"none in {folder}" if folder else "INSPECT_KD_WEIGHTS is not set"
-    if not _hub_has(name):
+    if not _can_fetch_weights(name):
         raise weights.missing_weights(name, f"{cause}, and the hub cannot be reached")
     try:
         body, channels = _timm_body(name, strides, pretrained=True)
@@ -163,10 +166,10 @@ def _from_hub(name: str, strides: tuple[int, ...]) -> Encoder:
 
 def weights_available(name: str) -> bool:
     """Whether an encoder's weights are available: shipped, local, downloaded before, or on a hub that can be reached."""
-    return name == "embedded" or weights.find_local(name) is not None or _hub_has(name)
+    return name == "embedded" or weights.find_local(name) is not None or _can_fetch_weights(name)
 
 
-def _hub_has(name: str) -> bool:
+def _can_fetch_weights(name: str) -> bool:
     """Whether the weights were downloaded before, or the hub can be reached now."""
     import timm
     from huggingface_hub import try_to_load_from_cache

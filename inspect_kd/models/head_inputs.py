@@ -18,7 +18,7 @@ from inspect_kd.models.rebuild_config import RebuildConfig
 Quantity = Literal["distance", "product", "length"]
 """Distance (1 channel), the product of unit vectors that sums to the cosine (C channels), length of the features (1)."""
 Comparison = Mapping[Quantity, Tensor]
-"""One group's features held against what was rebuilt of them, or against prototypes."""
+"""One group's features compared with their reconstruction, or with prototypes."""
 
 
 class HeadInput(NamedTuple):
@@ -31,7 +31,7 @@ class HeadInput(NamedTuple):
 
 
 def list_head_inputs(config: RebuildConfig, channels_of: Callable[[Group], int]) -> list[HeadInput]:
-    """List the heads' inputs in the order of their weights. Trained heads depend on it: the order is written here alone."""
+    """List the heads' inputs in a fixed order. Trained heads depend on this order, so it is defined only here."""
     rebuilt = list(enumerate(config.rebuild))
     inputs = [HeadInput(number, "product", channels_of(group)) for number, group in rebuilt]
     inputs += [HeadInput(number, "distance", 1) for number, _ in rebuilt]

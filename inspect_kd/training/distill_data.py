@@ -131,7 +131,7 @@ class DistillDataset:
             has_mask_B=torch.tensor([label.has_mask for label in labels], device=device),
             defective_B=torch.tensor([bool(label.defective) for label in labels], device=device),
             has_label_B=torch.tensor([label.defective is not None for label in labels], device=device),
-            drawn_B=torch.tensor([number < len(self.drawn) for number in numbers], device=device),
+            has_sound_twin_B=torch.tensor([number < len(self.drawn) for number in numbers], device=device),
         )
 
     def as_input(self, images: Sequence[ImageU8], device: torch.device) -> Tensor:

@@ -1,7 +1,7 @@
 """Early stopping by the synthetic gap: how far drawn defects stand out from the sound parts that carry them.
 
-The reconstruction loss keeps falling while the student learns to copy, defects too; the gap is what then narrows. It is
-measured on held-out sound parts, with the same defects every time, and never on a real defect.
+The reconstruction loss keeps falling even when the student learns to copy its input, including defects; the gap then shrinks.
+It is a pixel average precision (larger is better), measured on held-out sound parts with the same drawn defects every time.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from inspect_kd.types import ImageU8, Mask
 MAX_PARTS = 32
 """Over all categories: enough for a steady figure, few enough to be measured often."""
 NARROWED = 0.97
-"""A gap below this share of the widest has narrowed. Above it the later weights are kept: their learning rate was lower, and
-the gap itself is only measured on a few dozen parts."""
+"""A gap below this share of the widest counts as worse. Otherwise the later weights are kept: they had a lower learning rate,
+and the measurement on a few dozen parts is noisy."""
 EARLIEST_STOP = 0.5
-"""Share of the steps before which training never stops: the gap is still ragged there."""
+"""Share of the steps before which training never stops: the gap is still noisy there."""
 
 
 class SyntheticGap:

@@ -92,7 +92,7 @@ def train_student(job: Job, *, resume: bool = False) -> RunFolder:
         # ── calibrate, evaluate, export, report ──────────────────────────────────────────────────────────────────────
         if is_first:
             finish_run(job, student, facts | {"steps": state.step}, began)
-        fabric.barrier()  # a helper process that ended earlier would end the first one
+        fabric.barrier()  # all processes wait: another one that ended first would end this one too
     return job.folder
 
 
@@ -121,7 +121,7 @@ def train_teacher(job: Job) -> RunFolder:
 def finish_run(job: Job, model: Student | Teacher, facts: dict[str, Any], began: float) -> None:
     """Complete the run of a trained model. `facts` go into its manifest; `began` is the start of the training.
 
-    A run whose artifact fails its proof is complete all the same: its manifest says so, and `inspect-kd export` tries again.
+    A run whose artifact fails verification is still complete: its manifest says so, and `inspect-kd export` tries again.
     """
     recipe, data, folder, progress = job.recipe, job.data, job.folder, job.progress
     model = model.eval()

@@ -41,7 +41,7 @@ class RealParts:
 
 
 def open_real_parts(job: Job) -> RealParts:
-    """Find both before a training begins: a mistyped folder must not cost a fit."""
+    """Find unlabelled and labelled parts before the fit, so that a mistyped folder fails at once."""
     settings, bits = job.recipe.distill, job.recipe.data.bits
     return RealParts(
         unlabelled=unlabelled_parts(settings, job.data, bits, job.progress), labelled=labelled_parts(settings, job.data)

@@ -68,7 +68,7 @@ def labels() -> BatchLabels:
     mask[:2, :, 4:9, 4:9] = 1
     yes = torch.ones(4, dtype=torch.bool)
     defective = mask.flatten(1).any(dim=1)
-    return BatchLabels(mask_B1mm=mask, has_mask_B=yes, defective_B=defective, has_label_B=yes, drawn_B=yes)
+    return BatchLabels(mask_B1mm=mask, has_mask_B=yes, defective_B=defective, has_label_B=yes, has_sound_twin_B=yes)
 
 
 def teacher_outputs(teachers: int = 1, channels: int = 6) -> TeacherOutputs:

@@ -58,7 +58,7 @@ def test_labels_of_a_batch(dataset: DistillDataset) -> None:
     labels = dataset.labels([0, 10, 13], torch.device("cpu"))
     assert labels.has_mask_B.tolist() == [True, False, False]
     assert labels.has_label_B.tolist() == [True, False, True]
-    assert labels.drawn_B.tolist() == [True, False, False]
+    assert labels.has_sound_twin_B.tolist() == [True, False, False]
 
 
 def test_a_quarter_of_a_batch_each_is_labelled_and_unlabelled(dataset: DistillDataset) -> None:

@@ -66,7 +66,7 @@ def test_heat_imitation_ignores_places_of_weight_zero() -> None:
 
 def test_weighted_agreement_ignores_places_of_weight_zero() -> None:
     heat, target = torch.tensor([[[[0.2, 0.9]]]]), torch.tensor([[[[0.5, 0.0]]]])
-    agreement = losses.WeightedAgreement()
+    agreement = losses.WeightedL1()
     assert agreement(heat, target, torch.tensor([[[[1.0, 0.0]]]])).item() == pytest.approx(0.3)
     assert agreement(heat, target, torch.tensor([[[[1.0, 0.5]]]])).item() == pytest.approx((0.3 + 0.45) / 1.5)
 

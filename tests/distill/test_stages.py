@@ -191,7 +191,7 @@ def test_stage_takes_parts_of_every_kind_in_one_batch(name: str) -> None:
     student = student_with_heads()
     mixed = replace(
         labels(),
-        drawn_B=torch.tensor([True, True, False, False]),
+        has_sound_twin_B=torch.tensor([True, True, False, False]),
         has_mask_B=torch.tensor([True, True, False, False]),
         has_label_B=torch.tensor([True, True, False, True]),
         defective_B=torch.tensor([True, False, False, True]),

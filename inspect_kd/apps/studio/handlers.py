@@ -15,9 +15,9 @@ from inspect_kd.apps.studio.session import Session
 from inspect_kd.apps.studio.studio import Studio
 from inspect_kd.errors import InspectKDError
 
-PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+PAGE_EVENT: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 """For events of the page: programs use the named endpoints instead."""
-MODEL: dict[str, Any] = {"concurrency_id": "device", "concurrency_limit": 1}
+MODEL_EVENT: dict[str, Any] = {"concurrency_id": "device", "concurrency_limit": 1}
 """For events that run a model: one at a time, over all sessions."""
 
 
@@ -60,7 +60,7 @@ def page_session(studio: Studio, request: gr.Request) -> Session:
 
 
 def api_session(studio: Studio, request: gr.Request) -> Session:
-    """The session of a program; a notice of lost parts is an error, once: the part numbers it has are invalid."""
+    """The session of a program. If its parts were cleared, raise that once as an error: its part numbers are invalid."""
     session, notice = _session_and_notice(studio, request)
     if notice:
         raise error_line(notice)

@@ -83,7 +83,7 @@ def _render(
     dx, dy = camera.normal(0, shift, 2).clip(-2 * shift, 2 * shift)
     turned = float(camera.uniform(-turn, turn))
     return expose(
-        surface.shade(Light.draw(camera)), camera, size, shift=(dx, dy), turn=turned, endless=category == "fabric"
+        surface.shade(Light.sample(camera)), camera, size, shift=(dx, dy), turn=turned, endless=category == "fabric"
     )
 
 

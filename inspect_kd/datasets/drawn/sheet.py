@@ -14,7 +14,7 @@ from inspect_kd.resize import resize
 from inspect_kd.types import ImageU8
 
 CELL, GAP, LABEL = 168, 6, 20
-GOOD = 3
+GOOD_PARTS_SHOWN = 3
 OUTLINE = (255, 70, 40)
 
 
@@ -30,7 +30,8 @@ def contact_sheet(root: Path, to: Path) -> Path:
 
 def _row(category: Path) -> ImageU8:
     cells = [
-        _cell(path, f"{category.name}: good", None) for path in sorted((category / "train" / "good").iterdir())[:GOOD]
+        _cell(path, f"{category.name}: good", None)
+        for path in sorted((category / "train" / "good").iterdir())[:GOOD_PARTS_SHOWN]
     ]
     for kind in sorted(path for path in (category / "test").iterdir() if path.name != "good"):
         image = sorted(kind.iterdir())[1]

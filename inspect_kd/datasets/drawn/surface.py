@@ -35,10 +35,10 @@ class Light:
     """Fall-off across the image."""
 
     @staticmethod
-    def draw(rng: Rng, *, wander: float = 0.35) -> Light:
-        """Draw a random lamp."""
+    def sample(rng: Rng, *, angle_std: float = 0.35) -> Light:
+        """Sample a random lamp."""
         return Light(
-            angle=-2.2 + rng.normal(0, wander),
+            angle=-2.2 + rng.normal(0, angle_std),
             height=rng.uniform(0.9, 1.3),
             strength=rng.uniform(0.75, 0.95),
             ambient=rng.uniform(0.25, 0.35),

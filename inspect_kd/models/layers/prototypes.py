@@ -1,7 +1,7 @@
 """Distance of each position from its nearest prototype: a small memory of sound features.
 
-What varies at random cannot be rebuilt, but it can be compared. A nearest-neighbour memory keeps every feature of every sound
-part; this keeps a thousand directions that represent them (spherical k-means), which cost one 1x1 convolution.
+Random textures cannot be reconstructed, but their features can be compared with those of sound parts. A nearest-neighbour
+memory keeps every feature; this keeps some thousand directions that represent them (spherical k-means): one 1x1 convolution.
 
 Shapes: B batch, C channels, h w feature grid, K prototypes, k nearest prototypes, N = h * w, R collected rows.
 """
@@ -22,7 +22,7 @@ ROWS_PER_IMAGE = 256
 MAX_ROWS = 2**17
 """Rows that are clustered, at most: thirty per prototype."""
 NEIGHBOURS = 8
-"""Nearest prototypes that are blended into the one that a position is compared with, channel by channel."""
+"""Number of nearest prototypes in the blend with which each position is compared, channel by channel."""
 DUPLICATE = 1e-5
 """Largest 1 - cosine of two prototypes that count as duplicates."""
 REACH = 0.02
@@ -53,7 +53,7 @@ class Prototypes(nn.Module):
         self.collected: list[Tensor] = []
 
     def add(self, joined_BChw: Tensor, generator: torch.Generator) -> None:
-        """Collect random rows of sound images; not normalised, because the spread is not known yet."""
+        """Collect random rows of sound images, not yet divided by their spread, which is not known yet."""
         for image_Chw in self.local_sums(joined_BChw):
             rows_RC = image_Chw.flatten(1).T.cpu()
             self.collected.append(rows_RC[torch.randperm(len(rows_RC), generator=generator)[:ROWS_PER_IMAGE]].clone())
@@ -91,14 +91,14 @@ class Prototypes(nn.Module):
     def _directions(self, joined_BChw: Tensor) -> tuple[Tensor, Tensor]:
         """Direction and length of each position's features."""
         position_BNC = self.local_sums(joined_BChw).flatten(2).transpose(1, 2)
-        # Divide before the matrix product, not after the maximum: the exported graph would take a third longer.
+        # Dividing after the maximum instead would make the exported graph a third slower.
         length_BN1 = position_BNC.norm(dim=2, keepdim=True).clamp_min(1e-6)
         return position_BNC / length_BN1, length_BN1
 
     def _distance(self, cosine_BN: Tensor, length_BN1: Tensor, grid: torch.Size) -> Tensor:
         distance_BN = 1 - cosine_BN
         if self.length_power:
-            # The same angle means more where features are long.
+            # Increase the distance where the features' norm is large.
             distance_BN = distance_BN * (length_BN1.squeeze(2) / self.usual_length) ** self.length_power
         distance_B1hw: Tensor = distance_BN.unflatten(1, (1, *grid))
         return distance_B1hw

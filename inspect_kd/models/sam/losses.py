@@ -23,9 +23,9 @@ WEIGHTS = {"draft": 1.0, "final": 1.0, "presence": 0.1, "estimate": 0.1}
 def tuning_losses(
     output: SptOutput, truth_K1mm: Tensor, cropped_truth_K1mm: Tensor, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """Loss terms from the truth of the whole input, for the draft, and of the second decoder's crop, for the final mask.
+    """Loss terms: the draft against the mask of the whole input, the final mask against that of the second decoder's crop.
 
-    An empty truth trains the draft and presence, but not the final mask: the second decoder would only learn to draw less.
+    An empty truth trains the draft and presence, but not the final mask: the second decoder would only learn to predict smaller masks.
     """
     present_K = truth_K1mm.flatten(1).amax(dim=1) > 0
     final_K1mm, in_crop_K = output.final_K1hw, cropped_truth_K1mm.flatten(1).amax(dim=1) > 0
@@ -36,11 +36,11 @@ def tuning_losses(
         else final_K1mm.new_zeros(()),
         "presence": F.binary_cross_entropy_with_logits(output.presence_K, present_K.float()),
         # SAM's own estimate decides which masks are accepted, so the tuned decoder must keep predicting it.
-        "estimate": F.mse_loss(output.iou_K, overlap(final_K1mm.detach(), cropped_truth_K1mm)),
+        "estimate": F.mse_loss(output.iou_K, mask_iou(final_K1mm.detach(), cropped_truth_K1mm)),
     }
 
 
-def overlap(logits_K1mm: Tensor, truth_K1mm: Tensor) -> Tensor:
+def mask_iou(logits_K1mm: Tensor, truth_K1mm: Tensor) -> Tensor:
     """IoU of each mask with its truth; 0 where both are empty."""
     predicted = (logits_K1mm > 0).float()
     intersection_K = (predicted * truth_K1mm).flatten(1).sum(dim=1)

@@ -76,7 +76,7 @@ def build(config: Config, size: int) -> ClipAdaTeacher:
 
 
 class ClipAdaTeacher(Teacher):
-    frozen = ("tower.visual.", "prompts.")
+    frozen = ("tower.visual.", "prompts.")  # `prompts.` holds the text tower; what it learned is saved as `vectors_PC`
 
     vectors_PC: Tensor
     slope: Tensor
@@ -117,27 +117,27 @@ class ClipAdaTeacher(Teacher):
         if prompts is None:
             raise RuntimeError("this teacher has dropped its text tower; build a new one to train again")
         prompts.reset(seed)
-        self.tower.fit(self._untouched_batches(samples, batch))
+        self.tower.fit(self._sound_batches(samples, batch))
         features = wholes_BC = masks_B1MM = torch.empty(0)
-        for part in chunks(range(len(samples)), batch):
-            batch_samples = [samples[i] for i in part]
+        for indices in chunks(range(len(samples)), batch):
+            batch_samples = [samples[i] for i in indices]
             output = self._encode([self._resized(sample.image) for sample in batch_samples])
-            part_masks_B1MM = self._masks(batch_samples, output.dense_BChw.shape[-1])
+            chunk_masks_B1MM = self._masks(batch_samples, output.dense_BChw.shape[-1])
             if not len(features):
                 # Allocated at once: concatenating parts at the end would take twice the memory.
                 features = torch.empty(len(samples), *output.dense_BChw.shape[1:], dtype=torch.float16)
                 wholes_BC = torch.empty(len(samples), output.whole_BC.shape[1])
-                masks_B1MM = torch.empty(len(samples), *part_masks_B1MM.shape[1:])
-            features[part], wholes_BC[part] = output.dense_BChw.half().cpu(), output.whole_BC.cpu()
-            masks_B1MM[part] = part_masks_B1MM
+                masks_B1MM = torch.empty(len(samples), *chunk_masks_B1MM.shape[1:])
+            features[indices], wholes_BC[indices] = output.dense_BChw.half().cpu(), output.whole_BC.cpu()
+            masks_B1MM[indices] = chunk_masks_B1MM
             yield {}
         self._start_level(prompts, features, masks_B1MM)
         optimizer = torch.optim.Adam(prompts.parameters(), lr=learning_rate, betas=(0.5, 0.999))
         generator = torch.Generator().manual_seed(seed)
         for _ in range(epochs):
-            for part in chunks(torch.randperm(len(features), generator=generator).tolist(), batch):
-                output = TowerOutput(features[part].float().to(device), wholes_BC[part].to(device))
-                terms = self.losses(output, masks_B1MM[part].to(device), prompts)
+            for indices in chunks(torch.randperm(len(features), generator=generator).tolist(), batch):
+                output = TowerOutput(features[indices].float().to(device), wholes_BC[indices].to(device))
+                terms = self.losses(output, masks_B1MM[indices].to(device), prompts)
                 loss = torch.stack(list(terms.values())).sum()
                 optimizer.zero_grad()
                 loss.backward()
@@ -145,9 +145,9 @@ class ClipAdaTeacher(Teacher):
                 yield {"loss": loss.item()}
         self.store_vectors()
         with torch.no_grad():
-            untouched = _untouched(masks_B1MM)
+            sound = _sound_indices(masks_B1MM)
             hottest = [
-                self.heat(features[part].float().to(device)).flatten(1).amax(dim=1) for part in chunks(untouched, 32)
+                self.heat(features[indices].float().to(device)).flatten(1).amax(dim=1) for indices in chunks(sound, 32)
             ]
             self.suspicious.copy_(torch.cat(hottest).quantile(SOUND_SHARE))
 
@@ -184,12 +184,12 @@ class ClipAdaTeacher(Teacher):
         if self.settings.prompt_mode == "pair":
             return
         with torch.no_grad():
-            untouched = _untouched(masks_B1MM)
-            sound = features[untouched[:: max(1, len(untouched) // 64)]].float().to(prompts.level.device)
-            prompts.level.copy_(torch.einsum("bchw,pc->bphw", sound, prompts()).mean())
+            sound = _sound_indices(masks_B1MM)
+            sound_BChw = features[sound[:: max(1, len(sound) // 64)]].float().to(prompts.level.device)
+            prompts.level.copy_(torch.einsum("bchw,pc->bphw", sound_BChw, prompts()).mean())
 
-    def _untouched_batches(self, samples: Sequence[TeacherSample], batch: int, most: int = 256) -> Iterator[Tensor]:
-        """Batches of untouched parts, taken evenly from all samples."""
+    def _sound_batches(self, samples: Sequence[TeacherSample], batch: int, most: int = 256) -> Iterator[Tensor]:
+        """Batches of sound parts, taken evenly from all samples."""
         chosen = range(0, len(samples), max(1, len(samples) // (2 * most)))
         images = (sample.image for sample in map(samples.__getitem__, chosen) if sample.mask is None)
         group: list[ImageU8] = []
@@ -265,5 +265,5 @@ class ClipAdaTeacher(Teacher):
         return stacked.permute(0, 3, 1, 2).float().to(self.vectors_PC.device)
 
 
-def _untouched(masks_B1MM: Tensor) -> list[int]:
+def _sound_indices(masks_B1MM: Tensor) -> list[int]:
     return [int(i) for i in (masks_B1MM.flatten(1).amax(dim=1) == 0).nonzero()[:, 0]]

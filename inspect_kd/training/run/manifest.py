@@ -1,4 +1,4 @@
-"""A run's manifest, `run.json`: read and checked as a whole, as the run may come from another person."""
+"""A run's record, `run.json` (its manifest): read and checked as a whole, as the run may come from another person."""
 
 from __future__ import annotations
 
@@ -44,6 +44,7 @@ class _Manifest(_ManifestPart):
     """None for a teacher."""
     parity: dict[str, Any] = {}
     refused: dict[str, str] = {}
+    """Deployments whose export failed, with the reason."""
     stages: dict[str, Any] = {}
     taught_by: dict[str, _TaughtBy] = {}
 
@@ -63,7 +64,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 
 def refuse_changed_files(folder: Path, files: Mapping[str, str], allowed: Iterable[frozenset[str]]) -> None:
-    """Compare a run's files with their digests. `files`, from the manifest, must name exactly one of the allowed sets."""
+    """Compare a run's files with their digests. `files`, from the manifest, must be one of the allowed sets."""
     if frozenset(files) not in allowed:
         raise BadInput(f"{folder / 'run.json'}: files: not those of a run ({sorted(files)}); train the run again")
     for name, digest in files.items():

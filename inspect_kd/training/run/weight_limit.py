@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from inspect_kd.errors import BadInput
 
 MOST_WEIGHTS = 2**30
-"""4 GiB in 32 bits. The shipped students have about two million; timm builds an encoder twice to read its strides."""
+"""4 GiB in 32 bits. The shipped students have about two million; an encoder counts twice, as it is built once more to read its strides."""
 FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn}
 
 

@@ -6,7 +6,7 @@ import gradio as gr
 
 from inspect_kd.apps.studio.artifact.view import card_page
 from inspect_kd.apps.studio.bar import Bar
-from inspect_kd.apps.studio.handlers import PRIVATE
+from inspect_kd.apps.studio.handlers import PAGE_EVENT
 from inspect_kd.apps.studio.studio import Studio
 
 
@@ -23,5 +23,5 @@ def build(studio: Studio, tab: gr.Tab, bar: Bar) -> None:
         apply_default_css=False,
         elem_classes="studio",
     )
-    tab.select(show_card, bar.artifact, page, **PRIVATE)
-    bar.artifact.input(show_card, bar.artifact, page, **PRIVATE)
+    tab.select(show_card, bar.artifact, page, **PAGE_EVENT)
+    bar.artifact.input(show_card, bar.artifact, page, **PAGE_EVENT)

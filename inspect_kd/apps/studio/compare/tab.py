@@ -11,7 +11,7 @@ import gradio as gr
 
 from inspect_kd.apps.studio import texts
 from inspect_kd.apps.studio.compare import view
-from inspect_kd.apps.studio.handlers import MODEL, PRIVATE, errors_in_one_line, page_session
+from inspect_kd.apps.studio.handlers import MODEL_EVENT, PAGE_EVENT, errors_in_one_line, page_session
 from inspect_kd.apps.studio.inspect import gallery
 from inspect_kd.apps.studio.inspect.batches import UPDATE_INTERVAL_S
 from inspect_kd.apps.studio.inspect.panels import ON_LOAD_GALLERY
@@ -79,7 +79,7 @@ def _connect(studio: Studio, tab: gr.Tab, panel: ComparePanel) -> None:
         return "", *show_comparison(request)
 
     shown, with_progress = [panel.table, panel.pair], [panel.progress, panel.table, panel.pair]
-    started = panel.compare.click(run_comparison, panel.second, with_progress, **MODEL, **PRIVATE)
-    panel.stop.click(stop_comparison, None, with_progress, cancels=[started], **PRIVATE)
-    panel.table.pick(pick_part, None, shown, **PRIVATE)
-    tab.select(show_comparison, None, shown, **PRIVATE)
+    started = panel.compare.click(run_comparison, panel.second, with_progress, **MODEL_EVENT, **PAGE_EVENT)
+    panel.stop.click(stop_comparison, None, with_progress, cancels=[started], **PAGE_EVENT)
+    panel.table.pick(pick_part, None, shown, **PAGE_EVENT)
+    tab.select(show_comparison, None, shown, **PAGE_EVENT)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from inspect_kd.apps.studio import texts
 from inspect_kd.apps.studio.inspect.parts import Part
-from inspect_kd.apps.studio.inspect.viewer import CLASSES, Address, stage, verdict
+from inspect_kd.apps.studio.inspect.viewer import CSS_CLASSES, UrlOf, picture_layers, verdict
 from inspect_kd.apps.studio.session import Session
 from inspect_kd.report.html import Cell, Html, table
 from inspect_kd.types import Decision, Inspection
@@ -18,7 +18,7 @@ from inspect_kd.types import Decision, Inspection
 MOST_CARDS = 120
 
 
-def comparison(session: Session, address: Address) -> str:
+def comparison(session: Session, address: UrlOf) -> str:
     """Agreement as a table, then the parts on which the artifacts differ, the widest apart first."""
     if not session.comparison.predictions:
         hint = texts.COMPARE_EMPTY if session.parts else texts.COMPARE_NO_PARTS
@@ -38,8 +38,8 @@ def comparison(session: Session, address: Address) -> str:
     return f"<p><b>{agreement}</b></p>{_matrix(session, decisions)}{below}"
 
 
-def side_by_side(session: Session, address: Address) -> str:
-    """The selected part, once by each artifact."""
+def side_by_side(session: Session, address: UrlOf) -> str:
+    """Show the selected part twice: with the first and with the second artifact's result."""
     part, compared = session.gallery.selected_part(), session.comparison
     if part is None or part.number not in compared.predictions:
         return ""
@@ -51,13 +51,13 @@ def side_by_side(session: Session, address: Address) -> str:
     return f'<h3>{escape(part.name)}</h3><div class="pair">{sections}</div>'
 
 
-def _half(part: Part, artifact: str, inspection: Inspection, layer: Path, address: Address) -> str:
+def _half(part: Part, artifact: str, inspection: Inspection, layer: Path, address: UrlOf) -> str:
     thresholds = inspection.thresholds
     limits = texts.AGAINST.format(reinspect=thresholds.reinspect, reject=thresholds.reject)
     return (
         f"<section><header><b>{escape(artifact)}</b>{verdict(inspection.decision)}"
         f'<span class="figure">{inspection.score:.3f}</span></header>'
-        f'{stage(part, inspection, layer, address, wipe=False)}<p class="soft">{limits}</p></section>'
+        f'{picture_layers(part, inspection, layer, address, wipe=False)}<p class="soft">{limits}</p></section>'
     )
 
 
@@ -73,11 +73,11 @@ def _matrix(session: Session, decisions: list[tuple[Part, Decision, Decision]]) 
     return table(("", *map(verdict, order)), rows, classes="matrix", caption=caption, row_headers=True)
 
 
-def _card(session: Session, part: Part, first: Decision, second: Decision, address: Address) -> str:
+def _card(session: Session, part: Part, first: Decision, second: Decision, address: UrlOf) -> str:
     is_selected = str(part.number == session.gallery.selected).lower()
     score = session.comparison.predictions[part.number].score
     return (
-        f'<button type="button" class="card {CLASSES[first]}" data-part="{part.number}" aria-pressed="{is_selected}">'
+        f'<button type="button" class="card {CSS_CLASSES[first]}" data-part="{part.number}" aria-pressed="{is_selected}">'
         f'<img src="{address(part.thumb)}" alt="" loading="lazy">'
         f'<span class="row">{verdict(first)}<b>{part.score:.2f}</b></span><span class="row">{verdict(second)}<b>{score:.2f}</b></span>'
         f'<span class="name">{escape(part.name)}</span></button>'

@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 from gradio.events import api
 
-from inspect_kd.apps.studio.handlers import MODEL, api_session, errors_in_one_line, typed
+from inspect_kd.apps.studio.handlers import MODEL_EVENT, api_session, errors_in_one_line, typed
 from inspect_kd.apps.studio.inspect.batches import inspect_files, write_export
 from inspect_kd.apps.studio.inspect.exports import rows
 from inspect_kd.apps.studio.session import RefusedFile, Session
@@ -56,7 +56,7 @@ def _file_endpoints(studio: Studio) -> None:
         api_name="inspect",
         api_description="Inspect images: a list of answers as `inspect-kd predict` prints them, each with its `part` number. "
         "A file that cannot be read is NG with its `error`. `artifact` and `category` may be empty.",
-        **MODEL,
+        **MODEL_EVENT,
     )
     about = "The inspected parts as a file: `csv`, `json` or `html`."
     button.click(fetch, form, file, api_name="export", api_description=about)

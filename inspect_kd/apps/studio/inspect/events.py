@@ -16,7 +16,7 @@ import gradio as gr
 from inspect_kd.apps.studio import texts
 from inspect_kd.apps.studio.artifact.library import example_images
 from inspect_kd.apps.studio.bar import Bar, category_choices, choice_updates
-from inspect_kd.apps.studio.handlers import MODEL, PRIVATE, errors_in_one_line, page_session
+from inspect_kd.apps.studio.handlers import MODEL_EVENT, PAGE_EVENT, errors_in_one_line, page_session
 from inspect_kd.apps.studio.inspect.batches import (
     inspect_examples,
     inspect_files,
@@ -70,14 +70,18 @@ def connect_batches(studio: Studio, bar: Bar, controls: Controls, panels: Panels
     rendered = panels.all()
     choice = [bar.artifact, bar.category, controls.reinspect, controls.reject]
     changes = [
-        box.input(change_artifact, [bar.artifact, bar.category], [*choice, *rendered], **MODEL, **PRIVATE)
+        box.input(change_artifact, [bar.artifact, bar.category], [*choice, *rendered], **MODEL_EVENT, **PAGE_EVENT)
         for box in (bar.artifact, bar.category)
     ]
-    pictures = controls.camera.input(inspect_camera, controls.camera, [controls.camera, *rendered], **MODEL, **PRIVATE)
+    pictures = controls.camera.input(
+        inspect_camera, controls.camera, [controls.camera, *rendered], **MODEL_EVENT, **PAGE_EVENT
+    )
     running: list[dict[str, Any]] = [
-        controls.files.upload(inspect_uploads, controls.files, [controls.files, *rendered], **MODEL, **PRIVATE),
+        controls.files.upload(
+            inspect_uploads, controls.files, [controls.files, *rendered], **MODEL_EVENT, **PAGE_EVENT
+        ),
         pictures,
-        controls.examples.click(inspect_offered, None, rendered, **MODEL, **PRIVATE),
+        controls.examples.click(inspect_offered, None, rendered, **MODEL_EVENT, **PAGE_EVENT),
         *changes,
     ]
 
@@ -85,9 +89,9 @@ def connect_batches(studio: Studio, bar: Bar, controls: Controls, panels: Panels
         return choice_updates(studio, page_session(studio, request))
 
     for change in changes:
-        change.failure(show_choice, None, choice, **PRIVATE)
+        change.failure(show_choice, None, choice, **PAGE_EVENT)
 
-    pictures.then(None, None, None, js="() => window.studioLiveAgain()", **PRIVATE)
+    pictures.then(None, None, None, js="() => window.studioLiveAgain()", **PAGE_EVENT)
 
     def stop_batch(request: gr.Request) -> tuple[Any, ...]:
         session = page_session(studio, request)
@@ -100,8 +104,8 @@ def connect_batches(studio: Studio, bar: Bar, controls: Controls, panels: Panels
         session.clear()
         return None, *choice_updates(studio, session), *render_panels(session)
 
-    controls.stop.click(stop_batch, None, [*choice, *rendered], cancels=running, **PRIVATE)
-    controls.clear.click(clear_parts, None, [controls.camera, *choice, *rendered], cancels=running, **PRIVATE)
+    controls.stop.click(stop_batch, None, [*choice, *rendered], cancels=running, **PAGE_EVENT)
+    controls.clear.click(clear_parts, None, [controls.camera, *choice, *rendered], cancels=running, **PAGE_EVENT)
 
 
 def connect_thresholds(studio: Studio, bar: Bar, controls: Controls, panels: Panels) -> None:
@@ -122,14 +126,14 @@ def connect_thresholds(studio: Studio, bar: Bar, controls: Controls, panels: Pan
         rendered,
         trigger_mode="always_last",
         concurrency_limit=PARALLEL,
-        **PRIVATE,
+        **PAGE_EVENT,
     )
 
     def reset_sliders(request: gr.Request) -> tuple[float, float]:
         default = page_session(studio, request).default_thresholds
         return round(default.reinspect, 3), round(default.reject, 3)
 
-    controls.reset.click(reset_sliders, None, [controls.reinspect, controls.reject], **PRIVATE)
+    controls.reset.click(reset_sliders, None, [controls.reinspect, controls.reject], **PAGE_EVENT)
 
     def sign_off(by: str, artifact: str, category: str, reinspect: float, reject: float, request: gr.Request) -> str:
         session = page_session(studio, request)
@@ -152,13 +156,13 @@ def connect_thresholds(studio: Studio, bar: Bar, controls: Controls, panels: Pan
         return f'<p class="good" role="status">{message}</p>'
 
     choice = [bar.artifact, bar.category, controls.reinspect, controls.reject]
-    controls.sign.click(sign_off, [controls.signer, *choice], controls.signed, **PRIVATE)
+    controls.sign.click(sign_off, [controls.signer, *choice], controls.signed, **PAGE_EVENT)
 
 
 def connect_gallery(studio: Studio, panels: Panels, buttons: dict[str, gr.Button]) -> None:
     """Connect selecting, filtering, sorting and marking."""
     rendered = [panels.viewer, panels.regions, panels.gallery]
-    every_event: dict[str, Any] = {"trigger_mode": "multiple", "concurrency_limit": PARALLEL, **PRIVATE}
+    every_event: dict[str, Any] = {"trigger_mode": "multiple", "concurrency_limit": PARALLEL, **PAGE_EVENT}
 
     def handler(act: Callable[[Session, gr.EventData], None]) -> Callable[..., Rendered]:
         def change_gallery(event: gr.EventData, request: gr.Request) -> Rendered:
@@ -217,4 +221,4 @@ def connect_load(studio: Studio, page: gr.Blocks, panels: Panels) -> None:
     def render_session(request: gr.Request) -> Rendered:
         return render_panels(page_session(studio, request))
 
-    page.load(render_session, None, panels.all(), **PRIVATE)
+    page.load(render_session, None, panels.all(), **PAGE_EVENT)

@@ -8,7 +8,7 @@ from inspect_kd.apps.studio import texts
 from inspect_kd.apps.studio.inspect.gallery_state import FILTERS, ORDERS, PAGE_SIZE, GalleryState
 from inspect_kd.apps.studio.inspect.histogram import histogram, slider_range
 from inspect_kd.apps.studio.inspect.parts import Part
-from inspect_kd.apps.studio.inspect.viewer import CLASSES, Address, verdict
+from inspect_kd.apps.studio.inspect.viewer import CSS_CLASSES, UrlOf, verdict
 from inspect_kd.apps.studio.inspect.what_if import WhatIf, held_out_scores
 from inspect_kd.apps.studio.session import Session
 from inspect_kd.report.html import Html, table
@@ -17,7 +17,7 @@ from inspect_kd.types import Decision
 MOST_REFUSED_SHOWN = 20
 
 
-def gallery(session: Session, address: Address) -> str:
+def gallery(session: Session, address: UrlOf) -> str:
     """Filters with their counts, cards, pages."""
     refused = _refused_files(session)
     if not session.parts:
@@ -106,7 +106,7 @@ def _page_button(by: int, is_disabled: bool) -> str:
     return f'<button type="button" data-turn="{by}" aria-label="{name}"{" disabled" if is_disabled else ""}>{sign}</button>'
 
 
-def _card(session: Session, part: Part, address: Address) -> str:
+def _card(session: Session, part: Part, address: UrlOf) -> str:
     decision = session.thresholds.decide(part.score)
     is_selected = str(part.number == session.gallery.selected).lower()
     mark = ""
@@ -114,7 +114,7 @@ def _card(session: Session, part: Part, address: Address) -> str:
         kind = "wrong" if part.is_wrong_call(session.thresholds) else "right"
         mark = f'<span class="flag {kind}">{texts.ICONS[part.mark]} {part.mark}</span>'
     return (
-        f'<button type="button" class="card {CLASSES[decision]}" data-part="{part.number}" aria-pressed="{is_selected}">'
+        f'<button type="button" class="card {CSS_CLASSES[decision]}" data-part="{part.number}" aria-pressed="{is_selected}">'
         f'<img src="{address(part.thumb)}" alt="" loading="lazy">{mark}<span class="row">{verdict(decision)}<b>{part.score:.2f}</b></span>'
         f'<span class="name">{escape(part.name)}</span></button>'
     )

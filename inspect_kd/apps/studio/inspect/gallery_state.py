@@ -38,7 +38,7 @@ class GalleryState:
         parts = [part for part in self.session.all_parts() if self._passes(part, self.filter)]
         if self.order == "arrival":
             return parts
-        # The part's number breaks ties: two equal scores must not change places at every move.
+        # The part's number breaks ties, so that parts with equal scores keep their order.
         return sorted(parts, key=lambda part: (part.score if self.order == "best" else -part.score, part.number))
 
     def page_parts(self) -> list[Part]:

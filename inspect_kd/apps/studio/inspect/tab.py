@@ -10,7 +10,7 @@ import gradio as gr
 
 from inspect_kd.apps.studio import texts
 from inspect_kd.apps.studio.bar import Bar, category_choices
-from inspect_kd.apps.studio.handlers import PRIVATE, errors_in_one_line, page_session
+from inspect_kd.apps.studio.handlers import PAGE_EVENT, errors_in_one_line, page_session
 from inspect_kd.apps.studio.inspect import events
 from inspect_kd.apps.studio.inspect.batches import write_export
 from inspect_kd.apps.studio.inspect.histogram import slider_range
@@ -115,8 +115,8 @@ def _downloads(studio: Studio) -> None:
         link = gr.Textbox(visible="hidden", elem_id="link")
         for form, name in texts.FORMATS.items():
             button = gr.Button(f"⤓ {name}", size="sm", elem_id=f"download-{form}")
-            button.click(_write_download(studio, form), None, link, **PRIVATE).then(
-                None, link, None, js="link => window.studioDownload(link)", **PRIVATE
+            button.click(_write_download(studio, form), None, link, **PAGE_EVENT).then(
+                None, link, None, js="link => window.studioDownload(link)", **PAGE_EVENT
             )
 
 

@@ -1,7 +1,7 @@
 """The selected part as HTML: the decision in words, the picture in layers, its regions as a table.
 
-Unusual here: picture, heat and contours are separate layers. Opacity, contours, numbers and the slider between original and heat
-are then the browser's work; a moved threshold sends some hundred bytes of outline and no picture.
+Unusual here: picture, heat and contours are separate layers. The browser changes opacity, contours, numbers and the slider
+between original and heat by itself; after a threshold moves, only the outlines (some hundred bytes) are sent.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from inspect_kd.apps.studio.inspect.parts import PREVIEW, Part
 from inspect_kd.report.html import Html, table
 from inspect_kd.types import Decision, Inspection, Region, Thresholds
 
-Address = Callable[[Path], str]
-"""From a picture's file to its address for the browser."""
-CLASSES = {Decision.OK: "ok", Decision.REINSPECT: "re", Decision.NG: "ng"}
+UrlOf = Callable[[Path], str]
+"""Return the URL of a picture's file."""
+CSS_CLASSES = {Decision.OK: "ok", Decision.REINSPECT: "re", Decision.NG: "ng"}
 SMOOTHING = 0.7
 """Pixels of the drawing by which an outline may be simplified."""
 SLACK = 3
-"""Pixels by which an outline may leave its region's box: one has the picture's scale, the other the heatmap's."""
+"""Pixels by which an outline may leave its region's box: the box has the heatmap's scale, the outline the picture's."""
 Outline = npt.NDArray[np.int32]
 
 
 def verdict(decision: Decision) -> Html:
     """A decision as icon and word, readable without colour."""
     return Html(
-        f'<span class="verdict {CLASSES[decision]}"><i aria-hidden="true">{texts.ICONS[decision]}</i>{decision}</span>'
+        f'<span class="verdict {CSS_CLASSES[decision]}"><i aria-hidden="true">{texts.ICONS[decision]}</i>{decision}</span>'
     )
 
 
@@ -43,7 +43,7 @@ def banner(part: Part, inspection: Inspection) -> str:
     limits = texts.AGAINST.format(reinspect=thresholds.reinspect, reject=thresholds.reject)
     size = f"{part.image_size[0]} × {part.image_size[1]}"
     return (
-        f'<div class="banner {CLASSES[inspection.decision]}" role="status" data-shown="{part.key} {part.mark or ""}">'
+        f'<div class="banner {CSS_CLASSES[inspection.decision]}" role="status" data-shown="{part.key} {part.mark or ""}">'
         f'<span class="word"><i aria-hidden="true">{texts.ICONS[inspection.decision]}</i>'
         f'{inspection.decision}</span><span class="figure"><b>{inspection.score:.3f}</b><small>{texts.SCORE}</small></span>'
         f'<span class="about"><span class="file">{escape(part.name)}</span>'
@@ -51,14 +51,14 @@ def banner(part: Part, inspection: Inspection) -> str:
     )
 
 
-def viewer(part: Part | None, inspection: Inspection | None, address: Address) -> str:
+def viewer(part: Part | None, inspection: Inspection | None, address: UrlOf) -> str:
     """Banner and picture; a hint where no part is selected."""
     if part is None or inspection is None:
         return f'<div class="empty"><b>{texts.EMPTY_VIEW}</b><span>{texts.EMPTY_HINT}</span></div>'
-    return banner(part, inspection) + stage(part, inspection, part.layer, address)
+    return banner(part, inspection) + picture_layers(part, inspection, part.layer, address)
 
 
-def stage(part: Part, inspection: Inspection, layer: Path, address: Address, *, wipe: bool = True) -> str:
+def picture_layers(part: Part, inspection: Inspection, layer: Path, address: UrlOf, *, wipe: bool = True) -> str:
     """The layers, one above the other, in the original's proportions. `wipe`: with the slider between original and heat."""
     width, height = part.preview_size
     handle = (
@@ -75,7 +75,7 @@ def stage(part: Part, inspection: Inspection, layer: Path, address: Address, *, 
 
 
 def outlines(inspection: Inspection) -> str:
-    """Contours at the RE-INSPECT threshold with the regions' numbers, equally fine for small and large parts."""
+    """Contours at the RE-INSPECT threshold with the regions' numbers, with line widths relative to the picture's size."""
     scale = PREVIEW / max(1, *inspection.image_size)
     size = max(1, round(inspection.image_size[0] * scale)), max(1, round(inspection.image_size[1] * scale))
     lines = _contours(inspection, size) if inspection.regions else []
@@ -86,7 +86,7 @@ def outlines(inspection: Inspection) -> str:
         for number, region in enumerate(inspection.regions, 1)
     )
     return (
-        f'<svg class="outlines {CLASSES[inspection.decision]}" viewBox="0 0 {size[0]} {size[1]}" aria-hidden="true" '
+        f'<svg class="outlines {CSS_CLASSES[inspection.decision]}" viewBox="0 0 {size[0]} {size[1]}" aria-hidden="true" '
         f'style="--stroke:{max(size) / 420:.2f}px"><path class="halo" d="{paths}"/><path class="contour" d="{paths}"/>'
         f'<g class="numbers" font-size="{1.25 * radius:.1f}">{numbers}</g></svg>'
     )
@@ -124,7 +124,7 @@ def _mark(part: Part, thresholds: Thresholds) -> str:
     text = texts.MARKED_RIGHT if decision is part.mark else texts.MARKED_WRONG
     if decision is Decision.REINSPECT:
         text = texts.MARKED_DOUBT
-    return f'<span class="marked {CLASSES[part.mark]}">{text.format(mark=part.mark)} · {texts.MARK_STORED}</span>'
+    return f'<span class="marked {CSS_CLASSES[part.mark]}">{text.format(mark=part.mark)} · {texts.MARK_STORED}</span>'
 
 
 def _contours(inspection: Inspection, size: tuple[int, int]) -> list[Outline]:

@@ -1,7 +1,7 @@
 """The effect of thresholds: on the inspected parts, and on the held-out sound parts of the calibration.
 
-The second is a promise: with k of n held-out sound scores above a threshold, a new sound part is above it with probability at
-most (k + 1) / (n + 1), which is the split-conformal bound of `inspect_kd.calibrate` read backwards.
+The held-out counts give a bound: with k of n held-out sound scores above a threshold, a new sound part is above it with
+probability at most (k + 1) / (n + 1). This inverts `inspect_kd.calibrate`, which computes the threshold from the rate.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from inspect_kd.calibrate import POOLED, Calibration, count_decisions
 from inspect_kd.types import Decision, Thresholds
 
 ROUNDING = 0.51e-5
+"""Half a unit of the last digit with which the card stores scores."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,18 +46,18 @@ class WhatIf:
 
 def what_if(scores: Sequence[float], held_out: Sequence[float], thresholds: Thresholds, default: Thresholds) -> WhatIf:
     """Count decisions of inspected and of held-out scores. `default`: the artifact's own thresholds."""
-    # The card stores its scores with five digits: a threshold that equals one of them must not fall below its rounding.
+    # A score equal to the threshold must not count as above it because the card has rounded it up.
     rounded = Thresholds(reinspect=thresholds.reinspect + ROUNDING, reject=thresholds.reject + ROUNDING)
     sound = count_decisions(held_out, rounded)
     n = len(held_out)
-    stopped = n - sound[Decision.OK]
+    not_ok = n - sound[Decision.OK]
     return WhatIf(
         thresholds=thresholds,
         inspected=count_decisions(scores, thresholds),
         by_default=count_decisions(scores, default),
         held_out=sound,
         reject_promise=(sound[Decision.NG] + 1) / (n + 1),
-        reinspect_promise=(stopped + 1) / (n + 1),
+        reinspect_promise=(not_ok + 1) / (n + 1),
     )
 
 

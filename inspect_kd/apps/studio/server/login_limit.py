@@ -14,12 +14,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from inspect_kd.apps.studio import texts
 from inspect_kd.apps.studio.server.routes import LOGIN, is_form
 
-AT_ONCE = 10
+BURST = 10
 """Wrong logins that an address may make before it has to wait."""
-SECONDS_EACH = 30.0
-"""After that, one login in so many seconds."""
+SECONDS_PER_ATTEMPT = 30.0
+"""Seconds after which one more attempt is allowed."""
 MOST_ADDRESSES = 10_000
-"""Remembered; beyond that, the address of the oldest attempt is forgotten."""
+"""Addresses that are counted; if there are more, the one with the oldest attempt is dropped."""
 
 
 class LoginLimit:
@@ -30,8 +30,8 @@ class LoginLimit:
 
     def __init__(self, app: ASGIApp, clock: Callable[[], float] = time.monotonic) -> None:
         self.app, self.clock = app, clock
-        self.free_again: OrderedDict[str, float] = OrderedDict()
-        """For each address, the time when all of its attempts are back."""
+        self.full_at: OrderedDict[str, float] = OrderedDict()
+        """For each address, the time at which it has all `BURST` attempts again (a token bucket)."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] != "POST" or not is_form(scope, LOGIN):
@@ -47,8 +47,8 @@ class LoginLimit:
 
         async def give_back_if_right(message: Message) -> None:
             is_right = message["type"] == "http.response.start" and message["status"] < 400
-            if is_right and address in self.free_again:
-                self.free_again[address] -= SECONDS_EACH
+            if is_right and address in self.full_at:
+                self.full_at[address] -= SECONDS_PER_ATTEMPT
             await send(message)
 
         await self.app(scope, receive, give_back_if_right)
@@ -56,19 +56,19 @@ class LoginLimit:
     def take_attempt(self, address: str) -> float:
         """Take one attempt of an address; return 0, or the seconds until the next attempt."""
         now = self.clock()
-        free_again = max(now, self.free_again.get(address, now)) + SECONDS_EACH
-        wait = free_again - now - AT_ONCE * SECONDS_EACH
+        full_at = max(now, self.full_at.get(address, now)) + SECONDS_PER_ATTEMPT
+        wait = full_at - now - BURST * SECONDS_PER_ATTEMPT
         if wait > 0:
             return wait
-        self.free_again[address] = free_again
-        self.free_again.move_to_end(address)
-        if len(self.free_again) > MOST_ADDRESSES:
-            self.free_again.popitem(last=False)
+        self.full_at[address] = full_at
+        self.full_at.move_to_end(address)
+        if len(self.full_at) > MOST_ADDRESSES:
+            self.full_at.popitem(last=False)
         return 0.0
 
 
 def network_of(address: str) -> str:
-    """The address to count by: in IPv6 one machine has a whole /64 network; an IPv4 address in IPv6 counts as itself."""
+    """The key by which attempts are counted: an IPv4 address, or the /64 network of an IPv6 one, which one machine owns."""
     try:
         full = IPv6Address(address.partition("%")[0])
     except ValueError:

@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from inspect_kd.apps.studio.handlers import PRIVATE, errors_in_one_line
+from inspect_kd.apps.studio.handlers import PAGE_EVENT, errors_in_one_line
 from inspect_kd.apps.studio.train import texts, view
 from inspect_kd.apps.studio.train.command import LARGEST_SEED, default_recipe, recipes
 from inspect_kd.apps.studio.train.panel import UNQUEUED, Updates, own_html
@@ -65,8 +65,8 @@ def connect_form(service: TrainService, form: TrainForm) -> None:
                 yield view.checked(check), gr.update(interactive=bool(check.counts) or not check.over)
 
     form.folder.change(choose_folder, form.folder, [form.check, form.start, form.checked], **UNQUEUED)
-    form.again.click(lambda: gr.update(choices=service.folders()), None, form.folder, **PRIVATE)
-    form.check.click(check_folder, form.folder, [form.checked, form.start], concurrency_id="check", **PRIVATE)
+    form.again.click(lambda: gr.update(choices=service.folders()), None, form.folder, **PAGE_EVENT)
+    form.check.click(check_folder, form.folder, [form.checked, form.start], concurrency_id="check", **PAGE_EVENT)
     form.recipe.change(lambda name: gr.update(info=form.about[name]), form.recipe, form.recipe, **UNQUEUED)
 
 

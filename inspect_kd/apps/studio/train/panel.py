@@ -6,12 +6,12 @@ from typing import Any
 
 import gradio as gr
 
-from inspect_kd.apps.studio.handlers import PRIVATE
+from inspect_kd.apps.studio.handlers import PAGE_EVENT
 from inspect_kd.apps.studio.train import texts, view
 from inspect_kd.apps.studio.train.log import TrainingProgress
 from inspect_kd.apps.studio.train.service import ProgressView, digest
 
-UNQUEUED: dict[str, Any] = {"queue": False, **PRIVATE}
+UNQUEUED: dict[str, Any] = {"queue": False, **PAGE_EVENT}
 Digests = dict[str, str]
 """Of everything that the page shows, by component."""
 Updates = tuple[Any, ...]

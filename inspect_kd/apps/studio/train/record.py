@@ -22,7 +22,7 @@ RECORD, LOG = "training.json", "training.log"
 LARGEST = 1 << 20
 """Bytes of a record."""
 LATEST = 1e11
-"""In seconds since the epoch: later times have no date."""
+"""Seconds since the epoch, in the year 5138: far later times cannot be shown as a date."""
 Timestamp = Annotated[float, Field(ge=0, lt=LATEST, allow_inf_nan=False)]
 
 
@@ -50,7 +50,7 @@ class TrainRequest:
     """A folder, by its name below the Studio's data folder."""
     recipe: str
     name: str = ""
-    """Of the run; empty: made from data and recipe."""
+    """The run's name; if empty, it is made from data and recipe."""
     quick: bool = False
     seed: int = 0
 
@@ -77,7 +77,7 @@ class TrainingRecord(BaseModel):
     attempt: int = Field(0, ge=0, lt=2**31)
     pid: int | None = Field(None, gt=1, lt=2**31)
     process_birth: str = Field("", alias="born")
-    """Identifies the process together with its id, which another process may have by now."""
+    """Start time of the process; with the pid, which may be reused, it identifies the process."""
     started_at: Timestamp | None = Field(None, alias="began")
     stop_requested_at: Timestamp | None = Field(None, alias="stop_asked")
     exit_code: int | None = Field(None, gt=-(2**31), lt=2**32)

@@ -15,7 +15,7 @@ from typing import Any
 import gradio as gr
 from gradio.context import Context
 
-from inspect_kd.apps.studio.handlers import PRIVATE, error_line, errors_in_one_line
+from inspect_kd.apps.studio.handlers import PAGE_EVENT, error_line, errors_in_one_line
 from inspect_kd.apps.studio.train import endpoints, texts, view
 from inspect_kd.apps.studio.train.form import TrainForm, connect_form, form_inputs
 from inspect_kd.apps.studio.train.panel import UNQUEUED, Digests, ProgressPanel, ReportPanel, Updates, changed_parts
@@ -50,7 +50,7 @@ def build(data_root: Path, runs: Path, store: Path, *, changes: Sequence[str] = 
 
 def _connect_panel(service: TrainService, form: TrainForm, panel: ProgressPanel) -> None:
     # Only queued events can show an error to a person; the refresh every two seconds needs no place in the queue.
-    queued: dict[str, Any] = {"concurrency_limit": None, **PRIVATE}
+    queued: dict[str, Any] = {"concurrency_limit": None, **PAGE_EVENT}
 
     def refresh(chosen: str | None, digests: Digests) -> Updates:
         return changed_parts(service.progress_view(chosen), digests)
@@ -88,7 +88,7 @@ def _connect_report(service: TrainService, panel: ProgressPanel, report: ReportP
     outputs = [report.column, report.page]
     # Each event holds several copies of a report in memory.
     limit: dict[str, Any] = {"concurrency_id": "report", "concurrency_limit": 2}
-    panel.open.click(open_chosen, panel.chosen, outputs, scroll_to_output=True, **limit, **PRIVATE)
+    panel.open.click(open_chosen, panel.chosen, outputs, scroll_to_output=True, **limit, **PAGE_EVENT)
     report.close.click(lambda: (gr.update(visible=False), ""), None, outputs, **UNQUEUED)
 
 
