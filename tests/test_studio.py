@@ -381,7 +381,7 @@ def test_exports_contain_the_same_records(session: Session) -> None:
     # A spreadsheet must not take a file's name for a formula.
     assert rows[-1]["image"] == "'=1+1.png" and rows[-1]["error"]
     page = exports.as_html(session)
-    assert page.count("<figure>") == len(session.parts) and "http" not in page and "not an image" in page
+    assert page.count("<figure>") == len(session.parts) and "http" not in page and "not a readable image" in page
     with pytest.raises(UsageError, match="no export named 'exe'"):
         exports.export(session, "exe")
 

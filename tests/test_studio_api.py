@@ -89,7 +89,7 @@ def test_session_from_inspection_to_export(client: Any, server: Server, run: Pat
     inspector = Inspector(run / "r.onnx")
     good = [answer for answer in answers if "error" not in answer]
     assert [round(inspector(path).score, 6) for path in images(parts)] == [answer["score"] for answer in good]
-    assert len(answers) == 7 and answers[3]["decision"] == "NG" and "not an image" in answers[3]["error"]
+    assert len(answers) == 7 and answers[3]["decision"] == "NG" and "not a readable image" in answers[3]["error"]
 
     scores = sorted(answer["score"] for answer in good)
     limit = (scores[2] + scores[3]) / 2
@@ -130,7 +130,7 @@ def test_sessions_do_not_see_each_other(client: Any, server: Server, parts: Path
     [
         ("/card", ("../r",), "no artifact named"),
         ("/mark", (12345, "OK", "Ada"), "give the number of a part of this session"),
-        ("/save_calibration", ("", 0.5, 1.0), "name of the person"),
+        ("/save_calibration", ("", 0.5, 1.0), "a person's name"),
         ("/export", ("exe",), "no export named"),
         ("/decide", ("a", 1.0), "reinspect: 'a' is not of type float"),
         ("/mark", (1.5, "OK", "Ada"), "part: 1.5 is not of type int"),
@@ -146,7 +146,7 @@ def test_wrong_arguments_are_explained(client: Any, endpoint: str, words: tuple[
 def test_refused_sign_off_changes_no_thresholds(client: Any, parts: Path) -> None:
     inspect(client, images(parts)[0])
     before = client.predict(api_name="/parts")[0]["thresholds"]
-    with pytest.raises(Exception, match="name of the person"):
+    with pytest.raises(Exception, match="a person's name"):
         client.predict("", before["reinspect"] / 2, before["reject"] / 2, api_name="/save_calibration")
     assert client.predict(api_name="/parts")[0]["thresholds"] == before
 

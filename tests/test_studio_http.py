@@ -257,7 +257,7 @@ def test_upload_is_removed_once_it_was_read(server: Server, parts: Path) -> None
     other = json.loads(upload(server, ("a.png", picture)).body)
     assert len({*twice, *other}) == 4, "no two uploads share a file"
     answer = call(server, "inspect", sent(*twice), "", "")
-    assert answer.count('"score"') == 2 and "not an image" in answer
+    assert answer.count('"score"') == 2 and "not a readable image" in answer
     assert not any(Path(path).exists() for path in twice) and Path(other[0]).exists()
     assert '"score"' in call(server, "inspect", sent(*other), "", "")
     assert "send it again" in call(server, "inspect", sent(*other), "", "")

@@ -548,7 +548,7 @@ def test_data_check_runs_in_its_own_process(root: Path, parts: Path, tmp_path: P
         (tmp_path / "bad" / "good" / image.name).write_bytes(image.read_bytes())
     (tmp_path / "bad" / "good" / "<b>.png").write_bytes(b"")
     *_, bad = data_check.check(tmp_path, "bad", tmp_path)
-    assert not bad.sound and any("empty file" in found.text for found in bad.findings)
+    assert not bad.sound and any("is empty" in found.text for found in bad.findings)
     assert str(tmp_path) not in json.dumps([found.text for found in bad.findings]), "no folder of the server is shown"
     assert "&lt;b&gt;" in view.checked(bad) and "<b>.png" not in view.checked(bad)
     (tmp_path / "none").mkdir()

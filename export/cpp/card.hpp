@@ -95,7 +95,7 @@ inline Thresholds parse_limits(const Json& limits, const std::string& category) 
         const double value = real_number(limits, rate);
         possible = possible && value > 1e-9 && value <= 1;
     }
-    if (!possible) throw BadInput("the calibration of '" + category + "' promises the impossible");
+    if (!possible) throw BadInput("the calibration of '" + category + "' holds impossible rates or counts of parts");
     return thresholds;
 }
 
