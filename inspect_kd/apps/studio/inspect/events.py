@@ -31,6 +31,8 @@ from inspect_kd.errors import InspectKDError, UsageError
 from inspect_kd.types import Decision
 
 Rendered = tuple[str, ...]
+# By default Gradio's page drops an event while it believes an earlier one pending, which a stopped batch may stay for long.
+NEVER_DROPPED: dict[str, Any] = {"trigger_mode": "multiple"}
 PARALLEL = 8
 """Events of one kind that are handled at once."""
 
@@ -74,11 +76,11 @@ def connect_batches(studio: Studio, bar: Bar, controls: Controls, panels: Panels
         for box in (bar.artifact, bar.category)
     ]
     pictures = controls.camera.input(
-        inspect_camera, controls.camera, [controls.camera, *rendered], **MODEL_EVENT, **PAGE_EVENT
+        inspect_camera, controls.camera, [controls.camera, *rendered], **NEVER_DROPPED, **MODEL_EVENT, **PAGE_EVENT
     )
     running: list[dict[str, Any]] = [
         controls.files.upload(
-            inspect_uploads, controls.files, [controls.files, *rendered], **MODEL_EVENT, **PAGE_EVENT
+            inspect_uploads, controls.files, [controls.files, *rendered], **NEVER_DROPPED, **MODEL_EVENT, **PAGE_EVENT
         ),
         pictures,
         controls.examples.click(inspect_offered, None, rendered, **MODEL_EVENT, **PAGE_EVENT),
