@@ -174,7 +174,7 @@ def test_unprintable_run_names_and_options_are_refused(parts: Path, tmp_path: Pa
     with pytest.raises(UsageError, match="must be printable text"):
         choose_folder(tmp_path, LATIN, resume=False)
     answer = call("train", "--data", parts, "--model", "embedded", "--dry-run", "--unlabelled", tmp_path / LATIN)
-    assert answer.returncode == 2 and f"--unlabelled {tmp_path}/{SHOWN}: " in answer.stderr
+    assert answer.returncode == 2 and f"unlabelled {tmp_path}/{SHOWN}: " in answer.stderr
 
 
 def test_categories_and_kinds_are_escaped(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def test_more_threads_than_processors_are_reported(tmp_path: Path) -> None:
     words = ["predict", str(tmp_path / "none.onnx"), "x.png", "--threads", "100000"]
     result = subprocess.run([sys.executable, "-m", "inspect_kd", *words], capture_output=True, text=True, check=False)
     first, second = result.stderr.splitlines()
-    assert first.startswith("--threads 100000: this machine") and second.endswith("no such artifact")
+    assert first.startswith("--threads 100000: only") and second.endswith("no such artifact")
 
 
 def test_impossible_options_are_refused(run: Path) -> None:
@@ -145,7 +145,7 @@ def test_engine_writable_by_others_is_refused(tmp_path: Path) -> None:
     folder = engine_folder(str(tmp_path / "e"))
     load_or_build(folder, EngineKey(**KEY), lambda: b"first")
     next(folder.glob("*.plan")).chmod(0o666)
-    with pytest.raises(EnvironmentFault, match="others may write there"):
+    with pytest.raises(EnvironmentFault, match="other users may write there"):
         load_or_build(folder, EngineKey(**KEY), lambda: b"second")
     folder.chmod(0o777)
     with pytest.raises(EnvironmentFault, match="other users may write there"):
