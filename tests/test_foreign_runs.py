@@ -63,7 +63,7 @@ def test_encoder_of_a_foreign_run_loads_no_file(copied: Path, tmp_path: Path) ->
     trace = tmp_path / "executed"
     (copied / "evil.pth").write_bytes(pickle.dumps(Payload(trace)))
     name_encoder(copied, "resnet18", checkpoint_path=str(copied / "evil.pth"))
-    with pytest.raises(BadInput, match=r"encoder 'resnet18': its `build` is .*checkpoint_path"):
+    with pytest.raises(BadInput, match=r"encoder 'resnet18': model arguments .*checkpoint_path"):
         load_run(copied)
     assert not trace.exists()
 
