@@ -44,7 +44,7 @@ def test_login_attempts_come_back_with_time_and_belong_to_an_address() -> None:
     assert (limit.take_attempt("1.2.3.4"), limit.take_attempt("1.2.3.4") > 0) == (0.0, True)
     for number in range(MOST_ADDRESSES + 10):
         limit.take_attempt(str(number))
-    assert len(limit.free_again) == MOST_ADDRESSES
+    assert len(limit.full_at) == MOST_ADDRESSES
     assert network_of("2001:db8::1") == network_of("2001:db8::ffff") != network_of("2001:db8:0:1::1")
     assert (
         network_of("10.0.0.1") == network_of("::ffff:10.0.0.1") == "10.0.0.1" and network_of("odd:text") == "odd:text"
