@@ -1,7 +1,7 @@
 """Golden figures of one small training with every stage and two teachers: what changes them changes everybody's models.
 
 Where torch and the processor are those that wrote the file, every number and every weight must be the same, bit for bit; elsewhere
-numbers may differ by rounding, and weights are not compared. `pytest --update-golden` rewrites the file, on purpose.
+losses are compared, to within rounding. `pytest --update-golden` rewrites the file, on purpose.
 """
 
 from __future__ import annotations
@@ -45,13 +45,16 @@ def test_a_small_training_gives_the_golden_figures(
     if golden["machine"] == found["machine"]:
         assert json.loads(json.dumps(found)) == golden
     else:
-        assert flat(found["numbers"]) == pytest.approx(flat(golden["numbers"]), rel=0.05, abs=0.01)
+        # Losses alone: of so few parts one decision more or less moves a metric by a fifth.
+        assert flat(losses(found)) == pytest.approx(flat(losses(golden)), rel=0.05, abs=0.01)
 
 
 def machine() -> str:
-    """What the rounding of sums follows from."""
-    flags = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags"))
-    processor = hashlib.sha256(flags.encode()).hexdigest()[:12]
+    """What the rounding of sums follows from: versions, and the processor with its caches, by which kernels are chosen."""
+    about = ("flags", "model", "model name", "stepping", "cache size")
+    lines = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.partition(":")[0].strip() in about]
+    caches = [path.read_text() for path in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"))]
+    processor = hashlib.sha256("\n".join([*lines[: len(about)], *caches]).encode()).hexdigest()[:12]
     return f"torch {torch.__version__}, onnxruntime {onnxruntime.__version__}, processor {processor}"
 
 
@@ -78,6 +81,10 @@ def numbers(run: Path, images: list[Path]) -> dict[str, Any]:
         "report": {key: report[key] for key in IN_REPORT},
         "outputs": [[a.score, float(a.heatmap.mean()), float(a.heatmap.max()), len(a.regions)] for a in answers],
     }
+
+
+def losses(content: dict[str, Any]) -> dict[str, Any]:
+    return {name: numbers["losses"] for name, numbers in content["numbers"].items()}
 
 
 def flat(value: Any) -> list[float]:
