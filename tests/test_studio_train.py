@@ -168,7 +168,8 @@ def test_restarted_studio_finds_the_running_training(
     assert trainings.progress("r").phase == "train" and trainings.progress("r").total == 4000
     trainings.stop("r")
     wait_for_state(trainings, "r", State.STOPPED)  # by the second signal: it ignores the first
-    assert processes.process_birth(pid) is None
+    # A process that is just exiting has no command line any more, by which it would still be recognised.
+    wait_until(lambda: processes.process_birth(pid) is None, "its end")
 
 
 def test_reused_process_id_is_neither_monitored_nor_signalled(
