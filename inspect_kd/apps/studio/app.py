@@ -36,7 +36,7 @@ class Page(gr.Blocks):
         self.uploads = uploads
 
     async def process_api(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Refuse calls without a session: Gradio names each after its event, and would open a session that nobody closes."""
+        """Refuse calls without a session: Gradio names each after its event, and would open a session that is never closed."""
         session = kwargs.get("session_hash")
         if session in (None, kwargs.get("event_id")):
             raise gr.Error(texts.NO_SESSION, print_exception=False)

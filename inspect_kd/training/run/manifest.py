@@ -8,9 +8,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from inspect_kd import config, strict_json, weights
+from inspect_kd import config, weights
 from inspect_kd.errors import BadInput
-from inspect_kd.plain_file import MissingFile, open_plain_file, read_plain_file
+from inspect_kd.plain_file import MissingFile, open_plain_file
+from inspect_kd.training.run.json_file import read_json_file
 
 MAX_BYTES = 4 << 20
 
@@ -51,12 +52,7 @@ class _Manifest(_ManifestPart):
 
 def read_manifest(path: Path) -> dict[str, Any]:
     """Read a manifest; raise BadInput where a key that this program reads is missing or of another type."""
-    try:
-        content = strict_json.loads(read_plain_file(path, "manifest of a run", MAX_BYTES), file_names=True)
-    except ValueError as error:
-        raise BadInput(f"{path}: not readable as JSON ({error}); train the run again") from error
-    if not isinstance(content, dict):
-        raise BadInput(f"{path}: expected a JSON object, found {type(content).__name__}; train the run again")
+    content = read_json_file(path, "manifest of a run", MAX_BYTES, "; train the run again")
     config.fill(_Manifest, content, where=str(path), fault=BadInput)
     if not isinstance(content["data"].get("source"), str | None):
         raise BadInput(f"{path}: data.source: expected a path; train the run again")

@@ -10,10 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from inspect_kd import __version__, strict_json
-from inspect_kd.errors import BadInput
-from inspect_kd.plain_file import read_plain_file
+from inspect_kd import __version__
 from inspect_kd.training.checkpoint import TRAIN_AGAIN
+from inspect_kd.training.run.json_file import read_json_file
 from inspect_kd.versions import installed
 
 PACKAGES = (
@@ -50,13 +49,7 @@ def environment(device: str) -> dict[str, Any]:
 
 def read_environment(path: Path) -> dict[str, Any]:
     """Read a run's environment. A resumed run's folder may come from another person, so the file is checked."""
-    try:
-        content = strict_json.loads(read_plain_file(path, "environment of a run", MAX_BYTES), file_names=True)
-    except ValueError as error:
-        raise BadInput(f"{path}: not readable as JSON ({error}){TRAIN_AGAIN}") from error
-    if not isinstance(content, dict):
-        raise BadInput(f"{path}: expected a JSON object, found {type(content).__name__}{TRAIN_AGAIN}")
-    return content
+    return read_json_file(path, "environment of a run", MAX_BYTES, TRAIN_AGAIN)
 
 
 def now() -> str:

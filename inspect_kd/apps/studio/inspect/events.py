@@ -31,7 +31,7 @@ from inspect_kd.errors import InspectKDError, UsageError
 from inspect_kd.types import Decision
 
 Rendered = tuple[str, ...]
-# By default Gradio's page drops an event while it believes an earlier one pending, which a stopped batch may stay for long.
+# By default Gradio's page drops an event while an earlier one counts as pending, as a stopped batch may for some time.
 NEVER_DROPPED: dict[str, Any] = {"trigger_mode": "multiple"}
 PARALLEL = 8
 """Events of one kind that are handled at once."""
