@@ -7,9 +7,9 @@ import errno
 from collections.abc import Iterator
 from pathlib import Path
 
-LONGEST = 2000
+MAX_LENGTH = 2000
 """Most characters of a message."""
-LONGEST_PATH = 300
+MAX_PATH_LENGTH = 300
 """Most characters of a path in a message about an OSError."""
 ADVICE = {
     errno.ENOSPC: "free some space, or write to another disk",
@@ -47,9 +47,9 @@ class InspectKDError(Exception):
     def __str__(self) -> str:
         """Messages quote what hostile files say of themselves: never pages of it, and nothing that steers a terminal."""
         text = "\n".join(printable(str(line)) for line in self.args)
-        if len(text) > LONGEST:
+        if len(text) > MAX_LENGTH:
             # The file is named first and the reason last: cut the middle.
-            text = f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}"
+            text = f"{text[: MAX_LENGTH // 2]} … {text[-MAX_LENGTH // 2 :]}"
         return text
 
 
@@ -107,6 +107,6 @@ def describe_os_error(error: OSError) -> str:
         return f"the output could not be written: {reason}" if error.errno in DISK_FAULTS else reason
     # `filename2` is the target of a copy: a full disk is a fault of the target, not of the source.
     path = str(error.filename2 if error.errno in DISK_FAULTS and error.filename2 else error.filename)
-    if len(path) > LONGEST_PATH:
-        path = f"{path[: LONGEST_PATH // 2]} … {path[-LONGEST_PATH // 2 :]}"
+    if len(path) > MAX_PATH_LENGTH:
+        path = f"{path[: MAX_PATH_LENGTH // 2]} … {path[-MAX_PATH_LENGTH // 2 :]}"
     return f"{path}: {reason}"

@@ -13,6 +13,7 @@ import os
 import socket
 import stat
 import sys
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,8 +23,10 @@ from inspect_kd.errors import EnvironmentFault, file_named
 
 TRIES = 100
 """Attempts: the former holder may remove the file between our opening and locking it."""
-LARGEST = 4096
+MAX_BYTES = 4096
 """Most bytes of a lock file that are read."""
+HOLDER_WAIT = 2.0
+"""Most seconds until a holder that has just locked the file has written its name into it."""
 UNSUPPORTED = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK}
 """Errors of `flock` on a file system that has no locks."""
 
@@ -107,9 +110,13 @@ def _is_still_at(handle: int, file: Path) -> bool:
 
 def _holder(file: Path) -> str:
     """Describe the process that the file names as the holder."""
-    try:
-        with file.open("rb") as opened:
-            holder = strict_json.loads(opened.read(LARGEST))
-        return f"process {int(holder['pid'])} on {str(holder['host'])[:80]} since {str(holder['since'])[:40]}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "another process"
+    deadline = time.monotonic() + HOLDER_WAIT
+    while True:
+        try:
+            with file.open("rb") as opened:
+                holder = strict_json.loads(opened.read(MAX_BYTES))
+            return f"process {int(holder['pid'])} on {str(holder['host'])[:80]} since {str(holder['since'])[:40]}"
+        except (OSError, ValueError, KeyError, TypeError):
+            if time.monotonic() > deadline:
+                return "another process"
+        time.sleep(0.02)

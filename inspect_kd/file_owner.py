@@ -14,7 +14,7 @@ from pathlib import Path
 from inspect_kd.errors import EnvironmentFault
 
 ROOT = 0
-MOST_LINKS = 40
+MAX_LINKS = 40
 """Most symbolic links on the path to one file, as on Linux."""
 
 
@@ -84,8 +84,8 @@ def _steps_to(path: Path) -> Iterator[tuple[Path, os.stat_result, bool]]:
             folder = step
             continue
         links += 1
-        if links > MOST_LINKS:
-            raise EnvironmentFault(f"{path}: more than {MOST_LINKS} symbolic links on the path; name the folder itself")
+        if links > MAX_LINKS:
+            raise EnvironmentFault(f"{path}: more than {MAX_LINKS} symbolic links on the path; name the folder itself")
         target = step.readlink()
         folder = Path("/") if target.is_absolute() else folder
         rest.extend(reversed(target.parts[1:] if target.is_absolute() else target.parts))

@@ -26,7 +26,7 @@ from inspect_kd.overlay import regions_to_show
 from inspect_kd.plain_file import read_plain_file
 from inspect_kd.quarantine import admit
 from inspect_kd.resize import RESIZE
-from inspect_kd.signing import LARGEST_ARTIFACT, Signer, load_signers, verify_bytes
+from inspect_kd.signing import MAX_ARTIFACT_BYTES, Signer, load_signers, verify_bytes
 from inspect_kd.types import BatchPrediction, Heatmap, Inspection, Region, Thresholds
 
 Frame = str | Path | npt.NDArray[np.generic]
@@ -155,7 +155,7 @@ class Inspector:
 def _read_artifact(path: Path) -> bytes:
     if path.is_dir():
         raise BadInput(f"{path}: no such artifact; a run's artifact lies in its folder as <run>.onnx")
-    return read_plain_file(path, "artifact", LARGEST_ARTIFACT)
+    return read_plain_file(path, "artifact", MAX_ARTIFACT_BYTES)
 
 
 def _name(frame: Frame) -> str:

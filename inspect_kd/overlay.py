@@ -21,9 +21,9 @@ FAINT, HOT = 0.5, 2.0
 _RAMP = np.array([[255, 196, 60], [255, 150, 30], [240, 70, 30], [205, 20, 60], [255, 235, 245]], np.float32)
 COLOURS = {Decision.OK: (34, 139, 84), Decision.REINSPECT: (214, 137, 16), Decision.NG: (200, 30, 45)}
 MARKS = {Decision.OK: "OK", Decision.REINSPECT: "RE-INSPECT ?", Decision.NG: "NG X"}
-SMALLEST_AREA = 2e-5
+MIN_AREA = 2e-5
 """Smallest region, as a share of a frame."""
-MOST_REGIONS = 50
+MAX_REGIONS = 50
 WIDEST_STROKE = 100
 """Pixels; OpenCV draws no line wider than 32767."""
 BRIGHTEST = 0.9
@@ -53,7 +53,7 @@ def find_regions(
             labels[top : top + h, left : left + w] == label, heatmap[top : top + h, left : left + w], -np.inf
         )
         row, column = np.unravel_index(int(inside.argmax()), inside.shape)
-        if area < SMALLEST_AREA * (frame or heatmap.size):
+        if area < MIN_AREA * (frame or heatmap.size):
             continue
         x, y = int(left * across), int(top * down)
         regions.append(
@@ -68,7 +68,7 @@ def find_regions(
                 peak_y=min(height - 1, int((top + row + 0.5) * down)),
             )
         )
-    return tuple(sorted(regions, key=lambda region: -region.peak)[:MOST_REGIONS])
+    return tuple(sorted(regions, key=lambda region: -region.peak)[:MAX_REGIONS])
 
 
 def regions_to_show(

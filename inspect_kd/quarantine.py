@@ -35,9 +35,9 @@ MEGABYTES = 2048
 """The child may allocate this and four times the file's size beyond its memory at start, where the system can limit it."""
 BATCHES = (1, 2)
 """Batch sizes that the child predicts: a line inspects single images, and a graph may behave differently for those."""
-MOST_RECORDED = 256
+MAX_RECORDED = 256
 """Artifacts in the record of those that passed."""
-LARGEST = 64 * 2**10
+MAX_BYTES = 64 * 2**10
 """Most bytes of the record."""
 PROGRAMS = ("inspect-kd", "onnxruntime", "onnxruntime-gpu", "openvino")
 READY = "inspect-kd quarantine: ready\n"
@@ -71,7 +71,7 @@ def _refuse_writable_record(record: Path) -> None:
 def _read_record(record: Path) -> list[str]:
     """Read the keys of artifacts that passed, the latest last. Refusals are not recorded: a busy machine may cause one."""
     try:
-        if record.stat().st_size > LARGEST:
+        if record.stat().st_size > MAX_BYTES:
             return []
         content = strict_json.loads(record.read_bytes())
         return [key for key in content["passed"] if isinstance(key, str)]
@@ -82,7 +82,7 @@ def _read_record(record: Path) -> list[str]:
 
 def _add_to_record(record: Path, key: str) -> None:
     """Record an artifact that passed. Two processes at once may lose an entry, which costs one more trial."""
-    passed = [*_read_record(record), key][-MOST_RECORDED:]
+    passed = [*_read_record(record), key][-MAX_RECORDED:]
     # On a full or read-only disk the artifact is tried again at each start.
     with contextlib.suppress(OSError):
         make_own_folder(record.parent)

@@ -22,8 +22,8 @@ from inspect_kd.types import Thresholds
 
 SCHEMA = 1
 KEY = "inspect_kd_calibration"
-LARGEST = 64 * 2**10
-LONGEST_NAME = 120
+MAX_BYTES = 64 * 2**10
+MAX_NAME_LENGTH = 120
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,9 +45,9 @@ class SignOff:
     """The decisions that the thresholds gave on the parts inspected when they were chosen."""
 
     def __post_init__(self) -> None:
-        if not self.by.strip() or len(self.by) > LONGEST_NAME or not self.by.isprintable():
+        if not self.by.strip() or len(self.by) > MAX_NAME_LENGTH or not self.by.isprintable():
             raise UsageError(
-                f"thresholds are signed off with a person's name: printable text of 1 to {LONGEST_NAME} characters"
+                f"thresholds are signed off with a person's name: printable text of 1 to {MAX_NAME_LENGTH} characters"
             )
         self._refuse_unprintable_text()
         low, high = self.thresholds.reinspect, self.thresholds.reject
@@ -117,7 +117,7 @@ def read_sign_off(path: Path) -> SignOff:
 
 def read_bytes(path: Path) -> bytes:
     """Read the bytes of a file that should be a sign-off."""
-    return read_plain_file(path, "calibration", LARGEST)
+    return read_plain_file(path, "calibration", MAX_BYTES)
 
 
 def parse_sign_off(data: bytes, path: Path) -> SignOff:

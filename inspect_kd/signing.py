@@ -27,9 +27,9 @@ from inspect_kd.plain_file import MissingFile, read_plain_file
 
 VERSION = 2
 PURPOSE = "inspect-kd signature"
-LARGEST = 64 * 2**10
+MAX_BYTES = 64 * 2**10
 """Most bytes of a signature, a key or a sign-off; real ones have hundreds."""
-LARGEST_ARTIFACT = 2**31
+MAX_ARTIFACT_BYTES = 2**31
 
 
 class SignedKind(StrEnum):
@@ -207,15 +207,15 @@ def _pem(key: Ed25519PublicKey) -> bytes:
 def read_signable(file: Path) -> bytes:
     """Read the bytes of an artifact or of a sign-off."""
     if kind_of(file)[0] is SignedKind.SIGN_OFF:
-        return read_plain_file(file, "calibration", LARGEST)
-    return read_plain_file(file, "artifact", LARGEST_ARTIFACT)
+        return read_plain_file(file, "calibration", MAX_BYTES)
+    return read_plain_file(file, "artifact", MAX_ARTIFACT_BYTES)
 
 
 def _read_signature(file: Path) -> tuple[Statement, bytes]:
     """Read the statement and the signature beside a file, neither verified yet."""
     path = signature_path(file)
     try:
-        text = read_plain_file(path, "signature", LARGEST)
+        text = read_plain_file(path, "signature", MAX_BYTES)
     except MissingFile:
         raise BadInput(f"{file}: not signed ({path.name} is not beside it); sign it with `inspect-kd sign`") from None
     try:
@@ -272,6 +272,6 @@ def _not_ed25519(path: Path) -> UsageError:
 
 def _key_bytes(path: Path) -> bytes:
     try:
-        return read_plain_file(path, "key", LARGEST)
+        return read_plain_file(path, "key", MAX_BYTES)
     except BadInput as error:
         raise UsageError(f"{error}; `inspect-kd keygen` makes one") from None

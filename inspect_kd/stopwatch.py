@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-TURN, MOST_RUNS = 0.4, 12
+TURN, MAX_RUNS = 0.4, 12
 """Seconds and runs after which a candidate's turn ends; a slow candidate runs once a turn."""
 WARM_UP = 2
 """First rounds, which are not counted."""
@@ -45,7 +45,7 @@ def time_in_turns(
     rounds: int,
     *,
     warm_up: int = WARM_UP,
-    most: int = MOST_RUNS,
+    most: int = MAX_RUNS,
     after: Callable[[], object] | None = None,
 ) -> dict[str, Times]:
     """Time each candidate in `rounds` turns of at most `most` runs. `after` is called after each round."""

@@ -193,7 +193,7 @@ def test_wide_table_of_short_rows_takes_little_memory(tmp_path: Path) -> None:
 
 
 def test_table_with_too_many_rows_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_walk, "MOST_ROWS", 3)
+    monkeypatch.setattr(_walk, "MAX_ROWS", 3)
     (tmp_path / "a.csv").write_text("image,label\n" + "x.png,good\n" * 4)
     with pytest.raises(BadInput, match="more than 3 rows"):
         open_dataset(tmp_path / "a.csv")

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -110,3 +111,19 @@ def test_existing_empty_folder_is_kept(tmp_path: Path) -> None:
     with hold_lock(tmp_path / "run" / ".lock", "it", "wait"):
         pass
     assert (tmp_path / "run").is_dir()
+
+
+def test_refusal_waits_until_a_holder_has_written_its_name(tmp_path: Path) -> None:
+    """Of two processes started at once the second may read the file between the first's locking and writing."""
+    file = tmp_path / ".lock"
+    with hold_lock(file, "it", "wait"):
+        holder = file.read_bytes()
+        file.write_bytes(b"")
+        timer = threading.Timer(0.3, file.write_bytes, [holder])
+        timer.start()
+        with (
+            pytest.raises(EnvironmentFault, match=rf"^it is in use by process {os.getpid()} on "),
+            hold_lock(file, "it", "wait"),
+        ):
+            pass
+        timer.join()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from inspect_kd.cli.predict import LONGEST_LINE, bounded_lines, find_images
+from inspect_kd.cli.predict import MAX_LINE_BYTES, bounded_lines, find_images
 from inspect_kd.datasets import layouts
 from inspect_kd.datasets.find_images import find_by_pattern, find_in_folder
 from inspect_kd.errors import BadInput
@@ -116,7 +116,7 @@ def test_linked_image_is_found(parts: Path) -> None:
 
 
 def test_endless_line_of_stdin_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "lines").write_bytes(b"a.png\n" + b"b" * LONGEST_LINE + b"\n")
+    (tmp_path / "lines").write_bytes(b"a.png\n" + b"b" * MAX_LINE_BYTES + b"\n")
     with (tmp_path / "lines").open("rb") as stream:
         lines = bounded_lines(stream)
         assert next(lines) == b"a.png\n"

@@ -25,7 +25,7 @@ from inspect_kd.config import load_recipe, read_yaml
 from inspect_kd.datasets import list_images, open_dataset
 from inspect_kd.datasets.fetch import unpack
 from inspect_kd.datasets.images import decode_image, read_image
-from inspect_kd.datasets.jpeg_structure import MOST_SCANS
+from inspect_kd.datasets.jpeg_structure import MAX_SCANS
 from inspect_kd.datasets.manifest import load_manifest
 from inspect_kd.errors import BadInput, InspectKDError, UsageError
 from inspect_kd.export import to_onnx, to_openvino
@@ -192,7 +192,7 @@ def test_jpeg_with_a_thousand_scans_is_refused(tmp_path: Path) -> None:
     """Each scan costs a pass over all pixels: seconds for a kilobyte."""
     Image.new("RGB", (64, 64), (9, 8, 7)).save(tmp_path / "a.jpg", progressive=True)
     data = (tmp_path / "a.jpg").read_bytes()
-    assert 1 < data.count(b"\xff\xda") < MOST_SCANS and decode_image(data, "a.jpg").shape == (64, 64, 3)
+    assert 1 < data.count(b"\xff\xda") < MAX_SCANS and decode_image(data, "a.jpg").shape == (64, 64, 3)
     last = data.rindex(b"\xff\xda")
     with pytest.raises(BadInput, match="scans"):
         decode_image(data[:last] + data[last:-2] * 1000 + data[-2:], "a.jpg")

@@ -223,10 +223,12 @@ def test_damaged_record_counts_as_empty(content: bytes, tmp_path: Path, cache: P
 
 
 def test_record_has_a_limited_size(cache: Path) -> None:
-    for number in range(quarantine.MOST_RECORDED + 20):
+    for number in range(quarantine.MAX_RECORDED + 20):
         quarantine._add_to_record(cache, f"{number:064}")
-    assert quarantine._read_record(cache)[-1] == f"{quarantine.MOST_RECORDED + 19:064}"
-    assert len(quarantine._read_record(cache)) == quarantine.MOST_RECORDED and cache.stat().st_size < quarantine.LARGEST
+    assert quarantine._read_record(cache)[-1] == f"{quarantine.MAX_RECORDED + 19:064}"
+    assert (
+        len(quarantine._read_record(cache)) == quarantine.MAX_RECORDED and cache.stat().st_size < quarantine.MAX_BYTES
+    )
 
 
 def test_artifact_opens_if_the_record_cannot_be_written(tmp_path: Path, cache: Path) -> None:

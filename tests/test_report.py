@@ -17,7 +17,7 @@ from inspect_kd.metrics import CategoryMetrics, mean_of
 from inspect_kd.report import Report, write_report
 from inspect_kd.report.html import Cell, Html, table
 from inspect_kd.report.pictures import Example, data_uri
-from inspect_kd.report.pictures_file import FILE_NAME, LONGEST_LINE, read_pictures
+from inspect_kd.report.pictures_file import FILE_NAME, MAX_LINE_BYTES, read_pictures
 from inspect_kd.types import Decision, Inspection, Sample, Thresholds
 
 HOSTILE = '<img src=x onerror="alert(1)">'
@@ -157,7 +157,7 @@ def picture_line(**changes: object) -> str:
         picture_line(image=None),
         picture_line(decision="MAYBE"),
         picture_line(score="x"),
-        picture_line(original="data:image/png;base64," + "A" * LONGEST_LINE),
+        picture_line(original="data:image/png;base64," + "A" * MAX_LINE_BYTES),
     ],
     ids=range(10),
 )

@@ -259,7 +259,7 @@ def test_unread_results_of_all_sessions_have_a_size_limit(monkeypatch: pytest.Mo
     from inspect_kd.apps.studio.server import session_limit
 
     monkeypatch.setattr(session_limit, "ALL_BYTES", 100_000)
-    monkeypatch.setattr(session_limit, "MOST_SESSIONS", 3)
+    monkeypatch.setattr(session_limit, "MAX_SESSIONS", 3)
 
     async def fill() -> None:
         queue, put, event = queue_and_event("small")

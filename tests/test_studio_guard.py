@@ -29,7 +29,7 @@ def test_login_attempts_come_back_with_time_and_belong_to_an_address() -> None:
     pytest.importorskip("starlette", reason="comes with Gradio: pip install 'inspect-kd[ui,cpu]'")
     from inspect_kd.apps.studio.server.login_limit import (
         BURST,
-        MOST_ADDRESSES,
+        MAX_ADDRESSES,
         SECONDS_PER_ATTEMPT,
         LoginLimit,
         network_of,
@@ -42,9 +42,9 @@ def test_login_attempts_come_back_with_time_and_belong_to_an_address() -> None:
     assert limit.take_attempt("1.2.3.5") == 0.0, "another address is not locked out"
     now[0] += SECONDS_PER_ATTEMPT
     assert (limit.take_attempt("1.2.3.4"), limit.take_attempt("1.2.3.4") > 0) == (0.0, True)
-    for number in range(MOST_ADDRESSES + 10):
+    for number in range(MAX_ADDRESSES + 10):
         limit.take_attempt(str(number))
-    assert len(limit.full_at) == MOST_ADDRESSES
+    assert len(limit.full_at) == MAX_ADDRESSES
     assert network_of("2001:db8::1") == network_of("2001:db8::ffff") != network_of("2001:db8:0:1::1")
     assert (
         network_of("10.0.0.1") == network_of("::ffff:10.0.0.1") == "10.0.0.1" and network_of("odd:text") == "odd:text"

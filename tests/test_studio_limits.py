@@ -136,11 +136,11 @@ def test_bodies_are_limited_before_login(locked: Server, prefix: str) -> None:
 
 
 def test_login_must_be_a_small_form(locked: Server) -> None:
-    from inspect_kd.apps.studio.server.body_limit import MOST_LOGIN_BYTES, BodyLimit
+    from inspect_kd.apps.studio.server.body_limit import MAX_LOGIN_BYTES, BodyLimit
 
     assert ask(locked, "POST", "/login", b"", **MULTIPART).status in (415, 429)
     assert (
-        asyncio.run(status_of(BodyLimit(unreachable), "/login", bytes(MOST_LOGIN_BYTES + 1), FORM["Content_Type"]))
+        asyncio.run(status_of(BodyLimit(unreachable), "/login", bytes(MAX_LOGIN_BYTES + 1), FORM["Content_Type"]))
         == 413
     )
     assert asyncio.run(status_of(BodyLimit(unreachable), "/login/", b"", "multipart/form-data; boundary=x")) == 415

@@ -61,7 +61,7 @@ def test_log_without_line_ends_is_not_kept_in_memory(tmp_path: Path) -> None:
     reader = LogReader(tmp_path / LOG)
     for _ in range(3):
         reader.read()
-    assert len(reader.rest) <= training_log.LONGEST_LINE
+    assert len(reader.rest) <= training_log.MAX_LINE_BYTES
 
 
 @pytest.mark.parametrize("target", ["/dev/zero", "../elsewhere.json"])

@@ -25,7 +25,7 @@ from inspect_kd.apps.studio.train.data_folders import data_folders, first_sound_
 from inspect_kd.apps.studio.train.log import TrainingProgress, parse_line, read_metrics
 from inspect_kd.apps.studio.train.record import RECORD, State, TrainingRecord, TrainRequest, read_record
 from inspect_kd.apps.studio.train.service import TrainService
-from inspect_kd.apps.studio.train.trainings import MOST_WAITING, Trainings
+from inspect_kd.apps.studio.train.trainings import MAX_WAITING, Trainings
 from inspect_kd.errors import BadInput, InspectKDError, UsageError
 from inspect_kd.report import pictures_file
 from tests.tiny import TINY
@@ -484,7 +484,7 @@ def test_request_of_the_wrong_type_writes_no_record(wrong: dict[str, object], ro
 
 def test_queue_is_limited(root: Path, tmp_path: Path) -> None:
     trainings = Trainings(root, tmp_path / "runs", at_once=0)
-    for number in range(MOST_WAITING):
+    for number in range(MAX_WAITING):
         TrainingRecord(name=f"r{number}", request=request(), requested_at=1.0, command=[]).write(
             tmp_path / "runs" / f"r{number}"
         )

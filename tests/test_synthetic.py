@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from inspect_kd.datasets.images import read_image
-from inspect_kd.datasets.synthetic import KINDS, LARGEST, SMALLEST, add_defect, find_part
+from inspect_kd.datasets.synthetic import KINDS, MAX_SHARE, MIN_SHARE, add_defect, find_part
 from inspect_kd.datasets.textures import draw_scene, draw_texture
 from inspect_kd.resize import resize
 
@@ -26,7 +26,7 @@ def test_each_kind_changes_only_pixels_in_its_mask(kind: str) -> None:
         changed = (defect.image != image).any(axis=2)
         assert not (changed & ~defect.mask).any()
         assert changed[defect.mask].mean() > 0.5
-        assert 0.4 * SMALLEST <= defect.mask.mean() <= 2.1 * LARGEST or defect.mask.sum() >= 4
+        assert 0.4 * MIN_SHARE <= defect.mask.mean() <= 2.1 * MAX_SHARE or defect.mask.sum() >= 4
 
 
 def test_all_kinds_are_drawn() -> None:

@@ -52,7 +52,7 @@ LOCKED_PLATFORM: dict[str, str | AbstractSet[str]] = {
     "platform_system": "Linux",
     "platform_machine": "x86_64",
 }
-LONGEST_LICENCE_NAME = 200
+MAX_LICENCE_NAME_LENGTH = 200
 """A longer `License` field holds the text of a licence, not its name."""
 
 
@@ -192,7 +192,7 @@ def find_licences(metadata: PackageMetadata) -> list[License]:
     """The licence expression, else the name in the older field, else the classifiers."""
     for field in ("License-Expression", "License"):
         for text in metadata.get_all(field) or []:
-            if text != "UNKNOWN" and "\n" not in text and len(text) <= LONGEST_LICENCE_NAME:
+            if text != "UNKNOWN" and "\n" not in text and len(text) <= MAX_LICENCE_NAME_LENGTH:
                 return [declare_licence(text)]
     classifiers = metadata.get_all("Classifier") or []
     return [declare_licence(each.rpartition(" :: ")[2]) for each in classifiers if each.startswith("License :: ")]

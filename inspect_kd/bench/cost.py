@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from inspect_kd.child_process import spawn_process
 from inspect_kd.export.options import RuntimeOptions
-from inspect_kd.export.to_onnx import LARGEST_BATCH, open_session
+from inspect_kd.export.to_onnx import MAX_BATCH, open_session
 from inspect_kd.stopwatch import time_in_turns
 
 BATCH = 8
@@ -30,7 +30,7 @@ STATM = Path("/proc/self/statm")
 def export_file(model: nn.Module, path: Path, size: int, *, dynamic: bool = True) -> None:
     """Export to ONNX for any size of batch, or for one image where a model does not allow more."""
     example = torch.zeros(2 if dynamic else 1, size, size, 3, dtype=torch.uint8)
-    shapes = ({0: torch.export.Dim("batch", min=1, max=LARGEST_BATCH)},) if dynamic else None
+    shapes = ({0: torch.export.Dim("batch", min=1, max=MAX_BATCH)},) if dynamic else None
     program = torch.onnx.export(
         model.eval(), (example,), dynamo=True, dynamic_shapes=shapes, opset_version=20, verbose=False
     )

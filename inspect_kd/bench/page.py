@@ -18,7 +18,7 @@ from inspect_kd.metrics import METRICS
 from inspect_kd.report.charts import Point, scatter
 from inspect_kd.report.html import card_table, document
 from inspect_kd.spreadsheet import csv_text
-from inspect_kd.stopwatch import MOST_RUNS
+from inspect_kd.stopwatch import MAX_RUNS
 
 COSTS = ("cpu_ms", "p50_ms", "p99_ms", "batched_cpu_ms", "gflop", "file_mb", "memory_mb")
 CSV_COLUMNS = ("setting", "entry", "category", *METRICS, *COSTS, "train_seconds", "note", "failure")
@@ -165,7 +165,7 @@ def _explained(environment: Mapping[str, Any]) -> list[str]:
         "checkpoints. Ours train as their recipe says; a peer for its own number of epochs or a time limit, whichever ends first. The "
         "remarks say which peers were stopped early: they might do better with more time.",
         f"Times are those of the first setting's files, from pixels to heatmap and score on one thread of ONNX Runtime, all in one "
-        f"run, in turns, up to {ROUNDS * MOST_RUNS} images each, fewer of slow ones; they "
+        f"run, in turns, up to {ROUNDS * MAX_RUNS} images each, fewer of slow ones; they "
         "differ between machines and moments; the ratios are comparable.",
     ]
 

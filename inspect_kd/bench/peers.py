@@ -43,7 +43,7 @@ WITHOUT_FINEST = {"Patchcore", "Supersimplenet"}
 EPOCHS = {"Stfpm": 100, "Fastflow": 500, "Supersimplenet": 300, "ReverseDistillation": 200, "EfficientAd": 100}
 """From the examples that come with anomalib, or the papers."""
 BATCH = 8
-LARGEST_BANK = 3_000
+MAX_BANK = 3_000
 """Patches that PatchCore keeps at most: choosing one takes a pass over all patches, a quarter of a second on a CPU."""
 
 
@@ -69,7 +69,7 @@ def run_entry(entry: Entry, data: DataSet, folder: Path, minutes: float, progres
     torch.manual_seed(0)
     train = data.select(Split.TRAIN)
     try:
-        module = build(entry, coreset=min(0.1, LARGEST_BANK / (len(train) * (SIZE // 8) ** 2)))
+        module = build(entry, coreset=min(0.1, MAX_BANK / (len(train) * (SIZE // 8) ** 2)))
         if entry.model == "EfficientAd":
             # Otherwise it downloads into the working directory.
             module.imagenet_dir = folder.parents[1] / "imagenette"

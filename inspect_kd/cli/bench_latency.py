@@ -89,11 +89,11 @@ def bench_latency(
 
 def _parse_sizes(text: str) -> list[int]:
     from inspect_kd.errors import UsageError
-    from inspect_kd.export.to_onnx import LARGEST_BATCH
+    from inspect_kd.export.to_onnx import MAX_BATCH
 
     words = text.split(",")
-    if not all(word.strip().isdecimal() and 1 <= int(word) <= LARGEST_BATCH for word in words):
-        raise UsageError(f"--batches {text}: write sizes from 1 to {LARGEST_BATCH} separated by commas, such as 1,2,8")
+    if not all(word.strip().isdecimal() and 1 <= int(word) <= MAX_BATCH for word in words):
+        raise UsageError(f"--batches {text}: write sizes from 1 to {MAX_BATCH} separated by commas, such as 1,2,8")
     return [int(word) for word in words]
 
 

@@ -12,7 +12,7 @@ from inspect_kd.cli.echo import echo
 
 app = typer.Typer(help="Data sets: list, check, download, draw.", no_args_is_help=True)
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-MOST_FINDINGS = 40
+MAX_FINDINGS = 40
 
 
 @app.command("ls")
@@ -70,13 +70,13 @@ def check(
         typer.echo(json.dumps({"layout": data_set.layout, "counts": counts, "defective": defects, "findings": listed}))
     else:
         _print_counts(data_set.name, data_set.layout, counts, defects)
-        for finding in findings[:MOST_FINDINGS]:
+        for finding in findings[:MAX_FINDINGS]:
             mark = {"error": "✗", "warning": "!", "note": "•"}[finding.severity]
             echo(f"{mark} {finding.text}")
             for file in finding.files[:3]:
                 echo(f"    {printable(str(file))}")
-        if len(findings) > MOST_FINDINGS:
-            echo(f"… and {len(findings) - MOST_FINDINGS} more (--json lists all)")
+        if len(findings) > MAX_FINDINGS:
+            echo(f"… and {len(findings) - MAX_FINDINGS} more (--json lists all)")
     if errors:
         raise BadInput(f"{data}: {errors} error{'s' if errors > 1 else ''}")
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from inspect_kd.errors import InspectKDError
     from inspect_kd.types import Inspection
 
-LONGEST_LINE = 2**16
+MAX_LINE_BYTES = 2**16
 """Bytes of a line of stdin; no system has paths that long."""
 
 
@@ -121,9 +121,9 @@ def bounded_lines(stream: BinaryIO) -> Iterator[bytes]:
     """The lines of a stream, none of them longer than any path: one without end would fill the memory."""
     from inspect_kd.errors import BadInput
 
-    while line := stream.readline(LONGEST_LINE + 1):
-        if len(line) > LONGEST_LINE:
-            raise BadInput(f"stdin: a line of more than {LONGEST_LINE} bytes; give one path a line")
+    while line := stream.readline(MAX_LINE_BYTES + 1):
+        if len(line) > MAX_LINE_BYTES:
+            raise BadInput(f"stdin: a line of more than {MAX_LINE_BYTES} bytes; give one path a line")
         yield line
 
 

@@ -22,11 +22,11 @@ PACKINGS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7z
 """Functions that open a compressed archive, by its first bytes."""
 RESERVE, PER_MEMBER = 2**20, 2**12
 """Bytes that all headers of an archive may have: once, and again for each member, but never more than the former at once."""
-LARGEST_HEADER = 2**14
+MAX_HEADER_BYTES = 2**14
 """Bytes of a single one: of a long name or of a PAX header."""
-MOST_GLOBAL_KEYS = 100
+MAX_GLOBAL_KEYS = 100
 """Of PAX headers that hold for all members: `tarfile` copies them into each."""
-MOST_SPARSE_PARTS = 100_000
+MAX_SPARSE_PARTS = 100_000
 """Of all members together: a part takes a hundred times as much memory as space in the archive."""
 _MANY_DIGITS = re.compile(rb"[0-9]{65}")
 """In a run of digits `tarfile` searches for the end of a number from each of them anew (CVE-2024-6232)."""
@@ -64,17 +64,17 @@ class BoundedTar(tarfile.TarFile):
 
     def _bound_memory(self, member: tarfile.TarInfo | None) -> None:
         """Drop what a member keeps of its headers once they are read, and bound what cannot be dropped."""
-        if len(self.pax_headers) > MOST_GLOBAL_KEYS:
+        if len(self.pax_headers) > MAX_GLOBAL_KEYS:
             raise BadInput(
-                f"{self.headers.packed}: global headers of more than {MOST_GLOBAL_KEYS} keys: an archive bomb; refused"
+                f"{self.headers.packed}: global headers of more than {MAX_GLOBAL_KEYS} keys: an archive bomb; refused"
             )
         if member is None:
             return
         member.pax_headers = {}
         self.sparse_parts += len(getattr(member, "sparse", None) or ())
-        if self.sparse_parts > MOST_SPARSE_PARTS:
+        if self.sparse_parts > MAX_SPARSE_PARTS:
             raise BadInput(
-                f"{self.headers.packed}: more than {MOST_SPARSE_PARTS} parts of sparse files: an archive bomb; refused"
+                f"{self.headers.packed}: more than {MAX_SPARSE_PARTS} parts of sparse files: an archive bomb; refused"
             )
 
 
@@ -88,8 +88,8 @@ class HeaderReader:
 
     def read(self, size: int = -1) -> bytes:
         if self.is_bounded:
-            if not 0 <= size <= min(self.left, LARGEST_HEADER):
-                most = RESERVE if size > self.left else LARGEST_HEADER
+            if not 0 <= size <= min(self.left, MAX_HEADER_BYTES):
+                most = RESERVE if size > self.left else MAX_HEADER_BYTES
                 raise BadInput(f"{self.packed}: headers of more than {most} bytes: an archive bomb; refused")
             self.left -= size
         content = self.content.read(size)

@@ -26,9 +26,9 @@ from inspect_kd.types import Progress
 from inspect_kd.weights import sha256
 
 BLOCK = 1 << 20
-MOST_MEMBERS = 500_000
-MOST_BYTES = 200 * 2**30
-LARGEST_RATIO = 200
+MAX_MEMBERS = 500_000
+MAX_BYTES = 200 * 2**30
+MAX_RATIO = 200
 """Highest ratio of unpacked to packed size: images hardly compress, archive bombs do."""
 LZMA_MEMORY = 256 * 2**20
 PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -162,7 +162,7 @@ def _parse_length(header: str | None) -> int | None:
 
 def _append(archive: Archive, part: Path, progress: Progress) -> None:
     """Download what is missing of an archive."""
-    limit = archive.size or MOST_BYTES
+    limit = archive.size or MAX_BYTES
     have = part.stat().st_size if part.is_file() else 0
     request = urllib.request.Request(archive.url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
@@ -259,7 +259,7 @@ def _bounded_members(tar: tarfile.TarFile, packed: Path) -> Iterator[tarfile.Tar
 
 
 def _check_limits(packed: Path, members: int, total: int) -> None:
-    if members > MOST_MEMBERS or total > MOST_BYTES or total > LARGEST_RATIO * max(packed.stat().st_size, BLOCK):
+    if members > MAX_MEMBERS or total > MAX_BYTES or total > MAX_RATIO * max(packed.stat().st_size, BLOCK):
         raise BadInput(
             f"{packed}: {members} members of {total} bytes from {packed.stat().st_size}: an archive bomb; refused"
         )

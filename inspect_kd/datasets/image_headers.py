@@ -17,12 +17,12 @@ from inspect_kd.datasets.tiff_checks import check_tiff
 from inspect_kd.datasets.tiff_structure import check_values
 from inspect_kd.errors import BadInput
 
-LARGEST_PIXELS = 200_000_000
-LARGEST_BYTES = 3 * LARGEST_PIXELS
+MAX_PIXELS = 200_000_000
+MAX_BYTES = 3 * MAX_PIXELS
 """Size of the decoded pixels at the file's own depth (16-bit RGBA: 8 bytes a pixel). Some steps hold two copies."""
 WIDE_MODES = {"I;16", "I;16L", "I;16B", "I;16N", "I", "F"}
 # Pillow raises an error above twice this number; its default is lower than our limit.
-Image.MAX_IMAGE_PIXELS = LARGEST_PIXELS // 2
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
 _TIFF_MARKS = tuple(order + mark for order in (b"II", b"MM") for mark in (b"*\0", b"\0*", b"+\0", b"\0+"))
 EXIF_ORIENTATION = 0x0112
 _XMP_ORIENTATION = re.compile(rb"""tiff:Orientation\s*(?:=\s*["']|>)\s*([0-9]+)""")
@@ -50,10 +50,10 @@ def open_image(data: bytes, name: str) -> Image.Image:
         # Pillow's plugins raise all kinds of errors for hostile headers.
         raise BadInput(f"{name}: not a readable image; supported are PNG, JPEG, BMP, TIFF and WebP") from error
     pixels, pixel_bytes = image.width * image.height, max(3, len(image.getbands()) * _bytes_per_channel(data, image))
-    if pixels > LARGEST_PIXELS or pixels * pixel_bytes > LARGEST_BYTES:
+    if pixels > MAX_PIXELS or pixels * pixel_bytes > MAX_BYTES:
         raise BadInput(
             f"{name}: {image.width}x{image.height} pixels of {pixel_bytes} bytes; the limit is "
-            f"{LARGEST_BYTES // pixel_bytes // 10**6} million such pixels"
+            f"{MAX_BYTES // pixel_bytes // 10**6} million such pixels"
         )
     _check_structure(image, name)
     return image

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 
 from inspect_kd.datasets.image_headers import (
     EXIF_ORIENTATION,
-    LARGEST_PIXELS,
+    MAX_PIXELS,
     WIDE_MODES,
     check_exif,
     check_xmp,
@@ -30,7 +30,7 @@ from inspect_kd.plain_file import MissingFile, read_plain_file
 from inspect_kd.types import ImageU8, Mask
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".tif", ".tiff", ".webp"})
-LARGEST_FILE = 2**31
+MAX_FILE_BYTES = 2**31
 STRIP = 2**22
 """Pixels that are converted at once: what a conversion needs beside its answer is bounded by this, not by the image."""
 UNLIKELY = 165
@@ -76,10 +76,8 @@ def as_rgb8(array: npt.NDArray[np.generic], *, bits: int | None = None, name: st
         array = array[:, :, 0]
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)) or 0 in array.shape:
         raise BadInput(f"{name}: an image of shape {array.shape}; expected (H, W), (H, W, 3) or (H, W, 4)")
-    if array.shape[0] * array.shape[1] > LARGEST_PIXELS:
-        raise BadInput(
-            f"{name}: {array.shape[1]}x{array.shape[0]} pixels; the limit is {LARGEST_PIXELS // 10**6} million"
-        )
+    if array.shape[0] * array.shape[1] > MAX_PIXELS:
+        raise BadInput(f"{name}: {array.shape[1]}x{array.shape[0]} pixels; the limit is {MAX_PIXELS // 10**6} million")
     values = _to_bytes(array, bits, name)
     if values.ndim == 2:
         return np.repeat(values[:, :, None], 3, axis=2)
@@ -104,7 +102,7 @@ def _read_bytes(path: Path) -> bytes:
     try:
         if path.is_dir():
             raise BadInput(f"{path}: a folder, not an image")
-        return read_plain_file(path, "image", LARGEST_FILE)
+        return read_plain_file(path, "image", MAX_FILE_BYTES)
     except MissingFile:
         raise BadInput(f"{path}: no such file") from None
     except (OSError, ValueError) as error:

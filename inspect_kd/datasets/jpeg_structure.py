@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from inspect_kd.datasets.tiff_structure import EXIF_MARK, Tiff, check_values
 from inspect_kd.errors import BadInput
 
-MOST_SCANS = 64
+MAX_SCANS = 64
 """Progressive JPEGs have about ten scans; each may be a few bytes long and still costs a pass over all pixels."""
-MOST_SEGMENTS, MOST_IMAGES = 10_000, 16
+MAX_SEGMENTS, MAX_IMAGES = 10_000, 16
 _MARKER = re.compile(rb"\xff[\x02-\xcf\xd9-\xfe]")
 """A marker with a segment: neither a stuffed byte in the compressed pixels nor a marker without content."""
 _END, _SCAN, _APP1, _APP2 = 0xD9, 0xDA, 0xE1, 0xE2
@@ -32,8 +32,8 @@ def check_jpeg(data: bytes, name: str) -> None:
     scans, index, exif = 0, 0, []
     for marker, start in segments(data):
         scans += marker == _SCAN
-        if scans > MOST_SCANS:
-            raise BadInput(f"{name}: a JPEG of more than {MOST_SCANS} scans; refused before decoding")
+        if scans > MAX_SCANS:
+            raise BadInput(f"{name}: a JPEG of more than {MAX_SCANS} scans; refused before decoding")
         if marker == _APP2 and data.startswith(b"MPF\0", start):
             index = start + 4
         if marker == _APP1 and data.startswith(EXIF_MARK, start):
@@ -54,7 +54,7 @@ def check_jpeg(data: bytes, name: str) -> None:
 
 def segments(data: bytes, at: int = 0) -> Iterator[tuple[int, int]]:
     """Yield (marker, start of its content) up to the end-of-image marker of the image that begins at `at`."""
-    for _ in range(MOST_SEGMENTS):
+    for _ in range(MAX_SEGMENTS):
         match = _MARKER.search(data, at)
         if match is None:
             return
@@ -80,7 +80,7 @@ def _lists_another_picture(data: bytes, index: int) -> bool:
     except (struct.error, LookupError, ValueError):
         return False  # not a readable index
     own = max(1, _pixels_at(data, 0))
-    return len(images) > MOST_IMAGES or any(
+    return len(images) > MAX_IMAGES or any(
         kind >> 16 & 0xFF == _VIEW_OF_SEVERAL or _pixels_at(data, index + offset) >= own
         for kind, _, offset, *_ in images[1:]
     )

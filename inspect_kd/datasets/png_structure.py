@@ -13,7 +13,7 @@ from typing import NamedTuple
 from inspect_kd.errors import BadInput
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-MOST_CHUNKS = 2**20
+MAX_CHUNKS = 2**20
 PIECE = 2**18
 """Bytes that are inflated at once."""
 _ANIMATION = frozenset({b"acTL", b"fcTL", b"fdAT"})
@@ -90,7 +90,7 @@ def read_header(data: bytes) -> Header:
 def _chunks(data: bytes, name: str) -> Iterator[tuple[bytes, int, int]]:
     """(kind, where its content begins, where the chunk ends), to the end of the image."""
     at = len(SIGNATURE)
-    for _ in range(MOST_CHUNKS):
+    for _ in range(MAX_CHUNKS):
         length, kind = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8]
         start, end = at + 8, at + 12 + length
         if end > len(data) or (at == len(SIGNATURE) and (kind, length) != (b"IHDR", 13)):
@@ -99,4 +99,4 @@ def _chunks(data: bytes, name: str) -> Iterator[tuple[bytes, int, int]]:
         if kind == b"IEND":
             return
         at = end
-    raise BadInput(f"{name}: a PNG of more than {MOST_CHUNKS} chunks; refused before decoding")
+    raise BadInput(f"{name}: a PNG of more than {MAX_CHUNKS} chunks; refused before decoding")

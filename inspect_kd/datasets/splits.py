@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from inspect_kd.errors import BadInput
 from inspect_kd.types import Sample, Split
 
-FEWEST = 5
+MIN_IMAGES = 5
 """Fewest sound parts of a category: three to train, one to calibrate, one to validate."""
 
 
@@ -49,14 +49,14 @@ def _split_category(name: str, samples: list[Sample], holdout: Holdout) -> list[
     tested = {s.group for s in test if s.group is not None}
     test += [replace(s, split=Split.TEST) for s in sound if s.group in tested]
     sound = [s for s in sound if s.group not in tested]
-    if len(sound) < FEWEST:
+    if len(sound) < MIN_IMAGES:
         raise BadInput(
-            f"category '{name}' has {len(sound)} sound parts for training; at least {FEWEST} are needed "
+            f"category '{name}' has {len(sound)} sound parts for training; at least {MIN_IMAGES} are needed "
             "(three to train on, one for the thresholds, one for early stopping)"
         )
     groups = _ordered_groups(sound, holdout.seed)
     shares = [(Split.CALIBRATION, holdout.calibration), (Split.VALIDATION, holdout.validation)]
-    if not has_sound_test and len(sound) > FEWEST and holdout.test > 0:
+    if not has_sound_test and len(sound) > MIN_IMAGES and holdout.test > 0:
         shares.append((Split.TEST, holdout.test))
     if len(groups) <= len(shares):
         raise BadInput(

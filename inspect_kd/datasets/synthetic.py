@@ -17,7 +17,7 @@ import numpy.typing as npt
 from inspect_kd.datasets.textures import Field, Rng, draw_texture, noise_field
 from inspect_kd.types import ImageU8, Mask
 
-SMALLEST, LARGEST = 0.0005, 0.15
+MIN_SHARE, MAX_SHARE = 0.0005, 0.15
 """Share of the image that a defect covers, drawn log-uniformly."""
 VISIBLE = 6
 """Grey levels by which a pixel must differ to count as damaged."""
@@ -39,7 +39,7 @@ def add_defect(
     *,
     donor: ImageU8 | None = None,
     kinds: Sequence[str] | None = None,
-    shares: tuple[float, float] = (SMALLEST, LARGEST),
+    shares: tuple[float, float] = (MIN_SHARE, MAX_SHARE),
 ) -> Defect:
     """Add a defect to a sound image; patches are pasted from `donor`, another image of the category."""
     source = image if donor is None or donor.shape != image.shape else donor
@@ -245,7 +245,7 @@ def _finish(image: ImageU8, damaged: ImageU8, part: Mask | None, kind: str) -> D
     """Compute the exact mask and undo invisible changes. None if the change is too small, too large or off the part."""
     changed = np.abs(image.astype(np.int16) - damaged).max(axis=2) > VISIBLE
     mask = cv2.morphologyEx(changed.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8)) > 0
-    if not max(4, 0.5 * SMALLEST * mask.size) <= mask.sum() <= 2 * LARGEST * mask.size:
+    if not max(4, 0.5 * MIN_SHARE * mask.size) <= mask.sum() <= 2 * MAX_SHARE * mask.size:
         return None
     if part is not None and (mask & part).sum() < 0.5 * mask.sum():
         return None

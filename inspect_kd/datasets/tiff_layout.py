@@ -29,7 +29,7 @@ _WITH_PREDICTOR = frozenset({_LZW, _DEFLATE, _OLD_DEFLATE, _LZMA, _ZSTD})
 _UNSIGNED, _SIGNED, _FLOATING = 1, 2, 3
 _INTEGER = frozenset({_UNSIGNED, _SIGNED})
 _INTERLEAVED, _SEPARATE = 1, 2
-MOST_SEGMENTS = 2**20
+MAX_SEGMENTS = 2**20
 """Strips or tiles: Pillow decodes each in a call of its own."""
 ALL_ROWS = 2**32 - 1
 """ROWS_PER_STRIP of a single strip."""
@@ -174,8 +174,8 @@ def _check_segments(tiff: Tiff, first: Directory, tags: PixelTags) -> None:
     planes = tags.samples if tags.planar == _SEPARATE else 1
     rows_of_segments, columns = -(-length // down), -(-width // across)
     count = rows_of_segments * columns * planes
-    if count > MOST_SEGMENTS:
-        raise ValueError(f"{count} strips or tiles; at most {MOST_SEGMENTS} are read")
+    if count > MAX_SEGMENTS:
+        raise ValueError(f"{count} strips or tiles; at most {MAX_SEGMENTS} are read")
     offsets_tag, bytes_tag = (TILE_OFFSETS, TILE_BYTES) if has_tiles else (STRIP_OFFSETS, STRIP_BYTES)
     offsets, sizes = tiff.all_numbers(first, offsets_tag, count), tiff.all_numbers(first, bytes_tag, count)
     if 0 in offsets or 0 in sizes:

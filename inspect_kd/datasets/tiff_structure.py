@@ -10,10 +10,10 @@ from inspect_kd.errors import BadInput
 
 EXIF_MARK = b"Exif\0\0"
 """Precedes Exif data in a JPEG. Pillow skips any number of them, and copies the remaining data each time."""
-MOST_MARKS = 8
+MAX_MARKS = 8
 SMALL_VALUES = 2**20
 """Total bytes of values that are always accepted: some writers let tags share a value."""
-MOST_DIRECTORIES, MOST_TAGS, MOST_NUMBERS = 64, 4096, 64
+MAX_DIRECTORIES, MAX_TAGS, MAX_NUMBERS = 64, 4096, 64
 _BYTES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 """Bytes of a value by its type; otherwise one."""
 _NUMBERS = {3: "H", 4: "L", 16: "Q"}
@@ -70,11 +70,11 @@ class Tiff:
         return numbers[0]
 
     def numbers(self, directory: Directory, tag: int, default: tuple[int, ...]) -> tuple[int, ...]:
-        """Return all integers of a tag, at most MOST_NUMBERS."""
+        """Return all integers of a tag, at most MAX_NUMBERS."""
         entry = directory.entries.get(tag)
         if entry is None:
             return default
-        if entry.kind not in _NUMBERS or not 1 <= entry.length <= MOST_NUMBERS:
+        if entry.kind not in _NUMBERS or not 1 <= entry.length <= MAX_NUMBERS:
             raise ValueError(
                 f"tag {tag} is not a single number" if entry.length == 1 else f"tag {tag} is not a short list"
             )
@@ -96,8 +96,8 @@ class Tiff:
         visited: set[int] = set()
         at = self.first
         while at and at not in visited:
-            if len(visited) == MOST_DIRECTORIES:
-                raise ValueError(f"more than {MOST_DIRECTORIES} directories")
+            if len(visited) == MAX_DIRECTORIES:
+                raise ValueError(f"more than {MAX_DIRECTORIES} directories")
             visited.add(at)
             directory = self._directory(at)
             yield directory
@@ -114,8 +114,8 @@ class Tiff:
             at = pending.pop()
             if not at or at in visited:
                 continue
-            if len(visited) == MOST_DIRECTORIES:
-                raise ValueError(f"more than {MOST_DIRECTORIES} directories")
+            if len(visited) == MAX_DIRECTORIES:
+                raise ValueError(f"more than {MAX_DIRECTORIES} directories")
             visited.add(at)
             try:
                 for tag, entry in self._entries(at):
@@ -140,7 +140,7 @@ class Tiff:
         """Yield (tag, entry) for each tag of the directory at this offset."""
         count_form, offset_form, inline_size = self._layout
         count = self.read(count_form, at)
-        if count > MOST_TAGS:
+        if count > MAX_TAGS:
             raise ValueError(f"a directory of {count} tags")
         at += struct.calcsize(f"={count_form}")
         head = struct.Struct(f"{self.order}HH{offset_form}")
@@ -155,8 +155,8 @@ class Tiff:
 
 def check_values(data: bytes, name: str) -> None:
     """Refuse TIFF directories whose values are far larger than the data itself, because Pillow copies each value."""
-    if data.startswith(EXIF_MARK * MOST_MARKS):
-        raise BadInput(f"{name}: Exif data that begins with {MOST_MARKS} marks or more; refused before decoding")
+    if data.startswith(EXIF_MARK * MAX_MARKS):
+        raise BadInput(f"{name}: Exif data that begins with {MAX_MARKS} marks or more; refused before decoding")
     while data.startswith(EXIF_MARK):
         data = data[len(EXIF_MARK) :]
     try:

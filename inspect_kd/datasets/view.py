@@ -24,7 +24,7 @@ from inspect_kd.types import Heatmap, ImageU8, Model
 BATCH = 8
 """Frames that are predicted at once."""
 
-LARGEST_SCALED = 400_000_000
+MAX_SCALED_PIXELS = 400_000_000
 """Most pixels of an image at the frames' scale, to which small tiles and narrow images are enlarged."""
 
 
@@ -64,10 +64,10 @@ class View:
         if self.tile is None:
             return
         width, height = (max(length, self.size) for length in self._extent(image))
-        if width * height > LARGEST_SCALED:
+        if width * height > MAX_SCALED_PIXELS:
             raise BadInput(
                 f"{name}: {image.shape[1]}x{image.shape[0]} pixels become {width * height // 10**6} million at the tiles' scale; "
-                f"the limit is {LARGEST_SCALED // 10**6} million: crop the image or use larger tiles"
+                f"the limit is {MAX_SCALED_PIXELS // 10**6} million: crop the image or use larger tiles"
             )
 
     def frames(self, image: ImageU8) -> Iterator[ImageU8]:

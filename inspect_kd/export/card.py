@@ -17,7 +17,7 @@ from inspect_kd.errors import BadInput
 SCHEMA = 1
 KEY = "inspect_kd"
 """Key of the metadata entry that holds the card."""
-LARGEST_CARD = 8 * 2**20
+MAX_CARD_BYTES = 8 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,8 +50,8 @@ class ArtifactCard:
     @staticmethod
     def parse(text: str, where: str) -> ArtifactCard:
         """Parse and check a card; every value is checked, since the file may be hostile."""
-        if len(text) > LARGEST_CARD:
-            raise BadInput(f"{where}: the artifact's card is {len(text)} bytes long; the limit is {LARGEST_CARD}")
+        if len(text) > MAX_CARD_BYTES:
+            raise BadInput(f"{where}: the artifact's card is {len(text)} bytes long; the limit is {MAX_CARD_BYTES}")
         try:
             content = strict_json.loads(text)
             schema = content.pop("schema")

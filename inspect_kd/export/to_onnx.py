@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from inspect_kd.export.graph import ArtifactGraph
 
 SUFFIX = ".onnx"
-LARGEST_BATCH = 64
+MAX_BATCH = 64
 PROVIDERS = {
     "cpu": ["CPUExecutionProvider"],
     "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"],
@@ -43,7 +43,7 @@ def export(graph: ArtifactGraph, to: Path, *, card: ArtifactCard, opset: int) ->
         graph.eval().cpu(),
         (example,),
         dynamo=True,
-        dynamic_shapes=({0: Dim("batch", min=1, max=LARGEST_BATCH)},),
+        dynamic_shapes=({0: Dim("batch", min=1, max=MAX_BATCH)},),
         input_names=["images"],
         output_names=["heatmap", "score"],
         opset_version=opset,

@@ -12,7 +12,7 @@ from inspect_kd.export.deploy import Conversion
 from inspect_kd.report.charts import agreement
 from inspect_kd.report.html import card_table, document, tiles
 
-MOST_LEFT = 40
+MAX_LEFT = 40
 """Convolutions listed by name."""
 FASTER, SLOWER = 0.97, 1.03
 """A ratio of times between these counts as equally fast."""
@@ -153,7 +153,7 @@ def _kept_in_fp32(conversion: Conversion) -> str:
         "fp32: with all of them in int8, a score on held-out parts, sound and damaged, would move by more than "
         f"{conversion.deployment.quantise.score:g}; as it is, by {quantised.score:.3g}."
     )
-    rows = [(left.node, f"{left.heatmap:.2g}") for left in quantised.left[:MOST_LEFT]]
+    rows = [(left.node, f"{left.heatmap:.2g}") for left in quantised.left[:MAX_LEFT]]
     table = card_table(("convolution", "mean change of the heatmap with this one alone in int8"), rows)
     return f'<h2>What stayed in fp32</h2><p class="soft">{note}</p>{table}'
 

@@ -23,7 +23,7 @@ NAMES = {
     "pixel_f1max": "pixel F1max",
     "pixel_aupro": "AUPRO",
 }
-MOST_HISTOGRAMS = 16
+MAX_HISTOGRAMS = 16
 
 
 def page(report: Report) -> str:
@@ -145,7 +145,7 @@ def _promise(report: Report) -> str:
 
 
 def _scores(report: Report) -> str:
-    names = [name for name in report.calibration.limits if name != POOLED][:MOST_HISTOGRAMS]
+    names = [name for name in report.calibration.limits if name != POOLED][:MAX_HISTOGRAMS]
     verdicts = report.evaluation.verdicts if report.evaluation else []
     charts = []
     for name in names:

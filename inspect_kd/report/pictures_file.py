@@ -16,7 +16,7 @@ from inspect_kd.report.pictures import Example
 from inspect_kd.types import Decision
 
 FILE_NAME = "pictures.jsonl"
-LONGEST_LINE = 1 << 20
+MAX_LINE_BYTES = 1 << 20
 IMAGE_PREFIX = "data:image/"
 TEXTS = ("image", "category", "kind", "original", "heated")
 
@@ -48,7 +48,7 @@ def read_pictures(run: Path, most: int) -> list[Example]:
     try:
         with open_plain_file(run / FILE_NAME, "pictures of a report", follow_links=False) as file:
             for _ in range(most):
-                example = _parse(file.readline(LONGEST_LINE))
+                example = _parse(file.readline(MAX_LINE_BYTES))
                 if example is not None:
                     examples.append(example)
     except (OSError, BadInput):

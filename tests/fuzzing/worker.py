@@ -43,7 +43,7 @@ NUMBERS = (
 BOARD = struct.Struct(f"{len(NUMBERS)}q")
 TOO_MUCH = 17
 """Exit code of a worker that exceeded its memory; another one continues."""
-LONGEST_LINE = 4000
+MAX_LINE_BYTES = 4000
 """Most characters of an error message."""
 
 
@@ -169,7 +169,7 @@ def _clear(error: InspectKDError) -> tuple[str, str] | None:
     if type(error) not in (BadInput, UsageError, EnvironmentFault, GateFailed):
         return "exception", _where(error)
     text, link = str(error), error.__cause__ or error.__context__
-    if len(text) > LONGEST_LINE:
+    if len(text) > MAX_LINE_BYTES:
         return "exception", f"an error of {len(text)} characters: {_where(error)}"
     try:
         text.encode()

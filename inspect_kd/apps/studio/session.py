@@ -24,7 +24,7 @@ from inspect_kd.errors import BadInput, UsageError
 from inspect_kd.inspector import Inspector
 from inspect_kd.types import Inspection, Thresholds
 
-MOST_REFUSED = 1000
+MAX_REFUSED = 1000
 """Refused files that one session lists."""
 HALF_STEP = 0.0005 + 1e-9
 """Of the threshold sliders."""
@@ -177,7 +177,7 @@ class Session:
         """List a file as refused; only the first thousand are kept."""
         refused = RefusedFile(name, reason)
         with self.lock:
-            if len(self.refused) < MOST_REFUSED:
+            if len(self.refused) < MAX_REFUSED:
                 self.refused.append(refused)
         return refused
 

@@ -28,7 +28,7 @@ from inspect_kd.types import Thresholds
 
 IDLE_S = 1800.0
 """After this time a session with parts may be closed for a new one."""
-MOST_REMEMBERED = 256
+MAX_REMEMBERED = 256
 """Closed sessions whose thresholds are remembered."""
 
 
@@ -104,7 +104,7 @@ class Sessions:
             self._closed[key] = ClosedSession(
                 session.artifact, session.category, session.thresholds, len(session.parts)
             )
-            while len(self._closed) > MOST_REMEMBERED:
+            while len(self._closed) > MAX_REMEMBERED:
                 self._closed.popitem(last=False)
         session.close()
 

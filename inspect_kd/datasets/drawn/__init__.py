@@ -38,8 +38,8 @@ VISIBLE = 9
 MARKER = ".drawn.json"
 """The file with the settings that a folder was drawn with."""
 KEYS = {"version", "seed", "size", "train", "test_good", "per_kind"}
-LARGEST_MARKER = 4096
-MOST_PARTS = 10_000
+MAX_MARKER_BYTES = 4096
+MAX_PARTS = 10_000
 """Most parts of a kind that are accepted from a marker file."""
 WAIT_ADVICE = "wait until that process has drawn it, then run the command again"
 # Random offset of a part in front of the camera: share of the side, degrees.
@@ -120,7 +120,7 @@ def _read_settings(root: Path) -> dict[str, int] | None:
     """Read the settings that a folder was drawn with; None if it was not drawn."""
     try:
         with (root / MARKER).open("rb") as file:
-            settings = strict_json.loads(file.read(LARGEST_MARKER))
+            settings = strict_json.loads(file.read(MAX_MARKER_BYTES))
     except (OSError, ValueError):
         return None
     numbers = isinstance(settings, dict) and settings.keys() == KEYS and all(type(n) is int for n in settings.values())
@@ -139,7 +139,7 @@ def _refuse_foreign_files(root: Path) -> None:
 
 
 def _expected_files(settings: dict[str, int]) -> set[str]:
-    counts = [min(settings[key], MOST_PARTS) for key in ("train", "test_good", "per_kind")]
+    counts = [min(settings[key], MAX_PARTS) for key in ("train", "test_good", "per_kind")]
     jobs = [job for category in CATEGORIES for job in _jobs(category, *counts)]
     images = {f"{category}/{split}/{kind}/{index:03}.png" for category, split, kind, index in jobs}
     return images | {f"{category}/ground_truth/{kind}/{index:03}_mask.png" for category, _, kind, index in jobs}

@@ -14,8 +14,8 @@ SOUND_NAMES = frozenset({"good", "ok", "sound", "normal", "goods", "io", "pass",
 MASK_FOLDERS = ("ground_truth", "masks", "mask")
 MASK_ENDS = ("_mask", "_gt", "_label", "_seg", "-mask")
 _HIDDEN = (".", "_")
-LARGEST_TABLE = 256 * 2**20
-MOST_ROWS = 1_000_000
+MAX_TABLE_BYTES = 256 * 2**20
+MAX_ROWS = 1_000_000
 
 
 def inside(root: Path, path: Path) -> Path:
@@ -40,16 +40,16 @@ def read_table(path: Path, columns: Sequence[str]) -> Iterator[dict[str, str]]:
     rows = _rows(path)
     positions = {name: position for position, name in enumerate(next(rows, [])) if name in columns}
     for number, row in enumerate(filter(None, rows), start=1):
-        if number > MOST_ROWS:
-            raise BadInput(f"{path}: more than {MOST_ROWS} rows; split the table")
+        if number > MAX_ROWS:
+            raise BadInput(f"{path}: more than {MAX_ROWS} rows; split the table")
         yield {name: row[position] if position < len(row) else "" for name, position in positions.items()}
 
 
 def _rows(path: Path) -> Iterator[list[str]]:
     try:
-        if path.stat().st_size > LARGEST_TABLE:
+        if path.stat().st_size > MAX_TABLE_BYTES:
             raise BadInput(
-                f"{path}: {path.stat().st_size} bytes exceeds the limit of {LARGEST_TABLE} bytes for tables; split it"
+                f"{path}: {path.stat().st_size} bytes exceeds the limit of {MAX_TABLE_BYTES} bytes for tables; split it"
             )
         with path.open(newline="", encoding="utf-8-sig") as file:
             yield from csv.reader(file)

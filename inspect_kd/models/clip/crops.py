@@ -21,7 +21,7 @@ from inspect_kd.types import ImageU8
 
 MARGIN = 1.5
 """Side of a crop, in sides of the region."""
-SMALLEST = 0.25
+MIN_SIDE = 0.25
 """Smallest side of a crop, as a share of the image's side: smaller crops show too little context."""
 WEIGHT = 0.5
 """Weight of the second pass; the first pass has the rest."""
@@ -54,7 +54,7 @@ def suspicious_crops(heat_hw: npt.NDArray[np.float32], threshold: float) -> list
         height, width = heat_hw.shape
         top, bottom = rows.min() / height, (rows.max() + 1) / height
         left, right = columns.min() / width, (columns.max() + 1) / width
-        side = float(min(1.0, max(SMALLEST, MARGIN * max(bottom - top, right - left))))
+        side = float(min(1.0, max(MIN_SIDE, MARGIN * max(bottom - top, right - left))))
         crops.append(Crop(_start(top, bottom, side), _start(left, right, side), side))
     return crops
 

@@ -17,7 +17,7 @@ from inspect_kd.types import ImageU8
 
 MARGIN = 2.0
 """Side of the square, in sides of the draft's box."""
-SMALLEST = 0.25
+MIN_SIDE = 0.25
 """Smallest side of the square, as a share of the image's side: a smaller crop would only be a blur."""
 OUTSIDE_LOGIT = -8.0
 """Mask logit outside the square."""
@@ -26,7 +26,7 @@ OUTSIDE_LOGIT = -8.0
 def crop_squares(boxes_K4: Tensor, side: int) -> Tensor:
     """Squares around boxes: left, top, right, bottom in whole pixels of SAM's input, inside of it."""
     longest_K = (boxes_K4[:, 2:] - boxes_K4[:, :2]).amax(dim=1)
-    sides_K1 = (MARGIN * longest_K).clamp(SMALLEST * side, side).round()[:, None]
+    sides_K1 = (MARGIN * longest_K).clamp(MIN_SIDE * side, side).round()[:, None]
     centre_K2 = (boxes_K4[:, :2] + boxes_K4[:, 2:]) / 2
     corner_K2 = torch.minimum((centre_K2 - sides_K1 / 2).clamp_min(0), side - sides_K1).round()
     return torch.cat([corner_K2, corner_K2 + sides_K1], dim=1).long()

@@ -48,7 +48,7 @@ DECAY_AFTER = 10 / 16
 """Share of the epochs after which the learning rate falls to a tenth."""
 FALSE_ALARMS = 0.02
 """Share of false alarms on sound training parts that the presence head may accept."""
-LARGEST_MASK = 0.4
+MAX_MASK_SHARE = 0.4
 """Share of the image: a larger mask covers the part, not a defect."""
 
 
@@ -337,7 +337,7 @@ class SamSptTeacher(Teacher):
         for (prompt, cells), probability_HW, is_accepted in zip(regions, probability_KHW, accepted, strict=True):
             enlarged = cv2.resize(cells.astype(np.uint8), (self.size, self.size), interpolation=cv2.INTER_NEAREST) > 0
             cells_HW, mask_HW = torch.from_numpy(enlarged).to(probability_HW.device), probability_HW > 0.5
-            if is_accepted and (mask_HW & cells_HW).any() and mask_HW.float().mean() < LARGEST_MASK:
+            if is_accepted and (mask_HW & cells_HW).any() and mask_HW.float().mean() < MAX_MASK_SHARE:
                 left, top, right, bottom = (round(edge * self.size / self.side) for edge in prompt.box)
                 window = slice(top, max(bottom, top + 1)), slice(left, max(right, left + 1))
                 masks.append(AcceptedMask(window, cells_HW, probability_HW))

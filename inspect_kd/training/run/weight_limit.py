@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from inspect_kd.errors import BadInput
 
-MOST_WEIGHTS = 2**30
+MAX_WEIGHTS = 2**30
 """4 GiB in 32 bits. The shipped students have about two million; an encoder counts twice, as it is built once more to read its strides."""
 FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn}
 
@@ -32,6 +32,6 @@ class WeightLimit(TorchFunctionMode):
         if func in FACTORIES and args:
             size = args[0] if isinstance(args[0], (tuple, list)) else args
             self.created += math.prod(size)
-            if self.created > MOST_WEIGHTS:
-                raise BadInput(f"{self.where}: builds more than {MOST_WEIGHTS:,} weights")
+            if self.created > MAX_WEIGHTS:
+                raise BadInput(f"{self.where}: builds more than {MAX_WEIGHTS:,} weights")
         return func(*args, **(kwargs or {}))

@@ -15,7 +15,7 @@ from inspect_kd.apps.studio.session import Session
 from inspect_kd.report.html import Cell, Html, table
 from inspect_kd.types import Decision, Inspection
 
-MOST_CARDS = 120
+MAX_CARDS = 120
 
 
 def comparison(session: Session, address: UrlOf) -> str:
@@ -28,7 +28,7 @@ def comparison(session: Session, address: UrlOf) -> str:
     decisions = session.comparison.decisions()
     differing = [each for each in decisions if each[1] is not each[2]]
     differing.sort(key=lambda each: -_distance(session, each[0]))
-    cards = "".join(_card(session, *each, address) for each in differing[:MOST_CARDS])
+    cards = "".join(_card(session, *each, address) for each in differing[:MAX_CARDS])
     below = (
         f'<h3>{texts.DIFFERENT}</h3><div class="cards">{cards}</div>'
         if differing

@@ -14,7 +14,7 @@ from inspect_kd.apps.studio.session import Session
 from inspect_kd.report.html import Html, table
 from inspect_kd.types import Decision
 
-MOST_REFUSED_SHOWN = 20
+MAX_REFUSED_SHOWN = 20
 
 
 def gallery(session: Session, address: UrlOf) -> str:
@@ -126,6 +126,6 @@ def _refused_files(session: Session) -> str:
     count = len(session.refused)
     head = texts.REFUSED_ONE if count == 1 else texts.REFUSED_MANY.format(count=count)
     lines = "".join(
-        f"<li><b>{escape(each.name)}</b> {escape(each.reason)}</li>" for each in session.refused[-MOST_REFUSED_SHOWN:]
+        f"<li><b>{escape(each.name)}</b> {escape(each.reason)}</li>" for each in session.refused[-MAX_REFUSED_SHOWN:]
     )
     return f'<div class="refused" role="alert"><b>{texts.ICONS[Decision.NG]} {head}</b><ul>{lines}</ul></div>'

@@ -17,7 +17,7 @@ from threading import Lock
 from inspect_kd import atomic_write
 from inspect_kd.apps.studio.inspect.parts import Part
 from inspect_kd.errors import BadInput, EnvironmentFault, UsageError
-from inspect_kd.sign_off import LONGEST_NAME
+from inspect_kd.sign_off import MAX_NAME_LENGTH
 from inspect_kd.types import Decision, Thresholds
 
 FOLDERS = {Decision.OK: "good", Decision.NG: "defect"}
@@ -42,8 +42,8 @@ class MarkContext:
     by: str = ""
 
     def __post_init__(self) -> None:
-        if len(self.by) > LONGEST_NAME or not self.by.isprintable():
-            raise UsageError(f"a mark is stored with a name of at most {LONGEST_NAME} printable characters")
+        if len(self.by) > MAX_NAME_LENGTH or not self.by.isprintable():
+            raise UsageError(f"a mark is stored with a name of at most {MAX_NAME_LENGTH} printable characters")
 
 
 class MarkStore:

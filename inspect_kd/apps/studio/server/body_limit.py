@@ -13,9 +13,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from inspect_kd.apps.studio import texts
 from inspect_kd.apps.studio.server.routes import LOGIN, UPLOAD, is_form, route_of
 
-MOST_BYTES = 2**20
+MAX_BYTES = 2**20
 """Enough for an event that names some thousand files."""
-MOST_LOGIN_BYTES = 2**14
+MAX_LOGIN_BYTES = 2**14
 FORM = "application/x-www-form-urlencoded"
 
 
@@ -33,7 +33,7 @@ class BodyLimit:
         if is_login and Headers(scope=scope).get("content-type", "").partition(";")[0].strip().lower() != FORM:
             await PlainTextResponse(texts.LOGIN_IS_FORM, 415)(scope, receive, send)
             return
-        most = MOST_LOGIN_BYTES if is_login else MOST_BYTES
+        most = MAX_LOGIN_BYTES if is_login else MAX_BYTES
         try:
             body = await read_at_most(most, scope, receive)
         except ClientDisconnect:

@@ -22,7 +22,7 @@ FILE_ROUTE = re.compile(rf"{API}/file[=/](.*)", re.DOTALL)
 UNUSED_ROUTES = tuple(f"{API}/{name}" for name in ("proxy=", "process_recording", "deep_link", "component_server"))
 """Gradio's routes that fetch from other hosts or write files, and that the Studio's page does not need."""
 HEARTBEAT = f"{API}/heartbeat/"
-LONGEST_NAME = 64
+MAX_NAME_LENGTH = 64
 """Characters of a session's name; Gradio's clients use at most 36."""
 CONTENT_SECURITY_POLICY = "; ".join(
     (
@@ -87,8 +87,8 @@ class HttpGuard:
         if site not in ("none", "same-origin") and not opens_page(scope["method"], path, headers):
             return texts.FOREIGN_SITE
         file = FILE_ROUTE.fullmatch(path)
-        if path.startswith(HEARTBEAT) and len(path) > len(HEARTBEAT) + LONGEST_NAME:
-            return texts.SESSION_NAME_TOO_LONG.format(most=LONGEST_NAME)
+        if path.startswith(HEARTBEAT) and len(path) > len(HEARTBEAT) + MAX_NAME_LENGTH:
+            return texts.SESSION_NAME_TOO_LONG.format(most=MAX_NAME_LENGTH)
         if path.startswith(UNUSED_ROUTES) or (file and not self.is_served(file[1])):
             return texts.NOT_SERVED
         return None

@@ -18,7 +18,7 @@ BURST = 10
 """Wrong logins that an address may make before it has to wait."""
 SECONDS_PER_ATTEMPT = 30.0
 """Seconds after which one more attempt is allowed."""
-MOST_ADDRESSES = 10_000
+MAX_ADDRESSES = 10_000
 """Addresses that are counted; if there are more, the one with the oldest attempt is dropped."""
 
 
@@ -62,7 +62,7 @@ class LoginLimit:
             return wait
         self.full_at[address] = full_at
         self.full_at.move_to_end(address)
-        if len(self.full_at) > MOST_ADDRESSES:
+        if len(self.full_at) > MAX_ADDRESSES:
             self.full_at.popitem(last=False)
         return 0.0
 

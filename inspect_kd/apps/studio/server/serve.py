@@ -14,8 +14,8 @@ from inspect_kd.apps.studio.server.temporary_folder import TemporaryFolder
 from inspect_kd.apps.studio.settings import Settings
 from inspect_kd.errors import EnvironmentFault
 
-LONGEST_QUEUE = 32
-MOST_STATES = 256
+MAX_QUEUE = 32
+MAX_STATES = 256
 """Sessions whose Gradio state is kept; an open page needs its state."""
 
 
@@ -57,9 +57,9 @@ def run_studio(settings: Settings, server: Server | None = None) -> Iterator[str
     page, studio = build(settings, received.path)
     try:
         try:
-            SessionLimit(page.queue(max_size=LONGEST_QUEUE, api_open=False)._queue)
+            SessionLimit(page.queue(max_size=MAX_QUEUE, api_open=False)._queue)
             _, address, _ = page.launch(
-                state_session_capacity=MOST_STATES,
+                state_session_capacity=MAX_STATES,
                 server_name=f"[{server.host}]" if ":" in server.host else server.host,
                 server_port=server.port,
                 auth=list(server.auth) or None,

@@ -13,11 +13,11 @@ from gradio.queueing import Event, Queue
 from gradio.server_messages import EventMessage, ProcessCompletedMessage
 
 from inspect_kd.apps.studio import texts
-from inspect_kd.apps.studio.server.http_guard import LONGEST_NAME
+from inspect_kd.apps.studio.server.http_guard import MAX_NAME_LENGTH
 
-MOST_UNREAD = 32
+MAX_UNREAD = 32
 """Events of one session that are running, or whose results are unread."""
-MOST_SESSIONS = 512
+MAX_SESSIONS = 512
 """Sessions that the queue keeps."""
 SESSION_BYTES, ALL_BYTES = 2**26, 2**28
 """Size of the unread results of one session, and of all sessions together."""
@@ -85,10 +85,10 @@ class SessionLimit:
 
     def reason_to_refuse(self, session: str) -> str | None:
         """The reason to refuse an event of this session; None if it is allowed."""
-        if len(session) > LONGEST_NAME:
-            return texts.SESSION_NAME_TOO_LONG.format(most=LONGEST_NAME)
-        if len(self.events_of(session)) >= MOST_UNREAD:
-            return texts.TOO_MANY_UNREAD.format(most=MOST_UNREAD)
+        if len(session) > MAX_NAME_LENGTH:
+            return texts.SESSION_NAME_TOO_LONG.format(most=MAX_NAME_LENGTH)
+        if len(self.events_of(session)) >= MAX_UNREAD:
+            return texts.TOO_MANY_UNREAD.format(most=MAX_UNREAD)
         return None
 
     def events_of(self, session: str) -> set[str]:
@@ -126,7 +126,7 @@ class SessionLimit:
         """Drop the sessions that have been idle longest and have no running event; their next event opens them again."""
         running = {event.session_hash for event in self.queue.event_ids_to_events.values()}
         for table in (self.queue.pending_messages_per_session, self.queue.pending_event_ids_session):
-            for session in list(table)[: max(0, len(table) - MOST_SESSIONS)]:
+            for session in list(table)[: max(0, len(table) - MAX_SESSIONS)]:
                 if session not in running:
                     self.forget(session)
 

@@ -14,7 +14,7 @@ from inspect_kd.errors import UsageError
 
 QUICK = 4
 """The divisor of the steps of a quick training."""
-FEWEST_STEPS, EVALUATIONS, LARGEST_SEED = 20, 5, 2**31 - 1
+MIN_STEPS, EVALUATIONS, MAX_SEED = 20, 5, 2**31 - 1
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
 
 
@@ -65,8 +65,8 @@ def command(request: TrainRequest, root: Path, runs: Path, name: str, *, resume:
     data = folder_below(root, request.data)
     if request.recipe not in zoo.names("models"):
         raise UsageError(f"no recipe {request.recipe!r}; there are: {', '.join(zoo.names('models'))}")
-    if not 0 <= request.seed <= LARGEST_SEED:
-        raise UsageError(f"seed {request.seed}: take a number from 0 to {LARGEST_SEED}")
+    if not 0 <= request.seed <= MAX_SEED:
+        raise UsageError(f"seed {request.seed}: take a number from 0 to {MAX_SEED}")
     words = python_command("-m", "inspect_kd", "train", "--data", str(data), "--model", request.recipe)
     words += ["--out", str(runs), "--name", checked_name(name)]
     for change in changes(load_recipe(request.recipe), request):
@@ -81,9 +81,9 @@ def changes(recipe: Recipe, request: TrainRequest) -> list[str]:
         return changed
     if recipe.teacher:
         return [*changed, f"teach.epochs={max(1, recipe.teach.epochs // QUICK)}"]
-    steps = max(FEWEST_STEPS, recipe.fit.steps // QUICK)
+    steps = max(MIN_STEPS, recipe.fit.steps // QUICK)
     interval = max(1, steps // EVALUATIONS)
     changed += [f"fit.steps={steps}", f"fit.evaluate_every={interval}", f"fit.checkpoint_every={interval}"]
     for name, stage in recipe.distill.stages.items():
-        changed.append(f"distill.{name}.steps={max(FEWEST_STEPS, stage.steps // QUICK)}")
+        changed.append(f"distill.{name}.steps={max(MIN_STEPS, stage.steps // QUICK)}")
     return changed

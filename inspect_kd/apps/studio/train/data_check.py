@@ -17,7 +17,7 @@ from inspect_kd.apps.studio.train.processes import describe_exit
 from inspect_kd.child_process import python_command, python_environment
 from inspect_kd.errors import printable
 
-MOST_FILES = 3
+MAX_FILES = 3
 """Files that one finding names."""
 
 
@@ -96,7 +96,7 @@ def _result(root: Path, name: str, output: bytes, progress: TrainingProgress, ex
 
 
 def _finding(root: Path, content: dict[str, Any]) -> DataFinding:
-    files = tuple(display_path(root, Path(file)) for file in content["files"][:MOST_FILES])
+    files = tuple(display_path(root, Path(file)) for file in content["files"][:MAX_FILES])
     return DataFinding(severity=content["severity"], text=_hide_root(root, content["text"]), files=files)
 
 

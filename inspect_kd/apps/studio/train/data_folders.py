@@ -16,7 +16,7 @@ from inspect_kd.errors import BadInput, InspectKDError, printable
 from inspect_kd.report.pictures import data_uri
 from inspect_kd.types import Sample
 
-DEPTH, MOST_VISITED, MOST_LISTED = 4, 1500, 200
+DEPTH, MAX_VISITED, MAX_LISTED = 4, 1500, 200
 PICTURES, SIDE = 8, 192
 
 
@@ -44,7 +44,7 @@ def data_folders(root: Path) -> list[str]:
     """Names of folders below the root that look like data sets, as far as a browser can send them back."""
     home = root.resolve()
     nameable = (path for path in _search(home) if str(path.relative_to(home)).isprintable())
-    found = [path for path, _ in zip(nameable, range(MOST_LISTED), strict=False)]
+    found = [path for path, _ in zip(nameable, range(MAX_LISTED), strict=False)]
     return [display_path(home, path) for path in sorted(found)]
 
 
@@ -55,7 +55,7 @@ def _search(home: Path) -> Iterator[Path]:
         below: list[tuple[Path, str]] = []
         for folder, parent_layout in level:
             visited += 1
-            if visited > MOST_VISITED:
+            if visited > MAX_VISITED:
                 return
             layout = _layout(folder)
             # Inside a data set only its categories are data sets themselves: `train/` and `good/` would be misread.

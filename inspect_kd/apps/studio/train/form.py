@@ -9,7 +9,7 @@ import gradio as gr
 
 from inspect_kd.apps.studio.handlers import PAGE_EVENT, errors_in_one_line
 from inspect_kd.apps.studio.train import texts, view
-from inspect_kd.apps.studio.train.command import LARGEST_SEED, default_recipe, recipes
+from inspect_kd.apps.studio.train.command import MAX_SEED, default_recipe, recipes
 from inspect_kd.apps.studio.train.panel import UNQUEUED, Updates, own_html
 from inspect_kd.apps.studio.train.service import TrainService
 
@@ -46,7 +46,7 @@ class TrainForm:
         with gr.Row():
             self.name = gr.Textbox(label=texts.NAME, info=texts.NAME_INFO, max_length=80, scale=3, elem_id="train-name")
             self.seed = gr.Number(
-                value=0, precision=0, minimum=0, maximum=LARGEST_SEED, label=texts.SEED, scale=1, min_width=90
+                value=0, precision=0, minimum=0, maximum=MAX_SEED, label=texts.SEED, scale=1, min_width=90
             )
         self.start = gr.Button(texts.START, variant="primary", interactive=False, elem_id="train-start")
 

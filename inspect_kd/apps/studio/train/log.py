@@ -17,9 +17,9 @@ from inspect_kd.errors import BadInput
 from inspect_kd.plain_file import open_plain_file
 
 ATTEMPT = "attempt"
-KEPT_LINES, READ_AT_ONCE, MOST_POINTS = 400, 4 << 20, 300
-LONGEST_LINE, LARGEST_METRICS, MOST_LINES = 64 << 10, 32 << 20, 200_000
-MOST_STAGES, LONGEST_STAGE, MOST_KEPT_POINTS = 32, 80, 20_000
+KEPT_LINES, READ_AT_ONCE, MAX_POINTS = 400, 4 << 20, 300
+MAX_LINE_BYTES, MAX_METRICS_BYTES, MAX_LINES = 64 << 10, 32 << 20, 200_000
+MAX_STAGES, MAX_STAGE_LENGTH, MAX_KEPT_POINTS = 32, 80, 20_000
 """Limits against files from elsewhere; the files of a training are far below each of them."""
 ERROR_PREFIX = "inspect-kd: "
 Points = list[tuple[float, float]]
@@ -69,8 +69,8 @@ class LogReader:
         self.offset += len(fresh)
         *lines, self.rest = (self.rest + fresh).split(b"\n")
         for line in lines:
-            parse_line(self.progress, line[:LONGEST_LINE].decode("utf-8", errors="replace").rstrip("\r"))
-        self.rest = self.rest[:LONGEST_LINE]
+            parse_line(self.progress, line[:MAX_LINE_BYTES].decode("utf-8", errors="replace").rstrip("\r"))
+        self.rest = self.rest[:MAX_LINE_BYTES]
         return self.progress
 
 
@@ -118,9 +118,9 @@ def _new_attempt(progress: TrainingProgress, number: int) -> None:
 
 
 def _phase_report(progress: TrainingProgress, line: dict[str, Any]) -> None:
-    phase, done = line["phase"][:LONGEST_STAGE], _number(line, "done") or 0.0
+    phase, done = line["phase"][:MAX_STAGE_LENGTH], _number(line, "done") or 0.0
     if progress.phase not in ("", phase):
-        if len(progress.finished_phases) < MOST_STAGES:
+        if len(progress.finished_phases) < MAX_STAGES:
             progress.finished_phases.append((progress.phase, progress.seconds))
         progress.loss = progress.gap = progress.baseline = None
     progress.phase, progress.done, progress.total = phase, int(done), int(_number(line, "total") or 0)
@@ -129,7 +129,7 @@ def _phase_report(progress: TrainingProgress, line: dict[str, Any]) -> None:
     loss, gap = _number(line, "loss"), _number(line, "gap")
     if loss is not None:
         progress.loss = loss
-    if loss is not None and (phase in progress.losses or len(progress.losses) < MOST_STAGES):
+    if loss is not None and (phase in progress.losses or len(progress.losses) < MAX_STAGES):
         add_point(progress.losses.setdefault(phase, []), done, loss)
     if gap is not None:
         progress.gap = gap
@@ -156,22 +156,22 @@ def add_point(points: Points, step: float, value: float) -> None:
     while points and points[-1][0] >= step:
         points.pop()
     points.append((step, value))
-    if len(points) > MOST_KEPT_POINTS:
+    if len(points) > MAX_KEPT_POINTS:
         del points[1:-1:2]
 
 
 def thin_out(points: Points) -> Points:
     """Reduce to as many points as a chart can show, with the last one."""
-    stride = max(1, len(points) // MOST_POINTS)
+    stride = max(1, len(points) // MAX_POINTS)
     return points if stride == 1 else [*points[:-1:stride], points[-1]]
 
 
 def _limited_lines(file: BinaryIO) -> Iterator[str]:
     """Read a file line by line up to the limits of size and count; a line that is too long is split."""
     with file:
-        for _ in range(MOST_LINES):
-            line = file.readline(LONGEST_LINE)
-            if not line or file.tell() > LARGEST_METRICS:
+        for _ in range(MAX_LINES):
+            line = file.readline(MAX_LINE_BYTES)
+            if not line or file.tell() > MAX_METRICS_BYTES:
                 return
             yield line.decode("utf-8", errors="replace")
 
@@ -188,8 +188,8 @@ def read_metrics(path: Path) -> tuple[dict[str, Points], Points]:
         line = _json_object(text) or {}
         step, loss, gap = _number(line, "step"), _number(line, "loss"), _number(line, "gap")
         if step is not None and loss is not None:
-            stage = str(line.get("stage", "train"))[:LONGEST_STAGE]
-            if stage in losses or len(losses) < MOST_STAGES:
+            stage = str(line.get("stage", "train"))[:MAX_STAGE_LENGTH]
+            if stage in losses or len(losses) < MAX_STAGES:
                 losses.setdefault(stage, []).append((step, loss))
         if step is not None and gap is not None:
             gaps.append((step, gap))

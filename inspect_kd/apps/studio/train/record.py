@@ -19,7 +19,7 @@ from inspect_kd.errors import BadInput, UsageError
 from inspect_kd.plain_file import read_plain_file
 
 RECORD, LOG = "training.json", "training.log"
-LARGEST = 1 << 20
+MAX_BYTES = 1 << 20
 """Bytes of a record."""
 LATEST = 1e11
 """Seconds since the epoch, in the year 5138: far later times cannot be shown as a date."""
@@ -94,7 +94,7 @@ class TrainingRecord(BaseModel):
 def read_record(folder: Path) -> TrainingRecord | None:
     """Read the record in a run's folder; None where there is no valid one for this folder."""
     try:
-        content = read_plain_file(folder / RECORD, "record", LARGEST, follow_links=False)
+        content = read_plain_file(folder / RECORD, "record", MAX_BYTES, follow_links=False)
         record = TrainingRecord.model_validate_json(content)
     except (OSError, BadInput, ValidationError):
         return None

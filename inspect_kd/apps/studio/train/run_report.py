@@ -8,7 +8,7 @@ from pathlib import Path
 from inspect_kd.errors import BadInput
 from inspect_kd.plain_file import open_plain_file
 
-LARGEST = 16 << 20
+MAX_BYTES = 16 << 20
 """Bytes of a page."""
 _LOADING_TAG = re.compile(r"<(?=(?:link|meta|base|iframe|frame|object|embed|portal)\b)", re.IGNORECASE)
 
@@ -18,11 +18,11 @@ def read_report(folder: Path) -> str:
     path = folder / "report.html"
     try:
         with open_plain_file(path, "report", follow_links=False) as file:
-            content = file.read(LARGEST + 1)
+            content = file.read(MAX_BYTES + 1)
     except (OSError, BadInput):
         raise BadInput(f"{folder.name} has no report yet") from None
-    if len(content) > LARGEST:
-        raise BadInput(f"the report of {folder.name} is larger than {LARGEST >> 20} MB: open the file itself")
+    if len(content) > MAX_BYTES:
+        raise BadInput(f"the report of {folder.name} is larger than {MAX_BYTES >> 20} MB: open the file itself")
     return content.decode("utf-8", errors="replace")
 
 

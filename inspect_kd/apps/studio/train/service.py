@@ -19,7 +19,7 @@ from inspect_kd.apps.studio.train.trainings import Training, Trainings
 from inspect_kd.errors import InspectKDError
 from inspect_kd.report import pictures_file
 
-LOG_LINES, MOST_PICTURES = 80, 6
+LOG_LINES, MAX_PICTURES = 80, 6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,7 +120,7 @@ def _sound_parts(folder: Path, name: str) -> str:
 @one_at_a_time
 @lru_cache(maxsize=4)
 def _report_pictures(run: Path, _modified: int) -> str:
-    return view.report_pictures(pictures_file.read_pictures(run, MOST_PICTURES))
+    return view.report_pictures(pictures_file.read_pictures(run, MAX_PICTURES))
 
 
 def _curves(training: Training, progress: TrainingProgress) -> str:

@@ -42,7 +42,7 @@ GRACE_S = 5.0
 that was itself started in the background; a resume only needs the checkpoint, which is replaced atomically."""
 SIGNALS = ("SIGINT", "SIGTERM", "SIGKILL")
 UPDATE_INTERVAL_S = 1.0
-MOST_LISTED, MOST_WAITING = 100, 32
+MAX_LISTED, MAX_WAITING = 100, 32
 OTHER_STUDIO = (
     "end the Studio that runs there, name another folder with --runs, or leave the Train tab out with --no-train"
 )
@@ -144,7 +144,7 @@ class Trainings:
         every = self.all()
         active = {each.name for each in every if each.state in (*BUSY, State.WAITING)}
         others = [each.name for each in every if each.name not in active]
-        listed = active.union(others[: max(0, MOST_LISTED - len(active))])
+        listed = active.union(others[: max(0, MAX_LISTED - len(active))])
         return [each for each in every if each.name in listed]
 
     def all(self) -> list[Training]:
@@ -223,8 +223,8 @@ class Trainings:
         return words + [word for change in self.changes for word in ("--set", change)]
 
     def _check_queue(self) -> None:
-        if sum(each.state is State.WAITING for each in self.all()) >= MOST_WAITING:
-            raise UsageError(f"{MOST_WAITING} trainings wait already: stop one of them, or wait until one begins")
+        if sum(each.state is State.WAITING for each in self.all()) >= MAX_WAITING:
+            raise UsageError(f"{MAX_WAITING} trainings wait already: stop one of them, or wait until one begins")
 
     def _free_name(self, wanted: str) -> str:
         name, number = checked_name(wanted), 2

@@ -18,7 +18,7 @@ from inspect_kd.report.charts import curve
 from inspect_kd.report.html import Html, table
 from inspect_kd.report.pictures import Example
 
-MOST_FINDINGS = 30
+MAX_FINDINGS = 30
 
 
 def badge(state: State) -> Html:
@@ -147,9 +147,9 @@ def checked(check: DataCheck | None) -> str:
 
 
 def _findings(findings: Sequence[DataFinding]) -> str:
-    hidden = len(findings) - MOST_FINDINGS
+    hidden = len(findings) - MAX_FINDINGS
     more = f'<li class="note">{texts.MORE.format(count=hidden)}</li>' if hidden > 0 else ""
-    return f'<ul class="ikd-findings">{"".join(map(_finding, findings[:MOST_FINDINGS]))}{more}</ul>' if findings else ""
+    return f'<ul class="ikd-findings">{"".join(map(_finding, findings[:MAX_FINDINGS]))}{more}</ul>' if findings else ""
 
 
 def _finding(finding: DataFinding) -> str:
