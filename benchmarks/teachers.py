@@ -141,7 +141,7 @@ def spt_figures(data: DataSet, folder: Path, progress: Progress) -> tuple[dict[s
     asked, accepted = [], []
     for image in sound:
         tokens_BChw = teacher.guide.predict([image]).tokens_BChw
-        asked.append(bool((teacher.guide.heat(tokens_BChw) > teacher.guide.suspicious).any()))
+        asked.append(bool((teacher.guide.heat(tokens_BChw) > teacher.guide.region_threshold).any()))
         accepted.append(bool(teacher.accepted_masks(image, tokens_BChw[0])))
     drawn |= {"asked_on_sound": float(np.mean(asked)), "drawn_on_sound": float(np.mean(accepted))}
     return {"guide": measured(teacher.guide, data), "spt": measured(teacher, data)}, drawn

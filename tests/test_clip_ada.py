@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from inspect_kd import config
 from inspect_kd.errors import BadInput, EnvironmentFault, UsageError
 from inspect_kd.models.clip.crops import Crop, blend_crops, suspicious_crops
-from inspect_kd.models.clip.heat import share_by_affinity, similarity
+from inspect_kd.models.clip.heat import average_by_affinity, damage_probability
 from inspect_kd.models.clip.load import load_clip
 from inspect_kd.models.clip.prompts import LearnablePrompts, TextTower, tokenize
 from inspect_kd.models.clip.towers import VitTower, attend
@@ -105,7 +105,7 @@ def test_only_prompts_are_trained_and_stored_vectors_replace_them(folder: str, m
     frozen = {key: value.clone() for key, value in teacher.state_dict().items() if key.startswith(teacher.frozen)}
     losses = train(teacher)
     assert np.mean(losses[-4:]) < 0.8 * np.mean(losses[:4])
-    trained = {"prompts.words_PLD"} | ({"prompts.slope", "prompts.level"} if mode == "single" else set())
+    trained = {"prompts.words_PLD"} | ({"prompts.slope", "prompts.centre"} if mode == "single" else set())
     assert {name for name, p in teacher.named_parameters() if p.requires_grad} == trained
     changed = {key for key, before in frozen.items() if not torch.equal(before, teacher.state_dict()[key])}
     assert changed == trained
@@ -115,9 +115,9 @@ def test_only_prompts_are_trained_and_stored_vectors_replace_them(folder: str, m
         teacher.predict(list(images().byte().permute(0, 2, 3, 1).numpy())).tokens_BChw,
     )
     assert prompts is not None
-    live = similarity(dense, prompts(), prompts.slope, prompts.level)
+    live = damage_probability(dense, prompts(), prompts.slope, prompts.centre)
     for _ in range(teacher.settings.affinity_steps):
-        live = share_by_affinity(live, dense)
+        live = average_by_affinity(live, dense)
     teacher.release_training_state()
     # The stored vectors give the same heat as the prompts.
     assert torch.equal(teacher.heat(dense), live)
@@ -156,11 +156,11 @@ def test_crops_change_the_maps_of_suspicious_parts_only(folder: str) -> None:
     for each in (teacher, coarse_teacher):
         train(each)
     sound, damaged = (sample.image for sample in teacher_samples(2, size=256))
-    teacher.suspicious.fill_(1.0)
+    teacher.region_threshold.fill_(1.0)
     both = [sound, damaged]
     assert torch.equal(teacher.predict(both).heatmap_B1HW, coarse_teacher.predict(both).heatmap_B1HW)
     coarse = teacher.heat(teacher.predict([damaged]).tokens_BChw)
-    teacher.suspicious.fill_(float(coarse.max()) - 1e-4)
+    teacher.region_threshold.fill_(float(coarse.max()) - 1e-4)
     assert not torch.equal(teacher.predict([damaged]).heatmap_B1HW, coarse_teacher.predict([damaged]).heatmap_B1HW)
 
 
@@ -278,6 +278,6 @@ def test_stand_in_uses_pretrained_weights(real_weights: Path, monkeypatch: pytes
     kept = load_file(next(real_weights.glob("mobilenetv2_100*.safetensors")))
     assert torch.allclose(teacher.tower.visual.trunk.conv_stem.weight, kept["conv_stem.weight"].float())
     train(teacher, epochs=2)
-    assert teacher.tower.spread.spread(0).std() > 0
+    assert teacher.tower.spread.std(0).std() > 0
     assert teacher.predict([np.zeros((50, 80, 3), np.uint8)]).tokens_BChw.shape == (1, 256, 8, 8)
     assert teacher.sources[0].licence == "Apache-2.0"

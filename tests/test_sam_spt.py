@@ -390,7 +390,7 @@ def test_guide_settings_are_written_out_in_full(folder: str) -> None:
 
 def test_sam_does_not_run_where_the_guide_finds_nothing(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     teacher, image = teacher_of(folder), teacher_samples(2)[1].image
-    teacher.guide.suspicious.fill_(1.0)
+    teacher.guide.region_threshold.fill_(1.0)
     monkeypatch.setattr(teacher.spt, "forward", None)
     assert torch.equal(teacher.predict([image]).heatmap_B1HW, teacher.guide.predict([image]).heatmap_B1HW)
 
@@ -405,7 +405,7 @@ def test_masks_are_accepted_by_presence_iou_size_and_position(
     guide = {"model": folder, "pretrained": None, "vv_blocks": 2, "closer": False}
     teacher, image = teacher_of(folder, guide=guide), teacher_samples(2)[1].image
     coarse = teacher.guide.heat(teacher.guide.predict([image]).tokens_BChw)[0, 0]
-    teacher.guide.suspicious.copy_(coarse.max() - 1e-4)
+    teacher.guide.region_threshold.copy_(coarse.max() - 1e-4)
     hottest = divmod(int(coarse.argmax()), coarse.shape[1])
     logits = -torch.ones(1, 1, MASK_SIDE, MASK_SIDE)
     half = round(MASK_SIDE * share**0.5 / 2)

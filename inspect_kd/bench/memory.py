@@ -25,7 +25,7 @@ from inspect_kd.export.graph import ArtifactGraph, TorchModel
 from inspect_kd.models.base import ModelOutput
 from inspect_kd.models.encoders import Encoder, build_encoder
 from inspect_kd.models.layers.discrepancy import Smooth, top_mean
-from inspect_kd.models.layers.neighbours import FINEST, GROUPS, Patches, distance_map
+from inspect_kd.models.layers.neighbours import GROUPS, MAP_STRIDE, Patches, distance_map
 from inspect_kd.types import Progress, Split
 
 KEPT = 60_000
@@ -38,7 +38,7 @@ class NearestNeighbours(nn.Module):
         super().__init__()
         self.patches = Patches(encoder)
         self.banks: list[Tensor] = []
-        self.smooth = Smooth(SIGMA / FINEST)
+        self.smooth = Smooth(SIGMA / MAP_STRIDE)
 
     def fit(self, store: ImageStore, progress: Progress) -> None:
         """Measure the spread of features in a first pass, keep random patches in a second."""

@@ -32,7 +32,7 @@ from inspect_kd.distill.stages import (
 from inspect_kd.distill.teacher_cache import CachedTeacher
 from inspect_kd.errors import BadInput
 from inspect_kd.models.base import Teacher
-from inspect_kd.models.layers.heads import FINER
+from inspect_kd.models.layers.heads import UPSCALING
 from inspect_kd.models.rebuild import RebuildStudent
 from inspect_kd.training import checkpoint
 from inspect_kd.training.distill_data import DistillDataset
@@ -53,7 +53,7 @@ def open_distill_dataset(
 ) -> DistillDataset:
     """Images as large as the largest teacher takes them, masks at the grid of the student's heads."""
     size = job.recipe.data.size
-    grid = FINER * size // min(max(group) for group in student.settings.rebuild)
+    grid = UPSCALING * size // min(max(group) for group in student.settings.rebuild)
     side = max([size, *(teacher.size for teacher in teachers.values())])
     return DistillDataset(job, side=side, grid=grid, real=real)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from inspect_kd.models.layers.neighbours import coreset, distance_map
+from inspect_kd.models.layers.neighbours import choose_coreset, distance_map
 from inspect_kd.types import ImageU8
 from tests.distill.builders import memory_teacher
 
@@ -40,14 +40,14 @@ def test_coreset_keeps_rare_rows() -> None:
     torch.manual_seed(0)
     usual = torch.tensor([1.0, 0.0, 0.0]) + 0.01 * torch.randn(1000, 3)
     rows = torch.nn.functional.normalize(torch.cat([usual, torch.eye(3), -torch.eye(3)[:1]]), dim=1)
-    kept = coreset(rows, 8)
+    kept = choose_coreset(rows, 8)
     assert len(set(kept.tolist())) == 8
     assert {1001, 1002, 1003} <= set(kept.tolist())
     assert (1 - rows @ rows[kept].T).amin(dim=1).max() < 0.01
 
 
 def test_sound_places_are_nearer_to_a_coreset_than_to_random_rows() -> None:
-    assert memory_teacher(rows=24, coreset=True).usual < memory_teacher(rows=24, coreset=False).usual
+    assert memory_teacher(rows=24, coreset=True).zero_distance < memory_teacher(rows=24, coreset=False).zero_distance
 
 
 def test_medium_heat_is_predicted_with_full_confidence() -> None:
