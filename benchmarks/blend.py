@@ -33,7 +33,7 @@ from inspect_kd.models.layers.prototypes import PrototypeComparison, Prototypes
 from inspect_kd.progress_display import show_progress
 from inspect_kd.resize import RESIZE
 from inspect_kd.stopwatch import time_in_turns
-from inspect_kd.training.presets import DRAWN, FIT_ALONE
+from inspect_kd.training.presets import FIT_ALONE, LABEL_HEAD
 from inspect_kd.training.run import environment, load_run
 
 MODEL, SIZE = "omni_ad", 256
@@ -98,7 +98,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "blend")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    changes = (*FIT_ALONE, *DRAWN, f"distill.max_samples={chosen.parts}", f"distill.supervise.steps={chosen.steps}")
+    changes = (
+        *FIT_ALONE,
+        *LABEL_HEAD,
+        f"distill.max_samples={chosen.parts}",
+        f"distill.supervise.steps={chosen.steps}",
+    )
     data, results, files = load(), {}, {}
     for name, read in READERS.items():
         Prototypes.compare_channels = read  # type: ignore[method-assign]

@@ -34,8 +34,8 @@ from inspect_kd.training.hardware import Hardware
 from inspect_kd.training.head_inputs import HeadInputs
 from inspect_kd.training.job import Job
 from inspect_kd.training.real_parts import RealParts
-from inspect_kd.training.run import RunFolder, environment, resolved, view_of
-from inspect_kd.training.scores import as_model
+from inspect_kd.training.run import RunFolder, environment, resolve_recipe, view_of
+from inspect_kd.training.scores import build_torch_model
 from inspect_kd.training.warm_start import load_fitted_student
 from inspect_kd.types import Sample, Split
 
@@ -99,7 +99,7 @@ def train(
     inputs = with_labels(job, student, drawn, labelled) if labelled else drawn
     distill(job, student, {}, checkpoint.TrainingState(stage=checkpoint.FITTED), inputs)
     job.folder.checkpoint.unlink(missing_ok=True)
-    metrics = measures_to_json(measure(predict_samples(as_model(student, 1.0, recipe), measured, view_of(recipe))))
+    metrics = measures_to_json(measure(predict_samples(build_torch_model(student, recipe), measured, view_of(recipe))))
     found = {"metrics": metrics, "defects_among_labels": sum(s.defective for s in labelled), "labels": len(labelled)}
     done.write_text(json.dumps(found | {"made_of": made_of}))
     return drawn
@@ -135,7 +135,7 @@ def main() -> None:
                 out = arguments.out / name.replace(" ", "_") / f"seed{seed}"
                 progress.note(f"seed {seed}, {name}: {sum(s.defective for s in chosen)} defects among {len(chosen)}")
                 changes = [f"fit.seed={seed}", f"distill.start={json.dumps(str(arguments.base))}"]
-                recipe = resolved(load_recipe(MODEL, changes))
+                recipe = resolve_recipe(load_recipe(MODEL, changes))
                 job = Job(recipe=recipe, data=data, folder=RunFolder(out), hardware=Hardware(), progress=progress)
                 shared = train(job, arguments.base, chosen, measured, shared)
     results = {name: finished(arguments.out / name.replace(" ", "_")) for name in arms}

@@ -46,7 +46,7 @@ def main() -> None:
 def measured(data: DataSet, home: Path, *, rows: int, coreset: bool) -> dict[str, Any]:
     recipe = load_recipe("memory", [f"teacher.rows={rows}", f"teacher.coreset={json.dumps(coreset)}"])
     folder = RunFolder(home)
-    if not folder.complete:
+    if not folder.is_complete:
         with show_progress() as progress:
             pipeline.train(Job(recipe=recipe, data=data, folder=folder, hardware=Hardware(), progress=progress))
     metrics = json.loads(folder.manifest.read_text())["metrics"]

@@ -39,7 +39,7 @@ def load(names: list[str], model: str) -> DataSet:
 
 def train(names: list[str], model: str, out: Path, changes: list[str] | None = None) -> dict[str, Any]:
     folder = RunFolder(out / f"{'-'.join(names)}-{model}")
-    if not folder.complete:
+    if not folder.is_complete:
         with show_progress() as progress:
             job = Job(
                 recipe=load_recipe(model, changes),

@@ -29,7 +29,7 @@ from inspect_kd.progress_display import show_progress
 from inspect_kd.resize import resize
 from inspect_kd.training.hardware import Hardware
 from inspect_kd.training.job import Job
-from inspect_kd.training.run import RunFolder, begin_run, build_teacher, environment, resolved
+from inspect_kd.training.run import RunFolder, begin_run, build_teacher, environment, resolve_recipe
 from inspect_kd.training.teach import fit_teacher, open_teacher_dataset, validate_teacher
 from inspect_kd.types import BatchPrediction, Progress, Split
 
@@ -102,7 +102,7 @@ def as_clip(teacher: Teacher) -> clip_ada.ClipAdaTeacher:
 
 
 def trained(model: str, changes: list[str], data: DataSet, folder: Path, progress: Progress) -> tuple[Job, Teacher]:
-    recipe = resolved(load_recipe(model, changes))
+    recipe = resolve_recipe(load_recipe(model, changes))
     job = Job(recipe=recipe, data=data, folder=RunFolder(folder), hardware=Hardware(), progress=progress)
     torch.manual_seed(recipe.fit.seed)
     teacher = build_teacher(recipe)
@@ -115,7 +115,7 @@ def clip_figures(data: DataSet, folder: Path, progress: Progress) -> dict[str, A
     figures: dict[str, Any] = {}
     linear = trained("clip_ada_local", ["teacher.deviations=false"], data, folder / "linear", progress)[1]
     figures["linear"] = measured(with_switches(as_clip(linear), closer=False, affinity_steps=0), data)
-    figures["no image"] = averaged(as_clip(build_teacher(resolved(load_recipe("clip_ada_local")))), data)
+    figures["no image"] = averaged(as_clip(build_teacher(resolve_recipe(load_recipe("clip_ada_local")))), data)
     figures["plain"] = averaged(
         as_clip(trained("clip_ada_local", ["teach.epochs=0"], data, folder / "plain", progress)[1]), data
     )

@@ -234,7 +234,7 @@ def test_resume_refuses_a_checkpoint_that_does_not_fit(damage: str, resumable: R
     with pytest.raises(BadInput, match=r"checkpoint\.safetensors: ") as refused:
         resume(job, tensors, state)
     assert "\n" not in str(refused.value)
-    assert not job.folder.complete
+    assert not job.folder.is_complete
 
 
 def plant_text(text: str) -> Callable[[Path], object]:
@@ -250,7 +250,7 @@ def test_resume_refuses_an_unreadable_environment_before_training(
     plant(job.folder.environment)
     with pytest.raises(BadInput, match=r"env\.json: "):
         resume(job, tensors, state)
-    assert not job.folder.complete and not job.folder.calibration.exists()
+    assert not job.folder.is_complete and not job.folder.calibration.exists()
 
 
 def test_resume_refuses_another_recipe_before_other_weights(

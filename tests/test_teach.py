@@ -22,7 +22,7 @@ from inspect_kd.inspector import Inspector
 from inspect_kd.models.base import TeacherSample
 from inspect_kd.models.teachers import clip_ada
 from inspect_kd.training.run import load_run
-from inspect_kd.training.teacher_data import TeacherDataset, choose_few
+from inspect_kd.training.teacher_data import TeacherDataset, choose_parts
 from inspect_kd.types import Sample
 from tests.builders import clip_folder
 
@@ -123,10 +123,10 @@ def test_sample_of_one_number_is_always_the_same() -> None:
 
 def test_few_parts_are_chosen_from_each_category() -> None:
     samples = store(9, "abc").samples
-    chosen = choose_few(samples, 4, 0)
+    chosen = choose_parts(samples, 4, 0)
     assert sorted(samples[i].category for i in chosen) == ["a"] * 4 + ["b"] * 4 + ["c"] * 4
-    assert choose_few(samples, 4, 0) == chosen != choose_few(samples, 4, 1)
-    assert len(choose_few(samples, None, 0)) == 27
+    assert choose_parts(samples, 4, 0) == chosen != choose_parts(samples, 4, 1)
+    assert len(choose_parts(samples, None, 0)) == 27
     assert len(set(TeacherDataset(store(9), Teach(parts=4, variants=2), "none", 0).order)) == 8
 
 

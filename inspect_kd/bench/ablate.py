@@ -27,10 +27,10 @@ from inspect_kd.training.distill import distill, open_distill_dataset
 from inspect_kd.training.hardware import Hardware
 from inspect_kd.training.head_inputs import HeadInputs
 from inspect_kd.training.job import Job
-from inspect_kd.training.presets import DRAWN, FIT_ALONE, REFINE
+from inspect_kd.training.presets import FIT_ALONE, LABEL_HEAD, REFINE
 from inspect_kd.training.real_parts import RealParts, open_real_parts
-from inspect_kd.training.run import RunFolder, commit, load_run, resolved, view_of, write_json
-from inspect_kd.training.scores import as_model
+from inspect_kd.training.run import RunFolder, commit, load_run, resolve_recipe, view_of, write_json
+from inspect_kd.training.scores import build_torch_model
 from inspect_kd.training.teachers import open_teachers, teacher_identities
 from inspect_kd.training.warm_start import load_fitted_student
 from inspect_kd.types import Progress, Split
@@ -57,13 +57,13 @@ TUNE_DECODER = ("distill.tune_decoder=true", "distill.refine.steps=100")
 
 def taught_by(teachers: Sequence[str]) -> tuple[str, ...]:
     """Changes of the recipe that add drawn defects and these teachers."""
-    return (*DRAWN, *REFINE, f"distill.teachers={json.dumps(list(teachers))}")
+    return (*LABEL_HEAD, *REFINE, f"distill.teachers={json.dumps(list(teachers))}")
 
 
 def arms(teachers: Sequence[str], unlabelled: str | None) -> list[Arm]:
     """The fit alone, then arms that each add one part; teachers one by one and together."""
     every = [Arm(name="fit", changes=FIT_ALONE, why="S0: the student alone")]
-    every.append(Arm(name="drawn", changes=(*FIT_ALONE, *DRAWN), why="S2: a head that learns drawn defects"))
+    every.append(Arm(name="drawn", changes=(*FIT_ALONE, *LABEL_HEAD), why="S2: a head that learns drawn defects"))
     for teacher in teachers:
         changes = taught_by([teacher])
         every += [
@@ -119,7 +119,7 @@ def ablate(
         shared: dict[int, HeadInputs] = {}
         for arm in chosen:
             changes = [f"fit.seed={seed}", f"distill.start={json.dumps(str(start.path))}", *arm.changes]
-            recipe = resolved(load_recipe(model, changes))
+            recipe = resolve_recipe(load_recipe(model, changes))
             progress.note(f"seed {seed}: {arm.name}")
             folder = RunFolder(out / f"seed{seed}" / as_file(arm))
             job = Job(recipe=recipe, data=data, folder=folder, hardware=Hardware(), progress=progress)
@@ -139,8 +139,8 @@ def _check_arms(model: str, data: DataSet, chosen: Sequence[Arm]) -> None:
 def _fit_of(model: str, data: DataSet, seed: int, out: Path, progress: Progress) -> RunFolder:
     """The run of the fit alone, from which all arms of a seed start."""
     folder = RunFolder(out / f"seed{seed}" / "start")
-    recipe = resolved(load_recipe(model, [f"fit.seed={seed}", *FIT_ALONE]))
-    if folder.complete:
+    recipe = resolve_recipe(load_recipe(model, [f"fit.seed={seed}", *FIT_ALONE]))
+    if folder.is_complete:
         existing = load_run(folder.path)
         if existing.manifest["data"]["digest"] != data.digest:
             raise UsageError(
@@ -202,7 +202,7 @@ def _distilled(job: Job, student: RebuildStudent, real: RealParts, shared: dict[
 def _metrics(job: Job, student: RebuildStudent) -> dict[str, dict[str, float | str | None]]:
     test, recipe = job.data.select(Split.TEST), job.recipe
     job.progress.phase("evaluate", len(test))
-    predictions = predict_samples(as_model(student, 1.0, recipe), test, view_of(recipe), bits=recipe.data.bits)
+    predictions = predict_samples(build_torch_model(student, recipe), test, view_of(recipe), bits=recipe.data.bits)
     return measures_to_json(measure(_counted(predictions, job.progress)))
 
 

@@ -24,7 +24,7 @@ from inspect_kd.bench.entries import SIZE, Entry
 from inspect_kd.child_process import spawn_process
 from inspect_kd.config import load_recipe
 from inspect_kd.datasets import DataSet
-from inspect_kd.training.run import resolved, write_json
+from inspect_kd.training.run import resolve_recipe, write_json
 from inspect_kd.types import NoProgress, Progress
 
 RESULT, LOG, MODEL, IDENTITY = "result.json", "log.txt", "model.onnx", "of.txt"
@@ -78,7 +78,7 @@ def time_of_ours(by_entry: Mapping[str, Mapping[str, Any]], entries: Mapping[str
 
 def identity(entry: Entry, data: DataSet, minutes: float) -> str:
     """Digest of everything that a result depends on."""
-    recipe = resolved(load_recipe(entry.model)).digest() if entry.maker == "ours" else ""
+    recipe = resolve_recipe(load_recipe(entry.model)).digest() if entry.maker == "ours" else ""
     limit = float(minutes) if entry.maker == "peers" else None
     return hashlib.sha256(json.dumps([asdict(entry), recipe, data.digest, limit, SIZE]).encode()).hexdigest()
 

@@ -222,7 +222,7 @@ class ClipAdaTeacher(Teacher):
         # Maximum over each cell: in a mean, a scratch of one pixel would vanish.
         return torch.stack([F.adaptive_max_pool2d(torch.from_numpy(mask)[None], MASK_CELLS * side) for mask in masks])
 
-    # ── prediction ────────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── prediction ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def forward(self, images_B3HW: Tensor) -> ModelOutput:
         map_B1hw = self._map(self.tower(images_B3HW).dense_BChw, images_B3HW.shape[-1])

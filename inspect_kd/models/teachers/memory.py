@@ -146,7 +146,7 @@ class MemoryTeacher(Teacher):
     def release_training_state(self) -> None:
         """Nothing to drop: the banks are the model."""
 
-    # ── prediction ────────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── prediction ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def forward(self, images_B3HW: Tensor) -> ModelOutput:
         map_B1hw = self._map(images_B3HW)

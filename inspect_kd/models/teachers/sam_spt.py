@@ -303,7 +303,7 @@ class SamSptTeacher(Teacher):
         with torch.no_grad():
             return self.embedding_cache.get(image, lambda: {"embedding": compute()})["embedding"].float().to(device)
 
-    # ── prediction ────────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── prediction ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def forward(self, images_B3HW: Tensor) -> ModelOutput:
         """The guide's output: whether SAM runs depends on the input, which a graph cannot express."""

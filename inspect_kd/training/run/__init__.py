@@ -1,6 +1,6 @@
 """A run: the folder of one training, how its models are built, saved and loaded, and where it was made."""
 
-from inspect_kd.training.run.builders import build_student, build_teacher, resolved, sources_of, view_of
+from inspect_kd.training.run.builders import build_student, build_teacher, resolve_recipe, sources_of, view_of
 from inspect_kd.training.run.folder import SHARED_FOLDER, RunFolder, choose_folder, hold_run, is_helper_process
 from inspect_kd.training.run.load import FinishedRun, load_run
 from inspect_kd.training.run.provenance import PACKAGES, commit, environment, now, read_environment
@@ -22,7 +22,7 @@ __all__ = [
     "load_run",
     "now",
     "read_environment",
-    "resolved",
+    "resolve_recipe",
     "save_model",
     "sources_of",
     "view_of",

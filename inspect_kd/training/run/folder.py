@@ -66,11 +66,11 @@ class RunFolder:
 
     def artifact(self, deployment: str = "onnx", target: str = "onnx", suffix: str = ".onnx") -> Path:
         """`<run>.onnx`; `onnx_fp16` gives `<run>.fp16.onnx`. The suffix of a target names its runtime."""
-        special = deployment.removeprefix(target).strip("_")
-        return self.path / f"{self.path.name}{'.' if special else ''}{special}{suffix}"
+        variant = deployment.removeprefix(target).strip("_")
+        return self.path / f"{self.path.name}{'.' if variant else ''}{variant}{suffix}"
 
     @property
-    def complete(self) -> bool:
+    def is_complete(self) -> bool:
         return self.manifest.is_file()
 
 
@@ -80,16 +80,16 @@ def choose_folder(out: Path, name: str, *, resume: bool) -> RunFolder:
         raise UsageError(f"--name {name}: the artifact carries the run's name, which must be printable text")
     folder = RunFolder(out / name)
     if resume:
-        if folder.complete:
+        if folder.is_complete:
             raise UsageError(f"{folder.path} is complete: nothing to resume. Leave --resume out to train anew")
         if not folder.recipe.is_file():
             raise UsageError(f"nothing to resume at {folder.path}")
         return folder
-    if folder.recipe.is_file() and not folder.complete:
+    if folder.recipe.is_file() and not folder.is_complete:
         with hold_run(folder):  # raises where another process is training it
             raise UsageError(f"{folder.path} holds an unfinished run: go on with --resume, or choose another --name")
     number = 2
-    while folder.complete:
+    while folder.is_complete:
         folder = RunFolder(out / f"{name}-{number}")
         number += 1
     return folder
@@ -103,7 +103,7 @@ def hold_run(folder: RunFolder, *, may_be_complete: bool = False) -> Iterator[No
         return
     remedy = "wait until it has ended, or choose another --name"
     with hold_lock(folder.path / ".lock", str(folder.path), remedy):
-        if folder.complete and not may_be_complete:
+        if folder.is_complete and not may_be_complete:
             raise UsageError(f"{folder.path}: another training has just completed this run; choose another --name")
         yield
 

@@ -33,7 +33,7 @@ class FinishedRun:
 def load_run(path: Path) -> FinishedRun:
     """Load a complete run; refuse files that differ from those of its manifest."""
     folder = RunFolder(path)
-    if not folder.complete:
+    if not folder.is_complete:
         hint = (
             "the training is unfinished: go on with `inspect-kd train --resume`"
             if folder.recipe.is_file()
@@ -41,9 +41,9 @@ def load_run(path: Path) -> FinishedRun:
         )
         raise BadInput(f"{path}: {hint}")
     manifest = read_manifest(folder.manifest)
-    always = {folder.recipe.name, folder.calibration.name}
+    required = {folder.recipe.name, folder.calibration.name}
     refuse_changed_files(
-        path, manifest["files"], [frozenset({*always, file.name}) for file in (folder.student, folder.teacher)]
+        path, manifest["files"], [frozenset({*required, file.name}) for file in (folder.student, folder.teacher)]
     )
     recipe = config.read_recipe(folder.recipe)
     model = _load_student(folder, recipe, manifest) if recipe.student else _load_teacher(folder, recipe, manifest)

@@ -32,7 +32,7 @@ MAX_BYTES = 1 << 20
 
 
 def environment(device: str) -> dict[str, Any]:
-    """What is needed to reproduce the run's numbers."""
+    """What one needs to know to reproduce the run's numbers."""
     return {
         "inspect_kd": __version__,
         "python": platform.python_version(),
@@ -57,7 +57,7 @@ def now() -> str:
 
 
 def commit() -> str | None:
-    """The checkout's commit, where the package runs from one."""
+    """The commit of the git checkout that the package runs from, if it does."""
     root = Path(__file__).parents[3]
     if not (root / ".git").exists():
         return None
