@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from benchmarks.results import RESULTS, Content, load_results
-from inspect_kd.bench.entries import PEERS, SHARED
+from inspect_kd.bench.entries import PEERS, SHARED_ENCODER
 
 OURS = "omni_ad"
 HARD, OTHERS = "tile", ("bottle", "metal_plate")
@@ -54,7 +54,7 @@ def beside_the_peers(setting: str, category: str, by_entry: dict[str, Any], cost
     same = {
         key: by_entry[key]["metrics"][category]
         for key, entry in PEERS.items()
-        if entry.encoder == SHARED and "metrics" in by_entry.get(key, {})
+        if entry.encoder == SHARED_ENCODER and "metrics" in by_entry.get(key, {})
     }
     best = max(same, key=lambda key: same[key]["image_auroc"])
     behind = same[best]["image_auroc"] - own["image_auroc"]
@@ -82,7 +82,8 @@ def of_time(results: dict[str, Any], costs: dict[str, Any]) -> Iterator[Aim]:
     as_accurate = [
         key
         for key, entry in PEERS.items()
-        if entry.encoder == SHARED and by_entry[key].get("metrics", {}).get("mean", {}).get("image_auroc", 0) >= needed
+        if entry.encoder == SHARED_ENCODER
+        and by_entry[key].get("metrics", {}).get("mean", {}).get("image_auroc", 0) >= needed
     ]
     as_fast = [key for key in as_accurate if costs[key]["cpu_ms"] <= own]
     measured = ", ".join(

@@ -107,7 +107,7 @@ def main() -> None:
     data, results, files = load(), {}, {}
     for name, read in READERS.items():
         Prototypes.compare_channels = read  # type: ignore[method-assign]
-        arm = ablate.Arm(name=name, changes=changes, why="")
+        arm = ablate.Arm(name=name, changes=changes, explanation="")
         with show_progress() as progress:
             results |= ablate.ablate(MODEL, data, [arm], chosen.seeds, chosen.out, progress)
         with TemporaryDirectory() as folder:
@@ -131,7 +131,9 @@ def page(content: Content) -> str:
         "|---|" + "---|" * (len(categories) + 1),
     ]
     for name, every in results.items():
-        cells = [" / ".join(figure(every, category, metric) for metric in ablate.SHOWN) for category in categories]
+        cells = [
+            " / ".join(figure(every, category, metric) for metric in ablate.TABLE_METRICS) for category in categories
+        ]
         lines.append(f"| {name} | {' | '.join(cells)} | {taken[name]['cpu_ms']:.2f} |")
     return "\n".join(lines) + "\n"
 

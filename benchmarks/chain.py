@@ -21,7 +21,7 @@ from benchmarks.results import ROOT, Content, publish
 from inspect_kd.bench import ablate
 from inspect_kd.training.run import environment
 
-RECIPES = {"both teachers": list(ablate.taught_by(TEACHERS)), "the default": []}
+RECIPES = {"both teachers": list(ablate.teacher_changes(TEACHERS)), "the default": []}
 
 
 def main() -> None:
@@ -52,7 +52,7 @@ def parts(manifest: dict[str, Any], home: Path) -> dict[str, Any]:
     seconds["S2 and S3, the student's own looks"] = manifest["distill_seconds"] - predicting
     whole = manifest["train_seconds"]
     seconds["the fit, thresholds, figures, export"] = whole - sum(seconds.values())
-    metrics = {metric: manifest["metrics"]["mean"][metric] for metric in ablate.SHOWN}
+    metrics = {metric: manifest["metrics"]["mean"][metric] for metric in ablate.TABLE_METRICS}
     return {"commit": manifest["commit"], "metrics": metrics, "seconds": seconds, "whole": whole}
 
 

@@ -28,14 +28,14 @@ MODEL = "omni_ad"
 TEACHERS = ["clip_ada_local", "sam_spt_tiny"]
 """The stand-ins for CLIP and SAM."""
 WITH_MEMORY = [
-    ablate.Arm(name="memory", changes=ablate.taught_by(["memory"]), why="the memory as the only teacher"),
+    ablate.Arm(name="memory", changes=ablate.teacher_changes(["memory"]), explanation="the memory as the only teacher"),
     ablate.Arm(
         name="clip_ada_local and memory",
-        changes=ablate.taught_by(["clip_ada_local", "memory"]),
-        why="the memory in the place of SAM",
+        changes=ablate.teacher_changes(["clip_ada_local", "memory"]),
+        explanation="the memory in the place of SAM",
     ),
 ]
-METRICS = dict(zip(ablate.SHOWN, ("image AUROC", "pixel AP", "AUPRO"), strict=True))
+METRICS = dict(zip(ablate.TABLE_METRICS, ("image AUROC", "pixel AP", "AUPRO"), strict=True))
 SAME = 0.0005
 """Differences of a mean metric below this are called none: they vanish in three digits."""
 COMPARED = {
@@ -50,7 +50,7 @@ Arms = dict[str, Seeds]
 
 
 def arms() -> list[ablate.Arm]:
-    return [*ablate.arms(TEACHERS, None), *WITH_MEMORY]
+    return [*ablate.list_arms(TEACHERS, None), *WITH_MEMORY]
 
 
 def main() -> None:
@@ -75,7 +75,7 @@ def merge(before: Seeds, now: Seeds) -> Seeds:
 
 
 def finished(out: Path, arm: ablate.Arm) -> Seeds:
-    files = sorted(out.glob(f"seed*/{ablate.as_file(arm)}/{ablate.RESULT}"))
+    files = sorted(out.glob(f"seed*/{ablate.folder_name(arm)}/{ablate.RESULT_FILE}"))
     return [json.loads(file.read_text()) | {"seed": int(file.parts[-3].removeprefix("seed"))} for file in files]
 
 
@@ -138,7 +138,7 @@ def comparison(name: str, other: str, results: Arms) -> str:
     gains = {metric: paired(results[name], results[other], metric) for metric in METRICS}
     # Adding 0 makes a negative zero positive.
     cells = [f"{round(mean(values), 4) + 0.0:+.4f}" for values in gains.values()]
-    return f"| `{name}` | `{other}` | {' | '.join(cells)} | {len(gains[ablate.SHOWN[0]])} |"
+    return f"| `{name}` | `{other}` | {' | '.join(cells)} | {len(gains[ablate.TABLE_METRICS[0]])} |"
 
 
 def paired(seeds: Seeds, others: Seeds, metric: str) -> list[float]:

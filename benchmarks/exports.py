@@ -15,7 +15,7 @@ from benchmarks.real_data import SETS, load
 from benchmarks.results import ROOT, Content, load_results, publish
 from inspect_kd import zoo
 from inspect_kd.progress_display import show_progress
-from inspect_kd.report.conversion import speed, time_ratio
+from inspect_kd.report.conversion import describe_speed, time_ratio
 from inspect_kd.training.artifacts import convert
 from inspect_kd.training.run import environment, load_run
 from inspect_kd.versions import installed
@@ -38,7 +38,7 @@ def main() -> None:
         results[name] = conversion.to_json() | {
             "commit": environment("cpu")["commit"],
             "ratio": ratio,
-            "speed": speed(conversion),
+            "speed": describe_speed(conversion),
         }
         machine = environment("cpu")
         machine["packages"] |= installed(["openvino"])

@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks.real_data import SETS, load
 from benchmarks.results import ROOT, Content, publish
-from inspect_kd.bench.ablate import SHOWN
+from inspect_kd.bench.page import TABLE_METRICS
 from inspect_kd.config import load_recipe
 from inspect_kd.datasets import DataSet
 from inspect_kd.evaluate import MEAN, measure, measures_to_json, predict_samples
@@ -167,8 +167,8 @@ def page(content: Content) -> str:
         "|---|---|" + "---|" * (len(SETS) + 2),
     ]
     for name, seeds in results.items():
-        cells = [" / ".join(f"{mean(s['metrics'][c][m] for s in seeds):.3f}" for m in SHOWN) for c in SETS]
-        values = {m: [s["metrics"][MEAN][m] for s in seeds] for m in SHOWN}
+        cells = [" / ".join(f"{mean(s['metrics'][c][m] for s in seeds):.3f}" for m in TABLE_METRICS) for c in SETS]
+        values = {m: [s["metrics"][MEAN][m] for s in seeds] for m in TABLE_METRICS}
         whole = " / ".join(f"{mean(v):.3f} ± {stdev(v) if len(v) > 1 else 0:.3f}" for v in values.values())
         share = f"{mean(s['defects_among_labels'] for s in seeds):.1f} of {seeds[0]['labels']}"
         lines.append(f"| {name} | {share} | {' | '.join(cells)} | {whole} | {len(seeds)} |")

@@ -25,7 +25,7 @@ from torch import nn
 
 from benchmarks.results import Content, publish
 from inspect_kd.bench import peers
-from inspect_kd.bench.cost import BATCH, export_file, gflop, machine_peak, time_files
+from inspect_kd.bench.cost import BATCH, count_gflop, export_file, measure_peak_gflops, time_files
 from inspect_kd.bench.entries import PEERS, SIZE
 from inspect_kd.config import load_recipe
 from inspect_kd.export.graph import ArtifactGraph
@@ -134,7 +134,7 @@ def main() -> None:
         for number, (name, make) in enumerate(makers.items()):
             model = make()
             files[name] = Path(folder) / f"{number}.onnx"
-            rows[name] = {"gflop": gflop(model, SIZE)}
+            rows[name] = {"gflop": count_gflop(model, SIZE)}
             export_file(model, files[name], SIZE)
             rows[name]["file_mb"] = files[name].stat().st_size / 1e6
             print(f"{name}: exported, {len(onnx.load(files[name]).graph.node)} nodes", flush=True)
@@ -143,7 +143,7 @@ def main() -> None:
         for name, times in times_of.items():
             rows[name] |= times
         profile = operators(files["omni_ad"], Path(folder))
-    figures = {"peak_gflops": machine_peak(), "models": rows, "omni_ad_by_operator_ms": profile}
+    figures = {"peak_gflops": measure_peak_gflops(), "models": rows, "omni_ad_by_operator_ms": profile}
     publish("latency", {"environment": environment("cpu"), **figures}, page)
 
 

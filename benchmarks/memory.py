@@ -17,7 +17,7 @@ import numpy as np
 
 from benchmarks.real_data import SETS, load
 from benchmarks.results import ROOT, Content, publish
-from inspect_kd.bench.ablate import SHOWN
+from inspect_kd.bench.page import TABLE_METRICS
 from inspect_kd.config import load_recipe
 from inspect_kd.datasets import DataSet
 from inspect_kd.progress_display import show_progress
@@ -58,7 +58,7 @@ def measured(data: DataSet, home: Path, *, rows: int, coreset: bool) -> dict[str
     return {
         "rows": rows,
         "coreset": coreset,
-        "metrics": {name: {metric: values[metric] for metric in SHOWN} for name, values in metrics.items()},
+        "metrics": {name: {metric: values[metric] for metric in TABLE_METRICS} for name, values in metrics.items()},
         "look_cpu_ms": 1e3 * (time.process_time() - began) / PREDICTIONS,
         "commit": json.loads(folder.environment.read_text())["commit"],
     }

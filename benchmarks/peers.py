@@ -17,7 +17,7 @@ from benchmarks.real_data import SETS, load
 from benchmarks.results import RESULTS, ROOT, Content, load_results
 from inspect_kd.bench import page as bench_page
 from inspect_kd.bench import runner
-from inspect_kd.bench.entries import MEMORY, PEERS, entries
+from inspect_kd.bench.entries import MEMORY, PEERS, select_entries
 from inspect_kd.progress_display import show_progress
 from inspect_kd.training.run import environment
 
@@ -39,7 +39,7 @@ def main() -> None:
         name if name == "unified" else f"{name} alone": load(list(SETS) if name == "unified" else [name], OURS[0])
         for name in arguments.only
     }
-    chosen = entries(OURS, [*MEMORY, *PEERS])
+    chosen = select_entries(OURS, [*MEMORY, *PEERS])
     before = load_results("bench") if arguments.rows else None
     with show_progress() as progress:
         results = runner.run_benchmark(
@@ -49,12 +49,12 @@ def main() -> None:
             arguments.minutes,
             progress,
             published=others(before["results"], arguments.rows) if before else None,
-            try_again=not arguments.leave_failures,
+            retry_failed=not arguments.leave_failures,
         )
         costs = (
             {key: cost for key, cost in before["costs"].items() if key not in set(OURS) & set(arguments.rows)}
             if before
-            else runner.cost(chosen, arguments.out, next(iter(settings)), progress)
+            else runner.measure_costs(chosen, arguments.out, next(iter(settings)), progress)
         )
     written = environment("cpu")
     times_of = timed_at(before["environment"]) if before else written["commit"]
@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def comparison(content: Content) -> bench_page.Comparison:
-    return bench_page.Comparison(entries=entries(OURS, [*MEMORY, *PEERS]), **content)
+    return bench_page.Comparison(entries=select_entries(OURS, [*MEMORY, *PEERS]), **content)
 
 
 def page(content: Content) -> str:

@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def arms(teachers: Sequence[str], line: str) -> list[ablate.Arm]:
-    return [arm for arm in ablate.arms(teachers, line) if arm.name in ARMS]
+    return [arm for arm in ablate.list_arms(teachers, line) if arm.name in ARMS]
 
 
 def page(content: Content) -> str:

@@ -19,7 +19,7 @@ from torch import nn
 
 from inspect_kd import weights
 from inspect_kd.bench import cost, page, peers, runner
-from inspect_kd.bench.entries import MEMORY, PEERS, SIZE, Entry, entries
+from inspect_kd.bench.entries import MEMORY, PEERS, SIZE, Entry, select_entries
 from inspect_kd.config import load_recipe
 from inspect_kd.datasets import DataSet, open_dataset
 from inspect_kd.errors import UsageError
@@ -54,12 +54,12 @@ class Small(nn.Module):
 
 def test_an_unknown_peer_is_refused_with_the_known_names() -> None:
     with pytest.raises(UsageError, match="patchcore"):
-        entries([], ["patchcoer"])
-    assert set(entries(["omni_ad"], ["memory", "stfpm"])) == {"omni_ad", "memory", "stfpm"}
+        select_entries([], ["patchcoer"])
+    assert set(select_entries(["omni_ad"], ["memory", "stfpm"])) == {"omni_ad", "memory", "stfpm"}
 
 
 def test_gflop_of_a_convolution_is_right() -> None:
-    assert cost.gflop(Small(), 64) == pytest.approx(2 * 64 * 64 * 3 * 3 * 3 * 4 / 1e9)
+    assert cost.count_gflop(Small(), 64) == pytest.approx(2 * 64 * 64 * 3 * 3 * 3 * 4 / 1e9)
 
 
 @pytest.fixture
@@ -85,8 +85,8 @@ def test_a_broken_file_is_a_failure_beside_the_times_of_others(files: dict[str, 
 
 
 def test_running_a_file_takes_memory(files: dict[str, Path]) -> None:
-    grown = cost.peak_memory(files["any"])
-    assert grown is not None and grown > 1
+    growth_mb = cost.measure_memory(files["any"])
+    assert growth_mb is not None and growth_mb > 1
 
 
 @pytest.fixture
@@ -133,9 +133,9 @@ def test_a_failure_is_a_result_and_the_next_entry_is_run(metal: DataSet, tmp_pat
 
 def test_failed_entries_are_not_run_again_without_try_again(metal: DataSet, tmp_path: Path) -> None:
     results = runner.run_benchmark({"metal": metal}, FAILING, tmp_path, 0.1, NoProgress())
-    files = [tmp_path / "metal" / name / runner.RESULT for name in FAILING]
+    files = [tmp_path / "metal" / name / runner.RESULT_FILE for name in FAILING]
     before = [file.stat().st_mtime_ns for file in files]
-    assert runner.run_benchmark({"metal": metal}, FAILING, tmp_path, 0.1, NoProgress(), try_again=False) == results
+    assert runner.run_benchmark({"metal": metal}, FAILING, tmp_path, 0.1, NoProgress(), retry_failed=False) == results
     assert [file.stat().st_mtime_ns for file in files] == before
 
 
@@ -149,32 +149,32 @@ def test_the_time_limit_of_a_peer_is_the_slowest_training_of_ours(metal: DataSet
     )
     # Published results are not measured again, and set the time limit.
     assert {key: results["metal"][key] for key in ours} == took and not (tmp_path / "metal" / "ras").exists()
-    assert (tmp_path / "metal" / "peer" / runner.IDENTITY).read_text() == runner.identity(peer, metal, 2)
-    assert runner.time_of_ours({}, {}) == runner.DEFAULT_MINUTES
+    assert (tmp_path / "metal" / "peer" / runner.DIGEST_FILE).read_text() == runner.entry_digest(peer, metal, 2)
+    assert runner.slowest_student_minutes({}, {}) == runner.DEFAULT_MINUTES
 
 
 ENTRY = Entry(name="x", maker="peers", model="Padim")
 
 
 def test_a_result_depends_on_data_entry_and_minutes(metal: DataSet, parts: Path) -> None:
-    board, work = open_dataset(parts).only("board"), runner.identity(ENTRY, metal, 1)
-    assert work == runner.identity(ENTRY, metal, 1)
+    board, work = open_dataset(parts).only("board"), runner.entry_digest(ENTRY, metal, 1)
+    assert work == runner.entry_digest(ENTRY, metal, 1)
     others = [(replace(ENTRY, model="Stfpm"), metal, 1), (ENTRY, board, 1), (ENTRY, metal, 2)]
-    assert work not in {runner.identity(*other) for other in others}
+    assert work not in {runner.entry_digest(*other) for other in others}
 
 
 def test_only_a_result_of_the_same_work_is_finished(tmp_path: Path) -> None:
     runner._prepare(tmp_path / "x", "work")
     assert not runner._is_finished(tmp_path / "x", "work")
-    (tmp_path / "x" / runner.RESULT).write_text('{"metrics": {}}')
+    (tmp_path / "x" / runner.RESULT_FILE).write_text('{"metrics": {}}')
     assert runner._is_finished(tmp_path / "x", "work") and not runner._is_finished(tmp_path / "x", "other")
 
 
 def test_a_failure_is_finished_only_where_it_is_not_tried_again(tmp_path: Path) -> None:
     runner._prepare(tmp_path / "x", "work")
-    (tmp_path / "x" / runner.RESULT).write_text('{"failure": "no hub today"}')
+    (tmp_path / "x" / runner.RESULT_FILE).write_text('{"failure": "no hub today"}')
     assert not runner._is_finished(tmp_path / "x", "work")
-    assert runner._is_finished(tmp_path / "x", "work", or_failed=True)
+    assert runner._is_finished(tmp_path / "x", "work", accept_failed=True)
 
 
 @pytest.mark.parametrize(("work", "is_kept"), [("work", True), ("other", False)])

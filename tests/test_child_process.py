@@ -79,8 +79,8 @@ if __name__ == "__main__":
     artifact, folder = map(Path, sys.argv[1:])
     folder.mkdir()
     runner._run_in_process(Entry(name="none", maker="nobody"), None, folder, 1.0)
-    print((folder / runner.RESULT).read_text())
-    print(cost.peak_memory(artifact))
+    print((folder / runner.RESULT_FILE).read_text())
+    print(cost.measure_memory(artifact))
 """
 
 

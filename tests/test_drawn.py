@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from inspect_kd.datasets import open_dataset
-from inspect_kd.datasets.drawn import CATEGORIES, VISIBLE, contact_sheet, draw_part, draw_sample
+from inspect_kd.datasets.drawn import CATEGORIES, MIN_DIFFERENCE, contact_sheet, draw_part, draw_sample
 from inspect_kd.datasets.images import read_image
 from inspect_kd.errors import BadInput, EnvironmentFault
 from inspect_kd.types import NoProgress, Split
@@ -28,9 +28,9 @@ def test_masks_are_exact_and_defects_visible(category: str, kind: str) -> None:
         assert part.mask is not None
         change = np.abs(part.image.astype(int) - part.sound).max(axis=2)
         assert 0.0003 < part.mask.mean() < 0.2
-        assert change[part.mask].mean() > VISIBLE
+        assert change[part.mask].mean() > MIN_DIFFERENCE
         # Both images have the same noise, so outside the mask they may differ only invisibly.
-        assert change[~part.mask].max() <= VISIBLE + 3
+        assert change[~part.mask].max() <= MIN_DIFFERENCE + 3
 
 
 def test_image_depends_on_the_seed_only() -> None:

@@ -143,7 +143,7 @@ def test_mask_that_cannot_be_read_is_refused(name: str, tmp_path: Path) -> None:
     """The part counted as sound, and was trained on."""
     root = some_masks(tmp_path / "parts")
     (root / name).symlink_to("nowhere") if name.endswith("png") else (root / name).write_bytes(b"GIF89a")
-    with pytest.raises(BadInput, match=rf"{name}: named as a mask is, but no image that can be read"):
+    with pytest.raises(BadInput, match=rf"{name}: has a mask's name, but is no readable image"):
         layouts.scan(root)
     (root / name).unlink()
     (root / f"{name}.txt").write_text("notes")

@@ -178,7 +178,7 @@ def test_image_limit_counts_bytes_not_pixels() -> None:
 
 def test_conversion_in_strips_equals_conversion_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = [decode_image(data, "a") for data in pictures.seeds() if _is_read(data)]
-    monkeypatch.setattr("inspect_kd.datasets.images.STRIP", 50)
+    monkeypatch.setattr("inspect_kd.datasets.images.STRIP_PIXELS", 50)
     parts = [decode_image(data, "a") for data in pictures.seeds() if _is_read(data)]
     assert len(whole) > 30 and all(map(np.array_equal, whole, parts))
 

@@ -61,7 +61,7 @@ def test_pixels_beyond_the_significant_bits_are_refused() -> None:
     values = np.full((8, 8), 4095, np.uint16)
     assert as_rgb8(values, bits=12).max() == 255
     values[2, 3] = 4096
-    with pytest.raises(BadInput, match="pixels of up to 4096 are more than 12 significant bits hold"):
+    with pytest.raises(BadInput, match="pixels of up to 4096 exceed 12 significant bits"):
         as_rgb8(values, bits=12, name="a")
     with pytest.raises(BadInput, match="12 significant bits"):
         decode_image(saved(Image.fromarray(values), "PNG"), "a.png", bits=12)

@@ -189,14 +189,14 @@ def test_attention_runs_on_at_most_the_overview_grid(side: int, overview: int, p
 
 def test_sweep_covers_all_sound_images_in_equal_shares_of_categories() -> None:
     samples = [Sample(image=Path(f"{c}{i}.png"), category=c) for c, n in (("a", 40), ("b", 7)) for i in range(n)]
-    draws = [draw for batch in Sweep(samples, most=1000, again=False, batch=8, seed=0) for draw in batch]
+    draws = [draw for batch in Sweep(samples, max_images=1000, repeat=False, batch=8, seed=0) for draw in batch]
     assert {draw.index for draw in draws} == set(range(47))
     assert Counter(samples[draw.index].category for draw in draws) == {"a": 40, "b": 40}
-    capped = [draw.index for batch in Sweep(samples, most=20, again=False, batch=8, seed=0) for draw in batch]
+    capped = [draw.index for batch in Sweep(samples, max_images=20, repeat=False, batch=8, seed=0) for draw in batch]
     assert len(capped) == 20 and len(set(capped)) >= 16
-    again = [draw.index for batch in Sweep(samples, most=20, again=False, batch=8, seed=0) for draw in batch]
+    again = [draw.index for batch in Sweep(samples, max_images=20, repeat=False, batch=8, seed=0) for draw in batch]
     assert capped == again
-    tiles = [draw for batch in Sweep(samples, most=200, again=True, batch=8, seed=0) for draw in batch]
+    tiles = [draw for batch in Sweep(samples, max_images=200, repeat=True, batch=8, seed=0) for draw in batch]
     assert len(tiles) == 200 and len({draw.seed for draw in tiles}) == 200
 
 

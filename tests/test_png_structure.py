@@ -73,7 +73,7 @@ def test_png_of_each_mode_with_a_row_missing_is_refused_and_with_all_rows_read(m
         decode_image(short, "a.png")
 
 
-@pytest.mark.parametrize("value", [images.UNLIKELY, 0, 255])
+@pytest.mark.parametrize("value", [images.FILL_VALUE, 0, 255])
 def test_picture_whose_last_rows_are_as_the_filling_is_read(value: int) -> None:
     pixels = PIXELS.copy()
     pixels[HEIGHT // 2 :] = value
@@ -138,11 +138,11 @@ def test_png_structure_is_checked_from_the_header_alone_too(tmp_path) -> None:  
 def test_inflating_stops_at_the_size_that_the_header_says() -> None:
     """Pixels in excess are not inflated: a few megabytes of them would be gigabytes."""
     rows = rows_of(PIXELS[:, :, 0])
-    rows = rows[: -WIDTH - 1] + b"\0" + bytes([images.UNLIKELY]) * WIDTH
+    rows = rows[: -WIDTH - 1] + b"\0" + bytes([images.FILL_VALUE]) * WIDTH
     packer = zlib.compressobj(9)
     packed = packer.compress(rows) + b"".join(packer.compress(bytes(2**22)) for _ in range(64)) + packer.flush()
     image = decode_image(png(header(8, GREY), chunk(b"IDAT", packed), END), "a.png")
-    assert image[-1].tolist() == [[images.UNLIKELY] * 3] * WIDTH
+    assert image[-1].tolist() == [[images.FILL_VALUE] * 3] * WIDTH
 
 
 @pytest.mark.parametrize(("depth", "readable"), [(1, True), (2, False), (4, False), (8, True), (16, False)])

@@ -85,7 +85,13 @@ def report(
         measures[category] = metrics.measures()
     picture = data_uri(np.full((40, 60, 3), 90, np.uint8))
     example = Example(
-        name=name, category=names[0], kind="dent", score=1.2, decision=Decision.NG, original=picture, heated=picture
+        name=name,
+        category=names[0],
+        kind="dent",
+        score=1.2,
+        decision=Decision.NG,
+        image_uri=picture,
+        heatmap_uri=picture,
     )
     content = Report(
         title=f"run of {name}",
@@ -128,7 +134,7 @@ def test_pictures_are_stored_as_data_beside_the_page(tmp_path: Path) -> None:
     page = report(tmp_path, name=HOSTILE)
     (example,) = read_pictures(tmp_path, most=6)
     assert (example.name, example.kind, example.decision, example.score) == (HOSTILE, "dent", Decision.NG, 1.2)
-    assert example.original in page and example.heated in page
+    assert example.image_uri in page and example.heatmap_uri in page
 
 
 def picture_line(**changes: object) -> str:

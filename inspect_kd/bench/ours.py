@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from inspect_kd.bench.cost import gflop
+from inspect_kd.bench.cost import count_gflop
 from inspect_kd.bench.entries import Entry
 from inspect_kd.config import load_recipe
 from inspect_kd.datasets import DataSet
@@ -31,6 +31,6 @@ def run_entry(entry: Entry, data: DataSet, folder: Path, minutes: float, progres
     return {
         "metrics": finished.manifest.get("metrics", {}),
         "train_seconds": finished.manifest["train_seconds"],
-        "gflop": gflop(ArtifactGraph(finished.model, 1.0), finished.recipe.data.size),
+        "gflop": count_gflop(ArtifactGraph(finished.model, 1.0), finished.recipe.data.size),
         "note": "",
     }

@@ -89,10 +89,10 @@ def train(
 
         inspect-kd train --data my_parts/ --resume
     """
-    from inspect_kd.cli.needs import need_training
+    from inspect_kd.cli.needs import require_training
     from inspect_kd.training.run import is_helper_process
 
-    need_training()
+    require_training()
     from inspect_kd import api
     from inspect_kd.cli.bench import split_names
     from inspect_kd.training.hardware import Hardware

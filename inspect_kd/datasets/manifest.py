@@ -26,7 +26,7 @@ class Licence(Strict):
     name: str
     url: str = ""
     commercial: bool
-    """True only if the licence allows a model trained on the data to be used commercially."""
+    """True only if the licence allows commercial use of models trained on the data."""
 
 
 class Archive(Strict):
@@ -41,7 +41,7 @@ class DownloadSource(Strict):
     """How to get the images; exactly one field is set."""
 
     anomalib: str | None = None
-    """Name of the data module of anomalib that downloads them."""
+    """Name of anomalib's data module that downloads the images."""
     archives: tuple[Archive, ...] = ()
     by_hand: str | None = None
     """Instructions for a person."""
@@ -57,7 +57,7 @@ class DownloadSource(Strict):
 
 
 class Manifest(Strict):
-    """What a data set is and where it comes from."""
+    """A data set's description, licence and source."""
 
     name: Name
     title: str
@@ -71,7 +71,7 @@ class Manifest(Strict):
     categories: tuple[str, ...] = ()
     """The categories of the complete data set."""
     group: str | None = None
-    """Regular expression over file names; its first group names the physical part in the image."""
+    """Regular expression over file names; its first group identifies the physical part in the image."""
     bits: int | None = Field(None, ge=1, le=16)
     source: DownloadSource
 

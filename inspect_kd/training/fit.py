@@ -40,7 +40,7 @@ def fit(job: Job, training: StudentTraining, images: TrainingImages, fabric: Fab
         images.store.samples,
         steps=steps,
         batch=settings.batch,
-        damaged=settings.denoise,
+        synthetic=settings.denoise,
         seed=settings.seed,
         rank=fabric.global_rank,
         world=fabric.world_size,
@@ -84,7 +84,7 @@ def fit(job: Job, training: StudentTraining, images: TrainingImages, fabric: Fab
 
 
 def _loss(model: Any, pair: ImagePair, fabric: Fabric, settings: Fit) -> Tensor:
-    seen, clean = fabric.to_device(pair.seen_B3HW), fabric.to_device(pair.clean_B3HW)
+    seen, clean = fabric.to_device(pair.inputs_B3HW), fabric.to_device(pair.clean_B3HW)
     # If no batch has defects, one tensor is passed twice: the student then computes its features once.
     terms: dict[str, Tensor] = model.losses(seen, seen if settings.denoise == 0 else clean)
     return torch.stack(list(terms.values())).sum()

@@ -95,5 +95,7 @@ def _begin(
 
 def _statistics_batches(job: Job, images: TrainingImages) -> Iterator[Tensor]:
     settings, tiled = job.recipe.fit, job.recipe.data.tile is not None
-    sweep = Sweep(images.store.samples, most=STATISTICS_IMAGES, again=tiled, batch=settings.batch, seed=settings.seed)
+    sweep = Sweep(
+        images.store.samples, max_images=STATISTICS_IMAGES, repeat=tiled, batch=settings.batch, seed=settings.seed
+    )
     return (pair.clean_B3HW for pair in batches(images, sweep, workers=0))

@@ -19,8 +19,8 @@ from inspect_kd.types import NoProgress
 from tests.distill.builders import MEMORY_RECIPE
 
 Results = dict[str, list[dict[str, Any]]]
-ARMS = [replace(arm, changes=tuple(c.replace("1500", "3") for c in arm.changes)) for arm in ablate.arms([], None)]
-"""`fit`, and `drawn` with three steps."""
+ARMS = [replace(arm, changes=tuple(c.replace("1500", "3") for c in arm.changes)) for arm in ablate.list_arms([], None)]
+"""`fit` and `drawn`, three steps of it."""
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_arm_with_other_parts_or_teachers_is_trained_again(
 
 def test_arm_with_a_teacher_shares_samples_with_the_arm_before(home: Path, parts: Path, results: Results) -> None:
     with_memory = ablate.Arm(
-        name="memory", changes=ablate.taught_by([str(home / "tiny_memory.yaml")]), why="with a teacher"
+        name="memory", changes=ablate.teacher_changes([str(home / "tiny_memory.yaml")]), explanation="with a teacher"
     )
     short = replace(with_memory, changes=tuple(c.replace("1500", "3").replace("600", "3") for c in with_memory.changes))
     (home / "out" / "seed0" / "drawn" / "result.json").unlink()
@@ -93,7 +93,7 @@ def test_fit_with_other_settings_is_refused(home: Path, parts: Path, results: Re
 def test_page_shows_the_gain_over_the_fit(results: Results, tmp_path: Path) -> None:
     page = ablate.write(tmp_path, ARMS, results, environment("cpu")).read_text()
     fit, drawn = (results[name][0]["metrics"]["mean"]["pixel_ap"] for name in ("fit", "drawn"))
-    row = next(line for line in page.splitlines() if line.startswith(f"| drawn | {ARMS[1].why} |"))
+    row = next(line for line in page.splitlines() if line.startswith(f"| drawn | {ARMS[1].explanation} |"))
     assert f" / {drawn - fit:+.3f} / " in row
 
 
@@ -106,6 +106,6 @@ def test_page_shows_the_cost_of_teachers(results: Results, tmp_path: Path) -> No
 
 
 def test_arms_follow_from_teachers_and_unlabelled_parts() -> None:
-    assert [arm.name for arm in ablate.arms([], None)] == ["fit", "drawn"]
-    names = [arm.name for arm in ablate.arms(["a", "b"], "line/")]
+    assert [arm.name for arm in ablate.list_arms([], None)] == ["fit", "drawn"]
+    names = [arm.name for arm in ablate.list_arms(["a", "b"], "line/")]
     assert {"a", "b", "a, at its word", "all teachers", "contrast", "unlabelled"} <= set(names)

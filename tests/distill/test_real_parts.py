@@ -73,7 +73,7 @@ def test_training_uses_labelled_and_unlabelled_parts(parts: Path, tmp_path: Path
     assert any("verdict" in line for line in lines), "without masks the image-level loss is used"
     artifact = (tmp_path / "r" / "r.onnx").read_bytes()
     assert str(labelled).encode() not in artifact and b"tiny_memory" not in artifact, "no folders, no teachers' names"
-    assert "labelled parts took part" in (tmp_path / "r" / "report.html").read_text()
+    assert "labelled parts were used" in (tmp_path / "r" / "report.html").read_text()
 
 
 def test_resume_refuses_other_labelled_parts(parts: Path, tmp_path: Path) -> None:

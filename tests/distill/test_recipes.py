@@ -37,7 +37,7 @@ def test_stages_without_heads_or_teachers_are_refused(changes: list[str], messag
 )
 def test_settings_without_effect_are_refused(changes: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        load_recipe("embedded", [*ablate.taught_by(["memory"]), *changes])
+        load_recipe("embedded", [*ablate.teacher_changes(["memory"]), *changes])
 
 
 @pytest.mark.parametrize("model", STUDENTS)
@@ -59,5 +59,5 @@ def test_options_keep_the_settings_of_the_recipe(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("model", STUDENTS)
 def test_every_arm_of_the_ablation_is_valid_for_every_student(model: str) -> None:
-    for arm in ablate.arms(["memory"], "line/"):
+    for arm in ablate.list_arms(["memory"], "line/"):
         load_recipe(model, list(arm.changes))

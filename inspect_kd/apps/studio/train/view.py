@@ -14,7 +14,7 @@ from inspect_kd.apps.studio.train.record import BUSY, State
 from inspect_kd.apps.studio.train.run_report import without_loading_tags
 from inspect_kd.apps.studio.train.trainings import Training
 from inspect_kd.errors import printable
-from inspect_kd.report.charts import curve
+from inspect_kd.report.charts import draw_curve
 from inspect_kd.report.html import Html, table
 from inspect_kd.report.pictures import Example
 
@@ -89,8 +89,10 @@ def duration(seconds: float) -> str:
 
 def curves(losses: Mapping[str, Points], gaps: Points, *, running: bool) -> str:
     """Curves of the loss by phase, and of the synthetic gap."""
-    drawn = [curve(thin_out(points), texts.CURVE_LOSS.format(phase=_phase(name))) for name, points in losses.items()]
-    drawn.insert(1, curve(thin_out(gaps), texts.CURVE_GAP))
+    drawn = [
+        draw_curve(thin_out(points), texts.CURVE_LOSS.format(phase=_phase(name))) for name, points in losses.items()
+    ]
+    drawn.insert(1, draw_curve(thin_out(gaps), texts.CURVE_GAP))
     charts = "".join(drawn)
     if not charts:
         return f'<div class="ikd-train"><p class="soft">{texts.NO_CURVE}</p></div>' if running else ""
@@ -122,8 +124,8 @@ def _report_picture(example: Example) -> str:
     words = (decision, f"{example.score:.2f}", f"{example.category}, {example.kind}", example.name)
     caption = escape(printable(" · ".join(words)))
     return (
-        f'<figure><div><img src="{escape(example.original)}" alt="{caption}">'
-        f'<img src="{escape(example.heated)}" alt=""></div><figcaption>{caption}</figcaption></figure>'
+        f'<figure><div><img src="{escape(example.image_uri)}" alt="{caption}">'
+        f'<img src="{escape(example.heatmap_uri)}" alt=""></div><figcaption>{caption}</figcaption></figure>'
     )
 
 
