@@ -26,7 +26,7 @@ def list_recipes() -> list[tuple[str, str]]:
 
 
 def default_recipe() -> str:
-    """The recipe that the form proposes. Only recipes whose weights are on this machine are proposed, since the Studio never downloads."""
+    """The recipe that the form proposes, chosen by the weights on this machine: the Studio asks no other host."""
     return config.default_recipe(_has_weights)
 
 
