@@ -211,7 +211,7 @@ def test_studio_escapes_such_names_and_offers_no_such_folder(labelled: Path, tmp
     captions = [name for name, _ in first_sound_parts(root / "parts")]
     assert captions and all(SHOWN in caption and caption.isprintable() for caption in captions)
     *_, told = data_check.check(root, "parts", tmp_path)
-    assert not told.sound
+    assert not told.is_trainable
     assert told.findings[0].files == (f"parts/good/{printable(torn.name)}",)
     assert (
         told.findings[0].text

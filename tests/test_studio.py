@@ -29,7 +29,7 @@ from inspect_kd.apps.studio.inspect.gallery_state import PAGE_SIZE
 from inspect_kd.apps.studio.inspect.histogram import histogram, slider_range
 from inspect_kd.apps.studio.inspect.marks import MarkContext, MarkStore
 from inspect_kd.apps.studio.inspect.parts import Part, inspect_part
-from inspect_kd.apps.studio.inspect.what_if import held_out_scores, ordered, what_if
+from inspect_kd.apps.studio.inspect.what_if import held_out_scores, ordered_thresholds, what_if
 from inspect_kd.apps.studio.session import RefusedFile, Session, display_name
 from inspect_kd.apps.studio.sessions import Sessions
 from inspect_kd.apps.studio.settings import Settings
@@ -129,7 +129,7 @@ def test_promise_at_default_thresholds_equals_the_calibration(session: Session) 
     assert answer.reject_promise <= limits.reject_promise + 1e-9
     n = len(held_out_scores(calibration, None))
     assert n == limits.n and sum(answer.held_out.values()) == n
-    nothing = what_if([], held_out_scores(calibration, None), ordered(0, 0), limits.thresholds)
+    nothing = what_if([], held_out_scores(calibration, None), ordered_thresholds(0, 0), limits.thresholds)
     assert nothing.reject_promise == nothing.reinspect_promise == 1.0
 
 
@@ -160,7 +160,7 @@ def test_scores_panel_shows_the_change_from_the_default_thresholds(session: Sess
 
 
 def test_nan_score_is_ng() -> None:
-    counted = what_if([float("nan")], [], ordered(0.5, 1.0), ordered(0.5, 1.0))
+    counted = what_if([float("nan")], [], ordered_thresholds(0.5, 1.0), ordered_thresholds(0.5, 1.0))
     assert counted.inspected[Decision.OK] == 0 and counted.inspected[Decision.NG] == 1
 
 
@@ -186,7 +186,7 @@ def test_bad_file_is_refused_in_one_line_and_the_batch_continues(
     assert name not in answers[0].reason and "\n" not in answers[0].reason
     assert isinstance(answers[1], Part) and len(session.parts) == 1
     assert reason in gallery.gallery(session, address)
-    assert any(row.get("error") and row["decision"] == "NG" for row in exports.rows(session))
+    assert any(row.get("error") and row["decision"] == "NG" for row in exports.export_rows(session))
 
 
 def test_truncated_image_is_refused(session: Session, parts: Path) -> None:
@@ -344,7 +344,7 @@ def test_part_in_work_when_stopped_or_cleared_is_dropped(
     kept = {} if interrupt == "clear" else dict(session.parts)
     monkeypatch.setattr(session_module, "inspect_part", inspect_and_interrupt)
     assert isinstance(session.add(images(parts)[0].read_bytes(), "late.png"), RefusedFile)
-    assert session.parts == kept and session.refused == []
+    assert session.parts == kept and session.refused_files == []
     assert len(list(session.folders.private.iterdir())) == 2 * len(kept)
 
 
@@ -352,7 +352,7 @@ def test_heat_layer_is_transparent_below_half_the_threshold(session: Session) ->
     import cv2
 
     part = session.all_parts()[0]
-    layer, heat = cv2.imread(str(part.layer), cv2.IMREAD_UNCHANGED), part.heatmap()
+    layer, heat = cv2.imread(str(part.heat_layer), cv2.IMREAD_UNCHANGED), part.heatmap()
     assert layer.shape == (*heat.shape, 4)
     assert (layer[heat < 0.5][:, 3] == 0).all() and (layer[heat > 1.5][:, 3] == 255).all()
 
@@ -500,9 +500,9 @@ def test_comparison_shows_parts_with_different_decisions(session: Session) -> No
 def test_change_of_artifact_inspects_again_and_keeps_marks(session: Session) -> None:
     part = session.all_parts()[0]
     part.mark = Decision.OK
-    before = {part.number: (part.score, part.layer) for part in session.all_parts()}
+    before = {part.number: (part.score, part.heat_layer) for part in session.all_parts()}
     assert len(list(session.change_artifact("second", None))) == len(before)
-    after = {part.number: (part.score, part.layer) for part in session.all_parts()}
+    after = {part.number: (part.score, part.heat_layer) for part in session.all_parts()}
     assert {n: s for n, (s, _) in after.items()} == {n: s for n, (s, _) in before.items()}
     assert not {layer for _, layer in before.values()} & {layer for _, layer in after.values()}
     assert not any(layer.exists() for _, layer in before.values()) and session.parts[part.number].mark is Decision.OK
@@ -587,7 +587,7 @@ def test_artifacts_of_runs_are_found_newest_first(run: Path, tmp_path: Path) -> 
 
 def test_parts_of_the_demo_are_offered_as_examples(parts: Path) -> None:
     found = find_examples(parts.parent / "parts" / "parts.onnx")
-    assert found == parts and len(example_images(parts, each=1)) == len(list(parts.glob("*/test/*")))
+    assert found == parts and len(example_images(parts, per_kind=1)) == len(list(parts.glob("*/test/*")))
 
 
 def test_card_shows_categories_licences_versions_and_digest(session: Session, settings: Settings) -> None:

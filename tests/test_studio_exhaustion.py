@@ -153,15 +153,15 @@ def test_other_values_than_files_are_refused_in_one_line(visitor: Visitor, files
 
 def test_slow_upload_reserves_little_room(tmp_path: Path) -> None:
     from inspect_kd.apps.studio.server.upload_gate import UploadGate
-    from inspect_kd.apps.studio.server.uploads import Arrival, Uploads
+    from inspect_kd.apps.studio.server.uploads import IncomingUpload, Uploads
 
     async def few_bytes() -> dict[str, Any]:
         return {"type": "http.request", "body": b"--x\r\n", "more_body": True}
 
     gate = UploadGate(lambda *_: asyncio.sleep(0), Uploads(tmp_path), lambda: 64 * MB, 64)
-    arrival = Arrival()
+    arrival = IncomingUpload()
     asyncio.run(gate.receive_counted(few_bytes, arrival, 100 * MB)())  # type: ignore[arg-type]
-    assert arrival.arrived == 5 and 5 < arrival.reserved < MB
+    assert arrival.arrived_bytes == 5 and 5 < arrival.reserved_bytes < MB
 
 
 # Sessions and results
@@ -237,7 +237,7 @@ def queue_and_event(session: str) -> tuple[Any, Callable[[str], Any], Any]:
 def test_unread_results_of_a_session_have_a_size_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     from inspect_kd.apps.studio.server import session_limit
 
-    monkeypatch.setattr(session_limit, "SESSION_BYTES", 100_000)
+    monkeypatch.setattr(session_limit, "MAX_SESSION_BYTES", 100_000)
 
     async def fill() -> None:
         queue, put, event = queue_and_event("s")
@@ -258,7 +258,7 @@ def test_unread_results_of_a_session_have_a_size_limit(monkeypatch: pytest.Monke
 def test_unread_results_of_all_sessions_have_a_size_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     from inspect_kd.apps.studio.server import session_limit
 
-    monkeypatch.setattr(session_limit, "ALL_BYTES", 100_000)
+    monkeypatch.setattr(session_limit, "MAX_TOTAL_BYTES", 100_000)
     monkeypatch.setattr(session_limit, "MAX_SESSIONS", 3)
 
     async def fill() -> None:
@@ -457,4 +457,4 @@ def test_aborted_upload_raises_no_error(tmp_path: Path) -> None:
     gate = UploadGate(leave, Uploads(tmp_path), lambda: MB, 1)
     with pytest.raises(IndexError):  # no answer was sent
         asyncio.run(status_of(gate, "/gradio_api/upload", None, MULTIPART["Content-Type"], 5))
-    assert not gate.uploads.arrivals
+    assert not gate.uploads.incoming

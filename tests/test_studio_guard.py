@@ -12,12 +12,12 @@ from inspect_kd.apps.studio.server.temporary_folder import TemporaryFolder
 
 def test_hosts_and_origins_of_the_address_listened_on_are_accepted() -> None:
     everywhere, line = AllowedHosts("0.0.0.0"), AllowedHosts("Line3.example")
-    assert all(everywhere.accept_host(host) for host in ("10.1.2.3:7860", "[fe80::1]:7860", "localhost"))
-    assert not everywhere.accept_host("evil.example") and not line.accept_host("10.1.2.3")
-    assert line.accept_host("line3.example:7860") and line.accept_host("127.0.0.1")
-    assert line.accept_origin("http://line3.example:7860", "line3.example:7860")
-    assert not line.accept_origin("http://line3.example:7861", "line3.example:7860")
-    assert not line.accept_origin("chrome-extension://abc", "line3.example")
+    assert all(everywhere.accepts_host(host) for host in ("10.1.2.3:7860", "[fe80::1]:7860", "localhost"))
+    assert not everywhere.accepts_host("evil.example") and not line.accepts_host("10.1.2.3")
+    assert line.accepts_host("line3.example:7860") and line.accepts_host("127.0.0.1")
+    assert line.accepts_origin("http://line3.example:7860", "line3.example:7860")
+    assert not line.accepts_origin("http://line3.example:7861", "line3.example:7860")
+    assert not line.accepts_origin("chrome-extension://abc", "line3.example")
 
 
 def test_public_name_is_a_host_without_scheme_or_path() -> None:

@@ -205,9 +205,9 @@ def test_slow_upload_reserves_little_room_and_ends_when_it_stalls(server: Server
     with pytest.raises(HTTPException, match="send it again"):
         asyncio.run(status_of(gate, "/gradio_api/upload", None, MULTIPART["Content-Type"], 5))
     with pytest.raises(HTTPException, match="no room left"):
-        full = UploadGate(read, Uploads(tmp_path), lambda: -1 if full.uploads.arrivals else 5, 1)
+        full = UploadGate(read, Uploads(tmp_path), lambda: -1 if full.uploads.incoming else 5, 1)
         asyncio.run(status_of(full, "/gradio_api/upload", b"12345", MULTIPART["Content-Type"], 5))
-    assert not gate.uploads.arrivals and not full.uploads.arrivals
+    assert not gate.uploads.incoming and not full.uploads.incoming
 
 
 def test_pictures_and_exports_count_in_the_disk_limit(run: Path, parts: Path, tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_pictures_and_exports_count_in_the_disk_limit(run: Path, parts: Path, tm
             write_export(type("S", (), {"settings": settings})(), session, "csv")
         for number in range(1100):
             session.refuse(str(number), "no image")
-        assert len(session.refused) == 1000
+        assert len(session.refused_files) == 1000
         with pytest.raises(BadInput, match="session"):
             sessions.get("")
         for limits in ((1e9, 1e9), (0.5, float("inf")), (float("nan"), 1.0), (-1.0, 1.0)):

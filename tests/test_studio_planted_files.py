@@ -52,16 +52,16 @@ def test_log_is_not_read_through_a_link(tmp_path: Path) -> None:
     assert not reader.read().lines
     (tmp_path / LOG).unlink()
     (tmp_path / LOG).symlink_to("/dev/zero")
-    assert not reader.read().lines and not reader.rest
+    assert not reader.read().lines and not reader.partial_line
 
 
 def test_log_without_line_ends_is_not_kept_in_memory(tmp_path: Path) -> None:
     with (tmp_path / LOG).open("wb") as file:
-        file.truncate(3 * training_log.READ_AT_ONCE)
+        file.truncate(3 * training_log.MAX_READ_BYTES)
     reader = LogReader(tmp_path / LOG)
     for _ in range(3):
         reader.read()
-    assert len(reader.rest) <= training_log.MAX_LINE_BYTES
+    assert len(reader.partial_line) <= training_log.MAX_LINE_BYTES
 
 
 @pytest.mark.parametrize("target", ["/dev/zero", "../elsewhere.json"])

@@ -165,19 +165,19 @@ def test_stopped_change_of_artifact_changes_nothing(page: Any, parts: Path) -> N
     for path in images(parts)[:3]:
         session.add(path.read_bytes(), path.name)
     handlers["move_sliders"](0.25, 0.5, me)
-    layers, limits = [part.layer for part in session.all_parts()], session.thresholds
+    layers, limits = [part.heat_layer for part in session.all_parts()], session.thresholds
     change = handlers["change_artifact"]("second", "", me)
     next(change)
     change.close()
     exported = json.loads(Path(handlers["export"]("json", me)).read_text())
     assert exported["artifact"]["name"] == "r" and session.thresholds == limits
-    assert [part.layer for part in session.all_parts()] == layers
+    assert [part.heat_layer for part in session.all_parts()] == layers
     artifact, *_ = handlers["stop_batch"](me)
     assert artifact["value"] == "r", "the page shows the artifact that the scores are of"
     *_, (artifact, _, reinspect, *_) = handlers["change_artifact"]("second", "", me)
     exported = json.loads(Path(handlers["export"]("json", me)).read_text())
     assert exported["artifact"]["name"] == "second" and artifact["value"] == "second"
-    assert not {part.layer for part in session.all_parts()} & set(layers)
+    assert not {part.heat_layer for part in session.all_parts()} & set(layers)
     assert not any(layer.exists() for layer in layers) and reinspect["value"] == round(
         session.default_thresholds.reinspect, 3
     )
@@ -187,6 +187,6 @@ def test_sign_off_refuses_thresholds_that_the_page_does_not_show(page: Any) -> N
     handlers, made = page()
     session, me = made.sessions.get("me"), request("me")
     handlers["move_sliders"](0.25, 0.5, me)
-    assert "look at it again, then sign off" in handlers["sign_off"]("Ada", "r", "", 0.3, 0.5, me)
+    assert "check them again, then sign off" in handlers["sign_off"]("Ada", "r", "", 0.3, 0.5, me)
     assert not (made.settings.store / "calibrations").exists()
     assert "signed off by Ada" in handlers["sign_off"]("Ada", "r", session.category or "", 0.25, 0.5, me)

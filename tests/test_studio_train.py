@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from inspect_kd.apps.studio.train import data_check, processes, run_report, texts, view
-from inspect_kd.apps.studio.train.command import command, default_recipe, recipes
+from inspect_kd.apps.studio.train.command import build_command, default_recipe, list_recipes
 from inspect_kd.apps.studio.train.data_folders import data_folders, first_sound_parts, folder_below
 from inspect_kd.apps.studio.train.log import TrainingProgress, parse_line, read_metrics
 from inspect_kd.apps.studio.train.record import RECORD, State, TrainingRecord, TrainRequest, read_record
@@ -125,7 +125,7 @@ def test_killed_training_has_failed_and_the_queue_moves_on(make_trainings: Calla
     pid = trainings.start(request()).record.pid  # type: ignore[union-attr]
     second = trainings.start(request(name="second"))
     third = trainings.start(request(name="third"))
-    assert (second.state, second.place, third.place) == (State.WAITING, 1, 2), (
+    assert (second.state, second.queue_position, third.queue_position) == (State.WAITING, 1, 2), (
         "one at a time, and the others show their place"
     )
     assert "Place in the queue: 2" in view.status(third, TrainingProgress(), "")
@@ -249,7 +249,9 @@ def test_running_training_is_listed_despite_a_hundred_newer_runs(
     trainings = Trainings(root, runs)
     second = trainings.start(request(name="second"))
     trainings.update()
-    assert (second.state, second.place) == (State.WAITING, 1) and not trainings.children, "a second one was started"
+    assert (second.state, second.queue_position) == (State.WAITING, 1) and not trainings.children, (
+        "a second one was started"
+    )
     shown = TrainService(root, runs, tmp_path / "store").progress_view(None)
     assert shown.chosen == "live" and len(shown.choices) == 100 and shown.can_stop
 
@@ -259,7 +261,7 @@ def test_status_of_a_complete_run_without_artifact_says_so(root: Path, tmp_path:
     folder.mkdir(parents=True)
     (folder / "run.json").write_text("{}")
     trainings = Trainings(root, tmp_path / "runs")
-    assert "failed its proof" in view.status(trainings.get("r"), TrainingProgress(), "")
+    assert "failed verification" in view.status(trainings.get("r"), TrainingProgress(), "")
     (folder / "r.onnx").touch()
     assert "artifact and report are in" in view.status(trainings.get("r"), TrainingProgress(), "")
 
@@ -476,14 +478,14 @@ def test_record_is_stored_under_its_former_json_keys(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("wrong", [{"seed": 1.5}, {"seed": "1"}, {"quick": "yes"}, {"name": 5}])
 def test_request_of_the_wrong_type_writes_no_record(wrong: dict[str, object], root: Path, tmp_path: Path) -> None:
-    trainings = Trainings(root, tmp_path / "runs", at_once=0)
+    trainings = Trainings(root, tmp_path / "runs", max_running=0)
     with pytest.raises(UsageError, match=f"^{next(iter(wrong))}: "):
         trainings.start(request(**wrong))
     assert not (tmp_path / "runs").exists()
 
 
 def test_queue_is_limited(root: Path, tmp_path: Path) -> None:
-    trainings = Trainings(root, tmp_path / "runs", at_once=0)
+    trainings = Trainings(root, tmp_path / "runs", max_running=0)
     for number in range(MAX_WAITING):
         TrainingRecord(name=f"r{number}", request=request(), requested_at=1.0, command=[]).write(
             tmp_path / "runs" / f"r{number}"
@@ -519,13 +521,15 @@ def test_opening_a_report_shows_a_message_first_and_hides_it_on_failure(tmp_path
 
 
 def test_command_of_a_request(root: Path, tmp_path: Path) -> None:
-    words = command(request(quick=True, seed=7), root, tmp_path, "r", resume=True)
+    words = build_command(request(quick=True, seed=7), root, tmp_path, "r", resume=True)
     assert words[1:5] == ["-P", "-m", "inspect_kd", "train"] and words[-1] == "--resume"
     assert {"fit.steps=62", "fit.seed=7", "fit.evaluate_every=12"} <= set(words)
-    assert "--set" not in command(request(), root, tmp_path, "r", resume=False), "a normal training is the recipe's own"
+    assert "--set" not in build_command(request(), root, tmp_path, "r", resume=False), (
+        "a normal training is the recipe's own"
+    )
     for wrong in ({"recipe": "../../etc/passwd.yaml"}, {"recipe": "nobody"}, {"seed": -1}, {"seed": 2**40}):
         with pytest.raises(UsageError):
-            command(request(**wrong), root, tmp_path, "r", resume=False)
+            build_command(request(**wrong), root, tmp_path, "r", resume=False)
 
 
 # ── display ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -535,26 +539,26 @@ def test_data_folders_below_the_root(root: Path, parts: Path, tmp_path: Path) ->
     assert data_folders(root) == ["sample", "sample/board", "sample/bottle", "sample/fabric", "sample/metal"]
     (tmp_path / "mine").symlink_to(parts)
     assert data_folders(tmp_path) == [], "a link out of the root is not listed"
-    pictures = first_sound_parts(parts, most=5)
+    pictures = first_sound_parts(parts, max_pictures=5)
     assert [name.split(":")[0] for name, _ in pictures] == ["board", "bottle", "fabric", "metal", "board"]
     assert all(uri.startswith("data:image/webp;base64,") for _, uri in pictures)
 
 
 def test_data_check_runs_in_its_own_process(root: Path, parts: Path, tmp_path: Path) -> None:
     *_, good = data_check.check(root, "sample", tmp_path)
-    assert good.over and good.sound and good.counts["board"]["test"] == 8 and good.defective["board"] == 5
-    assert "Nothing wrong was found" in view.checked(good)
+    assert good.over and good.is_trainable and good.counts["board"]["test"] == 8 and good.defective["board"] == 5
+    assert "Nothing wrong was found" in view.check_result(good)
     (tmp_path / "bad" / "good").mkdir(parents=True)
     for image in (parts / "board" / "train" / "good").iterdir():
         (tmp_path / "bad" / "good" / image.name).write_bytes(image.read_bytes())
     (tmp_path / "bad" / "good" / "<b>.png").write_bytes(b"")
     *_, bad = data_check.check(tmp_path, "bad", tmp_path)
-    assert not bad.sound and any("is empty" in found.text for found in bad.findings)
+    assert not bad.is_trainable and any("is empty" in found.text for found in bad.findings)
     assert str(tmp_path) not in json.dumps([found.text for found in bad.findings]), "no folder of the server is shown"
-    assert "&lt;b&gt;" in view.checked(bad) and "<b>.png" not in view.checked(bad)
+    assert "&lt;b&gt;" in view.check_result(bad) and "<b>.png" not in view.check_result(bad)
     (tmp_path / "none").mkdir()
     *_, none = data_check.check(tmp_path, "none", tmp_path)
-    assert not none.sound and not none.counts and "no layout recognised" in none.findings[0].text
+    assert not none.is_trainable and not none.counts and "no layout recognised" in none.findings[0].text
     assert not list(tmp_path.glob("tmp*")), "nothing is left behind"
 
 
@@ -594,7 +598,7 @@ def test_log_of_several_attempts_gives_one_curve() -> None:
 
 
 def test_recipes_list_the_default_first_and_teachers_last() -> None:
-    names = [name for name, _ in recipes()]
+    names = [name for name, _ in list_recipes()]
     assert names[0] == "omni_ad" and names.index("memory") > names.index("ras_paper")
     assert default_recipe() in ("omni_ad", "embedded")
 
