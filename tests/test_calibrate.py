@@ -1,4 +1,4 @@
-"""The promised rates of thresholds, by simulation and in edge cases."""
+"""Thresholds keep their promised rates, in simulations and in edge cases."""
 
 from __future__ import annotations
 
@@ -42,20 +42,20 @@ def test_promise_holds_for_any_distribution(name: str, n: int, rate: float) -> N
     assert np.mean(exceeded) <= promise + 3 * np.std(exceeded) / math.sqrt(trials)
 
 
-@pytest.mark.parametrize("values", [4, 10])
-def test_promise_holds_for_tied_scores_in_another_runtime(values: int) -> None:
-    """A part may score slightly higher there, and one part in four or ten has exactly the limit as its score."""
+@pytest.mark.parametrize("possible_scores", [4, 10])
+def test_promise_holds_for_tied_scores_in_another_runtime(possible_scores: int) -> None:
+    """Scores differ slightly there, and with 4 or 10 possible scores many parts score exactly the threshold."""
     rng = np.random.default_rng(11)
-    known = np.sort(rng.uniform(0.02, 0.05, values))
-    rejected, stopped, trials = [], [], 400
+    score_values = np.sort(rng.uniform(0.02, 0.05, possible_scores))
+    rejected, not_ok, trials = [], [], 400
     for _ in range(trials):
-        calibration = calibrate({"a": rng.choice(known, 150)}, reject_rate=0.02, reinspect_rate=0.05)
+        calibration = calibrate({"a": rng.choice(score_values, 150)}, reject_rate=0.02, reinspect_rate=0.05)
         limits = calibration.limits_for("a")
-        scores = np.float32(rng.choice(known, 200) / calibration.scale) + rng.uniform(-2e-6, 2e-6, 200)
+        scores = np.float32(rng.choice(score_values, 200) / calibration.scale) + rng.uniform(-2e-6, 2e-6, 200)
         decisions = [limits.thresholds.decide(float(score)) for score in scores]
         rejected.append(np.mean([decision is Decision.NG for decision in decisions]))
-        stopped.append(np.mean([decision is not Decision.OK for decision in decisions]))
-    for shares, promise in ((rejected, limits.reject_promise), (stopped, limits.reinspect_promise)):
+        not_ok.append(np.mean([decision is not Decision.OK for decision in decisions]))
+    for shares, promise in ((rejected, limits.reject_promise), (not_ok, limits.reinspect_promise)):
         assert np.mean(shares) <= promise + 3 * np.std(shares) / math.sqrt(trials)
 
 
@@ -77,13 +77,13 @@ def test_promise_is_tight_where_scores_are_continuous() -> None:
 def test_promise_depends_on_the_number_of_parts() -> None:
     assert parts_needed(0.01) == 99
     assert parts_needed(0.05) == 19
-    few = compute_limits(list(range(1, 10)), reject_rate=0.01, reinspect_rate=0.05)
-    assert few.has_too_few_parts
-    assert few.reject_promise == pytest.approx(0.1)
-    assert "99 held-out sound parts" in few.describe()
-    enough = compute_limits(list(range(1, 100)), reject_rate=0.01, reinspect_rate=0.05)
-    assert not enough.has_too_few_parts
-    assert enough.thresholds == Thresholds(reinspect=95, reject=99)
+    of_9_parts = compute_limits(list(range(1, 10)), reject_rate=0.01, reinspect_rate=0.05)
+    assert of_9_parts.has_too_few_parts
+    assert of_9_parts.reject_promise == pytest.approx(0.1)
+    assert "99 held-out sound parts" in of_9_parts.describe()
+    of_99_parts = compute_limits(list(range(1, 100)), reject_rate=0.01, reinspect_rate=0.05)
+    assert not of_99_parts.has_too_few_parts
+    assert of_99_parts.thresholds == Thresholds(reinspect=95, reject=99)
 
 
 def test_too_few_parts_widen_the_reinspect_band() -> None:

@@ -33,7 +33,7 @@ from inspect_kd.models.sam.tuning import (
 )
 from inspect_kd.models.teachers import sam_spt
 from inspect_kd.resize import resize
-from tests.builders import clip_folder
+from tests.builders import save_tiny_clip
 from tests.small_models import Evil, teacher_samples
 
 SIDE, MASK_SIDE = 256, 64
@@ -333,7 +333,7 @@ def _perturb(spt: SelfPerception) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return clip_folder(tmp_path_factory.mktemp("clip"))
+    return save_tiny_clip(tmp_path_factory.mktemp("clip"))
 
 
 def teacher_of(folder: str, **changes: Any) -> sam_spt.SamSptTeacher:

@@ -24,11 +24,11 @@ from inspect_kd.models.teachers import clip_ada
 from inspect_kd.training.run import load_run
 from inspect_kd.training.teacher_data import TeacherDataset, choose_parts
 from inspect_kd.types import Sample
-from tests.builders import clip_folder
+from tests.builders import save_tiny_clip
 
 
 def recipe_file(folder: Path, **changes: object) -> Path:
-    clip = clip_folder(folder / "clip")
+    clip = save_tiny_clip(folder / "clip")
     teacher = {"build": "clip_ada", "model": clip, "pretrained": None, "licence": "MIT", "vv_blocks": 2}
     content = {"name": "tiny_clip", "teacher": teacher, "data": {"size": 64}, "teach": {"variants": 2, "epochs": 2}}
     path = folder / "tiny_clip.yaml"
