@@ -544,7 +544,7 @@ def test_mark_made_during_a_change_of_artifact_is_kept(session: Session) -> None
 def test_part_inspected_by_the_former_artifact_is_refused(
     session: Session, parts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The artifact changes while a part is decoded: the former artifact's score must not be held against the new thresholds."""
+    """The artifact changes while a part is decoded: its score must not be compared with the new thresholds."""
     from inspect_kd.apps.studio.inspect import parts as module
 
     decode, count = module.decode_image, len(session.parts)

@@ -295,7 +295,7 @@ def test_upload_that_is_too_large_is_reported_and_the_page_works_on(
 
 @pytest.mark.parametrize("attempt", range(3))
 def test_batch_can_be_stopped(page: Any, tmp_path: Path, attempt: int) -> None:
-    """Large flat images are small files that take long. Several attempts: files sent after a stop used to be lost in one of five."""
+    """Large flat images are small files that take long. Files sent after a stop were lost in one of five attempts."""
     first = tmp_path / "0.png"
     cv2.imwrite(str(first), np.full((4000, 4000, 3), 90, np.uint8))
     paths = [first, *(Path(shutil.copy(first, tmp_path / f"{n}.png")) for n in range(1, 40))]

@@ -1,4 +1,4 @@
-"""TIFF layouts: those in the table are decoded exactly, others are refused; strips or tiles must cover the image exactly.
+"""TIFF layouts: the listed ones are decoded exactly, others are refused; strips or tiles must cover the image.
 
 tests/test_tiff_channels.py lists the tags' numbers.
 """
@@ -191,7 +191,7 @@ IMAGE_BYTES, THIRD_BYTES = 32 * 48, 32 * 16
 def test_strips_or_tiles_that_do_not_cover_the_image_exactly_are_refused(
     segment_tags: dict[int, tuple[int, ...]],
 ) -> None:
-    """Of two strips in one place Pillow shows the last and libtiff the first, which can hide a defect; missing ones are black."""
+    """Of two strips in one place Pillow shows the last, libtiff the first: a defect can vanish. Missing ones are black."""
     data = bytes([200]) * IMAGE_BYTES + bytes([50]) * IMAGE_BYTES
     with pytest.raises(BadInput, match=r"a\.tif: broken or truncated"):
         decode_image(encode_tiff(GREY | segment_tags, data, "<"), "a.tif")
