@@ -33,5 +33,5 @@ def test_resume_drops_lines_that_no_training_wrote(line: dict[str, Any], tmp_pat
 
 
 def test_name_of_a_curve_is_escaped() -> None:
-    drawn = draw_curve([(1, 2), (2, 3)], '"><script>alert(1)</script>')
-    assert "<script" not in drawn and drawn.count("&quot;&gt;&lt;script&gt;") == 2
+    chart = draw_curve([(1, 2), (2, 3)], '"><script>alert(1)</script>')
+    assert "<script" not in chart and chart.count("&quot;&gt;&lt;script&gt;") == 2

@@ -19,7 +19,7 @@ from tests.tiny import TINY
 
 
 def plant_waiting_run(runs: Path, name: str) -> Path:
-    """A training that the next update would start."""
+    """Write the record of a training that the next update would start."""
     TrainingRecord(name=name, request=TrainRequest(data="sample", recipe="embedded"), requested_at=1.0).write(
         runs / name
     )
@@ -71,7 +71,7 @@ def test_record_is_not_read_through_a_link(target: str, tmp_path: Path) -> None:
     (folder / RECORD).symlink_to(target)
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 30), hard))  # against reading a device without end
+    resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 30), hard))  # stops a read that would never end
     try:
         assert read_record(folder) is None
     finally:

@@ -28,16 +28,17 @@ from inspect_kd.apps.studio.train.service import TrainService
 from inspect_kd.apps.studio.train.trainings import MAX_WAITING, Trainings
 from inspect_kd.errors import BadInput, InspectKDError, UsageError
 from inspect_kd.report import pictures_file
+from tests.studio_server import chromium, need
 from tests.tiny import TINY
 
 PATIENCE_S = 120
 LONG = [*TINY, "fit.steps=4000", "fit.evaluate_every=4000"]
-"""Never ends during a test."""
+"""Settings of a training that does not end during a test."""
 
 
-def wait_until(true: Callable[[], object], what: str) -> None:
+def wait_until(condition: Callable[[], object], what: str) -> None:
     end = time.monotonic() + PATIENCE_S
-    while not true():
+    while not condition():
         assert time.monotonic() < end, f"waited in vain for {what}"
         time.sleep(0.1)
 
@@ -45,11 +46,11 @@ def wait_until(true: Callable[[], object], what: str) -> None:
 def wait_for_state(trainings: Trainings, name: str, *states: State) -> State:
     """Update the trainings until one has one of these states."""
 
-    def there() -> bool:
+    def is_reached() -> bool:
         trainings.update()
         return trainings.get(name).state in states
 
-    wait_until(there, f"{name} {' or '.join(states)}")
+    wait_until(is_reached, f"{name} {' or '.join(states)}")
     return trainings.get(name).state
 
 
@@ -61,15 +62,15 @@ def root(parts: Path) -> Path:
 
 @pytest.fixture
 def make_trainings(root: Path, tmp_path: Path) -> Iterator[Callable[..., Trainings]]:
-    """Makes `Trainings` whose processes do not outlive the test."""
-    made: list[Trainings] = []
+    """A function that makes `Trainings` whose processes end with the test."""
+    created: list[Trainings] = []
 
     def make(changes: list[str] = TINY, runs: str = "runs") -> Trainings:
-        made.append(Trainings(root, tmp_path / runs, changes=changes, grace=2.0))
-        return made[-1]
+        created.append(Trainings(root, tmp_path / runs, changes=changes, grace=2.0))
+        return created[-1]
 
     yield make
-    for trainings in made:
+    for trainings in created:
         for each in trainings.all():
             if each.can_stop:
                 trainings.stop(each.name)
@@ -110,13 +111,13 @@ def test_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(
     steps = [step for step, _ in progress.losses["train"]]
     assert steps == sorted(set(steps)) and steps[-1] == 24 and progress.gaps[-1][0] == 24
     digests = [hashlib.sha256((path / "student.safetensors").read_bytes()).hexdigest() for path in (folder, run)]
-    assert digests[0] == digests[1], "the same student as that of an uninterrupted training"
+    assert digests[0] == digests[1], "the student differs from that of an uninterrupted training"
     assert finished.has_report and finished.name in run_report.read_report(folder)
     losses, gaps = read_metrics(folder / "metrics.jsonl")
     assert [step for step, _ in losses["train"]] == list(range(1, 25)) and [step for step, _ in gaps] == [6, 12, 18, 24]
     with pytest.raises(UsageError, match="nothing to stop"):
         trainings.stop("r")
-    # The next of that name gets a folder of its own.
+    # The next training of that name gets another folder.
     assert trainings.start(request()).name == "r-2"
 
 
@@ -136,8 +137,8 @@ def test_killed_training_has_failed_and_the_queue_moves_on(make_trainings: Calla
     assert wait_for_state(trainings, "r", State.FAILED) is State.FAILED
     assert "SIGKILL" in trainings.error(trainings.get("r")) and trainings.get("r").can_resume
     assert wait_for_state(trainings, "second", State.RUNNING) is State.RUNNING, "the queue moves on"
-    again = Trainings(trainings.root, trainings.runs)
-    assert "SIGKILL" in again.error(again.get("r")), "a restarted Studio shows the same error"
+    restarted = Trainings(trainings.root, trainings.runs)
+    assert "SIGKILL" in restarted.error(restarted.get("r")), "a restarted Studio shows the same error"
 
 
 STARTER = """
@@ -160,33 +161,37 @@ def test_restarted_studio_finds_the_running_training(
     words = [sys.executable, "-c", STARTER, str(root), str(tmp_path / "runs"), *LONG]
     pid = int(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
     trainings = make_trainings(LONG)
-    found = trainings.get("r")
-    assert found.state is State.RUNNING and found.record.pid == pid  # type: ignore[union-attr]
+    training = trainings.get("r")
+    assert training.state is State.RUNNING and training.record.pid == pid  # type: ignore[union-attr]
     assert trainings.start(request(name="next")).state is State.WAITING, "the training that was found counts as running"
     trainings.stop("next")
     wait_until(lambda: trainings.progress("r").losses, "its progress")
     assert trainings.progress("r").phase == "train" and trainings.progress("r").total == 4000
     trainings.stop("r")
-    wait_for_state(trainings, "r", State.STOPPED)  # by the second signal: it ignores the first
-    # A process that is just exiting has no command line any more, by which it would still be recognised.
+    wait_for_state(trainings, "r", State.STOPPED)  # by the second signal, because it ignores the first
+    # An exiting process has lost the command line by which the Studio recognises it.
     wait_until(lambda: processes.process_birth(pid) is None, "its end")
 
 
 def test_reused_process_id_is_neither_monitored_nor_signalled(
     make_trainings: Callable[..., Trainings], root: Path, tmp_path: Path
 ) -> None:
-    stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+    other_process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
     try:
-        born = processes.process_birth(stranger.pid)
-        assert born and processes.is_alive(stranger.pid, born) and not processes.is_alive(stranger.pid, born + "0")
-        for number, old in enumerate(("", "another boot/12345", born + "0")):
+        birth = processes.process_birth(other_process.pid)
+        assert (
+            birth
+            and processes.is_alive(other_process.pid, birth)
+            and not processes.is_alive(other_process.pid, birth + "0")
+        )
+        for number, recorded_birth in enumerate(("", "another boot/12345", birth + "0")):
             record = TrainingRecord(
                 name=f"r{number}",
                 request=request(),
                 requested_at=1.0,
                 attempt=1,
-                pid=stranger.pid,
-                process_birth=old,
+                pid=other_process.pid,
+                process_birth=recorded_birth,
                 started_at=1.0,
             )
             record.write(tmp_path / "runs" / f"r{number}")
@@ -200,10 +205,10 @@ def test_reused_process_id_is_neither_monitored_nor_signalled(
         record.stop_requested_at = 1.0
         record.write(tmp_path / "runs" / record.name)
         trainings.update()
-        assert trainings.get(record.name).state is State.STOPPED and stranger.poll() is None
+        assert trainings.get(record.name).state is State.STOPPED and other_process.poll() is None
     finally:
-        stranger.kill()
-        stranger.wait()
+        other_process.kill()
+        other_process.wait()
 
 
 def output_words(tmp_path: Path, *names: str) -> list[str]:
@@ -222,15 +227,15 @@ def sleeper(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def write_record(runs: Path, name: str, process: subprocess.Popen[bytes], **changes: object) -> TrainingRecord:
-    born = processes.process_birth(process.pid)
-    assert born is not None
+    birth = processes.process_birth(process.pid)
+    assert birth is not None
     record = TrainingRecord(
         name=name,
         request=request(name=name),
         requested_at=1.0,
         attempt=1,
         pid=process.pid,
-        process_birth=born,
+        process_birth=birth,
         started_at=1.0,
     ).model_copy(update=changes)
     record.write(runs / name)
@@ -267,7 +272,7 @@ def test_status_of_a_complete_run_without_artifact_says_so(root: Path, tmp_path:
 
 
 def test_stop_works_when_the_clock_is_set_back(root: Path, tmp_path: Path, sleeper: subprocess.Popen[bytes]) -> None:
-    """The request seems to be an hour ahead, as after the clock was set back by an hour."""
+    """The stop seems to be requested an hour ahead, as after the clock was set back by an hour."""
     write_record(tmp_path / "runs", "r", sleeper, stop_requested_at=time.time() + 3600)
     trainings = Trainings(root, tmp_path / "runs", grace=0.2)
     for _ in range(20):
@@ -311,8 +316,8 @@ def test_failed_training_explains_itself_in_one_line(make_trainings: Callable[..
 
 
 @pytest.fixture
-def fenced(tmp_path: Path) -> Path:
-    """A root with one folder, and others outside that must not be reached."""
+def small_root(tmp_path: Path) -> Path:
+    """A root with one folder; folders outside of it must not be reached."""
     root, outside = tmp_path / "root", tmp_path / "outside"
     (root / "fine").mkdir(parents=True)
     outside.mkdir()
@@ -341,27 +346,30 @@ def fenced(tmp_path: Path) -> Path:
         "x" * 5000,
     ],
 )
-def test_data_outside_of_the_root_is_refused(given: str, fenced: Path, tmp_path: Path) -> None:
+def test_data_outside_of_the_root_is_refused(given: str, small_root: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="not a folder below the Studio's data folder"):
-        folder_below(fenced, given)
-    trainings = Trainings(fenced, tmp_path / "runs")
+        folder_below(small_root, given)
+    trainings = Trainings(small_root, tmp_path / "runs")
     for data in (given, str(tmp_path / "outside")):
         with pytest.raises(BadInput):
             trainings.start(request(data=data))
         with pytest.raises(BadInput):
-            list(data_check.check(fenced, data, tmp_path / "scratch"))
+            list(data_check.check(small_root, data, tmp_path / "scratch"))
     assert not (tmp_path / "runs").exists(), "nothing was started"
-    assert folder_below(fenced, "fine") == fenced.resolve() / "fine" and folder_below(fenced, ".") == fenced.resolve()
+    assert (
+        folder_below(small_root, "fine") == small_root.resolve() / "fine"
+        and folder_below(small_root, ".") == small_root.resolve()
+    )
 
 
-def test_foreign_record_starts_nothing_that_a_client_could_not(fenced: Path, tmp_path: Path) -> None:
+def test_foreign_record_cannot_start_what_a_client_could_not(small_root: Path, tmp_path: Path) -> None:
     """Neither the command nor the data of a record from another machine is trusted."""
     marker = tmp_path / "marker"
     hostile = TrainingRecord(
         name="r", request=request(data="../outside"), requested_at=1.0, command=["touch", str(marker)], attempt=1
     )
     hostile.write(tmp_path / "runs" / "r")
-    trainings = Trainings(fenced, tmp_path / "runs")
+    trainings = Trainings(small_root, tmp_path / "runs")
     trainings.update()
     assert trainings.get("r").state is State.FAILED and "below the Studio's data folder" in trainings.error(
         trainings.get("r")
@@ -382,9 +390,9 @@ def test_run_name_that_is_no_plain_folder_name_is_refused(name: str, root: Path,
     trainings = Trainings(root, tmp_path / "runs")
     with pytest.raises(UsageError, match="cannot name a run"):
         trainings.start(request(name=name))
-    for ask in (trainings.get, trainings.stop, trainings.resume, trainings.progress):
+    for method in (trainings.get, trainings.stop, trainings.resume, trainings.progress):
         with pytest.raises(InspectKDError):
-            ask(name)
+            method(name)
     assert not (tmp_path / "runs").exists()
 
 
@@ -499,7 +507,7 @@ def test_queue_is_limited(root: Path, tmp_path: Path) -> None:
 
 
 def test_opening_a_report_shows_a_message_first_and_hides_it_on_failure(tmp_path: Path) -> None:
-    needed(find_spec("gradio"), "gradio")
+    need("gradio", find_spec("gradio") is not None)
     import gradio as gr
 
     from inspect_kd.apps.studio.train.tab import open_report
@@ -520,7 +528,7 @@ def test_opening_a_report_shows_a_message_first_and_hides_it_on_failure(tmp_path
     assert column["visible"] and "&lt;h1&gt;line3" in page
 
 
-def test_command_of_a_request(root: Path, tmp_path: Path) -> None:
+def test_request_becomes_a_train_command(root: Path, tmp_path: Path) -> None:
     words = build_command(request(quick=True, seed=7), root, tmp_path, "r", resume=True)
     assert words[1:5] == ["-P", "-m", "inspect_kd", "train"] and words[-1] == "--resume"
     assert {"fit.steps=62", "fit.seed=7", "fit.evaluate_every=12"} <= set(words)
@@ -535,7 +543,7 @@ def test_command_of_a_request(root: Path, tmp_path: Path) -> None:
 # ── display ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_data_folders_below_the_root(root: Path, parts: Path, tmp_path: Path) -> None:
+def test_data_folders_outside_of_the_root_are_not_listed(root: Path, parts: Path, tmp_path: Path) -> None:
     assert data_folders(root) == ["sample", "sample/board", "sample/bottle", "sample/fabric", "sample/metal"]
     (tmp_path / "mine").symlink_to(parts)
     assert data_folders(tmp_path) == [], "a link out of the root is not listed"
@@ -627,21 +635,14 @@ with gr.Blocks(title="Studio", analytics_enabled=False) as studio:
 assert "torch" not in sys.modules
 studio.launch(server_name="127.0.0.1", server_port=int(port), ssr_mode=False, quiet=True, footer_links=[])
 """
-BROWSER = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 SHORT = [*TINY, "fit.steps=80"]
-"""Long enough to be stopped on the way."""
-
-
-def needed(there: object, what: str) -> None:
-    """Skip a test where an optional package is missing; fail where CI is set."""
-    if not there:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{what} is not installed")
+"""Settings of a training that lasts long enough to be stopped."""
 
 
 @pytest.fixture(scope="module")
 def studio(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Studio with this one tab, in a process of its own; its address."""
-    needed(find_spec("gradio"), "gradio")
+    """The address of a Studio that has only the Train tab."""
+    need("gradio", find_spec("gradio") is not None)
     work = tmp_path_factory.mktemp("studio")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -653,7 +654,7 @@ def studio(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
     try:
         wait_until(lambda: process.poll() is not None or _answers(port), "the Studio's first answer")
         yield f"http://127.0.0.1:{port}"
-        assert process.poll() is None, "the Studio lives"
+        assert process.poll() is None, "the Studio has ended"
         assert "Traceback" not in (work / "log").read_text()
     finally:
         process.terminate()
@@ -671,18 +672,15 @@ def _answers(port: int) -> bool:
 
 
 def test_training_in_a_browser(studio: str, tmp_path: Path) -> None:
-    needed(find_spec("playwright"), "playwright")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    needed(chromium, "Chromium")
-    from playwright.sync_api import expect, sync_playwright
-
     wait = PATIENCE_S * 1000
-    with sync_playwright() as play, play.chromium.launch(executable_path=chromium, args=BROWSER) as browser:
+    with chromium() as browser:
+        from playwright.sync_api import expect
+
         page = browser.new_page(viewport={"width": 1280, "height": 1000})
         foreign: list[str] = []
-        page.on("request", lambda request: foreign.append(request.url) if _leaves(request.url, studio) else None)
-        wrong: list[str] = []
-        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("request", lambda request: foreign.append(request.url) if _is_foreign(request.url, studio) else None)
+        errors: list[str] = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(studio, timeout=wait)
         status = page.locator("#train-status")
         expect(status).to_contain_text("No run yet", timeout=wait)
@@ -723,29 +721,28 @@ def test_training_in_a_browser(studio: str, tmp_path: Path) -> None:
         page.screenshot(path=tmp_path / "train.png")
         page.locator("#train-close").click()
         expect(page.locator("#train-page iframe")).to_have_count(0)
-        assert not wrong and not foreign
+        assert not errors and not foreign
 
 
-def _leaves(url: str, studio: str) -> bool:
+def _is_foreign(url: str, studio: str) -> bool:
     return not url.startswith((studio, "data:", "blob:", "about:"))
 
 
 def test_training_through_named_endpoints(studio: str) -> None:
-    """The named endpoints, without the page."""
     from gradio_client import Client
     from gradio_client.exceptions import AppError
 
     client = Client(studio, verbose=False)
     try:
         assert client.predict(api_name="/train_folders")[0] == "sample"
-        held = client.predict("sample/board", api_name="/train_check")
-        assert held["sound"] and held["counts"]["board"]["test"] == 8
+        checked = client.predict("sample/board", api_name="/train_check")
+        assert checked["sound"] and checked["counts"]["board"]["test"] == 8
         for data in ("..", "/etc", "sample/../.."):
             for call in ("/train_check", "/train_start"):
                 with pytest.raises(AppError, match="not a folder below"):
                     client.predict(data, api_name=call)
-        begun = client.predict("sample/board", "embedded", "by_name", True, 3, api_name="/train_start")
-        assert begun["name"] == "by_name" and begun["state"] in ("running", "waiting")
+        started = client.predict("sample/board", "embedded", "by_name", True, 3, api_name="/train_start")
+        assert started["name"] == "by_name" and started["state"] in ("running", "waiting")
         client.predict("by_name", api_name="/train_stop")
         wait_until(lambda: client.predict("by_name", api_name="/train_state")["state"] == "stopped", "a stop by name")
         with pytest.raises(AppError, match="cannot name a run"):

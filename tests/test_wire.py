@@ -19,7 +19,7 @@ from tests.fuzzing import graphs
 
 def test_onnx_runtimes_own_format_is_refused(tmp_path: Path) -> None:
     content = flatbuffer_that_is_a_protobuf(tmp_path)
-    # ONNX Runtime by itself opens it.
+    # ONNX Runtime itself would open it.
     assert onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"]).get_inputs()[0].name == "images"
     with pytest.raises(BadInput, match="not an ONNX file"):
         to_onnx.Runtime(content, "a.onnx")
