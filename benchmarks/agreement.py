@@ -24,7 +24,7 @@ from inspect_kd.errors import BadInput
 from inspect_kd.inspector import Inspector
 from inspect_kd.training.run import RunFolder, environment
 from inspect_kd.types import Decision, Split
-from inspect_kd.versions import installed
+from inspect_kd.versions import installed_versions
 
 PROGRAM = ROOT / "build" / "cpp" / "inspect_kd_cpp"
 FIRST, OTHERS = "onnx", ("openvino", "c++")
@@ -106,7 +106,7 @@ def content_of(rows: list[dict[str, Any]]) -> Content:
     # The file names alone: folders of this machine are not published.
     command = f"python -m benchmarks.agreement {' '.join(dict.fromkeys(row['artifact'] for row in rows))}"
     machine = environment("cpu") | {"command": command, "linked_opencv": linked_opencv()}
-    machine["packages"] |= installed(["openvino"])
+    machine["packages"] |= installed_versions(["openvino"])
     return {"environment": machine, "rows": rows}
 
 

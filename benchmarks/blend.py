@@ -87,7 +87,7 @@ def times(files: dict[str, bytes]) -> dict[str, dict[str, float]]:
     turns = time_in_turns(
         {name: lambda one=one: one.predict_batch(noise) for name, one in runtimes.items()}, ROUNDS, most=4
     )
-    return {name: taken.figures() for name, taken in turns.items()}
+    return {name: taken.summarise() for name, taken in turns.items()}
 
 
 def main() -> None:

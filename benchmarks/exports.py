@@ -18,7 +18,7 @@ from inspect_kd.progress_display import show_progress
 from inspect_kd.report.conversion import speed, time_ratio
 from inspect_kd.training.artifacts import convert
 from inspect_kd.training.run import environment, load_run
-from inspect_kd.versions import installed
+from inspect_kd.versions import installed_versions
 
 MODEL = "omni_ad"
 
@@ -41,7 +41,7 @@ def main() -> None:
             "speed": speed(conversion),
         }
         machine = environment("cpu")
-        machine["packages"] |= installed(["openvino"])
+        machine["packages"] |= installed_versions(["openvino"])
         kept = {name: results[name] for name in names if name in results}
         publish("exports", {"environment": machine, "deployments": kept}, page)
 

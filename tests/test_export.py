@@ -189,7 +189,7 @@ class Fixed:
 
 def test_worst_images_are_named_with_row_and_column() -> None:
     images = np.stack([np.full((8, 8, 3), i, np.uint8) for i in range(4)])
-    limits = card().calibration.limits_for(None).thresholds
+    limits = card().calibration.for_category(None).thresholds
     truths = [Truth(False, "a", f"good/{number}.png") for number in range(4)]
     before, after = [0.1] * 256, [0.1, 0.4, 0.1, 0.2] + [0.1] * 252
     parity = compare(Fixed(before), Fixed(after), [(images, truths)], batches=(1, 3), thresholds=limits, guard=0)
@@ -200,7 +200,7 @@ def test_worst_images_are_named_with_row_and_column() -> None:
 
 FOUR_IMAGES = np.stack([np.full((8, 8, 3), i, np.uint8) for i in range(4)])
 FOUR_LABELLED = [(FOUR_IMAGES, [Truth(False, "a"), Truth(True, "a"), Truth(False, "b"), Truth(True, "b")])]
-LIMITS = card().calibration.limits_for(None).thresholds
+LIMITS = card().calibration.for_category(None).thresholds
 
 
 def four_scores(*scores: float) -> Fixed:
@@ -236,7 +236,7 @@ def test_flips_within_the_guard_are_counted_apart() -> None:
 
 def test_the_candidates_own_thresholds_decide_its_flips() -> None:
     own = Thresholds(reinspect=0.05, reject=0.05)
-    parity = compare(BEFORE, BEFORE, FOUR_LABELLED, batches=(1,), thresholds=LIMITS, guard=0, own=own)
+    parity = compare(BEFORE, BEFORE, FOUR_LABELLED, batches=(1,), thresholds=LIMITS, guard=0, candidate_thresholds=own)
     assert parity.flips == 2 + 4  # two sound parts, and four artificial images that score 0.1
 
 

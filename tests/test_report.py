@@ -80,7 +80,9 @@ def report(
             metrics.add(score, rng.random((16, 16)).astype(np.float32), mask if bad and masks else None, bad)
             sample = Sample(image=tmp_path / name, category=category, kind="dent" if bad else "good")
             verdicts.append(
-                Verdict(sample=sample, score=score, decision=calibration.limits_for(category).thresholds.decide(score))
+                Verdict(
+                    sample=sample, score=score, decision=calibration.for_category(category).thresholds.decide(score)
+                )
             )
         measures[category] = metrics.measures()
     picture = data_uri(np.full((40, 60, 3), 90, np.uint8))

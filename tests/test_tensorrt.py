@@ -1,4 +1,4 @@
-"""Target tensorrt, as far as it can be tested without a GPU: the file, the operator table, the engine cache."""
+"""Target tensorrt, as far as it can be tested without a GPU: the file, the table of operators, the engine cache."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from benchmarks import gpu_check as check
 from inspect_kd.errors import BadInput, EnvironmentFault, GateFailed
 from inspect_kd.export.engine_cache import EngineKey
 from inspect_kd.export.options import RuntimeOptions
-from inspect_kd.export.tensorrt_rules import refuse_unsupported, table
-from inspect_kd.export.to_tensorrt import TIMING, plan_for
+from inspect_kd.export.tensorrt_rules import load_table, refuse_unsupported
+from inspect_kd.export.to_tensorrt import TIMING_FILE, plan_for
 from inspect_kd.export.wire import card_text
 from inspect_kd.inspector import Inspector
 
@@ -48,7 +48,7 @@ def test_fp16_file_has_half_precision_weights_and_its_card(artifact: Path) -> No
 def test_exported_files_pass_the_operator_table(artifact: Path, run: Path) -> None:
     refuse_unsupported(artifact)
     refuse_unsupported(run / "r.onnx")
-    assert table()["tensorrt"] and "onnx-tensorrt" in table()["source"]
+    assert load_table()["tensorrt"] and "onnx-tensorrt" in load_table()["source"]
 
 
 def test_int8_file_is_signed_and_symmetric(run: Path, tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_engine_is_built_once_with_the_shared_timing_file(run: Path, tmp_path: P
 
     for _ in range(2):
         assert plan_for(data, card, options, build, KEY) == b"plan"
-    assert timing_files == [tmp_path / "engines" / TIMING]
+    assert timing_files == [tmp_path / "engines" / TIMING_FILE]
 
 
 def test_rejected_engine_is_not_cached(run: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from inspect_kd.cli.echo import echo
-from inspect_kd.versions import installed
+from inspect_kd.versions import installed_versions
 
 PACKAGES = (
     "numpy",
@@ -56,7 +56,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
 
 def versions() -> list[DoctorCheck]:
     """List the versions of important packages."""
-    found = installed(PACKAGES)
+    found = installed_versions(PACKAGES)
     checks = [DoctorCheck("packages", "ok", ", ".join(f"{name} {version}" for name, version in found.items()))]
     if "torch" not in found:
         checks.append(
@@ -72,7 +72,7 @@ def versions() -> list[DoctorCheck]:
 def opencv() -> list[DoctorCheck]:
     """Check that only one distribution of cv2 is installed: several overwrite each other's files."""
     names = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
-    present = list(installed(names))
+    present = list(installed_versions(names))
     if len(present) > 1:
         return [
             DoctorCheck(
@@ -86,7 +86,7 @@ def opencv() -> list[DoctorCheck]:
 
 def providers() -> list[DoctorCheck]:
     """Open a session with every listed provider, since a listed one may still fail to load."""
-    both = installed(("onnxruntime", "onnxruntime-gpu"))
+    both = installed_versions(("onnxruntime", "onnxruntime-gpu"))
     if len(both) > 1:
         text = "onnxruntime and onnxruntime-gpu overwrite each other: pip uninstall both, then install inspect-kd[cpu] or [gpu]"
         return [DoctorCheck("runtime", "fault", text)]

@@ -91,7 +91,7 @@ def _verdict(conversion: Conversion) -> str:
 def _limits(conversion: Conversion) -> str:
     """Two columns: every score before and after, and each figure with its limit."""
     parity, accept = conversion.parity, conversion.deployment.accept
-    reject = conversion.before.limits_for(None).thresholds.reject
+    reject = conversion.before.for_category(None).thresholds.reject
     chart = agreement(parity.scores, [reject], "score in torch, fp32", "score in this file; the red lines: reject")
     rows = [
         ("largest difference of a score", f"{parity.score:.3g}", _limit(accept.score)),

@@ -59,7 +59,7 @@ class Card(Target):
         card = ArtifactCard.parse(data.decode("utf-8", "replace"), "a.onnx")
         View(size=card.size, tile=card.tile, overlap=card.overlap)
         for category in (None, *card.categories):
-            limits = card.calibration.limits_for(category)
+            limits = card.calibration.for_category(category)
             limits.thresholds.decide(0.5)
             limits.describe().encode()
         as_rgb8(np.zeros((2, 2), np.uint16), bits=card.bits)
@@ -85,7 +85,7 @@ class Calibrations(Target):
         path = self.room / "calibration.json"
         path.write_bytes(data)
         calibration = read_calibration(path)
-        calibration.limits_for(None).describe()
+        calibration.for_category(None).describe()
         calibration.to_json()
 
 
