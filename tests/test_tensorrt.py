@@ -155,14 +155,16 @@ def test_the_gpu_check_says_that_there_is_none(tmp_path: Path) -> None:
 
 
 def test_the_gpu_check_calls_what_there_is(run: Path) -> None:
-    asked = check.training(run) | check.steps(run, run / "r.onnx", run / "r.fp16.tensorrt.onnx", run / "data")
+    asked = check.training_steps(run) | check.check_steps(
+        run, run / "r.onnx", run / "r.fp16.tensorrt.onnx", run / "data"
+    )
     for words in asked.values():
         if words[1:4] == ["-P", "-m", "inspect_kd"]:
             # An unknown option fails before the help is shown.
-            assert check.step([*words, "--help"])["status"] == 0, words
-    failed = check.step([sys.executable, "-c", "import sys; print('why'); sys.exit(3)"])
+            assert check.run_step([*words, "--help"])["status"] == 0, words
+    failed = check.run_step([sys.executable, "-c", "import sys; print('why'); sys.exit(3)"])
     assert failed["status"] == 3 and failed["output"] == ["why"] and failed["command"].startswith("python -c")
-    assert check.step(["no-such-program"])["status"] == 127
+    assert check.run_step(["no-such-program"])["status"] == 127
     assert "## a: failed" in check.page({"a": failed})
 
 
