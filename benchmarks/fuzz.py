@@ -122,7 +122,7 @@ def main() -> None:
             seed=arguments.seed,
             start=arguments.start,
             count=arguments.start + arguments.count,
-            keep=ROOT / "runs" / "fuzz",
+            findings_folder=ROOT / "runs" / "fuzz",
         )
         results.append(result)
         print(f"{name}: {result.inputs:,} inputs, {len(result.findings)} findings, {result.seconds:.0f} s", flush=True)

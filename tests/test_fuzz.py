@@ -21,7 +21,7 @@ NEEDS = {"openvino": "openvino", "quarantine_openvino": "openvino"}
 @pytest.mark.parametrize("name", TARGETS)
 def test_whatever_comes_is_taken_or_refused_in_one_clear_line(name: str, tmp_path: Path) -> None:
     pytest.importorskip(NEEDS.get(name, "onnxruntime"))
-    result = fuzz(name, seconds=SECONDS.get(name, 1.5), count=20_000, keep=tmp_path)
+    result = fuzz(name, seconds=SECONDS.get(name, 1.5), count=20_000, findings_folder=tmp_path)
     assert not result.findings, "\n".join(
         f"{f.kind} {f.text} (input {f.index}, {tmp_path / f.file})" for f in result.findings
     )
@@ -49,7 +49,13 @@ def test_a_door_that_breaks_is_found(fault: str, kind: str, says: str, tmp_path:
     # The count is the bound; of a leak the seconds say how often memory is looked at.
     leak = fault == "leak"
     result = fuzz(
-        fault, seconds=4 if leak else 60, count=2500 if leak else 60, most=1, cpu_s=1, megabytes=400, keep=tmp_path
+        fault,
+        seconds=4 if leak else 60,
+        count=2500 if leak else 60,
+        max_findings=1,
+        cpu_s=1,
+        megabytes=400,
+        findings_folder=tmp_path,
     )
     assert [finding.kind for finding in result.findings] == [kind] and says in result.findings[0].text
     if fault == "crash":
@@ -61,7 +67,7 @@ def test_a_door_that_breaks_is_found(fault: str, kind: str, says: str, tmp_path:
 
 
 def test_two_seeds_count_together(tmp_path: Path) -> None:
-    first, second = (fuzz("card", seconds=60, seed=seed, count=50, keep=tmp_path) for seed in (1, 2))
+    first, second = (fuzz("card", seconds=60, seed=seed, count=50, findings_folder=tmp_path) for seed in (1, 2))
     both = Result.from_json(json.loads(json.dumps(first.to_json()))) + second
     assert both.inputs == sum(both.outcomes.values()) == 100
     assert both.outcomes["BadInput"] == first.outcomes["BadInput"] + second.outcomes["BadInput"]
