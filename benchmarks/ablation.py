@@ -72,7 +72,7 @@ VARIANTS = {
     "instance_norm": Variant("omni_ad", ["student.norm=instance"], "as in the paper; does not fold"),
     "deeper": Variant("omni_ad", ["student.depths=[1, 2, 2]"], "twice the blocks"),
     "narrow": Variant("omni_ad", ["student.dims=[96, 64, 48]", "student.neck=48"], "a narrower decoder"),
-    "denoise": Variant("omni_ad", ["fit.denoise=0.5"], "half of a batch damaged, clean target"),
+    "denoise": Variant("omni_ad", ["fit.denoise=0.5"], "half of a batch with synthetic defects, sound targets"),
     "top_0.3_percent": Variant("omni_ad", ["student.score_share=0.003"], "score from fewer places"),
     "top_3_percent": Variant("omni_ad", ["student.score_share=0.03"], "score from more places"),
     "large": Variant("omni_ad", ["data.size=384"], "more pixels"),
@@ -88,8 +88,8 @@ def page(content: Content) -> str:
         "# What each trick is worth",
         "",
         f"Written by `python -m benchmarks.ablation`, {machine['started'][:10]}, {machine['cores']} CPU cores. One model for "
-        f"{', '.join(SETS)}, MobileNetV2 encoder, the fit alone (S0: no teachers, no head that learns drawn defects), seed 0. A cell: "
-        "image AUROC / pixel AP / pixel AUPRO. One seed; the spread over three seeds is in row `fit` of "
+        f"{', '.join(SETS)}, MobileNetV2 encoder, the fit alone (S0: no teachers, no head that learns synthetic defects), seed 0. A cell: "
+        "image AUROC / pixel AP / pixel AUPRO. One seed; the standard deviation over three seeds is in row `fit` of "
         f"[distillation.md](distillation.md). Fits that were stopped early: {stopped_early(results) or 'none'}. "
         "These categories are the development set: defaults were chosen on them.",
         "",

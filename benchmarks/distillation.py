@@ -104,7 +104,7 @@ def findings(results: Arms) -> list[str]:
         "|---|---|" + "---|" * (len(METRICS) + 1),
         *(comparison_row(name, other, results) for name, other in REFERENCE_ARMS.items()),
         "",
-        "The head on drawn defects (`drawn`) brings nearly all of the gain, so the default recipe has that head and no teachers. Both "
+        "The head on synthetic defects (`drawn`) brings nearly all of the gain, so the default recipe has that head and no teachers. Both "
         "teachers are stand-ins: weights of CLIP and SAM were not available, and nothing here says what those would gain.",
         "",
         "## All arms",

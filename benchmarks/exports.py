@@ -60,7 +60,7 @@ def page(content: Content) -> str:
         "thread in multiples of plain fp32 in ONNX Runtime, measured in turns. "
         "TensorRT's files were run by ONNX Runtime, since no GPU was available.",
         "",
-        f"| deployment | verdict | file | largest change of a score | decisions that change | {' | '.join(f'AUROC {c}' for c in SETS)} "
+        f"| deployment | outcome | file | largest change of a score | decisions that change | {' | '.join(f'AUROC {c}' for c in SETS)} "
         "| CPU time, × fp32 | convolutions in int8 | commit |",
         "|---|---|---|---|---|" + "---|" * (len(SETS) + 3),
     ]

@@ -88,11 +88,11 @@ def page_lines(results: list[Result], machine: dict[str, Any], commits: str) -> 
         )
     lines += [
         "",
-        "*Broke, held by the quarantine*: so many inputs made a native runtime crash, hang or ask for memory without bound in "
-        "a worker without quarantine; of each place in each worker one was then opened as users open artifacts, and so many of "
-        "those were refused in one line (one that is not is a finding). *Kept*: the memory that the longest-lived worker gained "
-        "over the last two thirds of its inputs, after collecting and trimming. The quarantine's own child processes are not in "
-        "*peak MB*: they have limits of their own.",
+        "*Broke, held by the quarantine*: the second number counts the inputs that made a native runtime crash, hang or use memory "
+        "without bound in a worker without the quarantine. For each place in each worker, one of them was then opened with the "
+        "quarantine; the first number counts those that it refused in one line (any other is a finding). *Kept*: the memory that the "
+        "longest-lived worker gained over the last two thirds of its inputs, after collecting and trimming. *Peak MB* does not "
+        "include the quarantine's child processes, which have their own limits.",
     ]
     for result in results:
         lines += [f"- {f.target} {f.index}: {f.kind}: {f.text}" for f in result.findings]

@@ -163,7 +163,7 @@ def page(content: Content) -> str:
         "# Five labels a category",
         "",
         f"Written by `{machine['command']}`, {machine['started'][:10]}, commit {machine['commit']}. {describe_split(content)} "
-        f"measured the student. One student for {', '.join(SETS)}; all start from one fit and learn drawn defects and the "
+        f"measured the student. One student for {', '.join(SETS)}; all start from one fit and learn synthetic defects and the "
         "labels. A cell: image AUROC / pixel AP / AUPRO, mean over seeds; ± is the standard deviation of the categories' mean.",
         "",
         "| labels chosen | defects among them | " + " | ".join(SETS) + " | mean | seeds |",

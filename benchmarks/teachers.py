@@ -44,8 +44,8 @@ COLUMNS = ("image_auroc", "pixel_auroc", "pixel_ap", "pixel_f1max")
 ABOUT = {
     "no image": "not trained, without statistics of any image",
     "plain": f"no prompt learned: similarity with random sentences, mean of {SEEDS}",
-    "linear": "sentences learned on drawn defects, without the channels' deviations",
-    "learnt": "sentences learned on drawn defects",
+    "linear": "sentences learned on synthetic defects, without the channels' deviations",
+    "learnt": "sentences learned on synthetic defects",
     "shared": "and patches that look alike share their heat (R2)",
     "closer": "and suspicious places are enlarged and predicted again (R1): the whole teacher",
     "guide": "the guide of the row below, trained for as long",
@@ -175,13 +175,13 @@ def page(content: Content) -> str:
     lines.append(_commits("clip", results))
     lines += ["", "## Self-perception tuning", "", "| | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
     for key, about in {
-        "draft_iou": "drawn defects: IoU of the draft",
+        "draft_iou": "synthetic defects: IoU of the draft",
         "final_iou": "of the final mask",
         "draft_boundary_iou": "boundary IoU of the draft",
         "final_boundary_iou": "of the final mask",
         "boxed_draft_iou": "prompted with box and points alone, as published: IoU of the draft",
         "boxed_final_iou": "of the final mask",
-        "found_masks": "share of drawn defects with an accepted mask",
+        "found_masks": "share of synthetic defects with an accepted mask",
         "false_masks": "share of boxes on untouched parts with an accepted mask",
         "asked_on_sound": "share of real sound test parts on which SAM is prompted at all",
         "drawn_on_sound": "share of real sound test parts with an accepted mask",

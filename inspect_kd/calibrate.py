@@ -1,7 +1,7 @@
 """Calibrate thresholds with a promised false-reject rate: split-conformal thresholds from held-out sound parts.
 
 With n sound parts that the optimiser never saw, the ceil((n+1)(1-a))-th smallest score is exceeded by a new sound part from
-the same line with probability at most a, whatever the scores' distribution. Unusual here: where n is too small for the
+the same line with probability at most a, for any distribution of the scores. Unusual here: where n is too small for the
 requested rate, the lowest rate that n allows is reported. And thresholds are raised by the difference that two runtimes may have:
 where many sound parts share one score, that score is the threshold, and another runtime's slightly higher score must not exceed it.
 

@@ -92,7 +92,7 @@ def _steps_to(path: Path) -> Iterator[tuple[Path, os.stat_result, bool]]:
 
 
 def make_own_folder(folder: Path) -> None:
-    """Create a folder and its missing parents with access for this user only, whatever the umask."""
+    """Create a folder and its missing parents with access for this user only, independent of the umask."""
     missing = [step for step in (folder, *folder.parents) if not step.exists()]
     for step in reversed(missing):
         step.mkdir(mode=0o700, exist_ok=True)
