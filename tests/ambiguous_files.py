@@ -60,4 +60,4 @@ def openvino_format(folder: Path) -> bytes:
 def many_fields() -> bytes:
     """A graph with two million empty fields: few bytes, but slow to check."""
     graph = b"\x52\x00" * 2**21
-    return b"\x08\x0a\x3a" + graphs.length_of(graph)
+    return b"\x08\x0a\x3a" + graphs.with_length(graph)

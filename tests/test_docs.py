@@ -32,7 +32,7 @@ def load_program(name: str) -> ModuleType:
 
 def test_the_figures_of_the_readme_are_current() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert load_program("write_figures").replaced(text) == text, "run `make docs`"
+    assert load_program("write_figures").replace_tables(text) == text, "run `make docs`"
 
 
 def test_the_figures_of_the_readme_come_from_their_json(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,7 +41,7 @@ def test_the_figures_of_the_readme_come_from_their_json(monkeypatch: pytest.Monk
     results = load("real_data_omni_ad")
     results["runs"]["unified"]["metrics"]["tile"]["pixel_ap"] = 0.123
     monkeypatch.setattr(program, "load", lambda name: results if name == "real_data_omni_ad" else load(name))
-    assert "| tile | 0.880 | 0.123 |" in "\n".join(program.figures())
+    assert "| tile | 0.880 | 0.123 |" in "\n".join(program.write_tables())
 
 
 def test_the_readme_is_at_most_120_lines() -> None:

@@ -189,7 +189,7 @@ class FixedModel:
 
 def test_worst_images_are_named_with_row_and_column() -> None:
     images = np.stack([np.full((8, 8, 3), i, np.uint8) for i in range(4)])
-    thresholds = card().calibration.limits_for(None).thresholds
+    thresholds = card().calibration.for_category(None).thresholds
     truths = [Truth(False, "a", f"good/{number}.png") for number in range(4)]
     before, after = [0.1] * 256, [0.1, 0.4, 0.1, 0.2] + [0.1] * 252
     parity = compare(
@@ -202,7 +202,7 @@ def test_worst_images_are_named_with_row_and_column() -> None:
 
 FOUR_IMAGES = np.stack([np.full((8, 8, 3), i, np.uint8) for i in range(4)])
 FOUR_LABELLED = [(FOUR_IMAGES, [Truth(False, "a"), Truth(True, "a"), Truth(False, "b"), Truth(True, "b")])]
-THRESHOLDS = card().calibration.limits_for(None).thresholds
+THRESHOLDS = card().calibration.for_category(None).thresholds
 
 
 def four_scores(*scores: float) -> FixedModel:
@@ -238,7 +238,9 @@ def test_flips_within_the_guard_are_counted_apart() -> None:
 
 def test_the_candidates_own_thresholds_decide_its_flips() -> None:
     own = Thresholds(reinspect=0.05, reject=0.05)
-    parity = compare(BEFORE, BEFORE, FOUR_LABELLED, batches=(1,), thresholds=THRESHOLDS, guard=0, own=own)
+    parity = compare(
+        BEFORE, BEFORE, FOUR_LABELLED, batches=(1,), thresholds=THRESHOLDS, guard=0, candidate_thresholds=own
+    )
     assert parity.flips == 2 + 4  # two sound images, and four artificial images that score 0.1
 
 

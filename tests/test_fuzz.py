@@ -21,7 +21,7 @@ NEEDS = {"openvino": "openvino", "quarantine_openvino": "openvino"}
 @pytest.mark.parametrize("name", TARGETS)
 def test_every_input_is_accepted_or_refused_in_one_line(name: str, tmp_path: Path) -> None:
     pytest.importorskip(NEEDS.get(name, "onnxruntime"))
-    result = fuzz(name, seconds=SECONDS.get(name, 1.5), count=20_000, keep=tmp_path)
+    result = fuzz(name, seconds=SECONDS.get(name, 1.5), count=20_000, findings_folder=tmp_path)
     assert not result.findings, "\n".join(
         f"{f.kind} {f.text} (input {f.index}, {tmp_path / f.file})" for f in result.findings
     )
@@ -49,7 +49,13 @@ def test_faults_of_a_target_are_found(fault: str, kind: str, text: str, tmp_path
     # The count ends the run. For a leak, the seconds decide how often memory is measured.
     leak = fault == "leak"
     result = fuzz(
-        fault, seconds=4 if leak else 60, count=2500 if leak else 60, most=1, cpu_s=1, megabytes=400, keep=tmp_path
+        fault,
+        seconds=4 if leak else 60,
+        count=2500 if leak else 60,
+        max_findings=1,
+        cpu_s=1,
+        megabytes=400,
+        findings_folder=tmp_path,
     )
     assert [finding.kind for finding in result.findings] == [kind] and text in result.findings[0].text
     if fault == "crash":
@@ -61,7 +67,7 @@ def test_faults_of_a_target_are_found(fault: str, kind: str, text: str, tmp_path
 
 
 def test_results_of_two_seeds_add_up(tmp_path: Path) -> None:
-    first, second = (fuzz("card", seconds=60, seed=seed, count=50, keep=tmp_path) for seed in (1, 2))
+    first, second = (fuzz("card", seconds=60, seed=seed, count=50, findings_folder=tmp_path) for seed in (1, 2))
     total = Result.from_json(json.loads(json.dumps(first.to_json()))) + second
     assert total.inputs == sum(total.outcomes.values()) == 100
     assert total.outcomes["BadInput"] == first.outcomes["BadInput"] + second.outcomes["BadInput"]

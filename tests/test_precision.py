@@ -20,8 +20,8 @@ from inspect_kd.calibrate import calibrate_scaled
 from inspect_kd.errors import BadInput, UsageError
 from inspect_kd.export.deploy import deployments_for, load_deployment
 from inspect_kd.export.graph import ArtifactGraph
-from inspect_kd.export.half import in_half
-from inspect_kd.export.quantise import Quantise, quantise
+from inspect_kd.export.half import to_half_precision
+from inspect_kd.export.quantise import QuantiseSettings, quantise
 from inspect_kd.inspector import Inspector
 from inspect_kd.types import NoProgress
 
@@ -100,7 +100,7 @@ def test_fp16_refuses_a_model_without_half_precision_parts() -> None:
             return images
 
     with pytest.raises(UsageError, match="has no half_precision_parts"):
-        in_half(ArtifactGraph(Whole(), 1.0))
+        to_half_precision(ArtifactGraph(Whole(), 1.0))
 
 
 LENIENT = {"name": "bytes", "target": "onnx", "precision": "int8", "accept": {"auroc": 1, "flips": 1}}
@@ -175,7 +175,7 @@ def test_quantisation_fails_if_no_convolution_is_within_the_limit(run: Path, tmp
     file.write_bytes((run / "r.onnx").read_bytes())
     noise = np.random.default_rng(0).integers(0, 256, (8, 64, 64, 3), dtype=np.uint8)
     with pytest.raises(BadInput, match=r"none of .* convolutions can be quantised"):
-        quantise(file, noise, noise, Quantise(sound=8, checked=4, score=1e-12), NoProgress())
+        quantise(file, noise, noise, QuantiseSettings(sound=8, checked=4, score=1e-12), NoProgress())
     assert file.read_bytes() == (run / "r.onnx").read_bytes()
 
 

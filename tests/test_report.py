@@ -82,7 +82,9 @@ def render_report(
             )
             sample = Sample(image=tmp_path / name, category=category, kind="dent" if is_defective else "good")
             verdicts.append(
-                Verdict(sample=sample, score=score, decision=calibration.limits_for(category).thresholds.decide(score))
+                Verdict(
+                    sample=sample, score=score, decision=calibration.for_category(category).thresholds.decide(score)
+                )
             )
         measures[category] = metrics.measures()
     picture = data_uri(np.full((40, 60, 3), 90, np.uint8))

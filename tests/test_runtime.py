@@ -86,10 +86,10 @@ def test_impossible_options_are_refused(run: Path) -> None:
 
 def test_time_in_turns_alternates_and_counts_runs() -> None:
     order: list[str] = []
-    times = time_in_turns({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 3, warm_up=1, most=2)
+    times = time_in_turns({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 3, warm_up=1, max_runs=2)
     assert order == ["a", "a", "b", "b"] * 4
     assert len(times["a"].wall_ms) == len(times["b"].cpu_ms) == 6  # the warm-up does not count
-    figures = times["a"].figures(images=2)
+    figures = times["a"].summarise(images=2)
     assert figures["p50_ms"] <= figures["p90_ms"] <= figures["p99_ms"]
     assert figures["images_per_second"] == pytest.approx(1000 / figures["p50_ms"])
 

@@ -1,4 +1,4 @@
-"""Target tensorrt, as far as it can be tested without a GPU: the file, the operator table, the engine cache."""
+"""Target tensorrt, as far as it can be tested without a GPU: the file, the table of operators, the engine cache."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from benchmarks import gpu_check as check
 from inspect_kd.errors import BadInput, EnvironmentFault, GateFailed
 from inspect_kd.export.engine_cache import EngineKey
 from inspect_kd.export.options import RuntimeOptions
-from inspect_kd.export.tensorrt_rules import refuse_unsupported, table
-from inspect_kd.export.to_tensorrt import TIMING, plan_for
+from inspect_kd.export.tensorrt_rules import load_table, refuse_unsupported
+from inspect_kd.export.to_tensorrt import TIMING_FILE, plan_for
 from inspect_kd.export.wire import card_text
 from inspect_kd.inspector import Inspector
 
@@ -48,7 +48,7 @@ def test_fp16_file_has_half_precision_weights_and_its_card(artifact: Path) -> No
 def test_exported_files_pass_the_operator_table(artifact: Path, run: Path) -> None:
     refuse_unsupported(artifact)
     refuse_unsupported(run / "r.onnx")
-    assert table()["tensorrt"] and "onnx-tensorrt" in table()["source"]
+    assert load_table()["tensorrt"] and "onnx-tensorrt" in load_table()["source"]
 
 
 def test_int8_file_has_signed_symmetric_weights(run: Path, tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_engine_is_built_once_with_the_shared_timing_file(run: Path, tmp_path: P
 
     for _ in range(2):
         assert plan_for(data, card, options, build, KEY) == b"plan"
-    assert timing_files == [tmp_path / "engines" / TIMING]
+    assert timing_files == [tmp_path / "engines" / TIMING_FILE]
 
 
 def test_rejected_engine_is_not_cached(run: Path, tmp_path: Path) -> None:
@@ -160,18 +160,20 @@ def test_gpu_check_reports_a_missing_gpu(tmp_path: Path) -> None:
 
 
 def test_gpu_check_calls_existing_commands_and_options(run: Path) -> None:
-    commands = check.training(run) | check.steps(run, run / "r.onnx", run / "r.fp16.tensorrt.onnx", run / "data")
+    commands = check.training_steps(run) | check.check_steps(
+        run, run / "r.onnx", run / "r.fp16.tensorrt.onnx", run / "data"
+    )
     for words in commands.values():
         if words[1:4] == ["-P", "-m", "inspect_kd"]:
             # An unknown option fails before the help is shown.
-            assert check.step([*words, "--help"])["status"] == 0, words
-    failed_step = check.step([sys.executable, "-c", "import sys; print('why'); sys.exit(3)"])
+            assert check.run_step([*words, "--help"])["status"] == 0, words
+    failed_step = check.run_step([sys.executable, "-c", "import sys; print('why'); sys.exit(3)"])
     assert (
         failed_step["status"] == 3
         and failed_step["output"] == ["why"]
         and failed_step["command"].startswith("python -c")
     )
-    assert check.step(["no-such-program"])["status"] == 127
+    assert check.run_step(["no-such-program"])["status"] == 127
     assert "## a: failed" in check.page({"a": failed_step})
 
 

@@ -68,4 +68,4 @@ def test_too_many_fields_are_refused() -> None:
         refuse_external_data(many_fields(), "a.onnx")
     entry = b"\x1a\x00" * 2**18
     with pytest.raises(BadInput, match="more than 1048576 protobuf fields"):
-        card_text((b"\x72" + graphs.length_of(entry)) * 5, "a.onnx")
+        card_text((b"\x72" + graphs.with_length(entry)) * 5, "a.onnx")

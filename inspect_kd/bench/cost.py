@@ -75,8 +75,8 @@ def time_files(files: Mapping[str, Path], rounds: int = ROUNDS) -> tuple[dict[st
     batched = time_in_turns(with_batches, max(1, rounds // 3), warm_up=WARM_UP)
     costs = {
         name: {
-            **{key: times.figures()[key] for key in ("cpu_ms", "p50_ms", "p99_ms")},
-            **({"batched_cpu_ms": batched[name].figures(BATCH)["cpu_ms"]} if name in batched else {}),
+            **{key: times.summarise()[key] for key in ("cpu_ms", "p50_ms", "p99_ms")},
+            **({"batched_cpu_ms": batched[name].summarise(BATCH)["cpu_ms"]} if name in batched else {}),
         }
         for name, times in single.items()
     }

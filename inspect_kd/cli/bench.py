@@ -81,7 +81,7 @@ def bench(
     from inspect_kd.bench import page, runner
     from inspect_kd.bench.entries import MEMORY, PEERS, select_entries
     from inspect_kd.cli.needs import require_training
-    from inspect_kd.errors import UsageError, file_named
+    from inspect_kd.errors import UsageError, name_file_in_errors
     from inspect_kd.progress_display import show_progress
     from inspect_kd.training.run import environment
 
@@ -99,11 +99,11 @@ def bench(
     selected = select_entries(students, [] if against == ["none"] else against or [*MEMORY, *PEERS])
     recipes = load_comparable_recipes(students)
     settings = list_settings(open_as_one(data, recipes[0]), alone=alone)
-    with show_progress() as progress, file_named(out):
+    with show_progress() as progress, name_file_in_errors(out):
         results = runner.run_benchmark(settings, selected, out, minutes, progress)
         costs = runner.measure_costs(selected, out, next(iter(settings)), progress) if timing else {}
     run = page.Comparison(entries=selected, results=results, costs=costs, environment=environment("cpu"))
-    with file_named(out):
+    with name_file_in_errors(out):
         written = page.write(out, run)
     echo((out / "bench.md").read_text(encoding="utf-8"))
     echo(f"{written}: the same with plots; bench.csv and bench.json are in the same folder")
@@ -120,14 +120,14 @@ def run_ablation(
     """Run the ablation of `--ablate`, and print its page."""
     from inspect_kd.bench import ablate
     from inspect_kd.config import load_recipe
-    from inspect_kd.errors import file_named
+    from inspect_kd.errors import name_file_in_errors
     from inspect_kd.progress_display import show_progress
     from inspect_kd.training.run import environment
 
     arms = ablate.list_arms(teachers, None if unlabelled is None else str(unlabelled))
-    with show_progress() as progress, file_named(out):
+    with show_progress() as progress, name_file_in_errors(out):
         results = ablate.ablate(model, open_as_one(data, load_recipe(model)), arms, range(seeds), out, progress)
-    with file_named(out):
+    with name_file_in_errors(out):
         page = ablate.write(out, arms, results, environment("cpu"))
     echo(page.read_text(encoding="utf-8"))
 

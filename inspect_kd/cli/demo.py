@@ -24,7 +24,7 @@ def demo(
     from inspect_kd.cli.predict import save_overlay
     from inspect_kd.cli.train import show_result
     from inspect_kd.datasets.drawn import CATEGORIES, draw_sample
-    from inspect_kd.errors import UsageError, file_named
+    from inspect_kd.errors import UsageError, name_file_in_errors
     from inspect_kd.progress_display import show_progress
 
     require_training()
@@ -33,7 +33,7 @@ def demo(
             raise UsageError(f"{out} is not empty: --fresh deletes an earlier demo, --out names another folder")
         remove_earlier_demo(out)
     start = time.monotonic()
-    with show_progress() as progress, file_named(out):
+    with show_progress() as progress, name_file_in_errors(out):
         data_folder = draw_sample(out / "sample", seed, progress=progress)
         from inspect_kd import api
         from inspect_kd.inspector import Inspector

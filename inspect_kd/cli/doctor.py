@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from inspect_kd.cli.echo import echo
-from inspect_kd.versions import installed
+from inspect_kd.versions import installed_versions
 
 PACKAGES = (
     "numpy",
@@ -63,7 +63,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
 
 def list_versions() -> list[DoctorCheck]:
     """List the versions of important packages."""
-    found = installed(PACKAGES)
+    found = installed_versions(PACKAGES)
     checks = [DoctorCheck("packages", "ok", ", ".join(f"{name} {version}" for name, version in found.items()))]
     if "torch" not in found:
         checks.append(
@@ -79,7 +79,7 @@ def list_versions() -> list[DoctorCheck]:
 def check_opencv() -> list[DoctorCheck]:
     """Check that only one distribution of cv2 is installed: several overwrite each other's files."""
     names = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
-    present = list(installed(names))
+    present = list(installed_versions(names))
     if len(present) > 1:
         return [
             DoctorCheck(
@@ -93,7 +93,7 @@ def check_opencv() -> list[DoctorCheck]:
 
 def check_providers() -> list[DoctorCheck]:
     """Open a session with every provider that ONNX Runtime lists, since it may still fail to load."""
-    if len(installed(("onnxruntime", "onnxruntime-gpu"))) > 1:
+    if len(installed_versions(("onnxruntime", "onnxruntime-gpu"))) > 1:
         text = "onnxruntime and onnxruntime-gpu overwrite each other: pip uninstall both, then install inspect-kd[cpu] or [gpu]"
         return [DoctorCheck("runtime", "fault", text)]
     if find_spec("onnxruntime") is None:

@@ -66,7 +66,7 @@ def export(
         else:
             _print_summary(artifact, conversion)
     if refused:
-        raise GateFailed(api.no_artifact(refused))
+        raise GateFailed(api.describe_refused_artifacts(refused))
 
 
 def _print_summary(artifact: Path, conversion: Conversion) -> None:

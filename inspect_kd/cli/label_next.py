@@ -109,10 +109,10 @@ def _sheet_path(out: Path) -> Path:
 
 
 def _copy(path: Path, to: Path) -> None:
-    from inspect_kd.errors import file_named
+    from inspect_kd.errors import name_file_in_errors
 
     try:
-        with file_named(to):
+        with name_file_in_errors(to):
             shutil.copy2(path, to)
     except OSError:
         # The next attempt needs an empty folder.

@@ -20,7 +20,7 @@ from typing import IO
 
 from inspect_kd.datasets.bounded_tar import open_tar
 from inspect_kd.datasets.manifest import Archive, Manifest
-from inspect_kd.errors import DISK_FAULTS, BadInput, EnvironmentFault, InspectKDError, UsageError, file_named
+from inspect_kd.errors import DISK_FAULTS, BadInput, EnvironmentFault, InspectKDError, UsageError, name_file_in_errors
 from inspect_kd.file_lock import hold_lock
 from inspect_kd.types import Progress
 from inspect_kd.weights import sha256
@@ -175,7 +175,7 @@ def _append(archive: Archive, partial: Path, progress: Progress) -> None:
         resumed = response.status == 206
         length = _parse_length(response.headers.get("Content-Length"))
         received = 0
-        with file_named(partial), partial.open("ab" if resumed else "wb") as file:
+        with name_file_in_errors(partial), partial.open("ab" if resumed else "wb") as file:
             while block := response.read(BLOCK):
                 received += len(block)
                 if file.tell() + len(block) > limit:
@@ -275,7 +275,7 @@ def _safe_target(to: Path, name: str, packed: Path) -> Path:
 def _write(source: IO[bytes], target: Path, size: int, packed: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     remaining = size
-    with file_named(target), target.open("wb") as file:
+    with name_file_in_errors(target), target.open("wb") as file:
         while block := source.read(BLOCK):
             remaining -= len(block)
             if remaining < 0:

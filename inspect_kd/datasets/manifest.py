@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import Field, field_validator, model_validator
 
 from inspect_kd import zoo
-from inspect_kd.config import Name, Strict, fill, read_yaml
+from inspect_kd.config import Name, StrictModel, fill, read_yaml
 
 
 def compile_group(pattern: str) -> re.Pattern[str]:
@@ -20,7 +20,7 @@ def compile_group(pattern: str) -> re.Pattern[str]:
         raise ValueError(f"'{shown}' is not a usable regular expression ({error})") from error
 
 
-class Licence(Strict):
+class Licence(StrictModel):
     """The licence of a data set."""
 
     name: str
@@ -29,7 +29,7 @@ class Licence(Strict):
     """True only if the licence allows commercial use of models trained on the data."""
 
 
-class Archive(Strict):
+class Archive(StrictModel):
     """A file to download, with its digest."""
 
     url: str = Field(pattern=r"^https?://")
@@ -37,7 +37,7 @@ class Archive(Strict):
     size: int | None = Field(None, gt=0)
 
 
-class DownloadSource(Strict):
+class DownloadSource(StrictModel):
     """How to get the images; exactly one field is set."""
 
     anomalib: str | None = None
@@ -56,8 +56,8 @@ class DownloadSource(Strict):
         return self
 
 
-class Manifest(Strict):
-    """A data set's description, licence and source."""
+class Manifest(StrictModel):
+    """What a data set is and where it comes from."""
 
     name: Name
     title: str

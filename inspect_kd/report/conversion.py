@@ -91,7 +91,7 @@ def _outcome(conversion: Conversion) -> str:
 def _differences(conversion: Conversion) -> str:
     """Return two columns: a chart of each score before and after, and a table of the differences with their limits."""
     parity, accept = conversion.parity, conversion.deployment.accept
-    reject = conversion.before.limits_for(None).thresholds.reject
+    reject = conversion.before.for_category(None).thresholds.reject
     chart = draw_agreement(
         parity.scores, [reject], "score in torch, fp32", "score in this file; red lines: NG threshold"
     )

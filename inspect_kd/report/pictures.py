@@ -44,7 +44,7 @@ def choose_examples(
 
     def severity(verdict: Verdict) -> float:
         category = verdict.sample.category if verdict.sample.category in calibration.limits else None
-        return verdict.score / calibration.limits_for(category).thresholds.reject
+        return verdict.score / calibration.for_category(category).thresholds.reject
 
     defects = sorted((v for v in evaluation.verdicts if v.sample.defective), key=severity)
     sound = sorted((v for v in evaluation.verdicts if not v.sample.defective), key=severity, reverse=True)

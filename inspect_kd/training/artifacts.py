@@ -40,7 +40,7 @@ from inspect_kd.training.run import (
 from inspect_kd.training.run.manifest import read_manifest
 from inspect_kd.training.scores import calibration_scores
 from inspect_kd.types import ImageU8, Model, Progress, Sample, Split
-from inspect_kd.versions import installed
+from inspect_kd.versions import installed_versions
 
 VERIFICATION_BATCH = 8
 
@@ -190,7 +190,7 @@ class Exporter:
             recipe_digest=self.recipe.digest(),
             data={"name": data.name, "digest": data.digest},
             licences=licences | _teacher_licences(self.taught_by) | _data_licence(data),
-            versions=installed(PACKAGES),
+            versions=installed_versions(PACKAGES),
             created=now(),
         )
 

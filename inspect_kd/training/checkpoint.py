@@ -84,7 +84,7 @@ def read_state(path: Path) -> TrainingState:
     try:
         header = strict_json.loads(strict_json.loads(text)["__metadata__"]["progress"])
     except (ValueError, TypeError, KeyError) as error:
-        raise BadInput(f"{path}: damaged, or no checkpoint ({weights.in_short(error)}){TRAIN_AGAIN}") from error
+        raise BadInput(f"{path}: damaged, or no checkpoint ({weights.short_message(error)}){TRAIN_AGAIN}") from error
     if not isinstance(header, dict) or set(header) != {field.name for field in fields(TrainingState)}:
         raise BadInput(f"{path}: not a checkpoint of this version{TRAIN_AGAIN}")
     return config.fill(TrainingState, header, where=str(path), fault=BadInput)
@@ -108,7 +108,7 @@ def load(
             _restore(optimizer, _select_prefix(tensors, "optimizer"))
     except (SafetensorError, RuntimeError, ValueError, KeyError) as error:
         raise BadInput(
-            f"{path}: damaged, or of a different student ({weights.in_short(error)}){TRAIN_AGAIN}"
+            f"{path}: damaged, or of a different student ({weights.short_message(error)}){TRAIN_AGAIN}"
         ) from error
     return state, best
 

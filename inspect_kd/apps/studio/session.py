@@ -67,7 +67,7 @@ class Session:
         inspector = self.library.open(artifact)
         if category is None and len(inspector.card.categories) == 1:
             category = inspector.card.categories[0]
-        default = inspector.card.calibration.limits_for(category).thresholds
+        default = inspector.card.calibration.for_category(category).thresholds
         with self.lock:
             self.artifact, self.category = artifact, category
             self.thresholds, self.default_thresholds = default, default
@@ -79,7 +79,7 @@ class Session:
         A change that is cancelled or fails has no effect, so that scores and thresholds always belong to the same artifact.
         """
         inspector, generation = self.library.open(artifact), self.cancel()
-        inspector.card.calibration.limits_for(category)  # refuses an unknown category before any work
+        inspector.card.calibration.for_category(category)  # refuses an unknown category before any work
         new_parts: dict[int, Part] = {}
         try:
             while not self._replace_parts(new_parts, artifact, category, generation):

@@ -92,7 +92,7 @@ def _create(model: str, path: Path | None, size: int, tag: str | None = None) ->
         )
     except Exception as error:
         # Unknown names and impossible sizes raise a dozen unrelated classes.
-        raise UsageError(f"teacher.model: {model}: {weights.in_short(error)}") from error
+        raise UsageError(f"teacher.model: {model}: {weights.short_message(error)}") from error
     finally:
         logging.disable(logging.NOTSET)
     if path is None:
@@ -104,7 +104,7 @@ def _create(model: str, path: Path | None, size: int, tag: str | None = None) ->
         open_clip.model.resize_text_pos_embed(state, clip)
         clip.load_state_dict(state)
     except Exception as error:
-        raise BadInput(f"{path}: not the weights of {model} ({weights.in_short(error)})") from error
+        raise BadInput(f"{path}: not the weights of {model} ({weights.short_message(error)})") from error
     return clip
 
 

@@ -60,7 +60,7 @@ def load_sam(
     try:
         sam.load_state_dict(weights.load_state(path))
     except RuntimeError as error:
-        raise BadInput(f"{path}: not the weights of {backend} ({weights.in_short(error)})") from error
+        raise BadInput(f"{path}: not the weights of {backend} ({weights.short_message(error)})") from error
     digest = weights.sha256(path)
     is_published = path == zoo.asset("models", TINY_WEIGHTS) or digest.startswith(PUBLISHED_DIGESTS)
     weights_licence = "Apache-2.0" if is_published else licence or "unknown"

@@ -14,7 +14,7 @@ from pathlib import Path
 from inspect_kd.errors import UsageError
 from inspect_kd.file_lock import hold_lock
 
-SHARED_FOLDER = "INSPECT_KD_RUN_FOLDER"
+RUN_FOLDER_VARIABLE = "INSPECT_KD_RUN_FOLDER"
 """Environment variable with which the first process of a multi-device training passes the run's folder to the others."""
 
 
@@ -98,7 +98,7 @@ def choose_folder(out: Path, name: str, *, resume: bool) -> RunFolder:
 @contextlib.contextmanager
 def hold_run(folder: RunFolder, *, may_be_complete: bool = False) -> Iterator[None]:
     """Lock a run's folder against other trainings for the time of a block."""
-    if is_helper_process():
+    if is_started_by_rank_zero():
         yield  # the first process holds the lock for all
         return
     remedy = "wait until it has ended, or choose another --name"
@@ -108,6 +108,6 @@ def hold_run(folder: RunFolder, *, may_be_complete: bool = False) -> Iterator[No
         yield
 
 
-def is_helper_process() -> bool:
+def is_started_by_rank_zero() -> bool:
     """Whether this process was started by the first one of a training on several devices, which chose the folder."""
-    return os.environ.get("LOCAL_RANK", "0") != "0" and SHARED_FOLDER in os.environ
+    return os.environ.get("LOCAL_RANK", "0") != "0" and RUN_FOLDER_VARIABLE in os.environ

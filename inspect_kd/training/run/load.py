@@ -61,7 +61,7 @@ def _load_student(folder: RunFolder, recipe: Recipe, manifest: dict[str, Any]) -
     try:
         student.load_state_dict(rename_weights(weights.load_state(folder.student)))
     except RuntimeError as error:
-        raise BadInput(f"{folder.student}: not the weights of its recipe ({weights.in_short(error)})") from error
+        raise BadInput(f"{folder.student}: not the weights of its recipe ({weights.short_message(error)})") from error
     return student
 
 
@@ -81,6 +81,6 @@ def _load_teacher(folder: RunFolder, recipe: Recipe, manifest: dict[str, Any]) -
     try:
         teacher.load_state_dict(learned, strict=False)
     except RuntimeError as error:
-        raise BadInput(f"{folder.teacher}: not the weights of its recipe ({weights.in_short(error)})") from error
+        raise BadInput(f"{folder.teacher}: not the weights of its recipe ({weights.short_message(error)})") from error
     teacher.release_training_state()
     return teacher

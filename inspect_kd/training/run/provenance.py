@@ -13,7 +13,7 @@ from typing import Any
 from inspect_kd import __version__
 from inspect_kd.training.checkpoint import TRAIN_AGAIN
 from inspect_kd.training.run.json_file import read_json_file
-from inspect_kd.versions import installed
+from inspect_kd.versions import installed_versions
 
 PACKAGES = (
     "torch",
@@ -40,7 +40,7 @@ def environment(device: str) -> dict[str, Any]:
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "device": device,
-        "packages": installed(PACKAGES),
+        "packages": installed_versions(PACKAGES),
         "commit": commit(),
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "started": now(),

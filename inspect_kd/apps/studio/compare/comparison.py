@@ -59,7 +59,7 @@ class ArtifactComparison:
         """The second artifact's thresholds: those of the session's category if it has that category, otherwise those of all."""
         calibration = self.session.library.open(self.artifact).card.calibration
         category = self.session.category
-        return calibration.limits_for(category if category in calibration.limits else None).thresholds
+        return calibration.for_category(category if category in calibration.limits else None).thresholds
 
     def decisions(self) -> list[tuple[Part, Decision, Decision]]:
         """Each compared part with the decisions of both artifacts."""

@@ -86,7 +86,7 @@ def _build_left(studio: Studio) -> tuple[Controls, gr.HTML, gr.HTML]:
 
 def _build_sliders(studio: Studio) -> tuple[gr.Slider, gr.Slider]:
     _, category = category_choices(studio, studio.library.names[0])
-    thresholds = studio.library.open(None).card.calibration.limits_for(category or None).thresholds
+    thresholds = studio.library.open(None).card.calibration.for_category(category or None).thresholds
     slider_max = slider_range(thresholds)
     shared: dict[str, Any] = {"step": 0.001, "precision": 3, "buttons": []}
     return (

@@ -89,7 +89,9 @@ def duration(seconds: float) -> str:
 
 def curves(losses: Mapping[str, Points], gaps: Points, *, running: bool) -> str:
     """Curves of the loss by phase, and of the synthetic gap."""
-    charts = [draw_curve(thin_out(points), texts.CURVE_LOSS.format(phase=_phase(name))) for name, points in losses.items()]
+    charts = [
+        draw_curve(thin_out(points), texts.CURVE_LOSS.format(phase=_phase(name))) for name, points in losses.items()
+    ]
     charts.insert(1, draw_curve(thin_out(gaps), texts.CURVE_GAP))
     if not any(charts):
         return f'<div class="ikd-train"><p class="soft">{texts.NO_CURVE}</p></div>' if running else ""
