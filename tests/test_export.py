@@ -41,7 +41,7 @@ def graph() -> ArtifactGraph:
 
 
 @pytest.fixture(scope="module")
-def real() -> LabelledImages:
+def real_images() -> LabelledImages:
     rng = np.random.default_rng(0)
     truth = [Truth(defective, "a") for defective in (False, True, False, True)]
     return [(rng.integers(0, 256, (4, SIZE, SIZE, 3), dtype=np.uint8), truth) for _ in range(4)]
