@@ -67,7 +67,7 @@ atomic_write.write_bytes(folder / "metrics.jsonl", b"planted content")
 
 
 def test_partial_file_is_opened_only_once(tmp_path: Path) -> None:
-    """Another user of the folder could put a link in the partial file's place before it is opened by name again."""
+    """If it were opened by name a second time, another user of the folder could first put a link in its place."""
     victim, shared = tmp_path / "victim", tmp_path / "shared"
     victim.write_text("precious")
     shared.mkdir()
@@ -81,8 +81,8 @@ def test_partial_file_is_written_through_its_handle(tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("precious")
     with atomic_write.partial_file(tmp_path / "a.png") as partial:
-        (planted,) = tmp_path.glob(".a.png.*.partial")
-        planted.unlink()
-        planted.symlink_to(victim)
+        (partial_path,) = tmp_path.glob(".a.png.*.partial")
+        partial_path.unlink()
+        partial_path.symlink_to(victim)
         partial.write(b"an image")
     assert victim.read_text() == "precious"

@@ -1,4 +1,4 @@
-"""The Python API and its example, a script and a notebook."""
+"""The Python API, and its example in a script and in a notebook."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from inspect_kd.types import NoProgress, Split
 DOCS = Path(__file__).parents[1] / "docs"
 
 
-def code_of(notebook: Path) -> str:
+def read_code(notebook: Path) -> str:
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     return "\n".join(cell["source"] for cell in cells if cell["cell_type"] == "code")
 
@@ -27,13 +27,13 @@ def code_of(notebook: Path) -> str:
 def test_the_notebook_has_the_code_of_the_script() -> None:
     script = (DOCS / "example.py").read_text(encoding="utf-8")
     lines = [line for line in script.splitlines() if line and not line.startswith("#")]
-    assert [line for line in code_of(DOCS / "example.ipynb").splitlines() if line] == lines
+    assert [line for line in read_code(DOCS / "example.ipynb").splitlines() if line] == lines
 
 
 def test_the_example_runs_from_training_to_inspection(tmp_path: Path) -> None:
     """The cells of the notebook run one after another, in a new process."""
     answer = subprocess.run(
-        [sys.executable, "-c", code_of(DOCS / "example.ipynb")],
+        [sys.executable, "-c", read_code(DOCS / "example.ipynb")],
         capture_output=True,
         text=True,
         check=False,
@@ -60,10 +60,10 @@ def test_evaluation_of_a_run_reproduces_the_metrics_of_its_training(run: Path) -
 
 
 def test_settings_act_like_overrides_of_the_command_line(parts: Path) -> None:
-    mapping = {"fit.steps": 7, "data.flip": "none", "distill.blend": [1, 2, 0]}
-    texts = ["fit.steps=7", "data.flip=none", "distill.blend=[1, 2, 0]"]
-    recipe, data = api.plan_training(parts, "embedded", mapping)
-    assert recipe == load_recipe("embedded", texts) == api.plan_training(parts, "embedded", texts)[0]
+    settings = {"fit.steps": 7, "data.flip": "none", "distill.blend": [1, 2, 0]}
+    overrides = ["fit.steps=7", "data.flip=none", "distill.blend=[1, 2, 0]"]
+    recipe, data = api.plan_training(parts, "embedded", settings)
+    assert recipe == load_recipe("embedded", overrides) == api.plan_training(parts, "embedded", overrides)[0]
     assert data.select(Split.TRAIN)
 
 
@@ -78,13 +78,13 @@ def test_an_unfinished_run_is_not_opened(tmp_path: Path) -> None:
 
 
 def test_an_export_beyond_its_limits_raises_and_leaves_no_artifact(run: Path, tmp_path: Path) -> None:
-    strict = tmp_path / "strict.yaml"
+    deployment = tmp_path / "strict.yaml"
     text = (DOCS.parent / "export" / "onnx_fp16.yaml").read_text()
     limits = "accept: {score: 0.0, heatmap: 0.0, auroc: 0.0, flips: 0, guard: 0.0}\n"
-    strict.write_text(text.replace("name: onnx_fp16", "name: onnx_strict").partition("accept:")[0] + limits)
+    deployment.write_text(text.replace("name: onnx_fp16", "name: onnx_strict").partition("accept:")[0] + limits)
     artifact = tmp_path / "strict.onnx"
     with pytest.raises(GateFailed, match="no artifact was written"):
-        inspect_kd.open_run(run).export(str(strict), output=artifact, progress=NoProgress())
+        inspect_kd.open_run(run).export(str(deployment), output=artifact, progress=NoProgress())
     assert not artifact.exists()
 
 

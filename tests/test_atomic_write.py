@@ -16,19 +16,20 @@ from inspect_kd.signing import make_keys, sign
 from inspect_kd.training.run import write_json
 
 
-def _sign(folder: Path) -> None:
+def write_signature(folder: Path) -> None:
     (folder / "part.onnx").write_bytes(b"an artifact")
     make_keys(folder / "key.pem", None)
     sign(folder / "part.onnx", folder / "key.pem")
 
 
 WRITERS: dict[str, Callable[[Path], object]] = {
-    "part.onnx.sig.partial": _sign,
+    "part.onnx.sig.partial": write_signature,
     "facts.partial": lambda folder: write_json(folder / "facts.json", {"a": 1}),
     "training.json.partial": lambda folder: TrainingRecord(
         name="a", request=TrainRequest(data="d", recipe="r"), requested_at=1.0
     ).write(folder),
 }
+"""Name of a planted link -> a function that writes a file of that folder, and could write through the link."""
 
 
 @pytest.mark.parametrize("planted", WRITERS)
@@ -83,9 +84,9 @@ def test_only_abandoned_partial_files_are_removed(tmp_path: Path) -> None:
     old, young = tmp_path / f".a.{'0' * 16}.partial", tmp_path / f".b.{'1' * 16}.partial"
     old.touch()
     young.touch()
-    folder = tmp_path / f"mine{atomic_write.SUFFIX}"
-    folder.mkdir()
-    for path in (old, folder):
+    old_folder = tmp_path / f"mine{atomic_write.SUFFIX}"
+    old_folder.mkdir()
+    for path in (old, old_folder):
         os.utime(path, (0, 0))
     atomic_write.remove_abandoned(tmp_path)
-    assert sorted(tmp_path.iterdir()) == [young, folder], "a folder is not a partial file"
+    assert sorted(tmp_path.iterdir()) == [young, old_folder], "a folder is not a partial file"

@@ -22,9 +22,9 @@ from inspect_kd.types import Decision, Thresholds
 
 DISTRIBUTIONS = {
     "normal": lambda rng, n: rng.normal(5, 1, n),
-    "heavy": lambda rng, n: np.abs(rng.standard_cauchy(n)),
+    "heavy-tailed": lambda rng, n: np.abs(rng.standard_cauchy(n)),
     "skewed": lambda rng, n: rng.lognormal(0, 1.5, n),
-    "two humps": lambda rng, n: np.where(rng.random(n) < 0.3, rng.normal(2, 0.1, n), rng.normal(9, 1, n)),
+    "bimodal": lambda rng, n: np.where(rng.random(n) < 0.3, rng.normal(2, 0.1, n), rng.normal(9, 1, n)),
     "few values": lambda rng, n: rng.integers(1, 6, n).astype(float),
 }
 
@@ -33,39 +33,39 @@ DISTRIBUTIONS = {
 @pytest.mark.parametrize(("n", "rate"), [(19, 0.05), (99, 0.01), (150, 0.02), (7, 0.05)])
 def test_promise_holds_for_any_distribution(name: str, n: int, rate: float) -> None:
     rng = np.random.default_rng(7)
-    exceeded, trials = [], 1500
+    exceeding_shares, trials = [], 1500
     for _ in range(trials):
         scores = DISTRIBUTIONS[name](rng, n)
-        limit, promise = conformal_threshold(scores, rate)
-        exceeded.append(np.mean(DISTRIBUTIONS[name](rng, 200) > limit))
+        threshold, promise = conformal_threshold(scores, rate)
+        exceeding_shares.append(np.mean(DISTRIBUTIONS[name](rng, 200) > threshold))
     # Three standard errors of the simulated mean: the promise is an expectation over calibrations.
-    assert np.mean(exceeded) <= promise + 3 * np.std(exceeded) / math.sqrt(trials)
+    assert np.mean(exceeding_shares) <= promise + 3 * np.std(exceeding_shares) / math.sqrt(trials)
 
 
 @pytest.mark.parametrize("possible_scores", [4, 10])
 def test_promise_holds_for_tied_scores_in_another_runtime(possible_scores: int) -> None:
-    """Scores differ slightly there, and with 4 or 10 possible scores many parts score exactly the threshold."""
+    """The other runtime's scores differ slightly; of 4 or 10 possible scores, many equal the threshold."""
     rng = np.random.default_rng(11)
     score_values = np.sort(rng.uniform(0.02, 0.05, possible_scores))
-    rejected, not_ok, trials = [], [], 400
+    rejected_shares, not_ok_shares, trials = [], [], 400
     for _ in range(trials):
         calibration = calibrate({"a": rng.choice(score_values, 150)}, reject_rate=0.02, reinspect_rate=0.05)
         limits = calibration.for_category("a")
         scores = np.float32(rng.choice(score_values, 200) / calibration.scale) + rng.uniform(-2e-6, 2e-6, 200)
         decisions = [limits.thresholds.decide(float(score)) for score in scores]
-        rejected.append(np.mean([decision is Decision.NG for decision in decisions]))
-        not_ok.append(np.mean([decision is not Decision.OK for decision in decisions]))
-    for shares, promise in ((rejected, limits.reject_promise), (not_ok, limits.reinspect_promise)):
+        rejected_shares.append(np.mean([decision is Decision.NG for decision in decisions]))
+        not_ok_shares.append(np.mean([decision is not Decision.OK for decision in decisions]))
+    for shares, promise in ((rejected_shares, limits.reject_promise), (not_ok_shares, limits.reinspect_promise)):
         assert np.mean(shares) <= promise + 3 * np.std(shares) / math.sqrt(trials)
 
 
-def test_identical_scores_one_rounding_above_the_limit_are_ok() -> None:
+def test_identical_scores_a_rounding_above_the_threshold_are_ok() -> None:
     calibration = calibrate({"a": [0.04] * 150}, reject_rate=0.02, reinspect_rate=0.05)
-    higher = float(np.nextafter(np.nextafter(np.float32(0.04 / calibration.scale), np.float32(9)), np.float32(9)))
-    assert calibration.for_category(None).thresholds.decide(higher) is Decision.OK
-    again = calibrate_scaled(1.0, {"a": [1.0] * 150}, reject_rate=0.02, reinspect_rate=0.05)
-    assert again.for_category("a").thresholds.decide(1.00000024) is Decision.OK
-    assert again.for_category("a").thresholds.decide(1.001) is Decision.NG
+    rounded_up = float(np.nextafter(np.nextafter(np.float32(0.04 / calibration.scale), np.float32(9)), np.float32(9)))
+    assert calibration.for_category(None).thresholds.decide(rounded_up) is Decision.OK
+    scaled = calibrate_scaled(1.0, {"a": [1.0] * 150}, reject_rate=0.02, reinspect_rate=0.05)
+    assert scaled.for_category("a").thresholds.decide(1.00000024) is Decision.OK
+    assert scaled.for_category("a").thresholds.decide(1.001) is Decision.NG
 
 
 def test_promise_is_tight_where_scores_are_continuous() -> None:
@@ -106,8 +106,8 @@ def test_pooled_reject_threshold_is_one() -> None:
 
 def test_calibration_survives_json() -> None:
     calibration = calibrate({"a": [1.0, 2.0], "b": [3.0, 4.0]}, reject_rate=0.01, reinspect_rate=0.05)
-    again = Calibration.from_json(json.loads(json.dumps(calibration.to_json())))
-    assert again.limits == calibration.limits
+    restored = Calibration.from_json(json.loads(json.dumps(calibration.to_json())))
+    assert restored.limits == calibration.limits
 
 
 def test_unknown_category_is_refused_with_the_known_ones() -> None:

@@ -18,12 +18,12 @@ from inspect_kd.types import NoProgress, Split
 from tests import trees
 
 
-def findings_in(root: Path) -> list[Finding]:
+def check_folder(root: Path) -> list[Finding]:
     return check(open_dataset(root), NoProgress())
 
 
 def test_a_clean_tree_has_no_errors(tmp_path: Path) -> None:
-    findings = findings_in(trees.mvtec(tmp_path))
+    findings = check_folder(trees.mvtec(tmp_path))
     assert {finding.severity for finding in findings} == {"note"}
     assert any("promise a false-reject rate of 33.3 %" in finding.text for finding in findings)
 
@@ -31,7 +31,7 @@ def test_a_clean_tree_has_no_errors(tmp_path: Path) -> None:
 def test_leak_is_found_by_content_not_by_name(tmp_path: Path) -> None:
     trees.mvtec(tmp_path)
     shutil.copy(tmp_path / "screw" / "train" / "good" / "4.png", tmp_path / "screw" / "test" / "good" / "other.png")
-    assert [f.text for f in findings_in(tmp_path) if f.severity == "error"] == [
+    assert [f.text for f in check_folder(tmp_path) if f.severity == "error"] == [
         "leak: the same image is used for training and for the test"
     ]
 
@@ -65,13 +65,13 @@ def test_problem_is_reported_with_its_severity(name: str, tmp_path: Path) -> Non
     spoil, expected = PROBLEMS[name]
     trees.mvtec(tmp_path)
     spoil(tmp_path / "screw")
-    assert any(expected in f"{finding.severity}: {finding.text}" for finding in findings_in(tmp_path))
+    assert any(expected in f"{finding.severity}: {finding.text}" for finding in check_folder(tmp_path))
 
 
 def test_errors_are_listed_first(tmp_path: Path) -> None:
     trees.mvtec(tmp_path)
     trees.mask(tmp_path / "screw" / "ground_truth" / "bent" / "b0_mask.png", empty=True)
-    severities = [finding.severity for finding in findings_in(tmp_path)]
+    severities = [finding.severity for finding in check_folder(tmp_path)]
     assert severities[0] == "error" and severities == sorted(severities, key=("error", "warning", "note").index)
 
 

@@ -21,35 +21,35 @@ MAX_WAIT_S = 240
 
 
 @pytest.fixture
-def planted(tmp_path: Path) -> Path:
+def planted_folder(tmp_path: Path) -> Path:
     return tmp_path / "planted"
 
 
 @pytest.fixture
-def executed(planted: Path) -> Path:
-    return plant_modules(planted)
+def execution_log(planted_folder: Path) -> Path:
+    return plant_modules(planted_folder)
 
 
 def test_child_processes_of_the_studio_import_nothing_from_its_working_directory(
-    run: Path, parts: Path, planted: Path, executed: Path, tmp_path: Path
+    run: Path, parts: Path, planted_folder: Path, execution_log: Path, tmp_path: Path
 ) -> None:
     words = (run / "r.onnx", "--train-on", parts.parent)
-    with studio(*words, folder=planted, INSPECT_KD_CACHE=str(tmp_path / "cache")) as server:
+    with studio(*words, folder=planted_folder, INSPECT_KD_CACHE=str(tmp_path / "cache")) as server:
         from gradio_client import Client
 
         client = Client(server.address, verbose=False)
         checked = client.predict(f"{parts.name}/board", api_name="/train_check")
         started = client.predict(f"{parts.name}/board", "embedded", "t", True, 0, api_name="/train_start")
         try:
-            state = _until_it_trains(client)
+            state = _wait_until_it_trains(client)
         finally:
             _stop(client)
-    assert executed_modules(executed) == []
+    assert executed_modules(execution_log) == []
     assert (tmp_path / "cache" / "quarantine" / "passed.json").is_file(), "the artifact was not opened by a child first"
     assert checked["sound"] and started["name"] == "t" and state["phase"] == "train"
 
 
-def _until_it_trains(client: object) -> dict[str, object]:
+def _wait_until_it_trains(client: object) -> dict[str, object]:
     end = time.monotonic() + MAX_WAIT_S
     while time.monotonic() < end:
         state: dict[str, object] = client.predict("t", api_name="/train_state")  # type: ignore[attr-defined]
@@ -65,7 +65,7 @@ def _stop(client: object) -> None:
     try:
         client.predict("t", api_name="/train_stop")  # type: ignore[attr-defined]
     except AppError:
-        return  # it has failed: nothing to stop
+        return  # the training has failed, so there is nothing to stop
     while client.predict("t", api_name="/train_state")["state"] == "stopping":  # type: ignore[attr-defined]
         time.sleep(0.2)
 
@@ -85,13 +85,13 @@ if __name__ == "__main__":
 
 
 def test_child_processes_of_bench_import_nothing_from_the_working_directory(
-    run: Path, planted: Path, executed: Path, tmp_path: Path
+    run: Path, planted_folder: Path, execution_log: Path, tmp_path: Path
 ) -> None:
     script = tmp_path / "bench.py"  # started without -P, like an installed command
     script.write_text(BENCH)
     words = [sys.executable, str(script), str(run / "r.onnx"), str(tmp_path / "entry")]
-    answer = subprocess.run(words, cwd=planted, capture_output=True, text=True, check=True)
-    assert executed_modules(executed) == []
+    answer = subprocess.run(words, cwd=planted_folder, capture_output=True, text=True, check=True)
+    assert executed_modules(execution_log) == []
     assert "nobody" in answer.stdout and float(answer.stdout.split()[-1]) > 0
 
 
@@ -108,28 +108,28 @@ print(size)
 
 
 def test_quarantine_does_not_import_from_its_parents_working_directory(
-    run: Path, planted: Path, executed: Path, tmp_path: Path
+    run: Path, planted_folder: Path, execution_log: Path, tmp_path: Path
 ) -> None:
     words = [sys.executable, "-P", "-c", QUARANTINE, str(run / "r.onnx"), str(tmp_path / "1"), str(tmp_path / "2")]
-    answer = subprocess.run(words, cwd=planted, capture_output=True, text=True, check=False)
-    assert executed_modules(executed) == []
+    answer = subprocess.run(words, cwd=planted_folder, capture_output=True, text=True, check=False)
+    assert executed_modules(execution_log) == []
     assert answer.stdout.strip() == "64", answer.stderr
 
 
 def test_import_path_with_a_colon_is_not_split(
-    planted: Path, executed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    planted_folder: Path, execution_log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its second half would be a folder in the working directory."""
-    monkeypatch.syspath_prepend(str(tmp_path / f"x:{planted.name}"))
-    monkeypatch.chdir(planted.parent)
+    """The half after the colon would be a folder in the working directory."""
+    monkeypatch.syspath_prepend(str(tmp_path / f"x:{planted_folder.name}"))
+    monkeypatch.chdir(planted_folder.parent)
     program = "import typer, json, numpy"
     subprocess.run(python_command("-c", program), env=python_environment(), check=True)
-    assert executed_modules(executed) == []
+    assert executed_modules(execution_log) == []
 
 
 def test_python_is_started_by_one_module_only() -> None:
     """Every other module starts Python through `child_process`, which restricts its imports."""
-    found = {path.relative_to(ROOT).as_posix() for path in _sources() if any(_starts_python(path))}
+    found = {path.relative_to(ROOT).as_posix() for path in _sources() if _starts_python(path)}
     assert found == {"inspect_kd/child_process.py"}
 
 
@@ -138,10 +138,12 @@ def _sources() -> Iterator[Path]:
     yield from sorted((ROOT / "benchmarks").rglob("*.py"))
 
 
-def _starts_python(path: Path) -> Iterator[bool]:
+def _starts_python(path: Path) -> bool:
     starters = {"sys.executable", "multiprocessing.get_context", "multiprocessing.Process", "multiprocessing.Pool"}
+    names = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Attribute):
-            yield ast.unparse(node) in starters
+            names.add(ast.unparse(node))
         if isinstance(node, ast.ImportFrom):
-            yield any(f"{node.module}.{name.name}" in starters for name in node.names)
+            names |= {f"{node.module}.{name.name}" for name in node.names}
+    return not names.isdisjoint(starters)

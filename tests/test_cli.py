@@ -49,12 +49,12 @@ def call(*words: str, cwd: Path | None = None, **environment: str) -> subprocess
 def test_help_matches_the_golden_file(command: str, request: pytest.FixtureRequest) -> None:
     answer = call(*command.split(), "--help")
     assert answer.returncode == 0
-    shown = "\n".join(line.rstrip() for line in answer.stdout.splitlines()) + "\n"
+    text = "\n".join(line.rstrip() for line in answer.stdout.splitlines()) + "\n"
     golden = GOLDEN / f"help_{command.replace(' ', '_') or 'all'}.txt"
     if request.config.getoption("--update-golden"):
         golden.parent.mkdir(exist_ok=True)
-        golden.write_text(shown)
-    assert shown == golden.read_text(), "changed on purpose? pytest --update-golden"
+        golden.write_text(text)
+    assert text == golden.read_text(), "changed on purpose? pytest --update-golden"
 
 
 def test_documented_help_matches_the_golden_files(request: pytest.FixtureRequest) -> None:
@@ -115,8 +115,8 @@ def test_embedded_encoder_is_the_fallback_without_weights_and_hub(parts: Path, t
 
 
 def test_ls_lists_and_cp_copies_recipes(tmp_path: Path) -> None:
-    found = json.loads(call("ls", "--json").stdout)
-    assert {"omni_ad", "embedded", "omni_ad_paper"} <= set(found["models"]) and "onnx" in found["export"]
+    recipes = json.loads(call("ls", "--json").stdout)
+    assert {"omni_ad", "embedded", "omni_ad_paper"} <= set(recipes["models"]) and "onnx" in recipes["export"]
     assert call("cp", "models", "omni_ad", str(tmp_path)).returncode == 0
     copy = tmp_path / "omni_ad.yaml"
     assert "build: omni_ad" in copy.read_text()

@@ -24,12 +24,12 @@ from tests.small_models import Evil, images, teacher_samples
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     return save_tiny_clip(tmp_path_factory.mktemp("clip"))
 
 
-def teacher_of(folder: str, **changes: Any) -> clip_ada.ClipAdaTeacher:
-    settings = {"model": folder, "pretrained": None, "licence": "MIT", "vv_blocks": 2} | changes
+def build_teacher(clip_folder: str, **changes: Any) -> clip_ada.ClipAdaTeacher:
+    settings = {"model": clip_folder, "pretrained": None, "licence": "MIT", "vv_blocks": 2} | changes
     return clip_ada.build(clip_ada.Config(**settings), 64)
 
 
@@ -39,8 +39,8 @@ def train(teacher: clip_ada.ClipAdaTeacher, *, epochs: int = 8, learning_rate: f
     return [metrics["loss"] for metrics in steps if metrics]
 
 
-def test_prompts_are_encoded_as_by_encode_text(folder: str) -> None:
-    clip = load_clip(folder, None, size=64, random=False, licence=None).model
+def test_prompts_are_encoded_as_by_encode_text(clip_folder: str) -> None:
+    clip = load_clip(clip_folder, None, size=64, random=False, licence=None).model
     prompts = LearnablePrompts(clip, "pair", 12)
     text = [
         "one two three four five six seven eight nine ten red sky object.",
@@ -59,19 +59,19 @@ def test_prompts_are_encoded_as_by_encode_text(folder: str) -> None:
 
 
 def test_vit_b_16_has_the_published_number_of_learnable_values() -> None:
-    shape = open_clip.get_model_config("ViT-B-16")
-    shallow = {
-        **shape,
-        "vision_cfg": {**shape["vision_cfg"], "layers": 1},
-        "text_cfg": {**shape["text_cfg"], "layers": 1},
+    architecture = open_clip.get_model_config("ViT-B-16")
+    one_layer_deep = {
+        **architecture,
+        "vision_cfg": {**architecture["vision_cfg"], "layers": 1},
+        "text_cfg": {**architecture["text_cfg"], "layers": 1},
     }
-    prompts = LearnablePrompts(open_clip.CLIP(**shallow).requires_grad_(False), "pair", 12)
+    prompts = LearnablePrompts(open_clip.CLIP(**one_layer_deep).requires_grad_(False), "pair", 12)
     assert sum(p.numel() for p in prompts.parameters() if p.requires_grad) == 12_288
 
 
 @pytest.mark.parametrize("vv_blocks", [0, 1, 4])
-def test_ordinary_path_agrees_with_open_clip(folder: str, vv_blocks: int) -> None:
-    loaded = load_clip(folder, None, size=64, random=False, licence=None)
+def test_query_key_attention_agrees_with_open_clip(clip_folder: str, vv_blocks: int) -> None:
+    loaded = load_clip(clip_folder, None, size=64, random=False, licence=None)
     tower, visual = VitTower(loaded, vv_blocks), loaded.model.visual
     block, x = visual.transformer.resblocks[0], torch.randn(2, 65, 64)
     assert torch.allclose(attend(block.attn, x, "query_key"), block.attention(x), atol=1e-5)
@@ -82,13 +82,15 @@ def test_ordinary_path_agrees_with_open_clip(folder: str, vv_blocks: int) -> Non
     assert torch.allclose(output.whole_BC, whole, atol=1e-5)
     last = visual.forward_intermediates(normed, indices=1, normalize_intermediates=True, intermediates_only=True)
     ordinary = torch.einsum("bdhw,dc->bchw", last["image_intermediates"][0], visual.proj)
-    same = torch.allclose(output.dense_BChw, torch.nn.functional.normalize(ordinary, dim=1), atol=1e-5)
-    assert same == (vv_blocks == 0)
+    is_same = torch.allclose(output.dense_BChw, torch.nn.functional.normalize(ordinary, dim=1), atol=1e-5)
+    assert is_same == (vv_blocks == 0)
 
 
-def test_value_value_attention_by_hand(folder: str) -> None:
+def test_value_value_attention_by_hand(clip_folder: str) -> None:
     """softmax(v v' / sqrt(d)) v per head, then the block's own output layer."""
-    attention = load_clip(folder, None, size=64, random=False, licence=None).model.visual.transformer.resblocks[0].attn
+    attention = (
+        load_clip(clip_folder, None, size=64, random=False, licence=None).model.visual.transformer.resblocks[0].attn
+    )
     x = torch.randn(1, 5, 64)
     value = x[0] @ attention.in_proj_weight[128:].T + attention.in_proj_bias[128:]
     heads = []
@@ -100,8 +102,8 @@ def test_value_value_attention_by_hand(folder: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["pair", "single"])
-def test_only_prompts_are_trained_and_stored_vectors_replace_them(folder: str, mode: str) -> None:
-    teacher = teacher_of(folder, prompt_mode=mode)
+def test_only_prompts_are_trained_and_stored_vectors_replace_them(clip_folder: str, mode: str) -> None:
+    teacher = build_teacher(clip_folder, prompt_mode=mode)
     frozen = {key: value.clone() for key, value in teacher.state_dict().items() if key.startswith(teacher.frozen)}
     losses = train(teacher)
     assert np.mean(losses[-4:]) < 0.8 * np.mean(losses[:4])
@@ -110,10 +112,8 @@ def test_only_prompts_are_trained_and_stored_vectors_replace_them(folder: str, m
     changed = {key for key, before in frozen.items() if not torch.equal(before, teacher.state_dict()[key])}
     assert changed == trained
     assert {name for name, p in teacher.named_parameters() if p.grad is not None} == trained
-    prompts, dense = (
-        teacher.prompts,
-        teacher.predict(list(images().byte().permute(0, 2, 3, 1).numpy())).tokens_BChw,
-    )
+    dense = teacher.predict(list(images().byte().permute(0, 2, 3, 1).numpy())).tokens_BChw
+    prompts = teacher.prompts
     assert prompts is not None
     heat = damage_probability(dense, prompts(), prompts.slope, prompts.centre)
     for _ in range(teacher.settings.affinity_steps):
@@ -127,8 +127,8 @@ def test_only_prompts_are_trained_and_stored_vectors_replace_them(folder: str, m
         train(teacher)
 
 
-def test_trained_teacher_finds_unseen_defects(folder: str) -> None:
-    teacher = teacher_of(folder)
+def test_trained_teacher_finds_unseen_defects(clip_folder: str) -> None:
+    teacher = build_teacher(clip_folder)
     train(teacher, epochs=20)
     unseen = [sample for sample in teacher_samples(40)[20:] if sample.mask is not None]
     for sample in unseen:
@@ -137,8 +137,8 @@ def test_trained_teacher_finds_unseen_defects(folder: str) -> None:
         assert heatmap[sample.mask].mean() > heatmap[~sample.mask].mean() + 0.05
 
 
-def test_training_is_reproducible(folder: str) -> None:
-    first, second = teacher_of(folder), teacher_of(folder)
+def test_training_is_reproducible(clip_folder: str) -> None:
+    first, second = build_teacher(clip_folder), build_teacher(clip_folder)
     assert train(first, epochs=2) == train(second, epochs=2)
     assert all(torch.equal(value, second.adapted_state()[key]) for key, value in first.adapted_state().items())
 
@@ -146,21 +146,21 @@ def test_training_is_reproducible(folder: str) -> None:
 @pytest.mark.parametrize(
     "changes", [{"affinity_steps": 0}, {"affinity_steps": 2}, {"vv_blocks": 0}, {"sigma": 9.0}, {"words": 4}], ids=str
 )
-def test_every_option_changes_the_map(folder: str, changes: dict[str, Any]) -> None:
-    default, changed = teacher_of(folder), teacher_of(folder, **changes)
+def test_every_option_changes_the_map(clip_folder: str, changes: dict[str, Any]) -> None:
+    default, changed = build_teacher(clip_folder), build_teacher(clip_folder, **changes)
     assert not torch.allclose(default(images()).heatmap_B1HW, changed(images()).heatmap_B1HW, atol=1e-5)
 
 
-def test_crops_change_the_maps_of_suspicious_parts_only(folder: str) -> None:
-    teacher, coarse_teacher = teacher_of(folder), teacher_of(folder, closer=False)
+def test_crops_change_the_maps_of_suspicious_images_only(clip_folder: str) -> None:
+    teacher, coarse_teacher = build_teacher(clip_folder), build_teacher(clip_folder, closer=False)
     for model in (teacher, coarse_teacher):
         train(model)
     sound, defective = (sample.image for sample in teacher_samples(2, size=256))
     teacher.region_threshold.fill_(1.0)
     pair = [sound, defective]
     assert torch.equal(teacher.predict(pair).heatmap_B1HW, coarse_teacher.predict(pair).heatmap_B1HW)
-    coarse = teacher.heat(teacher.predict([defective]).tokens_BChw)
-    teacher.region_threshold.fill_(float(coarse.max()) - 1e-4)
+    coarse_heat = teacher.heat(teacher.predict([defective]).tokens_BChw)
+    teacher.region_threshold.fill_(float(coarse_heat.max()) - 1e-4)
     assert not torch.equal(teacher.predict([defective]).heatmap_B1HW, coarse_teacher.predict([defective]).heatmap_B1HW)
 
 
@@ -186,19 +186,19 @@ def test_weights_are_never_random_unless_asked_for(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     empty = save_tiny_clip(tmp_path / "empty", weights=False)
     with pytest.raises(BadInput, match="expected one file of weights, found 0"):
-        teacher_of(empty)
+        build_teacher(empty)
     with pytest.raises(UsageError, match="needs a tag or a file"):
-        teacher_of("ViT-B-16", licence=None)
+        build_teacher("ViT-B-16", licence=None)
     with pytest.raises(UsageError, match=r"no weights called 'laion2c'.*laion2b_s34b_b88k"):
-        teacher_of("ViT-B-16", pretrained="laion2c", licence=None)
+        build_teacher("ViT-B-16", pretrained="laion2c", licence=None)
     with pytest.raises(
         EnvironmentFault, match=r"hub cannot be reached.*ViT-B-16\.laion2b_s34b_b88k\.safetensors.*clip_ada_local"
     ):
-        teacher_of("ViT-B-16", pretrained="laion2b_s34b_b88k", licence=None)
+        build_teacher("ViT-B-16", pretrained="laion2b_s34b_b88k", licence=None)
     with pytest.raises(EnvironmentFault, match=r"no weights for 'mobilenetv2_100'.*from a local folder only"):
-        teacher_of("timm:mobilenetv2_100")
+        build_teacher("timm:mobilenetv2_100")
     with pytest.raises(UsageError, match=r"teacher\.model: ViT-Z-16"):
-        teacher_of("ViT-Z-16", random=True)
+        build_teacher("ViT-Z-16", random=True)
 
 
 @pytest.mark.parametrize(
@@ -223,11 +223,11 @@ def test_a_licence_cannot_be_set_for_a_tag() -> None:
     ],
 )
 def test_unsuitable_clip_is_refused(model: str, size: int, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Real architectures, one layer deep."""
-    shape = open_clip.get_model_config(model)
-    vision = shape["vision_cfg"] | ({"layers": 1} if model != "RN50" else {"layers": [1, 1, 1, 1], "width": 8})
-    shape |= {"vision_cfg": vision, "text_cfg": shape["text_cfg"] | {"layers": 1}}
-    monkeypatch.setattr(open_clip.factory, "get_model_config", lambda name: shape)
+    """The architectures are real, but one layer deep."""
+    architecture = open_clip.get_model_config(model)
+    vision = architecture["vision_cfg"] | ({"layers": 1} if model != "RN50" else {"layers": [1, 1, 1, 1], "width": 8})
+    architecture |= {"vision_cfg": vision, "text_cfg": architecture["text_cfg"] | {"layers": 1}}
+    monkeypatch.setattr(open_clip.factory, "get_model_config", lambda name: architecture)
     with pytest.raises(UsageError, match=message):
         clip_ada.build(clip_ada.Config(model=model, pretrained=None, random=True, vv_blocks=1), size)
 
@@ -238,21 +238,21 @@ def test_impossible_settings_are_refused(changes: dict[str, Any]) -> None:
         config.fill(clip_ada.Config, changes, where="test")
 
 
-def test_too_many_words_are_refused(folder: str) -> None:
+def test_too_many_words_are_refused(clip_folder: str) -> None:
     with pytest.raises(UsageError, match=r"teacher\.words: 28"):
-        teacher_of(folder, words=28)
+        build_teacher(clip_folder, words=28)
 
 
 def test_malicious_clip_is_refused_without_running_code(tmp_path: Path) -> None:
     save_tiny_clip(tmp_path, weights=False)
     torch.save({"state_dict": {"visual.proj": Evil(tmp_path / "owned")}}, tmp_path / "open_clip_pytorch_model.bin")
     with pytest.raises(BadInput, match="holds more than tensors"):
-        teacher_of(f"local-dir:{tmp_path}")
+        build_teacher(f"local-dir:{tmp_path}")
     assert not (tmp_path / "owned").exists()
 
 
 def test_vit_b_16_loads_from_a_file_named_after_its_tag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The local folder holds all 150 million weights; positions are enlarged to 21x21 patches."""
+    """The local folder holds all 150 million weights; position embeddings are enlarged to 21x21 patches."""
     torch.manual_seed(0)
     state = open_clip.create_model("ViT-B-16").state_dict()
     save_file(

@@ -1,4 +1,4 @@
-"""The command line with closed standard streams, unanswered questions, and without a home folder."""
+"""The command line with closed standard streams, with unanswered questions, and without a home folder."""
 
 from __future__ import annotations
 
@@ -15,11 +15,16 @@ from tests import trees
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
 
 
-def call(words: str, *, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def call(shell_command: str, *, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a shell command; `$IK` is the program."""
     program = f"{sys.executable} -P -m inspect_kd"
     return subprocess.run(
-        words.replace("$IK", program), shell=True, capture_output=True, text=True, cwd=cwd, env=os.environ | environment
+        shell_command.replace("$IK", program),
+        shell=True,
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=os.environ | environment,
     )
 
 

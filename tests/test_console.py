@@ -14,12 +14,12 @@ from tests import trees
 NAMES = ("[/x]", "bolt[m8]", ":warning:")
 
 
-def table_of(root: Path, categories: tuple[str, ...]) -> Path:
-    """Make a data set with the given categories."""
+def write_table(root: Path, categories: tuple[str, ...]) -> Path:
+    """Write a data set with the given categories, and return its table."""
     rows = ["image,label,category"]
     for number, category in enumerate(categories):
-        for part in range(10):
-            image = trees.picture(root / "images" / f"{number}_{part}.png", number)
+        for part_number in range(10):
+            image = trees.picture(root / "images" / f"{number}_{part_number}.png", number)
             rows.append(f"images/{image.name},good,{category}")
     (root / "parts.csv").write_text("\n".join(rows))
     return root / "parts.csv"
@@ -45,7 +45,7 @@ def _read(master: int) -> bytes:
 
 
 def test_data_check_prints_categories_literally(tmp_path: Path) -> None:
-    table = table_of(tmp_path, (*NAMES, "red\x1b[2J"))
+    table = write_table(tmp_path, (*NAMES, "red\x1b[2J"))
     words = [sys.executable, "-m", "inspect_kd", "data", "check", str(table)]
     answer = subprocess.run(words, capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr

@@ -33,8 +33,8 @@ from tests.several_images import MULTI_IMAGE_FILES, SINGLE_IMAGE_FILES, encode, 
 from tests.tied_student import export_tied, tied_student
 
 ROOT = Path(__file__).parents[1]
-# The same ONNX Runtime gets the same pixels. Measured: no difference in six digits, on Debian's OpenCV 4.6 against the wheel's 5.0,
-# in resizing and in decoding JPEG. An OpenCV that differs by one grey level moves a score by more.
+# Both programs give the same pixels to the same ONNX Runtime. Measured: no difference in six digits, on Debian's OpenCV 4.6 against
+# the wheel's 5.0, in resizing and in decoding JPEG. An OpenCV that differs by one grey level moves a score by more.
 MAX_RELATIVE_DIFFERENCE = 1e-5
 
 
@@ -66,7 +66,7 @@ def inspector(artifact: Path) -> Inspector:
 
 
 def run_program(program: Path, artifact: Path, *words: object) -> tuple[list[dict[str, Any]], int, str]:
-    """Return its JSON lines, its exit code and its stderr."""
+    """Return the program's JSON lines, exit code and stderr."""
     answer = subprocess.run(
         [program, artifact, *map(str, words)],
         capture_output=True,
@@ -79,7 +79,7 @@ def run_program(program: Path, artifact: Path, *words: object) -> tuple[list[dic
 
 
 def assert_same(line: dict[str, Any], inspection: Inspection) -> None:
-    """Compare every field that both print, and the position of the peak."""
+    """Compare every field that both programs print, and the position of the peak."""
     expected = inspection.to_json()
     assert line["score"] == pytest.approx(expected["score"], rel=MAX_RELATIVE_DIFFERENCE)
     for field in ("image", "decision", "thresholds", "image_size"):
@@ -97,12 +97,12 @@ def test_decisions_on_all_test_images_are_as_in_python(
     images = sorted(parts.rglob("test/*/*.png"))
     assert len(images) > 10
     for category in (None, *inspector.card.categories):
-        chosen = Inspector(artifact, category=category)
+        category_inspector = Inspector(artifact, category=category)
         words = [] if category is None else ["--category", category]
         lines, code, _ = run_program(program, artifact, *words, "--threads", 1, *images)
         assert code == 0 and len(lines) == len(images)
         for image, line in zip(images, lines, strict=True):
-            assert_same(line, chosen(image))
+            assert_same(line, category_inspector(image))
     assert len({line["decision"] for line in lines}) > 1
 
 
@@ -122,20 +122,20 @@ def test_scores_of_all_image_formats_are_as_in_python(
 
 def test_scores_with_tied_prototypes_are_as_in_python(program: Path, tmp_path: Path) -> None:
     graph, pictures = tied_student()
-    tied = tmp_path / "tied.onnx"
-    assert not export_tied(graph, pictures, "onnx", tied).missed
+    tied_artifact = tmp_path / "tied.onnx"
+    assert not export_tied(graph, pictures, "onnx", tied_artifact).missed
     for number, picture_HW3 in enumerate(pictures):
         cv2.imwrite(str(tmp_path / f"{number}.png"), picture_HW3[:, :, ::-1])
     paths = [tmp_path / f"{number}.png" for number in range(len(pictures))]
-    lines, code, stderr = run_program(program, tied, *paths)
+    lines, code, stderr = run_program(program, tied_artifact, *paths)
     assert code == 0, stderr
-    inspect = Inspector(tied)
+    tied_inspector = Inspector(tied_artifact)
     for path, line in zip(paths, lines, strict=True):
-        assert_same(line, inspect(path))
+        assert_same(line, tied_inspector(path))
 
 
 def with_changed_card(artifact: Path, to: Path, **changes: Any) -> Path:
-    """The artifact with changes in its card."""
+    """Write the artifact with changes in its card."""
     model = onnx.load(str(artifact))
     entry = model.metadata_props[0]
     entry.value = json.dumps(json.loads(entry.value) | changes)
@@ -144,18 +144,18 @@ def with_changed_card(artifact: Path, to: Path, **changes: Any) -> Path:
 
 
 def test_significant_bits_of_the_card_are_applied(program: Path, artifact: Path, tmp_path: Path) -> None:
-    twelve = with_changed_card(artifact, tmp_path / "twelve.onnx", bits=12)
+    artifact_12_bits = with_changed_card(artifact, tmp_path / "twelve.onnx", bits=12)
     ramp = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)
     cv2.imwrite(str(tmp_path / "a.png"), ramp)
-    lines, code, _ = run_program(program, twelve, tmp_path / "a.png")
+    lines, code, _ = run_program(program, artifact_12_bits, tmp_path / "a.png")
     assert code == 0
-    assert_same(lines[0], Inspector(twelve)(tmp_path / "a.png"))
+    assert_same(lines[0], Inspector(artifact_12_bits)(tmp_path / "a.png"))
     assert lines[0]["score"] != run_program(program, artifact, tmp_path / "a.png")[0][0]["score"]
     cv2.imwrite(str(tmp_path / "beyond.png"), ramp + 1)
-    lines, code, _ = run_program(program, twelve, tmp_path / "beyond.png")
+    lines, code, _ = run_program(program, artifact_12_bits, tmp_path / "beyond.png")
     assert code == 3 and "12 significant bits" in lines[0]["error"]
     with pytest.raises(BadInput, match="12 significant bits"):
-        Inspector(twelve)(tmp_path / "beyond.png")
+        Inspector(artifact_12_bits)(tmp_path / "beyond.png")
 
 
 def test_image_that_cannot_be_read_is_ng_with_its_reason(program: Path, artifact: Path, tmp_path: Path) -> None:
@@ -177,8 +177,8 @@ def test_image_that_cannot_be_read_is_ng_with_its_reason(program: Path, artifact
     [
         ("a.png", lambda to: picture(size=(200, 160)).save(to)),
         ("a.jpg", lambda to: picture(size=(200, 160)).save(to)),
-        ("p.jpg", lambda to: picture(size=(200, 160)).save(to, progressive=True)),
-        ("t.jpg", write_jpeg_with_thumbnail),
+        ("progressive.jpg", lambda to: picture(size=(200, 160)).save(to, progressive=True)),
+        ("thumbnail.jpg", write_jpeg_with_thumbnail),
         ("a.bmp", lambda to: picture(size=(200, 160)).save(to)),
     ],
 )
@@ -188,13 +188,15 @@ def test_truncated_file_is_never_accepted(
     write(tmp_path / name)
     content = (tmp_path / name).read_bytes()
     truncated = []
-    for keep in sorted({1, 2, 3, 9, len(content) - 1, len(content) - 2, *range(20, len(content), len(content) // 60)}):
-        truncated.append(tmp_path / f"{keep:07}.{name}")
-        truncated[-1].write_bytes(content[:keep])
+    for size_kept in sorted(
+        {1, 2, 3, 9, len(content) - 1, len(content) - 2, *range(20, len(content), len(content) // 60)}
+    ):
+        truncated.append(tmp_path / f"{size_kept:07}.{name}")
+        truncated[-1].write_bytes(content[:size_kept])
         if name.endswith("jpg"):
             # Zeros are valid codes, so the decoder does not stop at them.
-            truncated.append(tmp_path / f"{keep:07}.filled.{name}")
-            truncated[-1].write_bytes(content[:keep].ljust(len(content), b"\0"))
+            truncated.append(tmp_path / f"{size_kept:07}.filled.{name}")
+            truncated[-1].write_bytes(content[:size_kept].ljust(len(content), b"\0"))
     lines, code, _ = run_program(program, artifact, *truncated)
     assert code == 3 and len(lines) == len(truncated) > 50
     assert all(line["decision"] == "NG" and "error" in line for line in lines)
@@ -230,11 +232,11 @@ def test_images_with_previews_or_gain_maps_are_read(
 
 def with_valid_checksums(content: bytearray) -> bytes:
     """A mutated PNG with valid checksums, so that it is not refused for them alone."""
-    at = 8
-    while at + 12 <= len(content):
-        end = at + 8 + int.from_bytes(content[at : at + 4], "big")
-        content[end : end + 4] = struct.pack(">I", zlib.crc32(content[at + 4 : end]))
-        at = end + 4
+    start = 8
+    while start + 12 <= len(content):
+        end = start + 8 + int.from_bytes(content[start : start + 4], "big")
+        content[end : end + 4] = struct.pack(">I", zlib.crc32(content[start + 4 : end]))
+        start = end + 4
     return bytes(content)
 
 
@@ -251,8 +253,8 @@ def test_mutated_images_are_refused_or_get_the_score_of_python(
             mutated = bytearray(content)
             # Half of the mutations are in the header.
             end = min(200, len(content)) if number % 2 else len(content)
-            for place in rng.integers(2, end, size=1 + number % 4):
-                mutated[place] = int(rng.integers(256))
+            for position in rng.integers(2, end, size=1 + number % 4):
+                mutated[position] = int(rng.integers(256))
             paths.append(tmp_path / f"{number}.{name}")
             paths[-1].write_bytes(with_valid_checksums(mutated) if name.endswith("png") and number % 3 else mutated)
     lines, code, _ = run_program(program, artifact, *paths)
@@ -269,18 +271,18 @@ def test_mutated_images_are_refused_or_get_the_score_of_python(
 
 
 def with_another_size(artifact: Path, to: Path) -> Path:
-    """The artifact with another size in its card than in its graph."""
+    """Write the artifact with another size in its card than in its graph."""
     return with_changed_card(artifact, to, size=128)
 
 
-def no_card(artifact: Path, to: Path) -> Path:
+def without_card(artifact: Path, to: Path) -> Path:
     model = onnx.load(str(artifact))
     del model.metadata_props[:]
     onnx.save_model(model, str(to))
     return to
 
 
-def with_limits(artifact: Path, to: Path, **thresholds: Any) -> Path:
+def with_thresholds(artifact: Path, to: Path, **thresholds: Any) -> Path:
     calibration = json.loads(onnx.load(str(artifact)).metadata_props[0].value)["calibration"]
     for limits in calibration["limits"].values():
         limits["thresholds"] |= thresholds
@@ -288,34 +290,35 @@ def with_limits(artifact: Path, to: Path, **thresholds: Any) -> Path:
 
 
 REFUSED_ARTIFACTS: dict[str, tuple[Callable[[Path, Path], Any], int, str]] = {
-    "no_card": (no_card, 3, "carries no card"),
+    "no_card": (without_card, 3, "carries no card"),
     "schema": (lambda a, to: with_changed_card(a, to, schema=2), 3, "artifact of schema 2"),
     "size": (with_another_size, 3, "not those of an inspect-kd artifact of size 128"),
-    "fraction": (lambda a, to: with_changed_card(a, to, size=64.5), 3, "impossible size 64.5"),
-    "wrapped": (lambda a, to: with_changed_card(a, to, size=2**32 + 64), 3, "impossible size"),
+    "fractional_size": (lambda a, to: with_changed_card(a, to, size=64.5), 3, "impossible size 64.5"),
+    "size_beyond_32_bits": (lambda a, to: with_changed_card(a, to, size=2**32 + 64), 3, "impossible size"),
     "bits": (lambda a, to: with_changed_card(a, to, bits=99), 3, "impossible bits 99"),
     "tile": (lambda a, to: with_changed_card(a, to, tile=64), 3, "tile by tile"),
     "resize": (lambda a, to: with_changed_card(a, to, resize="other/2"), 4, "wants images resized by 'other/2'"),
-    "nan": (lambda a, to: with_limits(a, to, reject=float("nan")), 3, "the artifact's card is damaged"),
-    "order": (lambda a, to: with_limits(a, to, reinspect=9.0), 3, "impossible thresholds"),
-    "no_limits": (lambda a, to: with_changed_card(a, to, calibration={}), 3, "the artifact's card is damaged"),
-    "noise": (lambda a, to: to.write_bytes(b"no model at all"), 3, "noise.onnx: "),
-    "half": (lambda a, to: to.write_bytes(a.read_bytes()[:5000]), 3, "half.onnx: "),
+    "threshold_nan": (lambda a, to: with_thresholds(a, to, reject=float("nan")), 3, "the artifact's card is damaged"),
+    "thresholds_in_wrong_order": (lambda a, to: with_thresholds(a, to, reinspect=9.0), 3, "impossible thresholds"),
+    "no_thresholds": (lambda a, to: with_changed_card(a, to, calibration={}), 3, "the artifact's card is damaged"),
+    "not_onnx": (lambda a, to: to.write_bytes(b"no model at all"), 3, "not_onnx.onnx: "),
+    "truncated": (lambda a, to: to.write_bytes(a.read_bytes()[:5000]), 3, "truncated.onnx: "),
     "empty": (lambda a, to: to.write_bytes(b""), 3, "an empty file"),
     "folder": (lambda a, to: to.mkdir(), 3, "not a file"),
     "missing": (lambda a, to: None, 3, "no such file"),
 }
+"""Name -> how the file is made from an artifact, the exit code, and a piece of the message."""
 
 
 @pytest.mark.parametrize("name", REFUSED_ARTIFACTS)
 def test_invalid_artifact_is_refused_in_one_line(
     program: Path, artifact: Path, parts: Path, tmp_path: Path, name: str
 ) -> None:
-    make, expected, reason = REFUSED_ARTIFACTS[name]
+    make, expected_code, reason = REFUSED_ARTIFACTS[name]
     path = tmp_path / f"{name}.onnx"
     make(artifact, path)
     lines, code, stderr = run_program(program, path, next(parts.rglob("test/*/*.png")))
-    assert (lines, code) == ([], expected)
+    assert (lines, code) == ([], expected_code)
     assert reason in stderr and str(path) in stderr and len(stderr.splitlines()) == 1
 
 
@@ -330,15 +333,15 @@ def test_wrong_arguments_are_refused(program: Path, artifact: Path, parts: Path)
         assert (lines, code) == ([], 2) and stderr
 
 
-def constant_artifact(artifact: Path, to: Path, score: float, heat: float, *, scores: int = 1) -> Path:
-    """The artifact's card on a graph with constant outputs."""
+def constant_artifact(artifact: Path, to: Path, score: float, peak: float, *, score_count: int = 1) -> Path:
+    """Write an artifact with this card and a graph of constant outputs: `peak` is the heatmap's first pixel."""
     card = onnx.load(str(artifact)).metadata_props[0].value
     size = json.loads(card)["size"]
     image = helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", size, size, 3])
     outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("heatmap", "score")]
     constants = [
-        helper.make_tensor("h", TensorProto.FLOAT, [1, 1, size, size], [heat] + [0.1] * (size * size - 1)),
-        helper.make_tensor("s", TensorProto.FLOAT, [scores], [score] * scores),
+        helper.make_tensor("h", TensorProto.FLOAT, [1, 1, size, size], [peak] + [0.1] * (size * size - 1)),
+        helper.make_tensor("s", TensorProto.FLOAT, [score_count], [score] * score_count),
     ]
     nodes = [helper.make_node("Identity", ["h"], ["heatmap"]), helper.make_node("Identity", ["s"], ["score"])]
     graph = helper.make_graph(nodes, "g", [image], outputs, constants)
@@ -350,24 +353,24 @@ def constant_artifact(artifact: Path, to: Path, score: float, heat: float, *, sc
 
 
 @pytest.mark.parametrize(
-    ("score", "heat", "scores"),
+    ("score", "peak", "score_count"),
     [(float("nan"), 0.1, 1), (0.1, float("nan"), 1), (float("-inf"), 0.1, 1), (0.1, float("inf"), 1), (0.1, 0.1, 2)],
 )
 def test_invalid_output_of_the_graph_is_ng(
-    program: Path, artifact: Path, tmp_path: Path, score: float, heat: float, scores: int
+    program: Path, artifact: Path, tmp_path: Path, score: float, peak: float, score_count: int
 ) -> None:
-    odd = constant_artifact(artifact, tmp_path / "odd.onnx", score, heat, scores=scores)
+    constant = constant_artifact(artifact, tmp_path / "constant.onnx", score, peak, score_count=score_count)
     IMAGES["rgb.png"](tmp_path / "a.png")
-    lines, code, _ = run_program(program, odd, tmp_path / "a.png")
+    lines, code, _ = run_program(program, constant, tmp_path / "a.png")
     assert code == 3 and lines[0]["decision"] == "NG" and "error" in lines[0]
     with pytest.raises(BadInput):
-        Inspector(odd)(tmp_path / "a.png")
+        Inspector(constant)(tmp_path / "a.png")
 
 
 def test_scores_at_the_thresholds_are_decided_as_in_python(program: Path, artifact: Path, tmp_path: Path) -> None:
-    """Exactly at a threshold, and the next float above it."""
+    """Each score is exactly a threshold, or the next float above it."""
     IMAGES["rgb.png"](tmp_path / "a.png")
-    seen = []
+    decisions = []
     for score in (
         0.5,
         np.nextafter(np.float32(0.5), np.float32(1)),
@@ -375,7 +378,7 @@ def test_scores_at_the_thresholds_are_decided_as_in_python(program: Path, artifa
         np.nextafter(np.float32(0.75), np.float32(1)),
     ):
         path = constant_artifact(
-            with_limits(artifact, tmp_path / "l.onnx", reinspect=0.5, reject=0.75),
+            with_thresholds(artifact, tmp_path / "l.onnx", reinspect=0.5, reject=0.75),
             tmp_path / "c.onnx",
             float(score),
             0.2,
@@ -384,24 +387,27 @@ def test_scores_at_the_thresholds_are_decided_as_in_python(program: Path, artifa
         # The quarantine would refuse this graph, which gives one score for a batch of any size.
         inspector = Inspector(path, quarantine=False)
         assert code == 0 and lines[0]["decision"] == str(inspector(tmp_path / "a.png").decision)
-        seen.append(lines[0]["decision"])
-    assert seen == [Decision.OK, Decision.REINSPECT, Decision.REINSPECT, Decision.NG]
+        decisions.append(lines[0]["decision"])
+    assert decisions == [Decision.OK, Decision.REINSPECT, Decision.REINSPECT, Decision.NG]
 
 
 def test_thresholds_are_chosen_by_category_as_in_python(
     program: Path, artifact: Path, inspector: Inspector, tmp_path: Path
 ) -> None:
-    """By default the only category's thresholds, or the pooled ones of several categories."""
+    """Without --category, the thresholds are those of the only category, or the pooled ones of several."""
     IMAGES["rgb.png"](tmp_path / "a.png")
     category = inspector.card.categories[0]
     calibration = json.loads(onnx.load(str(artifact)).metadata_props[0].value)["calibration"]
-    pooled, own = ({"reinspect": low, "reject": low + 0.1} for low in (0.1, 0.3))
-    calibration["limits"]["*"]["thresholds"], calibration["limits"][category]["thresholds"] = pooled, own
+    pooled_thresholds, own_thresholds = ({"reinspect": low, "reject": low + 0.1} for low in (0.1, 0.3))
+    calibration["limits"]["*"]["thresholds"], calibration["limits"][category]["thresholds"] = (
+        pooled_thresholds,
+        own_thresholds,
+    )
     for categories, words, thresholds in (
-        ([category], [], own),
-        ([category, "other"], [], pooled),
-        ([category, "other"], ["--category", category], own),
-        ([category], ["--category", "*"], pooled),
+        ([category], [], own_thresholds),
+        ([category, "other"], [], pooled_thresholds),
+        ([category, "other"], ["--category", category], own_thresholds),
+        ([category], ["--category", "*"], pooled_thresholds),
     ):
         path = with_changed_card(artifact, tmp_path / "a.onnx", calibration=calibration, categories=categories)
         assert run_program(program, path, *words, tmp_path / "a.png")[0][0]["thresholds"] == thresholds
@@ -425,7 +431,7 @@ def test_no_tensor_is_read_from_another_file(program: Path, artifact: Path, tmp_
     assert answer.returncode == 3 and answer.stdout == "" and "outside.onnx: " in answer.stderr
 
 
-def two_cards(folder: Path) -> bytes:
+def with_two_cards(folder: Path) -> bytes:
     model = graphs.artifact()
     model.metadata_props.add(key=KEY, value=graphs.card().dump())
     return bytes(model.SerializeToString())
@@ -438,40 +444,41 @@ def with_calibration(change: Callable[[dict[str, Any]], object]) -> bytes:
     return graphs.with_card(json.dumps(card).encode())
 
 
-def set_pooled(**values: object) -> bytes:
+def with_pooled(**values: object) -> bytes:
     return with_calibration(lambda calibration: calibration["limits"]["*"].update(values))
 
 
-def card_plus(more: str) -> bytes:
-    return graphs.with_card((graphs.card().dump()[:-1] + ", " + more + "}").encode())
+def with_card_text(text: str) -> bytes:
+    return graphs.with_card((graphs.card().dump()[:-1] + ", " + text + "}").encode())
 
 
 ARTIFACTS_REFUSED_BY_PYTHON: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "weights elsewhere": (lambda _: graphs.with_external_weights(overlong=False), "lies in another file"),
     "long tags": (lambda _: graphs.with_external_weights(overlong=True), "not an ONNX file"),
     "another format": (flatbuffer_that_is_a_protobuf, "not an ONNX file"),
-    "two cards": (two_cards, "carries 2 cards"),
+    "two cards": (with_two_cards, "carries 2 cards"),
     "a key twice": (
-        lambda _: card_plus(f'"calibration": {json.dumps(graphs.card().calibration.to_json())}'),
+        lambda _: with_card_text(f'"calibration": {json.dumps(graphs.card().calibration.to_json())}'),
         "card is damaged",
     ),
     "a key twice inside": (
         lambda _: graphs.with_card(graphs.card().dump().replace('"reject": ', '"reject": 9, "reject": ').encode()),
         "card is damaged",
     ),
-    "an unknown field": (lambda _: card_plus('"later": 1'), "card is damaged"),
-    "nested brackets": (lambda _: card_plus('"recipe": ' + "[" * 2_000_000 + "]" * 2_000_000), "card is damaged"),
-    "no parts": (lambda _: set_pooled(n=0), "impossible rates or counts of parts"),
+    "an unknown field": (lambda _: with_card_text('"later": 1'), "card is damaged"),
+    "nested brackets": (lambda _: with_card_text('"recipe": ' + "[" * 2_000_000 + "]" * 2_000_000), "card is damaged"),
+    "no parts": (lambda _: with_pooled(n=0), "impossible rates or counts of parts"),
     "a negative scale": (
         lambda _: with_calibration(lambda calibration: calibration.update(scale=-1)),
         "no usable scale",
     ),
-    "a limit out of reach": (
-        lambda _: set_pooled(thresholds={"reinspect": 1.0, "reject": 1e9}),
+    "a threshold out of reach": (
+        lambda _: with_pooled(thresholds={"reinspect": 1.0, "reject": 1e9}),
         "pooled reject threshold",
     ),
     "too many fields": (lambda _: many_fields(), "more than 1048576 protobuf fields"),
 }
+"""Name -> the file's content, and a piece of the message."""
 
 
 @pytest.mark.parametrize("name", ARTIFACTS_REFUSED_BY_PYTHON)
@@ -488,13 +495,13 @@ def test_artifacts_that_python_refuses_are_refused(program: Path, tmp_path: Path
 
 def test_mutated_artifacts_that_python_refuses_are_refused(program: Path, tmp_path: Path) -> None:
     """The runtime may also refuse files that pass the structural checks of both programs."""
-    rng, seed = np.random.default_rng(5), graphs.artifact().SerializeToString()
+    rng, valid_content = np.random.default_rng(5), graphs.artifact().SerializeToString()
     IMAGES["rgb.png"](tmp_path / "a.png")
     refused = 0
     for number in range(40):
-        content = bytearray(seed)
-        for place in rng.integers(0, len(seed), size=1 + number % 3):
-            content[place] = int(rng.integers(256))
+        content = bytearray(valid_content)
+        for position in rng.integers(0, len(valid_content), size=1 + number % 3):
+            content[position] = int(rng.integers(256))
         (tmp_path / "a.onnx").write_bytes(content)
         lines, code, stderr = run_program(program, tmp_path / "a.onnx", tmp_path / "a.png")
         try:

@@ -30,9 +30,11 @@ def test_layout_is_recognised_and_scanned(name: str, tmp_path: Path) -> None:
     root = trees.BUILDERS[name](tmp_path / "parts")
     assert layouts.recognise(root) == name
     data = open_dataset(root)
-    defects = [sample for sample in data.samples if sample.defective]
-    assert len(defects) == (0 if name == "sound_only" else 3)
-    assert all(sample.split is Split.TEST and sample.mask is not None and sample.mask.is_file() for sample in defects)
+    defective_samples = [sample for sample in data.samples if sample.defective]
+    assert len(defective_samples) == (0 if name == "sound_only" else 3)
+    assert all(
+        sample.split is Split.TEST and sample.mask is not None and sample.mask.is_file() for sample in defective_samples
+    )
     assert all(sample.image.is_file() for sample in data.samples)
     assert all(len(data.select(split)) >= 1 for split in (Split.TRAIN, Split.CALIBRATION, Split.VALIDATION, Split.TEST))
     assert open_dataset(root).digest == data.digest
@@ -82,7 +84,7 @@ def test_links_out_of_the_folder_are_refused(tmp_path: Path) -> None:
         ("image,label,split\nx.png,broken,train\n", "cannot be in the split train"),
     ],
 )
-def test_bad_csv_is_refused_with_its_line(table: str, reason: str, tmp_path: Path) -> None:
+def test_bad_csv_is_refused_with_the_reason(table: str, reason: str, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(table)
     with pytest.raises(BadInput, match=reason):
         open_dataset(tmp_path / "a.csv")
@@ -99,8 +101,8 @@ def test_splits_are_stable_and_do_not_depend_on_the_path(tmp_path: Path) -> None
     after = {s.image.name: s.split for s in open_dataset(first).samples}
     moved = [name for name, split in before.items() if after[name] is not split]
     assert len(moved) <= 2
-    other = {s.image.name: s.split for s in open_dataset(first, holdout=Holdout(seed=1)).samples}
-    assert other != after
+    with_other_seed = {s.image.name: s.split for s in open_dataset(first, holdout=Holdout(seed=1)).samples}
+    assert with_other_seed != after
 
 
 def test_groups_are_not_divided_between_splits(tmp_path: Path) -> None:
@@ -109,13 +111,13 @@ def test_groups_are_not_divided_between_splits(tmp_path: Path) -> None:
             trees.picture(tmp_path / "good" / f"part{part}_shot{shot}.png")
     trees.picture(tmp_path / "dent" / "part3_shot9.png")
     data = open_dataset(tmp_path, group=r"part(\d+)_")
-    splits_of: dict[str, set[Split]] = {}
+    splits_by_group: dict[str, set[Split]] = {}
     for sample in data.samples:
         assert sample.group is not None and sample.split is not None
-        splits_of.setdefault(sample.group, set()).add(sample.split)
-    assert all(len(splits) == 1 for splits in splits_of.values())
+        splits_by_group.setdefault(sample.group, set()).add(sample.split)
+    assert all(len(splits) == 1 for splits in splits_by_group.values())
     # All images of the part with a dent are in the test.
-    assert splits_of["3"] == {Split.TEST}
+    assert splits_by_group["3"] == {Split.TEST}
 
 
 def test_all_manifests_load_and_have_a_licence() -> None:
@@ -150,13 +152,13 @@ def test_unknown_category_is_refused(tmp_path: Path) -> None:
         open_dataset(tmp_path, categories=["nut"])
 
 
-def test_real_data_sets_are_split_by_group(real_data: Path) -> None:
+def test_real_data_sets_are_scanned_and_split_by_group(real_data: Path) -> None:
     bottle = open_dataset(real_data / "mvtec_ad")
     assert Counter(s.kind for s in bottle.select(Split.TEST))["contamination"] == 21
     tile = open_dataset(real_data / "magnetic_tile", group=r"num_(\d+)")
     train = {s.group for s in tile.select(Split.TRAIN)}
-    held = {s.group for split in (Split.CALIBRATION, Split.VALIDATION, Split.TEST) for s in tile.select(split)}
-    assert not train & held
+    held_out = {s.group for split in (Split.CALIBRATION, Split.VALIDATION, Split.TEST) for s in tile.select(split)}
+    assert not train & held_out
 
 
 def test_images_sorted_by_kind_are_defective_with_and_without_a_mask(tmp_path: Path) -> None:
@@ -213,7 +215,7 @@ def test_check_reports_images_named_like_masks(tmp_path: Path) -> None:
     trees.picture(root / "bent" / "1.png", 99)
     trees.mask(root / "bent" / "1_mask.png")
     trees.picture(root / "bent" / "part_label.png", 98)
-    found = [finding for finding in check(open_dataset(root), NoProgress()) if "named like masks" in finding.text]
-    assert [(finding.text[:8], [file.name for file in finding.files]) for finding in found] == [
+    findings = [finding for finding in check(open_dataset(root), NoProgress()) if "named like masks" in finding.text]
+    assert [(finding.text[:8], [file.name for file in finding.files]) for finding in findings] == [
         ("1 images", ["part_label.png"])
     ]

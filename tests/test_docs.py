@@ -74,9 +74,9 @@ def test_every_page_of_results_has_its_program() -> None:
 
 
 def test_bench_runs_the_program_of_every_page() -> None:
-    recipe = re.search(r"^bench:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
-    assert recipe is not None
-    lines = re.findall(r"-m benchmarks\.(\w+)(?: --model (\w+))?", recipe[1])
+    make_recipe = re.search(r"^bench:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert make_recipe is not None
+    lines = re.findall(r"-m benchmarks\.(\w+)(?: --model (\w+))?", make_recipe[1])
     pages = {f"real_data_{model or 'omni_ad'}" if program == "real_data" else program for program, model in lines}
     assert pages == {page if page.startswith("real_data") else program for page, program in PAGES.items()}
 
@@ -91,11 +91,11 @@ def test_links_of_a_document_lead_to_files(path: Path) -> None:
         file = (path.parent / target).resolve() if target else path
         assert file.exists(), f"{link} in {path.name}"
         if anchor and file.suffix == ".md":
-            assert anchor in anchors(file), f"{link} in {path.name}"
+            assert anchor in list_anchors(file), f"{link} in {path.name}"
 
 
-def anchors(path: Path) -> set[str]:
-    """The anchors that GitHub gives to a document's headings."""
+def list_anchors(path: Path) -> set[str]:
+    """Return the anchors that GitHub gives to a document's headings."""
     headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -110,8 +110,8 @@ def test_the_map_of_the_files_names_every_folder() -> None:
 def test_notes_for_assistants_are_short_and_name_commands_that_exist() -> None:
     text = (ROOT / "AGENTS.md").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-    named = set(re.findall(r"(?:`|^)make ([\w-]+)", text, re.MULTILINE))
-    assert len(text.splitlines()) <= 60 and {"test", "lint", "docs"} <= named <= targets
+    named_targets = set(re.findall(r"(?:`|^)make ([\w-]+)", text, re.MULTILINE))
+    assert len(text.splitlines()) <= 60 and {"test", "lint", "docs"} <= named_targets <= targets
 
 
 def test_pictures_of_the_readme_are_small() -> None:
@@ -119,12 +119,12 @@ def test_pictures_of_the_readme_are_small() -> None:
         assert (ROOT / link).stat().st_size < 300_000, link
 
 
-def test_the_tests_that_security_names_exist() -> None:
+def test_tests_named_in_security_md_exist() -> None:
     text = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
-    functions = set(re.findall(r"`(test_\w+)`", text))
+    named_functions = set(re.findall(r"`(test_\w+)`", text))
     assert not [name for name in re.findall(r"`(tests/[\w/]+\.py)`", text) if not (ROOT / name).is_file()]
-    defined = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
-    assert functions and not [name for name in functions if f"def {name}(" not in defined]
+    test_code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    assert named_functions and not [name for name in named_functions if f"def {name}(" not in test_code]
 
 
 def test_the_changelog_names_every_former_name() -> None:

@@ -47,7 +47,7 @@ def real_images() -> LabelledImages:
     return [(rng.integers(0, 256, (4, SIZE, SIZE, 3), dtype=np.uint8), truth) for _ in range(4)]
 
 
-def card(**changes: object) -> ArtifactCard:
+def make_card(**changes: object) -> ArtifactCard:
     calibration = calibrate({"a": list(np.linspace(0.1, 0.5, 30))}, reject_rate=0.05, reinspect_rate=0.1)
     fields = {
         "name": "x",
@@ -64,7 +64,11 @@ def card(**changes: object) -> ArtifactCard:
 def artifact(graph: ArtifactGraph, real_images: LabelledImages, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("artifact") / "x.onnx"
     make_artifact(
-        graph, path, card=card(), deployment=load_deployment("onnx"), verification=VerificationData(real=real_images)
+        graph,
+        path,
+        card=make_card(),
+        deployment=load_deployment("onnx"),
+        verification=VerificationData(real=real_images),
     )
     return path
 
@@ -81,7 +85,7 @@ def test_every_student_exports_with_the_same_predictions(
     make_artifact(
         graph,
         tmp_path / "x.onnx",
-        card=card(),
+        card=make_card(),
         deployment=load_deployment("onnx"),
         verification=VerificationData(real=real_images),
     )
@@ -133,7 +137,7 @@ def test_empty_batch_is_refused(artifact: Path) -> None:
         Runtime(artifact.read_bytes(), "x").predict_batch(np.zeros((0, SIZE, SIZE, 3), np.uint8))
 
 
-class Drifting(nn.Module):
+class ShiftableStudent(nn.Module):
     """A student whose scores can be shifted, so that its export differs from it."""
 
     def __init__(self, student: nn.Module) -> None:
@@ -149,22 +153,22 @@ class Drifting(nn.Module):
 def test_no_artifact_is_written_where_predictions_differ(
     graph: ArtifactGraph, real_images: LabelledImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drifting = Drifting(graph.student)
-    drifting_graph = ArtifactGraph(drifting, graph.scale)
+    shiftable = ShiftableStudent(graph.student)
+    shiftable_graph = ArtifactGraph(shiftable, graph.scale)
     from inspect_kd.export import to_onnx
 
     export = to_onnx.export
 
     def export_shifted(*arguments: object, **named: object) -> None:
-        drifting.shift.fill_(0.5)
+        shiftable.shift.fill_(0.5)
         export(*arguments, **named)  # type: ignore[arg-type]
-        drifting.shift.fill_(0.0)
+        shiftable.shift.fill_(0.0)
 
     monkeypatch.setattr(to_onnx, "export", export_shifted)
     conversion = make_artifact(
-        drifting_graph,
+        shiftable_graph,
         tmp_path / "y.onnx",
-        card=card(),
+        card=make_card(),
         deployment=load_deployment("onnx"),
         verification=VerificationData(real=real_images),
     )
@@ -172,8 +176,8 @@ def test_no_artifact_is_written_where_predictions_differ(
     assert list(tmp_path.iterdir()) == []
 
 
-class FixedModel:
-    """A model with fixed scores."""
+class LookupModel:
+    """Looks up the score of an image by its first byte; the heatmap has that value everywhere."""
 
     size = 8
 
@@ -189,11 +193,16 @@ class FixedModel:
 
 def test_worst_images_are_named_with_row_and_column() -> None:
     images = np.stack([np.full((8, 8, 3), i, np.uint8) for i in range(4)])
-    thresholds = card().calibration.for_category(None).thresholds
+    thresholds = make_card().calibration.for_category(None).thresholds
     truths = [Truth(False, "a", f"good/{number}.png") for number in range(4)]
-    before, after = [0.1] * 256, [0.1, 0.4, 0.1, 0.2] + [0.1] * 252
+    reference, candidate = [0.1] * 256, [0.1, 0.4, 0.1, 0.2] + [0.1] * 252
     parity = compare(
-        FixedModel(before), FixedModel(after), [(images, truths)], batches=(1, 3), thresholds=thresholds, guard=0
+        LookupModel(reference),
+        LookupModel(candidate),
+        [(images, truths)],
+        batches=(1, 3),
+        thresholds=thresholds,
+        guard=0,
     )
     worst = worst_images(parity, {"score": 1e-3, "heatmap": 1e-3})
     assert [image.name for image in worst] == ["good/1.png", "good/3.png"]
@@ -202,20 +211,20 @@ def test_worst_images_are_named_with_row_and_column() -> None:
 
 FOUR_IMAGES = np.stack([np.full((8, 8, 3), i, np.uint8) for i in range(4)])
 FOUR_LABELLED = [(FOUR_IMAGES, [Truth(False, "a"), Truth(True, "a"), Truth(False, "b"), Truth(True, "b")])]
-THRESHOLDS = card().calibration.for_category(None).thresholds
+THRESHOLDS = make_card().calibration.for_category(None).thresholds
 
 
-def four_scores(*scores: float) -> FixedModel:
+def four_scores(*scores: float) -> LookupModel:
     """A model with these scores for the four images, and 0.1 for any other."""
-    return FixedModel([*scores, *[0.1] * 252])
+    return LookupModel([*scores, *[0.1] * 252])
 
 
-BEFORE = four_scores(0.1, THRESHOLDS.reject + 0.5, 0.2, THRESHOLDS.reject + 0.4)
-AFTER = four_scores(0.1, 0.1, 0.2, THRESHOLDS.reject + 0.4)
+REFERENCE = four_scores(0.1, THRESHOLDS.reject + 0.5, 0.2, THRESHOLDS.reject + 0.4)
+CANDIDATE = four_scores(0.1, 0.1, 0.2, THRESHOLDS.reject + 0.4)
 
 
 def test_flips_and_auroc_changes_are_counted() -> None:
-    parity = compare(BEFORE, AFTER, FOUR_LABELLED, batches=(1, 3), thresholds=THRESHOLDS, guard=1e-4)
+    parity = compare(REFERENCE, CANDIDATE, FOUR_LABELLED, batches=(1, 3), thresholds=THRESHOLDS, guard=1e-4)
     assert parity.flips == 1 and parity.real_images == 4
     assert parity.flips_by_category == {"a": 1}
     # Pooled: one defect scores as low as a sound part; in category a both have the same score.
@@ -224,29 +233,35 @@ def test_flips_and_auroc_changes_are_counted() -> None:
     assert parity.score == pytest.approx(THRESHOLDS.reject + 0.4, abs=1e-5)
 
 
-@pytest.mark.parametrize(("drift", "change"), [(4e-6, 0.0), (1e-3, 0.25)])
-def test_rounding_of_nearly_equal_scores_is_no_change_of_auroc(drift: float, change: float) -> None:
-    first, second = four_scores(0.1, 0.3, 0.3 + drift / 2, 0.5), four_scores(0.1, 0.3 + drift, 0.3, 0.5)
+@pytest.mark.parametrize(("difference", "change"), [(4e-6, 0.0), (1e-3, 0.25)])
+def test_rounding_of_nearly_equal_scores_is_no_change_of_auroc(difference: float, change: float) -> None:
+    first, second = four_scores(0.1, 0.3, 0.3 + difference / 2, 0.5), four_scores(0.1, 0.3 + difference, 0.3, 0.5)
     parity = compare(first, second, FOUR_LABELLED, batches=(1,), thresholds=THRESHOLDS, guard=1e-4)
     assert parity.auroc == pytest.approx(change)
 
 
 def test_flips_within_the_guard_are_counted_apart() -> None:
-    parity = compare(BEFORE, AFTER, FOUR_LABELLED, batches=(1,), thresholds=THRESHOLDS, guard=0.6)
+    parity = compare(REFERENCE, CANDIDATE, FOUR_LABELLED, batches=(1,), thresholds=THRESHOLDS, guard=0.6)
     assert parity.flips == 0 and parity.near_flips == 1 and parity.near_threshold >= 2
 
 
 def test_the_candidates_own_thresholds_decide_its_flips() -> None:
-    own = Thresholds(reinspect=0.05, reject=0.05)
+    own_thresholds = Thresholds(reinspect=0.05, reject=0.05)
     parity = compare(
-        BEFORE, BEFORE, FOUR_LABELLED, batches=(1,), thresholds=THRESHOLDS, guard=0, candidate_thresholds=own
+        REFERENCE,
+        REFERENCE,
+        FOUR_LABELLED,
+        batches=(1,),
+        thresholds=THRESHOLDS,
+        guard=0,
+        candidate_thresholds=own_thresholds,
     )
     assert parity.flips == 2 + 4  # two sound images, and four artificial images that score 0.1
 
 
 def test_a_score_that_is_not_finite_is_an_infinite_difference() -> None:
-    nan = FixedModel([float("nan")] * 256)
-    parity = compare(BEFORE, nan, FOUR_LABELLED, batches=(2,), thresholds=THRESHOLDS, guard=1e-4)
+    nan_model = LookupModel([float("nan")] * 256)
+    parity = compare(REFERENCE, nan_model, FOUR_LABELLED, batches=(2,), thresholds=THRESHOLDS, guard=1e-4)
     assert parity.score == float("inf")
 
 
@@ -267,7 +282,7 @@ def test_invalid_artifacts_are_refused(artifact: Path, tmp_path: Path) -> None:
         Runtime(_with_card(artifact, tmp_path / "a.onnx", None), "a.onnx")
     with pytest.raises(BadInput, match="card is damaged"):
         Runtime(_with_card(artifact, tmp_path / "b.onnx", "{"), "b.onnx")
-    content = json.loads(card().dump())
+    content = json.loads(make_card().dump())
     for change, reason in (
         ({"schema": 99}, "reads schema 1"),
         ({"size": 32}, "not those of an inspect-kd artifact of size 32"),
@@ -283,13 +298,17 @@ def test_tensors_in_other_files_are_refused(artifact: Path, tmp_path: Path) -> N
     secret = tmp_path / "secret.bin"
     secret.write_bytes(np.full(4096, 7, np.float32).tobytes())
     model = onnx.load(str(artifact))
-    largest = max(
+    largest_tensor = max(
         (t for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT), key=lambda t: len(t.raw_data)
     )
-    largest.ClearField("raw_data")
-    largest.data_location = onnx.TensorProto.EXTERNAL
-    for key, value in (("location", str(secret)), ("offset", "0"), ("length", str(4 * int(np.prod(largest.dims))))):
-        entry = largest.external_data.add()
+    largest_tensor.ClearField("raw_data")
+    largest_tensor.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in (
+        ("location", str(secret)),
+        ("offset", "0"),
+        ("length", str(4 * int(np.prod(largest_tensor.dims)))),
+    ):
+        entry = largest_tensor.external_data.add()
         entry.key, entry.value = key, value
     with pytest.raises(BadInput, match="lies in another file"):
         Runtime(model.SerializeToString(), "evil.onnx")

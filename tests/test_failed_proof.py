@@ -28,7 +28,7 @@ class FailedVerification:
     run: Path
     result: Result
     deployment: Path
-    shipped: str
+    shipped_text: str
     """The text of the deployment before its limit was changed."""
 
 
@@ -40,11 +40,11 @@ def call(*words: str) -> Result:
 def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A copy of the shipped deployment `onnx` that the program finds under its name."""
     folder = tmp_path_factory.mktemp("zoo") / "export"
-    copied = shutil.copytree(zoo.folder_of("export"), folder, ignore=shutil.ignore_patterns("cpp"))
-    shipped = zoo.folder_of
+    copied_folder = shutil.copytree(zoo.folder_of("export"), folder, ignore=shutil.ignore_patterns("cpp"))
+    original_folder_of = zoo.folder_of
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(zoo, "folder_of", lambda kind: copied if kind == "export" else shipped(kind))
-        yield copied / "onnx.yaml"
+        patch.setattr(zoo, "folder_of", lambda kind: copied_folder if kind == "export" else original_folder_of(kind))
+        yield copied_folder / "onnx.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def failed_training(
     deployment.write_text(yaml.safe_dump(content))
     folder = tmp_path_factory.mktemp("failed") / "r"
     folder.mkdir()
-    shutil.copy(run / "r.onnx", folder / "r.onnx")  # of another training, whose artifact this run must not offer
+    shutil.copy(run / "r.onnx", folder / "r.onnx")  # an artifact of another training, which this run must not offer
     program = command(parts, folder.parent, "--set", "fit.steps=4")
     return FailedVerification(folder, call(*program[program.index("train") :]), deployment, shipped)
 
@@ -68,7 +68,7 @@ def test_failed_verification_names_images_and_the_command_to_try_again(failed_tr
     assert "limit 1e-12" in str(error) and f"`inspect-kd export {failed_training.run} --to onnx` tries again" in str(
         error
     )
-    # Which images differ most is chance: three of the four artificial ones, or real ones.
+    # It is chance which images differ most: artificial or real ones.
     image = r"(artificial image '\w+'|\w+/\w+/\w+/\d+\.png)"
     assert re.search(image + r": heatmap \S+ at row \d+, column \d+", str(error)), str(error)
     assert "report  " in failed_training.result.stdout and "artifact  " not in failed_training.result.stdout
@@ -83,15 +83,15 @@ def test_run_is_complete_without_an_artifact(failed_training: FailedVerification
 
 
 def test_export_under_the_same_limit_fails_again(failed_training: FailedVerification, tmp_path: Path) -> None:
-    again = call("export", str(shutil.copytree(failed_training.run, tmp_path / "r")))
-    assert isinstance(again.exception, GateFailed) and "at row" in str(again.exception)
+    result = call("export", str(shutil.copytree(failed_training.run, tmp_path / "r")))
+    assert isinstance(result.exception, GateFailed) and "at row" in str(result.exception)
 
 
 def test_export_under_the_shipped_limit_completes_the_run(failed_training: FailedVerification, tmp_path: Path) -> None:
-    run, changed = shutil.copytree(failed_training.run, tmp_path / "r"), failed_training.deployment.read_text()
-    failed_training.deployment.write_text(failed_training.shipped)
+    run, changed_text = shutil.copytree(failed_training.run, tmp_path / "r"), failed_training.deployment.read_text()
+    failed_training.deployment.write_text(failed_training.shipped_text)
     assert call("export", str(run)).exit_code == 0
-    failed_training.deployment.write_text(changed)
+    failed_training.deployment.write_text(changed_text)
     assert Inspector(run / "r.onnx").card.name == "r"
     manifest = json.loads((run / "run.json").read_text())
     assert manifest["refused"] == {} and manifest["parity"]["onnx"]["flips"] == 0

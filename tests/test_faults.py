@@ -25,24 +25,28 @@ PROGRAM = [sys.executable, "-m", "inspect_kd"]
 LONG_NAME = "a" * 5000
 
 
-def limit_file_size(size: int | None) -> Callable[[], None]:
-    """Prepare the child: limit the size of files, and enable Ctrl-C even if the tests run in the background."""
+def prepare_child(max_file_bytes: int | None) -> Callable[[], None]:
+    """Return a function that limits the size of a child's files, and enables Ctrl-C even if the tests run in the background."""
 
     def prepare() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        if size is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+        if max_file_bytes is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_bytes, max_file_bytes))
 
     return prepare
 
 
-def call(*words: str | Path, size: int | None = None) -> subprocess.CompletedProcess[str]:
+def call(*words: str | Path, max_file_bytes: int | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*PROGRAM, *map(str, words)], capture_output=True, text=True, check=False, preexec_fn=limit_file_size(size)
+        [*PROGRAM, *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=prepare_child(max_file_bytes),
     )
 
 
-def error_line(answer: subprocess.CompletedProcess[str]) -> str:
+def get_error_line(answer: subprocess.CompletedProcess[str]) -> str:
     """Return the error line of a program that failed with the exit code 4."""
     assert answer.returncode == 4, answer.stderr
     lines = [line for line in answer.stderr.splitlines() if not line.startswith("{")]
@@ -51,14 +55,16 @@ def error_line(answer: subprocess.CompletedProcess[str]) -> str:
     return lines[-1]
 
 
-def files_in(folder: Path) -> list[str]:
+def list_files(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
 def test_key_on_a_full_disk_leaves_no_file(tmp_path: Path) -> None:
     key = tmp_path / "quality.pem"
-    assert error_line(call("keygen", "--no-locked", key, size=50)).startswith(f"inspect-kd: {key}: File too large")
-    assert files_in(tmp_path) == []
+    assert get_error_line(call("keygen", "--no-locked", key, max_file_bytes=50)).startswith(
+        f"inspect-kd: {key}: File too large"
+    )
+    assert list_files(tmp_path) == []
     assert call("keygen", "--no-locked", key).returncode == 0
 
 
@@ -66,9 +72,9 @@ def test_signature_on_a_full_disk_leaves_no_file(tmp_path: Path) -> None:
     key, artifact = tmp_path / "quality.pem", tmp_path / "part.onnx"
     artifact.write_bytes(b"a file")
     assert call("keygen", "--no-locked", key).returncode == 0
-    before = files_in(tmp_path)
-    assert "part.onnx.sig: File too large" in error_line(call("sign", artifact, "--key", key, size=50))
-    assert files_in(tmp_path) == before
+    before = list_files(tmp_path)
+    assert "part.onnx.sig: File too large" in get_error_line(call("sign", artifact, "--key", key, max_file_bytes=50))
+    assert list_files(tmp_path) == before
 
 
 def test_sign_off_on_a_full_disk_leaves_no_file(tmp_path: Path) -> None:
@@ -82,44 +88,46 @@ def test_sign_off_on_a_full_disk_leaves_no_file(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        preexec_fn=limit_file_size(50),
+        preexec_fn=prepare_child(50),
     )
     assert "OSError" in answer.stderr and "File too large" in answer.stderr
-    assert files_in(tmp_path / "store") == []
+    assert list_files(tmp_path / "store") == []
 
 
 def test_recipe_copied_to_a_full_disk_leaves_no_file(tmp_path: Path) -> None:
     copy = tmp_path / "mine.yaml"
-    assert error_line(call("cp", "models", "omni_ad", copy, size=50)).startswith(f"inspect-kd: {copy}: File too large")
-    assert files_in(tmp_path) == []
+    assert get_error_line(call("cp", "models", "omni_ad", copy, max_file_bytes=50)).startswith(
+        f"inspect-kd: {copy}: File too large"
+    )
+    assert list_files(tmp_path) == []
 
 
 def test_data_set_drawn_on_a_full_disk_leaves_no_file(tmp_path: Path) -> None:
-    line = error_line(call("data", "draw", "--to", tmp_path / "parts", size=1000))
+    line = get_error_line(call("data", "draw", "--to", tmp_path / "parts", max_file_bytes=1000))
     assert ".png: File too large" in line
-    assert files_in(tmp_path) == []
+    assert list_files(tmp_path) == []
 
 
 def test_training_on_a_full_disk_names_the_file(parts: Path, tmp_path: Path) -> None:
     answer = subprocess.run(
-        command(parts, tmp_path), capture_output=True, text=True, check=False, preexec_fn=limit_file_size(20_000)
+        command(parts, tmp_path), capture_output=True, text=True, check=False, preexec_fn=prepare_child(20_000)
     )
-    assert f"{tmp_path / 'r' / 'checkpoint.safetensors'}: File too large" in error_line(answer)
+    assert f"{tmp_path / 'r' / 'checkpoint.safetensors'}: File too large" in get_error_line(answer)
 
 
 def test_every_part_is_inspected_when_overlays_fill_the_disk(run: Path, parts: Path, tmp_path: Path) -> None:
     images = sorted((parts / "board" / "test" / "good").iterdir())
-    answer = call("predict", run, *images, "--overlays", tmp_path / "out", size=300)
-    assert f"{tmp_path / 'out' / images[0].stem}.jpg: File too large" in error_line(answer)
+    answer = call("predict", run, *images, "--overlays", tmp_path / "out", max_file_bytes=300)
+    assert f"{tmp_path / 'out' / images[0].stem}.jpg: File too large" in get_error_line(answer)
     assert [json.loads(line)["image"] for line in answer.stdout.splitlines()] == [str(path) for path in images]
-    assert files_in(tmp_path / "out") == []
+    assert list_files(tmp_path / "out") == []
 
 
 def test_label_next_can_be_repeated_after_a_full_disk(run: Path, parts: Path, tmp_path: Path) -> None:
     words = ("label-next", run, parts / "board" / "test" / "good", "-n", "2", "--out", tmp_path / "to_label")
-    assert f"{tmp_path / 'to_label' / '001_'}" in error_line(call(*words, size=300))
+    assert f"{tmp_path / 'to_label' / '001_'}" in get_error_line(call(*words, max_file_bytes=300))
     assert call(*words).returncode == 0
-    assert len(files_in(tmp_path / "to_label")) == 2
+    assert len(list_files(tmp_path / "to_label")) == 2
 
 
 def test_full_disk_is_not_reported_as_a_broken_archive(tmp_path: Path) -> None:
@@ -138,10 +146,10 @@ def test_full_disk_is_not_reported_as_a_broken_archive(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        preexec_fn=limit_file_size(1000),
+        preexec_fn=prepare_child(1000),
         env=os.environ | {"INSPECT_KD_DATA": str(tmp_path / "home")},
     )
-    assert "part.png: File too large" in error_line(answer)
+    assert "part.png: File too large" in get_error_line(answer)
 
 
 @pytest.mark.parametrize(("words", "unbuffered"), [(["version"], ""), (["data", "ls"], "1"), (["--help"], "")])
@@ -151,7 +159,7 @@ def test_output_that_cannot_be_written_exits_with_4(words: list[str], unbuffered
         answer = subprocess.run(
             [*PROGRAM, *words], stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=environment
         )
-    assert "the output could not be written: No space left on device" in error_line(answer)
+    assert "the output could not be written: No space left on device" in get_error_line(answer)
 
 
 @pytest.mark.parametrize("words", [["version"], ["data", "ls"]], ids=" ".join)
@@ -160,18 +168,18 @@ def test_closed_pipe_exits_with_4(words: list[str]) -> None:
     os.close(reader)
     answer = subprocess.run([*PROGRAM, *words], stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writer)
-    assert error_line(answer) == "inspect-kd: stopped: the program that read the output has closed it"
+    assert get_error_line(answer) == "inspect-kd: stopped: the program that read the output has closed it"
 
 
 @pytest.mark.parametrize("words", [["verify", LONG_NAME], ["data", "check", LONG_NAME]], ids=lambda words: words[0])
 def test_argument_of_5000_characters_exits_with_4(words: list[str]) -> None:
-    line = error_line(call(*words))
+    line = get_error_line(call(*words))
     assert line.endswith("File name too long; shorten it") and len(line) < 500
 
 
 def test_folder_that_cannot_be_created_exits_with_4(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert f"{tmp_path / 'file'}" in error_line(
+    assert f"{tmp_path / 'file'}" in get_error_line(
         call("keygen", "--no-locked", tmp_path / "file" / "keys" / "quality.pem")
     )
 
@@ -190,7 +198,7 @@ def test_interrupted_predict_prints_its_summary(run: Path, parts: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=limit_file_size(None),
+        preexec_fn=prepare_child(None),
     ) as child:
         assert child.stdin and child.stdout and child.stderr
         child.stdin.write(f"{image}\n")

@@ -77,11 +77,11 @@ def server() -> Iterator[Server]:
 
 
 def make_zip(**members: bytes) -> bytes:
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
         for name, content in members.items():
             archive.writestr(name, content)
-    return packed.getvalue()
+    return file.getvalue()
 
 
 def serve_archive(server: Server, content: bytes, sha256: str | None = None, size: int | None = None) -> Manifest:
@@ -106,20 +106,22 @@ def data_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_second_download_of_a_data_set_is_refused_with_the_holder(server: Server, data_home: Path) -> None:
     manifest = serve_archive(server, make_zip(**{"mine/good/1.png": b"1"}))
     server.may_respond.clear()
-    first = threading.Thread(target=fetch.get, args=(manifest, NoProgress()))
-    first.start()
+    first_download = threading.Thread(target=fetch.get, args=(manifest, NoProgress()))
+    first_download.start()
     try:
         while not server.ranges:
             time.sleep(0.01)
-        in_use = rf"mine is in use by process {os.getpid()} on \S+ since \S+: wait until that process has downloaded it"
-        with pytest.raises(EnvironmentFault, match=in_use):
+        message = (
+            rf"mine is in use by process {os.getpid()} on \S+ since \S+: wait until that process has downloaded it"
+        )
+        with pytest.raises(EnvironmentFault, match=message):
             fetch.get(manifest, NoProgress())
-        # Another data set that uses the same archive.
+        # Another data set with the same archive is refused, too.
         with pytest.raises(EnvironmentFault, match=rf"a\.zip is in use by process {os.getpid()} "):
             fetch.get(manifest.model_copy(update={"name": "other"}), NoProgress())
     finally:
         server.may_respond.set()
-        first.join()
+        first_download.join()
     assert fetch.get(manifest, NoProgress()) == data_home / "mine" and len(server.ranges) == 1
     assert {path.name for path in data_home.iterdir()} == {"mine", "downloads"}
     assert [path.suffix for path in (data_home / "downloads").iterdir()] == [".zip"]
@@ -131,9 +133,9 @@ def test_interrupted_download_is_continued(server: Server, data_home: Path) -> N
     folder = fetch.get(serve_archive(server, content), NoProgress())
     assert (folder / "mine" / "good" / "1.png").read_bytes() == bytes(range(256)) * 400
     assert server.ranges[0] is None and all(server.ranges[1:]) and len(server.ranges) > 2
-    requests = len(server.ranges)
+    request_count = len(server.ranges)
     assert fetch.get(serve_archive(server, content), NoProgress()) == folder
-    assert len(server.ranges) == requests
+    assert len(server.ranges) == request_count
 
 
 def test_later_call_continues_a_failed_download(server: Server, data_home: Path) -> None:
@@ -192,7 +194,7 @@ def test_huge_tar_header_is_refused_unread(tmp_path: Path, kind: bytes) -> None:
 
 
 def test_total_of_many_tar_headers_is_limited(tmp_path: Path) -> None:
-    """Each single header is short enough."""
+    """Each header alone is short enough."""
     with tarfile.open(tmp_path / "a.tar.gz", "w:gz", format=tarfile.PAX_FORMAT) as tar:
         for number in range(4):
             member = tarfile.TarInfo(f"{number}.png")
@@ -203,7 +205,7 @@ def test_total_of_many_tar_headers_is_limited(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
-def test_long_names_in_packed_tars_are_unpacked(tmp_path: Path, mode: str) -> None:
+def test_long_names_in_tars_of_any_compression_are_unpacked(tmp_path: Path, mode: str) -> None:
     name = "ä" * 60 + "/" + "b" * 200 + ".png"
     with tarfile.open(tmp_path / "a.tar", mode, format=tarfile.PAX_FORMAT) as tar:  # type: ignore[call-overload]
         member = tarfile.TarInfo(name)
@@ -273,7 +275,7 @@ def test_anomalib_downloads_kolektor(data_home: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("head", "reason"),
+    ("response_head", "reason"),
     [
         ((200, "Content-Length", "abc"), "Content-Length 'abc'"),
         ((302, "Location", "http://[bad"), "cannot be downloaded"),
@@ -281,10 +283,10 @@ def test_anomalib_downloads_kolektor(data_home: Path) -> None:
     ],
 )
 def test_invalid_server_response_is_an_environment_fault(
-    server: Server, head: tuple[int, str, str], reason: str
+    server: Server, response_head: tuple[int, str, str], reason: str
 ) -> None:
     manifest = serve_archive(server, b"")
-    server.response_head = head
+    server.response_head = response_head
     with pytest.raises(EnvironmentFault, match=reason):
         fetch.get(manifest, NoProgress())
 
@@ -296,7 +298,7 @@ def test_url_with_an_umlaut_is_an_environment_fault(server: Server) -> None:
         fetch.get(manifest.model_copy(update={"source": DownloadSource(archives=(archive,))}), NoProgress())
 
 
-def test_whole_disk_is_refused_as_root() -> None:
+def test_manifest_whose_root_is_the_whole_disk_is_refused() -> None:
     with pytest.raises(ValueError, match="a whole disk"):
         Manifest(
             name="m",

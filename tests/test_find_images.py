@@ -1,4 +1,4 @@
-"""A search finds every image or reports an error: behind links, in closed folders, and whatever their names."""
+"""A search finds every image or reports an error, also with links, unreadable folders and unusual names."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("pattern", "found"),
+    ("pattern", "expected"),
     [
         ("*.png", ["a.png"]),
         ("*/*.png", ["[1]/a.png", "x/a.png"]),
@@ -46,14 +46,14 @@ def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("**/**/b.*", ["x/y/b.txt"]),
     ],
 )
-@pytest.mark.parametrize("absolute", [False, True])
-def test_pattern_finds_what_a_shell_finds(pattern: str, found: list[str], absolute: bool, parts: Path) -> None:
-    root = parts if absolute else Path("parts")
-    assert find_by_pattern(f"{root}/{pattern}") == sorted(root / name for name in found)
+@pytest.mark.parametrize("is_absolute", [False, True])
+def test_pattern_finds_what_a_shell_finds(pattern: str, expected: list[str], is_absolute: bool, parts: Path) -> None:
+    root = parts if is_absolute else Path("parts")
+    assert find_by_pattern(f"{root}/{pattern}") == sorted(root / name for name in expected)
 
 
 @pytest.mark.parametrize(
-    ("call", "closed"),
+    ("call", "unreadable"),
     [
         ("find_images(['parts/*/*.png'])", "parts/x"),
         ("find_images(['parts/*/a.png'])", "parts/x/a.png"),
@@ -64,9 +64,9 @@ def test_pattern_finds_what_a_shell_finds(pattern: str, found: list[str], absolu
         ("find_images(['link'])", "link/y"),
     ],
 )
-@pytest.mark.skipif(sys.platform == "win32", reason="no permissions of this kind")
-def test_closed_folder_is_an_error_for_every_pattern(call: str, closed: str, parts: Path) -> None:
-    """Otherwise a plain name below a closed folder would look like a missing file."""
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such permissions")
+def test_unreadable_folder_is_an_error_for_every_pattern(call: str, unreadable: str, parts: Path) -> None:
+    """Otherwise a plain name below an unreadable folder would look like a missing file."""
     (parts.parent / "link").mkdir()
     (parts.parent / "link" / "y").symlink_to(parts / "x" / "y")
     program = (
@@ -86,7 +86,7 @@ def test_closed_folder_is_an_error_for_every_pattern(call: str, closed: str, par
         (parts / "x").chmod(0o755)
         for folder, mode in zip(folders, modes, strict=True):
             folder.chmod(mode & 0o7777)
-    assert answer.stdout.strip() == f"PermissionError {closed}", answer.stderr
+    assert answer.stdout.strip() == f"PermissionError {unreadable}", answer.stderr
 
 
 @pytest.mark.parametrize("search", [find_in_folder, lambda root: find_by_pattern(f"{root}/**/*.png")])
@@ -131,7 +131,7 @@ def test_folder_named_like_a_pattern_is_searched(parts: Path) -> None:
 # --- unreadable masks
 
 
-def images_and_one_mask(root: Path) -> Path:
+def write_images_and_one_mask(root: Path) -> Path:
     for name in ("0.png", "1.png", "oil.png"):
         picture(root / name)
     mask(root / "0_mask.png")
@@ -141,7 +141,7 @@ def images_and_one_mask(root: Path) -> Path:
 @pytest.mark.parametrize("name", ["oil_mask.gif", "oil_mask.png", "oil_gt.tga", "oil_label.json"])
 def test_mask_that_cannot_be_read_is_refused(name: str, tmp_path: Path) -> None:
     """Otherwise its part would count as sound, and be used for training."""
-    root = images_and_one_mask(tmp_path / "parts")
+    root = write_images_and_one_mask(tmp_path / "parts")
     (root / name).symlink_to("nowhere") if name.endswith("png") else (root / name).write_bytes(b"GIF89a")
     with pytest.raises(BadInput, match=rf"{name}: has a mask's name, but is no readable image"):
         layouts.scan(root)
@@ -152,7 +152,7 @@ def test_mask_that_cannot_be_read_is_refused(name: str, tmp_path: Path) -> None:
 
 
 def test_other_file_beside_a_readable_mask_is_ignored(tmp_path: Path) -> None:
-    root = images_and_one_mask(tmp_path / "parts")
+    root = write_images_and_one_mask(tmp_path / "parts")
     (root / "0_label.json").write_text("{}")
     (root / "other_mask.gif").write_bytes(b"GIF89a")
     assert len(layouts.scan(root)[1]) == 3

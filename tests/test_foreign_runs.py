@@ -38,25 +38,25 @@ def edit_manifest(folder: Path, edit: Callable[[dict[str, Any]], object]) -> Non
     (folder / "run.json").write_text(json.dumps(content))
 
 
-def set_encoder(folder: Path, name: str, **build: object) -> None:
+def set_encoder(folder: Path, name: str, **arguments: object) -> None:
     recipe = folder / "recipe.yaml"
     recipe.write_text(recipe.read_text().replace("encoder: embedded", f"encoder: {name}"))
     from inspect_kd import weights
 
     def edit(content: dict[str, Any]) -> None:
-        content["encoder"] |= {"name": name, "build": build}
+        content["encoder"] |= {"name": name, "build": arguments}
         content["files"]["recipe.yaml"] = weights.sha256(recipe)
 
     edit_manifest(folder, edit)
 
 
 def test_encoder_of_a_foreign_run_loads_no_file(copied_run: Path, tmp_path: Path) -> None:
-    trace = tmp_path / "executed"
-    (copied_run / "evil.pth").write_bytes(pickle.dumps(Evil(trace)))
+    marker = tmp_path / "executed"
+    (copied_run / "evil.pth").write_bytes(pickle.dumps(Evil(marker)))
     set_encoder(copied_run, "resnet18", checkpoint_path=str(copied_run / "evil.pth"))
     with pytest.raises(BadInput, match=r"encoder 'resnet18': model arguments .*checkpoint_path"):
         load_run(copied_run)
-    assert not trace.exists()
+    assert not marker.exists()
 
 
 @pytest.mark.parametrize("name", ["hf-hub:evil/model", "local-dir:/nowhere"])
@@ -82,9 +82,9 @@ MANIFEST_EDITS: dict[str, Callable[[dict[str, Any]], object]] = {
 @pytest.mark.parametrize("error", MANIFEST_EDITS)
 def test_broken_manifest_is_refused_in_one_line(error: str, copied_run: Path) -> None:
     edit_manifest(copied_run, MANIFEST_EDITS[error])
-    with pytest.raises(BadInput, match=error) as refused:
+    with pytest.raises(BadInput, match=error) as raised:
         load_run(copied_run)
-    assert "\n" not in str(refused.value)
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000, '{"files": {}, "files": {}}'])
@@ -106,8 +106,8 @@ def test_weights_of_another_student_are_refused(copied_run: Path) -> None:
         load_run(copied_run)
 
 
-def safetensors_of_header(text: bytes) -> bytes:
-    return len(text).to_bytes(8, "little") + text
+def make_safetensors(header: bytes) -> bytes:
+    return len(header).to_bytes(8, "little") + header
 
 
 @pytest.mark.parametrize(
@@ -115,18 +115,18 @@ def safetensors_of_header(text: bytes) -> bytes:
     [
         b"",
         b"\xff" * 8,
-        safetensors_of_header(b"[]"),
-        safetensors_of_header(b"{}"),
-        safetensors_of_header(b'{"__metadata__": 5}'),
-        safetensors_of_header(b'{"__metadata__": {"progress": "[]"}}'),
+        make_safetensors(b"[]"),
+        make_safetensors(b"{}"),
+        make_safetensors(b'{"__metadata__": 5}'),
+        make_safetensors(b'{"__metadata__": {"progress": "[]"}}'),
     ],
 )
 def test_broken_checkpoint_is_refused_in_one_line(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.safetensors"
     path.write_bytes(content)
-    with pytest.raises(BadInput, match=r"checkpoint\.safetensors: .*train again") as refused:
+    with pytest.raises(BadInput, match=r"checkpoint\.safetensors: .*train again") as raised:
         checkpoint.load(path, torch.nn.Linear(1, 1), None)
-    assert "\n" not in str(refused.value)
+    assert "\n" not in str(raised.value)
 
 
 def test_checkpoint_stays_until_the_manifest_is_written(copied_run: Path, parts: Path) -> None:
@@ -146,13 +146,13 @@ def test_two_exports_keep_each_others_result_and_remove_abandoned_folders(copied
     for name in (".inspect-kd-export-old", ".inspect-kd-export-young"):
         (copied_run / name).mkdir()
         (copied_run / name / MARKER).touch()
-    (copied_run / ".export-2025").mkdir()  # the user's own
+    (copied_run / ".export-2025").mkdir()  # the user's own folder
     for old in (".inspect-kd-export-old", ".export-2025"):
         os.utime(copied_run / old, (0, 0))
     edit_manifest(copied_run, lambda content: content.update(refused={"onnx": "missed", "openvino": "missed"}))
-    loaded = load_run(copied_run), load_run(copied_run)  # as in two processes that start together
-    data = open_for_recipe(str(parts), loaded[0].recipe)
-    for finished, deployment in zip(loaded, ("onnx", "openvino"), strict=True):
+    runs = load_run(copied_run), load_run(copied_run)  # as in two processes that start together
+    data = open_for_recipe(str(parts), runs[0].recipe)
+    for finished, deployment in zip(runs, ("onnx", "openvino"), strict=True):
         artifacts.convert(finished, data, deployment, progress=NoProgress())
     manifest = json.loads((copied_run / "run.json").read_text())
     assert manifest["refused"] == {} and {"onnx", "openvino"} <= set(manifest["parity"])

@@ -15,12 +15,12 @@ from tests.fuzzing.harness import Result, fuzz
 from tests.fuzzing.targets import TARGETS
 
 SECONDS = {"onnx": 5.0, "openvino": 5.0, "images": 4.0, "quarantine": 2.0, "quarantine_openvino": 2.0}
-NEEDS = {"openvino": "openvino", "quarantine_openvino": "openvino"}
+REQUIRED_PACKAGES = {"openvino": "openvino", "quarantine_openvino": "openvino"}
 
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_every_input_is_accepted_or_refused_in_one_line(name: str, tmp_path: Path) -> None:
-    pytest.importorskip(NEEDS.get(name, "onnxruntime"))
+    pytest.importorskip(REQUIRED_PACKAGES.get(name, "onnxruntime"))
     result = fuzz(name, seconds=SECONDS.get(name, 1.5), count=20_000, findings_folder=tmp_path)
     assert not result.findings, "\n".join(
         f"{f.kind} {f.text} (input {f.index}, {tmp_path / f.file})" for f in result.findings
@@ -47,11 +47,11 @@ def test_every_input_is_accepted_or_refused_in_one_line(name: str, tmp_path: Pat
 def test_faults_of_a_target_are_found(fault: str, kind: str, text: str, tmp_path: Path) -> None:
     assert set(FAULTY) == {"crash", "busy", "blocked", "memory", "denied", "outside", "outsidenative", "raises", "leak"}
     # The count ends the run. For a leak, the seconds decide how often memory is measured.
-    leak = fault == "leak"
+    is_leak = fault == "leak"
     result = fuzz(
         fault,
-        seconds=4 if leak else 60,
-        count=2500 if leak else 60,
+        seconds=4 if is_leak else 60,
+        count=2500 if is_leak else 60,
         max_findings=1,
         cpu_s=1,
         megabytes=400,
@@ -62,8 +62,8 @@ def test_faults_of_a_target_are_found(fault: str, kind: str, text: str, tmp_path
         # The kept input is the one that crashed, and it crashes again.
         finding = result.findings[0]
         assert (tmp_path / finding.file).read_bytes()[0] < 32
-        again = fuzz(fault, seconds=60, start=finding.index, count=finding.index + 1, cpu_s=1, megabytes=400)
-        assert [finding.kind for finding in again.findings] == ["crash"] and again.inputs == 1
+        repeated = fuzz(fault, seconds=60, start=finding.index, count=finding.index + 1, cpu_s=1, megabytes=400)
+        assert [finding.kind for finding in repeated.findings] == ["crash"] and repeated.inputs == 1
 
 
 def test_results_of_two_seeds_add_up(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Minimal files for problems that fuzzing found, and similar ones, are refused."""
+"""Minimal files that reproduce problems found by fuzzing, and similar files, are refused."""
 
 from __future__ import annotations
 
@@ -82,9 +82,9 @@ def test_runtimes_refuse_external_weights(overlong: bool, tmp_path: Path, monkey
 def test_card_with_wrong_types_is_refused(change: dict[str, object]) -> None:
     content = json.loads(graphs.card().dump())
     assert ArtifactCard.parse(json.dumps(content), "a")
-    with pytest.raises(BadInput) as refused:
+    with pytest.raises(BadInput) as raised:
         ArtifactCard.parse(json.dumps(content | change), "a")
-    assert str(refused.value).encode() and len(str(refused.value)) < 300
+    assert str(raised.value).encode() and len(str(raised.value)) < 300
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 5000, '{"schema": 1, "schema": 1}', '{"x": 1e999}'])
@@ -152,13 +152,15 @@ def test_deeply_nested_signature_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("side", "depth", "colour"), [(8000, 16, 6), (9500, 8, 6), (9900, 8, 2)], ids=["deep", "alpha", "colour"]
+    ("side", "depth", "colour_type"),
+    [(8000, 16, 6), (9500, 8, 6), (9900, 8, 2)],
+    ids=["16-bit RGBA", "8-bit RGBA", "8-bit RGB"],
 )
 def test_largest_images_need_little_more_memory_than_their_pixels(
-    side: int, depth: int, colour: int, tmp_path: Path
+    side: int, depth: int, colour_type: int, tmp_path: Path
 ) -> None:
     """A naive conversion takes 42 bytes per pixel of 16-bit RGBA, and 18 of 8-bit RGB."""
-    (tmp_path / "a.png").write_bytes(pictures.bomb(side, depth, colour))
+    (tmp_path / "a.png").write_bytes(pictures.bomb(side, depth, colour_type))
     program = (
         "import resource, sys\nfrom inspect_kd.datasets.images import read_image\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
@@ -166,24 +168,24 @@ def test_largest_images_need_little_more_memory_than_their_pixels(
         "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)"
     )
     words = [sys.executable, "-c", program, str(tmp_path / "a.png")]
-    grown = int(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
-    assert grown < 2.5 * side * side * (3 if colour == 2 else 4) * depth // 8
+    grown_bytes = int(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+    assert grown_bytes < 2.5 * side * side * (3 if colour_type == 2 else 4) * depth // 8
 
 
 def test_image_limit_counts_bytes_not_pixels() -> None:
-    for side, depth, colour in ((13_300, 16, 6), (13_300, 16, 2), (13_300, 8, 6)):
+    for side, depth, colour_type in ((13_300, 16, 6), (13_300, 16, 2), (13_300, 8, 6)):
         with pytest.raises(BadInput, match=r"13300x13300 pixels of \d bytes"):
-            decode_image(pictures.bomb(side, depth, colour), "a.png")
+            decode_image(pictures.bomb(side, depth, colour_type), "a.png")
 
 
 def test_conversion_in_strips_equals_conversion_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    at_once = [decode_image(data, "a") for data in pictures.seeds() if _is_read(data)]
+    at_once = [decode_image(data, "a") for data in pictures.seeds() if _is_readable(data)]
     monkeypatch.setattr("inspect_kd.datasets.images.STRIP_PIXELS", 50)
-    in_strips = [decode_image(data, "a") for data in pictures.seeds() if _is_read(data)]
+    in_strips = [decode_image(data, "a") for data in pictures.seeds() if _is_readable(data)]
     assert len(at_once) > 30 and all(map(np.array_equal, at_once, in_strips))
 
 
-def _is_read(data: bytes) -> bool:
+def _is_readable(data: bytes) -> bool:
     image = Image.open(io.BytesIO(data))
     return image.mode != "F" and getattr(image, "n_frames", 1) == 1
 
@@ -193,9 +195,9 @@ def test_jpeg_with_a_thousand_scans_is_refused(tmp_path: Path) -> None:
     Image.new("RGB", (64, 64), (9, 8, 7)).save(tmp_path / "a.jpg", progressive=True)
     data = (tmp_path / "a.jpg").read_bytes()
     assert 1 < data.count(b"\xff\xda") < MAX_SCANS and decode_image(data, "a.jpg").shape == (64, 64, 3)
-    last = data.rindex(b"\xff\xda")
+    last_scan = data.rindex(b"\xff\xda")
     with pytest.raises(BadInput, match="scans"):
-        decode_image(data[:last] + data[last:-2] * 1000 + data[-2:], "a.jpg")
+        decode_image(data[:last_scan] + data[last_scan:-2] * 1000 + data[-2:], "a.jpg")
 
 
 @pytest.mark.timeout(20)
@@ -215,9 +217,9 @@ def test_pipes_and_devices_are_refused_as_images(tmp_path: Path) -> None:
 def test_yaml_aliases_are_refused(levels: int, tmp_path: Path) -> None:
     lines = ["a0: &a0 [x]", *(f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 9)}]" for i in range(1, levels))]
     (tmp_path / "a.yaml").write_text("\n".join([*lines, f"student: *a{levels - 1}", "name: x"]))
-    with pytest.raises(UsageError, match=r"a\.yaml: .*an alias .*line 2") as refused:
+    with pytest.raises(UsageError, match=r"a\.yaml: .*an alias .*line 2") as raised:
         load_recipe(str(tmp_path / "a.yaml"))
-    assert len(str(refused.value)) < 500
+    assert len(str(raised.value)) < 500
 
 
 @pytest.mark.parametrize(
@@ -278,7 +280,7 @@ def secret(tmp_path: Path) -> Path:
     """A file outside the data set."""
     (tmp_path / "outside").mkdir()
     path = tmp_path / "outside" / "secret.bmp"
-    path.write_bytes(b"read by somebody")
+    path.write_bytes(b"a secret")
     return path
 
 
@@ -340,46 +342,45 @@ def test_table_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
 
 
 def test_visa_row_without_an_image_is_refused(tmp_path: Path) -> None:
-    visa = trees.BUILDERS["visa"](tmp_path / "visa") / "split_csv" / "1cls.csv"
-    rows = visa.read_text()
-    visa.write_text(rows.replace(",pcb1/Data/Images/Normal/3.JPG,", ""))
+    table = trees.BUILDERS["visa"](tmp_path / "visa") / "split_csv" / "1cls.csv"
+    rows = table.read_text()
+    table.write_text(rows.replace(",pcb1/Data/Images/Normal/3.JPG,", ""))
     with pytest.raises(BadInput, match="a row has no image"):
         open_dataset(tmp_path / "visa")
 
 
 def test_visa_table_outside_the_data_set_is_refused(tmp_path: Path, secret: Path) -> None:
-    visa = trees.BUILDERS["visa"](tmp_path / "visa") / "split_csv" / "1cls.csv"
-    visa.unlink()
-    visa.symlink_to(secret)
+    table = trees.BUILDERS["visa"](tmp_path / "visa") / "split_csv" / "1cls.csv"
+    table.unlink()
+    table.symlink_to(secret)
     with pytest.raises(BadInput, match="leads out"):
         open_dataset(tmp_path / "visa")
 
 
-def _zeroed(content: bytes) -> bytes:
+def _zero_bytes(content: bytes) -> bytes:
     return content.replace(content[40:60], bytes(20))
 
 
-def _encrypted(content: bytes) -> bytes:
-    """The archive with its encryption flags set."""
+def _set_encryption_flags(content: bytes) -> bytes:
     flagged = bytearray(content)
     for start in (b"PK\x03\x04", b"PK\x01\x02"):
         struct.pack_into("<H", flagged, content.index(start) + (6 if start[2] == 3 else 8), 1)
     return bytes(flagged)
 
 
-def _truncated(content: bytes) -> bytes:
+def _truncate(content: bytes) -> bytes:
     return content[:-30]
 
 
-@pytest.mark.parametrize("corrupt", [_zeroed, _encrypted, _truncated])
+@pytest.mark.parametrize("corrupt", [_zero_bytes, _set_encryption_flags, _truncate])
 def test_broken_zip_is_refused(corrupt: Callable[[bytes], bytes], tmp_path: Path) -> None:
-    packed = tmp_path / "a.zip"
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a.png", b"picture" * 100)
-    packed.write_bytes(corrupt(packed.read_bytes()))
+    path.write_bytes(corrupt(path.read_bytes()))
     (tmp_path / "to").mkdir()
     with pytest.raises(BadInput, match=r"a\.zip: "):
-        unpack(packed, tmp_path / "to", NoProgress())
+        unpack(path, tmp_path / "to", NoProgress())
 
 
 def test_truncated_tar_is_refused(tmp_path: Path) -> None:
@@ -402,21 +403,21 @@ def test_zip_with_lzma_is_refused(tmp_path: Path) -> None:
 
 def test_xz_archive_with_a_huge_dictionary_is_refused(tmp_path: Path) -> None:
     (tmp_path / "to").mkdir()
-    # The archive has seven hundred bytes, and its dictionary 1.5 GB.
+    # The archive has 700 bytes, but asks for a dictionary of 1.5 GB.
     filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 3 * 2**29}]
-    inner = io.BytesIO()
-    with tarfile.open(fileobj=inner, mode="w") as tar:
+    tar_file = io.BytesIO()
+    with tarfile.open(fileobj=tar_file, mode="w") as tar:
         tar.add(__file__, "a.png")
-    (tmp_path / "a.tar.xz").write_bytes(lzma.compress(inner.getvalue(), filters=filters))
+    (tmp_path / "a.tar.xz").write_bytes(lzma.compress(tar_file.getvalue(), filters=filters))
     with pytest.raises(BadInput, match=r"damaged archive .*emory"):
         unpack(tmp_path / "a.tar.xz", tmp_path / "to", NoProgress())
-    (tmp_path / "a.tar.xz").write_bytes(lzma.compress(inner.getvalue(), preset=6))
+    (tmp_path / "a.tar.xz").write_bytes(lzma.compress(tar_file.getvalue(), preset=6))
     unpack(tmp_path / "a.tar.xz", tmp_path / "to", NoProgress())
     assert (tmp_path / "to" / "a.png").read_bytes() == Path(__file__).read_bytes()
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems have only UTF-8 names")
-def test_file_name_that_is_not_utf8_gets_a_split(tmp_path: Path) -> None:
+def test_file_name_that_is_not_utf8_is_part_of_the_data_set(tmp_path: Path) -> None:
     root = trees.BUILDERS["sound_only"](tmp_path / "set")
     (root / "3.png").rename(root / "\udcff.png")
     assert len(open_dataset(root).samples) == 10 and len(open_dataset(root).digest) == 64

@@ -29,10 +29,11 @@ for read in read_image_header, read_image:
         print(error)
 print("grew", (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
-SIZE, TAGS = 2_000_000, 3000
+VALUE_BYTES, TAG_COUNT = 2_000_000, 3000
+"""Size of the value that a bomb's tags share, and the number of tags."""
 
 
-def exif_with_shared_values(size: int = SIZE, tags: int = TAGS, kind: int = 7) -> bytes:
+def exif_with_shared_values(size: int = VALUE_BYTES, tags: int = TAG_COUNT, kind: int = 7) -> bytes:
     """Exif data with many tags that refer to the same bytes."""
     entries = b"".join(struct.pack("<HHLL", 40_000 + tag, kind, size, 16) for tag in range(tags))
     head = b"II*\0" + struct.pack("<L", 16 + size) + bytes(8 + size)
@@ -52,8 +53,8 @@ def raw_profile_chunk(exif: bytes) -> bytes:
 
 def jpeg_of_segments(exif: bytes) -> bytes:
     content = encode(picture(), "JPEG")
-    for at in reversed(range(0, len(exif), 65_000)):
-        content = jpeg_with(b"Exif\0\0" + exif[at : at + 65_000], 0xE1, content=content)
+    for start in reversed(range(0, len(exif), 65_000)):
+        content = jpeg_with(b"Exif\0\0" + exif[start : start + 65_000], 0xE1, content=content)
     return content
 
 
@@ -62,17 +63,17 @@ def tiff_with_shared_values(*, in_exif: bool) -> bytes:
     shared = exif_with_shared_values()
     if not in_exif:
         tags = [(tag, kind, 1, value) for tag, kind, value in grey_tags()]
-        tags += [(40_000 + tag, 7, SIZE, 16) for tag in range(TAGS)]
+        tags += [(40_000 + tag, 7, VALUE_BYTES, 16) for tag in range(TAG_COUNT)]
         entries = b"".join(struct.pack("<HHLL", *tag) for tag in tags)
-        return shared[: 16 + SIZE] + struct.pack("<H", len(tags)) + entries + bytes(4)
+        return shared[: 16 + VALUE_BYTES] + struct.pack("<H", len(tags)) + entries + bytes(4)
     data = shared[8:]  # the pixels of `tiff_file` begin at 16, and so do the values
-    return tiff_file(grey_tags(16, (34665, 4, 16 + SIZE)), data=data[8:])
+    return tiff_file(grey_tags(16, (34665, 4, 16 + VALUE_BYTES)), data=data[8:])
 
 
-def bmp_of_runs(kind: int) -> bytes:
-    bits = {1: 8, 2: 4}[kind]
+def bmp_of_runs(compression: int) -> bytes:
+    bits = {1: 8, 2: 4}[compression]
     body, palette = b"\0\2\0\x2c", bytes(4 * 2**bits)
-    header = struct.pack("<LllHHLLllLL", 40, 170_000_000, 1, 1, bits, kind, len(body), 0, 0, 2**bits, 0)
+    header = struct.pack("<LllHHLLllLL", 40, 170_000_000, 1, 1, bits, compression, len(body), 0, 0, 2**bits, 0)
     start = 14 + len(header) + len(palette)
     return b"BM" + struct.pack("<LHHL", start + len(body), 0, 0, start) + header + palette + body
 
@@ -95,17 +96,17 @@ BOMBS = {
 def test_small_file_that_takes_gigabytes_is_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(BOMBS[name]())
     words = [sys.executable, "-P", "-c", PROGRAM, str(tmp_path / name)]
-    answer = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    output = subprocess.run(words, capture_output=True, text=True, check=True).stdout
     reason = "run-length compression" if name.endswith("bmp") else r"TIFF or Exif tags of \d+ bytes"
-    assert f"{tmp_path / name}: " in answer and re.search(reason, answer)
-    assert int(answer.split("grew")[1]) < 100
+    assert f"{tmp_path / name}: " in output and re.search(reason, output)
+    assert int(output.split("grew")[1]) < 100
 
 
 def test_jpeg_that_ends_before_its_pixels_is_refused() -> None:
     """Pillow reads on after the end-of-image marker, where nothing is checked."""
-    sound = encode(picture(), "JPEG")
+    valid = encode(picture(), "JPEG")
     with pytest.raises(BadInput, match=r"a\.jpg: broken or truncated \(a JPEG that ends before its pixels\)"):
-        decode_image(sound[:2] + b"\xff\xd9" + sound[2:], "a.jpg")
+        decode_image(valid[:2] + b"\xff\xd9" + valid[2:], "a.jpg")
 
 
 def test_exif_data_after_many_marks_is_refused() -> None:
@@ -123,11 +124,11 @@ def test_damaged_or_shared_exif_of_ordinary_size_is_accepted() -> None:
 
 def test_limit_is_200_megapixels(tmp_path: Path) -> None:
     """Pillow's default limit is lower, 179 million."""
-    for height, accepted in ((9999, True), (10_001, False)):
+    for height, is_accepted in ((9999, True), (10_001, False)):
         header = struct.pack(">LLBBBBB", 20_000, height, 8, 2, 0, 0, 0)
         content = encode(picture(), "PNG")
         (tmp_path / "a.png").write_bytes(content[:8] + chunk(b"IHDR", header) + content[33:])
-        if accepted:
+        if is_accepted:
             assert read_image_header(tmp_path / "a.png") == (20_000, height, "RGB")
         else:
             with pytest.raises(BadInput, match=r"a\.png: .*200"):

@@ -1,4 +1,4 @@
-"""Images with an ambiguous orientation, with pixels beyond the significant bits, or wholly transparent are refused."""
+"""Images are refused if their orientation is ambiguous, if pixels exceed the significant bits, or if all are transparent."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from tests.factory_images import chunk, picture
 from tests.several_images import encode
 
 
-def xmp(orientation: int, form: str = '="{}"') -> bytes:
-    return f"<x tiff:Orientation{form.format(orientation)}/>".encode()
+def make_xmp(orientation: int, template: str = '="{}"') -> bytes:
+    return f"<x tiff:Orientation{template.format(orientation)}/>".encode()
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF"])
-@pytest.mark.parametrize("form", ['="{}"', ">{}<", "='{}'"])
-def test_orientation_set_only_in_xmp_is_refused(kind: str, form: str) -> None:
+@pytest.mark.parametrize("template", ['="{}"', ">{}<", "='{}'"])
+def test_orientation_set_only_in_xmp_is_refused(kind: str, template: str) -> None:
     """Pillow turns such an image, but OpenCV and browsers do not."""
     with pytest.raises(BadInput, match="a: its orientation is set only in XMP"):
-        decode_image(xmp_image(kind, xmp(6, form)), "a")
+        decode_image(encode_with_xmp(kind, make_xmp(6, template)), "a")
     upright = decode_image(encode(picture(), kind), "a")
-    assert np.array_equal(decode_image(xmp_image(kind, xmp(1, form)), "a"), upright)
+    assert np.array_equal(decode_image(encode_with_xmp(kind, make_xmp(1, template)), "a"), upright)
 
 
-def xmp_image(kind: str, text: bytes, **options: object) -> bytes:
+def encode_with_xmp(kind: str, text: bytes, **options: object) -> bytes:
     if kind == "TIFF":
         return encode(picture(), kind, tiffinfo={700: text}, **options)
     if kind == "PNG":  # after the pixels, where it is also allowed
@@ -49,10 +49,10 @@ def test_exif_orientation_overrides_xmp(kind: str) -> None:
         exif = Image.Exif()
         exif[0x0112] = 6
         if kind == "TIFF":
-            exif[700] = xmp(orientation)
+            exif[700] = make_xmp(orientation)
             data = encode(picture(), kind, exif=exif)
         else:
-            data = xmp_image(kind, xmp(orientation), exif=exif)
+            data = encode_with_xmp(kind, make_xmp(orientation), exif=exif)
         assert np.array_equal(decode_image(data, "a"), turned)
 
 

@@ -31,7 +31,7 @@ from tests.several_images import (
 
 # --- several images
 
-TILED = tile_tags(16, (16, 16), 256)
+TILED_TAGS = tile_tags(16, (16, 16), 256)
 
 
 @pytest.mark.parametrize("name", MULTI_IMAGE_FILES)
@@ -61,7 +61,7 @@ def test_image_with_previews_or_gain_maps_is_read(name: str) -> None:
         tiff_file(grey_tags(8, (254, LONG, 1)), grey_tags()),
         tiff_file(grey_tags(8, (254, LONG, 1), (330, LONG, 16))),
     ],
-    ids=["first", "above"],
+    ids=["preview in the first directory", "image in a sub-directory"],
 )
 def test_tiff_that_begins_with_a_preview_is_refused(data: bytes) -> None:
     with pytest.raises(BadInput, match=r"a\.tif: the first image .* is a preview"):
@@ -79,9 +79,16 @@ def test_tiff_that_begins_with_a_preview_is_refused(data: bytes) -> None:
         (tiff_file(grey_tags(), *[grey_tags(8, (254, LONG, 1))] * 100), "more than 64 directories"),
         (tiff_file(grey_tags(), [(tag, LONG, 1) for tag in range(5000, 10_000)]), "a directory of 5000 tags"),
         (tiff_file([(256, LONG, 8), *grey_tags()]), "a tag appears twice"),
-        (tiff_file([tag if tag[0] != 322 else (322, 1, 16) for tag in TILED]), "tag 322 is not a single number"),
+        (tiff_file([tag if tag[0] != 322 else (322, 1, 16) for tag in TILED_TAGS]), "tag 322 is not a single number"),
     ],
-    ids=["lost", "far", "many", "tags", "twice", "byte"],
+    ids=[
+        "offset too large",
+        "64-bit offset too large",
+        "too many directories",
+        "too many tags",
+        "repeated tag",
+        "wrong type",
+    ],
 )
 def test_ambiguous_tiff_directory_is_refused(data: bytes, reason: str) -> None:
     with pytest.raises(BadInput, match=rf"a\.tif: broken or truncated .*{reason}|a\.tif: {reason}"):
@@ -104,28 +111,31 @@ print("grew", (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1
 """
 
 
-def deflated(size: int) -> bytes:
-    packer = zlib.compressobj(9)
+def deflate_zeros(size: int) -> bytes:
+    compressor = zlib.compressobj(9)
     row = bytes(2**20)
-    return b"".join(packer.compress(row[: min(2**20, size - at)]) for at in range(0, size, 2**20)) + packer.flush()
+    return (
+        b"".join(compressor.compress(row[: min(2**20, size - start)]) for start in range(0, size, 2**20))
+        + compressor.flush()
+    )
 
 
 @pytest.mark.parametrize("big", [False, True], ids=["tiff", "bigtiff"])
 def test_tile_far_larger_than_its_image_is_refused_before_decoding(big: bool, tmp_path: Path) -> None:
     """A file of 150 KB would take a byte of memory per pixel of its tile, or three for RGB."""
-    body = deflated(13_008**2)
+    body = deflate_zeros(13_008**2)
     (tmp_path / "a.tif").write_bytes(tiff_file(tile_tags(16, (13_008, 13_008), len(body)), data=body, big=big))
     words = [sys.executable, "-P", "-c", PROGRAM, str(tmp_path / "a.tif")]
-    answer = subprocess.run(words, capture_output=True, text=True, check=True).stdout
-    assert "a.tif: 16x16 pixels in TIFF tiles of 13008x13008; refused before decoding" in answer
-    assert int(answer.split("grew")[1]) < 50
+    output = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    assert "a.tif: 16x16 pixels in TIFF tiles of 13008x13008; refused before decoding" in output
+    assert int(output.split("grew")[1]) < 50
 
 
 @pytest.mark.parametrize(("side", "tile"), [(16, (1024, 1024)), (300, (304, 304)), (40, (16, 32))])
 def test_image_in_padded_or_small_tiles_is_read(side: int, tile: tuple[int, int]) -> None:
-    across, down = -(-side // tile[0]), -(-side // tile[1])
+    columns, rows = -(-side // tile[0]), -(-side // tile[1])
     body = zlib.compress(bytes([7]) * (tile[0] * tile[1]))
-    if across * down == 1:
+    if columns * rows == 1:
         data = tiff_file(tile_tags(side, tile, len(body)), data=body)
     else:
         data = encode(Image.new("L", (side, side), 7), "TIFF", compression="tiff_adobe_deflate", tile=tile)
@@ -136,8 +146,8 @@ def test_strip_longer_than_its_image_takes_no_memory(tmp_path: Path) -> None:
     tags = [tag for tag in grey_tags() if tag[0] != 278]
     (tmp_path / "a.tif").write_bytes(tiff_file(sorted([*tags, (278, LONG, 2**31)])))
     words = [sys.executable, "-P", "-c", PROGRAM, str(tmp_path / "a.tif")]
-    answer = subprocess.run(words, capture_output=True, text=True, check=True).stdout
-    assert "read (16, 16, 3)" in answer and int(answer.split("grew")[1]) < 50
+    output = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    assert "read (16, 16, 3)" in output and int(output.split("grew")[1]) < 50
 
 
 # --- scans
@@ -146,18 +156,20 @@ def test_strip_longer_than_its_image_takes_no_memory(tmp_path: Path) -> None:
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_limit_on_scans_holds_with_a_multi_picture_index(order: str) -> None:
     progressive = encode(picture(), "JPEG", progressive=True)
-    sound = multi_picture_jpeg((0x010001, small_jpeg()), order=order, content=progressive)
-    assert decode_image(sound, "a.jpg").shape == (61, 97, 3)
-    hostile = multi_picture_jpeg((0x010001, small_jpeg()), order=order, content=repeat_last_scan(progressive, 100))
+    valid = multi_picture_jpeg((0x010001, small_jpeg()), order=order, content=progressive)
+    assert decode_image(valid, "a.jpg").shape == (61, 97, 3)
+    with_many_scans = multi_picture_jpeg(
+        (0x010001, small_jpeg()), order=order, content=repeat_last_scan(progressive, 100)
+    )
     with pytest.raises(BadInput, match=r"a\.jpg: a JPEG of more than 64 scans; refused before decoding"):
-        decode_image(hostile, "a.jpg")
+        decode_image(with_many_scans, "a.jpg")
 
 
 def test_bytes_after_the_end_of_a_jpeg_are_ignored() -> None:
     """Phones append videos, which contain all markers by chance."""
-    sound = encode(picture(), "JPEG")
+    valid = encode(picture(), "JPEG")
     video = np.random.default_rng(0).integers(0, 256, 10**5, dtype=np.uint8).tobytes() + b"\xff\xda" * 100
-    assert np.array_equal(decode_image(sound + video, "a.jpg"), decode_image(sound, "a.jpg"))
+    assert np.array_equal(decode_image(valid + video, "a.jpg"), decode_image(valid, "a.jpg"))
 
 
 # --- the end
@@ -170,8 +182,8 @@ def test_truncated_and_padded_jpeg_is_refused(options: dict[str, object], fillin
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8))
     whole = encode(noise, "JPEG", quality=90, **options)
     assert decode_image(whole, "a.jpg").shape == (128, 128, 3)
-    for keep in (0.3, 0.6, 0.9, 0.99):
-        beginning = whole[: int(len(whole) * keep)]
+    for fraction in (0.3, 0.6, 0.9, 0.99):
+        beginning = whole[: int(len(whole) * fraction)]
         with pytest.raises(BadInput, match=r"a\.jpg: broken or truncated"):
             decode_image(beginning + filling * (len(whole) - len(beginning)), "a.jpg")
 
@@ -185,13 +197,13 @@ def test_end_marker_of_a_thumbnail_is_not_that_of_the_image(tmp_path: Path) -> N
 
 
 def test_markers_inside_segments_are_ignored() -> None:
-    sound = jpeg_with(b"\xff\xd9\xff\xda" * 100, marker=0xFE)
-    assert np.array_equal(decode_image(sound, "a.jpg"), decode_image(encode(picture(), "JPEG"), "b.jpg"))
+    valid = jpeg_with(b"\xff\xd9\xff\xda" * 100, marker=0xFE)
+    assert np.array_equal(decode_image(valid, "a.jpg"), decode_image(encode(picture(), "JPEG"), "b.jpg"))
 
 
 @pytest.mark.timeout(20)
 def test_millions_of_empty_segments_are_refused() -> None:
-    sound = encode(picture(), "JPEG", progressive=True)
-    last = sound.rindex(b"\xff\xda")
+    valid = encode(picture(), "JPEG", progressive=True)
+    last_scan = valid.rindex(b"\xff\xda")
     with pytest.raises(BadInput, match="broken or truncated"):
-        decode_image(sound[:last] + b"\xff\xfe\0\2" * 5_000_000 + sound[last:], "a.jpg")
+        decode_image(valid[:last_scan] + b"\xff\xfe\0\2" * 5_000_000 + valid[last_scan:], "a.jpg")

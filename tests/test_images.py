@@ -77,9 +77,9 @@ def test_long_strip_is_resized_without_cropping(tmp_path: Path) -> None:
     strip = np.zeros((400, 6000, 3), np.uint8)
     strip[:, -60:] = 255
     cv2.imwrite(str(tmp_path / "strip.png"), strip)
-    small = resize(read_image(tmp_path / "strip.png"), 256, 256)
-    assert small.shape == (256, 256, 3)
-    assert small[:, -2:].min() > 250 and small[:, :250].max() == 0
+    resized = resize(read_image(tmp_path / "strip.png"), 256, 256)
+    assert resized.shape == (256, 256, 3)
+    assert resized[:, -2:].min() > 250 and resized[:, :250].max() == 0
 
 
 def test_resize_averages_without_aliasing() -> None:
@@ -89,9 +89,9 @@ def test_resize_averages_without_aliasing() -> None:
     assert resize(checker[:64], 128, 128).shape == (128, 128, 3)
 
 
-def _truncate(path: Path, keep: float) -> Path:
+def _truncate(path: Path, fraction: float) -> Path:
     data = path.read_bytes()
-    path.write_bytes(data[: int(len(data) * keep)])
+    path.write_bytes(data[: int(len(data) * fraction)])
     return path
 
 
@@ -128,11 +128,11 @@ def test_files_that_are_not_images_are_refused(tmp_path: Path) -> None:
 
 def _write_bomb(path: Path, side: int) -> None:
     """Write a PNG of side x side black pixels in well under a megabyte."""
-    packer = zlib.compressobj(9)
+    compressor = zlib.compressobj(9)
     row = b"\0" * (side // 8 + 1)
-    packed = b"".join(packer.compress(row) for _ in range(side)) + packer.flush()
+    compressed = b"".join(compressor.compress(row) for _ in range(side)) + compressor.flush()
     header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", packed) + chunk(b"IEND", b""))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", compressed) + chunk(b"IEND", b""))
 
 
 @pytest.mark.parametrize("side", [15_000, 30_000])
@@ -211,21 +211,27 @@ def _turn(rgb: np.ndarray, orientation: int) -> np.ndarray:
     return turns[orientation](rgb)
 
 
-def _png_16_bit(rgb: np.ndarray, orientation: int) -> bytes:
+def _encode_png_16_bit(rgb: np.ndarray, orientation: int) -> bytes:
     exif = Image.Exif()
     exif[0x0112] = orientation
     content = cv2.imencode(".png", rgb[:, :, ::-1])[1].tobytes()
     return content[:33] + chunk(b"eXIf", exif.tobytes()[6:]) + content[33:]
 
 
-def _tiff_16_bit(rgb: np.ndarray, orientation: int) -> bytes:
+def _encode_tiff_16_bit(rgb: np.ndarray, orientation: int) -> bytes:
     height, width = rgb.shape[:2]
     data = rgb.astype("<u2").tobytes()
-    bits = 8 + 2 + 12 * 11 + 4
+    bits_offset = 8 + 2 + 12 * 11 + 4
     long, short = 4, 3
     tags = [
-        *((256, long, 1, width), (257, long, 1, height), (258, short, 3, bits), (259, short, 1, 1), (262, short, 1, 2)),
-        *((273, long, 1, bits + 6), (274, short, 1, orientation), (277, short, 1, 3), (278, long, 1, height)),
+        *(
+            (256, long, 1, width),
+            (257, long, 1, height),
+            (258, short, 3, bits_offset),
+            (259, short, 1, 1),
+            (262, short, 1, 2),
+        ),
+        *((273, long, 1, bits_offset + 6), (274, short, 1, orientation), (277, short, 1, 3), (278, long, 1, height)),
         *((279, long, 1, len(data)), (284, short, 1, 1)),
     ]
     entries = b"".join(struct.pack("<HHII", *tag) for tag in tags)
@@ -233,10 +239,10 @@ def _tiff_16_bit(rgb: np.ndarray, orientation: int) -> bytes:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("write", [_png_16_bit, _tiff_16_bit])
-def test_16_bit_colour_is_rotated_by_exif(tmp_path: Path, orientation: int, write: Any) -> None:
+@pytest.mark.parametrize("encode", [_encode_png_16_bit, _encode_tiff_16_bit])
+def test_16_bit_colour_is_rotated_by_exif(tmp_path: Path, orientation: int, encode: Any) -> None:
     rgb = np.random.default_rng(0).integers(0, 65536, (12, 20, 3)).astype(np.uint16)
     file = tmp_path / "a.img"
-    file.write_bytes(write(rgb, orientation))
+    file.write_bytes(encode(rgb, orientation))
     expected = np.rint(rgb.astype(np.float32) * (255 / 65535)).astype(np.uint8)
     assert np.array_equal(read_image(file), _turn(expected, orientation))

@@ -19,11 +19,11 @@ from inspect_kd.types import BatchPrediction, Decision, Inspection, Thresholds
 
 NO_TORCH = """
 import sys
-class Refuse:
+class RefuseImports:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in {"torch", "torchvision", "timm", "lightning", "anomalib", "sklearn", "onnx"}:
             raise ImportError(f"{name} is not on this machine")
-sys.meta_path.insert(0, Refuse())
+sys.meta_path.insert(0, RefuseImports())
 """
 
 
@@ -90,7 +90,11 @@ def test_other_thresholds_change_the_decision(artifact: Path, image: Path) -> No
     strict = Inspector(artifact, thresholds=Thresholds(reinspect=score / 4, reject=score / 2))(image)
     band = Inspector(artifact, thresholds=Thresholds(reinspect=score / 2, reject=score * 2))(image)
     loose = Inspector(artifact, thresholds=Thresholds(reinspect=score * 2, reject=score * 3))(image)
-    assert [answer.decision for answer in (strict, band, loose)] == [Decision.NG, Decision.REINSPECT, Decision.OK]
+    assert [inspection.decision for inspection in (strict, band, loose)] == [
+        Decision.NG,
+        Decision.REINSPECT,
+        Decision.OK,
+    ]
     assert strict.regions and not loose.regions
 
 
@@ -99,9 +103,9 @@ def test_part_that_is_not_ok_always_has_a_region(artifact: Path, image: Path, mo
     heat = np.zeros((1, 64, 64), np.float32)
     heat[0, 20:24, 40:44] = 0.5  # the maximum, but below the threshold
     monkeypatch.setattr(inspector.model, "predict_batch", lambda _: BatchPrediction(np.array([3.0], np.float32), heat))
-    answer = inspector(image)
-    assert answer.decision is Decision.NG
-    assert [(region.x, region.y, region.width) for region in answer.regions] == [(40, 20, 4)]
+    inspection = inspector(image)
+    assert inspection.decision is Decision.NG
+    assert [(region.x, region.y, region.width) for region in inspection.regions] == [(40, 20, 4)]
 
 
 def test_categories_have_their_own_thresholds(artifact: Path) -> None:
@@ -113,20 +117,20 @@ def test_categories_have_their_own_thresholds(artifact: Path) -> None:
 
 def test_images_of_all_kinds_are_inspected(artifact: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    cv2.imwrite(str(tmp_path / "deep.png"), rng.integers(0, 65536, (90, 120), dtype=np.uint16))
+    cv2.imwrite(str(tmp_path / "16_bit.png"), rng.integers(0, 65536, (90, 120), dtype=np.uint16))
     cv2.imwrite(str(tmp_path / "strip.png"), rng.integers(0, 256, (400, 6000, 3), dtype=np.uint8))
     Image.fromarray(rng.integers(0, 256, (50, 60, 4), dtype=np.uint8)).save(tmp_path / "alpha.png")
     Image.fromarray(rng.integers(0, 256, (50, 60, 4), dtype=np.uint8), "CMYK").save(tmp_path / "cmyk.jpg")
     sizes = {path.name: Inspector(artifact)(path).image_size for path in tmp_path.iterdir()}
-    assert sizes == {"deep.png": (120, 90), "strip.png": (6000, 400), "alpha.png": (60, 50), "cmyk.jpg": (60, 50)}
+    assert sizes == {"16_bit.png": (120, 90), "strip.png": (6000, 400), "alpha.png": (60, 50), "cmyk.jpg": (60, 50)}
 
 
 def test_regions_lie_inside_the_image(artifact: Path, tmp_path: Path) -> None:
     strip = np.zeros((100, 900, 3), np.uint8)
     strip[40:60, 600:660] = 255
-    answer = Inspector(artifact, thresholds=Thresholds(reinspect=1e-6, reject=1e-5))(strip)
-    assert answer.regions
-    for region in answer.regions:
+    inspection = Inspector(artifact, thresholds=Thresholds(reinspect=1e-6, reject=1e-5))(strip)
+    assert inspection.regions
+    for region in inspection.regions:
         assert region.x >= 0 and region.x + region.width <= 900 and region.y + region.height <= 100
         assert region.x <= region.peak_x < region.x + region.width and region.peak > 0
 
@@ -155,8 +159,8 @@ def test_broken_image_is_ng_and_the_batch_continues(artifact: Path, image: Path,
 def test_predict_takes_globs_and_stdin_and_refuses_an_empty_folder(artifact: Path, image: Path, tmp_path: Path) -> None:
     assert len(predict(artifact, str(image.parent / "*.png")).stdout.splitlines()) == 3
     assert len(predict(artifact, "-", stdin=f"{image}\n\n{image}\n").stdout.splitlines()) == 2
-    empty = predict(artifact, str(tmp_path))
-    assert empty.returncode == 3 and "no images" in empty.stderr
+    refused = predict(artifact, str(tmp_path))
+    assert refused.returncode == 3 and "no images" in refused.stderr
 
 
 def test_wrong_artifact_is_refused(tmp_path: Path, image: Path) -> None:

@@ -30,8 +30,8 @@ def test_farthest_and_uncertain_images_are_chosen_in_turn() -> None:
     # The two corners are certain defects; the uncertain point comes before the second corner, though it is nearer.
     assert [choice.index for choice in chosen] == [1, 3, 4, 0]
     assert [choice.novelty for choice in chosen] == pytest.approx([1.0, 0.6, 0.4, 0.1])
-    after_one = choose_next(points, [np.array([1, 0], np.float32)], 2)
-    assert [choice.index for choice in after_one] == [4, 3], "a labelled point and its neighbours come last"
+    with_one_labelled = choose_next(points, [np.array([1, 0], np.float32)], 2)
+    assert [choice.index for choice in with_one_labelled] == [4, 3], "a labelled point and its neighbours come last"
     assert sorted(choice.index for choice in choose_next(points, [], 9)) == [0, 1, 2, 3, 4]
 
 
@@ -40,8 +40,8 @@ def call(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
 
 
-class Chosen(NamedTuple):
-    """The folder of chosen images, the printed lines and stderr."""
+class LabelNextResult(NamedTuple):
+    """What a call of `label-next` left: the folder of chosen images, the printed lines and stderr."""
 
     folder: Path
     lines: list[dict[str, Any]]
@@ -49,35 +49,35 @@ class Chosen(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def chosen(run: Path, parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Chosen:
-    """Three images chosen from a folder with one broken image."""
+def result(run: Path, parts: Path, tmp_path_factory: pytest.TempPathFactory) -> LabelNextResult:
+    """The result for three images, chosen from a folder and one broken image."""
     home = tmp_path_factory.mktemp("label_next")
     broken = home / "broken.png"
     broken.write_bytes(b"no image")
     answer = call(run, parts / "bottle" / "test", broken, "-n", 3, "--out", home / "to_label")
     assert answer.returncode == 0, answer.stderr
-    return Chosen(home / "to_label", [json.loads(line) for line in answer.stdout.splitlines()], answer.stderr)
+    return LabelNextResult(home / "to_label", [json.loads(line) for line in answer.stdout.splitlines()], answer.stderr)
 
 
-def test_chosen_images_are_printed_by_novelty(chosen: Chosen) -> None:
-    assert len(chosen.lines) == 3
-    assert all({"image", "novelty", "score", "decision"} == set(line) for line in chosen.lines)
-    assert chosen.lines[0]["novelty"] >= chosen.lines[2]["novelty"] > 0
+def test_chosen_images_are_printed_by_novelty(result: LabelNextResult) -> None:
+    assert len(result.lines) == 3
+    assert all({"image", "novelty", "score", "decision"} == set(line) for line in result.lines)
+    assert result.lines[0]["novelty"] >= result.lines[2]["novelty"] > 0
 
 
-def test_chosen_images_are_copied_with_a_contact_sheet(chosen: Chosen) -> None:
-    copies = sorted(chosen.folder.glob("0*"))
-    assert [copy.name[4:] for copy in copies] == [Path(line["image"]).name for line in chosen.lines]
-    sheet = cv2.imread(str(chosen.folder.with_name("to_label_sheet.jpg")))
+def test_chosen_images_are_copied_with_a_contact_sheet(result: LabelNextResult) -> None:
+    copies = sorted(result.folder.glob("0*"))
+    assert [copy.name[4:] for copy in copies] == [Path(line["image"]).name for line in result.lines]
+    sheet = cv2.imread(str(result.folder.with_name("to_label_sheet.jpg")))
     assert sheet is not None and sheet.shape[1] > 3 * 60
 
 
-def test_broken_image_is_left_out_with_a_note(chosen: Chosen) -> None:
-    assert "left out" in chosen.stderr and "broken.png" in chosen.stderr
+def test_broken_image_is_left_out_with_a_note(result: LabelNextResult) -> None:
+    assert "left out" in result.stderr and "broken.png" in result.stderr
 
 
-def test_known_image_is_not_chosen_first(chosen: Chosen, run: Path, parts: Path) -> None:
-    first = chosen.lines[0]["image"]
+def test_known_image_is_not_chosen_first(result: LabelNextResult, run: Path, parts: Path) -> None:
+    first = result.lines[0]["image"]
     answer = call(run, parts / "bottle" / "test", "-n", 3, "--known", first)
     assert json.loads(answer.stdout.splitlines()[0])["image"] != first
 

@@ -1,4 +1,4 @@
-"""Names with line breaks fake no line of the program's output, no sheet is replaced, and large seeds are refused."""
+"""Names with line breaks cannot fake a line of the output; existing sheets are kept, and large seeds are refused."""
 
 from __future__ import annotations
 

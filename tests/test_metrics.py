@@ -27,7 +27,7 @@ def random_maps(kind: str, count: int = 12, side: int = 48) -> Maps:
             y, x = rng.integers(0, side - 9, 2)
             mask[y : y + rng.integers(2, 9), x : x + rng.integers(2, 9)] = True
         heat = rng.normal(1, 0.4, (side, side)) + mask * rng.uniform(0.2, 1.2)
-        if kind == "heavy":
+        if kind == "heavy-tailed":
             heat = np.exp(3 * heat)
         if kind == "ties":
             heat = np.round(heat * 2) / 2
@@ -69,11 +69,11 @@ def reference_metrics(maps: Maps) -> dict[str, float]:
 def assert_agreement(maps: Maps) -> None:
     counts, expected = count_pixels(maps), reference_metrics(maps)
     for name, value in expected.items():
-        found = getattr(counts, name)().value
-        assert found == pytest.approx(value, abs=1e-3), name
+        measured = getattr(counts, name)().value
+        assert measured == pytest.approx(value, abs=1e-3), name
 
 
-@pytest.mark.parametrize("kind", ["plain", "heavy", "ties", "negative", "tiny"])
+@pytest.mark.parametrize("kind", ["plain", "heavy-tailed", "ties", "negative", "tiny"])
 def test_pixel_metrics_agree_with_references_on_random_maps(kind: str) -> None:
     assert_agreement(random_maps(kind))
 
@@ -142,14 +142,14 @@ def test_unmeasurable_metrics_have_a_reason() -> None:
     no_mask.add(0.9, heat, None, True)
     defects_only.add(0.9, heat, mask, True)
     assert {measure.reason for measure in sound_only.measures().values()} == {"no defective part in the test"}
-    found = no_mask.measures()
-    assert found["image_auroc"].value == 1.0
-    assert found["pixel_ap"].reason == "no defective part has a mask"
+    measures_without_mask = no_mask.measures()
+    assert measures_without_mask["image_auroc"].value == 1.0
+    assert measures_without_mask["pixel_ap"].reason == "no defective part has a mask"
     assert defects_only.measures()["image_auroc"].reason == "no sound part in the test"
     assert defects_only.measures()["pixel_auroc"].value is not None
-    mean = mean_of({"a": found, "b": sound_only.measures()})
+    mean = mean_of({"a": measures_without_mask, "b": sound_only.measures()})
     assert mean["image_auroc"].value == 1.0 and mean["pixel_ap"].value is None and mean["pixel_ap"].reason
-    assert set(found) == set(METRICS)
+    assert set(measures_without_mask) == set(METRICS)
 
 
 def test_constant_map_has_chance_level_metrics() -> None:

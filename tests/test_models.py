@@ -145,16 +145,16 @@ def test_learned_queries_summarise_any_grid_in_64_tokens() -> None:
 
 def test_length_power_scales_the_distance_by_feature_length() -> None:
     rows = torch.rand(4, 6, 8, 8) + 0.1
-    memories = [Prototypes(6, 3, window=1, length_power=power) for power in (0.0, 1.0)]
-    for memory in memories:
-        memory.add(rows, torch.Generator().manual_seed(0))
-        memory.fit(torch.ones(1, 6, 1, 1), torch.Generator().manual_seed(0))
-    angle, scaled = memories
+    both = [Prototypes(6, 3, window=1, length_power=power) for power in (0.0, 1.0)]
+    for prototypes in both:
+        prototypes.add(rows, torch.Generator().manual_seed(0))
+        prototypes.fit(torch.ones(1, 6, 1, 1), torch.Generator().manual_seed(0))
+    by_angle, by_angle_and_length = both
     features = torch.rand(1, 6, 8, 8)
-    assert torch.allclose(angle(features), angle(3 * features), atol=1e-6)
-    assert torch.allclose(3 * scaled(features), scaled(3 * features), atol=1e-5)
+    assert torch.allclose(by_angle(features), by_angle(3 * features), atol=1e-6)
+    assert torch.allclose(3 * by_angle_and_length(features), by_angle_and_length(3 * features), atol=1e-5)
     lengths = features.norm(dim=1, keepdim=True) / rows.norm(dim=1).mean()
-    assert torch.allclose(scaled(features), angle(features) * lengths, atol=1e-5)
+    assert torch.allclose(by_angle_and_length(features), by_angle(features) * lengths, atol=1e-5)
 
 
 def test_score_weight_changes_the_score_but_not_the_map() -> None:
@@ -200,8 +200,8 @@ def test_sweep_covers_all_sound_images_in_equal_shares_of_categories() -> None:
     assert len(capped) == 20 and len(set(capped)) >= 16
     repeated = [draw.index for batch in Sweep(samples, max_images=20, repeat=False, batch=8, seed=0) for draw in batch]
     assert capped == repeated
-    tiles = [draw for batch in Sweep(samples, max_images=200, repeat=True, batch=8, seed=0) for draw in batch]
-    assert len(tiles) == 200 and len({draw.seed for draw in tiles}) == 200
+    of_tiles = [draw for batch in Sweep(samples, max_images=200, repeat=True, batch=8, seed=0) for draw in batch]
+    assert len(of_tiles) == 200 and len({draw.seed for draw in of_tiles}) == 200
 
 
 @every_student
@@ -272,13 +272,13 @@ def test_feature_norm_follows_the_recipe(normalise: str) -> None:
     student = small(normalise=normalise, compare=())
     batch = images(8)
     student.fit_statistics([batch[:4], batch[4:]])
-    raw = student.encoder(batch)
-    for level, before in zip(student.feature_norm(raw), raw, strict=True):
-        is_centred = level.mean(dim=(0, 2, 3)).abs().max() < 1e-3
-        has_unit_std = (level.std(dim=(0, 2, 3)) - 1).abs().max() < 1e-2
+    raw_levels = student.encoder(batch)
+    for normalised, raw_level in zip(student.feature_norm(raw_levels), raw_levels, strict=True):
+        is_centred = normalised.mean(dim=(0, 2, 3)).abs().max() < 1e-3
+        has_unit_std = (normalised.std(dim=(0, 2, 3)) - 1).abs().max() < 1e-2
         assert is_centred == (normalise == "full")
         assert has_unit_std == (normalise != "none")
-        assert torch.equal(level, before) == (normalise == "none")
+        assert torch.equal(normalised, raw_level) == (normalise == "none")
 
 
 @every_student
@@ -354,32 +354,32 @@ def test_ras_refuses_images_of_another_size() -> None:
 
 def test_ras_attention_masks_the_neighbourhood() -> None:
     torch.manual_seed(0)
-    layer, barred = EncoderLayer(16, 2, 16).eval(), neighbourhood(6, 3)
-    assert barred.sum(dim=1).tolist()[0] == 4 and int(barred.sum(dim=1).max()) == 9
+    layer, is_masked = EncoderLayer(16, 2, 16).eval(), neighbourhood(6, 3)
+    assert is_masked.sum(dim=1).tolist()[0] == 4 and int(is_masked.sum(dim=1).max()) == 9
     x = torch.randn(1, 36, 16)
     changed = x.clone()
     changed[:, 14] += 1  # row 2, column 2
     zero_queries = torch.zeros(1, 36, 16)
 
     def attend(tokens: Tensor) -> Tensor:
-        return layer.attention.attend(zero_queries, tokens, tokens, 1, barred)
+        return layer.attention.attend(zero_queries, tokens, tokens, 1, is_masked)
 
     is_changed = (attend(x) - attend(changed)).abs().amax(dim=2)[0] > 1e-7
-    assert torch.equal(is_changed, ~barred[14])
+    assert torch.equal(is_changed, ~is_masked[14])
 
 
 def test_prototypes_measure_the_distance_from_training_features() -> None:
     generator = torch.Generator().manual_seed(0)
     known_features = torch.zeros(2, 8, 5, 5)
     known_features[0, :3], known_features[1, 3:5] = 1.0, 2.0
-    memory = Prototypes(8, count=6, window=3)
-    memory.add(known_features, generator)
-    memory.fit(torch.ones(1, 8, 1, 1), generator)
-    assert memory(known_features).abs().max() < 1e-5 and memory(7 * known_features).abs().max() < 1e-5
+    prototypes = Prototypes(8, count=6, window=3)
+    prototypes.add(known_features, generator)
+    prototypes.fit(torch.ones(1, 8, 1, 1), generator)
+    assert prototypes(known_features).abs().max() < 1e-5 and prototypes(7 * known_features).abs().max() < 1e-5
     new_features = torch.zeros(1, 8, 5, 5)
     new_features[:, 6] = 1.0
-    assert memory(new_features).min() > 0.99
-    assert memory.collected == []
+    assert prototypes(new_features).min() > 0.99
+    assert prototypes.collected == []
 
 
 def test_join_averages_levels_to_the_coarsest_grid() -> None:
@@ -387,6 +387,10 @@ def test_join_averages_levels_to_the_coarsest_grid() -> None:
     joined = join([fine, coarse], (4, 8), (4, 8))
     assert torch.allclose(joined[:, :3], nn.functional.avg_pool2d(fine, 2), atol=1e-6)
     assert torch.equal(joined[:, 3:], coarse)
+
+
+def test_box_sum_is_a_scaled_mean() -> None:
+    fine = torch.randn(2, 3, 8, 8)
     assert torch.allclose(box_sum(fine, 3) / 9, nn.functional.avg_pool2d(fine, 3, 1, 1), atol=1e-6)
 
 
