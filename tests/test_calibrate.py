@@ -50,12 +50,15 @@ def test_promise_holds_for_tied_scores_in_another_runtime(possible_scores: int) 
     rejected_shares, not_ok_shares, trials = [], [], 400
     for _ in range(trials):
         calibration = calibrate({"a": rng.choice(score_values, 150)}, reject_rate=0.02, reinspect_rate=0.05)
-        limits = calibration.for_category("a")
+        category_thresholds = calibration.for_category("a")
         scores = np.float32(rng.choice(score_values, 200) / calibration.scale) + rng.uniform(-2e-6, 2e-6, 200)
-        decisions = [limits.thresholds.decide(float(score)) for score in scores]
+        decisions = [category_thresholds.thresholds.decide(float(score)) for score in scores]
         rejected_shares.append(np.mean([decision is Decision.NG for decision in decisions]))
         not_ok_shares.append(np.mean([decision is not Decision.OK for decision in decisions]))
-    for shares, promise in ((rejected_shares, limits.reject_promise), (not_ok_shares, limits.reinspect_promise)):
+    for shares, promise in (
+        (rejected_shares, category_thresholds.reject_promise),
+        (not_ok_shares, category_thresholds.reinspect_promise),
+    ):
         assert np.mean(shares) <= promise + 3 * np.std(shares) / math.sqrt(trials)
 
 
@@ -87,8 +90,8 @@ def test_promise_depends_on_the_number_of_parts() -> None:
 
 
 def test_too_few_parts_widen_the_reinspect_band() -> None:
-    limits = compute_thresholds([1.0, 2.0, 3.0], reject_rate=0.01, reinspect_rate=0.05)
-    assert limits.thresholds == Thresholds(reinspect=3.0, reject=4.0)
+    category_thresholds = compute_thresholds([1.0, 2.0, 3.0], reject_rate=0.01, reinspect_rate=0.05)
+    assert category_thresholds.thresholds == Thresholds(reinspect=3.0, reject=4.0)
 
 
 def test_scores_are_decided_by_thresholds_and_nan_is_ng() -> None:

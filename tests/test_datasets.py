@@ -91,17 +91,17 @@ def test_bad_csv_is_refused_with_the_reason(table: str, reason: str, tmp_path: P
 
 
 def test_splits_are_stable_and_do_not_depend_on_the_path(tmp_path: Path) -> None:
-    first = trees.folder(tmp_path / "a" / "parts")
+    root = trees.folder(tmp_path / "a" / "parts")
     for i in range(40):
-        trees.picture(first / "OK" / f"more{i}.png")
-    shutil.copytree(first, tmp_path / "b" / "parts")
-    before = {s.image.name: s.split for s in open_dataset(first).samples}
+        trees.picture(root / "OK" / f"more{i}.png")
+    shutil.copytree(root, tmp_path / "b" / "parts")
+    before = {s.image.name: s.split for s in open_dataset(root).samples}
     assert {s.image.name: s.split for s in open_dataset(tmp_path / "b" / "parts").samples} == before
-    trees.picture(first / "OK" / "new.png")
-    after = {s.image.name: s.split for s in open_dataset(first).samples}
-    moved = [name for name, split in before.items() if after[name] is not split]
-    assert len(moved) <= 2
-    with_other_seed = {s.image.name: s.split for s in open_dataset(first, holdout=Holdout(seed=1)).samples}
+    trees.picture(root / "OK" / "new.png")
+    after = {s.image.name: s.split for s in open_dataset(root).samples}
+    moved_names = [name for name, split in before.items() if after[name] is not split]
+    assert len(moved_names) <= 2
+    with_other_seed = {s.image.name: s.split for s in open_dataset(root, holdout=Holdout(seed=1)).samples}
     assert with_other_seed != after
 
 

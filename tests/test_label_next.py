@@ -41,7 +41,7 @@ def call(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess
 
 
 class LabelNextResult(NamedTuple):
-    """What a call of `label-next` left: the folder of chosen images, the printed lines and stderr."""
+    """The results of a call of `label-next`: the folder of chosen images, the printed lines and stderr."""
 
     folder: Path
     lines: list[dict[str, Any]]
@@ -50,7 +50,7 @@ class LabelNextResult(NamedTuple):
 
 @pytest.fixture(scope="module")
 def result(run: Path, parts: Path, tmp_path_factory: pytest.TempPathFactory) -> LabelNextResult:
-    """The result for three images, chosen from a folder and one broken image."""
+    """Three images are chosen from a folder and a broken image."""
     home = tmp_path_factory.mktemp("label_next")
     broken = home / "broken.png"
     broken.write_bytes(b"no image")

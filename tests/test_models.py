@@ -31,7 +31,7 @@ from inspect_kd.models.students import omni_ad, ras
 from inspect_kd.types import Sample
 from tests.small_models import FEW_PROTOTYPES, Evil, gated, images, small, small_ras
 
-every_student = pytest.mark.parametrize("build", [small, small_ras, gated])
+for_every_student = pytest.mark.parametrize("build", [small, small_ras, gated])
 
 
 def test_weights_from_the_hub_have_a_digest(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +88,7 @@ def test_registry_lists_students_by_file_name() -> None:
         registry.load("models.students", "omni")
 
 
-@every_student
+@for_every_student
 def test_prediction_of_an_image_does_not_depend_on_its_batch(build: Callable[..., RebuildStudent]) -> None:
     student = build().eval()
     student.fit_statistics([images(4, seed=9)])
@@ -99,7 +99,7 @@ def test_prediction_of_an_image_does_not_depend_on_its_batch(build: Callable[...
     assert batched.heatmap_B1HW.min() >= -1e-4
 
 
-@every_student
+@for_every_student
 def test_every_trainable_parameter_gets_a_gradient(build: Callable[..., RebuildStudent]) -> None:
     student = build().train()
     student.fit_statistics([images(4, seed=9)])
@@ -204,9 +204,9 @@ def test_sweep_covers_all_sound_images_in_equal_shares_of_categories() -> None:
     assert len(of_tiles) == 200 and len({draw.seed for draw in of_tiles}) == 200
 
 
-@every_student
+@for_every_student
 def test_two_trainings_are_bit_identical(build: Callable[..., RebuildStudent]) -> None:
-    def run() -> tuple[Tensor, Tensor]:
+    def train_and_predict() -> tuple[Tensor, Tensor]:
         student = build().train()
         student.fit_statistics([images(4, seed=9)])
         optimizer = torch.optim.AdamW([p for p in student.parameters() if p.requires_grad], lr=1e-3)
@@ -219,7 +219,7 @@ def test_two_trainings_are_bit_identical(build: Callable[..., RebuildStudent]) -
             optimizer.step()
         return loss.detach(), student.eval()(images()).heatmap_B1HW.detach()
 
-    first, second = run(), run()
+    first, second = train_and_predict(), train_and_predict()
     assert torch.equal(first[0], second[0]) and torch.equal(first[1], second[1])
 
 
@@ -229,16 +229,16 @@ def test_omni_ad_paper_has_the_published_size() -> None:
     settings = config.fill(omni_ad.Config, options, where="test")
     spec = EncoderSpec(name="resnet34", mean=(0, 0, 0), std=(1, 1, 1), licence="", source="")
     student = omni_ad.build(settings, empty_encoder(spec))
-    total = sum(p.numel() for p in student.parameters())
-    ffns = sum(
+    parameter_count = sum(p.numel() for p in student.parameters())
+    ffn_parameter_count = sum(
         p.numel()
         for m in student.modules()
         if isinstance(m, GlobalBranch)
         for f in (m.gather_ffn, m.explain_ffn)
         for p in f.parameters()
     )
-    assert round(total / 1e6, 1) == 36.2
-    assert round((total - ffns) / 1e6, 1) == 29.9
+    assert round(parameter_count / 1e6, 1) == 36.2
+    assert round((parameter_count - ffn_parameter_count) / 1e6, 1) == 29.9
 
 
 def test_ras_paper_has_the_published_size() -> None:
@@ -257,7 +257,7 @@ def test_ras_paper_has_the_published_size() -> None:
     assert student(images(1, 224)).heatmap_B1HW.shape == (1, 1, 224, 224)
 
 
-@every_student
+@for_every_student
 def test_encoder_is_frozen_and_stays_in_eval_mode(build: Callable[..., RebuildStudent]) -> None:
     student = build().train()
     assert not student.encoder.training and not any(p.requires_grad for p in student.encoder.parameters())
@@ -281,7 +281,7 @@ def test_feature_norm_follows_the_recipe(normalise: str) -> None:
         assert torch.equal(normalised, raw_level) == (normalise == "none")
 
 
-@every_student
+@for_every_student
 def test_loss_compares_a_synthetic_input_with_its_sound_target(build: Callable[..., RebuildStudent]) -> None:
     student = build(noise_strength=0.0).eval()
     sound = images(2)
