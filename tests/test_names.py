@@ -12,12 +12,14 @@ PLUGIN_INTERFACE = {"Config", "Runtime"}
 
 
 def test_class_names_are_unique_in_the_package() -> None:
-    files: dict[str, list[str]] = defaultdict(list)
+    paths_of_class: dict[str, list[str]] = defaultdict(list)
     for path in sorted(PACKAGE.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ClassDef):
-                files[node.name].append(str(path.relative_to(PACKAGE)))
-    assert {name: paths for name, paths in files.items() if len(paths) > 1 and name not in PLUGIN_INTERFACE} == {}
+                paths_of_class[node.name].append(str(path.relative_to(PACKAGE)))
+    assert {
+        name: paths for name, paths in paths_of_class.items() if len(paths) > 1 and name not in PLUGIN_INTERFACE
+    } == {}
 
 
 def test_no_module_has_a_meaningless_name() -> None:

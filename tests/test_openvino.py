@@ -21,7 +21,7 @@ openvino = pytest.importorskip("openvino", reason="OpenVINO is not installed: pi
 
 @pytest.fixture(scope="module")
 def artifact(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An artifact that the command exported and verified."""
+    """An artifact that `inspect-kd export` wrote and verified."""
     output = tmp_path_factory.mktemp("openvino") / "r.openvino.onnx"
     words = [sys.executable, "-m", "inspect_kd", "export", str(run), "--to", "openvino", "--output", str(output)]
     result = subprocess.run(words, capture_output=True, text=True, check=False)
@@ -31,12 +31,12 @@ def artifact(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_predictions_agree_with_onnx_runtime(artifact: Path, run: Path, parts: Path) -> None:
-    first, second = Inspector(run / "r.onnx"), Inspector(artifact)
-    assert second.card.target == "openvino" and isinstance(second.model, Runtime)
+    original, converted = Inspector(run / "r.onnx"), Inspector(artifact)
+    assert converted.card.target == "openvino" and isinstance(converted.model, Runtime)
     for image in sorted(parts.rglob("test/*/*.png")):
-        a, b = first(image), second(image)
-        assert b.score == pytest.approx(a.score, abs=1e-5) and a.decision is b.decision
-        assert np.abs(a.heatmap - b.heatmap).max() < 1e-4
+        expected, actual = original(image), converted(image)
+        assert actual.score == pytest.approx(expected.score, abs=1e-5) and expected.decision is actual.decision
+        assert np.abs(expected.heatmap - actual.heatmap).max() < 1e-4
 
 
 def test_precision_and_threads_are_set(artifact: Path) -> None:
@@ -56,7 +56,7 @@ def test_missing_device_is_an_error(artifact: Path) -> None:
 
 
 def model_with_external_tensor(location: str, *, hidden_in: str = "initializer") -> bytes:
-    """A model with a tensor that another file stores."""
+    """A model that stores one of its tensors in another file."""
     tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[4], data_location=TensorProto.EXTERNAL)
     for key, value in (("location", location), ("offset", "0"), ("length", "16")):
         tensor.external_data.add(key=key, value=value)

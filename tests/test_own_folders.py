@@ -16,16 +16,16 @@ from tests.fuzzing import graphs
 
 @pytest.fixture(params=[0o000, 0o002], ids=oct)
 def umask(request: pytest.FixtureRequest) -> Iterator[None]:
-    former = os.umask(request.param)
+    former_umask = os.umask(request.param)
     yield
-    os.umask(former)
+    os.umask(former_umask)
 
 
 def admit_an_artifact(cache: Path) -> None:
     quarantine.admit(graphs.artifact().SerializeToString(), cache / "a.onnx", "onnx")
 
 
-USES: list[Callable[[Path], object]] = [
+FOLDER_CREATORS: list[Callable[[Path], object]] = [
     admit_an_artifact,
     lambda cache: engine_folder(),
     lambda cache: TensorCache(cache / "teacher-outputs", "weights", "transform"),
@@ -33,21 +33,21 @@ USES: list[Callable[[Path], object]] = [
 
 
 @pytest.mark.usefixtures("umask")
-@pytest.mark.parametrize("use", USES, ids=["quarantine", "engines", "tensors"])
+@pytest.mark.parametrize("create_folder", FOLDER_CREATORS, ids=["quarantine", "engines", "tensors"])
 def test_created_folders_are_private_and_accepted_again(
-    use: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    create_folder: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tmp_path.chmod(0o700)
     cache = tmp_path / "home" / ".cache" / "inspect-kd"
     monkeypatch.setenv("INSPECT_KD_CACHE", str(cache))
-    use(cache)
+    create_folder(cache)
     admit_an_artifact(cache)
     created = [cache, *cache.iterdir(), *cache.parents[:2]]
     assert {path.stat().st_mode & 0o777 for path in created} == {0o700}
 
 
 @pytest.mark.parametrize(
-    ("variable", "folder"),
+    ("variable", "get_folder"),
     [
         ("INSPECT_KD_TRUST", signing.trust_store),
         ("INSPECT_KD_CACHE", zoo.cache_home),
@@ -55,8 +55,8 @@ def test_created_folders_are_private_and_accepted_again(
     ],
 )
 def test_tilde_in_a_setting_is_the_home_folder(
-    variable: str, folder: Callable[[], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    variable: str, get_folder: Callable[[], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv(variable, "~/there")
-    assert folder() == tmp_path / "there"
+    assert get_folder() == tmp_path / "there"

@@ -18,13 +18,13 @@ from inspect_kd.export.deploy import load_deployment
 ROOT = Path(__file__).parents[1]
 
 
-def test_visible_folders_hold_no_packages() -> None:
+def test_recipe_and_app_folders_hold_no_python_packages() -> None:
     for name in ("models", "datasets", "export", "apps"):
         assert (ROOT / name).is_dir()
         assert not list((ROOT / name).rglob("__init__.py"))
 
 
-def test_wheel_holds_the_zoo_and_the_files_of_pages(wheel: Path) -> None:
+def test_wheel_holds_the_zoo_and_the_pages_styles_and_scripts(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"inspect_kd"}
@@ -70,7 +70,7 @@ def test_every_recipe_resolves_and_has_a_card(name: str) -> None:
     options = dict(recipe.student or recipe.teacher)
     module = registry.load(recipe.family, options.pop("build"))
     config.fill(module.Config, options, where=name)
-    assert [load_deployment(each).name for each in recipe.export] == list(recipe.export)
+    assert [load_deployment(target).name for target in recipe.export] == list(recipe.export)
     assert (zoo.folder_of("models") / f"{name}.md").is_file()
     first_line = zoo.find("models", name).read_text().splitlines()[0]
     assert first_line.startswith("# inspect-kd train") and f"--model {name}" in first_line
@@ -80,5 +80,5 @@ def test_every_recipe_resolves_and_has_a_card(name: str) -> None:
 def test_sources_are_short_and_only_weights_calls_torch_load() -> None:
     sources = list((ROOT / "inspect_kd").rglob("*.py"))
     assert not [path.name for path in sources if len(path.read_text().splitlines()) > 420]
-    loading = [path.name for path in sources if re.search(r"\btorch\.load\(", path.read_text())]
-    assert loading == ["weights.py"]
+    files_with_torch_load = [path.name for path in sources if re.search(r"\btorch\.load\(", path.read_text())]
+    assert files_with_torch_load == ["weights.py"]

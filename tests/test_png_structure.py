@@ -18,7 +18,8 @@ from tests.factory_images import chunk
 
 GREY, RGB, PALETTE = 0, 2, 3
 WIDTH, HEIGHT = 33, 48
-PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+ADAM7_PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+"""Left, top, and steps across and down of each pass of an interlaced PNG."""
 END_CHUNK = chunk(b"IEND", b"")
 PIXELS = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
 
@@ -28,7 +29,7 @@ def header(depth: int = 8, colour: int = RGB, *, interlaced: bool = False) -> by
 
 
 def encode_rows(pixels: np.ndarray, *, interlaced: bool = False) -> bytes:
-    passes = [pixels[y::down, x::across] for x, y, across, down in PASSES] if interlaced else [pixels]
+    passes = [pixels[y::down, x::across] for x, y, across, down in ADAM7_PASSES] if interlaced else [pixels]
     return b"".join(b"\0" + row.tobytes() for rows in passes for row in rows)
 
 
@@ -49,8 +50,8 @@ def test_png_whose_pixels_end_early_is_refused(depth: int, interlaced: bool) -> 
     """The compressed stream is complete but holds too few rows; Pillow fills in black ones."""
     values = PIXELS if depth == 8 else (PIXELS.astype(np.uint16) * 257).astype(">u2")
     rows = encode_rows(values, interlaced=interlaced)
-    whole = png(header(depth, interlaced=interlaced), pixel_chunk(rows), END_CHUNK)
-    assert np.array_equal(decode_image(whole, "a.png"), PIXELS)
+    complete = png(header(depth, interlaced=interlaced), pixel_chunk(rows), END_CHUNK)
+    assert np.array_equal(decode_image(complete, "a.png"), PIXELS)
     size = len(rows)
     for length in (0, 1, size // 3, size // 2, size - size // HEIGHT, size - 1):
         with pytest.raises(BadInput, match=r"a\.png: broken or truncated"):
@@ -157,19 +158,19 @@ def test_inflating_stops_at_the_size_in_the_header() -> None:
     assert image[-1].tolist() == [[images.FILL_VALUE] * 3] * WIDTH
 
 
-@pytest.mark.parametrize(("depth", "readable"), [(1, True), (2, False), (4, False), (8, True), (16, False)])
-def test_transparent_grey_of_a_png_is_black_or_refused(depth: int, readable: bool) -> None:
+@pytest.mark.parametrize(("depth", "is_readable"), [(1, True), (2, False), (4, False), (8, True), (16, False)])
+def test_transparent_grey_of_a_png_is_black_or_refused(depth: int, is_readable: bool) -> None:
     values = np.arange(WIDTH * HEIGHT).reshape(HEIGHT, WIDTH) * 7 % 2**depth
     if depth == 16:
         rows = encode_rows(values.astype(">u2"))
     else:
         bits = (values[:, :, None] >> np.arange(depth)[::-1] & 1).astype(np.uint8).reshape(HEIGHT, -1)
         rows = encode_rows(np.packbits(bits, axis=1))
-    key = int(values[2, 3])
-    data = png(header(depth, GREY), chunk(b"tRNS", struct.pack(">H", key)), pixel_chunk(rows), END_CHUNK)
-    if not readable:
+    transparent_value = int(values[2, 3])
+    data = png(header(depth, GREY), chunk(b"tRNS", struct.pack(">H", transparent_value)), pixel_chunk(rows), END_CHUNK)
+    if not is_readable:
         with pytest.raises(BadInput, match=rf"a\.png: a {depth}-bit grey PNG with a transparent value"):
             decode_image(data, "a.png")
         return
-    expected = np.where(values == key, 0, values * (255 // (2**depth - 1)))
+    expected = np.where(values == transparent_value, 0, values * (255 // (2**depth - 1)))
     assert np.array_equal(decode_image(data, "a.png")[:, :, 0], expected)

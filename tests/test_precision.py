@@ -33,7 +33,7 @@ def export(run: Path, to: str, *more: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(words, capture_output=True, text=True, check=False)
 
 
-def images_of(parts: Path) -> list[Path]:
+def list_test_images(parts: Path) -> list[Path]:
     return sorted(parts.rglob("test/*/*.png"))
 
 
@@ -52,10 +52,10 @@ def fp16_artifact(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_fp16_changes_scores_only_slightly(fp16_artifact: Path, run: Path, parts: Path) -> None:
-    plain, halved = Inspector(run / "r.onnx"), Inspector(fp16_artifact)
+    fp32, fp16 = Inspector(run / "r.onnx"), Inspector(fp16_artifact)
     differences = []
-    for image in images_of(parts):
-        a, b = plain(image), halved(image)
+    for image in list_test_images(parts):
+        a, b = fp32(image), fp16(image)
         differences.append(abs(a.score - b.score))
     assert 0 < max(differences) < 5e-3  # zero would mean that nothing was converted
 
@@ -64,8 +64,8 @@ def test_distances_stay_in_fp32(fp16_artifact: Path) -> None:
     model = onnx.load(str(fp16_artifact))
     weights = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
-    halved = [node for node in convolutions if weights.get(node.input[1]) == TensorProto.FLOAT16]
-    assert len(halved) > 0.8 * len(convolutions)
+    fp16_convolutions = [node for node in convolutions if weights.get(node.input[1]) == TensorProto.FLOAT16]
+    assert len(fp16_convolutions) > 0.8 * len(convolutions)
     fp32_shapes = {
         tensor.name: list(tensor.dims) for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT
     }
@@ -95,19 +95,19 @@ def test_conversion_report_of_fp16_states_times_sizes_and_scores(fp16_artifact: 
 
 
 def test_fp16_refuses_a_model_without_half_precision_parts() -> None:
-    class Whole(nn.Module):
+    class StudentWithoutParts(nn.Module):
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return images
 
     with pytest.raises(UsageError, match="has no half_precision_parts"):
-        to_half_precision(ArtifactGraph(Whole(), 1.0))
+        to_half_precision(ArtifactGraph(StudentWithoutParts(), 1.0))
 
 
-LENIENT = {"name": "bytes", "target": "onnx", "precision": "int8", "accept": {"auroc": 1, "flips": 1}}
+LENIENT = {"name": "lenient", "target": "onnx", "precision": "int8", "accept": {"auroc": 1, "flips": 1}}
 
 
 def write_deployment(folder: Path, **changes: Any) -> str:
-    file = folder / "bytes.yaml"
+    file = folder / "lenient.yaml"
     content = LENIENT | {"quantise": {"sound": 8, "checked": 3, "score": 0.05}} | changes
     file.write_text(json.dumps(content))  # JSON is YAML
     return str(file)
@@ -115,8 +115,8 @@ def write_deployment(folder: Path, **changes: Any) -> str:
 
 @pytest.fixture(scope="module")
 def int8_artifact(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("bytes")
-    output = folder / "r.bytes.onnx"
+    folder = tmp_path_factory.mktemp("lenient")
+    output = folder / "r.lenient.onnx"
     result = export(run, write_deployment(folder), "--output", str(output))
     assert result.returncode == 0, result.stderr
     assert '"phase": "quantise"' in result.stderr
@@ -124,7 +124,7 @@ def int8_artifact(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_int8_quantises_the_least_harmful_convolutions(int8_artifact: Path) -> None:
-    report = json.loads(int8_artifact.with_name("r.bytes.onnx.conversion.json").read_text())["quantised"]
+    report = json.loads(int8_artifact.with_name("r.lenient.onnx.conversion.json").read_text())["quantised"]
     model = onnx.load(str(int8_artifact))
     producers = {name: node for node in model.graph.node for name in node.output}
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
@@ -134,8 +134,8 @@ def test_int8_quantises_the_least_harmful_convolutions(int8_artifact: Path) -> N
     unquantised = {node.name for node in convolutions} - {node.name for node in quantised}
     assert unquantised == {entry["node"] for entry in report["left"]}
     assert report["score"] <= 0.05
-    changes = [entry["heatmap"] for entry in report["left"]]
-    assert changes == sorted(changes, reverse=True)
+    heatmap_changes = [entry["heatmap"] for entry in report["left"]]
+    assert heatmap_changes == sorted(heatmap_changes, reverse=True)
     assert count_data_types(int8_artifact)[TensorProto.INT8] > 0
 
 
@@ -145,7 +145,7 @@ def test_int8_thresholds_are_derived_from_its_own_scores(int8_artifact: Path, ru
     assert derived.scores != original.scores
     recomputed = calibrate_scaled(derived.scale, derived.scores, reject_rate=0.05, reinspect_rate=0.1)
     assert set(recomputed.limits) == set(derived.limits)
-    page = int8_artifact.with_name("r.bytes.onnx.conversion.html").read_text()
+    page = int8_artifact.with_name("r.lenient.onnx.conversion.html").read_text()
     assert "Calibrated again" in page and "Convolutions in fp32" in page
 
 
@@ -159,14 +159,14 @@ def test_int8_file_gives_the_same_scores_in_openvino(int8_artifact: Path, parts:
 
 
 def test_exceeded_limit_leaves_a_report_and_no_artifact(run: Path, tmp_path: Path) -> None:
-    output = tmp_path / "r.bytes.onnx"
+    output = tmp_path / "r.lenient.onnx"
     strict = write_deployment(tmp_path, accept={"auroc": 1, "flips": 1, "heatmap": 1e-9})
     result = export(run, strict, "--output", str(output))
     assert result.returncode == 1 and "no artifact was written" in result.stderr
     assert "heatmap" in result.stderr and "limit 1e-09" in result.stderr
     assert not output.exists()
-    assert "REFUSED" in output.with_name("r.bytes.onnx.conversion.html").read_text()
-    assert json.loads(output.with_name("r.bytes.onnx.conversion.json").read_text())["missed"]
+    assert "REFUSED" in output.with_name("r.lenient.onnx.conversion.html").read_text()
+    assert json.loads(output.with_name("r.lenient.onnx.conversion.json").read_text())["missed"]
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".html", ".json", ".yaml"]
 
 

@@ -7,8 +7,6 @@ import time
 
 import pytest
 
-from inspect_kd.config import load_recipe
-from inspect_kd.errors import UsageError
 from inspect_kd.progress_display import JsonLines
 
 
@@ -24,8 +22,3 @@ def test_remaining_time_ignores_steps_of_an_interrupted_run(
     written = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert written[0] == {"phase": "train", "done": 90, "total": 100, "seconds": 0.0}
     assert written[1]["done"] == 95 and written[1]["seconds_left"] == 5.0
-
-
-def test_recipe_without_onnx_export_is_refused() -> None:
-    with pytest.raises(UsageError, match="`onnx` must be among them"):
-        load_recipe("embedded", ["export=[openvino]"])

@@ -15,7 +15,7 @@ from inspect_kd.models.layers.prototypes import Prototypes
 from tests.tied_student import export_tied, tied_student
 
 
-def between(first_C: Tensor, second_C: Tensor, share: float) -> Tensor:
+def feature_between(first_C: Tensor, second_C: Tensor, share: float) -> Tensor:
     """Features of one position whose direction lies between two prototypes."""
     return F.normalize(torch.lerp(first_C, second_C, share), dim=0).view(1, -1, 1, 1)
 
@@ -29,7 +29,7 @@ def test_comparison_is_continuous_where_the_nearest_prototype_changes(copies: in
     for first in range(12):
         for second in range(first):
             pair = distinct_KC[first], distinct_KC[second]
-            before, after = (memory.compare_channels(between(*pair, 0.5 + shift)) for shift in (-1e-6, 1e-6))
+            before, after = (memory.compare_channels(feature_between(*pair, 0.5 + shift)) for shift in (-1e-6, 1e-6))
             assert (before.product_BChw - after.product_BChw).abs().max() < 1e-3
             assert (before.distance_B1hw - after.distance_B1hw).abs().max() < 1e-5
 
@@ -55,14 +55,16 @@ def test_flat_images_give_no_duplicate_prototypes() -> None:
 
 
 @pytest.fixture(scope="module")
-def tied() -> tuple[ArtifactGraph, np.ndarray]:
+def student_and_images() -> tuple[ArtifactGraph, np.ndarray]:
     return tied_student()
 
 
 @pytest.mark.parametrize("name", ["onnx", "onnx_fp16", "onnx_int8", "openvino"])
-def test_tied_positions_pass_verification(name: str, tied: tuple[ArtifactGraph, np.ndarray], tmp_path: Path) -> None:
+def test_tied_positions_pass_verification(
+    name: str, student_and_images: tuple[ArtifactGraph, np.ndarray], tmp_path: Path
+) -> None:
     if name == "openvino":
         pytest.importorskip("openvino")
-    conversion = export_tied(*tied, name, tmp_path / "tied.onnx")
+    conversion = export_tied(*student_and_images, name, tmp_path / "tied.onnx")
     assert not conversion.missed, conversion.complaint()
     assert (tmp_path / "tied.onnx").is_file()

@@ -22,17 +22,18 @@ from tests.fuzzing import graphs
 
 @pytest.fixture(autouse=True)
 def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The record of artifacts that passed, in a cache of the test's own."""
     monkeypatch.setenv("INSPECT_KD_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache" / "quarantine" / "passed.json"
 
 
-def write(tmp_path: Path, model: onnx.ModelProto) -> Path:
+def write_artifact(tmp_path: Path, model: onnx.ModelProto) -> Path:
     path = tmp_path / "a.onnx"
     path.write_bytes(model.SerializeToString())
     return path
 
 
-def endless() -> onnx.ModelProto:
+def endless_graph() -> onnx.ModelProto:
     """A valid graph with an endless loop."""
     model = graphs.artifact()
     body = helper.make_graph(
@@ -50,12 +51,12 @@ def endless() -> onnx.ModelProto:
     )
     model.graph.initializer.append(helper.make_tensor("times", TensorProto.INT64, [], [2**62]))
     model.graph.node.append(helper.make_node("Loop", ["times", "", "shift"], ["late"], body=body))
-    return make_score_depend_on(model, "late")
+    return make_second_input_of_score(model, "late")
 
 
-def endless_on_a_single_image() -> onnx.ModelProto:
+def graph_endless_on_a_single_image() -> onnx.ModelProto:
     """A graph with a loop that is endless for a single image and runs once for larger batches."""
-    model = endless()
+    model = endless_graph()
     nodes = [
         helper.make_node("Shape", ["images"], ["sizes"]),
         helper.make_node("Gather", ["sizes", "first"], ["count"]),
@@ -68,21 +69,21 @@ def endless_on_a_single_image() -> onnx.ModelProto:
     loop.input[0] = "rounds"
     model.graph.node.remove(loop)
     model.graph.node.extend([*nodes, loop])
-    return make_score_depend_on(model, "late")
+    return make_second_input_of_score(model, "late")
 
 
-def memory_hungry() -> onnx.ModelProto:
+def memory_hungry_graph() -> onnx.ModelProto:
     """A small graph that allocates 4 GB when it runs, which many machines would allow."""
     model = graphs.artifact()
     model.graph.initializer.append(helper.make_tensor("sides", TensorProto.INT64, [2], [2**15, 2**15]))
     model.graph.node.append(helper.make_node("Expand", ["top_1", "sides"], ["wide"]))
     model.graph.node.append(helper.make_node("ReduceMax", ["top"], ["top_1"], keepdims=0))
     model.graph.node.append(helper.make_node("ReduceMax", ["wide"], ["late"], keepdims=0))
-    return make_score_depend_on(model, "late")
+    return make_second_input_of_score(model, "late")
 
 
-def make_score_depend_on(model: onnx.ModelProto, value: str) -> onnx.ModelProto:
-    """Make the score depend on a value."""
+def make_second_input_of_score(model: onnx.ModelProto, value: str) -> onnx.ModelProto:
+    """Give the node of the score this value as its second input, and move it to the end."""
     last = next(node for node in model.graph.node if node.output[0] == "score")
     last.input[1] = value
     model.graph.node.remove(last)
@@ -92,7 +93,7 @@ def make_score_depend_on(model: onnx.ModelProto, value: str) -> onnx.ModelProto:
 
 @pytest.mark.parametrize("target", ["folder", "file"])
 def test_record_writable_by_others_is_refused(tmp_path: Path, target: str) -> None:
-    path = write(tmp_path, graphs.artifact())
+    path = write_artifact(tmp_path, graphs.artifact())
     Inspector(path)
     file = next((tmp_path / "cache").rglob("*.json"))
     (file if target == "file" else file.parent).chmod(0o777)
@@ -106,16 +107,16 @@ def trials(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     calls: list[object] = []
     original = quarantine._try_in_child
 
-    def try_and_count(content: bytes, path: Path, target: str) -> None:
+    def try_and_record(content: bytes, path: Path, target: str) -> None:
         calls.append(path)
         original(content, path, target)
 
-    monkeypatch.setattr(quarantine, "_try_in_child", try_and_count)
+    monkeypatch.setattr(quarantine, "_try_in_child", try_and_record)
     return calls
 
 
 def test_artifact_is_tried_once(tmp_path: Path, record: Path, trials: list[object]) -> None:
-    path = write(tmp_path, graphs.artifact())
+    path = write_artifact(tmp_path, graphs.artifact())
     assert Inspector(path).size == graphs.SIZE and len(trials) == 1
     assert len(json.loads(record.read_text())["passed"]) == 1
     start = time.perf_counter()
@@ -125,15 +126,15 @@ def test_artifact_is_tried_once(tmp_path: Path, record: Path, trials: list[objec
 
 
 def test_changed_artifact_is_tried_again(tmp_path: Path, trials: list[object]) -> None:
-    Inspector(write(tmp_path, graphs.artifact()))
-    Inspector(write(tmp_path, graphs.artifact(graphs.card().dump() + " ")))
+    Inspector(write_artifact(tmp_path, graphs.artifact()))
+    Inspector(write_artifact(tmp_path, graphs.artifact(graphs.card().dump() + " ")))
     assert len(trials) == 2
 
 
 def test_artifact_is_tried_again_with_another_runtime(
     tmp_path: Path, trials: list[object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = write(tmp_path, graphs.artifact())
+    path = write_artifact(tmp_path, graphs.artifact())
     Inspector(path)
     monkeypatch.setattr(quarantine, "installed", lambda _: {"onnxruntime": "99"})
     Inspector(path)
@@ -142,7 +143,7 @@ def test_artifact_is_tried_again_with_another_runtime(
 
 def test_endless_graph_is_refused(tmp_path: Path, record: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quarantine, "SECONDS", 4)
-    path = write(tmp_path, endless())
+    path = write_artifact(tmp_path, endless_graph())
     start = time.monotonic()
     with pytest.raises(BadInput, match=r"a\.onnx: refused: it did not finish within 4 s in quarantine"):
         Inspector(path)
@@ -154,13 +155,13 @@ def test_graph_that_is_endless_on_a_single_image_is_refused(
 ) -> None:
     monkeypatch.setattr(quarantine, "SECONDS", 6)
     with pytest.raises(BadInput, match="it did not finish within 6 s"):
-        Inspector(write(tmp_path, endless_on_a_single_image()))
+        Inspector(write_artifact(tmp_path, graph_endless_on_a_single_image()))
     assert not record.exists()
 
 
 def test_record_below_a_folder_writable_by_others_is_refused(tmp_path: Path, record: Path) -> None:
     """Even if it does not exist yet: others could create it."""
-    path = write(tmp_path, graphs.artifact())
+    path = write_artifact(tmp_path, graphs.artifact())
     record.parents[1].mkdir()
     record.parents[1].chmod(0o777)
     with pytest.raises(EnvironmentFault, match=rf"^{record.parents[1]}: other users may write .*INSPECT_KD_CACHE"):
@@ -171,13 +172,13 @@ def test_record_below_a_folder_writable_by_others_is_refused(tmp_path: Path, rec
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux limits the memory of a process")
 def test_graph_that_needs_too_much_memory_is_refused(tmp_path: Path, record: Path) -> None:
     with pytest.raises(BadInput, match=r"a\.onnx: .*(could not run it|memory|crashed the runtime)"):
-        Inspector(write(tmp_path, memory_hungry()))
+        Inspector(write_artifact(tmp_path, memory_hungry_graph()))
     assert not record.exists()
 
 
 def test_artifact_that_crashes_the_runtime_is_refused(tmp_path: Path, record: Path) -> None:
     """The child's runtime is replaced by one that crashes like a native parser."""
-    path = write(tmp_path, graphs.artifact())
+    path = write_artifact(tmp_path, graphs.artifact())
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "onnxruntime.py").write_text("import ctypes\ndef __getattr__(name): ctypes.string_at(0)\n")
     program = f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r})\nfrom inspect_kd.cli import main\nmain()"
@@ -188,25 +189,25 @@ def test_artifact_that_crashes_the_runtime_is_refused(tmp_path: Path, record: Pa
 
 
 def test_trusted_signature_and_option_skip_the_quarantine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write(tmp_path, graphs.artifact())
-    public = make_keys(tmp_path / "k.pem", None)
+    path = write_artifact(tmp_path, graphs.artifact())
+    public_key = make_keys(tmp_path / "k.pem", None)
     sign(path, tmp_path / "k.pem")
     monkeypatch.setattr(sys, "frozen", True, raising=False)
-    assert Inspector(path, trust=public).size == graphs.SIZE
+    assert Inspector(path, trust=public_key).size == graphs.SIZE
     assert Inspector(path, quarantine=False).size == graphs.SIZE
     with pytest.raises(EnvironmentFault, match=r"no Python interpreter to start: sign it .* quarantine=False"):
         Inspector(path)
 
 
 def test_child_that_cannot_start_is_an_environment_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write(tmp_path, graphs.artifact())
+    path = write_artifact(tmp_path, graphs.artifact())
     monkeypatch.setattr(sys, "executable", str(tmp_path / "none"))
     with pytest.raises(EnvironmentFault, match="could not be started"):
         Inspector(path)
-    broken = tmp_path / "python"
-    broken.write_text("#!/bin/sh\necho no modules here >&2\nexit 1\n")
-    broken.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(broken))
+    failing_interpreter = tmp_path / "python"
+    failing_interpreter.write_text("#!/bin/sh\necho no modules here >&2\nexit 1\n")
+    failing_interpreter.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(failing_interpreter))
     with pytest.raises(EnvironmentFault, match=r"did not start \(no modules here\)"):
         Inspector(path)
 
@@ -218,7 +219,7 @@ def test_child_that_cannot_start_is_an_environment_fault(tmp_path: Path, monkeyp
 def test_broken_record_counts_as_empty(content: bytes, tmp_path: Path, record: Path) -> None:
     record.parent.mkdir(parents=True)
     record.write_bytes(content)
-    Inspector(write(tmp_path, graphs.artifact()))
+    Inspector(write_artifact(tmp_path, graphs.artifact()))
     assert len(json.loads(record.read_text())["passed"]) == 1
 
 
@@ -234,7 +235,7 @@ def test_record_has_a_limited_size(record: Path) -> None:
 def test_artifact_opens_if_the_record_cannot_be_written(tmp_path: Path, record: Path) -> None:
     record.parent.parent.mkdir()
     record.parent.write_text("a file where the folder should be")
-    assert Inspector(write(tmp_path, graphs.artifact())).size == graphs.SIZE
+    assert Inspector(write_artifact(tmp_path, graphs.artifact())).size == graphs.SIZE
 
 
 def test_quarantine_imports_no_torch_and_nothing_from_the_working_directory(
@@ -242,7 +243,7 @@ def test_quarantine_imports_no_torch_and_nothing_from_the_working_directory(
 ) -> None:
     (tmp_path / "numpy.py").write_text("raise SystemExit('taken from the working directory')")
     monkeypatch.chdir(tmp_path)
-    Inspector(write(tmp_path, graphs.artifact()))
+    Inspector(write_artifact(tmp_path, graphs.artifact()))
     program = (
         "import sys, numpy as np, onnxruntime\nfrom inspect_kd import quarantine, registry\n"
         "runtime = registry.load('export', 'to_onnx').Runtime\n"
@@ -260,9 +261,10 @@ def test_output_of_an_undeclared_shape_is_refused(tmp_path: Path) -> None:
     node.output[0] = "hot"
     model.graph.initializer.append(helper.make_tensor("flat", TensorProto.INT64, [2], [0, -1]))
     model.graph.node.append(helper.make_node("Reshape", ["hot", "flat"], ["heatmap"]))
-    model.graph.node[4].input[0] = "hot"
+    maximum = next(node for node in model.graph.node if node.op_type == "ReduceMax")
+    maximum.input[0] = "hot"
     with pytest.raises(BadInput, match="returned scores and heatmaps of shapes"):
-        Inspector(write(tmp_path, model))
-    inspector = Inspector(write(tmp_path, model), quarantine=False)
+        Inspector(write_artifact(tmp_path, model))
+    inspector = Inspector(write_artifact(tmp_path, model), quarantine=False)
     with pytest.raises(BadInput, match="returned scores and heatmaps of shapes"):
         inspector(np.zeros((20, 20, 3), np.uint8))

@@ -16,6 +16,7 @@ from inspect_kd.evaluate import Evaluation, Verdict
 from inspect_kd.metrics import CategoryMetrics, mean_of
 from inspect_kd.report import Report, write_report
 from inspect_kd.report.html import Cell, Html, table
+from inspect_kd.report.page import MAX_HISTOGRAMS
 from inspect_kd.report.pictures import Example, data_uri
 from inspect_kd.report.pictures_file import FILE_NAME, MAX_LINE_BYTES, read_pictures
 from inspect_kd.types import Decision, Inspection, Sample, Thresholds
@@ -37,7 +38,7 @@ def test_heat_below_half_the_threshold_is_transparent() -> None:
     assert np.abs(overlay.blend_heatmap(image, np.full((8, 8), 1.5, np.float32)).astype(int) - image).max() > 60
 
 
-def test_colour_scale_is_the_same_for_every_image() -> None:
+def test_colour_scale_is_not_stretched_to_the_image() -> None:
     image = np.full((32, 32, 3), 90, np.uint8)
     low_heat = np.random.default_rng(0).uniform(0, 0.4, (8, 8)).astype(np.float32)
     assert np.array_equal(overlay.blend_heatmap(image, low_heat), image)
@@ -97,7 +98,7 @@ def render_report(
         image_uri=picture,
         heatmap_uri=picture,
     )
-    content = Report(
+    report = Report(
         title=f"run of {name}",
         artifact="part.onnx",
         data={
@@ -114,7 +115,7 @@ def render_report(
         environment={"device": "cpu", "inspect_kd": "0"},
         facts={"best_step": 8, "parity": {"onnx": {"flips": 0, "real_images": 9}}},
     )
-    return write_report(content, tmp_path / "report.html").read_text()
+    return write_report(report, tmp_path / "report.html").read_text()
 
 
 def test_file_names_are_escaped(tmp_path: Path) -> None:
@@ -131,7 +132,10 @@ def test_page_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
 def test_missing_metrics_are_explained(tmp_path: Path) -> None:
     assert "no defective part in the test" in render_report(tmp_path, defects=False)
     assert "no defective part has a mask" in render_report(tmp_path, masks=False)
-    assert render_report(tmp_path, categories=17).count('<svg class="chart"') == 16
+
+
+def test_histograms_of_many_categories_are_limited(tmp_path: Path) -> None:
+    assert render_report(tmp_path, categories=MAX_HISTOGRAMS + 1).count('<svg class="chart"') == MAX_HISTOGRAMS
 
 
 def test_pictures_are_stored_as_data_beside_the_page(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ EXTRAS_OF_MODULE = {
     "weights": ("train",),
 }
 # MobileSAM is on no package index: models.sam.load says how to get it.
-IN_NO_EXTRA = {"mobile_sam"}
+ON_NO_INDEX = {"mobile_sam"}
 
 
 @pytest.fixture(scope="session")
@@ -87,7 +87,7 @@ def metadata(wheel: Path) -> RawMetadata:
         return parse_email(archive.read(name))[0]
 
 
-def select(lines: list[str], extra: str, platform: str) -> set[str]:
+def applicable_requirements(lines: list[str], extra: str, platform: str) -> set[str]:
     """The requirements that hold for an extra on a platform, without their markers."""
     environment = {**default_environment(), **PLATFORMS[platform]}
     found = set()
@@ -104,8 +104,8 @@ def test_wheel_has_exactly_these_extras(metadata: RawMetadata) -> None:
 @pytest.mark.parametrize("platform", PLATFORMS)
 @pytest.mark.parametrize("extra", EXTRAS)
 def test_wheel_requires_what_pyproject_declares(metadata: RawMetadata, extra: str, platform: str) -> None:
-    declared = select(PROJECT["dependencies"] + EXTRAS[extra], extra, platform)
-    assert select(metadata["requires_dist"], extra, platform) == declared
+    declared = applicable_requirements(PROJECT["dependencies"] + EXTRAS[extra], extra, platform)
+    assert applicable_requirements(metadata["requires_dist"], extra, platform) == declared
 
 
 @pytest.mark.parametrize(
@@ -120,11 +120,14 @@ def test_wheel_requires_what_pyproject_declares(metadata: RawMetadata, extra: st
 def test_extra_all_contains_train_openvino_ui_and_one_runtime(
     metadata: RawMetadata, platform: str, runtime: str
 ) -> None:
-    required = select(metadata["requires_dist"], "all", platform)
+    required = applicable_requirements(metadata["requires_dist"], "all", platform)
     assert {re.split(r"[<>=!]", each)[0] for each in required} & RUNTIMES == {runtime}
     runtime_extra = "gpu" if runtime == "onnxruntime-gpu" else "cpu"
     assert required == set().union(
-        *(select(metadata["requires_dist"], extra, platform) for extra in ("train", "openvino", "ui", runtime_extra))
+        *(
+            applicable_requirements(metadata["requires_dist"], extra, platform)
+            for extra in ("train", "openvino", "ui", runtime_extra)
+        )
     )
 
 
@@ -151,7 +154,7 @@ def test_every_import_is_in_the_base_or_in_an_extra_of_its_module() -> None:
         f"{module} imports {name}"
         for module, path in package_modules()
         for name in read_imports(path)
-        if name not in imports_of(PROJECT["dependencies"]) | IN_NO_EXTRA
+        if name not in imports_of(PROJECT["dependencies"]) | ON_NO_INDEX
         and not any(name in imports_of(EXTRAS[extra]) for extra in extras_of(module))
     }
     assert not faults
@@ -170,15 +173,17 @@ def test_every_requirement_of_train_names_modules_that_need_it() -> None:
     assert len(lines) == len(EXTRAS["train"])
     files = dict(package_modules())
     for line in lines:
+        # `"onnxscript>=0.5",  # export.to_onnx, through torch.onnx.export`: the modules need not import it themselves.
         text, _, comment = line.partition("#")
-        modules, _, mention = comment.partition("through")
+        modules, _, used_through = comment.partition("through")
         names = [name for name in re.split(r"[,\s]+", modules) if name]
         assert names, f"no module is named beside {text}"
         for name in names:
             paths = [path for module, path in files.items() if module == name or module.startswith(f"{name}.")]
             import_names = imports_of([json.loads(text.strip().rstrip(","))])
             uses = (
-                mention.strip() in path.read_text() if mention else import_names & read_imports(path) for path in paths
+                used_through.strip() in path.read_text() if used_through else import_names & read_imports(path)
+                for path in paths
             )
             assert any(uses), f"{name} does not need {text.strip()}"
 

@@ -89,13 +89,14 @@ def test_time_in_turns_alternates_and_counts_runs() -> None:
     times = time_in_turns({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 3, warm_up=1, max_runs=2)
     assert order == ["a", "a", "b", "b"] * 4
     assert len(times["a"].wall_ms) == len(times["b"].cpu_ms) == 6  # the warm-up does not count
-    figures = times["a"].summarise(images=2)
-    assert figures["p50_ms"] <= figures["p90_ms"] <= figures["p99_ms"]
-    assert figures["images_per_second"] == pytest.approx(1000 / figures["p50_ms"])
+    metrics = times["a"].summarise(images=2)
+    assert metrics["p50_ms"] <= metrics["p90_ms"] <= metrics["p99_ms"]
+    assert metrics["images_per_second"] == pytest.approx(1000 / metrics["p50_ms"])
 
 
 def test_bench_latency_reports_percentiles_by_batch_size(run: Path) -> None:
-    words = [sys.executable, "-m", "inspect_kd", "bench-latency", str(run), "--batches", "1,3", "--rounds", "2"]
+    command = [sys.executable, "-m", "inspect_kd", "bench-latency", str(run)]
+    words = [*command, "--batches", "1,3", "--rounds", "2"]
     result = subprocess.run([*words, "--json"], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     timings = json.loads(result.stdout)["artifacts"][str(run / "r.onnx")]
@@ -104,7 +105,7 @@ def test_bench_latency_reports_percentiles_by_batch_size(run: Path) -> None:
     table = subprocess.run([*words, "--bind"], capture_output=True, text=True, check=False).stdout
     assert "p99 ms" in table and "from an" in table
     for wrong in ("0", "1,x", "65"):
-        result = subprocess.run([*words[:-4], "--batches", wrong], capture_output=True, text=True, check=False)
+        result = subprocess.run([*command, "--batches", wrong], capture_output=True, text=True, check=False)
         assert result.returncode == 2 and "sizes from 1 to 64" in result.stderr
 
 

@@ -49,7 +49,7 @@ def perception(**changes: Any) -> SelfPerception:
     return SelfPerception(tiny_sam(), **({"temperature": 0.1, "tune_encoder": False} | changes))
 
 
-def embedding(count: int = 1, seed: int = 0) -> Tensor:
+def make_embedding(count: int = 1, seed: int = 0) -> Tensor:
     return torch.randn(count, 64, 16, 16, generator=torch.Generator().manual_seed(seed))
 
 
@@ -76,38 +76,40 @@ def test_parameter_counts_are_as_published(backend: load.Backend, encoder: int, 
 
 
 def test_untrained_decoders_agree_with_sam() -> None:
-    sam, embedded = tiny_sam(), embedding()
+    sam, embedding = tiny_sam(), make_embedding()
     sparse, dense = sam.prompt_encoder(points=None, boxes=torch.tensor([[20.0, 30, 120, 160]]), masks=None)
     with torch.no_grad():
         expected, iou = sam.mask_decoder(
-            embedded, sam.prompt_encoder.get_dense_pe(), sparse, dense, multimask_output=False
+            embedding, sam.prompt_encoder.get_dense_pe(), sparse, dense, multimask_output=False
         )
-        output = SelfPerception(sam, temperature=0.1, tune_encoder=True)(embedded, boxes((20, 30, 120, 160)))
+        output = SelfPerception(sam, temperature=0.1, tune_encoder=True)(embedding, boxes((20, 30, 120, 160)))
     assert torch.allclose(output.draft_K1hw, expected, atol=1e-5)
     # The second decoder, prompted by the draft and its box, agrees too.
     (rows, columns), cell = np.nonzero(expected[0, 0].numpy() > 0), SIDE / MASK_SIDE
     box = torch.tensor([[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]]) * cell
     sparse, dense = sam.prompt_encoder(points=None, boxes=box, masks=expected)
-    refined, iou = sam.mask_decoder(embedded, sam.prompt_encoder.get_dense_pe(), sparse, dense, multimask_output=False)
+    refined, iou = sam.mask_decoder(embedding, sam.prompt_encoder.get_dense_pe(), sparse, dense, multimask_output=False)
     assert torch.allclose(output.final_K1hw, refined, atol=1e-5)
     assert torch.allclose(output.iou_K, iou[:, 0], atol=1e-5)
 
 
 def test_mask_boxes_enclose_masks_and_keep_the_prompt_of_empty_ones() -> None:
-    logits, prompted = -torch.ones(2, 1, 8, 16), torch.tensor([[1.0, 2, 3, 4], [5.0, 6, 7, 8]])
+    logits, prompt_boxes = -torch.ones(2, 1, 8, 16), torch.tensor([[1.0, 2, 3, 4], [5.0, 6, 7, 8]])
     logits[0, 0, 2, 3:6] = logits[0, 0, 5, 4] = 1
-    assert mask_boxes(logits, prompted, (32, 32)).tolist() == [[6, 8, 12, 24], [5, 6, 7, 8]]
+    assert mask_boxes(logits, prompt_boxes, (32, 32)).tolist() == [[6, 8, 12, 24], [5, 6, 7, 8]]
 
 
 def test_second_decoder_gets_the_mean_of_draft_and_coarse_map() -> None:
-    sam, embedded, box = tiny_sam(), embedding(), torch.tensor([[20.0, 30, 120, 160]])
+    sam, embedding, box = tiny_sam(), make_embedding(), torch.tensor([[20.0, 30, 120, 160]])
     coarse = 8 * torch.randn(1, 1, MASK_SIDE, MASK_SIDE, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
-        output = SelfPerception(sam, temperature=0.1, tune_encoder=False)(embedded, PromptBatch(box, masks_K1hw=coarse))
+        output = SelfPerception(sam, temperature=0.1, tune_encoder=False)(
+            embedding, PromptBatch(box, masks_K1hw=coarse)
+        )
         draft_box = mask_boxes(output.draft_K1hw, box, (SIDE, SIDE))
         sparse, dense = sam.prompt_encoder(points=None, boxes=draft_box, masks=(output.draft_K1hw + coarse) / 2)
         refined, _ = sam.mask_decoder(
-            embedded, sam.prompt_encoder.get_dense_pe(), sparse, dense, multimask_output=False
+            embedding, sam.prompt_encoder.get_dense_pe(), sparse, dense, multimask_output=False
         )
     assert torch.allclose(output.final_K1hw, refined, atol=1e-5)
 
@@ -144,7 +146,9 @@ def test_prompts_are_moved_into_the_crop_and_masks_back() -> None:
 
 
 def test_second_decoder_runs_on_the_crop_around_the_draft(folder: str) -> None:
-    teacher, without_crops = (teacher_of(folder, closer=closer, random=False) for closer in (True, False))
+    teacher, without_crops = (
+        teacher_of(folder, closer=refine_on_crop, random=False) for refine_on_crop in (True, False)
+    )
     mask, rng = np.zeros((SIDE, SIDE), bool), np.random.default_rng(0)
     mask[60:90, 100:120] = True
     image, prompt = rng.integers(0, 255, (SIDE, SIDE, 3), np.uint8), degraded_prompt(mask, rng, MASK_SIDE)
@@ -184,21 +188,21 @@ def test_untrained_encoder_agrees_with_sam() -> None:
 
 
 def test_a_batch_of_boxes_gives_the_same_masks_as_single_boxes() -> None:
-    spt, embedded = perception(), embedding()
+    spt, embedding = perception(), make_embedding()
     _perturb(spt)
     edges = [(10.0, 10, 60, 80), (100.0, 30, 220, 90), (5.0, 150, 250, 250)]
-    batch = spt(embedded.expand(3, -1, -1, -1), boxes(*edges))
+    batch = spt(embedding.expand(3, -1, -1, -1), boxes(*edges))
     for number, box in enumerate(edges):
-        single_output = spt(embedded, boxes(box))
+        single_output = spt(embedding, boxes(box))
         for batched, single in zip(batch, single_output, strict=True):
             assert torch.allclose(batched[number : number + 1], single, atol=1e-4)
 
 
-def test_only_tuned_parts_get_gradients() -> None:
+def test_only_tuned_parameters_get_gradients() -> None:
     spt = perception(tune_encoder=True)
     before = {key: value.clone() for key, value in spt.state_dict().items()}
-    embedded = load.embed(spt.sam, torch.rand(2, 3, SIDE, SIDE) * 255)
-    output = spt(embedded, boxes((10, 10, 90, 90), (50, 60, 200, 220)))
+    embedding = load.embed(spt.sam, torch.rand(2, 3, SIDE, SIDE) * 255)
+    output = spt(embedding, boxes((10, 10, 90, 90), (50, 60, 200, 220)))
     truth = torch.zeros(2, 1, MASK_SIDE, MASK_SIDE)
     truth[0, 0, 10:40, 10:40] = 1
     torch.stack(list(tuning_losses(output, truth, truth, torch.Generator()).values())).sum().backward()
@@ -212,16 +216,17 @@ def test_only_tuned_parts_get_gradients() -> None:
 
 def test_final_mask_sends_no_gradient_to_the_draft() -> None:
     spt = perception()
-    spt(embedding(), boxes((10, 10, 90, 90))).final_K1hw.sum().backward()
+    spt(make_embedding(), boxes((10, 10, 90, 90))).final_K1hw.sum().backward()
     assert all(p.grad is None for p in spt.draft.parameters())
 
 
-@pytest.mark.parametrize(("temperature", "least", "most"), [(1.0, 245, 255), (0.05, 1, 150)])
-def test_cell_relation_excludes_the_cell_itself(temperature: float, least: int, most: int) -> None:
-    rows = cell_relation(embedding(), temperature)
+@pytest.mark.parametrize(("temperature", "minimum", "maximum"), [(1.0, 245, 255), (0.05, 1, 150)])
+def test_cell_relation_excludes_the_cell_itself(temperature: float, minimum: int, maximum: int) -> None:
+    rows = cell_relation(make_embedding(), temperature)
     assert torch.allclose(rows.sum(dim=2), torch.ones(1, 256), atol=1e-4) and rows[0].diagonal().max() == 0
-    neighbours = torch.exp(-(rows.clamp_min(1e-12) * rows.clamp_min(1e-12).log()).sum(dim=2)).mean()
-    assert least < neighbours < most
+    # The exponential of the entropy, i.e. the perplexity.
+    effective_neighbours = torch.exp(-(rows.clamp_min(1e-12) * rows.clamp_min(1e-12).log()).sum(dim=2)).mean()
+    assert minimum < effective_neighbours < maximum
 
 
 def test_cell_relation_equals_a_hand_computed_softmax() -> None:
@@ -368,7 +373,7 @@ def test_adapted_state_is_small_and_restores_the_teacher(folder: str) -> None:
 
 
 def test_learning_rate_scale_applies_to_the_tuning_alone(folder: str) -> None:
-    """Adam's first step is as long as the learning rate: ten times as long for the presence head, unchanged for the guide."""
+    """Adam's first step equals the learning rate: a scale of 10 makes it ten times larger for the presence head only."""
     changes = []
     for scale in (1.0, 10.0):
         torch.manual_seed(0)
@@ -398,28 +403,28 @@ def test_sam_does_not_run_where_the_guide_finds_nothing(folder: str, monkeypatch
 
 
 @pytest.mark.parametrize(
-    ("presence", "iou", "share", "accepted"),
+    ("presence", "iou", "area_share", "is_accepted"),
     [(9, 0.9, 0.1, True), (-9, 0.9, 0.1, False), (9, 0.2, 0.1, False), (9, 0.9, 0.9, False), (9, 0.9, 0.0, False)],
 )
-def test_masks_are_accepted_by_presence_iou_size_and_position(
-    folder: str, monkeypatch: pytest.MonkeyPatch, presence: float, iou: float, share: float, accepted: bool
+def test_masks_are_accepted_by_presence_iou_and_size(
+    folder: str, monkeypatch: pytest.MonkeyPatch, presence: float, iou: float, area_share: float, is_accepted: bool
 ) -> None:
     guide = {"model": folder, "pretrained": None, "vv_blocks": 2, "closer": False}
     teacher, image = teacher_of(folder, guide=guide), teacher_samples(2)[1].image
     coarse = teacher.guide.heat(teacher.guide.predict([image]).tokens_BChw)[0, 0]
     teacher.guide.region_threshold.copy_(coarse.max() - 1e-4)
-    hottest = divmod(int(coarse.argmax()), coarse.shape[1])
+    hottest_cell = divmod(int(coarse.argmax()), coarse.shape[1])
     logits = -torch.ones(1, 1, MASK_SIDE, MASK_SIDE)
-    half_side = round(MASK_SIDE * share**0.5 / 2)
-    row, column = (round((cell + 0.5) * MASK_SIDE / coarse.shape[0]) for cell in hottest)
+    half_side = round(MASK_SIDE * area_share**0.5 / 2)
+    row, column = (round((index + 0.5) * MASK_SIDE / coarse.shape[0]) for index in hottest_cell)
     logits[0, 0, max(0, row - half_side) : row + half_side, max(0, column - half_side) : column + half_side] = 9.0
-    if share > 0.5:
+    if area_share > 0.5:
         logits[:] = 9.0
     output = SptOutput(logits, logits, torch.tensor([iou]), torch.tensor([float(presence)]))
     segmentation = sam_spt.Segmentation(output, torch.tensor([[0, 0, SIDE, SIDE]]))
     monkeypatch.setattr(teacher, "_segment", lambda images, prompts: segmentation)
-    guided, refined = teacher.guide.predict([image]).heatmap_B1HW, teacher.predict([image]).heatmap_B1HW
-    assert torch.equal(guided, refined) != accepted
+    guide_heatmap, heatmap = teacher.guide.predict([image]).heatmap_B1HW, teacher.predict([image]).heatmap_B1HW
+    assert torch.equal(guide_heatmap, heatmap) != is_accepted
 
 
 def test_sam_weights_are_loaded_safely_from_the_local_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -456,10 +461,10 @@ def test_sam_vit_b_loads_from_a_file_with_the_released_name(tmp_path: Path, monk
 def test_an_empty_mask_does_not_erase_an_overlapping_one(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     teacher, image = teacher_of(folder), teacher_samples(2)[1].image
     before = teacher.guide.predict([image]).heatmap_B1HW
-    cells, hot, empty = torch.zeros(64, 64, dtype=torch.bool), torch.zeros(64, 64), torch.zeros(64, 64)
-    cells[20:24, 20:24], hot[10:30, 10:30] = True, 1.0
-    first = sam_spt.AcceptedMask((slice(10, 30), slice(10, 30)), cells, hot)
-    second = sam_spt.AcceptedMask((slice(10, 40), slice(10, 40)), cells, empty)
+    cells, full_mask, empty_mask = torch.zeros(64, 64, dtype=torch.bool), torch.zeros(64, 64), torch.zeros(64, 64)
+    cells[20:24, 20:24], full_mask[10:30, 10:30] = True, 1.0
+    first = sam_spt.AcceptedMask((slice(10, 30), slice(10, 30)), cells, full_mask)
+    second = sam_spt.AcceptedMask((slice(10, 40), slice(10, 40)), cells, empty_mask)
     monkeypatch.setattr(teacher, "accepted_masks", lambda image, tokens: [first, second])
     after = teacher.predict([image]).heatmap_B1HW
     peak, weight = before[0, 0][cells].max(), teacher.settings.weight

@@ -19,14 +19,14 @@ from inspect_kd.signing import load_signers, make_keys, sign, verify
 from inspect_kd.types import Thresholds
 from tests.fuzzing import graphs
 
-WAS = Thresholds(reinspect=0.7, reject=1.0)
+FORMER_THRESHOLDS = Thresholds(reinspect=0.7, reject=1.0)
 
 
-def sign_off(**changes: object) -> SignOff:
+def make_sign_off(**changes: object) -> SignOff:
     fields = {
         "by": "Ada",
         "thresholds": Thresholds(reinspect=0.5, reject=0.9),
-        "was": WAS,
+        "was": FORMER_THRESHOLDS,
         "artifact": "part",
         "sha256": "a" * 64,
     }
@@ -34,23 +34,23 @@ def sign_off(**changes: object) -> SignOff:
 
 
 def test_second_sign_off_does_not_overwrite_the_first(tmp_path: Path) -> None:
-    first, second = sign_off().write(tmp_path), sign_off(by="Grace").write(tmp_path)
+    first, second = make_sign_off().write(tmp_path), make_sign_off(by="Grace").write(tmp_path)
     assert first != second
     assert read_sign_off(first).by == "Ada" and read_sign_off(second).by == "Grace"
-    assert read_sign_off(first) == sign_off(date=read_sign_off(first).date)
+    assert read_sign_off(first) == make_sign_off(date=read_sign_off(first).date)
 
 
 @pytest.mark.parametrize("name", ["", "   ", "x" * 200, "line\nbreak"])
 def test_unusable_name_of_the_signer_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match="a person's name"):
-        sign_off(by=name)
+        make_sign_off(by=name)
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.9, 0.5), (float("nan"), 1.0), (0.1, float("inf")), (-1.0, 1.0)])
 def test_impossible_thresholds_are_refused(low: float, high: float, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="impossible thresholds"):
-        sign_off(thresholds=Thresholds(reinspect=low, reject=high))
-    path = sign_off().write(tmp_path)
+        make_sign_off(thresholds=Thresholds(reinspect=low, reject=high))
+    path = make_sign_off().write(tmp_path)
     content = json.loads(path.read_text()) | {"thresholds": {"reinspect": low, "reject": high}}
     path.write_text(json.dumps(content))
     # NaN and infinity are not valid JSON.
@@ -66,13 +66,13 @@ def test_other_json_is_refused_with_its_file_name(content: str, tmp_path: Path) 
 
 
 def test_sign_off_is_valid_for_its_artifact_and_category_only() -> None:
-    signed = sign_off(category="bottle")
-    assert signed.thresholds_for("a" * 64, "bottle", WAS, ("bottle", "tile")) == signed.thresholds
-    assert signed.thresholds_for("a" * 64, None, WAS, ("bottle",)) == signed.thresholds
+    signed = make_sign_off(category="bottle")
+    assert signed.thresholds_for("a" * 64, "bottle", FORMER_THRESHOLDS, ("bottle", "tile")) == signed.thresholds
+    assert signed.thresholds_for("a" * 64, None, FORMER_THRESHOLDS, ("bottle",)) == signed.thresholds
     with pytest.raises(BadInput, match="another artifact"):
-        signed.thresholds_for("b" * 64, "bottle", WAS, ("bottle",))
+        signed.thresholds_for("b" * 64, "bottle", FORMER_THRESHOLDS, ("bottle",))
     with pytest.raises(UsageError, match="for bottle, not for tile"):
-        signed.thresholds_for("a" * 64, "tile", WAS, ("bottle",))
+        signed.thresholds_for("a" * 64, "tile", FORMER_THRESHOLDS, ("bottle",))
 
 
 def test_thresholds_of_one_category_are_not_used_for_all(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_thresholds_of_one_category_are_not_used_for_all(tmp_path: Path) -> None
     artifact = tmp_path / "part.onnx"
     artifact.write_bytes(graphs.artifact().SerializeToString())
     digest = hashlib.sha256(artifact.read_bytes()).hexdigest()
-    signed = sign_off(sha256=digest, category="a")
+    signed = make_sign_off(sha256=digest, category="a")
     file = signed.write(tmp_path)
     assert Inspector(artifact, calibration=file, category="a").thresholds == signed.thresholds
     words = [sys.executable, "-m", "inspect_kd", "predict", artifact, tmp_path, "--calibration", file]
@@ -103,7 +103,7 @@ def test_thresholds_of_one_category_are_not_used_for_all(tmp_path: Path) -> None
     ],
 )
 def test_unprintable_text_and_wrong_types_are_refused(changes: dict[str, object], tmp_path: Path) -> None:
-    path = sign_off().write(tmp_path)
+    path = make_sign_off().write(tmp_path)
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
     with pytest.raises(BadInput, match=r"must be printable text|must be numbers"):
         read_sign_off(path)
@@ -112,7 +112,7 @@ def test_unprintable_text_and_wrong_types_are_refused(changes: dict[str, object]
 def test_sign_signs_the_bytes_that_it_showed(tmp_path: Path) -> None:
     """The file is replaced during the prompt for the passphrase."""
     public = make_keys(tmp_path / "key.pem", "open sesame")
-    file = sign_off().write(tmp_path)
+    file = make_sign_off().write(tmp_path)
     original = file.read_bytes()
     environment = {name: value for name, value in os.environ.items() if name != "INSPECT_KD_PASSPHRASE"}
     words = [sys.executable, "-m", "inspect_kd", "sign", file, "--key", tmp_path / "key.pem"]
@@ -135,15 +135,15 @@ def test_sign_signs_the_bytes_that_it_showed(tmp_path: Path) -> None:
 def test_excessive_thresholds_are_refused(tmp_path: Path) -> None:
     """A threshold of 1e300 would make every part OK. A false claim of the former thresholds must not permit it."""
     with pytest.raises(BadInput, match="is too high: clear defects may score below it"):
-        sign_off(thresholds=Thresholds(reinspect=1e300, reject=1e300))
-    path = sign_off().write(tmp_path)
+        make_sign_off(thresholds=Thresholds(reinspect=1e300, reject=1e300))
+    path = make_sign_off().write(tmp_path)
     high = {"reinspect": 1e300, "reject": 1e300}
     path.write_text(json.dumps(json.loads(path.read_text()) | {"thresholds": high}))
     with pytest.raises(BadInput, match="is too high"):
         read_sign_off(path)
     path.write_text(json.dumps(json.loads(path.read_text()) | {"thresholds": high, "was": high}))
     with pytest.raises(BadInput, match="is too high"):
-        read_sign_off(path).thresholds_for("a" * 64, None, WAS, ("bottle",))
+        read_sign_off(path).thresholds_for("a" * 64, None, FORMER_THRESHOLDS, ("bottle",))
 
 
 def test_trusted_requires_a_signed_calibration(run: Path, parts: Path, tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_trusted_requires_a_signed_calibration(run: Path, parts: Path, tmp_path:
     sign(artifact, tmp_path / "key.pem")
     digest = hashlib.sha256(artifact.read_bytes()).hexdigest()
     thresholds = Thresholds(reinspect=0.0, reject=0.0)
-    file = sign_off(sha256=digest, thresholds=thresholds).write(tmp_path)
+    file = make_sign_off(sha256=digest, thresholds=thresholds).write(tmp_path)
     predict = ("predict", artifact, next(parts.rglob("test/good/*.png")), "--trusted", "--calibration", file)
     refused = call(*predict)
     assert refused.returncode == 3 and not refused.stdout
@@ -181,11 +181,11 @@ def test_predict_applies_a_sign_off(run: Path, parts: Path, tmp_path: Path) -> N
     digest = Inspector(artifact).digest
     images = [str(path) for path in sorted(parts.glob("*/test/good/*.png"))[:2]]
     words = [sys.executable, "-m", "inspect_kd", "predict", str(artifact), *images, "--calibration"]
-    strict = sign_off(sha256=digest, thresholds=Thresholds(reinspect=0.0, reject=0.0)).write(tmp_path)
+    strict = make_sign_off(sha256=digest, thresholds=Thresholds(reinspect=0.0, reject=0.0)).write(tmp_path)
     answer = subprocess.run([*words, str(strict)], capture_output=True, text=True, check=False)
     lines = [json.loads(line) for line in answer.stdout.splitlines()]
     assert answer.returncode == 0 and len(lines) == 2, answer.stderr
     assert all(line["decision"] == "NG" and line["thresholds"] == {"reinspect": 0.0, "reject": 0.0} for line in lines)
-    foreign = sign_off().write(tmp_path)
+    foreign = make_sign_off().write(tmp_path)
     answer = subprocess.run([*words, str(foreign)], capture_output=True, text=True, check=False)
     assert answer.returncode == 3 and "another artifact" in answer.stderr and not answer.stdout

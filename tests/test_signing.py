@@ -26,7 +26,7 @@ from inspect_kd.signing import load_signers, make_keys, sign, signature_path, ve
 
 
 @pytest.fixture
-def keys(tmp_path: Path) -> Path:
+def key_folder(tmp_path: Path) -> Path:
     make_keys(tmp_path / "quality.pem", None)
     return tmp_path
 
@@ -38,12 +38,12 @@ def artifact(run: Path, tmp_path: Path) -> Path:
     return copy
 
 
-def test_signed_artifact_is_verified_and_runs(keys: Path, artifact: Path) -> None:
-    signature = sign(artifact, keys / "quality.pem")
+def test_signed_artifact_is_verified_and_runs(key_folder: Path, artifact: Path) -> None:
+    signature = sign(artifact, key_folder / "quality.pem")
     assert signature == signature_path(artifact) and signature.stat().st_size < 1000
-    signer, statement = verify(artifact, load_signers(keys))
+    signer, statement = verify(artifact, load_signers(key_folder))
     assert signer.name == "quality" and statement.key == signer.fingerprint and len(signer.fingerprint) == 16
-    assert Inspector(artifact, trust=keys).size == 64
+    assert Inspector(artifact, trust=key_folder).size == 64
 
 
 def test_private_key_is_readable_by_its_owner_only(tmp_path: Path) -> None:
@@ -51,9 +51,9 @@ def test_private_key_is_readable_by_its_owner_only(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "k.pem").stat().st_mode) == 0o600
 
 
-def test_existing_key_is_not_overwritten(keys: Path) -> None:
+def test_existing_key_is_not_overwritten(key_folder: Path) -> None:
     with pytest.raises(UsageError, match="overwriting a key"):
-        make_keys(keys / "quality.pem", None)
+        make_keys(key_folder / "quality.pem", None)
 
 
 def test_locked_key_needs_its_passphrase(tmp_path: Path) -> None:
@@ -124,33 +124,33 @@ def enlarge_signature(artifact: Path) -> None:
     ],
 )
 def test_changed_file_or_signature_is_refused(
-    keys: Path, artifact: Path, change: Callable[[Path], None], reason: str
+    key_folder: Path, artifact: Path, change: Callable[[Path], None], reason: str
 ) -> None:
-    sign(artifact, keys / "quality.pem")
+    sign(artifact, key_folder / "quality.pem")
     change(artifact)
     with pytest.raises(BadInput, match=reason):
-        verify(artifact, load_signers(keys))
+        verify(artifact, load_signers(key_folder))
     with pytest.raises(BadInput, match=reason):
-        Inspector(artifact, trust=keys)
+        Inspector(artifact, trust=key_folder)
 
 
 @pytest.mark.parametrize("name", ["tile.onnx", "part.openvino.onnx"])
-def test_renamed_artifact_is_refused(keys: Path, artifact: Path, name: str) -> None:
-    sign(artifact, keys / "quality.pem")
-    other = artifact.rename(artifact.with_name(name))
-    signature_path(artifact).rename(signature_path(other))
+def test_renamed_artifact_is_refused(key_folder: Path, artifact: Path, name: str) -> None:
+    sign(artifact, key_folder / "quality.pem")
+    renamed = artifact.rename(artifact.with_name(name))
+    signature_path(artifact).rename(signature_path(renamed))
     with pytest.raises(BadInput, match=r"signed under the name part\.onnx.* sign it again"):
-        Inspector(other, trust=keys)
-    sign(other, keys / "quality.pem")
-    verify(other, load_signers(keys))
+        Inspector(renamed, trust=key_folder)
+    sign(renamed, key_folder / "quality.pem")
+    verify(renamed, load_signers(key_folder))
 
 
-def test_valid_statement_of_another_kind_or_target_is_refused(keys: Path, artifact: Path) -> None:
+def test_valid_statement_of_another_kind_or_target_is_refused(key_folder: Path, artifact: Path) -> None:
     """The name is not the only field that is compared with the file."""
     from inspect_kd.signing import SignedKind, Statement
 
-    key = serialization.load_pem_private_key((keys / "quality.pem").read_bytes(), None)
-    sign(artifact, keys / "quality.pem")
+    key = serialization.load_pem_private_key((key_folder / "quality.pem").read_bytes(), None)
+    sign(artifact, key_folder / "quality.pem")
     statement = json.loads(signature_path(artifact).read_text())["statement"]
     for changes in ({"kind": SignedKind.SIGN_OFF, "target": ""}, {"target": "openvino"}):
         other = Statement(**(statement | changes))
@@ -158,33 +158,33 @@ def test_valid_statement_of_another_kind_or_target_is_refused(keys: Path, artifa
         signature = base64.b64encode(key.sign(other.to_bytes())).decode()
         signature_path(artifact).write_text(json.dumps({"statement": asdict(other), "signature": signature}))
         with pytest.raises(BadInput, match=r"was signed as: .*; it is used as: artifact onnx"):
-            verify(artifact, load_signers(keys))
+            verify(artifact, load_signers(key_folder))
 
 
-def test_signature_of_version_1_is_refused_with_advice(keys: Path, artifact: Path) -> None:
+def test_signature_of_version_1_is_refused_with_advice(key_folder: Path, artifact: Path) -> None:
     """A signature of version 1 covers the file's bytes, but not its name."""
     digest = hashlib.sha256(artifact.read_bytes()).hexdigest()
-    signer = load_signers(keys)[0]
-    signed = "2026-01-01T00:00:00+00:00"
-    key = serialization.load_pem_private_key((keys / "quality.pem").read_bytes(), None)
+    signer = load_signers(key_folder)[0]
+    signed_at = "2026-01-01T00:00:00+00:00"
+    key = serialization.load_pem_private_key((key_folder / "quality.pem").read_bytes(), None)
     assert isinstance(key, Ed25519PrivateKey)
-    signature = key.sign(f"inspect-kd artifact v1\n{digest}\n{signed}\n{signer.fingerprint}\n".encode())
-    statement = {"sha256": digest, "signed": signed, "key": signer.fingerprint, "schema": 1}
+    signature = key.sign(f"inspect-kd artifact v1\n{digest}\n{signed_at}\n{signer.fingerprint}\n".encode())
+    statement = {"sha256": digest, "signed": signed_at, "key": signer.fingerprint, "schema": 1}
     signature_path(artifact).write_text(json.dumps(statement | {"signature": base64.b64encode(signature).decode()}))
     with pytest.raises(BadInput, match=r"version 1.* `inspect-kd sign .*part\.onnx --key KEY`"):
-        verify(artifact, load_signers(keys))
+        verify(artifact, load_signers(key_folder))
 
 
 @pytest.mark.parametrize("target", ["folder", "key"])
-def test_trust_store_writable_by_others_is_refused(keys: Path, target: str) -> None:
-    assert load_signers(keys)
-    (keys if target == "folder" else keys / "quality.pub").chmod(0o777)
+def test_trust_store_writable_by_others_is_refused(key_folder: Path, target: str) -> None:
+    assert load_signers(key_folder)
+    (key_folder if target == "folder" else key_folder / "quality.pub").chmod(0o777)
     with pytest.raises(EnvironmentFault, match="other users may write there"):
-        load_signers(keys)
+        load_signers(key_folder)
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Path:
+def store_in_shared_folder(tmp_path: Path) -> Path:
     """A trust store below a folder that others may write."""
     folder = tmp_path / "shared" / "own" / "trust"
     make_keys(folder / "quality.pem", None)
@@ -192,25 +192,25 @@ def store(tmp_path: Path) -> Path:
     return folder
 
 
-def test_trust_store_below_a_folder_writable_by_others_is_refused(store: Path, tmp_path: Path) -> None:
+def test_trust_store_below_a_folder_writable_by_others_is_refused(store_in_shared_folder: Path, tmp_path: Path) -> None:
     """Other users could replace the folder between the check and the reading of the keys."""
     with pytest.raises(
         EnvironmentFault, match=rf"^{tmp_path}/shared: other users may write .*chmod .*INSPECT_KD_TRUST"
     ):
-        load_signers(store)
+        load_signers(store_in_shared_folder)
     (tmp_path / "shared").chmod(0o1777)
-    assert load_signers(store), "like /tmp: other users cannot move the folder"
+    assert load_signers(store_in_shared_folder), "like /tmp: other users cannot move the folder"
 
 
-def test_each_link_to_a_trust_store_is_checked(store: Path, tmp_path: Path) -> None:
+def test_each_link_to_a_trust_store_is_checked(store_in_shared_folder: Path, tmp_path: Path) -> None:
     own = tmp_path / "own"
     make_keys(own / "quality.pem", None)
     (tmp_path / "shared" / "link").symlink_to(own)
-    (tmp_path / "fine").symlink_to("own")
+    (tmp_path / "safe").symlink_to("own")
     (tmp_path / "loop").symlink_to("loop")
-    (tmp_path / "above").symlink_to("shared/link")
-    assert load_signers(tmp_path / "fine")
-    for name in ("above", "shared/link"):
+    (tmp_path / "indirect").symlink_to("shared/link")
+    assert load_signers(tmp_path / "safe")
+    for name in ("indirect", "shared/link"):
         with pytest.raises(EnvironmentFault, match=rf"^{tmp_path}/shared: other users may write"):
             load_signers(tmp_path / name)
     with pytest.raises(EnvironmentFault, match="symbolic links on the path"):
@@ -218,34 +218,36 @@ def test_each_link_to_a_trust_store_is_checked(store: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
-def test_trust_store_below_a_folder_of_another_user_is_refused(store: Path, tmp_path: Path) -> None:
+def test_trust_store_below_a_folder_of_another_user_is_refused(store_in_shared_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "shared").chmod(0o755)
-    assert load_signers(store)
+    assert load_signers(store_in_shared_folder)
     os.chown(tmp_path / "shared", 65534, 65534)
     with pytest.raises(EnvironmentFault, match=rf"^{tmp_path}/shared: other users may write"):
-        load_signers(store)
+        load_signers(store_in_shared_folder)
 
 
 @pytest.mark.parametrize("trust", ["", "."])
 def test_keys_of_the_working_directory_are_not_trusted(
-    keys: Path, artifact: Path, monkeypatch: pytest.MonkeyPatch, trust: str
+    key_folder: Path, artifact: Path, monkeypatch: pytest.MonkeyPatch, trust: str
 ) -> None:
-    sign(artifact, keys / "quality.pem")
-    monkeypatch.chdir(keys)
+    sign(artifact, key_folder / "quality.pem")
+    monkeypatch.chdir(key_folder)
     with pytest.raises(UsageError, match="working directory"):
         Inspector(artifact, trust=trust)
 
 
 @pytest.mark.parametrize("name", ["part\t.onnx", "part\udcff.onnx"])
-def test_unprintable_file_name_is_not_signed(keys: Path, artifact: Path, name: str) -> None:
+def test_unprintable_file_name_is_not_signed(key_folder: Path, artifact: Path, name: str) -> None:
     """Its signature would never verify."""
-    other = artifact.rename(artifact.with_name(name))
+    renamed = artifact.rename(artifact.with_name(name))
     with pytest.raises(UsageError, match="rename the file"):
-        sign(other, keys / "quality.pem")
+        sign(renamed, key_folder / "quality.pem")
 
 
-def test_untrusted_key_and_empty_trust_store_have_their_own_errors(keys: Path, artifact: Path, tmp_path: Path) -> None:
-    sign(artifact, keys / "quality.pem")
+def test_untrusted_key_and_empty_trust_store_have_their_own_errors(
+    key_folder: Path, artifact: Path, tmp_path: Path
+) -> None:
+    sign(artifact, key_folder / "quality.pem")
     other = make_keys(tmp_path / "elsewhere" / "stranger.pem", None)
     with pytest.raises(BadInput, match=r"not trusted here; trusted: stranger"):
         verify(artifact, load_signers(other))
@@ -253,10 +255,10 @@ def test_untrusted_key_and_empty_trust_store_have_their_own_errors(keys: Path, a
         verify(artifact, load_signers(tmp_path / "none"))
 
 
-def test_signature_with_a_copied_fingerprint_is_refused(keys: Path, artifact: Path, tmp_path: Path) -> None:
+def test_signature_with_a_copied_fingerprint_is_refused(key_folder: Path, artifact: Path, tmp_path: Path) -> None:
     make_keys(tmp_path / "thief.pem", None)
     sign(artifact, tmp_path / "thief.pem")
-    trusted = load_signers(keys / "quality.pub")
+    trusted = load_signers(key_folder / "quality.pub")
     change_statement(artifact, key=trusted[0].fingerprint)
     with pytest.raises(BadInput, match="forged"):
         verify(artifact, trusted)
@@ -295,7 +297,7 @@ def image(parts: Path) -> Path:
 
 
 @pytest.fixture
-def signed(artifact: Path, tmp_path: Path, call: Call) -> Path:
+def signed_artifact(artifact: Path, tmp_path: Path, call: Call) -> Path:
     """An artifact signed by commands, with a key in the trust store."""
     assert call("keygen", tmp_path / "quality.pem").returncode == 0
     (tmp_path / "trust").mkdir()
@@ -304,8 +306,8 @@ def signed(artifact: Path, tmp_path: Path, call: Call) -> Path:
     return artifact
 
 
-def test_verify_command_names_the_signer(signed: Path, call: Call) -> None:
-    answer = call("verify", signed)
+def test_verify_command_names_the_signer(signed_artifact: Path, call: Call) -> None:
+    answer = call("verify", signed_artifact)
     assert answer.returncode == 0 and "signed by quality" in answer.stdout
 
 
@@ -316,21 +318,21 @@ def test_trusted_needs_keys_in_the_trust_store(artifact: Path, image: Path, call
 
 @pytest.mark.parametrize("command", ["predict", "label-next", "eval"])
 def test_trusted_accepts_signed_artifacts_only(
-    command: str, signed: Path, image: Path, parts: Path, tmp_path: Path, call: Call
+    command: str, signed_artifact: Path, image: Path, parts: Path, tmp_path: Path, call: Call
 ) -> None:
     inputs = ("--data", parts) if command == "eval" else (image,)
-    assert call(command, signed, *inputs, "--trusted").returncode == 0
-    unsigned = shutil.copy(signed, tmp_path / "unsigned.onnx")
+    assert call(command, signed_artifact, *inputs, "--trusted").returncode == 0
+    unsigned = shutil.copy(signed_artifact, tmp_path / "unsigned.onnx")
     refused = call(command, unsigned, *inputs, "--trusted")
     assert refused.returncode == 3 and "not signed" in refused.stderr
 
 
-def test_trusted_studio_refuses_an_unsigned_artifact(signed: Path, tmp_path: Path, call: Call) -> None:
-    unsigned = shutil.copy(signed, tmp_path / "unsigned.onnx")
+def test_trusted_studio_refuses_an_unsigned_artifact(signed_artifact: Path, tmp_path: Path, call: Call) -> None:
+    unsigned = shutil.copy(signed_artifact, tmp_path / "unsigned.onnx")
     refused = call("ui", unsigned, "--trusted", "--store", tmp_path / "studio")
     assert refused.returncode == 3 and "not signed" in refused.stderr
 
 
-def test_trusted_predict_refuses_a_changed_artifact(signed: Path, image: Path, call: Call) -> None:
-    flip_a_byte(signed)
-    assert call("predict", signed, image, "--trusted").returncode == 3
+def test_trusted_predict_refuses_a_changed_artifact(signed_artifact: Path, image: Path, call: Call) -> None:
+    flip_a_byte(signed_artifact)
+    assert call("predict", signed_artifact, image, "--trusted").returncode == 3

@@ -45,13 +45,13 @@ def change_manifest(folder: Path, edit: Callable[[dict[str, Any]], object]) -> N
 
 
 @contextmanager
-def limited(seconds: int = 15, megabytes: int = 2048) -> Iterator[None]:
+def limited_resources(seconds: int = 15, megabytes: int = 2048) -> Iterator[None]:
     """Limit time and memory, for readers that would hang or read a device without end."""
 
-    def give_up(*_: object) -> None:
+    def fail(*_: object) -> None:
         raise AssertionError("hangs")
 
-    former = signal.signal(signal.SIGALRM, give_up)
+    former = signal.signal(signal.SIGALRM, fail)
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + megabytes * 2**20, hard))
@@ -74,7 +74,7 @@ def test_export_opens_no_manifest_that_a_run_names(run_copy: Path, tmp_path: Pat
     (run_copy / "m.yaml").write_text(json.dumps(manifest))
     change_manifest(run_copy, lambda content: content["data"].update(source=str(run_copy / "m.yaml")))
     with (
-        limited(),
+        limited_resources(),
         pytest.raises(UsageError, match=r"is the manifest .*m\.yaml; if you trust that file, name it with --data"),
     ):
         artifacts.export_run(run_copy, "onnx", data=None, output=None, progress=NoProgress())
@@ -103,27 +103,31 @@ def test_deployment_refuses_a_path_as_its_name(name: str, tmp_path: Path) -> Non
 def open_pipe(path: Path) -> Iterator[None]:
     """An empty named pipe, held open so that opening it never waits: no signal interrupts waiting native code."""
     os.mkfifo(path)
-    handle = os.open(path, os.O_RDWR)
+    descriptor = os.open(path, os.O_RDWR)
     try:
         yield
     finally:
-        os.close(handle)
+        os.close(descriptor)
 
 
 @pytest.mark.parametrize("name", [RECIPE, CALIBRATION, STUDENT])
-@pytest.mark.parametrize("files", ["unchanged", "emptied"])
-def test_run_with_a_pipe_is_refused(name: str, files: str, run_copy: Path) -> None:
+@pytest.mark.parametrize("file_list", ["unchanged", "emptied"])
+def test_run_with_a_pipe_is_refused(name: str, file_list: str, run_copy: Path) -> None:
     (run_copy / name).unlink()
-    if files == "emptied":
+    if file_list == "emptied":
         change_manifest(run_copy, lambda content: content.update(files={}))
-    with open_pipe(run_copy / name), limited(), pytest.raises(BadInput, match=r"not a regular file|not those of a run"):
+    with (
+        open_pipe(run_copy / name),
+        limited_resources(),
+        pytest.raises(BadInput, match=r"not a regular file|not those of a run"),
+    ):
         load_run(run_copy)
 
 
 @pytest.mark.parametrize("files", [{}, {RECIPE: "00"}, {"/proc/self/pagemap": "00"}, {"../run.json": "00"}])
 def test_manifest_must_name_exactly_the_files_of_a_run(files: dict[str, str], run_copy: Path) -> None:
     change_manifest(run_copy, lambda content: content.update(files=files))
-    with limited(), pytest.raises(BadInput, match=r"run\.json: files: not those of a run"):
+    with limited_resources(), pytest.raises(BadInput, match=r"run\.json: files: not those of a run"):
         load_run(run_copy)
 
 
@@ -132,7 +136,7 @@ def test_readers_refuse_pipes_and_devices(read: Callable[[Path], object], tmp_pa
     (tmp_path / "zero").symlink_to("/dev/zero")
     with open_pipe(tmp_path / "pipe"):
         for name in ("pipe", "zero"):
-            with limited(), pytest.raises(InspectKDError, match="not a regular file"):
+            with limited_resources(), pytest.raises(InspectKDError, match="not a regular file"):
                 read(tmp_path / name)
 
 
@@ -142,7 +146,7 @@ def test_recipe_of_an_enormous_student_is_refused(run_copy: Path) -> None:
     content["student"]["dims"] = [60_000, 60_000, 60_000]
     recipe.write_text(json.dumps(content))
     change_manifest(run_copy, lambda manifest: manifest["files"].update({RECIPE: weights.sha256(recipe)}))
-    with limited(), pytest.raises(BadInput, match=r"recipe\.yaml: builds more than .* weights"):
+    with limited_resources(), pytest.raises(BadInput, match=r"recipe\.yaml: builds more than .* weights"):
         load_run(run_copy)
 
 
@@ -155,11 +159,11 @@ def test_manifest_of_many_megabytes_is_refused(run_copy: Path) -> None:
 # ── resume ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 Tensors, State = dict[str, torch.Tensor], dict[str, Any]
-Resumable = tuple[Job, Tensors, State]
+StoppedRun = tuple[Job, Tensors, State]
 
 
 @pytest.fixture
-def resumable(run: Path, parts: Path, tmp_path: Path) -> Resumable:
+def stopped_run(run: Path, parts: Path, tmp_path: Path) -> StoppedRun:
     """A run that was stopped after its last step: its job, and tensors and state of its checkpoint."""
     finished, folder = load_run(run), tmp_path / "stopped"
     folder.mkdir()
@@ -183,11 +187,11 @@ def resumable(run: Path, parts: Path, tmp_path: Path) -> Resumable:
 def resume(job: Job, tensors: Tensors, state: State) -> None:
     contiguous = {key: value.clone().contiguous() for key, value in tensors.items()}
     job.folder.checkpoint.write_bytes(save(contiguous, metadata={"progress": json.dumps(state)}))
-    with limited(60, 8192):
+    with limited_resources(60, 8192):
         pipeline.train(job, resume=True)
 
 
-def drop(prefix: str) -> Callable[[Tensors, State], object]:
+def drop_tensors(prefix: str) -> Callable[[Tensors, State], object]:
     def edit(tensors: Tensors, state: State) -> None:
         for key in [key for key in tensors if key.startswith(prefix)]:
             del tensors[key]
@@ -211,9 +215,9 @@ def set_optimizer_state(**values: torch.Tensor) -> Callable[[Tensors, State], ob
 
 ONE = torch.ones(1)
 EDITS: dict[str, Callable[[Tensors, State], object]] = {
-    "no weights at all": lambda tensors, state: (drop("")(tensors, state), tensors.update(other=ONE)),
-    "no best weights": drop("best/"),
-    "one weight missing": drop("student/neck"),
+    "no weights at all": lambda tensors, state: (drop_tensors("")(tensors, state), tensors.update(other=ONE)),
+    "no best weights": drop_tensors("best/"),
+    "one weight missing": drop_tensors("student/neck"),
     "best weights of another shape": replace_first("best/", torch.zeros(7, 7)),
     "weights of the frozen encoder": lambda tensors, state: tensors.update({"best/encoder.mean": ONE}),
     "optimizer state without its step": set_optimizer_state(exp_avg=ONE, exp_avg_sq=ONE),
@@ -223,13 +227,13 @@ EDITS: dict[str, Callable[[Tensors, State], object]] = {
     "optimizer state of an unknown parameter": lambda tensors, state: tensors.update({"optimizer/99999/step": ONE}),
     "optimizer state under an unreadable key": lambda tensors, state: tensors.update({"optimizer/x": ONE}),
     "negative step": lambda tensors, state: state.update(step=-3),
-    "negative patience": lambda tensors, state: state.update(stale=-(2**40)),
+    "negative number of stale evaluations": lambda tensors, state: state.update(stale=-(2**40)),
 }
 
 
 @pytest.mark.parametrize("edit", EDITS)
-def test_resume_refuses_a_checkpoint_that_does_not_fit(edit: str, resumable: Resumable) -> None:
-    job, tensors, state = resumable
+def test_resume_refuses_a_checkpoint_that_does_not_fit(edit: str, stopped_run: StoppedRun) -> None:
+    job, tensors, state = stopped_run
     EDITS[edit](tensors, state)
     with pytest.raises(BadInput, match=r"checkpoint\.safetensors: ") as refused:
         resume(job, tensors, state)
@@ -243,9 +247,9 @@ def plant_text(text: str) -> Callable[[Path], object]:
 
 @pytest.mark.parametrize("plant", [plant_text("[]"), plant_text("{"), os.mkfifo], ids=["list", "torn", "pipe"])
 def test_resume_refuses_an_unreadable_environment_before_training(
-    plant: Callable[[Path], object], resumable: Resumable
+    plant: Callable[[Path], object], stopped_run: StoppedRun
 ) -> None:
-    job, tensors, state = resumable
+    job, tensors, state = stopped_run
     job.folder.environment.unlink()
     plant(job.folder.environment)
     with pytest.raises(BadInput, match=r"env\.json: "):
@@ -253,10 +257,10 @@ def test_resume_refuses_an_unreadable_environment_before_training(
     assert not job.folder.is_complete and not job.folder.calibration.exists()
 
 
-def test_resume_refuses_another_recipe_before_other_weights(resumable: Resumable) -> None:
-    """The weights differ as well, but the recipe is the reason that helps."""
-    job, tensors, state = resumable
+def test_resume_refuses_another_recipe_before_other_weights(stopped_run: StoppedRun) -> None:
+    """The weights differ as well, but the error names the recipe, which the user can correct."""
+    job, tensors, state = stopped_run
     state["recipe"] = "another"
-    drop("student/")(tensors, state)
+    drop_tensors("student/")(tensors, state)
     with pytest.raises(UsageError, match="begun with another recipe"):
         resume(job, tensors, state)

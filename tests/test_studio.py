@@ -68,6 +68,7 @@ def session(sessions: Sessions, parts: Path) -> Session:
 
 
 def address(path: Path) -> str:
+    """Replace the function that gives the URL of a served file."""
     return path.name
 
 
@@ -77,9 +78,9 @@ def address(path: Path) -> str:
 def test_session_decides_like_the_inspector(session: Session, run: Path, parts: Path) -> None:
     inspector = Inspector(run / "r.onnx")
     for part, path in zip(session.all_parts(), images(parts), strict=True):
-        expected, shown = inspector(path), session.inspection(part)
-        assert (shown.score, shown.regions, shown.decision) == (expected.score, expected.regions, expected.decision)
-        assert np.array_equal(shown.heatmap, expected.heatmap)
+        expected, actual = inspector(path), session.inspection(part)
+        assert (actual.score, actual.regions, actual.decision) == (expected.score, expected.regions, expected.decision)
+        assert np.array_equal(actual.heatmap, expected.heatmap)
 
 
 def test_moved_threshold_runs_no_model_and_decides_like_the_inspector(
@@ -102,10 +103,10 @@ def test_moved_threshold_runs_no_model_and_decides_like_the_inspector(
 
 
 def test_two_hundred_parts_are_rendered_within_a_third_of_a_second(session: Session) -> None:
-    """Everything that a moved threshold changes: decisions, counts, histogram, cards and the selected part."""
-    first = session.all_parts()
-    for number in range(1000, 1200 - len(first)):
-        session.parts[number] = replace(first[number % len(first)], number=number, score=0.01 * (number - 1000))
+    """Times everything that a moved threshold changes: decisions, counts, histogram, cards and the selected part."""
+    originals = session.all_parts()
+    for number in range(1000, 1200 - len(originals)):
+        session.parts[number] = replace(originals[number % len(originals)], number=number, score=0.01 * (number - 1000))
     assert len(session.parts) == 200
     durations = []
     for threshold in (0.5, 0.9, 1.3):
@@ -259,8 +260,8 @@ def test_served_folder_contains_previews_only(session: Session) -> None:
 def large_png() -> bytes:
     import cv2
 
-    _, packed = cv2.imencode(".png", np.full((1500, 900, 3), 90, np.uint8))
-    return packed.tobytes()
+    _, encoded = cv2.imencode(".png", np.full((1500, 900, 3), 90, np.uint8))
+    return encoded.tobytes()
 
 
 # Gallery
@@ -319,7 +320,7 @@ def test_regions_have_the_same_numbers_in_table_and_picture(session: Session) ->
     table = viewer.regions_table(inspection)
     assert re.findall(r"class=\"no\">(\d+)<", table) == numbers
     assert f"{inspection.regions[0].peak:.2f}" in table
-    # In words, with the thresholds, not by colour alone.
+    # The decision is also written in words, with the thresholds.
     assert f"</i>{inspection.decision}</span>" in picture and "RE-INSPECT above 0.300 · NG above 0.600" in picture
 
 
@@ -343,11 +344,11 @@ def test_part_whose_inspection_is_interrupted_is_dropped(
         getattr(session, interrupt)()
         return part
 
-    kept = {} if interrupt == "clear" else dict(session.parts)
+    expected_parts = {} if interrupt == "clear" else dict(session.parts)
     monkeypatch.setattr(session_module, "inspect_part", inspect_and_interrupt)
     assert isinstance(session.add(images(parts)[0].read_bytes(), "late.png"), RefusedFile)
-    assert session.parts == kept and session.refused_files == []
-    assert len(list(session.folders.private.iterdir())) == 2 * len(kept)
+    assert session.parts == expected_parts and session.refused_files == []
+    assert len(list(session.folders.private.iterdir())) == 2 * len(expected_parts)
 
 
 def test_heat_layer_is_transparent_below_half_the_threshold(session: Session) -> None:
@@ -421,8 +422,8 @@ def test_file_name_in_csv_is_no_formula_for_any_separator(session: Session) -> N
                 cell for line in csv.reader(io.StringIO(text), delimiter=separator, quoting=quotes) for cell in line
             ]
             assert [cell for cell in cells if cell.strip(" \"'")[:1] in tuple("=+@＝") and "'" not in cell] == []
-    shown = [row["image"].replace("'", "") for row in csv.DictReader(io.StringIO(text)) if row["error"]]
-    assert shown == names, "names are changed in no other way"
+    restored_names = [row["image"].replace("'", "") for row in csv.DictReader(io.StringIO(text)) if row["error"]]
+    assert restored_names == names, "names are changed in no other way"
 
 
 @pytest.mark.parametrize("by", ["\ud800", "x" * 100_000, "two\nlines", "\x1b[31m"])
@@ -545,16 +546,16 @@ def test_part_inspected_by_the_former_artifact_is_refused(
     session: Session, parts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The artifact changes while a part is decoded: its score must not be compared with the new thresholds."""
-    from inspect_kd.apps.studio.inspect import parts as module
+    from inspect_kd.apps.studio.inspect import parts as parts_module
 
-    decode, count = module.decode_image, len(session.parts)
+    decode, count = parts_module.decode_image, len(session.parts)
 
-    def change_artifact_and_decode(*given: object, **more: object) -> object:
-        monkeypatch.setattr(module, "decode_image", decode)
+    def change_artifact_and_decode(*arguments: object, **options: object) -> object:
+        monkeypatch.setattr(parts_module, "decode_image", decode)
         list(session.change_artifact("second", None))
-        return decode(*given, **more)  # type: ignore[arg-type]
+        return decode(*arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(module, "decode_image", change_artifact_and_decode)
+    monkeypatch.setattr(parts_module, "decode_image", change_artifact_and_decode)
     answer = session.add(images(parts)[0].read_bytes(), "late.png")
     assert isinstance(answer, RefusedFile) and "send it again" in answer.reason and len(session.parts) == count
 

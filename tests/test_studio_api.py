@@ -31,7 +31,7 @@ ENDPOINTS = {
     "/parts",
     "/save_calibration",
 }
-TRAINING = {f"/train_{word}" for word in ("folders", "check", "start", "state", "stop", "resume")}
+TRAINING_ENDPOINTS = {f"/train_{word}" for word in ("folders", "check", "start", "state", "stop", "resume")}
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def inspect(client: Any, *paths: Path) -> list[dict[str, Any]]:
 
 def test_endpoints_are_named_and_documented(client: Any) -> None:
     api = client.view_api(return_format="dict")
-    assert set(api["named_endpoints"]) == ENDPOINTS | TRAINING and not api["unnamed_endpoints"]
+    assert set(api["named_endpoints"]) == ENDPOINTS | TRAINING_ENDPOINTS and not api["unnamed_endpoints"]
     assert all(len(endpoint["description"]) > 20 for endpoint in api["named_endpoints"].values())
 
 
@@ -83,9 +83,9 @@ def test_option_no_train_removes_the_training_endpoints(run: Path, tmp_path: Pat
 def test_session_from_inspection_to_export(client: Any, server: Server, run: Path, parts: Path, tmp_path: Path) -> None:
     assert client.predict(api_name="/artifacts") == ["r", "second"]
     assert client.predict("r", api_name="/card")["name"] == Inspector(run / "r.onnx").card.name
-    text = tmp_path / "notes.txt"
-    text.write_text("no image")
-    answers = inspect(client, *images(parts)[:3], text, *images(parts)[3:])
+    text_file = tmp_path / "notes.txt"
+    text_file.write_text("no image")
+    answers = inspect(client, *images(parts)[:3], text_file, *images(parts)[3:])
     inspector = Inspector(run / "r.onnx")
     inspected = [answer for answer in answers if "error" not in answer]
     assert [round(inspector(path).score, 6) for path in images(parts)] == [answer["score"] for answer in inspected]
@@ -103,11 +103,11 @@ def test_session_from_inspection_to_export(client: Any, server: Server, run: Pat
     signed = read_sign_off(server.store / "calibrations" / saved["file"])
     assert signed.by == "Ada" and signed.thresholds.reject == threshold and signed.sha256 == inspector.digest
 
-    calls = [
+    marks = [
         client.predict(inspected[i]["part"], decision, "Ada", api_name="/mark")
         for i, decision in ((0, "OK"), (1, "NG"))
     ]
-    assert [call["wrong_call"] for call in calls] == [
+    assert [mark["wrong_call"] for mark in marks] == [
         inspected[0]["score"] > threshold,
         inspected[1]["score"] <= threshold,
     ]
@@ -132,7 +132,7 @@ def test_sessions_do_not_see_each_other(client: Any, server: Server, parts: Path
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "words", "reason"),
+    ("endpoint", "arguments", "reason"),
     [
         ("/card", ("../r",), "no artifact named"),
         ("/mark", (12345, "OK", "Ada"), "give the number of a part of this session"),
@@ -144,9 +144,9 @@ def test_sessions_do_not_see_each_other(client: Any, server: Server, parts: Path
         ("/train_start", ("sample", "embedded", "r", False, 1.5), "seed: 1.5 is not of type int"),
     ],
 )
-def test_wrong_arguments_are_explained(client: Any, endpoint: str, words: tuple[Any, ...], reason: str) -> None:
+def test_wrong_arguments_are_explained(client: Any, endpoint: str, arguments: tuple[Any, ...], reason: str) -> None:
     with pytest.raises(Exception, match=reason):
-        client.predict(*words, api_name=endpoint)
+        client.predict(*arguments, api_name=endpoint)
 
 
 def test_refused_sign_off_changes_no_thresholds(client: Any, parts: Path) -> None:
@@ -160,19 +160,19 @@ def test_refused_sign_off_changes_no_thresholds(client: Any, parts: Path) -> Non
 def test_paths_from_clients_are_not_opened(client: Any, server: Server, tmp_path: Path) -> None:
     secret = tmp_path / "secret.png"
     secret.write_bytes(b"secret")
-    claimed = {"path": str(secret), "meta": {"_type": "gradio.FileData"}}
-    body = {"data": [[claimed], "", ""]}
+    forged_file = {"path": str(secret), "meta": {"_type": "gradio.FileData"}}
+    body = {"data": [[forged_file], "", ""]}
     status, answer = _post(f"{server.address}/gradio_api/call/inspect", body)
     assert status == 200
     _, events = _get(f"{server.address}/gradio_api/call/inspect/{json.loads(answer)['event_id']}")
     assert "event: error" in events and "event: complete" not in events
-    for probe in (
+    for path in (
         secret,
         "/etc/passwd",
         server.store / "marks.jsonl",
         *server.temporary.glob("inspect-kd-studio-*/*/*"),
     ):
-        assert _get(f"{server.address}/gradio_api/file={probe}")[0] in (403, 404)
+        assert _get(f"{server.address}/gradio_api/file={path}")[0] in (403, 404)
     assert _get(f"{server.address}/gradio_api/file=http://127.0.0.1:9/")[0] >= 400
 
 
@@ -182,21 +182,21 @@ def test_upload_that_is_too_large_is_refused(client: Any, server: Server, tmp_pa
     with pytest.raises(Exception, match="maximum"):
         inspect(client, large)
     # The client refused it. Without that check, the server refuses 200 MB.
-    before = b"--x\r\nContent-Disposition: form-data; name=files; filename=large.png\r\n\r\n"
-    after, megabytes = b"\r\n--x--\r\n", 200
+    head = b"--x\r\nContent-Disposition: form-data; name=files; filename=large.png\r\n\r\n"
+    tail, megabytes = b"\r\n--x--\r\n", 200
     host = server.address.removeprefix("http://")
     with closing(http.client.HTTPConnection(host, timeout=60)) as connection:
         connection.putrequest("POST", "/gradio_api/upload")
         connection.putheader("Content-Type", "multipart/form-data; boundary=x")
-        connection.putheader("Content-Length", str(len(before) + megabytes * 2**20 + len(after)))
-        connection.endheaders(before)
+        connection.putheader("Content-Length", str(len(head) + megabytes * 2**20 + len(tail)))
+        connection.endheaders(head)
         with suppress(ConnectionError):  # the server need not read all of it
             for _ in range(megabytes):
                 connection.send(bytes(2**20))
-            connection.send(after)
+            connection.send(tail)
         assert connection.getresponse().status == 413
-    kept = sum(path.stat().st_size for path in server.temporary.rglob("*") if path.is_file())
-    assert kept < 20 * 2**20
+    stored_bytes = sum(path.stat().st_size for path in server.temporary.rglob("*") if path.is_file())
+    assert stored_bytes < 20 * 2**20
 
 
 def test_login_protects_everything_and_exit_removes_all_files(run: Path, parts: Path, tmp_path: Path) -> None:

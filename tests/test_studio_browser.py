@@ -70,6 +70,7 @@ def upload(page: Any, *paths: Path, expect: int | None = None) -> None:
 
 
 def count(page: Any, name: str) -> int:
+    """The number that a filter of the gallery shows; 0 before there are filters."""
     chip = page.locator(f"[data-filter='{name}'] b")
     return int(chip.inner_text()) if chip.count() else 0
 
@@ -93,10 +94,10 @@ def scores(page: Any) -> list[float]:
 
 
 def test_upload_thresholds_filter_and_download(page: Any, images: list[Path], tmp_path: Path) -> None:
-    text, broken = tmp_path / "notes.txt", tmp_path / "broken.png"
-    text.write_text("no image")
-    broken.write_bytes(images[0].read_bytes()[:200])
-    upload(page, *images, text, broken, expect=8)
+    text_file, broken_image = tmp_path / "notes.txt", tmp_path / "broken.png"
+    text_file.write_text("no image")
+    broken_image.write_bytes(images[0].read_bytes()[:200])
+    upload(page, *images, text_file, broken_image, expect=8)
     refused = page.locator(".refused").inner_text()
     assert "2 files could not be read" in refused and "notes.txt" in refused and "broken.png" in refused
     shown_scores = scores(page)
@@ -167,10 +168,10 @@ def test_marks_by_key_and_sign_off_by_name(page: Any, server: Server, images: li
     wait_for(lambda: page.locator("#gallery .card").nth(1).get_attribute("aria-pressed") == "true")
     page.keyboard.press("n")
     wait_for(lambda: count(page, "marked") == 2)
-    (marked,) = (server.store / "marked").iterdir()
-    kinds = [sample.kind for sample in list_samples(marked)]
+    (folder,) = (server.store / "marked").iterdir()
+    kinds = [sample.kind for sample in list_samples(folder)]
     assert sorted(kinds) == ["defect", "good"]
-    # The same mark again takes it back.
+    # Giving the same mark again removes it.
     page.keyboard.press("n")
     wait_for(lambda: count(page, "marked") == 1)
     page.click("#sign-off button")
@@ -288,14 +289,14 @@ def test_upload_that_is_too_large_is_reported_and_the_page_works_on(
         file.truncate(200 * 2**20)
     page.set_input_files("#drop input[type=file]", str(large))
     page.get_by_text(re.compile("maximum allowed size|too large|exceeds", re.IGNORECASE)).first.wait_for()
-    kept = sum(path.stat().st_size for path in server.temporary.rglob("*") if path.is_file())
-    assert kept < 20 * 2**20
+    stored_bytes = sum(path.stat().st_size for path in server.temporary.rglob("*") if path.is_file())
+    assert stored_bytes < 20 * 2**20
     upload(page, *images[:1])
 
 
 @pytest.mark.parametrize("attempt", range(3))
 def test_batch_can_be_stopped(page: Any, tmp_path: Path, attempt: int) -> None:
-    """Large flat images are small files that take long. Files sent after a stop were lost in one of five attempts."""
+    """Large flat images are small files that take long. Three attempts, because a race may lose files sent after a stop."""
     first = tmp_path / "0.png"
     cv2.imwrite(str(first), np.full((4000, 4000, 3), 90, np.uint8))
     paths = [first, *(Path(shutil.copy(first, tmp_path / f"{n}.png")) for n in range(1, 40))]

@@ -53,13 +53,13 @@ class Visitor:
         event = json.loads(self.post(f"call/{endpoint}", {"data": data, "session_hash": session}).body)["event_id"]
         return self.ask("GET", f"call/{endpoint}/{event}").body.decode()
 
-    def page_event(self, name: str) -> int:
+    def event_number(self, name: str) -> int:
         """The number of a page event that is not a public endpoint."""
         config = json.loads(ask(self.server, "GET", "/config", Cookie=self.cookie).body)
         return int(next(each["id"] for each in config["dependencies"] if each["api_name"] == name))
 
-    def heartbeat(self, session: str) -> None:
-        """Open a session and disconnect."""
+    def open_and_leave_session(self, session: str) -> None:
+        """Open a session by a heartbeat, and disconnect."""
         host, _, port = self.server.address.removeprefix("http://").partition(":")
         head = f"GET /gradio_api/heartbeat/{session} HTTP/1.1\r\nHost: localhost\r\nCookie: {self.cookie}\r\n\r\n"
         with closing(socket.create_connection((host, int(port)), timeout=60)) as connection:
@@ -110,7 +110,7 @@ def test_text_field_in_an_upload_is_refused(visitor: Visitor, name: str) -> None
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-def test_text_field_in_an_upload_takes_no_memory(visitor: Visitor) -> None:
+def test_text_field_in_an_upload_takes_little_memory(visitor: Visitor) -> None:
     head = b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n'
     size = 48 * MB
     reset_peak(visitor.server)
@@ -134,9 +134,10 @@ def test_empty_uploads_count_in_the_disk_limit_and_leave_no_folders(visitor: Vis
 
     answer = visitor.upload(multipart(*((f"{number}.png", b"") for number in range(20))))
     paths = [Path(path) for path in json.loads(answer.body)]
-    received = paths[0].parents[2]  # where Gradio creates folders named by SHA-256
-    assert len(paths) == 20 and not [path for path in received.iterdir() if len(path.name) == 64]
-    assert Uploads(received).bytes_used() >= 20 * 1024
+    received_folder = paths[0].parents[2]  # where Gradio creates folders named by SHA-256
+    assert len(paths) == 20 and not [path for path in received_folder.iterdir() if len(path.name) == 64]
+    assert Uploads(received_folder).bytes_used() >= 20 * 1024
+    # Inspected uploads are removed.
     visitor.call("inspect", file_arguments(*map(str, paths)), "", "")
 
 
@@ -159,9 +160,9 @@ def test_slow_upload_reserves_little_room(tmp_path: Path) -> None:
         return {"type": "http.request", "body": b"--x\r\n", "more_body": True}
 
     gate = UploadGate(lambda *_: asyncio.sleep(0), Uploads(tmp_path), lambda: 64 * MB, 64)
-    arrival = IncomingUpload()
-    asyncio.run(gate.receive_counted(few_bytes, arrival, 100 * MB)())  # type: ignore[arg-type]
-    assert arrival.arrived_bytes == 5 and 5 < arrival.reserved_bytes < MB
+    incoming = IncomingUpload()
+    asyncio.run(gate.receive_counted(few_bytes, incoming, 100 * MB)())  # type: ignore[arg-type]
+    assert incoming.arrived_bytes == 5 and 5 < incoming.reserved_bytes < MB
 
 
 # Sessions and results
@@ -186,7 +187,7 @@ def test_long_session_names_are_refused(visitor: Visitor) -> None:
         ("artifacts", "call/artifacts", []),
         ("refresh", "run/refresh", [None, None]),
     ):
-        body = {"data": data, "fn_index": visitor.page_event(event), "session_hash": name}
+        body = {"data": data, "fn_index": visitor.event_number(event), "session_hash": name}
         answer = visitor.post(path, body)
         assert answer.status == 400 and b"at most 64" in answer.body, path
 
@@ -207,12 +208,12 @@ def test_session_with_many_unread_results_is_refused(visitor: Visitor) -> None:
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_made_up_sessions_take_little_memory(visitor: Visitor) -> None:
     for number in range(20):
-        visitor.heartbeat(f"first{number}")
+        visitor.open_and_leave_session(f"first{number}")
     time.sleep(1)
     before = memory(visitor.server, "VmRSS")
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(visitor.heartbeat, (f"made-up{number}" for number in range(120))))
-    visitor.heartbeat("last")
+        list(pool.map(visitor.open_and_leave_session, (f"made-up{number}" for number in range(120))))
+    visitor.open_and_leave_session("last")
     time.sleep(1)
     assert memory(visitor.server, "VmRSS") - before < 12 * MB
 
@@ -228,10 +229,10 @@ def queue_and_event(session: str) -> tuple[Any, Callable[[str], Any], Any]:
     queue = page.queue()._queue
     event = Event(session, next(iter(page.fns.values())), None, None)  # type: ignore[arg-type]
 
-    def put(text: str) -> None:
+    def send_result(text: str) -> None:
         queue.send_message(event, ProcessCompletedMessage(output={"data": [text]}, success=True))
 
-    return queue, put, event
+    return queue, send_result, event
 
 
 def test_unread_results_of_a_session_have_a_size_limit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,16 +241,16 @@ def test_unread_results_of_a_session_have_a_size_limit(monkeypatch: pytest.Monke
     monkeypatch.setattr(session_limit, "MAX_SESSION_BYTES", 100_000)
 
     async def fill() -> None:
-        queue, put, event = queue_and_event("s")
+        queue, send_result, event = queue_and_event("s")
         session_limit.SessionLimit(queue)
         unread = queue.pending_messages_per_session["s"] = session_limit.UnreadMessages()
         for _ in range(20):
-            put("x" * 10_000)
+            send_result("x" * 10_000)
         assert unread.bytes < 110_000 and not event.alive
         messages = [unread.get_nowait() for _ in range(unread.qsize())]
         assert unread.bytes == 0 and "not read in time" in messages[-1].output["error"]
         event.alive = True
-        put("x" * 10_000)  # room again
+        send_result("x" * 10_000)  # there is room again
         assert unread.get_nowait().output == {"data": ["x" * 10_000]}
 
     asyncio.run(fill())
@@ -262,15 +263,15 @@ def test_unread_results_of_all_sessions_have_a_size_limit(monkeypatch: pytest.Mo
     monkeypatch.setattr(session_limit, "MAX_SESSIONS", 3)
 
     async def fill() -> None:
-        queue, put, event = queue_and_event("small")
+        queue, send_result, event = queue_and_event("small")
         limit = session_limit.SessionLimit(queue)
         unread = queue.pending_messages_per_session
         for name in ("small", "large"):
             unread[name], queue.pending_event_ids_session[name] = session_limit.UnreadMessages(), {name}
-        put("x" * 1000)
+        send_result("x" * 1000)
         event.session_hash = "large"
         for _ in range(10):
-            put("x" * 20_000)
+            send_result("x" * 20_000)
         assert list(unread) == list(queue.pending_event_ids_session) == ["small"], "the largest session is dropped"
         assert not event.alive
         for number in range(5):
@@ -323,7 +324,7 @@ def test_forged_record_ends_no_other_process(tmp_path: Path) -> None:
 
 
 def test_record_from_the_far_future_breaks_no_page(visitor: Visitor) -> None:
-    refresh = {"data": [None, None], "fn_index": visitor.page_event("refresh"), "session_hash": "far"}
+    refresh = {"data": [None, None], "fn_index": visitor.event_number("refresh"), "session_hash": "far"}
     answer = visitor.post("run/refresh", refresh)
     assert answer.status == 200 and b"ikd-train" in answer.body
 
@@ -382,7 +383,7 @@ def test_metrics_that_several_tabs_show_are_read_once(tmp_path: Path) -> None:
 
 
 def test_pipe_among_the_examples_is_refused_without_blocking(visitor: Visitor, parts: Path) -> None:
-    event = {"data": [], "fn_index": visitor.page_event("inspect_offered"), "session_hash": "examples"}
+    event = {"data": [], "fn_index": visitor.event_number("inspect_offered"), "session_hash": "examples"}
     assert visitor.post("queue/join", event).status == 200
     (path,) = json.loads(visitor.upload(multipart(("a.png", next(parts.rglob("*.png")).read_bytes()))).body)
     answers: list[str] = []
@@ -391,9 +392,9 @@ def test_pipe_among_the_examples_is_refused_without_blocking(visitor: Visitor, p
         answers.append(visitor.call("inspect", file_arguments(path), "", "", session="another"))
 
     # A daemon thread: if the pipe were read, this call would never end.
-    waiting = threading.Thread(target=inspect, daemon=True)
-    waiting.start()
-    waiting.join(60)
+    thread = threading.Thread(target=inspect, daemon=True)
+    thread.start()
+    thread.join(60)
     assert answers and '"score"' in answers[0]
     events = visitor.ask("GET", "queue/data?session_hash=examples").body.decode()
     assert '"success":true' in events and texts.REFUSED_ONE in events

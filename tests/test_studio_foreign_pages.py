@@ -55,7 +55,7 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def attacker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+def attacker_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """The port of another site's web server."""
     folder = tmp_path_factory.mktemp("attacker")
     (folder / "index.html").write_text("<title>evil</title><body>")
@@ -66,27 +66,27 @@ def attacker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         site.shutdown()
 
 
-def uploads(server: Server) -> list[Path]:
+def uploads_of_attack(server: Server) -> list[Path]:
     return [path for path in server.temporary.rglob("evil*") if path.is_file()]
 
 
 @pytest.mark.parametrize(
-    ("name", "studio_name"), [("evil.test", "127.0.0.1"), ("localhost", "127.0.0.1"), ("localhost", "localhost")]
+    ("site_name", "studio_name"), [("evil.test", "127.0.0.1"), ("localhost", "127.0.0.1"), ("localhost", "localhost")]
 )
-def test_foreign_page_can_neither_write_nor_read_nor_frame(
-    browser: Any, server: Server, attacker: int, name: str, studio_name: str
+def test_foreign_page_can_neither_call_nor_read_nor_frame_the_studio(
+    browser: Any, server: Server, attacker_port: int, site_name: str, studio_name: str
 ) -> None:
     address = server.address.replace("127.0.0.1", studio_name)
     page = browser.new_page()
     failures: dict[str, str] = {}
     page.on("requestfailed", lambda request: failures.update({request.url.removeprefix(address): request.failure}))
-    page.goto(f"http://{name}:{attacker}/")
+    page.goto(f"http://{site_name}:{attacker_port}/")
     assert page.evaluate(ATTACK, address) == ["refused"] * 4
     frame = page.frames[1]
     assert frame.url.startswith("chrome-error:") or "gradio" not in frame.content()
     # The request was sent: the Studio has refused it, not the browser.
     assert failures["/gradio_api/upload"] == "net::ERR_BLOCKED_BY_RESPONSE.NotSameOrigin"
-    assert not (server.store / "calibrations").exists() and uploads(server) == []
+    assert not (server.store / "calibrations").exists() and uploads_of_attack(server) == []
     page.close()
 
 
@@ -101,9 +101,9 @@ def test_rebound_dns_name_shows_nothing(browser: Any, server: Server) -> None:
     page.close()
 
 
-def test_link_on_another_site_opens_the_studio(browser: Any, server: Server, attacker: int) -> None:
+def test_link_on_another_site_opens_the_studio(browser: Any, server: Server, attacker_port: int) -> None:
     page = browser.new_page()
-    page.goto(f"http://evil.test:{attacker}/")
+    page.goto(f"http://evil.test:{attacker_port}/")
     page.evaluate("address => { location.href = address }", server.address)
     page.wait_for_selector("#viewer .empty", timeout=60_000)
     page.close()
@@ -112,8 +112,8 @@ def test_link_on_another_site_opens_the_studio(browser: Any, server: Server, att
 def test_page_keeps_its_content_security_policy(browser: Any, server: Server) -> None:
     page = browser.new_page()
     page.add_init_script(
-        "window.offences = []; document.addEventListener('securitypolicyviolation',"
-        " event => window.offences.push(event.violatedDirective + ' ' + event.blockedURI))"
+        "window.violations = []; document.addEventListener('securitypolicyviolation',"
+        " event => window.violations.push(event.violatedDirective + ' ' + event.blockedURI))"
     )
     page.goto(server.address)
     page.wait_for_selector("#viewer .empty", timeout=60_000)
@@ -128,10 +128,10 @@ def test_page_keeps_its_content_security_policy(browser: Any, server: Server) ->
     }""")
     report = page.frame_locator("iframe[srcdoc]").locator("b")
     assert report.inner_text() == "report" and report.bounding_box()["width"] == 7
-    assert page.evaluate("window.offences") == []
+    assert page.evaluate("window.violations") == []
     # The policy is in force: a handler in inserted markup does not run.
     page.evaluate("document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"window.ran = true\">')")
-    page.wait_for_function("window.offences.length > 0")
+    page.wait_for_function("window.violations.length > 0")
     assert page.evaluate("window.ran") is None
     page.close()
 
@@ -159,7 +159,7 @@ def test_studio_works_through_a_tls_proxy(browser: Any, server: Server, parts: P
 @contextmanager
 def tls_proxy(target_port: int, folder: Path) -> Iterator[int]:
     """Run a proxy that ends TLS for studio.test; yield its port."""
-    certificate = self_signed("studio.test", folder / "certificate.pem")
+    certificate = write_certificate("studio.test", folder / "certificate.pem")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
 
@@ -197,8 +197,8 @@ def tls_proxy(target_port: int, folder: Path) -> Iterator[int]:
     thread.join()
 
 
-def self_signed(name: str, path: Path) -> Path:
-    """Write a certificate for one day, with its key."""
+def write_certificate(name: str, path: Path) -> Path:
+    """Write a self-signed certificate for one day, with its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
     now = datetime.now().astimezone()

@@ -11,13 +11,13 @@ from inspect_kd.apps.studio.server.temporary_folder import TemporaryFolder
 
 
 def test_hosts_and_origins_of_the_listening_address_are_accepted() -> None:
-    everywhere, line = AllowedHosts("0.0.0.0"), AllowedHosts("Line3.example")
-    assert all(everywhere.accepts_host(host) for host in ("10.1.2.3:7860", "[fe80::1]:7860", "localhost"))
-    assert not everywhere.accepts_host("evil.example") and not line.accepts_host("10.1.2.3")
-    assert line.accepts_host("line3.example:7860") and line.accepts_host("127.0.0.1")
-    assert line.accepts_origin("http://line3.example:7860", "line3.example:7860")
-    assert not line.accepts_origin("http://line3.example:7861", "line3.example:7860")
-    assert not line.accepts_origin("chrome-extension://abc", "line3.example")
+    any_address, one_name = AllowedHosts("0.0.0.0"), AllowedHosts("Line3.example")
+    assert all(any_address.accepts_host(host) for host in ("10.1.2.3:7860", "[fe80::1]:7860", "localhost"))
+    assert not any_address.accepts_host("evil.example") and not one_name.accepts_host("10.1.2.3")
+    assert one_name.accepts_host("line3.example:7860") and one_name.accepts_host("127.0.0.1")
+    assert one_name.accepts_origin("http://line3.example:7860", "line3.example:7860")
+    assert not one_name.accepts_origin("http://line3.example:7861", "line3.example:7860")
+    assert not one_name.accepts_origin("chrome-extension://abc", "line3.example")
 
 
 def test_public_name_is_a_host_without_scheme_or_path() -> None:
@@ -54,15 +54,20 @@ def test_login_attempts_are_limited_per_address_and_refill_over_time() -> None:
 
 def test_only_abandoned_folders_of_this_user_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    abandoned, unlocked, link = (tmp_path / f"x-{name}" for name in ("abandoned", "unlocked", "link"))
-    for folder in (abandoned, unlocked):
+    abandoned, without_lock_file, link = (tmp_path / f"x-{name}" for name in ("abandoned", "without_lock_file", "link"))
+    for folder in (abandoned, without_lock_file):
         folder.mkdir()
         (folder / "file").touch()
     (abandoned / ".lock").touch()
-    link.symlink_to(unlocked)
+    link.symlink_to(without_lock_file)
     (tmp_path / "y-abandoned").mkdir()
     first = TemporaryFolder("x-")
-    assert not abandoned.exists() and unlocked.exists() and first.path.exists() and (tmp_path / "y-abandoned").exists()
+    assert (
+        not abandoned.exists()
+        and without_lock_file.exists()
+        and first.path.exists()
+        and (tmp_path / "y-abandoned").exists()
+    )
     second = TemporaryFolder("x-")
     assert first.path.exists(), "its lock is held"
     for folder in (first, second):

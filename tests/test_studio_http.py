@@ -17,8 +17,8 @@ import pytest
 
 from tests.studio_server import Server, studio
 
-FOREIGN = "https://evil.example"
-CALL = "/gradio_api/call/save_calibration"
+FOREIGN_ORIGIN = "https://evil.example"
+SAVE_CALIBRATION = "/gradio_api/call/save_calibration"
 SESSION = "tests"
 SIGN_OFF = json.dumps({"data": ["Eve", 0.5, 1.0], "session_hash": SESSION}).encode()
 JSON = {"Content-Type": "application/json"}
@@ -50,7 +50,7 @@ class RestartedStudio:
 
 
 @pytest.fixture(scope="module")
-def restarted(run: Path, parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RestartedStudio]:
+def restarted_studio(run: Path, parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RestartedStudio]:
     folder = tmp_path_factory.mktemp("studio")
     host_log = folder / "hosts"
     host_log.touch()
@@ -69,12 +69,12 @@ def restarted(run: Path, parts: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture
-def server(restarted: RestartedStudio) -> Server:
-    return restarted.server
+def server(restarted_studio: RestartedStudio) -> Server:
+    return restarted_studio.server
 
 
 @pytest.fixture(scope="module")
-def proxied(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def proxied_studio(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A Studio with a password and two public names, as behind a reverse proxy."""
     names = "studio.example Line.example:8443"
     environment = {"INSPECT_KD_AUTH": "ada:secret", "INSPECT_KD_ALLOW_HOST": names, "FORWARDED_ALLOW_IPS": "127.0.0.1"}
@@ -84,9 +84,9 @@ def proxied(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
 
 def ask(server: Server, method: str, path: str, body: bytes | None = None, **headers: str) -> Answer:
     """Send one request; underscores in header names become hyphens."""
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    http_headers = {name.replace("_", "-"): value for name, value in headers.items()}
     with closing(http.client.HTTPConnection(server.address.removeprefix("http://"), timeout=60)) as connection:
-        connection.request(method, path, body, named)
+        connection.request(method, path, body, http_headers)
         answer = connection.getresponse()
         return Answer(answer.status, {key.lower(): value for key, value in answer.getheaders()}, answer.read())
 
@@ -111,8 +111,8 @@ def file_arguments(*paths: str) -> list[dict[str, object]]:
     return [{"path": path, "meta": {"_type": "gradio.FileData"}} for path in paths]
 
 
-def received(server: Server) -> list[Path]:
-    """Uploaded files on disk."""
+def uploaded_files(server: Server) -> list[Path]:
+    """Non-empty files of uploads on disk."""
     folders = server.temporary.glob("inspect-kd-received-*")
     files = [path for folder in folders for path in folder.rglob("*") if path.is_file() and path.stat().st_size]
     return [path for path in files if "shown" not in path.parts]
@@ -130,7 +130,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "127.0.0.1@evil.example", "10.1.2.3", ""])
 def test_foreign_host_is_refused_on_every_route(server: Server, host: str) -> None:
-    for method, path in (("GET", "/"), ("GET", "/config"), ("POST", CALL), ("POST", "/gradio_api/upload")):
+    for method, path in (("GET", "/"), ("GET", "/config"), ("POST", SAVE_CALIBRATION), ("POST", "/gradio_api/upload")):
         answer = ask(server, method, path, b"{}" if method == "POST" else None, Host=host)
         assert (answer.status, b"--allow-host" in answer.body) == (403, True), (method, path)
 
@@ -142,9 +142,9 @@ def test_loopback_names_are_accepted(server: Server) -> None:
 
 
 @pytest.mark.parametrize(
-    "foreign",
+    "foreign_headers",
     [
-        {"Origin": FOREIGN},
+        {"Origin": FOREIGN_ORIGIN},
         {"Origin": "null"},
         {"Origin": "http://127.0.0.1:1"},
         {"Origin": "http://localhost"},
@@ -153,25 +153,25 @@ def test_loopback_names_are_accepted(server: Server) -> None:
     ],
     ids=str,
 )
-def test_page_of_another_origin_changes_nothing(server: Server, foreign: dict[str, str]) -> None:
-    before = received(server)
+def test_page_of_another_origin_changes_nothing(server: Server, foreign_headers: dict[str, str]) -> None:
+    before = uploaded_files(server)
     answers = [
-        ask(server, "POST", CALL, SIGN_OFF, Content_Type="text/plain", **foreign),
-        ask(server, "POST", CALL, SIGN_OFF, **JSON, **foreign),
-        ask(server, "POST", "/gradio_api/run/save_calibration", SIGN_OFF, **JSON, **foreign),
-        ask(server, "POST", "/gradio_api/queue/join", SIGN_OFF, **JSON, **foreign),
-        ask(server, "GET", "/logout", **foreign),
-        upload(server, ("a.png", b"x"), **foreign),
+        ask(server, "POST", SAVE_CALIBRATION, SIGN_OFF, Content_Type="text/plain", **foreign_headers),
+        ask(server, "POST", SAVE_CALIBRATION, SIGN_OFF, **JSON, **foreign_headers),
+        ask(server, "POST", "/gradio_api/run/save_calibration", SIGN_OFF, **JSON, **foreign_headers),
+        ask(server, "POST", "/gradio_api/queue/join", SIGN_OFF, **JSON, **foreign_headers),
+        ask(server, "GET", "/logout", **foreign_headers),
+        upload(server, ("a.png", b"x"), **foreign_headers),
     ]
     assert [answer.status for answer in answers] == [403] * len(answers)
     assert not any("access-control-allow-origin" in answer.headers for answer in answers)
-    assert received(server) == before and not (server.store / "calibrations").exists()
+    assert uploaded_files(server) == before and not (server.store / "calibrations").exists()
 
 
 def test_foreign_origin_gets_no_cors_permission(server: Server) -> None:
-    preflight = {"Origin": FOREIGN, "Access_Control_Request_Method": "POST"}
+    preflight = {"Origin": FOREIGN_ORIGIN, "Access_Control_Request_Method": "POST"}
     for host in ({}, {"Host": "studio.example"}):
-        answer = ask(server, "OPTIONS", CALL, **preflight, **host)
+        answer = ask(server, "OPTIONS", SAVE_CALIBRATION, **preflight, **host)
         assert answer.status == 403 and "access-control-allow-origin" not in answer.headers
 
 
@@ -200,21 +200,26 @@ def test_every_response_has_the_security_headers(server: Server) -> None:
         assert (sent_headers["x-frame-options"], sent_headers["x-content-type-options"]) == ("DENY", "nosniff")
 
 
-def test_foreign_page_cannot_use_a_login(proxied: Server) -> None:
-    cookie = {"Cookie": login(proxied, "secret").headers["set-cookie"].partition(";")[0]}
+def test_foreign_page_cannot_use_a_login(proxied_studio: Server) -> None:
+    cookie = {"Cookie": login(proxied_studio, "secret").headers["set-cookie"].partition(";")[0]}
     public_host, local_host = {"Host": "studio.example"}, {}
     for host in (public_host, local_host):
-        answer = ask(proxied, "POST", CALL, SIGN_OFF, **JSON, **cookie, **host, Origin=FOREIGN)
+        answer = ask(
+            proxied_studio, "POST", SAVE_CALIBRATION, SIGN_OFF, **JSON, **cookie, **host, Origin=FOREIGN_ORIGIN
+        )
         assert answer.status == 403 and "access-control-allow-origin" not in answer.headers
-    assert not (proxied.store / "calibrations").exists()
+    assert not (proxied_studio.store / "calibrations").exists()
     for host, origin in (
         (public_host, "https://studio.example"),
         (local_host, "https://studio.example"),
         ({"Host": "studio.example:443"}, "https://studio.example"),
         (local_host, "https://line.example:8443"),
     ):
-        assert ask(proxied, "POST", CALL, SIGN_OFF, **JSON, **cookie, **host, Origin=origin).status == 200
-    wait_for(lambda: len(list((proxied.store / "calibrations").glob("*.json"))) == 4)
+        assert (
+            ask(proxied_studio, "POST", SAVE_CALIBRATION, SIGN_OFF, **JSON, **cookie, **host, Origin=origin).status
+            == 200
+        )
+    wait_for(lambda: len(list((proxied_studio.store / "calibrations").glob("*.json"))) == 4)
 
 
 # Served and fetched files
@@ -223,19 +228,19 @@ def test_foreign_page_cannot_use_a_login(proxied: Server) -> None:
 @pytest.mark.parametrize(
     "name", ["file=https://outside.invalid/a.png", "file=http://outside.invalid", "proxy=https://outside.invalid/"]
 )
-def test_file_route_fetches_nothing_from_other_hosts(restarted: RestartedStudio, name: str) -> None:
-    assert ask(restarted.server, "GET", f"/gradio_api/{name}").status == 403
-    assert "outside.invalid" not in restarted.host_log.read_text()
+def test_file_route_fetches_nothing_from_other_hosts(restarted_studio: RestartedStudio, name: str) -> None:
+    assert ask(restarted_studio.server, "GET", f"/gradio_api/{name}").status == 403
+    assert "outside.invalid" not in restarted_studio.host_log.read_text()
 
 
 @pytest.mark.parametrize("url", [None, "https://outside.invalid/b.png", "data:image/png;base64,aGVsbG8="])
-def test_event_fetches_no_file_from_other_hosts(restarted: RestartedStudio, url: str | None) -> None:
+def test_event_fetches_no_file_from_other_hosts(restarted_studio: RestartedStudio, url: str | None) -> None:
     for endpoint, before, after in (("inspect", [], ["", ""]), ("card", [], []), ("save_calibration", [], [1.0, 2.0])):
         file = {"path": "https://outside.invalid/a.png", "url": url, "meta": {"_type": "gradio.FileData"}}
         hidden = {"path": "x", "inner": file}  # a file inside a value that looks like a file
         for given in ([file], file, [hidden]):
-            assert "event: error" in call(restarted.server, endpoint, *before, given, *after)
-    assert "outside.invalid" not in restarted.host_log.read_text()
+            assert "event: error" in call(restarted_studio.server, endpoint, *before, given, *after)
+    assert "outside.invalid" not in restarted_studio.host_log.read_text()
 
 
 def test_uploads_are_not_served(server: Server, parts: Path) -> None:
@@ -244,6 +249,7 @@ def test_uploads_are_not_served(server: Server, parts: Path) -> None:
     assert Path(path).read_bytes() == picture
     for route in (f"file={path}", f"file/{path}", f"file={path.replace('uploads', 'shown/../uploads')}"):
         assert ask(server, "GET", f"/gradio_api/{route}").status in (403, 404)
+    # Inspected uploads are removed.
     call(server, "inspect", file_arguments(path), "", "")
 
 
@@ -252,7 +258,7 @@ def test_uploads_are_not_served(server: Server, parts: Path) -> None:
 
 def test_upload_is_removed_after_it_was_read(server: Server, parts: Path) -> None:
     picture = next(parts.rglob("*.png")).read_bytes()
-    before = received(server)
+    before = uploaded_files(server)
     paths = json.loads(upload(server, ("a.png", picture), ("a.png", picture), ("b.txt", b"no image")).body)
     other = json.loads(upload(server, ("a.png", picture)).body)
     assert len({*paths, *other}) == 4, "no two uploads share a file"
@@ -261,7 +267,7 @@ def test_upload_is_removed_after_it_was_read(server: Server, parts: Path) -> Non
     assert not any(Path(path).exists() for path in paths) and Path(other[0]).exists()
     assert '"score"' in call(server, "inspect", file_arguments(*other), "", "")
     assert "send it again" in call(server, "inspect", file_arguments(*other), "", "")
-    assert set(received(server)) <= set(before)
+    assert set(uploaded_files(server)) <= set(before)
 
 
 def test_uploads_count_in_the_disk_limit(server: Server) -> None:
@@ -270,7 +276,7 @@ def test_uploads_count_in_the_disk_limit(server: Server) -> None:
     second = upload(server, ("b.png", bytes(40 * 2**20)))
     assert second.status == 413 and b"no room left" in second.body
     call(server, "inspect", file_arguments(*json.loads(first.body)), "", "")
-    assert not [path for path in received(server) if path.stat().st_size > 2**20]
+    assert not [path for path in uploaded_files(server) if path.stat().st_size > 2**20]
     third = upload(server, ("c.png", bytes(40 * 2**20)))
     assert third.status == 200
     call(server, "inspect", file_arguments(*json.loads(third.body)), "", "")
@@ -282,13 +288,13 @@ def test_aborted_upload_leaves_nothing(server: Server) -> None:
         connection.putheader("Content-Type", MULTIPART["Content-Type"])
         connection.putheader("Content-Length", str(2**22))
         connection.endheaders(multipart(("a.png", bytes(2**21)))[:-20])
-        wait_for(lambda: any(path.stat().st_size > 2**19 for path in received(server)))
-    wait_for(lambda: not any(path.stat().st_size > 2**19 for path in received(server)))
+        wait_for(lambda: any(path.stat().st_size > 2**19 for path in uploaded_files(server)))
+    wait_for(lambda: not any(path.stat().st_size > 2**19 for path in uploaded_files(server)))
 
 
-def test_next_start_removes_the_folders_of_a_killed_studio(restarted: RestartedStudio) -> None:
-    assert len(restarted.abandoned_folders) == 2
-    assert not any(folder.exists() for folder in restarted.abandoned_folders)
+def test_next_start_removes_the_folders_of_a_killed_studio(restarted_studio: RestartedStudio) -> None:
+    assert len(restarted_studio.abandoned_folders) == 2
+    assert not any(folder.exists() for folder in restarted_studio.abandoned_folders)
 
 
 # Logins
@@ -301,11 +307,15 @@ def login(server: Server, password: str, **headers: str) -> Answer:
     )
 
 
-def test_wrong_logins_are_slowed_down(proxied: Server) -> None:
-    address, other = {"X_Forwarded_For": "10.0.0.1"}, {"X_Forwarded_For": "10.0.0.2"}  # as the proxy says
-    assert all(login(proxied, "secret", **address).status == 200 for _ in range(20)), "correct logins are not limited"
-    assert [login(proxied, f"wrong {number}", **address).status for number in range(20)] == [400] * 10 + [429] * 10
-    refused = login(proxied, "secret", **address)
+def test_wrong_logins_are_slowed_down(proxied_studio: Server) -> None:
+    address, other = {"X_Forwarded_For": "10.0.0.1"}, {"X_Forwarded_For": "10.0.0.2"}  # as the proxy reports them
+    assert all(login(proxied_studio, "secret", **address).status == 200 for _ in range(20)), (
+        "correct logins are not limited"
+    )
+    assert [login(proxied_studio, f"wrong {number}", **address).status for number in range(20)] == [400] * 10 + [
+        429
+    ] * 10
+    refused = login(proxied_studio, "secret", **address)
     assert refused.status == 429 and 0 < int(refused.headers["retry-after"]) <= 30
-    assert ask(proxied, "POST", "/login/", b"", **JSON, **address).status == 429
-    assert login(proxied, "secret", **other).status == 200, "another address is not locked out"
+    assert ask(proxied_studio, "POST", "/login/", b"", **JSON, **address).status == 429
+    assert login(proxied_studio, "secret", **other).status == 200, "another address is not locked out"

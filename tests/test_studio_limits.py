@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.studio_server import Server, studio
-from tests.test_studio_http import JSON, MULTIPART, Answer, ask, call, file_arguments, multipart, received, upload
+from tests.test_studio_http import JSON, MULTIPART, Answer, ask, call, file_arguments, multipart, upload, uploaded_files
 
 FORM = {"Content_Type": "application/x-www-form-urlencoded"}
 PREFIXES = ("", "/studio")
@@ -32,7 +32,7 @@ def server(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serv
 
 
 @pytest.fixture(scope="module")
-def protected(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def studio_with_password(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     words = (run / "r.onnx", "--no-train", "--root-path", "/studio")
     with studio(*words, folder=tmp_path_factory.mktemp("locked"), INSPECT_KD_AUTH="ada:secret") as server:
         yield server
@@ -58,7 +58,7 @@ def test_call_outside_the_queue_or_without_a_session_changes_nothing(server: Ser
     for route in ("run", "api"):
         for session in ({}, {"session_hash": ""}, {"session_hash": "tests"}):
             assert post(server, f"/gradio_api/{route}/decide", {"data": [1.5, 1.5], **session}).status == 404
-    for _ in range(17):  # one more than there are sessions
+    for _ in range(17):  # one more than the limit of sessions
         event = json.loads(post(server, "/gradio_api/call/decide", {"data": [1.5, 1.5]}).body)["event_id"]
         answer = ask(server, "GET", f"/gradio_api/call/decide/{event}").body.decode()
         assert "event: error" in answer and "session_hash" in answer
@@ -96,10 +96,17 @@ def test_prefix_given_twice_reaches_nothing(server: Server) -> None:
     assert answer.status in (404, 405)
 
 
-def test_wrong_logins_count_under_every_prefix_and_claimed_address(protected: Server) -> None:
+def test_wrong_logins_count_under_every_prefix_and_claimed_address(studio_with_password: Server) -> None:
     body = b"username=ada&password=wrong"
     answers = [
-        ask(protected, "POST", f"{PREFIXES[number % 2]}/login", body, **FORM, X_Forwarded_For=f"10.0.0.{number}").status
+        ask(
+            studio_with_password,
+            "POST",
+            f"{PREFIXES[number % 2]}/login",
+            body,
+            **FORM,
+            X_Forwarded_For=f"10.0.0.{number}",
+        ).status
         for number in range(12)
     ]
     assert answers == [400] * 10 + [429] * 2
@@ -126,19 +133,21 @@ def test_event_opens_no_file_that_was_not_uploaded(server: Server, tmp_path: Pat
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
-def test_bodies_are_limited_before_login(protected: Server, prefix: str) -> None:
+def test_bodies_are_limited_before_login(studio_with_password: Server, prefix: str) -> None:
     for path, headers, limit in (("call/inspect", JSON, 2**20), ("queue/join", MULTIPART, 2**20)):
-        assert ask(protected, "POST", f"{prefix}/gradio_api/{path}", bytes(limit + 1), **headers).status == 413
+        assert (
+            ask(studio_with_password, "POST", f"{prefix}/gradio_api/{path}", bytes(limit + 1), **headers).status == 413
+        )
     chunk = b"%x\r\n" % 2**20 + bytes(2**20) + b"\r\n"
     head = f"POST {prefix}/gradio_api/cancel HTTP/1.1\r\nContent-Type: application/json\r\n"
-    assert send_raw(protected, f"{head}Transfer-Encoding: chunked", chunk * 2).startswith(b"HTTP/1.1 413")
-    assert ask(protected, "POST", f"{prefix}/gradio_api/cancel", b"{}", **JSON).status == 401
+    assert send_raw(studio_with_password, f"{head}Transfer-Encoding: chunked", chunk * 2).startswith(b"HTTP/1.1 413")
+    assert ask(studio_with_password, "POST", f"{prefix}/gradio_api/cancel", b"{}", **JSON).status == 401
 
 
-def test_login_must_be_a_small_form(protected: Server) -> None:
+def test_login_must_be_a_small_form(studio_with_password: Server) -> None:
     from inspect_kd.apps.studio.server.body_limit import MAX_LOGIN_BYTES, BodyLimit
 
-    assert ask(protected, "POST", "/login", b"", **MULTIPART).status in (415, 429)
+    assert ask(studio_with_password, "POST", "/login", b"", **MULTIPART).status in (415, 429)
     assert (
         asyncio.run(status_of(BodyLimit(unreachable), "/login", bytes(MAX_LOGIN_BYTES + 1), FORM["Content_Type"]))
         == 413
@@ -150,7 +159,7 @@ async def unreachable(*_: object) -> None:
     raise AssertionError("the application was reached")
 
 
-async def status_of(app: Any, path: str, body: bytes | None, kind: str, length: int | None = None) -> int:
+async def status_of(app: Any, path: str, body: bytes | None, content_type: str, length: int | None = None) -> int:
     """The status that middleware sends for one request; a body of None never arrives."""
     sent_messages: list[Any] = []
 
@@ -162,7 +171,7 @@ async def status_of(app: Any, path: str, body: bytes | None, kind: str, length: 
     async def send(message: Any) -> None:
         sent_messages.append(message)
 
-    headers = [(b"content-type", kind.encode())]
+    headers = [(b"content-type", content_type.encode())]
     if length is not None:
         headers.append((b"content-length", str(length).encode()))
     scope = {"type": "http", "method": "POST", "path": path, "root_path": "", "headers": headers}
@@ -174,11 +183,11 @@ async def status_of(app: Any, path: str, body: bytes | None, kind: str, length: 
 
 
 def test_upload_with_two_sizes_is_refused(server: Server) -> None:
-    before = received(server)
+    before = uploaded_files(server)
     body = multipart(("a.png", bytes(2**20)))
     head = "POST /gradio_api/upload HTTP/1.1\r\nContent-Type: multipart/form-data; boundary=x\r\nContent-Length: 0\r\n"
     answer = send_raw(server, f"{head}Transfer-Encoding: chunked", b"%x\r\n" % len(body) + body + b"\r\n0\r\n\r\n")
-    assert answer[9:12] in (b"400", b"411") and received(server) == before
+    assert answer.split()[1] in (b"400", b"411") and uploaded_files(server) == before
 
 
 def test_slow_upload_reserves_little_room_and_ends_when_it_stalls(server: Server, tmp_path: Path) -> None:
@@ -236,9 +245,9 @@ def test_pictures_and_exports_count_in_the_disk_limit(run: Path, parts: Path, tm
         assert len(session.refused_files) == 1000
         with pytest.raises(BadInput, match="session"):
             sessions.get("")
-        for limits in ((1e9, 1e9), (0.5, float("inf")), (float("nan"), 1.0), (-1.0, 1.0)):
+        for thresholds in ((1e9, 1e9), (0.5, float("inf")), (float("nan"), 1.0), (-1.0, 1.0)):
             with pytest.raises(BadInput, match="must lie between 0 and"):
-                session.set_thresholds(*limits)
+                session.set_thresholds(*thresholds)
     finally:
         sessions.close()
 
@@ -246,10 +255,13 @@ def test_pictures_and_exports_count_in_the_disk_limit(run: Path, parts: Path, tm
 # Logout and start
 
 
-def test_image_on_a_foreign_page_cannot_log_out(protected: Server) -> None:
+def test_image_on_a_foreign_page_cannot_log_the_user_out(studio_with_password: Server) -> None:
     for foreign in ({}, {"Referer": "http://evil.example/page"}):
-        assert ask(protected, "GET", "/logout", **foreign).status == 403
-    assert ask(protected, "GET", "/studio/logout", Referer=f"{protected.address}/studio/").status != 403
+        assert ask(studio_with_password, "GET", "/logout", **foreign).status == 403
+    assert (
+        ask(studio_with_password, "GET", "/studio/logout", Referer=f"{studio_with_password.address}/studio/").status
+        != 403
+    )
 
 
 def test_studio_listens_on_an_ipv6_address(run: Path, tmp_path: Path) -> None:

@@ -27,11 +27,11 @@ def images(parts: Path) -> list[Path]:
 
 
 @pytest.fixture
-def page(run: Path, tmp_path: Path) -> Iterator[Callable[..., tuple[dict[str, Any], Any]]]:
+def make_page(run: Path, tmp_path: Path) -> Iterator[Callable[..., tuple[dict[str, Any], Any]]]:
     """A function that builds the page without a server, and returns its event handlers by name, and its app."""
     need("gradio", find_spec("gradio") is not None)
 
-    def make_page(*names: str) -> tuple[dict[str, Any], Any]:
+    def make(*names: str) -> tuple[dict[str, Any], Any]:
         from inspect_kd.apps.studio.app import build
 
         async def build_in_loop(settings: Settings) -> tuple[Any, Any]:
@@ -46,7 +46,7 @@ def page(run: Path, tmp_path: Path) -> Iterator[Callable[..., tuple[dict[str, An
         }, app
 
     apps: list[Any] = []
-    yield make_page
+    yield make
     for app in apps:
         app.sessions.close()
 
@@ -80,10 +80,10 @@ def test_many_empty_sessions_close_none_with_parts(run: Path, parts: Path, tmp_p
         assert len(operator.predict(api_name="/parts")) == 2
 
 
-def test_new_session_is_refused_while_all_others_have_parts(page: Any, parts: Path) -> None:
+def test_new_session_is_refused_while_all_others_have_parts(make_page: Any, parts: Path) -> None:
     import gradio as gr
 
-    handlers, app = page()
+    handlers, app = make_page()
     content = images(parts)[0].read_bytes()
     for number in range(MAX_SESSIONS):
         app.sessions.get(str(number)).add(content, "p.png")
@@ -94,10 +94,10 @@ def test_new_session_is_refused_while_all_others_have_parts(page: Any, parts: Pa
     assert handlers["parts"](request("new")) == []
 
 
-def test_lost_parts_are_reported_once_and_thresholds_are_restored(page: Any, parts: Path) -> None:
+def test_lost_parts_are_reported_once_and_thresholds_are_restored(make_page: Any, parts: Path) -> None:
     import gradio as gr
 
-    handlers, app = page()
+    handlers, app = make_page()
     session = app.sessions.get("operator")
     session.add(images(parts)[0].read_bytes(), "p.png")
     session.set_thresholds(0.25, 0.5)
@@ -116,10 +116,10 @@ def test_lost_parts_are_reported_once_and_thresholds_are_restored(page: Any, par
     assert (thresholds.reinspect, thresholds.reject) == (0.25, 0.5), "as its page still shows"
 
 
-def test_lost_connection_is_reported_on_the_page(page: Any, parts: Path) -> None:
+def test_lost_connection_is_reported_on_the_page(make_page: Any, parts: Path) -> None:
     from inspect_kd.apps.studio.handlers import page_session
 
-    _, app = page()
+    _, app = make_page()
     app.sessions.get("operator").add(images(parts)[0].read_bytes(), "p.png")
     app.sessions.close_session("operator")
     with pytest.warns(UserWarning, match=r"parts lost: 1\. The connection was lost"):
@@ -127,9 +127,9 @@ def test_lost_connection_is_reported_on_the_page(page: Any, parts: Path) -> None
     page_session(app, request("operator"))
 
 
-def test_artifact_name_is_escaped_in_the_sign_off_message(page: Any) -> None:
+def test_artifact_name_is_escaped_in_the_sign_off_message(make_page: Any) -> None:
     name = "<img src=x onerror=alert(1)>"
-    handlers, app = page(name)
+    handlers, app = make_page(name)
     thresholds = app.sessions.get("me").thresholds
     message = handlers["sign_off"]("Ada <b>", name, "", thresholds.reinspect, thresholds.reject, request("me"))
     assert "signed off by Ada &lt;b&gt;" in message
@@ -149,28 +149,28 @@ def test_second_studio_on_the_same_runs_is_refused(run: Path, tmp_path: Path) ->
             pass
 
 
-def test_names_in_error_messages_are_escaped(page: Any) -> None:
+def test_names_in_error_messages_are_escaped(make_page: Any) -> None:
     import gradio as gr
 
-    handlers, _ = page()
+    handlers, _ = make_page()
     with pytest.raises(gr.Error, match="no artifact named '&lt;img src=x&gt;'"):
         handlers["card"]("<img src=x>")
     with pytest.raises(gr.Error, match="no export named '&lt;b&gt;'"):
         handlers["export"]("<b>", request("me"))
 
 
-def test_stopped_change_of_artifact_changes_nothing(page: Any, parts: Path) -> None:
-    handlers, app = page("r", "second")
+def test_stopped_change_of_artifact_changes_nothing(make_page: Any, parts: Path) -> None:
+    handlers, app = make_page("r", "second")
     session, me = app.sessions.get("operator"), request("operator")
     for path in images(parts)[:3]:
         session.add(path.read_bytes(), path.name)
     handlers["move_sliders"](0.25, 0.5, me)
-    layers, limits = [part.heat_layer for part in session.all_parts()], session.thresholds
+    layers, thresholds = [part.heat_layer for part in session.all_parts()], session.thresholds
     change = handlers["change_artifact"]("second", "", me)
     next(change)
     change.close()
     exported = json.loads(Path(handlers["export"]("json", me)).read_text())
-    assert exported["artifact"]["name"] == "r" and session.thresholds == limits
+    assert exported["artifact"]["name"] == "r" and session.thresholds == thresholds
     assert [part.heat_layer for part in session.all_parts()] == layers
     artifact, *_ = handlers["stop_batch"](me)
     assert artifact["value"] == "r", "the page shows the artifact that the scores are of"
@@ -183,8 +183,8 @@ def test_stopped_change_of_artifact_changes_nothing(page: Any, parts: Path) -> N
     )
 
 
-def test_sign_off_refuses_thresholds_that_the_page_does_not_show(page: Any) -> None:
-    handlers, app = page()
+def test_sign_off_refuses_thresholds_that_the_page_does_not_show(make_page: Any) -> None:
+    handlers, app = make_page()
     session, me = app.sessions.get("me"), request("me")
     handlers["move_sliders"](0.25, 0.5, me)
     assert "check them again, then sign off" in handlers["sign_off"]("Ada", "r", "", 0.3, 0.5, me)

@@ -32,7 +32,7 @@ from tests.studio_server import chromium, need
 from tests.tiny import TINY
 
 PATIENCE_S = 120
-LONG = [*TINY, "fit.steps=4000", "fit.evaluate_every=4000"]
+LONG_TRAINING = [*TINY, "fit.steps=4000", "fit.evaluate_every=4000"]
 """Settings of a training that does not end during a test."""
 
 
@@ -56,7 +56,7 @@ def wait_for_state(trainings: Trainings, name: str, *states: State) -> State:
 
 @pytest.fixture
 def root(parts: Path) -> Path:
-    """The folder below which clients may choose: it holds the data set `sample`."""
+    """The folder below which clients may choose data; it holds the data set `sample`."""
     return parts.parent
 
 
@@ -122,12 +122,12 @@ def test_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(
 
 
 def test_killed_training_has_failed_and_the_queue_moves_on(make_trainings: Callable[..., Trainings]) -> None:
-    trainings = make_trainings(LONG)
+    trainings = make_trainings(LONG_TRAINING)
     pid = trainings.start(request()).record.pid  # type: ignore[union-attr]
     second = trainings.start(request(name="second"))
     third = trainings.start(request(name="third"))
     assert (second.state, second.queue_position, third.queue_position) == (State.WAITING, 1, 2), (
-        "one at a time, and the others show their place"
+        "one training runs at a time, the others show their place"
     )
     assert "Place in the queue: 2" in view.status(third, TrainingProgress(), "")
     trainings.stop("third")
@@ -158,9 +158,9 @@ os._exit(0)  # like a Studio that crashes
 def test_restarted_studio_finds_the_running_training(
     make_trainings: Callable[..., Trainings], root: Path, tmp_path: Path
 ) -> None:
-    words = [sys.executable, "-c", STARTER, str(root), str(tmp_path / "runs"), *LONG]
+    words = [sys.executable, "-c", STARTER, str(root), str(tmp_path / "runs"), *LONG_TRAINING]
     pid = int(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
-    trainings = make_trainings(LONG)
+    trainings = make_trainings(LONG_TRAINING)
     training = trainings.get("r")
     assert training.state is State.RUNNING and training.record.pid == pid  # type: ignore[union-attr]
     assert trainings.start(request(name="next")).state is State.WAITING, "the training that was found counts as running"
@@ -168,7 +168,7 @@ def test_restarted_studio_finds_the_running_training(
     wait_until(lambda: trainings.progress("r").losses, "its progress")
     assert trainings.progress("r").phase == "train" and trainings.progress("r").total == 4000
     trainings.stop("r")
-    wait_for_state(trainings, "r", State.STOPPED)  # by the second signal, because it ignores the first
+    wait_for_state(trainings, "r", State.STOPPED)  # at the second signal, because it ignores the first
     # An exiting process has lost the command line by which the Studio recognises it.
     wait_until(lambda: processes.process_birth(pid) is None, "its end")
 
@@ -294,11 +294,11 @@ def test_training_that_ignores_signals_is_sent_each_once(root: Path, tmp_path: P
         write_record(tmp_path / "runs", "r", process, stop_requested_at=time.time())  # type: ignore[arg-type]
         trainings = Trainings(root, tmp_path / "runs", grace=0.3)
 
-        def ended() -> bool:
+        def has_ended() -> bool:
             trainings.update()
             return process.poll() is not None
 
-        wait_until(ended, "its end")
+        wait_until(has_ended, "its end")
         assert process.returncode == -signal.SIGKILL
         assert process.stdout.read().split() == [str(int(signal.SIGINT)), str(int(signal.SIGTERM))]
 
@@ -362,7 +362,9 @@ def test_data_outside_of_the_root_is_refused(given: str, small_root: Path, tmp_p
     )
 
 
-def test_foreign_record_cannot_start_what_a_client_could_not(small_root: Path, tmp_path: Path) -> None:
+def test_foreign_record_starts_neither_its_command_nor_a_training_on_data_outside_the_root(
+    small_root: Path, tmp_path: Path
+) -> None:
     """Neither the command nor the data of a record from another machine is trusted."""
     marker = tmp_path / "marker"
     hostile = TrainingRecord(
@@ -424,8 +426,10 @@ def test_pictures_of_a_run_come_from_its_report_or_else_from_its_data(run: Path,
     service = TrainService(root, tmp_path / "runs", tmp_path / "store")
     assert texts.REPORT_PARTS in service.progress_view("r").pictures
     (folder / pictures_file.FILE_NAME).unlink()  # as in runs of earlier versions
-    former = service.progress_view("r")
-    assert texts.FIRST_PARTS.format(folder="sample") in former.pictures and former.can_open
+    without_pictures_file = service.progress_view("r")
+    assert (
+        texts.FIRST_PARTS.format(folder="sample") in without_pictures_file.pictures and without_pictures_file.can_open
+    )
     assert "<h1>" in service.report("r")
 
 
@@ -553,20 +557,31 @@ def test_data_folders_outside_of_the_root_are_not_listed(root: Path, parts: Path
 
 
 def test_data_check_runs_in_its_own_process(root: Path, parts: Path, tmp_path: Path) -> None:
-    *_, good = data_check.check(root, "sample", tmp_path)
-    assert good.over and good.is_trainable and good.counts["board"]["test"] == 8 and good.defective["board"] == 5
-    assert "Nothing wrong was found" in view.check_result(good)
+    *_, sample_check = data_check.check(root, "sample", tmp_path)
+    assert (
+        sample_check.over
+        and sample_check.is_trainable
+        and sample_check.counts["board"]["test"] == 8
+        and sample_check.defective["board"] == 5
+    )
+    assert "Nothing wrong was found" in view.check_result(sample_check)
     (tmp_path / "bad" / "good").mkdir(parents=True)
     for image in (parts / "board" / "train" / "good").iterdir():
         (tmp_path / "bad" / "good" / image.name).write_bytes(image.read_bytes())
     (tmp_path / "bad" / "good" / "<b>.png").write_bytes(b"")
-    *_, bad = data_check.check(tmp_path, "bad", tmp_path)
-    assert not bad.is_trainable and any("is empty" in found.text for found in bad.findings)
-    assert str(tmp_path) not in json.dumps([found.text for found in bad.findings]), "no folder of the server is shown"
-    assert "&lt;b&gt;" in view.check_result(bad) and "<b>.png" not in view.check_result(bad)
+    *_, bad_check = data_check.check(tmp_path, "bad", tmp_path)
+    assert not bad_check.is_trainable and any("is empty" in found.text for found in bad_check.findings)
+    assert str(tmp_path) not in json.dumps([found.text for found in bad_check.findings]), (
+        "no folder of the server is shown"
+    )
+    assert "&lt;b&gt;" in view.check_result(bad_check) and "<b>.png" not in view.check_result(bad_check)
     (tmp_path / "none").mkdir()
-    *_, none = data_check.check(tmp_path, "none", tmp_path)
-    assert not none.is_trainable and not none.counts and "no layout recognised" in none.findings[0].text
+    *_, empty_check = data_check.check(tmp_path, "none", tmp_path)
+    assert (
+        not empty_check.is_trainable
+        and not empty_check.counts
+        and "no layout recognised" in empty_check.findings[0].text
+    )
     assert not list(tmp_path.glob("tmp*")), "nothing is left behind"
 
 
@@ -601,7 +616,7 @@ def test_log_of_several_attempts_gives_one_curve() -> None:
     ):
         parse_line(progress, line)
     assert progress.losses["train"] == [(2, 2), (4, 4), (5, 9), (10, 9)]
-    assert progress.seconds_left == 30, "by the steps that this attempt did, not by all of them"
+    assert progress.seconds_left == 30, "computed from the steps of this attempt alone"
     assert progress.error == "" and progress.attempt == 2
 
 
@@ -635,7 +650,7 @@ with gr.Blocks(title="Studio", analytics_enabled=False) as studio:
 assert "torch" not in sys.modules
 studio.launch(server_name="127.0.0.1", server_port=int(port), ssr_mode=False, quiet=True, footer_links=[])
 """
-SHORT = [*TINY, "fit.steps=80"]
+SHORT_TRAINING = [*TINY, "fit.steps=80"]
 """Settings of a training that lasts long enough to be stopped."""
 
 
@@ -647,12 +662,12 @@ def studio(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    words = [sys.executable, "-c", STUDIO, str(parts.parent), str(work), str(port), *SHORT]
+    words = [sys.executable, "-c", STUDIO, str(parts.parent), str(work), str(port), *SHORT_TRAINING]
     environment = {**os.environ, "GRADIO_ANALYTICS_ENABLED": "False"}
     with (work / "log").open("wb") as log:
         process = subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT, env=environment)
     try:
-        wait_until(lambda: process.poll() is not None or _answers(port), "the Studio's first answer")
+        wait_until(lambda: process.poll() is not None or _is_listening(port), "the Studio's first answer")
         yield f"http://127.0.0.1:{port}"
         assert process.poll() is None, "the Studio has ended"
         assert "Traceback" not in (work / "log").read_text()
@@ -666,7 +681,7 @@ def studio(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
                 wait_for_state(trainings, each.name, State.STOPPED, State.FINISHED)
 
 
-def _answers(port: int) -> bool:
+def _is_listening(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 

@@ -1,4 +1,4 @@
-"""Training a teacher through the command line: its run, its dataset, few parts, real masks, licences."""
+"""Training a teacher through the command line: its run, its samples, few sound parts, real masks, licences."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def write_recipe(folder: Path, **changes: object) -> Path:
     return path
 
 
-def train(recipe: Path, parts: Path, out: Path, *more: str) -> subprocess.CompletedProcess[str]:
+def run_train(recipe: Path, parts: Path, out: Path, *more: str) -> subprocess.CompletedProcess[str]:
     words = ["train", "--data", str(parts), "--model", str(recipe), "--out", str(out), "--name", "t", *more]
     return subprocess.run([sys.executable, "-m", "inspect_kd", *words], capture_output=True, text=True, check=False)
 
@@ -44,13 +44,13 @@ def train(recipe: Path, parts: Path, out: Path, *more: str) -> subprocess.Comple
 @pytest.fixture(scope="module")
 def teacher_run(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("teach")
-    answer = train(write_recipe(folder), parts, folder)
+    answer = run_train(write_recipe(folder), parts, folder)
     assert answer.returncode == 0, answer.stderr
     assert "report" in answer.stdout and '"phase": "study"' in answer.stderr
     return folder / "t"
 
 
-def test_run_of_a_teacher_holds_the_same_files_as_of_a_student(teacher_run: Path, parts: Path) -> None:
+def test_run_of_a_teacher_holds_the_files_of_a_students_run(teacher_run: Path, parts: Path) -> None:
     names = {path.name for path in teacher_run.iterdir()}
     assert {"recipe.yaml", "teacher.safetensors", "t.onnx", "calibration.json", "report.html", "run.json"} <= names
     manifest = json.loads((teacher_run / "run.json").read_text())
@@ -87,13 +87,13 @@ def test_teacher_is_refused_on_another_base_model(teacher_run: Path, tmp_path: P
 
 
 def test_second_training_gives_the_same_teacher(teacher_run: Path, parts: Path, tmp_path: Path) -> None:
-    answer = train(teacher_run / "recipe.yaml", parts, tmp_path)
+    answer = run_train(teacher_run / "recipe.yaml", parts, tmp_path)
     assert answer.returncode == 0, answer.stderr
     assert (tmp_path / "t" / "metrics.jsonl").read_text() == (teacher_run / "metrics.jsonl").read_text()
 
 
 def test_dry_run_counts_the_trained_parameters(tmp_path: Path, parts: Path) -> None:
-    answer = train(write_recipe(tmp_path), parts, tmp_path, "--dry-run")
+    answer = run_train(write_recipe(tmp_path), parts, tmp_path, "--dry-run")
     # 2 prompts of 12 learned vectors with 32 values each.
     assert answer.returncode == 0 and "768 to train" in answer.stdout, answer.stderr
 
@@ -138,24 +138,24 @@ def test_real_defects_follow_the_synthetic_ones() -> None:
 def test_teacher_learns_real_defects_with_masks(tmp_path: Path, parts: Path) -> None:
     draw_sample(tmp_path / "others", 7, size=64, train=6, test_good=1, per_kind=1)
     labelled = ["--set", f"teach.labelled={tmp_path / 'others'}", "--set", "teach.epochs=1"]
-    answer = train(write_recipe(tmp_path), parts, tmp_path, *labelled)
+    answer = run_train(write_recipe(tmp_path), parts, tmp_path, *labelled)
     assert answer.returncode == 0, answer.stderr
 
 
 def test_real_defects_of_the_test_split_are_refused(tmp_path: Path, parts: Path) -> None:
-    answer = train(write_recipe(tmp_path), parts, tmp_path, "--set", f"teach.labelled={parts}")
+    answer = run_train(write_recipe(tmp_path), parts, tmp_path, "--set", f"teach.labelled={parts}")
     assert answer.returncode == 2 and "held out" in answer.stderr
 
 
 def test_labelled_data_without_masks_is_refused(tmp_path: Path, parts: Path) -> None:
     (tmp_path / "sound").mkdir()
     cv2.imwrite(str(tmp_path / "sound" / "a.png"), np.zeros((64, 64, 3), np.uint8))
-    answer = train(write_recipe(tmp_path), parts, tmp_path, "--set", f"teach.labelled={tmp_path / 'sound'}")
+    answer = run_train(write_recipe(tmp_path), parts, tmp_path, "--set", f"teach.labelled={tmp_path / 'sound'}")
     assert answer.returncode == 3 and "no defect with a mask" in answer.stderr
 
 
 @pytest.mark.parametrize(
-    ("licence", "allowed"),
+    ("licence", "is_permitted"),
     [
         ("Apache-2.0", True),
         ("MIT (LAION)", True),
@@ -165,17 +165,17 @@ def test_labelled_data_without_masks_is_refused(tmp_path: Path, parts: Path) -> 
         ("none", False),
     ],
 )
-def test_production_permits_only_listed_licences(licence: str, allowed: bool) -> None:
-    assert licences.is_permitted(licence) == allowed
+def test_production_permits_only_listed_licences(licence: str, is_permitted: bool) -> None:
+    assert licences.is_permitted(licence) == is_permitted
     licences.check("research", {"weights": licence})
-    if not allowed:
+    if not is_permitted:
         with pytest.raises(UsageError, match=r"profile production.*weights"):
             licences.check("production", {"weights": licence})
 
 
 def test_production_refuses_a_licence_before_anything_is_trained(tmp_path: Path, parts: Path) -> None:
     recipe = write_recipe(tmp_path)
-    answer = train(recipe, parts, tmp_path, "--set", "profile=production", "--set", "teacher.licence=CC-BY-NC-4.0")
+    answer = run_train(recipe, parts, tmp_path, "--set", "profile=production", "--set", "teacher.licence=CC-BY-NC-4.0")
     assert answer.returncode == 2 and "allow list" in answer.stderr and not (tmp_path / "t").exists()
 
 

@@ -31,7 +31,7 @@ for turn in range(int(sys.argv[2])):
 """
 
 
-def pictures(count: int) -> list[ImageU8]:
+def random_images(count: int) -> list[ImageU8]:
     rng = np.random.default_rng(0)
     return [rng.integers(0, 255, (8, 8, 3), dtype=np.uint8) for _ in range(count)]
 
@@ -39,30 +39,30 @@ def pictures(count: int) -> list[ImageU8]:
 def test_tensors_are_found_by_image_weights_and_transform(tmp_path: Path) -> None:
     calls: list[int] = []
 
-    def make() -> dict[str, Tensor]:
+    def compute() -> dict[str, Tensor]:
         calls.append(1)
         return {"embedding": torch.full((4, 16, 16), float(len(calls)))}
 
-    images = pictures(2)
+    images = random_images(2)
     cache = TensorCache(tmp_path, "weights", "squash/256")
-    first, second = cache.get(images[0], make), cache.get(images[0], make)
+    first, second = cache.get(images[0], compute), cache.get(images[0], compute)
     assert torch.equal(first["embedding"], second["embedding"]) and len(calls) == 1
     assert (cache.hits, cache.misses) == (1, 1) and first["embedding"].dtype is torch.float16
-    TensorCache(tmp_path, "weights", "squash/256").get(images[0], make)
+    TensorCache(tmp_path, "weights", "squash/256").get(images[0], compute)
     assert len(calls) == 1
     for other in (("weights", "squash/512"), ("others", "squash/256")):
-        TensorCache(tmp_path, *other).get(images[0], make)
-    cache.get(images[1], make)
+        TensorCache(tmp_path, *other).get(images[0], compute)
+    cache.get(images[1], compute)
     assert len(calls) == 4
 
 
 def test_size_is_limited_and_truncated_files_are_ignored(tmp_path: Path) -> None:
-    for image in pictures(6):
+    for image in random_images(6):
         cache = TensorCache(tmp_path, "weights", "squash/256", limit=8000)
         cache.put(image, {"embedding": torch.zeros(4, 16, 16)})
         assert sum(path.stat().st_size for path in tmp_path.glob("*.safetensors")) <= 8000
     first, second = (TensorCache(tmp_path / "both", "weights", name, limit=60_000) for name in "ab")
-    for image in pictures(200):
+    for image in random_images(200):
         for cache in (first, second):
             cache.put(image, {"embedding": torch.zeros(16)})
     shared_bytes = sum(path.stat().st_size for path in (tmp_path / "both").glob("*.safetensors"))
@@ -72,7 +72,7 @@ def test_size_is_limited_and_truncated_files_are_ignored(tmp_path: Path) -> None
     assert max(path.stat().st_size for path in (tmp_path / "both").glob("*.safetensors")) < 1000, (
         "a tensor above the limit was stored"
     )
-    image = pictures(6)[-1]
+    image = random_images(6)[-1]
     for path in tmp_path.glob("*.safetensors"):
         path.write_bytes(path.read_bytes()[:100])
     assert TensorCache(tmp_path, "weights", "squash/256").find(image) is None

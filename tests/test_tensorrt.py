@@ -13,7 +13,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from benchmarks import gpu_check as check
+from benchmarks import gpu_check
 from inspect_kd.errors import BadInput, EnvironmentFault, GateFailed
 from inspect_kd.export.engine_cache import EngineKey
 from inspect_kd.export.options import RuntimeOptions
@@ -37,8 +37,8 @@ def artifact(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_fp16_file_has_half_precision_weights_and_its_card(artifact: Path) -> None:
-    kinds = {tensor.data_type for tensor in onnx.load(str(artifact)).graph.initializer}
-    assert TensorProto.FLOAT16 in kinds
+    data_types = {tensor.data_type for tensor in onnx.load(str(artifact)).graph.initializer}
+    assert TensorProto.FLOAT16 in data_types
     card = json.loads(card_text(artifact.read_bytes(), "a"))
     assert card["target"] == "tensorrt" and card["parity"]["flips"] == 0
     with pytest.raises(BadInput, match="carries no card"):
@@ -65,47 +65,51 @@ def test_int8_file_has_signed_symmetric_weights(run: Path, tmp_path: Path) -> No
     assert result.returncode == 0, result.stderr
     model = onnx.load(str(output))
     assert "QuantizeLinear" in {node.op_type for node in model.graph.node}
-    kinds = {tensor.data_type for tensor in model.graph.initializer}
-    assert TensorProto.INT8 in kinds and TensorProto.UINT8 not in kinds
+    data_types = {tensor.data_type for tensor in model.graph.initializer}
+    assert TensorProto.INT8 in data_types and TensorProto.UINT8 not in data_types
     refuse_unsupported(output)
 
 
-def model(
-    *nodes: onnx.NodeProto, kind: int = TensorProto.FLOAT, constants: dict[str, np.ndarray] | None = None
+def make_model(
+    *nodes: onnx.NodeProto, data_type: int = TensorProto.FLOAT, constants: dict[str, np.ndarray] | None = None
 ) -> bytes:
-    values = [helper.make_tensor_value_info(name, kind, [1, 4]) for name in ("x", "y")]
+    """A model with the input x, the output y, and these nodes."""
+    values = [helper.make_tensor_value_info(name, data_type, [1, 4]) for name in ("x", "y")]
     tensors = [onnx.numpy_helper.from_array(value, name) for name, value in (constants or {}).items()]
     graph = helper.make_graph(list(nodes), "g", values[:1], values[1:], tensors)
-    model_proto = helper.make_model(
+    model = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", 20), helper.make_opsetid("com.microsoft", 1)]
     )
-    return model_proto.SerializeToString()
+    return model.SerializeToString()
 
 
 @pytest.mark.parametrize(
     ("content", "fault"),
     [
-        (model(helper.make_node("NonZero", ["x"], ["y"])), None),
-        (model(helper.make_node("Det", ["x"], ["y"])), "Det: not supported"),
-        (model(helper.make_node("Gelu", ["x"], ["y"], domain="com.microsoft")), "com.microsoft.Gelu: not supported"),
-        (model(helper.make_node("Transpose", ["x"], ["y"]), kind=TensorProto.UINT8), "Transpose of UINT8"),
-        (model(helper.make_node("Cast", ["x"], ["y"], to=1), kind=TensorProto.UINT8), None),
-        (model(helper.make_node("TopK", ["x", "x"], ["y", "i"])), "TopK with a k that is not constant"),
+        (make_model(helper.make_node("NonZero", ["x"], ["y"])), None),
+        (make_model(helper.make_node("Det", ["x"], ["y"])), "Det: not supported"),
         (
-            model(helper.make_node("TopK", ["x", "k"], ["y", "i"]), constants={"k": np.array([4000])}),
+            make_model(helper.make_node("Gelu", ["x"], ["y"], domain="com.microsoft")),
+            "com.microsoft.Gelu: not supported",
+        ),
+        (make_model(helper.make_node("Transpose", ["x"], ["y"]), data_type=TensorProto.UINT8), "Transpose of UINT8"),
+        (make_model(helper.make_node("Cast", ["x"], ["y"], to=1), data_type=TensorProto.UINT8), None),
+        (make_model(helper.make_node("TopK", ["x", "x"], ["y", "i"])), "TopK with a k that is not constant"),
+        (
+            make_model(helper.make_node("TopK", ["x", "k"], ["y", "i"]), constants={"k": np.array([4000])}),
             "TopK of more than 3839",
         ),
-        (model(helper.make_node("ReduceMax", ["x", "x"], ["y"])), "ReduceMax along axes that are not constant"),
-        (model(helper.make_node("Resize", ["x"], ["y"], mode="cubic")), "Resize with antialiasing"),
+        (make_model(helper.make_node("ReduceMax", ["x", "x"], ["y"])), "ReduceMax along axes that are not constant"),
+        (make_model(helper.make_node("Resize", ["x"], ["y"], mode="cubic")), "Resize with antialiasing"),
         (
-            model(
+            make_model(
                 helper.make_node("QuantizeLinear", ["x", "s", "z"], ["y"]),
                 constants={"s": np.array(0.1, np.float32), "z": np.array(3, np.uint8)},
             ),
             "with a zero point other than 0",
         ),
     ],
-    ids=["nonzero", "det", "domain", "bytes", "cast", "k", "large_k", "axes", "cubic", "zero_point"],
+    ids=["nonzero", "det", "domain", "uint8", "cast", "k", "large_k", "axes", "cubic", "zero_point"],
 )
 def test_unsupported_nodes_are_refused(tmp_path: Path, content: bytes, fault: str | None) -> None:
     file = tmp_path / "m.onnx"
@@ -160,21 +164,21 @@ def test_gpu_check_reports_a_missing_gpu(tmp_path: Path) -> None:
 
 
 def test_gpu_check_calls_existing_commands_and_options(run: Path) -> None:
-    commands = check.training_steps(run) | check.check_steps(
+    commands = gpu_check.training_steps(run) | gpu_check.check_steps(
         run, run / "r.onnx", run / "r.fp16.tensorrt.onnx", run / "data"
     )
     for words in commands.values():
         if words[1:4] == ["-P", "-m", "inspect_kd"]:
             # An unknown option fails before the help is shown.
-            assert check.run_step([*words, "--help"])["status"] == 0, words
-    failed_step = check.run_step([sys.executable, "-c", "import sys; print('why'); sys.exit(3)"])
+            assert gpu_check.run_step([*words, "--help"])["status"] == 0, words
+    failed_step = gpu_check.run_step([sys.executable, "-c", "import sys; print('why'); sys.exit(3)"])
     assert (
         failed_step["status"] == 3
         and failed_step["output"] == ["why"]
         and failed_step["command"].startswith("python -c")
     )
-    assert check.run_step(["no-such-program"])["status"] == 127
-    assert "## a: failed" in check.page({"a": failed_step})
+    assert gpu_check.run_step(["no-such-program"])["status"] == 127
+    assert "## a: failed" in gpu_check.page({"a": failed_step})
 
 
 @pytest.mark.gpu

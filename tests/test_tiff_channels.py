@@ -26,7 +26,7 @@ def tiff(
     *,
     photometric: int | None = None,
     planar: int = 1,
-    extra: tuple[int, ...] = (),
+    extra_samples: tuple[int, ...] = (),
     order: str = "<",
     compression: int = 1,
     predictor: int = 1,
@@ -43,12 +43,13 @@ def tiff(
     tags = {256: (width,), 257: (height,), 258: (values.dtype.itemsize * 8,) * channels, 259: (compression,)}
     tags |= {262: ((2 if channels > 1 else 1) if photometric is None else photometric,), 273: offsets, 277: (channels,)}
     tags |= {278: (rows,), 279: tuple(map(len, strips)), 284: (planar,), 317: (predictor,)} | (
-        {338: extra} if extra else {}
+        {338: extra_samples} if extra_samples else {}
     )
     return encode_tiff(tags, b"".join(strips), order)
 
 
 def encode_tiff(tags: dict[int, tuple[int, ...]], data: bytes, order: str) -> bytes:
+    """A TIFF of one image: `data` from byte 8 on, then the directory; `tags` map a tag's number to its values."""
     start = 8 + len(data)
     values_start, entries = start + 6 + 12 * len(tags), b""
     long_values = b""
@@ -100,16 +101,16 @@ def test_declared_alpha_is_blended(bits: int, kind: int) -> None:
     if kind == 1:
         values[:, :, :3] //= 2
     colour = expected_rgb(values)[:, :, :3] * (1 if kind == 1 else 128 / 255)
-    image = decode_image(tiff(values, extra=(kind,)), "a.tif")
+    image = decode_image(tiff(values, extra_samples=(kind,)), "a.tif")
     assert np.abs(image - colour).max() <= 1
 
 
 @pytest.mark.parametrize("bits", [8, 16])
-@pytest.mark.parametrize("extra", [(), (0,), (2, 0)], ids=str)
-def test_channel_not_declared_as_alpha_is_refused(bits: int, extra: tuple[int, ...]) -> None:
-    channels = 3 + max(1, len(extra))
+@pytest.mark.parametrize("extra_samples", [(), (0,), (2, 0)], ids=str)
+def test_channel_not_declared_as_alpha_is_refused(bits: int, extra_samples: tuple[int, ...]) -> None:
+    channels = 3 + max(1, len(extra_samples))
     with pytest.raises(BadInput, match=rf"a\.tif: a TIFF of RGB with {channels} channels, .*ExtraSamples 1 or 2"):
-        decode_image(tiff(pixels(bits, channels), extra=extra), "a.tif")
+        decode_image(tiff(pixels(bits, channels), extra_samples=extra_samples), "a.tif")
 
 
 def test_white_is_zero_is_inverted_at_8_bit_and_refused_at_16() -> None:

@@ -1,4 +1,4 @@
-"""TIFF layouts: the listed ones are decoded exactly, others are refused; strips or tiles must cover the image.
+"""TIFF layouts are decoded exactly or refused; strips or tiles must cover the image.
 
 tests/test_tiff_channels.py lists the tags' numbers.
 """
@@ -16,7 +16,8 @@ from inspect_kd.datasets.images import decode_image
 from inspect_kd.errors import BadInput
 from tests.test_tiff_channels import encode_tiff, expected_rgb, pixels
 
-REVERSED = np.array([int(f"{value:08b}"[::-1], 2) for value in range(256)], np.uint8)
+REVERSED_BITS = np.array([int(f"{value:08b}"[::-1], 2) for value in range(256)], np.uint8)
+"""Each byte with its bits in reverse order, for fill order 2."""
 PALETTE = np.random.default_rng(3).integers(0, 256, (256, 3), np.uint8)
 COLOUR_MAP = tuple(int(value) * 257 for value in PALETTE.T.ravel())
 
@@ -29,7 +30,7 @@ def encode_segmented_tiff(
     planar: int = 1,
     fill_order: int = 1,
     tile: tuple[int, int] | None = None,
-    more: dict[int, tuple[int, ...]] | None = None,
+    more_tags: dict[int, tuple[int, ...]] | None = None,
 ) -> bytes:
     """Encode (H, W, C) pixels as a TIFF in strips of 16 rows, or in tiles of (width, height)."""
     height, width, channels = values.shape
@@ -42,14 +43,14 @@ def encode_segmented_tiff(
             block = np.pad(block, ((0, down - block.shape[0]), (0, across - block.shape[1]), (0, 0)))
         content = block.astype(values.dtype.newbyteorder(order)).tobytes()
         content = zlib.compress(content) if compression == 8 else content
-        segments.append(REVERSED[np.frombuffer(content, np.uint8)].tobytes() if fill_order == 2 else content)
+        segments.append(REVERSED_BITS[np.frombuffer(content, np.uint8)].tobytes() if fill_order == 2 else content)
     data = b"".join(segments)
     offsets = tuple(8 + sum(map(len, segments[:index])) for index in range(len(segments)))
     tags = {256: (width,), 257: (height,), 258: (values.dtype.itemsize * 8,) * channels, 259: (compression,)}
     tags |= {262: (2 if channels >= 3 else 1,), 266: (fill_order,), 277: (channels,), 284: (planar,)}
     segment_tags = {322: (across,), 323: (down,), 324: offsets} if tile else {273: offsets, 278: (down,)}
     segment_tags[325 if tile else 279] = tuple(map(len, segments))
-    return encode_tiff(tags | segment_tags | (more or {}), data + bytes(len(data) % 2), order)
+    return encode_tiff(tags | segment_tags | (more_tags or {}), data + bytes(len(data) % 2), order)
 
 
 def read_or_none(data: bytes) -> np.ndarray | None:
@@ -66,14 +67,14 @@ def read_or_none(data: bytes) -> np.ndarray | None:
 def test_layout_is_read_exactly_or_refused(bits: int, channels: int, tile: tuple[int, int] | None) -> None:
     """Libraries read grey with alpha in planes as black, and planes with fill order 2 as garbage."""
     values = pixels(bits, channels).reshape(48, 32, channels)
-    more: dict[int, tuple[int, ...]] = {}
+    more_tags: dict[int, tuple[int, ...]] = {}
     if channels in {2, 4}:
-        values[:, :, -1], more = np.iinfo(values.dtype).max, {338: (2,)}
+        values[:, :, -1], more_tags = np.iinfo(values.dtype).max, {338: (2,)}
     colour = expected_rgb(values)[:, :, : 1 if channels < 3 else 3]
     read_count = 0
     for order, compression, planar, fill_order in product("<>", (1, 8), (1, 2), (1, 2)):
         options = {"order": order, "compression": compression, "planar": planar, "fill_order": fill_order, "tile": tile}
-        image = read_or_none(encode_segmented_tiff(values, **options, more=more))
+        image = read_or_none(encode_segmented_tiff(values, **options, more_tags=more_tags))
         if planar == fill_order == 1 and (bits, channels) != (16, 2):
             assert image is not None, options
         if image is not None:
@@ -89,7 +90,7 @@ def test_grey_and_palette_of_few_bits_are_read(bits: int, photometric: int, comp
     values = np.random.default_rng(2).integers(0, 2**bits, (48, 37)).astype(np.uint8)
     packed = np.packbits((values[:, :, None] >> np.arange(bits)[::-1] & 1).astype(np.uint8).reshape(48, -1), axis=1)
     content = zlib.compress(packed.tobytes()) if compression == 8 else packed.tobytes()
-    content = REVERSED[np.frombuffer(content, np.uint8)].tobytes() if fill_order == 2 else content
+    content = REVERSED_BITS[np.frombuffer(content, np.uint8)].tobytes() if fill_order == 2 else content
     tags = {256: (37,), 257: (48,), 258: (bits,), 259: (compression,), 262: (photometric,), 266: (fill_order,)}
     tags |= {273: (8,), 277: (1,), 278: (48,), 279: (len(content),)}
     if photometric == 3:
@@ -99,23 +100,25 @@ def test_grey_and_palette_of_few_bits_are_read(bits: int, photometric: int, comp
     assert np.array_equal(decode_image(encode_tiff(tags, content + bytes(len(content) % 2), "<"), "a.tif"), colour)
 
 
-@pytest.mark.parametrize(("kind", "format"), [("i2", 2), ("i4", 2), ("u4", 1)])
+@pytest.mark.parametrize(("dtype", "sample_format"), [("i2", 2), ("i4", 2), ("u4", 1)])
 @pytest.mark.parametrize(("order", "compression"), list(product("<>", (1, 8))))
 def test_signed_and_32_bit_grey_are_read_exactly_or_refused(
-    kind: str, format: int, order: str, compression: int
+    dtype: str, sample_format: int, order: str, compression: int
 ) -> None:
     """Pillow swaps bytes that libtiff has swapped already, which gives other, plausible pixels."""
     grey = np.random.default_rng(1).integers(0, 127, (48, 32, 1))
     image = read_or_none(
-        encode_segmented_tiff((grey * 257).astype(kind), order=order, compression=compression, more={339: (format,)})
+        encode_segmented_tiff(
+            (grey * 257).astype(dtype), order=order, compression=compression, more_tags={339: (sample_format,)}
+        )
     )
-    assert image is None if order == ">" and (kind == "u4" or compression == 8) else image is not None
+    assert image is None if order == ">" and (dtype == "u4" or compression == 8) else image is not None
     if image is not None:
         assert np.array_equal(image, np.repeat(grey, 3, axis=2))
 
 
 @pytest.mark.parametrize(
-    ("photometric", "channels", "more", "reason"),
+    ("photometric", "channels", "more_tags", "reason"),
     [
         (6, 3, {}, "a TIFF of YCbCr with Compression 1"),
         (6, 3, {259: (5,)}, "a TIFF of YCbCr with Compression 5"),
@@ -136,12 +139,12 @@ def test_signed_and_32_bit_grey_are_read_exactly_or_refused(
     ids=lambda value: value.replace(" ", "_") if isinstance(value, str) else "",
 )
 def test_layout_outside_of_the_table_is_refused(
-    photometric: int, channels: int, more: dict[int, tuple[int, ...]], reason: str
+    photometric: int, channels: int, more_tags: dict[int, tuple[int, ...]], reason: str
 ) -> None:
     """Libraries read most of these as black or as garbage without an error."""
     values = pixels(8, channels).reshape(48, 32, channels)
     with pytest.raises(BadInput, match=reason):
-        decode_image(encode_segmented_tiff(values, more={262: (photometric,), **more}), "a.tif")
+        decode_image(encode_segmented_tiff(values, more_tags={262: (photometric,), **more_tags}), "a.tif")
 
 
 def test_tiff_without_photometric_interpretation_is_refused() -> None:
@@ -191,7 +194,7 @@ IMAGE_BYTES, THIRD_BYTES = 32 * 48, 32 * 16
 def test_strips_or_tiles_that_do_not_cover_the_image_exactly_are_refused(
     segment_tags: dict[int, tuple[int, ...]],
 ) -> None:
-    """Of two strips in one place Pillow shows the last, libtiff the first: a defect can vanish. Missing ones are black."""
+    """Of two strips in one place Pillow shows the last, libtiff the first: a defect can vanish. Missing strips are black."""
     data = bytes([200]) * IMAGE_BYTES + bytes([50]) * IMAGE_BYTES
     with pytest.raises(BadInput, match=r"a\.tif: broken or truncated"):
         decode_image(encode_tiff(GREY | segment_tags, data, "<"), "a.tif")
@@ -209,9 +212,9 @@ def test_millions_of_offsets_are_refused_without_decoding() -> None:
     side, count = 1000, 2_700_000
     tags = {256: side, 257: side, 258: 8, 259: 1, 262: 1, 277: 1, 278: side - 1}
     start = 8 + side * side
-    after = start + 6 + 12 * (len(tags) + 1)
+    offsets_start = start + 6 + 12 * (len(tags) + 1)
     entries = b"".join(struct.pack("<HHLHH", tag, 3, 1, value, 0) for tag, value in tags.items() if tag < 273)
-    entries += struct.pack("<HHLL", 273, 4, count, after)
+    entries += struct.pack("<HHLL", 273, 4, count, offsets_start)
     entries += b"".join(struct.pack("<HHLHH", tag, 3, 1, value, 0) for tag, value in tags.items() if tag > 273)
     head = b"II*\0" + struct.pack("<L", start) + bytes(side * side)
     offsets = struct.pack("<L", 8) * count
@@ -220,7 +223,7 @@ def test_millions_of_offsets_are_refused_without_decoding() -> None:
 
 
 def test_image_of_too_many_strips_is_refused() -> None:
-    """In strips of one row, 2 million rows: Pillow would need gigabytes for the directory alone."""
+    """Two million strips of one row: Pillow would need gigabytes for the directory alone."""
     tags = GREY | {256: (1,), 273: (8,), 278: (1,), 279: (1,)}
     data = bytearray(encode_tiff(tags, bytes(8), "<"))
     position = data.index(struct.pack("<HHLHH", 257, 3, 1, 48, 0))

@@ -188,6 +188,11 @@ def test_wrong_setting_is_refused_with_its_reason(setting: str, reason: str, par
     assert "Traceback" not in answer.stderr
 
 
+def test_recipe_without_onnx_export_is_refused() -> None:
+    with pytest.raises(UsageError, match="`onnx` must be among them"):
+        load_recipe("embedded", ["export=[openvino]"])
+
+
 @pytest.mark.parametrize(("step", "stale", "stops"), [(40, 5, False), (80, 2, False), (80, 3, True)])
 def test_early_stop_waits_for_patience_and_half_of_the_steps(step: int, stale: int, stops: bool) -> None:
     assert should_stop(TrainingState(step=step, stale=stale), Fit(steps=100, patience=3)) is stops
@@ -217,7 +222,7 @@ def test_learning_rate_rises_and_falls_along_a_cosine() -> None:
     assert rates[9:] == sorted(rates[9:], reverse=True)
 
 
-def test_artifact_decides_as_the_report_says(run: Path, parts: Path) -> None:
+def test_artifact_decides_as_its_report_states(run: Path, parts: Path) -> None:
     entries = json.loads((run / "report.json").read_text())["scores"]
     expected = {(e["kind"], e["image"]): e for e in entries if e["category"] == "metal"}
     inspector = Inspector(run / "r.onnx", category="metal")

@@ -8,7 +8,7 @@ from inspect_kd.training.run import environment, is_started_by_rank_zero
 
 
 def test_local_rank_of_another_launcher_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A helper process also gets the run's folder from the first process."""
+    """The process of rank 0 also sets the run's folder for the processes that it starts."""
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.delenv("INSPECT_KD_RUN_FOLDER", raising=False)
     assert not is_started_by_rank_zero()

@@ -27,7 +27,7 @@ except OSError as error:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no permissions of this kind")
 @pytest.mark.parametrize(
-    ("call", "readable"),
+    ("call", "readable_count"),
     [
         ("find_images(['parts'])", 2),
         ("find_images(['parts/**/*.png'])", 2),
@@ -35,12 +35,13 @@ except OSError as error:
         ("list_images(Path('parts'))", 2),
     ],
 )
-def test_unreadable_subfolder_is_an_error(call: str, readable: int, tmp_path: Path) -> None:
+def test_unreadable_subfolder_is_an_error(call: str, readable_count: int, tmp_path: Path) -> None:
     closed = tmp_path / "parts" / "closed"
     for folder in (closed, tmp_path / "parts" / "open"):
         folder.mkdir(parents=True)
         (folder / "a.png").touch()
     (tmp_path / "parts" / "b.png").touch()
+    # The program's user must be able to enter the folders above.
     folders = (tmp_path, *list(tmp_path.parents)[:2])
     modes = [folder.stat().st_mode for folder in folders]
 
@@ -52,7 +53,7 @@ def test_unreadable_subfolder_is_an_error(call: str, readable: int, tmp_path: Pa
     try:
         for folder, mode in zip(folders, modes, strict=True):
             folder.chmod(mode | 0o055)
-        assert run_program() == f"found {readable + 1}"
+        assert run_program() == f"found {readable_count + 1}"
         closed.chmod(0)
         assert run_program() == "PermissionError parts/closed"
     finally:

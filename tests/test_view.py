@@ -167,29 +167,29 @@ def sheets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root.parent
 
 
-def train_inspector(sheets: Path, to: Path, *changes: str) -> Inspector:
-    """Train a small student with the given view."""
+def train_inspector(sheets: Path, folder: Path, *changes: str) -> Inspector:
+    """Train a small student with these settings; open its artifact."""
     settings = [*TINY, "fit.steps=60", "fit.evaluate_every=30", "fit.checkpoint_every=60", *changes]
     data = open_dataset(sheets)
-    run = pipeline.train(make_job(load_recipe("embedded", settings), data, to))
+    run = pipeline.train(make_job(load_recipe("embedded", settings), data, folder))
     return Inspector(run.artifact())
 
 
-def finds(inspector: Inspector, image: Path, place: tuple[int, int]) -> bool:
+def finds_defect(inspector: Inspector, image: Path, centre: tuple[int, int]) -> bool:
     """True if the decision is not OK and the hottest region is at the defect."""
     inspection = inspector(image)
     if inspection.decision is Decision.OK or not inspection.regions:
         return False
     hottest = inspection.regions[0]
-    return abs(hottest.peak_x - place[0]) <= 24 and abs(hottest.peak_y - place[1]) <= 24
+    return abs(hottest.peak_x - centre[0]) <= 24 and abs(hottest.peak_y - centre[1]) <= 24
 
 
 def test_tiled_student_finds_tiny_defects_that_squashing_loses(sheets: Path, tmp_path: Path) -> None:
     tiled = train_inspector(sheets, tmp_path / "tiled", "data.size=128", "data.tile=256")
     squashed = train_inspector(sheets, tmp_path / "squashed", "data.size=256")
-    spots = [(sheets / "sheet" / "test" / "spot" / f"{i}.jpg", place) for i, place in enumerate(DEFECT_CENTRES)]
-    assert [finds(tiled, *spot) for spot in spots] == [True] * len(DEFECT_CENTRES)
-    assert [finds(squashed, *spot) for spot in spots] == [False] * len(DEFECT_CENTRES)
+    spots = [(sheets / "sheet" / "test" / "spot" / f"{i}.jpg", centre) for i, centre in enumerate(DEFECT_CENTRES)]
+    assert [finds_defect(tiled, *spot) for spot in spots] == [True] * len(DEFECT_CENTRES)
+    assert [finds_defect(squashed, *spot) for spot in spots] == [False] * len(DEFECT_CENTRES)
     sound = [tiled(path) for path in sorted((sheets / "sheet" / "test" / "good").iterdir())]
     highest_score = max(inspection.score for inspection in sound)
     assert all(tiled(path).score > 1.2 * highest_score for path, _ in spots)
