@@ -46,7 +46,7 @@ UPLOAD_STALLED = "the upload stopped arriving: send it again"
 BODY_TOO_LARGE = "a request of this kind may have at most {maximum} bytes"
 LOGIN_IS_FORM = "send a login as application/x-www-form-urlencoded"
 NO_SESSION = "no session: send a session_hash of your own with each call, as Gradio's clients do"
-THRESHOLD_OUT_OF_RANGE = "thresholds must lie between 0 and {maximum:g}: the artifact's own NG threshold is {reject:g}"
+THRESHOLD_OUT_OF_RANGE = "thresholds must lie between 0 and {maximum:g} (the artifact's own NG threshold is {reject:g})"
 NO_SUCH_ADDRESS = "cannot listen on {host} ({reason}): give --host an address of this machine"
 ALL_SESSIONS_IN_USE = (
     "all {maximum} sessions of this Studio are in use: close a tab that is not needed, clear its parts, or wait until one has been idle "

@@ -67,7 +67,7 @@ PHASES = {
     "report": "report",
 }
 LAST_PHASES = ("calibrate", "evaluate", "export", "prove", "report")
-STEP, LEFT, LOSS, GAP = "step", "left in this phase", "loss", "synthetic gap"
+STEP, LEFT, LOSS, GAP = "step", "time left in this phase", "loss", "synthetic gap"
 CURVE_LOSS, CURVE_GAP = "loss: {phase}", "synthetic gap (AP, higher is better)"
 NO_CURVE = "The curves appear with the first steps."
 FIRST_PARTS = "First sound parts of {folder}"

@@ -43,6 +43,7 @@ safe too: a resume only needs the checkpoint, which is replaced atomically."""
 SIGNALS = ("SIGINT", "SIGTERM", "SIGKILL")
 UPDATE_INTERVAL_S = 1.0
 MAX_LISTED, MAX_WAITING = 100, 32
+"""Runs that the page lists, and trainings that may wait."""
 OTHER_STUDIO = (
     "end the Studio that runs there, name another folder with --runs, or leave the Train tab out with --no-train"
 )
@@ -59,7 +60,7 @@ class Training:
     """None for a run that was not started in the Studio."""
     has_report: bool
     has_artifact: bool = True
-    """False if a training is complete but its artifact failed verification."""
+    """Whether the artifact exists. A complete training without an artifact failed verification."""
     began_at: float
     """When it was started or requested, in seconds since the epoch."""
     queue_position: int = 0
