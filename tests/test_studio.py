@@ -26,7 +26,7 @@ from inspect_kd.apps.studio.artifact.view import card_page
 from inspect_kd.apps.studio.compare import view as compare
 from inspect_kd.apps.studio.inspect import exports, gallery, viewer
 from inspect_kd.apps.studio.inspect.gallery_state import PAGE_SIZE
-from inspect_kd.apps.studio.inspect.histogram import histogram, slider_range
+from inspect_kd.apps.studio.inspect.histogram import histogram
 from inspect_kd.apps.studio.inspect.marks import MarkContext, MarkStore
 from inspect_kd.apps.studio.inspect.parts import Part, inspect_part
 from inspect_kd.apps.studio.inspect.what_if import held_out_scores, ordered_thresholds, what_if
@@ -362,11 +362,11 @@ def test_heat_layer_is_transparent_below_half_the_threshold(session: Session) ->
 
 def test_histogram_counts_all_parts_and_shows_both_thresholds() -> None:
     thresholds = Thresholds(reinspect=0.5, reject=1.0)
-    chart = histogram([0.1, 0.7, 1.5, 99.0], [0.2, 0.3], thresholds, slider_range(thresholds))
+    chart = histogram([0.1, 0.7, 1.5, 99.0], [0.2, 0.3], thresholds, thresholds.highest_allowed)
     assert [chart.count(f'class="{kind}"') for kind in ("ok", "re", "ng", "cal")] == [1, 1, 2, 2]
     assert ">0.50<" in chart and ">1.00<" in chart and "4 inspected parts" in chart
     assert histogram([], [], thresholds, 2.0).count("<rect") == 2
-    assert slider_range(Thresholds(reinspect=1, reject=3.0)) == 6.0
+    assert Thresholds(reinspect=1, reject=3.0).highest_allowed == 6.0
 
 
 # Exports and marks
@@ -391,7 +391,7 @@ def test_exports_contain_the_same_records(session: Session) -> None:
 
 def test_marks_are_stored_in_a_layout_for_training(session: Session, tmp_path: Path) -> None:
     marks = MarkStore(tmp_path / "store")
-    context = MarkContext(artifact="r", sha256="a", category="board", thresholds=session.thresholds, by="Ada")
+    context = MarkContext(artifact="r", artifact_sha256="a", category="board", thresholds=session.thresholds, by="Ada")
     ok_part, ng_part, changed_part = session.all_parts()[:3]
     assert marks.put(ok_part, Decision.OK, context).read_bytes() == ok_part.original.read_bytes()
     marks.put(ng_part, Decision.NG, context)
@@ -431,14 +431,16 @@ def test_mark_by_an_unprintable_name_stores_no_image(session: Session, tmp_path:
     marks, part = MarkStore(tmp_path / "store"), session.all_parts()[0]
     with pytest.raises(UsageError, match="at most 120 printable characters"):
         marks.put(
-            part, Decision.NG, MarkContext(artifact="r", sha256="a", category="b", thresholds=session.thresholds, by=by)
+            part,
+            Decision.NG,
+            MarkContext(artifact="r", artifact_sha256="a", category="b", thresholds=session.thresholds, by=by),
         )
     assert part.mark is None and not [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
 
 
 def test_failed_journal_write_keeps_the_earlier_mark(session: Session, tmp_path: Path) -> None:
     marks, part = MarkStore(tmp_path / "store"), session.all_parts()[0]
-    context = MarkContext(artifact="r", sha256="a", category="board", thresholds=session.thresholds)
+    context = MarkContext(artifact="r", artifact_sha256="a", category="board", thresholds=session.thresholds)
     before = marks.put(part, Decision.OK, context)
     (tmp_path / "store" / "marks.jsonl").unlink()
     (tmp_path / "store" / "marks.jsonl").mkdir()  # so that no line can be written
@@ -455,14 +457,14 @@ def test_artifact_name_that_is_not_utf8_is_recorded_as_json(session: Session, tm
     marks.put(
         session.all_parts()[0],
         Decision.NG,
-        MarkContext(artifact=name, sha256="a", category=None, thresholds=session.thresholds),
+        MarkContext(artifact=name, artifact_sha256="a", category=None, thresholds=session.thresholds),
     )
     assert json.loads((tmp_path / "store" / "marks.jsonl").read_bytes())["artifact"] == name
 
 
 def test_marked_image_stays_in_its_folder_and_is_not_read_as_a_mask(session: Session, tmp_path: Path) -> None:
     marks = MarkStore(tmp_path / "store")
-    context = MarkContext(artifact="../../x", sha256="a", category=None, thresholds=session.thresholds)
+    context = MarkContext(artifact="../../x", artifact_sha256="a", category=None, thresholds=session.thresholds)
     part = replace(session.all_parts()[0], name="../../a_mask.png")
     path = marks.put(part, Decision.NG, context)
     assert path.resolve().is_relative_to((tmp_path / "store" / "marked").resolve())
@@ -490,7 +492,7 @@ def test_comparison_shows_parts_with_different_decisions(session: Session) -> No
     pairs = session.comparison.decisions()
     # The second artifact is a copy of the first.
     assert len(pairs) == len(session.parts) and all(first is second for _, first, second in pairs)
-    assert "They agree on every part." in compare.comparison(session, address)
+    assert "Both artifacts decide the same for every part." in compare.comparison(session, address)
     session.set_thresholds(0.0, 0.0)
     different = [part for part, first, second in session.comparison.decisions() if first is not second]
     shown = compare.comparison(session, address)

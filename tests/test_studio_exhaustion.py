@@ -383,7 +383,7 @@ def test_metrics_that_several_tabs_show_are_read_once(tmp_path: Path) -> None:
 
 
 def test_pipe_among_the_examples_is_refused_without_blocking(visitor: Visitor, parts: Path) -> None:
-    event = {"data": [], "fn_index": visitor.event_number("inspect_offered"), "session_hash": "examples"}
+    event = {"data": [], "fn_index": visitor.event_number("inspect_example_parts"), "session_hash": "examples"}
     assert visitor.post("queue/join", event).status == 200
     (path,) = json.loads(visitor.upload(multipart(("a.png", next(parts.rglob("*.png")).read_bytes()))).body)
     answers: list[str] = []

@@ -1,7 +1,7 @@
 """The Studio as a hosted app: everything is in `inspect_kd/apps/studio/`, this file only starts it.
 
 Environment variables: INSPECT_KD_ARTIFACTS (folder of .onnx files, default ./artifacts), INSPECT_KD_AUTH (NAME:PASSWORD),
-INSPECT_KD_STORE, PORT, INSPECT_KD_ALLOW_HOST (public names, separated by blanks). A Hugging Face Space sets SPACE_HOST.
+INSPECT_KD_STORE, PORT, INSPECT_KD_ALLOW_HOST (public names, separated by spaces). A Hugging Face Space sets SPACE_HOST.
 """
 
 from __future__ import annotations

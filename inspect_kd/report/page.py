@@ -139,7 +139,14 @@ def _promise(report: Report) -> str:
                 f"≤ {100 * limits.reject_promise:.1f} %",
             ]
         )
-    head = ["category", "held-out sound parts", "RE-INSPECT above", "NG above", "sound parts stopped", "of these NG"]
+    head = [
+        "category",
+        "held-out sound parts",
+        "RE-INSPECT above",
+        "NG above",
+        "sound parts NG or RE-INSPECT",
+        "sound parts NG",
+    ]
     sentence = escape(report.calibration.limits[POOLED].describe())
     return (
         f"<h2>What the thresholds promise</h2><p>{sentence}</p>"

@@ -25,7 +25,7 @@ from inspect_kd.apps.studio.settings import Settings
 from inspect_kd.apps.studio.studio import Studio
 
 CLEAN_INTERVAL_S, MAX_FILE_AGE_S = 600, 3600
-"""Gradio checks its uploaded files at this interval, and removes those of this age."""
+"""Gradio checks its uploaded files at this interval, and removes files older than this age."""
 
 
 class Page(gr.Blocks):
@@ -57,8 +57,8 @@ class Page(gr.Blocks):
             paths.add(checked_file["path"])
             return checked_file
 
-        checked = traverse(inputs, check_file, names_file)
-        return list(await super().preprocess_data(block_fn, checked, *args, **kwargs))
+        checked_inputs = traverse(inputs, check_file, names_file)
+        return list(await super().preprocess_data(block_fn, checked_inputs, *args, **kwargs))
 
     def check_file(self, file: dict[str, Any]) -> dict[str, Any]:
         """Refuse a file that was not uploaded."""
@@ -85,7 +85,7 @@ def refuse_non_files(components: Sequence[Any], values: Sequence[Any]) -> None:
 def build(settings: Settings, gradio_folder: Path) -> tuple[gr.Blocks, Studio]:
     """Build the whole page. `gradio_folder` is $GRADIO_TEMP_DIR, which the caller owns and removes."""
     library = ArtifactLibrary(settings.artifacts, settings.threads, settings.trust)
-    library.open(None)  # A broken artifact must be reported at the start, not at the first inspection.
+    library.open(None)  # A broken first artifact must be reported at the start, not at the first inspection.
     uploads = Uploads(gradio_folder)
     sessions = Sessions(library, settings, gradio_folder / "shown", uploads)
     studio = Studio(settings, library, sessions, MarkStore(settings.store), uploads)
@@ -96,27 +96,27 @@ def build(settings: Settings, gradio_folder: Path) -> tuple[gr.Blocks, Studio]:
         fill_width=True,
         delete_cache=(CLEAN_INTERVAL_S, MAX_FILE_AGE_S),
     ) as page:
-        top = bar.build(studio)
+        top_bar = bar.build(studio)
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab(texts.INSPECT, id="inspect"):
-                inspect_tab.build(studio, top, page)
+                inspect_tab.build(studio, top_bar, page)
             with gr.Tab(texts.COMPARE, id="compare") as tab:
                 compare_tab.build(studio, tab)
             with gr.Tab(texts.ARTIFACT, id="artifact") as tab:
-                artifact_tab.build(studio, tab, top)
+                artifact_tab.build(studio, tab, top_bar)
             if settings.train_on is not None:
                 with gr.Tab(texts.TRAIN, id="train"):
                     train_tab.build(settings.train_on, settings.runs, settings.store)
         inspect_endpoints.build(studio)
         artifact_endpoints.build(studio)
-        page.unload(close_session(studio))
+        page.unload(make_close_handler(studio))
     return page, studio
 
 
-def close_session(studio: Studio) -> Callable[[gr.Request], None]:
+def make_close_handler(studio: Studio) -> Callable[[gr.Request], None]:
     """Return a handler that closes the session of a closed tab."""
 
-    def close(request: gr.Request) -> None:
+    def close_session(request: gr.Request) -> None:
         studio.sessions.close_session(request.session_hash)
 
-    return close
+    return close_session

@@ -8,20 +8,19 @@ from typing import Any
 import gradio as gr
 
 from inspect_kd.apps.studio import texts
-from inspect_kd.apps.studio.inspect.histogram import slider_range
 from inspect_kd.apps.studio.session import Session
 from inspect_kd.apps.studio.studio import Studio
 
 
 @dataclass(frozen=True, slots=True)
-class Bar:
-    """The dropdowns of the bar."""
+class TopBar:
+    """The dropdowns of the bar above the tabs."""
 
     artifact: gr.Dropdown
     category: gr.Dropdown
 
 
-def build(studio: Studio) -> Bar:
+def build(studio: Studio) -> TopBar:
     """Lay the bar out in the open Blocks."""
     names = studio.library.names
     with gr.Row(elem_id="bar"):
@@ -36,7 +35,7 @@ def build(studio: Studio) -> Bar:
             elem_id="keys",
             js_on_load=None,
         )
-    return Bar(artifact, category)
+    return TopBar(artifact, category)
 
 
 def category_choices(studio: Studio, artifact: str) -> tuple[list[tuple[str, str]], str]:
@@ -51,7 +50,7 @@ def choice_updates(studio: Studio, session: Session) -> tuple[Any, ...]:
     """Updates that show the session's artifact, category and thresholds, for example after a stopped change."""
     with session.lock:
         choices, _ = category_choices(studio, session.artifact)
-        slider_max, thresholds = slider_range(session.default_thresholds), session.thresholds
+        slider_max, thresholds = session.default_thresholds.highest_allowed, session.thresholds
         return (
             gr.update(value=session.artifact),
             gr.update(choices=choices, value=session.category or ""),

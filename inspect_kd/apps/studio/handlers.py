@@ -22,12 +22,12 @@ MODEL_EVENT: dict[str, Any] = {"concurrency_id": "device", "concurrency_limit": 
 
 
 def error_line(text: str) -> gr.Error:
-    """An error for the page, escaped: Gradio shows it as HTML, and it quotes names from outside."""
+    """An error for the page; escaped, because Gradio shows it as HTML and the text may quote a client's file name."""
     return gr.Error(escape(text, quote=False), duration=None, print_exception=False)
 
 
-def typed(endpoint: Callable[..., Any]) -> Callable[..., Any]:
-    """Check the types of an endpoint's arguments: Gradio passes on whatever the JSON contains."""
+def with_checked_types(endpoint: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap an endpoint so that it checks the types of its arguments: Gradio passes on whatever the JSON contains."""
     types = {name: hint for name, hint in get_type_hints(endpoint).items() if hint in (str, int, float, bool)}
     names = list(signature(endpoint).parameters)
 
@@ -52,8 +52,8 @@ def errors_in_one_line() -> Iterator[None]:
 
 
 def page_session(studio: Studio, request: gr.Request) -> Session:
-    """The session of a browser tab; a notice of lost parts is shown until it is closed."""
-    session, notice = _session_and_notice(studio, request)
+    """The session of a browser tab. If its parts were cleared, show a notice that stays until the person closes it."""
+    session, notice = _take_notice(studio, request)
     if notice:
         gr.Warning(escape(notice, quote=False), duration=None)
     return session
@@ -61,13 +61,14 @@ def page_session(studio: Studio, request: gr.Request) -> Session:
 
 def api_session(studio: Studio, request: gr.Request) -> Session:
     """The session of a program. If its parts were cleared, raise that once as an error: its part numbers are invalid."""
-    session, notice = _session_and_notice(studio, request)
+    session, notice = _take_notice(studio, request)
     if notice:
         raise error_line(notice)
     return session
 
 
-def _session_and_notice(studio: Studio, request: gr.Request) -> tuple[Session, str]:
+def _take_notice(studio: Studio, request: gr.Request) -> tuple[Session, str]:
+    """The session of a request, and its notice, which is then cleared."""
     with errors_in_one_line():
         session = studio.sessions.get(request.session_hash)
     notice, session.notice = session.notice, ""

@@ -55,7 +55,9 @@ class Session:
         self.last_number = 0
         self.generation = 0
         """Each cancellation increases it; parts of an earlier generation are dropped."""
-        self.is_used, self.is_closed, self.last_active = False, False, time.monotonic()
+        self.is_used = False
+        """Whether it has received a part since it was opened or cleared."""
+        self.is_closed, self.last_active = False, time.monotonic()
         self.notice = ""
         """A message that the client must receive once."""
         self.set_artifact(library.names[0], None)
@@ -90,23 +92,23 @@ class Session:
                     part.remove_outputs()
 
     def cancel(self) -> int:
-        """Cancel a running batch or change of the artifact, with the part that is being inspected. Return the new generation."""
+        """Cancel a running batch or change of the artifact; the part that is being inspected is dropped. Return the new generation."""
         with self.lock:
             self.generation += 1
             return self.generation
 
     def _inspect_again(self, new_parts: dict[int, Part], inspector: Inspector, generation: int) -> Iterator[Part]:
-        for old in self.all_parts():
-            if old.number in new_parts or generation != self.generation:
+        for former in self.all_parts():
+            if former.number in new_parts or generation != self.generation:
                 continue
             self.touch()
             self.check_disk(0)
             with self.refuse_if_closed():
-                content = old.original.read_bytes()
+                content = former.original.read_bytes()
                 part = inspect_part(
-                    inspector, content, old.name, old.sha256, old.number, self.folders, generation=generation
+                    inspector, content, former.name, former.sha256, former.number, self.folders, generation=generation
                 )
-            new_parts[old.number] = part
+            new_parts[former.number] = part
             yield part
 
     def _replace_parts(self, new_parts: dict[int, Part], artifact: str, category: str | None, generation: int) -> bool:

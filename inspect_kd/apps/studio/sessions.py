@@ -57,7 +57,7 @@ class Sessions:
         self._lock = Lock()
 
     def get(self, key: str | None) -> Session:
-        """Find or open a session. Raise if all are in use, and without a key, since all such clients would share a session."""
+        """Find or open a session. Raise if all are in use, or if there is no key: all clients without one would share a session."""
         if not key:
             raise BadInput(texts.NO_SESSION)
         with self._lock:
@@ -86,19 +86,19 @@ class Sessions:
     def _make_room(self) -> None:
         while len(self._open) >= self.settings.max_sessions:
             now = time.monotonic()
-            unused = [key for key, session in self._open.items() if not session.is_used]
-            idle = [key for key, session in self._open.items() if now - session.last_active > IDLE_S]
-            if not unused + idle:
+            unused_keys = [key for key, session in self._open.items() if not session.is_used]
+            idle_keys = [key for key, session in self._open.items() if now - session.last_active > IDLE_S]
+            if not unused_keys + idle_keys:
                 raise EnvironmentFault(
                     texts.ALL_SESSIONS_IN_USE.format(maximum=self.settings.max_sessions, minutes=round(IDLE_S / 60))
                 )
-            self._close((unused + idle)[0])
+            self._close((unused_keys + idle_keys)[0])
 
     def _close(self, key: str) -> None:
         session = self._open.pop(key, None)
         if session is None:
             return
-        # A client returns after a lost connection, or if its session was closed for a new one.
+        # The client may return: its connection was lost, or its session was closed to make room.
         is_default = session.thresholds == session.default_thresholds and session.artifact == self.library.names[0]
         if session.parts or not is_default:
             self._closed[key] = ClosedSession(
@@ -123,7 +123,7 @@ class Sessions:
         return session
 
     def free_bytes(self) -> int:
-        """The disk limit less the files of all sessions and the uploads."""
+        """The disk limit minus the space of all sessions' files and of the uploads."""
         used = total_bytes(self.private.glob("*/*")) + total_bytes(self.served.glob("*/*"))
         used += self.uploads.bytes_used() if self.uploads else 0
         return self.settings.max_kept_mb * 2**20 - used

@@ -24,13 +24,13 @@ class Studio:
     sessions: Sessions
     marks: MarkStore
     uploads: Uploads
-    """Files that browsers have sent; they can open no other files."""
+    """Files that browsers have sent; events may name no other files."""
 
     def mark_context(self, session: Session, by: str) -> MarkContext:
         """The session's artifact and thresholds, for a mark."""
         return MarkContext(
             artifact=session.artifact,
-            sha256=session.inspector.digest,
+            artifact_sha256=session.inspector.digest,
             category=session.category,
             thresholds=session.thresholds,
             by=by,
@@ -52,5 +52,5 @@ class Studio:
 
 
 def address(path: Path) -> str:
-    """The address of a picture for the browser: relative, so that it works behind a proxy too."""
+    """The address of a picture or an export for the browser: relative, so that it works behind a proxy too."""
     return f"gradio_api/file={quote(str(path))}"

@@ -46,7 +46,7 @@ UPLOAD_STALLED = "the upload stopped arriving: send it again"
 BODY_TOO_LARGE = "a request of this kind may have at most {maximum} bytes"
 LOGIN_IS_FORM = "send a login as application/x-www-form-urlencoded"
 NO_SESSION = "no session: send a session_hash of your own with each call, as Gradio's clients do"
-THRESHOLD_OUT_OF_RANGE = "thresholds must lie between 0 and {maximum:g}: the artifact's own NG threshold is {reject:g}"
+THRESHOLD_OUT_OF_RANGE = "thresholds must lie between 0 and {maximum:g} (the artifact's own NG threshold is {reject:g})"
 NO_SUCH_ADDRESS = "cannot listen on {host} ({reason}): give --host an address of this machine"
 ALL_SESSIONS_IN_USE = (
     "all {maximum} sessions of this Studio are in use: close a tab that is not needed, clear its parts, or wait until one has been idle "
@@ -62,12 +62,12 @@ THRESHOLDS = "Thresholds"
 REINSPECT_ABOVE = "RE-INSPECT above"
 NG_ABOVE = "NG above"
 RESET = "Reset to the artifact's own"
-WOULD_BE = "What would be rejected"
+DECISION_COUNTS = "Decisions under these thresholds"
 INSPECTED = "inspected"
 HELD_OUT = "held-out sound"
 PROMISE = "New sound parts from this line: at most <b>{reject}</b> NG, <b>{stopped}</b> NG or RE-INSPECT."
 PROMISE_NONE = "The artifact has no held-out scores, so nothing can be promised."
-HISTOGRAM = "Histogram of scores: {shown} inspected parts above the line, {sound} held-out sound parts below it"
+HISTOGRAM = "Histogram of scores: {shown} inspected parts above the axis, {sound} held-out sound parts below it"
 LEGEND_SOUND = "held-out sound parts"
 LEGEND_SHOWN = "inspected parts"
 SAVE_CALIBRATION = "Sign off these thresholds"
@@ -84,7 +84,7 @@ NOT_SIGNED_OFF = "Not saved: {reason}"
 
 # One part
 SCORE = "score"
-AGAINST = "RE-INSPECT above {reinspect:.3f} · NG above {reject:.3f}"
+BOTH_THRESHOLDS = "RE-INSPECT above {reinspect:.3f} · NG above {reject:.3f}"
 OPACITY = "Heat"
 CONTOURS = "Contours"
 NUMBERS = "Numbers"
@@ -125,8 +125,8 @@ COMPARE_EMPTY = "Choose a second artifact and compare: it inspects the same part
 COMPARE_NO_PARTS = "There are no parts yet: upload some under “Inspect” first."
 COMPARE_ONE = "This Studio has only one artifact. Start the Studio with two: inspect-kd ui first.onnx second.onnx"
 AGREE = "{same} of {total} parts get the same decision."
-DIFFERENT = "Parts on which they differ, the widest apart first"
-NO_DIFFERENCE = "They agree on every part."
+DIFFERENT = "Parts with different decisions, the largest difference of scores first"
+NO_DIFFERENCE = "Both artifacts decide the same for every part."
 
 # Artifact card
 CARD_PROMISE = "What the thresholds promise"
@@ -140,12 +140,12 @@ CARD_COLUMNS = (
     "held-out sound parts",
     "RE-INSPECT above",
     "NG above",
-    "sound parts stopped",
-    "of these NG",
+    "sound parts NG or RE-INSPECT",
+    "sound parts NG",
 )
 CARD_FILE_ROWS = ("name", "size", "sha256", "signature", "created", "trained on", "recipe's digest")
 TILE_INPUT, TILE_TILED = "{target}, input {size} × {size} pixels", ", in tiles of {tile}"
-TILE_CATEGORIES = "{count} × one model"
+TILE_CATEGORIES = "categories in this model: {count}"
 TILE_PROMISE = "false NG promised, from {n} held-out sound parts"
 TILE_FLIPS = "decisions flipped by the export, of {images} images"
 SIGNED, UNSIGNED = "signed (verify with inspect-kd verify)", "not signed"
@@ -158,7 +158,7 @@ PARITY_NAMES = {
     "heatmap_mean": "mean difference of heatmaps",
     "auroc": "change of AUROC",
     "near_threshold": "images close to a threshold",
-    "batches": "batch sizes run",
+    "batches": "batch sizes compared",
 }
 
 # Starting

@@ -6,7 +6,7 @@ from typing import Any
 
 from gradio.events import api
 
-from inspect_kd.apps.studio.handlers import errors_in_one_line, typed
+from inspect_kd.apps.studio.handlers import errors_in_one_line, with_checked_types
 from inspect_kd.apps.studio.studio import Studio
 from inspect_kd.export.card import card_facts
 
@@ -24,4 +24,4 @@ def build(studio: Studio) -> None:
             return dict(card_facts(studio.library.open(artifact).card))
 
     for endpoint in (artifacts, card):
-        api(typed(endpoint), api_name=endpoint.__name__)
+        api(with_checked_types(endpoint), api_name=endpoint.__name__)

@@ -39,7 +39,8 @@ class ArtifactLibrary:
 
 def find_artifacts(runs: Path) -> list[Path]:
     """Artifacts of the runs in a folder, the newest first: `<run>/<run>.onnx`, also one folder deeper."""
-    found = [path for depth in ("*/*.onnx", "*/*/*.onnx") for path in runs.glob(depth) if path.stem == path.parent.name]
+    patterns = ("*/*.onnx", "*/*/*.onnx")
+    found = [path for pattern in patterns for path in runs.glob(pattern) if path.stem == path.parent.name]
     return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
 
 
@@ -50,18 +51,18 @@ def find_examples(artifact: Path) -> Path | None:
 
 
 def example_images(folder: Path, per_kind: int = 3) -> list[Path]:
-    """A few images of each kind from the test split of an MVTec folder."""
+    """The first images of each kind (sound, and each kind of defect) from the test split of an MVTec folder."""
     kinds = sorted(path for path in folder.glob("*/test/*") if path.is_dir())
     return [image for kind in kinds for image in sorted(kind.iterdir())[:per_kind]]
 
 
 def _name_artifacts(artifacts: Sequence[Path]) -> dict[str, Path]:
     """Paths by file name; artifacts of the same name also get the name of their folder, then a number."""
-    named: dict[str, Path] = {}
+    paths_by_name: dict[str, Path] = {}
     for path in dict.fromkeys(artifact.resolve() for artifact in artifacts):
         stem = printable(path.name.removesuffix(".onnx"))
         folder = path.parent.parent if printable(path.parent.name) == stem else path.parent
         with_folder = f"{stem} ({printable(folder.name)})"
         candidates = [stem, with_folder, *(f"{with_folder} {number}" for number in range(2, len(artifacts) + 2))]
-        named[next(name for name in candidates if name not in named)] = path
-    return named
+        paths_by_name[next(name for name in candidates if name not in paths_by_name)] = path
+    return paths_by_name

@@ -1,4 +1,4 @@
-"""The artifact card as HTML: metrics, thresholds with their promise, verification, licences, versions, recipe."""
+"""The artifact card as HTML: thresholds and the false alarms they promise at most, verification, licences, versions, recipe."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ from inspect_kd.signing import signature_path
 
 
 def card_page(inspector: Inspector, path: Path) -> str:
-    """The whole card."""
+    """The card of one artifact, including its file."""
     card = inspector.card
     return (
-        f'<div class="card-page">{_tiles(card)}<div class="columns"><section>{_promise(card)}{_parity(card)}</section>'
+        f'<div class="card-page">{_tiles(card)}<div class="columns"><section>{_promise(card)}{_verification(card)}</section>'
         f"<section>{_file(inspector, path)}{_licences(card)}{_versions(card)}{_recipe(card)}</section></div></div>"
     )
 
 
 def _tiles(card: ArtifactCard) -> str:
+    """The boxes with the most important facts, above the tables."""
     pooled = card.calibration.limits[POOLED]
-    tiling = texts.TILE_TILED.format(tile=card.tile) if card.tile else ""
+    image_tiling = texts.TILE_TILED.format(tile=card.tile) if card.tile else ""
     facts = [
-        (card.name, texts.TILE_INPUT.format(target=card.target, size=card.size) + tiling),
+        (card.name, texts.TILE_INPUT.format(target=card.target, size=card.size) + image_tiling),
         (texts.TILE_CATEGORIES.format(count=len(card.categories)), ", ".join(card.categories)),
         (f"≤ {100 * pooled.reject_promise:.1f} %", texts.TILE_PROMISE.format(n=pooled.n)),
         (str(card.parity.get("flips", "–")), texts.TILE_FLIPS.format(images=card.parity.get("images", "?"))),
@@ -39,6 +40,7 @@ def _tiles(card: ArtifactCard) -> str:
 
 
 def _promise(card: ArtifactCard) -> str:
+    """Thresholds of each category, and the share of new sound parts that will exceed them at most."""
     rows = [
         [
             texts.ALL_CATEGORIES if name == POOLED else name,
@@ -51,12 +53,12 @@ def _promise(card: ArtifactCard) -> str:
         for name, limits in card.calibration.limits.items()
     ]
     sentence = escape(card.calibration.limits[POOLED].describe())
-    return f"<h3>{texts.CARD_PROMISE}</h3><p>{sentence}</p>{_facts(rows, texts.CARD_COLUMNS)}"
+    return f"<h3>{texts.CARD_PROMISE}</h3><p>{sentence}</p>{_fact_table(rows, texts.CARD_COLUMNS)}"
 
 
-def _parity(card: ArtifactCard) -> str:
+def _verification(card: ArtifactCard) -> str:
     rows = [[name, _format_value(card.parity[key])] for key, name in texts.PARITY_NAMES.items() if key in card.parity]
-    return f"<h3>{texts.CARD_PARITY}</h3>{_facts(rows)}"
+    return f"<h3>{texts.CARD_PARITY}</h3>{_fact_table(rows)}"
 
 
 def _file(inspector: Inspector, path: Path) -> str:
@@ -70,16 +72,16 @@ def _file(inspector: Inspector, path: Path) -> str:
         card.data.get("name", "–"),
         card.recipe_digest or "–",
     ]
-    return f"<h3>{texts.CARD_FILE}</h3>{_facts(zip(texts.CARD_FILE_ROWS, values, strict=True))}"
+    return f"<h3>{texts.CARD_FILE}</h3>{_fact_table(zip(texts.CARD_FILE_ROWS, values, strict=True))}"
 
 
 def _licences(card: ArtifactCard) -> str:
     rows = list(card.licences.items()) or [("–", "–")]
-    return f"<h3>{texts.CARD_LICENCES}</h3>{_facts(rows)}"
+    return f"<h3>{texts.CARD_LICENCES}</h3>{_fact_table(rows)}"
 
 
 def _versions(card: ArtifactCard) -> str:
-    return f"<h3>{texts.CARD_VERSIONS}</h3>{_facts(card.versions.items())}"
+    return f"<h3>{texts.CARD_VERSIONS}</h3>{_fact_table(card.versions.items())}"
 
 
 def _recipe(card: ArtifactCard) -> str:
@@ -107,6 +109,6 @@ def _format_value(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _facts(rows: Iterable[Iterable[Any]], header: Sequence[str] = ()) -> Html:
+def _fact_table(rows: Iterable[Iterable[Any]], header: Sequence[str] = ()) -> Html:
     """A table; without a header its rows are pairs of name and value."""
     return Html(f'<div class="scroll">{table(header, rows, classes="facts" if header else "facts pairs")}</div>')

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from inspect_kd.apps.studio.inspect.parts import Part, read_heatmap, stored_inspection, write_heatmap
+from inspect_kd.apps.studio.inspect.parts import Part, read_heatmap, rebuild_inspection, write_heatmap
 from inspect_kd.datasets.images import decode_image
 from inspect_kd.types import Decision, Inspection, Thresholds
 
@@ -56,13 +56,13 @@ class ArtifactComparison:
             yield done
 
     def thresholds(self) -> Thresholds:
-        """The second artifact's thresholds: those of the session's category if it has that category, otherwise those of all."""
+        """The second artifact's thresholds for the session's category; for all categories together if it does not have that one."""
         calibration = self.session.library.open(self.artifact).card.calibration
         category = self.session.category
         return calibration.for_category(category if category in calibration.limits else None).thresholds
 
     def decisions(self) -> list[tuple[Part, Decision, Decision]]:
-        """Each compared part with the decisions of both artifacts."""
+        """Each compared part with the decisions of the first and of the second artifact."""
         first, second = self.session.thresholds, self.thresholds()
         return [
             (part, first.decide(part.score), second.decide(self.predictions[part.number].score))
@@ -74,10 +74,10 @@ class ArtifactComparison:
         """The second artifact's decision and regions for a part."""
         prediction, inspector = self.predictions[part.number], self.session.library.open(self.artifact)
         heatmap = read_heatmap(prediction.heatmap_file)
-        return stored_inspection(inspector, self.thresholds(), prediction.score, heatmap, part.image_size)
+        return rebuild_inspection(inspector, self.thresholds(), prediction.score, heatmap, part.image_size)
 
     def clear(self) -> None:
-        """Forget the second artifact and remove its files."""
+        """Forget the second artifact and its predictions; remove their files."""
         for prediction in list(self.predictions.values()):
             prediction.remove_files()
         self.predictions, self.artifact = {}, None

@@ -22,12 +22,12 @@ from inspect_kd.apps.studio.studio import Studio, address
 class ComparePanel:
     """The components of the tab."""
 
-    second: gr.Dropdown
-    compare: gr.Button
-    stop: gr.Button
+    second_artifact: gr.Dropdown
+    compare_button: gr.Button
+    stop_button: gr.Button
     progress: gr.HTML
     table: gr.HTML
-    pair: gr.HTML
+    side_by_side: gr.HTML
 
 
 def build(studio: Studio, tab: gr.Tab) -> None:
@@ -39,47 +39,51 @@ def build(studio: Studio, tab: gr.Tab) -> None:
 
 def _lay_out(studio: Studio) -> ComparePanel:
     names = studio.library.names
-    plain: dict[str, Any] = {"apply_default_css": False, "elem_classes": "studio"}
+    html_settings: dict[str, Any] = {"apply_default_css": False, "elem_classes": "studio"}
     with gr.Row(elem_id="compare-bar", elem_classes="tight"):
-        second = gr.Dropdown(names, value=names[-1], label=texts.COMPARE_WITH, elem_id="second")
-        compare = gr.Button(texts.COMPARE_BUTTON, variant="primary", elem_id="compare-now", interactive=len(names) > 1)
-        stop = gr.Button(texts.CANCEL, elem_id="compare-stop", variant="stop")
-    progress = gr.HTML(elem_id="compare-progress", js_on_load=None, **plain)
+        second_artifact = gr.Dropdown(names, value=names[-1], label=texts.COMPARE_WITH, elem_id="second")
+        compare_button = gr.Button(
+            texts.COMPARE_BUTTON, variant="primary", elem_id="compare-now", interactive=len(names) > 1
+        )
+        stop_button = gr.Button(texts.CANCEL, elem_id="compare-stop", variant="stop")
+    progress = gr.HTML(elem_id="compare-progress", js_on_load=None, **html_settings)
     with gr.Row(elem_id="compare-bench", equal_height=False):
         with gr.Column(elem_id="compare-left", min_width=0):
-            table = gr.HTML(elem_id="compare-table", js_on_load=ON_LOAD_GALLERY, **plain)
+            table = gr.HTML(elem_id="compare-table", js_on_load=ON_LOAD_GALLERY, **html_settings)
         with gr.Column(elem_id="compare-right", min_width=0):
-            pair = gr.HTML(elem_id="compare-pair", js_on_load=None, **plain)
-    return ComparePanel(second, compare, stop, progress, table, pair)
+            side_by_side = gr.HTML(elem_id="compare-pair", js_on_load=None, **html_settings)
+    return ComparePanel(second_artifact, compare_button, stop_button, progress, table, side_by_side)
 
 
 def _connect(studio: Studio, tab: gr.Tab, panel: ComparePanel) -> None:
-    def show_comparison(request: gr.Request) -> tuple[str, str]:
+    def render_comparison(request: gr.Request) -> tuple[str, str]:
         session = page_session(studio, request)
         with session.lock:
             return view.comparison(session, address), view.side_by_side(session, address)
 
     def run_comparison(artifact: str, request: gr.Request) -> Iterator[tuple[str, str, str]]:
         session = page_session(studio, request)
-        began = updated = time.monotonic()
+        started_at = updated_at = time.monotonic()
         total = len(session.parts)
         with errors_in_one_line():
             for done in session.comparison.run(artifact):
                 now = time.monotonic()
-                if now - updated > UPDATE_INTERVAL_S:
-                    updated = now
-                    yield gallery.progress(done, total, now - began), *show_comparison(request)
-        yield "", *show_comparison(request)
+                if now - updated_at > UPDATE_INTERVAL_S:
+                    updated_at = now
+                    yield gallery.progress(done, total, now - started_at), *render_comparison(request)
+        yield "", *render_comparison(request)
 
     def pick_part(event: gr.EventData, request: gr.Request) -> tuple[str, str]:
         page_session(studio, request).gallery.select(int(event.part))
-        return show_comparison(request)
+        return render_comparison(request)
 
-    def stop_comparison(request: gr.Request) -> tuple[str, str, str]:
-        return "", *show_comparison(request)
+    def clear_progress(request: gr.Request) -> tuple[str, str, str]:
+        return "", *render_comparison(request)
 
-    shown, with_progress = [panel.table, panel.pair], [panel.progress, panel.table, panel.pair]
-    started = panel.compare.click(run_comparison, panel.second, with_progress, **MODEL_EVENT, **PAGE_EVENT)
-    panel.stop.click(stop_comparison, None, with_progress, cancels=[started], **PAGE_EVENT)
-    panel.table.pick(pick_part, None, shown, **PAGE_EVENT)
-    tab.select(show_comparison, None, shown, **PAGE_EVENT)
+    results, with_progress = [panel.table, panel.side_by_side], [panel.progress, panel.table, panel.side_by_side]
+    run_event = panel.compare_button.click(
+        run_comparison, panel.second_artifact, with_progress, **MODEL_EVENT, **PAGE_EVENT
+    )
+    panel.stop_button.click(clear_progress, None, with_progress, cancels=[run_event], **PAGE_EVENT)
+    panel.table.pick(pick_part, None, results, **PAGE_EVENT)
+    tab.select(render_comparison, None, results, **PAGE_EVENT)

@@ -1,6 +1,6 @@
 """Two artifacts side by side as HTML: how often they agree, and the parts on which they differ.
 
-Each has its own thresholds: the calibrated scales are comparable, raw distances would not be.
+Each artifact has its own thresholds. Scores are calibrated, and therefore comparable; raw feature distances would not be.
 """
 
 from __future__ import annotations
@@ -19,33 +19,33 @@ MAX_CARDS = 120
 
 
 def comparison(session: Session, address: UrlOf) -> str:
-    """Agreement as a table, then the parts on which the artifacts differ, the widest apart first."""
+    """A table of the decisions of both artifacts, then the parts with different decisions, the largest difference of scores first."""
     if not session.comparison.predictions:
         hint = texts.COMPARE_EMPTY if session.parts else texts.COMPARE_NO_PARTS
         if len(session.library.names) < 2:
             hint = texts.COMPARE_ONE
         return f'<div class="empty"><span>{hint}</span></div>'
     decisions = session.comparison.decisions()
-    differing = [each for each in decisions if each[1] is not each[2]]
-    differing.sort(key=lambda each: -_distance(session, each[0]))
-    cards = "".join(_card(session, *each, address) for each in differing[:MAX_CARDS])
-    below = (
+    differing = [(part, first, second) for part, first, second in decisions if first is not second]
+    differing.sort(key=lambda row: -_score_difference(session, row[0]))
+    cards = "".join(_card(session, *row, address) for row in differing[:MAX_CARDS])
+    differences = (
         f'<h3>{texts.DIFFERENT}</h3><div class="cards">{cards}</div>'
         if differing
         else f'<p class="soft">{texts.NO_DIFFERENCE}</p>'
     )
     agreement = texts.AGREE.format(same=len(decisions) - len(differing), total=len(decisions))
-    return f"<p><b>{agreement}</b></p>{_matrix(session, decisions)}{below}"
+    return f"<p><b>{agreement}</b></p>{_matrix(session, decisions)}{differences}"
 
 
 def side_by_side(session: Session, address: UrlOf) -> str:
     """Show the selected part twice: with the first and with the second artifact's result."""
-    part, compared = session.gallery.selected_part(), session.comparison
-    if part is None or part.number not in compared.predictions:
+    part, second = session.gallery.selected_part(), session.comparison
+    if part is None or part.number not in second.predictions:
         return ""
     halves = (
         (session.artifact, session.inspection(part), part.heat_layer),
-        (str(compared.artifact), compared.inspection(part), compared.predictions[part.number].heat_layer),
+        (str(second.artifact), second.inspection(part), second.predictions[part.number].heat_layer),
     )
     sections = "".join(_half(part, *half, address) for half in halves)
     return f'<h3>{escape(part.name)}</h3><div class="pair">{sections}</div>'
@@ -53,11 +53,11 @@ def side_by_side(session: Session, address: UrlOf) -> str:
 
 def _half(part: Part, artifact: str, inspection: Inspection, layer: Path, address: UrlOf) -> str:
     thresholds = inspection.thresholds
-    limits = texts.AGAINST.format(reinspect=thresholds.reinspect, reject=thresholds.reject)
+    thresholds_text = texts.BOTH_THRESHOLDS.format(reinspect=thresholds.reinspect, reject=thresholds.reject)
     return (
         f"<section><header><b>{escape(artifact)}</b>{decision_label(inspection.decision)}"
         f'<span class="figure">{inspection.score:.3f}</span></header>'
-        f'{picture_layers(part, inspection, layer, address, wipe=False)}<p class="soft">{limits}</p></section>'
+        f'{picture_layers(part, inspection, layer, address, wipe=False)}<p class="soft">{thresholds_text}</p></section>'
     )
 
 
@@ -65,7 +65,7 @@ def _matrix(session: Session, decisions: list[tuple[Part, Decision, Decision]]) 
     order = list(reversed(Decision))
 
     def cell(first: Decision, second: Decision) -> Cell:
-        count = sum(each[1] is first and each[2] is second for each in decisions)
+        count = sum((row[1], row[2]) == (first, second) for row in decisions)
         return Cell(count, "same" if first is second else "apart" if count else "")
 
     rows = ((decision_label(first), *(cell(first, second) for second in order)) for first in order)
@@ -85,7 +85,7 @@ def _card(session: Session, part: Part, first: Decision, second: Decision, addre
     )
 
 
-def _distance(session: Session, part: Part) -> float:
+def _score_difference(session: Session, part: Part) -> float:
     """The difference of both scores, each relative to its own NG threshold."""
     first = part.score / (session.thresholds.reject or 1)
     second = session.comparison.predictions[part.number].score / (session.comparison.thresholds().reject or 1)

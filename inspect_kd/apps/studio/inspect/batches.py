@@ -35,14 +35,14 @@ def render_panels(session: Session, progress: str = "") -> tuple[str, ...]:
 
 
 def run_batch(session: Session, steps: Iterator[Any], total: int) -> Iterator[tuple[str, ...]]:
-    """Run the steps; yield the panels at intervals, and once at the end."""
-    began = updated = time.monotonic()
+    """Run the steps; yield the rendered panels before the first step, at intervals, and at the end."""
+    started_at = updated_at = time.monotonic()
     yield render_panels(session, gallery.progress(0, total, 0.0))
     for done, _ in enumerate(steps, 1):
         now = time.monotonic()
-        if now - updated > UPDATE_INTERVAL_S and done < total:
-            updated = now
-            yield render_panels(session, gallery.progress(done, total, now - began))
+        if now - updated_at > UPDATE_INTERVAL_S and done < total:
+            updated_at = now
+            yield render_panels(session, gallery.progress(done, total, now - started_at))
     yield render_panels(session)
 
 
@@ -76,11 +76,11 @@ def select_inspected(session: Session, steps: Iterator[Part | RefusedFile]) -> I
         yield step
 
 
-def write_export(studio: Studio, session: Session, form: str) -> Path:
-    """Write an export into the folder that the browser may fetch from; it replaces the last one of this format."""
+def write_export(studio: Studio, session: Session, format_name: str) -> Path:
+    """Write an export (csv, json or html) into the folder that the browser may fetch from, over the last one of this format."""
     with session.lock:
-        path = session.folders.served / f"inspect-kd-{session.artifact}.{form}".replace(" ", "_")
-        content = export(session, form).encode()
+        path = session.folders.served / f"inspect-kd-{session.artifact}.{format_name}".replace(" ", "_")
+        content = export(session, format_name).encode()
         if session.free_bytes() < len(content):
             raise BadInput(texts.DISK_FULL.format(mb=studio.settings.max_kept_mb))
         path.write_bytes(content)

@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 from gradio.events import api
 
-from inspect_kd.apps.studio.handlers import MODEL_EVENT, api_session, errors_in_one_line, typed
+from inspect_kd.apps.studio.handlers import MODEL_EVENT, api_session, errors_in_one_line, with_checked_types
 from inspect_kd.apps.studio.inspect.batches import inspect_files, write_export
 from inspect_kd.apps.studio.inspect.exports import export_rows
 from inspect_kd.apps.studio.session import RefusedFile, Session
@@ -33,13 +33,13 @@ def _file_endpoints(studio: Studio) -> None:
 
     def inspect(images: list[str], artifact: str, category: str, request: gr.Request) -> list[dict[str, Any]]:
         session = api_session(studio, request)
-        _choose(session, artifact, category)
+        _change_artifact(session, artifact, category)
         results: list[dict[str, Any]] = []
-        for part in inspect_files(studio, session, images or []):
-            if isinstance(part, RefusedFile):
-                results.append({"image": part.name, "decision": str(Decision.NG), "error": part.reason})
+        for result in inspect_files(studio, session, images or []):
+            if isinstance(result, RefusedFile):
+                results.append({"image": result.name, "decision": str(Decision.NG), "error": result.reason})
             else:
-                results.append({"part": part.number, **session.inspection(part).to_json()})
+                results.append({"part": result.number, **session.inspection(result).to_json()})
         return results
 
     def fetch(form: str, request: gr.Request) -> str:
@@ -55,8 +55,8 @@ def _file_endpoints(studio: Studio) -> None:
         "A file that cannot be read is NG with its `error`. `artifact` and `category` may be empty.",
         **MODEL_EVENT,
     )
-    about = "The inspected parts as a file: `csv`, `json` or `html`."
-    button.click(fetch, form, file, api_name="export", api_description=about)
+    description = "The inspected parts as a file: `csv`, `json` or `html`."
+    button.click(fetch, form, file, api_name="export", api_description=description)
 
 
 def _session_endpoints(studio: Studio) -> None:
@@ -93,12 +93,12 @@ def _session_endpoints(studio: Studio) -> None:
         session = api_session(studio, request)
         name = request.username or by
         with errors_in_one_line(), session.lock:
-            before = session.thresholds
+            former_thresholds = session.thresholds
             session.set_thresholds(reinspect, reject)
             try:
                 path = studio.sign_off(session, name)
             except BaseException:  # a refused sign-off must change nothing
-                session.thresholds = before
+                session.thresholds = former_thresholds
                 raise
             return {"file": path.name, "by": name, "thresholds": session.what_if().to_json()["thresholds"]}
 
@@ -110,11 +110,11 @@ def _session_endpoints(studio: Studio) -> None:
         return count
 
     for endpoint in (decide, parts, mark, save_calibration, clear):
-        api(typed(endpoint), api_name=endpoint.__name__)
+        api(with_checked_types(endpoint), api_name=endpoint.__name__)
 
 
-def _choose(session: Session, artifact: str, category: str) -> None:
-    """Set artifact and category unless they are empty; another artifact inspects the present parts again."""
+def _change_artifact(session: Session, artifact: str, category: str) -> None:
+    """Change artifact and category, except an empty one. A new artifact inspects the session's parts again."""
     name = artifact or session.artifact
     if (name, category or session.category) != (session.artifact, session.category):
         with errors_in_one_line():

@@ -14,7 +14,7 @@ import gradio as gr
 
 from inspect_kd.apps.studio import texts
 from inspect_kd.apps.studio.artifact.library import example_images
-from inspect_kd.apps.studio.bar import Bar, category_choices, choice_updates
+from inspect_kd.apps.studio.bar import TopBar, category_choices, choice_updates
 from inspect_kd.apps.studio.handlers import MODEL_EVENT, PAGE_EVENT, errors_in_one_line, page_session
 from inspect_kd.apps.studio.inspect.batches import (
     inspect_examples,
@@ -29,15 +29,15 @@ from inspect_kd.apps.studio.studio import Studio
 from inspect_kd.errors import InspectKDError, UsageError
 from inspect_kd.types import Decision
 
-Rendered = tuple[str, ...]
+RenderedPanels = tuple[str, ...]
 # By default Gradio's page drops an event while an earlier one is pending; a stopped batch is pending for some time.
 NEVER_DROPPED: dict[str, Any] = {"trigger_mode": "multiple"}
-PARALLEL = 8
+PARALLEL_EVENTS = 8
 """Number of events of one kind that are handled simultaneously."""
 
 
-def connect_batches(studio: Studio, bar: Bar, controls: Controls, panels: Panels) -> None:
-    """Connect the events that run the model: one at a time, and each can be stopped."""
+def connect_batches(studio: Studio, top_bar: TopBar, controls: Controls, panels: Panels) -> None:
+    """Connect the events that run the model, one at a time, and those that stop them."""
 
     def inspect_uploads(files: list[str] | None, request: gr.Request) -> Iterator[tuple[Any, ...]]:
         session, files = page_session(studio, request), files or []
@@ -52,7 +52,7 @@ def connect_batches(studio: Studio, bar: Bar, controls: Controls, panels: Panels
             # An empty camera component shows the live picture again.
             yield None, *rendered
 
-    def inspect_example_parts(request: gr.Request) -> Iterator[Rendered]:
+    def inspect_example_parts(request: gr.Request) -> Iterator[RenderedPanels]:
         session = page_session(studio, request)
         images = example_images(studio.settings.examples) if studio.settings.examples else []
         steps = inspect_examples(session, images, studio.settings.max_upload_mb * 2**20)
@@ -69,10 +69,12 @@ def connect_batches(studio: Studio, bar: Bar, controls: Controls, panels: Panels
         yield *choice_updates(studio, session), *render_panels(session)
 
     outputs = panels.all()
-    choices = [bar.artifact, bar.category, controls.reinspect, controls.reject]
-    changes = [
-        box.input(change_artifact, [bar.artifact, bar.category], [*choices, *outputs], **MODEL_EVENT, **PAGE_EVENT)
-        for box in (bar.artifact, bar.category)
+    choices = [top_bar.artifact, top_bar.category, controls.reinspect, controls.reject]
+    change_events = [
+        dropdown.input(
+            change_artifact, [top_bar.artifact, top_bar.category], [*choices, *outputs], **MODEL_EVENT, **PAGE_EVENT
+        )
+        for dropdown in (top_bar.artifact, top_bar.category)
     ]
     camera_event = controls.camera.input(
         inspect_camera, controls.camera, [controls.camera, *outputs], **NEVER_DROPPED, **MODEL_EVENT, **PAGE_EVENT
@@ -83,14 +85,14 @@ def connect_batches(studio: Studio, bar: Bar, controls: Controls, panels: Panels
         ),
         camera_event,
         controls.examples.click(inspect_example_parts, None, outputs, **MODEL_EVENT, **PAGE_EVENT),
-        *changes,
+        *change_events,
     ]
 
     def show_choices(request: gr.Request) -> tuple[Any, ...]:
         return choice_updates(studio, page_session(studio, request))
 
-    for change in changes:
-        change.failure(show_choices, None, choices, **PAGE_EVENT)
+    for event in change_events:
+        event.failure(show_choices, None, choices, **PAGE_EVENT)
 
     camera_event.then(None, None, None, js="() => window.studioLiveAgain()", **PAGE_EVENT)
 
@@ -109,15 +111,15 @@ def connect_batches(studio: Studio, bar: Bar, controls: Controls, panels: Panels
     controls.clear.click(clear_parts, None, [controls.camera, *choices, *outputs], cancels=batch_events, **PAGE_EVENT)
 
 
-def connect_thresholds(studio: Studio, bar: Bar, controls: Controls, panels: Panels) -> None:
+def connect_thresholds(studio: Studio, top_bar: TopBar, controls: Controls, panels: Panels) -> None:
     """Connect sliders, reset and sign-off."""
     outputs = [panels.viewer, panels.regions, panels.gallery, panels.scores]
 
-    def move_sliders(reinspect: float, reject: float, request: gr.Request) -> Rendered:
+    def move_sliders(reinspect: float, reject: float, request: gr.Request) -> RenderedPanels:
         session = page_session(studio, request)
         with errors_in_one_line():
             session.set_thresholds(reinspect, reject)
-        return render_panels(session)[1:]
+        return render_panels(session)[1:]  # without the progress
 
     # One event for both sliders: with two, a late response to the first could undo the change of the second.
     gr.on(
@@ -126,13 +128,13 @@ def connect_thresholds(studio: Studio, bar: Bar, controls: Controls, panels: Pan
         [controls.reinspect, controls.reject],
         outputs,
         trigger_mode="always_last",
-        concurrency_limit=PARALLEL,
+        concurrency_limit=PARALLEL_EVENTS,
         **PAGE_EVENT,
     )
 
     def reset_sliders(request: gr.Request) -> tuple[float, float]:
-        default = page_session(studio, request).default_thresholds
-        return round(default.reinspect, 3), round(default.reject, 3)
+        thresholds = page_session(studio, request).default_thresholds
+        return round(thresholds.reinspect, 3), round(thresholds.reject, 3)
 
     controls.reset.click(reset_sliders, None, [controls.reinspect, controls.reject], **PAGE_EVENT)
 
@@ -142,8 +144,8 @@ def connect_thresholds(studio: Studio, bar: Bar, controls: Controls, panels: Pan
         try:
             with session.lock:
                 # Sign only what the page shows; another event may have changed the session since.
-                shown = (artifact, category or None, session.thresholds_at(reinspect, reject))
-                if shown != (session.artifact, session.category, session.thresholds):
+                shown_on_page = (artifact, category or None, session.thresholds_at(reinspect, reject))
+                if shown_on_page != (session.artifact, session.category, session.thresholds):
                     raise UsageError(texts.NOT_AS_SHOWN)
                 path = studio.sign_off(session, by)
         except InspectKDError as error:
@@ -156,17 +158,17 @@ def connect_thresholds(studio: Studio, bar: Bar, controls: Controls, panels: Pan
         )
         return f'<p class="good" role="status">{message}</p>'
 
-    inputs = [controls.signer_name, bar.artifact, bar.category, controls.reinspect, controls.reject]
+    inputs = [controls.signer_name, top_bar.artifact, top_bar.category, controls.reinspect, controls.reject]
     controls.sign_off_button.click(sign_off, inputs, controls.sign_off_message, **PAGE_EVENT)
 
 
 def connect_gallery(studio: Studio, panels: Panels, buttons: dict[str, gr.Button]) -> None:
     """Connect selecting, filtering, sorting and marking."""
-    outputs = [panels.viewer, panels.regions, panels.gallery]
-    every_event: dict[str, Any] = {"trigger_mode": "multiple", "concurrency_limit": PARALLEL, **PAGE_EVENT}
+    outputs = [panels.viewer, panels.regions, panels.gallery]  # elements 1 to 3 of `render_panels`
+    event_settings: dict[str, Any] = {"trigger_mode": "multiple", "concurrency_limit": PARALLEL_EVENTS, **PAGE_EVENT}
 
-    def make_handler(change: Callable[[Session, gr.EventData], None]) -> Callable[..., Rendered]:
-        def change_gallery(event: gr.EventData, request: gr.Request) -> Rendered:
+    def make_handler(change: Callable[[Session, gr.EventData], None]) -> Callable[..., RenderedPanels]:
+        def change_gallery(event: gr.EventData, request: gr.Request) -> RenderedPanels:
             session = page_session(studio, request)
             with errors_in_one_line():
                 change(session, event)
@@ -174,8 +176,8 @@ def connect_gallery(studio: Studio, panels: Panels, buttons: dict[str, gr.Button
 
         return change_gallery
 
-    def make_mark_handler(mark: Decision) -> Callable[[str, gr.Request], Rendered]:
-        def mark_part(shown_part: str, request: gr.Request) -> Rendered:
+    def make_mark_handler(mark: Decision) -> Callable[[str, gr.Request], RenderedPanels]:
+        def mark_part(shown_part: str, request: gr.Request) -> RenderedPanels:
             session = page_session(studio, request)
             if shown_part:
                 with errors_in_one_line():
@@ -193,18 +195,18 @@ def connect_gallery(studio: Studio, panels: Panels, buttons: dict[str, gr.Button
         (buttons["next"].click, lambda session, _: session.gallery.step(1)),
         (buttons["previous"].click, lambda session, _: session.gallery.step(-1)),
     ):
-        event(make_handler(change), None, outputs, **every_event)
+        event(make_handler(change), None, outputs, **event_settings)
     # One queue for both, in the order of the clicks: Gradio runs events of different queues in any order.
-    marking: dict[str, Any] = every_event | {"concurrency_id": "mark", "concurrency_limit": 1}
+    mark_settings: dict[str, Any] = event_settings | {"concurrency_id": "mark", "concurrency_limit": 1}
     shown_part = gr.Textbox(visible="hidden", elem_id="shown-part")
     for name, mark in (("ok", Decision.OK), ("ng", Decision.NG)):
         buttons[name].click(
-            make_mark_handler(mark), shown_part, outputs, js="() => window.studioShownPart()", **marking
+            make_mark_handler(mark), shown_part, outputs, js="() => window.studioShownPart()", **mark_settings
         )
 
 
 def _mark(studio: Studio, session: Session, shown_part: str, mark: Decision, by: str) -> None:
-    """Mark the part that the page showed. `shown_part` is the part's key, a blank, and its mark on the page."""
+    """Mark the part that the page showed. `shown_part` is the part's key, a space, and its mark on the page (or nothing)."""
     key, _, former_mark = shown_part.partition(" ")
     with session.lock:  # no other event may change part, artifact or thresholds meanwhile
         part = next((part for part in session.all_parts() if part.key == key), None)
@@ -221,7 +223,7 @@ def _mark(studio: Studio, session: Session, shown_part: str, mark: Decision, by:
 def connect_load(studio: Studio, page: gr.Blocks, panels: Panels) -> None:
     """Render the session when the page is loaded."""
 
-    def render_session(request: gr.Request) -> Rendered:
+    def render_session(request: gr.Request) -> RenderedPanels:
         return render_panels(page_session(studio, request))
 
     page.load(render_session, None, panels.all(), **PAGE_EVENT)

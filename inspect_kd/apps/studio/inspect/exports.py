@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 
 from inspect_kd.apps.studio import texts
-from inspect_kd.apps.studio.inspect.histogram import histogram, slider_range
+from inspect_kd.apps.studio.inspect.histogram import histogram
 from inspect_kd.apps.studio.inspect.what_if import held_out_scores
 from inspect_kd.apps.studio.session import Session
 from inspect_kd.errors import UsageError
@@ -35,12 +35,12 @@ COLUMNS = (
 )
 
 
-def export(session: Session, form: str) -> str:
+def export(session: Session, format_name: str) -> str:
     """Return the content of an export: csv, json or html."""
     writers = {"csv": as_csv, "json": as_json, "html": as_html}
-    if form not in writers:
-        raise UsageError(f"no export named '{form}'; there are: {', '.join(writers)}")
-    return writers[form](session)
+    if format_name not in writers:
+        raise UsageError(f"no export named '{format_name}'; there are: {', '.join(writers)}")
+    return writers[format_name](session)
 
 
 def export_rows(session: Session) -> list[dict[str, Any]]:
@@ -79,15 +79,15 @@ def as_html(session: Session) -> str:
     decisions = [(counts[decision], f"{texts.ICONS[decision]} {decision}") for decision in reversed(Decision)]
     held_out = held_out_scores(session.inspector.card.calibration, session.category)
     scores = [part.score for part in session.all_parts()]
-    chart = histogram(scores, held_out, thresholds, slider_range(session.default_thresholds))
+    chart = histogram(scores, held_out, thresholds, session.default_thresholds.highest_allowed)
     legend = texts.HISTOGRAM.format(shown=len(session.parts), sound=len(held_out))
-    thresholds_text = texts.AGAINST.format(reinspect=thresholds.reinspect, reject=thresholds.reject)
+    thresholds_text = texts.BOTH_THRESHOLDS.format(reinspect=thresholds.reinspect, reject=thresholds.reject)
     return document(
         title=f"{session.artifact} · {texts.TITLE}",
         heading=session.artifact,
         subtitle=f'<p class="soft">{thresholds_text} · sha256 {session.inspector.digest[:16]}…</p>',
         body=f'{tiles(decisions)}<div class="card">{chart}<p class="soft">{legend}</p></div>{_refused(session)}'
-        f'<h2>{texts.FILES} ({len(session.parts)})</h2><div class="gallery single">{_figures(session)}</div>',
+        f'<h2>{texts.FILES} ({len(session.parts)})</h2><div class="gallery single">{_pictures(session)}</div>',
         style=STYLE,
     )
 
@@ -110,7 +110,7 @@ STYLE = """
 """
 
 
-def _figures(session: Session) -> str:
+def _pictures(session: Session) -> str:
     figures = []
     for part in sorted(session.all_parts(), key=lambda part: -part.score):
         decision = session.thresholds.decide(part.score)
@@ -125,9 +125,9 @@ def _figures(session: Session) -> str:
 
 
 def _csv_row(row: dict[str, Any]) -> dict[str, Any]:
-    """A record without nested values; of the regions, only the hottest."""
+    """A record without nested values. The columns `worst_…` are the box of the hottest region."""
     regions = row.get("regions") or []
-    worst = regions[0] if regions else {}
+    hottest = regions[0] if regions else {}
     width, height = row.get("image_size") or (None, None)
     thresholds = row.get("thresholds") or {}
     return {
@@ -138,10 +138,10 @@ def _csv_row(row: dict[str, Any]) -> dict[str, Any]:
         "ng_above": thresholds.get("reject"),
         "person_says": row.get("person_says"),
         "regions": len(regions) if "score" in row else None,
-        "worst_x": worst.get("x"),
-        "worst_y": worst.get("y"),
-        "worst_width": worst.get("width"),
-        "worst_height": worst.get("height"),
+        "worst_x": hottest.get("x"),
+        "worst_y": hottest.get("y"),
+        "worst_width": hottest.get("width"),
+        "worst_height": hottest.get("height"),
         "width": width,
         "height": height,
         "sha256": row.get("sha256"),

@@ -1,4 +1,4 @@
-"""The gallery as HTML: the inspected parts as cards, filters above them, and the effect of the thresholds in numbers."""
+"""The gallery as HTML: inspected parts as cards with filters above them; also the panel of scores and decision counts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from html import escape
 
 from inspect_kd.apps.studio import texts
 from inspect_kd.apps.studio.inspect.gallery_state import FILTERS, ORDERS, PAGE_SIZE, GalleryState
-from inspect_kd.apps.studio.inspect.histogram import histogram, slider_range
+from inspect_kd.apps.studio.inspect.histogram import histogram
 from inspect_kd.apps.studio.inspect.parts import Part
 from inspect_kd.apps.studio.inspect.viewer import CSS_CLASSES, UrlOf, decision_label
 from inspect_kd.apps.studio.inspect.what_if import WhatIf, held_out_scores
@@ -25,16 +25,22 @@ def gallery(session: Session, address: UrlOf) -> str:
     parts = session.gallery.page_parts()
     cards = "".join(_card(session, part, address) for part in parts)
     body = f'<div class="cards">{cards}</div>' if parts else f'<p class="soft">{texts.NO_PART_PASSES}</p>'
-    return f'{refused}<div class="chips">{_filters(session.gallery)}{_orders(session.gallery)}</div>{body}'
+    return (
+        f'{refused}<div class="chips">{_filter_buttons(session.gallery)}{_order_and_pages(session.gallery)}</div>{body}'
+    )
 
 
 def progress(done: int, total: int, seconds: float) -> str:
     """A progress bar with count and pace; empty if there is nothing to do."""
     if total == 0:
         return ""
-    pace = done / seconds if seconds > 0 and done else 0.0
+    parts_per_second = done / seconds if seconds > 0 and done else 0.0
     label = texts.PROGRESS.format(done=done, total=total)
-    text = label + (" · " + texts.PROGRESS_PACE.format(pace=pace, left=(total - done) / pace) if pace else "")
+    text = label + (
+        " · " + texts.PROGRESS_PACE.format(pace=parts_per_second, left=(total - done) / parts_per_second)
+        if parts_per_second
+        else ""
+    )
     return (
         f'<div class="progress" role="progressbar" aria-valuemin="0" aria-valuemax="{total}" aria-valuenow="{done}" '
         f'aria-label="{label}">'
@@ -46,39 +52,41 @@ def scores_panel(session: Session) -> str:
     """Histogram, counts of decisions, and the promise of the thresholds."""
     held_out = held_out_scores(session.inspector.card.calibration, session.category)
     scores = [part.score for part in session.all_parts()]
-    chart = histogram(scores, held_out, session.thresholds, slider_range(session.default_thresholds))
+    chart = histogram(scores, held_out, session.thresholds, session.default_thresholds.highest_allowed)
     return (
         f'{chart}<p class="legend"><span><i class="sw ok"></i><i class="sw re"></i><i class="sw ng"></i>{texts.LEGEND_SHOWN}</span>'
         f'<span><i class="sw cal"></i>{texts.LEGEND_SOUND}</span></p>{_what_if_table(session.what_if(), len(held_out))}'
     )
 
 
-def _what_if_table(counts: WhatIf, held_out_count: int) -> str:
+def _what_if_table(what_if: WhatIf, held_out_count: int) -> str:
     order = list(reversed(Decision))
     inspected = (
-        Html(f"<b>{counts.inspected[decision]}</b>{_change(counts.inspected[decision] - counts.by_default[decision])}")
+        Html(
+            f"<b>{what_if.inspected[decision]}</b>{_difference_label(what_if.inspected[decision] - what_if.inspected_by_default[decision])}"
+        )
         for decision in order
     )
     rows = (
-        (f"{texts.INSPECTED} ({sum(counts.inspected.values())})", *inspected),
-        (f"{texts.HELD_OUT} ({held_out_count})", *(counts.held_out[decision] for decision in order)),
+        (f"{texts.INSPECTED} ({sum(what_if.inspected.values())})", *inspected),
+        (f"{texts.HELD_OUT} ({held_out_count})", *(what_if.held_out[decision] for decision in order)),
     )
     promise = texts.PROMISE.format(
-        reject=f"{100 * counts.reject_promise:.1f} %", stopped=f"{100 * counts.reinspect_promise:.1f} %"
+        reject=f"{100 * what_if.reject_promise:.1f} %", stopped=f"{100 * what_if.reinspect_promise:.1f} %"
     )
     header = ("", *map(decision_label, order))
     return (
-        f"{table(header, rows, classes='would', caption=texts.WOULD_BE, row_headers=True)}"
+        f"{table(header, rows, classes='would', caption=texts.DECISION_COUNTS, row_headers=True)}"
         f'<p class="promise">{promise if held_out_count else texts.PROMISE_NONE}</p>'
     )
 
 
-def _change(difference: int) -> str:
+def _difference_label(difference: int) -> str:
     """The difference from the count under the artifact's own thresholds."""
     return f' <small class="change">{difference:+d}</small>' if difference else ""
 
 
-def _filters(state: GalleryState) -> str:
+def _filter_buttons(state: GalleryState) -> str:
     counts = state.counts()
     return "".join(
         f'<button type="button" class="chip" data-filter="{name}" aria-pressed="{str(state.filter == name).lower()}">'
@@ -88,7 +96,7 @@ def _filters(state: GalleryState) -> str:
     )
 
 
-def _orders(state: GalleryState) -> str:
+def _order_and_pages(state: GalleryState) -> str:
     options = "".join(
         f'<option value="{order}"{" selected" if state.order == order else ""}>{texts.ORDER_NAMES[order]}</option>'
         for order in ORDERS

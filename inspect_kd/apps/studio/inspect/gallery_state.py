@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from inspect_kd.apps.studio.session import Session
 
 PAGE_SIZE = 60
-"""Cards on a page: a browser with five hundred pictures grows slow."""
+"""Cards on a page: with five hundred pictures on one page, a browser grows slow."""
 FILTERS = ("all", *map(str, (Decision.NG, Decision.REINSPECT, Decision.OK)), "marked", "wrong")
 ORDERS = ("worst", "best", "arrival")
 
@@ -42,13 +42,13 @@ class GalleryState:
         return sorted(parts, key=lambda part: (part.score if self.order == "best" else -part.score, part.number))
 
     def page_parts(self) -> list[Part]:
-        """The parts on the present page."""
+        """The parts on the present page; first go back to the last page if the present one no longer exists."""
         parts = self.filtered_parts()
         self.page = min(self.page, self._last_page(parts))
         return parts[self.page * PAGE_SIZE : (self.page + 1) * PAGE_SIZE]
 
     def set_filter(self, name: str) -> None:
-        """Show the parts of another filter; an unknown name shows all."""
+        """Show the parts that pass a filter; an unknown name shows all."""
         self.filter, self.page = (name if name in FILTERS else "all"), 0
 
     def set_order(self, order: str) -> None:
@@ -56,7 +56,7 @@ class GalleryState:
         self.order, self.page = (order if order in ORDERS else "worst"), 0
 
     def turn_page(self, by: int) -> None:
-        """Move by a number of pages, as far as there are any."""
+        """Move by a number of pages, at most to the first or last one."""
         self.page = min(self._last_page(self.filtered_parts()), max(0, self.page + by))
 
     def select(self, number: int) -> None:
@@ -65,13 +65,13 @@ class GalleryState:
             self.selected = number
 
     def step(self, by: int) -> None:
-        """Select the next part that passes the filter, or the one before, and show its page."""
+        """Select the part `by` places further among those that pass the filter, and show its page."""
         numbers = [part.number for part in self.filtered_parts()]
         if not numbers:
             return
-        at = numbers.index(self.selected) + by if self.selected in numbers else 0
-        at = min(len(numbers) - 1, max(0, at))
-        self.selected, self.page = numbers[at], at // PAGE_SIZE
+        index = numbers.index(self.selected) + by if self.selected in numbers else 0
+        index = min(len(numbers) - 1, max(0, index))
+        self.selected, self.page = numbers[index], index // PAGE_SIZE
 
     def selected_part(self) -> Part | None:
         """The selected part, if it still exists."""
@@ -81,11 +81,11 @@ class GalleryState:
     def _last_page(parts: list[Part]) -> int:
         return max(0, (len(parts) - 1) // PAGE_SIZE)
 
-    def _passes(self, part: Part, name: str) -> bool:
-        if name == "all":
+    def _passes(self, part: Part, filter_name: str) -> bool:
+        if filter_name == "all":
             return True
-        if name == "marked":
+        if filter_name == "marked":
             return part.mark is not None
-        if name == "wrong":
+        if filter_name == "wrong":
             return part.is_wrong_call(self.session.thresholds)
-        return str(self.session.thresholds.decide(part.score)) == name
+        return str(self.session.thresholds.decide(part.score)) == filter_name

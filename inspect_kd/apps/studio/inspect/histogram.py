@@ -1,4 +1,4 @@
-"""Histogram of scores with both thresholds as inline SVG: inspected parts above the line, held-out sound parts below it.
+"""Histogram of scores with both thresholds as inline SVG: inspected parts above the axis, held-out sound parts below it.
 
 Unusual here: the axis has the range of the sliders, and its last bar counts all higher scores. The thresholds therefore keep their
 place, however high the highest score is.
@@ -17,7 +17,7 @@ AXIS_Y, FOOTER = 64, 16
 BARS = 46
 LAST_BAR_WIDTH = 12
 MARGIN = 34
-"""A label nearer to the edge is written on the other side of its line."""
+"""The label of a threshold that is nearer than this to an edge is written on the other side of its line."""
 
 
 def histogram(scores: Sequence[float], held_out: Sequence[float], thresholds: Thresholds, slider_max: float) -> str:
@@ -28,24 +28,28 @@ def histogram(scores: Sequence[float], held_out: Sequence[float], thresholds: Th
     def x(value: float) -> float:
         return min(value / slider_max, 1.0) * plot_width
 
-    def bar_of(value: float) -> int:
+    def bar_index(value: float) -> int:
         return BARS if value >= slider_max else max(0, int(value / slider_max * BARS))
 
-    low, high, floor = x(thresholds.reinspect), x(thresholds.reject), HEIGHT - FOOTER
-    shapes = [_rect("band-re", low, 14, high - low, floor - 14), _rect("band-ng", high, 14, WIDTH - high, floor - 14)]
-    above, below = _count_scores(scores, bar_of), _count_scores(held_out, bar_of)
-    room_above, room_below = AXIS_Y - 19, HEIGHT - FOOTER - AXIS_Y - 2
+    reinspect_x, reject_x, band_height = x(thresholds.reinspect), x(thresholds.reject), HEIGHT - FOOTER - 14
+    shapes = [
+        _rect("band-re", reinspect_x, 14, reject_x - reinspect_x, band_height),
+        _rect("band-ng", reject_x, 14, WIDTH - reject_x, band_height),
+    ]
+    inspected_counts, held_out_counts = _count_scores(scores, bar_index), _count_scores(held_out, bar_index)
+    height_above, height_below = AXIS_Y - 19, HEIGHT - FOOTER - AXIS_Y - 2
     for i in range(BARS + 1):
         left, width = (i * step, step - 0.8) if i < BARS else (plot_width + 2, LAST_BAR_WIDTH - 3)
-        if above[i]:
+        if inspected_counts[i]:
             css_class = CSS_CLASSES[thresholds.decide((i + 0.5) * slider_max / BARS if i < BARS else slider_max * 1.01)]
-            height = max(2.0, above[i] / max(above) * room_above)
+            height = max(2.0, inspected_counts[i] / max(inspected_counts) * height_above)
             shapes.append(_rect(css_class, left, AXIS_Y - height, width, height))
-        if below[i]:
-            shapes.append(_rect("cal", left, AXIS_Y + 1, width, max(2.0, below[i] / max(below) * room_below)))
+        if held_out_counts[i]:
+            height = max(2.0, held_out_counts[i] / max(held_out_counts) * height_below)
+            shapes.append(_rect("cal", left, AXIS_Y + 1, width, height))
     shapes.append(f'<line class="axis" x1="0" x2="{WIDTH}" y1="{AXIS_Y}" y2="{AXIS_Y}"/>')
-    shapes.append(_threshold_line(x(thresholds.reinspect), thresholds.reinspect, to_the_left=True))
-    shapes.append(_threshold_line(x(thresholds.reject), thresholds.reject, to_the_left=False))
+    shapes.append(_threshold_line(reinspect_x, thresholds.reinspect, to_the_left=True))
+    shapes.append(_threshold_line(reject_x, thresholds.reject, to_the_left=False))
     for tick in (slider_max * i / 4 for i in range(5)):
         anchor = "start" if tick == 0 else "middle"
         label = f"{tick:.2g}" if tick < slider_max else f"≥ {tick:.2g}"
@@ -58,11 +62,6 @@ def histogram(scores: Sequence[float], held_out: Sequence[float], thresholds: Th
     )
 
 
-def slider_range(thresholds: Thresholds) -> float:
-    """The sliders' upper end: the highest threshold that may be chosen."""
-    return thresholds.highest_allowed
-
-
 def _threshold_line(at: float, value: float, *, to_the_left: bool) -> str:
     if at < MARGIN or at > WIDTH - MARGIN:
         to_the_left = at >= MARGIN
@@ -73,10 +72,10 @@ def _threshold_line(at: float, value: float, *, to_the_left: bool) -> str:
     )
 
 
-def _count_scores(scores: Sequence[float], bar_of: Callable[[float], int]) -> list[int]:
+def _count_scores(scores: Sequence[float], bar_index: Callable[[float], int]) -> list[int]:
     counts = [0] * (BARS + 1)
     for score in scores:
-        counts[bar_of(score)] += 1
+        counts[bar_index(score)] += 1
     return counts
 
 

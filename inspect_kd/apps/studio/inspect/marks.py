@@ -1,6 +1,6 @@
 """People's marks on parts (OK or NG), stored for the next training and for `label-next`.
 
-`<store>/marked/<category>/good|defect/<name>-<digest>.png` are the original files; `<store>/marks.jsonl` records who marked what
+`<store>/marked/<category>/good|defect/<name>-<digest>.<suffix>` are the original files; `<store>/marks.jsonl` records who marked what
 and when, and the artifact's own decision. `train --labelled <store>/marked/<category>` and `label-next --known` read them.
 """
 
@@ -21,7 +21,7 @@ from inspect_kd.sign_off import MAX_NAME_LENGTH
 from inspect_kd.types import Decision, Thresholds
 
 FOLDERS = {Decision.OK: "good", Decision.NG: "defect"}
-_SIGNATURES = {
+_FIRST_BYTES = {
     b"\x89PNG": ".png",
     b"\xff\xd8\xff": ".jpg",
     b"BM": ".bmp",
@@ -36,7 +36,7 @@ class MarkContext:
     """Who made a mark, and under which artifact and thresholds."""
 
     artifact: str
-    sha256: str
+    artifact_sha256: str
     category: str | None
     thresholds: Thresholds
     by: str = ""
@@ -104,7 +104,7 @@ class MarkStore:
             "sha256": part.sha256,
             "file": file,
             "artifact": context.artifact,
-            "artifact_sha256": context.sha256,
+            "artifact_sha256": context.artifact_sha256,
             "category": context.category,
         }
         # A file's name may contain bytes that are not UTF-8 (lone surrogates here); JSON escapes them as Python does.
@@ -122,5 +122,5 @@ def _file_name(text: str) -> str:
 
 
 def _suffix(content: bytes) -> str:
-    """The suffix that fits the content; the uploaded name may have a wrong one."""
-    return next((suffix for start, suffix in _SIGNATURES.items() if content.startswith(start)), ".png")
+    """The suffix of the content's image format; the uploaded name may have a wrong one."""
+    return next((suffix for start, suffix in _FIRST_BYTES.items() if content.startswith(start)), ".png")

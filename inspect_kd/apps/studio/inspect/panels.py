@@ -19,6 +19,7 @@ element.addEventListener('change', event => {
 });
 watch('value', () => window.studioKeepFocus(element));
 """
+"""Scripts of a `gr.HTML`: Gradio provides its `element`, and `trigger` and `watch` for its events."""
 ON_LOAD_VIEWER = "watch('value', () => window.studioKeepWipe());"
 
 
@@ -38,7 +39,7 @@ class Panels:
 
 @dataclass(frozen=True, slots=True)
 class Controls:
-    """Components of the left column."""
+    """Components of the left column, in which a person sends parts and sets thresholds."""
 
     files: gr.File
     camera: gr.Image

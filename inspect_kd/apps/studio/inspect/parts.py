@@ -25,7 +25,7 @@ JPEG_QUALITY = 86
 
 
 class SessionFolders(NamedTuple):
-    """Folders for the files of a session."""
+    """The two folders of a session."""
 
     private: Path
     """Originals and heatmaps, for the server alone."""
@@ -55,7 +55,7 @@ class Part:
 
     @property
     def key(self) -> str:
-        """An identifier; the number alone may also be that of a part from before the session was reopened."""
+        """An identifier of the part. Numbers alone are not enough: a session that is closed and opened again starts at 1."""
         return f"{self.number}-{self.sha256[:12]}"
 
     def remove_outputs(self) -> None:
@@ -76,7 +76,7 @@ class Part:
 
     def inspection(self, inspector: Inspector, thresholds: Thresholds) -> Inspection:
         """Decision and regions under these thresholds, from the stored score and heatmap."""
-        inspection = stored_inspection(inspector, thresholds, self.score, self.heatmap(), self.image_size)
+        inspection = rebuild_inspection(inspector, thresholds, self.score, self.heatmap(), self.image_size)
         return replace(inspection, image=self.name, milliseconds=self.milliseconds)
 
     def is_wrong_call(self, thresholds: Thresholds) -> bool:
@@ -121,10 +121,10 @@ def inspect_part(
     return part
 
 
-def stored_inspection(
+def rebuild_inspection(
     inspector: Inspector, thresholds: Thresholds, score: float, heatmap: Heatmap, image_size: tuple[int, int]
 ) -> Inspection:
-    """Decide by new thresholds, from a stored score and heatmap."""
+    """Decide anew by these thresholds, from a stored score and heatmap; the model does not run."""
     return Inspection(
         score=score,
         decision=thresholds.decide(score),
@@ -142,7 +142,7 @@ def read_heatmap(file: Path) -> Heatmap:
 
 
 def write_heatmap(file: Path, heat_layer: Path, heatmap: Heatmap) -> None:
-    """Store a heatmap, and its picture: the heat alone on the fixed colour scale, transparent below half the threshold."""
+    """Store a heatmap, and its picture: the heat alone on the fixed colour scale, transparent below `overlay.FAINT`."""
     np.save(file, heatmap, allow_pickle=False)
     height, width = heatmap.shape
     scale = min(1.0, PREVIEW_SIDE / max(height, width))

@@ -9,11 +9,10 @@ from typing import Any
 import gradio as gr
 
 from inspect_kd.apps.studio import texts
-from inspect_kd.apps.studio.bar import Bar, category_choices
+from inspect_kd.apps.studio.bar import TopBar, category_choices
 from inspect_kd.apps.studio.handlers import PAGE_EVENT, errors_in_one_line, page_session
 from inspect_kd.apps.studio.inspect import events
 from inspect_kd.apps.studio.inspect.batches import write_export
-from inspect_kd.apps.studio.inspect.histogram import slider_range
 from inspect_kd.apps.studio.inspect.panels import ON_LOAD_GALLERY, ON_LOAD_VIEWER, Controls, Panels
 from inspect_kd.apps.studio.studio import Studio, address
 from inspect_kd.types import Decision
@@ -37,7 +36,7 @@ class MiddleColumn:
     buttons: dict[str, gr.Button]
 
 
-def build(studio: Studio, bar: Bar, page: gr.Blocks) -> None:
+def build(studio: Studio, top_bar: TopBar, page: gr.Blocks) -> None:
     """Lay the tab out in the open Blocks and connect its events."""
     with gr.Row(elem_id="bench", equal_height=False):
         with gr.Column(elem_id="left", min_width=0):
@@ -48,13 +47,14 @@ def build(studio: Studio, bar: Bar, page: gr.Blocks) -> None:
             gallery = gr.HTML(elem_id="gallery", **(STUDIO_HTML | {"js_on_load": ON_LOAD_GALLERY}))
             _build_downloads(studio)
     panels = Panels(progress, middle.viewer, middle.regions, gallery, scores)
-    events.connect_batches(studio, bar, controls, panels)
-    events.connect_thresholds(studio, bar, controls, panels)
+    events.connect_batches(studio, top_bar, controls, panels)
+    events.connect_thresholds(studio, top_bar, controls, panels)
     events.connect_gallery(studio, panels, middle.buttons)
     events.connect_load(studio, page, panels)
 
 
 def _build_left(studio: Studio) -> tuple[Controls, gr.HTML, gr.HTML]:
+    """The controls, the progress of a batch, and the panel of scores."""
     files = gr.File(label=texts.DROP, file_count="multiple", elem_id="drop", height=72)
     progress = gr.HTML(elem_id="progress", **STUDIO_HTML)
     with gr.Row(elem_id="bring", elem_classes="tight"):
@@ -87,13 +87,13 @@ def _build_left(studio: Studio) -> tuple[Controls, gr.HTML, gr.HTML]:
 def _build_sliders(studio: Studio) -> tuple[gr.Slider, gr.Slider]:
     _, category = category_choices(studio, studio.library.names[0])
     thresholds = studio.library.open(None).card.calibration.for_category(category or None).thresholds
-    slider_max = slider_range(thresholds)
-    shared: dict[str, Any] = {"step": 0.001, "precision": 3, "buttons": []}
+    slider_max = thresholds.highest_allowed
+    settings: dict[str, Any] = {"step": 0.001, "precision": 3, "buttons": []}
     return (
         gr.Slider(
-            0, slider_max, round(thresholds.reinspect, 3), label=texts.REINSPECT_ABOVE, elem_id="reinspect", **shared
+            0, slider_max, round(thresholds.reinspect, 3), label=texts.REINSPECT_ABOVE, elem_id="reinspect", **settings
         ),
-        gr.Slider(0, slider_max, round(thresholds.reject, 3), label=texts.NG_ABOVE, elem_id="reject", **shared),
+        gr.Slider(0, slider_max, round(thresholds.reject, 3), label=texts.NG_ABOVE, elem_id="reject", **settings),
     )
 
 
@@ -115,16 +115,16 @@ def _build_downloads(studio: Studio) -> None:
     """One button per format; a click writes the file, and the page fetches it."""
     with gr.Row(elem_id="downloads", elem_classes="tight"):
         link = gr.Textbox(visible="hidden", elem_id="link")
-        for form, name in texts.FORMATS.items():
-            button = gr.Button(f"⤓ {name}", size="sm", elem_id=f"download-{form}")
-            button.click(_write_download(studio, form), None, link, **PAGE_EVENT).then(
+        for format_name, name in texts.FORMATS.items():
+            button = gr.Button(f"⤓ {name}", size="sm", elem_id=f"download-{format_name}")
+            button.click(_write_download(studio, format_name), None, link, **PAGE_EVENT).then(
                 None, link, None, js="link => window.studioDownload(link)", **PAGE_EVENT
             )
 
 
-def _write_download(studio: Studio, form: str) -> Callable[[gr.Request], str]:
+def _write_download(studio: Studio, format_name: str) -> Callable[[gr.Request], str]:
     def write_download(request: gr.Request) -> str:
         with errors_in_one_line():
-            return address(write_export(studio, page_session(studio, request), form))
+            return address(write_export(studio, page_session(studio, request), format_name))
 
     return write_download

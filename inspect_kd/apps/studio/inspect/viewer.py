@@ -26,7 +26,7 @@ CSS_CLASSES = {Decision.OK: "ok", Decision.REINSPECT: "re", Decision.NG: "ng"}
 SMOOTHING = 0.7
 """Pixels of the drawing by which an outline may be simplified."""
 SLACK = 3
-"""Pixels by which an outline may leave its region's box: the box has the heatmap's scale, the outline the picture's."""
+"""Pixels by which an outline may leave its region's box, because the box is measured on the smaller heatmap."""
 Outline = npt.NDArray[np.int32]
 
 
@@ -40,14 +40,14 @@ def decision_label(decision: Decision) -> Html:
 def banner(part: Part, inspection: Inspection) -> str:
     """The decision in words, with score and thresholds."""
     thresholds = inspection.thresholds
-    limits = texts.AGAINST.format(reinspect=thresholds.reinspect, reject=thresholds.reject)
+    thresholds_text = texts.BOTH_THRESHOLDS.format(reinspect=thresholds.reinspect, reject=thresholds.reject)
     size = f"{part.image_size[0]} × {part.image_size[1]}"
     return (
         f'<div class="banner {CSS_CLASSES[inspection.decision]}" role="status" data-shown="{part.key} {part.mark or ""}">'
         f'<span class="word"><i aria-hidden="true">{texts.ICONS[inspection.decision]}</i>'
         f'{inspection.decision}</span><span class="figure"><b>{inspection.score:.3f}</b><small>{texts.SCORE}</small></span>'
         f'<span class="about"><span class="file">{escape(part.name)}</span>'
-        f"<small>{limits} · {size} px · {part.milliseconds:.0f} ms</small>{_mark(part, thresholds)}</span></div>"
+        f"<small>{thresholds_text} · {size} px · {part.milliseconds:.0f} ms</small>{_mark_label(part, thresholds)}</span></div>"
     )
 
 
@@ -59,9 +59,9 @@ def viewer(part: Part | None, inspection: Inspection | None, address: UrlOf) -> 
 
 
 def picture_layers(part: Part, inspection: Inspection, layer: Path, address: UrlOf, *, wipe: bool = True) -> str:
-    """The layers, one above the other, in the original's proportions. `wipe`: with the slider between original and heat."""
+    """The layers, one above the other, in the original's proportions. `wipe`: add the slider between original and heat."""
     width, height = part.preview_size
-    handle = (
+    wipe_slider = (
         f'<input class="wipe" type="range" min="0" max="100" value="0" data-wipe aria-label="{texts.WIPE}"><span class="handle"></span>'
         if wipe
         else ""
@@ -70,7 +70,7 @@ def picture_layers(part: Part, inspection: Inspection, layer: Path, address: Url
         f'<div class="stage"><div class="layers" style="aspect-ratio:{width}/{height};--ratio:{width / height:.4f}">'
         f'<img class="photo" src="{address(part.preview)}" width="{width}" height="{height}" '
         f'alt="{escape(texts.ALT_PREVIEW.format(name=part.name))}">'
-        f'<div class="over"><img class="heat" src="{address(layer)}" alt="">{outlines(inspection)}</div>{handle}</div></div>'
+        f'<div class="over"><img class="heat" src="{address(layer)}" alt="">{outlines(inspection)}</div>{wipe_slider}</div></div>'
     )
 
 
@@ -82,7 +82,7 @@ def outlines(inspection: Inspection) -> str:
     paths = "".join("M" + "L".join(f"{x} {y}" for x, y in line) + "Z" for line in lines)
     radius = max(size) / 46
     numbers = "".join(
-        _number(number, _anchor(region, lines, inspection, size), radius, size)
+        _number_plate(number, _anchor(region, lines, inspection, size), radius, size)
         for number, region in enumerate(inspection.regions, 1)
     )
     return (
@@ -98,7 +98,7 @@ def regions_table(inspection: Inspection | None) -> str:
         return ""
     if not inspection.regions:
         return f'<h3>{texts.REGIONS}</h3><p class="soft">{texts.NO_REGIONS}</p>'
-    rows = (_row(number, region, inspection) for number, region in enumerate(inspection.regions, 1))
+    rows = (_region_cells(number, region, inspection) for number, region in enumerate(inspection.regions, 1))
     regions = table(texts.REGION_COLUMNS, rows, classes="regions", row_headers=True)
     return (
         f'<h3>{texts.REGIONS} <span class="soft">{len(inspection.regions)}</span></h3>'
@@ -106,7 +106,7 @@ def regions_table(inspection: Inspection | None) -> str:
     )
 
 
-def _row(number: int, region: Region, inspection: Inspection) -> tuple[str, ...]:
+def _region_cells(number: int, region: Region, inspection: Inspection) -> tuple[str, ...]:
     total = max(1, inspection.image_size[0] * inspection.image_size[1])
     return (
         Html(f'<i class="no">{number}</i>'),
@@ -117,7 +117,7 @@ def _row(number: int, region: Region, inspection: Inspection) -> tuple[str, ...]
     )
 
 
-def _mark(part: Part, thresholds: Thresholds) -> str:
+def _mark_label(part: Part, thresholds: Thresholds) -> str:
     if part.mark is None:
         return ""
     decision = thresholds.decide(part.score)
@@ -130,8 +130,8 @@ def _mark(part: Part, thresholds: Thresholds) -> str:
 def _contours(inspection: Inspection, size: tuple[int, int]) -> list[Outline]:
     heatmap = overlay.enlarge(inspection.heatmap, *size)
     # Where nothing is above the threshold, outline the hottest place, as the regions do.
-    limit = min(inspection.thresholds.reinspect, overlay.BRIGHTEST * float(heatmap.max()))
-    lines, _ = cv2.findContours((heatmap > limit).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    threshold = min(inspection.thresholds.reinspect, overlay.BRIGHTEST * float(heatmap.max()))
+    lines, _ = cv2.findContours((heatmap > threshold).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     return [cv2.approxPolyDP(line, SMOOTHING, True).reshape(-1, 2).astype(np.int32) for line in lines]
 
 
@@ -149,7 +149,7 @@ def _anchor(region: Region, lines: list[Outline], inspection: Inspection, size: 
     return min(inside, key=lambda point: point[1], default=(left, top))
 
 
-def _number(number: int, at: tuple[float, float], radius: float, size: tuple[int, int]) -> str:
+def _number_plate(number: int, at: tuple[float, float], radius: float, size: tuple[int, int]) -> str:
     """A numbered plate above a point, kept inside the picture."""
     x = min(max(at[0], radius), size[0] - radius)
     y = min(max(at[1] - radius, radius), size[1] - radius)

@@ -18,14 +18,14 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class AllowedHosts:
-    """`localhost`, loopback addresses, the address that the Studio listens on, and public names of a proxy."""
+    """Accepted hosts: `localhost`, loopback addresses, the address that the Studio listens on, and public names of a proxy."""
 
-    def __init__(self, listening_on: str, public: Iterable[str] = ()) -> None:
-        """`public`: NAME or NAME:PORT as in the address bar."""
-        self.listens_everywhere = listening_on in WILDCARD_ADDRESSES
-        self.public = tuple(split for name in public if (split := _split(name)) is not None)
-        own = socket.gethostname() if self.listens_everywhere else listening_on
-        self.names = {"localhost", own.lower(), *(str(split.hostname) for split in self.public)}
+    def __init__(self, listen_address: str, public_hosts: Iterable[str] = ()) -> None:
+        """`public_hosts`: each NAME or NAME:PORT, as in the address bar."""
+        self.listens_everywhere = listen_address in WILDCARD_ADDRESSES
+        self.public_hosts = tuple(split for name in public_hosts if (split := _split(name)) is not None)
+        own_name = socket.gethostname() if self.listens_everywhere else listen_address
+        self.names = {"localhost", own_name.lower(), *(str(split.hostname) for split in self.public_hosts)}
 
     def accepts_host(self, host: str) -> bool:
         """Whether a `Host` header names the Studio, with any port."""
@@ -38,7 +38,7 @@ class AllowedHosts:
             address = ip_address(split.hostname)
         except ValueError:
             return False
-        # A page that was loaded from an address cannot point that address elsewhere, as it could a name.
+        # A page that was loaded by address cannot redirect that address to this machine, as it could a name.
         return address.is_loopback or self.listens_everywhere
 
     def accepts_origin(self, origin: str, host: str) -> bool:
@@ -46,9 +46,9 @@ class AllowedHosts:
         scheme, _, rest = origin.partition("://")
         page, port = _split(rest), DEFAULT_PORTS.get(scheme)
         if page is None or port is None:
-            return False  # also "null": a page in a sandbox, or a file
-        own = [split for split in (_split(host), *self.public) if split is not None]
-        return (page.hostname, page.port or port) in [(split.hostname, split.port or port) for split in own]
+            return False  # also for "null", the origin of a sandboxed page or of a local file
+        own_hosts = [split for split in (_split(host), *self.public_hosts) if split is not None]
+        return (page.hostname, page.port or port) in [(split.hostname, split.port or port) for split in own_hosts]
 
 
 def is_host(name: str) -> bool:

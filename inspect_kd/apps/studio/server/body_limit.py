@@ -58,7 +58,7 @@ async def read_at_most(max_bytes: int, scope: Scope, receive: Receive) -> bytes 
 
 
 def replay(body: bytes, receive: Receive) -> Receive:
-    """Receive the body as one message, and then the messages of the connection."""
+    """Return a `receive` that first returns the body as one message, then the messages of the connection."""
     waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def receive_again() -> Message:

@@ -94,7 +94,7 @@ class HttpGuard:
         return None
 
     def comes_from_own_page(self, headers: Headers) -> bool:
-        """Whether `Referer` is the Studio's page; for a link or picture over plain HTTP, browsers send no other header about it."""
+        """Whether `Referer` is the Studio's page. Over plain HTTP, no other header names the page that has a link or picture."""
         page = "/".join(headers.get("referer", "").split("/")[:3])
         return self.hosts.accepts_origin(page, headers.get("host", ""))
 
@@ -106,5 +106,5 @@ class HttpGuard:
 
 def opens_page(method: str, path: str, headers: Headers) -> bool:
     """Whether this opens the Studio's page in a tab, for example from a link."""
-    to_document = (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")) == ("navigate", "document")
-    return method in ("GET", "HEAD") and path in ("", "/") and to_document
+    loads_document = (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")) == ("navigate", "document")
+    return method in ("GET", "HEAD") and path in ("", "/") and loads_document

@@ -23,9 +23,9 @@ MAX_ADDRESSES = 10_000
 
 
 class LoginLimit:
-    """Middleware that counts attempts: a login takes one before its password is checked, a right one gives it back.
+    """Middleware that counts attempts: a login takes one before its password is checked, and gives it back if the password is right.
 
-    Attempts come back with time. No address is locked out by another one, and many requests at once gain nothing.
+    Attempts return with time. No address can lock out another, and many simultaneous requests gain nothing.
     """
 
     def __init__(self, app: ASGIApp, clock: Callable[[], float] = time.monotonic) -> None:
@@ -68,9 +68,9 @@ class LoginLimit:
 
 
 def network_of(address: str) -> str:
-    """The key by which attempts are counted: an IPv4 address, or the /64 network of an IPv6 one, which one machine owns."""
+    """The key by which attempts are counted: an IPv4 address, or an IPv6 /64 network, all of which one machine may own."""
     try:
-        full = IPv6Address(address.partition("%")[0])
+        ipv6 = IPv6Address(address.partition("%")[0])
     except ValueError:
         return address
-    return str(full.ipv4_mapped or IPv6Network((full, 64), strict=False))
+    return str(ipv6.ipv4_mapped or IPv6Network((ipv6, 64), strict=False))

@@ -19,5 +19,5 @@ def route_of(scope: Scope) -> str:
 
 
 def is_form(scope: Scope, route: str) -> bool:
-    """Whether a request is for one of Gradio's two forms, which it answers with and without a slash at the end."""
+    """Whether a request is for a form (login or logout). Gradio answers these routes with and without a slash at the end."""
     return route_of(scope).rstrip("/") == route

@@ -15,6 +15,7 @@ from inspect_kd.apps.studio.settings import Settings
 from inspect_kd.errors import EnvironmentFault
 
 MAX_QUEUE = 32
+"""Events that may wait."""
 MAX_STATES = 256
 """Sessions whose Gradio state is kept; an open page needs its state."""
 

@@ -63,7 +63,7 @@ def size_of(message: EventMessage) -> int:
 
 
 class SessionLimit:
-    """Replaces a queue's `push` and `send_message` by limited ones."""
+    """Replaces a queue's `push` and `send_message` by versions that check the limits."""
 
     def __init__(self, queue: Queue) -> None:
         self.queue, self._push, self._send = queue, queue.push, queue.send_message
@@ -76,27 +76,27 @@ class SessionLimit:
         if reason is not None:
             return False, reason, "error"
         self.forget_sessions()
-        unread = self.queue.pending_messages_per_session
+        unread_by_session = self.queue.pending_messages_per_session
         if session:
-            if session not in unread:
-                unread[session] = UnreadMessages()
-            unread.move_to_end(session)
+            if session not in unread_by_session:
+                unread_by_session[session] = UnreadMessages()
+            unread_by_session.move_to_end(session)
         return await self._push(body=body, request=request, username=username)
 
     def reason_to_refuse(self, session: str) -> str | None:
         """The reason to refuse an event of this session; None if it is allowed."""
         if len(session) > MAX_NAME_LENGTH:
             return texts.SESSION_NAME_TOO_LONG.format(maximum=MAX_NAME_LENGTH)
-        if len(self.events_of(session)) >= MAX_UNREAD:
+        if len(self.prune_events(session)) >= MAX_UNREAD:
             return texts.TOO_MANY_UNREAD.format(maximum=MAX_UNREAD)
         return None
 
-    def events_of(self, session: str) -> set[str]:
-        """A session's events that are running or have unread messages; Gradio also keeps those whose reader left early."""
+    def prune_events(self, session: str) -> set[str]:
+        """Keep only a session's events that are running or have unread messages, and return them; Gradio keeps others too."""
         events = self.queue.pending_event_ids_session.get(session, set())
         unread = self.queue.pending_messages_per_session.get(session)
-        waiting = unread.event_ids() if isinstance(unread, UnreadMessages) else set()
-        events &= waiting | self.queue.event_ids_to_events.keys()
+        unread_ids = unread.event_ids() if isinstance(unread, UnreadMessages) else set()
+        events &= unread_ids | self.queue.event_ids_to_events.keys()
         return events
 
     def send_message(self, event: Event, event_message: EventMessage) -> None:
@@ -115,9 +115,11 @@ class SessionLimit:
 
     def forget_largest(self) -> None:
         """Drop the sessions with the largest unread results until the total is within its limit."""
-        unread = self.queue.pending_messages_per_session
+        unread_by_session = self.queue.pending_messages_per_session
         sizes = {
-            session: messages.bytes for session, messages in unread.items() if isinstance(messages, UnreadMessages)
+            session: messages.bytes
+            for session, messages in unread_by_session.items()
+            if isinstance(messages, UnreadMessages)
         }
         while sum(sizes.values()) > MAX_TOTAL_BYTES:
             largest = max(sizes, key=sizes.__getitem__)

@@ -45,14 +45,14 @@ class UploadGate:
         if not announced.isdecimal() or "transfer-encoding" in headers:
             await PlainTextResponse(texts.NO_LENGTH, 411)(scope, receive, send)
             return
-        if not await run_in_threadpool(self.has_room, int(announced)):
-            await PlainTextResponse(self.disk_full, 413)(scope, receive, send)
+        if not await run_in_threadpool(self.make_room, int(announced)):
+            await PlainTextResponse(self.disk_full_message, 413)(scope, receive, send)
             return
         upload = IncomingUpload()
         self.uploads.incoming.add(upload)
         try:
-            counted = self.receive_counted(receive, upload, int(announced))
-            await self.app(without_compression(scope), counted, self.send_new_paths(send))
+            counted_receive = self.receive_counted(receive, upload, int(announced))
+            await self.app(without_compression(scope), counted_receive, self.send_new_paths(send))
         except ClientDisconnect:
             return
         finally:
@@ -61,16 +61,16 @@ class UploadGate:
                 self.uploads.remove_unfinished()
 
     @property
-    def disk_full(self) -> str:
+    def disk_full_message(self) -> str:
         return texts.DISK_FULL.format(mb=self.limit_mb)
 
-    def has_room(self, size: int = 0) -> bool:
+    def make_room(self, size: int = 0) -> bool:
         """Remove old uploads, then return whether the disk limit leaves this many bytes."""
         self.uploads.remove_old()
         return self.free_bytes() >= size
 
     def receive_counted(self, receive: Receive, upload: IncomingUpload, announced: int) -> Receive:
-        """Receive the upload's body; raise if it stalls or exceeds the disk limit."""
+        """Return a `receive` that counts the upload's bytes, and raises if they stall or exceed the disk limit."""
 
         async def receive_next() -> Message:
             try:
@@ -80,31 +80,31 @@ class UploadGate:
             upload.arrived_bytes += len(message.get("body", b""))
             if upload.arrived_bytes > upload.reserved_bytes:
                 # Reserve before measuring the room, so that simultaneous uploads count each other.
-                # The reservation equals what has arrived, so that a sender of few bytes reserves little.
-                more = min(MAX_RESERVED_BYTES, max(MIN_RESERVED_BYTES, upload.arrived_bytes))
-                upload.reserved_bytes = upload.arrived_bytes + min(more, max(0, announced - upload.arrived_bytes))
-                if not await run_in_threadpool(self.has_room):
-                    raise HTTPException(413, self.disk_full)
+                # Each reservation is as large as what has arrived, so that a sender of few bytes reserves little.
+                next_bytes = min(MAX_RESERVED_BYTES, max(MIN_RESERVED_BYTES, upload.arrived_bytes))
+                upload.reserved_bytes = upload.arrived_bytes + min(next_bytes, max(0, announced - upload.arrived_bytes))
+                if not await run_in_threadpool(self.make_room):
+                    raise HTTPException(413, self.disk_full_message)
             return message
 
         return receive_next
 
     def send_new_paths(self, send: Send) -> Send:
-        """Move the received files, and replace their paths in Gradio's response."""
-        start: Message = {}
+        """Return a `send` that moves the received files, and replaces their paths in Gradio's response."""
+        response_start: Message = {}
         body = bytearray()
 
         async def send_response(message: Message) -> None:
             if message["type"] == "http.response.start":
-                start.update(message)
+                response_start.update(message)
                 return
             body.extend(message.get("body", b""))
             if message.get("more_body"):
                 return
-            if start["status"] == 200:
+            if response_start["status"] == 200:
                 body[:] = json.dumps([str(path) for path in self.uploads.add(json.loads(body))]).encode()
-                MutableHeaders(scope=start)["content-length"] = str(len(body))
-            await send(start)
+                MutableHeaders(scope=response_start)["content-length"] = str(len(body))
+            await send(response_start)
             await send({"type": "http.response.body", "body": bytes(body)})
 
         return send_response

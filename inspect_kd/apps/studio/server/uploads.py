@@ -60,7 +60,7 @@ class Uploads:
         return added
 
     def read(self, files: Sequence[str]) -> Iterator[tuple[str, bytes | None]]:
-        """Yield each file's name and content, or None if it is not an upload. All are removed, even if reading stops early."""
+        """Yield each file's name and content (None if it is not an upload). Remove all of them, even if the caller stops early."""
         paths = [Path(file) for file in files]
         try:
             for path in paths:
@@ -91,10 +91,10 @@ class Uploads:
 
     def remove_old(self) -> None:
         """Remove uploads that no session has read in an hour."""
-        oldest = time.time() - MAX_AGE_S
+        oldest_kept = time.time() - MAX_AGE_S
         for folder in self.folder.glob("*"):
             with suppress(OSError):  # read and removed meanwhile
-                if folder.stat().st_mtime < oldest:
+                if folder.stat().st_mtime < oldest_kept:
                     shutil.rmtree(folder, ignore_errors=True)
 
     def remove_unfinished(self) -> None:

@@ -19,6 +19,7 @@ from inspect_kd.types import Sample
 MAX_DEPTH, MAX_VISITED, MAX_LISTED = 4, 1500, 200
 """Limits of the search for data sets, in folders."""
 MAX_PICTURES, PICTURE_SIDE = 8, 192
+"""Limits of the preview: number of pictures, and pixels of their longest side."""
 
 
 def folder_below(root: Path, name: str) -> Path:
@@ -27,7 +28,7 @@ def folder_below(root: Path, name: str) -> Path:
     refusal = BadInput(f"{name!r} is not a folder below the Studio's data folder")
     try:
         path = (home / name).resolve()
-        # Responses to a browser are text, and cannot contain a name that is not printable.
+        # The page shows names as text, which cannot contain one that is not printable.
         if not name.isprintable() or not name or not path.is_relative_to(home) or not path.is_dir():
             raise refusal
     except (OSError, ValueError, RuntimeError):  # the name is too long or has a zero byte, or links form a circle

@@ -10,7 +10,7 @@ from typing import Any
 
 from gradio.events import api
 
-from inspect_kd.apps.studio.handlers import errors_in_one_line, typed
+from inspect_kd.apps.studio.handlers import errors_in_one_line, with_checked_types
 from inspect_kd.apps.studio.train.command import default_recipe
 from inspect_kd.apps.studio.train.record import TrainRequest
 from inspect_kd.apps.studio.train.service import TrainService
@@ -26,13 +26,13 @@ def build(service: TrainService) -> None:
     def train_check(folder: str) -> dict[str, Any]:
         """What a folder contains and what is wrong with it, by category and split."""
         with errors_in_one_line():
-            *_, last = service.check(folder)
-        return asdict(last) | {"sound": last.is_trainable}
+            *_, result = service.check(folder)
+        return asdict(result) | {"sound": result.is_trainable}
 
     def train_start(
         folder: str, recipe: str = "", name: str = "", quick: bool = False, seed: int = 0
     ) -> dict[str, Any]:
-        """Start a training, or queue it; without a recipe the default one, without a name one made from folder and recipe."""
+        """Start a training, or queue it. An empty recipe means the default; an empty name is made from folder and recipe."""
         request = TrainRequest(data=folder, recipe=recipe or default_recipe(), name=name, quick=quick, seed=seed)
         with errors_in_one_line():
             return service.to_json(service.trainings.start(request))
@@ -48,9 +48,9 @@ def build(service: TrainService) -> None:
             return service.to_json(service.trainings.stop(name))
 
     def train_resume(name: str) -> dict[str, Any]:
-        """Continue a stopped or failed training; its results are those of an uninterrupted one."""
+        """Continue a stopped or failed training; the results are the same as without the interruption."""
         with errors_in_one_line():
             return service.to_json(service.trainings.resume(name))
 
     for endpoint in (train_folders, train_check, train_start, train_state, train_stop, train_resume):
-        api(typed(endpoint), api_name=endpoint.__name__)
+        api(with_checked_types(endpoint), api_name=endpoint.__name__)

@@ -10,7 +10,7 @@ import gradio as gr
 from inspect_kd.apps.studio.handlers import PAGE_EVENT, errors_in_one_line
 from inspect_kd.apps.studio.train import texts, view
 from inspect_kd.apps.studio.train.command import MAX_SEED, default_recipe, list_recipes
-from inspect_kd.apps.studio.train.panel import UNQUEUED, Updates, own_html
+from inspect_kd.apps.studio.train.panel import UNQUEUED, Updates, unstyled_html
 from inspect_kd.apps.studio.train.service import TrainService
 
 
@@ -31,7 +31,7 @@ class TrainForm:
         with gr.Row():
             self.check = gr.Button(texts.CHECK, interactive=False, size="md", elem_id="train-check")
             self.refresh_list = gr.Button(texts.REFRESH_LIST, size="md", elem_id="train-again")
-        self.check_result = own_html(view.check_result(None), "train-checked")
+        self.check_result = unstyled_html(view.check_result(None), "train-checked")
         recipe = default_recipe()
         self.recipe = gr.Dropdown(
             list(self.descriptions),
@@ -59,8 +59,8 @@ def connect_form(service: TrainService, form: TrainForm) -> None:
     """Connect the form's own events; the panel connects the start button."""
 
     def choose_folder(folder: str | None) -> Updates:
-        ready = gr.update(interactive=bool(folder))
-        return ready, ready, view.check_result(None)
+        button_update = gr.update(interactive=bool(folder))
+        return button_update, button_update, view.check_result(None)
 
     def check_folder(folder: str | None) -> Iterator[Updates]:
         with errors_in_one_line():
@@ -75,5 +75,5 @@ def connect_form(service: TrainService, form: TrainForm) -> None:
 
 
 def form_inputs(form: TrainForm) -> list[Any]:
-    """The inputs of a training, in the order of `start_training`."""
+    """The form's components, in the order of the parameters of `start_training`."""
     return [form.folder, form.recipe, form.length, form.name, form.seed]

@@ -18,9 +18,10 @@ from inspect_kd.plain_file import open_plain_file
 
 ATTEMPT = "attempt"
 MAX_KEPT_LINES, MAX_READ_BYTES, MAX_POINTS = 400, 4 << 20, 300
+"""Lines of a log that are kept, bytes of one read, points of a chart."""
 MAX_LINE_BYTES, MAX_METRICS_BYTES, MAX_LINES = 64 << 10, 32 << 20, 200_000
 MAX_STAGES, MAX_STAGE_LENGTH, MAX_KEPT_POINTS = 32, 80, 20_000
-"""Limits for files that somebody else has written; those of a training are far smaller."""
+"""Limits on logs and metrics files that somebody else has written; those of a real training are far smaller."""
 ERROR_PREFIX = "inspect-kd: "
 Points = list[tuple[float, float]]
 
@@ -78,13 +79,13 @@ def parse_line(progress: TrainingProgress, text: str) -> None:
     """Update the progress by one line of the log."""
     line = _json_object(text)
     if line is None:
-        _plain_text(progress, text)
+        _read_plain_text(progress, text)
     elif isinstance(line.get(ATTEMPT), int):
-        _new_attempt(progress, line[ATTEMPT])
+        _start_attempt(progress, line[ATTEMPT])
     elif isinstance(line.get("say"), str):
         progress.lines.append(line["say"])
     elif isinstance(line.get("phase"), str):
-        _phase_report(progress, line)
+        _read_phase_report(progress, line)
 
 
 def _json_object(text: str) -> dict[str, Any] | None:
@@ -97,7 +98,7 @@ def _json_object(text: str) -> dict[str, Any] | None:
     return line if isinstance(line, dict) else None
 
 
-def _plain_text(progress: TrainingProgress, text: str) -> None:
+def _read_plain_text(progress: TrainingProgress, text: str) -> None:
     if not text.strip():
         return
     progress.lines.append(text)
@@ -108,7 +109,7 @@ def _plain_text(progress: TrainingProgress, text: str) -> None:
         progress.error = text
 
 
-def _new_attempt(progress: TrainingProgress, number: int) -> None:
+def _start_attempt(progress: TrainingProgress, number: int) -> None:
     progress.attempt, progress.error = number, ""
     progress.phase, progress.finished_phases, progress.seconds_left, progress.baseline = "", [], None, None
     progress.done = progress.total = 0
@@ -117,7 +118,7 @@ def _new_attempt(progress: TrainingProgress, number: int) -> None:
         progress.lines.append("— resumed —")
 
 
-def _phase_report(progress: TrainingProgress, line: dict[str, Any]) -> None:
+def _read_phase_report(progress: TrainingProgress, line: dict[str, Any]) -> None:
     phase, done = line["phase"][:MAX_STAGE_LENGTH], _number(line, "done") or 0.0
     if progress.phase not in ("", phase):
         if len(progress.finished_phases) < MAX_STAGES:
@@ -177,7 +178,7 @@ def _limited_lines(file: BinaryIO) -> Iterator[str]:
 
 
 def read_metrics(path: Path) -> tuple[dict[str, Points], Points]:
-    """Read losses by stage, and gaps, from a run's metrics.jsonl; it has more points than the log, and exists also without a Studio."""
+    """Read losses by stage, and gaps, from metrics.jsonl: it has more points than the log, and exists without a Studio too."""
     losses: dict[str, Points] = {}
     gaps: Points = []
     try:

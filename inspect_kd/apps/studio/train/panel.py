@@ -17,7 +17,7 @@ Digests = dict[str, str]
 Updates = tuple[Any, ...]
 
 
-def own_html(value: str, elem_id: str) -> gr.HTML:
+def unstyled_html(value: str, elem_id: str) -> gr.HTML:
     """HTML without Gradio's own style, which is meant for tables and lists in prose."""
     return gr.HTML(value, elem_id=elem_id, apply_default_css=False, padding=False)
 
@@ -27,18 +27,18 @@ class ProgressPanel:
 
     def __init__(self) -> None:
         gr.Markdown(f"### {texts.PROGRESS}")
-        self.chosen = gr.Dropdown([], value=None, label=texts.CHOOSE, elem_id="train-run")
+        self.chosen = gr.Dropdown([], value=None, label=texts.CHOSEN_RUN, elem_id="train-run")
         with gr.Row():
             self.stop = gr.Button(texts.STOP, variant="stop", interactive=False, size="md", elem_id="train-stop")
             self.resume = gr.Button(texts.RESUME, interactive=False, size="md", elem_id="train-resume")
             self.open = gr.Button(texts.OPEN_REPORT, interactive=False, size="md", elem_id="train-open")
-        self.status = own_html(view.status(None, TrainingProgress(), ""), "train-status")
-        self.curves = own_html("", "train-curves")
-        self.pictures = own_html("", "train-pictures")
+        self.status = unstyled_html(view.status(None, TrainingProgress(), ""), "train-status")
+        self.curves = unstyled_html("", "train-curves")
+        self.pictures = unstyled_html("", "train-pictures")
         with gr.Accordion(texts.LOG, open=False, elem_id="train-log"):
             self.log = gr.Textbox(show_label=False, label=texts.LOG, lines=12, max_lines=12, interactive=False)
         gr.Markdown(f"### {texts.RUNS}")
-        self.runs = own_html("", "train-runs")
+        self.runs = unstyled_html("", "train-runs")
         self.digests = gr.State({})
 
     @property
@@ -54,7 +54,7 @@ class ReportPanel:
     def __init__(self) -> None:
         with gr.Column(visible=False, elem_id="train-report") as self.column:
             self.close = gr.Button(texts.CLOSE_REPORT, size="md", elem_id="train-close")
-            self.page = own_html("", "train-page")
+            self.page = unstyled_html("", "train-page")
 
 
 def changed_components(progress: ProgressView, digests: Digests) -> Updates:

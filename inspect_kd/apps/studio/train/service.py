@@ -102,7 +102,7 @@ class TrainService:
                 data = training.record.request.data
                 return _sound_parts(folder_below(self.root, data), data)
         except (InspectKDError, OSError):
-            pass  # the data has been moved; a training or check reports that
+            pass  # the data has been moved: starting a training or a check reports that
         return ""
 
 
@@ -120,11 +120,12 @@ def _sound_parts(folder: Path, name: str) -> str:
 @one_at_a_time
 @lru_cache(maxsize=4)
 def _report_pictures(run: Path, _modified: int) -> str:
+    """The pictures of a report. `_modified` is part of the cache's key, so that a changed file is read again."""
     return view.report_pictures(pictures_file.read_pictures(run, MAX_PICTURES))
 
 
 def _curves(training: Training, progress: TrainingProgress) -> str:
-    """Curves from the metrics of a run that has ended, or from the log of a running one, whose metrics are behind."""
+    """Curves from a run's metrics file, or, while it runs, from its log, because its metrics file lags behind."""
     running = training.state in BUSY
     losses, gaps = ({}, []) if running else _metrics(training.folder / "metrics.jsonl")
     return view.curves(losses or progress.losses, gaps or progress.gaps, running=running)

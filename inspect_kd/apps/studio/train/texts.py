@@ -26,7 +26,7 @@ SEED = "Seed"
 NAME, NAME_INFO = "Name", "Empty: made from folder and recipe."
 START, STOP, RESUME = "Start training", "Stop", "Resume"
 OPEN_REPORT, OPENING, CLOSE_REPORT = "Open report", "Opening the report …", "Close report"
-CHOOSE = "Run"
+CHOSEN_RUN = "Run"
 LOG = "Log"
 
 # State of a run
@@ -56,30 +56,30 @@ EXPLANATIONS = {
 STARTING = "starting"
 PHASES = {
     "train": "train",
-    "study": "study",
+    "study": "train the teacher",
     "align": "align",
-    "supervise": "learn defects",
+    "supervise": "train on defects",
     "refine": "refine",
     "calibrate": "thresholds",
     "evaluate": "evaluate",
     "export": "export",
-    "prove": "prove",
+    "prove": "verify",
     "report": "report",
 }
 LAST_PHASES = ("calibrate", "evaluate", "export", "prove", "report")
-STEP, LEFT, LOSS, GAP = "step", "left in this phase", "loss", "synthetic gap"
-CURVE_LOSS, CURVE_GAP = "loss: {phase}", "synthetic gap (AP of synthetic defects)"
+STEP, LEFT, LOSS, GAP = "step", "time left in this phase", "loss", "synthetic gap"
+CURVE_LOSS, CURVE_GAP = "loss: {phase}", "synthetic gap (AP, higher is better)"
 NO_CURVE = "The curves appear with the first steps."
 FIRST_PARTS = "First sound parts of {folder}"
 REPORT_PARTS = "Parts from the report: original and heatmap"
 
 # Check of a folder
 CATEGORY, DEFECTIVE, NOTHING_WRONG = "category", "defective", "Nothing wrong was found."
-SPLITS = {"train": "train", "calibration": "calib.", "validation": "valid.", "test": "test"}
+SPLITS = {"train": "train", "calibration": "calibration", "validation": "validation", "test": "test"}
 SEVERITIES = {"error": ("✕", "error"), "warning": ("!", "warning"), "note": ("•", "note")}
-NOTES = "Good to know ({count})"
+NOTES = "Notes ({count})"
 MORE = "… and {count} more"
 LAYOUT = "Layout {layout}, {images} images"
 
 # List of runs
-RUN_COLUMNS = ("run", "state", "data", "recipe", "begun")
+RUN_COLUMNS = ("run", "state", "data", "recipe", "started")

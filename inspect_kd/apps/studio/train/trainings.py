@@ -43,6 +43,7 @@ safe too: a resume only needs the checkpoint, which is replaced atomically."""
 SIGNALS = ("SIGINT", "SIGTERM", "SIGKILL")
 UPDATE_INTERVAL_S = 1.0
 MAX_LISTED, MAX_WAITING = 100, 32
+"""Runs that the page lists, and trainings that may wait."""
 OTHER_STUDIO = (
     "end the Studio that runs there, name another folder with --runs, or leave the Train tab out with --no-train"
 )
@@ -59,7 +60,7 @@ class Training:
     """None for a run that was not started in the Studio."""
     has_report: bool
     has_artifact: bool = True
-    """False if a training is complete but its artifact failed verification."""
+    """Whether the artifact exists. A complete training without an artifact failed verification."""
     began_at: float
     """When it was started or requested, in seconds since the epoch."""
     queue_position: int = 0
@@ -86,7 +87,7 @@ class Trainings:
         self.lock = threading.RLock()
         self.children: dict[str, subprocess.Popen[bytes]] = {}
         self.signals_sent: dict[str, tuple[int, float]] = {}
-        """Run -> number of signals sent, and the monotonic time of the last one."""
+        """Run -> number of signals sent to stop it, and the monotonic time of the last one."""
         self.logs: dict[str, LogReader] = {}
 
     # ── requests ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -198,16 +199,16 @@ class Trainings:
                     self._try_to_launch(training.record, training.folder)
 
     def update_in_background(self, on_error: Callable[[Exception], None]) -> threading.Event:
-        """Update in a thread until the event is set, so that a waiting training starts even if no browser is open.
+        """Update in a thread until the returned event is set, so that a waiting training starts even if no browser is open.
 
         Raise if another Studio does this for the same folder: both would start the waiting training.
         """
-        end, lock = threading.Event(), ExitStack()
+        stop_event, lock = threading.Event(), ExitStack()
         lock.enter_context(hold_lock(self.runs / ".studio.lock", str(self.runs), OTHER_STUDIO))
         atexit.register(lock.close)
 
         def update_repeatedly() -> None:
-            while not end.wait(UPDATE_INTERVAL_S):
+            while not stop_event.wait(UPDATE_INTERVAL_S):
                 try:
                     self.update()
                 except Exception as error:  # for example, a full disk must not end the monitoring
@@ -215,7 +216,7 @@ class Trainings:
             lock.close()
 
         threading.Thread(target=update_repeatedly, name="trainings", daemon=True).start()
-        return end
+        return stop_event
 
     def _folder(self, name: str) -> Path:
         folder = self.runs / check_name(name)
@@ -287,15 +288,15 @@ class Trainings:
                 record.write(self.runs / name)
 
     def _signal(self, record: TrainingRecord) -> None:
-        """Send the next signal of `SIGNALS` if the time since the last one is over."""
+        """Send the next signal of `SIGNALS`, unless the last one was sent less than the grace period ago."""
         if record.pid is None:
             return
         # By the monotonic clock, because the machine's clock may be set back meanwhile.
-        sent, last = self.signals_sent.get(record.name, (0, -math.inf))
+        count, last_sent_at = self.signals_sent.get(record.name, (0, -math.inf))
         now = time.monotonic()
-        if sent < len(SIGNALS) and now - last >= self.grace:
-            self.signals_sent[record.name] = sent + 1, now
-            processes.signal_group(record.pid, getattr(signal, SIGNALS[sent], signal.SIGTERM))
+        if count < len(SIGNALS) and now - last_sent_at >= self.grace:
+            self.signals_sent[record.name] = count + 1, now
+            processes.signal_group(record.pid, getattr(signal, SIGNALS[count], signal.SIGTERM))
 
     def _try_to_launch(self, record: TrainingRecord, folder: Path) -> None:
         """Launch a training, or record why it failed: data may have been removed since the request, or the disk be full."""

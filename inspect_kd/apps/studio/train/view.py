@@ -38,7 +38,7 @@ def status(training: Training | None, progress: TrainingProgress, error: str) ->
     if explanation:
         sections.append(f'<p class="explanation {training.state.name.lower()}">{escape(explanation)}</p>')
     if training.state in BUSY or (training.state in (State.STOPPED, State.FAILED) and progress.phase):
-        sections += [_phases(progress, training.state), _bar(progress), _tiles(progress, training.state)]
+        sections += [_phases(progress, training.state), _progress_bar(progress), _tiles(progress, training.state)]
     return f'<div class="ikd-train">{"".join(sections)}</div>'
 
 
@@ -47,19 +47,19 @@ def _phases(progress: TrainingProgress, state: State) -> str:
     finished = [name for name, _ in progress.finished_phases]
     present = progress.phase or texts.STARTING
     coming = [name for name in texts.LAST_PHASES if name not in (*finished, present)] if state in BUSY else []
-    chips = [f'<li class="over">✓ {_phase(name)}</li>' for name in finished]
-    chips.append(f'<li class="now" aria-current="step">{_phase(present)}</li>')
-    return f'<ol class="ikd-phases">{"".join([*chips, *(f"<li>{_phase(name)}</li>" for name in coming)])}</ol>'
+    chips = [f'<li class="over">✓ {_phase_label(name)}</li>' for name in finished]
+    chips.append(f'<li class="now" aria-current="step">{_phase_label(present)}</li>')
+    return f'<ol class="ikd-phases">{"".join([*chips, *(f"<li>{_phase_label(name)}</li>" for name in coming)])}</ol>'
 
 
-def _phase(name: str) -> str:
+def _phase_label(name: str) -> str:
     return escape(texts.PHASES.get(name, name))
 
 
-def _bar(progress: TrainingProgress) -> str:
+def _progress_bar(progress: TrainingProgress) -> str:
     share = 100 * progress.done / progress.total if progress.total else 0
     return (
-        f'<div class="ikd-bar" role="progressbar" aria-label="{_phase(progress.phase or texts.STARTING)}" aria-valuemin="0" '
+        f'<div class="ikd-bar" role="progressbar" aria-label="{_phase_label(progress.phase or texts.STARTING)}" aria-valuemin="0" '
         f'aria-valuemax="100" aria-valuenow="{share:.0f}"><span style="width:{min(100, share):.1f}%"></span></div>'
     )
 
@@ -78,7 +78,7 @@ def _tiles(progress: TrainingProgress, state: State) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds, minutes or hours in words."""
+    """A duration in seconds, minutes or hours, for people."""
     whole = max(0, round(seconds))
     if whole < 60:
         return f"{whole} s"
@@ -90,7 +90,8 @@ def duration(seconds: float) -> str:
 def curves(losses: Mapping[str, Points], gaps: Points, *, running: bool) -> str:
     """Curves of the loss by phase, and of the synthetic gap."""
     charts = [
-        draw_curve(thin_out(points), texts.CURVE_LOSS.format(phase=_phase(name))) for name, points in losses.items()
+        draw_curve(thin_out(points), texts.CURVE_LOSS.format(phase=_phase_label(name)))
+        for name, points in losses.items()
     ]
     charts.insert(1, draw_curve(thin_out(gaps), texts.CURVE_GAP))
     if not any(charts):
@@ -133,23 +134,23 @@ def check_result(check: DataCheck | None) -> str:
     if check is None:
         return f'<div class="ikd-train"><p class="soft">{texts.NOT_CHECKED}</p></div>'
     if not check.over:
-        bar = _bar(TrainingProgress(phase="check", done=check.done, total=check.total))
+        bar = _progress_bar(TrainingProgress(phase="check", done=check.done, total=check.total))
         text = f"{texts.CHECKING} {check.done} / {check.total}" if check.total else texts.CHECKING
         return f'<div class="ikd-train"><p class="soft">{text}</p>{bar}</div>'
     problems = [finding for finding in check.findings if finding.severity != "note"]
     notes = [finding for finding in check.findings if finding.severity == "note"]
-    result = "" if problems else f'<p class="explanation finished">✓ {texts.NOTHING_WRONG}</p>'
+    all_well = "" if problems else f'<p class="explanation finished">✓ {texts.NOTHING_WRONG}</p>'
     notes_html = (
         f"<details><summary>{texts.NOTES.format(count=len(notes))}</summary>{_findings(notes)}</details>"
         if notes
         else ""
     )
-    return f'<div class="ikd-train">{result}{_counts(check)}{_findings(problems)}{notes_html}</div>'
+    return f'<div class="ikd-train">{all_well}{_counts(check)}{_findings(problems)}{notes_html}</div>'
 
 
 def _findings(findings: Sequence[DataFinding]) -> str:
-    hidden = len(findings) - MAX_FINDINGS
-    more = f'<li class="note">{texts.MORE.format(count=hidden)}</li>' if hidden > 0 else ""
+    hidden_count = len(findings) - MAX_FINDINGS
+    more = f'<li class="note">{texts.MORE.format(count=hidden_count)}</li>' if hidden_count > 0 else ""
     return f'<ul class="ikd-findings">{"".join(map(_finding, findings[:MAX_FINDINGS]))}{more}</ul>' if findings else ""
 
 
