@@ -311,7 +311,7 @@ def test_forged_record_ends_no_other_process(tmp_path: Path) -> None:
             process_birth=birth,
             stop_requested_at=1.0,
         ).write(tmp_path / "runs" / "kill")
-        trainings = Trainings(tmp_path, tmp_path / "runs", grace=0.0)
+        trainings = Trainings(tmp_path, tmp_path / "runs", tmp_path / "store", grace=0.0)
         for _ in range(3):
             trainings.update()
         with pytest.raises(subprocess.TimeoutExpired):

@@ -32,7 +32,7 @@ def test_training_whose_log_is_a_link_is_not_started(plant: object, parts: Path,
     notes.write_text("mine")
     folder = plant_waiting_run(tmp_path / "runs", "r")
     plant(folder / LOG, notes)  # type: ignore[operator]
-    trainings = Trainings(parts.parent, tmp_path / "runs", changes=TINY)
+    trainings = Trainings(parts.parent, tmp_path / "runs", tmp_path / "store", changes=TINY)
     try:
         trainings.update()
         training = trainings.get("r")

@@ -66,7 +66,7 @@ def make_trainings(root: Path, tmp_path: Path) -> Iterator[Callable[..., Trainin
     created: list[Trainings] = []
 
     def make(changes: list[str] = TINY, runs: str = "runs") -> Trainings:
-        created.append(Trainings(root, tmp_path / runs, changes=changes, grace=2.0))
+        created.append(Trainings(root, tmp_path / runs, tmp_path / "store", changes=changes, grace=2.0))
         return created[-1]
 
     yield make
@@ -137,7 +137,7 @@ def test_killed_training_has_failed_and_the_queue_moves_on(make_trainings: Calla
     assert wait_for_state(trainings, "r", State.FAILED) is State.FAILED
     assert "SIGKILL" in trainings.error(trainings.get("r")) and trainings.get("r").can_resume
     assert wait_for_state(trainings, "second", State.RUNNING) is State.RUNNING, "the queue moves on"
-    restarted = Trainings(trainings.root, trainings.runs)
+    restarted = Trainings(trainings.root, trainings.runs, trainings.queue.path.parent)
     assert "SIGKILL" in restarted.error(restarted.get("r")), "a restarted Studio shows the same error"
 
 
@@ -148,7 +148,7 @@ from pathlib import Path
 from inspect_kd.apps.studio.train.record import TrainRequest
 from inspect_kd.apps.studio.train.trainings import Trainings
 root, runs, *changes = sys.argv[1:]
-print(Trainings(Path(root), Path(runs), changes=changes).start(TrainRequest(data="sample", recipe="embedded", name="r")).record.pid)
+print(Trainings(Path(root), Path(runs), Path(runs).parent / "store", changes=changes).start(TrainRequest(data="sample", recipe="embedded", name="r")).record.pid)
 sys.stdout.flush()
 import os
 os._exit(0)  # like a Studio that crashes
@@ -251,7 +251,7 @@ def test_running_training_is_listed_despite_a_hundred_newer_runs(
         folder = runs / f"newer{number}"
         folder.mkdir()
         (folder / "run.json").write_text("{}")
-    trainings = Trainings(root, runs)
+    trainings = Trainings(root, runs, tmp_path / "store")
     second = trainings.start(request(name="second"))
     trainings.update()
     assert (second.state, second.queue_position) == (State.WAITING, 1) and not trainings.children, (
@@ -265,7 +265,7 @@ def test_status_of_a_complete_run_without_artifact_says_so(root: Path, tmp_path:
     folder = tmp_path / "runs" / "r"
     folder.mkdir(parents=True)
     (folder / "run.json").write_text("{}")
-    trainings = Trainings(root, tmp_path / "runs")
+    trainings = Trainings(root, tmp_path / "runs", tmp_path / "store")
     assert "failed verification" in view.status(trainings.get("r"), TrainingProgress(), "")
     (folder / "r.onnx").touch()
     assert "artifact and report are in" in view.status(trainings.get("r"), TrainingProgress(), "")
@@ -274,7 +274,7 @@ def test_status_of_a_complete_run_without_artifact_says_so(root: Path, tmp_path:
 def test_stop_works_when_the_clock_is_set_back(root: Path, tmp_path: Path, sleeper: subprocess.Popen[bytes]) -> None:
     """The stop seems to be requested an hour ahead, as after the clock was set back by an hour."""
     write_record(tmp_path / "runs", "r", sleeper, stop_requested_at=time.time() + 3600)
-    trainings = Trainings(root, tmp_path / "runs", grace=0.2)
+    trainings = Trainings(root, tmp_path / "runs", tmp_path / "store", grace=0.2)
     for _ in range(20):
         trainings.update()
         time.sleep(0.1)
@@ -292,7 +292,7 @@ def test_training_that_ignores_signals_is_sent_each_once(root: Path, tmp_path: P
     with subprocess.Popen(words, start_new_session=True, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdout.readline() == "ready\n"
         write_record(tmp_path / "runs", "r", process, stop_requested_at=time.time())  # type: ignore[arg-type]
-        trainings = Trainings(root, tmp_path / "runs", grace=0.3)
+        trainings = Trainings(root, tmp_path / "runs", tmp_path / "store", grace=0.3)
 
         def ended() -> bool:
             trainings.update()
@@ -349,7 +349,7 @@ def small_root(tmp_path: Path) -> Path:
 def test_data_outside_of_the_root_is_refused(given: str, small_root: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="not a folder below the Studio's data folder"):
         folder_below(small_root, given)
-    trainings = Trainings(small_root, tmp_path / "runs")
+    trainings = Trainings(small_root, tmp_path / "runs", tmp_path / "store")
     for data in (given, str(tmp_path / "outside")):
         with pytest.raises(BadInput):
             trainings.start(request(data=data))
@@ -369,7 +369,7 @@ def test_foreign_record_cannot_start_what_a_client_could_not(small_root: Path, t
         name="r", request=request(data="../outside"), requested_at=1.0, command=["touch", str(marker)], attempt=1
     )
     hostile.write(tmp_path / "runs" / "r")
-    trainings = Trainings(small_root, tmp_path / "runs")
+    trainings = Trainings(small_root, tmp_path / "runs", tmp_path / "store")
     trainings.update()
     assert trainings.get("r").state is State.FAILED and "below the Studio's data folder" in trainings.error(
         trainings.get("r")
@@ -387,7 +387,7 @@ def test_foreign_record_cannot_start_what_a_client_could_not(small_root: Path, t
     "name", ["../r", "/r", "..", ".", "-rf", "a/b", "a\\b", "a b", "é", "a\0", "x" * 90, "--out=elsewhere"]
 )
 def test_run_name_that_is_no_plain_folder_name_is_refused(name: str, root: Path, tmp_path: Path) -> None:
-    trainings = Trainings(root, tmp_path / "runs")
+    trainings = Trainings(root, tmp_path / "runs", tmp_path / "store")
     with pytest.raises(UsageError, match="cannot name a run"):
         trainings.start(request(name=name))
     for method in (trainings.get, trainings.stop, trainings.resume, trainings.progress):
@@ -406,7 +406,7 @@ def test_report_is_read_from_its_run_only(tmp_path: Path) -> None:
     (runs / "r" / "report.html").write_text('<script>1</script>"quoted"')
     (runs / "away").symlink_to(tmp_path)
     (tmp_path / "run.json").write_text("{}")
-    trainings = Trainings(tmp_path, runs)
+    trainings = Trainings(tmp_path, runs, tmp_path / "store")
     with pytest.raises(BadInput, match="no report"):
         run_report.read_report(trainings.get("linked").folder)
     with pytest.raises(BadInput, match="no run"):
@@ -486,14 +486,14 @@ def test_record_is_stored_under_its_former_json_keys(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("wrong", [{"seed": 1.5}, {"seed": "1"}, {"quick": "yes"}, {"name": 5}])
 def test_request_of_the_wrong_type_writes_no_record(wrong: dict[str, object], root: Path, tmp_path: Path) -> None:
-    trainings = Trainings(root, tmp_path / "runs", max_running=0)
+    trainings = Trainings(root, tmp_path / "runs", tmp_path / "store", max_running=0)
     with pytest.raises(UsageError, match=f"^{next(iter(wrong))}: "):
         trainings.start(request(**wrong))
     assert not (tmp_path / "runs").exists()
 
 
 def test_queue_is_limited(root: Path, tmp_path: Path) -> None:
-    trainings = Trainings(root, tmp_path / "runs", max_running=0)
+    trainings = Trainings(root, tmp_path / "runs", tmp_path / "store", max_running=0)
     for number in range(MAX_WAITING):
         TrainingRecord(name=f"r{number}", request=request(), requested_at=1.0, command=[]).write(
             tmp_path / "runs" / f"r{number}"
@@ -659,7 +659,7 @@ def studio(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
     finally:
         process.terminate()
         process.wait()
-        trainings = Trainings(parts.parent, work / "runs", grace=1.0)
+        trainings = Trainings(parts.parent, work / "runs", work / "store", grace=1.0)
         for each in trainings.all():
             if each.can_stop:
                 trainings.stop(each.name)
