@@ -12,14 +12,17 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from inspect_kd.apps.studio.train import data_check, processes, run_report, texts, view
+from inspect_kd.apps.studio.train import data_check, processes, run_report, service, texts, view
+from inspect_kd.apps.studio.train import data_folders as data_folders_module
 from inspect_kd.apps.studio.train.command import build_command, default_recipe, list_recipes
 from inspect_kd.apps.studio.train.data_folders import data_folders, first_sound_parts, folder_below
 from inspect_kd.apps.studio.train.log import TrainingProgress, parse_line, read_metrics
@@ -148,7 +151,8 @@ from pathlib import Path
 from inspect_kd.apps.studio.train.record import TrainRequest
 from inspect_kd.apps.studio.train.trainings import Trainings
 root, runs, *changes = sys.argv[1:]
-print(Trainings(Path(root), Path(runs), Path(runs).parent / "store", changes=changes).start(TrainRequest(data="sample", recipe="embedded", name="r")).record.pid)
+trainings = Trainings(Path(root), Path(runs), Path(runs).parent / "store", changes=changes)
+print(trainings.start(TrainRequest(data="sample", recipe="embedded", name="r")).record.pid)
 sys.stdout.flush()
 import os
 os._exit(0)  # like a Studio that crashes
@@ -371,11 +375,13 @@ def test_foreign_record_cannot_start_what_a_client_could_not(small_root: Path, t
     hostile.write(tmp_path / "runs" / "r")
     trainings = Trainings(small_root, tmp_path / "runs", tmp_path / "store")
     trainings.update()
-    assert trainings.get("r").state is State.FAILED and "below the Studio's data folder" in trainings.error(
-        trainings.get("r")
-    )
-    with pytest.raises(BadInput):
+    assert trainings.get("r").state is State.STOPPED
+    with pytest.raises(BadInput, match="below the Studio's data folder"):
         trainings.resume("r")
+    trainings.queue.add(hostile)  # as if the data had been moved after the request
+    trainings.update()
+    assert trainings.get("r").state is State.FAILED
+    assert "below the Studio's data folder" in trainings.error(trainings.get("r"))
     assert not marker.exists()
     (tmp_path / "runs" / "r").rename(tmp_path / "runs" / "copy")
     assert read_record(tmp_path / "runs" / "copy") is None, "the record is of another folder"
@@ -427,6 +433,26 @@ def test_pictures_of_a_run_come_from_its_report_or_else_from_its_data(run: Path,
     former = service.progress_view("r")
     assert texts.FIRST_PARTS.format(folder="sample") in former.pictures and former.can_open
     assert "<h1>" in service.report("r")
+
+
+def test_pictures_of_a_data_set_are_small_and_made_once(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, start = folder_below(root, "sample"), threading.Barrier(4)
+
+    def show(_: int) -> str:
+        start.wait()
+        return service._sound_parts(folder, "once")
+
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(show, range(4)))
+    assert "<img" in results[0] and all(each is results[0] for each in results)
+    (tmp_path / "empty").mkdir()
+    assert service._sound_parts(tmp_path / "empty", "empty") == "", "a failure is remembered, too"
+    for limit in ("MAX_PICTURE_PIXELS", "MAX_PICTURE_BYTES"):
+        with monkeypatch.context() as limited:
+            limited.setattr(data_folders_module, limit, 10)
+            assert first_sound_parts(folder) == []
 
 
 @pytest.mark.parametrize("name", ["my run", "_old", "Gehäuse", "a" * 90])
@@ -495,9 +521,9 @@ def test_request_of_the_wrong_type_writes_no_record(wrong: dict[str, object], ro
 def test_queue_is_limited(root: Path, tmp_path: Path) -> None:
     trainings = Trainings(root, tmp_path / "runs", tmp_path / "store", max_running=0)
     for number in range(MAX_WAITING):
-        TrainingRecord(name=f"r{number}", request=request(), requested_at=1.0, command=[]).write(
-            tmp_path / "runs" / f"r{number}"
-        )
+        record = TrainingRecord(name=f"r{number}", request=request(), requested_at=1.0, command=[])
+        record.write(tmp_path / "runs" / f"r{number}")
+        trainings.queue.add(record)
     with pytest.raises(UsageError, match="32 trainings wait already: stop one"):
         trainings.start(request())
     trainings.stop("r0")

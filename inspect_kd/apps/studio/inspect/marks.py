@@ -136,7 +136,9 @@ def _file_name(text: str) -> str:
 def _folder_name(text: str) -> str:
     """A folder's name for a category; where it differs from the category, a digest keeps two categories apart."""
     name = _file_name(text)[:MAX_FOLDER_LENGTH]
-    return name if name == text else f"{name or 'parts'}-{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:8]}"
+    return (
+        name if name == text else f"{name or 'parts'}-{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:8]}"
+    )
 
 
 def _suffix(content: bytes) -> str:
