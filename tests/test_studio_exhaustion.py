@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,7 +27,8 @@ from inspect_kd.apps.studio import texts
 from inspect_kd.apps.studio.train import log, processes, run_report, service
 from inspect_kd.apps.studio.train.record import RECORD, State, TrainingRecord, TrainRequest, read_record
 from inspect_kd.apps.studio.train.trainings import Trainings
-from inspect_kd.errors import BadInput
+from inspect_kd.errors import BadInput, EnvironmentFault, UsageError
+from inspect_kd.types import Decision
 from tests.studio_server import Server, studio
 from tests.test_studio_http import JSON, MULTIPART, Answer, ask, file_arguments, login, multipart, wait_for
 
@@ -152,6 +155,27 @@ def test_values_that_are_not_files_are_refused_in_one_line(visitor: Visitor, fil
     assert texts.NOT_RECEIVED in visitor.call("inspect", files, "", "")
 
 
+def tiff_with_shared_tags(tags: int, size: int) -> bytes:
+    """A TIFF of 8x8 pixels in which this many unknown tags have the same block of data."""
+    start = 8 + 2 + 12 * tags + 4
+    known = {256: 8, 257: 8, 258: 8, 259: 1, 262: 1, 273: start, 277: 1, 278: 8, 279: 64}
+    entries = [struct.pack("<HHII", tag, 4, 1, value) for tag, value in known.items()]
+    entries += [struct.pack("<HHII", 40_000 + number, 1, size, start) for number in range(tags - len(known))]
+    return struct.pack("<2sHIH", b"II", 42, 8, tags) + b"".join(entries) + bytes(4) + b"\x80" * size
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_camera_picture_is_decoded_by_our_own_reader_alone(visitor: Visitor) -> None:
+    (path,) = json.loads(visitor.upload(multipart(("c.tif", tiff_with_shared_tags(100, 4 * MB)))).body)
+    reset_peak(visitor.server)
+    before = memory(visitor.server, "VmHWM")
+    event = {"data": file_arguments(path), "fn_index": visitor.page_event("inspect_camera"), "session_hash": "camera"}
+    assert visitor.post("queue/join", event).status == 200
+    events = visitor.ask("GET", "queue/data?session_hash=camera").body.decode()
+    assert '"success":true' in events and texts.REFUSED_ONE in events
+    assert memory(visitor.server, "VmHWM") - before < 100 * MB
+
+
 def test_slow_upload_reserves_little_room(tmp_path: Path) -> None:
     from inspect_kd.apps.studio.server.upload_gate import UploadGate
     from inspect_kd.apps.studio.server.uploads import IncomingUpload, Uploads
@@ -173,10 +197,10 @@ def test_routes_that_gradio_leaves_open_need_a_login(visitor: Visitor) -> None:
     for method, path, body in (
         ("GET", "heartbeat/nobody", None),
         ("POST", "cancel", cancel),
-        ("POST", "stream/a/close", b"{}"),
         ("POST", "upload", b"--x--\r\n"),
     ):
         assert status(visitor.server, method, path, body) == 401, path
+    assert status(visitor.server, "POST", "stream/a/close", b"{}") == 403
 
 
 def test_long_session_names_are_refused(visitor: Visitor) -> None:
@@ -286,6 +310,61 @@ def test_unread_results_of_all_sessions_have_a_size_limit(monkeypatch: pytest.Mo
     asyncio.run(fill())
 
 
+def test_longest_idle_session_is_dropped_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    from inspect_kd.apps.studio.server import session_limit
+
+    monkeypatch.setattr(session_limit, "MAX_SESSIONS", 2)
+
+    async def fill() -> None:
+        queue, _, _ = queue_and_event("a")
+        unread, events = queue.pending_messages_per_session, queue.pending_event_ids_session
+
+        async def accept(body: Any, **_: Any) -> None:
+            events.setdefault(body.session_hash, {"e"})
+
+        limit = session_limit.SessionLimit(queue)
+        limit._push = accept
+        for name in ("first", "second", "first", "third"):
+            unread.setdefault(name, session_limit.UnreadMessages())
+            await limit.push(SimpleNamespace(session_hash=name), None, None)
+        limit.forget_sessions()
+        assert set(unread) == set(events) == {"first", "third"}
+
+    asyncio.run(fill())
+
+
+def test_size_of_a_message_counts_the_bytes_of_its_characters() -> None:
+    from gradio.server_messages import ProcessCompletedMessage
+
+    from inspect_kd.apps.studio.server.session_limit import size_of
+
+    assert size_of(ProcessCompletedMessage(output={"data": ["😀" * 10_000]}, success=True)) > 40_000
+
+
+def test_call_that_gradio_cannot_run_is_an_error_without_a_traceback(run: Path, tmp_path: Path) -> None:
+    import gradio as gr
+
+    from inspect_kd.apps.studio.app import build
+    from inspect_kd.apps.studio.settings import Settings
+
+    async def call_all() -> tuple[Any, list[gr.Error]]:
+        settings = Settings(artifacts=(run / "r.onnx",), store=tmp_path / "store")
+        page, studio = build(settings, tmp_path / "received")
+        fns = list(page.fns.values())
+        in_browser = next(fn for fn in fns if fn.fn is None)
+        dropdown = next(fn for fn in fns if fn.fn is not None and fn.fn.__name__ == "change_artifact")
+        errors = []
+        for fn, inputs in ((in_browser, [None]), (dropdown, ["no such artifact", ""])):
+            with pytest.raises(gr.Error) as error:
+                await page.process_api(fn, inputs, session_hash="s")
+            errors.append(error.value)
+        return studio, errors
+
+    studio, errors = asyncio.run(call_all())
+    studio.sessions.close()
+    assert not any(error.print_exception for error in errors)
+
+
 def test_large_report_is_not_held_in_memory(tmp_path: Path) -> None:
     with (tmp_path / "report.html").open("wb") as file:
         file.truncate(17 * MB)
@@ -312,7 +391,7 @@ def test_forged_record_ends_no_other_process(tmp_path: Path) -> None:
             process_birth=birth,
             stop_requested_at=1.0,
         ).write(tmp_path / "runs" / "kill")
-        trainings = Trainings(tmp_path, tmp_path / "runs", grace=0.0)
+        trainings = Trainings(tmp_path, tmp_path / "runs", tmp_path / "store", grace=0.0)
         for _ in range(3):
             trainings.update()
         with pytest.raises(subprocess.TimeoutExpired):
@@ -427,6 +506,51 @@ def test_comparison_ends_at_the_disk_limit(session: Any) -> None:
     session.free_bytes = lambda: 10
     with pytest.raises(BadInput, match="no room left"):
         next(steps)
+
+
+def test_comparison_ends_when_the_parts_are_cleared(session: Any) -> None:
+    steps = session.comparison.run("r")
+    assert next(steps) == 1
+    session.clear()
+    with pytest.raises(UsageError, match="comparison was stopped"):
+        next(steps)
+    assert not session.comparison.predictions and not any(any(folder.iterdir()) for folder in session.folders)
+    with pytest.raises(BadInput, match="stopped"), session.refuse_if_stopped(session.generation - 1):
+        raise FileNotFoundError
+
+
+def test_part_that_cannot_be_stored_is_refused_and_the_batch_continues(session: Any, parts: Path) -> None:
+    from inspect_kd.apps.studio.session import RefusedFile
+
+    content, served = next(parts.rglob("*.png")).read_bytes(), session.folders.served
+    served.rename(served.with_name("away"))
+    refused = session.add(content, "a.png")
+    assert isinstance(refused, RefusedFile) and "could not be stored" in refused.reason
+    assert len(list(session.folders.private.iterdir())) == 2 * 2, "its heatmap is removed"
+    served.with_name("away").rename(served)
+    assert not isinstance(session.add(content, "b.png"), RefusedFile)
+
+
+def test_mark_is_refused_when_the_disk_is_almost_full(
+    session: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from inspect_kd.apps.studio.inspect import marks
+
+    store, part = marks.MarkStore(tmp_path / "store"), next(iter(session.parts.values()))
+    context = marks.MarkContext(artifact="r", sha256="", category=None, thresholds=session.thresholds)
+    monkeypatch.setattr(marks, "MIN_FREE_MB", 2**40)
+    with pytest.raises(EnvironmentFault, match="no mark is stored"):
+        store.put(part, Decision.OK, context)
+    assert part.mark is None and not list((tmp_path / "store").iterdir())
+
+
+def test_categories_have_folders_of_their_own(session: Any, tmp_path: Path) -> None:
+    from inspect_kd.apps.studio.inspect.marks import MarkContext, MarkStore
+
+    names = ("螺丝", "瓶子", "крышка", "a b", "a_b", "", "x" * 300, "x" * 301)
+    contexts = [MarkContext(artifact="r", sha256="", category=name, thresholds=session.thresholds) for name in names]
+    folders = [MarkStore(tmp_path).folder(context).name for context in contexts]
+    assert len(set(folders)) == len(names) and folders[4:6] == ["a_b", "r"] and max(map(len, folders)) < 120
 
 
 def test_batch_of_a_closed_tab_ends_without_a_traceback(session: Any, parts: Path) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -93,7 +95,7 @@ def test_rules_apply_with_and_without_the_prefix(server: Server, prefix: str) ->
 def test_prefix_given_twice_reaches_nothing(server: Server) -> None:
     assert ask(server, "GET", "/studio/studio/gradio_api/file=/etc/passwd").status in (403, 404)
     answer = ask(server, "POST", "/studio/studio/gradio_api/upload", multipart(("a.png", b"a")), **MULTIPART)
-    assert answer.status in (404, 405)
+    assert answer.status == 403
 
 
 def test_wrong_logins_count_under_every_prefix_and_claimed_address(studio_with_password: Server) -> None:
@@ -133,15 +135,111 @@ def test_event_opens_no_file_that_was_not_uploaded(server: Server, tmp_path: Pat
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
-def test_bodies_are_limited_before_login(studio_with_password: Server, prefix: str) -> None:
-    for path, headers, limit in (("call/inspect", JSON, 2**20), ("queue/join", MULTIPART, 2**20)):
-        assert (
-            ask(studio_with_password, "POST", f"{prefix}/gradio_api/{path}", bytes(limit + 1), **headers).status == 413
-        )
+def test_bodies_are_limited(server: Server, prefix: str) -> None:
+    for path, headers in (("call/inspect", JSON), ("queue/join", MULTIPART)):
+        assert ask(server, "POST", f"{prefix}/gradio_api/{path}", bytes(2**20 + 1), **headers).status == 413
     chunk = b"%x\r\n" % 2**20 + bytes(2**20) + b"\r\n"
     head = f"POST {prefix}/gradio_api/cancel HTTP/1.1\r\nContent-Type: application/json\r\n"
-    assert send_raw(studio_with_password, f"{head}Transfer-Encoding: chunked", chunk * 2).startswith(b"HTTP/1.1 413")
-    assert ask(studio_with_password, "POST", f"{prefix}/gradio_api/cancel", b"{}", **JSON).status == 401
+    assert send_raw(server, f"{head}Transfer-Encoding: chunked", chunk * 2).startswith(b"HTTP/1.1 413")
+    many_values = json.dumps({"data": [[]] * 340_000, "fn_index": 0, "session_hash": "values"}).encode()
+    answer = ask(server, "POST", f"{prefix}/gradio_api/queue/join", many_values, **JSON)
+    assert len(many_values) > 2**20 or (answer.status == 413 and b"brackets" in answer.body)
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_without_a_login_no_body_is_read(studio_with_password: Server, prefix: str) -> None:
+    for path in ("cancel", "queue/join", "call/inspect", "run/refresh", "api/predict", "reset", "upload"):
+        # The announced body never arrives.
+        head = f"POST {prefix}/gradio_api/{path} HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 1000"
+        assert send_raw(studio_with_password, head, b"[").startswith(b"HTTP/1.1 401"), path
+    for path in ("config", "gradio_api/info", "gradio_api/openapi.json", "gradio_api/file=x", "gradio_api/queue/data"):
+        assert ask(studio_with_password, "GET", f"{prefix}/{path}").status in (401, 403), path
+
+
+def test_page_needs_no_login_to_show_the_login_form(studio_with_password: Server) -> None:
+    page = ask(studio_with_password, "GET", "/studio/")
+    assert page.status == 200
+    for path in (
+        "theme.css",
+        "gradio_api/app_id",
+        *re.findall(rb'(?:src|href)="\.?/?([^":]+\.(?:js|css))"', page.body),
+    ):
+        name = path if isinstance(path, str) else path.decode()
+        assert ask(studio_with_password, "GET", f"/studio/{name.removeprefix('studio/')}").status == 200, name
+
+
+def test_body_must_arrive_in_time_and_find_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    from inspect_kd.apps.studio.server import body_limit
+
+    async def unfinished(scope: Any, app: Any) -> list[Any]:
+        pieces, sent_messages = iter([b"x" * 60, b"x" * 60]), []
+
+        async def receive() -> dict[str, Any]:
+            for piece in pieces:
+                return {"type": "http.request", "body": piece, "more_body": True}
+            return await asyncio.Event().wait()  # type: ignore[return-value]
+
+        async def send(message: Any) -> None:
+            sent_messages.append(message)
+
+        await app(scope, receive, send)
+        return sent_messages
+
+    scope = {"type": "http", "method": "POST", "path": "/gradio_api/queue/join", "root_path": "", "headers": []}
+    app = body_limit.BodyLimit(unreachable, read_s=0.01)
+    assert asyncio.run(unfinished(scope, app))[0]["status"] == 408 and app.held_bytes == 0
+    monkeypatch.setattr(body_limit, "MAX_HELD_BYTES", 100)
+    assert asyncio.run(unfinished(scope, app))[0]["status"] == 503 and app.held_bytes == 0
+
+
+# Routes
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("gradio_api/custom_component/%1b%5d0;X%07/client/x/y", "gradio_api/dev/reload", "gradio_api/runs"),
+        *(
+            "gradio_api/queue/status",
+            "gradio_api/token",
+            "monitoring",
+            "monitoring/summary",
+            "pwa_icon/192",
+            "openapi.json",
+        ),
+    ],
+)
+def test_route_that_the_studio_does_not_use_is_refused(server: Server, prefix: str, path: str) -> None:
+    assert ask(server, "GET", f"{prefix}/{path}").status == 403
+
+
+def test_names_of_uploads_are_not_kept(server: Server, run: Path, tmp_path: Path) -> None:
+    from inspect_kd.apps.studio.app import build
+    from inspect_kd.apps.studio.server.upload_gate import UploadGate
+    from inspect_kd.apps.studio.server.uploads import Uploads
+    from inspect_kd.apps.studio.settings import Settings
+
+    assert ask(server, "GET", f"/gradio_api/upload_progress?upload_id={'a' * 1000}").status == 204
+    scopes: list[Any] = []
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        scopes.append(scope)
+        await send({"type": "http.response.start", "status": 400, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    gate = UploadGate(application, Uploads(tmp_path), lambda: 2**20, 1)
+    kind = MULTIPART["Content-Type"]
+    assert asyncio.run(status_of(gate, "/gradio_api/upload", b"", kind, 0, query=b"upload_id=a")) == 400
+    assert scopes[0]["query_string"] == b""
+
+    async def build_in_loop() -> tuple[Any, Any]:
+        return build(Settings(artifacts=(run / "r.onnx",), store=tmp_path / "store"), tmp_path / "received")
+
+    page, studio = asyncio.run(build_in_loop())
+    page.upload_file_set.update(["a", "b"])
+    studio.sessions.close()
+    assert not page.upload_file_set
 
 
 def test_login_must_be_a_small_form(studio_with_password: Server) -> None:
@@ -159,7 +257,9 @@ async def unreachable(*_: object) -> None:
     raise AssertionError("the application was reached")
 
 
-async def status_of(app: Any, path: str, body: bytes | None, content_type: str, length: int | None = None) -> int:
+async def status_of(
+    app: Any, path: str, body: bytes | None, kind: str, length: int | None = None, query: bytes = b""
+) -> int:
     """The status that middleware sends for one request; a body of None never arrives."""
     sent_messages: list[Any] = []
 
@@ -171,10 +271,10 @@ async def status_of(app: Any, path: str, body: bytes | None, content_type: str, 
     async def send(message: Any) -> None:
         sent_messages.append(message)
 
-    headers = [(b"content-type", content_type.encode())]
+    headers = [(b"content-type", kind.encode())]
     if length is not None:
         headers.append((b"content-length", str(length).encode()))
-    scope = {"type": "http", "method": "POST", "path": path, "root_path": "", "headers": headers}
+    scope = {"type": "http", "method": "POST", "path": path, "root_path": "", "headers": headers, "query_string": query}
     await app(scope, receive, send)
     return int(sent_messages[0]["status"])
 
@@ -224,7 +324,7 @@ def test_slow_upload_reserves_little_room_and_ends_when_it_stalls(server: Server
 def test_pictures_and_exports_count_in_the_disk_limit(run: Path, parts: Path, tmp_path: Path) -> None:
     from inspect_kd.apps.studio.artifact.library import ArtifactLibrary
     from inspect_kd.apps.studio.inspect.batches import write_export
-    from inspect_kd.apps.studio.server.uploads import total_bytes
+    from inspect_kd.apps.studio.server.uploads import bytes_below
     from inspect_kd.apps.studio.sessions import Sessions
     from inspect_kd.apps.studio.settings import Settings
     from inspect_kd.errors import BadInput
@@ -234,9 +334,12 @@ def test_pictures_and_exports_count_in_the_disk_limit(run: Path, parts: Path, tm
     try:
         before, session = sessions.free_bytes(), sessions.get("me")
         session.add(next(parts.rglob("*.png")).read_bytes(), "p.png")
-        assert before - sessions.free_bytes() == total_bytes(session.folders.private.glob("*")) + total_bytes(
-            session.folders.served.glob("*")
+        assert before - sessions.free_bytes() == bytes_below(session.folders.private) + bytes_below(
+            session.folders.served
         )
+        session.artifact = "a" * 240
+        session.library.paths["a" * 240] = run / "r.onnx"
+        assert write_export(type("S", (), {"settings": settings})(), session, "html").is_file(), "its name is cut"
         session.free_bytes = lambda: 10
         with pytest.raises(BadInput, match="no room left"):
             write_export(type("S", (), {"settings": settings})(), session, "csv")
@@ -250,6 +353,25 @@ def test_pictures_and_exports_count_in_the_disk_limit(run: Path, parts: Path, tm
                 session.set_thresholds(*thresholds)
     finally:
         sessions.close()
+
+
+def test_disk_limit_is_measured_while_folders_disappear(tmp_path: Path) -> None:
+    from inspect_kd.apps.studio.server.uploads import bytes_below
+
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "a").write_bytes(b"12345")
+    expected = bytes_below(tmp_path, 1)
+    assert 5 < expected < 10_000 and bytes_below(tmp_path / "missing", 1) == 0
+
+    def come_and_go() -> None:
+        for number in range(2000):
+            (tmp_path / str(number)).mkdir()
+            (tmp_path / str(number)).rmdir()
+
+    with ThreadPoolExecutor(1) as pool:
+        others = pool.submit(come_and_go)
+        while not others.done():
+            assert bytes_below(tmp_path, 1) == expected
 
 
 # Logout and start

@@ -19,7 +19,7 @@ from tests.tiny import TINY
 
 
 def plant_waiting_run(runs: Path, name: str) -> Path:
-    """Write the record of a training that the next update would start."""
+    """Write the record of a training that waits."""
     TrainingRecord(name=name, request=TrainRequest(data="sample", recipe="embedded"), requested_at=1.0).write(
         runs / name
     )
@@ -32,10 +32,9 @@ def test_training_whose_log_is_a_link_is_not_started(plant: object, parts: Path,
     notes.write_text("mine")
     folder = plant_waiting_run(tmp_path / "runs", "r")
     plant(folder / LOG, notes)  # type: ignore[operator]
-    trainings = Trainings(parts.parent, tmp_path / "runs", changes=TINY)
+    trainings = Trainings(parts.parent, tmp_path / "runs", tmp_path / "store", changes=TINY)
     try:
-        trainings.update()
-        training = trainings.get("r")
+        training = trainings.resume("r")
         assert not trainings.children, "a process was started"
     finally:
         for child in trainings.children.values():
@@ -53,6 +52,45 @@ def test_log_is_not_read_through_a_link(tmp_path: Path) -> None:
     (tmp_path / LOG).unlink()
     (tmp_path / LOG).symlink_to("/dev/zero")
     assert not reader.read().lines and not reader.partial_line
+
+
+def test_waiting_run_of_a_stranger_is_not_started(parts: Path, tmp_path: Path) -> None:
+    plant_waiting_run(tmp_path / "runs", "gift")
+    trainings = Trainings(parts.parent, tmp_path / "runs", tmp_path / "store", max_running=0)
+    assert trainings.get("gift").state is State.STOPPED and trainings.get("gift").can_resume
+    request = TrainRequest(data="sample", recipe="embedded", name="own")
+    assert trainings.start(request).state is State.WAITING
+    restarted = Trainings(parts.parent, tmp_path / "runs", tmp_path / "store", max_running=0)
+    assert restarted.get("own").state is State.WAITING, "a restarted Studio continues its own queue"
+    assert restarted.get("gift").state is State.STOPPED
+    plant_waiting_run(tmp_path / "runs", "own")
+    assert restarted.get("own").state is State.STOPPED, "another request under the name of a queued one"
+    assert restarted.resume("gift").state is State.WAITING, "a person may resume it"
+
+
+def test_log_of_a_removed_run_is_not_shown_for_a_new_one(tmp_path: Path) -> None:
+    log = tmp_path / LOG
+    old, new = b'{"attempt": 1}\nold line\ninspect-kd: the old error\n', b'{"attempt": 1}\ninspect-kd: the new error\n'
+    for content in (new, new + b"more\n" * 100, b""):
+        reader = LogReader(log)
+        log.write_bytes(old)
+        assert reader.read().error == "the old error"
+        log.write_bytes(content)  # the same inode: shorter, longer, empty
+        assert "old line" not in reader.read().lines and "old" not in reader.progress.error
+    log.unlink()
+    assert not reader.read().lines
+
+
+def test_run_that_cannot_be_read_is_left_out(tmp_path: Path) -> None:
+    trainings = Trainings(tmp_path, tmp_path / "runs", tmp_path / "store")
+    plant_waiting_run(tmp_path / "runs", "fine")
+    assert trainings._read(tmp_path / "runs" / "removed meanwhile") is None
+    if os.geteuid() != 0:  # root may enter every folder
+        plant_waiting_run(tmp_path / "runs", "private").chmod(0)
+    assert [each.name for each in trainings.all()] == ["fine"]
+    (tmp_path / "runs").chmod(0o700)
+    if os.geteuid() != 0:
+        (tmp_path / "runs" / "private").chmod(0o700)
 
 
 def test_log_without_line_ends_is_not_kept_in_memory(tmp_path: Path) -> None:

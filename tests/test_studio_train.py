@@ -12,14 +12,17 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from inspect_kd.apps.studio.train import data_check, processes, run_report, texts, view
+from inspect_kd.apps.studio.train import data_check, processes, run_report, service, texts, view
+from inspect_kd.apps.studio.train import data_folders as data_folders_module
 from inspect_kd.apps.studio.train.command import build_command, default_recipe, list_recipes
 from inspect_kd.apps.studio.train.data_folders import data_folders, first_sound_parts, folder_below
 from inspect_kd.apps.studio.train.log import TrainingProgress, parse_line, read_metrics
@@ -66,7 +69,7 @@ def make_trainings(root: Path, tmp_path: Path) -> Iterator[Callable[..., Trainin
     created: list[Trainings] = []
 
     def make(changes: list[str] = TINY, runs: str = "runs") -> Trainings:
-        created.append(Trainings(root, tmp_path / runs, changes=changes, grace=2.0))
+        created.append(Trainings(root, tmp_path / runs, tmp_path / "store", changes=changes, grace=2.0))
         return created[-1]
 
     yield make
@@ -137,7 +140,7 @@ def test_killed_training_has_failed_and_the_queue_moves_on(make_trainings: Calla
     assert wait_for_state(trainings, "r", State.FAILED) is State.FAILED
     assert "SIGKILL" in trainings.error(trainings.get("r")) and trainings.get("r").can_resume
     assert wait_for_state(trainings, "second", State.RUNNING) is State.RUNNING, "the queue moves on"
-    restarted = Trainings(trainings.root, trainings.runs)
+    restarted = Trainings(trainings.root, trainings.runs, trainings.queue.path.parent)
     assert "SIGKILL" in restarted.error(restarted.get("r")), "a restarted Studio shows the same error"
 
 
@@ -148,7 +151,8 @@ from pathlib import Path
 from inspect_kd.apps.studio.train.record import TrainRequest
 from inspect_kd.apps.studio.train.trainings import Trainings
 root, runs, *changes = sys.argv[1:]
-print(Trainings(Path(root), Path(runs), changes=changes).start(TrainRequest(data="sample", recipe="embedded", name="r")).record.pid)
+trainings = Trainings(Path(root), Path(runs), Path(runs).parent / "store", changes=changes)
+print(trainings.start(TrainRequest(data="sample", recipe="embedded", name="r")).record.pid)
 sys.stdout.flush()
 import os
 os._exit(0)  # like a Studio that crashes
@@ -251,7 +255,7 @@ def test_running_training_is_listed_despite_a_hundred_newer_runs(
         folder = runs / f"newer{number}"
         folder.mkdir()
         (folder / "run.json").write_text("{}")
-    trainings = Trainings(root, runs)
+    trainings = Trainings(root, runs, tmp_path / "store")
     second = trainings.start(request(name="second"))
     trainings.update()
     assert (second.state, second.queue_position) == (State.WAITING, 1) and not trainings.children, (
@@ -265,7 +269,7 @@ def test_status_of_a_complete_run_without_artifact_says_so(root: Path, tmp_path:
     folder = tmp_path / "runs" / "r"
     folder.mkdir(parents=True)
     (folder / "run.json").write_text("{}")
-    trainings = Trainings(root, tmp_path / "runs")
+    trainings = Trainings(root, tmp_path / "runs", tmp_path / "store")
     assert "failed verification" in view.status(trainings.get("r"), TrainingProgress(), "")
     (folder / "r.onnx").touch()
     assert "artifact and report are in" in view.status(trainings.get("r"), TrainingProgress(), "")
@@ -274,7 +278,7 @@ def test_status_of_a_complete_run_without_artifact_says_so(root: Path, tmp_path:
 def test_stop_works_when_the_clock_is_set_back(root: Path, tmp_path: Path, sleeper: subprocess.Popen[bytes]) -> None:
     """The stop seems to be requested an hour ahead, as after the clock was set back by an hour."""
     write_record(tmp_path / "runs", "r", sleeper, stop_requested_at=time.time() + 3600)
-    trainings = Trainings(root, tmp_path / "runs", grace=0.2)
+    trainings = Trainings(root, tmp_path / "runs", tmp_path / "store", grace=0.2)
     for _ in range(20):
         trainings.update()
         time.sleep(0.1)
@@ -292,7 +296,7 @@ def test_training_that_ignores_signals_is_sent_each_once(root: Path, tmp_path: P
     with subprocess.Popen(words, start_new_session=True, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdout.readline() == "ready\n"
         write_record(tmp_path / "runs", "r", process, stop_requested_at=time.time())  # type: ignore[arg-type]
-        trainings = Trainings(root, tmp_path / "runs", grace=0.3)
+        trainings = Trainings(root, tmp_path / "runs", tmp_path / "store", grace=0.3)
 
         def has_ended() -> bool:
             trainings.update()
@@ -349,7 +353,7 @@ def small_root(tmp_path: Path) -> Path:
 def test_data_outside_of_the_root_is_refused(given: str, small_root: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="not a folder below the Studio's data folder"):
         folder_below(small_root, given)
-    trainings = Trainings(small_root, tmp_path / "runs")
+    trainings = Trainings(small_root, tmp_path / "runs", tmp_path / "store")
     for data in (given, str(tmp_path / "outside")):
         with pytest.raises(BadInput):
             trainings.start(request(data=data))
@@ -371,13 +375,15 @@ def test_foreign_record_starts_neither_its_command_nor_a_training_on_data_outsid
         name="r", request=request(data="../outside"), requested_at=1.0, command=["touch", str(marker)], attempt=1
     )
     hostile.write(tmp_path / "runs" / "r")
-    trainings = Trainings(small_root, tmp_path / "runs")
+    trainings = Trainings(small_root, tmp_path / "runs", tmp_path / "store")
     trainings.update()
-    assert trainings.get("r").state is State.FAILED and "below the Studio's data folder" in trainings.error(
-        trainings.get("r")
-    )
-    with pytest.raises(BadInput):
+    assert trainings.get("r").state is State.STOPPED
+    with pytest.raises(BadInput, match="below the Studio's data folder"):
         trainings.resume("r")
+    trainings.queue.add(hostile)  # as if the data had been moved after the request
+    trainings.update()
+    assert trainings.get("r").state is State.FAILED
+    assert "below the Studio's data folder" in trainings.error(trainings.get("r"))
     assert not marker.exists()
     (tmp_path / "runs" / "r").rename(tmp_path / "runs" / "copy")
     assert read_record(tmp_path / "runs" / "copy") is None, "the record is of another folder"
@@ -389,7 +395,7 @@ def test_foreign_record_starts_neither_its_command_nor_a_training_on_data_outsid
     "name", ["../r", "/r", "..", ".", "-rf", "a/b", "a\\b", "a b", "é", "a\0", "x" * 90, "--out=elsewhere"]
 )
 def test_run_name_that_is_no_plain_folder_name_is_refused(name: str, root: Path, tmp_path: Path) -> None:
-    trainings = Trainings(root, tmp_path / "runs")
+    trainings = Trainings(root, tmp_path / "runs", tmp_path / "store")
     with pytest.raises(UsageError, match="cannot name a run"):
         trainings.start(request(name=name))
     for method in (trainings.get, trainings.stop, trainings.resume, trainings.progress):
@@ -408,7 +414,7 @@ def test_report_is_read_from_its_run_only(tmp_path: Path) -> None:
     (runs / "r" / "report.html").write_text('<script>1</script>"quoted"')
     (runs / "away").symlink_to(tmp_path)
     (tmp_path / "run.json").write_text("{}")
-    trainings = Trainings(tmp_path, runs)
+    trainings = Trainings(tmp_path, runs, tmp_path / "store")
     with pytest.raises(BadInput, match="no report"):
         run_report.read_report(trainings.get("linked").folder)
     with pytest.raises(BadInput, match="no run"):
@@ -431,6 +437,26 @@ def test_pictures_of_a_run_come_from_its_report_or_else_from_its_data(run: Path,
         texts.FIRST_PARTS.format(folder="sample") in without_pictures_file.pictures and without_pictures_file.can_open
     )
     assert "<h1>" in service.report("r")
+
+
+def test_pictures_of_a_data_set_are_small_and_made_once(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, start = folder_below(root, "sample"), threading.Barrier(4)
+
+    def show(_: int) -> str:
+        start.wait()
+        return service._sound_parts(folder, "once")
+
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(show, range(4)))
+    assert "<img" in results[0] and all(each is results[0] for each in results)
+    (tmp_path / "empty").mkdir()
+    assert service._sound_parts(tmp_path / "empty", "empty") == "", "a failure is remembered, too"
+    for limit in ("MAX_PICTURE_PIXELS", "MAX_PICTURE_BYTES"):
+        with monkeypatch.context() as limited:
+            limited.setattr(data_folders_module, limit, 10)
+            assert first_sound_parts(folder) == []
 
 
 @pytest.mark.parametrize("name", ["my run", "_old", "Gehäuse", "a" * 90])
@@ -490,18 +516,18 @@ def test_record_is_stored_under_its_former_json_keys(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("wrong", [{"seed": 1.5}, {"seed": "1"}, {"quick": "yes"}, {"name": 5}])
 def test_request_of_the_wrong_type_writes_no_record(wrong: dict[str, object], root: Path, tmp_path: Path) -> None:
-    trainings = Trainings(root, tmp_path / "runs", max_running=0)
+    trainings = Trainings(root, tmp_path / "runs", tmp_path / "store", max_running=0)
     with pytest.raises(UsageError, match=f"^{next(iter(wrong))}: "):
         trainings.start(request(**wrong))
     assert not (tmp_path / "runs").exists()
 
 
 def test_queue_is_limited(root: Path, tmp_path: Path) -> None:
-    trainings = Trainings(root, tmp_path / "runs", max_running=0)
+    trainings = Trainings(root, tmp_path / "runs", tmp_path / "store", max_running=0)
     for number in range(MAX_WAITING):
-        TrainingRecord(name=f"r{number}", request=request(), requested_at=1.0, command=[]).write(
-            tmp_path / "runs" / f"r{number}"
-        )
+        record = TrainingRecord(name=f"r{number}", request=request(), requested_at=1.0, command=[])
+        record.write(tmp_path / "runs" / f"r{number}")
+        trainings.queue.add(record)
     with pytest.raises(UsageError, match="32 trainings wait already: stop one"):
         trainings.start(request())
     trainings.stop("r0")
@@ -674,7 +700,7 @@ def studio(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
     finally:
         process.terminate()
         process.wait()
-        trainings = Trainings(parts.parent, work / "runs", grace=1.0)
+        trainings = Trainings(parts.parent, work / "runs", work / "store", grace=1.0)
         for each in trainings.all():
             if each.can_stop:
                 trainings.stop(each.name)

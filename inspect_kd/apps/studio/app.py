@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,20 +28,34 @@ CLEAN_INTERVAL_S, MAX_FILE_AGE_S = 600, 3600
 """Gradio checks its uploaded files at this interval, and removes files older than this age."""
 
 
+class NoNames(set[str]):
+    """A set that stays empty: Gradio would keep the name of each upload, although `Uploads` moves and removes the file."""
+
+    def update(self, *names: Iterable[str]) -> None:
+        """Keep none of the names."""
+
+
 class Page(gr.Blocks):
     """Gradio's Blocks, except that the files in an event must be uploads; Gradio itself would fetch web addresses."""
 
     def __init__(self, uploads: Uploads, **settings: Any) -> None:
         super().__init__(**settings)
         self.uploads = uploads
+        self.upload_file_set = NoNames()
 
     async def process_api(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Refuse calls without a session: Gradio would open a session for each of them and never close it."""
         session = kwargs.get("session_hash")
         if session in (None, kwargs.get("event_id")):
             raise gr.Error(texts.NO_SESSION, print_exception=False)
+        block_fn = args[0] if args else kwargs["block_fn"]
+        if getattr(block_fn, "fn", block_fn) is None:  # an event that runs in the browser alone
+            raise gr.Error(texts.NOT_SERVED, print_exception=False)
         try:
             return dict(await super().process_api(*args, **kwargs))
+        except gr.Error as error:
+            error.print_exception = False  # such as a value that a dropdown does not offer: one line for the client
+            raise
         finally:
             forget_values(kwargs.get("state"))
 

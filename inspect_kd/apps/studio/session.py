@@ -9,7 +9,7 @@ import hashlib
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from threading import RLock
 
@@ -103,7 +103,7 @@ class Session:
                 continue
             self.touch()
             self.check_disk(0)
-            with self.refuse_if_closed():
+            with self.refuse_if_stopped(generation):
                 content = former.original.read_bytes()
                 part = inspect_part(
                     inspector, content, former.name, former.sha256, former.number, self.folders, generation=generation
@@ -160,19 +160,23 @@ class Session:
     # Parts
 
     def add(self, content: bytes, name: str) -> Part | RefusedFile:
-        """Inspect one file. A file that cannot be read is refused, so that a batch continues."""
+        """Inspect one file. A file that cannot be read or stored is refused, so that a batch continues."""
         name = display_name(name)
+        number = 0
         try:
             self._check_room(len(content))
             digest, artifact, generation = hashlib.sha256(content).hexdigest(), self.artifact, self.generation
             inspector = self.library.open(artifact)
             number = self.next_number()
-            with self.refuse_if_closed():
+            with self.refuse_if_stopped(generation):
                 part = inspect_part(inspector, content, name, digest, number, self.folders, generation=generation)
                 if not self._keep(part, content, artifact, generation):
                     return RefusedFile(name, texts.PART_STOPPED)
         except BadInput as error:
             return self.refuse(name, str(error).removeprefix(f"{name}: "))
+        except OSError as error:  # for example, the temporary folder's disk is full
+            self._remove_outputs(number)
+            return self.refuse(name, texts.PART_NOT_STORED.format(reason=error.strerror or type(error).__name__))
         return part
 
     def refuse(self, name: str, reason: str) -> RefusedFile:
@@ -211,7 +215,7 @@ class Session:
             self.refused_files.clear()
             self.is_used = False
             self.gallery.reset()
-        self.comparison.clear()
+            self.comparison.clear()
         for folder in self.folders:
             for path in folder.iterdir():
                 path.unlink(missing_ok=True)
@@ -244,15 +248,22 @@ class Session:
             raise BadInput(texts.SESSION_FULL.format(maximum=self.settings.max_parts))
         self.check_disk(size)
 
+    def _remove_outputs(self, number: int) -> None:
+        """Remove what a failed inspection has written."""
+        with suppress(OSError):
+            for folder in self.folders:
+                for path in (*folder.glob(f"{number:05d}"), *folder.glob(f"{number:05d}-*")):
+                    path.unlink(missing_ok=True)
+
     @contextmanager
-    def refuse_if_closed(self) -> Iterator[None]:
-        """Raise BadInput if the session is closed before the block, or inside it so that its files disappear."""
+    def refuse_if_stopped(self, generation: int) -> Iterator[None]:
+        """Raise BadInput if the session is closed before the block, or if files disappear inside it because parts were cleared."""
         if self.is_closed:
             raise BadInput(texts.PART_STOPPED)
         try:
             yield
         except OSError:
-            if self.is_closed:
+            if self.is_closed or generation != self.generation:
                 raise BadInput(texts.PART_STOPPED) from None
             raise
 

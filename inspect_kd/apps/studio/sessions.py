@@ -20,7 +20,7 @@ from inspect_kd.apps.studio import texts
 from inspect_kd.apps.studio.artifact.library import ArtifactLibrary
 from inspect_kd.apps.studio.inspect.parts import SessionFolders
 from inspect_kd.apps.studio.server.temporary_folder import TemporaryFolder
-from inspect_kd.apps.studio.server.uploads import Uploads, total_bytes
+from inspect_kd.apps.studio.server.uploads import Uploads, bytes_below
 from inspect_kd.apps.studio.session import Session
 from inspect_kd.apps.studio.settings import Settings
 from inspect_kd.errors import BadInput, EnvironmentFault
@@ -92,7 +92,7 @@ class Sessions:
                 raise EnvironmentFault(
                     texts.ALL_SESSIONS_IN_USE.format(maximum=self.settings.max_sessions, minutes=round(IDLE_S / 60))
                 )
-            self._close((unused_keys + idle_keys)[0])
+            self._close(min(unused_keys or idle_keys, key=lambda key: self._open[key].last_active))
 
     def _close(self, key: str) -> None:
         session = self._open.pop(key, None)
@@ -123,7 +123,7 @@ class Sessions:
         return session
 
     def free_bytes(self) -> int:
-        """The disk limit minus the space of all sessions' files and of the uploads."""
-        used = total_bytes(self.private.glob("*/*")) + total_bytes(self.served.glob("*/*"))
+        """The disk limit less the files of all sessions and the uploads."""
+        used = bytes_below(self.private, 1) + bytes_below(self.served, 1)
         used += self.uploads.bytes_used() if self.uploads else 0
         return self.settings.max_kept_mb * 2**20 - used

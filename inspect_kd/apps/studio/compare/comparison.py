@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from inspect_kd.apps.studio import texts
 from inspect_kd.apps.studio.inspect.parts import Part, read_heatmap, rebuild_inspection, write_heatmap
 from inspect_kd.datasets.images import decode_image
+from inspect_kd.errors import UsageError
 from inspect_kd.types import Decision, Inspection, Thresholds
 
 if TYPE_CHECKING:
@@ -41,19 +43,29 @@ class ArtifactComparison:
         session, inspector = self.session, self.session.library.open(artifact)
         with session.lock:
             self.clear()
-            # A stopped comparison may still write its last prediction, but only into its own dictionary.
-            self.artifact, predictions = artifact, self.predictions
+            self.artifact, predictions, generation = artifact, self.predictions, session.generation
         for done, part in enumerate(session.all_parts(), 1):
+            self._check_running(predictions)
             session.touch()
             session.check_disk(0)
             # A new name each time: browsers cache pictures by address.
             stem = f"{part.number:05d}-{session.next_number()}-second"
             heatmap_file, heat_layer = session.folders.private / f"{stem}.npy", session.folders.served / f"{stem}.png"
-            with session.refuse_if_closed():
+            with session.refuse_if_stopped(generation):
                 inspection = inspector(decode_image(part.original.read_bytes(), part.name, bits=inspector.card.bits))
                 write_heatmap(heatmap_file, heat_layer, inspection.heatmap)
-            predictions[part.number] = SecondPrediction(inspection.score, heatmap_file, heat_layer)
+            prediction = SecondPrediction(inspection.score, heatmap_file, heat_layer)
+            with session.lock:
+                if predictions is not self.predictions:
+                    prediction.remove_files()
+                self._check_running(predictions)
+                predictions[part.number] = prediction
             yield done
+
+    def _check_running(self, predictions: dict[int, SecondPrediction]) -> None:
+        """Raise if a comparison was stopped: `clear` has replaced the dictionary of its predictions."""
+        if predictions is not self.predictions:
+            raise UsageError(texts.COMPARISON_STOPPED)
 
     def thresholds(self) -> Thresholds:
         """The second artifact's thresholds for the session's category; for all categories together if it does not have that one."""

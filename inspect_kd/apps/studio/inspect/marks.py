@@ -6,21 +6,27 @@ and when, and the artifact's own decision. `train --labelled <store>/marked/<cat
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
+import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
 
 from inspect_kd import atomic_write
+from inspect_kd.apps.studio import texts
 from inspect_kd.apps.studio.inspect.parts import Part
 from inspect_kd.errors import BadInput, EnvironmentFault, UsageError
 from inspect_kd.sign_off import MAX_NAME_LENGTH
 from inspect_kd.types import Decision, Thresholds
 
 FOLDERS = {Decision.OK: "good", Decision.NG: "defect"}
+MIN_FREE_MB = 1024
+"""Marks outlive a session and are not limited in number; they leave this space on the disk."""
+MAX_FOLDER_LENGTH = 100
 _FIRST_BYTES = {
     b"\x89PNG": ".png",
     b"\xff\xd8\xff": ".jpg",
@@ -55,7 +61,7 @@ class MarkStore:
 
     def folder(self, context: MarkContext) -> Path:
         """The folder for a category, or for the artifact where no category is chosen."""
-        return self.store / "marked" / (_file_name(context.category or context.artifact) or "parts")
+        return self.store / "marked" / _folder_name(context.category or context.artifact)
 
     def put(self, part: Part, mark: Decision, context: MarkContext) -> Path:
         """Store a mark; it replaces an earlier mark of the same image."""
@@ -63,6 +69,7 @@ class MarkStore:
             raise BadInput(f"a mark is OK or NG, not {mark}")
         content = part.original.read_bytes()
         with self._lock:
+            self._check_room()
             path = self._path(part, mark, context, content)
             path.parent.mkdir(parents=True, exist_ok=True)
             # Write the line first: no image may be trained on without a record of who marked it.
@@ -80,6 +87,11 @@ class MarkStore:
             self._record(part, None, context, None)
             self._remove_images(part, context)
         part.mark = None
+
+    def _check_room(self) -> None:
+        self.store.mkdir(parents=True, exist_ok=True)
+        if shutil.disk_usage(self.store).free < MIN_FREE_MB * 2**20:
+            raise EnvironmentFault(texts.NO_ROOM_FOR_MARK.format(mb=MIN_FREE_MB, store=self.store))
 
     def _remove_images(self, part: Part, context: MarkContext, keep: Path | None = None) -> None:
         for name in FOLDERS.values():
@@ -119,6 +131,14 @@ class MarkStore:
 def _file_name(text: str) -> str:
     """Replace everything but letters, digits, `_` and `-`; the result never names a hidden file."""
     return re.sub(r"[^A-Za-z0-9_-]+", "_", text).strip("_-")
+
+
+def _folder_name(text: str) -> str:
+    """A folder's name for a category; where it differs from the category, a digest keeps two categories apart."""
+    name = _file_name(text)[:MAX_FOLDER_LENGTH]
+    return (
+        name if name == text else f"{name or 'parts'}-{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:8]}"
+    )
 
 
 def _suffix(content: bytes) -> str:

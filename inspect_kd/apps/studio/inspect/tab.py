@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
+from gradio.data_classes import ImageData
 
 from inspect_kd.apps.studio import texts
 from inspect_kd.apps.studio.bar import TopBar, category_choices
@@ -71,6 +72,8 @@ def _build_left(studio: Studio) -> tuple[Controls, gr.HTML, gr.HTML]:
             elem_id="camera",
             webcam_options=gr.WebcamOptions(mirror=False),
         )
+        # Not in a subclass: Gradio writes a file beside the module of each subclass.
+        camera.preprocess = received_path  # type: ignore[method-assign, assignment]
     gr.HTML(f"<h2>{texts.THRESHOLDS}</h2>", **STUDIO_HTML)
     reinspect, reject = _build_sliders(studio)
     scores = gr.HTML(elem_id="scores", **STUDIO_HTML)
@@ -82,6 +85,11 @@ def _build_left(studio: Studio) -> tuple[Controls, gr.HTML, gr.HTML]:
         sign_off_message = gr.HTML(elem_id="signed", **STUDIO_HTML)
     sign_off = (signer_name, sign_off_button, sign_off_message)
     return Controls(files, camera, examples, clear, stop, reinspect, reject, reset, *sign_off), progress, scores
+
+
+def received_path(picture: ImageData | None) -> str | None:
+    """The path of the camera's picture: Gradio itself would decode it, before our own checks."""
+    return None if picture is None else picture.path
 
 
 def _build_sliders(studio: Studio) -> tuple[gr.Slider, gr.Slider]:

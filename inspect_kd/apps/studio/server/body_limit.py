@@ -1,11 +1,15 @@
 """Limit the size of request bodies before anything else reads them; for uploads see `upload_gate`.
 
-Without this limit, Gradio reads a whole body into memory, or into files, before it checks who sends it.
+Without these limits, Gradio reads a whole body into memory, however long that takes, and parses it in the thread that answers all
+requests.
 """
 
 from __future__ import annotations
 
+import asyncio
+
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -16,14 +20,21 @@ from inspect_kd.apps.studio.server.routes import LOGIN, UPLOAD, is_form, route_o
 MAX_BYTES = 2**20
 """Enough for an event that names some thousand files."""
 MAX_LOGIN_BYTES = 2**14
+MAX_HELD_BYTES = 2**26
+"""Size of all bodies in memory together."""
+MAX_VALUES = 50_000
+"""Brackets and commas of a body: JSON of very many values is parsed for seconds."""
+READ_S = 30.0
+"""A body must have arrived after this time."""
 FORM = "application/x-www-form-urlencoded"
 
 
 class BodyLimit:
-    """Middleware that answers 413 to a body that is too large."""
+    """Middleware that refuses a body that is too large, too slow or too complex, or for which there is no memory."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    def __init__(self, app: ASGIApp, read_s: float = READ_S) -> None:
+        self.app, self.read_s = app, read_s
+        self.held_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD") or route_of(scope) == UPLOAD:
@@ -33,28 +44,42 @@ class BodyLimit:
         if is_login and Headers(scope=scope).get("content-type", "").partition(";")[0].strip().lower() != FORM:
             await PlainTextResponse(texts.LOGIN_IS_FORM, 415)(scope, receive, send)
             return
-        max_bytes = MAX_LOGIN_BYTES if is_login else MAX_BYTES
         try:
-            body = await read_at_most(max_bytes, scope, receive)
+            body = await self.read(MAX_LOGIN_BYTES if is_login else MAX_BYTES, scope, receive)
         except ClientDisconnect:
             return
-        if body is None:
-            await PlainTextResponse(texts.BODY_TOO_LARGE.format(maximum=max_bytes), 413)(scope, receive, send)
+        except HTTPException as refusal:
+            await PlainTextResponse(refusal.detail, refusal.status_code)(scope, receive, send)
             return
-        await self.app(scope, replay(body, receive), send)
+        try:
+            await self.app(scope, replay(body, receive), send)
+        finally:
+            self.held_bytes -= len(body)
 
-
-async def read_at_most(max_bytes: int, scope: Scope, receive: Receive) -> bytes | None:
-    """Read the body, whatever its headers claim; None if it is longer than `max_bytes`."""
-    announced = Headers(scope=scope).get("content-length", "")
-    if announced.isdecimal() and int(announced) > max_bytes:
-        return None
-    body = bytearray()
-    async for piece in Request(scope, receive).stream():
-        body += piece
-        if len(body) > max_bytes:
-            return None
-    return bytes(body)
+    async def read(self, max_bytes: int, scope: Scope, receive: Receive) -> bytes:
+        """Read the body, whatever its headers claim, and count it in `held_bytes`; HTTPException if it exceeds a limit."""
+        too_large = HTTPException(413, texts.BODY_TOO_LARGE.format(maximum=max_bytes))
+        announced = Headers(scope=scope).get("content-length", "")
+        if announced.isdecimal() and int(announced) > max_bytes:
+            raise too_large
+        body = bytearray()
+        try:
+            async with asyncio.timeout(self.read_s):
+                async for piece in Request(scope, receive).stream():
+                    body += piece
+                    self.held_bytes += len(piece)
+                    if len(body) > max_bytes:
+                        raise too_large
+                    if self.held_bytes > MAX_HELD_BYTES:
+                        raise HTTPException(503, texts.NO_MEMORY_FOR_BODY)
+            if sum(map(body.count, (b"[", b"{", b","))) > MAX_VALUES:
+                raise HTTPException(413, texts.BODY_TOO_COMPLEX.format(maximum=MAX_VALUES))
+        except BaseException as error:
+            self.held_bytes -= len(body)
+            if isinstance(error, TimeoutError):
+                raise HTTPException(408, texts.BODY_TOO_SLOW.format(seconds=round(self.read_s))) from None
+            raise
+        return bytes(body)
 
 
 def replay(body: bytes, receive: Receive) -> Receive:

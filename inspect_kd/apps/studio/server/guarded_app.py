@@ -31,4 +31,4 @@ class GuardedApp(App):
         studio = self.studio
         app: ASGIApp = super().build_middleware_stack()
         app = UploadGate(app, studio.uploads, studio.sessions.free_bytes, studio.settings.max_kept_mb)
-        return HttpGuard(LoginLimit(BodyLimit(LoginGate(app, self))), self.hosts, studio.sessions.served)
+        return HttpGuard(LoginLimit(LoginGate(BodyLimit(app), self)), self.hosts, studio.sessions.served)

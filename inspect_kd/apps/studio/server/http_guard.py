@@ -16,12 +16,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from inspect_kd.apps.studio import texts
 from inspect_kd.apps.studio.server.allowed_hosts import AllowedHosts
-from inspect_kd.apps.studio.server.routes import API, LOGOUT, is_form, route_of
+from inspect_kd.apps.studio.server.routes import API, HEARTBEAT, LOGOUT, is_form, is_used, route_of
 
 FILE_ROUTE = re.compile(rf"{API}/file[=/](.*)", re.DOTALL)
-UNUSED_ROUTES = tuple(f"{API}/{name}" for name in ("proxy=", "process_recording", "deep_link", "component_server"))
-"""Gradio's routes that fetch from other hosts or write files; the Studio's page does not use them."""
-HEARTBEAT = f"{API}/heartbeat/"
 MAX_NAME_LENGTH = 64
 """Characters of a session's name; Gradio's clients use at most 36."""
 CONTENT_SECURITY_POLICY = "; ".join(
@@ -89,7 +86,7 @@ class HttpGuard:
         file = FILE_ROUTE.fullmatch(path)
         if path.startswith(HEARTBEAT) and len(path) > len(HEARTBEAT) + MAX_NAME_LENGTH:
             return texts.SESSION_NAME_TOO_LONG.format(maximum=MAX_NAME_LENGTH)
-        if path.startswith(UNUSED_ROUTES) or (file and not self.is_served(file[1])):
+        if not is_used(path) or (file and not self.is_served(file[1])):
             return texts.NOT_SERVED
         return None
 

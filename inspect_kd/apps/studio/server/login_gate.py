@@ -1,4 +1,7 @@
-"""Require a login on routes for which Gradio requires none, and before an upload reserves disk space."""
+"""Require a login on all routes but the login page's, before a request takes memory or disk space.
+
+Gradio itself requires none on some routes, and on the others reads the body first.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from inspect_kd.apps.studio import texts
-from inspect_kd.apps.studio.server.routes import API, UPLOAD, route_of
-
-ROUTES = (UPLOAD, *(f"{API}/{name}" for name in ("heartbeat", "cancel", "stream", "reset")))
-"""Requests to these routes take memory, read the disk or cancel the events of a session."""
+from inspect_kd.apps.studio.server.routes import is_public, route_of
 
 
 class LoginGate:
@@ -23,7 +23,7 @@ class LoginGate:
         self.app, self.gradio = app, gradio
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and route_of(scope).startswith(ROUTES) and not self.is_logged_in(scope):
+        if scope["type"] == "http" and not is_public(route_of(scope)) and not self.is_logged_in(scope):
             await JSONResponse({"detail": texts.LOGIN_FIRST}, 401)(scope, receive, send)
             return
         await self.app(scope, receive, send)

@@ -1,4 +1,7 @@
-"""The route of a request; every rule about paths uses these functions."""
+"""The route of a request, and the routes that exist; every rule about paths uses these functions.
+
+Gradio has more routes than the Studio's page and programs use. A route that is not listed here is refused.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,24 @@ from starlette._utils import get_route_path
 from starlette.types import Scope
 
 API = "/gradio_api"
-UPLOAD = f"{API}/upload"
+UPLOAD, UPLOAD_PROGRESS, HEARTBEAT = f"{API}/upload", f"{API}/upload_progress", f"{API}/heartbeat/"
 LOGIN, LOGOUT = "/login", "/logout"
+PUBLIC_ROUTES = frozenset(
+    [
+        *("", LOGIN, LOGOUT, "/theme.css", "/favicon.ico", "/manifest.json", "/robots.txt"),
+        *(f"{API}/{name}" for name in ("app_id", "login_check", "startup-events", "theme.css")),
+    ]
+)
+"""Routes without a login: the login page with its style, and what Gradio requests from itself at the start."""
+PUBLIC_FOLDERS = ("/assets/", "/static/", "/svelte/")
+"""Folders of the page's own scripts and pictures."""
+LOGIN_ROUTES = frozenset(
+    [
+        *("/config", UPLOAD, UPLOAD_PROGRESS),
+        *(f"{API}/{name}" for name in ("cancel", "info", "openapi.json", "queue/data", "queue/join", "reset")),
+    ]
+)
+LOGIN_FOLDERS = (HEARTBEAT, *(f"{API}/{name}" for name in ("api/", "call/", "file/", "file=", "run/")))
 
 
 def route_of(scope: Scope) -> str:
@@ -21,3 +40,13 @@ def route_of(scope: Scope) -> str:
 def is_form(scope: Scope, route: str) -> bool:
     """Whether a request is for a form (login or logout). Gradio answers these routes with and without a slash at the end."""
     return route_of(scope).rstrip("/") == route
+
+
+def is_public(route: str) -> bool:
+    """Whether a route is answered without a login."""
+    return route.rstrip("/") in PUBLIC_ROUTES or route.startswith(PUBLIC_FOLDERS)
+
+
+def is_used(route: str) -> bool:
+    """Whether the Studio's page or its programs use a route."""
+    return is_public(route) or route.rstrip("/") in LOGIN_ROUTES or route.startswith(LOGIN_FOLDERS)

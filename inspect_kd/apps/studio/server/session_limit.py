@@ -6,6 +6,7 @@ Gradio itself keeps every result until its session reads it.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import deque
 from typing import Any
 
@@ -54,7 +55,7 @@ def size_of(message: EventMessage) -> int:
         value: Any = values.pop()
         total += VALUE_OVERHEAD_BYTES
         if isinstance(value, str | bytes):
-            total += len(value)
+            total += sys.getsizeof(value)  # a character takes up to four bytes
         elif isinstance(value, dict):
             values += [*value, *value.values()]
         elif isinstance(value, list | tuple):
@@ -76,11 +77,14 @@ class SessionLimit:
         if reason is not None:
             return False, reason, "error"
         self.forget_sessions()
-        unread_by_session = self.queue.pending_messages_per_session
+        unread, events = self.queue.pending_messages_per_session, self.queue.pending_event_ids_session
         if session:
-            if session not in unread_by_session:
-                unread_by_session[session] = UnreadMessages()
-            unread_by_session.move_to_end(session)
+            if session not in unread:
+                unread[session] = UnreadMessages()
+            # The longest idle session comes first in both.
+            unread.move_to_end(session)
+            if session in events:
+                events[session] = events.pop(session)
         return await self._push(body=body, request=request, username=username)
 
     def reason_to_refuse(self, session: str) -> str | None:

@@ -13,11 +13,11 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from inspect_kd.apps.studio import texts
-from inspect_kd.apps.studio.server.routes import UPLOAD, route_of
+from inspect_kd.apps.studio.server.routes import UPLOAD, UPLOAD_PROGRESS, route_of
 from inspect_kd.apps.studio.server.uploads import IncomingUpload, Uploads
 
 MIN_RESERVED_BYTES, MAX_RESERVED_BYTES = 2**18, 2**23
@@ -36,6 +36,10 @@ class UploadGate:
         self.idle_s = idle_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and route_of(scope) == UPLOAD_PROGRESS:
+            # Gradio would keep the name of every upload that is asked for. The page works without an answer.
+            await Response(status_code=204)(scope, receive, send)
+            return
         if scope["type"] != "http" or scope["method"] != "POST" or route_of(scope) != UPLOAD:
             await self.app(scope, receive, send)
             return
@@ -51,8 +55,8 @@ class UploadGate:
         upload = IncomingUpload()
         self.uploads.incoming.add(upload)
         try:
-            counted_receive = self.receive_counted(receive, upload, int(announced))
-            await self.app(without_compression(scope), counted_receive, self.send_new_paths(send))
+            counted = self.receive_counted(receive, upload, int(announced))
+            await self.app(plain_upload(scope), counted, self.send_new_paths(send))
         except ClientDisconnect:
             return
         finally:
@@ -110,7 +114,7 @@ class UploadGate:
         return send_response
 
 
-def without_compression(scope: Scope) -> Scope:
-    """The request without `Accept-Encoding`, since the response is parsed here."""
+def plain_upload(scope: Scope) -> Scope:
+    """The request without `Accept-Encoding`, since the response is parsed here, and without `upload_id`, which Gradio would keep."""
     headers = [(name, value) for name, value in scope["headers"] if name != b"accept-encoding"]
-    return {**scope, "headers": headers}
+    return {**scope, "headers": headers, "query_string": b""}

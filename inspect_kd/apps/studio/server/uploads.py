@@ -6,10 +6,11 @@ that reads it would remove it.
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +40,7 @@ class Uploads:
     def bytes_used(self) -> int:
         """Disk space of all uploads, with the room reserved for those in progress."""
         expected = sum(max(0, upload.reserved_bytes - upload.arrived_bytes) for upload in list(self.incoming))
-        return expected + total_bytes(self.unfinished_files()) + total_bytes(self.folder.glob("*/*"))
+        return expected + bytes_below(self.gradio_folder) + bytes_below(self.folder, 1)
 
     def unfinished_files(self) -> list[Path]:
         """Files of uploads that are in progress or were aborted."""
@@ -103,10 +104,17 @@ class Uploads:
             path.unlink(missing_ok=True)
 
 
-def total_bytes(files: Iterable[Path]) -> int:
-    """The files' disk space: content and a fixed overhead each. Files that are removed meanwhile are not counted."""
+def bytes_below(folder: Path, depth: int = 0) -> int:
+    """Disk space of the files `depth` folders below a folder: content and a fixed overhead each.
+
+    Files and folders that are removed meanwhile are not counted (`Path.glob` raises an error for such a folder).
+    """
     total = 0
-    for file in files:
-        with suppress(FileNotFoundError):
-            total += file.stat().st_size + FILE_OVERHEAD_BYTES
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            with suppress(FileNotFoundError):
+                if depth and entry.is_dir(follow_symlinks=False):
+                    total += bytes_below(Path(entry.path), depth - 1)
+                elif not depth and entry.is_file(follow_symlinks=False):
+                    total += entry.stat(follow_symlinks=False).st_size + FILE_OVERHEAD_BYTES
     return total

@@ -6,11 +6,12 @@ A name from a browser is not trusted: its links are resolved before anything is 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from inspect_kd import overlay
 from inspect_kd.datasets import layouts
-from inspect_kd.datasets.images import read_image
+from inspect_kd.datasets.images import read_image, read_image_header
 from inspect_kd.datasets.layouts._walk import folders
 from inspect_kd.errors import BadInput, InspectKDError, printable
 from inspect_kd.report.pictures import data_uri
@@ -19,7 +20,8 @@ from inspect_kd.types import Sample
 MAX_DEPTH, MAX_VISITED, MAX_LISTED = 4, 1500, 200
 """Limits of the search for data sets, in folders."""
 MAX_PICTURES, PICTURE_SIDE = 8, 192
-"""Limits of the preview: number of pictures, and pixels of their longest side."""
+MAX_TRIED, MAX_PICTURE_PIXELS, MAX_PICTURE_BYTES = 32, 25 * 10**6, 2**25
+"""Limits of the small pictures, which the Studio's own process decodes: images tried, and the size of one."""
 
 
 def folder_below(root: Path, name: str) -> Path:
@@ -86,16 +88,26 @@ def first_sound_parts(folder: Path, max_pictures: int = MAX_PICTURES) -> list[tu
     """(name, picture as a data URI) of the first sound parts, taking the categories in turn."""
     _, samples = layouts.scan(folder)
     pictures: list[tuple[str, str]] = []
-    for sample in _categories_in_turn([sample for sample in samples if not sample.defective]):
+    sound_samples = _categories_in_turn([sample for sample in samples if not sample.defective])
+    for sample in islice(sound_samples, MAX_TRIED):
         try:
+            if not _is_small(sample.image):
+                continue
             picture = data_uri(overlay.thumbnail(read_image(sample.image), PICTURE_SIDE))
-        except BadInput:
+        except (BadInput, OSError):
             continue  # the data check reports it
         name = printable(sample.image.name)
         pictures.append((f"{sample.category}: {name}" if sample.category else name, picture))
         if len(pictures) == max_pictures:
             break
     return pictures
+
+
+def _is_small(image: Path) -> bool:
+    if image.stat().st_size > MAX_PICTURE_BYTES:
+        return False
+    width, height, _ = read_image_header(image)
+    return width * height <= MAX_PICTURE_PIXELS
 
 
 def _categories_in_turn(samples: list[Sample]) -> Iterator[Sample]:

@@ -7,6 +7,7 @@ the later values are kept.
 from __future__ import annotations
 
 import json
+import os
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,7 +19,8 @@ from inspect_kd.plain_file import open_plain_file
 
 ATTEMPT = "attempt"
 MAX_KEPT_LINES, MAX_READ_BYTES, MAX_POINTS = 400, 4 << 20, 300
-"""Lines of a log that are kept, bytes of one read, points of a chart."""
+HEAD_BYTES = 1024
+"""The beginning of a log; another one shows that the file is another run's."""
 MAX_LINE_BYTES, MAX_METRICS_BYTES, MAX_LINES = 64 << 10, 32 << 20, 200_000
 MAX_STAGES, MAX_STAGE_LENGTH, MAX_KEPT_POINTS = 32, 80, 20_000
 """Limits on logs and metrics files that somebody else has written; those of a real training are far smaller."""
@@ -52,20 +54,31 @@ class TrainingProgress:
 
 
 class LogReader:
-    """Reads a growing log; each call continues where the last one ended."""
+    """Reads a growing log; each call continues where the last one ended, unless the file has been replaced."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.progress = path, TrainingProgress()
-        self.offset, self.partial_line = 0, b""
+        self.path = path
+        self._start_over()
+
+    def _start_over(self) -> None:
+        self.progress, self.offset, self.partial_line = TrainingProgress(), 0, b""
+        self.inode, self.head = 0, b""
 
     def read(self) -> TrainingProgress:
         """Read at most 4 MB of new lines."""
         try:
             with open_plain_file(self.path, "log of a training", follow_links=False) as file:
+                status, head = os.fstat(file.fileno()), file.read(HEAD_BYTES)
+                # A system may give the inode of a removed file to the next one.
+                is_same = (status.st_ino, head[: len(self.head)]) == (self.inode, self.head)
+                if not is_same or status.st_size < self.offset:
+                    self._start_over()
+                self.inode, self.head = status.st_ino, head
                 file.seek(self.offset)
                 new_bytes = file.read(MAX_READ_BYTES)
-        except BadInput:
-            # It does not exist yet, or it is a link, which could lead to any file.
+        except (BadInput, OSError):
+            # It does not exist, or it is a link, which could lead to any file.
+            self._start_over()
             return self.progress
         self.offset += len(new_bytes)
         *lines, self.partial_line = (self.partial_line + new_bytes).split(b"\n")
@@ -183,7 +196,7 @@ def read_metrics(path: Path) -> tuple[dict[str, Points], Points]:
     gaps: Points = []
     try:
         file = open_plain_file(path, "metrics of a training", follow_links=False)
-    except BadInput:
+    except (BadInput, OSError):
         return losses, gaps
     for text in _limited_lines(file):
         line = _json_object(text) or {}

@@ -43,7 +43,7 @@ class TrainService:
 
     def __init__(self, root: Path, runs: Path, store: Path, changes: Sequence[str] = ()) -> None:
         self.root, self.scratch = root.resolve(), store / "checks"
-        self.trainings = Trainings(root, runs, changes=changes)
+        self.trainings = Trainings(root, runs, store, changes=changes)
 
     def folders(self) -> list[str]:
         """Folders that look like data sets."""
@@ -112,9 +112,14 @@ def _select(trainings: Sequence[Training], chosen: str | None) -> Training | Non
     return by_name.get(chosen or "") or next(busy, None) or next(iter(trainings), None)
 
 
+@one_at_a_time
 @lru_cache(maxsize=64)
 def _sound_parts(folder: Path, name: str) -> str:
-    return view.sound_parts(name, first_sound_parts(folder))
+    """Pictures of a data set; also the absence of any is remembered, so that every folder is read once."""
+    try:
+        return view.sound_parts(name, first_sound_parts(folder))
+    except (InspectKDError, OSError):
+        return ""
 
 
 @one_at_a_time
@@ -132,7 +137,10 @@ def _curves(training: Training, progress: TrainingProgress) -> str:
 
 
 def _metrics(path: Path) -> tuple[dict[str, Points], Points]:
-    return _read_metrics(path, path.stat().st_mtime_ns) if path.is_file() else ({}, [])
+    try:
+        return _read_metrics(path, path.stat().st_mtime_ns) if path.is_file() else ({}, [])
+    except OSError:  # removed meanwhile, or no permission
+        return {}, []
 
 
 @one_at_a_time

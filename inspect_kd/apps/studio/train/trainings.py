@@ -1,7 +1,8 @@
 """Start, monitor, stop and resume trainings, each in its own process, so that none can crash the Studio.
 
-Unusual here: all state is in the runs' folders. A restarted Studio reads it there, recognises running trainings by process id and
-start time, and continues to monitor them. One Studio manages one folder of runs.
+Unusual here: all state but the queue is in the runs' folders. A restarted Studio reads it there, recognises running trainings by
+process id and start time, and continues to monitor them. A waiting training is started only if the queue names it. One Studio
+manages one folder of runs.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from inspect_kd.apps.studio.train import processes
 from inspect_kd.apps.studio.train.command import build_command, check_name, is_run_name, propose_name
 from inspect_kd.apps.studio.train.data_folders import folder_below
 from inspect_kd.apps.studio.train.log import ATTEMPT, LogReader, TrainingProgress
+from inspect_kd.apps.studio.train.queue import TrainingQueue
 from inspect_kd.apps.studio.train.record import (
     BUSY,
     LATEST,
@@ -79,12 +81,20 @@ class Trainings:
     """The trainings in one folder of runs."""
 
     def __init__(
-        self, root: Path, runs: Path, *, max_running: int = 1, grace: float = GRACE_S, changes: Sequence[str] = ()
+        self,
+        root: Path,
+        runs: Path,
+        store: Path,
+        *,
+        max_running: int = 1,
+        grace: float = GRACE_S,
+        changes: Sequence[str] = (),
     ) -> None:
-        """`changes` to the recipe (`section.key=value`) apply to every training, for example a plant's own defaults."""
+        """`store` keeps the queue; `changes` to the recipe (`section.key=value`) apply to every training."""
         self.root, self.runs, self.max_running, self.grace = root.resolve(), runs.resolve(), max_running, grace
         self.changes = tuple(changes)
         self.lock = threading.RLock()
+        self.queue = TrainingQueue(store, self.runs)
         self.children: dict[str, subprocess.Popen[bytes]] = {}
         self.signals_sent: dict[str, tuple[int, float]] = {}
         """Run -> number of signals sent to stop it, and the monotonic time of the last one."""
@@ -100,6 +110,7 @@ class Trainings:
             name = self._free_name(request.name.strip() or propose_name(data, request.recipe))
             arguments = self._command(request, name, resume=False)
             record = TrainingRecord(name=name, request=request, requested_at=time.time(), command=arguments)
+            self.queue.add(record)
             record.write(self.runs / name)
             self.update()
             return self.get(name)
@@ -112,6 +123,7 @@ class Trainings:
                 raise UsageError(f"{name} is {training.state}: nothing to stop")
             training.record.stop_requested_at = time.time()
             training.record.write(training.folder)
+            self.queue.remove(name)
             self.update()
             return self.get(name)
 
@@ -126,6 +138,7 @@ class Trainings:
             self._command(record.request, name, resume=True)  # refuse an invalid request now, not in the queue
             record.pid, record.process_birth, record.stop_requested_at, record.exit_code = None, "", None, None
             record.requested_at, record.problem = time.time(), ""
+            self.queue.add(record)
             record.write(training.folder)
             self.update()
             return self.get(name)
@@ -136,6 +149,8 @@ class Trainings:
         with self.lock:
             self._record_exits()
             training = self._read(self._folder(name))
+            if training is None:
+                raise BadInput(f"the run {name!r} cannot be read")
             if training.state is not State.WAITING:
                 return training
             return next((each for each in self.all() if each.name == name), training)
@@ -154,7 +169,8 @@ class Trainings:
             self._record_exits()
             folders = [path for path in self.runs.iterdir() if path.is_dir()] if self.runs.is_dir() else []
             runs = [path for path in folders if not path.is_symlink() and is_run(path)]
-            trainings = sorted(map(self._read, runs), key=lambda training: -training.began_at)
+            readable = filter(None, map(self._read, runs))
+            trainings = sorted(readable, key=lambda training: -training.began_at)
             queue = [each.name for each in reversed(trainings) if each.state is State.WAITING]
             return [
                 replace(each, queue_position=queue.index(each.name) + 1 if each.name in queue else 0)
@@ -238,7 +254,14 @@ class Trainings:
             name, number = check_name(f"{wanted}-{number}"), number + 1
         return name
 
-    def _read(self, folder: Path) -> Training:
+    def _read(self, folder: Path) -> Training | None:
+        """Read a run; None if it has been removed, or if the Studio may not read it."""
+        try:
+            return self._read_folder(folder)
+        except OSError:
+            return None
+
+    def _read_folder(self, folder: Path) -> Training:
         record, complete = read_record(folder), (folder / "run.json").is_file()
         began_at = min(max(0.0, folder.stat().st_mtime), LATEST)
         if record is not None:
@@ -263,7 +286,7 @@ class Trainings:
         if record.problem:
             return State.FAILED
         if record.pid is None:
-            return State.WAITING if record.stop_requested_at is None else State.STOPPED
+            return State.WAITING if record.stop_requested_at is None and record in self.queue else State.STOPPED
         return State.FAILED if record.stop_requested_at is None else State.STOPPED
 
     def _is_alive(self, record: TrainingRecord) -> bool:
@@ -328,9 +351,13 @@ class Trainings:
         record.started_at = time.time()
         record.stop_requested_at = record.exit_code = None
         record.write(folder)
+        self.queue.remove(record.name)
 
 
 def is_run(folder: Path) -> bool:
     """Whether a folder has the files of a run, and a name that the Studio accepts; the page cannot handle others."""
     files = ("run.json", "recipe.yaml", "training.json")
-    return is_run_name(folder.name) and any((folder / name).is_file() for name in files)
+    try:
+        return is_run_name(folder.name) and any((folder / name).is_file() for name in files)
+    except OSError:  # no permission to enter the folder
+        return False
