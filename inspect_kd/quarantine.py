@@ -36,10 +36,11 @@ MEGABYTES = 2048
 BATCHES = (1, 2)
 """Batch sizes that the child predicts: a line inspects single images, and a graph may behave differently for those."""
 MAX_RECORDED = 256
-"""Artifacts in the record of those that passed."""
+"""Largest number of artifacts in the record of those that passed."""
 MAX_BYTES = 64 * 2**10
-"""Most bytes of the record."""
-PROGRAMS = ("inspect-kd", "onnxruntime", "onnxruntime-gpu", "openvino")
+"""Largest size of the record's file."""
+VERSIONED_PACKAGES = ("inspect-kd", "onnxruntime", "onnxruntime-gpu", "openvino")
+"""Distributions whose versions are part of a record's key."""
 READY = "inspect-kd quarantine: ready\n"
 """Printed by the child before it opens the artifact. If it dies earlier, the artifact is not to blame."""
 ERRORS = {error.__name__: error for error in (BadInput, EnvironmentFault, GateFailed, UsageError)}
@@ -58,7 +59,9 @@ def admit(content: bytes, path: Path, target: str) -> None:
 
 def _record_key(content: bytes, target: str) -> str:
     """Identify an artifact together with the versions that it was tried with: another runtime may crash on it."""
-    versions = f"{target} {platform.machine()} {sorted(installed_versions(PROGRAMS).items())} batches {BATCHES}"
+    versions = (
+        f"{target} {platform.machine()} {sorted(installed_versions(VERSIONED_PACKAGES).items())} batches {BATCHES}"
+    )
     return hashlib.sha256(hashlib.sha256(content).digest() + versions.encode()).hexdigest()
 
 
@@ -174,8 +177,8 @@ def _set_limits(megabytes: int) -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 1))
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-        most = pages * resource.getpagesize() + megabytes * 2**20
-        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        max_bytes = pages * resource.getpagesize() + megabytes * 2**20
+        resource.setrlimit(resource.RLIMIT_AS, (max_bytes, max_bytes))
 
 
 if __name__ == "__main__":
