@@ -15,8 +15,8 @@ import numpy.typing as npt
 from inspect_kd.errors import printable
 from inspect_kd.types import Decision, Heatmap, ImageU8, Inspection, Region
 
-FAINT, HOT = 0.5, 2.0
-"""Calibrated heat at which colour begins, and at which it is full."""
+HEAT_AT_FIRST_COLOUR, HEAT_AT_FULL_COLOUR = 0.5, 2.0
+"""On the calibrated scale, where 1.0 is the reject threshold."""
 # From amber through red to near-white: visible on grey metal, and in greyscale print by its brightness.
 _RAMP = np.array([[255, 196, 60], [255, 150, 30], [240, 70, 30], [205, 20, 60], [255, 235, 245]], np.float32)
 COLOURS = {Decision.OK: (34, 139, 84), Decision.REINSPECT: (214, 137, 16), Decision.NG: (200, 30, 45)}
@@ -85,7 +85,7 @@ def regions_to_show(
 
 def colour(heatmap: Heatmap) -> tuple[ImageU8, npt.NDArray[np.float32]]:
     """Map a heatmap to colours and their opacity (H, W), 0 to 1."""
-    strength = np.clip((heatmap - FAINT) / (HOT - FAINT), 0, 1)
+    strength = np.clip((heatmap - HEAT_AT_FIRST_COLOUR) / (HEAT_AT_FULL_COLOUR - HEAT_AT_FIRST_COLOUR), 0, 1)
     positions = np.linspace(0, 1, len(_RAMP))
     table = np.stack([np.interp(np.linspace(0, 1, 256), positions, _RAMP[:, c]) for c in range(3)], axis=1).astype(
         np.uint8

@@ -148,7 +148,7 @@ class Quarantine(Onnx):
         from inspect_kd.inspector import Inspector
 
         os.environ["INSPECT_KD_CACHE"] = str(self.sandbox / "cache")
-        quarantine.SECONDS, quarantine.MEGABYTES = 5, 1024
+        quarantine.MAX_SECONDS, quarantine.BASE_MEGABYTES = 5, 1024
         path = self.sandbox / f"a{self.suffix}"
         path.write_bytes(data)
         Inspector(path)(self.image)
