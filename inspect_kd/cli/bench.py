@@ -102,9 +102,9 @@ def bench(
     with show_progress() as progress, name_file_in_errors(out):
         results = runner.run_benchmark(settings, selected, out, minutes, progress)
         costs = runner.measure_costs(selected, out, next(iter(settings)), progress) if timing else {}
-    run = page.Comparison(entries=selected, results=results, costs=costs, environment=environment("cpu"))
+    comparison = page.Comparison(entries=selected, results=results, costs=costs, environment=environment("cpu"))
     with name_file_in_errors(out):
-        written = page.write(out, run)
+        written = page.write(out, comparison)
     echo((out / "bench.md").read_text(encoding="utf-8"))
     echo(f"{written}: the same with plots; bench.csv and bench.json are in the same folder")
 
