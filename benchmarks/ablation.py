@@ -2,7 +2,7 @@
 
     INSPECT_KD_REAL_DATA=… INSPECT_KD_WEIGHTS=… python -m benchmarks.ablation [--only VARIANT …]
 
-Writes docs/results/ablation.{json,md} with all variants that have been run so far, also those that lose. A complete run is not
+Writes docs/results/ablation.{json,md} with all variants that have been run so far, including those that score worse. A complete run is not
 trained again, so the program can be stopped and called again. A variant takes about eight minutes on one core. `distillation.py`
 is the ablation of the stages after the fit.
 """
@@ -23,7 +23,7 @@ from inspect_kd.training.run import environment
 class Variant(NamedTuple):
     recipe: str
     changes: list[str]
-    reason: str
+    description: str
 
 
 VARIANTS = {
@@ -32,7 +32,7 @@ VARIANTS = {
     "one_weight": Variant(
         "omni_ad",
         ["student.compare=[{strides: [4, 8], prototypes: 512}, {strides: [16], weight: 2, length_power: 0.5}]"],
-        "score and map weigh alike",
+        "the same weights in the score and in the map",
     ),
     "angle_alone": Variant(
         "omni_ad",
@@ -60,7 +60,7 @@ VARIANTS = {
     ),
     "loose_target": Variant("omni_ad", ["student.target_window=3"], "rebuild local means"),
     "plain_loss": Variant("omni_ad", ["student.hard_power=0"], "all places weigh the same"),
-    "no_noise": Variant("omni_ad", ["student.noise_strength=0"], "nothing to undo in the bottleneck"),
+    "no_noise": Variant("omni_ad", ["student.noise_strength=0"], "no noise in the bottleneck"),
     "smooth_2": Variant("omni_ad", ["student.sigma=2"], "half the smoothing of the map"),
     "smooth_8": Variant("omni_ad", ["student.sigma=8"], "twice the smoothing"),
     "to_the_end": Variant("omni_ad", ["fit.patience=1000"], "no stop rule: all 400 steps"),
@@ -77,7 +77,7 @@ VARIANTS = {
     "top_3_percent": Variant("omni_ad", ["student.score_share=0.03"], "score from more places"),
     "large": Variant("omni_ad", ["data.size=384"], "more pixels"),
     "omni_ras": Variant("omni_ras", [], "the gate between stages"),
-    "ras": Variant("ras", [], "the other student"),
+    "ras": Variant("ras", [], "the student of the RAS paper"),
 }
 COLUMNS = ("image_auroc", "pixel_ap", "pixel_aupro")
 
@@ -99,7 +99,7 @@ def page(content: Content) -> str:
     for name, manifest in results.items():
         variant = VARIANTS[name]
         cells = [_cell(manifest["metrics"][category]) for category in [*SETS, "mean"]]
-        changed = f"{variant.reason}: `{' '.join(variant.changes)}`" if variant.changes else variant.reason
+        changed = f"{variant.description}: `{' '.join(variant.changes)}`" if variant.changes else variant.description
         minutes, commit = manifest["train_seconds"] / 60, manifest.get("commit", "")
         lines.append(f"| {name} | {changed} | " + " | ".join(cells) + f" | {minutes:.1f} | {commit} |")
     return "\n".join(lines) + "\n"

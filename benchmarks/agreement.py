@@ -71,17 +71,19 @@ def compare(artifact: Path, category: str) -> dict[str, Any]:
         }
     thresholds = Inspector(artifact, category=category).thresholds
     differences = [
-        {"image": image.name, **{name: listed[number]._asdict() for name, listed in decisions.items()}}
+        {"image": image.name, **{name: by_image[number]._asdict() for name, by_image in decisions.items()}}
         for number, image in enumerate(images)
-        if len({listed[number].decision for listed in decisions.values()}) > 1
+        if len({by_image[number].decision for by_image in decisions.values()}) > 1
     ]
-    scores = [one.score for one in decisions[REFERENCE] if one.score is not None]
+    scores = [entry.score for entry in decisions[REFERENCE] if entry.score is not None]
     return {
         "artifact": artifact.name,
         "category": category,
         "images": len(images),
-        "decisions": {name: dict(Counter(one.decision for one in listed)) for name, listed in decisions.items()},
-        "unread": {name: sum(one.score is None for one in listed) for name, listed in decisions.items()},
+        "decisions": {
+            name: dict(Counter(entry.decision for entry in by_image)) for name, by_image in decisions.items()
+        },
+        "unread": {name: sum(entry.score is None for entry in by_image) for name, by_image in decisions.items()},
         "differ": differences,
         "largest": {name: largest_difference(decisions[REFERENCE], decisions[name]) for name in COMPARED},
         # A smaller difference cannot change a decision.

@@ -4,7 +4,7 @@
 
 For each seed the default recipe is fitted once on six real data sets, then stage S2 is trained with each comparison. The nearest
 prototype alone, as in earlier versions, is not continuous: where two tie, torch and a runtime may choose different ones. Time is that
-of the exported graphs in ONNX Runtime on one thread, in turns. Finished arms are not measured again.
+of the exported graphs in ONNX Runtime on one thread, measured in turns. A finished arm (a comparison with one seed) is not measured again.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def measure_times(files: dict[str, bytes]) -> dict[str, dict[str, float]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", nargs="*", type=int, default=[0])
-    parser.add_argument("--parts", type=int, default=load_recipe(MODEL).distill.max_samples, help="Drawn parts of S2.")
+    parser.add_argument("--parts", type=int, default=load_recipe(MODEL).distill.max_samples, help="Samples of S2.")
     parser.add_argument("--steps", type=int, default=load_recipe(MODEL).distill.supervise.steps, help="Steps of S2.")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "blend")
     arguments = parser.parse_args()

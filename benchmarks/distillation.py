@@ -2,9 +2,9 @@
 
     INSPECT_KD_REAL_DATA=… INSPECT_KD_WEIGHTS=… python -m benchmarks.distillation [--seeds 0 1 2] [--only ARM …]
 
-A finished arm is not measured again. The page holds all finished arms and the published results of the others, each with its commit,
-so the program can be stopped, called again, and run in parallel for another seed. On one core, a seed takes 7 minutes for the fit and
-about 8 for each arm; training the teachers takes half an hour, once.
+A finished arm (a variant of the recipe) is not measured again. The page holds all finished arms and the published results of the
+others, each with its commit, so the program can be stopped, called again, and run in parallel for another seed. On one core, a seed
+takes 7 minutes for the fit and about 8 for each arm; training the teachers takes half an hour, once.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from inspect_kd.training.run import environment
 
 MODEL = "omni_ad"
 TEACHERS = ["clip_ada_local", "sam_spt_tiny"]
-"""The stand-ins for CLIP and SAM."""
+"""Small stand-ins for CLIP and SAM."""
 MEMORY_ARMS = [
     ablate.Arm(name="memory", changes=ablate.teacher_changes(["memory"]), explanation="the memory as the only teacher"),
     ablate.Arm(
@@ -45,8 +45,8 @@ REFERENCE_ARMS = {
     **dict.fromkeys(("contrast", "alignment", "no relations", "loosened", "streams", "memory"), "all teachers"),
 }
 """Arm → the arm that it is compared with."""
-Seeds = Sequence[dict[str, Any]]
-Arms = dict[str, Seeds]
+SeedResults = Sequence[dict[str, Any]]
+ResultsByArm = dict[str, SeedResults]
 
 
 def arms() -> list[ablate.Arm]:
@@ -68,19 +68,19 @@ def main() -> None:
     publish("distillation", {"environment": environment("cpu"), "arms": results}, page)
 
 
-def merge(published: Seeds, new: Seeds) -> Seeds:
+def merge(published: SeedResults, new: SeedResults) -> SeedResults:
     """Combine an arm's results over seeds; a new result replaces the published one of its seed."""
     by_seed = {result["seed"]: result for result in [*published, *new]}
     return [by_seed[seed] for seed in sorted(by_seed)]
 
 
-def read_results(out: Path, arm: ablate.Arm) -> Seeds:
+def read_results(out: Path, arm: ablate.Arm) -> SeedResults:
     files = sorted(out.glob(f"seed*/{ablate.folder_name(arm)}/{ablate.RESULT_FILE}"))
     return [json.loads(file.read_text()) | {"seed": int(file.parts[-3].removeprefix("seed"))} for file in files]
 
 
 def page(content: Content) -> str:
-    """The findings first, then the table of all arms."""
+    """Return the page: first the findings, then the table of all arms."""
     title, _, rest = table(arms(), content, "distillation", "What each part of the distillation is worth").partition(
         "\n"
     )
@@ -88,13 +88,13 @@ def page(content: Content) -> str:
 
 
 def table(chosen: Sequence[ablate.Arm], content: Content, name: str, title: str) -> str:
-    """The page of an ablation as `inspect-kd bench --ablate` writes it."""
+    """Return the page of an ablation as `inspect-kd bench --ablate` writes it."""
     with TemporaryDirectory() as folder:
         environment = content["environment"] | {"command": f"python -m benchmarks.{name}"}
         return ablate.write(Path(folder), chosen, content["arms"], environment, name, title).read_text()
 
 
-def findings(results: Arms) -> list[str]:
+def findings(results: ResultsByArm) -> list[str]:
     return [
         describe_equality({name: results[name] for name in (*TEACHERS, "all teachers")}),
         "",
@@ -111,17 +111,17 @@ def findings(results: Arms) -> list[str]:
     ]
 
 
-def describe_equality(tied: Arms) -> str:
+def describe_equality(compared_arms: ResultsByArm) -> str:
     """Say how far several arms differ, in their means over seeds and in the worst single category and seed."""
-    names = ", ".join(f"`{name}`" for name in tied)
-    largest = max(value_range([average(seeds, MEAN, metric) for seeds in tied.values()]) for metric in METRICS)
+    names = ", ".join(f"`{name}`" for name in compared_arms)
+    largest = max(value_range([average(seeds, MEAN, metric) for seeds in compared_arms.values()]) for metric in METRICS)
     largest_single = max(
         value_range([result["metrics"][category][metric] for result in results])
-        for results in zip(*tied.values(), strict=True)
+        for results in zip(*compared_arms.values(), strict=True)
         for category in results[0]["metrics"]
         for metric in METRICS
     )
-    count = len(tied["all teachers"])
+    count = len(compared_arms["all teachers"])
     measured = (
         f"their means over {count} seeds differ by {largest:.5f} at most in image AUROC, pixel AP and AUPRO, and the figures of one "
         f"category and seed by {largest_single:.5f}"
@@ -134,20 +134,20 @@ def describe_equality(tied: Arms) -> str:
     )
 
 
-def comparison_row(name: str, other: str, results: Arms) -> str:
+def comparison_row(name: str, other: str, results: ResultsByArm) -> str:
     differences = {metric: paired_differences(results[name], results[other], metric) for metric in METRICS}
     # Adding 0 makes a negative zero positive.
     cells = [f"{round(mean(values), 4) + 0.0:+.4f}" for values in differences.values()]
     return f"| `{name}` | `{other}` | {' | '.join(cells)} | {len(differences[ablate.TABLE_METRICS[0]])} |"
 
 
-def paired_differences(seeds: Seeds, others: Seeds, metric: str) -> list[float]:
-    """Differences of the categories' mean, seed by seed."""
+def paired_differences(seeds: SeedResults, others: SeedResults, metric: str) -> list[float]:
+    """Return the difference of the mean over categories for each seed that both arms have."""
     by_seed = {result["seed"]: result["metrics"][MEAN][metric] for result in others}
     return [result["metrics"][MEAN][metric] - by_seed[result["seed"]] for result in seeds if result["seed"] in by_seed]
 
 
-def average(seeds: Seeds, category: str, metric: str) -> float:
+def average(seeds: SeedResults, category: str, metric: str) -> float:
     return float(mean(result["metrics"][category][metric] for result in seeds))
 
 

@@ -2,7 +2,8 @@
 
     INSPECT_KD_REAL_DATA=… python -m benchmarks.exports [--run RUN] [--only DEPLOYMENT …]
 
-`python -m benchmarks.real_data --only unified` makes the run. Each deployment takes minutes; int8 measures every convolution alone.
+`python -m benchmarks.real_data --only unified` makes the run. Each deployment takes minutes; int8 takes longest, because the effect of each
+convolution in int8 is measured.
 """
 
 from __future__ import annotations

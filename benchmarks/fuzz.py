@@ -70,9 +70,9 @@ def page_lines(results: list[Result], machine: dict[str, Any], commits: str) -> 
         "",
         f"Written by `python -m benchmarks.fuzz`, {machine['started'][:10]}, commit {commits}, Python "
         f"{machine['python']}, ONNX Runtime {machine['packages'].get('onnxruntime')}: **{inputs:,} inputs in {minutes:.0f} minutes, "
-        f"{findings} findings**. A finding is a crash, more than the target's seconds of the processor, more than 1.5 GB beyond "
-        "the worker's own, an error that is not one of the program's own one-line errors, a file opened outside the folder, or a worker "
-        "that keeps growing.",
+        f"{findings} findings**. A finding is a crash, more CPU seconds than the target's limit, more than 1.5 GB beyond the memory of "
+        "the worker at its start, an error that is not one of the program's own one-line errors, a file opened outside the folder, or a "
+        "worker that keeps growing.",
         "",
         "| target | what is fed | inputs | accepted | refused | broke, held by the quarantine | findings | peak MB | kept | minutes |",
         "|---|---|---|---|---|---|---|---|---|---|",
@@ -102,9 +102,9 @@ def page_lines(results: list[Result], machine: dict[str, Any], commits: str) -> 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--seconds", type=float, default=900, help="of all targets together, without the start of workers"
+        "--seconds", type=float, default=900, help="time for all targets together; starting workers does not count"
     )
-    parser.add_argument("--count", type=int, default=10**9, help="most inputs per target")
+    parser.add_argument("--count", type=int, default=10**9, help="limit of inputs per target")
     parser.add_argument("--start", type=int, default=0, help="number of the first input")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="*", choices=list(TARGETS), default=list(TARGETS), metavar="TARGET")

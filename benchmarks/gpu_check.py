@@ -3,8 +3,8 @@
     make gpu-check                      # or: python -m benchmarks.gpu_check [--run RUN]
 
 Needs an NVIDIA GPU and inspect-kd[gpu,tensorrt]. Runs the tests that are marked gpu, evaluates the same parts on every device, measures
-latency with fixed buffers and CUDA graphs, and compares TensorRT layer by layer. If a step fails, the others
-still run, and the exit status is 1.
+latency with fixed buffers and CUDA graphs, and compares TensorRT with ONNX Runtime layer by layer. If a step fails, the others still
+run, and the exit status is 1.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from benchmarks.results import RESULTS, ROOT, publish
 from inspect_kd.child_process import python_command, python_environment
 
 TAIL = 40
-"""Last lines of a step's output that go into the report."""
+"""Number of last lines of a step's output that go into the report."""
 
 
 def main() -> None:
@@ -59,7 +59,7 @@ def training_steps(work: Path) -> dict[str, list[str]]:
         "run",
     ]
     return {
-        "draw": [*inspect_kd_command(), "data", "draw", "--to", str(work / "data")],
+        "draw parts": [*inspect_kd_command(), "data", "draw", "--to", str(work / "data")],
         "train on the GPU": [*command, "--device", "cuda"],
     }
 
@@ -70,9 +70,9 @@ def check_steps(run: Path, artifact: Path, tensorrt: Path, data: Path) -> dict[s
     return {
         "tests marked gpu": python_command("-m", "pytest", "-q", "-m", "gpu", str(ROOT / "tests")),
         "export fp16": [*inspect_kd_command(), "export", str(run), "--to", "onnx_fp16,tensorrt_fp16"],
-        "measured on the CPU": [*inspect_kd_command(), "eval", str(artifact), "--data", images],
-        "measured by CUDA": [*inspect_kd_command(), "eval", str(artifact), "--data", images, "--device", "cuda"],
-        "measured by TensorRT": [
+        "metrics on the CPU": [*inspect_kd_command(), "eval", str(artifact), "--data", images],
+        "metrics on CUDA": [*inspect_kd_command(), "eval", str(artifact), "--data", images, "--device", "cuda"],
+        "metrics on TensorRT": [
             *inspect_kd_command(),
             "eval",
             str(tensorrt),
@@ -82,11 +82,11 @@ def check_steps(run: Path, artifact: Path, tensorrt: Path, data: Path) -> dict[s
             "tensorrt",
         ],
         "latency on the CPU": latency,
-        "latency by CUDA": [*latency, "--device", "cuda"],
-        "latency by CUDA, recorded": [*latency, "--device", "cuda", "--bind", "--cuda-graph"],
-        "latency by ONNX Runtime's TensorRT": [*latency, "--device", "tensorrt", "--bind"],
-        "latency by TensorRT": [*inspect_kd_command(), "bench-latency", str(tensorrt), "--device", "tensorrt"],
-        "layer by layer": [
+        "latency on CUDA": [*latency, "--device", "cuda"],
+        "latency on CUDA, fixed buffers and a CUDA graph": [*latency, "--device", "cuda", "--bind", "--cuda-graph"],
+        "latency on ONNX Runtime's TensorRT provider": [*latency, "--device", "tensorrt", "--bind"],
+        "latency on TensorRT": [*inspect_kd_command(), "bench-latency", str(tensorrt), "--device", "tensorrt"],
+        "TensorRT against ONNX Runtime, layer by layer": [
             *("polygraphy", "run", str(tensorrt), "--trt", "--onnxrt", "--strongly-typed", "--validate"),
             *("--trt-outputs", "mark", "all", "--onnx-outputs", "mark", "all", "--atol", "0.01", "--rtol", "0.01"),
         ],
@@ -98,7 +98,7 @@ def inspect_kd_command() -> list[str]:
 
 
 def run_step(command: list[str]) -> dict[str, Any]:
-    """Run a command; keep it without this machine's folders, its exit status, and the end of its output."""
+    """Run a command; return the command, its exit status and the end of its output, all without this machine's folders."""
     try:
         finished = subprocess.run(
             command, capture_output=True, text=True, check=False, timeout=3600, env=python_environment()
@@ -107,9 +107,9 @@ def run_step(command: list[str]) -> dict[str, Any]:
     except (OSError, subprocess.TimeoutExpired) as error:
         status, output = 127, str(error)
     program = "python" if Path(command[0]).name.startswith("python") else command[0]
-    shown = " ".join([program, *command[1:]])
+    command_text = " ".join([program, *command[1:]])
     return {
-        "command": shown.replace(f"{ROOT}/", ""),
+        "command": command_text.replace(f"{ROOT}/", ""),
         "status": status,
         "output": output.replace(f"{ROOT}/", "").splitlines()[-TAIL:],
     }

@@ -46,35 +46,35 @@ Choose = Callable[[Sequence[Sample], int], list[Sample]]
 
 def split_test_parts(data: DataSet) -> tuple[list[Sample], list[Sample]]:
     """Split the test parts: every second one of each kind represents the line, the student is measured on the others."""
-    line, measured = [], []
+    line_parts, measured_parts = [], []
     for category in data.categories:
         parts = sorted(data.select(Split.TEST, category), key=lambda s: (s.kind, s.image.name))
-        line += parts[0::2]
-        measured += parts[1::2]
-    return line, measured
+        line_parts += parts[0::2]
+        measured_parts += parts[1::2]
+    return line_parts, measured_parts
 
 
-def sample_line(line: Sequence[Sample], seed: int) -> list[Sample]:
-    """Sample four fifths of the line, in random order."""
-    order = np.random.default_rng(seed).permutation(len(line))
-    return [line[int(i)] for i in order[: round(0.8 * len(line))]]
+def sample_line(line_parts: Sequence[Sample], seed: int) -> list[Sample]:
+    """Sample four fifths of the line's parts, in random order."""
+    order = np.random.default_rng(seed).permutation(len(line_parts))
+    return [line_parts[int(i)] for i in order[: round(0.8 * len(line_parts))]]
 
 
-def choose_at_random(line: Sequence[Sample], seed: int) -> list[Sample]:
-    return sample_line(line, seed)[:LABELS]
+def choose_at_random(line_parts: Sequence[Sample], seed: int) -> list[Sample]:
+    return sample_line(line_parts, seed)[:LABELS]
 
 
-def choose_random_defects(line: Sequence[Sample], seed: int) -> list[Sample]:
+def choose_random_defects(line_parts: Sequence[Sample], seed: int) -> list[Sample]:
     """Choose among the defective parts only, as after a search for defects."""
-    return [sample for sample in sample_line(line, seed) if sample.defective][:LABELS]
+    return [sample for sample in sample_line(line_parts, seed) if sample.defective][:LABELS]
 
 
 def choose_by_label_next(artifact: Path) -> Choose:
     inspector = Inspector(artifact, threads=1)
     probabilities: dict[Path, np.ndarray] = {}
 
-    def choose(line: Sequence[Sample], seed: int) -> list[Sample]:
-        candidates = sample_line(line, seed)
+    def choose(line_parts: Sequence[Sample], seed: int) -> list[Sample]:
+        candidates = sample_line(line_parts, seed)
         for sample in candidates:
             if sample.image not in probabilities:
                 probabilities[sample.image] = defect_probabilities(inspector(sample.image).heatmap)
@@ -85,24 +85,28 @@ def choose_by_label_next(artifact: Path) -> Choose:
 
 
 def train(
-    job: Job, base: Path, labelled: list[Sample], measured: list[Sample], shared: HeadInputs | None
+    job: Job, base: Path, labelled: list[Sample], measured_parts: list[Sample], shared_inputs: HeadInputs | None
 ) -> HeadInputs | None:
-    """Distil with these labels and measure, unless that is done. Return the head inputs of the synthetic samples, for the other arms."""
+    """Distil with these labels and measure, unless the result exists. Return the synthetic samples' head inputs for the other arms."""
     recipe, result_file = job.recipe, job.folder.path / "result.json"
     names = sorted(f"{s.category}/{s.kind}/{s.image.name}" for s in labelled)
-    made_of = [recipe.digest(), job.data.digest, names]
-    if result_file.is_file() and json.loads(result_file.read_text())["made_of"] == made_of:
-        return shared
+    depends_on = [recipe.digest(), job.data.digest, names]
+    if result_file.is_file() and json.loads(result_file.read_text())["made_of"] == depends_on:
+        return shared_inputs
     job.folder.path.mkdir(parents=True, exist_ok=True)
     job.folder.metrics.unlink(missing_ok=True)
     student = load_fitted_student(job, str(base))
-    synthetic_inputs = shared or HeadInputs(student, open_distill_dataset(job, student, {}, RealParts()), job.progress)
+    synthetic_inputs = shared_inputs or HeadInputs(
+        student, open_distill_dataset(job, student, {}, RealParts()), job.progress
+    )
     inputs = add_labelled(job, student, synthetic_inputs, labelled) if labelled else synthetic_inputs
     distill(job, student, {}, checkpoint.TrainingState(stage=checkpoint.FITTED), inputs)
     job.folder.checkpoint.unlink(missing_ok=True)
-    metrics = measures_to_json(measure(predict_samples(build_torch_model(student, recipe), measured, view_of(recipe))))
+    metrics = measures_to_json(
+        measure(predict_samples(build_torch_model(student, recipe), measured_parts, view_of(recipe)))
+    )
     result = {"metrics": metrics, "defects_among_labels": sum(s.defective for s in labelled), "labels": len(labelled)}
-    result_file.write_text(json.dumps(result | {"made_of": made_of}))
+    result_file.write_text(json.dumps(result | {"made_of": depends_on}))
     return synthetic_inputs
 
 
@@ -110,7 +114,7 @@ def add_labelled(job: Job, student: RebuildStudent, synthetic_inputs: HeadInputs
     """Append labelled parts to the synthetic samples, whose head inputs are reused."""
     base, real = synthetic_inputs.dataset, RealParts(labelled=labelled)
     dataset = DistillDataset(job, side=base.side, grid=base.grid, real=real, cache=base.cache)
-    return HeadInputs(student, dataset, job.progress, first_NChw=synthetic_inputs.all_parts)
+    return HeadInputs(student, dataset, job.progress, first_NChw=synthetic_inputs.all_inputs)
 
 
 def main() -> None:
@@ -120,7 +124,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "labelling")
     arguments = parser.parse_args()
     data = load(list(SETS), MODEL)
-    line, measured = split_test_parts(data)
+    line_parts, measured_parts = split_test_parts(data)
     artifact = RunFolder(arguments.base).artifact()
     arms: dict[str, Choose] = {
         "no labels": lambda parts, seed: [],
@@ -128,21 +132,21 @@ def main() -> None:
         "defects by chance": choose_random_defects,
         "label-next": choose_by_label_next(artifact),
     }
-    shared = None
+    shared_inputs = None
     with show_progress() as progress:
         for seed in arguments.seeds:
             for name, choose in arms.items():
                 chosen = []
                 for category in SETS:
-                    chosen += choose([sample for sample in line if sample.category == category], seed)
+                    chosen += choose([sample for sample in line_parts if sample.category == category], seed)
                 out = arguments.out / name.replace(" ", "_") / f"seed{seed}"
                 progress.note(f"seed {seed}, {name}: {sum(s.defective for s in chosen)} defects among {len(chosen)}")
                 changes = [f"fit.seed={seed}", f"distill.start={json.dumps(str(arguments.base))}"]
                 recipe = resolve_recipe(load_recipe(MODEL, changes))
                 job = Job(recipe=recipe, data=data, folder=RunFolder(out), hardware=Hardware(), progress=progress)
-                shared = train(job, arguments.base, chosen, measured, shared)
+                shared_inputs = train(job, arguments.base, chosen, measured_parts, shared_inputs)
     results = {name: read_results(arguments.out / name.replace(" ", "_")) for name in arms}
-    counts = {"line": len(line), "measured": len(measured)}
+    counts = {"line": len(line_parts), "measured": len(measured_parts)}
     publish("labelling", {"environment": environment("cpu"), **counts, "arms": results}, page)
 
 
@@ -151,10 +155,10 @@ def read_results(folder: Path) -> list[dict]:
 
 
 def describe_split(content: Content) -> str:
-    """Begin the sentence on the split; results of earlier versions do not hold its numbers."""
+    """Describe the split in a sentence; results of earlier versions do not hold its numbers."""
     if "line" not in content:
-        return "Half of the test parts stood for the line, the other half"
-    return f"{content['line']} test parts stood for the line, the other {content['measured']}"
+        return "Half of the test parts stood for the line, the other half measured the student."
+    return f"{content['line']} test parts stood for the line, the other {content['measured']} measured the student."
 
 
 def page(content: Content) -> str:
@@ -163,7 +167,7 @@ def page(content: Content) -> str:
         "# Five labels a category",
         "",
         f"Written by `{machine['command']}`, {machine['started'][:10]}, commit {machine['commit']}. {describe_split(content)} "
-        f"measured the student. One student for {', '.join(SETS)}; all start from one fit and learn synthetic defects and the "
+        f"One student for {', '.join(SETS)}; all start from one fit and learn synthetic defects and the "
         "labels. A cell: image AUROC / pixel AP / AUPRO, mean over seeds; ± is the standard deviation of the categories' mean.",
         "",
         "| labels chosen | defects among them | " + " | ".join(SETS) + " | mean | seeds |",
@@ -172,9 +176,9 @@ def page(content: Content) -> str:
     for name, seeds in results.items():
         cells = [" / ".join(f"{mean(s['metrics'][c][m] for s in seeds):.3f}" for m in TABLE_METRICS) for c in SETS]
         values = {m: [s["metrics"][MEAN][m] for s in seeds] for m in TABLE_METRICS}
-        whole = " / ".join(f"{mean(v):.3f} ± {stdev(v) if len(v) > 1 else 0:.3f}" for v in values.values())
+        overall = " / ".join(f"{mean(v):.3f} ± {stdev(v) if len(v) > 1 else 0:.3f}" for v in values.values())
         share = f"{mean(s['defects_among_labels'] for s in seeds):.1f} of {seeds[0]['labels']}"
-        lines.append(f"| {name} | {share} | {' | '.join(cells)} | {whole} | {len(seeds)} |")
+        lines.append(f"| {name} | {share} | {' | '.join(cells)} | {overall} | {len(seeds)} |")
     return "\n".join(lines) + "\n"
 
 

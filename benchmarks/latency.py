@@ -2,7 +2,7 @@
 
     INSPECT_KD_WEIGHTS=… python -m benchmarks.latency
 
-Weights do not change the time, so students are untrained and peers random. Each model is one ONNX file for 256x256 images.
+Weights do not change the time, so all models have random ones. Each model is one ONNX file for 256x256 images.
 Models take turns, so that a busy moment of the machine affects all of them. Writes docs/results/latency.{json,md}.
 """
 
@@ -76,17 +76,17 @@ def profile_operators(file: Path, folder: Path, runs: int = 40) -> dict[str, flo
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
             times_by_node[event["name"]].append(event["dur"] / 1e3)
             kind_by_node[event["name"]] = event["args"]["op_name"]
-    total: dict[str, float] = defaultdict(float)
+    ms_by_kind: dict[str, float] = defaultdict(float)
     for node, times in times_by_node.items():
-        total[kind_by_node[node]] += float(np.median(times))
-    return dict(sorted(total.items(), key=lambda item: -item[1]))
+        ms_by_kind[kind_by_node[node]] += float(np.median(times))
+    return dict(sorted(ms_by_kind.items(), key=lambda item: -item[1]))
 
 
 def page(content: Content) -> str:
     machine, rows, peak = content["environment"], content["models"], content["peak_gflops"]
     profile = content["omni_ad_by_operator_ms"]
-    times_of_peers = {name: row["cpu_ms"] for name, row in rows.items() if name.startswith("anomalib")}
-    fastest = min(times_of_peers, key=lambda name: times_of_peers[name])
+    peer_times = {name: row["cpu_ms"] for name, row in rows.items() if name.startswith("anomalib")}
+    fastest = min(peer_times, key=lambda name: peer_times[name])
     lines = [
         "# What an image costs on a CPU",
         "",
@@ -95,12 +95,12 @@ def page(content: Content) -> str:
         f"This thread's peak in a matrix product, same run: {peak:.0f} GFLOP/s. Times differ between machines and moments; the ratios "
         "are comparable.",
         "",
-        f"| model | CPU ms | p50 ms | p99 ms | ms an image in batches of {BATCH} | GFLOP | share of peak | file MB | of {fastest} |",
+        f"| model | CPU ms | p50 ms | p99 ms | ms per image in batches of {BATCH} | GFLOP | share of peak | file MB | of {fastest} |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, row in sorted(rows.items(), key=lambda item: item[1]["cpu_ms"]):
         times = " | ".join(f"{row[key]:.1f}" for key in ("cpu_ms", "p50_ms", "p99_ms", "batched_cpu_ms"))
-        share, ratio = row["gflop"] / row["cpu_ms"] * 1e3 / peak, row["cpu_ms"] / times_of_peers[fastest]
+        share, ratio = row["gflop"] / row["cpu_ms"] * 1e3 / peak, row["cpu_ms"] / peer_times[fastest]
         lines.append(f"| {name} | {times} | {row['gflop']:.2f} | {share:.0%} | {row['file_mb']:.1f} | {ratio:.2f} |")
     total = sum(profile.values())
     lines += [
@@ -138,9 +138,9 @@ def main() -> None:
             export_file(model, files[name], SIZE)
             rows[name]["file_mb"] = files[name].stat().st_size / 1e6
             print(f"{name}: exported, {len(onnx.load(files[name]).graph.node)} nodes", flush=True)
-        times_of, failures = time_files(files, rounds=arguments.rounds)
+        times_by_name, failures = time_files(files, rounds=arguments.rounds)
         assert not failures, failures
-        for name, times in times_of.items():
+        for name, times in times_by_name.items():
             rows[name] |= times
         profile = profile_operators(files["omni_ad"], Path(folder))
     measured = {"peak_gflops": measure_peak_gflops(), "models": rows, "omni_ad_by_operator_ms": profile}

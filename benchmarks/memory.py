@@ -1,8 +1,8 @@
-"""Compare how many patches the memory teacher keeps, and how it chooses them, on real parts. Writes docs/results/memory.{json,md}.
+"""Measure the memory teacher with few or many patches, chosen at random or as a coreset. Writes docs/results/memory.{json,md}.
 
     INSPECT_KD_REAL_DATA=… INSPECT_KD_WEIGHTS=… python -m benchmarks.memory
 
-Takes half an hour on one core. A complete run is not trained again.
+Real parts. Takes half an hour on one core. A complete run is not trained again.
 """
 
 from __future__ import annotations
@@ -71,9 +71,9 @@ def page(content: Content) -> str:
         "# Size of the memory teacher",
         "",
         f"Written by `python -m benchmarks.memory`, {machine['started'][:10]}, torch {machine['packages']['torch']}. "
-        f"The teacher alone, one for {', '.join(SETS)}. A cell: image AUROC / pixel AP / AUPRO.",
+        f"The teacher alone, trained on {', '.join(SETS)} together. A cell: image AUROC / pixel AP / AUPRO.",
         "",
-        f"| patches in each of four banks | | {' | '.join(names)} | CPU ms an image | commit |",
+        f"| patches in each of four banks | chosen | {' | '.join(names)} | CPU ms per image | commit |",
         "|---|---|" + "---|" * (len(names) + 2),
     ]
     for memory in content["memories"]:

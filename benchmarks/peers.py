@@ -58,13 +58,13 @@ def main() -> None:
             if published
             else runner.measure_costs(chosen, arguments.out, next(iter(settings)), progress)
         )
-    written = environment("cpu")
-    times_of = commit_of_times(published["environment"]) if published else written["commit"]
+    machine = environment("cpu")
+    times_commit = commit_of_times(published["environment"]) if published else machine["commit"]
     measured_rows = arguments.rows or list(chosen)
     for by_entry in results.values():
         for key, row in by_entry.items():
             row["commit"] = (
-                written["commit"]
+                machine["commit"]
                 if key in measured_rows
                 else row.get("commit", commit_of_times(published["environment"]))
             )
@@ -73,8 +73,11 @@ def main() -> None:
         f"{commit}: {', '.join(chosen[key].name for key in commits if commits[key] == commit)}"
         for commit in dict.fromkeys(commits.values())
     )
-    written |= {"times_of": times_of, "remarks": [DEVELOPMENT, f"Times are of commit {times_of}, rows of {rows}."]}
-    bench_page.write(RESULTS, comparison({"results": results, "costs": costs, "environment": written}))
+    machine |= {
+        "times_of": times_commit,
+        "remarks": [DEVELOPMENT, f"Times are of commit {times_commit}, rows of {rows}."],
+    }
+    bench_page.write(RESULTS, comparison({"results": results, "costs": costs, "environment": machine}))
     aims.write()
     print((RESULTS / "bench.md").read_text(), (RESULTS / "aims.md").read_text(), sep="\n")
 
@@ -88,12 +91,12 @@ def page(content: Content) -> str:
 
 
 def html_page(content: Content) -> str:
-    """The page with charts."""
+    """Return the page with charts."""
     return bench_page.html(comparison(content))
 
 
 def commit_of_times(environment: dict[str, Any]) -> str:
-    """The commit at which the times on a page were measured."""
+    """Return the commit at which the times on a page were measured."""
     commit: str = environment.get("times_of", environment["commit"])
     return commit
 

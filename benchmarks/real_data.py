@@ -24,7 +24,7 @@ from inspect_kd.training.hardware import Hardware
 from inspect_kd.training.job import Job
 from inspect_kd.training.run import RunFolder, environment
 
-DEFAULT = "omni_ad"
+DEFAULT_MODEL = "omni_ad"
 # Category → folder below the data, and a regular expression for file names; images with equal matches show one part.
 SETS = {"bottle": ("mvtec_ad", None), "metal_plate": ("mpdd", None), "tile": ("magnetic_tile", r"num_(\d+)")}
 
@@ -59,7 +59,7 @@ def train(names: list[str], model: str, out: Path, changes: list[str] | None = N
 
 def page(content: Content) -> str:
     machine, results = content["environment"], content["runs"]
-    command = [*machine["command"].split(), "--model", DEFAULT]
+    command = [*machine["command"].split(), "--model", DEFAULT_MODEL]
     model = command[command.index("--model") + 1]
     lines = [
         f"# Recipe `{model}` on real parts",
@@ -97,7 +97,7 @@ def rows(name: str, manifest: dict) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", choices=[*SETS, "unified"], default=[*SETS, "unified"])
-    parser.add_argument("--model", default=DEFAULT)
+    parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench")
     arguments = parser.parse_args()
     results = load_results(f"real_data_{arguments.model}").get("runs", {})

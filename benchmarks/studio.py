@@ -3,7 +3,7 @@
     INSPECT_KD_REAL_DATA=… python -m benchmarks.studio --artifact part.onnx [--rounds 10] [--parts 200]
 
 Starts the server as a user does, on real parts. In each round the parts are inspected and cleared, and the server's memory is read.
-Then a threshold is moved, in a browser (timed from the key press to the new decisions on the page) and through the API.
+Then a threshold is moved, in a browser (timed from leaving the input field to the new decisions on the page) and through the API.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def measure(pid: int, address: str, images: list[Path], rounds: int) -> dict[str
 
 
 def time_moves_in_browser(address: str, images: list[Path]) -> list[float]:
-    """Seconds from the key that ends the number until the banner and the histogram show it."""
+    """Seconds from leaving the input field until the banner and the histogram show the new threshold."""
     seconds = []
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
         browser = playwright.chromium.launch(

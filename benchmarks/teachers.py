@@ -1,4 +1,4 @@
-"""Measure the teachers on real parts, and their variants without some component. Writes docs/results/teachers.{json,md}.
+"""Measure the teachers on real parts, whole and without some of their components. Writes docs/results/teachers.{json,md}.
 
     INSPECT_KD_REAL_DATA=… INSPECT_KD_WEIGHTS=… python -m benchmarks.teachers [--only tile] [--teacher spt]
 
@@ -33,22 +33,23 @@ from inspect_kd.training.run import RunFolder, begin_run, build_teacher, environ
 from inspect_kd.training.teach import fit_teacher, open_teacher_dataset, validate_teacher
 from inspect_kd.types import BatchPrediction, Progress, Split
 
-FULL = 512
-"""Side of the images from which suspicious places are cut to be enlarged (R1)."""
+FULL_SIDE = 512
+"""Side of the images from which suspicious regions are cropped and enlarged."""
 PART_COUNTS = (4, 8, 16)
-VARIANTS = 16
+SAMPLES_PER_PART = 16
 """Samples made from each sound part that a teacher was not trained on; half of them have a synthetic defect."""
 SEEDS = 3
-"""Number of random samples of sentences."""
+"""Number of random pairs of sentences whose metrics are averaged."""
 COLUMNS = ("image_auroc", "pixel_auroc", "pixel_ap", "pixel_f1max")
+# Row → description.
 ABOUT = {
-    "no image": "not trained, without statistics of any image",
-    "plain": f"no prompt learned: similarity with random sentences, mean of {SEEDS}",
+    "no image": f"random sentences, mean of {SEEDS}; no statistics of sound parts",
+    "plain": f"random sentences, mean of {SEEDS}; with the statistics of sound parts",
     "linear": "sentences learned on synthetic defects, without the channels' deviations",
     "learnt": "sentences learned on synthetic defects",
-    "shared": "and patches that look alike share their heat (R2)",
-    "closer": "and suspicious places are enlarged and predicted again (R1): the whole teacher",
-    "guide": "the guide of the row below, trained for as long",
+    "shared": "and patches that look alike share their heat",
+    "closer": "and suspicious regions are enlarged and predicted again: the whole teacher",
+    "guide": "the guide of the row below, alone",
     "spt": "the tuned SAM, prompted by the guide",
     **{f"{n} parts": f"the whole teacher, trained on {n} sound parts" for n in PART_COUNTS},
 }
@@ -57,7 +58,7 @@ ABOUT = {
 class RefinedTeacher:
     """A teacher as a model to measure: its heatmap is refined on full images, its score is that of its first pass."""
 
-    size = FULL
+    size = FULL_SIDE
 
     def __init__(self, teacher: Teacher) -> None:
         self.teacher = teacher.eval()
@@ -72,28 +73,28 @@ class RefinedTeacher:
 
 def with_settings(teacher: clip_ada.ClipAdaTeacher, **changes: Any) -> clip_ada.ClipAdaTeacher:
     """Copy a teacher with other settings; the copy shares its weights."""
-    other = clip_ada.ClipAdaTeacher.__new__(clip_ada.ClipAdaTeacher)
-    other.__dict__ = dict(teacher.__dict__)
-    other.settings = replace(teacher.settings, **changes)
-    return other
+    copied = clip_ada.ClipAdaTeacher.__new__(clip_ada.ClipAdaTeacher)
+    copied.__dict__ = dict(teacher.__dict__)
+    copied.settings = replace(teacher.settings, **changes)
+    return copied
 
 
 def measure_teacher(teacher: Teacher, data: DataSet) -> dict[str, Any]:
     metrics = measures_to_json(
-        measure(predict_samples(RefinedTeacher(teacher), data.select(Split.TEST), View(size=FULL)))
+        measure(predict_samples(RefinedTeacher(teacher), data.select(Split.TEST), View(size=FULL_SIDE)))
     )
     return {name: metrics["mean"][name] for name in COLUMNS}
 
 
 def measure_random_sentences(teacher: clip_ada.ClipAdaTeacher, data: DataSet) -> dict[str, Any]:
-    """Average over several samples of random sentences, since a single one may point anywhere."""
-    samples, random = [], with_settings(teacher, closer=False, affinity_steps=0)
+    """Average over several random pairs of sentences, since the difference of a single pair may point anywhere."""
+    metrics, untrained = [], with_settings(teacher, closer=False, affinity_steps=0)
     for seed in range(SEEDS):
-        assert random.prompts is not None
-        random.prompts.begin(seed)
-        random.fold()
-        samples.append(measure_teacher(random, data))
-    return {name: float(np.mean([sample[name] for sample in samples])) for name in COLUMNS}
+        assert untrained.prompts is not None
+        untrained.prompts.reset(seed)
+        untrained.store_vectors()
+        metrics.append(measure_teacher(untrained, data))
+    return {name: float(np.mean([values[name] for values in metrics])) for name in COLUMNS}
 
 
 def as_clip(teacher: Teacher) -> clip_ada.ClipAdaTeacher:
@@ -137,10 +138,10 @@ def measure_clip(data: DataSet, folder: Path, progress: Progress) -> dict[str, A
 
 
 def measure_spt(data: DataSet, folder: Path, progress: Progress) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Metrics of guide and SAM, and metrics of SAM's masks on synthetic defects and sound parts."""
+    """Return metrics of guide and SAM, and metrics of SAM's masks on synthetic defects and sound parts."""
     job, teacher = train_teacher("sam_spt_tiny", [], data, folder / "spt", progress)
     assert isinstance(teacher, sam_spt.SamSptTeacher)
-    mask_metrics = validate_teacher(job, teacher, variants=VARIANTS)
+    mask_metrics = validate_teacher(job, teacher, variants=SAMPLES_PER_PART)
     sound = [read_image(s.image) for s in data.select(Split.TEST) if not s.defective]
     is_prompted, has_mask = [], []
     for image in sound:
@@ -157,19 +158,19 @@ def page(content: Content) -> str:
     lines = [
         "# What the teachers are worth",
         "",
-        f"Written by `{machine['command']}`, {machine['started'][:10]}, {machine['cores']} CPU cores; the commit of each part is "
-        "below it. Both teachers are stand-ins: `clip_ada_local` uses an ImageNet MobileNetV2, `sam_spt_tiny` a SAM of half a million "
+        f"Written by `{machine['command']}`, {machine['started'][:10]}, {machine['cores']} CPU cores; the commits are in the last row of "
+        "each table. Both teachers are stand-ins: `clip_ada_local` uses an ImageNet MobileNetV2, `sam_spt_tiny` a SAM of half a million "
         "parameters that was trained on drawn scenes. Weights of CLIP and SAM were not available, and nothing here says what those would "
         "reach. Each category alone, one seed. A cell: image AUROC / pixel AUROC / pixel AP / pixel "
-        "F1max. There is no V-V path, which needs attention: this tower has none.",
+        "F1max. There is no V-V path: it would need attention layers, which MobileNetV2 does not have.",
         "",
         "| teacher | | " + " | ".join(names) + " |",
         "|---|---|" + "---|" * len(names),
     ]
-    for variant, about in ABOUT.items():
-        cells = [_cell(results[name]["figures"].get(variant)) for name in names]
-        lines.append(f"| {variant} | {about} | " + " | ".join(cells) + " |")
-        if variant == "learnt":
+    for row, about in ABOUT.items():
+        cells = [_cell(results[name]["figures"].get(row)) for name in names]
+        lines.append(f"| {row} | {about} | " + " | ".join(cells) + " |")
+        if row == "learnt":
             gains = [_gain(results[name]["figures"], "plain", "learnt") for name in names]
             lines.append("| | gain of learning over random sentences | " + " | ".join(gains) + " |")
     lines.append(_commits("clip", results))

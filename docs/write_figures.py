@@ -81,11 +81,14 @@ def real_parts_table(run: dict[str, Any]) -> list[str]:
 
 
 def comparison_table(results: dict[str, Any], costs: dict[str, Any]) -> list[str]:
-    """List the measured models, best image AUROC first; the results page also lists those that could not be measured."""
+    """List the measured models, best image AUROC first; the results page also lists models that could not be measured."""
     measured = {key: result for key, result in results.items() if result.get("metrics")}
     rows = []
     for key in sorted(measured, key=lambda key: -measured[key]["metrics"]["mean"]["image_auroc"]):
-        name = f"**inspect-kd, `{key}`**" if key in OURS else (PEERS | MEMORY)[key].name
+        if key in MEMORY:
+            name = f"inspect-kd, `{key}` (nearest neighbours)"
+        else:
+            name = f"**inspect-kd, `{key}`**" if key in OURS else PEERS[key].name
         name += " ¹" if measured[key].get("note", "").startswith("stopped") else ""
         time = f"{costs[key]['cpu_ms']:.0f}" if key in costs else "–"
         rows.append([name, *(f"{measured[key]['metrics']['mean'][metric]:.3f}" for metric in METRICS), time])

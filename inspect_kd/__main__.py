@@ -1,4 +1,4 @@
-"""`python -m inspect_kd` is `inspect-kd`."""
+"""Run the command line as `python -m inspect_kd`."""
 
 from inspect_kd.cli import main
 

@@ -1,7 +1,7 @@
 """Write a file whole or not at all: readers see the former content or the new one, and a failed write leaves nothing behind.
 
-The content goes into a partial file beside the target, which is then renamed. Its name is random, and it is opened once,
-with O_EXCL and O_NOFOLLOW: it never writes through a link, planted beforehand or put in the file's place meanwhile.
+The content goes into a partial file beside the target; then the partial file is renamed. Its name is random, and it is opened
+once, with O_EXCL and O_NOFOLLOW, so nothing is written through a link that someone else has made.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SUFFIX = ".partial"
 PARTIAL_NAME = re.compile(r"\..+\.[0-9a-f]{16}\.partial", re.DOTALL)
 """Names of this program's partial files; the suffix alone would also match other programs' files."""
 ABANDONED_AFTER_S = 3600
-"""Age at which a partial file counts as left behind by a killed process."""
+"""Age from which a partial file counts as left behind by a killed process."""
 MAX_NAME_LENGTH = 50
 """Characters of the target's name in its partial file's name, so that it stays below a file system's 255 bytes."""
 
@@ -29,7 +29,7 @@ MAX_NAME_LENGTH = 50
 def write_text(path: Path, text: str, *, mode: int = 0o666) -> None:
     """Write a text as UTF-8, with unchanged line ends.
 
-    File names that are not UTF-8 are written escaped; JSON readers turn that escape back into the same name.
+    A lone surrogate (from a file name that is not UTF-8) is written as `\\udcXX`, from which JSON readers restore it.
     """
     write_bytes(path, text.encode(errors="backslashreplace"), mode=mode)
 

@@ -27,6 +27,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$")]
 """Name of a recipe or a data set. It becomes a folder's name, so it is neither `.` nor `..`."""
 MAX_YAML_BYTES, MAX_DEPTH = 2**20, 32
+# YAML tags that recipes may use.
 PLAIN_TYPES = {"str", "int", "float", "bool", "null", "seq", "map"}
 
 
@@ -48,7 +49,7 @@ class Data(StrictModel):
     validation: float = Field(0.1, gt=0, lt=0.4)
     """Share of the sound training parts that is held out for early stopping."""
     test: float = Field(0.2, ge=0, lt=0.6)
-    """Share of sound parts that is held out as a test, where the data set has no test split."""
+    """Share of the sound parts that is held out for testing if the data set has no test split."""
     group: str | None = None
     """Regular expression for file names; images with equal text in its first group go into the same split."""
     categories: tuple[str, ...] = ()
@@ -83,7 +84,7 @@ class Fit(StrictModel):
     evaluate_every: int = Field(50, ge=1)
     """Steps between two measurements of the synthetic gap."""
     patience: int = Field(4, ge=1)
-    """Measurements without a wider synthetic gap after which the fit stops."""
+    """The fit stops after this number of measurements without a wider synthetic gap."""
     checkpoint_every: int = Field(50, ge=1)
     """Steps between two checkpoints, from which `--resume` goes on."""
     seed: int = Field(0, ge=0)
@@ -156,7 +157,7 @@ class Distill(StrictModel):
     score_blend: tuple[float, float, float] = (1.0, 0.5, 0.0)
     """The same weights in the score. Heads count less here: they locate defects well, but may mark unusual sound parts."""
     max_samples: int = Field(3000, ge=1)
-    """Most samples of sound training parts, and most unlabelled ones; each needs a third of a megabyte of memory at size 256."""
+    """Largest number of samples of sound training parts, and of unlabelled images; each needs a third of a megabyte at size 256."""
 
     @property
     def stages(self) -> dict[str, StageConfig]:
@@ -185,7 +186,7 @@ class Distill(StrictModel):
 
 
 class CalibrationConfig(StrictModel):
-    """The shares of sound parts that the thresholds may stop."""
+    """Largest shares of sound parts that the thresholds may stop."""
 
     reject_rate: float = Field(0.01, gt=0, lt=1)
     """Share of sound parts that are NG, at most."""
@@ -234,7 +235,7 @@ class Recipe(StrictModel):
 
     @property
     def family(self) -> str:
-        """The package of its model, below `inspect_kd`."""
+        """Name of the package, below `inspect_kd`, that builds the model."""
         return "models.students" if self.student else "models.teachers"
 
     def digest(self, without: set[str] | None = None) -> str:
@@ -324,12 +325,12 @@ def load_recipe(model: str, overrides: list[str] | None = None) -> Recipe:
     path = zoo.find("models", model)
     content = rename_recipe_keys(read_yaml(path))
     for override in overrides or []:
-        _apply(content, override)
+        _apply_override(content, override)
     return fill(Recipe, content, where=str(path))
 
 
 def default_recipe(has_weights: Callable[[str], bool]) -> str:
-    """The recipe for a training that names none: the default one, or the fallback where its encoder has no weights.
+    """Return the recipe for a training that names none: the default, or the fallback if the default's encoder has no weights.
 
     `has_weights` says whether an encoder's weights are available; only the caller knows whether it may ask a hub.
     """
@@ -341,7 +342,7 @@ def read_recipe(path: Path) -> Recipe:
     return fill(Recipe, rename_recipe_keys(read_yaml(path)), where=str(path))
 
 
-def _apply(content: dict[str, Any], override: str) -> None:
+def _apply_override(content: dict[str, Any], override: str) -> None:
     key, equals, value = override.partition("=")
     if not equals or not key:
         raise UsageError(f"--set {override}: write it as section.key=value, for example fit.steps=200")
@@ -373,19 +374,19 @@ def fill(model: type[T], content: dict[str, Any], *, where: str, fault: type[Ins
 def _explain(where: str, model: type[Any], problem: Any) -> str:
     key = ".".join(map(str, problem["loc"]))
     if problem["type"] == "extra_forbidden":
-        return f"{where}: unknown key '{key}'{_suggestion(key, _keys(model))}"
+        return f"{where}: unknown key '{key}'{_suggestion(key, _known_keys(model))}"
     if problem["type"] == "value_error":
         # Our own validators' messages are complete; the value would be a whole section.
         return f"{where}: {problem['ctx']['error']}"
     return f"{where}: {key}: {problem['msg'][0].lower()}{problem['msg'][1:]} (found {problem['input']!r})"
 
 
-def _keys(model: type[Any], prefix: str = "") -> set[str]:
+def _known_keys(model: type[Any], prefix: str = "") -> set[str]:
     keys: set[str] = set()
     for name, field in getattr(model, "model_fields", {}).items():
         keys.add(prefix + name)
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            keys |= _keys(field.annotation, f"{prefix}{name}.")
+            keys |= _known_keys(field.annotation, f"{prefix}{name}.")
     return keys
 
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 MAX_MESSAGE_LENGTH = 2000
-"""In characters."""
+"""Characters in the text of an error."""
 MAX_PATH_LENGTH = 300
-"""In characters, in a message about an OSError."""
+"""Characters of a path in the text of an error."""
 ADVICE = {
     errno.ENOSPC: "free some space, or write to another disk",
     errno.EDQUOT: "free some space, or write to another disk",
@@ -23,11 +23,11 @@ ADVICE = {
     errno.ENFILE: "close other programs",
 }
 DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
-"""Errors of writing. One without a file name comes from stdout, since files are written under `name_file_in_errors`."""
+"""Errors of writing. An error without a file name comes from stdout, since files are written under `name_file_in_errors`."""
 
 
 def printable(text: str) -> str:
-    """Escape everything that is not printable: control characters steer a terminal, lone surrogates fit into no file."""
+    """Escape everything that is not printable: control characters steer a terminal, lone surrogates cannot be encoded."""
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 

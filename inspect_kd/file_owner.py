@@ -15,7 +15,7 @@ from inspect_kd.errors import EnvironmentFault
 
 ROOT = 0
 MAX_LINKS = 40
-"""Most symbolic links on the path to one file, as on Linux."""
+"""Largest number of symbolic links on the path to one file, as on Linux."""
 
 
 def refuse_writable_by_others(path: Path, reason: str, setting: str) -> None:

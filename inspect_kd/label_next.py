@@ -48,7 +48,7 @@ def choose_next(
 ) -> list[Choice]:
     """Choose images that are far from all labelled and chosen ones; every second distance is weighted by uncertainty.
 
-    An image without any defect counts as labelled.
+    A virtual image without any defect is among the labelled ones, so sound images are not novel.
     """
     points = np.stack(list(probabilities_ND))
     known = [np.zeros(points.shape[1], np.float32), *labelled_KD]

@@ -20,6 +20,7 @@ from inspect_kd.types import Heatmap, Mask
 
 METRICS = ("image_auroc", "image_ap", "image_f1max", "pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_aupro")
 SHIFT = 12
+"""Lower bits of a float32 pattern that its bin ignores."""
 BINS = 1 << (32 - SHIFT)
 MAX_FPR = 0.3
 """False positive rate up to which AUPRO integrates."""
@@ -234,20 +235,20 @@ def mean_of(categories: Mapping[str, Mapping[str, Measure]]) -> dict[str, Measur
 
 
 def area_under_roc(sound: Counts, defective: Counts) -> float:
-    true = np.concatenate([[0.0], np.cumsum(defective)])
-    false = np.concatenate([[0.0], np.cumsum(sound)])
-    return float(np.trapezoid(true, false) / (true[-1] * false[-1]))
+    true_positives = np.concatenate([[0.0], np.cumsum(defective)])
+    false_positives = np.concatenate([[0.0], np.cumsum(sound)])
+    return float(np.trapezoid(true_positives, false_positives) / (true_positives[-1] * false_positives[-1]))
 
 
 def average_precision(sound: Counts, defective: Counts) -> float:
-    true = np.cumsum(defective)
-    precision = true / np.maximum(true + np.cumsum(sound), 1e-12)
-    return float((precision * defective).sum() / true[-1])
+    true_positives = np.cumsum(defective)
+    precision = true_positives / np.maximum(true_positives + np.cumsum(sound), 1e-12)
+    return float((precision * defective).sum() / true_positives[-1])
 
 
 def f1_max(sound: Counts, defective: Counts) -> float:
-    true = np.cumsum(defective)
-    return float((2 * true / (true + np.cumsum(sound) + true[-1])).max())
+    true_positives = np.cumsum(defective)
+    return float((2 * true_positives / (true_positives + np.cumsum(sound) + true_positives[-1])).max())
 
 
 def area_until(x: Counts, y: Counts, limit: float) -> float:

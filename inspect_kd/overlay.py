@@ -15,19 +15,19 @@ import numpy.typing as npt
 from inspect_kd.errors import printable
 from inspect_kd.types import Decision, Heatmap, ImageU8, Inspection, Region
 
-FAINT, HOT = 0.5, 2.0
-"""Calibrated heat at which colour begins, and at which it is full."""
+HEAT_AT_FIRST_COLOUR, HEAT_AT_FULL_COLOUR = 0.5, 2.0
+"""On the calibrated scale, where 1.0 is the reject threshold."""
 # From amber through red to near-white: visible on grey metal, and in greyscale print by its brightness.
 _RAMP = np.array([[255, 196, 60], [255, 150, 30], [240, 70, 30], [205, 20, 60], [255, 235, 245]], np.float32)
 COLOURS = {Decision.OK: (34, 139, 84), Decision.REINSPECT: (214, 137, 16), Decision.NG: (200, 30, 45)}
 MARKS = {Decision.OK: "OK", Decision.REINSPECT: "RE-INSPECT ?", Decision.NG: "NG X"}
 MIN_AREA = 2e-5
-"""Smallest region, as a share of a frame."""
+"""Smallest region, as a share of the heatmap or of one tile."""
 MAX_REGIONS = 50
-WIDEST_STROKE = 100
-"""Pixels; OpenCV draws no line wider than 32767."""
+MAX_STROKE = 100
+"""Line width in pixels; OpenCV draws no line wider than 32767."""
 BRIGHTEST = 0.9
-"""Where no pixel exceeds the limit, the region above this share of the largest heat is shown."""
+"""If no pixel exceeds the threshold, the region above this share of the largest heat is shown."""
 
 
 def enlarge(heatmap: Heatmap, width: int, height: int) -> Heatmap:
@@ -42,10 +42,10 @@ def find_regions(
 
     `frame`: pixels of one tile of the heatmap, if the image was tiled.
     """
-    tall, wide = heatmap.shape
+    map_height, map_width = heatmap.shape
     above = (heatmap > threshold).astype(np.uint8)
     count, labels, stats, _ = cv2.connectedComponentsWithStats(above, connectivity=8)
-    across, down = width / wide, height / tall
+    x_scale, y_scale = width / map_width, height / map_height
     regions = []
     for label in range(1, count):
         left, top, w, h, area = (int(value) for value in stats[label])
@@ -55,42 +55,42 @@ def find_regions(
         row, column = np.unravel_index(int(inside.argmax()), inside.shape)
         if area < MIN_AREA * (frame or heatmap.size):
             continue
-        x, y = int(left * across), int(top * down)
+        x, y = int(left * x_scale), int(top * y_scale)
         regions.append(
             Region(
                 x=x,
                 y=y,
-                width=max(1, min(width, round((left + w) * across)) - x),
-                height=max(1, min(height, round((top + h) * down)) - y),
-                area=max(1, round(area * across * down)),
+                width=max(1, min(width, round((left + w) * x_scale)) - x),
+                height=max(1, min(height, round((top + h) * y_scale)) - y),
+                area=max(1, round(area * x_scale * y_scale)),
                 peak=float(inside.max()),
-                peak_x=min(width - 1, int((left + column + 0.5) * across)),
-                peak_y=min(height - 1, int((top + row + 0.5) * down)),
+                peak_x=min(width - 1, int((left + column + 0.5) * x_scale)),
+                peak_y=min(height - 1, int((top + row + 0.5) * y_scale)),
             )
         )
     return tuple(sorted(regions, key=lambda region: -region.peak)[:MAX_REGIONS])
 
 
 def regions_to_show(
-    score: float, heatmap: Heatmap, limit: float, image_size: tuple[int, int], *, frame: int
+    score: float, heatmap: Heatmap, threshold: float, image_size: tuple[int, int], *, frame: int
 ) -> tuple[Region, ...]:
-    """Find the regions to show for a part that is not OK: those above the limit, else the hottest one."""
-    if score <= limit:
+    """Find the regions to show for a part that is not OK: those above the threshold, else the hottest one."""
+    if score <= threshold:
         return ()
     width, height = image_size
-    return find_regions(heatmap, limit, width, height, frame=frame) or find_regions(
+    return find_regions(heatmap, threshold, width, height, frame=frame) or find_regions(
         heatmap, BRIGHTEST * float(heatmap.max()), width, height, frame=frame
     )
 
 
 def colour(heatmap: Heatmap) -> tuple[ImageU8, npt.NDArray[np.float32]]:
     """Map a heatmap to colours and their opacity (H, W), 0 to 1."""
-    level = np.clip((heatmap - FAINT) / (HOT - FAINT), 0, 1)
+    strength = np.clip((heatmap - HEAT_AT_FIRST_COLOUR) / (HEAT_AT_FULL_COLOUR - HEAT_AT_FIRST_COLOUR), 0, 1)
     positions = np.linspace(0, 1, len(_RAMP))
     table = np.stack([np.interp(np.linspace(0, 1, 256), positions, _RAMP[:, c]) for c in range(3)], axis=1).astype(
         np.uint8
     )
-    return table[(level * 255).astype(np.uint8)], np.clip(level * 2.2, 0, 1).astype(np.float32)
+    return table[(strength * 255).astype(np.uint8)], np.clip(strength * 2.2, 0, 1).astype(np.float32)
 
 
 def blend_heatmap(image: ImageU8, heatmap: Heatmap, opacity: float = 0.6) -> ImageU8:
@@ -113,7 +113,7 @@ def draw(
     """Draw heatmap, contours at the threshold, numbered regions and the decision."""
     picture = blend_heatmap(image, inspection.heatmap, opacity)
     height, width = picture.shape[:2]
-    stroke = min(max(1, round(max(height, width) / 400)), WIDEST_STROKE)
+    stroke = min(max(1, round(max(height, width) / 400)), MAX_STROKE)
     if contours and inspection.regions:
         above = (enlarge(inspection.heatmap, width, height) > inspection.thresholds.reinspect).astype(np.uint8)
         lines, _ = cv2.findContours(above, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
@@ -153,10 +153,10 @@ def thumbnail(image: ImageU8, side: int) -> ImageU8:
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
 
 
-def contact_sheet(pictures: Sequence[tuple[str, ImageU8]], side: int = 256, across: int = 5) -> ImageU8:
+def contact_sheet(pictures: Sequence[tuple[str, ImageU8]], side: int = 256, max_columns: int = 5) -> ImageU8:
     """Arrange thumbnails in rows, each with its name beneath."""
     strip, gap = 22, 8
-    columns = min(across, len(pictures))
+    columns = min(max_columns, len(pictures))
     rows = -(-len(pictures) // columns)
     sheet = np.full((rows * (side + strip + gap) + gap, columns * (side + gap) + gap, 3), 245, np.uint8)
     for index, (name, picture) in enumerate(pictures):

@@ -16,7 +16,7 @@ SECONDS_BETWEEN_LINES = 2.0
 
 @contextmanager
 def show_progress(*, quiet: bool = False) -> Iterator[Progress]:
-    """Return the progress display of one command."""
+    """Show the progress of one command during the block."""
     if quiet or not sys.stderr.isatty():
         yield JsonLines(quiet=quiet)
         return

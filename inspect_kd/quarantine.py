@@ -29,17 +29,18 @@ from inspect_kd.errors import BadInput, EnvironmentFault, GateFailed, InspectKDE
 from inspect_kd.file_owner import make_own_folder, refuse_writable_by_others
 from inspect_kd.versions import installed_versions
 
-SECONDS = 60
+MAX_SECONDS = 60
 """Time limit of the child: it takes half a second on a desktop, many seconds on a small machine that compiles for OpenVINO."""
-MEGABYTES = 2048
+BASE_MEGABYTES = 2048
 """The child may allocate this and four times the file's size beyond its memory at start, where the system can limit it."""
 BATCHES = (1, 2)
 """Batch sizes that the child predicts: a line inspects single images, and a graph may behave differently for those."""
 MAX_RECORDED = 256
-"""Artifacts in the record of those that passed."""
+"""Largest number of artifacts in the record of those that passed."""
 MAX_BYTES = 64 * 2**10
-"""Most bytes of the record."""
-PROGRAMS = ("inspect-kd", "onnxruntime", "onnxruntime-gpu", "openvino")
+"""Largest size of the record's file."""
+VERSIONED_PACKAGES = ("inspect-kd", "onnxruntime", "onnxruntime-gpu", "openvino")
+"""Distributions whose versions are part of a record's key."""
 READY = "inspect-kd quarantine: ready\n"
 """Printed by the child before it opens the artifact. If it dies earlier, the artifact is not to blame."""
 ERRORS = {error.__name__: error for error in (BadInput, EnvironmentFault, GateFailed, UsageError)}
@@ -58,7 +59,9 @@ def admit(content: bytes, path: Path, target: str) -> None:
 
 def _record_key(content: bytes, target: str) -> str:
     """Identify an artifact together with the versions that it was tried with: another runtime may crash on it."""
-    versions = f"{target} {platform.machine()} {sorted(installed_versions(PROGRAMS).items())} batches {BATCHES}"
+    versions = (
+        f"{target} {platform.machine()} {sorted(installed_versions(VERSIONED_PACKAGES).items())} batches {BATCHES}"
+    )
     return hashlib.sha256(hashlib.sha256(content).digest() + versions.encode()).hexdigest()
 
 
@@ -99,11 +102,11 @@ def _try_in_child(content: bytes, path: Path, target: str) -> None:
     environment = python_environment() | {"PYTHONIOENCODING": "utf-8:surrogateescape"}
     try:
         finished = subprocess.run(
-            command, input=content, capture_output=True, timeout=SECONDS, check=False, env=environment
+            command, input=content, capture_output=True, timeout=MAX_SECONDS, check=False, env=environment
         )
     except subprocess.TimeoutExpired:
         raise BadInput(
-            f"{path}: refused: it did not finish within {SECONDS} s in quarantine; it may loop without end"
+            f"{path}: refused: it did not finish within {MAX_SECONDS} s in quarantine; it may loop without end"
         ) from None
     except OSError as error:
         raise EnvironmentFault(f"{path}: the quarantine process could not be started ({error}): {ADVICE}") from error
@@ -132,7 +135,7 @@ def _describe_exit(code: int) -> str:
 
 def _memory_limit(content: bytes) -> int:
     """In megabytes."""
-    return MEGABYTES + 4 * len(content) // 2**20
+    return BASE_MEGABYTES + 4 * len(content) // 2**20
 
 
 def main() -> None:
@@ -172,10 +175,10 @@ def _set_limits(megabytes: int) -> None:
         return
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 1))
+        resource.setrlimit(resource.RLIMIT_CPU, (MAX_SECONDS, MAX_SECONDS + 1))
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-        most = pages * resource.getpagesize() + megabytes * 2**20
-        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        max_bytes = pages * resource.getpagesize() + megabytes * 2**20
+        resource.setrlimit(resource.RLIMIT_AS, (max_bytes, max_bytes))
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ class SignOff:
         low, high = self.thresholds.reinspect, self.thresholds.reject
         if not (math.isfinite(low) and math.isfinite(high) and 0 <= low <= high):
             raise BadInput(f"impossible thresholds ({low}, {high}): re-inspect must not lie above reject")
-        self._refuse_unreachable(self.was)
+        self._refuse_high_threshold(self.was)
 
     def write(self, folder: Path) -> Path:
         """Write a new file; existing ones are never overwritten."""
@@ -93,7 +93,7 @@ class SignOff:
                 f"this calibration is for {self.category} only, and the artifact has {len(categories)} categories: if these parts are "
                 f"{self.category}, add --category {self.category}"
             )
-        self._refuse_unreachable(artifact_thresholds)
+        self._refuse_high_threshold(artifact_thresholds)
         return self.thresholds
 
     def _refuse_unprintable_text(self) -> None:
@@ -102,7 +102,7 @@ class SignOff:
         if not all(isinstance(text, str) and text.isprintable() for text in texts):
             raise BadInput("artifact, category, date and sha256 of a calibration must be printable text")
 
-    def _refuse_unreachable(self, artifact_thresholds: Thresholds) -> None:
+    def _refuse_high_threshold(self, artifact_thresholds: Thresholds) -> None:
         highest = artifact_thresholds.highest_allowed
         if self.thresholds.reject > highest:
             raise BadInput(

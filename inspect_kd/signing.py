@@ -28,7 +28,7 @@ from inspect_kd.plain_file import MissingFile, read_plain_file
 VERSION = 2
 PURPOSE = "inspect-kd signature"
 MAX_BYTES = 64 * 2**10
-"""Most bytes of a signature, a key or a sign-off; real ones have hundreds."""
+"""Largest size of a signature, a key or a sign-off; real ones have hundreds of bytes."""
 MAX_ARTIFACT_BYTES = 2**31
 
 
@@ -97,10 +97,10 @@ def make_keys(private: Path, passphrase: str | None) -> Path:
         if path.exists():
             raise UsageError(f"{path} exists, and overwriting a key would void its signatures; choose another name")
     key = Ed25519PrivateKey.generate()
-    locked: serialization.KeySerializationEncryption = serialization.NoEncryption()
+    encryption: serialization.KeySerializationEncryption = serialization.NoEncryption()
     if passphrase:
-        locked = serialization.BestAvailableEncryption(passphrase.encode())
-    content = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, locked)
+        encryption = serialization.BestAvailableEncryption(passphrase.encode())
+    content = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
     private.parent.mkdir(parents=True, exist_ok=True)
     atomic_write.write_new(private, content, mode=0o600)
     try:
@@ -122,7 +122,7 @@ def sign_bytes(content: bytes, file: Path, private: Path, passphrase: str | None
     """Sign bytes that were read already, so that the signer signs what was shown."""
     if not file.name.isprintable():
         raise UsageError(f"{file}: its name has unprintable characters and cannot be signed; rename the file")
-    key = _private_key(private, passphrase)
+    key = _load_private_key(private, passphrase)
     kind, target = kind_of(file)
     statement = Statement(
         sha256=hashlib.sha256(content).hexdigest(),
@@ -159,8 +159,10 @@ def verify_bytes(content: bytes, file: Path, trusted: list[Signer]) -> tuple[Sig
         raise BadInput(f"{file}: changed since it was signed on {statement.created}; do not use it")
     signer = next((signer for signer in trusted if signer.fingerprint == statement.key), None)
     if signer is None:
-        known = ", ".join(f"{signer.name} ({signer.fingerprint})" for signer in trusted)
-        raise BadInput(f"{file}: signed with the key {statement.key}, which is not trusted here; trusted: {known}")
+        trusted_names = ", ".join(f"{signer.name} ({signer.fingerprint})" for signer in trusted)
+        raise BadInput(
+            f"{file}: signed with the key {statement.key}, which is not trusted here; trusted: {trusted_names}"
+        )
     try:
         signer.key.verify(signature, statement.to_bytes())
     except InvalidSignature as error:
@@ -191,7 +193,7 @@ def load_signers(source: Path) -> list[Signer]:
     files = sorted(source.glob("*.pub")) if source.is_dir() else [source]
     for path in {source, *files}:
         refuse_writable_by_others(path, "keys in it are trusted", "$INSPECT_KD_TRUST or --trust")
-    return [Signer(file.stem, _public_key(file)) for file in files]
+    return [Signer(file.stem, _load_public_key(file)) for file in files]
 
 
 def fingerprint(key: Ed25519PublicKey) -> str:
@@ -243,9 +245,9 @@ def _refuse_other_versions(content: Any, path: Path, file: Path) -> None:
         )
 
 
-def _private_key(path: Path, passphrase: str | None) -> Ed25519PrivateKey:
+def _load_private_key(path: Path, passphrase: str | None) -> Ed25519PrivateKey:
     try:
-        key = serialization.load_pem_private_key(_key_bytes(path), passphrase.encode() if passphrase else None)
+        key = serialization.load_pem_private_key(_read_key(path), passphrase.encode() if passphrase else None)
     except TypeError as error:
         problem = "is locked: give its passphrase" if not passphrase else "is not locked: leave the passphrase out"
         raise UsageError(f"{path} {problem}") from error
@@ -256,9 +258,9 @@ def _private_key(path: Path, passphrase: str | None) -> Ed25519PrivateKey:
     return key
 
 
-def _public_key(path: Path) -> Ed25519PublicKey:
+def _load_public_key(path: Path) -> Ed25519PublicKey:
     try:
-        key = serialization.load_pem_public_key(_key_bytes(path))
+        key = serialization.load_pem_public_key(_read_key(path))
     except (ValueError, UnsupportedAlgorithm) as error:
         raise UsageError(f"{path}: not a public key") from error
     if not isinstance(key, Ed25519PublicKey):
@@ -270,7 +272,7 @@ def _not_ed25519(path: Path) -> UsageError:
     return UsageError(f"{path}: not an ed25519 key; `inspect-kd keygen` makes one")
 
 
-def _key_bytes(path: Path) -> bytes:
+def _read_key(path: Path) -> bytes:
     try:
         return read_plain_file(path, "key", MAX_BYTES)
     except BadInput as error:

@@ -100,7 +100,7 @@ def hub_is_reachable() -> bool:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file, never a pipe or device. Python opens file names that are not UTF-8: the library cannot."""
+    """Read a safetensors file, never a pipe or device. Python reads files whose names are not UTF-8, since the library cannot."""
     from safetensors.torch import load, load_file
 
     open_plain_file(path, "weights file").close()

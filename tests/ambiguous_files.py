@@ -15,13 +15,13 @@ from tests.fuzzing import graphs
 
 
 def varint(number: int, width: int) -> bytes:
-    """Varint of a fixed width, so that its size is known before its value."""
+    """Encode a varint of a fixed width, so that its size is known before its value."""
     groups = [number >> 7 * index & 0x7F | 0x80 for index in range(width)]
     return bytes([*groups[:-1], groups[-1] & 0x7F])
 
 
 def runtime_format(folder: Path) -> bytes:
-    """The tiny artifact in ONNX Runtime's own format, a flatbuffer."""
+    """Return the tiny artifact in ONNX Runtime's own format, a flatbuffer."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.add_session_config_entry("session.save_model_format", "ORT")
@@ -40,7 +40,7 @@ def flatbuffer_that_is_a_protobuf(folder: Path) -> bytes:
 
 
 def openvino_format(folder: Path) -> bytes:
-    """OpenVINO's own format (XML), which also reads as a protobuf: the first line is a field, a comment starts the next."""
+    """OpenVINO's own format (XML), which also reads as a protobuf: the first line is one field, an XML comment begins the next."""
     images = opset13.parameter([-1, graphs.SIZE, graphs.SIZE, 3], np.uint8, "images")
     heatmap, score = (opset13.convert(images, "f32") for _ in range(2))
     images.output(0).set_names({"images"})
@@ -50,8 +50,8 @@ def openvino_format(folder: Path) -> bytes:
     model.set_rt_info(graphs.card().dump(), ["framework", KEY])
     openvino.save_model(model, folder / "a.xml", compress_to_fp16=False)
     declaration, _, net = (folder / "a.xml").read_bytes().partition(b"?>")
-    first = declaration.removeprefix(b"<") + b"?>"
-    begin = b"\n<" + first + b" " * (ord("<") - len(first) - 4) + b"<!--"
+    first_line = declaration.removeprefix(b"<") + b"?>"
+    begin = b"\n<" + first_line + b" " * (ord("<") - len(first_line) - 4) + b"<!--"
     # The tag of a field and its length, half a megabyte: bytes that are also text.
     length = 0x43 | 0x29 << 7 | 0x20 << 14
     return begin + b'"\xc3\xa9 ' + (b"-->" + net).ljust(length)

@@ -60,7 +60,7 @@ def real_weights() -> Path:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel of this checkout, built once for all tests that read it."""
     out = tmp_path_factory.mktemp("dist")
-    words = [
+    build = [
         sys.executable,
         "-m",
         "build",
@@ -70,7 +70,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         str(out),
         str(Path(__file__).parents[1]),
     ]
-    subprocess.run(words, check=True, capture_output=True)
+    subprocess.run(build, check=True, capture_output=True)
     return next(out.glob("*.whl"))
 
 
@@ -84,10 +84,10 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a complete run, trained through the command line."""
     out = tmp_path_factory.mktemp("runs")
-    answer = subprocess.run(command(parts, out, "--json"), capture_output=True, text=True, check=False)
-    assert answer.returncode == 0, answer.stderr
-    assert json.loads(answer.stdout)["run"] == str(out / "r")
-    lines = [json.loads(line) for line in answer.stderr.splitlines() if line.startswith("{")]
+    result = subprocess.run(command(parts, out, "--json"), capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["run"] == str(out / "r")
+    lines = [json.loads(line) for line in result.stderr.splitlines() if line.startswith("{")]
     assert {"draw", "train", "calibrate", "evaluate", "export", "prove", "report"} >= {
         line["phase"] for line in lines if "phase" in line
     }
@@ -107,6 +107,6 @@ def staged_runs(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (out / f"{name}.yaml").write_text(json.dumps(recipe))
     teachers = [word for name in ("tiny_clip", "tiny_sam") for word in ("--teachers", str(out / f"{name}.yaml"))]
     settings = [word for setting in EVERY_STAGE for word in ("--set", setting)]
-    answer = subprocess.run([*command(parts, out, *teachers), *settings], capture_output=True, text=True, check=False)
-    assert answer.returncode == 0, answer.stderr
+    result = subprocess.run([*command(parts, out, *teachers), *settings], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
     return out

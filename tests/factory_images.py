@@ -15,7 +15,7 @@ from PIL import Image
 
 
 def picture(mode: str = "RGB", size: tuple[int, int] = (97, 61)) -> Image.Image:
-    """Noise that differs from itself turned or mirrored, and has no black pixels."""
+    """Noise without black pixels that differs from its turned and mirrored copies."""
     width, height = size
     rng = np.random.default_rng(1)
     pixels = rng.integers(60, 200, (height, width, 4), dtype=np.uint8)

@@ -24,7 +24,7 @@ def encode(image: Image.Image, kind: str, **options: object) -> bytes:
 
 
 def grey_tags(side: int = 16, *more: Tag) -> list[Tag]:
-    """One 8-bit image in one strip at the beginning of the pixels."""
+    """Tags of an 8-bit image in one strip at the beginning of the pixels."""
     tags = [
         (256, LONG, side),
         (257, LONG, side),
@@ -37,7 +37,7 @@ def grey_tags(side: int = 16, *more: Tag) -> list[Tag]:
 
 
 def tile_tags(side: int, tile: tuple[int, int], size: int) -> list[Tag]:
-    """One 8-bit image in one deflated tile."""
+    """Tags of an 8-bit image in one deflated tile."""
     tags = [(256, LONG, side), (257, LONG, side), (258, SHORT, 8), (259, SHORT, 8), (262, SHORT, 1), (277, SHORT, 1)]
     return [*tags, (322, LONG, tile[0]), (323, LONG, tile[1]), (324, LONG, PIXELS_OFFSET), (325, LONG, size)]
 
@@ -45,7 +45,7 @@ def tile_tags(side: int, tile: tuple[int, int], size: int) -> list[Tag]:
 def tiff_file(
     *directories: Sequence[Tag], data: bytes = bytes(256), order: str = "<", big: bool = False, next_offset: int = 0
 ) -> bytes:
-    """A TIFF file: the pixels, then one directory per image. The last one gives `next_offset` as that of the next."""
+    """A TIFF file: the pixels, then one directory per image. The last one names `next_offset` as the next directory's."""
     count_format, offset_format, entry_size = (order + "Q", order + "Q", 20) if big else (order + "H", order + "L", 12)
     start = PIXELS_OFFSET + len(data)
     body, at = b"", start

@@ -24,6 +24,7 @@ def small(**changes: object) -> omni_ad.OmniAdStudent:
 
 
 def small_ras(**changes: object) -> ras.RasStudent:
+    """A small RAS student; `barred` is the side of the neighbourhood that its attention masks."""
     torch.manual_seed(0)
     options = {"grid": 4, "width": 16, "heads": 2, "inner": 16, "barred": 3, "compare": FEW_PROTOTYPES} | changes
     return ras.build(ras.Config(encoder="embedded", **options), build_encoder("embedded"))

@@ -169,14 +169,14 @@ def test_a_result_depends_on_data_entry_and_minutes(metal: DataSet, parts: Path)
 
 
 def test_only_a_result_of_the_same_work_is_finished(tmp_path: Path) -> None:
-    runner._prepare(tmp_path / "x", "work")
+    runner._prepare_folder(tmp_path / "x", "work")
     assert not runner._is_finished(tmp_path / "x", "work")
     (tmp_path / "x" / runner.RESULT_FILE).write_text('{"metrics": {}}')
     assert runner._is_finished(tmp_path / "x", "work") and not runner._is_finished(tmp_path / "x", "other")
 
 
 def test_a_failure_counts_as_finished_only_if_failures_are_accepted(tmp_path: Path) -> None:
-    runner._prepare(tmp_path / "x", "work")
+    runner._prepare_folder(tmp_path / "x", "work")
     (tmp_path / "x" / runner.RESULT_FILE).write_text('{"failure": "no hub today"}')
     assert not runner._is_finished(tmp_path / "x", "work")
     assert runner._is_finished(tmp_path / "x", "work", accept_failed=True)
@@ -186,9 +186,9 @@ def test_a_failure_counts_as_finished_only_if_failures_are_accepted(tmp_path: Pa
 def test_a_folder_is_resumed_for_the_same_work_and_cleared_for_another(
     tmp_path: Path, digest: str, is_kept: bool
 ) -> None:
-    runner._prepare(tmp_path / "x", "work")
+    runner._prepare_folder(tmp_path / "x", "work")
     (tmp_path / "x" / "checkpoint").touch()
-    runner._prepare(tmp_path / "x", digest)
+    runner._prepare_folder(tmp_path / "x", digest)
     assert (tmp_path / "x" / "checkpoint").exists() is is_kept
 
 

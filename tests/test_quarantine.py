@@ -142,7 +142,7 @@ def test_artifact_is_tried_again_with_another_runtime(
 
 
 def test_endless_graph_is_refused(tmp_path: Path, record: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quarantine, "SECONDS", 4)
+    monkeypatch.setattr(quarantine, "MAX_SECONDS", 4)
     path = write_artifact(tmp_path, endless_graph())
     start = time.monotonic()
     with pytest.raises(BadInput, match=r"a\.onnx: refused: it did not finish within 4 s in quarantine"):
@@ -153,7 +153,7 @@ def test_endless_graph_is_refused(tmp_path: Path, record: Path, monkeypatch: pyt
 def test_graph_that_is_endless_on_a_single_image_is_refused(
     tmp_path: Path, record: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quarantine, "SECONDS", 6)
+    monkeypatch.setattr(quarantine, "MAX_SECONDS", 6)
     with pytest.raises(BadInput, match="it did not finish within 6 s"):
         Inspector(write_artifact(tmp_path, graph_endless_on_a_single_image()))
     assert not record.exists()

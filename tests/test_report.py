@@ -140,7 +140,7 @@ def test_histograms_of_many_categories_are_limited(tmp_path: Path) -> None:
 
 def test_pictures_are_stored_as_data_beside_the_page(tmp_path: Path) -> None:
     page = render_report(tmp_path, name=HOSTILE)
-    (example,) = read_pictures(tmp_path, most=6)
+    (example,) = read_pictures(tmp_path, max_lines=6)
     assert (example.name, example.kind, example.decision, example.score) == (HOSTILE, "dent", Decision.NG, 1.2)
     assert example.image_uri in page and example.heatmap_uri in page
 
@@ -178,19 +178,19 @@ def picture_line(**changes: object) -> str:
 def test_malformed_pictures_of_a_run_are_skipped(line: str, tmp_path: Path) -> None:
     (tmp_path / FILE_NAME).write_text(line + picture_line())
     # A line that is too long is read in pieces, none of which is valid by itself.
-    pictures = read_pictures(tmp_path, most=6)
+    pictures = read_pictures(tmp_path, max_lines=6)
     assert [each.name for each in pictures] == ["a"]
 
 
 def test_only_the_first_pictures_are_read(tmp_path: Path) -> None:
     (tmp_path / FILE_NAME).write_text(picture_line() * 9)
-    assert len(read_pictures(tmp_path, most=6)) == 6
+    assert len(read_pictures(tmp_path, max_lines=6)) == 6
 
 
 def test_pictures_are_not_read_through_a_link(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").write_text(picture_line())
     (tmp_path / FILE_NAME).symlink_to("elsewhere")
-    assert read_pictures(tmp_path, most=6) == []
+    assert read_pictures(tmp_path, max_lines=6) == []
 
 
 def test_table_escapes_everything_but_markup() -> None:

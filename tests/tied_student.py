@@ -95,7 +95,7 @@ def plant_ties(student: RebuildStudent, images_B3HW: Tensor) -> None:
 
 
 def export_tied(graph: ArtifactGraph, images_NHW3: np.ndarray, deployment: str, output: Path) -> Conversion:
-    """Make the artifact, verified on its own images."""
+    """Export the student as a deployment, verified on the images with ties."""
     calibration = calibrate({"a": list(np.linspace(0.1, 0.9, 30))}, reject_rate=0.05, reinspect_rate=0.1)
     card = ArtifactCard(
         name="tied",

@@ -109,6 +109,7 @@ def measure_memory(file: Path) -> float | None:
 
 
 def _send_growth(file: str, sender: Any) -> None:
+    """Load and run the model in the child process, and send the growth in MB."""
     import onnxruntime  # noqa: F401, imported before the measurement, since every model needs it
 
     data = Path(file).read_bytes()

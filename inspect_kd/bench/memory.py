@@ -1,4 +1,4 @@
-"""The accuracy reference: a nearest-neighbour memory of our encoder's patches. Too slow for the line.
+"""A nearest-neighbour memory of our encoder's patches, as a reference for accuracy. It is too slow for the line.
 
 The memory keeps a random subset of the patches of all sound images.
 
@@ -29,7 +29,7 @@ from inspect_kd.models.layers.neighbours import GROUPS, MAP_STRIDE, Patches, dis
 from inspect_kd.types import Progress, Split
 
 MAX_PATCHES = 60_000
-"""Patches kept of each group of features; searching more would take seconds per image."""
+"""Largest number of patches kept of each group of features; searching more would take seconds per image."""
 SIGMA = 4.0
 """Smoothing of the heatmap, in pixels."""
 SCORE_SHARE = 0.01

@@ -26,11 +26,11 @@ def run_entry(entry: Entry, data: DataSet, folder: Path, minutes: float, progres
         job = Job(recipe=recipe, data=data, folder=run, hardware=Hardware(), progress=progress)
         pipeline.train(job, resume=run.checkpoint.is_file())
     require_artifacts(run.path)
-    finished = load_run(run.path)
+    complete_run = load_run(run.path)
     shutil.copyfile(run.path / f"{run.path.name}.onnx", folder / "model.onnx")
     return {
-        "metrics": finished.manifest.get("metrics", {}),
-        "train_seconds": finished.manifest["train_seconds"],
-        "gflop": count_gflop(ArtifactGraph(finished.model, 1.0), finished.recipe.data.size),
+        "metrics": complete_run.manifest.get("metrics", {}),
+        "train_seconds": complete_run.manifest["train_seconds"],
+        "gflop": count_gflop(ArtifactGraph(complete_run.model, 1.0), complete_run.recipe.data.size),
         "note": "",
     }

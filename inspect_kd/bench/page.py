@@ -28,7 +28,7 @@ METRIC_NAMES = {"image_auroc": "image AUROC", "pixel_ap": "pixel AP", "pixel_aup
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Comparison:
-    """Everything measured in one run."""
+    """Everything measured in one comparison."""
 
     entries: Mapping[str, Entry]
     results: Results
@@ -37,24 +37,24 @@ class Comparison:
     environment: Mapping[str, Any]
 
 
-def write(out: Path, run: Comparison) -> Path:
+def write(out: Path, comparison: Comparison) -> Path:
     """Write bench.html, bench.md, bench.csv and bench.json, and return the path of bench.html."""
     out.mkdir(parents=True, exist_ok=True)
-    content = {"environment": run.environment, "results": run.results, "costs": run.costs}
+    content = {"environment": comparison.environment, "results": comparison.results, "costs": comparison.costs}
     atomic_write.write_text(out / "bench.json", json.dumps(content, indent=1) + "\n")
-    atomic_write.write_text(out / "bench.csv", csv_text(CSV_COLUMNS, _records(run)))
-    atomic_write.write_text(out / "bench.md", markdown(run))
+    atomic_write.write_text(out / "bench.csv", csv_text(CSV_COLUMNS, _records(comparison)))
+    atomic_write.write_text(out / "bench.md", markdown(comparison))
     page = out / "bench.html"
-    atomic_write.write_text(page, html(run))
+    atomic_write.write_text(page, html(comparison))
     return page
 
 
-def _records(run: Comparison) -> Iterator[dict[str, Any]]:
-    timed = next(iter(run.results), None)
-    for setting, by_entry in run.results.items():
+def _records(comparison: Comparison) -> Iterator[dict[str, Any]]:
+    timed_setting = next(iter(comparison.results), None)
+    for setting, by_entry in comparison.results.items():
         for key, result in by_entry.items():
-            cost = dict(run.costs.get(key, {})) if setting == timed else {}
-            common = {"setting": setting, "entry": run.entries[key].name} | cost | result
+            cost = dict(comparison.costs.get(key, {})) if setting == timed_setting else {}
+            common = {"setting": setting, "entry": comparison.entries[key].name} | cost | result
             for category, metrics in (result.get("metrics") or {"": {}}).items():
                 yield common | metrics | {"category": category}
 
@@ -81,9 +81,9 @@ def _accuracy_rows(entries: Mapping[str, Entry], by_entry: Mapping[str, Any]) ->
     return ["model", *categories, "minutes", "remarks"], rows
 
 
-def _cost_rows(run: Comparison) -> list[list[str]]:
-    entries, costs, timed = run.entries, run.costs, next(iter(run.results.values()))
-    gflop = {key: result["gflop"] for key, result in timed.items() if "gflop" in result}
+def _cost_rows(comparison: Comparison) -> list[list[str]]:
+    entries, costs, by_entry = comparison.entries, comparison.costs, next(iter(comparison.results.values()))
+    gflop = {key: result["gflop"] for key, result in by_entry.items() if "gflop" in result}
     fastest = min((costs[key]["cpu_ms"] for key in costs if entries[key].light), default=None)
     rows = []
     for key in sorted(costs, key=lambda key: costs[key]["cpu_ms"]):
@@ -116,13 +116,13 @@ COST_HEADER = [
 ]
 
 
-def markdown(run: Comparison) -> str:
-    lines = ["# Side by side", "", " ".join(_describe_conditions(run.environment)), ""]
-    for setting, by_entry in run.results.items():
-        header, rows = _accuracy_rows(run.entries, by_entry)
+def markdown(comparison: Comparison) -> str:
+    lines = ["# Side by side", "", " ".join(_describe_conditions(comparison.environment)), ""]
+    for setting, by_entry in comparison.results.items():
+        header, rows = _accuracy_rows(comparison.entries, by_entry)
         lines += [f"## {setting}: {' / '.join(METRIC_NAMES.values())}", "", *_markdown_table(header, rows), ""]
-    if run.costs:
-        lines += ["## Cost of one image", "", *_markdown_table(COST_HEADER, _cost_rows(run)), ""]
+    if comparison.costs:
+        lines += ["## Cost of one image", "", *_markdown_table(COST_HEADER, _cost_rows(comparison)), ""]
     return "\n".join(lines)
 
 
@@ -131,31 +131,31 @@ def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> lis
     return ["| " + " | ".join(row) + " |" for row in [header, ["---"] * len(header), *cells]]
 
 
-def html(run: Comparison) -> str:
+def html(comparison: Comparison) -> str:
     sections = [
-        "".join(f'<p class="soft">{escape(sentence)}</p>' for sentence in _describe_conditions(run.environment))
+        "".join(f'<p class="soft">{escape(sentence)}</p>' for sentence in _describe_conditions(comparison.environment))
     ]
-    for setting, by_entry in run.results.items():
-        header, rows = _accuracy_rows(run.entries, by_entry)
-        sections.append(f"<h2>{escape(setting)}</h2>{_plots(run, by_entry)}")
+    for setting, by_entry in comparison.results.items():
+        header, rows = _accuracy_rows(comparison.entries, by_entry)
+        sections.append(f"<h2>{escape(setting)}</h2>{_plots(comparison, by_entry)}")
         sections.append(
             f'<p class="soft">A cell: {" / ".join(METRIC_NAMES.values())}.</p>{card_table(header, rows, classes="remarked")}'
         )
-    if run.costs:
-        sections.append(f"<h2>Cost of one image</h2>{card_table(COST_HEADER, _cost_rows(run))}")
+    if comparison.costs:
+        sections.append(f"<h2>Cost of one image</h2>{card_table(COST_HEADER, _cost_rows(comparison))}")
     return document(title="Side by side · inspect-kd", heading="Side by side", subtitle="", body="".join(sections))
 
 
-def _plots(run: Comparison, by_entry: Mapping[str, Any]) -> str:
+def _plots(comparison: Comparison, by_entry: Mapping[str, Any]) -> str:
     """Plot accuracy over latency; entries further up and left are better."""
     charts = []
     for metric in TABLE_METRICS:
         points = []
         for key, result in by_entry.items():
             value = _metric_value(result, MEAN, metric)
-            if value is not None and key in run.costs:
-                entry = run.entries[key]
-                points.append(Point(entry.name, run.costs[key]["cpu_ms"], value, entry.maker == "ours"))
+            if value is not None and key in comparison.costs:
+                entry = comparison.entries[key]
+                points.append(Point(entry.name, comparison.costs[key]["cpu_ms"], value, entry.maker == "ours"))
         charts.append(
             draw_scatter(points, x_label="CPU ms per image, one thread", y_label=f"mean {METRIC_NAMES[metric]}")
         )

@@ -41,10 +41,10 @@ LAYERS = {
 WITHOUT_FINEST = {"Patchcore", "Supersimplenet"}
 """Models that use strides 8 and 16 only, by default."""
 EPOCHS = {"Stfpm": 100, "Fastflow": 500, "Supersimplenet": 300, "ReverseDistillation": 200, "EfficientAd": 100}
-"""Epochs from anomalib's examples or the papers."""
+"""Number of epochs in anomalib's examples or in the papers."""
 BATCH = 8
 MAX_BANK_PATCHES = 3_000
-"""Most patches that PatchCore keeps; choosing each one takes a pass over all patches, a quarter of a second on a CPU."""
+"""Largest number of patches that PatchCore keeps; choosing each takes a pass over all patches, a quarter of a second on a CPU."""
 
 
 class PeerGraph(nn.Module):
@@ -156,6 +156,7 @@ def _patched_timm(encoder: str | None, random: bool) -> Iterator[None]:
 def _create(
     create: Callable[..., nn.Module], encoder: str | None, random: bool, requested: str, **options: Any
 ) -> nn.Module:
+    """Replace timm's `create`: build `encoder`, or what anomalib requested, with local, downloaded or random weights."""
     name = encoder or requested
     local = weights.find_local(name)
     if options.get("pretrained") and not random:
@@ -195,8 +196,8 @@ def fit(module: Any, entry: Entry, data: DataSet, minutes: float) -> str:
     if entry.model == "Patchcore":
         share = module.coreset_sampling_ratio
         return f"bank of {len(module.model.memory_bank):,} patches, {share:.1%} of all"
-    done = trainer.current_epoch
-    return "" if done >= epochs else f"stopped after {done} of {epochs} epochs, {minutes:g} min"
+    epochs_done = trainer.current_epoch
+    return "" if epochs_done >= epochs else f"stopped after {epochs_done} of {epochs} epochs, {minutes:g} min"
 
 
 def _images(entry: Entry, data: DataSet) -> Any:

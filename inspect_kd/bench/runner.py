@@ -46,8 +46,8 @@ def run_benchmark(
 ) -> Results:
     """Run every entry on every setting; reuse results of the same data, entry and minutes.
 
-    Without `minutes` a peer may train as long as the slowest of our students took, so these must come first. `published` results are
-    not measured again.
+    Without `minutes` a peer may train as long as the slowest of our students took, so students come first in `entries`. Entries with
+    `published` results are not measured again.
     """
     progress.phase("compare", len(settings) * len(entries))
     results: Results = {}
@@ -59,7 +59,7 @@ def run_benchmark(
                 folder, digest = out / setting / key, entry_digest(entry, data, limit)
                 if not _is_finished(folder, digest, accept_failed=not retry_failed):
                     progress.note(f"{setting}: {entry.name}")
-                    _prepare(folder, digest)
+                    _prepare_folder(folder, digest)
                     _run_in_process(entry, data, folder, limit)
                 by_entry[key] = json.loads((folder / RESULT_FILE).read_text(encoding="utf-8"))
             progress.advance()
@@ -67,7 +67,7 @@ def run_benchmark(
 
 
 def slowest_student_minutes(by_entry: Mapping[str, Mapping[str, Any]], entries: Mapping[str, Entry]) -> float:
-    """Minutes of the slowest training of our students, rounded up."""
+    """Return the minutes of the slowest training of our students, rounded up."""
     seconds = [
         result["train_seconds"]
         for key, result in by_entry.items()
@@ -89,7 +89,7 @@ def _is_finished(folder: Path, digest: str, *, accept_failed: bool = False) -> b
     return accept_failed or "failure" not in json.loads((folder / RESULT_FILE).read_text(encoding="utf-8"))
 
 
-def _prepare(folder: Path, digest: str) -> None:
+def _prepare_folder(folder: Path, digest: str) -> None:
     """Keep a folder with the same digest, to resume it; otherwise clear it."""
     if folder.is_dir() and not _has_digest(folder, digest):
         shutil.rmtree(folder)

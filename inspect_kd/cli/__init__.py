@@ -1,6 +1,6 @@
 """The command line: one module for each command; heavy imports happen inside commands.
 
-Exit codes: 0 success, 1 a gate failed, 2 usage, 3 bad input, 4 environment, 130 Ctrl-C.
+Exit codes: 0 success, 1 a check failed, 2 usage, 3 bad input, 4 environment, 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from inspect_kd.cli import (
 from inspect_kd.cli.echo import echo
 from inspect_kd.errors import EnvironmentFault, InspectKDError, Interrupted, UsageError, describe_os_error
 
-EPILOG = "Exit codes: 0 success, 1 a gate failed, 2 usage, 3 bad input, 4 environment. Start with: inspect-kd demo"
+EPILOG = "Exit codes: 0 success, 1 a check failed, 2 usage, 3 bad input, 4 environment. Start with: inspect-kd demo"
 
 app = typer.Typer(
     name="inspect-kd",
@@ -108,7 +108,7 @@ def convert_faults() -> Iterator[None]:
     except MemoryError as error:
         raise EnvironmentFault("out of memory: close other programs, or use smaller batches or images") from error
     except SystemExit as exit_request:
-        # Typer and Rich exit with 1 on a closed pipe, which means a failed gate here, and print nothing on Ctrl-C.
+        # Typer and Rich exit with 1 on a closed pipe, which means a failed check here, and print nothing on Ctrl-C.
         causes = list_causes(exit_request) if exit_request.code else []
         for cause in causes:
             if isinstance(cause, BrokenPipeError):

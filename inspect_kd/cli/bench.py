@@ -37,7 +37,7 @@ def bench(
         float | None,
         typer.Option(
             min=0.01,
-            help="Longest training of each compared model. Default: the time of the slowest student.",
+            help="Time limit of each compared model's training. Default: the time of the slowest student.",
         ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the results; finished entries in it are not repeated.")] = Path(
@@ -102,9 +102,9 @@ def bench(
     with show_progress() as progress, name_file_in_errors(out):
         results = runner.run_benchmark(settings, selected, out, minutes, progress)
         costs = runner.measure_costs(selected, out, next(iter(settings)), progress) if timing else {}
-    run = page.Comparison(entries=selected, results=results, costs=costs, environment=environment("cpu"))
+    comparison = page.Comparison(entries=selected, results=results, costs=costs, environment=environment("cpu"))
     with name_file_in_errors(out):
-        written = page.write(out, run)
+        written = page.write(out, comparison)
     echo((out / "bench.md").read_text(encoding="utf-8"))
     echo(f"{written}: the same with plots; bench.csv and bench.json are in the same folder")
 
@@ -156,12 +156,12 @@ def open_as_one(data: list[str], recipe: Recipe) -> DataSet:
     from inspect_kd.errors import UsageError
 
     data_sets = [open_for_recipe(name, recipe) for name in data]
-    most_common = Counter(category for each in data_sets for category in each.categories).most_common(1)
+    most_common = Counter(category for data_set in data_sets for category in data_set.categories).most_common(1)
     if most_common and most_common[0][1] > 1:
         raise UsageError(
             f"--data: two data sets have a category '{most_common[0][0]}'; rename one, or compare them separately"
         )
-    return data_sets[0] if len(data_sets) == 1 else union(data_sets, "+".join(each.name for each in data_sets))
+    return data_sets[0] if len(data_sets) == 1 else union(data_sets, "+".join(data_set.name for data_set in data_sets))
 
 
 def list_settings(whole: DataSet, *, alone: bool) -> dict[str, DataSet]:

@@ -22,6 +22,7 @@ COLUMNS = {
     "images_per_second": "images/s",
 }
 WHOLE_INSPECTION = "1, from an image"
+"""Label of the row for a whole inspection, in the column of batch sizes."""
 
 
 def bench_latency(
@@ -69,22 +70,22 @@ def bench_latency(
     )
     paths = [artifact_of(path) for path in artifacts]
     inspectors = {str(path): Inspector(path, options=options) for path in paths}
-    figures: dict[str, dict[str, dict[str, float]]] = {name: {} for name in inspectors}
+    latencies: dict[str, dict[str, dict[str, float]]] = {name: {} for name in inspectors}
     for size in sizes:
         runs = {name: _make_run(inspector, size) for name, inspector in inspectors.items()}
         for name, times in time_in_turns(runs, rounds).items():
-            figures[name][str(size)] = times.summarise(size)
+            latencies[name][str(size)] = times.summarise(size)
     picture = _load_picture(image)
     inspections: dict[str, Callable[[], object]] = {
         name: lambda inspector=inspector: inspector(picture)  # type: ignore[misc]
         for name, inspector in inspectors.items()
     }
     for name, times in time_in_turns(inspections, rounds).items():
-        figures[name][WHOLE_INSPECTION] = times.summarise()
+        latencies[name][WHOLE_INSPECTION] = times.summarise()
     if as_json:
-        typer.echo(json.dumps({"device": device, "threads": threads, "artifacts": figures}))
+        typer.echo(json.dumps({"device": device, "threads": threads, "artifacts": latencies}))
     else:
-        _print_table(figures, f"{device}, {threads} thread{'s' * (threads > 1)}; milliseconds per image")
+        _print_table(latencies, f"{device}, {threads} thread{'s' * (threads > 1)}; milliseconds per image")
 
 
 def _parse_sizes(text: str) -> list[int]:
@@ -105,7 +106,7 @@ def _make_run(inspector: Inspector, size: int) -> Callable[[], object]:
 
 
 def _load_picture(image: Path | None) -> Any:
-    """Return a decoded image: a camera delivers pixels, not files."""
+    """Return the decoded image, or noise: a camera delivers pixels, not files."""
     import numpy as np
 
     from inspect_kd.datasets.images import read_image
@@ -115,7 +116,7 @@ def _load_picture(image: Path | None) -> Any:
     return np.random.default_rng(0).integers(0, 256, (1024, 1024, 3), dtype=np.uint8)
 
 
-def _print_table(figures: dict[str, dict[str, dict[str, float]]], title: str) -> None:
+def _print_table(latencies: dict[str, dict[str, dict[str, float]]], title: str) -> None:
     from rich.table import Table
 
     from inspect_kd.plain_console import PlainConsole
@@ -123,7 +124,7 @@ def _print_table(figures: dict[str, dict[str, dict[str, float]]], title: str) ->
     table = Table(title=title, title_justify="left")
     for name in ("artifact", "batch", *COLUMNS.values()):
         table.add_column(name, justify="left" if name == "artifact" else "right")
-    for artifact, batches in figures.items():
+    for artifact, batches in latencies.items():
         for batch, values in batches.items():
             table.add_row(artifact, batch, *(f"{values[key]:.2f}" for key in COLUMNS))
     PlainConsole().print(table)

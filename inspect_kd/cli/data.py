@@ -13,6 +13,7 @@ from inspect_kd.cli.echo import echo
 app = typer.Typer(help="Data sets: list, check, download, draw.", no_args_is_help=True)
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 MAX_FINDINGS = 40
+"""Number of findings that are printed without --json."""
 
 
 @app.command("ls")
@@ -66,8 +67,8 @@ def check(
     defects = {c: sum(s.defective for s in data_set.samples if s.category == c) for c in data_set.categories}
     errors = sum(finding.severity == "error" for finding in findings)
     if as_json:
-        listed = [{"severity": f.severity, "text": f.text, "files": [str(file) for file in f.files]} for f in findings]
-        typer.echo(json.dumps({"layout": data_set.layout, "counts": counts, "defective": defects, "findings": listed}))
+        entries = [{"severity": f.severity, "text": f.text, "files": [str(file) for file in f.files]} for f in findings]
+        typer.echo(json.dumps({"layout": data_set.layout, "counts": counts, "defective": defects, "findings": entries}))
     else:
         _print_counts(data_set.name, data_set.layout, counts, defects)
         for finding in findings[:MAX_FINDINGS]:

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 INSPECTED_KINDS = 3
+"""Number of kinds of test images per category; one image of each is inspected."""
 DEMO_CHANGES = ["distill.supervise.steps=300", "distill.variants=4"]
 """Changes of the recipe that keep the demo below three minutes: a fifth of the supervised steps, fewer variants."""
 
@@ -19,7 +20,7 @@ def demo(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the drawn parts.")] = 0,
     fresh: Annotated[bool, typer.Option("--fresh", help="Delete an earlier demo in that folder.")] = False,
 ) -> None:
-    """Draw parts, train a student, export and verify it, inspect parts, write a report: under 3 minutes on two cores."""
+    """Draw parts, train a student, export and check it, inspect parts, write a report: under 3 minutes on two cores."""
     from inspect_kd.cli.needs import require_training
     from inspect_kd.cli.predict import save_overlay
     from inspect_kd.cli.train import show_result

@@ -63,9 +63,9 @@ def doctor(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
 
 def list_versions() -> list[DoctorCheck]:
     """List the versions of important packages."""
-    found = installed_versions(PACKAGES)
-    checks = [DoctorCheck("packages", "ok", ", ".join(f"{name} {version}" for name, version in found.items()))]
-    if "torch" not in found:
+    versions = installed_versions(PACKAGES)
+    checks = [DoctorCheck("packages", "ok", ", ".join(f"{name} {version}" for name, version in versions.items()))]
+    if "torch" not in versions:
         checks.append(
             DoctorCheck(
                 "training",
@@ -79,16 +79,21 @@ def list_versions() -> list[DoctorCheck]:
 def check_opencv() -> list[DoctorCheck]:
     """Check that only one distribution of cv2 is installed: several overwrite each other's files."""
     names = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
-    present = list(installed_versions(names))
-    if len(present) > 1:
+    distributions = list(installed_versions(names))
+    if len(distributions) > 1:
         return [
             DoctorCheck(
                 "opencv",
                 "fault",
-                f"{' and '.join(present)} overwrite each other's files: pip uninstall {' '.join(present)}; pip install {names[1]}",
+                f"{' and '.join(distributions)} overwrite each other's files: pip uninstall {' '.join(distributions)}; "
+                f"pip install {names[1]}",
             )
         ]
-    return [DoctorCheck("opencv", "ok", present[0] if present else "installed, but from an unknown distribution")]
+    return [
+        DoctorCheck(
+            "opencv", "ok", distributions[0] if distributions else "installed, but from an unknown distribution"
+        )
+    ]
 
 
 def check_providers() -> list[DoctorCheck]:
@@ -104,13 +109,13 @@ def check_providers() -> list[DoctorCheck]:
     for provider in onnxruntime.get_available_providers():
         if provider == "AzureExecutionProvider":
             continue  # calls a cloud service; never used here
-        works = _provider_works(onnxruntime, provider)
-        state = "ok" if works else "note"
+        is_working = _provider_works(onnxruntime, provider)
+        state = "ok" if is_working else "note"
         checks.append(
             DoctorCheck(
                 "runtime",
                 state,
-                f"{provider}: {'works' if works else 'listed, but sessions fall back to the CPU'}",
+                f"{provider}: {'works' if is_working else 'listed, but sessions fall back to the CPU'}",
             )
         )
     return checks

@@ -22,7 +22,8 @@ def export(
         str,
         typer.Option(
             "--to",
-            help="A deployment's name (`inspect-kd ls export`), several separated by commas, a YAML file, or all-cpu.",
+            help="A deployment's name (`inspect-kd ls export`), several separated by commas, a YAML file, or all-cpu: every "
+            "deployment for CPUs.",
         ),
     ] = "onnx",
     data: Annotated[

@@ -69,11 +69,11 @@ def label_next(
     with show_progress() as progress:
         progress.phase("inspect", len(paths) + len(known_paths))
         candidates = _predict_probabilities(inspector, paths, progress)
-        known_images = _predict_probabilities(inspector, known_paths, progress)
+        known_probabilities = _predict_probabilities(inspector, known_paths, progress)
     if not candidates:
         raise BadInput(f"no image to choose from in: {' '.join(images)}")
     readable = list(candidates)
-    choices = choose_next(list(candidates.values()), list(known_images.values()), count)
+    choices = choose_next(list(candidates.values()), list(known_probabilities.values()), count)
     # Inspect the chosen images again, because the heatmaps of ten thousand images would fill the memory.
     chosen = [(readable[choice.index], inspector(readable[choice.index])) for choice in choices]
     for (path, inspection), choice in zip(chosen, choices, strict=True):

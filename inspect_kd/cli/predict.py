@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from inspect_kd.types import Inspection
 
 MAX_LINE_BYTES = 2**16
-"""Most bytes of a line of stdin; no system has longer paths."""
+"""Limit of a line of stdin; no system has longer paths."""
 
 
 def predict(
@@ -131,10 +131,10 @@ def paths_from(lines: Iterable[bytes]) -> Iterator[Path]:
     """Read one path from each line, byte for byte: names may begin or end with a space and need not be UTF-8."""
     for line in lines:
         name = line.removesuffix(b"\n")
-        unix = name.removesuffix(b"\r")
+        without_cr = name.removesuffix(b"\r")
         # Lists from Windows end their lines with \r\n; on Linux a name may end with \r.
-        if unix != name and (os.name == "nt" or (os.path.exists(unix) and not os.path.exists(name))):  # noqa: PTH110
-            name = unix
+        if without_cr != name and (os.name == "nt" or (os.path.exists(without_cr) and not os.path.exists(name))):  # noqa: PTH110
+            name = without_cr
         if name:
             yield Path(os.fsdecode(name))
 

@@ -1,4 +1,4 @@
-"""`inspect-kd train`: train on a folder of good parts; write a verified artifact and a report."""
+"""`inspect-kd train`: train a student or a teacher; write a verified artifact and a report."""
 
 from __future__ import annotations
 
@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from inspect_kd.api import Run
     from inspect_kd.config import Recipe
     from inspect_kd.datasets import DataSet
-
-
-DEFAULT, FALLBACK = "omni_ad", "embedded"
 
 
 def train(
@@ -75,7 +72,7 @@ def train(
     ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Train a student on sound parts, or a teacher; write its artifact, thresholds and report.
+    """Train a student or a teacher on sound parts; write its artifact, thresholds and report.
 
     Examples:
 
@@ -97,10 +94,10 @@ def train(
     from inspect_kd.cli.bench import split_names
     from inspect_kd.training.hardware import Hardware
 
-    helper = is_started_by_rank_zero()
+    is_helper = is_started_by_rank_zero()
     recipe, data_set = api.plan_training(
         data,
-        model or choose_model(quiet=helper),
+        model or choose_model(quiet=is_helper),
         overrides or [],
         teachers=split_names(teachers or []),
         unlabelled=unlabelled,
@@ -113,7 +110,7 @@ def train(
         return
     hardware = Hardware(device=device, devices=devices, precision=precision, workers=workers)
     run = api.run_training(recipe, data_set, folder, resume=resume, hardware=hardware)
-    if not helper:
+    if not is_helper:
         show_result(run, as_json)
         run.require_artifacts()
 
@@ -142,10 +139,10 @@ def show_plan(recipe: Recipe, data: DataSet, folder: Path, as_json: bool) -> Non
     model = build_student(recipe) if recipe.student else build_teacher(recipe)
     # The heads are frozen until their stages.
     is_trained = [p.requires_grad or key.startswith("heads.") for key, p in model.named_parameters()]
-    numbers = [p.numel() for p in model.parameters()]
+    parameter_counts = [p.numel() for p in model.parameters()]
     sizes = {
-        "trainable": sum(n for n, trained in zip(numbers, is_trained, strict=True) if trained),
-        "frozen": sum(n for n, trained in zip(numbers, is_trained, strict=True) if not trained),
+        "trainable": sum(n for n, trained in zip(parameter_counts, is_trained, strict=True) if trained),
+        "frozen": sum(n for n, trained in zip(parameter_counts, is_trained, strict=True) if not trained),
     }
     if as_json:
         counts = {category: len([s for s in data.samples if s.category == category]) for category in data.categories}
@@ -165,7 +162,7 @@ def show_plan(recipe: Recipe, data: DataSet, folder: Path, as_json: bool) -> Non
 
 
 def show_result(run: Run, as_json: bool) -> None:
-    """Print the metrics and where the files are."""
+    """Print the metrics and the paths of the report and the artifact."""
     manifest = run.manifest
     if as_json:
         typer.echo(json.dumps({"run": str(run.path), **manifest}))

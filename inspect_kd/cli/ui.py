@@ -50,9 +50,13 @@ def ui(
         Path, typer.Option(help="Folder that holds the data sets that may be chosen for training.")
     ] = Path(),
     no_train: Annotated[bool, typer.Option("--no-train", help="Hide the Train tab.")] = False,
-    max_upload: Annotated[int, typer.Option(min=1, help="Largest upload in MB.")] = 100,
-    max_parts: Annotated[int, typer.Option(min=1, help="Most parts in the session of one browser tab.")] = 500,
-    max_disk: Annotated[int, typer.Option(min=64, help="Most MB of all sessions and pending uploads.")] = 4096,
+    max_upload: Annotated[int, typer.Option(min=1, help="Largest upload, in MB.")] = 100,
+    max_parts: Annotated[
+        int, typer.Option(min=1, help="Largest number of parts in the session of one browser tab.")
+    ] = 500,
+    max_disk: Annotated[
+        int, typer.Option(min=64, help="Largest size of all sessions and pending uploads together, in MB.")
+    ] = 4096,
     threads: Threads = 1,
     allow_host: Annotated[
         list[str] | None,

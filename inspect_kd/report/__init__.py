@@ -30,6 +30,7 @@ class Report:
     recipe: str
     environment: dict[str, Any]
     facts: dict[str, Any] = field(default_factory=dict)
+    """Content of the run's manifest, such as `train_seconds`, `stages` and `taught_by`."""
 
 
 def write_report(report: Report, to: Path) -> Path:

@@ -23,46 +23,46 @@ def draw_histogram(
     high = math.log10(max([*positive, thresholds.reject]) * 1.1)
     step = (WIDTH - LEFT) / BARS
 
-    def bar(value: float) -> int:
+    def bar_of(value: float) -> int:
         share = (math.log10(max(value, 10**low)) - low) / (high - low)
         return min(BARS - 1, max(0, int(share * BARS)))
 
-    def x(value: float) -> float:
+    def x_of(value: float) -> float:
         return LEFT + (math.log10(value) - low) / (high - low) * (WIDTH - LEFT)
 
     rows = [("cal", calibration), ("sound", sound), ("bad", defective)]
     counts = {name: [0] * BARS for name, _ in rows}
     for name, scores in rows:
         for score in scores:
-            counts[name][bar(score)] += 1
-    upper = max(1, *(a + b for a, b in zip(counts["cal"], counts["sound"], strict=True)))
-    lower = max(1, *counts["bad"])
-    middle = HEIGHT * (0.5 if defective else 0.86)
+            counts[name][bar_of(score)] += 1
+    max_above = max(1, *(a + b for a, b in zip(counts["cal"], counts["sound"], strict=True)))
+    max_below = max(1, *counts["bad"])
+    axis_y = HEIGHT * (0.5 if defective else 0.86)
     elements = []
     for i in range(BARS):
-        left, base = LEFT + i * step, middle
+        left, base = LEFT + i * step, axis_y
         for name in ("cal", "sound"):
-            height = counts[name][i] / upper * (middle - 16)
+            height = counts[name][i] / max_above * (axis_y - 16)
             base -= height
             elements.append(
                 f'<rect class="{name}" x="{left:.1f}" y="{base:.1f}" width="{step - 1:.1f}" height="{height:.1f}"/>'
             )
-        height = counts["bad"][i] / lower * (HEIGHT - BOTTOM - middle)
+        height = counts["bad"][i] / max_below * (HEIGHT - BOTTOM - axis_y)
         elements.append(
-            f'<rect class="bad" x="{left:.1f}" y="{middle:.1f}" width="{step - 1:.1f}" height="{height:.1f}"/>'
+            f'<rect class="bad" x="{left:.1f}" y="{axis_y:.1f}" width="{step - 1:.1f}" height="{height:.1f}"/>'
         )
     for name, value, anchor, dx in (
         ("RE-INSPECT", thresholds.reinspect, "end", -4),
         ("NG", thresholds.reject, "start", 4),
     ):
-        at = x(value)
+        at = x_of(value)
         elements.append(f'<line class="limit" x1="{at:.1f}" x2="{at:.1f}" y1="4" y2="{HEIGHT - BOTTOM}"/>')
         elements.append(
             f'<text class="limit" x="{at + dx:.1f}" y="12" text-anchor="{anchor}">{name} {value:.2f}</text>'
         )
     for tick in _ticks(10**low, 10**high):
-        elements.append(f'<text x="{x(tick):.1f}" y="{HEIGHT - 8}" text-anchor="middle">{tick:g}</text>')
-    elements.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH}" y1="{middle}" y2="{middle}"/>')
+        elements.append(f'<text x="{x_of(tick):.1f}" y="{HEIGHT - 8}" text-anchor="middle">{tick:g}</text>')
+    elements.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH}" y1="{axis_y}" y2="{axis_y}"/>')
     label = f"Histogram of scores: {len(calibration)} calibration parts, {len(sound)} sound and {len(defective)} defective test parts"
     return (
         f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">{"".join(elements)}</svg>'
@@ -106,21 +106,21 @@ class Point:
     name: str
     x: float
     y: float
-    ours: bool
+    is_ours: bool
 
 
 def draw_scatter(points: Sequence[Point], x_label: str, y_label: str) -> str:
     """Draw named points over a logarithmic x axis; overlapping labels are moved down."""
     if not points:
         return ""
-    height, right = 300, 120
+    height, label_width = 300, 120
     low, high = math.log10(min(p.x for p in points) * 0.8), math.log10(max(p.x for p in points) * 1.25)
     bottom, top = min(p.y for p in points), max(p.y for p in points)
     margin = 0.08 * (top - bottom) or 0.05
     bottom, top = bottom - margin, top + margin
 
     def position(x: float, y: float) -> tuple[float, float]:
-        along = (math.log10(x) - low) / (high - low) * (WIDTH - LEFT - right - 12)
+        along = (math.log10(x) - low) / (high - low) * (WIDTH - LEFT - label_width - 12)
         return LEFT + 12 + along, 12 + (top - y) / (top - bottom) * (height - BOTTOM - 28)
 
     elements = [f'<line class="axis" x1="{LEFT}" x2="{WIDTH}" y1="{height - BOTTOM - 8}" y2="{height - BOTTOM - 8}"/>']
@@ -136,7 +136,7 @@ def draw_scatter(points: Sequence[Point], x_label: str, y_label: str) -> str:
         while any(abs(label_y - other_y) < 12 and abs(x - other_x) < 130 for other_x, other_y in placed):
             label_y += 12
         placed.append((x, label_y))
-        kind = "ours" if point.ours else "peer"
+        kind = "ours" if point.is_ours else "peer"
         elements.append(f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="4.5"/>')
         elements.append(f'<text class="{kind}" x="{x + 8:.1f}" y="{label_y:.1f}">{escape(point.name)}</text>')
     elements.append(f'<text class="name" x="{LEFT + 12}" y="{height - 3}">{escape(x_label)}</text>')

@@ -13,7 +13,7 @@ from inspect_kd.report.charts import draw_agreement
 from inspect_kd.report.html import card_table, document, tiles
 
 MAX_LISTED = 40
-"""Most convolutions that are listed by name."""
+"""Largest number of convolutions that are listed by name."""
 FASTER, SLOWER = 0.97, 1.03
 """Two times are called equal if their ratio lies between these."""
 
@@ -140,7 +140,10 @@ def _thresholds(conversion: Conversion) -> str:
     for name in conversion.before.limits:
         before, after = (calibration.limits[name].thresholds for calibration in (conversion.before, conversion.after))
         rows.append(
-            ("all" if name == "*" else name, *(f"{each.reinspect:.3f} / {each.reject:.3f}" for each in (before, after)))
+            (
+                "all" if name == "*" else name,
+                *(f"{thresholds.reinspect:.3f} / {thresholds.reject:.3f}" for thresholds in (before, after)),
+            )
         )
     note = "Calibrated again on this file's scores of the held-out sound parts: the promised rates hold for this file."
     return f'<h2>Thresholds</h2><p class="soft">{note} Re-inspect / reject.</p>{card_table(("category", "student", "this file"), rows)}'
@@ -161,9 +164,9 @@ def _kept_in_fp32(conversion: Conversion) -> str:
 
 
 def _times(conversion: Conversion) -> str:
+    keys = ("cpu_ms", "p50_ms", "p90_ms", "p99_ms")
     rows = [
         ("this file" if name == "this" else "plain fp32 in ONNX Runtime", *(f"{times[key]:.2f}" for key in keys))
-        for keys in [("cpu_ms", "p50_ms", "p90_ms", "p99_ms")]
         for name, times in conversion.times.items()
     ]
     return f"<h2>Time of one image</h2>{card_table(('', 'CPU ms', 'p50 ms', 'p90 ms', 'p99 ms'), rows)}" if rows else ""

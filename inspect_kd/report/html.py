@@ -18,7 +18,7 @@ class Html(str):
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A table cell with CSS classes of its own."""
+    """A table cell with its own CSS classes."""
 
     content: object
     classes: str
@@ -30,7 +30,7 @@ def escaped(value: object) -> Html:
 
 
 def document(*, title: str, heading: str, subtitle: str, body: str, style: str = "") -> str:
-    """A self-contained page in the house style. `subtitle` and `body` are markup, `style` is further CSS."""
+    """Return a self-contained page with the report's style. `subtitle` and `body` are markup, `style` is further CSS."""
     sheet = (files("inspect_kd.report") / STYLE_FILE).read_text(encoding="utf-8")
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -49,7 +49,7 @@ def table(
     row_headers: bool = False,
     last_row: str = "",
 ) -> Html:
-    """A table whose cells are escaped unless they are `Html`. `last_row` is a class of that row, such as `mean`."""
+    """Return a table whose cells are escaped unless they are `Html`. `last_row` is a class of that row, such as `mean`."""
     lines = [_row(row, is_header=row_headers) for row in rows]
     if last_row and lines:
         lines[-1] = lines[-1].replace("<tr>", f'<tr class="{last_row}">', 1)
@@ -76,11 +76,11 @@ def _cell(value: object) -> str:
 def card_table(
     head: Iterable[object], rows: Iterable[Iterable[object]], *, classes: str = "", last_row: str = ""
 ) -> Html:
-    """A table on a card of its own, which scrolls sideways where it is too wide."""
+    """Return a table on a card, which scrolls sideways if the table is too wide."""
     return Html(f'<div class="card scroll">{table(head, rows, classes=classes, last_row=last_row)}</div>')
 
 
 def tiles(figures: Iterable[tuple[object, object]]) -> Html:
-    """Large figures side by side: pairs of a value and its name."""
+    """Return large figures side by side, from pairs of a value and its name."""
     cells = (f'<div class="tile"><b>{escaped(value)}</b><span>{escaped(name)}</span></div>' for value, name in figures)
     return Html(f'<div class="tiles">{"".join(cells)}</div>')

@@ -42,12 +42,12 @@ def _records(examples: Mapping[str, Sequence[Example]]) -> Iterable[dict[str, ob
             }
 
 
-def read_pictures(run: Path, most: int) -> list[Example]:
-    """Read the examples in the first `most` lines of a run's file; empty without a file. Malformed lines are skipped."""
+def read_pictures(run: Path, max_lines: int) -> list[Example]:
+    """Read the examples in the first `max_lines` lines of a run's file; empty without a file. Malformed lines are skipped."""
     examples: list[Example] = []
     try:
         with open_plain_file(run / FILE_NAME, "pictures of a report", follow_links=False) as file:
-            for _ in range(most):
+            for _ in range(max_lines):
                 example = _parse(file.readline(MAX_LINE_BYTES))
                 if example is not None:
                     examples.append(example)

@@ -26,7 +26,7 @@ MAX_HEADER_BYTES = 100_000_000
 """The format's own limit."""
 TRAIN_AGAIN = "; remove the run's folder and train again"
 FIT, FITTED = "fit", "fitted"
-"""Stages of a student's training before those of the distillation, which have their own names."""
+"""`TrainingState.stage` before the first stage of the distillation: while the fit runs, and when it is complete."""
 ADAM_STATE = {"step", "exp_avg", "exp_avg_sq"}
 """State that AdamW, the only optimizer here, keeps for each updated parameter."""
 Count = Annotated[int, Field(ge=0)]
@@ -43,13 +43,15 @@ class TrainingState:
     """Within a stage after the fit."""
     best_step: Count = 0
     best_gap: float = -1.0
-    """Widest synthetic gap."""
+    """Widest synthetic gap so far, measured at `best_step`; -1 before the first measurement."""
     stale: Count = 0
     """Evaluations since the best one."""
     recipe: str = ""
+    """Digest of the recipe."""
     data: str = ""
+    """Digest of the data set."""
     real: str = ""
-    """Digest of the labelled and unlabelled parts; `recipe` and `data` are digests too."""
+    """Digest of the labelled and unlabelled parts."""
 
 
 def trained_state(student: nn.Module) -> dict[str, Tensor]:
@@ -79,7 +81,7 @@ def save(
 def read_state(path: Path) -> TrainingState:
     """Read the state alone, without the tensors."""
     with open_plain_file(path, "checkpoint") as file:
-        # Read by hand, as safetensors opens no name that is not UTF-8. The header: 8 bytes of length, then JSON.
+        # Read without safetensors, which cannot open names that are not UTF-8. The header: 8 bytes of length, then JSON.
         text = file.read(min(int.from_bytes(file.read(8), "little"), MAX_HEADER_BYTES))
     try:
         header = strict_json.loads(strict_json.loads(text)["__metadata__"]["progress"])

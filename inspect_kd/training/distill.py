@@ -113,7 +113,7 @@ class _Distillation:
         remaining = names if is_fresh else names[names.index(state.stage) :]
         to_train = [name for name in remaining if name != state.stage or state.stage_step < plans[name].steps]
         if is_fresh or any(freezes_body(name, settings) for name in to_train):
-            head_inputs_NChw = self.inputs.all_parts  # computed before a stage changes the decoder
+            head_inputs_NChw = self.inputs.all_inputs  # computed before a stage changes the decoder
             if is_fresh:
                 assert self.student.heads is not None
                 self.student.heads.fit_normalisation(head_inputs_NChw)

@@ -1,4 +1,4 @@
-"""The inputs of the student's heads, computed once for all samples: they do not change while its body is frozen.
+"""The inputs of the student's heads, computed once for all samples, since they do not change while its body is frozen.
 
 Shapes: N samples, B batch, C channels, h w grid.
 """
@@ -20,7 +20,7 @@ BATCH = 8
 
 
 class HeadInputs:
-    """Head inputs of all samples, computed when first read, before the body is trained; on the CPU in half precision.
+    """Head inputs of all samples, on the CPU in half precision. They are computed when first read; read them before the body is trained.
 
     Distillations that start from one fit, on the same dataset, can share them.
     """
@@ -33,7 +33,7 @@ class HeadInputs:
         self.first_NChw = torch.empty(0) if first_NChw is None else first_NChw
 
     @cached_property
-    def all_parts(self) -> Tensor:
+    def all_inputs(self) -> Tensor:
         """(N, C, h, w)."""
         count, head_inputs_NChw = len(self.first_NChw), self.first_NChw
         self.progress.phase("look: student", len(self.dataset) - count)
@@ -49,7 +49,7 @@ class HeadInputs:
         return head_inputs_NChw
 
     def select(self, numbers: Sequence[int], device: torch.device) -> Tensor:
-        return self.all_parts[list(numbers)].float().to(device)
+        return self.all_inputs[list(numbers)].float().to(device)
 
     def _compute(self, numbers: Sequence[int]) -> Tensor:
         images = [self.dataset[number].image for number in numbers]

@@ -73,7 +73,7 @@ def labels() -> BatchLabels:
 
 
 def teacher_outputs(teachers: int = 1, channels: int = 6) -> TeacherOutputs:
-    """Heat 0.9 on the defects, 0.1 elsewhere."""
+    """Outputs of teachers whose heat is 0.9 on the defects and 0.1 elsewhere."""
     generator, mask = torch.Generator().manual_seed(1), labels().mask_B1mm
     return {
         f"t{number}": PooledTeacherOutput(
@@ -101,7 +101,7 @@ def live_batch(teachers: int = 1) -> LiveBatch:
 
 
 def teacher_infos(count: int = 1, channels: int = 6) -> dict[str, TeacherInfo]:
-    """The first teacher is reliable; each further one is less so."""
+    """Teachers of which the first is the most reliable and the last the least."""
     vectors = torch.nn.functional.normalize(torch.randn(2, channels, generator=torch.Generator().manual_seed(4)), dim=1)
     infos = {}
     for number in range(count):
@@ -140,7 +140,7 @@ def distill_command(parts: Path, out: Path, *more: str) -> list[str]:
     return [*command(parts, out, "--teachers", str(recipe)), *settings, *more]
 
 
-def own_cache(home: Path) -> dict[str, str]:
+def environment_with_own_cache(home: Path) -> dict[str, str]:
     """An environment in which no other test has cached anything."""
     return os.environ | {"INSPECT_KD_CACHE": str(home / "cache")}
 

@@ -1,4 +1,4 @@
-"""One complete distillation, through the command line, for all tests of this folder."""
+"""Fixtures for all tests of this folder: one complete distillation through the command line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.distill.builders import distill_command, own_cache
+from tests.distill.builders import distill_command, environment_with_own_cache
 
 
 @pytest.fixture(scope="session")
@@ -16,7 +16,7 @@ def distilled_runs(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     """The folder of a student's run with every stage, `r`, and of its teacher's run."""
     out = tmp_path_factory.mktemp("distilled")
     result = subprocess.run(
-        distill_command(parts, out), capture_output=True, text=True, check=False, env=own_cache(out)
+        distill_command(parts, out), capture_output=True, text=True, check=False, env=environment_with_own_cache(out)
     )
     assert result.returncode == 0, result.stderr
     phases = {json.loads(line).get("phase") for line in result.stderr.splitlines() if line.startswith("{")}

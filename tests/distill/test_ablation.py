@@ -20,7 +20,7 @@ from tests.distill.builders import MEMORY_RECIPE
 
 Results = dict[str, list[dict[str, Any]]]
 ARMS = [replace(arm, changes=tuple(c.replace("1500", "3") for c in arm.changes)) for arm in ablate.list_arms([], None)]
-"""`fit` and `drawn`, three steps of it."""
+"""The arms `fit` and `drawn`, the latter with three steps."""
 
 
 @pytest.fixture(scope="module")
@@ -74,9 +74,11 @@ def test_arm_with_a_teacher_shares_samples_with_the_arm_before(home: Path, parts
     with_memory = ablate.Arm(
         name="memory", changes=ablate.teacher_changes([str(home / "tiny_memory.yaml")]), explanation="with a teacher"
     )
-    short = replace(with_memory, changes=tuple(c.replace("1500", "3").replace("600", "3") for c in with_memory.changes))
+    short_arm = replace(
+        with_memory, changes=tuple(c.replace("1500", "3").replace("600", "3") for c in with_memory.changes)
+    )
     (home / "out" / "seed0" / "drawn" / "result.json").unlink()
-    shared = run_ablation(home, parts, [*ARMS, short])
+    shared = run_ablation(home, parts, [*ARMS, short_arm])
     assert shared["memory"][0]["stages"] == {"supervise": 3, "refine": 3}
     assert shared["drawn"][0]["metrics"] == results["drawn"][0]["metrics"]
     assert len(list((home / "out").glob("*-tiny_memory-*/run.json"))) == 1
@@ -105,7 +107,7 @@ def test_page_shows_the_cost_of_teachers(results: Results, tmp_path: Path) -> No
     assert "| memory | 12 | 3.2 | 4 | 1 of 2 |" in page
 
 
-def test_arms_follow_from_teachers_and_unlabelled_parts() -> None:
+def test_arms_depend_on_teachers_and_unlabelled_parts() -> None:
     assert [arm.name for arm in ablate.list_arms([], None)] == ["fit", "drawn"]
     names = [arm.name for arm in ablate.list_arms(["a", "b"], "line/")]
     assert {"a", "b", "a, at its word", "all teachers", "contrast", "unlabelled"} <= set(names)

@@ -19,6 +19,7 @@ from tests.builders import make_job
 from tests.distill.builders import masked_defects, student_with_heads
 
 GENERATED = 10
+"""Number of generated samples. In `dataset`, sample 10 is unlabelled, 11 and 12 (mirrored) have a mask, 13 and 14 only a label."""
 
 
 def open_parts(parts: Path, real: RealParts, cache: SampleCache | None = None) -> DistillDataset:
@@ -29,7 +30,7 @@ def open_parts(parts: Path, real: RealParts, cache: SampleCache | None = None) -
 
 @pytest.fixture
 def real(parts: Path) -> RealParts:
-    """One unlabelled part; one labelled with a mask, one without."""
+    """One unlabelled part, one part labelled with a mask, and one labelled without a mask."""
     first, second = (replace(sample, split=None) for sample in masked_defects(open_dataset(parts))[:2])
     return RealParts(unlabelled=[Sample(image=first.image, category="")], labelled=[first, replace(second, mask=None)])
 
@@ -85,10 +86,10 @@ def test_dataset_with_more_labels_reuses_generated_samples_and_their_head_inputs
     student = student_with_heads().eval()
     first = open_parts(parts, RealParts())
     inputs = HeadInputs(student, first, NoProgress())
-    assert len(inputs.all_parts) == GENERATED
+    assert len(inputs.all_inputs) == GENERATED
     second = open_parts(parts, RealParts(labelled=real.labelled), cache=first.cache)
     monkeypatch.setattr(second, "teacher_samples", [])  # generating a sample again would fail
-    extended = HeadInputs(student, second, NoProgress(), first_NChw=inputs.all_parts).all_parts
+    extended = HeadInputs(student, second, NoProgress(), first_NChw=inputs.all_inputs).all_inputs
     assert len(extended) == len(second) == GENERATED + 2 * 2
-    assert torch.equal(extended[:GENERATED], inputs.all_parts) and not torch.equal(extended[10], extended[11])
+    assert torch.equal(extended[:GENERATED], inputs.all_inputs) and not torch.equal(extended[10], extended[11])
     assert second[0] is first[0]

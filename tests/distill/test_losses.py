@@ -45,7 +45,7 @@ def test_prompt_agreement_is_the_kl_of_two_classes(temperature: float) -> None:
 
 
 def test_heat_imitation_is_minimal_at_the_mean_of_the_targets() -> None:
-    """Teachers find one defect at four equal places: the mean is 0.25, the median 0."""
+    """The targets of four places with equal logits are 1, 0, 0 and 0: their mean is 0.25, their median 0."""
     logits, target, weight = torch.zeros(1, 1, 1, 4), torch.tensor([[[[1.0, 0.0, 0.0, 0.0]]]]), torch.ones(1, 1, 1, 4)
     assert losses.HeatImitation()(logits, target, weight).item() == pytest.approx(math.log(2))
     shift = torch.tensor(0.0, requires_grad=True)

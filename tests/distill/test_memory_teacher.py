@@ -24,7 +24,7 @@ def test_memory_is_hot_on_a_defect() -> None:
     assert distance[6:8, 6:8].mean() > 1.5 * distance[12:, 12:].mean()
 
 
-def test_distance_of_a_stored_part_comes_from_the_other_bank() -> None:
+def test_stored_part_is_compared_with_the_bank_that_does_not_hold_it() -> None:
     teacher, rng = memory_teacher(rows=4096), np.random.default_rng(0)
     base = rng.integers(90, 130, (64, 64, 3), dtype=np.uint8)
     stored = np.clip(base + rng.integers(-5, 5, base.shape), 0, 255).astype(np.uint8)
@@ -50,7 +50,7 @@ def test_sound_patches_are_nearer_to_a_coreset_than_to_random_rows() -> None:
     assert memory_teacher(rows=24, coreset=True).zero_distance < memory_teacher(rows=24, coreset=False).zero_distance
 
 
-def test_medium_heat_is_predicted_with_full_confidence() -> None:
+def test_medium_heat_has_full_confidence() -> None:
     """Heat 0.5 is a large distance, not uncertainty: its probability is measured on synthetic defects."""
     parts = [grey_part() for _ in range(4)]
     for number, image in enumerate(parts):

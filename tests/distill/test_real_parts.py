@@ -17,7 +17,7 @@ from inspect_kd.training import pipeline
 from inspect_kd.training.real_parts import labelled_parts, unlabelled_parts
 from inspect_kd.types import NoProgress, Split
 from tests.builders import InterruptedProgress, make_job
-from tests.distill.builders import distill_command, masked_defects, own_cache
+from tests.distill.builders import distill_command, environment_with_own_cache, masked_defects
 from tests.tiny import TINY
 
 
@@ -64,7 +64,9 @@ def test_training_uses_labelled_and_unlabelled_parts(parts: Path, tmp_path: Path
     unlabelled = line / "metal" / "test"
     (unlabelled / "torn.png").write_bytes(b"no image")
     words = distill_command(parts, tmp_path, "--labelled", str(labelled), "--unlabelled", str(unlabelled))
-    result = subprocess.run(words, capture_output=True, text=True, check=False, env=own_cache(tmp_path))
+    result = subprocess.run(
+        words, capture_output=True, text=True, check=False, env=environment_with_own_cache(tmp_path)
+    )
     assert result.returncode == 0, result.stderr
     assert "left out" in result.stderr and "torn.png" in result.stderr
     manifest = json.loads((tmp_path / "r" / "run.json").read_text())

@@ -61,8 +61,8 @@ def test_teacher_of_other_parts_is_used_with_a_note(
     distilled: Path, teacher_run: Path, parts: Path, tmp_path: Path
 ) -> None:
     progress = RecordingProgress()
-    recipe, fewer = with_teachers(distilled, teacher_run), open_dataset(parts).only("metal")
-    job = make_job(recipe, fewer, tmp_path / "r", progress=progress)
+    recipe, fewer_parts = with_teachers(distilled, teacher_run), open_dataset(parts).only("metal")
+    job = make_job(recipe, fewer_parts, tmp_path / "r", progress=progress)
     assert set(open_teachers(job, pipeline.train, tmp_path)) == {"tiny_memory"}
     assert any("trained on other parts than these" in note for note in progress.notes)
 

@@ -16,12 +16,15 @@ from safetensors.torch import load_file
 
 from inspect_kd.distill.stages import STAGES
 from inspect_kd.inspector import Inspector
-from tests.distill.builders import STEPS, distill_command, own_cache
+from tests.distill.builders import STEPS, distill_command, environment_with_own_cache
+
+FIT_STEPS = 24
+"""`fit.steps` of tests.tiny.TINY."""
 
 
 def test_every_step_of_every_stage_is_logged(distilled: Path) -> None:
     lines = [json.loads(line) for line in (distilled / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == list(range(1, 24 + 3 * STEPS + 1))
+    assert [line["step"] for line in lines] == list(range(1, FIT_STEPS + 3 * STEPS + 1))
     by_stage = {name: [line for line in lines if line.get("stage") == name] for name in STAGES}
     assert all(len(steps) == STEPS for steps in by_stage.values())
     assert {"tiny_memory_tokens", "tiny_memory_relations"} <= by_stage["align"][0].keys()
@@ -66,9 +69,11 @@ def test_artifact_runs_without_torch(distilled: Path, parts: Path) -> None:
 
 def test_killed_distillation_resumes_to_the_same_student(distilled: Path, parts: Path, tmp_path: Path) -> None:
     """It is killed in a stage after the fit; the teacher's run and its cached outputs are reused."""
-    lines_before_kill = 24 + STEPS + 2
+    lines_before_kill = FIT_STEPS + STEPS + 2
     words = [*distill_command(parts, tmp_path), "--set", "fit.checkpoint_every=1"]
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=own_cache(tmp_path))
+    process = subprocess.Popen(
+        words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment_with_own_cache(tmp_path)
+    )
     log, deadline = tmp_path / "r" / "metrics.jsonl", time.monotonic() + 240
     while time.monotonic() < deadline and not (
         log.is_file() and len(log.read_text().splitlines()) >= lines_before_kill
@@ -77,7 +82,9 @@ def test_killed_distillation_resumes_to_the_same_student(distilled: Path, parts:
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    result = subprocess.run([*words, "--resume"], capture_output=True, text=True, check=False, env=own_cache(tmp_path))
+    result = subprocess.run(
+        [*words, "--resume"], capture_output=True, text=True, check=False, env=environment_with_own_cache(tmp_path)
+    )
     assert result.returncode == 0, result.stderr
     assert "resuming at step" in result.stderr and "all were cached" in result.stderr
     first, second = load_file(distilled / "student.safetensors"), load_file(tmp_path / "r" / "student.safetensors")
@@ -88,6 +95,8 @@ def test_killed_distillation_resumes_to_the_same_student(distilled: Path, parts:
 def test_distillation_runs_on_a_gpu(parts: Path, tmp_path: Path) -> None:
     """Teachers, stages and reliability on CUDA."""
     words = distill_command(parts, tmp_path, "--device", "cuda")
-    result = subprocess.run(words, capture_output=True, text=True, check=False, env=own_cache(tmp_path))
+    result = subprocess.run(
+        words, capture_output=True, text=True, check=False, env=environment_with_own_cache(tmp_path)
+    )
     assert result.returncode == 0, result.stderr
     assert json.loads((tmp_path / "r" / "env.json").read_text())["device"].startswith("cuda")

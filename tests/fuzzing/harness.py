@@ -139,7 +139,7 @@ def fuzz(
             )
             findings = worker.run(config)
             result.workers += 1
-            result.fed += worker.fed
+            result.fed += worker.fed_s
             counts = worker.counts
             _add_counts(result, worker, index)
             for finding in findings:
@@ -193,7 +193,7 @@ class _Worker:
         self.sandbox.mkdir(parents=True)
         self.counters_file, self.log = self.home / "counters", self.home / "log"
         self.samples: list[tuple[int, int]] = []
-        self.fed = 0.0
+        self.fed_s = 0.0
 
     def run(self, config: WorkerConfig) -> list[Finding]:
         counters = Counters(self.counters_file)
@@ -234,7 +234,7 @@ class _Worker:
                 index, since = current, now
             if current != -1 and not begun:
                 begun = now
-            self.fed = now - begun if begun else 0.0
+            self.fed_s = now - begun if begun else 0.0
             if now - since > (START_S if current == -1 else WALL_PER_CPU * config.cpu_s):
                 return True
         return False

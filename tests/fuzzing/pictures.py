@@ -25,15 +25,15 @@ def seeds() -> list[bytes]:
     rgba = Image.fromarray(noise)
     rgb, grey, binary = rgba.convert("RGB"), rgba.convert("L"), rgba.convert("1")
     palette, cmyk, grey_alpha = rgb.quantize(17), rgb.convert("CMYK"), rgba.convert("LA")
-    deep = Image.fromarray((noise[:, :, 0].astype(np.uint16) << 8) + 7)
+    grey16 = Image.fromarray((noise[:, :, 0].astype(np.uint16) << 8) + 7)
     exif = Image.Exif()
     exif[0x0112], exif[0x010E], exif[0x8769] = 6, "about", {0x9000: b"0220"}
-    images = [_encode(image, "PNG") for image in (rgb, rgba, grey, binary, palette, grey_alpha, deep)]
+    images = [_encode(image, "PNG") for image in (rgb, rgba, grey, binary, palette, grey_alpha, grey16)]
     images += [_encode(palette, "PNG", transparency=3), _encode(rgb, "PNG", exif=exif.tobytes())]
     images += [_encode(image, "JPEG") for image in (rgb, grey, cmyk)]
     images += [_encode(rgb, "JPEG", exif=exif.tobytes()), _encode(rgb, "JPEG", progressive=True, quality=30)]
     images += [_encode(image, "BMP") for image in (rgb, grey, binary, palette, rgba)]
-    images += [_encode(image, "TIFF") for image in (rgb, rgba, grey, binary, palette, cmyk, deep, grey.convert("F"))]
+    images += [_encode(image, "TIFF") for image in (rgb, rgba, grey, binary, palette, cmyk, grey16, grey.convert("F"))]
     compressions = ("tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg")
     images += [_encode(rgb, "TIFF", compression=compression) for compression in compressions]
     images += [_encode(binary, "TIFF", compression=compression) for compression in ("group3", "group4")]
@@ -44,10 +44,10 @@ def seeds() -> list[bytes]:
         _encode(grey, "TIFF", compression="tiff_adobe_deflate", tile=(16, 16)),
         _encode(rgb, "TIFF", big_tiff=True),
     ]
-    wide = np.dstack([noise.astype(np.uint16) * 257] * 1)
-    images += [cv2.imencode(suffix, wide[:, :, :3])[1].tobytes() for suffix in (".png", ".tiff")]
+    rgba16 = noise.astype(np.uint16) * 257
+    images += [cv2.imencode(suffix, rgba16[:, :, :3])[1].tobytes() for suffix in (".png", ".tiff")]
     # Not in TIFF, where OpenCV does not declare the fourth channel as alpha.
-    return [*images, cv2.imencode(".png", wide)[1].tobytes()]
+    return [*images, cv2.imencode(".png", rgba16)[1].tobytes()]
 
 
 def _encode(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -185,7 +185,7 @@ BOMB_SIDES = (4000, 9000, 13_000, 14_100, 15_000, 30_000)
 
 @cache
 def bomb(side: int, depth: int, colour: int) -> bytes:
-    """Make a PNG of white pixels, a thousandth of their size. `colour` is PNG's colour type: 0 grey, 2 RGB, 6 RGBA."""
+    """Make a PNG of white pixels, a thousand times smaller than its pixels. `colour`: PNG's colour type, 0 grey, 2 RGB, 6 RGBA."""
     depth = 8 if depth == 1 and colour else depth
     row = b"\0" + b"\xff" * ((side * depth * {0: 1, 2: 3, 6: 4}[colour] + 7) // 8)
     # Huge images get a tenth of their rows, to save time: truncated images are refused, too.

@@ -1,6 +1,6 @@
 """Detect files that an input makes the program open outside its folder, by an audit hook and inotify.
 
-Bait files lie in a folder beside the sandbox that inputs may read; inotify also reports files that native code opens.
+Inputs may read the sandbox. Bait files lie in a folder beside it, where inotify also reports files that native code opens.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ EVENT = struct.Struct("iIII")
 
 
 class Watch:
-    """Armed while an input is processed; `opened` lists forbidden files that were opened."""
+    """Records forbidden files in `opened` when the program opens them while `is_armed` is true."""
 
     def __init__(self, sandbox: Path, bait: Path) -> None:
-        self.armed = False
+        self.is_armed = False
         self.opened: list[str] = []
         folders = (sandbox, sys.prefix, sys.base_prefix, sys.exec_prefix, Path(__file__).parents[2], *sys.path)
         # Files of the system that runtimes read: processor, memory, time zone.
@@ -32,13 +32,13 @@ class Watch:
         sys.addaudithook(self._hook)
 
     def _hook(self, event: str, arguments: tuple[object, ...]) -> None:
-        if not self.armed or event != "open" or not isinstance(arguments[0], str | bytes):
+        if not self.is_armed or event != "open" or not isinstance(arguments[0], str | bytes):
             return
         path = os.path.realpath(os.fsdecode(arguments[0]))
         if not any(path == allowed or path.startswith(f"{allowed}{os.sep}") for allowed in self.allowed):
             self.opened.append(path)
 
-    def take(self) -> list[str]:
+    def take_opened(self) -> list[str]:
         """Return the forbidden files opened since the last call."""
         opened, self.opened = self.opened, []
         return opened + (["the bait outside the folder"] if _was_opened(self.bait_events) else [])

@@ -89,7 +89,7 @@ class Counters:
 
 
 def random_of(config: WorkerConfig, index: int) -> Random:
-    """Make the random numbers of one input, which depend on target, seed and number alone."""
+    """Return the random generator of one input, seeded with its target, seed and number alone."""
     return Random(f"{config.target}/{config.seed}/{index}")
 
 
@@ -114,17 +114,17 @@ def main() -> None:
         target.warm_up()
     _limit_memory(config)
     counters["base_kb"] = base = _peak_kb()
-    sampled = begun = time.monotonic()
+    sampled_at = begun_at = time.monotonic()
     reported: set[tuple[str, str]] = set()
     for index in range(config.start, config.start + len(inputs)) if config.replay else range(config.start, config.stop):
         data = inputs[0] if config.replay else target.make(random_of(config, index))
         counters["index"] = index
         _limit_cpu(config.cpu_s)
-        watch.take()
-        watch.armed = True
+        watch.take_opened()
+        watch.is_armed = True
         problem = _feed(target, data, counters)
-        watch.armed = False
-        if opened := watch.take():
+        watch.is_armed = False
+        if opened := watch.take_opened():
             problem = ("outside", f"opened {', '.join(sorted(set(opened)))[:300]}")
         counters["peak_kb"] = peak = _peak_kb()
         if peak - base > config.megabytes * 1024:
@@ -139,10 +139,10 @@ def main() -> None:
             if problem[0] == "memory":
                 os._exit(MEMORY_EXIT_CODE)
         now = time.monotonic()
-        if now - sampled > config.sample_every_s:
-            sampled = now
+        if now - sampled_at > config.sample_every_s:
+            sampled_at = now
             _report(sample=index, kb=_resident_kb())
-        if now - begun > config.seconds:
+        if now - begun_at > config.seconds:
             break
     counters["done"] = 1
 

@@ -14,7 +14,7 @@ from inspect_kd.datasets.textures import Rng, noise_field
 KINDS = ("missing_part", "turned_part", "solder_bridge", "broken_trace", "scratch")
 CHIP = (0.5, 0.47, 0.30, 0.26)
 LEGS = 6
-# Small components: x, y, rotation in degrees.
+# Small components: x, y, turn in degrees.
 PASSIVES = [
     (0.17, 0.22, 0),
     (0.17, 0.36, 0),
@@ -59,11 +59,11 @@ def draw(rng: Rng, kind: str | None, defect_rng: Rng) -> Surface:
         pad = box(x, y, 0.055, 0.075, corner=0.006)
         surface.paint(pad, np.array(GOLD, np.float32) * np.float32(rng.normal(1, 0.04)), gloss=0.55)
         surface.height += pad * 1.5
-    defective = int(defect_rng.integers(len(PASSIVES)))
+    chosen_passive = int(defect_rng.integers(len(PASSIVES)))
     for number, (x, y, turn) in enumerate(PASSIVES):
         dx, dy, skew = rng.normal(0, 0.001), rng.normal(0, 0.001), rng.normal(0, 0.7)
-        is_defective = number == defective
-        if is_defective and kind == "turned_part":
+        is_chosen = number == chosen_passive
+        if is_chosen and kind == "turned_part":
             skew += defect_rng.choice([-1, 1]) * defect_rng.uniform(22, 60)
             dx += defect_rng.normal(0, 0.006)
         _passive(
@@ -73,7 +73,7 @@ def draw(rng: Rng, kind: str | None, defect_rng: Rng) -> Surface:
             turn,
             turn + skew,
             number,
-            is_missing=is_defective and kind == "missing_part",
+            is_missing=is_chosen and kind == "missing_part",
         )
     _chip(surface, rng, bridge_rng=defect_rng if kind == "solder_bridge" else None)
     _draw_print(surface)
@@ -104,34 +104,34 @@ def _passive(
     surface: Surface,
     at: tuple[float, float],
     pads_at: tuple[float, float],
-    turn: float,
-    rotation: float,
+    pads_turn: float,
+    body_turn: float,
     number: int,
     *,
     is_missing: bool,
 ) -> None:
     """Draw a resistor or capacitor on two pads; the pads stay at their design position."""
     for side in (-1, 1):
-        px = pads_at[0] + side * 0.048 * np.cos(np.radians(turn))
-        py = pads_at[1] + side * 0.048 * np.sin(np.radians(turn))
-        pad = box(px, py, 0.036, 0.058, turn=turn, corner=0.004)
+        px = pads_at[0] + side * 0.048 * np.cos(np.radians(pads_turn))
+        py = pads_at[1] + side * 0.048 * np.sin(np.radians(pads_turn))
+        pad = box(px, py, 0.036, 0.058, turn=pads_turn, corner=0.004)
         surface.paint(pad, SOLDER, gloss=0.5)
         surface.height += pad * 1.2
     if is_missing:
         return
-    body = box(*at, 0.104, 0.054, turn=rotation, corner=0.004)
-    shadow = box(at[0] + 0.006, at[1] + 0.008, 0.104, 0.054, turn=rotation, soft=0.012)
+    body = box(*at, 0.104, 0.054, turn=body_turn, corner=0.004)
+    shadow = box(at[0] + 0.006, at[1] + 0.008, 0.104, 0.054, turn=body_turn, soft=0.012)
     surface.colour *= 1 - 0.45 * shadow[:, :, None]
     colour = (0.09, 0.09, 0.10) if number % 3 else (0.62, 0.47, 0.33)
     surface.paint(body, colour, gloss=0.18)
     surface.height += body * 5
     for side in (-1, 1):
-        ex = at[0] + side * 0.042 * np.cos(np.radians(rotation))
-        ey = at[1] + side * 0.042 * np.sin(np.radians(rotation))
-        cap = box(ex, ey, 0.022, 0.055, turn=rotation, corner=0.003)
+        ex = at[0] + side * 0.042 * np.cos(np.radians(body_turn))
+        ey = at[1] + side * 0.042 * np.sin(np.radians(body_turn))
+        cap = box(ex, ey, 0.022, 0.055, turn=body_turn, corner=0.003)
         surface.paint(cap, SOLDER, gloss=0.6)
     if number % 3:
-        _draw_text(surface, f"{10 + number}3", at, 0.26, (0.85, 0.85, 0.85), turn=turn)
+        _draw_text(surface, f"{10 + number}3", at, 0.26, (0.85, 0.85, 0.85), turn=pads_turn)
 
 
 def _chip(surface: Surface, rng: Rng, bridge_rng: Rng | None) -> None:

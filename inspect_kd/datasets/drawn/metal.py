@@ -50,9 +50,9 @@ def _hole(surface: Surface, x: float, y: float, rng: Rng) -> None:
     distance = distance_to(x, y)
     chamfer = np.clip((RADIUS + 0.012 - distance) / 0.012, 0, 1)
     surface.height -= chamfer * rng.uniform(5, 6)
-    shadow = np.clip((distance - RADIUS * 0.2) / RADIUS, 0, 1)[:, :, None] * 0.05
+    wall_light = np.clip((distance - RADIUS * 0.2) / RADIUS, 0, 1)[:, :, None] * 0.05
     surface.paint(disc(x, y, RADIUS), (0.035, 0.035, 0.04), gloss=0)
-    surface.colour += disc(x, y, RADIUS)[:, :, None] * shadow
+    surface.colour += disc(x, y, RADIUS)[:, :, None] * wall_light
 
 
 def _place(defect_rng: Rng) -> tuple[float, float]:

@@ -102,15 +102,15 @@ class Onnx(Target):
         self.graphs = graphs
         self.seeds = [graphs.artifact().SerializeToString()]
         path = os.environ.get(ARTIFACT)
-        self.large = Path(path).resolve().read_bytes() if path else b""
-        self._link_bait(sandbox)
+        self.real_artifact = Path(path).resolve().read_bytes() if path else b""
+        self._enter_sandbox(sandbox)
         self.image = np.random.default_rng(0).integers(0, 256, (20, 24, 3), dtype=np.uint8)
 
     def warm_up(self) -> None:
         self.feed(self.seeds[0])
 
-    def _link_bait(self, sandbox: Path) -> None:
-        """Link to the bait, and make `sandbox` the working directory, because external tensors have relative paths."""
+    def _enter_sandbox(self, sandbox: Path) -> None:
+        """Make `sandbox`, with links to the bait, the working directory, because external tensors have relative paths."""
         secret = self.bait / "secret.bin"
         (sandbox / "folder").symlink_to(self.bait)
         (sandbox / "link.bin").symlink_to(secret)
@@ -118,8 +118,8 @@ class Onnx(Target):
         os.chdir(sandbox)
 
     def make(self, rng: Random) -> bytes:
-        if self.large and rng.random() < 0.01:
-            return mutate_bytes(rng, self.large, self.seeds[0])
+        if self.real_artifact and rng.random() < 0.01:
+            return mutate_bytes(rng, self.real_artifact, self.seeds[0])
         return self.graphs.make_hostile(rng, self.seeds, self.sandbox)
 
     def feed(self, data: bytes) -> None:
@@ -148,7 +148,7 @@ class Quarantine(Onnx):
         from inspect_kd.inspector import Inspector
 
         os.environ["INSPECT_KD_CACHE"] = str(self.sandbox / "cache")
-        quarantine.SECONDS, quarantine.MEGABYTES = 5, 1024
+        quarantine.MAX_SECONDS, quarantine.BASE_MEGABYTES = 5, 1024
         path = self.sandbox / f"a{self.suffix}"
         path.write_bytes(data)
         Inspector(path)(self.image)

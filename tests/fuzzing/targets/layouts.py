@@ -42,9 +42,10 @@ class Trees(Target):
         tables = [path for path in self.files[name] if path.endswith(".csv")]
         if tables and rng.random() < 0.7:
             table = (self.seeds[name] / tables[0]).read_bytes()
-            return ["write", tables[0], _table(rng, table, self.bait).decode("latin-1")]
+            return ["write", tables[0], _mutate_table(rng, table, self.bait).decode("latin-1")]
         if name == "csv" and file in tables:
-            return ["folder", "images"]  # the table's path comes from the user, and may be a link
+            # The user names this table, so a link in its place is followed and would be no finding: change something else.
+            return ["folder", "images"]
         other_file = rng.choice(self.files[name])
         odd_names = ("ground_truth", "a\nb.png", "\udcff.png", "x" * 240 + ".png", ".png", "ok.png", "a_mask_mask.png")
         match rng.randrange(9):
@@ -98,8 +99,8 @@ class Trees(Target):
                     continue
 
 
-def _table(rng: Random, table: bytes, bait: Path) -> bytes:
-    """Mutate a CSV: paths that lead outside, short rows, unclosed quotes."""
+def _mutate_table(rng: Random, table: bytes, bait: Path) -> bytes:
+    """Mutate a CSV with paths that lead outside, short rows or unclosed quotes."""
     rows = [row.split(b",") for row in table.splitlines()]
     paths = (
         "../../outside/secret.png",
