@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from inspect_kd.models.layers.losses import focal
+from inspect_kd.models.layers.losses import focal_loss
 
 MAX_SIDE = 14
 """Largest grid for relations: tokens are pooled to 14 x 14, since a full Gram matrix would be larger than the features."""
@@ -107,7 +107,7 @@ class FocalL1:
         if not has_mask_B.any():
             return logits_B1mm.sum() * 0
         heat, mask = logits_B1mm[has_mask_B].sigmoid(), mask_B1mm[has_mask_B]
-        return focal(heat, mask, self.gamma) + (heat - mask).abs().mean()
+        return focal_loss(heat, mask, self.gamma) + (heat - mask).abs().mean()
 
 
 @dataclass(frozen=True, slots=True)

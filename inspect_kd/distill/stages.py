@@ -189,8 +189,8 @@ class Refine(Stage):
         with torch.no_grad():
             for averaged, current in zip(earlier.parameters(), self.heads.parameters(), strict=True):
                 averaged.lerp_(current, 1 - EMA_DECAY)
-            for averaged, current in zip(earlier.buffers(), self.heads.buffers(), strict=True):
-                averaged.copy_(current)
+            for averaged_buffer, buffer in zip(earlier.buffers(), self.heads.buffers(), strict=True):
+                averaged_buffer.copy_(buffer)
 
     def imitation_losses(
         self, outputs: HeadOutputs, head_inputs_BChw: Tensor, teachers: TeacherOutputs

@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from inspect_kd.datasets.synthetic import add_defect
 from inspect_kd.datasets.textures import draw_scene
-from inspect_kd.distill.shipped_weights import HELD_OUT, Optimization, save_weights, training_options
+from inspect_kd.distill.shipped_weights import HELD_OUT, Optimization, build_parser, save_weights
 from inspect_kd.models.sam.boundary import iou_and_boundary_iou
 from inspect_kd.models.sam.load import build_sam, embed
 from inspect_kd.models.sam.losses import mask_iou, mask_loss
@@ -169,7 +169,7 @@ def evaluate_sam(sam: Any, side: int, mask_side: int, count: int = 200) -> dict[
 
 
 def main() -> None:
-    parser = training_options(__doc__, to="models/tiny_sam.safetensors", steps=4000, batch=8, rate=2e-3)
+    parser = build_parser(__doc__, to="models/tiny_sam.safetensors", steps=4000, batch=8, rate=2e-3)
     parser.add_argument("--start", type=Path, help="start from these weights, and train on other scenes")
     parser.add_argument(
         "--first-counts", type=float, default=1.0, help="weight of the first round's loss; the second one's is 1"
