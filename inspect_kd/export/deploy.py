@@ -77,7 +77,7 @@ class VerificationData:
     sound: Callable[[], Images] | None = None
     """Loads sound training images."""
     checked: Callable[[], Images] | None = None
-    """Loads held-out sound images and synthetic copies of them, on which quantisation measures the change."""
+    """Loads held-out sound images and their copies with synthetic defects; quantisation measures its change on them."""
     recalibrate: Callable[[Model], Calibration] | None = None
     """Derives thresholds from the artifact's own scores."""
     progress: Progress = dataclasses.field(default_factory=NoProgress)
