@@ -20,7 +20,7 @@ from inspect_kd.models import encoders
 from inspect_kd.models.base import ModelOutput
 from inspect_kd.models.encoders import EncoderSpec, build_encoder, empty_encoder, weights_available
 from inspect_kd.models.layers.attention import LearnedMemory, LearnedQueries
-from inspect_kd.models.layers.discrepancy import Smooth, gaussian_taps, top_mean
+from inspect_kd.models.layers.discrepancy import GaussianSmoothing, gaussian_taps, top_mean
 from inspect_kd.models.layers.features import box_sum, join
 from inspect_kd.models.layers.omni_block import GlobalBranch, OmniBlock, PlainBranch
 from inspect_kd.models.layers.prototypes import Prototypes
@@ -398,7 +398,7 @@ def test_smoothing_kernel_reaches_4_sigma() -> None:
     assert gaussian_taps(4.0).numel() == 33
     assert gaussian_taps(1.0)[0] < 1e-3
     flat = torch.full((1, 1, 16, 16), 3.0)
-    assert torch.allclose(Smooth(1.0)(flat), flat, atol=1e-5)
+    assert torch.allclose(GaussianSmoothing(1.0)(flat), flat, atol=1e-5)
 
 
 def test_score_is_robust_to_a_dead_pixel() -> None:

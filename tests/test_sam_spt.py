@@ -173,7 +173,7 @@ def test_second_decoder_runs_on_the_crop_around_the_draft(folder: str) -> None:
 
 def test_truth_of_the_final_mask_is_cropped_with_its_square(folder: str) -> None:
     teacher = teacher_of(folder, closer=True, random=False)
-    output, truth, cropped_truth = teacher._masks_and_truth(teacher_samples(8), np.random.default_rng(0))
+    output, truth, cropped_truth = teacher._predict_with_truth(teacher_samples(8), np.random.default_rng(0))
     assert truth.shape == cropped_truth.shape == output.final_K1hw.shape
     defective = truth.flatten(1).amax(dim=1) > 0
     assert defective.any() and not defective.all() and not torch.equal(truth, cropped_truth)

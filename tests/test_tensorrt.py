@@ -18,7 +18,7 @@ from inspect_kd.errors import BadInput, EnvironmentFault, GateFailed
 from inspect_kd.export.engine_cache import EngineKey
 from inspect_kd.export.options import RuntimeOptions
 from inspect_kd.export.tensorrt_rules import load_table, refuse_unsupported
-from inspect_kd.export.to_tensorrt import TIMING_FILE, plan_for
+from inspect_kd.export.to_tensorrt import TIMING_FILE, load_or_build_plan
 from inspect_kd.export.wire import card_text
 from inspect_kd.inspector import Inspector
 
@@ -134,7 +134,7 @@ def test_engine_is_built_once_with_the_shared_timing_file(run: Path, tmp_path: P
         return b"plan"
 
     for _ in range(2):
-        assert plan_for(data, card, options, build, KEY) == b"plan"
+        assert load_or_build_plan(data, card, options, build, KEY) == b"plan"
     assert timing_files == [tmp_path / "engines" / TIMING_FILE]
 
 
@@ -146,7 +146,7 @@ def test_rejected_engine_is_not_cached(run: Path, tmp_path: Path) -> None:
         raise BadInput("the scores of the engine differ")
 
     with pytest.raises(BadInput):
-        plan_for(data, card, options, reject, KEY)
+        load_or_build_plan(data, card, options, reject, KEY)
     assert not list((tmp_path / "engines").glob("*.plan"))
 
 

@@ -24,8 +24,8 @@ from inspect_kd.evaluate import measure, measures_to_json, predict_samples
 from inspect_kd.export.graph import ArtifactGraph, TorchModel
 from inspect_kd.models.base import ModelOutput
 from inspect_kd.models.encoders import Encoder, build_encoder
-from inspect_kd.models.layers.discrepancy import Smooth, top_mean
-from inspect_kd.models.layers.neighbours import GROUPS, MAP_STRIDE, Patches, distance_map
+from inspect_kd.models.layers.discrepancy import GaussianSmoothing, top_mean
+from inspect_kd.models.layers.neighbours import GROUPS, MAP_STRIDE, PatchExtractor, distance_map
 from inspect_kd.types import Progress, Split
 
 MAX_PATCHES = 60_000
@@ -39,9 +39,9 @@ SCORE_SHARE = 0.01
 class NearestNeighbours(nn.Module):
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
-        self.patches = Patches(encoder)
+        self.patches = PatchExtractor(encoder)
         self.banks: list[Tensor] = []
-        self.smooth = Smooth(SIGMA / MAP_STRIDE)
+        self.smooth = GaussianSmoothing(SIGMA / MAP_STRIDE)
 
     def fit(self, store: ImageStore, progress: Progress) -> None:
         """Fit the feature normalisation in a first pass, keep random patches in a second."""

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from inspect_kd.datasets.textures import draw_scene
-from inspect_kd.distill.shipped_weights import HELD_OUT, Optimization, save_weights, training_options
+from inspect_kd.distill.shipped_weights import HELD_OUT, Optimization, build_parser, save_weights
 from inspect_kd.models.embedded_encoder import CHANNELS, EmbeddedEncoder
 from inspect_kd.models.encoders import Encoder, EncoderSpec, build_encoder
 
@@ -29,7 +29,7 @@ TEACHER = "mobilenetv2_100"
 
 
 class Scenes(Dataset[Tensor]):
-    """Drawn scenes; scene `i` is always the same."""
+    """Drawn scenes from number `first` on; each number always gives the same scene."""
 
     def __init__(self, first: int, count: int, size: int) -> None:
         self.first, self.count, self.size = first, count, size
@@ -52,15 +52,15 @@ def distill(
     spec = EncoderSpec(name="embedded", mean=(0.5,) * 3, std=(0.5,) * 3, licence="Apache-2.0", source="in training")
     student = Encoder(body, CHANNELS, spec)
     body.requires_grad_(True)
-    norms = compute_norms(teacher, size)
+    statistics = compute_statistics(teacher, size)
     optimization = Optimization(body, rate=rate, steps=steps, warm_up=0.1, print_every=100)
     scenes = DataLoader(Scenes(0, steps * batch, size), batch_size=batch, num_workers=workers)
     body.train()
     for images in scenes:
         inputs = images.float().contiguous(memory_format=torch.channels_last)
         with torch.no_grad():
-            targets = normalise(teacher(inputs), norms)
-        pairs = zip(targets, normalise(student(inputs), norms), strict=True)
+            targets = normalise(teacher(inputs), statistics)
+        pairs = zip(targets, normalise(student(inputs), statistics), strict=True)
         loss = torch.stack([distance(target, features) for target, features in pairs]).sum()
         optimization.take_step(loss)
     body.eval()
@@ -68,22 +68,22 @@ def distill(
         "steps": steps,
         "batch": batch,
         "size": size,
-        "held_out_cosine": mean_similarity(teacher, student, norms, size),
+        "held_out_cosine": mean_similarity(teacher, student, statistics, size),
     }
 
 
 def distance(target_BChw: Tensor, features_BChw: Tensor) -> Tensor:
-    """1 - cosine, by which students compare features, and a small term for the length."""
+    """1 - cosine, as students compare features, plus a small term for the features' length."""
     angular = (1 - F.cosine_similarity(target_BChw, features_BChw, dim=1)).mean()
     return angular + 0.2 * F.smooth_l1_loss(features_BChw, target_BChw)
 
 
-Norms = list[tuple[Tensor, Tensor]]
-"""Mean and standard deviation of each level's channels."""
+ChannelStatistics = list[tuple[Tensor, Tensor]]
+"""Mean and standard deviation of the channels, for each level."""
 
 
-def compute_norms(teacher: Encoder, size: int, scenes: int = 64) -> Norms:
-    """Compute the norms over held-out scenes."""
+def compute_statistics(teacher: Encoder, size: int, scenes: int = 64) -> ChannelStatistics:
+    """Compute the statistics of the teacher's features on held-out scenes."""
     with torch.no_grad():
         levels = [
             torch.cat(level)
@@ -92,30 +92,30 @@ def compute_norms(teacher: Encoder, size: int, scenes: int = 64) -> Norms:
     return [(x.mean(dim=(0, 2, 3), keepdim=True), x.std(dim=(0, 2, 3), keepdim=True) + 1e-3) for x in levels]
 
 
-def normalise(features: list[Tensor], norms: Norms) -> list[Tensor]:
-    return [(x - mean) / std for x, (mean, std) in zip(features, norms, strict=True)]
+def normalise(features: list[Tensor], statistics: ChannelStatistics) -> list[Tensor]:
+    return [(x - mean) / std for x, (mean, std) in zip(features, statistics, strict=True)]
 
 
 def held_out_batches(count: int, size: int) -> Iterator[Tensor]:
-    """Batches of held-out scenes."""
+    """Yield held-out scenes in batches of 16."""
     scenes = Scenes(HELD_OUT, count, size)
     for start in range(0, count, 16):
         yield torch.stack([scenes[i] for i in range(start, min(start + 16, count))]).float()
 
 
-def mean_similarity(teacher: Encoder, student: Encoder, norms: Norms, size: int) -> list[float]:
+def mean_similarity(teacher: Encoder, student: Encoder, statistics: ChannelStatistics, size: int) -> list[float]:
     """Mean cosine similarity of teacher and student at each level, on held-out scenes."""
     sums, count = torch.zeros(3), 0
     with torch.no_grad():
         for batch in held_out_batches(64, size):
-            pairs = zip(normalise(teacher(batch), norms), normalise(student(batch), norms), strict=True)
+            pairs = zip(normalise(teacher(batch), statistics), normalise(student(batch), statistics), strict=True)
             sums += torch.stack([F.cosine_similarity(t, s, dim=1).mean() for t, s in pairs])
             count += 1
     return [round(value, 4) for value in (sums / count).tolist()]
 
 
 def main() -> None:
-    parser = training_options(__doc__, to="models/embedded_encoder.safetensors", steps=3000, batch=16, rate=3e-3)
+    parser = build_parser(__doc__, to="models/embedded_encoder.safetensors", steps=3000, batch=16, rate=3e-3)
     parser.add_argument("--weights", required=True, help=f"folder that holds {TEACHER}*.safetensors")
     parser.add_argument("--size", type=int, default=160)
     arguments = parser.parse_args()

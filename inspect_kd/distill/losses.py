@@ -1,6 +1,6 @@
 """Losses against a teacher's output or a label: one class each, its source named.
 
-All were written anew from the papers. Heat is a probability of damage; tokens are dense features.
+All are implemented from the papers. Heat is the probability of a defect at a place; tokens are dense features.
 
 Shapes: B batch, C channels, P class vectors, N pooled places, h w token grid, m m grid of heat.
 """
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from inspect_kd.models.layers.losses import focal
+from inspect_kd.models.layers.losses import focal_loss
 
 MAX_SIDE = 14
 """Largest grid for relations: tokens are pooled to 14 x 14, since a full Gram matrix would be larger than the features."""
@@ -22,7 +22,7 @@ MAX_SIDE = 14
 @dataclass(frozen=True, slots=True)
 class TokenImitation:
     """1 - cosine of tokens: MDist of LLaVA-KD (arXiv 2410.16236). With the teacher's tokens of the same image it is the plain
-    stream of STLM (arXiv 2412.12606); with those of the image before its defect was drawn, STLM's denoising stream."""
+    stream of STLM (arXiv 2412.12606); with those of the image before its synthetic defect was added, STLM's denoising stream."""
 
     def __call__(self, student_BChw: Tensor, teacher_BChw: Tensor) -> Tensor:
         return (1 - F.cosine_similarity(student_BChw, teacher_BChw, dim=1, eps=1e-6)).mean()
@@ -54,24 +54,24 @@ class PromptAgreement:
     temperature: float = 1.0
 
     def __call__(self, student_BChw: Tensor, teacher_BChw: Tensor, vectors_PC: Tensor) -> Tensor:
-        student, teacher = (self._log_classes(tokens, vectors_PC) for tokens in (student_BChw, teacher_BChw))
+        student, teacher = (self._log_probabilities(tokens, vectors_PC) for tokens in (student_BChw, teacher_BChw))
         kl_B1hw = (teacher.exp() * (teacher - student)).sum(dim=1)
         return self.temperature**2 * kl_B1hw.mean()
 
-    def _log_classes(self, tokens_BChw: Tensor, vectors_PC: Tensor) -> Tensor:
+    def _log_probabilities(self, tokens_BChw: Tensor, vectors_PC: Tensor) -> Tensor:
         cosine_BPhw = torch.einsum("bchw,pc->bphw", F.normalize(tokens_BChw, dim=1), vectors_PC)
         return (self.scale * cosine_BPhw / self.temperature).log_softmax(dim=1)
 
 
 @dataclass(frozen=True, slots=True)
 class HeatImitation:
-    """Cross-entropy with the teachers' probability of damage, weighted at each place by their confidence: the KL of MulKI and
-    PromptKD up to a constant. Its optimum is the mean of the targets; an L1 loss would have their median, which is `sound`
+    """Cross-entropy with the teachers' probability of a defect, weighted at each place by their confidence: the KL of MulKI and
+    PromptKD up to a constant. Its optimum is the mean of the targets; an L1 loss would have their median, which is near 0
     nearly everywhere."""
 
     def __call__(self, logits_B1mm: Tensor, target_B1mm: Tensor, weight_B1mm: Tensor) -> Tensor:
-        each_B1mm = F.binary_cross_entropy_with_logits(logits_B1mm, target_B1mm, reduction="none")
-        return _weighted_mean(each_B1mm, weight_B1mm)
+        loss_B1mm = F.binary_cross_entropy_with_logits(logits_B1mm, target_B1mm, reduction="none")
+        return _weighted_mean(loss_B1mm, weight_B1mm)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +84,11 @@ class WeightedL1:
 
 @dataclass(frozen=True, slots=True)
 class DynamicContrast:
-    """|student - teacher| over |student - earlier student|: DCKD's pull and push. Both are weighted by heat, since
-    most places are sound and would make the push vanish. The push has a lower bound: at first both students are equal."""
+    """|student - teacher| divided by |student - earlier student|: the pull and push of DCKD. Both are weighted by heat, since
+    most places are sound and would make the push vanish. The push has a lower bound, because at first both students are equal."""
 
     floor: float = 0.02
+    """Lower bound of the push."""
 
     def __call__(self, student_B1mm: Tensor, target_B1mm: Tensor, weight_B1mm: Tensor, earlier_B1mm: Tensor) -> Tensor:
         hot_B1mm = weight_B1mm * torch.maximum(target_B1mm, earlier_B1mm)
@@ -106,14 +107,15 @@ class FocalL1:
         if not has_mask_B.any():
             return logits_B1mm.sum() * 0
         heat, mask = logits_B1mm[has_mask_B].sigmoid(), mask_B1mm[has_mask_B]
-        return focal(heat, mask, self.gamma) + (heat - mask).abs().mean()
+        return focal_loss(heat, mask, self.gamma) + (heat - mask).abs().mean()
 
 
 @dataclass(frozen=True, slots=True)
 class ImageLabelLoss:
-    """Cross-entropy of the hottest places' mean, for parts that are labelled without a mask."""
+    """Cross-entropy of the mean logit of the hottest places, for parts that are labelled without a mask."""
 
     share: float = 0.01
+    """Share of the places that count as hottest."""
 
     def __call__(self, logits_B1mm: Tensor, defective_B: Tensor, has_label_B: Tensor) -> Tensor:
         if not has_label_B.any():
@@ -123,5 +125,5 @@ class ImageLabelLoss:
         return F.binary_cross_entropy_with_logits(hottest_B, defective_B[has_label_B].float())
 
 
-def _weighted_mean(each_B1mm: Tensor, weight_B1mm: Tensor) -> Tensor:
-    return (weight_B1mm * each_B1mm).sum() / weight_B1mm.sum().clamp_min(1e-6)
+def _weighted_mean(value_B1mm: Tensor, weight_B1mm: Tensor) -> Tensor:
+    return (weight_B1mm * value_B1mm).sum() / weight_B1mm.sum().clamp_min(1e-6)

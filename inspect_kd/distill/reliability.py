@@ -1,9 +1,9 @@
 """How reliable each teacher is at each place, measured on synthetic defects, whose masks are exact.
 
-MulKI weighs two teachers by exp(-u / T) and leaves open how u is computed. Here u is the teacher's expected error at its
+MulKI weighs two teachers by exp(-u / T) and leaves open how u is computed. Here u is the teacher's expected error at a place's
 heat, from a table measured on synthetic defects. The same table turns heat into a probability, so that all teachers are on one scale.
 
-Shapes: B batch, m m grid of heat, K teachers.
+Shapes: B batch, m m grid of heat, K teachers (a suffix `_K` alone means K, B, 1, m, m).
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ from torch import Tensor
 
 BINS = 64
 PRIOR = 20.0
-"""Places counted in each bin beforehand, half of them damaged: an empty bin must not be certain."""
+"""Places counted in each bin beforehand, half of them defective: an empty bin must not be certain."""
 
 
 class Reliability:
-    """One teacher's table from heat to the probability of damage."""
+    """One teacher's table from heat to the probability of a defect."""
 
     def __init__(self) -> None:
-        self.places = torch.full((BINS,), PRIOR, dtype=torch.float64)
-        self.damaged = self.places / 2
+        self.place_counts = torch.full((BINS,), PRIOR, dtype=torch.float64)
+        self.defect_counts = self.place_counts / 2
         self.table: Tensor | None = None
 
     def add(self, heat_B1mm: Tensor, mask_B1mm: Tensor) -> None:
         """Count the places of images whose masks are exact."""
         self.table = None
         bins = _bin_of(heat_B1mm).flatten()
-        self.places.index_add_(0, bins, torch.ones_like(bins, dtype=torch.float64))
-        self.damaged.index_add_(0, bins, mask_B1mm.flatten().double())
+        self.place_counts.index_add_(0, bins, torch.ones_like(bins, dtype=torch.float64))
+        self.defect_counts.index_add_(0, bins, mask_B1mm.flatten().double())
 
     def probability(self, heat_B1mm: Tensor) -> Tensor:
-        """Probability that a place with this heat is damaged; it never falls as heat rises."""
+        """Probability that a place with this heat is defective; it never falls as heat rises."""
         if self.table is None:
-            self.table = isotonic(self.damaged, self.places)
+            self.table = fit_isotonic(self.defect_counts, self.place_counts)
         return self.table.to(heat_B1mm.device)[_bin_of(heat_B1mm)]
 
     def expected_error(self, heat_B1mm: Tensor) -> Tensor:
@@ -48,7 +48,7 @@ class Reliability:
 def fuse(
     heats: Sequence[Tensor], confidences: Sequence[Tensor], reliabilities: Sequence[Reliability], temperature: float
 ) -> tuple[Tensor, Tensor]:
-    """Weigh all teachers at each place: their common probability of damage, and its weight from 0 to 1, both (B, 1, m, m).
+    """Weigh all teachers at each place. Returns their common probability of a defect, and its weight from 0 to 1, both (B, 1, m, m).
 
     A teacher's own confidence counts too: where it is 0, the teacher is ignored. The expected error weighs teachers against
     each other, not places: it is high at hot places, which are often partly sound, so it would suppress defects. The
@@ -68,14 +68,14 @@ def average(heats: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return target, torch.ones_like(target)
 
 
-def isotonic(damaged: Tensor, places: Tensor) -> Tensor:
-    """Fit a non-decreasing share of damaged places to the bins (pool adjacent violators)."""
+def fit_isotonic(defect_counts: Tensor, place_counts: Tensor) -> Tensor:
+    """Fit a non-decreasing share of defective places to the bins (pool adjacent violators)."""
     blocks: list[tuple[float, float, int]] = []
-    for hits, count in zip(damaged.tolist(), places.tolist(), strict=True):
+    for hits, count in zip(defect_counts.tolist(), place_counts.tolist(), strict=True):
         blocks.append((hits, count, 1))
         while len(blocks) > 1 and blocks[-2][0] * blocks[-1][1] >= blocks[-1][0] * blocks[-2][1]:
-            (a, n, k), (b, m, j) = blocks[-2:]
-            blocks[-2:] = [(a + b, n + m, k + j)]
+            (hits_a, count_a, bins_a), (hits_b, count_b, bins_b) = blocks[-2:]
+            blocks[-2:] = [(hits_a + hits_b, count_a + count_b, bins_a + bins_b)]
     return torch.cat([torch.full((bins,), hits / count) for hits, count, bins in blocks])
 
 

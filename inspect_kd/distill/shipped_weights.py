@@ -1,4 +1,4 @@
-"""What the trainings of shipped weights (`encoder.py`, `tiny_sam.py`) share: options, optimization, the weights' file."""
+"""Shared by the trainings of the shipped weights (`encoder.py`, `tiny_sam.py`): options, optimization, saving."""
 
 from __future__ import annotations
 
@@ -13,13 +13,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 HELD_OUT = 10**9
-"""Samples from this number on are held out from training."""
+"""Number of the first held-out sample; training uses only samples with lower numbers."""
 
 
-def training_options(
-    description: str | None, *, to: str, steps: int, batch: int, rate: float
-) -> argparse.ArgumentParser:
-    """A parser with the options of every training, and their defaults."""
+def build_parser(description: str | None, *, to: str, steps: int, batch: int, rate: float) -> argparse.ArgumentParser:
+    """Build a parser with the options that both trainings have; the arguments are their defaults."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--to", type=Path, default=Path(to))
     parser.add_argument("--steps", type=int, default=steps)
@@ -31,7 +29,7 @@ def training_options(
 
 
 class Optimization:
-    """AdamW with one cycle of the learning rate, clipped gradients, and a printed line every few steps."""
+    """AdamW with one cycle of the learning rate and clipped gradients; prints a line every few steps."""
 
     def __init__(self, model: nn.Module, *, rate: float, steps: int, warm_up: float, print_every: int) -> None:
         self.parameters, self.steps, self.print_every = list(model.parameters()), steps, print_every
@@ -53,7 +51,7 @@ class Optimization:
 
 
 def save_weights(model: nn.Module, path: Path, metrics: dict[str, Any], **metadata: str) -> None:
-    """Save the weights in half precision, with the metrics in the file's header."""
+    """Print the metrics, and save the weights in half precision with the metrics in the file's header."""
     print(json.dumps(metrics))  # noqa: T201
     state = {key: value for key, value in model.state_dict().items() if not key.endswith("num_batches_tracked")}
     tensors = {key: (value.half() if value.is_floating_point() else value).contiguous() for key, value in state.items()}

@@ -1,7 +1,7 @@
 """The stages after the fit: what each one trains, on which batches, and with which losses.
 
 S0, the fit, trains every reconstruction student (`training/fit.py`). Decoder and heads have opposite goals. The decoder
-must fail on defects: head losses do not update it, except its last part under `tune_decoder`, where the fit's loss is added.
+must fail on defects: head losses do not update it, except its last layers under `tune_decoder`, where the fit's loss is added.
 The heads must detect defects: the fit does not update them.
 
 Shapes: B batch, C channels, P class vectors, h w token grid, m m grid of heat.
@@ -35,10 +35,10 @@ from inspect_kd.models.layers.heads import DefectHeads, HeadOutputs
 from inspect_kd.models.rebuild import RebuildStudent
 
 EMA_DECAY = 0.99
-"""Share of its weights that the moving average of the heads keeps at a step."""
+"""Share of its previous value that the moving average of the heads' weights keeps at a step."""
 
 TeacherOutputs = Mapping[str, PooledTeacherOutput]
-"""By teacher."""
+"""Outputs by the teacher's name."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,17 +47,17 @@ class BatchLabels:
 
     mask_B1mm: Tensor
     has_mask_B: Tensor
-    """Whether the mask is exact; False where none was drawn."""
+    """Whether the mask is exact; False where the image has none."""
     defective_B: Tensor
     has_label_B: Tensor
-    """Whether it is certain that the part is defective, or sound."""
+    """Whether `defective_B` is known to be right."""
     has_sound_twin_B: Tensor
     """Whether the part comes from a sound training part, with or without a synthetic defect: its sound twin is known."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CachedBatch:
-    """For stages that freeze the student's body: the inputs of its heads are computed once for all steps."""
+    """Batch of a stage that freezes the student's body: the inputs of its heads are computed once for all steps."""
 
     labels: BatchLabels
     head_inputs_BChw: Tensor
@@ -67,7 +67,7 @@ class CachedBatch:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LiveBatch:
-    """For stages that train the student's decoder: images, from which the head inputs are computed at each step."""
+    """Batch of a stage that trains the student's decoder: the head inputs are computed from images at each step."""
 
     labels: BatchLabels
     images_B3HW: Tensor
@@ -75,21 +75,21 @@ class LiveBatch:
     """The sound twin where it is known, otherwise the image itself."""
     teacher_outputs: TeacherOutputs
     sound_teacher_outputs: TeacherOutputs
-    """For the sound twins; empty without `denoising_weight`."""
+    """Teachers' outputs for the sound twins; empty if `denoising_weight` is 0."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TeacherInfo:
-    """What a stage needs of a teacher beside its outputs."""
+    """What a stage needs to know about a teacher, besides its outputs."""
 
     channels: int
-    """Of its tokens."""
+    """Channels of its tokens."""
     class_vectors_PC: Tensor | None
     reliability: Reliability
 
 
 class Stage(ABC):
-    """One part of the distillation. `auxiliary` is trained too, and thrown away with the stage."""
+    """One stage of the distillation. `auxiliary` holds modules that are trained too and discarded after the stage."""
 
     def __init__(self, student: RebuildStudent, teachers: Mapping[str, TeacherInfo], settings: Distill) -> None:
         if student.heads is None:
@@ -101,27 +101,27 @@ class Stage(ABC):
 
     @abstractmethod
     def trainable_parts(self) -> list[nn.Module]:
-        """The parts of the student that this stage trains."""
+        """The modules of the student that this stage trains."""
 
-    def build_auxiliary(self) -> None:  # noqa: B027  (most stages need nothing)
-        """Put the modules that only this stage needs into `auxiliary`."""
+    def build_auxiliary(self) -> None:  # noqa: B027  (not every stage needs some)
+        """Add the modules that only this stage needs to `auxiliary`."""
 
     def after_step(self) -> None:  # noqa: B027
-        """Called after each step of the optimizer."""
+        """Hook that runs after each step of the optimizer."""
 
     def freeze_rest(self) -> list[nn.Parameter]:
-        """Freeze all that this stage does not train; returns the parameters that it trains."""
+        """Freeze everything that this stage does not train; returns the parameters that it trains."""
         self.student.requires_grad_(False).eval()
-        for part in self.trainable_parts():
-            part.requires_grad_(True).train()
-        parts = [*self.trainable_parts(), self.auxiliary]
-        return [parameter for part in parts for parameter in part.parameters() if parameter.requires_grad]
+        for module in self.trainable_parts():
+            module.requires_grad_(True).train()
+        modules = [*self.trainable_parts(), self.auxiliary]
+        return [parameter for module in modules for parameter in module.parameters() if parameter.requires_grad]
 
     def finish(self) -> None:
         self.student.requires_grad_(False).eval()
 
-    def projectors(self, channels: int) -> nn.ModuleDict:
-        """For each teacher a projection to the channels of its tokens."""
+    def build_projectors(self, channels: int) -> nn.ModuleDict:
+        """Build, for each teacher, a projection to the channels of its tokens."""
         return nn.ModuleDict({name: nn.Conv2d(channels, info.channels, 1) for name, info in self.teachers.items()})
 
 
@@ -140,7 +140,7 @@ class Align(HeadStage):
     """S1. Train only the heads' trunk, to imitate the teachers' tokens and the relations between them."""
 
     def build_auxiliary(self) -> None:
-        self.auxiliary["project"] = self.projectors(self.heads.width)
+        self.auxiliary["project"] = self.build_projectors(self.heads.width)
 
     def trainable_parts(self) -> list[nn.Module]:
         return [self.heads.trunk]
@@ -162,7 +162,7 @@ class Align(HeadStage):
 
 
 class Supervise(HeadStage):
-    """S2. The label head and the trunk under it learn from masks: drawn ones, and real ones where there are any."""
+    """S2. Train the label head and its trunk on masks of synthetic defects and, where there are any, of real ones."""
 
     def trainable_parts(self) -> list[nn.Module]:
         return [self.heads.trunk, self.heads.label]
@@ -172,7 +172,7 @@ class Supervise(HeadStage):
 
 
 class Refine(Stage):
-    """S3. Train the imitation head on the teachers' heat, weighted by their confidence; trunk and label head keep their weights.
+    """S3. Train the imitation head on the teachers' heat, weighted by their confidence; trunk and label head are frozen.
 
     The optional contrast increases the distance to the output of `earlier`, a moving average (EMA) of the heads.
     """
@@ -187,23 +187,23 @@ class Refine(Stage):
         """Update the moving average of the heads."""
         earlier = self.auxiliary["earlier"]
         with torch.no_grad():
-            for old, new in zip(earlier.parameters(), self.heads.parameters(), strict=True):
-                old.lerp_(new, 1 - EMA_DECAY)
-            for former, present in zip(earlier.buffers(), self.heads.buffers(), strict=True):
-                former.copy_(present)
+            for averaged, current in zip(earlier.parameters(), self.heads.parameters(), strict=True):
+                averaged.lerp_(current, 1 - EMA_DECAY)
+            for averaged_buffer, buffer in zip(earlier.buffers(), self.heads.buffers(), strict=True):
+                averaged_buffer.copy_(buffer)
 
     def imitation_losses(
         self, outputs: HeadOutputs, head_inputs_BChw: Tensor, teachers: TeacherOutputs
     ) -> dict[str, Tensor]:
-        target, weight = self._target(teachers)
+        target, weight = self._fuse_teachers(teachers)
         terms = {"imitate": HeatImitation()(outputs.imitation_B1mm, target, weight)}
         if self.settings.contrast_weight:
             heat, earlier = outputs.imitation_B1mm.sigmoid(), self._earlier_heat(head_inputs_BChw)
             terms["contrast"] = self.settings.contrast_weight * DynamicContrast()(heat, target, weight, earlier)
         return terms
 
-    def _target(self, outputs: TeacherOutputs) -> tuple[Tensor, Tensor]:
-        """Probability of damage at each place, and its weight."""
+    def _fuse_teachers(self, outputs: TeacherOutputs) -> tuple[Tensor, Tensor]:
+        """Return the teachers' fused probability of a defect at each place, and its weight."""
         heats = [output.heat_B1mm for output in outputs.values()]
         if self.settings.teacher_weights == "equal":
             return average(heats)
@@ -227,19 +227,19 @@ class RefineHead(Refine, HeadStage):
 
 
 class RefineDecoder(Refine):
-    """S3 under `tune_decoder`: the last part of the decoder is trained too; the fit's loss is added to preserve the reconstruction."""
+    """S3 under `tune_decoder`: the last layers of the decoder are trained too; the fit's loss is added to preserve the reconstruction."""
 
     def build_auxiliary(self) -> None:
         super().build_auxiliary()
         if self.settings.denoising_weight:
-            channels = sum(map(self.student.channels_of, self.student.settings.rebuild[:1]))
-            self.auxiliary["denoise"] = self.projectors(channels)
+            channels = self.student.channels_of(self.student.settings.rebuild[0])
+            self.auxiliary["denoise"] = self.build_projectors(channels)
 
     def trainable_parts(self) -> list[nn.Module]:
         return [*super().trainable_parts(), self.student.decoder_tail()]
 
     def losses(self, batch: LiveBatch) -> dict[str, Tensor]:
-        tail = self.student.decoder_tail().eval()  # its statistics are those of sound parts
+        tail = self.student.decoder_tail().eval()  # its BatchNorm keeps the statistics of sound parts
         maps = self.student.compute_maps(batch.images_B3HW)
         tail.train()
         assert maps.head_outputs is not None and maps.head_inputs_BChw is not None
@@ -263,7 +263,7 @@ class RefineDecoder(Refine):
 
 
 STAGES = ("align", "supervise", "refine")
-"""In their order."""
+"""The stages' names, in their order."""
 
 
 def build_stage(
@@ -279,7 +279,7 @@ def build_stage(
 
 
 def freezes_body(name: str, settings: Distill) -> bool:
-    """Whether the stage leaves all of the student but its heads as it is."""
+    """Whether the stage trains no module of the student but its heads."""
     return name != "refine" or not settings.tune_decoder
 
 
@@ -294,7 +294,7 @@ def label_losses(outputs: HeadOutputs, labels: BatchLabels) -> dict[str, Tensor]
 
 @contextmanager
 def bottleneck_noise(student: RebuildStudent) -> Iterator[None]:
-    """Switch on the noise of the fit's loss; no submodule changes its mode."""
+    """Switch on the student's training noise, without changing the mode of any submodule."""
     student.training = True
     try:
         yield

@@ -1,4 +1,4 @@
-"""Cached teachers: each image is predicted once, and kept on disk for this training and later ones.
+"""Cached teachers: each image is predicted once, and its outputs are kept on disk for this training and later ones.
 
 Shapes: B batch, C channels, P class vectors, h w token grid, m m grid of the student's heads.
 """
@@ -36,13 +36,13 @@ class PooledTeacherOutput(NamedTuple):
 
 
 class CachedTeacher:
-    """A trained teacher and its cached outputs."""
+    """A trained teacher and its cached outputs, pooled to `grid` x `grid` cells."""
 
     def __init__(self, name: str, teacher: Teacher, *, grid: int) -> None:
         self.name, self.teacher, self.grid = name, teacher.eval(), grid
         self.predict_seconds = 0.0
         self.cache: TensorCache | None = None
-        """None if weights of the teacher have no digest: its outputs are then not cached."""
+        """None if a weights file of the teacher has no digest: its outputs are then not cached."""
         if all(source.sha256 for source in teacher.sources):
             self.cache = TensorCache(
                 cache_home() / "teacher-outputs", identity(teacher), f"{RESIZE}/{grid}/{MAX_TOKEN_SIDE}"
@@ -82,8 +82,8 @@ class CachedTeacher:
             confidence = F.adaptive_avg_pool2d(output.confidence_B1HW, self.grid)
             tokens = F.adaptive_avg_pool2d(output.tokens_BChw, side)
         self.predict_seconds += time.perf_counter() - start_time
-        halves = (tensor.half().cpu() for tensor in (heat, confidence, tokens))
-        outputs = [{"heat": h, "sure": c, "tokens": t} for h, c, t in zip(*halves, strict=True)]
+        half_tensors = (tensor.half().cpu() for tensor in (heat, confidence, tokens))
+        outputs = [{"heat": h, "sure": c, "tokens": t} for h, c, t in zip(*half_tensors, strict=True)]
         if self.cache is not None:
             for image, tensors in zip(images, outputs, strict=True):
                 self.cache.put(image, tensors)

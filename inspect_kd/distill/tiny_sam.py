@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from inspect_kd.datasets.synthetic import add_defect
 from inspect_kd.datasets.textures import draw_scene
-from inspect_kd.distill.shipped_weights import HELD_OUT, Optimization, save_weights, training_options
+from inspect_kd.distill.shipped_weights import HELD_OUT, Optimization, build_parser, save_weights
 from inspect_kd.models.sam.boundary import iou_and_boundary_iou
 from inspect_kd.models.sam.load import build_sam, embed
 from inspect_kd.models.sam.losses import mask_iou, mask_loss
@@ -33,16 +33,16 @@ from inspect_kd.models.sam.tuning import decode
 from inspect_kd.types import ImageU8, Mask
 from inspect_kd.weights import load_state
 
-FIRST_CONTINUED = 10**8
-"""A training that starts from given weights uses the samples from this number on."""
+FIRST_CONTINUED_SAMPLE = 10**8
+"""A training with `--start` uses the samples from this number on, others those from 0 on."""
 BACKGROUNDS = 500
-"""Scenes drawn once and used for many samples: drawing one costs as much as a step."""
+"""Number of scenes that are drawn once and used for many samples: drawing one takes as long as a training step."""
 KINDS = ("texture", "own_texture", "paste", "stain", "missing")
 """Compact kinds of defects: lines and specks would cover a few mask cells, from which SAM would learn empty masks."""
 AREA_SHARES = (0.004, 0.15)
 """Smallest and largest share of the image that a defect covers."""
 MIN_PROMPTED_SHARE = 1e-3
-"""Share of the image below which the visible rest of a defect is too small for a prompt."""
+"""Share of the image below which the visible pixels of a defect are too few for a prompt."""
 
 
 class PromptedScene(NamedTuple):
@@ -54,7 +54,7 @@ class PromptedScene(NamedTuple):
 
 
 class PromptedScenes(Dataset[PromptedScene]):
-    """Drawn scenes with synthetic defects, one of which is prompted for; sample `i` is always the same."""
+    """Drawn scenes with synthetic defects, with a prompt for one of them; sample `i` is always the same."""
 
     def __init__(self, first: int, count: int, side: int, mask_side: int, backgrounds: int = BACKGROUNDS) -> None:
         self.first, self.count, self.side, self.mask_side = first, count, side, mask_side
@@ -109,7 +109,7 @@ def train(
     side, mask_side = int(sam.image_encoder.img_size), int(sam.prompt_encoder.mask_input_size[0])
     optimization = Optimization(sam, rate=rate, steps=steps, warm_up=0.05, print_every=50)
     batches = DataLoader(
-        PromptedScenes(0 if start is None else FIRST_CONTINUED, steps * batch, side, mask_side),
+        PromptedScenes(0 if start is None else FIRST_CONTINUED_SAMPLE, steps * batch, side, mask_side),
         batch_size=batch,
         num_workers=workers,
         collate_fn=list,
@@ -117,19 +117,21 @@ def train(
     generator, rng = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
     for scenes in batches:
         truth_B1mm = pool_truths(scenes, mask_side)
-        points, logits = rng.random() < 0.5, rng.random() < 0.5
+        use_points, use_logits = rng.random() < 0.5, rng.random() < 0.5
         terms = []
-        rounds = run_two_rounds(sam, scenes, points=points, logits=logits)
-        for weight, (mask_B1mm, iou_B) in zip((first_weight, 1.0), rounds, strict=True):
-            overlap_B = mask_iou(mask_B1mm, truth_B1mm)
-            terms.append(weight * (mask_loss(mask_B1mm, truth_B1mm, generator) + F.mse_loss(iou_B, overlap_B)))
+        rounds = run_two_rounds(sam, scenes, points=use_points, logits=use_logits)
+        for weight, (mask_B1mm, estimated_iou_B) in zip((first_weight, 1.0), rounds, strict=True):
+            true_iou_B = mask_iou(mask_B1mm, truth_B1mm)
+            terms.append(
+                weight * (mask_loss(mask_B1mm, truth_B1mm, generator) + F.mse_loss(estimated_iou_B, true_iou_B))
+            )
         loss = torch.stack(terms).sum()
-        optimization.take_step(loss, iou=float(overlap_B.mean()))
+        optimization.take_step(loss, iou=float(true_iou_B.mean()))
     return sam.eval(), {"steps": steps, "batch": batch, **evaluate_sam(sam.eval(), side, mask_side)}
 
 
 def run_two_rounds(sam: Any, scenes: list[PromptedScene], *, points: bool, logits: bool) -> list[tuple[Tensor, Tensor]]:
-    """Mask logits and SAM's estimate of their IoU, for both rounds."""
+    """Return mask logits and SAM's estimate of their IoU, for each round."""
     images = torch.from_numpy(np.stack([scene.image for scene in scenes])).permute(0, 3, 1, 2).float()
     prompt = stack_prompts([scene.prompt.select(points=points, logits=logits) for scene in scenes], torch.device("cpu"))
     encoder, embedded = sam.prompt_encoder, embed(sam, images)
@@ -147,9 +149,9 @@ def pool_truths(scenes: list[PromptedScene], mask_side: int) -> Tensor:
 
 
 def evaluate_sam(sam: Any, side: int, mask_side: int, count: int = 200) -> dict[str, float]:
-    """Mean IoU and boundary IoU of both rounds on held-out scenes, with a coarse map in the prompt and without."""
+    """Mean IoU and boundary IoU of both rounds on held-out scenes, with and without a coarse map in the prompt."""
     dataset = PromptedScenes(HELD_OUT, count, side, mask_side)
-    agreements: dict[str, list[tuple[float, float]]] = {}
+    measures: dict[str, list[tuple[float, float]]] = {}
     for begin in range(0, count, 8):
         scenes = [dataset[i] for i in range(begin, min(begin + 8, count))]
         truth = pool_truths(scenes, mask_side)[:, 0].numpy() > 0
@@ -158,16 +160,16 @@ def evaluate_sam(sam: Any, side: int, mask_side: int, count: int = 200) -> dict[
                 rounds = run_two_rounds(sam, scenes, points=True, logits=logits)
             for number, (mask_B1mm, _) in enumerate(rounds, start=1):
                 predicted = mask_B1mm[:, 0].numpy() > 0
-                agreements.setdefault(f"{name}_{number}", []).extend(map(iou_and_boundary_iou, predicted, truth))
+                measures.setdefault(f"{name}_{number}", []).extend(map(iou_and_boundary_iou, predicted, truth))
     metrics: dict[str, float] = {}
-    for name, pairs in agreements.items():
+    for name, pairs in measures.items():
         iou, boundary = np.mean(pairs, axis=0)
         metrics |= {f"iou_{name}": round(float(iou), 4), f"boundary_iou_{name}": round(float(boundary), 4)}
     return metrics
 
 
 def main() -> None:
-    parser = training_options(__doc__, to="models/tiny_sam.safetensors", steps=4000, batch=8, rate=2e-3)
+    parser = build_parser(__doc__, to="models/tiny_sam.safetensors", steps=4000, batch=8, rate=2e-3)
     parser.add_argument("--start", type=Path, help="start from these weights, and train on other scenes")
     parser.add_argument(
         "--first-counts", type=float, default=1.0, help="weight of the first round's loss; the second one's is 1"

@@ -24,6 +24,7 @@ MAX_CARD_BYTES = 8 * 2**20
 class ArtifactCard:
     name: str
     target: str
+    """The file `to_<target>.py` that made the artifact."""
     size: int
     """Side of the square input in pixels."""
     resize: str
@@ -39,6 +40,7 @@ class ArtifactCard:
     recipe: Mapping[str, Any] = field(default_factory=dict)
     recipe_digest: str = ""
     data: Mapping[str, Any] = field(default_factory=dict)
+    """Name and digest of the training data."""
     licences: Mapping[str, str] = field(default_factory=dict)
     """Licence of each pretrained weights file in the artifact, by name."""
     parity: Mapping[str, Any] = field(default_factory=dict)
@@ -81,7 +83,7 @@ class ArtifactCard:
         return card
 
     def _check_types(self, where: str) -> None:
-        """Check the fields' types, which Python does not enforce: a wrong type would fail later, on the line."""
+        """Check the fields' types, which dataclasses do not enforce: a wrong type would fail later, on the line."""
         texts = (self.name, self.target, self.resize, self.recipe_digest, self.created, *self.categories)
         tables = (self.recipe, self.data, self.licences, self.parity, self.versions)
         invalid = [

@@ -38,16 +38,18 @@ ROUNDS = 15
 
 
 class Accept(config.StrictModel):
-    """Largest differences from torch; where one is exceeded, no artifact is written."""
+    """Largest accepted differences from torch; if one is exceeded, no artifact is written."""
 
     score: float | None = Field(None, ge=0)
+    """Of any score, on the calibrated scale; None: no limit."""
     heatmap: float | None = Field(None, ge=0)
+    """Of any pixel of a heatmap, on the calibrated scale; None: no limit."""
     auroc: float = Field(ge=0)
     """Change of image AUROC, of all parts together and of each category."""
     flips: float = Field(ge=0, le=1)
     """Share of the real images whose decision may change."""
     guard: float = Field(0, ge=0)
-    """Changed decisions are not counted where the score is this near to a threshold."""
+    """Changed decisions are not counted where the score is at most this far from a threshold."""
 
 
 class Deployment(config.StrictModel):
@@ -57,7 +59,7 @@ class Deployment(config.StrictModel):
     """File `inspect_kd/export/to_<target>.py`."""
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
     devices: tuple[str, ...] = ("cpu",)
-    """Devices it is meant for; `export --to all-cpu` makes all deployments that name the cpu."""
+    """Devices for which it is meant; `export --to all-cpu` makes all deployments that name the cpu."""
     opset: int = Field(20, ge=20)
     batches: tuple[int, ...] = Field((1, 2, 8), min_length=1)
     proof: int = Field(200, ge=1)
@@ -68,13 +70,14 @@ class Deployment(config.StrictModel):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VerificationData:
-    """Images for the comparison with torch, and for a change of precision; the latter are loaded on demand."""
+    """Images for the comparison with torch, and for quantisation; the latter are loaded on demand."""
 
     real: LabelledImages
+    """Real images at the artifact's size."""
     sound: Callable[[], Images] | None = None
     """Loads sound training images."""
     checked: Callable[[], Images] | None = None
-    """Loads held-out sound images and damaged copies of them, on which quantisation measures the change."""
+    """Loads held-out sound images and their copies with synthetic defects; quantisation measures its change on them."""
     recalibrate: Callable[[Model], Calibration] | None = None
     """Derives thresholds from the artifact's own scores."""
     progress: Progress = dataclasses.field(default_factory=NoProgress)
@@ -82,7 +85,7 @@ class VerificationData:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Conversion:
-    """Result of an export: parity, sizes, times, and whether it was accepted."""
+    """Result of an export: parity, sizes, times, and the limits that were exceeded."""
 
     deployment: Deployment
     parity: Parity
@@ -95,19 +98,19 @@ class Conversion:
     """Times for one image of `this` artifact and of `fp32` in ONNX Runtime, on one thread; empty where both are the same."""
     quantised: QuantisationResult | None
     before: Calibration
-    """The student's."""
+    """The student's calibration."""
     after: Calibration
-    """The artifact's, which differs where thresholds were derived anew."""
+    """The artifact's calibration; it differs if `recalibrate` derived other thresholds."""
 
     def complaint(self) -> str:
         """One line with the exceeded limits and the worst images; empty if none was exceeded."""
         if not self.missed:
             return ""
-        images = "; ".join(
-            f"{printable(each.name)}: heatmap {each.heatmap:.3g} at row {each.row}, column {each.column}, score {each.score:.3g}"
-            for each in worst_images(self.parity, self.deployment.accept.model_dump())
+        worst = "; ".join(
+            f"{printable(image.name)}: heatmap {image.heatmap:.3g} at row {image.row}, column {image.column}, score {image.score:.3g}"
+            for image in worst_images(self.parity, self.deployment.accept.model_dump())
         )
-        return f"{'; '.join(self.missed)}, on {self.parity.images} images. The largest differences: {images}"
+        return f"{'; '.join(self.missed)}, on {self.parity.images} images. The largest differences: {worst}"
 
     def to_json(self) -> dict[str, Any]:
         """Content of the conversion report."""
@@ -118,7 +121,7 @@ class Conversion:
             "accept": self.deployment.accept.model_dump(),
             "missed": list(self.missed),
             "worst_images": [
-                dataclasses.asdict(each) for each in worst_images(self.parity, self.deployment.accept.model_dump())
+                dataclasses.asdict(image) for image in worst_images(self.parity, self.deployment.accept.model_dump())
             ],
             "parity": self.parity.to_json(),
             "file_bytes": self.file_bytes,
@@ -126,7 +129,7 @@ class Conversion:
             "times": self.times,
             "quantised": dataclasses.asdict(self.quantised) if self.quantised else None,
             "thresholds": {
-                name: {"before": dataclasses.asdict(limits.thresholds), "after": _limits(self.after, name)}
+                name: {"before": dataclasses.asdict(limits.thresholds), "after": _thresholds(self.after, name)}
                 for name, limits in self.before.limits.items()
             },
         }
@@ -145,14 +148,14 @@ def deployments_for(device: str) -> list[str]:
 def make_artifact(
     graph: ArtifactGraph, to: Path, *, card: ArtifactCard, deployment: Deployment, verification: VerificationData
 ) -> Conversion:
-    """Write the artifact to `to`; write nothing where a limit is exceeded."""
+    """Write the artifact to `to`, unless a limit is exceeded."""
     target: Any = registry.load("export", f"to_{deployment.target}")
     # A private folder: in a shared one another user could place a link under the name that is written.
     with work_folder(to.parent, "export") as folder:
         partial = folder / f"artifact{target.SUFFIX}"
         verification.progress.phase("export", 1)
         plain, quantised = _write(graph, partial, target, card, deployment, verification)
-        # Targets that this machine cannot run may check the file by themselves.
+        # A target that this machine cannot run may have its own check of the file.
         getattr(target, "check", lambda file: None)(partial)
         candidate = _verifying_runtime(target)(partial.read_bytes(), to.name)
         before = card.calibration
@@ -173,7 +176,7 @@ def make_artifact(
             missed=tuple(missed_limits(parity, deployment.accept.model_dump())),
             file_bytes=partial.stat().st_size,
             plain_bytes=len(plain),
-            times={} if plain == partial.read_bytes() and target is to_onnx else _time_in_turns(plain, candidate),
+            times={} if plain == partial.read_bytes() and target is to_onnx else _time_against_fp32(plain, candidate),
             quantised=quantised,
             before=before,
             after=card.calibration,
@@ -196,7 +199,7 @@ def _write(
     deployment: Deployment,
     verification: VerificationData,
 ) -> tuple[bytes, QuantisationResult | None]:
-    """Write the file in its precision; returns the same student as plain fp32 ONNX, and what quantisation did."""
+    """Write the file in the deployment's precision; returns the student as plain fp32 ONNX, and the result of quantisation."""
     if deployment.precision == "fp16":
         to_onnx.export(graph, partial, card=card, opset=deployment.opset)
         plain = partial.read_bytes()
@@ -217,16 +220,16 @@ def _write(
 
 
 def _verifying_runtime(target: Any) -> Any:
-    """The runtime class that verifies the file: the target's own, or a substitute where that needs other hardware."""
+    """Return the runtime class that verifies the file: the target's own, or a substitute if that needs other hardware."""
     return getattr(target, "VerificationRuntime", target.Runtime)
 
 
-def _time_in_turns(plain: bytes, candidate: Model) -> dict[str, dict[str, float]]:
+def _time_against_fp32(plain: bytes, candidate: Model) -> dict[str, dict[str, float]]:
     noise = artificial_images(candidate.size)[2][None]
     fp32 = to_onnx.Runtime(plain, "fp32")
     runs = {"this": lambda: candidate.predict_batch(noise), "fp32": lambda: fp32.predict_batch(noise)}
     return {name: times.summarise() for name, times in time_in_turns(runs, ROUNDS, max_runs=4).items()}
 
 
-def _limits(calibration: Calibration, name: str) -> dict[str, float]:
+def _thresholds(calibration: Calibration, name: str) -> dict[str, float]:
     return dataclasses.asdict(calibration.for_category(None if name == "*" else name).thresholds)

@@ -16,9 +16,9 @@ from inspect_kd import atomic_write, zoo
 from inspect_kd.file_owner import make_own_folder, refuse_writable_by_others
 
 MAX_ENGINES = 16
-"""The least recently used ones are deleted first."""
-REASON = "an engine is native code"
-SETTING = "$INSPECT_KD_CACHE"
+"""Number of engines that are kept; the least recently used ones are deleted."""
+REFUSAL_REASON = "an engine is native code"
+FOLDER_SETTING = "$INSPECT_KD_CACHE"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,6 +28,7 @@ class EngineKey:
     artifact: str
     """sha256 of the artifact's file."""
     size: int
+    """Side of its square input in pixels."""
     batch: int
     """Largest batch size."""
     gpu: str
@@ -41,15 +42,15 @@ class EngineKey:
 
 
 def engine_folder(folder_name: str | None = None) -> Path:
-    """Create the folder (default: in the user's cache), and refuse one that others may write."""
+    """Create the folder (default: in the user's cache), and refuse one that other users may write."""
     folder = Path(folder_name) if folder_name else zoo.cache_home() / "engines"
     make_own_folder(folder)
-    refuse_writable_by_others(folder, REASON, SETTING)
+    refuse_writable_by_others(folder, REFUSAL_REASON, FOLDER_SETTING)
     return folder
 
 
 def load_or_build(folder: Path, key: EngineKey, build: Callable[[], bytes]) -> bytes:
-    """Load the engine if an intact one is cached, else build and cache it."""
+    """Load the engine if an intact one is cached, otherwise build and cache it."""
     path = folder / f"{key.name()}.plan"
     cached = _load_intact(path)
     if cached is not None:
@@ -58,14 +59,14 @@ def load_or_build(folder: Path, key: EngineKey, build: Callable[[], bytes]) -> b
     plan = build()
     atomic_write.write_bytes(path, plan, mode=0o600)
     atomic_write.write_text(_digest_path(path), hashlib.sha256(plan).hexdigest(), mode=0o600)
-    _delete_oldest(folder)
+    _delete_least_recently_used(folder)
     return plan
 
 
 def _load_intact(path: Path) -> bytes | None:
     if not (path.is_file() and _digest_path(path).is_file()) or path.is_symlink():
         return None
-    refuse_writable_by_others(path, REASON, SETTING)
+    refuse_writable_by_others(path, REFUSAL_REASON, FOLDER_SETTING)
     plan = path.read_bytes()
     return plan if hashlib.sha256(plan).hexdigest().encode() == _digest_path(path).read_bytes() else None
 
@@ -74,7 +75,7 @@ def _digest_path(path: Path) -> Path:
     return path.with_suffix(".sha256")
 
 
-def _delete_oldest(folder: Path) -> None:
+def _delete_least_recently_used(folder: Path) -> None:
     plans = sorted(folder.glob("*.plan"), key=lambda path: path.stat().st_mtime)
     for path in plans[: max(0, len(plans) - MAX_ENGINES)]:
         path.unlink(missing_ok=True)

@@ -1,6 +1,6 @@
-"""Precision fp16, converted in torch before the export: both converters of ONNX files write invalid files from our graphs.
+"""Precision fp16, converted in torch before the export: converters of ONNX files to fp16 write invalid files from these graphs.
 
-Unusual here: only the student's `half_precision_parts` are converted, which do nearly all of its work. Distances, smoothing and
+Unusual here: only the student's `half_precision_parts` are converted; they take nearly all of its time. Distances, smoothing and
 score stay in fp32, because half precision would change decisions.
 """
 
@@ -27,17 +27,17 @@ def to_half_precision(graph: ArtifactGraph) -> ArtifactGraph:
         )
     for module in modules:
         module.half()
-        module.register_forward_pre_hook(lambda _, arguments: _to(arguments, torch.float16))
-        module.register_forward_hook(lambda _, arguments, output: _to(output, torch.float32))
+        module.register_forward_pre_hook(lambda _, arguments: _cast(arguments, torch.float16))
+        module.register_forward_hook(lambda _, arguments, output: _cast(output, torch.float32))
     return halved
 
 
-def _to(value: Any, dtype: torch.dtype) -> Any:
+def _cast(value: Any, dtype: torch.dtype) -> Any:
     """Cast floating-point tensors, also inside nested tuples and lists."""
     if isinstance(value, Tensor):
         return value.to(dtype) if value.is_floating_point() else value
     if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(_to(item, dtype) for item in value))
+        return type(value)(*(_cast(item, dtype) for item in value))
     if isinstance(value, list | tuple):
-        return type(value)(_to(item, dtype) for item in value)
+        return type(value)(_cast(item, dtype) for item in value)
     return value

@@ -1,4 +1,4 @@
-"""Options for every runtime. Imports neither NumPy nor torch."""
+"""Options that every runtime takes. Imports neither NumPy nor torch."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class RuntimeOptions:
     spinning: bool = False
     """Waiting threads spin: slightly faster on an idle machine, six times slower on a small busy one."""
     bind: bool = False
-    """Use input and output buffers that are allocated once per batch size."""
+    """Bind input and output buffers that are allocated once per batch size."""
     cuda_graph: bool = False
     """Record the GPU's work once and replay it, because at batch 1 launching takes most of the time. Needs `bind`."""
     cache: str | None = None
     """Folder for TensorRT engines; None: the user's cache folder."""
     progress: Progress = field(default_factory=NoProgress)
-    """Shows the build of an engine."""
+    """Reports the build of a TensorRT engine."""
 
     def __post_init__(self) -> None:
         if self.threads < 1:

@@ -39,7 +39,7 @@ class QuantiseSettings(config.StrictModel):
     score: float = Field(0.02, gt=0)
     """Largest change of a score on the `checked` images, on the calibrated scale; well below the acceptance limit."""
     symmetric: bool = False
-    """Signed activations around zero, as TensorRT needs them."""
+    """Quantise activations as signed numbers symmetric around zero, as TensorRT needs them."""
     narrow: bool = True
     """Seven bits for weights: with eight, processors without VNNI saturate, and results differ between machines."""
 
@@ -72,9 +72,9 @@ def quantise(
         names = quantiser.convolutions()
         before = _predict(file.read_bytes(), checked_N)
         progress.phase("quantise", len(names) + 1)
-        change_of = {}  # mean change of the heatmap if this convolution alone is quantised
+        change_of = {}  # by name: mean change of the heatmap if this convolution alone is quantised
         for name in names:
-            change_of[name] = _changes(before, _predict(quantiser.quantise([name]), checked_N))[1]
+            change_of[name] = _measure_changes(before, _predict(quantiser.quantise([name]), checked_N))[1]
             progress.advance(1, heatmap=change_of[name])
         least_harmful_first = sorted(names, key=lambda name: change_of[name])
         count, score = _count_within_limit(quantiser, least_harmful_first, before, checked_N, settings.score)
@@ -91,32 +91,32 @@ def quantise(
 def _count_within_limit(
     quantiser: _Quantiser, names: Sequence[str], before: BatchPrediction, checked_N: Images, limit: float
 ) -> tuple[int, float]:
-    """Find by bisection how many leading convolutions stay within the limit together; return the count and the change."""
-    within, beyond, change = 0, len(names) + 1, 0.0
-    while beyond - within > 1:
-        count = (within + beyond) // 2
-        score, _ = _changes(before, _predict(quantiser.quantise(names[:count]), checked_N))
+    """Find by bisection how many leading convolutions stay within the limit together; return that count and its change of a score."""
+    largest_within, smallest_beyond, change = 0, len(names) + 1, 0.0
+    while smallest_beyond - largest_within > 1:
+        count = (largest_within + smallest_beyond) // 2
+        score, _ = _measure_changes(before, _predict(quantiser.quantise(names[:count]), checked_N))
         if score <= limit:
-            within, change = count, score
+            largest_within, change = count, score
         else:
-            beyond = count
-    return within, change
+            smallest_beyond = count
+    return largest_within, change
 
 
 class _Quantiser:
-    """Makes quantised versions of one file, which share its preparation and its ranges."""
+    """Makes quantised versions of one file; the file is prepared and its ranges are measured only once."""
 
     def __init__(self, folder: Path, file: Path, sound_N: Images, settings: QuantiseSettings) -> None:
         from onnxruntime.quantization import quant_pre_process
 
         self.settings, self.sound_N = settings, sound_N
-        self.prepared, self.output = folder / "prepared.onnx", folder / "output.onnx"
-        self.ranges = folder / "ranges.json"
+        self.prepared_file, self.output_file = folder / "prepared.onnx", folder / "output.onnx"
+        self.ranges_file = folder / "ranges.json"
         # Shape inference only: the optimiser would store constants that ONNX Runtime folds at loading, and the file would grow.
-        quant_pre_process(str(file), str(self.prepared), skip_optimization=True, skip_symbolic_shape=True)
+        quant_pre_process(str(file), str(self.prepared_file), skip_optimization=True, skip_symbolic_shape=True)
 
     def convolutions(self) -> list[str]:
-        return [node.name for node in onnx.load(str(self.prepared)).graph.node if node.op_type == "Conv"]
+        return [node.name for node in onnx.load(str(self.prepared_file)).graph.node if node.op_type == "Conv"]
 
     def quantise(self, nodes: Sequence[str]) -> bytes:
         from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
@@ -127,8 +127,8 @@ class _Quantiser:
         root.setLevel(logging.ERROR)  # quantize_static logs warnings about its temporary files to the root logger
         try:
             quantize_static(
-                str(self.prepared),
-                str(self.output),
+                str(self.prepared_file),
+                str(self.output_file),
                 _calibration_reader(self.sound_N),
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=["Conv"],
@@ -142,11 +142,11 @@ class _Quantiser:
                     "ActivationSymmetric": self.settings.symmetric,
                     "QuantizeBias": not self.settings.symmetric,
                 },
-                calibration_cache_path=self.ranges,
+                calibration_cache_path=self.ranges_file,
             )
         finally:
             root.setLevel(level)
-        return self.output.read_bytes()
+        return self.output_file.read_bytes()
 
 
 def _calibration_reader(images_NHW3: Images) -> Any:
@@ -176,7 +176,7 @@ def _predict(data: bytes, images_NHW3: Images) -> BatchPrediction:
     )
 
 
-def _changes(before: BatchPrediction, after: BatchPrediction) -> tuple[float, float]:
+def _measure_changes(before: BatchPrediction, after: BatchPrediction) -> tuple[float, float]:
     """Return the largest change of a score and the mean change of the heatmap; infinite if a value is not finite."""
     score = np.abs(before.scores_N - after.scores_N).max()
     heatmap = np.abs(before.heatmaps_NHW - after.heatmaps_NHW).mean()

@@ -1,7 +1,7 @@
 """Check an ONNX file against the list of what TensorRT supports, without a GPU.
 
 The table (`export/tensorrt_operators.json`) names its version and its source, TensorRT's documentation; it was not tested on a GPU. Besides
-operators and types it checks the k of TopK, zero points of the quantisation, axes and modes of resizing.
+operators and types it checks the k of TopK, zero points of the quantisation, axes of reductions and modes of Resize.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def load_table() -> dict[str, Any]:
 
 
 def refuse_unsupported(file: Path) -> None:
-    """Raise a `GateFailed` that names the nodes that TensorRT does not support."""
-    faults = list(dict.fromkeys(_faults(onnx.load(str(file)))))
+    """Raise a `GateFailed` that lists the nodes that TensorRT does not support."""
+    faults = list(dict.fromkeys(_find_faults(onnx.load(str(file)))))
     if faults:
         raise GateFailed(
             f"TensorRT {load_table()['tensorrt']} does not support this graph, according to its documentation: {'; '.join(faults[:8])}"
@@ -39,7 +39,7 @@ def refuse_unsupported(file: Path) -> None:
         )
 
 
-def _faults(model: ModelProto) -> Iterator[str]:
+def _find_faults(model: ModelProto) -> Iterator[str]:
     rules, graph = load_table(), onnx.shape_inference.infer_shapes(model).graph
     opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     if not rules["opsets"][0] <= opset <= rules["opsets"][1]:
@@ -67,13 +67,13 @@ def _node_faults(
     input_type = types.get(node.input[0]) if node.input else None
     if input_type and TensorProto.DataType.Name(input_type) not in allowed:
         yield f"{node.op_type} of {TensorProto.DataType.Name(input_type)}"
-    values = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+    attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
     if node.op_type == "TopK":
-        yield from _topk_faults(node, values, constants, rules["largest_k"])
+        yield from _topk_faults(node, attributes, constants, rules["largest_k"])
     elif node.op_type.startswith(REDUCE_PREFIX) and len(node.input) > 1 and node.input[1] not in constants:
         yield f"{node.op_type} along axes that are not constant"
     elif node.op_type == "Resize":
-        if values.get("antialias") or values.get("mode", b"nearest") not in (b"nearest", b"linear"):
+        if attributes.get("antialias") or attributes.get("mode", b"nearest") not in (b"nearest", b"linear"):
             yield "Resize with antialiasing, or in another mode than nearest and linear"
     elif node.op_type in ("QuantizeLinear", "DequantizeLinear") and len(node.input) > 2:
         zero_point = constants.get(node.input[2])
@@ -82,11 +82,11 @@ def _node_faults(
 
 
 def _topk_faults(
-    node: NodeProto, values: dict[str, Any], constants: dict[str, TensorProto], max_k: int
+    node: NodeProto, attributes: dict[str, Any], constants: dict[str, TensorProto], max_k: int
 ) -> Iterator[str]:
     if node.input[1] not in constants:
         yield "TopK with a k that is not constant"
     elif int(numpy_helper.to_array(constants[node.input[1]]).reshape(-1)[0]) > max_k:
         yield f"TopK of more than {max_k}"
-    if values.get("sorted", 1) != 1:
+    if attributes.get("sorted", 1) != 1:
         yield "TopK that is not sorted"

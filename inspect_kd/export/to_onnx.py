@@ -53,15 +53,15 @@ def export(graph: ArtifactGraph, to: Path, *, card: ArtifactCard, opset: int) ->
     if program is None:
         raise EnvironmentFault("torch.onnx.export returned no program: this version of torch cannot export dynamically")
     program.save(str(to), external_data=False)
-    _read_batch_size_after_cast(to)
+    _rewire_shapes_to_cast(to)
     write_card(to, card)
     written = written_opset(to)
     if written != opset:
         raise EnvironmentFault(f"the exporter wrote opset {written} instead of {opset}")
 
 
-def _read_batch_size_after_cast(path: Path) -> None:
-    """Take the batch size from the cast images, because TensorRT cannot read the shape of a uint8 tensor."""
+def _rewire_shapes_to_cast(path: Path) -> None:
+    """Make `Shape` nodes read the cast images, because TensorRT cannot read the shape of a uint8 tensor."""
     import onnx
 
     model = onnx.load(str(path))
@@ -104,7 +104,7 @@ def write_card(path: Path, card: ArtifactCard) -> None:
 
 
 class Runtime:
-    """One session on one artifact; thread-safe."""
+    """An ONNX Runtime session with one artifact; thread-safe."""
 
     def __init__(self, data: bytes, where: str, options: RuntimeOptions = DEFAULTS) -> None:
         self.where = where
@@ -147,6 +147,7 @@ class Buffers:
         self.session, self.size, self.options = session, size, options
         self.device = "cpu" if session.get_providers()[0] == "CPUExecutionProvider" else "cuda"
         self.by_batch_size: dict[int, tuple[Any, Any, Any, list[Any]]] = {}
+        """Binding, run options, input buffer and output buffers."""
         # Two threads in one buffer would get each other's outputs.
         self.lock = threading.Lock()
 
@@ -164,8 +165,8 @@ class Buffers:
     def _allocate(self, count: int) -> tuple[Any, Any, Any, list[Any]]:
         onnxruntime = import_onnxruntime()
 
-        def allocate(shape: list[int], kind: type) -> Any:
-            return onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, kind, self.device, 0)
+        def allocate(shape: list[int], dtype: type) -> Any:
+            return onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, dtype, self.device, 0)
 
         images = allocate([count, self.size, self.size, 3], np.uint8)
         outputs = [allocate([count, 1, self.size, self.size], np.float32), allocate([count], np.float32)]
@@ -193,7 +194,7 @@ def import_onnxruntime() -> Any:
 
 
 def open_session(data: bytes, where: str, options: RuntimeOptions) -> Any:
-    """Open a session with exactly the requested execution provider."""
+    """Open a session on the requested execution provider, or with `allow_cpu` on the CPU if that is missing."""
     onnxruntime = import_onnxruntime()
     if options.device not in PROVIDERS:
         raise BadInput(f"no device '{options.device}'; available: {', '.join(PROVIDERS)}")
@@ -224,24 +225,24 @@ def _session_options(onnxruntime: Any, options: RuntimeOptions) -> Any:
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = options.threads
     settings.log_severity_level = 4
-    # By default it also accepts its own format, which `wire.py` does not check.
+    # By default ONNX Runtime also accepts its own format, which `wire.py` does not check.
     settings.add_session_config_entry("session.load_model_format", "ONNX")
-    # Spinning threads starve each other on a small machine: p50 86 ms against 15.5 ms measured with two threads.
+    # Spinning threads starve each other on a small machine: a median of 86 ms instead of 15.5 ms, with two threads.
     settings.add_session_config_entry("session.intra_op.allow_spinning", str(int(options.spinning)))
     settings.add_session_config_entry("session.set_denormal_as_zero", "1")
     return settings
 
 
 def _provider_options(provider: str, options: RuntimeOptions) -> dict[str, str]:
-    graph = str(int(options.cuda_graph))
+    use_cuda_graph = str(int(options.cuda_graph))
     if provider == "CUDAExecutionProvider":
-        return {"enable_cuda_graph": graph}
+        return {"enable_cuda_graph": use_cuda_graph}
     if provider == "TensorrtExecutionProvider":
-        # The provider names its files by graph, GPU and version; only this user may write the folder.
+        # The provider names its files by model, GPU and version; only this user may write the folder.
         folder = str(engine_folder(options.cache))
         engines = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": folder}
         timings = {"trt_timing_cache_enable": "1", "trt_timing_cache_path": folder}
-        return engines | timings | {"trt_cuda_graph_enable": graph}
+        return engines | timings | {"trt_cuda_graph_enable": use_cuda_graph}
     return {}
 
 

@@ -1,7 +1,7 @@
 """Target `openvino`: the same graph in the same kind of file, run by OpenVINO on Intel's processors and graphics.
 
 Unusual here: the precision is always set, because by default OpenVINO uses bf16 where the processor has it, which changes decisions.
-And the bytes are first checked for references to other files, which OpenVINO would read.
+The bytes are first checked for references to other files, because OpenVINO would read those files.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ class Runtime:
         self.card = ArtifactCard.parse(card_text(data, where), where)
         self.size = self.card.size
         core = openvino.Core()
-        target = _device(core, options.device, allow_cpu=options.allow_cpu)
+        device = _choose_device(core, options.device, allow_cpu=options.allow_cpu)
         properties: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-        if target == "CPU":
+        if device == "CPU":
             properties |= {"INFERENCE_NUM_THREADS": options.threads, "ENABLE_CPU_PINNING": False}
         try:
             model = _read_onnx(data)
             _check_signature(model, self.size, where)
-            self.compiled = core.compile_model(model, target, properties)
+            self.compiled = core.compile_model(model, device, properties)
         except InspectKDError:
             raise
         except Exception as error:
@@ -79,8 +79,8 @@ def _import_openvino() -> Any:
     return openvino
 
 
-def _device(core: Any, device: str, *, allow_cpu: bool) -> str:
-    """Return OpenVINO's name of the requested device; if it is missing, fall back to the CPU where that is allowed."""
+def _choose_device(core: Any, device: str, *, allow_cpu: bool) -> str:
+    """Return OpenVINO's name of the requested device; if it is missing, the CPU's with `allow_cpu`, otherwise an error."""
     if device not in DEVICES:
         raise BadInput(f"no device '{device}' in OpenVINO; available: {', '.join(DEVICES)}")
     available: list[str] = core.available_devices

@@ -1,4 +1,4 @@
-"""Target `tensorrt`: the same ONNX file, from which the machine on the line builds an engine, once.
+"""Target `tensorrt`: the same ONNX file; the machine on the line builds an engine from it, once.
 
 An engine fits one GPU, driver and version, and is native code: the ONNX file is what is shipped, signed and verified. Unusual here: a
 new engine is compared with ONNX Runtime on the CPU, on the machine that will run it, before it is cached. The file's types
@@ -69,11 +69,11 @@ class Runtime:
         self.where = where
         self.card = ArtifactCard.parse(card_text(data, where), where)
         self.size = self.card.size
-        plan = plan_for(
+        plan = load_or_build_plan(
             data,
             self.card,
             options,
-            lambda timing: _build_verified_plan(data, self.card, where, timing, options.progress),
+            lambda timing_file: _build_verified_plan(data, self.card, where, timing_file, options.progress),
         )
         self.engine = _Engine(plan, self.size)
         self.lock = threading.Lock()
@@ -91,7 +91,7 @@ class Runtime:
         )
 
 
-def plan_for(
+def load_or_build_plan(
     data: bytes,
     card: ArtifactCard,
     options: RuntimeOptions,
@@ -104,13 +104,13 @@ def plan_for(
 
 
 def _engine_key(data: bytes, card: ArtifactCard) -> EngineKey:
-    gpu, driver = _gpu()
+    gpu, driver = _query_gpu()
     digest = hashlib.sha256(data).hexdigest()
     version = str(_import_tensorrt().__version__)
     return EngineKey(artifact=digest, size=card.size, batch=ENGINE_BATCH, gpu=gpu, driver=driver, tensorrt=version)
 
 
-def _gpu() -> tuple[str, str]:
+def _query_gpu() -> tuple[str, str]:
     """Return the first GPU's name with its compute capability, and its driver version."""
     query = ["nvidia-smi", "--query-gpu=name,compute_cap,driver_version", "--format=csv,noheader"]
     try:
@@ -123,9 +123,9 @@ def _gpu() -> tuple[str, str]:
     return f"{name} {capability}", driver
 
 
-def _build_verified_plan(data: bytes, card: ArtifactCard, where: str, timing: Path, progress: Progress) -> bytes:
+def _build_verified_plan(data: bytes, card: ArtifactCard, where: str, timing_file: Path, progress: Progress) -> bytes:
     """Build an engine and compare its scores with ONNX Runtime's on the CPU."""
-    plan = build_plan(data, card.size, timing, progress)
+    plan = build_plan(data, card.size, timing_file, progress)
     engine, reference = _Engine(plan, card.size), to_onnx.Runtime(data, where)
     images = np.stack(artificial_images(card.size))
     _, scores = engine.run(images)
@@ -138,7 +138,7 @@ def _build_verified_plan(data: bytes, card: ArtifactCard, where: str, timing: Pa
     return plan
 
 
-def build_plan(data: bytes, size: int, timing: Path, progress: Progress) -> bytes:
+def build_plan(data: bytes, size: int, timing_file: Path, progress: Progress) -> bytes:
     """Build an engine, which takes minutes on a small GPU; the tactics' timings are saved for the next one."""
     trt = _import_tensorrt()
     logger = trt.Logger(trt.Logger.ERROR)
@@ -153,20 +153,23 @@ def build_plan(data: bytes, size: int, timing: Path, progress: Progress) -> byte
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE_BYTES)
     profile = builder.create_optimization_profile()
+    # Smallest, optimal and largest shape.
     shapes = [(count, size, size, 3) for count in (1, 1, ENGINE_BATCH)]
     profile.set_shape("images", *shapes)
     config.add_optimization_profile(profile)
-    config.progress_monitor = _monitor(trt, progress)
-    config.set_timing_cache(config.create_timing_cache(timing.read_bytes() if timing.is_file() else b""), False)
+    config.progress_monitor = _build_monitor(trt, progress)
+    config.set_timing_cache(
+        config.create_timing_cache(timing_file.read_bytes() if timing_file.is_file() else b""), False
+    )
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise EnvironmentFault(f"TensorRT {trt.__version__} built no engine; the GPU's memory may be full")
-    atomic_write.write_bytes(timing, bytes(config.get_timing_cache().serialize()), mode=0o600)
+    atomic_write.write_bytes(timing_file, bytes(config.get_timing_cache().serialize()), mode=0o600)
     return bytes(plan)
 
 
-def _monitor(trt: Any, progress: Progress) -> Any:
-    """Report only the outermost phase: TensorRT reports nested phases, from several threads."""
+def _build_monitor(trt: Any, progress: Progress) -> Any:
+    """Build a monitor that reports only the outermost phase: TensorRT reports nested phases, from several threads."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:

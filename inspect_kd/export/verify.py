@@ -40,7 +40,7 @@ class ImageDifference:
     heatmap: float
     """Largest difference of a pixel."""
     row: int
-    """Position of that pixel."""
+    """Position of that pixel, together with `column`."""
     column: int
 
 
@@ -55,6 +55,7 @@ class Parity:
     heatmap: float = 0.0
     """Largest difference of a pixel."""
     heatmap_mean: float = 0.0
+    """Mean difference of a pixel."""
     auroc: float | None = None
     """Largest change of image AUROC, over all parts or in one category; None without both sound and defective parts."""
     aurocs: dict[str, tuple[float, float]] = field(default_factory=dict)
@@ -119,7 +120,7 @@ def compare(
         comparison.add(
             reference.predict_batch(images), candidate.predict_batch(images), [truth for _, truth in batch], batch_names
         )
-    # Batch sizes that had no turn, because there are few images.
+    # Run the batch sizes that had no turn because there are too few images.
     for count in batches[turn:]:
         images = np.stack([queue[0][0]] * count)
         expected, actual = reference.predict_batch(images), candidate.predict_batch(images)
@@ -134,7 +135,7 @@ class _Comparison:
     def __init__(self, parity: Parity, thresholds: Thresholds, candidate_thresholds: Thresholds, guard: float) -> None:
         self.parity, self.guard = parity, guard
         self.thresholds, self.candidate_thresholds = thresholds, candidate_thresholds
-        self.by_category: dict[str, tuple[ImageScores, ImageScores]] = {}
+        self.scores_by_category: dict[str, tuple[ImageScores, ImageScores]] = {}
 
     def add(
         self,
@@ -176,14 +177,14 @@ class _Comparison:
         self.parity.real_images += 1
         self.parity.scores.append((expected, actual))
         for category in {ALL, truth.category}:
-            before, after = self.by_category.setdefault(category, (ImageScores(), ImageScores()))
-            before.add(expected, truth.defective)
+            reference, candidate = self.scores_by_category.setdefault(category, (ImageScores(), ImageScores()))
+            reference.add(expected, truth.defective)
             # Rounding may swap two parts with nearly equal scores, which must not count as a change of AUROC.
-            after.add(expected if abs(actual - expected) <= MAX_ROUNDING_ERROR else actual, truth.defective)
+            candidate.add(expected if abs(actual - expected) <= MAX_ROUNDING_ERROR else actual, truth.defective)
 
     def compute_aurocs(self) -> None:
-        for category, (before, after) in sorted(self.by_category.items()):
-            values = before.auroc().value, after.auroc().value
+        for category, (reference, candidate) in sorted(self.scores_by_category.items()):
+            values = reference.auroc().value, candidate.auroc().value
             if values[0] is not None and values[1] is not None:
                 self.parity.aurocs[category] = (round(values[0], 6), round(values[1], 6))
                 self.parity.auroc = max(self.parity.auroc or 0.0, abs(values[0] - values[1]))
@@ -208,7 +209,7 @@ ARTIFICIAL_NAMES = ("black", "white", "noise", "checkerboard")
 
 
 def artificial_images(size: int) -> list[Images]:
-    """Make extreme images, in the order of `ARTIFICIAL_NAMES`: errors of rounding, padding and normalisation show on them first."""
+    """Make extreme images, in the order of `ARTIFICIAL_NAMES`; they reveal errors of rounding, padding and normalisation."""
     rng = np.random.default_rng(0)
     rows, columns = np.indices((size, size))
     checker = (((rows // 8 + columns // 8) % 2) * 255).astype(np.uint8)
@@ -236,13 +237,13 @@ def missed_limits(parity: Parity, accept: Mapping[str, float | None]) -> list[st
 
 
 def worst_images(parity: Parity, accept: Mapping[str, float | None], count: int = 3) -> list[ImageDifference]:
-    """Return the images farthest beyond a limit; if none is, those with the largest difference of scores."""
+    """Return the images farthest beyond a limit; if there are none, those with the largest difference of scores."""
     score, heatmap = accept.get("score"), accept.get("heatmap")
-    beyond = [
+    over_limit = [
         image
         for image in parity.differences
         if (heatmap is not None and image.heatmap > heatmap) or (score is not None and image.score > score)
     ]
-    if beyond:
-        return sorted(beyond, key=lambda image: (image.heatmap, image.score), reverse=True)[:count]
+    if over_limit:
+        return sorted(over_limit, key=lambda image: (image.heatmap, image.score), reverse=True)[:count]
     return sorted(parity.differences, key=lambda image: image.score, reverse=True)[:count]

@@ -16,7 +16,9 @@ from inspect_kd.errors import BadInput
 from inspect_kd.export.card import KEY
 
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
+"""Wire types of protobuf."""
 GRAPH, METADATA, KEY_FIELD, VALUE_FIELD = 7, 14, 1, 2
+"""Field numbers: two of a model, two of a metadata entry."""
 MODEL_FIELDS = {1: VARINT, 2: LENGTH, 3: LENGTH, 4: LENGTH, 5: VARINT, 6: LENGTH, GRAPH: LENGTH, 8: LENGTH, METADATA: LENGTH,
                 20: LENGTH, 25: LENGTH, 26: LENGTH}  # fmt: skip
 """Every field of an ONNX model (IR version 13), with its wire type."""
@@ -25,8 +27,9 @@ MAX_DEPTH = 64
 MAX_FIELDS = 2**20
 """Number of fields in all messages together; the largest artifacts of this program have some ten thousand."""
 LOCATION, EXTERNAL_DATA, IN_THIS_FILE = 14, 13, 0
+"""Two field numbers of a tensor, and the value of LOCATION for data inside the file."""
 TENSOR = "tensor"
-# Message -> field -> message in that field; fields that cannot hold a tensor are left out.
+# Kind of message -> field number -> kind of message in that field; fields that cannot hold a tensor are left out.
 NESTED: dict[str, dict[int, str]] = {
     "model": {GRAPH: "graph", 20: "training", 25: "function"},
     "training": {1: "graph", 2: "graph"},
@@ -40,31 +43,31 @@ NESTED: dict[str, dict[int, str]] = {
 
 
 def refuse_external_data(data: bytes, where: str) -> None:
-    """Raise if a tensor is stored in another file, or if the bytes are no ONNX file."""
+    """Raise if a tensor is stored in another file, or if the bytes are not an ONNX file."""
     _refuse_other_formats(data, where)
     stack: list[tuple[memoryview, str, int]] = [(memoryview(data), "model", 0)]
-    count = itertools.count(1)
+    field_counter = itertools.count(1)
     while stack:
         message, kind, depth = stack.pop()
         if depth > MAX_DEPTH:
-            raise BadInput(f"{where}: graphs are nested more than {MAX_DEPTH} deep; no artifact of this program is")
-        for field, _, value in _fields(message, where, count):
+            raise BadInput(f"{where}: graphs are nested more than {MAX_DEPTH} deep; artifacts of this program are not")
+        for field, _, value in _read_fields(message, where, field_counter):
             if kind == TENSOR and (field == EXTERNAL_DATA or (field == LOCATION and value != IN_THIS_FILE)):
                 raise BadInput(f"{where}: a tensor in it lies in another file; an artifact must be a single file")
             inner_kind = NESTED[kind].get(field)
             if inner_kind is None:
                 continue
             if not isinstance(value, memoryview):
-                raise _invalid(where)
+                raise _invalid_file(where)
             stack.append((value, inner_kind, depth + 1))
 
 
 def card_text(data: bytes, where: str) -> str:
     """Read the text of the artifact card from the file's metadata; a runtime's own reader might return another entry."""
-    cards, count = [], itertools.count(1)
-    for field, _, entry in _fields(memoryview(data), where, count):
+    cards, field_counter = [], itertools.count(1)
+    for field, _, entry in _read_fields(memoryview(data), where, field_counter):
         if field == METADATA and isinstance(entry, memoryview):
-            pair = _fields(entry, where, count)
+            pair = _read_fields(entry, where, field_counter)
             values = {number: bytes(value) for number, _, value in pair if isinstance(value, memoryview)}
             if values.get(KEY_FIELD) == KEY.encode():
                 cards.append(values.get(VALUE_FIELD, b""))
@@ -82,61 +85,63 @@ def card_text(data: bytes, where: str) -> str:
 
 def _refuse_other_formats(data: bytes, where: str) -> None:
     graph_count = 0
-    for field, wire, _ in _fields(memoryview(data), where, itertools.count(1)):
-        if MODEL_FIELDS.get(field) != wire:
-            raise _invalid(where)
+    for field, wire_type, _ in _read_fields(memoryview(data), where, itertools.count(1)):
+        if MODEL_FIELDS.get(field) != wire_type:
+            raise _invalid_file(where)
         graph_count += field == GRAPH
     if graph_count != 1:
-        raise _invalid(where)
+        raise _invalid_file(where)
 
 
-def _fields(message: memoryview, where: str, count: Iterator[int]) -> Iterator[tuple[int, int, int | memoryview]]:
+def _read_fields(
+    message: memoryview, where: str, field_counter: Iterator[int]
+) -> Iterator[tuple[int, int, int | memoryview]]:
     """Yield number, wire type and content of each field; the content is bytes or a number.
 
-    `count` counts the fields of all messages: a file with millions of empty messages would take minutes.
+    `field_counter` counts the fields of all messages: a file with millions of empty messages would take minutes.
     """
     position, end = 0, len(message)
     while position < end:
-        if next(count) > MAX_FIELDS:
+        if next(field_counter) > MAX_FIELDS:
             raise BadInput(f"{where}: more than {MAX_FIELDS} protobuf fields; no artifact of this program has as many")
-        tag, position = _varint(message, position, where)
+        tag, position = _read_varint(message, position, where)
         if tag >> 32 or tag < 8:
             # Readers in C++ truncate such a tag to 32 bits, and would read another field.
-            raise _invalid(where)
-        field, wire = tag >> 3, tag & 7
-        if wire == VARINT:
-            value, position = _varint(message, position, where)
-            yield field, wire, value
-        elif wire == LENGTH:
-            length, position = _varint(message, position, where)
+            raise _invalid_file(where)
+        field, wire_type = tag >> 3, tag & 7
+        if wire_type == VARINT:
+            value, position = _read_varint(message, position, where)
+            yield field, wire_type, value
+        elif wire_type == LENGTH:
+            length, position = _read_varint(message, position, where)
             if length > end - position:
-                raise _invalid(where)
-            yield field, wire, message[position : position + length]
+                raise _invalid_file(where)
+            yield field, wire_type, message[position : position + length]
             position += length
-        elif wire in (FIXED32, FIXED64):
-            start, position = position, position + (4 if wire == FIXED32 else 8)
+        elif wire_type in (FIXED32, FIXED64):
+            start, position = position, position + (4 if wire_type == FIXED32 else 8)
             if position > end:
-                raise _invalid(where)
-            yield field, wire, int.from_bytes(message[start:position], "little")
+                raise _invalid_file(where)
+            yield field, wire_type, int.from_bytes(message[start:position], "little")
         else:
-            raise _invalid(where)
+            raise _invalid_file(where)
 
 
-def _varint(message: memoryview, position: int, where: str) -> tuple[int, int]:
+def _read_varint(message: memoryview, position: int, where: str) -> tuple[int, int]:
     value = 0
     for shift in range(0, 70, 7):
         if position >= len(message):
-            raise _invalid(where)
+            raise _invalid_file(where)
         byte = message[position]
         position += 1
         if shift == 63 and byte > 1:
             # Beyond 64 bits, which readers in C++ truncate to another number.
-            raise _invalid(where)
+            raise _invalid_file(where)
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value, position
-    raise _invalid(where)
+    raise _invalid_file(where)
 
 
-def _invalid(where: str) -> BadInput:
+def _invalid_file(where: str) -> BadInput:
     return BadInput(f"{where}: not an ONNX file, or a truncated one")

@@ -16,7 +16,7 @@ from inspect_kd.types import ImageU8, Mask
 
 
 class ModelOutput(NamedTuple):
-    """Distance from sound parts, of each part and of each of its pixels; not calibrated."""
+    """Distance from sound parts, of each image and of each of its pixels; not calibrated."""
 
     score_B: Tensor
     heatmap_B1HW: Tensor
@@ -31,14 +31,14 @@ class Student(nn.Module, ABC):
 
     @abstractmethod
     def losses(self, images_B3HW: Tensor, clean_B3HW: Tensor) -> dict[str, Tensor]:
-        """Loss terms by name; the images may have synthetic defects, `clean` are the same images without them."""
+        """Loss terms by name; the images may have synthetic defects, `clean_B3HW` are the same images without them."""
 
     @abstractmethod
     def forward(self, images_B3HW: Tensor) -> ModelOutput:
         """Score and heatmap at the images' size."""
 
     def half_precision_parts(self) -> Sequence[nn.Module]:
-        """Modules that an fp16 export may compute in half precision: the expensive ones, never the comparison. None by default."""
+        """Modules that an fp16 export may compute in half precision: the expensive ones, never the comparison. Empty by default."""
         return ()
 
 
@@ -83,6 +83,7 @@ class Teacher(nn.Module, ABC):
     settings: Any
     """Its `Config`."""
     sources: tuple[WeightsSource, ...]
+    """All pretrained weights inside it."""
     frozen: ClassVar[tuple[str, ...]]
     """Prefixes of the frozen weights' names in the state dict."""
 
@@ -104,7 +105,7 @@ class Teacher(nn.Module, ABC):
 
     @abstractmethod
     def count_steps(self, samples: int, *, epochs: int, batch: int) -> int:
-        """How often `fit` yields."""
+        """Number of times that `fit` yields."""
 
     def validate(self, samples: Sequence[TeacherSample]) -> dict[str, float]:
         """Compute the teacher's own metrics on held-out samples, sound and synthetic; none by default."""
@@ -116,7 +117,7 @@ class Teacher(nn.Module, ABC):
 
     @abstractmethod
     def predict(self, images: Sequence[ImageU8]) -> TeacherOutput:
-        """Predict images of any size for distillation; a teacher may use details that `forward` does not see."""
+        """Predict images of any size for distillation; it may use more detail than `forward`, which gets resized images."""
 
     @abstractmethod
     def forward(self, images_B3HW: Tensor) -> ModelOutput:

@@ -1,4 +1,4 @@
-"""Frozen encoders under the students: any timm model with features at strides 4, 8 and 16, or the embedded one.
+"""Frozen encoders of the students: any timm model with features at strides 4, 8 and 16, or the embedded one.
 
 An `EncoderSpec` describes an encoder and is saved with the run, so that a student is rebuilt without the pretrained weights.
 
@@ -22,14 +22,14 @@ STRIDES = (4, 8, 16)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncoderSpec:
-    """All that is needed to rebuild an encoder, except its weights."""
+    """Everything that is needed to rebuild an encoder, except its weights."""
 
     name: str
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     licence: str
     source: str
-    """Where the weights came from, in words for people."""
+    """Where the weights came from, as a text for people."""
     sha256: str = ""
     build: dict[str, Any] = field(default_factory=dict)
     """Arguments of `timm.create_model`."""
@@ -110,16 +110,16 @@ def empty_encoder(spec: EncoderSpec) -> Encoder:
 
 
 def _refuse_unknown(spec: EncoderSpec) -> None:
-    """Guard against foreign runs: some model names make timm download weights, some arguments make it load files."""
+    """Guard against other people's runs: some model names make timm download weights, some arguments make it load files."""
     if spec.name != "embedded":
         import timm
 
         if not timm.is_model(spec.name):
             raise BadInput(f"no encoder named '{spec.name}': it is neither `embedded` nor a model that timm knows")
-    known = [{}, *(card.build for card in weights.CARDS.values())]
-    if spec.build not in known:
+    allowed = [{}, *(card.build for card in weights.CARDS.values())]
+    if spec.build not in allowed:
         raise BadInput(
-            f"encoder '{spec.name}': model arguments {spec.build} are not allowed (allowed: {known}); train the run again"
+            f"encoder '{spec.name}': model arguments {spec.build} are not allowed (allowed: {allowed}); train the run again"
         )
 
 
@@ -187,6 +187,7 @@ def _timm_body(name: str, strides: tuple[int, ...], *, pretrained: bool, **build
     reductions = probe.feature_info.reduction()
     if not set(strides) <= set(reductions):
         raise UsageError(f"encoder '{name}' has features at strides {reductions}; this student needs {list(strides)}")
+    # The last feature map at each stride.
     indices = tuple(len(reductions) - 1 - reductions[::-1].index(stride) for stride in strides)
     body: Any = timm.create_model(name, pretrained=pretrained, features_only=True, out_indices=indices, **build)
     drop_unused_stages(body)
@@ -194,7 +195,7 @@ def _timm_body(name: str, strides: tuple[int, ...], *, pretrained: bool, **build
 
 
 def drop_unused_stages(body: Any) -> None:
-    """Remove the stages behind the last feature, which timm keeps and runs: a third of MobileNetV2's weights."""
+    """Remove the stages after the last feature: timm would keep and run them, a third of MobileNetV2's weights."""
     stages = [name.split(".") for name in body.feature_info.module_name()]
     if all(len(stage) == 2 and stage[0] == "blocks" for stage in stages):
         body.blocks = body.blocks[: 1 + max(int(number) for _, number in stages)]

@@ -1,4 +1,4 @@
-"""Inputs of the defect heads: one ordered list, from which both their channels and their tensors are made.
+"""Inputs of the defect heads: one ordered list defines both the number of channels and the order of the tensors.
 
 Shapes: B batch, C channels, h w feature grid.
 """
@@ -16,7 +16,7 @@ from inspect_kd.models.layers.features import Group
 from inspect_kd.models.rebuild_config import RebuildConfig
 
 Quantity = Literal["distance", "product", "length"]
-"""Distance (1 channel), the product of unit vectors that sums to the cosine (C channels), length of the features (1)."""
+"""Distance (1 channel); product of unit vectors, whose channels sum to the cosine (C channels); length of the features (1)."""
 Comparison = Mapping[Quantity, Tensor]
 """One group's features compared with their reconstruction, or with prototypes."""
 
@@ -46,9 +46,9 @@ def list_head_inputs(config: RebuildConfig, channels_of: Callable[[Group], int])
 
 def concatenate_head_inputs(inputs: Sequence[HeadInput], comparisons: Sequence[Comparison], size: torch.Size) -> Tensor:
     """Pick the inputs from all groups' comparisons, resize them to one grid and concatenate them: (B, C, h, w)."""
-    tensors = [comparisons[each.group][each.quantity] for each in inputs]
+    tensors = [comparisons[head_input.group][head_input.quantity] for head_input in inputs]
     resized = [
-        each if each.shape[-2:] == size else F.interpolate(each, size=size, mode="bilinear", align_corners=False)
-        for each in tensors
+        tensor if tensor.shape[-2:] == size else F.interpolate(tensor, size=size, mode="bilinear", align_corners=False)
+        for tensor in tensors
     ]
     return torch.cat(resized, dim=1)

@@ -1,4 +1,4 @@
-"""Base of all reconstruction students: they rebuild features of sound parts; what they cannot rebuild is anomalous.
+"""Base of all reconstruction students: they rebuild features of sound parts; features that they cannot rebuild are anomalous.
 
 A subclass adds the network between features and rebuilt features. Unusual here: features are joined in groups and rebuilt at
 the grid of the group's coarsest level; coarse, random features are compared with prototypes instead; loss and score use the
@@ -39,7 +39,7 @@ class RebuildStudent(Student):
         )
         self.scorer = Scorer(config, min(encoder.strides))
         self.head_inputs = list_head_inputs(config, self.channels_of) if config.head_width else []
-        self.product_groups = {one.group for one in self.head_inputs if one.quantity == "product"}
+        self.product_groups = {head_input.group for head_input in self.head_inputs if head_input.quantity == "product"}
         self.heads = self._build_heads()
 
     @abstractmethod
@@ -48,12 +48,12 @@ class RebuildStudent(Student):
 
     @abstractmethod
     def decoder_tail(self) -> nn.Module:
-        """The decoder's last layers: the only part of it that stage S3 may tune."""
+        """The decoder's last layers, the only ones that stage S3 may tune."""
 
     def half_precision_parts(self) -> list[nn.Module]:
-        """All modules but those that measure distances."""
-        measuring = {"feature_norm", "memories", "scorer"}
-        return [module for name, module in self.named_children() if name not in measuring]
+        """All modules except those that measure distances."""
+        distance_modules = {"feature_norm", "memories", "scorer"}
+        return [module for name, module in self.named_children() if name not in distance_modules]
 
     def channels_of(self, group: Group) -> int:
         return sum(self.encoder.channels[self.encoder.strides.index(stride)] for stride in group)
@@ -83,15 +83,15 @@ class RebuildStudent(Student):
         features = self.features(images_B3HW)
         rebuilt, targets = self.reconstruct(features), self._targets(features)
         comparisons = [*self._compare_rebuilt(targets, rebuilt), *self._compare_prototypes(features)]
-        finest = features[0].shape[-2:]
+        finest_grid = features[0].shape[-2:]
         maps = [
-            F.interpolate(comparison["distance"], size=finest, mode="bilinear", align_corners=False)
+            F.interpolate(comparison["distance"], size=finest_grid, mode="bilinear", align_corners=False)
             for comparison in comparisons
         ]
         if self.heads is None:
             return StudentMaps(maps, rebuilt, None, None)
-        finest_rebuilt = max((target.shape[-2:] for target in targets), key=lambda size: size[0])
-        head_inputs_BChw = concatenate_head_inputs(self.head_inputs, comparisons, finest_rebuilt)
+        head_grid = max((target.shape[-2:] for target in targets), key=lambda size: size[0])
+        head_inputs_BChw = concatenate_head_inputs(self.head_inputs, comparisons, head_grid)
         return StudentMaps(maps, rebuilt, head_inputs_BChw, self.heads(head_inputs_BChw))
 
     def fit_blend(self, sound_batches: Iterable[Tensor], map_shares: BlendShares, score_shares: BlendShares) -> None:
@@ -107,7 +107,7 @@ class RebuildStudent(Student):
         return normalised
 
     def add_noise(self, x_BChw: Tensor) -> Tensor:
-        """Training noise that the network must remove: without it, the network learns to copy, defects included."""
+        """Add noise in training, which the network learns to remove; without it, it would learn to copy, defects included."""
         if not self.training:
             return x_BChw
         if self.settings.noise == "norm":
@@ -119,7 +119,7 @@ class RebuildStudent(Student):
         return noisy
 
     def _targets(self, features: list[Tensor]) -> list[Tensor]:
-        # Summed instead of averaged: the cosine ignores the length.
+        # A sum over the window serves as its mean: the cosine ignores the length.
         return [
             box_sum(join(features, self.encoder.strides, group), self.settings.target_window)
             for group in self.settings.rebuild
@@ -136,11 +136,11 @@ class RebuildStudent(Student):
         for number, (memory, compare) in enumerate(self._prototypes(), start=len(self.settings.rebuild)):
             joined_BChw = join(features, self.encoder.strides, compare.strides)
             if number in self.product_groups:
-                nearest = memory.compare_channels(joined_BChw)
+                comparison = memory.compare_channels(joined_BChw)
                 yield {
-                    "distance": nearest.distance_B1hw,
-                    "product": nearest.product_BChw,
-                    "length": nearest.length_B1hw,
+                    "distance": comparison.distance_B1hw,
+                    "product": comparison.product_BChw,
+                    "length": comparison.length_B1hw,
                 }
             else:
                 yield {"distance": memory(joined_BChw)}
@@ -149,10 +149,10 @@ class RebuildStudent(Student):
         if not self.head_inputs:
             return None
         with torch.random.fork_rng(devices=[]):
-            # The rest of the student starts from the same random numbers, with heads or without.
+            # The heads take no numbers from the global generator, so the rest of the student is the same with and without them.
             torch.manual_seed(0)
-            channels = sum(one.channels for one in self.head_inputs)
-            # Frozen during the fit, which must not learn from defects.
+            channels = sum(head_input.channels for head_input in self.head_inputs)
+            # The heads are frozen during the fit: only later stages learn from defects.
             return DefectHeads(channels, self.settings.head_width).requires_grad_(False)
 
     def _prototypes(self) -> Iterator[tuple[Prototypes, CompareConfig]]:

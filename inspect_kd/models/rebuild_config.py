@@ -31,8 +31,9 @@ class CompareConfig:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RebuildConfig:
     encoder: str = "mobilenetv2_100"
-    """`embedded`, or any timm model with features at these strides."""
+    """`embedded`, or any timm model with features at `strides`."""
     strides: tuple[int, ...] = STRIDES
+    """Strides of the encoder's feature levels, fine to coarse."""
     normalise: Scaling = "spread"
     """`spread` divides each channel by its standard deviation, `full` also subtracts its mean, `none` does neither."""
     rebuild: tuple[Group, ...] = ((4, 8),)
@@ -47,6 +48,7 @@ class RebuildConfig:
     noise: Literal["spread", "norm"] = "spread"
     """Noise in proportion to the bottleneck's standard deviation over the batch, or to each token's norm as published."""
     noise_strength: float = 0.3
+    """Factor of the noise."""
     hard_power: float = 1.0
     """Weight of a position in the loss: (distance / mean distance) ** hard_power, at most 3."""
     sigma: float = 4.0

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from inspect_kd.models.base import ModelOutput
-from inspect_kd.models.layers.discrepancy import Smooth, top_mean
+from inspect_kd.models.layers.discrepancy import GaussianSmoothing, top_mean
 from inspect_kd.models.layers.heads import HeadOutputs
 from inspect_kd.models.rebuild_config import RebuildConfig
 
@@ -23,7 +23,7 @@ MAP, SCORE = 0, 1
 BlendShares = tuple[float, float, float]
 """Shares of the discrepancy, the label head and the imitation head."""
 SOUND_QUANTILE = 0.995
-"""The blend divides the discrepancy by this quantile over positions of held-out sound parts."""
+"""Quantile of the discrepancy over positions of held-out sound parts; the blend divides the discrepancy by it."""
 
 
 class StudentMaps(NamedTuple):
@@ -42,35 +42,40 @@ class Scorer(nn.Module):
 
     def __init__(self, config: RebuildConfig, finest_stride: int) -> None:
         super().__init__()
-        self.smooth = Smooth(config.sigma / finest_stride)
+        self.smooth = GaussianSmoothing(config.sigma / finest_stride)
         self.weights = group_weights(config)
         self.score_share = config.score_share
 
-    def forward(self, computed: StudentMaps, blend_weights_23: Tensor | None, size: torch.Size) -> ModelOutput:
+    def forward(self, student_maps: StudentMaps, blend_weights_23: Tensor | None, size: torch.Size) -> ModelOutput:
         """Score and heatmap at the image's size; `blend_weights_23` is None without heads."""
-        map_B1hw = self.smooth(self._blend(computed, blend_weights_23, MAP))
+        map_B1hw = self.smooth(self._blend(student_maps, blend_weights_23, MAP))
         scored_B1hw = map_B1hw
-        if computed.head_outputs is not None or self.weights[SCORE] != self.weights[MAP]:
-            scored_B1hw = self.smooth(self._blend(computed, blend_weights_23, SCORE))
+        if student_maps.head_outputs is not None or self.weights[SCORE] != self.weights[MAP]:
+            scored_B1hw = self.smooth(self._blend(student_maps, blend_weights_23, SCORE))
         heatmap_B1HW = F.interpolate(map_B1hw, size=size, mode="bilinear", align_corners=False)
         return ModelOutput(score_B=top_mean(scored_B1hw, self.score_share), heatmap_B1HW=heatmap_B1HW)
 
     def fit_blend(
         self, sound_maps: Iterable[Sequence[Tensor]], map_shares: BlendShares, score_shares: BlendShares
     ) -> Tensor:
-        """Blend weights (2, 3) from shares, with the discrepancy in units of its high quantile on sound parts.
+        """Compute blend weights (2, 3) from shares; the discrepancy is divided by its SOUND_QUANTILE on sound parts.
 
         The heads' outputs are probabilities already. On sound parts they are near 0, so map and score keep one scale there.
         """
         discrepancies = [self.smooth(weighted_sum(maps, self.weights[MAP])).flatten().cpu() for maps in sound_maps]
-        high = float(np.quantile(torch.cat(discrepancies).numpy(), SOUND_QUANTILE))
-        return torch.tensor([[first / max(high, 1e-6), *others] for first, *others in (map_shares, score_shares)])
+        sound_discrepancy = float(np.quantile(torch.cat(discrepancies).numpy(), SOUND_QUANTILE))
+        return torch.tensor(
+            [
+                [discrepancy_share / max(sound_discrepancy, 1e-6), *head_shares]
+                for discrepancy_share, *head_shares in (map_shares, score_shares)
+            ]
+        )
 
-    def _blend(self, computed: StudentMaps, blend_weights_23: Tensor | None, row: int) -> Tensor:
-        discrepancy_B1hw = weighted_sum(computed.maps, self.weights[row])
-        if computed.head_outputs is None or blend_weights_23 is None:
+    def _blend(self, student_maps: StudentMaps, blend_weights_23: Tensor | None, row: int) -> Tensor:
+        discrepancy_B1hw = weighted_sum(student_maps.maps, self.weights[row])
+        if student_maps.head_outputs is None or blend_weights_23 is None:
             return discrepancy_B1hw
-        return blend(discrepancy_B1hw, computed.head_outputs, blend_weights_23[row])
+        return blend(discrepancy_B1hw, student_maps.head_outputs, blend_weights_23[row])
 
 
 def blend(discrepancy_B1hw: Tensor, outputs: HeadOutputs, weights_3: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from inspect_kd.distill.reliability import Reliability, average, fuse, isotonic
+from inspect_kd.distill.reliability import Reliability, average, fit_isotonic, fuse
 from inspect_kd.training.teacher_outputs import reliability_samples
 
 
@@ -71,7 +71,7 @@ def test_average_is_the_mean_heat() -> None:
 
 def test_isotonic_pools_adjacent_violators() -> None:
     defective, all_places = torch.tensor([0.0, 3.0, 1.0, 4.0]), torch.full((4,), 4.0)
-    assert isotonic(defective, all_places).tolist() == [0.0, 0.5, 0.5, 1.0]
+    assert fit_isotonic(defective, all_places).tolist() == [0.0, 0.5, 0.5, 1.0]
 
 
 def test_probability_never_falls_with_more_heat() -> None:

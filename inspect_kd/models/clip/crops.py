@@ -1,7 +1,8 @@
 """Second pass of a CLIP teacher over crops of suspicious regions, cut from the full image: a ViT's patches are large,
 a twentieth of the image's side.
 
-Our variant of CLIP-ADA's anomaly region refinement (R1). Most sound images have no suspicious region and cost nothing more.
+Our variant of the anomaly region refinement of CLIP-ADA, which the paper calls R1.
+A sound image usually has no suspicious region and needs no second pass.
 
 Shapes: K crops, H W image, h w map.
 """
@@ -30,7 +31,7 @@ SECOND_PASS_WEIGHT = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Crop:
-    """A square of the image, in shares of its sides."""
+    """A region of the image, in shares of its height and width; square once the image is resized to a square."""
 
     top: float
     left: float
@@ -43,6 +44,7 @@ class Crop:
         return image[rows, columns]
 
     def span(self, start: float, length: int) -> slice:
+        """Pixels of the crop along a side with this length, where the crop starts at the share `start`."""
         begin = min(round(start * length), length - 1)
         return slice(begin, max(begin + 1, round((start + self.side) * length)))
 
@@ -74,5 +76,5 @@ def blend_crops(heatmap_HW: Tensor, crops: Sequence[Crop], maps_Khw: Tensor) -> 
 
 
 def _crop_start(begin: float, end: float, side: float) -> float:
-    """Where a crop of this side begins so that it is centred and stays inside the image."""
+    """Start of a crop with this side, centred on the region as far as the image's border allows."""
     return float(min(max(0.0, (begin + end) / 2 - side / 2), 1 - side))

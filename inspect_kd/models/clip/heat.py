@@ -21,7 +21,7 @@ def damage_probability(dense_BChw: Tensor, vectors_PC: Tensor, slope: Tensor, ce
 
 
 def average_by_affinity(heat_B1hw: Tensor, dense_BChw: Tensor) -> Tensor:
-    """Average heat over similar patches, weighted by their row-normalised similarity (R2)."""
+    """Average heat over similar patches, weighted by their row-normalised similarity: R2 of the CLIP-ADA paper."""
     patches_BNC = dense_BChw.flatten(2).transpose(1, 2)
     affinity_BNN = (patches_BNC @ patches_BNC.transpose(1, 2) / TEMPERATURE).softmax(dim=2)
     averaged_BN1 = affinity_BNN @ heat_B1hw.flatten(2).transpose(1, 2)

@@ -30,8 +30,8 @@ LICENCE_OF_TAG = {
     "webli": "Apache-2.0 (SigLIP)",
 }
 VOCABULARY = 49408
-"""Size of CLIP's own tokenizer, whose end token is the largest id."""
-# A small, random, frozen text tower: learning prompts through it works as well as through pretrained weights.
+"""Vocabulary size of CLIP's own tokenizer, whose end token has the largest id."""
+# Text tower of the stand-in for a CLIP: small, random and frozen. Prompts learned through it work as well as through pretrained weights.
 STAND_IN_TEXT = {"context_length": 24, "vocab_size": VOCABULARY, "width": 256, "heads": 4, "layers": 2}
 STAND_IN_WIDTH = 256
 
@@ -74,18 +74,18 @@ def load_clip(model: str, pretrained: str | None, *, size: int, random: bool, li
 
 
 def _create(model: str, path: Path | None, size: int, tag: str | None = None) -> Any:
-    """Build the model and load the weights ourselves: safely, and in float32, which open_clip needs to resize positions."""
+    """Build the model and load the weights ourselves: safely, and in float32, which open_clip needs to resize position embeddings."""
     import open_clip
     from open_clip.convert import convert_state_dict
 
     if model.startswith("hf-hub:"):
-        # A foreign run's recipe must not make this machine download anything.
+        # The recipe of somebody else's run must not make this machine download anything.
         raise UsageError(
             f"teacher.model: {model}: names of hub repositories are not downloaded; use a model and a tag, or {FOLDER}FOLDER"
         )
-    known = open_clip.get_pretrained_cfg(model, tag) if tag else {}
-    preprocess = {key: known[key] for key in ("mean", "std") if key in known}
-    logging.disable(logging.WARNING)  # open_clip warns of random weights, which are replaced below
+    tag_config = open_clip.get_pretrained_cfg(model, tag) if tag else {}
+    preprocess = {key: tag_config[key] for key in ("mean", "std") if key in tag_config}
+    logging.disable(logging.WARNING)  # open_clip warns about random weights, but they are replaced below
     try:
         clip = open_clip.create_model(
             model, load_weights=False, pretrained_text=False, force_image_size=size, force_preprocess_cfg=preprocess
@@ -108,15 +108,15 @@ def _create(model: str, path: Path | None, size: int, tag: str | None = None) ->
     return clip
 
 
-def _check_clip(model: Any, source: WeightsSource) -> LoadedClip:
+def _check_clip(clip: Any, source: WeightsSource) -> LoadedClip:
     """Freeze a CLIP; refuse one whose text tower cannot learn prompts."""
-    is_clip_text = getattr(model, "attn_mask", None) is not None and getattr(model, "vocab_size", 0) == VOCABULARY
-    if not is_clip_text or model.text_pool_type != "argmax":
+    is_clip_text = getattr(clip, "attn_mask", None) is not None and getattr(clip, "vocab_size", 0) == VOCABULARY
+    if not is_clip_text or clip.text_pool_type != "argmax":
         raise UsageError(
             f"teacher.model: {source.name} has no text tower of CLIP's own kind, so it cannot learn prompts"
         )
-    preprocess = model.visual.preprocess_cfg
-    return LoadedClip(model=_freeze(model), source=source, mean=tuple(preprocess["mean"]), std=tuple(preprocess["std"]))
+    preprocess = clip.visual.preprocess_cfg
+    return LoadedClip(model=_freeze(clip), source=source, mean=tuple(preprocess["mean"]), std=tuple(preprocess["std"]))
 
 
 def _build_around_timm(name: str, size: int) -> LoadedClip:
@@ -153,14 +153,14 @@ def _refuse_other_activation(model: str, tag: str) -> None:
     """Refuse weights trained with another activation: open_clip only warns, and all features would be wrong."""
     import open_clip
 
-    known = open_clip.get_pretrained_cfg(model, tag)
-    shape = open_clip.get_model_config(model)
-    if not known or shape is None:
+    tag_config = open_clip.get_pretrained_cfg(model, tag)
+    model_config = open_clip.get_model_config(model)
+    if not tag_config or model_config is None:
         return
-    if bool(known.get("quick_gelu")) != bool(shape.get("quick_gelu")):
-        other = model.removesuffix("-quickgelu") if shape.get("quick_gelu") else f"{model}-quickgelu"
+    if bool(tag_config.get("quick_gelu")) != bool(model_config.get("quick_gelu")):
+        matching_model = model.removesuffix("-quickgelu") if model_config.get("quick_gelu") else f"{model}-quickgelu"
         raise UsageError(
-            f"teacher.pretrained: the weights '{tag}' belong to {other}, not to {model}, which has another activation"
+            f"teacher.pretrained: the weights '{tag}' belong to {matching_model}, not to {model}, which has another activation"
         )
 
 
@@ -171,8 +171,8 @@ def _find_weights(model: str, pretrained: str) -> Path:
     local = weights.find_local(f"{model}.{pretrained}")
     if local is not None:
         return local.path
-    tag = open_clip.get_pretrained_cfg(model, pretrained)
-    if not tag:
+    tag_config = open_clip.get_pretrained_cfg(model, pretrained)
+    if not tag_config:
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(model)) or "none"
         raise UsageError(f"teacher.pretrained: {model} has no weights called '{pretrained}'; available: {tags}")
     if not weights.hub_is_reachable():
@@ -181,7 +181,7 @@ def _find_weights(model: str, pretrained: str) -> Path:
             "folder and set INSPECT_KD_WEIGHTS to it. `--model clip_ada_local` needs the encoder's weights only."
         )
     try:
-        return Path(open_clip.download_pretrained(tag))
+        return Path(open_clip.download_pretrained(tag_config))
     except Exception as error:
         raise EnvironmentFault(f"the hub failed to deliver {model} '{pretrained}' ({type(error).__name__})") from error
 

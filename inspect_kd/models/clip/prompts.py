@@ -1,6 +1,6 @@
 """Learnable prompts: the first words of a sentence are learned vectors, the rest is text; a frozen text tower encodes both.
 
-As in CoOp and AnomalyCLIP: `[V1..V12] object.` and `[W1..W12] damaged object.`. Sentences are cut after their end token, which is
+As in CoOp and AnomalyCLIP: `[V1..V12] object.` and `[W1..W12] damaged object.`. Sentences are cut after their end token: this is
 three times faster and changes nothing, because the tower is causal.
 
 Shapes: P sentences, L learnable words, T tokens, D width of the text tower, C channels of the shared space.
@@ -26,21 +26,21 @@ SENTENCES: dict[PromptMode, tuple[str, ...]] = {
 
 
 class LearnablePrompts(nn.Module):
-    """All that a CLIP-ADA-style teacher trains: the word vectors, and in `single` mode slope and centre of the sigmoid."""
+    """Everything that a CLIP-ADA-style teacher trains: the word vectors, and in `single` mode slope and centre of the sigmoid."""
 
     tokens_PT: Tensor
 
-    def __init__(self, clip: Any, mode: PromptMode, count: int) -> None:
+    def __init__(self, clip: Any, mode: PromptMode, word_count: int) -> None:
         super().__init__()
         self.text = TextTower(clip)
-        tokens_PT = tokenize([f"{'x ' * count}{text}" for text in SENTENCES[mode]], clip.context_length)
+        tokens_PT = tokenize([f"{'x ' * word_count}{text}" for text in SENTENCES[mode]], clip.context_length)
         ends_P = tokens_PT.argmax(dim=1)
-        if not torch.equal(ends_P, tokenize(list(SENTENCES[mode]), clip.context_length).argmax(dim=1) + count):
+        if not torch.equal(ends_P, tokenize(list(SENTENCES[mode]), clip.context_length).argmax(dim=1) + word_count):
             raise UsageError(
-                f"teacher.words: {count} leave no room for the text; this CLIP takes {clip.context_length} tokens"
+                f"teacher.words: {word_count} leave no room for the text; this CLIP takes {clip.context_length} tokens"
             )
         self.register_buffer("tokens_PT", tokens_PT[:, : int(ends_P.max()) + 1], persistent=False)
-        self.words_PLD = nn.Parameter(torch.empty(len(tokens_PT), count, clip.token_embedding.weight.shape[1]))
+        self.words_PLD = nn.Parameter(torch.empty(len(tokens_PT), word_count, clip.token_embedding.weight.shape[1]))
         is_single = mode == "single"
         self.slope = nn.Parameter(torch.tensor(1 / TEMPERATURE), requires_grad=is_single)
         self.centre = nn.Parameter(torch.zeros(()), requires_grad=is_single)
@@ -57,7 +57,7 @@ class LearnablePrompts(nn.Module):
         return F.normalize(self.text.encode(self.embed(self.words_PLD), self.tokens_PT.argmax(dim=1)), dim=1)
 
     def embed(self, words_PLD: Tensor) -> Tensor:
-        """Token embeddings of the sentences, with these vectors as their first words."""
+        """Return the sentences' token embeddings, with `words_PLD` as their first words."""
         with torch.no_grad():
             embedded_PTD: Tensor = self.text.token_embedding(self.tokens_PT)
         return torch.cat([embedded_PTD[:, :1], words_PLD, embedded_PTD[:, 1 + words_PLD.shape[1] :]], dim=1)
@@ -90,7 +90,7 @@ class TextTower(nn.Module):
 
 
 def tokenize(sentences: list[str], length: int) -> Tensor:
-    """Tokenize without network access. The end token has the largest id, by which the tower finds the end."""
+    """Tokenize without network access. The end token has the largest id, so that `argmax` finds it."""
     import open_clip
 
     tokens: Tensor = open_clip.tokenize(sentences, context_length=length)

@@ -23,6 +23,7 @@ from inspect_kd.models.layers.features import FeatureNorm, join
 MEAN_DEVIATION = 0.8
 """Mean absolute deviation of a normal variable, in standard deviations."""
 MAX_DEVIATION = 6.0
+"""Larger deviations are clamped to this many standard deviations."""
 AttentionKind = Literal["query_key", "value_value"]
 
 
@@ -46,7 +47,7 @@ class Tower(nn.Module):
         self.register_buffer("std", 255 * torch.tensor(clip.std).view(1, 3, 1, 1))
 
     def fit(self, batches_B3HW: Iterable[Tensor]) -> None:
-        """Estimate statistics of sound parts; nothing to do for a real CLIP."""
+        """Estimate statistics of sound parts; does nothing by default, because a real CLIP needs none."""
 
 
 class VitTower(Tower):
@@ -67,17 +68,17 @@ class VitTower(Tower):
 
     def forward(self, images_B3HW: Tensor) -> TowerOutput:
         tokens_BND = self.visual._embeds((images_B3HW - self.mean) / self.std)
-        values_BND = tokens_BND
+        vv_tokens_BND = tokens_BND
         blocks = self.visual.transformer.resblocks
         for number, block in enumerate(blocks):
             if number == len(blocks) - self.vv_blocks:
-                values_BND = tokens_BND
+                vv_tokens_BND = tokens_BND
             normed_BND = block.ln_1(tokens_BND)
             if number >= len(blocks) - self.vv_blocks:
-                values_BND = values_BND + block.ls_1(attend(block.attn, normed_BND, "value_value"))
+                vv_tokens_BND = vv_tokens_BND + block.ls_1(attend(block.attn, normed_BND, "value_value"))
             tokens_BND = tokens_BND + block.ls_1(attend(block.attn, normed_BND, "query_key"))
             tokens_BND = tokens_BND + block.ls_2(block.mlp(block.ln_2(tokens_BND)))
-        dense_BND = self._project(values_BND if self.vv_blocks else tokens_BND)[:, 1:]
+        dense_BND = self._project(vv_tokens_BND if self.vv_blocks else tokens_BND)[:, 1:]
         side = images_B3HW.shape[-1] // self.visual.patch_size[1]
         dense_BChw = dense_BND.transpose(1, 2).unflatten(2, (-1, side))
         return TowerOutput(F.normalize(dense_BChw, dim=1), F.normalize(self._project(tokens_BND)[:, 0], dim=1))
@@ -109,7 +110,7 @@ def attend(attention: Any, x_BND: Tensor, kind: AttentionKind) -> Tensor:
 class TimmTower(Tower):
     """Dense features of a timm network: levels joined, normalised, and projected by a fixed matrix at each position.
 
-    Unusual here: channels are normalised over sound parts, because a classifier shares no space with text and its directions are
+    Unusual here: channels are normalised over sound parts, because a classifier's features share no space with text, and directions are
     comparable only when all channels have one scale. `deviations` adds the absolute deviation of each channel from its mean,
     which no direction in the values themselves can express.
     """
@@ -123,14 +124,15 @@ class TimmTower(Tower):
                 f"teacher.strides: {clip.source.name} has features at strides {reductions}, not at {list(strides)}"
             )
         self.strides = strides
+        # The last feature map at each stride.
         self.indices = [len(reductions) - 1 - reductions[::-1].index(stride) for stride in strides]
         channels = [self.visual.trunk.feature_info[index]["num_chs"] for index in self.indices]
-        self.spread = FeatureNorm(channels, "full")
+        self.spread = FeatureNorm(channels, "full")  # the name is a key of saved runs
         self.width = self.visual.head.proj.out_features
         self.deviations = deviations
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            # Orthogonal, to preserve angles where the width suffices.
+            # An orthogonal matrix preserves angles if the width suffices.
             head = nn.init.orthogonal_(torch.empty(self.width, (1 + deviations) * sum(channels)))
         self.register_buffer("head_CD", head)
 

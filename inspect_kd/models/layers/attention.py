@@ -1,4 +1,4 @@
-"""Attention in which one side may be learned instead of computed from the image, so that nothing can be copied.
+"""Attention with one learned side (queries, or keys and values): its output cannot copy the image's features.
 
 Our variant of Omni-AD's global branch (arXiv 2503.21125). A learned side does not depend on the image, so its projection is a
 constant of the exported graph.
@@ -27,12 +27,12 @@ class Attention(nn.Module):
         self.out = nn.Linear(dim, dim)
 
     def attend(
-        self, query_BNC: Tensor, key_BMC: Tensor, value_BMC: Tensor, batch: int, barred_NM: Tensor | None = None
+        self, query_BNC: Tensor, key_BMC: Tensor, value_BMC: Tensor, batch: int, masked_NM: Tensor | None = None
     ) -> Tensor:
-        """A learned side has a batch of one and is projected once; `barred` marks keys that a query must not attend to."""
+        """A learned side has a batch of one and is projected once; `masked_NM` marks keys that a query must not attend to."""
         q, k, v = self.query(query_BNC), self.key(key_BMC), self.value(value_BMC)
         q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2).expand(batch, -1, -1, -1) for x in (q, k, v))
-        mask = None if barred_NM is None else ~barred_NM
+        mask = None if masked_NM is None else ~masked_NM
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return out

@@ -1,4 +1,4 @@
-"""The usual convolution: 3x3, BatchNorm, ReLU."""
+"""A 3x3 convolution with BatchNorm and ReLU, which several networks use."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def gaussian_taps(sigma: float) -> Tensor:
     return (taps / taps.sum()).float()
 
 
-class Smooth(nn.Module):
+class GaussianSmoothing(nn.Module):
     """Gaussian smoothing with mirrored borders, inside the exported graph."""
 
     taps_K: Tensor
@@ -40,12 +40,12 @@ class Smooth(nn.Module):
     def forward(self, map_B1hw: Tensor) -> Tensor:
         radius = self.taps_K.numel() // 2
         padded = F.pad(map_B1hw, (radius, radius, radius, radius), mode="reflect")
-        across = F.conv2d(padded, self.taps_K.view(1, 1, 1, -1))
-        return F.conv2d(across, self.taps_K.view(1, 1, -1, 1))
+        smoothed_rows = F.conv2d(padded, self.taps_K.view(1, 1, 1, -1))
+        return F.conv2d(smoothed_rows, self.taps_K.view(1, 1, -1, 1))
 
 
 def top_mean(map_B1hw: Tensor, share: float) -> Tensor:
-    """Mean over the hottest share of positions: a plain maximum would follow a single dead pixel of the sensor."""
+    """Mean over the hottest positions, `share` of all: a plain maximum would follow a single dead pixel of the sensor."""
     values_BN = map_B1hw.flatten(1)
     count = max(1, round(share * values_BN.shape[1]))
     return values_BN.topk(count, dim=1).values.mean(dim=1)

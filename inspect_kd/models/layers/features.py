@@ -26,23 +26,25 @@ class FeatureNorm(nn.Module):
 
     def __init__(self, channels: Sequence[int], scaling: Scaling) -> None:
         super().__init__()
-        self.levels = len(channels)
+        self.level_count = len(channels)
         self.scaling = scaling
         for level, count in enumerate(channels):
             self.register_buffer(f"mean_{level}", torch.zeros(1, count, 1, 1))
+            # The name is a key of saved runs.
             self.register_buffer(f"spread_{level}", torch.ones(1, count, 1, 1))
 
     def fit(self, batches: Iterable[list[Tensor]]) -> None:
-        sums = [torch.zeros(2, self.std(level).numel(), dtype=torch.float64) for level in range(self.levels)]
-        count = [0] * self.levels
+        """Estimate mean and standard deviation of each channel over batches of sound parts."""
+        sums = [torch.zeros(2, self.std(level).numel(), dtype=torch.float64) for level in range(self.level_count)]
+        counts = [0] * self.level_count
         for features in batches:
             for level, feature_BChw in enumerate(features):
                 values = feature_BChw.double().cpu()
                 sums[level] += torch.stack([values.sum(dim=(0, 2, 3)), values.square().sum(dim=(0, 2, 3))])
-                count[level] += values.numel() // values.shape[1]
-        for level, (total, square) in enumerate(sums):
-            mean = total / count[level]
-            variance = square / count[level] - mean.square()
+                counts[level] += values.numel() // values.shape[1]
+        for level, (value_sums, square_sums) in enumerate(sums):
+            mean = value_sums / counts[level]
+            variance = square_sums / counts[level] - mean.square()
             if self.scaling == "full":
                 self.mean(level).copy_(mean.view(1, -1, 1, 1))
             if self.scaling != "none":

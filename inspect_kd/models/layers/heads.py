@@ -3,7 +3,7 @@
 They are separate from the decoder, because their goals are opposite: a head must predict defects, the decoder must fail to
 rebuild them. Their inputs are listed in `models/head_inputs.py`.
 
-Shapes: B batch, C channels, h w grid of the inputs, m m twice as fine.
+Shapes: B batch, C channels, h w grid of the inputs, m m grid of the logits, twice as fine.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from inspect_kd.models.layers.convolution import conv_bn_relu
 UPSCALING = 2
 """Output cells per input cell along a side: finer than the input, because a defect's edge runs between cells."""
 INITIAL_LOGIT = -4.0
+"""Few positions are defective: starting from a probability of 0.5 would waste the first steps."""
 INPUT_DROPOUT = 0.2
-"""Share of input channels dropped at each step: a head that relies on few of them detects synthetic defects only."""
+"""Share of input channels dropped at each step: a head that relies on few channels detects only synthetic defects."""
 
 
 class HeadOutputs(NamedTuple):
@@ -37,7 +38,7 @@ class DefectHeads(nn.Module):
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
         self.width = width
-        # Distances and products differ in scale by orders of magnitude. Set once by `fit_normalisation`, not updated in training.
+        # Distances and products differ in scale by orders of magnitude. Fitted once, not updated in training.
         self.input_norm = nn.BatchNorm2d(channels, affine=False, eps=1e-8)
         self.trunk = nn.Sequential(
             nn.Dropout2d(INPUT_DROPOUT),
@@ -58,16 +59,18 @@ class DefectHeads(nn.Module):
 
     def fit_normalisation(self, head_inputs_NChw: Tensor) -> None:
         """Set mean and variance of every input channel."""
-        total, square, count = (torch.zeros(head_inputs_NChw.shape[1], dtype=torch.float64) for _ in range(3))
+        value_sums, square_sums, counts = (
+            torch.zeros(head_inputs_NChw.shape[1], dtype=torch.float64) for _ in range(3)
+        )
         for chunk in head_inputs_NChw.split(64):
             values = chunk.double()
-            total += values.sum(dim=(0, 2, 3))
-            square += values.square().sum(dim=(0, 2, 3))
-            count += values.numel() / values.shape[1]
-        mean, norm = total / count, self.input_norm
+            value_sums += values.sum(dim=(0, 2, 3))
+            square_sums += values.square().sum(dim=(0, 2, 3))
+            counts += values.numel() / values.shape[1]
+        mean, norm = value_sums / counts, self.input_norm
         assert norm.running_mean is not None and norm.running_var is not None
         norm.running_mean.copy_(mean)
-        norm.running_var.copy_((square / count - mean.square()).clamp_min(1e-8))
+        norm.running_var.copy_((square_sums / counts - mean.square()).clamp_min(1e-8))
 
     def forward(self, head_inputs_BChw: Tensor) -> HeadOutputs:
         tokens_BChw = self.trunk(self.input_norm(head_inputs_BChw))
@@ -77,6 +80,5 @@ class DefectHeads(nn.Module):
 def _logit_layer(width: int) -> nn.Sequential:
     logits = nn.Conv2d(width, UPSCALING**2, 1)
     assert logits.bias is not None
-    # Few positions are defective: starting from a probability of 0.5 would waste the first steps.
     nn.init.constant_(logits.bias, INITIAL_LOGIT)
     return nn.Sequential(logits, nn.PixelShuffle(UPSCALING))

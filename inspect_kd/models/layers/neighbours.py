@@ -1,7 +1,7 @@
 """Nearest-neighbour distance of each patch of a part from a bank of patches of sound parts.
 
-As in the students, features are divided by their standard deviation and compared by cosine, and every patch is summed over
-its neighbourhood.
+As in the students, features are divided by their standard deviation and compared by cosine, and the features of a patch
+are summed over its neighbourhood.
 
 Shapes: B batch, C channels, N patches of an image, R patches in a bank, h w grid.
 """
@@ -20,10 +20,12 @@ from inspect_kd.models.layers.features import FeatureNorm, box_sum, join
 GROUPS = ((8,), (16,))
 """Groups of strides; each has its own bank."""
 WINDOW = 3
+"""Side of the neighbourhood, in cells."""
 MAP_STRIDE = 4
+"""Stride of the distance map."""
 
 
-class Patches(nn.Module):
+class PatchExtractor(nn.Module):
     """Extract patches of each group: (B, N, C), of unit length."""
 
     def __init__(self, encoder: Encoder) -> None:

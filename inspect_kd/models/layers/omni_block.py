@@ -1,4 +1,4 @@
-"""The Omni-block: a global branch that cannot copy, a local branch of convolutions, merged.
+"""The Omni-block: the sum of a global branch, which cannot copy its input, and a local branch of convolutions.
 
 Written from the paper (arXiv 2503.21125). Unusual here, measured or explained in docs/concepts: the feed-forward layers of
 the global branch are trained; the inputs of both attentions are normalised; BatchNorm, which folds into its neighbours, is
@@ -22,6 +22,7 @@ from inspect_kd.models.layers.features import box_sum
 Norm = Literal["batch", "instance"]
 Local = Literal["depthwise", "plain"]
 TOKEN_GRID = 8
+"""Side of the grid of learned tokens."""
 
 
 def norm_layer(kind: Norm, channels: int) -> nn.Module:
@@ -44,7 +45,7 @@ def to_grid(x_BNC: Tensor, height: int, width: int) -> Tensor:
 class GlobalBranch(nn.Module):
     """Summarise the map with 8x8 learned queries, spread the summary back, then attend to learned prototypes.
 
-    It works on a map averaged down to at most `overview` cells a side: fine detail is the local branch's task.
+    It works on a map averaged down to at most `overview` cells per side: fine detail is the local branch's task.
     """
 
     def __init__(self, dim: int, heads: int, norm: Norm, overview: int) -> None:
@@ -68,7 +69,7 @@ class GlobalBranch(nn.Module):
 
 
 def average_down(x_BChw: Tensor, side: int) -> Tensor:
-    """Average cells until no side is longer than `side`; the factor divides height and width."""
+    """Average blocks of cells so that no side is longer than `side`; a block's side divides height and width."""
     height, width = x_BChw.shape[-2:]
     factor = math.ceil(max(height, width) / side)
     while height % factor or width % factor:
@@ -138,6 +139,7 @@ class OmniBlock(nn.Module):
         self, dim: int, heads: int = 8, norm: Norm = "batch", overview: int = 16, local: Local = "depthwise"
     ) -> None:
         super().__init__()
+        # The names are keys of saved runs.
         self.look_around = GlobalBranch(dim, heads, norm, overview)
         self.look_close = LocalBranch(dim, norm) if local == "depthwise" else PlainBranch(dim)
         self.merge = nn.Sequential(

@@ -1,7 +1,7 @@
 """Distance of each position from its nearest prototype: a small memory of sound features.
 
 Random textures cannot be reconstructed, but their features can be compared with those of sound parts. A nearest-neighbour
-memory keeps every feature; this keeps some thousand directions that represent them (spherical k-means): one 1x1 convolution.
+memory keeps every feature; this one keeps some thousand directions from spherical k-means, so that comparing is one 1x1 convolution.
 
 Shapes: B batch, C channels, h w feature grid, K prototypes, k nearest prototypes, N = h * w, R collected rows.
 """
@@ -17,13 +17,14 @@ from torch import Tensor, nn
 from inspect_kd.models.layers.features import box_sum
 
 ROUNDS = 8
+"""Iterations of k-means."""
 ROWS_PER_IMAGE = 256
 """Rows collected from each sound image for the clustering."""
 MAX_ROWS = 2**17
-"""Rows that are clustered, at most: thirty per prototype."""
+"""Largest number of rows that are clustered: about thirty per prototype."""
 NEIGHBOURS = 8
-"""Number of nearest prototypes in the blend with which each position is compared, channel by channel."""
-DUPLICATE = 1e-5
+"""Number of nearest prototypes that are blended; each position is compared with its blend, channel by channel."""
+MAX_DUPLICATE_DISTANCE = 1e-5
 """Largest 1 - cosine of two prototypes that count as duplicates."""
 REACH = 0.02
 """A prototype whose cosine is this much below the largest has no share in the blend."""
@@ -35,7 +36,7 @@ class PrototypeComparison(NamedTuple):
     distance_B1hw: Tensor
     """1 - cosine to the nearest one, multiplied by a power of the length."""
     product_BChw: Tensor
-    """Direction times blended prototype, channel by channel: the channels sum to the cosine."""
+    """Direction times blended prototype, channel by channel; the sum is the mean cosine, weighted by the blend's shares."""
     length_B1hw: Tensor
     """Length of the feature vector, relative to the mean over sound parts."""
 
@@ -43,6 +44,7 @@ class PrototypeComparison(NamedTuple):
 class Prototypes(nn.Module):
     prototypes_KC: Tensor
     usual_length: Tensor
+    """Mean length of the features on sound parts; the name is a key of saved runs."""
 
     def __init__(self, channels: int, count: int, window: int, length_power: float = 0.0) -> None:
         super().__init__()
@@ -53,17 +55,17 @@ class Prototypes(nn.Module):
         self.collected: list[Tensor] = []
 
     def add(self, joined_BChw: Tensor, generator: torch.Generator) -> None:
-        """Collect random rows of sound images, not yet divided by their spread, which is not known yet."""
+        """Collect random rows of sound images; `fit` divides them by their standard deviation, which is not known yet."""
         for image_Chw in self.local_sums(joined_BChw):
             rows_RC = image_Chw.flatten(1).T.cpu()
             self.collected.append(rows_RC[torch.randperm(len(rows_RC), generator=generator)[:ROWS_PER_IMAGE]].clone())
 
-    def fit(self, spread_1C11: Tensor, generator: torch.Generator) -> None:
+    def fit(self, std_1C11: Tensor, generator: torch.Generator) -> None:
         """Cluster the collected rows into prototypes, and discard the rows."""
         rows_RC = torch.cat(self.collected)
         self.collected = []
-        kept_R = torch.randperm(len(rows_RC), generator=generator)[:MAX_ROWS]
-        rows_RC = rows_RC[kept_R] / spread_1C11.flatten().cpu()
+        sampled_R = torch.randperm(len(rows_RC), generator=generator)[:MAX_ROWS]
+        rows_RC = rows_RC[sampled_R] / std_1C11.flatten().cpu()
         self.usual_length.copy_(rows_RC.norm(dim=1).mean())
         rows_RC = F.normalize(rows_RC, dim=1)
         self.prototypes_KC.copy_(zero_duplicates(spherical_kmeans(rows_RC, len(self.prototypes_KC), generator)))
@@ -80,7 +82,7 @@ class Prototypes(nn.Module):
         direction_BNC, length_BN1 = self._directions(joined_BChw)
         count = min(NEIGHBOURS + 1, len(self.prototypes_KC))
         cosine_BNk, index_BNk = (direction_BNC @ self.prototypes_KC.T).topk(count, dim=2)
-        share_BN1k = blend_shares(cosine_BNk, complete=count <= NEIGHBOURS).unsqueeze(2)
+        share_BN1k = blend_shares(cosine_BNk, includes_all=count <= NEIGHBOURS).unsqueeze(2)
         blended_BNC = (share_BN1k @ self.prototypes_KC[index_BNk]).squeeze(2)
         return PrototypeComparison(
             self._distance(cosine_BNk[:, :, 0], length_BN1, grid),
@@ -104,19 +106,20 @@ class Prototypes(nn.Module):
         return distance_B1hw
 
     def local_sums(self, joined_BChw: Tensor) -> Tensor:
-        """Sum over a window: a texture is recognised by its surroundings, not by one cell."""
+        """Sum features over a window: a texture shows in a neighbourhood, not in one cell."""
         return box_sum(joined_BChw, self.window)
 
 
-def blend_shares(cosine_BNk: Tensor, *, complete: bool) -> Tensor:
+def blend_shares(cosine_BNk: Tensor, *, includes_all: bool) -> Tensor:
     """Shares of the nearest prototypes in the blend, largest cosine first; the shares of a position sum to 1.
 
-    `complete`: these are all prototypes. The shares are continuous in the cosines: equal cosines get equal shares, and a
-    prototype that enters or leaves the nearest has share 0 at that point. Choosing the single nearest one is not continuous:
+    `includes_all`: these are all prototypes, not only the nearest ones.
+    The shares are continuous in the cosines: equal cosines get equal shares, and a
+    prototype that enters or leaves the set of nearest ones has share 0 at that point. Choosing the single nearest one is not continuous:
     at a tie the last bit of a sum decides, and that bit differs between runtimes.
     """
     edge_BN1 = cosine_BNk[:, :, :1] - REACH
-    if not complete:
+    if not includes_all:
         edge_BN1 = edge_BN1.maximum(cosine_BNk[:, :, -1:])
     # The small addend is for positions where all cosines tie.
     weight_BNk = (cosine_BNk - edge_BN1).clamp_min(0) + 1e-6
@@ -129,7 +132,7 @@ def zero_duplicates(centres_KC: Tensor) -> Tensor:
 
     A zero vector has a cosine of 0 with every position, so it is never the nearest.
     """
-    duplicate_KK = centres_KC @ centres_KC.T > 1 - DUPLICATE
+    duplicate_KK = centres_KC @ centres_KC.T > 1 - MAX_DUPLICATE_DISTANCE
     return centres_KC.masked_fill(duplicate_KK.tril(-1).any(dim=1, keepdim=True), 0.0)
 
 
@@ -140,9 +143,9 @@ def spherical_kmeans(rows_RC: Tensor, count: int, generator: torch.Generator) ->
         start = torch.randint(len(rows_RC), (count,), generator=generator)
     centres_KC = rows_RC[start]
     for _ in range(ROUNDS):
-        nearest_R = torch.cat([(part @ centres_KC.T).argmax(dim=1) for part in rows_RC.split(8192)])
+        nearest_R = torch.cat([(chunk_RC @ centres_KC.T).argmax(dim=1) for chunk_RC in rows_RC.split(8192)])
         sums_KC = torch.zeros_like(centres_KC).index_add_(0, nearest_R, rows_RC)
         # A centre without rows keeps its position.
-        used_K1 = sums_KC.norm(dim=1, keepdim=True) > 1e-6
-        centres_KC = torch.where(used_K1, F.normalize(sums_KC, dim=1), centres_KC)
+        has_rows_K1 = sums_KC.norm(dim=1, keepdim=True) > 1e-6
+        centres_KC = torch.where(has_rows_K1, F.normalize(sums_KC, dim=1), centres_KC)
     return centres_KC

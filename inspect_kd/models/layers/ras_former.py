@@ -1,7 +1,7 @@
-"""RAS: a stack of decoder layers read as the time steps of a recurrence whose state is the whole token map.
+"""RAS ("reconstruction as sequence"): a stack of decoder layers, read as the time steps of a recurrence whose state is the whole token map.
 
-Written from the paper (arXiv 2409.06285). A layer's queries are learned and never contain the input; a gate selects the part
-of the state that it reads.
+Written from the paper (arXiv 2409.06285). A layer's queries are learned and never contain the input; a gate selects what the
+layer reads of the state.
 
 Shapes: B batch, N tokens, C channels.
 """
@@ -30,10 +30,10 @@ class EncoderLayer(nn.Module):
         self.ffn = feed_forward(dim, inner)
         self.norm_ffn = nn.LayerNorm(dim)
 
-    def forward(self, x_BNC: Tensor, position_1NC: Tensor, barred_NN: Tensor) -> Tensor:
+    def forward(self, x_BNC: Tensor, position_1NC: Tensor, masked_NN: Tensor) -> Tensor:
         positioned = x_BNC + position_1NC
         x_BNC = self.norm_attention(
-            x_BNC + self.attention.attend(positioned, positioned, x_BNC, x_BNC.shape[0], barred_NN)
+            x_BNC + self.attention.attend(positioned, positioned, x_BNC, x_BNC.shape[0], masked_NN)
         )
         out: Tensor = self.norm_ffn(x_BNC + self.ffn(x_BNC))
         return out
@@ -65,9 +65,9 @@ class RASFormer(nn.Module):
         return next_state
 
 
-def neighbourhood(grid: int, reach: int) -> Tensor:
-    """Mask (N, N) of the tokens within a window of side `reach` around each token."""
+def neighbourhood(grid: int, window: int) -> Tensor:
+    """Mask (N, N) of the tokens within a window of side `window` around each token."""
     row_N, column_N = torch.meshgrid(torch.arange(grid), torch.arange(grid), indexing="ij")
     row_N, column_N = row_N.flatten(), column_N.flatten()
     distance_NN = torch.maximum((row_N[:, None] - row_N).abs(), (column_N[:, None] - column_N).abs())
-    return distance_NN <= reach // 2
+    return distance_NN <= window // 2

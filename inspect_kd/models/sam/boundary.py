@@ -26,7 +26,7 @@ def _iou(predicted: Mask, truth: Mask) -> float:
 
 
 def _rim(mask: Mask, width: int) -> Mask:
-    """The pixels of the mask within `width` of its outline; the image's border is no outline."""
+    """The pixels of the mask within `width` of its outline; the image's border does not count as outline."""
     padded = np.pad(mask.astype(np.uint8), 1, mode="edge")
     inner = cv2.erode(padded, np.ones((3, 3), np.uint8), iterations=width, borderType=cv2.BORDER_REPLICATE)[1:-1, 1:-1]
     rim: Mask = mask & (inner == 0)

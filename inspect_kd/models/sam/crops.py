@@ -1,4 +1,4 @@
-"""Crops for the second decoder: a square around the draft, cut from the image and embedded anew.
+"""Crops for the second decoder: a square around the first decoder's draft, cut from the image and embedded anew.
 
 On the embedding of the whole image the second decoder hardly improves the draft: 64x64 cells are too coarse for a small
 defect. A draft larger than half of the image gets the whole image.
@@ -18,7 +18,7 @@ from inspect_kd.types import ImageU8
 MARGIN = 2.0
 """Side of the square divided by the longest side of the draft's box."""
 MIN_SIDE = 0.25
-"""Smallest side of the square, as a share of the image's side: a smaller crop would only be a blur."""
+"""Smallest side of the square, as a share of the image's side: a smaller crop would be enlarged to a blur."""
 OUTSIDE_LOGIT = -8.0
 """Mask logit outside the square."""
 

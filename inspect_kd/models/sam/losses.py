@@ -1,6 +1,6 @@
-"""Losses of self-perception tuning: BCE and Dice at the pixels where a mask is least certain, for draft and final mask.
+"""Losses of self-perception tuning: BCE and Dice mostly at the pixels where a mask is least certain, for draft and final mask.
 
-Shapes: K prompts, m m mask logits, N = m * m, P sampled pixels.
+Shapes: K prompts, m m mask logits, N = m * m, Q candidate pixels, P sampled pixels.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from inspect_kd.models.layers.losses import dice
+from inspect_kd.models.layers.losses import dice_loss
 from inspect_kd.models.sam.tuning import SptOutput
 
 SAMPLED_PIXELS = 12_544
-"""As published; smaller masks are used whole."""
+"""Pixels per mask, as published; of smaller masks all pixels are used."""
 OVERSAMPLING, UNCERTAIN_SHARE = 3, 0.75
-"""Three times as many pixels are drawn at random; the least certain of them make up this share of the sample."""
+"""Three times as many candidates are chosen at random; the least certain of them make up this share of the sample."""
 WEIGHTS = {"draft": 1.0, "final": 1.0, "presence": 0.1, "estimate": 0.1}
 """Presence and estimate share the second decoder's token with its mask; larger weights would harm the mask."""
 
@@ -51,7 +51,7 @@ def mask_loss(logits_K1mm: Tensor, truth_K1mm: Tensor, generator: torch.Generato
     """BCE plus Dice at sampled pixels."""
     logits_KP, truth_KP = sample_pixels(logits_K1mm, truth_K1mm, generator)
     bce = F.binary_cross_entropy_with_logits(logits_KP, truth_KP)
-    return bce + dice(logits_KP.sigmoid(), truth_KP)
+    return bce + dice_loss(logits_KP.sigmoid(), truth_KP)
 
 
 def sample_pixels(logits_K1mm: Tensor, truth_K1mm: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -60,14 +60,14 @@ def sample_pixels(logits_K1mm: Tensor, truth_K1mm: Tensor, generator: torch.Gene
     count = logits_KN.shape[1]
     if count <= 2 * SAMPLED_PIXELS:
         return logits_KN, truth_KN
-    drawn_KN = torch.randint(count, (len(logits_KN), OVERSAMPLING * SAMPLED_PIXELS), generator=generator).to(
+    candidates_KQ = torch.randint(count, (len(logits_KN), OVERSAMPLING * SAMPLED_PIXELS), generator=generator).to(
         logits_KN.device
     )
-    uncertainty_KN = -logits_KN.detach().gather(1, drawn_KN).abs()
-    uncertain = round(UNCERTAIN_SHARE * SAMPLED_PIXELS)
-    picked_KP = drawn_KN.gather(1, uncertainty_KN.topk(uncertain, dim=1).indices)
-    random_KP = torch.randint(count, (len(logits_KN), SAMPLED_PIXELS - uncertain), generator=generator).to(
+    uncertainty_KQ = -logits_KN.detach().gather(1, candidates_KQ).abs()
+    uncertain_count = round(UNCERTAIN_SHARE * SAMPLED_PIXELS)
+    uncertain_KP = candidates_KQ.gather(1, uncertainty_KQ.topk(uncertain_count, dim=1).indices)
+    random_KP = torch.randint(count, (len(logits_KN), SAMPLED_PIXELS - uncertain_count), generator=generator).to(
         logits_KN.device
     )
-    pixels_KP = torch.cat([picked_KP, random_KP], dim=1)
+    pixels_KP = torch.cat([uncertain_KP, random_KP], dim=1)
     return logits_KN.gather(1, pixels_KP), truth_KN.gather(1, pixels_KP)

@@ -1,6 +1,6 @@
 """Prompts for SAM: from a heatmap in prediction; in training from a true mask, with the errors of a heatmap.
 
-Boxes around the coarse cells of a CLIP map are shifted or too large; some contain two defects, some none.
+The errors: boxes around the coarse cells of a CLIP map are shifted or too large; some contain two defects, some none.
 
 Shapes: K prompts, P points, h w mask logits.
 """
@@ -38,17 +38,20 @@ class RegionPrompt:
     box: tuple[float, float, float, float]
     """left, top, right, bottom"""
     inside: tuple[tuple[float, float], ...] = ()
+    """Points in the region, as (x, y)."""
     outside: tuple[tuple[float, float], ...] = ()
+    """Points outside the region."""
     logits: Map | None = None
+    """A coarse map as mask prompt."""
 
     def select(self, *, points: bool, logits: bool) -> RegionPrompt:
-        """A copy with the box and, if wanted, with points and logits."""
+        """Copy the prompt; points and logits are left out where their argument is False."""
         selected = (self.inside, self.outside) if points else ((), ())
         return RegionPrompt(self.box, *selected, self.logits if logits else None)
 
 
 def heatmap_prompts(heat: Map, threshold: float, side: int, mask_side: int) -> list[tuple[RegionPrompt, Mask]]:
-    """Prompts for the connected hot regions of a heatmap, hottest first, each with its cells."""
+    """Prompts for the connected hot regions of a heatmap, hottest first, each with the mask of its cells."""
     height, width = heat.shape
     logits = _to_logits(heat, threshold, mask_side)
     prompts = []
@@ -69,12 +72,12 @@ def degraded_prompt(mask: Mask, rng: np.random.Generator, mask_side: int) -> Reg
     blurred = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), side / cells * float(rng.uniform(0.4, 1.2)))
     coarse = np.asarray(cv2.resize(blurred, (cells, cells), interpolation=cv2.INTER_AREA), np.float32)
     coarse = coarse / max(float(coarse.max()), 1e-6)
-    truth = coarse.copy()
+    noiseless = coarse.copy()
     coarse += rng.normal(0, 0.03, coarse.shape).astype(np.float32)
     threshold = 0.3
-    # The hottest region; those of near defects may have merged.
+    # Take the hottest region; regions of close defects may have merged.
     _, labels = cv2.connectedComponents((coarse > threshold).astype(np.uint8), connectivity=8)
-    label = labels[np.unravel_index(int(np.argmax(truth)), truth.shape)]
+    label = labels[np.unravel_index(int(np.argmax(noiseless)), noiseless.shape)]
     rows, columns = np.nonzero(labels == label)
     box = _jitter((columns.min(), rows.min(), columns.max() + 1, rows.max() + 1), side / cells, side, rng)
     hottest = np.argsort(-coarse[rows, columns])[: int(rng.integers(1, MAX_INSIDE_POINTS + 1))]
@@ -85,7 +88,7 @@ def degraded_prompt(mask: Mask, rng: np.random.Generator, mask_side: int) -> Reg
 
 
 def false_alarm_prompt(side: int, mask_side: int, rng: np.random.Generator) -> RegionPrompt:
-    """Prompt as for a defect, at a random place without one."""
+    """Prompt for a random ellipse, as if it were a defect."""
     ellipse = np.zeros((side, side), np.uint8)
     centre = tuple(int(position) for position in rng.integers(0, side, 2))
     axes = tuple(max(1, int(side * np.exp(rng.uniform(np.log(0.01), np.log(0.2))))) for _ in range(2))
@@ -126,11 +129,11 @@ def _coolest_points(heat: Map, box: tuple[float, float, float, float], side: int
     reach = 0.5 * max(box[2] - box[0], box[3] - box[1], side / width)
     rows, columns = np.mgrid[:height, :width]
     x, y = (columns + 0.5) * side / width, (rows + 0.5) * side / height
-    near = (x > box[0] - reach) & (x < box[2] + reach) & (y > box[1] - reach) & (y < box[3] + reach)
-    if not near.any():
+    is_near = (x > box[0] - reach) & (x < box[2] + reach) & (y > box[1] - reach) & (y < box[3] + reach)
+    if not is_near.any():
         return ()
-    order = np.argsort(np.where(near, heat, np.inf), axis=None)[:MAX_OUTSIDE_POINTS]
-    return tuple((float(x.flat[i]), float(y.flat[i])) for i in order if near.flat[i])
+    order = np.argsort(np.where(is_near, heat, np.inf), axis=None)[:MAX_OUTSIDE_POINTS]
+    return tuple((float(x.flat[i]), float(y.flat[i])) for i in order if is_near.flat[i])
 
 
 def _enlarge(cells: tuple[Any, ...], scale_x: float, scale_y: float, side: int) -> tuple[float, float, float, float]:

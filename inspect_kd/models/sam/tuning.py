@@ -5,7 +5,7 @@ rank 8 on queries and values, a relation-aware adapter after each two-way block,
 Our changes: the second decoder gets the draft's box, because boxes from heatmaps are poor, and optionally a crop around it
 (`crops.py`); a presence head rejects masks without a defect, because SAM outlines something in any box.
 
-Shapes: K prompts, P points, C channels, h w embedding grid (N cells), 4h 4w mask logits, T tokens.
+Shapes: K prompts, P points, C channels, D upscaled channels, h w embedding grid (N cells), 4h 4w mask logits, T tokens.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 RANK, ALPHA = 8, 1
+"""Of LoRA: the correction is multiplied by ALPHA / RANK."""
 
 
 class SptOutput(NamedTuple):
@@ -87,7 +88,7 @@ class TunedDecoder(nn.Module):
         dense_KChw: Tensor,
         relation_KNN: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Mask logits (K, 1, 4h, 4w), SAM's own estimate of the IoU (K,), and the token behind that estimate (K, C)."""
+        """Mask logits (K, 1, 4h, 4w), SAM's own estimate of the IoU (K,), and the token from which it is computed (K, C)."""
         strengths = list(self.relating)
         return decode(self.decoder, embedding_KChw, position_1Chw, sparse_KTC, dense_KChw, (relation_KNN, strengths))
 
@@ -124,7 +125,7 @@ def decode(
 
 
 class SelfPerception(nn.Module):
-    """Both decoders. Takes image embeddings, which may come from a cache."""
+    """Both decoders on one SAM; they take image embeddings, which may come from a cache."""
 
     def __init__(self, sam: Any, *, temperature: float, tune_encoder: bool) -> None:
         super().__init__()
@@ -179,12 +180,12 @@ class PromptBatch(NamedTuple):
 
 def refining_prompts(draft_K1hw: Tensor, prompts: PromptBatch, size: tuple[int, int]) -> PromptBatch:
     """Prompts for the second decoder: the draft, without gradient, and the draft's own box."""
-    coarse_K1hw = draft_K1hw.detach()
-    boxes_K4 = None if prompts.boxes_K4 is None else mask_boxes(coarse_K1hw, prompts.boxes_K4, size)
+    mask_prompts_K1hw = draft_K1hw.detach()
+    boxes_K4 = None if prompts.boxes_K4 is None else mask_boxes(mask_prompts_K1hw, prompts.boxes_K4, size)
     if prompts.masks_K1hw is not None:
-        # Published prompts are boxes. A coarse map in the first prompt must also reach the second decoder.
-        coarse_K1hw = (coarse_K1hw + prompts.masks_K1hw) / 2
-    return prompts._replace(boxes_K4=boxes_K4, masks_K1hw=coarse_K1hw)
+        # The published prompts are boxes only. A coarse map in the first prompt must also reach the second decoder.
+        mask_prompts_K1hw = (mask_prompts_K1hw + prompts.masks_K1hw) / 2
+    return prompts._replace(boxes_K4=boxes_K4, masks_K1hw=mask_prompts_K1hw)
 
 
 def mask_boxes(logits_K1hw: Tensor, empty_K4: Tensor, size: tuple[int, int]) -> Tensor:
@@ -201,7 +202,7 @@ def mask_boxes(logits_K1hw: Tensor, empty_K4: Tensor, size: tuple[int, int]) -> 
 
 
 def cell_relation(embedding_KChw: Tensor, temperature: float) -> Tensor:
-    """Similarity of each cell to every other one, rows of sum 1: (K, N, N). At temperature 1 nearly uniform."""
+    """Similarity of each cell to every other one, (K, N, N); rows sum to 1, and are nearly uniform at temperature 1."""
     cells_KNC = F.normalize(embedding_KChw.flatten(2).transpose(1, 2), dim=2)
     similarity_KNN = cells_KNC @ cells_KNC.transpose(1, 2) / temperature
     diagonal_NN = torch.eye(similarity_KNN.shape[1], dtype=torch.bool, device=similarity_KNN.device)

@@ -1,4 +1,4 @@
-"""Omni-AD student: a decoder of Omni-blocks, which cannot copy, rebuilds features from a narrow bottleneck.
+"""Omni-AD student: a decoder of Omni-blocks rebuilds features from a narrow bottleneck, and cannot copy them.
 
 Paper: arXiv 2503.21125, implemented from the paper. Targets, loss and map are those of all reconstruction students
 (`models/rebuild.py`).
@@ -33,6 +33,7 @@ class Config(RebuildConfig):
     depths: tuple[int, ...] = (1, 1, 1)
     """Omni-blocks per stage, coarse to fine."""
     heads: int = 4
+    """Attention heads of an Omni-block."""
     norm: Norm = "batch"
     local: Local = "depthwise"
     """Local branch of a block: two depthwise convolutions, or a plain one that merges into a single kernel."""
@@ -133,7 +134,9 @@ class Decoder(nn.Module):
             )
             for dim, depth in zip(config.dims, config.depths, strict=True)
         )
-        self.expand = nn.ModuleList(Expand(a, b, config.norm) for a, b in pairwise(config.dims))
+        self.expand = nn.ModuleList(
+            Expand(width, next_width, config.norm) for width, next_width in pairwise(config.dims)
+        )
         self.gates = nn.ModuleList(Gate(dim) if config.gate else nn.Identity() for dim in config.dims[1:])
         # As in the paper, a stage as wide as its group needs no head.
         self.heads = nn.ModuleDict(
@@ -172,7 +175,7 @@ class Gate(nn.Module):
 class Expand(nn.Module):
     """Double the grid by a 1x1 convolution and a pixel shuffle.
 
-    BatchNorm comes before the shuffle, where it folds into the convolution; otherwise the norm comes after it, as in the paper.
+    BatchNorm comes before the shuffle, so that it folds into the convolution; another norm comes after the shuffle, as in the paper.
     """
 
     def __init__(self, channels: int, out: int, norm: Norm) -> None:

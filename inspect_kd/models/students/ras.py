@@ -1,6 +1,6 @@
 """RAS student, "reconstruction as sequence": a recurrence over decoder layers rebuilds all levels at the coarsest grid.
 
-Paper: arXiv 2409.06285, implemented from the paper; unlike in the paper, nothing is chosen by test labels. Targets, loss and map are
+Paper: arXiv 2409.06285, implemented from the paper; unlike in the paper, no setting is chosen by test labels. Targets, loss and map are
 those of all reconstruction students (`models/rebuild.py`).
 
 Shapes: B batch, C channels, h w feature grid, N = h * w tokens.
@@ -27,9 +27,11 @@ class Config(RebuildConfig):
     rebuild: tuple[Group, ...] = ((4, 8, 16),)
     """One group of strides, rebuilt at the grid of its coarsest."""
     grid: int = 16
-    """Side of the coarsest grid: data.size divided by the coarsest stride."""
+    """Side of the coarsest grid; it must be data.size divided by the coarsest stride."""
     width: int = 128
+    """Channels of a token."""
     heads: int = 8
+    """Attention heads of a layer."""
     inner: int = 256
     """Hidden width of the feed-forward layers."""
     encoder_layers: int = 2
@@ -44,7 +46,7 @@ def build(config: Config, encoder: Encoder) -> RasStudent:
 
 
 class RasStudent(RebuildStudent):
-    barred_NN: Tensor
+    masked_NN: Tensor
 
     def __init__(self, config: Config, encoder: Encoder) -> None:
         super().__init__(config, encoder)
@@ -62,7 +64,7 @@ class RasStudent(RebuildStudent):
             RASFormer(config.width, config.heads, config.inner, tokens) for _ in range(config.layers)
         )
         self.out = nn.Linear(config.width, channels)
-        self.register_buffer("barred_NN", neighbourhood(config.grid, config.barred), persistent=False)
+        self.register_buffer("masked_NN", neighbourhood(config.grid, config.barred), persistent=False)
 
     def reconstruct(self, features: list[Tensor]) -> list[Tensor]:
         joined_BChw = join(features, self.encoder.strides, self.settings.rebuild[0])
@@ -75,7 +77,7 @@ class RasStudent(RebuildStudent):
         position_1NC = (self.rows_h1C + self.columns_1wC).flatten(0, 1).unsqueeze(0)
         state_BNC = self.embed(to_tokens(self.add_noise(joined_BChw)))
         for layer in self.encode:
-            state_BNC = layer(state_BNC, position_1NC, self.barred_NN)
+            state_BNC = layer(state_BNC, position_1NC, self.masked_NN)
         for step in self.steps:
             state_BNC = step(state_BNC, position_1NC)
         return [to_grid(self.out(state_BNC), height, width)]

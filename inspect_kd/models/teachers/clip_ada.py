@@ -1,7 +1,7 @@
-"""CLIP-ADA-style teacher: a frozen CLIP and learnable prompts for sound and damaged; their damage_probability to patches is the map.
+"""CLIP-ADA-style teacher: a frozen CLIP and learnable prompts for sound and damaged. The map is each patch's probability of `damaged`.
 
 After "Anomaly Detection by Adapting a pre-trained Vision Language Model" (arXiv 2403.09493), whose code is not public: prompts,
-losses and synthetic defects are our reconstruction. After training the text tower is dropped; two vectors are kept.
+losses and synthetic defects are our reconstruction. After training, the text tower is dropped; only the sentences' vectors are kept.
 
 Shapes: B batch, C channels, P sentences (sound, damaged; or damaged alone), h w patch grid, H W image, M M mask grid.
 """
@@ -26,8 +26,8 @@ from inspect_kd.models.clip.heat import average_by_affinity, damage_probability
 from inspect_kd.models.clip.load import TIMM, load_clip
 from inspect_kd.models.clip.prompts import LearnablePrompts, PromptMode
 from inspect_kd.models.clip.towers import TimmTower, TowerOutput, VitTower
-from inspect_kd.models.layers.discrepancy import Smooth, top_mean
-from inspect_kd.models.layers.losses import dice, focal
+from inspect_kd.models.layers.discrepancy import GaussianSmoothing, top_mean
+from inspect_kd.models.layers.losses import dice_loss, focal_loss
 from inspect_kd.resize import resize
 from inspect_kd.types import ImageU8
 
@@ -36,13 +36,13 @@ MAP_STRIDE = 4
 MASK_CELLS = 4
 """Rows and columns of the mask grid per patch: masks are finer than patches."""
 SOUND_SHARE = 0.9
-"""Share of sound parts that are to have no suspicious region."""
+"""Share of sound training parts without a suspicious region; this sets the threshold of regions."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Config:
     model: str = "ViT-B-16"
-    """An open_clip model, `local-dir:FOLDER`, or `timm:NAME` for the stand-in around a timm network."""
+    """An open_clip model, `local-dir:FOLDER`, or `timm:NAME` for a timm network in place of a CLIP, with a random text tower."""
     pretrained: str | None = "laion2b_s34b_b88k"
     """An open_clip tag, or a weights file."""
     random: bool = False
@@ -50,7 +50,7 @@ class Config:
     licence: str | None = None
     """Licence of weights from a file or a folder."""
     strides: tuple[int, ...] = (8, 16)
-    """timm networks: the levels that are joined."""
+    """timm networks: strides of the levels that are joined."""
     deviations: bool = True
     """timm networks: add each channel's absolute deviation from its mean."""
     prompt_mode: PromptMode = "pair"
@@ -59,9 +59,9 @@ class Config:
     vv_blocks: Annotated[int, Field(ge=0)] = 6
     """Number of last blocks with a V-V path; 0: no such path."""
     affinity_steps: Annotated[int, Field(ge=0)] = 1
-    """How often heat is averaged over similar patches (R2)."""
+    """How often heat is averaged over similar patches: R2 of the CLIP-ADA paper."""
     closer: bool = True
-    """Have `predict` run a second pass over enlarged crops of suspicious regions (R1)."""
+    """Have `predict` run a second pass over enlarged crops of suspicious regions: R1 of the CLIP-ADA paper."""
     sigma: Annotated[float, Field(gt=0)] = 4.0
     """Gaussian smoothing of the heatmap, in pixels of the input."""
     score_share: Annotated[float, Field(gt=0, le=1)] = 0.01
@@ -69,8 +69,10 @@ class Config:
 
 def build(config: Config, size: int) -> ClipAdaTeacher:
     clip = load_clip(config.model, config.pretrained, size=size, random=config.random, licence=config.licence)
-    timm = config.model.startswith(TIMM)
-    tower = TimmTower(clip, config.strides, deviations=config.deviations) if timm else VitTower(clip, config.vv_blocks)
+    is_timm = config.model.startswith(TIMM)
+    tower = (
+        TimmTower(clip, config.strides, deviations=config.deviations) if is_timm else VitTower(clip, config.vv_blocks)
+    )
     prompts = LearnablePrompts(clip.model, config.prompt_mode, config.words)
     return ClipAdaTeacher(config, tower, prompts, clip.source, size)
 
@@ -90,14 +92,14 @@ class ClipAdaTeacher(Teacher):
         self.tower = tower
         self.sources = (source,)
         self.side = size
-        self.smooth = Smooth(config.sigma / MAP_STRIDE)
+        self.smooth = GaussianSmoothing(config.sigma / MAP_STRIDE)
         self.prompts = prompts
         self.register_buffer("vectors_PC", prompts().detach())
         self.register_buffer("slope", prompts.slope.detach().clone())
         self.register_buffer("level", prompts.centre.detach().clone())
         self.register_buffer("suspicious", torch.ones(()))
 
-    # The buffers' names are keys of saved runs.
+    # The buffers' names in `get_buffer` are keys of saved runs.
 
     @property
     def centre(self) -> Tensor:
@@ -121,32 +123,32 @@ class ClipAdaTeacher(Teacher):
     def fit(
         self, samples: Sequence[TeacherSample], *, epochs: int, batch: int, learning_rate: float, seed: int
     ) -> Iterator[dict[str, float]]:
-        """Image features are frozen and computed once; a step runs the text tower only."""
+        """Train the prompts. Image features are computed once, since the tower is frozen; a step runs only the text tower."""
         device = self.vectors_PC.device
         prompts = self.prompts
         if prompts is None:
             raise RuntimeError("this teacher has dropped its text tower; build a new one to train again")
         prompts.reset(seed)
         self.tower.fit(self._sound_batches(samples, batch))
-        features = wholes_BC = masks_B1MM = torch.empty(0)
+        features = whole_BC = masks_B1MM = torch.empty(0)
         for indices in chunks(range(len(samples)), batch):
             batch_samples = [samples[i] for i in indices]
             output = self._encode([self._resized(sample.image) for sample in batch_samples])
             chunk_masks_B1MM = self._masks(batch_samples, output.dense_BChw.shape[-1])
             if not len(features):
-                # Allocated at once: concatenating parts at the end would take twice the memory.
+                # Allocated for all samples at once: concatenating batches at the end would take twice the memory.
                 features = torch.empty(len(samples), *output.dense_BChw.shape[1:], dtype=torch.float16)
-                wholes_BC = torch.empty(len(samples), output.whole_BC.shape[1])
+                whole_BC = torch.empty(len(samples), output.whole_BC.shape[1])
                 masks_B1MM = torch.empty(len(samples), *chunk_masks_B1MM.shape[1:])
-            features[indices], wholes_BC[indices] = output.dense_BChw.half().cpu(), output.whole_BC.cpu()
+            features[indices], whole_BC[indices] = output.dense_BChw.half().cpu(), output.whole_BC.cpu()
             masks_B1MM[indices] = chunk_masks_B1MM
             yield {}
-        self._start_level(prompts, features, masks_B1MM)
+        self._start_centre(prompts, features, masks_B1MM)
         optimizer = torch.optim.Adam(prompts.parameters(), lr=learning_rate, betas=(0.5, 0.999))
         generator = torch.Generator().manual_seed(seed)
         for _ in range(epochs):
             for indices in chunks(torch.randperm(len(features), generator=generator).tolist(), batch):
-                output = TowerOutput(features[indices].float().to(device), wholes_BC[indices].to(device))
+                output = TowerOutput(features[indices].float().to(device), whole_BC[indices].to(device))
                 terms = self.losses(output, masks_B1MM[indices].to(device), prompts)
                 loss = torch.stack(list(terms.values())).sum()
                 optimizer.zero_grad()
@@ -182,16 +184,16 @@ class ClipAdaTeacher(Teacher):
             output.whole_BC[:, :, None, None], vectors_PC, prompts.slope, prompts.centre
         ).flatten()
         terms = {
-            "focal": 4 * focal(damaged_B1MM, mask_B1MM),
-            "dice_damaged": 4 * dice(damaged_B1MM, mask_B1MM),
-            "dice_sound": 4 * dice(1 - damaged_B1MM, 1 - mask_B1MM),
+            "focal": 4 * focal_loss(damaged_B1MM, mask_B1MM),
+            "dice_damaged": 4 * dice_loss(damaged_B1MM, mask_B1MM),
+            "dice_sound": 4 * dice_loss(1 - damaged_B1MM, 1 - mask_B1MM),
             "image": F.binary_cross_entropy(image_B.clamp(1e-6, 1 - 1e-6), defective_B),
         }
         if len(vectors_PC) == 2:
             terms["apart"] = 0.1 * (vectors_PC[0] @ vectors_PC[1]).square()
         return terms
 
-    def _start_level(self, prompts: LearnablePrompts, features: Tensor, masks_B1MM: Tensor) -> None:
+    def _start_centre(self, prompts: LearnablePrompts, features: Tensor, masks_B1MM: Tensor) -> None:
         """In `single` mode, start the sigmoid at the mean cosine of sound patches."""
         if self.settings.prompt_mode == "pair":
             return
@@ -200,10 +202,10 @@ class ClipAdaTeacher(Teacher):
             sound_BChw = features[sound[:: max(1, len(sound) // 64)]].float().to(prompts.centre.device)
             prompts.centre.copy_(torch.einsum("bchw,pc->bphw", sound_BChw, prompts()).mean())
 
-    def _sound_batches(self, samples: Sequence[TeacherSample], batch: int, most: int = 256) -> Iterator[Tensor]:
+    def _sound_batches(self, samples: Sequence[TeacherSample], batch: int, max_images: int = 256) -> Iterator[Tensor]:
         """Batches of sound parts, taken evenly from all samples."""
-        chosen = range(0, len(samples), max(1, len(samples) // (2 * most)))
-        images = (sample.image for sample in map(samples.__getitem__, chosen) if sample.mask is None)
+        indices = range(0, len(samples), max(1, len(samples) // (2 * max_images)))
+        images = (sample.image for sample in map(samples.__getitem__, indices) if sample.mask is None)
         group: list[ImageU8] = []
         for image in images:
             group.append(self._resized(image))
@@ -214,10 +216,10 @@ class ClipAdaTeacher(Teacher):
             yield self._tensor(group)
 
     def _masks(self, samples: Sequence[TeacherSample], side: int) -> Tensor:
-        """Masks at the mask grid."""
+        """Reduce the samples' masks to the mask grid."""
         masks = [
-            np.zeros(one.image.shape[:2], np.float32) if one.mask is None else one.mask.astype(np.float32)
-            for one in samples
+            np.zeros(sample.image.shape[:2], np.float32) if sample.mask is None else sample.mask.astype(np.float32)
+            for sample in samples
         ]
         # Maximum over each cell: in a mean, a scratch of one pixel would vanish.
         return torch.stack([F.adaptive_max_pool2d(torch.from_numpy(mask)[None], MASK_CELLS * side) for mask in masks])
@@ -245,15 +247,17 @@ class ClipAdaTeacher(Teacher):
         return self.vectors_PC if len(self.vectors_PC) == 2 else None
 
     def heat(self, dense_BChw: Tensor) -> Tensor:
-        """Damage of each patch, 0 to 1, averaged over similar patches: (B, 1, h, w)."""
+        """Probability of `damaged` for each patch, averaged over similar patches: (B, 1, h, w)."""
         heat_B1hw = damage_probability(dense_BChw, self.vectors_PC, self.slope, self.centre)
         for _ in range(self.settings.affinity_steps):
             heat_B1hw = average_by_affinity(heat_B1hw, dense_BChw)
         return heat_B1hw
 
     def _map(self, dense_BChw: Tensor, side: int) -> Tensor:
-        fine = side // MAP_STRIDE
-        enlarged_B1hw = F.interpolate(self.heat(dense_BChw), size=(fine, fine), mode="bilinear", align_corners=False)
+        map_side = side // MAP_STRIDE
+        enlarged_B1hw = F.interpolate(
+            self.heat(dense_BChw), size=(map_side, map_side), mode="bilinear", align_corners=False
+        )
         smoothed_B1hw: Tensor = self.smooth(enlarged_B1hw)
         return smoothed_B1hw
 

@@ -23,8 +23,8 @@ from inspect_kd.chunks import chunks
 from inspect_kd.errors import UsageError
 from inspect_kd.models.base import ModelOutput, Teacher, TeacherOutput, TeacherSample, WeightsSource
 from inspect_kd.models.encoders import Encoder, build_encoder
-from inspect_kd.models.layers.discrepancy import Smooth, top_mean
-from inspect_kd.models.layers.neighbours import GROUPS, MAP_STRIDE, Patches, choose_coreset, distance_map
+from inspect_kd.models.layers.discrepancy import GaussianSmoothing, top_mean
+from inspect_kd.models.layers.neighbours import GROUPS, MAP_STRIDE, PatchExtractor, choose_coreset, distance_map
 from inspect_kd.resize import resize
 from inspect_kd.types import ImageU8
 
@@ -34,7 +34,7 @@ ZERO_QUANTILE = 0.90
 LOW_QUANTILE, LOW_HEAT = 0.995, 0.1
 """Quantile of the distance on sound parts that becomes LOW_HEAT."""
 CANDIDATES_PER_ROW = 8
-"""Candidate patches per bank row, if all samples were sound; about half are."""
+"""Candidate patches per bank row if all samples were sound; about half of the samples are."""
 STATISTICS_IMAGES = 256
 """Sound images from which the features' standard deviation is estimated."""
 
@@ -42,11 +42,11 @@ STATISTICS_IMAGES = 256
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Config:
     encoder: str = "mobilenetv2_100"
-    """`embedded`, or any timm model with features at strides 4, 8 and 16; one larger than the student's may be better."""
+    """`embedded`, or any timm model with features at strides 4, 8 and 16; a larger one than the student's may be better."""
     rows: Annotated[int, Field(ge=1)] = 4_096
     """Patches per bank and group of strides."""
     coreset: bool = True
-    """Choose the patches as a coreset, so that every candidate has a near one; otherwise at random."""
+    """Choose the patches as a coreset, so that each candidate is close to a chosen patch; otherwise at random."""
     sigma: Annotated[float, Field(gt=0)] = 4.0
     """Gaussian smoothing of the heatmap, in pixels of the input."""
     score_share: Annotated[float, Field(gt=0, le=1)] = 0.01
@@ -67,16 +67,16 @@ class MemoryTeacher(Teacher):
         self.settings = config
         spec = encoder.spec
         self.sources = (WeightsSource(name=spec.name, licence=spec.licence, origin=spec.source, sha256=spec.sha256),)
-        self.patches = Patches(encoder)
+        self.patches = PatchExtractor(encoder)
         self.side = size
-        self.smooth = Smooth(config.sigma / MAP_STRIDE)
+        self.smooth = GaussianSmoothing(config.sigma / MAP_STRIDE)
         for bank in range(BANKS):
             for group, channels in enumerate(self.patches.channels()):
                 self.register_buffer(f"bank_{bank}_{group}", torch.zeros(config.rows, channels))
         self.register_buffer("usual", torch.zeros(()))
         self.register_buffer("rare", torch.ones(()))
 
-    # The buffers' names are keys of saved runs.
+    # The buffers' names in `get_buffer` are keys of saved runs.
 
     @property
     def zero_distance(self) -> Tensor:
@@ -102,11 +102,12 @@ class MemoryTeacher(Teacher):
     ) -> Iterator[dict[str, float]]:
         """Fill the banks from sound parts, then scale the heat by these parts' distances from the banks."""
         generator = torch.Generator().manual_seed(seed)
-        chosen = range(0, len(samples), max(1, len(samples) // (2 * STATISTICS_IMAGES)))
-        sound_images = (sample.image for sample in map(samples.__getitem__, chosen) if sample.mask is None)
+        indices = range(0, len(samples), max(1, len(samples) // (2 * STATISTICS_IMAGES)))
+        sound_images = (sample.image for sample in map(samples.__getitem__, indices) if sample.mask is None)
         self.patches.feature_norm.fit(self.patches.encoder(self._tensor([image])) for image in sound_images)
         patches_per_image = max(1, math.ceil(CANDIDATES_PER_ROW * self.settings.rows * BANKS / max(1, len(samples))))
         part_numbers: dict[int, int] = {}
+        # By bank and group.
         candidates: list[list[list[Tensor]]] = [[[] for _ in GROUPS] for _ in range(BANKS)]
         for batch_samples in chunks(samples, batch):
             for sample in batch_samples:
@@ -123,6 +124,7 @@ class MemoryTeacher(Teacher):
         for batch_samples in chunks(samples, batch):
             images = [sample.image for sample in batch_samples if sample.mask is None]
             if images:
+                # Every seventh position is enough for the quantiles.
                 distances.append(self._map(self._tensor(images)).flatten().cpu()[::7])
             yield {}
         sound_distances = torch.cat(distances).numpy()
@@ -166,7 +168,7 @@ class MemoryTeacher(Teacher):
             heatmap = F.interpolate(heat_B1hw, size=images_B3HW.shape[-2:], mode="bilinear", align_corners=False)
             cells = self.side // max(GROUPS[-1])
             tokens_BChw = patches[-1].transpose(1, 2).unflatten(2, (cells, cells))
-        # Heat is a distance here, not a probability: 0.5 is a large distance, not uncertainty. Reliability is measured later.
+        # Heat is a distance here, not a probability: 0.5 is a large distance, not uncertainty, so the confidence is 1 everywhere.
         return TeacherOutput(heatmap, torch.ones_like(heatmap), tokens_BChw)
 
     def _map(self, images_B3HW: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """SAM with self-perception tuning (SPT), prompted by a CLIP-ADA-style guide: the guide locates a defect, SAM outlines it.
 
-As published, SPT needs true masks in training and true boxes in prediction. Here (SPT-U) it trains on synthetic defects, with
-prompts that have the errors of a heatmap, and on sound regions, which a presence head learns to reject. A part's score never comes from
-SAM, and SAM runs only where the guide finds something.
+As published, SPT needs true masks in training and true boxes in prediction. Here (SPT-U) it needs neither: it trains on synthetic
+defects, with prompts that have the errors of a heatmap, and on sound regions, which a presence head learns to reject. A part's
+score never comes from SAM, and SAM runs only where the guide finds something.
 
 Shapes: B batch, K prompts, C channels, H W image, h w embedding grid, m m mask logits.
 """
@@ -47,7 +47,7 @@ NEGATIVE_SHARE = 0.3
 DECAY_AFTER = 10 / 16
 """Share of the epochs after which the learning rate falls to a tenth."""
 MAX_FALSE_ALARM_SHARE = 0.02
-"""Largest share of the false alarms on sound training parts that the presence head may accept."""
+"""Largest share of false-alarm prompts on sound training parts that the presence head may accept."""
 MAX_MASK_SHARE = 0.4
 """Share of the image above which a mask is rejected: it covers the part, not a defect."""
 
@@ -79,7 +79,7 @@ class Config:
     """Cache embeddings on disk, in INSPECT_KD_CACHE."""
 
     def __post_init__(self) -> None:
-        # With all defaults written out, so that changing a default does not change a saved run.
+        # All defaults are written out, so that changing a default does not change a saved run.
         guide = fill(clip_ada.Config, dict(self.guide), where="teacher.guide")
         object.__setattr__(self, "guide", asdict(guide))
 
@@ -97,7 +97,7 @@ def build(config: Config, size: int) -> SamSptTeacher:
 class Segmentation(NamedTuple):
     output: SptOutput
     squares_K4: Tensor
-    """The second decoder's crops, in pixels of SAM's input; the final masks are masks of these."""
+    """The second decoder's crops, in pixels of SAM's input; the final masks cover only these crops."""
 
 
 class AcceptedMask(NamedTuple):
@@ -125,7 +125,7 @@ class SamSptTeacher(Teacher):
 
     @property
     def presence_threshold(self) -> Tensor:
-        """Logit that an accepted mask's presence exceeds; the buffer's name is a key of saved runs."""
+        """Lower limit of an accepted mask's presence logit; the buffer's name is a key of saved runs."""
         return self.get_buffer("there")
 
     @property
@@ -174,7 +174,7 @@ class SamSptTeacher(Teacher):
             order = rng.permutation([*synthetic, *rng.choice(sound or [0], negatives)])
             for start in range(0, len(order), batch):
                 batch_samples = [samples[int(i)] for i in order[start : start + batch]]
-                terms = tuning_losses(*self._masks_and_truth(batch_samples, rng), generator)
+                terms = tuning_losses(*self._predict_with_truth(batch_samples, rng), generator)
                 loss = torch.stack([WEIGHTS[name] * value for name, value in terms.items()]).sum()
                 optimizer.zero_grad()
                 loss.backward()
@@ -194,9 +194,9 @@ class SamSptTeacher(Teacher):
                 self.presence_threshold.copy_(torch.cat(alarms).quantile(1 - MAX_FALSE_ALARM_SHARE).clamp_min(0))
 
     def validate(self, samples: Sequence[TeacherSample]) -> dict[str, float]:
-        """IoU of draft and final mask on synthetic defects, with full prompts and with box and points alone, as published.
+        """Compute IoUs of draft and final mask on synthetic defects, with full prompts and (`boxed_`) with box and points, as published.
 
-        On sound parts, the share of prompts with a false mask.
+        `false_masks` is the share of prompts on sound parts whose mask is accepted, `found_masks` that on synthetic defects.
         """
         rng = np.random.default_rng(0)
         metrics: dict[str, list[float]] = {}
@@ -234,12 +234,12 @@ class SamSptTeacher(Teacher):
     def release_training_state(self) -> None:
         self.guide.release_training_state()
 
-    def _masks_and_truth(
+    def _predict_with_truth(
         self, samples: Sequence[TeacherSample], rng: np.random.Generator
     ) -> tuple[SptOutput, Tensor, Tensor]:
-        """Masks for one prompt per sample, and the true masks of the whole input and of the second decoder's crops."""
-        # The guide always gives a coarse map; some prompts lack it, for uses without the guide.
-        points, logits = rng.random() < 0.7, rng.random() < 0.8
+        """Predict masks for one prompt per sample; returns them with the true masks of whole inputs and of the second decoder's crops."""
+        # The guide always gives a coarse map; some training prompts lack it, so that the model also works without the guide.
+        use_points, use_logits = rng.random() < 0.7, rng.random() < 0.8
         prompts, truths = [], []
         for sample in samples:
             if sample.mask is None:
@@ -249,7 +249,7 @@ class SamSptTeacher(Teacher):
                 mask = self._scaled_mask(sample.mask)
                 prompts.append(degraded_prompt(mask, rng, self.mask_side))
                 truths.append(_touched_defects(mask, prompts[-1]))
-        selected = [prompt.select(points=points, logits=logits) for prompt in prompts]
+        selected = [prompt.select(points=use_points, logits=use_logits) for prompt in prompts]
         output, squares_K4 = self._segment([sample.image for sample in samples], selected)
         cropped = [
             truth[top:bottom, left:right]
@@ -327,7 +327,7 @@ class SamSptTeacher(Teacher):
         return self.guide.class_vectors()
 
     def accepted_masks(self, image: ImageU8, tokens_Chw: Tensor) -> list[AcceptedMask]:
-        """SAM's accepted masks of the guide's hot regions; usually none on a sound part."""
+        """SAM's accepted masks of the guide's hot regions; usually there are none on a sound part."""
         with torch.no_grad():
             coarse = self.guide.heat(tokens_Chw[None])[0, 0].cpu().numpy()
             regions = heatmap_prompts(coarse, float(self.guide.region_threshold), self.side, self.mask_side)
