@@ -33,10 +33,14 @@ inline std::string read_file(const std::string& path) {
     std::error_code fault;
     if (!fs::exists(path, fault)) throw BadInput("no such file");
     if (!fs::is_regular_file(path, fault)) throw BadInput("a folder or a device, not a file");
-    if (fs::file_size(path, fault) > kLargestFile || fault) throw BadInput("too large, or of unknown size");
+    const std::uintmax_t size = fs::file_size(path, fault);
+    if (fault || size > kLargestFile) throw BadInput("too large, or of unknown size");
     std::ifstream file(path, std::ios::binary);
-    std::string content{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-    if (!file || content.empty()) throw BadInput(file ? "an empty file" : "cannot be read");
+    if (!file) throw BadInput("cannot be read");
+    if (size == 0) throw BadInput("an empty file");
+    // Not to the end: files of the system may be endless, and have the size 0.
+    std::string content(static_cast<std::size_t>(size), '\0');
+    if (!file.read(content.data(), static_cast<std::streamsize>(size))) throw BadInput("cannot be read");
     return content;
 }
 

@@ -175,6 +175,8 @@ def _find_weights(model: str, pretrained: str) -> Path:
     if not tag:
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(model)) or "none"
         raise UsageError(f"teacher.pretrained: {model} has no weights called '{pretrained}'; available: {tags}")
+    if (downloaded := _find_downloaded(tag)) is not None:
+        return downloaded
     if not weights.hub_is_reachable():
         raise EnvironmentFault(
             f"no weights for {model} '{pretrained}': the hub cannot be reached. Put {model}.{pretrained}.safetensors into a "
@@ -184,6 +186,17 @@ def _find_weights(model: str, pretrained: str) -> Path:
         return Path(open_clip.download_pretrained(tag))
     except Exception as error:
         raise EnvironmentFault(f"the hub failed to deliver {model} '{pretrained}' ({type(error).__name__})") from error
+
+
+def _find_downloaded(tag: Mapping[str, Any]) -> Path | None:
+    """Find a tag's weights among the files that were downloaded from the hub before, in open_clip's order of preference."""
+    from huggingface_hub import try_to_load_from_cache
+
+    repository, _, name = str(tag.get("hf_hub", "")).rpartition("/")
+    name = name or "open_clip_pytorch_model.bin"
+    safe = "open_clip_model.safetensors" if name == "open_clip_pytorch_model.bin" else f"{Path(name).stem}.safetensors"
+    found = (try_to_load_from_cache(repository, file) for file in (safe, name) if repository)
+    return next((Path(file) for file in found if isinstance(file, str)), None)
 
 
 def _find_only_weights(folder: Path) -> Path:
