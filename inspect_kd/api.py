@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inspect_kd.errors import GateFailed, UsageError, name_file_in_errors
+from inspect_kd.errors import BadInput, GateFailed, UsageError, name_file_in_errors
 from inspect_kd.progress_display import show_progress
 from inspect_kd.types import Progress, Split
 

@@ -34,7 +34,7 @@ SECONDS = 60
 MEGABYTES = 3072
 """The child may allocate this and four times the file's size beyond its memory at start, where the system can limit it."""
 BATCHES = (1, 2, 8)
-"""Batch sizes that the child predicts, since a graph may behave differently for each: the last is the largest that is used (`view.BATCH`)."""
+"""Batch sizes that the child predicts, since a graph may behave differently for each; the last is the largest in use."""
 MAX_RECORDED = 256
 """Artifacts in the record of those that passed."""
 MAX_BYTES = 64 * 2**10

@@ -11,6 +11,7 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include <opencv2/imgcodecs.hpp>
 #include <opencv2/imgproc.hpp>
@@ -172,7 +173,7 @@ inline int walk_jpeg(const Bytes& bytes) {
 inline bool walk_png(const Bytes& bytes) {
     const std::uint32_t colour = bytes.big(25, 1);
     check_pixels(bytes.big(16, 4), bytes.big(20, 4));
-    bool has_alpha = colour == 4 || colour == 6;
+    bool has_alpha = colour == 4 || colour == 6, has_palette = false;
     if (bytes.text(12, 4) != "IHDR") throw BadInput("broken or truncated");
     for (std::size_t at = 8;;) {
         const std::size_t length = bytes.big(at, 4);
@@ -183,6 +184,7 @@ inline bool walk_png(const Bytes& bytes) {
             return has_alpha;
         }
         if (kind == "IHDR" && at != 8) throw BadInput("broken or truncated");
+        if (kind == "PLTE" && std::exchange(has_palette, true)) throw BadInput("a PNG with two palettes; save it again");
         if (kind == "tRNS" && (colour == 0 || colour == 2)) throw BadInput("a PNG with a transparent colour, which this program does not read");
         has_alpha |= kind == "tRNS" && colour == 3;
         if (kind == "acTL" || kind == "fcTL" || kind == "fdAT") throw BadInput("an animation of several images, only one of which would be inspected; save each one alone");

@@ -88,4 +88,6 @@ def _refuse_other_names(folder: Path, is_own: Callable[[str], bool]) -> None:
 
     for path in files_below(folder) if folder.is_dir() else ():
         if not is_own(path.relative_to(folder).as_posix()):
-            raise BadInput(f"{path}: was not written by the demo and would be deleted; move it, or choose another --out")
+            raise BadInput(
+                f"{path}: was not written by the demo and would be deleted; move it, or choose another --out"
+            )

@@ -15,7 +15,7 @@ from inspect_kd.datasets import DataSet, layouts
 from inspect_kd.datasets.find_images import find_in_folder
 from inspect_kd.datasets.images import read_image, read_image_header, read_mask
 from inspect_kd.datasets.layouts._walk import MASK_FOLDERS, image_stem, is_mask
-from inspect_kd.errors import BadInput
+from inspect_kd.errors import BadInput, printable
 from inspect_kd.types import Progress, Sample, Split
 
 MIN_DEFECTS = 10
@@ -149,7 +149,7 @@ def _find_unused_masks(data: DataSet) -> Iterable[Finding]:
 def find_left_out(data: DataSet) -> Iterable[Finding]:
     """Find images that the layout does not read, such as those in a deeper folder. Call it for a whole data set."""
     if left := tuple(layouts.left_out(data.root, data.layout, data.samples)):
-        places = ", ".join(path.relative_to(data.root).as_posix() for path in left[:3])
+        places = ", ".join(printable(path.relative_to(data.root).as_posix()) for path in left[:3])
         text = f"{len(left)} images are left out by the layout '{data.layout}': {places}{' …' if len(left) > 3 else ''}"
         yield Finding(severity="warning", text=text, files=left)
 

@@ -68,7 +68,7 @@ def read_mask(path: str | Path, *, size: tuple[int, int]) -> Mask:
 
 
 def _is_opaque(values: npt.NDArray[np.generic]) -> bool:
-    return bool((values[:, :, 3] == np.iinfo(values.dtype).max).all())
+    return bool(np.all(values[:, :, 3] == (65535 if values.dtype == np.uint16 else 255)))
 
 
 def read_image_header(path: str | Path) -> tuple[int, int, str]:

@@ -46,7 +46,9 @@ def _scan_category(root: Path, folder: Path) -> list[Sample]:
             continue
         mask = masks.get(path.stem.casefold())
         if mask is None and names_defect(path.stem):
-            raise BadInput(f"{path}: its name says that the part is defective, but it has no mask; add one, or rename it")
+            raise BadInput(
+                f"{path}: its name says that the part is defective, but it has no mask; add one, or rename it"
+            )
         defective = mask is not None and bool(read_mask(check_inside(root, mask), size=(256, 256)).any())
         kind = "defect" if defective else "good"
         samples.append(Sample(image=path, category=folder.resolve().name, kind=kind, mask=mask if defective else None))

@@ -17,6 +17,7 @@ from inspect_kd.datasets.layouts._walk import (
 )
 from inspect_kd.types import Sample
 
+
 def recognise(root: Path) -> bool:
     files = images_in(root)
     names = [root.resolve().name, *(path.stem for path in files)]

@@ -6,6 +6,7 @@ Unusual here: open_clip's pitfalls are errors: weights that silently stay random
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
