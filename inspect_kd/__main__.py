@@ -1,5 +1,23 @@
-"""Run the command line as `python -m inspect_kd`."""
+"""Run the command line as `python -m inspect_kd`.
 
-from inspect_kd.cli import main
+Unusual here: the command line is imported inside a function, so that Ctrl-C during the imports ends with its exit code, too.
+"""
 
-main()
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Import and run the command line."""
+    try:
+        from inspect_kd.cli import main as run_command_line
+
+        run_command_line()
+    except KeyboardInterrupt:
+        sys.stderr.write("inspect-kd: stopped\n")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

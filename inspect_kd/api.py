@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inspect_kd.errors import GateFailed, UsageError, name_file_in_errors
+from inspect_kd.errors import BadInput, GateFailed, UsageError, name_file_in_errors
 from inspect_kd.progress_display import show_progress
 from inspect_kd.types import Progress, Split
 
@@ -229,6 +229,7 @@ def run_training(
 
     with _display_unless(progress, quiet=is_started_by_rank_zero()) as display, name_file_in_errors(folder.path):
         display.note(summarise(data))
+        _note_left_out(recipe, data, display)
         job = Job(recipe=recipe, data=data, folder=folder, hardware=hardware or Hardware(), progress=display)
         pipeline.train(job, resume=resume)
     return Run(folder.path)
@@ -255,6 +256,19 @@ def summarise(data: DataSet) -> str:
     defects = sum(sample.defective for sample in data.samples)
     categories = f"{len(data.categories)} categor{'y' if len(data.categories) == 1 else 'ies'}"
     return f"{data.name} ({data.layout}): {categories} ({', '.join(data.categories)}); {counts}; {defects} defective"
+
+
+def _note_left_out(recipe: Recipe, data: DataSet, progress: Progress) -> None:
+    """Note images that the data set's layout does not read: a person may believe that they are trained on."""
+    from inspect_kd.datasets.check import find_left_out
+
+    if recipe.data.categories:
+        return  # other categories are left out on purpose
+    try:
+        for finding in find_left_out(data):
+            progress.note(f"{finding.text}; `inspect-kd data check` lists them")
+    except BadInput as error:
+        progress.note(f"images may be left out: {error}")
 
 
 def _display_unless(progress: Progress | None, *, quiet: bool = False) -> AbstractContextManager[Progress]:

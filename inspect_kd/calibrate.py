@@ -27,6 +27,8 @@ POOLED = "*"
 """Used instead of a category's name for all categories together."""
 MAX_POOLED_REJECT = 2.0
 """Largest accepted pooled reject threshold: it is 1.0 by construction, and an export shifts it by hundredths at most."""
+MAX_REJECT = 1e6
+"""Largest accepted reject threshold of one category, on the scale where the pooled one is 1: a bound for damaged files."""
 TOLERANCE = 1e-4
 """Accepted difference of one image's score between two runtimes, on the calibrated scale; `export/onnx.yaml` uses the same limit."""
 MAX_BYTES = 64 << 20
@@ -103,7 +105,7 @@ class Calibration:
                 name: CategoryThresholds(**{**values, "thresholds": Thresholds(**values["thresholds"])})
                 for name, values in content["limits"].items()
             }
-            scores = {name: [float(score) for score in values] for name, values in content.get("scores", {}).items()}
+            scores = {name: _read_scores(values) for name, values in content.get("scores", {}).items()}
             calibration = Calibration(scale=content["scale"], limits=limits, scores=scores)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise BadInput(f"the calibration is not complete ({type(error).__name__}: {error})") from error
@@ -118,7 +120,7 @@ class Calibration:
                 category.asked_reinspect,
             )
             if not (
-                isinstance(category.n, int)
+                type(category.n) is int
                 and category.n > 0
                 and all(_is_finite_number(rate) and 1e-9 < rate <= 1 for rate in rates)
             ):
@@ -130,9 +132,21 @@ class Calibration:
                 f"the pooled reject threshold is {limits[POOLED].thresholds.reject:g}; this program calibrates it to 1 and reads at "
                 f"most {MAX_POOLED_REJECT:g}: export the artifact again"
             )
+        for name, category in limits.items():
+            if category.thresholds.reject > MAX_REJECT:
+                raise BadInput(
+                    f"the reject threshold of '{name}' is {category.thresholds.reject:g}; this program reads at most {MAX_REJECT:g}: "
+                    "export the artifact again"
+                )
         if not all(math.isfinite(score) for scores in calibration.scores.values() for score in scores):
             raise BadInput("the calibration holds scores that are not finite")
         return calibration
+
+
+def _read_scores(values: object) -> list[float]:
+    if not isinstance(values, list) or not all(type(score) in (int, float) for score in values):
+        raise TypeError("scores that are no list of numbers")
+    return [float(score) for score in values]
 
 
 def read_calibration(path: Path) -> Calibration:
@@ -200,6 +214,8 @@ def calibrate_scaled(
 ) -> Calibration:
     """Compute thresholds from scores on the calibrated scale, such as an artifact's, and keep that scale."""
     rates = {"reject_rate": reject_rate, "reinspect_rate": reinspect_rate}
+    if POOLED in scores:
+        raise BadInput(f"a category called '{POOLED}', which stands for all categories together; rename it")
     pooled = [score for values in scores.values() for score in values]
     limits = {
         name: compute_thresholds(values, **rates).rounded_up() for name, values in {POOLED: pooled, **scores}.items()

@@ -26,7 +26,7 @@ from inspect_kd.overlay import regions_to_show
 from inspect_kd.plain_file import read_plain_file
 from inspect_kd.quarantine import admit
 from inspect_kd.resize import RESIZE
-from inspect_kd.signing import MAX_ARTIFACT_BYTES, Signer, load_signers, verify_bytes
+from inspect_kd.signing import MAX_ARTIFACT_BYTES, SignedKind, Signer, load_signers, verify_bytes
 from inspect_kd.types import BatchPrediction, Heatmap, Inspection, Region, Thresholds
 
 Frame = str | Path | npt.NDArray[np.generic]
@@ -66,7 +66,7 @@ class Inspector:
         content = _read_artifact(path)
         trusted = None if trust is None else load_signers(Path(trust))
         if trusted is not None:
-            verify_bytes(content, path, trusted)
+            verify_bytes(content, path, trusted, SignedKind.ARTIFACT)
         elif quarantine:
             admit(content, path, target)
         self.digest = hashlib.sha256(content).hexdigest()
@@ -140,7 +140,7 @@ class Inspector:
     def _load_signed_off(self, path: Path, category: str | None, trusted: list[Signer] | None) -> Thresholds:
         content = sign_off.read_bytes(path)
         if trusted is not None:
-            verify_bytes(content, path, trusted)
+            verify_bytes(content, path, trusted, SignedKind.SIGN_OFF)
         artifact_thresholds = self.card.calibration.for_category(self.category).thresholds
         signed = sign_off.parse_sign_off(content, path)
         return signed.thresholds_for(self.digest, category, artifact_thresholds, self.card.categories)

@@ -1,7 +1,7 @@
 """Try out an artifact that is new on this machine in a child process with limits, before this process opens it.
 
 A runtime's parser is native code, and damaged files can make it crash, allocate without end or loop; on a line that would
-stop the station. So a child process loads the artifact, reads its card and predicts a batch of one image and of two. Artifacts
+stop the station. So a child process loads the artifact, reads its card and predicts a batch of each size in `BATCHES`. Artifacts
 that pass are recorded by digest and by the versions of the program and its runtimes, so each is tried only once.
 
 Not a sandbox: it protects the process from broken files, not the machine from exploits. Against those, sign artifacts
@@ -31,10 +31,10 @@ from inspect_kd.versions import installed_versions
 
 MAX_SECONDS = 60
 """Time limit of the child: it takes half a second on a desktop, many seconds on a small machine that compiles for OpenVINO."""
-BASE_MEGABYTES = 2048
+BASE_MEGABYTES = 3072
 """The child may allocate this and four times the file's size beyond its memory at start, where the system can limit it."""
-BATCHES = (1, 2)
-"""Batch sizes that the child predicts: a line inspects single images, and a graph may behave differently for those."""
+BATCHES = (1, 2, 8)
+"""Batch sizes that the child predicts, since a graph may behave differently for each; the last is the largest in use."""
 MAX_RECORDED = 256
 """Largest number of artifacts in the record of those that passed."""
 MAX_BYTES = 64 * 2**10
@@ -156,7 +156,7 @@ def _try_artifact(runtime: Any, content: bytes, name: str) -> dict[str, Any]:
         black = np.zeros((model.size, model.size, 3), np.uint8)
         noise = np.random.default_rng(0).integers(0, 256, black.shape, dtype=np.uint8)
         for size in BATCHES:
-            model.predict_batch(np.stack([noise, black])[:size])
+            model.predict_batch(np.stack([noise, black] * max(BATCHES))[:size])
     except InspectKDError as error:
         return {"error": type(error).__name__, "text": str(error)}
     except MemoryError:

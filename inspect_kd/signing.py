@@ -145,11 +145,16 @@ def kind_of(file: Path) -> tuple[SignedKind, str]:
 
 def verify(file: Path, trusted: list[Signer]) -> tuple[Signer, Statement]:
     """Return who signed a file and when; raise BadInput if it is unsigned, changed or signed by an untrusted key."""
-    return verify_bytes(read_signable(file), file, trusted)
+    return verify_bytes(read_signable(file), file, trusted, kind_of(file)[0])
 
 
-def verify_bytes(content: bytes, file: Path, trusted: list[Signer]) -> tuple[Signer, Statement]:
-    """Verify bytes that were read already, so that the caller uses what was verified."""
+def verify_bytes(content: bytes, file: Path, trusted: list[Signer], kind: SignedKind) -> tuple[Signer, Statement]:
+    """Verify bytes that were read already, so that the caller uses what was verified, as the kind that it uses them as."""
+    if kind_of(file)[0] is not kind:
+        raise BadInput(
+            f"{file}: is signed as {kind_of(file)[0]} because of its name, and is used as {kind}; artifacts end with .onnx, sign-offs "
+            "with .json"
+        )
     if not trusted:
         raise BadInput(
             f"there are no trusted keys: put public keys into {trust_store()} (or set INSPECT_KD_TRUST), or name one with --trust"

@@ -5,9 +5,10 @@ The folder $INSPECT_KD_WEIGHTS comes first, then the hub. Only this module calls
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -97,6 +98,19 @@ def hub_is_reachable() -> bool:
         # The client's errors share no documented base class.
         return False
     return True
+
+
+@contextlib.contextmanager
+def downloaded_only() -> Iterator[None]:
+    """Within the block, no request goes to the hub: its client finds only files that were downloaded before."""
+    from huggingface_hub import constants
+
+    setting = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = setting
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +12,9 @@ import pytest
 from typer.testing import CliRunner
 
 from inspect_kd.cli import app
-from inspect_kd.datasets import open_dataset
+from inspect_kd.datasets import layouts, open_dataset
 from inspect_kd.datasets.check import Finding, check
-from inspect_kd.errors import BadInput
+from inspect_kd.errors import BadInput, EnvironmentFault
 from inspect_kd.types import NoProgress, Split
 from tests import trees
 
@@ -89,3 +90,60 @@ def test_real_data_set_has_no_errors(real_data: Path) -> None:
     pytest.importorskip("cv2")
     findings = check(open_dataset(real_data / "mpdd"), NoProgress())
     assert not [finding for finding in findings if finding.severity == "error"]
+
+
+def mixed_layouts(root: Path) -> str:
+    trees.picture(root / "plate" / "good" / "0.png")
+    return "1 images are left out by the layout 'mvtec': plate/good/0.png"
+
+
+def deeper_folder(root: Path) -> str:
+    for i in range(4):
+        trees.picture(root / "screw" / "test" / "bent" / "more" / f"{i}.png")
+    return "4 images are left out by the layout 'mvtec': screw/test/bent/more/0.png, .*2.png …"
+
+
+def dangling_link(root: Path) -> str:
+    (root / "screw" / "test" / "bent" / "9.png").symlink_to("nowhere.png")
+    return "1 images are left out by the layout 'mvtec': screw/test/bent/9.png"
+
+
+@pytest.mark.parametrize("spoil", [mixed_layouts, deeper_folder, dangling_link])
+def test_images_that_the_layout_leaves_out_are_reported(spoil: Callable[[Path], str], tmp_path: Path) -> None:
+    expected = spoil(trees.mvtec(tmp_path))
+    (finding,) = [finding for finding in check_folder(tmp_path) if finding.severity == "warning"]
+    assert re.fullmatch(expected, finding.text)
+
+
+@pytest.mark.parametrize("name", trees.BUILDERS)
+def test_no_layout_reports_its_own_files_as_left_out(name: str, tmp_path: Path) -> None:
+    data = open_dataset(trees.BUILDERS[name](tmp_path / "parts"))
+    assert layouts.left_out(data.root, data.layout, data.samples) == []
+
+
+def test_training_notes_images_that_are_left_out(tmp_path: Path) -> None:
+    from inspect_kd import api
+
+    class Notes(NoProgress):
+        def __init__(self) -> None:
+            self.texts: list[str] = []
+
+        def note(self, text: str) -> None:
+            self.texts.append(text)
+
+    deeper_folder(trees.mvtec(tmp_path))
+    recipe, data = api.plan_training(tmp_path, "embedded", [])
+    api._note_left_out(recipe, data, progress := Notes())
+    assert progress.texts[0].startswith("4 images are left out")
+
+
+def test_check_draws_nothing(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    (tmp_path / "ev.yaml").write_text(
+        f"name: ev\ntitle: Ev\nlicence: {{name: x, commercial: false}}\nroot: {target}\nsource: {{drawn: 3}}\n"
+    )
+    for existing in (False, True):
+        answer = CliRunner().invoke(app, ["data", "check", str(tmp_path / "ev.yaml")])
+        assert isinstance(answer.exception, BadInput if existing else EnvironmentFault)
+        assert not target.exists() or not list(target.iterdir())
+        target.mkdir(exist_ok=True)

@@ -146,3 +146,22 @@ def test_run_can_be_exported_again(run: Path, tmp_path: Path) -> None:
     answer = call("export", str(run), "--output", str(tmp_path / "again.onnx"), "--json")
     assert answer.returncode == 0, answer.stderr
     assert json.loads(answer.stdout)["parity"]["flips"] == 0 and (tmp_path / "again.onnx").is_file()
+
+
+@pytest.mark.parametrize("width", ["abc", "-1", "", "100"])
+def test_terminal_width_that_is_no_number_is_ignored(width: str) -> None:
+    answer = call("ls", "--help", TERMINAL_WIDTH=width)
+    assert answer.returncode == 0 and "Traceback" not in answer.stderr
+
+
+def test_ctrl_c_during_the_imports_ends_with_its_exit_code() -> None:
+    program = (
+        "import runpy, sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'typer': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "runpy.run_module('inspect_kd', run_name='__main__')"
+    )
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (answer.returncode, answer.stderr) == (130, "inspect-kd: stopped\n")

@@ -448,8 +448,12 @@ def with_pooled(**values: object) -> bytes:
     return with_calibration(lambda calibration: calibration["limits"]["*"].update(values))
 
 
-def with_card_text(text: str) -> bytes:
-    return graphs.with_card((graphs.card().dump()[:-1] + ", " + text + "}").encode())
+def with_card_fields(**values: object) -> bytes:
+    return graphs.with_card(json.dumps(json.loads(graphs.card().dump()) | values).encode())
+
+
+def with_card_text(more: str) -> bytes:
+    return graphs.with_card((graphs.card().dump()[:-1] + ", " + more + "}").encode())
 
 
 ARTIFACTS_REFUSED_BY_PYTHON: dict[str, tuple[Callable[[Path], bytes], str]] = {
@@ -476,6 +480,24 @@ ARTIFACTS_REFUSED_BY_PYTHON: dict[str, tuple[Callable[[Path], bytes], str]] = {
         lambda _: with_pooled(thresholds={"reinspect": 1.0, "reject": 1e9}),
         "pooled reject threshold",
     ),
+    "a category's limit out of reach": (
+        lambda _: with_calibration(
+            lambda calibration: calibration["limits"].update(
+                a=calibration["limits"]["*"] | {"thresholds": {"reinspect": 1.0, "reject": 1e299}}
+            )
+        ),
+        "the reject threshold of 'a' is",
+    ),
+    "scores that are no table": (lambda _: with_calibration(lambda calibration: calibration.update(scores=5)), "a"),
+    "scores as text": (lambda _: with_calibration(lambda calibration: calibration.update(scores={"a": "12"})), "c"),
+    "an overlap above 1": (lambda _: with_card_fields(overlap=2), "impossible overlap"),
+    "a byte order mark": (
+        lambda _: graphs.with_card(b"\xef\xbb\xbf" + graphs.card().dump().encode()),
+        "card is damaged",
+    ),
+    "a schema that is a fraction": (lambda _: with_card_fields(schema=1.0), "artifact of schema 1.0"),
+    "categories as text": (lambda _: with_card_fields(categories="a"), "card is damaged"),
+    "a category with the name of all": (lambda _: with_card_fields(categories=["*"]), "c"),
     "too many fields": (lambda _: many_fields(), "more than 1048576 protobuf fields"),
 }
 """Name -> the file's content, and a piece of the message."""
@@ -529,3 +551,10 @@ def test_real_parts_get_the_same_decisions_in_all_runtimes(program: Path, real_d
     for row in rows:
         assert row["differ"] == [], row
         assert row["largest"]["c++"] < 1e-3 and row["largest"]["openvino"] < 1e-3
+
+
+@pytest.mark.skipif(not Path("/proc/self/mountinfo").exists(), reason="no such files")
+def test_file_of_the_system_without_a_size_is_not_read(program: Path, artifact: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.png").symlink_to("/proc/self/mountinfo")
+    lines, code, _ = run_program(program, artifact, tmp_path / "a.png")
+    assert code == 3 and lines[0]["error"].endswith("an empty file")

@@ -7,6 +7,8 @@ import tracemalloc
 from collections import Counter
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from inspect_kd import registry, zoo
@@ -219,3 +221,80 @@ def test_check_reports_images_named_like_masks(tmp_path: Path) -> None:
     assert [(finding.text[:8], [file.name for file in finding.files]) for finding in findings] == [
         ("1 images", ["part_label.png"])
     ]
+
+
+# --- parts that a name would make sound
+
+
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [
+        (
+            ["Part0.png", "1.png", "1_mask.png", "other_mask.png"],
+            "other_mask.png: has a mask's name, but there is no image",
+        ),
+        (["1.png", "1_mask.png", "0.png", "0_mask.png", "0_gt.png"], "0_mask.png: a second mask beside 0_gt.png"),
+        (["1.png", "1_mask.png", "0.png", "0_mask1.png"], "0_mask1.png: named like a mask of another image"),
+        (["1.png", "1_mask.png", "0.png", "0.mask.png"], "0.mask.png: named like a mask of another image"),
+        (["1.png", "1_mask.png", "part_008_bad.png"], "part_008_bad.png: its name says that the part is defective"),
+    ],
+)
+def test_mask_that_would_be_left_out_is_refused(names: list[str], reason: str, tmp_path: Path) -> None:
+    for name in names:
+        (trees.mask if "mask" in name or "gt" in name else trees.picture)(tmp_path / "parts" / name)
+    with pytest.raises(BadInput, match=reason):
+        layouts.scan(tmp_path / "parts")
+
+
+def test_mask_is_found_in_another_case(tmp_path: Path) -> None:
+    for name in ("Part0.png", "part1.png"):
+        trees.picture(tmp_path / "parts" / name)
+    trees.mask(tmp_path / "parts" / "part0_mask.png")
+    layout, samples = layouts.scan(tmp_path / "parts")
+    assert layout == "masks_beside" and [(s.image.name, s.kind) for s in samples] == [
+        ("Part0.png", "defect"),
+        ("part1.png", "good"),
+    ]
+
+
+def test_mask_that_marks_in_alpha_only_is_refused(tmp_path: Path) -> None:
+    trees.picture(tmp_path / "parts" / "0.png")
+    values = np.zeros((32, 32, 4), np.uint8)
+    values[5:9, 5:9, 3] = 255
+    cv2.imwrite(str(tmp_path / "parts" / "0_mask.png"), values)
+    with pytest.raises(BadInput, match=r"0_mask\.png: a mask that is black everywhere and partly transparent"):
+        layouts.scan(tmp_path / "parts")
+    values[:, :, 3] = 255
+    cv2.imwrite(str(tmp_path / "parts" / "0_mask.png"), values)
+    assert [sample.kind for sample in layouts.scan(tmp_path / "parts")[1]] == ["good"]
+
+
+@pytest.mark.parametrize("name", ["part_007_NG.png", "part 8 bad.png", "part.defect.3.png", "0_mask1.png"])
+def test_folder_with_a_defects_name_is_not_sound_only(name: str, tmp_path: Path) -> None:
+    root = trees.sound_only(tmp_path / "parts")
+    assert layouts.recognise(root) == "sound_only"
+    trees.picture(root / name)
+    with pytest.raises(BadInput, match="no layout recognised"):
+        layouts.recognise(root)
+
+
+@pytest.mark.parametrize(
+    ("table", "reason"),
+    [
+        ("image,label,label\nx.png,bent,good\n", "2 columns are called 'label'"),
+        ("image,label,kind\nx.png,good,bent\n", "line 2: label 'good' and kind 'bent' contradict each other"),
+        ("image,label,kind\nx.png,1,0\n", "line 2: label '1' and kind '0' contradict each other"),
+    ],
+)
+def test_contradictory_labels_of_a_table_are_refused(table: str, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(table)
+    with pytest.raises(BadInput, match=reason):
+        layouts.scan(tmp_path / "a.csv")
+
+
+def test_category_with_the_name_of_all_categories_is_refused(tmp_path: Path) -> None:
+    """Its limits would replace the pooled ones."""
+    trees.mvtec(tmp_path)
+    (tmp_path / "screw").rename(tmp_path / "*")
+    with pytest.raises(BadInput, match=r"a category called '\*', which stands for all categories together"):
+        layouts.scan(tmp_path)

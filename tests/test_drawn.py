@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -103,3 +104,19 @@ def test_second_drawing_into_a_folder_in_use_is_refused(tmp_path: Path) -> None:
     assert "is in use by process" in str(progress.refusal)
     assert open_dataset(root).categories == sorted(CATEGORIES)
     assert list(tmp_path.iterdir()) == [root]
+
+
+def test_drawing_keeps_a_foreign_folder_beside_it(tmp_path: Path) -> None:
+    mine = tmp_path / ".s.drawing" / "mine.txt"
+    mine.parent.mkdir()
+    mine.write_text("my own")
+    draw_sample(tmp_path / "s", 0, **TINY_SAMPLE)
+    assert mine.read_text() == "my own"
+
+
+@pytest.mark.timeout(60)
+def test_pipe_in_place_of_the_settings_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "s").mkdir()
+    os.mkfifo(tmp_path / "s" / ".drawn.json")
+    with pytest.raises(BadInput, match=r"\.drawn\.json: was not drawn"):
+        draw_sample(tmp_path / "s", 0, **TINY_SAMPLE)

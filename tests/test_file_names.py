@@ -234,3 +234,11 @@ def test_studio_lists_no_run_with_a_latin1_name(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "run.json").write_text("{}")
     assert is_run(tmp_path / "r") and not is_run(tmp_path / LATIN1_NAME)
+
+
+def test_overlays_continue_after_a_name_that_is_too_long(run: Path, images: list[Path], tmp_path: Path) -> None:
+    long = tmp_path / f"{'x' * 251}.png"
+    shutil.copy(images[0], long)
+    answer = call("predict", run / "r.onnx", long, long, images[0], "--overlays", tmp_path / "out")
+    assert answer.returncode == 3 and f"no overlay of {long} was written: " in answer.stderr
+    assert "a.jpg" in [path.name for path in (tmp_path / "out").iterdir()]

@@ -6,8 +6,10 @@ import json
 import os
 import pickle
 import shutil
+import threading
 import time
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import torch
 
 from inspect_kd.cli.demo import remove_earlier_demo
 from inspect_kd.datasets import open_for_recipe
+from inspect_kd.datasets.drawn import draw_sample
 from inspect_kd.errors import BadInput
 from inspect_kd.training import artifacts, checkpoint
 from inspect_kd.training.metrics_log import begin_log, open_log
@@ -23,7 +26,7 @@ from inspect_kd.training.pipeline import finish_run
 from inspect_kd.training.run import RunFolder, load_run
 from inspect_kd.types import NoProgress
 from inspect_kd.work_folder import MARKER
-from tests.builders import make_job
+from tests.builders import edit_recipe, make_job
 from tests.small_models import Evil
 
 
@@ -159,12 +162,98 @@ def test_two_exports_keep_each_others_result_and_remove_abandoned_folders(copied
     assert sorted(path.name for path in copied_run.glob(".*")) == [".export-2025", ".inspect-kd-export-young"]
 
 
-def test_demo_removes_its_own_files_and_no_other_run(tmp_path: Path) -> None:
-    for name in ("sample", "parts", "overlays", "my-run"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "run.json").touch()
-    remove_earlier_demo(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["my-run"]
+@pytest.fixture
+def earlier_demo(run: Path, tmp_path: Path) -> Path:
+    shutil.copytree(run, tmp_path / "demo" / "parts")
+    (tmp_path / "demo" / "parts" / "r.onnx").rename(tmp_path / "demo" / "parts" / "parts.onnx")
+    draw_sample(tmp_path / "demo" / "sample", 0, size=64, train=1, test_good=1, per_kind=1)
+    for name in ("overlays/000.jpg", "overlays/000-2.jpg", "my-run/run.json"):
+        (tmp_path / "demo" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "demo" / name).touch()
+    return tmp_path / "demo"
+
+
+def test_demo_removes_its_own_files_and_no_other_run(earlier_demo: Path) -> None:
+    remove_earlier_demo(earlier_demo)
+    assert [path.name for path in earlier_demo.iterdir()] == ["my-run"]
+
+
+@pytest.mark.parametrize(
+    "name", ["parts/notes.txt", "parts/more/parts.onnx", "sample/my_photo.png", "overlays/line3.jpg", "sample/a/b.png"]
+)
+def test_demo_deletes_no_file_that_it_did_not_write(name: str, earlier_demo: Path) -> None:
+    (earlier_demo / name).parent.mkdir(exist_ok=True)
+    (earlier_demo / name).write_text("mine")
+    before = {*earlier_demo.rglob("*")}
+    with pytest.raises(BadInput, match=f"{name}: was not "):
+        remove_earlier_demo(earlier_demo)
+    assert {*earlier_demo.rglob("*")} == before
+
+
+def test_demo_deletes_no_folder_that_is_not_a_run(tmp_path: Path) -> None:
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "report.html").write_text("mine")
+    with pytest.raises(BadInput, match="parts: not a run"):
+        remove_earlier_demo(tmp_path)
+    assert (tmp_path / "parts" / "report.html").exists()
+
+
+def test_teacher_of_a_foreign_run_is_not_downloaded(
+    copied_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A local server stands for the hub; timm's model would be fetched from it."""
+    requests: list[str] = []
+
+    class Hub(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            requests.append(self.path)
+            self.send_response(200 if self.path == "/" else 404)
+            self.end_headers()
+
+        do_HEAD = do_GET
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            pass
+
+    from huggingface_hub import constants
+
+    from inspect_kd.models.encoders import weights_available
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("INSPECT_KD_WEIGHTS", raising=False)
+    teacher = {"build": "memory", "encoder": "resnet18"}
+    edit_recipe(copied_run, lambda recipe: recipe.update(student={}, teacher=teacher, distill={}))
+    (copied_run / "student.safetensors").rename(copied_run / "teacher.safetensors")
+
+    def rename_weights(content: dict[str, Any]) -> None:
+        content["files"]["teacher.safetensors"] = content["files"].pop("student.safetensors")
+
+    edit_manifest(copied_run, rename_weights)
+    try:
+        with pytest.raises(BadInput, match="not on this machine, and loading a run downloads nothing"):
+            load_run(copied_run)
+        assert requests == [] and constants.HF_HUB_OFFLINE is False
+        assert weights_available("resnet18") and requests  # the server would have been asked
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_teacher_of_a_foreign_run_does_not_fill_the_memory(copied_run: Path) -> None:
+    teacher = {"build": "memory", "encoder": "embedded", "rows": 10**9}
+    edit_recipe(copied_run, lambda recipe: recipe.update(student={}, teacher=teacher, distill={}))
+    (copied_run / "student.safetensors").rename(copied_run / "teacher.safetensors")
+
+    def rename_weights(content: dict[str, Any]) -> None:
+        content["files"]["teacher.safetensors"] = content["files"].pop("student.safetensors")
+
+    edit_manifest(copied_run, rename_weights)
+    with pytest.raises(BadInput, match="builds more than"):
+        load_run(copied_run)
 
 
 # ── logs ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -20,7 +20,7 @@ import openvino
 import pytest
 from PIL import Image
 
-from inspect_kd.calibrate import Calibration, read_calibration
+from inspect_kd.calibrate import Calibration, calibrate, read_calibration
 from inspect_kd.config import load_recipe, read_yaml
 from inspect_kd.datasets import list_images, open_dataset
 from inspect_kd.datasets.fetch import unpack
@@ -71,6 +71,11 @@ def test_runtimes_refuse_external_weights(overlong: bool, tmp_path: Path, monkey
         {"size": True},
         {"overlap": "0.1"},
         {"categories": [["a"]]},
+        {"categories": "ab"},
+        {"categories": {"a": 1}},
+        {"categories": ["*"]},
+        {"schema": True},
+        {"schema": 1.0},
         {"categories": ["\x1b[2J"]},
         {"name": "\ud800"},
         {"licences": ["none"]},
@@ -117,6 +122,9 @@ def test_graph_that_fails_at_run_time_is_refused() -> None:
         {"scale": "1"},
         {"scale": True},
         {"scores": {"a": ["x"]}},
+        {"scores": {"a": "12"}},
+        {"scores": {"a": ["12"]}},
+        {"n": True},
         {"scores": {"a": [float("nan")]}},
         {"limits": {"*": {"thresholds": {"reinspect": "1", "reject": 2}}}},
         {"n": -3},
@@ -137,6 +145,21 @@ def test_calibration_with_impossible_values_is_refused(change: dict[str, object]
     (tmp_path / "calibration.json").write_text(json.dumps(content | change))
     with pytest.raises(BadInput, match="calibration"):
         read_calibration(tmp_path / "calibration.json")
+
+
+@pytest.mark.parametrize("limit", [1e7, 1e299])
+def test_limit_of_one_category_is_bounded(limit: float) -> None:
+    """A limit that no score reaches makes every part of its category OK."""
+    content = graphs.card().calibration.to_json()
+    pooled = content["limits"]["*"]
+    content["limits"]["a"] = pooled | {"thresholds": {"reinspect": 1.0, "reject": limit}}
+    with pytest.raises(BadInput, match=r"the reject threshold of 'a' is 1e.*at most 1e"):
+        Calibration.from_json(content)
+
+
+def test_scores_of_a_category_with_the_name_of_all_are_refused() -> None:
+    with pytest.raises(BadInput, match=r"a category called '\*'"):
+        calibrate({"*": [1.0, 2.0], "a": [3.0]}, reject_rate=0.5, reinspect_rate=0.5)
 
 
 def test_deeply_nested_signature_is_refused(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import re
+import struct
 import subprocess
 import sys
 import zlib
@@ -28,6 +30,7 @@ from tests.several_images import (
     tiff_file,
     tile_tags,
 )
+from tests.test_tiff_channels import encode_tiff
 
 # --- several images
 
@@ -207,3 +210,46 @@ def test_millions_of_empty_segments_are_refused() -> None:
     last_scan = valid.rindex(b"\xff\xda")
     with pytest.raises(BadInput, match="broken or truncated"):
         decode_image(valid[:last_scan] + b"\xff\xfe\0\2" * 5_000_000 + valid[last_scan:], "a.jpg")
+
+
+def bmp(bits: int, greys: tuple[int, ...]) -> bytes:
+    """A BMP of 8x8 pixels with a palette of grey values; the pixels are the palette's entries, one after the other."""
+    palette = b"".join(bytes([grey, grey, grey, 0]) for grey in greys)
+    row = bytes(np.packbits(np.unpackbits((np.arange(8, dtype=np.uint8) % len(greys))[:, None], axis=1)[:, -bits:]))
+    pixels = row.ljust(-(-len(row) // 4) * 4, b"\0") * 8
+    start = 54 + len(palette)
+    info = struct.pack("<IiiHHIIiiII", 40, 8, 8, 1, bits, 0, len(pixels), 0, 0, len(greys), 0)
+    return b"BM" + struct.pack("<IHHI", start + len(pixels), 0, 0, start) + info + palette + pixels
+
+
+@pytest.mark.parametrize(
+    ("bits", "greys"), [(8, (0, 255)), (4, (0, 255)), (4, tuple(range(16))), (8, (255, 0)), (1, (0, 255)), (4, (9, 70))]
+)
+def test_bmp_with_a_palette_is_read_exactly_or_refused_with_its_reason(bits: int, greys: tuple[int, ...]) -> None:
+    """Pillow takes 8-bit pixels for single bits where the palette is black and white."""
+    expected = np.repeat(np.array(greys, np.uint8)[np.arange(8) % len(greys)][None, :], 8, axis=0)
+    if bits > 1 and greys in {(0, 255), tuple(range(16))}:
+        with pytest.raises(
+            BadInput, match=rf"a\.bmp: a BMP of {bits} bits with a palette of grey values; save it as PNG"
+        ):
+            decode_image(bmp(bits, greys), "a.bmp")
+    else:
+        assert np.array_equal(decode_image(bmp(bits, greys), "a.bmp")[:, :, 0], expected)
+
+
+def test_webp_followed_by_another_is_refused() -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (16, 16), (9, 9, 9)).save(file, "WEBP")
+    one = file.getvalue()
+    assert decode_image(one, "a.webp").shape == (16, 16, 3)
+    for data in (one + one, one[:-1]):
+        with pytest.raises(BadInput, match=r"a\.webp: (truncated, or with bytes after the end|not a readable)"):
+            decode_image(data, "a.webp")
+
+
+def test_tiff_of_very_many_strips_is_refused() -> None:
+    """Each strip is decoded in a call of its own."""
+    rows = 2**16 + 1
+    tags = {256: (1,), 257: (rows,), 258: (8,), 259: (1,), 262: (1,), 277: (1,), 278: (1,)}
+    with pytest.raises(BadInput, match=f"{rows} strips or tiles; at most 65536 are read"):
+        decode_image(encode_tiff(tags | {273: (8,), 279: (1,)}, bytes(4), "<"), "a.tif")

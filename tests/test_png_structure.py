@@ -174,3 +174,13 @@ def test_transparent_grey_of_a_png_is_black_or_refused(depth: int, is_readable: 
         return
     expected = np.where(values == transparent_value, 0, values * (255 // (2**depth - 1)))
     assert np.array_equal(decode_image(data, "a.png")[:, :, 0], expected)
+
+
+def test_second_palette_is_refused() -> None:
+    """Of two palettes, libraries use different ones."""
+    rows = encode_rows(np.zeros((HEIGHT, WIDTH), np.uint8))
+    palettes = [chunk(b"PLTE", bytes([grey] * 3)) for grey in (10, 200)]
+    start, pixels = header(colour=PALETTE), pixel_chunk(rows)
+    assert decode_image(png(start, palettes[0], pixels, END_CHUNK), "a.png").max() == 10
+    with pytest.raises(BadInput, match=r"a\.png: a PNG with two palettes"):
+        decode_image(png(start, *palettes, pixels, END_CHUNK), "a.png")

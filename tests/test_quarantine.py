@@ -14,6 +14,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from inspect_kd import quarantine
+from inspect_kd.datasets.view import BATCH
 from inspect_kd.errors import BadInput, EnvironmentFault
 from inspect_kd.inspector import Inspector
 from inspect_kd.signing import make_keys, sign
@@ -54,16 +55,16 @@ def endless_graph() -> onnx.ModelProto:
     return make_second_input_of_score(model, "late")
 
 
-def graph_endless_on_a_single_image() -> onnx.ModelProto:
-    """A graph with a loop that is endless for a single image and runs once for larger batches."""
+def endless_on_a_batch_of(size: int) -> onnx.ModelProto:
+    """A graph with a loop that is endless for batches of this size and runs once for others."""
     model = endless_graph()
     nodes = [
         helper.make_node("Shape", ["images"], ["sizes"]),
         helper.make_node("Gather", ["sizes", "first"], ["count"]),
-        helper.make_node("Equal", ["count", "one"], ["is_single"]),
+        helper.make_node("Equal", ["count", "size"], ["is_single"]),
         helper.make_node("Where", ["is_single", "times", "one"], ["rounds"]),
     ]
-    for name, value in (("first", 0), ("one", 1)):
+    for name, value in (("first", 0), ("one", 1), ("size", size)):
         model.graph.initializer.append(helper.make_tensor(name, TensorProto.INT64, [], [value]))
     loop = next(node for node in model.graph.node if node.op_type == "Loop")
     loop.input[0] = "rounds"
@@ -150,12 +151,14 @@ def test_endless_graph_is_refused(tmp_path: Path, record: Path, monkeypatch: pyt
     assert time.monotonic() - start < 15 and not record.exists()
 
 
-def test_graph_that_is_endless_on_a_single_image_is_refused(
-    tmp_path: Path, record: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("size", [1, BATCH])
+def test_graph_that_is_endless_on_one_batch_size_is_refused(
+    size: int, tmp_path: Path, record: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quarantine, "MAX_SECONDS", 6)
+    """Tiles of a large image are predicted in batches of eight."""
+    monkeypatch.setattr(quarantine, "SECONDS", 6)
     with pytest.raises(BadInput, match="it did not finish within 6 s"):
-        Inspector(write_artifact(tmp_path, graph_endless_on_a_single_image()))
+        Inspector(write_artifact(tmp_path, endless_on_a_batch_of(size)))
     assert not record.exists()
 
 

@@ -11,7 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from inspect_kd.cli import app
 from inspect_kd.errors import BadInput, UsageError
 from inspect_kd.inspector import Inspector
 from inspect_kd.sign_off import SignOff, read_sign_off
@@ -189,3 +191,28 @@ def test_predict_applies_a_sign_off(run: Path, parts: Path, tmp_path: Path) -> N
     foreign = make_sign_off().write(tmp_path)
     answer = subprocess.run([*words, str(foreign)], capture_output=True, text=True, check=False)
     assert answer.returncode == 3 and "another artifact" in answer.stderr and not answer.stdout
+
+
+def test_signed_calibration_with_an_artifacts_name_is_refused(run: Path, tmp_path: Path) -> None:
+    """`sign` shows no limits for an artifact, so its signature must not make limits valid."""
+    make_keys(tmp_path / "key.pem", None)
+    artifact = tmp_path / "r.onnx"
+    shutil.copyfile(run / "r.onnx", artifact)
+    digest = hashlib.sha256(artifact.read_bytes()).hexdigest()
+    renamed = make_sign_off(sha256=digest, category=None).write(tmp_path).rename(tmp_path / "next.onnx")
+    for file in (artifact, renamed):
+        sign(file, tmp_path / "key.pem")
+    with pytest.raises(
+        BadInput, match=r"next\.onnx: is signed as artifact because of its name, and is used as sign-off"
+    ):
+        Inspector(artifact, trust=tmp_path / "key.pub", calibration=renamed)
+
+
+def test_sign_refuses_a_calibration_with_an_artifacts_name(run: Path, tmp_path: Path) -> None:
+    make_keys(tmp_path / "key.pem", None)
+    renamed = make_sign_off().write(tmp_path).rename(tmp_path / "next.onnx")
+    answer = CliRunner().invoke(app, ["sign", str(renamed), "--key", str(tmp_path / "key.pem")])
+    assert isinstance(answer.exception, BadInput) and not (tmp_path / "next.onnx.sig").exists()
+    shutil.copyfile(run / "r.onnx", renamed)
+    answer = CliRunner().invoke(app, ["sign", str(renamed), "--key", str(tmp_path / "key.pem")])
+    assert answer.exit_code == 0 and "next.onnx: the artifact r (" in answer.stdout

@@ -143,3 +143,72 @@ def test_8_bit_colour_in_each_compression_pillow_writes_is_read(packing: str) ->
     file = io.BytesIO()
     Image.fromarray(np.full((16, 16, 3), 90, np.uint8)).save(file, "TIFF", compression=packing)
     assert np.abs(decode_image(file.getvalue(), "a.tif").astype(int) - 90).max() <= 2
+
+
+def packed(values: np.ndarray, packing: str) -> tuple[int, bytes]:
+    """The compression's number and the bytes of one strip, as Pillow packs them."""
+    file = io.BytesIO()
+    Image.fromarray(values).save(file, "TIFF", compression=packing, tiffinfo={278: values.shape[0]})
+    tags = Image.open(io.BytesIO(file.getvalue())).tag_v2  # type: ignore[attr-defined]
+    return tags[259], file.getvalue()[tags[273][0] : tags[273][0] + tags[279][0]]
+
+
+def one_strip(values: np.ndarray, compression: int, strip: bytes) -> bytes:
+    """A TIFF of this size and depth whose only strip holds these bytes, whatever they decode to."""
+    channels, bits = (1 if values.ndim == 2 else 3), (1 if values.dtype == np.bool_ else 8)
+    photometric = {(1, 7): 1, (3, 7): 6}.get((channels, compression), 1 if channels == 1 else 2)
+    tags = {256: (values.shape[1],), 257: (values.shape[0],), 258: (bits,) * channels, 259: (compression,)}
+    tags |= {262: (photometric,), 273: (8,), 277: (channels,), 278: (values.shape[0],), 279: (len(strip),)}
+    return encode_tiff(tags, strip + bytes(len(strip) % 2), "<")
+
+
+def read_or_reason(data: bytes) -> np.ndarray | str:
+    try:
+        return decode_image(data, "a.tif")
+    except BadInput as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("packing", ["tiff_lzw", "tiff_adobe_deflate", "packbits", "zstd", "lzma", "jpeg"])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("rows", [8, 24, 96])
+def test_pixels_do_not_depend_on_the_file_that_was_read_before(packing: str, channels: int, rows: int) -> None:
+    """A strip that holds fewer or more rows than the picture is refused, or read alike after any other part."""
+    shape = (64, 512, 3) if channels == 3 else (64, 512)
+    before = [np.full(shape, grey, np.uint8) for grey in (60, 200)]
+    part = np.full((rows, *shape[1:]), 120, np.uint8)
+    compression, strip = packed(part, packing)
+    seen = []
+    for other in before:
+        assert (
+            np.abs(decode_image(one_strip(other, *packed(other, packing)), "b.tif").astype(int) - other.flat[0]).max()
+            <= 3
+        )
+        seen.append(read_or_reason(one_strip(before[0], compression, strip)))
+    assert np.array_equal(seen[0], seen[1])
+    if packing == "jpeg":
+        assert isinstance(seen[0], str) and f"has 512x{rows}x{channels} values" in seen[0] and "512x64" in seen[0]
+
+
+def test_jpeg_segments_must_be_complete_and_apart() -> None:
+    values = np.full((64, 512), 90, np.uint8)
+    compression, strip = packed(values, "jpeg")
+    assert isinstance(read_or_reason(one_strip(values, compression, strip)), np.ndarray)
+    assert "not one complete JPEG" in read_or_reason(one_strip(values, compression, strip[:-2]))
+    assert "not one complete JPEG" in read_or_reason(one_strip(values, compression, strip[:200]))
+    two = encode_tiff(
+        {256: (512,), 257: (128,), 258: (8,), 259: (7,), 262: (1,), 273: (8, 8), 277: (1,), 278: (64,)}
+        | {279: (len(strip),) * 2},
+        strip + bytes(len(strip) % 2),
+        "<",
+    )
+    assert "strips or tiles overlap" in read_or_reason(two)
+
+
+@pytest.mark.parametrize("packing", ["group3", "group4", "tiff_ccitt"])
+def test_fax_compressions_are_refused(packing: str) -> None:
+    values = np.random.default_rng(0).integers(0, 2, (64, 64)).astype(bool)
+    file = io.BytesIO()
+    Image.fromarray(values).save(file, "TIFF", compression=packing)
+    with pytest.raises(BadInput, match=r"a\.tif: a TIFF of grey.* with Compression [234] is not read; save it as"):
+        decode_image(file.getvalue(), "a.tif")

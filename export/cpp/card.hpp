@@ -1,5 +1,5 @@
 // The artifact's card. Fields that decide (size, resize, thresholds, rates) are checked as in inspect_kd/export/card.py and
-// calibrate.py; fields that this program does not use (recipe, licences, scores) are not.
+// calibrate.py; fields that this program does not use (recipe, licences) are not.
 #pragma once
 
 #include <algorithm>
@@ -23,6 +23,7 @@ using Json = nlohmann::ordered_json;
 constexpr std::size_t kLargestCard = 8 << 20;
 constexpr int kDeepestCard = 64;         // nested brackets: more is an attack on the parser's memory
 constexpr double kHighestPooled = 2.0;   // of the reject threshold that is 1 by construction
+constexpr double kHighestReject = 1e6;   // of one category
 
 struct EnvironmentFault : std::runtime_error {
     using std::runtime_error::runtime_error;
@@ -46,6 +47,7 @@ struct Card {
 
 /// Refuse duplicate keys, for which JSON readers differ in which value they use.
 inline Json parse_json(const std::string& text) {
+    if (text.rfind("\xEF\xBB\xBF", 0) == 0) throw BadInput("the artifact's card is damaged (it begins with a byte order mark)");
     if (text.size() > kLargestCard) throw BadInput("the artifact's card is " + std::to_string(text.size()) + " bytes long");
     std::vector<std::set<std::string>> keys;  // of each open object
     return Json::parse(text, [&keys](int depth, Json::parse_event_t event, Json& parsed) {
@@ -99,6 +101,15 @@ inline Thresholds parse_limits(const Json& limits, const std::string& category) 
     return thresholds;
 }
 
+/// Not used here, but refused where Python refuses them.
+inline void check_scores(const Json& scores) {
+    const auto is_finite = [](const Json& score) { return score.is_number() && std::isfinite(score.get<double>()); };
+    const auto is_list = [&](const Json& values) { return values.is_array() && std::all_of(values.begin(), values.end(), is_finite); };
+    if (!scores.is_object() || !std::all_of(scores.begin(), scores.end(), is_list)) {
+        throw BadInput("the artifact's card is damaged (scores)");
+    }
+}
+
 /// The thresholds of one category; checks those of all categories.
 inline Thresholds parse_calibration(const Json& calibration, const std::string& category) {
     refuse_other_fields(calibration, "calibration", {"scale", "limits", "scores"});
@@ -110,13 +121,19 @@ inline Thresholds parse_calibration(const Json& calibration, const std::string& 
     if (const double pooled = parse_limits(limits.at("*"), "*").reject; pooled > kHighestPooled) {
         throw BadInput("the pooled reject threshold is " + std::to_string(pooled) + "; at most 2 is allowed: export the artifact again");
     }
+    for (const auto& item : limits.items()) {
+        if (parse_limits(item.value(), item.key()).reject > kHighestReject) {
+            throw BadInput("the reject threshold of '" + item.key() + "' is above 1000000: export the artifact again");
+        }
+    }
+    if (calibration.contains("scores")) check_scores(calibration.at("scores"));
     if (!limits.contains(category)) throw BadInput("no calibration for category '" + category + "'");
     return parse_limits(limits.at(category), category);
 }
 
 inline Card parse_card(const std::string& text, std::optional<std::string> category) try {
     const Json content = parse_json(text);
-    if (content.at("schema") != 1) {
+    if (!content.at("schema").is_number_integer() || content.at("schema") != 1) {
         throw BadInput("artifact of schema " + content.at("schema").dump() + "; this program reads schema 1");
     }
     refuse_other_fields(content, "card", {"schema", "name", "target", "size", "resize", "tile", "overlap", "categories", "calibration", "bits",
@@ -130,7 +147,13 @@ inline Card parse_card(const std::string& text, std::optional<std::string> categ
     Card card;
     card.size = whole_number(content, "size", 0, 4096);
     card.bits = whole_number(content, "bits", card.bits, 16);
+    if (content.contains("overlap")) {
+        if (const double overlap = real_number(content, "overlap"); overlap < 0 || overlap > 0.75) throw BadInput("impossible overlap");
+    }
     const Json& categories = content.at("categories");
+    if (!categories.is_array() || std::any_of(categories.begin(), categories.end(), [](const Json& name) { return !name.is_string() || name == "*"; })) {
+        throw BadInput("the artifact's card is damaged (categories)");
+    }
     if (!category && categories.size() == 1) category = categories.at(0).get<std::string>();
     card.thresholds = parse_calibration(content.at("calibration"), category.value_or("*"));
     return card;

@@ -11,6 +11,7 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include <opencv2/imgcodecs.hpp>
 #include <opencv2/imgproc.hpp>
@@ -33,10 +34,14 @@ inline std::string read_file(const std::string& path) {
     std::error_code fault;
     if (!fs::exists(path, fault)) throw BadInput("no such file");
     if (!fs::is_regular_file(path, fault)) throw BadInput("a folder or a device, not a file");
-    if (fs::file_size(path, fault) > kLargestFile || fault) throw BadInput("too large, or of unknown size");
+    const std::uintmax_t size = fs::file_size(path, fault);
+    if (fault || size > kLargestFile) throw BadInput("too large, or of unknown size");
     std::ifstream file(path, std::ios::binary);
-    std::string content{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-    if (!file || content.empty()) throw BadInput(file ? "an empty file" : "cannot be read");
+    if (!file) throw BadInput("cannot be read");
+    if (size == 0) throw BadInput("an empty file");
+    // Not to the end: files of the system may be endless, and have the size 0.
+    std::string content(static_cast<std::size_t>(size), '\0');
+    if (!file.read(content.data(), static_cast<std::streamsize>(size))) throw BadInput("cannot be read");
     return content;
 }
 
@@ -168,7 +173,7 @@ inline int walk_jpeg(const Bytes& bytes) {
 inline bool walk_png(const Bytes& bytes) {
     const std::uint32_t colour = bytes.big(25, 1);
     check_pixels(bytes.big(16, 4), bytes.big(20, 4));
-    bool has_alpha = colour == 4 || colour == 6;
+    bool has_alpha = colour == 4 || colour == 6, has_palette = false;
     if (bytes.text(12, 4) != "IHDR") throw BadInput("broken or truncated");
     for (std::size_t at = 8;;) {
         const std::size_t length = bytes.big(at, 4);
@@ -179,6 +184,7 @@ inline bool walk_png(const Bytes& bytes) {
             return has_alpha;
         }
         if (kind == "IHDR" && at != 8) throw BadInput("broken or truncated");
+        if (kind == "PLTE" && std::exchange(has_palette, true)) throw BadInput("a PNG with two palettes; save it again");
         if (kind == "tRNS" && (colour == 0 || colour == 2)) throw BadInput("a PNG with a transparent colour, which this program does not read");
         has_alpha |= kind == "tRNS" && colour == 3;
         if (kind == "acTL" || kind == "fcTL" || kind == "fdAT") throw BadInput("an animation of several images, only one of which would be inspected; save each one alone");

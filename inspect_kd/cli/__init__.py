@@ -71,6 +71,8 @@ def version() -> None:
 def main() -> None:
     """Run the command line. Expected errors print one line; any other exception is a bug and prints its traceback."""
     replace_closed_streams()
+    if not os.environ.get("TERMINAL_WIDTH", "").isdecimal():
+        os.environ.pop("TERMINAL_WIDTH", None)  # Typer would fail on it with a traceback
     # Covers the processes that libraries start for data loading and for several devices.
     protect_later_processes()
     if isinstance(sys.stdout, io.TextIOWrapper):

@@ -60,7 +60,7 @@ def check(
     from inspect_kd.progress_display import show_progress
     from inspect_kd.types import Split
 
-    data_set = open_dataset(data, group=group)
+    data_set = open_dataset(data, group=group, may_draw=False)
     with show_progress() as progress:
         findings = check_dataset(data_set, progress)
     counts = {c: {str(s): len(data_set.select(s, c)) for s in Split} for c in data_set.categories}

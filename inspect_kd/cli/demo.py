@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+OVERLAY = re.compile(r"[0-9]{3}(-[0-9]+)?\.jpg")
+"""Names of the overlays that the demo writes."""
 INSPECTED_KINDS = 3
 """Number of kinds of test images per category; one image of each is inspected."""
 DEMO_CHANGES = ["distill.supervise.steps=300", "distill.variants=4"]
@@ -62,10 +66,29 @@ def demo(
 
 
 def remove_earlier_demo(out: Path) -> None:
-    """Delete the folders of an earlier demo, and no other files."""
+    """Delete the folders of an earlier demo; raise BadInput if one of them holds other files."""
+    from inspect_kd.datasets.drawn import refuse_foreign_files
+    from inspect_kd.errors import BadInput
     from inspect_kd.training.run import RunFolder, hold_run
 
-    with hold_run(RunFolder(out / "parts"), may_be_complete=True):
+    run = RunFolder(out / "parts")
+    with hold_run(run, may_be_complete=True):
+        refuse_foreign_files(out / "sample")
+        _refuse_other_names(out / "overlays", lambda name: OVERLAY.fullmatch(name) is not None)
+        _refuse_other_names(run.path, run.is_own_name)
+        if not (run.is_complete or run.recipe.is_file()) and len(list(run.path.iterdir())) > 1:  # one is the lock
+            raise BadInput(f"{run.path}: not a run, as it has no recipe; move its files, or choose another --out")
         for name in ("sample", "parts", "overlays"):
             if (out / name).exists():
                 shutil.rmtree(out / name)
+
+
+def _refuse_other_names(folder: Path, is_own: Callable[[str], bool]) -> None:
+    from inspect_kd.datasets.find_images import files_below
+    from inspect_kd.errors import BadInput
+
+    for path in files_below(folder) if folder.is_dir() else ():
+        if not is_own(path.relative_to(folder).as_posix()):
+            raise BadInput(
+                f"{path}: was not written by the demo and would be deleted; move it, or choose another --out"
+            )

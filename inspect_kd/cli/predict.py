@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import json
 import os
@@ -160,6 +161,10 @@ class OverlayFolder:
         except BadInput as error:  # the image is too large for a JPEG, or was moved after its inspection
             self.first_error = self.first_error or BadInput(f"no overlay of {path} was written: {error}")
         except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:  # concerns this image only
+                text = f"no overlay of {path} was written: {describe_os_error(error)}"
+                self.first_error = self.first_error or BadInput(text)
+                return
             self.is_writable = False
             self.first_error = EnvironmentFault(
                 f"no overlays were written from this one on: {describe_os_error(error)}"

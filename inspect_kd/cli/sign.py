@@ -56,6 +56,8 @@ def sign(
     """
     from inspect_kd.cli.evaluate import artifact_of
     from inspect_kd.errors import UsageError, printable
+    from inspect_kd.export.card import ArtifactCard
+    from inspect_kd.export.wire import card_text
     from inspect_kd.sign_off import parse_sign_off
     from inspect_kd.signing import SignedKind, kind_of, read_signable, sign_bytes
 
@@ -65,6 +67,10 @@ def sign(
     if kind_of(path)[0] is SignedKind.SIGN_OFF:
         sign_off = parse_sign_off(content, path)
         typer.echo(printable(f"{path.name}: {_describe(sign_off)}, signed off by {sign_off.by}"))
+    else:
+        # Nothing but an artifact gets an artifact's signature.
+        card = ArtifactCard.parse(card_text(content, str(path)), str(path))
+        typer.echo(printable(f"{path.name}: the artifact {card.name} ({', '.join(card.categories)})"))
     try:
         written = sign_bytes(content, path, key, os.environ.get(PASSPHRASE))
     except UsageError as error:

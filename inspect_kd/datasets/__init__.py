@@ -80,12 +80,16 @@ def open_dataset(
     holdout: Holdout | None = None,
     categories: Sequence[str] | None = None,
     group: str | None = None,
+    may_draw: bool = True,
 ) -> DataSet:
-    """Find, scan and split a data set. `group` overrides the manifest's regular expression over file names."""
+    """Find, scan and split a data set. `group` overrides the manifest's regular expression over file names.
+
+    `may_draw=False`: a drawn data set that does not exist yet is an error, so that nothing is written.
+    """
     from inspect_kd.datasets import layouts
     from inspect_kd.datasets.splits import Holdout, assign_splits
 
-    manifest, root = _locate(str(data))
+    manifest, root = _locate(str(data), may_draw=may_draw)
     layout, samples = layouts.scan(root, manifest.layout if manifest else None)
     if categories:
         unknown = set(categories) - {sample.category for sample in samples}
@@ -148,7 +152,7 @@ def list_images(root: Path) -> list[Path]:
     )
 
 
-def _locate(data: str) -> tuple[Manifest | None, Path]:
+def _locate(data: str, *, may_draw: bool = True) -> tuple[Manifest | None, Path]:
     """Return the manifest, if there is one, and the folder or CSV that holds the images."""
     from inspect_kd.datasets.manifest import load_manifest
 
@@ -160,7 +164,9 @@ def _locate(data: str) -> tuple[Manifest | None, Path]:
         raise BadInput(f"{data}: no such folder, CSV or manifest")
     manifest = load_manifest(data)
     folder = manifest.folder()
-    if manifest.source.drawn is not None:
+    if manifest.source.drawn is not None and not may_draw and not folder.is_dir():
+        raise EnvironmentFault(f"'{manifest.name}' is not drawn yet at {folder}: `inspect-kd data draw` draws it")
+    if manifest.source.drawn is not None and may_draw:
         from inspect_kd.datasets.drawn import draw_sample
 
         return manifest, draw_sample(folder, manifest.source.drawn)

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from inspect_kd.calibrate import parts_needed
-from inspect_kd.datasets import DataSet
+from inspect_kd.datasets import DataSet, layouts
 from inspect_kd.datasets.find_images import find_in_folder
 from inspect_kd.datasets.images import read_image, read_image_header, read_mask
 from inspect_kd.datasets.layouts._walk import MASK_FOLDERS, image_stem, is_mask
-from inspect_kd.errors import BadInput
+from inspect_kd.errors import BadInput, printable
 from inspect_kd.types import Progress, Sample, Split
 
 MIN_DEFECTS = 10
@@ -55,6 +55,7 @@ def check(data: DataSet, progress: Progress) -> list[Finding]:
         *_find_duplicates(facts),
         *_check_masks(data.samples),
         *_find_unused_masks(data),
+        *find_left_out(data),
         *_find_mixed_formats(facts),
         *_check_counts(data),
     ]
@@ -143,6 +144,14 @@ def _find_unused_masks(data: DataSet) -> Iterable[Finding]:
     if unused:
         text = f"{len(unused)} images are named like masks but belong to no image: they are left out; rename those that are parts"
         yield Finding(severity="note", text=text, files=unused)
+
+
+def find_left_out(data: DataSet) -> Iterable[Finding]:
+    """Find images that the layout does not read, such as those in a deeper folder. Call it for a whole data set."""
+    if left := tuple(layouts.left_out(data.root, data.layout, data.samples)):
+        places = ", ".join(printable(path.relative_to(data.root).as_posix()) for path in left[:3])
+        text = f"{len(left)} images are left out by the layout '{data.layout}': {places}{' …' if len(left) > 3 else ''}"
+        yield Finding(severity="warning", text=text, files=left)
 
 
 def _find_mixed_formats(facts: list[ImageFacts]) -> Iterable[Finding]:

@@ -26,6 +26,8 @@ Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
 _TIFF_MARKS = tuple(order + mark for order in (b"II", b"MM") for mark in (b"*\0", b"\0*", b"+\0", b"\0+"))
 EXIF_ORIENTATION = 0x0112
 _XMP_ORIENTATION = re.compile(rb"""tiff:Orientation\s*(?:=\s*["']|>)\s*([0-9]+)""")
+_OS2_HEADER_BYTES, _BITS_IN_OS2_BMP, _BITS_IN_BMP = 12, 24, 28
+_BITS_WITHOUT_PALETTE = {"1": 1, "L": 8}
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 
 
@@ -55,12 +57,19 @@ def open_image(data: bytes, name: str) -> Image.Image:
             f"{name}: {image.width}x{image.height} pixels of {pixel_bytes} bytes; the limit is "
             f"{MAX_BYTES // pixel_bytes // 10**6} million such pixels"
         )
-    _check_structure(image, name)
+    _check_structure(data, image, name)
     return image
 
 
-def _check_structure(image: Image.Image, name: str) -> None:
-    """Refuse run-length coded BMPs, and animations: only the first image is decoded, and a defect in another is missed."""
+def _check_structure(data: bytes, image: Image.Image, name: str) -> None:
+    """Refuse run-length coded BMPs, those that Pillow decodes at another depth than their own, and files of several images."""
+    if image.format == "BMP":
+        bits = data[_BITS_IN_OS2_BMP if data[14] == _OS2_HEADER_BYTES else _BITS_IN_BMP]
+        # Pillow drops a palette of grey values, and then takes the pixels for 1 bit (two values) or 8 bits each.
+        if image.mode in _BITS_WITHOUT_PALETTE and bits != _BITS_WITHOUT_PALETTE[image.mode]:
+            raise BadInput(f"{name}: a BMP of {bits} bits with a palette of grey values; save it as PNG")
+    if image.format == "WEBP" and int.from_bytes(data[4:8], "little") + 8 != len(data):
+        raise BadInput(f"{name}: truncated, or with bytes after the end of the WebP, which may be another image")
     if any(tile.codec_name == "bmp_rle" for tile in getattr(image, "tile", ())):
         # Four bytes of it may expand to 255 images of zeros, which Pillow allocates before it checks the size.
         raise BadInput(f"{name}: a BMP with run-length compression; save it uncompressed or as PNG")

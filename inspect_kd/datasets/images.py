@@ -53,6 +53,10 @@ def read_mask(path: str | Path, *, size: tuple[int, int]) -> Mask:
     path = Path(path)
     values = _decode(_read_bytes(path), str(path))
     marked = values.reshape(*values.shape[:2], -1)[:, :, : 3 if values.ndim == 3 else 1].max(axis=2) > 0
+    if values.ndim == 3 and values.shape[2] == 4 and not marked.any() and not _is_opaque(values):
+        raise BadInput(
+            f"{path}: a mask that is black everywhere and partly transparent; mark defects with values above zero instead"
+        )
     height, width = marked.shape
     if (width, height) == size:
         return np.asarray(marked, np.bool_)
@@ -61,6 +65,10 @@ def read_mask(path: str | Path, *, size: tuple[int, int]) -> Mask:
         rows, columns = np.nonzero(marked)
         shrunk[int(rows.mean() * size[1] / height), int(columns.mean() * size[0] / width)] = True
     return np.asarray(shrunk, np.bool_)
+
+
+def _is_opaque(values: npt.NDArray[np.generic]) -> bool:
+    return bool(np.all(values[:, :, 3] == (65535 if values.dtype == np.uint16 else 255)))
 
 
 def read_image_header(path: str | Path) -> tuple[int, int, str]:

@@ -65,6 +65,17 @@ def segments(data: bytes, at: int = 0) -> Iterator[tuple[int, int]]:
         at += int.from_bytes(data[at : at + 2])
 
 
+def describe_frame(data: bytes) -> tuple[int, int, int] | None:
+    """Return (width, height, channels) of a JPEG; None without an end marker, with no or several frames, or with too many scans."""
+    frames, scans, marker = [], 0, 0
+    for marker, start in segments(data) if data.startswith(b"\xff\xd8") else ():
+        scans += marker == _SCAN
+        if marker in _SIZES and start + 6 <= len(data):
+            height, width = int.from_bytes(data[start + 1 : start + 3]), int.from_bytes(data[start + 3 : start + 5])
+            frames.append((width, height, data[start + 5]))
+    return frames[0] if marker == _END and len(frames) == 1 and 1 <= scans <= MAX_SCANS else None
+
+
 def _lists_another_picture(data: bytes, index: int) -> bool:
     """True if the multi-picture index at this position lists a second image of the same kind.
 

@@ -52,6 +52,8 @@ def check_png(data: bytes, name: str) -> None:
             )
         if (kind == b"IHDR") == bool(seen) or (kind == b"IDAT" and kind in seen and kind != previous):
             raise BadInput(f"{name}: broken or truncated (PNG chunks out of order)")
+        if kind == b"PLTE" and kind in seen:
+            raise BadInput(f"{name}: a PNG with two palettes, among which readers choose differently; save it again")
         if kind == b"IDAT" and header and header.colour_type == _PALETTE and b"PLTE" not in seen:
             raise BadInput(f"{name}: broken or truncated (a PNG without its palette)")
         if kind == b"tRNS" and header and header.colour_type == 0 and header.depth not in (1, 8):

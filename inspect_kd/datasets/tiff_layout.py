@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from inspect_kd.datasets.jpeg_structure import describe_frame
 from inspect_kd.datasets.tiff_structure import Directory, Tiff
 from inspect_kd.errors import BadInput
 
@@ -20,8 +21,8 @@ _KINDS = {0: "grey in which 0 is white", 1: "grey", 2: "RGB", 3: "palette", 5: "
 """By PHOTOMETRIC."""
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR = 0, 1, 2, 3, 5, 6
 _NONE, _LZW, _JPEG, _DEFLATE, _PACKBITS, _OLD_DEFLATE, _LZMA, _ZSTD = 1, 5, 7, 8, 32773, 32946, 34925, 50000
-_CCITT = frozenset({2, 3, 4})
 _LOSSLESS = frozenset({_NONE, _LZW, _DEFLATE, _PACKBITS, _OLD_DEFLATE, _LZMA, _ZSTD})
+"""Without the fax compressions (CCITT): where their data ends early, the decoder leaves old memory in the remaining rows."""
 _READ_BY_OPENCV = frozenset({_NONE, _LZW, _DEFLATE, _PACKBITS, _OLD_DEFLATE})
 """In 16-bit colour."""
 _WITH_PREDICTOR = frozenset({_LZW, _DEFLATE, _OLD_DEFLATE, _LZMA, _ZSTD})
@@ -29,7 +30,7 @@ _WITH_PREDICTOR = frozenset({_LZW, _DEFLATE, _OLD_DEFLATE, _LZMA, _ZSTD})
 _UNSIGNED, _SIGNED, _FLOATING = 1, 2, 3
 _INTEGER = frozenset({_UNSIGNED, _SIGNED})
 _INTERLEAVED, _SEPARATE = 1, 2
-MAX_SEGMENTS = 2**20
+MAX_SEGMENTS = 2**16
 """Strips or tiles: Pillow decodes each in a call of its own."""
 ALL_ROWS = 2**32 - 1
 """ROWS_PER_STRIP of a single strip."""
@@ -51,7 +52,7 @@ class PixelLayout(NamedTuple):
 
 _GREY = frozenset({WHITE_IS_ZERO, BLACK_IS_ZERO})
 LAYOUTS = (
-    PixelLayout(_GREY, frozenset({1}), _LOSSLESS | _CCITT),
+    PixelLayout(_GREY, frozenset({1}), _LOSSLESS),
     PixelLayout(_GREY, frozenset({2, 4}), _LOSSLESS),
     PixelLayout(_GREY, frozenset({8}), _LOSSLESS | {_JPEG}, may_be_separate=True),
     PixelLayout(frozenset({BLACK_IS_ZERO}), frozenset({8}), _LOSSLESS, may_have_alpha=True),
@@ -180,13 +181,30 @@ def _check_segments(tiff: Tiff, first: Directory, tags: PixelTags) -> None:
     offsets, sizes = tiff.all_numbers(first, offsets_tag, count), tiff.all_numbers(first, bytes_tag, count)
     if 0 in offsets or 0 in sizes:
         raise ValueError("a strip or tile without content")
-    if tags.compression == _NONE:
-        row = -(-across * tags.bits[0] * (tags.samples // planes) // 8)
-        last = down if has_tiles else length - down * (rows_of_segments - 1)
-        for number, (offset, size) in enumerate(zip(offsets, sizes, strict=True)):
-            is_last = number // columns % rows_of_segments == rows_of_segments - 1
-            needed = row * (last if is_last else down)
-            if size < needed or offset + needed > len(tiff.data):
-                raise ValueError(
-                    f"the strip or tile at byte {offset} needs {needed} bytes: {size} are declared, {max(0, len(tiff.data) - offset)} left"
-                )
+    channels = tags.samples // planes
+    row = -(-across * tags.bits[0] * channels // 8)
+    last = down if has_tiles else length - down * (rows_of_segments - 1)
+    if tags.compression == _JPEG and sum(sizes) > len(tiff.data):
+        raise ValueError("its strips or tiles overlap")  # reading the same bytes again and again would take hours
+    for number, (offset, size) in enumerate(zip(offsets, sizes, strict=True)):
+        is_last = number // columns % rows_of_segments == rows_of_segments - 1
+        rows = last if is_last else down
+        if tags.compression == _JPEG:
+            _check_jpeg_segment(tiff.data[offset : offset + size], (across, rows, channels), offset)
+        elif tags.compression == _NONE and (size < row * rows or offset + row * rows > len(tiff.data)):
+            left = max(0, len(tiff.data) - offset)
+            raise ValueError(
+                f"the strip or tile at byte {offset} needs {row * rows} bytes: {size} are declared, {left} left"
+            )
+
+
+def _check_jpeg_segment(data: bytes, expected: tuple[int, int, int], offset: int) -> None:
+    """Refuse a JPEG that is not exactly its strip or tile: libtiff leaves old memory in missing pixels and crops surplus ones."""
+    frame = describe_frame(data)
+    if frame is None:
+        raise ValueError(f"the strip or tile at byte {offset} is not one complete JPEG")
+    if frame != expected:
+        found, needed = ("x".join(map(str, size)) for size in (frame, expected))
+        raise ValueError(
+            f"the JPEG at byte {offset} has {found} values (width, height, channels), its strip or tile {needed}"
+        )

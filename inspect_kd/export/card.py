@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from inspect_kd import strict_json
-from inspect_kd.calibrate import Calibration
+from inspect_kd.calibrate import POOLED, Calibration
 from inspect_kd.errors import BadInput
 
 SCHEMA = 1
@@ -60,11 +60,13 @@ class ArtifactCard:
         try:
             content = strict_json.loads(text)
             schema = content.pop("schema")
-            if schema != SCHEMA:
+            if type(schema) is not int or schema != SCHEMA:
                 raise BadInput(
                     f"{where}: artifact of schema {schema}; this program reads schema {SCHEMA}: update inspect-kd"
                 )
             content["calibration"] = Calibration.from_json(content["calibration"])
+            if not isinstance(content["categories"], list):
+                raise TypeError("categories that are no list")
             content["categories"] = tuple(content["categories"])
             card = ArtifactCard(**content)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -72,6 +74,8 @@ class ArtifactCard:
         except BadInput as error:
             raise BadInput(f"{where}: {error}" if not str(error).startswith(where) else str(error)) from error
         card._check_types(where)
+        if POOLED in card.categories:
+            raise BadInput(f"{where}: a category called '{POOLED}', which stands for all categories together")
         if card.size is None or not 1 <= card.size <= 4096:
             raise BadInput(f"{where}: impossible input size {card.size!r}")
         if card.tile is not None and not card.size <= 2 * card.tile <= 2**17:

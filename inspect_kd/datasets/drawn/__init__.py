@@ -28,7 +28,9 @@ from inspect_kd.datasets.find_images import files_below
 from inspect_kd.datasets.image_writer import write_image
 from inspect_kd.errors import BadInput
 from inspect_kd.file_lock import hold_lock
+from inspect_kd.plain_file import read_plain_file
 from inspect_kd.types import ImageU8, Mask, NoProgress, Progress
+from inspect_kd.work_folder import work_folder
 
 CATEGORIES: dict[str, ModuleType] = {"board": board, "bottle": bottle, "fabric": fabric, "metal": metal}
 VERSION = 1
@@ -118,7 +120,7 @@ def draw_sample(
     root_path = root.resolve()  # the lock lies beside the folder, and `.` has no name
     with hold_lock(root_path.with_name(f".{root_path.name}.drawing.lock"), str(root), WAIT_ADVICE):
         if _read_settings(root_path) != settings:  # another process may have just finished
-            _refuse_foreign_files(root_path)
+            refuse_foreign_files(root_path)
             _draw(root_path, settings, progress or NoProgress())
     return root
 
@@ -126,9 +128,8 @@ def draw_sample(
 def _read_settings(root: Path) -> dict[str, int] | None:
     """Read the settings that a folder was drawn with; None if it was not drawn."""
     try:
-        with (root / MARKER).open("rb") as file:
-            settings = strict_json.loads(file.read(MAX_MARKER_BYTES))
-    except (OSError, ValueError):
+        settings = strict_json.loads(read_plain_file(root / MARKER, "settings of a drawn data set", MAX_MARKER_BYTES))
+    except (OSError, ValueError, BadInput):
         return None
     is_valid = (
         isinstance(settings, dict)
@@ -138,8 +139,8 @@ def _read_settings(root: Path) -> dict[str, int] | None:
     return settings if is_valid else None
 
 
-def _refuse_foreign_files(root: Path) -> None:
-    """Refuse a folder with other files, because drawing replaces the whole folder."""
+def refuse_foreign_files(root: Path) -> None:
+    """Raise BadInput if a folder holds files that were not drawn: drawing again replaces the whole folder."""
     settings = _read_settings(root)
     expected = _expected_files(settings) | {MARKER} if settings else set()
     for path in files_below(root) if root.is_dir() else ():
@@ -163,22 +164,17 @@ def _draw(root: Path, settings: dict[str, int], progress: Progress) -> None:
         for category in CATEGORIES
         for job in _list_jobs(category, settings["train"], settings["test_good"], settings["per_kind"])
     ]
-    staging = root.with_name(f".{root.name}.drawing")
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
     progress.phase("draw", len(jobs))
-    try:
+    with work_folder(root.parent, "draw") as folder:
+        staging = folder / root.name
         # Each image has its own seed, so the result does not depend on the order of the threads.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             work = partial(_draw_job, staging, settings["seed"], settings["size"])
             for _ in pool.map(work, enumerate(jobs)):
                 progress.advance()
         atomic_write.write_text(staging / MARKER, json.dumps(settings))
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise
-    shutil.rmtree(root, ignore_errors=True)
-    staging.rename(root)
+        shutil.rmtree(root, ignore_errors=True)
+        staging.rename(root)
 
 
 def _draw_job(root: Path, seed: int, size: int, numbered: tuple[int, tuple[str, str, str, int]]) -> None:
@@ -202,4 +198,4 @@ def _save(picture: npt.NDArray[np.uint8], to: Path) -> None:
     write_image(to, picture)
 
 
-__all__ = ["CATEGORIES", "DrawnPart", "contact_sheet", "draw_part", "draw_sample"]
+__all__ = ["CATEGORIES", "DrawnPart", "contact_sheet", "draw_part", "draw_sample", "refuse_foreign_files"]

@@ -5,12 +5,15 @@ An ambiguous folder is not recognised, because a defect used as a sound part wou
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 from inspect_kd import registry
-from inspect_kd.datasets.layouts._walk import check_inside, folders, images_in
+from inspect_kd.calibrate import POOLED
+from inspect_kd.datasets.find_images import find_in_folder
+from inspect_kd.datasets.layouts._walk import MASK_FOLDERS, check_inside, folders, images_in, is_mask
 from inspect_kd.errors import BadInput, printable
 from inspect_kd.types import Sample
 
@@ -27,6 +30,7 @@ ORDER = (
     "masks_beside",
     "sound_only",
 )
+_TABLES = frozenset({"csv", "visa"})
 
 
 def load(name: str) -> ModuleType:
@@ -51,9 +55,32 @@ def scan(root: Path, layout: str | None = None) -> tuple[str, list[Sample]]:
     if not samples:
         raise BadInput(f"{root}: no images found in the layout '{name}' ({_describe(root)})")
     for sample in samples:
+        if sample.category == POOLED:
+            raise BadInput(f"{root}: a category called '{POOLED}', which stands for all categories together; rename it")
         for file in filter(None, (sample.image, sample.mask)):
             check_inside(root, file)
     return name, [_with_printable_names(sample) for sample in samples]
+
+
+def left_out(root: Path, layout: str, samples: Sequence[Sample]) -> list[Path]:
+    """List the images below a folder that are neither samples nor masks, except those that the layout leaves out on purpose.
+
+    A table names its images, so nothing is left out; hidden folders (`.` or `_` first) and private tests are on purpose.
+    """
+    if layout in _TABLES or not root.is_dir():
+        return []
+    used = {path for sample in samples for path in (sample.image, sample.mask)}
+    stems = {sample.image.with_suffix("") for sample in samples}  # the magnetic tiles' masks have their image's stem
+    return [
+        path
+        for path in find_in_folder(root)
+        if path not in used
+        and not is_mask(path)
+        and (layout != "magnetic_tile" or path.with_suffix("") not in stems)
+        and not any(
+            part in MASK_FOLDERS or part.startswith((".", "_", "test_private")) for part in path.relative_to(root).parts
+        )
+    ]
 
 
 def _with_printable_names(sample: Sample) -> Sample:

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+import errno
+import re
+import stat
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from inspect_kd.datasets.images import IMAGE_SUFFIXES
 from inspect_kd.errors import BadInput
+from inspect_kd.plain_file import MISSING
 
 SOUND_NAMES = frozenset({"good", "ok", "sound", "normal", "goods", "io", "pass", "accepted"})
 MASK_FOLDERS = ("ground_truth", "masks", "mask")
 MASK_ENDS = ("_mask", "_gt", "_label", "_seg", "-mask")
+_OTHER_MASK = re.compile(r"(?P<image>.+?)[_\-. ](masks?|gt|label|seg)[_\-. ]?[0-9]*")
+"""Names like those of masks with other separators, or numbered."""
+_DEFECT_WORDS = frozenset(
+    {"bad", "ng", "ko", "nok", "nio", "defect", "defective", "anomaly", "reject", "rejects", "fail", "scrap"}
+)
 _HIDDEN = (".", "_")
 MAX_TABLE_BYTES = 256 * 2**20
 MAX_ROWS = 1_000_000
@@ -38,7 +46,11 @@ def read_column_names(path: Path) -> list[str]:
 def read_table(path: Path, columns: Sequence[str]) -> Iterator[dict[str, str]]:
     """Yield the given columns of each row of a CSV; missing columns are left out, missing cells are empty."""
     rows = _rows(path)
-    positions = {name: position for position, name in enumerate(next(rows, [])) if name in columns}
+    header = next(rows, [])
+    for name in columns:
+        if header.count(name) > 1:
+            raise BadInput(f"{path}: {header.count(name)} columns are called '{name}'; keep the one that is right")
+    positions = {name: position for position, name in enumerate(header) if name in columns}
     for number, row in enumerate(filter(None, rows), start=1):
         if number > MAX_ROWS:
             raise BadInput(f"{path}: more than {MAX_ROWS} rows; split the table")
@@ -86,16 +98,49 @@ def image_stem(mask: Path) -> str:
     return mask.stem[: -len(end)]
 
 
+def masks_by_stem(folder: Path) -> dict[str, Path]:
+    """Return the masks in a folder by the stem of their image, in lower case; refuse those that would be left out.
+
+    A part whose mask is left out would be taken as sound.
+    """
+    images = [path for path in images_in(folder) if not is_mask(path)]
+    stems = {path.stem.casefold() for path in images}
+    masks: dict[str, Path] = {}
+    for path in images_in(folder):
+        if not is_mask(path):
+            if names_another_mask(path, stems):
+                raise BadInput(f"{path}: named like a mask of another image; an image has one mask, named <image>_mask")
+            continue
+        stem = image_stem(path).casefold()
+        if stem not in stems:
+            raise BadInput(f"{path}: has a mask's name, but there is no image of that name; rename it, or remove it")
+        if stem in masks:
+            raise BadInput(f"{path}: a second mask beside {masks[stem].name}; join the masks of an image into one")
+        masks[stem] = path
+    return masks
+
+
+def names_another_mask(path: Path, stems: Collection[str]) -> bool:
+    """True if a file's name is that of one of the images (stems in lower case) with an unusual or numbered mask ending."""
+    match = _OTHER_MASK.fullmatch(path.stem.casefold())
+    return match is not None and match["image"] in stems
+
+
+def names_defect(name: str) -> bool:
+    """True if a word of a name says that the part is defective."""
+    return not _DEFECT_WORDS.isdisjoint(re.split(r"[_\-. ]", name.lower()))
+
+
 def unreadable_masks(folder: Path) -> list[Path]:
     """List files in a folder that are named as masks but are no images, such as dangling links, if their image has no other mask.
 
     Without this check such a part would have no mask and be taken as sound.
     """
     images = images_in(folder)
-    stems = {path.stem for path in images if not is_mask(path)}
-    masked = {image_stem(path) for path in images if is_mask(path)}
+    stems = {path.stem.casefold() for path in images if not is_mask(path)}
+    masked = {image_stem(path).casefold() for path in images if is_mask(path)}
     others = sorted({*folder.iterdir()} - {*images})
-    return [path for path in others if is_mask(path) and image_stem(path) in stems - masked]
+    return [path for path in others if is_mask(path) and image_stem(path).casefold() in stems - masked]
 
 
 def mask_in(folder: Path, stem: str) -> Path | None:
@@ -103,9 +148,13 @@ def mask_in(folder: Path, stem: str) -> Path | None:
     for end in ("_mask", "", "_gt", "_label"):
         for suffix in (".png", *sorted(IMAGE_SUFFIXES - {".png"})):
             path = folder / f"{stem}{end}{suffix}"
-            with suppress(OSError):  # with the ending, the name may be too long
-                if path.is_file():
+            try:
+                if stat.S_ISREG(path.stat().st_mode):
                     return path
+            except OSError as error:
+                # With the ending, the name may be too long. A folder that cannot be read must not count as one without masks.
+                if error.errno not in MISSING | {errno.ELOOP, errno.ENAMETOOLONG}:
+                    raise
     return None
 
 

@@ -27,10 +27,12 @@ def scan(root: Path) -> list[Sample]:
 
 
 def _make_sample(root: Path, row: dict[str, str], number: int) -> Sample:
-    label = (row.get("label") or row.get("kind") or "").strip()
-    if not label:
+    labels = [text for name in ("label", "kind") if (text := (row.get(name) or "").strip())]
+    if not labels:
         raise BadInput(f"{root}, line {number}: no label; write good, or the name of the defect")
-    is_sound = is_sound_name(label) or label == "0"
+    if len({_is_sound(text) for text in labels}) > 1:
+        raise BadInput(f"{root}, line {number}: label '{labels[0]}' and kind '{labels[1]}' contradict each other")
+    label, is_sound = labels[0], _is_sound(labels[0])
     split = (row.get("split") or "").strip().lower()
     if split not in {"", "train", "test"}:
         raise BadInput(f"{root}, line {number}: split '{split}'; expected train, test or nothing")
@@ -49,3 +51,7 @@ def _make_sample(root: Path, row: dict[str, str], number: int) -> Sample:
         mask=root.parent / mask if mask and not is_sound else None,
         group=(row.get("group") or "").strip() or None,
     )
+
+
+def _is_sound(label: str) -> bool:
+    return is_sound_name(label) or label == "0"

@@ -6,6 +6,7 @@ Unusual here: open_clip's pitfalls are errors: weights that silently stay random
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,8 @@ def _find_weights(model: str, pretrained: str) -> Path:
     if not tag_config:
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(model)) or "none"
         raise UsageError(f"teacher.pretrained: {model} has no weights called '{pretrained}'; available: {tags}")
+    if (downloaded := _find_downloaded(tag_config)) is not None:
+        return downloaded
     if not weights.hub_is_reachable():
         raise EnvironmentFault(
             f"no weights for {model} '{pretrained}': the hub cannot be reached. Put {model}.{pretrained}.safetensors into a "
@@ -184,6 +187,17 @@ def _find_weights(model: str, pretrained: str) -> Path:
         return Path(open_clip.download_pretrained(tag_config))
     except Exception as error:
         raise EnvironmentFault(f"the hub failed to deliver {model} '{pretrained}' ({type(error).__name__})") from error
+
+
+def _find_downloaded(tag: Mapping[str, Any]) -> Path | None:
+    """Find a tag's weights among the files that were downloaded from the hub before, in open_clip's order of preference."""
+    from huggingface_hub import try_to_load_from_cache
+
+    repository, _, name = str(tag.get("hf_hub", "")).rpartition("/")
+    name = name or "open_clip_pytorch_model.bin"
+    safe = "open_clip_model.safetensors" if name == "open_clip_pytorch_model.bin" else f"{Path(name).stem}.safetensors"
+    found = (try_to_load_from_cache(repository, file) for file in (safe, name) if repository)
+    return next((Path(file) for file in found if isinstance(file, str)), None)
 
 
 def _find_only_weights(folder: Path) -> Path:

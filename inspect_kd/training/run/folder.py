@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,14 @@ class RunFolder:
         return self.path / "report.json"
 
     @property
+    def pictures(self) -> Path:
+        return self.path / "pictures.jsonl"
+
+    @property
+    def lock(self) -> Path:
+        return self.path / ".lock"
+
+    @property
     def manifest(self) -> Path:
         return self.path / "run.json"
 
@@ -68,6 +77,14 @@ class RunFolder:
         """`<run>.onnx`; `onnx_fp16` gives `<run>.fp16.onnx`. The suffix of a target names its runtime."""
         variant = deployment.removeprefix(target).strip("_")
         return self.path / f"{self.path.name}{'.' if variant else ''}{variant}{suffix}"
+
+    def is_own_name(self, name: str) -> bool:
+        """True for names of files that a training or an export writes into the folder."""
+        known = {path.name for path in (self.recipe, self.environment, self.metrics, self.checkpoint, self.student)}
+        known |= {path.name for path in (self.teacher, self.calibration, self.report, self.report_data)}
+        known |= {path.name for path in (self.pictures, self.manifest, self.lock)}
+        artifact = rf"{re.escape(self.path.name)}(\.\w+)*\.onnx(\.sig|\.conversion\.(html|json))?"
+        return name in known or re.fullmatch(artifact, name) is not None
 
     @property
     def is_complete(self) -> bool:
@@ -102,7 +119,7 @@ def hold_run(folder: RunFolder, *, may_be_complete: bool = False) -> Iterator[No
         yield  # the first process holds the lock for all
         return
     remedy = "wait until it has ended, or choose another --name"
-    with hold_lock(folder.path / ".lock", str(folder.path), remedy):
+    with hold_lock(folder.lock, str(folder.path), remedy):
         if folder.is_complete and not may_be_complete:
             raise UsageError(f"{folder.path}: another training has just completed this run; choose another --name")
         yield

@@ -9,7 +9,7 @@ from typing import Any
 from inspect_kd import config, weights
 from inspect_kd.calibrate import Calibration, read_calibration
 from inspect_kd.config import Recipe
-from inspect_kd.errors import BadInput
+from inspect_kd.errors import BadInput, EnvironmentFault
 from inspect_kd.former_names import rename_weights
 from inspect_kd.models.base import Student, Teacher
 from inspect_kd.models.encoders import EncoderSpec
@@ -67,7 +67,15 @@ def _load_student(folder: RunFolder, recipe: Recipe, manifest: dict[str, Any]) -
 
 def _load_teacher(folder: RunFolder, recipe: Recipe, manifest: dict[str, Any]) -> Teacher:
     """A teacher's learned weights on its base, which must be the one that it was trained on."""
-    teacher = build_teacher(recipe)
+    try:
+        # The run may come from another person: its recipe must neither download anything nor fill the memory.
+        with weights.downloaded_only(), WeightLimit(str(folder.recipe)):
+            teacher = build_teacher(recipe)
+    except EnvironmentFault as error:
+        raise BadInput(
+            f"{folder.path}: the weights that its teacher was trained on are not on this machine, and loading a run downloads "
+            f"nothing: {error}"
+        ) from error
     if len(teacher.sources) != len(manifest["sources"]):
         raise BadInput(f"{folder.manifest}: sources: expected {len(teacher.sources)}, one for each base of the teacher")
     for source, recorded in zip(teacher.sources, manifest["sources"], strict=True):
