@@ -1,1 +1,1 @@
-"""The programs behind the figures in docs/results, one a file: `python -m benchmarks.NAME`, or all of them by `make bench`."""
+"""Programs that measure the results in docs/results: `python -m benchmarks.NAME` for one of them, `make bench` for all."""

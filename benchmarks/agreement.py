@@ -1,9 +1,9 @@
-"""Compare the decisions of ONNX Runtime and OpenVINO in Python and of the C++ program on all test images of the real categories.
+"""Compare the decisions of ONNX Runtime, OpenVINO and the C++ program on all test images of the real categories.
 
     make cpp
     INSPECT_KD_REAL_DATA=… python -m benchmarks.agreement ARTIFACT_OR_RUN …
 
-Each image is decided by its category's own thresholds. Writes docs/results/agreement.{json,md}; exit 1 where a decision differs.
+Each image is decided by its category's thresholds. Writes docs/results/agreement.{json,md}; the exit status is 1 if a decision differs.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from inspect_kd.errors import BadInput
 from inspect_kd.inspector import Inspector
 from inspect_kd.training.run import RunFolder, environment
 from inspect_kd.types import Decision, Split
-from inspect_kd.versions import installed
+from inspect_kd.versions import installed_versions
 
 PROGRAM = ROOT / "build" / "cpp" / "inspect_kd_cpp"
-FIRST, OTHERS = "onnx", ("openvino", "c++")
+REFERENCE, COMPARED = "onnx", ("openvino", "c++")
 TITLES = {"onnx": "ONNX Runtime", "openvino": "OpenVINO", "c++": "C++"}
 
 
@@ -39,19 +39,19 @@ class ProgramDecision(NamedTuple):
 
 
 def decide_in_python(artifact: Path, category: str, images: Sequence[Path]) -> list[ProgramDecision]:
-    """Use the runtime that the file's suffix names."""
-    inspect = Inspector(artifact, category=category)
+    """Decide all images with the runtime that the file's suffix selects."""
+    inspector = Inspector(artifact, category=category)
     return [
         ProgramDecision(str(Decision.NG), None)
         if isinstance(result, BadInput)
         else ProgramDecision(str(result.decision), result.score)
-        for result in inspect.each(images)
+        for result in inspector.each(images)
     ]
 
 
 def decide_in_cpp(artifact: Path, category: str, images: Sequence[Path]) -> list[ProgramDecision]:
-    words = [PROGRAM, artifact, "--category", category, *images]
-    result = subprocess.run(words, capture_output=True, text=True, check=False)
+    command = [PROGRAM, artifact, "--category", category, *images]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
     lines = [json.loads(line) for line in result.stdout.splitlines()]
     if len(lines) != len(images):
         raise SystemExit(f"{PROGRAM.name} printed {len(lines)} lines for {len(images)} images: {result.stderr[-500:]}")
@@ -59,54 +59,55 @@ def decide_in_cpp(artifact: Path, category: str, images: Sequence[Path]) -> list
 
 
 def compare(artifact: Path, category: str) -> dict[str, Any]:
-    """One artifact on one category's test images."""
+    """Compare the programs with one artifact, on one category's test images."""
     images = [sample.image for sample in load([category], "omni_ad").select(Split.TEST)]
     with tempfile.TemporaryDirectory() as folder:
-        # The same bytes under the suffix that selects OpenVINO.
+        # The suffix of this copy selects OpenVINO.
         renamed = Path(shutil.copy(artifact, Path(folder) / "artifact.openvino.onnx"))
         decisions = {
             "onnx": decide_in_python(artifact, category, images),
             "openvino": decide_in_python(renamed, category, images),
             "c++": decide_in_cpp(artifact, category, images),
         }
-    inspect = Inspector(artifact, category=category)
-    limits = (inspect.thresholds.reinspect, inspect.thresholds.reject)
-    differ = [
-        {"image": image.name, **{name: every[number]._asdict() for name, every in decisions.items()}}
+    thresholds = Inspector(artifact, category=category).thresholds
+    differences = [
+        {"image": image.name, **{name: listed[number]._asdict() for name, listed in decisions.items()}}
         for number, image in enumerate(images)
-        if len({every[number].decision for every in decisions.values()}) > 1
+        if len({listed[number].decision for listed in decisions.values()}) > 1
     ]
-    scores = [one.score for one in decisions[FIRST] if one.score is not None]
+    scores = [one.score for one in decisions[REFERENCE] if one.score is not None]
     return {
         "artifact": artifact.name,
         "category": category,
         "images": len(images),
-        "decisions": {name: dict(Counter(one.decision for one in every)) for name, every in decisions.items()},
-        "unread": {name: sum(one.score is None for one in every) for name, every in decisions.items()},
-        "differ": differ,
-        "largest": {name: largest_difference(decisions[FIRST], decisions[name]) for name in OTHERS},
+        "decisions": {name: dict(Counter(one.decision for one in listed)) for name, listed in decisions.items()},
+        "unread": {name: sum(one.score is None for one in listed) for name, listed in decisions.items()},
+        "differ": differences,
+        "largest": {name: largest_difference(decisions[REFERENCE], decisions[name]) for name in COMPARED},
         # A smaller difference cannot change a decision.
-        "nearest_to_a_limit": min(abs(score - limit) for score in scores for limit in limits),
+        "nearest_to_a_limit": min(
+            abs(score - threshold) for score in scores for threshold in (thresholds.reinspect, thresholds.reject)
+        ),
     }
 
 
 def largest_difference(first: Sequence[ProgramDecision], second: Sequence[ProgramDecision]) -> float:
-    """Largest difference of two programs' scores where both have one; the C++ program prints six digits."""
+    """Largest difference between two programs' scores of an image that both could read; the C++ program prints six digits."""
     pairs = [(a.score, b.score) for a, b in zip(first, second, strict=True)]
     return max((abs(a - b) for a, b in pairs if a is not None and b is not None), default=0.0)
 
 
 def linked_opencv() -> str:
-    """The OpenCV library that the C++ program loads, which may decode images otherwise than the wheel's OpenCV in Python."""
+    """The OpenCV library of the C++ program, which may decode images differently from the wheel's OpenCV in Python."""
     result = subprocess.run(["ldd", PROGRAM], capture_output=True, text=True, check=True)
     return next(Path(line.split()[2]).resolve().name for line in result.stdout.splitlines() if "opencv_core" in line)
 
 
 def content_of(rows: list[dict[str, Any]]) -> Content:
-    # The file names alone: folders of this machine are not published.
+    # Only file names are published, not the machine's folders.
     command = f"python -m benchmarks.agreement {' '.join(dict.fromkeys(row['artifact'] for row in rows))}"
     machine = environment("cpu") | {"command": command, "linked_opencv": linked_opencv()}
-    machine["packages"] |= installed(["openvino"])
+    machine["packages"] |= installed_versions(["openvino"])
     return {"environment": machine, "rows": rows}
 
 
@@ -127,13 +128,13 @@ def page(content: Content) -> str:
         "is the smallest distance of a score from a threshold: a smaller difference cannot change a decision.",
         "",
         "| artifact | category | images | OK / RE-INSPECT / NG | decisions that differ | largest score difference to ONNX Runtime: "
-        + ", ".join(TITLES[name] for name in OTHERS)
+        + ", ".join(TITLES[name] for name in COMPARED)
         + " | refused by any | smallest distance to a threshold |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        counts = " / ".join(str(row["decisions"][FIRST].get(str(decision), 0)) for decision in Decision)
-        largest = ", ".join(f"{row['largest'][name]:.1e}" for name in OTHERS)
+        counts = " / ".join(str(row["decisions"][REFERENCE].get(str(decision), 0)) for decision in Decision)
+        largest = ", ".join(f"{row['largest'][name]:.1e}" for name in COMPARED)
         lines.append(
             f"| {row['artifact']} | {row['category']} | {row['images']} | {counts} | {len(row['differ'])} | {largest} | "
             f"{max(row['unread'].values())} | {row['nearest_to_a_limit']:.1e} |"
@@ -149,8 +150,8 @@ def main() -> None:
     if not PROGRAM.is_file():
         raise SystemExit("the C++ program is not built: make cpp")
     rows = []
-    for given in arguments.artifacts:
-        artifact = RunFolder(given).artifact() if given.is_dir() else given
+    for path in arguments.artifacts:
+        artifact = RunFolder(path).artifact() if path.is_dir() else path
         categories = [name for name in SETS if name in Inspector(artifact).card.categories]
         if not categories:
             raise SystemExit(f"{artifact}: has none of the categories {', '.join(SETS)}")

@@ -1,8 +1,8 @@
-"""Compare the default student with what it was meant to reach beside other models. Reads docs/results/bench.json, writes aims.md.
+"""Compare the default student with its aims relative to other models. Reads docs/results/bench.json, writes aims.md.
 
     python -m benchmarks.aims
 
-Missed aims are shown as such. `peers.py` writes the page, too.
+The page also lists missed aims. `peers.py` writes it, too.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from benchmarks.results import RESULTS, Content, load_results
-from inspect_kd.bench.entries import PEERS, SHARED
+from inspect_kd.bench.entries import PEERS, SHARED_ENCODER
 
 OURS = "omni_ad"
-HARD, OTHERS = "tile", ("bottle", "metal_plate")
-WITHIN = 0.005
+HARD_CATEGORY, OTHER_CATEGORIES = "tile", ("bottle", "metal_plate")
+MAX_BEHIND = 0.005
 """Image AUROC by which a peer may be ahead."""
-SHARE = 0.25
-"""Of the fastest light peer's CPU time."""
+MAX_TIME_SHARE = 0.25
+"""As a share of the fastest light peer's CPU time."""
 
 
 class Aim(NamedTuple):
@@ -29,60 +29,67 @@ class Aim(NamedTuple):
 
 def aims(results: dict[str, Any], costs: dict[str, Any]) -> Iterator[Aim]:
     if "unified" in results:
-        yield from beside_the_memory(results["unified"])
+        yield from aims_against_memory(results["unified"])
     for setting, by_entry in results.items():
         for category in by_entry[OURS]["metrics"]:
             if category != "mean":
-                yield from beside_the_peers(setting, category, by_entry, costs)
-    yield from of_time(results, costs)
+                yield from aims_against_peers(setting, category, by_entry, costs)
+    yield from time_aims(results, costs)
 
 
-def beside_the_memory(by_entry: dict[str, Any]) -> Iterator[Aim]:
+def aims_against_memory(by_entry: dict[str, Any]) -> Iterator[Aim]:
     ours, memory = by_entry[OURS]["metrics"], by_entry["memory"]["metrics"]
-    yield _at_least(f"{HARD}: image AUROC of the memory less 0.02", ours, HARD, "image_auroc", memory, less=0.02)
-    yield _at_least(f"{HARD}: pixel AP of the memory", ours, HARD, "pixel_ap", memory)
-    for name in OTHERS:
+    yield _aim_at_least(
+        f"{HARD_CATEGORY}: image AUROC of the memory less 0.02", ours, HARD_CATEGORY, "image_auroc", memory, less=0.02
+    )
+    yield _aim_at_least(f"{HARD_CATEGORY}: pixel AP of the memory", ours, HARD_CATEGORY, "pixel_ap", memory)
+    for name in OTHER_CATEGORIES:
         value = ours[name]["image_auroc"]
         yield Aim(f"{name}: image AUROC 0.995", f"{value:.3f}", value >= 0.995)
-        yield _at_least(f"{name}: pixel AP of the memory", ours, name, "pixel_ap", memory)
+        yield _aim_at_least(f"{name}: pixel AP of the memory", ours, name, "pixel_ap", memory)
 
 
-def beside_the_peers(setting: str, category: str, by_entry: dict[str, Any], costs: dict[str, Any]) -> Iterator[Aim]:
+def aims_against_peers(setting: str, category: str, by_entry: dict[str, Any], costs: dict[str, Any]) -> Iterator[Aim]:
     """Compare with the finished peers that have the same encoder."""
     where = f"{category} (unified)" if setting == "unified" else setting
     own = by_entry[OURS]["metrics"][category]
-    same = {
+    finished_peers = {
         key: by_entry[key]["metrics"][category]
         for key, entry in PEERS.items()
-        if entry.encoder == SHARED and "metrics" in by_entry.get(key, {})
+        if entry.encoder == SHARED_ENCODER and "metrics" in by_entry.get(key, {})
     }
-    best = max(same, key=lambda key: same[key]["image_auroc"])
-    behind = same[best]["image_auroc"] - own["image_auroc"]
-    measured = f"{own['image_auroc']:.3f} against {same[best]['image_auroc']:.3f} ({PEERS[best].name})"
-    yield Aim(f"{where}: no peer ahead by more than {WITHIN} of image AUROC", measured, behind <= WITHIN)
+    best = max(finished_peers, key=lambda key: finished_peers[key]["image_auroc"])
+    behind = finished_peers[best]["image_auroc"] - own["image_auroc"]
+    measured = f"{own['image_auroc']:.3f} against {finished_peers[best]['image_auroc']:.3f} ({PEERS[best].name})"
+    yield Aim(f"{where}: no peer ahead by more than {MAX_BEHIND} of image AUROC", measured, behind <= MAX_BEHIND)
     not_ahead_of = []
-    for key, theirs in same.items():
+    for key, theirs in finished_peers.items():
         ahead = [own[metric] > theirs[metric] for metric in ("pixel_ap", "pixel_aupro")]
         ahead.append(costs[OURS]["cpu_ms"] < costs[key]["cpu_ms"])
         if sum(ahead) < 2:
             not_ahead_of.append(PEERS[key].name)
     text = f"{where}: ahead of each peer in two of pixel AP, AUPRO, latency"
-    yield Aim(text, f"not of {', '.join(not_ahead_of)}" if not_ahead_of else f"of all {len(same)}", not not_ahead_of)
+    yield Aim(
+        text, f"not of {', '.join(not_ahead_of)}" if not_ahead_of else f"of all {len(finished_peers)}", not not_ahead_of
+    )
 
 
-def of_time(results: dict[str, Any], costs: dict[str, Any]) -> Iterator[Aim]:
+def time_aims(results: dict[str, Any], costs: dict[str, Any]) -> Iterator[Aim]:
     own = costs[OURS]["cpu_ms"]
     fastest = min((key for key, entry in PEERS.items() if entry.light), key=lambda key: costs[key]["cpu_ms"])
     share = own / costs[fastest]["cpu_ms"]
     yield Aim(
-        f"CPU time at most {SHARE} of the fastest light peer's", f"{share:.2f} of {PEERS[fastest].name}", share <= SHARE
+        f"CPU time at most {MAX_TIME_SHARE} of the fastest light peer's",
+        f"{share:.2f} of {PEERS[fastest].name}",
+        share <= MAX_TIME_SHARE,
     )
     by_entry = next(iter(results.values()))
-    needed = by_entry[OURS]["metrics"]["mean"]["image_auroc"] - WITHIN
+    needed = by_entry[OURS]["metrics"]["mean"]["image_auroc"] - MAX_BEHIND
     as_accurate = [
         key
         for key, entry in PEERS.items()
-        if entry.encoder == SHARED and by_entry[key].get("metrics", {}).get("mean", {}).get("image_auroc", 0) >= needed
+        if entry.encoder == SHARED_ENCODER
+        and by_entry[key].get("metrics", {}).get("mean", {}).get("image_auroc", 0) >= needed
     ]
     as_fast = [key for key in as_accurate if costs[key]["cpu_ms"] <= own]
     measured = ", ".join(
@@ -91,7 +98,7 @@ def of_time(results: dict[str, Any], costs: dict[str, Any]) -> Iterator[Aim]:
     yield Aim("faster than every peer on the same encoder that is as accurate", measured or "none is", not as_fast)
 
 
-def _at_least(
+def _aim_at_least(
     text: str, ours: dict[str, Any], category: str, metric: str, theirs: dict[str, Any], *, less: float = 0.0
 ) -> Aim:
     own, other = ours[category][metric], theirs[category][metric]

@@ -2,9 +2,9 @@
 
     INSPECT_KD_REAL_DATA=… INSPECT_KD_WEIGHTS=… python -m benchmarks.blend [--seeds 0 1] [--parts 3000] [--steps 1500]
 
-One fit of the default recipe on six real categories a seed, then stage S2 with each of the two. The nearest prototype alone, as in
-earlier versions, is not continuous: where two tie, torch and a runtime may choose different ones. The time is that of the
-exported graphs in ONNX Runtime, one thread, in turns. Finished arms are not measured again.
+For each seed the default recipe is fitted once on six real data sets, then stage S2 is trained with each comparison. The nearest
+prototype alone, as in earlier versions, is not continuous: where two tie, torch and a runtime may choose different ones. Time is that
+of the exported graphs in ONNX Runtime on one thread, in turns. Finished arms are not measured again.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import mean
 from tempfile import TemporaryDirectory
@@ -33,11 +34,11 @@ from inspect_kd.models.layers.prototypes import PrototypeComparison, Prototypes
 from inspect_kd.progress_display import show_progress
 from inspect_kd.resize import RESIZE
 from inspect_kd.stopwatch import time_in_turns
-from inspect_kd.training.presets import DRAWN, FIT_ALONE
+from inspect_kd.training.presets import FIT_ALONE, LABEL_HEAD
 from inspect_kd.training.run import environment, load_run
 
 MODEL, SIZE = "omni_ad", 256
-# Folder below the data → the expression over file names that groups the images of one part.
+# Folder below the data → regular expression for file names; images with equal matches show one part.
 SETS = {"mvtec_ad": None, "mpdd": None, "magnetic_tile": r"num_(\d+)", "piped": None, "screws4": None, "lookout": None}
 ROUNDS = 60
 
@@ -55,20 +56,20 @@ def read_nearest_alone(memory: Prototypes, joined_BChw: torch.Tensor) -> Prototy
     )
 
 
-READERS: dict[str, Callable[[Prototypes, torch.Tensor], PrototypeComparison]] = {
+COMPARISONS: dict[str, Callable[[Prototypes, torch.Tensor], PrototypeComparison]] = {
     "nearest alone": read_nearest_alone,
     "blend": Prototypes.compare_channels,
 }
 
 
-def load() -> DataSet:
+def load_all_sets() -> DataSet:
     home = Path(os.environ.get("INSPECT_KD_REAL_DATA", ROOT / ".." / "shared" / "data")).resolve()
     recipe = load_recipe(MODEL)
     return union([open_for_recipe(home / name, recipe, group=group) for name, group in SETS.items()], "six")
 
 
 def export(run: Path, to: Path) -> bytes:
-    """Export a fitted student with heads, as `Prototypes.compare_channels` makes its graph at present."""
+    """Export a fitted student with heads; its graph depends on the current `Prototypes.compare_channels`."""
     card = ArtifactCard(
         name="blend",
         target="onnx",
@@ -81,13 +82,13 @@ def export(run: Path, to: Path) -> bytes:
     return to.read_bytes()
 
 
-def times(files: dict[str, bytes]) -> dict[str, dict[str, float]]:
+def measure_times(files: dict[str, bytes]) -> dict[str, dict[str, float]]:
     noise = np.random.default_rng(0).integers(0, 256, (1, SIZE, SIZE, 3), dtype=np.uint8)
     runtimes = {name: to_onnx.Runtime(content, name) for name, content in files.items()}
     turns = time_in_turns(
-        {name: lambda one=one: one.predict_batch(noise) for name, one in runtimes.items()}, ROUNDS, most=4
+        {name: partial(runtime.predict_batch, noise) for name, runtime in runtimes.items()}, ROUNDS, max_runs=4
     )
-    return {name: taken.figures() for name, taken in turns.items()}
+    return {name: times.summarise() for name, times in turns.items()}
 
 
 def main() -> None:
@@ -96,23 +97,28 @@ def main() -> None:
     parser.add_argument("--parts", type=int, default=load_recipe(MODEL).distill.max_samples, help="Drawn parts of S2.")
     parser.add_argument("--steps", type=int, default=load_recipe(MODEL).distill.supervise.steps, help="Steps of S2.")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "blend")
-    chosen = parser.parse_args()
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
-    changes = (*FIT_ALONE, *DRAWN, f"distill.max_samples={chosen.parts}", f"distill.supervise.steps={chosen.steps}")
-    data, results, files = load(), {}, {}
-    for name, read in READERS.items():
-        Prototypes.compare_channels = read  # type: ignore[method-assign]
-        arm = ablate.Arm(name=name, changes=changes, why="")
+    changes = (
+        *FIT_ALONE,
+        *LABEL_HEAD,
+        f"distill.max_samples={arguments.parts}",
+        f"distill.supervise.steps={arguments.steps}",
+    )
+    data, results, files = load_all_sets(), {}, {}
+    for name, compare_channels in COMPARISONS.items():
+        Prototypes.compare_channels = compare_channels  # type: ignore[method-assign]
+        arm = ablate.Arm(name=name, changes=changes, explanation="")
         with show_progress() as progress:
-            results |= ablate.ablate(MODEL, data, [arm], chosen.seeds, chosen.out, progress)
+            results |= ablate.ablate(MODEL, data, [arm], arguments.seeds, arguments.out, progress)
         with TemporaryDirectory() as folder:
-            files[name] = export(chosen.out / f"seed{chosen.seeds[0]}" / "start", Path(folder) / "x.onnx")
-    publish("blend", {"environment": environment("cpu"), "ways": results, "times": times(files)}, page)
+            files[name] = export(arguments.out / f"seed{arguments.seeds[0]}" / "start", Path(folder) / "x.onnx")
+    publish("blend", {"environment": environment("cpu"), "ways": results, "times": measure_times(files)}, page)
 
 
 def page(content: Content) -> str:
-    machine, results, taken = content["environment"], content["ways"], content["times"]
-    seeds = sorted({result["seed"] for every in results.values() for result in every})
+    machine, results, times = content["environment"], content["ways"], content["times"]
+    seeds = sorted({result["seed"] for by_seed in results.values() for result in by_seed})
     categories = list(results["blend"][0]["metrics"])
     lines = [
         "# The nearest prototype alone, or a blend of the nearest",
@@ -125,14 +131,17 @@ def page(content: Content) -> str:
         "| heads read | " + " | ".join([*categories, "CPU ms, median of turns"]) + " |",
         "|---|" + "---|" * (len(categories) + 1),
     ]
-    for name, every in results.items():
-        cells = [" / ".join(figure(every, category, metric) for metric in ablate.SHOWN) for category in categories]
-        lines.append(f"| {name} | {' | '.join(cells)} | {taken[name]['cpu_ms']:.2f} |")
+    for name, by_seed in results.items():
+        cells = [
+            " / ".join(mean_cell(by_seed, category, metric) for metric in ablate.TABLE_METRICS)
+            for category in categories
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} | {times[name]['cpu_ms']:.2f} |")
     return "\n".join(lines) + "\n"
 
 
-def figure(seeds: list[dict[str, Any]], category: str, metric: str) -> str:
-    values = [result["metrics"][category][metric] for result in seeds]
+def mean_cell(by_seed: list[dict[str, Any]], category: str, metric: str) -> str:
+    values = [result["metrics"][category][metric] for result in by_seed]
     return "–" if any(not isinstance(value, float) for value in values) else f"{mean(values):.4f}"
 
 

@@ -3,8 +3,8 @@ Writes docs/results/chain.{json,md}.
 
     INSPECT_KD_REAL_DATA=… INSPECT_KD_WEIGHTS=… python -m benchmarks.chain
 
-Needs an idle machine, half an hour with two cores. The teachers' predictions are cached in a folder of their own, since cached ones
-would cost no time. A complete run is published again; an interrupted one has no valid times and must be removed first.
+Needs an idle machine, for half an hour with two cores. Teachers' predictions go into a new cache, since cached ones would cost no
+time. A complete run is only published again; an interrupted one has no valid times and must be removed first.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from benchmarks.results import ROOT, Content, publish
 from inspect_kd.bench import ablate
 from inspect_kd.training.run import environment
 
-RECIPES = {"both teachers": list(ablate.taught_by(TEACHERS)), "the default": []}
+RECIPES = {"both teachers": list(ablate.teacher_changes(TEACHERS)), "the default": []}
 
 
 def main() -> None:
@@ -31,34 +31,36 @@ def main() -> None:
     recipes = {}
     for name, changes in RECIPES.items():
         home = out / name.replace(" ", "_")
-        if home.exists() and len(complete(home)) < len(list(home.glob("*-*"))):
+        if home.exists() and len(complete_runs(home)) < len(list(home.glob("*-*"))):
             parser.error(f"{home}: holds an interrupted run, whose times are not valid; remove the folder")
         os.environ["INSPECT_KD_CACHE"] = str(home / "cache")
-        recipes[name] = parts(train(list(SETS), MODEL, home, changes), home)
+        recipes[name] = time_stages(train(list(SETS), MODEL, home, changes), home)
     publish("chain", {"environment": environment("cpu"), "recipes": recipes}, page)
 
 
-def complete(home: Path) -> list[Path]:
+def complete_runs(home: Path) -> list[Path]:
     return sorted(home.glob("*-*/run.json"))
 
 
-def parts(manifest: dict[str, Any], home: Path) -> dict[str, Any]:
-    """Seconds of each part of a run. What is not a teacher's is the student's: its features, stages, evaluation and export."""
-    studies = {name: json.loads(next(home.glob(f"*-{name}-*/run.json")).read_text()) for name in manifest["taught_by"]}
-    seconds = {f"{name} studies": study["train_seconds"] for name, study in studies.items()}
+def time_stages(manifest: dict[str, Any], home: Path) -> dict[str, Any]:
+    """Divide a run's seconds into the teachers' training and predictions and the student's stages, evaluation and export."""
+    trainings = {
+        name: json.loads(next(home.glob(f"*-{name}-*/run.json")).read_text()) for name in manifest["taught_by"]
+    }
+    seconds = {f"{name} studies": training["train_seconds"] for name, training in trainings.items()}
     for name, cost in manifest["taught_by"].items():
         seconds[f"{name} looks"] = cost["looked_at"] / cost["images_a_second"]
-    predicting = sum(seconds[f"{name} looks"] for name in studies)
+    predicting = sum(seconds[f"{name} looks"] for name in trainings)
     seconds["S2 and S3, the student's own looks"] = manifest["distill_seconds"] - predicting
-    whole = manifest["train_seconds"]
-    seconds["the fit, thresholds, figures, export"] = whole - sum(seconds.values())
-    metrics = {metric: manifest["metrics"]["mean"][metric] for metric in ablate.SHOWN}
-    return {"commit": manifest["commit"], "metrics": metrics, "seconds": seconds, "whole": whole}
+    total = manifest["train_seconds"]
+    seconds["the fit, thresholds, figures, export"] = total - sum(seconds.values())
+    metrics = {metric: manifest["metrics"]["mean"][metric] for metric in ablate.TABLE_METRICS}
+    return {"commit": manifest["commit"], "metrics": metrics, "seconds": seconds, "whole": total}
 
 
 def page(content: Content) -> str:
     machine, recipes = content["environment"], content["recipes"]
-    names = list(dict.fromkeys(part for one in recipes.values() for part in one["seconds"]))
+    names = list(dict.fromkeys(stage for run in recipes.values() for stage in run["seconds"]))
     lines = [
         "# The whole chain's time",
         "",
@@ -66,21 +68,21 @@ def page(content: Content) -> str:
         f"torch {machine['packages']['torch']}. One `{MODEL}` student for {', '.join(SETS)}, all caches empty. Minutes.",
         "",
         "| recipe | "
-        + " | ".join([*map(plain, names), "**together**", "image AUROC / pixel AP / AUPRO", "commit"])
+        + " | ".join([*map(column_title, names), "**together**", "image AUROC / pixel AP / AUPRO", "commit"])
         + " |",
         "|---|" + "---|" * (len(names) + 3),
     ]
-    for name, one in recipes.items():
-        minutes = [f"{one['seconds'][part] / 60:.1f}" if part in one["seconds"] else "–" for part in names]
-        metrics = " / ".join(f"{value:.3f}" for value in one["metrics"].values())
-        lines.append(f"| {name} | {' | '.join(minutes)} | **{one['whole'] / 60:.1f}** | {metrics} | {one['commit']} |")
+    for name, run in recipes.items():
+        minutes = [f"{run['seconds'][stage] / 60:.1f}" if stage in run["seconds"] else "–" for stage in names]
+        metrics = " / ".join(f"{value:.3f}" for value in run["metrics"].values())
+        lines.append(f"| {name} | {' | '.join(minutes)} | **{run['whole'] / 60:.1f}** | {metrics} | {run['commit']} |")
     return "\n".join(lines) + "\n"
 
 
-def plain(part: str) -> str:
-    """The column of a part; published JSON keeps the names that it was written with."""
-    part = part.replace("the student's own looks", "the student's features")
-    return part.replace(" studies", ": training").replace(" looks", ": predictions")
+def column_title(stage: str) -> str:
+    """Reword a stage's name in the published JSON, which keeps the words of earlier versions."""
+    stage = stage.replace("the student's own looks", "the student's features")
+    return stage.replace(" studies", ": training").replace(" looks", ": predictions")
 
 
 if __name__ == "__main__":

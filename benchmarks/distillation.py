@@ -1,10 +1,10 @@
-"""Measure what each part of the distillation is worth, three real categories in one student. Writes docs/results/distillation.{json,md}.
+"""Ablation of the distillation, with three real categories in one student. Writes docs/results/distillation.{json,md}.
 
     INSPECT_KD_REAL_DATA=… INSPECT_KD_WEIGHTS=… python -m benchmarks.distillation [--seeds 0 1 2] [--only ARM …]
 
-A finished arm is not measured again. The page holds all finished arms, and the published figures of the others, each with its commit,
-so the program can be stopped, called again, and run in parallel for another seed. On one core: 7 minutes a seed for the fit, about 8 an
-arm, and half an hour once for the teachers' own training.
+A finished arm is not measured again. The page holds all finished arms and the published results of the others, each with its commit,
+so the program can be stopped, called again, and run in parallel for another seed. On one core, a seed takes 7 minutes for the fit and
+about 8 for each arm; training the teachers takes half an hour, once.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from inspect_kd.training.run import environment
 MODEL = "omni_ad"
 TEACHERS = ["clip_ada_local", "sam_spt_tiny"]
 """The stand-ins for CLIP and SAM."""
-WITH_MEMORY = [
-    ablate.Arm(name="memory", changes=ablate.taught_by(["memory"]), why="the memory as the only teacher"),
+MEMORY_ARMS = [
+    ablate.Arm(name="memory", changes=ablate.teacher_changes(["memory"]), explanation="the memory as the only teacher"),
     ablate.Arm(
         name="clip_ada_local and memory",
-        changes=ablate.taught_by(["clip_ada_local", "memory"]),
-        why="the memory in the place of SAM",
+        changes=ablate.teacher_changes(["clip_ada_local", "memory"]),
+        explanation="the memory in the place of SAM",
     ),
 ]
-METRICS = dict(zip(ablate.SHOWN, ("image AUROC", "pixel AP", "AUPRO"), strict=True))
-SAME = 0.0005
-"""Differences of a mean metric below this are called none: they vanish in three digits."""
-COMPARED = {
+METRICS = dict(zip(ablate.TABLE_METRICS, ("image AUROC", "pixel AP", "AUPRO"), strict=True))
+NEGLIGIBLE = 0.0005
+"""Smaller differences of a mean metric vanish in three digits, and are called equal."""
+REFERENCE_ARMS = {
     "drawn": "fit",
     "all teachers": "drawn",
     "teachers alone": "fit",
@@ -50,7 +50,7 @@ Arms = dict[str, Seeds]
 
 
 def arms() -> list[ablate.Arm]:
-    return [*ablate.arms(TEACHERS, None), *WITH_MEMORY]
+    return [*ablate.list_arms(TEACHERS, None), *MEMORY_ARMS]
 
 
 def main() -> None:
@@ -63,19 +63,19 @@ def main() -> None:
     chosen = [arm for arm in arms() if arm.name in arguments.only]
     with show_progress() as progress:
         ablate.ablate(MODEL, load(list(SETS), MODEL), chosen, arguments.seeds, arguments.out, progress)
-    before = load_results("distillation").get("arms", {})
-    results = {arm.name: merge(before.get(arm.name, []), finished(arguments.out, arm)) for arm in arms()}
+    published = load_results("distillation").get("arms", {})
+    results = {arm.name: merge(published.get(arm.name, []), read_results(arguments.out, arm)) for arm in arms()}
     publish("distillation", {"environment": environment("cpu"), "arms": results}, page)
 
 
-def merge(before: Seeds, now: Seeds) -> Seeds:
-    """The results of an arm by seed; a new one replaces the published one."""
-    by_seed = {result["seed"]: result for result in [*before, *now]}
+def merge(published: Seeds, new: Seeds) -> Seeds:
+    """Combine an arm's results over seeds; a new result replaces the published one of its seed."""
+    by_seed = {result["seed"]: result for result in [*published, *new]}
     return [by_seed[seed] for seed in sorted(by_seed)]
 
 
-def finished(out: Path, arm: ablate.Arm) -> Seeds:
-    files = sorted(out.glob(f"seed*/{ablate.as_file(arm)}/{ablate.RESULT}"))
+def read_results(out: Path, arm: ablate.Arm) -> Seeds:
+    files = sorted(out.glob(f"seed*/{ablate.folder_name(arm)}/{ablate.RESULT_FILE}"))
     return [json.loads(file.read_text()) | {"seed": int(file.parts[-3].removeprefix("seed"))} for file in files]
 
 
@@ -96,27 +96,27 @@ def table(chosen: Sequence[ablate.Arm], content: Content, name: str, title: str)
 
 def findings(results: Arms) -> list[str]:
     return [
-        equality({name: results[name] for name in (*TEACHERS, "all teachers")}),
+        describe_equality({name: results[name] for name in (*TEACHERS, "all teachers")}),
         "",
         "Differences of the means over categories, on the same seeds:",
         "",
         f"| arm | compared with | {' | '.join(METRICS.values())} | seeds |",
         "|---|---|" + "---|" * (len(METRICS) + 1),
-        *(comparison(name, other, results) for name, other in COMPARED.items()),
+        *(comparison_row(name, other, results) for name, other in REFERENCE_ARMS.items()),
         "",
-        "The head on drawn defects (`drawn`) brings nearly all of the gain, so the default recipe has that head and no teachers. Both "
+        "The head on synthetic defects (`drawn`) brings nearly all of the gain, so the default recipe has that head and no teachers. Both "
         "teachers are stand-ins: weights of CLIP and SAM were not available, and nothing here says what those would gain.",
         "",
         "## All arms",
     ]
 
 
-def equality(tied: Arms) -> str:
+def describe_equality(tied: Arms) -> str:
     """Say how far several arms differ, in their means over seeds and in the worst single category and seed."""
-    named = ", ".join(f"`{name}`" for name in tied)
-    largest = max(spread([average(seeds, MEAN, metric) for seeds in tied.values()]) for metric in METRICS)
-    single = max(
-        spread([result["metrics"][category][metric] for result in results])
+    names = ", ".join(f"`{name}`" for name in tied)
+    largest = max(value_range([average(seeds, MEAN, metric) for seeds in tied.values()]) for metric in METRICS)
+    largest_single = max(
+        value_range([result["metrics"][category][metric] for result in results])
         for results in zip(*tied.values(), strict=True)
         for category in results[0]["metrics"]
         for metric in METRICS
@@ -124,24 +124,24 @@ def equality(tied: Arms) -> str:
     count = len(tied["all teachers"])
     measured = (
         f"their means over {count} seeds differ by {largest:.5f} at most in image AUROC, pixel AP and AUPRO, and the figures of one "
-        f"category and seed by {single:.5f}"
+        f"category and seed by {largest_single:.5f}"
     )
-    if largest >= SAME:
-        return f"**{named} differ**: {measured}."
+    if largest >= NEGLIGIBLE:
+        return f"**{names} differ**: {measured}."
     return (
-        f"**{named} are equal to within {largest:.4f}** (rounded): {measured}. So the stand-in for SAM, `sam_spt_tiny`, adds nothing "
+        f"**{names} are equal to within {largest:.4f}** (rounded): {measured}. So the stand-in for SAM, `sam_spt_tiny`, adds nothing "
         "measurable to `clip_ada_local`, which guides it."
     )
 
 
-def comparison(name: str, other: str, results: Arms) -> str:
-    gains = {metric: paired(results[name], results[other], metric) for metric in METRICS}
+def comparison_row(name: str, other: str, results: Arms) -> str:
+    differences = {metric: paired_differences(results[name], results[other], metric) for metric in METRICS}
     # Adding 0 makes a negative zero positive.
-    cells = [f"{round(mean(values), 4) + 0.0:+.4f}" for values in gains.values()]
-    return f"| `{name}` | `{other}` | {' | '.join(cells)} | {len(gains[ablate.SHOWN[0]])} |"
+    cells = [f"{round(mean(values), 4) + 0.0:+.4f}" for values in differences.values()]
+    return f"| `{name}` | `{other}` | {' | '.join(cells)} | {len(differences[ablate.TABLE_METRICS[0]])} |"
 
 
-def paired(seeds: Seeds, others: Seeds, metric: str) -> list[float]:
+def paired_differences(seeds: Seeds, others: Seeds, metric: str) -> list[float]:
     """Differences of the categories' mean, seed by seed."""
     by_seed = {result["seed"]: result["metrics"][MEAN][metric] for result in others}
     return [result["metrics"][MEAN][metric] - by_seed[result["seed"]] for result in seeds if result["seed"] in by_seed]
@@ -151,7 +151,7 @@ def average(seeds: Seeds, category: str, metric: str) -> float:
     return float(mean(result["metrics"][category][metric] for result in seeds))
 
 
-def spread(values: Sequence[float]) -> float:
+def value_range(values: Sequence[float]) -> float:
     return max(values) - min(values)
 
 

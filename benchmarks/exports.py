@@ -2,7 +2,7 @@
 
     INSPECT_KD_REAL_DATA=… python -m benchmarks.exports [--run RUN] [--only DEPLOYMENT …]
 
-The run is made by `python -m benchmarks.real_data --only unified`. Minutes a deployment; int8 measures every convolution by itself.
+`python -m benchmarks.real_data --only unified` makes the run. Each deployment takes minutes; int8 measures every convolution alone.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from benchmarks.real_data import SETS, load
 from benchmarks.results import ROOT, Content, load_results, publish
 from inspect_kd import zoo
 from inspect_kd.progress_display import show_progress
-from inspect_kd.report.conversion import speed, time_ratio
+from inspect_kd.report.conversion import describe_speed, time_ratio
 from inspect_kd.training.artifacts import convert
 from inspect_kd.training.run import environment, load_run
-from inspect_kd.versions import installed
+from inspect_kd.versions import installed_versions
 
 MODEL = "omni_ad"
 
@@ -30,20 +30,20 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=names, default=names)
     arguments = parser.parse_args()
     results = load_results("exports").get("deployments", {})
-    data, finished = load(list(SETS), MODEL), load_run(arguments.run)
+    data, run = load(list(SETS), MODEL), load_run(arguments.run)
     for name in arguments.only:
         with show_progress() as progress:
-            _, conversion = convert(finished, data, name, progress=progress)
+            _, conversion = convert(run, data, name, progress=progress)
         ratio = time_ratio(conversion) if conversion.times else None
         results[name] = conversion.to_json() | {
             "commit": environment("cpu")["commit"],
             "ratio": ratio,
-            "speed": speed(conversion),
+            "speed": describe_speed(conversion),
         }
         machine = environment("cpu")
-        machine["packages"] |= installed(["openvino"])
-        kept = {name: results[name] for name in names if name in results}
-        publish("exports", {"environment": machine, "deployments": kept}, page)
+        machine["packages"] |= installed_versions(["openvino"])
+        ordered = {name: results[name] for name in names if name in results}
+        publish("exports", {"environment": machine, "deployments": ordered}, page)
 
 
 def page(content: Content) -> str:
@@ -60,31 +60,31 @@ def page(content: Content) -> str:
         "thread in multiples of plain fp32 in ONNX Runtime, measured in turns. "
         "TensorRT's files were run by ONNX Runtime, since no GPU was available.",
         "",
-        f"| deployment | verdict | file | largest change of a score | decisions that change | {' | '.join(f'AUROC {c}' for c in SETS)} "
+        f"| deployment | outcome | file | largest change of a score | decisions that change | {' | '.join(f'AUROC {c}' for c in SETS)} "
         "| CPU time, × fp32 | convolutions in int8 | commit |",
         "|---|---|---|---|---|" + "---|" * (len(SETS) + 3),
     ]
-    lines += [row(name, one) for name, one in content["deployments"].items()]
+    lines += [row(name, result) for name, result in content["deployments"].items()]
     return "\n".join(lines) + "\n"
 
 
 def row(name: str, result: dict[str, Any]) -> str:
     parity, quantised = result["parity"], result["quantised"]
-    verdict = "refused: " + "; ".join(result["missed"]) if result["missed"] else "accepted"
+    outcome = "refused: " + "; ".join(result["missed"]) if result["missed"] else "accepted"
     flips = parity["flips"] + parity["near_flips"]
     aurocs = (parity["aurocs"].get(category) for category in SETS)
-    in_bytes = (
+    int8_convolutions = (
         f"{quantised['convolutions'] - len(quantised['left'])} of {quantised['convolutions']}" if quantised else "–"
     )
     cells = [
         name,
-        verdict,
+        outcome,
         f"{result['file_bytes'] / 1e6:.2f} MB",
         f"{parity['score']:.1e}",
         f"{flips} of {parity['real_images']}",
         *(f"{pair[0]:.4f} → {pair[1]:.4f}" if pair else "–" for pair in aurocs),
         f"{result['ratio']:.2f}" if result["ratio"] else "1",
-        in_bytes,
+        int8_convolutions,
         str(result["commit"]),
     ]
     return "| " + " | ".join(cells) + " |"

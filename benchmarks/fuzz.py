@@ -1,9 +1,9 @@
-"""Feed mutated inputs to every reader: artifacts, cards, images, recipes, manifests, data sets, signatures, archives.
+"""Feed mutated inputs to everything that reads files: artifacts, images, recipes, manifests, data sets, signatures, archives.
 
     python -m benchmarks.fuzz [--seconds 900 | --count N] [--seed 0] [--only card …] [--artifact part.onnx] [--add]
 
 Each target gets a share of the time; `--add` keeps the results of other seeds. Writes docs/results/fuzz.{json,md}. The input of each
-finding is in runs/fuzz/<target>-<seed>-<number>.bin; `--only TARGET --seed SEED --start NUMBER --count 1` makes it again.
+finding is in runs/fuzz/<target>-<seed>-<number>.bin; `--only TARGET --seed SEED --start NUMBER --count 1` repeats it.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from inspect_kd.training.run import environment
 from tests.fuzzing.harness import Result, fuzz
 from tests.fuzzing.targets import ARTIFACT, TARGETS
 
-# Parts of the time. Targets that take thousands of inputs a second need little of it.
-SHARES = {"onnx": 6, "openvino": 6, "images": 6, "quarantine": 3, "quarantine_openvino": 3, "layouts": 3}
-USUAL = 4
+# Relative shares of the time. Targets that process thousands of inputs per second need less.
+TIME_SHARES = {"onnx": 6, "openvino": 6, "images": 6, "quarantine": 3, "quarantine_openvino": 3, "layouts": 3}
+DEFAULT_TIME_SHARE = 4
 INPUTS_OF = {
     "wire": "the search for tensors in other files",
     "card": "an artifact's card and what the line does with it",
@@ -41,36 +41,36 @@ INPUTS_OF = {
 
 
 def content_of(results: list[Result], *, add: bool) -> Content:
-    """Results by target and seed; `add` keeps the published ones of other seeds."""
+    """Collect the results by target and seed; `add` keeps the published results of other seeds."""
     machine = environment("cpu")
     if artifact := os.environ.get(ARTIFACT):
-        # The file name alone: folders of this machine are not published.
+        # Only the file name is published, not the machine's folders.
         machine["command"] = machine["command"].replace(artifact, Path(artifact).name)
     content: dict[str, Any] = {"environment": machine, "targets": {}}
     if add:
         content["targets"] = load_results("fuzz")["targets"]
     for result in results:
-        figures = result.to_json() | {"commit": machine["commit"], "command": machine["command"]}
-        content["targets"].setdefault(result.target, {})[str(result.seed)] = figures
+        entry = result.to_json() | {"commit": machine["commit"], "command": machine["command"]}
+        content["targets"].setdefault(result.target, {})[str(result.seed)] = entry
     return content
 
 
 def page(content: Content) -> str:
     targets = content["targets"].values()
-    commits = ", ".join(dict.fromkeys(figures["commit"] for by_seed in targets for figures in by_seed.values()))
+    commits = ", ".join(dict.fromkeys(entry["commit"] for by_seed in targets for entry in by_seed.values()))
     results = [reduce(Result.__add__, map(Result.from_json, by_seed.values())) for by_seed in targets]
-    return "\n".join(lines_of(results, content["environment"], commits)) + "\n"
+    return "\n".join(page_lines(results, content["environment"], commits)) + "\n"
 
 
-def lines_of(results: list[Result], machine: dict[str, Any], commits: str) -> list[str]:
-    whole, found = sum(result.inputs for result in results), sum(len(result.findings) for result in results)
+def page_lines(results: list[Result], machine: dict[str, Any], commits: str) -> list[str]:
+    inputs, findings = sum(result.inputs for result in results), sum(len(result.findings) for result in results)
     minutes = sum(result.seconds for result in results) / 60
     lines = [
         "# Mutated inputs",
         "",
         f"Written by `python -m benchmarks.fuzz`, {machine['started'][:10]}, commit {commits}, Python "
-        f"{machine['python']}, ONNX Runtime {machine['packages'].get('onnxruntime')}: **{whole:,} inputs in {minutes:.0f} minutes, "
-        f"{found} findings**. A finding is a crash, more than the target's seconds of the processor, more than 1.5 GB beyond "
+        f"{machine['python']}, ONNX Runtime {machine['packages'].get('onnxruntime')}: **{inputs:,} inputs in {minutes:.0f} minutes, "
+        f"{findings} findings**. A finding is a crash, more than the target's seconds of the processor, more than 1.5 GB beyond "
         "the worker's own, an error that is not one of the program's own one-line errors, a file opened outside the folder, or a worker "
         "that keeps growing.",
         "",
@@ -88,11 +88,11 @@ def lines_of(results: list[Result], machine: dict[str, Any], commits: str) -> li
         )
     lines += [
         "",
-        "*Broke, held by the quarantine*: so many inputs made a native runtime crash, hang or ask for memory without bound in "
-        "a worker without quarantine; of each place in each worker one was then opened as users open artifacts, and so many of "
-        "those were refused in one line (one that is not is a finding). *Kept*: the memory that the longest-lived worker gained "
-        "over the last two thirds of its inputs, after collecting and trimming. The quarantine's own child processes are not in "
-        "*peak MB*: they have limits of their own.",
+        "*Broke, held by the quarantine*: the second number counts the inputs that made a native runtime crash, hang or use memory "
+        "without bound in a worker without the quarantine. For each place in each worker, one of them was then opened with the "
+        "quarantine; the first number counts those that it refused in one line (any other is a finding). *Kept*: the memory that the "
+        "longest-lived worker gained over the last two thirds of its inputs, after collecting and trimming. *Peak MB* does not "
+        "include the quarantine's child processes, which have their own limits.",
     ]
     for result in results:
         lines += [f"- {f.target} {f.index}: {f.kind}: {f.text}" for f in result.findings]
@@ -101,17 +101,19 @@ def lines_of(results: list[Result], machine: dict[str, Any], commits: str) -> li
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=900, help="for all targets together, without starting workers")
-    parser.add_argument("--count", type=int, default=10**9, help="inputs a target at most")
+    parser.add_argument(
+        "--seconds", type=float, default=900, help="of all targets together, without the start of workers"
+    )
+    parser.add_argument("--count", type=int, default=10**9, help="most inputs per target")
     parser.add_argument("--start", type=int, default=0, help="number of the first input")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="*", choices=list(TARGETS), default=list(TARGETS), metavar="TARGET")
-    parser.add_argument("--artifact", type=Path, help="a real artifact to damage beside the tiny one")
+    parser.add_argument("--artifact", type=Path, help="a real artifact to mutate, besides the tiny one")
     parser.add_argument("--add", action="store_true", help="keep the published results of other seeds")
     arguments = parser.parse_args()
     if arguments.artifact:
         os.environ[ARTIFACT] = str(arguments.artifact)
-    shares = {name: SHARES.get(name, USUAL) for name in arguments.only}
+    shares = {name: TIME_SHARES.get(name, DEFAULT_TIME_SHARE) for name in arguments.only}
     results = []
     for name, share in shares.items():
         result = fuzz(
@@ -120,7 +122,7 @@ def main() -> None:
             seed=arguments.seed,
             start=arguments.start,
             count=arguments.start + arguments.count,
-            keep=ROOT / "runs" / "fuzz",
+            findings_folder=ROOT / "runs" / "fuzz",
         )
         results.append(result)
         print(f"{name}: {result.inputs:,} inputs, {len(result.findings)} findings, {result.seconds:.0f} s", flush=True)

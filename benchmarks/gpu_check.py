@@ -1,10 +1,10 @@
-"""Check and measure everything that needs a GPU, in one command and one report: docs/results/gpu.{json,md}.
+"""Run every check and measurement that needs a GPU, and write one report: docs/results/gpu.{json,md}.
 
     make gpu-check                      # or: python -m benchmarks.gpu_check [--run RUN]
 
 Needs an NVIDIA GPU and inspect-kd[gpu,tensorrt]. Runs the tests that are marked gpu, evaluates the same parts on every device, measures
-latency with fixed buffers and CUDA graphs, and compares TensorRT layer by layer. A step that fails is reported and does not stop the
-others; the exit status is then 1.
+latency with fixed buffers and CUDA graphs, and compares TensorRT layer by layer. If a step fails, the others
+still run, and the exit status is 1.
 """
 
 from __future__ import annotations
@@ -20,53 +20,72 @@ from benchmarks.results import RESULTS, ROOT, publish
 from inspect_kd.child_process import python_command, python_environment
 
 TAIL = 40
-"""Lines of a step's output that go into the report."""
+"""Last lines of a step's output that go into the report."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, help="a complete run; default: one is trained on drawn parts")
+    parser.add_argument("--run", type=Path, help="a complete run; default: train one on drawn parts")
     parser.add_argument("--data", type=Path, help="its data, with --run")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the report")
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "gpu_check")
     arguments = parser.parse_args()
     if shutil.which("nvidia-smi") is None:
         sys.exit("gpu_check: no NVIDIA GPU found (there is no nvidia-smi); nothing was checked")
-    done = {"gpu": step(["nvidia-smi"])}
+    results = {"gpu": run_step(["nvidia-smi"])}
     if arguments.run is None:
-        done |= {name: step(words) for name, words in training(arguments.work).items()}
+        results |= {name: run_step(command) for name, command in training_steps(arguments.work).items()}
     run = arguments.run or arguments.work / "run"
     artifact = run / f"{run.resolve().name}.onnx"
     tensorrt = run / f"{run.resolve().name}.fp16.tensorrt.onnx"
-    for name, words in steps(run, artifact, tensorrt, arguments.data or arguments.work / "data").items():
-        done[name] = step(words)
-    publish("gpu", done, page, arguments.out)
-    failed = [name for name, one in done.items() if one["status"]]
+    for name, command in check_steps(run, artifact, tensorrt, arguments.data or arguments.work / "data").items():
+        results[name] = run_step(command)
+    publish("gpu", results, page, arguments.out)
+    failed = [name for name, result in results.items() if result["status"]]
     sys.exit(f"gpu_check: {', '.join(failed)} failed" if failed else 0)
 
 
-def training(work: Path) -> dict[str, list[str]]:
-    words = [*kd(), "train", "--data", str(work / "data"), "--model", "embedded", "--out", str(work), "--name", "run"]
+def training_steps(work: Path) -> dict[str, list[str]]:
+    command = [
+        *inspect_kd_command(),
+        "train",
+        "--data",
+        str(work / "data"),
+        "--model",
+        "embedded",
+        "--out",
+        str(work),
+        "--name",
+        "run",
+    ]
     return {
-        "draw": [*kd(), "data", "draw", "--to", str(work / "data")],
-        "train on the GPU": [*words, "--device", "cuda"],
+        "draw": [*inspect_kd_command(), "data", "draw", "--to", str(work / "data")],
+        "train on the GPU": [*command, "--device", "cuda"],
     }
 
 
-def steps(run: Path, artifact: Path, tensorrt: Path, data: Path) -> dict[str, list[str]]:
+def check_steps(run: Path, artifact: Path, tensorrt: Path, data: Path) -> dict[str, list[str]]:
     images = str(data)
-    latency = [*kd(), "bench-latency", str(artifact)]
+    latency = [*inspect_kd_command(), "bench-latency", str(artifact)]
     return {
         "tests marked gpu": python_command("-m", "pytest", "-q", "-m", "gpu", str(ROOT / "tests")),
-        "export fp16": [*kd(), "export", str(run), "--to", "onnx_fp16,tensorrt_fp16"],
-        "measured on the CPU": [*kd(), "eval", str(artifact), "--data", images],
-        "measured by CUDA": [*kd(), "eval", str(artifact), "--data", images, "--device", "cuda"],
-        "measured by TensorRT": [*kd(), "eval", str(tensorrt), "--data", images, "--device", "tensorrt"],
+        "export fp16": [*inspect_kd_command(), "export", str(run), "--to", "onnx_fp16,tensorrt_fp16"],
+        "measured on the CPU": [*inspect_kd_command(), "eval", str(artifact), "--data", images],
+        "measured by CUDA": [*inspect_kd_command(), "eval", str(artifact), "--data", images, "--device", "cuda"],
+        "measured by TensorRT": [
+            *inspect_kd_command(),
+            "eval",
+            str(tensorrt),
+            "--data",
+            images,
+            "--device",
+            "tensorrt",
+        ],
         "latency on the CPU": latency,
         "latency by CUDA": [*latency, "--device", "cuda"],
         "latency by CUDA, recorded": [*latency, "--device", "cuda", "--bind", "--cuda-graph"],
         "latency by ONNX Runtime's TensorRT": [*latency, "--device", "tensorrt", "--bind"],
-        "latency by TensorRT": [*kd(), "bench-latency", str(tensorrt), "--device", "tensorrt"],
+        "latency by TensorRT": [*inspect_kd_command(), "bench-latency", str(tensorrt), "--device", "tensorrt"],
         "layer by layer": [
             *("polygraphy", "run", str(tensorrt), "--trt", "--onnxrt", "--strongly-typed", "--validate"),
             *("--trt-outputs", "mark", "all", "--onnx-outputs", "mark", "all", "--atol", "0.01", "--rtol", "0.01"),
@@ -74,21 +93,21 @@ def steps(run: Path, artifact: Path, tensorrt: Path, data: Path) -> dict[str, li
     }
 
 
-def kd() -> list[str]:
+def inspect_kd_command() -> list[str]:
     return python_command("-m", "inspect_kd")
 
 
-def step(words: list[str]) -> dict[str, Any]:
+def run_step(command: list[str]) -> dict[str, Any]:
     """Run a command; keep it without this machine's folders, its exit status, and the end of its output."""
     try:
         finished = subprocess.run(
-            words, capture_output=True, text=True, check=False, timeout=3600, env=python_environment()
+            command, capture_output=True, text=True, check=False, timeout=3600, env=python_environment()
         )
         status, output = finished.returncode, finished.stdout + finished.stderr
     except (OSError, subprocess.TimeoutExpired) as error:
         status, output = 127, str(error)
-    program = "python" if Path(words[0]).name.startswith("python") else words[0]
-    shown = " ".join([program, *words[1:]])
+    program = "python" if Path(command[0]).name.startswith("python") else command[0]
+    shown = " ".join([program, *command[1:]])
     return {
         "command": shown.replace(f"{ROOT}/", ""),
         "status": status,
@@ -96,21 +115,21 @@ def step(words: list[str]) -> dict[str, Any]:
     }
 
 
-def page(steps_done: dict[str, Any]) -> str:
+def page(results: dict[str, Any]) -> str:
     lines = [
         "# On a GPU",
         "",
         "Written by `make gpu-check`. Each step with its command, its exit status and the end of its output.",
         "",
     ]
-    for name, one in steps_done.items():
+    for name, result in results.items():
         lines += [
-            f"## {name}: {'failed' if one['status'] else 'done'}",
+            f"## {name}: {'failed' if result['status'] else 'done'}",
             "",
-            f"`{one['command']}` → {one['status']}",
+            f"`{result['command']}` → {result['status']}",
             "",
         ]
-        lines += ["```", *one["output"], "```", ""]
+        lines += ["```", *result["output"], "```", ""]
     return "\n".join(lines)
 
 

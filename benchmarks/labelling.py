@@ -1,10 +1,10 @@
-"""Compare five labels a category chosen by label-next with five chosen by chance. Writes docs/results/labelling.{json,md}.
+"""Compare five labels per category chosen by label-next with five chosen at random. Writes docs/results/labelling.{json,md}.
 
     INSPECT_KD_REAL_DATA=… INSPECT_KD_WEIGHTS=… python -m benchmarks.labelling [--base RUN] [--seeds 0 1 2 3 4]
 
-Half of the test parts, sound and defective, stand for unlabelled parts from the line. Five of each category are chosen and their
-labels revealed; the student of --base (made by `python -m benchmarks.real_data --only unified`) starts from its fit and learns
-them beside drawn defects. It is measured on the other half. A finished result is not measured again.
+Half of the test parts, sound and defective, represent unlabelled parts from the line. Five of each category are chosen and their
+labels revealed. The student of --base (made by `python -m benchmarks.real_data --only unified`) starts from its fit and learns
+these labels beside synthetic defects. It is measured on the other half. A finished result is not measured again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks.real_data import SETS, load
 from benchmarks.results import ROOT, Content, publish
-from inspect_kd.bench.ablate import SHOWN
+from inspect_kd.bench.page import TABLE_METRICS
 from inspect_kd.config import load_recipe
 from inspect_kd.datasets import DataSet
 from inspect_kd.evaluate import MEAN, measure, measures_to_json, predict_samples
@@ -34,8 +34,8 @@ from inspect_kd.training.hardware import Hardware
 from inspect_kd.training.head_inputs import HeadInputs
 from inspect_kd.training.job import Job
 from inspect_kd.training.real_parts import RealParts
-from inspect_kd.training.run import RunFolder, environment, resolved, view_of
-from inspect_kd.training.scores import as_model
+from inspect_kd.training.run import RunFolder, environment, resolve_recipe, view_of
+from inspect_kd.training.scores import build_torch_model
 from inspect_kd.training.warm_start import load_fitted_student
 from inspect_kd.types import Sample, Split
 
@@ -44,8 +44,8 @@ LABELS = 5
 Choose = Callable[[Sequence[Sample], int], list[Sample]]
 
 
-def halves(data: DataSet) -> tuple[list[Sample], list[Sample]]:
-    """Split the test parts: every second one of each kind stands for the line, the others measure the student."""
+def split_test_parts(data: DataSet) -> tuple[list[Sample], list[Sample]]:
+    """Split the test parts: every second one of each kind represents the line, the student is measured on the others."""
     line, measured = [], []
     for category in data.categories:
         parts = sorted(data.select(Split.TEST, category), key=lambda s: (s.kind, s.image.name))
@@ -54,31 +54,32 @@ def halves(data: DataSet) -> tuple[list[Sample], list[Sample]]:
     return line, measured
 
 
-def of_seed(line: Sequence[Sample], seed: int) -> list[Sample]:
-    """Four fifths of the line, in an order of its own for each seed."""
+def sample_line(line: Sequence[Sample], seed: int) -> list[Sample]:
+    """Sample four fifths of the line, in random order."""
     order = np.random.default_rng(seed).permutation(len(line))
     return [line[int(i)] for i in order[: round(0.8 * len(line))]]
 
 
-def by_chance(line: Sequence[Sample], seed: int) -> list[Sample]:
-    return of_seed(line, seed)[:LABELS]
+def choose_at_random(line: Sequence[Sample], seed: int) -> list[Sample]:
+    return sample_line(line, seed)[:LABELS]
 
 
-def defects_by_chance(line: Sequence[Sample], seed: int) -> list[Sample]:
+def choose_random_defects(line: Sequence[Sample], seed: int) -> list[Sample]:
     """Choose among the defective parts only, as after a search for defects."""
-    return [sample for sample in of_seed(line, seed) if sample.defective][:LABELS]
+    return [sample for sample in sample_line(line, seed) if sample.defective][:LABELS]
 
 
-def by_label_next(artifact: Path) -> Choose:
+def choose_by_label_next(artifact: Path) -> Choose:
     inspector = Inspector(artifact, threads=1)
-    opinions: dict[Path, np.ndarray] = {}
+    probabilities: dict[Path, np.ndarray] = {}
 
     def choose(line: Sequence[Sample], seed: int) -> list[Sample]:
-        there = of_seed(line, seed)
-        for sample in there:
-            if sample.image not in opinions:
-                opinions[sample.image] = defect_probabilities(inspector(sample.image).heatmap)
-        return [there[choice.index] for choice in choose_next([opinions[s.image] for s in there], [], LABELS)]
+        candidates = sample_line(line, seed)
+        for sample in candidates:
+            if sample.image not in probabilities:
+                probabilities[sample.image] = defect_probabilities(inspector(sample.image).heatmap)
+        choices = choose_next([probabilities[s.image] for s in candidates], [], LABELS)
+        return [candidates[choice.index] for choice in choices]
 
     return choose
 
@@ -86,30 +87,30 @@ def by_label_next(artifact: Path) -> Choose:
 def train(
     job: Job, base: Path, labelled: list[Sample], measured: list[Sample], shared: HeadInputs | None
 ) -> HeadInputs | None:
-    """Distil with these labels and measure, unless the result is there. Returns the head inputs of the drawn parts."""
-    recipe, done = job.recipe, job.folder.path / "result.json"
+    """Distil with these labels and measure, unless that is done. Return the head inputs of the synthetic samples, for the other arms."""
+    recipe, result_file = job.recipe, job.folder.path / "result.json"
     names = sorted(f"{s.category}/{s.kind}/{s.image.name}" for s in labelled)
     made_of = [recipe.digest(), job.data.digest, names]
-    if done.is_file() and json.loads(done.read_text())["made_of"] == made_of:
+    if result_file.is_file() and json.loads(result_file.read_text())["made_of"] == made_of:
         return shared
     job.folder.path.mkdir(parents=True, exist_ok=True)
     job.folder.metrics.unlink(missing_ok=True)
     student = load_fitted_student(job, str(base))
-    drawn = shared or HeadInputs(student, open_distill_dataset(job, student, {}, RealParts()), job.progress)
-    inputs = with_labels(job, student, drawn, labelled) if labelled else drawn
+    synthetic_inputs = shared or HeadInputs(student, open_distill_dataset(job, student, {}, RealParts()), job.progress)
+    inputs = add_labelled(job, student, synthetic_inputs, labelled) if labelled else synthetic_inputs
     distill(job, student, {}, checkpoint.TrainingState(stage=checkpoint.FITTED), inputs)
     job.folder.checkpoint.unlink(missing_ok=True)
-    metrics = measures_to_json(measure(predict_samples(as_model(student, 1.0, recipe), measured, view_of(recipe))))
-    found = {"metrics": metrics, "defects_among_labels": sum(s.defective for s in labelled), "labels": len(labelled)}
-    done.write_text(json.dumps(found | {"made_of": made_of}))
-    return drawn
+    metrics = measures_to_json(measure(predict_samples(build_torch_model(student, recipe), measured, view_of(recipe))))
+    result = {"metrics": metrics, "defects_among_labels": sum(s.defective for s in labelled), "labels": len(labelled)}
+    result_file.write_text(json.dumps(result | {"made_of": made_of}))
+    return synthetic_inputs
 
 
-def with_labels(job: Job, student: RebuildStudent, drawn: HeadInputs, labelled: list[Sample]) -> HeadInputs:
-    """The drawn parts, which are neither drawn nor computed again, and the labelled ones behind them."""
-    base, real = drawn.dataset, RealParts(labelled=labelled)
+def add_labelled(job: Job, student: RebuildStudent, synthetic_inputs: HeadInputs, labelled: list[Sample]) -> HeadInputs:
+    """Append labelled parts to the synthetic samples, whose head inputs are reused."""
+    base, real = synthetic_inputs.dataset, RealParts(labelled=labelled)
     dataset = DistillDataset(job, side=base.side, grid=base.grid, real=real, cache=base.cache)
-    return HeadInputs(student, dataset, job.progress, first_NChw=drawn.all_parts)
+    return HeadInputs(student, dataset, job.progress, first_NChw=synthetic_inputs.all_parts)
 
 
 def main() -> None:
@@ -119,36 +120,38 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "labelling")
     arguments = parser.parse_args()
     data = load(list(SETS), MODEL)
-    line, measured = halves(data)
+    line, measured = split_test_parts(data)
     artifact = RunFolder(arguments.base).artifact()
     arms: dict[str, Choose] = {
         "no labels": lambda parts, seed: [],
-        "by chance": by_chance,
-        "defects by chance": defects_by_chance,
-        "label-next": by_label_next(artifact),
+        "by chance": choose_at_random,
+        "defects by chance": choose_random_defects,
+        "label-next": choose_by_label_next(artifact),
     }
     shared = None
     with show_progress() as progress:
         for seed in arguments.seeds:
             for name, choose in arms.items():
-                chosen = [one for category in SETS for one in choose([s for s in line if s.category == category], seed)]
+                chosen = []
+                for category in SETS:
+                    chosen += choose([sample for sample in line if sample.category == category], seed)
                 out = arguments.out / name.replace(" ", "_") / f"seed{seed}"
                 progress.note(f"seed {seed}, {name}: {sum(s.defective for s in chosen)} defects among {len(chosen)}")
                 changes = [f"fit.seed={seed}", f"distill.start={json.dumps(str(arguments.base))}"]
-                recipe = resolved(load_recipe(MODEL, changes))
+                recipe = resolve_recipe(load_recipe(MODEL, changes))
                 job = Job(recipe=recipe, data=data, folder=RunFolder(out), hardware=Hardware(), progress=progress)
                 shared = train(job, arguments.base, chosen, measured, shared)
-    results = {name: finished(arguments.out / name.replace(" ", "_")) for name in arms}
+    results = {name: read_results(arguments.out / name.replace(" ", "_")) for name in arms}
     counts = {"line": len(line), "measured": len(measured)}
     publish("labelling", {"environment": environment("cpu"), **counts, "arms": results}, page)
 
 
-def finished(folder: Path) -> list[dict]:
+def read_results(folder: Path) -> list[dict]:
     return [json.loads(file.read_text()) for file in sorted(folder.glob("seed*/result.json"))]
 
 
-def about_halves(content: Content) -> str:
-    """The start of a sentence; pages of earlier versions did not keep the numbers."""
+def describe_split(content: Content) -> str:
+    """Begin the sentence on the split; results of earlier versions do not hold its numbers."""
     if "line" not in content:
         return "Half of the test parts stood for the line, the other half"
     return f"{content['line']} test parts stood for the line, the other {content['measured']}"
@@ -159,16 +162,16 @@ def page(content: Content) -> str:
     lines = [
         "# Five labels a category",
         "",
-        f"Written by `{machine['command']}`, {machine['started'][:10]}, commit {machine['commit']}. {about_halves(content)} "
-        f"measured the student. One student for {', '.join(SETS)}; all start from one fit and learn drawn defects and the "
+        f"Written by `{machine['command']}`, {machine['started'][:10]}, commit {machine['commit']}. {describe_split(content)} "
+        f"measured the student. One student for {', '.join(SETS)}; all start from one fit and learn synthetic defects and the "
         "labels. A cell: image AUROC / pixel AP / AUPRO, mean over seeds; ± is the standard deviation of the categories' mean.",
         "",
         "| labels chosen | defects among them | " + " | ".join(SETS) + " | mean | seeds |",
         "|---|---|" + "---|" * (len(SETS) + 2),
     ]
     for name, seeds in results.items():
-        cells = [" / ".join(f"{mean(s['metrics'][c][m] for s in seeds):.3f}" for m in SHOWN) for c in SETS]
-        values = {m: [s["metrics"][MEAN][m] for s in seeds] for m in SHOWN}
+        cells = [" / ".join(f"{mean(s['metrics'][c][m] for s in seeds):.3f}" for m in TABLE_METRICS) for c in SETS]
+        values = {m: [s["metrics"][MEAN][m] for s in seeds] for m in TABLE_METRICS}
         whole = " / ".join(f"{mean(v):.3f} ± {stdev(v) if len(v) > 1 else 0:.3f}" for v in values.values())
         share = f"{mean(s['defects_among_labels'] for s in seeds):.1f} of {seeds[0]['labels']}"
         lines.append(f"| {name} | {share} | {' | '.join(cells)} | {whole} | {len(seeds)} |")

@@ -1,9 +1,9 @@
-"""Time an image on one CPU thread: our students beside anomalib's lightest models, in one run and one runtime.
+"""Time one image on one CPU thread, for our students and anomalib's lightest models, in one run and one runtime.
 
     INSPECT_KD_WEIGHTS=… python -m benchmarks.latency
 
-Weights do not change the time: students are untrained, peers random. Each model is one ONNX file for 256x256 images;
-models take turns, so that a busy moment of the machine affects all of them. Writes docs/results/latency.{json,md}.
+Weights do not change the time, so students are untrained and peers random. Each model is one ONNX file for 256x256 images.
+Models take turns, so that a busy moment of the machine affects all of them. Writes docs/results/latency.{json,md}.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch import nn
 
 from benchmarks.results import Content, publish
 from inspect_kd.bench import peers
-from inspect_kd.bench.cost import BATCH, export_file, gflop, machine_peak, time_files
+from inspect_kd.bench.cost import BATCH, count_gflop, export_file, measure_peak_gflops, time_files
 from inspect_kd.bench.entries import PEERS, SIZE
 from inspect_kd.config import load_recipe
 from inspect_kd.export.graph import ArtifactGraph
@@ -33,11 +33,11 @@ from inspect_kd.training.presets import FIT_ALONE
 from inspect_kd.training.run import build_student, environment
 
 STUDENTS = ("omni_ad", "omni_ras", "ras", "embedded")
-LIGHT = ("stfpm_r18", "fastflow_r18", "padim_r18")
+LIGHT_PEERS = ("stfpm_r18", "fastflow_r18", "padim_r18")
 
 
 class EncoderAlone(nn.Module):
-    """The lower bound of a student's time: its encoder, and a mean so that no part of it is optimised away."""
+    """A student's encoder, whose time is a lower bound of the student's; the mean keeps all its levels from being optimised away."""
 
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
@@ -48,20 +48,20 @@ class EncoderAlone(nn.Module):
         return torch.stack([level.mean(dim=(1, 2, 3)) for level in levels])
 
 
-def student(recipe: str, *changes: str) -> nn.Module:
+def make_student(recipe: str, *changes: str) -> nn.Module:
     return ArtifactGraph(build_student(load_recipe(recipe, list(changes))), 1.0)
 
 
-def encoder_of(recipe: str) -> nn.Module:
+def make_encoder(recipe: str) -> nn.Module:
     return EncoderAlone(build_student(load_recipe(recipe)).encoder)
 
 
-def peer(name: str) -> nn.Module:
+def make_peer(name: str) -> nn.Module:
     return peers.PeerGraph(peers.build(PEERS[name], random=True))
 
 
-def operators(file: Path, folder: Path, runs: int = 40) -> dict[str, float]:
-    """Milliseconds by kind of operator, from ONNX Runtime's profiler."""
+def profile_operators(file: Path, folder: Path, runs: int = 40) -> dict[str, float]:
+    """Measure milliseconds by kind of operator, with ONNX Runtime's profiler."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.enable_profiling = True
@@ -70,15 +70,15 @@ def operators(file: Path, folder: Path, runs: int = 40) -> dict[str, float]:
     image = np.random.default_rng(0).integers(0, 255, (1, SIZE, SIZE, 3), dtype=np.uint8)
     for _ in range(runs):
         session.run(None, {session.get_inputs()[0].name: image})
-    taken: dict[str, list[float]] = defaultdict(list)
-    kind = {}
+    times_by_node: dict[str, list[float]] = defaultdict(list)
+    kind_by_node = {}
     for event in json.loads(Path(session.end_profiling()).read_text()):
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-            taken[event["name"]].append(event["dur"] / 1e3)
-            kind[event["name"]] = event["args"]["op_name"]
+            times_by_node[event["name"]].append(event["dur"] / 1e3)
+            kind_by_node[event["name"]] = event["args"]["op_name"]
     total: dict[str, float] = defaultdict(float)
-    for name, times in taken.items():
-        total[kind[name]] += float(np.median(times))
+    for node, times in times_by_node.items():
+        total[kind_by_node[node]] += float(np.median(times))
     return dict(sorted(total.items(), key=lambda item: -item[1]))
 
 
@@ -102,7 +102,7 @@ def page(content: Content) -> str:
         times = " | ".join(f"{row[key]:.1f}" for key in ("cpu_ms", "p50_ms", "p99_ms", "batched_cpu_ms"))
         share, ratio = row["gflop"] / row["cpu_ms"] * 1e3 / peak, row["cpu_ms"] / times_of_peers[fastest]
         lines.append(f"| {name} | {times} | {row['gflop']:.2f} | {share:.0%} | {row['file_mb']:.1f} | {ratio:.2f} |")
-    whole = sum(profile.values())
+    total = sum(profile.values())
     lines += [
         "",
         "## Where omni_ad's time goes",
@@ -111,7 +111,7 @@ def page(content: Content) -> str:
         "",
         "| operator | ms | share |",
         "|---|---|---|",
-        *[f"| {name} | {ms:.2f} | {ms / whole:.0%} |" for name, ms in list(profile.items())[:10]],
+        *[f"| {name} | {ms:.2f} | {ms / total:.0%} |" for name, ms in list(profile.items())[:10]],
     ]
     return "\n".join(lines) + "\n"
 
@@ -122,19 +122,19 @@ def main() -> None:
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
     makers: dict[str, Callable[[], nn.Module]] = {
-        **{name: partial(student, name) for name in STUDENTS},
-        "omni_ad without its head": partial(student, "omni_ad", *FIT_ALONE, "student.head_width=0"),
-        "omni_ad, plain convolutions": partial(student, "omni_ad", "student.local=plain"),
-        "encoder of omni_ad alone": partial(encoder_of, "omni_ad"),
-        "encoder of embedded alone": partial(encoder_of, "embedded"),
-        **{f"anomalib {PEERS[name].name}": partial(peer, name) for name in LIGHT},
+        **{name: partial(make_student, name) for name in STUDENTS},
+        "omni_ad without its head": partial(make_student, "omni_ad", *FIT_ALONE, "student.head_width=0"),
+        "omni_ad, plain convolutions": partial(make_student, "omni_ad", "student.local=plain"),
+        "encoder of omni_ad alone": partial(make_encoder, "omni_ad"),
+        "encoder of embedded alone": partial(make_encoder, "embedded"),
+        **{f"anomalib {PEERS[name].name}": partial(make_peer, name) for name in LIGHT_PEERS},
     }
     files, rows = {}, {}
     with tempfile.TemporaryDirectory() as folder:
         for number, (name, make) in enumerate(makers.items()):
             model = make()
             files[name] = Path(folder) / f"{number}.onnx"
-            rows[name] = {"gflop": gflop(model, SIZE)}
+            rows[name] = {"gflop": count_gflop(model, SIZE)}
             export_file(model, files[name], SIZE)
             rows[name]["file_mb"] = files[name].stat().st_size / 1e6
             print(f"{name}: exported, {len(onnx.load(files[name]).graph.node)} nodes", flush=True)
@@ -142,9 +142,9 @@ def main() -> None:
         assert not failures, failures
         for name, times in times_of.items():
             rows[name] |= times
-        profile = operators(files["omni_ad"], Path(folder))
-    figures = {"peak_gflops": machine_peak(), "models": rows, "omni_ad_by_operator_ms": profile}
-    publish("latency", {"environment": environment("cpu"), **figures}, page)
+        profile = profile_operators(files["omni_ad"], Path(folder))
+    measured = {"peak_gflops": measure_peak_gflops(), "models": rows, "omni_ad_by_operator_ms": profile}
+    publish("latency", {"environment": environment("cpu"), **measured}, page)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Measure how many patches the memory teacher should keep, and which, on real parts. Writes docs/results/memory.{json,md}.
+"""Compare how many patches the memory teacher keeps, and how it chooses them, on real parts. Writes docs/results/memory.{json,md}.
 
     INSPECT_KD_REAL_DATA=… INSPECT_KD_WEIGHTS=… python -m benchmarks.memory
 
-Half an hour on one core. A complete run is not trained again.
+Takes half an hour on one core. A complete run is not trained again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 from benchmarks.real_data import SETS, load
 from benchmarks.results import ROOT, Content, publish
-from inspect_kd.bench.ablate import SHOWN
+from inspect_kd.bench.page import TABLE_METRICS
 from inspect_kd.config import load_recipe
 from inspect_kd.datasets import DataSet
 from inspect_kd.progress_display import show_progress
@@ -27,7 +27,7 @@ from inspect_kd.training.job import Job
 from inspect_kd.training.run import RunFolder, build_teacher, environment
 
 PREDICTIONS = 16
-"""Of one image, for its time."""
+"""Number of predictions whose time is averaged."""
 
 
 def main() -> None:
@@ -36,17 +36,17 @@ def main() -> None:
     out = parser.parse_args().out
     data = load(list(SETS), "memory")
     memories = [
-        measured(data, out / f"{rows}-{'coreset' if coreset else 'random'}", rows=rows, coreset=coreset)
+        train_and_measure(data, out / f"{rows}-{'coreset' if coreset else 'random'}", rows=rows, coreset=coreset)
         for rows in (4_096, 16_384)
         for coreset in (False, True)
     ]
     publish("memory", {"environment": environment("cpu"), "memories": memories}, page)
 
 
-def measured(data: DataSet, home: Path, *, rows: int, coreset: bool) -> dict[str, Any]:
+def train_and_measure(data: DataSet, path: Path, *, rows: int, coreset: bool) -> dict[str, Any]:
     recipe = load_recipe("memory", [f"teacher.rows={rows}", f"teacher.coreset={json.dumps(coreset)}"])
-    folder = RunFolder(home)
-    if not folder.complete:
+    folder = RunFolder(path)
+    if not folder.is_complete:
         with show_progress() as progress:
             pipeline.train(Job(recipe=recipe, data=data, folder=folder, hardware=Hardware(), progress=progress))
     metrics = json.loads(folder.manifest.read_text())["metrics"]
@@ -58,7 +58,7 @@ def measured(data: DataSet, home: Path, *, rows: int, coreset: bool) -> dict[str
     return {
         "rows": rows,
         "coreset": coreset,
-        "metrics": {name: {metric: values[metric] for metric in SHOWN} for name, values in metrics.items()},
+        "metrics": {name: {metric: values[metric] for metric in TABLE_METRICS} for name, values in metrics.items()},
         "look_cpu_ms": 1e3 * (time.process_time() - began) / PREDICTIONS,
         "commit": json.loads(folder.environment.read_text())["commit"],
     }
@@ -76,11 +76,11 @@ def page(content: Content) -> str:
         f"| patches in each of four banks | | {' | '.join(names)} | CPU ms an image | commit |",
         "|---|---|" + "---|" * (len(names) + 2),
     ]
-    for one in content["memories"]:
-        cells = [" / ".join(f"{value:.3f}" for value in one["metrics"][name].values()) for name in names]
-        chosen = "coreset" if one["coreset"] else "at random"
+    for memory in content["memories"]:
+        cells = [" / ".join(f"{value:.3f}" for value in memory["metrics"][name].values()) for name in names]
+        chosen = "coreset" if memory["coreset"] else "at random"
         lines.append(
-            f"| {one['rows']:,} | {chosen} | {' | '.join(cells)} | {one['look_cpu_ms']:.0f} | {one['commit']} |"
+            f"| {memory['rows']:,} | {chosen} | {' | '.join(cells)} | {memory['look_cpu_ms']:.0f} | {memory['commit']} |"
         )
     return "\n".join(lines) + "\n"
 

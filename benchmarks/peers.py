@@ -1,9 +1,9 @@
-"""Run `inspect-kd bench` on the development set: all categories in one model, and each alone. Writes docs/results/bench.* and aims.md.
+"""Run `inspect-kd bench` on the development set, in one model and per category. Writes docs/results/bench.* and aims.md.
 
     INSPECT_KD_REAL_DATA=… INSPECT_KD_WEIGHTS=… python -m benchmarks.peers [--only unified tile] [--rows stfpm …]
 
-Finished results under --out are kept, so the program can be stopped and called again. Hours on two cores. With --rows the other
-rows and times stay as published; students measured anew get no time here, only in latency.md.
+Finished results under --out are kept, so the program can be stopped and called again. It takes hours on two cores. With --rows the
+other rows and times stay as published; a student that is measured again gets no time here, only in latency.md.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from benchmarks.real_data import SETS, load
 from benchmarks.results import RESULTS, ROOT, Content, load_results
 from inspect_kd.bench import page as bench_page
 from inspect_kd.bench import runner
-from inspect_kd.bench.entries import MEMORY, PEERS, entries
+from inspect_kd.bench.entries import MEMORY, PEERS, select_entries
 from inspect_kd.progress_display import show_progress
 from inspect_kd.training.run import environment
 
@@ -28,9 +28,11 @@ DEVELOPMENT = "These categories are our development set: our defaults, one setti
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", choices=["unified", *SETS], default=["unified", *SETS])
-    parser.add_argument("--rows", nargs="*", choices=[*OURS, *MEMORY, *PEERS], help="measure these anew; default: all")
     parser.add_argument(
-        "--minutes", type=float, help="of a peer's training; default: as long as the slowest of ours took"
+        "--rows", nargs="*", choices=[*OURS, *MEMORY, *PEERS], help="measure only these again; default: all"
+    )
+    parser.add_argument(
+        "--minutes", type=float, help="time limit of a peer's training; default: the time of our slowest student"
     )
     parser.add_argument("--leave-failures", action="store_true", help="do not try failed entries again")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench-peers")
@@ -39,8 +41,8 @@ def main() -> None:
         name if name == "unified" else f"{name} alone": load(list(SETS) if name == "unified" else [name], OURS[0])
         for name in arguments.only
     }
-    chosen = entries(OURS, [*MEMORY, *PEERS])
-    before = load_results("bench") if arguments.rows else None
+    chosen = select_entries(OURS, [*MEMORY, *PEERS])
+    published = load_results("bench") if arguments.rows else None
     with show_progress() as progress:
         results = runner.run_benchmark(
             settings,
@@ -48,20 +50,24 @@ def main() -> None:
             arguments.out,
             arguments.minutes,
             progress,
-            published=others(before["results"], arguments.rows) if before else None,
-            try_again=not arguments.leave_failures,
+            published=without_rows(published["results"], arguments.rows) if published else None,
+            retry_failed=not arguments.leave_failures,
         )
         costs = (
-            {key: cost for key, cost in before["costs"].items() if key not in set(OURS) & set(arguments.rows)}
-            if before
-            else runner.cost(chosen, arguments.out, next(iter(settings)), progress)
+            {key: cost for key, cost in published["costs"].items() if key not in set(OURS) & set(arguments.rows)}
+            if published
+            else runner.measure_costs(chosen, arguments.out, next(iter(settings)), progress)
         )
     written = environment("cpu")
-    times_of = timed_at(before["environment"]) if before else written["commit"]
-    done = arguments.rows or list(chosen)
+    times_of = commit_of_times(published["environment"]) if published else written["commit"]
+    measured_rows = arguments.rows or list(chosen)
     for by_entry in results.values():
         for key, row in by_entry.items():
-            row["commit"] = written["commit"] if key in done else row.get("commit", timed_at(before["environment"]))
+            row["commit"] = (
+                written["commit"]
+                if key in measured_rows
+                else row.get("commit", commit_of_times(published["environment"]))
+            )
     commits = {key: row["commit"] for by_entry in results.values() for key, row in by_entry.items()}
     rows = "; ".join(
         f"{commit}: {', '.join(chosen[key].name for key in commits if commits[key] == commit)}"
@@ -74,7 +80,7 @@ def main() -> None:
 
 
 def comparison(content: Content) -> bench_page.Comparison:
-    return bench_page.Comparison(entries=entries(OURS, [*MEMORY, *PEERS]), **content)
+    return bench_page.Comparison(entries=select_entries(OURS, [*MEMORY, *PEERS]), **content)
 
 
 def page(content: Content) -> str:
@@ -82,18 +88,18 @@ def page(content: Content) -> str:
 
 
 def html_page(content: Content) -> str:
-    """The same with plots."""
+    """The page with charts."""
     return bench_page.html(comparison(content))
 
 
-def timed_at(environment: dict[str, Any]) -> str:
+def commit_of_times(environment: dict[str, Any]) -> str:
     """The commit at which the times on a page were measured."""
     commit: str = environment.get("times_of", environment["commit"])
     return commit
 
 
-def others(results: runner.Results, rows: list[str]) -> runner.Results:
-    """All rows but these."""
+def without_rows(results: runner.Results, rows: list[str]) -> runner.Results:
+    """Return the results without some rows."""
     return {
         setting: {key: row for key, row in by_entry.items() if key not in rows} for setting, by_entry in results.items()
     }

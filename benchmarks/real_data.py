@@ -1,4 +1,4 @@
-"""Measure a recipe on real parts: each category alone, and all in one model. Writes docs/results/real_data_<model>.{json,md}.
+"""Measure a recipe on real parts, with each category alone and with all in one model. Writes docs/results/real_data_<model>.{json,md}.
 
     INSPECT_KD_REAL_DATA=… INSPECT_KD_WEIGHTS=… python -m benchmarks.real_data [--only bottle] [--model omni_ad]
 
@@ -25,21 +25,22 @@ from inspect_kd.training.job import Job
 from inspect_kd.training.run import RunFolder, environment
 
 DEFAULT = "omni_ad"
-# Category → folder below the data, and the expression over file names that groups the images of one part.
+# Category → folder below the data, and a regular expression for file names; images with equal matches show one part.
 SETS = {"bottle": ("mvtec_ad", None), "metal_plate": ("mpdd", None), "tile": ("magnetic_tile", r"num_(\d+)")}
 
 
 def load(names: list[str], model: str) -> DataSet:
-    """Join the folders of these categories to one data set."""
-    home = Path(os.environ.get("INSPECT_KD_REAL_DATA", ROOT / ".." / "shared" / "data")).resolve()
+    """Join the folders of these categories into one data set."""
+    root = Path(os.environ.get("INSPECT_KD_REAL_DATA", ROOT / ".." / "shared" / "data")).resolve()
     recipe = load_recipe(model)
-    parts = [open_for_recipe(home / SETS[name][0], recipe, group=SETS[name][1]) for name in names]
-    return parts[0].only(names[0]) if len(names) == 1 else union(parts, "-".join(names))
+    data_sets = [open_for_recipe(root / SETS[name][0], recipe, group=SETS[name][1]) for name in names]
+    return data_sets[0].only(names[0]) if len(names) == 1 else union(data_sets, "-".join(names))
 
 
 def train(names: list[str], model: str, out: Path, changes: list[str] | None = None) -> dict[str, Any]:
+    """Train on these categories, unless that run is complete; return its manifest with its commit."""
     folder = RunFolder(out / f"{'-'.join(names)}-{model}")
-    if not folder.complete:
+    if not folder.is_complete:
         with show_progress() as progress:
             job = Job(
                 recipe=load_recipe(model, changes),
@@ -51,15 +52,15 @@ def train(names: list[str], model: str, out: Path, changes: list[str] | None = N
             pipeline.train(job, resume=folder.checkpoint.is_file())
     manifest: dict[str, Any] = json.loads(folder.manifest.read_text())
     commit = json.loads(folder.environment.read_text())["commit"]
-    # Folders of this machine are not published.
+    # The machine's folders are not published.
     data = {key: value for key, value in manifest["data"].items() if key != "source"}
     return manifest | {"data": data, "commit": commit}
 
 
 def page(content: Content) -> str:
     machine, results = content["environment"], content["runs"]
-    words = [*machine["command"].split(), "--model", DEFAULT]
-    model = words[words.index("--model") + 1]
+    command = [*machine["command"].split(), "--model", DEFAULT]
+    model = command[command.index("--model") + 1]
     lines = [
         f"# Recipe `{model}` on real parts",
         "",
@@ -83,13 +84,13 @@ def rows(name: str, manifest: dict) -> list[str]:
         )
         decisions = manifest["decisions"].get(category)
         if decisions:
-            sound, bad = decisions["sound"], decisions["defective"]
+            sound, defective = decisions["sound"], decisions["defective"]
             promise = manifest["promises"][category]["reject"]
-            counts = f"{sound['NG']}/{sum(sound.values())} (≤ {100 * promise:.1f} %) | {bad['OK']}/{sum(bad.values())}"
+            counts = f"{sound['NG']}/{sum(sound.values())} (≤ {100 * promise:.1f} %) | {defective['OK']}/{sum(defective.values())}"
         else:
             counts = "– | –"
         lines.append(f"| {name} | {category} | {values} | {counts} | {minutes:.1f} | {manifest.get('commit', '')} |")
-    # Of one category the mean would say the same again.
+    # For a single category, leave out the mean, which is the same.
     return lines if len(lines) > 2 else lines[:1]
 
 

@@ -1,4 +1,4 @@
-"""Where results are kept: the figures of a benchmark as JSON, and a page that is made of nothing but that JSON."""
+"""The files of a benchmark's results: the metrics as JSON, and a page that is written from the JSON alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Content = dict[str, Any]
 
 
 def load_results(name: str) -> Content:
-    """The published figures of a benchmark; an empty dict before its first run."""
+    """Load a benchmark's published results; an empty dict before its first run."""
     path = RESULTS / f"{name}.json"
     content: Content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return content

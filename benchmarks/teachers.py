@@ -1,9 +1,9 @@
-"""Measure the teachers on real parts, and what each of their pieces is worth. Writes docs/results/teachers.{json,md}.
+"""Measure the teachers on real parts, and their variants without some component. Writes docs/results/teachers.{json,md}.
 
     INSPECT_KD_REAL_DATA=… INSPECT_KD_WEIGHTS=… python -m benchmarks.teachers [--only tile] [--teacher spt]
 
-Each teacher is trained for one category, on its sound parts; real defects only measure it. A quarter of an hour a category on two
-cores. Categories and teachers that are not named stay as published.
+Each teacher is trained for one category, on its sound parts; real defects are used to measure it only. A category takes a quarter of
+an hour on two cores. Categories and teachers that are not named stay as published.
 """
 
 from __future__ import annotations
@@ -29,33 +29,33 @@ from inspect_kd.progress_display import show_progress
 from inspect_kd.resize import resize
 from inspect_kd.training.hardware import Hardware
 from inspect_kd.training.job import Job
-from inspect_kd.training.run import RunFolder, begin_run, build_teacher, environment, resolved
+from inspect_kd.training.run import RunFolder, begin_run, build_teacher, environment, resolve_recipe
 from inspect_kd.training.teach import fit_teacher, open_teacher_dataset, validate_teacher
 from inspect_kd.types import BatchPrediction, Progress, Split
 
 FULL = 512
-"""Side of the images from which the enlarged places (R1) are cut."""
-FEW = (4, 8, 16)
+"""Side of the images from which suspicious places are cut to be enlarged (R1)."""
+PART_COUNTS = (4, 8, 16)
 VARIANTS = 16
-"""Of each sound part that a teacher was not trained on, half of them damaged."""
+"""Samples made from each sound part that a teacher was not trained on; half of them have a synthetic defect."""
 SEEDS = 3
-"""Draws of random sentences."""
+"""Number of random samples of sentences."""
 COLUMNS = ("image_auroc", "pixel_auroc", "pixel_ap", "pixel_f1max")
 ABOUT = {
     "no image": "not trained, without statistics of any image",
     "plain": f"no prompt learned: similarity with random sentences, mean of {SEEDS}",
-    "linear": "sentences learned on drawn defects, without the channels' deviations",
-    "learnt": "sentences learned on drawn defects",
+    "linear": "sentences learned on synthetic defects, without the channels' deviations",
+    "learnt": "sentences learned on synthetic defects",
     "shared": "and patches that look alike share their heat (R2)",
     "closer": "and suspicious places are enlarged and predicted again (R1): the whole teacher",
     "guide": "the guide of the row below, trained for as long",
     "spt": "the tuned SAM, prompted by the guide",
-    **{f"{n} parts": f"the whole teacher, trained on {n} sound parts" for n in FEW},
+    **{f"{n} parts": f"the whole teacher, trained on {n} sound parts" for n in PART_COUNTS},
 }
 
 
 class RefinedTeacher:
-    """A teacher as a model to be measured: its refined map of full images, the score of its first pass."""
+    """A teacher as a model to measure: its heatmap is refined on full images, its score is that of its first pass."""
 
     size = FULL
 
@@ -70,30 +70,30 @@ class RefinedTeacher:
         return BatchPrediction(scores.numpy(), self.teacher.predict(images).heatmap_B1HW[:, 0].numpy())
 
 
-def with_switches(teacher: clip_ada.ClipAdaTeacher, **changes: Any) -> clip_ada.ClipAdaTeacher:
-    """The same teacher, its weights shared, with other switches."""
+def with_settings(teacher: clip_ada.ClipAdaTeacher, **changes: Any) -> clip_ada.ClipAdaTeacher:
+    """Copy a teacher with other settings; the copy shares its weights."""
     other = clip_ada.ClipAdaTeacher.__new__(clip_ada.ClipAdaTeacher)
     other.__dict__ = dict(teacher.__dict__)
     other.settings = replace(teacher.settings, **changes)
     return other
 
 
-def measured(teacher: Teacher, data: DataSet) -> dict[str, Any]:
-    found = measures_to_json(
+def measure_teacher(teacher: Teacher, data: DataSet) -> dict[str, Any]:
+    metrics = measures_to_json(
         measure(predict_samples(RefinedTeacher(teacher), data.select(Split.TEST), View(size=FULL)))
     )
-    return {name: found["mean"][name] for name in COLUMNS}
+    return {name: metrics["mean"][name] for name in COLUMNS}
 
 
-def averaged(teacher: clip_ada.ClipAdaTeacher, data: DataSet) -> dict[str, Any]:
-    """Mean over draws of random sentences: a single draw may point anywhere."""
-    draws, random = [], with_switches(teacher, closer=False, affinity_steps=0)
+def measure_random_sentences(teacher: clip_ada.ClipAdaTeacher, data: DataSet) -> dict[str, Any]:
+    """Average over several samples of random sentences, since a single one may point anywhere."""
+    samples, random = [], with_settings(teacher, closer=False, affinity_steps=0)
     for seed in range(SEEDS):
         assert random.prompts is not None
         random.prompts.begin(seed)
         random.fold()
-        draws.append(measured(random, data))
-    return {name: float(np.mean([draw[name] for draw in draws])) for name in COLUMNS}
+        samples.append(measure_teacher(random, data))
+    return {name: float(np.mean([sample[name] for sample in samples])) for name in COLUMNS}
 
 
 def as_clip(teacher: Teacher) -> clip_ada.ClipAdaTeacher:
@@ -101,8 +101,10 @@ def as_clip(teacher: Teacher) -> clip_ada.ClipAdaTeacher:
     return teacher
 
 
-def trained(model: str, changes: list[str], data: DataSet, folder: Path, progress: Progress) -> tuple[Job, Teacher]:
-    recipe = resolved(load_recipe(model, changes))
+def train_teacher(
+    model: str, changes: list[str], data: DataSet, folder: Path, progress: Progress
+) -> tuple[Job, Teacher]:
+    recipe = resolve_recipe(load_recipe(model, changes))
     job = Job(recipe=recipe, data=data, folder=RunFolder(folder), hardware=Hardware(), progress=progress)
     torch.manual_seed(recipe.fit.seed)
     teacher = build_teacher(recipe)
@@ -111,40 +113,42 @@ def trained(model: str, changes: list[str], data: DataSet, folder: Path, progres
     return job, teacher
 
 
-def clip_figures(data: DataSet, folder: Path, progress: Progress) -> dict[str, Any]:
-    figures: dict[str, Any] = {}
-    linear = trained("clip_ada_local", ["teacher.deviations=false"], data, folder / "linear", progress)[1]
-    figures["linear"] = measured(with_switches(as_clip(linear), closer=False, affinity_steps=0), data)
-    figures["no image"] = averaged(as_clip(build_teacher(resolved(load_recipe("clip_ada_local")))), data)
-    figures["plain"] = averaged(
-        as_clip(trained("clip_ada_local", ["teach.epochs=0"], data, folder / "plain", progress)[1]), data
+def measure_clip(data: DataSet, folder: Path, progress: Progress) -> dict[str, Any]:
+    metrics: dict[str, Any] = {}
+    linear = train_teacher("clip_ada_local", ["teacher.deviations=false"], data, folder / "linear", progress)[1]
+    metrics["linear"] = measure_teacher(with_settings(as_clip(linear), closer=False, affinity_steps=0), data)
+    metrics["no image"] = measure_random_sentences(
+        as_clip(build_teacher(resolve_recipe(load_recipe("clip_ada_local")))), data
     )
-    teacher = as_clip(trained("clip_ada_local", [], data, folder / "whole", progress)[1])
-    figures["learnt"] = measured(with_switches(teacher, closer=False, affinity_steps=0), data)
-    figures["shared"] = measured(with_switches(teacher, closer=False), data)
-    figures["closer"] = measured(with_switches(teacher, closer=True), data)
-    for parts in FEW:
-        # As many samples as of sixteen parts in 32 variants: fewer parts are shown more often.
+    metrics["plain"] = measure_random_sentences(
+        as_clip(train_teacher("clip_ada_local", ["teach.epochs=0"], data, folder / "plain", progress)[1]), data
+    )
+    teacher = as_clip(train_teacher("clip_ada_local", [], data, folder / "whole", progress)[1])
+    metrics["learnt"] = measure_teacher(with_settings(teacher, closer=False, affinity_steps=0), data)
+    metrics["shared"] = measure_teacher(with_settings(teacher, closer=False), data)
+    metrics["closer"] = measure_teacher(with_settings(teacher, closer=True), data)
+    for parts in PART_COUNTS:
+        # 512 samples each time, so fewer parts are repeated more often.
         changes = [f"teach.parts={parts}", f"teach.variants={512 // parts}"]
-        figures[f"{parts} parts"] = measured(
-            trained("clip_ada_local", changes, data, folder / f"{parts}", progress)[1], data
+        metrics[f"{parts} parts"] = measure_teacher(
+            train_teacher("clip_ada_local", changes, data, folder / f"{parts}", progress)[1], data
         )
-    return figures
+    return metrics
 
 
-def spt_figures(data: DataSet, folder: Path, progress: Progress) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Metrics of guide and SAM, and figures of SAM's masks on drawn defects and sound parts."""
-    job, teacher = trained("sam_spt_tiny", [], data, folder / "spt", progress)
+def measure_spt(data: DataSet, folder: Path, progress: Progress) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Metrics of guide and SAM, and metrics of SAM's masks on synthetic defects and sound parts."""
+    job, teacher = train_teacher("sam_spt_tiny", [], data, folder / "spt", progress)
     assert isinstance(teacher, sam_spt.SamSptTeacher)
-    drawn = validate_teacher(job, teacher, variants=VARIANTS)
+    mask_metrics = validate_teacher(job, teacher, variants=VARIANTS)
     sound = [read_image(s.image) for s in data.select(Split.TEST) if not s.defective]
-    asked, accepted = [], []
+    is_prompted, has_mask = [], []
     for image in sound:
         tokens_BChw = teacher.guide.predict([image]).tokens_BChw
-        asked.append(bool((teacher.guide.heat(tokens_BChw) > teacher.guide.suspicious).any()))
-        accepted.append(bool(teacher.accepted_masks(image, tokens_BChw[0])))
-    drawn |= {"asked_on_sound": float(np.mean(asked)), "drawn_on_sound": float(np.mean(accepted))}
-    return {"guide": measured(teacher.guide, data), "spt": measured(teacher, data)}, drawn
+        is_prompted.append(bool((teacher.guide.heat(tokens_BChw) > teacher.guide.region_threshold).any()))
+        has_mask.append(bool(teacher.accepted_masks(image, tokens_BChw[0])))
+    mask_metrics |= {"asked_on_sound": float(np.mean(is_prompted)), "drawn_on_sound": float(np.mean(has_mask))}
+    return {"guide": measure_teacher(teacher.guide, data), "spt": measure_teacher(teacher, data)}, mask_metrics
 
 
 def page(content: Content) -> str:
@@ -171,13 +175,13 @@ def page(content: Content) -> str:
     lines.append(_commits("clip", results))
     lines += ["", "## Self-perception tuning", "", "| | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
     for key, about in {
-        "draft_iou": "drawn defects: IoU of the draft",
+        "draft_iou": "synthetic defects: IoU of the draft",
         "final_iou": "of the final mask",
         "draft_boundary_iou": "boundary IoU of the draft",
         "final_boundary_iou": "of the final mask",
         "boxed_draft_iou": "prompted with box and points alone, as published: IoU of the draft",
         "boxed_final_iou": "of the final mask",
-        "found_masks": "share of drawn defects with an accepted mask",
+        "found_masks": "share of synthetic defects with an accepted mask",
         "false_masks": "share of boxes on untouched parts with an accepted mask",
         "asked_on_sound": "share of real sound test parts on which SAM is prompted at all",
         "drawn_on_sound": "share of real sound test parts with an accepted mask",
@@ -193,14 +197,14 @@ def _commits(teacher: str, results: dict[str, dict[str, Any]]) -> str:
     return f"{about} " + " | ".join(results[name].get(f"{teacher}_commit", "–") for name in results) + " |"
 
 
-def _gain(figures: dict[str, dict[str, float]], before: str, after: str) -> str:
-    if before not in figures or after not in figures:
+def _gain(metrics: dict[str, dict[str, float]], before: str, after: str) -> str:
+    if before not in metrics or after not in metrics:
         return "–"
-    return " / ".join(f"{figures[after][column] - figures[before][column]:+.3f}" for column in COLUMNS)
+    return " / ".join(f"{metrics[after][column] - metrics[before][column]:+.3f}" for column in COLUMNS)
 
 
-def _cell(figures: dict[str, float] | None) -> str:
-    return "–" if figures is None else " / ".join(f"{figures[column]:.3f}" for column in COLUMNS)
+def _cell(metrics: dict[str, float] | None) -> str:
+    return "–" if metrics is None else " / ".join(f"{metrics[column]:.3f}" for column in COLUMNS)
 
 
 def main() -> None:
@@ -216,14 +220,14 @@ def main() -> None:
             data, folder = load([name], "clip_ada_local"), arguments.out / name
             category = results.setdefault(name, {"figures": {}, "spt": {}})
             if arguments.teacher != "spt":
-                category["figures"] |= clip_figures(data, folder, progress)
+                category["figures"] |= measure_clip(data, folder, progress)
                 category["clip_commit"] = commit
             if arguments.teacher != "clip":
-                rows, category["spt"] = spt_figures(data, folder, progress)
+                rows, category["spt"] = measure_spt(data, folder, progress)
                 category["figures"] |= rows
                 category["spt_commit"] = commit
-            kept = {name: results[name] for name in SETS if name in results}
-            publish("teachers", {"environment": environment("cpu"), "categories": kept}, page)
+            ordered = {name: results[name] for name in SETS if name in results}
+            publish("teachers", {"environment": environment("cpu"), "categories": ordered}, page)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
     INSPECT_KD_REAL_DATA=… INSPECT_KD_WEIGHTS=… python -m benchmarks.unlabelled [--seeds 0 1 2] [--only ARM …]
 
-As in labelling.py half of the test parts, sound and defective, stand for the line; the student is measured on the other half. The
-teachers predict on the line's parts beside the drawn ones; their labels are not used. Finished arms are not measured again.
+As in labelling.py, half of the test parts, sound and defective, represent the line; the student is measured on the other half. The
+teachers also predict on the line's parts, whose labels are not used. Finished arms are not measured again.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.distillation import TEACHERS, finished, table
-from benchmarks.labelling import about_halves, halves
+from benchmarks.distillation import TEACHERS, read_results, table
+from benchmarks.labelling import describe_split, split_test_parts
 from benchmarks.real_data import SETS, load
 from benchmarks.results import ROOT, Content, publish
 from inspect_kd.bench import ablate
@@ -27,8 +27,8 @@ MODEL = "omni_ad"
 ARMS = ("fit", "all teachers", "unlabelled")
 
 
-def as_folder(line: Sequence[Sample], folder: Path) -> Path:
-    """Copy the images under numbers, so that no file name gives a label away; links out of a folder would be refused."""
+def copy_to_folder(line: Sequence[Sample], folder: Path) -> Path:
+    """Copy the images and name them by numbers, so that no name reveals a label; links to other folders would be refused."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, sample in enumerate(line):
         shutil.copyfile(sample.image, folder / f"{number:04d}{sample.image.suffix}")
@@ -44,26 +44,26 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "unlabelled")
     arguments = parser.parse_args()
-    every = load(list(SETS), MODEL)
-    line, measured = halves(every)
-    data = replace(every, samples=[s for s in every.samples if s.split is not Split.TEST] + measured)
-    folder = as_folder(line, arguments.out.resolve() / "line")
-    every_arm = arms(arguments.teachers, str(folder))
-    chosen = [arm for arm in every_arm if arm.name in arguments.only]
+    all_data = load(list(SETS), MODEL)
+    line, measured = split_test_parts(all_data)
+    data = replace(all_data, samples=[s for s in all_data.samples if s.split is not Split.TEST] + measured)
+    folder = copy_to_folder(line, arguments.out.resolve() / "line")
+    all_arms = arms(arguments.teachers, str(folder))
+    chosen = [arm for arm in all_arms if arm.name in arguments.only]
     with show_progress() as progress:
         ablate.ablate(MODEL, data, chosen, arguments.seeds, arguments.out, progress)
-    results = {arm.name: finished(arguments.out, arm) for arm in every_arm}
+    results = {arm.name: read_results(arguments.out, arm) for arm in all_arms}
     counts = {"line": len(line), "measured": len(measured)}
     publish("unlabelled", {"environment": environment("cpu"), **counts, "arms": results}, page)
 
 
 def arms(teachers: Sequence[str], line: str) -> list[ablate.Arm]:
-    return [arm for arm in ablate.arms(teachers, line) if arm.name in ARMS]
+    return [arm for arm in ablate.list_arms(teachers, line) if arm.name in ARMS]
 
 
 def page(content: Content) -> str:
     text = table(arms(TEACHERS, "line"), content, "unlabelled", "What parts from the line add")
-    return f"{text}\n{about_halves(content)} measured the student.\n"
+    return f"{text}\n{describe_split(content)} measured the student.\n"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Write every page of docs/results anew from its JSON, without measuring anything. `make docs` runs it.
+"""Write every page of docs/results again from its JSON, without measuring. `make docs` runs it.
 
     python -m benchmarks.write_pages [--check]
 
@@ -31,9 +31,9 @@ PAGES = {
     "teachers": "teachers",
     "unlabelled": "unlabelled",
 }
-"""Page → the program in this folder that measures its figures and has the function `page`."""
-FIGURES_OF = {"aims": "bench"}
-"""Pages that are made of another page's JSON."""
+"""Page → the program in this folder that measures its results and has the function `page`."""
+JSON_OF = {"aims": "bench"}
+"""Pages that are written from another page's JSON."""
 
 
 def main() -> int:
@@ -43,15 +43,15 @@ def main() -> int:
     texts = {file: text for name in PAGES for file, text in files_of(name).items()}
     stale = {file: text for file, text in texts.items() if (RESULTS / file).read_text(encoding="utf-8") != text}
     for file, text in stale.items():
-        print(f"docs/results/{file}: {'not current' if check else 'written anew'}")
+        print(f"docs/results/{file}: {'not current' if check else 'written'}")
         if not check:
             (RESULTS / file).write_text(text, encoding="utf-8")
     return int(check and bool(stale))
 
 
 def files_of(name: str) -> dict[str, str]:
-    """Name of each file of a page → its text, made of the JSON alone."""
-    module, content = import_module(f"benchmarks.{PAGES[name]}"), load_results(FIGURES_OF.get(name, name))
+    """Return the text of each file of a page, written from its JSON."""
+    module, content = import_module(f"benchmarks.{PAGES[name]}"), load_results(JSON_OF.get(name, name))
     files = {f"{name}.md": str(module.page(content))}
     return files | {"bench.html": str(module.html_page(content))} if name == "bench" else files
 

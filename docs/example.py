@@ -1,8 +1,8 @@
 # %% [markdown]
 # # From a folder of photographs to an inspector
 #
-# Train on photographs of good parts, look at the figures, export for the line, inspect one part. The parts here are drawn by a
-# program, so that nothing has to be downloaded; `data` may be any folder of your own.
+# Train on photographs of sound parts, read the metrics, export for the line, inspect one part. The parts here are drawn by a
+# program, so that nothing has to be downloaded; `data` may be any folder with your images.
 
 # %%
 from pathlib import Path
@@ -15,8 +15,8 @@ work = Path(mkdtemp(prefix="inspect-kd-example-"))
 data = draw_sample(work / "parts", seed=0, size=64, train=10, test_good=3, per_kind=1)
 
 # %% [markdown]
-# Train. `embedded` is the small model whose encoder comes with the package; leave `model` out for the default. The few steps here
-# keep the example short: a real training leaves `settings` out, too.
+# Train. `embedded` is the small model whose encoder comes with the package; leave out `model` for the default. The few steps here
+# keep the example short: leave out `settings` for a real training.
 
 # %%
 few_steps = {"data.size": 64, "fit.steps": 20, "distill.supervise.steps": 20, "distill.variants": 2}
@@ -39,7 +39,7 @@ artifact = run.export("onnx", output=work / "line" / "part.onnx")
 print(artifact)
 
 # %% [markdown]
-# Inspect, with nothing but ONNX Runtime and the file.
+# Inspect. This needs only ONNX Runtime and the file.
 
 # %%
 inspector = inspect_kd.Inspector(artifact)
@@ -47,7 +47,7 @@ inspection = inspector(next(data.glob("*/test/*/*.png")))
 print(inspection.decision, round(inspection.score, 3), len(inspection.regions), inspection.heatmap.shape)
 
 # %% [markdown]
-# A run is opened again by its folder.
+# Open a run again by its folder.
 
 # %%
 print(inspect_kd.open_run(run.path).recipe.name)

@@ -1,6 +1,6 @@
-"""Write the README's tables of figures from docs/results/*.json, between its two markers.
+"""Write the README's tables of metrics from docs/results/*.json, between its two markers.
 
-`make docs` runs it; with `--check` it compares instead and exits with 1 where README.md is not current.
+`make docs` runs it; with `--check` it only compares, and exits with 1 if README.md is not current.
 """
 
 from __future__ import annotations
@@ -24,35 +24,35 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="compare, and write nothing")
     before = README.read_text(encoding="utf-8")
-    after = replaced(before)
+    after = replace_tables(before)
     if parser.parse_args().check:
         return int(before != after)
     README.write_text(after, encoding="utf-8")
     return 0
 
 
-def replaced(text: str) -> str:
-    """A README's text with the present figures between the markers."""
+def replace_tables(text: str) -> str:
+    """Return a README's text with current tables between the markers."""
     head, _, rest = text.partition(BEGIN)
     _, end, tail = rest.partition(END)
     if not end:
         raise SystemExit(f"README.md: the markers are missing:\n{BEGIN}\n{END}")
-    return "\n".join([head + BEGIN, *figures(), END + tail])
+    return "\n".join([head + BEGIN, *write_tables(), END + tail])
 
 
-def figures() -> list[str]:
-    parts, compared = load("real_data_omni_ad"), load("bench")
-    categories = [name for name in parts["runs"]["unified"]["metrics"] if name != "mean"]
+def write_tables() -> list[str]:
+    real_parts, comparison = load("real_data_omni_ad"), load("bench")
+    categories = [name for name in real_parts["runs"]["unified"]["metrics"] if name != "mean"]
     return [
         f"One `omni_ad` student for {', '.join(categories)}, trained without any real defect ([all metrics]"
-        f"(docs/results/real_data_omni_ad.md), {day(parts)}):",
+        f"(docs/results/real_data_omni_ad.md), {day_of(real_parts)}):",
         "",
-        *on_real_parts(parts["runs"]["unified"]),
+        *real_parts_table(real_parts["runs"]["unified"]),
         "",
         "The same parts beside other methods, means over the three categories; time of one image on one CPU thread, from pixels to "
-        f"heatmap and score ([each category, remarks](docs/results/bench.md), {day(compared)}):",
+        f"heatmap and score ([each category, remarks](docs/results/bench.md), {day_of(comparison)}):",
         "",
-        *beside_others(compared["results"]["unified"], compared["costs"]),
+        *comparison_table(comparison["results"]["unified"], comparison["costs"]),
     ]
 
 
@@ -61,11 +61,11 @@ def load(name: str) -> dict[str, Any]:
     return content
 
 
-def day(content: dict[str, Any]) -> str:
+def day_of(content: dict[str, Any]) -> str:
     return str(content["environment"]["started"][:10])
 
 
-def on_real_parts(run: dict[str, Any]) -> list[str]:
+def real_parts_table(run: dict[str, Any]) -> list[str]:
     rows = []
     for category, metrics in run["metrics"].items():
         row = [category, *(f"{metrics[name]:.3f}" for name in METRICS)]
@@ -80,8 +80,8 @@ def on_real_parts(run: dict[str, Any]) -> list[str]:
     return table(["category", *METRICS.values(), "sound parts called NG", "defective parts called OK"], rows)
 
 
-def beside_others(results: dict[str, Any], costs: dict[str, Any]) -> list[str]:
-    """The best image AUROC first; models that could not be measured are on the page, not here."""
+def comparison_table(results: dict[str, Any], costs: dict[str, Any]) -> list[str]:
+    """List the measured models, best image AUROC first; the results page also lists those that could not be measured."""
     measured = {key: result for key, result in results.items() if result.get("metrics")}
     rows = []
     for key in sorted(measured, key=lambda key: -measured[key]["metrics"]["mean"]["image_auroc"]):

@@ -7,15 +7,15 @@ import re
 from pathlib import Path
 
 SCRIPT = Path(__file__).with_name("example.py")
-PAGE = SCRIPT.with_suffix(".ipynb")
+NOTEBOOK = SCRIPT.with_suffix(".ipynb")
 
 
 def page() -> str:
-    """The notebook as JSON: one cell for each cell of the script, without outputs."""
-    parts = re.split(r"^# %%(.*)\n", SCRIPT.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    """Return the notebook as JSON: one cell for each cell of the script, without outputs."""
+    pieces = re.split(r"^# %%(.*)\n", SCRIPT.read_text(encoding="utf-8"), flags=re.MULTILINE)
     cells = [
         cell(kind, text.strip("\n"), number)
-        for number, (kind, text) in enumerate(zip(parts[1::2], parts[2::2], strict=True))
+        for number, (kind, text) in enumerate(zip(pieces[1::2], pieces[2::2], strict=True))
     ]
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     content = {"cells": cells, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
@@ -23,12 +23,12 @@ def page() -> str:
 
 
 def cell(kind: str, text: str, number: int) -> dict[str, object]:
-    about: dict[str, object] = {"id": f"cell-{number}", "metadata": {}}
+    header: dict[str, object] = {"id": f"cell-{number}", "metadata": {}}
     if "markdown" in kind:
         text = "\n".join(line.removeprefix("#").removeprefix(" ") for line in text.splitlines())
-        return about | {"cell_type": "markdown", "source": text}
-    return about | {"cell_type": "code", "source": text, "execution_count": None, "outputs": []}
+        return header | {"cell_type": "markdown", "source": text}
+    return header | {"cell_type": "code", "source": text, "execution_count": None, "outputs": []}
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
+    NOTEBOOK.write_text(page(), encoding="utf-8")

@@ -1,6 +1,6 @@
-"""Write docs/recipes.md: each key of a recipe with its default, what it may be, and the docstring of its field.
+"""Write docs/recipes.md: each key of a recipe with its default, its allowed values and its field's docstring.
 
-`make docs` runs it; with `--check` it compares instead and exits with 1 where the page is not current.
+`make docs` runs it; with `--check` it only compares, and exits with 1 if the page is not current.
 """
 
 from __future__ import annotations
@@ -49,22 +49,22 @@ def main() -> int:
 
 
 def page() -> str:
-    parts = [HEAD, "## The recipe", "", *table(config.Recipe, leave_out=SECTIONS)]
+    lines = [HEAD, "## The recipe", "", *table(config.Recipe, leave_out=SECTIONS)]
     for section in SECTIONS:
         model = config.Recipe.model_fields[section].annotation
         assert isinstance(model, type)
-        parts += ["", f"## `{section}`", "", str(inspect.getdoc(model)), "", *table(model)]
+        lines += ["", f"## `{section}`", "", str(inspect.getdoc(model)), "", *table(model)]
         if section == "distill":
             stage = config.StageConfig
-            parts += ["", "Each stage (`align`, `supervise`, `refine`) has:", "", *table(stage)]
+            lines += ["", "Each stage (`align`, `supervise`, `refine`) has:", "", *table(stage)]
     for kind, package in (("student", students), ("teacher", teachers)):
         for name in sorted(module.name for module in pkgutil.iter_modules(package.__path__)):
             module = registry.load(f"models.{kind}s", name)
             about = str(inspect.getdoc(module)).partition("\n\n")[0]
-            parts += ["", f"## `{kind}` with `build: {name}`", "", about, "", *table(module.Config)]
+            lines += ["", f"## `{kind}` with `build: {name}`", "", about, "", *table(module.Config)]
             for key, entry in entries_of(module.Config):
-                parts += ["", f"Each entry of `{key}`:", "", *table(entry)]
-    return "\n".join(parts) + "\n"
+                lines += ["", f"Each entry of `{key}`:", "", *table(entry)]
+    return "\n".join(lines) + "\n"
 
 
 def table(model: type[Any], leave_out: tuple[str, ...] = ()) -> list[str]:
@@ -72,13 +72,13 @@ def table(model: type[Any], leave_out: tuple[str, ...] = ()) -> list[str]:
     schema = TypeAdapter(model).json_schema()
     for name, default, about in rows(model):
         if name not in leave_out:
-            cells = (f"`{name}`", default, allowed(schema["properties"][name], schema), about)
+            cells = (f"`{name}`", default, describe_allowed(schema["properties"][name], schema), about)
             lines.append("| " + " | ".join(" ".join(cell.split()).replace("|", r"\|") for cell in cells) + " |")
     return lines
 
 
 def rows(model: type[Any]) -> Iterator[tuple[str, str, str]]:
-    """(key, default, docstring) of each field."""
+    """Yield key, default and docstring of each field."""
     if issubclass(model, BaseModel):
         for name, field in model.model_fields.items():
             yield name, default_of(field), field.description or ""
@@ -86,18 +86,18 @@ def rows(model: type[Any]) -> Iterator[tuple[str, str, str]]:
     about = docstrings(model)
     for field in fields(model):
         default = field.default if field.default_factory is MISSING else field.default_factory()
-        yield field.name, "required" if default is MISSING else shown(default), about.get(field.name, "")
+        yield field.name, "required" if default is MISSING else format_default(default), about.get(field.name, "")
 
 
 def default_of(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
     default = field.get_default(call_default_factory=True, validated_data={})
-    return "see below" if isinstance(default, BaseModel) else shown(default)
+    return "see below" if isinstance(default, BaseModel) else format_default(default)
 
 
-def shown(value: Any) -> str:
-    """A default as it is written in YAML's flow style; large ones by their number of entries."""
+def format_default(value: Any) -> str:
+    """Format a default in YAML's flow style; for a list of settings, name its number of entries."""
     text = json.dumps(TypeAdapter(type(value)).dump_python(value, mode="json"), ensure_ascii=False)
     if isinstance(value, tuple) and any(is_dataclass(entry) for entry in value):
         return f"{len(value)} entries"
@@ -105,8 +105,8 @@ def shown(value: Any) -> str:
 
 
 def docstrings(model: type[Any]) -> dict[str, str]:
-    """The strings below a dataclass's fields, those of its bases included."""
-    found: dict[str, str] = {}
+    """Return the docstrings below a dataclass's fields and its bases' fields."""
+    texts: dict[str, str] = {}
     for cls in reversed(model.__mro__):
         if not is_dataclass(cls):
             continue
@@ -115,46 +115,46 @@ def docstrings(model: type[Any]) -> dict[str, str]:
         for before, node in zip(tree.body, tree.body[1:], strict=False):
             is_text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
             if is_text and isinstance(before, ast.AnnAssign) and isinstance(before.target, ast.Name):
-                found[before.target.id] = inspect.cleandoc(str(node.value.value))
-    return found
+                texts[before.target.id] = inspect.cleandoc(str(node.value.value))
+    return texts
 
 
 def entries_of(model: type[Any]) -> Iterator[tuple[str, type[Any]]]:
-    """Fields that hold a list of dataclasses, each with that dataclass."""
+    """Yield each field that holds a list of dataclasses, with that dataclass."""
     for name, hint in get_type_hints(model).items():
-        for part in get_args(hint):
-            if isinstance(part, type) and is_dataclass(part):
-                yield name, part
+        for argument in get_args(hint):
+            if isinstance(argument, type) and is_dataclass(argument):
+                yield name, argument
 
 
-def allowed(schema: dict[str, Any], whole: dict[str, Any]) -> str:
-    """What a field's JSON schema allows, in few words."""
-    schema = resolve(schema, whole)
+def describe_allowed(schema: dict[str, Any], root: dict[str, Any]) -> str:
+    """Describe briefly what a field's JSON schema allows."""
+    schema = resolve(schema, root)
     if "enum" in schema:
         return ", ".join(f"`{value}`" for value in schema["enum"])
     if "const" in schema:
         return f"`{schema['const']}`"
     if "anyOf" in schema:
-        return " or ".join(dict.fromkeys(allowed(part, whole) for part in schema["anyOf"]))
+        return " or ".join(dict.fromkeys(describe_allowed(option, root) for option in schema["anyOf"]))
     kind = {"null": "null", "string": "text", "object": "mapping", "boolean": "true, false"}.get(schema.get("type", ""))
     if schema.get("type") == "array":
-        return list_of(schema, whole)
+        return describe_list(schema, root)
     bounds = ", ".join(f"{sign} {schema[key]:g}" for key, sign in BOUNDS.items() if key in schema)
     kind = kind or schema.get("type", "")
     return f"{kind} {bounds}" if bounds else str(kind)
 
 
-def list_of(schema: dict[str, Any], whole: dict[str, Any]) -> str:
+def describe_list(schema: dict[str, Any], root: dict[str, Any]) -> str:
     if "prefixItems" in schema:
-        return f"{len(schema['prefixItems'])} × {allowed(schema['prefixItems'][0], whole)}"
-    items = resolve(schema.get("items", {}), whole)
-    return f"list of {'entries' if items.get('properties') else allowed(items, whole)}"
+        return f"{len(schema['prefixItems'])} × {describe_allowed(schema['prefixItems'][0], root)}"
+    items = resolve(schema.get("items", {}), root)
+    return f"list of {'entries' if items.get('properties') else describe_allowed(items, root)}"
 
 
-def resolve(schema: dict[str, Any], whole: dict[str, Any]) -> dict[str, Any]:
+def resolve(schema: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:
     reference = schema.get("$ref", "").rpartition("/")[2]
-    found: dict[str, Any] = whole["$defs"][reference] if reference else schema
-    return found
+    resolved: dict[str, Any] = root["$defs"][reference] if reference else schema
+    return resolved
 
 
 if __name__ == "__main__":

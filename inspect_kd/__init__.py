@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from inspect_kd.inspector import Inspector as Inspector
     from inspect_kd.types import Inspection as Inspection
 
-# ONNX Runtime's official packages queue usage data for an outside host as soon as they are imported, before its own call
-# could switch that off. So this is set before any module of this package imports it.
+# ONNX Runtime's official packages collect usage data for an outside host as soon as they are imported, before their own API
+# could switch that off. So this is set before any module of this package imports them.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"
 __all__ = ["Inspection", "Inspector", "Run", "__version__", "open_run", "train"]
-_HOMES = {"Inspection": "types", "Inspector": "inspector", "Run": "api", "open_run": "api", "train": "api"}
+_MODULES = {"Inspection": "types", "Inspector": "inspector", "Run": "api", "open_run": "api", "train": "api"}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(f"inspect_kd.{_HOMES[name]}"), name)
+    if name in _MODULES:
+        return getattr(import_module(f"inspect_kd.{_MODULES[name]}"), name)
     raise AttributeError(f"module 'inspect_kd' has no attribute {name!r}")

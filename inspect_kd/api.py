@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inspect_kd.errors import GateFailed, UsageError, file_named
+from inspect_kd.errors import GateFailed, UsageError, name_file_in_errors
 from inspect_kd.progress_display import show_progress
 from inspect_kd.types import Progress, Split
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from inspect_kd.training.run import RunFolder
 
 Settings = Mapping[str, Any] | Sequence[str]
-"""Changes of a recipe: `{"fit.steps": 200}`, or `["fit.steps=200"]` as on the command line."""
+"""Changes to a recipe: `{"fit.steps": 200}`, or `["fit.steps=200"]` as on the command line."""
 
 
 def train(
@@ -73,7 +73,7 @@ def open_run(path: str | Path) -> Run:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A complete training: its folder, its figures, and its model's way into artifacts."""
+    """A complete run: its folder, its metrics, and the export of its model."""
 
     path: Path
 
@@ -94,7 +94,7 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, dict[str, float | str | None]]:
-        """The seven metrics on the test parts by category, and `mean`; empty if there were no test parts."""
+        """The seven metrics on the test parts, by category and for `mean`; empty if there were no test parts."""
         metrics: dict[str, dict[str, float | str | None]] = self.manifest.get("metrics", {})
         return metrics
 
@@ -104,7 +104,7 @@ class Run:
         return self.path / "report.html"
 
     def artifact(self, deployment: str = "onnx") -> Path:
-        """Where the artifact of a deployment is, or will be after `export`."""
+        """Return the path of a deployment's artifact, which `export` writes."""
         from inspect_kd.export.deploy import load_deployment
         from inspect_kd.training.artifacts import artifact_path
         from inspect_kd.training.run import RunFolder
@@ -112,7 +112,7 @@ class Run:
         return artifact_path(RunFolder(self.path), load_deployment(deployment))
 
     def require_artifacts(self) -> None:
-        """Raise GateFailed if an artifact of the recipe was refused at the end of the training."""
+        """Raise GateFailed if an artifact of the recipe failed its verification at the end of the training."""
         from inspect_kd.training.artifacts import require_artifacts
 
         require_artifacts(self.path)
@@ -142,7 +142,7 @@ class Run:
         """Write and verify an artifact, and return its path. Raises GateFailed if it does not match the trained model."""
         artifact, conversion = self.convert(deployment, data=data, output=output, progress=progress)
         if conversion.missed:
-            raise GateFailed(no_artifact([f"{artifact.name}: {conversion.complaint()}"]))
+            raise GateFailed(describe_refused_artifacts([f"{artifact.name}: {conversion.complaint()}"]))
         return artifact
 
     def convert(
@@ -153,16 +153,16 @@ class Run:
         output: str | Path | None = None,
         progress: Progress | None = None,
     ) -> tuple[Path, Conversion]:
-        """As `export`, but return the figures of the conversion too, also those of one that failed."""
+        """Export without raising GateFailed; the Conversion says how the artifact differs and which limits it exceeds."""
         from inspect_kd.training.artifacts import export_run
 
-        to = None if output is None else Path(output)
-        with _displayed(progress) as shown, file_named(to or self.path):
-            return export_run(self.path, deployment, data=str(data) if data else None, output=to, progress=shown)
+        target = None if output is None else Path(output)
+        with _display_unless(progress) as display, name_file_in_errors(target or self.path):
+            return export_run(self.path, deployment, data=str(data) if data else None, output=target, progress=display)
 
 
-def no_artifact(complaints: Sequence[str]) -> str:
-    """The message about artifacts that failed their proof."""
+def describe_refused_artifacts(complaints: Sequence[str]) -> str:
+    """The message about artifacts that failed their verification."""
     return (
         f"the predictions differ from the student's, no artifact was written: {' | '.join(complaints)}. "
         "The *.conversion.html in the artifact's folder has the details"
@@ -170,7 +170,7 @@ def no_artifact(complaints: Sequence[str]) -> str:
 
 
 def choose_model() -> str:
-    """The name of the default recipe; where its encoder has no weights, of the one that needs no download."""
+    """Return the default recipe's name, or that of the fallback, which needs no download, if weights are missing."""
     from inspect_kd.config import default_recipe
     from inspect_kd.models.encoders import weights_available
 
@@ -187,7 +187,7 @@ def plan_training(
     labelled: str | Path | None = None,
     start: str | Path | None = None,
 ) -> tuple[Recipe, DataSet]:
-    """Resolve the recipe with its changes, and open the data set split as the recipe says."""
+    """Resolve the recipe with its changes, and open the data set with the recipe's splits."""
     from inspect_kd.config import load_recipe
     from inspect_kd.datasets import open_for_recipe
     from inspect_kd.training.presets import distillation_changes
@@ -202,13 +202,13 @@ def plan_training(
 
 
 def choose_run_folder(out: Path, name: str, *, resume: bool) -> RunFolder:
-    """The folder to train into; every process of a multi-device training gets the one that the first has chosen."""
-    from inspect_kd.training.run import SHARED_FOLDER, RunFolder, choose_folder, is_helper_process
+    """Choose the folder to train into; in a multi-device training rank 0 chooses it for all processes."""
+    from inspect_kd.training.run import RUN_FOLDER_VARIABLE, RunFolder, choose_folder, is_started_by_rank_zero
 
-    if is_helper_process():
-        return RunFolder(Path(os.environ[SHARED_FOLDER]))
+    if is_started_by_rank_zero():
+        return RunFolder(Path(os.environ[RUN_FOLDER_VARIABLE]))
     folder = choose_folder(out, name, resume=resume)
-    os.environ[SHARED_FOLDER] = str(folder.path)
+    os.environ[RUN_FOLDER_VARIABLE] = str(folder.path)
     return folder
 
 
@@ -221,15 +221,15 @@ def run_training(
     hardware: Hardware | None = None,
     progress: Progress | None = None,
 ) -> Run:
-    """Train into a folder; the run is complete, with or without its artifacts (`Run.require_artifacts`)."""
+    """Train into a folder. The run is complete even if artifacts were refused (`Run.require_artifacts`)."""
     from inspect_kd.training import pipeline
     from inspect_kd.training.hardware import Hardware
     from inspect_kd.training.job import Job
-    from inspect_kd.training.run import is_helper_process
+    from inspect_kd.training.run import is_started_by_rank_zero
 
-    with _displayed(progress, quiet=is_helper_process()) as shown, file_named(folder.path):
-        shown.note(summarise(data))
-        job = Job(recipe=recipe, data=data, folder=folder, hardware=hardware or Hardware(), progress=shown)
+    with _display_unless(progress, quiet=is_started_by_rank_zero()) as display, name_file_in_errors(folder.path):
+        display.note(summarise(data))
+        job = Job(recipe=recipe, data=data, folder=folder, hardware=hardware or Hardware(), progress=display)
         pipeline.train(job, resume=resume)
     return Run(folder.path)
 
@@ -238,24 +238,25 @@ def evaluate_artifact(inspector: Inspector, data: DataSet, *, progress: Progress
     """Measure an open artifact on the test parts of a data set."""
     from inspect_kd.evaluate import evaluate
 
-    with _displayed(progress) as shown:
+    with _display_unless(progress) as display:
         return evaluate(
             inspector,
             data.select(Split.TEST),
             inspector.card.calibration,
-            shown,
+            display,
             view=inspector.view,
             bits=inspector.card.bits,
         )
 
 
 def summarise(data: DataSet) -> str:
-    """A data set in one line."""
+    """Describe a data set in one line."""
     counts = ", ".join(f"{len(data.select(split))} {split}" for split in Split)
     defects = sum(sample.defective for sample in data.samples)
     categories = f"{len(data.categories)} categor{'y' if len(data.categories) == 1 else 'ies'}"
     return f"{data.name} ({data.layout}): {categories} ({', '.join(data.categories)}); {counts}; {defects} defective"
 
 
-def _displayed(progress: Progress | None, *, quiet: bool = False) -> AbstractContextManager[Progress]:
+def _display_unless(progress: Progress | None, *, quiet: bool = False) -> AbstractContextManager[Progress]:
+    """Use the caller's progress; without one, show it on the terminal."""
     return show_progress(quiet=quiet) if progress is None else nullcontext(progress)

@@ -1,7 +1,7 @@
 """Write a file whole or not at all: readers see the former content or the new one, and a failed write leaves nothing behind.
 
 The content goes into a partial file beside the target, which is then renamed. Its name is random, and it is opened once,
-with O_EXCL and O_NOFOLLOW: no link is written through, neither one planted beforehand nor one that replaces the file meanwhile.
+with O_EXCL and O_NOFOLLOW: it never writes through a link, planted beforehand or put in the file's place meanwhile.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from inspect_kd.errors import file_named
+from inspect_kd.errors import name_file_in_errors
 
 SUFFIX = ".partial"
 PARTIAL_NAME = re.compile(r"\..+\.[0-9a-f]{16}\.partial", re.DOTALL)
-"""Name of this program's partial files; other programs use the same suffix."""
-ABANDONED = 3600
-"""Seconds after which a partial file counts as left behind by a killed process."""
-NAME_LENGTH = 50
+"""Names of this program's partial files; the suffix alone would also match other programs' files."""
+ABANDONED_AFTER_S = 3600
+"""Age at which a partial file counts as left behind by a killed process."""
+MAX_NAME_LENGTH = 50
 """Characters of the target's name in its partial file's name, so that it stays below a file system's 255 bytes."""
 
 
 def write_text(path: Path, text: str, *, mode: int = 0o666) -> None:
-    """Write a text as UTF-8, with its line ends unchanged.
+    """Write a text as UTF-8, with unchanged line ends.
 
     File names that are not UTF-8 are written escaped; JSON readers turn that escape back into the same name.
     """
@@ -35,7 +35,7 @@ def write_text(path: Path, text: str, *, mode: int = 0o666) -> None:
 
 
 def write_bytes(path: Path, content: bytes, *, mode: int = 0o666, durable: bool = True) -> None:
-    """Write bytes. `mode`: permissions before the umask; `durable=False` skips the fsync, for files that can be made again."""
+    """Write bytes. `mode`: permissions before the umask; `durable=False` skips the fsync, for files that can be rebuilt."""
     with partial_file(path, mode=mode, durable=durable) as partial:
         partial.write(content)
 
@@ -43,10 +43,10 @@ def write_bytes(path: Path, content: bytes, *, mode: int = 0o666, durable: bool 
 @contextlib.contextmanager
 def partial_file(path: Path, *, mode: int = 0o666, durable: bool = True) -> Iterator[BinaryIO]:
     """Create an empty file beside `path`, open for writing; it replaces `path` at the end of the block."""
-    partial = path.with_name(f".{path.name[:NAME_LENGTH]}.{secrets.token_hex(8)}{SUFFIX}")
+    partial = path.with_name(f".{path.name[:MAX_NAME_LENGTH]}.{secrets.token_hex(8)}{SUFFIX}")
     handle = _create(partial, mode)
     try:
-        with file_named(path):
+        with name_file_in_errors(path):
             with os.fdopen(handle, "wb") as file:
                 yield file
                 file.flush()
@@ -60,7 +60,7 @@ def partial_file(path: Path, *, mode: int = 0o666, durable: bool = True) -> Iter
 
 def move_into_place(file: Path, path: Path) -> None:
     """Replace `path` by a finished file of the same file system, once its content is on the disk."""
-    with file_named(path):
+    with name_file_in_errors(path):
         _flush(file)
         file.replace(path)
 
@@ -69,7 +69,7 @@ def write_new(path: Path, content: bytes, *, mode: int = 0o666) -> None:
     """Write a file that must not exist yet (FileExistsError); a failed write removes it, so that it can be tried again."""
     handle = _create(path, mode)
     try:
-        with file_named(path), os.fdopen(handle, "wb") as file:
+        with name_file_in_errors(path), os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -83,14 +83,14 @@ def remove_abandoned(folder: Path) -> None:
     for partial in folder.glob(f"*{SUFFIX}"):
         # Another process may be cleaning up as well, and a folder of that name cannot be unlinked.
         with contextlib.suppress(OSError):
-            if PARTIAL_NAME.fullmatch(partial.name) and time.time() - partial.lstat().st_mtime > ABANDONED:
+            if PARTIAL_NAME.fullmatch(partial.name) and time.time() - partial.lstat().st_mtime > ABANDONED_AFTER_S:
                 partial.unlink()
 
 
 def _create(path: Path, mode: int) -> int:
     # O_NOFOLLOW and O_BINARY each exist on some systems only.
-    extra = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | extra, mode)
+    flags = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | flags, mode)
 
 
 def _flush(path: Path) -> None:

@@ -1,9 +1,9 @@
-"""Calibrate thresholds with a promised false-reject rate: split-conformal limits from held-out sound parts.
+"""Calibrate thresholds with a promised false-reject rate: split-conformal thresholds from held-out sound parts.
 
 With n sound parts that the optimiser never saw, the ceil((n+1)(1-a))-th smallest score is exceeded by a new sound part from
-the same line with probability at most a, whatever the scores' distribution. Unusual here: where n is too small for the
-requested rate, the rate that n does allow is reported. And limits are rounded up by the difference that two runtimes may have:
-where many sound parts share one score, that score is the limit, and the same score rounded up elsewhere must not exceed it.
+the same line with probability at most a, for any distribution of the scores. Unusual here: where n is too small for the
+requested rate, the lowest rate that n allows is reported. And thresholds are raised by the difference that two runtimes may have:
+where many sound parts share one score, that score is the threshold, and another runtime's slightly higher score must not exceed it.
 
 NumPy only; on the line-side path.
 """
@@ -24,22 +24,22 @@ from inspect_kd.plain_file import read_plain_file
 from inspect_kd.types import Decision, Thresholds
 
 POOLED = "*"
-"""Key for all categories together, where otherwise a category's name is used."""
-HIGHEST_POOLED = 2.0
-"""Highest pooled reject threshold that is read: it is 1.0 by construction, shifted by hundredths at most by an export."""
+"""Used instead of a category's name for all categories together."""
+MAX_POOLED_REJECT = 2.0
+"""Largest accepted pooled reject threshold: it is 1.0 by construction, and an export shifts it by hundredths at most."""
 TOLERANCE = 1e-4
-"""Accepted difference of one image's score between two runtimes, on the calibrated scale; also the limit in `export/onnx.yaml`."""
+"""Accepted difference of one image's score between two runtimes, on the calibrated scale; `export/onnx.yaml` uses the same limit."""
 MAX_BYTES = 64 << 20
-"""Largest calibration file that is read: scores of a few million parts."""
+"""Limit for a calibration file; it holds the scores of a few million parts."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Limits:
-    """Both thresholds of one category, and the rates that they promise."""
+class CategoryThresholds:
+    """Both thresholds of one category, with the requested and the promised rates of stopped sound parts."""
 
     thresholds: Thresholds
     n: int
-    """Number of held-out sound parts that they were computed from."""
+    """Number of held-out sound parts from which the thresholds were computed."""
     reject_promise: float
     """At most this share of new sound parts is NG."""
     reinspect_promise: float
@@ -52,8 +52,8 @@ class Limits:
         """True where n is too small for a requested rate."""
         return self.reject_promise > self.asked_reject or self.reinspect_promise > self.asked_reinspect
 
-    def rounded_up(self) -> Limits:
-        """Raise both thresholds by the tolerance; a higher limit never breaks the promise."""
+    def rounded_up(self) -> CategoryThresholds:
+        """Raise both thresholds by the tolerance; a higher threshold never breaks the promise."""
         low, high = self.thresholds.reinspect + TOLERANCE, self.thresholds.reject + TOLERANCE
         return replace(self, thresholds=Thresholds(reinspect=low, reject=high))
 
@@ -71,16 +71,16 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Calibration:
-    """Scale and limits that turn a student's raw distances into decisions. Its scores are on the calibrated scale."""
+    """Scale and thresholds that turn a student's raw scores into decisions."""
 
     scale: float
-    """Raw score that became 1.0: the pooled reject threshold."""
-    limits: Mapping[str, Limits]
-    """By category; `*` for all categories together."""
+    """Raw score that is 1.0 on the calibrated scale: the pooled reject threshold."""
+    limits: Mapping[str, CategoryThresholds]
+    """Thresholds by category; `*` for all categories together."""
     scores: Mapping[str, Sequence[float]] = field(default_factory=dict)
     """Calibrated scores of the held-out sound parts, by category."""
 
-    def limits_for(self, category: str | None) -> Limits:
+    def for_category(self, category: str | None) -> CategoryThresholds:
         if category is None:
             return self.limits[POOLED]
         if category not in self.limits:
@@ -97,33 +97,38 @@ class Calibration:
 
     @staticmethod
     def from_json(content: Mapping[str, Any]) -> Calibration:
-        """Read a calibration; refuse anything that could turn a defect into an OK: missing, infinite or NaN limits."""
+        """Read a calibration; refuse anything that could turn a defect into an OK: missing, infinite or NaN thresholds."""
         try:
             limits = {
-                name: Limits(**{**values, "thresholds": Thresholds(**values["thresholds"])})
+                name: CategoryThresholds(**{**values, "thresholds": Thresholds(**values["thresholds"])})
                 for name, values in content["limits"].items()
             }
             scores = {name: [float(score) for score in values] for name, values in content.get("scores", {}).items()}
             calibration = Calibration(scale=content["scale"], limits=limits, scores=scores)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise BadInput(f"the calibration is not complete ({type(error).__name__}: {error})") from error
-        for name, each in limits.items():
-            low, high = each.thresholds.reinspect, each.thresholds.reject
+        for name, category in limits.items():
+            low, high = category.thresholds.reinspect, category.thresholds.reject
             if not (_is_finite_number(low) and _is_finite_number(high) and low <= high):
                 raise BadInput(f"the calibration of '{name}' holds impossible thresholds ({low}, {high})")
-            rates = (each.reject_promise, each.reinspect_promise, each.asked_reject, each.asked_reinspect)
+            rates = (
+                category.reject_promise,
+                category.reinspect_promise,
+                category.asked_reject,
+                category.asked_reinspect,
+            )
             if not (
-                isinstance(each.n, int)
-                and each.n > 0
+                isinstance(category.n, int)
+                and category.n > 0
                 and all(_is_finite_number(rate) and 1e-9 < rate <= 1 for rate in rates)
             ):
                 raise BadInput(f"the calibration of '{name}' holds impossible rates or counts of parts")
         if POOLED not in limits or not (_is_finite_number(calibration.scale) and calibration.scale > 0):
             raise BadInput("the calibration has no pooled thresholds or no usable scale")
-        if limits[POOLED].thresholds.reject > HIGHEST_POOLED:
+        if limits[POOLED].thresholds.reject > MAX_POOLED_REJECT:
             raise BadInput(
                 f"the pooled reject threshold is {limits[POOLED].thresholds.reject:g}; this program calibrates it to 1 and reads at "
-                f"most {HIGHEST_POOLED:g}: export the artifact again"
+                f"most {MAX_POOLED_REJECT:g}: export the artifact again"
             )
         if not all(math.isfinite(score) for scores in calibration.scores.values() for score in scores):
             raise BadInput("the calibration holds scores that are not finite")
@@ -141,8 +146,8 @@ def read_calibration(path: Path) -> Calibration:
         raise BadInput(f"{path}: {error}") from error
 
 
-def conformal_limit(scores: Sequence[float], rate: float) -> tuple[float, float]:
-    """Compute the limit for a rate, and the rate that it promises: larger than requested where n is too small."""
+def conformal_threshold(scores: Sequence[float], rate: float) -> tuple[float, float]:
+    """Compute the threshold for a rate, and the rate that it promises: larger than requested where n is too small."""
     n = len(scores)
     rank = math.ceil((n + 1) * (1 - rate) - 1e-9)
     rank = min(rank, n)
@@ -154,17 +159,17 @@ def parts_needed(rate: float) -> int:
     return math.ceil(1 / rate - 1e-9) - 1
 
 
-def compute_limits(scores: Sequence[float], *, reject_rate: float, reinspect_rate: float) -> Limits:
-    """Compute both limits from one category's held-out scores."""
+def compute_thresholds(scores: Sequence[float], *, reject_rate: float, reinspect_rate: float) -> CategoryThresholds:
+    """Compute both thresholds from one category's held-out scores."""
     if len(scores) == 0 or not np.all(np.isfinite(scores)):
         raise BadInput("thresholds need at least one held-out sound part, and finite scores")
-    reinspect, reinspect_promise = conformal_limit(scores, reinspect_rate)
-    reject, reject_promise = conformal_limit(scores, reject_rate)
+    reinspect, reinspect_promise = conformal_threshold(scores, reinspect_rate)
+    reject, reject_promise = conformal_threshold(scores, reject_rate)
     if reject_promise > reject_rate:
-        # With so few parts only the largest score is a valid limit. Scores just above it are RE-INSPECT: NG begins as far
-        # above the largest score as that is above the median. A higher limit never breaks the promise.
+        # With so few parts only the largest score is a valid threshold, and it becomes that for RE-INSPECT. That for NG lies as far
+        # above the largest score as the largest lies above the median. A higher threshold never breaks the promise.
         reject += max(reject - float(np.median(scores)), 0.0)
-    return Limits(
+    return CategoryThresholds(
         thresholds=Thresholds(reinspect=min(reinspect, reject), reject=reject),
         n=len(scores),
         reject_promise=reject_promise,
@@ -175,12 +180,12 @@ def compute_limits(scores: Sequence[float], *, reject_rate: float, reinspect_rat
 
 
 def calibrate(raw: Mapping[str, Sequence[float]], *, reject_rate: float, reinspect_rate: float) -> Calibration:
-    """Compute limits per category and for all together, on the scale where the pooled reject threshold is 1.0."""
+    """Compute thresholds per category and for all together, on the scale where the pooled reject threshold is 1.0."""
     if reinspect_rate < reject_rate:
         raise BadInput(f"the re-inspect rate ({reinspect_rate}) must not be below the reject rate ({reject_rate})")
     pooled = [score for scores in raw.values() for score in scores]
-    pooled_reject = compute_limits(pooled, reject_rate=reject_rate, reinspect_rate=reinspect_rate).thresholds.reject
-    # Rounding up adds the tolerance, which brings the pooled limit to exactly 1.0.
+    pooled_reject = compute_thresholds(pooled, reject_rate=reject_rate, reinspect_rate=reinspect_rate).thresholds.reject
+    # `rounded_up` adds the tolerance, which brings the pooled threshold to exactly 1.0.
     scale = pooled_reject / (1 - TOLERANCE)
     if scale <= 0:
         raise BadInput(
@@ -193,10 +198,12 @@ def calibrate(raw: Mapping[str, Sequence[float]], *, reject_rate: float, reinspe
 def calibrate_scaled(
     scale: float, scores: Mapping[str, Sequence[float]], *, reject_rate: float, reinspect_rate: float
 ) -> Calibration:
-    """Compute limits from scores that are calibrated already, as an artifact returns them; the scale stays."""
+    """Compute thresholds from scores on the calibrated scale, such as an artifact's, and keep that scale."""
     rates = {"reject_rate": reject_rate, "reinspect_rate": reinspect_rate}
     pooled = [score for values in scores.values() for score in values]
-    limits = {name: compute_limits(values, **rates).rounded_up() for name, values in {POOLED: pooled, **scores}.items()}
+    limits = {
+        name: compute_thresholds(values, **rates).rounded_up() for name, values in {POOLED: pooled, **scores}.items()
+    }
     return Calibration(scale=scale, limits=limits, scores=scores)
 
 
@@ -209,7 +216,7 @@ def count_decisions(scores: Sequence[float], thresholds: Thresholds) -> dict[Dec
 
 
 def _is_finite_number(value: object) -> bool:
-    """False also for booleans and for whole numbers that no float can hold."""
+    """Whether it is a finite number; false for booleans and for integers that no float can hold."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return abs(value) < 1e300

@@ -1,6 +1,6 @@
 """Recipes: strict models in which an unknown key is an error that suggests the nearest known one.
 
-Builders turn recipes into plain arguments; no module of a model takes a recipe. A run stores its recipe in full.
+Builders turn recipes into plain arguments, so that models do not depend on recipes. A run stores its resolved recipe.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ MAX_YAML_BYTES, MAX_DEPTH = 2**20, 32
 PLAIN_TYPES = {"str", "int", "float", "bool", "null", "seq", "map"}
 
 
-class Strict(BaseModel):
+class StrictModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
-class Data(Strict):
-    """The images, how they are scaled, and how sound parts are split."""
+class Data(StrictModel):
+    """The images, their resizing, and the split of the sound parts."""
 
     size: int = Field(256, ge=64, le=1024, multiple_of=2)
     """Side of the model's square input: the whole image is resized to it, or a tile."""
@@ -61,7 +61,7 @@ class Data(Strict):
     """Memory for resized images, in megabytes."""
 
 
-class Fit(Strict):
+class Fit(StrictModel):
     """The fit (stage S0): the student learns to rebuild sound parts."""
 
     steps: int = Field(400, ge=1)
@@ -79,7 +79,7 @@ class Fit(Strict):
     schedule: Literal["cosine", "step"] = "cosine"
     """How the learning rate falls afterwards: along a cosine, or to a tenth after four fifths of the steps."""
     denoise: Share = 0.0
-    """Share of a batch that carries a drawn defect, which the student must rebuild as sound."""
+    """Share of a batch that carries a synthetic defect, which the student must rebuild as sound."""
     evaluate_every: int = Field(50, ge=1)
     """Steps between two measurements of the synthetic gap."""
     patience: int = Field(4, ge=1)
@@ -90,24 +90,24 @@ class Fit(Strict):
     """Seed of the training and of the split of sound parts."""
 
 
-class Teach(Strict):
-    """How a teacher is trained on sound parts and drawn defects."""
+class Teach(StrictModel):
+    """How a teacher is trained on sound parts and synthetic defects."""
 
     parts: int | None = Field(None, ge=1)
-    """Sound parts of each category; a few suffice for a quick teacher. None takes all."""
+    """Number of sound parts of each category; a few suffice for a quick teacher. None takes all."""
     variants: int = Field(4, ge=2)
-    """Samples made of each sound part; every second one has a drawn defect."""
+    """Samples made from each sound part; every second one has a synthetic defect."""
     labelled: str | None = None
-    """A data set with real defects and masks, which are learned beside the drawn ones."""
+    """A data set with real defects and masks, which are learned beside the synthetic ones."""
     epochs: int = Field(15, ge=0)
-    """Passes over all samples; 0 leaves a teacher as it is pretrained, where its method allows that."""
+    """Passes over all samples; 0 keeps a pretrained teacher unchanged, where its method allows that."""
     batch: int = Field(8, ge=1)
     """Samples per step."""
     learning_rate: float = Field(1e-3, gt=0)
     """Peak of the learning rate."""
 
 
-class StageConfig(Strict):
+class StageConfig(StrictModel):
     """Length and learning rate of one stage after the fit."""
 
     steps: int = Field(0, ge=0)
@@ -116,8 +116,8 @@ class StageConfig(Strict):
     """Peak of the learning rate."""
 
 
-class Distill(Strict):
-    """The stages after the fit (S1 to S3): the student's heads learn from drawn defects, labels and teachers."""
+class Distill(StrictModel):
+    """The stages after the fit (S1 to S3): the student's heads learn from synthetic defects, labels and teachers."""
 
     teachers: tuple[str, ...] = ()
     """Recipes of teachers, or folders of their runs. A teacher without a run for this data is trained first."""
@@ -130,38 +130,39 @@ class Distill(Strict):
     align: StageConfig = StageConfig()
     """S1: the tokens of the heads learn to match the teachers' tokens."""
     supervise: StageConfig = StageConfig()
-    """S2: the label head learns drawn defects, and the real ones of `labelled`."""
+    """S2: the label head learns synthetic defects, and the real ones of `labelled`."""
     refine: StageConfig = StageConfig()
     """S3: the imitation head learns the teachers' heatmaps."""
     batch: int = Field(16, ge=4)
     """Samples per step."""
     variants: int = Field(6, ge=2)
-    """Samples made of each sound part; every second one has a drawn defect. Teachers predict each of them once."""
+    """Samples made from each sound part; every second one has a synthetic defect. Teachers predict each sample once."""
     relation_weight: float = Field(0.5, ge=0)
     """Weight of the loss on relations between tokens; the loss on the tokens themselves has weight 1 (S1)."""
     teacher_weights: Literal["learned", "equal"] = "learned"
-    """Weigh teachers at each place by their reliability on drawn defects, or all the same (S3)."""
+    """Weigh teachers at each place by their reliability on synthetic defects, or all equally (S3)."""
     weight_temperature: float = Field(0.1, gt=0)
-    """A lower one prefers the more reliable teacher more strongly."""
+    """A lower temperature prefers the more reliable teacher more strongly."""
     contrast_weight: float = Field(0.0, ge=0)
     """Weight of the contrastive loss: towards the teachers, away from the student's own earlier output (S3)."""
     tune_decoder: bool = False
-    """Train the last part of the decoder as well (S3): a step then takes forty times as long."""
+    """Also train the end of the decoder (S3): a step then takes forty times as long."""
     denoising_weight: float = Field(0.0, ge=0)
-    """Weight of the denoising loss: features rebuilt of a damaged part must match the teachers' of its sound twin (S3, `tune_decoder`)."""
+    """Weight of the denoising loss: features rebuilt from a synthetic defect must match the teachers' for the sound original (S3,
+    `tune_decoder`)."""
     blend: tuple[float, float, float] = (1.0, 3.0, 0.0)
     """Weights in the map of the discrepancy (scaled to 1 at its highest on held-out sound parts), the label head and the
     imitation head (probabilities, 0 to 1)."""
     score_blend: tuple[float, float, float] = (1.0, 0.5, 0.0)
     """The same weights in the score. Heads count less here: they locate defects well, but may mark unusual sound parts."""
     max_samples: int = Field(3000, ge=1)
-    """Most drawn samples, and most unlabelled ones; each needs a third of a megabyte of memory at size 256."""
+    """Most samples of sound training parts, and most unlabelled ones; each needs a third of a megabyte of memory at size 256."""
 
     @property
     def stages(self) -> dict[str, StageConfig]:
         """The stages that have steps, in their order."""
-        every = {"align": self.align, "supervise": self.supervise, "refine": self.refine}
-        return {name: stage for name, stage in every.items() if stage.steps}
+        stages = {"align": self.align, "supervise": self.supervise, "refine": self.refine}
+        return {name: stage for name, stage in stages.items() if stage.steps}
 
     @model_validator(mode="after")
     def _check_stages(self) -> Distill:
@@ -183,8 +184,8 @@ class Distill(Strict):
         return self
 
 
-class CalibrationConfig(Strict):
-    """How many sound parts the thresholds may stop."""
+class CalibrationConfig(StrictModel):
+    """The shares of sound parts that the thresholds may stop."""
 
     reject_rate: float = Field(0.01, gt=0, lt=1)
     """Share of sound parts that are NG, at most."""
@@ -192,7 +193,7 @@ class CalibrationConfig(Strict):
     """Share of sound parts that are RE-INSPECT or NG, at most."""
 
 
-class Recipe(Strict):
+class Recipe(StrictModel):
     """What to train, and how."""
 
     name: Name
@@ -201,7 +202,7 @@ class Recipe(Strict):
     student: dict[str, Any] = {}
     """`build:` names a file in `inspect_kd/models/students/`; the other keys fill that file's `Config`."""
     teacher: dict[str, Any] = {}
-    """Instead of a student: a teacher; `build:` names a file in `inspect_kd/models/teachers/`."""
+    """A teacher in the place of a student; `build:` names a file in `inspect_kd/models/teachers/`."""
     profile: Literal["research", "production"] = "research"
     """`production` refuses weights whose licence is not on the allow list (docs/licences.md)."""
     data: Data = Data()
@@ -227,17 +228,17 @@ class Recipe(Strict):
             raise ValueError("distill: only students are distilled; name a teacher's real defects in `teach.labelled`")
         if self.data.tile and (distill.teachers or distill.labelled):
             raise ValueError(
-                "data.tile: a student of tiles learns from drawn defects only; leave teachers, labelled and unlabelled out"
+                "data.tile: a student of tiles learns from synthetic defects only; leave teachers, labelled and unlabelled out"
             )
         return self
 
     @property
     def family(self) -> str:
-        """Where its model's file lies, below `inspect_kd`."""
+        """The package of its model, below `inspect_kd`."""
         return "models.students" if self.student else "models.teachers"
 
     def digest(self, without: set[str] | None = None) -> str:
-        """Identity of the resolved recipe, or of all but the sections named."""
+        """Hash the resolved recipe; `without` names sections to leave out."""
         content = self.model_dump(mode="json", exclude=without)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -246,7 +247,7 @@ class Recipe(Strict):
 
 
 class _Loader(yaml.SafeLoader):
-    """The part of YAML that recipes need: text, numbers, lists, mappings. Hostile files abuse the rest."""
+    """Reads the subset of YAML that recipes need: text, numbers, lists, mappings. Hostile files abuse the rest."""
 
     depth = 0
 
@@ -285,7 +286,7 @@ def _refusal(problem: str, where: Any) -> yaml.YAMLError:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes repeated values in full: the loader above reads no aliases."""
+    """Writes repeated values in full, because the loader refuses aliases."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -296,10 +297,10 @@ def parse_yaml(text: str, where: str) -> Any:
     try:
         text.encode()
         content = yaml.load(text, _Loader)  # noqa: S506  (a SafeLoader that can do less)
-        # An escape can also give half a character, which no file can hold.
+        # An escape can also give a lone surrogate, which no file can hold.
         json.dumps(content, ensure_ascii=False).encode()
     except Exception as error:
-        # Beside its own errors PyYAML lets those of int(), float() and others through.
+        # PyYAML raises its own errors, and lets those of int(), float() and others through.
         raise UsageError(f"{where}: not readable as YAML: {' '.join(str(error).split())}") from error
     return content
 
@@ -330,7 +331,7 @@ def load_recipe(model: str, overrides: list[str] | None = None) -> Recipe:
 def default_recipe(has_weights: Callable[[str], bool]) -> str:
     """The recipe for a training that names none: the default one, or the fallback where its encoder has no weights.
 
-    `has_weights` tells whether weights of an encoder are available; only the caller knows whether it may ask a hub.
+    `has_weights` says whether an encoder's weights are available; only the caller knows whether it may ask a hub.
     """
     return DEFAULT_RECIPE if has_weights(str(load_recipe(DEFAULT_RECIPE).student["encoder"])) else FALLBACK_RECIPE
 
@@ -344,8 +345,8 @@ def _apply(content: dict[str, Any], override: str) -> None:
     key, equals, value = override.partition("=")
     if not equals or not key:
         raise UsageError(f"--set {override}: write it as section.key=value, for example fit.steps=200")
-    present, parsed = rename_key(key, parse_yaml(value, f"--set {key}"))
-    *sections, last = present.split(".")
+    current_key, parsed = rename_key(key, parse_yaml(value, f"--set {key}"))
+    *sections, last = current_key.split(".")
     for section in sections:
         content = content.setdefault(section, {})
         if not isinstance(content, dict):
@@ -356,13 +357,13 @@ def _apply(content: dict[str, Any], override: str) -> None:
 def fill(model: type[T], content: dict[str, Any], *, where: str, fault: type[InspectKDError] = UsageError) -> T:
     """Build a pydantic model or a dataclass from a mapping; errors name the key, the reason and the nearest known key.
 
-    `fault`: class of the error; BadInput for files that no person writes by hand.
+    `fault`: class of the error; BadInput for files that programs write.
     """
     if not (isinstance(model, type) and issubclass(model, BaseModel)):
         known = set(getattr(model, "__dataclass_fields__", {}))
         for key in content:
             if key not in known:
-                raise fault(f"{where}: unknown key '{key}'{_nearest(key, known)}")
+                raise fault(f"{where}: unknown key '{key}'{_suggestion(key, known)}")
     try:
         return TypeAdapter(model).validate_python(content)
     except ValidationError as error:
@@ -370,11 +371,11 @@ def fill(model: type[T], content: dict[str, Any], *, where: str, fault: type[Ins
 
 
 def _explain(where: str, model: type[Any], problem: Any) -> str:
-    key = ".".join(str(part) for part in problem["loc"])
+    key = ".".join(map(str, problem["loc"]))
     if problem["type"] == "extra_forbidden":
-        return f"{where}: unknown key '{key}'{_nearest(key, _keys(model))}"
+        return f"{where}: unknown key '{key}'{_suggestion(key, _keys(model))}"
     if problem["type"] == "value_error":
-        # A sentence of our own validators: without the value, which would be a whole section.
+        # Our own validators' messages are complete; the value would be a whole section.
         return f"{where}: {problem['ctx']['error']}"
     return f"{where}: {key}: {problem['msg'][0].lower()}{problem['msg'][1:]} (found {problem['input']!r})"
 
@@ -388,6 +389,6 @@ def _keys(model: type[Any], prefix: str = "") -> set[str]:
     return keys
 
 
-def _nearest(key: str, known: set[str]) -> str:
-    near = difflib.get_close_matches(key, known, n=1)
-    return f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(sorted(known))}"
+def _suggestion(key: str, known: set[str]) -> str:
+    nearest = difflib.get_close_matches(key, known, n=1)
+    return f"; did you mean '{nearest[0]}'?" if nearest else f"; known: {', '.join(sorted(known))}"

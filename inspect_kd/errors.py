@@ -1,4 +1,4 @@
-"""Errors that users can cause or mend. Each class has its exit code; each message says what happened, where and what to do."""
+"""Errors that users can cause or fix. Each class has an exit code; each message says what happened, where and what to do."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import errno
 from collections.abc import Iterator
 from pathlib import Path
 
-MAX_LENGTH = 2000
-"""Most characters of a message."""
+MAX_MESSAGE_LENGTH = 2000
+"""In characters."""
 MAX_PATH_LENGTH = 300
-"""Most characters of a path in a message about an OSError."""
+"""In characters, in a message about an OSError."""
 ADVICE = {
     errno.ENOSPC: "free some space, or write to another disk",
     errno.EDQUOT: "free some space, or write to another disk",
@@ -23,7 +23,7 @@ ADVICE = {
     errno.ENFILE: "close other programs",
 }
 DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
-"""Errors of writing. Without a file name they come from stdout: files are written under `file_named`."""
+"""Errors of writing. One without a file name comes from stdout, since files are written under `name_file_in_errors`."""
 
 
 def printable(text: str) -> str:
@@ -32,29 +32,29 @@ def printable(text: str) -> str:
 
 
 def printable_lines(text: str) -> str:
-    """The same for a text that the program itself has broken into lines."""
+    """Escape each line of a text whose line breaks are the program's own."""
     return "\n".join(map(printable, text.split("\n")))
 
 
 class InspectKDError(Exception):
-    """Base of everything that the command line turns into one clear line instead of a traceback; several arguments are lines.
+    """Base of the errors that the command line prints without a traceback, one line for each argument.
 
-    A line break within a line comes from a name or a file, and is escaped: it would fake a line of the program's own.
+    A line break within an argument comes from a name or a file, and is escaped, so that it cannot fake a line of output.
     """
 
     exit_code = 1
 
     def __str__(self) -> str:
-        """Messages quote what hostile files say of themselves: never pages of it, and nothing that steers a terminal."""
+        """Escape and shorten the message: it may quote a hostile file."""
         text = "\n".join(printable(str(line)) for line in self.args)
-        if len(text) > MAX_LENGTH:
+        if len(text) > MAX_MESSAGE_LENGTH:
             # The file is named first and the reason last: cut the middle.
-            text = f"{text[: MAX_LENGTH // 2]} … {text[-MAX_LENGTH // 2 :]}"
+            text = f"{text[: MAX_MESSAGE_LENGTH // 2]} … {text[-MAX_MESSAGE_LENGTH // 2 :]}"
         return text
 
 
 class GateFailed(InspectKDError):
-    """A measured value is below the limit that the user set."""
+    """A measured value misses its limit."""
 
     exit_code = 1
 
@@ -66,7 +66,7 @@ class UsageError(InspectKDError):
 
 
 class BadInput(InspectKDError):
-    """A file or a data set is broken, empty, hostile or of another kind than expected."""
+    """A file or a data set is broken, empty, hostile or of an unexpected kind."""
 
     exit_code = 3
 
@@ -84,7 +84,7 @@ class Interrupted(InspectKDError):
 
 
 @contextlib.contextmanager
-def file_named(path: Path) -> Iterator[None]:
+def name_file_in_errors(path: Path) -> Iterator[None]:
     """Add a file's name to OSErrors that have none, such as that of `write` on a full disk."""
     try:
         yield

@@ -148,7 +148,7 @@ def evaluate(
     def record_verdicts() -> Iterator[SamplePrediction]:
         for part in predict_samples(model, samples, view, bits=bits):
             category = part.sample.category
-            limits = calibration.limits_for(category if category in calibration.limits else None)
+            limits = calibration.for_category(category if category in calibration.limits else None)
             verdicts.append(
                 Verdict(sample=part.sample, score=part.score, decision=limits.thresholds.decide(part.score))
             )

@@ -1,4 +1,4 @@
-"""A lock that one process holds at a time, and that the system releases when the process ends, however it ends.
+"""A lock that one process holds at a time; the system releases it when the process ends, even by a crash.
 
 The lock is `flock` on a file. The file's content names the holder, for error messages only. Where the system has no `flock`
 (Windows) nothing is locked.
@@ -19,31 +19,31 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from inspect_kd import strict_json
-from inspect_kd.errors import EnvironmentFault, file_named
+from inspect_kd.errors import EnvironmentFault, name_file_in_errors
 
-TRIES = 100
-"""Attempts: the former holder may remove the file between our opening and locking it."""
+MAX_TRIES = 100
+"""Attempts to lock the file: its former holder may remove it after we opened it."""
 MAX_BYTES = 4096
-"""Most bytes of a lock file that are read."""
-HOLDER_WAIT = 2.0
-"""Most seconds until a holder that has just locked the file has written its name into it."""
-UNSUPPORTED = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK}
+"""Limit for reading a lock file."""
+MAX_HOLDER_WAIT_S = 2.0
+"""Time that a holder gets to write its name into the file after locking it."""
+NO_LOCKS = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK}
 """Errors of `flock` on a file system that has no locks."""
 
 
 @contextlib.contextmanager
 def hold_lock(file: Path, subject: str, advice: str) -> Iterator[None]:
-    """Hold a lock during a block; if another process holds it, raise `<subject> is in use by …: <advice>`."""
+    """Hold a lock during a block; if another process holds it, raise an error: `<subject> is in use by <holder>: <advice>`."""
     if sys.platform == "win32":
         yield
         return
-    made_folder = not file.parent.exists()
+    is_new_folder = not file.parent.exists()
     try:
         handle = _open_locked(file)
     except BlockingIOError:
-        raise EnvironmentFault(f"{subject} is in use by {_holder(file)}: {advice}") from None
+        raise EnvironmentFault(f"{subject} is in use by {_describe_holder(file)}: {advice}") from None
     except OSError as error:
-        if error.errno in UNSUPPORTED:
+        if error.errno in NO_LOCKS:
             advice = "its file system has no locks, choose a folder on another one"
         raise EnvironmentFault(f"{file}: no lock could be taken ({error.strerror}): {advice}") from error
     try:
@@ -52,19 +52,19 @@ def hold_lock(file: Path, subject: str, advice: str) -> Iterator[None]:
             "host": socket.gethostname(),
             "since": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        with file_named(file):
+        with name_file_in_errors(file):
             os.ftruncate(handle, 0)
             os.write(handle, json.dumps(holder).encode())
         yield
     finally:
-        _release(handle, file, remove_folder=made_folder)
+        _release(handle, file, remove_folder=is_new_folder)
 
 
 def _open_locked(file: Path) -> int:
     """Open and lock the file at this path; programs that this process starts do not inherit the handle."""
     import fcntl
 
-    for _ in range(TRIES):
+    for _ in range(MAX_TRIES):
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             # O_NOFOLLOW: the file is truncated. O_RDWR: network file systems need it. O_NONBLOCK: do not wait for a pipe.
@@ -108,9 +108,9 @@ def _is_still_at(handle: int, file: Path) -> bool:
         return False
 
 
-def _holder(file: Path) -> str:
+def _describe_holder(file: Path) -> str:
     """Describe the process that the file names as the holder."""
-    deadline = time.monotonic() + HOLDER_WAIT
+    deadline = time.monotonic() + MAX_HOLDER_WAIT_S
     while True:
         try:
             with file.open("rb") as opened:

@@ -1,7 +1,7 @@
 """Check who may change a file: keys, engines and the quarantine's record are trusted only if no other user may write them.
 
-Every folder on the path is checked, as sshd does: a user who may write one of them can replace the next. Systems without
-file owners are not checked.
+Like sshd, this checks every folder on the path: a user who may write to one of them can replace the next. On systems without
+file owners nothing is checked.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ MAX_LINKS = 40
 
 
 def refuse_writable_by_others(path: Path, reason: str, setting: str) -> None:
-    """Raise if another user may write or replace a file or folder. Parts of the path that do not exist yet are not checked.
+    """Raise if another user may write or replace a file or folder. Folders that do not exist yet are not checked.
 
-    `reason` completes the message with the danger, `setting` names the option for another folder.
+    `reason`: the danger, for the message. `setting`: the option that chooses another folder, for the message.
     """
     if not hasattr(os, "getuid"):
         return
@@ -34,7 +34,7 @@ def refuse_writable_by_others(path: Path, reason: str, setting: str) -> None:
 
 
 def _others_may_write(status: os.stat_result, *, is_last: bool) -> bool:
-    # Root may change everything anyway, and often owns folders of keys.
+    # Root may change everything anyway, and often owns folders with keys.
     if status.st_uid not in (os.getuid(), ROOT):
         return True
     if stat.S_ISLNK(status.st_mode):
@@ -50,7 +50,7 @@ def _others_may_write(status: os.stat_result, *, is_last: bool) -> bool:
 
 
 def _is_own_group(group: int) -> bool:
-    """True for the user's private group, as many systems make one for each user and let it write to their folders."""
+    """True for the user's private group: many systems make one per user, and let it write to the user's folders."""
     # Imported here: systems without file owners have neither module.
     import grp
     import pwd
@@ -63,13 +63,13 @@ def _is_own_group(group: int) -> bool:
 
 
 def _steps_to(path: Path) -> Iterator[tuple[Path, os.stat_result, bool]]:
-    """Yield every folder and link on a path from the root on, with its status, and last the file or folder itself."""
+    """Yield each folder and link on a path, from the root to the file or folder itself: path, status, whether it is the last."""
     folder = Path("/")
-    rest = [*reversed(path.absolute().parts[1:])]
+    remaining = [*reversed(path.absolute().parts[1:])]
     links = 0
-    yield folder, folder.lstat(), not rest
-    while rest:
-        name = rest.pop()
+    yield folder, folder.lstat(), not remaining
+    while remaining:
+        name = remaining.pop()
         if name == "..":
             folder = folder.parent
             continue
@@ -79,7 +79,7 @@ def _steps_to(path: Path) -> Iterator[tuple[Path, os.stat_result, bool]]:
         except (FileNotFoundError, NotADirectoryError):
             return
         is_link = stat.S_ISLNK(status.st_mode)
-        yield step, status, not rest and not is_link
+        yield step, status, not remaining and not is_link
         if not is_link:
             folder = step
             continue
@@ -88,11 +88,11 @@ def _steps_to(path: Path) -> Iterator[tuple[Path, os.stat_result, bool]]:
             raise EnvironmentFault(f"{path}: more than {MAX_LINKS} symbolic links on the path; name the folder itself")
         target = step.readlink()
         folder = Path("/") if target.is_absolute() else folder
-        rest.extend(reversed(target.parts[1:] if target.is_absolute() else target.parts))
+        remaining.extend(reversed(target.parts[1:] if target.is_absolute() else target.parts))
 
 
 def make_own_folder(folder: Path) -> None:
-    """Create a folder and its missing parents with access for this user only, whatever the umask."""
+    """Create a folder and its missing parents with access for this user only, independent of the umask."""
     missing = [step for step in (folder, *folder.parents) if not step.exists()]
     for step in reversed(missing):
         step.mkdir(mode=0o700, exist_ok=True)

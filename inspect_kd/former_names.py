@@ -22,37 +22,37 @@ RECIPE_KEYS = {
 }
 RECIPE_VALUES = {"distill.teacher_weights": {"learnt": "learned", "alike": "equal"}}
 WEIGHT_PREFIXES = {"heads.voices": "heads.blend_weights", "heads.even.": "heads.input_norm."}
-"""Prefixes of the names in a student's state dict."""
+"""Prefixes of keys in a student's state dict."""
 
 
 def rename_key(key: str, value: Any) -> tuple[str, Any]:
-    """Return the present name of a recipe's `section.key`, and of its value."""
+    """Return the current name of a recipe's `section.key`, and of its value."""
     key = RECIPE_KEYS.get(key, key)
     values = RECIPE_VALUES.get(key, {})
     return key, values.get(value, value) if isinstance(value, str) else value
 
 
 def rename_recipe_keys(content: dict[str, Any]) -> dict[str, Any]:
-    """Return a recipe's content with the present keys; a section that is not a mapping is left to the later validation."""
+    """Return a recipe's content with the current keys. A section that is not a mapping stays, for validation to refuse."""
     renamed: dict[str, Any] = {}
     for section, settings in content.items():
         if not isinstance(settings, dict):
             renamed[section] = settings
             continue
         pairs = [rename_key(f"{section}.{key}", value) for key, value in settings.items()]
-        present = {key.removeprefix(f"{section}."): value for key, value in pairs}
-        # If a file has both names of a setting, the present one wins.
-        renamed[section] = present | {key: settings[key] for key in settings if key in present}
+        current = {key.removeprefix(f"{section}."): value for key, value in pairs}
+        # If a file has both names of a setting, the current one wins.
+        renamed[section] = current | {key: settings[key] for key in settings if key in current}
     return renamed
 
 
 def rename_weights(state: dict[str, T]) -> dict[str, T]:
-    """Return a student's state dict with the present names."""
+    """Return a student's state dict with the current keys."""
     return {_rename_weight(key): value for key, value in state.items()}
 
 
 def _rename_weight(key: str) -> str:
-    for former, present in WEIGHT_PREFIXES.items():
+    for former, current in WEIGHT_PREFIXES.items():
         if key.startswith(former):
-            return present + key.removeprefix(former)
+            return current + key.removeprefix(former)
     return key

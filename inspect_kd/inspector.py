@@ -56,8 +56,8 @@ class Inspector:
         thresholds that a person signed off for this artifact. `bgr`: arrays have OpenCV's channel order. `options` replaces
         `device`, `threads` and `allow_cpu`.
 
-        `trust`: a public key, or a folder of them; an artifact or a calibration that none of them signed is refused unread.
-        Without it an artifact that is new on this machine is first opened in a child process (`inspect_kd.quarantine`);
+        `trust`: a public key, or a folder of them; an artifact or a calibration that is not signed with one of them is refused unread.
+        Without `trust`, an artifact that is new on this machine is first opened in a child process (`inspect_kd.quarantine`);
         `quarantine=False` skips that, for your own files and for programs that cannot start a Python process.
         """
         path = Path(artifact)
@@ -70,7 +70,7 @@ class Inspector:
         elif quarantine:
             admit(content, path, target)
         self.digest = hashlib.sha256(content).hexdigest()
-        """SHA-256 of the artifact's file; a signed-off calibration must name it."""
+        """SHA-256 of the artifact's file, which a signed-off calibration must contain."""
         options = options or RuntimeOptions(device=device, threads=threads, allow_cpu=allow_cpu)
         self.model = runtime(content, str(path), options)
         self.card: ArtifactCard = self.model.card
@@ -82,9 +82,9 @@ class Inspector:
         if category is None and len(self.card.categories) == 1:
             category = self.card.categories[0]
         self.category = category
-        self.thresholds = thresholds or self.card.calibration.limits_for(category).thresholds
+        self.thresholds = thresholds or self.card.calibration.for_category(category).thresholds
         if calibration is not None:
-            self.thresholds = self._signed_off(Path(calibration), requested_category, trusted)
+            self.thresholds = self._load_signed_off(Path(calibration), requested_category, trusted)
         self.view = View(size=self.card.size, tile=self.card.tile, overlap=self.card.overlap)
         self.bgr = bgr
 
@@ -93,12 +93,12 @@ class Inspector:
         return self.card.size
 
     def warm_up(self, batches: Iterable[int] = (1,)) -> None:
-        """Run each batch size once, because first runs allocate memory, and on a GPU compile."""
+        """Run each batch size once: the first run allocates memory, and on a GPU it also compiles."""
         for count in batches:
             self.predict_batch(np.zeros((count, self.size, self.size, 3), np.uint8))
 
     def predict_batch(self, images_NHW3: npt.NDArray[np.uint8]) -> BatchPrediction:
-        """Run the bare model on images that already have its size."""
+        """Run the model on images that already have its input size."""
         predictions: BatchPrediction = self.model.predict_batch(images_NHW3)
         return predictions
 
@@ -134,16 +134,16 @@ class Inspector:
     def regions(
         self, score: float, heatmap: Heatmap, thresholds: Thresholds, image_size: tuple[int, int]
     ) -> tuple[Region, ...]:
-        """Find the regions to show under any thresholds, from an earlier prediction."""
+        """Find the regions to show for an earlier prediction, under any thresholds."""
         return regions_to_show(score, heatmap, thresholds.reinspect, image_size, frame=self.size**2)
 
-    def _signed_off(self, path: Path, category: str | None, trusted: list[Signer] | None) -> Thresholds:
+    def _load_signed_off(self, path: Path, category: str | None, trusted: list[Signer] | None) -> Thresholds:
         content = sign_off.read_bytes(path)
         if trusted is not None:
             verify_bytes(content, path, trusted)
-        own = self.card.calibration.limits_for(self.category).thresholds
+        artifact_thresholds = self.card.calibration.for_category(self.category).thresholds
         signed = sign_off.parse_sign_off(content, path)
-        return signed.thresholds_for(self.digest, category, own, self.card.categories)
+        return signed.thresholds_for(self.digest, category, artifact_thresholds, self.card.categories)
 
     def _read(self, frame: Frame) -> npt.NDArray[np.uint8]:
         if not isinstance(frame, np.ndarray):

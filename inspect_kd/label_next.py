@@ -1,8 +1,8 @@
-"""Choose the unlabelled images to label next: those that cover the student's predictions best.
+"""Choose which unlabelled images to label next, so that the labels cover the student's different predictions.
 
 After PCoreSet (arXiv 2506.00910): farthest-first traversal of the student's probability space, not of its features. Unusual
 here: that space is spatial. Two similar scratches at one place count once, at two places twice. And every second choice is
-weighted by the student's uncertainty: the farthest images alone are glaring defects that it detects already.
+weighted by the student's uncertainty, since the farthest images alone are obvious defects, which it already detects.
 
 NumPy only. Shapes: N unlabelled images, K labelled images, D cells of a heatmap.
 """
@@ -30,29 +30,29 @@ class Choice:
 
     index: int
     novelty: float
-    """Distance of its defect probabilities to those of the nearest labelled or earlier chosen image."""
+    """Distance between its defect probabilities and those of the nearest image that is labelled or was chosen before."""
 
 
 def defect_probabilities(heatmap: Heatmap) -> npt.NDArray[np.float32]:
-    """Compute the probability of a defect in each cell of a heatmap: (CELLS * CELLS,)."""
+    """Return the probability of a defect in each cell of a heatmap, flattened: (CELLS * CELLS,)."""
     height, width = heatmap.shape
     rows, columns = (np.linspace(0, length, CELLS + 1).round().astype(int) for length in (height, width))
     cells = [[heatmap[a:b, c:d] for c, d in pairwise(columns)] for a, b in pairwise(rows)]
-    hottest = np.array([[cell.max() for cell in row] for row in cells])
-    heat = np.maximum(hottest, 0.0) ** STEEPNESS
+    peaks = np.array([[cell.max() for cell in row] for row in cells])
+    heat = np.maximum(peaks, 0.0) ** STEEPNESS
     return np.asarray(heat / (1 + heat), np.float32).ravel()
 
 
 def choose_next(
     probabilities_ND: Sequence[npt.NDArray[np.float32]], labelled_KD: Sequence[npt.NDArray[np.float32]], count: int
 ) -> list[Choice]:
-    """Choose in turn the image farthest from all labelled and chosen ones, and the farthest weighted by uncertainty.
+    """Choose images that are far from all labelled and chosen ones; every second distance is weighted by uncertainty.
 
-    A flawless image counts as labelled from the start.
+    An image without any defect counts as labelled.
     """
     points = np.stack(list(probabilities_ND))
-    covered = [np.zeros(points.shape[1], np.float32), *labelled_KD]
-    nearest_N = np.min([np.linalg.norm(points - one, axis=1) for one in covered], axis=0)
+    known = [np.zeros(points.shape[1], np.float32), *labelled_KD]
+    nearest_N = np.min([np.linalg.norm(points - point, axis=1) for point in known], axis=0)
     uncertainty_N = 1 - np.abs(2 * points.max(axis=1) - 1)
     chosen: list[Choice] = []
     for turn in range(min(count, len(points))):

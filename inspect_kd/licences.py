@@ -1,6 +1,6 @@
-"""The licences of weights that `profile: production` accepts; docs/licences.md gives the reasons.
+"""The licences that `profile: production` accepts for weights; docs/licences.md gives the reasons.
 
-Our reading of the weights' own terms, not legal advice. Licences that are not on the list are refused, unknown ones too.
+This is our reading of the weights' terms, not legal advice. Licences that are not on the list, or unknown, are refused.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Compute the literature's seven metrics, streaming and mergeable: pixels go into histograms, never into a list.
+"""Compute the literature's seven metrics, streaming and mergeable: pixels are counted in histograms, not kept in lists.
 
 A pixel's heat is binned by the upper bits of its float32 pattern, which preserves the order of all floats without knowing
 their range: 2^20 bins, a relative step of 0.05 %. Merged counts of many processes equal those of a single process.
@@ -21,7 +21,8 @@ from inspect_kd.types import Heatmap, Mask
 METRICS = ("image_auroc", "image_ap", "image_f1max", "pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_aupro")
 SHIFT = 12
 BINS = 1 << (32 - SHIFT)
-FPR_LIMIT = 0.3
+MAX_FPR = 0.3
+"""False positive rate up to which AUPRO integrates."""
 Counts = npt.NDArray[np.float64]
 
 
@@ -34,14 +35,14 @@ class Measure:
 
 
 def bin_of(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint32]:
-    """Map floats to bins in the same order. Bit patterns of negative floats run backwards, those of positive ones forwards."""
+    """Map floats to bins, keeping their order. The bit patterns of negative floats descend, so they are inverted."""
     bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
     ordered = np.where(bits >> 31, ~bits, bits | np.uint32(0x80000000))
     return ordered >> np.uint32(SHIFT)
 
 
 class Histogram:
-    """A sparse histogram: a category's heats fall into a few thousand of the million bins."""
+    """A sparse histogram: a category's heat values fall into a few thousand of the million bins."""
 
     def __init__(self) -> None:
         self.bins = np.empty(0, np.uint32)
@@ -92,7 +93,7 @@ class Ranking(ABC):
 
 @dataclass(slots=True)
 class PixelCounts(Ranking):
-    """Histograms of sound and defective pixels' heat, and of each defect region weighted by its area (for AUPRO)."""
+    """Histograms of the heat of sound and of defective pixels; in `regions`, for AUPRO, each defect region has the weight 1."""
 
     sound: Histogram = field(default_factory=Histogram)
     defective: Histogram = field(default_factory=Histogram)
@@ -122,16 +123,16 @@ class PixelCounts(Ranking):
         self.region_count += other.region_count
         self.without_mask += other.without_mask
 
-    def aupro(self, limit: float = FPR_LIMIT) -> Measure:
+    def aupro(self, limit: float = MAX_FPR) -> Measure:
         reason = self._why_unmeasurable()
         if reason:
             return Measure(None, reason)
         self.regions.compact()
         bins, sound, _ = self._descending_counts()
-        covered = np.zeros(len(bins))
-        covered[np.searchsorted(-bins.astype(np.int64), -self.regions.bins.astype(np.int64))] = self.regions.weights
+        overlaps = np.zeros(len(bins))
+        overlaps[np.searchsorted(-bins.astype(np.int64), -self.regions.bins.astype(np.int64))] = self.regions.weights
         fpr = np.concatenate([[0.0], np.cumsum(sound) / sound.sum()])
-        overlap = np.concatenate([[0.0], np.cumsum(covered) / self.region_count])
+        overlap = np.concatenate([[0.0], np.cumsum(overlaps) / self.region_count])
         return Measure(area_until(fpr, overlap, limit) / limit)
 
     def _measure(self, metric: Callable[[Counts, Counts], float]) -> Measure:
@@ -161,7 +162,7 @@ class PixelCounts(Ranking):
 
 @dataclass(slots=True)
 class ImageScores(Ranking):
-    """Scores and labels of images. They are few, so they are kept in lists."""
+    """Scores and labels of images, in lists: there are few."""
 
     scores: list[float] = field(default_factory=list)
     defective: list[bool] = field(default_factory=list)
@@ -229,7 +230,7 @@ def mean_of(categories: Mapping[str, Mapping[str, Measure]]) -> dict[str, Measur
     return means
 
 
-# The curves. Arguments: counts of sound and defective items at each distinct value, in descending order of the value.
+# Arguments of the following functions: counts of sound and of defective items at each distinct value, highest value first.
 
 
 def area_under_roc(sound: Counts, defective: Counts) -> float:

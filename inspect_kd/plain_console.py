@@ -1,7 +1,7 @@
 """The Rich console of the command line.
 
-Unusual here: no markup, emoji codes or control characters, because the text holds names of folders and files. A category
-named `bolt[m8]` is printed as it is, and no name can control the terminal.
+Unusual here: it interprets no markup or emoji codes and escapes control characters, because its text contains file names. A
+category named `bolt[m8]` is printed literally, and no name can control the terminal.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Open or read untrusted files: regular files of a bounded size, never pipes or devices.
+"""Open or read untrusted files: only regular files of limited size, never pipes or devices.
 
-The checks are made on the opened file, so that it cannot be replaced between check and read.
+The opened file is checked, not its path, so that it cannot be replaced between check and read.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ class MissingFile(BadInput):
 
 
 def open_plain_file(path: Path, what: str, *, follow_links: bool = True) -> BinaryIO:
-    """Open a regular file for reading; anything else raises BadInput. `what` is the kind of file, for messages.
+    """Open a regular file for reading; raise BadInput for anything else. `what` is the kind of file, for messages.
 
-    `follow_links=False` refuses a symbolic link as the file itself; links among its parent folders are followed.
+    `follow_links=False` refuses a symbolic link in the place of the file; links among its parent folders are followed.
     """
     # Without O_NONBLOCK, opening a named pipe waits for a writer.
-    extra = getattr(os, "O_NONBLOCK", 0) | (0 if follow_links else getattr(os, "O_NOFOLLOW", 0))
+    extra_flags = getattr(os, "O_NONBLOCK", 0) | (0 if follow_links else getattr(os, "O_NOFOLLOW", 0))
     try:
-        file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | extra))  # noqa: SIM115
+        file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | extra_flags))  # noqa: SIM115
     except IsADirectoryError:
         raise _not_regular(path, what) from None
     except ValueError:
-        # A null byte in the name.
+        # The name contains a null byte.
         raise MissingFile(f"{path}: no such {what}") from None
     except OSError as error:
         if error.errno in MISSING:
@@ -50,12 +50,14 @@ def open_plain_file(path: Path, what: str, *, follow_links: bool = True) -> Bina
     return file
 
 
-def read_plain_file(path: Path, what: str, largest: int, *, follow_links: bool = True) -> bytes:
-    """Read a regular file of at most `largest` bytes; if it grows meanwhile, only the size that it had when opened."""
+def read_plain_file(path: Path, what: str, max_bytes: int, *, follow_links: bool = True) -> bytes:
+    """Read a regular file of at most `max_bytes`. Content that is appended after opening is not read."""
     with open_plain_file(path, what, follow_links=follow_links) as file:
         size = os.fstat(file.fileno()).st_size
-        if size > largest:
-            raise BadInput(f"{path}: {size} bytes exceeds the limit of {largest} bytes for this kind of file ({what})")
+        if size > max_bytes:
+            raise BadInput(
+                f"{path}: {size} bytes exceeds the limit of {max_bytes} bytes for this kind of file ({what})"
+            )
         return file.read(size)
 
 
@@ -64,20 +66,20 @@ def _not_regular(path: Path, what: str) -> BadInput:
 
 
 def open_to_append(path: Path, what: str) -> BinaryIO:
-    """Open a file to append to, creating it if needed. A symbolic or hard link, a pipe or a device raises BadInput."""
-    extra = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    """Open a file to append to, creating it if needed. Raise BadInput for a symbolic or hard link, a pipe or a device."""
+    extra_flags = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
-        file = open(path, "ab", opener=lambda name, flags: os.open(name, flags | extra, 0o666))  # noqa: SIM115
+        file = open(path, "ab", opener=lambda name, flags: os.open(name, flags | extra_flags, 0o666))  # noqa: SIM115
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENXIO):
-            raise _refuse_link(path, what) from None
+            raise _not_plain(path, what) from None
         raise
     status = os.fstat(file.fileno())
     if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
         file.close()
-        raise _refuse_link(path, what)
+        raise _not_plain(path, what)
     return file
 
 
-def _refuse_link(path: Path, what: str) -> BadInput:
+def _not_plain(path: Path, what: str) -> BadInput:
     return BadInput(f"{path}: a link, a pipe or a device in the place of the {what}; remove it")

@@ -27,7 +27,7 @@ from inspect_kd import atomic_write, registry, strict_json, zoo
 from inspect_kd.child_process import python_command, python_environment
 from inspect_kd.errors import BadInput, EnvironmentFault, GateFailed, InspectKDError, UsageError
 from inspect_kd.file_owner import make_own_folder, refuse_writable_by_others
-from inspect_kd.versions import installed
+from inspect_kd.versions import installed_versions
 
 SECONDS = 60
 """Time limit of the child: it takes half a second on a desktop, many seconds on a small machine that compiles for OpenVINO."""
@@ -58,7 +58,7 @@ def admit(content: bytes, path: Path, target: str) -> None:
 
 def _record_key(content: bytes, target: str) -> str:
     """Identify an artifact together with the versions that it was tried with: another runtime may crash on it."""
-    versions = f"{target} {platform.machine()} {sorted(installed(PROGRAMS).items())} batches {BATCHES}"
+    versions = f"{target} {platform.machine()} {sorted(installed_versions(PROGRAMS).items())} batches {BATCHES}"
     return hashlib.sha256(hashlib.sha256(content).digest() + versions.encode()).hexdigest()
 
 
@@ -141,7 +141,7 @@ def main() -> None:
     content = sys.stdin.buffer.read()
     module: Any = registry.load("export", f"to_{target}")
     # A TensorRT engine takes minutes to build, and GPU memory cannot be limited: such a file is opened as plain ONNX.
-    runtime = getattr(module, "Prover", module.Runtime)
+    runtime = getattr(module, "VerificationRuntime", module.Runtime)
     _set_limits(int(megabytes))
     print(READY, end="", flush=True)  # noqa: T201  (the parent reads it)
     print(json.dumps(_try_artifact(runtime, content, name)), flush=True)  # noqa: T201

@@ -1,4 +1,4 @@
-"""The product's only resize: training, calibration, evaluation, teachers and the line all use it.
+"""The only resize of images: training, calibration, evaluation, teachers and the line use it.
 
 No torch: it runs on the line.
 """
@@ -15,14 +15,14 @@ RESIZE = "opencv-area-linear-squash/1"
 
 
 def resize(image: ImageU8, width: int, height: int) -> ImageU8:
-    """Squash an image to a size: area averaging along an axis that shrinks, linear along one that grows."""
-    tall, wide = image.shape[:2]
-    if (wide, tall) == (width, height):
+    """Resize an image without keeping its aspect ratio: area averaging along an axis that shrinks, linear along one that grows."""
+    old_height, old_width = image.shape[:2]
+    if (old_width, old_height) == (width, height):
         return np.ascontiguousarray(image)
     # OpenCV's area averaging only shrinks, so shrink and enlarge in two steps.
-    shrunk_to = (min(wide, width), min(tall, height))
-    if shrunk_to != (wide, tall):
-        image = cv2.resize(image, shrunk_to, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
-    if shrunk_to != (width, height):
+    shrunk_size = (min(old_width, width), min(old_height, height))
+    if shrunk_size != (old_width, old_height):
+        image = cv2.resize(image, shrunk_size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    if shrunk_size != (width, height):
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
     return image

@@ -1,7 +1,7 @@
 """Thresholds that a person changed and signed off by name, in a file beside the artifact, which stays unchanged.
 
-Unusual here: the file names the artifact by its digest and is refused for any other, where the same numbers mean something
-else. No torch; it runs on the line.
+Unusual here: the file holds the artifact's digest and is refused for every other artifact, where the same thresholds would mean
+something else. No torch; it runs on the line.
 """
 
 from __future__ import annotations
@@ -31,18 +31,19 @@ class SignOff:
     """Both thresholds, the artifact that they are for, and the person who signed them off."""
 
     by: str
+    """The person's name."""
     thresholds: Thresholds
     was: Thresholds
     """The thresholds of the artifact's own calibration."""
     artifact: str
-    """The artifact's name, for people."""
+    """The artifact's name, for display only."""
     sha256: str
-    """Digest of the artifact's file, for programs."""
+    """Digest of the artifact's file, which identifies it."""
     category: str | None = None
     """None: all categories together."""
     date: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     seen: Mapping[str, Any] = field(default_factory=dict)
-    """The decisions that the thresholds gave on the parts inspected when they were chosen."""
+    """The decisions that these thresholds gave on the parts of the session in which they were chosen."""
 
     def __post_init__(self) -> None:
         if not self.by.strip() or len(self.by) > MAX_NAME_LENGTH or not self.by.isprintable():
@@ -72,11 +73,11 @@ class SignOff:
         )
 
     def thresholds_for(
-        self, digest: str, category: str | None, own: Thresholds, categories: Sequence[str]
+        self, digest: str, category: str | None, artifact_thresholds: Thresholds, categories: Sequence[str]
     ) -> Thresholds:
         """Return the thresholds if they were signed off for this artifact and category; otherwise raise.
 
-        `own` and `categories` are those of the artifact. `category` may be None if the artifact has only one.
+        `digest`, `artifact_thresholds` and `categories` belong to the artifact. `category` may be None if the artifact has only one.
         """
         if digest != self.sha256:
             raise BadInput(
@@ -92,21 +93,21 @@ class SignOff:
                 f"this calibration is for {self.category} only, and the artifact has {len(categories)} categories: if these parts are "
                 f"{self.category}, add --category {self.category}"
             )
-        self._refuse_unreachable(own)
+        self._refuse_unreachable(artifact_thresholds)
         return self.thresholds
 
     def _refuse_unprintable_text(self) -> None:
-        """Refuse text with control characters: it could show a signer something else than the file holds."""
+        """Refuse text with control characters: it could show the signer something other than the file's content."""
         texts = (self.artifact, self.date, self.sha256, "" if self.category is None else self.category)
         if not all(isinstance(text, str) and text.isprintable() for text in texts):
             raise BadInput("artifact, category, date and sha256 of a calibration must be printable text")
 
-    def _refuse_unreachable(self, own: Thresholds) -> None:
-        highest = own.highest_allowed
+    def _refuse_unreachable(self, artifact_thresholds: Thresholds) -> None:
+        highest = artifact_thresholds.highest_allowed
         if self.thresholds.reject > highest:
             raise BadInput(
                 f"the reject threshold {self.thresholds.reject:g} is too high: clear defects may score below it. The artifact's own is "
-                f"{own.reject:g}; choose at most {highest:g}"
+                f"{artifact_thresholds.reject:g}; choose at most {highest:g}"
             )
 
 
@@ -116,7 +117,7 @@ def read_sign_off(path: Path) -> SignOff:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Read the bytes of a file that should be a sign-off."""
+    """Read a sign-off's file without parsing it."""
     return read_plain_file(path, "calibration", MAX_BYTES)
 
 
@@ -129,15 +130,15 @@ def parse_sign_off(data: bytes, path: Path) -> SignOff:
             raise BadInput(
                 f"{path}: a calibration of schema {schema!r}; this program reads schema {SCHEMA}: update inspect-kd"
             )
-        limits = {name: _thresholds(content[name]) for name in ("thresholds", "was")}
-        return SignOff(**{**content, **limits})
+        thresholds = {name: _parse_thresholds(content[name]) for name in ("thresholds", "was")}
+        return SignOff(**{**content, **thresholds})
     except BadInput as error:
         raise BadInput(f"{path}: {error}" if not str(error).startswith(str(path)) else str(error)) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadInput(f"{path}: not a signed-off calibration ({type(error).__name__})") from error
 
 
-def _thresholds(content: Mapping[str, Any]) -> Thresholds:
+def _parse_thresholds(content: Mapping[str, Any]) -> Thresholds:
     low, high = content["reinspect"], content["reject"]
     if not {type(low), type(high)} <= {int, float}:
         raise BadInput(f"impossible thresholds ({low!r}, {high!r}): both must be numbers")

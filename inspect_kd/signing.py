@@ -81,7 +81,7 @@ def signature_path(file: Path) -> Path:
 
 def trust_store() -> Path:
     """Return the folder of trusted public keys: $INSPECT_KD_TRUST, or one in the user's home."""
-    return zoo.named_folder("INSPECT_KD_TRUST") or zoo.home() / ".config" / "inspect-kd" / "trust"
+    return zoo.folder_from_variable("INSPECT_KD_TRUST") or zoo.home() / ".config" / "inspect-kd" / "trust"
 
 
 def make_keys(private: Path, passphrase: str | None) -> Path:

@@ -1,7 +1,7 @@
-"""Write CSV in which a spreadsheet runs no text as a formula.
+"""Write CSV in which no text can run as a spreadsheet formula.
 
 Unusual here: depending on its locale a spreadsheet also splits cells at `;` or tabs, so `a;=1+1` is as dangerous as `=1+1`.
-An apostrophe is put before every formula at any possible start of a cell, and every text is quoted.
+Every text is quoted, and an apostrophe precedes each character that could start a formula at any possible start of a cell.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _FORMULA = re.compile(r"(^|[;,|\t\r\n])([\s\"']*)([=+\-@＝＋－＠])")
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    """Format a header and one line a row; keys that are not a column are left out."""
+    """Format a header and one line per row; keys that are not a column are left out."""
     out = io.StringIO()
     table = csv.DictWriter(out, columns, extrasaction="ignore", quoting=csv.QUOTE_NONNUMERIC)
     table.writeheader()

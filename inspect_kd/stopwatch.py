@@ -1,4 +1,4 @@
-"""Measure the wall time of calls, with its tail, and their CPU time. Candidates take turns, so a busy moment hits them all.
+"""Measure the wall time of calls, including its tail, and their CPU time. Candidates take turns, so that a busy moment affects all.
 
 Unusual here: garbage collection is off while the clock runs, and a slow candidate runs less often in each turn.
 """
@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-TURN, MAX_RUNS = 0.4, 12
-"""Seconds and runs after which a candidate's turn ends; a slow candidate runs once a turn."""
+MAX_TURN_S, MAX_RUNS = 0.4, 12
+"""A candidate's turn ends after this time or number of runs; a slow candidate runs once per turn."""
 WARM_UP = 2
-"""First rounds, which are not counted."""
+"""Number of first rounds that are not counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +27,8 @@ class Times:
     cpu_ms: npt.NDArray[np.float64]
     """Summed over all threads of this process."""
 
-    def figures(self, images: int = 1) -> dict[str, float]:
-        """Compute percentiles and throughput per image, for runs of `images` each."""
+    def summarise(self, images: int = 1) -> dict[str, float]:
+        """Compute percentiles and throughput per image, for runs of `images` images each."""
         p50, p90, p99 = (float(value) / images for value in np.percentile(self.wall_ms, (50, 90, 99)))
         return {
             "p50_ms": p50,
@@ -45,38 +45,38 @@ def time_in_turns(
     rounds: int,
     *,
     warm_up: int = WARM_UP,
-    most: int = MAX_RUNS,
-    after: Callable[[], object] | None = None,
+    max_runs: int = MAX_RUNS,
+    after_round: Callable[[], object] | None = None,
 ) -> dict[str, Times]:
-    """Time each candidate in `rounds` turns of at most `most` runs. `after` is called after each round."""
+    """Time each candidate in `rounds` turns of at most `max_runs` runs."""
     measured: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
     was_enabled = gc.isenabled()
     gc.disable()
     try:
         for turn in range(rounds + warm_up):
             for name, run in runs.items():
-                times = _run_turn(run, most)
+                times = _run_turn(run, max_runs)
                 if turn >= warm_up:
                     measured[name] += times
-            if after is not None:
-                after()
+            if after_round is not None:
+                after_round()
     finally:
         if was_enabled:
             gc.enable()
     return {name: _as_times(times) for name, times in measured.items()}
 
 
-def _run_turn(run: Callable[[], object], most: int) -> list[tuple[float, float]]:
+def _run_turn(run: Callable[[], object], max_runs: int) -> list[tuple[float, float]]:
     began, times = time.perf_counter(), []
-    for _ in range(most):
+    for _ in range(max_runs):
         wall, cpu = time.perf_counter(), time.process_time()
         run()
         times.append((time.perf_counter() - wall, time.process_time() - cpu))
-        if time.perf_counter() - began > TURN:
+        if time.perf_counter() - began > MAX_TURN_S:
             break
     return times
 
 
 def _as_times(times: list[tuple[float, float]]) -> Times:
-    both = 1e3 * np.array(times, dtype=np.float64).reshape(-1, 2)
-    return Times(both[:, 0], both[:, 1])
+    milliseconds = 1e3 * np.array(times, dtype=np.float64).reshape(-1, 2)
+    return Times(milliseconds[:, 0], milliseconds[:, 1])

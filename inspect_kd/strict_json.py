@@ -1,6 +1,6 @@
 """Parse untrusted JSON, and refuse what the standard library accepts but other code fails on.
 
-Refused are NaN and infinities, numbers beyond 64 bit, duplicate keys, lone surrogates and excessive nesting.
+It refuses NaN and infinities, numbers beyond 64 bit, duplicate keys, lone surrogates and excessive nesting.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from typing import Any
 
 
 def loads(text: str | bytes, *, file_names: bool = False) -> Any:
-    """Parse like `json.loads`; every refusal is a ValueError. `file_names`: text may hold file names that are not UTF-8."""
+    """Parse like `json.loads`, and raise a ValueError for what is refused. `file_names`: text may hold file names that are not UTF-8."""
     try:
         content = json.loads(text, object_pairs_hook=_without_duplicates, parse_int=_int64)
-        # Written again, because infinities (such as 1e999) and lone surrogates show only then.
+        # Dumping reveals infinities (such as 1e999) and lone surrogates.
         json.dumps(content, allow_nan=False, ensure_ascii=False).encode(
             errors="surrogateescape" if file_names else "strict"
         )

@@ -1,6 +1,6 @@
 """Cache the outputs of large models on disk: bounded in size, safe against parallel writers and killed processes.
 
-A file's name is the digest of everything that its tensors depend on: the weights, the image and the transform.
+Each file is named by the digest of everything that its tensors depend on: weights, image and transform.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from inspect_kd.file_owner import make_own_folder
 from inspect_kd.types import ImageU8
 from inspect_kd.weights import read_tensors
 
-LIMIT = 20 * 2**30
-"""Most bytes of all files in a folder; those unused for longest are removed first."""
+MAX_BYTES = 20 * 2**30
+"""Size of all files in a folder together; the least recently used files are removed first."""
 RECOUNT_EVERY = 64
-"""Files after which a writer counts again what other processes have written."""
+"""Number of written files after which a writer lists the folder again, to count other processes' files."""
 
 
 class TensorCache:
-    """Tensors by image, in half precision."""
+    """A folder of tensors by image, in half precision."""
 
-    def __init__(self, folder: Path, weights: str, transform: str, limit: int = LIMIT) -> None:
+    def __init__(self, folder: Path, weights: str, transform: str, limit: int = MAX_BYTES) -> None:
         self.folder, self.limit = folder, limit
         self.key_prefix = f"{weights}/{transform}"
         self.hits = self.misses = self.written = 0
@@ -46,7 +46,7 @@ class TensorCache:
             tensors = read_tensors(path)
             os.utime(path)
         except (OSError, BadInput, SafetensorError):
-            # Missing, removed by another process just now, or truncated by a full disk.
+            # The file is missing, was just removed by another process, or was truncated by a full disk.
             self.misses += 1
             return None
         self.hits += 1
@@ -79,15 +79,15 @@ class TensorCache:
         digest.update(np.ascontiguousarray(image).tobytes())
         return self.folder / f"{digest.hexdigest()[:40]}.safetensors"
 
-    def _make_room(self, wanted: int) -> None:
+    def _make_room(self, new_bytes: int) -> None:
         # Other processes may write here too; their files are counted only when the folder is listed.
-        if self.used_bytes + wanted <= self.limit and self.written % RECOUNT_EVERY:
+        if self.used_bytes + new_bytes <= self.limit and self.written % RECOUNT_EVERY:
             return
         files = sorted(_files(self.folder))
         self.used_bytes = sum(size for _, size, _ in files)
-        room = self.limit if self.used_bytes + wanted <= self.limit else 0.9 * self.limit
+        target = self.limit if self.used_bytes + new_bytes <= self.limit else 0.9 * self.limit
         for _, size, path in files:
-            if self.used_bytes + wanted <= room:
+            if self.used_bytes + new_bytes <= target:
                 break
             self.used_bytes -= size
             path.unlink(missing_ok=True)

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 ImageU8 = npt.NDArray[np.uint8]
-"""(H, W, 3) RGB, 8 bit: an image, everywhere in the product."""
+"""(H, W, 3) RGB, 8 bit: the format of every image in this program."""
 Mask = npt.NDArray[np.bool_]
 """(H, W), True where the part is defective."""
 Heatmap = npt.NDArray[np.float32]
@@ -36,14 +36,14 @@ class Model(Protocol):
         """Side of the square input images."""
 
     def predict_batch(self, images_NHW3: npt.NDArray[np.uint8]) -> BatchPrediction:
-        """Predict images that have the input's size."""
+        """Predict on images that already have the input size."""
 
 
 class Progress(Protocol):
-    """Receives the progress of long work, for example to show a bar or write a log."""
+    """Receives the progress of long tasks, for example to show a bar or to write a log."""
 
     def phase(self, name: str, total: int, done: int = 0) -> None:
-        """Begin a phase of `total` steps, of which `done` were completed by an interrupted run."""
+        """Begin a phase of `total` steps; an interrupted run already completed `done` of them."""
 
     def advance(self, steps: int = 1, **figures: float) -> None:
         """Report completed steps; `figures` are values to show, such as a loss."""
@@ -81,11 +81,11 @@ class Sample:
     kind: str = "good"
     """`good`, or the name of the defect."""
     split: Split | None = None
-    """None: not assigned yet, since the layout has no splits."""
+    """None: not yet assigned, because the layout has no splits."""
     mask: Path | None = None
     """File of the defect's mask; None for sound parts and for defects without a mask."""
     group: str | None = None
-    """Images of one physical part (or one series of shots) share a group, which is never divided between splits."""
+    """All images of a group, for example of one physical part, go into the same split."""
 
     @property
     def defective(self) -> bool:
@@ -102,18 +102,18 @@ class Decision(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Thresholds:
-    """Two limits on the calibrated score: above `reinspect` a part is RE-INSPECT, above `reject` NG."""
+    """Two thresholds on the calibrated score: above `reinspect` a part is RE-INSPECT, above `reject` NG."""
 
     reinspect: float
     reject: float
 
     @property
     def highest_allowed(self) -> float:
-        """The highest threshold that a person may choose instead: clear defects score above it."""
+        """Highest threshold that a person may choose instead of these: clear defects score above it."""
         return round(max(2.0, 2 * self.reject), 1)
 
     def decide(self, score: float) -> Decision:
-        """Decide a score. The order of comparisons makes NaN an NG, since every comparison with NaN is false."""
+        """Return the decision for a score. NaN gives NG, since every comparison with NaN is false."""
         if score <= self.reinspect:
             return Decision.OK
         return Decision.REINSPECT if score <= self.reject else Decision.NG
@@ -130,7 +130,7 @@ class Region:
     area: int
     """Number of pixels above the threshold."""
     peak: float
-    """Largest calibrated heat in it."""
+    """Largest calibrated heat, at (`peak_x`, `peak_y`)."""
     peak_x: int
     peak_y: int
 

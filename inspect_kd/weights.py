@@ -1,6 +1,6 @@
 """Find and load pretrained weights without executing code from their files.
 
-Order: the folder $INSPECT_KD_WEIGHTS, then the hub. Only this module calls `torch.load`, with `weights_only=True`.
+The folder $INSPECT_KD_WEIGHTS comes first, then the hub. Only this module calls `torch.load`, with `weights_only=True`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 HUB_TIMEOUT_S = 5
-"""For the first answer of the hub."""
+"""Time limit for the hub's first answer."""
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -32,10 +32,10 @@ class WeightsCard:
     std: tuple[float, float, float] = IMAGENET_STD
     licence: str = "unknown"
     build: dict[str, Any] = field(default_factory=dict)
-    """Arguments of the model's builder that these weights need."""
+    """Arguments with which the model must be built for these weights."""
 
 
-# By the file's stem; weights that are not listed are taken as ImageNet-normalised timm weights.
+# By the file's stem. Weights that are not listed are assumed to be timm's with ImageNet normalisation.
 CARDS = {
     "mobilenetv2_100.imagenet1001": WeightsCard(
         mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), licence="Apache-2.0", build={"pad_type": "same"}
@@ -52,7 +52,7 @@ class LocalWeights:
 
 
 def local_folder() -> Path | None:
-    """Return the folder $INSPECT_KD_WEIGHTS. If it does not exist, that is an error, not a reason to use the hub."""
+    """Return the folder $INSPECT_KD_WEIGHTS. Raise if the variable names a missing folder, instead of using the hub."""
     setting = os.environ.get("INSPECT_KD_WEIGHTS")
     if not setting:
         return None
@@ -77,7 +77,7 @@ def find_local(name: str) -> LocalWeights | None:
 
 
 def missing_weights(name: str, cause: str) -> EnvironmentFault:
-    """Return the error for missing weights, with both remedies."""
+    """Make the error for missing weights, with both remedies."""
     return EnvironmentFault(
         f"no weights for the encoder '{name}': {cause}. Either put {name}.safetensors into a folder and set "
         "INSPECT_KD_WEIGHTS to it, or let this machine reach the model hub once (huggingface.co). "
@@ -86,7 +86,7 @@ def missing_weights(name: str, cause: str) -> EnvironmentFault:
 
 
 def hub_is_reachable() -> bool:
-    """Check the hub with a short timeout; its client would retry for most of a minute."""
+    """Ask the hub with a short timeout; its client would retry for most of a minute."""
     from huggingface_hub import constants, get_session
 
     if constants.HF_HUB_OFFLINE:
@@ -94,13 +94,13 @@ def hub_is_reachable() -> bool:
     try:
         get_session().head(constants.ENDPOINT, timeout=HUB_TIMEOUT_S)
     except Exception:
-        # Any failure counts: the client's errors share no documented base class.
+        # The client's errors share no documented base class.
         return False
     return True
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file, never a pipe or device. Its library cannot open names that are not UTF-8; those are read by Python."""
+    """Read a safetensors file, never a pipe or device. Python opens file names that are not UTF-8: the library cannot."""
     from safetensors.torch import load, load_file
 
     open_plain_file(path, "weights file").close()
@@ -124,12 +124,12 @@ def load_state(path: Path) -> dict[str, Tensor]:
     except BadInput:
         raise
     except (SafetensorError, OSError, RuntimeError, EOFError, ValueError) as error:
-        raise BadInput(f"{path}: not a readable weights file ({in_short(error)})") from error
+        raise BadInput(f"{path}: not a readable weights file ({short_message(error)})") from error
     except Exception as error:
         # The restricted unpickler raises pickle's own errors for anything but plain tensors.
-        raise BadInput(f"{path}: refused, it holds more than tensors ({in_short(error)})") from error
+        raise BadInput(f"{path}: refused, it holds more than tensors ({short_message(error)})") from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]  # as training programs save it, beside their own state
+        state = state["state_dict"]  # training programs save the weights beside their own state
     if isinstance(state, dict) and state and all(str(key).startswith("module.") for key in state):
         state = {key.removeprefix("module."): value for key, value in state.items()}
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
@@ -152,7 +152,7 @@ def sha256_of(file: BinaryIO) -> str:
 
 
 def digest_tensors(state: Mapping[str, Tensor]) -> str:
-    """Return the SHA-256 of weights that are in memory."""
+    """Return the SHA-256 of a state dict's keys and values."""
     digest = hashlib.sha256()
     for key in sorted(state):
         digest.update(f"{key} {tuple(state[key].shape)} {state[key].dtype}\n".encode())
@@ -160,6 +160,6 @@ def digest_tensors(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def in_short(error: Exception) -> str:
+def short_message(error: Exception) -> str:
     """Join the first two lines of an error: torch puts the reason on the second."""
     return " ".join(" ".join((str(error).strip() or type(error).__name__).splitlines()[:2]).split())[:240]

@@ -1,7 +1,7 @@
-"""Temporary folder beside a result, from which the finished file or folder is moved into place in one step.
+"""A temporary folder beside a result, from which the finished file or folder is moved into place in one step.
 
 Folders of killed processes are removed later. Unusual here: a folder is removed only if it holds this program's marker file,
-because a user's own folder may have such a name.
+because a user's own folder may have a matching name.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ DAY_S = 24 * 3600
 
 @contextlib.contextmanager
 def work_folder(parent: Path, purpose: str, *, abandoned_after_s: float = DAY_S) -> Iterator[Path]:
-    """Make a folder that only this user can enter, and remove it at the end of the block.
+    """Create a folder that only this user can enter, and remove it at the end of the block.
 
     Folders of the same purpose that are older than `abandoned_after_s` count as left behind by killed processes.
     """
@@ -33,13 +33,13 @@ def work_folder(parent: Path, purpose: str, *, abandoned_after_s: float = DAY_S)
 
 def _remove_abandoned(parent: Path, prefix: str, age_s: float) -> None:
     for folder in parent.glob(f"{prefix}*"):
-        # Another process may be removing it, too.
+        # Another process may be removing it at the same time.
         with contextlib.suppress(OSError):
             is_old = time.time() - folder.lstat().st_mtime > age_s
-            if is_old and _is_ours(folder):
+            if is_old and _has_marker(folder):
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def _is_ours(folder: Path) -> bool:
+def _has_marker(folder: Path) -> bool:
     """True for a folder with the marker in it, but not for a link to one."""
     return stat.S_ISDIR(folder.lstat().st_mode) and stat.S_ISREG((folder / MARKER).lstat().st_mode)

@@ -1,6 +1,6 @@
 """Find the shipped YAML files: recipes (`models/`), manifests (`datasets/`), deployments (`export/`).
 
-A path is taken as such; names are looked up in the wheel's `_zoo`, or in the checkout beside the package (editable install).
+A path to a YAML file is used directly. A name is looked up in the wheel's `_zoo`, or in the checkout of an editable install.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ def names(kind: ZooKind) -> list[str]:
 
 def find(kind: ZooKind, name: str) -> Path:
     """Return the YAML file for a name or a path."""
-    given = Path(name)
-    if given.suffix in {".yaml", ".yml"}:
-        if given.is_file():
-            return given
+    path = Path(name)
+    if path.suffix in {".yaml", ".yml"}:
+        if path.is_file():
+            return path
         raise UsageError(f"{_FILE_KIND[kind]} file not found: {name}")
     shipped = folder_of(kind) / f"{name}.yaml"
     if shipped.is_file() and "/" not in name and "\\" not in name:
         return shipped
-    near = difflib.get_close_matches(name, names(kind), n=1)
-    hint = f" Did you mean '{near[0]}'?" if near else ""
+    nearest = difflib.get_close_matches(name, names(kind), n=1)
+    hint = f" Did you mean '{nearest[0]}'?" if nearest else ""
     raise UsageError(
         f"no {_FILE_KIND[kind]} named '{name}'.{hint} There are: {', '.join(names(kind))}; a path to a .yaml works too."
     )
@@ -52,7 +52,7 @@ def asset(kind: ZooKind, file_name: str) -> Path:
 
 
 def home() -> Path:
-    """Return the user's home folder; raises if the user has none, as a service's may."""
+    """Return the user's home folder; raise if the user has none, like some service accounts."""
     return expand_user("~")
 
 
@@ -67,17 +67,17 @@ def expand_user(path: str) -> Path:
         ) from error
 
 
-def named_folder(variable: str) -> Path | None:
-    """Return the folder that an environment variable names, if set. Its `~` is expanded here: a shell does not expand it in quotes."""
+def folder_from_variable(variable: str) -> Path | None:
+    """Return the folder that an environment variable names, if set. `~` is expanded here, since a shell does not expand it in quotes."""
     value = os.environ.get(variable)
     return expand_user(value) if value else None
 
 
 def cache_home() -> Path:
-    """Return the folder for files that can be made again: $INSPECT_KD_CACHE, or one in the user's home."""
-    return named_folder("INSPECT_KD_CACHE") or home() / ".cache" / "inspect-kd"
+    """Return the folder for files that can be rebuilt: $INSPECT_KD_CACHE, or one in the user's home."""
+    return folder_from_variable("INSPECT_KD_CACHE") or home() / ".cache" / "inspect-kd"
 
 
 def data_home() -> Path:
     """Return the folder of the data sets: $INSPECT_KD_DATA, or one in the user's home."""
-    return named_folder("INSPECT_KD_DATA") or home() / ".cache" / "inspect-kd" / "data"
+    return folder_from_variable("INSPECT_KD_DATA") or home() / ".cache" / "inspect-kd" / "data"

@@ -1,4 +1,4 @@
-"""Files that one reader takes for an ONNX model and another for something else, and ONNX files with too many fields."""
+"""Files that some readers take for an ONNX model and others for another format, and ONNX files with too many fields."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tests.fuzzing import graphs
 
 def varint(number: int, width: int) -> bytes:
     """Varint of a fixed width, so that its size is known before its value."""
-    parts = [number >> 7 * index & 0x7F | 0x80 for index in range(width)]
-    return bytes([*parts[:-1], parts[-1] & 0x7F])
+    groups = [number >> 7 * index & 0x7F | 0x80 for index in range(width)]
+    return bytes([*groups[:-1], groups[-1] & 0x7F])
 
 
 def runtime_format(folder: Path) -> bytes:
@@ -32,11 +32,11 @@ def runtime_format(folder: Path) -> bytes:
 
 def flatbuffer_that_is_a_protobuf(folder: Path) -> bytes:
     """ONNX Runtime's format with its root moved to 0x90008, so that it also reads as a protobuf of three fields."""
-    plain, root = runtime_format(folder), 0x90008
-    gap = root - struct.unpack("<I", plain[:4])[0]
+    original, root = runtime_format(folder), 0x90008
+    shift = root - struct.unpack("<I", original[:4])[0]
     head = struct.pack("<I", root) + b"ORTM" + bytes(3) + b"\x1a"
-    rest = bytes(gap - len(head) - 5 + 8) + plain[8:]
-    return head + varint(len(rest), 5) + rest
+    body = bytes(shift - len(head) - 5 + 8) + original[8:]
+    return head + varint(len(body), 5) + body
 
 
 def openvino_format(folder: Path) -> bytes:
@@ -52,7 +52,7 @@ def openvino_format(folder: Path) -> bytes:
     declaration, _, net = (folder / "a.xml").read_bytes().partition(b"?>")
     first = declaration.removeprefix(b"<") + b"?>"
     begin = b"\n<" + first + b" " * (ord("<") - len(first) - 4) + b"<!--"
-    # A tag, and a length of three bytes that are text: half a megabyte.
+    # The tag of a field and its length, half a megabyte: bytes that are also text.
     length = 0x43 | 0x29 << 7 | 0x20 << 14
     return begin + b'"\xc3\xa9 ' + (b"-->" + net).ljust(length)
 
@@ -60,4 +60,4 @@ def openvino_format(folder: Path) -> bytes:
 def many_fields() -> bytes:
     """A graph with two million empty fields: few bytes, but slow to check."""
     graph = b"\x52\x00" * 2**21
-    return b"\x08\x0a\x3a" + graphs.length_of(graph)
+    return b"\x08\x0a\x3a" + graphs.with_length(graph)

@@ -1,4 +1,4 @@
-"""What several files of tests are built from."""
+"""Builders of jobs, runs and a tiny CLIP, for several test files."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ TINY_CLIP: dict[str, Any] = {
 }
 
 
-def clip_folder(folder: Path, *, weights: bool = True) -> str:
-    """A tiny CLIP as open_clip saves one; the name of the model in it."""
+def save_tiny_clip(folder: Path, *, weights: bool = True) -> str:
+    """Save a tiny CLIP as open_clip does, and return the name to load it by."""
     import open_clip
     import torch
     from safetensors.torch import save_file
@@ -41,7 +41,6 @@ def make_job(recipe: Recipe, data: DataSet, folder: Path, **changes: Any) -> Job
     from inspect_kd.training.hardware import Hardware
     from inspect_kd.training.job import Job
     from inspect_kd.training.run import RunFolder
-    from inspect_kd.types import NoProgress
 
     settings: dict[str, Any] = {"hardware": Hardware(device="cpu"), "progress": NoProgress()} | changes
     return Job(recipe=recipe, data=data, folder=RunFolder(folder), **settings)
@@ -62,11 +61,11 @@ def edit_recipe(run: Path, edit: Callable[[dict[str, Any]], object]) -> None:
 
 
 class InterruptedProgress(NoProgress):
-    """Interrupts the training where a phase begins."""
+    """Raises KeyboardInterrupt when a given phase begins."""
 
     def __init__(self, phase: str) -> None:
-        self.interrupted = phase
+        self.phase_to_interrupt = phase
 
     def phase(self, name: str, total: int, done: int = 0) -> None:
-        if name == self.interrupted:
+        if name == self.phase_to_interrupt:
             raise KeyboardInterrupt

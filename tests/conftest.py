@@ -1,4 +1,4 @@
-"""Fixtures that every room shares."""
+"""Fixtures for all tests."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from inspect_kd.datasets.drawn import draw_sample
-from tests.builders import clip_folder
+from tests.builders import save_tiny_clip
 from tests.tiny import EVERY_STAGE, command
 
 # For the processes that tests start; see also one_thread below.
 os.environ["OMP_NUM_THREADS"] = "1"
-# What tests remember is nobody's who uses this machine, and goes with them.
+# Tests use their own cache, which is deleted when they end.
 _CACHE = tempfile.TemporaryDirectory(prefix="inspect-kd-tests-")
 os.environ["INSPECT_KD_CACHE"] = _CACHE.name
 
@@ -27,14 +27,12 @@ REAL_WEIGHTS = Path(__file__).parents[1] / ".." / "shared" / "weights"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--update-golden", action="store_true", help="rewrite the golden files from what the program gives"
-    )
+    parser.addoption("--update-golden", action="store_true", help="rewrite the golden files from the program's output")
 
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """With two threads on a busy two-core machine a tiny step took six times longer."""
+    """Use one thread of torch: with two, a tiny step on a busy two-core machine took six times longer."""
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
     yield
@@ -78,12 +76,13 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small drawn data set."""
     return draw_sample(tmp_path_factory.mktemp("data") / "sample", 0, size=64, train=10, test_good=3, per_kind=1)
 
 
 @pytest.fixture(scope="session")
 def run(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One complete run, through the command line."""
+    """The folder of a complete run, trained through the command line."""
     out = tmp_path_factory.mktemp("runs")
     answer = subprocess.run(command(parts, out, "--json"), capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr
@@ -98,13 +97,13 @@ def run(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def staged_runs(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a student's run with every stage, `r`, and of its two teachers' runs."""
+    """A folder with a student's run that has every stage (`r`), and with the runs of its two teachers."""
     out = tmp_path_factory.mktemp("staged")
-    clip = {"model": clip_folder(out / "clip"), "pretrained": None, "licence": "MIT", "vv_blocks": 2}
+    clip = {"model": save_tiny_clip(out / "clip"), "pretrained": None, "licence": "MIT", "vv_blocks": 2}
     sam = {"build": "sam_spt", "backend": "tiny", "guide": clip, "closer": True}
-    few = {"parts": 2, "variants": 2, "epochs": 1}
+    teach = {"parts": 2, "variants": 2, "epochs": 1}
     for name, teacher in (("tiny_clip", {"build": "clip_ada", **clip}), ("tiny_sam", sam)):
-        recipe = {"name": name, "teacher": teacher, "data": {"size": 64}, "teach": few}
+        recipe = {"name": name, "teacher": teacher, "data": {"size": 64}, "teach": teach}
         (out / f"{name}.yaml").write_text(json.dumps(recipe))
     teachers = [word for name in ("tiny_clip", "tiny_sam") for word in ("--teachers", str(out / f"{name}.yaml"))]
     settings = [word for setting in EVERY_STAGE for word in ("--set", setting)]

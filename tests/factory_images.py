@@ -1,4 +1,4 @@
-"""Image files as a factory has them, as nobody should have them, and what the C++ program says of the latter."""
+"""Image files as they occur in factories, and files that the C++ program refuses, with its reasons."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image
 
 
 def picture(mode: str = "RGB", size: tuple[int, int] = (97, 61)) -> Image.Image:
-    """Nowhere like itself turned or mirrored, and far from black."""
+    """Noise that differs from itself turned or mirrored, and has no black pixels."""
     width, height = size
     rng = np.random.default_rng(1)
     pixels = rng.integers(60, 200, (height, width, 4), dtype=np.uint8)
@@ -28,19 +28,19 @@ def picture(mode: str = "RGB", size: tuple[int, int] = (97, 61)) -> Image.Image:
     )
 
 
-def turned(to: Path, orientation: int) -> None:
+def write_turned(to: Path, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     picture().save(to, exif=exif, quality=95)
 
 
-def sixteen(channels: int) -> np.ndarray:
+def random_16_bit(channels: int) -> np.ndarray:
     values = np.random.default_rng(2).integers(0, 65536, (61, 97, channels)).astype(np.uint16)
     values[:20, :40] //= 5
     return values if channels > 1 else values[:, :, 0]
 
 
-def palette_with_alpha(to: Path) -> None:
+def write_palette_with_alpha(to: Path) -> None:
     picture("P").save(to, transparency=bytes(range(256)))
 
 
@@ -50,12 +50,12 @@ IMAGES: dict[str, Callable[[Path], Any]] = {
     "bit.png": lambda to: picture("1").save(to),
     "palette.png": lambda to: picture("P").save(to),
     "palette4.png": lambda to: picture().quantize(11).save(to, bits=4),
-    "palette_alpha.png": palette_with_alpha,
+    "palette_alpha.png": write_palette_with_alpha,
     "rgba.png": lambda to: picture("RGBA").save(to),
     "la.png": lambda to: picture("LA").save(to),
-    "mono16.png": lambda to: cv2.imwrite(str(to), sixteen(1)),
-    "rgb16.png": lambda to: cv2.imwrite(str(to), sixteen(3)),
-    "rgba16.png": lambda to: cv2.imwrite(str(to), sixteen(4)),
+    "mono16.png": lambda to: cv2.imwrite(str(to), random_16_bit(1)),
+    "rgb16.png": lambda to: cv2.imwrite(str(to), random_16_bit(3)),
+    "rgba16.png": lambda to: cv2.imwrite(str(to), random_16_bit(4)),
     "rgb.jpg": lambda to: picture().save(to, quality=90),
     "rgb444.jpg": lambda to: picture().save(to, quality=90, subsampling=0),
     "progressive.jpg": lambda to: picture().save(to, progressive=True),
@@ -70,7 +70,7 @@ IMAGES: dict[str, Callable[[Path], Any]] = {
     "strip.png": lambda to: picture(size=(900, 20)).save(to),
     "exact.png": lambda to: picture(size=(64, 64)).save(to),
     "one.png": lambda to: picture(size=(1, 1)).save(to),
-    **{f"turned{turn}.jpg": lambda to, turn=turn: turned(to, turn) for turn in range(1, 9)},
+    **{f"turned{turn}.jpg": lambda to, turn=turn: write_turned(to, turn) for turn in range(1, 9)},
 }
 
 
@@ -78,49 +78,50 @@ def chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
-def png_with(to: Path, more: bytes, header: bytes | None = None) -> None:
-    """A sound PNG with a chunk after its header, or with another header."""
+def write_png(to: Path, more: bytes, header: bytes | None = None) -> None:
+    """Write a valid PNG with more chunks after its header, or with another header."""
     buffer = io.BytesIO()
     picture().save(buffer, "PNG")
     content = buffer.getvalue()
     to.write_bytes(content[:8] + (chunk(b"IHDR", header) if header else content[8:33]) + more + content[33:])
 
 
-def turned_by_xmp(to: Path, orientation: int) -> None:
+def write_turned_by_xmp(to: Path, orientation: int) -> None:
     picture().save(to, xmp=f'<x tiff:Orientation="{orientation}"/>'.encode())
 
 
-REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
+REFUSED_FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a.webp": (lambda to: picture().save(to), "not an image that this program reads"),
     "a.tiff": (lambda to: picture().save(to), "not an image that this program reads"),
     "text.png": (lambda to: to.write_text("hello"), "not an image"),
     "empty.png": (lambda to: to.write_bytes(b""), "empty file"),
     "cmyk.jpg": (lambda to: picture("CMYK").save(to), "CMYK"),
-    "xmp.jpg": (lambda to: turned_by_xmp(to, 6), "XMP"),
-    "exif.png": (lambda to: png_with(to, chunk(b"eXIf", b"II*\0\x08\0\0\0\0\0")), "Exif"),
+    "xmp.jpg": (lambda to: write_turned_by_xmp(to, 6), "XMP"),
+    "exif.png": (lambda to: write_png(to, chunk(b"eXIf", b"II*\0\x08\0\0\0\0\0")), "Exif"),
     "key.png": (lambda to: picture().save(to, transparency=(1, 2, 3)), "transparent colour"),
     "grey_key.png": (lambda to: picture("L").save(to, transparency=90), "transparent colour"),
     "twice.png": (lambda to: (picture().save(to), to.write_bytes(2 * to.read_bytes())), "after the end of the PNG"),
-    "frame.png": (lambda to: png_with(to, chunk(b"fcTL", bytes(26))), "animation of several images"),
-    "two_headers.png": (lambda to: png_with(to, chunk(b"IHDR", bytes(13))), "broken or truncated"),
+    "frame.png": (lambda to: write_png(to, chunk(b"fcTL", bytes(26))), "animation of several images"),
+    "two_headers.png": (lambda to: write_png(to, chunk(b"IHDR", bytes(13))), "broken or truncated"),
     "alpha.bmp": (lambda to: picture("RGBA").save(to), "BMP of this kind"),
     "huge.png": (
-        lambda to: png_with(to, b"", struct.pack(">IIBBBBB", 30000, 30000, 8, 2, 0, 0, 0)),
+        lambda to: write_png(to, b"", struct.pack(">IIBBBBB", 30000, 30000, 8, 2, 0, 0, 0)),
         "30000x30000 pixels",
     ),
-    # Whose number of pixels is more than 64 bits count.
+    # Its number of pixels overflows a signed 64-bit integer.
     "vast.png": (
-        lambda to: png_with(to, b"", struct.pack(">IIBBBBB", 3724542049, 3892314173, 8, 2, 0, 0, 0)),
+        lambda to: write_png(to, b"", struct.pack(">IIBBBBB", 3724542049, 3892314173, 8, 2, 0, 0, 0)),
         "3724542049x3892314173 pixels",
     ),
-    "none.png": (lambda to: png_with(to, b"", struct.pack(">IIBBBBB", 0, 9, 8, 2, 0, 0, 0)), "0x9 pixels"),
+    "none.png": (lambda to: write_png(to, b"", struct.pack(">IIBBBBB", 0, 9, 8, 2, 0, 0, 0)), "0x9 pixels"),
     "folder.png": (lambda to: to.mkdir(), "not a file"),
     "missing.png": (lambda to: None, "no such file"),
 }
+"""By file name: a function that writes the file, and the reason for which the program refuses it."""
 
 
-def with_thumbnail(to: Path) -> None:
-    """Whose thumbnail carries an end-of-image mark of its own."""
+def write_jpeg_with_thumbnail(to: Path) -> None:
+    """Write a JPEG whose thumbnail has its own end-of-image marker."""
     thumbnail = io.BytesIO()
     picture(size=(32, 32)).save(thumbnail, "JPEG")
     segment = b"Exif\0\0II*\0\x08\0\0\0\0\0\0\0\0\0" + thumbnail.getvalue()

@@ -1,4 +1,4 @@
-"""A working directory that somebody else writes to: modules lie in it under the names of those that the product imports."""
+"""Plant modules in a working directory, under the names of modules that the program imports."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NAMES = (
 
 
 def plant_modules(folder: Path) -> Path:
-    """Modules that write their name into a file and end the process; that file, which must never appear."""
+    """Write modules that record their name in a file and end the process; return that file, which must never appear."""
     folder.mkdir(parents=True, exist_ok=True)
     executed = folder / "executed.txt"
     for name in NAMES:

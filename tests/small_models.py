@@ -17,6 +17,7 @@ FEW_PROTOTYPES = (CompareConfig(strides=(4, 8), prototypes=8), CompareConfig(str
 
 
 def small(**changes: object) -> omni_ad.OmniAdStudent:
+    """A small Omni-AD student."""
     torch.manual_seed(0)
     options = {"dims": (32, 24, 16), "neck": 16, "bottleneck": 1, "compare": FEW_PROTOTYPES} | changes
     return omni_ad.build(omni_ad.Config(encoder="embedded", **options), build_encoder("embedded"))
@@ -38,7 +39,7 @@ def images(count: int = 2, size: int = 64, seed: int = 0) -> Tensor:
 
 def teacher_samples(count: int = 16, size: int = 64) -> list[TeacherSample]:
     """Grey noise; every other image has a bright square as its defect."""
-    rng, made = np.random.default_rng(0), []
+    rng, samples = np.random.default_rng(0), []
     for number in range(count):
         image = rng.integers(90, 140, (size, size, 3), dtype=np.uint8)
         mask = None
@@ -47,12 +48,12 @@ def teacher_samples(count: int = 16, size: int = 64) -> list[TeacherSample]:
             mask = np.zeros((size, size), bool)
             mask[row : row + 20, column : column + 20] = True
             image[mask] = 250
-        made.append(TeacherSample(image=image, mask=mask))
-    return made
+        samples.append(TeacherSample(image=image, mask=mask))
+    return samples
 
 
 class Evil:
-    """Touches a file when it is unpickled."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = marker

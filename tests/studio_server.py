@@ -1,4 +1,4 @@
-"""Run the Studio as a user does: in a process of its own, on a free port; and a browser."""
+"""Start the Studio as a user does, in its own process on a free port, and start a browser."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class Server:
     process: subprocess.Popen[str]
 
 
-def need(what: str, there: bool) -> None:
-    """Skip a test where an optional part is missing; fail where CI is set."""
-    if not there:
-        assert not os.environ.get("CI"), f"{what} is missing, and CI is set"
-        pytest.skip(f"{what} is missing: pip install 'inspect-kd[ui]', `make browser`")
+def need(dependency: str, is_present: bool) -> None:
+    """Skip a test where an optional dependency is missing; fail where CI is set."""
+    if not is_present:
+        assert not os.environ.get("CI"), f"{dependency} is missing, and CI is set"
+        pytest.skip(f"{dependency} is missing: pip install 'inspect-kd[ui]', `make browser`")
 
 
 @contextmanager
@@ -87,7 +87,7 @@ def twin(artifact: Path, folder: Path) -> Path:
 
 
 def artifact_and_images(run: Path, parts: Path) -> tuple[Path, list[Path]]:
-    """A tiny artifact with drawn parts; those of INSPECT_KD_REAL_ARTIFACT and INSPECT_KD_REAL_DATA where they are set."""
+    """A tiny artifact and drawn images, or real ones where INSPECT_KD_REAL_ARTIFACT and INSPECT_KD_REAL_DATA are set."""
     real, data = os.environ.get("INSPECT_KD_REAL_ARTIFACT"), os.environ.get("INSPECT_KD_REAL_DATA")
     if not (real and data):
         return run / "r.onnx", sorted(parts.glob("*/test/*/*.png"))[:8]

@@ -1,4 +1,4 @@
-"""Only files of killed processes are removed, none of the user's or of another program; nothing is written through links."""
+"""Clean-up removes only files of killed processes, and nothing is written through links."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from inspect_kd import atomic_write
 from inspect_kd.work_folder import MARKER, work_folder
 
 
-def age(path: Path) -> None:
+def make_old(path: Path) -> None:
     os.utime(path, (0, 0))
 
 
@@ -24,7 +24,7 @@ def test_work_folder_removes_only_marked_and_old_folders_of_its_purpose(tmp_path
         if name != "export-unmarked":
             (tmp_path / f".inspect-kd-{name}" / MARKER).touch()
         if name != "export-young":
-            age(tmp_path / f".inspect-kd-{name}")
+            make_old(tmp_path / f".inspect-kd-{name}")
     outside.mkdir()
     (outside / MARKER).touch()
     (tmp_path / ".inspect-kd-export-link").symlink_to(outside)
@@ -43,7 +43,7 @@ def test_work_folder_removes_only_marked_and_old_folders_of_its_purpose(tmp_path
 @pytest.mark.parametrize("name", ["film.mp4.partial", ".download.partial", ".a.0123456789abcdef.part.partial"])
 def test_partial_files_of_other_programs_are_kept(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text("a download")
-    age(tmp_path / name)
+    make_old(tmp_path / name)
     atomic_write.remove_abandoned(tmp_path)
     assert (tmp_path / name).exists()
 

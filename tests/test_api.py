@@ -1,4 +1,4 @@
-"""The Python API: the example script and notebook run, and what they leave out."""
+"""The Python API and its example, a script and a notebook."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_the_notebook_has_the_code_of_the_script() -> None:
 
 
 def test_the_example_runs_from_training_to_inspection(tmp_path: Path) -> None:
-    """The notebook's cells, one after another, in a process of their own."""
+    """The cells of the notebook run one after another, in a new process."""
     answer = subprocess.run(
         [sys.executable, "-c", code_of(DOCS / "example.ipynb")],
         capture_output=True,
@@ -45,21 +45,21 @@ def test_the_example_runs_from_training_to_inspection(tmp_path: Path) -> None:
     assert '"phase": "train"' in answer.stderr, "long work shows its progress"
 
 
-def test_figures_of_a_run_are_those_of_its_manifest(run: Path) -> None:
+def test_metrics_of_a_run_are_those_of_its_manifest(run: Path) -> None:
     opened = inspect_kd.open_run(run)
     assert opened.metrics == json.loads((run / "run.json").read_text())["metrics"]
     assert opened.report == run / "report.html" and opened.artifact() == run / "r.onnx"
     assert opened.artifact("onnx_fp16") == run / "r.fp16.onnx"
 
 
-def test_evaluation_of_a_run_gives_the_figures_of_its_training(run: Path) -> None:
+def test_evaluation_of_a_run_reproduces_the_metrics_of_its_training(run: Path) -> None:
     opened = inspect_kd.open_run(run)
     evaluation = opened.evaluate(progress=NoProgress())
     for name, value in opened.metrics[MEAN].items():
         assert evaluation.measures[MEAN][name].value == pytest.approx(value, abs=1e-4)
 
 
-def test_settings_are_the_overrides_of_the_command_line(parts: Path) -> None:
+def test_settings_act_like_overrides_of_the_command_line(parts: Path) -> None:
     mapping = {"fit.steps": 7, "data.flip": "none", "distill.blend": [1, 2, 0]}
     texts = ["fit.steps=7", "data.flip=none", "distill.blend=[1, 2, 0]"]
     recipe, data = api.plan_training(parts, "embedded", mapping)
@@ -77,15 +77,15 @@ def test_an_unfinished_run_is_not_opened(tmp_path: Path) -> None:
         inspect_kd.open_run(tmp_path)
 
 
-def test_an_export_that_differs_raises_and_leaves_no_artifact(run: Path, tmp_path: Path) -> None:
+def test_an_export_beyond_its_limits_raises_and_leaves_no_artifact(run: Path, tmp_path: Path) -> None:
     strict = tmp_path / "strict.yaml"
     text = (DOCS.parent / "export" / "onnx_fp16.yaml").read_text()
     limits = "accept: {score: 0.0, heatmap: 0.0, auroc: 0.0, flips: 0, guard: 0.0}\n"
     strict.write_text(text.replace("name: onnx_fp16", "name: onnx_strict").partition("accept:")[0] + limits)
-    to = tmp_path / "strict.onnx"
+    artifact = tmp_path / "strict.onnx"
     with pytest.raises(GateFailed, match="no artifact was written"):
-        inspect_kd.open_run(run).export(str(strict), output=to, progress=NoProgress())
-    assert not to.exists()
+        inspect_kd.open_run(run).export(str(strict), output=artifact, progress=NoProgress())
+    assert not artifact.exists()
 
 
 def test_importing_the_package_imports_no_torch() -> None:

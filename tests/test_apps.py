@@ -1,4 +1,4 @@
-"""The Dockerfiles: their rules, their wheel, their commands. No container daemon is needed."""
+"""The Dockerfiles follow the rules, and their wheel and commands work. No container daemon is needed."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 DOCKERFILES = sorted((ROOT / "apps").rglob("Dockerfile"))
-LINE = [path for path in DOCKERFILES if path.parent.name != "studio"]
-"""Those that inspect the paths given on stdin."""
+LINE_DOCKERFILES = [path for path in DOCKERFILES if path.parent.name != "studio"]
+"""Dockerfiles that inspect images whose paths are given on stdin."""
 ARTIFACT = "/artifact/part.onnx"
 
 
-def named(path: Path) -> str:
+def relative_name(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
@@ -32,8 +32,8 @@ def instructions(path: Path) -> list[tuple[str, str]]:
     return [(line.split(maxsplit=1)[0], line.split(maxsplit=1)[1]) for line in joined.splitlines() if line.strip()]
 
 
-def copied(path: Path) -> list[str]:
-    """Sources that are copied from the checkout."""
+def copied_sources(path: Path) -> list[str]:
+    """The paths that are copied from the checkout."""
     return [
         source
         for word, rest in instructions(path)
@@ -43,42 +43,40 @@ def copied(path: Path) -> list[str]:
 
 
 def test_three_dockerfiles_exist() -> None:
-    assert [named(path) for path in LINE] == ["apps/Dockerfile", "apps/jetson/Dockerfile"]
-    assert [named(path) for path in DOCKERFILES if path not in LINE] == ["apps/studio/Dockerfile"]
+    assert [relative_name(path) for path in LINE_DOCKERFILES] == ["apps/Dockerfile", "apps/jetson/Dockerfile"]
+    assert [relative_name(path) for path in DOCKERFILES if path not in LINE_DOCKERFILES] == ["apps/studio/Dockerfile"]
 
 
-@pytest.mark.parametrize("path", DOCKERFILES, ids=named)
+@pytest.mark.parametrize("path", DOCKERFILES, ids=relative_name)
 def test_dockerfile_follows_the_rules(path: Path) -> None:
     found = instructions(path)
     text = "\n".join(f"{word} {rest}" for word, rest in found)
     assert not re.search(r"torch|\btrain\b|\[(all|gpu)\]", text), "no torch where parts are inspected"
     assert not re.search(r"://|index-url|extra-index|trusted-host|ADD ", text), "nothing from a named host"
-    images = [rest.split()[0] for word, rest in found if word == "FROM"]
-    images += [rest.partition("=")[2] for word, rest in found if word == "ARG" and rest.startswith("BASE=")]
-    assert images and not any(re.match(r"[^/]*[.:][^/]*/", image) for image in images), (
-        "no registry before a base's name"
-    )
+    bases = [rest.split()[0] for word, rest in found if word == "FROM"]
+    bases += [rest.partition("=")[2] for word, rest in found if word == "ARG" and rest.startswith("BASE=")]
+    assert bases and not any(re.match(r"[^/]*[.:][^/]*/", base) for base in bases), "no registry before a base's name"
     users = [rest for word, rest in found if word == "USER"]
     assert users and not re.match(r"(root|0)\b", users[-1])
-    last_root_work = max(place for place, (word, _) in enumerate(found) if word in {"RUN", "COPY"})
-    assert last_root_work < found.index(("USER", users[-1])), "nothing is written as root after the user is set"
-    assert {"HEALTHCHECK", "ENTRYPOINT", "CMD"} <= {word for word, _ in found} or path not in LINE
+    last_root_step = max(index for index, (word, _) in enumerate(found) if word in {"RUN", "COPY"})
+    assert last_root_step < found.index(("USER", users[-1])), "nothing is written as root after the user is set"
+    assert {"HEALTHCHECK", "ENTRYPOINT", "CMD"} <= {word for word, _ in found} or path not in LINE_DOCKERFILES
 
 
-@pytest.mark.parametrize("path", DOCKERFILES, ids=named)
+@pytest.mark.parametrize("path", DOCKERFILES, ids=relative_name)
 def test_copied_sources_are_not_ignored(path: Path) -> None:
     ignored = {line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")}
-    for source in copied(path):
+    for source in copied_sources(path):
         assert (ROOT / source).exists()
         assert not ignored & {source, *(str(parent) for parent in Path(source).parents)}
 
 
-@pytest.fixture(scope="module", params=LINE, ids=named)
-def image(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A Dockerfile, and the folder with its unpacked wheel, built only from what it copies."""
+@pytest.fixture(scope="module", params=LINE_DOCKERFILES, ids=relative_name)
+def container(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A Dockerfile, and the folder with its unpacked wheel, which is built from nothing but the copied sources."""
     path: Path = request.param
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("image")
-    for name in copied(path):
+    for name in copied_sources(path):
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
@@ -90,25 +88,27 @@ def image(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return path, out
 
 
-def test_wheel_is_complete(image: tuple[Path, Path]) -> None:
-    _, out = image
+def test_wheel_has_every_module_and_recipe(container: tuple[Path, Path]) -> None:
+    _, out = container
     sources = [path for path in (ROOT / "inspect_kd").rglob("*") if path.suffix in {".py", ".css"}]
-    shipped = [path for room in ("models", "datasets", "export") for path in (ROOT / room).rglob("*") if path.is_file()]
+    shipped = [
+        path for folder in ("models", "datasets", "export") for path in (ROOT / folder).rglob("*") if path.is_file()
+    ]
     assert len(sources) > 50 and len(shipped) > 10
     assert all((out / path.relative_to(ROOT)).is_file() for path in sources)
     assert all((out / "inspect_kd" / "_zoo" / path.relative_to(ROOT)).is_file() for path in shipped)
 
 
-def write_no_file() -> None:
-    """Stricter than a read-only root: no file can be written anywhere; pipes can."""
+def forbid_writing_files() -> None:
+    """Allow writing to pipes only; a read-only root file system would be less strict."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 
 
 def run_command(
-    image: tuple[Path, Path], words: list[str], artifact: Path, stdin: str = ""
+    container: tuple[Path, Path], words: list[str], artifact: Path, stdin: str = ""
 ) -> subprocess.CompletedProcess:
     """Run a command of the Dockerfile with this Python and the mounted artifact."""
-    _, out = image
+    _, out = container
     entry = {"python3": [sys.executable], "inspect-kd": [sys.executable, "-m", "inspect_kd"]}
     words = entry[words[0]] + [word.replace(ARTIFACT, str(artifact)) for word in words[1:]]
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(out), "HOME": "/nonexistent"}
@@ -121,31 +121,31 @@ def run_command(
         capture_output=True,
         text=True,
         check=False,
-        preexec_fn=write_no_file,
+        preexec_fn=forbid_writing_files,
     )
 
 
 def command_of(path: Path, word: str) -> list[str]:
-    rest = next(rest for found, rest in instructions(path) if found == word)
+    rest = next(rest for instruction, rest in instructions(path) if instruction == word)
     return json.loads(rest[rest.index("[") :])
 
 
-def test_commands_run_and_write_nothing(image: tuple[Path, Path], run: Path, parts: Path) -> None:
-    path, _ = image
+def test_commands_run_and_write_nothing(container: tuple[Path, Path], run: Path, parts: Path) -> None:
+    path, _ = container
     images = sorted(parts.rglob("test/*/*.png"))[:3]
     words = command_of(path, "ENTRYPOINT") + command_of(path, "CMD")
-    answer = run_command(image, words, run / "r.onnx", "\n".join(map(str, images)))
+    answer = run_command(container, words, run / "r.onnx", "\n".join(map(str, images)))
     assert answer.returncode == 0, answer.stderr
     lines = [json.loads(line) for line in answer.stdout.splitlines()]
     assert [line["image"] for line in lines] == [str(image) for image in images]
     assert all("score" in line for line in lines)
 
 
-def test_health_check_fails_for_a_broken_artifact(image: tuple[Path, Path], run: Path, tmp_path: Path) -> None:
-    path, _ = image
+def test_health_check_fails_for_a_broken_artifact(container: tuple[Path, Path], run: Path, tmp_path: Path) -> None:
+    path, _ = container
     words = command_of(path, "HEALTHCHECK")
-    answer = run_command(image, words, run / "r.onnx")
+    answer = run_command(container, words, run / "r.onnx")
     assert answer.returncode == 0, answer.stderr
     (tmp_path / "broken.onnx").write_bytes((run / "r.onnx").read_bytes()[:9999])
     for broken in (tmp_path / "broken.onnx", tmp_path / "none.onnx"):
-        assert run_command(image, words, broken).returncode != 0
+        assert run_command(container, words, broken).returncode != 0

@@ -1,4 +1,4 @@
-"""Archives of a few kilobytes that took gigabytes of memory, or minutes."""
+"""Small archives that would take gigabytes of memory, or minutes, are refused."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, body: bytes = b"") -> bytes
     return info.tobuf(tarfile.USTAR_FORMAT) + body + bytes(-len(body) % 512)
 
 
-def packed(path: Path, *members: bytes) -> Path:
+def write_tar_gz(path: Path, *members: bytes) -> Path:
     path.write_bytes(gzip.compress(b"".join(members) + bytes(1024)))
     return path
 
 
-def record(key: str, value: str = "") -> bytes:
-    """Of a PAX header."""
+def pax_record(key: str, value: str = "") -> bytes:
+    """A record of a PAX header, which begins with its own length."""
     text = f" {key}={value}\n".encode()
     return next(
         str(size).encode() + text for size in range(len(text), len(text) + 9) if len(str(size)) + len(text) == size
@@ -56,14 +56,14 @@ def record(key: str, value: str = "") -> bytes:
 
 
 def unpack_in_child(path: Path, to: Path) -> tuple[str, int]:
-    """What it says, and the megabytes it took."""
+    """Unpack in a child process; return its output, and the megabytes of memory that it took."""
     words = [sys.executable, "-P", "-c", PROGRAM, str(path), str(to)]
     answer = subprocess.run(words, capture_output=True, text=True, check=True, timeout=120).stdout
     return answer, int(answer.split("grew")[1])
 
 
 def test_zip_of_bzip2_is_refused(tmp_path: Path) -> None:
-    """1 KB unpacked as one piece of a gigabyte."""
+    """A kilobyte of bzip2 would be unpacked into half a gigabyte at once."""
     packer = bz2.BZ2Compressor(9)
     content = b"".join(packer.compress(bytes(2**24)) for _ in range(32)) + packer.flush()
     size = 100 * 2**20
@@ -87,59 +87,65 @@ def test_ordinary_zips_are_unpacked(tmp_path: Path) -> None:
 
 
 def test_many_global_keys_are_refused(tmp_path: Path) -> None:
-    """Each of them was copied into each member."""
+    """Each global key would be copied into each member."""
     keys = ["".join(letters) for letters in islice(product(ascii_letters, repeat=3), 100_000)]
-    body = b"".join(map(record, keys))
+    body = b"".join(map(pax_record, keys))
     headers = [member("g", tarfile.XGLTYPE, body[at : at + 9000]) for at in range(0, 90_000, 9000)]
     members = [member(f"{number}") for number in range(2000)]
-    answer, grown = unpack_in_child(packed(tmp_path / "a.tar.gz", *headers, *members), tmp_path / "out")
+    answer, grown = unpack_in_child(write_tar_gz(tmp_path / "a.tar.gz", *headers, *members), tmp_path / "out")
     assert "global headers of more than 100 keys" in answer and grown < 100
 
 
 def test_long_single_header_is_refused(tmp_path: Path) -> None:
-    path = packed(tmp_path / "a.tar.gz", member("p", tarfile.XHDTYPE, record("comment", "x" * 20_000)), member("a"))
+    path = write_tar_gz(
+        tmp_path / "a.tar.gz", member("p", tarfile.XHDTYPE, pax_record("comment", "x" * 20_000)), member("a")
+    )
     with pytest.raises(BadInput, match="headers of more than 16384 bytes"):
         fetch.unpack(path, tmp_path / "out", NoProgress())
 
 
-def test_credit_for_headers_does_not_add_up(tmp_path: Path) -> None:
-    """Half a million empty members allowed for a header of two gigabytes behind them."""
-    with packed(tmp_path / "a.tar.gz", *(member(f"{number}") for number in range(2000))).open("rb") as file:
+def test_many_empty_members_do_not_allow_a_huge_header(tmp_path: Path) -> None:
+    """The bytes allowed for headers grow with each member, up to a limit."""
+    with write_tar_gz(tmp_path / "a.tar.gz", *(member(f"{number}") for number in range(2000))).open("rb") as file:
         tar = bounded_tar.BoundedTar(io.BytesIO(gzip.decompress(file.read())), tmp_path / "a.tar.gz")
         for _ in tar:
-            assert tar.headers.left <= bounded_tar.RESERVE
+            assert tar.headers.budget <= bounded_tar.MAX_BUDGET
 
 
 def test_headers_of_members_are_not_kept(tmp_path: Path) -> None:
-    """All members are listed before the first is unpacked."""
-    body = b"".join(record(f"key{number}") for number in range(200))
-    members = [part for number in range(20) for part in (member("p", tarfile.XHDTYPE, body), member(f"{number}"))]
-    with bounded_tar.open_tar(packed(tmp_path / "a.tar.gz", *members)) as tar:
+    """All members are listed before the first is unpacked, so their headers would add up."""
+    body = b"".join(pax_record(f"key{number}") for number in range(200))
+    members = [entry for number in range(20) for entry in (member("p", tarfile.XHDTYPE, body), member(f"{number}"))]
+    with bounded_tar.open_tar(write_tar_gz(tmp_path / "a.tar.gz", *members)) as tar:
         assert [listed.pax_headers for listed in tar] == [{}] * 20
 
 
 @pytest.mark.timeout(20)
 def test_long_runs_of_digits_in_a_header_are_refused_at_once(tmp_path: Path) -> None:
-    path = packed(tmp_path / "a.tar.gz", *[member("p", tarfile.XHDTYPE, b"9" * 16_000), member("a")] * 20)
+    path = write_tar_gz(tmp_path / "a.tar.gz", *[member("p", tarfile.XHDTYPE, b"9" * 16_000), member("a")] * 20)
     begun = time.process_time()
     with pytest.raises(BadInput, match="more than 64 digits in a row"):
         fetch.unpack(path, tmp_path / "out", NoProgress())
     assert time.process_time() - begun < 1
 
 
-def test_parts_of_sparse_files_are_bounded(tmp_path: Path) -> None:
-    parts = ",".join(["0"] * 8000)
-    body = record("GNU.sparse.map", parts) + record("GNU.sparse.size", "0")
-    members = [part for _ in range(60) for part in (member("p", tarfile.XHDTYPE, body), member("a"))]
-    with pytest.raises(BadInput, match="more than 100000 parts of sparse files"):
-        fetch.unpack(packed(tmp_path / "a.tar.gz", *members), tmp_path / "out", NoProgress())
+def test_segments_of_sparse_files_are_limited(tmp_path: Path) -> None:
+    segments = ",".join(["0"] * 8000)
+    body = pax_record("GNU.sparse.map", segments) + pax_record("GNU.sparse.size", "0")
+    members = [entry for _ in range(60) for entry in (member("p", tarfile.XHDTYPE, body), member("a"))]
+    with pytest.raises(BadInput, match="more than 100000 blocks of sparse files"):
+        fetch.unpack(write_tar_gz(tmp_path / "a.tar.gz", *members), tmp_path / "out", NoProgress())
 
 
 def test_ordinary_headers_are_read(tmp_path: Path) -> None:
-    """A time of change with fractions, a comment for all, a name of 200 letters: as `git archive` and GNU tar write them."""
-    everyone = member("g", tarfile.XGLTYPE, record("comment", "a" * 40))
-    own = member("p", tarfile.XHDTYPE, record("path", "b" * 200 + ".png") + record("mtime", "1700000000.123456789"))
+    """Fractional times, a global comment and a name of 200 letters, as `git archive` and GNU tar write them."""
+    global_header = member("g", tarfile.XGLTYPE, pax_record("comment", "a" * 40))
+    member_header = member(
+        "p", tarfile.XHDTYPE, pax_record("path", "b" * 200 + ".png") + pax_record("mtime", "1700000000.123456789")
+    )
     fetch.unpack(
-        packed(tmp_path / "a.tar.gz", everyone, own, member("a", body=b"image")), tmp_path / "out", NoProgress()
+        write_tar_gz(tmp_path / "a.tar.gz", global_header, member_header, member("a", body=b"image")),
+        tmp_path / "out",
+        NoProgress(),
     )
     assert (tmp_path / "out" / ("b" * 200 + ".png")).read_bytes() == b"image"

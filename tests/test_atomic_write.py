@@ -61,18 +61,18 @@ def test_write_new_replaces_no_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("write", ["write_new", "write_bytes"])
 def test_write_on_a_full_disk_leaves_no_partial_file(write: str, tmp_path: Path) -> None:
-    """The limit on the size of files acts like a full disk."""
+    """A limit on the size of files acts like a full disk."""
     path = tmp_path / "a.bin"
     if write == "write_bytes":
         path.write_bytes(b"former")
-    limited = (
+    program = (
         "import resource, signal, sys; from pathlib import Path; from inspect_kd import atomic_write\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         "try: getattr(atomic_write, sys.argv[1])(Path(sys.argv[2]), bytes(5000))\n"
         "except OSError: sys.exit(7)"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    child = subprocess.run([sys.executable, "-P", "-c", limited, write, str(path)], env=environment, check=False)
+    child = subprocess.run([sys.executable, "-P", "-c", program, write, str(path)], env=environment, check=False)
     assert child.returncode == 7
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == (
         {"a.bin": b"former"} if write == "write_bytes" else {}

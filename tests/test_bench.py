@@ -19,7 +19,7 @@ from torch import nn
 
 from inspect_kd import weights
 from inspect_kd.bench import cost, page, peers, runner
-from inspect_kd.bench.entries import MEMORY, PEERS, SIZE, Entry, entries
+from inspect_kd.bench.entries import MEMORY, PEERS, SIZE, Entry, select_entries
 from inspect_kd.config import load_recipe
 from inspect_kd.datasets import DataSet, open_dataset
 from inspect_kd.errors import UsageError
@@ -54,17 +54,17 @@ class Small(nn.Module):
 
 def test_an_unknown_peer_is_refused_with_the_known_names() -> None:
     with pytest.raises(UsageError, match="patchcore"):
-        entries([], ["patchcoer"])
-    assert set(entries(["omni_ad"], ["memory", "stfpm"])) == {"omni_ad", "memory", "stfpm"}
+        select_entries([], ["patchcoer"])
+    assert set(select_entries(["omni_ad"], ["memory", "stfpm"])) == {"omni_ad", "memory", "stfpm"}
 
 
 def test_gflop_of_a_convolution_is_right() -> None:
-    assert cost.gflop(Small(), 64) == pytest.approx(2 * 64 * 64 * 3 * 3 * 3 * 4 / 1e9)
+    assert cost.count_gflop(Small(), 64) == pytest.approx(2 * 64 * 64 * 3 * 3 * 3 * 4 / 1e9)
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> dict[str, Path]:
-    """One for any size of batch, one for a single image, and a broken one."""
+    """Models for any batch size and for a single image, and a broken file."""
     files = {name: tmp_path / f"{name}.onnx" for name in ("any", "one", "broken")}
     cost.export_file(Small(), files["any"], 64)
     cost.export_file(Small(), files["one"], 64, dynamic=False)
@@ -84,31 +84,31 @@ def test_a_broken_file_is_a_failure_beside_the_times_of_others(files: dict[str, 
     assert set(times) == {"any"} and list(failures) == ["broken"] and "BadInput" in failures["broken"]
 
 
-def test_running_a_file_takes_memory(files: dict[str, Path]) -> None:
-    grown = cost.peak_memory(files["any"])
-    assert grown is not None and grown > 1
+def test_peak_memory_of_a_file_is_measured(files: dict[str, Path]) -> None:
+    growth_mb = cost.measure_memory(files["any"])
+    assert growth_mb is not None and growth_mb > 1
 
 
 @pytest.fixture
-def own_weights(real_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def local_weights(real_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("INSPECT_KD_WEIGHTS", str(real_weights))
     return real_weights
 
 
 @pytest.mark.parametrize("name", ["patchcore", "padim", "stfpm", "fastflow", "supersimplenet"])
-def test_a_peer_has_our_encoder_weights_in_its_own_network(name: str, own_weights: Path) -> None:
+def test_a_peer_has_our_encoder_weights_in_its_own_network(name: str, local_weights: Path) -> None:
     entry = PEERS[name]
     module = peers.build(entry)
     found = weights.find_local(str(entry.encoder))
     assert found is not None
     stem = weights.load_state(found.path)["conv_stem.weight"]
-    held = {key: value for key, value in module.state_dict().items() if key.endswith("conv_stem.weight")}
-    frozen = {key: value for key, value in held.items() if "student" not in key}
+    stems = {key: value for key, value in module.state_dict().items() if key.endswith("conv_stem.weight")}
+    frozen = {key: value for key, value in stems.items() if "student" not in key}
     assert frozen and all(torch.equal(value, stem) for value in frozen.values())
-    assert all(not torch.equal(value, stem) for key, value in held.items() if "student" in key)
+    assert all(not torch.equal(value, stem) for key, value in stems.items() if "student" in key)
 
 
-def test_a_peer_is_trained_measured_and_exported(own_weights: Path, metal: DataSet, tmp_path: Path) -> None:
+def test_a_peer_is_trained_measured_and_exported(local_weights: Path, metal: DataSet, tmp_path: Path) -> None:
     result = peers.run_entry(PEERS["padim"], metal, tmp_path, 0.1, NoProgress())
     assert "failure" not in result and set(result["metrics"]["metal"]) == set(METRICS)
     assert result["metrics"]["metal"]["image_auroc"] > 0.5
@@ -118,12 +118,12 @@ def test_a_peer_is_trained_measured_and_exported(own_weights: Path, metal: DataS
     assert heatmap.shape == (1, 1, SIZE, SIZE) and score.shape == (1,) and np.isfinite(heatmap).all()
 
 
-def test_the_memory_finds_defects_and_is_exported(own_weights: Path, metal: DataSet, tmp_path: Path) -> None:
+def test_the_memory_entry_finds_defects_and_is_exported(local_weights: Path, metal: DataSet, tmp_path: Path) -> None:
     result = load("bench", "memory").run_entry(MEMORY["memory"], metal, tmp_path, 0, NoProgress())
     assert result["metrics"]["metal"]["image_auroc"] > 0.9 and (tmp_path / "model.onnx").is_file()
 
 
-FAILING = {name: Entry(name=name, maker="peers", model=name) for name in ("NoSuchModel", "NorThis")}
+FAILING = {name: Entry(name=name, maker="peers", model=name) for name in ("NoSuchModel", "NoOtherModel")}
 
 
 def test_a_failure_is_a_result_and_the_next_entry_is_run(metal: DataSet, tmp_path: Path) -> None:
@@ -133,48 +133,50 @@ def test_a_failure_is_a_result_and_the_next_entry_is_run(metal: DataSet, tmp_pat
 
 def test_failed_entries_are_not_run_again_without_try_again(metal: DataSet, tmp_path: Path) -> None:
     results = runner.run_benchmark({"metal": metal}, FAILING, tmp_path, 0.1, NoProgress())
-    files = [tmp_path / "metal" / name / runner.RESULT for name in FAILING]
+    files = [tmp_path / "metal" / name / runner.RESULT_FILE for name in FAILING]
     before = [file.stat().st_mtime_ns for file in files]
-    assert runner.run_benchmark({"metal": metal}, FAILING, tmp_path, 0.1, NoProgress(), try_again=False) == results
+    assert runner.run_benchmark({"metal": metal}, FAILING, tmp_path, 0.1, NoProgress(), retry_failed=False) == results
     assert [file.stat().st_mtime_ns for file in files] == before
 
 
-def test_the_time_limit_of_a_peer_is_the_slowest_training_of_ours(metal: DataSet, tmp_path: Path) -> None:
-    ours = {name: Entry(name=name, maker="ours", model=name) for name in ("omni_ad", "embedded", "ras")}
-    took = {"omni_ad": {"metrics": {}, "train_seconds": 61}, "embedded": {"metrics": {}, "train_seconds": 9}}
-    took["ras"] = {"failure": "killed", "train_seconds": 900}
+def test_the_time_limit_of_a_peer_is_our_slowest_training(metal: DataSet, tmp_path: Path) -> None:
+    our_entries = {name: Entry(name=name, maker="ours", model=name) for name in ("omni_ad", "embedded", "ras")}
+    published = {"omni_ad": {"metrics": {}, "train_seconds": 61}, "embedded": {"metrics": {}, "train_seconds": 9}}
+    published["ras"] = {"failure": "killed", "train_seconds": 900}
     peer = Entry(name="peer", maker="peers", model="NoSuchModel")
     results = runner.run_benchmark(
-        {"metal": metal}, {**ours, "peer": peer}, tmp_path, None, NoProgress(), published={"metal": took}
+        {"metal": metal}, {**our_entries, "peer": peer}, tmp_path, None, NoProgress(), published={"metal": published}
     )
-    # Published results are not measured again, and set the time limit.
-    assert {key: results["metal"][key] for key in ours} == took and not (tmp_path / "metal" / "ras").exists()
-    assert (tmp_path / "metal" / "peer" / runner.IDENTITY).read_text() == runner.identity(peer, metal, 2)
-    assert runner.time_of_ours({}, {}) == runner.DEFAULT_MINUTES
+    # Published results are not measured again; they set the time limit.
+    assert {key: results["metal"][key] for key in our_entries} == published and not (
+        tmp_path / "metal" / "ras"
+    ).exists()
+    assert (tmp_path / "metal" / "peer" / runner.DIGEST_FILE).read_text() == runner.entry_digest(peer, metal, 2)
+    assert runner.slowest_student_minutes({}, {}) == runner.DEFAULT_MINUTES
 
 
 ENTRY = Entry(name="x", maker="peers", model="Padim")
 
 
 def test_a_result_depends_on_data_entry_and_minutes(metal: DataSet, parts: Path) -> None:
-    board, work = open_dataset(parts).only("board"), runner.identity(ENTRY, metal, 1)
-    assert work == runner.identity(ENTRY, metal, 1)
+    board, work = open_dataset(parts).only("board"), runner.entry_digest(ENTRY, metal, 1)
+    assert work == runner.entry_digest(ENTRY, metal, 1)
     others = [(replace(ENTRY, model="Stfpm"), metal, 1), (ENTRY, board, 1), (ENTRY, metal, 2)]
-    assert work not in {runner.identity(*other) for other in others}
+    assert work not in {runner.entry_digest(*other) for other in others}
 
 
 def test_only_a_result_of_the_same_work_is_finished(tmp_path: Path) -> None:
     runner._prepare(tmp_path / "x", "work")
     assert not runner._is_finished(tmp_path / "x", "work")
-    (tmp_path / "x" / runner.RESULT).write_text('{"metrics": {}}')
+    (tmp_path / "x" / runner.RESULT_FILE).write_text('{"metrics": {}}')
     assert runner._is_finished(tmp_path / "x", "work") and not runner._is_finished(tmp_path / "x", "other")
 
 
 def test_a_failure_is_finished_only_where_it_is_not_tried_again(tmp_path: Path) -> None:
     runner._prepare(tmp_path / "x", "work")
-    (tmp_path / "x" / runner.RESULT).write_text('{"failure": "no hub today"}')
+    (tmp_path / "x" / runner.RESULT_FILE).write_text('{"failure": "no hub today"}')
     assert not runner._is_finished(tmp_path / "x", "work")
-    assert runner._is_finished(tmp_path / "x", "work", or_failed=True)
+    assert runner._is_finished(tmp_path / "x", "work", accept_failed=True)
 
 
 @pytest.mark.parametrize(("work", "is_kept"), [("work", True), ("other", False)])
@@ -209,8 +211,8 @@ RESULTS = {"unified": {"a": result_of(0.5), "b": result_of(0.9), "c": {"failure"
 
 
 @pytest.fixture
-def written(tmp_path: Path) -> Path:
-    """The folder of a written comparison of ours, a peer, and a failed one."""
+def pages(tmp_path: Path) -> Path:
+    """The folder with the pages of a comparison: our entry, a peer, and a failed entry."""
     chosen = {
         "a": Entry(name="ours <a>", maker="ours"),
         "b": Entry(name="peer", maker="peers", light=True),
@@ -218,30 +220,30 @@ def written(tmp_path: Path) -> Path:
     }
     cost_of = {"cpu_ms": 10.0, "p50_ms": 10.0, "p99_ms": 11.0, "file_mb": 1.0, "memory_mb": 2.0, "peak_gflops": 200.0}
     costs = {"a": cost_of, "b": cost_of | {"cpu_ms": 40.0, "batched_cpu_ms": 30.0}}
-    run = page.Comparison(entries=chosen, results=RESULTS, costs=costs, environment=environment("cpu"))
-    assert page.write(tmp_path, run) == tmp_path / "bench.html"
+    comparison = page.Comparison(entries=chosen, results=RESULTS, costs=costs, environment=environment("cpu"))
+    assert page.write(tmp_path, comparison) == tmp_path / "bench.html"
     return tmp_path
 
 
-def test_names_are_text_in_the_html_page(written: Path) -> None:
-    html = (written / "bench.html").read_text()
+def test_names_are_text_in_the_html_page(pages: Path) -> None:
+    html = (pages / "bench.html").read_text()
     assert "ours &lt;a&gt;" in html and "<a>" not in html.replace("ours &lt;a&gt;", "")
 
 
-def test_the_markdown_page_has_the_best_first_and_failures_last(written: Path) -> None:
-    text = (written / "bench.md").read_text()
+def test_the_markdown_page_has_the_best_first_and_failures_last(pages: Path) -> None:
+    text = (pages / "bench.md").read_text()
     assert text.index("| peer |") < text.index("| ours <a> |") < text.index("| broken |")
     assert "no ¦ such thing" in text and "| 0.25 |" in text and "| 50% |" in text
 
 
-def test_the_csv_has_a_row_for_each_entry_and_category(written: Path) -> None:
-    rows = list(csv.DictReader((written / "bench.csv").open()))
+def test_the_csv_has_a_row_for_each_entry_and_category(pages: Path) -> None:
+    rows = list(csv.DictReader((pages / "bench.csv").open()))
     assert {row["category"] for row in rows} == {"x", "y;'=1+1", "mean", ""}
     assert len(rows) == 7 and {row["entry"] for row in rows} == {"ours <a>", "peer", "broken"}
 
 
-def test_the_json_holds_the_results(written: Path) -> None:
-    assert json.loads((written / "bench.json").read_text())["results"] == RESULTS
+def test_the_json_holds_the_results(pages: Path) -> None:
+    assert json.loads((pages / "bench.json").read_text())["results"] == RESULTS
 
 
 def run_bench(parts: Path, recipe: Path, out: Path) -> subprocess.CompletedProcess[str]:
@@ -264,8 +266,8 @@ def test_the_command_writes_its_pages_and_does_not_train_twice(parts: Path, tmp_
     assert first.returncode == 0, first.stderr
     assert {"bench.html", "bench.md", "bench.csv", "bench.json"} <= {path.name for path in out.iterdir()}
     manifest = out / "unified" / "tiny" / "run" / "run.json"
-    written = manifest.stat().st_mtime_ns
-    assert run_bench(parts, recipe, out).returncode == 0 and manifest.stat().st_mtime_ns == written
+    before = manifest.stat().st_mtime_ns
+    assert run_bench(parts, recipe, out).returncode == 0 and manifest.stat().st_mtime_ns == before
     rows = list(csv.DictReader((out / "bench.csv").open()))
     assert [row["category"] for row in rows] == ["board", "bottle", "fabric", "metal", "mean"]
     assert all(float(row["cpu_ms"]) > 0 and float(row["memory_mb"]) > 0 for row in rows)

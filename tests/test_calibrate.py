@@ -1,4 +1,4 @@
-"""The promised rates of thresholds, by simulation and in edge cases."""
+"""Thresholds keep their promised rates, in simulations and in edge cases."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from inspect_kd.calibrate import (
     Calibration,
     calibrate,
     calibrate_scaled,
-    compute_limits,
-    conformal_limit,
+    compute_thresholds,
+    conformal_threshold,
     parts_needed,
 )
 from inspect_kd.errors import BadInput
@@ -36,58 +36,58 @@ def test_promise_holds_for_any_distribution(name: str, n: int, rate: float) -> N
     exceeded, trials = [], 1500
     for _ in range(trials):
         scores = DISTRIBUTIONS[name](rng, n)
-        limit, promise = conformal_limit(scores, rate)
+        limit, promise = conformal_threshold(scores, rate)
         exceeded.append(np.mean(DISTRIBUTIONS[name](rng, 200) > limit))
     # Three standard errors of the simulated mean: the promise is an expectation over calibrations.
     assert np.mean(exceeded) <= promise + 3 * np.std(exceeded) / math.sqrt(trials)
 
 
-@pytest.mark.parametrize("values", [4, 10])
-def test_promise_holds_for_tied_scores_in_another_runtime(values: int) -> None:
-    """A part may score slightly higher there, and one part in four or ten has exactly the limit as its score."""
+@pytest.mark.parametrize("possible_scores", [4, 10])
+def test_promise_holds_for_tied_scores_in_another_runtime(possible_scores: int) -> None:
+    """Scores differ slightly there, and with 4 or 10 possible scores many parts score exactly the threshold."""
     rng = np.random.default_rng(11)
-    known = np.sort(rng.uniform(0.02, 0.05, values))
-    rejected, stopped, trials = [], [], 400
+    score_values = np.sort(rng.uniform(0.02, 0.05, possible_scores))
+    rejected, not_ok, trials = [], [], 400
     for _ in range(trials):
-        calibration = calibrate({"a": rng.choice(known, 150)}, reject_rate=0.02, reinspect_rate=0.05)
-        limits = calibration.limits_for("a")
-        scores = np.float32(rng.choice(known, 200) / calibration.scale) + rng.uniform(-2e-6, 2e-6, 200)
+        calibration = calibrate({"a": rng.choice(score_values, 150)}, reject_rate=0.02, reinspect_rate=0.05)
+        limits = calibration.for_category("a")
+        scores = np.float32(rng.choice(score_values, 200) / calibration.scale) + rng.uniform(-2e-6, 2e-6, 200)
         decisions = [limits.thresholds.decide(float(score)) for score in scores]
         rejected.append(np.mean([decision is Decision.NG for decision in decisions]))
-        stopped.append(np.mean([decision is not Decision.OK for decision in decisions]))
-    for shares, promise in ((rejected, limits.reject_promise), (stopped, limits.reinspect_promise)):
+        not_ok.append(np.mean([decision is not Decision.OK for decision in decisions]))
+    for shares, promise in ((rejected, limits.reject_promise), (not_ok, limits.reinspect_promise)):
         assert np.mean(shares) <= promise + 3 * np.std(shares) / math.sqrt(trials)
 
 
 def test_identical_scores_one_rounding_above_the_limit_are_ok() -> None:
     calibration = calibrate({"a": [0.04] * 150}, reject_rate=0.02, reinspect_rate=0.05)
     higher = float(np.nextafter(np.nextafter(np.float32(0.04 / calibration.scale), np.float32(9)), np.float32(9)))
-    assert calibration.limits_for(None).thresholds.decide(higher) is Decision.OK
+    assert calibration.for_category(None).thresholds.decide(higher) is Decision.OK
     again = calibrate_scaled(1.0, {"a": [1.0] * 150}, reject_rate=0.02, reinspect_rate=0.05)
-    assert again.limits_for("a").thresholds.decide(1.00000024) is Decision.OK
-    assert again.limits_for("a").thresholds.decide(1.001) is Decision.NG
+    assert again.for_category("a").thresholds.decide(1.00000024) is Decision.OK
+    assert again.for_category("a").thresholds.decide(1.001) is Decision.NG
 
 
 def test_promise_is_tight_where_scores_are_continuous() -> None:
     rng = np.random.default_rng(3)
-    rates = [np.mean(rng.normal(size=400) > conformal_limit(rng.normal(size=99), 0.05)[0]) for _ in range(800)]
+    rates = [np.mean(rng.normal(size=400) > conformal_threshold(rng.normal(size=99), 0.05)[0]) for _ in range(800)]
     assert 0.04 < np.mean(rates) <= 0.055
 
 
 def test_promise_depends_on_the_number_of_parts() -> None:
     assert parts_needed(0.01) == 99
     assert parts_needed(0.05) == 19
-    few = compute_limits(list(range(1, 10)), reject_rate=0.01, reinspect_rate=0.05)
-    assert few.has_too_few_parts
-    assert few.reject_promise == pytest.approx(0.1)
-    assert "99 held-out sound parts" in few.describe()
-    enough = compute_limits(list(range(1, 100)), reject_rate=0.01, reinspect_rate=0.05)
-    assert not enough.has_too_few_parts
-    assert enough.thresholds == Thresholds(reinspect=95, reject=99)
+    of_9_parts = compute_thresholds(list(range(1, 10)), reject_rate=0.01, reinspect_rate=0.05)
+    assert of_9_parts.has_too_few_parts
+    assert of_9_parts.reject_promise == pytest.approx(0.1)
+    assert "99 held-out sound parts" in of_9_parts.describe()
+    of_99_parts = compute_thresholds(list(range(1, 100)), reject_rate=0.01, reinspect_rate=0.05)
+    assert not of_99_parts.has_too_few_parts
+    assert of_99_parts.thresholds == Thresholds(reinspect=95, reject=99)
 
 
 def test_too_few_parts_widen_the_reinspect_band() -> None:
-    limits = compute_limits([1.0, 2.0, 3.0], reject_rate=0.01, reinspect_rate=0.05)
+    limits = compute_thresholds([1.0, 2.0, 3.0], reject_rate=0.01, reinspect_rate=0.05)
     assert limits.thresholds == Thresholds(reinspect=3.0, reject=4.0)
 
 
@@ -100,8 +100,8 @@ def test_scores_are_decided_by_thresholds_and_nan_is_ng() -> None:
 def test_pooled_reject_threshold_is_one() -> None:
     rng = np.random.default_rng(0)
     calibration = calibrate({"a": rng.random(80), "b": 3 + rng.random(80)}, reject_rate=0.01, reinspect_rate=0.05)
-    assert calibration.limits_for(None).thresholds.reject == pytest.approx(1.0)
-    assert calibration.limits_for("a").thresholds.reject < calibration.limits_for("b").thresholds.reject
+    assert calibration.for_category(None).thresholds.reject == pytest.approx(1.0)
+    assert calibration.for_category("a").thresholds.reject < calibration.for_category("b").thresholds.reject
 
 
 def test_calibration_survives_json() -> None:
@@ -113,7 +113,7 @@ def test_calibration_survives_json() -> None:
 def test_unknown_category_is_refused_with_the_known_ones() -> None:
     calibration = calibrate({"a": [1.0, 2.0], "b": [3.0, 4.0]}, reject_rate=0.01, reinspect_rate=0.05)
     with pytest.raises(BadInput, match="there is one for: a, b"):
-        calibration.limits_for("c")
+        calibration.for_category("c")
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -5.0])

@@ -1,4 +1,4 @@
-"""No process that the product starts imports from the working directory: modules are planted there, real children started."""
+"""No process that the program starts imports modules from the working directory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.planted import executed_modules, plant_modules
 from tests.studio_server import studio
 
 ROOT = Path(inspect_kd.__file__).parents[1]
-PATIENCE_S = 240
+MAX_WAIT_S = 240
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def executed(planted: Path) -> Path:
     return plant_modules(planted)
 
 
-def test_the_studios_checks_trainings_and_quarantine_import_nothing_from_its_working_directory(
+def test_child_processes_of_the_studio_import_nothing_from_its_working_directory(
     run: Path, parts: Path, planted: Path, executed: Path, tmp_path: Path
 ) -> None:
     words = (run / "r.onnx", "--train-on", parts.parent)
@@ -39,24 +39,24 @@ def test_the_studios_checks_trainings_and_quarantine_import_nothing_from_its_wor
 
         client = Client(server.address, verbose=False)
         checked = client.predict(f"{parts.name}/board", api_name="/train_check")
-        begun = client.predict(f"{parts.name}/board", "embedded", "t", True, 0, api_name="/train_start")
+        started = client.predict(f"{parts.name}/board", "embedded", "t", True, 0, api_name="/train_start")
         try:
             state = _until_it_trains(client)
         finally:
             _stop(client)
     assert executed_modules(executed) == []
     assert (tmp_path / "cache" / "quarantine" / "passed.json").is_file(), "the artifact was not opened by a child first"
-    assert checked["sound"] and begun["name"] == "t" and state["phase"] == "train"
+    assert checked["sound"] and started["name"] == "t" and state["phase"] == "train"
 
 
 def _until_it_trains(client: object) -> dict[str, object]:
-    end = time.monotonic() + PATIENCE_S
+    end = time.monotonic() + MAX_WAIT_S
     while time.monotonic() < end:
         state: dict[str, object] = client.predict("t", api_name="/train_state")  # type: ignore[attr-defined]
         if state["phase"] or state["state"] == "failed":
             return state
         time.sleep(0.2)
-    raise AssertionError(f"after {PATIENCE_S} s the training had neither begun nor failed")
+    raise AssertionError(f"after {MAX_WAIT_S} s the training had neither started nor failed")
 
 
 def _stop(client: object) -> None:
@@ -79,15 +79,15 @@ if __name__ == "__main__":
     artifact, folder = map(Path, sys.argv[1:])
     folder.mkdir()
     runner._run_in_process(Entry(name="none", maker="nobody"), None, folder, 1.0)
-    print((folder / runner.RESULT).read_text())
-    print(cost.peak_memory(artifact))
+    print((folder / runner.RESULT_FILE).read_text())
+    print(cost.measure_memory(artifact))
 """
 
 
-def test_a_comparisons_processes_import_nothing_from_the_working_directory(
+def test_child_processes_of_bench_import_nothing_from_the_working_directory(
     run: Path, planted: Path, executed: Path, tmp_path: Path
 ) -> None:
-    script = tmp_path / "bench.py"  # as an installed command, it imports from its own folder, without -P
+    script = tmp_path / "bench.py"  # started without -P, like an installed command
     script.write_text(BENCH)
     words = [sys.executable, str(script), str(run / "r.onnx"), str(tmp_path / "entry")]
     answer = subprocess.run(words, cwd=planted, capture_output=True, text=True, check=True)
@@ -102,12 +102,12 @@ artifact, *caches = sys.argv[1:]
 for cache in caches:
     os.environ["INSPECT_KD_CACHE"] = cache
     size = Inspector(artifact).size
-    sys.path.insert(0, os.getcwd())  # as `python -m` does; this process has imported by now what it needs
+    sys.path.insert(0, os.getcwd())  # as `python -m` does; this process has already imported its modules
 print(size)
 """
 
 
-def test_the_quarantine_drops_the_working_directory_that_its_parent_imports_from(
+def test_quarantine_does_not_import_from_its_parents_working_directory(
     run: Path, planted: Path, executed: Path, tmp_path: Path
 ) -> None:
     words = [sys.executable, "-P", "-c", QUARANTINE, str(run / "r.onnx"), str(tmp_path / "1"), str(tmp_path / "2")]
@@ -116,10 +116,10 @@ def test_the_quarantine_drops_the_working_directory_that_its_parent_imports_from
     assert answer.stdout.strip() == "64", answer.stderr
 
 
-def test_place_with_a_colon_is_not_taken_for_two(
+def test_import_path_with_a_colon_is_not_split(
     planted: Path, executed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second half of such a place would be a folder in the working directory."""
+    """Its second half would be a folder in the working directory."""
     monkeypatch.syspath_prepend(str(tmp_path / f"x:{planted.name}"))
     monkeypatch.chdir(planted.parent)
     program = "import typer, json, numpy"
@@ -128,7 +128,7 @@ def test_place_with_a_colon_is_not_taken_for_two(
 
 
 def test_python_is_started_by_one_module_only() -> None:
-    """Whoever needs a Python process takes `child_process`, which knows what it must not import."""
+    """Every other module starts Python through `child_process`, which restricts its imports."""
     found = {path.relative_to(ROOT).as_posix() for path in _sources() if any(_starts_python(path))}
     assert found == {"inspect_kd/child_process.py"}
 

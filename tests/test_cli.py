@@ -58,15 +58,15 @@ def test_help_matches_the_golden_file(command: str, request: pytest.FixtureReque
 
 
 def test_documented_help_matches_the_golden_files(request: pytest.FixtureRequest) -> None:
-    """docs/cli.md is made of the golden files."""
-    parts = ["# Command line", "", "Generated: `make golden`.", ""]
+    """docs/cli.md is assembled from the golden files."""
+    sections = ["# Command line", "", "Generated: `make golden`.", ""]
     for command in COMMANDS:
         text = (GOLDEN / f"help_{command.replace(' ', '_') or 'all'}.txt").read_text()
-        parts += [f"## inspect-kd {command}".rstrip(), "", "```", text.strip(), "```", ""]
+        sections += [f"## inspect-kd {command}".rstrip(), "", "```", text.strip(), "```", ""]
     document = GOLDEN.parents[1] / "docs" / "cli.md"
     if request.config.getoption("--update-golden"):
-        document.write_text("\n".join(parts))
-    assert document.read_text() == "\n".join(parts)
+        document.write_text("\n".join(sections))
+    assert document.read_text() == "\n".join(sections)
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -104,13 +104,13 @@ def test_error_is_short_and_has_its_exit_code(words: tuple[str, ...], code: int,
 
 
 def test_embedded_encoder_is_the_fallback_without_weights_and_hub(parts: Path, tmp_path: Path) -> None:
-    away = {"INSPECT_KD_WEIGHTS": str(tmp_path), "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
-    answer = call("train", "--data", str(parts), "--dry-run", "--json", **away)
+    offline = {"INSPECT_KD_WEIGHTS": str(tmp_path), "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    answer = call("train", "--data", str(parts), "--dry-run", "--json", **offline)
     assert answer.returncode == 0, answer.stderr
     assert json.loads(answer.stdout)["recipe"]["name"] == "embedded"
     assert "using --model embedded" in answer.stderr
     # A recipe that was named explicitly is not replaced.
-    answer = call("train", "--data", str(parts), "--model", "omni_ad", "--dry-run", **away)
+    answer = call("train", "--data", str(parts), "--model", "omni_ad", "--dry-run", **offline)
     assert answer.returncode == 4 and "--model embedded" in answer.stderr
 
 

@@ -14,18 +14,18 @@ from safetensors.torch import load_file, save_file
 from inspect_kd import config
 from inspect_kd.errors import BadInput, EnvironmentFault, UsageError
 from inspect_kd.models.clip.crops import Crop, blend_crops, suspicious_crops
-from inspect_kd.models.clip.heat import share_by_affinity, similarity
+from inspect_kd.models.clip.heat import average_by_affinity, damage_probability
 from inspect_kd.models.clip.load import load_clip
 from inspect_kd.models.clip.prompts import LearnablePrompts, TextTower, tokenize
 from inspect_kd.models.clip.towers import VitTower, attend
 from inspect_kd.models.teachers import clip_ada
-from tests.builders import clip_folder
+from tests.builders import save_tiny_clip
 from tests.small_models import Evil, images, teacher_samples
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return clip_folder(tmp_path_factory.mktemp("clip"))
+    return save_tiny_clip(tmp_path_factory.mktemp("clip"))
 
 
 def teacher_of(folder: str, **changes: Any) -> clip_ada.ClipAdaTeacher:
@@ -36,7 +36,7 @@ def teacher_of(folder: str, **changes: Any) -> clip_ada.ClipAdaTeacher:
 def train(teacher: clip_ada.ClipAdaTeacher, *, epochs: int = 8, learning_rate: float = 1e-2) -> list[float]:
     steps = list(teacher.fit(teacher_samples(), epochs=epochs, batch=4, learning_rate=learning_rate, seed=0))
     assert len(steps) == teacher.count_steps(16, epochs=epochs, batch=4)
-    return [figures["loss"] for figures in steps if figures]
+    return [metrics["loss"] for metrics in steps if metrics]
 
 
 def test_prompts_are_encoded_as_by_encode_text(folder: str) -> None:
@@ -60,12 +60,12 @@ def test_prompts_are_encoded_as_by_encode_text(folder: str) -> None:
 
 def test_vit_b_16_has_the_published_number_of_learnable_values() -> None:
     shape = open_clip.get_model_config("ViT-B-16")
-    small = {
+    shallow = {
         **shape,
         "vision_cfg": {**shape["vision_cfg"], "layers": 1},
         "text_cfg": {**shape["text_cfg"], "layers": 1},
     }
-    prompts = LearnablePrompts(open_clip.CLIP(**small).requires_grad_(False), "pair", 12)
+    prompts = LearnablePrompts(open_clip.CLIP(**shallow).requires_grad_(False), "pair", 12)
     assert sum(p.numel() for p in prompts.parameters() if p.requires_grad) == 12_288
 
 
@@ -105,7 +105,7 @@ def test_only_prompts_are_trained_and_stored_vectors_replace_them(folder: str, m
     frozen = {key: value.clone() for key, value in teacher.state_dict().items() if key.startswith(teacher.frozen)}
     losses = train(teacher)
     assert np.mean(losses[-4:]) < 0.8 * np.mean(losses[:4])
-    trained = {"prompts.words_PLD"} | ({"prompts.slope", "prompts.level"} if mode == "single" else set())
+    trained = {"prompts.words_PLD"} | ({"prompts.slope", "prompts.centre"} if mode == "single" else set())
     assert {name for name, p in teacher.named_parameters() if p.requires_grad} == trained
     changed = {key for key, before in frozen.items() if not torch.equal(before, teacher.state_dict()[key])}
     assert changed == trained
@@ -115,12 +115,12 @@ def test_only_prompts_are_trained_and_stored_vectors_replace_them(folder: str, m
         teacher.predict(list(images().byte().permute(0, 2, 3, 1).numpy())).tokens_BChw,
     )
     assert prompts is not None
-    live = similarity(dense, prompts(), prompts.slope, prompts.level)
+    heat = damage_probability(dense, prompts(), prompts.slope, prompts.centre)
     for _ in range(teacher.settings.affinity_steps):
-        live = share_by_affinity(live, dense)
+        heat = average_by_affinity(heat, dense)
     teacher.release_training_state()
     # The stored vectors give the same heat as the prompts.
-    assert torch.equal(teacher.heat(dense), live)
+    assert torch.equal(teacher.heat(dense), heat)
     assert not any(key.startswith("prompts") for key in teacher.state_dict())
     assert sum(value.numel() for value in teacher.adapted_state().values()) < 10_000
     with pytest.raises(RuntimeError, match="dropped its text tower"):
@@ -147,21 +147,21 @@ def test_training_is_reproducible(folder: str) -> None:
     "changes", [{"affinity_steps": 0}, {"affinity_steps": 2}, {"vv_blocks": 0}, {"sigma": 9.0}, {"words": 4}], ids=str
 )
 def test_every_option_changes_the_map(folder: str, changes: dict[str, Any]) -> None:
-    usual, other = teacher_of(folder), teacher_of(folder, **changes)
-    assert not torch.allclose(usual(images()).heatmap_B1HW, other(images()).heatmap_B1HW, atol=1e-5)
+    default, changed = teacher_of(folder), teacher_of(folder, **changes)
+    assert not torch.allclose(default(images()).heatmap_B1HW, changed(images()).heatmap_B1HW, atol=1e-5)
 
 
 def test_crops_change_the_maps_of_suspicious_parts_only(folder: str) -> None:
     teacher, coarse_teacher = teacher_of(folder), teacher_of(folder, closer=False)
-    for each in (teacher, coarse_teacher):
-        train(each)
-    sound, damaged = (sample.image for sample in teacher_samples(2, size=256))
-    teacher.suspicious.fill_(1.0)
-    both = [sound, damaged]
-    assert torch.equal(teacher.predict(both).heatmap_B1HW, coarse_teacher.predict(both).heatmap_B1HW)
-    coarse = teacher.heat(teacher.predict([damaged]).tokens_BChw)
-    teacher.suspicious.fill_(float(coarse.max()) - 1e-4)
-    assert not torch.equal(teacher.predict([damaged]).heatmap_B1HW, coarse_teacher.predict([damaged]).heatmap_B1HW)
+    for model in (teacher, coarse_teacher):
+        train(model)
+    sound, defective = (sample.image for sample in teacher_samples(2, size=256))
+    teacher.region_threshold.fill_(1.0)
+    pair = [sound, defective]
+    assert torch.equal(teacher.predict(pair).heatmap_B1HW, coarse_teacher.predict(pair).heatmap_B1HW)
+    coarse = teacher.heat(teacher.predict([defective]).tokens_BChw)
+    teacher.region_threshold.fill_(float(coarse.max()) - 1e-4)
+    assert not torch.equal(teacher.predict([defective]).heatmap_B1HW, coarse_teacher.predict([defective]).heatmap_B1HW)
 
 
 def test_crops_are_around_hot_regions_and_inside_the_image() -> None:
@@ -170,8 +170,8 @@ def test_crops_are_around_hot_regions_and_inside_the_image() -> None:
     first, second = suspicious_crops(heat, 0.5)
     assert first == Crop(pytest.approx(0.425), pytest.approx(0.65), 0.25) and second == Crop(0.0, 0.0, 0.25)
     assert first.cut(np.zeros((400, 200, 3), np.uint8)).shape == (100, 50, 3)
-    many = (np.indices((20, 20)).sum(axis=0) % 4 == 0) & (np.arange(20) % 4 == 0)[:, None]
-    assert len(suspicious_crops(many.astype(np.float32), 0.5)) == 5
+    many_peaks = (np.indices((20, 20)).sum(axis=0) % 4 == 0) & (np.arange(20) % 4 == 0)[:, None]
+    assert len(suspicious_crops(many_peaks.astype(np.float32), 0.5)) == 5
 
 
 def test_crops_raise_the_heatmap_but_never_lower_it() -> None:
@@ -184,7 +184,7 @@ def test_crops_raise_the_heatmap_but_never_lower_it() -> None:
 def test_weights_are_never_random_unless_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INSPECT_KD_WEIGHTS", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
-    empty = clip_folder(tmp_path / "empty", weights=False)
+    empty = save_tiny_clip(tmp_path / "empty", weights=False)
     with pytest.raises(BadInput, match="expected one file of weights, found 0"):
         teacher_of(empty)
     with pytest.raises(UsageError, match="needs a tag or a file"):
@@ -244,7 +244,7 @@ def test_too_many_words_are_refused(folder: str) -> None:
 
 
 def test_malicious_clip_is_refused_without_running_code(tmp_path: Path) -> None:
-    clip_folder(tmp_path, weights=False)
+    save_tiny_clip(tmp_path, weights=False)
     torch.save({"state_dict": {"visual.proj": Evil(tmp_path / "owned")}}, tmp_path / "open_clip_pytorch_model.bin")
     with pytest.raises(BadInput, match="holds more than tensors"):
         teacher_of(f"local-dir:{tmp_path}")
@@ -252,7 +252,7 @@ def test_malicious_clip_is_refused_without_running_code(tmp_path: Path) -> None:
 
 
 def test_vit_b_16_loads_from_a_file_named_after_its_tag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """ViT-B/16 as LAION published it, from the local folder: 150 million numbers, positions enlarged to 21x21 patches."""
+    """The local folder holds all 150 million weights; positions are enlarged to 21x21 patches."""
     torch.manual_seed(0)
     state = open_clip.create_model("ViT-B-16").state_dict()
     save_file(
@@ -270,14 +270,14 @@ def test_vit_b_16_loads_from_a_file_named_after_its_tag(tmp_path: Path, monkeypa
     assert output.tokens_BChw.shape == (1, 512, 21, 21) and output.heatmap_B1HW.shape == (1, 1, 336, 336)
 
 
-def test_stand_in_uses_pretrained_weights(real_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clip_ada_local_uses_pretrained_weights(real_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INSPECT_KD_WEIGHTS", str(real_weights))
     recipe = config.load_recipe("clip_ada_local")
     options = {key: value for key, value in recipe.teacher.items() if key != "build"}
     teacher = clip_ada.build(config.fill(clip_ada.Config, options, where="test"), 128)
-    kept = load_file(next(real_weights.glob("mobilenetv2_100*.safetensors")))
-    assert torch.allclose(teacher.tower.visual.trunk.conv_stem.weight, kept["conv_stem.weight"].float())
+    published = load_file(next(real_weights.glob("mobilenetv2_100*.safetensors")))
+    assert torch.allclose(teacher.tower.visual.trunk.conv_stem.weight, published["conv_stem.weight"].float())
     train(teacher, epochs=2)
-    assert teacher.tower.spread.spread(0).std() > 0
+    assert teacher.tower.spread.std(0).std() > 0
     assert teacher.predict([np.zeros((50, 80, 3), np.uint8)]).tokens_BChw.shape == (1, 256, 8, 8)
     assert teacher.sources[0].licence == "Apache-2.0"

@@ -1,4 +1,4 @@
-"""Text from data is printed literally: no Rich markup, and no control characters."""
+"""Text from data is printed literally, without Rich markup or control characters."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def run_on_terminal(*words: str) -> tuple[int, str]:
     master, terminal = pty.openpty()
     with subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, stderr=terminal) as child:
         os.close(terminal)
-        shown = b""
+        output = b""
         while block := _read(master):
-            shown += block
+            output += block
     os.close(master)
-    return child.returncode, shown.decode(errors="replace")
+    return child.returncode, output.decode(errors="replace")
 
 
 def _read(master: int) -> bytes:
@@ -58,18 +58,18 @@ def test_progress_prints_names_literally() -> None:
         "from inspect_kd.progress_display import show_progress\nwith show_progress() as progress:\n"
         f"    progress.note({' '.join(NAMES)!r})\n    progress.phase({NAMES[0]!r}, 1)\n    progress.advance(1, loss=1.0)"
     )
-    code, shown = run_on_terminal("-c", program)
-    assert code == 0, shown
-    assert " ".join(NAMES) in shown
+    code, output = run_on_terminal("-c", program)
+    assert code == 0, output
+    assert " ".join(NAMES) in output
 
 
 def test_only_one_module_imports_the_rich_console() -> None:
     folder = Path(inspect_kd.__file__).parent
-    users = [path.name for path in folder.rglob("*.py") if "rich.console" in path.read_text()]
-    assert users == ["plain_console.py"]
+    importers = [path.name for path in folder.rglob("*.py") if "rich.console" in path.read_text()]
+    assert importers == ["plain_console.py"]
 
 
-def test_control_characters_in_files_and_manifests_are_escaped(tmp_path: Path) -> None:
+def test_control_characters_in_file_names_and_manifests_are_escaped(tmp_path: Path) -> None:
     root = trees.BUILDERS["mvtec"](tmp_path / "set")
     good = root / "screw" / "train" / "good"
     (good / "\x1b]0;evil\x07.png").write_bytes((good / "0.png").read_bytes())

@@ -1,4 +1,4 @@
-"""export/cpp: compiled here, run on a real artifact, held against Python image by image."""
+"""The C++ program of export/cpp is built, and compared with Python image by image."""
 
 from __future__ import annotations
 
@@ -27,31 +27,31 @@ from inspect_kd.export.wire import card_text, refuse_external_data
 from inspect_kd.inspector import Inspector
 from inspect_kd.types import Decision, Inspection
 from tests.ambiguous_files import flatbuffer_that_is_a_protobuf, many_fields
-from tests.factory_images import IMAGES, REFUSED, picture, turned_by_xmp, with_thumbnail
+from tests.factory_images import IMAGES, REFUSED_FILES, picture, write_jpeg_with_thumbnail, write_turned_by_xmp
 from tests.fuzzing import graphs
-from tests.several_images import ONE, SEVERAL, saved, several_scans
+from tests.several_images import MULTI_IMAGE_FILES, SINGLE_IMAGE_FILES, encode, repeat_last_scan
 from tests.tied_student import export_tied, tied_student
 
 ROOT = Path(__file__).parents[1]
 # The same ONNX Runtime gets the same pixels. Measured: no difference in six digits, on Debian's OpenCV 4.6 against the wheel's 5.0,
 # in resizing and in decoding JPEG. An OpenCV that differs by one grey level moves a score by more.
-SAME = 1e-5
+MAX_RELATIVE_DIFFERENCE = 1e-5
 
 
 @pytest.fixture(scope="session")
 def program() -> Path:
-    """Built once; a second call finds nothing to do."""
-    # On a machine that is there to prove things a test that did not run is a failure.
+    """The C++ program, which is built only once."""
+    # In CI a test that cannot run is a failure.
     give_up: Callable[[str], Any] = pytest.fail if os.environ.get("CI") else pytest.skip
     for tool in ("cmake", "c++"):
         if shutil.which(tool) is None:
             give_up(f"no {tool} on this machine: `make cpp-packages`")
     words = [str(ROOT / "export" / "cpp" / "build.sh"), sys.executable, str(ROOT / "build" / "cpp")]
     answer = subprocess.run(words, capture_output=True, text=True, check=False)
-    said = answer.stdout + answer.stderr
-    if answer.returncode and ("no headers" in said or "Could not find" in said or "Could NOT find" in said):
-        give_up(f"headers or libraries are missing, `make cpp-packages` gets them: {said[-300:]}")
-    assert answer.returncode == 0, said
+    output = answer.stdout + answer.stderr
+    if answer.returncode and ("no headers" in output or "Could not find" in output or "Could NOT find" in output):
+        give_up(f"headers or libraries are missing, `make cpp-packages` gets them: {output[-300:]}")
+    assert answer.returncode == 0, output
     return ROOT / "build" / "cpp" / "inspect_kd_cpp"
 
 
@@ -61,12 +61,12 @@ def artifact(run: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def python(artifact: Path) -> Inspector:
+def inspector(artifact: Path) -> Inspector:
     return Inspector(artifact)
 
 
-def ask(program: Path, artifact: Path, *words: object) -> tuple[list[dict[str, Any]], int, str]:
-    """Its lines, its exit code, what it complains of."""
+def run_program(program: Path, artifact: Path, *words: object) -> tuple[list[dict[str, Any]], int, str]:
+    """Return its JSON lines, its exit code and its stderr."""
     answer = subprocess.run(
         [program, artifact, *map(str, words)],
         capture_output=True,
@@ -78,58 +78,64 @@ def ask(program: Path, artifact: Path, *words: object) -> tuple[list[dict[str, A
     return lines, answer.returncode, answer.stderr.decode("utf-8", "replace")
 
 
-def assert_same(line: dict[str, Any], answer: Inspection) -> None:
-    """Every field that both print, and the hottest place."""
-    told = answer.to_json()
-    assert line["score"] == pytest.approx(told["score"], rel=SAME)
+def assert_same(line: dict[str, Any], inspection: Inspection) -> None:
+    """Compare every field that both print, and the position of the peak."""
+    expected = inspection.to_json()
+    assert line["score"] == pytest.approx(expected["score"], rel=MAX_RELATIVE_DIFFERENCE)
     for field in ("image", "decision", "thresholds", "image_size"):
-        assert line[field] == told[field]
-    assert line["peak"] == pytest.approx(float(answer.heatmap.max()), rel=SAME, abs=1e-6)
-    if told["regions"] and told["regions"][0]["peak"] == pytest.approx(line["peak"], rel=SAME):
-        assert (line["peak_x"], line["peak_y"]) == (told["regions"][0]["peak_x"], told["regions"][0]["peak_y"])
+        assert line[field] == expected[field]
+    assert line["peak"] == pytest.approx(float(inspection.heatmap.max()), rel=MAX_RELATIVE_DIFFERENCE, abs=1e-6)
+    if expected["regions"] and expected["regions"][0]["peak"] == pytest.approx(
+        line["peak"], rel=MAX_RELATIVE_DIFFERENCE
+    ):
+        assert (line["peak_x"], line["peak_y"]) == (expected["regions"][0]["peak_x"], expected["regions"][0]["peak_y"])
 
 
-def test_the_same_decisions_on_all_test_images(program: Path, artifact: Path, python: Inspector, parts: Path) -> None:
+def test_decisions_on_all_test_images_are_as_in_python(
+    program: Path, artifact: Path, inspector: Inspector, parts: Path
+) -> None:
     images = sorted(parts.rglob("test/*/*.png"))
     assert len(images) > 10
-    for category in (None, *python.card.categories):
+    for category in (None, *inspector.card.categories):
         chosen = Inspector(artifact, category=category)
         words = [] if category is None else ["--category", category]
-        lines, code, _ = ask(program, artifact, *words, "--threads", 1, *images)
+        lines, code, _ = run_program(program, artifact, *words, "--threads", 1, *images)
         assert code == 0 and len(lines) == len(images)
         for image, line in zip(images, lines, strict=True):
             assert_same(line, chosen(image))
     assert len({line["decision"] for line in lines}) > 1
 
 
-def test_images_as_a_factory_has_them(program: Path, artifact: Path, python: Inspector, tmp_path: Path) -> None:
+def test_scores_of_all_image_formats_are_as_in_python(
+    program: Path, artifact: Path, inspector: Inspector, tmp_path: Path
+) -> None:
     for name, write in IMAGES.items():
         write(tmp_path / name)
     paths = [tmp_path / name for name in IMAGES]
-    lines, code, said = ask(program, artifact, *paths)
-    assert code == 0, said
+    lines, code, stderr = run_program(program, artifact, *paths)
+    assert code == 0, stderr
     for path, line in zip(paths, lines, strict=True):
-        assert_same(line, python(path))
+        assert_same(line, inspector(path))
     scores = {Path(line["image"]).name: line["score"] for line in lines}
     assert len({scores[f"turned{turn}.jpg"] for turn in range(1, 9)}) == 8, "a turned image must have its own score"
 
 
-def test_places_that_tie_between_prototypes_answer_alike(program: Path, tmp_path: Path) -> None:
+def test_scores_with_tied_prototypes_are_as_in_python(program: Path, tmp_path: Path) -> None:
     graph, pictures = tied_student()
     tied = tmp_path / "tied.onnx"
     assert not export_tied(graph, pictures, "onnx", tied).missed
     for number, picture_HW3 in enumerate(pictures):
         cv2.imwrite(str(tmp_path / f"{number}.png"), picture_HW3[:, :, ::-1])
     paths = [tmp_path / f"{number}.png" for number in range(len(pictures))]
-    lines, code, said = ask(program, tied, *paths)
-    assert code == 0, said
+    lines, code, stderr = run_program(program, tied, *paths)
+    assert code == 0, stderr
     inspect = Inspector(tied)
     for path, line in zip(paths, lines, strict=True):
         assert_same(line, inspect(path))
 
 
-def altered(artifact: Path, to: Path, **changes: Any) -> Path:
-    """The artifact with something else in its card."""
+def with_changed_card(artifact: Path, to: Path, **changes: Any) -> Path:
+    """The artifact with changes in its card."""
     model = onnx.load(str(artifact))
     entry = model.metadata_props[0]
     entry.value = json.dumps(json.loads(entry.value) | changes)
@@ -137,31 +143,31 @@ def altered(artifact: Path, to: Path, **changes: Any) -> Path:
     return to
 
 
-def test_twelve_significant_bits(program: Path, artifact: Path, tmp_path: Path) -> None:
-    twelve = altered(artifact, tmp_path / "twelve.onnx", bits=12)
+def test_significant_bits_of_the_card_are_applied(program: Path, artifact: Path, tmp_path: Path) -> None:
+    twelve = with_changed_card(artifact, tmp_path / "twelve.onnx", bits=12)
     ramp = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)
     cv2.imwrite(str(tmp_path / "a.png"), ramp)
-    lines, code, _ = ask(program, twelve, tmp_path / "a.png")
+    lines, code, _ = run_program(program, twelve, tmp_path / "a.png")
     assert code == 0
     assert_same(lines[0], Inspector(twelve)(tmp_path / "a.png"))
-    assert lines[0]["score"] != ask(program, artifact, tmp_path / "a.png")[0][0]["score"]
+    assert lines[0]["score"] != run_program(program, artifact, tmp_path / "a.png")[0][0]["score"]
     cv2.imwrite(str(tmp_path / "beyond.png"), ramp + 1)
-    lines, code, _ = ask(program, twelve, tmp_path / "beyond.png")
+    lines, code, _ = run_program(program, twelve, tmp_path / "beyond.png")
     assert code == 3 and "12 significant bits" in lines[0]["error"]
     with pytest.raises(BadInput, match="12 significant bits"):
         Inspector(twelve)(tmp_path / "beyond.png")
 
 
-def test_what_it_cannot_read_is_ng_with_its_reason(program: Path, artifact: Path, tmp_path: Path) -> None:
+def test_image_that_cannot_be_read_is_ng_with_its_reason(program: Path, artifact: Path, tmp_path: Path) -> None:
     sound = tmp_path / "sound.jpg"
-    turned_by_xmp(sound, 1)
-    for name, (write, _) in REFUSED.items():
+    write_turned_by_xmp(sound, 1)
+    for name, (write, _) in REFUSED_FILES.items():
         write(tmp_path / name)
-    lines, code, said = ask(program, artifact, *(tmp_path / name for name in REFUSED), "", sound)
-    assert code == 3 and len(lines) == len(REFUSED) + 2
-    for (name, (_, reason)), line in zip(REFUSED.items(), lines, strict=False):
+    lines, code, stderr = run_program(program, artifact, *(tmp_path / name for name in REFUSED_FILES), "", sound)
+    assert code == 3 and len(lines) == len(REFUSED_FILES) + 2
+    for (name, (_, reason)), line in zip(REFUSED_FILES.items(), lines, strict=False):
         assert line["decision"] == "NG" and reason in line["error"], name
-        assert "score" not in line and f"{name}: " in said
+        assert "score" not in line and f"{name}: " in stderr
     assert lines[-2] == {"image": "", "decision": "NG", "error": ": no such file"}
     assert "error" not in lines[-1], "the batch goes on"
 
@@ -172,58 +178,58 @@ def test_what_it_cannot_read_is_ng_with_its_reason(program: Path, artifact: Path
         ("a.png", lambda to: picture(size=(200, 160)).save(to)),
         ("a.jpg", lambda to: picture(size=(200, 160)).save(to)),
         ("p.jpg", lambda to: picture(size=(200, 160)).save(to, progressive=True)),
-        ("t.jpg", with_thumbnail),
+        ("t.jpg", write_jpeg_with_thumbnail),
         ("a.bmp", lambda to: picture(size=(200, 160)).save(to)),
     ],
 )
-def test_a_torn_file_is_never_accepted(
+def test_truncated_file_is_never_accepted(
     program: Path, artifact: Path, tmp_path: Path, name: str, write: Callable[[Path], Any]
 ) -> None:
     write(tmp_path / name)
     content = (tmp_path / name).read_bytes()
-    torn = []
+    truncated = []
     for keep in sorted({1, 2, 3, 9, len(content) - 1, len(content) - 2, *range(20, len(content), len(content) // 60)}):
-        torn.append(tmp_path / f"{keep:07}.{name}")
-        torn[-1].write_bytes(content[:keep])
+        truncated.append(tmp_path / f"{keep:07}.{name}")
+        truncated[-1].write_bytes(content[:keep])
         if name.endswith("jpg"):
-            # Zeros are valid codes: the decoder reads on in them.
-            torn.append(tmp_path / f"{keep:07}.filled.{name}")
-            torn[-1].write_bytes(content[:keep].ljust(len(content), b"\0"))
-    lines, code, _ = ask(program, artifact, *torn)
-    assert code == 3 and len(lines) == len(torn) > 50
+            # Zeros are valid codes, so the decoder does not stop at them.
+            truncated.append(tmp_path / f"{keep:07}.filled.{name}")
+            truncated[-1].write_bytes(content[:keep].ljust(len(content), b"\0"))
+    lines, code, _ = run_program(program, artifact, *truncated)
+    assert code == 3 and len(lines) == len(truncated) > 50
     assert all(line["decision"] == "NG" and "error" in line for line in lines)
-    whole, code, _ = ask(program, artifact, tmp_path / name)
+    whole, code, _ = run_program(program, artifact, tmp_path / name)
     assert code == 0 and "error" not in whole[0]
 
 
 def test_files_of_several_images_are_ng(program: Path, artifact: Path, tmp_path: Path) -> None:
-    names = [name for name in SEVERAL if not name.endswith(("tiff", "webp"))]
+    names = [name for name in MULTI_IMAGE_FILES if not name.endswith(("tiff", "webp"))]
     paths = [tmp_path / name for name in names]
     for name, path in zip(names, paths, strict=True):
-        path.write_bytes(SEVERAL[name]())
+        path.write_bytes(MULTI_IMAGE_FILES[name]())
     paths.append(tmp_path / "scans.jpg")
-    paths[-1].write_bytes(several_scans(saved(picture(), "JPEG", progressive=True), 100))
-    lines, code, _ = ask(program, artifact, *paths)
+    paths[-1].write_bytes(repeat_last_scan(encode(picture(), "JPEG", progressive=True), 100))
+    lines, code, _ = run_program(program, artifact, *paths)
     assert code == 3 and len(lines) == len(paths) > 5
     for line in lines:
         reason = "more than 64 scans" if line["image"].endswith("scans.jpg") else "save each one alone"
         assert line["decision"] == "NG" and reason in line["error"]
 
 
-def test_images_with_previews_or_maps_of_them_are_read(
-    program: Path, artifact: Path, python: Inspector, tmp_path: Path
+def test_images_with_previews_or_gain_maps_are_read(
+    program: Path, artifact: Path, inspector: Inspector, tmp_path: Path
 ) -> None:
-    paths = [tmp_path / name for name in ONE if not name.endswith(("tiff", "webp"))]
+    paths = [tmp_path / name for name in SINGLE_IMAGE_FILES if not name.endswith(("tiff", "webp"))]
     for path in paths:
-        path.write_bytes(ONE[path.name]())
-    lines, code, said = ask(program, artifact, *paths)
-    assert code == 0, said
+        path.write_bytes(SINGLE_IMAGE_FILES[path.name]())
+    lines, code, stderr = run_program(program, artifact, *paths)
+    assert code == 0, stderr
     for path, line in zip(paths, lines, strict=True):
-        assert_same(line, python(path))
+        assert_same(line, inspector(path))
 
 
-def resealed(content: bytearray) -> bytes:
-    """A mutated PNG with its checksums put right: else they alone would refuse it."""
+def with_valid_checksums(content: bytearray) -> bytes:
+    """A mutated PNG with valid checksums, so that it is not refused for them alone."""
     at = 8
     while at + 12 <= len(content):
         end = at + 8 + int.from_bytes(content[at : at + 4], "big")
@@ -232,10 +238,10 @@ def resealed(content: bytearray) -> bytes:
     return bytes(content)
 
 
-def test_mutated_images_crash_nothing_and_are_never_read_otherwise(
-    program: Path, artifact: Path, python: Inspector, tmp_path: Path
+def test_mutated_images_are_refused_or_get_the_score_of_python(
+    program: Path, artifact: Path, inspector: Inspector, tmp_path: Path
 ) -> None:
-    """Where Python refuses, so does the program; where both answer, they answer alike."""
+    """The program refuses every image that Python refuses, and gives any other the same score or refuses it."""
     rng = np.random.default_rng(3)
     paths = []
     for name in ("rgb.png", "palette_alpha.png", "mono16.png", "rgb.jpg", "progressive.jpg", "turned6.jpg", "rgb.bmp"):
@@ -243,28 +249,28 @@ def test_mutated_images_crash_nothing_and_are_never_read_otherwise(
         content = (tmp_path / name).read_bytes()
         for number in range(60):
             mutated = bytearray(content)
-            # Half of them in the header, where the lies are.
+            # Half of the mutations are in the header.
             end = min(200, len(content)) if number % 2 else len(content)
             for place in rng.integers(2, end, size=1 + number % 4):
                 mutated[place] = int(rng.integers(256))
             paths.append(tmp_path / f"{number}.{name}")
-            paths[-1].write_bytes(resealed(mutated) if name.endswith("png") and number % 3 else mutated)
-    lines, code, _ = ask(program, artifact, *paths)
+            paths[-1].write_bytes(with_valid_checksums(mutated) if name.endswith("png") and number % 3 else mutated)
+    lines, code, _ = run_program(program, artifact, *paths)
     assert code == 3 and len(lines) == len(paths)
-    both = 0
-    for line, answer in zip(lines, python.each(paths), strict=True):
+    compared = 0
+    for line, inspection in zip(lines, inspector.each(paths), strict=True):
         if "error" in line:
             assert line["decision"] == "NG"
         else:
-            assert isinstance(answer, Inspection), f"{line['image']}: Python refuses it: {answer}"
-            assert_same(line, answer)
-            both += 1
-    assert both > 100
+            assert isinstance(inspection, Inspection), f"{line['image']}: Python refuses it: {inspection}"
+            assert_same(line, inspection)
+            compared += 1
+    assert compared > 100
 
 
-def lying(artifact: Path, to: Path) -> Path:
-    """A card that tells another size than the graph has."""
-    return altered(artifact, to, size=128)
+def with_another_size(artifact: Path, to: Path) -> Path:
+    """The artifact with another size in its card than in its graph."""
+    return with_changed_card(artifact, to, size=128)
 
 
 def no_card(artifact: Path, to: Path) -> Path:
@@ -278,21 +284,21 @@ def with_limits(artifact: Path, to: Path, **thresholds: Any) -> Path:
     calibration = json.loads(onnx.load(str(artifact)).metadata_props[0].value)["calibration"]
     for limits in calibration["limits"].values():
         limits["thresholds"] |= thresholds
-    return altered(artifact, to, calibration=calibration)
+    return with_changed_card(artifact, to, calibration=calibration)
 
 
-ARTIFACTS: dict[str, tuple[Callable[[Path, Path], Any], int, str]] = {
+REFUSED_ARTIFACTS: dict[str, tuple[Callable[[Path, Path], Any], int, str]] = {
     "no_card": (no_card, 3, "carries no card"),
-    "schema": (lambda a, to: altered(a, to, schema=2), 3, "artifact of schema 2"),
-    "size": (lying, 3, "not those of an inspect-kd artifact of size 128"),
-    "fraction": (lambda a, to: altered(a, to, size=64.5), 3, "impossible size 64.5"),
-    "wrapped": (lambda a, to: altered(a, to, size=2**32 + 64), 3, "impossible size"),
-    "bits": (lambda a, to: altered(a, to, bits=99), 3, "impossible bits 99"),
-    "tile": (lambda a, to: altered(a, to, tile=64), 3, "tile by tile"),
-    "resize": (lambda a, to: altered(a, to, resize="other/2"), 4, "wants images resized by 'other/2'"),
+    "schema": (lambda a, to: with_changed_card(a, to, schema=2), 3, "artifact of schema 2"),
+    "size": (with_another_size, 3, "not those of an inspect-kd artifact of size 128"),
+    "fraction": (lambda a, to: with_changed_card(a, to, size=64.5), 3, "impossible size 64.5"),
+    "wrapped": (lambda a, to: with_changed_card(a, to, size=2**32 + 64), 3, "impossible size"),
+    "bits": (lambda a, to: with_changed_card(a, to, bits=99), 3, "impossible bits 99"),
+    "tile": (lambda a, to: with_changed_card(a, to, tile=64), 3, "tile by tile"),
+    "resize": (lambda a, to: with_changed_card(a, to, resize="other/2"), 4, "wants images resized by 'other/2'"),
     "nan": (lambda a, to: with_limits(a, to, reject=float("nan")), 3, "the artifact's card is damaged"),
     "order": (lambda a, to: with_limits(a, to, reinspect=9.0), 3, "impossible thresholds"),
-    "no_limits": (lambda a, to: altered(a, to, calibration={}), 3, "the artifact's card is damaged"),
+    "no_limits": (lambda a, to: with_changed_card(a, to, calibration={}), 3, "the artifact's card is damaged"),
     "noise": (lambda a, to: to.write_bytes(b"no model at all"), 3, "noise.onnx: "),
     "half": (lambda a, to: to.write_bytes(a.read_bytes()[:5000]), 3, "half.onnx: "),
     "empty": (lambda a, to: to.write_bytes(b""), 3, "an empty file"),
@@ -301,31 +307,31 @@ ARTIFACTS: dict[str, tuple[Callable[[Path, Path], Any], int, str]] = {
 }
 
 
-@pytest.mark.parametrize("name", ARTIFACTS)
-def test_what_is_no_artifact_of_its_own_is_refused(
+@pytest.mark.parametrize("name", REFUSED_ARTIFACTS)
+def test_invalid_artifact_is_refused_in_one_line(
     program: Path, artifact: Path, parts: Path, tmp_path: Path, name: str
 ) -> None:
-    make, expected, reason = ARTIFACTS[name]
+    make, expected, reason = REFUSED_ARTIFACTS[name]
     path = tmp_path / f"{name}.onnx"
     make(artifact, path)
-    lines, code, said = ask(program, path, next(parts.rglob("test/*/*.png")))
+    lines, code, stderr = run_program(program, path, next(parts.rglob("test/*/*.png")))
     assert (lines, code) == ([], expected)
-    assert reason in said and str(path) in said and len(said.splitlines()) == 1
+    assert reason in stderr and str(path) in stderr and len(stderr.splitlines()) == 1
 
 
-def test_a_wrong_call(program: Path, artifact: Path, parts: Path) -> None:
+def test_wrong_arguments_are_refused(program: Path, artifact: Path, parts: Path) -> None:
     image = next(parts.rglob("test/*/*.png"))
-    assert ask(program, artifact, "--category", "unheard-of", image)[1:] == (
+    assert run_program(program, artifact, "--category", "unheard-of", image)[1:] == (
         3,
         f"{artifact}: no calibration for category 'unheard-of'\n",
     )
     for words in ([], ["--fast", image], ["--threads", "0", image], ["--threads", "x", image], [image, "--category"]):
-        lines, code, said = ask(program, artifact, *words)
-        assert (lines, code) == ([], 2) and said
+        lines, code, stderr = run_program(program, artifact, *words)
+        assert (lines, code) == ([], 2) and stderr
 
 
-def answering(artifact: Path, to: Path, score: float, heat: float, *, scores: int = 1) -> Path:
-    """The artifact's card on a graph that always answers the same."""
+def constant_artifact(artifact: Path, to: Path, score: float, heat: float, *, scores: int = 1) -> Path:
+    """The artifact's card on a graph with constant outputs."""
     card = onnx.load(str(artifact)).metadata_props[0].value
     size = json.loads(card)["size"]
     image = helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", size, size, 3])
@@ -347,19 +353,19 @@ def answering(artifact: Path, to: Path, score: float, heat: float, *, scores: in
     ("score", "heat", "scores"),
     [(float("nan"), 0.1, 1), (0.1, float("nan"), 1), (float("-inf"), 0.1, 1), (0.1, float("inf"), 1), (0.1, 0.1, 2)],
 )
-def test_an_answer_that_is_no_number_is_ng(
+def test_invalid_output_of_the_graph_is_ng(
     program: Path, artifact: Path, tmp_path: Path, score: float, heat: float, scores: int
 ) -> None:
-    odd = answering(artifact, tmp_path / "odd.onnx", score, heat, scores=scores)
+    odd = constant_artifact(artifact, tmp_path / "odd.onnx", score, heat, scores=scores)
     IMAGES["rgb.png"](tmp_path / "a.png")
-    lines, code, _ = ask(program, odd, tmp_path / "a.png")
+    lines, code, _ = run_program(program, odd, tmp_path / "a.png")
     assert code == 3 and lines[0]["decision"] == "NG" and "error" in lines[0]
     with pytest.raises(BadInput):
         Inspector(odd)(tmp_path / "a.png")
 
 
-def test_the_limits_themselves_decide_as_in_python(program: Path, artifact: Path, tmp_path: Path) -> None:
-    """On a limit, and one step of a float beside it."""
+def test_scores_at_the_thresholds_are_decided_as_in_python(program: Path, artifact: Path, tmp_path: Path) -> None:
+    """Exactly at a threshold, and the next float above it."""
     IMAGES["rgb.png"](tmp_path / "a.png")
     seen = []
     for score in (
@@ -368,40 +374,42 @@ def test_the_limits_themselves_decide_as_in_python(program: Path, artifact: Path
         0.75,
         np.nextafter(np.float32(0.75), np.float32(1)),
     ):
-        path = answering(
+        path = constant_artifact(
             with_limits(artifact, tmp_path / "l.onnx", reinspect=0.5, reject=0.75),
             tmp_path / "c.onnx",
             float(score),
             0.2,
         )
-        lines, code, _ = ask(program, path, tmp_path / "a.png")
-        # It answers one image whatever it is asked: no quarantine lets that in.
-        python = Inspector(path, quarantine=False)
-        assert code == 0 and lines[0]["decision"] == str(python(tmp_path / "a.png").decision)
+        lines, code, _ = run_program(program, path, tmp_path / "a.png")
+        # The quarantine would refuse this graph, which gives one score for a batch of any size.
+        inspector = Inspector(path, quarantine=False)
+        assert code == 0 and lines[0]["decision"] == str(inspector(tmp_path / "a.png").decision)
         seen.append(lines[0]["decision"])
     assert seen == [Decision.OK, Decision.REINSPECT, Decision.REINSPECT, Decision.NG]
 
 
-def test_whose_limits_decide(program: Path, artifact: Path, python: Inspector, tmp_path: Path) -> None:
-    """An artifact of one category: that category's; of several, without a word: the pooled ones."""
+def test_thresholds_are_chosen_by_category_as_in_python(
+    program: Path, artifact: Path, inspector: Inspector, tmp_path: Path
+) -> None:
+    """By default the only category's thresholds, or the pooled ones of several categories."""
     IMAGES["rgb.png"](tmp_path / "a.png")
-    category = python.card.categories[0]
+    category = inspector.card.categories[0]
     calibration = json.loads(onnx.load(str(artifact)).metadata_props[0].value)["calibration"]
     pooled, own = ({"reinspect": low, "reject": low + 0.1} for low in (0.1, 0.3))
     calibration["limits"]["*"]["thresholds"], calibration["limits"][category]["thresholds"] = pooled, own
-    for categories, words, limits in (
+    for categories, words, thresholds in (
         ([category], [], own),
         ([category, "other"], [], pooled),
         ([category, "other"], ["--category", category], own),
         ([category], ["--category", "*"], pooled),
     ):
-        path = altered(artifact, tmp_path / "a.onnx", calibration=calibration, categories=categories)
-        assert ask(program, path, *words, tmp_path / "a.png")[0][0]["thresholds"] == limits
-        assert dataclasses.asdict(Inspector(path, category=words[-1] if words else None).thresholds) == limits
+        path = with_changed_card(artifact, tmp_path / "a.onnx", calibration=calibration, categories=categories)
+        assert run_program(program, path, *words, tmp_path / "a.png")[0][0]["thresholds"] == thresholds
+        assert dataclasses.asdict(Inspector(path, category=words[-1] if words else None).thresholds) == thresholds
 
 
-def test_it_reads_no_tensor_from_another_file(program: Path, artifact: Path, tmp_path: Path) -> None:
-    path = answering(artifact, tmp_path / "outside.onnx", 0.1, 0.1)
+def test_no_tensor_is_read_from_another_file(program: Path, artifact: Path, tmp_path: Path) -> None:
+    path = constant_artifact(artifact, tmp_path / "outside.onnx", 0.1, 0.1)
     model = onnx.load(str(path))
     tensor = model.graph.initializer[1]
     (tmp_path / "secret.bin").write_bytes(tensor.raw_data or np.float32([0.1]).tobytes())
@@ -438,7 +446,7 @@ def card_plus(more: str) -> bytes:
     return graphs.with_card((graphs.card().dump()[:-1] + ", " + more + "}").encode())
 
 
-FILES: dict[str, tuple[Callable[[Path], bytes], str]] = {
+ARTIFACTS_REFUSED_BY_PYTHON: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "weights elsewhere": (lambda _: graphs.with_external_weights(overlong=False), "lies in another file"),
     "long tags": (lambda _: graphs.with_external_weights(overlong=True), "not an ONNX file"),
     "another format": (flatbuffer_that_is_a_protobuf, "not an ONNX file"),
@@ -454,7 +462,10 @@ FILES: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "an unknown field": (lambda _: card_plus('"later": 1'), "card is damaged"),
     "nested brackets": (lambda _: card_plus('"recipe": ' + "[" * 2_000_000 + "]" * 2_000_000), "card is damaged"),
     "no parts": (lambda _: set_pooled(n=0), "impossible rates or counts of parts"),
-    "a negative scale": (lambda _: with_calibration(lambda told: told.update(scale=-1)), "no usable scale"),
+    "a negative scale": (
+        lambda _: with_calibration(lambda calibration: calibration.update(scale=-1)),
+        "no usable scale",
+    ),
     "a limit out of reach": (
         lambda _: set_pooled(thresholds={"reinspect": 1.0, "reject": 1e9}),
         "pooled reject threshold",
@@ -463,9 +474,9 @@ FILES: dict[str, tuple[Callable[[Path], bytes], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_it_refuses_the_files_that_python_refuses(program: Path, tmp_path: Path, name: str) -> None:
-    make, reason = FILES[name]
+@pytest.mark.parametrize("name", ARTIFACTS_REFUSED_BY_PYTHON)
+def test_artifacts_that_python_refuses_are_refused(program: Path, tmp_path: Path, name: str) -> None:
+    make, reason = ARTIFACTS_REFUSED_BY_PYTHON[name]
     (tmp_path / "part.onnx").write_bytes(make(tmp_path))
     (tmp_path / "w.bin").write_bytes(np.full(27, 0.5, np.float32).tobytes())
     IMAGES["rgb.png"](tmp_path / "a.png")
@@ -475,8 +486,8 @@ def test_it_refuses_the_files_that_python_refuses(program: Path, tmp_path: Path,
     assert (answer.returncode, answer.stdout) == (3, "") and reason in answer.stderr
 
 
-def test_it_finds_in_mutated_artifacts_what_python_finds(program: Path, tmp_path: Path) -> None:
-    """Where Python's walk over the file refuses, this one does; what Python's lets through, the runtime may still refuse."""
+def test_mutated_artifacts_that_python_refuses_are_refused(program: Path, tmp_path: Path) -> None:
+    """The runtime may also refuse files that pass the structural checks of both programs."""
     rng, seed = np.random.default_rng(5), graphs.artifact().SerializeToString()
     IMAGES["rgb.png"](tmp_path / "a.png")
     refused = 0
@@ -485,19 +496,19 @@ def test_it_finds_in_mutated_artifacts_what_python_finds(program: Path, tmp_path
         for place in rng.integers(0, len(seed), size=1 + number % 3):
             content[place] = int(rng.integers(256))
         (tmp_path / "a.onnx").write_bytes(content)
-        lines, code, said = ask(program, tmp_path / "a.onnx", tmp_path / "a.png")
+        lines, code, stderr = run_program(program, tmp_path / "a.onnx", tmp_path / "a.png")
         try:
             card_text(bytes(content), "a")
             refuse_external_data(bytes(content), "a")
         except BadInput:
             refused += 1
-            assert (lines, code) == ([], 3), said
+            assert (lines, code) == ([], 3), stderr
         else:
-            assert "not an ONNX file" not in said and "another file" not in said
+            assert "not an ONNX file" not in stderr and "another file" not in stderr
     assert refused > 5
 
 
-def test_real_parts_get_the_same_decisions_everywhere(program: Path, real_data: Path, tmp_path: Path) -> None:
+def test_real_parts_get_the_same_decisions_in_all_runtimes(program: Path, real_data: Path, tmp_path: Path) -> None:
     """ONNX Runtime and OpenVINO in Python, and the C++ program, on all test images of the real categories."""
     pytest.importorskip("openvino", reason="OpenVINO is not installed: pip install 'inspect-kd[openvino]'")
     artifact = os.environ.get("INSPECT_KD_REAL_ARTIFACT")

@@ -1,4 +1,4 @@
-"""Documents that programs write are current, links lead somewhere, and every published page has its program in `make bench`."""
+"""Generated documents are current, links lead to files, and `make bench` writes every page of results."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from benchmarks.write_pages import PAGES, files_of
 from inspect_kd import config, former_names, zoo
 
 ROOT = Path(__file__).parents[1]
-PROSE = [
+DOCUMENTS = [
     *ROOT.glob("*.md"),
     *(path for folder in ("docs", "models", "export", "apps") for path in (ROOT / folder).rglob("*.md")),
 ]
 
 
 def load_program(name: str) -> ModuleType:
-    """A program of docs/, which is no package."""
+    """Load a program of docs/, which is not a package."""
     spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -32,16 +32,16 @@ def load_program(name: str) -> ModuleType:
 
 def test_the_figures_of_the_readme_are_current() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert load_program("write_figures").replaced(text) == text, "run `make docs`"
+    assert load_program("write_figures").replace_tables(text) == text, "run `make docs`"
 
 
-def test_the_figures_of_the_readme_follow_their_json(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_figures_of_the_readme_come_from_their_json(monkeypatch: pytest.MonkeyPatch) -> None:
     program = load_program("write_figures")
     load = program.load
-    parts = load("real_data_omni_ad")
-    parts["runs"]["unified"]["metrics"]["tile"]["pixel_ap"] = 0.123
-    monkeypatch.setattr(program, "load", lambda name: parts if name == "real_data_omni_ad" else load(name))
-    assert "| tile | 0.880 | 0.123 |" in "\n".join(program.figures())
+    results = load("real_data_omni_ad")
+    results["runs"]["unified"]["metrics"]["tile"]["pixel_ap"] = 0.123
+    monkeypatch.setattr(program, "load", lambda name: results if name == "real_data_omni_ad" else load(name))
+    assert "| tile | 0.880 | 0.123 |" in "\n".join(program.write_tables())
 
 
 def test_the_readme_is_at_most_120_lines() -> None:
@@ -64,7 +64,7 @@ def test_the_recipe_reference_names_every_key_of_a_shipped_recipe(name: str) -> 
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_a_page_of_results_is_made_of_its_json(page: str) -> None:
+def test_a_page_of_results_is_current(page: str) -> None:
     for file, text in files_of(page).items():
         assert (RESULTS / file).read_text(encoding="utf-8") == text, "run `make docs`"
 
@@ -81,7 +81,7 @@ def test_bench_runs_the_program_of_every_page() -> None:
     assert pages == {page if page.startswith("real_data") else program for page, program in PAGES.items()}
 
 
-@pytest.mark.parametrize("path", PROSE, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_of_a_document_lead_to_files(path: Path) -> None:
     text = re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
     for link in re.findall(r"\]\(([^)\s]+)\)", text):

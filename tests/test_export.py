@@ -1,4 +1,4 @@
-"""The artifact: one file with the same predictions as the student, or no file."""
+"""An export writes one file with the same predictions as the student, or no file."""
 
 from __future__ import annotations
 
@@ -61,17 +61,17 @@ def card(**changes: object) -> ArtifactCard:
 
 
 @pytest.fixture(scope="module")
-def artifact(graph: ArtifactGraph, real: LabelledImages, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def artifact(graph: ArtifactGraph, real_images: LabelledImages, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("artifact") / "x.onnx"
     make_artifact(
-        graph, path, card=card(), deployment=load_deployment("onnx"), verification=VerificationData(real=real)
+        graph, path, card=card(), deployment=load_deployment("onnx"), verification=VerificationData(real=real_images)
     )
     return path
 
 
 @pytest.mark.parametrize("build", [small, small_ras, gated])
 def test_every_student_exports_with_the_same_predictions(
-    build: Callable[..., RebuildStudent], real: LabelledImages, tmp_path: Path
+    build: Callable[..., RebuildStudent], real_images: LabelledImages, tmp_path: Path
 ) -> None:
     student = build(head_width=8)
     student.fit_statistics([torch.rand(8, 3, SIZE, SIZE) * 255])
@@ -83,11 +83,11 @@ def test_every_student_exports_with_the_same_predictions(
         tmp_path / "x.onnx",
         card=card(),
         deployment=load_deployment("onnx"),
-        verification=VerificationData(real=real),
+        verification=VerificationData(real=real_images),
     )
     parity = json.loads(onnx.load(str(tmp_path / "x.onnx")).metadata_props[0].value)["parity"]
     assert parity["flips"] == 0 and parity["real_images"] == 16
-    images = real[0][0]
+    images = real_images[0][0]
     heatmap, score = open_session((tmp_path / "x.onnx").read_bytes(), "x", RuntimeOptions(allow_cpu=True)).run(
         None, {"images": images}
     )
@@ -134,7 +134,7 @@ def test_empty_batch_is_refused(artifact: Path) -> None:
 
 
 class Drifting(nn.Module):
-    """A student whose export has other scores than the student in torch: a wrong export."""
+    """A student whose scores can be shifted, so that its export differs from it."""
 
     def __init__(self, student: nn.Module) -> None:
         super().__init__()
@@ -147,7 +147,7 @@ class Drifting(nn.Module):
 
 
 def test_no_artifact_is_written_where_predictions_differ(
-    graph: ArtifactGraph, real: LabelledImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    graph: ArtifactGraph, real_images: LabelledImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drifting = Drifting(graph.student)
     drifting_graph = ArtifactGraph(drifting, graph.scale)
@@ -155,24 +155,24 @@ def test_no_artifact_is_written_where_predictions_differ(
 
     export = to_onnx.export
 
-    def exported(*arguments: object, **named: object) -> None:
+    def export_shifted(*arguments: object, **named: object) -> None:
         drifting.shift.fill_(0.5)
         export(*arguments, **named)  # type: ignore[arg-type]
         drifting.shift.fill_(0.0)
 
-    monkeypatch.setattr(to_onnx, "export", exported)
+    monkeypatch.setattr(to_onnx, "export", export_shifted)
     conversion = make_artifact(
         drifting_graph,
         tmp_path / "y.onnx",
         card=card(),
         deployment=load_deployment("onnx"),
-        verification=VerificationData(real=real),
+        verification=VerificationData(real=real_images),
     )
     assert any(limit.startswith("score 0.333 (limit 0.0001)") for limit in conversion.missed)
     assert list(tmp_path.iterdir()) == []
 
 
-class Fixed:
+class FixedModel:
     """A model with fixed scores."""
 
     size = 8
@@ -189,60 +189,64 @@ class Fixed:
 
 def test_worst_images_are_named_with_row_and_column() -> None:
     images = np.stack([np.full((8, 8, 3), i, np.uint8) for i in range(4)])
-    limits = card().calibration.limits_for(None).thresholds
+    thresholds = card().calibration.for_category(None).thresholds
     truths = [Truth(False, "a", f"good/{number}.png") for number in range(4)]
     before, after = [0.1] * 256, [0.1, 0.4, 0.1, 0.2] + [0.1] * 252
-    parity = compare(Fixed(before), Fixed(after), [(images, truths)], batches=(1, 3), thresholds=limits, guard=0)
+    parity = compare(
+        FixedModel(before), FixedModel(after), [(images, truths)], batches=(1, 3), thresholds=thresholds, guard=0
+    )
     worst = worst_images(parity, {"score": 1e-3, "heatmap": 1e-3})
-    assert [each.name for each in worst] == ["good/1.png", "good/3.png"]
+    assert [image.name for image in worst] == ["good/1.png", "good/3.png"]
     assert worst[0].heatmap == pytest.approx(0.3) and (worst[0].row, worst[0].column) == (0, 0)
 
 
 FOUR_IMAGES = np.stack([np.full((8, 8, 3), i, np.uint8) for i in range(4)])
 FOUR_LABELLED = [(FOUR_IMAGES, [Truth(False, "a"), Truth(True, "a"), Truth(False, "b"), Truth(True, "b")])]
-LIMITS = card().calibration.limits_for(None).thresholds
+THRESHOLDS = card().calibration.for_category(None).thresholds
 
 
-def four_scores(*scores: float) -> Fixed:
+def four_scores(*scores: float) -> FixedModel:
     """A model with these scores for the four images, and 0.1 for any other."""
-    return Fixed([*scores, *[0.1] * 252])
+    return FixedModel([*scores, *[0.1] * 252])
 
 
-BEFORE = four_scores(0.1, LIMITS.reject + 0.5, 0.2, LIMITS.reject + 0.4)
-AFTER = four_scores(0.1, 0.1, 0.2, LIMITS.reject + 0.4)
+BEFORE = four_scores(0.1, THRESHOLDS.reject + 0.5, 0.2, THRESHOLDS.reject + 0.4)
+AFTER = four_scores(0.1, 0.1, 0.2, THRESHOLDS.reject + 0.4)
 
 
 def test_flips_and_auroc_changes_are_counted() -> None:
-    parity = compare(BEFORE, AFTER, FOUR_LABELLED, batches=(1, 3), thresholds=LIMITS, guard=1e-4)
+    parity = compare(BEFORE, AFTER, FOUR_LABELLED, batches=(1, 3), thresholds=THRESHOLDS, guard=1e-4)
     assert parity.flips == 1 and parity.real_images == 4
     assert parity.flips_by_category == {"a": 1}
-    # All together: a defect among the sound ones; category a: both score alike.
+    # Pooled: one defect scores as low as a sound part; in category a both have the same score.
     assert parity.aurocs == {"*": (1.0, 0.625), "a": (1.0, 0.5), "b": (1.0, 1.0)}
     assert parity.auroc == pytest.approx(0.5)
-    assert parity.score == pytest.approx(LIMITS.reject + 0.4, abs=1e-5)
+    assert parity.score == pytest.approx(THRESHOLDS.reject + 0.4, abs=1e-5)
 
 
 @pytest.mark.parametrize(("drift", "change"), [(4e-6, 0.0), (1e-3, 0.25)])
 def test_rounding_of_nearly_equal_scores_is_no_change_of_auroc(drift: float, change: float) -> None:
     first, second = four_scores(0.1, 0.3, 0.3 + drift / 2, 0.5), four_scores(0.1, 0.3 + drift, 0.3, 0.5)
-    parity = compare(first, second, FOUR_LABELLED, batches=(1,), thresholds=LIMITS, guard=1e-4)
+    parity = compare(first, second, FOUR_LABELLED, batches=(1,), thresholds=THRESHOLDS, guard=1e-4)
     assert parity.auroc == pytest.approx(change)
 
 
 def test_flips_within_the_guard_are_counted_apart() -> None:
-    parity = compare(BEFORE, AFTER, FOUR_LABELLED, batches=(1,), thresholds=LIMITS, guard=0.6)
+    parity = compare(BEFORE, AFTER, FOUR_LABELLED, batches=(1,), thresholds=THRESHOLDS, guard=0.6)
     assert parity.flips == 0 and parity.near_flips == 1 and parity.near_threshold >= 2
 
 
 def test_the_candidates_own_thresholds_decide_its_flips() -> None:
     own = Thresholds(reinspect=0.05, reject=0.05)
-    parity = compare(BEFORE, BEFORE, FOUR_LABELLED, batches=(1,), thresholds=LIMITS, guard=0, own=own)
-    assert parity.flips == 2 + 4  # two sound parts, and four artificial images that score 0.1
+    parity = compare(
+        BEFORE, BEFORE, FOUR_LABELLED, batches=(1,), thresholds=THRESHOLDS, guard=0, candidate_thresholds=own
+    )
+    assert parity.flips == 2 + 4  # two sound images, and four artificial images that score 0.1
 
 
 def test_a_score_that_is_not_finite_is_an_infinite_difference() -> None:
-    nan = Fixed([float("nan")] * 256)
-    parity = compare(BEFORE, nan, FOUR_LABELLED, batches=(2,), thresholds=LIMITS, guard=1e-4)
+    nan = FixedModel([float("nan")] * 256)
+    parity = compare(BEFORE, nan, FOUR_LABELLED, batches=(2,), thresholds=THRESHOLDS, guard=1e-4)
     assert parity.score == float("inf")
 
 

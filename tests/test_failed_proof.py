@@ -1,4 +1,4 @@
-"""A training whose artifact fails its proof: a complete run that names the images that differ, and can be exported again."""
+"""A training whose artifact fails verification: a complete run that names the differing images and can be exported again."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from tests.tiny import command
 
 
 @dataclass(frozen=True)
-class FailedProof:
-    """A training under a limit that no artifact can hold."""
+class FailedVerification:
+    """A training with a limit that no artifact can meet."""
 
     run: Path
     result: Result
     deployment: Path
     shipped: str
-    """The deployment as it was before."""
+    """The text of the deployment before its limit was changed."""
 
 
 def call(*words: str) -> Result:
@@ -48,46 +48,50 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def failed(run: Path, parts: Path, deployment: Path, tmp_path_factory: pytest.TempPathFactory) -> FailedProof:
+def failed_training(
+    run: Path, parts: Path, deployment: Path, tmp_path_factory: pytest.TempPathFactory
+) -> FailedVerification:
     shipped = deployment.read_text()
     content = yaml.safe_load(shipped)
     content["accept"]["heatmap"] = 1e-12
     deployment.write_text(yaml.safe_dump(content))
     folder = tmp_path_factory.mktemp("failed") / "r"
     folder.mkdir()
-    shutil.copy(run / "r.onnx", folder / "r.onnx")  # foreign: it must not be taken for this training's
+    shutil.copy(run / "r.onnx", folder / "r.onnx")  # of another training, whose artifact this run must not offer
     program = command(parts, folder.parent, "--set", "fit.steps=4")
-    return FailedProof(folder, call(*program[program.index("train") :]), deployment, shipped)
+    return FailedVerification(folder, call(*program[program.index("train") :]), deployment, shipped)
 
 
-def test_failed_proof_names_images_and_the_way_to_try_again(failed: FailedProof) -> None:
-    error = failed.result.exception
+def test_failed_verification_names_images_and_the_command_to_try_again(failed_training: FailedVerification) -> None:
+    error = failed_training.result.exception
     assert isinstance(error, GateFailed) and error.exit_code == 1
-    assert "limit 1e-12" in str(error) and f"`inspect-kd export {failed.run} --to onnx` tries again" in str(error)
-    # Which images differ most in the last digits is chance: three of the four artificial ones, or real ones.
+    assert "limit 1e-12" in str(error) and f"`inspect-kd export {failed_training.run} --to onnx` tries again" in str(
+        error
+    )
+    # Which images differ most is chance: three of the four artificial ones, or real ones.
     image = r"(artificial image '\w+'|\w+/\w+/\w+/\d+\.png)"
     assert re.search(image + r": heatmap \S+ at row \d+, column \d+", str(error)), str(error)
-    assert "report  " in failed.result.stdout and "artifact  " not in failed.result.stdout
+    assert "report  " in failed_training.result.stdout and "artifact  " not in failed_training.result.stdout
 
 
-def test_run_is_complete_but_for_the_artifact(failed: FailedProof) -> None:
-    assert not (failed.run / "r.onnx").exists()
-    assert list(json.loads((failed.run / "run.json").read_text())["refused"]) == ["onnx"]
-    page = (failed.run / "report.html").read_text()
+def test_run_is_complete_without_an_artifact(failed_training: FailedVerification) -> None:
+    assert not (failed_training.run / "r.onnx").exists()
+    assert list(json.loads((failed_training.run / "run.json").read_text())["refused"]) == ["onnx"]
+    page = (failed_training.run / "report.html").read_text()
     assert "NO ARTIFACT" in page and "<figure>" in page and "Use the artifact" not in page
-    assert (failed.run / "r.onnx.conversion.html").is_file()
+    assert (failed_training.run / "r.onnx.conversion.html").is_file()
 
 
-def test_export_under_the_same_limit_fails_again(failed: FailedProof, tmp_path: Path) -> None:
-    again = call("export", str(shutil.copytree(failed.run, tmp_path / "r")))
+def test_export_under_the_same_limit_fails_again(failed_training: FailedVerification, tmp_path: Path) -> None:
+    again = call("export", str(shutil.copytree(failed_training.run, tmp_path / "r")))
     assert isinstance(again.exception, GateFailed) and "at row" in str(again.exception)
 
 
-def test_export_under_the_shipped_limit_completes_the_run(failed: FailedProof, tmp_path: Path) -> None:
-    run, limited = shutil.copytree(failed.run, tmp_path / "r"), failed.deployment.read_text()
-    failed.deployment.write_text(failed.shipped)
+def test_export_under_the_shipped_limit_completes_the_run(failed_training: FailedVerification, tmp_path: Path) -> None:
+    run, changed = shutil.copytree(failed_training.run, tmp_path / "r"), failed_training.deployment.read_text()
+    failed_training.deployment.write_text(failed_training.shipped)
     assert call("export", str(run)).exit_code == 0
-    failed.deployment.write_text(limited)
+    failed_training.deployment.write_text(changed)
     assert Inspector(run / "r.onnx").card.name == "r"
     manifest = json.loads((run / "run.json").read_text())
     assert manifest["refused"] == {} and manifest["parity"]["onnx"]["flips"] == 0

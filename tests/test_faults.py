@@ -1,7 +1,7 @@
 """Faults of the operating system and Ctrl-C: one line, an exit code, no files left behind.
 
-A limit on the size of files (RLIMIT_FSIZE) stands for a full disk: it needs no permission to mount one, and raises the same kind
-of error from the same call.
+A limit on the size of files (RLIMIT_FSIZE) imitates a full disk: it needs no permissions, and raises the same kind of error from
+the same call.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ import pytest
 from tests.tiny import command
 
 PROGRAM = [sys.executable, "-m", "inspect_kd"]
-LONG = "a" * 5000
+LONG_NAME = "a" * 5000
 
 
-def limit_files(size: int | None) -> Callable[[], None]:
+def limit_file_size(size: int | None) -> Callable[[], None]:
     """Prepare the child: limit the size of files, and enable Ctrl-C even if the tests run in the background."""
 
     def prepare() -> None:
@@ -38,12 +38,12 @@ def limit_files(size: int | None) -> Callable[[], None]:
 
 def call(*words: str | Path, size: int | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*PROGRAM, *map(str, words)], capture_output=True, text=True, check=False, preexec_fn=limit_files(size)
+        [*PROGRAM, *map(str, words)], capture_output=True, text=True, check=False, preexec_fn=limit_file_size(size)
     )
 
 
-def fault(answer: subprocess.CompletedProcess[str]) -> str:
-    """Return the program's error line."""
+def error_line(answer: subprocess.CompletedProcess[str]) -> str:
+    """Return the error line of a program that failed with the exit code 4."""
     assert answer.returncode == 4, answer.stderr
     lines = [line for line in answer.stderr.splitlines() if not line.startswith("{")]
     assert "Traceback" not in answer.stderr
@@ -57,7 +57,7 @@ def files_in(folder: Path) -> list[str]:
 
 def test_key_on_a_full_disk_leaves_no_file(tmp_path: Path) -> None:
     key = tmp_path / "quality.pem"
-    assert fault(call("keygen", "--no-locked", key, size=50)).startswith(f"inspect-kd: {key}: File too large")
+    assert error_line(call("keygen", "--no-locked", key, size=50)).startswith(f"inspect-kd: {key}: File too large")
     assert files_in(tmp_path) == []
     assert call("keygen", "--no-locked", key).returncode == 0
 
@@ -67,22 +67,22 @@ def test_signature_on_a_full_disk_leaves_no_file(tmp_path: Path) -> None:
     artifact.write_bytes(b"a file")
     assert call("keygen", "--no-locked", key).returncode == 0
     before = files_in(tmp_path)
-    assert "part.onnx.sig: File too large" in fault(call("sign", artifact, "--key", key, size=50))
+    assert "part.onnx.sig: File too large" in error_line(call("sign", artifact, "--key", key, size=50))
     assert files_in(tmp_path) == before
 
 
-def test_calibration_on_a_full_disk_leaves_no_file(tmp_path: Path) -> None:
+def test_sign_off_on_a_full_disk_leaves_no_file(tmp_path: Path) -> None:
     program = (
         "import sys\nfrom pathlib import Path\nfrom inspect_kd.sign_off import SignOff\nfrom inspect_kd.types import Thresholds\n"
-        "limits = Thresholds(reinspect=0.5, reject=1.0)\n"
-        "SignOff(by='Ada', thresholds=limits, was=limits, artifact='part', sha256='0' * 64).write(Path(sys.argv[1]))"
+        "thresholds = Thresholds(reinspect=0.5, reject=1.0)\n"
+        "SignOff(by='Ada', thresholds=thresholds, was=thresholds, artifact='part', sha256='0' * 64).write(Path(sys.argv[1]))"
     )
     answer = subprocess.run(
         [sys.executable, "-c", program, str(tmp_path / "store")],
         capture_output=True,
         text=True,
         check=False,
-        preexec_fn=limit_files(50),
+        preexec_fn=limit_file_size(50),
     )
     assert "OSError" in answer.stderr and "File too large" in answer.stderr
     assert files_in(tmp_path / "store") == []
@@ -90,45 +90,45 @@ def test_calibration_on_a_full_disk_leaves_no_file(tmp_path: Path) -> None:
 
 def test_recipe_copied_to_a_full_disk_leaves_no_file(tmp_path: Path) -> None:
     copy = tmp_path / "mine.yaml"
-    assert fault(call("cp", "models", "omni_ad", copy, size=50)).startswith(f"inspect-kd: {copy}: File too large")
+    assert error_line(call("cp", "models", "omni_ad", copy, size=50)).startswith(f"inspect-kd: {copy}: File too large")
     assert files_in(tmp_path) == []
 
 
 def test_data_set_drawn_on_a_full_disk_leaves_no_file(tmp_path: Path) -> None:
-    line = fault(call("data", "draw", "--to", tmp_path / "parts", size=1000))
+    line = error_line(call("data", "draw", "--to", tmp_path / "parts", size=1000))
     assert ".png: File too large" in line
     assert files_in(tmp_path) == []
 
 
 def test_training_on_a_full_disk_names_the_file(parts: Path, tmp_path: Path) -> None:
     answer = subprocess.run(
-        command(parts, tmp_path), capture_output=True, text=True, check=False, preexec_fn=limit_files(20_000)
+        command(parts, tmp_path), capture_output=True, text=True, check=False, preexec_fn=limit_file_size(20_000)
     )
-    assert f"{tmp_path / 'r' / 'checkpoint.safetensors'}: File too large" in fault(answer)
+    assert f"{tmp_path / 'r' / 'checkpoint.safetensors'}: File too large" in error_line(answer)
 
 
 def test_every_part_is_inspected_when_overlays_fill_the_disk(run: Path, parts: Path, tmp_path: Path) -> None:
     images = sorted((parts / "board" / "test" / "good").iterdir())
     answer = call("predict", run, *images, "--overlays", tmp_path / "out", size=300)
-    assert f"{tmp_path / 'out' / images[0].stem}.jpg: File too large" in fault(answer)
+    assert f"{tmp_path / 'out' / images[0].stem}.jpg: File too large" in error_line(answer)
     assert [json.loads(line)["image"] for line in answer.stdout.splitlines()] == [str(path) for path in images]
     assert files_in(tmp_path / "out") == []
 
 
 def test_label_next_can_be_repeated_after_a_full_disk(run: Path, parts: Path, tmp_path: Path) -> None:
     words = ("label-next", run, parts / "board" / "test" / "good", "-n", "2", "--out", tmp_path / "to_label")
-    assert f"{tmp_path / 'to_label' / '001_'}" in fault(call(*words, size=300))
+    assert f"{tmp_path / 'to_label' / '001_'}" in error_line(call(*words, size=300))
     assert call(*words).returncode == 0
     assert len(files_in(tmp_path / "to_label")) == 2
 
 
-def test_full_disk_is_not_reported_as_a_damaged_archive(tmp_path: Path) -> None:
+def test_full_disk_is_not_reported_as_a_broken_archive(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("part.png", bytes(5000))
     digest = hashlib.sha256((tmp_path / "a.zip").read_bytes()).hexdigest()
-    kept = tmp_path / "home" / "downloads" / f"{digest[:16]}-a.zip"
-    kept.parent.mkdir(parents=True)
-    (tmp_path / "a.zip").rename(kept)
+    downloaded = tmp_path / "home" / "downloads" / f"{digest[:16]}-a.zip"
+    downloaded.parent.mkdir(parents=True)
+    (tmp_path / "a.zip").rename(downloaded)
     (tmp_path / "mine.yaml").write_text(
         "name: mine\ntitle: Mine\nlicence: {name: x, commercial: true}\n"
         f"source: {{archives: [{{url: 'http://127.0.0.1/a.zip', sha256: '{digest}'}}]}}\n"
@@ -138,10 +138,10 @@ def test_full_disk_is_not_reported_as_a_damaged_archive(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        preexec_fn=limit_files(1000),
+        preexec_fn=limit_file_size(1000),
         env=os.environ | {"INSPECT_KD_DATA": str(tmp_path / "home")},
     )
-    assert "part.png: File too large" in fault(answer)
+    assert "part.png: File too large" in error_line(answer)
 
 
 @pytest.mark.parametrize(("words", "unbuffered"), [(["version"], ""), (["data", "ls"], "1"), (["--help"], "")])
@@ -151,7 +151,7 @@ def test_output_that_cannot_be_written_exits_with_4(words: list[str], unbuffered
         answer = subprocess.run(
             [*PROGRAM, *words], stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=environment
         )
-    assert "the output could not be written: No space left on device" in fault(answer)
+    assert "the output could not be written: No space left on device" in error_line(answer)
 
 
 @pytest.mark.parametrize("words", [["version"], ["data", "ls"]], ids=" ".join)
@@ -160,18 +160,20 @@ def test_closed_pipe_exits_with_4(words: list[str]) -> None:
     os.close(reader)
     answer = subprocess.run([*PROGRAM, *words], stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writer)
-    assert fault(answer) == "inspect-kd: stopped: the program that read the output has closed it"
+    assert error_line(answer) == "inspect-kd: stopped: the program that read the output has closed it"
 
 
-@pytest.mark.parametrize("words", [["verify", LONG], ["data", "check", LONG]], ids=lambda words: words[0])
+@pytest.mark.parametrize("words", [["verify", LONG_NAME], ["data", "check", LONG_NAME]], ids=lambda words: words[0])
 def test_argument_of_5000_characters_exits_with_4(words: list[str]) -> None:
-    line = fault(call(*words))
+    line = error_line(call(*words))
     assert line.endswith("File name too long; shorten it") and len(line) < 500
 
 
 def test_folder_that_cannot_be_created_exits_with_4(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert f"{tmp_path / 'file'}" in fault(call("keygen", "--no-locked", tmp_path / "file" / "keys" / "quality.pem"))
+    assert f"{tmp_path / 'file'}" in error_line(
+        call("keygen", "--no-locked", tmp_path / "file" / "keys" / "quality.pem")
+    )
 
 
 def test_full_stderr_does_not_change_the_exit_code(tmp_path: Path) -> None:
@@ -188,7 +190,7 @@ def test_interrupted_predict_prints_its_summary(run: Path, parts: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=limit_files(None),
+        preexec_fn=limit_file_size(None),
     ) as child:
         assert child.stdin and child.stdout and child.stderr
         child.stdin.write(f"{image}\n")

@@ -27,12 +27,12 @@ from inspect_kd.types import NoProgress
 
 
 class Server(ThreadingHTTPServer):
-    """Serves one file; interrupts each response after `most_bytes` bytes; records the requested ranges."""
+    """Serves one file; interrupts each response after `max_response_bytes` bytes; records the requested ranges."""
 
     content = b""
-    head: tuple[int, str, str] | None = None
+    response_head: tuple[int, str, str] | None = None
     """Status and one header, sent instead of the file."""
-    most_bytes = 10**9
+    max_response_bytes = 10**9
     ranges: list[str | None]
     may_respond: threading.Event
 
@@ -45,8 +45,8 @@ class Handler(BaseHTTPRequestHandler):
         self.server.ranges.append(requested)
         if len(self.server.ranges) == 1:
             self.server.may_respond.wait(60)
-        if self.server.head is not None:
-            status, name, value = self.server.head
+        if self.server.response_head is not None:
+            status, name, value = self.server.response_head
             self.send_response(status)
             self.send_header(name, value)
             self.end_headers()
@@ -59,7 +59,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(206 if requested else 200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body[: self.server.most_bytes])
+        self.wfile.write(body[: self.server.max_response_bytes])
 
     def log_message(self, format: str, *arguments: object) -> None: ...
 
@@ -76,7 +76,7 @@ def server() -> Iterator[Server]:
         thread.join()
 
 
-def zipped(**members: bytes) -> bytes:
+def make_zip(**members: bytes) -> bytes:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         for name, content in members.items():
@@ -84,7 +84,8 @@ def zipped(**members: bytes) -> bytes:
     return packed.getvalue()
 
 
-def manifest(server: Server, content: bytes, sha256: str | None = None, size: int | None = None) -> Manifest:
+def serve_archive(server: Server, content: bytes, sha256: str | None = None, size: int | None = None) -> Manifest:
+    """Serve an archive, and return the manifest of a data set that downloads it."""
     server.content = content
     digest = sha256 or hashlib.sha256(content).hexdigest()
     archive = Archive(url=f"http://127.0.0.1:{server.server_port}/a.zip", sha256=digest, size=size)
@@ -103,68 +104,68 @@ def data_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_second_download_of_a_data_set_is_refused_with_the_holder(server: Server, data_home: Path) -> None:
-    wanted = manifest(server, zipped(**{"mine/good/1.png": b"1"}))
+    manifest = serve_archive(server, make_zip(**{"mine/good/1.png": b"1"}))
     server.may_respond.clear()
-    first = threading.Thread(target=fetch.get, args=(wanted, NoProgress()))
+    first = threading.Thread(target=fetch.get, args=(manifest, NoProgress()))
     first.start()
     try:
         while not server.ranges:
             time.sleep(0.01)
-        held = rf"mine is in use by process {os.getpid()} on \S+ since \S+: wait until that process has downloaded it"
-        with pytest.raises(EnvironmentFault, match=held):
-            fetch.get(wanted, NoProgress())
+        in_use = rf"mine is in use by process {os.getpid()} on \S+ since \S+: wait until that process has downloaded it"
+        with pytest.raises(EnvironmentFault, match=in_use):
+            fetch.get(manifest, NoProgress())
         # Another data set that uses the same archive.
         with pytest.raises(EnvironmentFault, match=rf"a\.zip is in use by process {os.getpid()} "):
-            fetch.get(wanted.model_copy(update={"name": "other"}), NoProgress())
+            fetch.get(manifest.model_copy(update={"name": "other"}), NoProgress())
     finally:
         server.may_respond.set()
         first.join()
-    assert fetch.get(wanted, NoProgress()) == data_home / "mine" and len(server.ranges) == 1
+    assert fetch.get(manifest, NoProgress()) == data_home / "mine" and len(server.ranges) == 1
     assert {path.name for path in data_home.iterdir()} == {"mine", "downloads"}
     assert [path.suffix for path in (data_home / "downloads").iterdir()] == [".zip"]
 
 
 def test_interrupted_download_is_continued(server: Server, data_home: Path) -> None:
-    content = zipped(**{"mine/good/1.png": bytes(range(256)) * 400})
-    server.most_bytes = len(content) // 3
-    folder = fetch.get(manifest(server, content), NoProgress())
+    content = make_zip(**{"mine/good/1.png": bytes(range(256)) * 400})
+    server.max_response_bytes = len(content) // 3
+    folder = fetch.get(serve_archive(server, content), NoProgress())
     assert (folder / "mine" / "good" / "1.png").read_bytes() == bytes(range(256)) * 400
     assert server.ranges[0] is None and all(server.ranges[1:]) and len(server.ranges) > 2
     requests = len(server.ranges)
-    assert fetch.get(manifest(server, content), NoProgress()) == folder
+    assert fetch.get(serve_archive(server, content), NoProgress()) == folder
     assert len(server.ranges) == requests
 
 
 def test_later_call_continues_a_failed_download(server: Server, data_home: Path) -> None:
-    content = zipped(a=bytes(50_000))
-    server.most_bytes = 100
+    content = make_zip(a=bytes(50_000))
+    server.max_response_bytes = 100
     with pytest.raises(EnvironmentFault, match="run the command again to continue"):
-        fetch.get(manifest(server, content), NoProgress())
-    server.most_bytes = 10**9
-    fetch.get(manifest(server, content), NoProgress())
+        fetch.get(serve_archive(server, content), NoProgress())
+    server.max_response_bytes = 10**9
+    fetch.get(serve_archive(server, content), NoProgress())
     assert server.ranges[-1] == "bytes=500-"
 
 
 def test_wrong_digest_leaves_no_file(server: Server, data_home: Path) -> None:
     with pytest.raises(BadInput, match="sha256 is"):
-        fetch.get(manifest(server, zipped(a=b"x"), sha256="0" * 64), NoProgress())
+        fetch.get(serve_archive(server, make_zip(a=b"x"), sha256="0" * 64), NoProgress())
     assert [path for path in data_home.rglob("*") if path.is_file()] == []
 
 
 def test_changed_archive_is_downloaded_again(server: Server, data_home: Path) -> None:
-    content = zipped(**{"mine/good/1.png": b"the right one"})
-    wanted = manifest(server, content)
-    kept = data_home / "downloads" / f"{hashlib.sha256(content).hexdigest()[:16]}-a.zip"
-    kept.parent.mkdir(parents=True)
-    kept.write_bytes(zipped(**{"mine/good/1.png": b"another"}))
-    folder = fetch.get(wanted, NoProgress())
+    content = make_zip(**{"mine/good/1.png": b"the right one"})
+    manifest = serve_archive(server, content)
+    downloaded = data_home / "downloads" / f"{hashlib.sha256(content).hexdigest()[:16]}-a.zip"
+    downloaded.parent.mkdir(parents=True)
+    downloaded.write_bytes(make_zip(**{"mine/good/1.png": b"another"}))
+    folder = fetch.get(manifest, NoProgress())
     assert (folder / "mine" / "good" / "1.png").read_bytes() == b"the right one"
-    assert kept.read_bytes() == content
+    assert downloaded.read_bytes() == content
 
 
 def test_download_larger_than_its_size_is_stopped(server: Server, data_home: Path) -> None:
     with pytest.raises(BadInput, match="sends more than its size of 1000 bytes"):
-        fetch.get(manifest(server, zipped(a=bytes(3 * 2**20)), size=1000), NoProgress())
+        fetch.get(serve_archive(server, make_zip(a=bytes(3 * 2**20)), size=1000), NoProgress())
     assert [path for path in data_home.rglob("*") if path.is_file()] == []
 
 
@@ -181,7 +182,7 @@ def test_huge_tar_header_is_refused_unread(tmp_path: Path, kind: bytes) -> None:
         "import resource, sys\nfrom pathlib import Path\n"
         "from inspect_kd.datasets import fetch\nfrom inspect_kd.types import NoProgress\n"
         "pages = int(Path('/proc/self/statm').read_text().split()[0])\n"
-        "most = pages * resource.getpagesize() + 100 * 2**20\nresource.setrlimit(resource.RLIMIT_AS, (most, most))\n"
+        "limit = pages * resource.getpagesize() + 100 * 2**20\nresource.setrlimit(resource.RLIMIT_AS, (limit, limit))\n"
         "fetch.unpack(Path(sys.argv[1]), Path(sys.argv[2]), NoProgress())"
     )
     words = [sys.executable, "-c", program, str(tmp_path / "a.tar.gz"), str(tmp_path / "out")]
@@ -191,7 +192,7 @@ def test_huge_tar_header_is_refused_unread(tmp_path: Path, kind: bytes) -> None:
 
 
 def test_total_of_many_tar_headers_is_limited(tmp_path: Path) -> None:
-    """Each header alone is short enough."""
+    """Each single header is short enough."""
     with tarfile.open(tmp_path / "a.tar.gz", "w:gz", format=tarfile.PAX_FORMAT) as tar:
         for number in range(4):
             member = tarfile.TarInfo(f"{number}.png")
@@ -214,7 +215,7 @@ def test_long_names_in_packed_tars_are_unpacked(tmp_path: Path, mode: str) -> No
 
 @pytest.mark.parametrize("name", ["../evil", "/tmp/evil", "a/../../evil", "..\\evil"])
 def test_zip_members_outside_the_folder_are_refused(tmp_path: Path, name: str) -> None:
-    (tmp_path / "a.zip").write_bytes(zipped(**{name: b"x"}))
+    (tmp_path / "a.zip").write_bytes(make_zip(**{name: b"x"}))
     with pytest.raises(BadInput, match="leads out"):
         fetch.unpack(tmp_path / "a.zip", tmp_path / "out", NoProgress())
     assert not (tmp_path / "evil").exists()
@@ -282,17 +283,17 @@ def test_anomalib_downloads_kolektor(data_home: Path) -> None:
 def test_invalid_server_response_is_an_environment_fault(
     server: Server, head: tuple[int, str, str], reason: str
 ) -> None:
-    wanted = manifest(server, b"")
-    server.head = head
+    manifest = serve_archive(server, b"")
+    server.response_head = head
     with pytest.raises(EnvironmentFault, match=reason):
-        fetch.get(wanted, NoProgress())
+        fetch.get(manifest, NoProgress())
 
 
 def test_url_with_an_umlaut_is_an_environment_fault(server: Server) -> None:
-    wanted = manifest(server, b"")
-    archive = wanted.source.archives[0].model_copy(update={"url": f"http://127.0.0.1:{server.server_port}/ü.zip"})
+    manifest = serve_archive(server, b"")
+    archive = manifest.source.archives[0].model_copy(update={"url": f"http://127.0.0.1:{server.server_port}/ü.zip"})
     with pytest.raises(EnvironmentFault, match="cannot be downloaded"):
-        fetch.get(wanted.model_copy(update={"source": DownloadSource(archives=(archive,))}), NoProgress())
+        fetch.get(manifest.model_copy(update={"source": DownloadSource(archives=(archive,))}), NoProgress())
 
 
 def test_whole_disk_is_refused_as_root() -> None:

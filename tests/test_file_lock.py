@@ -63,7 +63,7 @@ def test_planted_link_is_not_followed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[1]", b'{"pid": "x", "host": 1, "since": 2}', b"\xff" * 9999])
-def test_damaged_lock_file_still_locks(text: bytes, tmp_path: Path) -> None:
+def test_broken_lock_file_still_locks(text: bytes, tmp_path: Path) -> None:
     file = tmp_path / ".lock"
     with hold_lock(file, "it", "wait"):
         file.write_bytes(text)

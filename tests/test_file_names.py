@@ -22,10 +22,10 @@ from inspect_kd.training.run import choose_folder
 from tests import trees
 from tests.tiny import command
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems have no such names")
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems have only UTF-8 names")
 
-LATIN = os.fsdecode(b"Pr\xfcfling")
-SHOWN = "Pr\\udcfcfling"
+LATIN1 = os.fsdecode(b"Pr\xfcfling")
+ESCAPED = "Pr\\udcfcfling"
 
 
 def call(*words: object, stdin: bytes = b"", cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -43,42 +43,42 @@ def call(*words: object, stdin: bytes = b"", cwd: Path | None = None) -> subproc
 def images(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Images of which two have names that are not UTF-8."""
     found = sorted((parts / "bottle" / "test").rglob("*.png"))[:3]
-    names = ("a.png", f"{LATIN}.png", f" {LATIN} 2.png ")
+    names = ("a.png", f"{LATIN1}.png", f" {LATIN1} 2.png ")
     folder = tmp_path_factory.mktemp("names")
     return [Path(shutil.copy(image, folder / name)) for image, name in zip(found, names, strict=True)]
 
 
 @pytest.fixture(scope="module")
-def labelled(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data set whose files, category and kind of defect have such names."""
-    root = tmp_path_factory.mktemp("data") / LATIN
-    sound, scratched = root / LATIN / "good", root / LATIN / os.fsdecode(b"Kratzer\xdf")
+def data_set(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set whose files, category and kind of defect have names that are not UTF-8."""
+    root = tmp_path_factory.mktemp("data") / LATIN1
+    sound, scratched = root / LATIN1 / "good", root / LATIN1 / os.fsdecode(b"Kratzer\xdf")
     sound.mkdir(parents=True)
     scratched.mkdir()
     for number, image in enumerate(sorted((parts / "bottle").rglob("good/*.png"))):
-        shutil.copy(image, sound / f"{LATIN}{number}.png")
+        shutil.copy(image, sound / f"{LATIN1}{number}.png")
     for image in sorted((parts / "bottle" / "test").rglob("*.png")):
         if image.parent.name != "good":
             mask = parts / "bottle" / "ground_truth" / image.parent.name / f"{image.stem}_mask.png"
-            shutil.copy(image, scratched / f"{LATIN}{image.parent.name}.png")
-            shutil.copy(mask, scratched / f"{LATIN}{image.parent.name}_mask.png")
+            shutil.copy(image, scratched / f"{LATIN1}{image.parent.name}.png")
+            shutil.copy(mask, scratched / f"{LATIN1}{image.parent.name}_mask.png")
     return root
 
 
-def test_predict_inspects_images_with_such_names(run: Path, images: list[Path], tmp_path: Path) -> None:
-    overlays = tmp_path / LATIN
+def test_predict_inspects_images_with_latin1_names(run: Path, images: list[Path], tmp_path: Path) -> None:
+    overlays = tmp_path / LATIN1
     answer = call("predict", run / "r.onnx", *images, images[0], "--overlays", overlays)
     assert answer.returncode == 0, answer.stderr
     lines = [json.loads(line) for line in answer.stdout.splitlines()]
     assert [line["image"] for line in lines] == [str(path) for path in (*images, images[0])]
     assert sorted(path.name for path in overlays.iterdir()) == sorted(
-        ["a.jpg", "a-2.jpg", f"{LATIN}.jpg", f" {LATIN} 2.jpg"]
+        ["a.jpg", "a-2.jpg", f"{LATIN1}.jpg", f" {LATIN1} 2.jpg"]
     )
     assert all(path.read_bytes().startswith(b"\xff\xd8") for path in overlays.iterdir())
 
 
 def test_predict_reads_names_from_stdin_byte_for_byte(run: Path, images: list[Path], tmp_path: Path) -> None:
-    names = [f"{LATIN} torn.png", *(path.name for path in images)]
+    names = [f"{LATIN1} broken.png", *(path.name for path in images)]
     for image in images:
         shutil.copy(image, tmp_path)
     (tmp_path / names[0]).write_bytes(b"no image")
@@ -86,7 +86,7 @@ def test_predict_reads_names_from_stdin_byte_for_byte(run: Path, images: list[Pa
     answer = call("predict", run / "r.onnx", "-", stdin=b"\n\n".join(map(os.fsencode, names)), cwd=tmp_path)
     lines = [json.loads(line) for line in answer.stdout.splitlines()]
     assert answer.returncode == 3 and [Path(line.get("image")).name for line in lines] == names, answer.stderr
-    assert lines[0]["decision"] == "NG" and f"{SHOWN} torn.png: not a readable image" in lines[0]["error"]
+    assert lines[0]["decision"] == "NG" and f"{ESCAPED} broken.png: not a readable image" in lines[0]["error"]
     assert not any("error" in line for line in lines[1:])
 
 
@@ -108,17 +108,17 @@ def test_batch_continues_after_impossible_images(run: Path, images: list[Path], 
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.jpg"]
 
 
-def test_label_next_copies_such_images_and_labels_them_in_the_sheet(
+def test_label_next_copies_images_with_latin1_names_and_shows_them_in_the_sheet(
     run: Path, images: list[Path], tmp_path: Path
 ) -> None:
-    out = tmp_path / LATIN
+    out = tmp_path / LATIN1
     answer = call("label-next", run, images[0].parent, "-n", 3, "--out", out, "--known", images[1])
     assert answer.returncode == 0, answer.stderr
     chosen = [json.loads(line)["image"] for line in answer.stdout.splitlines()]
     assert sorted(chosen) == sorted(str(path) for path in images[:2]), "the third has a space after its suffix"
     assert sorted(path.name[4:] for path in out.iterdir()) == sorted(Path(image).name for image in chosen)
-    assert (tmp_path / f"{LATIN}_sheet.jpg").read_bytes().startswith(b"\xff\xd8")
-    assert f"{SHOWN}_sheet.jpg" in answer.stderr
+    assert (tmp_path / f"{LATIN1}_sheet.jpg").read_bytes().startswith(b"\xff\xd8")
+    assert f"{ESCAPED}_sheet.jpg" in answer.stderr
 
 
 def test_contact_sheet_escapes_lone_surrogates() -> None:
@@ -132,99 +132,101 @@ def test_contact_sheet_escapes_lone_surrogates() -> None:
     assert answer.returncode == 0, answer.stderr
 
 
-def test_data_check_shows_such_names_escaped(labelled: Path, tmp_path: Path) -> None:
-    broken = shutil.copytree(labelled, tmp_path / LATIN)
-    torn = next((broken / LATIN / "good").iterdir())
-    torn.write_bytes(torn.read_bytes()[:-200])
-    answer = call("data", "check", broken)
-    assert answer.returncode == 3 and SHOWN in answer.stdout and "1 error" in answer.stderr, answer.stderr
+def test_data_check_shows_latin1_names_escaped(data_set: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(data_set, tmp_path / LATIN1)
+    truncated = next((root / LATIN1 / "good").iterdir())
+    truncated.write_bytes(truncated.read_bytes()[:-200])
+    answer = call("data", "check", root)
+    assert answer.returncode == 3 and ESCAPED in answer.stdout and "1 error" in answer.stderr, answer.stderr
 
 
-def test_eval_measures_such_a_data_set(run: Path, labelled: Path) -> None:
-    answer = call("eval", run, "--data", labelled)
-    assert answer.returncode == 0 and SHOWN in answer.stdout, answer.stderr
+def test_eval_measures_a_data_set_with_latin1_names(run: Path, data_set: Path) -> None:
+    answer = call("eval", run, "--data", data_set)
+    assert answer.returncode == 0 and ESCAPED in answer.stdout, answer.stderr
 
 
-def test_train_resumes_and_reports_such_names(labelled: Path, tmp_path: Path) -> None:
-    out = tmp_path / LATIN
+def test_train_resumes_and_reports_latin1_names(data_set: Path, tmp_path: Path) -> None:
+    out = tmp_path / LATIN1
     log = out / "r" / "metrics.jsonl"
-    killed = subprocess.Popen(command(labelled, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    training = subprocess.Popen(command(data_set, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline and not (log.is_file() and len(log.read_text().splitlines()) >= 4):
-        assert killed.poll() is None, "the training ended before it could be killed"
+        assert training.poll() is None, "the training ended before it could be killed"
         time.sleep(0.01)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
-    answer = subprocess.run(command(labelled, out, "--resume", "--json"), capture_output=True, check=False)
+    training.send_signal(signal.SIGKILL)
+    training.wait()
+    answer = subprocess.run(command(data_set, out, "--resume", "--json"), capture_output=True, check=False)
     assert answer.returncode == 0 and b"resuming at step" in answer.stderr, answer.stderr
     result = json.loads(answer.stdout)
-    assert result["run"] == str(out / "r") and result["data"]["source"] == str(labelled.resolve())
+    assert result["run"] == str(out / "r") and result["data"]["source"] == str(data_set.resolve())
 
     report = json.loads((out / "r" / "report.json").read_text(encoding="utf-8"))
     assert {score["kind"] for score in report["scores"]} == {"good", "Kratzer\\udcdf"}
-    known = {path.name for path in labelled.rglob("*.png")}
+    known = {path.name for path in data_set.rglob("*.png")}
     assert {score["image"] for score in report["scores"]} <= known
     page = (out / "r" / "report.html").read_text(encoding="utf-8")
-    assert f"{SHOWN}, Kratzer\\udcdf" in page and page.count(f"{SHOWN}/good/{SHOWN}") + page.count(f">{SHOWN}") > 5
-    again = call("predict", out / "r", labelled / LATIN / "good")
-    assert again.returncode == 0, again.stderr
+    assert (
+        f"{ESCAPED}, Kratzer\\udcdf" in page and page.count(f"{ESCAPED}/good/{ESCAPED}") + page.count(f">{ESCAPED}") > 5
+    )
+    predicted = call("predict", out / "r", data_set / LATIN1 / "good")
+    assert predicted.returncode == 0, predicted.stderr
 
 
 def test_unprintable_run_names_and_options_are_refused(parts: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="must be printable text"):
-        choose_folder(tmp_path, LATIN, resume=False)
-    answer = call("train", "--data", parts, "--model", "embedded", "--dry-run", "--unlabelled", tmp_path / LATIN)
-    assert answer.returncode == 2 and f"unlabelled {tmp_path}/{SHOWN}: " in answer.stderr
+        choose_folder(tmp_path, LATIN1, resume=False)
+    answer = call("train", "--data", parts, "--model", "embedded", "--dry-run", "--unlabelled", tmp_path / LATIN1)
+    assert answer.returncode == 2 and f"unlabelled {tmp_path}/{ESCAPED}: " in answer.stderr
 
 
 def test_categories_and_kinds_are_escaped(tmp_path: Path) -> None:
     root = trees.BUILDERS["mvtec"](tmp_path / "set")
-    (root / "screw").rename(root / LATIN)
-    (root / LATIN / "test" / "bent").rename(root / LATIN / "test" / "be\nnt")
+    (root / "screw").rename(root / LATIN1)
+    (root / LATIN1 / "test" / "bent").rename(root / LATIN1 / "test" / "be\nnt")
     data = open_dataset(root)
-    assert data.categories == [SHOWN] and {sample.kind for sample in data.samples} == {"good", "be\\nnt"}
+    assert data.categories == [ESCAPED] and {sample.kind for sample in data.samples} == {"good", "be\\nnt"}
     assert all(sample.image.is_file() for sample in data.samples)
 
 
-def test_json_file_restores_such_names(tmp_path: Path) -> None:
-    write_text(tmp_path / "a.json", json.dumps({"image": LATIN, "ü": "ü"}, ensure_ascii=False))
-    assert json.loads((tmp_path / "a.json").read_bytes()) == {"image": LATIN, "ü": "ü"}
-    assert printable(f"{LATIN}\x1b ü") == f"{SHOWN}\\x1b ü"
+def test_json_file_preserves_latin1_names(tmp_path: Path) -> None:
+    write_text(tmp_path / "a.json", json.dumps({"image": LATIN1, "ü": "ü"}, ensure_ascii=False))
+    assert json.loads((tmp_path / "a.json").read_bytes()) == {"image": LATIN1, "ü": "ü"}
+    assert printable(f"{LATIN1}\x1b ü") == f"{ESCAPED}\\x1b ü"
     with pytest.raises(ValueError):
-        strict_json.loads(json.dumps(LATIN))
+        strict_json.loads(json.dumps(LATIN1))
 
 
-def test_studio_escapes_such_names_and_offers_no_such_folder(labelled: Path, tmp_path: Path) -> None:
+def test_studio_escapes_latin1_names_and_offers_no_folder_with_one(data_set: Path, tmp_path: Path) -> None:
     pytest.importorskip("gradio")
     from inspect_kd.apps.studio.artifact.library import ArtifactLibrary
     from inspect_kd.apps.studio.train import data_check
     from inspect_kd.apps.studio.train.data_folders import data_folders, first_sound_parts, folder_below
 
     root = tmp_path / "root"
-    shutil.copytree(labelled / LATIN, root / LATIN)
-    shutil.copytree(labelled / LATIN, root / "parts")
-    torn = next((root / "parts" / "good").iterdir())
-    torn.write_bytes(b"no image")
+    shutil.copytree(data_set / LATIN1, root / LATIN1)
+    shutil.copytree(data_set / LATIN1, root / "parts")
+    broken = next((root / "parts" / "good").iterdir())
+    broken.write_bytes(b"no image")
     assert data_folders(root) == [".", "parts"]
     with pytest.raises(BadInput, match="not a folder below"):
-        folder_below(root, LATIN)
+        folder_below(root, LATIN1)
     captions = [name for name, _ in first_sound_parts(root / "parts")]
-    assert captions and all(SHOWN in caption and caption.isprintable() for caption in captions)
-    *_, told = data_check.check(root, "parts", tmp_path)
-    assert not told.sound
-    assert told.findings[0].files == (f"parts/good/{printable(torn.name)}",)
+    assert captions and all(ESCAPED in caption and caption.isprintable() for caption in captions)
+    *_, result = data_check.check(root, "parts", tmp_path)
+    assert not result.is_trainable
+    assert result.findings[0].files == (f"parts/good/{printable(broken.name)}",)
     assert (
-        told.findings[0].text
-        == f"parts/good/{printable(torn.name)}: not a readable image; supported are PNG, JPEG, BMP, TIFF and WebP"
+        result.findings[0].text
+        == f"parts/good/{printable(broken.name)}: not a readable image; supported are PNG, JPEG, BMP, TIFF and WebP"
     )
-    assert ArtifactLibrary([tmp_path / f"{LATIN}.onnx", tmp_path / LATIN / "b.onnx"]).names == [SHOWN, "b"]
+    assert ArtifactLibrary([tmp_path / f"{LATIN1}.onnx", tmp_path / LATIN1 / "b.onnx"]).names == [ESCAPED, "b"]
 
 
-def test_studio_lists_no_run_with_such_a_name(tmp_path: Path) -> None:
+def test_studio_lists_no_run_with_a_latin1_name(tmp_path: Path) -> None:
     pytest.importorskip("gradio")
     from inspect_kd.apps.studio.train.trainings import is_run
 
-    for name in ("r", LATIN):
+    for name in ("r", LATIN1):
         (tmp_path / name).mkdir()
         (tmp_path / name / "run.json").write_text("{}")
-    assert is_run(tmp_path / "r") and not is_run(tmp_path / LATIN)
+    assert is_run(tmp_path / "r") and not is_run(tmp_path / LATIN1)

@@ -1,4 +1,4 @@
-"""No image is left out of a search without a word: not behind a link, not in a closed folder, not by its name."""
+"""A search finds every image or reports an error: behind links, in closed folders, and whatever their names."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_pattern_finds_what_a_shell_finds(pattern: str, found: list[str], absolu
 )
 @pytest.mark.skipif(sys.platform == "win32", reason="no permissions of this kind")
 def test_closed_folder_is_an_error_for_every_pattern(call: str, closed: str, parts: Path) -> None:
-    """A name without a pattern below a closed folder looked as if it was not there."""
+    """Otherwise a plain name below a closed folder would look like a missing file."""
     (parts.parent / "link").mkdir()
     (parts.parent / "link" / "y").symlink_to(parts / "x" / "y")
     program = (
@@ -91,7 +91,7 @@ def test_closed_folder_is_an_error_for_every_pattern(call: str, closed: str, par
 
 @pytest.mark.parametrize("search", [find_in_folder, lambda root: find_by_pattern(f"{root}/**/*.png")])
 def test_linked_folder_elsewhere_is_an_error(search: Callable[[Path], list[Path]], parts: Path) -> None:
-    """Its parts were not inspected, and nothing said so."""
+    """Otherwise its parts would be left out unnoticed."""
     elsewhere = parts.parent / "elsewhere"
     elsewhere.mkdir()
     (parts / "today").symlink_to(elsewhere)
@@ -124,14 +124,14 @@ def test_endless_line_of_stdin_is_refused(tmp_path: Path) -> None:
             next(lines)
 
 
-def test_folder_given_by_name_is_searched_and_a_file_is_taken_as_it_is(parts: Path) -> None:
+def test_folder_named_like_a_pattern_is_searched(parts: Path) -> None:
     assert list(find_images(["parts/x/y", "parts/[1]"])) == [Path("parts/x/y/a.png"), Path("parts/[1]/a.png")]
 
 
-# --- masks that are none
+# --- unreadable masks
 
 
-def some_masks(root: Path) -> Path:
+def images_and_one_mask(root: Path) -> Path:
     for name in ("0.png", "1.png", "oil.png"):
         picture(root / name)
     mask(root / "0_mask.png")
@@ -140,19 +140,19 @@ def some_masks(root: Path) -> Path:
 
 @pytest.mark.parametrize("name", ["oil_mask.gif", "oil_mask.png", "oil_gt.tga", "oil_label.json"])
 def test_mask_that_cannot_be_read_is_refused(name: str, tmp_path: Path) -> None:
-    """The part counted as sound, and was trained on."""
-    root = some_masks(tmp_path / "parts")
+    """Otherwise its part would count as sound, and be used for training."""
+    root = images_and_one_mask(tmp_path / "parts")
     (root / name).symlink_to("nowhere") if name.endswith("png") else (root / name).write_bytes(b"GIF89a")
-    with pytest.raises(BadInput, match=rf"{name}: named as a mask is, but no image that can be read"):
+    with pytest.raises(BadInput, match=rf"{name}: has a mask's name, but is no readable image"):
         layouts.scan(root)
     (root / name).unlink()
     (root / f"{name}.txt").write_text("notes")
-    name_of_layout, samples = layouts.scan(root)
-    assert name_of_layout == "masks_beside" and [s.kind for s in samples] == ["defect", "good", "good"]
+    layout, samples = layouts.scan(root)
+    assert layout == "masks_beside" and [s.kind for s in samples] == ["defect", "good", "good"]
 
 
 def test_other_file_beside_a_readable_mask_is_ignored(tmp_path: Path) -> None:
-    root = some_masks(tmp_path / "parts")
+    root = images_and_one_mask(tmp_path / "parts")
     (root / "0_label.json").write_text("{}")
     (root / "other_mask.gif").write_bytes(b"GIF89a")
     assert len(layouts.scan(root)[1]) == 3

@@ -1,4 +1,4 @@
-"""Foreign and damaged runs: refused in one line, and nothing in them is executed."""
+"""Foreign and broken runs are refused in one line, and nothing in them is executed."""
 
 from __future__ import annotations
 
@@ -24,30 +24,21 @@ from inspect_kd.training.run import RunFolder, load_run
 from inspect_kd.types import NoProgress
 from inspect_kd.work_folder import MARKER
 from tests.builders import make_job
+from tests.small_models import Evil
 
 
 @pytest.fixture
-def copied(run: Path, tmp_path: Path) -> Path:
+def copied_run(run: Path, tmp_path: Path) -> Path:
     return shutil.copytree(run, tmp_path / "r")
 
 
-def change(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
+def edit_manifest(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
     content = json.loads((folder / "run.json").read_text())
     edit(content)
     (folder / "run.json").write_text(json.dumps(content))
 
 
-class Payload:
-    """Creates a file when it is unpickled."""
-
-    def __init__(self, trace: Path) -> None:
-        self.trace = trace
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (self.trace,)
-
-
-def name_encoder(folder: Path, name: str, **build: object) -> None:
+def set_encoder(folder: Path, name: str, **build: object) -> None:
     recipe = folder / "recipe.yaml"
     recipe.write_text(recipe.read_text().replace("encoder: embedded", f"encoder: {name}"))
     from inspect_kd import weights
@@ -56,28 +47,30 @@ def name_encoder(folder: Path, name: str, **build: object) -> None:
         content["encoder"] |= {"name": name, "build": build}
         content["files"]["recipe.yaml"] = weights.sha256(recipe)
 
-    change(folder, edit)
+    edit_manifest(folder, edit)
 
 
-def test_encoder_of_a_foreign_run_loads_no_file(copied: Path, tmp_path: Path) -> None:
+def test_encoder_of_a_foreign_run_loads_no_file(copied_run: Path, tmp_path: Path) -> None:
     trace = tmp_path / "executed"
-    (copied / "evil.pth").write_bytes(pickle.dumps(Payload(trace)))
-    name_encoder(copied, "resnet18", checkpoint_path=str(copied / "evil.pth"))
+    (copied_run / "evil.pth").write_bytes(pickle.dumps(Evil(trace)))
+    set_encoder(copied_run, "resnet18", checkpoint_path=str(copied_run / "evil.pth"))
     with pytest.raises(BadInput, match=r"encoder 'resnet18': model arguments .*checkpoint_path"):
-        load_run(copied)
+        load_run(copied_run)
     assert not trace.exists()
 
 
 @pytest.mark.parametrize("name", ["hf-hub:evil/model", "local-dir:/nowhere"])
-def test_encoder_of_a_foreign_run_is_not_downloaded(name: str, copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_encoder_of_a_foreign_run_is_not_downloaded(
+    name: str, copied_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    name_encoder(copied, f"'{name}'")
-    change(copied, lambda content: content["encoder"].update(name=name))
+    set_encoder(copied_run, f"'{name}'")
+    edit_manifest(copied_run, lambda content: content["encoder"].update(name=name))
     with pytest.raises(BadInput, match=f"no encoder named '{name}'"):
-        load_run(copied)
+        load_run(copied_run)
 
 
-DAMAGES: dict[str, Callable[[dict[str, Any]], object]] = {
+MANIFEST_EDITS: dict[str, Callable[[dict[str, Any]], object]] = {
     "files": lambda content: content.pop("files"),
     "data": lambda content: content.update(data=5),
     "encoder: missing": lambda content: content.pop("encoder"),
@@ -86,34 +79,34 @@ DAMAGES: dict[str, Callable[[dict[str, Any]], object]] = {
 }
 
 
-@pytest.mark.parametrize("error", DAMAGES)
-def test_damaged_manifest_is_refused_in_one_line(error: str, copied: Path) -> None:
-    change(copied, DAMAGES[error])
+@pytest.mark.parametrize("error", MANIFEST_EDITS)
+def test_broken_manifest_is_refused_in_one_line(error: str, copied_run: Path) -> None:
+    edit_manifest(copied_run, MANIFEST_EDITS[error])
     with pytest.raises(BadInput, match=error) as refused:
-        load_run(copied)
+        load_run(copied_run)
     assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000, '{"files": {}, "files": {}}'])
-def test_manifest_that_is_not_a_json_object_is_refused(text: str, copied: Path) -> None:
-    (copied / "run.json").write_text(text)
+def test_manifest_that_is_not_a_json_object_is_refused(text: str, copied_run: Path) -> None:
+    (copied_run / "run.json").write_text(text)
     with pytest.raises(BadInput, match=r"run\.json: .*train the run again"):
-        load_run(copied)
+        load_run(copied_run)
 
 
-def test_weights_of_another_student_are_refused(copied: Path) -> None:
+def test_weights_of_another_student_are_refused(copied_run: Path) -> None:
     from safetensors.torch import save_file
 
     from inspect_kd import weights
 
-    save_file({"a": torch.zeros(1)}, copied / "student.safetensors")
-    digest = weights.sha256(copied / "student.safetensors")
-    change(copied, lambda content: content["files"].update({"student.safetensors": digest}))
+    save_file({"a": torch.zeros(1)}, copied_run / "student.safetensors")
+    digest = weights.sha256(copied_run / "student.safetensors")
+    edit_manifest(copied_run, lambda content: content["files"].update({"student.safetensors": digest}))
     with pytest.raises(BadInput, match=r"student\.safetensors: not the weights of its recipe"):
-        load_run(copied)
+        load_run(copied_run)
 
 
-def with_header(text: bytes) -> bytes:
+def safetensors_of_header(text: bytes) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
@@ -122,13 +115,13 @@ def with_header(text: bytes) -> bytes:
     [
         b"",
         b"\xff" * 8,
-        with_header(b"[]"),
-        with_header(b"{}"),
-        with_header(b'{"__metadata__": 5}'),
-        with_header(b'{"__metadata__": {"progress": "[]"}}'),
+        safetensors_of_header(b"[]"),
+        safetensors_of_header(b"{}"),
+        safetensors_of_header(b'{"__metadata__": 5}'),
+        safetensors_of_header(b'{"__metadata__": {"progress": "[]"}}'),
     ],
 )
-def test_damaged_checkpoint_is_refused_in_one_line(content: bytes, tmp_path: Path) -> None:
+def test_broken_checkpoint_is_refused_in_one_line(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.safetensors"
     path.write_bytes(content)
     with pytest.raises(BadInput, match=r"checkpoint\.safetensors: .*train again") as refused:
@@ -136,8 +129,8 @@ def test_damaged_checkpoint_is_refused_in_one_line(content: bytes, tmp_path: Pat
     assert "\n" not in str(refused.value)
 
 
-def test_checkpoint_stays_until_the_manifest_is_written(copied: Path, parts: Path) -> None:
-    finished = load_run(copied)
+def test_checkpoint_stays_until_the_manifest_is_written(copied_run: Path, parts: Path) -> None:
+    finished = load_run(copied_run)
     folder = finished.folder
     folder.checkpoint.write_bytes(b"progress")
     folder.manifest.unlink()
@@ -148,22 +141,22 @@ def test_checkpoint_stays_until_the_manifest_is_written(copied: Path, parts: Pat
     assert folder.checkpoint.read_bytes() == b"progress"
 
 
-def test_two_exports_keep_each_others_success_and_remove_abandoned_folders(copied: Path, parts: Path) -> None:
+def test_two_exports_keep_each_others_result_and_remove_abandoned_folders(copied_run: Path, parts: Path) -> None:
     pytest.importorskip("openvino")
-    for left in (".inspect-kd-export-old", ".inspect-kd-export-young"):
-        (copied / left).mkdir()
-        (copied / left / MARKER).touch()
-    (copied / ".export-2025").mkdir()  # the user's own
+    for name in (".inspect-kd-export-old", ".inspect-kd-export-young"):
+        (copied_run / name).mkdir()
+        (copied_run / name / MARKER).touch()
+    (copied_run / ".export-2025").mkdir()  # the user's own
     for old in (".inspect-kd-export-old", ".export-2025"):
-        os.utime(copied / old, (0, 0))
-    change(copied, lambda content: content.update(refused={"onnx": "missed", "openvino": "missed"}))
-    both = load_run(copied), load_run(copied)  # as two processes read it that start together
-    data = open_for_recipe(str(parts), both[0].recipe)
-    for finished, deployment in zip(both, ("onnx", "openvino"), strict=True):
+        os.utime(copied_run / old, (0, 0))
+    edit_manifest(copied_run, lambda content: content.update(refused={"onnx": "missed", "openvino": "missed"}))
+    loaded = load_run(copied_run), load_run(copied_run)  # as in two processes that start together
+    data = open_for_recipe(str(parts), loaded[0].recipe)
+    for finished, deployment in zip(loaded, ("onnx", "openvino"), strict=True):
         artifacts.convert(finished, data, deployment, progress=NoProgress())
-    manifest = json.loads((copied / "run.json").read_text())
+    manifest = json.loads((copied_run / "run.json").read_text())
     assert manifest["refused"] == {} and {"onnx", "openvino"} <= set(manifest["parity"])
-    assert sorted(path.name for path in copied.glob(".*")) == [".export-2025", ".inspect-kd-export-young"]
+    assert sorted(path.name for path in copied_run.glob(".*")) == [".export-2025", ".inspect-kd-export-young"]
 
 
 def test_demo_removes_its_own_files_and_no_other_run(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from inspect_kd.training.run import load_run
 
 
 def former_recipe(content: dict[str, dict[str, object]]) -> dict[str, dict[str, object]]:
-    """As an earlier version would have written it."""
+    """The recipe as an earlier version would have written it."""
     for former, present in RECIPE_KEYS.items():
         section, key = present.split(".")
         if key in content.get(section, {}):
@@ -29,7 +29,7 @@ def former_recipe(content: dict[str, dict[str, object]]) -> dict[str, dict[str, 
 
 
 @pytest.mark.parametrize("model", ["omni_ad", "embedded", "omni_ad_paper", "sam_spt"])
-def test_a_recipe_with_former_keys_means_the_same(model: str, tmp_path: Path) -> None:
+def test_a_recipe_with_former_keys_loads_as_the_same_recipe(model: str, tmp_path: Path) -> None:
     recipe = load_recipe(model)
     path = tmp_path / "former.yaml"
     path.write_text(yaml.safe_dump(former_recipe(yaml.safe_load(recipe.to_yaml()))))

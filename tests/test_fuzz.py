@@ -1,6 +1,6 @@
-"""The fuzz suite for a minute: no input crashes, hangs, reads outside its folder or takes memory without bound.
+"""Fuzzing for a minute: no input crashes, hangs, reads outside its folder or takes memory without bound.
 
-`python -m benchmarks.fuzz` is the same for hours. Seeds are fixed: what fails here fails again.
+`python -m benchmarks.fuzz` does the same for hours. Seeds are fixed, so failures are reproducible.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ NEEDS = {"openvino": "openvino", "quarantine_openvino": "openvino"}
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_whatever_comes_is_taken_or_refused_in_one_clear_line(name: str, tmp_path: Path) -> None:
+def test_every_input_is_accepted_or_refused_in_one_line(name: str, tmp_path: Path) -> None:
     pytest.importorskip(NEEDS.get(name, "onnxruntime"))
-    result = fuzz(name, seconds=SECONDS.get(name, 1.5), count=20_000, keep=tmp_path)
+    result = fuzz(name, seconds=SECONDS.get(name, 1.5), count=20_000, findings_folder=tmp_path)
     assert not result.findings, "\n".join(
         f"{f.kind} {f.text} (input {f.index}, {tmp_path / f.file})" for f in result.findings
     )
@@ -31,7 +31,7 @@ def test_whatever_comes_is_taken_or_refused_in_one_clear_line(name: str, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("fault", "kind", "says"),
+    ("fault", "kind", "text"),
     [
         ("crash", "crash", "-11"),
         ("busy", "hang", ""),
@@ -44,25 +44,31 @@ def test_whatever_comes_is_taken_or_refused_in_one_clear_line(name: str, tmp_pat
         ("leak", "leak", "MB over"),
     ],
 )
-def test_a_door_that_breaks_is_found(fault: str, kind: str, says: str, tmp_path: Path) -> None:
+def test_faults_of_a_target_are_found(fault: str, kind: str, text: str, tmp_path: Path) -> None:
     assert set(FAULTY) == {"crash", "busy", "blocked", "memory", "denied", "outside", "outsidenative", "raises", "leak"}
-    # The count is the bound; of a leak the seconds say how often memory is looked at.
+    # The count ends the run. For a leak, the seconds decide how often memory is measured.
     leak = fault == "leak"
     result = fuzz(
-        fault, seconds=4 if leak else 60, count=2500 if leak else 60, most=1, cpu_s=1, megabytes=400, keep=tmp_path
+        fault,
+        seconds=4 if leak else 60,
+        count=2500 if leak else 60,
+        max_findings=1,
+        cpu_s=1,
+        megabytes=400,
+        findings_folder=tmp_path,
     )
-    assert [finding.kind for finding in result.findings] == [kind] and says in result.findings[0].text
+    assert [finding.kind for finding in result.findings] == [kind] and text in result.findings[0].text
     if fault == "crash":
-        # The input is kept, is the one that did it, and does it again.
+        # The kept input is the one that crashed, and it crashes again.
         finding = result.findings[0]
         assert (tmp_path / finding.file).read_bytes()[0] < 32
         again = fuzz(fault, seconds=60, start=finding.index, count=finding.index + 1, cpu_s=1, megabytes=400)
-        assert [each.kind for each in again.findings] == ["crash"] and again.inputs == 1
+        assert [finding.kind for finding in again.findings] == ["crash"] and again.inputs == 1
 
 
-def test_two_seeds_count_together(tmp_path: Path) -> None:
-    first, second = (fuzz("card", seconds=60, seed=seed, count=50, keep=tmp_path) for seed in (1, 2))
-    both = Result.from_json(json.loads(json.dumps(first.to_json()))) + second
-    assert both.inputs == sum(both.outcomes.values()) == 100
-    assert both.outcomes["BadInput"] == first.outcomes["BadInput"] + second.outcomes["BadInput"]
-    assert (both.peak_mb, both.seconds) == (max(first.peak_mb, second.peak_mb), first.seconds + second.seconds)
+def test_results_of_two_seeds_add_up(tmp_path: Path) -> None:
+    first, second = (fuzz("card", seconds=60, seed=seed, count=50, findings_folder=tmp_path) for seed in (1, 2))
+    total = Result.from_json(json.loads(json.dumps(first.to_json()))) + second
+    assert total.inputs == sum(total.outcomes.values()) == 100
+    assert total.outcomes["BadInput"] == first.outcomes["BadInput"] + second.outcomes["BadInput"]
+    assert (total.peak_mb, total.seconds) == (max(first.peak_mb, second.peak_mb), first.seconds + second.seconds)

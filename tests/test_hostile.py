@@ -1,4 +1,4 @@
-"""Minimal files of problems that the fuzz suite found, and some similar ones."""
+"""Minimal files for problems that fuzzing found, and similar ones, are refused."""
 
 from __future__ import annotations
 
@@ -82,9 +82,9 @@ def test_runtimes_refuse_external_weights(overlong: bool, tmp_path: Path, monkey
 def test_card_with_wrong_types_is_refused(change: dict[str, object]) -> None:
     content = json.loads(graphs.card().dump())
     assert ArtifactCard.parse(json.dumps(content), "a")
-    with pytest.raises(BadInput) as caught:
+    with pytest.raises(BadInput) as refused:
         ArtifactCard.parse(json.dumps(content | change), "a")
-    assert str(caught.value).encode() and len(str(caught.value)) < 300
+    assert str(refused.value).encode() and len(str(refused.value)) < 300
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 5000, '{"schema": 1, "schema": 1}', '{"x": 1e999}'])
@@ -157,7 +157,7 @@ def test_deeply_nested_signature_is_refused(tmp_path: Path) -> None:
 def test_largest_images_need_little_more_memory_than_their_pixels(
     side: int, depth: int, colour: int, tmp_path: Path
 ) -> None:
-    """Once it took 42 bytes for a pixel of 16-bit RGBA, and 18 of 8-bit RGB."""
+    """A naive conversion takes 42 bytes per pixel of 16-bit RGBA, and 18 of 8-bit RGB."""
     (tmp_path / "a.png").write_bytes(pictures.bomb(side, depth, colour))
     program = (
         "import resource, sys\nfrom inspect_kd.datasets.images import read_image\n"
@@ -166,8 +166,8 @@ def test_largest_images_need_little_more_memory_than_their_pixels(
         "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)"
     )
     words = [sys.executable, "-c", program, str(tmp_path / "a.png")]
-    grew = int(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
-    assert grew < 2.5 * side * side * (3 if colour == 2 else 4) * depth // 8
+    grown = int(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+    assert grown < 2.5 * side * side * (3 if colour == 2 else 4) * depth // 8
 
 
 def test_image_limit_counts_bytes_not_pixels() -> None:
@@ -177,10 +177,10 @@ def test_image_limit_counts_bytes_not_pixels() -> None:
 
 
 def test_conversion_in_strips_equals_conversion_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = [decode_image(data, "a") for data in pictures.seeds() if _is_read(data)]
-    monkeypatch.setattr("inspect_kd.datasets.images.STRIP", 50)
-    parts = [decode_image(data, "a") for data in pictures.seeds() if _is_read(data)]
-    assert len(whole) > 30 and all(map(np.array_equal, whole, parts))
+    at_once = [decode_image(data, "a") for data in pictures.seeds() if _is_read(data)]
+    monkeypatch.setattr("inspect_kd.datasets.images.STRIP_PIXELS", 50)
+    in_strips = [decode_image(data, "a") for data in pictures.seeds() if _is_read(data)]
+    assert len(at_once) > 30 and all(map(np.array_equal, at_once, in_strips))
 
 
 def _is_read(data: bytes) -> bool:
@@ -189,7 +189,7 @@ def _is_read(data: bytes) -> bool:
 
 
 def test_jpeg_with_a_thousand_scans_is_refused(tmp_path: Path) -> None:
-    """Each scan costs a pass over all pixels: seconds for a kilobyte."""
+    """Each scan costs a pass over all pixels, so a file of a kilobyte would take seconds."""
     Image.new("RGB", (64, 64), (9, 8, 7)).save(tmp_path / "a.jpg", progressive=True)
     data = (tmp_path / "a.jpg").read_bytes()
     assert 1 < data.count(b"\xff\xda") < MAX_SCANS and decode_image(data, "a.jpg").shape == (64, 64, 3)
@@ -215,13 +215,13 @@ def test_pipes_and_devices_are_refused_as_images(tmp_path: Path) -> None:
 def test_yaml_aliases_are_refused(levels: int, tmp_path: Path) -> None:
     lines = ["a0: &a0 [x]", *(f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 9)}]" for i in range(1, levels))]
     (tmp_path / "a.yaml").write_text("\n".join([*lines, f"student: *a{levels - 1}", "name: x"]))
-    with pytest.raises(UsageError, match=r"a\.yaml: .*an alias .*line 2") as caught:
+    with pytest.raises(UsageError, match=r"a\.yaml: .*an alias .*line 2") as refused:
         load_recipe(str(tmp_path / "a.yaml"))
-    assert len(str(caught.value)) < 500
+    assert len(str(refused.value)) < 500
 
 
 @pytest.mark.parametrize(
-    ("value", "says"),
+    ("value", "reason"),
     [
         ("[" * 5000, "nested"),
         ("2001-13-45", "timestamp"),
@@ -238,9 +238,9 @@ def test_yaml_aliases_are_refused(levels: int, tmp_path: Path) -> None:
         ("!!python/name:os.system", "YAML"),
     ],
 )
-def test_unsupported_yaml_values_are_refused(value: str, says: str, tmp_path: Path) -> None:
+def test_unsupported_yaml_values_are_refused(value: str, reason: str, tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text(f"name: x\nstudent: {value}\n")
-    with pytest.raises(UsageError, match=says):
+    with pytest.raises(UsageError, match=reason):
         load_recipe(str(tmp_path / "a.yaml"))
     with pytest.raises(UsageError, match=r"--set student\.x: "):
         load_recipe("omni_ad", [f"student.x={value}"])
@@ -259,7 +259,7 @@ def test_yaml_file_of_a_gigabyte_is_refused(tmp_path: Path) -> None:
 )
 def test_manifest_outside_the_data_folder_is_refused(key: str, value: str, tmp_path: Path) -> None:
     content = {"name": "x", "title": "t", "root": "x"} | {key: value}
-    text = "\n".join(f"{each}: {json.dumps(entry)}" for each, entry in content.items())
+    text = "\n".join(f"{field}: {json.dumps(entry)}" for field, entry in content.items())
     (tmp_path / "a.yaml").write_text(f"{text}\nlicence: {{name: n, commercial: false}}\nsource: {{by_hand: h}}\n")
     with pytest.raises(UsageError, match=key if key == "name" else "leads out|longer than"):
         load_manifest(str(tmp_path / "a.yaml"))
@@ -293,7 +293,7 @@ def test_layouts_read_no_masks_outside_the_data_set(layout: str, file: str, tmp_
 
 
 def test_image_with_the_longest_name_has_no_mask(tmp_path: Path) -> None:
-    """Found by mutation: the image's own name is as long as a name may be."""
+    """The name of its mask would be longer than a file name may be."""
     root = trees.BUILDERS["folder"](tmp_path / "set")
     image = next(
         path for path in sorted(root.rglob("*.png")) if path.parent.name == "scratch" and "mask" not in path.stem
@@ -360,7 +360,7 @@ def _zeroed(content: bytes) -> bytes:
 
 
 def _encrypted(content: bytes) -> bytes:
-    """The same with the flags of encryption set."""
+    """The archive with its encryption flags set."""
     flagged = bytearray(content)
     for start in (b"PK\x03\x04", b"PK\x01\x02"):
         struct.pack_into("<H", flagged, content.index(start) + (6 if start[2] == 3 else 8), 1)
@@ -371,12 +371,12 @@ def _truncated(content: bytes) -> bytes:
     return content[:-30]
 
 
-@pytest.mark.parametrize("spoil", [_zeroed, _encrypted, _truncated])
-def test_broken_zip_is_refused(spoil: Callable[[bytes], bytes], tmp_path: Path) -> None:
+@pytest.mark.parametrize("corrupt", [_zeroed, _encrypted, _truncated])
+def test_broken_zip_is_refused(corrupt: Callable[[bytes], bytes], tmp_path: Path) -> None:
     packed = tmp_path / "a.zip"
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a.png", b"picture" * 100)
-    packed.write_bytes(spoil(packed.read_bytes()))
+    packed.write_bytes(corrupt(packed.read_bytes()))
     (tmp_path / "to").mkdir()
     with pytest.raises(BadInput, match=r"a\.zip: "):
         unpack(packed, tmp_path / "to", NoProgress())
@@ -386,8 +386,8 @@ def test_truncated_tar_is_refused(tmp_path: Path) -> None:
     (tmp_path / "to").mkdir()
     with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as tar:
         tar.add(__file__, "a.png")
-    torn = (tmp_path / "a.tar.gz").read_bytes()
-    (tmp_path / "a.tar.gz").write_bytes(torn[: len(torn) // 2])
+    content = (tmp_path / "a.tar.gz").read_bytes()
+    (tmp_path / "a.tar.gz").write_bytes(content[: len(content) // 2])
     with pytest.raises(InspectKDError, match=r"a\.tar\.gz: "):
         unpack(tmp_path / "a.tar.gz", tmp_path / "to", NoProgress())
 
@@ -402,7 +402,7 @@ def test_zip_with_lzma_is_refused(tmp_path: Path) -> None:
 
 def test_xz_archive_with_a_huge_dictionary_is_refused(tmp_path: Path) -> None:
     (tmp_path / "to").mkdir()
-    # A dictionary of 1.5 GB for seven hundred bytes.
+    # The archive has seven hundred bytes, and its dictionary 1.5 GB.
     filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 3 * 2**29}]
     inner = io.BytesIO()
     with tarfile.open(fileobj=inner, mode="w") as tar:
@@ -415,7 +415,7 @@ def test_xz_archive_with_a_huge_dictionary_is_refused(tmp_path: Path) -> None:
     assert (tmp_path / "to" / "a.png").read_bytes() == Path(__file__).read_bytes()
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems know no such names")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems have only UTF-8 names")
 def test_file_name_that_is_not_utf8_gets_a_split(tmp_path: Path) -> None:
     root = trees.BUILDERS["sound_only"](tmp_path / "set")
     (root / "3.png").rename(root / "\udcff.png")
@@ -425,7 +425,7 @@ def test_file_name_that_is_not_utf8_gets_a_split(tmp_path: Path) -> None:
 def test_key_of_an_unknown_algorithm_is_refused(tmp_path: Path) -> None:
     make_keys(tmp_path / "k.pem", None)
     body = base64.b64decode("".join((tmp_path / "k.pub").read_text().splitlines()[1:-1]))
-    strange = base64.b64encode(body.replace(b"\x2b\x65\x70", b"\x2b\x65\x7f")).decode()
-    (tmp_path / "k.pub").write_text(f"-----BEGIN PUBLIC KEY-----\n{strange}\n-----END PUBLIC KEY-----\n")
+    unknown = base64.b64encode(body.replace(b"\x2b\x65\x70", b"\x2b\x65\x7f")).decode()
+    (tmp_path / "k.pub").write_text(f"-----BEGIN PUBLIC KEY-----\n{unknown}\n-----END PUBLIC KEY-----\n")
     with pytest.raises(UsageError, match="not a public key"):
         load_signers(tmp_path / "k.pub")

@@ -14,7 +14,7 @@ import pytest
 from inspect_kd.datasets.images import decode_image, read_image_header
 from inspect_kd.errors import BadInput
 from tests.factory_images import chunk, picture
-from tests.several_images import grey_tags, jpeg_with, saved, tiff_file
+from tests.several_images import encode, grey_tags, jpeg_with, tiff_file
 
 PROGRAM = """
 import resource, sys
@@ -32,7 +32,7 @@ print("grew", (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1
 SIZE, TAGS = 2_000_000, 3000
 
 
-def tags_that_share(size: int = SIZE, tags: int = TAGS, kind: int = 7) -> bytes:
+def exif_with_shared_values(size: int = SIZE, tags: int = TAGS, kind: int = 7) -> bytes:
     """Exif data with many tags that refer to the same bytes."""
     entries = b"".join(struct.pack("<HHLL", 40_000 + tag, kind, size, 16) for tag in range(tags))
     head = b"II*\0" + struct.pack("<L", 16 + size) + bytes(8 + size)
@@ -40,27 +40,27 @@ def tags_that_share(size: int = SIZE, tags: int = TAGS, kind: int = 7) -> bytes:
 
 
 def png_with(before: bytes = b"", after: bytes = b"") -> bytes:
-    content = saved(picture(), "PNG")
+    content = encode(picture(), "PNG")
     return content[:33] + before + content[33:-12] + after + content[-12:]
 
 
-def profile_chunk(exif: bytes) -> bytes:
-    """Exif data as ImageMagick wrote it before PNG had a chunk for it."""
+def raw_profile_chunk(exif: bytes) -> bytes:
+    """Exif data as ImageMagick wrote it before PNG had an Exif chunk."""
     text = b"\nexif\n%8d\n" % len(exif) + exif.hex().encode()
     return chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(text))
 
 
 def jpeg_of_segments(exif: bytes) -> bytes:
-    content = saved(picture(), "JPEG")
+    content = encode(picture(), "JPEG")
     for at in reversed(range(0, len(exif), 65_000)):
         content = jpeg_with(b"Exif\0\0" + exif[at : at + 65_000], 0xE1, content=content)
     return content
 
 
-def tiff_of_shared_values(*, below: bool) -> bytes:
-    """The tags are in its main directory or in the Exif directory, which Pillow reads too."""
-    shared = tags_that_share()
-    if not below:
+def tiff_with_shared_values(*, in_exif: bool) -> bytes:
+    """A TIFF file with the tags in its main directory, or in its Exif directory, which Pillow reads too."""
+    shared = exif_with_shared_values()
+    if not in_exif:
         tags = [(tag, kind, 1, value) for tag, kind, value in grey_tags()]
         tags += [(40_000 + tag, 7, SIZE, 16) for tag in range(TAGS)]
         entries = b"".join(struct.pack("<HHLL", *tag) for tag in tags)
@@ -80,14 +80,14 @@ def bmp_of_runs(kind: int) -> bytes:
 BOMBS = {
     "rle8.bmp": lambda: bmp_of_runs(1),
     "rle4.bmp": lambda: bmp_of_runs(2),
-    "tags.tif": lambda: tiff_of_shared_values(below=False),
-    "tags_below.tif": lambda: tiff_of_shared_values(below=True),
-    "before_pixels.png": lambda: png_with(before=chunk(b"eXIf", tags_that_share())),
-    "behind_pixels.png": lambda: png_with(after=chunk(b"eXIf", tags_that_share())),
-    "marked_twice.png": lambda: png_with(before=chunk(b"eXIf", b"Exif\0\0" * 3 + tags_that_share())),
-    "profile.png": lambda: png_with(before=profile_chunk(tags_that_share(450_000, 4000))),
-    "exif.webp": lambda: saved(picture(), "WEBP", exif=tags_that_share()),
-    "segments.jpg": lambda: jpeg_of_segments(tags_that_share()),
+    "tags.tif": lambda: tiff_with_shared_values(in_exif=False),
+    "tags_in_exif.tif": lambda: tiff_with_shared_values(in_exif=True),
+    "before_pixels.png": lambda: png_with(before=chunk(b"eXIf", exif_with_shared_values())),
+    "after_pixels.png": lambda: png_with(after=chunk(b"eXIf", exif_with_shared_values())),
+    "several_marks.png": lambda: png_with(before=chunk(b"eXIf", b"Exif\0\0" * 3 + exif_with_shared_values())),
+    "profile.png": lambda: png_with(before=raw_profile_chunk(exif_with_shared_values(450_000, 4000))),
+    "exif.webp": lambda: encode(picture(), "WEBP", exif=exif_with_shared_values()),
+    "segments.jpg": lambda: jpeg_of_segments(exif_with_shared_values()),
 }
 
 
@@ -102,8 +102,8 @@ def test_small_file_that_takes_gigabytes_is_refused(name: str, tmp_path: Path) -
 
 
 def test_jpeg_that_ends_before_its_pixels_is_refused() -> None:
-    """Pillow continues after such a marker, where nothing is checked."""
-    sound = saved(picture(), "JPEG")
+    """Pillow reads on after the end-of-image marker, where nothing is checked."""
+    sound = encode(picture(), "JPEG")
     with pytest.raises(BadInput, match=r"a\.jpg: broken or truncated \(a JPEG that ends before its pixels\)"):
         decode_image(sound[:2] + b"\xff\xd9" + sound[2:], "a.jpg")
 
@@ -116,7 +116,7 @@ def test_exif_data_after_many_marks_is_refused() -> None:
 
 def test_damaged_or_shared_exif_of_ordinary_size_is_accepted() -> None:
     damaged = b"II*\0\x08\0\0\0\x02\0" + struct.pack("<HHLL", 0x010E, 2, 2**31, 8)
-    for exif in (b"", b"II*\0\xff\xff\xff\xff", damaged, tags_that_share(100, 50)):
+    for exif in (b"", b"II*\0\xff\xff\xff\xff", damaged, exif_with_shared_values(100, 50)):
         for content in (png_with(before=chunk(b"eXIf", exif)), jpeg_of_segments(exif)):
             assert decode_image(content, "a").shape == (61, 97, 3), exif
 
@@ -125,7 +125,7 @@ def test_limit_is_200_megapixels(tmp_path: Path) -> None:
     """Pillow's default limit is lower, 179 million."""
     for height, accepted in ((9999, True), (10_001, False)):
         header = struct.pack(">LLBBBBB", 20_000, height, 8, 2, 0, 0, 0)
-        content = saved(picture(), "PNG")
+        content = encode(picture(), "PNG")
         (tmp_path / "a.png").write_bytes(content[:8] + chunk(b"IHDR", header) + content[33:])
         if accepted:
             assert read_image_header(tmp_path / "a.png") == (20_000, height, "RGB")

@@ -14,17 +14,17 @@ from PIL import Image
 
 from inspect_kd.datasets.images import decode_image, read_image, read_image_header, read_mask
 from inspect_kd.errors import BadInput
-from tests.factory_images import picture, with_thumbnail
+from tests.factory_images import picture, write_jpeg_with_thumbnail
 from tests.several_images import (
     LONG,
-    ONE,
-    SEVERAL,
+    MULTI_IMAGE_FILES,
+    SINGLE_IMAGE_FILES,
+    encode,
     grey_tags,
-    jpeg_that_lists,
     jpeg_with,
-    saved,
-    several_scans,
-    small,
+    multi_picture_jpeg,
+    repeat_last_scan,
+    small_jpeg,
     tiff_file,
     tile_tags,
 )
@@ -34,9 +34,9 @@ from tests.several_images import (
 TILED = tile_tags(16, (16, 16), 256)
 
 
-@pytest.mark.parametrize("name", SEVERAL)
+@pytest.mark.parametrize("name", MULTI_IMAGE_FILES)
 def test_file_of_several_images_is_refused(name: str, tmp_path: Path) -> None:
-    (tmp_path / name).write_bytes(SEVERAL[name]())
+    (tmp_path / name).write_bytes(MULTI_IMAGE_FILES[name]())
     for read in (read_image, read_image_header, lambda path: read_mask(path, size=(16, 16))):
         with pytest.raises(BadInput, match=rf"{re.escape(name)}: .*several images.*save each one alone"):
             read(tmp_path / name)
@@ -44,15 +44,15 @@ def test_file_of_several_images_is_refused(name: str, tmp_path: Path) -> None:
 
 def test_gif_is_refused() -> None:
     with pytest.raises(BadInput, match="not a readable image"):
-        decode_image(saved(picture("P"), "GIF", save_all=True, append_images=[picture("P").rotate(180)]), "a.gif")
+        decode_image(encode(picture("P"), "GIF", save_all=True, append_images=[picture("P").rotate(180)]), "a.gif")
 
 
-@pytest.mark.parametrize("name", ONE)
+@pytest.mark.parametrize("name", SINGLE_IMAGE_FILES)
 def test_image_with_previews_or_gain_maps_is_read(name: str) -> None:
-    image = decode_image(ONE[name](), name)
+    image = decode_image(SINGLE_IMAGE_FILES[name](), name)
     assert image.shape in ((61, 97, 3), (16, 16, 3))
     if name.endswith("jpg"):
-        assert np.array_equal(image, decode_image(saved(picture(), "JPEG"), "plain.jpg"))
+        assert np.array_equal(image, decode_image(encode(picture(), "JPEG"), "plain.jpg"))
 
 
 @pytest.mark.parametrize(
@@ -71,14 +71,14 @@ def test_tiff_that_begins_with_a_preview_is_refused(data: bytes) -> None:
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (tiff_file(grey_tags(), next=10**6), "an offset beyond the end of the file: 1000000"),
+        (tiff_file(grey_tags(), next_offset=10**6), "an offset beyond the end of the file: 1000000"),
         (
-            tiff_file(grey_tags(), next=2**64 - 1, big=True),
+            tiff_file(grey_tags(), next_offset=2**64 - 1, big=True),
             "an offset beyond the end of the file: 18446744073709551615",
         ),
         (tiff_file(grey_tags(), *[grey_tags(8, (254, LONG, 1))] * 100), "more than 64 directories"),
         (tiff_file(grey_tags(), [(tag, LONG, 1) for tag in range(5000, 10_000)]), "a directory of 5000 tags"),
-        (tiff_file([(256, LONG, 8), *grey_tags()]), "a tag stands twice"),
+        (tiff_file([(256, LONG, 8), *grey_tags()]), "a tag appears twice"),
         (tiff_file([tag if tag[0] != 322 else (322, 1, 16) for tag in TILED]), "tag 322 is not a single number"),
     ],
     ids=["lost", "far", "many", "tags", "twice", "byte"],
@@ -112,7 +112,7 @@ def deflated(size: int) -> bytes:
 
 @pytest.mark.parametrize("big", [False, True], ids=["tiff", "bigtiff"])
 def test_tile_far_larger_than_its_image_is_refused_before_decoding(big: bool, tmp_path: Path) -> None:
-    """A file of 150 KB took as many bytes of memory as its tile has pixels, three times as many for RGB."""
+    """A file of 150 KB would take a byte of memory per pixel of its tile, or three for RGB."""
     body = deflated(13_008**2)
     (tmp_path / "a.tif").write_bytes(tiff_file(tile_tags(16, (13_008, 13_008), len(body)), data=body, big=big))
     words = [sys.executable, "-P", "-c", PROGRAM, str(tmp_path / "a.tif")]
@@ -128,7 +128,7 @@ def test_image_in_padded_or_small_tiles_is_read(side: int, tile: tuple[int, int]
     if across * down == 1:
         data = tiff_file(tile_tags(side, tile, len(body)), data=body)
     else:
-        data = saved(Image.new("L", (side, side), 7), "TIFF", compression="tiff_adobe_deflate", tile=tile)
+        data = encode(Image.new("L", (side, side), 7), "TIFF", compression="tiff_adobe_deflate", tile=tile)
     assert decode_image(data, "a.tif").tolist() == np.full((side, side, 3), 7).tolist()
 
 
@@ -145,17 +145,17 @@ def test_strip_longer_than_its_image_takes_no_memory(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_limit_on_scans_holds_with_a_multi_picture_index(order: str) -> None:
-    progressive = saved(picture(), "JPEG", progressive=True)
-    sound = jpeg_that_lists((0x010001, small()), order=order, content=progressive)
+    progressive = encode(picture(), "JPEG", progressive=True)
+    sound = multi_picture_jpeg((0x010001, small_jpeg()), order=order, content=progressive)
     assert decode_image(sound, "a.jpg").shape == (61, 97, 3)
-    hostile = jpeg_that_lists((0x010001, small()), order=order, content=several_scans(progressive, 100))
+    hostile = multi_picture_jpeg((0x010001, small_jpeg()), order=order, content=repeat_last_scan(progressive, 100))
     with pytest.raises(BadInput, match=r"a\.jpg: a JPEG of more than 64 scans; refused before decoding"):
         decode_image(hostile, "a.jpg")
 
 
 def test_bytes_after_the_end_of_a_jpeg_are_ignored() -> None:
     """Phones append videos, which contain all markers by chance."""
-    sound = saved(picture(), "JPEG")
+    sound = encode(picture(), "JPEG")
     video = np.random.default_rng(0).integers(0, 256, 10**5, dtype=np.uint8).tobytes() + b"\xff\xda" * 100
     assert np.array_equal(decode_image(sound + video, "a.jpg"), decode_image(sound, "a.jpg"))
 
@@ -168,16 +168,16 @@ def test_bytes_after_the_end_of_a_jpeg_are_ignored() -> None:
 def test_truncated_and_padded_jpeg_is_refused(options: dict[str, object], filling: bytes) -> None:
     """Zeros are valid codes: libjpeg decodes them to grey without an error."""
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8))
-    whole = saved(noise, "JPEG", quality=90, **options)
+    whole = encode(noise, "JPEG", quality=90, **options)
     assert decode_image(whole, "a.jpg").shape == (128, 128, 3)
     for keep in (0.3, 0.6, 0.9, 0.99):
-        kept = whole[: int(len(whole) * keep)]
+        beginning = whole[: int(len(whole) * keep)]
         with pytest.raises(BadInput, match=r"a\.jpg: broken or truncated"):
-            decode_image(kept + filling * (len(whole) - len(kept)), "a.jpg")
+            decode_image(beginning + filling * (len(whole) - len(beginning)), "a.jpg")
 
 
-def test_end_marker_of_a_thumbnail_does_not_count(tmp_path: Path) -> None:
-    with_thumbnail(tmp_path / "a.jpg")
+def test_end_marker_of_a_thumbnail_is_not_that_of_the_image(tmp_path: Path) -> None:
+    write_jpeg_with_thumbnail(tmp_path / "a.jpg")
     whole = (tmp_path / "a.jpg").read_bytes()
     assert whole.count(b"\xff\xd9") == 2 and read_image(tmp_path / "a.jpg").shape == (160, 200, 3)
     with pytest.raises(BadInput, match=r"a\.jpg: broken or truncated \(a JPEG without its end-of-image marker\)"):
@@ -186,12 +186,12 @@ def test_end_marker_of_a_thumbnail_does_not_count(tmp_path: Path) -> None:
 
 def test_markers_inside_segments_are_ignored() -> None:
     sound = jpeg_with(b"\xff\xd9\xff\xda" * 100, marker=0xFE)
-    assert np.array_equal(decode_image(sound, "a.jpg"), decode_image(saved(picture(), "JPEG"), "b.jpg"))
+    assert np.array_equal(decode_image(sound, "a.jpg"), decode_image(encode(picture(), "JPEG"), "b.jpg"))
 
 
 @pytest.mark.timeout(20)
 def test_millions_of_empty_segments_are_refused() -> None:
-    sound = saved(picture(), "JPEG", progressive=True)
+    sound = encode(picture(), "JPEG", progressive=True)
     last = sound.rindex(b"\xff\xda")
     with pytest.raises(BadInput, match="broken or truncated"):
         decode_image(sound[:last] + b"\xff\xfe\0\2" * 5_000_000 + sound[last:], "a.jpg")

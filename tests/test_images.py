@@ -1,4 +1,4 @@
-"""Images of all kinds from factories, and broken ones."""
+"""Images of all kinds are read, and broken ones are refused."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from PIL import Image
 from inspect_kd.datasets.images import as_rgb8, decode_image, read_image, read_mask
 from inspect_kd.errors import BadInput
 from inspect_kd.resize import resize
+from tests.factory_images import chunk
 
 
 def test_sixteen_bit_mono_keeps_its_ramp(tmp_path: Path) -> None:
@@ -72,7 +73,7 @@ def test_cmyk_palette_and_one_bit_images_are_read(tmp_path: Path) -> None:
     assert read_image(tmp_path / "b.png").min() == 255
 
 
-def test_long_strip_is_squashed_whole(tmp_path: Path) -> None:
+def test_long_strip_is_resized_without_cropping(tmp_path: Path) -> None:
     strip = np.zeros((400, 6000, 3), np.uint8)
     strip[:, -60:] = 255
     cv2.imwrite(str(tmp_path / "strip.png"), strip)
@@ -88,7 +89,7 @@ def test_resize_averages_without_aliasing() -> None:
     assert resize(checker[:64], 128, 128).shape == (128, 128, 3)
 
 
-def _torn(path: Path, keep: float) -> Path:
+def _truncate(path: Path, keep: float) -> Path:
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * keep)])
     return path
@@ -99,21 +100,20 @@ def test_truncated_files_are_refused(tmp_path: Path, name: str) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / name)
     with pytest.raises(BadInput, match=name):
-        read_image(_torn(tmp_path / name, 0.6))
+        read_image(_truncate(tmp_path / name, 0.6))
 
 
 def test_oversized_transparency_chunk_is_refused() -> None:
-    """Found by fuzzing: the indices of such an image decode, and fail only when mapped to colours."""
+    """Its palette indices can be decoded, but not mapped to colours."""
     file = io.BytesIO()
     Image.fromarray(np.full((20, 24), 7, np.uint8)).convert("P").save(file, "PNG")
-    data, body = file.getvalue(), b"tRNS" + bytes(300)
+    data = file.getvalue()
     pixels = data.index(b"IDAT") - 4
-    chunk = struct.pack(">I", 300) + body + struct.pack(">I", zlib.crc32(body))
     with pytest.raises(BadInput, match=r"a\.png: broken or truncated \(palette index out of range\)"):
-        decode_image(data[:pixels] + chunk + data[pixels:], "a.png")
+        decode_image(data[:pixels] + chunk(b"tRNS", bytes(300)) + data[pixels:], "a.png")
 
 
-def test_other_files_are_refused(tmp_path: Path) -> None:
+def test_files_that_are_not_images_are_refused(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("hello")
     (tmp_path / "empty.png").write_bytes(b"")
     for name, reason in (
@@ -126,12 +126,8 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
             read_image(tmp_path / name)
 
 
-def _bomb(path: Path, side: int) -> None:
-    """A PNG of side x side black pixels in well under a megabyte."""
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
+def _write_bomb(path: Path, side: int) -> None:
+    """Write a PNG of side x side black pixels in well under a megabyte."""
     packer = zlib.compressobj(9)
     row = b"\0" * (side // 8 + 1)
     packed = b"".join(packer.compress(row) for _ in range(side)) + packer.flush()
@@ -141,7 +137,7 @@ def _bomb(path: Path, side: int) -> None:
 
 @pytest.mark.parametrize("side", [15_000, 30_000])
 def test_decompression_bomb_is_refused_in_little_memory(tmp_path: Path, side: int) -> None:
-    _bomb(tmp_path / "bomb.png", side)
+    _write_bomb(tmp_path / "bomb.png", side)
     assert (tmp_path / "bomb.png").stat().st_size < 1e6
     program = (
         "import resource, sys\nfrom inspect_kd.datasets.images import read_image\nfrom inspect_kd.errors import BadInput\n"
@@ -200,7 +196,7 @@ def test_real_images_are_read(real_data: Path) -> None:
     assert image.ndim == 3 and image.std() > 1
 
 
-def _turned(rgb: np.ndarray, orientation: int) -> np.ndarray:
+def _turn(rgb: np.ndarray, orientation: int) -> np.ndarray:
     """Apply one of the eight Exif orientations."""
     turns = {
         1: lambda a: a,
@@ -215,16 +211,14 @@ def _turned(rgb: np.ndarray, orientation: int) -> np.ndarray:
     return turns[orientation](rgb)
 
 
-def _deep_png(rgb: np.ndarray, orientation: int) -> bytes:
+def _png_16_bit(rgb: np.ndarray, orientation: int) -> bytes:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    body = b"eXIf" + exif.tobytes()[6:]
-    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
     content = cv2.imencode(".png", rgb[:, :, ::-1])[1].tobytes()
-    return content[:33] + chunk + content[33:]
+    return content[:33] + chunk(b"eXIf", exif.tobytes()[6:]) + content[33:]
 
 
-def _deep_tiff(rgb: np.ndarray, orientation: int) -> bytes:
+def _tiff_16_bit(rgb: np.ndarray, orientation: int) -> bytes:
     height, width = rgb.shape[:2]
     data = rgb.astype("<u2").tobytes()
     bits = 8 + 2 + 12 * 11 + 4
@@ -239,10 +233,10 @@ def _deep_tiff(rgb: np.ndarray, orientation: int) -> bytes:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("write", [_deep_png, _deep_tiff])
+@pytest.mark.parametrize("write", [_png_16_bit, _tiff_16_bit])
 def test_16_bit_colour_is_rotated_by_exif(tmp_path: Path, orientation: int, write: Any) -> None:
     rgb = np.random.default_rng(0).integers(0, 65536, (12, 20, 3)).astype(np.uint16)
     file = tmp_path / "a.img"
     file.write_bytes(write(rgb, orientation))
-    eight = np.rint(rgb.astype(np.float32) * (255 / 65535)).astype(np.uint8)
-    assert np.array_equal(read_image(file), _turned(eight, orientation))
+    expected = np.rint(rgb.astype(np.float32) * (255 / 65535)).astype(np.uint8)
+    assert np.array_equal(read_image(file), _turn(expected, orientation))

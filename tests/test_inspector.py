@@ -1,4 +1,4 @@
-"""Inspection on the line: without torch, with wrong inputs, and batches that continue."""
+"""Inspection on the line works without torch, refuses wrong inputs, and continues after broken images."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_importing_the_inspector_imports_no_training_packages() -> None:
 
 
 def test_onnx_runtime_collects_no_usage_data(artifact: Path, image: Path, tmp_path: Path) -> None:
-    """Its official packages queue usage data below the user's cache, for an outside host."""
+    """The official packages of ONNX Runtime store usage data in the user's cache, to send it to a host."""
     home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / ".cache"), "LOCALAPPDATA": str(tmp_path)}
     inherited = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
     words = [sys.executable, "-P", "-m", "inspect_kd", "predict", str(artifact), str(image)]
@@ -78,11 +78,11 @@ def test_onnx_runtime_collects_no_usage_data(artifact: Path, image: Path, tmp_pa
 def test_file_array_and_bgr_frame_give_the_same_score(artifact: Path, image: Path) -> None:
     inspector = Inspector(artifact)
     rgb = np.asarray(Image.open(image))
-    first, second = inspector(image), inspector(rgb)
-    third = Inspector(artifact, bgr=True)(np.ascontiguousarray(rgb[:, :, ::-1]))
-    assert isinstance(first, Inspection)
-    assert first.score == second.score == third.score
-    assert first.image == str(image) and second.image is None
+    from_file, from_array = inspector(image), inspector(rgb)
+    from_bgr = Inspector(artifact, bgr=True)(np.ascontiguousarray(rgb[:, :, ::-1]))
+    assert isinstance(from_file, Inspection)
+    assert from_file.score == from_array.score == from_bgr.score
+    assert from_file.image == str(image) and from_array.image is None
 
 
 def test_other_thresholds_change_the_decision(artifact: Path, image: Path) -> None:
@@ -97,7 +97,7 @@ def test_other_thresholds_change_the_decision(artifact: Path, image: Path) -> No
 def test_part_that_is_not_ok_always_has_a_region(artifact: Path, image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inspector = Inspector(artifact)
     heat = np.zeros((1, 64, 64), np.float32)
-    heat[0, 20:24, 40:44] = 0.5  # hot, but nowhere above the limit
+    heat[0, 20:24, 40:44] = 0.5  # the maximum, but below the threshold
     monkeypatch.setattr(inspector.model, "predict_batch", lambda _: BatchPrediction(np.array([3.0], np.float32), heat))
     answer = inspector(image)
     assert answer.decision is Decision.NG
@@ -143,12 +143,12 @@ def predict(artifact: Path, *words: str, stdin: str = "") -> subprocess.Complete
 
 
 def test_broken_image_is_ng_and_the_batch_continues(artifact: Path, image: Path, tmp_path: Path) -> None:
-    torn = tmp_path / "torn.png"
-    torn.write_bytes(image.read_bytes()[:2000])
-    answer = predict(artifact, str(torn), str(image))
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(image.read_bytes()[:2000])
+    answer = predict(artifact, str(broken), str(image))
     lines = [json.loads(line) for line in answer.stdout.splitlines()]
     assert answer.returncode == 3
-    assert lines[0]["decision"] == "NG" and "torn.png" in lines[0]["error"] and lines[1]["score"] > 0
+    assert lines[0]["decision"] == "NG" and "broken.png" in lines[0]["error"] and lines[1]["score"] > 0
     assert "1 unreadable" in answer.stderr and "Traceback" not in answer.stderr
 
 

@@ -1,4 +1,4 @@
-"""Choosing the images to label next, and copying them for a person."""
+"""The images to label next are chosen, and copied for a person."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -27,7 +27,7 @@ def test_defect_probabilities_are_per_cell() -> None:
 def test_farthest_and_uncertain_images_are_chosen_in_turn() -> None:
     points = [np.array(p, np.float32) for p in ([0.1, 0], [1, 0], [0.95, 0], [0, 0.6], [0, 1])]
     chosen = choose_next(points, [], 4)
-    # The two corners are certain defects; the uncertain point comes before the second, though it is nearer.
+    # The two corners are certain defects; the uncertain point comes before the second corner, though it is nearer.
     assert [choice.index for choice in chosen] == [1, 3, 4, 0]
     assert [choice.novelty for choice in chosen] == pytest.approx([1.0, 0.6, 0.4, 0.1])
     after_one = choose_next(points, [np.array([1, 0], np.float32)], 2)
@@ -40,39 +40,44 @@ def call(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
 
 
+class Chosen(NamedTuple):
+    """The folder of chosen images, the printed lines and stderr."""
+
+    folder: Path
+    lines: list[dict[str, Any]]
+    stderr: str
+
+
 @pytest.fixture(scope="module")
-def chosen(run: Path, parts: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]], str]:
-    """The folder of three chosen images, the printed lines, and stderr; one image was broken."""
+def chosen(run: Path, parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Chosen:
+    """Three images chosen from a folder with one broken image."""
     home = tmp_path_factory.mktemp("label_next")
     broken = home / "broken.png"
     broken.write_bytes(b"no image")
     answer = call(run, parts / "bottle" / "test", broken, "-n", 3, "--out", home / "to_label")
     assert answer.returncode == 0, answer.stderr
-    return home / "to_label", [json.loads(line) for line in answer.stdout.splitlines()], answer.stderr
+    return Chosen(home / "to_label", [json.loads(line) for line in answer.stdout.splitlines()], answer.stderr)
 
 
-def test_chosen_images_are_printed_by_novelty(chosen: tuple[Path, list[dict[str, Any]], str]) -> None:
-    _, lines, _ = chosen
-    assert len(lines) == 3 and all({"image", "novelty", "score", "decision"} == set(line) for line in lines)
-    assert lines[0]["novelty"] >= lines[2]["novelty"] > 0
+def test_chosen_images_are_printed_by_novelty(chosen: Chosen) -> None:
+    assert len(chosen.lines) == 3
+    assert all({"image", "novelty", "score", "decision"} == set(line) for line in chosen.lines)
+    assert chosen.lines[0]["novelty"] >= chosen.lines[2]["novelty"] > 0
 
 
-def test_chosen_images_are_copied_with_a_contact_sheet(chosen: tuple[Path, list[dict[str, Any]], str]) -> None:
-    folder, lines, _ = chosen
-    assert [copy.name[4:] for copy in sorted(folder.glob("0*"))] == [Path(line["image"]).name for line in lines]
-    sheet = cv2.imread(str(folder.with_name("to_label_sheet.jpg")))
+def test_chosen_images_are_copied_with_a_contact_sheet(chosen: Chosen) -> None:
+    copies = sorted(chosen.folder.glob("0*"))
+    assert [copy.name[4:] for copy in copies] == [Path(line["image"]).name for line in chosen.lines]
+    sheet = cv2.imread(str(chosen.folder.with_name("to_label_sheet.jpg")))
     assert sheet is not None and sheet.shape[1] > 3 * 60
 
 
-def test_broken_image_is_left_out_with_a_note(chosen: tuple[Path, list[dict[str, Any]], str]) -> None:
-    _, _, notes = chosen
-    assert "left out" in notes and "broken.png" in notes
+def test_broken_image_is_left_out_with_a_note(chosen: Chosen) -> None:
+    assert "left out" in chosen.stderr and "broken.png" in chosen.stderr
 
 
-def test_known_image_is_not_chosen_first(
-    chosen: tuple[Path, list[dict[str, Any]], str], run: Path, parts: Path
-) -> None:
-    first = chosen[1][0]["image"]
+def test_known_image_is_not_chosen_first(chosen: Chosen, run: Path, parts: Path) -> None:
+    first = chosen.lines[0]["image"]
     answer = call(run, parts / "bottle" / "test", "-n", 3, "--known", first)
     assert json.loads(answer.stdout.splitlines()[0])["image"] != first
 

@@ -1,4 +1,4 @@
-"""A name with a line break fakes no line of the program's own, and no file of a user is replaced unasked."""
+"""Names with line breaks fake no line of the program's output, no sheet is replaced, and large seeds are refused."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def test_error_shows_a_line_break_of_a_name_escaped() -> None:
 def test_data_check_shows_a_line_break_of_a_name_escaped(tmp_path: Path) -> None:
     for number in range(8):
         trees.picture(tmp_path / "parts" / "good" / f"{number}.png", number)
-    torn = trees.picture(tmp_path / "parts" / "good" / "a\ninspect-kd: 99 OK.png")
-    torn.write_bytes(torn.read_bytes()[:200])
+    broken = trees.picture(tmp_path / "parts" / "good" / "a\ninspect-kd: 99 OK.png")
+    broken.write_bytes(broken.read_bytes()[:200])
     answer = call("data", "check", "parts", cwd=tmp_path)
     assert answer.returncode == 3, answer.stderr
     assert "a\\ninspect-kd: 99 OK.png" in answer.stdout

@@ -39,14 +39,14 @@ def random_maps(kind: str, count: int = 12, side: int = 48) -> Maps:
     return maps
 
 
-def counted(maps: Maps) -> PixelCounts:
+def count_pixels(maps: Maps) -> PixelCounts:
     counts = PixelCounts()
     for heat, mask in maps:
         counts.add(heat, mask)
     return counts
 
 
-def reference(maps: Maps) -> dict[str, float]:
+def reference_metrics(maps: Maps) -> dict[str, float]:
     """The metrics of anomalib and scikit-learn."""
     import torch
     from anomalib.metrics.aupro import _AUPRO
@@ -66,8 +66,8 @@ def reference(maps: Maps) -> dict[str, float]:
     }
 
 
-def agree(maps: Maps) -> None:
-    counts, expected = counted(maps), reference(maps)
+def assert_agreement(maps: Maps) -> None:
+    counts, expected = count_pixels(maps), reference_metrics(maps)
     for name, value in expected.items():
         found = getattr(counts, name)().value
         assert found == pytest.approx(value, abs=1e-3), name
@@ -75,7 +75,7 @@ def agree(maps: Maps) -> None:
 
 @pytest.mark.parametrize("kind", ["plain", "heavy", "ties", "negative", "tiny"])
 def test_pixel_metrics_agree_with_references_on_random_maps(kind: str) -> None:
-    agree(random_maps(kind))
+    assert_agreement(random_maps(kind))
 
 
 @pytest.fixture(scope="module")
@@ -93,8 +93,8 @@ def real_maps(real_data: Path) -> Maps:
 
 
 def test_pixel_metrics_agree_with_references_on_real_maps(real_maps: Maps) -> None:
-    agree(real_maps)
-    assert counted(real_maps).auroc().value > 0.7
+    assert_agreement(real_maps)
+    assert count_pixels(real_maps).auroc().value > 0.7
 
 
 def test_image_metrics_agree_with_anomalib(real_maps: Maps) -> None:
@@ -106,20 +106,20 @@ def test_image_metrics_agree_with_anomalib(real_maps: Maps) -> None:
     truth = [bool(mask.any()) for _, mask in real_maps]
     # Between 0 and 1: torchmetrics treats other values as logits, and its sigmoid would make all of them 1.
     scores = [float(heat.max()) / 255 for heat, _ in real_maps]
-    ours = ImageScores()
+    image_scores = ImageScores()
     for score, defective in zip(scores, truth, strict=True):
-        ours.add(score, defective)
+        image_scores.add(score, defective)
     expected = {"auroc": _AUROC(), "f1max": _F1Max(), "ap": BinaryAveragePrecision()}
     for name, metric in expected.items():
         metric.update(torch.tensor(scores), torch.tensor(truth).int())
-        assert getattr(ours, name)().value == pytest.approx(float(metric.compute()), abs=1e-3), name
+        assert getattr(image_scores, name)().value == pytest.approx(float(metric.compute()), abs=1e-3), name
 
 
 def test_merged_counts_equal_a_single_count() -> None:
     maps = random_maps("plain", 20)
-    halves = [counted(maps[:7]), counted(maps[7:])]
+    halves = [count_pixels(maps[:7]), count_pixels(maps[7:])]
     halves[0].merge(halves[1])
-    whole = counted(maps)
+    whole = count_pixels(maps)
     for name in ("auroc", "ap", "f1max", "aupro"):
         assert getattr(halves[0], name)().value == pytest.approx(getattr(whole, name)().value, abs=1e-12)
 

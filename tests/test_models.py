@@ -1,4 +1,4 @@
-"""Students: one contract for all of them, their layers, encoders and weights, and the published sizes."""
+"""Students: their common contract, layers, encoders, weights, and published sizes."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ every_student = pytest.mark.parametrize("build", [small, small_ras, gated])
 
 
 def test_weights_from_the_hub_have_a_digest(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A teacher's outputs are cached by it; without one they would be computed in every step."""
+    """A teacher's outputs are cached under this digest; without it they would be computed in every step."""
     monkeypatch.setattr(encoders, "_can_fetch_weights", lambda name: True)
-    build = encoders._timm_body
-    # Only the hub's file is missing: the network is timm's own, with random weights.
+    build_body = encoders._timm_body
+    # Build the network with random weights instead of downloading them.
     monkeypatch.setattr(
-        encoders, "_timm_body", lambda *arguments, **options: build(*arguments, **options | {"pretrained": False})
+        encoders, "_timm_body", lambda *arguments, **options: build_body(*arguments, **options | {"pretrained": False})
     )
     monkeypatch.delenv("INSPECT_KD_WEIGHTS", raising=False)
     torch.manual_seed(0)
@@ -56,12 +56,12 @@ def test_plain_branch_merges_into_one_kernel_in_eval_mode() -> None:
     branch, x = PlainBranch(6), torch.randn(4, 6, 9, 9)
     for norm in branch.norms:
         assert isinstance(norm, nn.BatchNorm2d)
-        norm.momentum = None  # the statistics of this very batch
+        norm.momentum = None  # use the statistics of this batch alone
         nn.init.uniform_(norm.weight, 0.5, 2)
         nn.init.normal_(norm.bias)
     branch(x)
-    branches = [branch.wide(x), branch.narrow(x), x]
-    expected = sum(norm.eval()(each) for norm, each in zip(branch.norms, branches, strict=True)).relu()
+    outputs = [branch.wide(x), branch.narrow(x), x]
+    expected = sum(norm.eval()(output) for norm, output in zip(branch.norms, outputs, strict=True)).relu()
     assert torch.allclose(branch.eval()(x), expected, atol=1e-5) and expected.std() > 0.1
 
 
@@ -72,17 +72,17 @@ def test_plain_branch_exports_one_convolution_instead_of_three() -> None:
         student.fit_statistics([images(8)])
         program = torch.export.export(student.eval(), (images(1),))
         counts.append(sum("conv2d" in str(node.target) for node in program.graph.nodes))
-    assert counts[0] - counts[1] == 2 * 3
+    assert counts[0] - counts[1] == 2 * 3  # in each of three blocks
 
 
-def test_omni_ad_refuses_other_than_three_levels() -> None:
+def test_omni_ad_refuses_four_levels() -> None:
     levels, half = (2, 4, 8, 16), (0.5, 0.5, 0.5)
     spec = EncoderSpec(name="mobilenetv2_050", mean=half, std=half, licence="", source="", strides=levels)
     with pytest.raises(UsageError, match=r"student\.strides: omni_ad takes three levels"):
         omni_ad.build(omni_ad.Config(strides=levels), empty_encoder(spec))
 
 
-def test_registry_lists_students_by_file() -> None:
+def test_registry_lists_students_by_file_name() -> None:
     assert registry.names("models.students") == ["omni_ad", "ras"]
     with pytest.raises(UsageError, match="there are: omni_ad, ras"):
         registry.load("models.students", "omni")
@@ -93,10 +93,10 @@ def test_prediction_of_an_image_does_not_depend_on_its_batch(build: Callable[...
     student = build().eval()
     student.fit_statistics([images(4, seed=9)])
     batch = images(3)
-    together, alone = student(batch), student(batch[1:2])
-    assert together.heatmap_B1HW.shape == (3, 1, 64, 64) and together.score_B.shape == (3,)
-    assert torch.allclose(together.heatmap_B1HW[1:2], alone.heatmap_B1HW, atol=1e-5)
-    assert together.heatmap_B1HW.min() >= -1e-4
+    batched, single = student(batch), student(batch[1:2])
+    assert batched.heatmap_B1HW.shape == (3, 1, 64, 64) and batched.score_B.shape == (3,)
+    assert torch.allclose(batched.heatmap_B1HW[1:2], single.heatmap_B1HW, atol=1e-5)
+    assert batched.heatmap_B1HW.min() >= -1e-4
 
 
 @every_student
@@ -105,13 +105,17 @@ def test_every_trainable_parameter_gets_a_gradient(build: Callable[..., RebuildS
     student.fit_statistics([images(4, seed=9)])
     batch = images(4)
     torch.stack(list(student.losses(batch, batch).values())).sum().backward()
-    # A key's bias shifts all scores of a query alike, which a softmax ignores.
-    dead = [
+    assert parameters_without_gradient(student) == []
+
+
+def parameters_without_gradient(module: nn.Module) -> list[str]:
+    """Names of trainable parameters whose gradient is missing or zero."""
+    return [
         name
-        for name, p in student.named_parameters()
+        for name, p in module.named_parameters()
+        # A key's bias shifts all scores of a query alike, which a softmax ignores.
         if p.requires_grad and "key.bias" not in name and (p.grad is None or p.grad.abs().max() == 0)
     ]
-    assert dead == []
 
 
 @pytest.mark.parametrize("kind", [LearnedQueries, LearnedMemory])
@@ -129,13 +133,7 @@ def test_learned_tokens_differ_and_the_whole_block_gets_gradients() -> None:
     tokens = [module.tokens_TC for module in block.modules() if isinstance(module, LearnedQueries | LearnedMemory)]
     assert len(tokens) == 2 and all(token.std(dim=0).min() > 0.01 for token in tokens)
     block(torch.randn(2, 16, 12, 12)).square().sum().backward()
-    dead = [
-        name
-        for name, p in block.named_parameters()
-        if p.grad is None or (p.grad.abs().max() == 0 and "key.bias" not in name)
-    ]
-    # A key's bias shifts all scores of a query alike, which a softmax ignores.
-    assert dead == []
+    assert parameters_without_gradient(block) == []
 
 
 def test_learned_queries_summarise_any_grid_in_64_tokens() -> None:
@@ -169,10 +167,16 @@ def test_score_weight_changes_the_score_but_not_the_map() -> None:
         student.fit_statistics([images(4, seed=9)])
         return student(images())
 
-    same, other = predict(None), predict(6.0)
-    assert torch.equal(same.heatmap_B1HW, other.heatmap_B1HW) and not torch.allclose(same.score_B, other.score_B)
-    in_map, in_score = small(compare=(CompareConfig(strides=(16,), weight=2.0, score_weight=6.0),)).scorer.weights
-    assert sum(in_map) == pytest.approx(sum(in_score)) and in_score[1] / in_score[0] == pytest.approx(6)
+    unweighted, weighted = predict(None), predict(6.0)
+    assert torch.equal(unweighted.heatmap_B1HW, weighted.heatmap_B1HW) and not torch.allclose(
+        unweighted.score_B, weighted.score_B
+    )
+    map_weights, score_weights = small(
+        compare=(CompareConfig(strides=(16,), weight=2.0, score_weight=6.0),)
+    ).scorer.weights
+    assert sum(map_weights) == pytest.approx(sum(score_weights)) and score_weights[1] / score_weights[
+        0
+    ] == pytest.approx(6)
 
 
 @pytest.mark.parametrize(
@@ -189,14 +193,14 @@ def test_attention_runs_on_at_most_the_overview_grid(side: int, overview: int, p
 
 def test_sweep_covers_all_sound_images_in_equal_shares_of_categories() -> None:
     samples = [Sample(image=Path(f"{c}{i}.png"), category=c) for c, n in (("a", 40), ("b", 7)) for i in range(n)]
-    draws = [draw for batch in Sweep(samples, most=1000, again=False, batch=8, seed=0) for draw in batch]
+    draws = [draw for batch in Sweep(samples, max_images=1000, repeat=False, batch=8, seed=0) for draw in batch]
     assert {draw.index for draw in draws} == set(range(47))
     assert Counter(samples[draw.index].category for draw in draws) == {"a": 40, "b": 40}
-    capped = [draw.index for batch in Sweep(samples, most=20, again=False, batch=8, seed=0) for draw in batch]
+    capped = [draw.index for batch in Sweep(samples, max_images=20, repeat=False, batch=8, seed=0) for draw in batch]
     assert len(capped) == 20 and len(set(capped)) >= 16
-    again = [draw.index for batch in Sweep(samples, most=20, again=False, batch=8, seed=0) for draw in batch]
-    assert capped == again
-    tiles = [draw for batch in Sweep(samples, most=200, again=True, batch=8, seed=0) for draw in batch]
+    repeated = [draw.index for batch in Sweep(samples, max_images=20, repeat=False, batch=8, seed=0) for draw in batch]
+    assert capped == repeated
+    tiles = [draw for batch in Sweep(samples, max_images=200, repeat=True, batch=8, seed=0) for draw in batch]
     assert len(tiles) == 200 and len({draw.seed for draw in tiles}) == 200
 
 
@@ -247,9 +251,9 @@ def test_ras_paper_has_the_published_size() -> None:
     student = ras.build(settings, empty_encoder(spec)).eval()
     assert student.encoder.channels == (24, 32, 56, 160) and student.embed.in_features == 272
     # Published: 22.8 million, with all of EfficientNet-B4; we drop its unused stages.
-    whole = sum(p.numel() for p in timm.create_model("efficientnet_b4", features_only=True).parameters())
+    full_encoder = sum(p.numel() for p in timm.create_model("efficientnet_b4", features_only=True).parameters())
     trained = sum(p.numel() for p in student.parameters() if p.requires_grad)
-    assert trained + whole == pytest.approx(22.8e6, rel=0.01)
+    assert trained + full_encoder == pytest.approx(22.8e6, rel=0.01)
     assert student(images(1, 224)).heatmap_B1HW.shape == (1, 1, 224, 224)
 
 
@@ -270,20 +274,21 @@ def test_feature_norm_follows_the_recipe(normalise: str) -> None:
     student.fit_statistics([batch[:4], batch[4:]])
     raw = student.encoder(batch)
     for level, before in zip(student.feature_norm(raw), raw, strict=True):
-        centred, scaled = level.mean(dim=(0, 2, 3)).abs().max() < 1e-3, level.std(dim=(0, 2, 3)) - 1
-        assert centred == (normalise == "full")
-        assert (scaled.abs().max() < 1e-2) == (normalise != "none")
+        is_centred = level.mean(dim=(0, 2, 3)).abs().max() < 1e-3
+        has_unit_std = (level.std(dim=(0, 2, 3)) - 1).abs().max() < 1e-2
+        assert is_centred == (normalise == "full")
+        assert has_unit_std == (normalise != "none")
         assert torch.equal(level, before) == (normalise == "none")
 
 
 @every_student
-def test_loss_compares_a_damaged_input_with_its_clean_target(build: Callable[..., RebuildStudent]) -> None:
+def test_loss_compares_a_synthetic_input_with_its_sound_target(build: Callable[..., RebuildStudent]) -> None:
     student = build(noise_strength=0.0).eval()
-    clean = images(2)
-    damaged = clean.clone()
-    damaged[:, :, 16:32, 16:32] = 255 - damaged[:, :, 16:32, 16:32]
-    same, other = student.losses(damaged, damaged)["rebuild"], student.losses(damaged, clean)["rebuild"]
-    assert not torch.isclose(same, other)
+    sound = images(2)
+    synthetic = sound.clone()
+    synthetic[:, :, 16:32, 16:32] = 255 - synthetic[:, :, 16:32, 16:32]
+    to_itself, to_sound = (student.losses(synthetic, target)["rebuild"] for target in (synthetic, sound))
+    assert not torch.isclose(to_itself, to_sound)
 
 
 @pytest.mark.parametrize(
@@ -359,21 +364,21 @@ def test_ras_attention_masks_the_neighbourhood() -> None:
     def attend(tokens: Tensor) -> Tensor:
         return layer.attention.attend(zero_queries, tokens, tokens, 1, barred)
 
-    moved = (attend(x) - attend(changed)).abs().amax(dim=2)[0] > 1e-7
-    assert torch.equal(moved, ~barred[14])
+    is_changed = (attend(x) - attend(changed)).abs().amax(dim=2)[0] > 1e-7
+    assert torch.equal(is_changed, ~barred[14])
 
 
 def test_prototypes_measure_the_distance_from_training_features() -> None:
     generator = torch.Generator().manual_seed(0)
-    known = torch.zeros(2, 8, 5, 5)
-    known[0, :3], known[1, 3:5] = 1.0, 2.0
+    known_features = torch.zeros(2, 8, 5, 5)
+    known_features[0, :3], known_features[1, 3:5] = 1.0, 2.0
     memory = Prototypes(8, count=6, window=3)
-    memory.add(known, generator)
+    memory.add(known_features, generator)
     memory.fit(torch.ones(1, 8, 1, 1), generator)
-    assert memory(known).abs().max() < 1e-5 and memory(7 * known).abs().max() < 1e-5
-    new = torch.zeros(1, 8, 5, 5)
-    new[:, 6] = 1.0
-    assert memory(new).min() > 0.99
+    assert memory(known_features).abs().max() < 1e-5 and memory(7 * known_features).abs().max() < 1e-5
+    new_features = torch.zeros(1, 8, 5, 5)
+    new_features[:, 6] = 1.0
+    assert memory(new_features).min() > 0.99
     assert memory.collected == []
 
 
@@ -404,11 +409,11 @@ def test_mobilenet_loads_from_the_local_folder(real_weights: Path, monkeypatch: 
     assert encoder.channels == (24, 32, 96)
     assert [tuple(level.shape[1:]) for level in encoder(images(1, 256))] == [(24, 64, 64), (32, 32, 32), (96, 16, 16)]
     assert encoder.spec.licence == "Apache-2.0" and len(encoder.spec.sha256) == 64
-    whole = timm.create_model("mobilenetv2_100", num_classes=1001, pad_type="same").eval()
-    whole.load_state_dict(weights.load_state(next(real_weights.glob("mobilenetv2_100*"))))
-    picture = images(1, 256)
-    expected = whole.forward_intermediates(picture / 127.5 - 1, indices=(1, 2, 3), intermediates_only=True)
-    assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(encoder(picture), expected, strict=True))
+    full_model = timm.create_model("mobilenetv2_100", num_classes=1001, pad_type="same").eval()
+    full_model.load_state_dict(weights.load_state(next(real_weights.glob("mobilenetv2_100*"))))
+    image = images(1, 256)
+    expected = full_model.forward_intermediates(image / 127.5 - 1, indices=(1, 2, 3), intermediates_only=True)
+    assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(encoder(image), expected, strict=True))
     # The stages behind the last level are dropped.
     assert sum(p.numel() for p in encoder.parameters()) < 0.7e6
 
@@ -463,11 +468,10 @@ def test_encoder_refuses_weights_of_another_model(tmp_path: Path, monkeypatch: p
         build_encoder("resnet18")
 
 
-def test_embedded_encoder_is_small_and_trained() -> None:
+def test_embedded_encoder_is_small_and_has_no_constant_channel() -> None:
     from inspect_kd import zoo
 
     assert zoo.asset("models", "embedded_encoder.safetensors").stat().st_size < 2e6
     encoder = build_encoder("embedded")
     assert encoder.channels == (24, 32, 96)
-    spread = [level.std(dim=(0, 2, 3)).min() for level in encoder(images(4, 128))]
-    assert min(spread) > 0.01
+    assert min(level.std(dim=(0, 2, 3)).min() for level in encoder(images(4, 128))) > 0.01

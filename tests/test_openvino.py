@@ -21,13 +21,13 @@ openvino = pytest.importorskip("openvino", reason="OpenVINO is not installed: pi
 
 @pytest.fixture(scope="module")
 def artifact(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Exported and verified by the command."""
-    to = tmp_path_factory.mktemp("openvino") / "r.openvino.onnx"
-    words = [sys.executable, "-m", "inspect_kd", "export", str(run), "--to", "openvino", "--output", str(to)]
+    """An artifact that the command exported and verified."""
+    output = tmp_path_factory.mktemp("openvino") / "r.openvino.onnx"
+    words = [sys.executable, "-m", "inspect_kd", "export", str(run), "--to", "openvino", "--output", str(output)]
     result = subprocess.run(words, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert "0 decisions flip" in result.stdout
-    return to
+    return output
 
 
 def test_predictions_agree_with_onnx_runtime(artifact: Path, run: Path, parts: Path) -> None:
@@ -47,7 +47,7 @@ def test_precision_and_threads_are_set(artifact: Path) -> None:
 
 def test_missing_device_is_an_error(artifact: Path) -> None:
     if any(name.startswith("GPU") for name in openvino.Core().available_devices):
-        pytest.skip("this machine has graphics that OpenVINO supports")
+        pytest.skip("this machine has a GPU that OpenVINO supports")
     with pytest.raises(EnvironmentFault, match="requested OpenVINO's GPU"):
         Inspector(artifact, device="gpu")
     assert Inspector(artifact, device="gpu", allow_cpu=True).size == 64
@@ -55,8 +55,8 @@ def test_missing_device_is_an_error(artifact: Path) -> None:
         Inspector(artifact, device="tensorrt")
 
 
-def external(location: str, *, hidden_in: str = "initializer") -> bytes:
-    """A model with a tensor that is stored in another file."""
+def model_with_external_tensor(location: str, *, hidden_in: str = "initializer") -> bytes:
+    """A model with a tensor that another file stores."""
     tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[4], data_location=TensorProto.EXTERNAL)
     for key, value in (("location", location), ("offset", "0"), ("length", "16")):
         tensor.external_data.add(key=key, value=value)
@@ -69,9 +69,9 @@ def external(location: str, *, hidden_in: str = "initializer") -> bytes:
         graph = helper.make_graph([constant, helper.make_node("Add", ["x", "w"], ["y"])], "g", [x], [y])
     else:
         branch = helper.make_graph([helper.make_node("Identity", ["w"], ["z"])], "b", [], [y], [tensor])
-        truth = helper.make_tensor("c", TensorProto.BOOL, [], [True])
+        condition = helper.make_tensor("c", TensorProto.BOOL, [], [True])
         node = helper.make_node("If", ["c"], ["y"], then_branch=branch, else_branch=branch)
-        graph = helper.make_graph([node], "g", [x], [y], [truth])
+        graph = helper.make_graph([node], "g", [x], [y], [condition])
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]).SerializeToString()
 
 
@@ -80,11 +80,11 @@ def test_tensors_in_other_files_are_refused(tmp_path: Path, hidden_in: str, monk
     secret = tmp_path / "secret.bin"
     secret.write_bytes(np.arange(4, dtype=np.float32).tobytes())
     monkeypatch.chdir(tmp_path)
-    content = external("secret.bin", hidden_in=hidden_in)
+    content = model_with_external_tensor("secret.bin", hidden_in=hidden_in)
     if hidden_in == "initializer":
-        # The threat is real: OpenVINO itself reads the file.
-        followed = openvino.Core().compile_model(openvino.Core().read_model(content), "CPU")
-        assert followed(np.zeros(4, np.float32))[0].tolist() == [0, 1, 2, 3]
+        # OpenVINO itself would read the file.
+        compiled = openvino.Core().compile_model(openvino.Core().read_model(content), "CPU")
+        assert compiled(np.zeros(4, np.float32))[0].tolist() == [0, 1, 2, 3]
     with pytest.raises(BadInput, match="lies in another file"):
         refuse_external_data(content, "a.onnx")
     with pytest.raises(BadInput, match="lies in another file"):

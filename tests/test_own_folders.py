@@ -1,4 +1,4 @@
-"""Trusted folders are created for this user only, whatever the umask, and settings may name them with a `~`."""
+"""The program's own folders are private whatever the umask, and settings may name them with a `~`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ USES: list[Callable[[Path], object]] = [
 
 @pytest.mark.usefixtures("umask")
 @pytest.mark.parametrize("use", USES, ids=["quarantine", "engines", "tensors"])
-def test_folders_of_the_first_use_are_accepted_by_the_second(
+def test_created_folders_are_private_and_accepted_again(
     use: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tmp_path.chmod(0o700)
@@ -42,8 +42,8 @@ def test_folders_of_the_first_use_are_accepted_by_the_second(
     monkeypatch.setenv("INSPECT_KD_CACHE", str(cache))
     use(cache)
     admit_an_artifact(cache)
-    made = [cache, *cache.iterdir(), *cache.parents[:2]]
-    assert {path.stat().st_mode & 0o777 for path in made} == {0o700}
+    created = [cache, *cache.iterdir(), *cache.parents[:2]]
+    assert {path.stat().st_mode & 0o777 for path in created} == {0o700}
 
 
 @pytest.mark.parametrize(

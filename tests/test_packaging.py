@@ -1,4 +1,4 @@
-"""What the wheel holds, what the checkout's folders are, what may not stand in it."""
+"""Contents of the wheel and of the checkout's folders, and rules for source files."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from inspect_kd.export.deploy import load_deployment
 ROOT = Path(__file__).parents[1]
 
 
-def test_the_visible_folders_hold_no_code() -> None:
+def test_visible_folders_hold_no_packages() -> None:
     for name in ("models", "datasets", "export", "apps"):
         assert (ROOT / name).is_dir()
         assert not list((ROOT / name).rglob("__init__.py"))
 
 
-def test_the_wheel(wheel: Path) -> None:
+def test_wheel_holds_the_zoo_and_the_files_of_pages(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"inspect_kd"}
@@ -40,7 +40,7 @@ def test_the_wheel(wheel: Path) -> None:
     assert wheel.stat().st_size < 3e6
 
 
-def test_an_installed_wheel_finds_its_zoo(wheel: Path, tmp_path: Path) -> None:
+def test_installed_wheel_finds_its_zoo(wheel: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path)
     program = "from inspect_kd import zoo; print(zoo.find('models', 'omni_ad')); print(zoo.names('datasets'))"
@@ -57,7 +57,7 @@ def test_an_installed_wheel_finds_its_zoo(wheel: Path, tmp_path: Path) -> None:
     )
 
 
-def test_the_base_install_is_free_of_torch_and_runtimes() -> None:
+def test_base_install_requires_no_torch_and_no_runtime() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     base = " ".join(project["dependencies"])
     assert not re.search(r"torch|onnx|timm|anomalib|gradio", base)
@@ -72,14 +72,13 @@ def test_every_recipe_resolves_and_has_a_card(name: str) -> None:
     config.fill(module.Config, options, where=name)
     assert [load_deployment(each).name for each in recipe.export] == list(recipe.export)
     assert (zoo.folder_of("models") / f"{name}.md").is_file()
-    head = zoo.find("models", name).read_text().splitlines()[0]
-    assert head.startswith("# inspect-kd train") and f"--model {name}" in head
+    first_line = zoo.find("models", name).read_text().splitlines()[0]
+    assert first_line.startswith("# inspect-kd train") and f"--model {name}" in first_line
     assert yaml.safe_load(recipe.to_yaml()) == recipe.model_dump(mode="json")
 
 
-def test_files_have_homes_and_names() -> None:
+def test_sources_are_short_and_only_weights_calls_torch_load() -> None:
     sources = list((ROOT / "inspect_kd").rglob("*.py"))
-    assert not [path for path in sources if path.stem in {"utils", "util", "misc", "common", "helpers"}]
     assert not [path.name for path in sources if len(path.read_text().splitlines()) > 420]
-    loads = [path.name for path in sources if re.search(r"\btorch\.load\(", path.read_text())]
-    assert loads == ["weights.py"]
+    loading = [path.name for path in sources if re.search(r"\btorch\.load\(", path.read_text())]
+    assert loading == ["weights.py"]

@@ -1,4 +1,4 @@
-"""fp16 and int8: precision of each part, effect on predictions, and the conversion report."""
+"""fp16 and int8: precision of each component, effect on predictions, and the conversion report."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from inspect_kd.calibrate import calibrate_scaled
 from inspect_kd.errors import BadInput, UsageError
 from inspect_kd.export.deploy import deployments_for, load_deployment
 from inspect_kd.export.graph import ArtifactGraph
-from inspect_kd.export.half import in_half
-from inspect_kd.export.quantise import Quantise, quantise
+from inspect_kd.export.half import to_half_precision
+from inspect_kd.export.quantise import QuantiseSettings, quantise
 from inspect_kd.inspector import Inspector
 from inspect_kd.types import NoProgress
 
@@ -37,22 +37,22 @@ def images_of(parts: Path) -> list[Path]:
     return sorted(parts.rglob("test/*/*.png"))
 
 
-def kinds(path: Path) -> Counter[int]:
-    """Number of weights of each type."""
+def count_data_types(path: Path) -> Counter[int]:
+    """Number of weights per data type."""
     return Counter(tensor.data_type for tensor in onnx.load(str(path)).graph.initializer)
 
 
 @pytest.fixture(scope="module")
-def half(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    to = tmp_path_factory.mktemp("half") / "r.fp16.onnx"
-    result = export(run, "onnx_fp16", "--output", str(to))
+def fp16_artifact(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("half") / "r.fp16.onnx"
+    result = export(run, "onnx_fp16", "--output", str(output))
     assert result.returncode == 0, result.stderr
     assert "plain fp32" in result.stdout
-    return to
+    return output
 
 
-def test_fp16_changes_scores_only_slightly(half: Path, run: Path, parts: Path) -> None:
-    plain, halved = Inspector(run / "r.onnx"), Inspector(half)
+def test_fp16_changes_scores_only_slightly(fp16_artifact: Path, run: Path, parts: Path) -> None:
+    plain, halved = Inspector(run / "r.onnx"), Inspector(fp16_artifact)
     differences = []
     for image in images_of(parts):
         a, b = plain(image), halved(image)
@@ -60,31 +60,33 @@ def test_fp16_changes_scores_only_slightly(half: Path, run: Path, parts: Path) -
     assert 0 < max(differences) < 5e-3  # zero would mean that nothing was converted
 
 
-def test_distances_stay_in_fp32(half: Path) -> None:
-    model = onnx.load(str(half))
+def test_distances_stay_in_fp32(fp16_artifact: Path) -> None:
+    model = onnx.load(str(fp16_artifact))
     weights = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
     halved = [node for node in convolutions if weights.get(node.input[1]) == TensorProto.FLOAT16]
     assert len(halved) > 0.8 * len(convolutions)
-    plain = {
+    fp32_shapes = {
         tensor.name: list(tensor.dims) for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT
     }
-    assert any("feature_norm" in name for name in plain)
-    assert [dims[1] for dims in plain.values() if len(dims) == 2] == [16, 32], "both sets of prototypes are unchanged"
-    names = {tensor.name for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT16}
-    assert not any("memories" in name or "smooth" in name or "feature_norm" in name for name in names)
+    assert any("feature_norm" in name for name in fp32_shapes)
+    assert [dims[1] for dims in fp32_shapes.values() if len(dims) == 2] == [16, 32], (
+        "both sets of prototypes are unchanged"
+    )
+    fp16_names = {tensor.name for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT16}
+    assert not any("memories" in name or "smooth" in name or "feature_norm" in name for name in fp16_names)
 
 
-def test_conversion_report_of_fp16(half: Path) -> None:
-    report = json.loads(half.with_name("r.fp16.onnx.conversion.json").read_text())
+def test_conversion_report_of_fp16_states_times_sizes_and_scores(fp16_artifact: Path) -> None:
+    report = json.loads(fp16_artifact.with_name("r.fp16.onnx.conversion.json").read_text())
     assert report["precision"] == "fp16" and report["missed"] == [] and report["parity"]["flips"] == 0
     assert set(report["times"]) == {"this", "fp32"} and report["times"]["this"]["cpu_ms"] > 0
     assert (
-        report["file_bytes"] == pytest.approx(half.stat().st_size, rel=0.01)
+        report["file_bytes"] == pytest.approx(fp16_artifact.stat().st_size, rel=0.01)
         and report["file_bytes"] < report["plain_bytes"]
     )
-    assert set(report["parity"]["aurocs"]) == {"*", *Inspector(half).card.categories}
-    page = half.with_name("r.fp16.onnx.conversion.html").read_text()
+    assert set(report["parity"]["aurocs"]) == {"*", *Inspector(fp16_artifact).card.categories}
+    page = fp16_artifact.with_name("r.fp16.onnx.conversion.html").read_text()
     assert (
         "ACCEPTED" in page
         and "Scores before and after, and the limits" in page
@@ -98,15 +100,15 @@ def test_fp16_refuses_a_model_without_half_precision_parts() -> None:
             return images
 
     with pytest.raises(UsageError, match="has no half_precision_parts"):
-        in_half(ArtifactGraph(Whole(), 1.0))
+        to_half_precision(ArtifactGraph(Whole(), 1.0))
 
 
-WIDE = {"name": "bytes", "target": "onnx", "precision": "int8", "accept": {"auroc": 1, "flips": 1}}
+LENIENT = {"name": "bytes", "target": "onnx", "precision": "int8", "accept": {"auroc": 1, "flips": 1}}
 
 
-def deployment(folder: Path, **changes: Any) -> str:
+def write_deployment(folder: Path, **changes: Any) -> str:
     file = folder / "bytes.yaml"
-    content = WIDE | {"quantise": {"sound": 8, "checked": 3, "score": 0.05}} | changes
+    content = LENIENT | {"quantise": {"sound": 8, "checked": 3, "score": 0.05}} | changes
     file.write_text(json.dumps(content))  # JSON is YAML
     return str(file)
 
@@ -114,26 +116,27 @@ def deployment(folder: Path, **changes: Any) -> str:
 @pytest.fixture(scope="module")
 def int8_artifact(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bytes")
-    to = folder / "r.bytes.onnx"
-    result = export(run, deployment(folder), "--output", str(to))
+    output = folder / "r.bytes.onnx"
+    result = export(run, write_deployment(folder), "--output", str(output))
     assert result.returncode == 0, result.stderr
     assert '"phase": "quantise"' in result.stderr
-    return to
+    return output
 
 
 def test_int8_quantises_the_least_harmful_convolutions(int8_artifact: Path) -> None:
     report = json.loads(int8_artifact.with_name("r.bytes.onnx.conversion.json").read_text())["quantised"]
     model = onnx.load(str(int8_artifact))
-    feeding = {name: node for node in model.graph.node for name in node.output}
+    producers = {name: node for node in model.graph.node for name in node.output}
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
-    fed = [node for node in convolutions if feeding.get(node.input[1], node).op_type == "DequantizeLinear"]
+    quantised = [node for node in convolutions if producers.get(node.input[1], node).op_type == "DequantizeLinear"]
     assert len(convolutions) == report["convolutions"]
-    assert len(fed) == report["convolutions"] - len(report["left"]) > 0
-    assert {node.name for node in convolutions} - {node.name for node in fed} == {one["node"] for one in report["left"]}
+    assert len(quantised) == report["convolutions"] - len(report["left"]) > 0
+    unquantised = {node.name for node in convolutions} - {node.name for node in quantised}
+    assert unquantised == {entry["node"] for entry in report["left"]}
     assert report["score"] <= 0.05
-    harm = [one["heatmap"] for one in report["left"]]
-    assert harm == sorted(harm, reverse=True)
-    assert kinds(int8_artifact)[TensorProto.INT8] > 0
+    changes = [entry["heatmap"] for entry in report["left"]]
+    assert changes == sorted(changes, reverse=True)
+    assert count_data_types(int8_artifact)[TensorProto.INT8] > 0
 
 
 def test_int8_thresholds_are_derived_from_its_own_scores(int8_artifact: Path, run: Path) -> None:
@@ -143,12 +146,11 @@ def test_int8_thresholds_are_derived_from_its_own_scores(int8_artifact: Path, ru
     recomputed = calibrate_scaled(derived.scale, derived.scores, reject_rate=0.05, reinspect_rate=0.1)
     assert set(recomputed.limits) == set(derived.limits)
     page = int8_artifact.with_name("r.bytes.onnx.conversion.html").read_text()
-    assert "Calibrated again" in page and "What stayed in fp32" in page
+    assert "Calibrated again" in page and "Convolutions in fp32" in page
 
 
 def test_int8_file_gives_the_same_scores_in_openvino(int8_artifact: Path, parts: Path) -> None:
-    openvino = pytest.importorskip("openvino", reason="OpenVINO is not installed")
-    assert openvino is not None
+    pytest.importorskip("openvino", reason="OpenVINO is not installed")
     from inspect_kd.export.to_openvino import Runtime
 
     first, second = Inspector(int8_artifact), Runtime(int8_artifact.read_bytes(), "r")
@@ -157,14 +159,14 @@ def test_int8_file_gives_the_same_scores_in_openvino(int8_artifact: Path, parts:
 
 
 def test_exceeded_limit_leaves_a_report_and_no_artifact(run: Path, tmp_path: Path) -> None:
-    to = tmp_path / "r.bytes.onnx"
-    strict = deployment(tmp_path, accept={"auroc": 1, "flips": 1, "heatmap": 1e-9})
-    result = export(run, strict, "--output", str(to))
+    output = tmp_path / "r.bytes.onnx"
+    strict = write_deployment(tmp_path, accept={"auroc": 1, "flips": 1, "heatmap": 1e-9})
+    result = export(run, strict, "--output", str(output))
     assert result.returncode == 1 and "no artifact was written" in result.stderr
     assert "heatmap" in result.stderr and "limit 1e-09" in result.stderr
-    assert not to.exists()
-    assert "REFUSED" in to.with_name("r.bytes.onnx.conversion.html").read_text()
-    assert json.loads(to.with_name("r.bytes.onnx.conversion.json").read_text())["missed"]
+    assert not output.exists()
+    assert "REFUSED" in output.with_name("r.bytes.onnx.conversion.html").read_text()
+    assert json.loads(output.with_name("r.bytes.onnx.conversion.json").read_text())["missed"]
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".html", ".json", ".yaml"]
 
 
@@ -173,7 +175,7 @@ def test_quantisation_fails_if_no_convolution_is_within_the_limit(run: Path, tmp
     file.write_bytes((run / "r.onnx").read_bytes())
     noise = np.random.default_rng(0).integers(0, 256, (8, 64, 64, 3), dtype=np.uint8)
     with pytest.raises(BadInput, match=r"none of .* convolutions can be quantised"):
-        quantise(file, noise, noise, Quantise(sound=8, checked=4, score=1e-12), NoProgress())
+        quantise(file, noise, noise, QuantiseSettings(sound=8, checked=4, score=1e-12), NoProgress())
     assert file.read_bytes() == (run / "r.onnx").read_bytes()
 
 

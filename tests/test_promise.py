@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from inspect_kd.calibrate import compute_limits
+from inspect_kd.calibrate import compute_thresholds
 from inspect_kd.datasets.images import read_image
 from inspect_kd.models.encoders import build_encoder
 from inspect_kd.resize import resize
@@ -41,7 +41,7 @@ def test_promise_holds_on_real_sound_parts(real_data: Path, name: str, n: int, r
     rejected, stopped, trials = [], [], 400
     for _ in range(trials):
         order = rng.permutation(scores)
-        limits = compute_limits(order[:n].tolist(), reject_rate=reject, reinspect_rate=reinspect)
+        limits = compute_thresholds(order[:n].tolist(), reject_rate=reject, reinspect_rate=reinspect)
         decisions = [limits.thresholds.decide(float(score)) for score in order[n:]]
         rejected.append(np.mean([decision is Decision.NG for decision in decisions]))
         stopped.append(np.mean([decision is not Decision.OK for decision in decisions]))

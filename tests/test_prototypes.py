@@ -48,9 +48,9 @@ def test_flat_images_give_no_duplicate_prototypes() -> None:
     flat = torch.rand(4, 8, 1, 1).expand(4, 8, 6, 6)
     memory.add(flat, torch.Generator().manual_seed(0))
     memory.fit(torch.ones(1, 8, 1, 1), torch.Generator().manual_seed(0))
-    kept_KC = memory.prototypes_KC[memory.prototypes_KC.norm(dim=1) > 0]
-    cosine_KK = kept_KC @ kept_KC.T
-    assert len(kept_KC) == 4 and cosine_KK.fill_diagonal_(0).max() < 1 - 1e-5
+    used_KC = memory.prototypes_KC[memory.prototypes_KC.norm(dim=1) > 0]
+    cosine_KK = used_KC @ used_KC.T
+    assert len(used_KC) == 4 and cosine_KK.fill_diagonal_(0).max() < 1 - 1e-5
     assert memory(flat).abs().max() < 1e-5
 
 
@@ -63,6 +63,6 @@ def tied() -> tuple[ArtifactGraph, np.ndarray]:
 def test_tied_positions_pass_verification(name: str, tied: tuple[ArtifactGraph, np.ndarray], tmp_path: Path) -> None:
     if name == "openvino":
         pytest.importorskip("openvino")
-    done = export_tied(*tied, name, tmp_path / "tied.onnx")
-    assert not done.missed, done.complaint()
+    conversion = export_tied(*tied, name, tmp_path / "tied.onnx")
+    assert not conversion.missed, conversion.complaint()
     assert (tmp_path / "tied.onnx").is_file()

@@ -21,7 +21,7 @@ from tests.fuzzing import graphs
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("INSPECT_KD_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache" / "quarantine" / "passed.json"
 
@@ -50,11 +50,11 @@ def endless() -> onnx.ModelProto:
     )
     model.graph.initializer.append(helper.make_tensor("times", TensorProto.INT64, [], [2**62]))
     model.graph.node.append(helper.make_node("Loop", ["times", "", "shift"], ["late"], body=body))
-    return ends_in(model, "late")
+    return make_score_depend_on(model, "late")
 
 
-def endless_for_one() -> onnx.ModelProto:
-    """Its loop is endless for a batch of one image, and has one round for larger ones."""
+def endless_on_a_single_image() -> onnx.ModelProto:
+    """A graph with a loop that is endless for a single image and runs once for larger batches."""
     model = endless()
     nodes = [
         helper.make_node("Shape", ["images"], ["sizes"]),
@@ -68,20 +68,20 @@ def endless_for_one() -> onnx.ModelProto:
     loop.input[0] = "rounds"
     model.graph.node.remove(loop)
     model.graph.node.extend([*nodes, loop])
-    return ends_in(model, "late")
+    return make_score_depend_on(model, "late")
 
 
-def greedy() -> onnx.ModelProto:
+def memory_hungry() -> onnx.ModelProto:
     """A small graph that allocates 4 GB when it runs, which many machines would allow."""
     model = graphs.artifact()
     model.graph.initializer.append(helper.make_tensor("sides", TensorProto.INT64, [2], [2**15, 2**15]))
     model.graph.node.append(helper.make_node("Expand", ["top_1", "sides"], ["wide"]))
     model.graph.node.append(helper.make_node("ReduceMax", ["top"], ["top_1"], keepdims=0))
     model.graph.node.append(helper.make_node("ReduceMax", ["wide"], ["late"], keepdims=0))
-    return ends_in(model, "late")
+    return make_score_depend_on(model, "late")
 
 
-def ends_in(model: onnx.ModelProto, value: str) -> onnx.ModelProto:
+def make_score_depend_on(model: onnx.ModelProto, value: str) -> onnx.ModelProto:
     """Make the score depend on a value."""
     last = next(node for node in model.graph.node if node.output[0] == "score")
     last.input[1] = value
@@ -90,38 +90,38 @@ def ends_in(model: onnx.ModelProto, value: str) -> onnx.ModelProto:
     return model
 
 
-@pytest.mark.parametrize("what", ["folder", "file"])
-def test_record_writable_by_others_is_refused(tmp_path: Path, what: str) -> None:
+@pytest.mark.parametrize("target", ["folder", "file"])
+def test_record_writable_by_others_is_refused(tmp_path: Path, target: str) -> None:
     path = write(tmp_path, graphs.artifact())
     Inspector(path)
-    record = next((tmp_path / "cache").rglob("*.json"))
-    (record if what == "file" else record.parent).chmod(0o777)
+    file = next((tmp_path / "cache").rglob("*.json"))
+    (file if target == "file" else file.parent).chmod(0o777)
     with pytest.raises(EnvironmentFault, match="other users may write there"):
         Inspector(path)
 
 
 @pytest.fixture
 def trials(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """One entry for each artifact that is tried in a child process."""
+    """The artifacts that were tried in a child process."""
     calls: list[object] = []
     original = quarantine._try_in_child
 
-    def counted(content: bytes, path: Path, target: str) -> None:
+    def try_and_count(content: bytes, path: Path, target: str) -> None:
         calls.append(path)
         original(content, path, target)
 
-    monkeypatch.setattr(quarantine, "_try_in_child", counted)
+    monkeypatch.setattr(quarantine, "_try_in_child", try_and_count)
     return calls
 
 
-def test_artifact_is_tried_once(tmp_path: Path, cache: Path, trials: list[object]) -> None:
+def test_artifact_is_tried_once(tmp_path: Path, record: Path, trials: list[object]) -> None:
     path = write(tmp_path, graphs.artifact())
     assert Inspector(path).size == graphs.SIZE and len(trials) == 1
-    assert len(json.loads(cache.read_text())["passed"]) == 1
+    assert len(json.loads(record.read_text())["passed"]) == 1
     start = time.perf_counter()
     Inspector(path)
     assert len(trials) == 1 and time.perf_counter() - start < 1
-    assert [each.name for each in cache.parent.iterdir()] == [cache.name]
+    assert [path.name for path in record.parent.iterdir()] == [record.name]
 
 
 def test_changed_artifact_is_tried_again(tmp_path: Path, trials: list[object]) -> None:
@@ -140,42 +140,42 @@ def test_artifact_is_tried_again_with_another_runtime(
     assert len(trials) == 2
 
 
-def test_endless_graph_is_refused(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_endless_graph_is_refused(tmp_path: Path, record: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quarantine, "SECONDS", 4)
     path = write(tmp_path, endless())
     start = time.monotonic()
     with pytest.raises(BadInput, match=r"a\.onnx: refused: it did not finish within 4 s in quarantine"):
         Inspector(path)
-    assert time.monotonic() - start < 15 and not cache.exists()
+    assert time.monotonic() - start < 15 and not record.exists()
 
 
 def test_graph_that_is_endless_on_a_single_image_is_refused(
-    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, record: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(quarantine, "SECONDS", 6)
     with pytest.raises(BadInput, match="it did not finish within 6 s"):
-        Inspector(write(tmp_path, endless_for_one()))
-    assert not cache.exists()
+        Inspector(write(tmp_path, endless_on_a_single_image()))
+    assert not record.exists()
 
 
-def test_record_below_a_folder_writable_by_others_is_refused(tmp_path: Path, cache: Path) -> None:
+def test_record_below_a_folder_writable_by_others_is_refused(tmp_path: Path, record: Path) -> None:
     """Even if it does not exist yet: others could create it."""
     path = write(tmp_path, graphs.artifact())
-    cache.parents[1].mkdir()
-    cache.parents[1].chmod(0o777)
-    with pytest.raises(EnvironmentFault, match=rf"^{cache.parents[1]}: other users may write .*INSPECT_KD_CACHE"):
+    record.parents[1].mkdir()
+    record.parents[1].chmod(0o777)
+    with pytest.raises(EnvironmentFault, match=rf"^{record.parents[1]}: other users may write .*INSPECT_KD_CACHE"):
         Inspector(path)
-    assert not cache.exists()
+    assert not record.exists()
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux limits the memory of a process")
-def test_graph_that_needs_too_much_memory_is_refused(tmp_path: Path, cache: Path) -> None:
+def test_graph_that_needs_too_much_memory_is_refused(tmp_path: Path, record: Path) -> None:
     with pytest.raises(BadInput, match=r"a\.onnx: .*(could not run it|memory|crashed the runtime)"):
-        Inspector(write(tmp_path, greedy()))
-    assert not cache.exists()
+        Inspector(write(tmp_path, memory_hungry()))
+    assert not record.exists()
 
 
-def test_artifact_that_crashes_the_runtime_is_refused(tmp_path: Path, cache: Path) -> None:
+def test_artifact_that_crashes_the_runtime_is_refused(tmp_path: Path, record: Path) -> None:
     """The child's runtime is replaced by one that crashes like a native parser."""
     path = write(tmp_path, graphs.artifact())
     (tmp_path / "site").mkdir()
@@ -183,7 +183,7 @@ def test_artifact_that_crashes_the_runtime_is_refused(tmp_path: Path, cache: Pat
     program = f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r})\nfrom inspect_kd.cli import main\nmain()"
     words = [sys.executable, "-c", program, "predict", str(path), str(path)]
     answer = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert answer.returncode == 3 and not cache.exists()
+    assert answer.returncode == 3 and not record.exists()
     assert answer.stderr.strip() == f"inspect-kd: {path}: refused: it crashed the runtime in quarantine (SIGSEGV)"
 
 
@@ -215,25 +215,25 @@ def test_child_that_cannot_start_is_an_environment_fault(tmp_path: Path, monkeyp
     "content",
     [b"", b"{", b"[]", b'{"passed": 3}', b'{"passed": [[1]]}', b"\xff\xfe", b"[" * 50_000, b'{"passed": ["' + b"x" * 10**5],
 )  # fmt: skip
-def test_damaged_record_counts_as_empty(content: bytes, tmp_path: Path, cache: Path) -> None:
-    cache.parent.mkdir(parents=True)
-    cache.write_bytes(content)
+def test_broken_record_counts_as_empty(content: bytes, tmp_path: Path, record: Path) -> None:
+    record.parent.mkdir(parents=True)
+    record.write_bytes(content)
     Inspector(write(tmp_path, graphs.artifact()))
-    assert len(json.loads(cache.read_text())["passed"]) == 1
+    assert len(json.loads(record.read_text())["passed"]) == 1
 
 
-def test_record_has_a_limited_size(cache: Path) -> None:
+def test_record_has_a_limited_size(record: Path) -> None:
     for number in range(quarantine.MAX_RECORDED + 20):
-        quarantine._add_to_record(cache, f"{number:064}")
-    assert quarantine._read_record(cache)[-1] == f"{quarantine.MAX_RECORDED + 19:064}"
+        quarantine._add_to_record(record, f"{number:064}")
+    assert quarantine._read_record(record)[-1] == f"{quarantine.MAX_RECORDED + 19:064}"
     assert (
-        len(quarantine._read_record(cache)) == quarantine.MAX_RECORDED and cache.stat().st_size < quarantine.MAX_BYTES
+        len(quarantine._read_record(record)) == quarantine.MAX_RECORDED and record.stat().st_size < quarantine.MAX_BYTES
     )
 
 
-def test_artifact_opens_if_the_record_cannot_be_written(tmp_path: Path, cache: Path) -> None:
-    cache.parent.parent.mkdir()
-    cache.parent.write_text("a file where the folder should be")
+def test_artifact_opens_if_the_record_cannot_be_written(tmp_path: Path, record: Path) -> None:
+    record.parent.parent.mkdir()
+    record.parent.write_text("a file where the folder should be")
     assert Inspector(write(tmp_path, graphs.artifact())).size == graphs.SIZE
 
 

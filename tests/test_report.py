@@ -1,4 +1,4 @@
-"""Overlays and the report: fixed colours, escaped names, one self-contained page, its pictures as data."""
+"""Overlays and the report: fixed colours, escaped names, one self-contained page, pictures stored as data."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def test_heat_below_half_the_threshold_is_transparent() -> None:
 
 def test_colour_scale_is_the_same_for_every_image() -> None:
     image = np.full((32, 32, 3), 90, np.uint8)
-    quiet = np.random.default_rng(0).uniform(0, 0.4, (8, 8)).astype(np.float32)
-    assert np.array_equal(overlay.blend_heatmap(image, quiet), image)
+    low_heat = np.random.default_rng(0).uniform(0, 0.4, (8, 8)).astype(np.float32)
+    assert np.array_equal(overlay.blend_heatmap(image, low_heat), image)
 
 
 def test_regions_cover_the_hot_places() -> None:
@@ -63,7 +63,7 @@ def test_overlay_has_the_size_of_the_image(shape: tuple[int, int]) -> None:
     assert (image == 120).all(), "the caller's image is not changed"
 
 
-def report(
+def render_report(
     tmp_path: Path, *, defects: bool = True, masks: bool = True, name: str = "part.png", categories: int = 2
 ) -> str:
     rng = np.random.default_rng(0)
@@ -73,19 +73,29 @@ def report(
     for category in names:
         metrics = CategoryMetrics()
         for i in range(12):
-            bad = defects and i % 2 == 0
-            score = float(rng.uniform(0.8, 2) if bad else rng.uniform(0.3, 1.1))
+            is_defective = defects and i % 2 == 0
+            score = float(rng.uniform(0.8, 2) if is_defective else rng.uniform(0.3, 1.1))
             mask = np.zeros((16, 16), bool)
             mask[2:5, 2:5] = True
-            metrics.add(score, rng.random((16, 16)).astype(np.float32), mask if bad and masks else None, bad)
-            sample = Sample(image=tmp_path / name, category=category, kind="dent" if bad else "good")
+            metrics.add(
+                score, rng.random((16, 16)).astype(np.float32), mask if is_defective and masks else None, is_defective
+            )
+            sample = Sample(image=tmp_path / name, category=category, kind="dent" if is_defective else "good")
             verdicts.append(
-                Verdict(sample=sample, score=score, decision=calibration.limits_for(category).thresholds.decide(score))
+                Verdict(
+                    sample=sample, score=score, decision=calibration.for_category(category).thresholds.decide(score)
+                )
             )
         measures[category] = metrics.measures()
     picture = data_uri(np.full((40, 60, 3), 90, np.uint8))
     example = Example(
-        name=name, category=names[0], kind="dent", score=1.2, decision=Decision.NG, original=picture, heated=picture
+        name=name,
+        category=names[0],
+        kind="dent",
+        score=1.2,
+        decision=Decision.NG,
+        image_uri=picture,
+        heatmap_uri=picture,
     )
     content = Report(
         title=f"run of {name}",
@@ -108,27 +118,27 @@ def report(
 
 
 def test_file_names_are_escaped(tmp_path: Path) -> None:
-    page = report(tmp_path, name=HOSTILE)
+    page = render_report(tmp_path, name=HOSTILE)
     assert HOSTILE not in page and "&lt;img src=x" in page
 
 
 def test_page_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
-    page = report(tmp_path)
+    page = render_report(tmp_path)
     assert not re.findall(r'(?:src|href)="(?!data:)[^"]*"', page)
     assert "http" not in page.lower().replace("http-equiv", "")
 
 
 def test_missing_metrics_are_explained(tmp_path: Path) -> None:
-    assert "no defective part in the test" in report(tmp_path, defects=False)
-    assert "no defective part has a mask" in report(tmp_path, masks=False)
-    assert report(tmp_path, categories=17).count('<svg class="chart"') == 16
+    assert "no defective part in the test" in render_report(tmp_path, defects=False)
+    assert "no defective part has a mask" in render_report(tmp_path, masks=False)
+    assert render_report(tmp_path, categories=17).count('<svg class="chart"') == 16
 
 
 def test_pictures_are_stored_as_data_beside_the_page(tmp_path: Path) -> None:
-    page = report(tmp_path, name=HOSTILE)
+    page = render_report(tmp_path, name=HOSTILE)
     (example,) = read_pictures(tmp_path, most=6)
     assert (example.name, example.kind, example.decision, example.score) == (HOSTILE, "dent", Decision.NG, 1.2)
-    assert example.original in page and example.heated in page
+    assert example.image_uri in page and example.heatmap_uri in page
 
 
 def picture_line(**changes: object) -> str:
@@ -180,8 +190,8 @@ def test_pictures_are_not_read_through_a_link(tmp_path: Path) -> None:
 
 
 def test_table_escapes_everything_but_markup() -> None:
-    shown = table(["<a>", ""], [["<b>", Html("<i>c</i>")], [1, Cell("<d>", "same")]], classes="k", row_headers=True)
-    assert shown == (
+    rendered = table(["<a>", ""], [["<b>", Html("<i>c</i>")], [1, Cell("<d>", "same")]], classes="k", row_headers=True)
+    assert rendered == (
         '<table class="k"><thead><tr><th scope="col">&lt;a&gt;</th><td></td></tr></thead><tbody>'
         '<tr><th scope="row">&lt;b&gt;</th><td><i>c</i></td></tr>'
         '<tr><th scope="row">1</th><td class="same">&lt;d&gt;</td></tr></tbody></table>'
@@ -201,14 +211,14 @@ def test_browser_shows_the_report_of_a_real_run(run: Path, width: int, tmp_path:
             args=["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"],
         )
         page = browser.new_page(viewport={"width": width, "height": 900})
-        asked, complaints = [], []
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("console", lambda message: complaints.append(message.text))
+        urls, messages = [], []
+        page.on("request", lambda request: urls.append(request.url))
+        page.on("console", lambda message: messages.append(message.text))
         page.goto((run / "report.html").as_uri())
         assert page.locator("h2").first.is_visible()
-        sizes = page.evaluate("[...document.images].map(i => [i.loading = 'eager', i.src.slice(0, 5)])")
+        sources = page.evaluate("[...document.images].map(i => [i.loading = 'eager', i.src.slice(0, 5)])")
         page.wait_for_function("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
         overflow = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         browser.close()
-    assert sizes and overflow <= 0 and complaints == []
-    assert not [url for url in asked if url.startswith("http")]
+    assert sources and overflow <= 0 and messages == []
+    assert not [url for url in urls if url.startswith("http")]

@@ -1,4 +1,4 @@
-"""What the wheel requires with each extra on each platform, and that this is what the code imports."""
+"""The wheel's requirements per extra and platform, and their agreement with the code's imports."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ PLATFORMS = {
         "os_name": "posix",
     },
 }
-# Where the import's name is not the distribution's.
+# Distributions whose import name differs from their own.
 IMPORT_NAMES = {
     "cyclonedx-python-lib": "cyclonedx",
     "onnxruntime-gpu": "onnxruntime",
@@ -60,8 +60,8 @@ IMPORT_NAMES = {
     "pyyaml": "yaml",
     "scikit-learn": "sklearn",
 }
-# What else a part of the package may import than the base; the longest prefix counts.
-EXTRAS_OF_PART = {
+# Extras whose packages a module may import besides the base; the longest prefix counts.
+EXTRAS_OF_MODULE = {
     "": (),
     "apps": ("ui",),
     "bench": ("train", "cpu", "gpu"),
@@ -97,13 +97,13 @@ def select(lines: list[str], extra: str, platform: str) -> set[str]:
     return found
 
 
-def test_the_wheel_has_exactly_these_extras(metadata: RawMetadata) -> None:
+def test_wheel_has_exactly_these_extras(metadata: RawMetadata) -> None:
     assert set(metadata["provides_extra"]) == {"cpu", "gpu", "train", "openvino", "tensorrt", "ui", "all", "dev"}
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)
 @pytest.mark.parametrize("extra", EXTRAS)
-def test_the_wheel_requires_what_pyproject_declares(metadata: RawMetadata, extra: str, platform: str) -> None:
+def test_wheel_requires_what_pyproject_declares(metadata: RawMetadata, extra: str, platform: str) -> None:
     declared = select(PROJECT["dependencies"] + EXTRAS[extra], extra, platform)
     assert select(metadata["requires_dist"], extra, platform) == declared
 
@@ -117,20 +117,20 @@ def test_the_wheel_requires_what_pyproject_declares(metadata: RawMetadata, extra
         ("macos arm64", "onnxruntime"),
     ],
 )
-def test_all_is_training_openvino_the_studio_and_one_runtime(
+def test_extra_all_contains_train_openvino_ui_and_one_runtime(
     metadata: RawMetadata, platform: str, runtime: str
 ) -> None:
     required = select(metadata["requires_dist"], "all", platform)
     assert {re.split(r"[<>=!]", each)[0] for each in required} & RUNTIMES == {runtime}
-    kind = "gpu" if runtime == "onnxruntime-gpu" else "cpu"
+    runtime_extra = "gpu" if runtime == "onnxruntime-gpu" else "cpu"
     assert required == set().union(
-        *(select(metadata["requires_dist"], extra, platform) for extra in ("train", "openvino", "ui", kind))
+        *(select(metadata["requires_dist"], extra, platform) for extra in ("train", "openvino", "ui", runtime_extra))
     )
 
 
 @pytest.mark.network
 def test_installing_all_into_an_empty_environment_brings_one_runtime(wheel: Path, tmp_path: Path) -> None:
-    """Resolved and not installed; fast-deps reads the metadata of wheels without downloading gigabytes of them."""
+    """A dry run; fast-deps reads only the metadata of wheels instead of downloading gigabytes."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "empty")], check=True)
     words = ["install", "--dry-run", "--ignore-installed", "--use-feature=fast-deps", "--quiet", "--report", "-"]
     constraints = ["--constraint", str(ROOT / "constraints.txt")]
@@ -146,7 +146,7 @@ def test_installing_all_into_an_empty_environment_brings_one_runtime(wheel: Path
     assert {name for name in names if name.startswith("opencv-")} == {"opencv-python-headless"}
 
 
-def test_every_import_is_in_the_base_or_in_an_extra_of_its_part() -> None:
+def test_every_import_is_in_the_base_or_in_an_extra_of_its_module() -> None:
     faults = {
         f"{module} imports {name}"
         for module, path in package_modules()
@@ -171,17 +171,19 @@ def test_every_requirement_of_train_names_modules_that_need_it() -> None:
     files = dict(package_modules())
     for line in lines:
         text, _, comment = line.partition("#")
-        modules, _, called = comment.partition("through")
+        modules, _, mention = comment.partition("through")
         names = [name for name in re.split(r"[,\s]+", modules) if name]
-        assert names, f"no module stands beside {text}"
+        assert names, f"no module is named beside {text}"
         for name in names:
             paths = [path for module, path in files.items() if module == name or module.startswith(f"{name}.")]
-            wanted = imports_of([json.loads(text.strip().rstrip(","))])
-            uses = (called.strip() in path.read_text() if called else wanted & read_imports(path) for path in paths)
+            import_names = imports_of([json.loads(text.strip().rstrip(","))])
+            uses = (
+                mention.strip() in path.read_text() if mention else import_names & read_imports(path) for path in paths
+            )
             assert any(uses), f"{name} does not need {text.strip()}"
 
 
-def test_what_tests_benchmarks_and_documents_import_is_declared() -> None:
+def test_imports_of_tests_benchmarks_and_docs_are_declared() -> None:
     declared = imports_of(PROJECT["dependencies"]).union(*(imports_of(lines) for lines in EXTRAS.values()))
     own = {"tests", "inspect_kd", "benchmarks"}
     paths = [path for folder in ("tests", "benchmarks", "docs") for path in (ROOT / folder).rglob("*.py")]
@@ -215,4 +217,4 @@ def imports_of(requirements: list[str]) -> set[str]:
 def extras_of(module: str) -> tuple[str, ...]:
     parts = module.split(".")
     prefixes = (".".join(parts[:length]) for length in range(len(parts), -1, -1))
-    return next(EXTRAS_OF_PART[prefix] for prefix in prefixes if prefix in EXTRAS_OF_PART)
+    return next(EXTRAS_OF_MODULE[prefix] for prefix in prefixes if prefix in EXTRAS_OF_MODULE)

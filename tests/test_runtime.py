@@ -1,4 +1,4 @@
-"""Runtime options: the same predictions with all of them; and the cache of engines."""
+"""Runtime options, which must not change predictions, and the engine cache."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def noise(count: int, seed: int = 0) -> np.ndarray:
 def test_bound_buffers_give_the_same_predictions_and_return_copies(run: Path) -> None:
     plain, bound = Inspector(run / "r.onnx"), Inspector(run / "r.onnx", options=RuntimeOptions(bind=True))
     first = bound.predict_batch(noise(2, 1))
-    kept = first.scores_N.copy()
+    first_scores = first.scores_N.copy()
     for count, seed in ((1, 2), (2, 3), (3, 4), (2, 1)):
         a, b = plain.predict_batch(noise(count, seed)), bound.predict_batch(noise(count, seed))
         assert np.array_equal(a.scores_N, b.scores_N) and np.array_equal(a.heatmaps_NHW, b.heatmaps_NHW)
-    assert np.array_equal(first.scores_N, kept), "a later call overwrote earlier scores"
+    assert np.array_equal(first.scores_N, first_scores), "a later call overwrote earlier scores"
 
 
 def test_two_threads_share_bound_buffers(run: Path) -> None:
@@ -61,12 +61,12 @@ def test_threads_and_spinning_do_not_change_scores(run: Path) -> None:
 
 
 def test_threads_are_limited_to_the_processors(run: Path) -> None:
-    most = usable_processors()
-    assert RuntimeOptions(threads=100_000).threads == most
+    processors = usable_processors()
+    assert RuntimeOptions(threads=100_000).threads == processors
     before = len(list(Path("/proc/self/task").iterdir()))
-    inspector = Inspector(run / "r.onnx", threads=most + 20)
+    inspector = Inspector(run / "r.onnx", threads=processors + 20)
     inspector.warm_up()
-    assert len(list(Path("/proc/self/task").iterdir())) <= before + most
+    assert len(list(Path("/proc/self/task").iterdir())) <= before + processors
 
 
 def test_more_threads_than_processors_are_reported(tmp_path: Path) -> None:
@@ -84,12 +84,12 @@ def test_impossible_options_are_refused(run: Path) -> None:
             RuntimeOptions(cuda_graph=True, **wrong)  # type: ignore[arg-type]
 
 
-def test_take_turns_alternates_and_counts_runs() -> None:
+def test_time_in_turns_alternates_and_counts_runs() -> None:
     order: list[str] = []
-    times = time_in_turns({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 3, warm_up=1, most=2)
+    times = time_in_turns({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 3, warm_up=1, max_runs=2)
     assert order == ["a", "a", "b", "b"] * 4
     assert len(times["a"].wall_ms) == len(times["b"].cpu_ms) == 6  # the warm-up does not count
-    figures = times["a"].figures(images=2)
+    figures = times["a"].summarise(images=2)
     assert figures["p50_ms"] <= figures["p90_ms"] <= figures["p99_ms"]
     assert figures["images_per_second"] == pytest.approx(1000 / figures["p50_ms"])
 
@@ -100,7 +100,7 @@ def test_bench_latency_reports_percentiles_by_batch_size(run: Path) -> None:
     assert result.returncode == 0, result.stderr
     timings = json.loads(result.stdout)["artifacts"][str(run / "r.onnx")]
     assert list(timings) == ["1", "3", "1, from an image"]
-    assert all(0 < figures["p50_ms"] <= figures["p99_ms"] and figures["runs"] >= 2 for figures in timings.values())
+    assert all(0 < metrics["p50_ms"] <= metrics["p99_ms"] and metrics["runs"] >= 2 for metrics in timings.values())
     table = subprocess.run([*words, "--bind"], capture_output=True, text=True, check=False).stdout
     assert "p99 ms" in table and "from an" in table
     for wrong in ("0", "1,x", "65"):
@@ -130,7 +130,7 @@ def test_engine_is_built_once_per_key(tmp_path: Path) -> None:
     assert len(built) == 6
 
 
-def test_damaged_engine_is_rebuilt(tmp_path: Path) -> None:
+def test_changed_engine_is_rebuilt(tmp_path: Path) -> None:
     folder = engine_folder(str(tmp_path / "e"))
     load_or_build(folder, EngineKey(**KEY), lambda: b"first")
     plan = next(folder.glob("*.plan"))

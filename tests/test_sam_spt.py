@@ -33,7 +33,7 @@ from inspect_kd.models.sam.tuning import (
 )
 from inspect_kd.models.teachers import sam_spt
 from inspect_kd.resize import resize
-from tests.builders import clip_folder
+from tests.builders import save_tiny_clip
 from tests.small_models import Evil, teacher_samples
 
 SIDE, MASK_SIDE = 256, 64
@@ -58,21 +58,21 @@ def boxes(*edges: tuple[float, float, float, float]) -> PromptBatch:
 
 
 @pytest.mark.parametrize(
-    ("backend", "encoder", "all_tuned"),
+    ("backend", "encoder", "total"),
     [
         ("sam_vit_b", 294_912, 390_144),
         ("sam_vit_l", 786_432, 881_664),
         ("sam_vit_h", 1_310_720, 1_405_952),
     ],
 )
-def test_parameter_counts_are_as_published(backend: load.Backend, encoder: int, all_tuned: int) -> None:
+def test_parameter_counts_are_as_published(backend: load.Backend, encoder: int, total: int) -> None:
     with torch.device("meta"):
         sam = load.build_sam(backend)
         decoders = count_tuned_parameters(
             SelfPerception(sam.requires_grad_(False), temperature=1.0, tune_encoder=False)
         )
-        both = count_tuned_parameters(SelfPerception(sam, temperature=1.0, tune_encoder=True))
-    assert decoders == 95_232 and both == all_tuned == decoders + encoder
+        with_encoder = count_tuned_parameters(SelfPerception(sam, temperature=1.0, tune_encoder=True))
+    assert decoders == 95_232 and with_encoder == total == decoders + encoder
 
 
 def test_untrained_decoders_agree_with_sam() -> None:
@@ -84,7 +84,7 @@ def test_untrained_decoders_agree_with_sam() -> None:
         )
         output = SelfPerception(sam, temperature=0.1, tune_encoder=True)(embedded, boxes((20, 30, 120, 160)))
     assert torch.allclose(output.draft_K1hw, expected, atol=1e-5)
-    # So does the second decoder, prompted by the draft and its box.
+    # The second decoder, prompted by the draft and its box, agrees too.
     (rows, columns), cell = np.nonzero(expected[0, 0].numpy() > 0), SIDE / MASK_SIDE
     box = torch.tensor([[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]]) * cell
     sparse, dense = sam.prompt_encoder(points=None, boxes=box, masks=expected)
@@ -112,7 +112,7 @@ def test_second_decoder_gets_the_mean_of_draft_and_coarse_map() -> None:
     assert torch.allclose(output.final_K1hw, refined, atol=1e-5)
 
 
-def test_crop_squares_hold_the_draft_and_stay_inside() -> None:
+def test_crop_squares_enclose_the_draft_and_stay_inside_the_image() -> None:
     drafts = torch.tensor([[100.0, 120, 140, 130], [0.0, 0, 10, 4], [250.0, 250, 256, 256], [10.0, 20, 250, 60]])
     assert crops.crop_squares(drafts, 256).tolist() == [
         [80, 85, 160, 165],
@@ -137,17 +137,17 @@ def test_prompts_are_moved_into_the_crop_and_masks_back() -> None:
     assert cropped.points_KP2 is not None and cropped.points_KP2.tolist() == [[[128, 128], [0, 0], [0, 0]]]
     assert cropped.labels_KP is not None and cropped.labels_KP.tolist() == [[1, -1, -1]]
     assert cropped.masks_K1hw is not None
-    back = crops.uncrop_masks(cropped.masks_K1hw, square, SIDE)
-    predicted, truth = back[0, 0].numpy() > 0, np.zeros((SIDE, SIDE), bool)
+    uncropped = crops.uncrop_masks(cropped.masks_K1hw, square, SIDE)
+    predicted, truth = uncropped[0, 0].numpy() > 0, np.zeros((SIDE, SIDE), bool)
     truth[144:168, 80:120] = True
-    assert back[0, 0, 0, 0] == crops.OUTSIDE_LOGIT and iou_and_boundary_iou(predicted, truth)[0] > 0.9
+    assert uncropped[0, 0, 0, 0] == crops.OUTSIDE_LOGIT and iou_and_boundary_iou(predicted, truth)[0] > 0.9
 
 
 def test_second_decoder_runs_on_the_crop_around_the_draft(folder: str) -> None:
     teacher, without_crops = (teacher_of(folder, closer=closer, random=False) for closer in (True, False))
-    damaged, rng = np.zeros((SIDE, SIDE), bool), np.random.default_rng(0)
-    damaged[60:90, 100:120] = True
-    image, prompt = rng.integers(0, 255, (SIDE, SIDE, 3), np.uint8), degraded_prompt(damaged, rng, MASK_SIDE)
+    mask, rng = np.zeros((SIDE, SIDE), bool), np.random.default_rng(0)
+    mask[60:90, 100:120] = True
+    image, prompt = rng.integers(0, 255, (SIDE, SIDE, 3), np.uint8), degraded_prompt(mask, rng, MASK_SIDE)
     with torch.no_grad():
         output, (square,) = teacher._segment([image], [prompt])
         draft_box = mask_boxes(output.draft_K1hw, torch.tensor([prompt.box]), (SIDE, SIDE))
@@ -187,10 +187,10 @@ def test_a_batch_of_boxes_gives_the_same_masks_as_single_boxes() -> None:
     spt, embedded = perception(), embedding()
     _perturb(spt)
     edges = [(10.0, 10, 60, 80), (100.0, 30, 220, 90), (5.0, 150, 250, 250)]
-    together = spt(embedded.expand(3, -1, -1, -1), boxes(*edges))
+    batch = spt(embedded.expand(3, -1, -1, -1), boxes(*edges))
     for number, box in enumerate(edges):
-        alone = spt(embedded, boxes(box))
-        for batched, single in zip(together, alone, strict=True):
+        single_output = spt(embedded, boxes(box))
+        for batched, single in zip(batch, single_output, strict=True):
             assert torch.allclose(batched[number : number + 1], single, atol=1e-4)
 
 
@@ -224,27 +224,27 @@ def test_cell_relation_excludes_the_cell_itself(temperature: float, least: int, 
     assert least < neighbours < most
 
 
-def test_cell_relation_by_hand() -> None:
+def test_cell_relation_equals_a_hand_computed_softmax() -> None:
     cells = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 2.0]]).T.reshape(1, 2, 1, 3)
     rows = cell_relation(cells, 0.5)[0]
     expected = torch.softmax(torch.tensor([0.6, 0.0]) / 0.5, dim=0)
     assert torch.allclose(rows[0], torch.tensor([0.0, *expected]), atol=1e-6)
 
 
-def test_losses_by_hand() -> None:
+def test_mask_loss_equals_a_hand_computed_value() -> None:
     logits, truth = torch.tensor([[[[0.0, 20.0], [-20.0, -20.0]]]]), torch.tensor([[[[1.0, 1.0], [0.0, 0.0]]]])
     probabilities = torch.tensor([0.5, 1.0, 0.0, 0.0])
     expected = np.log(2) / 4 + 1 - (2 * 1.5 + 1) / (probabilities.sum() + 2 + 1)
     assert mask_loss(logits, truth, torch.Generator()) == pytest.approx(float(expected), abs=1e-5)
 
 
-def test_tuning_losses_by_hand() -> None:
+def test_tuning_losses_equal_hand_computed_values() -> None:
     logits, truth = torch.tensor([[[[0.0, 20.0], [-20.0, -20.0]]]]), torch.tensor([[[[1.0, 1.0], [0.0, 0.0]]]])
     output = SptOutput(logits, logits, torch.zeros(1), torch.tensor([3.0]))
     sound = tuning_losses(output, torch.zeros_like(truth), torch.zeros_like(truth), torch.Generator())
     assert sound["presence"] == pytest.approx(float(np.log1p(np.exp(3.0))), abs=1e-4)
     assert sound["estimate"] == pytest.approx(0.0)
-    # On a sound region, the draft is penalised for what it draws, the final mask is not.
+    # On a sound region, the draft is penalised for its mask, the final mask is not.
     assert sound["final"] == 0 and sound["draft"] > 5
     defective = tuning_losses(output, truth, truth, torch.Generator())
     assert defective["estimate"] == pytest.approx(0.25)
@@ -257,7 +257,7 @@ def test_sampled_pixels_are_mostly_uncertain_ones() -> None:
     assert sampled.shape == (1, SAMPLED_PIXELS) and sampled.abs().mean() < 0.6 * large.abs().mean()
 
 
-def test_iou_and_boundary_iou_by_hand() -> None:
+def test_iou_and_boundary_iou_of_shifted_masks() -> None:
     truth = np.zeros((100, 100), bool)
     truth[20:60, 20:60] = True
     shifted = np.roll(truth, 10, axis=1)
@@ -296,19 +296,21 @@ def test_false_alarm_prompts_resemble_prompts_of_defects() -> None:
     """Only the image may distinguish them."""
     rng, mask = np.random.default_rng(0), np.zeros((SIDE, SIDE), bool)
     mask[100:140, 60:100] = True
-    kinds = [
+    prompt_sets = [
         [false_alarm_prompt(SIDE, MASK_SIDE, rng) for _ in range(80)],
         [degraded_prompt(mask, rng, MASK_SIDE) for _ in range(80)],
     ]
-    for prompts in kinds:
+    for prompts in prompt_sets:
         assert {len(prompt.inside) for prompt in prompts} == {1, 2, 3} and all(len(p.outside) == 2 for p in prompts)
-    rough = [np.mean([np.abs(np.diff(p.logits)).mean() for p in prompts if p.logits is not None]) for prompts in kinds]
-    assert 0.6 < rough[0] / rough[1] < 1.6
-    centres = np.array([[(p.box[0] + p.box[2]) / 2, (p.box[1] + p.box[3]) / 2] for p in kinds[0]])
+    roughness = [
+        np.mean([np.abs(np.diff(p.logits)).mean() for p in prompts if p.logits is not None]) for prompts in prompt_sets
+    ]
+    assert 0.6 < roughness[0] / roughness[1] < 1.6
+    centres = np.array([[(p.box[0] + p.box[2]) / 2, (p.box[1] + p.box[3]) / 2] for p in prompt_sets[0]])
     assert centres.min() < 60 and centres.max() > 190
 
 
-def test_missing_points_are_stacked_as_no_point() -> None:
+def test_missing_points_are_stacked_with_label_minus_1() -> None:
     prompts = [RegionPrompt((1, 2, 30, 40), ((5.0, 6.0),), ((1.0, 1.0),)), RegionPrompt((5, 5, 20, 20))]
     batch = stack_prompts(prompts, torch.device("cpu"))
     assert batch.labels_KP is not None and batch.labels_KP.tolist() == [[1, 0], [-1, -1]]
@@ -333,7 +335,7 @@ def _perturb(spt: SelfPerception) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return clip_folder(tmp_path_factory.mktemp("clip"))
+    return save_tiny_clip(tmp_path_factory.mktemp("clip"))
 
 
 def teacher_of(folder: str, **changes: Any) -> sam_spt.SamSptTeacher:
@@ -367,7 +369,7 @@ def test_adapted_state_is_small_and_restores_the_teacher(folder: str) -> None:
 
 def test_learning_rate_scale_applies_to_the_tuning_alone(folder: str) -> None:
     """Adam's first step is as long as the learning rate: ten times as long for the presence head, unchanged for the guide."""
-    moved = []
+    changes = []
     for scale in (1.0, 10.0):
         torch.manual_seed(0)
         teacher = teacher_of(folder, learning_rate_scale=scale)
@@ -375,10 +377,10 @@ def test_learning_rate_scale_applies_to_the_tuning_alone(folder: str) -> None:
         torch.manual_seed(0)
         list(teacher.fit(teacher_samples(4), epochs=1, batch=8, learning_rate=1e-3, seed=0))
         guide = {key: value for key, value in teacher.adapted_state().items() if key.startswith("guide.")}
-        moved.append((abs(float(teacher.spt.presence.bias.detach()) - before), guide))
-    (slow, first), (fast, second) = moved
-    assert slow == pytest.approx(1e-3, rel=0.05) and fast == pytest.approx(1e-2, rel=0.05)
-    assert all(torch.equal(first[key], second[key]) for key in first)
+        changes.append((abs(float(teacher.spt.presence.bias.detach()) - before), guide))
+    (small_step, first_guide), (large_step, second_guide) = changes
+    assert small_step == pytest.approx(1e-3, rel=0.05) and large_step == pytest.approx(1e-2, rel=0.05)
+    assert all(torch.equal(first_guide[key], second_guide[key]) for key in first_guide)
 
 
 def test_guide_settings_are_written_out_in_full(folder: str) -> None:
@@ -390,7 +392,7 @@ def test_guide_settings_are_written_out_in_full(folder: str) -> None:
 
 def test_sam_does_not_run_where_the_guide_finds_nothing(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     teacher, image = teacher_of(folder), teacher_samples(2)[1].image
-    teacher.guide.suspicious.fill_(1.0)
+    teacher.guide.region_threshold.fill_(1.0)
     monkeypatch.setattr(teacher.spt, "forward", None)
     assert torch.equal(teacher.predict([image]).heatmap_B1HW, teacher.guide.predict([image]).heatmap_B1HW)
 
@@ -405,12 +407,12 @@ def test_masks_are_accepted_by_presence_iou_size_and_position(
     guide = {"model": folder, "pretrained": None, "vv_blocks": 2, "closer": False}
     teacher, image = teacher_of(folder, guide=guide), teacher_samples(2)[1].image
     coarse = teacher.guide.heat(teacher.guide.predict([image]).tokens_BChw)[0, 0]
-    teacher.guide.suspicious.copy_(coarse.max() - 1e-4)
+    teacher.guide.region_threshold.copy_(coarse.max() - 1e-4)
     hottest = divmod(int(coarse.argmax()), coarse.shape[1])
     logits = -torch.ones(1, 1, MASK_SIDE, MASK_SIDE)
-    half = round(MASK_SIDE * share**0.5 / 2)
+    half_side = round(MASK_SIDE * share**0.5 / 2)
     row, column = (round((cell + 0.5) * MASK_SIDE / coarse.shape[0]) for cell in hottest)
-    logits[0, 0, max(0, row - half) : row + half, max(0, column - half) : column + half] = 9.0
+    logits[0, 0, max(0, row - half_side) : row + half_side, max(0, column - half_side) : column + half_side] = 9.0
     if share > 0.5:
         logits[:] = 9.0
     output = SptOutput(logits, logits, torch.tensor([iou]), torch.tensor([float(presence)]))
@@ -435,7 +437,7 @@ def test_sam_weights_are_loaded_safely_from_the_local_folder(tmp_path: Path, mon
         load.load_sam("mobile_sam", None)
 
 
-def test_sam_vit_b_loads_from_a_file_named_as_released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sam_vit_b_loads_from_a_file_with_the_released_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SAM ViT-B as published: 94 million parameters."""
     torch.manual_seed(0)
     state = load.build_sam("sam_vit_b").state_dict()

@@ -20,13 +20,13 @@ ROOT = Path(__file__).parents[1]
 SBOM = ROOT / "docs" / "sbom"
 
 
-def load(name: str) -> list[dict[str, Any]]:
+def load_components(name: str) -> list[dict[str, Any]]:
     components: list[dict[str, Any]] = json.loads((SBOM / name).read_text())["components"]
     return components
 
 
 def test_both_bills_of_materials_are_current_and_valid() -> None:
-    """The program validates what it renders against the CycloneDX schema before it compares."""
+    """`write_sbom.py --check` also validates against the CycloneDX schema."""
     answer = subprocess.run(
         [sys.executable, SBOM / "write_sbom.py", "--check"],
         capture_output=True,
@@ -39,17 +39,17 @@ def test_both_bills_of_materials_are_current_and_valid() -> None:
     assert answer.returncode == 0, answer.stderr
 
 
-def test_the_environment_is_what_the_constraints_lock() -> None:
+def test_environment_bill_lists_the_pinned_packages() -> None:
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pins = [line.split("==") for line in lines if not line.startswith("#")]
-    components = load("environment.cdx.json")
+    components = load_components("environment.cdx.json")
     assert {(each["bom-ref"], each["version"]) for each in components} == {
         (canonicalize_name(name), version) for name, version in pins
     }
     assert all(each["purl"].endswith(f"@{each['version']}") for each in components)
 
 
-def test_the_wheel_is_described_by_its_own_metadata_and_weights(wheel: Path) -> None:
+def test_wheel_bill_lists_its_requirements_and_weights(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         name = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
         metadata = parse_email(archive.read(name))[0]
@@ -58,7 +58,7 @@ def test_the_wheel_is_described_by_its_own_metadata_and_weights(wheel: Path) -> 
             for name in archive.namelist()
             if name.endswith(".safetensors")
         }
-    components = load("wheel.cdx.json")
+    components = load_components("wheel.cdx.json")
     models = [each for each in components if each["type"] == "machine-learning-model"]
     assert {each["name"]: each["hashes"][0]["content"] for each in models} == weights
     assert all(each["licenses"] for each in models)
@@ -69,7 +69,7 @@ def test_the_wheel_is_described_by_its_own_metadata_and_weights(wheel: Path) -> 
 
 
 @pytest.mark.parametrize("name", ["wheel.cdx.json", "environment.cdx.json"])
-def test_nothing_of_a_machine_or_a_moment_is_recorded(name: str) -> None:
+def test_bills_record_neither_machine_nor_time(name: str) -> None:
     document = json.loads((SBOM / name).read_text())
     assert document.pop("$schema") == "http://cyclonedx.org/schema/bom-1.6.schema.json"
     text = json.dumps(document)

@@ -22,7 +22,7 @@ from tests.fuzzing import graphs
 WAS = Thresholds(reinspect=0.7, reject=1.0)
 
 
-def sign_off(**more: object) -> SignOff:
+def sign_off(**changes: object) -> SignOff:
     fields = {
         "by": "Ada",
         "thresholds": Thresholds(reinspect=0.5, reject=0.9),
@@ -30,7 +30,7 @@ def sign_off(**more: object) -> SignOff:
         "artifact": "part",
         "sha256": "a" * 64,
     }
-    return SignOff(**{**fields, **more})  # type: ignore[arg-type]
+    return SignOff(**{**fields, **changes})  # type: ignore[arg-type]
 
 
 def test_second_sign_off_does_not_overwrite_the_first(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_sign_signs_the_bytes_that_it_showed(tmp_path: Path) -> None:
     """The file is replaced during the prompt for the passphrase."""
     public = make_keys(tmp_path / "key.pem", "open sesame")
     file = sign_off().write(tmp_path)
-    shown = file.read_bytes()
+    original = file.read_bytes()
     environment = {name: value for name, value in os.environ.items() if name != "INSPECT_KD_PASSPHRASE"}
     words = [sys.executable, "-m", "inspect_kd", "sign", file, "--key", tmp_path / "key.pem"]
     pipe = subprocess.PIPE
@@ -123,17 +123,17 @@ def test_sign_signs_the_bytes_that_it_showed(tmp_path: Path) -> None:
     ) as child:
         assert child.stdout is not None
         assert b"NG above 0.9" in child.stdout.readline()
-        file.write_bytes(shown.replace(b'"reject": 0.9', b'"reject": 1.9'))
+        file.write_bytes(original.replace(b'"reject": 0.9', b'"reject": 1.9'))
         _, errors = child.communicate(b"open sesame\n", timeout=60)
     assert child.returncode == 0, errors
     with pytest.raises(BadInput, match="changed since"):
         verify(file, load_signers(public))
-    file.write_bytes(shown)
+    file.write_bytes(original)
     verify(file, load_signers(public))
 
 
 def test_excessive_thresholds_are_refused(tmp_path: Path) -> None:
-    """A threshold of 1e300 would make every part OK; also if the file claims wrong thresholds of the artifact."""
+    """A threshold of 1e300 would make every part OK. A false claim of the former thresholds must not permit it."""
     with pytest.raises(BadInput, match="is too high: clear defects may score below it"):
         sign_off(thresholds=Thresholds(reinspect=1e300, reject=1e300))
     path = sign_off().write(tmp_path)
@@ -160,8 +160,8 @@ def test_trusted_requires_a_signed_calibration(run: Path, parts: Path, tmp_path:
 
     sign(artifact, tmp_path / "key.pem")
     digest = hashlib.sha256(artifact.read_bytes()).hexdigest()
-    limits = Thresholds(reinspect=0.0, reject=0.0)
-    file = sign_off(sha256=digest, thresholds=limits).write(tmp_path)
+    thresholds = Thresholds(reinspect=0.0, reject=0.0)
+    file = sign_off(sha256=digest, thresholds=thresholds).write(tmp_path)
     predict = ("predict", artifact, next(parts.rglob("test/good/*.png")), "--trusted", "--calibration", file)
     refused = call(*predict)
     assert refused.returncode == 3 and not refused.stdout
@@ -169,8 +169,8 @@ def test_trusted_requires_a_signed_calibration(run: Path, parts: Path, tmp_path:
     signed = call("sign", file, "--key", tmp_path / "key.pem")
     assert signed.returncode == 0 and f"sha256 {digest[:12]}, signed off by Ada" in signed.stdout
     assert "signed by key" in call("verify", file).stdout
-    obeyed = call(*predict)
-    assert obeyed.returncode == 0 and json.loads(obeyed.stdout)["decision"] == "NG", obeyed.stderr
+    accepted = call(*predict)
+    assert accepted.returncode == 0 and json.loads(accepted.stdout)["decision"] == "NG", accepted.stderr
     file.write_text(file.read_text().replace('"reject": 0.0', '"reject": 1.5', 1))
     changed = call(*predict)
     assert changed.returncode == 3 and "changed since" in changed.stderr
@@ -186,6 +186,6 @@ def test_predict_applies_a_sign_off(run: Path, parts: Path, tmp_path: Path) -> N
     lines = [json.loads(line) for line in answer.stdout.splitlines()]
     assert answer.returncode == 0 and len(lines) == 2, answer.stderr
     assert all(line["decision"] == "NG" and line["thresholds"] == {"reinspect": 0.0, "reject": 0.0} for line in lines)
-    strange = sign_off().write(tmp_path)
-    answer = subprocess.run([*words, str(strange)], capture_output=True, text=True, check=False)
+    foreign = sign_off().write(tmp_path)
+    answer = subprocess.run([*words, str(foreign)], capture_output=True, text=True, check=False)
     assert answer.returncode == 3 and "another artifact" in answer.stderr and not answer.stdout

@@ -14,7 +14,7 @@ from inspect_kd.signing import make_keys
 from inspect_kd.types import Thresholds
 
 
-def test_sign_shows_the_artifact_that_is_bound_and_the_former_limits(tmp_path: Path) -> None:
+def test_sign_shows_the_bound_artifact_and_the_former_thresholds(tmp_path: Path) -> None:
     """A sign-off may claim any name for the artifact; only its digest binds."""
     new, was = Thresholds(reinspect=0.5, reject=0.9), Thresholds(reinspect=0.7, reject=1.0)
     file = SignOff(by="Ada", thresholds=new, was=was, artifact="bottle", sha256="5e" * 32).write(tmp_path)
@@ -25,7 +25,7 @@ def test_sign_shows_the_artifact_that_is_bound_and_the_former_limits(tmp_path: P
     assert "for bottle (all categories), sha256 5e5e5e5e5e5e, signed off by Ada" in output
 
 
-def test_keygen_refuses_the_public_keys_ending(tmp_path: Path) -> None:
+def test_keygen_refuses_a_private_key_named_pub(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"name the private key .*quality\.pem"):
         make_keys(tmp_path / "quality.pub", None)
     assert not list(tmp_path.iterdir())

@@ -39,8 +39,8 @@ def artifact(run: Path, tmp_path: Path) -> Path:
 
 
 def test_signed_artifact_is_verified_and_runs(keys: Path, artifact: Path) -> None:
-    made = sign(artifact, keys / "quality.pem")
-    assert made == signature_path(artifact) and made.stat().st_size < 1000
+    signature = sign(artifact, keys / "quality.pem")
+    assert signature == signature_path(artifact) and signature.stat().st_size < 1000
     signer, statement = verify(artifact, load_signers(keys))
     assert signer.name == "quality" and statement.key == signer.fingerprint and len(signer.fingerprint) == 16
     assert Inspector(artifact, trust=keys).size == 64
@@ -74,60 +74,60 @@ def flip_a_byte(artifact: Path) -> None:
     artifact.write_bytes(bytes(content))
 
 
-def restate(artifact: Path, **changes: object) -> None:
+def change_statement(artifact: Path, **changes: object) -> None:
     """Change the statement, but not the signature."""
     content = json.loads(signature_path(artifact).read_text())
     signature_path(artifact).write_text(json.dumps(content | {"statement": content["statement"] | changes}))
 
 
-def of_another_file(artifact: Path) -> None:
+def replace_file(artifact: Path) -> None:
     content = artifact.read_bytes() + b"\0"
     artifact.write_bytes(content)
-    restate(artifact, sha256=hashlib.sha256(content).hexdigest())
+    change_statement(artifact, sha256=hashlib.sha256(content).hexdigest())
 
 
-def earlier(artifact: Path) -> None:
-    restate(artifact, created="2020-01-01T00:00:00+00:00")
+def backdate(artifact: Path) -> None:
+    change_statement(artifact, created="2020-01-01T00:00:00+00:00")
 
 
-def of_another_name(artifact: Path) -> None:
-    restate(artifact, name="other.onnx")
+def change_name(artifact: Path) -> None:
+    change_statement(artifact, name="other.onnx")
 
 
-def none(artifact: Path) -> None:
+def delete_signature(artifact: Path) -> None:
     signature_path(artifact).unlink()
 
 
-def damaged(artifact: Path) -> None:
+def break_signature(artifact: Path) -> None:
     signature_path(artifact).write_text("{")
 
 
-def later_version(artifact: Path) -> None:
-    restate(artifact, version=3)
+def raise_version(artifact: Path) -> None:
+    change_statement(artifact, version=3)
 
 
-def huge(artifact: Path) -> None:
+def enlarge_signature(artifact: Path) -> None:
     signature_path(artifact).write_bytes(b" " * 2**20)
 
 
 @pytest.mark.parametrize(
-    ("damage", "reason"),
+    ("change", "reason"),
     [
         (flip_a_byte, "changed since"),
-        (of_another_file, "forged or damaged"),
-        (earlier, "forged or damaged"),
-        (of_another_name, "forged or damaged"),
-        (none, "not signed"),
-        (damaged, "not a signature"),
-        (later_version, "version 3"),
-        (huge, "exceeds the limit"),
+        (replace_file, "forged or damaged"),
+        (backdate, "forged or damaged"),
+        (change_name, "forged or damaged"),
+        (delete_signature, "not signed"),
+        (break_signature, "not a signature"),
+        (raise_version, "version 3"),
+        (enlarge_signature, "exceeds the limit"),
     ],
 )
 def test_changed_file_or_signature_is_refused(
-    keys: Path, artifact: Path, damage: Callable[[Path], None], reason: str
+    keys: Path, artifact: Path, change: Callable[[Path], None], reason: str
 ) -> None:
     sign(artifact, keys / "quality.pem")
-    damage(artifact)
+    change(artifact)
     with pytest.raises(BadInput, match=reason):
         verify(artifact, load_signers(keys))
     with pytest.raises(BadInput, match=reason):
@@ -155,30 +155,30 @@ def test_valid_statement_of_another_kind_or_target_is_refused(keys: Path, artifa
     for changes in ({"kind": SignedKind.SIGN_OFF, "target": ""}, {"target": "openvino"}):
         other = Statement(**(statement | changes))
         assert isinstance(key, Ed25519PrivateKey)
-        made = base64.b64encode(key.sign(other.to_bytes())).decode()
-        signature_path(artifact).write_text(json.dumps({"statement": asdict(other), "signature": made}))
+        signature = base64.b64encode(key.sign(other.to_bytes())).decode()
+        signature_path(artifact).write_text(json.dumps({"statement": asdict(other), "signature": signature}))
         with pytest.raises(BadInput, match=r"was signed as: .*; it is used as: artifact onnx"):
             verify(artifact, load_signers(keys))
 
 
 def test_signature_of_version_1_is_refused_with_advice(keys: Path, artifact: Path) -> None:
-    """They cover the file's bytes, but not its name."""
+    """A signature of version 1 covers the file's bytes, but not its name."""
     digest = hashlib.sha256(artifact.read_bytes()).hexdigest()
     signer = load_signers(keys)[0]
     signed = "2026-01-01T00:00:00+00:00"
     key = serialization.load_pem_private_key((keys / "quality.pem").read_bytes(), None)
     assert isinstance(key, Ed25519PrivateKey)
-    made = key.sign(f"inspect-kd artifact v1\n{digest}\n{signed}\n{signer.fingerprint}\n".encode())
-    former = {"sha256": digest, "signed": signed, "key": signer.fingerprint, "schema": 1}
-    signature_path(artifact).write_text(json.dumps(former | {"signature": base64.b64encode(made).decode()}))
+    signature = key.sign(f"inspect-kd artifact v1\n{digest}\n{signed}\n{signer.fingerprint}\n".encode())
+    statement = {"sha256": digest, "signed": signed, "key": signer.fingerprint, "schema": 1}
+    signature_path(artifact).write_text(json.dumps(statement | {"signature": base64.b64encode(signature).decode()}))
     with pytest.raises(BadInput, match=r"version 1.* `inspect-kd sign .*part\.onnx --key KEY`"):
         verify(artifact, load_signers(keys))
 
 
-@pytest.mark.parametrize("what", ["folder", "key"])
-def test_trust_store_writable_by_others_is_refused(keys: Path, what: str) -> None:
+@pytest.mark.parametrize("target", ["folder", "key"])
+def test_trust_store_writable_by_others_is_refused(keys: Path, target: str) -> None:
     assert load_signers(keys)
-    (keys if what == "folder" else keys / "quality.pub").chmod(0o777)
+    (keys if target == "folder" else keys / "quality.pub").chmod(0o777)
     with pytest.raises(EnvironmentFault, match="other users may write there"):
         load_signers(keys)
 
@@ -186,14 +186,14 @@ def test_trust_store_writable_by_others_is_refused(keys: Path, what: str) -> Non
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
     """A trust store below a folder that others may write."""
-    place = tmp_path / "shared" / "own" / "trust"
-    make_keys(place / "quality.pem", None)
+    folder = tmp_path / "shared" / "own" / "trust"
+    make_keys(folder / "quality.pem", None)
     (tmp_path / "shared").chmod(0o777)
-    return place
+    return folder
 
 
 def test_trust_store_below_a_folder_writable_by_others_is_refused(store: Path, tmp_path: Path) -> None:
-    """They could replace the folder between the check and the reading of the keys."""
+    """Other users could replace the folder between the check and the reading of the keys."""
     with pytest.raises(
         EnvironmentFault, match=rf"^{tmp_path}/shared: other users may write .*chmod .*INSPECT_KD_TRUST"
     ):
@@ -257,7 +257,7 @@ def test_signature_with_a_copied_fingerprint_is_refused(keys: Path, artifact: Pa
     make_keys(tmp_path / "thief.pem", None)
     sign(artifact, tmp_path / "thief.pem")
     trusted = load_signers(keys / "quality.pub")
-    restate(artifact, key=trusted[0].fingerprint)
+    change_statement(artifact, key=trusted[0].fingerprint)
     with pytest.raises(BadInput, match="forged"):
         verify(artifact, trusted)
 
@@ -279,7 +279,7 @@ Call = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def call(tmp_path: Path) -> Call:
-    """Runs a command with an own trust store, and a passphrase for new keys."""
+    """A function that runs a command with the test's trust store and a passphrase for new keys."""
     environment = os.environ | {"INSPECT_KD_TRUST": str(tmp_path / "trust"), "INSPECT_KD_PASSPHRASE": "geheim"}
 
     def run_command(*words: object) -> subprocess.CompletedProcess[str]:
@@ -318,10 +318,10 @@ def test_trusted_needs_keys_in_the_trust_store(artifact: Path, image: Path, call
 def test_trusted_accepts_signed_artifacts_only(
     command: str, signed: Path, image: Path, parts: Path, tmp_path: Path, call: Call
 ) -> None:
-    rest = ("--data", parts) if command == "eval" else (image,)
-    assert call(command, signed, *rest, "--trusted").returncode == 0
+    inputs = ("--data", parts) if command == "eval" else (image,)
+    assert call(command, signed, *inputs, "--trusted").returncode == 0
     unsigned = shutil.copy(signed, tmp_path / "unsigned.onnx")
-    refused = call(command, unsigned, *rest, "--trusted")
+    refused = call(command, unsigned, *inputs, "--trusted")
     assert refused.returncode == 3 and "not signed" in refused.stderr
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from inspect_kd.report.charts import curve
+from inspect_kd.report.charts import draw_curve
 from inspect_kd.training.metrics_log import begin_log
 
 OWN = [{"step": 1, "loss": 0.5, "learning_rate": 1e-3}, {"step": 3, "stage": "supervise", "loss": 1, "label": 0.25}]
@@ -33,5 +33,5 @@ def test_resume_drops_lines_that_no_training_wrote(line: dict[str, Any], tmp_pat
 
 
 def test_name_of_a_curve_is_escaped() -> None:
-    drawn = curve([(1, 2), (2, 3)], '"><script>alert(1)</script>')
-    assert "<script" not in drawn and drawn.count("&quot;&gt;&lt;script&gt;") == 2
+    chart = draw_curve([(1, 2), (2, 3)], '"><script>alert(1)</script>')
+    assert "<script" not in chart and chart.count("&quot;&gt;&lt;script&gt;") == 2

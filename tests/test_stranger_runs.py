@@ -34,7 +34,7 @@ RECIPE, CALIBRATION, STUDENT = "recipe.yaml", "calibration.json", "student.safet
 
 
 @pytest.fixture
-def copied(run: Path, tmp_path: Path) -> Path:
+def run_copy(run: Path, tmp_path: Path) -> Path:
     return shutil.copytree(run, tmp_path / "r")
 
 
@@ -67,25 +67,25 @@ def limited(seconds: int = 15, megabytes: int = 2048) -> Iterator[None]:
 # ── export ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_export_opens_no_manifest_that_a_run_names(copied: Path, tmp_path: Path) -> None:
+def test_export_opens_no_manifest_that_a_run_names(run_copy: Path, tmp_path: Path) -> None:
     target = tmp_path / "elsewhere"
     licence = {"name": "MIT", "commercial": True}
     manifest = {"name": "m", "title": "m", "licence": licence, "root": str(target), "source": {"drawn": 1}}
-    (copied / "m.yaml").write_text(json.dumps(manifest))
-    change_manifest(copied, lambda content: content["data"].update(source=str(copied / "m.yaml")))
+    (run_copy / "m.yaml").write_text(json.dumps(manifest))
+    change_manifest(run_copy, lambda content: content["data"].update(source=str(run_copy / "m.yaml")))
     with (
         limited(),
         pytest.raises(UsageError, match=r"is the manifest .*m\.yaml; if you trust that file, name it with --data"),
     ):
-        artifacts.export_run(copied, "onnx", data=None, output=None, progress=NoProgress())
+        artifacts.export_run(run_copy, "onnx", data=None, output=None, progress=NoProgress())
     assert not target.exists()
 
 
 @pytest.mark.parametrize("source", [None, "", "nosuch", "/nowhere/at/all", "/dev/zero"])
-def test_export_without_the_runs_data_set_asks_for_one(source: str | None, copied: Path) -> None:
-    change_manifest(copied, lambda content: content["data"].update(source=source))
+def test_export_without_the_runs_data_set_asks_for_one(source: str | None, run_copy: Path) -> None:
+    change_manifest(run_copy, lambda content: content["data"].update(source=source))
     with pytest.raises(UsageError, match="name one with --data"):
-        artifacts.export_run(copied, "onnx", data=None, output=None, progress=NoProgress())
+        artifacts.export_run(run_copy, "onnx", data=None, output=None, progress=NoProgress())
 
 
 @pytest.mark.parametrize("name", ["onnx/../../victim/good", "../out", "/tmp/out", "", "."])
@@ -100,8 +100,8 @@ def test_deployment_refuses_a_path_as_its_name(name: str, tmp_path: Path) -> Non
 
 
 @contextmanager
-def pipe(path: Path) -> Iterator[None]:
-    """A named pipe that can be opened at once, also by native code that no signal interrupts, and has nothing to read."""
+def open_pipe(path: Path) -> Iterator[None]:
+    """An empty named pipe, held open so that opening it never waits: no signal interrupts waiting native code."""
     os.mkfifo(path)
     handle = os.open(path, os.O_RDWR)
     try:
@@ -111,45 +111,45 @@ def pipe(path: Path) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", [RECIPE, CALIBRATION, STUDENT])
-@pytest.mark.parametrize("files", ["kept", "emptied"])
-def test_run_with_a_pipe_is_refused(name: str, files: str, copied: Path) -> None:
-    (copied / name).unlink()
+@pytest.mark.parametrize("files", ["unchanged", "emptied"])
+def test_run_with_a_pipe_is_refused(name: str, files: str, run_copy: Path) -> None:
+    (run_copy / name).unlink()
     if files == "emptied":
-        change_manifest(copied, lambda content: content.update(files={}))
-    with pipe(copied / name), limited(), pytest.raises(BadInput, match=r"not a regular file|not those of a run"):
-        load_run(copied)
+        change_manifest(run_copy, lambda content: content.update(files={}))
+    with open_pipe(run_copy / name), limited(), pytest.raises(BadInput, match=r"not a regular file|not those of a run"):
+        load_run(run_copy)
 
 
 @pytest.mark.parametrize("files", [{}, {RECIPE: "00"}, {"/proc/self/pagemap": "00"}, {"../run.json": "00"}])
-def test_manifest_must_name_exactly_the_files_of_a_run(files: dict[str, str], copied: Path) -> None:
-    change_manifest(copied, lambda content: content.update(files=files))
+def test_manifest_must_name_exactly_the_files_of_a_run(files: dict[str, str], run_copy: Path) -> None:
+    change_manifest(run_copy, lambda content: content.update(files=files))
     with limited(), pytest.raises(BadInput, match=r"run\.json: files: not those of a run"):
-        load_run(copied)
+        load_run(run_copy)
 
 
 @pytest.mark.parametrize("read", [config.read_yaml, config.read_recipe, read_calibration, weights.read_tensors])
 def test_readers_refuse_pipes_and_devices(read: Callable[[Path], object], tmp_path: Path) -> None:
     (tmp_path / "zero").symlink_to("/dev/zero")
-    with pipe(tmp_path / "pipe"):
+    with open_pipe(tmp_path / "pipe"):
         for name in ("pipe", "zero"):
             with limited(), pytest.raises(InspectKDError, match="not a regular file"):
                 read(tmp_path / name)
 
 
-def test_recipe_of_an_enormous_student_is_refused(copied: Path) -> None:
-    recipe = copied / RECIPE
+def test_recipe_of_an_enormous_student_is_refused(run_copy: Path) -> None:
+    recipe = run_copy / RECIPE
     content = json.loads(json.dumps(config.read_yaml(recipe)))
     content["student"]["dims"] = [60_000, 60_000, 60_000]
     recipe.write_text(json.dumps(content))
-    change_manifest(copied, lambda manifest: manifest["files"].update({RECIPE: weights.sha256(recipe)}))
+    change_manifest(run_copy, lambda manifest: manifest["files"].update({RECIPE: weights.sha256(recipe)}))
     with limited(), pytest.raises(BadInput, match=r"recipe\.yaml: builds more than .* weights"):
-        load_run(copied)
+        load_run(run_copy)
 
 
-def test_manifest_of_many_megabytes_is_refused(copied: Path) -> None:
-    change_manifest(copied, lambda content: content.update(more="x" * 8_000_000))
+def test_manifest_of_many_megabytes_is_refused(run_copy: Path) -> None:
+    change_manifest(run_copy, lambda content: content.update(more="x" * 8_000_000))
     with pytest.raises(BadInput, match=r"exceeds the limit of"):
-        read_manifest(copied / "run.json")
+        read_manifest(run_copy / "run.json")
 
 
 # ── resume ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -168,7 +168,7 @@ def resumable(run: Path, parts: Path, tmp_path: Path) -> Resumable:
     recipe = finished.recipe
     job = make_job(recipe, open_for_recipe(str(parts), recipe), folder)
     trained = checkpoint.trained_state(finished.model)
-    tensors = {f"{part}/{key}": value for part in ("student", "best") for key, value in trained.items()}
+    tensors = {f"{prefix}/{key}": value for prefix in ("student", "best") for key, value in trained.items()}
     state = checkpoint.TrainingState(
         step=recipe.fit.steps,
         best_step=recipe.fit.steps,
@@ -187,20 +187,20 @@ def resume(job: Job, tensors: Tensors, state: State) -> None:
         pipeline.train(job, resume=True)
 
 
-def drop(part: str) -> Callable[[Tensors, State], object]:
+def drop(prefix: str) -> Callable[[Tensors, State], object]:
     def edit(tensors: Tensors, state: State) -> None:
-        for key in [key for key in tensors if key.startswith(part)]:
+        for key in [key for key in tensors if key.startswith(prefix)]:
             del tensors[key]
 
     return edit
 
 
-def replace_first(part: str, value: torch.Tensor) -> Callable[[Tensors, State], object]:
-    return lambda tensors, state: tensors.update({next(key for key in tensors if key.startswith(part)): value})
+def replace_first(prefix: str, value: torch.Tensor) -> Callable[[Tensors, State], object]:
+    return lambda tensors, state: tensors.update({next(key for key in tensors if key.startswith(prefix)): value})
 
 
-def moments(**values: torch.Tensor) -> Callable[[Tensors, State], object]:
-    """Give the optimizer a state of its first parameter, with one step left to train."""
+def set_optimizer_state(**values: torch.Tensor) -> Callable[[Tensors, State], object]:
+    """Give the optimizer this state for its first parameter, and leave one step to train."""
 
     def edit(tensors: Tensors, state: State) -> None:
         state["step"] -= 1
@@ -210,31 +210,31 @@ def moments(**values: torch.Tensor) -> Callable[[Tensors, State], object]:
 
 
 ONE = torch.ones(1)
-DAMAGES: dict[str, Callable[[Tensors, State], object]] = {
+EDITS: dict[str, Callable[[Tensors, State], object]] = {
     "no weights at all": lambda tensors, state: (drop("")(tensors, state), tensors.update(other=ONE)),
     "no best weights": drop("best/"),
     "one weight missing": drop("student/neck"),
     "best weights of another shape": replace_first("best/", torch.zeros(7, 7)),
     "weights of the frozen encoder": lambda tensors, state: tensors.update({"best/encoder.mean": ONE}),
-    "optimizer without its step": moments(exp_avg=ONE, exp_avg_sq=ONE),
-    "optimizer of other shapes": moments(
+    "optimizer state without its step": set_optimizer_state(exp_avg=ONE, exp_avg_sq=ONE),
+    "optimizer state of other shapes": set_optimizer_state(
         step=torch.tensor(3.0), exp_avg=torch.zeros(7, 7), exp_avg_sq=torch.zeros(7, 7)
     ),
-    "optimizer of no parameter": lambda tensors, state: tensors.update({"optimizer/99999/step": ONE}),
-    "optimizer of unreadable keys": lambda tensors, state: tensors.update({"optimizer/x": ONE}),
+    "optimizer state of an unknown parameter": lambda tensors, state: tensors.update({"optimizer/99999/step": ONE}),
+    "optimizer state under an unreadable key": lambda tensors, state: tensors.update({"optimizer/x": ONE}),
     "negative step": lambda tensors, state: state.update(step=-3),
     "negative patience": lambda tensors, state: state.update(stale=-(2**40)),
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_resume_refuses_a_checkpoint_that_does_not_fit(damage: str, resumable: Resumable) -> None:
+@pytest.mark.parametrize("edit", EDITS)
+def test_resume_refuses_a_checkpoint_that_does_not_fit(edit: str, resumable: Resumable) -> None:
     job, tensors, state = resumable
-    DAMAGES[damage](tensors, state)
+    EDITS[edit](tensors, state)
     with pytest.raises(BadInput, match=r"checkpoint\.safetensors: ") as refused:
         resume(job, tensors, state)
     assert "\n" not in str(refused.value)
-    assert not job.folder.complete
+    assert not job.folder.is_complete
 
 
 def plant_text(text: str) -> Callable[[Path], object]:
@@ -250,13 +250,11 @@ def test_resume_refuses_an_unreadable_environment_before_training(
     plant(job.folder.environment)
     with pytest.raises(BadInput, match=r"env\.json: "):
         resume(job, tensors, state)
-    assert not job.folder.complete and not job.folder.calibration.exists()
+    assert not job.folder.is_complete and not job.folder.calibration.exists()
 
 
-def test_resume_refuses_another_recipe_before_other_weights(
-    resumable: Resumable,
-) -> None:
-    """Its weights differ as well; the recipe is the complaint that helps."""
+def test_resume_refuses_another_recipe_before_other_weights(resumable: Resumable) -> None:
+    """The weights differ as well, but the recipe is the reason that helps."""
     job, tensors, state = resumable
     state["recipe"] = "another"
     drop("student/")(tensors, state)

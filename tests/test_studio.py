@@ -29,7 +29,7 @@ from inspect_kd.apps.studio.inspect.gallery_state import PAGE_SIZE
 from inspect_kd.apps.studio.inspect.histogram import histogram, slider_range
 from inspect_kd.apps.studio.inspect.marks import MarkContext, MarkStore
 from inspect_kd.apps.studio.inspect.parts import Part, inspect_part
-from inspect_kd.apps.studio.inspect.what_if import held_out_scores, ordered, what_if
+from inspect_kd.apps.studio.inspect.what_if import held_out_scores, ordered_thresholds, what_if
 from inspect_kd.apps.studio.session import RefusedFile, Session, display_name
 from inspect_kd.apps.studio.sessions import Sessions
 from inspect_kd.apps.studio.settings import Settings
@@ -77,26 +77,28 @@ def address(path: Path) -> str:
 def test_session_decides_like_the_inspector(session: Session, run: Path, parts: Path) -> None:
     inspector = Inspector(run / "r.onnx")
     for part, path in zip(session.all_parts(), images(parts), strict=True):
-        theirs, ours = inspector(path), session.inspection(part)
-        assert ours.score == theirs.score and ours.regions == theirs.regions and ours.decision is theirs.decision
-        assert np.array_equal(ours.heatmap, theirs.heatmap)
+        expected, shown = inspector(path), session.inspection(part)
+        assert (shown.score, shown.regions, shown.decision) == (expected.score, expected.regions, expected.decision)
+        assert np.array_equal(shown.heatmap, expected.heatmap)
 
 
 def test_moved_threshold_runs_no_model_and_decides_like_the_inspector(
     session: Session, run: Path, parts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def forbidden(*_: object) -> None:
+    def fail_on_call(*_: object) -> None:
         raise AssertionError("the model ran")
 
-    middle = float(np.median([part.score for part in session.all_parts()]))
-    monkeypatch.setattr(session.inspector, "predict_batch", forbidden)
-    session.set_thresholds(middle * 0.8, middle)
-    moved = Inspector(run / "r.onnx", thresholds=Thresholds(reinspect=middle * 0.8, reject=middle))
-    answers = [moved(path) for path in images(parts)]
-    assert [session.inspection(part).regions for part in session.all_parts()] == [answer.regions for answer in answers]
-    counted = session.what_if().inspected
-    assert counted == {d: sum(answer.decision is d for answer in answers) for d in Decision}
-    assert counted[Decision.NG] > 0 and counted[Decision.NG] < len(answers)
+    median = float(np.median([part.score for part in session.all_parts()]))
+    monkeypatch.setattr(session.inspector, "predict_batch", fail_on_call)
+    session.set_thresholds(median * 0.8, median)
+    inspector = Inspector(run / "r.onnx", thresholds=Thresholds(reinspect=median * 0.8, reject=median))
+    inspections = [inspector(path) for path in images(parts)]
+    assert [session.inspection(part).regions for part in session.all_parts()] == [
+        inspection.regions for inspection in inspections
+    ]
+    counts = session.what_if().inspected
+    assert counts == {d: sum(inspection.decision is d for inspection in inspections) for d in Decision}
+    assert counts[Decision.NG] > 0 and counts[Decision.NG] < len(inspections)
 
 
 def test_two_hundred_parts_are_rendered_within_a_third_of_a_second(session: Session) -> None:
@@ -105,32 +107,32 @@ def test_two_hundred_parts_are_rendered_within_a_third_of_a_second(session: Sess
     for number in range(1000, 1200 - len(first)):
         session.parts[number] = replace(first[number % len(first)], number=number, score=0.01 * (number - 1000))
     assert len(session.parts) == 200
-    took = []
-    for limit in (0.5, 0.9, 1.3):
-        began = time.perf_counter()
-        session.set_thresholds(limit * 0.7, limit)
+    durations = []
+    for threshold in (0.5, 0.9, 1.3):
+        start = time.perf_counter()
+        session.set_thresholds(threshold * 0.7, threshold)
         part = session.gallery.selected_part()
         assert part is not None
         page = viewer.viewer(part, session.inspection(part), address) + gallery.gallery(session, address)
         page += gallery.scores_panel(session)
-        took.append(time.perf_counter() - began)
-        ng = sum(part.score > limit for part in session.parts.values())
+        durations.append(time.perf_counter() - start)
+        ng = sum(part.score > threshold for part in session.parts.values())
         assert f'data-filter="NG" aria-pressed="false">✕ NG <b>{ng}</b>' in page
-    # The fastest of three: a busy machine is no slow program.
-    assert min(took) < 0.3
+    # The fastest of three, because the machine may be busy.
+    assert min(durations) < 0.3
 
 
 def test_promise_at_default_thresholds_equals_the_calibration(session: Session) -> None:
-    """At the artifact's own thresholds the bound is the one that the artifact states, where n suffices for it."""
+    """The bound that is recomputed at the artifact's own thresholds is the one on its card."""
     calibration = session.inspector.card.calibration
     limits = calibration.limits["*"]
-    answer = what_if([], held_out_scores(calibration, None), limits.thresholds, limits.thresholds)
-    assert answer.reinspect_promise == pytest.approx(limits.reinspect_promise)
-    assert answer.reject_promise <= limits.reject_promise + 1e-9
+    result = what_if([], held_out_scores(calibration, None), limits.thresholds, limits.thresholds)
+    assert result.reinspect_promise == pytest.approx(limits.reinspect_promise)
+    assert result.reject_promise <= limits.reject_promise + 1e-9
     n = len(held_out_scores(calibration, None))
-    assert n == limits.n and sum(answer.held_out.values()) == n
-    nothing = what_if([], held_out_scores(calibration, None), ordered(0, 0), limits.thresholds)
-    assert nothing.reject_promise == nothing.reinspect_promise == 1.0
+    assert n == limits.n and sum(result.held_out.values()) == n
+    all_rejected = what_if([], held_out_scores(calibration, None), ordered_thresholds(0, 0), limits.thresholds)
+    assert all_rejected.reject_promise == all_rejected.reinspect_promise == 1.0
 
 
 def test_sliders_cannot_cross_and_snap_to_the_default_thresholds(session: Session) -> None:
@@ -154,14 +156,14 @@ def test_category_has_its_own_thresholds_and_held_out_parts(session: Session) ->
 
 def test_scores_panel_shows_the_change_from_the_default_thresholds(session: Session) -> None:
     session.set_thresholds(0.0, 0.0)
-    shown = gallery.scores_panel(session)
+    panel = gallery.scores_panel(session)
     ng = sum(session.default_thresholds.decide(part.score) is Decision.NG for part in session.all_parts())
-    assert f'<b>{len(session.parts)}</b> <small class="change">{len(session.parts) - ng:+d}</small>' in shown
+    assert f'<b>{len(session.parts)}</b> <small class="change">{len(session.parts) - ng:+d}</small>' in panel
 
 
 def test_nan_score_is_ng() -> None:
-    counted = what_if([float("nan")], [], ordered(0.5, 1.0), ordered(0.5, 1.0))
-    assert counted.inspected[Decision.OK] == 0 and counted.inspected[Decision.NG] == 1
+    counts = what_if([float("nan")], [], ordered_thresholds(0.5, 1.0), ordered_thresholds(0.5, 1.0))
+    assert counts.inspected[Decision.OK] == 0 and counts.inspected[Decision.NG] == 1
 
 
 # Bad input
@@ -180,13 +182,13 @@ def test_bad_file_is_refused_in_one_line_and_the_batch_continues(
 ) -> None:
     sessions.settings = replace(sessions.settings, max_upload_mb=1)
     session = sessions.get("me")
-    good = images(parts)[0]
-    answers = [session.add(data, n) for data, n in ((content, name), (good.read_bytes(), good.name))]
+    image = images(parts)[0]
+    answers = [session.add(data, n) for data, n in ((content, name), (image.read_bytes(), image.name))]
     assert isinstance(answers[0], RefusedFile) and answers[0].name == name and reason in answers[0].reason
     assert name not in answers[0].reason and "\n" not in answers[0].reason
     assert isinstance(answers[1], Part) and len(session.parts) == 1
     assert reason in gallery.gallery(session, address)
-    assert any(row.get("error") and row["decision"] == "NG" for row in exports.rows(session))
+    assert any(row.get("error") and row["decision"] == "NG" for row in exports.export_rows(session))
 
 
 def test_truncated_image_is_refused(session: Session, parts: Path) -> None:
@@ -249,12 +251,12 @@ def test_served_folder_contains_previews_only(session: Session) -> None:
     assert not [part for part in session.all_parts() if part.original.is_relative_to(session.folders.served)]
     from PIL import Image
 
-    session.add(_large(), "large.png")
+    session.add(large_png(), "large.png")
     with Image.open(session.all_parts()[-1].preview) as preview:
         assert max(preview.size) == 1024
 
 
-def _large() -> bytes:
+def large_png() -> bytes:
     import cv2
 
     _, packed = cv2.imencode(".png", np.full((1500, 900, 3), 90, np.uint8))
@@ -267,11 +269,11 @@ def _large() -> bytes:
 def test_gallery_filters_sorts_and_steps(session: Session) -> None:
     scores = [part.score for part in session.gallery.filtered_parts()]
     assert scores == sorted(scores, reverse=True)
-    middle = scores[len(scores) // 2]
-    session.set_thresholds(middle, middle)
+    median = scores[len(scores) // 2]
+    session.set_thresholds(median, median)
     session.gallery.set_filter("NG")
     assert 0 < len(session.gallery.filtered_parts()) < len(scores) and all(
-        part.score > middle for part in session.gallery.filtered_parts()
+        part.score > median for part in session.gallery.filtered_parts()
     )
     session.gallery.set_order("best")
     assert [part.score for part in session.gallery.filtered_parts()] == sorted(
@@ -309,31 +311,31 @@ def test_gallery_shows_many_parts_in_pages(session: Session) -> None:
 def test_regions_have_the_same_numbers_in_table_and_picture(session: Session) -> None:
     part = max(session.all_parts(), key=lambda part: part.score)
     session.set_thresholds(0.3, 0.6)
-    answer = session.inspection(part)
-    assert answer.regions
-    drawn = viewer.viewer(part, answer, address)
-    numbers = re.findall(r"text-anchor=\"middle\">(\d+)</text>", drawn)
-    assert numbers == [str(n) for n in range(1, len(answer.regions) + 1)]
-    table = viewer.regions_table(answer)
+    inspection = session.inspection(part)
+    assert inspection.regions
+    picture = viewer.viewer(part, inspection, address)
+    numbers = re.findall(r"text-anchor=\"middle\">(\d+)</text>", picture)
+    assert numbers == [str(n) for n in range(1, len(inspection.regions) + 1)]
+    table = viewer.regions_table(inspection)
     assert re.findall(r"class=\"no\">(\d+)<", table) == numbers
-    assert f"{answer.regions[0].peak:.2f}" in table
+    assert f"{inspection.regions[0].peak:.2f}" in table
     # In words, with the thresholds, not by colour alone.
-    assert f"</i>{answer.decision}</span>" in drawn and "RE-INSPECT above 0.300 · NG above 0.600" in drawn
+    assert f"</i>{inspection.decision}</span>" in picture and "RE-INSPECT above 0.300 · NG above 0.600" in picture
 
 
 def test_outlines_change_with_the_threshold(session: Session) -> None:
     part = max(session.all_parts(), key=lambda part: part.score)
-    paths = []
-    for limit in (0.3, 0.8):
-        session.set_thresholds(limit, 1.0)
-        paths.append(
+    outlines = []
+    for threshold in (0.3, 0.8):
+        session.set_thresholds(threshold, 1.0)
+        outlines.append(
             re.findall(r'class="contour" d="([^"]*)"', viewer.viewer(part, session.inspection(part), address))[0]
         )
-    assert paths[0] and paths[1] and paths[0] != paths[1]
+    assert outlines[0] and outlines[1] and outlines[0] != outlines[1]
 
 
 @pytest.mark.parametrize("interrupt", ["cancel", "clear"])
-def test_part_in_work_when_stopped_or_cleared_is_dropped(
+def test_part_whose_inspection_is_interrupted_is_dropped(
     session: Session, parts: Path, monkeypatch: pytest.MonkeyPatch, interrupt: str
 ) -> None:
     def inspect_and_interrupt(*arguments: Any, **options: Any) -> Part:
@@ -344,7 +346,7 @@ def test_part_in_work_when_stopped_or_cleared_is_dropped(
     kept = {} if interrupt == "clear" else dict(session.parts)
     monkeypatch.setattr(session_module, "inspect_part", inspect_and_interrupt)
     assert isinstance(session.add(images(parts)[0].read_bytes(), "late.png"), RefusedFile)
-    assert session.parts == kept and session.refused == []
+    assert session.parts == kept and session.refused_files == []
     assert len(list(session.folders.private.iterdir())) == 2 * len(kept)
 
 
@@ -352,17 +354,17 @@ def test_heat_layer_is_transparent_below_half_the_threshold(session: Session) ->
     import cv2
 
     part = session.all_parts()[0]
-    layer, heat = cv2.imread(str(part.layer), cv2.IMREAD_UNCHANGED), part.heatmap()
+    layer, heat = cv2.imread(str(part.heat_layer), cv2.IMREAD_UNCHANGED), part.heatmap()
     assert layer.shape == (*heat.shape, 4)
     assert (layer[heat < 0.5][:, 3] == 0).all() and (layer[heat > 1.5][:, 3] == 255).all()
 
 
 def test_histogram_counts_all_parts_and_shows_both_thresholds() -> None:
-    limits = Thresholds(reinspect=0.5, reject=1.0)
-    chart = histogram([0.1, 0.7, 1.5, 99.0], [0.2, 0.3], limits, slider_range(limits))
+    thresholds = Thresholds(reinspect=0.5, reject=1.0)
+    chart = histogram([0.1, 0.7, 1.5, 99.0], [0.2, 0.3], thresholds, slider_range(thresholds))
     assert [chart.count(f'class="{kind}"') for kind in ("ok", "re", "ng", "cal")] == [1, 1, 2, 2]
     assert ">0.50<" in chart and ">1.00<" in chart and "4 inspected parts" in chart
-    assert histogram([], [], limits, 2.0).count("<rect") == 2
+    assert histogram([], [], thresholds, 2.0).count("<rect") == 2
     assert slider_range(Thresholds(reinspect=1, reject=3.0)) == 6.0
 
 
@@ -386,25 +388,25 @@ def test_exports_contain_the_same_records(session: Session) -> None:
         exports.export(session, "exe")
 
 
-def test_marks_are_stored_as_training_reads_them(session: Session, tmp_path: Path) -> None:
+def test_marks_are_stored_in_a_layout_for_training(session: Session, tmp_path: Path) -> None:
     marks = MarkStore(tmp_path / "store")
     context = MarkContext(artifact="r", sha256="a", category="board", thresholds=session.thresholds, by="Ada")
-    good, bad, changed = session.all_parts()[:3]
-    assert marks.put(good, Decision.OK, context).read_bytes() == good.original.read_bytes()
-    marks.put(bad, Decision.NG, context)
-    marks.put(changed, Decision.OK, context)
-    marks.put(changed, Decision.NG, context)
-    marks.put(changed, Decision.NG, context)
+    ok_part, ng_part, changed_part = session.all_parts()[:3]
+    assert marks.put(ok_part, Decision.OK, context).read_bytes() == ok_part.original.read_bytes()
+    marks.put(ng_part, Decision.NG, context)
+    marks.put(changed_part, Decision.OK, context)
+    marks.put(changed_part, Decision.NG, context)
+    marks.put(changed_part, Decision.NG, context)
     samples = list_samples(tmp_path / "store" / "marked" / "board")
     assert sorted(sample.kind for sample in samples) == ["defect", "defect", "good"]
     assert {sample.category for sample in samples} == {"board"}
-    marks.take_back(bad, context)
-    assert bad.mark is None and len(list_samples(tmp_path / "store" / "marked" / "board")) == 2
+    marks.take_back(ng_part, context)
+    assert ng_part.mark is None and len(list_samples(tmp_path / "store" / "marked" / "board")) == 2
     lines = [json.loads(line) for line in (tmp_path / "store" / "marks.jsonl").read_text().splitlines()]
     assert [line["verdict"] for line in lines] == ["OK", "NG", "OK", "NG", "NG", None]
-    assert lines[0]["by"] == "Ada" and lines[0]["decision"] == str(session.thresholds.decide(good.score))
+    assert lines[0]["by"] == "Ada" and lines[0]["decision"] == str(session.thresholds.decide(ok_part.score))
     with pytest.raises(BadInput, match="OK or NG"):
-        marks.put(good, Decision.REINSPECT, context)
+        marks.put(ok_part, Decision.REINSPECT, context)
 
 
 def test_file_name_in_csv_is_no_formula_for_any_separator(session: Session) -> None:
@@ -438,7 +440,7 @@ def test_failed_journal_write_keeps_the_earlier_mark(session: Session, tmp_path:
     context = MarkContext(artifact="r", sha256="a", category="board", thresholds=session.thresholds)
     before = marks.put(part, Decision.OK, context)
     (tmp_path / "store" / "marks.jsonl").unlink()
-    (tmp_path / "store" / "marks.jsonl").mkdir()  # as if no line could be written any more
+    (tmp_path / "store" / "marks.jsonl").mkdir()  # so that no line can be written
     for change in (lambda: marks.put(part, Decision.NG, context), lambda: marks.take_back(part, context)):
         with pytest.raises((OSError, EnvironmentFault)):
             change()
@@ -457,7 +459,7 @@ def test_artifact_name_that_is_not_utf8_is_recorded_as_json(session: Session, tm
     assert json.loads((tmp_path / "store" / "marks.jsonl").read_bytes())["artifact"] == name
 
 
-def test_mark_stays_in_its_folder_and_is_no_mask(session: Session, tmp_path: Path) -> None:
+def test_marked_image_stays_in_its_folder_and_is_not_read_as_a_mask(session: Session, tmp_path: Path) -> None:
     marks = MarkStore(tmp_path / "store")
     context = MarkContext(artifact="../../x", sha256="a", category=None, thresholds=session.thresholds)
     part = replace(session.all_parts()[0], name="../../a_mask.png")
@@ -486,12 +488,12 @@ def test_comparison_shows_parts_with_different_decisions(session: Session) -> No
     assert list(session.comparison.run("second")) == list(range(1, len(session.parts) + 1))
     pairs = session.comparison.decisions()
     # The second artifact is a copy of the first.
-    assert len(pairs) == len(session.parts) and all(ours is theirs for _, ours, theirs in pairs)
+    assert len(pairs) == len(session.parts) and all(first is second for _, first, second in pairs)
     assert "They agree on every part." in compare.comparison(session, address)
     session.set_thresholds(0.0, 0.0)
-    apart = [part for part, ours, theirs in session.comparison.decisions() if ours is not theirs]
+    different = [part for part, first, second in session.comparison.decisions() if first is not second]
     shown = compare.comparison(session, address)
-    assert apart and shown.count("data-part=") == len(apart)
+    assert different and shown.count("data-part=") == len(different)
     assert compare.side_by_side(session, address).count('class="stage"') == 2
     list(session.change_artifact("second", None))
     assert not session.comparison.predictions and "Choose a second artifact" in compare.comparison(session, address)
@@ -500,15 +502,15 @@ def test_comparison_shows_parts_with_different_decisions(session: Session) -> No
 def test_change_of_artifact_inspects_again_and_keeps_marks(session: Session) -> None:
     part = session.all_parts()[0]
     part.mark = Decision.OK
-    before = {part.number: (part.score, part.layer) for part in session.all_parts()}
+    before = {part.number: (part.score, part.heat_layer) for part in session.all_parts()}
     assert len(list(session.change_artifact("second", None))) == len(before)
-    after = {part.number: (part.score, part.layer) for part in session.all_parts()}
+    after = {part.number: (part.score, part.heat_layer) for part in session.all_parts()}
     assert {n: s for n, (s, _) in after.items()} == {n: s for n, (s, _) in before.items()}
     assert not {layer for _, layer in before.values()} & {layer for _, layer in after.values()}
     assert not any(layer.exists() for _, layer in before.values()) and session.parts[part.number].mark is Decision.OK
 
 
-def test_a_change_of_artifact_is_made_as_a_whole_or_not_at_all(session: Session) -> None:
+def test_change_of_artifact_is_completed_or_undone(session: Session) -> None:
     before, artifact = session.all_parts(), session.artifact
     files = sorted(session.folders.served.iterdir()), sorted(session.folders.private.iterdir())
     session.set_thresholds(0.25, 0.5)
@@ -542,17 +544,17 @@ def test_mark_made_during_a_change_of_artifact_is_kept(session: Session) -> None
 def test_part_inspected_by_the_former_artifact_is_refused(
     session: Session, parts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The artifact changes while a part is decoded: its score must not be shown with the other's thresholds."""
+    """The artifact changes while a part is decoded: its score must not be compared with the new thresholds."""
     from inspect_kd.apps.studio.inspect import parts as module
 
     decode, count = module.decode_image, len(session.parts)
 
-    def meanwhile(*given: object, **more: object) -> object:
+    def change_artifact_and_decode(*given: object, **more: object) -> object:
         monkeypatch.setattr(module, "decode_image", decode)
         list(session.change_artifact("second", None))
         return decode(*given, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(module, "decode_image", meanwhile)
+    monkeypatch.setattr(module, "decode_image", change_artifact_and_decode)
     answer = session.add(images(parts)[0].read_bytes(), "late.png")
     assert isinstance(answer, RefusedFile) and "send it again" in answer.reason and len(session.parts) == count
 
@@ -567,10 +569,10 @@ def test_library_opens_names_and_no_paths(settings: Settings, run: Path) -> None
 
 
 def test_artifacts_of_the_same_name_get_different_names(tmp_path: Path) -> None:
-    named = ArtifactLibrary(
+    library = ArtifactLibrary(
         [tmp_path / "a" / "part.onnx", tmp_path / "b" / "part.onnx", tmp_path / "c" / "b" / "part.onnx"]
     )
-    assert named.names == ["part", "part (b)", "part (b) 2"]
+    assert library.names == ["part", "part (b)", "part (b) 2"]
 
 
 def test_artifacts_of_runs_are_found_newest_first(run: Path, tmp_path: Path) -> None:
@@ -587,7 +589,7 @@ def test_artifacts_of_runs_are_found_newest_first(run: Path, tmp_path: Path) -> 
 
 def test_parts_of_the_demo_are_offered_as_examples(parts: Path) -> None:
     found = find_examples(parts.parent / "parts" / "parts.onnx")
-    assert found == parts and len(example_images(parts, each=1)) == len(list(parts.glob("*/test/*")))
+    assert found == parts and len(example_images(parts, per_kind=1)) == len(list(parts.glob("*/test/*")))
 
 
 def test_card_shows_categories_licences_versions_and_digest(session: Session, settings: Settings) -> None:

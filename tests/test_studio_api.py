@@ -43,14 +43,14 @@ def server(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serv
 
 @pytest.fixture
 def client(server: Server) -> Any:
-    """A session of its own."""
+    """A client with a new session."""
     need("gradio_client", True)
     from gradio_client import Client
 
     return Client(server.address, verbose=False)
 
 
-def sent(*paths: Path) -> list[Any]:
+def file_arguments(*paths: Path) -> list[Any]:
     from gradio_client import handle_file
 
     return [handle_file(path) for path in paths]
@@ -61,7 +61,7 @@ def images(parts: Path) -> list[Path]:
 
 
 def inspect(client: Any, *paths: Path) -> list[dict[str, Any]]:
-    answers = client.predict(sent(*paths), "", "", api_name="/inspect")
+    answers = client.predict(file_arguments(*paths), "", "", api_name="/inspect")
     assert isinstance(answers, list)
     return answers
 
@@ -72,7 +72,7 @@ def test_endpoints_are_named_and_documented(client: Any) -> None:
     assert all(len(endpoint["description"]) > 20 for endpoint in api["named_endpoints"].values())
 
 
-def test_no_train_leaves_the_training_endpoints_out(run: Path, tmp_path: Path) -> None:
+def test_option_no_train_removes_the_training_endpoints(run: Path, tmp_path: Path) -> None:
     with studio(run, "--no-train", folder=tmp_path) as server:
         from gradio_client import Client
 
@@ -87,32 +87,38 @@ def test_session_from_inspection_to_export(client: Any, server: Server, run: Pat
     text.write_text("no image")
     answers = inspect(client, *images(parts)[:3], text, *images(parts)[3:])
     inspector = Inspector(run / "r.onnx")
-    good = [answer for answer in answers if "error" not in answer]
-    assert [round(inspector(path).score, 6) for path in images(parts)] == [answer["score"] for answer in good]
+    inspected = [answer for answer in answers if "error" not in answer]
+    assert [round(inspector(path).score, 6) for path in images(parts)] == [answer["score"] for answer in inspected]
     assert len(answers) == 7 and answers[3]["decision"] == "NG" and "not a readable image" in answers[3]["error"]
 
-    scores = sorted(answer["score"] for answer in good)
-    limit = (scores[2] + scores[3]) / 2
-    decided = client.predict(limit, limit, api_name="/decide")
-    assert decided["shown"] == {"OK": 3, "RE-INSPECT": 0, "NG": 3}
-    assert {decided["decisions"][str(a["part"])] for a in good if a["score"] > limit} == {"NG"}
+    scores = sorted(answer["score"] for answer in inspected)
+    threshold = (scores[2] + scores[3]) / 2
+    result = client.predict(threshold, threshold, api_name="/decide")
+    assert result["shown"] == {"OK": 3, "RE-INSPECT": 0, "NG": 3}
+    assert {result["decisions"][str(a["part"])] for a in inspected if a["score"] > threshold} == {"NG"}
     rows = client.predict(api_name="/parts")
     assert [row["score"] for row in rows if "score" in row] == scores[::-1] and rows[0]["regions"]
 
-    saved = client.predict("Ada", limit, limit, api_name="/save_calibration")
+    saved = client.predict("Ada", threshold, threshold, api_name="/save_calibration")
     signed = read_sign_off(server.store / "calibrations" / saved["file"])
-    assert signed.by == "Ada" and signed.thresholds.reject == limit and signed.sha256 == inspector.digest
+    assert signed.by == "Ada" and signed.thresholds.reject == threshold and signed.sha256 == inspector.digest
 
-    calls = [client.predict(good[i]["part"], verdict, "Ada", api_name="/mark") for i, verdict in ((0, "OK"), (1, "NG"))]
-    assert [call["wrong_call"] for call in calls] == [good[0]["score"] > limit, good[1]["score"] <= limit]
+    calls = [
+        client.predict(inspected[i]["part"], decision, "Ada", api_name="/mark")
+        for i, decision in ((0, "OK"), (1, "NG"))
+    ]
+    assert [call["wrong_call"] for call in calls] == [
+        inspected[0]["score"] > threshold,
+        inspected[1]["score"] <= threshold,
+    ]
     assert {sample.kind for sample in list_samples(server.store / "marked" / "r")} == {"good", "defect"}
 
-    for form in ("csv", "json", "html"):
-        content = Path(client.predict(form, api_name="/export")).read_text()
+    for file_type in ("csv", "json", "html"):
+        content = Path(client.predict(file_type, api_name="/export")).read_text()
         assert "notes.txt" in content
-        if form == "csv":
+        if file_type == "csv":
             assert len(list(csv.DictReader(content.splitlines()))) == 7
-        if form == "json":
+        if file_type == "json":
             assert len(json.loads(content)["parts"]) == 7
     assert client.predict(api_name="/clear") == 6 and client.predict(api_name="/parts") == []
 
@@ -175,7 +181,7 @@ def test_upload_that_is_too_large_is_refused(client: Any, server: Server, tmp_pa
     large.write_bytes(b"\x89PNG" + bytes(2 * 2**20))
     with pytest.raises(Exception, match="maximum"):
         inspect(client, large)
-    # The client itself checked that; without such a client, the server refuses two hundred megabytes.
+    # The client refused it. Without that check, the server refuses 200 MB.
     before = b"--x\r\nContent-Disposition: form-data; name=files; filename=large.png\r\n\r\n"
     after, megabytes = b"\r\n--x--\r\n", 200
     host = server.address.removeprefix("http://")
@@ -205,10 +211,10 @@ def test_login_protects_everything_and_exit_removes_all_files(run: Path, parts: 
         client = Client(server.address, auth=("ada", "secret"), verbose=False)
         answer = inspect(client, images(parts)[0])[0]
         client.predict(answer["part"], "NG", "somebody else", api_name="/mark")
-        # The name of the login is used, not the given one.
+        # The login's name is recorded, not the given one.
         assert json.loads((server.store / "marks.jsonl").read_text())["by"] == "ada"
-        kept = list(server.temporary.glob("inspect-kd-studio-*/*/*"))
-        assert kept
+        uploaded = list(server.temporary.glob("inspect-kd-studio-*/*/*"))
+        assert uploaded
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(30) == 0
         assert not list(server.temporary.glob("inspect-kd-*")), "temporary files stayed behind"

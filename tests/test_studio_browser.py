@@ -46,16 +46,16 @@ def page(browser: Any, server: Server) -> Iterator[Any]:
     )
     page = context.new_page()
     page.set_default_timeout(30_000)
-    asked: list[str] = []
-    faults: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
-    page.on("pageerror", lambda error: faults.append(str(error)))
+    urls: list[str] = []
+    errors: list[str] = []
+    page.on("request", lambda request: urls.append(request.url))
+    page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(f"{server.address}/?__theme=light")
     page.wait_for_selector("#viewer .empty")
     yield page
     context.close()
-    assert not [url for url in asked if not url.startswith((server.address, "data:", "blob:"))]
-    assert faults == []
+    assert not [url for url in urls if not url.startswith((server.address, "data:", "blob:"))]
+    assert errors == []
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def images(run: Path, parts: Path) -> list[Path]:
     return artifact_and_images(run, parts)[1]
 
 
-def bring(page: Any, *paths: Path, expect: int | None = None) -> None:
+def upload(page: Any, *paths: Path, expect: int | None = None) -> None:
     page.set_input_files("#drop input[type=file]", [str(path) for path in paths])
     wait_for(lambda: count(page, "all") == (len(paths) if expect is None else expect))
     page.wait_for_selector("#progress .progress", state="hidden")
@@ -74,14 +74,14 @@ def count(page: Any, name: str) -> int:
     return int(chip.inner_text()) if chip.count() else 0
 
 
-def wait_for(true: Callable[[], bool], seconds: float = 90.0) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 90.0) -> None:
     end = time.monotonic() + seconds
-    while not true():
+    while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.05)
 
 
-def move(page: Any, slider: str, value: float) -> None:
+def set_slider(page: Any, slider: str, value: float) -> None:
     """Set a slider by its number field."""
     field = page.locator(f"#{slider} input[type=number]")
     field.fill(str(value))
@@ -96,19 +96,19 @@ def test_upload_thresholds_filter_and_download(page: Any, images: list[Path], tm
     text, broken = tmp_path / "notes.txt", tmp_path / "broken.png"
     text.write_text("no image")
     broken.write_bytes(images[0].read_bytes()[:200])
-    bring(page, *images, text, broken, expect=8)
+    upload(page, *images, text, broken, expect=8)
     refused = page.locator(".refused").inner_text()
     assert "2 files could not be read" in refused and "notes.txt" in refused and "broken.png" in refused
-    shown = scores(page)
-    assert shown == sorted(shown, reverse=True) and len(shown) == 8
-    # Cards show two digits: between the two that are farthest apart nothing is rounded over the limit.
-    low, high = max(pairwise(reversed(shown)), key=lambda pair: pair[1] - pair[0])
+    shown_scores = scores(page)
+    assert shown_scores == sorted(shown_scores, reverse=True) and len(shown_scores) == 8
+    # Cards show two decimals: in the widest gap between scores, rounding moves no score across the threshold.
+    low, high = max(pairwise(reversed(shown_scores)), key=lambda pair: pair[1] - pair[0])
     assert high - low > 0.02
-    limit = round((low + high) / 2, 3)
-    move(page, "reinspect", limit)
-    move(page, "reject", limit)
-    wait_for(lambda: count(page, "NG") == sum(score > limit for score in shown))
-    wait_for(lambda: f"NG above {limit:.3f}" in page.locator("#viewer .banner").inner_text())
+    threshold = round((low + high) / 2, 3)
+    set_slider(page, "reinspect", threshold)
+    set_slider(page, "reject", threshold)
+    wait_for(lambda: count(page, "NG") == sum(score > threshold for score in shown_scores))
+    wait_for(lambda: f"NG above {threshold:.3f}" in page.locator("#viewer .banner").inner_text())
     page.click("[data-filter=NG]")
     wait_for(lambda: len(scores(page)) == count(page, "NG"))
     assert page.locator("#gallery .card .verdict").all_inner_texts() == ["✕\nNG"] * count(page, "NG")
@@ -120,14 +120,14 @@ def test_upload_thresholds_filter_and_download(page: Any, images: list[Path], tm
         page.click("#download-html")
     saved = tmp_path / "page.html"
     shutil.copy(download.value.path(), saved)
-    alone = page.context.new_page()
-    alone.goto(saved.as_uri())
-    assert alone.locator("figure img").count() == 8
+    saved_page = page.context.new_page()
+    saved_page.goto(saved.as_uri())
+    assert saved_page.locator("figure img").count() == 8
 
 
 def test_dragged_slider_ends_where_it_was_released(page: Any, images: list[Path]) -> None:
     """A drag sends many changes at once; the last one must win."""
-    bring(page, *images[:3])
+    upload(page, *images[:3])
     track = page.locator("#reject input[type=range]")
     box = track.bounding_box()
     page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + box["height"] / 2)
@@ -142,21 +142,23 @@ def test_dragged_slider_ends_where_it_was_released(page: Any, images: list[Path]
 
 def test_sliders_do_not_undo_each_other(page: Any, images: list[Path]) -> None:
     """The request of the first slider is delayed until the second has been moved."""
-    bring(page, *images[:3])
-    held: list[Any] = []
-    page.route("**/queue/join*", lambda route: route.continue_() if held else held.append(route))
-    move(page, "reinspect", 0.0)
-    wait_for(lambda: page.locator("#viewer").count() == 1 and bool(held))
-    move(page, "reject", 0.0)
+    upload(page, *images[:3])
+    delayed_requests: list[Any] = []
+    page.route(
+        "**/queue/join*", lambda route: route.continue_() if delayed_requests else delayed_requests.append(route)
+    )
+    set_slider(page, "reinspect", 0.0)
+    wait_for(lambda: page.locator("#viewer").count() == 1 and bool(delayed_requests))
+    set_slider(page, "reject", 0.0)
     page.wait_for_timeout(1000)
-    held[0].continue_()
+    delayed_requests[0].continue_()
     page.wait_for_timeout(1000)
     wait_for(lambda: count(page, "NG") == 3, seconds=30)
     assert "NG above 0.000" in page.locator("#viewer .banner").inner_text()
 
 
 def test_marks_by_key_and_sign_off_by_name(page: Any, server: Server, images: list[Path]) -> None:
-    bring(page, *images[:4])
+    upload(page, *images[:4])
     page.locator("#gallery .card").first.click()
     wait_for(lambda: page.locator("#gallery .card").first.get_attribute("aria-pressed") == "true")
     page.keyboard.press("o")
@@ -175,7 +177,7 @@ def test_marks_by_key_and_sign_off_by_name(page: Any, server: Server, images: li
     page.click("#sign")
     assert "a person's name" in page.locator("#signed .bad").inner_text()
     assert not (server.store / "calibrations").exists()
-    move(page, "reject", 1.234)
+    set_slider(page, "reject", 1.234)
     wait_for(lambda: "NG above 1.234" in page.locator("#viewer .banner").inner_text())
     page.fill("#signer input, #signer textarea", "Ada Lovelace")
     page.click("#sign")
@@ -186,24 +188,24 @@ def test_marks_by_key_and_sign_off_by_name(page: Any, server: Server, images: li
     assert count(page, "marked") == 1
 
 
-SHOWN_THEN_NEXT_AND_NG = """() => {
+CLICK_NEXT_AND_NG = """() => {
     const shown = document.querySelector("#viewer .file").innerText;
     for (const id of ["next", "say-ng"]) document.getElementById(id).click();
     return shown;
 }"""
 
 
-def test_a_mark_is_for_the_part_that_its_sender_saw(page: Any, server: Server, images: list[Path]) -> None:
+def test_mark_applies_to_the_part_shown_at_the_click(page: Any, server: Server, images: list[Path]) -> None:
     """Both clicks leave the page before either is answered, and Gradio may handle the second one first."""
-    bring(page, *images[:4])
-    seen, first = [], len(marks(server))
-    for count in range(1, 7):
+    upload(page, *images[:4])
+    shown_names, earlier_marks = [], len(marks(server))
+    for number in range(1, 7):
         page.locator("#gallery .card").first.click()
         wait_for(lambda: page.locator("#gallery .card").first.get_attribute("aria-pressed") == "true")
-        # Read in the page at the very click: an earlier answer may change what is shown at any moment.
-        seen.append(page.evaluate(SHOWN_THEN_NEXT_AND_NG))
-        wait_for(lambda count=count: len(marks(server)) == first + count)
-    assert [mark["image"] for mark in marks(server)[first:]] == seen
+        # Read in the same script as the clicks: an earlier response may change the page at any moment.
+        shown_names.append(page.evaluate(CLICK_NEXT_AND_NG))
+        wait_for(lambda number=number: len(marks(server)) == earlier_marks + number)
+    assert [mark["image"] for mark in marks(server)[earlier_marks:]] == shown_names
 
 
 def marks(server: Server) -> list[dict[str, Any]]:
@@ -212,9 +214,9 @@ def marks(server: Server) -> list[dict[str, Any]]:
 
 
 def test_layers_change_without_the_server(page: Any, images: list[Path]) -> None:
-    bring(page, *images[:1])
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
+    upload(page, *images[:1])
+    urls: list[str] = []
+    page.on("request", lambda request: urls.append(request.url))
     heat = page.locator("#viewer .heat")
     page.locator("[data-view=heat]").fill("20")
     assert heat.evaluate("e => getComputedStyle(e).opacity") == "0.2"
@@ -224,17 +226,17 @@ def test_layers_change_without_the_server(page: Any, images: list[Path]) -> None
     page.keyboard.press("h")
     assert not heat.is_visible()
     page.keyboard.press("h")
-    assert heat.is_visible() and asked == []
-    size = page.evaluate(
+    assert heat.is_visible() and urls == []
+    sizes = page.evaluate(
         "[...document.querySelectorAll('#viewer img')].map(i => Math.max(i.naturalWidth, i.naturalHeight))"
     )
-    assert size and all(0 < side <= 1024 for side in size)
+    assert sizes and all(0 < side <= 1024 for side in sizes)
 
 
 def test_comparison_and_card(page: Any, images: list[Path]) -> None:
-    bring(page, *images[:4])
-    move(page, "reinspect", 0.0)
-    move(page, "reject", 0.0)
+    upload(page, *images[:4])
+    set_slider(page, "reinspect", 0.0)
+    set_slider(page, "reject", 0.0)
     wait_for(lambda: count(page, "NG") == 4)
     page.get_by_role("tab", name="Compare").click()
     page.click("#compare-now")
@@ -288,22 +290,22 @@ def test_upload_that_is_too_large_is_reported_and_the_page_works_on(
     page.get_by_text(re.compile("maximum allowed size|too large|exceeds", re.IGNORECASE)).first.wait_for()
     kept = sum(path.stat().st_size for path in server.temporary.rglob("*") if path.is_file())
     assert kept < 20 * 2**20
-    bring(page, *images[:1])
+    upload(page, *images[:1])
 
 
 @pytest.mark.parametrize("attempt", range(3))
 def test_batch_can_be_stopped(page: Any, tmp_path: Path, attempt: int) -> None:
-    """With large flat images: small files that take long. Several attempts: files dropped after a stop were lost in one of five."""
+    """Large flat images are small files that take long. Files sent after a stop were lost in one of five attempts."""
     first = tmp_path / "0.png"
     cv2.imwrite(str(first), np.full((4000, 4000, 3), 90, np.uint8))
-    many = [first, *(Path(shutil.copy(first, tmp_path / f"{n}.png")) for n in range(1, 40))]
-    page.set_input_files("#drop input[type=file]", [str(path) for path in many])
+    paths = [first, *(Path(shutil.copy(first, tmp_path / f"{n}.png")) for n in range(1, 40))]
+    page.set_input_files("#drop input[type=file]", [str(path) for path in paths])
     page.locator("#stop").click()
     page.get_by_text("Stopped:").wait_for()
-    stopped = count(page, "all")
-    assert stopped < len(many) and page.locator("#stop").is_hidden()
+    inspected_count = count(page, "all")
+    assert inspected_count < len(paths) and page.locator("#stop").is_hidden()
     page.wait_for_timeout(1500)
-    bring(page, first, expect=stopped + 1)
+    upload(page, first, expect=inspected_count + 1)
 
 
 def test_closing_a_tab_removes_its_files(browser: Any, server: Server, images: list[Path]) -> None:
@@ -311,11 +313,11 @@ def test_closing_a_tab_removes_its_files(browser: Any, server: Server, images: l
     page = context.new_page()
     page.goto(server.address)
     page.wait_for_selector("#viewer .empty")
-    bring(page, images[0])
-    mine = max(server.temporary.glob("inspect-kd-studio-*/*"), key=lambda folder: folder.stat().st_mtime)
-    assert any(mine.iterdir())
+    upload(page, images[0])
+    folder = max(server.temporary.glob("inspect-kd-studio-*/*"), key=lambda folder: folder.stat().st_mtime)
+    assert any(folder.iterdir())
     context.close()
-    wait_for(lambda: not mine.exists(), 60)
+    wait_for(lambda: not folder.exists(), 60)
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -325,20 +327,20 @@ def test_page_has_no_serious_accessibility_violation(page: Any, server: Server, 
 
     page.goto(f"{server.address}/?__theme={theme}")
     page.wait_for_selector("#viewer .empty")
-    bring(page, *images[:3])
+    upload(page, *images[:3])
     page.wait_for_timeout(500)
     for tab in ("Inspect", "Compare", "Artifact", "Train"):
         page.get_by_role("tab", name=tab).click()
         page.wait_for_timeout(300)
-        found = Axe().run(page).response["violations"]
-        serious = [each for each in found if each["impact"] in ("serious", "critical")]
-        problems = [(each["id"], [node["html"][:160] for node in each["nodes"]][:4]) for each in serious]
+        violations = Axe().run(page).response["violations"]
+        serious = [violation for violation in violations if violation["impact"] in ("serious", "critical")]
+        problems = [(violation["id"], [node["html"][:160] for node in violation["nodes"]][:4]) for violation in serious]
         assert problems == [], json.dumps(problems, indent=1)
 
 
 @pytest.mark.parametrize("width", [1280, 1920, 420])
 def test_page_does_not_scroll_sideways(page: Any, images: list[Path], width: int) -> None:
     page.set_viewport_size({"width": width, "height": 1000})
-    bring(page, *images[:3])
+    upload(page, *images[:3])
     overflow = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
     assert overflow <= 0

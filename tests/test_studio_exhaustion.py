@@ -27,10 +27,10 @@ from inspect_kd.apps.studio.train.record import RECORD, State, TrainingRecord, T
 from inspect_kd.apps.studio.train.trainings import Trainings
 from inspect_kd.errors import BadInput
 from tests.studio_server import Server, studio
-from tests.test_studio_http import JSON, MULTIPART, Answer, ask, login, multipart, sent, wait_for
+from tests.test_studio_http import JSON, MULTIPART, Answer, ask, file_arguments, login, multipart, wait_for
 
 MB = 2**20
-FAR = {"name": "far", "order": {"data": "sample", "recipe": "embedded"}, "asked": 1e300, "stop_asked": 1.0}
+FAR_FUTURE = {"name": "far", "order": {"data": "sample", "recipe": "embedded"}, "asked": 1e300, "stop_asked": 1.0}
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,12 @@ class Visitor:
         return self.ask("GET", f"call/{endpoint}/{event}").body.decode()
 
     def page_event(self, name: str) -> int:
-        """The number of an event of the page that is no public endpoint."""
+        """The number of a page event that is not a public endpoint."""
         config = json.loads(ask(self.server, "GET", "/config", Cookie=self.cookie).body)
         return int(next(each["id"] for each in config["dependencies"] if each["api_name"] == name))
 
     def heartbeat(self, session: str) -> None:
-        """Open a session and leave."""
+        """Open a session and disconnect."""
         host, _, port = self.server.address.removeprefix("http://").partition(":")
         head = f"GET /gradio_api/heartbeat/{session} HTTP/1.1\r\nHost: localhost\r\nCookie: {self.cookie}\r\n\r\n"
         with closing(socket.create_connection((host, int(port)), timeout=60)) as connection:
@@ -76,7 +76,7 @@ def visitor(run: Path, parts: Path, tmp_path_factory: pytest.TempPathFactory) ->
     shutil.copytree(parts, runs / "sample")
     os.mkfifo(next((runs / "sample").glob("*/test/good")) / "!.png")
     (runs / "far").mkdir()
-    (runs / "far" / RECORD).write_text(json.dumps(FAR))
+    (runs / "far" / RECORD).write_text(json.dumps(FAR_FUTURE))
     words = (runs / "r" / "r.onnx", "--runs", runs, "--train-on", parts.parent, "--max-disk", "64")
     with studio(*words, folder=folder, INSPECT_KD_AUTH="ada:secret") as server:
         yield Visitor(server, login(server, "secret").headers["set-cookie"].partition(";")[0])
@@ -89,10 +89,10 @@ def status(server: Server, method: str, path: str, body: bytes | None = None, **
         return connection.getresponse().status
 
 
-def memory(server: Server, kind: str) -> int:
+def memory(server: Server, field: str) -> int:
     """Memory in bytes: `VmRSS` is the present size, `VmHWM` the peak since `reset_peak`."""
     lines = Path(f"/proc/{server.process.pid}/status").read_text().splitlines()
-    return int(next(line.split()[1] for line in lines if line.startswith(kind))) * 1024
+    return int(next(line.split()[1] for line in lines if line.startswith(field))) * 1024
 
 
 def reset_peak(server: Server) -> None:
@@ -134,40 +134,40 @@ def test_empty_uploads_count_in_the_disk_limit_and_leave_no_folders(visitor: Vis
 
     answer = visitor.upload(multipart(*((f"{number}.png", b"") for number in range(20))))
     paths = [Path(path) for path in json.loads(answer.body)]
-    received = paths[0].parents[2]  # where Gradio makes folders that it names by SHA-256
+    received = paths[0].parents[2]  # where Gradio creates folders named by SHA-256
     assert len(paths) == 20 and not [path for path in received.iterdir() if len(path.name) == 64]
     assert Uploads(received).bytes_used() >= 20 * 1024
-    visitor.call("inspect", sent(*map(str, paths)), "", "")
+    visitor.call("inspect", file_arguments(*map(str, paths)), "", "")
 
 
 def test_file_named_twice_in_one_event_is_refused(visitor: Visitor) -> None:
     (path,) = json.loads(visitor.upload(multipart(("a.png", b"x"))).body)
-    assert "the same file twice" in visitor.call("inspect", sent(path, path), "", "")
-    assert '"decision"' in visitor.call("inspect", sent(path), "", "")
+    assert "the same file twice" in visitor.call("inspect", file_arguments(path, path), "", "")
+    assert '"decision"' in visitor.call("inspect", file_arguments(path), "", "")
 
 
 @pytest.mark.parametrize("files", ["/etc/passwd", ["/etc/passwd"], [["/etc/passwd"]], 5], ids=str)
-def test_other_values_than_files_are_refused_in_one_line(visitor: Visitor, files: object) -> None:
+def test_values_that_are_not_files_are_refused_in_one_line(visitor: Visitor, files: object) -> None:
     assert texts.NOT_RECEIVED in visitor.call("inspect", files, "", "")
 
 
 def test_slow_upload_reserves_little_room(tmp_path: Path) -> None:
     from inspect_kd.apps.studio.server.upload_gate import UploadGate
-    from inspect_kd.apps.studio.server.uploads import Arrival, Uploads
+    from inspect_kd.apps.studio.server.uploads import IncomingUpload, Uploads
 
     async def few_bytes() -> dict[str, Any]:
         return {"type": "http.request", "body": b"--x\r\n", "more_body": True}
 
     gate = UploadGate(lambda *_: asyncio.sleep(0), Uploads(tmp_path), lambda: 64 * MB, 64)
-    arrival = Arrival()
+    arrival = IncomingUpload()
     asyncio.run(gate.receive_counted(few_bytes, arrival, 100 * MB)())  # type: ignore[arg-type]
-    assert arrival.arrived == 5 and 5 < arrival.reserved < MB
+    assert arrival.arrived_bytes == 5 and 5 < arrival.reserved_bytes < MB
 
 
 # Sessions and results
 
 
-def test_routes_without_login_in_gradio_need_one_here(visitor: Visitor) -> None:
+def test_routes_that_gradio_leaves_open_need_a_login(visitor: Visitor) -> None:
     cancel = json.dumps({"session_hash": "a", "fn_index": 1, "event_id": "a"}).encode()
     for method, path, body in (
         ("GET", "heartbeat/nobody", None),
@@ -237,7 +237,7 @@ def queue_and_event(session: str) -> tuple[Any, Callable[[str], Any], Any]:
 def test_unread_results_of_a_session_have_a_size_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     from inspect_kd.apps.studio.server import session_limit
 
-    monkeypatch.setattr(session_limit, "SESSION_BYTES", 100_000)
+    monkeypatch.setattr(session_limit, "MAX_SESSION_BYTES", 100_000)
 
     async def fill() -> None:
         queue, put, event = queue_and_event("s")
@@ -258,7 +258,7 @@ def test_unread_results_of_a_session_have_a_size_limit(monkeypatch: pytest.Monke
 def test_unread_results_of_all_sessions_have_a_size_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     from inspect_kd.apps.studio.server import session_limit
 
-    monkeypatch.setattr(session_limit, "ALL_BYTES", 100_000)
+    monkeypatch.setattr(session_limit, "MAX_TOTAL_BYTES", 100_000)
     monkeypatch.setattr(session_limit, "MAX_SESSIONS", 3)
 
     async def fill() -> None:
@@ -301,14 +301,14 @@ def test_forged_record_ends_no_other_process(tmp_path: Path) -> None:
     bystander = subprocess.Popen(program, start_new_session=True)
     try:
         wait_for(lambda: b"sleep" in Path(f"/proc/{bystander.pid}/cmdline").read_bytes())
-        born = processes.process_birth(bystander.pid)
-        assert born is not None
+        birth = processes.process_birth(bystander.pid)
+        assert birth is not None
         TrainingRecord(
             name="kill",
             request=TrainRequest(data="sample", recipe="embedded"),
             requested_at=1.0,
             pid=bystander.pid,
-            process_birth=born,
+            process_birth=birth,
             stop_requested_at=1.0,
         ).write(tmp_path / "runs" / "kill")
         trainings = Trainings(tmp_path, tmp_path / "runs", grace=0.0)
@@ -334,9 +334,9 @@ def test_record_from_the_far_future_breaks_no_page(visitor: Visitor) -> None:
 def test_record_with_impossible_numbers_is_not_read(change: dict[str, object], tmp_path: Path) -> None:
     folder = tmp_path / "far"
     folder.mkdir()
-    (folder / RECORD).write_text(json.dumps(FAR | {"asked": 1.0}))
+    (folder / RECORD).write_text(json.dumps(FAR_FUTURE | {"asked": 1.0}))
     assert read_record(folder) is not None
-    (folder / RECORD).write_text(json.dumps(FAR | {"asked": 1.0} | change))
+    (folder / RECORD).write_text(json.dumps(FAR_FUTURE | {"asked": 1.0} | change))
     assert read_record(folder) is None
 
 
@@ -351,11 +351,11 @@ def test_metrics_are_read_up_to_a_limit(tmp_path: Path) -> None:
     with metrics.open("wb") as file:
         file.write(b'{"step":1,"loss":1}\n')
         file.truncate(2**40)
-    began = time.monotonic()
-    assert log.read_metrics(metrics)[0] == {"train": [(1.0, 1.0)]} and time.monotonic() - began < 30
+    start = time.monotonic()
+    assert log.read_metrics(metrics)[0] == {"train": [(1.0, 1.0)]} and time.monotonic() - start < 30
 
 
-def test_progress_of_a_foreign_log_has_limits() -> None:
+def test_progress_read_from_a_foreign_log_is_limited() -> None:
     progress = log.TrainingProgress()
     for number in range(30_000):
         log.parse_line(
@@ -377,18 +377,18 @@ def test_metrics_that_several_tabs_show_are_read_once(tmp_path: Path) -> None:
         return service._metrics(metrics)
 
     with ThreadPoolExecutor(threads) as pool:
-        found = list(pool.map(read, range(threads)))
-    assert all(each is found[0] for each in found)
+        results = list(pool.map(read, range(threads)))
+    assert all(each is results[0] for each in results)
 
 
 def test_pipe_among_the_examples_is_refused_without_blocking(visitor: Visitor, parts: Path) -> None:
-    offered = {"data": [], "fn_index": visitor.page_event("inspect_offered"), "session_hash": "examples"}
-    assert visitor.post("queue/join", offered).status == 200
+    event = {"data": [], "fn_index": visitor.page_event("inspect_offered"), "session_hash": "examples"}
+    assert visitor.post("queue/join", event).status == 200
     (path,) = json.loads(visitor.upload(multipart(("a.png", next(parts.rglob("*.png")).read_bytes()))).body)
     answers: list[str] = []
 
     def inspect() -> None:
-        answers.append(visitor.call("inspect", sent(path), "", "", session="another"))
+        answers.append(visitor.call("inspect", file_arguments(path), "", "", session="another"))
 
     # A daemon thread: if the pipe were read, this call would never end.
     waiting = threading.Thread(target=inspect, daemon=True)
@@ -451,10 +451,10 @@ def test_aborted_upload_raises_no_error(tmp_path: Path) -> None:
     from inspect_kd.apps.studio.server.uploads import Uploads
     from tests.test_studio_limits import status_of
 
-    async def leave(*_: object) -> None:
+    async def disconnect(*_: object) -> None:
         raise ClientDisconnect
 
-    gate = UploadGate(leave, Uploads(tmp_path), lambda: MB, 1)
+    gate = UploadGate(disconnect, Uploads(tmp_path), lambda: MB, 1)
     with pytest.raises(IndexError):  # no answer was sent
         asyncio.run(status_of(gate, "/gradio_api/upload", None, MULTIPART["Content-Type"], 5))
-    assert not gate.uploads.arrivals
+    assert not gate.uploads.incoming

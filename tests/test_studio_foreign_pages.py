@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.studio_server import Server, chromium, studio
 
-NAMES = "MAP evil.test 127.0.0.1, MAP studio.test 127.0.0.1"
+HOST_RULES = "MAP evil.test 127.0.0.1, MAP studio.test 127.0.0.1"
 ATTACK = """async address => {
   const call = address + '/gradio_api/call/save_calibration', body = '{"data": ["Eve", 0.5, 1.0]}';
   const form = new FormData();
@@ -50,13 +50,13 @@ def server(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serv
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """Chromium that resolves all foreign names to this machine."""
-    with chromium(f"--host-resolver-rules={NAMES}") as browser:
+    with chromium(f"--host-resolver-rules={HOST_RULES}") as browser:
         yield browser
 
 
 @pytest.fixture(scope="module")
 def attacker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """A web server of another site; its port."""
+    """The port of another site's web server."""
     folder = tmp_path_factory.mktemp("attacker")
     (folder / "index.html").write_text("<title>evil</title><body>")
     handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
@@ -157,7 +157,7 @@ def test_studio_works_through_a_tls_proxy(browser: Any, server: Server, parts: P
 
 
 @contextmanager
-def tls_proxy(to: int, folder: Path) -> Iterator[int]:
+def tls_proxy(target_port: int, folder: Path) -> Iterator[int]:
     """Run a proxy that ends TLS for studio.test; yield its port."""
     certificate = self_signed("studio.test", folder / "certificate.pem")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -172,14 +172,14 @@ def tls_proxy(to: int, folder: Path) -> Iterator[int]:
                 await sink.drain()
         sink.close()
 
-    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection("127.0.0.1", to)
-        connections.update((writer, back))
-        await asyncio.gather(pump(reader, back), pump(there, writer))
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        studio_reader, studio_writer = await asyncio.open_connection("127.0.0.1", target_port)
+        connections.update((writer, studio_writer))
+        await asyncio.gather(pump(reader, studio_writer), pump(studio_reader, writer))
 
     async def serve(ready: Future[tuple[int, Callable[[], object]]]) -> None:
         loop, stop = asyncio.get_running_loop(), asyncio.Event()
-        async with await asyncio.start_server(pass_on, "127.0.0.1", 0, ssl=context) as proxy:
+        async with await asyncio.start_server(forward, "127.0.0.1", 0, ssl=context) as proxy:
             port = proxy.sockets[0].getsockname()[1]
             ready.set_result((port, partial(loop.call_soon_threadsafe, stop.set)))
             await stop.wait()
@@ -198,7 +198,7 @@ def tls_proxy(to: int, folder: Path) -> Iterator[int]:
 
 
 def self_signed(name: str, path: Path) -> Path:
-    """A certificate with its key, for one day."""
+    """Write a certificate for one day, with its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
     now = datetime.now().astimezone()

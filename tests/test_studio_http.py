@@ -23,11 +23,11 @@ SESSION = "tests"
 SIGN_OFF = json.dumps({"data": ["Eve", 0.5, 1.0], "session_hash": SESSION}).encode()
 JSON = {"Content-Type": "application/json"}
 MULTIPART = {"Content-Type": "multipart/form-data; boundary=x"}
-WATCH_NAMES = """
+LOG_HOSTS = """
 import os, sys
 def record(event, args):
     if event in ("socket.getaddrinfo", "socket.connect"):
-        with open(os.environ["ASKED"], "a") as file:
+        with open(os.environ["HOST_LOG"], "a") as file:
             print(args, file=file)
 sys.addaudithook(record)
 """
@@ -41,36 +41,36 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Machine:
+class RestartedStudio:
     server: Server
     """Started after another one was killed; with a small disk limit."""
-    left_by_killed: list[Path]
-    asked: Path
-    """Log of every host that its process has looked up or connected to."""
+    abandoned_folders: list[Path]
+    host_log: Path
+    """Every host that the server's process has looked up or connected to."""
 
 
 @pytest.fixture(scope="module")
-def machine(run: Path, parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+def restarted(run: Path, parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RestartedStudio]:
     folder = tmp_path_factory.mktemp("studio")
-    asked = folder / "asked"
-    asked.touch()
-    (folder / "sitecustomize.py").write_text(WATCH_NAMES)
+    host_log = folder / "hosts"
+    host_log.touch()
+    (folder / "sitecustomize.py").write_text(LOG_HOSTS)
     path = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
     picture = next(parts.rglob("*.png")).read_bytes()
     words = (run / "r.onnx", "--no-train", "--max-disk", "64")
     with studio(*words, folder=folder) as killed:
         first, _ = json.loads(upload(killed, ("a.png", picture), ("b.png", picture + b" ")).body)
-        call(killed, "inspect", sent(first), "", "")
+        call(killed, "inspect", file_arguments(first), "", "")
         killed.process.send_signal(signal.SIGKILL)
         killed.process.wait()
-        left = list(killed.temporary.glob("inspect-kd-*"))
-    with studio(*words, folder=folder, PYTHONPATH=path, ASKED=str(asked)) as server:
-        yield Machine(server, left, asked)
+        abandoned = list(killed.temporary.glob("inspect-kd-*"))
+    with studio(*words, folder=folder, PYTHONPATH=path, HOST_LOG=str(host_log)) as server:
+        yield RestartedStudio(server, abandoned, host_log)
 
 
 @pytest.fixture
-def server(machine: Machine) -> Server:
-    return machine.server
+def server(restarted: RestartedStudio) -> Server:
+    return restarted.server
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def proxied(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
 
 
 def ask(server: Server, method: str, path: str, body: bytes | None = None, **headers: str) -> Answer:
-    """One request; header names are given with underscores."""
+    """Send one request; underscores in header names become hyphens."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     with closing(http.client.HTTPConnection(server.address.removeprefix("http://"), timeout=60)) as connection:
         connection.request(method, path, body, named)
@@ -101,13 +101,13 @@ def upload(server: Server, *files: tuple[str, bytes], **headers: str) -> Answer:
 
 
 def call(server: Server, endpoint: str, *data: object) -> str:
-    """An endpoint's events, as text."""
+    """Call an endpoint; return its events as text."""
     body = json.dumps({"data": data, "session_hash": SESSION}).encode()
     event = json.loads(ask(server, "POST", f"/gradio_api/call/{endpoint}", body, **JSON).body)["event_id"]
     return ask(server, "GET", f"/gradio_api/call/{endpoint}/{event}").body.decode()
 
 
-def sent(*paths: str) -> list[dict[str, object]]:
+def file_arguments(*paths: str) -> list[dict[str, object]]:
     return [{"path": path, "meta": {"_type": "gradio.FileData"}} for path in paths]
 
 
@@ -118,9 +118,9 @@ def received(server: Server) -> list[Path]:
     return [path for path in files if "shown" not in path.parts]
 
 
-def wait_for(true: Callable[[], bool]) -> None:
+def wait_for(condition: Callable[[], bool]) -> None:
     end = time.monotonic() + 60
-    while not true():
+    while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.05)
 
@@ -169,19 +169,19 @@ def test_page_of_another_origin_changes_nothing(server: Server, foreign: dict[st
 
 
 def test_foreign_origin_gets_no_cors_permission(server: Server) -> None:
-    wish = {"Origin": FOREIGN, "Access_Control_Request_Method": "POST"}
+    preflight = {"Origin": FOREIGN, "Access_Control_Request_Method": "POST"}
     for host in ({}, {"Host": "studio.example"}):
-        answer = ask(server, "OPTIONS", CALL, **wish, **host)
+        answer = ask(server, "OPTIONS", CALL, **preflight, **host)
         assert answer.status == 403 and "access-control-allow-origin" not in answer.headers
 
 
-def test_own_page_and_programs_pass(server: Server, parts: Path) -> None:
+def test_own_page_and_programs_are_accepted(server: Server, parts: Path) -> None:
     own = {"Origin": server.address, "Sec_Fetch_Site": "same-origin"}
     picture = next(parts.rglob("*.png")).read_bytes()
     for headers in (own, {}, {"Sec_Fetch_Site": "none"}):
         answer = upload(server, ("part.png", picture), **headers)
         assert answer.status == 200
-        assert '"score"' in call(server, "inspect", sent(*json.loads(answer.body)), "", "")
+        assert '"score"' in call(server, "inspect", file_arguments(*json.loads(answer.body)), "", "")
 
 
 def test_link_on_another_site_opens_the_page_only(server: Server) -> None:
@@ -202,16 +202,16 @@ def test_every_response_has_the_security_headers(server: Server) -> None:
 
 def test_foreign_page_cannot_use_a_login(proxied: Server) -> None:
     cookie = {"Cookie": login(proxied, "secret").headers["set-cookie"].partition(";")[0]}
-    passed_on, rewritten = {"Host": "studio.example"}, {}
-    for host in (passed_on, rewritten):
+    public_host, local_host = {"Host": "studio.example"}, {}
+    for host in (public_host, local_host):
         answer = ask(proxied, "POST", CALL, SIGN_OFF, **JSON, **cookie, **host, Origin=FOREIGN)
         assert answer.status == 403 and "access-control-allow-origin" not in answer.headers
     assert not (proxied.store / "calibrations").exists()
     for host, origin in (
-        (passed_on, "https://studio.example"),
-        (rewritten, "https://studio.example"),
+        (public_host, "https://studio.example"),
+        (local_host, "https://studio.example"),
         ({"Host": "studio.example:443"}, "https://studio.example"),
-        (rewritten, "https://line.example:8443"),
+        (local_host, "https://line.example:8443"),
     ):
         assert ask(proxied, "POST", CALL, SIGN_OFF, **JSON, **cookie, **host, Origin=origin).status == 200
     wait_for(lambda: len(list((proxied.store / "calibrations").glob("*.json"))) == 4)
@@ -223,19 +223,19 @@ def test_foreign_page_cannot_use_a_login(proxied: Server) -> None:
 @pytest.mark.parametrize(
     "name", ["file=https://outside.invalid/a.png", "file=http://outside.invalid", "proxy=https://outside.invalid/"]
 )
-def test_file_route_fetches_nothing_from_other_hosts(machine: Machine, name: str) -> None:
-    assert ask(machine.server, "GET", f"/gradio_api/{name}").status == 403
-    assert "outside.invalid" not in machine.asked.read_text()
+def test_file_route_fetches_nothing_from_other_hosts(restarted: RestartedStudio, name: str) -> None:
+    assert ask(restarted.server, "GET", f"/gradio_api/{name}").status == 403
+    assert "outside.invalid" not in restarted.host_log.read_text()
 
 
 @pytest.mark.parametrize("url", [None, "https://outside.invalid/b.png", "data:image/png;base64,aGVsbG8="])
-def test_event_fetches_no_file_from_other_hosts(machine: Machine, url: str | None) -> None:
+def test_event_fetches_no_file_from_other_hosts(restarted: RestartedStudio, url: str | None) -> None:
     for endpoint, before, after in (("inspect", [], ["", ""]), ("card", [], []), ("save_calibration", [], [1.0, 2.0])):
         file = {"path": "https://outside.invalid/a.png", "url": url, "meta": {"_type": "gradio.FileData"}}
-        hidden = {"path": "x", "inner": file}  # a file within what looks like one
+        hidden = {"path": "x", "inner": file}  # a file inside a value that looks like a file
         for given in ([file], file, [hidden]):
-            assert "event: error" in call(machine.server, endpoint, *before, given, *after)
-    assert "outside.invalid" not in machine.asked.read_text()
+            assert "event: error" in call(restarted.server, endpoint, *before, given, *after)
+    assert "outside.invalid" not in restarted.host_log.read_text()
 
 
 def test_uploads_are_not_served(server: Server, parts: Path) -> None:
@@ -244,23 +244,23 @@ def test_uploads_are_not_served(server: Server, parts: Path) -> None:
     assert Path(path).read_bytes() == picture
     for route in (f"file={path}", f"file/{path}", f"file={path.replace('uploads', 'shown/../uploads')}"):
         assert ask(server, "GET", f"/gradio_api/{route}").status in (403, 404)
-    call(server, "inspect", sent(path), "", "")
+    call(server, "inspect", file_arguments(path), "", "")
 
 
 # Uploads
 
 
-def test_upload_is_removed_once_it_was_read(server: Server, parts: Path) -> None:
+def test_upload_is_removed_after_it_was_read(server: Server, parts: Path) -> None:
     picture = next(parts.rglob("*.png")).read_bytes()
     before = received(server)
-    twice = json.loads(upload(server, ("a.png", picture), ("a.png", picture), ("b.txt", b"no image")).body)
+    paths = json.loads(upload(server, ("a.png", picture), ("a.png", picture), ("b.txt", b"no image")).body)
     other = json.loads(upload(server, ("a.png", picture)).body)
-    assert len({*twice, *other}) == 4, "no two uploads share a file"
-    answer = call(server, "inspect", sent(*twice), "", "")
+    assert len({*paths, *other}) == 4, "no two uploads share a file"
+    answer = call(server, "inspect", file_arguments(*paths), "", "")
     assert answer.count('"score"') == 2 and "not a readable image" in answer
-    assert not any(Path(path).exists() for path in twice) and Path(other[0]).exists()
-    assert '"score"' in call(server, "inspect", sent(*other), "", "")
-    assert "send it again" in call(server, "inspect", sent(*other), "", "")
+    assert not any(Path(path).exists() for path in paths) and Path(other[0]).exists()
+    assert '"score"' in call(server, "inspect", file_arguments(*other), "", "")
+    assert "send it again" in call(server, "inspect", file_arguments(*other), "", "")
     assert set(received(server)) <= set(before)
 
 
@@ -269,11 +269,11 @@ def test_uploads_count_in_the_disk_limit(server: Server) -> None:
     assert first.status == 200
     second = upload(server, ("b.png", bytes(40 * 2**20)))
     assert second.status == 413 and b"no room left" in second.body
-    call(server, "inspect", sent(*json.loads(first.body)), "", "")
+    call(server, "inspect", file_arguments(*json.loads(first.body)), "", "")
     assert not [path for path in received(server) if path.stat().st_size > 2**20]
     third = upload(server, ("c.png", bytes(40 * 2**20)))
     assert third.status == 200
-    call(server, "inspect", sent(*json.loads(third.body)), "", "")
+    call(server, "inspect", file_arguments(*json.loads(third.body)), "", "")
 
 
 def test_aborted_upload_leaves_nothing(server: Server) -> None:
@@ -286,9 +286,9 @@ def test_aborted_upload_leaves_nothing(server: Server) -> None:
     wait_for(lambda: not any(path.stat().st_size > 2**19 for path in received(server)))
 
 
-def test_next_start_removes_what_a_killed_studio_has_left(machine: Machine) -> None:
-    assert len(machine.left_by_killed) == 2
-    assert not any(folder.exists() for folder in machine.left_by_killed)
+def test_next_start_removes_the_folders_of_a_killed_studio(restarted: RestartedStudio) -> None:
+    assert len(restarted.abandoned_folders) == 2
+    assert not any(folder.exists() for folder in restarted.abandoned_folders)
 
 
 # Logins
@@ -302,10 +302,10 @@ def login(server: Server, password: str, **headers: str) -> Answer:
 
 
 def test_wrong_logins_are_slowed_down(proxied: Server) -> None:
-    mine, other = {"X_Forwarded_For": "10.0.0.1"}, {"X_Forwarded_For": "10.0.0.2"}  # as the proxy says
-    assert all(login(proxied, "secret", **mine).status == 200 for _ in range(20)), "right ones cost nothing"
-    assert [login(proxied, f"wrong {number}", **mine).status for number in range(20)] == [400] * 10 + [429] * 10
-    refused = login(proxied, "secret", **mine)
+    address, other = {"X_Forwarded_For": "10.0.0.1"}, {"X_Forwarded_For": "10.0.0.2"}  # as the proxy says
+    assert all(login(proxied, "secret", **address).status == 200 for _ in range(20)), "correct logins are not limited"
+    assert [login(proxied, f"wrong {number}", **address).status for number in range(20)] == [400] * 10 + [429] * 10
+    refused = login(proxied, "secret", **address)
     assert refused.status == 429 and 0 < int(refused.headers["retry-after"]) <= 30
-    assert ask(proxied, "POST", "/login/", b"", **JSON, **mine).status == 429
+    assert ask(proxied, "POST", "/login/", b"", **JSON, **address).status == 429
     assert login(proxied, "secret", **other).status == 200, "another address is not locked out"

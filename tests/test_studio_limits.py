@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.studio_server import Server, studio
-from tests.test_studio_http import JSON, MULTIPART, Answer, ask, call, multipart, received, sent, upload
+from tests.test_studio_http import JSON, MULTIPART, Answer, ask, call, file_arguments, multipart, received, upload
 
 FORM = {"Content_Type": "application/x-www-form-urlencoded"}
 PREFIXES = ("", "/studio")
@@ -24,7 +24,7 @@ PREFIXES = ("", "/studio")
 
 @pytest.fixture(scope="module")
 def server(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """With a prefix, a small disk limit, and an HTTP proxy in the environment that does not respond."""
+    """A Studio with a prefix, a small disk limit, and an unreachable HTTP proxy in its environment."""
     words = (run / "r.onnx", "--no-train", "--max-disk", "64", "--root-path", "/studio")
     proxy = {"HTTP_PROXY": "http://127.0.0.1:9", "NO_PROXY": "", "no_proxy": ""}
     with studio(*words, folder=tmp_path_factory.mktemp("limits"), **proxy) as server:
@@ -32,7 +32,7 @@ def server(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serv
 
 
 @pytest.fixture(scope="module")
-def locked(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def protected(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     words = (run / "r.onnx", "--no-train", "--root-path", "/studio")
     with studio(*words, folder=tmp_path_factory.mktemp("locked"), INSPECT_KD_AUTH="ada:secret") as server:
         yield server
@@ -42,8 +42,8 @@ def post(server: Server, path: str, content: object) -> Answer:
     return ask(server, "POST", path, json.dumps(content).encode(), **JSON)
 
 
-def raw(server: Server, head: str, body: bytes) -> bytes:
-    """Send a request as it is; return the status line of the response."""
+def send_raw(server: Server, head: str, body: bytes) -> bytes:
+    """Send a request byte for byte; return the status line of the response."""
     host, _, port = server.address.removeprefix("http://").partition(":")
     with closing(socket.create_connection((host, int(port)), timeout=60)) as connection:
         connection.sendall(f"{head}\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode() + body)
@@ -53,7 +53,7 @@ def raw(server: Server, head: str, body: bytes) -> bytes:
 # Sessions
 
 
-def test_call_past_the_queue_or_without_a_session_changes_nothing(server: Server) -> None:
+def test_call_outside_the_queue_or_without_a_session_changes_nothing(server: Server) -> None:
     call(server, "decide", 0.5, 1.0)
     for route in ("run", "api"):
         for session in ({}, {"session_hash": ""}, {"session_hash": "tests"}):
@@ -65,10 +65,10 @@ def test_call_past_the_queue_or_without_a_session_changes_nothing(server: Server
     assert '"reject": 1.0' in call(server, "decide", 0.5, 1.0)
 
 
-@pytest.mark.parametrize("limits", [(1e9, 1e9), (0.5, 1e400), (float("nan"), 1.0), (-1.0, 1.0)], ids=str)
-def test_thresholds_beyond_the_sliders_are_refused(server: Server, limits: tuple[float, float]) -> None:
+@pytest.mark.parametrize("thresholds", [(1e9, 1e9), (0.5, 1e400), (float("nan"), 1.0), (-1.0, 1.0)], ids=str)
+def test_thresholds_beyond_the_sliders_are_refused(server: Server, thresholds: tuple[float, float]) -> None:
     call(server, "decide", 0.5, 1.0)
-    assert "event: error" in call(server, "decide", *limits)
+    assert "event: error" in call(server, "decide", *thresholds)
     assert '"reject": 1.0' in call(server, "decide", 0.5, 1.0)
 
 
@@ -80,12 +80,12 @@ def test_rules_apply_with_and_without_the_prefix(server: Server, prefix: str) ->
     for path in ("file=/etc/passwd", "proxy=http://outside.invalid/", "deep_link", "component_server"):
         assert ask(server, "GET", f"{prefix}/gradio_api/{path}").status == 403, path
     chunked = f"POST {prefix}/gradio_api/upload HTTP/1.1\r\nContent-Type: multipart/form-data; boundary=x\r\nTransfer-Encoding: chunked"
-    assert raw(server, chunked, b"0\r\n\r\n") == b"HTTP/1.1 411 Length Required"
+    assert send_raw(server, chunked, b"0\r\n\r\n") == b"HTTP/1.1 411 Length Required"
     answer = ask(server, "POST", f"{prefix}/gradio_api/upload", multipart(("a.png", b"a")), **MULTIPART)
     (path,) = json.loads(answer.body)
     assert "uploads" in Path(path).parts
     assert ask(server, "GET", f"{prefix}/gradio_api/file={path}").status == 403
-    call(server, "inspect", sent(path), "", "")
+    call(server, "inspect", file_arguments(path), "", "")
     link = {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "document"}
     assert ask(server, "GET", f"{prefix}/", **link).status == 200
 
@@ -96,17 +96,17 @@ def test_prefix_given_twice_reaches_nothing(server: Server) -> None:
     assert answer.status in (404, 405)
 
 
-def test_wrong_logins_count_under_every_prefix_and_claimed_address(locked: Server) -> None:
+def test_wrong_logins_count_under_every_prefix_and_claimed_address(protected: Server) -> None:
     body = b"username=ada&password=wrong"
     answers = [
-        ask(locked, "POST", f"{PREFIXES[number % 2]}/login", body, **FORM, X_Forwarded_For=f"10.0.0.{number}").status
+        ask(protected, "POST", f"{PREFIXES[number % 2]}/login", body, **FORM, X_Forwarded_For=f"10.0.0.{number}").status
         for number in range(12)
     ]
     assert answers == [400] * 10 + [429] * 2
 
 
-@pytest.mark.parametrize("mark", [{}, {"meta": None}, {"meta": {"_type": "other"}}], ids=str)
-def test_event_opens_no_file_that_was_not_uploaded(server: Server, tmp_path: Path, mark: dict[str, Any]) -> None:
+@pytest.mark.parametrize("changes", [{}, {"meta": None}, {"meta": {"_type": "other"}}], ids=str)
+def test_event_opens_no_file_that_was_not_uploaded(server: Server, tmp_path: Path, changes: dict[str, Any]) -> None:
     dependencies = json.loads(ask(server, "GET", "/config").body)["dependencies"]
     camera = next(each["id"] for each in dependencies if each["api_name"] == "inspect_camera")
     secret = tmp_path / "secret.png"
@@ -116,7 +116,7 @@ def test_event_opens_no_file_that_was_not_uploaded(server: Server, tmp_path: Pat
         {"url": secret.as_uri()},
         {"path": None, "url": "http://outside.invalid/a.png"},
     ):
-        body = {"data": [file | mark], "fn_index": camera, "session_hash": "camera"}
+        body = {"data": [file | changes], "fn_index": camera, "session_hash": "camera"}
         post(server, "/gradio_api/queue/join", body)
         events = ask(server, "GET", "/gradio_api/queue/data?session_hash=camera").body.decode()
         assert "not a file that was sent" in events
@@ -126,19 +126,19 @@ def test_event_opens_no_file_that_was_not_uploaded(server: Server, tmp_path: Pat
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
-def test_bodies_are_limited_before_login(locked: Server, prefix: str) -> None:
-    for path, kind, most in (("call/inspect", JSON, 2**20), ("queue/join", MULTIPART, 2**20)):
-        assert ask(locked, "POST", f"{prefix}/gradio_api/{path}", bytes(most + 1), **kind).status == 413
+def test_bodies_are_limited_before_login(protected: Server, prefix: str) -> None:
+    for path, headers, limit in (("call/inspect", JSON, 2**20), ("queue/join", MULTIPART, 2**20)):
+        assert ask(protected, "POST", f"{prefix}/gradio_api/{path}", bytes(limit + 1), **headers).status == 413
     chunk = b"%x\r\n" % 2**20 + bytes(2**20) + b"\r\n"
     head = f"POST {prefix}/gradio_api/cancel HTTP/1.1\r\nContent-Type: application/json\r\n"
-    assert raw(locked, f"{head}Transfer-Encoding: chunked", chunk * 2).startswith(b"HTTP/1.1 413")
-    assert ask(locked, "POST", f"{prefix}/gradio_api/cancel", b"{}", **JSON).status == 401
+    assert send_raw(protected, f"{head}Transfer-Encoding: chunked", chunk * 2).startswith(b"HTTP/1.1 413")
+    assert ask(protected, "POST", f"{prefix}/gradio_api/cancel", b"{}", **JSON).status == 401
 
 
-def test_login_must_be_a_small_form(locked: Server) -> None:
+def test_login_must_be_a_small_form(protected: Server) -> None:
     from inspect_kd.apps.studio.server.body_limit import MAX_LOGIN_BYTES, BodyLimit
 
-    assert ask(locked, "POST", "/login", b"", **MULTIPART).status in (415, 429)
+    assert ask(protected, "POST", "/login", b"", **MULTIPART).status in (415, 429)
     assert (
         asyncio.run(status_of(BodyLimit(unreachable), "/login", bytes(MAX_LOGIN_BYTES + 1), FORM["Content_Type"]))
         == 413
@@ -151,7 +151,7 @@ async def unreachable(*_: object) -> None:
 
 
 async def status_of(app: Any, path: str, body: bytes | None, kind: str, length: int | None = None) -> int:
-    """The status that middleware answers to one request. `body` None: it never arrives."""
+    """The status that middleware sends for one request; a body of None never arrives."""
     sent_messages: list[Any] = []
 
     async def receive() -> dict[str, Any]:
@@ -177,21 +177,23 @@ def test_upload_with_two_sizes_is_refused(server: Server) -> None:
     before = received(server)
     body = multipart(("a.png", bytes(2**20)))
     head = "POST /gradio_api/upload HTTP/1.1\r\nContent-Type: multipart/form-data; boundary=x\r\nContent-Length: 0\r\n"
-    answer = raw(server, f"{head}Transfer-Encoding: chunked", b"%x\r\n" % len(body) + body + b"\r\n0\r\n\r\n")
+    answer = send_raw(server, f"{head}Transfer-Encoding: chunked", b"%x\r\n" % len(body) + body + b"\r\n0\r\n\r\n")
     assert answer[9:12] in (b"400", b"411") and received(server) == before
 
 
 def test_slow_upload_reserves_little_room_and_ends_when_it_stalls(server: Server, tmp_path: Path) -> None:
     host, _, port = server.address.removeprefix("http://").partition(":")
-    named = {"Host": "localhost", **MULTIPART, "Content-Length": 60 * 2**20}
+    headers = {"Host": "localhost", **MULTIPART, "Content-Length": 60 * 2**20}
     head = (
-        "POST /gradio_api/upload HTTP/1.1\r\n" + "".join(f"{key}: {value}\r\n" for key, value in named.items()) + "\r\n"
+        "POST /gradio_api/upload HTTP/1.1\r\n"
+        + "".join(f"{key}: {value}\r\n" for key, value in headers.items())
+        + "\r\n"
     )
     with closing(socket.create_connection((host, int(port)))) as slow:
         slow.sendall(head.encode() + multipart(("a.png", b"a"))[:-10])
         other = upload(server, ("b.png", bytes(30 * 2**20)))
         assert other.status == 200
-        call(server, "inspect", sent(*json.loads(other.body)), "", "")
+        call(server, "inspect", file_arguments(*json.loads(other.body)), "", "")
 
     from starlette.exceptions import HTTPException
 
@@ -205,9 +207,9 @@ def test_slow_upload_reserves_little_room_and_ends_when_it_stalls(server: Server
     with pytest.raises(HTTPException, match="send it again"):
         asyncio.run(status_of(gate, "/gradio_api/upload", None, MULTIPART["Content-Type"], 5))
     with pytest.raises(HTTPException, match="no room left"):
-        full = UploadGate(read, Uploads(tmp_path), lambda: -1 if full.uploads.arrivals else 5, 1)
+        full = UploadGate(read, Uploads(tmp_path), lambda: -1 if full.uploads.incoming else 5, 1)
         asyncio.run(status_of(full, "/gradio_api/upload", b"12345", MULTIPART["Content-Type"], 5))
-    assert not gate.uploads.arrivals and not full.uploads.arrivals
+    assert not gate.uploads.incoming and not full.uploads.incoming
 
 
 def test_pictures_and_exports_count_in_the_disk_limit(run: Path, parts: Path, tmp_path: Path) -> None:
@@ -231,7 +233,7 @@ def test_pictures_and_exports_count_in_the_disk_limit(run: Path, parts: Path, tm
             write_export(type("S", (), {"settings": settings})(), session, "csv")
         for number in range(1100):
             session.refuse(str(number), "no image")
-        assert len(session.refused) == 1000
+        assert len(session.refused_files) == 1000
         with pytest.raises(BadInput, match="session"):
             sessions.get("")
         for limits in ((1e9, 1e9), (0.5, float("inf")), (float("nan"), 1.0), (-1.0, 1.0)):
@@ -244,10 +246,10 @@ def test_pictures_and_exports_count_in_the_disk_limit(run: Path, parts: Path, tm
 # Logout and start
 
 
-def test_picture_on_a_foreign_page_cannot_log_out(locked: Server) -> None:
+def test_image_on_a_foreign_page_cannot_log_out(protected: Server) -> None:
     for foreign in ({}, {"Referer": "http://evil.example/page"}):
-        assert ask(locked, "GET", "/logout", **foreign).status == 403
-    assert ask(locked, "GET", "/studio/logout", Referer=f"{locked.address}/studio/").status != 403
+        assert ask(protected, "GET", "/logout", **foreign).status == 403
+    assert ask(protected, "GET", "/studio/logout", Referer=f"{protected.address}/studio/").status != 403
 
 
 def test_studio_listens_on_an_ipv6_address(run: Path, tmp_path: Path) -> None:
@@ -274,7 +276,7 @@ def test_failed_start_is_one_line_and_leaves_no_folder(run: Path, tmp_path: Path
     ):
         command = [sys.executable, "-P", "-m", "inspect_kd", "ui", *map(str, words), "--no-train"]
         (tmp_path / "temporary").mkdir(exist_ok=True)
-        done = subprocess.run(
+        result = subprocess.run(
             command,
             capture_output=True,
             text=True,
@@ -282,5 +284,5 @@ def test_failed_start_is_one_line_and_leaves_no_folder(run: Path, tmp_path: Path
             env=os.environ | {"TMPDIR": str(tmp_path / "temporary")},
             timeout=60,
         )
-        assert done.returncode != 0 and reason in done.stderr and "Traceback" not in done.stderr
+        assert result.returncode != 0 and reason in result.stderr and "Traceback" not in result.stderr
         assert not list((tmp_path / "temporary").glob("inspect-kd-*"))

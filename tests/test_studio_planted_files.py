@@ -19,7 +19,7 @@ from tests.tiny import TINY
 
 
 def plant_waiting_run(runs: Path, name: str) -> Path:
-    """A training that the next update would start."""
+    """Write the record of a training that the next update would start."""
     TrainingRecord(name=name, request=TrainRequest(data="sample", recipe="embedded"), requested_at=1.0).write(
         runs / name
     )
@@ -52,16 +52,16 @@ def test_log_is_not_read_through_a_link(tmp_path: Path) -> None:
     assert not reader.read().lines
     (tmp_path / LOG).unlink()
     (tmp_path / LOG).symlink_to("/dev/zero")
-    assert not reader.read().lines and not reader.rest
+    assert not reader.read().lines and not reader.partial_line
 
 
 def test_log_without_line_ends_is_not_kept_in_memory(tmp_path: Path) -> None:
     with (tmp_path / LOG).open("wb") as file:
-        file.truncate(3 * training_log.READ_AT_ONCE)
+        file.truncate(3 * training_log.MAX_READ_BYTES)
     reader = LogReader(tmp_path / LOG)
     for _ in range(3):
         reader.read()
-    assert len(reader.rest) <= training_log.MAX_LINE_BYTES
+    assert len(reader.partial_line) <= training_log.MAX_LINE_BYTES
 
 
 @pytest.mark.parametrize("target", ["/dev/zero", "../elsewhere.json"])
@@ -71,7 +71,7 @@ def test_record_is_not_read_through_a_link(target: str, tmp_path: Path) -> None:
     (folder / RECORD).symlink_to(target)
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 30), hard))  # against reading a device without end
+    resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 30), hard))  # stops a read that would never end
     try:
         assert read_record(folder) is None
     finally:

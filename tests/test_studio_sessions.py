@@ -1,4 +1,4 @@
-"""Sessions of the Studio's page: a new one closes none with parts, lost parts are reported, names are escaped."""
+"""Sessions of the Studio's page: sessions with parts stay open, lost parts are reported, names are escaped."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ import pytest
 from inspect_kd.apps.studio.settings import Settings
 from tests.studio_server import Server, need, studio
 
-OTHERS = 16
-"""The default limit of sessions."""
+MAX_SESSIONS = 16
+"""The default limit."""
 
 
 def images(parts: Path) -> list[Path]:
@@ -28,27 +28,27 @@ def images(parts: Path) -> list[Path]:
 
 @pytest.fixture
 def page(run: Path, tmp_path: Path) -> Iterator[Callable[..., tuple[dict[str, Any], Any]]]:
-    """The real page without its server: its event handlers by name, and the Studio."""
+    """A function that builds the page without a server, and returns its event handlers by name, and its app."""
     need("gradio", find_spec("gradio") is not None)
 
-    def build(*names: str) -> tuple[dict[str, Any], Any]:
+    def make_page(*names: str) -> tuple[dict[str, Any], Any]:
         from inspect_kd.apps.studio.app import build
 
-        async def built(settings: Settings) -> tuple[Any, Any]:
+        async def build_in_loop(settings: Settings) -> tuple[Any, Any]:
             return build(settings, tmp_path / "received")
 
         artifacts = tuple(Path(shutil.copy(run / "r.onnx", tmp_path / f"{name}.onnx")) for name in names or ("r",))
-        # In a running loop: without one, Gradio makes many, and leaves them open.
-        page, made = asyncio.run(built(Settings(artifacts=artifacts, store=tmp_path / "store")))
-        studios.append(made)
+        # Outside of a running loop, Gradio would create loops and leave them open.
+        page, app = asyncio.run(build_in_loop(Settings(artifacts=artifacts, store=tmp_path / "store")))
+        apps.append(app)
         return {str(block.api_name or ""): block.fn for block in page.fns.values()} | {
             block.fn.__name__: block.fn for block in page.fns.values() if block.fn is not None
-        }, made
+        }, app
 
-    studios: list[Any] = []
-    yield build
-    for made in studios:
-        made.sessions.close()
+    apps: list[Any] = []
+    yield make_page
+    for app in apps:
+        app.sessions.close()
 
 
 def request(session: str, username: str | None = None) -> Any:
@@ -58,11 +58,11 @@ def request(session: str, username: str | None = None) -> Any:
 
 
 def call(server: Server, endpoint: str, session: str, *words: object) -> tuple[str, str]:
-    """The event that ends a call, and its content."""
+    """Call an endpoint; return the last event and its content."""
     url = f"{server.address}/gradio_api/call/{endpoint}"
     body = json.dumps({"data": words, "session_hash": session}).encode()
-    begun = urllib.request.Request(url, body, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(begun, timeout=60) as answer:
+    http_request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(http_request, timeout=60) as answer:
         event = json.load(answer)["event_id"]
     with urllib.request.urlopen(f"{url}/{event}", timeout=60) as answer:
         lines = answer.read().decode().strip().splitlines()
@@ -75,7 +75,7 @@ def test_many_empty_sessions_close_none_with_parts(run: Path, parts: Path, tmp_p
     with studio(run / "r.onnx", "--no-train", folder=tmp_path) as server:
         operator = Client(server.address, verbose=False)
         operator.predict([handle_file(path) for path in images(parts)[:2]], "", "", api_name="/inspect")
-        for number in range(2 * OTHERS):
+        for number in range(2 * MAX_SESSIONS):
             assert call(server, "parts", f"other{number}")[0] == "complete"
         assert len(operator.predict(api_name="/parts")) == 2
 
@@ -83,55 +83,55 @@ def test_many_empty_sessions_close_none_with_parts(run: Path, parts: Path, tmp_p
 def test_new_session_is_refused_while_all_others_have_parts(page: Any, parts: Path) -> None:
     import gradio as gr
 
-    handlers, made = page()
+    handlers, app = page()
     content = images(parts)[0].read_bytes()
-    for number in range(OTHERS):
-        made.sessions.get(str(number)).add(content, "p.png")
+    for number in range(MAX_SESSIONS):
+        app.sessions.get(str(number)).add(content, "p.png")
     with pytest.raises(gr.Error, match="all 16 sessions of this Studio are in use: close a tab"):
         handlers["parts"](request("new"))
-    assert [len(made.sessions.get(str(number)).parts) for number in range(OTHERS)] == [1] * OTHERS
-    made.sessions.get("3").clear()
+    assert [len(app.sessions.get(str(number)).parts) for number in range(MAX_SESSIONS)] == [1] * MAX_SESSIONS
+    app.sessions.get("3").clear()
     assert handlers["parts"](request("new")) == []
 
 
 def test_lost_parts_are_reported_once_and_thresholds_are_restored(page: Any, parts: Path) -> None:
     import gradio as gr
 
-    handlers, made = page()
-    session = made.sessions.get("operator")
+    handlers, app = page()
+    session = app.sessions.get("operator")
     session.add(images(parts)[0].read_bytes(), "p.png")
     session.set_thresholds(0.25, 0.5)
     session.last_active = -1e9  # long idle
-    for number in range(OTHERS):
-        made.sessions.get(f"other{number}")
-    assert len(made.sessions.get("operator").parts) == 1, "empty sessions make room first"
+    for number in range(MAX_SESSIONS):
+        app.sessions.get(f"other{number}")
+    assert len(app.sessions.get("operator").parts) == 1, "empty sessions make room first"
     session.last_active = -1e9
-    for number in range(OTHERS):
-        made.sessions.get(f"other{number}").add(images(parts)[0].read_bytes(), "p.png")
-    made.sessions.close_session("other0")
+    for number in range(MAX_SESSIONS):
+        app.sessions.get(f"other{number}").add(images(parts)[0].read_bytes(), "p.png")
+    app.sessions.close_session("other0")
     with pytest.raises(gr.Error, match="Your session was cleared; parts lost: 1"):
         handlers["parts"](request("operator"))
     assert handlers["parts"](request("operator")) == []
-    limits = made.sessions.get("operator").thresholds
-    assert (limits.reinspect, limits.reject) == (0.25, 0.5), "as its page still shows"
+    thresholds = app.sessions.get("operator").thresholds
+    assert (thresholds.reinspect, thresholds.reject) == (0.25, 0.5), "as its page still shows"
 
 
 def test_lost_connection_is_reported_on_the_page(page: Any, parts: Path) -> None:
     from inspect_kd.apps.studio.handlers import page_session
 
-    _, made = page()
-    made.sessions.get("operator").add(images(parts)[0].read_bytes(), "p.png")
-    made.sessions.close_session("operator")
+    _, app = page()
+    app.sessions.get("operator").add(images(parts)[0].read_bytes(), "p.png")
+    app.sessions.close_session("operator")
     with pytest.warns(UserWarning, match=r"parts lost: 1\. The connection was lost"):
-        page_session(made, request("operator"))
-    page_session(made, request("operator"))
+        page_session(app, request("operator"))
+    page_session(app, request("operator"))
 
 
 def test_artifact_name_is_escaped_in_the_sign_off_message(page: Any) -> None:
     name = "<img src=x onerror=alert(1)>"
-    handlers, made = page(name)
-    limits = made.sessions.get("me").thresholds
-    message = handlers["sign_off"]("Ada <b>", name, "", limits.reinspect, limits.reject, request("me"))
+    handlers, app = page(name)
+    thresholds = app.sessions.get("me").thresholds
+    message = handlers["sign_off"]("Ada <b>", name, "", thresholds.reinspect, thresholds.reject, request("me"))
     assert "signed off by Ada &lt;b&gt;" in message
     assert "<img" not in message and "&lt;img src=x onerror=alert(1)&gt;.onnx" in message
 
@@ -160,33 +160,33 @@ def test_names_in_error_messages_are_escaped(page: Any) -> None:
 
 
 def test_stopped_change_of_artifact_changes_nothing(page: Any, parts: Path) -> None:
-    handlers, made = page("r", "second")
-    session, me = made.sessions.get("operator"), request("operator")
+    handlers, app = page("r", "second")
+    session, me = app.sessions.get("operator"), request("operator")
     for path in images(parts)[:3]:
         session.add(path.read_bytes(), path.name)
     handlers["move_sliders"](0.25, 0.5, me)
-    layers, limits = [part.layer for part in session.all_parts()], session.thresholds
+    layers, limits = [part.heat_layer for part in session.all_parts()], session.thresholds
     change = handlers["change_artifact"]("second", "", me)
     next(change)
     change.close()
     exported = json.loads(Path(handlers["export"]("json", me)).read_text())
     assert exported["artifact"]["name"] == "r" and session.thresholds == limits
-    assert [part.layer for part in session.all_parts()] == layers
+    assert [part.heat_layer for part in session.all_parts()] == layers
     artifact, *_ = handlers["stop_batch"](me)
     assert artifact["value"] == "r", "the page shows the artifact that the scores are of"
     *_, (artifact, _, reinspect, *_) = handlers["change_artifact"]("second", "", me)
     exported = json.loads(Path(handlers["export"]("json", me)).read_text())
     assert exported["artifact"]["name"] == "second" and artifact["value"] == "second"
-    assert not {part.layer for part in session.all_parts()} & set(layers)
+    assert not {part.heat_layer for part in session.all_parts()} & set(layers)
     assert not any(layer.exists() for layer in layers) and reinspect["value"] == round(
         session.default_thresholds.reinspect, 3
     )
 
 
 def test_sign_off_refuses_thresholds_that_the_page_does_not_show(page: Any) -> None:
-    handlers, made = page()
-    session, me = made.sessions.get("me"), request("me")
+    handlers, app = page()
+    session, me = app.sessions.get("me"), request("me")
     handlers["move_sliders"](0.25, 0.5, me)
-    assert "look at it again, then sign off" in handlers["sign_off"]("Ada", "r", "", 0.3, 0.5, me)
-    assert not (made.settings.store / "calibrations").exists()
+    assert "check them again, then sign off" in handlers["sign_off"]("Ada", "r", "", 0.3, 0.5, me)
+    assert not (app.settings.store / "calibrations").exists()
     assert "signed off by Ada" in handlers["sign_off"]("Ada", "r", session.category or "", 0.25, 0.5, me)

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from inspect_kd.apps.studio.train import data_check, processes, run_report, texts, view
-from inspect_kd.apps.studio.train.command import command, default_recipe, recipes
+from inspect_kd.apps.studio.train.command import build_command, default_recipe, list_recipes
 from inspect_kd.apps.studio.train.data_folders import data_folders, first_sound_parts, folder_below
 from inspect_kd.apps.studio.train.log import TrainingProgress, parse_line, read_metrics
 from inspect_kd.apps.studio.train.record import RECORD, State, TrainingRecord, TrainRequest, read_record
@@ -28,16 +28,17 @@ from inspect_kd.apps.studio.train.service import TrainService
 from inspect_kd.apps.studio.train.trainings import MAX_WAITING, Trainings
 from inspect_kd.errors import BadInput, InspectKDError, UsageError
 from inspect_kd.report import pictures_file
+from tests.studio_server import chromium, need
 from tests.tiny import TINY
 
 PATIENCE_S = 120
 LONG = [*TINY, "fit.steps=4000", "fit.evaluate_every=4000"]
-"""Never ends during a test."""
+"""Settings of a training that does not end during a test."""
 
 
-def wait_until(true: Callable[[], object], what: str) -> None:
+def wait_until(condition: Callable[[], object], what: str) -> None:
     end = time.monotonic() + PATIENCE_S
-    while not true():
+    while not condition():
         assert time.monotonic() < end, f"waited in vain for {what}"
         time.sleep(0.1)
 
@@ -45,11 +46,11 @@ def wait_until(true: Callable[[], object], what: str) -> None:
 def wait_for_state(trainings: Trainings, name: str, *states: State) -> State:
     """Update the trainings until one has one of these states."""
 
-    def there() -> bool:
+    def is_reached() -> bool:
         trainings.update()
         return trainings.get(name).state in states
 
-    wait_until(there, f"{name} {' or '.join(states)}")
+    wait_until(is_reached, f"{name} {' or '.join(states)}")
     return trainings.get(name).state
 
 
@@ -61,15 +62,15 @@ def root(parts: Path) -> Path:
 
 @pytest.fixture
 def make_trainings(root: Path, tmp_path: Path) -> Iterator[Callable[..., Trainings]]:
-    """Makes `Trainings` whose processes do not outlive the test."""
-    made: list[Trainings] = []
+    """A function that makes `Trainings` whose processes end with the test."""
+    created: list[Trainings] = []
 
     def make(changes: list[str] = TINY, runs: str = "runs") -> Trainings:
-        made.append(Trainings(root, tmp_path / runs, changes=changes, grace=2.0))
-        return made[-1]
+        created.append(Trainings(root, tmp_path / runs, changes=changes, grace=2.0))
+        return created[-1]
 
     yield make
-    for trainings in made:
+    for trainings in created:
         for each in trainings.all():
             if each.can_stop:
                 trainings.stop(each.name)
@@ -110,13 +111,13 @@ def test_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(
     steps = [step for step, _ in progress.losses["train"]]
     assert steps == sorted(set(steps)) and steps[-1] == 24 and progress.gaps[-1][0] == 24
     digests = [hashlib.sha256((path / "student.safetensors").read_bytes()).hexdigest() for path in (folder, run)]
-    assert digests[0] == digests[1], "the same student as that of an uninterrupted training"
+    assert digests[0] == digests[1], "the student differs from that of an uninterrupted training"
     assert finished.has_report and finished.name in run_report.read_report(folder)
     losses, gaps = read_metrics(folder / "metrics.jsonl")
     assert [step for step, _ in losses["train"]] == list(range(1, 25)) and [step for step, _ in gaps] == [6, 12, 18, 24]
     with pytest.raises(UsageError, match="nothing to stop"):
         trainings.stop("r")
-    # The next of that name gets a folder of its own.
+    # The next training of that name gets another folder.
     assert trainings.start(request()).name == "r-2"
 
 
@@ -125,7 +126,7 @@ def test_killed_training_has_failed_and_the_queue_moves_on(make_trainings: Calla
     pid = trainings.start(request()).record.pid  # type: ignore[union-attr]
     second = trainings.start(request(name="second"))
     third = trainings.start(request(name="third"))
-    assert (second.state, second.place, third.place) == (State.WAITING, 1, 2), (
+    assert (second.state, second.queue_position, third.queue_position) == (State.WAITING, 1, 2), (
         "one at a time, and the others show their place"
     )
     assert "Place in the queue: 2" in view.status(third, TrainingProgress(), "")
@@ -136,8 +137,8 @@ def test_killed_training_has_failed_and_the_queue_moves_on(make_trainings: Calla
     assert wait_for_state(trainings, "r", State.FAILED) is State.FAILED
     assert "SIGKILL" in trainings.error(trainings.get("r")) and trainings.get("r").can_resume
     assert wait_for_state(trainings, "second", State.RUNNING) is State.RUNNING, "the queue moves on"
-    again = Trainings(trainings.root, trainings.runs)
-    assert "SIGKILL" in again.error(again.get("r")), "a restarted Studio shows the same error"
+    restarted = Trainings(trainings.root, trainings.runs)
+    assert "SIGKILL" in restarted.error(restarted.get("r")), "a restarted Studio shows the same error"
 
 
 STARTER = """
@@ -160,33 +161,37 @@ def test_restarted_studio_finds_the_running_training(
     words = [sys.executable, "-c", STARTER, str(root), str(tmp_path / "runs"), *LONG]
     pid = int(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
     trainings = make_trainings(LONG)
-    found = trainings.get("r")
-    assert found.state is State.RUNNING and found.record.pid == pid  # type: ignore[union-attr]
+    training = trainings.get("r")
+    assert training.state is State.RUNNING and training.record.pid == pid  # type: ignore[union-attr]
     assert trainings.start(request(name="next")).state is State.WAITING, "the training that was found counts as running"
     trainings.stop("next")
     wait_until(lambda: trainings.progress("r").losses, "its progress")
     assert trainings.progress("r").phase == "train" and trainings.progress("r").total == 4000
     trainings.stop("r")
-    wait_for_state(trainings, "r", State.STOPPED)  # by the second signal: it ignores the first
-    # A process that is just exiting has no command line any more, by which it would still be recognised.
+    wait_for_state(trainings, "r", State.STOPPED)  # by the second signal, because it ignores the first
+    # An exiting process has lost the command line by which the Studio recognises it.
     wait_until(lambda: processes.process_birth(pid) is None, "its end")
 
 
 def test_reused_process_id_is_neither_monitored_nor_signalled(
     make_trainings: Callable[..., Trainings], root: Path, tmp_path: Path
 ) -> None:
-    stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+    other_process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
     try:
-        born = processes.process_birth(stranger.pid)
-        assert born and processes.is_alive(stranger.pid, born) and not processes.is_alive(stranger.pid, born + "0")
-        for number, old in enumerate(("", "another boot/12345", born + "0")):
+        birth = processes.process_birth(other_process.pid)
+        assert (
+            birth
+            and processes.is_alive(other_process.pid, birth)
+            and not processes.is_alive(other_process.pid, birth + "0")
+        )
+        for number, recorded_birth in enumerate(("", "another boot/12345", birth + "0")):
             record = TrainingRecord(
                 name=f"r{number}",
                 request=request(),
                 requested_at=1.0,
                 attempt=1,
-                pid=stranger.pid,
-                process_birth=old,
+                pid=other_process.pid,
+                process_birth=recorded_birth,
                 started_at=1.0,
             )
             record.write(tmp_path / "runs" / f"r{number}")
@@ -200,10 +205,10 @@ def test_reused_process_id_is_neither_monitored_nor_signalled(
         record.stop_requested_at = 1.0
         record.write(tmp_path / "runs" / record.name)
         trainings.update()
-        assert trainings.get(record.name).state is State.STOPPED and stranger.poll() is None
+        assert trainings.get(record.name).state is State.STOPPED and other_process.poll() is None
     finally:
-        stranger.kill()
-        stranger.wait()
+        other_process.kill()
+        other_process.wait()
 
 
 def output_words(tmp_path: Path, *names: str) -> list[str]:
@@ -222,15 +227,15 @@ def sleeper(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def write_record(runs: Path, name: str, process: subprocess.Popen[bytes], **changes: object) -> TrainingRecord:
-    born = processes.process_birth(process.pid)
-    assert born is not None
+    birth = processes.process_birth(process.pid)
+    assert birth is not None
     record = TrainingRecord(
         name=name,
         request=request(name=name),
         requested_at=1.0,
         attempt=1,
         pid=process.pid,
-        process_birth=born,
+        process_birth=birth,
         started_at=1.0,
     ).model_copy(update=changes)
     record.write(runs / name)
@@ -249,7 +254,9 @@ def test_running_training_is_listed_despite_a_hundred_newer_runs(
     trainings = Trainings(root, runs)
     second = trainings.start(request(name="second"))
     trainings.update()
-    assert (second.state, second.place) == (State.WAITING, 1) and not trainings.children, "a second one was started"
+    assert (second.state, second.queue_position) == (State.WAITING, 1) and not trainings.children, (
+        "a second one was started"
+    )
     shown = TrainService(root, runs, tmp_path / "store").progress_view(None)
     assert shown.chosen == "live" and len(shown.choices) == 100 and shown.can_stop
 
@@ -259,13 +266,13 @@ def test_status_of_a_complete_run_without_artifact_says_so(root: Path, tmp_path:
     folder.mkdir(parents=True)
     (folder / "run.json").write_text("{}")
     trainings = Trainings(root, tmp_path / "runs")
-    assert "failed its proof" in view.status(trainings.get("r"), TrainingProgress(), "")
+    assert "failed verification" in view.status(trainings.get("r"), TrainingProgress(), "")
     (folder / "r.onnx").touch()
     assert "artifact and report are in" in view.status(trainings.get("r"), TrainingProgress(), "")
 
 
 def test_stop_works_when_the_clock_is_set_back(root: Path, tmp_path: Path, sleeper: subprocess.Popen[bytes]) -> None:
-    """The request seems to be an hour ahead, as after the clock was set back by an hour."""
+    """The stop seems to be requested an hour ahead, as after the clock was set back by an hour."""
     write_record(tmp_path / "runs", "r", sleeper, stop_requested_at=time.time() + 3600)
     trainings = Trainings(root, tmp_path / "runs", grace=0.2)
     for _ in range(20):
@@ -309,8 +316,8 @@ def test_failed_training_explains_itself_in_one_line(make_trainings: Callable[..
 
 
 @pytest.fixture
-def fenced(tmp_path: Path) -> Path:
-    """A root with one folder, and others outside that must not be reached."""
+def small_root(tmp_path: Path) -> Path:
+    """A root with one folder; folders outside of it must not be reached."""
     root, outside = tmp_path / "root", tmp_path / "outside"
     (root / "fine").mkdir(parents=True)
     outside.mkdir()
@@ -339,27 +346,30 @@ def fenced(tmp_path: Path) -> Path:
         "x" * 5000,
     ],
 )
-def test_data_outside_of_the_root_is_refused(given: str, fenced: Path, tmp_path: Path) -> None:
+def test_data_outside_of_the_root_is_refused(given: str, small_root: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="not a folder below the Studio's data folder"):
-        folder_below(fenced, given)
-    trainings = Trainings(fenced, tmp_path / "runs")
+        folder_below(small_root, given)
+    trainings = Trainings(small_root, tmp_path / "runs")
     for data in (given, str(tmp_path / "outside")):
         with pytest.raises(BadInput):
             trainings.start(request(data=data))
         with pytest.raises(BadInput):
-            list(data_check.check(fenced, data, tmp_path / "scratch"))
+            list(data_check.check(small_root, data, tmp_path / "scratch"))
     assert not (tmp_path / "runs").exists(), "nothing was started"
-    assert folder_below(fenced, "fine") == fenced.resolve() / "fine" and folder_below(fenced, ".") == fenced.resolve()
+    assert (
+        folder_below(small_root, "fine") == small_root.resolve() / "fine"
+        and folder_below(small_root, ".") == small_root.resolve()
+    )
 
 
-def test_foreign_record_starts_nothing_that_a_client_could_not(fenced: Path, tmp_path: Path) -> None:
+def test_foreign_record_cannot_start_what_a_client_could_not(small_root: Path, tmp_path: Path) -> None:
     """Neither the command nor the data of a record from another machine is trusted."""
     marker = tmp_path / "marker"
     hostile = TrainingRecord(
         name="r", request=request(data="../outside"), requested_at=1.0, command=["touch", str(marker)], attempt=1
     )
     hostile.write(tmp_path / "runs" / "r")
-    trainings = Trainings(fenced, tmp_path / "runs")
+    trainings = Trainings(small_root, tmp_path / "runs")
     trainings.update()
     assert trainings.get("r").state is State.FAILED and "below the Studio's data folder" in trainings.error(
         trainings.get("r")
@@ -380,9 +390,9 @@ def test_run_name_that_is_no_plain_folder_name_is_refused(name: str, root: Path,
     trainings = Trainings(root, tmp_path / "runs")
     with pytest.raises(UsageError, match="cannot name a run"):
         trainings.start(request(name=name))
-    for ask in (trainings.get, trainings.stop, trainings.resume, trainings.progress):
+    for method in (trainings.get, trainings.stop, trainings.resume, trainings.progress):
         with pytest.raises(InspectKDError):
-            ask(name)
+            method(name)
     assert not (tmp_path / "runs").exists()
 
 
@@ -476,14 +486,14 @@ def test_record_is_stored_under_its_former_json_keys(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("wrong", [{"seed": 1.5}, {"seed": "1"}, {"quick": "yes"}, {"name": 5}])
 def test_request_of_the_wrong_type_writes_no_record(wrong: dict[str, object], root: Path, tmp_path: Path) -> None:
-    trainings = Trainings(root, tmp_path / "runs", at_once=0)
+    trainings = Trainings(root, tmp_path / "runs", max_running=0)
     with pytest.raises(UsageError, match=f"^{next(iter(wrong))}: "):
         trainings.start(request(**wrong))
     assert not (tmp_path / "runs").exists()
 
 
 def test_queue_is_limited(root: Path, tmp_path: Path) -> None:
-    trainings = Trainings(root, tmp_path / "runs", at_once=0)
+    trainings = Trainings(root, tmp_path / "runs", max_running=0)
     for number in range(MAX_WAITING):
         TrainingRecord(name=f"r{number}", request=request(), requested_at=1.0, command=[]).write(
             tmp_path / "runs" / f"r{number}"
@@ -497,7 +507,7 @@ def test_queue_is_limited(root: Path, tmp_path: Path) -> None:
 
 
 def test_opening_a_report_shows_a_message_first_and_hides_it_on_failure(tmp_path: Path) -> None:
-    needed(find_spec("gradio"), "gradio")
+    need("gradio", find_spec("gradio") is not None)
     import gradio as gr
 
     from inspect_kd.apps.studio.train.tab import open_report
@@ -518,43 +528,45 @@ def test_opening_a_report_shows_a_message_first_and_hides_it_on_failure(tmp_path
     assert column["visible"] and "&lt;h1&gt;line3" in page
 
 
-def test_command_of_a_request(root: Path, tmp_path: Path) -> None:
-    words = command(request(quick=True, seed=7), root, tmp_path, "r", resume=True)
+def test_request_becomes_a_train_command(root: Path, tmp_path: Path) -> None:
+    words = build_command(request(quick=True, seed=7), root, tmp_path, "r", resume=True)
     assert words[1:5] == ["-P", "-m", "inspect_kd", "train"] and words[-1] == "--resume"
     assert {"fit.steps=62", "fit.seed=7", "fit.evaluate_every=12"} <= set(words)
-    assert "--set" not in command(request(), root, tmp_path, "r", resume=False), "a normal training is the recipe's own"
+    assert "--set" not in build_command(request(), root, tmp_path, "r", resume=False), (
+        "a normal training is the recipe's own"
+    )
     for wrong in ({"recipe": "../../etc/passwd.yaml"}, {"recipe": "nobody"}, {"seed": -1}, {"seed": 2**40}):
         with pytest.raises(UsageError):
-            command(request(**wrong), root, tmp_path, "r", resume=False)
+            build_command(request(**wrong), root, tmp_path, "r", resume=False)
 
 
 # ── display ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_data_folders_below_the_root(root: Path, parts: Path, tmp_path: Path) -> None:
+def test_data_folders_outside_of_the_root_are_not_listed(root: Path, parts: Path, tmp_path: Path) -> None:
     assert data_folders(root) == ["sample", "sample/board", "sample/bottle", "sample/fabric", "sample/metal"]
     (tmp_path / "mine").symlink_to(parts)
     assert data_folders(tmp_path) == [], "a link out of the root is not listed"
-    pictures = first_sound_parts(parts, most=5)
+    pictures = first_sound_parts(parts, max_pictures=5)
     assert [name.split(":")[0] for name, _ in pictures] == ["board", "bottle", "fabric", "metal", "board"]
     assert all(uri.startswith("data:image/webp;base64,") for _, uri in pictures)
 
 
 def test_data_check_runs_in_its_own_process(root: Path, parts: Path, tmp_path: Path) -> None:
     *_, good = data_check.check(root, "sample", tmp_path)
-    assert good.over and good.sound and good.counts["board"]["test"] == 8 and good.defective["board"] == 5
-    assert "Nothing wrong was found" in view.checked(good)
+    assert good.over and good.is_trainable and good.counts["board"]["test"] == 8 and good.defective["board"] == 5
+    assert "Nothing wrong was found" in view.check_result(good)
     (tmp_path / "bad" / "good").mkdir(parents=True)
     for image in (parts / "board" / "train" / "good").iterdir():
         (tmp_path / "bad" / "good" / image.name).write_bytes(image.read_bytes())
     (tmp_path / "bad" / "good" / "<b>.png").write_bytes(b"")
     *_, bad = data_check.check(tmp_path, "bad", tmp_path)
-    assert not bad.sound and any("is empty" in found.text for found in bad.findings)
+    assert not bad.is_trainable and any("is empty" in found.text for found in bad.findings)
     assert str(tmp_path) not in json.dumps([found.text for found in bad.findings]), "no folder of the server is shown"
-    assert "&lt;b&gt;" in view.checked(bad) and "<b>.png" not in view.checked(bad)
+    assert "&lt;b&gt;" in view.check_result(bad) and "<b>.png" not in view.check_result(bad)
     (tmp_path / "none").mkdir()
     *_, none = data_check.check(tmp_path, "none", tmp_path)
-    assert not none.sound and not none.counts and "no layout recognised" in none.findings[0].text
+    assert not none.is_trainable and not none.counts and "no layout recognised" in none.findings[0].text
     assert not list(tmp_path.glob("tmp*")), "nothing is left behind"
 
 
@@ -594,7 +606,7 @@ def test_log_of_several_attempts_gives_one_curve() -> None:
 
 
 def test_recipes_list_the_default_first_and_teachers_last() -> None:
-    names = [name for name, _ in recipes()]
+    names = [name for name, _ in list_recipes()]
     assert names[0] == "omni_ad" and names.index("memory") > names.index("ras_paper")
     assert default_recipe() in ("omni_ad", "embedded")
 
@@ -623,21 +635,14 @@ with gr.Blocks(title="Studio", analytics_enabled=False) as studio:
 assert "torch" not in sys.modules
 studio.launch(server_name="127.0.0.1", server_port=int(port), ssr_mode=False, quiet=True, footer_links=[])
 """
-BROWSER = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 SHORT = [*TINY, "fit.steps=80"]
-"""Long enough to be stopped on the way."""
-
-
-def needed(there: object, what: str) -> None:
-    """Skip a test where an optional package is missing; fail where CI is set."""
-    if not there:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{what} is not installed")
+"""Settings of a training that lasts long enough to be stopped."""
 
 
 @pytest.fixture(scope="module")
 def studio(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Studio with this one tab, in a process of its own; its address."""
-    needed(find_spec("gradio"), "gradio")
+    """The address of a Studio that has only the Train tab."""
+    need("gradio", find_spec("gradio") is not None)
     work = tmp_path_factory.mktemp("studio")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -649,7 +654,7 @@ def studio(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
     try:
         wait_until(lambda: process.poll() is not None or _answers(port), "the Studio's first answer")
         yield f"http://127.0.0.1:{port}"
-        assert process.poll() is None, "the Studio lives"
+        assert process.poll() is None, "the Studio has ended"
         assert "Traceback" not in (work / "log").read_text()
     finally:
         process.terminate()
@@ -667,18 +672,15 @@ def _answers(port: int) -> bool:
 
 
 def test_training_in_a_browser(studio: str, tmp_path: Path) -> None:
-    needed(find_spec("playwright"), "playwright")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    needed(chromium, "Chromium")
-    from playwright.sync_api import expect, sync_playwright
-
     wait = PATIENCE_S * 1000
-    with sync_playwright() as play, play.chromium.launch(executable_path=chromium, args=BROWSER) as browser:
+    with chromium() as browser:
+        from playwright.sync_api import expect
+
         page = browser.new_page(viewport={"width": 1280, "height": 1000})
         foreign: list[str] = []
-        page.on("request", lambda request: foreign.append(request.url) if _leaves(request.url, studio) else None)
-        wrong: list[str] = []
-        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("request", lambda request: foreign.append(request.url) if _is_foreign(request.url, studio) else None)
+        errors: list[str] = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(studio, timeout=wait)
         status = page.locator("#train-status")
         expect(status).to_contain_text("No run yet", timeout=wait)
@@ -719,29 +721,28 @@ def test_training_in_a_browser(studio: str, tmp_path: Path) -> None:
         page.screenshot(path=tmp_path / "train.png")
         page.locator("#train-close").click()
         expect(page.locator("#train-page iframe")).to_have_count(0)
-        assert not wrong and not foreign
+        assert not errors and not foreign
 
 
-def _leaves(url: str, studio: str) -> bool:
+def _is_foreign(url: str, studio: str) -> bool:
     return not url.startswith((studio, "data:", "blob:", "about:"))
 
 
 def test_training_through_named_endpoints(studio: str) -> None:
-    """The named endpoints, without the page."""
     from gradio_client import Client
     from gradio_client.exceptions import AppError
 
     client = Client(studio, verbose=False)
     try:
         assert client.predict(api_name="/train_folders")[0] == "sample"
-        held = client.predict("sample/board", api_name="/train_check")
-        assert held["sound"] and held["counts"]["board"]["test"] == 8
+        checked = client.predict("sample/board", api_name="/train_check")
+        assert checked["sound"] and checked["counts"]["board"]["test"] == 8
         for data in ("..", "/etc", "sample/../.."):
             for call in ("/train_check", "/train_start"):
                 with pytest.raises(AppError, match="not a folder below"):
                     client.predict(data, api_name=call)
-        begun = client.predict("sample/board", "embedded", "by_name", True, 3, api_name="/train_start")
-        assert begun["name"] == "by_name" and begun["state"] in ("running", "waiting")
+        started = client.predict("sample/board", "embedded", "by_name", True, 3, api_name="/train_start")
+        assert started["name"] == "by_name" and started["state"] in ("running", "waiting")
         client.predict("by_name", api_name="/train_stop")
         wait_until(lambda: client.predict("by_name", api_name="/train_state")["state"] == "stopped", "a stop by name")
         with pytest.raises(AppError, match="cannot name a run"):

@@ -22,13 +22,13 @@ from inspect_kd.inspector import Inspector
 from inspect_kd.models.base import TeacherSample
 from inspect_kd.models.teachers import clip_ada
 from inspect_kd.training.run import load_run
-from inspect_kd.training.teacher_data import TeacherDataset, choose_few
+from inspect_kd.training.teacher_data import TeacherDataset, choose_parts
 from inspect_kd.types import Sample
-from tests.builders import clip_folder
+from tests.builders import save_tiny_clip
 
 
-def recipe_file(folder: Path, **changes: object) -> Path:
-    clip = clip_folder(folder / "clip")
+def write_recipe(folder: Path, **changes: object) -> Path:
+    clip = save_tiny_clip(folder / "clip")
     teacher = {"build": "clip_ada", "model": clip, "pretrained": None, "licence": "MIT", "vv_blocks": 2}
     content = {"name": "tiny_clip", "teacher": teacher, "data": {"size": 64}, "teach": {"variants": 2, "epochs": 2}}
     path = folder / "tiny_clip.yaml"
@@ -43,14 +43,14 @@ def train(recipe: Path, parts: Path, out: Path, *more: str) -> subprocess.Comple
 
 @pytest.fixture(scope="module")
 def teacher_run(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    home = tmp_path_factory.mktemp("teach")
-    answer = train(recipe_file(home), parts, home)
+    folder = tmp_path_factory.mktemp("teach")
+    answer = train(write_recipe(folder), parts, folder)
     assert answer.returncode == 0, answer.stderr
     assert "report" in answer.stdout and '"phase": "study"' in answer.stderr
-    return home / "t"
+    return folder / "t"
 
 
-def test_teachers_run_holds_the_files_of_a_students(teacher_run: Path, parts: Path) -> None:
+def test_run_of_a_teacher_holds_the_same_files_as_of_a_student(teacher_run: Path, parts: Path) -> None:
     names = {path.name for path in teacher_run.iterdir()}
     assert {"recipe.yaml", "teacher.safetensors", "t.onnx", "calibration.json", "report.html", "run.json"} <= names
     manifest = json.loads((teacher_run / "run.json").read_text())
@@ -69,11 +69,10 @@ def test_saved_teacher_holds_its_learned_weights_and_names_its_base(teacher_run:
         assert {"vectors_PC", "suspicious"} <= set(file.keys())
         source = json.loads(file.metadata()["sources"])[0]
     assert source["licence"] == "MIT" and len(source["sha256"]) == 64
-    card = json.loads((teacher_run / "run.json").read_text())["sources"][0]
-    assert card == source
+    assert json.loads((teacher_run / "run.json").read_text())["sources"][0] == source
 
 
-def test_teacher_is_loaded_on_the_base_that_it_was_trained_on_alone(teacher_run: Path, tmp_path: Path) -> None:
+def test_teacher_is_refused_on_another_base_model(teacher_run: Path, tmp_path: Path) -> None:
     finished = load_run(teacher_run)
     assert isinstance(finished.model, clip_ada.ClipAdaTeacher) and finished.model.prompts is None
     other = tmp_path / "t"
@@ -94,64 +93,64 @@ def test_second_training_gives_the_same_teacher(teacher_run: Path, parts: Path, 
 
 
 def test_dry_run_counts_the_trained_parameters(tmp_path: Path, parts: Path) -> None:
-    answer = train(recipe_file(tmp_path), parts, tmp_path, "--dry-run")
-    # 2 sentences of 12 words in 32 numbers.
+    answer = train(write_recipe(tmp_path), parts, tmp_path, "--dry-run")
+    # 2 prompts of 12 learned vectors with 32 values each.
     assert answer.returncode == 0 and "768 to train" in answer.stdout, answer.stderr
 
 
-def store(count: int, categories: str = "ab") -> ImageStore:
+def image_store(count: int, categories: str = "ab") -> ImageStore:
     samples = [Sample(image=Path(f"{c}{i}.png"), category=c) for c in categories for i in range(count)]
-    kept = ImageStore(samples, View(size=64))
+    images = ImageStore(samples, View(size=64))
     rng = np.random.default_rng(0)
-    kept.cached = {i: rng.integers(0, 255, (64, 64, 3), dtype=np.uint8) for i in range(len(samples))}
-    return kept
+    images.cached = {i: rng.integers(0, 255, (64, 64, 3), dtype=np.uint8) for i in range(len(samples))}
+    return images
 
 
-def test_every_second_sample_has_a_drawn_defect() -> None:
-    samples = TeacherDataset(store(3), Teach(variants=4), "horizontal", 0)
+def test_every_second_sample_has_a_synthetic_defect() -> None:
+    samples = TeacherDataset(image_store(3), Teach(variants=4), "horizontal", 0)
     assert len(samples) == 24 and [sample.mask is None for sample in samples] == [True, False] * 12
     with pytest.raises(IndexError):
         samples[24]
 
 
-def test_sample_of_one_number_is_always_the_same() -> None:
-    samples = TeacherDataset(store(3), Teach(variants=4), "horizontal", 0)
+def test_same_index_gives_the_same_sample() -> None:
+    samples = TeacherDataset(image_store(3), Teach(variants=4), "horizontal", 0)
     first = samples[5]
     assert np.array_equal(first.image, samples[5].image) and first.mask is not None and first.mask.any()
     assert not np.array_equal(first.image, samples[7].image)
 
 
 def test_few_parts_are_chosen_from_each_category() -> None:
-    samples = store(9, "abc").samples
-    chosen = choose_few(samples, 4, 0)
+    samples = image_store(9, "abc").samples
+    chosen = choose_parts(samples, 4, 0)
     assert sorted(samples[i].category for i in chosen) == ["a"] * 4 + ["b"] * 4 + ["c"] * 4
-    assert choose_few(samples, 4, 0) == chosen != choose_few(samples, 4, 1)
-    assert len(choose_few(samples, None, 0)) == 27
-    assert len(set(TeacherDataset(store(9), Teach(parts=4, variants=2), "none", 0).order)) == 8
+    assert choose_parts(samples, 4, 0) == chosen != choose_parts(samples, 4, 1)
+    assert len(choose_parts(samples, None, 0)) == 27
+    assert len(set(TeacherDataset(image_store(9), Teach(parts=4, variants=2), "none", 0).order)) == 8
 
 
-def test_real_defects_follow_the_drawn_ones() -> None:
+def test_real_defects_follow_the_synthetic_ones() -> None:
     real = [TeacherSample(image=np.zeros((64, 64, 3), np.uint8), mask=np.ones((64, 64), bool))]
-    samples = TeacherDataset(store(2), Teach(variants=2), "none", 0, real)
+    samples = TeacherDataset(image_store(2), Teach(variants=2), "none", 0, real)
     assert len(samples) == 10 and [sample is real[0] for sample in samples] == [False] * 8 + [True] * 2
 
 
 def test_teacher_learns_real_defects_with_masks(tmp_path: Path, parts: Path) -> None:
     draw_sample(tmp_path / "others", 7, size=64, train=6, test_good=1, per_kind=1)
     labelled = ["--set", f"teach.labelled={tmp_path / 'others'}", "--set", "teach.epochs=1"]
-    answer = train(recipe_file(tmp_path), parts, tmp_path, *labelled)
+    answer = train(write_recipe(tmp_path), parts, tmp_path, *labelled)
     assert answer.returncode == 0, answer.stderr
 
 
 def test_real_defects_of_the_test_split_are_refused(tmp_path: Path, parts: Path) -> None:
-    answer = train(recipe_file(tmp_path), parts, tmp_path, "--set", f"teach.labelled={parts}")
+    answer = train(write_recipe(tmp_path), parts, tmp_path, "--set", f"teach.labelled={parts}")
     assert answer.returncode == 2 and "held out" in answer.stderr
 
 
 def test_labelled_data_without_masks_is_refused(tmp_path: Path, parts: Path) -> None:
     (tmp_path / "sound").mkdir()
     cv2.imwrite(str(tmp_path / "sound" / "a.png"), np.zeros((64, 64, 3), np.uint8))
-    answer = train(recipe_file(tmp_path), parts, tmp_path, "--set", f"teach.labelled={tmp_path / 'sound'}")
+    answer = train(write_recipe(tmp_path), parts, tmp_path, "--set", f"teach.labelled={tmp_path / 'sound'}")
     assert answer.returncode == 3 and "no defect with a mask" in answer.stderr
 
 
@@ -166,7 +165,7 @@ def test_labelled_data_without_masks_is_refused(tmp_path: Path, parts: Path) -> 
         ("none", False),
     ],
 )
-def test_production_permits_licences_of_its_list_alone(licence: str, allowed: bool) -> None:
+def test_production_permits_only_listed_licences(licence: str, allowed: bool) -> None:
     assert licences.is_permitted(licence) == allowed
     licences.check("research", {"weights": licence})
     if not allowed:
@@ -175,7 +174,7 @@ def test_production_permits_licences_of_its_list_alone(licence: str, allowed: bo
 
 
 def test_production_refuses_a_licence_before_anything_is_trained(tmp_path: Path, parts: Path) -> None:
-    recipe = recipe_file(tmp_path)
+    recipe = write_recipe(tmp_path)
     answer = train(recipe, parts, tmp_path, "--set", "profile=production", "--set", "teacher.licence=CC-BY-NC-4.0")
     assert answer.returncode == 2 and "allow list" in answer.stderr and not (tmp_path / "t").exists()
 

@@ -1,4 +1,4 @@
-"""What big models said is found again, by what it follows from; bounded, and whole in spite of a kill or a second writer."""
+"""The cache of teacher outputs: its key, its size limit, and whole files despite killed or concurrent writers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def pictures(count: int) -> list[ImageU8]:
     return [rng.integers(0, 255, (8, 8, 3), dtype=np.uint8) for _ in range(count)]
 
 
-def test_what_was_said_is_found_by_what_it_follows_from(tmp_path: Path) -> None:
+def test_tensors_are_found_by_image_weights_and_transform(tmp_path: Path) -> None:
     calls: list[int] = []
 
     def make() -> dict[str, Tensor]:
@@ -56,23 +56,25 @@ def test_what_was_said_is_found_by_what_it_follows_from(tmp_path: Path) -> None:
     assert len(calls) == 4
 
 
-def test_it_takes_no_more_room_than_it_may_and_a_torn_file_is_made_anew(tmp_path: Path) -> None:
+def test_size_is_limited_and_truncated_files_are_ignored(tmp_path: Path) -> None:
     for image in pictures(6):
         cache = TensorCache(tmp_path, "weights", "squash/256", limit=8000)
         cache.put(image, {"embedding": torch.zeros(4, 16, 16)})
         assert sum(path.stat().st_size for path in tmp_path.glob("*.safetensors")) <= 8000
-    one, other = (TensorCache(tmp_path / "both", "weights", name, limit=60_000) for name in "ab")
+    first, second = (TensorCache(tmp_path / "both", "weights", name, limit=60_000) for name in "ab")
     for image in pictures(200):
-        for cache in (one, other):
+        for cache in (first, second):
             cache.put(image, {"embedding": torch.zeros(16)})
-    both = sum(path.stat().st_size for path in (tmp_path / "both").glob("*.safetensors"))
-    assert 30_000 < both <= 60_000 + 2 * RECOUNT_EVERY * 200, "two writers know of each other, a little later"
+    shared_bytes = sum(path.stat().st_size for path in (tmp_path / "both").glob("*.safetensors"))
+    assert 30_000 < shared_bytes <= 60_000 + 2 * RECOUNT_EVERY * 200, "two writers share the limit, with a delay"
     large = torch.zeros(64, 64, 16)
-    assert one.put(image, {"embedding": large})["embedding"].shape == large.shape
-    assert max(path.stat().st_size for path in (tmp_path / "both").glob("*.safetensors")) < 1000, "too large to keep"
+    assert first.put(image, {"embedding": large})["embedding"].shape == large.shape
+    assert max(path.stat().st_size for path in (tmp_path / "both").glob("*.safetensors")) < 1000, (
+        "a tensor above the limit was stored"
+    )
     image = pictures(6)[-1]
-    for torn in tmp_path.glob("*.safetensors"):
-        torn.write_bytes(torn.read_bytes()[:100])
+    for path in tmp_path.glob("*.safetensors"):
+        path.write_bytes(path.read_bytes()[:100])
     assert TensorCache(tmp_path, "weights", "squash/256").find(image) is None
     assert not list(tmp_path.glob("*.partial"))
 

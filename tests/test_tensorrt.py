@@ -1,4 +1,4 @@
-"""Target tensorrt, as far as it can be tested without a GPU: the file, the operator table, the engine cache."""
+"""Target tensorrt, as far as it can be tested without a GPU: the file, the table of operators, the engine cache."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from benchmarks import gpu_check as check
 from inspect_kd.errors import BadInput, EnvironmentFault, GateFailed
 from inspect_kd.export.engine_cache import EngineKey
 from inspect_kd.export.options import RuntimeOptions
-from inspect_kd.export.tensorrt_rules import refuse_unsupported, table
-from inspect_kd.export.to_tensorrt import TIMING, plan_for
+from inspect_kd.export.tensorrt_rules import load_table, refuse_unsupported
+from inspect_kd.export.to_tensorrt import TIMING_FILE, plan_for
 from inspect_kd.export.wire import card_text
 from inspect_kd.inspector import Inspector
 
 
-def export(run: Path, to: str, output: Path) -> subprocess.CompletedProcess[str]:
-    words = [sys.executable, "-m", "inspect_kd", "export", str(run), "--to", to, "--output", str(output)]
+def export(run: Path, target: str, output: Path) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, "-m", "inspect_kd", "export", str(run), "--to", target, "--output", str(output)]
     return subprocess.run(words, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
 def artifact(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    to = tmp_path_factory.mktemp("trt") / "r.fp16.tensorrt.onnx"
-    result = export(run, "tensorrt_fp16", to)
+    output = tmp_path_factory.mktemp("trt") / "r.fp16.tensorrt.onnx"
+    result = export(run, "tensorrt_fp16", output)
     assert result.returncode == 0, result.stderr
-    return to
+    return output
 
 
 def test_fp16_file_has_half_precision_weights_and_its_card(artifact: Path) -> None:
@@ -48,33 +48,38 @@ def test_fp16_file_has_half_precision_weights_and_its_card(artifact: Path) -> No
 def test_exported_files_pass_the_operator_table(artifact: Path, run: Path) -> None:
     refuse_unsupported(artifact)
     refuse_unsupported(run / "r.onnx")
-    assert table()["tensorrt"] and "onnx-tensorrt" in table()["source"]
+    assert load_table()["tensorrt"] and "onnx-tensorrt" in load_table()["source"]
 
 
-def test_int8_file_is_signed_and_symmetric(run: Path, tmp_path: Path) -> None:
-    file = tmp_path / "wide.yaml"
-    wide = {"name": "tensorrt_wide", "target": "tensorrt", "precision": "int8", "accept": {"auroc": 1, "flips": 1}}
-    file.write_text(json.dumps(wide | {"quantise": {"sound": 8, "checked": 2, "score": 0.1, "symmetric": True}}))
-    to = tmp_path / "r.wide.tensorrt.onnx"
-    result = export(run, str(file), to)
+def test_int8_file_has_signed_symmetric_weights(run: Path, tmp_path: Path) -> None:
+    file = tmp_path / "lenient.yaml"
+    lenient = {
+        "name": "tensorrt_lenient",
+        "target": "tensorrt",
+        "precision": "int8",
+        "accept": {"auroc": 1, "flips": 1},
+    }
+    file.write_text(json.dumps(lenient | {"quantise": {"sound": 8, "checked": 2, "score": 0.1, "symmetric": True}}))
+    output = tmp_path / "r.lenient.tensorrt.onnx"
+    result = export(run, str(file), output)
     assert result.returncode == 0, result.stderr
-    model = onnx.load(str(to))
+    model = onnx.load(str(output))
     assert "QuantizeLinear" in {node.op_type for node in model.graph.node}
     kinds = {tensor.data_type for tensor in model.graph.initializer}
     assert TensorProto.INT8 in kinds and TensorProto.UINT8 not in kinds
-    refuse_unsupported(to)
+    refuse_unsupported(output)
 
 
 def model(
     *nodes: onnx.NodeProto, kind: int = TensorProto.FLOAT, constants: dict[str, np.ndarray] | None = None
 ) -> bytes:
-    ends = [helper.make_tensor_value_info(name, kind, [1, 4]) for name in ("x", "y")]
+    values = [helper.make_tensor_value_info(name, kind, [1, 4]) for name in ("x", "y")]
     tensors = [onnx.numpy_helper.from_array(value, name) for name, value in (constants or {}).items()]
-    graph = helper.make_graph(list(nodes), "g", ends[:1], ends[1:], tensors)
-    made = helper.make_model(
+    graph = helper.make_graph(list(nodes), "g", values[:1], values[1:], tensors)
+    model_proto = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", 20), helper.make_opsetid("com.microsoft", 1)]
     )
-    return made.SerializeToString()
+    return model_proto.SerializeToString()
 
 
 @pytest.mark.parametrize(
@@ -126,18 +131,18 @@ def test_engine_is_built_once_with_the_shared_timing_file(run: Path, tmp_path: P
 
     for _ in range(2):
         assert plan_for(data, card, options, build, KEY) == b"plan"
-    assert timing_files == [tmp_path / "engines" / TIMING]
+    assert timing_files == [tmp_path / "engines" / TIMING_FILE]
 
 
 def test_rejected_engine_is_not_cached(run: Path, tmp_path: Path) -> None:
     data, card = (run / "r.onnx").read_bytes(), Inspector(run / "r.onnx").card
     options = RuntimeOptions(cache=str(tmp_path / "engines"))
 
-    def refused(timing: Path) -> bytes:
+    def reject(timing: Path) -> bytes:
         raise BadInput("the scores of the engine differ")
 
     with pytest.raises(BadInput):
-        plan_for(data, card, options, refused, KEY)
+        plan_for(data, card, options, reject, KEY)
     assert not list((tmp_path / "engines").glob("*.plan"))
 
 
@@ -147,23 +152,29 @@ def test_missing_gpu_is_an_error(artifact: Path, monkeypatch: pytest.MonkeyPatch
         Inspector(artifact)
 
 
-def test_the_gpu_check_says_that_there_is_none(tmp_path: Path) -> None:
+def test_gpu_check_reports_a_missing_gpu(tmp_path: Path) -> None:
     words, root = [sys.executable, "-m", "benchmarks.gpu_check", "--out", str(tmp_path)], Path(__file__).parents[1]
     answer = subprocess.run(words, capture_output=True, text=True, check=False, env={"PATH": "/nowhere"}, cwd=root)
     assert answer.returncode == 1 and "no NVIDIA GPU found" in answer.stderr
     assert not list(tmp_path.iterdir())
 
 
-def test_the_gpu_check_calls_what_there_is(run: Path) -> None:
-    asked = check.training(run) | check.steps(run, run / "r.onnx", run / "r.fp16.tensorrt.onnx", run / "data")
-    for words in asked.values():
+def test_gpu_check_calls_existing_commands_and_options(run: Path) -> None:
+    commands = check.training_steps(run) | check.check_steps(
+        run, run / "r.onnx", run / "r.fp16.tensorrt.onnx", run / "data"
+    )
+    for words in commands.values():
         if words[1:4] == ["-P", "-m", "inspect_kd"]:
             # An unknown option fails before the help is shown.
-            assert check.step([*words, "--help"])["status"] == 0, words
-    failed = check.step([sys.executable, "-c", "import sys; print('why'); sys.exit(3)"])
-    assert failed["status"] == 3 and failed["output"] == ["why"] and failed["command"].startswith("python -c")
-    assert check.step(["no-such-program"])["status"] == 127
-    assert "## a: failed" in check.page({"a": failed})
+            assert check.run_step([*words, "--help"])["status"] == 0, words
+    failed_step = check.run_step([sys.executable, "-c", "import sys; print('why'); sys.exit(3)"])
+    assert (
+        failed_step["status"] == 3
+        and failed_step["output"] == ["why"]
+        and failed_step["command"].startswith("python -c")
+    )
+    assert check.run_step(["no-such-program"])["status"] == 127
+    assert "## a: failed" in check.page({"a": failed_step})
 
 
 @pytest.mark.gpu
@@ -174,5 +185,5 @@ def test_engine_agrees_with_onnx_runtime(artifact: Path, run: Path, parts: Path,
     for image in sorted(parts.rglob("test/*/*.png")):
         a, b = plain(image), engine(image)
         assert b.score == pytest.approx(a.score, abs=0.02)
-    two = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
-    assert engine.predict_batch(two[:1]).scores_N != engine.predict_batch(two[1:]).scores_N
+    images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    assert engine.predict_batch(images[:1]).scores_N != engine.predict_batch(images[1:]).scores_N

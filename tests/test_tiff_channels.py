@@ -1,4 +1,10 @@
-"""TIFF variants are read exactly or refused with a reason."""
+"""TIFF variants are read exactly or refused with a reason.
+
+TIFF's tags: 256 width, 257 height, 258 bits per sample, 259 compression, 262 photometric, 266 fill order, 273 strip
+offsets, 277 samples per pixel, 278 rows per strip, 279 strip sizes, 284 planar configuration, 317 predictor,
+320 colour map, 322 and 323 tile width and height, 324 tile offsets, 325 tile sizes, 332 ink set, 338 extra samples,
+339 sample format.
+"""
 
 from __future__ import annotations
 
@@ -26,46 +32,46 @@ def tiff(
     predictor: int = 1,
     rows: int | None = None,
 ) -> bytes:
-    """A TIFF of these (H, W) or (H, W, C) pixels in strips of so many rows."""
+    """Encode (H, W) or (H, W, C) pixels as a TIFF in strips of `rows` rows, by default in one strip."""
     height, width = values.shape[:2]
     values = values.reshape(height, width, -1).astype(values.dtype.newbyteorder(order))
     channels, rows = values.shape[2], rows or height
     planes = [values[:, :, index] for index in range(channels)] if planar == 2 else [values]
     pack = zlib.compress if compression == 8 else bytes
     strips = [pack(plane[top : top + rows].tobytes()) for plane in planes for top in range(0, height, rows)]
-    places = tuple(8 + sum(map(len, strips[:index])) for index in range(len(strips)))
+    offsets = tuple(8 + sum(map(len, strips[:index])) for index in range(len(strips)))
     tags = {256: (width,), 257: (height,), 258: (values.dtype.itemsize * 8,) * channels, 259: (compression,)}
-    tags |= {262: ((2 if channels > 1 else 1) if photometric is None else photometric,), 273: places, 277: (channels,)}
+    tags |= {262: ((2 if channels > 1 else 1) if photometric is None else photometric,), 273: offsets, 277: (channels,)}
     tags |= {278: (rows,), 279: tuple(map(len, strips)), 284: (planar,), 317: (predictor,)} | (
         {338: extra} if extra else {}
     )
-    return tiff_of(tags, b"".join(strips), order)
+    return encode_tiff(tags, b"".join(strips), order)
 
 
-def tiff_of(tags: dict[int, tuple[int, ...]], data: bytes, order: str) -> bytes:
+def encode_tiff(tags: dict[int, tuple[int, ...]], data: bytes, order: str) -> bytes:
     start = 8 + len(data)
-    after, entries = start + 6 + 12 * len(tags), b""
-    far = b""
-    for tag, numbers in sorted(tags.items()):
+    values_start, entries = start + 6 + 12 * len(tags), b""
+    long_values = b""
+    for tag, values in sorted(tags.items()):
         kind = "L" if tag in {273, 279, 324, 325} else "H"
-        body = struct.pack(f"{order}{len(numbers)}{kind}", *numbers)
-        place = body.ljust(4, b"\0") if len(body) <= 4 else struct.pack(f"{order}L", after + len(far))
-        far += body if len(body) > 4 else b""
-        entries += struct.pack(f"{order}HHL", tag, 4 if kind == "L" else 3, len(numbers)) + place
+        body = struct.pack(f"{order}{len(values)}{kind}", *values)
+        field = body.ljust(4, b"\0") if len(body) <= 4 else struct.pack(f"{order}L", values_start + len(long_values))
+        long_values += body if len(body) > 4 else b""
+        entries += struct.pack(f"{order}HHL", tag, 4 if kind == "L" else 3, len(values)) + field
     head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}L", start)
-    return head + data + struct.pack(f"{order}H", len(tags)) + entries + bytes(4) + far
+    return head + data + struct.pack(f"{order}H", len(tags)) + entries + bytes(4) + long_values
 
 
 def pixels(bits: int, channels: int) -> np.ndarray:
-    """Values that are equal at 8 and 16 bit."""
+    """Random pixels, the same ones at 8 and 16 bits."""
     shape = (48, 32, channels) if channels > 1 else (48, 32)
     values = np.random.default_rng(channels).integers(0, 256, shape, np.uint8)
     return values if bits == 8 else values.astype(np.uint16) * 257
 
 
-def expected(values: np.ndarray) -> np.ndarray:
-    eight = values if values.dtype == np.uint8 else (values // 257).astype(np.uint8)
-    return eight if values.ndim == 3 else np.repeat(eight[:, :, None], 3, axis=2)
+def expected_rgb(values: np.ndarray) -> np.ndarray:
+    rgb = values if values.dtype == np.uint8 else (values // 257).astype(np.uint8)
+    return rgb if values.ndim == 3 else np.repeat(rgb[:, :, None], 3, axis=2)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +80,7 @@ def expected(values: np.ndarray) -> np.ndarray:
 def test_tiff_variant_is_read_exactly_or_refused(
     bits: int, channels: int, planar: int, order: str, compression: int
 ) -> None:
-    """Read twice: OpenCV fills only the first of 16-bit planes, and the others hold old memory."""
+    """Read twice, because OpenCV fills only the first of 16-bit planes and leaves old memory in the others."""
     values = pixels(bits, channels)
     for rows in (48, 16):
         data = tiff(values, planar=planar, order=order, compression=compression, rows=rows)
@@ -83,7 +89,7 @@ def test_tiff_variant_is_read_exactly_or_refused(
                 decode_image(data, "a.tif")
             continue
         for _ in range(2):
-            assert np.array_equal(decode_image(data, "a.tif"), expected(values))
+            assert np.array_equal(decode_image(data, "a.tif"), expected_rgb(values))
 
 
 @pytest.mark.parametrize("bits", [8, 16])
@@ -93,7 +99,7 @@ def test_declared_alpha_is_blended(bits: int, kind: int) -> None:
     values[:, :, 3] = 128 * (257 if bits == 16 else 1)
     if kind == 1:
         values[:, :, :3] //= 2
-    colour = expected(values)[:, :, :3] * (1 if kind == 1 else 128 / 255)
+    colour = expected_rgb(values)[:, :, :3] * (1 if kind == 1 else 128 / 255)
     image = decode_image(tiff(values, extra=(kind,)), "a.tif")
     assert np.abs(image - colour).max() <= 1
 
@@ -109,7 +115,7 @@ def test_channel_not_declared_as_alpha_is_refused(bits: int, extra: tuple[int, .
 def test_white_is_zero_is_inverted_at_8_bit_and_refused_at_16() -> None:
     values = pixels(8, 1)
     image = decode_image(tiff(values, photometric=0), "a.tif")
-    assert np.array_equal(image, 255 - expected(values))
+    assert np.array_equal(image, 255 - expected_rgb(values))
     with pytest.raises(BadInput, match=r"a\.tif: a TIFF of grey in which 0 is white with 16 bits a channel"):
         decode_image(tiff(pixels(16, 1), photometric=0), "a.tif")
 
@@ -126,7 +132,7 @@ def test_16_bit_colour_in_a_compression_opencv_lacks_is_refused_with_its_reason(
 
 @pytest.mark.parametrize("bits", [8, 16])
 def test_packbits_with_a_predictor_is_refused(bits: int) -> None:
-    """Some writers store differences then, which libtiff reads as the pixels."""
+    """Some writers store differences here, which libtiff reads as pixels."""
     with pytest.raises(BadInput, match=r"a\.tif: a TIFF of RGB with Predictor 2 in Compression 32773"):
         decode_image(tiff(pixels(bits, 3), compression=32773, predictor=2), "a.tif")
 

@@ -1,4 +1,7 @@
-"""The table of TIFF layouts: each listed one is decoded exactly, each other one refused; strips and tiles are exactly the picture."""
+"""TIFF layouts: the listed ones are decoded exactly, others are refused; strips or tiles must cover the image.
+
+tests/test_tiff_channels.py lists the tags' numbers.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,14 @@ import pytest
 
 from inspect_kd.datasets.images import decode_image
 from inspect_kd.errors import BadInput
-from tests.test_tiff_channels import expected, pixels, tiff_of
+from tests.test_tiff_channels import encode_tiff, expected_rgb, pixels
 
 REVERSED = np.array([int(f"{value:08b}"[::-1], 2) for value in range(256)], np.uint8)
 PALETTE = np.random.default_rng(3).integers(0, 256, (256, 3), np.uint8)
 COLOUR_MAP = tuple(int(value) * 257 for value in PALETTE.T.ravel())
 
 
-def tiff_of_segments(
+def encode_segmented_tiff(
     values: np.ndarray,
     *,
     order: str = "<",
@@ -28,7 +31,7 @@ def tiff_of_segments(
     tile: tuple[int, int] | None = None,
     more: dict[int, tuple[int, ...]] | None = None,
 ) -> bytes:
-    """A TIFF of these (H, W, C) pixels in strips of 16 rows, or in tiles of (width, height)."""
+    """Encode (H, W, C) pixels as a TIFF in strips of 16 rows, or in tiles of (width, height)."""
     height, width, channels = values.shape
     planes = [values[:, :, index : index + 1] for index in range(channels)] if planar == 2 else [values]
     across, down = tile or (width, 16)
@@ -41,12 +44,12 @@ def tiff_of_segments(
         content = zlib.compress(content) if compression == 8 else content
         segments.append(REVERSED[np.frombuffer(content, np.uint8)].tobytes() if fill_order == 2 else content)
     data = b"".join(segments)
-    places = tuple(8 + sum(map(len, segments[:index])) for index in range(len(segments)))
+    offsets = tuple(8 + sum(map(len, segments[:index])) for index in range(len(segments)))
     tags = {256: (width,), 257: (height,), 258: (values.dtype.itemsize * 8,) * channels, 259: (compression,)}
     tags |= {262: (2 if channels >= 3 else 1,), 266: (fill_order,), 277: (channels,), 284: (planar,)}
-    parts = {322: (across,), 323: (down,), 324: places} if tile else {273: places, 278: (down,)}
-    parts[325 if tile else 279] = tuple(map(len, segments))
-    return tiff_of(tags | parts | (more or {}), data + bytes(len(data) % 2), order)
+    segment_tags = {322: (across,), 323: (down,), 324: offsets} if tile else {273: offsets, 278: (down,)}
+    segment_tags[325 if tile else 279] = tuple(map(len, segments))
+    return encode_tiff(tags | segment_tags | (more or {}), data + bytes(len(data) % 2), order)
 
 
 def read_or_none(data: bytes) -> np.ndarray | None:
@@ -61,22 +64,22 @@ def read_or_none(data: bytes) -> np.ndarray | None:
 @pytest.mark.parametrize(("bits", "channels"), list(product((8, 16), (1, 2, 3, 4))))
 @pytest.mark.parametrize("tile", [None, (16, 16), (48, 32)], ids=str)
 def test_layout_is_read_exactly_or_refused(bits: int, channels: int, tile: tuple[int, int] | None) -> None:
-    """Grey with alpha in planes read as black, and planes with the lower bit first as garbage."""
+    """Libraries read grey with alpha in planes as black, and planes with fill order 2 as garbage."""
     values = pixels(bits, channels).reshape(48, 32, channels)
     more: dict[int, tuple[int, ...]] = {}
     if channels in {2, 4}:
         values[:, :, -1], more = np.iinfo(values.dtype).max, {338: (2,)}
-    colour = expected(values)[:, :, : 1 if channels < 3 else 3]
-    read = 0
+    colour = expected_rgb(values)[:, :, : 1 if channels < 3 else 3]
+    read_count = 0
     for order, compression, planar, fill_order in product("<>", (1, 8), (1, 2), (1, 2)):
         options = {"order": order, "compression": compression, "planar": planar, "fill_order": fill_order, "tile": tile}
-        image = read_or_none(tiff_of_segments(values, **options, more=more))
+        image = read_or_none(encode_segmented_tiff(values, **options, more=more))
         if planar == fill_order == 1 and (bits, channels) != (16, 2):
             assert image is not None, options
         if image is not None:
-            read += 1
+            read_count += 1
             assert np.array_equal(image, np.broadcast_to(colour, (48, 32, 3))), options
-    assert read or (bits, channels) == (16, 2)
+    assert read_count or (bits, channels) == (16, 2)
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
@@ -93,7 +96,7 @@ def test_grey_and_palette_of_few_bits_are_read(bits: int, photometric: int, comp
         tags[320] = tuple(int(value) * 257 for value in PALETTE[: 2**bits].T.ravel())
     grey = np.rint(values * (255 / (2**bits - 1))).astype(np.uint8)
     colour = PALETTE[values] if photometric == 3 else np.repeat((grey if photometric else 255 - grey)[:, :, None], 3, 2)
-    assert np.array_equal(decode_image(tiff_of(tags, content + bytes(len(content) % 2), "<"), "a.tif"), colour)
+    assert np.array_equal(decode_image(encode_tiff(tags, content + bytes(len(content) % 2), "<"), "a.tif"), colour)
 
 
 @pytest.mark.parametrize(("kind", "format"), [("i2", 2), ("i4", 2), ("u4", 1)])
@@ -101,14 +104,14 @@ def test_grey_and_palette_of_few_bits_are_read(bits: int, photometric: int, comp
 def test_signed_and_32_bit_grey_are_read_exactly_or_refused(
     kind: str, format: int, order: str, compression: int
 ) -> None:
-    """Pillow swapped bytes that libtiff had swapped: the pixels read as others that are no less valid."""
-    eight = np.random.default_rng(1).integers(0, 127, (48, 32, 1))
+    """Pillow swaps bytes that libtiff has swapped already, which gives other, plausible pixels."""
+    grey = np.random.default_rng(1).integers(0, 127, (48, 32, 1))
     image = read_or_none(
-        tiff_of_segments((eight * 257).astype(kind), order=order, compression=compression, more={339: (format,)})
+        encode_segmented_tiff((grey * 257).astype(kind), order=order, compression=compression, more={339: (format,)})
     )
     assert image is None if order == ">" and (kind == "u4" or compression == 8) else image is not None
     if image is not None:
-        assert np.array_equal(image, np.repeat(eight, 3, axis=2))
+        assert np.array_equal(image, np.repeat(grey, 3, axis=2))
 
 
 @pytest.mark.parametrize(
@@ -127,52 +130,52 @@ def test_signed_and_32_bit_grey_are_read_exactly_or_refused(
         (1, 1, {317: (2,)}, "a TIFF of grey with Predictor 2 in Compression 1"),
         (2, 3, {259: (50001,)}, "a TIFF of RGB with Compression 50001"),
         (3, 1, {320: tuple(range(256)) * 3}, "the palette holds 8-bit values"),
-        (3, 1, {320: COLOUR_MAP[:-3]}, "tag 320 has 765 values, where 768 belong"),
-        (3, 1, {}, "tag 320 has 0 values, where 768 belong"),
+        (3, 1, {320: COLOUR_MAP[:-3]}, "tag 320 has 765 values, expected 768"),
+        (3, 1, {}, "tag 320 has 0 values, expected 768"),
     ],
     ids=lambda value: value.replace(" ", "_") if isinstance(value, str) else "",
 )
 def test_layout_outside_of_the_table_is_refused(
     photometric: int, channels: int, more: dict[int, tuple[int, ...]], reason: str
 ) -> None:
-    """Most of these read as black or as garbage without an error."""
+    """Libraries read most of these as black or as garbage without an error."""
     values = pixels(8, channels).reshape(48, 32, channels)
     with pytest.raises(BadInput, match=reason):
-        decode_image(tiff_of_segments(values, more={262: (photometric,), **more}), "a.tif")
+        decode_image(encode_segmented_tiff(values, more={262: (photometric,), **more}), "a.tif")
 
 
-def test_tiff_that_names_no_kind_of_pixels_is_refused() -> None:
-    """Pillow takes 0 for white then; libtiff reads nothing."""
+def test_tiff_without_photometric_interpretation_is_refused() -> None:
+    """Pillow would take 0 for white; libtiff reads nothing."""
     tags = {256: (32,), 257: (48,), 258: (8,), 259: (1,), 273: (8,), 277: (1,), 278: (48,), 279: (32 * 48,)}
     with pytest.raises(BadInput, match="no PhotometricInterpretation"):
-        decode_image(tiff_of(tags, bytes(32 * 48), "<"), "a.tif")
+        decode_image(encode_tiff(tags, bytes(32 * 48), "<"), "a.tif")
 
 
 GREY = {256: (32,), 257: (48,), 258: (8,), 259: (1,), 262: (1,), 277: (1,)}
-ALL, THIRD = 32 * 48, 32 * 16
+IMAGE_BYTES, THIRD_BYTES = 32 * 48, 32 * 16
 
 
 @pytest.mark.parametrize(
-    "parts",
+    "segment_tags",
     [
-        {273: (8, 8 + ALL), 278: (48,), 279: (ALL, ALL)},
-        {273: (8, 8 + ALL), 279: (ALL, ALL)},
-        {273: (8, 8 + ALL), 278: (47,), 279: (ALL,)},
-        {273: (8, 8 + THIRD, 8 + 2 * THIRD, 8 + ALL), 278: (16,), 279: (THIRD,) * 4},
-        {273: (8, 8 + THIRD), 278: (16,), 279: (THIRD,) * 2},
-        {273: (8, 8 + THIRD, 0), 278: (16,), 279: (THIRD, THIRD, 0)},
-        {273: (8,), 278: (48,), 279: (ALL // 2,)},
-        {273: (8,), 278: (0,), 279: (ALL,)},
-        {273: (8,), 279: (ALL,), 324: (8 + ALL,), 325: (ALL,)},
-        {273: (8,), 279: (ALL,), 322: (32,), 323: (48,), 324: (8 + ALL,), 325: (ALL,)},
-        {322: (32,), 323: (16,), 324: (8, 8 + THIRD), 325: (THIRD,) * 2},
-        {322: (32,), 323: (16,), 324: (8, 8 + THIRD, 8, 8), 325: (THIRD,) * 4},
-        {322: (32,), 323: (16,), 324: (8,) * 3, 325: (THIRD, THIRD, THIRD - 1)},
+        {273: (8, 8 + IMAGE_BYTES), 278: (48,), 279: (IMAGE_BYTES, IMAGE_BYTES)},
+        {273: (8, 8 + IMAGE_BYTES), 279: (IMAGE_BYTES, IMAGE_BYTES)},
+        {273: (8, 8 + IMAGE_BYTES), 278: (47,), 279: (IMAGE_BYTES,)},
+        {273: (8, 8 + THIRD_BYTES, 8 + 2 * THIRD_BYTES, 8 + IMAGE_BYTES), 278: (16,), 279: (THIRD_BYTES,) * 4},
+        {273: (8, 8 + THIRD_BYTES), 278: (16,), 279: (THIRD_BYTES,) * 2},
+        {273: (8, 8 + THIRD_BYTES, 0), 278: (16,), 279: (THIRD_BYTES, THIRD_BYTES, 0)},
+        {273: (8,), 278: (48,), 279: (IMAGE_BYTES // 2,)},
+        {273: (8,), 278: (0,), 279: (IMAGE_BYTES,)},
+        {273: (8,), 279: (IMAGE_BYTES,), 324: (8 + IMAGE_BYTES,), 325: (IMAGE_BYTES,)},
+        {273: (8,), 279: (IMAGE_BYTES,), 322: (32,), 323: (48,), 324: (8 + IMAGE_BYTES,), 325: (IMAGE_BYTES,)},
+        {322: (32,), 323: (16,), 324: (8, 8 + THIRD_BYTES), 325: (THIRD_BYTES,) * 2},
+        {322: (32,), 323: (16,), 324: (8, 8 + THIRD_BYTES, 8, 8), 325: (THIRD_BYTES,) * 4},
+        {322: (32,), 323: (16,), 324: (8,) * 3, 325: (THIRD_BYTES, THIRD_BYTES, THIRD_BYTES - 1)},
     ],
     ids=[
         "two offsets of one strip",
         "two offsets without rows per strip",
-        "an offset more than sizes",
+        "more offsets than sizes",
         "four offsets of three strips",
         "two of three strips",
         "strip without content",
@@ -185,22 +188,24 @@ ALL, THIRD = 32 * 48, 32 * 16
         "tile too short",
     ],
 )
-def test_strips_or_tiles_that_are_not_exactly_the_picture_are_refused(parts: dict[int, tuple[int, ...]]) -> None:
-    """Of two strips in one place Pillow showed the last and libtiff the first: a defect passed as sound. Missing ones were black."""
-    data = bytes([200]) * ALL + bytes([50]) * ALL
+def test_strips_or_tiles_that_do_not_cover_the_image_exactly_are_refused(
+    segment_tags: dict[int, tuple[int, ...]],
+) -> None:
+    """Of two strips in one place Pillow shows the last, libtiff the first: a defect can vanish. Missing ones are black."""
+    data = bytes([200]) * IMAGE_BYTES + bytes([50]) * IMAGE_BYTES
     with pytest.raises(BadInput, match=r"a\.tif: broken or truncated"):
-        decode_image(tiff_of(GREY | parts, data, "<"), "a.tif")
+        decode_image(encode_tiff(GREY | segment_tags, data, "<"), "a.tif")
 
 
-def test_16_bit_grey_of_two_pictures_in_one_strip_is_refused() -> None:
-    deep = GREY | {258: (16,), 273: (8, 8 + 2 * ALL), 278: (48,), 279: (2 * ALL, 2 * ALL)}
+def test_16_bit_grey_with_two_offsets_of_one_strip_is_refused() -> None:
+    tags = GREY | {258: (16,), 273: (8, 8 + 2 * IMAGE_BYTES), 278: (48,), 279: (2 * IMAGE_BYTES, 2 * IMAGE_BYTES)}
     with pytest.raises(BadInput, match=r"a\.tif: broken or truncated"):
-        decode_image(tiff_of(deep, bytes([200]) * 2 * ALL + bytes([50]) * 2 * ALL, "<"), "a.tif")
+        decode_image(encode_tiff(tags, bytes([200]) * 2 * IMAGE_BYTES + bytes([50]) * 2 * IMAGE_BYTES, "<"), "a.tif")
 
 
 @pytest.mark.timeout(30)
-def test_very_many_offsets_are_refused_unread() -> None:
-    """2.7 million strips of 2999 rows, each decoded in turn."""
+def test_millions_of_offsets_are_refused_without_decoding() -> None:
+    """Each of 2.7 million strips of 999 rows would be decoded."""
     side, count = 1000, 2_700_000
     tags = {256: side, 257: side, 258: 8, 259: 1, 262: 1, 277: 1, 278: side - 1}
     start = 8 + side * side
@@ -210,15 +215,15 @@ def test_very_many_offsets_are_refused_unread() -> None:
     entries += b"".join(struct.pack("<HHLHH", tag, 3, 1, value, 0) for tag, value in tags.items() if tag > 273)
     head = b"II*\0" + struct.pack("<L", start) + bytes(side * side)
     offsets = struct.pack("<L", 8) * count
-    with pytest.raises(BadInput, match="tag 273 has 2700000 values, where 2 belong"):
+    with pytest.raises(BadInput, match="tag 273 has 2700000 values, expected 2"):
         decode_image(head + struct.pack("<H", len(tags) + 1) + entries + bytes(4) + offsets, "a.tif")
 
 
-def test_picture_in_far_too_many_strips_is_refused() -> None:
-    """One row a strip, of 2 million rows: the directory alone would be gigabytes in Pillow's memory."""
-    strips = GREY | {256: (1,), 273: (8,), 278: (1,), 279: (1,)}
-    data = bytearray(tiff_of(strips, bytes(8), "<"))
-    place = data.index(struct.pack("<HHLHH", 257, 3, 1, 48, 0))
-    data[place : place + 12] = struct.pack("<HHLL", 257, 4, 1, 2_000_000)
+def test_image_of_too_many_strips_is_refused() -> None:
+    """In strips of one row, 2 million rows: Pillow would need gigabytes for the directory alone."""
+    tags = GREY | {256: (1,), 273: (8,), 278: (1,), 279: (1,)}
+    data = bytearray(encode_tiff(tags, bytes(8), "<"))
+    position = data.index(struct.pack("<HHLHH", 257, 3, 1, 48, 0))
+    data[position : position + 12] = struct.pack("<HHLL", 257, 4, 1, 2_000_000)
     with pytest.raises(BadInput, match="2000000 strips or tiles; at most 1048576 are read"):
         decode_image(bytes(data), "a.tif")

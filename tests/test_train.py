@@ -57,23 +57,23 @@ def test_run_holds_every_file(run: Path) -> None:
 def test_resolved_recipe_trains_to_the_same_weights(run: Path, parts: Path, tmp_path: Path) -> None:
     torch.set_num_threads(1)
     job = make_job(load_recipe(str(run / "recipe.yaml")), open_dataset(parts), tmp_path / "r")
-    again = pipeline.train(job)
-    first, second = load_file(run / "student.safetensors"), load_file(again.student)
+    repeated = pipeline.train(job)
+    first, second = load_file(run / "student.safetensors"), load_file(repeated.student)
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_killed_training_resumes_to_the_same_weights(run: Path, parts: Path, tmp_path: Path, seed: int) -> None:
-    """Killed at a random step; bit for bit the student of the uninterrupted training."""
-    wanted = 3 + (int.from_bytes(os.urandom(2), "big") + seed * 7) % 18
-    killed = subprocess.Popen(command(parts, tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    """Killed at a random step; the student equals that of the uninterrupted training bit for bit."""
+    kill_step = 3 + (int.from_bytes(os.urandom(2), "big") + seed * 7) % 18
+    process = subprocess.Popen(command(parts, tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     log = tmp_path / "r" / "metrics.jsonl"
     deadline = time.monotonic() + 240
-    while time.monotonic() < deadline and not (log.is_file() and len(log.read_text().splitlines()) >= wanted):
-        assert killed.poll() is None, "the training ended before it could be killed"
+    while time.monotonic() < deadline and not (log.is_file() and len(log.read_text().splitlines()) >= kill_step):
+        assert process.poll() is None, "the training ended before it could be killed"
         time.sleep(0.01)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
+    process.send_signal(signal.SIGKILL)
+    process.wait()
     assert not (tmp_path / "r" / "run.json").exists()
     with pytest.raises(UsageError, match="go on with --resume"):
         choose_folder(tmp_path, "r", resume=False)
@@ -89,31 +89,33 @@ def test_killed_training_resumes_to_the_same_weights(run: Path, parts: Path, tmp
 def test_second_training_of_one_name_is_refused_while_the_first_runs(parts: Path, tmp_path: Path) -> None:
     """Started at the same moment, before either has written anything."""
     words = command(parts, tmp_path, "--set", "fit.steps=100000", "--set", "fit.evaluate_every=100000")
-    both = [subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    trainings = [
+        subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for _ in range(2)
+    ]
     try:
         deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and all(each.poll() is None for each in both):
+        while time.monotonic() < deadline and all(training.poll() is None for training in trainings):
             time.sleep(0.05)
-        refused, trains = sorted(both, key=lambda each: each.poll() is None)
-        assert refused.poll() == 4 and trains.poll() is None, "both train into one folder"
+        refused, running = sorted(trainings, key=lambda training: training.poll() is None)
+        assert refused.poll() == 4 and running.poll() is None, "both train into one folder"
         *_, line = refused.stderr.read().strip().splitlines()  # type: ignore[union-attr]
-        assert f"{tmp_path / 'r'} is in use by process {trains.pid} on {socket.gethostname()} since " in line
+        assert f"{tmp_path / 'r'} is in use by process {running.pid} on {socket.gethostname()} since " in line
         assert line.endswith("wait until it has ended, or choose another --name")
         log = tmp_path / "r" / "metrics.jsonl"
         while time.monotonic() < deadline and not (log.is_file() and log.read_text()):
-            assert trains.poll() is None
+            assert running.poll() is None
             time.sleep(0.05)
         # A running training is not reported as unfinished, and --resume is refused as well.
-        held = f"in use by process {trains.pid} "
-        with pytest.raises(EnvironmentFault, match=held):
+        in_use = f"in use by process {running.pid} "
+        with pytest.raises(EnvironmentFault, match=in_use):
             choose_folder(tmp_path, "r", resume=False)
-        again = subprocess.run([*words, "--resume"], capture_output=True, text=True, check=False)
-        assert again.returncode == 4 and held in again.stderr
+        resumed = subprocess.run([*words, "--resume"], capture_output=True, text=True, check=False)
+        assert resumed.returncode == 4 and in_use in resumed.stderr
     finally:
-        for each in both:
-            each.kill()
-            each.wait()
-            each.stderr.close()  # type: ignore[union-attr]
+        for training in trainings:
+            training.kill()
+            training.wait()
+            training.stderr.close()  # type: ignore[union-attr]
     with pytest.raises(UsageError, match="go on with --resume"):
         choose_folder(tmp_path, "r", resume=False)
 
@@ -178,7 +180,7 @@ def test_dry_run_writes_nothing(parts: Path, tmp_path: Path) -> None:
         ("nonsense", "write it as section.key=value"),
     ],
 )
-def test_wrong_setting_is_refused_in_words(setting: str, reason: str, parts: Path, tmp_path: Path) -> None:
+def test_wrong_setting_is_refused_with_its_reason(setting: str, reason: str, parts: Path, tmp_path: Path) -> None:
     answer = subprocess.run(
         command(parts, tmp_path, "--set", setting, "--dry-run"), capture_output=True, text=True, check=False
     )
@@ -226,10 +228,10 @@ def test_artifact_decides_as_the_report_says(run: Path, parts: Path) -> None:
 
 
 def test_sound_parts_alone_suffice_to_train(tmp_path: Path, parts: Path) -> None:
-    good = tmp_path / "plates"
-    shutil.copytree(parts / "metal" / "train" / "good", good)
+    sound = tmp_path / "plates"
+    shutil.copytree(parts / "metal" / "train" / "good", sound)
     answer = subprocess.run(
-        command(good, tmp_path / "runs", "--set", "fit.steps=4"), capture_output=True, text=True, check=False
+        command(sound, tmp_path / "runs", "--set", "fit.steps=4"), capture_output=True, text=True, check=False
     )
     assert answer.returncode == 0, answer.stderr
     manifest = json.loads((tmp_path / "runs" / "r" / "run.json").read_text())
@@ -239,9 +241,9 @@ def test_sound_parts_alone_suffice_to_train(tmp_path: Path, parts: Path) -> None
 
 
 def test_two_processes_train_one_student(parts: Path, tmp_path: Path) -> None:
-    """As on several GPUs, with two CPU processes: one run, one artifact, each image processed by one of them.
+    """Two CPU processes work as on several GPUs: one run, one artifact, each image processed by one process.
 
-    A library starts the second process, which imports nothing from the working directory either.
+    The second process is started by a library, and imports nothing from the working directory either.
     """
     out, executed = tmp_path / "out", plant_modules(tmp_path / "planted")
     python, *words = command(parts, out, "--device", "cpu", "--devices", "2", "--json")
@@ -256,8 +258,8 @@ def test_two_processes_train_one_student(parts: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_real_bottles(real_data: Path, real_weights: Path, tmp_path: Path) -> None:
-    """The published figure: about ten minutes on two cores."""
+def test_real_bottles_reach_the_published_metrics(real_data: Path, real_weights: Path, tmp_path: Path) -> None:
+    """Takes about ten minutes on two cores."""
     arguments = ["train", "--data", str(real_data / "mvtec_ad"), "--out", str(tmp_path), "--name", "bottle"]
     environment = os.environ | {"INSPECT_KD_WEIGHTS": str(real_weights)}
     program = "from inspect_kd.cli import main; main()"

@@ -1,4 +1,4 @@
-"""A folder that cannot be read is an error, because its parts are not inspected."""
+"""A folder that cannot be read is an error, because its parts would not be inspected."""
 
 from __future__ import annotations
 
@@ -14,11 +14,8 @@ from pathlib import Path
 import numpy, cv2
 from inspect_kd.cli.predict import find_images
 from inspect_kd.datasets import list_images
-import inspect_kd.datasets.images, inspect_kd.datasets.layouts._walk
-try:
-    import inspect_kd.datasets.find_images
-except ImportError:
-    pass
+# Imported before root's rights are dropped: the packages may be unreadable afterwards.
+import inspect_kd.datasets.find_images, inspect_kd.datasets.images, inspect_kd.datasets.layouts._walk
 if os.geteuid() == 0:  # nothing is unreadable for root
     os.setresuid(65534, 65534, 65534)
 try:
@@ -47,7 +44,7 @@ def test_unreadable_subfolder_is_an_error(call: str, readable: int, tmp_path: Pa
     folders = (tmp_path, *list(tmp_path.parents)[:2])
     modes = [folder.stat().st_mode for folder in folders]
 
-    def found() -> str:
+    def run_program() -> str:
         answer = subprocess.run([sys.executable, "-c", PROGRAM, call], capture_output=True, text=True, cwd=tmp_path)
         assert answer.returncode == 0, answer.stderr
         return answer.stdout.strip()
@@ -55,9 +52,9 @@ def test_unreadable_subfolder_is_an_error(call: str, readable: int, tmp_path: Pa
     try:
         for folder, mode in zip(folders, modes, strict=True):
             folder.chmod(mode | 0o055)
-        assert found() == f"found {readable + 1}"
+        assert run_program() == f"found {readable + 1}"
         closed.chmod(0)
-        assert found() == "PermissionError parts/closed"
+        assert run_program() == "PermissionError parts/closed"
     finally:
         closed.chmod(0o755)
         for folder, mode in zip(folders, modes, strict=True):

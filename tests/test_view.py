@@ -88,8 +88,8 @@ def test_nan_score_of_one_tile_is_kept() -> None:
 
 def test_whole_images_share_a_batch() -> None:
     images, model = [noise(40, 40 + i) for i in range(9)], Brightness()
-    together = list(predict_images(model, View(size=32), images))
-    assert [score for score, _ in together] == [
+    predictions = list(predict_images(model, View(size=32), images))
+    assert [score for score, _ in predictions] == [
         predict_image(Brightness(), View(size=32), image)[0] for image in images
     ]
     assert model.batches == [8, 1]
@@ -140,34 +140,34 @@ def test_training_tiles_cover_the_image(tmp_path: Path) -> None:
 
 
 # ── a 12-pixel defect on 4096x3072 pixels ────────────────────────────────────────────────────────────────────────────
-WIDE, TALL, DEFECT = 4096, 3072, 12
-PLACES = [(700, 900), (3300, 2000), (2050, 300)]
+WIDTH, HEIGHT, DEFECT_SIDE = 4096, 3072, 12
+DEFECT_CENTRES = [(700, 900), (3300, 2000), (2050, 300)]
 
 
-def sheet(seed: int) -> ImageU8:
+def draw_sheet(seed: int) -> ImageU8:
     """Draw rolled metal: streaks, soft shading, grain."""
     rng = np.random.default_rng(seed)
-    streaks = cv2.resize(rng.normal(0, 6, (TALL // 4, 8)).astype(np.float32), (WIDE, TALL))
-    shade = cv2.resize(rng.normal(0, 12, (4, 5)).astype(np.float32), (WIDE, TALL), interpolation=cv2.INTER_CUBIC)
-    grey = 140 + streaks + shade + rng.normal(0, 4, (TALL, WIDE)).astype(np.float32)
+    streaks = cv2.resize(rng.normal(0, 6, (HEIGHT // 4, 8)).astype(np.float32), (WIDTH, HEIGHT))
+    shade = cv2.resize(rng.normal(0, 12, (4, 5)).astype(np.float32), (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
+    grey = 140 + streaks + shade + rng.normal(0, 4, (HEIGHT, WIDTH)).astype(np.float32)
     return np.repeat(grey.clip(0, 255).astype(np.uint8)[:, :, None], 3, axis=2)
 
 
 @pytest.fixture(scope="module")
 def sheets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("sheets") / "sheet"
-    for folder, count in (("train/good", 9), ("test/good", 2), ("test/spot", len(PLACES))):
+    for folder, count in (("train/good", 9), ("test/good", 2), ("test/spot", len(DEFECT_CENTRES))):
         (root / folder).mkdir(parents=True)
         for number in range(count):
-            image = sheet(1000 * len(folder) + number)
+            image = draw_sheet(1000 * len(folder) + number)
             if folder == "test/spot":
-                x, y = PLACES[number]
-                image[y - DEFECT // 2 : y + DEFECT // 2, x - DEFECT // 2 : x + DEFECT // 2] = 60
+                x, y = DEFECT_CENTRES[number]
+                image[y - DEFECT_SIDE // 2 : y + DEFECT_SIDE // 2, x - DEFECT_SIDE // 2 : x + DEFECT_SIDE // 2] = 60
             cv2.imwrite(str(root / folder / f"{number}.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 95])
     return root.parent
 
 
-def trained(sheets: Path, to: Path, *changes: str) -> Inspector:
+def train_inspector(sheets: Path, to: Path, *changes: str) -> Inspector:
     """Train a small student with the given view."""
     settings = [*TINY, "fit.steps=60", "fit.evaluate_every=30", "fit.checkpoint_every=60", *changes]
     data = open_dataset(sheets)
@@ -185,14 +185,14 @@ def finds(inspector: Inspector, image: Path, place: tuple[int, int]) -> bool:
 
 
 def test_tiled_student_finds_tiny_defects_that_squashing_loses(sheets: Path, tmp_path: Path) -> None:
-    tiled = trained(sheets, tmp_path / "tiled", "data.size=128", "data.tile=256")
-    squashed = trained(sheets, tmp_path / "squashed", "data.size=256")
-    spots = [(sheets / "sheet" / "test" / "spot" / f"{i}.jpg", place) for i, place in enumerate(PLACES)]
-    assert [finds(tiled, *spot) for spot in spots] == [True] * len(PLACES)
-    assert [finds(squashed, *spot) for spot in spots] == [False] * len(PLACES)
+    tiled = train_inspector(sheets, tmp_path / "tiled", "data.size=128", "data.tile=256")
+    squashed = train_inspector(sheets, tmp_path / "squashed", "data.size=256")
+    spots = [(sheets / "sheet" / "test" / "spot" / f"{i}.jpg", place) for i, place in enumerate(DEFECT_CENTRES)]
+    assert [finds(tiled, *spot) for spot in spots] == [True] * len(DEFECT_CENTRES)
+    assert [finds(squashed, *spot) for spot in spots] == [False] * len(DEFECT_CENTRES)
     sound = [tiled(path) for path in sorted((sheets / "sheet" / "test" / "good").iterdir())]
-    worst = max(inspection.score for inspection in sound)
-    assert all(tiled(path).score > 1.2 * worst for path, _ in spots)
-    assert sound[0].heatmap.shape == (TALL // 2, WIDE // 2)
+    highest_score = max(inspection.score for inspection in sound)
+    assert all(tiled(path).score > 1.2 * highest_score for path, _ in spots)
+    assert sound[0].heatmap.shape == (HEIGHT // 2, WIDTH // 2)
     with pytest.raises(BadInput, match="array: 20000000x1 pixels become 1280 million"):
         tiled(np.zeros((1, 20_000_000), np.uint8))

@@ -19,7 +19,7 @@ from tests.fuzzing import graphs
 
 def test_onnx_runtimes_own_format_is_refused(tmp_path: Path) -> None:
     content = flatbuffer_that_is_a_protobuf(tmp_path)
-    # ONNX Runtime by itself opens it.
+    # ONNX Runtime itself would open it.
     assert onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"]).get_inputs()[0].name == "images"
     with pytest.raises(BadInput, match="not an ONNX file"):
         to_onnx.Runtime(content, "a.onnx")
@@ -68,4 +68,4 @@ def test_too_many_fields_are_refused() -> None:
         refuse_external_data(many_fields(), "a.onnx")
     entry = b"\x1a\x00" * 2**18
     with pytest.raises(BadInput, match="more than 1048576 protobuf fields"):
-        card_text((b"\x72" + graphs.length_of(entry)) * 5, "a.onnx")
+        card_text((b"\x72" + graphs.with_length(entry)) * 5, "a.onnx")

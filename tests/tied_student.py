@@ -1,4 +1,4 @@
-"""A small student whose heads depend on prototypes, and images with positions that tie between two of them."""
+"""A small student whose heads depend on prototypes, and images with positions that tie between two prototypes."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def tied_student() -> tuple[ArtifactGraph, np.ndarray]:
 
 
 def plant_ties(student: RebuildStudent, images_B3HW: Tensor) -> None:
-    """Set pairs of prototypes that are equally far, on either side, from the direction of some position."""
+    """Set pairs of prototypes at equal distances on either side of the features of some positions."""
     memory = student.memories[0]
     assert isinstance(memory, Prototypes)
     features = student.features(images_B3HW)
@@ -94,7 +94,7 @@ def plant_ties(student: RebuildStudent, images_B3HW: Tensor) -> None:
     memory.prototypes_KC.copy_(torch.cat(pairs))
 
 
-def export_tied(graph: ArtifactGraph, images_NHW3: np.ndarray, deployment: str, to: Path) -> Conversion:
+def export_tied(graph: ArtifactGraph, images_NHW3: np.ndarray, deployment: str, output: Path) -> Conversion:
     """Make the artifact, verified on its own images."""
     calibration = calibrate({"a": list(np.linspace(0.1, 0.9, 30))}, reject_rate=0.05, reinspect_rate=0.1)
     card = ArtifactCard(
@@ -109,4 +109,4 @@ def export_tied(graph: ArtifactGraph, images_NHW3: np.ndarray, deployment: str, 
     verification = VerificationData(
         real=[(images_NHW3, truths)], sound=lambda: images_NHW3, checked=lambda: images_NHW3
     )
-    return make_artifact(graph, to, card=card, deployment=load_deployment(deployment), verification=verification)
+    return make_artifact(graph, output, card=card, deployment=load_deployment(deployment), verification=verification)

@@ -1,4 +1,4 @@
-"""The smallest training that goes the whole way: a few seconds."""
+"""Settings of the smallest complete training, which takes a few seconds."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ EVERY_STAGE = [
     "distill.blend=[1, 1.5, 1.5]",
     "distill.score_blend=[1, 0.25, 0.25]",
 ]
-"""Beside TINY: heads, and two steps of each stage after the fit."""
+"""Added to TINY: heads, and two steps of each stage after the fit."""
 
 
 def command(parts: Path, out: Path, *more: str) -> list[str]:
-    """`inspect-kd train` on tiny parts, as a process of its own."""
-    sets = [word for setting in TINY for word in ("--set", setting)]
+    """The command line of `inspect-kd train` with TINY."""
+    settings = [word for setting in TINY for word in ("--set", setting)]
     words = ["train", "--data", str(parts), "--model", "embedded", "--out", str(out), "--name", "r"]
-    return [sys.executable, "-m", "inspect_kd", *words, *sets, *more]
+    return [sys.executable, "-m", "inspect_kd", *words, *settings, *more]

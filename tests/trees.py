@@ -1,4 +1,4 @@
-"""Tiny data sets on disk for the tests: one builder a layout."""
+"""Tiny data sets on disk for the tests: one builder per layout."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def picture(path: Path, seed: int = 0, size: int = 32) -> Path:
 
 def mask(path: Path, size: int = 32, *, empty: bool = False) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    marked = np.zeros((size, size), np.uint8)
+    pixels = np.zeros((size, size), np.uint8)
     if not empty:
-        marked[5:12, 6:14] = 255
-    cv2.imwrite(str(path), marked)
+        pixels[5:12, 6:14] = 255
+    cv2.imwrite(str(path), pixels)
     return path
 
 

@@ -1,7 +1,7 @@
 """The Studio as a hosted app: everything is in `inspect_kd/apps/studio/`, this file only starts it.
 
-Set by the host: INSPECT_KD_ARTIFACTS (folder of .onnx files, default ./artifacts), INSPECT_KD_AUTH (NAME:PASSWORD),
-INSPECT_KD_STORE, PORT, INSPECT_KD_ALLOW_HOST (public names, separated by blanks; a Space has its own in SPACE_HOST).
+Environment variables: INSPECT_KD_ARTIFACTS (folder of .onnx files, default ./artifacts), INSPECT_KD_AUTH (NAME:PASSWORD),
+INSPECT_KD_STORE, PORT, INSPECT_KD_ALLOW_HOST (public names, separated by blanks). A Hugging Face Space sets SPACE_HOST.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from inspect_kd.cli import main
 
 artifacts = sorted(Path(os.environ.get("INSPECT_KD_ARTIFACTS", "artifacts")).glob("*.onnx"))
 address = ["--host", "0.0.0.0", "--port", os.environ.get("PORT", "7860")]
-# The host controls a container's network: without a password the Studio is open to it.
-allowed = [] if os.environ.get("INSPECT_KD_AUTH") else ["--open"]
+# Without a password, everybody whom the host's network lets through may use the Studio.
+open_option = [] if os.environ.get("INSPECT_KD_AUTH") else ["--open"]
 store = ["--store", os.environ.get("INSPECT_KD_STORE", "store")]
 if name := os.environ.get("SPACE_HOST"):
     os.environ.setdefault("INSPECT_KD_ALLOW_HOST", name)
 # A hosted Studio only inspects: training needs torch.
-sys.argv = ["inspect-kd", "ui", *map(str, artifacts), *address, *allowed, *store, "--no-train"]
+sys.argv = ["inspect-kd", "ui", *map(str, artifacts), *address, *open_option, *store, "--no-train"]
 main()

@@ -1,9 +1,9 @@
 """Write the CycloneDX bills of materials of the wheel and of the environment that constraints.txt locks.
 
-`make sbom` writes both beside this file; `--check` compares instead. The same sources give the same bytes, so no time, serial
-number, path or address is in them. Licences are what the installed packages' metadata says.
+`make sbom` writes both beside this file; `--check` compares instead. The same sources give the same bytes: the files
+contain no time, serial number or path. Licences come from the installed packages' metadata.
 
-Exit codes: 1 when a file is not current or constraints.txt names other packages than are needed; 4 when the installed packages
+Exit codes: 1 if a file is not current, or constraints.txt does not list exactly the needed packages; 4 if the installed packages
 are not the locked ones.
 """
 
@@ -84,25 +84,25 @@ def main() -> int:
 
 
 def wheel_bom() -> Bom:
-    """The weights that are inside the wheel, and what it requires of others, without versions."""
+    """Describe the wheel: the weights inside it, and the packages that it requires, without versions."""
     requirements: dict[str, dict[str, str]] = {}
     for extra, lines in REQUIREMENTS.items():
         for requirement in map(Requirement, lines):
             requirements.setdefault(canonicalize_name(requirement.name), {})[extra] = str(requirement)
-    parts = [describe_weights(path) for path in sorted((ROOT / "models").glob("*.safetensors"))]
-    parts += [describe_requirement(name, extras) for name, extras in requirements.items()]
-    return make_bom(parts, {}, {str(part.bom_ref.value) for part in parts})
+    components = [describe_weights(path) for path in sorted((ROOT / "models").glob("*.safetensors"))]
+    components += [describe_requirement(name, extras) for name, extras in requirements.items()]
+    return make_bom(components, {}, {str(component.bom_ref.value) for component in components})
 
 
 def environment_bom() -> Bom:
-    """Every installed package at its locked version, and which of them each needs."""
+    """Describe the environment: every installed package at its locked version, with its dependencies."""
     needs, direct = resolve()
     check_versions(set(needs))
     return make_bom([describe_package(name) for name in needs], needs, direct)
 
 
-def make_bom(parts: Iterable[Component], needs: dict[str, set[str]], direct: set[str]) -> Bom:
-    """Join components and their dependencies to a document that states no time and no serial number."""
+def make_bom(components: Iterable[Component], needs: dict[str, set[str]], direct: set[str]) -> Bom:
+    """Join components and their dependencies into a document without time and serial number."""
     product = Component(
         name=PROJECT["name"],
         version=inspect_kd.__version__,
@@ -111,19 +111,19 @@ def make_bom(parts: Iterable[Component], needs: dict[str, set[str]], direct: set
         purl=PackageURL("pypi", name=PROJECT["name"], version=inspect_kd.__version__),
         licenses=[declare_licence(PROJECT["license"])],
     )
-    by_ref = {part.bom_ref.value: part for part in parts}
+    by_ref = {component.bom_ref.value: component for component in components}
     bom = Bom(components=by_ref.values(), metadata=BomMetaData(component=product))
     bom.register_dependency(product, [by_ref[name] for name in direct])
     for name, others in needs.items():
         bom.register_dependency(by_ref[name], [by_ref[other] for other in others])
-    # The library fills both in, and has no option to leave them out; the schema does not ask for them.
+    # The library always sets both, and the schema does not require them.
     bom.serial_number = None  # type: ignore[assignment]
     bom.metadata.timestamp = None  # type: ignore[assignment]
     return bom
 
 
 def resolve() -> tuple[dict[str, set[str]], set[str]]:
-    """What each package needs on the locked platform by its installed metadata, and what inspect-kd itself needs."""
+    """Return the dependencies of each package on the locked platform, and the direct dependencies of inspect-kd."""
     direct = [Requirement(line) for extra in LOCKED_EXTRAS for line in REQUIREMENTS[extra]]
     needs: dict[str, set[str]] = {}
     seen = set()
@@ -140,12 +140,12 @@ def resolve() -> tuple[dict[str, set[str]], set[str]]:
 
 
 def name_with_extras(requirement: Requirement) -> list[tuple[str, str]]:
-    """(name, "") for the package itself, and (name, extra) for each extra that is asked for."""
+    """(name, "") for the package itself, and (name, extra) for each extra of the requirement."""
     return [(canonicalize_name(requirement.name), extra) for extra in ("", *requirement.extras)]
 
 
 def read_requirements(name: str, extra: str) -> Iterator[Requirement]:
-    """What an installed package requires on the locked platform, with one of its extras or, if that is empty, without."""
+    """Yield what an installed package requires on the locked platform, with one extra or, if `extra` is empty, without."""
     for requirement in map(Requirement, read_metadata(name).get_all("Requires-Dist") or []):
         if requirement.marker is None or requirement.marker.evaluate({**LOCKED_PLATFORM, "extra": extra}):
             yield requirement
@@ -160,7 +160,7 @@ def read_metadata(name: str) -> PackageMetadata:
 
 
 def check_versions(names: set[str]) -> None:
-    """Refuse constraints.txt if it pins other packages than these, and the environment if it has other versions."""
+    """Raise unless constraints.txt pins exactly these packages, and exactly those versions are installed."""
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pins = dict(line.split("==") for line in lines if not line.startswith("#"))
     locked: dict[str, str] = {canonicalize_name(name): version for name, version in pins.items()}
@@ -169,10 +169,10 @@ def check_versions(names: set[str]) -> None:
     if wrong:
         raise WrongConstraints(f"constraints.txt: {'; '.join(wrong)}")
     installed = {name: read_metadata(name)["Version"] for name in sorted(names)}
-    other = [f"{name} {version}" for name, version in installed.items() if version != locked[name]]
-    if other:
+    unlocked = [f"{name} {version}" for name, version in installed.items() if version != locked[name]]
+    if unlocked:
         raise NotLocked(
-            f"{', '.join(other)} installed, constraints.txt names other versions; run `make lint` to install them"
+            f"{', '.join(unlocked)} installed, constraints.txt names other versions; run `make lint` to install them"
         )
 
 
@@ -189,13 +189,13 @@ def describe_package(name: str) -> Component:
 
 
 def find_licences(metadata: PackageMetadata) -> list[License]:
-    """The licence expression, else the name in the older field, else the classifiers."""
+    """Return the licence expression, else the name in the older field, else the classifiers."""
     for field in ("License-Expression", "License"):
         for text in metadata.get_all(field) or []:
             if text != "UNKNOWN" and "\n" not in text and len(text) <= MAX_LICENCE_NAME_LENGTH:
                 return [declare_licence(text)]
     classifiers = metadata.get_all("Classifier") or []
-    return [declare_licence(each.rpartition(" :: ")[2]) for each in classifiers if each.startswith("License :: ")]
+    return [declare_licence(text.rpartition(" :: ")[2]) for text in classifiers if text.startswith("License :: ")]
 
 
 def declare_licence(text: str) -> License:

@@ -1,1 +1,1 @@
-"""Applications: the Studio. Torch-free: trainings run in processes of their own."""
+"""Applications: the Studio. It does not import torch: each training runs in its own process."""

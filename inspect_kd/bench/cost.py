@@ -24,11 +24,11 @@ from inspect_kd.stopwatch import time_in_turns
 
 BATCH = 8
 WARM_UP, ROUNDS = 1, 10
-STATM = Path("/proc/self/statm")
+PROC_STATM = Path("/proc/self/statm")
 
 
 def export_file(model: nn.Module, path: Path, size: int, *, dynamic: bool = True) -> None:
-    """Export to ONNX for any size of batch, or for one image where a model does not allow more."""
+    """Export to ONNX for batches of any size, or, with `dynamic=False`, for single images."""
     example = torch.zeros(2 if dynamic else 1, size, size, 3, dtype=torch.uint8)
     shapes = ({0: torch.export.Dim("batch", min=1, max=MAX_BATCH)},) if dynamic else None
     program = torch.onnx.export(
@@ -42,7 +42,7 @@ def export_file(model: nn.Module, path: Path, size: int, *, dynamic: bool = True
     program.save(str(path), external_data=False)
 
 
-def gflop(model: nn.Module, size: int) -> float:
+def count_gflop(model: nn.Module, size: int) -> float:
     """Count multiplications and additions for one image. Freezes the model permanently."""
     model.eval().requires_grad_(False)
     with FlopCounterMode(display=False) as counter:
@@ -60,56 +60,56 @@ def time_files(files: Mapping[str, Path], rounds: int = ROUNDS) -> tuple[dict[st
         try:
             session = open_session(path.read_bytes(), name, RuntimeOptions(allow_cpu=True))
             for batch in (1, BATCH) if not isinstance(session.get_inputs()[0].shape[0], int) else (1,):
-                _run_once(session, batch)()
+                _make_run(session, batch)()
             sessions[name] = session
         except Exception as error:
             # Any error of a runtime is the result of that file.
             failures[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-    single = time_in_turns({name: _run_once(one, 1) for name, one in sessions.items()}, rounds, warm_up=WARM_UP)
-    # Files that were exported for a batch of one are left out.
-    free = {
-        name: _run_once(one, BATCH)
-        for name, one in sessions.items()
-        if not isinstance(one.get_inputs()[0].shape[0], int)
+    single = time_in_turns({name: _make_run(session, 1) for name, session in sessions.items()}, rounds, warm_up=WARM_UP)
+    # Files that were exported for single images are left out.
+    with_batches = {
+        name: _make_run(session, BATCH)
+        for name, session in sessions.items()
+        if not isinstance(session.get_inputs()[0].shape[0], int)
     }
-    batched = time_in_turns(free, max(1, rounds // 3), warm_up=WARM_UP)
+    batched = time_in_turns(with_batches, max(1, rounds // 3), warm_up=WARM_UP)
     costs = {
         name: {
-            **{key: times.figures()[key] for key in ("cpu_ms", "p50_ms", "p99_ms")},
-            **({"batched_cpu_ms": batched[name].figures(BATCH)["cpu_ms"]} if name in batched else {}),
+            **{key: times.summarise()[key] for key in ("cpu_ms", "p50_ms", "p99_ms")},
+            **({"batched_cpu_ms": batched[name].summarise(BATCH)["cpu_ms"]} if name in batched else {}),
         }
         for name, times in single.items()
     }
     return costs, failures
 
 
-def _run_once(session: Any, batch: int) -> Callable[[], object]:
-    """A function that runs the session on one batch of noise."""
+def _make_run(session: Any, batch: int) -> Callable[[], object]:
+    """Return a function that runs the session on one batch of noise."""
     model_input = session.get_inputs()[0]
     feed = {model_input.name: _noise(model_input.shape[1], batch)}
     return lambda: session.run(None, feed)
 
 
-def peak_memory(file: Path) -> float | None:
-    """MB by which a process grows when it loads and runs a model; ONNX Runtime's arena keeps its memory.
+def measure_memory(file: Path) -> float | None:
+    """Measure by how many MB a process grows when it loads and runs a model; ONNX Runtime's arena keeps its memory.
 
-    None without /proc (Linux only), and where the model ended the process.
+    None without /proc (Linux only), or if the model ended the process.
     """
-    if not STATM.is_file():
+    if not PROC_STATM.is_file():
         return None
     receiver, sender = Pipe(duplex=False)
-    process = spawn_process(_grow, str(file), sender)
+    process = spawn_process(_send_growth, str(file), sender)
     sender.close()
     try:
-        grown: float | None = receiver.recv()
+        growth_mb: float | None = receiver.recv()
     except EOFError:
-        grown = None
+        growth_mb = None
     process.join()
-    return grown
+    return growth_mb
 
 
-def _grow(file: str, sender: Any) -> None:
-    import onnxruntime  # noqa: F401, every model needs the runtime: its memory does not count
+def _send_growth(file: str, sender: Any) -> None:
+    import onnxruntime  # noqa: F401, imported before the measurement, since every model needs it
 
     data = Path(file).read_bytes()
     before = _resident_mb()
@@ -121,7 +121,7 @@ def _grow(file: str, sender: Any) -> None:
 
 
 def _resident_mb() -> float:
-    pages = int(STATM.read_text().split()[1])
+    pages = int(PROC_STATM.read_text().split()[1])
     return pages * mmap.PAGESIZE / 2**20
 
 
@@ -129,8 +129,8 @@ def _noise(size: int, batch: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 255, (batch, size, size, 3), dtype=np.uint8)
 
 
-def machine_peak(side: int = 1024, runs: int = 30) -> float:
-    """GFLOP/s of one thread in a large matrix product, an upper bound for any graph on this machine: the best of many runs."""
+def measure_peak_gflops(side: int = 1024, runs: int = 30) -> float:
+    """Measure the GFLOP/s of one thread in a large matrix product (the best of many runs): no graph is faster on this machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     a, b = torch.rand(side, side), torch.rand(side, side)

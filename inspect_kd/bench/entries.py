@@ -8,10 +8,10 @@ from typing import Any
 from inspect_kd import zoo
 from inspect_kd.errors import UsageError
 
-SHARED = "mobilenetv2_100"
+SHARED_ENCODER = "mobilenetv2_100"
 """The default student's encoder, used by every method that accepts it. Reverse Distillation's decoders accept ResNets only."""
 SIZE = 256
-"""Side of the images, the same for all entries."""
+"""Side of the images of all entries, in pixels."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,32 +22,32 @@ class Entry:
     maker: str
     """Module of this package that trains it: `ours`, `peers` or `memory`."""
     model: str = ""
-    """A recipe, or a class of anomalib."""
+    """Name of a recipe or of an anomalib class."""
     encoder: str | None = None
     """Backbone passed to the peer; None if it has its own."""
     options: dict[str, Any] = field(default_factory=dict)
     light: bool = False
-    """A small variant of a peer, with which the latency aim is compared."""
+    """A small variant of a peer; the latency goal is relative to the fastest of these."""
 
 
-def _on_shared(name: str, model: str, **options: Any) -> Entry:
-    return Entry(name=f"{name} · MobileNetV2", maker="peers", model=model, encoder=SHARED, options=options)
+def _with_shared_encoder(name: str, model: str, **options: Any) -> Entry:
+    return Entry(name=f"{name} · MobileNetV2", maker="peers", model=model, encoder=SHARED_ENCODER, options=options)
 
 
-def _on_resnet(name: str, model: str) -> Entry:
+def _with_resnet18(name: str, model: str) -> Entry:
     return Entry(name=f"{name} · ResNet18", maker="peers", model=model, encoder="resnet18", light=True)
 
 
 PEERS = {
-    "patchcore": _on_shared("PatchCore", "Patchcore"),
-    "padim": _on_shared("PaDiM", "Padim", n_features=100),
-    "stfpm": _on_shared("STFPM", "Stfpm"),
-    "fastflow": _on_shared("FastFlow", "Fastflow"),
-    "supersimplenet": _on_shared("SuperSimpleNet", "Supersimplenet"),
-    "padim_r18": _on_resnet("PaDiM", "Padim"),
-    "stfpm_r18": _on_resnet("STFPM", "Stfpm"),
-    "fastflow_r18": _on_resnet("FastFlow", "Fastflow"),
-    "reverse_distillation_r18": _on_resnet("Reverse Distillation", "ReverseDistillation"),
+    "patchcore": _with_shared_encoder("PatchCore", "Patchcore"),
+    "padim": _with_shared_encoder("PaDiM", "Padim", n_features=100),
+    "stfpm": _with_shared_encoder("STFPM", "Stfpm"),
+    "fastflow": _with_shared_encoder("FastFlow", "Fastflow"),
+    "supersimplenet": _with_shared_encoder("SuperSimpleNet", "Supersimplenet"),
+    "padim_r18": _with_resnet18("PaDiM", "Padim"),
+    "stfpm_r18": _with_resnet18("STFPM", "Stfpm"),
+    "fastflow_r18": _with_resnet18("FastFlow", "Fastflow"),
+    "reverse_distillation_r18": _with_resnet18("Reverse Distillation", "ReverseDistillation"),
     "efficient_ad": Entry(name="EfficientAD-S", maker="peers", model="EfficientAd"),
     "dinomaly": Entry(
         name="Dinomaly · ViT-S/14",
@@ -56,11 +56,11 @@ PEERS = {
         options={"encoder_name": "vit_small_patch14_reg4_dinov2"},
     ),
 }
-MEMORY = {"memory": Entry(name="memory · MobileNetV2", maker="memory", encoder=SHARED)}
+MEMORY = {"memory": Entry(name="memory · MobileNetV2", maker="memory", encoder=SHARED_ENCODER)}
 
 
-def entries(students: list[str], against: list[str]) -> dict[str, Entry]:
-    """Resolve recipes and names of peers; the error for an unknown name lists the known ones."""
+def select_entries(students: list[str], against: list[str]) -> dict[str, Entry]:
+    """Return the entries of these recipes and peers; the error for an unknown peer lists the known ones."""
     known = PEERS | MEMORY
     for name in against:
         if name not in known:

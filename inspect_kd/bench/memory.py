@@ -2,7 +2,7 @@
 
 The memory keeps a random subset of the patches of all sound images.
 
-Shapes: B batch, C channels, h w feature grid, R remembered patches.
+Shapes: B batch, C channels, H W image, h w feature grid, N patches.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from inspect_kd.bench.cost import export_file, gflop
+from inspect_kd.bench.cost import count_gflop, export_file
 from inspect_kd.bench.entries import SIZE, Entry
 from inspect_kd.datasets import DataSet
 from inspect_kd.datasets.batches import ImageStore
@@ -25,12 +25,15 @@ from inspect_kd.export.graph import ArtifactGraph, TorchModel
 from inspect_kd.models.base import ModelOutput
 from inspect_kd.models.encoders import Encoder, build_encoder
 from inspect_kd.models.layers.discrepancy import Smooth, top_mean
-from inspect_kd.models.layers.neighbours import FINEST, GROUPS, Patches, distance_map
+from inspect_kd.models.layers.neighbours import GROUPS, MAP_STRIDE, Patches, distance_map
 from inspect_kd.types import Progress, Split
 
-KEPT = 60_000
-"""Patches of each group: a search over more would take seconds an image."""
-SIGMA, SCORE_SHARE = 4.0, 0.01
+MAX_PATCHES = 60_000
+"""Patches kept of each group of features; searching more would take seconds per image."""
+SIGMA = 4.0
+"""Smoothing of the heatmap, in pixels."""
+SCORE_SHARE = 0.01
+"""Share of the highest pixels whose mean is the score."""
 
 
 class NearestNeighbours(nn.Module):
@@ -38,21 +41,21 @@ class NearestNeighbours(nn.Module):
         super().__init__()
         self.patches = Patches(encoder)
         self.banks: list[Tensor] = []
-        self.smooth = Smooth(SIGMA / FINEST)
+        self.smooth = Smooth(SIGMA / MAP_STRIDE)
 
     def fit(self, store: ImageStore, progress: Progress) -> None:
-        """Measure the spread of features in a first pass, keep random patches in a second."""
+        """Fit the feature normalisation in a first pass, keep random patches in a second."""
         generator = torch.Generator().manual_seed(0)
         self.patches.feature_norm.fit(self.patches.encoder(_image(store, i)) for i in range(len(store)))
         progress.phase("remember", len(store))
-        share = max(1, KEPT // len(store))
-        kept: list[list[Tensor]] = [[] for _ in GROUPS]
+        per_image = max(1, MAX_PATCHES // len(store))
+        banks: list[list[Tensor]] = [[] for _ in GROUPS]
         for i in range(len(store)):
-            for bank, patches_BNC in zip(kept, self.patches(_image(store, i)), strict=True):
+            for bank, patches_BNC in zip(banks, self.patches(_image(store, i)), strict=True):
                 rows_NC = patches_BNC[0]
-                bank.append(rows_NC[torch.randperm(len(rows_NC), generator=generator)[:share]].clone())
+                bank.append(rows_NC[torch.randperm(len(rows_NC), generator=generator)[:per_image]].clone())
             progress.advance()
-        self.banks = [torch.cat(rows) for rows in kept]
+        self.banks = [torch.cat(rows) for rows in banks]
 
     def forward(self, images_B3HW: Tensor) -> ModelOutput:
         map_B1hw = self.smooth(distance_map(self.patches(images_B3HW), self.banks, images_B3HW.shape[-1]))
@@ -77,7 +80,7 @@ def run_entry(entry: Entry, data: DataSet, folder: Path, minutes: float, progres
         "metrics": measures_to_json(
             measure(predict_samples(TorchModel(graph, SIZE), data.select(Split.TEST), View(size=SIZE)))
         ),
-        "gflop": gflop(graph, SIZE),
+        "gflop": count_gflop(graph, SIZE),
         "train_seconds": seconds,
         "note": f"{rows:,} patches kept",
     }

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from inspect_kd.bench.cost import gflop
+from inspect_kd.bench.cost import count_gflop
 from inspect_kd.bench.entries import Entry
 from inspect_kd.config import load_recipe
 from inspect_kd.datasets import DataSet
@@ -21,7 +21,7 @@ from inspect_kd.types import Progress
 
 def run_entry(entry: Entry, data: DataSet, folder: Path, minutes: float, progress: Progress) -> dict[str, Any]:
     run = RunFolder(folder / "run")
-    if not run.complete:
+    if not run.is_complete:
         recipe = load_recipe(entry.model)
         job = Job(recipe=recipe, data=data, folder=run, hardware=Hardware(), progress=progress)
         pipeline.train(job, resume=run.checkpoint.is_file())
@@ -31,6 +31,6 @@ def run_entry(entry: Entry, data: DataSet, folder: Path, minutes: float, progres
     return {
         "metrics": finished.manifest.get("metrics", {}),
         "train_seconds": finished.manifest["train_seconds"],
-        "gflop": gflop(ArtifactGraph(finished.model, 1.0), finished.recipe.data.size),
+        "gflop": count_gflop(ArtifactGraph(finished.model, 1.0), finished.recipe.data.size),
         "note": "",
     }

@@ -15,15 +15,15 @@ from inspect_kd.bench.entries import SIZE, Entry
 from inspect_kd.bench.runner import Results
 from inspect_kd.evaluate import MEAN
 from inspect_kd.metrics import METRICS
-from inspect_kd.report.charts import Point, scatter
+from inspect_kd.report.charts import Point, draw_scatter
 from inspect_kd.report.html import card_table, document
 from inspect_kd.spreadsheet import csv_text
 from inspect_kd.stopwatch import MAX_RUNS
 
 COSTS = ("cpu_ms", "p50_ms", "p99_ms", "batched_cpu_ms", "gflop", "file_mb", "memory_mb")
 CSV_COLUMNS = ("setting", "entry", "category", *METRICS, *COSTS, "train_seconds", "note", "failure")
-SHOWN = ("image_auroc", "pixel_ap", "pixel_aupro")
-NAMES = {"image_auroc": "image AUROC", "pixel_ap": "pixel AP", "pixel_aupro": "AUPRO"}
+TABLE_METRICS = ("image_auroc", "pixel_ap", "pixel_aupro")
+METRIC_NAMES = {"image_auroc": "image AUROC", "pixel_ap": "pixel AP", "pixel_aupro": "AUPRO"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,12 +33,12 @@ class Comparison:
     entries: Mapping[str, Entry]
     results: Results
     costs: Mapping[str, Mapping[str, float]]
-    """Of the first setting's files; empty where nothing was timed."""
+    """Costs of the first setting's files, by entry; empty if nothing was timed."""
     environment: Mapping[str, Any]
 
 
 def write(out: Path, run: Comparison) -> Path:
-    """Write bench.html, bench.md, bench.csv and bench.json, and return the path of the first."""
+    """Write bench.html, bench.md, bench.csv and bench.json, and return the path of bench.html."""
     out.mkdir(parents=True, exist_ok=True)
     content = {"environment": run.environment, "results": run.results, "costs": run.costs}
     atomic_write.write_text(out / "bench.json", json.dumps(content, indent=1) + "\n")
@@ -60,15 +60,18 @@ def _records(run: Comparison) -> Iterator[dict[str, Any]]:
 
 
 def _accuracy_rows(entries: Mapping[str, Entry], by_entry: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows, the best mean first, failures with their errors at the end."""
+    """Return header and rows: the best mean first, failures with their errors at the end."""
     measured = {key: result for key, result in by_entry.items() if result.get("metrics")}
     # With a single category the mean would repeat its column.
     categories = list(next(iter(measured.values()))["metrics"]) if measured else [MEAN]
     categories = [c for c in categories if c != MEAN] if len(categories) == 2 else categories
-    ranked = sorted(measured, key=lambda key: -(_number(measured[key], categories[-1], SHOWN[0]) or 0))
+    ranked = sorted(measured, key=lambda key: -(_metric_value(measured[key], categories[-1], TABLE_METRICS[0]) or 0))
     rows = []
     for key in ranked:
-        cells = [" / ".join(_figure(_number(by_entry[key], category, m)) for m in SHOWN) for category in categories]
+        cells = [
+            " / ".join(_format(_metric_value(by_entry[key], category, m)) for m in TABLE_METRICS)
+            for category in categories
+        ]
         rows.append(
             [entries[key].name, *cells, f"{by_entry[key]['train_seconds'] / 60:.1f}", by_entry[key].get("note", "")]
         )
@@ -89,10 +92,10 @@ def _cost_rows(run: Comparison) -> list[list[str]]:
         rows.append(
             [
                 entries[key].name,
-                *[_figure(cost.get(name), 1) for name in ("cpu_ms", "p50_ms", "p99_ms", "batched_cpu_ms")],
-                _figure(gflop.get(key), 2),
+                *[_format(cost.get(name), 1) for name in ("cpu_ms", "p50_ms", "p99_ms", "batched_cpu_ms")],
+                _format(gflop.get(key), 2),
                 "–" if share is None else f"{share:.0%}",
-                *[_figure(cost.get(name), 1) for name in ("file_mb", "memory_mb")],
+                *[_format(cost.get(name), 1) for name in ("file_mb", "memory_mb")],
                 "–" if fastest is None else f"{cost['cpu_ms'] / fastest:.2f}",
             ]
         )
@@ -104,7 +107,7 @@ COST_HEADER = [
     "CPU ms",
     "p50 ms",
     "p99 ms",
-    "ms an image, batches of 8",
+    "ms per image, batches of 8",
     "GFLOP",
     "share of peak",
     "file MB",
@@ -114,54 +117,58 @@ COST_HEADER = [
 
 
 def markdown(run: Comparison) -> str:
-    lines = ["# Side by side", "", " ".join(_explained(run.environment)), ""]
+    lines = ["# Side by side", "", " ".join(_describe_conditions(run.environment)), ""]
     for setting, by_entry in run.results.items():
         header, rows = _accuracy_rows(run.entries, by_entry)
-        lines += [f"## {setting}: {' / '.join(NAMES.values())}", "", *_pipes(header, rows), ""]
+        lines += [f"## {setting}: {' / '.join(METRIC_NAMES.values())}", "", *_markdown_table(header, rows), ""]
     if run.costs:
-        lines += ["## Cost of one image", "", *_pipes(COST_HEADER, _cost_rows(run)), ""]
+        lines += ["## Cost of one image", "", *_markdown_table(COST_HEADER, _cost_rows(run)), ""]
     return "\n".join(lines)
 
 
-def _pipes(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     cells = [[cell.replace("|", "¦") for cell in row] for row in rows]
     return ["| " + " | ".join(row) + " |" for row in [header, ["---"] * len(header), *cells]]
 
 
 def html(run: Comparison) -> str:
-    parts = ["".join(f'<p class="soft">{escape(sentence)}</p>' for sentence in _explained(run.environment))]
+    sections = [
+        "".join(f'<p class="soft">{escape(sentence)}</p>' for sentence in _describe_conditions(run.environment))
+    ]
     for setting, by_entry in run.results.items():
         header, rows = _accuracy_rows(run.entries, by_entry)
-        parts.append(f"<h2>{escape(setting)}</h2>{_plots(run, by_entry)}")
-        parts.append(
-            f'<p class="soft">A cell: {" / ".join(NAMES.values())}.</p>{card_table(header, rows, classes="remarked")}'
+        sections.append(f"<h2>{escape(setting)}</h2>{_plots(run, by_entry)}")
+        sections.append(
+            f'<p class="soft">A cell: {" / ".join(METRIC_NAMES.values())}.</p>{card_table(header, rows, classes="remarked")}'
         )
     if run.costs:
-        parts.append(f"<h2>Cost of one image</h2>{card_table(COST_HEADER, _cost_rows(run))}")
-    return document(title="Side by side · inspect-kd", heading="Side by side", subtitle="", body="".join(parts))
+        sections.append(f"<h2>Cost of one image</h2>{card_table(COST_HEADER, _cost_rows(run))}")
+    return document(title="Side by side · inspect-kd", heading="Side by side", subtitle="", body="".join(sections))
 
 
 def _plots(run: Comparison, by_entry: Mapping[str, Any]) -> str:
-    """Accuracy against latency: up and to the left is better."""
+    """Plot accuracy over latency; entries further up and left are better."""
     charts = []
-    for metric in SHOWN:
+    for metric in TABLE_METRICS:
         points = []
         for key, result in by_entry.items():
-            value = _number(result, MEAN, metric)
+            value = _metric_value(result, MEAN, metric)
             if value is not None and key in run.costs:
                 entry = run.entries[key]
                 points.append(Point(entry.name, run.costs[key]["cpu_ms"], value, entry.maker == "ours"))
-        charts.append(scatter(points, x_label="CPU ms an image, one thread", y_label=f"mean {NAMES[metric]}"))
+        charts.append(
+            draw_scatter(points, x_label="CPU ms per image, one thread", y_label=f"mean {METRIC_NAMES[metric]}")
+        )
     return f'<div class="plots">{"".join(charts)}</div>'
 
 
-def _explained(environment: Mapping[str, Any]) -> list[str]:
+def _describe_conditions(environment: Mapping[str, Any]) -> list[str]:
     packages = environment["packages"]
     return [
         f"Written by `{environment['command']}`, {environment['started'][:10]}, {environment['cores']} CPU cores, torch "
         f"{packages.get('torch')}, anomalib {packages.get('anomalib')}, ONNX Runtime {packages.get('onnxruntime')}.",
         *environment.get("remarks", []),
-        f"All models see the same images at {SIZE}x{SIZE} and the same splits; test labels are used neither for stopping nor for "
+        f"All models get the same images at {SIZE}x{SIZE} and the same splits; test labels are used neither for stopping nor for "
         "checkpoints. Ours train as their recipe says; a peer for its own number of epochs or a time limit, whichever ends first. The "
         "remarks say which peers were stopped early: they might do better with more time.",
         f"Times are those of the first setting's files, from pixels to heatmap and score on one thread of ONNX Runtime, all in one "
@@ -170,10 +177,10 @@ def _explained(environment: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _number(result: Mapping[str, Any], category: str, metric: str) -> float | None:
+def _metric_value(result: Mapping[str, Any], category: str, metric: str) -> float | None:
     value = result.get("metrics", {}).get(category, {}).get(metric)
     return value if isinstance(value, float) else None
 
 
-def _figure(value: float | None, digits: int = 3) -> str:
+def _format(value: float | None, digits: int = 3) -> str:
     return "–" if value is None else f"{value:.{digits}f}"

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from inspect_kd import weights
-from inspect_kd.bench.cost import export_file, gflop
+from inspect_kd.bench.cost import count_gflop, export_file
 from inspect_kd.bench.entries import SIZE, Entry
 from inspect_kd.datasets import DataSet
 from inspect_kd.datasets.batches import ImageStore
@@ -39,16 +39,16 @@ LAYERS = {
 }
 """Features at strides 4, 8 and 16, as timm names them."""
 WITHOUT_FINEST = {"Patchcore", "Supersimplenet"}
-"""By default these take strides 8 and 16 alone."""
+"""Models that use strides 8 and 16 only, by default."""
 EPOCHS = {"Stfpm": 100, "Fastflow": 500, "Supersimplenet": 300, "ReverseDistillation": 200, "EfficientAd": 100}
-"""From the examples that come with anomalib, or the papers."""
+"""Epochs from anomalib's examples or the papers."""
 BATCH = 8
-MAX_BANK = 3_000
-"""Patches that PatchCore keeps at most: choosing one takes a pass over all patches, a quarter of a second on a CPU."""
+MAX_BANK_PATCHES = 3_000
+"""Most patches that PatchCore keeps; choosing each one takes a pass over all patches, a quarter of a second on a CPU."""
 
 
 class PeerGraph(nn.Module):
-    """A peer from uint8 images to heatmap and score with its own normalisation, as our artifacts have it."""
+    """A peer that takes uint8 images and includes its normalisation, like our artifacts."""
 
     def __init__(self, peer: nn.Module) -> None:
         super().__init__()
@@ -69,39 +69,39 @@ def run_entry(entry: Entry, data: DataSet, folder: Path, minutes: float, progres
     torch.manual_seed(0)
     train = data.select(Split.TRAIN)
     try:
-        module = build(entry, coreset=min(0.1, MAX_BANK / (len(train) * (SIZE // 8) ** 2)))
+        module = build(entry, coreset=min(0.1, MAX_BANK_PATCHES / (len(train) * (SIZE // 8) ** 2)))
         if entry.model == "EfficientAd":
-            # Otherwise it downloads into the working directory.
+            # By default it downloads into the working directory.
             module.imagenet_dir = folder.parents[1] / "imagenette"
         began = time.monotonic()
         note = fit(module, entry, data, minutes)
         result: dict[str, Any] = {"note": note, "train_seconds": round(time.monotonic() - began, 1)}
         graph = PeerGraph(module.cpu().eval())
-        parts = predict_samples(TorchModel(graph, SIZE), data.select(Split.TEST), View(size=SIZE))  # type: ignore[arg-type]
-        result["metrics"] = measures_to_json(measure(parts))
+        predictions = predict_samples(TorchModel(graph, SIZE), data.select(Split.TEST), View(size=SIZE))  # type: ignore[arg-type]
+        result["metrics"] = measures_to_json(measure(predictions))
     except Exception as error:
         # Any error is the result of this peer; its cost is still measured.
         result = {"failure": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
         try:
-            _cost(PeerGraph(build(entry, random=True).eval()), folder, result)
+            _measure_cost(PeerGraph(build(entry, random=True).eval()), folder, result)
             result["failure"] += "; timed with random weights"
-        except Exception as again:
-            result["failure"] += f"; not timed either ({type(again).__name__})"
+        except Exception as second_error:
+            result["failure"] += f"; not timed either ({type(second_error).__name__})"
         return result
     try:
-        _cost(graph, folder, result)
+        _measure_cost(graph, folder, result)
     except Exception as error:
         result["note"] += f" not exported: {type(error).__name__}"
     return result
 
 
-def _cost(graph: PeerGraph, folder: Path, result: dict[str, Any]) -> None:
-    result["gflop"] = gflop(graph, SIZE)
+def _measure_cost(graph: PeerGraph, folder: Path, result: dict[str, Any]) -> None:
+    result["gflop"] = count_gflop(graph, SIZE)
     graph.requires_grad_(False)
     try:
         export_file(graph, folder / "model.onnx", SIZE)
     except Exception:
-        # Some peers accept only the size of batch of the example.
+        # Some peers can be exported for one size of batch only.
         export_file(graph, folder / "model.onnx", SIZE, dynamic=False)
 
 
@@ -128,7 +128,7 @@ def build(entry: Entry, *, random: bool = False, coreset: float = 0.1) -> Any:
     steps: list[Any] = [Resize(size, antialias=True)]
     if entry.model != "EfficientAd":  # normalises inside and refuses a second normalisation
         steps.append(Normalize(card.mean, card.std))
-    with _weights_of(entry.encoder, random):
+    with _patched_timm(entry.encoder, random):
         module = getattr(models, entry.model)(
             pre_processor=PreProcessor(transform=Compose(steps)),
             post_processor=False,
@@ -137,7 +137,7 @@ def build(entry: Entry, *, random: bool = False, coreset: float = 0.1) -> Any:
             **options,
         )
     if random and entry.model == "Padim":
-        # The statistics that a training would collect at each of 64x64 places.
+        # In place of the statistics that a training would collect at each of 64x64 positions.
         features = module.model.n_features
         module.model.gaussian.mean = torch.zeros(features, 64 * 64)
         module.model.gaussian.inv_covariance = torch.eye(features).repeat(64 * 64, 1, 1)
@@ -145,8 +145,8 @@ def build(entry: Entry, *, random: bool = False, coreset: float = 0.1) -> Any:
 
 
 @contextlib.contextmanager
-def _weights_of(encoder: str | None, random: bool) -> Iterator[None]:
-    """Make anomalib take pretrained weights where our encoders take them, or random ones."""
+def _patched_timm(encoder: str | None, random: bool) -> Iterator[None]:
+    """Make anomalib load the pretrained weights of our encoders, or random ones."""
     import timm
 
     with patch("timm.create_model", partial(_create, timm.create_model, encoder, random)):
@@ -176,14 +176,14 @@ def _create(
 
 
 def fit(module: Any, entry: Entry, data: DataSet, minutes: float) -> str:
-    """Train as the peer's module says, and return a remark on how far it came."""
+    """Train with the settings of the peer's module, and return a remark if it was stopped early."""
     from lightning.pytorch import Trainer, seed_everything
 
     seed_everything(0, workers=True, verbose=False)
-    own: dict[str, Any] = module.trainer_arguments
-    epochs = own.pop("max_epochs", None) or EPOCHS.get(entry.model, 100)
+    arguments: dict[str, Any] = module.trainer_arguments
+    epochs = arguments.pop("max_epochs", None) or EPOCHS.get(entry.model, 100)
     trainer = Trainer(
-        **({"devices": 1} | own),
+        **({"devices": 1} | arguments),
         max_epochs=epochs,
         max_time=None if epochs == 1 else timedelta(minutes=minutes),
         logger=False,
@@ -200,7 +200,7 @@ def fit(module: Any, entry: Entry, data: DataSet, minutes: float) -> str:
 
 
 def _images(entry: Entry, data: DataSet) -> Any:
-    """Our images as a Lightning data module; validation images only for the peer that scales its maps by them."""
+    """Our images as a Lightning data module; validation images only for EfficientAD, which scales its maps by them."""
     from lightning.pytorch import LightningDataModule
 
     batch = 1 if entry.model == "EfficientAd" else BATCH

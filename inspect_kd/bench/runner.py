@@ -1,4 +1,4 @@
-"""Run a comparison: each entry on each setting in a process of its own, then time all exported files together."""
+"""Run a comparison: each entry on each setting in a separate process, then time all exported files together."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from inspect_kd.bench.entries import SIZE, Entry
 from inspect_kd.child_process import spawn_process
 from inspect_kd.config import load_recipe
 from inspect_kd.datasets import DataSet
-from inspect_kd.training.run import resolved, write_json
+from inspect_kd.training.run import resolve_recipe, write_json
 from inspect_kd.types import NoProgress, Progress
 
-RESULT, LOG, MODEL, IDENTITY = "result.json", "log.txt", "model.onnx", "of.txt"
+RESULT_FILE, LOG_FILE, MODEL_FILE, DIGEST_FILE = "result.json", "log.txt", "model.onnx", "of.txt"
 Results = dict[str, dict[str, dict[str, Any]]]
-"""By setting, then by entry."""
+"""Setting -> entry -> result."""
 DEFAULT_MINUTES = 10.0
-"""Time limit of a peer where none of our students was trained."""
+"""Time limit of a peer if none of our students was trained."""
 
 
 def run_benchmark(
@@ -42,12 +42,12 @@ def run_benchmark(
     progress: Progress,
     *,
     published: Results | None = None,
-    try_again: bool = True,
+    retry_failed: bool = True,
 ) -> Results:
     """Run every entry on every setting; reuse results of the same data, entry and minutes.
 
     Without `minutes` a peer may train as long as the slowest of our students took, so these must come first. `published` results are
-    used as they are. `try_again`: run failed entries again.
+    not measured again.
     """
     progress.phase("compare", len(settings) * len(entries))
     results: Results = {}
@@ -55,69 +55,71 @@ def run_benchmark(
         by_entry = results[setting] = dict((published or {}).get(setting, {}))
         for key, entry in entries.items():
             if key not in by_entry:
-                limit = time_of_ours(by_entry, entries) if minutes is None else minutes
-                folder, work = out / setting / key, identity(entry, data, limit)
-                if not _is_finished(folder, work, or_failed=not try_again):
+                limit = slowest_student_minutes(by_entry, entries) if minutes is None else minutes
+                folder, digest = out / setting / key, entry_digest(entry, data, limit)
+                if not _is_finished(folder, digest, accept_failed=not retry_failed):
                     progress.note(f"{setting}: {entry.name}")
-                    _prepare(folder, work)
+                    _prepare(folder, digest)
                     _run_in_process(entry, data, folder, limit)
-                by_entry[key] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+                by_entry[key] = json.loads((folder / RESULT_FILE).read_text(encoding="utf-8"))
             progress.advance()
     return results
 
 
-def time_of_ours(by_entry: Mapping[str, Mapping[str, Any]], entries: Mapping[str, Entry]) -> float:
+def slowest_student_minutes(by_entry: Mapping[str, Mapping[str, Any]], entries: Mapping[str, Entry]) -> float:
     """Minutes of the slowest training of our students, rounded up."""
-    took = [
+    seconds = [
         result["train_seconds"]
         for key, result in by_entry.items()
         if entries[key].maker == "ours" and "metrics" in result
     ]
-    return math.ceil(max(took) / 60) if took else DEFAULT_MINUTES
+    return math.ceil(max(seconds) / 60) if seconds else DEFAULT_MINUTES
 
 
-def identity(entry: Entry, data: DataSet, minutes: float) -> str:
-    """Digest of everything that a result depends on."""
-    recipe = resolved(load_recipe(entry.model)).digest() if entry.maker == "ours" else ""
+def entry_digest(entry: Entry, data: DataSet, minutes: float) -> str:
+    """Return a digest of everything that an entry's result depends on."""
+    recipe = resolve_recipe(load_recipe(entry.model)).digest() if entry.maker == "ours" else ""
     limit = float(minutes) if entry.maker == "peers" else None
     return hashlib.sha256(json.dumps([asdict(entry), recipe, data.digest, limit, SIZE]).encode()).hexdigest()
 
 
-def _is_finished(folder: Path, work: str, *, or_failed: bool = False) -> bool:
-    if not _belongs_to(folder, work) or not (folder / RESULT).is_file():
+def _is_finished(folder: Path, digest: str, *, accept_failed: bool = False) -> bool:
+    if not _has_digest(folder, digest) or not (folder / RESULT_FILE).is_file():
         return False
-    return or_failed or "failure" not in json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    return accept_failed or "failure" not in json.loads((folder / RESULT_FILE).read_text(encoding="utf-8"))
 
 
-def _prepare(folder: Path, work: str) -> None:
-    """Resume matching work; otherwise clear the folder."""
-    if folder.is_dir() and not _belongs_to(folder, work):
+def _prepare(folder: Path, digest: str) -> None:
+    """Keep a folder with the same digest, to resume it; otherwise clear it."""
+    if folder.is_dir() and not _has_digest(folder, digest):
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / RESULT).unlink(missing_ok=True)
-    atomic_write.write_text(folder / IDENTITY, work)
+    (folder / RESULT_FILE).unlink(missing_ok=True)
+    atomic_write.write_text(folder / DIGEST_FILE, digest)
 
 
-def _belongs_to(folder: Path, work: str) -> bool:
-    return (folder / IDENTITY).is_file() and (folder / IDENTITY).read_text(encoding="utf-8") == work
+def _has_digest(folder: Path, digest: str) -> bool:
+    return (folder / DIGEST_FILE).is_file() and (folder / DIGEST_FILE).read_text(encoding="utf-8") == digest
 
 
-def cost(entries: Mapping[str, Entry], out: Path, setting: str, progress: Progress) -> dict[str, dict[str, float]]:
-    """Measure time, memory and size of each entry's file, all in one run; report files that do not run."""
-    from inspect_kd.bench.cost import machine_peak, peak_memory, time_files
+def measure_costs(
+    entries: Mapping[str, Entry], out: Path, setting: str, progress: Progress
+) -> dict[str, dict[str, float]]:
+    """Measure time, memory and size of each entry's exported file; report files that do not run."""
+    from inspect_kd.bench.cost import measure_memory, measure_peak_gflops, time_files
 
-    files = {key: out / setting / key / MODEL for key in entries}
+    files = {key: out / setting / key / MODEL_FILE for key in entries}
     files = {key: file for key, file in files.items() if file.is_file()}
     progress.phase("time", 2 * len(files) + 1)
-    peak = machine_peak()
+    peak = measure_peak_gflops()
     progress.advance()
     costs, failures = time_files(files)
-    for key, why in failures.items():
-        progress.note(f"{entries[key].name}: not timed, its file does not run ({why})")
+    for key, reason in failures.items():
+        progress.note(f"{entries[key].name}: not timed, its file does not run ({reason})")
     progress.advance(len(files))
     for key, times in costs.items():
         times |= {"file_mb": files[key].stat().st_size / 1e6, "peak_gflops": peak}
-        memory = peak_memory(files[key])
+        memory = measure_memory(files[key])
         if memory is not None:
             times["memory_mb"] = memory
         progress.advance()
@@ -127,12 +129,12 @@ def cost(entries: Mapping[str, Entry], out: Path, setting: str, progress: Progre
 def _run_in_process(entry: Entry, data: DataSet, folder: Path, minutes: float) -> None:
     process = spawn_process(_run_entry, entry, data, folder, minutes)
     process.join()
-    if not (folder / RESULT).is_file():
-        _write(folder, {"failure": f"its process ended with exit status {process.exitcode}; see {LOG}"})
+    if not (folder / RESULT_FILE).is_file():
+        _write_result(folder, {"failure": f"its process ended with exit status {process.exitcode}; see {LOG_FILE}"})
 
 
 def _end_with_parent() -> None:
-    """End this child when the comparison is killed, so that no training is left running."""
+    """End this child when the comparison is killed, so that no training keeps running."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -141,7 +143,7 @@ def _end_with_parent() -> None:
 
 def _run_entry(entry: Entry, data: DataSet, folder: Path, minutes: float) -> None:
     """Train and measure in the child process; what a peer prints goes into the log."""
-    with (folder / LOG).open("w", encoding="utf-8") as log:
+    with (folder / LOG_FILE).open("w", encoding="utf-8") as log:
         os.dup2(log.fileno(), sys.stdout.fileno())
         os.dup2(log.fileno(), sys.stderr.fileno())
         warnings.filterwarnings("ignore")
@@ -153,8 +155,8 @@ def _run_entry(entry: Entry, data: DataSet, folder: Path, minutes: float) -> Non
         except Exception as error:
             traceback.print_exc()
             result = {"failure": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
-        _write(folder, {"train_seconds": round(time.monotonic() - began, 1)} | result)
+        _write_result(folder, {"train_seconds": round(time.monotonic() - began, 1)} | result)
 
 
-def _write(folder: Path, result: dict[str, Any]) -> None:
-    write_json(folder / RESULT, result)
+def _write_result(folder: Path, result: dict[str, Any]) -> None:
+    write_json(folder / RESULT_FILE, result)

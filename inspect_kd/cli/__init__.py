@@ -69,16 +69,14 @@ def version() -> None:
 
 
 def main() -> None:
-    """Run the command line. Errors of users and machines print one line; anything else is a bug and prints its traceback."""
+    """Run the command line. Expected errors print one line; any other exception is a bug and prints its traceback."""
     replace_closed_streams()
-    # Libraries start the processes of several devices and of data loaders.
+    # Covers the processes that libraries start for data loading and for several devices.
     protect_later_processes()
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(
-            errors="backslashreplace"
-        )  # like stderr, so that a file name that is not UTF-8 can be printed
+        sys.stdout.reconfigure(errors="backslashreplace")  # like stderr, so that file names need not be valid UTF-8
     try:
-        with faults_as_errors():
+        with convert_faults():
             app()
     except InspectKDError as error:
         with contextlib.suppress(OSError):
@@ -91,7 +89,7 @@ def replace_closed_streams() -> None:
     """Replace standard streams that the caller has closed.
 
     Writing to a closed stdout raises an error (its handle is read-only); text for a closed stderr is dropped. Occupying the
-    descriptors 0 to 2 also prevents that a file opened later receives a library's messages.
+    descriptors 0 to 2 also keeps a library's messages out of files that are opened later.
     """
     for name, mode, flags in (("stdin", "r", os.O_RDONLY), ("stdout", "w", os.O_RDONLY), ("stderr", "w", os.O_WRONLY)):
         if getattr(sys, name) is None:
@@ -101,7 +99,7 @@ def replace_closed_streams() -> None:
 
 
 @contextlib.contextmanager
-def faults_as_errors() -> Iterator[None]:
+def convert_faults() -> Iterator[None]:
     """Turn OSError, MemoryError, closed pipes and Ctrl-C into errors with one line and an exit code."""
     try:
         yield
@@ -111,7 +109,7 @@ def faults_as_errors() -> Iterator[None]:
         raise EnvironmentFault("out of memory: close other programs, or use smaller batches or images") from error
     except SystemExit as exit_request:
         # Typer and Rich exit with 1 on a closed pipe, which means a failed gate here, and print nothing on Ctrl-C.
-        causes = causes_of(exit_request) if exit_request.code else []
+        causes = list_causes(exit_request) if exit_request.code else []
         for cause in causes:
             if isinstance(cause, BrokenPipeError):
                 raise EnvironmentFault(describe_os_error(cause)) from cause
@@ -125,7 +123,7 @@ def faults_as_errors() -> Iterator[None]:
         raise
 
 
-def causes_of(error: BaseException) -> list[BaseException]:
+def list_causes(error: BaseException) -> list[BaseException]:
     """List the exceptions during whose handling this one was raised, the latest first."""
     causes = []
     while error.__context__ is not None:

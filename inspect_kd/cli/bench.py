@@ -79,13 +79,13 @@ def bench(
         inspect-kd bench --data my_parts/ --ablate --teachers memory --teachers clip_ada --seeds 3
     """
     from inspect_kd.bench import page, runner
-    from inspect_kd.bench.entries import MEMORY, PEERS, entries
-    from inspect_kd.cli.needs import need_training
-    from inspect_kd.errors import UsageError, file_named
+    from inspect_kd.bench.entries import MEMORY, PEERS, select_entries
+    from inspect_kd.cli.needs import require_training
+    from inspect_kd.errors import UsageError, name_file_in_errors
     from inspect_kd.progress_display import show_progress
     from inspect_kd.training.run import environment
 
-    need_training()
+    require_training()
     if ablate:
         if against or alone or len(models or []) > 1:
             raise UsageError(
@@ -96,14 +96,14 @@ def bench(
     if teachers or unlabelled:
         raise UsageError("--teachers and --unlabelled need --ablate")
     students = models or DEFAULT_STUDENTS
-    selected = entries(students, [] if against == ["none"] else against or [*MEMORY, *PEERS])
+    selected = select_entries(students, [] if against == ["none"] else against or [*MEMORY, *PEERS])
     recipes = load_comparable_recipes(students)
-    settings = list_settings(open_together(data, recipes[0]), alone=alone)
-    with show_progress() as progress, file_named(out):
+    settings = list_settings(open_as_one(data, recipes[0]), alone=alone)
+    with show_progress() as progress, name_file_in_errors(out):
         results = runner.run_benchmark(settings, selected, out, minutes, progress)
-        costs = runner.cost(selected, out, next(iter(settings)), progress) if timing else {}
+        costs = runner.measure_costs(selected, out, next(iter(settings)), progress) if timing else {}
     run = page.Comparison(entries=selected, results=results, costs=costs, environment=environment("cpu"))
-    with file_named(out):
+    with name_file_in_errors(out):
         written = page.write(out, run)
     echo((out / "bench.md").read_text(encoding="utf-8"))
     echo(f"{written}: the same with plots; bench.csv and bench.json are in the same folder")
@@ -117,17 +117,17 @@ def split_names(values: list[str]) -> list[str]:
 def run_ablation(
     data: list[str], model: str, teachers: list[str], unlabelled: Path | None, seeds: int, out: Path
 ) -> None:
-    """Run `--ablate`, and print its page."""
+    """Run the ablation of `--ablate`, and print its page."""
     from inspect_kd.bench import ablate
     from inspect_kd.config import load_recipe
-    from inspect_kd.errors import file_named
+    from inspect_kd.errors import name_file_in_errors
     from inspect_kd.progress_display import show_progress
     from inspect_kd.training.run import environment
 
-    arms = ablate.arms(teachers, None if unlabelled is None else str(unlabelled))
-    with show_progress() as progress, file_named(out):
-        results = ablate.ablate(model, open_together(data, load_recipe(model)), arms, range(seeds), out, progress)
-    with file_named(out):
+    arms = ablate.list_arms(teachers, None if unlabelled is None else str(unlabelled))
+    with show_progress() as progress, name_file_in_errors(out):
+        results = ablate.ablate(model, open_as_one(data, load_recipe(model)), arms, range(seeds), out, progress)
+    with name_file_in_errors(out):
         page = ablate.write(out, arms, results, environment("cpu"))
     echo(page.read_text(encoding="utf-8"))
 
@@ -150,18 +150,18 @@ def load_comparable_recipes(students: list[str]) -> list[Recipe]:
     return recipes
 
 
-def open_together(data: list[str], recipe: Recipe) -> DataSet:
+def open_as_one(data: list[str], recipe: Recipe) -> DataSet:
     """Open all data sets as one, split as the recipe says."""
     from inspect_kd.datasets import open_for_recipe, union
     from inspect_kd.errors import UsageError
 
-    parts = [open_for_recipe(one, recipe) for one in data]
-    commonest = Counter(category for part in parts for category in part.categories).most_common(1)
-    if commonest and commonest[0][1] > 1:
+    data_sets = [open_for_recipe(name, recipe) for name in data]
+    most_common = Counter(category for each in data_sets for category in each.categories).most_common(1)
+    if most_common and most_common[0][1] > 1:
         raise UsageError(
-            f"--data: two data sets have a category '{commonest[0][0]}'; rename one, or compare them separately"
+            f"--data: two data sets have a category '{most_common[0][0]}'; rename one, or compare them separately"
         )
-    return parts[0] if len(parts) == 1 else union(parts, "+".join(part.name for part in parts))
+    return data_sets[0] if len(data_sets) == 1 else union(data_sets, "+".join(each.name for each in data_sets))
 
 
 def list_settings(whole: DataSet, *, alone: bool) -> dict[str, DataSet]:

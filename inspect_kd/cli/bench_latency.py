@@ -73,14 +73,14 @@ def bench_latency(
     for size in sizes:
         runs = {name: _make_run(inspector, size) for name, inspector in inspectors.items()}
         for name, times in time_in_turns(runs, rounds).items():
-            figures[name][str(size)] = times.figures(size)
+            figures[name][str(size)] = times.summarise(size)
     picture = _load_picture(image)
     inspections: dict[str, Callable[[], object]] = {
         name: lambda inspector=inspector: inspector(picture)  # type: ignore[misc]
         for name, inspector in inspectors.items()
     }
     for name, times in time_in_turns(inspections, rounds).items():
-        figures[name][WHOLE_INSPECTION] = times.figures()
+        figures[name][WHOLE_INSPECTION] = times.summarise()
     if as_json:
         typer.echo(json.dumps({"device": device, "threads": threads, "artifacts": figures}))
     else:

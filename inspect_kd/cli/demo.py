@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
-KINDS_SHOWN = 3
-SHORTENED = ["distill.supervise.steps=300", "distill.variants=4"]
-"""Overrides that keep the demo at three minutes: the label head trains for a fifth of the recipe's steps."""
+INSPECTED_KINDS = 3
+DEMO_CHANGES = ["distill.supervise.steps=300", "distill.variants=4"]
+"""Changes of the recipe that keep the demo below three minutes: a fifth of the supervised steps, fewer variants."""
 
 
 def demo(
@@ -20,27 +20,27 @@ def demo(
     fresh: Annotated[bool, typer.Option("--fresh", help="Delete an earlier demo in that folder.")] = False,
 ) -> None:
     """Draw parts, train a student, export and verify it, inspect parts, write a report: under 3 minutes on two cores."""
-    from inspect_kd.cli.needs import need_training
+    from inspect_kd.cli.needs import require_training
     from inspect_kd.cli.predict import save_overlay
     from inspect_kd.cli.train import show_result
     from inspect_kd.datasets.drawn import CATEGORIES, draw_sample
-    from inspect_kd.errors import UsageError, file_named
+    from inspect_kd.errors import UsageError, name_file_in_errors
     from inspect_kd.progress_display import show_progress
 
-    need_training()
+    require_training()
     if out.exists() and any(out.iterdir()):
         if not fresh:
             raise UsageError(f"{out} is not empty: --fresh deletes an earlier demo, --out names another folder")
         remove_earlier_demo(out)
     start = time.monotonic()
-    with show_progress() as progress, file_named(out):
+    with show_progress() as progress, name_file_in_errors(out):
         data_folder = draw_sample(out / "sample", seed, progress=progress)
         from inspect_kd import api
         from inspect_kd.inspector import Inspector
         from inspect_kd.training.hardware import Hardware
         from inspect_kd.training.run import RunFolder
 
-        recipe, data = api.plan_training(data_folder, "embedded", SHORTENED)
+        recipe, data = api.plan_training(data_folder, "embedded", DEMO_CHANGES)
         hardware = Hardware(device="cpu")
         run = api.run_training(recipe, data, RunFolder(out / "parts"), hardware=hardware, progress=progress)
         run.require_artifacts()
@@ -48,7 +48,7 @@ def demo(
         images = [
             path
             for category in CATEGORIES
-            for kind in sorted((data_folder / category / "test").iterdir())[:KINDS_SHOWN]
+            for kind in sorted((data_folder / category / "test").iterdir())[:INSPECTED_KINDS]
             for path in sorted(kind.iterdir())[:1]
         ]
         progress.phase("inspect", len(images))
@@ -61,7 +61,7 @@ def demo(
 
 
 def remove_earlier_demo(out: Path) -> None:
-    """Delete what an earlier demo wrote, and no other files."""
+    """Delete the folders of an earlier demo, and no other files."""
     from inspect_kd.training.run import RunFolder, hold_run
 
     with hold_run(RunFolder(out / "parts"), may_be_complete=True):

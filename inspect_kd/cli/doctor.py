@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from inspect_kd.cli.echo import echo
-from inspect_kd.versions import installed
+from inspect_kd.versions import installed_versions
 
 PACKAGES = (
     "numpy",
@@ -26,7 +26,7 @@ PACKAGES = (
     "anomalib",
     "onnx",
 )
-LITTLE_DISK_GB = 5
+MIN_FREE_GB = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,14 @@ def doctor(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
     """Check this machine: versions, working execution providers, OpenCV conflicts, weights, disk. Exit code 4 on a fault."""
     from inspect_kd.errors import EnvironmentFault
 
-    checks = [*versions(), *opencv(), *providers(), torch_devices(), encoder_weights(), disk()]
+    checks = [
+        *list_versions(),
+        *check_opencv(),
+        *check_providers(),
+        check_torch_devices(),
+        check_encoder_weights(),
+        check_disk(),
+    ]
     if as_json:
         typer.echo(json.dumps([asdict(check) for check in checks]))
     else:
@@ -54,9 +61,9 @@ def doctor(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
         raise EnvironmentFault(f"faults: {', '.join(faults)}")
 
 
-def versions() -> list[DoctorCheck]:
+def list_versions() -> list[DoctorCheck]:
     """List the versions of important packages."""
-    found = installed(PACKAGES)
+    found = installed_versions(PACKAGES)
     checks = [DoctorCheck("packages", "ok", ", ".join(f"{name} {version}" for name, version in found.items()))]
     if "torch" not in found:
         checks.append(
@@ -69,10 +76,10 @@ def versions() -> list[DoctorCheck]:
     return checks
 
 
-def opencv() -> list[DoctorCheck]:
+def check_opencv() -> list[DoctorCheck]:
     """Check that only one distribution of cv2 is installed: several overwrite each other's files."""
     names = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
-    present = list(installed(names))
+    present = list(installed_versions(names))
     if len(present) > 1:
         return [
             DoctorCheck(
@@ -84,10 +91,9 @@ def opencv() -> list[DoctorCheck]:
     return [DoctorCheck("opencv", "ok", present[0] if present else "installed, but from an unknown distribution")]
 
 
-def providers() -> list[DoctorCheck]:
-    """Open a session with every listed provider, since a listed one may still fail to load."""
-    both = installed(("onnxruntime", "onnxruntime-gpu"))
-    if len(both) > 1:
+def check_providers() -> list[DoctorCheck]:
+    """Open a session with every provider that ONNX Runtime lists, since it may still fail to load."""
+    if len(installed_versions(("onnxruntime", "onnxruntime-gpu"))) > 1:
         text = "onnxruntime and onnxruntime-gpu overwrite each other: pip uninstall both, then install inspect-kd[cpu] or [gpu]"
         return [DoctorCheck("runtime", "fault", text)]
     if find_spec("onnxruntime") is None:
@@ -116,14 +122,14 @@ def _provider_works(onnxruntime: Any, provider: str) -> bool:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     try:
-        session = onnxruntime.InferenceSession(IDENTITY, sess_options=options, providers=[provider])
+        session = onnxruntime.InferenceSession(IDENTITY_MODEL, sess_options=options, providers=[provider])
     except Exception:
         # Any failure means that the provider does not work.
         return False
     return provider in session.get_providers()
 
 
-def torch_devices() -> DoctorCheck:
+def check_torch_devices() -> DoctorCheck:
     """List the GPUs that torch can use."""
     if find_spec("torch") is None:
         return DoctorCheck("gpu", "note", "not checked: torch is not installed")
@@ -138,7 +144,7 @@ def torch_devices() -> DoctorCheck:
     )
 
 
-def encoder_weights() -> DoctorCheck:
+def check_encoder_weights() -> DoctorCheck:
     """Check which pretrained weights are on this machine."""
     from inspect_kd import weights, zoo
 
@@ -155,22 +161,22 @@ def encoder_weights() -> DoctorCheck:
     )
 
 
-def disk() -> DoctorCheck:
+def check_disk() -> DoctorCheck:
     """Check the free disk space."""
     from inspect_kd import zoo
 
     home = zoo.data_home()
     existing = next(folder for folder in (home, *home.parents) if folder.exists())
-    free = shutil.disk_usage(existing).free / 1e9
-    here = shutil.disk_usage(Path()).free / 1e9
-    state = "ok" if min(free, here) > LITTLE_DISK_GB else "note"
+    data_gb = shutil.disk_usage(existing).free / 1e9
+    working_gb = shutil.disk_usage(Path()).free / 1e9
+    state = "ok" if min(data_gb, working_gb) > MIN_FREE_GB else "note"
     return DoctorCheck(
-        "disk", state, f"{free:.0f} GB free for data sets ({home}), {here:.0f} GB in the working directory"
+        "disk", state, f"{data_gb:.0f} GB free for data sets ({home}), {working_gb:.0f} GB in the working directory"
     )
 
 
 # The smallest valid model (one Identity node, opset 13), so that checking a provider needs no artifact and no onnx package.
-IDENTITY = bytes.fromhex(
+IDENTITY_MODEL = bytes.fromhex(
     "08073a370a100a017812017922084964656e746974791201675a0f0a0178120a0a08080112040a020801620f0a0179120a0a"
     "08080112040a02080142040a00100d"
 )

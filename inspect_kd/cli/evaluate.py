@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    what: Annotated[Path, typer.Argument(metavar="RUN_OR_ARTIFACT", help="A run's folder or an artifact.")],
+    source: Annotated[Path, typer.Argument(metavar="RUN_OR_ARTIFACT", help="A run's folder or an artifact.")],
     data: Annotated[str, typer.Option("--data", "-d", help="A data set's name, a manifest, or a folder.")],
     minimum: Annotated[
         list[str] | None,
@@ -43,7 +43,7 @@ def evaluate(
 
     gates = parse_gates(minimum or [])
     trust = trust_store() if trusted else None
-    inspector = Inspector(artifact_of(what), device=device, threads=threads, allow_cpu=allow_cpu, trust=trust)
+    inspector = Inspector(artifact_of(source), device=device, threads=threads, allow_cpu=allow_cpu, trust=trust)
     evaluation = api.evaluate_artifact(inspector, open_dataset(data))
     if as_json:
         typer.echo(json.dumps(evaluation.to_json()))
@@ -52,9 +52,9 @@ def evaluate(
     evaluation.gate(gates)
 
 
-def artifact_of(what: Path) -> Path:
+def artifact_of(source: Path) -> Path:
     """Return the artifact in a run's folder, or the path itself."""
-    return what / f"{what.resolve().name}.onnx" if what.is_dir() else what
+    return source / f"{source.resolve().name}.onnx" if source.is_dir() else source
 
 
 def print_tables(evaluation: Evaluation) -> None:

@@ -35,8 +35,8 @@ def export(
 ) -> None:
     """Export a run's student. The artifact is written only if its predictions match the student's on real images.
 
-    A conversion report lies beside it, also after a refusal: <artifact>.conversion.html and .json.
-    int8 takes minutes, because the effect of each convolution in 8 bit is measured.
+    A conversion report is written beside it, also after a refusal: <artifact>.conversion.html and
+    .json. int8 takes minutes, because the effect of each convolution in 8 bit is measured.
 
     Examples:
 
@@ -46,9 +46,9 @@ def export(
 
         inspect-kd export runs/mvtec-omni_ad --to all-cpu
     """
-    from inspect_kd.cli.needs import need_training
+    from inspect_kd.cli.needs import require_training
 
-    need_training()
+    require_training()
     from inspect_kd import api
     from inspect_kd.errors import GateFailed, UsageError
     from inspect_kd.export.deploy import deployments_for
@@ -66,11 +66,11 @@ def export(
         else:
             _print_summary(artifact, conversion)
     if refused:
-        raise GateFailed(api.no_artifact(refused))
+        raise GateFailed(api.describe_refused_artifacts(refused))
 
 
 def _print_summary(artifact: Path, conversion: Conversion) -> None:
-    from inspect_kd.report.conversion import speed
+    from inspect_kd.report.conversion import describe_speed
 
     parity: Any = conversion.parity
     state = (
@@ -81,6 +81,6 @@ def _print_summary(artifact: Path, conversion: Conversion) -> None:
         f"parity    score {parity.score:.1e}, heatmap {parity.heatmap:.1e}, AUROC change {parity.auroc}, "
         f"{parity.flips + parity.near_flips} decisions flip, on {parity.real_images} real images at batches {parity.batches}"
     )
-    speedup = speed(conversion)
+    speedup = describe_speed(conversion)
     if speedup:
         echo(f"speed     {speedup}")

@@ -60,21 +60,21 @@ def label_next(
 
     if out is not None and out.is_dir() and any(out.iterdir()):
         raise BadInput(f"{out}: not empty; choose another folder with --out")
-    if out is not None and os.path.lexists(_sheet_of(out)):
+    if out is not None and os.path.lexists(_sheet_path(out)):
         raise BadInput(
-            f"{_sheet_of(out)}: exists already, and would be replaced; move it, or choose another folder with --out"
+            f"{_sheet_path(out)}: exists already, and would be replaced; move it, or choose another folder with --out"
         )
     inspector = Inspector(artifact_of(artifact), threads=threads, trust=trust_store() if trusted else None)
-    paths, labelled = list(find_images(images)), list(find_images(known or []))
+    paths, known_paths = list(find_images(images)), list(find_images(known or []))
     with show_progress() as progress:
-        progress.phase("inspect", len(paths) + len(labelled))
+        progress.phase("inspect", len(paths) + len(known_paths))
         candidates = _predict_probabilities(inspector, paths, progress)
-        covered = _predict_probabilities(inspector, labelled, progress)
+        known_images = _predict_probabilities(inspector, known_paths, progress)
     if not candidates:
         raise BadInput(f"no image to choose from in: {' '.join(images)}")
     readable = list(candidates)
-    choices = choose_next(list(candidates.values()), list(covered.values()), count)
-    # Inspected again: keeping the heatmaps of ten thousand images would fill the memory.
+    choices = choose_next(list(candidates.values()), list(known_images.values()), count)
+    # Inspect the chosen images again, because the heatmaps of ten thousand images would fill the memory.
     chosen = [(readable[choice.index], inspector(readable[choice.index])) for choice in choices]
     for (path, inspection), choice in zip(chosen, choices, strict=True):
         line = {"image": str(path), "novelty": round(choice.novelty, 4), "score": round(inspection.score, 4)}
@@ -102,17 +102,17 @@ def _predict_probabilities(
     return probabilities
 
 
-def _sheet_of(out: Path) -> Path:
-    """The contact sheet beside the folder of the copies."""
-    out = out.resolve()  # `.` has no name to call the sheet by
+def _sheet_path(out: Path) -> Path:
+    """Return the path of the contact sheet, beside the folder of the copies."""
+    out = out.resolve()
     return out.with_name(f"{out.name}_sheet.jpg")
 
 
 def _copy(path: Path, to: Path) -> None:
-    from inspect_kd.errors import file_named
+    from inspect_kd.errors import name_file_in_errors
 
     try:
-        with file_named(to):
+        with name_file_in_errors(to):
             shutil.copy2(path, to)
     except OSError:
         # The next attempt needs an empty folder.
@@ -135,6 +135,6 @@ def _copy_chosen(chosen: list[tuple[Path, Inspection]], out: Path, bits: int | N
         _copy(path, out / f"{number:03d}_{path.name}")
         pictures.append((f"{number:03d} {path.name}", overlay.draw(read_image(path, bits=bits), inspection)))
     sheet = overlay.contact_sheet(pictures)
-    file = _sheet_of(out)
+    file = _sheet_path(out)
     write_image(file, sheet, [cv2.IMWRITE_JPEG_QUALITY, 90])
     return file

@@ -1,4 +1,4 @@
-"""Check that the packages of an extra are installed, to report missing ones in one line."""
+"""Check that the packages of an extra are installed; the error names the missing ones."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from inspect_kd.errors import EnvironmentFault
 
 
-def need_training() -> None:
+def require_training() -> None:
     """Raise EnvironmentFault if packages for training are missing."""
     missing = [
         name for name in ("torch", "timm", "lightning", "onnx", "onnxscript", "safetensors") if find_spec(name) is None

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from inspect_kd.types import Inspection
 
 MAX_LINE_BYTES = 2**16
-"""Bytes of a line of stdin; no system has paths that long."""
+"""Most bytes of a line of stdin; no system has longer paths."""
 
 
 def predict(
@@ -91,10 +91,10 @@ def predict(
                 counts["unreadable"] += 1
                 typer.echo(json.dumps({"image": str(path), "decision": str(Decision.NG), "error": str(result)}))
     finally:
-        # Printed also after Ctrl-C or a closed pipe.
+        # Print the summary also after Ctrl-C or a closed pipe.
         echo(", ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "no images", err=True)
-    if overlay_folder is not None and overlay_folder.fault is not None:
-        raise overlay_folder.fault
+    if overlay_folder is not None and overlay_folder.first_error is not None:
+        raise overlay_folder.first_error
     if counts["unreadable"] or not counts:
         raise BadInput("some images could not be read" if counts else f"no images in: {' '.join(images)}")
     if fail_on_ng and counts[Decision.OK] < sum(counts.values()):
@@ -108,7 +108,7 @@ def find_images(patterns: list[str]) -> Iterator[Path]:
     for pattern in patterns:
         if pattern == "-":
             yield from paths_from(bounded_lines(sys.stdin.buffer))
-        # `os.path` calls a name that no file can have missing; reading it then says why.
+        # `os.path` returns False for impossible names, where `Path` may raise; reading the file then reports the reason.
         elif os.path.isdir(pattern):  # noqa: PTH112
             yield from find_in_folder(Path(pattern))
         elif glob.has_magic(pattern) and not os.path.exists(pattern):  # noqa: PTH110
@@ -118,12 +118,12 @@ def find_images(patterns: list[str]) -> Iterator[Path]:
 
 
 def bounded_lines(stream: BinaryIO) -> Iterator[bytes]:
-    """The lines of a stream, none of them longer than any path: one without end would fill the memory."""
+    """Yield the lines of a stream; a line longer than any path is an error, because it could fill the memory."""
     from inspect_kd.errors import BadInput
 
     while line := stream.readline(MAX_LINE_BYTES + 1):
         if len(line) > MAX_LINE_BYTES:
-            raise BadInput(f"stdin: a line of more than {MAX_LINE_BYTES} bytes; give one path a line")
+            raise BadInput(f"stdin: a line of more than {MAX_LINE_BYTES} bytes; give one path per line")
         yield line
 
 
@@ -140,14 +140,14 @@ def paths_from(lines: Iterable[bytes]) -> Iterator[Path]:
 
 
 class OverlayFolder:
-    """Writes the overlays. If one cannot be written, inspection continues, and the first error is kept for the end."""
+    """Writes overlays. After an error the inspection continues; `first_error` is raised at its end."""
 
     def __init__(self, folder: Path, bits: int | None) -> None:
         self.folder, self.bits = folder, bits
-        self.fault: InspectKDError | None = None
+        self.first_error: InspectKDError | None = None
         self.is_writable = True
         self.numbers: Counter[str] = Counter()
-        """Of the latest picture of each name: ten thousand images may all be called `image.png`."""
+        """The latest number by name, so that ten thousand images called `image.png` do not search from 1 each time."""
 
     def save(self, path: Path, inspection: Inspection) -> None:
         from inspect_kd.errors import BadInput, EnvironmentFault, describe_os_error
@@ -157,15 +157,17 @@ class OverlayFolder:
         try:
             number = self.numbers[path.stem] + 1
             self.numbers[path.stem] = save_overlay(path, inspection, self.folder, self.bits, number)
-        except BadInput as error:  # too large for a JPEG, or the image was moved after its inspection
-            self.fault = self.fault or BadInput(f"no overlay of {path} was written: {error}")
+        except BadInput as error:  # the image is too large for a JPEG, or was moved after its inspection
+            self.first_error = self.first_error or BadInput(f"no overlay of {path} was written: {error}")
         except OSError as error:
             self.is_writable = False
-            self.fault = EnvironmentFault(f"no overlays were written from this one on: {describe_os_error(error)}")
+            self.first_error = EnvironmentFault(
+                f"no overlays were written from this one on: {describe_os_error(error)}"
+            )
 
 
 def save_overlay(path: Path, inspection: Inspection, folder: Path, bits: int | None, number: int = 1) -> int:
-    """Write `<stem>.jpg`, or `<stem>-<number>.jpg` from `number` on where it exists; returns the number, 1 for none."""
+    """Write `<stem>.jpg` or, if it exists, `<stem>-<number>.jpg` with the first free number; return the number, 1 for `<stem>.jpg`."""
     import cv2
 
     from inspect_kd import overlay

@@ -60,7 +60,7 @@ def sign(
     from inspect_kd.signing import SignedKind, kind_of, read_signable, sign_bytes
 
     path = artifact_of(artifact)
-    # Read once: the file could be replaced while a person reads the summary or types the passphrase.
+    # Read the file once, because it could be replaced before the person has read the summary or typed the passphrase.
     content = read_signable(path)
     if kind_of(path)[0] is SignedKind.SIGN_OFF:
         sign_off = parse_sign_off(content, path)
@@ -75,7 +75,7 @@ def sign(
 
 
 def _describe(sign_off: SignOff) -> str:
-    """New and former thresholds, and the artifact with its digest, which alone binds: the file may claim any name."""
+    """Describe the new and former thresholds and the artifact, with its digest, since a sign-off may claim any name."""
     new, was = sign_off.thresholds, sign_off.was
     return (
         f"RE-INSPECT above {new.reinspect:g} (was {was.reinspect:g}), NG above {new.reject:g} (was {was.reject:g}), for "

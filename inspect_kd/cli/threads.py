@@ -10,7 +10,7 @@ from inspect_kd.cli.echo import echo
 
 
 def bound_threads(requested: int) -> int:
-    """Limit the threads to one for each processor, and print if that lowers their number."""
+    """Limit the threads to the number of processors, and print a warning if fewer are used than requested."""
     from inspect_kd.export.options import usable_processors
 
     processors = usable_processors()

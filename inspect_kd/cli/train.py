@@ -89,15 +89,15 @@ def train(
 
         inspect-kd train --data my_parts/ --resume
     """
-    from inspect_kd.cli.needs import need_training
-    from inspect_kd.training.run import is_helper_process
+    from inspect_kd.cli.needs import require_training
+    from inspect_kd.training.run import is_started_by_rank_zero
 
-    need_training()
+    require_training()
     from inspect_kd import api
     from inspect_kd.cli.bench import split_names
     from inspect_kd.training.hardware import Hardware
 
-    helper = is_helper_process()
+    helper = is_started_by_rank_zero()
     recipe, data_set = api.plan_training(
         data,
         model or choose_model(quiet=helper),

@@ -86,7 +86,7 @@ def ui(
     if find_spec("gradio") is None:
         raise EnvironmentFault(texts.NO_GRADIO)
     users = parse_users(auth)
-    host = host.strip("[]")  # an IPv6 address as browsers show it
+    host = host.strip("[]")  # browsers show IPv6 addresses in brackets
     if host not in LOOPBACK and not users and not open_to_all:
         raise UsageError(texts.BEYOND_LOOPBACK.format(host=host))
     public_hosts = tuple(allow_host or ())
@@ -118,7 +118,7 @@ def make_settings(
     *,
     trusted: bool,
 ) -> Settings:
-    """Return the Studio's settings, with the newest artifacts if none are given, and the demo's parts as examples."""
+    """Return the Studio's settings; without `artifacts` the newest ones in `runs` are offered."""
     from inspect_kd.apps.studio import texts
     from inspect_kd.apps.studio.artifact.library import find_artifacts, find_examples
     from inspect_kd.apps.studio.settings import Settings
@@ -149,7 +149,7 @@ def parse_users(auth: str | None) -> tuple[tuple[str, str], ...]:
     from inspect_kd.apps.studio import texts
     from inspect_kd.errors import UsageError
 
-    pairs = [tuple(word.split(":", 1)) for word in (auth or "").split(",") if word]
+    pairs = [tuple(login.split(":", 1)) for login in (auth or "").split(",") if login]
     if any(len(pair) != 2 or not all(pair) for pair in pairs):
         raise UsageError(texts.BAD_AUTH)
     return tuple((pair[0], pair[1]) for pair in pairs)

@@ -1,4 +1,4 @@
-"""Data sets: how they lie on disk, what they hold, how they are split.
+"""Open, list and split data sets.
 
 `open_dataset` takes a name, a manifest, a CSV or any folder of images; `open_for_recipe` also splits it as a recipe says.
 """
@@ -32,7 +32,7 @@ class DataSet:
     layout: str
     samples: list[Sample]
     source: str = ""
-    """The argument with which `open_dataset` finds it again: a manifest's name or an absolute path."""
+    """Argument for `open_dataset` to open it again: a manifest's name or an absolute path."""
     manifest: Manifest | None = None
 
     @property
@@ -43,13 +43,13 @@ class DataSet:
         return [s for s in self.samples if s.split is split and category in (None, s.category)]
 
     def only(self, category: str) -> DataSet:
-        """Return one category as a data set of its own."""
+        """Return a data set of one category."""
         samples = [sample for sample in self.samples if sample.category == category]
         return replace(self, name=category, samples=samples)
 
     @cached_property
     def digest(self) -> str:
-        """Identity of the files' names, sizes and splits; only `data check` reads their contents."""
+        """Digest of the samples' names, sizes and splits; file contents are compared by `data check` only."""
         digest = hashlib.sha256()
         for s in sorted(self.samples, key=lambda s: str(s.image)):
             try:
@@ -61,14 +61,14 @@ class DataSet:
         return digest.hexdigest()
 
 
-def union(parts: Sequence[DataSet], name: str) -> DataSet:
+def union(data_sets: Sequence[DataSet], name: str) -> DataSet:
     """Join several data sets; categories that share a name become one category."""
-    samples = [sample for part in parts for sample in part.samples]
-    source = ", ".join(part.source for part in parts)
+    samples = [sample for data in data_sets for sample in data.samples]
+    source = ", ".join(data.source for data in data_sets)
     return DataSet(
         name=name,
-        root=parts[0].root,
-        layout="+".join(dict.fromkeys(p.layout for p in parts)),
+        root=data_sets[0].root,
+        layout="+".join(dict.fromkeys(data.layout for data in data_sets)),
         samples=samples,
         source=source,
     )
@@ -119,7 +119,7 @@ def open_for_recipe(data: str | Path, recipe: Recipe, *, group: str | None = Non
 
 
 def list_samples(data: str | Path) -> list[Sample]:
-    """List the samples of a data set, or of folders of defects without a single sound part; none has a split."""
+    """List the samples of a data set without splitting it; folders of defects without any sound part are accepted, too."""
     from inspect_kd.datasets import layouts
     from inspect_kd.datasets.layouts import folder
 
@@ -131,20 +131,20 @@ def list_samples(data: str | Path) -> list[Sample]:
         layout = ""
         if not root.is_dir() or not folder.defects_by_kind(root):
             raise
-    # In a data set, images without a mask beside them are sound; here such a folder is a kind of defect.
+    # The layout masks_beside takes images without masks as sound; here each folder is a kind of defect.
     return (folder.defects_by_kind(root) if layout in ("", "masks_beside") else []) or samples
 
 
 def list_images(root: Path) -> list[Path]:
     """List all images below a folder except masks."""
     from inspect_kd.datasets.find_images import find_in_folder
-    from inspect_kd.datasets.layouts._walk import MASK_FOLDERS, inside, is_mask
+    from inspect_kd.datasets.layouts._walk import MASK_FOLDERS, check_inside, is_mask
 
     if not root.is_dir():
         raise BadInput(f"{root}: no such folder")
     files = (path for path in find_in_folder(root) if path.is_file())
     return sorted(
-        inside(root, p) for p in files if not is_mask(p) and not {*MASK_FOLDERS} & set(p.relative_to(root).parts)
+        check_inside(root, p) for p in files if not is_mask(p) and not {*MASK_FOLDERS} & set(p.relative_to(root).parts)
     )
 
 
@@ -155,8 +155,8 @@ def _locate(data: str) -> tuple[Manifest | None, Path]:
     path = zoo.expand_user(data)
     if path.is_dir() or path.suffix.lower() == ".csv":
         return None, path
-    looks_like_a_path = "/" in data or "\\" in data or path.exists()
-    if looks_like_a_path and path.suffix.lower() not in {".yaml", ".yml"}:
+    is_path = "/" in data or "\\" in data or path.exists()
+    if is_path and path.suffix.lower() not in {".yaml", ".yml"}:
         raise BadInput(f"{data}: no such folder, CSV or manifest")
     manifest = load_manifest(data)
     folder = manifest.folder()

@@ -1,7 +1,7 @@
 """Training batches whose content depends only on the seed and the step.
 
-Unusual here: no random state is carried between steps. Step 317 draws the same images, flipped and damaged in the same way,
-in a new process and with any number of workers; so a resumed training needs no saved random state.
+Unusual here: no random state is carried between steps. Step 317 has the same images, flips and synthetic defects in a new
+process and with any number of workers, so a resumed training needs no saved random state.
 
 Shapes: B batch, H W image.
 """
@@ -24,24 +24,24 @@ from inspect_kd.types import ImageU8, Sample
 
 Flip = Literal["none", "horizontal", "both"]
 SWEEP = 2**32
-"""Seed component of a sweep, beyond the number of any step."""
+"""Used in a sweep's seed instead of a step, and larger than any step."""
 
 
 @dataclass(frozen=True, slots=True)
 class BatchItem:
-    """The image of one place in a batch, whether it is damaged, and its random seed."""
+    """One place in a batch: the image, whether it gets a synthetic defect, and its random seed."""
 
     index: int
     donor: int
-    """Index of the image from which a synthetic defect may paste patches."""
-    is_damaged: bool
+    """Index of the image whose patches a synthetic defect may paste."""
+    is_synthetic: bool
     seed: tuple[int, ...]
 
 
 class ImagePair(NamedTuple):
-    """Input images and their undamaged originals; equal where no defect was added."""
+    """Images with synthetic defects and their sound originals; equal where no defect was added."""
 
-    seen_B3HW: Tensor
+    inputs_B3HW: Tensor
     clean_B3HW: Tensor
 
 
@@ -81,7 +81,7 @@ class ImageStore:
 
 
 class TrainingImages(Dataset[tuple[Tensor, Tensor]]):
-    """Turns a batch item into a pair of uint8 images (3, H, W): input and undamaged original."""
+    """Turns a batch item into a pair of uint8 images (3, H, W): input and sound original."""
 
     def __init__(self, store: ImageStore, flip: Flip) -> None:
         self.store = store
@@ -90,8 +90,8 @@ class TrainingImages(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, item: BatchItem) -> tuple[Tensor, Tensor]:
         rng = np.random.default_rng(item.seed)
         clean = random_flip(self.store.frame(item.index, rng), self.flip, rng)
-        damaged = add_defect(clean, rng, donor=self.store.frame(item.donor, rng)).image if item.is_damaged else clean
-        return to_tensor(damaged), to_tensor(clean)
+        inputs = add_defect(clean, rng, donor=self.store.frame(item.donor, rng)).image if item.is_synthetic else clean
+        return to_tensor(inputs), to_tensor(clean)
 
 
 def random_flip(image: ImageU8, flip: Flip, rng: np.random.Generator) -> ImageU8:
@@ -103,7 +103,7 @@ def random_flip(image: ImageU8, flip: Flip, rng: np.random.Generator) -> ImageU8
 
 
 class StepSampler(Sampler[list[BatchItem]]):
-    """Yields the batch items of each step, with equal shares of all categories; each process takes its own part."""
+    """Yields the batch items of each step, with equal shares of all categories; each process takes its share."""
 
     def __init__(
         self,
@@ -111,14 +111,15 @@ class StepSampler(Sampler[list[BatchItem]]):
         *,
         steps: range,
         batch: int,
-        damaged: float,
+        synthetic: float,
         seed: int,
         rank: int = 0,
         world: int = 1,
     ) -> None:
         categories = sorted({sample.category for sample in samples})
         self.members = [[i for i, s in enumerate(samples) if s.category == category] for category in categories]
-        self.steps, self.batch, self.damaged, self.seed = steps, batch, round(damaged * batch), seed
+        self.steps, self.batch, self.seed = steps, batch, seed
+        self.synthetic_per_batch = round(synthetic * batch)
         self.rank, self.world = rank, world
 
     def __len__(self) -> int:
@@ -135,7 +136,7 @@ class StepSampler(Sampler[list[BatchItem]]):
                 BatchItem(
                     int(rng.choice(self.members[c])),
                     int(rng.choice(self.members[c])),
-                    place < self.damaged,
+                    place < self.synthetic_per_batch,
                     (self.seed, step, place),
                 )
                 for place, c in enumerate(order[: self.batch])
@@ -144,19 +145,19 @@ class StepSampler(Sampler[list[BatchItem]]):
 
 
 class Sweep(Sampler[list[BatchItem]]):
-    """Yields every image at least once, with equal shares of all categories, up to `most` images in total.
+    """Yields every image at least once, with equal shares of all categories, up to `max_images` in total.
 
-    For what a student fits without gradient steps. `again`: repeat images until there are `most`, for tiled views.
+    Used to fit statistics before the first gradient step. `repeat`: repeat images up to `max_images`, for tiled views.
     """
 
-    def __init__(self, samples: Sequence[Sample], *, most: int, again: bool, batch: int, seed: int) -> None:
+    def __init__(self, samples: Sequence[Sample], *, max_images: int, repeat: bool, batch: int, seed: int) -> None:
         categories = sorted({sample.category for sample in samples})
         members = [[i for i, s in enumerate(samples) if s.category == category] for category in categories]
-        share = max(1, most // len(members))
-        if not again:
+        share = max(1, max_images // len(members))
+        if not repeat:
             share = min(share, max(map(len, members)))
         rng = np.random.default_rng([seed, SWEEP])
-        chosen = np.concatenate([np.resize(rng.permutation(each), share) for each in members])
+        chosen = np.concatenate([np.resize(rng.permutation(indices), share) for indices in members])
         self.order = [int(i) for i in rng.permutation(chosen)]
         self.batch, self.seed = batch, seed
 
@@ -165,8 +166,8 @@ class Sweep(Sampler[list[BatchItem]]):
 
     def __iter__(self) -> Iterator[list[BatchItem]]:
         for start in range(0, len(self.order), self.batch):
-            part = enumerate(self.order[start : start + self.batch], start)
-            yield [BatchItem(index, index, False, (self.seed, SWEEP, place)) for place, index in part]
+            numbered = enumerate(self.order[start : start + self.batch], start)
+            yield [BatchItem(index, index, False, (self.seed, SWEEP, place)) for place, index in numbered]
 
 
 def to_tensor(image: ImageU8) -> Tensor:
@@ -175,7 +176,7 @@ def to_tensor(image: ImageU8) -> Tensor:
 
 
 def batches(images: TrainingImages, sampler: StepSampler | Sweep, *, workers: int) -> Iterator[ImagePair]:
-    """Load batches of float images, 0 to 255, channels last in memory: on a CPU that halves the time of a step."""
+    """Load batches of float images, 0 to 255, channels last in memory, which halves the time of a step on a CPU."""
     loader = DataLoader(images, batch_sampler=sampler, num_workers=workers, collate_fn=_stack)
     for inputs, clean in loader:
         yield ImagePair(as_input(inputs), as_input(clean))

@@ -18,13 +18,13 @@ from inspect_kd.datasets.layouts._walk import MASK_FOLDERS, image_stem, is_mask
 from inspect_kd.errors import BadInput
 from inspect_kd.types import Progress, Sample, Split
 
-FEW_DEFECTS = 10
+MIN_DEFECTS = 10
 USED_IN_TRAINING = (Split.TRAIN, Split.CALIBRATION, Split.VALIDATION)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
-    """One problem or remark, with the files concerned."""
+    """One problem or remark, with its files."""
 
     severity: str
     """error, warning or note"""
@@ -34,12 +34,12 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageFacts:
-    """Size, mode and content digest of one image, or the error of reading it."""
+    """Size, mode and digest of one image, or the error that occurred when reading it."""
 
     sample: Sample
     size: tuple[int, int] = (0, 0)
     mode: str = ""
-    content: str = ""
+    digest: str = ""
     error: str = ""
 
 
@@ -51,7 +51,7 @@ def check(data: DataSet, progress: Progress) -> list[Finding]:
         facts.append(_read_facts(sample))
         progress.advance()
     findings = [
-        *(Finding(severity="error", text=each.error, files=(each.sample.image,)) for each in facts if each.error),
+        *(Finding(severity="error", text=image.error, files=(image.sample.image,)) for image in facts if image.error),
         *_find_duplicates(facts),
         *_check_masks(data.samples),
         *_find_unused_masks(data),
@@ -67,19 +67,19 @@ def _read_facts(sample: Sample) -> ImageFacts:
         pixels = read_image(sample.image)
     except BadInput as error:
         return ImageFacts(sample=sample, error=str(error))
-    # Digest of the pixels, not the file: the same image saved twice is still a duplicate.
+    # A digest of the pixels, not of the file, also finds an image that was saved twice.
     return ImageFacts(
-        sample=sample, size=(width, height), mode=mode, content=hashlib.sha256(pixels.tobytes()).hexdigest()
+        sample=sample, size=(width, height), mode=mode, digest=hashlib.sha256(pixels.tobytes()).hexdigest()
     )
 
 
 def _find_duplicates(facts: list[ImageFacts]) -> Iterable[Finding]:
     """Find identical images; across training and test they are a leak."""
-    by_content: dict[str, list[Sample]] = defaultdict(list)
-    for each in facts:
-        if each.content:
-            by_content[each.content].append(each.sample)
-    for duplicates in by_content.values():
+    by_digest: dict[str, list[Sample]] = defaultdict(list)
+    for image in facts:
+        if image.digest:
+            by_digest[image.digest].append(image.sample)
+    for duplicates in by_digest.values():
         if len(duplicates) < 2:
             continue
         files = tuple(sample.image for sample in duplicates)
@@ -130,7 +130,7 @@ def _check_masks(samples: list[Sample]) -> Iterable[Finding]:
 
 
 def _find_unused_masks(data: DataSet) -> Iterable[Finding]:
-    """Find images that are left out because their names end like a mask's; they may be parts."""
+    """Find files that are left out as masks because of their names, although they belong to no image."""
     images = {sample.image.with_suffix("") for sample in data.samples}
     masks = (path for path in (find_in_folder(data.root) if data.root.is_dir() else ()) if is_mask(path))
     unused = tuple(
@@ -146,9 +146,9 @@ def _find_unused_masks(data: DataSet) -> Iterable[Finding]:
 
 
 def _find_mixed_formats(facts: list[ImageFacts]) -> Iterable[Finding]:
-    for category in sorted({each.sample.category for each in facts}):
-        here = [each for each in facts if each.sample.category == category and not each.error]
-        sizes, modes = Counter(each.size for each in here), Counter(each.mode for each in here)
+    for category in sorted({image.sample.category for image in facts}):
+        images = [image for image in facts if image.sample.category == category and not image.error]
+        sizes, modes = Counter(image.size for image in images), Counter(image.mode for image in images)
         if len(sizes) > 1:
             common = ", ".join(f"{width}x{height} ({count})" for (width, height), count in sizes.most_common(3))
             yield Finding(
@@ -166,10 +166,10 @@ def _check_counts(data: DataSet) -> Iterable[Finding]:
         text = (
             f"{category}: {held_out} held-out sound parts promise a false-reject rate of {100 / (held_out + 1):.1f} %"
         )
-        more = "" if held_out >= parts_needed(0.01) else f"; 1 % needs {parts_needed(0.01)}"
-        yield Finding(severity="note", text=text + more)
+        advice = "" if held_out >= parts_needed(0.01) else f"; 1 % needs {parts_needed(0.01)}"
+        yield Finding(severity="note", text=text + advice)
         defects = sum(sample.defective for sample in data.select(Split.TEST, category))
-        if defects < FEW_DEFECTS:
+        if defects < MIN_DEFECTS:
             text = f"{category}: {defects} defective parts: " + (
                 "metrics will be rough" if defects else "metrics cannot be measured"
             )

@@ -20,7 +20,7 @@ from typing import IO
 
 from inspect_kd.datasets.bounded_tar import open_tar
 from inspect_kd.datasets.manifest import Archive, Manifest
-from inspect_kd.errors import DISK_FAULTS, BadInput, EnvironmentFault, InspectKDError, UsageError, file_named
+from inspect_kd.errors import DISK_FAULTS, BadInput, EnvironmentFault, InspectKDError, UsageError, name_file_in_errors
 from inspect_kd.file_lock import hold_lock
 from inspect_kd.types import Progress
 from inspect_kd.weights import sha256
@@ -29,19 +29,19 @@ BLOCK = 1 << 20
 MAX_MEMBERS = 500_000
 MAX_BYTES = 200 * 2**30
 MAX_RATIO = 200
-"""Highest ratio of unpacked to packed size: images hardly compress, archive bombs do."""
-LZMA_MEMORY = 256 * 2**20
-PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-"""Of a zip's members. `zipfile` unpacks a piece of bzip2 whole, however much it becomes."""
+"""Highest ratio of unpacked to packed size: images hardly shrink when packed, archive bombs do."""
+MAX_LZMA_BYTES = 256 * 2**20
+ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""Accepted compression methods. With bzip2, `zipfile` unpacks whole blocks into memory, without a limit on their size."""
 TRIES = 5
 WAIT_ADVICE = "wait until that process has downloaded it, then run the command again"
 
 
 def get(manifest: Manifest, progress: Progress) -> Path:
-    """Download a data set unless it is there; the caller has shown the licence."""
+    """Download a data set unless it is there; the caller must have shown its licence."""
     folder = manifest.folder()
     lock = folder.with_name(f".{folder.name}.lock")
-    # If a lock lies beside it, another process may still be writing; without one, the disk may be read-only.
+    # With a lock file, another process may still be writing. Without one, do not create it: the disk may be read-only.
     if _is_downloaded(folder) and not lock.exists():
         progress.note(f"{manifest.name} is already at {folder}")
         return folder
@@ -88,7 +88,7 @@ def _fetch_with_anomalib(name: str, folder: Path, manifest: Manifest) -> None:
 
 
 def _fetch_archives(archives: tuple[Archive, ...], folder: Path, progress: Progress) -> None:
-    """Unpack all archives into one folder, which appears only when it is complete."""
+    """Download all archives and unpack them into one folder, which appears only when it is complete."""
     staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         for archive in archives:
@@ -106,35 +106,35 @@ def download(archive: Archive, to: Path, progress: Progress) -> Path:
     """Download an archive and check its digest; continue an interrupted download."""
     to.mkdir(parents=True, exist_ok=True)
     name = archive.sha256[:16] + "-" + PurePosixPath(archive.url.split("?")[0]).name
-    done, part = to / name, to / f"{name}.part"
-    if done.is_file():
-        if sha256(done) == archive.sha256:
-            return done
-        progress.note(f"{done}: its sha256 differs from the manifest's; it is deleted and downloaded again")
-        done.unlink()
+    complete, partial = to / name, to / f"{name}.part"
+    if complete.is_file():
+        if sha256(complete) == archive.sha256:
+            return complete
+        progress.note(f"{complete}: its sha256 differs from the manifest's; it is deleted and downloaded again")
+        complete.unlink()
     progress.phase("download", archive.size or 0)
     failure: Exception | None = None
     for _ in range(TRIES):
         try:
-            _append(archive, part, progress)
+            _append(archive, partial, progress)
             failure = None
             break
         except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, EOFError) as error:
             failure = error
-        except ValueError as error:  # a bad address or response: trying again is useless
+        except ValueError as error:  # a bad address or response; trying again would not help
             raise EnvironmentFault(f"{archive.url}: cannot be downloaded ({error})") from error
     if failure is not None:
         raise EnvironmentFault(
             f"{archive.url}: the download failed {TRIES} times ({failure}); run the command again to continue it"
         ) from failure
-    digest = sha256(part)
+    digest = sha256(partial)
     if digest != archive.sha256:
-        part.unlink()
+        partial.unlink()
         raise BadInput(
             f"{archive.url}: sha256 is {digest}, the manifest has {archive.sha256}; the file was deleted. Try again, or check the manifest"
         )
-    part.rename(done)
-    return done
+    partial.rename(complete)
+    return complete
 
 
 def _http_opener() -> urllib.request.OpenerDirector:
@@ -160,11 +160,11 @@ def _parse_length(header: str | None) -> int | None:
     return None if header is None else int(header)
 
 
-def _append(archive: Archive, part: Path, progress: Progress) -> None:
-    """Download what is missing of an archive."""
+def _append(archive: Archive, partial: Path, progress: Progress) -> None:
+    """Download the missing bytes of an archive."""
     limit = archive.size or MAX_BYTES
-    have = part.stat().st_size if part.is_file() else 0
-    request = urllib.request.Request(archive.url, headers={"Range": f"bytes={have}-"} if have else {})
+    offset = partial.stat().st_size if partial.is_file() else 0
+    request = urllib.request.Request(archive.url, headers={"Range": f"bytes={offset}-"} if offset else {})
     try:
         response = _http_opener().open(request, timeout=60)
     except urllib.error.HTTPError as error:
@@ -175,11 +175,11 @@ def _append(archive: Archive, part: Path, progress: Progress) -> None:
         resumed = response.status == 206
         length = _parse_length(response.headers.get("Content-Length"))
         received = 0
-        with file_named(part), part.open("ab" if resumed else "wb") as file:
+        with name_file_in_errors(partial), partial.open("ab" if resumed else "wb") as file:
             while block := response.read(BLOCK):
                 received += len(block)
                 if file.tell() + len(block) > limit:
-                    part.unlink()
+                    partial.unlink()
                     raise BadInput(f"{archive.url}: sends more than its size of {limit} bytes; the file was deleted")
                 file.write(block)
                 progress.advance(len(block))
@@ -209,11 +209,11 @@ def unpack(packed: Path, to: Path, progress: Progress) -> None:
 
 
 def _check_lzma_memory(packed: Path) -> None:
-    """Refuse LZMA archives that need much memory: their header may request 4 GB, .tar.xz files need 65 MB at most."""
+    """Refuse LZMA archives whose header requests much memory, up to 4 GB; common .tar.xz files need at most 65 MB."""
     with packed.open("rb") as file:
         head = file.read(2**16)
     if head.startswith(b"\xfd7zXZ"):
-        lzma.LZMADecompressor(memlimit=LZMA_MEMORY).decompress(head, max_length=1)
+        lzma.LZMADecompressor(memlimit=MAX_LZMA_BYTES).decompress(head, max_length=1)
 
 
 def _unpack_zip(archive: zipfile.ZipFile, packed: Path, to: Path, progress: Progress) -> None:
@@ -221,7 +221,7 @@ def _unpack_zip(archive: zipfile.ZipFile, packed: Path, to: Path, progress: Prog
     _check_limits(packed, len(members), sum(member.file_size for member in members))
     progress.phase("unpack", len(members))
     for member in members:
-        if member.compress_type not in PACKINGS:
+        if member.compress_type not in ZIP_METHODS:
             raise BadInput(f"{packed}: '{member.filename}' uses compression method {member.compress_type}; refused")
         kind = stat.S_IFMT(member.external_attr >> 16)
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
@@ -274,10 +274,10 @@ def _safe_target(to: Path, name: str, packed: Path) -> Path:
 
 def _write(source: IO[bytes], target: Path, size: int, packed: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    left = size
-    with file_named(target), target.open("wb") as file:
+    remaining = size
+    with name_file_in_errors(target), target.open("wb") as file:
         while block := source.read(BLOCK):
-            left -= len(block)
-            if left < 0:
+            remaining -= len(block)
+            if remaining < 0:
                 raise BadInput(f"{packed}: '{target.name}' is longer than the archive says; refused")
             file.write(block)

@@ -1,6 +1,6 @@
 """Find images below a folder or by a pattern; a folder that cannot be read is an error.
 
-`Path.rglob` and `glob.glob` silently skip such a folder, and its parts would seem to have been inspected.
+`Path.rglob` and `glob.glob` silently skip such a folder, so its parts would go uninspected without notice.
 """
 
 from __future__ import annotations
@@ -25,37 +25,37 @@ def find_in_folder(root: Path) -> list[Path]:
 
 
 def files_below(root: Path) -> Iterator[Path]:
-    """All files below a folder, and links to files. A link to a folder elsewhere is an error."""
-    for folder, folders, names in os.walk(root, onerror=_raise):
+    """Yield all files below a folder, and links to files. A link to a folder elsewhere is an error."""
+    for folder, folders, names in os.walk(root, onerror=_raise_error):
         for name in folders:
             _check_link(Path(folder, name), root)
         for path in (Path(folder, name) for name in names):
             if path.is_symlink():
-                _stat(path)  # an error where it leads into a closed folder, and may be a folder itself
+                _stat(path)  # raises for a link into a folder that cannot be read, since it may lead to a folder
             yield path
 
 
 def find_by_pattern(pattern: str) -> list[Path]:
-    """Whatever a pattern with `*`, `?`, `[…]` or `**` matches, sorted."""
+    """List the paths that match a pattern with `*`, `?`, `[…]` or `**`, sorted."""
     path = Path(pattern)
     return sorted(set(_matches(Path(path.anchor), path.parts[bool(path.anchor) :])))
 
 
-def _matches(folder: Path, parts: tuple[str, ...]) -> Iterator[Path]:
-    """What the parts of a pattern match in a folder; names that begin with a dot only where the pattern's part does."""
-    part, rest = parts[0], parts[1:]
-    if part == "**":
+def _matches(folder: Path, components: tuple[str, ...]) -> Iterator[Path]:
+    """Yield the paths in a folder that match the components of a pattern. As in shells, `*` matches no leading dot."""
+    component, rest = components[0], components[1:]
+    if component == "**":
         yield from _matches_at_any_depth(folder, rest)
-    elif not glob.has_magic(part):
-        found = folder / part
+    elif not glob.has_magic(component):
+        found = folder / component
         if rest:
             yield from _matches(found, rest) if _is_folder(found) else ()
         elif _stat(found, follow_symlinks=False) is not None:
             yield found
     else:
-        is_match = re.compile(fnmatch.translate(os.path.normcase(part))).match
-        for name in os.listdir(folder):  # noqa: PTH208  (the current folder has no name to put before its files)
-            if is_match(os.path.normcase(name)) and (part.startswith(".") or not name.startswith(".")):
+        is_match = re.compile(fnmatch.translate(os.path.normcase(component))).match
+        for name in os.listdir(folder):  # noqa: PTH208  (keeps names in the current folder without a prefix)
+            if is_match(os.path.normcase(name)) and (component.startswith(".") or not name.startswith(".")):
                 found = folder / name
                 if not rest:
                     yield found
@@ -64,8 +64,8 @@ def _matches(folder: Path, parts: tuple[str, ...]) -> Iterator[Path]:
 
 
 def _matches_at_any_depth(root: Path, rest: tuple[str, ...]) -> Iterator[Path]:
-    """What `**/rest` matches below a folder: `rest` in it and in every folder below it, or all their files without a rest."""
-    for folder, folders, names in os.walk(root, onerror=_raise):
+    """Yield the matches of `**/rest`: those of `rest` in this folder and every folder below it, or all files if `rest` is empty."""
+    for folder, folders, names in os.walk(root, onerror=_raise_error):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in folders:
             _check_link(Path(folder, name), root)
@@ -76,7 +76,7 @@ def _matches_at_any_depth(root: Path, rest: tuple[str, ...]) -> Iterator[Path]:
 
 
 def _check_link(folder: Path, root: Path) -> None:
-    """Refuse a link that leads out of the folder that is searched: what is in it would be left out, or searched without end."""
+    """Refuse a link to a folder outside of `root`: following it might never end, and skipping it would leave images out."""
     if folder.is_symlink() and not folder.resolve().is_relative_to(root.resolve()):
         raise BadInput(
             f"{folder}: a link to the folder {folder.resolve()}, which is not searched; name that folder itself"
@@ -84,12 +84,12 @@ def _check_link(folder: Path, root: Path) -> None:
 
 
 def _is_folder(path: Path) -> bool:
-    about = _stat(path)
-    return about is not None and stat.S_ISDIR(about.st_mode)
+    status = _stat(path)
+    return status is not None and stat.S_ISDIR(status.st_mode)
 
 
 def _stat(path: Path, *, follow_symlinks: bool = True) -> os.stat_result | None:
-    """None where nothing is; an error where nobody can tell: `Path.is_dir` calls what is in a closed folder missing."""
+    """Return None for a missing path; raise if a folder cannot be read, where `Path.is_dir` would return False."""
     try:
         return path.stat(follow_symlinks=follow_symlinks)
     except OSError as error:
@@ -98,5 +98,5 @@ def _stat(path: Path, *, follow_symlinks: bool = True) -> os.stat_result | None:
         raise
 
 
-def _raise(error: OSError) -> None:
+def _raise_error(error: OSError) -> None:
     raise error

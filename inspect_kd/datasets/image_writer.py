@@ -30,10 +30,10 @@ def encode_image(
             np.uint8, copy=False
         )
     try:
-        done, content = cv2.imencode(suffix, image, options)
+        is_encoded, content = cv2.imencode(suffix, image, options)
     except cv2.error:
-        done = False
-    if not done:
+        is_encoded = False
+    if not is_encoded:
         size = f"{image.shape[1]}x{image.shape[0]} pixels"
         raise BadInput(
             f"{name}: {size} cannot be written as '{suffix}'; use .png, .jpg or .webp, within the format's limits"

@@ -1,4 +1,4 @@
-"""Read images from factories: 8 and 16 bit, mono, alpha, CMYK, rotated by EXIF, of any size, some of them broken.
+"""Read images of many formats: 8 and 16 bit, mono, alpha, CMYK, rotated by EXIF; broken files raise BadInput.
 
 Pillow decodes, because it raises an error on truncated files, where OpenCV silently returns a half-grey image. No torch.
 """
@@ -31,10 +31,10 @@ from inspect_kd.types import ImageU8, Mask
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".tif", ".tiff", ".webp"})
 MAX_FILE_BYTES = 2**31
-STRIP = 2**22
-"""Pixels that are converted at once: what a conversion needs beside its answer is bounded by this, not by the image."""
-UNLIKELY = 165
-"""Value of all channels with which a PNG's image is filled before it is decoded."""
+STRIP_PIXELS = 2**22
+"""Pixels that are converted at once, which bounds the temporary memory of a conversion."""
+FILL_VALUE = 165
+"""Value with which all channels of a PNG are filled before decoding; real images hardly end with a row of it."""
 
 
 def read_image(path: str | Path, *, bits: int | None = None) -> ImageU8:
@@ -49,7 +49,7 @@ def decode_image(data: bytes, name: str, *, bits: int | None = None) -> ImageU8:
 
 
 def read_mask(path: str | Path, *, size: tuple[int, int]) -> Mask:
-    """Read a mask at (width, height): any value above zero is defective, and even the smallest defect keeps a pixel."""
+    """Read a mask at (width, height): any value above zero is defective, and the smallest defect keeps at least one pixel."""
     path = Path(path)
     values = _decode(_read_bytes(path), str(path))
     marked = values.reshape(*values.shape[:2], -1)[:, :, : 3 if values.ndim == 3 else 1].max(axis=2) > 0
@@ -82,7 +82,7 @@ def as_rgb8(array: npt.NDArray[np.generic], *, bits: int | None = None, name: st
     if values.ndim == 2:
         return np.repeat(values[:, :, None], 3, axis=2)
     if values.shape[2] == 4:
-        # What is transparent is not there: black, whatever colour the file keeps under it.
+        # Blend over black, since transparent pixels may have any colour.
         if not values[:, :, 3].any():
             raise BadInput(f"{name}: wholly transparent, so that there is nothing to inspect; save it without alpha")
         blended = np.empty((*values.shape[:2], 3), np.uint8)
@@ -94,7 +94,7 @@ def as_rgb8(array: npt.NDArray[np.generic], *, bits: int | None = None, name: st
 
 
 def _strips(height: int, width: int) -> Iterator[slice]:
-    step = max(1, STRIP // width)
+    step = max(1, STRIP_PIXELS // width)
     return (slice(top, min(top + step, height)) for top in range(0, height, step))
 
 
@@ -123,8 +123,8 @@ def _decode(data: bytes, name: str) -> npt.NDArray[np.generic]:
 
 
 def _read_pixels(data: bytes, image: Image.Image, name: str) -> npt.NDArray[np.generic]:
-    check_xmp(image, name)  # loading turns a TIFF, and drops the words that said so
-    # Loading raises on a torn file, which OpenCV would not; and Exif data may stand behind a PNG's pixels.
+    check_xmp(image, name)  # before loading, which rotates a TIFF and drops its orientation
+    # Loading raises an error on a truncated file, unlike OpenCV. It also reads Exif data that follows a PNG's pixels.
     if image.format == "PNG":
         _load_png(data, image, name)
     else:
@@ -137,30 +137,30 @@ def _read_pixels(data: bytes, image: Image.Image, name: str) -> npt.NDArray[np.g
     if image.mode in WIDE_MODES:
         return _read_mono16(image, name)
     if image.mode in {"1", "L"} and "transparency" not in image.info:
-        return _pixels(image, "L")
+        return _convert(image, "L")
     has_alpha = "A" in image.getbands() or "transparency" in image.info
-    return _pixels(image, "RGBA" if has_alpha else "RGB")
+    return _convert(image, "RGBA" if has_alpha else "RGB")
 
 
 def _load_png(data: bytes, image: Image.Image, name: str) -> None:
-    """Decode a PNG's pixels, and refuse one that has fewer than its header says: Pillow leaves the missing rows as they were.
+    """Decode a PNG's pixels, and refuse a file with fewer pixels than its header says: Pillow does not write the missing rows.
 
-    They are filled beforehand with a value that hardly fills a picture's last row. Only where it does, or where the filling tells
-    nothing, are the pixels inflated once more and counted, which takes half as long as decoding them.
+    The image is filled with FILL_VALUE beforehand. If its last row still has that value, or if the check is not possible, the
+    pixels are inflated again and counted, which takes half as long as decoding.
     """
     bands = len(image.getbands())
-    filled = Image.new(image.mode, image.size, UNLIKELY if bands == 1 else (UNLIKELY,) * bands)
+    filled = Image.new(image.mode, image.size, FILL_VALUE if bands == 1 else (FILL_VALUE,) * bands)
     last_row = (0, image.height - 1, image.width, image.height)
-    missing, memory = filled.crop(last_row).getextrema(), filled.im
+    fill_extrema, memory = filled.crop(last_row).getextrema(), filled.im
     image.im = memory
     image.load()
-    is_told_by_filling = image.im is memory and not read_header(data).is_interlaced
-    if not is_told_by_filling or image.crop(last_row).getextrema() == missing:
+    can_check_fill = image.im is memory and not read_header(data).is_interlaced
+    if not can_check_fill or image.crop(last_row).getextrema() == fill_extrema:
         check_pixels_complete(data, name)
 
 
-def _pixels(image: Image.Image, mode: str) -> npt.NDArray[np.uint8]:
-    """Convert strip by strip: for a whole image Pillow would make three copies."""
+def _convert(image: Image.Image, mode: str) -> npt.NDArray[np.uint8]:
+    """Convert an image strip by strip, because Pillow would make three copies of a whole image."""
     channels = () if mode == "L" else (len(mode),)
     out = np.empty((image.height, image.width, *channels), np.uint8)
     for rows in _strips(image.height, image.width):
@@ -189,7 +189,7 @@ def _read_colour16(data: bytes, image: Image.Image, name: str) -> npt.NDArray[np
         code = cv2.COLOR_BGRA2RGBA if values.shape[2] == 4 else cv2.COLOR_BGR2RGB
         cv2.cvtColor(values, code, dst=values)
     if is_premultiplied:
-        values = values[:, :, :3]  # already blended over black
+        values = values[:, :, :3]  # the file holds colours that are blended over black
     return _apply_orientation(values, orientation)
 
 
@@ -209,18 +209,16 @@ def _to_bytes(array: npt.NDArray[np.generic], bits: int | None, name: str) -> np
         return array.astype(np.uint8) * np.uint8(255)
     if array.dtype == np.uint16:
         full = np.float32(2 ** (bits or 16) - 1)
-        colour = array if array.ndim == 2 else array[:, :, :3]  # alpha has 16 bits whatever the camera has
+        colour = array if array.ndim == 2 else array[:, :, :3]  # alpha always has 16 bits
         if bits is not None and colour.max() > full:
-            raise BadInput(
-                f"{name}: pixels of up to {colour.max()} are more than {bits} significant bits hold; check `bits`"
-            )
-        eight = np.empty(array.shape, np.uint8)
+            raise BadInput(f"{name}: pixels of up to {colour.max()} exceed {bits} significant bits; check `bits`")
+        converted = np.empty(array.shape, np.uint8)
         for rows in _strips(*array.shape[:2]):
-            eight[rows] = np.clip(np.rint(array[rows].astype(np.float32) * (255 / full)), 0, 255)
-        return eight
+            converted[rows] = np.clip(np.rint(array[rows].astype(np.float32) * (255 / full)), 0, 255)
+        return converted
     if np.issubdtype(array.dtype, np.floating):
-        shares = array.astype(np.float32)
-        if not np.isfinite(shares).all() or shares.min() < 0 or shares.max() > 1:
+        values = array.astype(np.float32)
+        if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
             raise BadInput(f"{name}: floating-point images must lie between 0 and 1")
-        return np.asarray(np.rint(shares * 255), np.uint8)
+        return np.asarray(np.rint(values * 255), np.uint8)
     raise BadInput(f"{name}: pixels of type {array.dtype}; expected uint8, uint16, bool or floats from 0 to 1")

@@ -1,7 +1,7 @@
 """Check the segments of a JPEG file without decoding it: its scans, its end, and further images in the file.
 
-Unusual here: the end-of-image marker is required. libjpeg accepts a file that was cut and filled with zeros, since zeros are
-valid codes. Bytes after the first image's marker are ignored.
+Unusual here: the end-of-image marker is required, because libjpeg reports no error for a file that was cut and filled with
+zeros. Bytes after the first image's marker are ignored.
 """
 
 from __future__ import annotations
@@ -79,15 +79,15 @@ def _lists_another_picture(data: bytes, index: int) -> bool:
         images = list(struct.iter_unpack(f"{tiff.order}LLLHH", listed))
     except (struct.error, LookupError, ValueError):
         return False  # not a readable index
-    own = max(1, _pixels_at(data, 0))
+    main_pixels = max(1, _count_pixels(data, 0))
     return len(images) > MAX_IMAGES or any(
-        kind >> 16 & 0xFF == _VIEW_OF_SEVERAL or _pixels_at(data, index + offset) >= own
+        kind >> 16 & 0xFF == _VIEW_OF_SEVERAL or _count_pixels(data, index + offset) >= main_pixels
         for kind, _, offset, *_ in images[1:]
     )
 
 
-def _pixels_at(data: bytes, at: int) -> int:
-    """Return the pixels of the image that begins at this position; 0 if none does, as after editing programs cut it off."""
+def _count_pixels(data: bytes, at: int) -> int:
+    """Return the pixels of the image that begins at this position; 0 if none does: editing programs may have removed it."""
     if not data.startswith(b"\xff\xd8", at):
         return 0
     for marker, start in segments(data, at):

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import Field, field_validator, model_validator
 
 from inspect_kd import zoo
-from inspect_kd.config import Name, Strict, fill, read_yaml
+from inspect_kd.config import Name, StrictModel, fill, read_yaml
 
 
 def compile_group(pattern: str) -> re.Pattern[str]:
@@ -20,16 +20,16 @@ def compile_group(pattern: str) -> re.Pattern[str]:
         raise ValueError(f"'{shown}' is not a usable regular expression ({error})") from error
 
 
-class Licence(Strict):
+class Licence(StrictModel):
     """The licence of a data set."""
 
     name: str
     url: str = ""
     commercial: bool
-    """True only if the licence allows a model trained on the data to be used commercially."""
+    """True only if the licence allows commercial use of models trained on the data."""
 
 
-class Archive(Strict):
+class Archive(StrictModel):
     """A file to download, with its digest."""
 
     url: str = Field(pattern=r"^https?://")
@@ -37,11 +37,11 @@ class Archive(Strict):
     size: int | None = Field(None, gt=0)
 
 
-class DownloadSource(Strict):
+class DownloadSource(StrictModel):
     """How to get the images; exactly one field is set."""
 
     anomalib: str | None = None
-    """Name of the data module of anomalib that downloads them."""
+    """Name of anomalib's data module that downloads the images."""
     archives: tuple[Archive, ...] = ()
     by_hand: str | None = None
     """Instructions for a person."""
@@ -56,7 +56,7 @@ class DownloadSource(Strict):
         return self
 
 
-class Manifest(Strict):
+class Manifest(StrictModel):
     """What a data set is and where it comes from."""
 
     name: Name
@@ -71,7 +71,7 @@ class Manifest(Strict):
     categories: tuple[str, ...] = ()
     """The categories of the complete data set."""
     group: str | None = None
-    """Regular expression over file names; its first group names the physical part in the image."""
+    """Regular expression over file names; its first group identifies the physical part in the image."""
     bits: int | None = Field(None, ge=1, le=16)
     source: DownloadSource
 

@@ -1,7 +1,7 @@
-"""Split samples into train, calibration, validation and test: by seed and group, and stable when files are added.
+"""Split samples into train, calibration, validation and test: by seed and group, stable when files are added.
 
-Unusual here: the order of parts is that of a keyed hash of their names, not their position in a list. So a new file moves
-others between splits only as far as the shares require, and the folder's path has no influence.
+Unusual here: parts are ordered by a keyed hash of their names, not by their position in a list. So a new file moves others
+between splits only as far as the shares require, and the folder's path has no influence.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from inspect_kd.errors import BadInput
 from inspect_kd.types import Sample, Split
 
 MIN_IMAGES = 5
-"""Fewest sound parts of a category: three to train, one to calibrate, one to validate."""
+"""Sound parts that a category needs: three to train, one to calibrate, one to validate."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,11 +26,11 @@ class Holdout:
     calibration: float = 0.2
     validation: float = 0.1
     test: float = 0.2
-    """Applies to categories whose layout has no sound test parts."""
+    """Used only for categories whose layout has no sound test parts."""
 
 
 def assign_splits(samples: Sequence[Sample], holdout: Holdout) -> list[Sample]:
-    """Assign a split to every sample. The layout's test samples stay in the test, and all defects go there."""
+    """Assign a split to every sample. All defects, and the samples that the layout has in the test, go to the test."""
     by_category: dict[str, list[Sample]] = defaultdict(list)
     for sample in samples:
         by_category[sample.category].append(sample)
@@ -46,15 +46,15 @@ def _split_category(name: str, samples: list[Sample], holdout: Holdout) -> list[
     sound = [s for s in samples if s.split is not Split.TEST and not s.defective]
     has_sound_test = any(not s.defective for s in test)
     # All images of a part go to the test if one of them does.
-    tested = {s.group for s in test if s.group is not None}
-    test += [replace(s, split=Split.TEST) for s in sound if s.group in tested]
-    sound = [s for s in sound if s.group not in tested]
+    test_groups = {s.group for s in test if s.group is not None}
+    test += [replace(s, split=Split.TEST) for s in sound if s.group in test_groups]
+    sound = [s for s in sound if s.group not in test_groups]
     if len(sound) < MIN_IMAGES:
         raise BadInput(
             f"category '{name}' has {len(sound)} sound parts for training; at least {MIN_IMAGES} are needed "
             "(three to train on, one for the thresholds, one for early stopping)"
         )
-    groups = _ordered_groups(sound, holdout.seed)
+    groups = _order_groups(sound, holdout.seed)
     shares = [(Split.CALIBRATION, holdout.calibration), (Split.VALIDATION, holdout.validation)]
     if not has_sound_test and len(sound) > MIN_IMAGES and holdout.test > 0:
         shares.append((Split.TEST, holdout.test))
@@ -73,7 +73,7 @@ def _split_category(name: str, samples: list[Sample], holdout: Holdout) -> list[
     return [replace(s, split=Split.TRAIN) for group in groups for s in group] + held_out + test
 
 
-def _ordered_groups(samples: list[Sample], seed: int) -> list[list[Sample]]:
+def _order_groups(samples: list[Sample], seed: int) -> list[list[Sample]]:
     groups: dict[str, list[Sample]] = defaultdict(list)
     for sample in samples:
         groups[sample.group or f"{sample.image.parent.name}/{sample.image.name}"].append(sample)

@@ -1,7 +1,7 @@
 """Add synthetic defects to sound images, with exact masks, for training and early stopping.
 
-Our own variant of DRAEM, CutPaste, NSA and MemSeg. The mask is taken from the pixels that actually changed, so it is exact by
-construction. Textures are generated, never taken from a data set.
+Our own variant of DRAEM, CutPaste, NSA and MemSeg. The mask is computed from the changed pixels, so it is exact. Textures are
+generated, never taken from a data set.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from inspect_kd.datasets.textures import Field, Rng, draw_texture, noise_field
 from inspect_kd.types import ImageU8, Mask
 
 MIN_SHARE, MAX_SHARE = 0.0005, 0.15
-"""Share of the image that a defect covers, drawn log-uniformly."""
-VISIBLE = 6
-"""Grey levels by which a pixel must differ to count as damaged."""
+"""Share of the image that a defect covers, sampled log-uniformly."""
+MIN_DIFFERENCE = 6
+"""Grey levels; a pixel that differs by more belongs to the defect."""
 ATTEMPTS = 12
 
 
@@ -48,11 +48,11 @@ def add_defect(
     for _ in range(ATTEMPTS):
         kind = str(rng.choice(names))
         share = float(np.exp(rng.uniform(*np.log(shares))))
-        damaged = _DRAW[kind](image, source, _Site(image.shape[:2], part, share, rng))
-        defect = _finish(image, damaged, part, kind)
+        synthetic = _METHODS[kind](image, source, _Site(image.shape[:2], part, share, rng))
+        defect = _finish(image, synthetic, part, kind)
         if defect is not None:
             return defect
-    # A plain spot in the opposite tone is visible on any image.
+    # A spot in the opposite tone is visible on any image.
     defect = _finish(image, _spot(image, _Site(image.shape[:2], part, 0.004, rng), opposite=True), None, "spot")
     if defect is None:
         raise RuntimeError("a defect in the opposite tone left no visible pixel")
@@ -75,41 +75,41 @@ def find_part(image: ImageU8) -> Mask:
 
 
 class _Site:
-    """A random place on the part and a wanted area; draws shapes of that area there."""
+    """A random place on the part and the area of a defect; draws shapes of that area at that place."""
 
     def __init__(self, shape: tuple[int, ...], part: Mask, share: float, rng: Rng) -> None:
         self.height, self.width = int(shape[0]), int(shape[1])
         self.area = max(4.0, share * self.height * self.width)
         self.rng = rng
         rows, columns = np.nonzero(part)
-        pick = int(rng.integers(len(rows)))
-        self.row, self.column = int(rows[pick]), int(columns[pick])
+        index = int(rng.integers(len(rows)))
+        self.row, self.column = int(rows[index]), int(columns[index])
 
     @property
     def radius(self) -> float:
         return float(np.sqrt(self.area / np.pi))
 
     def blob(self) -> Field:
-        """Draw a ragged blob: noise within a soft disc, thresholded to the wanted area."""
+        """Draw a ragged blob: noise within a soft disc, thresholded to the area."""
         side = int(min(max(8, 5 * self.radius), 2 * max(self.height, self.width)))
         noise = noise_field(side, side, self.rng, cell=max(3.0, side / 3), octaves=4)
         rows, columns = np.mgrid[:side, :side].astype(np.float32) / side - 0.5
         stretch, angle = self.rng.uniform(0.5, 1.0), self.rng.uniform(0, np.pi)
         u, v = rows * np.cos(angle) + columns * np.sin(angle), columns * np.cos(angle) - rows * np.sin(angle)
         field = noise - 3 * np.hypot(u, v / stretch)
-        level = np.partition(field.ravel(), -min(field.size, int(self.area)))[-min(field.size, int(self.area))]
-        return self.put((field >= level).astype(np.float32))
+        threshold = np.partition(field.ravel(), -min(field.size, int(self.area)))[-min(field.size, int(self.area))]
+        return self.place((field >= threshold).astype(np.float32))
 
-    def scar(self) -> Field:
+    def bent_line(self) -> Field:
         """Draw a thin, randomly bending line."""
         length = self.rng.uniform(3, 9) * self.radius
-        thick = max(1, round(self.area / max(length, 1)))
+        thickness = max(1, round(self.area / max(length, 1)))
         turns = np.cumsum(self.rng.normal(0, self.rng.uniform(0.02, 0.25), 24)) + self.rng.uniform(0, 2 * np.pi)
         steps = length / 24 * np.stack([np.cos(turns), np.sin(turns)], axis=1)
         points = np.cumsum(steps, axis=0)
         points += np.array([self.column, self.row]) - points.mean(axis=0)
         line = np.zeros((self.height, self.width), np.float32)
-        cv2.polylines(line, [points.astype(np.int32)], False, 1.0, min(thick, 6), cv2.LINE_AA)
+        cv2.polylines(line, [points.astype(np.int32)], False, 1.0, min(thickness, 6), cv2.LINE_AA)
         return line
 
     def box(self) -> Field:
@@ -121,7 +121,7 @@ class _Site:
         cv2.fillPoly(field, [corners.astype(np.int32)], 1.0, cv2.LINE_AA)
         return field
 
-    def put(self, stamp: Field) -> Field:
+    def place(self, stamp: Field) -> Field:
         """Place a stamp on an empty field, centred at the site and cropped at the borders."""
         field = np.zeros((self.height, self.width), np.float32)
         side = stamp.shape[0]
@@ -131,7 +131,7 @@ class _Site:
         field[y0:y1, x0:x1] = stamp[y0 - top : y1 - top, x0 - left : x1 - left]
         return field
 
-    def soft(self, field: Field) -> Field:
+    def soften(self, field: Field) -> Field:
         """Blur the edges, as a lens does."""
         return cv2.GaussianBlur(field, (0, 0), float(self.rng.uniform(0.4, 1.2)))
 
@@ -139,7 +139,7 @@ class _Site:
 def _texture(image: ImageU8, source: ImageU8, site: _Site) -> ImageU8:
     """Add a ragged blob of foreign material, more or less opaque."""
     fill = draw_texture(site.height, site.width, site.rng)
-    return _blend(image, fill, site.soft(site.blob()), site.rng.uniform(0.35, 1.0))
+    return _blend(image, fill, site.soften(site.blob()), site.rng.uniform(0.35, 1.0))
 
 
 def _own_texture(image: ImageU8, source: ImageU8, site: _Site) -> ImageU8:
@@ -148,7 +148,7 @@ def _own_texture(image: ImageU8, source: ImageU8, site: _Site) -> ImageU8:
     fill: npt.NDArray[Any] = source[:: rng.choice([-1, 1]), :: rng.choice([-1, 1])].astype(np.float32)
     fill = np.roll(fill, (int(rng.integers(site.height)), int(rng.integers(site.width))), axis=(0, 1))
     fill = fill * rng.uniform(0.6, 1.5, 3) + rng.uniform(-30, 30)
-    return _blend(image, fill, site.soft(site.blob()), rng.uniform(0.5, 1.0))
+    return _blend(image, fill, site.soften(site.blob()), rng.uniform(0.5, 1.0))
 
 
 def _paste(image: ImageU8, source: ImageU8, site: _Site) -> ImageU8:
@@ -156,25 +156,25 @@ def _paste(image: ImageU8, source: ImageU8, site: _Site) -> ImageU8:
     rng = site.rng
     shift = (int(rng.integers(site.height)), int(rng.integers(site.width)))
     fill = np.roll(np.rot90(source, 2) if rng.random() < 0.3 else source, shift, axis=(0, 1))
-    return _blend(image, fill, site.soft(site.box()), 1.0)
+    return _blend(image, fill, site.soften(site.box()), 1.0)
 
 
 def _scar(image: ImageU8, source: ImageU8, site: _Site) -> ImageU8:
-    """Add a scratch or hairline: darker or brighter, sometimes with an opposite edge beside it."""
-    line = site.soft(site.scar())
+    """Add a scratch or hairline: darker or brighter, sometimes beside an edge of the opposite tone."""
+    line = site.soften(site.bent_line())
     tone = site.rng.choice([-1, 1]) * site.rng.uniform(25, 110)
-    damaged = image.astype(np.float32) + tone * line[:, :, None]
+    scratched = image.astype(np.float32) + tone * line[:, :, None]
     if site.rng.random() < 0.5:
-        lip = np.roll(line, (1, 1), axis=(0, 1)) * (1 - line)
-        damaged -= 0.6 * tone * lip[:, :, None]
-    return _bytes(damaged)
+        edge = np.roll(line, (1, 1), axis=(0, 1)) * (1 - line)
+        scratched -= 0.6 * tone * edge[:, :, None]
+    return _to_bytes(scratched)
 
 
 def _stain(image: ImageU8, source: ImageU8, site: _Site) -> ImageU8:
     """Change tone or colour within a soft-edged blob: oil, water, burn, wear."""
     rng = site.rng
     field = cv2.GaussianBlur(site.blob(), (0, 0), max(1.0, site.radius * rng.uniform(0.1, 0.5)))
-    if rng.random() < 0.6:  # noqa: SIM108  (two kinds of stain, one a line)
+    if rng.random() < 0.6:  # noqa: SIM108  (two kinds of stain)
         gain = np.full(3, rng.choice([rng.uniform(0.3, 0.8), rng.uniform(1.25, 2.0)]))
     else:
         gain = rng.uniform(0.4, 1.6, 3)
@@ -205,7 +205,7 @@ def _missing(image: ImageU8, source: ImageU8, site: _Site) -> ImageU8:
     gap = cv2.dilate((gap > 0).astype(np.uint8), np.ones((3, 3), np.uint8))
     filled = cv2.resize(cv2.inpaint(small, gap, 2, cv2.INPAINT_TELEA), (site.width, site.height))
     return _blend(
-        image, filled.astype(np.float32) * site.rng.uniform(0.75, 1.1), site.soft(hole.astype(np.float32)), 1.0
+        image, filled.astype(np.float32) * site.rng.uniform(0.75, 1.1), site.soften(hole.astype(np.float32)), 1.0
     )
 
 
@@ -225,10 +225,10 @@ def _spot(image: ImageU8, site: _Site, *, opposite: bool) -> ImageU8:
         cv2.circle(field, centre, max(1, round(radius * rng.uniform(0.6, 1.3))), 1.0, -1, cv2.LINE_AA)
     here = image[site.row, site.column].astype(np.float32)
     colour = np.where(here > 127, 0, 255).astype(np.float32) if opposite else rng.uniform(0, 255, 3)
-    return _blend(image, np.broadcast_to(colour, image.shape), site.soft(field), 1.0)
+    return _blend(image, np.broadcast_to(colour, image.shape), site.soften(field), 1.0)
 
 
-_DRAW: dict[str, Callable[[ImageU8, ImageU8, _Site], ImageU8]] = {
+_METHODS: dict[str, Callable[[ImageU8, ImageU8, _Site], ImageU8]] = {
     "texture": _texture,
     "own_texture": _own_texture,
     "paste": _paste,
@@ -238,25 +238,25 @@ _DRAW: dict[str, Callable[[ImageU8, ImageU8, _Site], ImageU8]] = {
     "missing": _missing,
     "spots": _spots,
 }
-KINDS: tuple[str, ...] = tuple(_DRAW)
+KINDS: tuple[str, ...] = tuple(_METHODS)
 
 
-def _finish(image: ImageU8, damaged: ImageU8, part: Mask | None, kind: str) -> Defect | None:
+def _finish(image: ImageU8, synthetic: ImageU8, part: Mask | None, kind: str) -> Defect | None:
     """Compute the exact mask and undo invisible changes. None if the change is too small, too large or off the part."""
-    changed = np.abs(image.astype(np.int16) - damaged).max(axis=2) > VISIBLE
+    changed = np.abs(image.astype(np.int16) - synthetic).max(axis=2) > MIN_DIFFERENCE
     mask = cv2.morphologyEx(changed.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8)) > 0
     if not max(4, 0.5 * MIN_SHARE * mask.size) <= mask.sum() <= 2 * MAX_SHARE * mask.size:
         return None
     if part is not None and (mask & part).sum() < 0.5 * mask.sum():
         return None
-    return Defect(image=np.where(mask[:, :, None], damaged, image), mask=mask, kind=kind)
+    return Defect(image=np.where(mask[:, :, None], synthetic, image), mask=mask, kind=kind)
 
 
 def _blend(image: ImageU8, fill: npt.NDArray[Any], field: Field, opacity: float) -> ImageU8:
     weight = (field * np.float32(opacity))[:, :, None]
-    return _bytes(image + weight * (fill.astype(np.float32) - image))
+    return _to_bytes(image + weight * (fill.astype(np.float32) - image))
 
 
-def _bytes(values: npt.NDArray[Any]) -> ImageU8:
+def _to_bytes(values: npt.NDArray[Any]) -> ImageU8:
     rounded: ImageU8 = np.clip(np.rint(values), 0, 255).astype(np.uint8)
     return rounded

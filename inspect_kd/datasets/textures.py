@@ -1,6 +1,6 @@
-"""Generate textures and scenes, for synthetic defects and as the training data of the embedded encoder.
+"""Generate textures and scenes, for synthetic defects and to train the embedded encoder.
 
-Generated, never photographed, so that no data set's licence binds what is trained on them.
+They are generated, not photographed, so that no data set's licence applies to models that are trained on them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from inspect_kd.types import ImageU8
 
 Field = npt.NDArray[Any]
-"""float32 (H, W), 0 to 1. Typed without an element type, like OpenCV's stubs."""
+"""float32 (H, W), 0 to 1. `Any`, because OpenCV's stubs give no element type."""
 Rng = np.random.Generator
 
 
@@ -177,21 +177,21 @@ def _draw_mark(scene: npt.NDArray[Any], rng: Rng) -> None:
     """Draw a line, ring, arc or text."""
     height, width = scene.shape[:2]
     colour = rng.uniform(0, 255, 3).tolist()
-    thick = int(rng.integers(1, 5))
+    thickness = int(rng.integers(1, 5))
     first, second = (tuple(rng.integers(0, (width, height)).tolist()) for _ in range(2))
     kind = rng.integers(4)
     if kind == 0:
-        cv2.line(scene, first, second, colour, thick, cv2.LINE_AA)
+        cv2.line(scene, first, second, colour, thickness, cv2.LINE_AA)
     elif kind == 1:
-        cv2.circle(scene, first, int(rng.integers(3, width // 3)), colour, thick, cv2.LINE_AA)
+        cv2.circle(scene, first, int(rng.integers(3, width // 3)), colour, thickness, cv2.LINE_AA)
     elif kind == 2:
         start, sweep = rng.uniform(0, 360), rng.uniform(20, 300)
         axes = tuple(rng.integers(3, width // 3, 2).tolist())
-        cv2.ellipse(scene, first, axes, start, 0, sweep, colour, thick, cv2.LINE_AA)
+        cv2.ellipse(scene, first, axes, start, 0, sweep, colour, thickness, cv2.LINE_AA)
     else:
         text = "".join(rng.choice(list("ABCDEFGHKLMNPRSTXZ0123456789"), int(rng.integers(1, 6))).tolist())
         ink = np.zeros((height, width), np.uint8)  # OpenCV 5 draws text on uint8 images only
-        cv2.putText(ink, text, first, cv2.FONT_HERSHEY_SIMPLEX, rng.uniform(0.3, 1.5), 255, thick, cv2.LINE_AA)
+        cv2.putText(ink, text, first, cv2.FONT_HERSHEY_SIMPLEX, rng.uniform(0.3, 1.5), 255, thickness, cv2.LINE_AA)
         scene += (ink[:, :, None] / np.float32(255)) * (np.float32(colour) - scene)
 
 

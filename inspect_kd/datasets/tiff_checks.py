@@ -1,7 +1,6 @@
 """Refuse TIFF files that would need too much memory or be decoded wrongly, before any pixel is decoded.
 
-Unusual here: a tag that appears twice is refused. Pillow uses the last one and libtiff the first, so checking one of them says
-nothing about the other.
+Unusual here: a tag that appears twice is refused, because Pillow uses the last one and libtiff the first.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ SUBFILE_TYPE, SUB_DIRECTORIES = 254, 330
 REDUCED, MASK = 1, 4
 """Bits of SUBFILE_TYPE: a reduced copy of another image in the file, or a transparency mask."""
 SMALL_TILE = 2**24
-"""Pixels of a tile that are accepted whatever the image's size is: writers pad small images to whole tiles."""
+"""Pixels of a tile that are accepted for any image, since writers pad small images to whole tiles."""
 
 
 def check_tiff(data: bytes, name: str) -> None:
@@ -26,14 +25,14 @@ def check_tiff(data: bytes, name: str) -> None:
         tiff = Tiff(data)
         first, *others = tiff.directories()
         if first.has_duplicate_tag:
-            raise ValueError("a tag stands twice")
+            raise ValueError("a tag appears twice")
         check_layout(tiff, first, name)
         size = tiff.number(first, WIDTH, 0), tiff.number(first, LENGTH, 0)
         tile = tiff.number(first, TILE_WIDTH, 0), tiff.number(first, TILE_LENGTH, 0)
-        kinds = [tiff.number(each, SUBFILE_TYPE, 0) for each in (first, *others)]
+        kinds = [tiff.number(directory, SUBFILE_TYPE, 0) for directory in (first, *others)]
     except (struct.error, ValueError) as error:
         raise BadInput(f"{name}: broken or truncated (its TIFF directory: {error})") from error
-    # A tile's sides are multiples of 16, so a single tile may be that much larger than its image.
+    # A tile's sides are multiples of 16, so a single tile may be larger than its image.
     padded = -(-size[0] // 16) * 16 * -(-size[1] // 16) * 16
     if tile[0] * tile[1] > max(SMALL_TILE, padded):
         raise BadInput(

@@ -9,20 +9,20 @@ from typing import NamedTuple
 from inspect_kd.errors import BadInput
 
 EXIF_MARK = b"Exif\0\0"
-"""Precedes Exif data in a JPEG. Pillow skips any number of them, and copies the remaining data each time."""
-MAX_MARKS = 8
-SMALL_VALUES = 2**20
-"""Total bytes of values that are always accepted: some writers let tags share a value."""
+"""Marks the beginning of Exif data in a JPEG. Pillow skips any number of these marks, copying the remaining data each time."""
+MAX_EXIF_MARKS = 8
+MIN_VALUE_LIMIT = 2**20
+"""Bytes of all values together that are accepted for any file, since some writers let tags share a value."""
 MAX_DIRECTORIES, MAX_TAGS, MAX_NUMBERS = 64, 4096, 64
 _BYTES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
-"""Bytes of a value by its type; otherwise one."""
+"""Bytes of a value by its type; 1 for other types."""
 _NUMBERS = {3: "H", 4: "L", 16: "Q"}
 """Struct formats of the types that hold a size: SHORT, LONG, LONG8."""
 
 _OFFSETS = {**_NUMBERS, 8: "H", 9: "L", 13: "L"}
-"""Struct formats of the types that Pillow accepts for the offset of a directory: those, the signed ones, and IFD."""
+"""Struct formats of the types that Pillow accepts for the offset of a directory: also SSHORT, SLONG and IFD."""
 _LINKS = {330, 34665, 34853, 40965}
-"""Tags that refer to another directory: another size of the image, Exif, GPS, and Interoperability."""
+"""Tags that hold the offset of another directory: SubIFDs, Exif, GPS and Interoperability."""
 
 
 class DirectoryEntry(NamedTuple):
@@ -52,13 +52,14 @@ class Tiff:
             raise ValueError("big-endian BigTIFF is not read")  # Pillow and libtiff interpret it differently
         self.is_big = data[2] == 43
         self._layout = ("Q", "Q", 8) if self.is_big else ("H", "L", 4)
-        """Struct formats of a directory's length and of an offset, and the size up to which a value is stored in its entry."""
+        """Struct formats of a directory's length and of an offset, and the largest value in bytes that is stored in its entry."""
         self.first = self.read("Q", 8) if self.is_big else self.read("L", 4)
 
     def read(self, form: str, offset: int) -> int:
         """Read one integer in the file's byte order."""
         if offset > len(self.data):
-            raise struct.error(f"an offset beyond the end of the file: {offset}")  # it may exceed what struct accepts
+            # Without this check struct would raise another error for huge offsets.
+            raise struct.error(f"an offset beyond the end of the file: {offset}")
         value: int = struct.unpack_from(self.order + form, self.data, offset)[0]
         return value
 
@@ -83,12 +84,12 @@ class Tiff:
         return tuple(self.read(form, entry.offset + step * index) for index in range(entry.length))
 
     def all_numbers(self, directory: Directory, tag: int, count: int) -> tuple[int, ...]:
-        """The whole numbers of a tag that must have exactly so many; however many they are."""
+        """Return the integers of a tag that must have exactly `count` of them, without the limit of `numbers`."""
         entry = directory.entries.get(tag)
         if entry is None or entry.kind not in _NUMBERS or entry.length != count:
-            raise ValueError(f"tag {tag} has {entry.length if entry else 0} values, where {count} belong")
+            raise ValueError(f"tag {tag} has {entry.length if entry else 0} values, expected {count}")
         if entry.offset > len(self.data):
-            raise struct.error(f"a place beyond the end of the file: {entry.offset}")
+            raise struct.error(f"an offset beyond the end of the file: {entry.offset}")
         return struct.unpack_from(f"{self.order}{count}{_NUMBERS[entry.kind]}", self.data, entry.offset)
 
     def directories(self) -> Iterator[Directory]:
@@ -106,7 +107,7 @@ class Tiff:
     def value_bytes(self) -> int:
         """Count the bytes that a reader allocates when it copies all values of all directories.
 
-        Many tags may refer to the same bytes, so a small file can need gigabytes. A damaged directory counts as far as it can
+        Many tags may refer to the same bytes, so a small file can need gigabytes. A broken directory counts as far as it can
         be read.
         """
         total, visited, pending = 0, set[int](), [self.first]
@@ -155,8 +156,8 @@ class Tiff:
 
 def check_values(data: bytes, name: str) -> None:
     """Refuse TIFF directories whose values are far larger than the data itself, because Pillow copies each value."""
-    if data.startswith(EXIF_MARK * MAX_MARKS):
-        raise BadInput(f"{name}: Exif data that begins with {MAX_MARKS} marks or more; refused before decoding")
+    if data.startswith(EXIF_MARK * MAX_EXIF_MARKS):
+        raise BadInput(f"{name}: Exif data that begins with {MAX_EXIF_MARKS} marks or more; refused before decoding")
     while data.startswith(EXIF_MARK):
         data = data[len(EXIF_MARK) :]
     try:
@@ -165,7 +166,7 @@ def check_values(data: bytes, name: str) -> None:
         return  # not a readable directory
     except ValueError as error:
         raise BadInput(f"{name}: broken or truncated (its TIFF or Exif directory: {error})") from error
-    if total > max(SMALL_VALUES, 2 * len(data)):
+    if total > max(MIN_VALUE_LIMIT, 2 * len(data)):
         raise BadInput(
             f"{name}: TIFF or Exif tags of {total} bytes in {len(data)}, because many refer to the same bytes; "
             "refused before decoding"

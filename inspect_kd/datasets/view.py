@@ -1,6 +1,6 @@
 """Split images of any size into a model's square frames: the whole image squashed, or overlapping tiles with blended seams.
 
-Training, calibration, evaluation and the line share this view, so a score means the same everywhere. No torch.
+Training, calibration, evaluation and inspection use the same view, so that scores are comparable. No torch.
 
 Shapes: N frames, H W image.
 """
@@ -23,9 +23,8 @@ from inspect_kd.types import Heatmap, ImageU8, Model
 
 BATCH = 8
 """Frames that are predicted at once."""
-
 MAX_SCALED_PIXELS = 400_000_000
-"""Most pixels of an image at the frames' scale, to which small tiles and narrow images are enlarged."""
+"""Most pixels of an image at the frames' scale; tiles smaller than a frame are enlarged to it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,7 +36,7 @@ class View:
     tile: int | None = None
     """Side of a tile in the image's own pixels; None squashes the whole image into one frame."""
     overlap: float = 0.25
-    """Share of a tile that overlaps with its neighbour."""
+    """Share of a tile's side that overlaps with its neighbour."""
 
     def __post_init__(self) -> None:
         if self.tile is not None and 2 * self.tile < self.size:
@@ -54,7 +53,7 @@ class View:
         width, height = self._extent(image)
         scaled = resize(image, width, height)
         padding = (0, max(0, self.size - height), 0, max(0, self.size - width))
-        # Padded by reflection: a black border would look like a defect.
+        # Pad by reflection, because a black border would look like a defect.
         return (
             np.asarray(cv2.copyMakeBorder(scaled, *padding, cv2.BORDER_REFLECT), np.uint8) if any(padding) else scaled
         )
@@ -88,18 +87,18 @@ class View:
         if self.tile is None:
             return next(iter(predictions))
         width, height = self._extent(image)
-        heat = np.zeros((max(height, self.size), max(width, self.size)), np.float32)
-        weight = np.zeros_like(heat)
+        heat_sum = np.zeros((max(height, self.size), max(width, self.size)), np.float32)
+        weight = np.zeros_like(heat_sum)
         window = _blend_window(self.size, self.overlap)
         scores = []
-        for (top, left), (score, heatmap) in zip(self._corners(heat), predictions, strict=True):
+        for (top, left), (score, heatmap) in zip(self._corners(heat_sum), predictions, strict=True):
             place = slice(top, top + self.size), slice(left, left + self.size)
-            heat[place] += window * heatmap
+            heat_sum[place] += window * heatmap
             weight[place] += window
             scores.append(score)
-        heat /= weight
-        # Python's max() may ignore a NaN.
-        return float(np.max(scores)), heat[:height, :width]
+        heat_sum /= weight
+        # np.max, because Python's max() may ignore a NaN.
+        return float(np.max(scores)), heat_sum[:height, :width]
 
     def _extent(self, image: npt.NDArray[np.generic]) -> tuple[int, int]:
         """Return (width, height) of the image at the frames' scale."""

@@ -1,7 +1,7 @@
-"""How reliable each teacher is at each place, measured on drawn defects, whose masks are exact.
+"""How reliable each teacher is at each place, measured on synthetic defects, whose masks are exact.
 
 MulKI weighs two teachers by exp(-u / T) and leaves open how u is computed. Here u is the teacher's expected error at its
-heat, from a table measured on drawn defects. The same table turns heat into a probability, so that all teachers are on one scale.
+heat, from a table measured on synthetic defects. The same table turns heat into a probability, so that all teachers are on one scale.
 
 Shapes: B batch, m m grid of heat, K teachers.
 """

@@ -52,7 +52,7 @@ class BatchLabels:
     has_label_B: Tensor
     """Whether it is certain that the part is defective, or sound."""
     has_sound_twin_B: Tensor
-    """Whether the part comes from a sound training part, with or without a drawn defect: its sound twin is known."""
+    """Whether the part comes from a sound training part, with or without a synthetic defect: its sound twin is known."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,6 +1,6 @@
 """Cached teachers: each image is predicted once, and kept on disk for this training and later ones.
 
-Shapes: B batch, C channels, P class vectors, h w token grid, m m grid of heat.
+Shapes: B batch, C channels, P class vectors, h w token grid, m m grid of the student's heads.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from inspect_kd.tensor_cache import TensorCache
 from inspect_kd.types import ImageU8
 from inspect_kd.zoo import cache_home
 
-TOKEN_SIDE = 14
-"""Tokens are kept at this grid at most: relations need no more, and a full grid of a large teacher takes a megabyte an image."""
+MAX_TOKEN_SIDE = 14
+"""Largest grid of cached tokens: relations need no more, and the full grid of a large teacher takes a megabyte per image."""
 BATCH = 8
-"""Images that are predicted together."""
+"""Images per prediction."""
 
 
 class PooledTeacherOutput(NamedTuple):
@@ -36,21 +36,20 @@ class PooledTeacherOutput(NamedTuple):
 
 
 class CachedTeacher:
-    """A trained teacher, and the outputs that it has computed so far."""
+    """A trained teacher and its cached outputs."""
 
     def __init__(self, name: str, teacher: Teacher, *, grid: int) -> None:
         self.name, self.teacher, self.grid = name, teacher.eval(), grid
-        self.seconds = 0.0
-        """Spent on predictions."""
+        self.predict_seconds = 0.0
         self.cache: TensorCache | None = None
-        """None where the teacher's weights have no digest: then nothing can be kept."""
+        """None if weights of the teacher have no digest: its outputs are then not cached."""
         if all(source.sha256 for source in teacher.sources):
             self.cache = TensorCache(
-                cache_home() / "teacher-outputs", identity(teacher), f"{RESIZE}/{grid}/{TOKEN_SIDE}"
+                cache_home() / "teacher-outputs", identity(teacher), f"{RESIZE}/{grid}/{MAX_TOKEN_SIDE}"
             )
 
     def ensure_cached(self, images: Sequence[ImageU8]) -> int:
-        """Predict the images that are not cached; returns how many they were."""
+        """Predict the images that are not cached; returns their number."""
         if self.cache is None:
             return 0
         missing = [image for image in images if self.cache.find(image) is None]
@@ -68,22 +67,22 @@ class CachedTeacher:
         )
 
     def class_vectors(self) -> Tensor | None:
-        """Vectors that its tokens are compared with, where it has any: (P, C)."""
+        """The teacher's class vectors, if it has any: (P, C)."""
         return self.teacher.class_vectors()
 
     def _predict(self, images: Sequence[ImageU8]) -> list[dict[str, Tensor]]:
-        """Predict, pool and cache. In half precision, as in the cache: cached or not, an output is the same."""
+        """Predict, pool and cache. Fresh outputs are in half precision too, so that they equal cached ones."""
         if not images:
             return []
-        began = time.perf_counter()
+        start_time = time.perf_counter()
         with torch.no_grad():
             output = self.teacher.predict(images)
-            side = min(TOKEN_SIDE, output.tokens_BChw.shape[-1])
+            side = min(MAX_TOKEN_SIDE, output.tokens_BChw.shape[-1])
             heat = F.adaptive_avg_pool2d(output.heatmap_B1HW, self.grid)
             confidence = F.adaptive_avg_pool2d(output.confidence_B1HW, self.grid)
             tokens = F.adaptive_avg_pool2d(output.tokens_BChw, side)
-        self.seconds += time.perf_counter() - began
-        halves = (each.half().cpu() for each in (heat, confidence, tokens))
+        self.predict_seconds += time.perf_counter() - start_time
+        halves = (tensor.half().cpu() for tensor in (heat, confidence, tokens))
         outputs = [{"heat": h, "sure": c, "tokens": t} for h, c, t in zip(*halves, strict=True)]
         if self.cache is not None:
             for image, tensors in zip(images, outputs, strict=True):
@@ -92,7 +91,7 @@ class CachedTeacher:
 
 
 def identity(teacher: Teacher) -> str:
-    """Digest of what its outputs depend on: the weights of its base, its settings, its learned weights."""
+    """Digest of everything that a teacher's outputs depend on: settings, pretrained weights, learned weights."""
     digest = hashlib.sha256(repr((teacher.settings, [source.sha256 for source in teacher.sources])).encode())
     for name, value in sorted(teacher.adapted_state().items()):
         digest.update(name.encode())

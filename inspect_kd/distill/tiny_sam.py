@@ -4,17 +4,14 @@
     python -m inspect_kd.distill.tiny_sam --start first.safetensors --steps 1500 --rate 5e-4 --first-counts 0.25 \
         --to models/tiny_sam.safetensors
 
-A stand-in for machines that have no SAM, so that self-perception tuning runs with trained weights. No photograph is used.
-Each step has two rounds, the second with the first one's logits as its mask prompt: the branch that tuning needs.
+For machines without a published SAM: self-perception tuning then starts from these weights. No photograph is used. As in the
+tuning, each step has two rounds: the first round's logits are the mask prompt of the second.
 
-Shapes: B batch (one prompt an image), C channels, m m mask logits.
+Shapes: B batch (one prompt per image), C channels, m m mask logits.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,12 +19,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from inspect_kd.datasets.synthetic import add_defect
 from inspect_kd.datasets.textures import draw_scene
+from inspect_kd.distill.shipped_weights import HELD_OUT, Optimization, save_weights, training_options
 from inspect_kd.models.sam.boundary import iou_and_boundary_iou
 from inspect_kd.models.sam.load import build_sam, embed
 from inspect_kd.models.sam.losses import mask_iou, mask_loss
@@ -36,65 +33,67 @@ from inspect_kd.models.sam.tuning import decode
 from inspect_kd.types import ImageU8, Mask
 from inspect_kd.weights import load_state
 
-HELD_OUT = 10**9
-"""Scenes and pieces from this number on are held out from training."""
-CONTINUED = 10**8
-"""Scenes and pieces from this number on are those of a training that starts from given weights."""
+FIRST_CONTINUED = 10**8
+"""A training that starts from given weights uses the samples from this number on."""
 BACKGROUNDS = 500
 """Scenes drawn once and used for many samples: drawing one costs as much as a step."""
 KINDS = ("texture", "own_texture", "paste", "stain", "missing")
-"""Kinds of pieces with an interior: lines and specks are a few cells here, from which SAM would learn empty masks."""
-SHARES = (0.004, 0.15)
-"""Smallest and largest share of the image that a piece covers."""
-MIN_SHARE = 1e-3
-"""Share of the image below which a piece is too small for a prompt."""
+"""Compact kinds of defects: lines and specks would cover a few mask cells, from which SAM would learn empty masks."""
+AREA_SHARES = (0.004, 0.15)
+"""Smallest and largest share of the image that a defect covers."""
+MIN_PROMPTED_SHARE = 1e-3
+"""Share of the image below which the visible rest of a defect is too small for a prompt."""
 
 
-class PromptedPiece(NamedTuple):
-    """A drawn scene, the mask of one of its pieces, and a prompt for this piece."""
+class PromptedScene(NamedTuple):
+    """A drawn scene with synthetic defects, the mask of one of them, and a prompt for it."""
 
     image: ImageU8
     truth: Mask
-    place: RegionPrompt
+    prompt: RegionPrompt
 
 
-class Pieces(Dataset[PromptedPiece]):
-    """Drawn scenes with foreign pieces, one of which is prompted for; sample `i` is always the same."""
+class PromptedScenes(Dataset[PromptedScene]):
+    """Drawn scenes with synthetic defects, one of which is prompted for; sample `i` is always the same."""
 
     def __init__(self, first: int, count: int, side: int, mask_side: int, backgrounds: int = BACKGROUNDS) -> None:
         self.first, self.count, self.side, self.mask_side = first, count, side, mask_side
-        drawn = (draw_scene(side, side, np.random.default_rng([11, first + i])) for i in range(min(backgrounds, count)))
-        self.backgrounds = list(drawn)
+        scenes = (
+            draw_scene(side, side, np.random.default_rng([11, first + i])) for i in range(min(backgrounds, count))
+        )
+        self.backgrounds = list(scenes)
 
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, index: int) -> PromptedPiece:
+    def __getitem__(self, index: int) -> PromptedScene:
         rng = np.random.default_rng([12, self.first + index])
         image, donor = (self._background(rng) for _ in range(2))
-        pieces: list[Mask] = []
+        masks: list[Mask] = []
         for _ in range(int(rng.integers(1, 4))):
-            defect = add_defect(image, rng, donor=donor, kinds=KINDS, shares=SHARES)
-            pieces = [piece & ~defect.mask for piece in pieces]
-            pieces.append(defect.mask)
+            defect = add_defect(image, rng, donor=donor, kinds=KINDS, shares=AREA_SHARES)
+            masks = [mask & ~defect.mask for mask in masks]
+            masks.append(defect.mask)
             image = defect.image
-        large = [piece for piece in pieces if piece.mean() > MIN_SHARE] or [pieces[-1]]
+        large = [mask for mask in masks if mask.mean() > MIN_PROMPTED_SHARE] or [masks[-1]]
         truth = large[int(rng.integers(len(large)))]
-        place = degraded_prompt(truth, rng, self.mask_side)
-        return PromptedPiece(image, truth, place if rng.random() < 0.5 else replace(place, box=_rough_box(truth, rng)))
+        prompt = degraded_prompt(truth, rng, self.mask_side)
+        return PromptedScene(
+            image, truth, prompt if rng.random() < 0.5 else replace(prompt, box=_rough_box(truth, rng))
+        )
 
     def _background(self, rng: np.random.Generator) -> ImageU8:
         background = self.backgrounds[int(rng.integers(len(self.backgrounds)))]
-        turned = np.rot90(background, int(rng.integers(4)))
-        return np.ascontiguousarray(turned[::-1] if rng.random() < 0.5 else turned)
+        rotated = np.rot90(background, int(rng.integers(4)))
+        return np.ascontiguousarray(rotated[::-1] if rng.random() < 0.5 else rotated)
 
 
 def _rough_box(truth: Mask, rng: np.random.Generator) -> tuple[float, float, float, float]:
-    """A box as a person would draw it, off by up to a tenth."""
+    """A box as a person would draw it: each edge is wrong by up to a tenth of the side."""
     rows, columns = np.nonzero(truth)
     width, height = columns.max() - columns.min() + 1, rows.max() - rows.min() + 1
-    off = rng.uniform(-0.1, 0.1, 4) * np.array([width, height, width, height])
-    edges = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]) + off
+    errors = rng.uniform(-0.1, 0.1, 4) * np.array([width, height, width, height])
+    edges = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]) + errors
     left, top, right, bottom = (float(edge) for edge in edges.clip(0, truth.shape[0] - 1))
     return left, top, max(right, left + 1), max(bottom, top + 1)
 
@@ -102,96 +101,80 @@ def _rough_box(truth: Mask, rng: np.random.Generator) -> tuple[float, float, flo
 def train(
     *, steps: int, batch: int, rate: float, workers: int, start: Path | None, first_weight: float, seed: int = 0
 ) -> tuple[Any, dict[str, Any]]:
-    """Train SAM; returns it with its figures on held-out scenes."""
+    """Train SAM; returns it with its metrics on held-out scenes."""
     torch.manual_seed(seed)
     sam = build_sam("tiny").train()
     if start is not None:
         sam.load_state_dict(load_state(start))
     side, mask_side = int(sam.image_encoder.img_size), int(sam.prompt_encoder.mask_input_size[0])
-    optimizer = torch.optim.AdamW(sam.parameters(), lr=rate, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.05)
-    scenes = DataLoader(
-        Pieces(0 if start is None else CONTINUED, steps * batch, side, mask_side),
+    optimization = Optimization(sam, rate=rate, steps=steps, warm_up=0.05, print_every=50)
+    batches = DataLoader(
+        PromptedScenes(0 if start is None else FIRST_CONTINUED, steps * batch, side, mask_side),
         batch_size=batch,
         num_workers=workers,
         collate_fn=list,
     )
-    generator, rng, began = torch.Generator().manual_seed(seed), np.random.default_rng(seed), time.monotonic()
-    for step, prompted in enumerate(scenes, start=1):
-        truth_B1mm = true_masks(prompted, mask_side)
+    generator, rng = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
+    for scenes in batches:
+        truth_B1mm = pool_truths(scenes, mask_side)
         points, logits = rng.random() < 0.5, rng.random() < 0.5
         terms = []
-        rounds = two_rounds(sam, prompted, points=points, logits=logits)
+        rounds = run_two_rounds(sam, scenes, points=points, logits=logits)
         for weight, (mask_B1mm, iou_B) in zip((first_weight, 1.0), rounds, strict=True):
             overlap_B = mask_iou(mask_B1mm, truth_B1mm)
             terms.append(weight * (mask_loss(mask_B1mm, truth_B1mm, generator) + F.mse_loss(iou_B, overlap_B)))
         loss = torch.stack(terms).sum()
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(sam.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        if step % 50 == 0 or step == steps:
-            figures = f"loss {loss.item():.4f} iou {overlap_B.mean():.3f} {time.monotonic() - began:.0f} s"
-            print(f"step {step}/{steps} {figures}", flush=True)  # noqa: T201
+        optimization.take_step(loss, iou=float(overlap_B.mean()))
     return sam.eval(), {"steps": steps, "batch": batch, **evaluate_sam(sam.eval(), side, mask_side)}
 
 
-def two_rounds(sam: Any, prompted: list[PromptedPiece], *, points: bool, logits: bool) -> list[tuple[Tensor, Tensor]]:
-    """Mask logits and SAM's estimates of their IoU: from the prompt alone, and with the first mask as a further prompt."""
-    images = torch.from_numpy(np.stack([piece.image for piece in prompted])).permute(0, 3, 1, 2).float()
-    prompt = stack_prompts(
-        [piece.place.select(points=points, logits=logits) for piece in prompted], torch.device("cpu")
-    )
+def run_two_rounds(sam: Any, scenes: list[PromptedScene], *, points: bool, logits: bool) -> list[tuple[Tensor, Tensor]]:
+    """Mask logits and SAM's estimate of their IoU, for both rounds."""
+    images = torch.from_numpy(np.stack([scene.image for scene in scenes])).permute(0, 3, 1, 2).float()
+    prompt = stack_prompts([scene.prompt.select(points=points, logits=logits) for scene in scenes], torch.device("cpu"))
     encoder, embedded = sam.prompt_encoder, embed(sam, images)
     points_and_labels = None if prompt.points_KP2 is None else (prompt.points_KP2, prompt.labels_KP)
     sparse, dense = encoder(points=points_and_labels, boxes=prompt.boxes_K4, masks=prompt.masks_K1hw)
-    first, first_iou, _ = decode(sam.mask_decoder, embedded, encoder.get_dense_pe(), sparse, dense)
-    _, dense = encoder(points=None, boxes=None, masks=first.detach().clamp(-16, 16))
-    second, second_iou, _ = decode(sam.mask_decoder, embedded, encoder.get_dense_pe(), sparse, dense)
-    return [(first, first_iou), (second, second_iou)]
+    first_B1mm, first_iou_B, _ = decode(sam.mask_decoder, embedded, encoder.get_dense_pe(), sparse, dense)
+    _, dense = encoder(points=None, boxes=None, masks=first_B1mm.detach().clamp(-16, 16))
+    second_B1mm, second_iou_B, _ = decode(sam.mask_decoder, embedded, encoder.get_dense_pe(), sparse, dense)
+    return [(first_B1mm, first_iou_B), (second_B1mm, second_iou_B)]
 
 
-def true_masks(prompted: list[PromptedPiece], mask_side: int) -> Tensor:
-    masks = torch.from_numpy(np.stack([piece.truth for piece in prompted])).float()[:, None]
+def pool_truths(scenes: list[PromptedScene], mask_side: int) -> Tensor:
+    masks = torch.from_numpy(np.stack([scene.truth for scene in scenes])).float()[:, None]
     return F.adaptive_max_pool2d(masks, mask_side)
 
 
-def evaluate_sam(sam: Any, side: int, mask_side: int, scenes: int = 200) -> dict[str, float]:
-    """Mean IoU and boundary IoU of both rounds on held-out scenes, prompted with a coarse map, and with box and points alone."""
-    pieces = Pieces(HELD_OUT, scenes, side, mask_side)
+def evaluate_sam(sam: Any, side: int, mask_side: int, count: int = 200) -> dict[str, float]:
+    """Mean IoU and boundary IoU of both rounds on held-out scenes, with a coarse map in the prompt and without."""
+    dataset = PromptedScenes(HELD_OUT, count, side, mask_side)
     agreements: dict[str, list[tuple[float, float]]] = {}
-    for begin in range(0, scenes, 8):
-        prompted = [pieces[i] for i in range(begin, min(begin + 8, scenes))]
-        truth = true_masks(prompted, mask_side)[:, 0].numpy() > 0
+    for begin in range(0, count, 8):
+        scenes = [dataset[i] for i in range(begin, min(begin + 8, count))]
+        truth = pool_truths(scenes, mask_side)[:, 0].numpy() > 0
         for name, logits in (("with_map", True), ("without", False)):
             with torch.no_grad():
-                rounds = two_rounds(sam, prompted, points=True, logits=logits)
+                rounds = run_two_rounds(sam, scenes, points=True, logits=logits)
             for number, (mask_B1mm, _) in enumerate(rounds, start=1):
                 predicted = mask_B1mm[:, 0].numpy() > 0
                 agreements.setdefault(f"{name}_{number}", []).extend(map(iou_and_boundary_iou, predicted, truth))
-    figures: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     for name, pairs in agreements.items():
         iou, boundary = np.mean(pairs, axis=0)
-        figures |= {f"iou_{name}": round(float(iou), 4), f"boundary_iou_{name}": round(float(boundary), 4)}
-    return figures
+        metrics |= {f"iou_{name}": round(float(iou), 4), f"boundary_iou_{name}": round(float(boundary), 4)}
+    return metrics
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--to", type=Path, default=Path("models/tiny_sam.safetensors"))
-    parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--rate", type=float, default=2e-3)
-    parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=1)
+    parser = training_options(__doc__, to="models/tiny_sam.safetensors", steps=4000, batch=8, rate=2e-3)
     parser.add_argument("--start", type=Path, help="start from these weights, and train on other scenes")
     parser.add_argument(
         "--first-counts", type=float, default=1.0, help="weight of the first round's loss; the second one's is 1"
     )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    sam, figures = train(
+    sam, metrics = train(
         steps=arguments.steps,
         batch=arguments.batch,
         rate=arguments.rate,
@@ -199,9 +182,7 @@ def main() -> None:
         start=arguments.start,
         first_weight=arguments.first_counts,
     )
-    print(json.dumps(figures))  # noqa: T201
-    tensors = {key: value.half().contiguous() for key, value in sam.state_dict().items()}
-    save_file(tensors, arguments.to, metadata={"licence": "Apache-2.0", "facts": json.dumps(figures)})
+    save_weights(sam, arguments.to, metrics)
 
 
 if __name__ == "__main__":

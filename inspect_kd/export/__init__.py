@@ -1,1 +1,1 @@
-"""Export of a student as an artifact: the graph, one file per target (`to_<name>.py`), and the check against torch."""
+"""Export of a student as an artifact: the graph, one file per target (`to_<name>.py`), and its verification against PyTorch."""

@@ -1,4 +1,4 @@
-"""The artifact's card: all that a line-side program needs to use it, stored in the file itself as JSON.
+"""The artifact card: everything that a line-side program needs to use an artifact, stored in its file as JSON.
 
 Imports neither torch nor a runtime: the card is read on the line.
 """
@@ -27,19 +27,22 @@ class ArtifactCard:
     size: int
     """Side of the square input in pixels."""
     resize: str
-    """Identifier of the resize; a program with another one must refuse the artifact."""
+    """Identifier of the resize method; a program with a different one must refuse the artifact."""
     tile: int | None = None
     """Side of a tile in pixels of the image; None: the whole image is resized."""
     overlap: float = 0.25
+    """Share of a tile that overlaps its neighbour."""
     categories: tuple[str, ...]
     calibration: Calibration
     bits: int | None = None
+    """Significant bits of 16-bit images; None means all 16."""
     recipe: Mapping[str, Any] = field(default_factory=dict)
     recipe_digest: str = ""
     data: Mapping[str, Any] = field(default_factory=dict)
     licences: Mapping[str, str] = field(default_factory=dict)
-    """By name of the weights that went into the artifact."""
+    """Licence of each pretrained weights file in the artifact, by name."""
     parity: Mapping[str, Any] = field(default_factory=dict)
+    """Result of the verification (`verify.Parity`)."""
     versions: Mapping[str, str] = field(default_factory=dict)
     created: str = ""
 
@@ -78,21 +81,21 @@ class ArtifactCard:
         return card
 
     def _check_types(self, where: str) -> None:
-        """Check the fields' types, which Python does not enforce: a wrong one would fail in the middle of a shift."""
+        """Check the fields' types, which Python does not enforce: a wrong type would fail later, on the line."""
         texts = (self.name, self.target, self.resize, self.recipe_digest, self.created, *self.categories)
         tables = (self.recipe, self.data, self.licences, self.parity, self.versions)
-        wrong = [
+        invalid = [
             *(text for text in texts if not (isinstance(text, str) and text.isprintable())),
             *(number for number in (self.size, self.tile, self.bits) if type(number) not in (int, type(None))),
             *(table for table in tables if not isinstance(table, dict)),
             *([self.overlap] if type(self.overlap) not in (int, float) else []),
         ]
-        if wrong:
-            raise BadInput(f"{where}: the artifact's card is damaged ({wrong[0]!r:.80})")
+        if invalid:
+            raise BadInput(f"{where}: the artifact's card is damaged ({invalid[0]!r:.80})")
 
 
 def card_facts(card: ArtifactCard) -> dict[str, Any]:
-    """The card as a dict without the long lists, for display and `--json`."""
-    facts = asdict(card)
-    facts["calibration"] = {name: asdict(limits) for name, limits in card.calibration.limits.items()}
-    return facts
+    """Return the card as a dict without the long lists of scores, for display and `--json`."""
+    content = asdict(card)
+    content["calibration"] = {name: asdict(limits) for name, limits in card.calibration.limits.items()}
+    return content

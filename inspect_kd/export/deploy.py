@@ -18,8 +18,8 @@ from inspect_kd.errors import printable
 from inspect_kd.export import to_onnx
 from inspect_kd.export.card import ArtifactCard
 from inspect_kd.export.graph import ArtifactGraph, TorchModel
-from inspect_kd.export.half import in_half
-from inspect_kd.export.quantise import Quantise, Quantised, quantise
+from inspect_kd.export.half import to_half_precision
+from inspect_kd.export.quantise import QuantisationResult, QuantiseSettings, quantise
 from inspect_kd.export.verify import (
     Images,
     LabelledImages,
@@ -37,7 +37,7 @@ ROUNDS = 15
 """Rounds in which the artifact and plain fp32 are timed in turns; at most four runs each per round."""
 
 
-class Accept(config.Strict):
+class Accept(config.StrictModel):
     """Largest differences from torch; where one is exceeded, no artifact is written."""
 
     score: float | None = Field(None, ge=0)
@@ -50,7 +50,7 @@ class Accept(config.Strict):
     """Changed decisions are not counted where the score is this near to a threshold."""
 
 
-class Deployment(config.Strict):
+class Deployment(config.StrictModel):
     name: config.Name
     about: str = ""
     target: str
@@ -62,7 +62,7 @@ class Deployment(config.Strict):
     batches: tuple[int, ...] = Field((1, 2, 8), min_length=1)
     proof: int = Field(200, ge=1)
     """Number of real images, at most, that are compared with torch."""
-    quantise: Quantise = Quantise()
+    quantise: QuantiseSettings = QuantiseSettings()
     accept: Accept
 
 
@@ -93,7 +93,7 @@ class Conversion:
     """Size of the same student as plain fp32 ONNX."""
     times: dict[str, dict[str, float]]
     """Times for one image of `this` artifact and of `fp32` in ONNX Runtime, on one thread; empty where both are the same."""
-    quantised: Quantised | None
+    quantised: QuantisationResult | None
     before: Calibration
     """The student's."""
     after: Calibration
@@ -163,8 +163,8 @@ def make_artifact(
             candidate,
             verification.real,
             batches=deployment.batches,
-            thresholds=before.limits_for(None).thresholds,
-            own=card.calibration.limits_for(None).thresholds,
+            thresholds=before.for_category(None).thresholds,
+            candidate_thresholds=card.calibration.for_category(None).thresholds,
             guard=deployment.accept.guard,
         )
         conversion = Conversion(
@@ -179,7 +179,7 @@ def make_artifact(
             after=card.calibration,
         )
         if not conversion.missed:
-            target.reseal(partial, dataclasses.replace(card, parity=parity.to_json()))
+            target.write_card(partial, dataclasses.replace(card, parity=parity.to_json()))
             # Run the final file once more: its card was changed after the comparison.
             _verifying_runtime(target)(partial.read_bytes(), to.name).predict_batch(
                 np.zeros((1, card.size, card.size, 3), np.uint8)
@@ -195,12 +195,12 @@ def _write(
     card: ArtifactCard,
     deployment: Deployment,
     verification: VerificationData,
-) -> tuple[bytes, Quantised | None]:
+) -> tuple[bytes, QuantisationResult | None]:
     """Write the file in its precision; returns the same student as plain fp32 ONNX, and what quantisation did."""
     if deployment.precision == "fp16":
         to_onnx.export(graph, partial, card=card, opset=deployment.opset)
         plain = partial.read_bytes()
-        target.export(in_half(graph), partial, card=card, opset=deployment.opset)
+        target.export(to_half_precision(graph), partial, card=card, opset=deployment.opset)
         verification.progress.advance()
         return plain, None
     target.export(graph, partial, card=card, opset=deployment.opset)
@@ -212,21 +212,21 @@ def _write(
     quantised = quantise(
         partial, verification.sound(), verification.checked(), deployment.quantise, verification.progress
     )
-    target.reseal(partial, card)
+    target.write_card(partial, card)
     return plain, quantised
 
 
 def _verifying_runtime(target: Any) -> Any:
     """The runtime class that verifies the file: the target's own, or a substitute where that needs other hardware."""
-    return getattr(target, "Prover", target.Runtime)
+    return getattr(target, "VerificationRuntime", target.Runtime)
 
 
 def _time_in_turns(plain: bytes, candidate: Model) -> dict[str, dict[str, float]]:
     noise = artificial_images(candidate.size)[2][None]
     fp32 = to_onnx.Runtime(plain, "fp32")
     runs = {"this": lambda: candidate.predict_batch(noise), "fp32": lambda: fp32.predict_batch(noise)}
-    return {name: times.figures() for name, times in time_in_turns(runs, ROUNDS, most=4).items()}
+    return {name: times.summarise() for name, times in time_in_turns(runs, ROUNDS, max_runs=4).items()}
 
 
 def _limits(calibration: Calibration, name: str) -> dict[str, float]:
-    return dataclasses.asdict(calibration.limits_for(None if name == "*" else name).thresholds)
+    return dataclasses.asdict(calibration.for_category(None if name == "*" else name).thresholds)

@@ -16,7 +16,7 @@ from inspect_kd.types import BatchPrediction
 
 
 class ArtifactGraph(nn.Module):
-    """A student with input layout and calibration; normalisation is inside the student."""
+    """A student with the artifact's input layout and calibrated outputs; the student itself normalises the images."""
 
     def __init__(self, student: nn.Module, scale: float) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class ArtifactGraph(nn.Module):
 
 
 class TorchModel:
-    """The graph run by torch: the reference for every target."""
+    """The graph run by PyTorch: the reference that every target is compared with."""
 
     def __init__(self, graph: ArtifactGraph, size: int) -> None:
         self.graph = graph.eval()

@@ -1,7 +1,7 @@
-"""Precision fp16: converted in torch before the export, because both converters of ONNX files write invalid ones from our graphs.
+"""Precision fp16, converted in torch before the export: both converters of ONNX files write invalid files from our graphs.
 
-Unusual here: only the student's `half_precision_parts` are converted, nearly all of its work; distances, smoothing and score
-stay in fp32, because half precision would change decisions.
+Unusual here: only the student's `half_precision_parts` are converted, which do nearly all of its work. Distances, smoothing and
+score stay in fp32, because half precision would change decisions.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from inspect_kd.errors import UsageError
 from inspect_kd.export.graph import ArtifactGraph
 
 
-def in_half(graph: ArtifactGraph) -> ArtifactGraph:
-    """Copy the graph with its expensive parts in half precision; tensors between them stay fp32."""
+def to_half_precision(graph: ArtifactGraph) -> ArtifactGraph:
+    """Copy the graph with its expensive modules in half precision; tensors between them stay fp32."""
     halved = copy.deepcopy(graph)
-    parts: list[nn.Module] = list(getattr(halved.student, "half_precision_parts", list)())
-    if not parts:
+    modules: list[nn.Module] = list(getattr(halved.student, "half_precision_parts", list)())
+    if not modules:
         raise UsageError(
             f"fp16: a {type(graph.student).__module__.rpartition('.')[2]} has no half_precision_parts; "
             "export it as fp32"
         )
-    for part in parts:
-        part.half()
-        part.register_forward_pre_hook(lambda _, arguments: _to(arguments, torch.float16))
-        part.register_forward_hook(lambda _, arguments, output: _to(output, torch.float32))
+    for module in modules:
+        module.half()
+        module.register_forward_pre_hook(lambda _, arguments: _to(arguments, torch.float16))
+        module.register_forward_hook(lambda _, arguments, output: _to(output, torch.float32))
     return halved
 
 

@@ -1,4 +1,4 @@
-"""Options of all runtimes. Imports neither NumPy nor torch."""
+"""Options for every runtime. Imports neither NumPy nor torch."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from inspect_kd.types import NoProgress, Progress
 class RuntimeOptions:
     device: str = "cpu"
     threads: int = 1
-    """At most the number of processors that this process may use: more threads cost memory and gain nothing."""
+    """Lowered to the number of processors that this process may use: more threads cost memory and gain nothing."""
     allow_cpu: bool = False
-    """Fall back to the CPU where the device is missing; otherwise that is an error."""
+    """Fall back to the CPU where the device is missing; if false, a missing device is an error."""
     spinning: bool = False
     """Waiting threads spin: slightly faster on an idle machine, six times slower on a small busy one."""
     bind: bool = False
@@ -23,9 +23,9 @@ class RuntimeOptions:
     cuda_graph: bool = False
     """Record the GPU's work once and replay it, because at batch 1 launching takes most of the time. Needs `bind`."""
     cache: str | None = None
-    """Folder of engines that this machine built; None: the user's cache folder."""
+    """Folder for TensorRT engines; None: the user's cache folder."""
     progress: Progress = field(default_factory=NoProgress)
-    """Shown while an engine is built."""
+    """Shows the build of an engine."""
 
     def __post_init__(self) -> None:
         if self.threads < 1:

@@ -1,8 +1,8 @@
-"""Precision int8: quantise the convolutions of an ONNX file, as far as its predictions stay the same.
+"""Precision int8: quantise as many convolutions of an ONNX file as its predictions allow.
 
-Static, QDQ, ranges from sound parts. Unusual here: which convolutions stay in fp32 is measured. Each is first quantised alone, on
-sound images and damaged copies of them; then as many as possible together, the least harmful first, within a limit on the change
-of a score. Only convolutions: int8 attention, distances or smoothing would change decisions.
+Static quantisation in QDQ format, with ranges from sound images. Unusual here: a measurement decides which convolutions stay in fp32.
+Each is first quantised alone, to measure its harm on sound and synthetic images. Then as many as possible are quantised together, the
+least harmful first, within a limit on the change of a score. Int8 attention, distances or smoothing would change decisions.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from inspect_kd.types import BatchPrediction, Progress
 BATCH = 4
 
 
-class Quantise(config.Strict):
+class QuantiseSettings(config.StrictModel):
     """Settings of the quantisation."""
 
     sound: int = Field(64, ge=8)
     """Number of sound training images from which the ranges are estimated; defective ones would widen the ranges."""
     checked: int = Field(12, ge=2)
-    """Number of held-out sound images, each with a damaged copy, on which the change is measured."""
+    """Number of held-out sound images on which the change is measured, each without and with a synthetic defect."""
     score: float = Field(0.02, gt=0)
-    """Largest change of a score on those, on the calibrated scale; well below the acceptance limit."""
+    """Largest change of a score on the `checked` images, on the calibrated scale; well below the acceptance limit."""
     symmetric: bool = False
     """Signed activations around zero, as TensorRT needs them."""
     narrow: bool = True
@@ -50,50 +50,52 @@ class Fp32Convolution:
 
     node: str
     heatmap: float
-    """Mean change of the heatmap when it alone is quantised."""
+    """Mean change of the heatmap if this convolution alone is quantised."""
 
 
 @dataclass(frozen=True, slots=True)
-class Quantised:
-    """Result of the quantisation."""
-
+class QuantisationResult:
     convolutions: int
+    """Number of all convolutions."""
     left: tuple[Fp32Convolution, ...]
+    """Convolutions that stayed in fp32, the most harmful first."""
     score: float
     """Largest change of a score on the checked images."""
 
 
-def quantise(file: Path, sound_N: Images, checked_N: Images, settings: Quantise, progress: Progress) -> Quantised:
+def quantise(
+    file: Path, sound_N: Images, checked_N: Images, settings: QuantiseSettings, progress: Progress
+) -> QuantisationResult:
     """Quantise the file in place; raises where no convolution can be quantised within the limit."""
     with tempfile.TemporaryDirectory() as folder:
         quantiser = _Quantiser(Path(folder), file, sound_N, settings)
         names = quantiser.convolutions()
         before = _predict(file.read_bytes(), checked_N)
         progress.phase("quantise", len(names) + 1)
-        alone = {}  # mean change of the heatmap
+        change_of = {}  # mean change of the heatmap if this convolution alone is quantised
         for name in names:
-            alone[name] = _changes(before, _predict(quantiser.quantised([name]), checked_N))[1]
-            progress.advance(1, heatmap=alone[name])
-        least_harmful_first = sorted(names, key=lambda name: alone[name])
-        count, score = _most_convolutions(quantiser, least_harmful_first, before, checked_N, settings.score)
+            change_of[name] = _changes(before, _predict(quantiser.quantise([name]), checked_N))[1]
+            progress.advance(1, heatmap=change_of[name])
+        least_harmful_first = sorted(names, key=lambda name: change_of[name])
+        count, score = _count_within_limit(quantiser, least_harmful_first, before, checked_N, settings.score)
         if count == 0:
             raise BadInput(
                 f"int8: none of {len(names)} convolutions can be quantised within the allowed change of a score"
             )
-        file.write_bytes(quantiser.quantised(least_harmful_first[:count]))
+        file.write_bytes(quantiser.quantise(least_harmful_first[:count]))
         progress.advance()
-    left = tuple(Fp32Convolution(name, alone[name]) for name in reversed(least_harmful_first[count:]))
-    return Quantised(convolutions=len(names), left=left, score=score)
+    left = tuple(Fp32Convolution(name, change_of[name]) for name in reversed(least_harmful_first[count:]))
+    return QuantisationResult(convolutions=len(names), left=left, score=score)
 
 
-def _most_convolutions(
+def _count_within_limit(
     quantiser: _Quantiser, names: Sequence[str], before: BatchPrediction, checked_N: Images, limit: float
 ) -> tuple[int, float]:
-    """Largest number of leading convolutions that stay within the limit together, by bisection, and the change of a score."""
+    """Find by bisection how many leading convolutions stay within the limit together; return the count and the change."""
     within, beyond, change = 0, len(names) + 1, 0.0
     while beyond - within > 1:
         count = (within + beyond) // 2
-        score, _ = _changes(before, _predict(quantiser.quantised(names[:count]), checked_N))
+        score, _ = _changes(before, _predict(quantiser.quantise(names[:count]), checked_N))
         if score <= limit:
             within, change = count, score
         else:
@@ -102,9 +104,9 @@ def _most_convolutions(
 
 
 class _Quantiser:
-    """Makes quantised versions of one file, with shared preparation and ranges."""
+    """Makes quantised versions of one file, which share its preparation and its ranges."""
 
-    def __init__(self, folder: Path, file: Path, sound_N: Images, settings: Quantise) -> None:
+    def __init__(self, folder: Path, file: Path, sound_N: Images, settings: QuantiseSettings) -> None:
         from onnxruntime.quantization import quant_pre_process
 
         self.settings, self.sound_N = settings, sound_N
@@ -116,18 +118,18 @@ class _Quantiser:
     def convolutions(self) -> list[str]:
         return [node.name for node in onnx.load(str(self.prepared)).graph.node if node.op_type == "Conv"]
 
-    def quantised(self, nodes: list[str] | Sequence[str]) -> bytes:
+    def quantise(self, nodes: Sequence[str]) -> bytes:
         from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
         activation = QuantType.QInt8 if self.settings.symmetric else QuantType.QUInt8
         root = logging.getLogger()
         level = root.level
-        root.setLevel(logging.ERROR)  # it logs warnings about its own temporary files to the root logger
+        root.setLevel(logging.ERROR)  # quantize_static logs warnings about its temporary files to the root logger
         try:
             quantize_static(
                 str(self.prepared),
                 str(self.output),
-                _reader(self.sound_N),
+                _calibration_reader(self.sound_N),
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=["Conv"],
                 nodes_to_quantize=list(nodes),
@@ -147,18 +149,18 @@ class _Quantiser:
         return self.output.read_bytes()
 
 
-def _reader(images_NHW3: Images) -> Any:
+def _calibration_reader(images_NHW3: Images) -> Any:
     from onnxruntime.quantization import CalibrationDataReader
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            self.parts: Iterator[Images] = (
+            self.batches: Iterator[Images] = (
                 images_NHW3[start : start + BATCH] for start in range(0, len(images_NHW3), BATCH)
             )
 
         def get_next(self) -> dict[str, Images] | None:
-            part = next(self.parts, None)
-            return None if part is None else {"images": part}
+            batch = next(self.batches, None)
+            return None if batch is None else {"images": batch}
 
     return Reader()
 
@@ -175,10 +177,10 @@ def _predict(data: bytes, images_NHW3: Images) -> BatchPrediction:
 
 
 def _changes(before: BatchPrediction, after: BatchPrediction) -> tuple[float, float]:
-    """Largest change of a score, mean change of the heatmap; infinite where a value is not finite."""
-    return _or_infinite(np.abs(before.scores_N - after.scores_N).max()), _or_infinite(
-        np.abs(before.heatmaps_NHW - after.heatmaps_NHW).mean()
-    )
+    """Return the largest change of a score and the mean change of the heatmap; infinite if a value is not finite."""
+    score = np.abs(before.scores_N - after.scores_N).max()
+    heatmap = np.abs(before.heatmaps_NHW - after.heatmaps_NHW).mean()
+    return _or_infinite(score), _or_infinite(heatmap)
 
 
 def _or_infinite(value: npt.NDArray[np.float32] | np.floating[Any]) -> float:

@@ -37,7 +37,7 @@ def export(graph: ArtifactGraph, to: Path, *, card: ArtifactCard, opset: int) ->
     import torch
     from torch.export import Dim
 
-    # A batch of two, because the exporter would take a batch of one for a constant.
+    # A batch of two, because the exporter treats a batch of one as a constant.
     example = torch.zeros(2, card.size, card.size, 3, dtype=torch.uint8)
     program = torch.onnx.export(
         graph.eval().cpu(),
@@ -54,7 +54,7 @@ def export(graph: ArtifactGraph, to: Path, *, card: ArtifactCard, opset: int) ->
         raise EnvironmentFault("torch.onnx.export returned no program: this version of torch cannot export dynamically")
     program.save(str(to), external_data=False)
     _read_batch_size_after_cast(to)
-    reseal(to, card)
+    write_card(to, card)
     written = written_opset(to)
     if written != opset:
         raise EnvironmentFault(f"the exporter wrote opset {written} instead of {opset}")
@@ -66,24 +66,24 @@ def _read_batch_size_after_cast(path: Path) -> None:
 
     model = onnx.load(str(path))
     nodes = model.graph.node
-    cast = next(i for i, node in enumerate(nodes) if node.op_type == "Cast" and node.input[0] == "images")
-    first = nodes.pop(cast)
-    nodes.insert(0, first)
+    cast_index = next(i for i, node in enumerate(nodes) if node.op_type == "Cast" and node.input[0] == "images")
+    cast = nodes.pop(cast_index)
+    nodes.insert(0, cast)
     for node in nodes:
         if node.op_type == "Shape" and node.input[0] == "images":
-            node.input[0] = first.output[0]
+            node.input[0] = cast.output[0]
     onnx.save_model(model, str(path))
 
 
 def written_opset(path: Path) -> int:
-    """Opset of the file, which the exporter may silently raise."""
+    """Return the file's opset, which the exporter may silently raise."""
     import onnx
 
     model = onnx.load(str(path))
     return next(int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
 
 
-def reseal(path: Path, card: ArtifactCard) -> None:
+def write_card(path: Path, card: ArtifactCard) -> None:
     """Write the card into the file, and remove all other metadata."""
     import onnx
 
@@ -91,7 +91,7 @@ def reseal(path: Path, card: ArtifactCard) -> None:
     del model.metadata_props[:]
     entry = model.metadata_props.add()
     entry.key, entry.value = KEY, card.dump()
-    # Stack traces of the exporting machine do not belong in a product.
+    # The exporter writes stack traces with this machine's paths into the file.
     model.doc_string = ""
     for node in model.graph.node:
         node.doc_string = ""
@@ -132,9 +132,9 @@ class Runtime:
 def check_outputs(score: Any, heatmap: Any, images_shape: tuple[int, ...], where: str) -> BatchPrediction:
     """Check types and shapes of a runtime's outputs: they may differ from what the file declares."""
     batch, side = images_shape[0], images_shape[1]
-    right_types = isinstance(score, np.ndarray) and isinstance(heatmap, np.ndarray)
-    right_types = right_types and score.dtype == heatmap.dtype == np.float32
-    if not right_types or score.shape != (batch,) or heatmap.shape != (batch, 1, side, side):
+    has_right_types = isinstance(score, np.ndarray) and isinstance(heatmap, np.ndarray)
+    has_right_types = has_right_types and score.dtype == heatmap.dtype == np.float32
+    if not has_right_types or score.shape != (batch,) or heatmap.shape != (batch, 1, side, side):
         shapes = f"{getattr(score, 'shape', None)} and {getattr(heatmap, 'shape', None)}"
         raise BadInput(f"{where}: for {batch} images it returned scores and heatmaps of shapes {shapes}")
     return BatchPrediction(score, heatmap[:, 0])
@@ -151,7 +151,7 @@ class Buffers:
         self.lock = threading.Lock()
 
     def run(self, images_NHW3: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.float32]]:
-        """Heatmap and score, copied, because the next call overwrites the buffers."""
+        """Return copies of heatmap and score, because the next call overwrites the buffers."""
         with self.lock:
             count = len(images_NHW3)
             if count not in self.by_batch_size:
@@ -175,7 +175,7 @@ class Buffers:
             binding.bind_ortvalue_output(name, output)
         run_options = onnxruntime.RunOptions()
         if self.options.cuda_graph:
-            # Each batch size has a CUDA graph of its own.
+            # Each batch size has its own CUDA graph.
             run_options.add_run_config_entry("gpu_graph_id", str(count))
         return binding, run_options, images, outputs
 
@@ -209,7 +209,7 @@ def open_session(data: bytes, where: str, options: RuntimeOptions) -> Any:
             provider_options=[_provider_options(provider, options) for provider in usable],
         )
     except Exception as error:
-        # ONNX Runtime raises a dozen classes that have no base class of their own.
+        # ONNX Runtime raises a dozen classes that share no documented base class.
         raise BadInput(f"{where}: not an ONNX file that ONNX Runtime can run ({one_line(error)})") from error
     obtained = session.get_providers()
     if requested[0] not in obtained and not options.allow_cpu:
@@ -239,23 +239,23 @@ def _provider_options(provider: str, options: RuntimeOptions) -> dict[str, str]:
     if provider == "TensorrtExecutionProvider":
         # The provider names its files by graph, GPU and version; only this user may write the folder.
         folder = str(engine_folder(options.cache))
-        kept = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": folder}
-        timed = {"trt_timing_cache_enable": "1", "trt_timing_cache_path": folder}
-        return kept | timed | {"trt_cuda_graph_enable": graph}
+        engines = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": folder}
+        timings = {"trt_timing_cache_enable": "1", "trt_timing_cache_path": folder}
+        return engines | timings | {"trt_cuda_graph_enable": graph}
     return {}
 
 
 def _check_signature(session: Any, size: int, where: str) -> None:
     """Refuse a file whose inputs and outputs contradict its card."""
     inputs, outputs = session.get_inputs(), {output.name for output in session.get_outputs()}
-    fine = (
+    is_consistent = (
         len(inputs) == 1
         and inputs[0].name == "images"
         and inputs[0].type == "tensor(uint8)"
         and list(inputs[0].shape[1:]) == [size, size, 3]
         and {"heatmap", "score"} <= outputs
     )
-    if not fine:
+    if not is_consistent:
         raise BadInput(f"{where}: its inputs and outputs are not those of an inspect-kd artifact of size {size}")
 
 

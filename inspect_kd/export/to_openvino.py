@@ -1,7 +1,7 @@
 """Target `openvino`: the same graph in the same kind of file, run by OpenVINO on Intel's processors and graphics.
 
 Unusual here: the precision is always set, because by default OpenVINO uses bf16 where the processor has it, which changes decisions.
-And the bytes are first checked for tensors in other files, which OpenVINO would read.
+And the bytes are first checked for references to other files, which OpenVINO would read.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ DEVICES = {"cpu": "CPU", "gpu": "GPU", "npu": "NPU"}
 
 
 def export(graph: ArtifactGraph, to: Path, *, card: ArtifactCard, opset: int) -> None:
-    """Export as ONNX, which OpenVINO reads; another format would need another verification."""
+    """Export as ONNX, which OpenVINO reads; its own format would need a second verification."""
     to_onnx.export(graph, to, card=card, opset=opset)
 
 
-def reseal(path: Path, card: ArtifactCard) -> None:
-    to_onnx.reseal(path, card)
+def write_card(path: Path, card: ArtifactCard) -> None:
+    to_onnx.write_card(path, card)
 
 
 class Runtime:
@@ -57,7 +57,7 @@ class Runtime:
         except InspectKDError:
             raise
         except Exception as error:
-            # OpenVINO raises RuntimeError for everything, even where a name or a shape is read.
+            # OpenVINO raises RuntimeError for everything.
             raise BadInput(f"{where}: not an ONNX file that OpenVINO can read ({to_onnx.one_line(error)})") from error
 
     def predict_batch(self, images_NHW3: npt.NDArray[np.uint8]) -> BatchPrediction:
@@ -80,7 +80,7 @@ def _import_openvino() -> Any:
 
 
 def _device(core: Any, device: str, *, allow_cpu: bool) -> str:
-    """OpenVINO's name of the requested device; refuses a missing one unless the CPU is allowed."""
+    """Return OpenVINO's name of the requested device; if it is missing, fall back to the CPU where that is allowed."""
     if device not in DEVICES:
         raise BadInput(f"no device '{device}' in OpenVINO; available: {', '.join(DEVICES)}")
     available: list[str] = core.available_devices
@@ -106,12 +106,12 @@ def _check_signature(model: Any, size: int, where: str) -> None:
     """Refuse a file whose inputs and outputs contradict its card."""
     names = {output.any_name for output in model.outputs}
     inputs = model.inputs
-    fine = (
+    is_consistent = (
         len(inputs) == 1
         and inputs[0].any_name == "images"
         and inputs[0].element_type.get_type_name() == "u8"
         and [int(d.get_length()) for d in list(inputs[0].partial_shape)[1:] if d.is_static] == [size, size, 3]
         and {"heatmap", "score"} <= names
     )
-    if not fine:
+    if not is_consistent:
         raise BadInput(f"{where}: its inputs and outputs are not those of an inspect-kd artifact of size {size}")

@@ -1,11 +1,11 @@
-"""Target `tensorrt`: the same ONNX file, from which the machine on the line builds its own engine, once.
+"""Target `tensorrt`: the same ONNX file, from which the machine on the line builds an engine, once.
 
 An engine fits one GPU, driver and version, and is native code: the ONNX file is what is shipped, signed and verified. Unusual here: a
-new engine is compared with ONNX Runtime on the CPU, on the machine that will run it, before it is cached. The precision is that of the
-file's types (fp16, or int8 between Q and DQ), as TensorRT 11 requires; version 10 is set to strongly typed.
+new engine is compared with ONNX Runtime on the CPU, on the machine that will run it, before it is cached. The file's types
+set the precision (fp16, or int8 between Q and DQ), as TensorRT 11 requires; version 10 needs the flag STRONGLY_TYPED for that.
 
-Never run by its authors, who had no GPU. What can be tested without one is tested (`tensorrt_rules`, `engine_cache`); run
-`make gpu-check` where there is one.
+The authors had no GPU and never ran it. Tests cover only what runs without one (`tensorrt_rules`, `engine_cache`); run `make gpu-check`
+on a machine with a GPU.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ if TYPE_CHECKING:
 SUFFIX = ".tensorrt.onnx"
 ENGINE_BATCH = 8
 """Batch size for which an engine is built; larger batches are split."""
-WORKSPACE = 1 << 30
+WORKSPACE_BYTES = 1 << 30
 MAX_DIFFERENCE = 0.02
 """Largest difference of a new engine's score from ONNX Runtime's, on the calibrated scale."""
-TIMING = "timing.cache"
-"""File with TensorRT's timings of tactics, shared by all engines."""
+TIMING_FILE = "timing.cache"
+"""TensorRT's timings of tactics, shared by all engines."""
 
-# The export is verified with ONNX Runtime, without a GPU; an engine is compared with it where it is built.
-Prover = to_onnx.Runtime
+# An export is verified with ONNX Runtime, without a GPU; each engine is compared with ONNX Runtime where it is built.
+VerificationRuntime = to_onnx.Runtime
 
 
 def export(graph: ArtifactGraph, to: Path, *, card: ArtifactCard, opset: int) -> None:
@@ -57,8 +57,8 @@ def check(file: Path) -> None:
     refuse_unsupported(file)
 
 
-def reseal(path: Path, card: ArtifactCard) -> None:
-    to_onnx.reseal(path, card)
+def write_card(path: Path, card: ArtifactCard) -> None:
+    to_onnx.write_card(path, card)
 
 
 class Runtime:
@@ -82,12 +82,12 @@ class Runtime:
         if len(images_NHW3) == 0:
             raise BadInput("an empty batch")
         with self.lock:
-            parts = [
+            outputs = [
                 self.engine.run(np.ascontiguousarray(images_NHW3[start : start + ENGINE_BATCH]))
                 for start in range(0, len(images_NHW3), ENGINE_BATCH)
             ]
         return BatchPrediction(
-            np.concatenate([score for _, score in parts]), np.concatenate([heat[:, 0] for heat, _ in parts])
+            np.concatenate([score for _, score in outputs]), np.concatenate([heat[:, 0] for heat, _ in outputs])
         )
 
 
@@ -100,7 +100,7 @@ def plan_for(
 ) -> bytes:
     """Load the engine from the cache, or build it; `build` gets the path of the timing file."""
     folder = engine_folder(options.cache)
-    return load_or_build(folder, key or _engine_key(data, card), lambda: build(folder / TIMING))
+    return load_or_build(folder, key or _engine_key(data, card), lambda: build(folder / TIMING_FILE))
 
 
 def _engine_key(data: bytes, card: ArtifactCard) -> EngineKey:
@@ -111,7 +111,7 @@ def _engine_key(data: bytes, card: ArtifactCard) -> EngineKey:
 
 
 def _gpu() -> tuple[str, str]:
-    """Name with compute capability, and driver version, of the first GPU."""
+    """Return the first GPU's name with its compute capability, and its driver version."""
     query = ["nvidia-smi", "--query-gpu=name,compute_cap,driver_version", "--format=csv,noheader"]
     try:
         output = subprocess.run(query, capture_output=True, text=True, check=True, timeout=20).stdout
@@ -143,15 +143,15 @@ def build_plan(data: bytes, size: int, timing: Path, progress: Progress) -> byte
     trt = _import_tensorrt()
     logger = trt.Logger(trt.Logger.ERROR)
     builder = trt.Builder(logger)
-    # In version 11 all networks are strongly typed, and the flag is gone.
-    typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
-    network = builder.create_network(0 if typed is None else 1 << int(typed))
+    # Version 11 has no such flag: all its networks are strongly typed.
+    flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+    network = builder.create_network(0 if flag is None else 1 << int(flag))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(data):
         faults = "; ".join(str(parser.get_error(i)) for i in range(parser.num_errors))
         raise BadInput(f"TensorRT {trt.__version__} cannot read the graph: {to_onnx.one_line(Exception(faults))}")
     config = builder.create_builder_config()
-    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE)
+    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE_BYTES)
     profile = builder.create_optimization_profile()
     shapes = [(count, size, size, 3) for count in (1, 1, ENGINE_BATCH)]
     profile.set_shape("images", *shapes)
@@ -166,7 +166,7 @@ def build_plan(data: bytes, size: int, timing: Path, progress: Progress) -> byte
 
 
 def _monitor(trt: Any, progress: Progress) -> Any:
-    """Report the outermost phase alone: TensorRT reports nested phases, from several threads."""
+    """Report only the outermost phase: TensorRT reports nested phases, from several threads."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -192,7 +192,7 @@ def _monitor(trt: Any, progress: Progress) -> Any:
 
 
 class _Engine:
-    """A plan, its context, and buffers on the GPU for the largest batch; polygraphy wraps the CUDA calls."""
+    """A deserialised plan with its context, and GPU buffers for the largest batch."""
 
     def __init__(self, plan: bytes, size: int) -> None:
         from polygraphy.cuda import DeviceArray, Stream
@@ -203,7 +203,7 @@ class _Engine:
         self.runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
         self.engine = self.runtime.deserialize_cuda_engine(plan)
         if self.engine is None:
-            raise BadInput("TensorRT cannot load the cached engine; delete it, and it will be built anew")
+            raise BadInput("TensorRT cannot load the cached engine; delete it, and it will be built again")
         self.context = self.engine.create_execution_context()
         self.stream = Stream()
         self.buffers = {
@@ -215,7 +215,7 @@ class _Engine:
             self.context.set_tensor_address(name, buffer.ptr)
 
     def run(self, images_NHW3: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Heatmap and score of up to ENGINE_BATCH images."""
+        """Return heatmap and score of up to ENGINE_BATCH images."""
         count = len(images_NHW3)
         # A smaller shape allocates nothing, so the addresses set in the context stay valid.
         self.buffers["images"].resize(images_NHW3.shape).copy_from(images_NHW3, self.stream)

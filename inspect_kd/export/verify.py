@@ -1,6 +1,6 @@
-"""Parity: compare an artifact's predictions with the student's, on real images and on hard artificial ones.
+"""Verify an artifact: compare its predictions with its PyTorch student's, on real images and on hard artificial ones.
 
-Compares maps and scores, not masks: a pixel at the threshold flips at machine precision.
+Heatmaps and scores are compared, not masks: a rounding error can flip a pixel at the threshold.
 """
 
 from __future__ import annotations
@@ -38,37 +38,40 @@ class ImageDifference:
     name: str
     score: float
     heatmap: float
-    """Largest difference of a pixel, at this row and column."""
+    """Largest difference of a pixel."""
     row: int
+    """Position of that pixel."""
     column: int
 
 
 @dataclass(kw_only=True, slots=True)
 class Parity:
-    """Difference of two models over all images."""
+    """Difference between the reference and the candidate over all images; also stored in the artifact card."""
 
     images: int = 0
     real_images: int = 0
     score: float = 0.0
     """Largest difference of a score."""
     heatmap: float = 0.0
+    """Largest difference of a pixel."""
     heatmap_mean: float = 0.0
     auroc: float | None = None
-    """Largest change of image AUROC, of all parts or of one category; None without both sound and defective parts."""
+    """Largest change of image AUROC, over all parts or in one category; None without both sound and defective parts."""
     aurocs: dict[str, tuple[float, float]] = field(default_factory=dict)
-    """Reference and candidate, by category."""
+    """Image AUROC of reference and candidate, by category."""
     flips: int = 0
-    """Decisions that differ although the reference's score is further than the guard from both thresholds."""
+    """Decisions that differ where the reference's score is farther from both thresholds than `guard`."""
     flips_by_category: dict[str, int] = field(default_factory=dict)
     near_threshold: int = 0
-    """Parts whose reference score lies within the guard of a threshold."""
+    """Images whose reference score lies within `guard` of a threshold."""
     near_flips: int = 0
-    """Decisions that differ among those."""
+    """Decisions that differ among the `near_threshold` images."""
     batches: list[int] = field(default_factory=list)
+    """Batch sizes that were run."""
     scores: list[tuple[float, float]] = field(default_factory=list)
-    """Reference and candidate, of each real image; for charts, not stored in the card."""
+    """Scores of reference and candidate for each real image; for charts, not stored in the card."""
     differences: list[ImageDifference] = field(default_factory=list)
-    """Of each image, real or artificial; for messages, not stored in the card."""
+    """One entry per image, real or artificial; for messages, not stored in the card."""
 
     def to_json(self) -> dict[str, Any]:
         content = asdict(self)
@@ -76,10 +79,10 @@ class Parity:
         return {key: round(value, 9) if isinstance(value, float) else value for key, value in content.items()}
 
 
-NOISE = 1e-5
+MAX_ROUNDING_ERROR = 1e-5
 """Largest difference of two scores that counts as rounding, on the calibrated scale."""
 ALL = "*"
-"""Key of all categories together."""
+"""Key for all categories together."""
 
 
 def compare(
@@ -90,74 +93,80 @@ def compare(
     batches: Sequence[int],
     thresholds: Thresholds,
     guard: float,
-    own: Thresholds | None = None,
+    candidate_thresholds: Thresholds | None = None,
 ) -> Parity:
     """Run both models over artificial and real images, at each batch size in turn.
 
-    `own`: the candidate's thresholds, where they were derived anew.
+    Decisions that differ are counted separately where the reference's score lies within `guard` of a threshold.
+    `candidate_thresholds` are used for the candidate's decisions; by default both models have the same thresholds.
     """
-    comparison = _Comparison(Parity(batches=list(batches)), thresholds, own or thresholds, guard)
+    comparison = _Comparison(Parity(batches=list(batches)), thresholds, candidate_thresholds or thresholds, guard)
     parity = comparison.parity
     queue: list[tuple[npt.NDArray[np.uint8], Truth | None]] = [
         (image, None) for image in artificial_images(reference.size)
     ]
     names = [f"artificial image '{name}'" for name in ARTIFICIAL_NAMES]
-    for images, truth in real:
-        names += [one.name for one in truth]
-        queue += list(zip(images, truth, strict=True))
+    for images, truths in real:
+        names += [truth.name for truth in truths]
+        queue += list(zip(images, truths, strict=True))
     start = turn = 0
     while start < len(queue):
         count = batches[turn % len(batches)]
-        part, part_names, start, turn = (
-            queue[start : start + count],
-            names[start : start + count],
-            start + count,
-            turn + 1,
-        )
-        # The last batch is filled up, so that each size is really run.
-        images = np.stack([image for image, _ in part] + [part[-1][0]] * (count - len(part)))
+        batch, batch_names = queue[start : start + count], names[start : start + count]
+        start, turn = start + count, turn + 1
+        # The last batch is padded to its full size by repeating its last image.
+        images = np.stack([image for image, _ in batch] + [batch[-1][0]] * (count - len(batch)))
         comparison.add(
-            reference.predict_batch(images), candidate.predict_batch(images), [truth for _, truth in part], part_names
+            reference.predict_batch(images), candidate.predict_batch(images), [truth for _, truth in batch], batch_names
         )
-    for missing in [count for i, count in enumerate(batches) if i >= turn]:
-        images = np.stack([queue[0][0]] * missing)
-        a, b = reference.predict_batch(images), candidate.predict_batch(images)
-        parity.score = max(parity.score, float(np.abs(a.scores_N - b.scores_N).max()))
+    # Batch sizes that had no turn, because there are few images.
+    for count in batches[turn:]:
+        images = np.stack([queue[0][0]] * count)
+        expected, actual = reference.predict_batch(images), candidate.predict_batch(images)
+        parity.score = max(parity.score, float(np.abs(expected.scores_N - actual.scores_N).max()))
     comparison.compute_aurocs()
     return parity
 
 
 class _Comparison:
-    """Accumulates the parity of two models, batch by batch."""
+    """Accumulates the differences of two models, batch by batch."""
 
-    def __init__(self, parity: Parity, thresholds: Thresholds, own: Thresholds, guard: float) -> None:
-        self.parity, self.thresholds, self.own, self.guard = parity, thresholds, own, guard
+    def __init__(self, parity: Parity, thresholds: Thresholds, candidate_thresholds: Thresholds, guard: float) -> None:
+        self.parity, self.guard = parity, guard
+        self.thresholds, self.candidate_thresholds = thresholds, candidate_thresholds
         self.by_category: dict[str, tuple[ImageScores, ImageScores]] = {}
 
-    def add(self, a: BatchPrediction, b: BatchPrediction, truths: Sequence[Truth | None], names: Sequence[str]) -> None:
+    def add(
+        self,
+        expected: BatchPrediction,
+        actual: BatchPrediction,
+        truths: Sequence[Truth | None],
+        names: Sequence[str],
+    ) -> None:
         parity, n = self.parity, len(truths)
-        difference = np.abs(a.heatmaps_NHW[:n] - b.heatmaps_NHW[:n])
-        # max() would miss a NaN, which compares as unequal to everything: it counts as infinite.
-        parity.heatmap = max(parity.heatmap, _largest(difference))
-        parity.score = max(parity.score, _largest(np.abs(a.scores_N[:n] - b.scores_N[:n])))
-        parity.heatmap_mean += (float(difference.mean()) - parity.heatmap_mean) * n / (parity.images + n)
+        heatmaps_NHW = np.abs(expected.heatmaps_NHW[:n] - actual.heatmaps_NHW[:n])
+        scores_N = np.abs(expected.scores_N[:n] - actual.scores_N[:n])
+        parity.heatmap = max(parity.heatmap, _largest(heatmaps_NHW))
+        parity.score = max(parity.score, _largest(scores_N))
+        parity.heatmap_mean += (float(heatmaps_NHW.mean()) - parity.heatmap_mean) * n / (parity.images + n)
         parity.images += n
-        score_differences = np.abs(a.scores_N[:n] - b.scores_N[:n])
         parity.differences += [
-            _image_difference(*each) for each in zip(names, score_differences.tolist(), difference, strict=True)
+            _image_difference(name, score, heatmap_HW)
+            for name, score, heatmap_HW in zip(names, scores_N.tolist(), heatmaps_NHW, strict=True)
         ]
-        for expected, actual, truth in zip(a.scores_N[:n].tolist(), b.scores_N[:n].tolist(), truths, strict=True):
-            self._compare_decisions(expected, actual, truth)
+        scores = zip(expected.scores_N[:n].tolist(), actual.scores_N[:n].tolist(), truths, strict=True)
+        for expected_score, actual_score, truth in scores:
+            self._compare_decisions(expected_score, actual_score, truth)
             if truth is not None:
-                self._add_scores(expected, actual, truth)
+                self._add_scores(expected_score, actual_score, truth)
 
     def _compare_decisions(self, expected: float, actual: float, truth: Truth | None) -> None:
-        limits = self.thresholds
-        near = min(abs(expected - limits.reinspect), abs(expected - limits.reject)) <= self.guard
-        flipped = limits.decide(expected) != self.own.decide(actual)
-        self.parity.near_threshold += near
-        self.parity.near_flips += near and flipped
-        if flipped and not near:
+        thresholds = self.thresholds
+        is_near = min(abs(expected - thresholds.reinspect), abs(expected - thresholds.reject)) <= self.guard
+        is_flipped = thresholds.decide(expected) != self.candidate_thresholds.decide(actual)
+        self.parity.near_threshold += is_near
+        self.parity.near_flips += is_near and is_flipped
+        if is_flipped and not is_near:
             self.parity.flips += 1
             if truth is not None:
                 flips = self.parity.flips_by_category
@@ -169,8 +178,8 @@ class _Comparison:
         for category in {ALL, truth.category}:
             before, after = self.by_category.setdefault(category, (ImageScores(), ImageScores()))
             before.add(expected, truth.defective)
-            # Rounding may swap two parts of nearly equal score; that is no change of AUROC.
-            after.add(expected if abs(actual - expected) <= NOISE else actual, truth.defective)
+            # Rounding may swap two parts with nearly equal scores, which must not count as a change of AUROC.
+            after.add(expected if abs(actual - expected) <= MAX_ROUNDING_ERROR else actual, truth.defective)
 
     def compute_aurocs(self) -> None:
         for category, (before, after) in sorted(self.by_category.items()):
@@ -181,7 +190,7 @@ class _Comparison:
 
 
 def _image_difference(name: str, score: float, difference_HW: npt.NDArray[np.float32]) -> ImageDifference:
-    # argmax must find a NaN as the largest difference.
+    # A NaN counts as the largest difference.
     finite_HW = np.where(np.isfinite(difference_HW), difference_HW, np.inf)
     row, column = np.unravel_index(int(finite_HW.argmax()), finite_HW.shape)
     score = score if np.isfinite(score) else float("inf")
@@ -191,6 +200,7 @@ def _image_difference(name: str, score: float, difference_HW: npt.NDArray[np.flo
 
 
 def _largest(difference: npt.NDArray[np.float32]) -> float:
+    """Return the largest difference; infinite if one is NaN, which Python's max() would miss."""
     return float(difference.max()) if np.isfinite(difference).all() else float("inf")
 
 
@@ -198,7 +208,7 @@ ARTIFICIAL_NAMES = ("black", "white", "noise", "checkerboard")
 
 
 def artificial_images(size: int) -> list[Images]:
-    """Extreme images, in the order of `ARTIFICIAL_NAMES`, on which errors of rounding, padding and normalisation show first."""
+    """Make extreme images, in the order of `ARTIFICIAL_NAMES`: errors of rounding, padding and normalisation show on them first."""
     rng = np.random.default_rng(0)
     rows, columns = np.indices((size, size))
     checker = (((rows // 8 + columns // 8) % 2) * 255).astype(np.uint8)
@@ -211,28 +221,28 @@ def artificial_images(size: int) -> list[Images]:
 
 
 def missed_limits(parity: Parity, accept: Mapping[str, float | None]) -> list[str]:
-    """Describe every exceeded limit. `flips` is a share of the real images; None is no limit."""
-    figures = {
+    """Describe every exceeded limit of `accept`; None means no limit. `flips` is a share of the real images."""
+    metrics = {
         "score": parity.score,
         "heatmap": parity.heatmap,
         "auroc": parity.auroc or 0.0,
         "flips": parity.flips / max(parity.real_images, 1),
     }
     return [
-        f"{name} {figures[name]:.3g} (limit {limit:.3g})"
+        f"{name} {metrics[name]:.3g} (limit {limit:.3g})"
         for name, limit in accept.items()
-        if name in figures and limit is not None and not figures[name] <= limit
+        if name in metrics and limit is not None and not metrics[name] <= limit
     ]
 
 
-def worst_images(parity: Parity, accept: Mapping[str, float | None], most: int = 3) -> list[ImageDifference]:
-    """The images furthest beyond a limit; if none is, those with the largest difference of scores."""
+def worst_images(parity: Parity, accept: Mapping[str, float | None], count: int = 3) -> list[ImageDifference]:
+    """Return the images farthest beyond a limit; if none is, those with the largest difference of scores."""
     score, heatmap = accept.get("score"), accept.get("heatmap")
     beyond = [
-        each
-        for each in parity.differences
-        if (heatmap is not None and each.heatmap > heatmap) or (score is not None and each.score > score)
+        image
+        for image in parity.differences
+        if (heatmap is not None and image.heatmap > heatmap) or (score is not None and image.score > score)
     ]
     if beyond:
-        return sorted(beyond, key=lambda each: (each.heatmap, each.score), reverse=True)[:most]
-    return sorted(parity.differences, key=lambda each: each.score, reverse=True)[:most]
+        return sorted(beyond, key=lambda image: (image.heatmap, image.score), reverse=True)[:count]
+    return sorted(parity.differences, key=lambda image: image.score, reverse=True)[:count]

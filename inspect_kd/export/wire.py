@@ -1,10 +1,10 @@
 """Read an ONNX file's protobuf without onnx or a runtime: find its card, refuse tensors that are stored in other files.
 
 A tensor of an ONNX model may store its data in another file. Even for a model loaded from bytes, OpenVINO 2026.4 and ONNX Runtime
-1.31 then read any file below the working directory, including hard links out of it (measured: tests/test_openvino.py,
+1.31 then read any file below the working directory, including hard links to files elsewhere (measured: tests/test_openvino.py,
 tests/test_hostile.py). So every field that can hold a tensor is checked here before a runtime opens the file. A file that is also
-something else (an OpenVINO IR, a model of another framework) is refused: the outermost message may only have the fields of an ONNX
-model, with their wire types. `export/cpp/onnx_file.hpp` is the same in C++.
+valid in another format (an OpenVINO IR, a model of another framework) is refused: the outermost message may only have the fields of
+an ONNX model, with their wire types. `export/cpp/onnx_file.hpp` does the same in C++.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ MODEL_FIELDS = {1: VARINT, 2: LENGTH, 3: LENGTH, 4: LENGTH, 5: VARINT, 6: LENGTH
                 20: LENGTH, 25: LENGTH, 26: LENGTH}  # fmt: skip
 """Every field of an ONNX model (IR version 13), with its wire type."""
 MAX_DEPTH = 64
-"""Nested graphs, at most: a deeper file is an attack on the reader's stack."""
+"""Levels of nested graphs; a deeper file is an attack on the reader's stack."""
 MAX_FIELDS = 2**20
-"""Fields in all messages, at most; the largest artifacts of this program have some ten thousand."""
+"""Number of fields in all messages together; the largest artifacts of this program have some ten thousand."""
 LOCATION, EXTERNAL_DATA, IN_THIS_FILE = 14, 13, 0
 TENSOR = "tensor"
 # Message -> field -> message in that field; fields that cannot hold a tensor are left out.
@@ -51,16 +51,16 @@ def refuse_external_data(data: bytes, where: str) -> None:
         for field, _, value in _fields(message, where, count):
             if kind == TENSOR and (field == EXTERNAL_DATA or (field == LOCATION and value != IN_THIS_FILE)):
                 raise BadInput(f"{where}: a tensor in it lies in another file; an artifact must be a single file")
-            inner = NESTED[kind].get(field)
-            if inner is None:
+            inner_kind = NESTED[kind].get(field)
+            if inner_kind is None:
                 continue
             if not isinstance(value, memoryview):
                 raise _invalid(where)
-            stack.append((value, inner, depth + 1))
+            stack.append((value, inner_kind, depth + 1))
 
 
 def card_text(data: bytes, where: str) -> str:
-    """Text of the card in the file's metadata; read here, so that it is the same for all runtimes."""
+    """Read the text of the artifact card from the file's metadata; a runtime's own reader might return another entry."""
     cards, count = [], itertools.count(1)
     for field, _, entry in _fields(memoryview(data), where, count):
         if field == METADATA and isinstance(entry, memoryview):
@@ -81,19 +81,19 @@ def card_text(data: bytes, where: str) -> str:
 
 
 def _refuse_other_formats(data: bytes, where: str) -> None:
-    graphs = 0
+    graph_count = 0
     for field, wire, _ in _fields(memoryview(data), where, itertools.count(1)):
         if MODEL_FIELDS.get(field) != wire:
             raise _invalid(where)
-        graphs += field == GRAPH
-    if graphs != 1:
+        graph_count += field == GRAPH
+    if graph_count != 1:
         raise _invalid(where)
 
 
 def _fields(message: memoryview, where: str, count: Iterator[int]) -> Iterator[tuple[int, int, int | memoryview]]:
-    """Number, wire type and content of each field: bytes where it has a length, else a number.
+    """Yield number, wire type and content of each field; the content is bytes or a number.
 
-    `count` is shared by all messages: a file of many empty ones would take minutes.
+    `count` counts the fields of all messages: a file with millions of empty messages would take minutes.
     """
     position, end = 0, len(message)
     while position < end:
@@ -101,7 +101,7 @@ def _fields(message: memoryview, where: str, count: Iterator[int]) -> Iterator[t
             raise BadInput(f"{where}: more than {MAX_FIELDS} protobuf fields; no artifact of this program has as many")
         tag, position = _varint(message, position, where)
         if tag >> 32 or tag < 8:
-            # Readers in C++ truncate such a tag to 32 bits, and would see another field.
+            # Readers in C++ truncate such a tag to 32 bits, and would read another field.
             raise _invalid(where)
         field, wire = tag >> 3, tag & 7
         if wire == VARINT:

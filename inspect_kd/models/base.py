@@ -16,7 +16,7 @@ from inspect_kd.types import ImageU8, Mask
 
 
 class ModelOutput(NamedTuple):
-    """Distance of each part and of each of its pixels from sound parts, not calibrated."""
+    """Distance from sound parts, of each part and of each of its pixels; not calibrated."""
 
     score_B: Tensor
     heatmap_B1HW: Tensor
@@ -31,7 +31,7 @@ class Student(nn.Module, ABC):
 
     @abstractmethod
     def losses(self, images_B3HW: Tensor, clean_B3HW: Tensor) -> dict[str, Tensor]:
-        """Loss terms by name; the images may carry drawn defects, `clean` are the same images without them."""
+        """Loss terms by name; the images may have synthetic defects, `clean` are the same images without them."""
 
     @abstractmethod
     def forward(self, images_B3HW: Tensor) -> ModelOutput:
@@ -59,29 +59,29 @@ class TeacherSample:
 
     image: ImageU8
     mask: Mask | None
-    """The damaged pixels; None for an untouched part."""
+    """The defective pixels; None for a sound part."""
     sound: ImageU8 | None = None
-    """The same part before it was damaged, where available."""
+    """The image without its synthetic defect, where available."""
     part: int = 0
     """Samples with the same number show the same part."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WeightsSource:
-    """Pretrained weights inside a teacher: their name, licence and origin, to check them and to find them again."""
+    """Pretrained weights inside a teacher: their name, licence and origin."""
 
     name: str
     licence: str
     origin: str
-    """Where the weights came from, in words for people."""
+    """Readable source of the weights."""
     sha256: str = ""
 
 
 class Teacher(nn.Module, ABC):
-    """A large model used in training only. Its base is frozen; what it learns is small and saved alone."""
+    """A large model used in training only. Its base is frozen; only what it learns is saved."""
 
     settings: Any
-    """Its filled `Config`."""
+    """Its `Config`."""
     sources: tuple[WeightsSource, ...]
     frozen: ClassVar[tuple[str, ...]]
     """Prefixes of the frozen weights' names in the state dict."""
@@ -100,30 +100,30 @@ class Teacher(nn.Module, ABC):
     def fit(
         self, samples: Sequence[TeacherSample], *, epochs: int, batch: int, learning_rate: float, seed: int
     ) -> Iterator[dict[str, float]]:
-        """Train; yields the figures of each step, an empty dict for a step that only prepares."""
+        """Train; yields the metrics of each step, an empty dict for a step that only prepares."""
 
     @abstractmethod
     def count_steps(self, samples: int, *, epochs: int, batch: int) -> int:
         """How often `fit` yields."""
 
     def validate(self, samples: Sequence[TeacherSample]) -> dict[str, float]:
-        """Compute the teacher's own metrics on held-out samples, drawn defects and untouched parts; none by default."""
+        """Compute the teacher's own metrics on held-out samples, sound and synthetic; none by default."""
         return {}
 
     @abstractmethod
     def release_training_state(self) -> None:
-        """Drop whatever only `fit` needs."""
+        """Drop what only `fit` needs."""
 
     @abstractmethod
     def predict(self, images: Sequence[ImageU8]) -> TeacherOutput:
-        """Predict images of any size for distillation; all their detail may be used."""
+        """Predict images of any size for distillation; a teacher may use details that `forward` does not see."""
 
     @abstractmethod
     def forward(self, images_B3HW: Tensor) -> ModelOutput:
         """Score and heatmap as one exportable graph."""
 
     def class_vectors(self) -> Tensor | None:
-        """Unit vectors for sound and damaged that its tokens are compared with: (2, C). None: it has no such vectors."""
+        """Unit vectors for `sound` and `damaged`, comparable with the tokens: (2, C); None if the teacher has none."""
         return None
 
     def adapted_state(self) -> dict[str, Tensor]:

@@ -39,7 +39,7 @@ class RebuildStudent(Student):
         )
         self.scorer = Scorer(config, min(encoder.strides))
         self.head_inputs = list_head_inputs(config, self.channels_of) if config.head_width else []
-        self.groups_by_channel = {each.group for each in self.head_inputs if each.quantity == "product"}
+        self.product_groups = {one.group for one in self.head_inputs if one.quantity == "product"}
         self.heads = self._build_heads()
 
     @abstractmethod
@@ -51,9 +51,9 @@ class RebuildStudent(Student):
         """The decoder's last layers: the only part of it that stage S3 may tune."""
 
     def half_precision_parts(self) -> list[nn.Module]:
-        """Encoder, network and heads; not what measures distances."""
+        """All modules but those that measure distances."""
         measuring = {"feature_norm", "memories", "scorer"}
-        return [part for name, part in self.named_children() if name not in measuring]
+        return [module for name, module in self.named_children() if name not in measuring]
 
     def channels_of(self, group: Group) -> int:
         return sum(self.encoder.channels[self.encoder.strides.index(stride)] for stride in group)
@@ -63,7 +63,7 @@ class RebuildStudent(Student):
         with torch.no_grad():
             self.feature_norm.fit(self._collect_rows(map(self.encoder, batches_B3HW), generator))
             for memory, compare in self._prototypes():
-                levels = [self.feature_norm.spread(self.encoder.strides.index(stride)) for stride in compare.strides]
+                levels = [self.feature_norm.std(self.encoder.strides.index(stride)) for stride in compare.strides]
                 memory.fit(torch.cat(levels, dim=1), generator)
 
     def losses(self, images_B3HW: Tensor, clean_B3HW: Tensor) -> dict[str, Tensor]:
@@ -71,7 +71,7 @@ class RebuildStudent(Student):
         rebuilt = self.reconstruct(features)
         clean = features if images_B3HW is clean_B3HW else self.features(clean_B3HW)
         distances = [cosine_distance(*pair) for pair in zip(self._targets(clean), rebuilt, strict=True)]
-        return {"rebuild": torch.stack([hard_mean(each, self.settings.hard_power) for each in distances]).sum()}
+        return {"rebuild": torch.stack([hard_mean(distance, self.settings.hard_power) for distance in distances]).sum()}
 
     def forward(self, images_B3HW: Tensor) -> ModelOutput:
         blend_weights_23 = None if self.heads is None else self.heads.blend_weights
@@ -85,7 +85,8 @@ class RebuildStudent(Student):
         comparisons = [*self._compare_rebuilt(targets, rebuilt), *self._compare_prototypes(features)]
         finest = features[0].shape[-2:]
         maps = [
-            F.interpolate(each["distance"], size=finest, mode="bilinear", align_corners=False) for each in comparisons
+            F.interpolate(comparison["distance"], size=finest, mode="bilinear", align_corners=False)
+            for comparison in comparisons
         ]
         if self.heads is None:
             return StudentMaps(maps, rebuilt, None, None)
@@ -93,11 +94,11 @@ class RebuildStudent(Student):
         head_inputs_BChw = concatenate_head_inputs(self.head_inputs, comparisons, finest_rebuilt)
         return StudentMaps(maps, rebuilt, head_inputs_BChw, self.heads(head_inputs_BChw))
 
-    def fit_blend(self, sound: Iterable[Tensor], map_shares: BlendShares, score_shares: BlendShares) -> None:
+    def fit_blend(self, sound_batches: Iterable[Tensor], map_shares: BlendShares, score_shares: BlendShares) -> None:
         """Set the heads' blend weights from batches of held-out sound parts."""
         assert self.heads is not None
         with torch.no_grad():
-            sound_maps = (self.compute_maps(images_B3HW).maps for images_B3HW in sound)
+            sound_maps = (self.compute_maps(images_B3HW).maps for images_B3HW in sound_batches)
             self.heads.blend_weights.copy_(self.scorer.fit_blend(sound_maps, map_shares, score_shares))
 
     def features(self, images_B3HW: Tensor) -> list[Tensor]:
@@ -118,7 +119,7 @@ class RebuildStudent(Student):
         return noisy
 
     def _targets(self, features: list[Tensor]) -> list[Tensor]:
-        # A sum does for the mean: the cosine ignores its length.
+        # Summed instead of averaged: the cosine ignores the length.
         return [
             box_sum(join(features, self.encoder.strides, group), self.settings.target_window)
             for group in self.settings.rebuild
@@ -126,7 +127,7 @@ class RebuildStudent(Student):
 
     def _compare_rebuilt(self, targets: list[Tensor], rebuilt: list[Tensor]) -> Iterator[Comparison]:
         for number, pair in enumerate(zip(targets, rebuilt, strict=True)):
-            if number in self.groups_by_channel:
+            if number in self.product_groups:
                 yield {"distance": cosine_distance(*pair), "product": cosine_product(*pair)}
             else:
                 yield {"distance": cosine_distance(*pair)}
@@ -134,9 +135,13 @@ class RebuildStudent(Student):
     def _compare_prototypes(self, features: list[Tensor]) -> Iterator[Comparison]:
         for number, (memory, compare) in enumerate(self._prototypes(), start=len(self.settings.rebuild)):
             joined_BChw = join(features, self.encoder.strides, compare.strides)
-            if number in self.groups_by_channel:
-                near = memory.compare_channels(joined_BChw)
-                yield {"distance": near.distance_B1hw, "product": near.product_BChw, "length": near.length_B1hw}
+            if number in self.product_groups:
+                nearest = memory.compare_channels(joined_BChw)
+                yield {
+                    "distance": nearest.distance_B1hw,
+                    "product": nearest.product_BChw,
+                    "length": nearest.length_B1hw,
+                }
             else:
                 yield {"distance": memory(joined_BChw)}
 
@@ -146,8 +151,8 @@ class RebuildStudent(Student):
         with torch.random.fork_rng(devices=[]):
             # The rest of the student starts from the same random numbers, with heads or without.
             torch.manual_seed(0)
-            channels = sum(each.channels for each in self.head_inputs)
-            # Frozen during the fit, which must learn nothing of defects.
+            channels = sum(one.channels for one in self.head_inputs)
+            # Frozen during the fit, which must not learn from defects.
             return DefectHeads(channels, self.settings.head_width).requires_grad_(False)
 
     def _prototypes(self) -> Iterator[tuple[Prototypes, CompareConfig]]:
@@ -156,7 +161,7 @@ class RebuildStudent(Student):
             yield memory, compare
 
     def _collect_rows(self, batches: Iterable[list[Tensor]], generator: torch.Generator) -> Iterator[list[Tensor]]:
-        """Pass the batches on, and collect rows for the prototypes from each on the way."""
+        """Yield the batches unchanged, and collect rows of each for the prototypes."""
         for features in batches:
             for memory, compare in self._prototypes():
                 memory.add(join(features, self.encoder.strides, compare.strides), generator)

@@ -1,4 +1,4 @@
-"""Settings that all reconstruction students share, and the check that they fit each other and the encoder."""
+"""Settings that all reconstruction students share, and a check of them."""
 
 from __future__ import annotations
 
@@ -59,11 +59,11 @@ class RebuildConfig:
 
 def check_config(config: RebuildConfig, encoder: Encoder) -> None:
     """Raise a `UsageError` where settings contradict each other or the encoder's strides."""
-    known = set(encoder.strides)
+    available = set(encoder.strides)
     groups = {"rebuild": config.rebuild, "compare": tuple(compare.strides for compare in config.compare)}
     for name, group in ((name, group) for name, members in groups.items() for group in members):
-        if not group or not set(group) <= known:
-            raise UsageError(f"student.{name}: {list(group)} must be some of the encoder's strides {sorted(known)}")
+        if not group or not set(group) <= available:
+            raise UsageError(f"student.{name}: {list(group)} must be some of the encoder's strides {sorted(available)}")
     if config.target_window % 2 == 0:
         raise UsageError(
             f"student.target_window: {config.target_window} is even; use an odd window, which has a centre"

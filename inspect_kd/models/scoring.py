@@ -1,4 +1,4 @@
-"""Heatmap and score of a reconstruction student: weigh its maps, blend in the heads' probabilities, smooth, pool.
+"""Heatmap and score of a reconstruction student: weight its maps, add the heads' probabilities, smooth, pool.
 
 Shapes: B batch, C channels, H W image, h w finest feature grid, m m grid of the heads' logits.
 """
@@ -21,13 +21,13 @@ from inspect_kd.models.rebuild_config import RebuildConfig
 MAP, SCORE = 0, 1
 """Rows of the blend weights."""
 BlendShares = tuple[float, float, float]
-"""Of the discrepancy, the label head and the imitation head."""
+"""Shares of the discrepancy, the label head and the imitation head."""
 SOUND_QUANTILE = 0.995
-"""Quantile of the discrepancy over positions of held-out sound parts that counts as rare."""
+"""The blend divides the discrepancy by this quantile over positions of held-out sound parts."""
 
 
 class StudentMaps(NamedTuple):
-    """All that a student computes of a batch before anything is weighed."""
+    """A student's maps and head outputs for a batch, before they are weighted."""
 
     maps: list[Tensor]
     """Distance of each group from sound features: (B, 1, h, w) at the finest grid."""
@@ -58,19 +58,19 @@ class Scorer(nn.Module):
     def fit_blend(
         self, sound_maps: Iterable[Sequence[Tensor]], map_shares: BlendShares, score_shares: BlendShares
     ) -> Tensor:
-        """Blend weights (2, 3) from shares, with the discrepancy in units of what is rare on sound parts.
+        """Blend weights (2, 3) from shares, with the discrepancy in units of its high quantile on sound parts.
 
         The heads' outputs are probabilities already. On sound parts they are near 0, so map and score keep one scale there.
         """
-        levels = [self.smooth(weighted_sum(maps, self.weights[MAP])).flatten().cpu() for maps in sound_maps]
-        rare = float(np.quantile(torch.cat(levels).numpy(), SOUND_QUANTILE))
-        return torch.tensor([[first / max(rare, 1e-6), *others] for first, *others in (map_shares, score_shares)])
+        discrepancies = [self.smooth(weighted_sum(maps, self.weights[MAP])).flatten().cpu() for maps in sound_maps]
+        high = float(np.quantile(torch.cat(discrepancies).numpy(), SOUND_QUANTILE))
+        return torch.tensor([[first / max(high, 1e-6), *others] for first, *others in (map_shares, score_shares)])
 
-    def _blend(self, computed: StudentMaps, blend_weights_23: Tensor | None, use: int) -> Tensor:
-        discrepancy_B1hw = weighted_sum(computed.maps, self.weights[use])
+    def _blend(self, computed: StudentMaps, blend_weights_23: Tensor | None, row: int) -> Tensor:
+        discrepancy_B1hw = weighted_sum(computed.maps, self.weights[row])
         if computed.head_outputs is None or blend_weights_23 is None:
             return discrepancy_B1hw
-        return blend(discrepancy_B1hw, computed.head_outputs, blend_weights_23[use])
+        return blend(discrepancy_B1hw, computed.head_outputs, blend_weights_23[row])
 
 
 def blend(discrepancy_B1hw: Tensor, outputs: HeadOutputs, weights_3: Tensor) -> Tensor:
@@ -86,10 +86,10 @@ def blend(discrepancy_B1hw: Tensor, outputs: HeadOutputs, weights_3: Tensor) -> 
 def group_weights(config: RebuildConfig) -> tuple[list[float], list[float]]:
     """Weight of each group in map and score; both have the same sum, so that one threshold fits both."""
     rebuilt = [1.0] * len(config.rebuild)
-    in_map = rebuilt + [compare.weight for compare in config.compare]
-    in_score = rebuilt + [c.weight if c.score_weight is None else c.score_weight for c in config.compare]
-    scale = sum(in_map) / sum(in_score)
-    return in_map, [weight * scale for weight in in_score]
+    map_weights = rebuilt + [compare.weight for compare in config.compare]
+    score_weights = rebuilt + [c.weight if c.score_weight is None else c.score_weight for c in config.compare]
+    scale = sum(map_weights) / sum(score_weights)
+    return map_weights, [weight * scale for weight in score_weights]
 
 
 def weighted_sum(maps: Sequence[Tensor], weights: Sequence[float | Tensor]) -> Tensor:

@@ -1,4 +1,4 @@
-"""One self-contained HTML page a run: pictures first, then what the thresholds promise, then the figures behind them."""
+"""Write one self-contained HTML page per run: pictures first, then the promise of the thresholds, then the metrics."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class Report:
 
     title: str
     artifact: str | None
-    """File name of the artifact; None where it failed its proof."""
+    """File name of the artifact; None if it failed verification."""
     data: dict[str, Any]
-    """name, layout, licence, and `counts`: category -> split -> number."""
+    """Keys: name, layout, licence, and `counts`: category -> split -> number."""
     calibration: Calibration
     evaluation: Evaluation | None
     examples: dict[str, list[Example]]
-    """Heading -> pictures."""
+    """Heading -> examples."""
     history: list[dict[str, float | str]]
     """Lines of metrics.jsonl."""
     recipe: str
@@ -33,10 +33,10 @@ class Report:
 
 
 def write_report(report: Report, to: Path) -> Path:
-    """Write the page, and its pictures as data beside it; each file whole or not at all."""
+    """Write the page, and its pictures as data beside it. Each file is written completely or not at all."""
     from inspect_kd.report import pictures_file
-    from inspect_kd.report.page import page
+    from inspect_kd.report.page import render_page
 
     pictures_file.write_pictures(report.examples, to.with_name(pictures_file.FILE_NAME))
-    atomic_write.write_text(to, page(report))
+    atomic_write.write_text(to, render_page(report))
     return to

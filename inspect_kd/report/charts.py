@@ -1,4 +1,4 @@
-"""Charts as inline SVG, which scale, print and need no script."""
+"""Draw charts as inline SVG, which can be scaled and printed and needs no script."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ WIDTH, HEIGHT, LEFT, BOTTOM = 640, 180, 34, 26
 BARS = 48
 
 
-def histogram(
-    calibration: Sequence[float], sound: Sequence[float], defective: Sequence[float], limits: Thresholds
+def draw_histogram(
+    calibration: Sequence[float], sound: Sequence[float], defective: Sequence[float], thresholds: Thresholds
 ) -> str:
     """Draw scores on a logarithmic axis with both thresholds; sound parts above the axis, defective ones below."""
     values = [*calibration, *sound, *defective]
     positive = [value for value in values if value > 0]
-    low = math.log10(min([*positive, limits.reinspect]) * 0.9)
-    high = math.log10(max([*positive, limits.reject]) * 1.1)
+    low = math.log10(min([*positive, thresholds.reinspect]) * 0.9)
+    high = math.log10(max([*positive, thresholds.reject]) * 1.1)
     step = (WIDTH - LEFT) / BARS
 
     def bar(value: float) -> int:
@@ -38,39 +38,46 @@ def histogram(
     upper = max(1, *(a + b for a, b in zip(counts["cal"], counts["sound"], strict=True)))
     lower = max(1, *counts["bad"])
     middle = HEIGHT * (0.5 if defective else 0.86)
-    parts = []
+    elements = []
     for i in range(BARS):
         left, base = LEFT + i * step, middle
         for name in ("cal", "sound"):
             height = counts[name][i] / upper * (middle - 16)
             base -= height
-            parts.append(
+            elements.append(
                 f'<rect class="{name}" x="{left:.1f}" y="{base:.1f}" width="{step - 1:.1f}" height="{height:.1f}"/>'
             )
         height = counts["bad"][i] / lower * (HEIGHT - BOTTOM - middle)
-        parts.append(
+        elements.append(
             f'<rect class="bad" x="{left:.1f}" y="{middle:.1f}" width="{step - 1:.1f}" height="{height:.1f}"/>'
         )
-    for name, value, anchor, dx in (("RE-INSPECT", limits.reinspect, "end", -4), ("NG", limits.reject, "start", 4)):
+    for name, value, anchor, dx in (
+        ("RE-INSPECT", thresholds.reinspect, "end", -4),
+        ("NG", thresholds.reject, "start", 4),
+    ):
         at = x(value)
-        parts.append(f'<line class="limit" x1="{at:.1f}" x2="{at:.1f}" y1="4" y2="{HEIGHT - BOTTOM}"/>')
-        parts.append(f'<text class="limit" x="{at + dx:.1f}" y="12" text-anchor="{anchor}">{name} {value:.2f}</text>')
+        elements.append(f'<line class="limit" x1="{at:.1f}" x2="{at:.1f}" y1="4" y2="{HEIGHT - BOTTOM}"/>')
+        elements.append(
+            f'<text class="limit" x="{at + dx:.1f}" y="12" text-anchor="{anchor}">{name} {value:.2f}</text>'
+        )
     for tick in _ticks(10**low, 10**high):
-        parts.append(f'<text x="{x(tick):.1f}" y="{HEIGHT - 8}" text-anchor="middle">{tick:g}</text>')
-    parts.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH}" y1="{middle}" y2="{middle}"/>')
+        elements.append(f'<text x="{x(tick):.1f}" y="{HEIGHT - 8}" text-anchor="middle">{tick:g}</text>')
+    elements.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH}" y1="{middle}" y2="{middle}"/>')
     label = f"Histogram of scores: {len(calibration)} calibration parts, {len(sound)} sound and {len(defective)} defective test parts"
-    return f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
+    return (
+        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">{"".join(elements)}</svg>'
+    )
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Round numbers in a range, at most twelve or so."""
-    candidates = [m * 10.0**e for e in range(-4, 5) for m in (1, 1.5, 2, 3, 5, 7)]
+    """List round numbers in a range, about twelve at most."""
+    candidates = [mantissa * 10.0**exponent for exponent in range(-4, 5) for mantissa in (1, 1.5, 2, 3, 5, 7)]
     inside = [tick for tick in candidates if low <= tick <= high]
     return inside if len(inside) <= 12 else inside[:: math.ceil(len(inside) / 12)]
 
 
-def curve(points: Sequence[tuple[float, float]], name: str, digits: int = 3) -> str:
-    """Draw a line over the steps, labelled with its extremes; empty for fewer than two points."""
+def draw_curve(points: Sequence[tuple[float, float]], name: str, digits: int = 3) -> str:
+    """Draw values over steps as a line, labelled with its extremes; empty for fewer than two points."""
     if len(points) < 2:
         return ""
     name = escape(name)
@@ -102,7 +109,7 @@ class Point:
     ours: bool
 
 
-def scatter(points: Sequence[Point], x_label: str, y_label: str) -> str:
+def draw_scatter(points: Sequence[Point], x_label: str, y_label: str) -> str:
     """Draw named points over a logarithmic x axis; overlapping labels are moved down."""
     if not points:
         return ""
@@ -116,12 +123,12 @@ def scatter(points: Sequence[Point], x_label: str, y_label: str) -> str:
         along = (math.log10(x) - low) / (high - low) * (WIDTH - LEFT - right - 12)
         return LEFT + 12 + along, 12 + (top - y) / (top - bottom) * (height - BOTTOM - 28)
 
-    parts = [f'<line class="axis" x1="{LEFT}" x2="{WIDTH}" y1="{height - BOTTOM - 8}" y2="{height - BOTTOM - 8}"/>']
+    elements = [f'<line class="axis" x1="{LEFT}" x2="{WIDTH}" y1="{height - BOTTOM - 8}" y2="{height - BOTTOM - 8}"/>']
     for tick in _ticks(10**low, 10**high):
         x, _ = position(tick, bottom)
-        parts.append(f'<text x="{x:.1f}" y="{height - 18}" text-anchor="middle">{tick:g}</text>')
+        elements.append(f'<text x="{x:.1f}" y="{height - 18}" text-anchor="middle">{tick:g}</text>')
     for y in (bottom + margin, (bottom + top) / 2, top - margin):
-        parts.append(f'<text x="0" y="{position(points[0].x, y)[1] + 4:.1f}">{y:.2f}</text>')
+        elements.append(f'<text x="0" y="{position(points[0].x, y)[1] + 4:.1f}">{y:.2f}</text>')
     placed: list[tuple[float, float]] = []
     for point in sorted(points, key=lambda p: (-p.y, p.x)):
         x, y = position(point.x, point.y)
@@ -130,36 +137,40 @@ def scatter(points: Sequence[Point], x_label: str, y_label: str) -> str:
             label_y += 12
         placed.append((x, label_y))
         kind = "ours" if point.ours else "peer"
-        parts.append(f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="4.5"/>')
-        parts.append(f'<text class="{kind}" x="{x + 8:.1f}" y="{label_y:.1f}">{escape(point.name)}</text>')
-    parts.append(f'<text class="name" x="{LEFT + 12}" y="{height - 3}">{escape(x_label)}</text>')
+        elements.append(f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="4.5"/>')
+        elements.append(f'<text class="{kind}" x="{x + 8:.1f}" y="{label_y:.1f}">{escape(point.name)}</text>')
+    elements.append(f'<text class="name" x="{LEFT + 12}" y="{height - 3}">{escape(x_label)}</text>')
     label = f"{y_label} against {x_label}"
     return (
         f'<figure class="plot"><figcaption>{escape(y_label)}</figcaption><svg class="chart" viewBox="0 0 {WIDTH} {height}" '
-        f'role="img" aria-label="{escape(label)}">{"".join(parts)}</svg></figure>'
+        f'role="img" aria-label="{escape(label)}">{"".join(elements)}</svg></figure>'
     )
 
 
-def agreement(pairs: Sequence[tuple[float, float]], limits: Sequence[float], x_label: str, y_label: str) -> str:
-    """Draw each part's score before and after a change; unchanged scores lie on the diagonal. Limits are drawn both ways."""
+def draw_agreement(
+    pairs: Sequence[tuple[float, float]], thresholds: Sequence[float], x_label: str, y_label: str
+) -> str:
+    """Draw each part's score before and after a change; unchanged scores lie on the diagonal. Thresholds are drawn on both axes."""
     if not pairs:
         return ""
     side, margin = 340, 34
-    most = max(max(pair) for pair in [*pairs, *((limit, limit) for limit in limits)]) * 1.05
+    highest = max([*(score for pair in pairs for score in pair), *thresholds]) * 1.05
 
     def along(value: float) -> float:
-        return margin + min(max(value / most, 0.0), 1.0) * (side - margin - 8)
+        return margin + min(max(value / highest, 0.0), 1.0) * (side - margin - 8)
 
-    parts = [f'<line class="axis" x1="{margin}" y1="{side - margin}" x2="{side - 8}" y2="8"/>']
-    for limit in limits:
-        at = along(limit)
-        parts.append(f'<line class="limit" x1="{at:.1f}" x2="{at:.1f}" y1="8" y2="{side - margin}"/>')
-        parts.append(f'<line class="limit" y1="{side - at:.1f}" y2="{side - at:.1f}" x1="{margin}" x2="{side - 8}"/>')
+    elements = [f'<line class="axis" x1="{margin}" y1="{side - margin}" x2="{side - 8}" y2="8"/>']
+    for threshold in thresholds:
+        at = along(threshold)
+        elements.append(f'<line class="limit" x1="{at:.1f}" x2="{at:.1f}" y1="8" y2="{side - margin}"/>')
+        elements.append(
+            f'<line class="limit" y1="{side - at:.1f}" y2="{side - at:.1f}" x1="{margin}" x2="{side - 8}"/>'
+        )
     for x, y in pairs:
-        parts.append(
+        elements.append(
             f'<circle class="ours" cx="{along(x):.1f}" cy="{side - along(y):.1f}" r="2.5" fill-opacity=".55"/>'
         )
-    parts.append(f'<text class="name" x="{margin}" y="{side - 8}">{escape(x_label)}, 0 to {most:.2f}</text>')
-    parts.append(f'<text class="name" x="{margin + 4}" y="18">{escape(y_label)}</text>')
+    elements.append(f'<text class="name" x="{margin}" y="{side - 8}">{escape(x_label)}, 0 to {highest:.2f}</text>')
+    elements.append(f'<text class="name" x="{margin + 4}" y="18">{escape(y_label)}</text>')
     label = f"{len(pairs)} scores, {y_label} against {x_label}"
-    return f'<svg class="chart half" viewBox="0 0 {side} {side}" role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>'
+    return f'<svg class="chart half" viewBox="0 0 {side} {side}" role="img" aria-label="{escape(label)}">{"".join(elements)}</svg>'

@@ -1,4 +1,4 @@
-"""The conversion report of an artifact: how it compares with the student it was made from, as a page and as JSON."""
+"""Write the conversion report of an artifact, its comparison with its PyTorch student, as a page and as JSON."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 from inspect_kd import atomic_write
 from inspect_kd.export.card import ArtifactCard
 from inspect_kd.export.deploy import Conversion
-from inspect_kd.report.charts import agreement
+from inspect_kd.report.charts import draw_agreement
 from inspect_kd.report.html import card_table, document, tiles
 
-MAX_LEFT = 40
-"""Convolutions listed by name."""
+MAX_LISTED = 40
+"""Most convolutions that are listed by name."""
 FASTER, SLOWER = 0.97, 1.03
-"""A ratio of times between these counts as equally fast."""
+"""Two times are called equal if their ratio lies between these."""
 
 
 def write_conversion(conversion: Conversion, artifact: Path, card: ArtifactCard) -> Path:
@@ -27,8 +27,8 @@ def write_conversion(conversion: Conversion, artifact: Path, card: ArtifactCard)
     return to
 
 
-def speed(conversion: Conversion) -> str:
-    """Compare the time with that of plain fp32, in words; empty for plain fp32 itself."""
+def describe_speed(conversion: Conversion) -> str:
+    """Describe the time relative to plain fp32; empty for plain fp32 itself."""
     if not conversion.times:
         return ""
     ratio = time_ratio(conversion)
@@ -47,8 +47,8 @@ def _page(conversion: Conversion, artifact: Path, card: ArtifactCard) -> str:
     deployment = conversion.deployment
     sections = [
         _tiles(conversion),
-        _verdict(conversion),
-        _limits(conversion),
+        _outcome(conversion),
+        _differences(conversion),
         _categories(conversion),
         _thresholds(conversion),
         _kept_in_fp32(conversion),
@@ -77,22 +77,24 @@ def _tiles(conversion: Conversion) -> str:
     return tiles(figures)
 
 
-def _verdict(conversion: Conversion) -> str:
+def _outcome(conversion: Conversion) -> str:
     if conversion.missed:
         text = (
             f'<p><span class="badge NG">REFUSED</span> {escape(conversion.complaint())}. No artifact was written.</p>'
         )
     else:
         text = '<p><span class="badge OK">ACCEPTED</span> It matches the student within all limits.</p>'
-    comparison = speed(conversion)
+    comparison = describe_speed(conversion)
     return text + (f"<p>It is {escape(comparison)}.</p>" if comparison else "")
 
 
-def _limits(conversion: Conversion) -> str:
-    """Two columns: every score before and after, and each figure with its limit."""
+def _differences(conversion: Conversion) -> str:
+    """Return two columns: a chart of each score before and after, and a table of the differences with their limits."""
     parity, accept = conversion.parity, conversion.deployment.accept
-    reject = conversion.before.limits_for(None).thresholds.reject
-    chart = agreement(parity.scores, [reject], "score in torch, fp32", "score in this file; the red lines: reject")
+    reject = conversion.before.for_category(None).thresholds.reject
+    chart = draw_agreement(
+        parity.scores, [reject], "score in torch, fp32", "score in this file; red lines: NG threshold"
+    )
     rows = [
         ("largest difference of a score", f"{parity.score:.3g}", _limit(accept.score)),
         ("largest difference in a heatmap", f"{parity.heatmap:.3g}", _limit(accept.heatmap)),
@@ -136,11 +138,11 @@ def _thresholds(conversion: Conversion) -> str:
         return ""
     rows = []
     for name in conversion.before.limits:
-        before, after = (one.limits[name].thresholds for one in (conversion.before, conversion.after))
+        before, after = (calibration.limits[name].thresholds for calibration in (conversion.before, conversion.after))
         rows.append(
-            ("all" if name == "*" else name, *(f"{one.reinspect:.3f} / {one.reject:.3f}" for one in (before, after)))
+            ("all" if name == "*" else name, *(f"{each.reinspect:.3f} / {each.reject:.3f}" for each in (before, after)))
         )
-    note = "Calibrated again on this file's scores of the held-out sound parts: the promise holds for this file."
+    note = "Calibrated again on this file's scores of the held-out sound parts: the promised rates hold for this file."
     return f'<h2>Thresholds</h2><p class="soft">{note} Re-inspect / reject.</p>{card_table(("category", "student", "this file"), rows)}'
 
 
@@ -150,12 +152,12 @@ def _kept_in_fp32(conversion: Conversion) -> str:
         return ""
     note = (
         f"{quantised.convolutions - len(quantised.left)} of {quantised.convolutions} convolutions compute in int8. The others stay in "
-        "fp32: with all of them in int8, a score on held-out parts, sound and damaged, would move by more than "
-        f"{conversion.deployment.quantise.score:g}; as it is, by {quantised.score:.3g}."
+        "fp32: with all of them in int8, a score on held-out parts, sound and synthetic, would change by more than "
+        f"{conversion.deployment.quantise.score:g}; now it changes by {quantised.score:.3g}."
     )
-    rows = [(left.node, f"{left.heatmap:.2g}") for left in quantised.left[:MAX_LEFT]]
+    rows = [(convolution.node, f"{convolution.heatmap:.2g}") for convolution in quantised.left[:MAX_LISTED]]
     table = card_table(("convolution", "mean change of the heatmap with this one alone in int8"), rows)
-    return f'<h2>What stayed in fp32</h2><p class="soft">{note}</p>{table}'
+    return f'<h2>Convolutions in fp32</h2><p class="soft">{note}</p>{table}'
 
 
 def _times(conversion: Conversion) -> str:

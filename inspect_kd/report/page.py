@@ -1,4 +1,7 @@
-"""The report's page, section by section. Everything that comes from a file name or a recipe is escaped."""
+"""Render the report's page, section by section; a section is empty if it has nothing to show.
+
+All text from file names and recipes is escaped.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,11 @@ from typing import Any
 from inspect_kd.calibrate import POOLED
 from inspect_kd.metrics import METRICS
 from inspect_kd.report import Report
-from inspect_kd.report.charts import curve, histogram
+from inspect_kd.report.charts import draw_curve, draw_histogram
 from inspect_kd.report.html import card_table, document, tiles
 from inspect_kd.report.pictures import Example
 
-NAMES = {
+METRIC_NAMES = {
     "image_auroc": "image AUROC",
     "image_ap": "image AP",
     "image_f1max": "image F1max",
@@ -26,8 +29,8 @@ NAMES = {
 MAX_HISTOGRAMS = 16
 
 
-def page(report: Report) -> str:
-    """The whole page."""
+def render_page(report: Report) -> str:
+    """Return the report as an HTML document."""
     sections = [
         _refused(report),
         _tiles(report),
@@ -53,24 +56,24 @@ def page(report: Report) -> str:
 
 def _subtitle(report: Report) -> str:
     categories = len(report.data["counts"])
-    kinds = f"{categories} {'category' if categories == 1 else 'categories'}, one model"
+    contents = f"{categories} {'category' if categories == 1 else 'categories'}, one model"
     seconds = report.facts.get("train_seconds")
-    took = (
+    duration = (
         f", trained in {seconds / 60:.1f} min on {escape(str(report.environment.get('device', '?')))}"
         if seconds
         else ""
     )
-    return f"Data set {escape(str(report.data['name']))}: {kinds}{took}."
+    return f"Data set {escape(str(report.data['name']))}: {contents}{duration}."
 
 
 def _refused(report: Report) -> str:
-    """The artifacts that failed their proof, and the command that tries again."""
+    """List the artifacts that failed verification, with the command that tries again; empty if there are none."""
     refused = report.facts.get("refused", {})
     lines = "".join(f"<li>{escape(complaint)}</li>" for complaint in refused.values())
     command = f"inspect-kd export {report.title} --to {','.join(refused)}"
     return (
         f'<p><span class="badge NG">NO ARTIFACT</span> The training is complete, but when this page was written the export had '
-        f"failed its proof:</p><ul>{lines}</ul><p>To try again: <code>{escape(command)}</code></p>"
+        f"failed verification:</p><ul>{lines}</ul><p>To try again: <code>{escape(command)}</code></p>"
         if refused
         else ""
     )
@@ -82,7 +85,7 @@ def _tiles(report: Report) -> str:
         mean = report.evaluation.measures["mean"]
         for name in ("image_auroc", "pixel_auroc", "pixel_ap", "pixel_aupro"):
             value = mean[name].value
-            figures.append(("–" if value is None else f"{value:.3f}", NAMES[name]))
+            figures.append(("–" if value is None else f"{value:.3f}", METRIC_NAMES[name]))
     pooled = report.calibration.limits[POOLED]
     figures.append((f"≤ {100 * pooled.reject_promise:.1f} %", f"false NG promised ({pooled.n} sound parts)"))
     parity = next(iter(report.facts.get("parity", {}).values()), None)
@@ -94,22 +97,24 @@ def _tiles(report: Report) -> str:
 def _examples(report: Report) -> str:
     if not report.examples:
         return ""
-    parts = [
+    sections = [
         "<h2>Parts worth a look</h2>",
         '<p class="soft">Left: the part, with the outline of the defect where the data set has one. Right: its heatmap; '
         "colour starts at half the threshold.</p>",
     ]
     for heading, examples in report.examples.items():
-        parts.append(f'<h3>{escape(heading)}</h3><div class="gallery">{"".join(_figure(e) for e in examples)}</div>')
-    return "".join(parts)
+        sections.append(
+            f'<h3>{escape(heading)}</h3><div class="gallery">{"".join(_example_figure(e) for e in examples)}</div>'
+        )
+    return "".join(sections)
 
 
-def _figure(example: Example) -> str:
-    what = f"{example.category}, {example.kind}"
+def _example_figure(example: Example) -> str:
+    description = f"{example.category}, {example.kind}"
     return (
-        f'<figure><div><img src="{example.original}" alt="{escape(what)}: the part" loading="lazy">'
-        f'<img src="{example.heated}" alt="{escape(what)}: heatmap, score {example.score:.2f}" loading="lazy"></div>'
-        f"<figcaption>{_badge(str(example.decision))} <b>{example.score:.2f}</b> <span>{escape(what)}</span>"
+        f'<figure><div><img src="{example.image_uri}" alt="{escape(description)}: the part" loading="lazy">'
+        f'<img src="{example.heatmap_uri}" alt="{escape(description)}: heatmap, score {example.score:.2f}" loading="lazy"></div>'
+        f"<figcaption>{_badge(str(example.decision))} <b>{example.score:.2f}</b> <span>{escape(description)}</span>"
         f'<span class="file">{escape(example.name)}</span></figcaption></figure>'
     )
 
@@ -122,11 +127,11 @@ def _badge(decision: str) -> str:
 def _promise(report: Report) -> str:
     rows = []
     for name, limits in report.calibration.limits.items():
-        shown = "all together" if name == POOLED else name
+        label = "all together" if name == POOLED else name
         low, high = limits.thresholds.reinspect, limits.thresholds.reject
         rows.append(
             [
-                shown,
+                label,
                 str(limits.n),
                 f"{low:.3f}",
                 f"{high:.3f}",
@@ -138,7 +143,7 @@ def _promise(report: Report) -> str:
     sentence = escape(report.calibration.limits[POOLED].describe())
     return (
         f"<h2>What the thresholds promise</h2><p>{sentence}</p>"
-        '<p class="soft">Split-conformal: it holds for any distribution of scores, as long as new parts come from the same '
+        '<p class="soft">Split-conformal: the promise holds for any distribution of scores, as long as new parts come from the same '
         "line, camera and light as the held-out ones. Scores are on a scale where 1 is the NG threshold over all categories.</p>"
         f"{card_table(head, rows)}"
     )
@@ -151,7 +156,7 @@ def _scores(report: Report) -> str:
     for name in names:
         sound = [v.score for v in verdicts if v.sample.category == name and not v.sample.defective]
         bad = [v.score for v in verdicts if v.sample.category == name and v.sample.defective]
-        chart = histogram(
+        chart = draw_histogram(
             report.calibration.scores.get(name, ()), sound, bad, report.calibration.limits[name].thresholds
         )
         charts.append(f'<h3>{escape(name)}</h3><div class="card">{chart}</div>')
@@ -170,13 +175,13 @@ def _metrics(report: Report) -> str:
     for category, measures in report.evaluation.measures.items():
         row = [category]
         for name in METRICS:
-            value, why = measures[name].value, measures[name].reason
+            value, reason = measures[name].value, measures[name].reason
             row.append("–" if value is None else f"{value:.4f}")
-            if why:
-                reasons.add(f"{category}: {why}")
+            if reason:
+                reasons.add(f"{category}: {reason}")
         rows.append(row)
     notes = "".join(f'<p class="soft">– {escape(reason)}</p>' for reason in sorted(reasons))
-    return f"<h2>Metrics</h2>{card_table(['category', *NAMES.values()], rows, last_row='mean')}{notes}"
+    return f"<h2>Metrics</h2>{card_table(['category', *METRIC_NAMES.values()], rows, last_row='mean')}{notes}"
 
 
 def _decisions(report: Report) -> str:
@@ -244,18 +249,18 @@ def _use(report: Report) -> str:
     )
 
 
-STAGES = {
+STAGE_NAMES = {
     "fit": "loss of the fit, sound parts",
     "align": "loss of S1, the teachers' tokens",
-    "supervise": "loss of S2, drawn and labelled defects",
+    "supervise": "loss of S2, synthetic and labelled defects",
     "refine": "loss of S3, the teachers' heatmaps and scores",
 }
 
 
 def _training(report: Report) -> str:
     gaps = [(float(line["step"]), float(line["gap"])) for line in report.history if "gap" in line]
-    curves = [curve(points, STAGES.get(stage, stage)) for stage, points in _losses(report).items()]
-    curves.insert(1, curve(gaps, "synthetic gap of the fit (AP of drawn defects)"))
+    curves = [draw_curve(points, STAGE_NAMES.get(stage, stage)) for stage, points in _losses(report).items()]
+    curves.insert(1, draw_curve(gaps, "synthetic gap of the fit (AP of synthetic defects)"))
     return (
         f'<h2>Training</h2><div class="card curves">{"".join(curves)}</div>'
         f'<p class="soft">{escape(" ".join([_kept_weights(report), *_distillation(report)]))}</p>'
@@ -264,22 +269,20 @@ def _training(report: Report) -> str:
 
 
 def _kept_weights(report: Report) -> str:
-    """Say which weights of the fit were kept; for a teacher, how it was validated."""
+    """Describe which weights of the fit were kept; for a teacher, its validation metrics."""
     best = report.facts.get("best_step")
     if "stages" in report.facts and not best:
         return "The fitted model comes from another run; this run trained the later stages."
     if best is not None:
-        return (
-            f"Kept from the fit: the weights of step {best}, which detected drawn defects on held-out sound parts best."
-        )
+        return f"Kept from the fit: the weights of step {best}, which detected synthetic defects on held-out sound parts best."
     figures = ", ".join(
         f"{name.replace('_', ' ')} {value:.3f}" for name, value in report.facts.get("examined", {}).items()
     )
-    return f"A teacher. On drawn defects on held-out sound parts: {figures}." if figures else "A teacher."
+    return f"A teacher. On synthetic defects on held-out sound parts: {figures}." if figures else "A teacher."
 
 
 def _losses(report: Report) -> dict[str, list[tuple[float, float]]]:
-    """Losses by stage, thinned to a few hundred points each."""
+    """Return the losses by stage, thinned to a few hundred points each."""
     losses: dict[str, list[tuple[float, float]]] = {}
     for line in report.history:
         if "loss" in line:
@@ -288,15 +291,15 @@ def _losses(report: Report) -> dict[str, list[tuple[float, float]]]:
 
 
 def _distillation(report: Report) -> list[str]:
-    """Name the teachers and the images that took part."""
+    """Describe the teachers and real parts that the distillation used."""
     facts = report.facts
     sentences = [
         f"Taught by {name} on {teacher['images']:,} images." for name, teacher in facts.get("taught_by", {}).items()
     ]
     if facts.get("labelled"):
-        sentences.append(f"{facts['labelled']} labelled parts took part.")
+        sentences.append(f"{facts['labelled']} labelled parts were used.")
     if facts.get("unlabelled"):
-        sentences.append(f"{facts['unlabelled']} unlabelled parts took part.")
+        sentences.append(f"{facts['unlabelled']} unlabelled parts were used.")
     return sentences
 
 
@@ -307,7 +310,7 @@ def _environment(report: Report) -> str:
 
 
 def report_json(report: Report) -> Mapping[str, Any]:
-    """The figures of the page, for programs."""
+    """Return the page's content as JSON, for programs."""
     evaluation = report.evaluation.to_json() if report.evaluation else {}
     scores = [
         {

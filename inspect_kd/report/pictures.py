@@ -19,53 +19,55 @@ from inspect_kd.evaluate import Evaluation, Verdict
 from inspect_kd.types import Decision, Heatmap, ImageU8, Model
 
 SIDE = 256
-EACH = 6
-QUALITY = 82
+"""Longer side of a picture."""
+MAX_PER_HEADING = 6
+WEBP_QUALITY = 82
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Example:
-    """One part: the image with the outline of its defect, and its heatmap."""
+    """One part: the image with the outline of its defect, and its heatmap, both as data URIs."""
 
     name: str
     category: str
     kind: str
     score: float
     decision: Decision
-    original: str
-    heated: str
-    """Both as data URIs."""
+    image_uri: str
+    heatmap_uri: str
 
 
-def choose(evaluation: Evaluation, calibration: Calibration, each: int = EACH) -> dict[str, list[Verdict]]:
+def choose_examples(
+    evaluation: Evaluation, calibration: Calibration, most: int = MAX_PER_HEADING
+) -> dict[str, list[Verdict]]:
     """Choose wrong decisions first, then right ones. Severity is the score relative to the category's NG threshold."""
 
     def severity(verdict: Verdict) -> float:
         category = verdict.sample.category if verdict.sample.category in calibration.limits else None
-        return verdict.score / calibration.limits_for(category).thresholds.reject
+        return verdict.score / calibration.for_category(category).thresholds.reject
 
     defects = sorted((v for v in evaluation.verdicts if v.sample.defective), key=severity)
     sound = sorted((v for v in evaluation.verdicts if not v.sample.defective), key=severity, reverse=True)
     chosen = {
-        "Missed defects": [v for v in defects if v.decision is Decision.OK][:each],
-        "Sound parts that were stopped": [v for v in sound if v.decision is not Decision.OK][:each],
-        "Weakest defects that were found": [v for v in defects if v.decision is not Decision.OK][:each],
-        "Clearest defects": _varied(defects[::-1], each),
-        "Sound parts, the highest scores that passed": [v for v in sound if v.decision is Decision.OK][:each],
+        "Missed defects": [v for v in defects if v.decision is Decision.OK][:most],
+        "Sound parts that were stopped": [v for v in sound if v.decision is not Decision.OK][:most],
+        "Weakest defects that were found": [v for v in defects if v.decision is not Decision.OK][:most],
+        "Clearest defects": _take_varied(defects[::-1], most),
+        "Sound parts, the highest scores that passed": [v for v in sound if v.decision is Decision.OK][:most],
     }
     return {heading: verdicts for heading, verdicts in chosen.items() if verdicts}
 
 
-def _varied(verdicts: Sequence[Verdict], count: int) -> list[Verdict]:
-    """Take the first of each category and kind before a second of any."""
+def _take_varied(verdicts: Sequence[Verdict], count: int) -> list[Verdict]:
+    """Take one of each category and kind, then further ones in their order."""
     represented: set[tuple[str, str]] = set()
-    first: list[Verdict] = []
-    rest: list[Verdict] = []
+    first_of_kind: list[Verdict] = []
+    further: list[Verdict] = []
     for verdict in verdicts:
         key = (verdict.sample.category, verdict.sample.kind)
-        (rest if key in represented else first).append(verdict)
+        (further if key in represented else first_of_kind).append(verdict)
         represented.add(key)
-    return (first + rest)[:count]
+    return (first_of_kind + further)[:count]
 
 
 def make_example(verdict: Verdict, model: Model, view: View, root: Path, bits: int | None) -> Example:
@@ -73,9 +75,9 @@ def make_example(verdict: Verdict, model: Model, view: View, root: Path, bits: i
     image = read_image(verdict.sample.image, bits=bits)
     _, heatmap = predict_image(model, view, image)
     small = overlay.thumbnail(image, SIDE)
-    original = small
+    outlined = small
     if verdict.sample.mask is not None:
-        original = overlay.outline(small, read_mask(verdict.sample.mask, size=(small.shape[1], small.shape[0])))
+        outlined = overlay.outline(small, read_mask(verdict.sample.mask, size=(small.shape[1], small.shape[0])))
     path = verdict.sample.image
     return Example(
         name=str(path.relative_to(root) if path.is_relative_to(root) else path.name),
@@ -83,13 +85,13 @@ def make_example(verdict: Verdict, model: Model, view: View, root: Path, bits: i
         kind=verdict.sample.kind,
         score=verdict.score,
         decision=verdict.decision,
-        original=data_uri(original),
-        heated=data_uri(_heated(small, heatmap)),
+        image_uri=data_uri(outlined),
+        heatmap_uri=data_uri(_draw_heatmap(small, heatmap)),
     )
 
 
-def _heated(image: ImageU8, heatmap: Heatmap) -> ImageU8:
-    # On a dimmed, greyed background the colours stand out.
+def _draw_heatmap(image: ImageU8, heatmap: Heatmap) -> ImageU8:
+    # The heatmap's colours stand out on a dimmed, greyed background.
     grey = image.mean(axis=2, keepdims=True)
     background = (0.75 * (0.65 * grey + 0.35 * image) + 30).clip(0, 255).astype(np.uint8)
     return overlay.blend_heatmap(background, heatmap, opacity=0.8)
@@ -97,5 +99,5 @@ def _heated(image: ImageU8, heatmap: Heatmap) -> ImageU8:
 
 def data_uri(image: ImageU8) -> str:
     """Encode an image as WebP in a data URI."""
-    content = encode_image(image, ".webp", [cv2.IMWRITE_WEBP_QUALITY, QUALITY])
+    content = encode_image(image, ".webp", [cv2.IMWRITE_WEBP_QUALITY, WEBP_QUALITY])
     return "data:image/webp;base64," + base64.b64encode(content).decode()

@@ -1,6 +1,6 @@
-"""The report's pictures as data, `pictures.jsonl` beside the page: a JSON line a part, with both pictures as data URIs.
+"""Write and read the report's pictures as data: `pictures.jsonl` beside the page, one line per part.
 
-The first lines can be read without the rest, which bounds the work for a run that somebody else made.
+The first lines can be read without the others, which bounds the work for an untrusted run.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from inspect_kd.types import Decision
 FILE_NAME = "pictures.jsonl"
 MAX_LINE_BYTES = 1 << 20
 IMAGE_PREFIX = "data:image/"
-TEXTS = ("image", "category", "kind", "original", "heated")
+TEXT_KEYS = ("image", "category", "kind", "original", "heated")
 
 
 def write_pictures(examples: Mapping[str, Sequence[Example]], to: Path) -> None:
     """Write one line for each example, in the order of the page."""
-    lines = (json.dumps(each, ensure_ascii=False) + "\n" for each in _records(examples))
+    lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in _records(examples))
     atomic_write.write_text(to, "".join(lines))
 
 
@@ -37,13 +37,13 @@ def _records(examples: Mapping[str, Sequence[Example]]) -> Iterable[dict[str, ob
                 "kind": example.kind,
                 "score": round(example.score, 6),
                 "decision": str(example.decision),
-                "original": example.original,
-                "heated": example.heated,
+                "original": example.image_uri,
+                "heated": example.heatmap_uri,
             }
 
 
 def read_pictures(run: Path, most: int) -> list[Example]:
-    """The first pictures of a run's report, empty where the run has no such file. Malformed lines are skipped."""
+    """Read the examples in the first `most` lines of a run's file; empty without a file. Malformed lines are skipped."""
     examples: list[Example] = []
     try:
         with open_plain_file(run / FILE_NAME, "pictures of a report", follow_links=False) as file:
@@ -59,19 +59,25 @@ def read_pictures(run: Path, most: int) -> list[Example]:
 def _parse(line: bytes) -> Example | None:
     try:
         record = strict_json.loads(line, file_names=True)
-        name, category, kind, original, heated = (_text(record[key]) for key in TEXTS)
+        name, category, kind, image_uri, heatmap_uri = (_check_text(record[key]) for key in TEXT_KEYS)
         score, decision = float(record["score"]), Decision(record["decision"])
     except (ValueError, KeyError, TypeError):
         return None
-    # A browser would fetch an address of another host.
-    if not all(image.startswith(IMAGE_PREFIX) for image in (original, heated)):
+    # Accept embedded images only: a browser would fetch any other address.
+    if not all(uri.startswith(IMAGE_PREFIX) for uri in (image_uri, heatmap_uri)):
         return None
     return Example(
-        name=name, category=category, kind=kind, score=score, decision=decision, original=original, heated=heated
+        name=name,
+        category=category,
+        kind=kind,
+        score=score,
+        decision=decision,
+        image_uri=image_uri,
+        heatmap_uri=heatmap_uri,
     )
 
 
-def _text(value: object) -> str:
+def _check_text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r:.80} is not text")
     return value

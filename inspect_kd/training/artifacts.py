@@ -25,7 +25,7 @@ from inspect_kd.export.verify import Images, Truth
 from inspect_kd.models.base import Student, Teacher
 from inspect_kd.report.conversion import write_conversion
 from inspect_kd.resize import RESIZE
-from inspect_kd.training.early_stop import SyntheticGap, evenly_spread
+from inspect_kd.training.early_stop import SyntheticPairs, evenly_spread
 from inspect_kd.training.run import (
     PACKAGES,
     FinishedRun,
@@ -40,9 +40,9 @@ from inspect_kd.training.run import (
 from inspect_kd.training.run.manifest import read_manifest
 from inspect_kd.training.scores import calibration_scores
 from inspect_kd.types import ImageU8, Model, Progress, Sample, Split
-from inspect_kd.versions import installed
+from inspect_kd.versions import installed_versions
 
-PROOF_BATCH = 8
+VERIFICATION_BATCH = 8
 
 
 def require_artifacts(run: Path) -> None:
@@ -76,7 +76,7 @@ def _recorded_source(run: Path, source: str | None) -> str:
         return source
     if source and path.suffix.lower() in {".yaml", ".yml"} and path.exists():
         raise UsageError(f"{run}: its data set is the manifest {source}; if you trust that file, name it with --data")
-    raise UsageError(f"{run}: its data set is not at {source}; name one with --data, the proof needs real images")
+    raise UsageError(f"{run}: its data set is not at {source}; name one with --data, verification needs real images")
 
 
 def convert(
@@ -100,7 +100,7 @@ def convert(
 
 
 def _record_success(folder: RunFolder, deployment: str, conversion: Conversion) -> None:
-    """Read the manifest anew: since this export began another one may have recorded its own success."""
+    """Record a verified artifact. The manifest is read anew, as another export may have changed it meanwhile."""
     with hold_run(folder, may_be_complete=True):
         manifest = read_manifest(folder.manifest)
         manifest.get("refused", {}).pop(deployment, None)
@@ -115,7 +115,7 @@ def artifact_path(folder: RunFolder, deployment: Deployment) -> Path:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Exporter:
-    """Exports one calibrated model; holds the data that verifies its artifacts and the facts that they carry."""
+    """Exports one calibrated model; holds the data for verification and for the artifact cards."""
 
     folder: RunFolder
     recipe: Recipe
@@ -123,18 +123,18 @@ class Exporter:
     model: Student | Teacher
     calibration: Calibration
     taught_by: Mapping[str, Any]
-    """By teacher, as in the manifest."""
+    """The manifest's entry: by teacher, the licences of its weights and the cost of its predictions."""
     progress: Progress
 
     def export_all(self) -> tuple[dict[str, Any], dict[str, str]]:
-        """Export every deployment of the recipe: parity figures of those that passed, complaints about the others.
+        """Export every deployment of the recipe: parity of those that passed, complaints about the others.
 
-        A failed export must not lose the training: the caller completes the run without that artifact.
+        A failed export does not raise: the caller completes the run without that artifact.
         """
         parities, refused = {}, {}
         for name in self.recipe.export:
             to = artifact_path(self.folder, load_deployment(name))
-            # After a failed proof no older or foreign file may be taken for this training's artifact.
+            # After a failed verification no older or foreign file may be taken for this training's artifact.
             to.unlink(missing_ok=True)
             try:
                 conversion = self.export(name, to)
@@ -151,10 +151,10 @@ class Exporter:
         return parities, refused
 
     def export(self, deployment_name: str, to: Path, *, report: bool = False) -> Conversion:
-        """Write one artifact if it passes its proof; the conversion report is written on request, or if it fails."""
+        """Write one artifact if it passes verification; the conversion report is written on request, or if it fails."""
         deployment = load_deployment(deployment_name)
         card = self._card(to.stem, deployment)
-        samples = proof_samples(self.data, deployment.proof)
+        samples = verification_samples(self.data, deployment.proof)
         to.parent.mkdir(parents=True, exist_ok=True)
         conversion = make_artifact(
             ArtifactGraph(self.model.eval().cpu(), self.calibration.scale),
@@ -162,9 +162,9 @@ class Exporter:
             card=card,
             deployment=deployment,
             verification=VerificationData(
-                real=self._proof_batches(samples),
+                real=self._verification_batches(samples),
                 sound=lambda: self._sound_frames(deployment.quantise.sound),
-                checked=lambda: self._damaged_pairs(deployment.quantise.checked),
+                checked=lambda: self._synthetic_pairs(deployment.quantise.checked),
                 recalibrate=self._recalibrate,
                 progress=self.progress,
             ),
@@ -186,19 +186,19 @@ class Exporter:
             bits=settings.bits,
             categories=tuple(data.categories),
             calibration=self.calibration,
-            recipe=_public(self.recipe),
+            recipe=_public_recipe(self.recipe),
             recipe_digest=self.recipe.digest(),
             data={"name": data.name, "digest": data.digest},
             licences=licences | _teacher_licences(self.taught_by) | _data_licence(data),
-            versions=installed(PACKAGES),
+            versions=installed_versions(PACKAGES),
             created=now(),
         )
 
-    def _proof_batches(self, samples: Sequence[Sample]) -> Iterator[tuple[Images, Sequence[Truth]]]:
-        """Frames and labels. One tile of a tiled image is enough: the proof compares two runtimes on equal input."""
+    def _verification_batches(self, samples: Sequence[Sample]) -> Iterator[tuple[Images, Sequence[Truth]]]:
+        """Frames and labels. One tile of a tiled image is enough to compare two runtimes on equal input."""
         self.progress.phase("prove", len(samples))
         root = common_root(samples)
-        for batch in chunks(samples, PROOF_BATCH):
+        for batch in chunks(samples, VERIFICATION_BATCH):
             self.progress.advance(len(batch))
             yield (
                 np.stack([self._middle_frame(sample) for sample in batch]),
@@ -206,28 +206,28 @@ class Exporter:
             )
 
     def _sound_frames(self, limit: int) -> Images:
-        """Middle frames of training parts, evenly taken from all categories."""
+        """Middle frames of training parts, evenly spread over all categories."""
         samples = self.data.select(Split.TRAIN)
         return np.stack([self._middle_frame(samples[i]) for i in evenly_spread(len(samples), limit)])
 
-    def _damaged_pairs(self, parts: int) -> Images:
-        """Sound parts and their damaged twins by turns: parts of the early stop, on which nothing was trained."""
+    def _synthetic_pairs(self, parts: int) -> Images:
+        """Sound images, each followed by its copy with a synthetic defect; nothing was trained on these parts."""
         samples = self.data.select(Split.VALIDATION) or self.data.select(Split.CALIBRATION)
         chosen = [samples[i] for i in evenly_spread(len(samples), parts)]
         settings = self.recipe.data
         store = ImageStore(chosen, view_of(self.recipe), bits=settings.bits, budget_mb=settings.cache_mb)
-        return np.stack(SyntheticGap(store, self.recipe.fit.seed).images)
+        return np.stack(SyntheticPairs(store, self.recipe.fit.seed).images)
 
     def _middle_frame(self, sample: Sample) -> ImageU8:
         return view_of(self.recipe).middle_frame(read_image(sample.image, bits=self.recipe.data.bits))
 
     def _recalibrate(self, model: Model) -> Calibration:
-        """New limits for an artifact whose scores differ a little from the trained model's."""
+        """New thresholds for an artifact whose scores differ a little from the trained model's."""
         scores = calibration_scores(model, self.recipe, self.data, self.progress)
         return calibrate_scaled(self.calibration.scale, scores, **self.recipe.calibration.model_dump())
 
 
-def proof_samples(data: DataSet, limit: int) -> list[Sample]:
+def verification_samples(data: DataSet, limit: int) -> list[Sample]:
     """Sound and defective parts of every category; evenly from the test and calibration splits."""
     samples = data.select(Split.TEST) + data.select(Split.CALIBRATION)
     samples.sort(key=lambda s: (s.category, s.kind, s.image.name))
@@ -236,8 +236,8 @@ def proof_samples(data: DataSet, limit: int) -> list[Sample]:
     return [samples[i] for i in np.linspace(0, len(samples) - 1, limit).round().astype(int)]
 
 
-def _public(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as the artifact carries it: without folders of the training machine and names of teachers."""
+def _public_recipe(recipe: Recipe) -> dict[str, Any]:
+    """The recipe for the artifact card: without folders of the training machine and names of teachers."""
     content: dict[str, Any] = recipe.model_dump(mode="json")
     for key in ("teachers", "unlabelled", "labelled", "start"):
         del content["distill"][key]
@@ -246,7 +246,7 @@ def _public(recipe: Recipe) -> dict[str, Any]:
 
 
 def _teacher_licences(taught_by: Mapping[str, Any]) -> dict[str, str]:
-    """Licences of weights that are not in the artifact, but from which its own were trained."""
+    """Licences of the teachers' weights, which are not in the artifact, but from which its own were trained."""
     return {
         f"taught by {source}": licence
         for teacher in taught_by.values()

@@ -26,15 +26,15 @@ MAX_HEADER_BYTES = 100_000_000
 """The format's own limit."""
 TRAIN_AGAIN = "; remove the run's folder and train again"
 FIT, FITTED = "fit", "fitted"
-"""Stages of a student's training before those of the distillation, which have names of their own."""
+"""Stages of a student's training before those of the distillation, which have their own names."""
 ADAM_STATE = {"step", "exp_avg", "exp_avg_sq"}
-"""What AdamW, the only optimizer here, keeps of each parameter that it has updated."""
+"""State that AdamW, the only optimizer here, keeps for each updated parameter."""
 Count = Annotated[int, Field(ge=0)]
 
 
 @dataclass(kw_only=True, slots=True)
 class TrainingState:
-    """How far a training has come: what a checkpoint holds beside tensors."""
+    """How far a training has come: the part of a checkpoint that is not a tensor."""
 
     step: Count = 0
     """Over all stages."""
@@ -43,12 +43,13 @@ class TrainingState:
     """Within a stage after the fit."""
     best_step: Count = 0
     best_gap: float = -1.0
+    """Widest synthetic gap."""
     stale: Count = 0
     """Evaluations since the best one."""
     recipe: str = ""
     data: str = ""
     real: str = ""
-    """Digests of recipe, data set, labelled and unlabelled parts."""
+    """Digest of the labelled and unlabelled parts; `recipe` and `data` are digests too."""
 
 
 def trained_state(student: nn.Module) -> dict[str, Tensor]:
@@ -83,7 +84,7 @@ def read_state(path: Path) -> TrainingState:
     try:
         header = strict_json.loads(strict_json.loads(text)["__metadata__"]["progress"])
     except (ValueError, TypeError, KeyError) as error:
-        raise BadInput(f"{path}: damaged, or no checkpoint ({weights.in_short(error)}){TRAIN_AGAIN}") from error
+        raise BadInput(f"{path}: damaged, or no checkpoint ({weights.short_message(error)}){TRAIN_AGAIN}") from error
     if not isinstance(header, dict) or set(header) != {field.name for field in fields(TrainingState)}:
         raise BadInput(f"{path}: not a checkpoint of this version{TRAIN_AGAIN}")
     return config.fill(TrainingState, header, where=str(path), fault=BadInput)
@@ -96,18 +97,18 @@ def load(
     state = read_state(path)
     try:
         tensors = weights.read_tensors(path)
-        latest, best = (rename_weights(_under(tensors, name)) for name in ("student", "best"))
+        latest, best = (rename_weights(_select_prefix(tensors, name)) for name in ("student", "best"))
         _refuse_other_weights(latest, student)
         if best or (state.stage == FIT and state.best_step > 0):
             _refuse_other_weights(best, student)
         student.load_state_dict(latest, strict=False)
         if auxiliary is not None:
-            auxiliary.load_state_dict(_under(tensors, "auxiliary"))
+            auxiliary.load_state_dict(_select_prefix(tensors, "auxiliary"))
         if optimizer is not None:
-            _restore(optimizer, _under(tensors, "optimizer"))
+            _restore(optimizer, _select_prefix(tensors, "optimizer"))
     except (SafetensorError, RuntimeError, ValueError, KeyError) as error:
         raise BadInput(
-            f"{path}: damaged, or of a different student ({weights.in_short(error)}){TRAIN_AGAIN}"
+            f"{path}: damaged, or of a different student ({weights.short_message(error)}){TRAIN_AGAIN}"
         ) from error
     return state, best
 
@@ -143,5 +144,5 @@ def _refuse_other_moments(state: dict[int, dict[str, Tensor]], optimizer: Optimi
             raise ValueError(f"optimizer/{index}: the state of another parameter")
 
 
-def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def _select_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {key.removeprefix(f"{prefix}/"): value for key, value in tensors.items() if key.startswith(f"{prefix}/")}

@@ -32,7 +32,7 @@ from inspect_kd.distill.stages import (
 from inspect_kd.distill.teacher_cache import CachedTeacher
 from inspect_kd.errors import BadInput
 from inspect_kd.models.base import Teacher
-from inspect_kd.models.layers.heads import FINER
+from inspect_kd.models.layers.heads import UPSCALING
 from inspect_kd.models.rebuild import RebuildStudent
 from inspect_kd.training import checkpoint
 from inspect_kd.training.distill_data import DistillDataset
@@ -46,6 +46,7 @@ from inspect_kd.training.teacher_outputs import cache_outputs, measure_reliabili
 from inspect_kd.types import Split
 
 WARM_UP = 0.1
+"""Share of a stage's steps."""
 
 
 def open_distill_dataset(
@@ -53,7 +54,7 @@ def open_distill_dataset(
 ) -> DistillDataset:
     """Images as large as the largest teacher takes them, masks at the grid of the student's heads."""
     size = job.recipe.data.size
-    grid = FINER * size // min(max(group) for group in student.settings.rebuild)
+    grid = UPSCALING * size // min(max(group) for group in student.settings.rebuild)
     side = max([size, *(teacher.size for teacher in teachers.values())])
     return DistillDataset(job, side=side, grid=grid, real=real)
 
@@ -65,9 +66,9 @@ def distill(
     state: checkpoint.TrainingState,
     inputs: HeadInputs,
 ) -> dict[str, Any]:
-    """Run the stages that are left, then weigh the heads' outputs. Returns figures for the run's manifest."""
-    settings, dataset, began = job.recipe.distill, inputs.dataset, time.monotonic()
-    student.requires_grad_(False).eval()  # no statistics of its body change, except where a stage trains it
+    """Run the remaining stages, then fit the blend weights. Returns what the run's manifest records."""
+    settings, dataset, start_time = job.recipe.distill, inputs.dataset, time.monotonic()
+    student.requires_grad_(False).eval()  # the body's statistics change only in a stage that trains it
     device = next(student.parameters()).device
 
     # ── teachers: predict all parts once, measure reliability ────────────────────────────────────────────────────────
@@ -81,20 +82,20 @@ def distill(
     # ── stages ───────────────────────────────────────────────────────────────────────────────────────────────────────
     _Distillation(job=job, student=student, inputs=inputs, teachers=cached, infos=infos, state=state).run()
 
-    # ── what discrepancy and heads count in map and score ────────────────────────────────────────────────────────────
+    # ── blend weights: discrepancy and heads in map and score ────────────────────────────────────────────────────────
     fit_blend(job, student)
     return {
         "stages": {name: plan.steps for name, plan in settings.stages.items()},
         "taught_by": taught_by,
         "labelled": len(dataset.labelled),
         "unlabelled": len(dataset.unlabelled),
-        "distill_seconds": round(time.monotonic() - began, 1),
+        "distill_seconds": round(time.monotonic() - start_time, 1),
     }
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Distillation:
-    """What all stages share."""
+    """The loop over the stages, and what all of them share."""
 
     job: Job
     student: RebuildStudent
@@ -109,15 +110,15 @@ class _Distillation:
         plans = settings.stages
         names = list(plans)
         is_fresh = state.stage not in names
-        left = names if is_fresh else names[names.index(state.stage) :]
-        to_train = [name for name in left if name != state.stage or state.stage_step < plans[name].steps]
+        remaining = names if is_fresh else names[names.index(state.stage) :]
+        to_train = [name for name in remaining if name != state.stage or state.stage_step < plans[name].steps]
         if is_fresh or any(freezes_body(name, settings) for name in to_train):
-            head_inputs_NChw = self.inputs.all_parts  # before any stage moves the decoder
+            head_inputs_NChw = self.inputs.all_parts  # computed before a stage changes the decoder
             if is_fresh:
                 assert self.student.heads is not None
                 self.student.heads.fit_normalisation(head_inputs_NChw)
         with open_log(self.job.folder.metrics) as log:
-            for name in left:
+            for name in remaining:
                 self._run_stage(name, plans[name], log)
 
     def _run_stage(self, name: str, plan: StageConfig, log: TextIO) -> None:
@@ -135,15 +136,15 @@ class _Distillation:
             rate = learning_rate(state.stage_step, plan.steps, peak=plan.learning_rate, warm_up=WARM_UP)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            figures = self._train_step(stage, name, state.stage_step, optimizer, parameters)
+            metrics = self._train_step(stage, name, state.stage_step, optimizer, parameters)
             state.step += 1
             state.stage_step += 1
-            line: dict[str, float | str] = {"step": state.step, "stage": name, **figures, "learning_rate": rate}
+            line: dict[str, float | str] = {"step": state.step, "stage": name, **metrics, "learning_rate": rate}
             log.write(json.dumps(line) + "\n")
             if state.stage_step % recipe.fit.checkpoint_every == 0 or state.stage_step == plan.steps:
                 log.flush()
                 checkpoint.save(folder.checkpoint, self.student, {}, optimizer, state, auxiliary=stage.auxiliary)
-            self.job.progress.advance(1, loss=figures["loss"])
+            self.job.progress.advance(1, loss=metrics["loss"])
         stage.finish()
 
     def _train_step(
@@ -172,7 +173,9 @@ class _Distillation:
         rng = np.random.default_rng([seed, 2**34, position, step])
         torch.manual_seed((seed * 1_000_003 + step * 97 + position * 31) % 2**63)
         teachers = {} if name == "supervise" else self.teachers
-        numbers = self.inputs.dataset.draw(self.job.recipe.distill.batch, rng, with_teachers=name != "supervise")
+        numbers = self.inputs.dataset.sample_numbers(
+            self.job.recipe.distill.batch, rng, with_teachers=name != "supervise"
+        )
         if isinstance(stage, RefineDecoder):
             return stage.losses(self._live_batch(numbers, teachers))
         return stage.losses(self._cached_batch(numbers, teachers))
@@ -189,14 +192,14 @@ class _Distillation:
     def _live_batch(self, numbers: list[int], teachers: Mapping[str, CachedTeacher]) -> LiveBatch:
         dataset, device = self.inputs.dataset, self._device
         samples = [dataset[number] for number in numbers]
-        images, sounds = [sample.image for sample in samples], [sample.sound for sample in samples]
+        images, sound_images = [sample.image for sample in samples], [sample.sound for sample in samples]
         denoising = teachers if self.job.recipe.distill.denoising_weight else {}
         return LiveBatch(
             labels=dataset.labels(numbers, device),
             images_B3HW=dataset.as_input(images, device),
-            sound_B3HW=dataset.as_input(sounds, device),
+            sound_B3HW=dataset.as_input(sound_images, device),
             teacher_outputs={name: teacher.predict(images, device) for name, teacher in teachers.items()},
-            sound_teacher_outputs={name: teacher.predict(sounds, device) for name, teacher in denoising.items()},
+            sound_teacher_outputs={name: teacher.predict(sound_images, device) for name, teacher in denoising.items()},
         )
 
     @property

@@ -1,8 +1,8 @@
-"""The distillation's parts: drawn defects, unlabelled images from the line, and a few labelled parts.
+"""The distillation's samples: training parts with synthetic defects, unlabelled images from the line, a few labelled parts.
 
-The parts are numbered and fixed, so that a teacher predicts each of them once.
+The samples are numbered and always the same, so that a teacher predicts each of them once.
 
-Shapes: B batch, H W image, m m grid of heat.
+Shapes: B batch, H W image, m m grid of the student's heads.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from inspect_kd.training.run import view_of
 from inspect_kd.training.teacher_data import TeacherDataset
 from inspect_kd.types import ImageU8, Mask, Sample, Split
 
-DRAWN_SEED = 0
-"""The same drawn parts whatever the student's seed, so that cached outputs of teachers are found again."""
+GENERATED_SEED = 0
+"""Not the student's seed: students of all seeds share the cached outputs of teachers."""
 REAL_SHARE = 0.25
-"""Share of a batch for labelled parts, and for unlabelled ones, where there are any."""
+"""Share of a batch for labelled parts, if there are any; the same share for unlabelled ones."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,9 +41,9 @@ class DistillSample:
 
     image: ImageU8
     sound: ImageU8
-    """Its sound twin where the defect was drawn, otherwise the image itself."""
+    """The image without its synthetic defect; the image itself if it has none."""
     mask: Mask | None = None
-    """None: no mask was drawn, or the part is sound."""
+    """None: the mask is unknown, or the part is sound."""
     defective: bool | None = None
     """None: unlabelled."""
 
@@ -62,7 +62,7 @@ class SampleLabel(NamedTuple):
 
 
 class SampleCache:
-    """Samples in memory, as many as fit; their labels, which are small, of all. Datasets of one size and grid may share it."""
+    """Keeps the small labels of all samples, and as many samples as fit. Datasets of the same size and grid may share it."""
 
     def __init__(self, max_bytes: int) -> None:
         self.free_bytes = max_bytes
@@ -77,25 +77,25 @@ class SampleCache:
 
 
 class DistillDataset:
-    """All parts by number: first the drawn ones, then the unlabelled, then the labelled, these random_flip too."""
+    """All samples by number: first those generated from training parts, then the unlabelled, then the labelled, also mirrored."""
 
     def __init__(self, job: Job, *, side: int, grid: int, real: RealParts, cache: SampleCache | None = None) -> None:
-        """`side`: of the images, as the largest teacher takes them. `grid`: side of the heads' output."""
+        """`side`: side of the images, as the largest teacher takes them. `grid`: side of the heads' output."""
         settings = job.recipe.data
         view = view_of(job.recipe) if settings.tile else View(size=side)
         sound = job.data.select(Split.TRAIN)
         store = ImageStore(sound, view, bits=settings.bits, budget_mb=settings.cache_mb // 2)
         teach = Teach(variants=job.recipe.distill.variants)
-        self.teacher_samples = TeacherDataset(store, teach, settings.flip, DRAWN_SEED)
-        order = np.random.default_rng(DRAWN_SEED).permutation(len(self.teacher_samples))
-        self.drawn = sorted(int(number) for number in order[: job.recipe.distill.max_samples])
+        self.teacher_samples = TeacherDataset(store, teach, settings.flip, GENERATED_SEED)
+        order = np.random.default_rng(GENERATED_SEED).permutation(len(self.teacher_samples))
+        self.generated = sorted(int(number) for number in order[: job.recipe.distill.max_samples])
         self.unlabelled, self.labelled = real.unlabelled, real.labelled
         self.flips = [False] if settings.flip == "none" else [False, True]
         self.size, self.side, self.bits, self.grid = settings.size, view.size, settings.bits, grid
         self.cache = cache or SampleCache(settings.cache_mb * 2**20)
 
     def __len__(self) -> int:
-        return len(self.drawn) + len(self.unlabelled) + len(self.flips) * len(self.labelled)
+        return len(self.generated) + len(self.unlabelled) + len(self.flips) * len(self.labelled)
 
     def __getitem__(self, number: int) -> DistillSample:
         key = self._key(number)
@@ -107,22 +107,22 @@ class DistillDataset:
         return sample
 
     def label(self, number: int) -> SampleLabel:
-        """The label alone: cached for all parts, as drawing one anew for its mask would cost as much as a step."""
+        """The label alone. All are cached: generating a sample again for its mask would cost as much as a step."""
         key = self._key(number)
         if key not in self.cache.labels:
             self[number]
         return self.cache.labels[key]
 
-    def draw(self, batch: int, rng: np.random.Generator, *, with_teachers: bool) -> list[int]:
-        """Numbers for one step. Unlabelled parts take part only where teachers do."""
+    def sample_numbers(self, batch: int, rng: np.random.Generator, *, with_teachers: bool) -> list[int]:
+        """Random sample numbers for one step, unlabelled parts only if teachers take part."""
         labelled_count = round(REAL_SHARE * batch) if self.labelled else 0
         unlabelled_count = round(REAL_SHARE * batch) if self.unlabelled and with_teachers else 0
-        drawn = rng.integers(len(self.drawn), size=batch - labelled_count - unlabelled_count)
-        first = len(self.drawn)
+        generated = rng.integers(len(self.generated), size=batch - labelled_count - unlabelled_count)
+        first = len(self.generated)
         unlabelled = first + rng.integers(max(1, len(self.unlabelled)), size=unlabelled_count)
         first += len(self.unlabelled)
         labelled = first + rng.integers(max(1, len(self.flips) * len(self.labelled)), size=labelled_count)
-        return [int(number) for number in (*drawn, *unlabelled, *labelled)]
+        return [int(number) for number in (*generated, *unlabelled, *labelled)]
 
     def labels(self, numbers: Sequence[int], device: torch.device) -> BatchLabels:
         labels = [self.label(number) for number in numbers]
@@ -131,7 +131,7 @@ class DistillDataset:
             has_mask_B=torch.tensor([label.has_mask for label in labels], device=device),
             defective_B=torch.tensor([bool(label.defective) for label in labels], device=device),
             has_label_B=torch.tensor([label.defective is not None for label in labels], device=device),
-            has_sound_twin_B=torch.tensor([number < len(self.drawn) for number in numbers], device=device),
+            has_sound_twin_B=torch.tensor([number < len(self.generated) for number in numbers], device=device),
         )
 
     def as_input(self, images: Sequence[ImageU8], device: torch.device) -> Tensor:
@@ -140,20 +140,22 @@ class DistillDataset:
         return channels_last(torch.stack([to_tensor(image) for image in scaled])).to(device)
 
     def _key(self, number: int) -> Hashable:
-        if number < len(self.drawn):
-            return self.drawn[number]
-        number -= len(self.drawn)
+        if number < len(self.generated):
+            return self.generated[number]
+        number -= len(self.generated)
         if number < len(self.unlabelled):
             return self.unlabelled[number].image
         sample, flipped = self._labelled(number - len(self.unlabelled))
         return sample.image, flipped
 
     def _make(self, number: int) -> DistillSample:
-        if number < len(self.drawn):
-            drawn = self.teacher_samples[self.drawn[number]]
-            sound = drawn.image if drawn.sound is None else drawn.sound
-            return DistillSample(image=drawn.image, sound=sound, mask=drawn.mask, defective=drawn.mask is not None)
-        number -= len(self.drawn)
+        if number < len(self.generated):
+            generated = self.teacher_samples[self.generated[number]]
+            sound = generated.image if generated.sound is None else generated.sound
+            return DistillSample(
+                image=generated.image, sound=sound, mask=generated.mask, defective=generated.mask is not None
+            )
+        number -= len(self.generated)
         if number < len(self.unlabelled):
             image = self._read(self.unlabelled[number])
             return DistillSample(image=image, sound=image)
@@ -175,9 +177,9 @@ class DistillDataset:
 
 
 def pool_mask(mask: Mask | None, grid: int) -> Tensor:
-    """A cell is damaged where half of it is; but no defect vanishes, however thin it is: (1, m, m)."""
+    """Cells of which at least half is defective; if there are none, all cells that the defect touches: (1, m, m)."""
     if mask is None:
         return torch.zeros(1, grid, grid, dtype=torch.bool)
-    whole = torch.from_numpy(mask.astype(np.float32))[None]
-    damaged = F.adaptive_avg_pool2d(whole, grid) >= 0.5
-    return damaged if damaged.any() else F.adaptive_max_pool2d(whole, grid) > 0
+    mask_1HW = torch.from_numpy(mask.astype(np.float32))[None]
+    defective = F.adaptive_avg_pool2d(mask_1HW, grid) >= 0.5
+    return defective if defective.any() else F.adaptive_max_pool2d(mask_1HW, grid) > 0

@@ -1,7 +1,7 @@
-"""Early stopping by the synthetic gap: how far drawn defects stand out from the sound parts that carry them.
+"""Early stopping by the synthetic gap: how far synthetic defects stand out from the sound parts that carry them.
 
 The reconstruction loss keeps falling even when the student learns to copy its input, including defects; the gap then shrinks.
-It is a pixel average precision (larger is better), measured on held-out sound parts with the same drawn defects every time.
+It is a pixel average precision (larger is better), measured on held-out sound parts with the same synthetic defects every time.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ EARLIEST_STOP = 0.5
 """Share of the steps before which training never stops: the gap is still noisy there."""
 
 
-class SyntheticGap:
-    """Pairs of a sound part and its damaged twin, drawn once."""
+class SyntheticPairs:
+    """Images of held-out sound parts, each followed by its copy with a synthetic defect; always the same."""
 
     def __init__(self, store: ImageStore, seed: int) -> None:
         self.images: list[ImageU8] = []
@@ -42,8 +42,8 @@ class SyntheticGap:
             self.images += [sound, defect.image]
             self.masks += [None, defect.mask]
 
-    def measure(self, student: Student) -> float:
-        """Average precision of the damaged pixels among all pixels: 0 to 1."""
+    def measure_gap(self, student: Student) -> float:
+        """The synthetic gap: average precision of the defects' pixels among all pixels, 0 to 1."""
         student.eval()
         device = next(student.parameters()).device
         with torch.inference_mode():
@@ -55,7 +55,7 @@ class SyntheticGap:
         return counts.ap().value or 0.0
 
     def _batches(self, size: int = 16) -> Iterator[Tensor]:
-        """All images, sound and damaged by turns: (B, 3, H, W)."""
+        """Batches of all images: (B, 3, H, W)."""
         for start in range(0, len(self.images), size):
             yield as_input(torch.stack([to_tensor(image) for image in self.images[start : start + size]]))
 

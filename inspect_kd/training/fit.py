@@ -17,7 +17,7 @@ from inspect_kd.config import Fit
 from inspect_kd.datasets.batches import ImagePair, StepSampler, TrainingImages, batches
 from inspect_kd.errors import BadInput
 from inspect_kd.training import checkpoint
-from inspect_kd.training.early_stop import SyntheticGap, record_gap, should_stop
+from inspect_kd.training.early_stop import SyntheticPairs, record_gap, should_stop
 from inspect_kd.training.job import Job
 from inspect_kd.training.metrics_log import open_log
 from inspect_kd.training.schedule import learning_rate
@@ -26,21 +26,21 @@ from inspect_kd.types import Split
 
 
 def fit(job: Job, training: StudentTraining, images: TrainingImages, fabric: Fabric) -> None:
-    """Train the steps that are left and keep the best weights. After a warm start none are left."""
+    """Run the remaining steps, of which a warm start has none, and keep the best weights."""
     student, state, settings = training.student.to(fabric.device), training.state, job.recipe.fit
     model, optimizer = fabric.setup(student, training.optimizer)
     if state.stage != checkpoint.FIT:
         return
 
-    # ── what is left to do ───────────────────────────────────────────────────────────────────────────────────────────
+    # ── remaining steps ──────────────────────────────────────────────────────────────────────────────────────────────
     model.mark_forward_method("losses")
-    gap = SyntheticGap(job.open_images(Split.VALIDATION), settings.seed)
+    pairs = SyntheticPairs(job.open_images(Split.VALIDATION), settings.seed)
     steps = range(state.step, settings.steps)
     sampler = StepSampler(
         images.store.samples,
         steps=steps,
         batch=settings.batch,
-        damaged=settings.denoise,
+        synthetic=settings.denoise,
         seed=settings.seed,
         rank=fabric.global_rank,
         world=fabric.world_size,
@@ -67,7 +67,7 @@ def fit(job: Job, training: StudentTraining, images: TrainingImages, fabric: Fab
             line: dict[str, float] = {"step": state.step, "loss": round(loss.item(), 6), "learning_rate": rate}
 
             if state.step % settings.evaluate_every == 0 or state.step == settings.steps:
-                line["gap"] = round(gap.measure(student), 6)
+                line["gap"] = round(pairs.measure_gap(student), 6)
                 if record_gap(state, line["gap"]):
                     training.best = _copy(checkpoint.trained_state(student))
             if fabric.is_global_zero:
@@ -84,8 +84,8 @@ def fit(job: Job, training: StudentTraining, images: TrainingImages, fabric: Fab
 
 
 def _loss(model: Any, pair: ImagePair, fabric: Fabric, settings: Fit) -> Tensor:
-    seen, clean = fabric.to_device(pair.seen_B3HW), fabric.to_device(pair.clean_B3HW)
-    # One tensor twice, where nothing is damaged: the student then computes its features once.
+    seen, clean = fabric.to_device(pair.inputs_B3HW), fabric.to_device(pair.clean_B3HW)
+    # If no batch has defects, one tensor is passed twice: the student then computes its features once.
     terms: dict[str, Tensor] = model.losses(seen, seen if settings.denoise == 0 else clean)
     return torch.stack(list(terms.values())).sum()
 

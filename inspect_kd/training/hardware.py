@@ -12,8 +12,8 @@ from lightning.fabric.strategies.ddp import DDPStrategy
 
 from inspect_kd.errors import EnvironmentFault, UsageError
 
-TIMEOUT = timedelta(days=7)
-"""Of the processes that wait while the first one trains teachers, distils and finishes alone."""
+WAIT_TIMEOUT = timedelta(days=7)
+"""For the processes that wait while the first one trains teachers, distils and finishes the run."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,7 +34,7 @@ class Hardware:
         try:
             precision: Any = self.precision  # Fabric refuses unknown ones
             accelerator = "gpu" if self.device == "cuda" else self.device
-            strategy: Any = DDPStrategy(timeout=TIMEOUT) if self.devices > 1 else "auto"
+            strategy: Any = DDPStrategy(timeout=WAIT_TIMEOUT) if self.devices > 1 else "auto"
             return Fabric(accelerator=accelerator, devices=self.devices, precision=precision, strategy=strategy)
         except ValueError as error:
             raise UsageError(f"--device, --devices or --precision: not available on this machine ({error})") from error

@@ -1,6 +1,6 @@
-"""The inputs of the student's heads, computed once for all parts: while its body is frozen they do not change.
+"""The inputs of the student's heads, computed once for all samples: they do not change while its body is frozen.
 
-Shapes: N parts, B batch, C channels, h w grid.
+Shapes: N samples, B batch, C channels, h w grid.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ BATCH = 8
 
 
 class HeadInputs:
-    """Computed when first read, before the body is trained; kept on the CPU in half precision.
+    """Head inputs of all samples, computed when first read, before the body is trained; on the CPU in half precision.
 
     Distillations that start from one fit, on the same dataset, can share them.
     """
@@ -28,7 +28,7 @@ class HeadInputs:
     def __init__(
         self, student: RebuildStudent, dataset: DistillDataset, progress: Progress, first_NChw: Tensor | None = None
     ) -> None:
-        """`first_NChw`: those of the first parts of the dataset, where they are known from another distillation."""
+        """`first_NChw`: inputs of the dataset's first samples, if another distillation has computed them."""
         self.student, self.dataset, self.progress = student, dataset, progress
         self.first_NChw = torch.empty(0) if first_NChw is None else first_NChw
 
@@ -40,7 +40,7 @@ class HeadInputs:
         for numbers in chunks(range(count, len(self.dataset)), BATCH):
             inputs_BChw = self._compute(numbers)
             if len(head_inputs_NChw) < len(self.dataset):
-                # Room for all at once: joining parts at the end would take it twice.
+                # Allocated at once: concatenating at the end would take twice the memory.
                 head_inputs_NChw = torch.empty(len(self.dataset), *inputs_BChw.shape[1:], dtype=torch.float16)
                 if count:
                     head_inputs_NChw[:count] = self.first_NChw

@@ -1,4 +1,4 @@
-"""The log of a training, `metrics.jsonl`: a line of figures for each step.
+"""The log of a training, `metrics.jsonl`: one line of metrics per step.
 
 A run's folder may contain foreign files. Each training therefore creates the log anew, so that it writes neither through a
 link nor into a pipe; a resume copies the lines that it keeps.
@@ -14,20 +14,21 @@ from inspect_kd import atomic_write, strict_json
 from inspect_kd.distill.stages import STAGES
 from inspect_kd.plain_file import open_to_append, read_plain_file
 
-DESCRIPTION, MAX_BYTES = "log of a training", 1 << 30
+DESCRIPTION = "log of a training"
+MAX_BYTES = 1 << 30
 
 
 def begin_log(path: Path, steps: int = 0) -> None:
     """Create the log with the lines of the first `steps` steps: those after the checkpoint are trained again."""
-    kept: list[str] = []
+    lines: list[str] = []
     if steps and path.is_file():
         text = read_plain_file(path, DESCRIPTION, MAX_BYTES, follow_links=False).decode(errors="replace")
-        kept = [
+        lines = [
             line
             for line in text.splitlines(keepends=True)
             if line.endswith("\n") and _step(line) in range(1, steps + 1)
         ]
-    atomic_write.write_text(path, "".join(kept))
+    atomic_write.write_text(path, "".join(lines))
 
 
 def open_log(path: Path) -> TextIO:
@@ -38,12 +39,12 @@ def open_log(path: Path) -> TextIO:
 def _step(line: str) -> int | None:
     """The step of a line; None where the line is damaged, as after a power cut, or was not written by a training."""
     try:
-        figures = strict_json.loads(line)
+        metrics = strict_json.loads(line)
     except ValueError:
         return None
-    if not isinstance(figures, dict) or figures.pop("stage", None) not in (None, *STAGES):
+    if not isinstance(metrics, dict) or metrics.pop("stage", None) not in (None, *STAGES):
         return None
-    if not all(type(value) in (int, float) for value in figures.values()):
+    if not all(type(value) in (int, float) for value in metrics.values()):
         return None
-    step = figures.get("step")
+    step = metrics.get("step")
     return step if isinstance(step, int) else None

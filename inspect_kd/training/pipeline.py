@@ -34,7 +34,7 @@ from inspect_kd.training.run import (
     build_teacher,
     hold_run,
     now,
-    resolved,
+    resolve_recipe,
     save_model,
     sources_of,
     view_of,
@@ -42,7 +42,7 @@ from inspect_kd.training.run import (
     write_manifest,
 )
 from inspect_kd.training.run_report import write_run_report
-from inspect_kd.training.scores import as_model, calibration_scores
+from inspect_kd.training.scores import build_torch_model, calibration_scores
 from inspect_kd.training.start import start_training
 from inspect_kd.training.teach import check_teacher_job, fit_teacher, open_teacher_dataset, validate_teacher
 from inspect_kd.training.teachers import open_teachers
@@ -54,7 +54,7 @@ def train(job: Job, *, resume: bool = False) -> RunFolder:
 
     `resume` continues an interrupted student. An interrupted teacher is trained again, to the same numbers.
     """
-    job = replace(job, recipe=resolved(job.recipe))
+    job = replace(job, recipe=resolve_recipe(job.recipe))
     return train_teacher(job) if job.recipe.teacher else train_student(job, resume=resume)
 
 
@@ -80,7 +80,7 @@ def train_student(job: Job, *, resume: bool = False) -> RunFolder:
         student, state = training.student, training.state
         facts: dict[str, Any] = {"best_step": state.best_step, "best_gap": state.best_gap}
 
-        # ── distil: train the student's heads on drawn defects, labels and teachers' outputs (S1 to S3) ──────────────
+        # ── distil: train the student's heads on synthetic defects, labels and teachers' outputs (S1 to S3) ──────────
         if is_first and job.recipe.distill.stages:
             if not isinstance(student, RebuildStudent):
                 raise UsageError(f"distill: a {job.recipe.student['build']} has no heads to train")
@@ -108,7 +108,7 @@ def train_teacher(job: Job) -> RunFolder:
     with hold_run(job.folder):
         begin_run(job.folder, job.recipe, str(device))
 
-        # ── fit: adapt it to sound parts with drawn defects ──────────────────────────────────────────────────────────
+        # ── fit: adapt it to sound parts with synthetic defects ──────────────────────────────────────────────────────
         steps = fit_teacher(job, teacher.to(device), dataset)
         teacher.release_training_state()
         facts = {"steps": steps, "examined": validate_teacher(job, teacher)}
@@ -127,14 +127,14 @@ def finish_run(job: Job, model: Student | Teacher, facts: dict[str, Any], began:
     model = model.eval()
 
     # ── calibrate: thresholds from sound parts on which nothing was trained ──────────────────────────────────────────
-    scores = calibration_scores(as_model(model, 1.0, recipe), recipe, data, progress)
+    scores = calibration_scores(build_torch_model(model, recipe), recipe, data, progress)
     calibration = calibrate(scores, **recipe.calibration.model_dump())
     write_json(folder.calibration, calibration.to_json())
     for category in data.categories:
-        progress.note(f"{category}: {calibration.limits_for(category).describe()}")
+        progress.note(f"{category}: {calibration.for_category(category).describe()}")
 
     # ── evaluate: metrics and decisions on the test split ────────────────────────────────────────────────────────────
-    test, trained = data.select(Split.TEST), as_model(model, calibration.scale, recipe)
+    test, trained = data.select(Split.TEST), build_torch_model(model, recipe, scale=calibration.scale)
     view, bits = view_of(recipe), recipe.data.bits
     evaluation = evaluate(trained, test, calibration, progress, view=view, bits=bits) if test else None
 
@@ -168,7 +168,7 @@ def finish_run(job: Job, model: Student | Teacher, facts: dict[str, Any], began:
         },
         **(evaluation.to_json() if evaluation else {}),
     }
-    write_run_report(job, calibration, evaluation, as_model(model, calibration.scale, recipe), facts)
+    write_run_report(job, calibration, evaluation, build_torch_model(model, recipe, scale=calibration.scale), facts)
     write_manifest(folder, model, facts)
     # Not earlier: until the run is complete a resume begins with the checkpoint.
     folder.checkpoint.unlink(missing_ok=True)

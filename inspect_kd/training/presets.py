@@ -1,4 +1,4 @@
-"""Presets: changes of a recipe that let a student learn from teachers and labels (heads, stages, weights of their outputs)."""
+"""Presets: changes of a recipe that let a student learn from teachers and labels."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from inspect_kd.errors import UsageError
 FIT_ALONE = ("distill.align.steps=0", "distill.supervise.steps=0", "distill.refine.steps=0", "distill.teachers=[]")
 HEADS = ("student.head_width=32",)
 SUPERVISE = ("distill.supervise.steps=1500", "distill.supervise.learning_rate=2.0e-3")
-DRAWN = (*HEADS, *SUPERVISE, "distill.blend=[1, 3, 0]", "distill.score_blend=[1, 0.5, 0]")
-"""A head that learns drawn defects, as in the default recipe."""
+LABEL_HEAD = (*HEADS, *SUPERVISE, "distill.blend=[1, 3, 0]", "distill.score_blend=[1, 0.5, 0]")
+"""A head that learns synthetic defects, as in the default recipe."""
 REFINE = (
     "distill.refine.steps=600",
     "distill.refine.learning_rate=2.0e-3",

@@ -12,7 +12,7 @@ from inspect_kd.evaluate import Evaluation, common_root
 from inspect_kd.inspector import Inspector
 from inspect_kd.report import Report, write_report
 from inspect_kd.report.page import report_json
-from inspect_kd.report.pictures import Example, choose, make_example
+from inspect_kd.report.pictures import Example, choose_examples, make_example
 from inspect_kd.training.job import Job
 from inspect_kd.training.run import read_environment, view_of, write_json
 from inspect_kd.types import Model, Split
@@ -51,7 +51,7 @@ def _examples(
     job: Job, calibration: Calibration, evaluation: Evaluation, model: Model | Inspector
 ) -> dict[str, list[Example]]:
     """Heading -> pictures of test parts."""
-    chosen = choose(evaluation, calibration)
+    chosen = choose_examples(evaluation, calibration)
     job.progress.phase("report", sum(map(len, chosen.values())))
     root = common_root([verdict.sample for verdict in chain(*chosen.values())])
     examples: dict[str, list[Example]] = {}

@@ -5,18 +5,19 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-DROP_AT, DROP_TO = 0.8, 0.1
-"""Share of the steps after which the schedule `step` drops to a tenth, as Omni-AD was published."""
+DROP_AT = 0.8
+"""Share of the steps after which the schedule `step` drops, as published for Omni-AD."""
+DROP_TO = 0.1
 
 
 def learning_rate(
     step: int, steps: int, *, peak: float, warm_up: float, schedule: Literal["cosine", "step"] = "cosine"
 ) -> float:
     """A linear rise, then a cosine to one hundredth of the peak, or the peak and a late drop."""
-    rise = max(1, round(warm_up * steps))
-    if step < rise:
-        return peak * (step + 1) / rise
+    rise_steps = max(1, round(warm_up * steps))
+    if step < rise_steps:
+        return peak * (step + 1) / rise_steps
     if schedule == "step":
         return peak * (DROP_TO if step >= DROP_AT * steps else 1.0)
-    progress = (step - rise) / max(1, steps - rise)
+    progress = (step - rise_steps) / max(1, steps - rise_steps)
     return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))

@@ -1,4 +1,4 @@
-"""Score held-out parts with a model in training, before it has an artifact."""
+"""Score held-out parts with a model that has no artifact yet."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from inspect_kd.training.run import view_of
 from inspect_kd.types import Model, Progress, Split
 
 
-def as_model(model: Student | Teacher, scale: float, recipe: Recipe) -> TorchModel:
-    """The graph of its artifact, computed by torch."""
+def build_torch_model(model: Student | Teacher, recipe: Recipe, *, scale: float = 1.0) -> TorchModel:
+    """The graph of the model's later artifact, run by torch. `scale` is the calibration's divisor of scores."""
     return TorchModel(ArtifactGraph(model, scale), recipe.data.size)
 
 

@@ -22,8 +22,7 @@ from inspect_kd.training.run import begin_run, build_student, read_environment, 
 from inspect_kd.training.warm_start import copy_fit
 
 STATISTICS_IMAGES = 1536
-"""Images whose features give a student its statistics and prototypes before the first step: all of them, as a rule.
-Prototypes from a part of the tile's images alone know its texture less well."""
+"""Images whose features give a student its statistics and prototypes before the first step; more than most sets have."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -34,7 +33,7 @@ class StudentTraining:
     optimizer: Optimizer
     state: checkpoint.TrainingState
     best: dict[str, Tensor]
-    """Weights of the widest synthetic gap so far; empty before the first measurement."""
+    """Weights with the widest synthetic gap so far; empty before the first measurement."""
 
 
 def start_training(
@@ -67,7 +66,7 @@ def start_training(
 def _resume(job: Job, student: Student, optimizer: Optimizer) -> StudentTraining:
     path = job.folder.checkpoint
     read_environment(job.folder.environment)  # the report needs it: refuse an unreadable one before training
-    # Read first: of another recipe the weights differ as well, and the recipe is the better complaint.
+    # Read first: with another recipe the weights differ too, and an error about the recipe is clearer.
     state = checkpoint.read_state(path)
     if state.recipe != job.recipe.digest():
         raise UsageError(
@@ -75,9 +74,9 @@ def _resume(job: Job, student: Student, optimizer: Optimizer) -> StudentTraining
         )
     if state.data != job.data.digest:
         raise BadInput(f"{job.folder.path}: the data set has changed since the training began; choose another --name")
-    in_fit = state.stage == checkpoint.FIT
-    state, best = checkpoint.load(path, student, optimizer if in_fit else None)
-    where = f" of {job.recipe.fit.steps}" if in_fit else f", {state.stage}"
+    is_in_fit = state.stage == checkpoint.FIT
+    state, best = checkpoint.load(path, student, optimizer if is_in_fit else None)
+    where = f" of {job.recipe.fit.steps}" if is_in_fit else f", {state.stage}"
     job.progress.note(f"resuming at step {state.step}{where}")
     return StudentTraining(student=student, optimizer=optimizer, state=state, best=best)
 
@@ -96,5 +95,7 @@ def _begin(
 
 def _statistics_batches(job: Job, images: TrainingImages) -> Iterator[Tensor]:
     settings, tiled = job.recipe.fit, job.recipe.data.tile is not None
-    sweep = Sweep(images.store.samples, most=STATISTICS_IMAGES, again=tiled, batch=settings.batch, seed=settings.seed)
+    sweep = Sweep(
+        images.store.samples, max_images=STATISTICS_IMAGES, repeat=tiled, batch=settings.batch, seed=settings.seed
+    )
     return (pair.clean_B3HW for pair in batches(images, sweep, workers=0))

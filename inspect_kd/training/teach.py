@@ -1,4 +1,4 @@
-"""Train a teacher: adapt it to sound parts with drawn defects, and validate it on parts that it was not trained on."""
+"""Train a teacher: adapt it to sound parts with synthetic defects, and validate it on parts that it was not trained on."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def check_teacher_job(job: Job) -> None:
 
 
 def open_teacher_dataset(job: Job, teacher: Teacher) -> TeacherDataset:
-    """Sound parts with drawn defects, and the real defects of `teach.labelled`."""
+    """Sound parts with synthetic defects, and the real defects of `teach.labelled`."""
     recipe = job.recipe
     store = _open_images(job, teacher, job.data.select(Split.TRAIN))
     real = real_samples(outlined_parts(recipe.teach.labelled, job.data), teacher.training_size, recipe.data.bits)
@@ -44,31 +44,33 @@ def fit_teacher(job: Job, teacher: Teacher, dataset: TeacherDataset) -> int:
     step = 0
     begin_log(job.folder.metrics)
     with open_log(job.folder.metrics) as log:
-        for figures in teacher.fit(
+        for metrics in teacher.fit(
             dataset,
             epochs=settings.epochs,
             batch=settings.batch,
             learning_rate=settings.learning_rate,
             seed=job.recipe.fit.seed,
         ):
-            job.progress.advance(1, **figures)
-            if not figures:
+            job.progress.advance(1, **metrics)
+            if not metrics:
                 continue
             step += 1
-            if not all(map(math.isfinite, figures.values())):
+            if not all(map(math.isfinite, metrics.values())):
                 raise BadInput(f"the loss became NaN or infinite at step {step}: lower teach.learning_rate")
-            log.write(json.dumps({"step": step, **{key: round(value, 6) for key, value in figures.items()}}) + "\n")
+            log.write(json.dumps({"step": step, **{key: round(value, 6) for key, value in metrics.items()}}) + "\n")
     return step
 
 
 def validate_teacher(job: Job, teacher: Teacher, variants: int = 2) -> dict[str, float]:
-    """Measure the teacher on drawn defects on the validation split: each part `variants` times, half of them damaged."""
+    """Measure the teacher on the validation split: each part `variants` times, half of them with a synthetic defect."""
     store = _open_images(job, teacher, job.data.select(Split.VALIDATION))
     dataset = TeacherDataset(store, Teach(variants=variants), "none", job.recipe.fit.seed)
-    figures = {name: round(value, 4) for name, value in teacher.eval().validate(dataset).items()}
-    if figures:
-        job.progress.note("on drawn defects: " + ", ".join(f"{name} {value:.3f}" for name, value in figures.items()))
-    return figures
+    metrics = {name: round(value, 4) for name, value in teacher.eval().validate(dataset).items()}
+    if metrics:
+        job.progress.note(
+            "on synthetic defects: " + ", ".join(f"{name} {value:.3f}" for name, value in metrics.items())
+        )
+    return metrics
 
 
 def _open_images(job: Job, teacher: Teacher, samples: Sequence[Sample]) -> ImageStore:

@@ -1,6 +1,6 @@
-"""A teacher's dataset: every sound part several times, half of them with drawn defects, whose masks are exact.
+"""A teacher's dataset: every sound part several times, half of them with synthetic defects, whose masks are exact.
 
-Unusual here: a sample follows from its number and the seed alone, so it is drawn anew at each access.
+Unusual here: a sample depends on its number and the seed alone, so it is generated anew at each access.
 """
 
 from __future__ import annotations
@@ -18,23 +18,25 @@ from inspect_kd.models.base import TeacherSample
 from inspect_kd.resize import resize
 from inspect_kd.types import Sample
 
-FEW = 2**33
-"""Separates the choice of few parts from other randomness of the same seed."""
+CHOICE_STREAM = 2**33
+"""Separates the random choice of parts from other randomness of the same seed."""
 
 
 class TeacherDataset(Sequence[TeacherSample]):
-    """Drawn samples, categories in equal shares so that the largest does not dominate; then real ones with masks."""
+    """Generated samples, equally many of each category, then real defects with masks."""
 
     def __init__(
         self, store: ImageStore, teach: Teach, flip: Flip, seed: int, real: Sequence[TeacherSample] = ()
     ) -> None:
         self.real = real
         self.store, self.flip, self.seed, self.variants = store, flip, seed, teach.variants
-        categories = by_category(choose_few(store.samples, teach.parts, seed), store.samples)
+        categories = group_by_category(choose_parts(store.samples, teach.parts, seed), store.samples)
         largest = max(map(len, categories))
-        self.order = [int(i) for i in np.concatenate([np.resize(np.array(each), largest) for each in categories])]
+        self.order = [
+            int(i) for i in np.concatenate([np.resize(np.array(category), largest) for category in categories])
+        ]
         self.donors = {index: category for category in categories for index in category}
-        """Parts of the same category, from which a defect may take texture."""
+        """By part, the parts of its category, from which a defect may take texture."""
 
     def __len__(self) -> int:
         return (len(self.order) + len(self.real)) * self.variants
@@ -72,16 +74,16 @@ def real_samples(samples: Sequence[Sample], size: int, bits: int | None) -> list
     ]
 
 
-def choose_few(samples: Sequence[Sample], parts: int | None, seed: int) -> list[int]:
+def choose_parts(samples: Sequence[Sample], parts: int | None, seed: int) -> list[int]:
     """Indices of `parts` random samples of each category; of all samples where `parts` is None."""
-    rng = np.random.default_rng([seed, FEW])
+    rng = np.random.default_rng([seed, CHOICE_STREAM])
     chosen: list[int] = []
-    for category in by_category(list(range(len(samples))), samples):
+    for category in group_by_category(list(range(len(samples))), samples):
         chosen += sorted(int(i) for i in rng.permutation(category)[:parts])
     return chosen
 
 
-def by_category(indices: Sequence[int], samples: Sequence[Sample]) -> list[list[int]]:
-    """The indices of each category."""
+def group_by_category(indices: Sequence[int], samples: Sequence[Sample]) -> list[list[int]]:
+    """Indices, one list per category."""
     categories = sorted({samples[i].category for i in indices})
     return [[i for i in indices if samples[i].category == category] for category in categories]

@@ -20,14 +20,15 @@ from inspect_kd.training.job import Job
 from inspect_kd.training.teacher_data import TeacherDataset
 from inspect_kd.types import Progress, Split
 
-RELIABILITY_SAMPLES, RELIABILITY_SEED = 256, 1
-"""Drawn parts on which reliability is measured, and their seed: no teacher was trained on them."""
+RELIABILITY_SAMPLES = 256
+RELIABILITY_SEED = 1
+"""Another seed than the teachers' training."""
 
 
 def cache_outputs(
     teacher: CachedTeacher, dataset: DistillDataset, progress: Progress, *, sound_twins: bool
 ) -> dict[str, Any]:
-    """Let a teacher predict every part that it has not cached. Returns figures for the run's manifest."""
+    """Predict every part that is not cached. Returns what the run's manifest records of the teacher."""
     progress.phase(f"look: {teacher.name}", len(dataset))
     predicted = total = 0
     for numbers in chunks(range(len(dataset)), BATCH):
@@ -37,7 +38,7 @@ def cache_outputs(
             images += [sample.sound for sample in samples if sample.sound is not sample.image]
         predicted, total = predicted + teacher.ensure_cached(images), total + len(images)
         progress.advance(len(numbers))
-    rate = predicted / teacher.seconds if teacher.seconds else 0.0
+    rate = predicted / teacher.predict_seconds if teacher.predict_seconds else 0.0
     cache_mb = teacher.cache.used_bytes / 1e6 if teacher.cache else 0.0
     if teacher.cache is None:
         progress.note(f"{teacher.name}: no digest of its weights, so nothing is cached: it predicts anew at every step")
@@ -56,7 +57,7 @@ def cache_outputs(
 def measure_reliability(
     job: Job, teachers: Mapping[str, CachedTeacher], dataset: DistillDataset
 ) -> dict[str, TeacherInfo]:
-    """Measure each teacher's reliability on drawn defects on held-out sound parts."""
+    """Measure each teacher's reliability on synthetic defects on held-out sound parts."""
     if not teachers:
         return {}
     validation = job.data.select(Split.VALIDATION)
@@ -80,5 +81,5 @@ def measure_reliability(
 
 
 def reliability_samples(count: int) -> list[int]:
-    """A random choice: damaged and untouched samples alternate, and a regular one could take one kind alone."""
+    """Random sample numbers. Evenly spaced ones could all be sound, because sound and synthetic samples alternate."""
     return [int(n) for n in np.random.default_rng(RELIABILITY_SEED).permutation(count)[:RELIABILITY_SAMPLES]]

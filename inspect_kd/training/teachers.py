@@ -15,11 +15,11 @@ from inspect_kd.errors import UsageError
 from inspect_kd.models.base import Teacher
 from inspect_kd.training.hardware import Hardware
 from inspect_kd.training.job import Job
-from inspect_kd.training.run import RunFolder, load_run, resolved
+from inspect_kd.training.run import RunFolder, load_run, resolve_recipe
 from inspect_kd.work_folder import DAY_S, work_folder
 
 Train = Callable[[Job], RunFolder]
-"""`pipeline.train`, which itself opens teachers: it is handed over, as importing it here would be circular."""
+"""`pipeline.train`, which itself opens teachers: it is passed in, as importing it here would be circular."""
 
 
 def open_teachers(job: Job, train: Train, runs: Path) -> dict[str, Teacher]:
@@ -51,7 +51,7 @@ def teachers_in_the_zoo() -> list[str]:
 
 
 def teacher_identities(recipe: Recipe, data: DataSet) -> dict[str, str]:
-    """Digests of a recipe's teachers, by name as given: of their runs, or of what their training would depend on."""
+    """Digest of each teacher of a recipe: of its run, or of what its training would depend on."""
     identities = {}
     for name in recipe.distill.teachers:
         manifest = RunFolder(Path(name)).manifest
@@ -70,30 +70,30 @@ def _find_or_train(name: str, job: Job, train: Train, runs: Path) -> RunFolder:
     if not recipe.teacher:
         raise UsageError(f"--teachers {name}: a student's recipe; teachers are: {', '.join(teachers_in_the_zoo())}")
     folder = RunFolder(runs / f"{job.data.name}-{recipe.name}-{training_identity(recipe, job.data)}")
-    if not folder.complete:
+    if not folder.is_complete:
         job.progress.note(f"training {recipe.name} first: {folder.path}")
         runs.mkdir(parents=True, exist_ok=True)
-        # In a folder of its own: of two trainings that need the same teacher the first to finish puts it in place.
+        # Trained in a temporary folder: of two trainings that need the same teacher, the first to finish moves its run.
         with work_folder(runs, "teacher", abandoned_after_s=7 * DAY_S) as temporary:
             trained = RunFolder(temporary / folder.path.name)
             hardware = replace(job.hardware, devices=1, workers=0, precision=Hardware().precision)
             train(replace(job, recipe=recipe, folder=trained, hardware=hardware))
-            if not folder.complete:
+            if not folder.is_complete:
                 shutil.rmtree(folder.path, ignore_errors=True)
                 trained.path.rename(folder.path)
     return folder
 
 
 def with_data_of(teacher: Recipe, student: Recipe) -> Recipe:
-    """The teacher's recipe with the student's split, so that it does not see held-out parts.
+    """The teacher's recipe with the student's split, so that it is not trained on held-out parts.
 
-    Its seed stays its own: one teacher serves students of all seeds.
+    It keeps its own seed, so that one teacher serves students of all seeds.
     """
-    shared = ("calibration", "validation", "test", "group", "categories", "bits", "flip", "cache_mb")
-    data = teacher.data.model_copy(update={key: getattr(student.data, key) for key in shared})
+    keys = ("calibration", "validation", "test", "group", "categories", "bits", "flip", "cache_mb")
+    data = teacher.data.model_copy(update={key: getattr(student.data, key) for key in keys})
     return teacher.model_copy(update={"data": data, "profile": student.profile})
 
 
 def training_identity(teacher: Recipe, data: DataSet) -> str:
-    """Digest of what a teacher's training depends on. No setting of a student's distillation makes it train again."""
-    return f"{resolved(teacher).digest(without={'distill'})[:6]}{data.digest[:6]}"
+    """Digest of all that a teacher's training depends on; the student's distillation settings are not part of it."""
+    return f"{resolve_recipe(teacher).digest(without={'distill'})[:6]}{data.digest[:6]}"

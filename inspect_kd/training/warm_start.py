@@ -10,7 +10,7 @@ from inspect_kd.errors import UsageError
 from inspect_kd.models.base import Student, Teacher
 from inspect_kd.models.rebuild import RebuildStudent
 from inspect_kd.training.job import Job
-from inspect_kd.training.run import build_student, load_run, resolved, sources_of
+from inspect_kd.training.run import build_student, load_run, resolve_recipe, sources_of
 
 
 def load_fitted_student(job: Job, start: str) -> RebuildStudent:
@@ -47,7 +47,7 @@ def copy_fit(job: Job, start: str, student: Student) -> None:
 
 def _fit_settings(recipe: Recipe) -> dict[str, Any]:
     """The settings that fitted weights depend on."""
-    student = {key: value for key, value in resolved(recipe).student.items() if key != "head_width"}
+    student = {key: value for key, value in resolve_recipe(recipe).student.items() if key != "head_width"}
     data = recipe.data.model_dump(include={"size", "tile", "overlap", "bits"})
     return {"student": student, "data": data}
 

@@ -1,4 +1,4 @@
-"""What the tests of the distillation are built from."""
+"""Students, batches, teachers and commands for the tests of the distillation."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MEMORY_RECIPE: dict[str, Any] = {
     "teach": {"variants": 2, "epochs": 0},
 }
 STEPS = 4
-"""Of each stage."""
+"""Steps of each stage."""
 EVERY_STAGE = [
     "student.head_width=8",
     "distill.variants=2",
@@ -43,8 +43,7 @@ EVERY_STAGE = [
     "distill.denoising_weight=0.5",
     "distill.blend=[1, 1.5, 1.5]",
 ]
-EVERYTHING = Distill(denoising_weight=0.5, tune_decoder=True, contrast_weight=1)
-"""Settings with every loss."""
+EVERY_LOSS = Distill(denoising_weight=0.5, tune_decoder=True, contrast_weight=1)
 
 
 # ── students, batches, teachers in memory ────────────────────────────────────────────────────────────────────────────
@@ -63,16 +62,18 @@ def head_inputs(student: RebuildStudent) -> torch.Tensor:
 
 
 def labels() -> BatchLabels:
-    """Four drawn parts, two of them damaged."""
+    """Four parts, two of them with a synthetic defect."""
     mask = torch.zeros(4, 1, 16, 16)
     mask[:2, :, 4:9, 4:9] = 1
-    yes = torch.ones(4, dtype=torch.bool)
+    all_true = torch.ones(4, dtype=torch.bool)
     defective = mask.flatten(1).any(dim=1)
-    return BatchLabels(mask_B1mm=mask, has_mask_B=yes, defective_B=defective, has_label_B=yes, has_sound_twin_B=yes)
+    return BatchLabels(
+        mask_B1mm=mask, has_mask_B=all_true, defective_B=defective, has_label_B=all_true, has_sound_twin_B=all_true
+    )
 
 
 def teacher_outputs(teachers: int = 1, channels: int = 6) -> TeacherOutputs:
-    """Heat 0.9 where the parts are damaged, 0.1 elsewhere."""
+    """Heat 0.9 on the defects, 0.1 elsewhere."""
     generator, mask = torch.Generator().manual_seed(1), labels().mask_B1mm
     return {
         f"t{number}": PooledTeacherOutput(
@@ -112,7 +113,7 @@ def teacher_infos(count: int = 1, channels: int = 6) -> dict[str, TeacherInfo]:
 
 
 def memory_teacher(parts: int = 6, **changes: Any) -> memory.MemoryTeacher:
-    """A memory of some noisy grey parts."""
+    """A memory teacher fitted to noisy grey parts."""
     torch.manual_seed(0)
     teacher = memory.build(memory.Config(encoder="embedded", **({"rows": 128} | changes)), 64)
     rng = np.random.default_rng(0)
@@ -132,7 +133,7 @@ def memory_teacher(parts: int = 6, **changes: Any) -> memory.MemoryTeacher:
 
 
 def distill_command(parts: Path, out: Path, *more: str) -> list[str]:
-    """`inspect-kd train` with a memory as teacher and every stage."""
+    """`inspect-kd train` with a memory teacher and every stage."""
     recipe = out / "tiny_memory.yaml"
     recipe.write_text(json.dumps(MEMORY_RECIPE))
     settings = [word for setting in EVERY_STAGE for word in ("--set", setting)]

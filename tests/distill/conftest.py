@@ -15,11 +15,11 @@ from tests.distill.builders import distill_command, own_cache
 def distilled_runs(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a student's run with every stage, `r`, and of its teacher's run."""
     out = tmp_path_factory.mktemp("distilled")
-    answer = subprocess.run(
+    result = subprocess.run(
         distill_command(parts, out), capture_output=True, text=True, check=False, env=own_cache(out)
     )
-    assert answer.returncode == 0, answer.stderr
-    phases = {json.loads(line).get("phase") for line in answer.stderr.splitlines() if line.startswith("{")}
+    assert result.returncode == 0, result.stderr
+    phases = {json.loads(line).get("phase") for line in result.stderr.splitlines() if line.startswith("{")}
     assert {"study", "train", "look: tiny_memory", "align", "supervise", "refine"} <= phases
     return out
 

@@ -1,4 +1,4 @@
-"""The ablation: all arms of a seed start from one fit, finished ones are not trained again, and the page that it writes."""
+"""The ablation: all arms of a seed start from one fit, finished arms are not trained again, and a page shows the results."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from inspect_kd.types import NoProgress
 from tests.distill.builders import MEMORY_RECIPE
 
 Results = dict[str, list[dict[str, Any]]]
-ARMS = [replace(arm, changes=tuple(c.replace("1500", "3") for c in arm.changes)) for arm in ablate.arms([], None)]
+ARMS = [replace(arm, changes=tuple(c.replace("1500", "3") for c in arm.changes)) for arm in ablate.list_arms([], None)]
 """`fit` and `drawn`, three steps of it."""
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a student's recipe, in which the ablation is made."""
+    """The folder of the ablation, with recipes of a student and a teacher."""
     folder = tmp_path_factory.mktemp("ablation")
     recipe = yaml.safe_load(zoo.find("models", "embedded").read_text())
     recipe["student"] |= {"dims": [24, 16, 16], "neck": 16, "bottleneck": 1, "heads": 2, "head_width": 8}
@@ -57,11 +57,11 @@ def test_finished_arms_are_not_trained_again(home: Path, parts: Path, results: R
     files = {path: path.stat().st_mtime_ns for path in (home / "out").rglob("result.json")}
     assert len(files) == 2
     assert run_ablation(home, parts) == results
-    assert all(path.stat().st_mtime_ns == when for path, when in files.items())
+    assert all(path.stat().st_mtime_ns == mtime_ns for path, mtime_ns in files.items())
 
 
 @pytest.mark.parametrize(("key", "other"), [("real", "other folder"), ("teachers", {"memory": "other teacher"})])
-def test_arm_of_other_parts_or_teachers_is_trained_again(
+def test_arm_with_other_parts_or_teachers_is_trained_again(
     key: str, other: object, home: Path, parts: Path, results: Results
 ) -> None:
     path, drawn = home / "out" / "seed0" / "drawn" / "result.json", results["drawn"][0]
@@ -70,20 +70,19 @@ def test_arm_of_other_parts_or_teachers_is_trained_again(
     assert again[key] == drawn[key] and again["metrics"] == drawn["metrics"]
 
 
-def test_arm_with_a_teacher(home: Path, parts: Path, results: Results) -> None:
-    """Its images have the same size: what the student computes of the drawn parts is shared with the arm before."""
+def test_arm_with_a_teacher_shares_samples_with_the_arm_before(home: Path, parts: Path, results: Results) -> None:
     with_memory = ablate.Arm(
-        name="memory", changes=ablate.taught_by([str(home / "tiny_memory.yaml")]), why="with a teacher"
+        name="memory", changes=ablate.teacher_changes([str(home / "tiny_memory.yaml")]), explanation="with a teacher"
     )
     short = replace(with_memory, changes=tuple(c.replace("1500", "3").replace("600", "3") for c in with_memory.changes))
     (home / "out" / "seed0" / "drawn" / "result.json").unlink()
-    both = run_ablation(home, parts, [*ARMS, short])
-    assert both["memory"][0]["stages"] == {"supervise": 3, "refine": 3}
-    assert both["drawn"][0]["metrics"] == results["drawn"][0]["metrics"]
+    shared = run_ablation(home, parts, [*ARMS, short])
+    assert shared["memory"][0]["stages"] == {"supervise": 3, "refine": 3}
+    assert shared["drawn"][0]["metrics"] == results["drawn"][0]["metrics"]
     assert len(list((home / "out").glob("*-tiny_memory-*/run.json"))) == 1
 
 
-def test_start_that_was_fitted_with_other_settings_is_refused(home: Path, parts: Path, results: Results) -> None:
+def test_fit_with_other_settings_is_refused(home: Path, parts: Path, results: Results) -> None:
     recipe = yaml.safe_load((home / "tiny.yaml").read_text())
     other = home / "other.yaml"
     other.write_text(yaml.safe_dump(recipe | {"fit": recipe["fit"] | {"steps": 5}}))
@@ -94,7 +93,7 @@ def test_start_that_was_fitted_with_other_settings_is_refused(home: Path, parts:
 def test_page_shows_the_gain_over_the_fit(results: Results, tmp_path: Path) -> None:
     page = ablate.write(tmp_path, ARMS, results, environment("cpu")).read_text()
     fit, drawn = (results[name][0]["metrics"]["mean"]["pixel_ap"] for name in ("fit", "drawn"))
-    row = next(line for line in page.splitlines() if line.startswith(f"| drawn | {ARMS[1].why} |"))
+    row = next(line for line in page.splitlines() if line.startswith(f"| drawn | {ARMS[1].explanation} |"))
     assert f" / {drawn - fit:+.3f} / " in row
 
 
@@ -107,6 +106,6 @@ def test_page_shows_the_cost_of_teachers(results: Results, tmp_path: Path) -> No
 
 
 def test_arms_follow_from_teachers_and_unlabelled_parts() -> None:
-    assert [arm.name for arm in ablate.arms([], None)] == ["fit", "drawn"]
-    names = [arm.name for arm in ablate.arms(["a", "b"], "line/")]
+    assert [arm.name for arm in ablate.list_arms([], None)] == ["fit", "drawn"]
+    names = [arm.name for arm in ablate.list_arms(["a", "b"], "line/")]
     assert {"a", "b", "a, at its word", "all teachers", "contrast", "unlabelled"} <= set(names)

@@ -1,4 +1,4 @@
-"""The distillation's dataset: drawn, unlabelled and labelled parts, their labels, and what is shared."""
+"""The distillation's dataset: generated, unlabelled and labelled samples, and their cache."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from inspect_kd.types import NoProgress, Sample
 from tests.builders import make_job
 from tests.distill.builders import masked_defects, student_with_heads
 
-DRAWN = 10
+GENERATED = 10
 
 
 def open_parts(parts: Path, real: RealParts, cache: SampleCache | None = None) -> DistillDataset:
-    changes = ["data.size=64", "distill.variants=2", f"distill.max_samples={DRAWN}", "data.flip=horizontal"]
+    changes = ["data.size=64", "distill.variants=2", f"distill.max_samples={GENERATED}", "data.flip=horizontal"]
     job = make_job(load_recipe("embedded", changes), open_dataset(parts), parts)
     return DistillDataset(job, side=64, grid=16, real=real, cache=cache)
 
@@ -40,56 +40,55 @@ def dataset(parts: Path, real: RealParts) -> DistillDataset:
 
 
 def test_labelled_parts_are_mirrored_too(dataset: DistillDataset) -> None:
-    assert len(dataset) == DRAWN + 1 + 2 * 2
-    mask, random_flip = dataset.label(11).mask_1mm, dataset.label(12).mask_1mm
-    assert mask.any() and torch.equal(mask.flip(-1), random_flip)
+    assert len(dataset) == GENERATED + 1 + 2 * 2
+    mask, mirrored = dataset.label(11).mask_1mm, dataset.label(12).mask_1mm
+    assert mask.any() and torch.equal(mask.flip(-1), mirrored)
 
 
-def test_labels_hold_what_is_known_of_each_kind_of_part(dataset: DistillDataset) -> None:
-    drawn = [dataset.label(number) for number in range(DRAWN)]
-    assert all(label.has_mask and label.mask_1mm.any() == label.defective for label in drawn)
+def test_label_says_whether_mask_and_defect_are_known(dataset: DistillDataset) -> None:
+    generated = [dataset.label(number) for number in range(GENERATED)]
+    assert all(label.has_mask and label.mask_1mm.any() == label.defective for label in generated)
     unlabelled, with_mask, _, without_mask = (dataset.label(number) for number in (10, 11, 12, 13))
     assert unlabelled.defective is None and not unlabelled.has_mask
     assert with_mask.defective and with_mask.has_mask
     assert without_mask.defective and not without_mask.has_mask
 
 
-def test_labels_of_a_batch(dataset: DistillDataset) -> None:
+def test_batch_labels_mark_masks_labels_and_sound_twins(dataset: DistillDataset) -> None:
     labels = dataset.labels([0, 10, 13], torch.device("cpu"))
     assert labels.has_mask_B.tolist() == [True, False, False]
     assert labels.has_label_B.tolist() == [True, False, True]
     assert labels.has_sound_twin_B.tolist() == [True, False, False]
 
 
-def test_a_quarter_of_a_batch_each_is_labelled_and_unlabelled(dataset: DistillDataset) -> None:
+def test_batch_is_one_quarter_labelled_and_one_quarter_unlabelled(dataset: DistillDataset) -> None:
     rng = np.random.default_rng(0)
     for _ in range(50):
-        numbers = dataset.draw(8, rng, with_teachers=True)
-        assert sum(n < DRAWN for n in numbers) == 4 and sum(n == 10 for n in numbers) == 2
+        numbers = dataset.sample_numbers(8, rng, with_teachers=True)
+        assert sum(n < GENERATED for n in numbers) == 4 and sum(n == 10 for n in numbers) == 2
 
 
-def test_unlabelled_parts_are_drawn_with_teachers_alone(dataset: DistillDataset) -> None:
-    numbers = dataset.draw(8, np.random.default_rng(0), with_teachers=False)
+def test_unlabelled_parts_are_sampled_only_with_teachers(dataset: DistillDataset) -> None:
+    numbers = dataset.sample_numbers(8, np.random.default_rng(0), with_teachers=False)
     assert 10 not in numbers and sum(n > 10 for n in numbers) == 2
 
 
-def test_thin_defect_does_not_vanish_between_cells() -> None:
+def test_thin_defect_stays_in_the_pooled_mask() -> None:
     mask = np.zeros((64, 64), bool)
     mask[20, 20] = True
     assert pool_mask(mask, 16).sum() == 1
 
 
-def test_datasets_with_other_labels_share_the_drawn_parts(
+def test_dataset_with_more_labels_reuses_generated_samples_and_their_head_inputs(
     parts: Path, real: RealParts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As in a comparison of labels: neither samples nor head inputs of drawn parts are made again."""
     student = student_with_heads().eval()
-    drawn = open_parts(parts, RealParts())
-    inputs = HeadInputs(student, drawn, NoProgress())
-    assert len(inputs.all_parts) == DRAWN
-    both = open_parts(parts, RealParts(labelled=real.labelled), cache=drawn.cache)
-    monkeypatch.setattr(both, "teacher_samples", [])  # drawing a part again would fail
-    extended = HeadInputs(student, both, NoProgress(), first_NChw=inputs.all_parts).all_parts
-    assert len(extended) == len(both) == DRAWN + 2 * 2
-    assert torch.equal(extended[:DRAWN], inputs.all_parts) and not torch.equal(extended[10], extended[11])
-    assert both[0] is drawn[0]
+    first = open_parts(parts, RealParts())
+    inputs = HeadInputs(student, first, NoProgress())
+    assert len(inputs.all_parts) == GENERATED
+    second = open_parts(parts, RealParts(labelled=real.labelled), cache=first.cache)
+    monkeypatch.setattr(second, "teacher_samples", [])  # generating a sample again would fail
+    extended = HeadInputs(student, second, NoProgress(), first_NChw=inputs.all_parts).all_parts
+    assert len(extended) == len(second) == GENERATED + 2 * 2
+    assert torch.equal(extended[:GENERATED], inputs.all_parts) and not torch.equal(extended[10], extended[11])
+    assert second[0] is first[0]

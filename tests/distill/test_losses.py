@@ -11,9 +11,9 @@ from torch import Tensor
 from inspect_kd.distill import losses
 
 
-def tokens(*columns: list[float]) -> Tensor:
-    """Places side by side, one column of channels each: (1, C, 1, N)."""
-    return torch.tensor(columns).float().T[None, :, None, :]
+def tokens(*channels: list[float]) -> Tensor:
+    """Tokens side by side, each given by its channels: (1, C, 1, N)."""
+    return torch.tensor(channels).float().T[None, :, None, :]
 
 
 def test_token_imitation_compares_directions() -> None:
@@ -29,9 +29,9 @@ def test_token_relations_ignore_the_order_of_channels() -> None:
 
 def test_token_relations_compare_gram_matrices() -> None:
     rows = torch.tensor([[[[1.0, 1.0], [0.0, 0.0]]], [[[0.0, 0.0], [1.0, 1.0]]]]).transpose(0, 1).reshape(1, 2, 2, 2)
-    same = torch.ones(1, 1, 2, 2)
-    # Gram matrix of `rows`: 8 of 16 are one; of `same` all 16 are: cosine 8 / (sqrt 8 * sqrt 16).
-    assert losses.TokenRelations()(rows, same).item() == pytest.approx(1 - 8 / math.sqrt(8 * 16), abs=1e-6)
+    uniform = torch.ones(1, 1, 2, 2)
+    # Gram matrix of `rows`: 8 of 16 are one; of `uniform` all 16 are: cosine 8 / (sqrt 8 * sqrt 16).
+    assert losses.TokenRelations()(rows, uniform).item() == pytest.approx(1 - 8 / math.sqrt(8 * 16), abs=1e-6)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
@@ -44,8 +44,8 @@ def test_prompt_agreement_is_the_kl_of_two_classes(temperature: float) -> None:
     assert loss(student, teacher, vectors).item() == pytest.approx(by_hand, rel=1e-5)
 
 
-def test_heat_imitation_is_least_at_the_mean_of_the_targets() -> None:
-    """One of four equal places is damaged in the teachers' maps: the median would be `sound`."""
+def test_heat_imitation_is_minimal_at_the_mean_of_the_targets() -> None:
+    """Teachers find one defect at four equal places: the mean is 0.25, the median 0."""
     logits, target, weight = torch.zeros(1, 1, 1, 4), torch.tensor([[[[1.0, 0.0, 0.0, 0.0]]]]), torch.ones(1, 1, 1, 4)
     assert losses.HeatImitation()(logits, target, weight).item() == pytest.approx(math.log(2))
     shift = torch.tensor(0.0, requires_grad=True)
@@ -71,11 +71,11 @@ def test_weighted_agreement_ignores_places_of_weight_zero() -> None:
     assert agreement(heat, target, torch.tensor([[[[1.0, 0.5]]]])).item() == pytest.approx((0.3 + 0.45) / 1.5)
 
 
-def test_contrast_divides_the_pull_to_the_teacher_by_the_push_from_the_earlier_student() -> None:
+def test_contrast_divides_the_distance_from_the_teacher_by_that_from_the_earlier_student() -> None:
     heat, target, weight = torch.full((1, 1, 1, 2), 0.5), torch.full((1, 1, 1, 2), 0.9), torch.ones(1, 1, 1, 2)
     contrast = losses.DynamicContrast(floor=0.05)
     assert contrast(heat, target, weight, heat - 0.2).item() == pytest.approx(0.05 * 0.4 / 0.2)
-    assert contrast(heat, target, weight, heat).item() == pytest.approx(0.4), "the push is bounded"
+    assert contrast(heat, target, weight, heat).item() == pytest.approx(0.4), "the divisor is bounded"
 
 
 def test_contrast_is_not_diluted_by_sound_places() -> None:
@@ -85,7 +85,7 @@ def test_contrast_is_not_diluted_by_sound_places() -> None:
     assert loss.item() == pytest.approx(0.05 * 0.4 / 0.2)
 
 
-def test_focal_l1_takes_images_with_a_mask_alone() -> None:
+def test_focal_l1_ignores_images_without_a_mask() -> None:
     logits, mask = torch.zeros(2, 1, 1, 2), torch.tensor([[[[1.0, 0.0]]], [[[1.0, 1.0]]]])
     loss = losses.FocalL1(gamma=2)(logits, mask, torch.tensor([True, False]))
     assert loss.item() == pytest.approx(0.25 * math.log(2) + 0.5)

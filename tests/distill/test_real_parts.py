@@ -1,4 +1,4 @@
-"""Real parts beside the data set: refused where they are held out, read before anything is trained, and learned from."""
+"""Real parts beside the data set: refused if they are held out, and read before anything is trained."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.tiny import TINY
 
 
 @pytest.mark.parametrize("split", [Split.TEST, Split.CALIBRATION, Split.VALIDATION])
-def test_unlabelled_part_that_is_held_out_is_refused_under_any_name(split: Split, parts: Path, tmp_path: Path) -> None:
+def test_held_out_part_is_refused_as_unlabelled_part_under_any_name(split: Split, parts: Path, tmp_path: Path) -> None:
     data = open_dataset(parts)
     shutil.copy(data.select(split)[0].image, tmp_path / "001_renamed.png")
     settings = Distill.model_construct(unlabelled=str(tmp_path), max_samples=10)
@@ -30,7 +30,7 @@ def test_unlabelled_part_that_is_held_out_is_refused_under_any_name(split: Split
         unlabelled_parts(settings, data, None, NoProgress())
 
 
-def test_labelled_part_that_is_held_out_is_refused(parts: Path, tmp_path: Path) -> None:
+def test_held_out_part_is_refused_as_labelled_part(parts: Path, tmp_path: Path) -> None:
     data = open_dataset(parts)
     for kind, sample in (("good", data.select(Split.TRAIN)[0]), ("scratch", masked_defects(data)[0])):
         (tmp_path / kind).mkdir()
@@ -46,12 +46,12 @@ def test_missing_folder_of_images_is_refused(tmp_path: Path) -> None:
 
 def test_missing_labelled_parts_are_reported_before_anything_is_trained(parts: Path, tmp_path: Path) -> None:
     words = distill_command(parts, tmp_path, "--labelled", str(tmp_path / "nowhere"))
-    answer = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert answer.returncode == 3 and "nowhere" in answer.stderr and '"phase": "train"' not in answer.stderr
+    result = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert result.returncode == 3 and "nowhere" in result.stderr and '"phase": "train"' not in result.stderr
 
 
-def test_labelled_and_unlabelled_parts_are_learned_from(parts: Path, tmp_path: Path) -> None:
-    """Another drawing of the same parts is the line; one of its images is damaged, and no defect has a mask."""
+def test_training_uses_labelled_and_unlabelled_parts(parts: Path, tmp_path: Path) -> None:
+    """The parts come from a second drawn sample; one image is broken, and no defect has a mask."""
     line = draw_sample(tmp_path / "line", 7, size=64, train=6, test_good=1, per_kind=1)
     for image in line.rglob("*_mask.png"):
         image.unlink()
@@ -64,16 +64,16 @@ def test_labelled_and_unlabelled_parts_are_learned_from(parts: Path, tmp_path: P
     unlabelled = line / "metal" / "test"
     (unlabelled / "torn.png").write_bytes(b"no image")
     words = distill_command(parts, tmp_path, "--labelled", str(labelled), "--unlabelled", str(unlabelled))
-    answer = subprocess.run(words, capture_output=True, text=True, check=False, env=own_cache(tmp_path))
-    assert answer.returncode == 0, answer.stderr
-    assert "left out" in answer.stderr and "torn.png" in answer.stderr
+    result = subprocess.run(words, capture_output=True, text=True, check=False, env=own_cache(tmp_path))
+    assert result.returncode == 0, result.stderr
+    assert "left out" in result.stderr and "torn.png" in result.stderr
     manifest = json.loads((tmp_path / "r" / "run.json").read_text())
     assert manifest["labelled"] > 0 and manifest["unlabelled"] > 0
     lines = [json.loads(line) for line in (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()]
     assert any("verdict" in line for line in lines), "without masks the image-level loss is used"
     artifact = (tmp_path / "r" / "r.onnx").read_bytes()
     assert str(labelled).encode() not in artifact and b"tiny_memory" not in artifact, "no folders, no teachers' names"
-    assert "labelled parts took part" in (tmp_path / "r" / "report.html").read_text()
+    assert "labelled parts were used" in (tmp_path / "r" / "report.html").read_text()
 
 
 def test_resume_refuses_other_labelled_parts(parts: Path, tmp_path: Path) -> None:
@@ -91,4 +91,4 @@ def test_resume_refuses_other_labelled_parts(parts: Path, tmp_path: Path) -> Non
     with pytest.raises(BadInput, match="labelled or unlabelled parts have changed"):
         pipeline.train(job, resume=True)
     (labelled / "2.png").unlink()
-    assert pipeline.train(job, resume=True).complete
+    assert pipeline.train(job, resume=True).is_complete

@@ -37,19 +37,19 @@ def test_stages_without_heads_or_teachers_are_refused(changes: list[str], messag
 )
 def test_settings_without_effect_are_refused(changes: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        load_recipe("embedded", [*ablate.taught_by(["memory"]), *changes])
+        load_recipe("embedded", [*ablate.teacher_changes(["memory"]), *changes])
 
 
 @pytest.mark.parametrize("model", STUDENTS)
 @pytest.mark.parametrize(("teachers", "labelled"), [(["memory"], None), ([], "labels/"), (["memory"], "labels/")])
-def test_options_add_the_stages_that_a_recipe_lacks(model: str, teachers: list[str], labelled: str | None) -> None:
+def test_options_add_missing_stages(model: str, teachers: list[str], labelled: str | None) -> None:
     recipe = load_recipe(model, distillation_changes(load_recipe(model), teachers=teachers, labelled=labelled))
     assert recipe.student["head_width"] == 32 and recipe.distill.supervise.steps == 1500
     assert bool(recipe.distill.refine.steps) is bool(teachers) and recipe.distill.labelled == labelled
     assert recipe.distill.blend == ((1.0, 1.5, 1.5) if teachers else (1.0, 3.0, 0.0))
 
 
-def test_options_leave_the_recipes_own_settings(tmp_path: Path) -> None:
+def test_options_keep_the_settings_of_the_recipe(tmp_path: Path) -> None:
     assert distillation_changes(load_recipe("embedded")) == []
     own = tmp_path / "own.yaml"
     own.write_text(load_recipe("embedded", ["student.head_width=8", "distill.supervise.steps=7"]).to_yaml())
@@ -58,6 +58,6 @@ def test_options_leave_the_recipes_own_settings(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("model", STUDENTS)
-def test_every_arm_of_the_ablation_is_a_recipe_of_every_student(model: str) -> None:
-    for arm in ablate.arms(["memory"], "line/"):
+def test_every_arm_of_the_ablation_is_valid_for_every_student(model: str) -> None:
+    for arm in ablate.list_arms(["memory"], "line/"):
         load_recipe(model, list(arm.changes))

@@ -17,7 +17,7 @@ def with_probability(probability: float) -> Reliability:
     return reliability
 
 
-def measured(heat: torch.Tensor, mask: torch.Tensor) -> Reliability:
+def measure_reliability(heat: torch.Tensor, mask: torch.Tensor) -> Reliability:
     reliability = Reliability()
     reliability.add(heat, mask)
     return reliability
@@ -29,37 +29,37 @@ def mask() -> torch.Tensor:
 
 
 def test_probability_follows_the_masks(mask: torch.Tensor) -> None:
-    good, poor = measured(0.9 * mask, mask), measured(torch.full_like(mask, 0.9), mask)
+    reliable, unreliable = measure_reliability(0.9 * mask, mask), measure_reliability(torch.full_like(mask, 0.9), mask)
     hot = torch.full((1, 1, 1, 1), 0.9)
-    assert poor.probability(hot).item() == pytest.approx(0.5, abs=0.1)
-    assert good.probability(hot) > 0.85
-    assert good.expected_error(hot) < 0.2 < poor.expected_error(hot)
+    assert unreliable.probability(hot).item() == pytest.approx(0.5, abs=0.1)
+    assert reliable.probability(hot) > 0.85
+    assert reliable.expected_error(hot) < 0.2 < unreliable.expected_error(hot)
 
 
 def test_fusion_follows_the_more_reliable_teacher(mask: torch.Tensor) -> None:
-    good, poor = measured(0.9 * mask, mask), measured(torch.full_like(mask, 0.9), mask)
-    hot, cold, sure = torch.full((1, 1, 1, 1), 0.9), torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, 1)
-    target, weight = fuse([hot, cold], [sure, sure], [good, poor], temperature=0.05)
-    without_good, _ = fuse([hot, cold], [0 * sure, sure], [good, poor], temperature=0.05)
+    reliable, unreliable = measure_reliability(0.9 * mask, mask), measure_reliability(torch.full_like(mask, 0.9), mask)
+    hot, cold, certain = torch.full((1, 1, 1, 1), 0.9), torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, 1)
+    target, weight = fuse([hot, cold], [certain, certain], [reliable, unreliable], temperature=0.05)
+    without_reliable, _ = fuse([hot, cold], [0 * certain, certain], [reliable, unreliable], temperature=0.05)
     assert target.item() > 0.7 and 0 < weight.item() <= 1
-    assert without_good.item() < target.item()
+    assert without_reliable.item() < target.item()
 
 
 def test_fusion_weighs_by_exp_of_the_expected_error() -> None:
     """By hand: probabilities 0.9 and 0.5 have the expected errors 0.18 and 0.5."""
-    place, sure = torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, 1)
+    place, certain = torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, 1)
     first, second = math.exp(-0.18 / 0.5), math.exp(-0.5 / 0.5)
     teachers = [with_probability(0.9), with_probability(0.5)]
-    target, weight = fuse([place, place], [sure, sure], teachers, temperature=0.5)
+    target, weight = fuse([place, place], [certain, certain], teachers, temperature=0.5)
     assert target.item() == pytest.approx((0.9 * first + 0.5 * second) / (first + second), rel=1e-5)
     assert weight.item() == 1, "an uncertain probability does not lower the weight of a place"
 
 
 def test_fusion_weighs_by_the_teachers_confidence() -> None:
-    place, sure = torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, 1)
+    place, certain = torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, 1)
     first, second = math.exp(-0.18 / 0.5), math.exp(-0.5 / 0.5)
     teachers = [with_probability(0.9), with_probability(0.5)]
-    target, weight = fuse([place, place], [0.1 * sure, 0.4 * sure], teachers, temperature=0.5)
+    target, weight = fuse([place, place], [0.1 * certain, 0.4 * certain], teachers, temperature=0.5)
     assert target.item() == pytest.approx((0.09 * first + 0.2 * second) / (0.1 * first + 0.4 * second), rel=1e-5)
     assert weight.item() == pytest.approx(0.4)
 
@@ -70,21 +70,20 @@ def test_average_is_the_mean_heat() -> None:
 
 
 def test_isotonic_pools_adjacent_violators() -> None:
-    damaged, places = torch.tensor([0.0, 3.0, 1.0, 4.0]), torch.full((4,), 4.0)
-    assert isotonic(damaged, places).tolist() == [0.0, 0.5, 0.5, 1.0]
+    defective, all_places = torch.tensor([0.0, 3.0, 1.0, 4.0]), torch.full((4,), 4.0)
+    assert isotonic(defective, all_places).tolist() == [0.0, 0.5, 0.5, 1.0]
 
 
 def test_probability_never_falls_with_more_heat() -> None:
     heat = torch.linspace(0, 1, 1000).view(1, 1, 10, 100)
-    probability = measured(heat, (heat < 0.2).float()).probability(heat).flatten()
+    probability = measure_reliability(heat, (heat < 0.2).float()).probability(heat).flatten()
     assert (probability[1:] >= probability[:-1]).all()
 
 
 @pytest.mark.parametrize("sound", [8, 10, 20, 40, 64, 127, 128, 129])
-def test_reliability_samples_are_damaged_and_untouched_ones(sound: int) -> None:
-    """They alternate in the dataset; a regular choice could take one kind alone."""
+def test_reliability_samples_are_half_synthetic(sound: int) -> None:
     samples = 8 * sound
     chosen = reliability_samples(samples)
-    damaged = sum(number % 2 for number in chosen)
+    synthetic = sum(number % 2 for number in chosen)
     assert len(set(chosen)) == len(chosen) == min(256, samples)
-    assert 0.4 < damaged / len(chosen) < 0.6
+    assert 0.4 < synthetic / len(chosen) < 0.6

@@ -1,4 +1,4 @@
-"""The stages: which parts of the student each one trains, and with which losses."""
+"""The stages: which modules of the student each one trains, and with which losses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from inspect_kd.models import scoring
 from inspect_kd.models.layers.heads import HeadOutputs
 from inspect_kd.models.rebuild import RebuildStudent
 from tests.distill.builders import (
-    EVERYTHING,
+    EVERY_LOSS,
     cached_batch,
     head_inputs,
     labels,
@@ -41,14 +41,14 @@ def total(terms: dict[str, Tensor]) -> Tensor:
     return torch.stack(list(terms.values())).sum()
 
 
-def parts_with_gradient(name: str, student: RebuildStudent, settings: Distill) -> set[str]:
-    """Parts of the student that get a gradient in a stage."""
+def modules_with_gradient(name: str, student: RebuildStudent, settings: Distill) -> set[str]:
+    """Modules of the student that get a gradient in a stage."""
     stage = build_stage(name, student, teacher_infos(), settings)
     stage.freeze_rest()
     if isinstance(stage, RefineDecoder):
         terms = stage.losses(live_batch())
     else:
-        # Inputs that carry a gradient: a stage that did not freeze the body would move it.
+        # Head inputs with a gradient show whether the stage has frozen the body.
         terms = stage.losses(replace(cached_batch(student), head_inputs_BChw=head_inputs(student)))
     total(terms).backward()
     return {
@@ -57,7 +57,7 @@ def parts_with_gradient(name: str, student: RebuildStudent, settings: Distill) -
 
 
 def shift_imitation_head(student: RebuildStudent) -> None:
-    """Away from its earlier output, without training."""
+    """Change the head's output without training."""
     assert student.heads is not None
     with torch.no_grad():
         for parameter in student.heads.imitation.parameters():
@@ -69,23 +69,23 @@ def shift_imitation_head(student: RebuildStudent) -> None:
 
 def test_fit_does_not_reach_the_heads() -> None:
     student = student_with_heads().train()
-    student.requires_grad_(True)  # the loss alone keeps them apart
+    student.requires_grad_(True)  # so that only the loss can leave the heads out
     total(student.losses(images(4), images(4))).backward()
     with_gradient = {key.split(".")[0] for key, p in student.named_parameters() if p.grad is not None}
     assert {"neck", "decoder"} <= with_gradient and "heads" not in with_gradient
 
 
 @pytest.mark.parametrize(
-    ("name", "parts"),
+    ("name", "modules"),
     [("align", {"heads.trunk"}), ("supervise", {"heads.trunk", "heads.label"}), ("refine", {"heads.imitation"})],
 )
-def test_stage_trains_its_own_parts_of_the_heads_alone(name: str, parts: set[str]) -> None:
-    assert parts_with_gradient(name, student_with_heads(), Distill(contrast_weight=1)) == parts
+def test_stage_trains_only_its_own_modules_of_the_heads(name: str, modules: set[str]) -> None:
+    assert modules_with_gradient(name, student_with_heads(), Distill(contrast_weight=1)) == modules
 
 
-def test_refine_trains_the_decoders_last_part_on_request() -> None:
+def test_refine_trains_the_decoders_last_layers_on_request() -> None:
     student = student_with_heads()
-    trained = parts_with_gradient("refine", student, EVERYTHING)
+    trained = modules_with_gradient("refine", student, EVERY_LOSS)
     assert trained == {"heads.imitation", "decoder.stages", "decoder.heads"}
     earlier = [p for stage in list(student.decoder.stages)[:-1] for p in stage.parameters()]
     others = [*earlier, *student.neck.parameters(), *student.encoder.parameters()]
@@ -93,11 +93,10 @@ def test_refine_trains_the_decoders_last_part_on_request() -> None:
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_stage_leaves_the_statistics_of_the_body_alone(name: str) -> None:
-    """S1 and S2 change no number of the body; S3 those of the decoder's last part alone."""
+def test_stage_changes_nothing_of_the_body_but_the_decoders_last_layers_in_s3(name: str) -> None:
     student = student_with_heads()
     before = {key: value.clone() for key, value in student.state_dict().items()}
-    stage = build_stage(name, student, teacher_infos(), EVERYTHING)
+    stage = build_stage(name, student, teacher_infos(), EVERY_LOSS)
     optimizer = torch.optim.SGD(stage.freeze_rest(), lr=0.1)
     total(losses_of(stage, student)).backward()
     optimizer.step()
@@ -108,10 +107,10 @@ def test_stage_leaves_the_statistics_of_the_body_alone(name: str) -> None:
     assert [key for key in changed if not key.startswith(allowed)] == []
 
 
-def test_heads_do_not_change_the_output_before_they_are_blended() -> None:
+def test_heads_do_not_change_the_output_before_the_blend_is_fitted() -> None:
     plain, with_heads = small().eval(), small(head_width=8).eval()
-    pictures = images()
-    assert torch.equal(plain(pictures).heatmap_B1HW, with_heads(pictures).heatmap_B1HW)
+    batch = images()
+    assert torch.equal(plain(batch).heatmap_B1HW, with_heads(batch).heatmap_B1HW)
 
 
 def test_head_inputs_are_normalised_by_fixed_statistics() -> None:
@@ -130,7 +129,7 @@ def test_head_inputs_are_normalised_by_fixed_statistics() -> None:
 # ── losses ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_contrast_falls_as_the_student_leaves_its_earlier_output() -> None:
+def test_contrast_falls_as_the_output_departs_from_the_earlier_one() -> None:
     student = student_with_heads()
     stage = build_stage("refine", student, teacher_infos(), Distill(contrast_weight=1))
     stage.freeze_rest()
@@ -141,7 +140,7 @@ def test_contrast_falls_as_the_student_leaves_its_earlier_output() -> None:
     assert losses_of(stage, student)["contrast"].item() < 0.7 * before
 
 
-def test_earlier_student_follows_slowly() -> None:
+def test_earlier_heads_are_a_slow_moving_average() -> None:
     student = student_with_heads()
     stage = build_stage("refine", student, teacher_infos(), Distill(contrast_weight=1))
     stage.freeze_rest()
@@ -156,11 +155,11 @@ def test_earlier_student_follows_slowly() -> None:
         assert torch.allclose(earlier[key], 0.99 * before[key] + 0.01 * now, atol=1e-6), key
     for _ in range(1000):
         stage.after_step()
-    assert losses_of(stage, student)["contrast"].item() > 1.3 * shifted, "the earlier student has caught up"
+    assert losses_of(stage, student)["contrast"].item() > 1.3 * shifted, "the moving average has caught up"
 
 
-def test_imitation_head_learns_the_probability_of_damage() -> None:
-    """Where the teacher is hot, four of ten places are damaged: the head must predict that, neither 0 nor 1."""
+def test_imitation_head_learns_the_probability_of_a_defect() -> None:
+    """Four of ten places where the teacher is hot are defective: the head must predict about 0.4."""
     student, infos = student_with_heads(), teacher_infos()
     infos["t0"].reliability.table = torch.linspace(0, 1, 64).pow(8)
     batch, mask = cached_batch(student), labels().mask_B1mm
@@ -186,8 +185,8 @@ def test_imitation_head_learns_the_probability_of_damage() -> None:
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_stage_takes_parts_of_every_kind_in_one_batch(name: str) -> None:
-    """Two drawn parts, an unlabelled one, and one that is labelled without a mask."""
+def test_stage_trains_on_parts_of_every_kind_in_one_batch(name: str) -> None:
+    """Two parts with masks, an unlabelled part, and one that is labelled without a mask."""
     student = student_with_heads()
     mixed = replace(
         labels(),
@@ -196,7 +195,7 @@ def test_stage_takes_parts_of_every_kind_in_one_batch(name: str) -> None:
         has_label_B=torch.tensor([True, True, False, True]),
         defective_B=torch.tensor([True, False, False, True]),
     )
-    stage = build_stage(name, student, teacher_infos(), EVERYTHING)
+    stage = build_stage(name, student, teacher_infos(), EVERY_LOSS)
     stage.freeze_rest()
     if isinstance(stage, RefineDecoder):
         terms = stage.losses(replace(live_batch(), labels=mixed))
@@ -210,9 +209,9 @@ def test_losses_of_two_steps_are_the_golden_ones(request: pytest.FixtureRequest)
     """A change of these numbers changes every distilled student."""
     torch.set_num_threads(1)
     student = student_with_heads()
-    found: dict[str, list[float]] = {}
+    computed: dict[str, list[float]] = {}
     for name in STAGES:
-        stage = build_stage(name, student, teacher_infos(2), EVERYTHING)
+        stage = build_stage(name, student, teacher_infos(2), EVERY_LOSS)
         optimizer = torch.optim.AdamW(stage.freeze_rest(), lr=1e-2)
         if name == "refine":
             shift_imitation_head(student)
@@ -224,34 +223,33 @@ def test_losses_of_two_steps_are_the_golden_ones(request: pytest.FixtureRequest)
             optimizer.step()
             stage.after_step()
             for key, value in terms.items():
-                found.setdefault(f"{name}/{key}", []).append(round(value.item(), 4))
+                computed.setdefault(f"{name}/{key}", []).append(round(value.item(), 4))
         stage.finish()
     if request.config.getoption("--update-golden"):
-        GOLDEN.write_text(json.dumps(found, indent=1) + "\n")
+        GOLDEN.write_text(json.dumps(computed, indent=1) + "\n")
     golden = json.loads(GOLDEN.read_text())
-    assert found.keys() == golden.keys()
+    assert computed.keys() == golden.keys()
     for key, values in golden.items():
-        assert found[key] == pytest.approx(values, rel=2e-3, abs=2e-4), key
+        assert computed[key] == pytest.approx(values, rel=2e-3, abs=2e-4), key
 
 
 # ── blending ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_discrepancy_and_heads_are_added_by_their_weights() -> None:
+def test_blend_is_the_weighted_sum_of_discrepancy_and_heads() -> None:
     student = student_with_heads().eval()
     assert student.heads is not None
     outputs = HeadOutputs(torch.full((1, 1, 8, 8), 1.0), torch.full((1, 1, 8, 8), -2.0), torch.zeros(1, 8, 4, 4))
     student.heads.blend_weights.copy_(torch.tensor([[2.0, 3.0, 5.0], [1.0, 0.5, 0.25]]))
     discrepancy = torch.full((1, 1, 4, 4), 0.1)
     label, imitation = 1 / (1 + math.exp(-1)), 1 / (1 + math.exp(2))
-    for use, (first, second, third) in enumerate(student.heads.blend_weights.tolist()):
-        blended = scoring.blend(discrepancy, outputs, student.heads.blend_weights[use])
+    for row, (first, second, third) in enumerate(student.heads.blend_weights.tolist()):
+        blended = scoring.blend(discrepancy, outputs, student.heads.blend_weights[row])
         assert blended.shape == discrepancy.shape
         assert blended.mean().item() == pytest.approx(first * 0.1 + second * label + third * imitation, rel=1e-5)
 
 
 def test_discrepancy_is_scaled_by_its_quantile_on_sound_parts() -> None:
-    """Its weight makes it 1 where it is hotter than 199 of 200 places of sound parts."""
     student = student_with_heads().eval()
     assert student.heads is not None
     sound = [images(4, seed=5), images(4, seed=6)]
@@ -259,8 +257,8 @@ def test_discrepancy_is_scaled_by_its_quantile_on_sound_parts() -> None:
     with torch.no_grad():
         places = torch.cat(
             [
-                student.scorer.smooth(scoring.weighted_sum(student.compute_maps(each).maps, weights)).flatten()
-                for each in sound
+                student.scorer.smooth(scoring.weighted_sum(student.compute_maps(batch).maps, weights)).flatten()
+                for batch in sound
             ]
         )
     student.fit_blend(sound, (1.0, 3.0, 0.5), (2.0, 0.5, 0.25))

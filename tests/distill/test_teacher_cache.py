@@ -1,4 +1,4 @@
-"""Cached teachers: an image is predicted once, and another teacher's output is never taken for it."""
+"""Cached teachers: an image is predicted once, and teachers do not share outputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A student's teachers: trained once for this data, found again, and refused where they have seen the test."""
+"""A student's teachers: trained once for this data, reused, and refused if they may have been trained on the test split."""
 
 from __future__ import annotations
 
@@ -25,28 +25,26 @@ def with_teachers(distilled: Path, *names: Path) -> Recipe:
     return load_recipe(str(distilled / "recipe.yaml"), [f"distill.teachers={json.dumps(list(map(str, names)))}"])
 
 
-def test_of_two_trainings_of_one_teacher_the_first_to_finish_is_kept(
+def test_first_of_two_trainings_of_one_teacher_to_finish_is_kept(
     distilled: Path, teacher_run: Path, parts: Path, tmp_path: Path
 ) -> None:
     runs = tmp_path / "runs"
-    there = runs / teacher_run.name
+    target = runs / teacher_run.name
 
     def train_slowly(job: Job) -> RunFolder:
         """Another process finishes in the meantime."""
-        assert job.folder.path != there
-        shutil.copytree(teacher_run, there)
+        assert job.folder.path != target
+        shutil.copytree(teacher_run, target)
         return pipeline.train(job)
 
     job = make_job(load_recipe(str(distilled / "recipe.yaml")), open_dataset(parts), tmp_path / "r")
     assert set(open_teachers(job, train_slowly, runs)) == {"tiny_memory"}
     files = {path.name: path.read_bytes() for path in teacher_run.iterdir()}
-    assert {path.name: path.read_bytes() for path in there.iterdir()} == files
+    assert {path.name: path.read_bytes() for path in target.iterdir()} == files
     assert [path.name for path in runs.iterdir()] == [teacher_run.name], "nothing unfinished is left"
 
 
-def test_teacher_is_trained_on_one_device_in_full_precision_whatever_its_students_hardware(
-    parts: Path, tmp_path: Path
-) -> None:
+def test_teacher_is_trained_in_full_precision_for_a_student_in_half_precision(parts: Path, tmp_path: Path) -> None:
     (tmp_path / "tiny_memory.yaml").write_text(json.dumps(MEMORY_RECIPE))
     teachers = f"distill.teachers={json.dumps([str(tmp_path / 'tiny_memory.yaml')])}"
     recipe = load_recipe("embedded", [*TINY, *EVERY_STAGE, teachers])
@@ -59,7 +57,7 @@ def test_teacher_is_trained_on_one_device_in_full_precision_whatever_its_student
     assert len(list(tmp_path.glob("*-tiny_memory-*/run.json"))) == 1
 
 
-def test_teacher_of_other_parts_is_taken_with_a_warning(
+def test_teacher_of_other_parts_is_used_with_a_note(
     distilled: Path, teacher_run: Path, parts: Path, tmp_path: Path
 ) -> None:
     progress = RecordingProgress()
@@ -72,7 +70,6 @@ def test_teacher_of_other_parts_is_taken_with_a_warning(
 def test_teacher_that_learned_defects_of_other_parts_is_refused(
     distilled: Path, teacher_run: Path, parts: Path, tmp_path: Path
 ) -> None:
-    """Those defects could be in this test split."""
     copied = shutil.copytree(teacher_run, tmp_path / "copied")
     edit_recipe(copied, lambda recipe: recipe["teach"].update(labelled="found/"))
     job = make_job(with_teachers(distilled, copied), open_dataset(parts).only("metal"), tmp_path / "r")
@@ -83,7 +80,6 @@ def test_teacher_that_learned_defects_of_other_parts_is_refused(
 def test_identity_of_a_teacher_changes_with_its_recipe(
     distilled: Path, teacher_run: Path, parts: Path, tmp_path: Path
 ) -> None:
-    """An ablation's finished arm is kept as long as its teachers have the same identities."""
     data, file = open_dataset(parts), tmp_path / "tiny_memory.yaml"
     recipe = with_teachers(distilled, file, teacher_run)
     file.write_text(json.dumps(MEMORY_RECIPE))
@@ -94,7 +90,7 @@ def test_identity_of_a_teacher_changes_with_its_recipe(
     assert second[str(file)] != first[str(file)] and second[str(teacher_run)] == first[str(teacher_run)]
 
 
-def test_identity_of_a_teachers_training_ignores_the_students_own_settings(parts: Path) -> None:
+def test_training_identity_ignores_the_students_own_settings(parts: Path) -> None:
     data, teacher = open_dataset(str(parts)), load_recipe("memory")
     student, other = load_recipe("embedded"), load_recipe("embedded", ["distill.batch=7", "fit.steps=9"])
     first = training_identity(with_data_of(teacher, student), data)

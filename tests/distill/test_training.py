@@ -1,4 +1,4 @@
-"""The whole distillation through the command line: logged, resumed after a kill, and shipped without its teachers."""
+"""The whole distillation through the command line: its log, resume after a kill, and an artifact without teachers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_every_step_of_every_stage_is_logged(distilled: Path) -> None:
     lines = [json.loads(line) for line in (distilled / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(1, 24 + 3 * STEPS + 1))
     by_stage = {name: [line for line in lines if line.get("stage") == name] for name in STAGES}
-    assert all(len(found) == STEPS for found in by_stage.values())
+    assert all(len(steps) == STEPS for steps in by_stage.values())
     assert {"tiny_memory_tokens", "tiny_memory_relations"} <= by_stage["align"][0].keys()
     assert "label" in by_stage["supervise"][0]
     assert {"imitate", "contrast", "tiny_memory_stream", "rebuild"} <= by_stage["refine"][0].keys()
@@ -31,8 +31,8 @@ def test_every_step_of_every_stage_is_logged(distilled: Path) -> None:
 
 def test_manifest_counts_stages_and_teacher_predictions(distilled: Path) -> None:
     manifest = json.loads((distilled / "run.json").read_text())
-    figures = manifest["taught_by"]["tiny_memory"]
-    assert figures["looked_at"] == figures["images"] > 0 and figures["cache_mb"] > 0
+    entry = manifest["taught_by"]["tiny_memory"]
+    assert entry["looked_at"] == entry["images"] > 0 and entry["cache_mb"] > 0
     assert manifest["stages"] == dict.fromkeys(STAGES, STEPS)
 
 
@@ -44,9 +44,9 @@ def test_run_and_artifact_contain_no_teacher(distilled: Path) -> None:
     names = {path.name for path in distilled.iterdir()}
     assert not any("teacher" in name or "memory" in name for name in names)
     state = load_file(distilled / "student.safetensors")
-    parts = {"encoder", "feature_norm", "memories", "neck", "decoder", "heads"}
-    assert {key.split(".")[0] for key in state} <= parts
-    initializers = [each.name for each in onnx.load(distilled / "r.onnx").graph.initializer]
+    modules = {"encoder", "feature_norm", "memories", "neck", "decoder", "heads"}
+    assert {key.split(".")[0] for key in state} <= modules
+    initializers = [tensor.name for tensor in onnx.load(distilled / "r.onnx").graph.initializer]
     assert not [name for name in initializers if any(word in name for word in ("tiny_memory", "patches", "project"))]
 
 
@@ -59,25 +59,27 @@ def test_artifact_runs_without_torch(distilled: Path, parts: Path) -> None:
     )
     image = next(parts.rglob("test/good/*.png"))
     words = [sys.executable, "-c", program, str(distilled / "r.onnx"), str(image)]
-    answer = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert answer.returncode == 0, answer.stderr
-    assert float(answer.stdout) > 0
+    result = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert float(result.stdout) > 0
 
 
 def test_killed_distillation_resumes_to_the_same_student(distilled: Path, parts: Path, tmp_path: Path) -> None:
-    """Killed inside a stage after the fit; the teacher's run and its cached outputs are found again."""
-    wanted = 24 + STEPS + 2
+    """It is killed in a stage after the fit; the teacher's run and its cached outputs are reused."""
+    lines_before_kill = 24 + STEPS + 2
     words = [*distill_command(parts, tmp_path), "--set", "fit.checkpoint_every=1"]
-    killed = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=own_cache(tmp_path))
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=own_cache(tmp_path))
     log, deadline = tmp_path / "r" / "metrics.jsonl", time.monotonic() + 240
-    while time.monotonic() < deadline and not (log.is_file() and len(log.read_text().splitlines()) >= wanted):
-        assert killed.poll() is None, "the training ended before it could be killed"
+    while time.monotonic() < deadline and not (
+        log.is_file() and len(log.read_text().splitlines()) >= lines_before_kill
+    ):
+        assert process.poll() is None, "the training ended before it could be killed"
         time.sleep(0.005)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
-    answer = subprocess.run([*words, "--resume"], capture_output=True, text=True, check=False, env=own_cache(tmp_path))
-    assert answer.returncode == 0, answer.stderr
-    assert "resuming at step" in answer.stderr and "all were cached" in answer.stderr
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    result = subprocess.run([*words, "--resume"], capture_output=True, text=True, check=False, env=own_cache(tmp_path))
+    assert result.returncode == 0, result.stderr
+    assert "resuming at step" in result.stderr and "all were cached" in result.stderr
     first, second = load_file(distilled / "student.safetensors"), load_file(tmp_path / "r" / "student.safetensors")
     assert [key for key in first if not torch.equal(first[key], second[key])] == []
 
@@ -86,6 +88,6 @@ def test_killed_distillation_resumes_to_the_same_student(distilled: Path, parts:
 def test_distillation_runs_on_a_gpu(parts: Path, tmp_path: Path) -> None:
     """Teachers, stages and reliability on CUDA."""
     words = distill_command(parts, tmp_path, "--device", "cuda")
-    answer = subprocess.run(words, capture_output=True, text=True, check=False, env=own_cache(tmp_path))
-    assert answer.returncode == 0, answer.stderr
+    result = subprocess.run(words, capture_output=True, text=True, check=False, env=own_cache(tmp_path))
+    assert result.returncode == 0, result.stderr
     assert json.loads((tmp_path / "r" / "env.json").read_text())["device"].startswith("cuda")

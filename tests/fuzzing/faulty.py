@@ -1,4 +1,4 @@
-"""Targets that fail on purpose, to test that the harness notices."""
+"""Targets that fail on purpose, to test that the harness reports it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from tests.fuzzing.targets import Target
 
 
 class Faulty(Target):
-    def __init__(self, room: object) -> None:
-        super().__init__(room)  # type: ignore[arg-type]
-        self.kept: list[bytes] = []
+    def __init__(self, sandbox: object) -> None:
+        super().__init__(sandbox)  # type: ignore[arg-type]
+        self.leaked: list[bytes] = []
 
     def warm_up(self) -> None: ...
 
@@ -22,7 +22,7 @@ class Faulty(Target):
         return rng.randbytes(8)
 
     def feed(self, data: bytes) -> None:
-        # Depends on the input only, so that a repeated input fails again.
+        # The fault depends on the input alone, so that a repeated input fails again.
         if data[0] < 32:
             self.fault()
         elif data[0] < 128:
@@ -53,7 +53,7 @@ class Memory(Faulty):
 
 
 class Denied(Faulty):
-    """Requests more memory than there is, and hides the MemoryError."""
+    """Requests more memory than the system has, and hides the MemoryError."""
 
     def fault(self) -> None:
         try:
@@ -68,7 +68,7 @@ class Outside(Faulty):
 
 
 class OutsideNative(Faulty):
-    """Opens a file like a C library, unseen by audit hooks."""
+    """Opens a file through the C library, which audit hooks do not report."""
 
     def fault(self) -> None:
         libc = ctypes.CDLL(None)
@@ -83,7 +83,7 @@ class Raises(Faulty):
 class Leak(Faulty):
     def feed(self, data: bytes) -> None:
         time.sleep(0.001)
-        self.kept.append(bytes(data[:1]) * 96 * 2**10)
+        self.leaked.append(bytes(data[:1]) * 96 * 2**10)
 
 
-FAULTY: dict[str, type[Faulty]] = {each.__name__.lower(): each for each in Faulty.__subclasses__()}
+FAULTY: dict[str, type[Faulty]] = {target.__name__.lower(): target for target in Faulty.__subclasses__()}

@@ -1,4 +1,4 @@
-"""The smallest working artifact, and hostile graphs that read files, allocate or run without end."""
+"""A tiny working artifact, and hostile graphs that read files, or use memory or time without bound."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 from inspect_kd.calibrate import calibrate
 from inspect_kd.export.card import KEY, ArtifactCard
 from inspect_kd.resize import RESIZE
-from tests.fuzzing.mutate import as_json, changed, damaged
+from tests.fuzzing.mutate import mutate_bytes, mutate_tree, to_hostile_json
 
 SIZE = 16
-GREEDY = (2**8, 2**20, 2**31, 2**33, 2**40, 2**62)
-SHAPES = (-1, 0, 1, 3, SIZE, 2**20, 2**31, 2**40, 2**62)
+HUGE_SIZES = (2**8, 2**20, 2**31, 2**33, 2**40, 2**62)
+ODD_SIZES = (-1, 0, 1, 3, SIZE, 2**20, 2**31, 2**40, 2**62)
 
 
 def card() -> ArtifactCard:
@@ -31,7 +31,7 @@ def card() -> ArtifactCard:
 
 
 def artifact(text: str | None = None) -> ModelProto:
-    """Make an artifact whose heatmap is the brightness: six nodes, a kilobyte."""
+    """Make an artifact of six nodes and a kilobyte, whose heatmap is the brightness."""
     nodes = [
         helper.make_node("Cast", ["images"], ["real"], to=TensorProto.FLOAT),
         helper.make_node("Transpose", ["real"], ["planes"], perm=[0, 3, 1, 2]),
@@ -60,35 +60,35 @@ def artifact(text: str | None = None) -> ModelProto:
     return model
 
 
-def hostile(rng: Random, seeds: list[bytes], room: Path) -> bytes:
-    """Damage an artifact in its bytes, in its card or in its graph."""
+def make_hostile(rng: Random, seeds: list[bytes], sandbox: Path) -> bytes:
+    """Mutate an artifact's bytes, its card or its graph."""
     kind = rng.random()
     if kind < 0.45:
-        return damaged(rng, rng.choice(seeds), rng.choice(seeds))
+        return mutate_bytes(rng, rng.choice(seeds), rng.choice(seeds))
     if kind < 0.6:
-        return with_card(as_json(rng, changed(rng, json.loads(card().dump()))))
+        return with_card(to_hostile_json(rng, mutate_tree(rng, json.loads(card().dump()))))
     model = artifact()
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
         # An earlier mutation may have removed what the next one changes.
         with contextlib.suppress(IndexError, ValueError):
-            rng.choice(MUTATIONS)(rng, model, room)
+            rng.choice(MUTATIONS)(rng, model, sandbox)
     try:
         data: bytes = model.SerializeToString()
     except ValueError:  # protobuf itself refuses some mutations
         data = artifact().SerializeToString()
-    return damaged(rng, data, rounds=2) if rng.random() < 0.1 else data
+    return mutate_bytes(rng, data, rounds=2) if rng.random() < 0.1 else data
 
 
 def with_card(text: bytes) -> bytes:
     """Write the card as raw bytes, because the onnx package refuses text that is not UTF-8."""
     model = artifact("")
     del model.metadata_props[:]
-    entry = b"\x0a" + length_of(KEY.encode()) + b"\x12" + length_of(text)
-    return bytes(model.SerializeToString()) + b"\x72" + length_of(entry)
+    entry = b"\x0a" + with_length(KEY.encode()) + b"\x12" + with_length(text)
+    return bytes(model.SerializeToString()) + b"\x72" + with_length(entry)
 
 
 def with_external_weights(*, overlong: bool) -> bytes:
-    """An artifact with its weights in `w.bin`. `overlong`: with tags that C++ truncates to 32 bits before it reads them."""
+    """Make an artifact whose weights are in `w.bin`. `overlong`: its tags exceed 32 bits, to which readers in C++ truncate them."""
     model, tensor = artifact(), TensorProto(name="w", data_type=1, dims=[1, 3, 3, 3], data_location=1)
     for key, value in (("location", "w.bin"), ("offset", "0"), ("length", "108")):
         tensor.external_data.add(key=key, value=value)
@@ -96,12 +96,13 @@ def with_external_weights(*, overlong: bool) -> bytes:
     if overlong:
         raw = raw.replace(b"\x6a", b"\xea\x80\x80\x80\x10").replace(b"\x70\x01", b"\xf0\x80\x80\x80\x10\x01")
     del model.graph.initializer[0]
-    graph = model.graph.SerializeToString() + b"\x2a" + length_of(raw)
+    graph = model.graph.SerializeToString() + b"\x2a" + with_length(raw)
     model.ClearField("graph")
-    return bytes(model.SerializeToString()) + b"\x3a" + length_of(graph)
+    return bytes(model.SerializeToString()) + b"\x3a" + with_length(graph)
 
 
-def length_of(content: bytes) -> bytes:
+def with_length(content: bytes) -> bytes:
+    """Precede a protobuf field's content by its length."""
     count, out = len(content), bytearray()
     while count > 0x7F:
         out.append(count & 0x7F | 0x80)
@@ -109,12 +110,12 @@ def length_of(content: bytes) -> bytes:
     return bytes(out) + bytes([count]) + content
 
 
-def external(rng: Random, model: ModelProto, room: Path) -> None:
-    """Move weights to other files: in a parent folder, at an absolute path, behind a link, in a device or process."""
-    outside = room.parent / "outside" / "secret.bin"
+def use_external_data(rng: Random, model: ModelProto, sandbox: Path) -> None:
+    """Store weights in another file: in a parent folder, at an absolute path, behind a link, in a device or in a process's memory."""
+    outside = sandbox.parent / "outside" / "secret.bin"
     places = (
         "../outside/secret.bin", str(outside), "link.bin", "folder/secret.bin", "hard.bin", "./../outside/secret.bin",
-        "/proc/self/environ", "/proc/self/mem", "/dev/zero", "/dev/stdin", f"{room.name}/../../outside/secret.bin",
+        "/proc/self/environ", "/proc/self/mem", "/dev/zero", "/dev/stdin", f"{sandbox.name}/../../outside/secret.bin",
         "file:///etc/passwd", "", ".", "a" * 5000, "\\\\host\\share", "*/_ORT_MEM_ADDR_/*",
     )  # fmt: skip
     tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[1, 3, 3, 3], data_location=TensorProto.EXTERNAL)
@@ -134,7 +135,9 @@ def external(rng: Random, model: ModelProto, room: Path) -> None:
             node.attribute.append(onnx.AttributeProto(name="value", type=onnx.AttributeProto.TENSOR, t=tensor))
             graph.node.insert(0, graph.node.pop())
         case 2:
-            branch = helper.make_graph([helper.make_node("Identity", ["w"], ["z"])], "b", [], [_any("z")], [tensor])
+            branch = helper.make_graph(
+                [helper.make_node("Identity", ["w"], ["z"])], "b", [], [_float_value("z")], [tensor]
+            )
             _append(model, helper.make_node("If", ["truth"], ["from_branch"], then_branch=branch, else_branch=branch))
             graph.initializer.append(helper.make_tensor("truth", TensorProto.BOOL, [], [True]))
         case _:
@@ -143,33 +146,33 @@ def external(rng: Random, model: ModelProto, room: Path) -> None:
             sparse.indices.CopyFrom(helper.make_tensor("i", TensorProto.INT64, [27], list(range(27))))
 
 
-def initializer(rng: Random, model: ModelProto, room: Path) -> None:
+def mutate_initializer(rng: Random, model: ModelProto, sandbox: Path) -> None:
     """Change a tensor's declaration: huge or negative sizes, another type, too much or too little data."""
     tensor = rng.choice(model.graph.initializer)
     match rng.randrange(5):
         case 0:
-            tensor.dims[:] = [rng.choice(SHAPES) for _ in range(rng.randint(0, 5))]
+            tensor.dims[:] = [rng.choice(ODD_SIZES) for _ in range(rng.randint(0, 5))]
         case 1:
             tensor.data_type = rng.choice((0, 1, 2, 6, 7, 8, 9, 10, 11, 16, 17, 21, 22, 99))
         case 2:
             tensor.ClearField("float_data")
             tensor.raw_data = rng.randbytes(rng.choice((0, 1, 107, 109, 4096)))
         case 3:
-            tensor.dims.append(rng.choice(SHAPES))
+            tensor.dims.append(rng.choice(ODD_SIZES))
         case _:
             tensor.name = rng.choice(("", "images", "heatmap", "axes", "x" * 10_000))
 
 
-def signature(rng: Random, model: ModelProto, room: Path) -> None:
+def mutate_signature(rng: Random, model: ModelProto, sandbox: Path) -> None:
     """Declare inputs and outputs with another shape or type than the graph has."""
     values = [*model.graph.input, *model.graph.output]
     value = rng.choice(values)
     shape = value.type.tensor_type.shape
     match rng.randrange(6):
         case 0:
-            shape.dim[rng.randrange(len(shape.dim))].dim_value = rng.choice(SHAPES)
+            shape.dim[rng.randrange(len(shape.dim))].dim_value = rng.choice(ODD_SIZES)
         case 1:
-            shape.dim.add(dim_value=rng.choice(SHAPES))
+            shape.dim.add(dim_value=rng.choice(ODD_SIZES))
         case 2:
             value.type.tensor_type.elem_type = rng.choice((0, 1, 2, 7, 8, 9, 10, 11, 99))
         case 3:
@@ -177,10 +180,10 @@ def signature(rng: Random, model: ModelProto, room: Path) -> None:
         case 4:
             value.name = rng.choice(("", "score", "images", "heatmap", "nothing"))
         case _:
-            model.graph.input.append(_any(rng.choice(("images", "more", ""))))
+            model.graph.input.append(_float_value(rng.choice(("images", "more", ""))))
 
 
-def node(rng: Random, model: ModelProto, room: Path) -> None:
+def mutate_node(rng: Random, model: ModelProto, sandbox: Path) -> None:
     """Use unknown operators, wrong arguments, and cycles."""
     graph = model.graph
     chosen = rng.choice(graph.node)
@@ -192,24 +195,24 @@ def node(rng: Random, model: ModelProto, room: Path) -> None:
             chosen.domain = rng.choice(("com.microsoft", "ai.onnx.ml", "evil", "ai.onnx.preview.training"))
         case 2 if chosen.attribute:
             attribute = rng.choice(chosen.attribute)
-            attribute.i = rng.choice(SHAPES)
-            attribute.ints[:] = [rng.choice(SHAPES) for _ in range(rng.randint(0, 9))]
+            attribute.i = rng.choice(ODD_SIZES)
+            attribute.ints[:] = [rng.choice(ODD_SIZES) for _ in range(rng.randint(0, 9))]
         case 3 if chosen.input:
             chosen.input[rng.randrange(len(chosen.input))] = rng.choice(("score", "w", "images", "", "nothing", "top"))
         case 4:
             graph.node.remove(chosen)
         case 5:
-            chosen.attribute.append(helper.make_attribute("axis", rng.choice(SHAPES)))
+            chosen.attribute.append(helper.make_attribute("axis", rng.choice(ODD_SIZES)))
         case _:
             chosen.output[0] = rng.choice(("score", "heatmap", "w", "images"))
 
 
-def greedy(rng: Random, model: ModelProto, room: Path) -> None:
-    """Request endless memory or time in few bytes, from a constant or from the image."""
-    much = [rng.choice(GREEDY) for _ in range(rng.randint(1, 3))]
+def add_greedy_node(rng: Random, model: ModelProto, sandbox: Path) -> None:
+    """Use memory or time without bound; the sizes come from constants or are computed from the image."""
+    sizes_value = [rng.choice(HUGE_SIZES) for _ in range(rng.randint(1, 3))]
     graph = model.graph
-    graph.initializer.append(helper.make_tensor("much", TensorProto.INT64, [len(much)], much))
-    graph.initializer.append(helper.make_tensor("many", TensorProto.INT64, [], [rng.choice(GREEDY)]))
+    graph.initializer.append(helper.make_tensor("much", TensorProto.INT64, [len(sizes_value)], sizes_value))
+    graph.initializer.append(helper.make_tensor("many", TensorProto.INT64, [], [rng.choice(HUGE_SIZES)]))
     if rng.random() < 0.5:
         # Computed at run time, so that loading cannot fold it.
         _append(model, helper.make_node("Cast", ["top"], ["whole"], to=TensorProto.INT64))
@@ -232,13 +235,13 @@ def greedy(rng: Random, model: ModelProto, room: Path) -> None:
     elif name == "Loop":
         _append(model, _loop(count))
     elif name == "Pad":
-        graph.initializer.append(helper.make_tensor("pads", TensorProto.INT64, [2], [0, much[0]]))
+        graph.initializer.append(helper.make_tensor("pads", TensorProto.INT64, [2], [0, sizes_value[0]]))
         _append(model, helper.make_node(name, ["shift", "pads"], ["big"]))
     elif name == "OneHot":
         graph.initializer.append(helper.make_tensor("pair", TensorProto.FLOAT, [2], [0.0, 1.0]))
         _append(model, helper.make_node(name, ["shift", count, "pair"], ["big"]))
     else:
-        graph.initializer.append(helper.make_tensor("four", TensorProto.INT64, [4], [1, 1, *([much[0]] * 2)]))
+        graph.initializer.append(helper.make_tensor("four", TensorProto.INT64, [4], [1, 1, *([sizes_value[0]] * 2)]))
         _append(model, helper.make_node(name, ["heatmap", "", "", "four"], ["big"]))
     _append(model, helper.make_node("ReduceMax", ["big"], ["peak"], keepdims=0))
     adder = next((node for node in graph.node if node.op_type == "Add" and "score" in node.output), None)
@@ -256,24 +259,26 @@ def _loop(count: str) -> NodeProto:
             helper.make_tensor_value_info("go", TensorProto.BOOL, []),
             helper.make_tensor_value_info("x", TensorProto.FLOAT, None),
         ],
-        [helper.make_tensor_value_info("again", TensorProto.BOOL, []), _any("y")],
+        [helper.make_tensor_value_info("again", TensorProto.BOOL, []), _float_value("y")],
     )
     return helper.make_node("Loop", [count, "", "shift"], ["big"], body=body)
 
 
-def nested(rng: Random, model: ModelProto, room: Path) -> None:
+def nest_graphs(rng: Random, model: ModelProto, sandbox: Path) -> None:
     """Nest graphs in graphs."""
-    inner: GraphProto = helper.make_graph([helper.make_node("Identity", ["shift"], ["z"])], "b", [], [_any("z")])
+    inner: GraphProto = helper.make_graph(
+        [helper.make_node("Identity", ["shift"], ["z"])], "b", [], [_float_value("z")]
+    )
     for _ in range(rng.choice((1, 5, 20, 40))):
         branch = helper.make_node("If", ["truth"], ["z"], then_branch=inner, else_branch=inner)
         if inner.ByteSize() > 100_000:
             break
-        inner = helper.make_graph([branch], "b", [], [_any("z")])
+        inner = helper.make_graph([branch], "b", [], [_float_value("z")])
     model.graph.initializer.append(helper.make_tensor("truth", TensorProto.BOOL, [], [True]))
     _append(model, helper.make_node("If", ["truth"], ["deep"], then_branch=inner, else_branch=inner))
 
 
-def functions(rng: Random, model: ModelProto, room: Path) -> None:
+def add_recursive_function(rng: Random, model: ModelProto, sandbox: Path) -> None:
     """Add a function that calls itself, directly or through another."""
     names = ("F", "G") if rng.random() < 0.5 else ("F", "F")
     for name, called in {names[0]: names[1], names[1]: names[0]}.items():
@@ -287,7 +292,7 @@ def functions(rng: Random, model: ModelProto, room: Path) -> None:
     _append(model, helper.make_node("F", ["shift"], ["called"], domain="own"))
 
 
-def headers(rng: Random, model: ModelProto, room: Path) -> None:
+def mutate_header(rng: Random, model: ModelProto, sandbox: Path) -> None:
     """Change versions, names and metadata."""
     match rng.randrange(4):
         case 0:
@@ -301,14 +306,14 @@ def headers(rng: Random, model: ModelProto, room: Path) -> None:
 
 
 MUTATIONS: tuple[Callable[[Random, ModelProto, Path], None], ...] = (
-    external,
-    initializer,
-    signature,
-    node,
-    greedy,
-    nested,
-    functions,
-    headers,
+    use_external_data,
+    mutate_initializer,
+    mutate_signature,
+    mutate_node,
+    add_greedy_node,
+    nest_graphs,
+    add_recursive_function,
+    mutate_header,
 )
 
 
@@ -316,5 +321,5 @@ def _append(model: ModelProto, node: NodeProto) -> None:
     model.graph.node.append(node)
 
 
-def _any(name: str) -> Any:
+def _float_value(name: str) -> Any:
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, None)

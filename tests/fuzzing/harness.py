@@ -15,20 +15,29 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from tests.fuzzing.worker import NUMBERS, TOO_MUCH, Board, Order, chance, every_target, open_target
+from tests.fuzzing.worker import (
+    COUNTER_NAMES,
+    MEMORY_EXIT_CODE,
+    Counters,
+    WorkerConfig,
+    all_targets,
+    open_target,
+    random_of,
+)
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 4
-"""Wall seconds for each CPU second of an input's limit, after which it counts as hung."""
-MEMORY = Path("/dev/shm")
-"""Files in memory, if available: on a disk opening them would take most of the time."""
+WALL_PER_CPU = 4
+"""An input counts as hung after its CPU limit times this factor, in wall time."""
+SHARED_MEMORY = Path("/dev/shm")
+"""Folder for the inputs' files, if the system has it: on a disk, opening files would take most of the time."""
 START_S = 240
-"""Time limit for a worker's imports."""
+"""Time limit for the start of a worker."""
 LEAK_KB = 64 * 1024
-DEATHS = {signal.SIGXCPU: "hang", signal.SIGKILL: "memory"}
-"""Kinds of findings by the signal that ended a worker; the system kills processes when memory runs out."""
-CONTAINED = {"onnx": "quarantine", "openvino": "quarantine_openvino"}
-"""The target with the quarantine, for each target without it."""
+"""Growth of a worker that counts as a leak."""
+KIND_BY_SIGNAL = {signal.SIGXCPU: "hang", signal.SIGKILL: "memory"}
+"""Kind of a finding by the signal that ended the worker; the system sends SIGKILL when memory runs out."""
+WITH_QUARANTINE = {"onnx": "quarantine", "openvino": "quarantine_openvino"}
+"""Target without the quarantine → the same target with it."""
 
 
 @dataclass(kw_only=True)
@@ -43,7 +52,7 @@ class Finding:
 
 @dataclass(kw_only=True)
 class Result:
-    """Results of a target's inputs."""
+    """Results of the inputs of one target."""
 
     target: str
     seed: int
@@ -51,18 +60,19 @@ class Result:
     outcomes: Counter[str] = field(default_factory=Counter)
     findings: list[Finding] = field(default_factory=list)
     broke: int = 0
-    """Inputs that were neither accepted nor refused; of several that fail at one place in one worker only the first is analysed."""
+    """Number of inputs that were neither accepted nor refused; findings list only the first at each place in each worker."""
     contained: Counter[str] = field(default_factory=Counter)
-    """Inputs that broke the native parser, but were cleanly refused with the quarantine."""
+    """Number of inputs that broke the native parser, but were cleanly refused with the quarantine."""
     peak_mb: int = 0
     """The most memory that one input added to a worker."""
     growth_kb: int = 0
-    """Growth of the longest-lived worker over the last two thirds of its inputs; the largest."""
+    """Largest memory growth of a worker over the last two thirds of its inputs."""
     growth_inputs: int = 0
+    """Number of inputs during that growth."""
     seconds: float = 0.0
     """Total wall time."""
     fed: float = 0.0
-    """Time between the first and the last inputs of workers."""
+    """Seconds in which workers processed inputs, without their starts."""
     workers: int = 0
 
     def to_json(self) -> dict[str, Any]:
@@ -70,13 +80,15 @@ class Result:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Result:
-        own = {each.name: content[each.name] for each in fields(cls)}
+        values = {item.name: content[item.name] for item in fields(cls)}
         findings = [Finding(**finding) for finding in content["findings"]]
-        return cls(**own | {key: Counter(content[key]) for key in ("outcomes", "contained")} | {"findings": findings})
+        return cls(
+            **values | {key: Counter(content[key]) for key in ("outcomes", "contained")} | {"findings": findings}
+        )
 
     def __add__(self, other: Result) -> Result:
         """Add the results of one target with different seeds."""
-        kept = max(self, other, key=lambda result: result.growth_kb)
+        faster_growing = max(self, other, key=lambda result: result.growth_kb)
         return Result(
             target=self.target,
             seed=other.seed,
@@ -86,8 +98,8 @@ class Result:
             broke=self.broke + other.broke,
             contained=self.contained + other.contained,
             peak_mb=max(self.peak_mb, other.peak_mb),
-            growth_kb=kept.growth_kb,
-            growth_inputs=kept.growth_inputs,
+            growth_kb=faster_growing.growth_kb,
+            growth_inputs=faster_growing.growth_inputs,
             seconds=self.seconds + other.seconds,
             fed=self.fed + other.fed,
             workers=self.workers + other.workers,
@@ -103,44 +115,51 @@ def fuzz(
     start: int = 0,
     cpu_s: int | None = None,
     megabytes: int = 1536,
-    keep: Path | None = None,
-    most: int = 50,
+    findings_folder: Path | None = None,
+    max_findings: int = 50,
 ) -> Result:
-    """Feed a target until the time, the number of inputs or that of findings is reached; write the findings into `keep`."""
+    """Feed a target until the limit of time, inputs or findings is reached; write the findings' inputs to `findings_folder`."""
     result, begun = Result(target=name, seed=seed), time.monotonic()
-    contained, cpu_s = every_target()[name].native, cpu_s or every_target()[name].cpu_s
-    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
+    is_native, cpu_s = all_targets()[name].native, cpu_s or all_targets()[name].cpu_s
+    with tempfile.TemporaryDirectory(dir=SHARED_MEMORY if SHARED_MEMORY.is_dir() else None) as folder:
         index = start
-        while index < count and result.fed < seconds and len(result.findings) < most:
-            work = _Work(Path(folder), result.workers)
-            order = Order(
-                target=name, room=str(work.room), board=str(work.board), seed=seed, start=index, stop=count,
-                seconds=seconds - result.fed, cpu_s=cpu_s, megabytes=megabytes, every_s=min(5.0, max(0.25, seconds / 40)),
-            )  # fmt: skip
-            found = work.run(order)
+        while index < count and result.fed < seconds and len(result.findings) < max_findings:
+            worker = _Worker(Path(folder), result.workers)
+            config = WorkerConfig(
+                target=name,
+                sandbox=str(worker.sandbox),
+                counters_file=str(worker.counters_file),
+                seed=seed,
+                start=index,
+                stop=count,
+                seconds=seconds - result.fed,
+                cpu_s=cpu_s,
+                megabytes=megabytes,
+                sample_every_s=min(5.0, max(0.25, seconds / 40)),
+            )
+            findings = worker.run(config)
             result.workers += 1
-            result.fed += work.fed
-            done = work.numbers
-            last = done["index"]
-            _absorb(result, work, done, index)
-            for finding in found:
+            result.fed += worker.fed
+            counts = worker.counts
+            _add_counts(result, worker, index)
+            for finding in findings:
                 finding.target, finding.seed = name, seed
-                data = _again(order, finding.index, Path(folder))
+                data = _remake_input(config, finding.index, Path(folder))
                 if (
-                    contained
+                    is_native
                     and finding.kind in ("crash", "hang", "memory")
                     and _is_contained(name, data, Path(folder))
                 ):
                     result.contained[finding.kind] += 1
                     continue
-                if keep is not None:
-                    keep.mkdir(parents=True, exist_ok=True)
-                    file = keep / f"{name}-{seed}-{finding.index}.bin"
+                if findings_folder is not None:
+                    findings_folder.mkdir(parents=True, exist_ok=True)
+                    file = findings_folder / f"{name}-{seed}-{finding.index}.bin"
                     file.write_bytes(data)
                     finding.file = file.name
                 result.findings.append(finding)
-            index = last + 1
-            if done["done"]:
+            index = counts["index"] + 1
+            if counts["done"]:
                 break
     result.seconds = time.monotonic() - begun
     if result.growth_kb > LEAK_KB:
@@ -149,78 +168,80 @@ def fuzz(
     return result
 
 
-def _absorb(result: Result, work: _Work, done: dict[str, int], start: int) -> None:
-    refusals = NUMBERS[NUMBERS.index("accepted") : NUMBERS.index("findings")]
-    result.outcomes.update({name: done[name] for name in refusals if done[name]})
-    result.inputs += done["index"] + 1 - start
-    result.broke += done["index"] + 1 - start - sum(done[name] for name in refusals)
-    result.peak_mb = max(result.peak_mb, (done["peak_kb"] - done["base_kb"]) // 1024)
-    samples = work.samples[len(work.samples) // 3 :]
+def _add_counts(result: Result, worker: _Worker, start: int) -> None:
+    counts = worker.counts
+    outcomes = COUNTER_NAMES[COUNTER_NAMES.index("accepted") : COUNTER_NAMES.index("findings")]
+    result.outcomes.update({name: counts[name] for name in outcomes if counts[name]})
+    result.inputs += counts["index"] + 1 - start
+    result.broke += counts["index"] + 1 - start - sum(counts[name] for name in outcomes)
+    result.peak_mb = max(result.peak_mb, (counts["peak_kb"] - counts["base_kb"]) // 1024)
+    samples = worker.samples[len(worker.samples) // 3 :]
     if len(samples) >= 6:
         third = len(samples) // 3
-        first, last = (statistics.median(kb for _, kb in part) for part in (samples[:third], samples[-third:]))
+        first, last = (statistics.median(kb for _, kb in group) for group in (samples[:third], samples[-third:]))
         if last - first > result.growth_kb or not result.growth_inputs:
             result.growth_kb, result.growth_inputs = int(last - first), samples[-1][0] - samples[0][0]
 
 
-class _Work:
+class _Worker:
     """One worker process."""
 
     def __init__(self, folder: Path, number: int) -> None:
-        # Each has its own parent folder, because the bait lies beside the room.
+        # Each worker has its own parent folder, because the bait lies beside the sandbox.
         self.home = folder / str(number)
-        self.room = self.home / "room"
-        self.room.mkdir(parents=True)
-        self.board, self.log = self.home / "board", self.home / "log"
+        self.sandbox = self.home / "sandbox"
+        self.sandbox.mkdir(parents=True)
+        self.counters_file, self.log = self.home / "counters", self.home / "log"
         self.samples: list[tuple[int, int]] = []
         self.fed = 0.0
 
-    def run(self, order: Order) -> list[Finding]:
-        board = Board(self.board)
+    def run(self, config: WorkerConfig) -> list[Finding]:
+        counters = Counters(self.counters_file)
         environment = os.environ | {
             "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)]),
             "OMP_NUM_THREADS": "1",
             "MALLOC_ARENA_MAX": "2",
             "HOME": str(self.home),
-            "TMPDIR": str(self.room),
+            "TMPDIR": str(self.sandbox),
         }
-        words = [sys.executable, "-m", "tests.fuzzing.worker", json.dumps(asdict(order))]
+        command = [sys.executable, "-m", "tests.fuzzing.worker", json.dumps(asdict(config))]
         with self.log.open("wb") as log, (self.home / "stderr").open("wb") as errors:
-            process = subprocess.Popen(words, stdout=log, stderr=errors, env=environment, cwd=ROOT)
+            process = subprocess.Popen(command, stdout=log, stderr=errors, env=environment, cwd=ROOT)
             try:
-                hung = self._wait(process, board, order)
+                hung = self._wait(process, counters, config)
             finally:
                 process.kill()
                 code = process.wait()
-        self.numbers = board.read()
-        found = self._findings()
-        if self.numbers["done"]:
-            return found
-        if self.numbers["index"] == -1:
-            raise RuntimeError(f"a worker for {order.target} did not start: {self._stderr()}")
-        if code == TOO_MUCH:
-            return found
-        kind = "hang" if hung else DEATHS.get(signal.Signals(-code), "crash") if code < 0 else "exit"
-        how = f"no answer in {PATIENCE * order.cpu_s} s" if hung else f"exit code {code} {self._stderr()[-200:]}"
-        return [*found, Finding(target="", seed=0, index=self.numbers["index"], kind=kind, text=how.strip())]
+        self.counts = counters.read()
+        findings = self._read_log()
+        if self.counts["done"]:
+            return findings
+        if self.counts["index"] == -1:
+            raise RuntimeError(f"a worker for {config.target} did not start: {self._stderr()}")
+        if code == MEMORY_EXIT_CODE:
+            return findings
+        kind = "hang" if hung else KIND_BY_SIGNAL.get(signal.Signals(-code), "crash") if code < 0 else "exit"
+        text = f"no answer in {WALL_PER_CPU * config.cpu_s} s" if hung else f"exit code {code} {self._stderr()[-200:]}"
+        return [*findings, Finding(target="", seed=0, index=self.counts["index"], kind=kind, text=text.strip())]
 
-    def _wait(self, process: subprocess.Popen[bytes], board: Board, order: Order) -> bool:
+    def _wait(self, process: subprocess.Popen[bytes], counters: Counters, config: WorkerConfig) -> bool:
         """Wait for the end; return True if an input exceeded its time."""
         index, since, begun = -1, time.monotonic(), 0.0
         while process.poll() is None:
             time.sleep(0.05)
-            now, at = time.monotonic(), board.read()["index"]
-            if at != index:
-                index, since = at, now
-            if at != -1 and not begun:
+            now, current = time.monotonic(), counters.read()["index"]
+            if current != index:
+                index, since = current, now
+            if current != -1 and not begun:
                 begun = now
             self.fed = now - begun if begun else 0.0
-            if now - since > (START_S if at == -1 else PATIENCE * order.cpu_s):
+            if now - since > (START_S if current == -1 else WALL_PER_CPU * config.cpu_s):
                 return True
         return False
 
-    def _findings(self) -> list[Finding]:
-        found = []
+    def _read_log(self) -> list[Finding]:
+        """Read the worker's memory samples and findings."""
+        findings = []
         for line in self.log.read_bytes().splitlines():
             try:
                 entry = json.loads(line)
@@ -229,33 +250,39 @@ class _Work:
             if "sample" in entry:
                 self.samples.append((entry["sample"], entry["kb"]))
             elif "index" in entry:
-                found.append(Finding(target="", seed=0, **entry))
-        return found
+                findings.append(Finding(target="", seed=0, **entry))
+        return findings
 
     def _stderr(self) -> str:
         return (self.home / "stderr").read_text(errors="replace")[-600:]
 
 
-def _again(order: Order, index: int, folder: Path) -> bytes:
-    """Make the same input again. Its room must have the same layout, since some inputs contain paths."""
+def _remake_input(config: WorkerConfig, index: int, folder: Path) -> bytes:
+    """Make the same input again, in a sandbox with the same layout, since some inputs contain paths."""
     number = len(list(folder.glob("again*")))
-    room = folder / f"again{number}" / "room"
-    room.mkdir(parents=True)
-    here, environment = Path.cwd(), dict(os.environ)
+    sandbox = folder / f"again{number}" / "sandbox"
+    sandbox.mkdir(parents=True)
+    working_directory, environment = Path.cwd(), dict(os.environ)
     try:
-        return open_target(Order(**asdict(order) | {"room": str(room)})).make(chance(order, index))
+        return open_target(WorkerConfig(**asdict(config) | {"sandbox": str(sandbox)})).make(random_of(config, index))
     finally:
-        os.chdir(here)
+        os.chdir(working_directory)
         os.environ.clear()
         os.environ.update(environment)
 
 
 def _is_contained(name: str, data: bytes, folder: Path) -> bool:
     """True if the quarantine cleanly refuses an input that breaks the native parser."""
-    work = _Work(folder, 100_000 + len(list(folder.glob("1*"))))
-    file = work.home / "input"
+    worker = _Worker(folder, 100_000 + len(list(folder.glob("1*"))))
+    file = worker.home / "input"
     file.write_bytes(data)
-    order = Order(
-        target=CONTAINED[name], room=str(work.room), board=str(work.board), stop=1, cpu_s=30, megabytes=1024, replay=str(file)
-    )  # fmt: skip
-    return not work.run(order) and not work.numbers["accepted"]
+    config = WorkerConfig(
+        target=WITH_QUARANTINE[name],
+        sandbox=str(worker.sandbox),
+        counters_file=str(worker.counters_file),
+        stop=1,
+        cpu_s=30,
+        megabytes=1024,
+        replay=str(file),
+    )
+    return not worker.run(config) and not worker.counts["accepted"]

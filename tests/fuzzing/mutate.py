@@ -1,4 +1,4 @@
-"""Mutations that need no knowledge of formats: of bytes, of text, and of JSON and YAML content."""
+"""Mutations of bytes and of JSON and YAML content, independent of any format."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import math
 from random import Random
 from typing import Any
 
-INTERESTING = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
-VALUES: tuple[Any, ...] = (
+BOUNDARY_NUMBERS = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
+ODD_VALUES: tuple[Any, ...] = (
     *(None, True, False, 0, -1, 1, 7, 64, 2**31, 2**63, 10**400, -(10**400), 10**12),
     *(0.5, -0.5, 1e308, -1e308, 1e-320, math.nan, math.inf, -math.inf),
     *("", "x", "good", "\ud800", "\x00", "a\nb", "..", "../../outside/secret", "/etc/passwd", "C:\\x", "9" * 5000),
@@ -17,8 +17,8 @@ VALUES: tuple[Any, ...] = (
 )
 
 
-def damaged(rng: Random, data: bytes, other: bytes = b"", rounds: int = 6) -> bytes:
-    """Mutate bytes: change, cut or repeat a few places, or copy them from another file."""
+def mutate_bytes(rng: Random, data: bytes, other: bytes = b"", rounds: int = 6) -> bytes:
+    """Mutate bytes at a few places: change, remove, repeat or insert some, or copy them from another file."""
     out = bytearray(data)
     for _ in range(rng.randint(1, rounds)):
         if not out:
@@ -32,7 +32,7 @@ def damaged(rng: Random, data: bytes, other: bytes = b"", rounds: int = 6) -> by
                 out[place] = rng.randrange(256)
             case 3:
                 size = rng.choice((1, 2, 4))
-                word = (rng.choice(INTERESTING) & (256**size - 1)).to_bytes(size, rng.choice(("little", "big")))
+                word = (rng.choice(BOUNDARY_NUMBERS) & (256**size - 1)).to_bytes(size, rng.choice(("little", "big")))
                 out[place : place + size] = word
             case 4:
                 del out[place : place + length]
@@ -50,12 +50,12 @@ def damaged(rng: Random, data: bytes, other: bytes = b"", rounds: int = 6) -> by
     return bytes(out)
 
 
-def changed(rng: Random, content: Any, rounds: int = 3) -> Any:
-    """Mutate a tree of mappings and lists in place: replace, remove, rename or move a few nodes."""
+def mutate_tree(rng: Random, content: Any, rounds: int = 3) -> Any:
+    """Mutate a tree of mappings and lists in place: replace, remove, rename, repeat or nest a few nodes."""
     for _ in range(rng.randint(1, rounds)):
-        holder, key = _somewhere(rng, content)
+        holder, key = _choose_node(rng, content)
         if holder is None:
-            return rng.choice(VALUES)
+            return rng.choice(ODD_VALUES)
         match rng.randrange(6):
             case 0 if isinstance(holder, dict):
                 holder[rng.choice(("", "x", "..", "name", key, "\x00", "__class__"))] = holder.pop(key)
@@ -66,11 +66,11 @@ def changed(rng: Random, content: Any, rounds: int = 3) -> Any:
             case 3:
                 holder[key] = {"x": holder[key]}
             case _:
-                holder[key] = copy.deepcopy(rng.choice(VALUES))
+                holder[key] = copy.deepcopy(rng.choice(ODD_VALUES))
     return content
 
 
-def _somewhere(rng: Random, content: Any) -> tuple[Any, Any]:
+def _choose_node(rng: Random, content: Any) -> tuple[Any, Any]:
     """Choose a node; return its parent and its key there."""
     holder, key, node = None, None, content
     while isinstance(node, dict | list) and node and (holder is None or rng.random() < 0.7):
@@ -79,13 +79,13 @@ def _somewhere(rng: Random, content: Any) -> tuple[Any, Any]:
     return holder, key
 
 
-def as_json(rng: Random, content: Any) -> bytes:
-    """Write JSON, sometimes with duplicate keys, deep nesting or huge numbers, which only text can have."""
+def to_hostile_json(rng: Random, content: Any) -> bytes:
+    """Write JSON, sometimes with what `json.dumps` never writes: duplicate keys, deep nesting, huge numbers."""
     text = json.dumps(content)
     match rng.randrange(40):
         case 0 if text.startswith("{") and len(text) > 2:
             name = rng.choice(list(content))
-            text = f"{text[:-1]}, {json.dumps(name)}: {json.dumps(rng.choice(VALUES))}}}"
+            text = f"{text[:-1]}, {json.dumps(name)}: {json.dumps(rng.choice(ODD_VALUES))}}}"
         case 1:
             deep = rng.choice((50, 900, 5000, 100_000))
             text = text.replace(": ", f": {'[' * deep}{']' * deep}, " if rng.random() < 0.3 else f": {'[' * deep}", 1)
@@ -94,4 +94,4 @@ def as_json(rng: Random, content: Any) -> bytes:
         case 3:
             text = "{" + '"a":{' * rng.choice((50, 5000)) + text
     data = text.encode("utf-8", "surrogatepass")
-    return damaged(rng, data, rounds=3) if rng.random() < 0.25 else data
+    return mutate_bytes(rng, data, rounds=3) if rng.random() < 0.25 else data

@@ -1,6 +1,6 @@
-"""Detect when an input makes the program open files outside its folder, by audit hook and inotify.
+"""Detect files that an input makes the program open outside its folder, by an audit hook and inotify.
 
-Bait files lie in a folder beside the one that inputs may read; inotify reports every open, including those of native code.
+Bait files lie in a folder beside the sandbox that inputs may read; inotify also reports files that native code opens.
 """
 
 from __future__ import annotations
@@ -12,38 +12,39 @@ import sys
 import tempfile
 from pathlib import Path
 
-OPENED, FOLDER = 0x20, 0x40000000
-"""Of inotify: IN_OPEN, and IN_ISDIR. Folders do not count: the program lists a linked folder before it refuses it."""
+OPENED, IS_FOLDER = 0x20, 0x40000000
+"""inotify's IN_OPEN and IN_ISDIR. Folders do not count: the program lists a linked folder before it refuses it."""
 EVENT = struct.Struct("iIII")
+"""Header of an inotify event: watch, mask, cookie, length of the name."""
 
 
 class Watch:
     """Armed while an input is processed; `opened` lists forbidden files that were opened."""
 
-    def __init__(self, room: Path, bait: Path) -> None:
+    def __init__(self, sandbox: Path, bait: Path) -> None:
         self.armed = False
         self.opened: list[str] = []
-        inside = (room, sys.prefix, sys.base_prefix, sys.exec_prefix, Path(__file__).parents[2], *sys.path)
-        # System files that runtimes read: processor, memory, time zone.
-        machine = ("/dev/null", "/dev/urandom", "/sys", "/proc/cpuinfo", "/proc/meminfo", "/usr/share/zoneinfo")
-        self.inside = tuple({os.path.realpath(path) for path in map(str, inside) if path} | set(machine))
-        self.bait = _inotify(bait)
+        folders = (sandbox, sys.prefix, sys.base_prefix, sys.exec_prefix, Path(__file__).parents[2], *sys.path)
+        # Files of the system that runtimes read: processor, memory, time zone.
+        system = ("/dev/null", "/dev/urandom", "/sys", "/proc/cpuinfo", "/proc/meminfo", "/usr/share/zoneinfo")
+        self.allowed = tuple({os.path.realpath(path) for path in map(str, folders) if path} | set(system))
+        self.bait_events = _watch_with_inotify(bait)
         sys.addaudithook(self._hook)
 
     def _hook(self, event: str, arguments: tuple[object, ...]) -> None:
         if not self.armed or event != "open" or not isinstance(arguments[0], str | bytes):
             return
         path = os.path.realpath(os.fsdecode(arguments[0]))
-        if not any(path == home or path.startswith(f"{home}{os.sep}") for home in self.inside):
+        if not any(path == allowed or path.startswith(f"{allowed}{os.sep}") for allowed in self.allowed):
             self.opened.append(path)
 
     def take(self) -> list[str]:
         """Return the forbidden files opened since the last call."""
         opened, self.opened = self.opened, []
-        return opened + (["the bait outside the folder"] if _drain(self.bait) else [])
+        return opened + (["the bait outside the folder"] if _was_opened(self.bait_events) else [])
 
 
-def _inotify(bait: Path) -> int | None:
+def _watch_with_inotify(bait: Path) -> int | None:
     if not sys.platform.startswith("linux"):
         return None
     libc = ctypes.CDLL(None, use_errno=True)
@@ -53,7 +54,8 @@ def _inotify(bait: Path) -> int | None:
     return handle
 
 
-def _drain(handle: int | None) -> bool:
+def _was_opened(handle: int | None) -> bool:
+    """Whether a file was opened since the last call."""
     if handle is None:
         return False
     try:
@@ -63,14 +65,14 @@ def _drain(handle: int | None) -> bool:
     place = 0
     while place < len(events):
         _, mask, _, length = EVENT.unpack_from(events, place)
-        if not mask & FOLDER:
+        if not mask & IS_FOLDER:
             return True
         place += EVENT.size + length
     return False
 
 
-def lay_bait(parent: Path) -> Path:
-    """Create the folder with the bait: images, numbers and a table."""
+def make_bait(parent: Path) -> Path:
+    """Create the folder with the bait, unless it exists: images, numbers and a table."""
     import numpy as np
     from PIL import Image
 

@@ -24,19 +24,19 @@ from inspect_kd.apps.studio.sessions import Sessions
 from inspect_kd.apps.studio.settings import Settings
 from inspect_kd.apps.studio.studio import Studio
 
-CLEAN_EVERY_S, CLEAN_AFTER_S = 600, 3600
-"""Gradio looks through the uploads that it keeps this often, and removes them at this age."""
+CLEAN_INTERVAL_S, MAX_FILE_AGE_S = 600, 3600
+"""Gradio checks its uploaded files at this interval, and removes those of this age."""
 
 
 class Page(gr.Blocks):
-    """Gradio's Blocks, except that events may name uploaded files only; Gradio itself would fetch web addresses."""
+    """Gradio's Blocks, except that the files in an event must be uploads; Gradio itself would fetch web addresses."""
 
     def __init__(self, uploads: Uploads, **settings: Any) -> None:
         super().__init__(**settings)
         self.uploads = uploads
 
     async def process_api(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Refuse calls without a session: Gradio names each after its event, and would open a session that is never closed."""
+        """Refuse calls without a session: Gradio would open a session for each of them and never close it."""
         session = kwargs.get("session_hash")
         if session in (None, kwargs.get("event_id")):
             raise gr.Error(texts.NO_SESSION, print_exception=False)
@@ -46,8 +46,8 @@ class Page(gr.Blocks):
             forget_values(kwargs.get("state"))
 
     async def preprocess_data(self, block_fn: Any, inputs: list[Any], *args: Any, **kwargs: Any) -> list[Any]:
-        """Check every file that the inputs of an event name; each file only once."""
-        refuse_other_values(block_fn.inputs, inputs)
+        """Refuse files that were not uploaded, and a file that an event names twice."""
+        refuse_non_files(block_fn.inputs, inputs)
         paths: set[str] = set()
 
         def check_file(file: dict[str, Any]) -> dict[str, Any]:
@@ -63,18 +63,18 @@ class Page(gr.Blocks):
     def check_file(self, file: dict[str, Any]) -> dict[str, Any]:
         """Refuse a file that was not uploaded."""
         path = file.get("path")
-        if not isinstance(path, str) or not self.uploads.covers(Path(path)):
+        if not isinstance(path, str) or not self.uploads.is_upload_path(Path(path)):
             raise gr.Error(texts.NOT_RECEIVED, print_exception=False)
-        # Only the path: Gradio would decode the content of a "data:" address, or open another file that is named within.
+        # Keep only the path: in other keys, Gradio would decode a "data:" address or open another file.
         return {"path": path, "meta": {"_type": "gradio.FileData"}}
 
 
 def names_file(value: object) -> bool:
-    """Whether a component could take this for a file, even without the key that Gradio looks for."""
+    """Whether a component could interpret this as a file, even without the key that Gradio looks for."""
     return isinstance(value, dict) and ("path" in value or "url" in value)
 
 
-def refuse_other_values(components: Sequence[Any], values: Sequence[Any]) -> None:
+def refuse_non_files(components: Sequence[Any], values: Sequence[Any]) -> None:
     """Refuse values other than files for components that take files; Gradio would fail with a traceback."""
     for component, value in zip(components, values, strict=False):
         files = value if isinstance(value, list) else [] if value is None else [value]
@@ -82,19 +82,19 @@ def refuse_other_values(components: Sequence[Any], values: Sequence[Any]) -> Non
             raise gr.Error(texts.NOT_RECEIVED, print_exception=False)
 
 
-def build(settings: Settings, received: Path) -> tuple[gr.Blocks, Studio]:
-    """Build the whole page. `received` is Gradio's temporary folder ($GRADIO_TEMP_DIR), which the caller owns and removes."""
+def build(settings: Settings, gradio_folder: Path) -> tuple[gr.Blocks, Studio]:
+    """Build the whole page. `gradio_folder` is $GRADIO_TEMP_DIR, which the caller owns and removes."""
     library = ArtifactLibrary(settings.artifacts, settings.threads, settings.trust)
-    library.open(None)  # A broken artifact must stop the start, not the first inspection.
-    uploads = Uploads(received)
-    sessions = Sessions(library, settings, received / "shown", uploads)
+    library.open(None)  # A broken artifact must be reported at the start, not at the first inspection.
+    uploads = Uploads(gradio_folder)
+    sessions = Sessions(library, settings, gradio_folder / "shown", uploads)
     studio = Studio(settings, library, sessions, MarkStore(settings.store), uploads)
     with Page(
         uploads,
         title=texts.TITLE,
         analytics_enabled=False,
         fill_width=True,
-        delete_cache=(CLEAN_EVERY_S, CLEAN_AFTER_S),
+        delete_cache=(CLEAN_INTERVAL_S, MAX_FILE_AGE_S),
     ) as page:
         top = bar.build(studio)
         with gr.Tabs(elem_id="tabs"):
@@ -114,7 +114,7 @@ def build(settings: Settings, received: Path) -> tuple[gr.Blocks, Studio]:
 
 
 def close_session(studio: Studio) -> Callable[[gr.Request], None]:
-    """A handler that closes the session of a closed tab."""
+    """Return a handler that closes the session of a closed tab."""
 
     def close(request: gr.Request) -> None:
         studio.sessions.close_session(request.session_hash)

@@ -1,4 +1,4 @@
-"""The bar above the tabs: artifact, category, shortcuts, light or dark."""
+"""The bar above the tabs: artifact, category, shortcuts, and the switch between light and dark."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def build(studio: Studio) -> Bar:
 
 
 def category_choices(studio: Studio, artifact: str) -> tuple[list[tuple[str, str]], str]:
-    """Choices of the category dropdown and its value; "" stands for all categories together."""
+    """Choices of the category dropdown and its value; "" is the value for all categories together."""
     categories = studio.library.open(artifact).card.categories
     if len(categories) == 1:
         return [(categories[0], categories[0])], categories[0]
@@ -48,13 +48,13 @@ def category_choices(studio: Studio, artifact: str) -> tuple[list[tuple[str, str
 
 
 def choice_updates(studio: Studio, session: Session) -> tuple[Any, ...]:
-    """Updates that show the session's artifact, category and thresholds, also after a change that was stopped."""
+    """Updates that show the session's artifact, category and thresholds, for example after a stopped change."""
     with session.lock:
         choices, _ = category_choices(studio, session.artifact)
-        most, thresholds = slider_range(session.default_thresholds), session.thresholds
+        slider_max, thresholds = slider_range(session.default_thresholds), session.thresholds
         return (
             gr.update(value=session.artifact),
             gr.update(choices=choices, value=session.category or ""),
-            gr.update(maximum=most, value=round(thresholds.reinspect, 3)),
-            gr.update(maximum=most, value=round(thresholds.reject, 3)),
+            gr.update(maximum=slider_max, value=round(thresholds.reinspect, 3)),
+            gr.update(maximum=slider_max, value=round(thresholds.reject, 3)),
         )

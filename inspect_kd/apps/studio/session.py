@@ -1,6 +1,6 @@
 """A session: the parts of one browser tab, or of one client of the API, with its artifact and thresholds.
 
-Its methods are everything that can be done in the Inspect and Compare tabs; Gradio only passes events in and HTML out.
+Everything that the Inspect and Compare tabs do is a method of it; Gradio only passes events in and HTML out.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from inspect_kd.apps.studio.artifact.library import ArtifactLibrary
 from inspect_kd.apps.studio.compare.comparison import ArtifactComparison
 from inspect_kd.apps.studio.inspect.gallery_state import GalleryState
 from inspect_kd.apps.studio.inspect.parts import Part, SessionFolders, inspect_part
-from inspect_kd.apps.studio.inspect.what_if import WhatIf, held_out_scores, ordered, what_if
+from inspect_kd.apps.studio.inspect.what_if import WhatIf, held_out_scores, ordered_thresholds, what_if
 from inspect_kd.apps.studio.settings import Settings
 from inspect_kd.errors import BadInput, UsageError
 from inspect_kd.inspector import Inspector
@@ -27,9 +27,9 @@ from inspect_kd.types import Inspection, Thresholds
 MAX_REFUSED = 1000
 """Refused files that one session lists."""
 HALF_STEP = 0.0005 + 1e-9
-"""Of the threshold sliders."""
+"""Half a step of the threshold sliders, with a margin for rounding."""
 RESERVE_BYTES = 2**20
-"""Disk space that one more part may need beside its original, for pictures and heatmap."""
+"""Disk space for the pictures and the heatmap of one more part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,25 +49,25 @@ class Session:
         self.library, self.settings, self.folders, self.free_bytes = library, settings, folders, free_bytes
         self.lock = RLock()
         self.parts: dict[int, Part] = {}
-        self.refused: list[RefusedFile] = []
+        self.refused_files: list[RefusedFile] = []
         self.gallery = GalleryState(self)
         self.comparison = ArtifactComparison(self)
         self.last_number = 0
         self.generation = 0
-        """Increased by everything that cancels a running batch; a part of an earlier generation is dropped."""
+        """Each cancellation increases it; parts of an earlier generation are dropped."""
         self.is_used, self.is_closed, self.last_active = False, False, time.monotonic()
         self.notice = ""
-        """A message that the client must get once."""
+        """A message that the client must receive once."""
         self.set_artifact(library.names[0], None)
 
     # Artifact and thresholds
 
     def set_artifact(self, artifact: str, category: str | None) -> None:
-        """Set artifact, category and thresholds; `change_artifact` also inspects the present parts with another artifact."""
+        """Set artifact, category and thresholds; unlike `change_artifact`, without inspecting the parts again."""
         inspector = self.library.open(artifact)
         if category is None and len(inspector.card.categories) == 1:
             category = inspector.card.categories[0]
-        default = inspector.card.calibration.limits_for(category).thresholds
+        default = inspector.card.calibration.for_category(category).thresholds
         with self.lock:
             self.artifact, self.category = artifact, category
             self.thresholds, self.default_thresholds = default, default
@@ -76,28 +76,28 @@ class Session:
     def change_artifact(self, artifact: str, category: str | None) -> Iterator[Part]:
         """Inspect the parts with another artifact, then replace parts, artifact and thresholds in one step.
 
-        A change that is cancelled or fails has no effect: no score is ever shown beside another artifact's thresholds.
+        A change that is cancelled or fails has no effect, so that scores and thresholds always belong to the same artifact.
         """
         inspector, generation = self.library.open(artifact), self.cancel()
-        inspector.card.calibration.limits_for(category)  # refuses an unknown category before any work
-        new: dict[int, Part] = {}
+        inspector.card.calibration.for_category(category)  # refuses an unknown category before any work
+        new_parts: dict[int, Part] = {}
         try:
-            while not self._replace_parts(new, artifact, category, generation):
-                yield from self._inspect_again(new, inspector, generation)
+            while not self._replace_parts(new_parts, artifact, category, generation):
+                yield from self._inspect_again(new_parts, inspector, generation)
         finally:
-            for part in new.values():
+            for part in new_parts.values():
                 if self.parts.get(part.number) is not part:
-                    part.remove_pictures()
+                    part.remove_outputs()
 
     def cancel(self) -> int:
-        """Cancel a running batch or change of the artifact; the part in work is dropped. Return the new generation."""
+        """Cancel a running batch or change of the artifact, with the part that is being inspected. Return the new generation."""
         with self.lock:
             self.generation += 1
             return self.generation
 
-    def _inspect_again(self, new: dict[int, Part], inspector: Inspector, generation: int) -> Iterator[Part]:
+    def _inspect_again(self, new_parts: dict[int, Part], inspector: Inspector, generation: int) -> Iterator[Part]:
         for old in self.all_parts():
-            if old.number in new or generation != self.generation:
+            if old.number in new_parts or generation != self.generation:
                 continue
             self.touch()
             self.check_disk(0)
@@ -106,21 +106,21 @@ class Session:
                 part = inspect_part(
                     inspector, content, old.name, old.sha256, old.number, self.folders, generation=generation
                 )
-            new[old.number] = part
+            new_parts[old.number] = part
             yield part
 
-    def _replace_parts(self, new: dict[int, Part], artifact: str, category: str | None, generation: int) -> bool:
-        """Make the change if every part has been inspected; marks are kept. False if parts are missing."""
+    def _replace_parts(self, new_parts: dict[int, Part], artifact: str, category: str | None, generation: int) -> bool:
+        """Replace artifact and parts, but keep the marks. Return False if parts have not been inspected yet."""
         with self.lock:
             if generation != self.generation:
                 raise UsageError(texts.CHANGE_STOPPED)
-            if artifact != self.artifact and not self.parts.keys() <= new.keys():
+            if artifact != self.artifact and not self.parts.keys() <= new_parts.keys():
                 return False
             self.set_artifact(artifact, category)
-            for number, part in new.items():
+            for number, part in new_parts.items():
                 if number in self.parts:
                     part.mark = self.parts[number].mark
-                    self.parts[number].remove_pictures()
+                    self.parts[number].remove_outputs()
                     self.parts[number] = part
             return True
 
@@ -136,14 +136,14 @@ class Session:
     def thresholds_at(self, reinspect: float, reject: float) -> Thresholds:
         """The thresholds for two slider positions.
 
-        The sliders' step is coarser than a calibration: within half a step of the artifact's own threshold, it is that one.
+        A position within half a step of the artifact's own threshold means that threshold, which is finer than the step.
         """
         default = self.default_thresholds
-        if not all(0 <= limit <= default.highest_allowed for limit in (reinspect, reject)):  # also refuses NaN
-            raise BadInput(texts.BEYOND_CHOICE.format(most=default.highest_allowed, reject=default.reject))
+        if not all(0 <= threshold <= default.highest_allowed for threshold in (reinspect, reject)):  # also refuses NaN
+            raise BadInput(texts.THRESHOLD_OUT_OF_RANGE.format(maximum=default.highest_allowed, reject=default.reject))
         reinspect = default.reinspect if abs(reinspect - default.reinspect) <= HALF_STEP else reinspect
         reject = default.reject if abs(reject - default.reject) <= HALF_STEP else reject
-        return ordered(reinspect, reject)
+        return ordered_thresholds(reinspect, reject)
 
     def what_if(self) -> WhatIf:
         """Count the decisions under the present thresholds."""
@@ -152,7 +152,7 @@ class Session:
         return what_if(scores, held_out, self.thresholds, self.default_thresholds)
 
     def inspection(self, part: Part) -> Inspection:
-        """A part under the present thresholds."""
+        """Decision and regions of a part under the present thresholds."""
         return part.inspection(self.inspector, self.thresholds)
 
     # Parts
@@ -174,18 +174,18 @@ class Session:
         return part
 
     def refuse(self, name: str, reason: str) -> RefusedFile:
-        """List a file as refused; only the first thousand are kept."""
-        refused = RefusedFile(name, reason)
+        """Add a file to the list of refused ones, up to `MAX_REFUSED`."""
+        file = RefusedFile(name, reason)
         with self.lock:
-            if len(self.refused) < MAX_REFUSED:
-                self.refused.append(refused)
-        return refused
+            if len(self.refused_files) < MAX_REFUSED:
+                self.refused_files.append(file)
+        return file
 
     def _keep(self, part: Part, content: bytes, artifact: str, generation: int) -> bool:
-        """Keep an inspected part; False if the batch was stopped or the parts were cleared meanwhile."""
+        """Keep an inspected part. Return False if the batch was stopped or the parts were cleared meanwhile."""
         with self.lock:
             if artifact != self.artifact or generation != self.generation:
-                part.remove_pictures()
+                part.remove_outputs()
             if artifact != self.artifact:
                 raise BadInput(texts.ARTIFACT_CHANGED)
             if generation != self.generation:
@@ -206,7 +206,7 @@ class Session:
         with self.lock:
             self.cancel()
             self.parts.clear()
-            self.refused.clear()
+            self.refused_files.clear()
             self.is_used = False
             self.gallery.reset()
         self.comparison.clear()
@@ -215,7 +215,7 @@ class Session:
                 path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Remove all parts and the session's folders; a batch that still runs finds the session closed."""
+        """Remove all parts and the session's folders; a running batch then stops at `refuse_if_closed`."""
         self.is_closed = True
         self.parts.clear()
         self.comparison.predictions.clear()
@@ -224,7 +224,7 @@ class Session:
             shutil.rmtree(folder, ignore_errors=True)
 
     def touch(self) -> None:
-        """Note that the client, or a model that works for it, is active."""
+        """Record that the session is active: a request arrived, or a batch is running."""
         self.last_active = time.monotonic()
 
     def next_number(self) -> int:
@@ -239,12 +239,12 @@ class Session:
         if size > self.settings.max_upload_mb * 2**20:
             raise BadInput(texts.TOO_LARGE.format(mb=self.settings.max_upload_mb))
         if len(self.parts) >= self.settings.max_parts:
-            raise BadInput(texts.SESSION_FULL.format(most=self.settings.max_parts))
+            raise BadInput(texts.SESSION_FULL.format(maximum=self.settings.max_parts))
         self.check_disk(size)
 
     @contextmanager
     def refuse_if_closed(self) -> Iterator[None]:
-        """Raise BadInput if the session is closed, also if that happens inside the block and its files disappear."""
+        """Raise BadInput if the session is closed before the block, or inside it so that its files disappear."""
         if self.is_closed:
             raise BadInput(texts.PART_STOPPED)
         try:
@@ -263,4 +263,4 @@ class Session:
 def display_name(name: str) -> str:
     """An uploaded file's name for people: without folders, printable, at most 120 characters."""
     last = name.replace("\\", "/").rsplit("/", 1)[-1]
-    return "".join(letter for letter in last if letter.isprintable())[:120] or texts.NAMELESS
+    return "".join(letter for letter in last if letter.isprintable())[:120] or texts.DEFAULT_NAME

@@ -1,9 +1,9 @@
-"""The sessions of a Studio: one a browser tab, a limited number, each with folders of its own.
+"""The sessions of a Studio: one per browser tab, up to a limit, each with its own folders.
 
-A new session never takes the place of one that is at work: only an empty session, or one that has been idle for long, is closed for
-it, and its client is told so.
+To make room for a new session, only an empty or long idle session is closed; a client whose parts were lost gets a message.
 
-Files are in two folders: what the browser may fetch below Gradio's own folder, originals and heatmaps where no address leads.
+Each session has two folders: one for what the browser may fetch, below Gradio's own folder, and a private one for originals and
+heatmaps.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MAX_REMEMBERED = 256
 
 @dataclass(frozen=True, slots=True)
 class ClosedSession:
-    """What a client finds again, and must be told, when it returns to a closed session."""
+    """State of a closed session, restored when its client returns; the number of lost parts is reported."""
 
     artifact: str
     category: str | None
@@ -57,7 +57,7 @@ class Sessions:
         self._lock = Lock()
 
     def get(self, key: str | None) -> Session:
-        """Open or find a session. Raises if all are in use, and without a key: all such clients would share a session."""
+        """Find or open a session. Raise if all are in use, and without a key, since all such clients would share a session."""
         if not key:
             raise BadInput(texts.NO_SESSION)
         with self._lock:
@@ -90,7 +90,7 @@ class Sessions:
             idle = [key for key, session in self._open.items() if now - session.last_active > IDLE_S]
             if not unused + idle:
                 raise EnvironmentFault(
-                    texts.ALL_SESSIONS_IN_USE.format(most=self.settings.max_sessions, minutes=round(IDLE_S / 60))
+                    texts.ALL_SESSIONS_IN_USE.format(maximum=self.settings.max_sessions, minutes=round(IDLE_S / 60))
                 )
             self._close((unused + idle)[0])
 
@@ -98,7 +98,7 @@ class Sessions:
         session = self._open.pop(key, None)
         if session is None:
             return
-        # A closed tab never returns; one that lost its connection, or was closed for a new session, does.
+        # A client returns after a lost connection, or if its session was closed for a new one.
         is_default = session.thresholds == session.default_thresholds and session.artifact == self.library.names[0]
         if session.parts or not is_default:
             self._closed[key] = ClosedSession(
@@ -108,22 +108,22 @@ class Sessions:
                 self._closed.popitem(last=False)
         session.close()
 
-    def _new_session(self, before: ClosedSession | None) -> Session:
+    def _new_session(self, closed: ClosedSession | None) -> Session:
         token = secrets.token_urlsafe(18)
         folders = SessionFolders(self.private / token, self.served / token)
         for folder in folders:
             folder.mkdir(parents=True)
         session = Session(self.library, self.settings, folders, self.free_bytes)
-        if before is not None:
+        if closed is not None:
             # The page still shows these thresholds, so they must decide its next parts.
-            session.set_artifact(before.artifact, before.category)
-            session.thresholds = before.thresholds
-            if before.lost_parts:
-                session.notice = texts.PARTS_WERE_CLEARED.format(count=before.lost_parts, minutes=round(IDLE_S / 60))
+            session.set_artifact(closed.artifact, closed.category)
+            session.thresholds = closed.thresholds
+            if closed.lost_parts:
+                session.notice = texts.PARTS_WERE_CLEARED.format(count=closed.lost_parts, minutes=round(IDLE_S / 60))
         return session
 
     def free_bytes(self) -> int:
-        """What the files of all sessions and the uploads leave of the disk limit."""
+        """The disk limit less the files of all sessions and the uploads."""
         used = total_bytes(self.private.glob("*/*")) + total_bytes(self.served.glob("*/*"))
         used += self.uploads.bytes_used() if self.uploads else 0
         return self.settings.max_kept_mb * 2**20 - used

@@ -1,4 +1,4 @@
-"""Settings of a Studio, chosen where it is started; none can be changed from a browser."""
+"""Settings of a Studio, chosen at its start; browsers cannot change them."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class Settings:
     examples: Path | None = None
     """Folder of example parts that the page offers."""
     max_upload_mb: int = 100
-    """For one file."""
+    """Limit of one file."""
     max_parts: int = 500
-    """In one session."""
+    """Limit of one session."""
     max_kept_mb: int = 4096
-    """For the files of all sessions and the waiting uploads together."""
+    """Limit of the files of all sessions and the unread uploads together."""
     max_sessions: int = 16
-    """Sessions whose parts are kept; one that is empty, or long idle, is closed for a new one."""
+    """Limit of open sessions; an empty or long idle one is closed for a new one."""
     threads: int = 1
-    """For the model."""
+    """Threads that the model uses."""
     trust: Path | None = None
-    """Folder of public keys: artifacts that none of them has signed are not opened."""
+    """Folder of public keys: only artifacts signed by one of them are opened."""

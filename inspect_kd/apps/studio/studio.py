@@ -17,14 +17,14 @@ from inspect_kd.sign_off import SignOff
 
 @dataclass(frozen=True, slots=True)
 class Studio:
-    """The parts of one running Studio."""
+    """The components of one running Studio."""
 
     settings: Settings
     library: ArtifactLibrary
     sessions: Sessions
     marks: MarkStore
     uploads: Uploads
-    """Files that browsers have sent; no other file is ever opened for them."""
+    """Files that browsers have sent; they can open no other files."""
 
     def mark_context(self, session: Session, by: str) -> MarkContext:
         """The session's artifact and thresholds, for a mark."""
@@ -37,8 +37,8 @@ class Studio:
         )
 
     def sign_off(self, session: Session, by: str) -> Path:
-        """Write the session's thresholds as a new calibration file; raises if `by` is no name."""
-        with session.lock:  # artifact and thresholds must be those of one moment
+        """Write the session's thresholds as a new calibration file; raise if `by` is not a valid name."""
+        with session.lock:  # no other event may change artifact or thresholds meanwhile
             signed = SignOff(
                 by=by.strip(),
                 thresholds=session.thresholds,

@@ -1,7 +1,4 @@
-"""Every text of the Studio in one place for translation; those of the Train tab are in `train/texts.py`.
-
-Braces are filled in by `str.format`.
-"""
+"""All texts of the Studio, for translation; those of the Train tab are in `train/texts.py`. `str.format` fills in the braces."""
 
 from __future__ import annotations
 
@@ -27,18 +24,18 @@ CAMERA_PICTURE = "Picture from the camera"
 EXAMPLES = "Example parts"
 CLEAR = "Clear parts"
 CANCEL = "Stop"
-NAMELESS = "part"
+DEFAULT_NAME = "part"
 EMPTY_VIEW = "No part yet"
 EMPTY_HINT = "Drop images on the left, paste one with Ctrl+V, or use the camera."
-EMPTY_GALLERY = "Inspected parts appear here, the worst first."
-NOTHING_PASSES = "No part passes this filter."
+EMPTY_GALLERY = "Inspected parts appear here, the highest score first."
+NO_PART_PASSES = "No part passes this filter."
 PROGRESS = "{done} of {total} inspected"
 PROGRESS_PACE = "{pace:.1f} parts/s, {left:.0f} s left"
-STOPPED = "Stopped: {done} parts are inspected, the rest is left out."
+STOPPED = "Stopped: {done} parts were inspected, the others were not."
 REFUSED_ONE = "1 file could not be read: on a line it would be NG"
 REFUSED_MANY = "{count} files could not be read: on a line they would be NG"
 TOO_LARGE = "larger than {mb} MB, the limit of this Studio"
-SESSION_FULL = "no more than {most} parts in one session: clear the parts first"
+SESSION_FULL = "no more than {maximum} parts in one session: clear the parts first"
 DISK_FULL = "no room left: all sessions together may keep {mb} MB"
 ARTIFACT_CHANGED = "the artifact was changed while this part was being inspected: send it again"
 PART_STOPPED = "stopped before this part was inspected"
@@ -46,13 +43,13 @@ CHANGE_STOPPED = "the change of the artifact was stopped: the former artifact st
 NOT_RECEIVED = "not a file that was sent to this Studio, or one that was already read: send it again"
 NO_LENGTH = "an upload must state its size once (Content-Length, no Transfer-Encoding)"
 UPLOAD_STALLED = "the upload stopped arriving: send it again"
-BODY_TOO_LARGE = "a request of this kind may have at most {most} bytes"
+BODY_TOO_LARGE = "a request of this kind may have at most {maximum} bytes"
 LOGIN_IS_FORM = "send a login as application/x-www-form-urlencoded"
 NO_SESSION = "no session: send a session_hash of your own with each call, as Gradio's clients do"
-BEYOND_CHOICE = "thresholds must lie between 0 and {most:g}: the artifact's own NG threshold is {reject:g}"
+THRESHOLD_OUT_OF_RANGE = "thresholds must lie between 0 and {maximum:g}: the artifact's own NG threshold is {reject:g}"
 NO_SUCH_ADDRESS = "cannot listen on {host} ({reason}): give --host an address of this machine"
 ALL_SESSIONS_IN_USE = (
-    "all {most} sessions of this Studio are in use: close a tab that is not needed, clear its parts, or wait until one has been idle "
+    "all {maximum} sessions of this Studio are in use: close a tab that is not needed, clear its parts, or wait until one has been idle "
     "for {minutes} minutes"
 )
 PARTS_WERE_CLEARED = (
@@ -82,7 +79,7 @@ SIGNED_OFF = (
     "<code>inspect-kd predict {artifact} IMAGES… --calibration {path}</code>. A line that runs with <code>--trusted</code> needs it "
     "signed with a key first: <code>inspect-kd sign {path} --key KEY</code>"
 )
-NOT_AS_SHOWN = "artifact or thresholds have changed since this page was drawn: look at it again, then sign off"
+NOT_AS_SHOWN = "artifact or thresholds have changed since this page was shown: check them again, then sign off"
 NOT_SIGNED_OFF = "Not saved: {reason}"
 
 # One part
@@ -92,7 +89,7 @@ OPACITY = "Heat"
 CONTOURS = "Contours"
 NUMBERS = "Numbers"
 WIPE = "Original | heat"
-HEAT_SCALE = "× NG limit"
+HEAT_SCALE = "× NG threshold"
 ALT_PREVIEW = "The part {name}"
 PART_IS_OK = "It is OK"
 PART_IS_NG = "It is NG"
@@ -100,7 +97,7 @@ NEXT, PREVIOUS = "Next", "Previous"
 KEYS = (("O", "OK"), ("N", "NG"), ("J →", "next"), ("K ←", "previous"), ("H", "hide heat"))
 MARKED_RIGHT = "You agree: {mark}"
 MARKED_WRONG = "Wrong call: you marked {mark}"
-MARKED_DOUBT = "You decided: {mark}"
+MARKED_REINSPECT = "You decided: {mark}"
 MARK_TOO_LATE = "the part that this mark is for has been removed: nothing was stored"
 MARK_STORED = "stored for training"
 REGIONS = "Regions"
@@ -126,7 +123,7 @@ COMPARE_WITH = "Second artifact"
 COMPARE_BUTTON = "Compare on all parts"
 COMPARE_EMPTY = "Choose a second artifact and compare: it inspects the same parts."
 COMPARE_NO_PARTS = "There are no parts yet: upload some under “Inspect” first."
-COMPARE_ONE = "Only one artifact is on offer. Start the Studio with two: inspect-kd ui first.onnx second.onnx"
+COMPARE_ONE = "This Studio has only one artifact. Start the Studio with two: inspect-kd ui first.onnx second.onnx"
 AGREE = "{same} of {total} parts get the same decision."
 DIFFERENT = "Parts on which they differ, the widest apart first"
 NO_DIFFERENCE = "They agree on every part."
@@ -135,7 +132,7 @@ NO_DIFFERENCE = "They agree on every part."
 CARD_PROMISE = "What the thresholds promise"
 CARD_RECIPE = "Recipe"
 CARD_LICENCES = "Licences of the weights inside"
-CARD_PARITY = "Proof: the artifact against the student it was made from"
+CARD_PARITY = "Verification: the artifact compared with its PyTorch student"
 CARD_VERSIONS = "Made with"
 CARD_FILE = "File"
 CARD_COLUMNS = (
@@ -146,7 +143,7 @@ CARD_COLUMNS = (
     "sound parts stopped",
     "of these NG",
 )
-CARD_FILE_ROWS = ("name", "size", "sha256", "signature", "made", "trained on", "recipe's digest")
+CARD_FILE_ROWS = ("name", "size", "sha256", "signature", "created", "trained on", "recipe's digest")
 TILE_INPUT, TILE_TILED = "{target}, input {size} × {size} pixels", ", in tiles of {tile}"
 TILE_CATEGORIES = "{count} × one model"
 TILE_PROMISE = "false NG promised, from {n} held-out sound parts"
@@ -154,7 +151,7 @@ TILE_FLIPS = "decisions flipped by the export, of {images} images"
 SIGNED, UNSIGNED = "signed (verify with inspect-kd verify)", "not signed"
 PARITY_NAMES = {
     "images": "images compared",
-    "real_images": "real ones among them",
+    "real_images": "of these, real images",
     "flips": "decisions that flipped",
     "score": "largest difference of a score",
     "heatmap": "largest difference of a heatmap",
@@ -179,7 +176,7 @@ FOREIGN_HOST = "{host} is not a name of this Studio: open the address it printed
 FOREIGN_ORIGIN = (
     "a page of {origin} may not call this Studio; if this is its public address, start it with --allow-host NAME"
 )
-FOREIGN_SITE = "a page of another site may link to this Studio, and do nothing else with it"
+FOREIGN_SITE = "a page of another site may only link to this Studio"
 NOT_SERVED = "this Studio does not serve that"
 TOO_MANY_LOGINS = "Too many wrong logins: try again in {seconds} s."
 BAD_HOST = "--allow-host {name}: give the name as in the address bar, NAME or NAME:PORT, without https://"
@@ -187,10 +184,10 @@ BAD_HOST = "--allow-host {name}: give the name as in the address bar, NAME or NA
 # Limits against exhaustion
 FILES_ONLY = "an upload may contain files alone, no text fields"
 LOGIN_FIRST = "log in first"
-SESSION_NAME_TOO_LONG = "a session_hash may have at most {most} characters"
+SESSION_NAME_TOO_LONG = "a session_hash may have at most {maximum} characters"
 NAMED_TWICE = "an event names the same file twice: upload it once for each use"
 TOO_MANY_UNREAD = (
-    "{most} results of this session have not been read: read them (/queue/data) before sending more events"
+    "{maximum} results of this session have not been read: read them (/queue/data) before sending more events"
 )
 RESULTS_NOT_READ = "the results of this session were not read in time: read them, then send the event again"
 EXAMPLE_UNREADABLE = "cannot be read: {reason}"

@@ -1,4 +1,4 @@
-"""The Studio's theme, light and dark, readable at arm's length; no font and no file from another host."""
+"""The Studio's theme, light and dark, readable at arm's length; fonts and files come from this host only."""
 
 from __future__ import annotations
 

@@ -33,16 +33,16 @@ from inspect_kd.types import ImageU8, Mask, NoProgress, Progress
 CATEGORIES: dict[str, ModuleType] = {"board": board, "bottle": bottle, "fabric": fabric, "metal": metal}
 VERSION = 1
 """Increased whenever the same seed gives another image."""
-VISIBLE = 9
-"""Grey levels by which a pixel must differ to count as defective."""
+MIN_DIFFERENCE = 9
+"""Grey levels; a pixel that differs by more is defective."""
 MARKER = ".drawn.json"
-"""The file with the settings that a folder was drawn with."""
-KEYS = {"version", "seed", "size", "train", "test_good", "per_kind"}
+"""File with the settings that a folder was drawn with."""
+SETTING_KEYS = {"version", "seed", "size", "train", "test_good", "per_kind"}
 MAX_MARKER_BYTES = 4096
 MAX_PARTS = 10_000
-"""Most parts of a kind that are accepted from a marker file."""
+"""Most parts of a kind that a marker file may name."""
 WAIT_ADVICE = "wait until that process has drawn it, then run the command again"
-# Random offset of a part in front of the camera: share of the side, degrees.
+# Standard deviation of the shift (share of the side) and largest rotation (degrees) of a part in front of the camera.
 POSE = {"board": (0.0025, 0.35), "bottle": (0.012, 180.0), "fabric": (0.02, 1.5), "metal": (0.006, 1.2)}
 
 
@@ -63,27 +63,34 @@ def draw_part(category: str, seed: tuple[int, ...], kind: str | None = None, siz
         sound = _render(category, (category_seed, *seed), None, attempt, size)
         if kind is None:
             return DrawnPart(image=to_bytes(sound[0] + sound[1]), mask=None, sound=to_bytes(sound[0] + sound[1]))
-        damaged = _render(category, (category_seed, *seed), kind, attempt, size)
-        change = np.abs(to_bytes(damaged[0]).astype(np.int16) - to_bytes(sound[0])).max(axis=2) > VISIBLE
+        defective = _render(category, (category_seed, *seed), kind, attempt, size)
+        change = np.abs(to_bytes(defective[0]).astype(np.int16) - to_bytes(sound[0])).max(axis=2) > MIN_DIFFERENCE
         mask = cv2.morphologyEx(change.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8)) > 0
         if mask.sum() >= 0.0006 * mask.size:
-            return DrawnPart(image=to_bytes(damaged[0] + damaged[1]), mask=mask, sound=to_bytes(sound[0] + sound[1]))
+            return DrawnPart(
+                image=to_bytes(defective[0] + defective[1]), mask=mask, sound=to_bytes(sound[0] + sound[1])
+            )
     raise RuntimeError(f"eight attempts at '{kind}' on '{category}' left no visible defect")
 
 
 def _render(
     category: str, seed: tuple[int, ...], kind: str | None, attempt: int, size: int
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Return an image and its noise, separately. The defect has its own random numbers, so that all else stays the same."""
+    """Return an image and its noise, separately. The defect has its own random numbers, so that it changes nothing else."""
     rng = np.random.default_rng([*seed, 1])
     defect_rng = np.random.default_rng([*seed, 2, attempt])
-    camera = np.random.default_rng([*seed, 3])
+    camera_rng = np.random.default_rng([*seed, 3])
     surface = CATEGORIES[category].draw(rng, kind, defect_rng)
-    shift, turn = POSE[category]
-    dx, dy = camera.normal(0, shift, 2).clip(-2 * shift, 2 * shift)
-    turned = float(camera.uniform(-turn, turn))
+    shift, max_turn = POSE[category]
+    dx, dy = camera_rng.normal(0, shift, 2).clip(-2 * shift, 2 * shift)
+    turn = float(camera_rng.uniform(-max_turn, max_turn))
     return expose(
-        surface.shade(Light.sample(camera)), camera, size, shift=(dx, dy), turn=turned, endless=category == "fabric"
+        surface.shade(Light.sample(camera_rng)),
+        camera_rng,
+        size,
+        shift=(dx, dy),
+        turn=turn,
+        endless=category == "fabric",
     )
 
 
@@ -97,7 +104,7 @@ def draw_sample(
     per_kind: int = 5,
     progress: Progress | None = None,
 ) -> Path:
-    """Draw an MVTec tree below `root`, unless the same one is already there."""
+    """Draw the data set as an MVTec tree below `root`, unless it was drawn there with the same settings."""
     settings = {
         "version": VERSION,
         "seed": seed,
@@ -123,16 +130,20 @@ def _read_settings(root: Path) -> dict[str, int] | None:
             settings = strict_json.loads(file.read(MAX_MARKER_BYTES))
     except (OSError, ValueError):
         return None
-    numbers = isinstance(settings, dict) and settings.keys() == KEYS and all(type(n) is int for n in settings.values())
-    return settings if numbers else None
+    is_valid = (
+        isinstance(settings, dict)
+        and settings.keys() == SETTING_KEYS
+        and all(type(n) is int for n in settings.values())
+    )
+    return settings if is_valid else None
 
 
 def _refuse_foreign_files(root: Path) -> None:
-    """Refuse a folder with other files: drawing replaces it as a whole."""
+    """Refuse a folder with other files, because drawing replaces the whole folder."""
     settings = _read_settings(root)
-    drawn = _expected_files(settings) | {MARKER} if settings else set()
+    expected = _expected_files(settings) | {MARKER} if settings else set()
     for path in files_below(root) if root.is_dir() else ():
-        if path.relative_to(root).as_posix() not in drawn:
+        if path.relative_to(root).as_posix() not in expected:
             raise BadInput(
                 f"{path}: was not drawn by this program and would be deleted; move it, or choose an empty folder"
             )
@@ -140,24 +151,24 @@ def _refuse_foreign_files(root: Path) -> None:
 
 def _expected_files(settings: dict[str, int]) -> set[str]:
     counts = [min(settings[key], MAX_PARTS) for key in ("train", "test_good", "per_kind")]
-    jobs = [job for category in CATEGORIES for job in _jobs(category, *counts)]
+    jobs = [job for category in CATEGORIES for job in _list_jobs(category, *counts)]
     images = {f"{category}/{split}/{kind}/{index:03}.png" for category, split, kind, index in jobs}
     return images | {f"{category}/ground_truth/{kind}/{index:03}_mask.png" for category, _, kind, index in jobs}
 
 
 def _draw(root: Path, settings: dict[str, int], progress: Progress) -> None:
-    """Draw into a new folder, then replace the old one by it."""
+    """Draw into a new folder, then replace the old one with it."""
     jobs = [
         job
         for category in CATEGORIES
-        for job in _jobs(category, settings["train"], settings["test_good"], settings["per_kind"])
+        for job in _list_jobs(category, settings["train"], settings["test_good"], settings["per_kind"])
     ]
     staging = root.with_name(f".{root.name}.drawing")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
     progress.phase("draw", len(jobs))
     try:
-        # Each image has its own seed, so the order of the threads has no influence.
+        # Each image has its own seed, so the result does not depend on the order of the threads.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             work = partial(_draw_job, staging, settings["seed"], settings["size"])
             for _ in pool.map(work, enumerate(jobs)):
@@ -179,7 +190,7 @@ def _draw_job(root: Path, seed: int, size: int, numbered: tuple[int, tuple[str, 
         _save(part.mask.astype(np.uint8) * 255, root / category / "ground_truth" / kind / f"{index:03}_mask.png")
 
 
-def _jobs(category: str, train: int, test_good: int, per_kind: int) -> list[tuple[str, str, str, int]]:
+def _list_jobs(category: str, train: int, test_good: int, per_kind: int) -> list[tuple[str, str, str, int]]:
     jobs = [(category, "train", "good", i) for i in range(train)] + [
         (category, "test", "good", i) for i in range(test_good)
     ]

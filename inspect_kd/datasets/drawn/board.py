@@ -49,9 +49,9 @@ GOLD, SOLDER, TRACE = (0.80, 0.62, 0.26), (0.74, 0.75, 0.77), (0.10, 0.42, 0.24)
 def draw(rng: Rng, kind: str | None, defect_rng: Rng) -> Surface:
     surface = Surface((0.035, 0.235, 0.125), gloss=0.12)
     surface.colour *= 0.9 + 0.2 * noise_field(RENDER, RENDER, rng, cell=60, octaves=4)[:, :, None]
-    broken = int(defect_rng.integers(len(TRACES))) if kind == "broken_trace" else -1
+    broken_trace = int(defect_rng.integers(len(TRACES))) if kind == "broken_trace" else -1
     for number, points in enumerate(TRACES):
-        _trace(surface, np.array(points), defect_rng if number == broken else None)
+        _trace(surface, np.array(points), defect_rng if number == broken_trace else None)
     for x, y in VIAS:
         surface.paint(ring(x, y, 0.011, 0.009), GOLD, gloss=0.5)
         surface.paint(disc(x, y, 0.007), (0.02, 0.03, 0.02), gloss=0)
@@ -59,34 +59,42 @@ def draw(rng: Rng, kind: str | None, defect_rng: Rng) -> Surface:
         pad = box(x, y, 0.055, 0.075, corner=0.006)
         surface.paint(pad, np.array(GOLD, np.float32) * np.float32(rng.normal(1, 0.04)), gloss=0.55)
         surface.height += pad * 1.5
-    victim = int(defect_rng.integers(len(PASSIVES)))
+    defective = int(defect_rng.integers(len(PASSIVES)))
     for number, (x, y, turn) in enumerate(PASSIVES):
         dx, dy, skew = rng.normal(0, 0.001), rng.normal(0, 0.001), rng.normal(0, 0.7)
-        hit = number == victim
-        if hit and kind == "turned_part":
+        is_defective = number == defective
+        if is_defective and kind == "turned_part":
             skew += defect_rng.choice([-1, 1]) * defect_rng.uniform(22, 60)
             dx += defect_rng.normal(0, 0.006)
-        _passive(surface, (x + dx, y + dy), (x, y), turn, turn + skew, number, absent=hit and kind == "missing_part")
-    _chip(surface, rng, bridge=defect_rng if kind == "solder_bridge" else None)
-    _print(surface)
+        _passive(
+            surface,
+            (x + dx, y + dy),
+            (x, y),
+            turn,
+            turn + skew,
+            number,
+            is_missing=is_defective and kind == "missing_part",
+        )
+    _chip(surface, rng, bridge_rng=defect_rng if kind == "solder_bridge" else None)
+    _draw_print(surface)
     if kind == "scratch":
         _scratch(surface, defect_rng)
     return surface
 
 
-def _trace(surface: Surface, points: np.ndarray, broken: Rng | None) -> None:
+def _trace(surface: Surface, points: np.ndarray, break_rng: Rng | None) -> None:
     copper = line(points, 0.018, soft=0.001)
-    if broken is not None:
+    if break_rng is not None:
         lengths = np.linalg.norm(np.diff(points, axis=0), axis=1)
-        piece = int(np.argmax(lengths))
-        middle = points[piece] + (points[piece + 1] - points[piece]) * broken.uniform(0.35, 0.65)
-        gap = box(middle[0], middle[1], 0.044, 0.044, turn=float(broken.uniform(0, 45)))
+        longest = int(np.argmax(lengths))
+        middle = points[longest] + (points[longest + 1] - points[longest]) * break_rng.uniform(0.35, 0.65)
+        gap = box(middle[0], middle[1], 0.044, 0.044, turn=float(break_rng.uniform(0, 45)))
         copper = copper * (1 - gap)
-        # Burnt through: the laminate around is charred, its centre pale.
-        ragged = noise_field(RENDER, RENDER, broken, cell=18, octaves=3)
-        size = broken.uniform(0.035, 0.06)
+        # A trace that burnt through: charred laminate with a pale centre.
+        ragged = noise_field(RENDER, RENDER, break_rng, cell=18, octaves=3)
+        size = break_rng.uniform(0.035, 0.06)
         char = np.clip((size * (0.5 + ragged) - distance_to(middle[0], middle[1])) / 0.012, 0, 1)
-        surface.paint(char * np.float32(broken.uniform(0.65, 0.95)), (0.09, 0.06, 0.04), gloss=0.02)
+        surface.paint(char * np.float32(break_rng.uniform(0.65, 0.95)), (0.09, 0.06, 0.04), gloss=0.02)
         surface.paint(gap * line(points, 0.026) * np.float32(0.6), (0.45, 0.40, 0.26))
     surface.paint(copper * np.float32(0.9), TRACE)
     surface.height += copper * 1.6
@@ -100,7 +108,7 @@ def _passive(
     rotation: float,
     number: int,
     *,
-    absent: bool,
+    is_missing: bool,
 ) -> None:
     """Draw a resistor or capacitor on two pads; the pads stay at their design position."""
     for side in (-1, 1):
@@ -109,7 +117,7 @@ def _passive(
         pad = box(px, py, 0.036, 0.058, turn=turn, corner=0.004)
         surface.paint(pad, SOLDER, gloss=0.5)
         surface.height += pad * 1.2
-    if absent:
+    if is_missing:
         return
     body = box(*at, 0.104, 0.054, turn=rotation, corner=0.004)
     shadow = box(at[0] + 0.006, at[1] + 0.008, 0.104, 0.054, turn=rotation, soft=0.012)
@@ -123,10 +131,10 @@ def _passive(
         cap = box(ex, ey, 0.022, 0.055, turn=rotation, corner=0.003)
         surface.paint(cap, SOLDER, gloss=0.6)
     if number % 3:
-        _write(surface, f"{10 + number}3", at, 0.26, (0.85, 0.85, 0.85), turn=turn)
+        _draw_text(surface, f"{10 + number}3", at, 0.26, (0.85, 0.85, 0.85), turn=turn)
 
 
-def _chip(surface: Surface, rng: Rng, bridge: Rng | None) -> None:
+def _chip(surface: Surface, rng: Rng, bridge_rng: Rng | None) -> None:
     x, y, width, height = CHIP
     x, y = x + rng.normal(0, 0.0015), y + rng.normal(0, 0.0015)
     places = x - width / 2 + 0.025 + (width - 0.05) * np.arange(LEGS) / (LEGS - 1)
@@ -137,10 +145,10 @@ def _chip(surface: Surface, rng: Rng, bridge: Rng | None) -> None:
             leg = box(place, leg_y, 0.020, 0.046, corner=0.002)
             surface.paint(leg, (0.80, 0.81, 0.82), gloss=0.7)
             surface.height += leg * 2.5
-    if bridge is not None:
-        first, side = int(bridge.integers(LEGS - 1)), bridge.choice([-1, 1])
+    if bridge_rng is not None:
+        first, side = int(bridge_rng.integers(LEGS - 1)), bridge_rng.choice([-1, 1])
         middle = (places[first] + places[first + 1]) / 2
-        size = (bridge.uniform(0.075, 0.10), bridge.uniform(0.045, 0.065))
+        size = (bridge_rng.uniform(0.075, 0.10), bridge_rng.uniform(0.045, 0.065))
         blob = box(middle, y + side * (height / 2 + 0.036), *size, corner=0.02, soft=0.008)
         surface.paint(blob, (0.80, 0.81, 0.83), gloss=0.7)
         surface.height += blob * 5
@@ -156,20 +164,22 @@ def _chip(surface: Surface, rng: Rng, bridge: Rng | None) -> None:
     surface.height += body * 9
     dimple = disc(x - width / 2 + 0.030, y + height / 2 - 0.030, 0.012)
     surface.height -= dimple * 3
-    _write(surface, "IKD-26", (x, y - 0.03), 0.62, (0.5, 0.5, 0.5))
-    _write(surface, f"{int(rng.integers(20, 29))}{int(rng.integers(10, 52))}", (x, y + 0.05), 0.42, (0.30, 0.30, 0.30))
+    _draw_text(surface, "IKD-26", (x, y - 0.03), 0.62, (0.5, 0.5, 0.5))
+    _draw_text(
+        surface, f"{int(rng.integers(20, 29))}{int(rng.integers(10, 52))}", (x, y + 0.05), 0.42, (0.30, 0.30, 0.30)
+    )
 
 
-def _print(surface: Surface) -> None:
-    """Print the white legend."""
+def _draw_print(surface: Surface) -> None:
+    """Draw the white print: labels and the outline of the chip."""
     white = (0.86, 0.87, 0.84)
     for text, place in (("R1", (0.285, 0.22)), ("C4", (0.83, 0.40)), ("J1", (0.93, 0.085)), ("U2", (0.70, 0.27))):
-        _write(surface, text, place, 0.38, white)
+        _draw_text(surface, text, place, 0.38, white)
     outline = box(CHIP[0], CHIP[1], 0.36, 0.40) - box(CHIP[0], CHIP[1], 0.352, 0.392)
     surface.paint(np.clip(outline, 0, 1) * np.float32(0.8), white)
 
 
-def _write(
+def _draw_text(
     surface: Surface,
     text: str,
     at: tuple[float, float],

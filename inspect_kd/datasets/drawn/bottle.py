@@ -8,9 +8,10 @@ from inspect_kd.datasets.drawn.surface import RENDER, Surface, disc, distance_to
 from inspect_kd.datasets.textures import Field, Rng, noise_field
 
 KINDS = ("chipped_rim", "crack", "contamination", "water_spot")
-OUTER, LIP, MOUTH = 0.43, 0.335, 0.215
-# Radius and height of the glass along a cut from the centre outwards.
-CUT = np.array(
+OUTER, MOUTH = 0.43, 0.215
+"""Radius of the glass and of its opening."""
+# Radius and height of the glass from the centre outwards.
+PROFILE = np.array(
     [
         [0.0, -14],
         [0.19, -13],
@@ -33,23 +34,23 @@ def draw(rng: Rng, kind: str | None, defect_rng: Rng) -> Surface:
     surface = Surface((0.84, 0.84, 0.83), gloss=0.03)
     surface.colour *= 0.97 + 0.05 * noise_field(RENDER, RENDER, rng, cell=120, octaves=2)[:, :, None]
     x, y = 0.5 + rng.normal(0, 0.004, 2)
-    away = distance_to(x, y) * np.float32(1 + rng.normal(0, 0.006))
+    distance = distance_to(x, y) * np.float32(1 + rng.normal(0, 0.006))
     shadow = np.clip(1 - (distance_to(x + 0.015, y + 0.02) - OUTER) / 0.05, 0, 1)
     surface.colour *= 1 - 0.28 * shadow[:, :, None]
-    glass = np.clip((OUTER - away) / 0.005, 0, 1)
+    glass = np.clip((OUTER - distance) / 0.005, 0, 1)
     if kind == "chipped_rim":
-        glass, away = _chip(glass, away, x, y, defect_rng)
+        glass, distance = _chip(glass, distance, x, y, defect_rng)
     amber = rng.uniform(0.9, 1.1)
     surface.paint(glass, (0.15 * amber, 0.10 * amber, 0.062), gloss=0.85)
-    _tint(surface, glass, away, x, y, rng)
-    surface.height += glass * np.interp(away, CUT[:, 0], CUT[:, 1]).astype(np.float32)
+    _tint(surface, glass, distance, x, y, rng)
+    surface.height += glass * np.interp(distance, PROFILE[:, 0], PROFILE[:, 1]).astype(np.float32)
     surface.height += glass * (noise_field(RENDER, RENDER, rng, cell=70, octaves=2) - 0.5) * 1.6
     if kind in _DEFECTS:
         _DEFECTS[kind](surface, x, y, defect_rng)
     return surface
 
 
-def _tint(surface: Surface, glass: Field, away: Field, x: float, y: float, rng: Rng) -> None:
+def _tint(surface: Surface, glass: Field, distance: Field, x: float, y: float, rng: Rng) -> None:
     """Add the light that passes through the glass: bright where it is thin, in arcs that vary between bottles."""
     rows, columns = grid()
     angle = np.arctan2(rows - np.float32(y), columns - np.float32(x))
@@ -59,9 +60,9 @@ def _tint(surface: Surface, glass: Field, away: Field, x: float, y: float, rng: 
         (0.225, 0.012, (0.40, 0.27, 0.15)),
     ):
         arc = 0.55 + 0.45 * np.cos(angle * rng.integers(1, 3) + rng.uniform(0, 6.3))
-        cover = np.exp(-(((away - np.float32(radius)) / np.float32(width)) ** 2)) * arc
+        cover = np.exp(-(((distance - np.float32(radius)) / np.float32(width)) ** 2)) * arc
         surface.paint((glass * cover * 0.8).astype(np.float32), colour)
-    surface.paint(glass * np.clip((0.195 - away) / 0.02, 0, 1), (0.045, 0.04, 0.042), gloss=0.25)
+    surface.paint(glass * np.clip((0.195 - distance) / 0.02, 0, 1), (0.045, 0.04, 0.042), gloss=0.25)
 
 
 def _on_glass(x: float, y: float, defect_rng: Rng, low: float = 0.05, high: float = 0.40) -> tuple[float, float, float]:
@@ -69,7 +70,7 @@ def _on_glass(x: float, y: float, defect_rng: Rng, low: float = 0.05, high: floa
     return float(x + radius * np.cos(angle)), float(y + radius * np.sin(angle)), float(angle)
 
 
-def _chip(glass: Field, away: Field, x: float, y: float, defect_rng: Rng) -> tuple[Field, Field]:
+def _chip(glass: Field, distance: Field, x: float, y: float, defect_rng: Rng) -> tuple[Field, Field]:
     """Break a ragged chip out of the outer or inner rim."""
     outer = defect_rng.random() < 0.6
     cx, cy, _ = _on_glass(x, y, defect_rng, *((OUTER, OUTER) if outer else (MOUTH + 0.01, MOUTH + 0.02)))
@@ -77,8 +78,8 @@ def _chip(glass: Field, away: Field, x: float, y: float, defect_rng: Rng) -> tup
     ragged = noise_field(RENDER, RENDER, defect_rng, cell=22, octaves=3)
     bite = np.clip((size * (0.7 + 0.6 * ragged) - distance_to(cx, cy)) / 0.008, 0, 1)
     if outer:
-        return glass * (1 - bite), away
-    return glass, away - bite * np.float32(0.06)
+        return glass * (1 - bite), distance
+    return glass, distance - bite * np.float32(0.06)
 
 
 def _crack(surface: Surface, x: float, y: float, defect_rng: Rng) -> None:
@@ -111,9 +112,9 @@ def _water_spot(surface: Surface, x: float, y: float, defect_rng: Rng) -> None:
     cx, cy, _ = _on_glass(x, y, defect_rng, 0.10, 0.36)
     size = defect_rng.uniform(0.03, 0.06)
     wobble = noise_field(RENDER, RENDER, defect_rng, cell=50, octaves=2) * np.float32(0.3 * size)
-    away = distance_to(cx, cy) + wobble
-    film = np.clip((size - away) / 0.006, 0, 1) * disc(x, y, OUTER)
-    rim = np.exp(-(((away - size * 0.95) / 0.006) ** 2)).astype(np.float32) * disc(x, y, OUTER)
+    distance = distance_to(cx, cy) + wobble
+    film = np.clip((size - distance) / 0.006, 0, 1) * disc(x, y, OUTER)
+    rim = np.exp(-(((distance - size * 0.95) / 0.006) ** 2)).astype(np.float32) * disc(x, y, OUTER)
     surface.paint(film * np.float32(defect_rng.uniform(0.22, 0.35)), (0.70, 0.70, 0.68))
     surface.paint(rim * np.float32(defect_rng.uniform(0.5, 0.7)), (0.85, 0.85, 0.83))
 

@@ -16,7 +16,7 @@ def draw(rng: Rng, kind: str | None, defect_rng: Rng) -> Surface:
     surface = Surface((0.09, 0.085, 0.08), gloss=0.01)
     rows, columns = grid()
     if kind == "snag":
-        rows, columns = _pulled(rows, columns, defect_rng)
+        rows, columns = _pull_yarns(rows, columns, defect_rng)
     # Yarns are never quite straight.
     rows = rows + 0.004 * (noise_field(RENDER, RENDER, rng, cell=110, octaves=2) - 0.5)
     columns = columns + 0.004 * (noise_field(RENDER, RENDER, rng, cell=110, octaves=2) - 0.5)
@@ -27,9 +27,9 @@ def draw(rng: Rng, kind: str | None, defect_rng: Rng) -> Surface:
     weft = weft * (1 - gap)
     fibre = noise_field(RENDER, RENDER, rng, cell=5, octaves=2)
     # Warp and weft share a grid of cells: where the weft is on top, the warp is below.
-    _lay(surface, warp, warp_tone, (0.66, 0.64, 0.58), fibre)
-    _lay(surface, weft * weft_over, weft_tone, (0.78, 0.74, 0.64), fibre)
-    # Without its weft the warp sinks: a dark line.
+    _lay_yarns(surface, warp, warp_tone, (0.66, 0.64, 0.58), fibre)
+    _lay_yarns(surface, weft * weft_over, weft_tone, (0.78, 0.74, 0.64), fibre)
+    # Where the weft is missing, the warp sinks and shows as a dark line.
     surface.colour *= 1 - 0.5 * np.asarray(gap, np.float32)[..., None]
     if kind in _DEFECTS:
         _DEFECTS[kind](surface, defect_rng)
@@ -48,7 +48,7 @@ def _yarns(across: Field, along: Field, rng: Rng) -> tuple[Field, Field, Field]:
     return profile * (0.55 + 0.45 * swell), phase.astype(np.float32), tone
 
 
-def _lay(surface: Surface, profile: Field, tone: Field, colour: tuple[float, float, float], fibre: Field) -> None:
+def _lay_yarns(surface: Surface, profile: Field, tone: Field, colour: tuple[float, float, float], fibre: Field) -> None:
     cover = np.clip(profile * 2.5, 0, 1)
     surface.paint(
         cover, np.array(colour, np.float32) * (tone * (0.72 + 0.5 * fibre) * (0.6 + 0.4 * profile))[:, :, None]
@@ -61,7 +61,7 @@ def _place(defect_rng: Rng) -> tuple[float, float]:
     return float(x), float(y)
 
 
-def _pulled(rows: Field, columns: Field, defect_rng: Rng) -> tuple[Field, Field]:
+def _pull_yarns(rows: Field, columns: Field, defect_rng: Rng) -> tuple[Field, Field]:
     """Pull the yarns towards one point."""
     x, y = _place(defect_rng)
     size = defect_rng.uniform(0.07, 0.11)

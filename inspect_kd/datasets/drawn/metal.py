@@ -23,11 +23,11 @@ def draw(rng: Rng, kind: str | None, defect_rng: Rng) -> Surface:
     surface.height += (
         plate * 7 + plate * streaks * 0.35 + plate * (noise_field(RENDER, RENDER, rng, cell=150, octaves=2) - 0.5) * 5
     )
-    closed = int(defect_rng.integers(len(HOLES))) if kind in {"blocked_hole", "burr"} else -1
+    defective_hole = int(defect_rng.integers(len(HOLES))) if kind in {"blocked_hole", "burr"} else -1
     for number, (x, y) in enumerate(HOLES):
         _hole(surface, x + rng.normal(0, 0.0012), y + rng.normal(0, 0.0012), rng)
-        if number == closed:
-            _block(surface, x, y, defect_rng) if kind == "blocked_hole" else _burr(surface, x, y, defect_rng)
+        if number == defective_hole:
+            _block_hole(surface, x, y, defect_rng) if kind == "blocked_hole" else _add_burr(surface, x, y, defect_rng)
     if kind in _DEFECTS:
         _DEFECTS[kind](surface, defect_rng)
     return surface
@@ -47,10 +47,10 @@ def _brushing(rng: Rng) -> Field:
 
 
 def _hole(surface: Surface, x: float, y: float, rng: Rng) -> None:
-    away = distance_to(x, y)
-    chamfer = np.clip((RADIUS + 0.012 - away) / 0.012, 0, 1)
+    distance = distance_to(x, y)
+    chamfer = np.clip((RADIUS + 0.012 - distance) / 0.012, 0, 1)
     surface.height -= chamfer * rng.uniform(5, 6)
-    shadow = np.clip((away - RADIUS * 0.2) / RADIUS, 0, 1)[:, :, None] * 0.05
+    shadow = np.clip((distance - RADIUS * 0.2) / RADIUS, 0, 1)[:, :, None] * 0.05
     surface.paint(disc(x, y, RADIUS), (0.035, 0.035, 0.04), gloss=0)
     surface.colour += disc(x, y, RADIUS)[:, :, None] * shadow
 
@@ -91,7 +91,7 @@ def _rust(surface: Surface, defect_rng: Rng) -> None:
     surface.height += cover * (grain[:, :, 0] - 0.4) * 3
 
 
-def _block(surface: Surface, x: float, y: float, defect_rng: Rng) -> None:
+def _block_hole(surface: Surface, x: float, y: float, defect_rng: Rng) -> None:
     """Fill a hole with swarf, wholly or partly."""
     offset = defect_rng.uniform(-0.6, 0.6, 2) * RADIUS * (defect_rng.random() < 0.6)
     cover = disc(x, y, RADIUS) * disc(x + offset[0], y + offset[1], RADIUS)
@@ -100,7 +100,7 @@ def _block(surface: Surface, x: float, y: float, defect_rng: Rng) -> None:
     surface.height += cover * grain * 6
 
 
-def _burr(surface: Surface, x: float, y: float, defect_rng: Rng) -> None:
+def _add_burr(surface: Surface, x: float, y: float, defect_rng: Rng) -> None:
     """Add a curled edge that protrudes from the rim."""
     start, sweep = defect_rng.uniform(0, 2 * np.pi), defect_rng.uniform(1.0, 2.2)
     angles = np.linspace(start, start + sweep, 20)

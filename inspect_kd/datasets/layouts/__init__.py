@@ -1,6 +1,6 @@
-"""Layouts of data sets on disk. One module each: `recognise(root) -> bool` and `scan(root) -> list[Sample]`.
+"""Layouts of data sets on disk. Each module has `recognise(root) -> bool` and `scan(root) -> list[Sample]`.
 
-An ambiguous folder is not recognised: a defect taken for a sound part would spoil training and thresholds.
+An ambiguous folder is not recognised, because a defect used as a sound part would spoil training and thresholds.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from pathlib import Path
 from types import ModuleType
 
 from inspect_kd import registry
-from inspect_kd.datasets.layouts._walk import folders, images_in, inside
+from inspect_kd.datasets.layouts._walk import check_inside, folders, images_in
 from inspect_kd.errors import BadInput, printable
 from inspect_kd.types import Sample
 
-# The most specific first, since a later layout may misinterpret what an earlier one recognises.
+# The most specific first, since a later layout might misinterpret the folders of an earlier one.
 ORDER = (
     "csv",
     "visa",
@@ -45,19 +45,19 @@ def recognise(root: Path) -> str:
 
 
 def scan(root: Path, layout: str | None = None) -> tuple[str, list[Sample]]:
-    """Return the layout's name and all samples; every file lies below the root."""
+    """Return the layout's name and all samples, after checking that every file lies below the root."""
     name = layout or recognise(root)
     samples: list[Sample] = load(name).scan(root)
     if not samples:
         raise BadInput(f"{root}: no images found in the layout '{name}' ({_describe(root)})")
     for sample in samples:
         for file in filter(None, (sample.image, sample.mask)):
-            inside(root, file)
+            check_inside(root, file)
     return name, [_with_printable_names(sample) for sample in samples]
 
 
 def _with_printable_names(sample: Sample) -> Sample:
-    """Escape unprintable characters in categories and kinds: folder names need not be text, reports and cards must be."""
+    """Escape unprintable characters in categories and kinds: folder names may be any bytes, reports and artifact cards are text."""
     category, kind = printable(sample.category), printable(sample.kind)
     changed = (category, kind) != (sample.category, sample.kind)
     return replace(sample, category=category, kind=kind) if changed else sample

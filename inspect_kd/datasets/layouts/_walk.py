@@ -18,7 +18,7 @@ MAX_TABLE_BYTES = 256 * 2**20
 MAX_ROWS = 1_000_000
 
 
-def inside(root: Path, path: Path) -> Path:
+def check_inside(root: Path, path: Path) -> Path:
     """Return the path if it lies below the data set's folder; otherwise raise BadInput. Call it before reading a file."""
     try:
         home = (root if root.is_dir() else root.parent).resolve()
@@ -30,13 +30,13 @@ def inside(root: Path, path: Path) -> Path:
     raise BadInput(f"{path}: leads out of the data set's folder ({path.resolve()}); links out of it are refused")
 
 
-def table_head(path: Path) -> list[str]:
+def read_column_names(path: Path) -> list[str]:
     """Read the names of a CSV's columns."""
     return next(_rows(path), [])
 
 
 def read_table(path: Path, columns: Sequence[str]) -> Iterator[dict[str, str]]:
-    """Read the given columns of a CSV row by row; columns that it lacks are left out, missing cells are empty."""
+    """Yield the given columns of each row of a CSV; missing columns are left out, missing cells are empty."""
     rows = _rows(path)
     positions = {name: position for position, name in enumerate(next(rows, [])) if name in columns}
     for number, row in enumerate(filter(None, rows), start=1):
@@ -81,15 +81,15 @@ def is_mask(path: Path) -> bool:
 
 
 def image_stem(mask: Path) -> str:
-    """Return the stem of the image that a mask belongs to by its name."""
+    """Return the stem of a mask's image, from the mask's name."""
     end = next(end for end in MASK_ENDS if mask.stem.lower().endswith(end))
     return mask.stem[: -len(end)]
 
 
 def unreadable_masks(folder: Path) -> list[Path]:
-    """Files that are named as the mask of an image in this folder and are no images, where no readable mask goes with it.
+    """List files in a folder that are named as masks but are no images, such as dangling links, if their image has no other mask.
 
-    They are of another format, or links to nothing. Such a part must not pass as one without a mask, which is sound.
+    Without this check such a part would have no mask and be taken as sound.
     """
     images = images_in(folder)
     stems = {path.stem for path in images if not is_mask(path)}
@@ -103,7 +103,7 @@ def mask_in(folder: Path, stem: str) -> Path | None:
     for end in ("_mask", "", "_gt", "_label"):
         for suffix in (".png", *sorted(IMAGE_SUFFIXES - {".png"})):
             path = folder / f"{stem}{end}{suffix}"
-            with suppress(OSError):  # the name may be too long with that ending
+            with suppress(OSError):  # with the ending, the name may be too long
                 if path.is_file():
                     return path
     return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from inspect_kd.datasets.layouts._walk import is_sound_name, read_table, table_head
+from inspect_kd.datasets.layouts._walk import is_sound_name, read_column_names, read_table
 from inspect_kd.errors import BadInput
 from inspect_kd.types import Sample, Split
 
@@ -20,21 +20,21 @@ def recognise(root: Path) -> bool:
 
 
 def scan(root: Path) -> list[Sample]:
-    columns = set(table_head(root))
+    columns = set(read_column_names(root))
     if "image" not in columns or not columns & {"label", "kind"}:
         raise BadInput(f"{root}: needs the columns image and label; found {', '.join(sorted(columns)) or 'none'}")
-    return [_sample(root, row, number) for number, row in enumerate(read_table(root, COLUMNS), start=2)]
+    return [_make_sample(root, row, number) for number, row in enumerate(read_table(root, COLUMNS), start=2)]
 
 
-def _sample(root: Path, row: dict[str, str], number: int) -> Sample:
+def _make_sample(root: Path, row: dict[str, str], number: int) -> Sample:
     label = (row.get("label") or row.get("kind") or "").strip()
     if not label:
         raise BadInput(f"{root}, line {number}: no label; write good, or the name of the defect")
-    sound = is_sound_name(label) or label == "0"
+    is_sound = is_sound_name(label) or label == "0"
     split = (row.get("split") or "").strip().lower()
     if split not in {"", "train", "test"}:
         raise BadInput(f"{root}, line {number}: split '{split}'; expected train, test or nothing")
-    if split == "train" and not sound:
+    if split == "train" and not is_sound:
         raise BadInput(
             f"{root}, line {number}: a defective part ('{label}') cannot be in the split train; use test or leave it empty"
         )
@@ -44,8 +44,8 @@ def _sample(root: Path, row: dict[str, str], number: int) -> Sample:
     return Sample(
         image=root.parent / row["image"].strip(),
         category=(row.get("category") or root.stem).strip(),
-        kind="good" if sound else label,
+        kind="good" if is_sound else label,
         split=Split(split) if split else None,
-        mask=root.parent / mask if mask and not sound else None,
+        mask=root.parent / mask if mask and not is_sound else None,
         group=(row.get("group") or "").strip() or None,
     )

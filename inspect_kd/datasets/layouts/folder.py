@@ -8,35 +8,43 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from inspect_kd.datasets.layouts._walk import MASK_FOLDERS, folders, images_in, inside, is_mask, is_sound_name, mask_in
+from inspect_kd.datasets.layouts._walk import (
+    MASK_FOLDERS,
+    check_inside,
+    folders,
+    images_in,
+    is_mask,
+    is_sound_name,
+    mask_in,
+)
 from inspect_kd.types import Sample
 
 
 def recognise(root: Path) -> bool:
-    return bool(_categories(root))
+    return bool(_find_categories(root))
 
 
 def scan(root: Path) -> list[Sample]:
-    return [sample for category in _categories(root) for sample in _category(category)]
+    return [sample for category in _find_categories(root) for sample in _scan_category(category)]
 
 
 def defects_by_kind(root: Path) -> list[Sample]:
     """List defects sorted into one folder for each kind. Empty if images lie beside the folders, whose meaning is then unclear."""
     if images_in(root):
         return []
-    samples = [sample for sample in _category(root) if sample.defective]
+    samples = [sample for sample in _scan_category(root) if sample.defective]
     for sample in samples:
         for file in filter(None, (sample.image, sample.mask)):
-            inside(root, file)
+            check_inside(root, file)
     return samples
 
 
-def _categories(root: Path) -> list[Path]:
-    """Return the root if it has sound parts, else its folders that have."""
+def _find_categories(root: Path) -> list[Path]:
+    """Return the root if it has a folder of sound parts, else those of its folders that have one."""
     if _is_category(root):
         return [root]
     categories = [folder for folder in folders(root) if _is_category(folder)]
-    # A folder without sound parts beside categories could be anything: not this layout.
+    # A folder without sound parts beside the categories is ambiguous: not this layout.
     return categories if categories and len(categories) == len(folders(root)) else []
 
 
@@ -44,7 +52,7 @@ def _is_category(root: Path) -> bool:
     return any(is_sound_name(folder.name) and images_in(folder) for folder in folders(root))
 
 
-def _category(root: Path) -> list[Sample]:
+def _scan_category(root: Path) -> list[Sample]:
     name = root.resolve().name
     samples = []
     for folder in folders(root):
@@ -55,17 +63,20 @@ def _category(root: Path) -> list[Sample]:
             if not is_mask(path):
                 samples.append(
                     Sample(
-                        image=path, category=name, kind=kind, mask=None if kind == "good" else _mask(root, path, kind)
+                        image=path,
+                        category=name,
+                        kind=kind,
+                        mask=None if kind == "good" else _find_mask(root, path, kind),
                     )
                 )
     return samples
 
 
-def _mask(root: Path, image: Path, kind: str) -> Path | None:
-    beside = mask_in(image.parent, f"{image.stem}_mask") or _beside(image)
-    return beside or next(filter(None, (mask_in(root / name / kind, image.stem) for name in MASK_FOLDERS)), None)
+def _find_mask(root: Path, image: Path, kind: str) -> Path | None:
+    mask = mask_in(image.parent, f"{image.stem}_mask") or _mask_beside(image)
+    return mask or next(filter(None, (mask_in(root / name / kind, image.stem) for name in MASK_FOLDERS)), None)
 
 
-def _beside(image: Path) -> Path | None:
+def _mask_beside(image: Path) -> Path | None:
     mask = mask_in(image.parent, image.stem)
     return mask if mask is not None and mask != image and is_mask(mask) else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from inspect_kd.datasets.images import read_mask
-from inspect_kd.datasets.layouts._walk import folders, images_in, inside, is_mask
+from inspect_kd.datasets.layouts._walk import check_inside, folders, images_in, is_mask
 from inspect_kd.types import Sample
 
 
@@ -18,7 +18,7 @@ def recognise(root: Path) -> bool:
 
 def scan(root: Path) -> list[Sample]:
     return [
-        _sample(root, path)
+        _make_sample(root, path)
         for folder in folders(root)
         if folder.name.startswith("kos")
         for path in images_in(folder)
@@ -26,9 +26,9 @@ def scan(root: Path) -> list[Sample]:
     ]
 
 
-def _sample(root: Path, image: Path) -> Sample:
+def _make_sample(root: Path, image: Path) -> Sample:
     label = image.with_name(f"{image.stem}_label.bmp")
-    defective = bool(read_mask(inside(root, label), size=(64, 160)).any())
+    defective = bool(read_mask(check_inside(root, label), size=(64, 160)).any())
     return Sample(
         image=image,
         category="commutator",

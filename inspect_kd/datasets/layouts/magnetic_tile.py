@@ -18,7 +18,7 @@ def recognise(root: Path) -> bool:
 
 def scan(root: Path) -> list[Sample]:
     return [
-        _sample(path, folder.name.removeprefix("MT_").lower())
+        _make_sample(path, folder.name.removeprefix("MT_").lower())
         for folder in folders(root)
         if folder.name.startswith("MT_")
         for path in images_in(folder / "Imgs")
@@ -26,13 +26,13 @@ def scan(root: Path) -> list[Sample]:
     ]
 
 
-def _sample(image: Path, kind: str) -> Sample:
+def _make_sample(image: Path, kind: str) -> Sample:
     number = re.search(r"num_(\d+)", image.stem)
-    sound, mask = kind == "free", image.with_suffix(".png")
+    is_sound, mask = kind == "free", image.with_suffix(".png")
     return Sample(
         image=image,
         category="tile",
-        kind="good" if sound else kind,
-        mask=None if sound or not mask.is_file() else mask,
+        kind="good" if is_sound else kind,
+        mask=None if is_sound or not mask.is_file() else mask,
         group=number.group(1) if number else None,
     )

@@ -1,6 +1,6 @@
 """MVTec tree: `<category>/train/good`, `<category>/test/<kind>`, `<category>/ground_truth/<kind>/<stem>_mask.png`.
 
-The root may also be one category itself.
+The root may also be a single category.
 """
 
 from __future__ import annotations
@@ -12,27 +12,29 @@ from inspect_kd.types import Sample, Split
 
 
 def recognise(root: Path) -> bool:
-    return bool(_categories(root))
+    return bool(_find_categories(root))
 
 
 def scan(root: Path) -> list[Sample]:
-    return [sample for category in _categories(root) for sample in _category(category)]
+    return [sample for category in _find_categories(root) for sample in _scan_category(category)]
 
 
-def _categories(root: Path) -> list[Path]:
+def _find_categories(root: Path) -> list[Path]:
     return [
-        folder for folder in (root, *folders(root)) if (folder / "train").is_dir() and _sound_folder(folder / "train")
+        folder
+        for folder in (root, *folders(root))
+        if (folder / "train").is_dir() and _find_sound_folder(folder / "train")
     ]
 
 
-def _sound_folder(split: Path) -> Path | None:
+def _find_sound_folder(split: Path) -> Path | None:
     return next((folder for folder in folders(split) if is_sound_name(folder.name)), None)
 
 
-def _category(root: Path) -> list[Sample]:
-    # Resolved, because `--data .` has no name.
+def _scan_category(root: Path) -> list[Sample]:
+    # Resolve the path, because `--data .` has no name.
     name = root.resolve().name
-    sound = _sound_folder(root / "train")
+    sound = _find_sound_folder(root / "train")
     samples = [Sample(image=path, category=name, split=Split.TRAIN) for path in images_in(sound)] if sound else []
     for folder in folders(root / "test"):
         kind = "good" if is_sound_name(folder.name) else folder.name

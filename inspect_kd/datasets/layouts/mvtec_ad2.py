@@ -12,18 +12,18 @@ from inspect_kd.types import Sample, Split
 
 
 def recognise(root: Path) -> bool:
-    return bool(_categories(root))
+    return bool(_find_categories(root))
 
 
 def scan(root: Path) -> list[Sample]:
-    return [sample for category in _categories(root) for sample in _category(category)]
+    return [sample for category in _find_categories(root) for sample in _scan_category(category)]
 
 
-def _categories(root: Path) -> list[Path]:
+def _find_categories(root: Path) -> list[Path]:
     return [folder for folder in (root, *folders(root)) if (folder / "test_public").is_dir()]
 
 
-def _category(root: Path) -> list[Sample]:
+def _scan_category(root: Path) -> list[Sample]:
     name, test = root.resolve().name, root / "test_public"
     sound = [*images_in(root / "train" / "good"), *images_in(root / "validation" / "good")]
     samples = [Sample(image=path, category=name, split=Split.TRAIN) for path in sound]

@@ -1,6 +1,6 @@
 """A plain folder of sound images; no name in it may suggest a defect or a mask.
 
-Subfolders of images are not this layout: `scratch/` beside `parts/` would be trained on as sound.
+A folder with subfolders of images is not recognised: images in `scratch/` would be used as sound parts.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ def recognise(root: Path) -> bool:
     files = images_in(root)
     names = [root.resolve().name.lower(), *(path.stem.lower() for path in files)]
     has_masks = any(is_mask(path) for path in files) or (bool(files) and bool(unreadable_masks(root)))
-    suspicious = has_masks or any(_names_defect(name) for name in names)
-    # Images beside folders of images: nobody can tell what the folders mean.
-    return bool(files) and not suspicious and not any(images_in(folder) for folder in folders(root))
+    suggests_defects = has_masks or any(_names_defect(name) for name in names)
+    # With images in the root and in its folders, the meaning of the folders is unclear.
+    return bool(files) and not suggests_defects and not any(images_in(folder) for folder in folders(root))
 
 
 def scan(root: Path) -> list[Sample]:

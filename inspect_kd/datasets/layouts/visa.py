@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from inspect_kd.datasets.layouts._walk import inside, read_table
+from inspect_kd.datasets.layouts._walk import check_inside, read_table
 from inspect_kd.errors import BadInput
 from inspect_kd.types import Sample, Split
 
@@ -17,21 +17,21 @@ def recognise(root: Path) -> bool:
 
 
 def scan(root: Path) -> list[Sample]:
-    rows = read_table(inside(root, root / _SPLIT), COLUMNS)
+    rows = read_table(check_inside(root, root / _SPLIT), COLUMNS)
     try:
-        return [_sample(root, row) for row in rows]
+        return [_make_sample(root, row) for row in rows]
     except KeyError as error:
         raise BadInput(f"{root / _SPLIT}: the column {error} is missing") from error
 
 
-def _sample(root: Path, row: dict[str, str]) -> Sample:
+def _make_sample(root: Path, row: dict[str, str]) -> Sample:
     if not row["image"]:
         raise BadInput(f"{root / _SPLIT}: a row has no image")
-    sound = row["label"] == "normal"
+    is_sound = row["label"] == "normal"
     return Sample(
         image=root / row["image"],
         category=row["object"],
-        kind="good" if sound else "anomaly",
+        kind="good" if is_sound else "anomaly",
         split=Split.TRAIN if row["split"] == "train" else Split.TEST,
-        mask=None if sound or not row["mask"] else root / row["mask"],
+        mask=None if is_sound or not row["mask"] else root / row["mask"],
     )

@@ -1,4 +1,5 @@
-"""Second pass of a CLIP teacher over crops of suspicious regions, cut from the full image: a ViT patch is a twentieth of its side.
+"""Second pass of a CLIP teacher over crops of suspicious regions, cut from the full image: a ViT's patches are large,
+a twentieth of the image's side.
 
 Our variant of CLIP-ADA's anomaly region refinement (R1). Most sound images have no suspicious region and cost nothing more.
 
@@ -16,15 +17,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from inspect_kd.models.hot_regions import hot_regions
+from inspect_kd.models.hot_regions import find_hot_regions
 from inspect_kd.types import ImageU8
 
 MARGIN = 1.5
-"""Side of a crop, in sides of the region."""
+"""Side of a crop divided by the side of its region."""
 MIN_SIDE = 0.25
 """Smallest side of a crop, as a share of the image's side: smaller crops show too little context."""
-WEIGHT = 0.5
-"""Weight of the second pass; the first pass has the rest."""
+SECOND_PASS_WEIGHT = 0.5
+"""The first pass has the weight 1 - SECOND_PASS_WEIGHT."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,18 +50,18 @@ class Crop:
 def suspicious_crops(heat_hw: npt.NDArray[np.float32], threshold: float) -> list[Crop]:
     """Crops around the connected hot regions, hottest first."""
     crops = []
-    for region in hot_regions(heat_hw, threshold):
+    for region in find_hot_regions(heat_hw, threshold):
         rows, columns = np.nonzero(region)
         height, width = heat_hw.shape
         top, bottom = rows.min() / height, (rows.max() + 1) / height
         left, right = columns.min() / width, (columns.max() + 1) / width
         side = float(min(1.0, max(MIN_SIDE, MARGIN * max(bottom - top, right - left))))
-        crops.append(Crop(_start(top, bottom, side), _start(left, right, side), side))
+        crops.append(Crop(_crop_start(top, bottom, side), _crop_start(left, right, side), side))
     return crops
 
 
 def blend_crops(heatmap_HW: Tensor, crops: Sequence[Crop], maps_Khw: Tensor) -> Tensor:
-    """Blend the crops' maps into the heatmap; they raise it, but never lower it."""
+    """Blend the crops' maps into the heatmap, which they can only raise."""
     blended = heatmap_HW.clone()
     for crop, map_hw in zip(crops, maps_Khw, strict=True):
         rows, columns = (
@@ -68,10 +69,10 @@ def blend_crops(heatmap_HW: Tensor, crops: Sequence[Crop], maps_Khw: Tensor) -> 
         )
         first = blended[rows, columns]
         second = F.interpolate(map_hw[None, None], size=first.shape, mode="bilinear", align_corners=False)[0, 0]
-        blended[rows, columns] = (1 - WEIGHT) * first + WEIGHT * torch.maximum(first, second)
+        blended[rows, columns] = (1 - SECOND_PASS_WEIGHT) * first + SECOND_PASS_WEIGHT * torch.maximum(first, second)
     return blended
 
 
-def _start(begin: float, end: float, side: float) -> float:
+def _crop_start(begin: float, end: float, side: float) -> float:
     """Where a crop of this side begins so that it is centred and stays inside the image."""
     return float(min(max(0.0, (begin + end) / 2 - side / 2), 1 - side))

@@ -31,7 +31,7 @@ LICENCE_OF_TAG = {
 }
 VOCABULARY = 49408
 """Size of CLIP's own tokenizer, whose end token is the largest id."""
-# A small random text tower: its prompts are learned, and for that random frozen weights serve as well as others.
+# A small, random, frozen text tower: learning prompts through it works as well as through pretrained weights.
 STAND_IN_TEXT = {"context_length": 24, "vocab_size": VOCABULARY, "width": 256, "heads": 4, "layers": 2}
 STAND_IN_WIDTH = 256
 
@@ -47,12 +47,14 @@ class LoadedClip:
 def load_clip(model: str, pretrained: str | None, *, size: int, random: bool, licence: str | None) -> LoadedClip:
     """Load a frozen CLIP for images of one size."""
     if model.startswith(TIMM):
-        return _around_timm(model.removeprefix(TIMM), size)
+        return _build_around_timm(model.removeprefix(TIMM), size)
     if random:
-        return _loaded(_create(model, None, size), WeightsSource(name=model, licence="none", origin="random weights"))
+        return _check_clip(
+            _create(model, None, size), WeightsSource(name=model, licence="none", origin="random weights")
+        )
     if model.startswith(FOLDER):
-        path = _only_weights(Path(model.removeprefix(FOLDER)))
-        return _loaded(_create(model, path, size), _source(model, path, licence or "unknown"))
+        path = _find_only_weights(Path(model.removeprefix(FOLDER)))
+        return _check_clip(_create(model, path, size), _weights_source(model, path, licence or "unknown"))
     if not pretrained:
         raise UsageError(f"teacher.pretrained: {model} needs a tag or a file of weights, or `random: true` beside it")
     if Path(pretrained).suffix in SUFFIXES:
@@ -60,15 +62,15 @@ def load_clip(model: str, pretrained: str | None, *, size: int, random: bool, li
         # A file named <model>.<tag>.* holds the weights of that tag.
         tag = path.stem.removeprefix(f"{model}.")
         _refuse_other_activation(model, tag)
-        return _loaded(_create(model, path, size, tag), _source(path.stem, path, licence or "unknown"))
+        return _check_clip(_create(model, path, size, tag), _weights_source(path.stem, path, licence or "unknown"))
     if licence:
         raise UsageError(
             "teacher.licence: the weights of a tag have their own licence; set this for a file or a folder only"
         )
     _refuse_other_activation(model, pretrained)
-    path = _find(model, pretrained)
-    source = _source(f"{model}.{pretrained}", path, _licence_of(pretrained))
-    return _loaded(_create(model, path, size, pretrained), source)
+    path = _find_weights(model, pretrained)
+    source = _weights_source(f"{model}.{pretrained}", path, _licence_of(pretrained))
+    return _check_clip(_create(model, path, size, pretrained), source)
 
 
 def _create(model: str, path: Path | None, size: int, tag: str | None = None) -> Any:
@@ -90,7 +92,7 @@ def _create(model: str, path: Path | None, size: int, tag: str | None = None) ->
         )
     except Exception as error:
         # Unknown names and impossible sizes raise a dozen unrelated classes.
-        raise UsageError(f"teacher.model: {model}: {weights.in_short(error)}") from error
+        raise UsageError(f"teacher.model: {model}: {weights.short_message(error)}") from error
     finally:
         logging.disable(logging.NOTSET)
     if path is None:
@@ -102,21 +104,22 @@ def _create(model: str, path: Path | None, size: int, tag: str | None = None) ->
         open_clip.model.resize_text_pos_embed(state, clip)
         clip.load_state_dict(state)
     except Exception as error:
-        raise BadInput(f"{path}: not the weights of {model} ({weights.in_short(error)})") from error
+        raise BadInput(f"{path}: not the weights of {model} ({weights.short_message(error)})") from error
     return clip
 
 
-def _loaded(model: Any, source: WeightsSource) -> LoadedClip:
+def _check_clip(model: Any, source: WeightsSource) -> LoadedClip:
+    """Freeze a CLIP; refuse one whose text tower cannot learn prompts."""
     is_clip_text = getattr(model, "attn_mask", None) is not None and getattr(model, "vocab_size", 0) == VOCABULARY
     if not is_clip_text or model.text_pool_type != "argmax":
         raise UsageError(
             f"teacher.model: {source.name} has no text tower of CLIP's own kind, so it cannot learn prompts"
         )
-    prepared = model.visual.preprocess_cfg
-    return LoadedClip(model=_frozen(model), source=source, mean=tuple(prepared["mean"]), std=tuple(prepared["std"]))
+    preprocess = model.visual.preprocess_cfg
+    return LoadedClip(model=_freeze(model), source=source, mean=tuple(preprocess["mean"]), std=tuple(preprocess["std"]))
 
 
-def _around_timm(name: str, size: int) -> LoadedClip:
+def _build_around_timm(name: str, size: int) -> LoadedClip:
     """Build a stand-in for a CLIP: a pretrained timm network, and a frozen random text tower."""
     import open_clip
     import timm
@@ -138,11 +141,11 @@ def _around_timm(name: str, size: int) -> LoadedClip:
             f"{local.path}: not the weights of '{name}': {len(missing)} tensors are missing, first {missing[0]}"
         )
     model.visual.trunk = trunk
-    source = _source(name, local.path, local.card.licence)
-    return LoadedClip(model=_frozen(model), source=source, mean=local.card.mean, std=local.card.std)
+    source = _weights_source(name, local.path, local.card.licence)
+    return LoadedClip(model=_freeze(model), source=source, mean=local.card.mean, std=local.card.std)
 
 
-def _frozen(model: nn.Module) -> nn.Module:
+def _freeze(model: nn.Module) -> nn.Module:
     return model.requires_grad_(False).eval()
 
 
@@ -161,7 +164,7 @@ def _refuse_other_activation(model: str, tag: str) -> None:
         )
 
 
-def _find(model: str, pretrained: str) -> Path:
+def _find_weights(model: str, pretrained: str) -> Path:
     """Find the tag's weights: in the local folder, or from the hub."""
     import open_clip
 
@@ -183,7 +186,7 @@ def _find(model: str, pretrained: str) -> Path:
         raise EnvironmentFault(f"the hub failed to deliver {model} '{pretrained}' ({type(error).__name__})") from error
 
 
-def _only_weights(folder: Path) -> Path:
+def _find_only_weights(folder: Path) -> Path:
     if not (folder / "open_clip_config.json").is_file():
         raise BadInput(f"{folder}: open_clip_config.json is missing; a CLIP's folder holds it beside the weights")
     files = [path for path in sorted(folder.iterdir()) if path.suffix in SUFFIXES]
@@ -192,7 +195,7 @@ def _only_weights(folder: Path) -> Path:
     return files[0]
 
 
-def _source(name: str, path: Path, licence: str) -> WeightsSource:
+def _weights_source(name: str, path: Path, licence: str) -> WeightsSource:
     return WeightsSource(name=name, licence=licence, origin=f"file {path.name}", sha256=weights.sha256(path))
 
 

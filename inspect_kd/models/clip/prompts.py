@@ -1,7 +1,7 @@
 """Learnable prompts: the first words of a sentence are learned vectors, the rest is text; a frozen text tower encodes both.
 
-As in CoOp and AnomalyCLIP: `[V1..V12] object.` and `[W1..W12] damaged object.`. Sentences are cut after their end token: exact,
-because the tower is causal, and three times faster.
+As in CoOp and AnomalyCLIP: `[V1..V12] object.` and `[W1..W12] damaged object.`. Sentences are cut after their end token, which is
+three times faster and changes nothing, because the tower is causal.
 
 Shapes: P sentences, L learnable words, T tokens, D width of the text tower, C channels of the shared space.
 """
@@ -26,7 +26,7 @@ SENTENCES: dict[PromptMode, tuple[str, ...]] = {
 
 
 class LearnablePrompts(nn.Module):
-    """All that a CLIP-ADA-style teacher trains: the word vectors, and in `single` mode slope and level of the sigmoid."""
+    """All that a CLIP-ADA-style teacher trains: the word vectors, and in `single` mode slope and centre of the sigmoid."""
 
     tokens_PT: Tensor
 
@@ -41,9 +41,9 @@ class LearnablePrompts(nn.Module):
             )
         self.register_buffer("tokens_PT", tokens_PT[:, : int(ends_P.max()) + 1], persistent=False)
         self.words_PLD = nn.Parameter(torch.empty(len(tokens_PT), count, clip.token_embedding.weight.shape[1]))
-        single = mode == "single"
-        self.slope = nn.Parameter(torch.tensor(1 / TEMPERATURE), requires_grad=single)
-        self.level = nn.Parameter(torch.zeros(()), requires_grad=single)
+        is_single = mode == "single"
+        self.slope = nn.Parameter(torch.tensor(1 / TEMPERATURE), requires_grad=is_single)
+        self.centre = nn.Parameter(torch.zeros(()), requires_grad=is_single)
         self.reset(0)
 
     def reset(self, seed: int) -> None:

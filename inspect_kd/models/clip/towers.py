@@ -20,8 +20,9 @@ from inspect_kd.errors import UsageError
 from inspect_kd.models.clip.load import LoadedClip
 from inspect_kd.models.layers.features import FeatureNorm, join
 
-USUAL_DEVIATION, MAX_DEVIATION = 0.8, 6.0
-"""Mean and largest deviation of a normal variable, in standard deviations."""
+MEAN_DEVIATION = 0.8
+"""Mean absolute deviation of a normal variable, in standard deviations."""
+MAX_DEVIATION = 6.0
 AttentionKind = Literal["query_key", "value_value"]
 
 
@@ -52,7 +53,7 @@ class VitTower(Tower):
     def __init__(self, clip: LoadedClip, vv_blocks: int) -> None:
         super().__init__(clip)
         self.visual = clip.model.visual
-        if not _is_plain(self.visual):
+        if not _is_plain_vit(self.visual):
             raise UsageError(f"teacher.model: {clip.source.name} is no plain ViT, so it has no V-V path")
         blocks, patch = self.visual.transformer.resblocks, self.visual.patch_size[0]
         if self.visual.image_size[0] % patch:
@@ -86,7 +87,7 @@ class VitTower(Tower):
         return projected_BNC
 
 
-def _is_plain(visual: Any) -> bool:
+def _is_plain_vit(visual: Any) -> bool:
     from open_clip.transformer import VisionTransformer
 
     if not isinstance(visual, VisionTransformer) or visual.attn_pool is not None or visual.pool_type != "tok":
@@ -99,8 +100,8 @@ def attend(attention: Any, x_BND: Tensor, kind: AttentionKind) -> Tensor:
     query_BND, key_BND, value_BND = F.linear(x_BND, attention.in_proj_weight, attention.in_proj_bias).chunk(3, dim=-1)
     if kind == "value_value":
         query_BND = key_BND = value_BND
-    heads = [x.unflatten(2, (attention.num_heads, -1)).transpose(1, 2) for x in (query_BND, key_BND, value_BND)]
-    mixed_BND = F.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
+    per_head = [x.unflatten(2, (attention.num_heads, -1)).transpose(1, 2) for x in (query_BND, key_BND, value_BND)]
+    mixed_BND = F.scaled_dot_product_attention(*per_head).transpose(1, 2).flatten(2)
     attended_BND: Tensor = attention.out_proj(mixed_BND)
     return attended_BND
 
@@ -142,7 +143,7 @@ class TimmTower(Tower):
         levels = self.spread(self._levels(images_B3HW))
         joined_BDhw = join(levels, self.strides, self.strides)
         if self.deviations:
-            joined_BDhw = torch.cat([joined_BDhw, joined_BDhw.abs().clamp_max(MAX_DEVIATION) - USUAL_DEVIATION], dim=1)
+            joined_BDhw = torch.cat([joined_BDhw, joined_BDhw.abs().clamp_max(MAX_DEVIATION) - MEAN_DEVIATION], dim=1)
         dense_BChw = F.conv2d(joined_BDhw, self.head_CD[:, :, None, None])
         return TowerOutput(F.normalize(dense_BChw, dim=1), F.normalize(dense_BChw.mean(dim=(2, 3)), dim=1))
 

@@ -33,37 +33,37 @@ class FeatureNorm(nn.Module):
             self.register_buffer(f"spread_{level}", torch.ones(1, count, 1, 1))
 
     def fit(self, batches: Iterable[list[Tensor]]) -> None:
-        totals = [torch.zeros(2, self.spread(level).numel(), dtype=torch.float64) for level in range(self.levels)]
+        sums = [torch.zeros(2, self.std(level).numel(), dtype=torch.float64) for level in range(self.levels)]
         count = [0] * self.levels
         for features in batches:
             for level, feature_BChw in enumerate(features):
                 values = feature_BChw.double().cpu()
-                totals[level] += torch.stack([values.sum(dim=(0, 2, 3)), values.square().sum(dim=(0, 2, 3))])
+                sums[level] += torch.stack([values.sum(dim=(0, 2, 3)), values.square().sum(dim=(0, 2, 3))])
                 count[level] += values.numel() // values.shape[1]
-        for level, (total, square) in enumerate(totals):
+        for level, (total, square) in enumerate(sums):
             mean = total / count[level]
             variance = square / count[level] - mean.square()
             if self.scaling == "full":
                 self.mean(level).copy_(mean.view(1, -1, 1, 1))
             if self.scaling != "none":
-                self.spread(level).copy_(variance.clamp_min(1e-6).sqrt().view(1, -1, 1, 1))
+                self.std(level).copy_(variance.clamp_min(1e-6).sqrt().view(1, -1, 1, 1))
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
         if self.scaling == "none":
             return features
         if self.scaling == "spread":
-            return [feature / self.spread(level) for level, feature in enumerate(features)]
-        return [(feature - self.mean(level)) / self.spread(level) for level, feature in enumerate(features)]
+            return [feature / self.std(level) for level, feature in enumerate(features)]
+        return [(feature - self.mean(level)) / self.std(level) for level, feature in enumerate(features)]
 
     def mean(self, level: int) -> Tensor:
         return self.get_buffer(f"mean_{level}")
 
-    def spread(self, level: int) -> Tensor:
+    def std(self, level: int) -> Tensor:
         return self.get_buffer(f"spread_{level}")
 
 
 def join(features: list[Tensor], strides: Sequence[int], group: Group) -> Tensor:
-    """Concatenate the levels of a group at the grid of its coarsest one, finer ones averaged over each cell."""
+    """Concatenate the levels of a group at the grid of its coarsest; finer levels are averaged over each cell."""
     members = [features[strides.index(stride)] for stride in group]
     coarsest = max(group)
     pooled = [
@@ -74,7 +74,7 @@ def join(features: list[Tensor], strides: Sequence[int], group: Group) -> Tensor
 
 
 def box_sum(x_BChw: Tensor, window: int, stride: int = 1) -> Tensor:
-    """Sum over windows, with zeros beyond the border where the windows overlap.
+    """Sum over windows; at stride 1 the border is padded with zeros.
 
     A depthwise convolution, because ONNX Runtime's AveragePool takes ten times as long.
     """

@@ -1,4 +1,4 @@
-"""Two small heads that predict damage from a student's comparisons: one learns from labels, one from teachers.
+"""Two small heads that predict defects from a student's comparisons: one learns from labels, one from teachers.
 
 They are separate from the decoder, because their goals are opposite: a head must predict defects, the decoder must fail to
 rebuild them. Their inputs are listed in `models/head_inputs.py`.
@@ -15,15 +15,15 @@ from torch import Tensor, nn
 
 from inspect_kd.models.layers.convolution import conv_bn_relu
 
-FINER = 2
-"""The output grid is this much finer than the input grid, because a defect's edge runs between cells."""
+UPSCALING = 2
+"""Output cells per input cell along a side: finer than the input, because a defect's edge runs between cells."""
 INITIAL_LOGIT = -4.0
 INPUT_DROPOUT = 0.2
-"""Share of input channels dropped at each step: a head that relies on few of them detects drawn defects only."""
+"""Share of input channels dropped at each step: a head that relies on few of them detects synthetic defects only."""
 
 
 class HeadOutputs(NamedTuple):
-    """Logits of damage from both heads, and the tokens they are computed from."""
+    """Defect logits of both heads, and the tokens from which they are computed."""
 
     label_B1mm: Tensor
     imitation_B1mm: Tensor
@@ -47,8 +47,8 @@ class DefectHeads(nn.Module):
             *conv_bn_relu(width, width),
             *conv_bn_relu(width, width),
         )
-        self.label = _logits(width)
-        self.imitation = _logits(width)
+        self.label = _logit_layer(width)
+        self.imitation = _logit_layer(width)
         self.register_buffer("blend_weights", torch.tensor([[1.0, 0.0, 0.0]] * 2))
 
     def train(self, mode: bool = True) -> DefectHeads:
@@ -59,8 +59,8 @@ class DefectHeads(nn.Module):
     def fit_normalisation(self, head_inputs_NChw: Tensor) -> None:
         """Set mean and variance of every input channel."""
         total, square, count = (torch.zeros(head_inputs_NChw.shape[1], dtype=torch.float64) for _ in range(3))
-        for part in head_inputs_NChw.split(64):
-            values = part.double()
+        for chunk in head_inputs_NChw.split(64):
+            values = chunk.double()
             total += values.sum(dim=(0, 2, 3))
             square += values.square().sum(dim=(0, 2, 3))
             count += values.numel() / values.shape[1]
@@ -74,9 +74,9 @@ class DefectHeads(nn.Module):
         return HeadOutputs(self.label(tokens_BChw), self.imitation(tokens_BChw), tokens_BChw)
 
 
-def _logits(width: int) -> nn.Sequential:
-    logits = nn.Conv2d(width, FINER**2, 1)
+def _logit_layer(width: int) -> nn.Sequential:
+    logits = nn.Conv2d(width, UPSCALING**2, 1)
     assert logits.bias is not None
-    # Few positions are damaged: starting from a probability of 0.5 would waste the first steps.
+    # Few positions are defective: starting from a probability of 0.5 would waste the first steps.
     nn.init.constant_(logits.bias, INITIAL_LOGIT)
-    return nn.Sequential(logits, nn.PixelShuffle(FINER))
+    return nn.Sequential(logits, nn.PixelShuffle(UPSCALING))

@@ -61,19 +61,19 @@ class GlobalBranch(nn.Module):
         coarse_BChw = average_down(x_BChw, self.overview)
         height, width = coarse_BChw.shape[-2:]
         gathered_BTC = self.gather_ffn(self.gather(to_tokens(self.norm_in(coarse_BChw))))
-        spread_BChw = resize(to_grid(gathered_BTC, TOKEN_GRID, TOKEN_GRID), height, width)
-        explained_BNC = self.explain_ffn(self.explain(to_tokens(self.norm_mixed(coarse_BChw + spread_BChw))))
-        global_BChw = spread_BChw + to_grid(explained_BNC, height, width)
+        summary_BChw = resize(to_grid(gathered_BTC, TOKEN_GRID, TOKEN_GRID), height, width)
+        explained_BNC = self.explain_ffn(self.explain(to_tokens(self.norm_mixed(coarse_BChw + summary_BChw))))
+        global_BChw = summary_BChw + to_grid(explained_BNC, height, width)
         return 2 * x_BChw + resize(global_BChw, *x_BChw.shape[-2:])
 
 
 def average_down(x_BChw: Tensor, side: int) -> Tensor:
     """Average cells until no side is longer than `side`; the factor divides height and width."""
     height, width = x_BChw.shape[-2:]
-    cells = math.ceil(max(height, width) / side)
-    while height % cells or width % cells:
-        cells += 1
-    return x_BChw if cells == 1 else box_sum(x_BChw, cells, stride=cells) / cells**2
+    factor = math.ceil(max(height, width) / side)
+    while height % factor or width % factor:
+        factor += 1
+    return x_BChw if factor == 1 else box_sum(x_BChw, factor, stride=factor) / factor**2
 
 
 def resize(x_BChw: Tensor, height: int, width: int) -> Tensor:
@@ -116,21 +116,21 @@ class PlainBranch(nn.Module):
 
     def forward(self, x_BChw: Tensor) -> Tensor:
         if not self.training:
-            return F.relu(F.conv2d(x_BChw, *self.merged(), padding=1))
+            return F.relu(F.conv2d(x_BChw, *self.merge_branches(), padding=1))
         branches = (self.wide(x_BChw), self.narrow(x_BChw), x_BChw)
-        return F.relu(torch.stack([norm(each) for norm, each in zip(self.norms, branches, strict=True)]).sum(dim=0))
+        return F.relu(torch.stack([norm(branch) for norm, branch in zip(self.norms, branches, strict=True)]).sum(dim=0))
 
-    def merged(self) -> tuple[Tensor, Tensor]:
+    def merge_branches(self) -> tuple[Tensor, Tensor]:
         """Merge all three branches into one kernel and bias, constants of the exported graph."""
         identity = torch.eye(self.wide.out_channels, device=self.wide.weight.device)[:, :, None, None]
         kernels = (self.wide.weight, F.pad(self.narrow.weight, [1] * 4), F.pad(identity, [1] * 4))
-        kernel, bias = torch.zeros_like(self.wide.weight), torch.zeros_like(identity[:, 0, 0, 0])
-        for norm, each in zip(self.norms, kernels, strict=True):
+        merged, bias = torch.zeros_like(self.wide.weight), torch.zeros_like(identity[:, 0, 0, 0])
+        for norm, kernel in zip(self.norms, kernels, strict=True):
             assert isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None and norm.running_var is not None
             gain = norm.weight * (norm.running_var + norm.eps).rsqrt()
-            kernel = kernel + gain[:, None, None, None] * each
+            merged = merged + gain[:, None, None, None] * kernel
             bias = bias + norm.bias - gain * norm.running_mean
-        return kernel, bias
+        return merged, bias
 
 
 class OmniBlock(nn.Module):

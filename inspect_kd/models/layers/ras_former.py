@@ -58,9 +58,9 @@ class RASFormer(nn.Module):
         gate_BNC = torch.sigmoid(self.gate_context(self.context_1NC) + self.gate_state(state_BNC))
         gated_BNC = gate_BNC * state_BNC
         queries_1NC = self.context_1NC + position_1NC
-        read = self.attention.attend(queries_1NC, gated_BNC + position_1NC, gated_BNC, state_BNC.shape[0])
-        read = self.norm_read(self.context_1NC + read)
-        step_BNC = self.norm_ffn(read + self.ffn(read))
+        attended_BNC = self.attention.attend(queries_1NC, gated_BNC + position_1NC, gated_BNC, state_BNC.shape[0])
+        read_BNC = self.norm_read(self.context_1NC + attended_BNC)
+        step_BNC = self.norm_ffn(read_BNC + self.ffn(read_BNC))
         next_state: Tensor = self.norm_state((self.carry(state_BNC) + step_BNC) / 2)
         return next_state
 

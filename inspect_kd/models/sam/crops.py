@@ -1,7 +1,7 @@
 """Crops for the second decoder: a square around the draft, cut from the image and embedded anew.
 
-On the same embedding the second mask is hardly better than the draft: its 64x64 cells of a whole part are too coarse for a
-small defect. A draft larger than half of the image gets the whole image.
+On the embedding of the whole image the second decoder hardly improves the draft: 64x64 cells are too coarse for a small
+defect. A draft larger than half of the image gets the whole image.
 
 Shapes: K prompts, P points, m m mask logits, S S input of SAM.
 """
@@ -16,7 +16,7 @@ from inspect_kd.models.sam.tuning import PromptBatch
 from inspect_kd.types import ImageU8
 
 MARGIN = 2.0
-"""Side of the square, in sides of the draft's box."""
+"""Side of the square divided by the longest side of the draft's box."""
 MIN_SIDE = 0.25
 """Smallest side of the square, as a share of the image's side: a smaller crop would only be a blur."""
 OUTSIDE_LOGIT = -8.0
@@ -24,20 +24,20 @@ OUTSIDE_LOGIT = -8.0
 
 
 def crop_squares(boxes_K4: Tensor, side: int) -> Tensor:
-    """Squares around boxes: left, top, right, bottom in whole pixels of SAM's input, inside of it."""
-    longest_K = (boxes_K4[:, 2:] - boxes_K4[:, :2]).amax(dim=1)
-    sides_K1 = (MARGIN * longest_K).clamp(MIN_SIDE * side, side).round()[:, None]
+    """Squares around boxes, inside SAM's input: left, top, right, bottom in whole pixels."""
+    longest_side_K = (boxes_K4[:, 2:] - boxes_K4[:, :2]).amax(dim=1)
+    square_sides_K1 = (MARGIN * longest_side_K).clamp(MIN_SIDE * side, side).round()[:, None]
     centre_K2 = (boxes_K4[:, :2] + boxes_K4[:, 2:]) / 2
-    corner_K2 = torch.minimum((centre_K2 - sides_K1 / 2).clamp_min(0), side - sides_K1).round()
-    return torch.cat([corner_K2, corner_K2 + sides_K1], dim=1).long()
+    corner_K2 = torch.minimum((centre_K2 - square_sides_K1 / 2).clamp_min(0), side - square_sides_K1).round()
+    return torch.cat([corner_K2, corner_K2 + square_sides_K1], dim=1).long()
 
 
 def crop_image(image: ImageU8, square_4: Tensor, side: int) -> ImageU8:
-    """Cut a square of SAM's input from the original image, which may have more detail."""
-    down, across = image.shape[0] / side, image.shape[1] / side
+    """Cut a square, in pixels of SAM's input, from the original image, which may have more detail."""
+    scale_y, scale_x = image.shape[0] / side, image.shape[1] / side
     left, top, right, bottom = (int(edge) for edge in square_4)
-    rows = slice(round(top * down), max(round(bottom * down), round(top * down) + 1))
-    columns = slice(round(left * across), max(round(right * across), round(left * across) + 1))
+    rows = slice(round(top * scale_y), max(round(bottom * scale_y), round(top * scale_y) + 1))
+    columns = slice(round(left * scale_x), max(round(right * scale_x), round(left * scale_x) + 1))
     return image[rows, columns]
 
 

@@ -34,8 +34,8 @@ SHAPES: dict[str, dict[str, Any]] = {
     },
 }
 TINY_WEIGHTS = "tiny_sam.safetensors"
-PUBLISHED = ("01ec64", "0b3195", "4b8939")
-"""Prefixes of the digests of SAM's published files, also in their names. Other files may be fine-tuned, under other licences."""
+PUBLISHED_DIGESTS = ("01ec64", "0b3195", "4b8939")
+"""First digits of the SHA-256 of SAM's published files. Other files may be fine-tuned, under other licences."""
 MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 
 
@@ -51,21 +51,21 @@ def load_sam(
     """Load a frozen SAM: from the named file, from INSPECT_KD_WEIGHTS, or the shipped tiny one."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # random weights are reproducible
-        sam = _mobile() if backend == "mobile_sam" else build_sam(backend)
+        sam = _build_mobile_sam() if backend == "mobile_sam" else build_sam(backend)
     if random:
         return LoadedSam(
-            model=_frozen(sam), source=WeightsSource(name=backend, licence="none", origin="random weights")
+            model=_freeze(sam), source=WeightsSource(name=backend, licence="none", origin="random weights")
         )
-    path = _find(backend, checkpoint)
+    path = _find_weights(backend, checkpoint)
     try:
         sam.load_state_dict(weights.load_state(path))
     except RuntimeError as error:
-        raise BadInput(f"{path}: not the weights of {backend} ({weights.in_short(error)})") from error
+        raise BadInput(f"{path}: not the weights of {backend} ({weights.short_message(error)})") from error
     digest = weights.sha256(path)
-    is_published = path == zoo.asset("models", TINY_WEIGHTS) or digest.startswith(PUBLISHED)
-    terms = "Apache-2.0" if is_published else licence or "unknown"
-    source = WeightsSource(name=backend, licence=terms, origin=f"file {path.name}", sha256=digest)
-    return LoadedSam(model=_frozen(sam), source=source)
+    is_published = path == zoo.asset("models", TINY_WEIGHTS) or digest.startswith(PUBLISHED_DIGESTS)
+    weights_licence = "Apache-2.0" if is_published else licence or "unknown"
+    source = WeightsSource(name=backend, licence=weights_licence, origin=f"file {path.name}", sha256=digest)
+    return LoadedSam(model=_freeze(sam), source=source)
 
 
 def build_sam(backend: Backend) -> Any:
@@ -114,7 +114,7 @@ def _build(
     )
 
 
-def _mobile() -> Any:
+def _build_mobile_sam() -> Any:
     """Build MobileSAM: the encoder of its own package, with SAM's prompt encoder and decoder."""
     try:
         from mobile_sam import sam_model_registry
@@ -125,7 +125,7 @@ def _mobile() -> Any:
     return sam_model_registry["vit_t"]()
 
 
-def _find(backend: Backend, checkpoint: str | None) -> Path:
+def _find_weights(backend: Backend, checkpoint: str | None) -> Path:
     if checkpoint:
         path = zoo.expand_user(checkpoint)
         if not path.is_file():
@@ -149,7 +149,7 @@ def _find(backend: Backend, checkpoint: str | None) -> Path:
     return candidates[0]
 
 
-def _frozen(sam: Any) -> Any:
+def _freeze(sam: Any) -> Any:
     return sam.requires_grad_(False).eval()
 
 

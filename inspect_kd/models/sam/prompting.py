@@ -1,6 +1,6 @@
-"""Prompts for SAM: from a heatmap in prediction; in training from a true mask, degraded as heatmaps degrade it.
+"""Prompts for SAM: from a heatmap in prediction; in training from a true mask, with the errors of a heatmap.
 
-A CLIP map has cells, not pixels: its boxes are shifted, too large, sometimes around two defects, sometimes around none.
+Boxes around the coarse cells of a CLIP map are shifted or too large; some contain two defects, some none.
 
 Shapes: K prompts, P points, h w mask logits.
 """
@@ -16,17 +16,17 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from inspect_kd.models.hot_regions import hot_regions
+from inspect_kd.models.hot_regions import find_hot_regions
 from inspect_kd.models.sam.tuning import PromptBatch
 from inspect_kd.types import Mask
 
 Map = npt.NDArray[np.float32]
 BOX_SCALE = 1.15
-"""Side of a box, in sides of its region."""
-MAX_INSIDE, MAX_OUTSIDE = 3, 2
-"""Points inside and outside of the region, at most."""
-CELLS = (12, 37)
-"""Range of cells along a side of the imitated heatmaps."""
+"""Side of a box divided by the side of its region."""
+MAX_INSIDE_POINTS = 3
+MAX_OUTSIDE_POINTS = 2
+CELLS_RANGE = (12, 37)
+"""Cells along a side of an imitated heatmap: at least the first number, below the second."""
 PEAK_LOGIT = 8.0
 """Logit of a heatmap's peak, where its threshold has logit 0."""
 
@@ -42,7 +42,7 @@ class RegionPrompt:
     logits: Map | None = None
 
     def select(self, *, points: bool, logits: bool) -> RegionPrompt:
-        """A copy with the box and only the chosen parts."""
+        """A copy with the box and, if wanted, with points and logits."""
         selected = (self.inside, self.outside) if points else ((), ())
         return RegionPrompt(self.box, *selected, self.logits if logits else None)
 
@@ -52,40 +52,40 @@ def heatmap_prompts(heat: Map, threshold: float, side: int, mask_side: int) -> l
     height, width = heat.shape
     logits = _to_logits(heat, threshold, mask_side)
     prompts = []
-    for cells in hot_regions(heat, threshold):
+    for cells in find_hot_regions(heat, threshold):
         rows, columns = np.nonzero(cells)
-        box = _enlarged(
+        box = _enlarge(
             (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1), side / width, side / height, side
         )
-        hottest = np.argsort(-heat[rows, columns])[:MAX_INSIDE]
+        hottest = np.argsort(-heat[rows, columns])[:MAX_INSIDE_POINTS]
         inside = tuple(((columns[i] + 0.5) * side / width, (rows[i] + 0.5) * side / height) for i in hottest)
-        prompts.append((RegionPrompt(box, inside, _coolest(heat, box, side), logits), cells))
+        prompts.append((RegionPrompt(box, inside, _coolest_points(heat, box, side), logits), cells))
     return prompts
 
 
 def degraded_prompt(mask: Mask, rng: np.random.Generator, mask_side: int) -> RegionPrompt:
     """Prompt for a true mask, with the errors that a heatmap of it would have."""
-    side, cells = mask.shape[0], int(rng.integers(*CELLS))
+    side, cells = mask.shape[0], int(rng.integers(*CELLS_RANGE))
     blurred = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), side / cells * float(rng.uniform(0.4, 1.2)))
     coarse = np.asarray(cv2.resize(blurred, (cells, cells), interpolation=cv2.INTER_AREA), np.float32)
     coarse = coarse / max(float(coarse.max()), 1e-6)
     truth = coarse.copy()
     coarse += rng.normal(0, 0.03, coarse.shape).astype(np.float32)
     threshold = 0.3
-    # One of the regions; those of near defects may have merged.
+    # The hottest region; those of near defects may have merged.
     _, labels = cv2.connectedComponents((coarse > threshold).astype(np.uint8), connectivity=8)
     label = labels[np.unravel_index(int(np.argmax(truth)), truth.shape)]
     rows, columns = np.nonzero(labels == label)
-    box = _jittered((columns.min(), rows.min(), columns.max() + 1, rows.max() + 1), side / cells, side, rng)
-    hottest = np.argsort(-coarse[rows, columns])[: int(rng.integers(1, MAX_INSIDE + 1))]
+    box = _jitter((columns.min(), rows.min(), columns.max() + 1, rows.max() + 1), side / cells, side, rng)
+    hottest = np.argsort(-coarse[rows, columns])[: int(rng.integers(1, MAX_INSIDE_POINTS + 1))]
     inside = tuple(
         ((columns[i] + rng.random()) * side / cells, (rows[i] + rng.random()) * side / cells) for i in hottest
     )
-    return RegionPrompt(box, inside, _coolest(coarse, box, side), _to_logits(coarse, threshold, mask_side))
+    return RegionPrompt(box, inside, _coolest_points(coarse, box, side), _to_logits(coarse, threshold, mask_side))
 
 
 def false_alarm_prompt(side: int, mask_side: int, rng: np.random.Generator) -> RegionPrompt:
-    """Prompt of a false alarm: made exactly as for a defect, where there is none."""
+    """Prompt as for a defect, at a random place without one."""
     ellipse = np.zeros((side, side), np.uint8)
     centre = tuple(int(position) for position in rng.integers(0, side, 2))
     axes = tuple(max(1, int(side * np.exp(rng.uniform(np.log(0.01), np.log(0.2))))) for _ in range(2))
@@ -95,12 +95,12 @@ def false_alarm_prompt(side: int, mask_side: int, rng: np.random.Generator) -> R
 
 def stack_prompts(prompts: list[RegionPrompt], device: torch.device) -> PromptBatch:
     """Stack prompts into one batch; missing points are filled with SAM's `no point`."""
-    most = max(len(prompt.inside) + len(prompt.outside) for prompt in prompts)
+    max_points = max(len(prompt.inside) + len(prompt.outside) for prompt in prompts)
     boxes_K4 = torch.tensor([prompt.box for prompt in prompts], dtype=torch.float32, device=device)
     points_KP2 = labels_KP = None
-    if most:
-        points_KP2 = torch.zeros(len(prompts), most, 2, device=device)
-        labels_KP = -torch.ones(len(prompts), most, device=device)
+    if max_points:
+        points_KP2 = torch.zeros(len(prompts), max_points, 2, device=device)
+        labels_KP = -torch.ones(len(prompts), max_points, device=device)
         for number, prompt in enumerate(prompts):
             points = [*((point, 1.0) for point in prompt.inside), *((point, 0.0) for point in prompt.outside)]
             for index, (point, label) in enumerate(points):
@@ -120,7 +120,7 @@ def _to_logits(heat: Map, threshold: float, mask_side: int) -> Map:
     return np.asarray(cv2.resize(logits, (mask_side, mask_side), interpolation=cv2.INTER_LINEAR), np.float32)
 
 
-def _coolest(heat: Map, box: tuple[float, float, float, float], side: int) -> tuple[tuple[float, float], ...]:
+def _coolest_points(heat: Map, box: tuple[float, float, float, float], side: int) -> tuple[tuple[float, float], ...]:
     """Points at the coolest cells in and near the box."""
     height, width = heat.shape
     reach = 0.5 * max(box[2] - box[0], box[3] - box[1], side / width)
@@ -129,30 +129,28 @@ def _coolest(heat: Map, box: tuple[float, float, float, float], side: int) -> tu
     near = (x > box[0] - reach) & (x < box[2] + reach) & (y > box[1] - reach) & (y < box[3] + reach)
     if not near.any():
         return ()
-    order = np.argsort(np.where(near, heat, np.inf), axis=None)[:MAX_OUTSIDE]
+    order = np.argsort(np.where(near, heat, np.inf), axis=None)[:MAX_OUTSIDE_POINTS]
     return tuple((float(x.flat[i]), float(y.flat[i])) for i in order if near.flat[i])
 
 
-def _enlarged(cells: tuple[Any, ...], across: float, down: float, side: int) -> tuple[float, float, float, float]:
-    left, top, right, bottom = cells[0] * across, cells[1] * down, cells[2] * across, cells[3] * down
-    more_x, more_y = (BOX_SCALE - 1) / 2 * (right - left), (BOX_SCALE - 1) / 2 * (bottom - top)
-    return _clamped((left - more_x, top - more_y, right + more_x, bottom + more_y), side)
+def _enlarge(cells: tuple[Any, ...], scale_x: float, scale_y: float, side: int) -> tuple[float, float, float, float]:
+    left, top, right, bottom = cells[0] * scale_x, cells[1] * scale_y, cells[2] * scale_x, cells[3] * scale_y
+    margin_x, margin_y = (BOX_SCALE - 1) / 2 * (right - left), (BOX_SCALE - 1) / 2 * (bottom - top)
+    return _clamp((left - margin_x, top - margin_y, right + margin_x, bottom + margin_y), side)
 
 
-def _jittered(
+def _jitter(
     cells: tuple[Any, ...], cell: float, side: int, rng: np.random.Generator
 ) -> tuple[float, float, float, float]:
-    """Shift the centre by up to a quarter, scale the box by 0.7 to 2."""
+    """Shift the box by up to a quarter of its sides, and scale it by 0.7 to 2."""
     left, top, right, bottom = (float(edge) * cell for edge in cells)
     width, height = right - left, bottom - top
     x = (left + right) / 2 + rng.uniform(-0.25, 0.25) * width
     y = (top + bottom) / 2 + rng.uniform(-0.25, 0.25) * height
     scale = float(np.exp(rng.uniform(np.log(0.7), np.log(2.0))))
-    return _clamped(
-        (x - scale * width / 2, y - scale * height / 2, x + scale * width / 2, y + scale * height / 2), side
-    )
+    return _clamp((x - scale * width / 2, y - scale * height / 2, x + scale * width / 2, y + scale * height / 2), side)
 
 
-def _clamped(box: tuple[float, float, float, float], side: int) -> tuple[float, float, float, float]:
+def _clamp(box: tuple[float, float, float, float], side: int) -> tuple[float, float, float, float]:
     left, top, right, bottom = (float(min(max(edge, 0.0), side - 1.0)) for edge in box)
     return left, top, max(right, left + 1), max(bottom, top + 1)

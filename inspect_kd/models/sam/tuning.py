@@ -2,8 +2,8 @@
 
 After "Promptable Anomaly Segmentation with SAM Through Self-Perception Tuning" (AAAI 2025), implemented from the paper: LoRA of
 rank 8 on queries and values, a relation-aware adapter after each two-way block, draft logits as the second decoder's mask prompt.
-Ours: the second decoder gets the draft's box, because boxes from heatmaps are poor, and optionally a crop around it (`crops.py`);
-a presence head, because SAM draws a mask for any box, also on a perfect part.
+Our changes: the second decoder gets the draft's box, because boxes from heatmaps are poor, and optionally a crop around it
+(`crops.py`); a presence head rejects masks without a defect, because SAM outlines something in any box.
 
 Shapes: K prompts, P points, C channels, h w embedding grid (N cells), 4h 4w mask logits, T tokens.
 """
@@ -22,12 +22,13 @@ RANK, ALPHA = 8, 1
 
 class SptOutput(NamedTuple):
     draft_K1hw: Tensor
+    """Mask logits of the first decoder."""
     final_K1hw: Tensor
-    """Mask logits, as in the draft."""
+    """Mask logits of the second decoder."""
     iou_K: Tensor
     """SAM's own estimate of the final mask's IoU."""
     presence_K: Tensor
-    """Logit of there being a defect at all."""
+    """Logit of the presence of a defect."""
 
 
 class Lora(nn.Module):
@@ -46,7 +47,7 @@ class Lora(nn.Module):
 
 
 class LoraQkv(nn.Module):
-    """The same for a fused projection: corrects queries and values, not keys."""
+    """LoRA for a fused projection: corrects queries and values, not keys."""
 
     def __init__(self, frozen: nn.Linear) -> None:
         super().__init__()
@@ -101,8 +102,8 @@ def decode(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run SAM's mask decoder, one mask per prompt; unlike segment-anything's own, prompts may belong to different images."""
     transformer = decoder.transformer
-    own_TC = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
-    tokens_KTC = torch.cat([own_TC.expand(len(sparse_KTC), -1, -1), sparse_KTC], dim=1)
+    output_tokens_TC = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
+    tokens_KTC = torch.cat([output_tokens_TC.expand(len(sparse_KTC), -1, -1), sparse_KTC], dim=1)
     cells_KNC = (embedding_KChw + dense_KChw).flatten(2).transpose(1, 2)
     position_KNC = position_1Chw.flatten(2).transpose(1, 2).expand(len(tokens_KTC), -1, -1)
     queries_KTC = tokens_KTC
@@ -157,8 +158,8 @@ class SelfPerception(nn.Module):
         points = None if prompts.points_KP2 is None else (prompts.points_KP2, prompts.labels_KP)
         sparse_KTC, dense_KChw = encoder(points=points, boxes=prompts.boxes_K4, masks=prompts.masks_K1hw)
         # Several prompts on one image share its relation.
-        one_image = embedding_KChw.stride(0) == 0
-        relation_KNN = cell_relation(embedding_KChw[:1] if one_image else embedding_KChw, self.temperature)
+        is_one_image = embedding_KChw.stride(0) == 0
+        relation_KNN = cell_relation(embedding_KChw[:1] if is_one_image else embedding_KChw, self.temperature)
         outputs: tuple[Tensor, Tensor, Tensor] = decoder(
             embedding_KChw, encoder.get_dense_pe(), sparse_KTC, dense_KChw, relation_KNN
         )
@@ -189,12 +190,12 @@ def refining_prompts(draft_K1hw: Tensor, prompts: PromptBatch, size: tuple[int, 
 def mask_boxes(logits_K1hw: Tensor, empty_K4: Tensor, size: tuple[int, int]) -> Tensor:
     """Bounding box of each mask, in pixels of SAM's input; `empty_K4` for an empty mask."""
     boxes_K4 = empty_K4.clone()
-    down, across = size[0] / logits_K1hw.shape[2], size[1] / logits_K1hw.shape[3]
+    scale_y, scale_x = size[0] / logits_K1hw.shape[2], size[1] / logits_K1hw.shape[3]
     for number, mask_hw in enumerate(logits_K1hw[:, 0] > 0):
         if mask_hw.any():
             rows, columns = mask_hw.any(dim=1).nonzero()[:, 0], mask_hw.any(dim=0).nonzero()[:, 0]
-            left, right = columns[0] * across, (columns[-1] + 1) * across
-            top, bottom = rows[0] * down, (rows[-1] + 1) * down
+            left, right = columns[0] * scale_x, (columns[-1] + 1) * scale_x
+            top, bottom = rows[0] * scale_y, (rows[-1] + 1) * scale_y
             boxes_K4[number] = torch.stack([left, top, right, bottom])
     return boxes_K4
 
@@ -208,5 +209,5 @@ def cell_relation(embedding_KChw: Tensor, temperature: float) -> Tensor:
 
 
 def count_tuned_parameters(spt: SelfPerception) -> int:
-    """Count the parameters that the paper counts: all trained ones but our presence head."""
+    """Count the tuned parameters as the paper does, without our presence head."""
     return sum(p.numel() for name, p in spt.named_parameters() if p.requires_grad and not name.startswith("presence."))

@@ -61,8 +61,8 @@ class OmniAdStudent(RebuildStudent):
         self.decoder = Decoder(config, {max(group): self.channels_of(group) for group in config.rebuild})
 
     def reconstruct(self, features: list[Tensor]) -> list[Tensor]:
-        at_stride = self.decoder(self.add_noise(self.neck(features)))
-        return [at_stride[max(group)] for group in self.settings.rebuild]
+        rebuilt = self.decoder(self.add_noise(self.neck(features)))
+        return [rebuilt[max(group)] for group in self.settings.rebuild]
 
     def decoder_tail(self) -> nn.Module:
         return nn.ModuleList([self.decoder.stages[-1], self.decoder.heads])
@@ -104,10 +104,10 @@ class Bottleneck(nn.Module):
             nn.Conv2d(inner, out, 1, bias=False),
             nn.BatchNorm2d(out),
         )
-        unchanged = stride == 1 and channels == out
+        keeps_shape = stride == 1 and channels == out
         self.shortcut = (
             nn.Identity()
-            if unchanged
+            if keeps_shape
             else nn.Sequential(nn.Conv2d(channels, out, 1, stride=stride, bias=False), nn.BatchNorm2d(out))
         )
 
@@ -170,7 +170,10 @@ class Gate(nn.Module):
 
 
 class Expand(nn.Module):
-    """Double the grid: 1x1 to four times the channels, pixel shuffle; normalised after it as in the paper, or before, to fold."""
+    """Double the grid by a 1x1 convolution and a pixel shuffle.
+
+    BatchNorm comes before the shuffle, where it folds into the convolution; otherwise the norm comes after it, as in the paper.
+    """
 
     def __init__(self, channels: int, out: int, norm: Norm) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
 """RAS student, "reconstruction as sequence": a recurrence over decoder layers rebuilds all levels at the coarsest grid.
 
-Paper: arXiv 2409.06285, implemented from the paper; unlike there, no choice here uses test labels. Targets, loss and map are
+Paper: arXiv 2409.06285, implemented from the paper; unlike in the paper, nothing is chosen by test labels. Targets, loss and map are
 those of all reconstruction students (`models/rebuild.py`).
 
 Shapes: B batch, C channels, h w feature grid, N = h * w tokens.
@@ -27,7 +27,7 @@ class Config(RebuildConfig):
     rebuild: tuple[Group, ...] = ((4, 8, 16),)
     """One group of strides, rebuilt at the grid of its coarsest."""
     grid: int = 16
-    """Side of that grid: data.size divided by the coarsest stride."""
+    """Side of the coarsest grid: data.size divided by the coarsest stride."""
     width: int = 128
     heads: int = 8
     inner: int = 256

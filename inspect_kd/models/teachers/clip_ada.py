@@ -1,4 +1,4 @@
-"""CLIP-ADA-style teacher: a frozen CLIP and learnable prompts for sound and damaged; their similarity to patches is the map.
+"""CLIP-ADA-style teacher: a frozen CLIP and learnable prompts for sound and damaged; their damage_probability to patches is the map.
 
 After "Anomaly Detection by Adapting a pre-trained Vision Language Model" (arXiv 2403.09493), whose code is not public: prompts,
 losses and synthetic defects are our reconstruction. After training the text tower is dropped; two vectors are kept.
@@ -22,7 +22,7 @@ from torch import Tensor
 from inspect_kd.chunks import chunks
 from inspect_kd.models.base import ModelOutput, Teacher, TeacherOutput, TeacherSample, WeightsSource
 from inspect_kd.models.clip.crops import Crop, blend_crops, suspicious_crops
-from inspect_kd.models.clip.heat import share_by_affinity, similarity
+from inspect_kd.models.clip.heat import average_by_affinity, damage_probability
 from inspect_kd.models.clip.load import TIMM, load_clip
 from inspect_kd.models.clip.prompts import LearnablePrompts, PromptMode
 from inspect_kd.models.clip.towers import TimmTower, TowerOutput, VitTower
@@ -80,8 +80,6 @@ class ClipAdaTeacher(Teacher):
 
     vectors_PC: Tensor
     slope: Tensor
-    level: Tensor
-    suspicious: Tensor
     prompts: LearnablePrompts | None
 
     def __init__(
@@ -96,8 +94,20 @@ class ClipAdaTeacher(Teacher):
         self.prompts = prompts
         self.register_buffer("vectors_PC", prompts().detach())
         self.register_buffer("slope", prompts.slope.detach().clone())
-        self.register_buffer("level", prompts.level.detach().clone())
+        self.register_buffer("level", prompts.centre.detach().clone())
         self.register_buffer("suspicious", torch.ones(()))
+
+    # The buffers' names are keys of saved runs.
+
+    @property
+    def centre(self) -> Tensor:
+        """Cosine at which the sigmoid of `single` mode is 0.5."""
+        return self.get_buffer("level")
+
+    @property
+    def region_threshold(self) -> Tensor:
+        """Heat above which a region is suspicious."""
+        return self.get_buffer("suspicious")
 
     @property
     def size(self) -> int:
@@ -149,7 +159,7 @@ class ClipAdaTeacher(Teacher):
             hottest = [
                 self.heat(features[indices].float().to(device)).flatten(1).amax(dim=1) for indices in chunks(sound, 32)
             ]
-            self.suspicious.copy_(torch.cat(hottest).quantile(SOUND_SHARE))
+            self.region_threshold.copy_(torch.cat(hottest).quantile(SOUND_SHARE))
 
     def store_vectors(self) -> None:
         """Store the sentences' current embeddings, which replace the text tower."""
@@ -157,7 +167,7 @@ class ClipAdaTeacher(Teacher):
         with torch.no_grad():
             self.vectors_PC.copy_(self.prompts())
             self.slope.copy_(self.prompts.slope)
-            self.level.copy_(self.prompts.level)
+            self.centre.copy_(self.prompts.centre)
 
     def release_training_state(self) -> None:
         self.prompts = None
@@ -165,10 +175,12 @@ class ClipAdaTeacher(Teacher):
     def losses(self, output: TowerOutput, mask_B1MM: Tensor, prompts: LearnablePrompts) -> dict[str, Tensor]:
         """AnomalyCLIP's terms and weights, and a small term that keeps the two sentences apart."""
         vectors_PC = prompts()
-        heat_B1hw = similarity(output.dense_BChw, vectors_PC, prompts.slope, prompts.level)
+        heat_B1hw = damage_probability(output.dense_BChw, vectors_PC, prompts.slope, prompts.centre)
         damaged_B1MM = F.interpolate(heat_B1hw, size=mask_B1MM.shape[-2:], mode="bilinear", align_corners=False)
         defective_B = mask_B1MM.flatten(1).amax(dim=1)
-        image_B = similarity(output.whole_BC[:, :, None, None], vectors_PC, prompts.slope, prompts.level).flatten()
+        image_B = damage_probability(
+            output.whole_BC[:, :, None, None], vectors_PC, prompts.slope, prompts.centre
+        ).flatten()
         terms = {
             "focal": 4 * focal(damaged_B1MM, mask_B1MM),
             "dice_damaged": 4 * dice(damaged_B1MM, mask_B1MM),
@@ -185,8 +197,8 @@ class ClipAdaTeacher(Teacher):
             return
         with torch.no_grad():
             sound = _sound_indices(masks_B1MM)
-            sound_BChw = features[sound[:: max(1, len(sound) // 64)]].float().to(prompts.level.device)
-            prompts.level.copy_(torch.einsum("bchw,pc->bphw", sound_BChw, prompts()).mean())
+            sound_BChw = features[sound[:: max(1, len(sound) // 64)]].float().to(prompts.centre.device)
+            prompts.centre.copy_(torch.einsum("bchw,pc->bphw", sound_BChw, prompts()).mean())
 
     def _sound_batches(self, samples: Sequence[TeacherSample], batch: int, most: int = 256) -> Iterator[Tensor]:
         """Batches of sound parts, taken evenly from all samples."""
@@ -210,7 +222,7 @@ class ClipAdaTeacher(Teacher):
         # Maximum over each cell: in a mean, a scratch of one pixel would vanish.
         return torch.stack([F.adaptive_max_pool2d(torch.from_numpy(mask)[None], MASK_CELLS * side) for mask in masks])
 
-    # ── prediction ────────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── prediction ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def forward(self, images_B3HW: Tensor) -> ModelOutput:
         map_B1hw = self._map(self.tower(images_B3HW).dense_BChw, images_B3HW.shape[-1])
@@ -225,7 +237,7 @@ class ClipAdaTeacher(Teacher):
             if self.settings.closer:
                 coarse = self.heat(output.dense_BChw)[:, 0].cpu().numpy()
                 for number, image in enumerate(images):
-                    crops = suspicious_crops(coarse[number], float(self.suspicious))
+                    crops = suspicious_crops(coarse[number], float(self.region_threshold))
                     heatmap[number, 0] = self._refine(image, heatmap[number, 0], crops)
         return TeacherOutput(heatmap, (2 * heatmap - 1).abs(), output.dense_BChw)
 
@@ -234,9 +246,9 @@ class ClipAdaTeacher(Teacher):
 
     def heat(self, dense_BChw: Tensor) -> Tensor:
         """Damage of each patch, 0 to 1, averaged over similar patches: (B, 1, h, w)."""
-        heat_B1hw = similarity(dense_BChw, self.vectors_PC, self.slope, self.level)
+        heat_B1hw = damage_probability(dense_BChw, self.vectors_PC, self.slope, self.centre)
         for _ in range(self.settings.affinity_steps):
-            heat_B1hw = share_by_affinity(heat_B1hw, dense_BChw)
+            heat_B1hw = average_by_affinity(heat_B1hw, dense_BChw)
         return heat_B1hw
 
     def _map(self, dense_BChw: Tensor, side: int) -> Tensor:

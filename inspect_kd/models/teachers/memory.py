@@ -1,6 +1,6 @@
 """Nearest-neighbour memory as a teacher: strong on stochastic texture, where reconstruction is weak; too slow for the line.
 
-Unusual here: there are two banks, filled from different parts, and the larger of both distances counts. A single bank would find
+Unusual here: there are two banks, filled from different parts, and the larger of the two distances is used. A single bank would find
 every patch of its own training parts in itself, so training parts would get lower heat than unseen sound parts.
 
 Shapes: B batch, C channels, N patches of an image, R patches in a bank, H W image, h w grid.
@@ -24,17 +24,19 @@ from inspect_kd.errors import UsageError
 from inspect_kd.models.base import ModelOutput, Teacher, TeacherOutput, TeacherSample, WeightsSource
 from inspect_kd.models.encoders import Encoder, build_encoder
 from inspect_kd.models.layers.discrepancy import Smooth, top_mean
-from inspect_kd.models.layers.neighbours import FINEST, GROUPS, Patches, coreset, distance_map
+from inspect_kd.models.layers.neighbours import GROUPS, MAP_STRIDE, Patches, choose_coreset, distance_map
 from inspect_kd.resize import resize
 from inspect_kd.types import ImageU8
 
 BANKS = 2
-USUAL_QUANTILE, RARE_QUANTILE, RARE_HEAT = 0.90, 0.995, 0.1
-"""Quantiles of the distance on sound parts that become heat 0 and 0.1, as EfficientAD scales its maps."""
-CANDIDATES = 8
-"""Candidate patches per bank row, counted over all samples, of which about half are untouched."""
-SPREAD_FROM = 256
-"""Sound images from which the features' spread is estimated."""
+ZERO_QUANTILE = 0.90
+"""Quantile of the distance on sound parts that becomes heat 0, as in EfficientAD."""
+LOW_QUANTILE, LOW_HEAT = 0.995, 0.1
+"""Quantile of the distance on sound parts that becomes LOW_HEAT."""
+CANDIDATES_PER_ROW = 8
+"""Candidate patches per bank row, if all samples were sound; about half are."""
+STATISTICS_IMAGES = 256
+"""Sound images from which the features' standard deviation is estimated."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,9 +62,6 @@ def build(config: Config, size: int) -> MemoryTeacher:
 class MemoryTeacher(Teacher):
     frozen = ("patches.encoder.",)
 
-    usual: Tensor
-    rare: Tensor
-
     def __init__(self, config: Config, encoder: Encoder, size: int) -> None:
         super().__init__()
         self.settings = config
@@ -70,12 +69,24 @@ class MemoryTeacher(Teacher):
         self.sources = (WeightsSource(name=spec.name, licence=spec.licence, origin=spec.source, sha256=spec.sha256),)
         self.patches = Patches(encoder)
         self.side = size
-        self.smooth = Smooth(config.sigma / FINEST)
+        self.smooth = Smooth(config.sigma / MAP_STRIDE)
         for bank in range(BANKS):
             for group, channels in enumerate(self.patches.channels()):
                 self.register_buffer(f"bank_{bank}_{group}", torch.zeros(config.rows, channels))
         self.register_buffer("usual", torch.zeros(()))
         self.register_buffer("rare", torch.ones(()))
+
+    # The buffers' names are keys of saved runs.
+
+    @property
+    def zero_distance(self) -> Tensor:
+        """Distance that becomes heat 0."""
+        return self.get_buffer("usual")
+
+    @property
+    def low_distance(self) -> Tensor:
+        """Distance that becomes LOW_HEAT."""
+        return self.get_buffer("rare")
 
     @property
     def size(self) -> int:
@@ -89,34 +100,34 @@ class MemoryTeacher(Teacher):
     def fit(
         self, samples: Sequence[TeacherSample], *, epochs: int, batch: int, learning_rate: float, seed: int
     ) -> Iterator[dict[str, float]]:
-        """Fill the banks from untouched parts, then scale the heat by these parts' distances from the banks."""
+        """Fill the banks from sound parts, then scale the heat by these parts' distances from the banks."""
         generator = torch.Generator().manual_seed(seed)
-        spread = range(0, len(samples), max(1, len(samples) // (2 * SPREAD_FROM)))
-        untouched = (sample.image for sample in map(samples.__getitem__, spread) if sample.mask is None)
-        self.patches.feature_norm.fit(self.patches.encoder(self._tensor([image])) for image in untouched)
-        share = max(1, math.ceil(CANDIDATES * self.settings.rows * BANKS / max(1, len(samples))))
+        chosen = range(0, len(samples), max(1, len(samples) // (2 * STATISTICS_IMAGES)))
+        sound_images = (sample.image for sample in map(samples.__getitem__, chosen) if sample.mask is None)
+        self.patches.feature_norm.fit(self.patches.encoder(self._tensor([image])) for image in sound_images)
+        patches_per_image = max(1, math.ceil(CANDIDATES_PER_ROW * self.settings.rows * BANKS / max(1, len(samples))))
         part_numbers: dict[int, int] = {}
         candidates: list[list[list[Tensor]]] = [[[] for _ in GROUPS] for _ in range(BANKS)]
-        for part in chunks(samples, batch):
-            for sample in part:
+        for batch_samples in chunks(samples, batch):
+            for sample in batch_samples:
                 if sample.mask is None:
                     bank = part_numbers.setdefault(sample.part, len(part_numbers)) % BANKS
-                    self._add_candidates(candidates[bank], sample.image, share, generator)
+                    self._add_candidates(candidates[bank], sample.image, patches_per_image, generator)
             yield {}
         for bank, groups in enumerate(candidates):
             # With a single part, both banks get its patches.
             bank_groups = groups if groups[0] else candidates[1 - bank]
             for group, rows in enumerate(bank_groups):
                 self._fill(self._bank(bank)[group], torch.cat(rows), generator)
-        sound: list[Tensor] = []
-        for part in chunks(samples, batch):
-            images = [sample.image for sample in part if sample.mask is None]
+        distances: list[Tensor] = []
+        for batch_samples in chunks(samples, batch):
+            images = [sample.image for sample in batch_samples if sample.mask is None]
             if images:
-                sound.append(self._map(self._tensor(images)).flatten().cpu()[::7])
+                distances.append(self._map(self._tensor(images)).flatten().cpu()[::7])
             yield {}
-        distances = torch.cat(sound).numpy()
-        self.usual.fill_(float(np.quantile(distances, USUAL_QUANTILE)))
-        self.rare.fill_(float(np.quantile(distances, RARE_QUANTILE)))
+        sound_distances = torch.cat(distances).numpy()
+        self.zero_distance.fill_(float(np.quantile(sound_distances, ZERO_QUANTILE)))
+        self.low_distance.fill_(float(np.quantile(sound_distances, LOW_QUANTILE)))
 
     def _add_candidates(
         self, groups: list[list[Tensor]], image: ImageU8, count: int, generator: torch.Generator
@@ -128,14 +139,14 @@ class MemoryTeacher(Teacher):
     def _fill(self, bank_RC: Tensor, rows_NC: Tensor, generator: torch.Generator) -> None:
         order = torch.randperm(len(rows_NC), generator=generator)
         if self.settings.coreset:
-            order = order[coreset(rows_NC[order], min(len(order), len(bank_RC))).cpu()]
+            order = order[choose_coreset(rows_NC[order], min(len(order), len(bank_RC))).cpu()]
         chosen = order.repeat(math.ceil(len(bank_RC) / len(order)))[: len(bank_RC)]
         bank_RC.copy_(rows_NC[chosen.to(rows_NC.device)])
 
     def release_training_state(self) -> None:
         """Nothing to drop: the banks are the model."""
 
-    # ── prediction ────────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── prediction ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def forward(self, images_B3HW: Tensor) -> ModelOutput:
         map_B1hw = self._map(images_B3HW)
@@ -147,9 +158,11 @@ class MemoryTeacher(Teacher):
             images_B3HW = self._tensor(images)
             patches = self.patches(images_B3HW)
             distance_B1hw = self._distance(patches)
-            heat_B1hw = (RARE_HEAT * (distance_B1hw - self.usual) / (self.rare - self.usual).clamp_min(1e-6)).clamp(
-                0, 1
-            )
+            heat_B1hw = (
+                LOW_HEAT
+                * (distance_B1hw - self.zero_distance)
+                / (self.low_distance - self.zero_distance).clamp_min(1e-6)
+            ).clamp(0, 1)
             heatmap = F.interpolate(heat_B1hw, size=images_B3HW.shape[-2:], mode="bilinear", align_corners=False)
             cells = self.side // max(GROUPS[-1])
             tokens_BChw = patches[-1].transpose(1, 2).unflatten(2, (cells, cells))
@@ -161,8 +174,8 @@ class MemoryTeacher(Teacher):
             return self._distance(self.patches(images_B3HW))
 
     def _distance(self, patches: list[Tensor]) -> Tensor:
-        each = [distance_map(patches, self._bank(bank), self.side) for bank in range(BANKS)]
-        distance_B1hw: Tensor = self.smooth(torch.stack(each).amax(dim=0))
+        by_bank = [distance_map(patches, self._bank(bank), self.side) for bank in range(BANKS)]
+        distance_B1hw: Tensor = self.smooth(torch.stack(by_bank).amax(dim=0))
         return distance_B1hw
 
     def _bank(self, bank: int) -> list[Tensor]:
@@ -170,4 +183,4 @@ class MemoryTeacher(Teacher):
 
     def _tensor(self, images: Sequence[ImageU8]) -> Tensor:
         stacked = torch.from_numpy(np.stack([resize(image, self.side, self.side) for image in images]))
-        return stacked.permute(0, 3, 1, 2).float().to(self.usual.device)
+        return stacked.permute(0, 3, 1, 2).float().to(self.zero_distance.device)

@@ -1,7 +1,7 @@
 """SAM with self-perception tuning (SPT), prompted by a CLIP-ADA-style guide: the guide locates a defect, SAM outlines it.
 
-As published, SPT needs true masks in training and true boxes in prediction. Here (SPT-U) it trains on drawn defects, with prompts
-that have the errors of a heatmap, and on sound regions, which a presence head learns to reject. A part's score never comes from
+As published, SPT needs true masks in training and true boxes in prediction. Here (SPT-U) it trains on synthetic defects, with
+prompts that have the errors of a heatmap, and on sound regions, which a presence head learns to reject. A part's score never comes from
 SAM, and SAM runs only where the guide finds something.
 
 Shapes: B batch, K prompts, C channels, H W image, h w embedding grid, m m mask logits.
@@ -42,14 +42,14 @@ from inspect_kd.tensor_cache import TensorCache
 from inspect_kd.types import ImageU8, Mask
 from inspect_kd.zoo import cache_home
 
-NEGATIVES = 0.3
+NEGATIVE_SHARE = 0.3
 """Share of training prompts without a defect."""
 DECAY_AFTER = 10 / 16
 """Share of the epochs after which the learning rate falls to a tenth."""
-FALSE_ALARMS = 0.02
-"""Share of false alarms on sound training parts that the presence head may accept."""
+MAX_FALSE_ALARM_SHARE = 0.02
+"""Largest share of the false alarms on sound training parts that the presence head may accept."""
 MAX_MASK_SHARE = 0.4
-"""Share of the image: a larger mask covers the part, not a defect."""
+"""Share of the image above which a mask is rejected: it covers the part, not a defect."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,7 +79,7 @@ class Config:
     """Cache embeddings on disk, in INSPECT_KD_CACHE."""
 
     def __post_init__(self) -> None:
-        # Written out in full, so that a later change of defaults does not change a saved run.
+        # With all defaults written out, so that changing a default does not change a saved run.
         guide = fill(clip_ada.Config, dict(self.guide), where="teacher.guide")
         object.__setattr__(self, "guide", asdict(guide))
 
@@ -111,9 +111,6 @@ class AcceptedMask(NamedTuple):
 class SamSptTeacher(Teacher):
     frozen = ("guide.tower.visual.", "guide.prompts.", "spt.sam.")
 
-    there: Tensor
-    """Presence must exceed this logit."""
-
     def __init__(self, config: Config, guide: clip_ada.ClipAdaTeacher, loaded: LoadedSam) -> None:
         super().__init__()
         self.settings = config
@@ -127,6 +124,11 @@ class SamSptTeacher(Teacher):
         self.register_buffer("there", torch.zeros(()))
 
     @property
+    def presence_threshold(self) -> Tensor:
+        """Logit that an accepted mask's presence exceeds; the buffer's name is a key of saved runs."""
+        return self.get_buffer("there")
+
+    @property
     def size(self) -> int:
         return self.guide.size
 
@@ -135,7 +137,7 @@ class SamSptTeacher(Teacher):
         return max(self.guide.size, self.side)
 
     def adapted_state(self) -> dict[str, Tensor]:
-        """The guide's adapted state, and of SAM the tuned parameters alone: the rest of both decoders is as published."""
+        """The guide's adapted state and SAM's tuned parameters."""
         tuned = {f"spt.{name}" for name, p in self.spt.named_parameters() if p.requires_grad} | {"there"}
         return {
             k: v
@@ -146,30 +148,30 @@ class SamSptTeacher(Teacher):
     # ── training ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def count_steps(self, samples: int, *, epochs: int, batch: int) -> int:
-        prompts = round(samples / 2 / (1 - NEGATIVES))
-        own = math.ceil(samples / batch) + epochs * math.ceil(prompts / batch)
-        return self.guide.count_steps(samples, epochs=epochs, batch=batch) + own
+        prompts = round(samples / 2 / (1 - NEGATIVE_SHARE))
+        tuning_steps = math.ceil(samples / batch) + epochs * math.ceil(prompts / batch)
+        return self.guide.count_steps(samples, epochs=epochs, batch=batch) + tuning_steps
 
     def fit(
         self, samples: Sequence[TeacherSample], *, epochs: int, batch: int, learning_rate: float, seed: int
     ) -> Iterator[dict[str, float]]:
-        for figures in self.guide.fit(samples, epochs=epochs, batch=batch, learning_rate=learning_rate, seed=seed):
-            yield {f"guide_{name}": value for name, value in figures.items()}
+        for metrics in self.guide.fit(samples, epochs=epochs, batch=batch, learning_rate=learning_rate, seed=seed):
+            yield {f"guide_{name}": value for name, value in metrics.items()}
         tuned = [p for p in self.spt.parameters() if p.requires_grad]
         optimizer = torch.optim.Adam(tuned, lr=learning_rate * self.settings.learning_rate_scale)
         schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [max(1, round(DECAY_AFTER * epochs))], gamma=0.1)
         rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
-        damaged: list[int] = []
-        untouched: list[int] = []
+        synthetic: list[int] = []
+        sound: list[int] = []
         for number, sample in enumerate(samples):
-            (untouched if sample.mask is None else damaged).append(number)
+            (sound if sample.mask is None else synthetic).append(number)
             if self.caches_embeddings:
                 self._embedding(self._scaled(sample.image))
             if number % batch == 0:
                 yield {}
         for _ in range(epochs):
-            negatives = round(len(damaged) * NEGATIVES / (1 - NEGATIVES)) if untouched else 0
-            order = rng.permutation([*damaged, *rng.choice(untouched or [0], negatives)])
+            negatives = round(len(synthetic) * NEGATIVE_SHARE / (1 - NEGATIVE_SHARE)) if sound else 0
+            order = rng.permutation([*synthetic, *rng.choice(sound or [0], negatives)])
             for start in range(0, len(order), batch):
                 batch_samples = [samples[int(i)] for i in order[start : start + batch]]
                 terms = tuning_losses(*self._masks_and_truth(batch_samples, rng), generator)
@@ -179,7 +181,7 @@ class SamSptTeacher(Teacher):
                 optimizer.step()
                 yield {"loss": loss.item(), **{name: value.item() for name, value in terms.items()}}
             schedule.step()
-        self._fit_presence([samples[i] for i in untouched[:: max(1, len(untouched) // 200)]], rng)
+        self._fit_presence([samples[i] for i in sound[:: max(1, len(sound) // 200)]], rng)
 
     def _fit_presence(self, sound: Sequence[TeacherSample], rng: np.random.Generator) -> None:
         """Set the presence threshold so that it rejects all but a few false alarms on sound parts."""
@@ -189,32 +191,32 @@ class SamSptTeacher(Teacher):
         ]
         if alarms:
             with torch.no_grad():
-                self.there.copy_(torch.cat(alarms).quantile(1 - FALSE_ALARMS).clamp_min(0))
+                self.presence_threshold.copy_(torch.cat(alarms).quantile(1 - MAX_FALSE_ALARM_SHARE).clamp_min(0))
 
     def validate(self, samples: Sequence[TeacherSample]) -> dict[str, float]:
-        """IoU of draft and final mask on drawn defects, with the guide's full prompts and with box and points alone, as published.
+        """IoU of draft and final mask on synthetic defects, with full prompts and with box and points alone, as published.
 
-        On untouched parts: the share of false masks.
+        On sound parts, the share of prompts with a false mask.
         """
         rng = np.random.default_rng(0)
-        figures: dict[str, list[float]] = {}
+        metrics: dict[str, list[float]] = {}
         for sample in samples:
             if sample.mask is None:
                 alarm = self._predict_masks(sample.image, false_alarm_prompt(self.side, self.mask_side, rng))
-                figures.setdefault("false_masks", []).append(float(self._accepted(alarm.output)[0]))
+                metrics.setdefault("false_masks", []).append(float(self._accepted(alarm.output)[0]))
                 continue
-            damaged = self._scaled_mask(sample.mask)
-            prompt = degraded_prompt(damaged, rng, self.mask_side)
-            truth = _touched_defects(damaged, prompt)
+            mask = self._scaled_mask(sample.mask)
+            prompt = degraded_prompt(mask, rng, self.mask_side)
+            truth = _touched_defects(mask, prompt)
             full = self._predict_masks(sample.image, prompt)
-            figures.setdefault("found_masks", []).append(float(self._accepted(full.output)[0]))
+            metrics.setdefault("found_masks", []).append(float(self._accepted(full.output)[0]))
             boxed = self._predict_masks(sample.image, prompt.select(points=True, logits=False))
             for prefix, segmentation in (("", full), ("boxed_", boxed)):
                 for name, logits_11SS in (("draft", self._draft(segmentation)), ("final", self._final(segmentation))):
                     iou, boundary_iou = iou_and_boundary_iou((logits_11SS[0, 0] > 0).cpu().numpy(), truth)
-                    figures.setdefault(f"{prefix}{name}_iou", []).append(iou)
-                    figures.setdefault(f"{prefix}{name}_boundary_iou", []).append(boundary_iou)
-        return {name: float(np.mean(values)) for name, values in figures.items()}
+                    metrics.setdefault(f"{prefix}{name}_iou", []).append(iou)
+                    metrics.setdefault(f"{prefix}{name}_boundary_iou", []).append(boundary_iou)
+        return {name: float(np.mean(values)) for name, values in metrics.items()}
 
     def _predict_masks(self, image: ImageU8, prompt: RegionPrompt) -> Segmentation:
         with torch.no_grad():
@@ -235,8 +237,8 @@ class SamSptTeacher(Teacher):
     def _masks_and_truth(
         self, samples: Sequence[TeacherSample], rng: np.random.Generator
     ) -> tuple[SptOutput, Tensor, Tensor]:
-        """Masks for one prompt per sample, and their truth: of the whole input, and of the second decoder's crops."""
-        # The guide always gives a coarse map; prompts of box and points alone are for other uses.
+        """Masks for one prompt per sample, and the true masks of the whole input and of the second decoder's crops."""
+        # The guide always gives a coarse map; some prompts lack it, for uses without the guide.
         points, logits = rng.random() < 0.7, rng.random() < 0.8
         prompts, truths = [], []
         for sample in samples:
@@ -272,14 +274,16 @@ class SamSptTeacher(Teacher):
         refining = refining_prompts(draft_K1hw, batch, (self.side, self.side))
         assert refining.boxes_K4 is not None  # every region prompt has a box
         squares_K4 = crop_squares(refining.boxes_K4, self.side)
-        each = images if len(images) == len(prompts) else [images[0]] * len(prompts)
-        crops = [crop_image(image, square_4, self.side) for image, square_4 in zip(each, squares_K4, strict=True)]
+        image_of_prompt = images if len(images) == len(prompts) else [images[0]] * len(prompts)
+        crops = [
+            crop_image(image, square_4, self.side) for image, square_4 in zip(image_of_prompt, squares_K4, strict=True)
+        ]
         crops_KChw = self._embed_crops([self._scaled(crop) for crop in crops])
         refined = self.spt.refine_draft(crops_KChw, crop_prompts(refining, squares_K4, self.side))
         return Segmentation(SptOutput(draft_K1hw, *refined), squares_K4)
 
     def _embed_crops(self, images: Sequence[ImageU8]) -> Tensor:
-        """Embeddings of crops, not cached: no crop occurs twice."""
+        """Embeddings of crops. They are not cached, as no crop occurs twice."""
         images_KHW3 = torch.from_numpy(np.stack(images)).to(self.spt.presence.weight.device)
         with torch.set_grad_enabled(self.settings.tune_encoder and torch.is_grad_enabled()):
             return embed(self.spt.sam, images_KHW3.permute(0, 3, 1, 2).float())
@@ -299,10 +303,10 @@ class SamSptTeacher(Teacher):
         with torch.no_grad():
             return self.embedding_cache.get(image, lambda: {"embedding": compute()})["embedding"].float().to(device)
 
-    # ── prediction ────────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── prediction ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def forward(self, images_B3HW: Tensor) -> ModelOutput:
-        """The guide's output: masks follow from decisions, which a graph cannot hold."""
+        """The guide's output: whether SAM runs depends on the input, which a graph cannot express."""
         output: ModelOutput = self.guide(images_B3HW)
         return output
 
@@ -326,7 +330,7 @@ class SamSptTeacher(Teacher):
         """SAM's accepted masks of the guide's hot regions; usually none on a sound part."""
         with torch.no_grad():
             coarse = self.guide.heat(tokens_Chw[None])[0, 0].cpu().numpy()
-            regions = heatmap_prompts(coarse, float(self.guide.suspicious), self.side, self.mask_side)
+            regions = heatmap_prompts(coarse, float(self.guide.region_threshold), self.side, self.mask_side)
             if not regions:
                 return []
             segmentation = self._segment([image], [prompt for prompt, _ in regions])
@@ -344,13 +348,13 @@ class SamSptTeacher(Teacher):
         return masks
 
     def _accepted(self, output: SptOutput) -> list[bool]:
-        """Whether each mask has high presence, a high estimated IoU, and is not empty."""
+        """Whether each mask has enough presence and estimated IoU, and is not empty."""
         accepted = (
-            (output.presence_K > self.there)
+            (output.presence_K > self.presence_threshold)
             & (output.iou_K >= self.settings.accept)
             & (output.final_K1hw.flatten(1).amax(dim=1) > 0)
         )
-        return [bool(each) for each in accepted]
+        return [bool(value) for value in accepted]
 
     def _scaled(self, image: ImageU8) -> ImageU8:
         return resize(image, self.side, self.side)

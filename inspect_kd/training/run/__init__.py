@@ -1,14 +1,20 @@
 """A run: the folder of one training, how its models are built, saved and loaded, and where it was made."""
 
-from inspect_kd.training.run.builders import build_student, build_teacher, resolved, sources_of, view_of
-from inspect_kd.training.run.folder import SHARED_FOLDER, RunFolder, choose_folder, hold_run, is_helper_process
+from inspect_kd.training.run.builders import build_student, build_teacher, resolve_recipe, sources_of, view_of
+from inspect_kd.training.run.folder import (
+    RUN_FOLDER_VARIABLE,
+    RunFolder,
+    choose_folder,
+    hold_run,
+    is_started_by_rank_zero,
+)
 from inspect_kd.training.run.load import FinishedRun, load_run
 from inspect_kd.training.run.provenance import PACKAGES, commit, environment, now, read_environment
 from inspect_kd.training.run.save import begin_run, save_model, write_json, write_manifest
 
 __all__ = [
     "PACKAGES",
-    "SHARED_FOLDER",
+    "RUN_FOLDER_VARIABLE",
     "FinishedRun",
     "RunFolder",
     "begin_run",
@@ -18,11 +24,11 @@ __all__ = [
     "commit",
     "environment",
     "hold_run",
-    "is_helper_process",
+    "is_started_by_rank_zero",
     "load_run",
     "now",
     "read_environment",
-    "resolved",
+    "resolve_recipe",
     "save_model",
     "sources_of",
     "view_of",

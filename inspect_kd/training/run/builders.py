@@ -1,4 +1,4 @@
-"""Build what a recipe describes: its student or teacher, the view on images, the split of sound parts."""
+"""Build what a recipe describes: its student or teacher, and its view of images."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from inspect_kd.models.base import Student, Teacher, WeightsSource
 from inspect_kd.models.encoders import EncoderSpec, build_encoder, empty_encoder
 
 
-def resolved(recipe: Recipe) -> Recipe:
-    """The recipe with all of its model's settings written out: a later default must not change what a run is."""
+def resolve_recipe(recipe: Recipe) -> Recipe:
+    """Write out all of the model's settings, so that changing a default does not change a saved run."""
     module, settings = _module_and_settings(recipe)
     section = "student" if recipe.student else "teacher"
     return recipe.model_copy(update={section: {"build": module.__name__.rpartition(".")[2], **asdict(settings)}})

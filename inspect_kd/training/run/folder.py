@@ -14,7 +14,7 @@ from pathlib import Path
 from inspect_kd.errors import UsageError
 from inspect_kd.file_lock import hold_lock
 
-SHARED_FOLDER = "INSPECT_KD_RUN_FOLDER"
+RUN_FOLDER_VARIABLE = "INSPECT_KD_RUN_FOLDER"
 """Environment variable with which the first process of a multi-device training passes the run's folder to the others."""
 
 
@@ -66,11 +66,11 @@ class RunFolder:
 
     def artifact(self, deployment: str = "onnx", target: str = "onnx", suffix: str = ".onnx") -> Path:
         """`<run>.onnx`; `onnx_fp16` gives `<run>.fp16.onnx`. The suffix of a target names its runtime."""
-        special = deployment.removeprefix(target).strip("_")
-        return self.path / f"{self.path.name}{'.' if special else ''}{special}{suffix}"
+        variant = deployment.removeprefix(target).strip("_")
+        return self.path / f"{self.path.name}{'.' if variant else ''}{variant}{suffix}"
 
     @property
-    def complete(self) -> bool:
+    def is_complete(self) -> bool:
         return self.manifest.is_file()
 
 
@@ -80,16 +80,16 @@ def choose_folder(out: Path, name: str, *, resume: bool) -> RunFolder:
         raise UsageError(f"--name {name}: the artifact carries the run's name, which must be printable text")
     folder = RunFolder(out / name)
     if resume:
-        if folder.complete:
+        if folder.is_complete:
             raise UsageError(f"{folder.path} is complete: nothing to resume. Leave --resume out to train anew")
         if not folder.recipe.is_file():
             raise UsageError(f"nothing to resume at {folder.path}")
         return folder
-    if folder.recipe.is_file() and not folder.complete:
+    if folder.recipe.is_file() and not folder.is_complete:
         with hold_run(folder):  # raises where another process is training it
             raise UsageError(f"{folder.path} holds an unfinished run: go on with --resume, or choose another --name")
     number = 2
-    while folder.complete:
+    while folder.is_complete:
         folder = RunFolder(out / f"{name}-{number}")
         number += 1
     return folder
@@ -98,16 +98,16 @@ def choose_folder(out: Path, name: str, *, resume: bool) -> RunFolder:
 @contextlib.contextmanager
 def hold_run(folder: RunFolder, *, may_be_complete: bool = False) -> Iterator[None]:
     """Lock a run's folder against other trainings for the time of a block."""
-    if is_helper_process():
+    if is_started_by_rank_zero():
         yield  # the first process holds the lock for all
         return
     remedy = "wait until it has ended, or choose another --name"
     with hold_lock(folder.path / ".lock", str(folder.path), remedy):
-        if folder.complete and not may_be_complete:
+        if folder.is_complete and not may_be_complete:
             raise UsageError(f"{folder.path}: another training has just completed this run; choose another --name")
         yield
 
 
-def is_helper_process() -> bool:
+def is_started_by_rank_zero() -> bool:
     """Whether this process was started by the first one of a training on several devices, which chose the folder."""
-    return os.environ.get("LOCAL_RANK", "0") != "0" and SHARED_FOLDER in os.environ
+    return os.environ.get("LOCAL_RANK", "0") != "0" and RUN_FOLDER_VARIABLE in os.environ

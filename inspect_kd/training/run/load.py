@@ -33,7 +33,7 @@ class FinishedRun:
 def load_run(path: Path) -> FinishedRun:
     """Load a complete run; refuse files that differ from those of its manifest."""
     folder = RunFolder(path)
-    if not folder.complete:
+    if not folder.is_complete:
         hint = (
             "the training is unfinished: go on with `inspect-kd train --resume`"
             if folder.recipe.is_file()
@@ -41,9 +41,9 @@ def load_run(path: Path) -> FinishedRun:
         )
         raise BadInput(f"{path}: {hint}")
     manifest = read_manifest(folder.manifest)
-    always = {folder.recipe.name, folder.calibration.name}
+    required = {folder.recipe.name, folder.calibration.name}
     refuse_changed_files(
-        path, manifest["files"], [frozenset({*always, file.name}) for file in (folder.student, folder.teacher)]
+        path, manifest["files"], [frozenset({*required, file.name}) for file in (folder.student, folder.teacher)]
     )
     recipe = config.read_recipe(folder.recipe)
     model = _load_student(folder, recipe, manifest) if recipe.student else _load_teacher(folder, recipe, manifest)
@@ -61,7 +61,7 @@ def _load_student(folder: RunFolder, recipe: Recipe, manifest: dict[str, Any]) -
     try:
         student.load_state_dict(rename_weights(weights.load_state(folder.student)))
     except RuntimeError as error:
-        raise BadInput(f"{folder.student}: not the weights of its recipe ({weights.in_short(error)})") from error
+        raise BadInput(f"{folder.student}: not the weights of its recipe ({weights.short_message(error)})") from error
     return student
 
 
@@ -81,6 +81,6 @@ def _load_teacher(folder: RunFolder, recipe: Recipe, manifest: dict[str, Any]) -
     try:
         teacher.load_state_dict(learned, strict=False)
     except RuntimeError as error:
-        raise BadInput(f"{folder.teacher}: not the weights of its recipe ({weights.in_short(error)})") from error
+        raise BadInput(f"{folder.teacher}: not the weights of its recipe ({weights.short_message(error)})") from error
     teacher.release_training_state()
     return teacher

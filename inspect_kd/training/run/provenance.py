@@ -13,7 +13,7 @@ from typing import Any
 from inspect_kd import __version__
 from inspect_kd.training.checkpoint import TRAIN_AGAIN
 from inspect_kd.training.run.json_file import read_json_file
-from inspect_kd.versions import installed
+from inspect_kd.versions import installed_versions
 
 PACKAGES = (
     "torch",
@@ -32,7 +32,7 @@ MAX_BYTES = 1 << 20
 
 
 def environment(device: str) -> dict[str, Any]:
-    """What is needed to reproduce the run's numbers."""
+    """What one needs to know to reproduce the run's numbers."""
     return {
         "inspect_kd": __version__,
         "python": platform.python_version(),
@@ -40,7 +40,7 @@ def environment(device: str) -> dict[str, Any]:
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "device": device,
-        "packages": installed(PACKAGES),
+        "packages": installed_versions(PACKAGES),
         "commit": commit(),
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "started": now(),
@@ -57,7 +57,7 @@ def now() -> str:
 
 
 def commit() -> str | None:
-    """The checkout's commit, where the package runs from one."""
+    """The commit of the git checkout that the package runs from, if it does."""
     root = Path(__file__).parents[3]
     if not (root / ".git").exists():
         return None

@@ -29,7 +29,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def save_model(folder: RunFolder, model: Student | Teacher) -> Path:
-    """Save a whole student, or what a teacher has learned; the header lists name, licence and digest of their bases."""
+    """Save a whole student, or what a teacher has learned; the header lists the pretrained weights they are based on."""
     if isinstance(model, Teacher):
         path, tensors = folder.teacher, model.adapted_state()
     else:
@@ -41,7 +41,7 @@ def save_model(folder: RunFolder, model: Student | Teacher) -> Path:
 
 
 def write_manifest(folder: RunFolder, model: Student | Teacher, facts: dict[str, Any]) -> None:
-    """Complete the run: its facts, the sources of its weights, the digests of its files."""
+    """Complete the run by its manifest: facts, sources of its weights, digests of its files."""
     saved = folder.teacher if isinstance(model, Teacher) else folder.student
     digests = {file.name: weights.sha256(file) for file in (folder.recipe, saved, folder.calibration)}
     sources: dict[str, Any] = {"sources": [asdict(source) for source in sources_of(model)]}

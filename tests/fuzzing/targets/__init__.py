@@ -1,4 +1,4 @@
-"""Fuzzing targets. An input is bytes; a target makes them and feeds them to a function of the program.
+"""Fuzzing targets. A target makes an input, which is bytes, and feeds it to a function of the program.
 
 An input is refused if the program raises one of its own errors, and accepted if it raises none. Anything else is a finding.
 """

@@ -1,4 +1,4 @@
-"""Archives of data sets."""
+"""Zip and tar archives of data sets."""
 
 from __future__ import annotations
 
@@ -9,23 +9,21 @@ import zipfile
 from pathlib import Path
 from random import Random
 
-from tests.fuzzing.mutate import damaged
+from tests.fuzzing.mutate import mutate_bytes
 from tests.fuzzing.targets.target import Target
 
 
 class Archives(Target):
-    """Archives of data sets, zip and tar."""
-
-    def __init__(self, room: Path) -> None:
-        super().__init__(room)
+    def __init__(self, sandbox: Path) -> None:
+        super().__init__(sandbox)
         self.seeds = [
             _zip(method) for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
         ]
-        self.seeds += [_tar(packing) for packing in ("", "gz", "bz2", "xz")]
+        self.seeds += [_tar(compression) for compression in ("", "gz", "bz2", "xz")]
 
     def make(self, rng: Random) -> bytes:
         if rng.random() < 0.8:
-            return damaged(rng, rng.choice(self.seeds), rng.choice(self.seeds))
+            return mutate_bytes(rng, rng.choice(self.seeds), rng.choice(self.seeds))
         names = (
             "../x",
             "/x",
@@ -48,15 +46,15 @@ class Archives(Target):
         from inspect_kd.datasets.fetch import unpack
         from inspect_kd.types import NoProgress
 
-        packed, to = self.room / "packed", self.room / "unpacked"
-        packed.write_bytes(data)
-        if to.is_dir():
-            shutil.rmtree(to)
-        to.mkdir()
-        before = sorted(path.name for path in self.room.iterdir())
-        unpack(packed, to, NoProgress())
-        assert sorted(path.name for path in self.room.iterdir()) == before, "something was written beside the folder"
-        assert not any(path.is_symlink() for path in to.rglob("*"))
+        archive, folder = self.sandbox / "packed", self.sandbox / "unpacked"
+        archive.write_bytes(data)
+        if folder.is_dir():
+            shutil.rmtree(folder)
+        folder.mkdir()
+        before = sorted(path.name for path in self.sandbox.iterdir())
+        unpack(archive, folder, NoProgress())
+        assert sorted(path.name for path in self.sandbox.iterdir()) == before, "something was written beside the folder"
+        assert not any(path.is_symlink() for path in folder.rglob("*"))
 
 
 def _zip(method: int, name: str = "good/0.png") -> bytes:
@@ -67,9 +65,9 @@ def _zip(method: int, name: str = "good/0.png") -> bytes:
     return file.getvalue()
 
 
-def _tar(packing: str, name: str = "good/0.png", kind: bytes = tarfile.REGTYPE) -> bytes:
+def _tar(compression: str, name: str = "good/0.png", kind: bytes = tarfile.REGTYPE) -> bytes:
     file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode=f"w:{packing}") as archive:
+    with tarfile.open(fileobj=file, mode=f"w:{compression}") as archive:
         member = tarfile.TarInfo(name)
         member.type, member.linkname = kind, "../../outside/secret.png"
         member.size = 210 if kind == tarfile.REGTYPE else 0

@@ -1,4 +1,4 @@
-"""Artifacts: references to external files, the card, and the runtimes with and without the quarantine."""
+"""Artifacts: the check for external tensors, the card, and the runtimes with and without the quarantine."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from random import Random
 
 import numpy as np
 
-from tests.fuzzing.mutate import as_json, changed, damaged
+from tests.fuzzing.mutate import mutate_bytes, mutate_tree, to_hostile_json
 from tests.fuzzing.targets.target import Target
 
 ARTIFACT = "INSPECT_KD_FUZZ_ARTIFACT"
-"""Environment variable with a real artifact to mutate as well."""
+"""Environment variable with the path of a real artifact, which is mutated, too."""
 
 
 class Wire(Target):
     """The check for tensors in external files."""
 
-    def __init__(self, room: Path) -> None:
-        super().__init__(room)
+    def __init__(self, sandbox: Path) -> None:
+        super().__init__(sandbox)
         from tests.fuzzing import graphs
 
         self.graphs, self.seeds = graphs, [graphs.artifact().SerializeToString()]
 
     def make(self, rng: Random) -> bytes:
         if rng.random() < 0.9:
-            return damaged(rng, rng.choice(self.seeds), self.seeds[0])
-        return self.graphs.hostile(rng, self.seeds, self.room)
+            return mutate_bytes(rng, rng.choice(self.seeds), self.seeds[0])
+        return self.graphs.make_hostile(rng, self.seeds, self.sandbox)
 
     def feed(self, data: bytes) -> None:
         from inspect_kd.export.wire import refuse_external_data
@@ -37,10 +37,10 @@ class Wire(Target):
 
 
 class Card(Target):
-    """The card, and the uses of its fields on the line."""
+    """The artifact card, and the code on the line that uses its fields."""
 
-    def __init__(self, room: Path) -> None:
-        super().__init__(room)
+    def __init__(self, sandbox: Path) -> None:
+        super().__init__(sandbox)
         from tests.fuzzing.graphs import card
 
         self.seed = card().dump()
@@ -49,7 +49,7 @@ class Card(Target):
         content = json.loads(self.seed)
         if rng.random() < 1e-5:
             return json.dumps(content | {"name": "x" * 10**8}).encode()
-        return as_json(rng, changed(rng, content))
+        return to_hostile_json(rng, mutate_tree(rng, content))
 
     def feed(self, data: bytes) -> None:
         from inspect_kd.datasets.images import as_rgb8
@@ -59,7 +59,7 @@ class Card(Target):
         card = ArtifactCard.parse(data.decode("utf-8", "replace"), "a.onnx")
         View(size=card.size, tile=card.tile, overlap=card.overlap)
         for category in (None, *card.categories):
-            limits = card.calibration.limits_for(category)
+            limits = card.calibration.for_category(category)
             limits.thresholds.decide(0.5)
             limits.describe().encode()
         as_rgb8(np.zeros((2, 2), np.uint16), bits=card.bits)
@@ -70,62 +70,62 @@ class Card(Target):
 class Calibrations(Target):
     """A run's calibration.json."""
 
-    def __init__(self, room: Path) -> None:
-        super().__init__(room)
+    def __init__(self, sandbox: Path) -> None:
+        super().__init__(sandbox)
         from tests.fuzzing.graphs import card
 
         self.seed = json.dumps(card().calibration.to_json())
 
     def make(self, rng: Random) -> bytes:
-        return as_json(rng, changed(rng, json.loads(self.seed)))
+        return to_hostile_json(rng, mutate_tree(rng, json.loads(self.seed)))
 
     def feed(self, data: bytes) -> None:
         from inspect_kd.calibrate import read_calibration
 
-        path = self.room / "calibration.json"
+        path = self.sandbox / "calibration.json"
         path.write_bytes(data)
         calibration = read_calibration(path)
-        calibration.limits_for(None).describe()
+        calibration.for_category(None).describe()
         calibration.to_json()
 
 
 class Onnx(Target):
-    """Artifacts in the Inspector with ONNX Runtime, without the quarantine."""
+    """Artifacts opened by the Inspector in ONNX Runtime, without the quarantine."""
 
     native = True
     suffix = ".onnx"
 
-    def __init__(self, room: Path) -> None:
-        super().__init__(room)
+    def __init__(self, sandbox: Path) -> None:
+        super().__init__(sandbox)
         from tests.fuzzing import graphs
 
         self.graphs = graphs
         self.seeds = [graphs.artifact().SerializeToString()]
-        given = os.environ.get(ARTIFACT)
-        self.large = Path(given).resolve().read_bytes() if given else b""
-        self._link_bait(room)
+        path = os.environ.get(ARTIFACT)
+        self.large = Path(path).resolve().read_bytes() if path else b""
+        self._link_bait(sandbox)
         self.image = np.random.default_rng(0).integers(0, 256, (20, 24, 3), dtype=np.uint8)
 
     def warm_up(self) -> None:
         self.feed(self.seeds[0])
 
-    def _link_bait(self, room: Path) -> None:
-        """Create links to the bait, and make the room the working directory, for external tensors with relative paths."""
+    def _link_bait(self, sandbox: Path) -> None:
+        """Link to the bait, and make `sandbox` the working directory, because external tensors have relative paths."""
         secret = self.bait / "secret.bin"
-        (room / "folder").symlink_to(self.bait)
-        (room / "link.bin").symlink_to(secret)
-        (room / "hard.bin").hardlink_to(secret)
-        os.chdir(room)
+        (sandbox / "folder").symlink_to(self.bait)
+        (sandbox / "link.bin").symlink_to(secret)
+        (sandbox / "hard.bin").hardlink_to(secret)
+        os.chdir(sandbox)
 
     def make(self, rng: Random) -> bytes:
         if self.large and rng.random() < 0.01:
-            return damaged(rng, self.large, self.seeds[0])
-        return self.graphs.hostile(rng, self.seeds, self.room)
+            return mutate_bytes(rng, self.large, self.seeds[0])
+        return self.graphs.make_hostile(rng, self.seeds, self.sandbox)
 
     def feed(self, data: bytes) -> None:
         from inspect_kd.inspector import Inspector
 
-        path = self.room / f"a{self.suffix}"
+        path = self.sandbox / f"a{self.suffix}"
         path.write_bytes(data)
         inspector = Inspector(path, quarantine=False)
         inspector.predict_batch(np.zeros((1, inspector.size, inspector.size, 3), np.uint8))
@@ -133,13 +133,13 @@ class Onnx(Target):
 
 
 class Openvino(Onnx):
-    """The same in OpenVINO."""
+    """Artifacts opened by the Inspector in OpenVINO, without the quarantine."""
 
     suffix = ".openvino.onnx"
 
 
 class Quarantine(Onnx):
-    """The same artifacts with the quarantine, as users open them: half a second each."""
+    """Artifacts opened with the quarantine, as users open them; each takes half a second."""
 
     native = False
 
@@ -147,9 +147,9 @@ class Quarantine(Onnx):
         from inspect_kd import quarantine
         from inspect_kd.inspector import Inspector
 
-        os.environ["INSPECT_KD_CACHE"] = str(self.room / "cache")
+        os.environ["INSPECT_KD_CACHE"] = str(self.sandbox / "cache")
         quarantine.SECONDS, quarantine.MEGABYTES = 5, 1024
-        path = self.room / f"a{self.suffix}"
+        path = self.sandbox / f"a{self.suffix}"
         path.write_bytes(data)
         Inspector(path)(self.image)
 

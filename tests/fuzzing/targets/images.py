@@ -1,4 +1,4 @@
-"""Pictures of every format."""
+"""Images of every format."""
 
 from __future__ import annotations
 
@@ -11,24 +11,22 @@ from tests.fuzzing.targets.target import Target
 
 
 class Images(Target):
-    """Pictures of every format."""
-
-    # The largest accepted images, of two hundred million pixels, take long.
+    # Images of two hundred million pixels, which is the limit, take long.
     cpu_s = 20
 
-    def __init__(self, room: Path) -> None:
-        super().__init__(room)
+    def __init__(self, sandbox: Path) -> None:
+        super().__init__(sandbox)
         from tests.fuzzing import pictures
 
         self.pictures, self.seeds = pictures, pictures.seeds()
 
     def make(self, rng: Random) -> bytes:
-        return self.pictures.lying(rng, self.seeds)
+        return self.pictures.mutate_image(rng, self.seeds)
 
     def feed(self, data: bytes) -> None:
         from inspect_kd.datasets.images import decode_image, read_image_header, read_mask
 
-        path = self.room / "a.png"
+        path = self.sandbox / "a.png"
         path.write_bytes(data)
         read_image_header(path)
         image = decode_image(data, "a.png", bits=12)

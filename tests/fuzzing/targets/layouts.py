@@ -10,18 +10,18 @@ from random import Random
 from typing import Any
 
 from inspect_kd.errors import BadInput
-from tests.fuzzing.mutate import damaged
+from tests.fuzzing.mutate import mutate_bytes
 from tests.fuzzing.targets.target import Target
 
 
 class Trees(Target):
-    """Folders in each layout, with files renamed, damaged or replaced by links, and hostile tables."""
+    """Folders in each layout, with files renamed, mutated or replaced by links, and hostile tables."""
 
-    def __init__(self, room: Path) -> None:
-        super().__init__(room)
+    def __init__(self, sandbox: Path) -> None:
+        super().__init__(sandbox)
         from tests.trees import BUILDERS
 
-        self.seeds = {name: room / "seeds" / name for name in BUILDERS}
+        self.seeds = {name: sandbox / "seeds" / name for name in BUILDERS}
         for name, folder in self.seeds.items():
             BUILDERS[name](folder)
         self.files = {
@@ -39,14 +39,14 @@ class Trees(Target):
 
     def _change(self, rng: Random, name: str) -> list[Any]:
         file = rng.choice(self.files[name])
-        tables = [each for each in self.files[name] if each.endswith(".csv")]
+        tables = [path for path in self.files[name] if path.endswith(".csv")]
         if tables and rng.random() < 0.7:
             table = (self.seeds[name] / tables[0]).read_bytes()
             return ["write", tables[0], _table(rng, table, self.bait).decode("latin-1")]
         if name == "csv" and file in tables:
             return ["folder", "images"]  # the table's path comes from the user, and may be a link
-        other = rng.choice(self.files[name])
-        odd = ("ground_truth", "a\nb.png", "\udcff.png", "x" * 240 + ".png", ".png", "ok.png", "a_mask_mask.png")
+        other_file = rng.choice(self.files[name])
+        odd_names = ("ground_truth", "a\nb.png", "\udcff.png", "x" * 240 + ".png", ".png", "ok.png", "a_mask_mask.png")
         match rng.randrange(9):
             case 0:
                 return ["link", file, str(self.bait / rng.choice(("secret.png", "secret.bin", "Part0_label.bmp")))]
@@ -60,12 +60,16 @@ class Trees(Target):
             case 4:
                 return ["folder", file]
             case 5:
-                return ["move", file, str(Path(file).with_name(rng.choice(odd)))]
+                return ["move", file, str(Path(file).with_name(rng.choice(odd_names)))]
             case 6:
-                return ["write", file, damaged(rng, (self.seeds[name] / other).read_bytes()).decode("latin-1")]
+                return [
+                    "write",
+                    file,
+                    mutate_bytes(rng, (self.seeds[name] / other_file).read_bytes()).decode("latin-1"),
+                ]
             case 7:
                 return ["link", rng.choice((".", "split_csv", "test", "train")), str(self.bait)]
-        return ["move", file, other]
+        return ["move", file, other_file]
 
     def feed(self, data: bytes) -> None:
         from inspect_kd.datasets import list_images, list_samples, open_dataset
@@ -74,22 +78,22 @@ class Trees(Target):
         from inspect_kd.types import NoProgress
 
         spec = json.loads(data)
-        root = self.room / "tree"
+        root = self.sandbox / "tree"
         _remove(root)
         shutil.copytree(self.seeds[spec["layout"]], root, copy_function=os.link)
         for change in spec["changes"]:
-            _change(root, *change)
-        where = root / "parts.csv" if spec["layout"] == "csv" else root
+            _apply(root, *change)
+        path = root / "parts.csv" if spec["layout"] == "csv" else root
         try:
-            opened = open_dataset(where, group=spec["group"])
+            opened = open_dataset(path, group=spec["group"])
             opened.digest
-            for found in check(opened, NoProgress()):
-                assert found.text
+            for problem in check(opened, NoProgress()):
+                assert problem.text
         finally:
             for list_all in (list_samples, list_images):
                 try:
-                    for each in list_all(root):
-                        read_image(getattr(each, "image", each))
+                    for item in list_all(root):
+                        read_image(getattr(item, "image", item))
                 except BadInput:
                     continue
 
@@ -97,7 +101,7 @@ class Trees(Target):
 def _table(rng: Random, table: bytes, bait: Path) -> bytes:
     """Mutate a CSV: paths that lead outside, short rows, unclosed quotes."""
     rows = [row.split(b",") for row in table.splitlines()]
-    places = (
+    paths = (
         "../../outside/secret.png",
         str(bait / "secret.png"),
         "\x00",
@@ -112,7 +116,7 @@ def _table(rng: Random, table: bytes, bait: Path) -> bytes:
         row = rng.choice(rows)
         match rng.randrange(6):
             case 0 | 1:
-                row[rng.randrange(len(row))] = rng.choice(places).encode()
+                row[rng.randrange(len(row))] = rng.choice(paths).encode()
             case 2:
                 row.pop()
                 if not row:
@@ -124,34 +128,34 @@ def _table(rng: Random, table: bytes, bait: Path) -> bytes:
             case _:
                 row[0] = b"\xff\xfe" + row[0]
     text = b"\n".join(b",".join(row) for row in rows)
-    return damaged(rng, text, rounds=2) if rng.random() < 0.4 else text
+    return mutate_bytes(rng, text, rounds=2) if rng.random() < 0.4 else text
 
 
-def _change(root: Path, kind: str, place: str, what: str = "") -> None:
-    """Apply a change, if earlier changes left its target."""
-    path = root / place
+def _apply(root: Path, kind: str, file: str, value: str = "") -> None:
+    """Apply a change, unless an earlier change removed its file. `value`: a path, or the new content."""
+    path = root / file
     if kind == "move":
         if path.is_file():
-            (root / what).parent.mkdir(parents=True, exist_ok=True)
-            if not (root / what).is_dir():
-                path.rename(root / what)
+            (root / value).parent.mkdir(parents=True, exist_ok=True)
+            if not (root / value).is_dir():
+                path.rename(root / value)
         return
-    if path == root or not _below(root, path):
+    if path == root or not _is_below(root, path):
         return
     _remove(path)
     if not path.parent.is_dir():
         return
     if kind == "link":
-        path.symlink_to(what)
+        path.symlink_to(value)
     elif kind == "fifo":
         os.mkfifo(path)
     elif kind == "folder":
         path.mkdir()
     else:
-        path.write_bytes(what.encode("latin-1"))
+        path.write_bytes(value.encode("latin-1"))
 
 
-def _below(root: Path, path: Path) -> bool:
+def _is_below(root: Path, path: Path) -> bool:
     try:
         return path.resolve().is_relative_to(root.resolve())
     except RuntimeError:

@@ -7,24 +7,24 @@ from pathlib import Path
 from random import Random
 
 from inspect_kd.errors import InspectKDError
-from tests.fuzzing.watch import lay_bait
+from tests.fuzzing.watch import make_bait
 
 
 class Target:
-    """Makes random inputs and feeds them to a function of the program, in a folder of its own."""
+    """Makes random inputs and feeds them to a function of the program, in its own folder `sandbox`."""
 
     native = False
-    """True if a native parser runs in the process; inputs that break it must be refused by the quarantine."""
+    """True if the worker itself runs a native parser; the quarantine must then refuse inputs that break it."""
 
     cpu_s = 5
     """CPU seconds that an input may take."""
 
-    def __init__(self, room: Path) -> None:
-        self.room = room
-        self.bait = lay_bait(room.parent)
+    def __init__(self, sandbox: Path) -> None:
+        self.sandbox = sandbox
+        self.bait = make_bait(sandbox.parent)
 
     def warm_up(self) -> None:
-        """Feed a first input, so that imports count towards none of the others."""
+        """Feed an input that does not count, because the first one also imports modules."""
         with contextlib.suppress(InspectKDError):
             self.feed(self.make(Random("the first")))
 

@@ -11,7 +11,7 @@ from random import Random
 import yaml
 
 from inspect_kd import zoo
-from tests.fuzzing.mutate import changed, damaged
+from tests.fuzzing.mutate import mutate_bytes, mutate_tree
 from tests.fuzzing.targets.target import Target
 
 
@@ -20,8 +20,8 @@ class Yaml(Target):
 
     kind: zoo.ZooKind
 
-    def __init__(self, room: Path) -> None:
-        super().__init__(room)
+    def __init__(self, sandbox: Path) -> None:
+        super().__init__(sandbox)
         files = sorted(zoo.folder_of(self.kind).glob("*.yaml"))
         self.texts = [path.read_text(encoding="utf-8") for path in files]
         self.contents = [yaml.safe_load(text) for text in self.texts]
@@ -29,25 +29,25 @@ class Yaml(Target):
     def make(self, rng: Random) -> bytes:
         match rng.randrange(10):
             case 0 | 1 | 2:
-                return damaged(rng, rng.choice(self.texts).encode(), rng.choice(self.texts).encode())
+                return mutate_bytes(rng, rng.choice(self.texts).encode(), rng.choice(self.texts).encode())
             case 3:
                 key = rng.choice(list(rng.choice(self.contents)))
-                return f"{rng.choice(self.texts)}\n{key}: {rng.choice(TRICKS)}\n".encode("utf-8", "surrogatepass")
+                return f"{rng.choice(self.texts)}\n{key}: {rng.choice(HOSTILE_YAML)}\n".encode("utf-8", "surrogatepass")
             case 4:
                 text = rng.choice(self.texts)
-                return text.replace(": ", f": {rng.choice(TRICKS)}\n#", 1).encode("utf-8", "surrogatepass")
+                return text.replace(": ", f": {rng.choice(HOSTILE_YAML)}\n#", 1).encode("utf-8", "surrogatepass")
             case 5:
                 return bomb(rng)
-        content = changed(rng, copy.deepcopy(rng.choice(self.contents)))
+        content = mutate_tree(rng, copy.deepcopy(rng.choice(self.contents)))
         return yaml.safe_dump(content, allow_unicode=True, sort_keys=False).encode("utf-8", "surrogatepass")
 
-    def _written(self, data: bytes) -> str:
-        path = self.room / "a.yaml"
+    def _write(self, data: bytes) -> str:
+        path = self.sandbox / "a.yaml"
         path.write_bytes(data)
         return str(path)
 
 
-TRICKS = (
+HOSTILE_YAML = (
     *("!!python/object/apply:os.system [id]", "!!python/name:os.system", "!!binary x", "!!set {a, b}", "!!omap [a: 1]"),
     *("2001-13-45", "2001-01-01", "!!timestamp x", "!!int x", "!!float x", "!!bool x", "!!null x", "190:20:30", "0o9"),
     *("[" * 5000, "{a: " * 5000, "&a [*a]", "*nothing", "&x {<<: *x}", "{<<: 1}", "? [a]\n: b", "|", ">9", "%YAML 9"),
@@ -74,11 +74,11 @@ class Recipes(Yaml):
 
         rng = Random(hashlib.sha256(data).digest())
         sections = ("fit.steps", "student.x.y.z", "data", "name", "fit", "", ".", "a" * 500, "student.compare")
-        overrides = [f"{rng.choice(sections)}={rng.choice((*TRICKS, '3'))}"] if rng.random() < 0.3 else []
-        recipe = load_recipe(self._written(data), overrides)
+        overrides = [f"{rng.choice(sections)}={rng.choice((*HOSTILE_YAML, '3'))}"] if rng.random() < 0.3 else []
+        recipe = load_recipe(self._write(data), overrides)
         recipe.digest()
         recipe.to_yaml().encode()
-        assert Path(recipe.name).name == recipe.name, "a run's folder gets the recipe's name"
+        assert Path(recipe.name).name == recipe.name, "a run's folder is named by its recipe"
 
 
 class Deployments(Yaml):
@@ -86,34 +86,34 @@ class Deployments(Yaml):
 
     kind = "export"
 
-    def __init__(self, room: Path) -> None:
-        super().__init__(room)
-        import inspect_kd.export.deploy  # noqa: F401  (importing torch opens files, which must not count for an input)
+    def __init__(self, sandbox: Path) -> None:
+        super().__init__(sandbox)
+        import inspect_kd.export.deploy  # noqa: F401  (importing torch opens files, which no input must be blamed for)
 
     def feed(self, data: bytes) -> None:
         from inspect_kd.export.deploy import load_deployment
 
-        load_deployment(self._written(data))
+        load_deployment(self._write(data))
 
 
 class Manifests(Yaml):
-    """Manifests of data sets, one of which has its data."""
+    """Manifests of data sets; one of the data sets exists."""
 
     kind = "datasets"
 
-    def __init__(self, room: Path) -> None:
-        super().__init__(room)
+    def __init__(self, sandbox: Path) -> None:
+        super().__init__(sandbox)
         from tests.trees import BUILDERS
 
-        os.environ["INSPECT_KD_DATA"] = str(room / "data")
-        BUILDERS["folder"](room / "data" / "mine")
+        os.environ["INSPECT_KD_DATA"] = str(sandbox / "data")
+        BUILDERS["folder"](sandbox / "data" / "mine")
         self.contents += [content | {"root": "mine", "layout": None} for content in self.contents]
 
     def feed(self, data: bytes) -> None:
         from inspect_kd.datasets import open_dataset
         from inspect_kd.datasets.manifest import load_manifest
 
-        path = self._written(data)
+        path = self._write(data)
         manifest = load_manifest(path)
         manifest.title.encode()
         folder = Path(os.path.normpath(manifest.folder()))

@@ -1,4 +1,4 @@
-"""Named endpoints for programs: the artifacts on offer and their cards."""
+"""Named endpoints for programs: the artifacts that the Studio offers, and their cards."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def build(studio: Studio) -> None:
     """Register the endpoints in the open Blocks."""
 
     def artifacts() -> list[str]:
-        """Names of the artifacts on offer, the first one is the default."""
+        """Names of the artifacts; the first one is the default."""
         return studio.library.names
 
     def card(artifact: str) -> dict[str, Any]:

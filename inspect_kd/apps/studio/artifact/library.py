@@ -1,6 +1,6 @@
-"""The artifacts that the Studio offers, opened when one is first asked for.
+"""The artifacts that the Studio offers, each opened when it is first used.
 
-They are known by name: a browser sends names, never paths.
+Browsers select an artifact by its name, never by a path.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class ArtifactLibrary:
         return list(self.paths)
 
     def open(self, name: str | None) -> Inspector:
-        """The inspector of an artifact, opened once; None stands for the first artifact."""
+        """The inspector of an artifact, opened once. None: the first artifact."""
         name = name or self.names[0]
         if name not in self.paths:
             raise BadInput(f"no artifact named '{name}'; there are: {', '.join(self.names)}")
@@ -44,15 +44,15 @@ def find_artifacts(runs: Path) -> list[Path]:
 
 
 def find_examples(artifact: Path) -> Path | None:
-    """The folder of drawn parts that the demo puts beside its run."""
+    """The folder of the built-in sample, which `inspect-kd demo` draws beside its run."""
     sample = artifact.parent.parent / "sample"
     return sample if sample.is_dir() else None
 
 
-def example_images(folder: Path, each: int = 3) -> list[Path]:
+def example_images(folder: Path, per_kind: int = 3) -> list[Path]:
     """A few images of each kind from the test split of an MVTec folder."""
     kinds = sorted(path for path in folder.glob("*/test/*") if path.is_dir())
-    return [image for kind in kinds for image in sorted(kind.iterdir())[:each]]
+    return [image for kind in kinds for image in sorted(kind.iterdir())[:per_kind]]
 
 
 def _name_artifacts(artifacts: Sequence[Path]) -> dict[str, Path]:

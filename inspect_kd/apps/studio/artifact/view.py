@@ -1,4 +1,4 @@
-"""The artifact's card as HTML: figures, thresholds and their promise, proof, licences, versions, recipe."""
+"""The artifact card as HTML: metrics, thresholds with their promise, verification, licences, versions, recipe."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def card_page(inspector: Inspector, path: Path) -> str:
 
 def _tiles(card: ArtifactCard) -> str:
     pooled = card.calibration.limits[POOLED]
-    tiled = texts.TILE_TILED.format(tile=card.tile) if card.tile else ""
+    tiling = texts.TILE_TILED.format(tile=card.tile) if card.tile else ""
     facts = [
-        (card.name, texts.TILE_INPUT.format(target=card.target, size=card.size) + tiled),
+        (card.name, texts.TILE_INPUT.format(target=card.target, size=card.size) + tiling),
         (texts.TILE_CATEGORIES.format(count=len(card.categories)), ", ".join(card.categories)),
         (f"≤ {100 * pooled.reject_promise:.1f} %", texts.TILE_PROMISE.format(n=pooled.n)),
         (str(card.parity.get("flips", "–")), texts.TILE_FLIPS.format(images=card.parity.get("images", "?"))),
     ]
-    tiles = "".join(f"<div><b>{escape(str(fact))}</b><span>{escape(text)}</span></div>" for fact, text in facts)
+    tiles = "".join(f"<div><b>{escape(str(value))}</b><span>{escape(text)}</span></div>" for value, text in facts)
     return f'<div class="tiles">{tiles}</div>'
 
 
@@ -55,7 +55,7 @@ def _promise(card: ArtifactCard) -> str:
 
 
 def _parity(card: ArtifactCard) -> str:
-    rows = [[name, _plain(card.parity[key])] for key, name in texts.PARITY_NAMES.items() if key in card.parity]
+    rows = [[name, _format_value(card.parity[key])] for key, name in texts.PARITY_NAMES.items() if key in card.parity]
     return f"<h3>{texts.CARD_PARITY}</h3>{_facts(rows)}"
 
 
@@ -101,12 +101,12 @@ def _yaml_lines(content: Any, indent: str = "") -> Iterable[str]:
             yield f"{indent}{name}: {value}"
 
 
-def _plain(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value))
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _facts(rows: Iterable[Iterable[Any]], head: Sequence[str] = ()) -> Html:
-    """A table; without a head its rows are pairs of name and value."""
-    return Html(f'<div class="scroll">{table(head, rows, classes="facts" if head else "facts pairs")}</div>')
+def _facts(rows: Iterable[Iterable[Any]], header: Sequence[str] = ()) -> Html:
+    """A table; without a header its rows are pairs of name and value."""
+    return Html(f'<div class="scroll">{table(header, rows, classes="facts" if header else "facts pairs")}</div>')

@@ -1,4 +1,4 @@
-"""Two artifacts on the same parts: the session's own, and a second one with its own thresholds."""
+"""Compare the session's artifact with a second one, which has its own thresholds, on the same parts."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from inspect_kd.apps.studio.inspect.parts import Part, write_heat_layer
+from inspect_kd.apps.studio.inspect.parts import Part, read_heatmap, stored_inspection, write_heatmap
 from inspect_kd.datasets.images import decode_image
-from inspect_kd.types import Decision, Heatmap, Inspection, Thresholds
+from inspect_kd.types import Decision, Inspection, Thresholds
 
 if TYPE_CHECKING:
     from inspect_kd.apps.studio.session import Session
@@ -22,16 +20,11 @@ class SecondPrediction:
     """Score and heatmap of a part by the second artifact."""
 
     score: float
-    heat: Path
-    layer: Path
-
-    def heatmap(self) -> Heatmap:
-        """Read the stored heatmap."""
-        stored: Heatmap = np.load(self.heat, allow_pickle=False)
-        return stored
+    heatmap_file: Path
+    heat_layer: Path
 
     def remove_files(self) -> None:
-        for path in (self.heat, self.layer):
+        for path in (self.heatmap_file, self.heat_layer):
             path.unlink(missing_ok=True)
 
 
@@ -48,29 +41,28 @@ class ArtifactComparison:
         session, inspector = self.session, self.session.library.open(artifact)
         with session.lock:
             self.clear()
-            # Of this comparison alone: one that was stopped may still write its last prediction into the former dictionary.
+            # A stopped comparison may still write its last prediction, but only into its own dictionary.
             self.artifact, predictions = artifact, self.predictions
         for done, part in enumerate(session.all_parts(), 1):
             session.touch()
             session.check_disk(0)
-            # A new address each time: the browser caches pictures by their address.
+            # A new name each time: browsers cache pictures by address.
             stem = f"{part.number:05d}-{session.next_number()}-second"
-            heat, layer = session.folders.private / f"{stem}.npy", session.folders.served / f"{stem}.png"
+            heatmap_file, heat_layer = session.folders.private / f"{stem}.npy", session.folders.served / f"{stem}.png"
             with session.refuse_if_closed():
                 inspection = inspector(decode_image(part.original.read_bytes(), part.name, bits=inspector.card.bits))
-                np.save(heat, inspection.heatmap, allow_pickle=False)
-                write_heat_layer(layer, inspection.heatmap)
-            predictions[part.number] = SecondPrediction(inspection.score, heat, layer)
+                write_heatmap(heatmap_file, heat_layer, inspection.heatmap)
+            predictions[part.number] = SecondPrediction(inspection.score, heatmap_file, heat_layer)
             yield done
 
     def thresholds(self) -> Thresholds:
-        """The second artifact's own thresholds: those of the session's category, where it has that category."""
+        """The second artifact's thresholds: those of the session's category if it has that category, otherwise those of all."""
         calibration = self.session.library.open(self.artifact).card.calibration
         category = self.session.category
-        return calibration.limits_for(category if category in calibration.limits else None).thresholds
+        return calibration.for_category(category if category in calibration.limits else None).thresholds
 
     def decisions(self) -> list[tuple[Part, Decision, Decision]]:
-        """Each compared part with the decisions of the first and of the second artifact."""
+        """Each compared part with the decisions of both artifacts."""
         first, second = self.session.thresholds, self.thresholds()
         return [
             (part, first.decide(part.score), second.decide(self.predictions[part.number].score))
@@ -79,18 +71,10 @@ class ArtifactComparison:
         ]
 
     def inspection(self, part: Part) -> Inspection:
-        """A part as the second artifact decides it."""
-        prediction, thresholds = self.predictions[part.number], self.thresholds()
-        heatmap = prediction.heatmap()
-        inspector = self.session.library.open(self.artifact)
-        return Inspection(
-            score=prediction.score,
-            decision=thresholds.decide(prediction.score),
-            heatmap=heatmap,
-            regions=inspector.regions(prediction.score, heatmap, thresholds, part.image_size),
-            thresholds=thresholds,
-            image_size=part.image_size,
-        )
+        """The second artifact's decision and regions for a part."""
+        prediction, inspector = self.predictions[part.number], self.session.library.open(self.artifact)
+        heatmap = read_heatmap(prediction.heatmap_file)
+        return stored_inspection(inspector, self.thresholds(), prediction.score, heatmap, part.image_size)
 
     def clear(self) -> None:
         """Forget the second artifact and remove its files."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from inspect_kd.apps.studio import texts
 from inspect_kd.apps.studio.inspect.parts import Part
-from inspect_kd.apps.studio.inspect.viewer import CSS_CLASSES, UrlOf, picture_layers, verdict
+from inspect_kd.apps.studio.inspect.viewer import CSS_CLASSES, UrlOf, decision_label, picture_layers
 from inspect_kd.apps.studio.session import Session
 from inspect_kd.report.html import Cell, Html, table
 from inspect_kd.types import Decision, Inspection
@@ -44,8 +44,8 @@ def side_by_side(session: Session, address: UrlOf) -> str:
     if part is None or part.number not in compared.predictions:
         return ""
     halves = (
-        (session.artifact, session.inspection(part), part.layer),
-        (str(compared.artifact), compared.inspection(part), compared.predictions[part.number].layer),
+        (session.artifact, session.inspection(part), part.heat_layer),
+        (str(compared.artifact), compared.inspection(part), compared.predictions[part.number].heat_layer),
     )
     sections = "".join(_half(part, *half, address) for half in halves)
     return f'<h3>{escape(part.name)}</h3><div class="pair">{sections}</div>'
@@ -55,7 +55,7 @@ def _half(part: Part, artifact: str, inspection: Inspection, layer: Path, addres
     thresholds = inspection.thresholds
     limits = texts.AGAINST.format(reinspect=thresholds.reinspect, reject=thresholds.reject)
     return (
-        f"<section><header><b>{escape(artifact)}</b>{verdict(inspection.decision)}"
+        f"<section><header><b>{escape(artifact)}</b>{decision_label(inspection.decision)}"
         f'<span class="figure">{inspection.score:.3f}</span></header>'
         f'{picture_layers(part, inspection, layer, address, wipe=False)}<p class="soft">{limits}</p></section>'
     )
@@ -68,9 +68,9 @@ def _matrix(session: Session, decisions: list[tuple[Part, Decision, Decision]]) 
         count = sum(each[1] is first and each[2] is second for each in decisions)
         return Cell(count, "same" if first is second else "apart" if count else "")
 
-    rows = ((verdict(first), *(cell(first, second) for second in order)) for first in order)
+    rows = ((decision_label(first), *(cell(first, second) for second in order)) for first in order)
     caption = f"{session.artifact} ↓ · {session.comparison.artifact} →"
-    return table(("", *map(verdict, order)), rows, classes="matrix", caption=caption, row_headers=True)
+    return table(("", *map(decision_label, order)), rows, classes="matrix", caption=caption, row_headers=True)
 
 
 def _card(session: Session, part: Part, first: Decision, second: Decision, address: UrlOf) -> str:
@@ -79,7 +79,8 @@ def _card(session: Session, part: Part, first: Decision, second: Decision, addre
     return (
         f'<button type="button" class="card {CSS_CLASSES[first]}" data-part="{part.number}" aria-pressed="{is_selected}">'
         f'<img src="{address(part.thumb)}" alt="" loading="lazy">'
-        f'<span class="row">{verdict(first)}<b>{part.score:.2f}</b></span><span class="row">{verdict(second)}<b>{score:.2f}</b></span>'
+        f'<span class="row">{decision_label(first)}<b>{part.score:.2f}</b></span>'
+        f'<span class="row">{decision_label(second)}<b>{score:.2f}</b></span>'
         f'<span class="name">{escape(part.name)}</span></button>'
     )
 

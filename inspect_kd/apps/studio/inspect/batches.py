@@ -17,12 +17,12 @@ from inspect_kd.errors import BadInput
 from inspect_kd.plain_file import read_plain_file
 
 UPDATE_INTERVAL_S = 0.5
-"""Between two updates of the page while a batch runs."""
+"""Time between updates of the page while a batch runs."""
 
 
 def render_panels(session: Session, progress: str = "") -> tuple[str, ...]:
-    """Everything that an event may have changed, in the order of `Panels.all`."""
-    with session.lock:  # parts and artifact of one moment
+    """Render everything that an event may have changed, in the order of `Panels.all`."""
+    with session.lock:  # no other event may change parts or artifact meanwhile
         part = session.gallery.selected_part()
         inspection = session.inspection(part) if part else None
         return (
@@ -47,7 +47,7 @@ def run_batch(session: Session, steps: Iterator[Any], total: int) -> Iterator[tu
 
 
 def inspect_files(studio: Studio, session: Session, files: list[str]) -> Iterator[Part | RefusedFile]:
-    """Inspect uploaded files one after the other; what is no image is refused in a line."""
+    """Inspect uploaded files one after the other; a file that is not an image is refused."""
     for name, content in studio.uploads.read(files):
         if content is None:
             yield session.refuse(display_name(name), texts.NOT_RECEIVED)
@@ -56,7 +56,7 @@ def inspect_files(studio: Studio, session: Session, files: list[str]) -> Iterato
 
 
 def inspect_examples(session: Session, images: Sequence[Path], max_bytes: int) -> Iterator[Part | RefusedFile]:
-    """Inspect the example parts one after the other; anything but a regular file is refused in a line."""
+    """Inspect the example parts one after the other; anything but a regular file is refused."""
     for image in images:
         name = f"{image.parent.name}-{image.name}"
         try:
@@ -68,8 +68,8 @@ def inspect_examples(session: Session, images: Sequence[Path], max_bytes: int) -
             yield session.add(content, name)
 
 
-def select_each(session: Session, steps: Iterator[Part | RefusedFile]) -> Iterator[Part | RefusedFile]:
-    """Select each part as it is inspected, for pictures that were just taken."""
+def select_inspected(session: Session, steps: Iterator[Part | RefusedFile]) -> Iterator[Part | RefusedFile]:
+    """Select each inspected part, so that the page shows the picture that was just taken."""
     for step in steps:
         if not isinstance(step, RefusedFile):
             session.gallery.select(step.number)
@@ -77,7 +77,7 @@ def select_each(session: Session, steps: Iterator[Part | RefusedFile]) -> Iterat
 
 
 def write_export(studio: Studio, session: Session, form: str) -> Path:
-    """Write an export into the folder that the browser may fetch from, in place of the last one of its form."""
+    """Write an export into the folder that the browser may fetch from; it replaces the last one of this format."""
     with session.lock:
         path = session.folders.served / f"inspect-kd-{session.artifact}.{form}".replace(" ", "_")
         content = export(session, form).encode()

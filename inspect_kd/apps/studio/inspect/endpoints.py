@@ -1,7 +1,4 @@
-"""Named endpoints for programs: what a person can do in the Inspect tab, a client can do with `gradio_client`.
-
-The same rules apply: new thresholds decide the parts of this session again, from stored scores; no model runs.
-"""
+"""Named endpoints for programs: everything that a person can do in the Inspect tab."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from gradio.events import api
 
 from inspect_kd.apps.studio.handlers import MODEL_EVENT, api_session, errors_in_one_line, typed
 from inspect_kd.apps.studio.inspect.batches import inspect_files, write_export
-from inspect_kd.apps.studio.inspect.exports import rows
+from inspect_kd.apps.studio.inspect.exports import export_rows
 from inspect_kd.apps.studio.session import RefusedFile, Session
 from inspect_kd.apps.studio.studio import Studio
 from inspect_kd.errors import BadInput
@@ -31,19 +28,19 @@ def _file_endpoints(studio: Studio) -> None:
     artifact = gr.Textbox(visible=False, label="artifact")
     category = gr.Textbox(visible=False, label="category")
     form = gr.Textbox("csv", visible=False, label="form")
-    answers, file = gr.JSON(visible=False, label="answers"), gr.File(visible=False, label="file")
+    records, file = gr.JSON(visible=False, label="answers"), gr.File(visible=False, label="file")
     button = gr.Button(visible=False)
 
     def inspect(images: list[str], artifact: str, category: str, request: gr.Request) -> list[dict[str, Any]]:
         session = api_session(studio, request)
         _choose(session, artifact, category)
-        records: list[dict[str, Any]] = []
+        results: list[dict[str, Any]] = []
         for part in inspect_files(studio, session, images or []):
             if isinstance(part, RefusedFile):
-                records.append({"image": part.name, "decision": str(Decision.NG), "error": part.reason})
+                results.append({"image": part.name, "decision": str(Decision.NG), "error": part.reason})
             else:
-                records.append({"part": part.number, **session.inspection(part).to_json()})
-        return records
+                results.append({"part": part.number, **session.inspection(part).to_json()})
+        return results
 
     def fetch(form: str, request: gr.Request) -> str:
         with errors_in_one_line():
@@ -52,9 +49,9 @@ def _file_endpoints(studio: Studio) -> None:
     button.click(
         inspect,
         [files, artifact, category],
-        answers,
+        records,
         api_name="inspect",
-        api_description="Inspect images: a list of answers as `inspect-kd predict` prints them, each with its `part` number. "
+        api_description="Inspect images: one record per image, as `inspect-kd predict` prints it, with its `part` number. "
         "A file that cannot be read is NG with its `error`. `artifact` and `category` may be empty.",
         **MODEL_EVENT,
     )
@@ -72,23 +69,23 @@ def _session_endpoints(studio: Studio) -> None:
             return {**session.what_if().to_json(), "decisions": decisions}
 
     def parts(request: gr.Request) -> list[dict[str, Any]]:
-        """All parts of this session with their regions under the present thresholds, the worst first."""
+        """All parts of this session with their regions under the present thresholds, the highest score first."""
         session = api_session(studio, request)
         with session.lock:
-            return rows(session)
+            return export_rows(session)
 
     def mark(part: int, verdict: str, by: str, request: gr.Request) -> dict[str, Any]:
-        """Store a person's verdict on a part, OK or NG, for `label-next --known` and `train --labelled`."""
+        """Store a person's mark on a part, OK or NG, for `label-next --known` and `train --labelled`."""
         session = api_session(studio, request)
         with errors_in_one_line(), session.lock:
             if part not in session.parts or verdict not in (Decision.OK, Decision.NG):
                 raise BadInput(
                     f"part {part} with mark {verdict}: give the number of a part of this session, and OK or NG"
                 )
-            marked = session.parts[part]
+            marked_part = session.parts[part]
             context = studio.mark_context(session, request.username or by)
-            path = studio.marks.put(marked, Decision(verdict), context)
-            is_wrong = marked.is_wrong_call(session.thresholds)
+            path = studio.marks.put(marked_part, Decision(verdict), context)
+            is_wrong = marked_part.is_wrong_call(session.thresholds)
             return {"part": part, "verdict": verdict, "wrong_call": is_wrong, "stored": path.name}
 
     def save_calibration(by: str, reinspect: float, reject: float, request: gr.Request) -> dict[str, Any]:
@@ -117,7 +114,7 @@ def _session_endpoints(studio: Studio) -> None:
 
 
 def _choose(session: Session, artifact: str, category: str) -> None:
-    """Set artifact and category where they are given; another artifact also inspects the present parts."""
+    """Set artifact and category unless they are empty; another artifact inspects the present parts again."""
     name = artifact or session.artifact
     if (name, category or session.category) != (session.artifact, session.category):
         with errors_in_one_line():

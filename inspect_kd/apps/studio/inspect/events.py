@@ -1,7 +1,6 @@
 """The events of the Inspect tab. Each handler does one thing to the session and returns the panels that may have changed.
 
-Sliders report `change` with "always_last", so that a drag ends with the thresholds at which it ended; every update shows the
-thresholds that it was made with.
+Sliders use "always_last", so that the last event of a drag has the final thresholds.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from inspect_kd.apps.studio.inspect.batches import (
     inspect_files,
     render_panels,
     run_batch,
-    select_each,
+    select_inspected,
 )
 from inspect_kd.apps.studio.inspect.panels import Controls, Panels
 from inspect_kd.apps.studio.session import Session
@@ -31,14 +30,14 @@ from inspect_kd.errors import InspectKDError, UsageError
 from inspect_kd.types import Decision
 
 Rendered = tuple[str, ...]
-# By default Gradio's page drops an event while an earlier one counts as pending, as a stopped batch may for some time.
+# By default Gradio's page drops an event while an earlier one is pending; a stopped batch is pending for some time.
 NEVER_DROPPED: dict[str, Any] = {"trigger_mode": "multiple"}
 PARALLEL = 8
-"""Events of one kind that are handled at once."""
+"""Number of events of one kind that are handled simultaneously."""
 
 
 def connect_batches(studio: Studio, bar: Bar, controls: Controls, panels: Panels) -> None:
-    """Connect everything that runs the model: one at a time, and each can be stopped."""
+    """Connect the events that run the model: one at a time, and each can be stopped."""
 
     def inspect_uploads(files: list[str] | None, request: gr.Request) -> Iterator[tuple[Any, ...]]:
         session, files = page_session(studio, request), files or []
@@ -49,11 +48,11 @@ def connect_batches(studio: Studio, bar: Bar, controls: Controls, panels: Panels
         session, files = page_session(studio, request), [file] if file else []
         name = time.strftime(texts.CAMERA_NAME)
         steps = (session.add(content, name) for _, content in studio.uploads.read(files) if content is not None)
-        for rendered in run_batch(session, select_each(session, steps), len(files)):
-            # Emptied, the component shows the live picture again.
+        for rendered in run_batch(session, select_inspected(session, steps), len(files)):
+            # An empty camera component shows the live picture again.
             yield None, *rendered
 
-    def inspect_offered(request: gr.Request) -> Iterator[Rendered]:
+    def inspect_example_parts(request: gr.Request) -> Iterator[Rendered]:
         session = page_session(studio, request)
         images = example_images(studio.settings.examples) if studio.settings.examples else []
         steps = inspect_examples(session, images, studio.settings.max_upload_mb * 2**20)
@@ -61,39 +60,39 @@ def connect_batches(studio: Studio, bar: Bar, controls: Controls, panels: Panels
 
     def change_artifact(artifact: str, category: str, request: gr.Request) -> Iterator[tuple[Any, ...]]:
         session = page_session(studio, request)
-        is_other = artifact != session.artifact
+        is_new_artifact = artifact != session.artifact
         with errors_in_one_line():
-            wanted = category if not is_other and category else category_choices(studio, artifact)[1]
-            steps = session.change_artifact(artifact, wanted or None)
-            for rendered in run_batch(session, steps, len(session.parts) if is_other else 0):
-                yield *[gr.skip()] * len(choice), *rendered
+            new_category = category_choices(studio, artifact)[1] if is_new_artifact or not category else category
+            steps = session.change_artifact(artifact, new_category or None)
+            for rendered in run_batch(session, steps, len(session.parts) if is_new_artifact else 0):
+                yield *[gr.skip()] * len(choices), *rendered
         yield *choice_updates(studio, session), *render_panels(session)
 
-    rendered = panels.all()
-    choice = [bar.artifact, bar.category, controls.reinspect, controls.reject]
+    outputs = panels.all()
+    choices = [bar.artifact, bar.category, controls.reinspect, controls.reject]
     changes = [
-        box.input(change_artifact, [bar.artifact, bar.category], [*choice, *rendered], **MODEL_EVENT, **PAGE_EVENT)
+        box.input(change_artifact, [bar.artifact, bar.category], [*choices, *outputs], **MODEL_EVENT, **PAGE_EVENT)
         for box in (bar.artifact, bar.category)
     ]
-    pictures = controls.camera.input(
-        inspect_camera, controls.camera, [controls.camera, *rendered], **NEVER_DROPPED, **MODEL_EVENT, **PAGE_EVENT
+    camera_event = controls.camera.input(
+        inspect_camera, controls.camera, [controls.camera, *outputs], **NEVER_DROPPED, **MODEL_EVENT, **PAGE_EVENT
     )
-    running: list[dict[str, Any]] = [
+    batch_events: list[dict[str, Any]] = [
         controls.files.upload(
-            inspect_uploads, controls.files, [controls.files, *rendered], **NEVER_DROPPED, **MODEL_EVENT, **PAGE_EVENT
+            inspect_uploads, controls.files, [controls.files, *outputs], **NEVER_DROPPED, **MODEL_EVENT, **PAGE_EVENT
         ),
-        pictures,
-        controls.examples.click(inspect_offered, None, rendered, **MODEL_EVENT, **PAGE_EVENT),
+        camera_event,
+        controls.examples.click(inspect_example_parts, None, outputs, **MODEL_EVENT, **PAGE_EVENT),
         *changes,
     ]
 
-    def show_choice(request: gr.Request) -> tuple[Any, ...]:
+    def show_choices(request: gr.Request) -> tuple[Any, ...]:
         return choice_updates(studio, page_session(studio, request))
 
     for change in changes:
-        change.failure(show_choice, None, choice, **PAGE_EVENT)
+        change.failure(show_choices, None, choices, **PAGE_EVENT)
 
-    pictures.then(None, None, None, js="() => window.studioLiveAgain()", **PAGE_EVENT)
+    camera_event.then(None, None, None, js="() => window.studioLiveAgain()", **PAGE_EVENT)
 
     def stop_batch(request: gr.Request) -> tuple[Any, ...]:
         session = page_session(studio, request)
@@ -106,13 +105,13 @@ def connect_batches(studio: Studio, bar: Bar, controls: Controls, panels: Panels
         session.clear()
         return None, *choice_updates(studio, session), *render_panels(session)
 
-    controls.stop.click(stop_batch, None, [*choice, *rendered], cancels=running, **PAGE_EVENT)
-    controls.clear.click(clear_parts, None, [controls.camera, *choice, *rendered], cancels=running, **PAGE_EVENT)
+    controls.stop.click(stop_batch, None, [*choices, *outputs], cancels=batch_events, **PAGE_EVENT)
+    controls.clear.click(clear_parts, None, [controls.camera, *choices, *outputs], cancels=batch_events, **PAGE_EVENT)
 
 
 def connect_thresholds(studio: Studio, bar: Bar, controls: Controls, panels: Panels) -> None:
     """Connect sliders, reset and sign-off."""
-    rendered = [panels.viewer, panels.regions, panels.gallery, panels.scores]
+    outputs = [panels.viewer, panels.regions, panels.gallery, panels.scores]
 
     def move_sliders(reinspect: float, reject: float, request: gr.Request) -> Rendered:
         session = page_session(studio, request)
@@ -120,12 +119,12 @@ def connect_thresholds(studio: Studio, bar: Bar, controls: Controls, panels: Pan
             session.set_thresholds(reinspect, reject)
         return render_panels(session)[1:]
 
-    # One event for both: as two, the answer to the first slider could overtake that to the second and undo it.
+    # One event for both sliders: with two, a late response to the first could undo the change of the second.
     gr.on(
         [controls.reinspect.change, controls.reject.change],
         move_sliders,
         [controls.reinspect, controls.reject],
-        rendered,
+        outputs,
         trigger_mode="always_last",
         concurrency_limit=PARALLEL,
         **PAGE_EVENT,
@@ -142,7 +141,7 @@ def connect_thresholds(studio: Studio, bar: Bar, controls: Controls, panels: Pan
         by = request.username or by
         try:
             with session.lock:
-                # What is signed must be what the page shows, not what another event has changed since.
+                # Sign only what the page shows; another event may have changed the session since.
                 shown = (artifact, category or None, session.thresholds_at(reinspect, reject))
                 if shown != (session.artifact, session.category, session.thresholds):
                     raise UsageError(texts.NOT_AS_SHOWN)
@@ -157,36 +156,36 @@ def connect_thresholds(studio: Studio, bar: Bar, controls: Controls, panels: Pan
         )
         return f'<p class="good" role="status">{message}</p>'
 
-    choice = [bar.artifact, bar.category, controls.reinspect, controls.reject]
-    controls.sign.click(sign_off, [controls.signer, *choice], controls.signed, **PAGE_EVENT)
+    inputs = [controls.signer_name, bar.artifact, bar.category, controls.reinspect, controls.reject]
+    controls.sign_off_button.click(sign_off, inputs, controls.sign_off_message, **PAGE_EVENT)
 
 
 def connect_gallery(studio: Studio, panels: Panels, buttons: dict[str, gr.Button]) -> None:
     """Connect selecting, filtering, sorting and marking."""
-    rendered = [panels.viewer, panels.regions, panels.gallery]
+    outputs = [panels.viewer, panels.regions, panels.gallery]
     every_event: dict[str, Any] = {"trigger_mode": "multiple", "concurrency_limit": PARALLEL, **PAGE_EVENT}
 
-    def handler(act: Callable[[Session, gr.EventData], None]) -> Callable[..., Rendered]:
+    def make_handler(change: Callable[[Session, gr.EventData], None]) -> Callable[..., Rendered]:
         def change_gallery(event: gr.EventData, request: gr.Request) -> Rendered:
             session = page_session(studio, request)
             with errors_in_one_line():
-                act(session, event)
+                change(session, event)
             return render_panels(session)[1:4]
 
         return change_gallery
 
-    def marker(verdict: Decision) -> Callable[[str, gr.Request], Rendered]:
+    def make_mark_handler(mark: Decision) -> Callable[[str, gr.Request], Rendered]:
         def mark_part(shown_part: str, request: gr.Request) -> Rendered:
             session = page_session(studio, request)
             if shown_part:
                 with errors_in_one_line():
-                    _mark(studio, session, shown_part, verdict, request.username or "")
+                    _mark(studio, session, shown_part, mark, request.username or "")
             return render_panels(session)[1:4]
 
         return mark_part
 
     cards = panels.gallery
-    for event, act in (
+    for event, change in (
         (cards.pick, lambda session, event: session.gallery.select(int(event.part))),
         (cards.filter, lambda session, event: session.gallery.set_filter(str(event.name))),
         (cards.order, lambda session, event: session.gallery.set_order(str(event.name))),
@@ -194,27 +193,29 @@ def connect_gallery(studio: Studio, panels: Panels, buttons: dict[str, gr.Button
         (buttons["next"].click, lambda session, _: session.gallery.step(1)),
         (buttons["previous"].click, lambda session, _: session.gallery.step(-1)),
     ):
-        event(handler(act), None, rendered, **every_event)
+        event(make_handler(change), None, outputs, **every_event)
     # One queue for both, in the order of the clicks: Gradio runs events of different queues in any order.
     marking: dict[str, Any] = every_event | {"concurrency_id": "mark", "concurrency_limit": 1}
     shown_part = gr.Textbox(visible="hidden", elem_id="shown-part")
-    for name, verdict in (("ok", Decision.OK), ("ng", Decision.NG)):
-        buttons[name].click(marker(verdict), shown_part, rendered, js="() => window.studioShownPart()", **marking)
+    for name, mark in (("ok", Decision.OK), ("ng", Decision.NG)):
+        buttons[name].click(
+            make_mark_handler(mark), shown_part, outputs, js="() => window.studioShownPart()", **marking
+        )
 
 
-def _mark(studio: Studio, session: Session, shown_part: str, verdict: Decision, by: str) -> None:
-    """Mark the part that the page showed. `shown_part` is its key, a blank, and the mark that it had."""
+def _mark(studio: Studio, session: Session, shown_part: str, mark: Decision, by: str) -> None:
+    """Mark the part that the page showed. `shown_part` is the part's key, a blank, and its mark on the page."""
     key, _, former_mark = shown_part.partition(" ")
-    with session.lock:  # part, artifact and thresholds of one moment
+    with session.lock:  # no other event may change part, artifact or thresholds meanwhile
         part = next((part for part in session.all_parts() if part.key == key), None)
         if part is None:
             raise UsageError(texts.MARK_TOO_LATE)
         context = studio.mark_context(session, by)
-        # The same mark twice takes it back, so that a slip of the finger is not trained on.
-        if former_mark == verdict:
+        # Giving the same mark again removes it, so that a mistake is not trained on.
+        if former_mark == mark:
             studio.marks.take_back(part, context)
         else:
-            studio.marks.put(part, verdict, context)
+            studio.marks.put(part, mark, context)
 
 
 def connect_load(studio: Studio, page: gr.Blocks, panels: Panels) -> None:

@@ -36,20 +36,22 @@ COLUMNS = (
 
 
 def export(session: Session, form: str) -> str:
-    """The text of an export."""
-    makers = {"csv": as_csv, "json": as_json, "html": as_html}
-    if form not in makers:
-        raise UsageError(f"no export named '{form}'; there are: {', '.join(makers)}")
-    return makers[form](session)
+    """Return the content of an export: csv, json or html."""
+    writers = {"csv": as_csv, "json": as_json, "html": as_html}
+    if form not in writers:
+        raise UsageError(f"no export named '{form}'; there are: {', '.join(writers)}")
+    return writers[form](session)
 
 
-def rows(session: Session) -> list[dict[str, Any]]:
-    """A record for each part, the highest score first, then one for each refused file."""
+def export_rows(session: Session) -> list[dict[str, Any]]:
+    """One record per part, the highest score first, then one per refused file."""
     records = []
     for part in sorted(session.all_parts(), key=lambda part: -part.score):
         mark = str(part.mark) if part.mark else None
         records.append(session.inspection(part).to_json() | {"person_says": mark, "sha256": part.sha256})
-    refused = [{"image": each.name, "decision": str(Decision.NG), "error": each.reason} for each in session.refused]
+    refused = [
+        {"image": file.name, "decision": str(Decision.NG), "error": file.reason} for file in session.refused_files
+    ]
     return records + refused
 
 
@@ -60,14 +62,14 @@ def as_json(session: Session) -> str:
         "artifact": {"name": session.artifact, "sha256": inspector.digest, "recipe": inspector.card.recipe_digest},
         "category": session.category,
         "what_if": session.what_if().to_json(),
-        "parts": rows(session),
+        "parts": export_rows(session),
     }
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
 def as_csv(session: Session) -> str:
-    """A line for each record."""
-    return csv_text(COLUMNS, map(_flat, rows(session)))
+    """One line per record."""
+    return csv_text(COLUMNS, map(_csv_row, export_rows(session)))
 
 
 def as_html(session: Session) -> str:
@@ -79,11 +81,11 @@ def as_html(session: Session) -> str:
     scores = [part.score for part in session.all_parts()]
     chart = histogram(scores, held_out, thresholds, slider_range(session.default_thresholds))
     legend = texts.HISTOGRAM.format(shown=len(session.parts), sound=len(held_out))
-    limits = texts.AGAINST.format(reinspect=thresholds.reinspect, reject=thresholds.reject)
+    thresholds_text = texts.AGAINST.format(reinspect=thresholds.reinspect, reject=thresholds.reject)
     return document(
         title=f"{session.artifact} · {texts.TITLE}",
         heading=session.artifact,
-        subtitle=f'<p class="soft">{limits} · sha256 {session.inspector.digest[:16]}…</p>',
+        subtitle=f'<p class="soft">{thresholds_text} · sha256 {session.inspector.digest[:16]}…</p>',
         body=f'{tiles(decisions)}<div class="card">{chart}<p class="soft">{legend}</p></div>{_refused(session)}'
         f'<h2>{texts.FILES} ({len(session.parts)})</h2><div class="gallery single">{_figures(session)}</div>',
         style=STYLE,
@@ -91,10 +93,10 @@ def as_html(session: Session) -> str:
 
 
 def _refused(session: Session) -> str:
-    if not session.refused:
+    if not session.refused_files:
         return ""
-    lines = "".join(f"<li><b>{escape(each.name)}</b> {escape(each.reason)}</li>" for each in session.refused)
-    count = len(session.refused)
+    lines = "".join(f"<li><b>{escape(file.name)}</b> {escape(file.reason)}</li>" for file in session.refused_files)
+    count = len(session.refused_files)
     return f"<h2>{texts.REFUSED_ONE if count == 1 else texts.REFUSED_MANY.format(count=count)}</h2><ul>{lines}</ul>"
 
 
@@ -113,7 +115,7 @@ def _figures(session: Session) -> str:
     for part in sorted(session.all_parts(), key=lambda part: -part.score):
         decision = session.thresholds.decide(part.score)
         picture = base64.b64encode(part.thumb.read_bytes()).decode()
-        mark = f"<span>{texts.MARKED_DOUBT.format(mark=part.mark)}</span>" if part.mark else ""
+        mark = f"<span>{texts.MARKED_REINSPECT.format(mark=part.mark)}</span>" if part.mark else ""
         figures.append(
             f'<figure><img src="data:image/jpeg;base64,{picture}" alt="{escape(part.name)}"><figcaption><span class="badge {decision}">'
             f"{texts.ICONS[decision]} {decision}</span> <b>{part.score:.3f}</b> {mark}"
@@ -122,18 +124,18 @@ def _figures(session: Session) -> str:
     return "".join(figures)
 
 
-def _flat(row: dict[str, Any]) -> dict[str, Any]:
-    """A record with its hottest region only."""
+def _csv_row(row: dict[str, Any]) -> dict[str, Any]:
+    """A record without nested values; of the regions, only the hottest."""
     regions = row.get("regions") or []
     worst = regions[0] if regions else {}
     width, height = row.get("image_size") or (None, None)
-    limits = row.get("thresholds") or {}
+    thresholds = row.get("thresholds") or {}
     return {
         "image": row["image"],
         "decision": row["decision"],
         "score": row.get("score"),
-        "reinspect_above": limits.get("reinspect"),
-        "ng_above": limits.get("reject"),
+        "reinspect_above": thresholds.get("reinspect"),
+        "ng_above": thresholds.get("reject"),
         "person_says": row.get("person_says"),
         "regions": len(regions) if "score" in row else None,
         "worst_x": worst.get("x"),

@@ -1,4 +1,4 @@
-"""The gallery as HTML: the inspected parts as cards, filters above them, and the effect of the thresholds in figures."""
+"""The gallery as HTML: the inspected parts as cards, filters above them, and the effect of the thresholds in numbers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from inspect_kd.apps.studio import texts
 from inspect_kd.apps.studio.inspect.gallery_state import FILTERS, ORDERS, PAGE_SIZE, GalleryState
 from inspect_kd.apps.studio.inspect.histogram import histogram, slider_range
 from inspect_kd.apps.studio.inspect.parts import Part
-from inspect_kd.apps.studio.inspect.viewer import CSS_CLASSES, UrlOf, verdict
+from inspect_kd.apps.studio.inspect.viewer import CSS_CLASSES, UrlOf, decision_label
 from inspect_kd.apps.studio.inspect.what_if import WhatIf, held_out_scores
 from inspect_kd.apps.studio.session import Session
 from inspect_kd.report.html import Html, table
@@ -24,12 +24,12 @@ def gallery(session: Session, address: UrlOf) -> str:
         return refused + f'<div class="empty"><span>{texts.EMPTY_GALLERY}</span></div>'
     parts = session.gallery.page_parts()
     cards = "".join(_card(session, part, address) for part in parts)
-    body = f'<div class="cards">{cards}</div>' if parts else f'<p class="soft">{texts.NOTHING_PASSES}</p>'
+    body = f'<div class="cards">{cards}</div>' if parts else f'<p class="soft">{texts.NO_PART_PASSES}</p>'
     return f'{refused}<div class="chips">{_filters(session.gallery)}{_orders(session.gallery)}</div>{body}'
 
 
 def progress(done: int, total: int, seconds: float) -> str:
-    """A progress bar with its figures; empty where there is nothing to do."""
+    """A progress bar with count and pace; empty if there is nothing to do."""
     if total == 0:
         return ""
     pace = done / seconds if seconds > 0 and done else 0.0
@@ -53,7 +53,7 @@ def scores_panel(session: Session) -> str:
     )
 
 
-def _what_if_table(counts: WhatIf, held_out: int) -> str:
+def _what_if_table(counts: WhatIf, held_out_count: int) -> str:
     order = list(reversed(Decision))
     inspected = (
         Html(f"<b>{counts.inspected[decision]}</b>{_change(counts.inspected[decision] - counts.by_default[decision])}")
@@ -61,21 +61,21 @@ def _what_if_table(counts: WhatIf, held_out: int) -> str:
     )
     rows = (
         (f"{texts.INSPECTED} ({sum(counts.inspected.values())})", *inspected),
-        (f"{texts.HELD_OUT} ({held_out})", *(counts.held_out[decision] for decision in order)),
+        (f"{texts.HELD_OUT} ({held_out_count})", *(counts.held_out[decision] for decision in order)),
     )
     promise = texts.PROMISE.format(
         reject=f"{100 * counts.reject_promise:.1f} %", stopped=f"{100 * counts.reinspect_promise:.1f} %"
     )
-    head = ("", *map(verdict, order))
+    header = ("", *map(decision_label, order))
     return (
-        f"{table(head, rows, classes='would', caption=texts.WOULD_BE, row_headers=True)}"
-        f'<p class="promise">{promise if held_out else texts.PROMISE_NONE}</p>'
+        f"{table(header, rows, classes='would', caption=texts.WOULD_BE, row_headers=True)}"
+        f'<p class="promise">{promise if held_out_count else texts.PROMISE_NONE}</p>'
     )
 
 
-def _change(by: int) -> str:
+def _change(difference: int) -> str:
     """The difference from the count under the artifact's own thresholds."""
-    return f' <small class="change">{by:+d}</small>' if by else ""
+    return f' <small class="change">{difference:+d}</small>' if difference else ""
 
 
 def _filters(state: GalleryState) -> str:
@@ -115,17 +115,19 @@ def _card(session: Session, part: Part, address: UrlOf) -> str:
         mark = f'<span class="flag {kind}">{texts.ICONS[part.mark]} {part.mark}</span>'
     return (
         f'<button type="button" class="card {CSS_CLASSES[decision]}" data-part="{part.number}" aria-pressed="{is_selected}">'
-        f'<img src="{address(part.thumb)}" alt="" loading="lazy">{mark}<span class="row">{verdict(decision)}<b>{part.score:.2f}</b></span>'
+        f'<img src="{address(part.thumb)}" alt="" loading="lazy">{mark}'
+        f'<span class="row">{decision_label(decision)}<b>{part.score:.2f}</b></span>'
         f'<span class="name">{escape(part.name)}</span></button>'
     )
 
 
 def _refused_files(session: Session) -> str:
-    if not session.refused:
+    if not session.refused_files:
         return ""
-    count = len(session.refused)
-    head = texts.REFUSED_ONE if count == 1 else texts.REFUSED_MANY.format(count=count)
+    count = len(session.refused_files)
+    heading = texts.REFUSED_ONE if count == 1 else texts.REFUSED_MANY.format(count=count)
     lines = "".join(
-        f"<li><b>{escape(each.name)}</b> {escape(each.reason)}</li>" for each in session.refused[-MAX_REFUSED_SHOWN:]
+        f"<li><b>{escape(file.name)}</b> {escape(file.reason)}</li>"
+        for file in session.refused_files[-MAX_REFUSED_SHOWN:]
     )
-    return f'<div class="refused" role="alert"><b>{texts.ICONS[Decision.NG]} {head}</b><ul>{lines}</ul></div>'
+    return f'<div class="refused" role="alert"><b>{texts.ICONS[Decision.NG]} {heading}</b><ul>{lines}</ul></div>'

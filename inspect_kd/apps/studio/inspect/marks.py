@@ -1,6 +1,6 @@
-"""People's verdicts on parts, stored for the next training and for `label-next`.
+"""People's marks on parts (OK or NG), stored for the next training and for `label-next`.
 
-`<store>/marked/<category>/good|defect/<name>-<digest>.png` are the original files; `<store>/marks.jsonl` records who decided what
+`<store>/marked/<category>/good|defect/<name>-<digest>.png` are the original files; `<store>/marks.jsonl` records who marked what
 and when, and the artifact's own decision. `train --labelled <store>/marked/<category>` and `label-next --known` read them.
 """
 
@@ -33,7 +33,7 @@ _SIGNATURES = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MarkContext:
-    """The artifact and thresholds under which a mark was made, and by whom."""
+    """Who made a mark, and under which artifact and thresholds."""
 
     artifact: str
     sha256: str
@@ -57,21 +57,21 @@ class MarkStore:
         """The folder for a category, or for the artifact where no category is chosen."""
         return self.store / "marked" / (_file_name(context.category or context.artifact) or "parts")
 
-    def put(self, part: Part, verdict: Decision, context: MarkContext) -> Path:
-        """Store a verdict in place of an earlier one of the same image; the same verdict twice is stored once."""
-        if verdict not in FOLDERS:
-            raise BadInput(f"a mark is OK or NG, not {verdict}")
+    def put(self, part: Part, mark: Decision, context: MarkContext) -> Path:
+        """Store a mark; it replaces an earlier mark of the same image."""
+        if mark not in FOLDERS:
+            raise BadInput(f"a mark is OK or NG, not {mark}")
         content = part.original.read_bytes()
         with self._lock:
-            path = self._path(part, verdict, context, content)
+            path = self._path(part, mark, context, content)
             path.parent.mkdir(parents=True, exist_ok=True)
-            # The line before the image: no image is trained on without a record of who marked it.
+            # Write the line first: no image may be trained on without a record of who marked it.
             with atomic_write.partial_file(path) as partial:
                 partial.write(content)
                 partial.flush()
-                self._record(part, str(verdict), context, str(path.relative_to(self.store)))
+                self._record(part, str(mark), context, str(path.relative_to(self.store)))
             self._remove_images(part, context, keep=path)
-        part.mark = verdict
+        part.mark = mark
         return path
 
     def take_back(self, part: Part, context: MarkContext) -> None:
@@ -87,16 +87,16 @@ class MarkStore:
                 if path != keep:
                     path.unlink()
 
-    def _path(self, part: Part, verdict: Decision, context: MarkContext, content: bytes) -> Path:
+    def _path(self, part: Part, mark: Decision, context: MarkContext, content: bytes) -> Path:
         # The digest comes last: a file whose name ends in "_mask" would be taken for a mask.
         name = f"{_file_name(Path(part.name).stem)[:60] or 'part'}-{part.sha256[:12]}{_suffix(content)}"
-        return self.folder(context) / FOLDERS[verdict] / name
+        return self.folder(context) / FOLDERS[mark] / name
 
-    def _record(self, part: Part, verdict: str | None, context: MarkContext, file: str | None) -> None:
+    def _record(self, part: Part, mark: str | None, context: MarkContext, file: str | None) -> None:
         line = {
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
             "by": context.by,
-            "verdict": verdict,
+            "verdict": mark,
             "decision": str(context.thresholds.decide(part.score)),
             "score": round(part.score, 6),
             "thresholds": {"reinspect": context.thresholds.reinspect, "reject": context.thresholds.reject},
@@ -117,10 +117,10 @@ class MarkStore:
 
 
 def _file_name(text: str) -> str:
-    """Text reduced to letters, digits, `_` and `-`; never a hidden file."""
+    """Replace everything but letters, digits, `_` and `-`; the result never names a hidden file."""
     return re.sub(r"[^A-Za-z0-9_-]+", "_", text).strip("_-")
 
 
 def _suffix(content: bytes) -> str:
-    """The suffix for the content, since the uploaded name may have any."""
+    """The suffix that fits the content; the uploaded name may have a wrong one."""
     return next((suffix for start, suffix in _SIGNATURES.items() if content.startswith(start)), ".png")

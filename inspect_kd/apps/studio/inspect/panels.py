@@ -1,4 +1,4 @@
-"""The components of the Inspect tab, as its events use them."""
+"""The components of the Inspect tab that its events read or update."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ON_LOAD_VIEWER = "watch('value', () => window.studioKeepWipe());"
 
 @dataclass(frozen=True, slots=True)
 class Panels:
-    """What is rendered again whenever something has changed."""
+    """Components that are rendered again after a change."""
 
     progress: gr.HTML
     viewer: gr.HTML
@@ -38,7 +38,7 @@ class Panels:
 
 @dataclass(frozen=True, slots=True)
 class Controls:
-    """What a person operates on the left."""
+    """Components of the left column."""
 
     files: gr.File
     camera: gr.Image
@@ -48,6 +48,6 @@ class Controls:
     reinspect: gr.Slider
     reject: gr.Slider
     reset: gr.Button
-    signer: gr.Textbox
-    sign: gr.Button
-    signed: gr.HTML
+    signer_name: gr.Textbox
+    sign_off_button: gr.Button
+    sign_off_message: gr.HTML

@@ -1,12 +1,12 @@
 """One part of a session: its original on disk, its pictures for the browser, its heatmap.
 
-Unusual here: the heatmap is stored on disk, so that hundreds of parts need little memory. A moved threshold reads it again, and
-the model does not run. The browser gets the heat as a layer of its own, so that changing its opacity needs no server.
+Unusual here: the heatmap is stored on disk, so that hundreds of parts need little memory. After a threshold moves, it is read
+again; the model does not run. The browser gets the heat as a separate layer, so that it can change the opacity by itself.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,9 +19,9 @@ from inspect_kd.datasets.images import decode_image
 from inspect_kd.inspector import Inspector
 from inspect_kd.types import Decision, Heatmap, Inspection, Thresholds
 
-PREVIEW, THUMB = 1024, 232
+PREVIEW_SIDE, THUMB_SIDE = 1024, 232
 """Longest sides, in pixels."""
-QUALITY = 86
+JPEG_QUALITY = 86
 
 
 class SessionFolders(NamedTuple):
@@ -42,51 +42,42 @@ class Part:
     """As uploaded: text for people, never a path."""
     sha256: str
     original: Path
-    heat: Path
+    heatmap_file: Path
     preview: Path
     thumb: Path
-    layer: Path
+    heat_layer: Path
+    """Picture of the heat alone, laid over the preview."""
     score: float
     image_size: tuple[int, int]
     milliseconds: float
     mark: Decision | None = None
-    """A person's verdict: OK or NG."""
+    """A person's decision: OK or NG."""
 
     @property
     def key(self) -> str:
-        """Identifies the part, also among parts of the same number that the session had before it was cleared."""
+        """An identifier; the number alone may also be that of a part from before the session was reopened."""
         return f"{self.number}-{self.sha256[:12]}"
 
-    def remove_pictures(self) -> None:
-        """Remove everything that one inspection wrote; the original stays."""
-        for path in (self.heat, self.preview, self.thumb, self.layer):
+    def remove_outputs(self) -> None:
+        """Remove the files that an inspection wrote; the original stays."""
+        for path in (self.heatmap_file, self.preview, self.thumb, self.heat_layer):
             path.unlink(missing_ok=True)
 
     @property
     def preview_size(self) -> tuple[int, int]:
         """Width and height of the preview."""
         width, height = self.image_size
-        scale = min(1.0, PREVIEW / max(width, height))
+        scale = min(1.0, PREVIEW_SIDE / max(width, height))
         return max(1, round(width * scale)), max(1, round(height * scale))
 
     def heatmap(self) -> Heatmap:
         """Read the stored heatmap."""
-        stored: Heatmap = np.load(self.heat, allow_pickle=False)
-        return stored
+        return read_heatmap(self.heatmap_file)
 
     def inspection(self, inspector: Inspector, thresholds: Thresholds) -> Inspection:
         """Decision and regions under these thresholds, from the stored score and heatmap."""
-        heatmap = self.heatmap()
-        return Inspection(
-            score=self.score,
-            decision=thresholds.decide(self.score),
-            heatmap=heatmap,
-            regions=inspector.regions(self.score, heatmap, thresholds, self.image_size),
-            thresholds=thresholds,
-            image=self.name,
-            image_size=self.image_size,
-            milliseconds=self.milliseconds,
-        )
+        inspection = stored_inspection(inspector, thresholds, self.score, self.heatmap(), self.image_size)
+        return replace(inspection, image=self.name, milliseconds=self.milliseconds)
 
     def is_wrong_call(self, thresholds: Thresholds) -> bool:
         """Whether a person marked the opposite decision; RE-INSPECT is never a wrong call."""
@@ -105,7 +96,7 @@ def inspect_part(
 ) -> Part:
     """Decode and inspect an image, write its heatmap and pictures.
 
-    `generation` counts inspections of the part: browsers cache pictures by address, so each needs a new one.
+    `generation` is part of the pictures' addresses, because browsers cache pictures by address.
     """
     image = decode_image(content, name, bits=inspector.card.bits)
     inspection = inspector(image)
@@ -115,27 +106,47 @@ def inspect_part(
         name=name,
         sha256=sha256,
         original=folders.private / stem,
-        heat=folders.private / f"{stem}-{generation}.npy",
+        heatmap_file=folders.private / f"{stem}-{generation}.npy",
         preview=folders.served / f"{stem}-{generation}-preview.jpg",
         thumb=folders.served / f"{stem}-{generation}-thumb.jpg",
-        layer=folders.served / f"{stem}-{generation}-heat.png",
+        heat_layer=folders.served / f"{stem}-{generation}-heat.png",
         score=inspection.score,
         image_size=inspection.image_size,
         milliseconds=inspection.milliseconds,
     )
-    np.save(part.heat, inspection.heatmap, allow_pickle=False)
-    jpeg = [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
-    write_image(part.preview, overlay.thumbnail(image, PREVIEW), jpeg)
-    write_image(part.thumb, overlay.blend_heatmap(overlay.thumbnail(image, THUMB), inspection.heatmap), jpeg)
-    write_heat_layer(part.layer, inspection.heatmap)
+    write_heatmap(part.heatmap_file, part.heat_layer, inspection.heatmap)
+    jpeg = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+    write_image(part.preview, overlay.thumbnail(image, PREVIEW_SIDE), jpeg)
+    write_image(part.thumb, overlay.blend_heatmap(overlay.thumbnail(image, THUMB_SIDE), inspection.heatmap), jpeg)
     return part
 
 
-def write_heat_layer(to: Path, heatmap: Heatmap) -> None:
-    """Write the heat alone, transparent below half the threshold, on the fixed colour scale."""
+def stored_inspection(
+    inspector: Inspector, thresholds: Thresholds, score: float, heatmap: Heatmap, image_size: tuple[int, int]
+) -> Inspection:
+    """Decide by new thresholds, from a stored score and heatmap."""
+    return Inspection(
+        score=score,
+        decision=thresholds.decide(score),
+        heatmap=heatmap,
+        regions=inspector.regions(score, heatmap, thresholds, image_size),
+        thresholds=thresholds,
+        image_size=image_size,
+    )
+
+
+def read_heatmap(file: Path) -> Heatmap:
+    """Read a stored heatmap."""
+    heatmap: Heatmap = np.load(file, allow_pickle=False)
+    return heatmap
+
+
+def write_heatmap(file: Path, heat_layer: Path, heatmap: Heatmap) -> None:
+    """Store a heatmap, and its picture: the heat alone on the fixed colour scale, transparent below half the threshold."""
+    np.save(file, heatmap, allow_pickle=False)
     height, width = heatmap.shape
-    scale = min(1.0, PREVIEW / max(height, width))
+    scale = min(1.0, PREVIEW_SIDE / max(height, width))
     if scale < 1:
         heatmap = overlay.enlarge(heatmap, max(1, round(width * scale)), max(1, round(height * scale)))
     tint, alpha = overlay.colour(heatmap)
-    write_image(to, np.dstack([tint, (alpha * 255).astype(np.uint8)]), [cv2.IMWRITE_PNG_COMPRESSION, 3])
+    write_image(heat_layer, np.dstack([tint, (alpha * 255).astype(np.uint8)]), [cv2.IMWRITE_PNG_COMPRESSION, 3])

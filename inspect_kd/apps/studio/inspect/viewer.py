@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from inspect_kd import overlay
 from inspect_kd.apps.studio import texts
-from inspect_kd.apps.studio.inspect.parts import PREVIEW, Part
+from inspect_kd.apps.studio.inspect.parts import PREVIEW_SIDE, Part
 from inspect_kd.report.html import Html, table
 from inspect_kd.types import Decision, Inspection, Region, Thresholds
 
@@ -30,7 +30,7 @@ SLACK = 3
 Outline = npt.NDArray[np.int32]
 
 
-def verdict(decision: Decision) -> Html:
+def decision_label(decision: Decision) -> Html:
     """A decision as icon and word, readable without colour."""
     return Html(
         f'<span class="verdict {CSS_CLASSES[decision]}"><i aria-hidden="true">{texts.ICONS[decision]}</i>{decision}</span>'
@@ -55,7 +55,7 @@ def viewer(part: Part | None, inspection: Inspection | None, address: UrlOf) -> 
     """Banner and picture; a hint where no part is selected."""
     if part is None or inspection is None:
         return f'<div class="empty"><b>{texts.EMPTY_VIEW}</b><span>{texts.EMPTY_HINT}</span></div>'
-    return banner(part, inspection) + picture_layers(part, inspection, part.layer, address)
+    return banner(part, inspection) + picture_layers(part, inspection, part.heat_layer, address)
 
 
 def picture_layers(part: Part, inspection: Inspection, layer: Path, address: UrlOf, *, wipe: bool = True) -> str:
@@ -76,7 +76,7 @@ def picture_layers(part: Part, inspection: Inspection, layer: Path, address: Url
 
 def outlines(inspection: Inspection) -> str:
     """Contours at the RE-INSPECT threshold with the regions' numbers, with line widths relative to the picture's size."""
-    scale = PREVIEW / max(1, *inspection.image_size)
+    scale = PREVIEW_SIDE / max(1, *inspection.image_size)
     size = max(1, round(inspection.image_size[0] * scale)), max(1, round(inspection.image_size[1] * scale))
     lines = _contours(inspection, size) if inspection.regions else []
     paths = "".join("M" + "L".join(f"{x} {y}" for x, y in line) + "Z" for line in lines)
@@ -123,7 +123,7 @@ def _mark(part: Part, thresholds: Thresholds) -> str:
     decision = thresholds.decide(part.score)
     text = texts.MARKED_RIGHT if decision is part.mark else texts.MARKED_WRONG
     if decision is Decision.REINSPECT:
-        text = texts.MARKED_DOUBT
+        text = texts.MARKED_REINSPECT
     return f'<span class="marked {CSS_CLASSES[part.mark]}">{text.format(mark=part.mark)} · {texts.MARK_STORED}</span>'
 
 

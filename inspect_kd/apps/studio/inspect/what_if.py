@@ -67,6 +67,6 @@ def held_out_scores(calibration: Calibration, category: str | None) -> list[floa
     return [float(score) for scores in chosen.values() for score in scores]
 
 
-def ordered(reinspect: float, reject: float) -> Thresholds:
+def ordered_thresholds(reinspect: float, reject: float) -> Thresholds:
     """Thresholds from two independent sliders: RE-INSPECT is lowered to NG where it lies above."""
     return Thresholds(reinspect=min(float(reinspect), float(reject)), reject=float(reject))

@@ -1,7 +1,8 @@
 """Host names under which the Studio answers, and origins whose pages may call it.
 
 A page of another site can make a browser send requests here, and can point its own name at this machine (DNS
-rebinding). The `Host` header has the name that the browser used, `Origin` the page that sends the request: both must be ours.
+rebinding). The `Host` header has the name that the browser used, `Origin` the page that sends the request: both must be
+the Studio's.
 """
 
 from __future__ import annotations
@@ -11,23 +12,23 @@ from collections.abc import Iterable
 from ipaddress import ip_address
 from urllib.parse import SplitResult, urlsplit
 
-EVERY_ADDRESS = ("0.0.0.0", "::")
-"""Values of `--host` for all addresses of the machine."""
+WILDCARD_ADDRESSES = ("0.0.0.0", "::")
+"""Values of `--host` that mean all addresses of the machine."""
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class AllowedHosts:
-    """`localhost`, loopback addresses, the address listened on, and public names of a proxy."""
+    """`localhost`, loopback addresses, the address that the Studio listens on, and public names of a proxy."""
 
     def __init__(self, listening_on: str, public: Iterable[str] = ()) -> None:
         """`public`: NAME or NAME:PORT as in the address bar."""
-        self.every_address = listening_on in EVERY_ADDRESS
+        self.listens_everywhere = listening_on in WILDCARD_ADDRESSES
         self.public = tuple(split for name in public if (split := _split(name)) is not None)
-        own = socket.gethostname() if self.every_address else listening_on
+        own = socket.gethostname() if self.listens_everywhere else listening_on
         self.names = {"localhost", own.lower(), *(str(split.hostname) for split in self.public)}
 
-    def accept_host(self, host: str) -> bool:
-        """Whether a `Host` header is one of ours; its port does not matter."""
+    def accepts_host(self, host: str) -> bool:
+        """Whether a `Host` header names the Studio, with any port."""
         split = _split(host)
         if split is None or split.hostname is None:
             return False
@@ -38,10 +39,10 @@ class AllowedHosts:
         except ValueError:
             return False
         # A page that was loaded from an address cannot point that address elsewhere, as it could a name.
-        return address.is_loopback or self.every_address
+        return address.is_loopback or self.listens_everywhere
 
-    def accept_origin(self, origin: str, host: str) -> bool:
-        """Whether a page of `origin` is the Studio's own: what `Host` names, or a public name; the port counts."""
+    def accepts_origin(self, origin: str, host: str) -> bool:
+        """Whether `origin` is the host and port of the `Host` header, or of a public name."""
         scheme, _, rest = origin.partition("://")
         page, port = _split(rest), DEFAULT_PORTS.get(scheme)
         if page is None or port is None:

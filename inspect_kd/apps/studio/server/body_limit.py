@@ -1,6 +1,6 @@
-"""Limit the bodies of requests before anything else reads them; uploads have a gate of their own.
+"""Limit the size of request bodies before anything else reads them; for uploads see `upload_gate`.
 
-Without it, Gradio reads a whole body into memory, or into files, before it checks who sends it.
+Without this limit, Gradio reads a whole body into memory, or into files, before it checks who sends it.
 """
 
 from __future__ import annotations
@@ -33,26 +33,26 @@ class BodyLimit:
         if is_login and Headers(scope=scope).get("content-type", "").partition(";")[0].strip().lower() != FORM:
             await PlainTextResponse(texts.LOGIN_IS_FORM, 415)(scope, receive, send)
             return
-        most = MAX_LOGIN_BYTES if is_login else MAX_BYTES
+        max_bytes = MAX_LOGIN_BYTES if is_login else MAX_BYTES
         try:
-            body = await read_at_most(most, scope, receive)
+            body = await read_at_most(max_bytes, scope, receive)
         except ClientDisconnect:
             return
         if body is None:
-            await PlainTextResponse(texts.BODY_TOO_LARGE.format(most=most), 413)(scope, receive, send)
+            await PlainTextResponse(texts.BODY_TOO_LARGE.format(maximum=max_bytes), 413)(scope, receive, send)
             return
         await self.app(scope, replay(body, receive), send)
 
 
-async def read_at_most(most: int, scope: Scope, receive: Receive) -> bytes | None:
-    """Read the body, whatever its headers claim; None if it is longer than `most`."""
+async def read_at_most(max_bytes: int, scope: Scope, receive: Receive) -> bytes | None:
+    """Read the body, whatever its headers claim; None if it is longer than `max_bytes`."""
     announced = Headers(scope=scope).get("content-length", "")
-    if announced.isdecimal() and int(announced) > most:
+    if announced.isdecimal() and int(announced) > max_bytes:
         return None
     body = bytearray()
     async for piece in Request(scope, receive).stream():
         body += piece
-        if len(body) > most:
+        if len(body) > max_bytes:
             return None
     return bytes(body)
 

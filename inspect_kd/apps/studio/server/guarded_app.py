@@ -16,10 +16,10 @@ from inspect_kd.apps.studio.studio import Studio
 
 
 class GuardedApp(App):
-    """Gradio's application inside our middleware.
+    """Gradio's application inside the Studio's middleware.
 
-    Middleware that is passed to `launch` would be inside of Gradio's own, which answers CORS requests first. Mounting the page in
-    another application is no alternative: Gradio checks the paths that clients name only for pages that were launched.
+    Gradio puts middleware that is passed to `launch` inside its own, which answers CORS requests first. The page cannot be mounted
+    in another application either: Gradio checks the paths that clients name only for launched pages.
     """
 
     def __init__(self, studio: Studio, hosts: AllowedHosts) -> None:

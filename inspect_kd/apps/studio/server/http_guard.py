@@ -1,6 +1,6 @@
 """Refuse requests that other sites make a browser send, and set the security headers of all responses.
 
-It is outside of Gradio's application, so that Gradio's own answers to foreign origins (CORS) are never given. Programs send
+It wraps Gradio's application, so that a foreign origin never gets Gradio's own CORS response. Programs send
 neither `Origin` nor `Sec-Fetch-Site` and pass; a browser sends at least one of them wherever that matters.
 """
 
@@ -20,15 +20,15 @@ from inspect_kd.apps.studio.server.routes import API, LOGOUT, is_form, route_of
 
 FILE_ROUTE = re.compile(rf"{API}/file[=/](.*)", re.DOTALL)
 UNUSED_ROUTES = tuple(f"{API}/{name}" for name in ("proxy=", "process_recording", "deep_link", "component_server"))
-"""Gradio's routes that fetch from other hosts or write files, and that the Studio's page does not need."""
+"""Gradio's routes that fetch from other hosts or write files; the Studio's page does not use them."""
 HEARTBEAT = f"{API}/heartbeat/"
 MAX_NAME_LENGTH = 64
 """Characters of a session's name; Gradio's clients use at most 36."""
 CONTENT_SECURITY_POLICY = "; ".join(
     (
         "default-src 'self'",
-        # Gradio starts by scripts in its page and compiles others from text. Handlers in attributes are refused: a file name
-        # that was inserted as markup by mistake could contain one.
+        # Gradio needs inline scripts and `eval`. Handlers in attributes are refused: if a file name was not escaped by
+        # mistake, it could contain one.
         "script-src 'self' 'unsafe-inline' 'unsafe-eval'",
         "script-src-attr 'none'",
         "style-src 'self' 'unsafe-inline'",
@@ -56,7 +56,7 @@ class HttpGuard:
     """Check each request's host, origin and path; add the security headers to each response."""
 
     def __init__(self, app: ASGIApp, hosts: AllowedHosts, served: Path) -> None:
-        """`served`: the one folder from which Gradio's file route may send."""
+        """`served`: the only folder whose files Gradio's file route may send."""
         self.app, self.hosts, self.served = app, hosts, served
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -77,9 +77,9 @@ class HttpGuard:
         """The reason to answer 403; None for a request that is allowed."""
         headers, path = Headers(scope=scope), route_of(scope)
         host, origin = headers.get("host", ""), headers.get("origin")
-        if not self.hosts.accept_host(host):
+        if not self.hosts.accepts_host(host):
             return texts.FOREIGN_HOST.format(host=json.dumps(host[:80]))
-        if origin is not None and not self.hosts.accept_origin(origin, host):
+        if origin is not None and not self.hosts.accepts_origin(origin, host):
             return texts.FOREIGN_ORIGIN.format(origin=json.dumps(origin[:80]))
         site = headers.get("sec-fetch-site", "none")
         if is_form(scope, LOGOUT) and "sec-fetch-site" not in headers and not self.comes_from_own_page(headers):
@@ -88,23 +88,23 @@ class HttpGuard:
             return texts.FOREIGN_SITE
         file = FILE_ROUTE.fullmatch(path)
         if path.startswith(HEARTBEAT) and len(path) > len(HEARTBEAT) + MAX_NAME_LENGTH:
-            return texts.SESSION_NAME_TOO_LONG.format(most=MAX_NAME_LENGTH)
+            return texts.SESSION_NAME_TOO_LONG.format(maximum=MAX_NAME_LENGTH)
         if path.startswith(UNUSED_ROUTES) or (file and not self.is_served(file[1])):
             return texts.NOT_SERVED
         return None
 
     def comes_from_own_page(self, headers: Headers) -> bool:
-        """Over plain HTTP to another machine, a browser sends only `Referer` for a link or picture; our page sends its own address."""
+        """Whether `Referer` is the Studio's page; for a link or picture over plain HTTP, browsers send no other header about it."""
         page = "/".join(headers.get("referer", "").split("/")[:3])
-        return self.hosts.accept_origin(page, headers.get("host", ""))
+        return self.hosts.accepts_origin(page, headers.get("host", ""))
 
     def is_served(self, file: str) -> bool:
-        """Whether this names a file below the served folder; uploads and web addresses do not."""
+        """Whether this is a path below the served folder, and neither an upload nor a web address."""
         path = PurePath(file)
         return path.is_relative_to(self.served) and ".." not in path.parts
 
 
 def opens_page(method: str, path: str, headers: Headers) -> bool:
-    """Whether this follows a link to the Studio: the page itself, in a tab of its own."""
+    """Whether this opens the Studio's page in a tab, for example from a link."""
     to_document = (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")) == ("navigate", "document")
     return method in ("GET", "HEAD") and path in ("", "/") and to_document

@@ -1,4 +1,4 @@
-"""Require a login on routes that Gradio leaves open, and before an upload reserves disk space."""
+"""Require a login on routes for which Gradio requires none, and before an upload reserves disk space."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from inspect_kd.apps.studio import texts
 from inspect_kd.apps.studio.server.routes import API, UPLOAD, route_of
 
 ROUTES = (UPLOAD, *(f"{API}/{name}" for name in ("heartbeat", "cancel", "stream", "reset")))
-"""A request to one of them takes memory, reads the disk or cancels the events of a session."""
+"""Requests to these routes take memory, read the disk or cancel the events of a session."""
 
 
 class LoginGate:

@@ -1,4 +1,4 @@
-"""Refuse text fields in uploads: Gradio would collect their bytes in memory without a limit."""
+"""Refuse text fields in uploads: Gradio would keep them in memory without a limit."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class FilesOnlyParser(GradioMultiPartParser):
     """Gradio's parser of uploads, restricted to files."""
 
     def on_headers_finished(self) -> None:
-        """Refuse a part that is not a file before its content is read."""
+        """Refuse a field that is not a file before its content is read."""
         super().on_headers_finished()
         if self._current_part.file is None:
             raise MultiPartException(texts.FILES_ONLY)

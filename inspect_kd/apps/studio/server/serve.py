@@ -1,4 +1,4 @@
-"""Start and stop the Studio: on loopback by default, without requests to other hosts, and leaving no files behind."""
+"""Start and stop the Studio: on loopback by default, without requests to other hosts; no temporary files remain."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Server:
 
     host: str = "127.0.0.1"
     port: int | None = None
-    """None: the first free one from 7860 on."""
+    """None: the first free port from 7860 on."""
     auth: tuple[tuple[str, str], ...] = ()
     public_hosts: tuple[str, ...] = ()
-    """Names under which browsers reach it through a proxy or a name server, in addition to `host` and loopback."""
+    """Names under which browsers reach the Studio through a proxy or a name server, in addition to `host` and loopback."""
     root_path: str | None = None
 
 
@@ -37,15 +37,15 @@ def run_studio(settings: Settings, server: Server | None = None) -> Iterator[str
     """Run the Studio for the duration of a block; yield its address."""
     server = server or Server()
     check_address(server.host)
-    received = TemporaryFolder("inspect-kd-received-")
-    # Gradio reads these when it is imported or when a component is made.
+    gradio_folder = TemporaryFolder("inspect-kd-received-")
+    # Gradio reads these when it is imported or when a component is constructed.
     os.environ |= {
-        "GRADIO_TEMP_DIR": str(received.path),
-        "GRADIO_EXAMPLES_CACHE": str(received.path / "examples"),
+        "GRADIO_TEMP_DIR": str(gradio_folder.path),
+        "GRADIO_EXAMPLES_CACHE": str(gradio_folder.path / "examples"),
         "GRADIO_ANALYTICS_ENABLED": "False",
         **without_proxy(server.host),
     }
-    # Otherwise every program on this machine could claim any address, and evade the limit of logins.
+    # Otherwise programs on this machine could forge their client address and evade the login limit.
     os.environ.setdefault("FORWARDED_ALLOW_IPS", "")
     from inspect_kd.apps.studio.app import build
     from inspect_kd.apps.studio.server.guarded_app import GuardedApp
@@ -54,7 +54,7 @@ def run_studio(settings: Settings, server: Server | None = None) -> Iterator[str
     from inspect_kd.apps.studio.theme import STYLE, head, theme
 
     refuse_text_fields()
-    page, studio = build(settings, received.path)
+    page, studio = build(settings, gradio_folder.path)
     try:
         try:
             SessionLimit(page.queue(max_size=MAX_QUEUE, api_open=False)._queue)
@@ -86,7 +86,7 @@ def run_studio(settings: Settings, server: Server | None = None) -> Iterator[str
     finally:
         page.close(verbose=False)
         studio.sessions.close()
-        received.close()
+        gradio_folder.close()
 
 
 def check_address(host: str) -> None:
@@ -100,7 +100,7 @@ def check_address(host: str) -> None:
 
 
 def without_proxy(host: str) -> dict[str, str]:
-    """Environment that keeps Gradio's own request for whether the Studio has started away from a proxy."""
+    """Environment variables that exclude the Studio from any proxy: Gradio sends it a request to see that it has started."""
     present = os.environ.get("no_proxy") or os.environ.get("NO_PROXY", "")
     hosts = ",".join(filter(None, (present, "localhost", host)))
     return {"no_proxy": hosts, "NO_PROXY": hosts}

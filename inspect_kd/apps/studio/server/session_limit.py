@@ -16,13 +16,13 @@ from inspect_kd.apps.studio import texts
 from inspect_kd.apps.studio.server.http_guard import MAX_NAME_LENGTH
 
 MAX_UNREAD = 32
-"""Events of one session that are running, or whose results are unread."""
+"""Events of one session that are running or have unread results."""
 MAX_SESSIONS = 512
 """Sessions that the queue keeps."""
-SESSION_BYTES, ALL_BYTES = 2**26, 2**28
+MAX_SESSION_BYTES, MAX_TOTAL_BYTES = 2**26, 2**28
 """Size of the unread results of one session, and of all sessions together."""
-MESSAGE_BYTES, VALUE_BYTES = 1024, 64
-"""Memory of a message, and of a value in it, beside the text."""
+MESSAGE_OVERHEAD_BYTES, VALUE_OVERHEAD_BYTES = 1024, 64
+"""Memory of a message, and of a value in it, in addition to its text."""
 
 
 class UnreadMessages(asyncio.Queue[EventMessage]):
@@ -49,21 +49,21 @@ class UnreadMessages(asyncio.Queue[EventMessage]):
 
 def size_of(message: EventMessage) -> int:
     """Estimate the memory of a message."""
-    total, rest = MESSAGE_BYTES, list(vars(message).values())
-    while rest:
-        value: Any = rest.pop()
-        total += VALUE_BYTES
+    total, values = MESSAGE_OVERHEAD_BYTES, list(vars(message).values())
+    while values:
+        value: Any = values.pop()
+        total += VALUE_OVERHEAD_BYTES
         if isinstance(value, str | bytes):
             total += len(value)
         elif isinstance(value, dict):
-            rest += [*value, *value.values()]
+            values += [*value, *value.values()]
         elif isinstance(value, list | tuple):
-            rest += value
+            values += value
     return total
 
 
 class SessionLimit:
-    """Limits around a queue's `push` and `send_message`."""
+    """Replaces a queue's `push` and `send_message` by limited ones."""
 
     def __init__(self, queue: Queue) -> None:
         self.queue, self._push, self._send = queue, queue.push, queue.send_message
@@ -86,9 +86,9 @@ class SessionLimit:
     def reason_to_refuse(self, session: str) -> str | None:
         """The reason to refuse an event of this session; None if it is allowed."""
         if len(session) > MAX_NAME_LENGTH:
-            return texts.SESSION_NAME_TOO_LONG.format(most=MAX_NAME_LENGTH)
+            return texts.SESSION_NAME_TOO_LONG.format(maximum=MAX_NAME_LENGTH)
         if len(self.events_of(session)) >= MAX_UNREAD:
-            return texts.TOO_MANY_UNREAD.format(most=MAX_UNREAD)
+            return texts.TOO_MANY_UNREAD.format(maximum=MAX_UNREAD)
         return None
 
     def events_of(self, session: str) -> set[str]:
@@ -102,10 +102,10 @@ class SessionLimit:
     def send_message(self, event: Event, event_message: EventMessage) -> None:
         """Pass a message on to its session; end the event if the session has no room for it."""
         unread = self.queue.pending_messages_per_session.get(event.session_hash)
-        if unread is None:  # dropped meanwhile
+        if unread is None:  # the session has been dropped
             event.alive = False
             return
-        if isinstance(unread, UnreadMessages) and unread.bytes + size_of(event_message) > SESSION_BYTES:
+        if isinstance(unread, UnreadMessages) and unread.bytes + size_of(event_message) > MAX_SESSION_BYTES:
             # An error replaces the message, and the event ends.
             self._send(event, ProcessCompletedMessage(output={"error": texts.RESULTS_NOT_READ}, success=False))
             event.alive = False
@@ -116,10 +116,12 @@ class SessionLimit:
     def forget_largest(self) -> None:
         """Drop the sessions with the largest unread results until the total is within its limit."""
         unread = self.queue.pending_messages_per_session
-        held = {session: waiting.bytes for session, waiting in unread.items() if isinstance(waiting, UnreadMessages)}
-        while sum(held.values()) > ALL_BYTES:
-            largest = max(held, key=held.__getitem__)
-            del held[largest]
+        sizes = {
+            session: messages.bytes for session, messages in unread.items() if isinstance(messages, UnreadMessages)
+        }
+        while sum(sizes.values()) > MAX_TOTAL_BYTES:
+            largest = max(sizes, key=sizes.__getitem__)
+            del sizes[largest]
             self.forget(largest)
 
     def forget_sessions(self) -> None:

@@ -1,4 +1,4 @@
-"""Limit what Gradio keeps of a session: short names only, and no copies of what the page shows."""
+"""Limit what Gradio keeps of a session: its name must be short, and no copies of what the page shows are kept."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from inspect_kd.apps.studio.server.http_guard import MAX_NAME_LENGTH
 
 
 class SessionStates(StateHolder):
-    """Gradio's session states, with a limit on the length of names, and without the initial copies of component values."""
+    """Gradio's session states with short names only, and without initial copies of component values."""
 
     def __getitem__(self, session_id: str) -> SessionState:
         """The state of a session, made at its first use."""
         if len(session_id) > MAX_NAME_LENGTH:
-            raise HTTPException(400, texts.SESSION_NAME_TOO_LONG.format(most=MAX_NAME_LENGTH))
+            raise HTTPException(400, texts.SESSION_NAME_TOO_LONG.format(maximum=MAX_NAME_LENGTH))
         is_new = session_id not in self.session_data
         state = super().__getitem__(session_id)
         if is_new:

@@ -1,6 +1,6 @@
-"""Accept an upload if the disk limit leaves room for it, and pass what Gradio has received to `Uploads`.
+"""Accept an upload if the disk limit leaves room for it, and pass the files that Gradio has received to `Uploads`.
 
-Room is reserved piece by piece as the bytes arrive: neither a false size nor a slow sender takes it from others.
+Room is reserved piece by piece as the bytes arrive: a client that announces too much, or sends slowly, takes no room from others.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from inspect_kd.apps.studio import texts
 from inspect_kd.apps.studio.server.routes import UPLOAD, route_of
-from inspect_kd.apps.studio.server.uploads import Arrival, Uploads
+from inspect_kd.apps.studio.server.uploads import IncomingUpload, Uploads
 
-FIRST_PIECE, PIECE = 2**18, 2**23
-"""Fewest and most bytes reserved at once."""
+MIN_RESERVED_BYTES, MAX_RESERVED_BYTES = 2**18, 2**23
+"""Size of one reservation."""
 IDLE_S = 60.0
-"""An upload of which nothing has arrived for so long is ended."""
+"""An upload is ended if nothing arrives for this time."""
 
 
 class UploadGate:
@@ -41,56 +41,56 @@ class UploadGate:
             return
         headers = Headers(scope=scope)
         announced = headers.get("content-length", "")
-        # Of a request that states its size twice, servers differ on which one they use.
+        # If a request states its size twice, servers differ on which one they use.
         if not announced.isdecimal() or "transfer-encoding" in headers:
             await PlainTextResponse(texts.NO_LENGTH, 411)(scope, receive, send)
             return
         if not await run_in_threadpool(self.has_room, int(announced)):
-            await PlainTextResponse(self.no_room, 413)(scope, receive, send)
+            await PlainTextResponse(self.disk_full, 413)(scope, receive, send)
             return
-        arrival = Arrival()
-        self.uploads.arrivals.add(arrival)
+        upload = IncomingUpload()
+        self.uploads.incoming.add(upload)
         try:
-            counted = self.receive_counted(receive, arrival, int(announced))
+            counted = self.receive_counted(receive, upload, int(announced))
             await self.app(without_compression(scope), counted, self.send_new_paths(send))
         except ClientDisconnect:
             return
         finally:
-            self.uploads.arrivals.discard(arrival)
-            if not self.uploads.arrivals:
+            self.uploads.incoming.discard(upload)
+            if not self.uploads.incoming:
                 self.uploads.remove_unfinished()
 
     @property
-    def no_room(self) -> str:
+    def disk_full(self) -> str:
         return texts.DISK_FULL.format(mb=self.limit_mb)
 
     def has_room(self, size: int = 0) -> bool:
-        """Whether the disk limit leaves this many bytes, after old uploads have been removed."""
+        """Remove old uploads, then return whether the disk limit leaves this many bytes."""
         self.uploads.remove_old()
         return self.free_bytes() >= size
 
-    def receive_counted(self, receive: Receive, arrival: Arrival, announced: int) -> Receive:
-        """Receive the upload's body; raise where it stalls or exceeds the disk limit."""
+    def receive_counted(self, receive: Receive, upload: IncomingUpload, announced: int) -> Receive:
+        """Receive the upload's body; raise if it stalls or exceeds the disk limit."""
 
         async def receive_next() -> Message:
             try:
                 message = await asyncio.wait_for(receive(), self.idle_s)
             except TimeoutError:
                 raise HTTPException(408, texts.UPLOAD_STALLED) from None
-            arrival.arrived += len(message.get("body", b""))
-            if arrival.arrived > arrival.reserved:
-                # Reserve before measuring the room, so that two uploads at once count each other.
-                # As much again as has arrived: a sender of a few bytes reserves little.
-                more = min(PIECE, max(FIRST_PIECE, arrival.arrived))
-                arrival.reserved = arrival.arrived + min(more, max(0, announced - arrival.arrived))
+            upload.arrived_bytes += len(message.get("body", b""))
+            if upload.arrived_bytes > upload.reserved_bytes:
+                # Reserve before measuring the room, so that simultaneous uploads count each other.
+                # The reservation equals what has arrived, so that a sender of few bytes reserves little.
+                more = min(MAX_RESERVED_BYTES, max(MIN_RESERVED_BYTES, upload.arrived_bytes))
+                upload.reserved_bytes = upload.arrived_bytes + min(more, max(0, announced - upload.arrived_bytes))
                 if not await run_in_threadpool(self.has_room):
-                    raise HTTPException(413, self.no_room)
+                    raise HTTPException(413, self.disk_full)
             return message
 
         return receive_next
 
     def send_new_paths(self, send: Send) -> Send:
-        """Replace the list of paths in Gradio's response by the paths to which the files are moved."""
+        """Move the received files, and replace their paths in Gradio's response."""
         start: Message = {}
         body = bytearray()
 

@@ -1,1 +1,1 @@
-"""The Train tab: check a data set, run trainings as processes of their own, read their reports."""
+"""The Train tab: check a data set, run each training in its own process, read the reports."""

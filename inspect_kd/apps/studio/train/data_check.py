@@ -1,4 +1,4 @@
-"""`inspect-kd data check` in a process of its own: a hostile image can crash that process, but not the Studio."""
+"""Run `inspect-kd data check` in a separate process: a hostile image can crash that process, but not the Studio."""
 
 from __future__ import annotations
 
@@ -18,36 +18,38 @@ from inspect_kd.child_process import python_command, python_environment
 from inspect_kd.errors import printable
 
 MAX_FILES = 3
-"""Files that one finding names."""
+"""Number of files that one finding names."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataFinding:
-    """Something to know about a data set."""
+    """A problem or a note about a data set."""
 
     severity: str
     """error, warning or note"""
     text: str
     files: tuple[str, ...] = ()
-    """By their names below the Studio's data folder."""
+    """Their paths below the Studio's data folder."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataCheck:
-    """What a data set contains and what is wrong with it; until `over`, how far the check is."""
+    """What a data set contains and what is wrong with it, or the progress of the check."""
 
     folder: str
     done: int = 0
     total: int = 0
     over: bool = False
+    """Whether the check has finished."""
     layout: str = ""
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     """Category -> split -> images."""
     defective: dict[str, int] = field(default_factory=dict)
+    """Category -> defective images."""
     findings: tuple[DataFinding, ...] = ()
 
     @property
-    def sound(self) -> bool:
+    def is_trainable(self) -> bool:
         """Whether a training can be started on it."""
         return self.over and not any(finding.severity == "error" for finding in self.findings)
 
@@ -58,11 +60,11 @@ def check(root: Path, name: str, scratch: Path) -> Iterator[DataCheck]:
     yield DataCheck(folder=name)  # the process takes a second to start
     scratch.mkdir(parents=True, exist_ok=True)
     progress = TrainingProgress()
-    # To a file: the result of a large data set would fill a pipe that is not read before the end.
+    # The output goes to a file: a large result would fill a pipe, which is only read at the end.
     with TemporaryFile(dir=scratch) as output:
-        words = python_command("-m", "inspect_kd", "data", "check", str(folder), "--json")
+        arguments = python_command("-m", "inspect_kd", "data", "check", str(folder), "--json")
         child = subprocess.Popen(
-            words, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.PIPE, env=python_environment()
+            arguments, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.PIPE, env=python_environment()
         )
         with child:
             try:
@@ -70,7 +72,7 @@ def check(root: Path, name: str, scratch: Path) -> Iterator[DataCheck]:
                     parse_line(progress, line.decode("utf-8", errors="replace").rstrip())
                     if progress.total:
                         yield DataCheck(folder=name, done=progress.done, total=progress.total)
-            except BaseException:  # also GeneratorExit: the result is no longer wanted
+            except BaseException:  # also GeneratorExit, when the caller closes the iterator
                 child.kill()
                 raise
         output.seek(0)
@@ -91,7 +93,7 @@ def _result(root: Path, name: str, output: bytes, progress: TrainingProgress, ex
         layout=content["layout"],
         counts=content["counts"],
         defective=content["defective"],
-        findings=tuple(_finding(root, each) for each in content["findings"]),
+        findings=tuple(_finding(root, finding) for finding in content["findings"]),
     )
 
 

@@ -1,6 +1,6 @@
 """Folders that a client may train on: those below one configured root, and no others.
 
-A browser sends names, never trusted paths: each is resolved, with all links, before anything is opened.
+A name from a browser is not trusted: its links are resolved before anything is opened.
 """
 
 from __future__ import annotations
@@ -16,20 +16,21 @@ from inspect_kd.errors import BadInput, InspectKDError, printable
 from inspect_kd.report.pictures import data_uri
 from inspect_kd.types import Sample
 
-DEPTH, MAX_VISITED, MAX_LISTED = 4, 1500, 200
-PICTURES, SIDE = 8, 192
+MAX_DEPTH, MAX_VISITED, MAX_LISTED = 4, 1500, 200
+"""Limits of the search for data sets, in folders."""
+MAX_PICTURES, PICTURE_SIDE = 8, 192
 
 
 def folder_below(root: Path, name: str) -> Path:
-    """Resolve a folder's name, with all links. A refusal does not tell what exists outside of the root."""
+    """Resolve a folder's name, with all links. The error does not reveal what exists outside of the root."""
     home = root.resolve()
     refusal = BadInput(f"{name!r} is not a folder below the Studio's data folder")
     try:
         path = (home / name).resolve()
-        # Answers to a browser are text: a folder whose name is not printable cannot be named in them.
+        # Responses to a browser are text, and cannot contain a name that is not printable.
         if not name.isprintable() or not name or not path.is_relative_to(home) or not path.is_dir():
             raise refusal
-    except (OSError, ValueError, RuntimeError):  # too long, a zero byte, or a circle of links
+    except (OSError, ValueError, RuntimeError):  # the name is too long or has a zero byte, or links form a circle
         raise refusal from None
     return path
 
@@ -41,18 +42,18 @@ def display_path(root: Path, path: Path) -> str:
 
 
 def data_folders(root: Path) -> list[str]:
-    """Names of folders below the root that look like data sets, as far as a browser can send them back."""
+    """Names of folders below the root that look like data sets; names that are not printable are left out."""
     home = root.resolve()
-    nameable = (path for path in _search(home) if str(path.relative_to(home)).isprintable())
-    found = [path for path, _ in zip(nameable, range(MAX_LISTED), strict=False)]
+    printable_paths = (path for path in _search(home) if str(path.relative_to(home)).isprintable())
+    found = [path for path, _ in zip(printable_paths, range(MAX_LISTED), strict=False)]
     return [display_path(home, path) for path in sorted(found)]
 
 
 def _search(home: Path) -> Iterator[Path]:
-    """Search breadth first and within limits, since the root may be a whole disk."""
+    """Find data sets, breadth first and within limits, since the root may be a whole disk."""
     level, visited = [(home, "")], 0
-    for _ in range(DEPTH):
-        below: list[tuple[Path, str]] = []
+    for _ in range(MAX_DEPTH):
+        next_level: list[tuple[Path, str]] = []
         for folder, parent_layout in level:
             visited += 1
             if visited > MAX_VISITED:
@@ -62,8 +63,8 @@ def _search(home: Path) -> Iterator[Path]:
             if layout and parent_layout in ("", layout):
                 yield folder
             if not parent_layout:
-                below += [(each, layout) for each in _subfolders(folder) if each.resolve().is_relative_to(home)]
-        level = below
+                next_level += [(path, layout) for path in _subfolders(folder) if path.resolve().is_relative_to(home)]
+        level = next_level
 
 
 def _layout(folder: Path) -> str:
@@ -80,18 +81,18 @@ def _subfolders(folder: Path) -> list[Path]:
         return []
 
 
-def first_sound_parts(folder: Path, most: int = PICTURES) -> list[tuple[str, str]]:
+def first_sound_parts(folder: Path, max_pictures: int = MAX_PICTURES) -> list[tuple[str, str]]:
     """(name, picture as a data URI) of the first sound parts, taking the categories in turn."""
     _, samples = layouts.scan(folder)
     pictures: list[tuple[str, str]] = []
     for sample in _categories_in_turn([sample for sample in samples if not sample.defective]):
         try:
-            picture = data_uri(overlay.thumbnail(read_image(sample.image), SIDE))
+            picture = data_uri(overlay.thumbnail(read_image(sample.image), PICTURE_SIDE))
         except BadInput:
-            continue  # the check reports it
+            continue  # the data check reports it
         name = printable(sample.image.name)
         pictures.append((f"{sample.category}: {name}" if sample.category else name, picture))
-        if len(pictures) == most:
+        if len(pictures) == max_pictures:
             break
     return pictures
 
@@ -100,5 +101,5 @@ def _categories_in_turn(samples: list[Sample]) -> Iterator[Sample]:
     by_category: dict[str, list[Sample]] = {}
     for sample in samples:
         by_category.setdefault(sample.category, []).append(sample)
-    for place in range(max(map(len, by_category.values()), default=0)):
-        yield from (samples[place] for samples in by_category.values() if place < len(samples))
+    for i in range(max(map(len, by_category.values()), default=0)):
+        yield from (samples[i] for samples in by_category.values() if i < len(samples))

@@ -27,12 +27,12 @@ def build(service: TrainService) -> None:
         """What a folder contains and what is wrong with it, by category and split."""
         with errors_in_one_line():
             *_, last = service.check(folder)
-        return asdict(last) | {"sound": last.sound}
+        return asdict(last) | {"sound": last.is_trainable}
 
     def train_start(
         folder: str, recipe: str = "", name: str = "", quick: bool = False, seed: int = 0
     ) -> dict[str, Any]:
-        """Start a training, or queue it; empty recipe: the default, empty name: made from folder and recipe."""
+        """Start a training, or queue it; without a recipe the default one, without a name one made from folder and recipe."""
         request = TrainRequest(data=folder, recipe=recipe or default_recipe(), name=name, quick=quick, seed=seed)
         with errors_in_one_line():
             return service.to_json(service.trainings.start(request))
@@ -48,7 +48,7 @@ def build(service: TrainService) -> None:
             return service.to_json(service.trainings.stop(name))
 
     def train_resume(name: str) -> dict[str, Any]:
-        """Continue a stopped or failed training, to the same numbers."""
+        """Continue a stopped or failed training; its results are those of an uninterrupted one."""
         with errors_in_one_line():
             return service.to_json(service.trainings.resume(name))
 

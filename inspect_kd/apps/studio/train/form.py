@@ -1,4 +1,4 @@
-"""The left half of the Train tab: what to train on, and how."""
+"""The left half of the Train tab: the form for a new training."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import gradio as gr
 
 from inspect_kd.apps.studio.handlers import PAGE_EVENT, errors_in_one_line
 from inspect_kd.apps.studio.train import texts, view
-from inspect_kd.apps.studio.train.command import MAX_SEED, default_recipe, recipes
+from inspect_kd.apps.studio.train.command import MAX_SEED, default_recipe, list_recipes
 from inspect_kd.apps.studio.train.panel import UNQUEUED, Updates, own_html
 from inspect_kd.apps.studio.train.service import TrainService
 
@@ -18,7 +18,7 @@ class TrainForm:
     """Folder, recipe, length, name and seed of a training."""
 
     def __init__(self, service: TrainService) -> None:
-        self.about = dict(recipes())
+        self.descriptions = dict(list_recipes())
         gr.Markdown(f"### {texts.PARTS}")
         self.folder = gr.Dropdown(
             service.folders(),
@@ -30,11 +30,15 @@ class TrainForm:
         )
         with gr.Row():
             self.check = gr.Button(texts.CHECK, interactive=False, size="md", elem_id="train-check")
-            self.again = gr.Button(texts.AGAIN, size="md", elem_id="train-again")
-        self.checked = own_html(view.checked(None), "train-checked")
+            self.refresh_list = gr.Button(texts.REFRESH_LIST, size="md", elem_id="train-again")
+        self.check_result = own_html(view.check_result(None), "train-checked")
         recipe = default_recipe()
         self.recipe = gr.Dropdown(
-            list(self.about), value=recipe, label=texts.RECIPE, info=self.about[recipe], elem_id="train-recipe"
+            list(self.descriptions),
+            value=recipe,
+            label=texts.RECIPE,
+            info=self.descriptions[recipe],
+            elem_id="train-recipe",
         )
         self.length = gr.Radio(
             [texts.NORMAL, texts.QUICK],
@@ -52,22 +56,22 @@ class TrainForm:
 
 
 def connect_form(service: TrainService, form: TrainForm) -> None:
-    """Connect the form's own events; those of the start button belong to the panel."""
+    """Connect the form's own events; the panel connects the start button."""
 
     def choose_folder(folder: str | None) -> Updates:
         ready = gr.update(interactive=bool(folder))
-        return ready, ready, view.checked(None)
+        return ready, ready, view.check_result(None)
 
     def check_folder(folder: str | None) -> Iterator[Updates]:
         with errors_in_one_line():
             for check in service.check(folder or ""):
                 # Without a recognised layout there is nothing to train on.
-                yield view.checked(check), gr.update(interactive=bool(check.counts) or not check.over)
+                yield view.check_result(check), gr.update(interactive=bool(check.counts) or not check.over)
 
-    form.folder.change(choose_folder, form.folder, [form.check, form.start, form.checked], **UNQUEUED)
-    form.again.click(lambda: gr.update(choices=service.folders()), None, form.folder, **PAGE_EVENT)
-    form.check.click(check_folder, form.folder, [form.checked, form.start], concurrency_id="check", **PAGE_EVENT)
-    form.recipe.change(lambda name: gr.update(info=form.about[name]), form.recipe, form.recipe, **UNQUEUED)
+    form.folder.change(choose_folder, form.folder, [form.check, form.start, form.check_result], **UNQUEUED)
+    form.refresh_list.click(lambda: gr.update(choices=service.folders()), None, form.folder, **PAGE_EVENT)
+    form.check.click(check_folder, form.folder, [form.check_result, form.start], concurrency_id="check", **PAGE_EVENT)
+    form.recipe.change(lambda name: gr.update(info=form.descriptions[name]), form.recipe, form.recipe, **UNQUEUED)
 
 
 def form_inputs(form: TrainForm) -> list[Any]:

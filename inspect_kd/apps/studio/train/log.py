@@ -1,7 +1,7 @@
-"""Read a training's log: the JSON lines of its stderr, and whatever libraries print between them.
+"""Read a training's log: the JSON lines of its stderr, and the lines that libraries print.
 
-Unusual here: a log contains several attempts, one for each start or resume. Their curves are joined, and repeated steps replace
-those of the attempt before.
+Unusual here: a log contains several attempts, one for each start or resume. Their curves are joined; if an attempt repeats steps,
+the later values are kept.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from inspect_kd.errors import BadInput
 from inspect_kd.plain_file import open_plain_file
 
 ATTEMPT = "attempt"
-KEPT_LINES, READ_AT_ONCE, MAX_POINTS = 400, 4 << 20, 300
+MAX_KEPT_LINES, MAX_READ_BYTES, MAX_POINTS = 400, 4 << 20, 300
 MAX_LINE_BYTES, MAX_METRICS_BYTES, MAX_LINES = 64 << 10, 32 << 20, 200_000
 MAX_STAGES, MAX_STAGE_LENGTH, MAX_KEPT_POINTS = 32, 80, 20_000
-"""Limits against files from elsewhere; the files of a training are far below each of them."""
+"""Limits for files that somebody else has written; those of a training are far smaller."""
 ERROR_PREFIX = "inspect-kd: "
 Points = list[tuple[float, float]]
 
 
 @dataclass(slots=True)
 class TrainingProgress:
-    """Phase, figures and text lines of a training, as far as its log has been read."""
+    """Phase, metrics and text lines of a training, from the part of its log that has been read."""
 
     attempt: int = 0
     phase: str = ""
@@ -36,41 +36,41 @@ class TrainingProgress:
     seconds: float = 0.0
     seconds_left: float | None = None
     baseline: tuple[float, float] | None = None
-    """(done, seconds) of the phase's first report with progress: a resumed phase does not begin at zero."""
+    """(done, seconds) of the phase's first report with progress, because a resumed phase does not begin at zero."""
     loss: float | None = None
     gap: float | None = None
     finished_phases: list[tuple[str, float]] = field(default_factory=list)
-    """Phases of this attempt that are over, with their seconds."""
+    """Finished phases of this attempt, with their seconds."""
     losses: dict[str, Points] = field(default_factory=dict)
-    """By phase."""
+    """Phase -> curve."""
     gaps: Points = field(default_factory=list)
-    lines: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT_LINES))
-    """The log as a person would read it."""
+    lines: deque[str] = field(default_factory=lambda: deque(maxlen=MAX_KEPT_LINES))
+    """The last lines of the log, as text for people."""
     error: str = ""
     """The last line of this attempt that could be an error message."""
 
 
 class LogReader:
-    """Reads a growing log, each time from where it stopped before."""
+    """Reads a growing log; each call continues where the last one ended."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.progress = path, TrainingProgress()
-        self.offset, self.rest = 0, b""
+        self.offset, self.partial_line = 0, b""
 
     def read(self) -> TrainingProgress:
-        """Read what is new, at most 4 MB."""
+        """Read at most 4 MB of new lines."""
         try:
             with open_plain_file(self.path, "log of a training", follow_links=False) as file:
                 file.seek(self.offset)
-                fresh = file.read(READ_AT_ONCE)
+                new_bytes = file.read(MAX_READ_BYTES)
         except BadInput:
-            # Not there yet; or a link, which could lead to any file.
+            # It does not exist yet, or it is a link, which could lead to any file.
             return self.progress
-        self.offset += len(fresh)
-        *lines, self.rest = (self.rest + fresh).split(b"\n")
+        self.offset += len(new_bytes)
+        *lines, self.partial_line = (self.partial_line + new_bytes).split(b"\n")
         for line in lines:
             parse_line(self.progress, line[:MAX_LINE_BYTES].decode("utf-8", errors="replace").rstrip("\r"))
-        self.rest = self.rest[:MAX_LINE_BYTES]
+        self.partial_line = self.partial_line[:MAX_LINE_BYTES]
         return self.progress
 
 
@@ -92,7 +92,7 @@ def _json_object(text: str) -> dict[str, Any] | None:
         return None
     try:
         line = json.loads(text)
-    except (ValueError, RecursionError):  # the second: nested too deeply
+    except (ValueError, RecursionError):  # RecursionError: nested too deeply
         return None
     return line if isinstance(line, dict) else None
 
@@ -137,7 +137,7 @@ def _phase_report(progress: TrainingProgress, line: dict[str, Any]) -> None:
 
 
 def _seconds_left(progress: TrainingProgress, reported: float | None) -> float | None:
-    """Estimate the time left from this attempt's own steps; the reported estimate counts earlier attempts' steps too."""
+    """Estimate the time left from this attempt's own steps; the reported estimate also counts steps of earlier attempts."""
     if not progress.done:
         return reported
     if progress.baseline is None:
@@ -161,7 +161,7 @@ def add_point(points: Points, step: float, value: float) -> None:
 
 
 def thin_out(points: Points) -> Points:
-    """Reduce to as many points as a chart can show, with the last one."""
+    """Reduce the points to as many as a chart can show; the last one is kept."""
     stride = max(1, len(points) // MAX_POINTS)
     return points if stride == 1 else [*points[:-1:stride], points[-1]]
 
@@ -177,7 +177,7 @@ def _limited_lines(file: BinaryIO) -> Iterator[str]:
 
 
 def read_metrics(path: Path) -> tuple[dict[str, Points], Points]:
-    """Read losses by stage, and gaps, from a run's metrics.jsonl: finer than the log, and also there without a Studio."""
+    """Read losses by stage, and gaps, from a run's metrics.jsonl; it has more points than the log, and exists also without a Studio."""
     losses: dict[str, Points] = {}
     gaps: Points = []
     try:

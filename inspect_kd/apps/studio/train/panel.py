@@ -1,4 +1,4 @@
-"""The right half of the Train tab: the progress of one run, all runs below it, and the report of one."""
+"""The right half of the Train tab: the progress of one run, all runs below it, and a run's report."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from inspect_kd.apps.studio.train.service import ProgressView, digest
 
 UNQUEUED: dict[str, Any] = {"queue": False, **PAGE_EVENT}
 Digests = dict[str, str]
-"""Of everything that the page shows, by component."""
+"""Component -> digest of what it shows."""
 Updates = tuple[Any, ...]
 
 
@@ -23,7 +23,7 @@ def own_html(value: str, elem_id: str) -> gr.HTML:
 
 
 class ProgressPanel:
-    """One run, live, and below it the list of all runs."""
+    """The progress of one run, and below it the list of all runs."""
 
     def __init__(self) -> None:
         gr.Markdown(f"### {texts.PROGRESS}")
@@ -43,9 +43,9 @@ class ProgressPanel:
 
     @property
     def outputs(self) -> list[Any]:
-        """In the order of `changed_parts`."""
-        parts = [self.chosen, self.status, self.curves, self.pictures, self.log, self.runs]
-        return [*parts, self.stop, self.resume, self.open, self.digests]
+        """The components, in the order of `changed_components`."""
+        components = [self.chosen, self.status, self.curves, self.pictures, self.log, self.runs]
+        return [*components, self.stop, self.resume, self.open, self.digests]
 
 
 class ReportPanel:
@@ -57,9 +57,9 @@ class ReportPanel:
             self.page = own_html("", "train-page")
 
 
-def changed_parts(progress: ProgressView, digests: Digests) -> Updates:
-    """Updates of what has changed since the page was updated last; anything drawn again would lose its scroll position."""
-    parts: dict[str, dict[str, Any]] = {
+def changed_components(progress: ProgressView, digests: Digests) -> Updates:
+    """Updates of the components that have changed; rendering the others again would reset their scroll position."""
+    values: dict[str, dict[str, Any]] = {
         "chosen": {"choices": progress.choices, "value": progress.chosen},
         "status": {"value": progress.status},
         "curves": {"value": progress.curves},
@@ -70,6 +70,8 @@ def changed_parts(progress: ProgressView, digests: Digests) -> Updates:
         "resume": {"interactive": progress.can_resume},
         "open": {"interactive": progress.can_open},
     }
-    now = {name: digest(part) for name, part in parts.items()}
-    updates = [gr.skip() if digests.get(name) == now[name] else gr.update(**part) for name, part in parts.items()]
-    return *updates, now
+    new_digests = {name: digest(value) for name, value in values.items()}
+    updates = [
+        gr.skip() if digests.get(name) == new_digests[name] else gr.update(**value) for name, value in values.items()
+    ]
+    return *updates, new_digests

@@ -1,6 +1,6 @@
 """Processes that outlive the Studio: recognise one after a restart, and signal its group.
 
-A process id alone proves nothing, because ids are used again. Together with the time of its start it identifies one process.
+A process id alone does not identify a process, because ids are used again; the id and the start time together do.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _STATE, _START = 0, 19
 
 
 def process_birth(pid: int) -> str | None:
-    """A text that no other process of this id ever has; None where no such process runs."""
+    """A text that differs from that of any other process with this id; None if no such process runs."""
     if (_PROC / "self" / "stat").is_file():
         return _birth_on_linux(pid)
     return _birth_by_ps(pid) if os.name == "posix" else None
@@ -36,8 +36,8 @@ def _birth_on_linux(pid: int) -> str | None:
 
 
 def _birth_by_ps(pid: int) -> str | None:
-    words = ["ps", "-o", "stat=,lstart=", "-p", str(pid)]
-    listed = subprocess.run(words, capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C"})
+    arguments = ["ps", "-o", "stat=,lstart=", "-p", str(pid)]
+    listed = subprocess.run(arguments, capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C"})
     state, _, started = listed.stdout.strip().partition(" ")
     return started.strip() or None if state and not state.startswith("Z") else None
 
@@ -47,31 +47,31 @@ def is_alive(pid: int, birth: str) -> bool:
     return bool(birth) and process_birth(pid) == birth
 
 
-def is_started_with(pid: int, words: Sequence[str]) -> bool:
-    """Whether the command line of a process contains these words in this order, without others between them."""
+def is_started_with(pid: int, arguments: Sequence[str]) -> bool:
+    """Whether the command line of a process contains exactly this sequence of arguments."""
     if (_PROC / "self" / "stat").is_file():
-        wanted = "\0".join(words)
+        wanted = "\0".join(arguments)
         try:
             line = (_PROC / str(pid) / "cmdline").read_bytes().decode("utf-8", errors="surrogateescape")
         except OSError:
             return False
     else:
-        wanted = "\0".join(" ".join(words).split())
+        wanted = "\0".join(" ".join(arguments).split())
         listing = ["ps", "-ww", "-o", "command=", "-p", str(pid)]
         line = "\0".join(subprocess.run(listing, capture_output=True, text=True, check=False).stdout.split())
     return f"\0{wanted}\0" in f"\0{line}\0"
 
 
 def signal_group(leader: int, number: signal.Signals) -> None:
-    """Signal a process and everything it has started; the caller has checked whose id it is."""
+    """Signal a process and everything it has started; the caller must have checked that the id is still that process's."""
     try:
         if os.name == "posix":
             os.killpg(leader, number)
         else:
-            # No gentler signal exists there; the checkpoint makes this one bearable.
+            # Windows has no gentler signal; the training can continue from its checkpoint.
             os.kill(leader, signal.SIGTERM)
     except ProcessLookupError:
-        return  # It has ended meanwhile.
+        return  # the process has already ended
 
 
 def describe_exit(code: int) -> str:

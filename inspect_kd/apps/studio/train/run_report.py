@@ -1,4 +1,4 @@
-"""The report of a run, for display in the Studio. The run may come from somebody else: its page is text that is never parsed."""
+"""Read the report of a run for display in the Studio. Somebody else may have written it, so it is never parsed."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from inspect_kd.errors import BadInput
 from inspect_kd.plain_file import open_plain_file
 
 MAX_BYTES = 16 << 20
-"""Bytes of a page."""
+"""Size of a page."""
 _LOADING_TAG = re.compile(r"<(?=(?:link|meta|base|iframe|frame|object|embed|portal)\b)", re.IGNORECASE)
 
 
 def read_report(folder: Path) -> str:
-    """Read the page's text; links are not followed, since anybody may have put them there."""
+    """Read the page's text; links are not followed, since they could lead to any file."""
     path = folder / "report.html"
     try:
         with open_plain_file(path, "report", follow_links=False) as file:
@@ -29,7 +29,7 @@ def read_report(folder: Path) -> str:
 def without_loading_tags(page: str) -> str:
     """Turn tags that load, connect, redirect or nest a page into comments (`<!link …>` is one).
 
-    Neither a sandbox nor a content security policy stops `<link rel=preconnect>`. Nothing is cut out, so that no tag can
-    form from what is left around a gap.
+    Neither a sandbox nor a content security policy stops `<link rel=preconnect>`. Tags are replaced rather than removed, since the
+    text around a removed tag could form another one.
     """
     return _LOADING_TAG.sub("<!", page)

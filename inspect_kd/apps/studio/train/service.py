@@ -1,4 +1,4 @@
-"""What the Train tab shows and does, without Gradio: one service for the page and for the programs that call it."""
+"""Everything that the Train tab shows and does, without Gradio; its page and its endpoints use this service."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from inspect_kd.apps.studio.train.trainings import Training, Trainings
 from inspect_kd.errors import InspectKDError
 from inspect_kd.report import pictures_file
 
-LOG_LINES, MAX_PICTURES = 80, 6
+MAX_LOG_LINES, MAX_PICTURES = 80, 6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProgressView:
-    """Everything that the tab shows of the runs at one moment."""
+    """Everything that the tab shows about the runs."""
 
     chosen: str | None
     choices: list[tuple[str, str]]
@@ -54,18 +54,18 @@ class TrainService:
         return data_check.check(self.root, folder, self.scratch)
 
     def progress_view(self, chosen: str | None) -> ProgressView:
-        """The chosen run; if it no longer exists, the one that runs, or else the latest."""
-        every = self.trainings.listed()
-        training = _select(every, chosen)
+        """Render the chosen run; if it no longer exists, the running one, otherwise the latest."""
+        trainings = self.trainings.list_for_page()
+        training = _select(trainings, chosen)
         progress = self.trainings.progress(training.name) if training else TrainingProgress()
         return ProgressView(
             chosen=training.name if training else None,
-            choices=[(f"{each.name} · {texts.STATES[each.state][1]}", each.name) for each in every],
+            choices=[(f"{each.name} · {texts.STATES[each.state][1]}", each.name) for each in trainings],
             status=view.status(training, progress, self.trainings.error(training) if training else ""),
             curves=_curves(training, progress) if training else "",
             pictures=self._pictures(training) if training else "",
-            log="\n".join(list(progress.lines)[-LOG_LINES:]),
-            runs=view.runs(every),
+            log="\n".join(list(progress.lines)[-MAX_LOG_LINES:]),
+            runs=view.runs(trainings),
             can_stop=training is not None and training.can_stop,
             can_resume=training is not None and training.can_resume,
             can_open=training is not None and training.has_report,
@@ -76,12 +76,12 @@ class TrainService:
         return run_report.read_report(self.trainings.get(name).folder)
 
     def to_json(self, training: Training) -> dict[str, Any]:
-        """A training for programs."""
+        """The state of a training, for programs."""
         progress = self.trainings.progress(training.name)
         return {
             "name": training.name,
             "state": str(training.state),
-            "place": training.place,
+            "place": training.queue_position,
             "phase": progress.phase,
             "done": progress.done,
             "total": progress.total,
@@ -93,7 +93,7 @@ class TrainService:
         }
 
     def _pictures(self, training: Training) -> str:
-        """The report's pictures; before there are any, and for runs of earlier versions, the first sound training parts."""
+        """The report's pictures, or the first sound training parts if it has none yet or is from an earlier version."""
         try:
             file = training.folder / pictures_file.FILE_NAME
             if training.has_report and file.is_file():
@@ -102,7 +102,7 @@ class TrainService:
                 data = training.record.request.data
                 return _sound_parts(folder_below(self.root, data), data)
         except (InspectKDError, OSError):
-            pass  # moved away since; whatever else needs it reports that
+            pass  # the data has been moved; a training or check reports that
         return ""
 
 
@@ -124,7 +124,7 @@ def _report_pictures(run: Path, _modified: int) -> str:
 
 
 def _curves(training: Training, progress: TrainingProgress) -> str:
-    """From the run's metrics once it has ended; while it runs they are written in bursts, and the log is ahead."""
+    """Curves from the metrics of a run that has ended, or from the log of a running one, whose metrics are behind."""
     running = training.state in BUSY
     losses, gaps = ({}, []) if running else _metrics(training.folder / "metrics.jsonl")
     return view.curves(losses or progress.losses, gaps or progress.gaps, running=running)
@@ -140,6 +140,6 @@ def _read_metrics(path: Path, _modified: int) -> tuple[dict[str, Points], Points
     return read_metrics(path)
 
 
-def digest(shown: object) -> str:
-    """A short digest of what is shown, so that only changes are sent."""
-    return hashlib.sha256(repr(shown).encode()).hexdigest()[:16]
+def digest(value: object) -> str:
+    """A short digest of what a component shows, so that only changes are sent."""
+    return hashlib.sha256(repr(value).encode()).hexdigest()[:16]

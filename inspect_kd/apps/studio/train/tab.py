@@ -1,6 +1,6 @@
 """The Train tab: choose a folder, check it, start, monitor, stop and resume a training, open its report.
 
-Unusual here: the page asks every two seconds, and only what has changed is sent. All state is with the trainings, none in the page.
+Unusual here: the page sends a request every two seconds, and only changed components are sent back. The page holds no state.
 """
 
 from __future__ import annotations
@@ -18,7 +18,14 @@ from gradio.context import Context
 from inspect_kd.apps.studio.handlers import PAGE_EVENT, error_line, errors_in_one_line
 from inspect_kd.apps.studio.train import endpoints, texts, view
 from inspect_kd.apps.studio.train.form import TrainForm, connect_form, form_inputs
-from inspect_kd.apps.studio.train.panel import UNQUEUED, Digests, ProgressPanel, ReportPanel, Updates, changed_parts
+from inspect_kd.apps.studio.train.panel import (
+    UNQUEUED,
+    Digests,
+    ProgressPanel,
+    ReportPanel,
+    Updates,
+    changed_components,
+)
 from inspect_kd.apps.studio.train.record import TrainRequest
 from inspect_kd.apps.studio.train.service import TrainService
 from inspect_kd.errors import InspectKDError
@@ -27,7 +34,7 @@ REFRESH_INTERVAL_S = 2.0
 
 
 def build(data_root: Path, runs: Path, store: Path, *, changes: Sequence[str] = ()) -> None:
-    """Lay the tab out in the open Blocks. `changes` of the recipe (`section.key=value`) apply to every training."""
+    """Lay the tab out in the open Blocks. `changes` to the recipe (`section.key=value`) apply to every training."""
     service = TrainService(data_root, runs, store, changes)
     logger = logging.getLogger(__name__)
     service.trainings.update_in_background(on_error=lambda error: logger.error("trainings: %s", error))
@@ -49,11 +56,11 @@ def build(data_root: Path, runs: Path, store: Path, *, changes: Sequence[str] = 
 
 
 def _connect_panel(service: TrainService, form: TrainForm, panel: ProgressPanel) -> None:
-    # Only queued events can show an error to a person; the refresh every two seconds needs no place in the queue.
+    # Only queued events can show an error on the page; the refresh every two seconds shows none.
     queued: dict[str, Any] = {"concurrency_limit": None, **PAGE_EVENT}
 
     def refresh(chosen: str | None, digests: Digests) -> Updates:
-        return changed_parts(service.progress_view(chosen), digests)
+        return changed_components(service.progress_view(chosen), digests)
 
     def start_training(
         folder: str | None, recipe: str, length: str, name: str, seed: float | None, digests: Digests
@@ -93,7 +100,7 @@ def _connect_report(service: TrainService, panel: ProgressPanel, report: ReportP
 
 
 def open_report(service: TrainService, chosen: str) -> Iterator[Updates]:
-    """Updates of column and page. A report is megabytes of pictures, so a message is shown at once."""
+    """Updates of column and page: a message at once, then the report, which has megabytes of pictures."""
     yield gr.update(visible=True), view.opening()
     try:
         page = service.report(chosen)

@@ -1,11 +1,11 @@
-"""Every text of the Train tab, in one place for translation. Braces are filled in by `str.format`."""
+"""All texts of the Train tab, for translation. `str.format` fills in the braces."""
 
 from __future__ import annotations
 
 from inspect_kd.apps.studio.train.record import State
 
 INTRO = (
-    "From a folder of good parts to a report and one `.onnx` file. A training runs in its own process: "
+    "From a folder of sound parts to a report and one `.onnx` file. A training runs in its own process: "
     "you may close this page, and restart the Studio."
 )
 NO_TRAINING_PACKAGES = (
@@ -16,7 +16,7 @@ NO_TRAINING_PACKAGES = (
 PARTS, PROGRESS, RUNS = "Parts", "Progress", "All runs"
 FOLDER = "Folder"
 FOLDER_INFO = "Folders that look like data sets; you may type any other below the data folder."
-AGAIN = "Refresh list"
+REFRESH_LIST = "Refresh list"
 CHECK, CHECKING = "Check", "Checking every image …"
 NOT_CHECKED = "A check shows what the folder contains, and what is wrong with it, before a training fails on it."
 RECIPE = "Recipe"
@@ -30,9 +30,9 @@ CHOOSE = "Run"
 LOG = "Log"
 
 # State of a run
-NOTHING_YET = "No run yet. Choose a folder of good parts, check it, and start."
+NOTHING_YET = "No run yet. Choose a folder of sound parts, check it, and start."
 NO_ARTIFACT = (
-    "Complete but for its artifact, which failed its proof; the report names the images. "
+    "Complete, except that the artifact failed verification; the report names the images. "
     "To try again: inspect-kd export {folder}"
 )
 STATES = {
@@ -48,10 +48,10 @@ EXPLANATIONS = {
     State.WAITING: "One training runs at a time. Place in the queue: {place}.",
     State.RUNNING: "",
     State.STOPPING: "Stopping; its checkpoint is kept.",
-    State.STOPPED: "Stopped. Resume continues from the checkpoint, to the same numbers.",
+    State.STOPPED: "Stopped. Resume continues from the checkpoint, with the same results.",
     State.FINISHED: "Complete: thresholds, artifact and report are in the run's folder {folder}.",
     State.FAILED: "Failed: {error}",
-    State.UNFINISHED: "Started outside of the Studio and not complete; it may still be running.",
+    State.UNFINISHED: "Started outside the Studio and not complete; it may still be running.",
 }
 STARTING = "starting"
 PHASES = {
@@ -68,10 +68,10 @@ PHASES = {
 }
 LAST_PHASES = ("calibrate", "evaluate", "export", "prove", "report")
 STEP, LEFT, LOSS, GAP = "step", "left in this phase", "loss", "synthetic gap"
-CURVE_LOSS, CURVE_GAP = "loss: {phase}", "synthetic gap (AP of drawn defects)"
+CURVE_LOSS, CURVE_GAP = "loss: {phase}", "synthetic gap (AP of synthetic defects)"
 NO_CURVE = "The curves appear with the first steps."
 FIRST_PARTS = "First sound parts of {folder}"
-REPORT_PARTS = "Parts worth a look: original and heatmap"
+REPORT_PARTS = "Parts from the report: original and heatmap"
 
 # Check of a folder
 CATEGORY, DEFECTIVE, NOTHING_WRONG = "category", "defective", "Nothing wrong was found."
@@ -82,4 +82,4 @@ MORE = "… and {count} more"
 LAYOUT = "Layout {layout}, {images} images"
 
 # List of runs
-HEAD = ("run", "state", "data", "recipe", "begun")
+RUN_COLUMNS = ("run", "state", "data", "recipe", "begun")

@@ -1,7 +1,7 @@
-"""Trainings as processes of their own: started, monitored, stopped and resumed; none of them can crash the Studio.
+"""Start, monitor, stop and resume trainings, each in its own process, so that none can crash the Studio.
 
-Unusual here: all state is in the runs' folders. A restarted Studio reads it there, finds a process that still trains by its id and
-birth, and continues to monitor it. One Studio manages one folder of runs.
+Unusual here: all state is in the runs' folders. A restarted Studio reads it there, recognises running trainings by process id and
+start time, and continues to monitor them. One Studio manages one folder of runs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from inspect_kd.apps.studio.train import processes
-from inspect_kd.apps.studio.train.command import checked_name, command, is_run_name, proposed_name
+from inspect_kd.apps.studio.train.command import build_command, check_name, is_run_name, propose_name
 from inspect_kd.apps.studio.train.data_folders import folder_below
 from inspect_kd.apps.studio.train.log import ATTEMPT, LogReader, TrainingProgress
 from inspect_kd.apps.studio.train.record import (
@@ -38,8 +38,8 @@ from inspect_kd.file_lock import hold_lock
 from inspect_kd.plain_file import open_to_append
 
 GRACE_S = 5.0
-"""Between one signal and the next harsher one. The first is the friendliest, but a training inherits that it is ignored from a Studio
-that was itself started in the background; a resume only needs the checkpoint, which is replaced atomically."""
+"""Time between the signals. A Studio that was started in the background ignores SIGINT, and its trainings inherit that. SIGKILL is
+safe too: a resume only needs the checkpoint, which is replaced atomically."""
 SIGNALS = ("SIGINT", "SIGTERM", "SIGKILL")
 UPDATE_INTERVAL_S = 1.0
 MAX_LISTED, MAX_WAITING = 100, 32
@@ -50,7 +50,7 @@ OTHER_STUDIO = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Training:
-    """One run in its present state."""
+    """A run in its present state."""
 
     name: str
     folder: Path
@@ -59,11 +59,11 @@ class Training:
     """None for a run that was not started in the Studio."""
     has_report: bool
     has_artifact: bool = True
-    """False where a training is complete but its artifact failed its proof."""
-    since: float
+    """False if a training is complete but its artifact failed verification."""
+    began_at: float
     """When it was started or requested, in seconds since the epoch."""
-    place: int = 0
-    """In the queue, 1 is next; 0 where it does not wait."""
+    queue_position: int = 0
+    """1 for the next training; 0 if it does not wait."""
 
     @property
     def can_stop(self) -> bool:
@@ -78,15 +78,15 @@ class Trainings:
     """The trainings in one folder of runs."""
 
     def __init__(
-        self, root: Path, runs: Path, *, at_once: int = 1, grace: float = GRACE_S, changes: Sequence[str] = ()
+        self, root: Path, runs: Path, *, max_running: int = 1, grace: float = GRACE_S, changes: Sequence[str] = ()
     ) -> None:
-        """`changes` of the recipe (`section.key=value`) apply to every training: a plant's own defaults."""
-        self.root, self.runs, self.at_once, self.grace = root.resolve(), runs.resolve(), at_once, grace
+        """`changes` to the recipe (`section.key=value`) apply to every training, for example a plant's own defaults."""
+        self.root, self.runs, self.max_running, self.grace = root.resolve(), runs.resolve(), max_running, grace
         self.changes = tuple(changes)
         self.lock = threading.RLock()
         self.children: dict[str, subprocess.Popen[bytes]] = {}
         self.signals_sent: dict[str, tuple[int, float]] = {}
-        """Number of signals that a training was sent, and the time of the last one, by the monotonic clock."""
+        """Run -> number of signals sent, and the monotonic time of the last one."""
         self.logs: dict[str, LogReader] = {}
 
     # ── requests ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -96,9 +96,9 @@ class Trainings:
         with self.lock:
             self._check_queue()
             data = folder_below(self.root, request.data)
-            name = self._free_name(request.name.strip() or proposed_name(data, request.recipe))
-            words = self._command(request, name, resume=False)
-            record = TrainingRecord(name=name, request=request, requested_at=time.time(), command=words)
+            name = self._free_name(request.name.strip() or propose_name(data, request.recipe))
+            arguments = self._command(request, name, resume=False)
+            record = TrainingRecord(name=name, request=request, requested_at=time.time(), command=arguments)
             record.write(self.runs / name)
             self.update()
             return self.get(name)
@@ -115,14 +115,14 @@ class Trainings:
             return self.get(name)
 
     def resume(self, name: str) -> Training:
-        """Continue a training from its checkpoint, or from the start where it has none."""
+        """Continue a training from its checkpoint, or from the start if it has none."""
         with self.lock:
             training = self.get(name)
             if training.record is None or not training.can_resume:
                 raise UsageError(f"{name} is {training.state}: nothing to resume")
             self._check_queue()
             record = training.record
-            self._command(record.request, name, resume=True)  # refuses now, not in the queue
+            self._command(record.request, name, resume=True)  # refuse an invalid request now, not in the queue
             record.pid, record.process_birth, record.stop_requested_at, record.exit_code = None, "", None, None
             record.requested_at, record.problem = time.time(), ""
             record.write(training.folder)
@@ -139,13 +139,13 @@ class Trainings:
                 return training
             return next((each for each in self.all() if each.name == name), training)
 
-    def listed(self) -> list[Training]:
-        """The runs that a page lists: all that run or wait, and the latest of the others."""
-        every = self.all()
-        active = {each.name for each in every if each.state in (*BUSY, State.WAITING)}
-        others = [each.name for each in every if each.name not in active]
+    def list_for_page(self) -> list[Training]:
+        """The runs that the page lists: all running or waiting ones, and the latest of the others."""
+        trainings = self.all()
+        active = {each.name for each in trainings if each.state in (*BUSY, State.WAITING)}
+        others = [each.name for each in trainings if each.name not in active]
         listed = active.union(others[: max(0, MAX_LISTED - len(active))])
-        return [each for each in every if each.name in listed]
+        return [each for each in trainings if each.name in listed]
 
     def all(self) -> list[Training]:
         """Every run, the latest first."""
@@ -153,9 +153,12 @@ class Trainings:
             self._record_exits()
             folders = [path for path in self.runs.iterdir() if path.is_dir()] if self.runs.is_dir() else []
             runs = [path for path in folders if not path.is_symlink() and is_run(path)]
-            trainings = sorted(map(self._read, runs), key=lambda training: -training.since)
+            trainings = sorted(map(self._read, runs), key=lambda training: -training.began_at)
             queue = [each.name for each in reversed(trainings) if each.state is State.WAITING]
-            return [replace(each, place=queue.index(each.name) + 1 if each.name in queue else 0) for each in trainings]
+            return [
+                replace(each, queue_position=queue.index(each.name) + 1 if each.name in queue else 0)
+                for each in trainings
+            ]
 
     def progress(self, name: str) -> TrainingProgress:
         """The progress of a training, from its log."""
@@ -164,7 +167,7 @@ class Trainings:
             return self.logs.setdefault(name, LogReader(path)).read()
 
     def error(self, training: Training) -> str:
-        """Why a training failed, in one line; empty for others."""
+        """Why a training failed, in one line; empty if it did not fail."""
         if training.state is not State.FAILED or training.record is None:
             return ""
         if training.record.problem:
@@ -180,63 +183,65 @@ class Trainings:
 
     # ── updates ──────────────────────────────────────────────────────────────────────────────────────────────────────
     def update(self) -> None:
-        """Signal trainings that are to stop, and start those that wait as far as there is room."""
+        """Signal trainings that should stop, and start waiting ones up to `max_running`."""
         with self.lock:
-            every = self.all()
-            for training in every:
+            trainings = self.all()
+            for training in trainings:
                 if training.state is State.STOPPING and training.record is not None:
                     self._signal(training.record)
-            free = self.at_once - sum(training.state in BUSY for training in every)
-            waiting = sorted((each for each in every if each.state is State.WAITING), key=lambda each: each.place)
-            for training in waiting[: max(0, free)]:
+            free_places = self.max_running - sum(training.state in BUSY for training in trainings)
+            waiting = sorted(
+                (each for each in trainings if each.state is State.WAITING), key=lambda each: each.queue_position
+            )
+            for training in waiting[: max(0, free_places)]:
                 if training.record is not None:
                     self._try_to_launch(training.record, training.folder)
 
     def update_in_background(self, on_error: Callable[[Exception], None]) -> threading.Event:
-        """Update in a thread until the event is set, so that a waiting training starts with no browser open.
+        """Update in a thread until the event is set, so that a waiting training starts even if no browser is open.
 
-        Raises where another Studio does this for the same folder: both would start the training that waits.
+        Raise if another Studio does this for the same folder: both would start the waiting training.
         """
-        end, held = threading.Event(), ExitStack()
-        held.enter_context(hold_lock(self.runs / ".studio.lock", str(self.runs), OTHER_STUDIO))
-        atexit.register(held.close)
+        end, lock = threading.Event(), ExitStack()
+        lock.enter_context(hold_lock(self.runs / ".studio.lock", str(self.runs), OTHER_STUDIO))
+        atexit.register(lock.close)
 
         def update_repeatedly() -> None:
             while not end.wait(UPDATE_INTERVAL_S):
                 try:
                     self.update()
-                except Exception as error:  # a full disk must not end the monitoring of what runs
+                except Exception as error:  # for example, a full disk must not end the monitoring
                     on_error(error)
-            held.close()
+            lock.close()
 
         threading.Thread(target=update_repeatedly, name="trainings", daemon=True).start()
         return end
 
     def _folder(self, name: str) -> Path:
-        folder = self.runs / checked_name(name)
+        folder = self.runs / check_name(name)
         if folder.is_symlink() or not is_run(folder):
             raise BadInput(f"no run named {name!r}")
         return folder
 
     def _command(self, request: TrainRequest, name: str, *, resume: bool) -> list[str]:
-        words = command(request, self.root, self.runs, name, resume=resume)
-        return words + [word for change in self.changes for word in ("--set", change)]
+        arguments = build_command(request, self.root, self.runs, name, resume=resume)
+        return arguments + [argument for change in self.changes for argument in ("--set", change)]
 
     def _check_queue(self) -> None:
         if sum(each.state is State.WAITING for each in self.all()) >= MAX_WAITING:
             raise UsageError(f"{MAX_WAITING} trainings wait already: stop one of them, or wait until one begins")
 
     def _free_name(self, wanted: str) -> str:
-        name, number = checked_name(wanted), 2
+        name, number = check_name(wanted), 2
         while (self.runs / name).exists() or (self.runs / name).is_symlink():
-            name, number = checked_name(f"{wanted}-{number}"), number + 1
+            name, number = check_name(f"{wanted}-{number}"), number + 1
         return name
 
     def _read(self, folder: Path) -> Training:
         record, complete = read_record(folder), (folder / "run.json").is_file()
-        since = min(max(0.0, folder.stat().st_mtime), LATEST)
+        began_at = min(max(0.0, folder.stat().st_mtime), LATEST)
         if record is not None:
-            since = record.requested_at if record.pid is None else record.started_at or record.requested_at
+            began_at = record.requested_at if record.pid is None else record.started_at or record.requested_at
         return Training(
             name=folder.name,
             folder=folder,
@@ -244,7 +249,7 @@ class Trainings:
             record=record,
             has_report=complete and (folder / "report.html").is_file(),
             has_artifact=(folder / f"{folder.name}.onnx").is_file(),
-            since=since,
+            began_at=began_at,
         )
 
     def _state(self, record: TrainingRecord | None, *, complete: bool) -> State:
@@ -282,10 +287,10 @@ class Trainings:
                 record.write(self.runs / name)
 
     def _signal(self, record: TrainingRecord) -> None:
-        """Send the next signal when it is time, each only once."""
+        """Send the next signal of `SIGNALS` if the time since the last one is over."""
         if record.pid is None:
             return
-        # By the monotonic clock, not by the time of the request: the machine's clock may be set back meanwhile.
+        # By the monotonic clock, because the machine's clock may be set back meanwhile.
         sent, last = self.signals_sent.get(record.name, (0, -math.inf))
         now = time.monotonic()
         if sent < len(SIGNALS) and now - last >= self.grace:
@@ -293,7 +298,7 @@ class Trainings:
             processes.signal_group(record.pid, getattr(signal, SIGNALS[sent], signal.SIGTERM))
 
     def _try_to_launch(self, record: TrainingRecord, folder: Path) -> None:
-        """Launch, or record why not: data or disk space may have gone since the request."""
+        """Launch a training, or record why it failed: data may have been removed since the request, or the disk be full."""
         try:
             self._launch(record, folder)
         except (InspectKDError, OSError) as error:
@@ -307,7 +312,7 @@ class Trainings:
         with open_to_append(folder / LOG, "log of a training") as log:
             log.write(f"\n{json.dumps({ATTEMPT: record.attempt})}\n".encode())
             log.flush()
-            # A process group of its own: neither Ctrl-C at the Studio's terminal nor the Studio's end reaches it.
+            # In its own process group, it is not stopped by Ctrl-C at the Studio's terminal or by the Studio's end.
             child = subprocess.Popen(
                 record.command,
                 stdin=subprocess.DEVNULL,
@@ -325,6 +330,6 @@ class Trainings:
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder has the files of a run, and a name that the Studio accepts: any other would break the page."""
+    """Whether a folder has the files of a run, and a name that the Studio accepts; the page cannot handle others."""
     files = ("run.json", "recipe.yaml", "training.json")
     return is_run_name(folder.name) and any((folder / name).is_file() for name in files)

@@ -1,4 +1,4 @@
-"""The Train tab's pieces of HTML. Whatever comes from a file name, a log or a recipe is escaped."""
+"""HTML of the Train tab. All text from file names, logs and recipes is escaped."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from inspect_kd.apps.studio.train.record import BUSY, State
 from inspect_kd.apps.studio.train.run_report import without_loading_tags
 from inspect_kd.apps.studio.train.trainings import Training
 from inspect_kd.errors import printable
-from inspect_kd.report.charts import curve
+from inspect_kd.report.charts import draw_curve
 from inspect_kd.report.html import Html, table
 from inspect_kd.report.pictures import Example
 
@@ -28,28 +28,28 @@ def badge(state: State) -> Html:
 
 
 def status(training: Training | None, progress: TrainingProgress, error: str) -> str:
-    """State, phases, progress and the present figures."""
+    """State, phases, progress and the present metrics."""
     if training is None:
         return f'<div class="ikd-train"><p class="soft">{texts.NOTHING_YET}</p></div>'
     without_artifact = training.state is State.FINISHED and not training.has_artifact
     text = texts.NO_ARTIFACT if without_artifact else texts.EXPLANATIONS[training.state]
-    explanation = text.format(place=training.place, folder=training.name, error=error)
-    parts = [f'<div class="ikd-head">{badge(training.state)} <b class="name">{escape(training.name)}</b></div>']
+    explanation = text.format(place=training.queue_position, folder=training.name, error=error)
+    sections = [f'<div class="ikd-head">{badge(training.state)} <b class="name">{escape(training.name)}</b></div>']
     if explanation:
-        parts.append(f'<p class="explanation {training.state.name.lower()}">{escape(explanation)}</p>')
+        sections.append(f'<p class="explanation {training.state.name.lower()}">{escape(explanation)}</p>')
     if training.state in BUSY or (training.state in (State.STOPPED, State.FAILED) and progress.phase):
-        parts += [_phases(progress, training.state), _bar(progress), _tiles(progress, training.state)]
-    return f'<div class="ikd-train">{"".join(parts)}</div>'
+        sections += [_phases(progress, training.state), _bar(progress), _tiles(progress, training.state)]
+    return f'<div class="ikd-train">{"".join(sections)}</div>'
 
 
 def _phases(progress: TrainingProgress, state: State) -> str:
-    """The phases that are over, the present one, and those to come."""
+    """The finished phases, the present one, and the coming ones."""
     finished = [name for name, _ in progress.finished_phases]
     present = progress.phase or texts.STARTING
-    to_come = [name for name in texts.LAST_PHASES if name not in (*finished, present)] if state in BUSY else []
+    coming = [name for name in texts.LAST_PHASES if name not in (*finished, present)] if state in BUSY else []
     chips = [f'<li class="over">✓ {_phase(name)}</li>' for name in finished]
     chips.append(f'<li class="now" aria-current="step">{_phase(present)}</li>')
-    return f'<ol class="ikd-phases">{"".join([*chips, *(f"<li>{_phase(name)}</li>" for name in to_come)])}</ol>'
+    return f'<ol class="ikd-phases">{"".join([*chips, *(f"<li>{_phase(name)}</li>" for name in coming)])}</ol>'
 
 
 def _phase(name: str) -> str:
@@ -89,24 +89,25 @@ def duration(seconds: float) -> str:
 
 def curves(losses: Mapping[str, Points], gaps: Points, *, running: bool) -> str:
     """Curves of the loss by phase, and of the synthetic gap."""
-    drawn = [curve(thin_out(points), texts.CURVE_LOSS.format(phase=_phase(name))) for name, points in losses.items()]
-    drawn.insert(1, curve(thin_out(gaps), texts.CURVE_GAP))
-    charts = "".join(drawn)
-    if not charts:
+    charts = [
+        draw_curve(thin_out(points), texts.CURVE_LOSS.format(phase=_phase(name))) for name, points in losses.items()
+    ]
+    charts.insert(1, draw_curve(thin_out(gaps), texts.CURVE_GAP))
+    if not any(charts):
         return f'<div class="ikd-train"><p class="soft">{texts.NO_CURVE}</p></div>' if running else ""
-    return f'<div class="ikd-train ikd-curves">{charts}</div>'
+    return f'<div class="ikd-train ikd-curves">{"".join(charts)}</div>'
 
 
 def sound_parts(folder: str, pictures: Sequence[tuple[str, str]]) -> str:
     """Small pictures of the first sound parts."""
     if not pictures:
         return ""
-    shown = "".join(
+    figures = "".join(
         f'<figure><img src="{escape(uri)}" alt="{escape(name)}"><figcaption>{escape(name)}</figcaption></figure>'
         for name, uri in pictures
     )
     heading = escape(texts.FIRST_PARTS.format(folder=folder))
-    return f'<div class="ikd-train"><h3>{heading}</h3><div class="ikd-parts">{shown}</div></div>'
+    return f'<div class="ikd-train"><h3>{heading}</h3><div class="ikd-parts">{figures}</div></div>'
 
 
 def report_pictures(examples: Sequence[Example]) -> str:
@@ -122,13 +123,13 @@ def _report_picture(example: Example) -> str:
     words = (decision, f"{example.score:.2f}", f"{example.category}, {example.kind}", example.name)
     caption = escape(printable(" · ".join(words)))
     return (
-        f'<figure><div><img src="{escape(example.original)}" alt="{caption}">'
-        f'<img src="{escape(example.heated)}" alt=""></div><figcaption>{caption}</figcaption></figure>'
+        f'<figure><div><img src="{escape(example.image_uri)}" alt="{caption}">'
+        f'<img src="{escape(example.heatmap_uri)}" alt=""></div><figcaption>{caption}</figcaption></figure>'
     )
 
 
-def checked(check: DataCheck | None) -> str:
-    """What a folder contains and what is wrong with it; the progress while the check runs."""
+def check_result(check: DataCheck | None) -> str:
+    """What a folder contains and what is wrong with it, or the progress of the check."""
     if check is None:
         return f'<div class="ikd-train"><p class="soft">{texts.NOT_CHECKED}</p></div>'
     if not check.over:
@@ -138,12 +139,12 @@ def checked(check: DataCheck | None) -> str:
     problems = [finding for finding in check.findings if finding.severity != "note"]
     notes = [finding for finding in check.findings if finding.severity == "note"]
     result = "" if problems else f'<p class="explanation finished">✓ {texts.NOTHING_WRONG}</p>'
-    folded = (
+    notes_html = (
         f"<details><summary>{texts.NOTES.format(count=len(notes))}</summary>{_findings(notes)}</details>"
         if notes
         else ""
     )
-    return f'<div class="ikd-train">{result}{_counts(check)}{_findings(problems)}{folded}</div>'
+    return f'<div class="ikd-train">{result}{_counts(check)}{_findings(problems)}{notes_html}</div>'
 
 
 def _findings(findings: Sequence[DataFinding]) -> str:
@@ -185,11 +186,11 @@ def runs(trainings: Sequence[Training]) -> str:
             badge(each.state),
             each.record.request.data if each.record else "–",
             each.record.request.recipe if each.record else "–",
-            time.strftime("%Y-%m-%d %H:%M", time.localtime(each.since)),
+            time.strftime("%Y-%m-%d %H:%M", time.localtime(each.began_at)),
         ]
         for each in trainings
     )
-    return f'<div class="ikd-train">{_scrolling_table(texts.HEAD, rows, "runs")}</div>'
+    return f'<div class="ikd-train">{_scrolling_table(texts.RUN_COLUMNS, rows, "runs")}</div>'
 
 
 def _scrolling_table(head: Iterable[str], rows: Iterable[Iterable[object]], classes: str) -> str:
