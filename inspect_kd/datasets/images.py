@@ -52,7 +52,13 @@ def read_mask(path: str | Path, *, size: tuple[int, int]) -> Mask:
     """Read a mask at (width, height): any value above zero is defective, and the smallest defect keeps at least one pixel."""
     path = Path(path)
     values = _decode(_read_bytes(path), str(path))
-    marked = values.reshape(*values.shape[:2], -1)[:, :, : 3 if values.ndim == 3 else 1].max(axis=2) > 0
+    return shrink_mask(
+        values.reshape(*values.shape[:2], -1)[:, :, : 3 if values.ndim == 3 else 1].max(axis=2) > 0, size
+    )
+
+
+def shrink_mask(marked: Mask, size: tuple[int, int]) -> Mask:
+    """Resize a mask to (width, height); the smallest defect keeps at least one pixel."""
     height, width = marked.shape
     if (width, height) == size:
         return np.asarray(marked, np.bool_)

@@ -29,7 +29,8 @@ class TileChoice:
         """Say in one line what was chosen, why, and what it costs."""
         if self.tile is None:
             return f"tile: none; {self.reason}"
-        return f"tile: {self.tile} pixels, {self.frames} frames a part, so about {self.frames} times the model's time on the line; {self.reason}"
+        cost = f"{self.frames} frames a part, so about {self.frames} times the model's time on the line"
+        return f"tile: {self.tile} pixels, {cost}; {self.reason}"
 
 
 def choose_tile(picture: tuple[int, int], size: int, overlap: float, smallest_defect: int | None) -> TileChoice:
@@ -42,4 +43,4 @@ def choose_tile(picture: tuple[int, int], size: int, overlap: float, smallest_de
         return TileChoice(tile=None, frames=1, reason=became)
     tile = max(math.ceil(size / 2), min(shorter, math.floor(size * defect / VISIBLE)))
     view = View(size=size, tile=tile, overlap=overlap)
-    return TileChoice(tile=tile, frames=view.count(picture), reason=f"{became}; {VISIBLE:g} are needed")
+    return TileChoice(tile=tile, frames=view.count(*picture), reason=f"{became}; {VISIBLE:g} are needed")
