@@ -166,6 +166,17 @@ class Presentations:
         views = {each.view for each in self._all}
         return views.pop() if len(views) == 1 and not any(each.alignment for each in self._all) else None
 
+    def summary(self) -> dict[str, dict[str, Any]]:
+        """Return each category's alignment and tile, with the reasons, without pictures."""
+        return {
+            name: {
+                "align": each.alignment.method if each.alignment else "none",
+                "tile": each.view.tile,
+                "reasons": list(each.reasons),
+            }
+            for name, each in self.by_category.items()
+        }
+
     def resized(self, size: int) -> Presentations:
         """The same for models whose input has another side."""
 

@@ -119,9 +119,6 @@ def card_facts(card: ArtifactCard) -> dict[str, Any]:
     if card.presentations is None:
         del content["presentations"]
     else:
-        content["presentations"] = {
-            name: {"align": each.alignment.method if each.alignment else "none", "tile": each.view.tile}
-            for name, each in card.presentations.by_category.items()
-        }
+        content["presentations"] = card.presentations.summary()
     content["calibration"] = {name: asdict(limits) for name, limits in card.calibration.limits.items()}
     return content

@@ -162,6 +162,7 @@ def finish_run(job: Job, model: Student | Teacher, facts: dict[str, Any], began:
         "name": folder.path.name,
         "data": {"name": data.name, "source": data.source, "digest": data.digest, "categories": data.categories},
         "recipe": recipe.digest(),
+        "presentations": presentations.summary(),
         **facts,
         "train_seconds": round(time.monotonic() - began, 1),
         "finished": now(),
