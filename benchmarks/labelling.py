@@ -34,7 +34,7 @@ from inspect_kd.training.hardware import Hardware
 from inspect_kd.training.head_inputs import HeadInputs
 from inspect_kd.training.job import Job
 from inspect_kd.training.real_parts import RealParts
-from inspect_kd.training.run import RunFolder, environment, resolve_recipe, view_of
+from inspect_kd.training.run import RunFolder, environment, read_presentations, resolve_recipe
 from inspect_kd.training.scores import build_torch_model
 from inspect_kd.training.warm_start import load_fitted_student
 from inspect_kd.types import Sample, Split
@@ -103,7 +103,7 @@ def train(
     distill(job, student, {}, checkpoint.TrainingState(stage=checkpoint.FITTED), inputs)
     job.folder.checkpoint.unlink(missing_ok=True)
     metrics = measures_to_json(
-        measure(predict_samples(build_torch_model(student, recipe), measured_parts, view_of(recipe)))
+        measure(predict_samples(build_torch_model(student, recipe), measured_parts, job.presentations))
     )
     result = {"metrics": metrics, "defects_among_labels": sum(s.defective for s in labelled), "labels": len(labelled)}
     result_file.write_text(json.dumps(result | {"made_of": depends_on}))
@@ -143,7 +143,14 @@ def main() -> None:
                 progress.note(f"seed {seed}, {name}: {sum(s.defective for s in chosen)} defects among {len(chosen)}")
                 changes = [f"fit.seed={seed}", f"distill.start={json.dumps(str(arguments.base))}"]
                 recipe = resolve_recipe(load_recipe(MODEL, changes))
-                job = Job(recipe=recipe, data=data, folder=RunFolder(out), hardware=Hardware(), progress=progress)
+                job = Job(
+                    recipe=recipe,
+                    data=data,
+                    folder=RunFolder(out),
+                    hardware=Hardware(),
+                    progress=progress,
+                    presentations=read_presentations(RunFolder(arguments.base), recipe),
+                )
                 shared_inputs = train(job, arguments.base, chosen, measured_parts, shared_inputs)
     results = {name: read_results(arguments.out / name.replace(" ", "_")) for name in arms}
     counts = {"line": len(line_parts), "measured": len(measured_parts)}

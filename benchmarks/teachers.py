@@ -21,6 +21,7 @@ from benchmarks.results import ROOT, Content, load_results, publish
 from inspect_kd.config import load_recipe
 from inspect_kd.datasets import DataSet
 from inspect_kd.datasets.images import read_image
+from inspect_kd.datasets.presentation import Presentations
 from inspect_kd.datasets.view import View
 from inspect_kd.evaluate import measure, measures_to_json, predict_samples
 from inspect_kd.models.base import Teacher
@@ -81,7 +82,9 @@ def with_settings(teacher: clip_ada.ClipAdaTeacher, **changes: Any) -> clip_ada.
 
 def measure_teacher(teacher: Teacher, data: DataSet) -> dict[str, Any]:
     metrics = measures_to_json(
-        measure(predict_samples(RefinedTeacher(teacher), data.select(Split.TEST), View(size=FULL_SIDE)))
+        measure(
+            predict_samples(RefinedTeacher(teacher), data.select(Split.TEST), Presentations.plain(View(size=FULL_SIDE)))
+        )
     )
     return {name: metrics["mean"][name] for name in COLUMNS}
 

@@ -245,7 +245,7 @@ def evaluate_artifact(inspector: Inspector, data: DataSet, *, progress: Progress
             data.select(Split.TEST),
             inspector.card.calibration,
             display,
-            view=inspector.view,
+            presentations=inspector.presentations,
             bits=inspector.card.bits,
         )
 

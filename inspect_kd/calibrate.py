@@ -21,7 +21,7 @@ import numpy as np
 from inspect_kd import strict_json
 from inspect_kd.errors import BadInput
 from inspect_kd.plain_file import read_plain_file
-from inspect_kd.types import Decision, Thresholds
+from inspect_kd.types import NOT_FOUND_SCORE, Decision, Thresholds
 
 POOLED = "*"
 """Used instead of a category's name for all categories together."""
@@ -163,8 +163,10 @@ def read_calibration(path: Path) -> Calibration:
 def conformal_threshold(scores: Sequence[float], rate: float) -> tuple[float, float]:
     """Compute the threshold for a rate, and the rate that it promises: larger than requested where n is too small."""
     n = len(scores)
+    # The score of a part that was not found is no threshold: then a larger rate is promised, as with too few parts.
+    highest = sum(score < NOT_FOUND_SCORE for score in scores)
     rank = math.ceil((n + 1) * (1 - rate) - 1e-9)
-    rank = min(rank, n)
+    rank = min(rank, highest)
     return float(np.sort(np.asarray(scores, dtype=np.float64))[rank - 1]), (n + 1 - rank) / (n + 1)
 
 
@@ -177,12 +179,17 @@ def compute_thresholds(scores: Sequence[float], *, reject_rate: float, reinspect
     """Compute both thresholds from one category's held-out scores."""
     if len(scores) == 0 or not np.all(np.isfinite(scores)):
         raise BadInput("thresholds need at least one held-out sound part, and finite scores")
+    if min(scores) >= NOT_FOUND_SCORE:
+        raise BadInput(
+            f"none of {len(scores)} held-out sound parts was found in its image; train with --set data.align=none"
+        )
     reinspect, reinspect_promise = conformal_threshold(scores, reinspect_rate)
     reject, reject_promise = conformal_threshold(scores, reject_rate)
     if reject_promise > reject_rate:
         # With so few parts only the largest score is a valid threshold, and it becomes that for RE-INSPECT. That for NG lies as far
         # above the largest score as the largest lies above the median. A higher threshold never breaks the promise.
-        reject += max(reject - float(np.median(scores)), 0.0)
+        found = [score for score in scores if score < NOT_FOUND_SCORE]
+        reject += max(reject - float(np.median(found)), 0.0)
     return CategoryThresholds(
         thresholds=Thresholds(reinspect=min(reinspect, reject), reject=reject),
         n=len(scores),
@@ -197,6 +204,7 @@ def calibrate(raw: Mapping[str, Sequence[float]], *, reject_rate: float, reinspe
     """Compute thresholds per category and for all together, on the scale where the pooled reject threshold is 1.0."""
     if reinspect_rate < reject_rate:
         raise BadInput(f"the re-inspect rate ({reinspect_rate}) must not be below the reject rate ({reject_rate})")
+    raw = {category: [min(score, NOT_FOUND_SCORE) for score in scores] for category, scores in raw.items()}
     pooled = [score for scores in raw.values() for score in scores]
     pooled_reject = compute_thresholds(pooled, reject_rate=reject_rate, reinspect_rate=reinspect_rate).thresholds.reject
     # `rounded_up` adds the tolerance, which brings the pooled threshold to exactly 1.0.
@@ -205,7 +213,10 @@ def calibrate(raw: Mapping[str, Sequence[float]], *, reject_rate: float, reinspe
         raise BadInput(
             "every held-out sound part has the score 0: the student has collapsed; train longer or with more noise"
         )
-    scores = {category: [score / scale for score in values] for category, values in raw.items()}
+    scores = {
+        category: [score if score == NOT_FOUND_SCORE else score / scale for score in values]
+        for category, values in raw.items()
+    }
     return calibrate_scaled(scale, scores, reject_rate=reject_rate, reinspect_rate=reinspect_rate)
 
 
@@ -216,6 +227,7 @@ def calibrate_scaled(
     rates = {"reject_rate": reject_rate, "reinspect_rate": reinspect_rate}
     if POOLED in scores:
         raise BadInput(f"a category called '{POOLED}', which stands for all categories together; rename it")
+    scores = {category: [min(score, NOT_FOUND_SCORE) for score in values] for category, values in scores.items()}
     pooled = [score for values in scores.values() for score in values]
     limits = {
         name: compute_thresholds(values, **rates).rounded_up() for name, values in {POOLED: pooled, **scores}.items()

@@ -40,8 +40,14 @@ class Data(StrictModel):
 
     size: int = Field(256, ge=64, le=1024, multiple_of=2)
     """Side of the model's square input: the whole image is resized to it, or a tile."""
-    tile: int | None = Field(None, ge=32, le=8192)
-    """Side of overlapping tiles in pixels of the image, for large images with small defects. None resizes the whole image."""
+    align: Literal["none", "silhouette", "template", "auto"] = "auto"
+    """Find the part in each image and turn it upright: `silhouette` for single parts on a plain background, `template` for boards
+    and prints. `auto` measures on the sound parts whether and how; `none` leaves images as they are."""
+    tile: Annotated[int, Field(ge=32, le=8192)] | Literal["auto"] | None = "auto"
+    """Side of overlapping tiles in pixels of the image, for large images with small defects. `auto` chooses it from the image's
+    size and the smallest defect; None resizes the whole image."""
+    smallest_defect: int | None = Field(None, ge=1, le=8192)
+    """Side in pixels of the smallest defect that must be found, for `tile: auto`. None: 2 % of the picture's shorter side."""
     overlap: float = Field(0.25, ge=0, le=0.75)
     """Share of a tile that overlaps its neighbour; seams are blended over it."""
     calibration: float = Field(0.2, gt=0, lt=0.6)
@@ -227,7 +233,7 @@ class Recipe(StrictModel):
         distill = self.distill
         if self.teacher and (distill.stages or distill.start or distill.labelled):
             raise ValueError("distill: only students are distilled; name a teacher's real defects in `teach.labelled`")
-        if self.data.tile and (distill.teachers or distill.labelled):
+        if isinstance(self.data.tile, int) and (distill.teachers or distill.labelled):
             raise ValueError(
                 "data.tile: a student of tiles learns from synthetic defects only; leave teachers, labelled and unlabelled out"
             )

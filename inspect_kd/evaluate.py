@@ -12,7 +12,7 @@ import numpy as np
 
 from inspect_kd.calibrate import Calibration
 from inspect_kd.datasets.images import read_image, read_mask
-from inspect_kd.datasets.view import View, predict_images
+from inspect_kd.datasets.presentation import Presentations, predict_images
 from inspect_kd.errors import BadInput, GateFailed, UsageError
 from inspect_kd.metrics import METRICS, CategoryMetrics, Measure, mean_of
 from inspect_kd.types import Decision, Heatmap, Mask, Model, Progress, Sample
@@ -94,6 +94,8 @@ class SamplePrediction:
     sample: Sample
     score: float
     heatmap: Heatmap
+    not_found: str | None = None
+    """Why the part was not found in its image."""
 
     def truth(self) -> Mask | None:
         """Read the ground-truth mask at the heatmap's size; None for sound parts and for defects without a mask."""
@@ -102,14 +104,16 @@ class SamplePrediction:
 
 
 def predict_samples(
-    model: Model, samples: Sequence[Sample], view: View, *, bits: int | None = None
+    model: Model, samples: Sequence[Sample], presentations: Presentations, *, bits: int | None = None
 ) -> Iterator[SamplePrediction]:
     """Predict each sample in turn. NaN or infinity raises BadInput: it would be ranked as the highest score."""
-    predictions = predict_images(model, view, (read_image(sample.image, bits=bits) for sample in samples))
-    for sample, (score, heatmap) in zip(samples, predictions, strict=True):
-        if not (math.isfinite(score) and np.isfinite(heatmap).all()):
+    images = ((read_image(sample.image, bits=bits), sample.category) for sample in samples)
+    for sample, predicted in zip(samples, predict_images(model, presentations, images), strict=True):
+        if not (math.isfinite(predicted.score) and np.isfinite(predicted.heatmap).all()):
             raise BadInput(f"{sample.image}: the model's score or heatmap is not finite")
-        yield SamplePrediction(sample=sample, score=score, heatmap=heatmap)
+        yield SamplePrediction(
+            sample=sample, score=predicted.score, heatmap=predicted.heatmap, not_found=predicted.not_found
+        )
 
 
 def measure(parts: Iterable[SamplePrediction]) -> dict[str, dict[str, Measure]]:
@@ -136,7 +140,7 @@ def evaluate(
     calibration: Calibration,
     progress: Progress,
     *,
-    view: View,
+    presentations: Presentations,
     bits: int | None = None,
 ) -> Evaluation:
     """Predict every sample, compute the metrics, and decide by each category's own thresholds where it has them."""
@@ -146,7 +150,7 @@ def evaluate(
     verdicts = []
 
     def record_verdicts() -> Iterator[SamplePrediction]:
-        for part in predict_samples(model, samples, view, bits=bits):
+        for part in predict_samples(model, samples, presentations, bits=bits):
             category = part.sample.category
             limits = calibration.for_category(category if category in calibration.limits else None)
             verdicts.append(

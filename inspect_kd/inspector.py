@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from inspect_kd import registry, sign_off
 from inspect_kd.datasets.images import as_rgb8, read_image
-from inspect_kd.datasets.view import View, predict_image
+from inspect_kd.datasets.presentation import predict_image
 from inspect_kd.errors import BadInput, EnvironmentFault
 from inspect_kd.export.card import ArtifactCard
 from inspect_kd.export.options import RuntimeOptions
@@ -85,7 +85,7 @@ class Inspector:
         self.thresholds = thresholds or self.card.calibration.for_category(category).thresholds
         if calibration is not None:
             self.thresholds = self._load_signed_off(Path(calibration), requested_category, trusted)
-        self.view = View(size=self.card.size, tile=self.card.tile, overlap=self.card.overlap)
+        self.presentations = self.card.image_presentations
         self.bgr = bgr
 
     @property
@@ -105,9 +105,9 @@ class Inspector:
     def __call__(self, frame: Frame) -> Inspection:
         """Inspect one image: a path or an array (mono, RGB or RGBA; 8 or 16 bit)."""
         image = self._read(frame)
-        self.view.check_size(image, _name(frame))
+        self.presentations.check_size(image, _name(frame), self.category)
         start = time.perf_counter()
-        score, heatmap = predict_image(self, self.view, image)
+        score, heatmap, not_found, category = predict_image(self, self.presentations, image, self.category)
         elapsed = (time.perf_counter() - start) * 1000
         if not (np.isfinite(score) and np.isfinite(heatmap).all()):
             raise BadInput(f"{_name(frame)}: the artifact's score or heatmap is not finite; treat the part as NG")
@@ -121,6 +121,9 @@ class Inspector:
             image=None if isinstance(frame, np.ndarray) else str(frame),
             image_size=(width, height),
             milliseconds=elapsed,
+            category=category,
+            cause=None if not_found is None else "not_found",
+            explanation=not_found,
         )
 
     def each(self, frames: Iterable[Frame]) -> Iterator[Inspection | BadInput]:

@@ -21,6 +21,10 @@ Heatmap = npt.NDArray[np.float32]
 """(H, W), calibrated: 1.0 is the reject threshold over all categories."""
 
 
+NOT_FOUND_SCORE = 1e6
+"""Score of a part that was not found in its image: above every threshold."""
+
+
 class BatchPrediction(NamedTuple):
     """Scores and heatmaps of a batch, on the calibrated scale."""
 
@@ -150,7 +154,12 @@ class Inspection:
     image_size: tuple[int, int] = (0, 0)
     """(width, height) of the original."""
     milliseconds: float = 0.0
-    """Wall time of resize and model, without reading the file."""
+    """Wall time of alignment, resize and model, without reading the file."""
+    category: str | None = None
+    """The category whose alignment and tiles were used; None if all categories share them."""
+    cause: str | None = None
+    """`not_found` if the part was not found in its image and is NG for that; `explanation` says why."""
+    explanation: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return everything but the heatmap, ready for `json.dumps`."""
@@ -162,4 +171,6 @@ class Inspection:
             "image_size": list(self.image_size),
             "regions": [asdict(region) | {"peak": round(region.peak, 6)} for region in self.regions],
             "milliseconds": round(self.milliseconds, 3),
+            **({"category": self.category} if self.category else {}),
+            **({"cause": self.cause, "explanation": self.explanation} if self.cause else {}),
         }

@@ -16,6 +16,7 @@ from inspect_kd import licences
 from inspect_kd.config import Recipe, Teach, load_recipe
 from inspect_kd.datasets.batches import ImageStore
 from inspect_kd.datasets.drawn import draw_sample
+from inspect_kd.datasets.presentation import Presentations
 from inspect_kd.datasets.view import View
 from inspect_kd.errors import BadInput, UsageError
 from inspect_kd.inspector import Inspector
@@ -100,7 +101,7 @@ def test_dry_run_counts_the_trained_parameters(tmp_path: Path, parts: Path) -> N
 
 def image_store(count: int, categories: str = "ab") -> ImageStore:
     samples = [Sample(image=Path(f"{c}{i}.png"), category=c) for c in categories for i in range(count)]
-    images = ImageStore(samples, View(size=64))
+    images = ImageStore(samples, Presentations.plain(View(size=64)))
     rng = np.random.default_rng(0)
     images.cached = {i: rng.integers(0, 255, (64, 64, 3), dtype=np.uint8) for i in range(len(samples))}
     return images

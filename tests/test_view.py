@@ -12,7 +12,8 @@ import pytest
 from inspect_kd.config import load_recipe
 from inspect_kd.datasets import open_dataset
 from inspect_kd.datasets.batches import ImageStore
-from inspect_kd.datasets.view import View, predict_image, predict_images
+from inspect_kd.datasets.presentation import Presentations, predict_image, predict_images
+from inspect_kd.datasets.view import View
 from inspect_kd.errors import BadInput, UsageError
 from inspect_kd.evaluate import predict_samples
 from inspect_kd.inspector import Inspector
@@ -44,7 +45,7 @@ def noise(height: int, width: int) -> ImageU8:
 
 def test_whole_image_is_squashed_into_one_frame() -> None:
     image, model = noise(90, 50), Brightness()
-    score, heatmap = predict_image(model, View(size=32), image)
+    score, heatmap, *_ = predict_image(model, Presentations.plain(View(size=32)), image)
     assert model.batches == [1] and heatmap.shape == (32, 32)
     assert np.array_equal(heatmap, resize(image, 32, 32)[..., 0]) and score == heatmap.max()
 
@@ -53,7 +54,9 @@ def test_whole_image_is_squashed_into_one_frame() -> None:
 @pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5])
 def test_joined_tiles_restore_the_image(height: int, width: int, overlap: float) -> None:
     image = noise(height, width)
-    score, heatmap = predict_image(Brightness(), View(size=32, tile=32, overlap=overlap), image)
+    score, heatmap, *_ = predict_image(
+        Brightness(), Presentations.plain(View(size=32, tile=32, overlap=overlap)), image
+    )
     assert heatmap.shape == (height, width)
     assert np.allclose(heatmap, image[..., 0], atol=1e-3)
     assert score == image[..., 0].max()
@@ -75,7 +78,7 @@ def test_seams_are_blended() -> None:
             heat = np.zeros(images_NHW3.shape[:3], np.float32) + np.arange(len(images_NHW3))[:, None, None]
             return BatchPrediction(heat.max(axis=(1, 2)), heat)
 
-    _, heatmap = predict_image(Biased(), View(size=32, tile=32, overlap=0.5), noise(32, 64))
+    _, heatmap, *_ = predict_image(Biased(), Presentations.plain(View(size=32, tile=32, overlap=0.5)), noise(32, 64))
     steps = np.abs(np.diff(heatmap[16]))
     assert heatmap.max() > 1.9 and steps.max() < 0.15
 
@@ -88,9 +91,9 @@ def test_nan_score_of_one_tile_is_kept() -> None:
 
 def test_whole_images_share_a_batch() -> None:
     images, model = [noise(40, 40 + i) for i in range(9)], Brightness()
-    predictions = list(predict_images(model, View(size=32), images))
-    assert [score for score, _ in predictions] == [
-        predict_image(Brightness(), View(size=32), image)[0] for image in images
+    predictions = list(predict_images(model, Presentations.plain(View(size=32)), ((image, None) for image in images)))
+    assert [prediction.score for prediction in predictions] == [
+        predict_image(Brightness(), Presentations.plain(View(size=32)), image).score for image in images
     ]
     assert model.batches == [8, 1]
     with pytest.raises(UsageError, match="at least 16"):
@@ -103,9 +106,9 @@ def test_thin_image_that_needs_gigabytes_in_tiles_is_refused(tmp_path: Path) -> 
     cv2.imwrite(str(tmp_path / "thin.bmp"), thin)
     view, reason = View(size=512, tile=512), r"1000000x1 pixels become 512 million at the tiles' scale"
     with pytest.raises(BadInput, match=reason):
-        predict_image(Brightness(), view, np.repeat(thin[:, :, None], 3, axis=2))
+        predict_image(Brightness(), Presentations.plain(view), np.repeat(thin[:, :, None], 3, axis=2))
     with pytest.raises(BadInput, match=rf"thin\.bmp: {reason}"):
-        ImageStore([Sample(image=tmp_path / "thin.bmp", category="x")], view)[0]
+        ImageStore([Sample(image=tmp_path / "thin.bmp", category="x")], Presentations.plain(view))[0]
     assert View(size=512).scaled(np.repeat(thin[:, :, None], 3, axis=2)).shape == (512, 512, 3)
 
 
@@ -126,12 +129,14 @@ def test_nan_heatmap_ends_the_evaluation(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), noise(40, 40))
     samples = [Sample(image=tmp_path / "a.png", category="x")]
     with pytest.raises(BadInput, match="not finite"):
-        list(predict_samples(Diverged(), samples, View(size=32)))
+        list(predict_samples(Diverged(), samples, Presentations.plain(View(size=32))))
 
 
 def test_training_tiles_cover_the_image(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), np.tile(np.arange(200, dtype=np.uint8)[:, None, None], (1, 90, 3)))
-    store = ImageStore([Sample(image=tmp_path / "a.png", category="x")], View(size=32, tile=32), budget_mb=1)
+    store = ImageStore(
+        [Sample(image=tmp_path / "a.png", category="x")], Presentations.plain(View(size=32, tile=32)), budget_mb=1
+    )
     frames = [store.frame(0, np.random.default_rng(seed)) for seed in range(64)]
     assert {frame.shape for frame in frames} == {(32, 32, 3)}
     tops = {int(frame[0, 0, 0]) for frame in frames}

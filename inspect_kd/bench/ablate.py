@@ -30,7 +30,7 @@ from inspect_kd.training.head_inputs import HeadInputs
 from inspect_kd.training.job import Job
 from inspect_kd.training.presets import FIT_ALONE, LABEL_HEAD, REFINE
 from inspect_kd.training.real_parts import RealParts, open_real_parts
-from inspect_kd.training.run import RunFolder, commit, load_run, resolve_recipe, view_of, write_json
+from inspect_kd.training.run import RunFolder, commit, load_run, read_presentations, resolve_recipe, write_json
 from inspect_kd.training.scores import build_torch_model
 from inspect_kd.training.teachers import open_teachers, teacher_identities
 from inspect_kd.training.warm_start import load_fitted_student
@@ -132,7 +132,14 @@ def ablate(
             recipe = resolve_recipe(load_recipe(model, changes))
             progress.note(f"seed {seed}: {arm.name}")
             folder = RunFolder(out / f"seed{seed}" / folder_name(arm))
-            job = Job(recipe=recipe, data=data, folder=folder, hardware=Hardware(), progress=progress)
+            job = Job(
+                recipe=recipe,
+                data=data,
+                folder=folder,
+                hardware=Hardware(),
+                progress=progress,
+                presentations=read_presentations(start, recipe),
+            )
             results[arm.name].append(_measure_arm(job, start, {} if recipe.distill.unlabelled else head_inputs))
     return results
 
@@ -213,7 +220,7 @@ def _distill_arm(
 def _measure_metrics(job: Job, student: RebuildStudent) -> dict[str, dict[str, float | str | None]]:
     test, recipe = job.data.select(Split.TEST), job.recipe
     job.progress.phase("evaluate", len(test))
-    predictions = predict_samples(build_torch_model(student, recipe), test, view_of(recipe), bits=recipe.data.bits)
+    predictions = predict_samples(build_torch_model(student, recipe), test, job.presentations, bits=recipe.data.bits)
     return measures_to_json(measure(_advance_with(predictions, job.progress)))
 
 

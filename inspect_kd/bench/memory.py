@@ -19,6 +19,7 @@ from inspect_kd.bench.cost import count_gflop, export_file
 from inspect_kd.bench.entries import SIZE, Entry
 from inspect_kd.datasets import DataSet
 from inspect_kd.datasets.batches import ImageStore
+from inspect_kd.datasets.presentation import Presentations
 from inspect_kd.datasets.view import View
 from inspect_kd.evaluate import measure, measures_to_json, predict_samples
 from inspect_kd.export.graph import ArtifactGraph, TorchModel
@@ -71,14 +72,16 @@ def run_entry(entry: Entry, data: DataSet, folder: Path, minutes: float, progres
     assert entry.encoder is not None
     memory = NearestNeighbours(build_encoder(entry.encoder)).eval()
     began = time.monotonic()
-    memory.fit(ImageStore(data.select(Split.TRAIN), View(size=SIZE), budget_mb=1024), progress)
+    memory.fit(ImageStore(data.select(Split.TRAIN), Presentations.plain(View(size=SIZE)), budget_mb=1024), progress)
     seconds = round(time.monotonic() - began, 1)
     graph = ArtifactGraph(memory, 1.0)
     export_file(graph, folder / "model.onnx", SIZE)
     rows = sum(len(bank) for bank in memory.banks)
     return {
         "metrics": measures_to_json(
-            measure(predict_samples(TorchModel(graph, SIZE), data.select(Split.TEST), View(size=SIZE)))
+            measure(
+                predict_samples(TorchModel(graph, SIZE), data.select(Split.TEST), Presentations.plain(View(size=SIZE)))
+            )
         ),
         "gflop": count_gflop(graph, SIZE),
         "train_seconds": seconds,

@@ -25,6 +25,7 @@ from inspect_kd.bench.cost import count_gflop, export_file
 from inspect_kd.bench.entries import SIZE, Entry
 from inspect_kd.datasets import DataSet
 from inspect_kd.datasets.batches import ImageStore
+from inspect_kd.datasets.presentation import Presentations
 from inspect_kd.datasets.view import View
 from inspect_kd.errors import EnvironmentFault
 from inspect_kd.evaluate import measure, measures_to_json, predict_samples
@@ -77,7 +78,11 @@ def run_entry(entry: Entry, data: DataSet, folder: Path, minutes: float, progres
         note = fit(module, entry, data, minutes)
         result: dict[str, Any] = {"note": note, "train_seconds": round(time.monotonic() - began, 1)}
         graph = PeerGraph(module.cpu().eval())
-        predictions = predict_samples(TorchModel(graph, SIZE), data.select(Split.TEST), View(size=SIZE))  # type: ignore[arg-type]
+        predictions = predict_samples(
+            TorchModel(graph, SIZE),  # type: ignore[arg-type]
+            data.select(Split.TEST),
+            Presentations.plain(View(size=SIZE)),
+        )
         result["metrics"] = measures_to_json(measure(predictions))
     except Exception as error:
         # Any error is the result of this peer; its cost is still measured.
@@ -207,7 +212,7 @@ def _images(entry: Entry, data: DataSet) -> Any:
     batch = 1 if entry.model == "EfficientAd" else BATCH
 
     def loader(split: Split) -> Any:
-        store = ImageStore(data.select(split), View(size=SIZE), budget_mb=4096)
+        store = ImageStore(data.select(split), Presentations.plain(View(size=SIZE)), budget_mb=4096)
         indices: Any = range(len(store))
         return DataLoader(indices, batch_size=batch, shuffle=split is Split.TRAIN, collate_fn=partial(_batch, store))
 

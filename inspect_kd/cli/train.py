@@ -53,6 +53,13 @@ def train(
     start: Annotated[
         Path | None, typer.Option(help="Reuse this run's fitted model and run only the later stages.")
     ] = None,
+    smallest_defect: Annotated[
+        str | None,
+        typer.Option(
+            help="Side of the smallest defect that must be found, in pixels of the image, for example 12px: large images are then "
+            "cut into tiles that show it. Default: 2 % of the picture's shorter side."
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder that holds the runs.")] = Path("runs"),
     name: Annotated[str | None, typer.Option(help="The run's name; default: <data>-<recipe>.")] = None,
     resume: Annotated[
@@ -80,6 +87,8 @@ def train(
 
         inspect-kd train --data mvtec --model omni_ad --set fit.steps=800
 
+        inspect-kd train --data boards/ --smallest-defect 12px
+
         inspect-kd train --data my_parts/ --teachers clip_ada,sam_spt --unlabelled last_week/
 
         inspect-kd train --data my_parts/ --start runs/my_parts-omni_ad --labelled found_by_hand/
@@ -98,7 +107,7 @@ def train(
     recipe, data_set = api.plan_training(
         data,
         model or choose_model(quiet=is_helper),
-        overrides or [],
+        [*smallest_defect_change(smallest_defect), *(overrides or [])],
         teachers=split_names(teachers or []),
         unlabelled=unlabelled,
         labelled=labelled,
@@ -113,6 +122,18 @@ def train(
     if not is_helper:
         show_result(run, as_json)
         run.require_artifacts()
+
+
+def smallest_defect_change(text: str | None) -> list[str]:
+    """The change of the recipe for `--smallest-defect`: a number of pixels, with or without `px`."""
+    from inspect_kd.errors import UsageError
+
+    if text is None:
+        return []
+    digits = text.strip().removesuffix("px").strip()
+    if not (digits.isascii() and digits.isdigit() and int(digits) > 0):
+        raise UsageError(f"--smallest-defect {text}: give a number of pixels, for example 12px")
+    return [f"data.smallest_defect={int(digits)}"]
 
 
 def choose_model(*, quiet: bool) -> str:
@@ -134,8 +155,12 @@ def choose_model(*, quiet: bool) -> str:
 def show_plan(recipe: Recipe, data: DataSet, folder: Path, as_json: bool) -> None:
     """Print what a training would do."""
     from inspect_kd import api
+    from inspect_kd.progress_display import show_progress
+    from inspect_kd.training.prepare_images import fit_to_training_images
     from inspect_kd.training.run import build_student, build_teacher, sources_of
 
+    with show_progress() as progress:
+        presentations = fit_to_training_images(recipe, data, progress)
     model = build_student(recipe) if recipe.student else build_teacher(recipe)
     # The heads are frozen until their stages.
     is_trained = [p.requires_grad or key.startswith("heads.") for key, p in model.named_parameters()]
@@ -148,7 +173,13 @@ def show_plan(recipe: Recipe, data: DataSet, folder: Path, as_json: bool) -> Non
         counts = {category: len([s for s in data.samples if s.category == category]) for category in data.categories}
         echo(
             json.dumps(
-                {"run": str(folder), "recipe": recipe.model_dump(mode="json"), "samples": counts, "parameters": sizes}
+                {
+                    "run": str(folder),
+                    "recipe": recipe.model_dump(mode="json"),
+                    "samples": counts,
+                    "parameters": sizes,
+                    "presentations": presentations.summary(),
+                }
             )
         )
         return

@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from inspect_kd.datasets.images import read_image
+from inspect_kd.datasets.presentation import Prepared, Presentations
 from inspect_kd.datasets.synthetic import add_defect
-from inspect_kd.datasets.view import View
 from inspect_kd.types import ImageU8, Sample
 
 Flip = Literal["none", "horizontal", "both"]
@@ -46,11 +46,13 @@ class ImagePair(NamedTuple):
 
 
 class ImageStore:
-    """Images scaled by the student's view, cached in memory up to `budget_mb`."""
+    """Images as their categories are presented, at the frames' scale, cached in memory up to `budget_mb`."""
 
-    def __init__(self, samples: Sequence[Sample], view: View, *, bits: int | None = None, budget_mb: int = 0) -> None:
+    def __init__(
+        self, samples: Sequence[Sample], presentations: Presentations, *, bits: int | None = None, budget_mb: int = 0
+    ) -> None:
         self.samples = samples
-        self.view = view
+        self.presentations = presentations
         self.bits = bits
         self.free_bytes = budget_mb * 2**20
         self.cached: dict[int, ImageU8] = {}
@@ -61,18 +63,22 @@ class ImageStore:
     def __getitem__(self, index: int) -> ImageU8:
         if index in self.cached:
             return self.cached[index]
-        path = self.samples[index].image
-        image = read_image(path, bits=self.bits)
-        self.view.check_size(image, str(path))
-        image = self.view.scaled(image)
+        image = self.prepare(index).scaled()
         if image.nbytes <= self.free_bytes:
             self.cached[index] = image
             self.free_bytes -= image.nbytes
         return image
 
+    def prepare(self, index: int) -> Prepared:
+        """Read and align an image."""
+        sample = self.samples[index]
+        image = read_image(sample.image, bits=self.bits)
+        self.presentations.check_size(image, str(sample.image), sample.category)
+        return self.presentations.prepare(image, sample.category)
+
     def frame(self, index: int, rng: np.random.Generator) -> ImageU8:
         """Return the whole image, or, for a tiled view, a random tile of it."""
-        image, size = self[index], self.view.size
+        image, size = self[index], self.presentations.size
         height, width = image.shape[:2]
         if (height, width) == (size, size):
             return image

@@ -57,6 +57,11 @@ def read_mask(path: str | Path, *, size: tuple[int, int]) -> Mask:
         raise BadInput(
             f"{path}: a mask that is black everywhere and partly transparent; mark defects with values above zero instead"
         )
+    return shrink_mask(marked, size)
+
+
+def shrink_mask(marked: Mask, size: tuple[int, int]) -> Mask:
+    """Resize a mask to (width, height); the smallest defect keeps at least one pixel."""
     height, width = marked.shape
     if (width, height) == size:
         return np.asarray(marked, np.bool_)

@@ -75,6 +75,13 @@ class View:
         for top, left in self._corners(scaled):
             yield scaled[top : top + self.size, left : left + self.size]
 
+    def count(self, width: int, height: int) -> int:
+        """Return the number of frames of an image."""
+        if self.tile is None:
+            return 1
+        across, down = (max(1, round(length * self.size / self.tile)) for length in (width, height))
+        return len(self._starts(max(down, self.size))) * len(self._starts(max(across, self.size)))
+
     def middle_frame(self, image: ImageU8) -> ImageU8:
         """Return the middle one of an image's frames."""
         scaled = self.scaled(image)
@@ -117,21 +124,7 @@ class View:
         return [round(start) for start in np.linspace(0, length - self.size, count)]
 
 
-def predict_image(model: Model, view: View, image: ImageU8) -> tuple[float, Heatmap]:
-    """Predict the score and heatmap of one image."""
-    return view.join(_predict_frames(model, view.frames(image)), image)
-
-
-def predict_images(model: Model, view: View, images: Iterable[ImageU8]) -> Iterator[tuple[float, Heatmap]]:
-    """Predict several images, each read only when needed; images without tiles share batches."""
-    if view.tile is None:
-        yield from _predict_frames(model, (frame for image in images for frame in view.frames(image)))
-    else:
-        for image in images:
-            yield predict_image(model, view, image)
-
-
-def _predict_frames(model: Model, frames: Iterator[ImageU8]) -> Iterator[tuple[float, Heatmap]]:
+def predict_frames(model: Model, frames: Iterator[ImageU8]) -> Iterator[tuple[float, Heatmap]]:
     """Predict frames batch by batch: all frames of a large image would not fit into memory."""
     while batch := list(islice(frames, BATCH)):
         scores_N, heatmaps_NHW = model.predict_batch(np.stack(batch))

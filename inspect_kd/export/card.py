@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from inspect_kd import strict_json
 from inspect_kd.calibrate import POOLED, Calibration
+from inspect_kd.datasets.presentation import Presentations
+from inspect_kd.datasets.view import View
 from inspect_kd.errors import BadInput
 
 SCHEMA = 1
@@ -30,8 +32,10 @@ class ArtifactCard:
     resize: str
     """Identifier of the resize method; a program with a different one must refuse the artifact."""
     tile: int | None = None
-    """Side of a tile in pixels of the image; None: the whole image is resized."""
+    """Side of a tile in pixels of the image; None: the whole image is resized. Both apply where `presentations` is None."""
     overlap: float = 0.25
+    presentations: Presentations | None = None
+    """By category, where categories differ or parts are aligned."""
     """Share of a tile that overlaps its neighbour."""
     categories: tuple[str, ...]
     calibration: Calibration
@@ -48,8 +52,19 @@ class ArtifactCard:
     versions: Mapping[str, str] = field(default_factory=dict)
     created: str = ""
 
+    @property
+    def image_presentations(self) -> Presentations:
+        """How images of each category become model input."""
+        return self.presentations or Presentations.plain(View(size=self.size, tile=self.tile, overlap=self.overlap))
+
     def dump(self) -> str:
-        content = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "calibration"}
+        content = {
+            item.name: getattr(self, item.name)
+            for item in fields(self)
+            if item.name not in ("calibration", "presentations")
+        }
+        if self.presentations is not None:
+            content["presentations"] = self.presentations.to_json()
         return json.dumps({"schema": SCHEMA, **content, "calibration": self.calibration.to_json()}, sort_keys=True)
 
     @staticmethod
@@ -68,6 +83,8 @@ class ArtifactCard:
             if not isinstance(content["categories"], list):
                 raise TypeError("categories that are no list")
             content["categories"] = tuple(content["categories"])
+            if "presentations" in content:
+                content["presentations"] = Presentations.from_json(content["presentations"], int(content["size"]))
             card = ArtifactCard(**content)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise BadInput(f"{where}: the artifact's card is damaged ({type(error).__name__})") from error
@@ -78,6 +95,8 @@ class ArtifactCard:
             raise BadInput(f"{where}: a category called '{POOLED}', which stands for all categories together")
         if card.size is None or not 1 <= card.size <= 4096:
             raise BadInput(f"{where}: impossible input size {card.size!r}")
+        if card.presentations is not None and set(card.presentations.by_category) != set(card.categories):
+            raise BadInput(f"{where}: its presentations are not those of its categories")
         if card.tile is not None and not card.size <= 2 * card.tile <= 2**17:
             raise BadInput(f"{where}: impossible tile {card.tile!r}")
         if not 0 <= card.overlap <= 0.75:
@@ -102,6 +121,10 @@ class ArtifactCard:
 
 def card_facts(card: ArtifactCard) -> dict[str, Any]:
     """Return the card as a dict without the long lists of scores, for display and `--json`."""
-    content = asdict(card)
+    content = asdict(replace(card, presentations=None))
+    if card.presentations is None:
+        del content["presentations"]
+    else:
+        content["presentations"] = card.presentations.summary()
     content["calibration"] = {name: asdict(limits) for name, limits in card.calibration.limits.items()}
     return content

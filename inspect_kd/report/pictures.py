@@ -14,7 +14,7 @@ from inspect_kd import overlay
 from inspect_kd.calibrate import Calibration
 from inspect_kd.datasets.image_writer import encode_image
 from inspect_kd.datasets.images import read_image, read_mask
-from inspect_kd.datasets.view import View, predict_image
+from inspect_kd.datasets.presentation import Presentations, predict_image
 from inspect_kd.evaluate import Evaluation, Verdict
 from inspect_kd.types import Decision, Heatmap, ImageU8, Model
 
@@ -70,10 +70,10 @@ def _take_varied(verdicts: Sequence[Verdict], count: int) -> list[Verdict]:
     return (first_of_kind + further)[:count]
 
 
-def make_example(verdict: Verdict, model: Model, view: View, root: Path, bits: int | None) -> Example:
+def make_example(verdict: Verdict, model: Model, presentations: Presentations, root: Path, bits: int | None) -> Example:
     """Read the image, predict its heatmap again and draw both."""
     image = read_image(verdict.sample.image, bits=bits)
-    _, heatmap = predict_image(model, view, image)
+    heatmap = predict_image(model, presentations, image, verdict.sample.category).heatmap
     small = overlay.thumbnail(image, SIDE)
     outlined = small
     if verdict.sample.mask is not None:

@@ -16,6 +16,7 @@ from inspect_kd.config import Recipe
 from inspect_kd.datasets import DataSet, open_for_recipe
 from inspect_kd.datasets.batches import ImageStore
 from inspect_kd.datasets.images import read_image
+from inspect_kd.datasets.presentation import Presentations
 from inspect_kd.errors import GateFailed, InspectKDError, UsageError
 from inspect_kd.evaluate import common_root
 from inspect_kd.export.card import ArtifactCard
@@ -34,7 +35,6 @@ from inspect_kd.training.run import (
     load_run,
     now,
     sources_of,
-    view_of,
     write_json,
 )
 from inspect_kd.training.run.manifest import read_manifest
@@ -89,6 +89,7 @@ def convert(
         data=data,
         model=finished.model,
         calibration=finished.calibration,
+        presentations=finished.presentations,
         taught_by=finished.manifest.get("taught_by", {}),
         progress=progress,
     )
@@ -122,6 +123,7 @@ class Exporter:
     data: DataSet
     model: Student | Teacher
     calibration: Calibration
+    presentations: Presentations
     taught_by: Mapping[str, Any]
     """The manifest's entry: by teacher, the licences of its weights and the cost of its predictions."""
     progress: Progress
@@ -174,14 +176,15 @@ class Exporter:
         return conversion
 
     def _card(self, name: str, deployment: Deployment) -> ArtifactCard:
-        settings, data = self.recipe.data, self.data
+        settings, data, plain = self.recipe.data, self.data, self.presentations.common_view
         licences = {source.name: source.licence for source in sources_of(self.model)}
         return ArtifactCard(
             name=name,
             target=deployment.target,
             size=settings.size,
-            tile=settings.tile,
-            overlap=settings.overlap,
+            tile=plain.tile if plain else None,
+            overlap=plain.overlap if plain else settings.overlap,
+            presentations=None if plain else self.presentations,
             resize=RESIZE,
             bits=settings.bits,
             categories=tuple(data.categories),
@@ -215,15 +218,17 @@ class Exporter:
         samples = self.data.select(Split.VALIDATION) or self.data.select(Split.CALIBRATION)
         chosen = [samples[i] for i in evenly_spread(len(samples), parts)]
         settings = self.recipe.data
-        store = ImageStore(chosen, view_of(self.recipe), bits=settings.bits, budget_mb=settings.cache_mb)
+        store = ImageStore(chosen, self.presentations, bits=settings.bits, budget_mb=settings.cache_mb)
         return np.stack(SyntheticPairs(store, self.recipe.fit.seed).images)
 
     def _middle_frame(self, sample: Sample) -> ImageU8:
-        return view_of(self.recipe).middle_frame(read_image(sample.image, bits=self.recipe.data.bits))
+        image = read_image(sample.image, bits=self.recipe.data.bits)
+        return self.presentations.prepare(image, sample.category).middle_frame()
 
     def _recalibrate(self, model: Model) -> Calibration:
         """New thresholds for an artifact whose scores differ a little from the trained model's."""
-        scores = calibration_scores(model, self.recipe, self.data, self.progress)
+        bits = self.recipe.data.bits
+        scores = calibration_scores(model, self.data, self.presentations, self.progress, bits=bits)
         return calibrate_scaled(self.calibration.scale, scores, **self.recipe.calibration.model_dump())
 
 

@@ -40,7 +40,6 @@ from inspect_kd.training.head_inputs import HeadInputs
 from inspect_kd.training.job import Job
 from inspect_kd.training.metrics_log import open_log
 from inspect_kd.training.real_parts import RealParts
-from inspect_kd.training.run import view_of
 from inspect_kd.training.schedule import learning_rate
 from inspect_kd.training.teacher_outputs import cache_outputs, measure_reliability
 from inspect_kd.types import Split
@@ -210,7 +209,7 @@ class _Distillation:
 def fit_blend(job: Job, student: RebuildStudent) -> None:
     """Bring the discrepancy and both heads to one scale, on held-out sound parts."""
     recipe = job.recipe
-    store = ImageStore(job.data.select(Split.VALIDATION), view_of(recipe), bits=recipe.data.bits)
+    store = ImageStore(job.data.select(Split.VALIDATION), job.presentations, bits=recipe.data.bits)
     device = next(student.parameters()).device
     rng = np.random.default_rng(recipe.fit.seed)
     frames = [to_tensor(store.frame(index, rng)) for index in range(len(store))]

@@ -19,13 +19,12 @@ from torch import Tensor
 from inspect_kd.config import Teach
 from inspect_kd.datasets.batches import ImageStore, to_tensor
 from inspect_kd.datasets.batches import as_input as channels_last
-from inspect_kd.datasets.images import read_image, read_mask
-from inspect_kd.datasets.view import View
+from inspect_kd.datasets.images import read_image
+from inspect_kd.datasets.presentation import Prepared
 from inspect_kd.distill.stages import BatchLabels
 from inspect_kd.resize import resize
 from inspect_kd.training.job import Job
 from inspect_kd.training.real_parts import RealParts
-from inspect_kd.training.run import view_of
 from inspect_kd.training.teacher_data import TeacherDataset
 from inspect_kd.types import ImageU8, Mask, Sample, Split
 
@@ -82,16 +81,17 @@ class DistillDataset:
     def __init__(self, job: Job, *, side: int, grid: int, real: RealParts, cache: SampleCache | None = None) -> None:
         """`side`: side of the images, as the largest teacher takes them. `grid`: side of the heads' output."""
         settings = job.recipe.data
-        view = view_of(job.recipe) if settings.tile else View(size=side)
+        # Students of tiles have no teachers, so nothing else needs images of another side.
+        self.presentations = job.presentations if job.presentations.has_tiles else job.presentations.resized(side)
         sound = job.data.select(Split.TRAIN)
-        store = ImageStore(sound, view, bits=settings.bits, budget_mb=settings.cache_mb // 2)
+        store = ImageStore(sound, self.presentations, bits=settings.bits, budget_mb=settings.cache_mb // 2)
         teach = Teach(variants=job.recipe.distill.variants)
         self.teacher_samples = TeacherDataset(store, teach, settings.flip, GENERATED_SEED)
         order = np.random.default_rng(GENERATED_SEED).permutation(len(self.teacher_samples))
         self.generated = sorted(int(number) for number in order[: job.recipe.distill.max_samples])
         self.unlabelled, self.labelled = real.unlabelled, real.labelled
         self.flips = [False] if settings.flip == "none" else [False, True]
-        self.size, self.side, self.bits, self.grid = settings.size, view.size, settings.bits, grid
+        self.size, self.side, self.bits, self.grid = settings.size, self.presentations.size, settings.bits, grid
         self.cache = cache or SampleCache(settings.cache_mb * 2**20)
 
     def __len__(self) -> int:
@@ -157,12 +157,12 @@ class DistillDataset:
             )
         number -= len(self.generated)
         if number < len(self.unlabelled):
-            image = self._read(self.unlabelled[number])
+            image = self._prepare(self.unlabelled[number]).scaled()
             return DistillSample(image=image, sound=image)
         sample, flipped = self._labelled(number - len(self.unlabelled))
-        image, mask = self._read(sample), None
-        if sample.mask is not None:
-            mask = read_mask(sample.mask, size=(self.side, self.side))
+        prepared = self._prepare(sample)
+        image = prepared.scaled()
+        mask = None if sample.mask is None else prepared.read_mask(sample.mask, size=(self.side, self.side))
         if flipped:
             image = np.ascontiguousarray(image[:, ::-1])
             mask = None if mask is None else np.ascontiguousarray(mask[:, ::-1])
@@ -172,8 +172,8 @@ class DistillDataset:
         """A labelled part, and whether to mirror it."""
         return self.labelled[number // len(self.flips)], self.flips[number % len(self.flips)]
 
-    def _read(self, sample: Sample) -> ImageU8:
-        return resize(read_image(sample.image, bits=self.bits), self.side, self.side)
+    def _prepare(self, sample: Sample) -> Prepared:
+        return self.presentations.prepare(read_image(sample.image, bits=self.bits), sample.category)
 
 
 def pool_mask(mask: Mask | None, grid: int) -> Tensor:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from inspect_kd.config import Recipe
 from inspect_kd.datasets import DataSet
 from inspect_kd.datasets.batches import ImageStore
+from inspect_kd.datasets.presentation import Presentations
 from inspect_kd.training.hardware import Hardware
-from inspect_kd.training.run import RunFolder, view_of
+from inspect_kd.training.run import RunFolder
 from inspect_kd.types import Progress, Split
 
 
@@ -21,8 +22,10 @@ class Job:
     folder: RunFolder
     hardware: Hardware
     progress: Progress
+    presentations: Presentations = field(default_factory=Presentations)
+    """How each category's images are presented; `prepare_images` fits them to the training images."""
 
     def open_images(self, split: Split) -> ImageStore:
-        """The images of one split, scaled as the student's view says."""
+        """The images of one split, as they are presented to the student."""
         data = self.recipe.data
-        return ImageStore(self.data.select(split), view_of(self.recipe), bits=data.bits, budget_mb=data.cache_mb)
+        return ImageStore(self.data.select(split), self.presentations, bits=data.bits, budget_mb=data.cache_mb)

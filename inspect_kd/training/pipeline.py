@@ -27,6 +27,7 @@ from inspect_kd.training.distill import distill, open_distill_dataset
 from inspect_kd.training.fit import fit
 from inspect_kd.training.head_inputs import HeadInputs
 from inspect_kd.training.job import Job
+from inspect_kd.training.prepare_images import prepare_images
 from inspect_kd.training.real_parts import RealParts, open_real_parts
 from inspect_kd.training.run import (
     RunFolder,
@@ -37,7 +38,6 @@ from inspect_kd.training.run import (
     resolve_recipe,
     save_model,
     sources_of,
-    view_of,
     write_json,
     write_manifest,
 )
@@ -66,7 +66,8 @@ def train_student(job: Job, *, resume: bool = False) -> RunFolder:
         if not is_first:
             job = replace(job, progress=NoProgress())
 
-        # ── prepare: find all parts before anything is trained ───────────────────────────────────────────────────────
+        # ── prepare: find all parts before anything is trained, and decide how their images are presented ────────────
+        job = prepare_images(job, resume=resume, write=is_first)
         real = open_real_parts(job) if is_first else RealParts()
         images = TrainingImages(job.open_images(Split.TRAIN), job.recipe.data.flip)
 
@@ -104,8 +105,9 @@ def train_teacher(job: Job) -> RunFolder:
     teacher = build_teacher(job.recipe)
     licences.check(job.recipe.profile, {source.name: source.licence for source in sources_of(teacher)})
     device = job.hardware.fabric().device
-    dataset = open_teacher_dataset(job, teacher)
     with hold_run(job.folder):
+        job = prepare_images(job, resume=False, write=True)
+        dataset = open_teacher_dataset(job, teacher)
         begin_run(job.folder, job.recipe, str(device))
 
         # ── fit: adapt it to sound parts with synthetic defects ──────────────────────────────────────────────────────
@@ -124,10 +126,11 @@ def finish_run(job: Job, model: Student | Teacher, facts: dict[str, Any], began:
     A run whose artifact fails verification is still complete: its manifest says so, and `inspect-kd export` tries again.
     """
     recipe, data, folder, progress = job.recipe, job.data, job.folder, job.progress
+    presentations, bits = job.presentations, job.recipe.data.bits
     model = model.eval()
 
     # ── calibrate: thresholds from sound parts on which nothing was trained ──────────────────────────────────────────
-    scores = calibration_scores(build_torch_model(model, recipe), recipe, data, progress)
+    scores = calibration_scores(build_torch_model(model, recipe), data, presentations, progress, bits=bits)
     calibration = calibrate(scores, **recipe.calibration.model_dump())
     write_json(folder.calibration, calibration.to_json())
     for category in data.categories:
@@ -135,8 +138,9 @@ def finish_run(job: Job, model: Student | Teacher, facts: dict[str, Any], began:
 
     # ── evaluate: metrics and decisions on the test split ────────────────────────────────────────────────────────────
     test, trained = data.select(Split.TEST), build_torch_model(model, recipe, scale=calibration.scale)
-    view, bits = view_of(recipe), recipe.data.bits
-    evaluation = evaluate(trained, test, calibration, progress, view=view, bits=bits) if test else None
+    evaluation = (
+        evaluate(trained, test, calibration, progress, presentations=presentations, bits=bits) if test else None
+    )
 
     # ── export: write the artifacts and verify them ──────────────────────────────────────────────────────────────────
     model = model.cpu()
@@ -147,6 +151,7 @@ def finish_run(job: Job, model: Student | Teacher, facts: dict[str, Any], began:
         data=data,
         model=model,
         calibration=calibration,
+        presentations=presentations,
         taught_by=facts.get("taught_by", {}),
         progress=progress,
     )
@@ -157,6 +162,7 @@ def finish_run(job: Job, model: Student | Teacher, facts: dict[str, Any], began:
         "name": folder.path.name,
         "data": {"name": data.name, "source": data.source, "digest": data.digest, "categories": data.categories},
         "recipe": recipe.digest(),
+        "presentations": presentations.summary(),
         **facts,
         "train_seconds": round(time.monotonic() - began, 1),
         "finished": now(),

@@ -14,7 +14,7 @@ from inspect_kd.report import Report, write_report
 from inspect_kd.report.page import report_json
 from inspect_kd.report.pictures import Example, choose_examples, make_example
 from inspect_kd.training.job import Job
-from inspect_kd.training.run import read_environment, view_of, write_json
+from inspect_kd.training.run import read_environment, write_json
 from inspect_kd.types import Model, Split
 
 
@@ -57,7 +57,7 @@ def _examples(
     examples: dict[str, list[Example]] = {}
     for heading, verdicts in chosen.items():
         examples[heading] = [
-            make_example(verdict, model, view_of(job.recipe), root, job.recipe.data.bits) for verdict in verdicts
+            make_example(verdict, model, job.presentations, root, job.recipe.data.bits) for verdict in verdicts
         ]
         job.progress.advance(len(verdicts))
     return examples

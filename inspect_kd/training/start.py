@@ -94,7 +94,7 @@ def _begin(
 
 
 def _statistics_batches(job: Job, images: TrainingImages) -> Iterator[Tensor]:
-    settings, tiled = job.recipe.fit, job.recipe.data.tile is not None
+    settings, tiled = job.recipe.fit, job.presentations.has_tiles
     sweep = Sweep(
         images.store.samples, max_images=STATISTICS_IMAGES, repeat=tiled, batch=settings.batch, seed=settings.seed
     )

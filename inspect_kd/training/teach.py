@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 from inspect_kd.config import Teach
 from inspect_kd.datasets.batches import ImageStore
-from inspect_kd.datasets.view import View
 from inspect_kd.errors import BadInput, UsageError
 from inspect_kd.models.base import Teacher
 from inspect_kd.training.job import Job
@@ -25,7 +24,7 @@ def check_teacher_job(job: Job) -> None:
             "a teacher is trained on one device, in 32 bit, and reads its images itself: leave --devices, --precision and "
             "--workers out"
         )
-    if job.recipe.data.tile is not None:
+    if isinstance(job.recipe.data.tile, int):
         raise UsageError("data.tile: a teacher takes whole images; leave it out")
 
 
@@ -33,7 +32,11 @@ def open_teacher_dataset(job: Job, teacher: Teacher) -> TeacherDataset:
     """Sound parts with synthetic defects, and the real defects of `teach.labelled`."""
     recipe = job.recipe
     store = _open_images(job, teacher, job.data.select(Split.TRAIN))
-    real = real_samples(outlined_parts(recipe.teach.labelled, job.data), teacher.training_size, recipe.data.bits)
+    real = real_samples(
+        outlined_parts(recipe.teach.labelled, job.data),
+        job.presentations.resized(teacher.training_size),
+        bits=recipe.data.bits,
+    )
     return TeacherDataset(store, recipe.teach, recipe.data.flip, recipe.fit.seed, real)
 
 
@@ -75,4 +78,5 @@ def validate_teacher(job: Job, teacher: Teacher, variants: int = 2) -> dict[str,
 
 def _open_images(job: Job, teacher: Teacher, samples: Sequence[Sample]) -> ImageStore:
     settings = job.recipe.data
-    return ImageStore(samples, View(size=teacher.training_size), bits=settings.bits, budget_mb=settings.cache_mb)
+    presentations = job.presentations.resized(teacher.training_size)
+    return ImageStore(samples, presentations, bits=settings.bits, budget_mb=settings.cache_mb)

@@ -12,10 +12,10 @@ import numpy as np
 
 from inspect_kd.config import Teach
 from inspect_kd.datasets.batches import Flip, ImageStore, random_flip
-from inspect_kd.datasets.images import read_image, read_mask
+from inspect_kd.datasets.images import read_image
+from inspect_kd.datasets.presentation import Presentations
 from inspect_kd.datasets.synthetic import add_defect
 from inspect_kd.models.base import TeacherSample
-from inspect_kd.resize import resize
 from inspect_kd.types import Sample
 
 CHOICE_STREAM = 2**33
@@ -65,13 +65,15 @@ class TeacherDataset(Sequence[TeacherSample]):
         return (self[i] for i in range(len(self)))
 
 
-def real_samples(samples: Sequence[Sample], size: int, bits: int | None) -> list[TeacherSample]:
+def real_samples(samples: Sequence[Sample], presentations: Presentations, *, bits: int | None) -> list[TeacherSample]:
     """Samples of real defects with masks."""
-    outlined = [(sample.image, sample.mask) for sample in samples if sample.mask is not None]
-    return [
-        TeacherSample(image=resize(read_image(image, bits=bits), size, size), mask=read_mask(mask, size=(size, size)))
-        for image, mask in outlined
-    ]
+    size = (presentations.size, presentations.size)
+    outlined = []
+    for sample in samples:
+        if sample.mask is not None:
+            prepared = presentations.prepare(read_image(sample.image, bits=bits), sample.category)
+            outlined.append(TeacherSample(image=prepared.scaled(), mask=prepared.read_mask(sample.mask, size=size)))
+    return outlined
 
 
 def choose_parts(samples: Sequence[Sample], parts: int | None, seed: int) -> list[int]:

@@ -11,7 +11,6 @@ import torch
 from inspect_kd.chunks import chunks
 from inspect_kd.config import Teach
 from inspect_kd.datasets.batches import ImageStore
-from inspect_kd.datasets.view import View
 from inspect_kd.distill.reliability import Reliability
 from inspect_kd.distill.stages import TeacherInfo
 from inspect_kd.distill.teacher_cache import BATCH, CachedTeacher
@@ -61,7 +60,7 @@ def measure_reliability(
     if not teachers:
         return {}
     validation = job.data.select(Split.VALIDATION)
-    store = ImageStore(validation, View(size=dataset.side), bits=job.recipe.data.bits)
+    store = ImageStore(validation, dataset.presentations, bits=job.recipe.data.bits)
     samples = TeacherDataset(store, Teach(variants=4), "none", RELIABILITY_SEED)
     reliabilities = {name: Reliability() for name in teachers}
     channels: dict[str, int] = {}

@@ -48,7 +48,7 @@ def copy_fit(job: Job, start: str, student: Student) -> None:
 def _fit_settings(recipe: Recipe) -> dict[str, Any]:
     """The settings that fitted weights depend on."""
     student = {key: value for key, value in resolve_recipe(recipe).student.items() if key != "head_width"}
-    data = recipe.data.model_dump(include={"size", "tile", "overlap", "bits"})
+    data = recipe.data.model_dump(include={"size", "align", "tile", "smallest_defect", "overlap", "bits"})
     return {"student": student, "data": data}
 
 

@@ -1,6 +1,6 @@
 """A run: the folder of one training, how its models are built, saved and loaded, and where it was made."""
 
-from inspect_kd.training.run.builders import build_student, build_teacher, resolve_recipe, sources_of, view_of
+from inspect_kd.training.run.builders import build_student, build_teacher, resolve_recipe, sources_of
 from inspect_kd.training.run.folder import (
     RUN_FOLDER_VARIABLE,
     RunFolder,
@@ -9,6 +9,7 @@ from inspect_kd.training.run.folder import (
     is_started_by_rank_zero,
 )
 from inspect_kd.training.run.load import FinishedRun, load_run
+from inspect_kd.training.run.presentation_file import read_presentations, write_presentations
 from inspect_kd.training.run.provenance import PACKAGES, commit, environment, now, read_environment
 from inspect_kd.training.run.save import begin_run, save_model, write_json, write_manifest
 
@@ -28,10 +29,11 @@ __all__ = [
     "load_run",
     "now",
     "read_environment",
+    "read_presentations",
     "resolve_recipe",
     "save_model",
     "sources_of",
-    "view_of",
     "write_json",
     "write_manifest",
+    "write_presentations",
 ]

@@ -1,4 +1,4 @@
-"""Build what a recipe describes: its student or teacher, and its view of images."""
+"""Build what a recipe describes: its student or teacher, and all of its settings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 
 from inspect_kd import config, registry
 from inspect_kd.config import Recipe
-from inspect_kd.datasets.view import View
 from inspect_kd.errors import BadInput, UsageError
 from inspect_kd.models.base import Student, Teacher, WeightsSource
 from inspect_kd.models.encoders import EncoderSpec, build_encoder, empty_encoder
@@ -28,10 +27,6 @@ def _module_and_settings(recipe: Recipe) -> tuple[ModuleType, Any]:
     return module, config.fill(
         module.Config, options, where=f"recipe {recipe.name}, {'student' if recipe.student else 'teacher'}"
     )
-
-
-def view_of(recipe: Recipe) -> View:
-    return View(size=recipe.data.size, tile=recipe.data.tile, overlap=recipe.data.overlap)
 
 
 def build_student(recipe: Recipe, spec: EncoderSpec | None = None) -> Student:

@@ -54,6 +54,10 @@ class RunFolder:
         return self.path / "calibration.json"
 
     @property
+    def presentation(self) -> Path:
+        return self.path / "presentation.json"
+
+    @property
     def report(self) -> Path:
         return self.path / "report.html"
 

@@ -9,6 +9,7 @@ from typing import Any
 from inspect_kd import config, weights
 from inspect_kd.calibrate import Calibration, read_calibration
 from inspect_kd.config import Recipe
+from inspect_kd.datasets.presentation import Presentations
 from inspect_kd.errors import BadInput, EnvironmentFault
 from inspect_kd.former_names import rename_weights
 from inspect_kd.models.base import Student, Teacher
@@ -16,6 +17,7 @@ from inspect_kd.models.encoders import EncoderSpec
 from inspect_kd.training.run.builders import build_student, build_teacher
 from inspect_kd.training.run.folder import RunFolder
 from inspect_kd.training.run.manifest import read_manifest, refuse_changed_files
+from inspect_kd.training.run.presentation_file import read_presentations
 from inspect_kd.training.run.weight_limit import WeightLimit
 
 
@@ -27,6 +29,7 @@ class FinishedRun:
     recipe: Recipe
     model: Student | Teacher
     calibration: Calibration
+    presentations: Presentations
     manifest: dict[str, Any]
 
 
@@ -43,12 +46,27 @@ def load_run(path: Path) -> FinishedRun:
     manifest = read_manifest(folder.manifest)
     required = {folder.recipe.name, folder.calibration.name}
     refuse_changed_files(
-        path, manifest["files"], [frozenset({*required, file.name}) for file in (folder.student, folder.teacher)]
+        path,
+        manifest["files"],
+        [
+            frozenset({*required, file.name, *presentation})
+            for file in (folder.student, folder.teacher)
+            for presentation in ([folder.presentation.name], [])  # earlier versions wrote none
+        ],
     )
+    if folder.presentation.name not in manifest["files"] and folder.presentation.exists():
+        raise BadInput(f"{folder.presentation}: not a file of this run; remove it")
     recipe = config.read_recipe(folder.recipe)
     model = _load_student(folder, recipe, manifest) if recipe.student else _load_teacher(folder, recipe, manifest)
     calibration = read_calibration(folder.calibration)
-    return FinishedRun(folder=folder, recipe=recipe, model=model.eval(), calibration=calibration, manifest=manifest)
+    return FinishedRun(
+        folder=folder,
+        recipe=recipe,
+        model=model.eval(),
+        calibration=calibration,
+        presentations=read_presentations(folder, recipe),
+        manifest=manifest,
+    )
 
 
 def _load_student(folder: RunFolder, recipe: Recipe, manifest: dict[str, Any]) -> Student:

@@ -43,7 +43,9 @@ def save_model(folder: RunFolder, model: Student | Teacher) -> Path:
 def write_manifest(folder: RunFolder, model: Student | Teacher, facts: dict[str, Any]) -> None:
     """Complete the run by its manifest: facts, sources of its weights, digests of its files."""
     saved = folder.teacher if isinstance(model, Teacher) else folder.student
-    digests = {file.name: weights.sha256(file) for file in (folder.recipe, saved, folder.calibration)}
+    digests = {
+        file.name: weights.sha256(file) for file in (folder.recipe, saved, folder.calibration, folder.presentation)
+    }
     sources: dict[str, Any] = {"sources": [asdict(source) for source in sources_of(model)]}
     if isinstance(model, Student):
         encoder: Any = model.encoder

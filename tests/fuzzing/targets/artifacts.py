@@ -53,11 +53,10 @@ class Card(Target):
 
     def feed(self, data: bytes) -> None:
         from inspect_kd.datasets.images import as_rgb8
-        from inspect_kd.datasets.view import View
         from inspect_kd.export.card import ArtifactCard, card_facts
 
         card = ArtifactCard.parse(data.decode("utf-8", "replace"), "a.onnx")
-        View(size=card.size, tile=card.tile, overlap=card.overlap)
+        card.image_presentations.check_size(np.zeros((2, 2, 3), np.uint8))
         for category in (None, *card.categories):
             limits = card.calibration.for_category(category)
             limits.thresholds.decide(0.5)

@@ -1,0 +1,17 @@
+"""Alignment: find the part in an image and move it into the reference frame. No torch; training and the line share it."""
+
+from inspect_kd.datasets.alignment.alignment import Aligned, Alignment
+from inspect_kd.datasets.alignment.fit import AlignmentChoice, Method, choose_alignment
+from inspect_kd.datasets.alignment.pose import NotFound, Pose, cut_frame, heatmap_in_image
+
+__all__ = [
+    "Aligned",
+    "Alignment",
+    "AlignmentChoice",
+    "Method",
+    "NotFound",
+    "Pose",
+    "choose_alignment",
+    "cut_frame",
+    "heatmap_in_image",
+]

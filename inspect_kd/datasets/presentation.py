@@ -1,0 +1,258 @@
+"""From a camera's image to model input and back: align the part, cut it into square frames, map the heatmap back.
+
+Training, calibration, evaluation and the line share this, so a score means the same everywhere. No torch.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+
+from inspect_kd.datasets.alignment import Alignment, NotFound, cut_frame, heatmap_in_image
+from inspect_kd.datasets.alignment.pose import Matrix, resizing, size_of
+from inspect_kd.datasets.images import read_mask, shrink_mask
+from inspect_kd.datasets.view import View, predict_frames
+from inspect_kd.errors import BadInput, UsageError
+from inspect_kd.types import NOT_FOUND_SCORE, Heatmap, ImageU8, Mask, Model
+
+MAX_ALIGNED_SIDE = 2**15 - 1
+"""Longest side in pixels of an image that OpenCV can warp."""
+
+
+class ImagePrediction(NamedTuple):
+    """What a model predicts for one image."""
+
+    score: float
+    heatmap: Heatmap
+    """Over the whole image, at about the model's resolution; 0 where nothing was inspected."""
+    not_found: str | None = None
+    """Why the part was not found; its score is then above every threshold."""
+    category: str | None = None
+    """The category that the image was recognised as; None where it was given, or makes no difference."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Prepared:
+    """An image ready to be cut into frames."""
+
+    picture: ImageU8
+    """The reference frame with the part; without alignment the image itself."""
+    view: View
+    image_size: tuple[int, int]
+    """(width, height) of the original image."""
+    matrix: Matrix | None = None
+    """Map from the image into the picture; None where both are the same."""
+    fault: NotFound | None = None
+    quality: float = 0.0
+    category: str | None = None
+
+    def scaled(self) -> ImageU8:
+        """Resize to the frames' scale."""
+        return self.view.scaled(self.picture)
+
+    def middle_frame(self) -> ImageU8:
+        """Return the middle one of the frames."""
+        return self.view.middle_frame(self.picture)
+
+    def read_mask(self, path: Path, *, size: tuple[int, int]) -> Mask:
+        """Read a mask of the original image, moved into the picture, at (width, height)."""
+        if self.matrix is None:
+            return read_mask(path, size=size)
+        whole = read_mask(path, size=self.image_size).astype(np.uint8)
+        moved = cv2.warpAffine(whole, self.matrix, size_of(self.picture), flags=cv2.INTER_NEAREST)
+        return shrink_mask(np.asarray(moved > 0), size)
+
+    def finish(self, score: float, heatmap: Heatmap) -> ImagePrediction:
+        """Map the picture's prediction back to the original image."""
+        if self.matrix is not None:
+            heatmap = heatmap_in_image(heatmap, self.matrix, size_of(self.picture), self.image_size)
+        if self.fault is not None:
+            return ImagePrediction(NOT_FOUND_SCORE, heatmap, self.fault.reason, self.category)
+        return ImagePrediction(score, heatmap, None, self.category)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Presentation:
+    """How the images of one category become model input."""
+
+    view: View
+    alignment: Alignment | None = None
+    reasons: tuple[str, ...] = ()
+    """Why it was chosen, a line each; empty where the recipe names it."""
+
+    def prepare(self, image: ImageU8, category: str | None = None) -> Prepared:
+        """Align the part in an image, if this category's parts are aligned."""
+        if self.alignment is None:
+            return Prepared(picture=image, view=self.view, image_size=size_of(image), category=category)
+        found = self.alignment.locate(image)
+        frame = self.alignment.frame
+        # Where nothing is found the whole image is shown to the model: people then see where it differs.
+        matrix = resizing(size_of(image), frame) if found.pose is None else found.pose.matrix
+        return Prepared(
+            picture=cut_frame(image, matrix, frame),
+            view=self.view,
+            image_size=size_of(image),
+            matrix=matrix,
+            fault=found.fault,
+            quality=0.0 if found.pose is None else found.pose.quality / max(self.alignment.min_quality, 1e-6),
+            category=category,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        alignment = None if self.alignment is None else self.alignment.to_json()
+        return {
+            "tile": self.view.tile,
+            "overlap": self.view.overlap,
+            "alignment": alignment,
+            "reasons": list(self.reasons),
+        }
+
+    @staticmethod
+    def from_json(content: Mapping[str, Any], size: int) -> Presentation:
+        """Read a presentation; every value is checked, since it may come from a hostile artifact."""
+        if not isinstance(content, Mapping) or content.keys() != {"tile", "overlap", "alignment", "reasons"}:
+            raise BadInput("a category's presentation is damaged")
+        tile, overlap, alignment = content["tile"], content["overlap"], content["alignment"]
+        if tile is not None and not (type(tile) is int and size <= 2 * tile <= 2**17):
+            raise BadInput(f"impossible tile {tile!r}")
+        if type(overlap) not in (int, float) or not 0 <= overlap <= 0.75:
+            raise BadInput(f"impossible overlap {overlap!r}")
+        reasons = content["reasons"]
+        if not isinstance(reasons, list) or not all(isinstance(line, str) and line.isprintable() for line in reasons):
+            raise BadInput("a category's presentation is damaged")
+        return Presentation(
+            view=View(size=size, tile=tile, overlap=overlap),
+            alignment=None if alignment is None else Alignment.from_json(alignment),
+            reasons=tuple(reasons),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Presentations:
+    """The presentation of each category."""
+
+    by_category: Mapping[str, Presentation] = field(default_factory=dict)
+    default: Presentation | None = None
+    """For categories without a presentation of their own."""
+
+    @staticmethod
+    def plain(view: View) -> Presentations:
+        """Present all categories alike, without alignment."""
+        return Presentations(default=Presentation(view=view))
+
+    @property
+    def _all(self) -> list[Presentation]:
+        return [*self.by_category.values(), *([self.default] if self.default else [])]
+
+    @property
+    def size(self) -> int:
+        """Side of the model's input."""
+        return self._all[0].view.size
+
+    @property
+    def has_tiles(self) -> bool:
+        return any(each.view.tile is not None for each in self._all)
+
+    @property
+    def common_view(self) -> View | None:
+        """The view that all categories share if none is aligned; else None."""
+        views = {each.view for each in self._all}
+        return views.pop() if len(views) == 1 and not any(each.alignment for each in self._all) else None
+
+    def summary(self) -> dict[str, dict[str, Any]]:
+        """Return each category's alignment and tile, with the reasons, without pictures."""
+        return {
+            name: {
+                "align": each.alignment.method if each.alignment else "none",
+                "tile": each.view.tile,
+                "reasons": list(each.reasons),
+            }
+            for name, each in self.by_category.items()
+        }
+
+    def resized(self, size: int) -> Presentations:
+        """The same for models whose input has another side."""
+
+        def resize(presentation: Presentation) -> Presentation:
+            return replace(presentation, view=replace(presentation.view, size=size))
+
+        return Presentations(
+            by_category={name: resize(each) for name, each in self.by_category.items()},
+            default=resize(self.default) if self.default else None,
+        )
+
+    def prepare(self, image: ImageU8, category: str | None) -> Prepared:
+        """Prepare an image of a category; without one, or with an unknown one, the category whose reference fits best is taken."""
+        presentation = self.by_category.get(category) if category is not None else None
+        if presentation is not None:
+            return presentation.prepare(image)
+        if self.common_view is not None:
+            return self._all[0].prepare(image)
+        return self._recognise(image)
+
+    def _recognise(self, image: ImageU8) -> Prepared:
+        aligned = [each.prepare(image, name) for name, each in self.by_category.items() if each.alignment]
+        found = [each for each in aligned if each.fault is None]
+        if found:
+            return max(found, key=lambda each: each.quality)
+        others = [each for each in self._all if each.alignment is None]
+        if not others:
+            return max(aligned, key=lambda each: each.quality)
+        if len({each.view for each in others}) > 1:
+            raise UsageError(
+                f"the categories {', '.join(sorted(self.by_category))} are cut into tiles of different sizes: name the image's category"
+            )
+        return others[0].prepare(image)
+
+    def check_size(self, image: ImageU8, name: str = "an image", category: str | None = None) -> None:
+        """Refuse an image that would need too much memory; `name` is used in the error."""
+        own = self.by_category.get(category) if category is not None else None
+        for presentation in [own] if own else self._all:
+            if presentation.alignment is None:
+                presentation.view.check_size(image, name)
+            elif max(image.shape[:2]) > MAX_ALIGNED_SIDE:
+                raise BadInput(
+                    f"{name}: {image.shape[1]}x{image.shape[0]} pixels; a side of an image with a part to align has at most "
+                    f"{MAX_ALIGNED_SIDE}: crop the image"
+                )
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: each.to_json() for name, each in self.by_category.items()}
+
+    @staticmethod
+    def from_json(content: Mapping[str, Any], size: int) -> Presentations:
+        return Presentations(by_category={name: Presentation.from_json(each, size) for name, each in content.items()})
+
+
+def predict_images(
+    model: Model, presentations: Presentations, images: Iterable[tuple[ImageU8, str | None]]
+) -> Iterator[ImagePrediction]:
+    """Predict images of the given categories, each read only when needed; frames of several images share batches."""
+    waiting: deque[Prepared] = deque()
+
+    def frames() -> Iterator[ImageU8]:
+        for image, category in images:
+            prepared = presentations.prepare(image, category)
+            waiting.append(prepared)
+            yield from prepared.view.frames(prepared.picture)
+
+    predictions = predict_frames(model, frames())
+    for first in predictions:
+        prepared = waiting.popleft()
+        count = prepared.view.count(*size_of(prepared.picture))
+        own = islice(chain([first], predictions), count)
+        yield prepared.finish(*prepared.view.join(own, prepared.picture))
+
+
+def predict_image(
+    model: Model, presentations: Presentations, image: ImageU8, category: str | None = None
+) -> ImagePrediction:
+    """Predict one image."""
+    return next(predict_images(model, presentations, [(image, category)]))

@@ -1,0 +1,50 @@
+"""Decide once per training how each category's images are presented: aligned or not, whole or in tiles."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from inspect_kd import config
+from inspect_kd.datasets import DataSet
+from inspect_kd.datasets.fit_presentation import fit_presentations
+from inspect_kd.datasets.presentation import Presentations
+from inspect_kd.errors import UsageError
+from inspect_kd.training.job import Job
+from inspect_kd.training.run import RunFolder, read_presentations, write_presentations
+from inspect_kd.types import Progress, Split
+
+
+def prepare_images(job: Job, *, resume: bool, write: bool) -> Job:
+    """Fit the presentations to the training images, or read those of the run that this training goes on from."""
+    start = job.recipe.distill.start
+    if start is not None:
+        earlier = RunFolder(Path(start))
+        presentations = read_presentations(earlier, config.read_recipe(earlier.recipe))
+    elif resume and job.folder.presentation.is_file():
+        presentations = read_presentations(job.folder, job.recipe)
+    else:
+        presentations = fit_to_training_images(job.recipe, job.data, job.progress)
+    if presentations.has_tiles and needs_whole_images(job.recipe):
+        raise UsageError(
+            f"distill.start: {start} was fitted on tiles, with which teachers and labels cannot be used; train without --start, "
+            "or start from a run with data.tile=null"
+        )
+    if write:
+        write_presentations(job.folder, presentations)
+    return replace(job, presentations=presentations)
+
+
+def fit_to_training_images(recipe: config.Recipe, data: DataSet, progress: Progress) -> Presentations:
+    """Choose each category's presentation from its training images."""
+    return fit_presentations(
+        {category: data.select(Split.TRAIN, category) for category in data.categories},
+        recipe.data,
+        progress,
+        whole_images=needs_whole_images(recipe),
+    )
+
+
+def needs_whole_images(recipe: config.Recipe) -> bool:
+    """Whether the model cannot be trained on tiles: teachers and labelled parts are compared image by image."""
+    return bool(recipe.teacher or recipe.distill.teachers or recipe.distill.labelled)

@@ -1,0 +1,215 @@
+"""Parts at any angle are found, moved into the reference frame, and refused where they are not like the reference."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from inspect_kd.datasets.alignment import Alignment, choose_alignment, cut_frame, heatmap_in_image
+from inspect_kd.datasets.alignment.pose import Matrix, chain, shift, turn
+from inspect_kd.errors import BadInput
+from inspect_kd.types import ImageU8
+
+SIDE = 300
+OUTLINE = np.array([[-90, -30], [60, -30], [60, -55], [95, -55], [95, 30], [-90, 30]], np.float64)
+
+
+def pose_matrix(angle: float, x: float, y: float) -> Matrix:
+    """Map from the part's own coordinates into an image."""
+    return chain(turn(math.radians(angle)), shift(x, y))
+
+
+def draw_part(matrix: Matrix, *, outline: Any = OUTLINE, seed: int = 0) -> ImageU8:
+    """A bracket with two holes on a plain background with some noise."""
+    image = np.full((SIDE, SIDE, 3), 210, np.uint8)
+
+    def place(points: Any) -> Any:
+        moved = matrix @ np.vstack([np.transpose(points), np.ones(len(points))])
+        return np.round(moved.T * 16).astype(np.int32)
+
+    cv2.fillPoly(image, [place(outline)], (70, 80, 90), cv2.LINE_AA, 4)
+    for hole in ((-60.0, 0.0), (40.0, 0.0)):
+        cv2.circle(image, tuple(int(v) for v in place([hole])[0]), 12 * 16, (210, 210, 210), -1, cv2.LINE_AA, 4)
+    noise = np.random.default_rng(seed).normal(0, 3, image.shape)
+    return np.clip(image + noise, 0, 255).astype(np.uint8)
+
+
+def random_parts(count: int, seed: int = 0) -> list[tuple[Matrix, ImageU8]]:
+    rng = np.random.default_rng(seed)
+    matrices = [pose_matrix(rng.uniform(0, 360), *rng.uniform(125, 175, 2)) for _ in range(count)]
+    return [(matrix, draw_part(matrix, seed=seed + i)) for i, matrix in enumerate(matrices)]
+
+
+@pytest.fixture(scope="module")
+def alignment() -> Alignment:
+    choice = choose_alignment([image for _, image in random_parts(20)], "auto")
+    assert choice.chosen.method == "silhouette", choice.describe()
+    assert choice.chosen.alignment is not None
+    return choice.chosen.alignment
+
+
+def test_turned_parts_come_to_lie_in_one_pose(alignment: Alignment) -> None:
+    """Every point of the part is mapped to the same place of the frame, to within a pixel, at any angle."""
+    points = np.vstack([OUTLINE.T, np.ones(len(OUTLINE))])
+    places = []
+    for matrix, image in random_parts(30, seed=100):
+        found = alignment.locate(image)
+        assert found.fault is None and found.pose is not None
+        places.append(chain(matrix, found.pose.matrix) @ points)
+    spread = np.abs(np.array(places) - np.median(places, axis=0)).max()
+    assert spread < 1.2
+    width, height = alignment.frame
+    corners = np.median(places, axis=0)
+    assert (corners >= 0).all() and (corners[0] < width).all() and (corners[1] < height).all(), (
+        "the part fills the frame"
+    )
+    shorter, longer = sorted((width, height))
+    assert longer < 1.25 * np.ptp(OUTLINE[:, 0]) and shorter < 1.35 * np.ptp(OUTLINE[:, 1])
+
+
+@pytest.mark.parametrize("angle", [0, 40, 133, 250])
+def test_part_with_a_broken_off_end_is_not_found(alignment: Alignment, angle: int) -> None:
+    broken = OUTLINE.copy()
+    broken[:, 0] = np.minimum(broken[:, 0], 20)
+    found = alignment.locate(draw_part(pose_matrix(angle, 150, 150), outline=broken))
+    assert found.fault is not None and "agrees with the reference by" in found.fault.reason
+
+
+def test_two_parts_are_refused_with_their_count(alignment: Alignment) -> None:
+    image = draw_part(pose_matrix(0, 150, 70))
+    image[150:] = draw_part(pose_matrix(90, 150, 150))[60:210]
+    image[180:270] = draw_part(pose_matrix(0, 150, 70))[20:110]
+    fault = alignment.locate(image).fault
+    assert fault is not None and fault.reason == "2 parts in one picture"
+
+
+def test_part_cut_off_by_the_border_is_refused(alignment: Alignment) -> None:
+    fault = alignment.locate(draw_part(pose_matrix(0, 250, 150))).fault
+    assert fault is not None and fault.reason == "the part is cut off by the picture's border"
+
+
+def test_empty_picture_is_refused(alignment: Alignment) -> None:
+    found = alignment.locate(np.full((SIDE, SIDE, 3), 128, np.uint8))
+    assert found.pose is None and found.fault is not None and found.fault.reason == "no part on the background"
+
+
+def test_heatmap_returns_to_its_place_in_the_image(alignment: Alignment) -> None:
+    """A mark on the turned part shows in the frame; its heat, mapped back, peaks at the mark."""
+    matrix = pose_matrix(73, 140, 160)
+    image = draw_part(matrix)
+    x, y = matrix @ (-20.0, 5.0, 1.0)
+    cv2.circle(image, (round(x), round(y)), 4, (255, 255, 255), -1)
+    pose = alignment.locate(image).pose
+    assert pose is not None
+    frame = cut_frame(image, pose.matrix, alignment.frame)
+    sound = cut_frame(draw_part(matrix), pose.matrix, alignment.frame)
+    difference = np.abs(frame.astype(np.float32) - sound).mean(axis=2)
+    heat = heatmap_in_image(
+        cv2.resize(difference, (64, 64), interpolation=cv2.INTER_AREA), pose.matrix, alignment.frame, (SIDE, SIDE)
+    )
+    row, column = np.unravel_index(int(heat.argmax()), heat.shape)
+    scale = SIDE / heat.shape[0]
+    assert math.hypot((column + 0.5) * scale - x, (row + 0.5) * scale - y) < 5
+    assert heat[0, 0] == 0, "nothing is inspected outside the frame"
+
+
+def test_round_parts_are_centred_and_not_turned() -> None:
+    def washer(x: int, y: int) -> ImageU8:
+        image = np.full((200, 200, 3), 220, np.uint8)
+        cv2.circle(image, (x, y), 50, (60, 60, 60), -1, cv2.LINE_AA)
+        cv2.circle(image, (x, y), 20, (220, 220, 220), -1, cv2.LINE_AA)
+        return image
+
+    places = [(70, 80), (100, 100), (130, 90), (90, 140), (110, 120)]
+    choice = choose_alignment([washer(*place) for place in places], "auto")
+    assert choice.chosen.method == "silhouette"
+    assert choice.chosen.alignment is not None
+    for place in places:
+        pose = choice.chosen.alignment.locate(washer(*place)).pose
+        assert pose is not None
+        np.testing.assert_allclose(pose.matrix[:, :2], np.eye(2))
+        np.testing.assert_allclose(pose.matrix @ (*place, 1), np.array(choice.chosen.alignment.frame) / 2, atol=1.5)
+
+
+def test_parts_in_a_fixture_are_left_as_they_are() -> None:
+    images = [draw_part(pose_matrix(0, 150, 150), seed=seed) for seed in range(10)]
+    choice = choose_alignment(images, "auto")
+    assert choice.chosen.method == "none" and choice.chosen.alignment is None
+
+
+def test_textures_are_left_as_they_are() -> None:
+    rng = np.random.default_rng(0)
+    images = [
+        cv2.resize(rng.integers(60, 180, (60, 60, 3)).astype(np.uint8), (240, 240), interpolation=cv2.INTER_CUBIC)
+        for _ in range(10)
+    ]
+    assert choose_alignment(images, "auto").chosen.method == "none"
+
+
+def cluttered_scene(angle: float, dx: float, dy: float, seed: int = 0) -> ImageU8:
+    """A board with many marks that fills the picture."""
+    rng = np.random.default_rng(7)
+    board = np.full((500, 500, 3), 90, np.uint8)
+    for _ in range(120):
+        x, y, w, h = rng.integers(0, 480, 2).tolist() + rng.integers(5, 40, 2).tolist()
+        cv2.rectangle(board, (x, y), (x + w, y + h), rng.integers(0, 255, 3).tolist(), -1)
+    matrix = cv2.getRotationMatrix2D((250, 250), angle, 1.0)
+    matrix[:, 2] += dx - 50, dy - 50
+    noise = np.random.default_rng(seed).normal(0, 3, (400, 400, 3))
+    return np.clip(cv2.warpAffine(board, matrix, (400, 400)) + noise, 0, 255).astype(np.uint8)
+
+
+def test_boards_are_aligned_by_template() -> None:
+    rng = np.random.default_rng(3)
+    images = [cluttered_scene(rng.uniform(-8, 8), *rng.uniform(-20, 20, 2), seed=i) for i in range(12)]
+    choice = choose_alignment(images, "auto")
+    assert choice.chosen.method == "template", choice.describe()
+    found = choice.chosen.alignment
+    assert found is not None
+    frames = [cut_frame(image, pose.matrix, found.frame) for image in images if (pose := found.locate(image).pose)]
+    middle = np.stack(frames)[:, 120:280, 120:280].astype(np.float32)
+    assert len(frames) == 12 and np.abs(middle - np.median(middle, axis=0)).mean() < 12
+    assert found.locate(np.full((400, 400, 3), 90, np.uint8)).fault is not None
+
+
+def test_method_that_finds_no_part_is_refused_with_the_reason() -> None:
+    images = [np.full((100, 100, 3), 50, np.uint8) for _ in range(5)]
+    with pytest.raises(
+        BadInput, match=r"^data.align: silhouette finds no part in 5 of 5 sound images: no part on the background$"
+    ):
+        choose_alignment(images, "silhouette")
+
+
+def test_stored_alignment_gives_the_same_poses(alignment: Alignment) -> None:
+    stored = Alignment.from_json(json.loads(json.dumps(alignment.to_json())))
+    for _, image in random_parts(5, seed=50):
+        one, other = alignment.locate(image), stored.locate(image)
+        assert one.pose is not None and other.pose is not None
+        assert (one.pose.matrix == other.pose.matrix).all() and one.pose.quality == other.pose.quality
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"method": "magic"}, "unknown to this program"),
+        ({"frame": [0, 100]}, "impossible frame"),
+        ({"frame": [30000, 30000]}, "impossible frame"),
+        ({"frame": [True, 5]}, "impossible frame"),
+        ({"min_quality": math.nan}, "is no number"),
+        ({"min_quality": -1}, "is no number"),
+        ({"anchor": [1e9, 0]}, "is no number"),
+        ({"grey": "!"}, "not in base 64"),
+        ({"grey": "AAAA"}, "no PNG"),
+        ({"grey": "A" * 2**21}, "the limit is"),
+        ({"mask": 5}, "damaged"),
+        ({"extra": 1}, "unknown fields: extra"),
+    ],
+)
+def test_damaged_alignment_is_refused(alignment: Alignment, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        Alignment.from_json({**alignment.to_json(), **change})
