@@ -125,7 +125,8 @@ def test_training_notes_images_that_are_left_out(tmp_path: Path) -> None:
     from inspect_kd import api
 
     class Notes(NoProgress):
-        texts: list[str] = []
+        def __init__(self) -> None:
+            self.texts: list[str] = []
 
         def note(self, text: str) -> None:
             self.texts.append(text)
