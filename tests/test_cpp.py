@@ -488,8 +488,14 @@ ARTIFACTS_REFUSED_BY_PYTHON: dict[str, tuple[Callable[[Path], bytes], str]] = {
         ),
         "the reject threshold of 'a' is",
     ),
-    "scores that are no table": (lambda _: with_calibration(lambda calibration: calibration.update(scores=5)), "a"),
-    "scores as text": (lambda _: with_calibration(lambda calibration: calibration.update(scores={"a": "12"})), "c"),
+    "scores that are no table": (
+        lambda _: with_calibration(lambda calibration: calibration.update(scores=5)),
+        "the calibration is not complete",
+    ),
+    "scores as text": (
+        lambda _: with_calibration(lambda calibration: calibration.update(scores={"a": "12"})),
+        "the calibration is not complete",
+    ),
     "an overlap above 1": (lambda _: with_card_fields(overlap=2), "impossible overlap"),
     "a byte order mark": (
         lambda _: graphs.with_card(b"\xef\xbb\xbf" + graphs.card().dump().encode()),
@@ -497,7 +503,7 @@ ARTIFACTS_REFUSED_BY_PYTHON: dict[str, tuple[Callable[[Path], bytes], str]] = {
     ),
     "a schema that is a fraction": (lambda _: with_card_fields(schema=1.0), "artifact of schema 1.0"),
     "categories as text": (lambda _: with_card_fields(categories="a"), "card is damaged"),
-    "a category with the name of all": (lambda _: with_card_fields(categories=["*"]), "c"),
+    "a category with the name of all": (lambda _: with_card_fields(categories=["*"]), "a category called"),
     "too many fields": (lambda _: many_fields(), "more than 1048576 protobuf fields"),
 }
 """Name -> the file's content, and a piece of the message."""

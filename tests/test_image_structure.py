@@ -30,7 +30,6 @@ from tests.several_images import (
     tiff_file,
     tile_tags,
 )
-from tests.test_tiff_channels import encode_tiff
 
 # --- several images
 
@@ -245,11 +244,3 @@ def test_webp_followed_by_another_is_refused() -> None:
     for data in (one + one, one[:-1]):
         with pytest.raises(BadInput, match=r"a\.webp: (truncated, or with bytes after the end|not a readable)"):
             decode_image(data, "a.webp")
-
-
-def test_tiff_of_very_many_strips_is_refused() -> None:
-    """Each strip is decoded in a call of its own."""
-    rows = 2**16 + 1
-    tags = {256: (1,), 257: (rows,), 258: (8,), 259: (1,), 262: (1,), 277: (1,), 278: (1,)}
-    with pytest.raises(BadInput, match=f"{rows} strips or tiles; at most 65536 are read"):
-        decode_image(encode_tiff(tags | {273: (8,), 279: (1,)}, bytes(4), "<"), "a.tif")

@@ -106,7 +106,7 @@ inline void check_scores(const Json& scores) {
     const auto is_finite = [](const Json& score) { return score.is_number() && std::isfinite(score.get<double>()); };
     const auto is_list = [&](const Json& values) { return values.is_array() && std::all_of(values.begin(), values.end(), is_finite); };
     if (!scores.is_object() || !std::all_of(scores.begin(), scores.end(), is_list)) {
-        throw BadInput("the artifact's card is damaged (scores)");
+        throw BadInput("the calibration is not complete (scores)");
     }
 }
 
@@ -151,8 +151,11 @@ inline Card parse_card(const std::string& text, std::optional<std::string> categ
         if (const double overlap = real_number(content, "overlap"); overlap < 0 || overlap > 0.75) throw BadInput("impossible overlap");
     }
     const Json& categories = content.at("categories");
-    if (!categories.is_array() || std::any_of(categories.begin(), categories.end(), [](const Json& name) { return !name.is_string() || name == "*"; })) {
+    if (!categories.is_array() || std::any_of(categories.begin(), categories.end(), [](const Json& name) { return !name.is_string(); })) {
         throw BadInput("the artifact's card is damaged (categories)");
+    }
+    if (std::find(categories.begin(), categories.end(), "*") != categories.end()) {
+        throw BadInput("a category called '*', which stands for all categories together");
     }
     if (!category && categories.size() == 1) category = categories.at(0).get<std::string>();
     card.thresholds = parse_calibration(content.at("calibration"), category.value_or("*"));
