@@ -55,6 +55,7 @@ EXPLANATIONS = {
 }
 STARTING = "starting"
 PHASES = {
+    "presentation": "look at the pictures",
     "train": "train",
     "study": "train the teacher",
     "align": "align",
