@@ -55,7 +55,7 @@ EXPLANATIONS = {
 }
 STARTING = "starting"
 PHASES = {
-    "presentation": "look at the pictures",
+    "presentation": "prepare the pictures",
     "train": "train",
     "study": "train the teacher",
     "align": "align",
