@@ -17,6 +17,8 @@ from inspect_kd.types import Heatmap, ImageU8
 Matrix = npt.NDArray[np.float64]
 Grey = npt.NDArray[np.uint8]
 """(H, W): a picture or a silhouette in grey levels."""
+MIN_GRID = 16
+"""Least side in pixels of a heatmap over the whole image."""
 BORDER = 2
 """Width in pixels of the ring that is taken as an image's border."""
 
@@ -106,8 +108,8 @@ def cut_frame(image: ImageU8, matrix: Matrix, frame: tuple[int, int]) -> ImageU8
 
 def heatmap_in_image(heatmap: Heatmap, matrix: Matrix, frame: tuple[int, int], image: tuple[int, int]) -> Heatmap:
     """Map the heatmap of a frame back to the whole image, at about the same resolution; 0 outside the frame."""
-    density = math.sqrt(heatmap.size / (frame[0] * frame[1]))
-    grid = (max(1, round(image[0] * min(1.0, density))), max(1, round(image[1] * min(1.0, density))))
+    density = min(1.0, math.sqrt(heatmap.size / (frame[0] * frame[1])))
+    grid = (max(MIN_GRID, round(image[0] * density)), max(MIN_GRID, round(image[1] * density)))
     to_grid = chain(resizing(size_of(heatmap), frame), invert(matrix), resizing(image, grid))
     return np.asarray(cv2.warpAffine(heatmap, to_grid, grid, flags=cv2.INTER_LINEAR), np.float32)
 
