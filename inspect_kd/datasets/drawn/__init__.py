@@ -28,7 +28,7 @@ from inspect_kd.datasets.drawn.sheet import contact_sheet
 from inspect_kd.datasets.drawn.surface import Light, expose, to_bytes
 from inspect_kd.datasets.find_images import files_below
 from inspect_kd.datasets.image_writer import write_image
-from inspect_kd.errors import BadInput
+from inspect_kd.errors import BadInput, UsageError
 from inspect_kd.file_lock import hold_lock
 from inspect_kd.types import ImageU8, Mask, NoProgress, Progress
 
@@ -127,7 +127,13 @@ def draw_sample(
     categories: Collection[str] = tuple(CATEGORIES),
     progress: Progress | None = None,
 ) -> Path:
-    """Draw the data set as an MVTec tree below `root`, unless it was drawn there with the same settings."""
+    """Draw the data set as an MVTec tree below `root`, unless it was drawn there with the same settings.
+
+    An image is the same whichever other categories are drawn.
+    """
+    if not set(categories) or not set(categories) <= CATEGORIES.keys():
+        unknown = ", ".join(sorted(set(categories) - CATEGORIES.keys())) or "none"
+        raise UsageError(f"categories to draw: {unknown}; choose from {', '.join(CATEGORIES)}")
     settings: Settings = {
         "version": VERSION,
         "seed": seed,

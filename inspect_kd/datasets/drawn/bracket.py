@@ -60,9 +60,7 @@ def _holes(rng: Rng, defect_rng: Rng | None) -> Field:
     missing = -1 if defect_rng is None else int(defect_rng.integers(len(HOLES) + 1))
     holes = [disc(x + rng.normal(0, 0.001), y + rng.normal(0, 0.001), radius) for x, y, radius in HOLES]
     holes.append(box(*SLOT[:4], corner=SLOT[4]))
-    return np.asarray(
-        np.maximum.reduce([hole for number, hole in enumerate(holes) if number != missing]), np.float32
-    )
+    return np.asarray(np.maximum.reduce([hole for number, hole in enumerate(holes) if number != missing]), np.float32)
 
 
 def _brass(rng: Rng) -> Surface:
