@@ -67,7 +67,7 @@ def _brass(rng: Rng) -> Surface:
     """Return sheet brass over the whole area: rolling streaks, clouds of tarnish, and a short arm that is bent upwards."""
     tone = rng.uniform(0.94, 1.06)
     part = Surface((BRASS[0] * tone, BRASS[1] * tone, BRASS[2] * tone * rng.uniform(0.92, 1.08)), gloss=0.30)
-    streaks = cv2.blur(rng.random((RENDER, RENDER), dtype=np.float32) - 0.5, (91, 1)) * 5
+    streaks: Field = cv2.blur(rng.random((RENDER, RENDER), dtype=np.float32) - 0.5, (91, 1)) * 5
     streaks += cv2.blur(rng.random((RENDER, RENDER), dtype=np.float32) - 0.5, (13, 1)) * 1.2
     clouds = noise_field(RENDER, RENDER, rng, cell=70, octaves=4)
     part.colour *= (0.92 + 0.14 * clouds + 0.16 * streaks)[:, :, None]
@@ -107,7 +107,7 @@ def _lay_on_mat(part: Surface, outline: Field, rng: Rng) -> Surface:
     grain = noise_field(RENDER, RENDER, rng, cell=4, octaves=2)
     mat.colour *= (0.8 + 0.25 * noise_field(RENDER, RENDER, rng, cell=140, octaves=3) + 0.15 * grain)[:, :, None]
     mat.height += 1.6 * grain
-    pose = cv2.getRotationMatrix2D((RENDER / 2, RENDER / 2), float(rng.uniform(0, 360)), 1.0)
+    pose: Field = cv2.getRotationMatrix2D((RENDER / 2, RENDER / 2), float(rng.uniform(0, 360)), 1.0)
     pose[:, 2] += rng.uniform(-MAX_SHIFT, MAX_SHIFT, 2) * RENDER
     cover, height, gloss, colour = (
         cv2.warpAffine(field, pose, (RENDER, RENDER), flags=cv2.INTER_LINEAR, borderMode=border)
