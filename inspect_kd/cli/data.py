@@ -136,7 +136,7 @@ def draw(
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the drawn parts.")] = 0,
     sheet: Annotated[Path | None, typer.Option(help="Also write a contact sheet (.jpg or .png).")] = None,
 ) -> None:
-    """Draw the built-in data set `sample`: four kinds of parts, with defects and exact masks.
+    """Draw the built-in data set `sample`: five kinds of parts, with defects and exact masks.
 
     Example: inspect-kd data draw --to parts/ --sheet parts.jpg
     """
