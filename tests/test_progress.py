@@ -26,6 +26,20 @@ def test_remaining_time_ignores_steps_of_an_interrupted_run(
     assert written[1]["done"] == 95 and written[1]["seconds_left"] == 5.0
 
 
+def test_phase_of_unknown_length_writes_no_line_for_each_step(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    lines = JsonLines()
+    lines.phase("download", 0)
+    for _ in range(5):
+        now[0] += 1
+        lines.advance(10)
+    written = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [line["done"] for line in written] == [0, 30] and "seconds_left" not in written[1]
+
+
 def test_recipe_without_onnx_export_is_refused() -> None:
     with pytest.raises(UsageError, match="`onnx` must be among them"):
         load_recipe("embedded", ["export=[openvino]"])

@@ -128,15 +128,16 @@ def train(
     # The processes that rank 0 starts find the images that it has downloaded.
     missing = {} if helper else find_missing(api.named_data(data, recipe))
     require_consent(missing.values(), accepted=fetch)
-    if not dry_run:
-        for manifest in missing.values():
-            download(manifest, accepted=fetch, option="--fetch")
-    data_set = None if dry_run and data in missing else api.open_data(data, recipe)
+    data_set = None if data in missing else api.open_data(data, recipe)
     data_name = missing[data].name if data_set is None else data_set.name
     folder = api.choose_run_folder(out, name or f"{data_name}-{recipe.name}", resume=resume)
-    if dry_run or data_set is None:
+    if dry_run:
         show_plan(recipe, data_set, list(missing.values()), folder.path, as_json)
         return
+    for manifest in missing.values():
+        download(manifest, accepted=fetch, option="--fetch")
+    if data_set is None:
+        data_set = api.open_data(data, recipe)
     hardware = Hardware(device=device, devices=devices, precision=precision, workers=workers)
     run = api.run_training(recipe, data_set, folder, resume=resume, hardware=hardware)
     if not helper:
