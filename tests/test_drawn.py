@@ -51,7 +51,8 @@ def test_image_depends_on_the_seed_only() -> None:
         assert np.abs(first.astype(int) - of_other_seed).mean() > 1
 
 
-TINY_SAMPLE = {"size": 64, "train": 5, "test_good": 1, "per_kind": 1}
+FEW: dict[str, Any] = {"size": 64, "train": 5, "test_good": 1, "per_kind": 1}
+TINY_SAMPLE: dict[str, Any] = {**FEW, "categories": ("bottle", "metal")}
 
 
 def test_drawn_tree_is_a_complete_data_set(tmp_path: Path) -> None:
@@ -75,7 +76,10 @@ def test_tree_is_drawn_again_only_for_other_settings(tmp_path: Path) -> None:
 
 def test_image_does_not_depend_on_the_other_categories_that_are_drawn(tmp_path: Path) -> None:
     """Data sets of earlier versions, which had fewer categories, keep their images."""
-    several, alone = draw_sample(tmp_path / "s", 3, **TINY), draw_sample(tmp_path / "a", 3, **FEW, categories=["metal"])
+    several, alone = (
+        draw_sample(tmp_path / "s", 3, **TINY_SAMPLE),
+        draw_sample(tmp_path / "a", 3, **FEW, categories=["metal"]),
+    )
     images = sorted(path.relative_to(alone) for path in alone.rglob("*.png"))
     assert len(images) == 5 + 1 + 2 * len(CATEGORIES["metal"].KINDS)
     assert all((alone / image).read_bytes() == (several / image).read_bytes() for image in images)
