@@ -47,7 +47,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(206 if requested else 200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body[: self.server.max_response_bytes])
+        with contextlib.suppress(ConnectionError):  # a client that was interrupted
+            self.wfile.write(body[: self.server.max_response_bytes])
 
     def log_message(self, format: str, *arguments: object) -> None: ...
 

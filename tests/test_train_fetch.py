@@ -219,7 +219,8 @@ def test_python_api_downloads_only_with_fetch(
 
 
 def test_labelled_data_set_is_downloaded_too(server: Server, manifest: Path, parts: Path, tmp_path: Path) -> None:
-    words = command(parts, tmp_path / "runs", "--labelled", str(manifest), "--set", "distill.supervise.steps=2")
+    heads = ("--set", "student.head_width=8", "--set", "distill.supervise.steps=2")
+    words = command(parts, tmp_path / "runs", "--labelled", str(manifest), *heads)
     answer = call(*words)
     assert answer.returncode == 4 and "the images of 'small' are not at" in answer.stderr
     plan = call(*words, "--fetch", "--dry-run", "--json")
