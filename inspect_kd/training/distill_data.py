@@ -52,7 +52,7 @@ class DistillSample:
 
 
 class SampleLabel(NamedTuple):
-    """What is known of a sample's defects: small enough to be kept for all samples, unlike their images."""
+    """The label of one sample, without its image; labels are small, so those of all samples are cached."""
 
     mask_1mm: Tensor
     """Empty where the mask is unknown."""
