@@ -302,7 +302,7 @@ def test_unread_results_of_all_sessions_have_a_size_limit(monkeypatch: pytest.Mo
             unread[str(number)], queue.pending_event_ids_session[str(number)] = session_limit.UnreadMessages(), {"e"}
         queue.event_ids_to_events["e"] = event
         event.session_hash = "1"
-        limit.forget_sessions()
+        limit.forget_idle_sessions()
         assert list(unread) == list(queue.pending_event_ids_session) == ["1", "2", "3", "4"], (
             "the oldest is dropped, a session with a running event is kept"
         )
@@ -327,7 +327,7 @@ def test_longest_idle_session_is_dropped_first(monkeypatch: pytest.MonkeyPatch) 
         for name in ("first", "second", "first", "third"):
             unread.setdefault(name, session_limit.UnreadMessages())
             await limit.push(SimpleNamespace(session_hash=name), None, None)
-        limit.forget_sessions()
+        limit.forget_idle_sessions()
         assert set(unread) == set(events) == {"first", "third"}
 
     asyncio.run(fill())

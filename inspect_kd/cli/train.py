@@ -60,7 +60,7 @@ def train(
         str | None,
         typer.Option(
             help="Side of the smallest defect that must be found, in pixels of the image, for example 12px: large images are then "
-            "cut into tiles that show it. Default: 2 % of the picture's shorter side."
+            "cut into tiles that show it. Default: 2 % of the image's shorter side."
         ),
     ] = None,
     fetch: Annotated[

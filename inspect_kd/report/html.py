@@ -80,7 +80,7 @@ def card_table(
     return Html(f'<div class="card scroll">{table(head, rows, classes=classes, last_row=last_row)}</div>')
 
 
-def tiles(figures: Iterable[tuple[object, object]]) -> Html:
-    """Return large figures side by side, from pairs of a value and its name."""
+def figure_boxes(figures: Iterable[tuple[object, object]]) -> Html:
+    """Return large figures in boxes side by side, from pairs of a value and its name."""
     cells = (f'<div class="tile"><b>{escaped(value)}</b><span>{escaped(name)}</span></div>' for value, name in figures)
     return Html(f'<div class="tiles">{"".join(cells)}</div>')
