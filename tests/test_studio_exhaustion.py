@@ -169,7 +169,7 @@ def test_camera_picture_is_decoded_by_our_own_reader_alone(visitor: Visitor) -> 
     (path,) = json.loads(visitor.upload(multipart(("c.tif", tiff_with_shared_tags(100, 4 * MB)))).body)
     reset_peak(visitor.server)
     before = memory(visitor.server, "VmHWM")
-    event = {"data": file_arguments(path), "fn_index": visitor.page_event("inspect_camera"), "session_hash": "camera"}
+    event = {"data": file_arguments(path), "fn_index": visitor.event_number("inspect_camera"), "session_hash": "camera"}
     assert visitor.post("queue/join", event).status == 200
     events = visitor.ask("GET", "queue/data?session_hash=camera").body.decode()
     assert '"success":true' in events and texts.REFUSED_ONE in events
