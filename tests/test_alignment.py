@@ -204,7 +204,7 @@ def test_stored_alignment_gives_the_same_poses(alignment: Alignment) -> None:
         ({"min_quality": -1}, "is no number"),
         ({"anchor": [1e9, 0]}, "is no number"),
         ({"grey": "!"}, "not in base 64"),
-        ({"grey": "AAAA"}, "no PNG"),
+        ({"grey": "AAAA"}, "no grey PNG"),
         ({"grey": "A" * 2**21}, "the limit is"),
         ({"mask": 5}, "damaged"),
         ({"extra": 1}, "unknown fields: extra"),
