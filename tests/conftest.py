@@ -14,6 +14,7 @@ import pytest
 
 from inspect_kd.datasets.drawn import draw_sample
 from tests.builders import save_tiny_clip
+from tests.cpp_program import build_program
 from tests.tiny import EVERY_STAGE, command
 
 # For the processes that tests start; see also one_thread below.
@@ -57,6 +58,12 @@ def real_weights() -> Path:
 
 
 @pytest.fixture(scope="session")
+def program() -> Path:
+    """The C++ program, which is built only once."""
+    return build_program()
+
+
+@pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel of this checkout, built once for all tests that read it."""
     out = tmp_path_factory.mktemp("dist")
@@ -88,7 +95,7 @@ def run(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert answer.returncode == 0, answer.stderr
     assert json.loads(answer.stdout)["run"] == str(out / "r")
     lines = [json.loads(line) for line in answer.stderr.splitlines() if line.startswith("{")]
-    assert {"draw", "train", "calibrate", "evaluate", "export", "prove", "report"} >= {
+    assert {"draw", "presentation", "train", "calibrate", "evaluate", "export", "prove", "report"} >= {
         line["phase"] for line in lines if "phase" in line
     }
     assert any("seconds_left" in line and "loss" in line for line in lines)

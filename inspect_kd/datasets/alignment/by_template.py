@@ -37,7 +37,7 @@ MAX_ERROR = 3.0
 """Largest distance in pixels between a matched corner and its place."""
 MAX_SCALE = 1.25
 """Largest ratio of sizes, either way, between a part and the reference."""
-REFINE_SIDE = 128
+REFINE_SIDE = 160
 """Longest side in pixels of the pictures on which the match is refined."""
 STEPS = 64
 """Steps per pixel in which the places of matched corners are counted."""
@@ -101,11 +101,9 @@ class TemplateReference:
 
     def _refine(self, grey: Grey, matrix: Matrix) -> tuple[Matrix | None, float]:
         """Improve a match by a small shift and turn; the quality is the correlation of all pixels."""
-        coarse = shrink(grey, REFINE_SIDE)
-        before = resizing(size_of(coarse), size_of(grey))
-        after = resizing(size_of(self.grey), size_of(self.refinement.blurred))
-        refined, quality = self.refinement.refine(coarse, chain(before, matrix, after))
-        return None if refined is None else chain(invert(before), refined, invert(after)), quality
+        to_coarse = resizing(size_of(self.grey), size_of(self.refinement.blurred))
+        refined, quality = self.refinement.refine(grey, chain(matrix, to_coarse))
+        return None if refined is None else chain(refined, invert(to_coarse)), quality
 
 
 def fit_similarity(here_N2: npt.NDArray[np.float32], there_N2: npt.NDArray[np.float32]) -> Matrix | None:

@@ -32,8 +32,8 @@ class Refinement:
         self.blurred: Grey = np.asarray(cv2.GaussianBlur(reference, FILTER, 0), np.uint8)
 
     @cached_property
-    def regressors_5N(self) -> npt.NDArray[np.float64]:
-        """The regressors, in whole numbers: slopes twofold, lever arms twofold too."""
+    def regressors(self) -> npt.NDArray[np.float64]:
+        """The regressors (5, N), in whole numbers: slopes twofold, lever arms twofold too."""
         width, height = size_of(self.blurred)
         values = self.blurred.astype(np.float64)
         by_x, by_y = np.zeros_like(values), np.zeros_like(values)
@@ -43,8 +43,9 @@ class Refinement:
         return np.stack([np.ones_like(values), values, by_x, by_y, across * by_y - down * by_x]).reshape(5, -1)
 
     @cached_property
-    def products_55(self) -> list[list[float]]:
-        products: list[list[float]] = (self.regressors_5N @ self.regressors_5N.T).tolist()
+    def products(self) -> list[list[float]]:
+        """Sums of the regressors' products (5, 5)."""
+        products: list[list[float]] = (self.regressors @ self.regressors.T).tolist()
         return products
 
     def refine(self, picture: Grey, matrix: Matrix) -> tuple[Matrix | None, float]:
@@ -67,7 +68,7 @@ class Refinement:
 
     def _step(self, moved: Grey) -> tuple[float, float, float] | None:
         """The shift and the turn about the centre that are still missing; None if the pictures have nothing in common."""
-        weights = solve(self.products_55, (self.regressors_5N @ moved.ravel().astype(np.float64)).tolist())
+        weights = solve(self.products, (self.regressors @ moved.ravel().astype(np.float64)).tolist())
         if weights is None or weights[1] <= 0:
             return None
         x, y, angle = 2 * weights[2] / weights[1], 2 * weights[3] / weights[1], 4 * weights[4] / weights[1]
