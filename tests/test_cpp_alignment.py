@@ -139,7 +139,8 @@ def test_200_turned_parts_are_decided_as_in_python(
     category = card_of(artifact).categories[0]
     faulty = faulty_parts()
     paths = save(tmp_path, [image for _, image in random_parts(200 - len(faulty), seed=1000)] + faulty)
-    first = [inspector_of(artifact, category)(path) for path in paths]
+    inspect = inspector_of(artifact, category)
+    first = [inspect(path) for path in paths[::3]]
     with_middle_thresholds(artifact, category, [each.score for each in first if each.cause is None])
     inspections = compare(program, artifact, paths, category)
     assert len(inspections) == 200 and {each.decision for each in inspections} == set(Decision)

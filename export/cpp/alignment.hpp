@@ -1,10 +1,11 @@
 // An alignment as it is stored on the card, checked as in inspect_kd/datasets/alignment/alignment.py.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
-#include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -35,7 +36,8 @@ struct Alignment {
         Located found = std::visit([&](const auto& own) { return own.locate(image); }, reference);
         if (!found.fault && !(found.pose->quality >= min_quality)) {
             char text[99];
-            std::snprintf(text, sizeof text, "agrees with the reference by %.2f, a sound part by at least %.2f", found.pose->quality, min_quality);
+            std::snprintf(text, sizeof text, "agrees with the reference by %.2f, a sound part by at least %.2f", found.pose->quality,
+                          min_quality);
             found.fault = text;
         }
         return found;
@@ -64,7 +66,8 @@ inline std::string decode_base64(const std::string& text) {
 inline cv::Mat parse_picture(const Json& content, const char* key) {
     const std::string text = content.at(key);
     if (text.size() > kLargestPicture) {
-        throw BadInput("a picture of the alignment has " + std::to_string(text.size()) + " bytes; the limit is " + std::to_string(kLargestPicture));
+        throw BadInput("a picture of the alignment has " + std::to_string(text.size()) + " bytes; the limit is " +
+                       std::to_string(kLargestPicture));
     }
     std::string content_of_file = decode_base64(text);
     content_of_file.resize(std::max<std::size_t>(content_of_file.size(), 26));
@@ -76,7 +79,9 @@ inline cv::Mat parse_picture(const Json& content, const char* key) {
     }
     const cv::Mat raw(1, static_cast<int>(content_of_file.size()), CV_8U, content_of_file.data());
     cv::Mat picture = cv::imdecode(raw, cv::IMREAD_GRAYSCALE);
-    if (picture.size() != cv::Size(static_cast<int>(width), static_cast<int>(height))) throw BadInput("a picture of the alignment is damaged");
+    if (picture.size() != cv::Size(static_cast<int>(width), static_cast<int>(height))) {
+        throw BadInput("a picture of the alignment is damaged");
+    }
     return picture;
 }
 
@@ -109,7 +114,8 @@ inline Alignment parse_alignment(const Json& content) {
     const Json& anchor = content.at("anchor");
     if (!anchor.is_array() || anchor.size() != 2) throw BadInput("impossible anchor " + anchor.dump());
     const Json places{{"x", anchor[0]}, {"y", anchor[1]}};
-    reference.anchor = {number_within(places, "x", -kLargestFrame, 2 * kLargestFrame), number_within(places, "y", -kLargestFrame, 2 * kLargestFrame)};
+    const auto place = [&](const char* key) { return number_within(places, key, -kLargestFrame, 2 * kLargestFrame); };
+    reference.anchor = {place("x"), place("y")};
     if (!content.at("axis").is_null()) reference.axis = number_within(content, "axis", -2 * kPi, 2 * kPi);
     reference.max_border_share = number_within(content, "max_border_share", 0, 2);
     reference.mask = parse_picture(content, "mask");

@@ -74,8 +74,8 @@ inline Card parse_card(const std::string& text, std::optional<std::string> categ
     if (content.at("schema") != 1) {
         throw BadInput("artifact of schema " + content.at("schema").dump() + "; this program reads schema 1");
     }
-    refuse_other_fields(content, "card", {"schema", "name", "target", "size", "resize", "tile", "overlap", "presentations", "categories", "calibration", "bits",
-                                          "recipe", "recipe_digest", "data", "licences", "parity", "versions", "created"});
+    refuse_other_fields(content, "card", {"schema", "name", "target", "size", "resize", "tile", "overlap", "presentations", "categories",
+                                          "calibration", "bits", "recipe", "recipe_digest", "data", "licences", "parity", "versions", "created"});
     if (const std::string resize = content.at("resize"); resize != kResize) {
         throw EnvironmentFault("wants images resized by '" + resize + "', this program has '" + std::string(kResize) + "'");
     }
@@ -86,7 +86,8 @@ inline Card parse_card(const std::string& text, std::optional<std::string> categ
     std::set<std::string> names;
     for (const Json& name : categories) names.insert(name.get<std::string>());
     const View common = parse_view(content, card.size);
-    card.presentations = content.contains("presentations") ? parse_presentations(content.at("presentations"), names, card.size) : Presentations(common);
+    card.presentations = Presentations(common);
+    if (content.contains("presentations")) card.presentations = parse_presentations(content.at("presentations"), names, card.size);
     if (!category && categories.size() == 1) category = *names.begin();
     card.thresholds = parse_calibration(content.at("calibration"), category.value_or("*"));
     card.category = std::move(category);

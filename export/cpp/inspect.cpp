@@ -112,7 +112,8 @@ private:
             throw BadInput("the artifact's outputs do not have the shapes of one image's score and heatmap");
         }
         // Copied, because the memory is freed with the outputs.
-        const cv::Mat heat(static_cast<int>(heat_shape[2]), static_cast<int>(heat_shape[3]), CV_32F, outputs[1].GetTensorMutableData<float>());
+        const int rows = static_cast<int>(heat_shape[2]), columns = static_cast<int>(heat_shape[3]);
+        const cv::Mat heat(rows, columns, CV_32F, outputs[1].GetTensorMutableData<float>());
         return {*outputs[0].GetTensorData<float>(), heat.clone()};
     }
 
@@ -142,7 +143,8 @@ double rounded(double value, double steps) { return std::round(value * steps) / 
 
 /// Write a heatmap as NumPy's .npy.
 void write_heatmap(const cv::Mat& heat, const std::string& path) {
-    std::string header = "{'descr': '<f4', 'fortran_order': False, 'shape': (" + std::to_string(heat.rows) + ", " + std::to_string(heat.cols) + "), }";
+    const std::string shape = std::to_string(heat.rows) + ", " + std::to_string(heat.cols);
+    std::string header = "{'descr': '<f4', 'fortran_order': False, 'shape': (" + shape + "), }";
     header.resize(117, ' ');
     std::ofstream file(path, std::ios::binary);
     // Version 1.0, and a header of 118 bytes: the pixels then start at a multiple of 64.
@@ -240,6 +242,7 @@ int main(int count, char** words) {
         const OrtApi* api = OrtGetApiBase()->GetApi(ORT_API_VERSION);
         if (api == nullptr) throw EnvironmentFault("ONNX Runtime is older than the headers that this program was built with");
         Ort::InitApi(api);
+        cv::setNumThreads(arguments.threads);
         Inspector inspector(arguments.artifact, arguments.category, arguments.threads);
         return inspect_all(inspector, arguments) ? kFine : kBadInput;
     } catch (const UsageError& error) {

@@ -112,7 +112,8 @@ inline cv::Mat to_grey(const cv::Mat& image) {
 }
 
 /// Move a picture into a frame of another size, in steps of 1/32 pixel.
-inline cv::Mat warp(const cv::Mat& picture, const Matrix& matrix, cv::Size size, int border = cv::BORDER_CONSTANT, const cv::Scalar& fill = {}) {
+inline cv::Mat warp(const cv::Mat& picture, const Matrix& matrix, cv::Size size, int border = cv::BORDER_CONSTANT,
+                    const cv::Scalar& fill = {}) {
     const Matrix back = invert(matrix);
     std::vector<float> x_of_column(static_cast<std::size_t>(size.width)), y_of_column(x_of_column.size());
     for (std::size_t x = 0; x < x_of_column.size(); ++x) {

@@ -54,7 +54,8 @@ struct Presentation {
         if (!alignment) return view.check_size(image);
         if (std::max(image.width, image.height) <= kLargestFrame) return;
         throw BadInput(std::to_string(image.width) + "x" + std::to_string(image.height) +
-                       " pixels; a side of an image with a part to align has at most " + std::to_string(kLargestFrame) + ": crop the image");
+                       " pixels; a side of an image with a part to align has at most " + std::to_string(kLargestFrame) +
+                       ": crop the image");
     }
 };
 
@@ -74,15 +75,17 @@ public:
     /// Prepare an image of a category; without one, or with an unknown one, the category whose reference fits best is taken.
     Prepared prepare(const cv::Mat& image, const std::optional<std::string>& category) const {
         if (const Presentation* own = of(category)) return own->prepare(image);
-        const bool alike = std::all_of(all_.begin(), all_.end(), [&](const auto& each) { return !each.alignment && each.view == all_[0].view; });
-        return alike ? all_[0].prepare(image) : recognise(image);
+        const auto is_like_the_first = [&](const Presentation& each) { return !each.alignment && each.view == all_[0].view; };
+        return std::all_of(all_.begin(), all_.end(), is_like_the_first) ? all_[0].prepare(image) : recognise(image);
     }
 
     ImagePrediction predict(const cv::Mat& image, const std::optional<std::string>& category,
                             const std::function<FramePrediction(const cv::Mat&)>& predict_frame) const {
         const Prepared prepared = prepare(image, category);
         FramePrediction frame = prepared.view.predict(prepared.picture, predict_frame);
-        if (prepared.matrix) frame.heatmap = heatmap_in_image(frame.heatmap, *prepared.matrix, prepared.picture.size(), prepared.image_size);
+        if (prepared.matrix) {
+            frame.heatmap = heatmap_in_image(frame.heatmap, *prepared.matrix, prepared.picture.size(), prepared.image_size);
+        }
         return {prepared.fault ? kNotFoundScore : frame.score, frame.heatmap, prepared.fault, prepared.category};
     }
 
@@ -122,7 +125,9 @@ private:
 inline View parse_view(const Json& content, int size) {
     View view{size, std::nullopt, 0.25};
     if (const Json tile = content.value("tile", Json()); !tile.is_null()) {
-        if (!tile.is_number_integer() || tile > (1 << 16) || 2 * tile.get<std::int64_t>() < size) throw BadInput("impossible tile " + tile.dump());
+        if (!tile.is_number_integer() || tile > (1 << 16) || 2 * tile.get<std::int64_t>() < size) {
+            throw BadInput("impossible tile " + tile.dump());
+        }
         view.tile = tile.get<int>();
     }
     if (content.contains("overlap")) view.overlap = number_within(content, "overlap", 0, 0.75);

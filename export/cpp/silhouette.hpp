@@ -31,7 +31,9 @@ inline Silhouette measure_silhouette(const cv::Mat& mask) {
     const double area = moments.m00, x = moments.m10 / area, y = moments.m01 / area;
     const double xx = moments.m20 / area - x * x, xy = moments.m11 / area - x * y, yy = moments.m02 / area - y * y;
     int touching = 0;
-    for (const cv::Mat& side : {mask.row(0), mask.row(mask.rows - 1), mask.col(0), mask.col(mask.cols - 1)}) touching += cv::countNonZero(side);
+    for (const cv::Mat& side : {mask.row(0), mask.row(mask.rows - 1), mask.col(0), mask.col(mask.cols - 1)}) {
+        touching += cv::countNonZero(side);
+    }
     return {mask, x, y, 0.5 * std::atan2(2 * xy, xx - yy), touching / (2.0 * (mask.rows + mask.cols))};
 }
 

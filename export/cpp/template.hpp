@@ -115,7 +115,7 @@ private:
 
 /// Fit the shift, turn and scale that move points to others by least squares; none if they are all at one place.
 inline std::optional<Matrix> fit_similarity(const std::vector<cv::Point2f>& here, const std::vector<cv::Point2f>& there) {
-    std::int64_t x = 0, y = 0, u = 0, v = 0, here_here = 0, along = 0, across = 0;
+    std::int64_t x = 0, y = 0, u = 0, v = 0, here_here = 0;
     const auto steps = [](float place) { return static_cast<std::int64_t>(std::nearbyint(place * kSteps)); };
     const auto count = static_cast<std::int64_t>(here.size());
     std::int64_t x_u = 0, y_v = 0, x_v = 0, y_u = 0;
@@ -125,10 +125,11 @@ inline std::optional<Matrix> fit_similarity(const std::vector<cv::Point2f>& here
         here_here += px * px + py * py, x_u += px * pu, y_v += py * pv, x_v += px * pv, y_u += py * pu;
     }
     const std::int64_t spread = count * here_here - x * x - y * y;
-    along = (count * x_u - x * u) + (count * y_v - y * v);
-    across = (count * x_v - x * v) - (count * y_u - y * u);
+    const std::int64_t along = (count * x_u - x * u) + (count * y_v - y * v);
+    const std::int64_t across = (count * x_v - x * v) - (count * y_u - y * u);
     if (spread <= 0) return std::nullopt;
-    const double a = static_cast<double>(along) / static_cast<double>(spread), b = static_cast<double>(across) / static_cast<double>(spread);
+    const double a = static_cast<double>(along) / static_cast<double>(spread);
+    const double b = static_cast<double>(across) / static_cast<double>(spread);
     const double scale = static_cast<double>(kSteps * count), sum_x = static_cast<double>(x), sum_y = static_cast<double>(y);
     return Matrix{a, -b, (static_cast<double>(u) - (a * sum_x - b * sum_y)) / scale,
                   b, a, (static_cast<double>(v) - (b * sum_x + a * sum_y)) / scale};
@@ -149,7 +150,8 @@ public:
         const std::optional<Pose> refined = matched ? refinement_.refine(grey, chain({*matched, to_coarse})) : std::nullopt;
         if (!refined) return {std::nullopt, "no match with the reference picture"};
         const Matrix in_picture = chain({refined->matrix, invert(to_coarse)});
-        return {Pose{chain({resizing(image.size(), grey.size()), in_picture, resizing(grey_.size(), frame)}), refined->quality}, std::nullopt};
+        const Matrix to_picture = resizing(image.size(), grey.size()), to_frame = resizing(grey_.size(), frame);
+        return {Pose{chain({to_picture, in_picture, to_frame}), refined->quality}, std::nullopt};
     }
 
 private:

@@ -59,7 +59,9 @@ struct View {
             for (const int left : starts(scaled.cols)) {
                 const cv::Rect place(left, top, size, size);
                 const FramePrediction frame = predict_frame(scaled(place).clone());
-                if (frame.heatmap.size() != place.size()) throw BadInput("the artifact's heatmap is not of its input's size, as tiles require");
+                if (frame.heatmap.size() != place.size()) {
+                    throw BadInput("the artifact's heatmap is not of its input's size, as tiles require");
+                }
                 heat_sum(place) += window.mul(frame.heatmap);
                 weight(place) += window;
                 // NaN stays, whatever follows.
@@ -72,7 +74,9 @@ struct View {
 
 private:
     cv::Size extent(cv::Size image) const {
-        const auto scaled = [&](int length) { return std::max(1, rounded_to_int(static_cast<double>(std::int64_t{length} * size) / *tile)); };
+        const auto scaled = [&](int length) {
+            return std::max(1, rounded_to_int(static_cast<double>(std::int64_t{length} * size) / *tile));
+        };
         return {scaled(image.width), scaled(image.height)};
     }
 
