@@ -14,6 +14,7 @@ import pytest
 
 from inspect_kd.datasets.drawn import draw_sample
 from tests.builders import save_tiny_clip
+from tests.cpp_program import build_program
 from tests.tiny import EVERY_STAGE, UNTURNED, command
 
 # For the processes that tests start; see also one_thread below.
@@ -54,6 +55,12 @@ def real_weights() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real ImageNet weights are not on this machine ({folder}); set INSPECT_KD_REAL_WEIGHTS")
     return folder
+
+
+@pytest.fixture(scope="session")
+def program() -> Path:
+    """The C++ program, which is built only once."""
+    return build_program()
 
 
 @pytest.fixture(scope="session")
