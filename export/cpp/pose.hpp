@@ -146,9 +146,9 @@ inline cv::Mat cut_frame(const cv::Mat& image, const Matrix& matrix, cv::Size fr
     return warp(image, matrix, frame, cv::BORDER_CONSTANT, border_median(image));
 }
 
-/// Map the heatmap of a frame back to the whole image, at about the same resolution; 0 outside the frame.
 constexpr int kMinGrid = 16;  // least side of a heatmap over the whole image
 
+/// Map the heatmap of a frame back to the whole image, at about the same resolution; 0 outside the frame.
 inline cv::Mat heatmap_in_image(const cv::Mat& heatmap, const Matrix& matrix, cv::Size frame, cv::Size image) {
     const double pixels = static_cast<double>(frame.width) * frame.height;
     const double density = std::min(1.0, std::sqrt(static_cast<double>(heatmap.total()) / pixels));
