@@ -74,8 +74,12 @@ def print_tables(evaluation: Evaluation) -> None:
     console.print(table)
     for note in sorted(notes):
         console.print(f"– {note}")
-    table = Table("category", "truth", "OK", "RE-INSPECT", "NG", title="decisions")
+    not_found = evaluation.not_found()
+    shows_not_found = any(any(counts.values()) for counts in not_found.values())
+    columns = ["category", "truth", "OK", "RE-INSPECT", "NG", *(["of these not found"] if shows_not_found else [])]
+    table = Table(*columns, title="decisions")
     for category, truths in evaluation.decisions().items():
         for truth, counts in truths.items():
-            table.add_row(category, truth, *[str(counts[decision]) for decision in ("OK", "RE-INSPECT", "NG")])
+            cells = [str(counts[decision]) for decision in ("OK", "RE-INSPECT", "NG")]
+            table.add_row(category, truth, *cells, *([str(not_found[category][truth])] if shows_not_found else []))
     console.print(table)

@@ -78,7 +78,7 @@ def label_next(
     chosen = [(readable[choice.index], inspector(readable[choice.index])) for choice in choices]
     for (path, inspection), choice in zip(chosen, choices, strict=True):
         line = {"image": str(path), "novelty": round(choice.novelty, 4), "score": round(inspection.score, 4)}
-        typer.echo(json.dumps(line | {"decision": str(inspection.decision)}))
+        typer.echo(json.dumps(line | {"decision": str(inspection.decision)} | inspection.cause_to_json()))
     if out is not None:
         sheet = _copy_chosen(chosen, out, inspector.card.bits)
         echo(f"copied {len(chosen)} images to {out}; their contact sheet is {sheet}", err=True)

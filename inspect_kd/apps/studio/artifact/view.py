@@ -44,7 +44,7 @@ def _promise(card: ArtifactCard) -> str:
     rows = [
         [
             texts.ALL_CATEGORIES if name == POOLED else name,
-            limits.n,
+            with_not_found(limits.n, card.calibration.not_found(name)),
             f"{limits.thresholds.reinspect:.3f}",
             f"{limits.thresholds.reject:.3f}",
             f"≤ {100 * limits.reinspect_promise:.1f} %",
@@ -52,7 +52,7 @@ def _promise(card: ArtifactCard) -> str:
         ]
         for name, limits in card.calibration.limits.items()
     ]
-    sentence = escape(card.calibration.limits[POOLED].describe())
+    sentence = escape(card.calibration.describe())
     return f"<h3>{texts.CARD_PROMISE}</h3><p>{sentence}</p>{_fact_table(rows, texts.CARD_COLUMNS)}"
 
 
