@@ -104,9 +104,7 @@ class Calibration:
         if not missed:
             return limits.describe()
         was, they = ("was", "it counts") if missed == 1 else ("were", "they count")
-        return (
-            f"{limits.describe()} {missed} of the {limits.n} {was} not found in the image; {they} as NG, as such a part would on the line."
-        )
+        return f"{limits.describe()} {missed} of the {limits.n} {was} not found in the image; {they} as NG, as on the line."
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -165,9 +165,7 @@ def evaluate(
             category = part.sample.category
             limits = calibration.for_category(category if category in calibration.limits else None)
             decision = limits.thresholds.decide(part.score)
-            verdicts.append(
-                Verdict(sample=part.sample, score=part.score, decision=decision, not_found=part.not_found)
-            )
+            verdicts.append(Verdict(sample=part.sample, score=part.score, decision=decision, not_found=part.not_found))
             progress.advance()
             yield part
 

@@ -102,12 +102,15 @@ class Inspector:
         predictions: BatchPrediction = self.model.predict_batch(images_NHW3)
         return predictions
 
-    def __call__(self, frame: Frame) -> Inspection:
-        """Inspect one image: a path or an array (mono, RGB or RGBA; 8 or 16 bit)."""
-        image = self._read(frame)
-        self.presentations.check_size(image, _name(frame), self.category)
+    def __call__(self, frame: Frame, *, category: str | None = None) -> Inspection:
+        """Inspect one image: a path or an array (mono, RGB or RGBA; 8 or 16 bit).
+
+        `category` selects alignment and tiles for this image alone; the thresholds stay the inspector's.
+        """
+        image, category = self._read(frame), category or self.category
+        self.presentations.check_size(image, _name(frame), category)
         start = time.perf_counter()
-        predicted = predict_image(self, self.presentations, image, self.category)
+        predicted = predict_image(self, self.presentations, image, category)
         elapsed = (time.perf_counter() - start) * 1000
         score, heatmap = predicted.score, predicted.heatmap
         if not (np.isfinite(score) and np.isfinite(heatmap).all()):

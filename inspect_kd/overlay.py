@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inspect_kd.errors import printable
-from inspect_kd.types import FrameOutline, Decision, Heatmap, ImageU8, Inspection, Region, format_score
+from inspect_kd.types import Decision, FrameOutline, Heatmap, ImageU8, Inspection, Region, format_score
 
 HEAT_AT_FIRST_COLOUR, HEAT_AT_FULL_COLOUR = 0.5, 2.0
 """On the calibrated scale, where 1.0 is the reject threshold."""

@@ -79,7 +79,9 @@ def draw_histogram(
         middle = end + NOT_FOUND_WIDTH / 2
         elements.append(f'<line class="axis" x1="{end + 10}" x2="{WIDTH}" y1="{axis_y}" y2="{axis_y}"/>')
         elements.append(f'<text x="{middle + 5:.1f}" y="{HEIGHT - 8}" text-anchor="middle">not found</text>')
-        label += ", of these " + ", ".join(f"{counts[name][BARS]} {words}" for name, words in NOT_FOUND_ROWS) + " not found"
+        label += (
+            ", of these " + ", ".join(f"{counts[name][BARS]} {words}" for name, words in NOT_FOUND_ROWS) + " not found"
+        )
     return (
         f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">{"".join(elements)}</svg>'
     )

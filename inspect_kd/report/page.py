@@ -14,7 +14,7 @@ from inspect_kd.calibrate import POOLED
 from inspect_kd.metrics import METRICS
 from inspect_kd.report import Report
 from inspect_kd.report.charts import draw_curve, draw_histogram
-from inspect_kd.report.html import card_table, document, tiles
+from inspect_kd.report.html import card_table, document, tiles, with_not_found
 from inspect_kd.report.pictures import Example
 from inspect_kd.report.presented_parts import presentation_section
 from inspect_kd.types import NOT_FOUND, format_score, is_not_found
@@ -143,7 +143,7 @@ def _promise(report: Report) -> str:
         rows.append(
             [
                 label,
-                _with_not_found(limits.n, report.calibration.not_found(name)),
+                with_not_found(limits.n, report.calibration.not_found(name)),
                 f"{low:.3f}",
                 f"{high:.3f}",
                 f"≤ {100 * limits.reinspect_promise:.1f} %",
@@ -220,11 +220,11 @@ def _decisions(report: Report) -> str:
             [
                 category,
                 *(str(sound[d]) for d in ("OK", "RE-INSPECT")),
-                _with_not_found(sound["NG"], missed["sound"]),
+                with_not_found(sound["NG"], missed["sound"]),
                 rejected,
                 promise,
                 *(str(bad[d]) for d in ("OK", "RE-INSPECT")),
-                _with_not_found(bad["NG"], missed["defective"]),
+                with_not_found(bad["NG"], missed["defective"]),
             ]
         )
     head = [
@@ -239,10 +239,6 @@ def _decisions(report: Report) -> str:
         "NG",
     ]
     return f"<h2>Decisions on the test parts</h2>{card_table(head, rows)}"
-
-
-def _with_not_found(parts: int, missed: int) -> str:
-    return f"{parts}, {missed} of them not found" if missed else str(parts)
 
 
 def _data(report: Report) -> str:
