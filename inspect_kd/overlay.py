@@ -138,7 +138,7 @@ def draw(
 def draw_frame(picture: ImageU8, frame: FrameOutline, stroke: int, scale: float = 1.0) -> None:
     """Draw the outline of the inspected frame; `scale` is the picture's size over that of the original image."""
     line = np.round(scale * np.array(frame) - 0.5).astype(np.int32)
-    cv2.polylines(picture, [line], True, (20, 30, 40), stroke + 2, cv2.LINE_AA)
+    cv2.polylines(picture, [line], True, (20, 30, 40), stroke + 1, cv2.LINE_AA)
     cv2.polylines(picture, [line], True, FRAME_COLOUR, stroke, cv2.LINE_AA)
 
 

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from inspect_kd.evaluate import Evaluation
 
 
+MAX_LISTED = 10
+"""Most parts that were not found and are listed by name."""
+
+
 def evaluate(
     source: Annotated[Path, typer.Argument(metavar="RUN_OR_ARTIFACT", help="A run's folder or an artifact.")],
     data: Annotated[str, typer.Option("--data", "-d", help="A data set's name, a manifest, or a folder.")],
@@ -83,3 +87,8 @@ def print_tables(evaluation: Evaluation) -> None:
             cells = [str(counts[decision]) for decision in ("OK", "RE-INSPECT", "NG")]
             table.add_row(category, truth, *cells, *([str(not_found[category][truth])] if shows_not_found else []))
     console.print(table)
+    missed = [verdict for verdict in evaluation.verdicts if verdict.not_found is not None]
+    for verdict in missed[:MAX_LISTED]:
+        console.print(f"– not found: {verdict.sample.image}: {verdict.not_found}")
+    if len(missed) > MAX_LISTED:
+        console.print(f"– and {len(missed) - MAX_LISTED} more that were not found")

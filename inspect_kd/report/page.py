@@ -103,7 +103,7 @@ def _examples(report: Report) -> str:
     sections = [
         "<h2>Parts worth a look</h2>",
         '<p class="soft">Left: the part, with the outline of the defect where the data set has one. Right: its heatmap; '
-        "colour starts at half the threshold.</p>",
+        "colour starts at half the threshold, and where parts are aligned a blue line is the inspected frame.</p>",
     ]
     for heading, examples in report.examples.items():
         sections.append(
