@@ -12,7 +12,7 @@ ICONS = {Decision.OK: "✓", Decision.REINSPECT: "?", Decision.NG: "✕"}
 
 # Artifact and category
 WHICH_ARTIFACT = "Artifact"
-WHICH_CATEGORY = "Thresholds of"
+WHICH_CATEGORY = "Category"
 ALL_CATEGORIES = "all categories together"
 
 # Uploads
