@@ -21,7 +21,7 @@ import numpy as np
 from inspect_kd import strict_json
 from inspect_kd.errors import BadInput
 from inspect_kd.plain_file import read_plain_file
-from inspect_kd.types import NOT_FOUND_SCORE, Decision, Thresholds
+from inspect_kd.types import NOT_FOUND_SCORE, Decision, Thresholds, is_not_found
 
 POOLED = "*"
 """Used instead of a category's name for all categories together."""
@@ -68,6 +68,8 @@ class CategoryThresholds:
         if not self.has_too_few_parts:
             return text
         rate = min(self.asked_reject, self.asked_reinspect)
+        if self.n >= parts_needed(rate):  # more parts would not help: too many of them were not found
+            return f"{text} The requested {_percent(rate)} cannot be promised while so many sound parts are not found."
         return f"{text} The requested {_percent(rate)} needs {parts_needed(rate)} held-out sound parts."
 
 
@@ -89,6 +91,20 @@ class Calibration:
             known = ", ".join(name for name in self.limits if name != POOLED)
             raise BadInput(f"no calibration for category '{category}'; there is one for: {known}")
         return self.limits[category]
+
+    def not_found(self, category: str | None = None) -> int:
+        """Count the held-out sound parts of a category, or of all, that were not found in their images."""
+        chosen = self.scores.values() if category in (None, POOLED) else [self.scores.get(str(category), ())]
+        return sum(is_not_found(score) for scores in chosen for score in scores)
+
+    def describe(self, category: str | None = None) -> str:
+        """Describe a category's promise, or the pooled one; also how many held-out sound parts were not found."""
+        limits = self.for_category(category)
+        missed = self.not_found(category)
+        if not missed:
+            return limits.describe()
+        was, they = ("was", "it counts") if missed == 1 else ("were", "they count")
+        return f"{limits.describe()} {missed} of the {limits.n} {was} not found in the image; {they} as NG, as on the line."
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -27,6 +27,8 @@ class Verdict:
     sample: Sample
     score: float
     decision: Decision
+    not_found: str | None = None
+    """Why the part was not found in its image; None for a part that was found."""
 
     @property
     def wrong(self) -> bool:
@@ -46,6 +48,7 @@ class Evaluation:
         return {
             "metrics": measures_to_json(self.measures),
             "decisions": self.decisions(),
+            "not_found": self.not_found(),
         }
 
     def decisions(self) -> dict[str, dict[str, dict[str, int]]]:
@@ -56,6 +59,14 @@ class Evaluation:
                 verdict.sample.category, {t: dict.fromkeys(map(str, Decision), 0) for t in ("sound", "defective")}
             )
             truths["defective" if verdict.sample.defective else "sound"][str(verdict.decision)] += 1
+        return table
+
+    def not_found(self) -> dict[str, dict[str, int]]:
+        """Count the parts that were not found in their images, which are NG, by category and ground truth."""
+        table: dict[str, dict[str, int]] = {}
+        for verdict in self.verdicts:
+            counts = table.setdefault(verdict.sample.category, {"sound": 0, "defective": 0})
+            counts["defective" if verdict.sample.defective else "sound"] += verdict.not_found is not None
         return table
 
     def gate(self, limits: Mapping[str, float]) -> None:
@@ -153,9 +164,8 @@ def evaluate(
         for part in predict_samples(model, samples, presentations, bits=bits):
             category = part.sample.category
             limits = calibration.for_category(category if category in calibration.limits else None)
-            verdicts.append(
-                Verdict(sample=part.sample, score=part.score, decision=limits.thresholds.decide(part.score))
-            )
+            decision = limits.thresholds.decide(part.score)
+            verdicts.append(Verdict(sample=part.sample, score=part.score, decision=decision, not_found=part.not_found))
             progress.advance()
             yield part
 

@@ -27,7 +27,7 @@ from inspect_kd.plain_file import read_plain_file
 from inspect_kd.quarantine import admit
 from inspect_kd.resize import RESIZE
 from inspect_kd.signing import MAX_ARTIFACT_BYTES, SignedKind, Signer, load_signers, verify_bytes
-from inspect_kd.types import BatchPrediction, Heatmap, Inspection, Region, Thresholds
+from inspect_kd.types import NOT_FOUND, BatchPrediction, Heatmap, Inspection, Region, Thresholds
 
 Frame = str | Path | npt.NDArray[np.generic]
 
@@ -102,13 +102,17 @@ class Inspector:
         predictions: BatchPrediction = self.model.predict_batch(images_NHW3)
         return predictions
 
-    def __call__(self, frame: Frame) -> Inspection:
-        """Inspect one image: a path or an array (mono, RGB or RGBA; 8 or 16 bit)."""
-        image = self._read(frame)
-        self.presentations.check_size(image, _name(frame), self.category)
+    def __call__(self, frame: Frame, *, category: str | None = None) -> Inspection:
+        """Inspect one image: a path or an array (mono, RGB or RGBA; 8 or 16 bit).
+
+        `category` selects alignment and tiles for this image alone; the thresholds stay the inspector's.
+        """
+        image, category = self._read(frame), category or self.category
+        self.presentations.check_size(image, _name(frame), category)
         start = time.perf_counter()
-        score, heatmap, not_found, category = predict_image(self, self.presentations, image, self.category)
+        predicted = predict_image(self, self.presentations, image, category)
         elapsed = (time.perf_counter() - start) * 1000
+        score, heatmap = predicted.score, predicted.heatmap
         if not (np.isfinite(score) and np.isfinite(heatmap).all()):
             raise BadInput(f"{_name(frame)}: the artifact's score or heatmap is not finite; treat the part as NG")
         height, width = image.shape[:2]
@@ -121,9 +125,10 @@ class Inspector:
             image=None if isinstance(frame, np.ndarray) else str(frame),
             image_size=(width, height),
             milliseconds=elapsed,
-            category=category,
-            cause=None if not_found is None else "not_found",
-            explanation=not_found,
+            category=predicted.category,
+            cause=None if predicted.not_found is None else NOT_FOUND,
+            explanation=predicted.not_found,
+            frame=predicted.frame,
         )
 
     def each(self, frames: Iterable[Frame]) -> Iterator[Inspection | BadInput]:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inspect_kd.errors import printable
-from inspect_kd.types import Decision, Heatmap, ImageU8, Inspection, Region
+from inspect_kd.types import Decision, FrameOutline, Heatmap, ImageU8, Inspection, Region, format_score
 
 HEAT_AT_FIRST_COLOUR, HEAT_AT_FULL_COLOUR = 0.5, 2.0
 """On the calibrated scale, where 1.0 is the reject threshold."""
@@ -26,6 +26,9 @@ MIN_AREA = 2e-5
 MAX_REGIONS = 50
 MAX_STROKE = 100
 """Line width in pixels; OpenCV draws no line wider than 32767."""
+SMALLEST_TEXT = 0.32
+"""Least size of letters that people can read, as a factor of OpenCV's font."""
+FRAME_COLOUR = (40, 200, 255)
 BRIGHTEST = 0.9
 """If no pixel exceeds the threshold, the region above this share of the largest heat is shown."""
 
@@ -110,10 +113,12 @@ def draw(
     numbers: bool = True,
     badge: bool = True,
 ) -> ImageU8:
-    """Draw heatmap, contours at the threshold, numbered regions and the decision."""
+    """Draw heatmap, the inspected frame, contours at the threshold, numbered regions and the decision."""
     picture = blend_heatmap(image, inspection.heatmap, opacity)
     height, width = picture.shape[:2]
     stroke = min(max(1, round(max(height, width) / 400)), MAX_STROKE)
+    if inspection.frame is not None:
+        draw_frame(picture, inspection.frame, stroke)
     if contours and inspection.regions:
         above = (enlarge(inspection.heatmap, width, height) > inspection.thresholds.reinspect).astype(np.uint8)
         lines, _ = cv2.findContours(above, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
@@ -123,14 +128,18 @@ def draw(
         for number, region in enumerate(inspection.regions, start=1):
             _label(picture, str(number), (region.x, region.y - 4 * stroke), COLOURS[inspection.decision], 0.8)
     if badge:
-        _label(
-            picture,
-            f"{MARKS[inspection.decision]}  {inspection.score:.2f}",
-            (4 * stroke, 4 * stroke),
-            COLOURS[inspection.decision],
-            1.0,
-        )
+        text = f"{MARKS[inspection.decision]}  {format_score(inspection.score)}"
+        bottom = _label(picture, text, (4 * stroke, 4 * stroke), COLOURS[inspection.decision], 1.0)
+        if inspection.explanation is not None:
+            _caption(picture, inspection.explanation, (4 * stroke, bottom + stroke), COLOURS[inspection.decision])
     return picture
+
+
+def draw_frame(picture: ImageU8, frame: FrameOutline, stroke: int, scale: float = 1.0) -> None:
+    """Draw the outline of the inspected frame; `scale` is the picture's size over that of the original image."""
+    line = np.round(scale * np.array(frame) - 0.5).astype(np.int32)
+    cv2.polylines(picture, [line], True, (20, 30, 40), stroke + 1, cv2.LINE_AA)
+    cv2.polylines(picture, [line], True, FRAME_COLOUR, stroke, cv2.LINE_AA)
 
 
 def outline(image: ImageU8, mask: npt.NDArray[np.bool_], tint: tuple[int, int, int] = (40, 200, 255)) -> ImageU8:
@@ -173,10 +182,23 @@ def contact_sheet(pictures: Sequence[tuple[str, ImageU8]], side: int = 256, max_
     return sheet
 
 
-def _label(picture: ImageU8, text: str, at: tuple[int, int], tint: tuple[int, int, int], scale: float) -> None:
-    """Write white text on a coloured box, moved to lie inside the picture."""
+def _caption(picture: ImageU8, text: str, at: tuple[int, int], tint: tuple[int, int, int]) -> None:
+    """Write a sentence under the decision, small enough for the picture's width; left out where nobody could read it."""
+    (width, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 1.0, 1)
+    fitting = (picture.shape[1] - 3 * at[0]) / width
+    size = min(0.6 * _text_size(picture), fitting)
+    if size >= SMALLEST_TEXT:
+        _label(picture, text, at, tint, size / _text_size(picture))
+
+
+def _text_size(picture: ImageU8) -> float:
+    return float(np.clip(max(picture.shape[:2]) / 640, SMALLEST_TEXT, 3.0))
+
+
+def _label(picture: ImageU8, text: str, at: tuple[int, int], tint: tuple[int, int, int], scale: float) -> int:
+    """Write white text on a coloured box, moved to lie inside the picture; return the row below the box."""
     height, width = picture.shape[:2]
-    size = scale * np.clip(max(height, width) / 640, 0.32, 3.0)
+    size = scale * _text_size(picture)
     thick = max(1, round(1.6 * size))
     (w, h), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, thick)
     pad = max(2, h // 3)
@@ -186,3 +208,4 @@ def _label(picture: ImageU8, text: str, at: tuple[int, int], tint: tuple[int, in
     cv2.putText(
         picture, text, (x + pad, y + h + pad), cv2.FONT_HERSHEY_SIMPLEX, size, (255, 255, 255), thick, cv2.LINE_AA
     )
+    return y + h + base + 2 * pad

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+Key = TypeVar("Key", bound=Hashable)
+"""What names a candidate."""
 MAX_TURN_S, MAX_RUNS = 0.4, 12
 """A candidate's turn ends after this time or number of runs; a slow candidate runs once per turn."""
 WARM_UP = 2
@@ -41,15 +44,15 @@ class Times:
 
 
 def time_in_turns(
-    runs: Mapping[str, Callable[[], object]],
+    runs: Mapping[Key, Callable[[], object]],
     rounds: int,
     *,
     warm_up: int = WARM_UP,
     max_runs: int = MAX_RUNS,
     after_round: Callable[[], object] | None = None,
-) -> dict[str, Times]:
+) -> dict[Key, Times]:
     """Time each candidate in `rounds` turns of at most `max_runs` runs."""
-    measured: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
+    measured: dict[Key, list[tuple[float, float]]] = {name: [] for name in runs}
     was_enabled = gc.isenabled()
     gc.disable()
     try:

@@ -23,6 +23,20 @@ Heatmap = npt.NDArray[np.float32]
 
 NOT_FOUND_SCORE = 1e6
 """Score of a part that was not found in its image: above every threshold."""
+NOT_FOUND = "not_found"
+"""Cause of the decision on a part that was not found, in JSON and CSV."""
+FrameOutline = tuple[tuple[float, float], ...]
+"""(x, y) of a frame's corners in pixels of the original image, in turn."""
+
+
+def is_not_found(score: float) -> bool:
+    """Whether a score says that the part was not found in its image."""
+    return score >= NOT_FOUND_SCORE
+
+
+def format_score(score: float, digits: int = 2) -> str:
+    """Format a score for people: a part that was not found has no score of its own."""
+    return "not found" if is_not_found(score) else f"{score:.{digits}f}"
 
 
 class BatchPrediction(NamedTuple):
@@ -160,9 +174,11 @@ class Inspection:
     cause: str | None = None
     """`not_found` if the part was not found in its image and is NG for that; `explanation` says why."""
     explanation: str | None = None
+    frame: FrameOutline | None = None
+    """Outline of the inspected frame where the part was aligned; None where the whole image was inspected."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return everything but the heatmap, ready for `json.dumps`."""
+        """Return everything but heatmap and frame, ready for `json.dumps`."""
         return {
             "image": self.image,
             "score": round(self.score, 6),
@@ -172,5 +188,9 @@ class Inspection:
             "regions": [asdict(region) | {"peak": round(region.peak, 6)} for region in self.regions],
             "milliseconds": round(self.milliseconds, 3),
             **({"category": self.category} if self.category else {}),
-            **({"cause": self.cause, "explanation": self.explanation} if self.cause else {}),
+            **self.cause_to_json(),
         }
+
+    def cause_to_json(self) -> dict[str, str | None]:
+        """Return why the part is NG, where that is not its score alone."""
+        return {"cause": self.cause, "explanation": self.explanation} if self.cause else {}

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from inspect_kd.cli.echo import echo
 from inspect_kd.cli.threads import Threads
 
 if TYPE_CHECKING:
+    from inspect_kd.datasets.presentation import Presentation
     from inspect_kd.inspector import Inspector
+    from inspect_kd.types import ImageU8
 
 COLUMNS = {
     "p50_ms": "p50 ms",
@@ -21,6 +25,8 @@ COLUMNS = {
     "cpu_ms": "CPU ms",
     "images_per_second": "images/s",
 }
+Runs = dict[tuple[str, str], Callable[[], object]]
+"""(artifact, row's label) -> what is timed."""
 WHOLE_INSPECTION = "1, from an image"
 """Label of the row for a whole inspection, in the column of batch sizes."""
 
@@ -31,7 +37,10 @@ def bench_latency(
     rounds: Annotated[int, typer.Option(min=1, help="Rounds; each runs every artifact up to 12 times.")] = 25,
     image: Annotated[
         Path | None,
-        typer.Option(help="Image for timing the whole inspection; default: random noise of 1024x1024."),
+        typer.Option(
+            help="Image for timing alignment and whole inspections; default: a drawing of the reference where parts are aligned, "
+            "else random noise of 1024x1024."
+        ),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or tensorrt; OpenVINO: cpu, gpu or npu.")] = "cpu",
     threads: Threads = 1,
@@ -50,8 +59,10 @@ def bench_latency(
 ) -> None:
     """Time artifacts: wall time p50, p90 and p99, CPU time of all threads and throughput, per image, for each batch size.
 
-    The last row of each artifact is one whole inspection: resize, model, regions. Run it on the
-    line's machine beside its other programs, and compare p99 with the deadline.
+    The last row of each artifact is one whole inspection: alignment, resize, model, regions. Where
+    parts are aligned, the row above is alignment alone: finding the part and cutting its frame, on
+    one thread of OpenCV. Run it on the line's machine beside its other programs, and compare p99
+    with the deadline.
 
     Examples:
 
@@ -60,6 +71,7 @@ def bench_latency(
         inspect-kd bench-latency part.onnx part.openvino.onnx --threads 2
     """
     from inspect_kd.cli.evaluate import artifact_of
+    from inspect_kd.datasets.images import read_image
     from inspect_kd.export.options import RuntimeOptions
     from inspect_kd.inspector import Inspector
     from inspect_kd.stopwatch import time_in_turns
@@ -75,13 +87,12 @@ def bench_latency(
         runs = {name: _make_run(inspector, size) for name, inspector in inspectors.items()}
         for name, times in time_in_turns(runs, rounds).items():
             latencies[name][str(size)] = times.summarise(size)
-    picture = _load_picture(image)
-    inspections: dict[str, Callable[[], object]] = {
-        name: lambda inspector=inspector: inspector(picture)  # type: ignore[misc]
-        for name, inspector in inspectors.items()
-    }
-    for name, times in time_in_turns(inspections, rounds).items():
-        latencies[name][WHOLE_INSPECTION] = times.summarise()
+    picture = None if image is None else read_image(image)
+    alignments, inspections = _make_alignments(inspectors, picture), _make_inspections(inspectors, picture)
+    with _one_opencv_thread():
+        timed = time_in_turns(alignments, rounds)
+    for (name, row), times in (timed | time_in_turns(inspections, rounds)).items():
+        latencies[name][row] = times.summarise()
     if as_json:
         typer.echo(json.dumps({"device": device, "threads": threads, "artifacts": latencies}))
     else:
@@ -105,15 +116,71 @@ def _make_run(inspector: Inspector, size: int) -> Callable[[], object]:
     return lambda: inspector.predict_batch(noise)
 
 
-def _load_picture(image: Path | None) -> Any:
-    """Return the decoded image, or noise: a camera delivers pixels, not files."""
+def _make_alignments(inspectors: dict[str, Inspector], picture: ImageU8 | None) -> Runs:
+    """Find and cut the part of each category that is aligned; the row's label has the image's size."""
+
+    def make(presentation: Presentation, image: ImageU8) -> Callable[[], object]:
+        return lambda: presentation.prepare(image)
+
+    runs: Runs = {}
+    for name, inspector in inspectors.items():
+        for category, presentation in inspector.presentations.by_category.items():
+            if presentation.alignment is None:
+                continue
+            image = _picture_of(presentation, picture)
+            fault = presentation.prepare(image).fault
+            if fault is not None:
+                echo(
+                    f"{name}: {category}: the part is not found in the image ({fault.reason}), which may take less or more time; "
+                    "name an image of this part with --image",
+                    err=True,
+                )
+            runs[name, f"alignment of {category}, {image.shape[1]}x{image.shape[0]}"] = make(presentation, image)
+    return runs
+
+
+def _make_inspections(inspectors: dict[str, Inspector], picture: ImageU8 | None) -> Runs:
+    """Inspect one image whole; as each category in turn where categories are presented differently."""
+
+    def make(inspector: Inspector, image: ImageU8, category: str | None) -> Callable[[], object]:
+        return lambda: inspector(image, category=category)
+
+    runs: Runs = {}
+    for name, inspector in inspectors.items():
+        presentations = inspector.presentations
+        if presentations.common_view is not None:
+            runs[name, WHOLE_INSPECTION] = make(inspector, _picture_of(None, picture), None)
+            continue
+        for category, presentation in presentations.by_category.items():
+            label = WHOLE_INSPECTION if len(presentations.by_category) == 1 else f"{WHOLE_INSPECTION} of {category}"
+            runs[name, label] = make(inspector, _picture_of(presentation, picture), category)
+    return runs
+
+
+def _picture_of(presentation: Presentation | None, picture: ImageU8 | None) -> ImageU8:
+    """Return the image that was named; else a drawn one in which the part is found, or noise: a camera delivers pixels, not files."""
     import numpy as np
 
-    from inspect_kd.datasets.images import read_image
+    from inspect_kd.datasets.alignment.example import draw_example
 
-    if image is not None:
-        return read_image(image)
+    if picture is not None:
+        return picture
+    if presentation is not None and presentation.alignment is not None:
+        return draw_example(presentation.alignment)
     return np.random.default_rng(0).integers(0, 256, (1024, 1024, 3), dtype=np.uint8)
+
+
+@contextmanager
+def _one_opencv_thread() -> Iterator[None]:
+    """Let OpenCV use one thread, so that CPU and wall time agree."""
+    import cv2
+
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(threads)
 
 
 def _print_table(latencies: dict[str, dict[str, dict[str, float]]], title: str) -> None:

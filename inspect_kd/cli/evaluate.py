@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from inspect_kd.evaluate import Evaluation
 
 
+MAX_LISTED = 10
+"""Most parts that were not found and are listed by name."""
+
+
 def evaluate(
     source: Annotated[Path, typer.Argument(metavar="RUN_OR_ARTIFACT", help="A run's folder or an artifact.")],
     data: Annotated[str, typer.Option("--data", "-d", help="A data set's name, a manifest, or a folder.")],
@@ -74,8 +78,17 @@ def print_tables(evaluation: Evaluation) -> None:
     console.print(table)
     for note in sorted(notes):
         console.print(f"– {note}")
-    table = Table("category", "truth", "OK", "RE-INSPECT", "NG", title="decisions")
+    not_found = evaluation.not_found()
+    shows_not_found = any(any(counts.values()) for counts in not_found.values())
+    columns = ["category", "truth", "OK", "RE-INSPECT", "NG", *(["of these not found"] if shows_not_found else [])]
+    table = Table(*columns, title="decisions")
     for category, truths in evaluation.decisions().items():
         for truth, counts in truths.items():
-            table.add_row(category, truth, *[str(counts[decision]) for decision in ("OK", "RE-INSPECT", "NG")])
+            cells = [str(counts[decision]) for decision in ("OK", "RE-INSPECT", "NG")]
+            table.add_row(category, truth, *cells, *([str(not_found[category][truth])] if shows_not_found else []))
     console.print(table)
+    missed = [verdict for verdict in evaluation.verdicts if verdict.not_found is not None]
+    for verdict in missed[:MAX_LISTED]:
+        console.print(f"– not found: {verdict.sample.image}: {verdict.not_found}")
+    if len(missed) > MAX_LISTED:
+        console.print(f"– and {len(missed) - MAX_LISTED} more that were not found")

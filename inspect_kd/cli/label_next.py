@@ -30,6 +30,9 @@ def label_next(
     known: Annotated[
         list[str] | None, typer.Option(help="Images that are labelled already; similar ones are not chosen.")
     ] = None,
+    category: Annotated[
+        str | None, typer.Option(help="The images' category, where categories are aligned or tiled differently.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Copy the chosen images into this folder and write a contact sheet beside it.")
     ] = None,
@@ -64,7 +67,8 @@ def label_next(
         raise BadInput(
             f"{_sheet_path(out)}: exists already, and would be replaced; move it, or choose another folder with --out"
         )
-    inspector = Inspector(artifact_of(artifact), threads=threads, trust=trust_store() if trusted else None)
+    trust = trust_store() if trusted else None
+    inspector = Inspector(artifact_of(artifact), category=category, threads=threads, trust=trust)
     paths, known_paths = list(find_images(images)), list(find_images(known or []))
     with show_progress() as progress:
         progress.phase("inspect", len(paths) + len(known_paths))
@@ -78,7 +82,7 @@ def label_next(
     chosen = [(readable[choice.index], inspector(readable[choice.index])) for choice in choices]
     for (path, inspection), choice in zip(chosen, choices, strict=True):
         line = {"image": str(path), "novelty": round(choice.novelty, 4), "score": round(inspection.score, 4)}
-        typer.echo(json.dumps(line | {"decision": str(inspection.decision)}))
+        typer.echo(json.dumps(line | {"decision": str(inspection.decision)} | inspection.cause_to_json()))
     if out is not None:
         sheet = _copy_chosen(chosen, out, inspector.card.bits)
         echo(f"copied {len(chosen)} images to {out}; their contact sheet is {sheet}", err=True)

@@ -29,7 +29,10 @@ def predict(
     artifact: Annotated[Path, typer.Argument(help="An artifact (.onnx), or a run's folder.")],
     images: Annotated[list[str], typer.Argument(help="Files, folders, globs; `-` reads paths from stdin.")],
     category: Annotated[
-        str | None, typer.Option(help="Use this category's thresholds; default: those for all categories together.")
+        str | None,
+        typer.Option(
+            help="Use this category's thresholds, alignment and tiles; default: the thresholds for all categories together."
+        ),
     ] = None,
     calibration: Annotated[
         Path | None,

@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from inspect_kd.datasets.alignment import Alignment, NotFound, cut_frame, heatmap_in_image
+from inspect_kd.datasets.alignment import Alignment, NotFound, corners_in_image, cut_frame, heatmap_in_image
 from inspect_kd.datasets.alignment.pose import Matrix, resizing, size_of
 from inspect_kd.datasets.images import read_mask, shrink_mask
 from inspect_kd.datasets.view import View, predict_frames
 from inspect_kd.errors import BadInput, UsageError
-from inspect_kd.types import NOT_FOUND_SCORE, Heatmap, ImageU8, Mask, Model
+from inspect_kd.types import NOT_FOUND_SCORE, FrameOutline, Heatmap, ImageU8, Mask, Model
 
 MAX_ALIGNED_SIDE = 2**15 - 2
 """Longest side in pixels of an image that OpenCV can warp."""
@@ -36,6 +36,8 @@ class ImagePrediction(NamedTuple):
     """Why the part was not found; its score is then above every threshold."""
     category: str | None = None
     """The category that the image was recognised as; None where it was given, or makes no difference."""
+    frame: FrameOutline | None = None
+    """Outline of the inspected frame; None where the whole image was inspected."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -49,6 +51,8 @@ class Prepared:
     """(width, height) of the original image."""
     matrix: Matrix | None = None
     """Map from the image into the picture; None where both are the same."""
+    frame: FrameOutline | None = None
+    """Outline of the picture in the original image; None where it shows the whole image."""
     fault: NotFound | None = None
     quality: float = 0.0
     category: str | None = None
@@ -74,8 +78,8 @@ class Prepared:
         if self.matrix is not None:
             heatmap = heatmap_in_image(heatmap, self.matrix, size_of(self.picture), self.image_size)
         if self.fault is not None:
-            return ImagePrediction(NOT_FOUND_SCORE, heatmap, self.fault.reason, self.category)
-        return ImagePrediction(score, heatmap, None, self.category)
+            return ImagePrediction(NOT_FOUND_SCORE, heatmap, self.fault.reason, self.category, self.frame)
+        return ImagePrediction(score, heatmap, None, self.category, self.frame)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -100,6 +104,7 @@ class Presentation:
             view=self.view,
             image_size=size_of(image),
             matrix=matrix,
+            frame=None if found.pose is None else corners_in_image(matrix, frame),
             fault=found.fault,
             quality=0.0 if found.pose is None else found.pose.quality / max(self.alignment.min_quality, 1e-6),
             category=category,

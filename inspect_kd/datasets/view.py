@@ -82,6 +82,14 @@ class View:
         across, down = (max(1, round(length * self.size / self.tile)) for length in (width, height))
         return len(self._starts(max(down, self.size))) * len(self._starts(max(across, self.size)))
 
+    def tile_corners(self, width: int, height: int) -> list[tuple[float, float]]:
+        """Return the tiles' upper left corners (x, y) in pixels of an image; empty without tiles."""
+        if self.tile is None:
+            return []
+        across, down = (max(1, round(length * self.size / self.tile)) for length in (width, height))
+        tops, lefts = (self._starts(max(length, self.size)) for length in (down, across))
+        return [(left * width / across, top * height / down) for top in tops for left in lefts]
+
     def middle_frame(self, image: ImageU8) -> ImageU8:
         """Return the middle one of an image's frames."""
         scaled = self.scaled(image)

@@ -10,6 +10,7 @@ from inspect_kd import atomic_write
 from inspect_kd.calibrate import Calibration
 from inspect_kd.evaluate import Evaluation
 from inspect_kd.report.pictures import Example
+from inspect_kd.report.presented_parts import PresentedPart
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,6 +26,8 @@ class Report:
     evaluation: Evaluation | None
     examples: dict[str, list[Example]]
     """Heading -> examples."""
+    presented: dict[str, list[PresentedPart]] = field(default_factory=dict)
+    """Category -> sound parts as photographed and as the model sees them."""
     history: list[dict[str, float | str]]
     """Lines of metrics.jsonl."""
     recipe: str

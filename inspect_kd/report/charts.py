@@ -7,31 +7,41 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from inspect_kd.types import Thresholds
+from inspect_kd.types import Thresholds, is_not_found
 
 WIDTH, HEIGHT, LEFT, BOTTOM = 640, 180, 34, 26
 BARS = 48
+NOT_FOUND_WIDTH = 66
+"""Width of the column of parts that were not found."""
+NOT_FOUND_ROWS = (("cal", "calibration parts"), ("sound", "sound"), ("bad", "defective parts"))
 
 
 def draw_histogram(
     calibration: Sequence[float], sound: Sequence[float], defective: Sequence[float], thresholds: Thresholds
 ) -> str:
-    """Draw scores on a logarithmic axis with both thresholds; sound parts above the axis, defective ones below."""
-    values = [*calibration, *sound, *defective]
+    """Draw scores on a logarithmic axis with both thresholds; sound parts above the axis, defective ones below.
+
+    Parts that were not found have no score: they stand in a column of their own, right of the axis.
+    """
+    values = [score for score in (*calibration, *sound, *defective) if not is_not_found(score)]
+    has_not_found = len(values) < len(calibration) + len(sound) + len(defective)
+    end = WIDTH - NOT_FOUND_WIDTH if has_not_found else WIDTH
     positive = [value for value in values if value > 0]
     low = math.log10(min([*positive, thresholds.reinspect]) * 0.9)
     high = math.log10(max([*positive, thresholds.reject]) * 1.1)
-    step = (WIDTH - LEFT) / BARS
+    step = (end - LEFT) / BARS
 
     def bar_of(value: float) -> int:
+        if is_not_found(value):
+            return BARS
         share = (math.log10(max(value, 10**low)) - low) / (high - low)
         return min(BARS - 1, max(0, int(share * BARS)))
 
     def x_of(value: float) -> float:
-        return LEFT + (math.log10(value) - low) / (high - low) * (WIDTH - LEFT)
+        return LEFT + (math.log10(value) - low) / (high - low) * (end - LEFT)
 
     rows = [("cal", calibration), ("sound", sound), ("bad", defective)]
-    counts = {name: [0] * BARS for name, _ in rows}
+    counts = {name: [0] * (BARS + 1) for name, _ in rows}
     for name, scores in rows:
         for score in scores:
             counts[name][bar_of(score)] += 1
@@ -39,17 +49,18 @@ def draw_histogram(
     max_below = max(1, *counts["bad"])
     axis_y = HEIGHT * (0.5 if defective else 0.86)
     elements = []
-    for i in range(BARS):
-        left, base = LEFT + i * step, axis_y
+    for i in range(BARS + has_not_found):
+        left, base = (LEFT + i * step if i < BARS else end + NOT_FOUND_WIDTH / 2 - step), axis_y
+        width = step - 1 if i < BARS else 2 * step
         for name in ("cal", "sound"):
             height = counts[name][i] / max_above * (axis_y - 16)
             base -= height
             elements.append(
-                f'<rect class="{name}" x="{left:.1f}" y="{base:.1f}" width="{step - 1:.1f}" height="{height:.1f}"/>'
+                f'<rect class="{name}" x="{left:.1f}" y="{base:.1f}" width="{width:.1f}" height="{height:.1f}"/>'
             )
         height = counts["bad"][i] / max_below * (HEIGHT - BOTTOM - axis_y)
         elements.append(
-            f'<rect class="bad" x="{left:.1f}" y="{axis_y:.1f}" width="{step - 1:.1f}" height="{height:.1f}"/>'
+            f'<rect class="bad" x="{left:.1f}" y="{axis_y:.1f}" width="{width:.1f}" height="{height:.1f}"/>'
         )
     for name, value, anchor, dx in (
         ("RE-INSPECT", thresholds.reinspect, "end", -4),
@@ -62,8 +73,15 @@ def draw_histogram(
         )
     for tick in _ticks(10**low, 10**high):
         elements.append(f'<text x="{x_of(tick):.1f}" y="{HEIGHT - 8}" text-anchor="middle">{tick:g}</text>')
-    elements.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH}" y1="{axis_y}" y2="{axis_y}"/>')
+    elements.append(f'<line class="axis" x1="{LEFT}" x2="{end}" y1="{axis_y}" y2="{axis_y}"/>')
     label = f"Histogram of scores: {len(calibration)} calibration parts, {len(sound)} sound and {len(defective)} defective test parts"
+    if has_not_found:
+        middle = end + NOT_FOUND_WIDTH / 2
+        elements.append(f'<line class="axis" x1="{end + 10}" x2="{WIDTH}" y1="{axis_y}" y2="{axis_y}"/>')
+        elements.append(f'<text x="{middle + 5:.1f}" y="{HEIGHT - 8}" text-anchor="middle">not found</text>')
+        label += (
+            ", of these " + ", ".join(f"{counts[name][BARS]} {words}" for name, words in NOT_FOUND_ROWS) + " not found"
+        )
     return (
         f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">{"".join(elements)}</svg>'
     )

@@ -80,6 +80,11 @@ def card_table(
     return Html(f'<div class="card scroll">{table(head, rows, classes=classes, last_row=last_row)}</div>')
 
 
+def with_not_found(parts: int, missed: int) -> str:
+    """Write a number of parts, and how many of them were not found in their images."""
+    return f"{parts}, {missed} of them not found" if missed else str(parts)
+
+
 def figure_boxes(figures: Iterable[tuple[object, object]]) -> Html:
     """Return large figures in boxes side by side, from pairs of a value and its name."""
     cells = (f'<div class="tile"><b>{escaped(value)}</b><span>{escaped(name)}</span></div>' for value, name in figures)

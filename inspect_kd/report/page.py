@@ -14,8 +14,10 @@ from inspect_kd.calibrate import POOLED
 from inspect_kd.metrics import METRICS
 from inspect_kd.report import Report
 from inspect_kd.report.charts import draw_curve, draw_histogram
-from inspect_kd.report.html import card_table, document, figure_boxes
+from inspect_kd.report.html import card_table, document, figure_boxes, with_not_found
 from inspect_kd.report.pictures import Example
+from inspect_kd.report.presented_parts import presentation_section
+from inspect_kd.types import NOT_FOUND, format_score, is_not_found
 
 METRIC_NAMES = {
     "image_auroc": "image AUROC",
@@ -35,6 +37,7 @@ def render_page(report: Report) -> str:
         _refused(report),
         _key_figures(report),
         _examples(report),
+        _presentation(report),
         _promise(report),
         _scores(report),
         _metrics(report),
@@ -100,7 +103,7 @@ def _examples(report: Report) -> str:
     sections = [
         "<h2>Parts worth a look</h2>",
         '<p class="soft">Left: the part, with the outline of the defect where the data set has one. Right: its heatmap; '
-        "colour starts at half the threshold.</p>",
+        "colour starts at half the threshold, and where parts are aligned a blue line is the inspected frame.</p>",
     ]
     for heading, examples in report.examples.items():
         sections.append(
@@ -111,10 +114,13 @@ def _examples(report: Report) -> str:
 
 def _example_figure(example: Example) -> str:
     description = f"{example.category}, {example.kind}"
+    score = format_score(example.score)
+    words = f"heatmap, {score if is_not_found(example.score) else f'score {score}'}"
+    reason = f'<span class="file">{escape(example.explanation)}</span>' if example.explanation else ""
     return (
         f'<figure><div><img src="{example.image_uri}" alt="{escape(description)}: the part" loading="lazy">'
-        f'<img src="{example.heatmap_uri}" alt="{escape(description)}: heatmap, score {example.score:.2f}" loading="lazy"></div>'
-        f"<figcaption>{_badge(str(example.decision))} <b>{example.score:.2f}</b> <span>{escape(description)}</span>"
+        f'<img src="{example.heatmap_uri}" alt="{escape(description)}: {words}" loading="lazy"></div>'
+        f"<figcaption>{_badge(str(example.decision))} <b>{score}</b> <span>{escape(description)}</span>{reason}"
         f'<span class="file">{escape(example.name)}</span></figcaption></figure>'
     )
 
@@ -122,6 +128,11 @@ def _example_figure(example: Example) -> str:
 def _badge(decision: str) -> str:
     mark = {"OK": "✓ OK", "RE-INSPECT": "? RE-INSPECT", "NG": "✕ NG"}[decision]
     return f'<span class="badge {decision}">{mark}</span>'
+
+
+def _presentation(report: Report) -> str:
+    not_found = report.evaluation.not_found() if report.evaluation else {}
+    return presentation_section(report.facts.get("presentations", {}), not_found, report.presented)
 
 
 def _promise(report: Report) -> str:
@@ -132,7 +143,7 @@ def _promise(report: Report) -> str:
         rows.append(
             [
                 label,
-                str(limits.n),
+                with_not_found(limits.n, report.calibration.not_found(name)),
                 f"{low:.3f}",
                 f"{high:.3f}",
                 f"≤ {100 * limits.reinspect_promise:.1f} %",
@@ -147,7 +158,7 @@ def _promise(report: Report) -> str:
         "sound parts NG or RE-INSPECT",
         "sound parts NG",
     ]
-    sentence = escape(report.calibration.limits[POOLED].describe())
+    sentence = escape(report.calibration.describe())
     return (
         f"<h2>What the thresholds promise</h2><p>{sentence}</p>"
         '<p class="soft">Split-conformal: the promise holds for any distribution of scores, as long as new parts come from the same '
@@ -195,8 +206,9 @@ def _decisions(report: Report) -> str:
     if report.evaluation is None:
         return ""
     rows = []
+    not_found = report.evaluation.not_found()
     for category, truths in report.evaluation.decisions().items():
-        sound, bad = truths["sound"], truths["defective"]
+        sound, bad, missed = truths["sound"], truths["defective"], not_found[category]
         total = sum(sound.values())
         rejected = f"{100 * sound['NG'] / total:.1f} %" if total else "–"
         promise = (
@@ -207,10 +219,12 @@ def _decisions(report: Report) -> str:
         rows.append(
             [
                 category,
-                *(str(sound[d]) for d in ("OK", "RE-INSPECT", "NG")),
+                *(str(sound[d]) for d in ("OK", "RE-INSPECT")),
+                with_not_found(sound["NG"], missed["sound"]),
                 rejected,
                 promise,
-                *(str(bad[d]) for d in ("OK", "RE-INSPECT", "NG")),
+                *(str(bad[d]) for d in ("OK", "RE-INSPECT")),
+                with_not_found(bad["NG"], missed["defective"]),
             ]
         )
     head = [
@@ -326,6 +340,7 @@ def report_json(report: Report) -> Mapping[str, Any]:
             "kind": v.sample.kind,
             "score": round(v.score, 6),
             "decision": str(v.decision),
+            **({"cause": NOT_FOUND, "explanation": v.not_found} if v.not_found else {}),
         }
         for v in (report.evaluation.verdicts if report.evaluation else [])
     ]

@@ -35,24 +35,35 @@ class Example:
     decision: Decision
     image_uri: str
     heatmap_uri: str
+    explanation: str | None = None
+    """Why the part was not found in its image."""
 
 
 def choose_examples(
     evaluation: Evaluation, calibration: Calibration, most: int = MAX_PER_HEADING
 ) -> dict[str, list[Verdict]]:
-    """Choose wrong decisions first, then right ones. Severity is the score relative to the category's NG threshold."""
+    """Choose wrong decisions first, then right ones. Severity is the score relative to the category's NG threshold.
+
+    Parts that were not found have no score and headings of their own.
+    """
 
     def severity(verdict: Verdict) -> float:
         category = verdict.sample.category if verdict.sample.category in calibration.limits else None
         return verdict.score / calibration.for_category(category).thresholds.reject
 
-    defects = sorted((v for v in evaluation.verdicts if v.sample.defective), key=severity)
-    sound = sorted((v for v in evaluation.verdicts if not v.sample.defective), key=severity, reverse=True)
+    found = [verdict for verdict in evaluation.verdicts if verdict.not_found is None]
+    missed = [verdict for verdict in evaluation.verdicts if verdict.not_found is not None]
+    defects = sorted((v for v in found if v.sample.defective), key=severity)
+    sound = sorted((v for v in found if not v.sample.defective), key=severity, reverse=True)
     chosen = {
         "Missed defects": [v for v in defects if v.decision is Decision.OK][:most],
         "Sound parts that were stopped": [v for v in sound if v.decision is not Decision.OK][:most],
+        "Sound parts that were not found in their images": [v for v in missed if not v.sample.defective][:most],
         "Weakest defects that were found": [v for v in defects if v.decision is not Decision.OK][:most],
         "Clearest defects": _take_varied(defects[::-1], most),
+        "Defective parts that were not found in their images": _take_varied(
+            [v for v in missed if v.sample.defective], most
+        ),
         "Sound parts, the highest scores that passed": [v for v in sound if v.decision is Decision.OK][:most],
     }
     return {heading: verdicts for heading, verdicts in chosen.items() if verdicts}
@@ -73,8 +84,11 @@ def _take_varied(verdicts: Sequence[Verdict], count: int) -> list[Verdict]:
 def make_example(verdict: Verdict, model: Model, presentations: Presentations, root: Path, bits: int | None) -> Example:
     """Read the image, predict its heatmap again and draw both."""
     image = read_image(verdict.sample.image, bits=bits)
-    heatmap = predict_image(model, presentations, image, verdict.sample.category).heatmap
+    predicted = predict_image(model, presentations, image, verdict.sample.category)
     small = overlay.thumbnail(image, SIDE)
+    heated = _draw_heatmap(small, predicted.heatmap)
+    if predicted.frame is not None:
+        overlay.draw_frame(heated, predicted.frame, 1, small.shape[1] / image.shape[1])
     outlined = small
     if verdict.sample.mask is not None:
         outlined = overlay.outline(small, read_mask(verdict.sample.mask, size=(small.shape[1], small.shape[0])))
@@ -86,7 +100,8 @@ def make_example(verdict: Verdict, model: Model, presentations: Presentations, r
         score=verdict.score,
         decision=verdict.decision,
         image_uri=data_uri(outlined),
-        heatmap_uri=data_uri(_draw_heatmap(small, heatmap)),
+        heatmap_uri=data_uri(heated),
+        explanation=verdict.not_found,
     )
 
 

@@ -13,7 +13,7 @@ from inspect_kd import atomic_write, strict_json
 from inspect_kd.errors import BadInput
 from inspect_kd.plain_file import open_plain_file
 from inspect_kd.report.pictures import Example
-from inspect_kd.types import Decision
+from inspect_kd.types import NOT_FOUND, Decision
 
 FILE_NAME = "pictures.jsonl"
 MAX_LINE_BYTES = 1 << 20
@@ -39,6 +39,7 @@ def _records(examples: Mapping[str, Sequence[Example]]) -> Iterable[dict[str, ob
                 "decision": str(example.decision),
                 "original": example.image_uri,
                 "heated": example.heatmap_uri,
+                **({"cause": NOT_FOUND, "explanation": example.explanation} if example.explanation else {}),
             }
 
 
@@ -61,6 +62,7 @@ def _parse(line: bytes) -> Example | None:
         record = strict_json.loads(line, file_names=True)
         name, category, kind, image_uri, heatmap_uri = (_check_text(record[key]) for key in TEXT_KEYS)
         score, decision = float(record["score"]), Decision(record["decision"])
+        explanation = _check_text(record["explanation"]) if "explanation" in record else None
     except (ValueError, KeyError, TypeError):
         return None
     # Accept embedded images only: a browser would fetch any other address.
@@ -74,6 +76,7 @@ def _parse(line: bytes) -> Example | None:
         decision=decision,
         image_uri=image_uri,
         heatmap_uri=heatmap_uri,
+        explanation=explanation,
     )
 
 

@@ -134,7 +134,7 @@ def finish_run(job: Job, model: Student | Teacher, facts: dict[str, Any], began:
     calibration = calibrate(scores, **recipe.calibration.model_dump())
     write_json(folder.calibration, calibration.to_json())
     for category in data.categories:
-        progress.note(f"{category}: {calibration.for_category(category).describe()}")
+        progress.note(f"{category}: {calibration.describe(category)}")
 
     # ── evaluate: metrics and decisions on the test split ────────────────────────────────────────────────────────────
     test, trained = data.select(Split.TEST), build_torch_model(model, recipe, scale=calibration.scale)

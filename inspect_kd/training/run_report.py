@@ -13,6 +13,7 @@ from inspect_kd.inspector import Inspector
 from inspect_kd.report import Report, write_report
 from inspect_kd.report.page import report_json
 from inspect_kd.report.pictures import Example, choose_examples, make_example
+from inspect_kd.report.presented_parts import MAX_CATEGORIES, PresentedPart, present_parts
 from inspect_kd.training.job import Job
 from inspect_kd.training.run import read_environment, write_json
 from inspect_kd.types import Model, Split
@@ -38,6 +39,7 @@ def write_run_report(
         calibration=calibration,
         evaluation=evaluation,
         examples=_examples(job, calibration, evaluation, model) if evaluation else {},
+        presented=_presented(job),
         history=[json.loads(line) for line in folder.metrics.read_text(encoding="utf-8").splitlines()],
         recipe=job.recipe.to_yaml(),
         environment=read_environment(folder.environment),
@@ -61,6 +63,12 @@ def _examples(
         ]
         job.progress.advance(len(verdicts))
     return examples
+
+
+def _presented(job: Job) -> dict[str, list[PresentedPart]]:
+    """Category -> sound training parts as photographed and as the model sees them."""
+    bits, chosen = job.recipe.data.bits, list(job.presentations.by_category.items())[:MAX_CATEGORIES]
+    return {name: present_parts(job.data.select(Split.TRAIN, name), each, bits) for name, each in chosen}
 
 
 def _counts(data: DataSet, category: str) -> dict[str, int]:

@@ -85,11 +85,17 @@ class Session:
         new_parts: dict[int, Part] = {}
         try:
             while not self._replace_parts(new_parts, artifact, category, generation):
-                yield from self._inspect_again(new_parts, inspector, generation)
+                yield from self._inspect_again(new_parts, inspector, category, generation)
         finally:
             for part in new_parts.values():
                 if self.parts.get(part.number) is not part:
                     part.remove_outputs()
+
+    def must_inspect_again(self, artifact: str, category: str | None) -> bool:
+        """Whether parts must be inspected again: by another artifact, or as another category that is presented differently."""
+        if artifact != self.artifact:
+            return True
+        return category != self.category and self.library.open(artifact).presentations.common_view is None
 
     def cancel(self) -> int:
         """Cancel a running batch or change of the artifact; the part that is being inspected is dropped. Return the new generation."""
@@ -97,7 +103,9 @@ class Session:
             self.generation += 1
             return self.generation
 
-    def _inspect_again(self, new_parts: dict[int, Part], inspector: Inspector, generation: int) -> Iterator[Part]:
+    def _inspect_again(
+        self, new_parts: dict[int, Part], inspector: Inspector, category: str | None, generation: int
+    ) -> Iterator[Part]:
         for former in self.all_parts():
             if former.number in new_parts or generation != self.generation:
                 continue
@@ -106,7 +114,14 @@ class Session:
             with self.refuse_if_stopped(generation):
                 content = former.original.read_bytes()
                 part = inspect_part(
-                    inspector, content, former.name, former.sha256, former.number, self.folders, generation=generation
+                    inspector,
+                    content,
+                    former.name,
+                    former.sha256,
+                    former.number,
+                    self.folders,
+                    generation=generation,
+                    category=category,
                 )
             new_parts[former.number] = part
             yield part
@@ -116,7 +131,7 @@ class Session:
         with self.lock:
             if generation != self.generation:
                 raise UsageError(texts.CHANGE_STOPPED)
-            if artifact != self.artifact and not self.parts.keys() <= new_parts.keys():
+            if self.must_inspect_again(artifact, category) and not self.parts.keys() <= new_parts.keys():
                 return False
             self.set_artifact(artifact, category)
             for number, part in new_parts.items():
@@ -165,14 +180,18 @@ class Session:
         number = 0
         try:
             self._check_room(len(content))
-            digest, artifact, generation = hashlib.sha256(content).hexdigest(), self.artifact, self.generation
+            with self.lock:
+                artifact, category, generation = self.artifact, self.category, self.generation
+            digest = hashlib.sha256(content).hexdigest()
             inspector = self.library.open(artifact)
             number = self.next_number()
             with self.refuse_if_stopped(generation):
-                part = inspect_part(inspector, content, name, digest, number, self.folders, generation=generation)
+                part = inspect_part(
+                    inspector, content, name, digest, number, self.folders, generation=generation, category=category
+                )
                 if not self._keep(part, content, artifact, generation):
                     return RefusedFile(name, texts.PART_STOPPED)
-        except BadInput as error:
+        except (BadInput, UsageError) as error:
             return self.refuse(name, str(error).removeprefix(f"{name}: "))
         except OSError as error:  # for example, the temporary folder's disk is full
             self._remove_outputs(number)

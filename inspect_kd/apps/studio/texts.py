@@ -12,7 +12,7 @@ ICONS = {Decision.OK: "✓", Decision.REINSPECT: "?", Decision.NG: "✕"}
 
 # Artifact and category
 WHICH_ARTIFACT = "Artifact"
-WHICH_CATEGORY = "Thresholds of"
+WHICH_CATEGORY = "Category"
 ALL_CATEGORIES = "all categories together"
 
 # Uploads
@@ -110,6 +110,11 @@ REGIONS = "Regions"
 REGION_COLUMNS = ("no.", "peak", "x, y", "size", "area")
 NO_REGIONS = "No region: the score is below the RE-INSPECT threshold."
 
+RECOGNISED = "recognised as {category}"
+NOT_FOUND_NOTE = (
+    "Not found, NG under any thresholds: {shown} inspected, {sound} held-out sound parts (not in the histogram)"
+)
+
 # Gallery
 FILTER_NAMES = {
     "all": "All",
@@ -166,6 +171,16 @@ PARITY_NAMES = {
     "near_threshold": "images close to a threshold",
     "batches": "batch sizes compared",
 }
+
+CARD_PRESENTATION = "How the parts are presented"
+PRESENTATION_MEANING = (
+    "With alignment each part is found in its image and moved into the reference frame. A part that does not agree with the reference "
+    "is NG as “not found”."
+)
+PRESENTATION_COLUMNS = ("category", "alignment", "reference frame", "the model sees")
+NOT_ALIGNED, FRAME_SIZE = "none", "{width} × {height} px"
+TILE_SIDE, NO_TILES = "tiles of {tile} px", "all at once"
+ALT_REFERENCE = "The reference picture of {category}"
 
 # Starting
 NO_GRADIO = "the Studio needs Gradio: pip install 'inspect-kd[ui,cpu]'"

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from inspect_kd.types import Heatmap, ImageU8
+from inspect_kd.types import FrameOutline, Heatmap, ImageU8
 
 Matrix = npt.NDArray[np.float64]
 Grey = npt.NDArray[np.uint8]
@@ -160,6 +160,16 @@ def warp(
 def cut_frame(image: ImageU8, matrix: Matrix, frame: tuple[int, int]) -> ImageU8:
     """Move a part into the frame of (width, height); what lies outside the image gets the border's median."""
     return warp(image, matrix, frame, fill=tuple(int(value) for value in border_median(image)))
+
+
+def corners_in_image(matrix: Matrix, frame: tuple[int, int]) -> FrameOutline:
+    """Map the corners of a frame of (width, height) back into the image, from its first pixel's clockwise."""
+    width, height = frame
+    back = invert(matrix)
+    corners = ((-0.5, -0.5), (width - 0.5, -0.5), (width - 0.5, height - 0.5), (-0.5, height - 0.5))
+    # A pixel's centre has whole coordinates in OpenCV; measured from the image's edge it lies half a pixel further.
+    places = (back @ (x, y, 1.0) + 0.5 for x, y in corners)
+    return tuple((round(float(x), 2), round(float(y), 2)) for x, y in places)
 
 
 def heatmap_in_image(heatmap: Heatmap, matrix: Matrix, frame: tuple[int, int], image: tuple[int, int]) -> Heatmap:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from inspect_kd.apps.studio import texts
+from inspect_kd.apps.studio.artifact.presented import presentation_section, tiles_of
 from inspect_kd.calibrate import POOLED
 from inspect_kd.errors import printable
 from inspect_kd.export.card import ArtifactCard
 from inspect_kd.inspector import Inspector
-from inspect_kd.report.html import Html, table
+from inspect_kd.report.html import Html, table, with_not_found
 from inspect_kd.signing import signature_path
 
 
@@ -20,7 +21,8 @@ def card_page(inspector: Inspector, path: Path) -> str:
     """The card of one artifact, including its file."""
     card = inspector.card
     return (
-        f'<div class="card-page">{_key_figures(card)}<div class="columns"><section>{_promise(card)}{_verification(card)}</section>'
+        f'<div class="card-page">{_key_figures(card)}<div class="columns"><section>{_promise(card)}{presentation_section(card)}'
+        f"{_verification(card)}</section>"
         f"<section>{_file(inspector, path)}{_licences(card)}{_versions(card)}{_recipe(card)}</section></div></div>"
     )
 
@@ -28,9 +30,8 @@ def card_page(inspector: Inspector, path: Path) -> str:
 def _key_figures(card: ArtifactCard) -> str:
     """The boxes with the most important facts, above the tables."""
     pooled = card.calibration.limits[POOLED]
-    image_tiling = texts.TILE_TILED.format(tile=card.tile) if card.tile else ""
     facts = [
-        (card.name, texts.TILE_INPUT.format(target=card.target, size=card.size) + image_tiling),
+        (card.name, texts.TILE_INPUT.format(target=card.target, size=card.size) + tiles_of(card)),
         (texts.TILE_CATEGORIES.format(count=len(card.categories)), ", ".join(card.categories)),
         (f"≤ {100 * pooled.reject_promise:.1f} %", texts.TILE_PROMISE.format(n=pooled.n)),
         (str(card.parity.get("flips", "–")), texts.TILE_FLIPS.format(images=card.parity.get("images", "?"))),
@@ -44,7 +45,7 @@ def _promise(card: ArtifactCard) -> str:
     rows = [
         [
             texts.ALL_CATEGORIES if name == POOLED else name,
-            limits.n,
+            with_not_found(limits.n, card.calibration.not_found(name)),
             f"{limits.thresholds.reinspect:.3f}",
             f"{limits.thresholds.reject:.3f}",
             f"≤ {100 * limits.reinspect_promise:.1f} %",
@@ -52,7 +53,7 @@ def _promise(card: ArtifactCard) -> str:
         ]
         for name, limits in card.calibration.limits.items()
     ]
-    sentence = escape(card.calibration.limits[POOLED].describe())
+    sentence = escape(card.calibration.describe())
     return f"<h3>{texts.CARD_PROMISE}</h3><p>{sentence}</p>{_fact_table(rows, texts.CARD_COLUMNS)}"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inspect_kd.apps.studio import texts
-from inspect_kd.apps.studio.inspect.parts import Part, read_heatmap, rebuild_inspection, write_heatmap
+from inspect_kd.apps.studio.inspect.parts import Location, Part, read_heatmap, rebuild_inspection, write_heatmap
 from inspect_kd.datasets.images import decode_image
 from inspect_kd.errors import UsageError
 from inspect_kd.types import Decision, Inspection, Thresholds
@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SecondPrediction:
-    """Score and heatmap of a part by the second artifact."""
+    """Score, location and heatmap of a part by the second artifact."""
 
     score: float
+    location: Location
     heatmap_file: Path
     heat_layer: Path
 
@@ -44,6 +45,7 @@ class ArtifactComparison:
         with session.lock:
             self.clear()
             self.artifact, predictions, generation = artifact, self.predictions, session.generation
+            category = session.category if session.category in inspector.card.categories else None
         for done, part in enumerate(session.all_parts(), 1):
             self._check_running(predictions)
             session.touch()
@@ -52,9 +54,10 @@ class ArtifactComparison:
             stem = f"{part.number:05d}-{session.next_number()}-second"
             heatmap_file, heat_layer = session.folders.private / f"{stem}.npy", session.folders.served / f"{stem}.png"
             with session.refuse_if_stopped(generation):
-                inspection = inspector(decode_image(part.original.read_bytes(), part.name, bits=inspector.card.bits))
+                image = decode_image(part.original.read_bytes(), part.name, bits=inspector.card.bits)
+                inspection = inspector(image, category=category)
                 write_heatmap(heatmap_file, heat_layer, inspection.heatmap)
-            prediction = SecondPrediction(inspection.score, heatmap_file, heat_layer)
+            prediction = SecondPrediction(inspection.score, Location.of(inspection), heatmap_file, heat_layer)
             with session.lock:
                 if predictions is not self.predictions:
                     prediction.remove_files()
@@ -86,7 +89,9 @@ class ArtifactComparison:
         """The second artifact's decision and regions for a part."""
         prediction, inspector = self.predictions[part.number], self.session.library.open(self.artifact)
         heatmap = read_heatmap(prediction.heatmap_file)
-        return rebuild_inspection(inspector, self.thresholds(), prediction.score, heatmap, part.image_size)
+        return rebuild_inspection(
+            inspector, self.thresholds(), prediction.score, heatmap, part.image_size, prediction.location
+        )
 
     def clear(self) -> None:
         """Forget the second artifact and its predictions; remove their files."""

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from inspect_kd.apps.studio import texts
 from inspect_kd.apps.studio.inspect.parts import Part
-from inspect_kd.apps.studio.inspect.viewer import CSS_CLASSES, UrlOf, decision_label, picture_layers
+from inspect_kd.apps.studio.inspect.viewer import CSS_CLASSES, UrlOf, decision_label, picture_layers, reason_line
 from inspect_kd.apps.studio.session import Session
 from inspect_kd.report.html import Cell, Html, table
-from inspect_kd.types import Decision, Inspection
+from inspect_kd.types import Decision, Inspection, format_score
 
 MAX_CARDS = 120
 
@@ -56,8 +56,9 @@ def _half(part: Part, artifact: str, inspection: Inspection, layer: Path, addres
     thresholds_text = texts.BOTH_THRESHOLDS.format(reinspect=thresholds.reinspect, reject=thresholds.reject)
     return (
         f"<section><header><b>{escape(artifact)}</b>{decision_label(inspection.decision)}"
-        f'<span class="figure">{inspection.score:.3f}</span></header>'
-        f'{picture_layers(part, inspection, layer, address, wipe=False)}<p class="soft">{thresholds_text}</p></section>'
+        f'<span class="figure">{format_score(inspection.score, 3)}</span></header>'
+        f"{picture_layers(part, inspection, layer, address, wipe=False)}{reason_line(inspection)}"
+        f'<p class="soft">{thresholds_text}</p></section>'
     )
 
 
@@ -79,8 +80,8 @@ def _card(session: Session, part: Part, first: Decision, second: Decision, addre
     return (
         f'<button type="button" class="card {CSS_CLASSES[first]}" data-part="{part.number}" aria-pressed="{is_selected}">'
         f'<img src="{address(part.thumb)}" alt="" loading="lazy">'
-        f'<span class="row">{decision_label(first)}<b>{part.score:.2f}</b></span>'
-        f'<span class="row">{decision_label(second)}<b>{score:.2f}</b></span>'
+        f'<span class="row">{decision_label(first)}<b>{format_score(part.score)}</b></span>'
+        f'<span class="row">{decision_label(second)}<b>{format_score(score)}</b></span>'
         f'<span class="name">{escape(part.name)}</span></button>'
     )
 

@@ -64,7 +64,8 @@ def connect_batches(studio: Studio, top_bar: TopBar, controls: Controls, panels:
         with errors_in_one_line():
             new_category = category_choices(studio, artifact)[1] if is_new_artifact or not category else category
             steps = session.change_artifact(artifact, new_category or None)
-            for rendered in run_batch(session, steps, len(session.parts) if is_new_artifact else 0):
+            inspects = session.must_inspect_again(artifact, new_category or None)
+            for rendered in run_batch(session, steps, len(session.parts) if inspects else 0):
                 yield *[gr.skip()] * len(choices), *rendered
         yield *choice_updates(studio, session), *render_panels(session)
 

@@ -8,13 +8,14 @@ from html import escape
 from typing import Any
 
 from inspect_kd.apps.studio import texts
+from inspect_kd.apps.studio.inspect.gallery import not_found_note
 from inspect_kd.apps.studio.inspect.histogram import histogram
 from inspect_kd.apps.studio.inspect.what_if import held_out_scores
 from inspect_kd.apps.studio.session import Session
 from inspect_kd.errors import UsageError
 from inspect_kd.report.html import document, figure_boxes
 from inspect_kd.spreadsheet import csv_text
-from inspect_kd.types import Decision
+from inspect_kd.types import Decision, format_score, is_not_found
 
 COLUMNS = (
     "image",
@@ -32,6 +33,8 @@ COLUMNS = (
     "height",
     "sha256",
     "error",
+    "cause",
+    "explanation",
 )
 
 
@@ -80,13 +83,16 @@ def as_html(session: Session) -> str:
     held_out = held_out_scores(session.inspector.card.calibration, session.category)
     scores = [part.score for part in session.all_parts()]
     chart = histogram(scores, held_out, thresholds, session.default_thresholds.highest_allowed)
-    legend = texts.HISTOGRAM.format(shown=len(session.parts), sound=len(held_out))
+    missed = not_found_note(scores, held_out)
+    legend = texts.HISTOGRAM.format(
+        shown=sum(not is_not_found(score) for score in scores), sound=sum(not is_not_found(score) for score in held_out)
+    )
     thresholds_text = texts.BOTH_THRESHOLDS.format(reinspect=thresholds.reinspect, reject=thresholds.reject)
     return document(
         title=f"{session.artifact} · {texts.TITLE}",
         heading=session.artifact,
         subtitle=f'<p class="soft">{thresholds_text} · sha256 {session.inspector.digest[:16]}…</p>',
-        body=f'{figure_boxes(decisions)}<div class="card">{chart}<p class="soft">{legend}</p></div>{_refused(session)}'
+        body=f'{figure_boxes(decisions)}<div class="card">{chart}<p class="soft">{legend}</p>{missed}</div>{_refused(session)}'
         f'<h2>{texts.FILES} ({len(session.parts)})</h2><div class="gallery single">{_pictures(session)}</div>',
         style=STYLE,
     )
@@ -115,10 +121,11 @@ def _pictures(session: Session) -> str:
     for part in sorted(session.all_parts(), key=lambda part: -part.score):
         decision = session.thresholds.decide(part.score)
         picture = base64.b64encode(part.thumb.read_bytes()).decode()
+        reason = f'<span class="file">{escape(part.location.not_found)}</span>' if part.location.not_found else ""
         mark = f"<span>{texts.MARKED_REINSPECT.format(mark=part.mark)}</span>" if part.mark else ""
         figures.append(
             f'<figure><img src="data:image/jpeg;base64,{picture}" alt="{escape(part.name)}"><figcaption><span class="badge {decision}">'
-            f"{texts.ICONS[decision]} {decision}</span> <b>{part.score:.3f}</b> {mark}"
+            f"{texts.ICONS[decision]} {decision}</span> <b>{format_score(part.score, 3)}</b> {mark}{reason}"
             f'<span class="file">{escape(part.name)}</span></figcaption></figure>'
         )
     return "".join(figures)
@@ -146,4 +153,6 @@ def _csv_row(row: dict[str, Any]) -> dict[str, Any]:
         "height": height,
         "sha256": row.get("sha256"),
         "error": row.get("error"),
+        "cause": row.get("cause"),
+        "explanation": row.get("explanation"),
     }

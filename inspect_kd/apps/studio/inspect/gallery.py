@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 
 from inspect_kd.apps.studio import texts
@@ -12,7 +13,7 @@ from inspect_kd.apps.studio.inspect.viewer import CSS_CLASSES, UrlOf, decision_l
 from inspect_kd.apps.studio.inspect.what_if import WhatIf, held_out_scores
 from inspect_kd.apps.studio.session import Session
 from inspect_kd.report.html import Html, table
-from inspect_kd.types import Decision
+from inspect_kd.types import Decision, format_score, is_not_found
 
 MAX_REFUSED_SHOWN = 20
 
@@ -53,10 +54,17 @@ def scores_panel(session: Session) -> str:
     held_out = held_out_scores(session.inspector.card.calibration, session.category)
     scores = [part.score for part in session.all_parts()]
     chart = histogram(scores, held_out, session.thresholds, session.default_thresholds.highest_allowed)
+    missed = not_found_note(scores, held_out)
     return (
-        f'{chart}<p class="legend"><span><i class="sw ok"></i><i class="sw re"></i><i class="sw ng"></i>{texts.LEGEND_SHOWN}</span>'
+        f'{chart}{missed}<p class="legend"><span><i class="sw ok"></i><i class="sw re"></i><i class="sw ng"></i>{texts.LEGEND_SHOWN}</span>'
         f'<span><i class="sw cal"></i>{texts.LEGEND_SOUND}</span></p>{_what_if_table(session.what_if(), len(held_out))}'
     )
+
+
+def not_found_note(scores: Sequence[float], held_out: Sequence[float]) -> str:
+    """How many parts were not found, and are therefore missing in the histogram; empty if there are none."""
+    shown, sound = (sum(map(is_not_found, values)) for values in (scores, held_out))
+    return f'<p class="soft">{texts.NOT_FOUND_NOTE.format(shown=shown, sound=sound)}</p>' if shown or sound else ""
 
 
 def _what_if_table(what_if: WhatIf, held_out_count: int) -> str:
@@ -117,14 +125,15 @@ def _page_button(by: int, is_disabled: bool) -> str:
 def _card(session: Session, part: Part, address: UrlOf) -> str:
     decision = session.thresholds.decide(part.score)
     is_selected = str(part.number == session.gallery.selected).lower()
+    reason = f' title="{escape(part.location.not_found)}"' if part.location.not_found else ""
     mark = ""
     if part.mark is not None:
         kind = "wrong" if part.is_wrong_call(session.thresholds) else "right"
         mark = f'<span class="flag {kind}">{texts.ICONS[part.mark]} {part.mark}</span>'
     return (
-        f'<button type="button" class="card {CSS_CLASSES[decision]}" data-part="{part.number}" aria-pressed="{is_selected}">'
+        f'<button type="button" class="card {CSS_CLASSES[decision]}" data-part="{part.number}" aria-pressed="{is_selected}"{reason}>'
         f'<img src="{address(part.thumb)}" alt="" loading="lazy">{mark}'
-        f'<span class="row">{decision_label(decision)}<b>{part.score:.2f}</b></span>'
+        f'<span class="row">{decision_label(decision)}<b>{format_score(part.score)}</b></span>'
         f'<span class="name">{escape(part.name)}</span></button>'
     )
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from inspect_kd.apps.studio import texts
 from inspect_kd.apps.studio.inspect.viewer import CSS_CLASSES
-from inspect_kd.types import Thresholds
+from inspect_kd.types import Thresholds, is_not_found
 
 WIDTH, HEIGHT = 300, 118
 AXIS_Y, FOOTER = 64, 16
@@ -21,7 +21,11 @@ MARGIN = 34
 
 
 def histogram(scores: Sequence[float], held_out: Sequence[float], thresholds: Thresholds, slider_max: float) -> str:
-    """Draw the scores of inspected parts and of held-out sound parts. `slider_max` is the sliders' upper end."""
+    """Draw the scores of inspected parts and of held-out sound parts; parts that were not found have none.
+
+    `slider_max` is the sliders' upper end.
+    """
+    scores, held_out = ([score for score in values if not is_not_found(score)] for values in (scores, held_out))
     plot_width = WIDTH - LAST_BAR_WIDTH
     step = plot_width / BARS
 

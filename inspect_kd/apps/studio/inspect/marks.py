@@ -21,7 +21,7 @@ from inspect_kd.apps.studio import texts
 from inspect_kd.apps.studio.inspect.parts import Part
 from inspect_kd.errors import BadInput, EnvironmentFault, UsageError
 from inspect_kd.sign_off import MAX_NAME_LENGTH
-from inspect_kd.types import Decision, Thresholds
+from inspect_kd.types import NOT_FOUND, Decision, Thresholds
 
 FOLDERS = {Decision.OK: "good", Decision.NG: "defect"}
 MIN_FREE_MB = 1024
@@ -111,6 +111,7 @@ class MarkStore:
             "verdict": mark,
             "decision": str(context.thresholds.decide(part.score)),
             "score": round(part.score, 6),
+            **({"cause": NOT_FOUND} if part.location.not_found else {}),
             "thresholds": {"reinspect": context.thresholds.reinspect, "reject": context.thresholds.reject},
             "image": part.name,
             "sha256": part.sha256,

@@ -17,7 +17,7 @@ from inspect_kd import overlay
 from inspect_kd.datasets.image_writer import write_image
 from inspect_kd.datasets.images import decode_image
 from inspect_kd.inspector import Inspector
-from inspect_kd.types import Decision, Heatmap, Inspection, Thresholds
+from inspect_kd.types import NOT_FOUND, Decision, FrameOutline, Heatmap, Inspection, Thresholds
 
 PREVIEW_SIDE, THUMB_SIDE = 1024, 232
 """Longest sides, in pixels."""
@@ -31,6 +31,21 @@ class SessionFolders(NamedTuple):
     """Originals and heatmaps, for the server alone."""
     served: Path
     """Pictures and exports that the browser may fetch."""
+
+
+class Location(NamedTuple):
+    """How a part was found in its image."""
+
+    category: str | None
+    """The category that it was recognised as; None where that makes no difference."""
+    not_found: str | None
+    """Why it was not found."""
+    frame: FrameOutline | None
+    """Outline of the inspected frame; None where the whole image was inspected."""
+
+    @staticmethod
+    def of(inspection: Inspection) -> Location:
+        return Location(inspection.category, inspection.explanation, inspection.frame)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -50,6 +65,7 @@ class Part:
     score: float
     image_size: tuple[int, int]
     milliseconds: float
+    location: Location
     mark: Decision | None = None
     """A person's decision: OK or NG."""
 
@@ -76,7 +92,9 @@ class Part:
 
     def inspection(self, inspector: Inspector, thresholds: Thresholds) -> Inspection:
         """Decision and regions under these thresholds, from the stored score and heatmap."""
-        inspection = rebuild_inspection(inspector, thresholds, self.score, self.heatmap(), self.image_size)
+        inspection = rebuild_inspection(
+            inspector, thresholds, self.score, self.heatmap(), self.image_size, self.location
+        )
         return replace(inspection, image=self.name, milliseconds=self.milliseconds)
 
     def is_wrong_call(self, thresholds: Thresholds) -> bool:
@@ -93,13 +111,14 @@ def inspect_part(
     folders: SessionFolders,
     *,
     generation: int = 0,
+    category: str | None = None,
 ) -> Part:
-    """Decode and inspect an image, write its heatmap and pictures.
+    """Decode and inspect an image as one of a category, write its heatmap and pictures.
 
     `generation` is part of the pictures' addresses, because browsers cache pictures by address.
     """
     image = decode_image(content, name, bits=inspector.card.bits)
-    inspection = inspector(image)
+    inspection = inspector(image, category=category)
     stem = f"{number:05d}"
     part = Part(
         number=number,
@@ -113,6 +132,7 @@ def inspect_part(
         score=inspection.score,
         image_size=inspection.image_size,
         milliseconds=inspection.milliseconds,
+        location=Location.of(inspection),
     )
     write_heatmap(part.heatmap_file, part.heat_layer, inspection.heatmap)
     jpeg = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
@@ -122,9 +142,14 @@ def inspect_part(
 
 
 def rebuild_inspection(
-    inspector: Inspector, thresholds: Thresholds, score: float, heatmap: Heatmap, image_size: tuple[int, int]
+    inspector: Inspector,
+    thresholds: Thresholds,
+    score: float,
+    heatmap: Heatmap,
+    image_size: tuple[int, int],
+    location: Location,
 ) -> Inspection:
-    """Decide anew by these thresholds, from a stored score and heatmap; the model does not run."""
+    """Decide anew by these thresholds, from a stored score, heatmap and location; the model does not run."""
     return Inspection(
         score=score,
         decision=thresholds.decide(score),
@@ -132,6 +157,10 @@ def rebuild_inspection(
         regions=inspector.regions(score, heatmap, thresholds, image_size),
         thresholds=thresholds,
         image_size=image_size,
+        category=location.category,
+        cause=None if location.not_found is None else NOT_FOUND,
+        explanation=location.not_found,
+        frame=location.frame,
     )
 
 

@@ -18,7 +18,7 @@ from inspect_kd import overlay
 from inspect_kd.apps.studio import texts
 from inspect_kd.apps.studio.inspect.parts import PREVIEW_SIDE, Part
 from inspect_kd.report.html import Html, table
-from inspect_kd.types import Decision, Inspection, Region, Thresholds
+from inspect_kd.types import Decision, Inspection, Region, Thresholds, format_score, is_not_found
 
 UrlOf = Callable[[Path], str]
 """Return the URL of a picture's file."""
@@ -42,13 +42,21 @@ def banner(part: Part, inspection: Inspection) -> str:
     thresholds = inspection.thresholds
     thresholds_text = texts.BOTH_THRESHOLDS.format(reinspect=thresholds.reinspect, reject=thresholds.reject)
     size = f"{part.image_size[0]} × {part.image_size[1]}"
+    score_name = "" if is_not_found(inspection.score) else f"<small>{texts.SCORE}</small>"
+    recognised = texts.RECOGNISED.format(category=inspection.category) + " · " if inspection.category else ""
     return (
         f'<div class="banner {CSS_CLASSES[inspection.decision]}" role="status" data-shown="{part.key} {part.mark or ""}">'
         f'<span class="word"><i aria-hidden="true">{texts.ICONS[inspection.decision]}</i>'
-        f'{inspection.decision}</span><span class="figure"><b>{inspection.score:.3f}</b><small>{texts.SCORE}</small></span>'
+        f'{inspection.decision}</span><span class="figure"><b>{format_score(inspection.score, 3)}</b>{score_name}</span>'
         f'<span class="about"><span class="file">{escape(part.name)}</span>'
-        f"<small>{thresholds_text} · {size} px · {part.milliseconds:.0f} ms</small>{_mark_label(part, thresholds)}</span></div>"
+        f"{reason_line(inspection)}<small>{escape(recognised)}{thresholds_text} · {size} px · {part.milliseconds:.0f} ms</small>"
+        f"{_mark_label(part, thresholds)}</span></div>"
     )
+
+
+def reason_line(inspection: Inspection) -> str:
+    """Why the part was not found; empty for a part that was found."""
+    return f'<span class="reason">{escape(inspection.explanation)}</span>' if inspection.explanation else ""
 
 
 def viewer(part: Part | None, inspection: Inspection | None, address: UrlOf) -> str:
@@ -75,7 +83,7 @@ def picture_layers(part: Part, inspection: Inspection, layer: Path, address: Url
 
 
 def outlines(inspection: Inspection) -> str:
-    """Contours at the RE-INSPECT threshold with the regions' numbers, with line widths relative to the picture's size."""
+    """Inspected frame, contours at the RE-INSPECT threshold, the regions' numbers; line widths are relative to the picture's size."""
     scale = PREVIEW_SIDE / max(1, *inspection.image_size)
     size = max(1, round(inspection.image_size[0] * scale)), max(1, round(inspection.image_size[1] * scale))
     lines = _contours(inspection, size) if inspection.regions else []
@@ -87,9 +95,18 @@ def outlines(inspection: Inspection) -> str:
     )
     return (
         f'<svg class="outlines {CSS_CLASSES[inspection.decision]}" viewBox="0 0 {size[0]} {size[1]}" aria-hidden="true" '
-        f'style="--stroke:{max(size) / 420:.2f}px"><path class="halo" d="{paths}"/><path class="contour" d="{paths}"/>'
+        f'style="--stroke:{max(size) / 420:.2f}px">{_frame_outline(inspection, size)}'
+        f'<path class="halo" d="{paths}"/><path class="contour" d="{paths}"/>'
         f'<g class="numbers" font-size="{1.25 * radius:.1f}">{numbers}</g></svg>'
     )
+
+
+def _frame_outline(inspection: Inspection, size: tuple[int, int]) -> str:
+    if inspection.frame is None:
+        return ""
+    scale_x, scale_y = size[0] / max(1, inspection.image_size[0]), size[1] / max(1, inspection.image_size[1])
+    points = " ".join(f"{x * scale_x:.1f},{y * scale_y:.1f}" for x, y in inspection.frame)
+    return f'<polygon class="frame" points="{points}"/>'
 
 
 def regions_table(inspection: Inspection | None) -> str:

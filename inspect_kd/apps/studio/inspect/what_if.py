@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from inspect_kd.calibrate import POOLED, Calibration, count_decisions
-from inspect_kd.types import Decision, Thresholds
+from inspect_kd.types import Decision, Thresholds, is_not_found
 
 ROUNDING = 0.51e-5
 """Half a unit of the last digit with which the card stores scores."""
@@ -28,6 +28,10 @@ class WhatIf:
     """The same parts under the artifact's own thresholds."""
     held_out: dict[Decision, int]
     """Held-out sound parts of the calibration under these thresholds."""
+    not_found: int
+    """Inspected parts that were not found in their images, NG under any thresholds."""
+    held_out_not_found: int
+    """Held-out sound parts that were not found."""
     reject_promise: float
     """Upper bound on the probability that a new sound part is NG."""
     reinspect_promise: float
@@ -42,6 +46,7 @@ class WhatIf:
             "shown": by_name(self.inspected),
             "shown_before": by_name(self.inspected_by_default),
             "held_out_sound": by_name(self.held_out),
+            "not_found": {"shown": self.not_found, "held_out_sound": self.held_out_not_found},
             "promise": {"reject": round(self.reject_promise, 6), "reinspect": round(self.reinspect_promise, 6)},
         }
 
@@ -58,6 +63,8 @@ def what_if(scores: Sequence[float], held_out: Sequence[float], thresholds: Thre
         inspected=count_decisions(scores, thresholds),
         inspected_by_default=count_decisions(scores, default),
         held_out=held_out_counts,
+        not_found=sum(map(is_not_found, scores)),
+        held_out_not_found=sum(map(is_not_found, held_out)),
         reject_promise=(held_out_counts[Decision.NG] + 1) / (n + 1),
         reinspect_promise=(not_ok + 1) / (n + 1),
     )

@@ -17,6 +17,7 @@ from inspect_kd.errors import printable
 from inspect_kd.report.charts import draw_curve
 from inspect_kd.report.html import Html, table
 from inspect_kd.report.pictures import Example
+from inspect_kd.types import format_score
 
 MAX_FINDINGS = 30
 
@@ -121,7 +122,8 @@ def report_pictures(examples: Sequence[Example]) -> str:
 
 def _report_picture(example: Example) -> str:
     decision = f"{ICONS[example.decision]} {example.decision}"
-    words = (decision, f"{example.score:.2f}", f"{example.category}, {example.kind}", example.name)
+    reason = (example.explanation,) if example.explanation else ()
+    words = (decision, format_score(example.score), *reason, f"{example.category}, {example.kind}", example.name)
     caption = escape(printable(" · ".join(words)))
     return (
         f'<figure><div><img src="{escape(example.image_uri)}" alt="{caption}">'
