@@ -67,9 +67,10 @@ def assert_same(line: dict[str, Any], inspection: Inspection) -> None:
 
 
 def with_changed_card(artifact: Path, to: Path, **changes: Any) -> Path:
-    """The artifact with changes in its card."""
+    """The artifact with changes in its card; a field that becomes None is left out."""
     model = onnx.load(str(artifact))
     entry = model.metadata_props[0]
-    entry.value = json.dumps(json.loads(entry.value) | changes)
+    card = json.loads(entry.value) | changes
+    entry.value = json.dumps({name: value for name, value in card.items() if value is not None or name not in changes})
     onnx.save_model(model, str(to))
     return to

@@ -136,6 +136,14 @@ def test_boards_are_aligned_by_template() -> None:
     assert found.locate(np.full((400, 400, 3), 90, np.uint8)).fault is not None
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 400, 3), (31, 31, 3)])
+def test_picture_too_small_for_corners_is_not_found(shape: tuple[int, int, int]) -> None:
+    found = choose_alignment([cluttered_scene(0, 0, 0, seed=i) for i in range(3)], "template").chosen.alignment
+    assert found is not None
+    fault = found.locate(np.full(shape, 90, np.uint8)).fault
+    assert fault is not None and fault.reason == "no match with the reference picture"
+
+
 def test_method_that_finds_no_part_is_refused_with_the_reason() -> None:
     images = [np.full((100, 100, 3), 50, np.uint8) for _ in range(5)]
     with pytest.raises(

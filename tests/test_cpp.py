@@ -353,7 +353,9 @@ def test_thresholds_are_chosen_by_category_as_in_python(
         ([category, "other"], ["--category", category], own_thresholds),
         ([category], ["--category", "*"], pooled_thresholds),
     ):
-        path = with_changed_card(artifact, tmp_path / "a.onnx", calibration=calibration, categories=categories)
+        path = with_changed_card(
+            artifact, tmp_path / "a.onnx", calibration=calibration, categories=categories, presentations=None
+        )
         assert run_program(program, path, *words, tmp_path / "a.png")[0][0]["thresholds"] == thresholds
         assert dataclasses.asdict(Inspector(path, category=words[-1] if words else None).thresholds) == thresholds
 

@@ -19,7 +19,7 @@
 namespace inspect_kd {
 
 constexpr int kTemplateSide = 320, kRefineSide = 160;  // longest sides of the pictures that are matched, and refined on
-constexpr int kCorners = 500, kMinMatches = 12, kIterations = 20;
+constexpr int kCorners = 500, kEdge = 15, kMinMatches = 12, kIterations = 20;
 constexpr double kMaxError = 3.0, kMaxScale = 1.25, kPrecision = 0.02;
 constexpr int kSteps = 64;  // per pixel, in which the places of corners are counted
 
@@ -162,7 +162,9 @@ private:
 
     static Corners find_corners(const cv::Mat& grey) {
         Corners corners;
-        cv::ORB::create(kCorners, 1.2F, 8, 15, 0, 2, cv::ORB::HARRIS_SCORE, 31, 8)
+        // ORB fails if its own shrinking leaves nothing of a picture.
+        if (std::min(grey.rows, grey.cols) <= 2 * kEdge) return corners;
+        cv::ORB::create(kCorners, 1.2F, 8, kEdge, 0, 2, cv::ORB::HARRIS_SCORE, 31, 8)
             ->detectAndCompute(grey, cv::noArray(), corners.points, corners.descriptors);
         return corners;
     }

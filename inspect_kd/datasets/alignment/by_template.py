@@ -31,6 +31,8 @@ WORKING_SIDE = 320
 """Longest side in pixels of the shrunk images in which corners are matched."""
 CORNERS = 500
 """Most corners of a picture."""
+EDGE = 15
+"""Width in pixels of the ring along a picture's border in which no corner is looked for."""
 MIN_MATCHES = 12
 """Fewest corners that must agree on one pose."""
 MAX_ERROR = 3.0
@@ -128,6 +130,9 @@ def fit_similarity(here_N2: npt.NDArray[np.float32], there_N2: npt.NDArray[np.fl
 
 def find_corners(grey: Grey) -> Corners:
     """Find the corners of a picture."""
-    orb = cv2.ORB.create(nfeatures=CORNERS, edgeThreshold=15, fastThreshold=8)
+    # ORB finds no corner this near to the border, but fails if its own shrinking leaves nothing of a picture.
+    if min(grey.shape) <= 2 * EDGE:
+        return Corners(np.empty((0, 2), np.float32), None)
+    orb = cv2.ORB.create(nfeatures=CORNERS, edgeThreshold=EDGE, fastThreshold=8)
     points, descriptors = orb.detectAndCompute(grey, None)
     return Corners(np.array([point.pt for point in points], np.float32).reshape(-1, 2), descriptors)
