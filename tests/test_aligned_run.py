@@ -24,7 +24,7 @@ from inspect_kd.apps.studio.settings import Settings
 from inspect_kd.inspector import Inspector
 from inspect_kd.types import Decision
 from tests.tiny import command
-from tests.turned_parts import draw_turned_parts
+from tests.turned_tree import draw_turned_parts
 
 CUT_OFF = "the part is cut off by the picture's border"
 

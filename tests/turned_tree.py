@@ -9,7 +9,7 @@ import numpy as np
 
 from inspect_kd.datasets.image_writer import write_image
 from inspect_kd.types import ImageU8
-from tests.test_alignment import OUTLINE, draw_part, pose_matrix
+from tests.turned_parts import OUTLINE, draw_part, pose_matrix
 
 SIDE = 128
 """Side in pixels of a bracket's image."""
