@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.real_data import SETS, load
+from benchmarks.real_data import SETS, load_categories
 from benchmarks.results import RESULTS, ROOT, Content, publish
 from inspect_kd.errors import BadInput
 from inspect_kd.inspector import Inspector
@@ -60,7 +60,7 @@ def decide_in_cpp(artifact: Path, category: str, images: Sequence[Path]) -> list
 
 def compare(artifact: Path, category: str) -> dict[str, Any]:
     """Compare the programs with one artifact, on one category's test images."""
-    images = [sample.image for sample in load([category], "omni_ad").select(Split.TEST)]
+    images = [sample.image for sample in load_categories([category], "omni_ad").select(Split.TEST)]
     with tempfile.TemporaryDirectory() as folder:
         # The suffix of this copy selects OpenVINO.
         renamed = Path(shutil.copy(artifact, Path(folder) / "artifact.openvino.onnx"))

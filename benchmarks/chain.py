@@ -4,7 +4,7 @@ Writes docs/results/chain.{json,md}.
     INSPECT_KD_REAL_DATA=… INSPECT_KD_WEIGHTS=… python -m benchmarks.chain
 
 Needs an idle machine, for half an hour with two cores. Teachers' predictions go into a new cache, since cached ones would cost no
-time. A complete run is only published again; an interrupted one has no valid times and must be removed first.
+time. A complete run is not repeated; its figures are published again. An interrupted one has no valid times and must be removed first.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from statistics import mean
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks.real_data import SETS, load
+from benchmarks.real_data import SETS, load_categories
 from benchmarks.results import ROOT, Content, load_results, publish
 from inspect_kd.bench import ablate
 from inspect_kd.evaluate import MEAN
@@ -62,7 +62,7 @@ def main() -> None:
     arguments = parser.parse_args()
     chosen = [arm for arm in arms() if arm.name in arguments.only]
     with show_progress() as progress:
-        ablate.ablate(MODEL, load(list(SETS), MODEL), chosen, arguments.seeds, arguments.out, progress)
+        ablate.ablate(MODEL, load_categories(list(SETS), MODEL), chosen, arguments.seeds, arguments.out, progress)
     published = load_results("distillation").get("arms", {})
     results = {arm.name: merge(published.get(arm.name, []), read_results(arguments.out, arm)) for arm in arms()}
     publish("distillation", {"environment": environment("cpu"), "arms": results}, page)

@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from benchmarks.real_data import SETS, load
+from benchmarks.real_data import SETS, load_categories
 from benchmarks.results import ROOT, Content, load_results, publish
 from inspect_kd import zoo
 from inspect_kd.progress_display import show_progress
@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=names, default=names)
     arguments = parser.parse_args()
     results = load_results("exports").get("deployments", {})
-    data, run = load(list(SETS), MODEL), load_run(arguments.run)
+    data, run = load_categories(list(SETS), MODEL), load_run(arguments.run)
     for name in arguments.only:
         with show_progress() as progress:
             _, conversion = convert(run, data, name, progress=progress)

@@ -17,7 +17,7 @@ from statistics import mean, stdev
 
 import numpy as np
 
-from benchmarks.real_data import SETS, load
+from benchmarks.real_data import SETS, load_categories
 from benchmarks.results import ROOT, Content, publish
 from inspect_kd.bench.page import TABLE_METRICS
 from inspect_kd.config import load_recipe
@@ -40,6 +40,7 @@ from inspect_kd.training.warm_start import load_fitted_student
 from inspect_kd.types import Sample, Split
 
 MODEL = "omni_ad"
+CATEGORIES = list(SETS)
 LABELS = 5
 Choose = Callable[[Sequence[Sample], int], list[Sample]]
 
@@ -113,17 +114,17 @@ def train(
 def add_labelled(job: Job, student: RebuildStudent, synthetic_inputs: HeadInputs, labelled: list[Sample]) -> HeadInputs:
     """Append labelled parts to the synthetic samples, whose head inputs are reused."""
     base, real = synthetic_inputs.dataset, RealParts(labelled=labelled)
-    dataset = DistillDataset(job, side=base.side, grid=base.grid, real=real, cache=base.cache)
-    return HeadInputs(student, dataset, job.progress, first_NChw=synthetic_inputs.all_inputs)
+    dataset = DistillDataset(job, side=base.sample_side, grid=base.grid, real=real, cache=base.cache)
+    return HeadInputs(student, dataset, job.progress, computed_NChw=synthetic_inputs.all_inputs)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--base", type=Path, default=ROOT / "runs" / "bench" / f"{'-'.join(SETS)}-{MODEL}")
+    parser.add_argument("--base", type=Path, default=ROOT / "runs" / "bench" / f"{'-'.join(CATEGORIES)}-{MODEL}")
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "labelling")
     arguments = parser.parse_args()
-    data = load(list(SETS), MODEL)
+    data = load_categories(CATEGORIES, MODEL)
     line_parts, measured_parts = split_test_parts(data)
     artifact = RunFolder(arguments.base).artifact()
     arms: dict[str, Choose] = {
@@ -137,7 +138,7 @@ def main() -> None:
         for seed in arguments.seeds:
             for name, choose in arms.items():
                 chosen = []
-                for category in SETS:
+                for category in CATEGORIES:
                     chosen += choose([sample for sample in line_parts if sample.category == category], seed)
                 out = arguments.out / name.replace(" ", "_") / f"seed{seed}"
                 progress.note(f"seed {seed}, {name}: {sum(s.defective for s in chosen)} defects among {len(chosen)}")
@@ -174,14 +175,16 @@ def page(content: Content) -> str:
         "# Five labels a category",
         "",
         f"Written by `{machine['command']}`, {machine['started'][:10]}, commit {machine['commit']}. {describe_split(content)} "
-        f"One student for {', '.join(SETS)}; all start from one fit and learn synthetic defects and the "
+        f"One student for {', '.join(CATEGORIES)}; all start from one fit and learn synthetic defects and the "
         "labels. A cell: image AUROC / pixel AP / AUPRO, mean over seeds; ± is the standard deviation of the categories' mean.",
         "",
-        "| labels chosen | defects among them | " + " | ".join(SETS) + " | mean | seeds |",
-        "|---|---|" + "---|" * (len(SETS) + 2),
+        "| labels chosen | defects among them | " + " | ".join(CATEGORIES) + " | mean | seeds |",
+        "|---|---|" + "---|" * (len(CATEGORIES) + 2),
     ]
     for name, seeds in results.items():
-        cells = [" / ".join(f"{mean(s['metrics'][c][m] for s in seeds):.3f}" for m in TABLE_METRICS) for c in SETS]
+        cells = [
+            " / ".join(f"{mean(s['metrics'][c][m] for s in seeds):.3f}" for m in TABLE_METRICS) for c in CATEGORIES
+        ]
         values = {m: [s["metrics"][MEAN][m] for s in seeds] for m in TABLE_METRICS}
         overall = " / ".join(f"{mean(v):.3f} ± {stdev(v) if len(v) > 1 else 0:.3f}" for v in values.values())
         share = f"{mean(s['defects_among_labels'] for s in seeds):.1f} of {seeds[0]['labels']}"

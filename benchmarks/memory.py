@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.real_data import SETS, load
+from benchmarks.real_data import SETS, load_categories
 from benchmarks.results import ROOT, Content, publish
 from inspect_kd.bench.page import TABLE_METRICS
 from inspect_kd.config import load_recipe
@@ -34,7 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "memory")
     out = parser.parse_args().out
-    data = load(list(SETS), "memory")
+    data = load_categories(list(SETS), "memory")
     memories = [
         train_and_measure(data, out / f"{rows}-{'coreset' if coreset else 'random'}", rows=rows, coreset=coreset)
         for rows in (4_096, 16_384)

@@ -1,9 +1,10 @@
-"""Run `inspect-kd bench` on the development set, in one model and per category. Writes docs/results/bench.* and aims.md.
+"""Run `inspect-kd bench` on the development set: one model for all categories, and one for each. Writes docs/results/bench.* and aims.md.
 
     INSPECT_KD_REAL_DATA=… INSPECT_KD_WEIGHTS=… python -m benchmarks.peers [--only unified tile] [--rows stfpm …]
 
-Finished results under --out are kept, so the program can be stopped and called again. It takes hours on two cores. With --rows the
-other rows and times stay as published; a student that is measured again gets no time here, only in latency.md.
+Finished results under --out are kept, so the program can be stopped and called again. It takes hours on two cores. With --rows
+only these models are measured again: other rows and all times stay as published, and a student in --rows loses its published time
+(latency.md has a newer one).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import aims
-from benchmarks.real_data import SETS, load
+from benchmarks.real_data import SETS, load_categories
 from benchmarks.results import RESULTS, ROOT, Content, load_results
 from inspect_kd.bench import page as bench_page
 from inspect_kd.bench import runner
@@ -37,15 +38,17 @@ def main() -> None:
     parser.add_argument("--leave-failures", action="store_true", help="do not try failed entries again")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench-peers")
     arguments = parser.parse_args()
-    settings = {
-        name if name == "unified" else f"{name} alone": load(list(SETS) if name == "unified" else [name], OURS[0])
+    data_by_setting = {
+        name if name == "unified" else f"{name} alone": load_categories(
+            list(SETS) if name == "unified" else [name], OURS[0]
+        )
         for name in arguments.only
     }
     chosen = select_entries(OURS, [*MEMORY, *PEERS])
     published = load_results("bench") if arguments.rows else None
     with show_progress() as progress:
         results = runner.run_benchmark(
-            settings,
+            data_by_setting,
             chosen,
             arguments.out,
             arguments.minutes,
@@ -56,7 +59,7 @@ def main() -> None:
         costs = (
             {key: cost for key, cost in published["costs"].items() if key not in set(OURS) & set(arguments.rows)}
             if published
-            else runner.measure_costs(chosen, arguments.out, next(iter(settings)), progress)
+            else runner.measure_costs(chosen, arguments.out, next(iter(data_by_setting)), progress)
         )
     machine = environment("cpu")
     times_commit = commit_of_times(published["environment"]) if published else machine["commit"]
@@ -69,13 +72,13 @@ def main() -> None:
                 else row.get("commit", commit_of_times(published["environment"]))
             )
     commits = {key: row["commit"] for by_entry in results.values() for key, row in by_entry.items()}
-    rows = "; ".join(
+    rows_by_commit = "; ".join(
         f"{commit}: {', '.join(chosen[key].name for key in commits if commits[key] == commit)}"
         for commit in dict.fromkeys(commits.values())
     )
     machine |= {
         "times_of": times_commit,
-        "remarks": [DEVELOPMENT, f"Times are of commit {times_commit}, rows of {rows}."],
+        "remarks": [DEVELOPMENT, f"Times are of commit {times_commit}, rows of {rows_by_commit}."],
     }
     bench_page.write(RESULTS, comparison({"results": results, "costs": costs, "environment": machine}))
     aims.write()

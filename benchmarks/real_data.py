@@ -29,7 +29,7 @@ DEFAULT_MODEL = "omni_ad"
 SETS = {"bottle": ("mvtec_ad", None), "metal_plate": ("mpdd", None), "tile": ("magnetic_tile", r"num_(\d+)")}
 
 
-def load(names: list[str], model: str) -> DataSet:
+def load_categories(names: list[str], model: str) -> DataSet:
     """Join the folders of these categories into one data set."""
     root = Path(os.environ.get("INSPECT_KD_REAL_DATA", ROOT / ".." / "shared" / "data")).resolve()
     recipe = load_recipe(model)
@@ -44,7 +44,7 @@ def train(names: list[str], model: str, out: Path, changes: list[str] | None = N
         with show_progress() as progress:
             job = Job(
                 recipe=load_recipe(model, changes),
-                data=load(names, model),
+                data=load_categories(names, model),
                 folder=folder,
                 hardware=Hardware(),
                 progress=progress,

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.real_data import SETS, load
+from benchmarks.real_data import SETS, load_categories
 from benchmarks.results import ROOT, Content, load_results, publish
 from inspect_kd.config import load_recipe
 from inspect_kd.datasets import DataSet
@@ -221,7 +221,7 @@ def main() -> None:
     commit = environment("cpu")["commit"]
     with show_progress() as progress:
         for name in arguments.only:
-            data, folder = load([name], "clip_ada_local"), arguments.out / name
+            data, folder = load_categories([name], "clip_ada_local"), arguments.out / name
             category = results.setdefault(name, {"figures": {}, "spt": {}})
             if arguments.teacher != "spt":
                 category["figures"] |= measure_clip(data, folder, progress)

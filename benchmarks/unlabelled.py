@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benchmarks.distillation import TEACHERS, read_results, table
 from benchmarks.labelling import describe_split, split_test_parts
-from benchmarks.real_data import SETS, load
+from benchmarks.real_data import SETS, load_categories
 from benchmarks.results import ROOT, Content, publish
 from inspect_kd.bench import ablate
 from inspect_kd.progress_display import show_progress
@@ -44,7 +44,7 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "unlabelled")
     arguments = parser.parse_args()
-    all_data = load(list(SETS), MODEL)
+    all_data = load_categories(list(SETS), MODEL)
     line_parts, measured_parts = split_test_parts(all_data)
     data = replace(all_data, samples=[s for s in all_data.samples if s.split is not Split.TEST] + measured_parts)
     line_folder = copy_to_folder(line_parts, arguments.out.resolve() / "line")

@@ -49,8 +49,8 @@ def write_tables() -> list[str]:
         "",
         *real_parts_table(real_parts["runs"]["unified"]),
         "",
-        "The same parts beside other methods, means over the three categories; time of one image on one CPU thread, from pixels to "
-        f"heatmap and score ([each category, remarks](docs/results/bench.md), {day_of(comparison)}):",
+        "Compared with other methods on the same parts (means over the three categories; time of one image on one CPU thread, from "
+        f"pixels to heatmap and score; [each category, remarks](docs/results/bench.md), {day_of(comparison)}):",
         "",
         *comparison_table(comparison["results"]["unified"], comparison["costs"]),
     ]

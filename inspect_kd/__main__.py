@@ -1,6 +1,7 @@
 """Run the command line as `python -m inspect_kd`.
 
-Unusual here: the command line is imported inside a function, so that Ctrl-C during the imports ends with its exit code, too.
+Unusual here: the command line is imported inside a function, so that Ctrl-C during the imports also ends with exit
+code 130, without a traceback.
 """
 
 from __future__ import annotations

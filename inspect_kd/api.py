@@ -45,19 +45,23 @@ def train(
     out: str | Path = "runs",
     name: str | None = None,
     resume: bool = False,
+    fetch: bool = False,
     hardware: Hardware | None = None,
     progress: Progress | None = None,
 ) -> Run:
     """Train on a data set and return the complete run. Everything but the data has a default.
 
     `data`: a data set's name, a manifest, a CSV or any folder of images. `model`: a recipe's name or file. `teachers`, `unlabelled`,
-    `labelled` and `start` are those of `inspect-kd train`. Raises GateFailed if an artifact does not match the trained model; the
-    run is complete even then.
+    `labelled` and `start` are those of `inspect-kd train`. `fetch=True` accepts the licence of a named data set whose images are not
+    on this machine, and downloads them. Raises GateFailed if an artifact does not match the trained model; the run is complete even
+    then.
     """
-    model = model or choose_model()
-    recipe, data_set = plan_training(
-        data, model, settings, teachers=teachers, unlabelled=unlabelled, labelled=labelled, start=start
+    recipe = plan_recipe(
+        model or choose_model(), settings, teachers=teachers, unlabelled=unlabelled, labelled=labelled, start=start
     )
+    if fetch:
+        fetch_missing(named_data(data, recipe), progress=progress)
+    data_set = open_data(data, recipe)
     folder = choose_run_folder(Path(out), name or f"{data_set.name}-{recipe.name}", resume=resume)
     run = run_training(recipe, data_set, folder, resume=resume, hardware=hardware, progress=progress)
     run.require_artifacts()
@@ -188,8 +192,21 @@ def plan_training(
     start: str | Path | None = None,
 ) -> tuple[Recipe, DataSet]:
     """Resolve the recipe with its changes, and open the data set with the recipe's splits."""
+    recipe = plan_recipe(model, settings, teachers=teachers, unlabelled=unlabelled, labelled=labelled, start=start)
+    return recipe, open_data(data, recipe)
+
+
+def plan_recipe(
+    model: str,
+    settings: Settings = (),
+    *,
+    teachers: Sequence[str] = (),
+    unlabelled: str | Path | None = None,
+    labelled: str | Path | None = None,
+    start: str | Path | None = None,
+) -> Recipe:
+    """Resolve the recipe with its changes."""
     from inspect_kd.config import load_recipe
-    from inspect_kd.datasets import open_for_recipe
     from inspect_kd.training.presets import distillation_changes
 
     changes = distillation_changes(
@@ -197,8 +214,31 @@ def plan_training(
     )
     if isinstance(settings, Mapping):
         settings = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
-    recipe = load_recipe(model, [*changes, *settings])
-    return recipe, open_for_recipe(str(data), recipe)
+    return load_recipe(model, [*changes, *settings])
+
+
+def open_data(data: str | Path, recipe: Recipe) -> DataSet:
+    """Open the data set with the recipe's splits."""
+    from inspect_kd.datasets import open_for_recipe
+
+    return open_for_recipe(str(data), recipe)
+
+
+def named_data(data: str | Path, recipe: Recipe) -> list[str]:
+    """List the data sets that a training opens: its own, and the one with real defects that the recipe may name."""
+    return [str(data), *([recipe.distill.labelled] if recipe.distill.labelled else [])]
+
+
+def fetch_missing(sources: Sequence[str], *, progress: Progress | None = None) -> None:
+    """Download those data sets that are not on this machine, after showing their licences."""
+    from inspect_kd.datasets import find_missing
+    from inspect_kd.datasets.fetch import get
+
+    for manifest in find_missing(sources).values():
+        with _display_unless(progress) as display:
+            for line in manifest.describe_download():
+                display.note(line)
+            get(manifest, display)
 
 
 def choose_run_folder(out: Path, name: str, *, resume: bool) -> RunFolder:

@@ -47,7 +47,7 @@ class Data(StrictModel):
     """Side of overlapping tiles in pixels of the image, for large images with small defects. `auto` chooses it from the image's
     size and the smallest defect; None resizes the whole image."""
     smallest_defect: int | None = Field(None, ge=1, le=8192)
-    """Side in pixels of the smallest defect that must be found, for `tile: auto`. None: 2 % of the picture's shorter side."""
+    """Side in pixels of the smallest defect that must be found, for `tile: auto`. None: 2 % of the image's shorter side."""
     overlap: float = Field(0.25, ge=0, le=0.75)
     """Share of a tile that overlaps its neighbour; seams are blended over it."""
     calibration: float = Field(0.2, gt=0, lt=0.6)

@@ -67,7 +67,8 @@ def _open_locked(file: Path) -> int:
     for _ in range(MAX_TRIES):
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            # O_NOFOLLOW: the file is truncated. O_RDWR: network file systems need it. O_NONBLOCK: do not wait for a pipe.
+            # O_NOFOLLOW: the file will be truncated, so it must not be a link. O_RDWR: network file systems need it.
+            # O_NONBLOCK: do not wait for a pipe.
             handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
         except FileNotFoundError:
             continue  # the former holder has removed the folder

@@ -40,12 +40,18 @@ def show_progress(*, quiet: bool = False) -> Iterator[Progress]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[figures]}", style="dim", markup=False),
     )
-    with RichProgress(*columns, console=PlainConsole(stderr=True)) as progress:
+    progress = RichProgress(*columns, console=PlainConsole(stderr=True))
+    try:
         yield Bars(progress)
+    finally:
+        progress.stop()
 
 
 class Bars:
-    """One Rich bar for each phase; finished ones stay visible."""
+    """One Rich bar for each phase; finished ones stay visible.
+
+    Starts at the first phase: Rich then captures stderr, where libraries show bars of their own.
+    """
 
     def __init__(self, progress: Any) -> None:
         self.progress = progress
@@ -54,7 +60,11 @@ class Bars:
 
     def phase(self, name: str, total: int, done: int = 0) -> None:
         self.figures = {}
-        self.task = self.progress.add_task(name, total=total, completed=done, figures="")
+        self.progress.start()
+        if self.task is not None and self.progress.tasks[self.task].total is None:
+            # It is over, and only now its number of steps is known.
+            self.progress.update(self.task, total=self.progress.tasks[self.task].completed)
+        self.task = self.progress.add_task(name, total=total or None, completed=done, figures="")
 
     def advance(self, steps: int = 1, **figures: float) -> None:
         self.figures |= figures
@@ -80,7 +90,8 @@ class JsonLines:
 
     def advance(self, steps: int = 1, **figures: float) -> None:
         self.done += steps
-        if self.done >= self.total or "gap" in figures or time.monotonic() - self.written_at > SECONDS_BETWEEN_LINES:
+        is_last = self.total and self.done >= self.total
+        if is_last or "gap" in figures or time.monotonic() - self.written_at > SECONDS_BETWEEN_LINES:
             self._write_state(figures)
 
     def note(self, text: str) -> None:
@@ -91,7 +102,7 @@ class JsonLines:
         elapsed = self.written_at - self.started_at
         # Steps of an interrupted run do not count towards the speed.
         steps = self.done - self.done_before
-        left = elapsed / steps * (self.total - self.done) if steps else None
+        left = elapsed / steps * (self.total - self.done) if steps and self.total else None
         line = {"phase": self.name, "done": self.done, "total": self.total, "seconds": round(elapsed, 1)}
         self._write(line | ({} if left is None else {"seconds_left": round(left, 1)}) | figures)
 

@@ -61,7 +61,7 @@ class Progress(Protocol):
     """Receives the progress of long tasks, for example to show a bar or to write a log."""
 
     def phase(self, name: str, total: int, done: int = 0) -> None:
-        """Begin a phase of `total` steps; an interrupted run already completed `done` of them."""
+        """Begin a phase of `total` steps, 0 if unknown; an interrupted run already completed `done` of them."""
 
     def advance(self, steps: int = 1, **figures: float) -> None:
         """Report completed steps; `figures` are values to show, such as a loss."""

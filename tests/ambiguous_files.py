@@ -13,6 +13,9 @@ from openvino import opset13
 from inspect_kd.export.card import KEY
 from tests.fuzzing import graphs
 
+VARINT_WIDTH = 5
+"""In bytes: enough for any length below 2**35."""
+
 
 def varint(number: int, width: int) -> bytes:
     """Encode a varint of a fixed width, so that its size is known before its value."""
@@ -34,9 +37,10 @@ def flatbuffer_that_is_a_protobuf(folder: Path) -> bytes:
     """ONNX Runtime's format with its root moved to 0x90008, so that it also reads as a protobuf of three fields."""
     original, root = runtime_format(folder), 0x90008
     shift = root - struct.unpack("<I", original[:4])[0]
+    # As a protobuf: 08 00 is field 1, a varint; 09 is field 1 of 8 bytes; 1a is field 3, whose length and content follow.
     head = struct.pack("<I", root) + b"ORTM" + bytes(3) + b"\x1a"
-    body = bytes(shift - len(head) - 5 + 8) + original[8:]
-    return head + varint(len(body), 5) + body
+    body = bytes(shift - len(head) - VARINT_WIDTH + 8) + original[8:]
+    return head + varint(len(body), VARINT_WIDTH) + body
 
 
 def openvino_format(folder: Path) -> bytes:
@@ -51,13 +55,15 @@ def openvino_format(folder: Path) -> bytes:
     openvino.save_model(model, folder / "a.xml", compress_to_fp16=False)
     declaration, _, net = (folder / "a.xml").read_bytes().partition(b"?>")
     first_line = declaration.removeprefix(b"<") + b"?>"
+    # The line break is the tag of field 1, and "<" its length: 60 bytes, which end with the begin of the comment.
     begin = b"\n<" + first_line + b" " * (ord("<") - len(first_line) - 4) + b"<!--"
-    # The tag of a field and its length, half a megabyte: bytes that are also text.
+    # The quotation mark is the tag of field 4, and the characters after it are its length, half a megabyte.
     length = 0x43 | 0x29 << 7 | 0x20 << 14
     return begin + b'"\xc3\xa9 ' + (b"-->" + net).ljust(length)
 
 
 def many_fields() -> bytes:
     """A graph with two million empty fields: few bytes, but slow to check."""
+    # 52 00 is an empty field 10 of the graph; 08 0a is the model's version, 3a the tag of its graph.
     graph = b"\x52\x00" * 2**21
     return b"\x08\x0a\x3a" + graphs.with_length(graph)

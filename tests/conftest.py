@@ -14,7 +14,8 @@ import pytest
 
 from inspect_kd.datasets.drawn import draw_sample
 from tests.builders import save_tiny_clip
-from tests.tiny import EVERY_STAGE, command
+from tests.cpp_program import build_program
+from tests.tiny import EVERY_STAGE, UNTURNED, command
 
 # For the processes that tests start; see also one_thread below.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -57,6 +58,12 @@ def real_weights() -> Path:
 
 
 @pytest.fixture(scope="session")
+def program() -> Path:
+    """The C++ program, which is built only once."""
+    return build_program()
+
+
+@pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel of this checkout, built once for all tests that read it."""
     out = tmp_path_factory.mktemp("dist")
@@ -76,8 +83,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small drawn data set."""
-    return draw_sample(tmp_path_factory.mktemp("data") / "sample", 0, size=64, train=10, test_good=3, per_kind=1)
+    """A small drawn data set. Parts at any angle have their own tests, so that the many trainings stay short."""
+    folder = tmp_path_factory.mktemp("data") / "sample"
+    return draw_sample(folder, 0, size=64, train=10, test_good=3, per_kind=1, categories=UNTURNED)
 
 
 @pytest.fixture(scope="session")

@@ -62,7 +62,7 @@ def swap(event, arguments):
         os.symlink(victim, arguments[0])
 
 sys.addaudithook(swap)
-atomic_write.write_bytes(folder / "metrics.jsonl", b"planted content")
+atomic_write.write_bytes(folder / "metrics.jsonl", b"new content")
 """
 
 
@@ -74,7 +74,7 @@ def test_partial_file_is_opened_only_once(tmp_path: Path) -> None:
     command = [sys.executable, "-c", SWAP_BEFORE_REOPENING, str(shared), str(victim)]
     subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
     assert victim.read_text() == "precious"
-    assert (shared / "metrics.jsonl").read_bytes() == b"planted content"
+    assert (shared / "metrics.jsonl").read_bytes() == b"new content"
 
 
 def test_partial_file_is_written_through_its_handle(tmp_path: Path) -> None:

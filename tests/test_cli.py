@@ -114,6 +114,11 @@ def test_embedded_encoder_is_the_fallback_without_weights_and_hub(parts: Path, t
     assert answer.returncode == 4 and "--model embedded" in answer.stderr
 
 
+def test_seed_beyond_signed_64_bits_is_a_usage_error(tmp_path: Path) -> None:
+    answer = call("data", "draw", "--seed", str(2**63), "--to", "drawn", cwd=tmp_path)
+    assert answer.returncode == 2 and not (tmp_path / "drawn").exists()
+
+
 def test_ls_lists_and_cp_copies_recipes(tmp_path: Path) -> None:
     recipes = json.loads(call("ls", "--json").stdout)
     assert {"omni_ad", "embedded", "omni_ad_paper"} <= set(recipes["models"]) and "onnx" in recipes["export"]

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from inspect_kd.datasets import open_dataset
-from inspect_kd.datasets.drawn import CATEGORIES, MIN_DIFFERENCE, contact_sheet, draw_part, draw_sample
+from inspect_kd.datasets.drawn import (
+    CATEGORIES,
+    FIRST_CATEGORIES,
+    MARKER,
+    MIN_DIFFERENCE,
+    contact_sheet,
+    draw_part,
+    draw_sample,
+)
 from inspect_kd.datasets.images import read_image
-from inspect_kd.errors import BadInput, EnvironmentFault
+from inspect_kd.errors import BadInput, EnvironmentFault, UsageError
 from inspect_kd.types import NoProgress, Split
 
 KINDS = [(category, kind) for category, module in CATEGORIES.items() for kind in module.KINDS]
 
 
-def test_there_are_at_least_four_categories_and_six_kinds_of_defect() -> None:
-    assert len(CATEGORIES) >= 4 and len({kind for _, kind in KINDS}) >= 6
+def test_there_are_at_least_five_categories_and_six_kinds_of_defect() -> None:
+    assert len(CATEGORIES) >= 5 and len({kind for _, kind in KINDS}) >= 6
 
 
 @pytest.mark.parametrize(("category", "kind"), KINDS)
@@ -41,7 +51,8 @@ def test_image_depends_on_the_seed_only() -> None:
         assert np.abs(first.astype(int) - of_other_seed).mean() > 1
 
 
-TINY_SAMPLE = {"size": 64, "train": 5, "test_good": 1, "per_kind": 1}
+FEW: dict[str, Any] = {"size": 64, "train": 5, "test_good": 1, "per_kind": 1}
+TINY_SAMPLE: dict[str, Any] = {**FEW, "categories": ("bottle", "metal")}
 
 
 def test_drawn_tree_is_a_complete_data_set(tmp_path: Path) -> None:
@@ -61,6 +72,39 @@ def test_tree_is_drawn_again_only_for_other_settings(tmp_path: Path) -> None:
     assert image.stat().st_mtime_ns == before
     draw_sample(root, 4, **TINY_SAMPLE)
     assert image.stat().st_mtime_ns != before
+
+
+def test_image_does_not_depend_on_the_other_categories_that_are_drawn(tmp_path: Path) -> None:
+    """Data sets of earlier versions, which had fewer categories, keep their images."""
+    several, alone = (
+        draw_sample(tmp_path / "s", 3, **TINY_SAMPLE),
+        draw_sample(tmp_path / "a", 3, **FEW, categories=["metal"]),
+    )
+    images = sorted(path.relative_to(alone) for path in alone.rglob("*.png"))
+    assert len(images) == 5 + 1 + 2 * len(CATEGORIES["metal"].KINDS)
+    assert all((alone / image).read_bytes() == (several / image).read_bytes() for image in images)
+
+
+def test_other_categories_are_drawn_into_the_folder_of_an_earlier_version(tmp_path: Path) -> None:
+    """Marker files of earlier versions name no categories."""
+    first = FIRST_CATEGORIES
+    root = draw_sample(tmp_path / "s", 3, **FEW, categories=first)
+    settings = json.loads((root / MARKER).read_text())
+    assert settings.pop("categories") == list(first)
+    (root / MARKER).write_text(json.dumps(settings))
+    image = root / "metal" / "train" / "good" / "000.png"
+    before = image.read_bytes(), image.stat().st_mtime_ns
+    draw_sample(root, 3, **FEW, categories=first)
+    assert image.stat().st_mtime_ns == before[1], "the folder is complete"
+    draw_sample(root, 3, **FEW, categories=("metal", "bracket"))
+    assert open_dataset(root).categories == ["bracket", "metal"] and image.read_bytes() == before[0]
+
+
+def test_unknown_categories_are_refused(tmp_path: Path) -> None:
+    for categories, named in ((["metl"], "metl"), ([], "none"), ("metal", "a, e, l, m, t")):
+        with pytest.raises(UsageError, match=rf"categories to draw: {named}; choose from board, .*, bracket$"):
+            draw_sample(tmp_path / "s", 0, categories=categories)
+    assert not any(tmp_path.iterdir())
 
 
 def test_contact_sheet_is_drawn(tmp_path: Path) -> None:
@@ -102,7 +146,7 @@ def test_second_drawing_into_a_folder_in_use_is_refused(tmp_path: Path) -> None:
     progress = SecondDrawing()
     root = draw_sample(tmp_path / "s", 0, **TINY_SAMPLE, progress=progress)
     assert "is in use by process" in str(progress.refusal)
-    assert open_dataset(root).categories == sorted(CATEGORIES)
+    assert open_dataset(root).categories == ["bottle", "metal"]
     assert list(tmp_path.iterdir()) == [root]
 
 

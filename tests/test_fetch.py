@@ -6,7 +6,6 @@ import gzip
 import hashlib
 import io
 import os
-import re
 import stat
 import subprocess
 import sys
@@ -15,86 +14,21 @@ import threading
 import time
 import zipfile
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from inspect_kd.datasets import fetch
-from inspect_kd.datasets.manifest import Archive, DownloadSource, Licence, Manifest, load_manifest
+from inspect_kd.datasets.manifest import DownloadSource, Licence, Manifest, load_manifest
 from inspect_kd.errors import BadInput, EnvironmentFault, UsageError
 from inspect_kd.types import NoProgress
-
-
-class Server(ThreadingHTTPServer):
-    """Serves one file; interrupts each response after `max_response_bytes` bytes; records the requested ranges."""
-
-    content = b""
-    response_head: tuple[int, str, str] | None = None
-    """Status and one header, sent instead of the file."""
-    max_response_bytes = 10**9
-    ranges: list[str | None]
-    may_respond: threading.Event
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_GET(self) -> None:
-        requested = self.headers.get("Range")
-        self.server.ranges.append(requested)
-        if len(self.server.ranges) == 1:
-            self.server.may_respond.wait(60)
-        if self.server.response_head is not None:
-            status, name, value = self.server.response_head
-            self.send_response(status)
-            self.send_header(name, value)
-            self.end_headers()
-            return
-        start = int(re.findall(r"\d+", requested)[0]) if requested else 0
-        if start >= len(self.server.content):
-            self.send_error(416)
-            return
-        body = self.server.content[start:]
-        self.send_response(206 if requested else 200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body[: self.server.max_response_bytes])
-
-    def log_message(self, format: str, *arguments: object) -> None: ...
+from tests.archive_server import Server, make_zip, serve, serve_archive
 
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with Server(("127.0.0.1", 0), Handler) as server:
-        server.ranges, server.may_respond = [], threading.Event()
-        server.may_respond.set()
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with serve() as server:
         yield server
-        server.shutdown()
-        thread.join()
-
-
-def make_zip(**members: bytes) -> bytes:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    return file.getvalue()
-
-
-def serve_archive(server: Server, content: bytes, sha256: str | None = None, size: int | None = None) -> Manifest:
-    """Serve an archive, and return the manifest of a data set that downloads it."""
-    server.content = content
-    digest = sha256 or hashlib.sha256(content).hexdigest()
-    archive = Archive(url=f"http://127.0.0.1:{server.server_port}/a.zip", sha256=digest, size=size)
-    return Manifest(
-        name="mine",
-        title="Mine",
-        licence=Licence(name="x", commercial=True),
-        source=DownloadSource(archives=(archive,)),
-    )
 
 
 @pytest.fixture(autouse=True)
@@ -264,9 +198,27 @@ def test_manual_download_prints_instructions() -> None:
 def test_manifests_name_existing_anomalib_classes() -> None:
     import anomalib.data
 
-    for name in ("mvtec", "mvtec_ad2", "visa", "btad", "kolektor"):
+    for name in ("mvtec_ad2", "visa", "btad", "kolektor"):
         source = load_manifest(name).source.anomalib
         assert source and hasattr(getattr(anomalib.data, source), "prepare_data")
+
+
+def test_failed_download_by_anomalib_leaves_no_folder(
+    server: Server, data_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from anomalib.data.datamodules.image import kolektor
+
+    content = make_zip(**{"kos01/Part0.jpg": b"image"})
+    serve_archive(server, content)
+    address = f"http://127.0.0.1:{server.server_port}/KolektorSDD.zip"
+    monkeypatch.setattr(kolektor.DOWNLOAD_INFO, "url", address)
+    with pytest.raises(EnvironmentFault, match="anomalib could not download KolektorSDD"):  # the digest differs
+        fetch.get(load_manifest("kolektor"), NoProgress())
+    assert not data_home.exists()
+    monkeypatch.setattr(kolektor.DOWNLOAD_INFO, "hashsum", hashlib.sha256(content).hexdigest())
+    folder = fetch.get(load_manifest("kolektor"), NoProgress())
+    assert folder == data_home / "kolektor" and (folder / "kos01" / "Part0.jpg").read_bytes() == b"image"
+    assert list(data_home.iterdir()) == [folder]
 
 
 @pytest.mark.network

@@ -81,7 +81,10 @@ def test_tiff_that_begins_with_a_preview_is_refused(data: bytes) -> None:
         (tiff_file(grey_tags(), *[grey_tags(8, (254, LONG, 1))] * 100), "more than 64 directories"),
         (tiff_file(grey_tags(), [(tag, LONG, 1) for tag in range(5000, 10_000)]), "a directory of 5000 tags"),
         (tiff_file([(256, LONG, 8), *grey_tags()]), "a tag appears twice"),
-        (tiff_file([tag if tag[0] != 322 else (322, 1, 16) for tag in TILED_TAGS]), "tag 322 is not a single number"),
+        (
+            tiff_file([tag if tag[0] != 322 else (322, 1, 16) for tag in TILED_TAGS]),
+            "tag 322 is not an integer of type SHORT",
+        ),
     ],
     ids=[
         "offset too large",

@@ -98,3 +98,10 @@ def test_no_readable_image_is_an_error(run: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"no image")
     answer = call(run, tmp_path / "broken.png")
     assert answer.returncode == 3 and "no image to choose from" in answer.stderr
+
+
+def test_existing_contact_sheet_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "to_label_sheet.jpg").write_bytes(b"mine")
+    answer = call("none.onnx", "parts", "--out", "to_label", cwd=tmp_path)
+    assert answer.returncode == 3 and "to_label_sheet.jpg: exists already, and would be replaced" in answer.stderr
+    assert (tmp_path / "to_label_sheet.jpg").read_bytes() == b"mine"

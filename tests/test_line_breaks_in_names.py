@@ -1,4 +1,4 @@
-"""Names with line breaks cannot fake a line of the output; existing sheets are kept, and large seeds are refused."""
+"""Names with line breaks cannot fake a line of the output."""
 
 from __future__ import annotations
 
@@ -29,15 +29,3 @@ def test_data_check_shows_a_line_break_of_a_name_escaped(tmp_path: Path) -> None
     assert answer.returncode == 3, answer.stderr
     assert "a\\ninspect-kd: 99 OK.png" in answer.stdout
     assert not any(line.startswith("inspect-kd:") for line in answer.stdout.splitlines())
-
-
-def test_label_next_replaces_no_sheet(tmp_path: Path) -> None:
-    (tmp_path / "to_label_sheet.jpg").write_bytes(b"mine")
-    answer = call("label-next", "none.onnx", "parts", "--out", "to_label", cwd=tmp_path)
-    assert answer.returncode == 3 and "to_label_sheet.jpg: exists already, and would be replaced" in answer.stderr
-    assert (tmp_path / "to_label_sheet.jpg").read_bytes() == b"mine"
-
-
-def test_seed_beyond_64_bits_is_a_usage_error(tmp_path: Path) -> None:
-    answer = call("data", "draw", "--seed", 2**63, "--to", "drawn", cwd=tmp_path)
-    assert answer.returncode == 2 and not (tmp_path / "drawn").exists()

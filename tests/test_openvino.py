@@ -109,7 +109,7 @@ def test_truncated_and_mutated_files_raise_nothing_but_bad_input(artifact: Path)
 
 
 def test_invalid_artifacts_and_empty_batches_are_refused(artifact: Path, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"carries no card|cannot read|can read"):
+    with pytest.raises(BadInput, match="carries no card"):
         model = onnx.load(str(artifact))
         del model.metadata_props[:]
         Runtime(model.SerializeToString(), "a.onnx")

@@ -22,3 +22,17 @@ def test_remaining_time_ignores_steps_of_an_interrupted_run(
     written = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert written[0] == {"phase": "train", "done": 90, "total": 100, "seconds": 0.0}
     assert written[1]["done"] == 95 and written[1]["seconds_left"] == 5.0
+
+
+def test_phase_of_unknown_length_writes_no_line_for_each_step(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    lines = JsonLines()
+    lines.phase("download", 0)
+    for _ in range(5):
+        now[0] += 1
+        lines.advance(10)
+    written = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [line["done"] for line in written] == [0, 30] and "seconds_left" not in written[1]

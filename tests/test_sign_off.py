@@ -43,7 +43,7 @@ def test_second_sign_off_does_not_overwrite_the_first(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "   ", "x" * 200, "line\nbreak"])
-def test_unusable_name_of_the_signer_is_refused(name: str) -> None:
+def test_unusable_name_of_the_person_who_signs_off_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match="a person's name"):
         make_sign_off(by=name)
 
@@ -68,13 +68,13 @@ def test_other_json_is_refused_with_its_file_name(content: str, tmp_path: Path) 
 
 
 def test_sign_off_is_valid_for_its_artifact_and_category_only() -> None:
-    signed = make_sign_off(category="bottle")
-    assert signed.thresholds_for("a" * 64, "bottle", FORMER_THRESHOLDS, ("bottle", "tile")) == signed.thresholds
-    assert signed.thresholds_for("a" * 64, None, FORMER_THRESHOLDS, ("bottle",)) == signed.thresholds
+    sign_off = make_sign_off(category="bottle")
+    assert sign_off.thresholds_for("a" * 64, "bottle", FORMER_THRESHOLDS, ("bottle", "tile")) == sign_off.thresholds
+    assert sign_off.thresholds_for("a" * 64, None, FORMER_THRESHOLDS, ("bottle",)) == sign_off.thresholds
     with pytest.raises(BadInput, match="another artifact"):
-        signed.thresholds_for("b" * 64, "bottle", FORMER_THRESHOLDS, ("bottle",))
+        sign_off.thresholds_for("b" * 64, "bottle", FORMER_THRESHOLDS, ("bottle",))
     with pytest.raises(UsageError, match="for bottle, not for tile"):
-        signed.thresholds_for("a" * 64, "tile", FORMER_THRESHOLDS, ("bottle",))
+        sign_off.thresholds_for("a" * 64, "tile", FORMER_THRESHOLDS, ("bottle",))
 
 
 def test_thresholds_of_one_category_are_not_used_for_all(tmp_path: Path) -> None:
@@ -82,9 +82,9 @@ def test_thresholds_of_one_category_are_not_used_for_all(tmp_path: Path) -> None
     artifact = tmp_path / "part.onnx"
     artifact.write_bytes(graphs.artifact().SerializeToString())
     digest = hashlib.sha256(artifact.read_bytes()).hexdigest()
-    signed = make_sign_off(sha256=digest, category="a")
-    file = signed.write(tmp_path)
-    assert Inspector(artifact, calibration=file, category="a").thresholds == signed.thresholds
+    sign_off = make_sign_off(sha256=digest, category="a")
+    file = sign_off.write(tmp_path)
+    assert Inspector(artifact, calibration=file, category="a").thresholds == sign_off.thresholds
     words = [sys.executable, "-m", "inspect_kd", "predict", artifact, tmp_path, "--calibration", file]
     answer = subprocess.run(words, capture_output=True, text=True, check=False)
     assert answer.returncode == 2 and not answer.stdout
@@ -148,7 +148,7 @@ def test_excessive_thresholds_are_refused(tmp_path: Path) -> None:
         read_sign_off(path).thresholds_for("a" * 64, None, FORMER_THRESHOLDS, ("bottle",))
 
 
-def test_trusted_requires_a_signed_calibration(run: Path, parts: Path, tmp_path: Path) -> None:
+def test_trusted_refuses_a_sign_off_without_a_signature(run: Path, parts: Path, tmp_path: Path) -> None:
     """The artifact's signature is not enough: thresholds decide as much as the artifact."""
     artifact, store = tmp_path / "part.onnx", tmp_path / "trust"
     shutil.copy(run / "r.onnx", artifact)
@@ -193,8 +193,8 @@ def test_predict_applies_a_sign_off(run: Path, parts: Path, tmp_path: Path) -> N
     assert answer.returncode == 3 and "another artifact" in answer.stderr and not answer.stdout
 
 
-def test_signed_calibration_with_an_artifacts_name_is_refused(run: Path, tmp_path: Path) -> None:
-    """`sign` shows no limits for an artifact, so its signature must not make limits valid."""
+def test_signed_sign_off_named_like_an_artifact_is_refused(run: Path, tmp_path: Path) -> None:
+    """`sign` shows no thresholds for an artifact, so its signature must not make thresholds valid."""
     make_keys(tmp_path / "key.pem", None)
     artifact = tmp_path / "r.onnx"
     shutil.copyfile(run / "r.onnx", artifact)
@@ -208,7 +208,7 @@ def test_signed_calibration_with_an_artifacts_name_is_refused(run: Path, tmp_pat
         Inspector(artifact, trust=tmp_path / "key.pub", calibration=renamed)
 
 
-def test_sign_refuses_a_calibration_with_an_artifacts_name(run: Path, tmp_path: Path) -> None:
+def test_sign_refuses_a_sign_off_named_like_an_artifact(run: Path, tmp_path: Path) -> None:
     make_keys(tmp_path / "key.pem", None)
     renamed = make_sign_off().write(tmp_path).rename(tmp_path / "next.onnx")
     answer = CliRunner().invoke(app, ["sign", str(renamed), "--key", str(tmp_path / "key.pem")])

@@ -169,7 +169,7 @@ def test_camera_picture_is_decoded_by_our_own_reader_alone(visitor: Visitor) -> 
     (path,) = json.loads(visitor.upload(multipart(("c.tif", tiff_with_shared_tags(100, 4 * MB)))).body)
     reset_peak(visitor.server)
     before = memory(visitor.server, "VmHWM")
-    event = {"data": file_arguments(path), "fn_index": visitor.page_event("inspect_camera"), "session_hash": "camera"}
+    event = {"data": file_arguments(path), "fn_index": visitor.event_number("inspect_camera"), "session_hash": "camera"}
     assert visitor.post("queue/join", event).status == 200
     events = visitor.ask("GET", "queue/data?session_hash=camera").body.decode()
     assert '"success":true' in events and texts.REFUSED_ONE in events
@@ -302,7 +302,7 @@ def test_unread_results_of_all_sessions_have_a_size_limit(monkeypatch: pytest.Mo
             unread[str(number)], queue.pending_event_ids_session[str(number)] = session_limit.UnreadMessages(), {"e"}
         queue.event_ids_to_events["e"] = event
         event.session_hash = "1"
-        limit.forget_sessions()
+        limit.forget_idle_sessions()
         assert list(unread) == list(queue.pending_event_ids_session) == ["1", "2", "3", "4"], (
             "the oldest is dropped, a session with a running event is kept"
         )
@@ -327,7 +327,7 @@ def test_longest_idle_session_is_dropped_first(monkeypatch: pytest.MonkeyPatch) 
         for name in ("first", "second", "first", "third"):
             unread.setdefault(name, session_limit.UnreadMessages())
             await limit.push(SimpleNamespace(session_hash=name), None, None)
-        limit.forget_sessions()
+        limit.forget_idle_sessions()
         assert set(unread) == set(events) == {"first", "third"}
 
     asyncio.run(fill())
@@ -537,7 +537,7 @@ def test_mark_is_refused_when_the_disk_is_almost_full(
     from inspect_kd.apps.studio.inspect import marks
 
     store, part = marks.MarkStore(tmp_path / "store"), next(iter(session.parts.values()))
-    context = marks.MarkContext(artifact="r", sha256="", category=None, thresholds=session.thresholds)
+    context = marks.MarkContext(artifact="r", artifact_sha256="", category=None, thresholds=session.thresholds)
     monkeypatch.setattr(marks, "MIN_FREE_MB", 2**40)
     with pytest.raises(EnvironmentFault, match="no mark is stored"):
         store.put(part, Decision.OK, context)
@@ -548,7 +548,9 @@ def test_categories_have_folders_of_their_own(session: Any, tmp_path: Path) -> N
     from inspect_kd.apps.studio.inspect.marks import MarkContext, MarkStore
 
     names = ("螺丝", "瓶子", "крышка", "a b", "a_b", "", "x" * 300, "x" * 301)
-    contexts = [MarkContext(artifact="r", sha256="", category=name, thresholds=session.thresholds) for name in names]
+    contexts = [
+        MarkContext(artifact="r", artifact_sha256="", category=name, thresholds=session.thresholds) for name in names
+    ]
     folders = [MarkStore(tmp_path).folder(context).name for context in contexts]
     assert len(set(folders)) == len(names) and folders[4:6] == ["a_b", "r"] and max(map(len, folders)) < 120
 

@@ -21,8 +21,9 @@ from pathlib import Path
 
 import pytest
 
-from inspect_kd.apps.studio.train import data_check, processes, run_report, service, texts, view
+from inspect_kd.apps.studio.train import data_check, processes, run_report, texts, view
 from inspect_kd.apps.studio.train import data_folders as data_folders_module
+from inspect_kd.apps.studio.train import service as service_module
 from inspect_kd.apps.studio.train.command import build_command, default_recipe, list_recipes
 from inspect_kd.apps.studio.train.data_folders import data_folders, first_sound_parts, folder_below
 from inspect_kd.apps.studio.train.log import TrainingProgress, parse_line, read_metrics
@@ -130,7 +131,7 @@ def test_killed_training_has_failed_and_the_queue_moves_on(make_trainings: Calla
     second = trainings.start(request(name="second"))
     third = trainings.start(request(name="third"))
     assert (second.state, second.queue_position, third.queue_position) == (State.WAITING, 1, 2), (
-        "one training runs at a time, the others show their place"
+        "a second training runs, or a waiting one does not show its place"
     )
     assert "Place in the queue: 2" in view.status(third, TrainingProgress(), "")
     trainings.stop("third")
@@ -139,9 +140,9 @@ def test_killed_training_has_failed_and_the_queue_moves_on(make_trainings: Calla
     os.kill(pid, signal.SIGKILL)  # type: ignore[arg-type]
     assert wait_for_state(trainings, "r", State.FAILED) is State.FAILED
     assert "SIGKILL" in trainings.error(trainings.get("r")) and trainings.get("r").can_resume
-    assert wait_for_state(trainings, "second", State.RUNNING) is State.RUNNING, "the queue moves on"
+    assert wait_for_state(trainings, "second", State.RUNNING) is State.RUNNING, "the queue did not move on"
     restarted = Trainings(trainings.root, trainings.runs, trainings.queue.path.parent)
-    assert "SIGKILL" in restarted.error(restarted.get("r")), "a restarted Studio shows the same error"
+    assert "SIGKILL" in restarted.error(restarted.get("r")), "a restarted Studio shows another error"
 
 
 STARTER = """
@@ -167,7 +168,9 @@ def test_restarted_studio_finds_the_running_training(
     trainings = make_trainings(LONG_TRAINING)
     training = trainings.get("r")
     assert training.state is State.RUNNING and training.record.pid == pid  # type: ignore[union-attr]
-    assert trainings.start(request(name="next")).state is State.WAITING, "the training that was found counts as running"
+    assert trainings.start(request(name="next")).state is State.WAITING, (
+        "the training that was found does not count as running"
+    )
     trainings.stop("next")
     wait_until(lambda: trainings.progress("r").losses, "its progress")
     assert trainings.progress("r").phase == "train" and trainings.progress("r").total == 4000
@@ -215,15 +218,15 @@ def test_reused_process_id_is_neither_monitored_nor_signalled(
         other_process.wait()
 
 
-def output_words(tmp_path: Path, *names: str) -> list[str]:
-    """The end of a training's command line, by which the Studio recognises its process."""
+def name_arguments(tmp_path: Path, *names: str) -> list[str]:
+    """The arguments --out and --name, for each name, by which the Studio recognises a training's process."""
     return [word for name in names for word in ("--out", str(tmp_path.resolve() / "runs"), "--name", name)]
 
 
 @pytest.fixture
 def sleeper(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A running process in a group of its own, in place of the trainings `live` and `r`."""
-    program = [sys.executable, "-P", "-c", "import time; time.sleep(600)", *output_words(tmp_path, "live", "r")]
+    program = [sys.executable, "-P", "-c", "import time; time.sleep(600)", *name_arguments(tmp_path, "live", "r")]
     process = subprocess.Popen(program, start_new_session=True)
     yield process
     process.kill()
@@ -292,7 +295,7 @@ def test_training_that_ignores_signals_is_sent_each_once(root: Path, tmp_path: P
         "print('ready', flush=True)\n"
         "while True: time.sleep(1)\n"
     )
-    words = [sys.executable, "-P", "-c", program, *output_words(tmp_path, "r")]
+    words = [sys.executable, "-P", "-c", program, *name_arguments(tmp_path, "r")]
     with subprocess.Popen(words, start_new_session=True, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdout.readline() == "ready\n"
         write_record(tmp_path / "runs", "r", process, stop_requested_at=time.time())  # type: ignore[arg-type]
@@ -359,7 +362,7 @@ def test_data_outside_of_the_root_is_refused(given: str, small_root: Path, tmp_p
             trainings.start(request(data=data))
         with pytest.raises(BadInput):
             list(data_check.check(small_root, data, tmp_path / "scratch"))
-    assert not (tmp_path / "runs").exists(), "nothing was started"
+    assert not (tmp_path / "runs").exists(), "a training was started"
     assert (
         folder_below(small_root, "fine") == small_root.resolve() / "fine"
         and folder_below(small_root, ".") == small_root.resolve()
@@ -386,7 +389,7 @@ def test_foreign_record_starts_neither_its_command_nor_a_training_on_data_outsid
     assert "below the Studio's data folder" in trainings.error(trainings.get("r"))
     assert not marker.exists()
     (tmp_path / "runs" / "r").rename(tmp_path / "runs" / "copy")
-    assert read_record(tmp_path / "runs" / "copy") is None, "the record is of another folder"
+    assert read_record(tmp_path / "runs" / "copy") is None, "the record of another folder was accepted"
     (tmp_path / "runs" / "copy" / RECORD).write_text('{"name": "copy", "pid": "1; rm"}')
     assert read_record(tmp_path / "runs" / "copy") is None
 
@@ -446,13 +449,13 @@ def test_pictures_of_a_data_set_are_small_and_made_once(
 
     def show(_: int) -> str:
         start.wait()
-        return service._sound_parts(folder, "once")
+        return service_module._sound_parts(folder, name="sample")
 
     with ThreadPoolExecutor(4) as pool:
         results = list(pool.map(show, range(4)))
     assert "<img" in results[0] and all(each is results[0] for each in results)
     (tmp_path / "empty").mkdir()
-    assert service._sound_parts(tmp_path / "empty", "empty") == "", "a failure is remembered, too"
+    assert service_module._sound_parts(tmp_path / "empty", name="empty") == "", "pictures of an empty folder"
     for limit in ("MAX_PICTURE_PIXELS", "MAX_PICTURE_BYTES"):
         with monkeypatch.context() as limited:
             limited.setattr(data_folders_module, limit, 10)
@@ -563,7 +566,7 @@ def test_request_becomes_a_train_command(root: Path, tmp_path: Path) -> None:
     assert words[1:5] == ["-P", "-m", "inspect_kd", "train"] and words[-1] == "--resume"
     assert {"fit.steps=62", "fit.seed=7", "fit.evaluate_every=12"} <= set(words)
     assert "--set" not in build_command(request(), root, tmp_path, "r", resume=False), (
-        "a normal training is the recipe's own"
+        "a normal training changes the recipe"
     )
     for wrong in ({"recipe": "../../etc/passwd.yaml"}, {"recipe": "nobody"}, {"seed": -1}, {"seed": 2**40}):
         with pytest.raises(UsageError):
@@ -576,7 +579,7 @@ def test_request_becomes_a_train_command(root: Path, tmp_path: Path) -> None:
 def test_data_folders_outside_of_the_root_are_not_listed(root: Path, parts: Path, tmp_path: Path) -> None:
     assert data_folders(root) == ["sample", "sample/board", "sample/bottle", "sample/fabric", "sample/metal"]
     (tmp_path / "mine").symlink_to(parts)
-    assert data_folders(tmp_path) == [], "a link out of the root is not listed"
+    assert data_folders(tmp_path) == [], "a link out of the root is listed"
     pictures = first_sound_parts(parts, max_pictures=5)
     assert [name.split(":")[0] for name, _ in pictures] == ["board", "bottle", "fabric", "metal", "board"]
     assert all(uri.startswith("data:image/webp;base64,") for _, uri in pictures)
@@ -598,7 +601,7 @@ def test_data_check_runs_in_its_own_process(root: Path, parts: Path, tmp_path: P
     *_, bad_check = data_check.check(tmp_path, "bad", tmp_path)
     assert not bad_check.is_trainable and any("is empty" in found.text for found in bad_check.findings)
     assert str(tmp_path) not in json.dumps([found.text for found in bad_check.findings]), (
-        "no folder of the server is shown"
+        "a folder of the server is shown"
     )
     assert "&lt;b&gt;" in view.check_result(bad_check) and "<b>.png" not in view.check_result(bad_check)
     (tmp_path / "none").mkdir()
@@ -608,7 +611,7 @@ def test_data_check_runs_in_its_own_process(root: Path, parts: Path, tmp_path: P
         and not empty_check.counts
         and "no layout recognised" in empty_check.findings[0].text
     )
-    assert not list(tmp_path.glob("tmp*")), "nothing is left behind"
+    assert not list(tmp_path.glob("tmp*")), "temporary files are left"
 
 
 def test_log_of_several_attempts_gives_one_curve() -> None:
@@ -642,7 +645,7 @@ def test_log_of_several_attempts_gives_one_curve() -> None:
     ):
         parse_line(progress, line)
     assert progress.losses["train"] == [(2, 2), (4, 4), (5, 9), (10, 9)]
-    assert progress.seconds_left == 30, "computed from the steps of this attempt alone"
+    assert progress.seconds_left == 30, "not computed from the steps of this attempt alone"
     assert progress.error == "" and progress.attempt == 2
 
 

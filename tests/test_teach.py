@@ -26,6 +26,7 @@ from inspect_kd.training.run import load_run
 from inspect_kd.training.teacher_data import TeacherDataset, choose_parts
 from inspect_kd.types import Sample
 from tests.builders import save_tiny_clip
+from tests.tiny import UNTURNED
 
 
 def write_recipe(folder: Path, **changes: object) -> Path:
@@ -137,7 +138,7 @@ def test_real_defects_follow_the_synthetic_ones() -> None:
 
 
 def test_teacher_learns_real_defects_with_masks(tmp_path: Path, parts: Path) -> None:
-    draw_sample(tmp_path / "others", 7, size=64, train=6, test_good=1, per_kind=1)
+    draw_sample(tmp_path / "others", 7, size=64, train=6, test_good=1, per_kind=1, categories=UNTURNED)
     labelled = ["--set", f"teach.labelled={tmp_path / 'others'}", "--set", "teach.epochs=1"]
     answer = run_train(write_recipe(tmp_path), parts, tmp_path, *labelled)
     assert answer.returncode == 0, answer.stderr

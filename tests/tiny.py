@@ -21,6 +21,8 @@ TINY = [
 ]
 
 
+UNTURNED = ("board", "bottle", "fabric", "metal")
+"""The drawn categories of the small data set `parts`."""
 EVERY_STAGE = [
     "student.head_width=8",
     "distill.batch=8",

@@ -1,29 +1,23 @@
-// The artifact's card. Fields that decide (size, resize, thresholds, rates) are checked as in inspect_kd/export/card.py and
+// The artifact's card. Fields that decide (size, resize, presentations, thresholds, rates) are checked as in inspect_kd/export/card.py and
 // calibrate.py; fields that this program does not use (recipe, licences) are not.
 #pragma once
 
 #include <algorithm>
 #include <cmath>
-#include <initializer_list>
 #include <optional>
 #include <set>
 #include <stdexcept>
 #include <string>
-#include <string_view>
-#include <vector>
+#include <utility>
 
-#include <nlohmann/json.hpp>
-
+#include "presentation.hpp"
 #include "read_image.hpp"
+#include "strict_json.hpp"
 
 namespace inspect_kd {
 
-using Json = nlohmann::ordered_json;
-
-constexpr std::size_t kLargestCard = 8 << 20;
-constexpr int kDeepestCard = 64;         // nested brackets: more is an attack on the parser's memory
-constexpr double kHighestPooled = 2.0;   // of the reject threshold that is 1 by construction
-constexpr double kHighestReject = 1e6;   // of one category
+constexpr double kHighestPooled = 2.0;  // of the reject threshold that is 1 by construction
+constexpr double kHighestReject = 1e6;  // of one category
 
 struct EnvironmentFault : std::runtime_error {
     using std::runtime_error::runtime_error;
@@ -43,47 +37,9 @@ struct Card {
     int size = 0;   // side of the square input
     int bits = 16;  // significant bits of 16-bit images
     Thresholds thresholds;
+    Presentations presentations;
+    std::optional<std::string> category;  // the one that was asked for, or the only one
 };
-
-/// Refuse duplicate keys, for which JSON readers differ in which value they use.
-inline Json parse_json(const std::string& text) {
-    if (text.rfind("\xEF\xBB\xBF", 0) == 0) throw BadInput("the artifact's card is damaged (it begins with a byte order mark)");
-    if (text.size() > kLargestCard) throw BadInput("the artifact's card is " + std::to_string(text.size()) + " bytes long");
-    std::vector<std::set<std::string>> keys;  // of each open object
-    return Json::parse(text, [&keys](int depth, Json::parse_event_t event, Json& parsed) {
-        if (depth > kDeepestCard) throw BadInput("the artifact's card is damaged (nested too deeply)");
-        if (event == Json::parse_event_t::object_start) keys.emplace_back();
-        if (event == Json::parse_event_t::object_end) keys.pop_back();
-        if (event == Json::parse_event_t::key && !keys.back().insert(parsed.get<std::string>()).second) {
-            throw BadInput("the artifact's card is damaged (a key stands twice)");
-        }
-        return true;
-    });
-}
-
-/// Refuse unknown fields: those of a later program may change the meaning of others.
-inline void refuse_other_fields(const Json& content, const char* what, std::initializer_list<std::string_view> known) {
-    if (!content.is_object()) throw BadInput(std::string("the artifact's card is damaged (") + what + ')');
-    for (const auto& item : content.items()) {
-        if (std::find(known.begin(), known.end(), item.key()) == known.end()) {
-            throw BadInput(std::string("the artifact's card is damaged (unknown field in ") + what + ')');
-        }
-    }
-}
-
-/// A finite number; booleans and text are refused.
-inline double real_number(const Json& content, const char* key) {
-    const Json& value = content.at(key);
-    if (!value.is_number() || !(std::abs(value.get<double>()) < 1e300)) throw BadInput(std::string("impossible ") + key + ' ' + value.dump());
-    return value.get<double>();
-}
-
-inline int whole_number(const Json& content, const char* key, int otherwise, int largest) {
-    const Json value = content.value(key, Json());
-    if (value.is_null() && otherwise > 0) return otherwise;
-    if (!value.is_number_integer() || value < 1 || value > largest) throw BadInput(std::string("impossible ") + key + ' ' + value.dump());
-    return value.get<int>();
-}
 
 /// The thresholds of one category; also checks the promised rates.
 inline Thresholds parse_limits(const Json& limits, const std::string& category) {
@@ -136,13 +92,10 @@ inline Card parse_card(const std::string& text, std::optional<std::string> categ
     if (!content.at("schema").is_number_integer() || content.at("schema") != 1) {
         throw BadInput("artifact of schema " + content.at("schema").dump() + "; this program reads schema 1");
     }
-    refuse_other_fields(content, "card", {"schema", "name", "target", "size", "resize", "tile", "overlap", "categories", "calibration", "bits",
-                                          "recipe", "recipe_digest", "data", "licences", "parity", "versions", "created"});
+    refuse_other_fields(content, "card", {"schema", "name", "target", "size", "resize", "tile", "overlap", "presentations", "categories",
+                                          "calibration", "bits", "recipe", "recipe_digest", "data", "licences", "parity", "versions", "created"});
     if (const std::string resize = content.at("resize"); resize != kResize) {
         throw EnvironmentFault("wants images resized by '" + resize + "', this program has '" + std::string(kResize) + "'");
-    }
-    if (content.contains("tile") && !content.at("tile").is_null()) {
-        throw BadInput("inspects images tile by tile, which this program does not support; use inspect-kd predict");
     }
     Card card;
     card.size = whole_number(content, "size", 0, 4096);
@@ -157,8 +110,14 @@ inline Card parse_card(const std::string& text, std::optional<std::string> categ
     if (std::find(categories.begin(), categories.end(), "*") != categories.end()) {
         throw BadInput("a category called '*', which stands for all categories together");
     }
-    if (!category && categories.size() == 1) category = categories.at(0).get<std::string>();
+    std::set<std::string> names;
+    for (const Json& name : categories) names.insert(name.get<std::string>());
+    const View common = parse_view(content, card.size);
+    card.presentations = Presentations(common);
+    if (content.contains("presentations")) card.presentations = parse_presentations(content.at("presentations"), names, card.size);
+    if (!category && categories.size() == 1) category = *names.begin();
     card.thresholds = parse_calibration(content.at("calibration"), category.value_or("*"));
+    card.category = std::move(category);
     return card;
 } catch (const Json::exception& error) {
     throw BadInput(std::string("the artifact's card is damaged (") + error.what() + ")");

@@ -10,7 +10,8 @@ later_suites="trixie forky sid"  # after bookworm, which has no libonnxruntime-d
 give_up() { echo "C++: $1: its tests will be skipped"; exit 0; }
 
 have_tools() {
-  command -v c++ && command -v cmake && [ -f /usr/include/opencv4/opencv2/imgcodecs.hpp ] && [ -f /usr/include/nlohmann/json.hpp ]
+  command -v c++ && command -v cmake && [ -f /usr/include/opencv4/opencv2/imgcodecs.hpp ] &&
+    [ -f /usr/include/opencv4/opencv2/calib3d.hpp ] && [ -f /usr/include/nlohmann/json.hpp ]
 }
 
 have_headers() { export/cpp/build.sh --headers >/dev/null 2>&1; }
@@ -31,7 +32,7 @@ if ! have_tools >/dev/null; then
   { [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; } ||
     give_up "no compiler, CMake, OpenCV or JSON reader, and no right to install them"
   apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-    g++ make cmake libopencv-imgproc-dev libopencv-imgcodecs-dev nlohmann-json3-dev >/dev/null ||
+    g++ make cmake libopencv-imgcodecs-dev libopencv-calib3d-dev nlohmann-json3-dev >/dev/null ||
     give_up "apt could not install its packages"
 fi
 if ! have_headers; then

@@ -1,6 +1,6 @@
 // Inspect images with an inspect-kd artifact: ONNX Runtime's C++ API, OpenCV, and the card inside the file. Nothing else.
 //
-//     inspect_kd_cpp ARTIFACT [--category NAME] [--threads N] IMAGE...
+//     inspect_kd_cpp ARTIFACT [--category NAME] [--threads N] [--heatmaps FOLDER] IMAGE...
 //
 // Prints one JSON line per image, with the fields of `inspect-kd predict`. An image that cannot be read or scored is NG, with its
 // error, and the exit code is 3: a part is never accepted because something failed.
@@ -9,6 +9,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstdint>
+#include <fstream>
 #include <iostream>
 #include <optional>
 #include <set>
@@ -40,9 +41,9 @@ struct UsageError : std::runtime_error {
 };
 
 struct Prediction {
-    double score = 0;
-    double peak = 0;       // largest heat
-    cv::Point2d position;  // of the peak, in shares of the image's width and height
+    inspect_kd::ImagePrediction found;
+    double peak = 0;     // largest heat
+    cv::Point position;  // of the peak, in pixels of the image
 };
 
 /// One artifact in an ONNX Runtime session.
@@ -58,21 +59,9 @@ public:
     const Card& card() const { return card_; }
 
     Prediction predict(const cv::Mat& image) {
-        cv::Mat frame = inspect_kd::squash(image, card_.size);
-        const std::vector<std::int64_t> shape{1, card_.size, card_.size, 3};
-        const Ort::Value input = Ort::Value::CreateTensor<std::uint8_t>(
-            Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault), frame.data, frame.total() * 3, shape.data(), shape.size());
-        const char* const in[] = {"images"};
-        const char* const out[] = {"score", "heatmap"};
-        const std::vector<Ort::Value> outputs = session_.Run(Ort::RunOptions{nullptr}, in, &input, 1, out, 2);
-        const auto score_info = outputs[0].GetTensorTypeAndShapeInfo(), heat_info = outputs[1].GetTensorTypeAndShapeInfo();
-        const std::vector<std::int64_t> heat_shape = heat_info.GetShape();
-        constexpr auto kFloat = ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
-        if (score_info.GetElementType() != kFloat || score_info.GetElementCount() != 1 || heat_info.GetElementType() != kFloat ||
-            heat_shape.size() != 4 || heat_info.GetElementCount() == 0) {
-            throw BadInput("the artifact's outputs do not have the shapes of one image's score and heatmap");
-        }
-        return summarise(*outputs[0].GetTensorData<float>(), outputs[1].GetTensorData<float>(), heat_info.GetElementCount(), heat_shape);
+        card_.presentations.check_size(image.size(), card_.category);
+        const auto predict_one = [this](const cv::Mat& frame) { return predict_frame(frame); };
+        return summarise(card_.presentations.predict(image, card_.category, predict_one), image.size());
     }
 
 private:
@@ -107,13 +96,41 @@ private:
         }
     }
 
-    static Prediction summarise(float score, const float* heat, std::size_t count, const std::vector<std::int64_t>& shape) {
-        if (!std::isfinite(score) || !std::all_of(heat, heat + count, [](float value) { return std::isfinite(value); })) {
-            throw BadInput("the artifact returned a value that is not finite; treat the part as NG");
+    /// Predict one frame of the model's size.
+    inspect_kd::FramePrediction predict_frame(const cv::Mat& frame) {
+        const std::vector<std::int64_t> shape{1, card_.size, card_.size, 3};
+        const Ort::Value input = Ort::Value::CreateTensor<std::uint8_t>(
+            Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault), frame.data, frame.total() * 3, shape.data(), shape.size());
+        const char* const in[] = {"images"};
+        const char* const out[] = {"score", "heatmap"};
+        std::vector<Ort::Value> outputs = session_.Run(Ort::RunOptions{nullptr}, in, &input, 1, out, 2);
+        const auto score_info = outputs[0].GetTensorTypeAndShapeInfo(), heat_info = outputs[1].GetTensorTypeAndShapeInfo();
+        const std::vector<std::int64_t> heat_shape = heat_info.GetShape();
+        constexpr auto kFloat = ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+        if (score_info.GetElementType() != kFloat || score_info.GetElementCount() != 1 || heat_info.GetElementType() != kFloat ||
+            heat_shape.size() != 4 || heat_shape[0] * heat_shape[1] != 1 || heat_info.GetElementCount() == 0) {
+            throw BadInput("the artifact's outputs do not have the shapes of one image's score and heatmap");
         }
-        const auto index = std::max_element(heat, heat + count) - heat;
-        const auto row = static_cast<double>(index / shape[3] % shape[2]), column = static_cast<double>(index % shape[3]);
-        return {score, heat[index], {(column + 0.5) / static_cast<double>(shape[3]), (row + 0.5) / static_cast<double>(shape[2])}};
+        // Copied, because the memory is freed with the outputs.
+        const int rows = static_cast<int>(heat_shape[2]), columns = static_cast<int>(heat_shape[3]);
+        const cv::Mat heat(rows, columns, CV_32F, outputs[1].GetTensorMutableData<float>());
+        return {*outputs[0].GetTensorData<float>(), heat.clone()};
+    }
+
+    static Prediction summarise(inspect_kd::ImagePrediction found, cv::Size image) {
+        // checkRange() refuses NaN and infinities.
+        if (!std::isfinite(found.score) || !cv::checkRange(found.heatmap)) {
+            throw BadInput("the artifact's score or heatmap is not finite; treat the part as NG");
+        }
+        Prediction prediction{std::move(found), 0, {}};
+        cv::Point hottest;
+        cv::minMaxLoc(prediction.found.heatmap, nullptr, &prediction.peak, nullptr, &hottest);
+        const auto place = [](int at, int cells, int pixels) {
+            return std::min(pixels - 1, static_cast<int>((at + 0.5) * (static_cast<double>(pixels) / cells)));
+        };
+        prediction.position = {place(hottest.x, prediction.found.heatmap.cols, image.width),
+                               place(hottest.y, prediction.found.heatmap.rows, image.height)};
+        return prediction;
     }
 
     Ort::Env env_{ORT_LOGGING_LEVEL_FATAL, "inspect_kd"};
@@ -124,29 +141,49 @@ private:
 
 double rounded(double value, double steps) { return std::round(value * steps) / steps; }
 
-Json inspect(Inspector& inspector, const std::string& path) {
+/// Write a heatmap as NumPy's .npy.
+void write_heatmap(const cv::Mat& heat, const std::string& path) {
+    const std::string shape = std::to_string(heat.rows) + ", " + std::to_string(heat.cols);
+    std::string header = "{'descr': '<f4', 'fortran_order': False, 'shape': (" + shape + "), }";
+    header.resize(117, ' ');
+    std::ofstream file(path, std::ios::binary);
+    // Version 1.0, and a header of 118 bytes: the pixels then start at a multiple of 64.
+    file << std::string("\x93NUMPY\x01\x00\x76\x00", 10) << header << '\n';
+    for (int row = 0; row < heat.rows; ++row) file.write(reinterpret_cast<const char*>(heat.ptr(row)), std::streamsize{4} * heat.cols);
+    if (!file.flush()) throw BadInput("cannot write " + path);
+}
+
+Json inspect(Inspector& inspector, const std::string& path, const std::string& heatmap_path) {
     const cv::Mat image = inspect_kd::read_image(path, inspector.card().bits);
     const auto start = std::chrono::steady_clock::now();
     const Prediction prediction = inspector.predict(image);
     const std::chrono::duration<double, std::milli> elapsed = std::chrono::steady_clock::now() - start;
+    if (!heatmap_path.empty()) write_heatmap(prediction.found.heatmap, heatmap_path);
     const Thresholds& limits = inspector.card().thresholds;
-    return {
+    Json line{
         {"image", path},
-        {"score", rounded(prediction.score, 1e6)},
-        {"decision", limits.decide(prediction.score)},
+        {"score", rounded(prediction.found.score, 1e6)},
+        {"decision", limits.decide(prediction.found.score)},
         {"thresholds", {{"reinspect", limits.reinspect}, {"reject", limits.reject}}},
         {"image_size", {image.cols, image.rows}},
         {"peak", rounded(prediction.peak, 1e6)},
-        {"peak_x", std::min(image.cols - 1, static_cast<int>(prediction.position.x * image.cols))},
-        {"peak_y", std::min(image.rows - 1, static_cast<int>(prediction.position.y * image.rows))},
+        {"peak_x", prediction.position.x},
+        {"peak_y", prediction.position.y},
         {"milliseconds", rounded(elapsed.count(), 1e3)},
     };
+    if (prediction.found.category) line["category"] = *prediction.found.category;
+    if (prediction.found.not_found) {
+        line["cause"] = "not_found";
+        line["explanation"] = *prediction.found.not_found;
+    }
+    return line;
 }
 
 struct Arguments {
     std::string artifact;
     std::optional<std::string> category;
     int threads = 1;
+    std::string heatmaps;  // folder
     std::vector<std::string> images;
 };
 
@@ -154,30 +191,32 @@ Arguments parse_arguments(const std::vector<std::string>& words) {
     Arguments arguments;
     std::vector<std::string> files;
     for (std::size_t i = 0; i < words.size(); ++i) {
-        const bool option = words[i] == "--category" || words[i] == "--threads";
+        const bool option = words[i] == "--category" || words[i] == "--threads" || words[i] == "--heatmaps";
         if (!option && words[i].rfind("--", 0) == 0) throw UsageError("no option " + words[i]);
         if (!option) { files.push_back(words[i]); continue; }
         if (i + 1 == words.size()) throw UsageError(words[i] + " needs a value");
         const std::string& value = words[++i];
         if (words[i - 1] == "--category") { arguments.category = value; continue; }
+        if (words[i - 1] == "--heatmaps") { arguments.heatmaps = value; continue; }
         if (value.empty() || value.size() > 3 || value.find_first_not_of("0123456789") != value.npos || std::stoi(value) < 1) {
             throw UsageError("--threads takes a number from 1 to 999");
         }
         arguments.threads = std::stoi(value);
     }
-    if (files.size() < 2) throw UsageError("usage: inspect_kd_cpp ARTIFACT [--category NAME] [--threads N] IMAGE...");
+    if (files.size() < 2) throw UsageError("usage: inspect_kd_cpp ARTIFACT [--category NAME] [--threads N] [--heatmaps FOLDER] IMAGE...");
     arguments.artifact = files.front();
     arguments.images.assign(files.begin() + 1, files.end());
     return arguments;
 }
 
 /// Print the lines of all images; false if one could not be inspected.
-bool inspect_all(Inspector& inspector, const std::vector<std::string>& images) {
+bool inspect_all(Inspector& inspector, const Arguments& arguments) {
     bool fine = true;
-    for (const std::string& path : images) {
+    for (std::size_t i = 0; i < arguments.images.size(); ++i) {
+        const std::string& path = arguments.images[i];
         Json line;
         try {
-            line = inspect(inspector, path);
+            line = inspect(inspector, path, arguments.heatmaps.empty() ? "" : arguments.heatmaps + '/' + std::to_string(i) + ".npy");
         } catch (const std::exception& error) {
             // After any error the part is NG, and the next image follows.
             fine = false;
@@ -203,8 +242,9 @@ int main(int count, char** words) {
         const OrtApi* api = OrtGetApiBase()->GetApi(ORT_API_VERSION);
         if (api == nullptr) throw EnvironmentFault("ONNX Runtime is older than the headers that this program was built with");
         Ort::InitApi(api);
+        cv::setNumThreads(arguments.threads);
         Inspector inspector(arguments.artifact, arguments.category, arguments.threads);
-        return inspect_all(inspector, arguments.images) ? kFine : kBadInput;
+        return inspect_all(inspector, arguments) ? kFine : kBadInput;
     } catch (const UsageError& error) {
         return fail(kUsage, error);
     } catch (const EnvironmentFault& error) {

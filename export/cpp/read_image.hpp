@@ -1,4 +1,4 @@
-// Read an image file as inspect-kd does: 8-bit RGB, upright, transparent pixels black; then squash it to the artifact's size.
+// Read an image file as inspect-kd does: 8-bit RGB, upright, transparent pixels black; and resize it.
 //
 // Unusual here: the file's structure is checked before OpenCV decodes it, because OpenCV silently returns a truncated JPEG as a
 // half-grey image. Files that OpenCV would decode differently from the Python program are refused, with the reason.
@@ -252,9 +252,9 @@ inline cv::Mat read_image(const std::string& path, int bits) {
 /// Identifier of the resize: squash to a square; area averaging where an axis shrinks, linear where it grows.
 constexpr std::string_view kResize = "opencv-area-linear-squash/1";
 
-inline cv::Mat squash(const cv::Mat& image, int side) {
+inline cv::Mat resize(const cv::Mat& image, cv::Size target) {
     cv::Mat result = image;
-    const cv::Size target(side, side), shrunk_to(std::min(image.cols, side), std::min(image.rows, side));
+    const cv::Size shrunk_to(std::min(image.cols, target.width), std::min(image.rows, target.height));
     if (shrunk_to != result.size()) cv::resize(result, result, shrunk_to, 0, 0, cv::INTER_AREA);
     if (target != result.size()) cv::resize(result, result, target, 0, 0, cv::INTER_LINEAR);
     return result;

@@ -211,10 +211,10 @@ def _distill_arm(
     """Distil the arm's student. `head_inputs`, by the side of the images, are computed once for all arms of a seed."""
     teachers = open_teachers(job, pipeline.train, job.folder.path.parents[1])
     dataset = open_distill_dataset(job, student, teachers, real)
-    if dataset.side not in head_inputs:
+    if dataset.sample_side not in head_inputs:
         head_inputs.clear()  # one size takes a gigabyte
-        head_inputs[dataset.side] = HeadInputs(student, dataset, job.progress)
-    return distill(job, student, teachers, TrainingState(stage=FITTED), head_inputs[dataset.side])
+        head_inputs[dataset.sample_side] = HeadInputs(student, dataset, job.progress)
+    return distill(job, student, teachers, TrainingState(stage=FITTED), head_inputs[dataset.sample_side])
 
 
 def _measure_metrics(job: Job, student: RebuildStudent) -> dict[str, dict[str, float | str | None]]:

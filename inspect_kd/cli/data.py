@@ -112,22 +112,10 @@ def get(
 
     Example: inspect-kd data get mvtec
     """
-    from inspect_kd.datasets.fetch import get as fetch
+    from inspect_kd.cli.download import download
     from inspect_kd.datasets.manifest import load_manifest
-    from inspect_kd.errors import UsageError
-    from inspect_kd.progress_display import show_progress
 
-    manifest = load_manifest(name)
-    echo(f"{manifest.title}: {manifest.licence.name} {manifest.licence.url}".rstrip(), err=True)
-    if not manifest.licence.commercial:
-        echo("NOT for commercial use: do not ship models trained on it.", err=True)
-    if manifest.citation:
-        echo(f"cite: {manifest.citation}", err=True)
-    if not yes and not typer.confirm("Accept the licence and download?", err=True):
-        raise UsageError("not downloaded: the licence was not accepted; --yes accepts it")
-    with show_progress() as progress:
-        folder = fetch(manifest, progress)
-    echo(folder)
+    echo(download(load_manifest(name), accepted=yes, option="--yes"))
 
 
 @app.command("draw")
@@ -136,7 +124,7 @@ def draw(
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the drawn parts.")] = 0,
     sheet: Annotated[Path | None, typer.Option(help="Also write a contact sheet (.jpg or .png).")] = None,
 ) -> None:
-    """Draw the built-in data set `sample`: four kinds of parts, with defects and exact masks.
+    """Draw the built-in data set `sample`: five kinds of parts, with defects and exact masks.
 
     Example: inspect-kd data draw --to parts/ --sheet parts.jpg
     """

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from inspect_kd.api import Run
     from inspect_kd.config import Recipe
     from inspect_kd.datasets import DataSet
+    from inspect_kd.datasets.manifest import Manifest
 
 
 def train(
@@ -57,9 +60,17 @@ def train(
         str | None,
         typer.Option(
             help="Side of the smallest defect that must be found, in pixels of the image, for example 12px: large images are then "
-            "cut into tiles that show it. Default: 2 % of the picture's shorter side."
+            "cut into tiles that show it. Default: 2 % of the image's shorter side."
         ),
     ] = None,
+    fetch: Annotated[
+        bool,
+        typer.Option(
+            "--fetch",
+            help="If the images of a named data set are not on this machine, accept its licence and download them. Without this "
+            "option, the question is asked on a terminal; elsewhere nothing is downloaded.",
+        ),
+    ] = False,
     out: Annotated[Path, typer.Option(help="Folder that holds the runs.")] = Path("runs"),
     name: Annotated[str | None, typer.Option(help="The run's name; default: <data>-<recipe>.")] = None,
     resume: Annotated[
@@ -85,7 +96,7 @@ def train(
 
         inspect-kd train --data my_parts/
 
-        inspect-kd train --data mvtec --model omni_ad --set fit.steps=800
+        inspect-kd train --data mvtec --fetch --set fit.steps=800
 
         inspect-kd train --data boards/ --smallest-defect 12px
 
@@ -101,11 +112,12 @@ def train(
     require_training()
     from inspect_kd import api
     from inspect_kd.cli.bench import split_names
+    from inspect_kd.cli.download import download, require_consent
+    from inspect_kd.datasets import find_missing
     from inspect_kd.training.hardware import Hardware
 
     is_helper = is_started_by_rank_zero()
-    recipe, data_set = api.plan_training(
-        data,
+    recipe = api.plan_recipe(
         model or choose_model(quiet=is_helper),
         [*smallest_defect_change(smallest_defect), *(overrides or [])],
         teachers=split_names(teachers or []),
@@ -113,10 +125,19 @@ def train(
         labelled=labelled,
         start=start,
     )
-    folder = api.choose_run_folder(out, name or f"{data_set.name}-{recipe.name}", resume=resume)
+    # The processes that rank 0 starts find the images that it has downloaded.
+    missing = {} if is_helper else find_missing(api.named_data(data, recipe))
+    require_consent(missing.values(), accepted=fetch)
+    data_set = None if data in missing else api.open_data(data, recipe)
+    data_name = missing[data].name if data_set is None else data_set.name
+    folder = api.choose_run_folder(out, name or f"{data_name}-{recipe.name}", resume=resume)
     if dry_run:
-        show_plan(recipe, data_set, folder.path, as_json)
+        show_plan(recipe, data_set, list(missing.values()), folder.path, as_json)
         return
+    for manifest in missing.values():
+        download(manifest, accepted=fetch, option="--fetch")
+    if data_set is None:
+        data_set = api.open_data(data, recipe)
     hardware = Hardware(device=device, devices=devices, precision=precision, workers=workers)
     run = api.run_training(recipe, data_set, folder, resume=resume, hardware=hardware)
     if not is_helper:
@@ -152,15 +173,17 @@ def choose_model(*, quiet: bool) -> str:
     return recipe
 
 
-def show_plan(recipe: Recipe, data: DataSet, folder: Path, as_json: bool) -> None:
-    """Print what a training would do."""
+def show_plan(recipe: Recipe, data: DataSet | None, downloads: Sequence[Manifest], folder: Path, as_json: bool) -> None:
+    """Print what a training would do; `data` is None if its images must be downloaded first."""
     from inspect_kd import api
     from inspect_kd.progress_display import show_progress
     from inspect_kd.training.prepare_images import fit_to_training_images
     from inspect_kd.training.run import build_student, build_teacher, sources_of
 
-    with show_progress() as progress:
-        presentations = fit_to_training_images(recipe, data, progress)
+    presentations = None
+    if data is not None:
+        with show_progress() as progress:
+            presentations = fit_to_training_images(recipe, data, progress)
     model = build_student(recipe) if recipe.student else build_teacher(recipe)
     # The heads are frozen until their stages.
     is_trained = [p.requires_grad or key.startswith("heads.") for key, p in model.named_parameters()]
@@ -170,21 +193,26 @@ def show_plan(recipe: Recipe, data: DataSet, folder: Path, as_json: bool) -> Non
         "frozen": sum(n for n, trained in zip(parameter_counts, is_trained, strict=True) if not trained),
     }
     if as_json:
-        counts = {category: len([s for s in data.samples if s.category == category]) for category in data.categories}
+        samples = [] if data is None else data.samples
         echo(
             json.dumps(
                 {
                     "run": str(folder),
                     "recipe": recipe.model_dump(mode="json"),
-                    "samples": counts,
+                    "samples": dict(sorted(Counter(sample.category for sample in samples).items())),
                     "parameters": sizes,
-                    "presentations": presentations.summary(),
+                    "presentations": {} if presentations is None else presentations.summary(),
+                    "downloads": [manifest.summarise_download() for manifest in downloads],
                 }
             )
         )
         return
     echo(recipe.to_yaml())
-    echo(api.summarise(data))
+    for manifest in downloads:
+        echo(f"'{manifest.name}' is not on this machine; the training would first download it:")
+        for line in manifest.describe_download():
+            echo(f"    {line}")
+    echo("the images cannot be counted before the download" if data is None else api.summarise(data))
     echo(
         f"parameters: {sizes['trainable']:,} to train, {sizes['frozen']:,} frozen "
         f"({'; '.join(f'{source.name}, {source.origin}' for source in sources_of(model))})"

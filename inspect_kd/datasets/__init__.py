@@ -152,30 +152,59 @@ def list_images(root: Path) -> list[Path]:
     )
 
 
-def _locate(data: str, *, may_draw: bool = True) -> tuple[Manifest | None, Path]:
-    """Return the manifest, if there is one, and the folder or CSV that holds the images."""
+def find_missing(sources: Sequence[str]) -> dict[str, Manifest]:
+    """Return the manifests of those data sets whose images must be downloaded first, by the name or path that was given."""
+    manifests = {source: _find_manifest(source) for source in sources}
+    return {
+        source: manifest
+        for source, manifest in manifests.items()
+        if manifest is not None and manifest.source.drawn is None and not manifest.is_downloaded()
+    }
+
+
+def describe_missing(manifest: Manifest) -> str:
+    """The message about a data set whose images are not on this machine."""
+    by_hand = manifest.source.by_hand
+    remedy = (
+        f"`inspect-kd data get {manifest.name}` downloads them"
+        if by_hand is None
+        else f"{manifest.title} must be downloaded by hand. {by_hand} Homepage: {manifest.homepage}"
+    )
+    return (
+        f"the images of '{manifest.name}' are not at {manifest.folder()}: {remedy}; "
+        f"or set INSPECT_KD_DATA, or name their folder: --data PATH. Known data sets: {', '.join(zoo.names('datasets'))}"
+    )
+
+
+def _find_manifest(data: str) -> Manifest | None:
+    """Return the manifest that a name or a path means; None for a folder or a CSV."""
     from inspect_kd.datasets.manifest import load_manifest
 
     path = zoo.expand_user(data)
     if path.is_dir() or path.suffix.lower() == ".csv":
-        return None, path
+        return None
     is_path = "/" in data or "\\" in data or path.exists()
     if is_path and path.suffix.lower() not in {".yaml", ".yml"}:
         raise BadInput(f"{data}: no such folder, CSV or manifest")
-    manifest = load_manifest(data)
-    folder = manifest.folder()
-    if manifest.source.drawn is not None and not may_draw and not folder.is_dir():
-        raise EnvironmentFault(f"'{manifest.name}' is not drawn yet at {folder}: `inspect-kd data draw` draws it")
+    return load_manifest(data)
+
+
+def _locate(data: str, *, may_draw: bool = True) -> tuple[Manifest | None, Path]:
+    """Return the manifest, if there is one, and the folder or CSV that holds the images."""
+    manifest = _find_manifest(data)
+    if manifest is None:
+        return None, zoo.expand_user(data)
+    if manifest.source.drawn is not None and not may_draw and not manifest.folder().is_dir():
+        raise EnvironmentFault(
+            f"'{manifest.name}' is not drawn yet at {manifest.folder()}: `inspect-kd data draw` draws it"
+        )
     if manifest.source.drawn is not None and may_draw:
         from inspect_kd.datasets.drawn import draw_sample
 
-        return manifest, draw_sample(folder, manifest.source.drawn)
-    if not folder.is_dir():
-        raise EnvironmentFault(
-            f"the images of '{manifest.name}' are not at {folder}: `inspect-kd data get {manifest.name}` downloads them; "
-            f"or set INSPECT_KD_DATA, or name their folder: --data PATH. Known data sets: {', '.join(zoo.names('datasets'))}"
-        )
-    return manifest, folder
+        return manifest, draw_sample(manifest.folder(), manifest.source.drawn)
+    if not manifest.is_downloaded():
+        raise EnvironmentFault(describe_missing(manifest))
+    return manifest, manifest.folder()
 
 
 def _assign_groups(samples: list[Sample], pattern: str) -> list[Sample]:

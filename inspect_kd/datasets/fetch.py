@@ -1,10 +1,11 @@
 """Download a data set: resumable, checked by digest, unpacked without trusting the archive.
 
-Data sets that anomalib can download are downloaded by anomalib.
+A manifest lists the archives, or names anomalib's data module, which then downloads the images without resuming.
 """
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import lzma
 import shutil
@@ -42,7 +43,7 @@ def get(manifest: Manifest, progress: Progress) -> Path:
     folder = manifest.folder()
     lock = folder.with_name(f".{folder.name}.lock")
     # With a lock file, another process may still be writing. Without one, do not create it: the disk may be read-only.
-    if _is_downloaded(folder) and not lock.exists():
+    if manifest.is_downloaded() and not lock.exists():
         progress.note(f"{manifest.name} is already at {folder}")
         return folder
     if manifest.source.by_hand is not None:
@@ -50,13 +51,9 @@ def get(manifest: Manifest, progress: Progress) -> Path:
             f"{manifest.title} must be downloaded by hand. {manifest.source.by_hand} Folder: {folder}. Homepage: {manifest.homepage}"
         )
     with hold_lock(lock, str(folder), WAIT_ADVICE):
-        if not _is_downloaded(folder):  # another process may have just finished
+        if not manifest.is_downloaded():  # another process may have just finished
             _fetch(manifest, folder, progress)
     return folder
-
-
-def _is_downloaded(folder: Path) -> bool:
-    return folder.is_dir() and any(folder.iterdir())
 
 
 def _fetch(manifest: Manifest, folder: Path, progress: Progress) -> None:
@@ -66,9 +63,22 @@ def _fetch(manifest: Manifest, folder: Path, progress: Progress) -> None:
 
         draw_sample(folder, source.drawn, progress=progress)
     elif source.anomalib is not None:
-        _fetch_with_anomalib(source.anomalib, folder, manifest)
+        with _staged(folder) as staging:
+            _fetch_with_anomalib(source.anomalib, staging, manifest)
     else:
-        _fetch_archives(source.archives, folder, progress)
+        with _staged(folder) as staging:
+            _fetch_archives(source.archives, staging, folder.parent / "downloads", progress)
+
+
+@contextlib.contextmanager
+def _staged(folder: Path) -> Iterator[Path]:
+    """Return the path of a folder to create; it becomes `folder` when it is complete and is deleted otherwise."""
+    parent = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        yield parent / folder.name
+        (parent / folder.name).rename(folder)
+    finally:
+        shutil.rmtree(parent, ignore_errors=True)
 
 
 def _fetch_with_anomalib(name: str, folder: Path, manifest: Manifest) -> None:
@@ -87,19 +97,13 @@ def _fetch_with_anomalib(name: str, folder: Path, manifest: Manifest) -> None:
         ) from error
 
 
-def _fetch_archives(archives: tuple[Archive, ...], folder: Path, progress: Progress) -> None:
-    """Download all archives and unpack them into one folder, which appears only when it is complete."""
-    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        for archive in archives:
-            lock = folder.parent / "downloads" / f".{archive.sha256[:16]}.lock"  # two sets may share an archive
-            with hold_lock(lock, archive.url, WAIT_ADVICE):
-                packed = download(archive, folder.parent / "downloads", progress)
-                unpack(packed, staging, progress)
-        staging.chmod(0o755)
-        staging.rename(folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+def _fetch_archives(archives: tuple[Archive, ...], folder: Path, downloads: Path, progress: Progress) -> None:
+    """Download all archives and unpack them into one folder."""
+    folder.mkdir()
+    for archive in archives:
+        lock = downloads / f".{archive.sha256[:16]}.lock"  # two sets may share an archive
+        with hold_lock(lock, archive.url, WAIT_ADVICE):
+            unpack(download(archive, downloads, progress), folder, progress)
 
 
 def download(archive: Archive, to: Path, progress: Progress) -> Path:
@@ -112,7 +116,6 @@ def download(archive: Archive, to: Path, progress: Progress) -> Path:
             return complete
         progress.note(f"{complete}: its sha256 differs from the manifest's; it is deleted and downloaded again")
         complete.unlink()
-    progress.phase("download", archive.size or 0)
     failure: Exception | None = None
     for _ in range(TRIES):
         try:
@@ -127,6 +130,7 @@ def download(archive: Archive, to: Path, progress: Progress) -> Path:
         raise EnvironmentFault(
             f"{archive.url}: the download failed {TRIES} times ({failure}); run the command again to continue it"
         ) from failure
+    progress.note(f"checking the sha256 of {name}")
     digest = sha256(partial)
     if digest != archive.sha256:
         partial.unlink()
@@ -174,7 +178,8 @@ def _append(archive: Archive, partial: Path, progress: Progress) -> None:
     with response:
         resumed = response.status == 206
         length = _parse_length(response.headers.get("Content-Length"))
-        received = 0
+        received, done = 0, offset if resumed else 0
+        progress.phase("download", archive.size or (0 if length is None else done + length), done)
         with name_file_in_errors(partial), partial.open("ab" if resumed else "wb") as file:
             while block := response.read(BLOCK):
                 received += len(block)
@@ -234,7 +239,11 @@ def _unpack_zip(archive: zipfile.ZipFile, packed: Path, to: Path, progress: Prog
 
 
 def _unpack_tar(tar: tarfile.TarFile, packed: Path, to: Path, progress: Progress) -> None:
-    members = list(_bounded_members(tar, packed))
+    progress.phase("list files", 0)  # reads the whole archive, which takes minutes for some gigabytes
+    members = []
+    for member in _bounded_members(tar, packed):
+        members.append(member)
+        progress.advance()
     progress.phase("unpack", len(members))
     for member in members:
         if not (member.isfile() or member.isdir()):

@@ -86,7 +86,7 @@ def _lists_another_picture(data: bytes, index: int) -> bool:
         tiff = Tiff(data[index : index + 2**16])
         first, *_ = tiff.directories()
         entry = first.entries[_MP_ENTRIES]
-        listed = tiff.data[entry.offset : entry.offset + entry.length // 16 * 16]
+        listed = tiff.data[entry.offset : entry.offset + entry.value_count // 16 * 16]
         images = list(struct.iter_unpack(f"{tiff.order}LLLHH", listed))
     except (struct.error, LookupError, ValueError):
         return False  # not a readable index

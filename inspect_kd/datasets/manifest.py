@@ -98,6 +98,47 @@ class Manifest(StrictModel):
         """Return the folder of the images."""
         return zoo.data_home() / (self.root or self.name)
 
+    def is_downloaded(self) -> bool:
+        """Return whether the images are on this machine; an empty folder, such as a mount point, does not count."""
+        folder = self.folder()
+        return folder.is_dir() and any(folder.iterdir())
+
+    def download_size(self) -> int | None:
+        """Return the number of bytes to download; None if it is unknown."""
+        sizes = [archive.size for archive in self.source.archives]
+        return sum(size for size in sizes if size) if sizes and all(sizes) else None
+
+    def describe_download(self) -> list[str]:
+        """Describe, a line each, what a person must know before the download: licence, commercial use, size, folder."""
+        size = self.download_size()
+        lines = [
+            f"{self.title}: {self.licence.name} {self.licence.url}".rstrip(),
+            "Commercial use is allowed."
+            if self.licence.commercial
+            else "NOT for commercial use: do not ship models trained on it.",
+            f"size: {'unknown' if size is None else format_size(size)}; folder: {self.folder()}",
+        ]
+        return [*lines, f"cite: {self.citation}"] if self.citation else lines
+
+    def summarise_download(self) -> dict[str, str | bool | int | None]:
+        """The same as `describe_download`, for JSON."""
+        return {
+            "name": self.name,
+            "title": self.title,
+            "licence": self.licence.name,
+            "commercial": self.licence.commercial,
+            "size": self.download_size(),
+            "folder": str(self.folder()),
+        }
+
+
+def format_size(size: int) -> str:
+    """Format a number of bytes for a person: 5.3 GB."""
+    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if size >= factor:
+            return f"{size / factor:.1f} {unit}"
+    return f"{size} bytes"
+
 
 def load_manifest(name: str) -> Manifest:
     """Load the manifest for a name or a path."""

@@ -22,7 +22,7 @@ from inspect_kd.datasets.view import View, predict_frames
 from inspect_kd.errors import BadInput, UsageError
 from inspect_kd.types import NOT_FOUND_SCORE, FrameOutline, Heatmap, ImageU8, Mask, Model
 
-MAX_ALIGNED_SIDE = 2**15 - 1
+MAX_ALIGNED_SIDE = 2**15 - 2
 """Longest side in pixels of an image that OpenCV can warp."""
 
 

@@ -11,8 +11,8 @@ from inspect_kd.errors import BadInput
 EXIF_MARK = b"Exif\0\0"
 """Marks the beginning of Exif data in a JPEG. Pillow skips any number of these marks, copying the remaining data each time."""
 MAX_EXIF_MARKS = 8
-MIN_VALUE_LIMIT = 2**20
-"""Bytes of all values together that are accepted for any file, since some writers let tags share a value."""
+ALWAYS_ACCEPTED_BYTES = 2**20
+"""Bytes of all values together that are accepted however small the file is, since some writers let tags share a value."""
 MAX_DIRECTORIES, MAX_TAGS, MAX_NUMBERS = 64, 4096, 64
 _BYTES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 """Bytes of a value by its type; 1 for other types."""
@@ -26,10 +26,10 @@ _LINKS = {330, 34665, 34853, 40965}
 
 
 class DirectoryEntry(NamedTuple):
-    """One tag of a directory: the type, number and file offset of its values."""
+    """One tag of a directory: the type, count and file offset of its values."""
 
     kind: int
-    length: int
+    value_count: int
     offset: int
 
 
@@ -52,7 +52,7 @@ class Tiff:
             raise ValueError("big-endian BigTIFF is not read")  # Pillow and libtiff interpret it differently
         self.is_big = data[2] == 43
         self._layout = ("Q", "Q", 8) if self.is_big else ("H", "L", 4)
-        """Struct formats of a directory's length and of an offset, and the largest value in bytes that is stored in its entry."""
+        """Struct formats of the tag count and of an offset; and how many bytes of values an entry can hold itself."""
         self.first = self.read("Q", 8) if self.is_big else self.read("L", 4)
 
     def read(self, form: str, offset: int) -> int:
@@ -75,19 +75,21 @@ class Tiff:
         entry = directory.entries.get(tag)
         if entry is None:
             return default
-        if entry.kind not in _NUMBERS or not 1 <= entry.length <= MAX_NUMBERS:
+        if entry.kind not in _NUMBERS or not 1 <= entry.value_count <= MAX_NUMBERS:
             raise ValueError(
-                f"tag {tag} is not a single number" if entry.length == 1 else f"tag {tag} is not a short list"
+                f"tag {tag} is not an integer of type SHORT, LONG or LONG8"
+                if entry.value_count == 1
+                else f"tag {tag} is not a short list"
             )
         form = _NUMBERS[entry.kind]
         step = struct.calcsize(f"={form}")
-        return tuple(self.read(form, entry.offset + step * index) for index in range(entry.length))
+        return tuple(self.read(form, entry.offset + step * index) for index in range(entry.value_count))
 
     def all_numbers(self, directory: Directory, tag: int, count: int) -> tuple[int, ...]:
         """Return the integers of a tag that must have exactly `count` of them, without the limit of `numbers`."""
         entry = directory.entries.get(tag)
-        if entry is None or entry.kind not in _NUMBERS or entry.length != count:
-            raise ValueError(f"tag {tag} has {entry.length if entry else 0} values, expected {count}")
+        if entry is None or entry.kind not in _NUMBERS or entry.value_count != count:
+            raise ValueError(f"tag {tag} has {entry.value_count if entry else 0} values, expected {count}")
         if entry.offset > len(self.data):
             raise struct.error(f"an offset beyond the end of the file: {entry.offset}")
         return struct.unpack_from(f"{self.order}{count}{_NUMBERS[entry.kind]}", self.data, entry.offset)
@@ -120,9 +122,9 @@ class Tiff:
             visited.add(at)
             try:
                 for tag, entry in self._entries(at):
-                    size = _BYTES.get(entry.kind, 1) * entry.length
+                    size = _BYTES.get(entry.kind, 1) * entry.value_count
                     total += min(size, max(0, len(self.data) - entry.offset))
-                    if tag in _LINKS and entry.kind in _OFFSETS and entry.length == 1:
+                    if tag in _LINKS and entry.kind in _OFFSETS and entry.value_count == 1:
                         pending.append(self.read(_OFFSETS[entry.kind], entry.offset))
             except struct.error:
                 continue
@@ -146,11 +148,11 @@ class Tiff:
         at += struct.calcsize(f"={count_form}")
         head = struct.Struct(f"{self.order}HH{offset_form}")
         for _ in range(count):
-            tag, kind, number = head.unpack_from(self.data, at)
+            tag, kind, value_count = head.unpack_from(self.data, at)
             offset = at + head.size
-            if _BYTES.get(kind, 1) * number > inline_size:
+            if _BYTES.get(kind, 1) * value_count > inline_size:
                 offset = self.read(offset_form, offset)
-            yield tag, DirectoryEntry(kind, number, offset)
+            yield tag, DirectoryEntry(kind, value_count, offset)
             at += head.size + inline_size
 
 
@@ -166,7 +168,7 @@ def check_values(data: bytes, name: str) -> None:
         return  # not a readable directory
     except ValueError as error:
         raise BadInput(f"{name}: broken or truncated (its TIFF or Exif directory: {error})") from error
-    if total > max(MIN_VALUE_LIMIT, 2 * len(data)):
+    if total > max(ALWAYS_ACCEPTED_BYTES, 2 * len(data)):
         raise BadInput(
             f"{name}: TIFF or Exif tags of {total} bytes in {len(data)}, because many refer to the same bytes; "
             "refused before decoding"

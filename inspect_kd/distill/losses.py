@@ -2,7 +2,7 @@
 
 All are implemented from the papers. Heat is the probability of a defect at a place; tokens are dense features.
 
-Shapes: B batch, C channels, P class vectors, N pooled places, h w token grid, m m grid of heat.
+Shapes: B batch, C channels, P class vectors, N pooled places, M = N * N, h w token grid, m m grid of heat.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class TokenRelations:
     not correspond."""
 
     def __call__(self, student_BChw: Tensor, teacher_BChw: Tensor) -> Tensor:
-        student_BN, teacher_BN = self._gram(student_BChw), self._gram(teacher_BChw)
-        return (1 - F.cosine_similarity(student_BN, teacher_BN, dim=1, eps=1e-6)).mean()
+        student_gram_BM, teacher_gram_BM = self._gram(student_BChw), self._gram(teacher_BChw)
+        return (1 - F.cosine_similarity(student_gram_BM, teacher_gram_BM, dim=1, eps=1e-6)).mean()
 
     @staticmethod
     def _gram(tokens_BChw: Tensor) -> Tensor:
@@ -55,8 +55,8 @@ class PromptAgreement:
 
     def __call__(self, student_BChw: Tensor, teacher_BChw: Tensor, vectors_PC: Tensor) -> Tensor:
         student, teacher = (self._log_probabilities(tokens, vectors_PC) for tokens in (student_BChw, teacher_BChw))
-        kl_B1hw = (teacher.exp() * (teacher - student)).sum(dim=1)
-        return self.temperature**2 * kl_B1hw.mean()
+        kl_Bhw = (teacher.exp() * (teacher - student)).sum(dim=1)
+        return self.temperature**2 * kl_Bhw.mean()
 
     def _log_probabilities(self, tokens_BChw: Tensor, vectors_PC: Tensor) -> Tensor:
         cosine_BPhw = torch.einsum("bchw,pc->bphw", F.normalize(tokens_BChw, dim=1), vectors_PC)
@@ -76,7 +76,7 @@ class HeatImitation:
 
 @dataclass(frozen=True, slots=True)
 class WeightedL1:
-    """Mean absolute difference of heat, weighted at each place by the confidence in its target (see `reliability`)."""
+    """Mean absolute difference of heat, weighted at each place by the confidence in its target (see distill/reliability.py)."""
 
     def __call__(self, student_B1mm: Tensor, target_B1mm: Tensor, weight_B1mm: Tensor) -> Tensor:
         return _weighted_mean((student_B1mm - target_B1mm).abs(), weight_B1mm)
@@ -88,7 +88,7 @@ class DynamicContrast:
     most places are sound and would make the push vanish. The push has a lower bound, because at first both students are equal."""
 
     floor: float = 0.02
-    """Lower bound of the push."""
+    """Lower bound of the push. The ratio is multiplied by it too, so the loss never exceeds the pull."""
 
     def __call__(self, student_B1mm: Tensor, target_B1mm: Tensor, weight_B1mm: Tensor, earlier_B1mm: Tensor) -> Tensor:
         hot_B1mm = weight_B1mm * torch.maximum(target_B1mm, earlier_B1mm)

@@ -112,7 +112,7 @@ class Runtime:
         self.card = ArtifactCard.parse(card_text(data, where), where)
         self.size = self.card.size
         self.session = open_session(data, where, options)
-        _check_signature(self.session, self.size, where)
+        _check_inputs_and_outputs(self.session, self.size, where)
         self.buffers = Buffers(self.session, self.size, options) if options.bind else None
 
     def predict_batch(self, images_NHW3: npt.NDArray[np.uint8]) -> BatchPrediction:
@@ -197,7 +197,7 @@ def open_session(data: bytes, where: str, options: RuntimeOptions) -> Any:
     """Open a session on the requested execution provider, or with `allow_cpu` on the CPU if that is missing."""
     onnxruntime = import_onnxruntime()
     if options.device not in PROVIDERS:
-        raise BadInput(f"no device '{options.device}'; available: {', '.join(PROVIDERS)}")
+        raise BadInput(f"no device '{options.device}'; choose one of: {', '.join(PROVIDERS)}")
     if options.device != "cpu" and hasattr(onnxruntime, "preload_dlls"):
         onnxruntime.preload_dlls()
     requested = PROVIDERS[options.device]
@@ -246,7 +246,7 @@ def _provider_options(provider: str, options: RuntimeOptions) -> dict[str, str]:
     return {}
 
 
-def _check_signature(session: Any, size: int, where: str) -> None:
+def _check_inputs_and_outputs(session: Any, size: int, where: str) -> None:
     """Refuse a file whose inputs and outputs contradict its card."""
     inputs, outputs = session.get_inputs(), {output.name for output in session.get_outputs()}
     is_consistent = (

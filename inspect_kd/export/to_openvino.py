@@ -1,4 +1,4 @@
-"""Target `openvino`: the same graph in the same kind of file, run by OpenVINO on Intel's processors and graphics.
+"""Target `openvino`: the graph and file of target `onnx`, run by OpenVINO on Intel's processors and graphics.
 
 Unusual here: the precision is always set, because by default OpenVINO uses bf16 where the processor has it, which changes decisions.
 The bytes are first checked for references to other files, because OpenVINO would read those files.
@@ -52,7 +52,7 @@ class Runtime:
             properties |= {"INFERENCE_NUM_THREADS": options.threads, "ENABLE_CPU_PINNING": False}
         try:
             model = _read_onnx(data)
-            _check_signature(model, self.size, where)
+            _check_inputs_and_outputs(model, self.size, where)
             self.compiled = core.compile_model(model, device, properties)
         except InspectKDError:
             raise
@@ -82,7 +82,7 @@ def _import_openvino() -> Any:
 def _choose_device(core: Any, device: str, *, allow_cpu: bool) -> str:
     """Return OpenVINO's name of the requested device; if it is missing, the CPU's with `allow_cpu`, otherwise an error."""
     if device not in DEVICES:
-        raise BadInput(f"no device '{device}' in OpenVINO; available: {', '.join(DEVICES)}")
+        raise BadInput(f"no device '{device}' in OpenVINO; choose one of: {', '.join(DEVICES)}")
     available: list[str] = core.available_devices
     requested = DEVICES[device]
     if any(name == requested or name.startswith(f"{requested}.") for name in available):
@@ -102,7 +102,7 @@ def _read_onnx(data: bytes) -> Any:
     return reader.convert(reader.load(io.BytesIO(data)))
 
 
-def _check_signature(model: Any, size: int, where: str) -> None:
+def _check_inputs_and_outputs(model: Any, size: int, where: str) -> None:
     """Refuse a file whose inputs and outputs contradict its card."""
     names = {output.any_name for output in model.outputs}
     inputs = model.inputs

@@ -32,7 +32,7 @@ class EncoderSpec:
     """Where the weights came from, as a text for people."""
     sha256: str = ""
     build: dict[str, Any] = field(default_factory=dict)
-    """Arguments of `timm.create_model`."""
+    """Arguments of `timm.create_model`; the name is a key of saved runs."""
     strides: tuple[int, ...] = STRIDES
 
 

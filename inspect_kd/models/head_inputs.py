@@ -24,8 +24,8 @@ Comparison = Mapping[Quantity, Tensor]
 class HeadInput(NamedTuple):
     """One tensor that the heads read."""
 
-    group: int
-    """Position among all groups: first the rebuilt ones, then those compared with prototypes."""
+    comparison_number: int
+    """Position among all comparisons: first the rebuilt groups, then those compared with prototypes."""
     quantity: Quantity
     channels: int
 
@@ -46,7 +46,7 @@ def list_head_inputs(config: RebuildConfig, channels_of: Callable[[Group], int])
 
 def concatenate_head_inputs(inputs: Sequence[HeadInput], comparisons: Sequence[Comparison], size: torch.Size) -> Tensor:
     """Pick the inputs from all groups' comparisons, resize them to one grid and concatenate them: (B, C, h, w)."""
-    tensors = [comparisons[head_input.group][head_input.quantity] for head_input in inputs]
+    tensors = [comparisons[head_input.comparison_number][head_input.quantity] for head_input in inputs]
     resized = [
         tensor if tensor.shape[-2:] == size else F.interpolate(tensor, size=size, mode="bilinear", align_corners=False)
         for tensor in tensors

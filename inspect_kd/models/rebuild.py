@@ -1,10 +1,10 @@
 """Base of all reconstruction students: they rebuild features of sound parts; features that they cannot rebuild are anomalous.
 
 A subclass adds the network between features and rebuilt features. Unusual here: features are joined in groups and rebuilt at
-the grid of the group's coarsest level; coarse, random features are compared with prototypes instead; loss and score use the
-same normalised features.
+the grid of the group's coarsest level; coarse features whose content varies randomly between sound parts cannot be rebuilt and
+are compared with prototypes; loss and score use the same normalised features.
 
-Shapes: B batch, C channels, H W image, h w feature grid.
+Shapes: B batch, C channels, H W image, h w feature grid; blend_weights_23: map and score, each from three maps.
 """
 
 from __future__ import annotations
@@ -34,12 +34,15 @@ class RebuildStudent(Student):
         self.settings = config
         self.encoder = encoder
         self.feature_norm = FeatureNorm(encoder.channels, config.normalise)
+        # The prototypes of each group in `compare`; the name is a key of saved runs.
         self.memories = nn.ModuleList(
             Prototypes(self.channels_of(c.strides), c.prototypes, c.window, c.length_power) for c in config.compare
         )
         self.scorer = Scorer(config, min(encoder.strides))
         self.head_inputs = list_head_inputs(config, self.channels_of) if config.head_width else []
-        self.product_groups = {head_input.group for head_input in self.head_inputs if head_input.quantity == "product"}
+        self.numbers_with_product = {
+            head_input.comparison_number for head_input in self.head_inputs if head_input.quantity == "product"
+        }
         self.heads = self._build_heads()
 
     @abstractmethod
@@ -62,9 +65,9 @@ class RebuildStudent(Student):
         generator = torch.Generator().manual_seed(0)
         with torch.no_grad():
             self.feature_norm.fit(self._collect_rows(map(self.encoder, batches_B3HW), generator))
-            for memory, compare in self._prototypes():
+            for prototypes, compare in self._prototypes():
                 levels = [self.feature_norm.std(self.encoder.strides.index(stride)) for stride in compare.strides]
-                memory.fit(torch.cat(levels, dim=1), generator)
+                prototypes.fit(torch.cat(levels, dim=1), generator)
 
     def losses(self, images_B3HW: Tensor, clean_B3HW: Tensor) -> dict[str, Tensor]:
         features = self.features(images_B3HW)
@@ -127,23 +130,23 @@ class RebuildStudent(Student):
 
     def _compare_rebuilt(self, targets: list[Tensor], rebuilt: list[Tensor]) -> Iterator[Comparison]:
         for number, pair in enumerate(zip(targets, rebuilt, strict=True)):
-            if number in self.product_groups:
+            if number in self.numbers_with_product:
                 yield {"distance": cosine_distance(*pair), "product": cosine_product(*pair)}
             else:
                 yield {"distance": cosine_distance(*pair)}
 
     def _compare_prototypes(self, features: list[Tensor]) -> Iterator[Comparison]:
-        for number, (memory, compare) in enumerate(self._prototypes(), start=len(self.settings.rebuild)):
+        for number, (prototypes, compare) in enumerate(self._prototypes(), start=len(self.settings.rebuild)):
             joined_BChw = join(features, self.encoder.strides, compare.strides)
-            if number in self.product_groups:
-                comparison = memory.compare_channels(joined_BChw)
+            if number in self.numbers_with_product:
+                comparison = prototypes.compare_channels(joined_BChw)
                 yield {
                     "distance": comparison.distance_B1hw,
                     "product": comparison.product_BChw,
                     "length": comparison.length_B1hw,
                 }
             else:
-                yield {"distance": memory(joined_BChw)}
+                yield {"distance": prototypes(joined_BChw)}
 
     def _build_heads(self) -> DefectHeads | None:
         if not self.head_inputs:
@@ -156,15 +159,15 @@ class RebuildStudent(Student):
             return DefectHeads(channels, self.settings.head_width).requires_grad_(False)
 
     def _prototypes(self) -> Iterator[tuple[Prototypes, CompareConfig]]:
-        for memory, compare in zip(self.memories, self.settings.compare, strict=True):
-            assert isinstance(memory, Prototypes)
-            yield memory, compare
+        for prototypes, compare in zip(self.memories, self.settings.compare, strict=True):
+            assert isinstance(prototypes, Prototypes)
+            yield prototypes, compare
 
     def _collect_rows(self, batches: Iterable[list[Tensor]], generator: torch.Generator) -> Iterator[list[Tensor]]:
         """Yield the batches unchanged, and collect rows of each for the prototypes."""
         for features in batches:
-            for memory, compare in self._prototypes():
-                memory.add(join(features, self.encoder.strides, compare.strides), generator)
+            for prototypes, compare in self._prototypes():
+                prototypes.add(join(features, self.encoder.strides, compare.strides), generator)
             yield features
 
 

@@ -10,7 +10,7 @@ from inspect_kd import atomic_write
 from inspect_kd.export.card import ArtifactCard
 from inspect_kd.export.deploy import Conversion
 from inspect_kd.report.charts import draw_agreement
-from inspect_kd.report.html import card_table, document, tiles
+from inspect_kd.report.html import card_table, document, figure_boxes
 
 MAX_LISTED = 40
 """Largest number of convolutions that are listed by name."""
@@ -46,7 +46,7 @@ def time_ratio(conversion: Conversion) -> float:
 def _page(conversion: Conversion, artifact: Path, card: ArtifactCard) -> str:
     deployment = conversion.deployment
     sections = [
-        _tiles(conversion),
+        _key_figures(conversion),
         _outcome(conversion),
         _differences(conversion),
         _categories(conversion),
@@ -63,7 +63,7 @@ def _page(conversion: Conversion, artifact: Path, card: ArtifactCard) -> str:
     )
 
 
-def _tiles(conversion: Conversion) -> str:
+def _key_figures(conversion: Conversion) -> str:
     parity = conversion.parity
     flips = parity.flips + parity.near_flips
     figures = [
@@ -74,7 +74,7 @@ def _tiles(conversion: Conversion) -> str:
     ]
     if conversion.times:
         figures.append((f"{time_ratio(conversion):.2f}", "of plain fp32's CPU time"))
-    return tiles(figures)
+    return figure_boxes(figures)
 
 
 def _outcome(conversion: Conversion) -> str:

@@ -85,7 +85,7 @@ def with_not_found(parts: int, missed: int) -> str:
     return f"{parts}, {missed} of them not found" if missed else str(parts)
 
 
-def tiles(figures: Iterable[tuple[object, object]]) -> Html:
-    """Return large figures side by side, from pairs of a value and its name."""
+def figure_boxes(figures: Iterable[tuple[object, object]]) -> Html:
+    """Return large figures in boxes side by side, from pairs of a value and its name."""
     cells = (f'<div class="tile"><b>{escaped(value)}</b><span>{escaped(name)}</span></div>' for value, name in figures)
     return Html(f'<div class="tiles">{"".join(cells)}</div>')

@@ -14,7 +14,7 @@ from inspect_kd.calibrate import POOLED
 from inspect_kd.metrics import METRICS
 from inspect_kd.report import Report
 from inspect_kd.report.charts import draw_curve, draw_histogram
-from inspect_kd.report.html import card_table, document, tiles, with_not_found
+from inspect_kd.report.html import card_table, document, figure_boxes, with_not_found
 from inspect_kd.report.pictures import Example
 from inspect_kd.report.presented_parts import presentation_section
 from inspect_kd.types import NOT_FOUND, format_score, is_not_found
@@ -35,7 +35,7 @@ def render_page(report: Report) -> str:
     """Return the report as an HTML document."""
     sections = [
         _refused(report),
-        _tiles(report),
+        _key_figures(report),
         _examples(report),
         _presentation(report),
         _promise(report),
@@ -82,7 +82,7 @@ def _refused(report: Report) -> str:
     )
 
 
-def _tiles(report: Report) -> str:
+def _key_figures(report: Report) -> str:
     figures: list[tuple[str, str]] = []
     if report.evaluation:
         mean = report.evaluation.measures["mean"]
@@ -94,7 +94,7 @@ def _tiles(report: Report) -> str:
     parity = next(iter(report.facts.get("parity", {}).values()), None)
     if parity:
         figures.append((str(parity["flips"]), f"decisions flipped by the export ({parity['real_images']} images)"))
-    return tiles(figures)
+    return figure_boxes(figures)
 
 
 def _examples(report: Report) -> str:
@@ -181,7 +181,7 @@ def _scores(report: Report) -> str:
     legend = (
         '<p class="legend"><span><i style="background:var(--cal)"></i>calibration (sound, held out)</span>'
         '<span><i style="background:var(--ok)"></i>test, sound</span>'
-        '<span><i style="background:var(--ng)"></i>test, defective (below the line)</span></p>'
+        '<span><i style="background:var(--ng)"></i>test, defective (below the axis)</span></p>'
     )
     return f"<h2>Scores</h2>{legend}{''.join(charts)}"
 
@@ -248,7 +248,7 @@ def _data(report: Report) -> str:
     return (
         f"<h2>Data</h2><p>Layout {escape(str(report.data['layout']))}.{licence} Calibration and validation parts are sound "
         "and were never trained on; defective parts are used for testing only.</p>"
-        f"{card_table(['category', *splits[:-1], 'of the test defective'], rows)}"
+        f"{card_table(['category', *splits[:-1], 'defective (in test)'], rows)}"
     )
 
 
@@ -271,17 +271,17 @@ def _use(report: Report) -> str:
 
 
 STAGE_NAMES = {
-    "fit": "loss of the fit, sound parts",
-    "align": "loss of S1, the teachers' tokens",
-    "supervise": "loss of S2, synthetic and labelled defects",
-    "refine": "loss of S3, the teachers' heatmaps and scores",
+    "fit": "loss of the fit, on sound parts",
+    "align": "loss of stage S1 (align): the teachers' tokens",
+    "supervise": "loss of stage S2 (supervise): synthetic and labelled defects",
+    "refine": "loss of stage S3 (refine): the teachers' heatmaps and scores",
 }
 
 
 def _training(report: Report) -> str:
     gaps = [(float(line["step"]), float(line["gap"])) for line in report.history if "gap" in line]
     curves = [draw_curve(points, STAGE_NAMES.get(stage, stage)) for stage, points in _losses(report).items()]
-    curves.insert(1, draw_curve(gaps, "synthetic gap of the fit (AP of synthetic defects)"))
+    curves.insert(1, draw_curve(gaps, "AP on synthetic defects during the fit"))
     return (
         f'<h2>Training</h2><div class="card curves">{"".join(curves)}</div>'
         f'<p class="soft">{escape(" ".join([_kept_weights(report), *_distillation(report)]))}</p>'
@@ -325,8 +325,8 @@ def _distillation(report: Report) -> list[str]:
 
 
 def _environment(report: Report) -> str:
-    facts = {"environment": report.environment, "parity": report.facts.get("parity", {})}
-    text = json.dumps(facts, indent=1, ensure_ascii=False)
+    content = {"environment": report.environment, "parity": report.facts.get("parity", {})}
+    text = json.dumps(content, indent=1, ensure_ascii=False)
     return f"<details><summary>Environment and parity figures</summary><pre>{escape(text)}</pre></details>"
 
 

@@ -195,8 +195,8 @@ class _Distillation:
         denoising = teachers if self.job.recipe.distill.denoising_weight else {}
         return LiveBatch(
             labels=dataset.labels(numbers, device),
-            images_B3HW=dataset.as_input(images, device),
-            sound_B3HW=dataset.as_input(sound_images, device),
+            images_B3HW=dataset.student_input(images, device),
+            sound_B3HW=dataset.student_input(sound_images, device),
             teacher_outputs={name: teacher.predict(images, device) for name, teacher in teachers.items()},
             sound_teacher_outputs={name: teacher.predict(sound_images, device) for name, teacher in denoising.items()},
         )

@@ -17,8 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from inspect_kd.config import Teach
-from inspect_kd.datasets.batches import ImageStore, to_tensor
-from inspect_kd.datasets.batches import as_input as channels_last
+from inspect_kd.datasets.batches import ImageStore, as_input, to_tensor
 from inspect_kd.datasets.images import read_image
 from inspect_kd.datasets.presentation import Prepared
 from inspect_kd.distill.stages import BatchLabels
@@ -53,11 +52,14 @@ class DistillSample:
 
 
 class SampleLabel(NamedTuple):
-    """The label of a part without its image."""
+    """The label of one sample, without its image; labels are small, so those of all samples are cached."""
 
     mask_1mm: Tensor
-    has_mask: bool
+    """Empty where the mask is unknown."""
+    is_mask_known: bool
+    """True also for sound parts, whose mask is empty."""
     defective: bool | None
+    """None: unlabelled."""
 
 
 class SampleCache:
@@ -81,29 +83,30 @@ class DistillDataset:
     def __init__(self, job: Job, *, side: int, grid: int, real: RealParts, cache: SampleCache | None = None) -> None:
         """`side`: side of the images, as the largest teacher takes them. `grid`: side of the heads' output."""
         settings = job.recipe.data
-        # Students of tiles have no teachers, so nothing else needs images of another side.
+        # With tiles the student's own size serves: such students have no teachers, which might take larger images.
         self.presentations = job.presentations if job.presentations.has_tiles else job.presentations.resized(side)
         sound = job.data.select(Split.TRAIN)
         store = ImageStore(sound, self.presentations, bits=settings.bits, budget_mb=settings.cache_mb // 2)
         teach = Teach(variants=job.recipe.distill.variants)
-        self.teacher_samples = TeacherDataset(store, teach, settings.flip, GENERATED_SEED)
-        order = np.random.default_rng(GENERATED_SEED).permutation(len(self.teacher_samples))
-        self.generated = sorted(int(number) for number in order[: job.recipe.distill.max_samples])
+        self.generated_samples = TeacherDataset(store, teach, settings.flip, GENERATED_SEED)
+        order = np.random.default_rng(GENERATED_SEED).permutation(len(self.generated_samples))
+        self.generated_numbers = sorted(int(number) for number in order[: job.recipe.distill.max_samples])
         self.unlabelled, self.labelled = real.unlabelled, real.labelled
         self.flips = [False] if settings.flip == "none" else [False, True]
-        self.size, self.side, self.bits, self.grid = settings.size, self.presentations.size, settings.bits, grid
+        self.student_side, self.sample_side = settings.size, self.presentations.size
+        self.bits, self.grid = settings.bits, grid
         self.cache = cache or SampleCache(settings.cache_mb * 2**20)
 
     def __len__(self) -> int:
-        return len(self.generated) + len(self.unlabelled) + len(self.flips) * len(self.labelled)
+        return len(self.generated_numbers) + len(self.unlabelled) + len(self.flips) * len(self.labelled)
 
     def __getitem__(self, number: int) -> DistillSample:
         key = self._key(number)
         if key in self.cache.samples:
             return self.cache.samples[key]
         sample = self._make(number)
-        has_mask = sample.mask is not None or sample.defective is False
-        self.cache.add(key, sample, SampleLabel(pool_mask(sample.mask, self.grid), has_mask, sample.defective))
+        is_mask_known = sample.mask is not None or sample.defective is False
+        self.cache.add(key, sample, SampleLabel(pool_mask(sample.mask, self.grid), is_mask_known, sample.defective))
         return sample
 
     def label(self, number: int) -> SampleLabel:
@@ -117,8 +120,8 @@ class DistillDataset:
         """Random sample numbers for one step, unlabelled parts only if teachers take part."""
         labelled_count = round(REAL_SHARE * batch) if self.labelled else 0
         unlabelled_count = round(REAL_SHARE * batch) if self.unlabelled and with_teachers else 0
-        generated = rng.integers(len(self.generated), size=batch - labelled_count - unlabelled_count)
-        first = len(self.generated)
+        generated = rng.integers(len(self.generated_numbers), size=batch - labelled_count - unlabelled_count)
+        first = len(self.generated_numbers)
         unlabelled = first + rng.integers(max(1, len(self.unlabelled)), size=unlabelled_count)
         first += len(self.unlabelled)
         labelled = first + rng.integers(max(1, len(self.flips) * len(self.labelled)), size=labelled_count)
@@ -128,41 +131,43 @@ class DistillDataset:
         labels = [self.label(number) for number in numbers]
         return BatchLabels(
             mask_B1mm=torch.stack([label.mask_1mm for label in labels]).float().to(device),
-            has_mask_B=torch.tensor([label.has_mask for label in labels], device=device),
+            has_mask_B=torch.tensor([label.is_mask_known for label in labels], device=device),
             defective_B=torch.tensor([bool(label.defective) for label in labels], device=device),
             has_label_B=torch.tensor([label.defective is not None for label in labels], device=device),
-            has_sound_twin_B=torch.tensor([number < len(self.generated) for number in numbers], device=device),
+            has_sound_twin_B=torch.tensor([number < len(self.generated_numbers) for number in numbers], device=device),
         )
 
-    def as_input(self, images: Sequence[ImageU8], device: torch.device) -> Tensor:
-        """Images as the student takes them: float (B, 3, H, W)."""
-        scaled = [resize(image, self.size, self.size) for image in images]
-        return channels_last(torch.stack([to_tensor(image) for image in scaled])).to(device)
+    def student_input(self, images: Sequence[ImageU8], device: torch.device) -> Tensor:
+        """Convert images to the student's size and format: float (B, 3, H, W)."""
+        scaled = [resize(image, self.student_side, self.student_side) for image in images]
+        return as_input(torch.stack([to_tensor(image) for image in scaled])).to(device)
 
     def _key(self, number: int) -> Hashable:
-        if number < len(self.generated):
-            return self.generated[number]
-        number -= len(self.generated)
+        if number < len(self.generated_numbers):
+            return self.generated_numbers[number]
+        number -= len(self.generated_numbers)
         if number < len(self.unlabelled):
             return self.unlabelled[number].image
         sample, flipped = self._labelled(number - len(self.unlabelled))
         return sample.image, flipped
 
     def _make(self, number: int) -> DistillSample:
-        if number < len(self.generated):
-            generated = self.teacher_samples[self.generated[number]]
+        if number < len(self.generated_numbers):
+            generated = self.generated_samples[self.generated_numbers[number]]
             sound = generated.image if generated.sound is None else generated.sound
             return DistillSample(
                 image=generated.image, sound=sound, mask=generated.mask, defective=generated.mask is not None
             )
-        number -= len(self.generated)
+        number -= len(self.generated_numbers)
         if number < len(self.unlabelled):
             image = self._prepare(self.unlabelled[number]).scaled()
             return DistillSample(image=image, sound=image)
         sample, flipped = self._labelled(number - len(self.unlabelled))
         prepared = self._prepare(sample)
         image = prepared.scaled()
-        mask = None if sample.mask is None else prepared.read_mask(sample.mask, size=(self.side, self.side))
+        mask = (
+            None if sample.mask is None else prepared.read_mask(sample.mask, size=(self.sample_side, self.sample_side))
+        )
         if flipped:
             image = np.ascontiguousarray(image[:, ::-1])
             mask = None if mask is None else np.ascontiguousarray(mask[:, ::-1])

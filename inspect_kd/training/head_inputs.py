@@ -26,16 +26,16 @@ class HeadInputs:
     """
 
     def __init__(
-        self, student: RebuildStudent, dataset: DistillDataset, progress: Progress, first_NChw: Tensor | None = None
+        self, student: RebuildStudent, dataset: DistillDataset, progress: Progress, computed_NChw: Tensor | None = None
     ) -> None:
-        """`first_NChw`: inputs of the dataset's first samples, if another distillation has computed them."""
+        """`computed_NChw`: inputs of the dataset's first samples, if another distillation has computed them."""
         self.student, self.dataset, self.progress = student, dataset, progress
-        self.first_NChw = torch.empty(0) if first_NChw is None else first_NChw
+        self.computed_NChw = torch.empty(0) if computed_NChw is None else computed_NChw
 
     @cached_property
     def all_inputs(self) -> Tensor:
         """(N, C, h, w)."""
-        count, head_inputs_NChw = len(self.first_NChw), self.first_NChw
+        count, head_inputs_NChw = len(self.computed_NChw), self.computed_NChw
         self.progress.phase("look: student", len(self.dataset) - count)
         for numbers in chunks(range(count, len(self.dataset)), BATCH):
             inputs_BChw = self._compute(numbers)
@@ -43,7 +43,7 @@ class HeadInputs:
                 # Allocated at once: concatenating at the end would take twice the memory.
                 head_inputs_NChw = torch.empty(len(self.dataset), *inputs_BChw.shape[1:], dtype=torch.float16)
                 if count:
-                    head_inputs_NChw[:count] = self.first_NChw
+                    head_inputs_NChw[:count] = self.computed_NChw
             head_inputs_NChw[numbers] = inputs_BChw
             self.progress.advance(len(numbers))
         return head_inputs_NChw
@@ -55,7 +55,7 @@ class HeadInputs:
         images = [self.dataset[number].image for number in numbers]
         device = next(self.student.parameters()).device
         with torch.no_grad():
-            inputs_BChw = self.student.compute_maps(self.dataset.as_input(images, device)).head_inputs_BChw
+            inputs_BChw = self.student.compute_maps(self.dataset.student_input(images, device)).head_inputs_BChw
         if inputs_BChw is None:
             raise ValueError("a student without heads has no inputs for them")
         return inputs_BChw.half().cpu()

@@ -93,7 +93,7 @@ def train_student(job: Job, *, resume: bool = False) -> RunFolder:
         # ── calibrate, evaluate, export, report ──────────────────────────────────────────────────────────────────────
         if is_first:
             finish_run(job, student, facts | {"steps": state.step}, began)
-        fabric.barrier()  # all processes wait: another one that ended first would end this one too
+        fabric.barrier()  # wait for the first process: a process that ends earlier would take it down
     return job.folder
 
 

@@ -33,7 +33,7 @@ class StudentTraining:
     optimizer: Optimizer
     state: checkpoint.TrainingState
     best: dict[str, Tensor]
-    """Weights with the widest synthetic gap so far; empty before the first measurement."""
+    """Copies of the student's weights at `state.best_step`, by name; empty before the first measurement."""
 
 
 def start_training(

@@ -43,7 +43,7 @@ EVERY_STAGE = [
     "distill.denoising_weight=0.5",
     "distill.blend=[1, 1.5, 1.5]",
 ]
-EVERY_LOSS = Distill(denoising_weight=0.5, tune_decoder=True, contrast_weight=1)
+EVERYTHING_ON = Distill(denoising_weight=0.5, tune_decoder=True, contrast_weight=1)
 
 
 # ── students, batches, teachers in memory ────────────────────────────────────────────────────────────────────────────

@@ -48,11 +48,11 @@ def test_labelled_parts_are_mirrored_too(dataset: DistillDataset) -> None:
 
 def test_label_says_whether_mask_and_defect_are_known(dataset: DistillDataset) -> None:
     generated = [dataset.label(number) for number in range(GENERATED)]
-    assert all(label.has_mask and label.mask_1mm.any() == label.defective for label in generated)
+    assert all(label.is_mask_known and label.mask_1mm.any() == label.defective for label in generated)
     unlabelled, with_mask, _, without_mask = (dataset.label(number) for number in (10, 11, 12, 13))
-    assert unlabelled.defective is None and not unlabelled.has_mask
-    assert with_mask.defective and with_mask.has_mask
-    assert without_mask.defective and not without_mask.has_mask
+    assert unlabelled.defective is None and not unlabelled.is_mask_known
+    assert with_mask.defective and with_mask.is_mask_known
+    assert without_mask.defective and not without_mask.is_mask_known
 
 
 def test_batch_labels_mark_masks_labels_and_sound_twins(dataset: DistillDataset) -> None:
@@ -88,8 +88,8 @@ def test_dataset_with_more_labels_reuses_generated_samples_and_their_head_inputs
     inputs = HeadInputs(student, first, NoProgress())
     assert len(inputs.all_inputs) == GENERATED
     second = open_parts(parts, RealParts(labelled=real.labelled), cache=first.cache)
-    monkeypatch.setattr(second, "teacher_samples", [])  # generating a sample again would fail
-    extended = HeadInputs(student, second, NoProgress(), first_NChw=inputs.all_inputs).all_inputs
+    monkeypatch.setattr(second, "generated_samples", [])  # generating a sample again would fail
+    extended = HeadInputs(student, second, NoProgress(), computed_NChw=inputs.all_inputs).all_inputs
     assert len(extended) == len(second) == GENERATED + 2 * 2
     assert torch.equal(extended[:GENERATED], inputs.all_inputs) and not torch.equal(extended[10], extended[11])
     assert second[0] is first[0]

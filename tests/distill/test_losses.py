@@ -10,6 +10,9 @@ from torch import Tensor
 
 from inspect_kd.distill import losses
 
+HALVES_1C22 = torch.tensor([[[[1.0, 1.0], [0.0, 0.0]], [[0.0, 0.0], [1.0, 1.0]]]])
+"""A 2 x 2 grid of tokens: the upper two have only channel 0, the lower two only channel 1."""
+
 
 def tokens(*channels: list[float]) -> Tensor:
     """Tokens side by side, each given by its channels: (1, C, 1, N)."""
@@ -22,16 +25,14 @@ def test_token_imitation_compares_directions() -> None:
 
 
 def test_token_relations_ignore_the_order_of_channels() -> None:
-    rows = torch.tensor([[[[1.0, 1.0], [0.0, 0.0]]], [[[0.0, 0.0], [1.0, 1.0]]]]).transpose(0, 1).reshape(1, 2, 2, 2)
-    swapped = torch.cat([rows[:, 1:], rows[:, :1], torch.zeros(1, 1, 2, 2)], dim=1)
-    assert losses.TokenRelations()(rows, swapped).item() == pytest.approx(0, abs=1e-6)
+    swapped = torch.cat([HALVES_1C22[:, 1:], HALVES_1C22[:, :1], torch.zeros(1, 1, 2, 2)], dim=1)
+    assert losses.TokenRelations()(HALVES_1C22, swapped).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_token_relations_compare_gram_matrices() -> None:
-    rows = torch.tensor([[[[1.0, 1.0], [0.0, 0.0]]], [[[0.0, 0.0], [1.0, 1.0]]]]).transpose(0, 1).reshape(1, 2, 2, 2)
     uniform = torch.ones(1, 1, 2, 2)
-    # Gram matrix of `rows`: 8 of 16 are one; of `uniform` all 16 are: cosine 8 / (sqrt 8 * sqrt 16).
-    assert losses.TokenRelations()(rows, uniform).item() == pytest.approx(1 - 8 / math.sqrt(8 * 16), abs=1e-6)
+    # Gram matrix of HALVES_1C22: 8 of 16 are one; of `uniform` all 16 are: cosine 8 / (sqrt 8 * sqrt 16).
+    assert losses.TokenRelations()(HALVES_1C22, uniform).item() == pytest.approx(1 - 8 / math.sqrt(8 * 16), abs=1e-6)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
@@ -64,11 +65,11 @@ def test_heat_imitation_ignores_places_of_weight_zero() -> None:
     assert losses.HeatImitation()(logits, target, weight).item() == pytest.approx(math.log1p(math.exp(-2)))
 
 
-def test_weighted_agreement_ignores_places_of_weight_zero() -> None:
+def test_weighted_l1_ignores_places_of_weight_zero() -> None:
     heat, target = torch.tensor([[[[0.2, 0.9]]]]), torch.tensor([[[[0.5, 0.0]]]])
-    agreement = losses.WeightedL1()
-    assert agreement(heat, target, torch.tensor([[[[1.0, 0.0]]]])).item() == pytest.approx(0.3)
-    assert agreement(heat, target, torch.tensor([[[[1.0, 0.5]]]])).item() == pytest.approx((0.3 + 0.45) / 1.5)
+    loss = losses.WeightedL1()
+    assert loss(heat, target, torch.tensor([[[[1.0, 0.0]]]])).item() == pytest.approx(0.3)
+    assert loss(heat, target, torch.tensor([[[[1.0, 0.5]]]])).item() == pytest.approx((0.3 + 0.45) / 1.5)
 
 
 def test_contrast_divides_the_distance_from_the_teacher_by_that_from_the_earlier_student() -> None:

@@ -18,7 +18,7 @@ from inspect_kd.training.real_parts import labelled_parts, unlabelled_parts
 from inspect_kd.types import NoProgress, Split
 from tests.builders import InterruptedProgress, make_job
 from tests.distill.builders import distill_command, environment_with_own_cache, masked_defects
-from tests.tiny import TINY
+from tests.tiny import TINY, UNTURNED
 
 
 @pytest.mark.parametrize("split", [Split.TEST, Split.CALIBRATION, Split.VALIDATION])
@@ -52,7 +52,7 @@ def test_missing_labelled_parts_are_reported_before_anything_is_trained(parts: P
 
 def test_training_uses_labelled_and_unlabelled_parts(parts: Path, tmp_path: Path) -> None:
     """The parts come from a second drawn sample; one image is broken, and no defect has a mask."""
-    line = draw_sample(tmp_path / "line", 7, size=64, train=6, test_good=1, per_kind=1)
+    line = draw_sample(tmp_path / "line", 7, size=64, train=6, test_good=1, per_kind=1, categories=UNTURNED)
     for image in line.rglob("*_mask.png"):
         image.unlink()
     shutil.rmtree(line / "bottle" / "ground_truth", ignore_errors=True)
@@ -81,7 +81,8 @@ def test_training_uses_labelled_and_unlabelled_parts(parts: Path, tmp_path: Path
 def test_resume_refuses_other_labelled_parts(parts: Path, tmp_path: Path) -> None:
     data, labelled = open_dataset(parts), tmp_path / "labelled" / "torn"
     labelled.mkdir(parents=True)
-    line = open_dataset(draw_sample(tmp_path / "line", 7, size=64, train=6, test_good=1, per_kind=2))
+    drawn = draw_sample(tmp_path / "line", 7, size=64, train=6, test_good=1, per_kind=2, categories=UNTURNED)
+    line = open_dataset(drawn)
     first, second = masked_defects(line)[:2]
     shutil.copy(first.image, labelled / "1.png")
     changes = [*TINY, "student.head_width=8", "distill.supervise.steps=4", "distill.variants=2"]

@@ -18,7 +18,7 @@ from inspect_kd.models import scoring
 from inspect_kd.models.layers.heads import HeadOutputs
 from inspect_kd.models.rebuild import RebuildStudent
 from tests.distill.builders import (
-    EVERY_LOSS,
+    EVERYTHING_ON,
     cached_batch,
     head_inputs,
     labels,
@@ -69,7 +69,7 @@ def shift_imitation_head(student: RebuildStudent) -> None:
 
 def test_fit_does_not_reach_the_heads() -> None:
     student = student_with_heads().train()
-    student.requires_grad_(True)  # so that only the loss can leave the heads out
+    student.requires_grad_(True)  # heads that are frozen would get no gradient from any loss
     total(student.losses(images(4), images(4))).backward()
     with_gradient = {key.split(".")[0] for key, p in student.named_parameters() if p.grad is not None}
     assert {"neck", "decoder"} <= with_gradient and "heads" not in with_gradient
@@ -85,18 +85,18 @@ def test_stage_trains_only_its_own_modules_of_the_heads(name: str, modules: set[
 
 def test_refine_trains_the_decoders_last_layers_on_request() -> None:
     student = student_with_heads()
-    trained = modules_with_gradient("refine", student, EVERY_LOSS)
+    trained = modules_with_gradient("refine", student, EVERYTHING_ON)
     assert trained == {"heads.imitation", "decoder.stages", "decoder.heads"}
-    earlier = [p for stage in list(student.decoder.stages)[:-1] for p in stage.parameters()]
+    earlier = [p for block in list(student.decoder.stages)[:-1] for p in block.parameters()]
     others = [*earlier, *student.neck.parameters(), *student.encoder.parameters()]
     assert all(p.grad is None for p in others)
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_stage_changes_nothing_of_the_body_but_the_decoders_last_layers_in_s3(name: str) -> None:
+def test_stage_changes_nothing_of_the_body_but_the_decoders_last_layers_in_refine(name: str) -> None:
     student = student_with_heads()
     before = {key: value.clone() for key, value in student.state_dict().items()}
-    stage = build_stage(name, student, teacher_infos(), EVERY_LOSS)
+    stage = build_stage(name, student, teacher_infos(), EVERYTHING_ON)
     optimizer = torch.optim.SGD(stage.freeze_rest(), lr=0.1)
     total(losses_of(stage, student)).backward()
     optimizer.step()
@@ -155,11 +155,11 @@ def test_earlier_heads_are_a_slow_moving_average() -> None:
         assert torch.allclose(earlier[key], 0.99 * before[key] + 0.01 * now, atol=1e-6), key
     for _ in range(1000):
         stage.after_step()
-    assert losses_of(stage, student)["contrast"].item() > 1.3 * shifted, "the moving average has caught up"
+    assert losses_of(stage, student)["contrast"].item() > 1.3 * shifted, "the moving average has not caught up"
 
 
 def test_imitation_head_learns_the_probability_of_a_defect() -> None:
-    """Four of ten places where the teacher is hot are defective: the head must predict about 0.4."""
+    """By its reliability table, 40 % of the places to which the teacher gives this heat are defective."""
     student, infos = student_with_heads(), teacher_infos()
     infos["t0"].reliability.table = torch.linspace(0, 1, 64).pow(8)
     batch, mask = cached_batch(student), labels().mask_B1mm
@@ -195,7 +195,7 @@ def test_stage_trains_on_parts_of_every_kind_in_one_batch(name: str) -> None:
         has_label_B=torch.tensor([True, True, False, True]),
         defective_B=torch.tensor([True, False, False, True]),
     )
-    stage = build_stage(name, student, teacher_infos(), EVERY_LOSS)
+    stage = build_stage(name, student, teacher_infos(), EVERYTHING_ON)
     stage.freeze_rest()
     if isinstance(stage, RefineDecoder):
         terms = stage.losses(replace(live_batch(), labels=mixed))
@@ -211,7 +211,7 @@ def test_losses_of_two_steps_are_the_golden_ones(request: pytest.FixtureRequest)
     student = student_with_heads()
     computed: dict[str, list[float]] = {}
     for name in STAGES:
-        stage = build_stage(name, student, teacher_infos(2), EVERY_LOSS)
+        stage = build_stage(name, student, teacher_infos(2), EVERYTHING_ON)
         optimizer = torch.optim.AdamW(stage.freeze_rest(), lr=1e-2)
         if name == "refine":
             shift_imitation_head(student)

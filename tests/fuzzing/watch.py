@@ -38,6 +38,10 @@ class Watch:
         if not any(path == allowed or path.startswith(f"{allowed}{os.sep}") for allowed in self.allowed):
             self.opened.append(path)
 
+    def forget_opened(self) -> None:
+        """Forget the forbidden files opened so far."""
+        self.take_opened()
+
     def take_opened(self) -> list[str]:
         """Return the forbidden files opened since the last call."""
         opened, self.opened = self.opened, []

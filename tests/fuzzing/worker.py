@@ -1,4 +1,4 @@
-"""The worker process: feeds inputs to a target until the time or their number is reached, and reports the results.
+"""The worker process: feeds inputs to a target until the time is up or all inputs are done, and reports the results.
 
 Counters that must survive a crash are in shared memory. Run as `python -m tests.fuzzing.worker`; its argument is a WorkerConfig
 as JSON.
@@ -120,7 +120,7 @@ def main() -> None:
         data = inputs[0] if config.replay else target.make(random_of(config, index))
         counters["index"] = index
         _limit_cpu(config.cpu_s)
-        watch.take_opened()
+        watch.forget_opened()
         watch.is_armed = True
         problem = _feed(target, data, counters)
         watch.is_armed = False

@@ -24,7 +24,7 @@ class Studio:
     sessions: Sessions
     marks: MarkStore
     uploads: Uploads
-    """Files that browsers have sent; events may name no other files."""
+    """Files that browsers have sent; a browser's event that names any other file is refused."""
 
     def mark_context(self, session: Session, by: str) -> MarkContext:
         """The session's artifact and thresholds, for a mark."""
@@ -37,9 +37,9 @@ class Studio:
         )
 
     def sign_off(self, session: Session, by: str) -> Path:
-        """Write the session's thresholds as a new calibration file; raise if `by` is not a valid name."""
+        """Write the session's thresholds as a new sign-off file; raise if `by` is not a valid name."""
         with session.lock:  # no other event may change artifact or thresholds meanwhile
-            signed = SignOff(
+            sign_off = SignOff(
                 by=by.strip(),
                 thresholds=session.thresholds,
                 was=session.default_thresholds,
@@ -48,7 +48,7 @@ class Studio:
                 category=session.category,
                 seen=session.what_if().to_json(),
             )
-        return signed.write(self.settings.store / "calibrations")
+        return sign_off.write(self.settings.store / "calibrations")
 
 
 def address(path: Path) -> str:

@@ -18,7 +18,7 @@ from inspect_kd.datasets.alignment.pose import Grey, NotFound, Pose
 from inspect_kd.errors import BadInput
 from inspect_kd.types import ImageU8
 
-MAX_FRAME = 2**15
+MAX_FRAME = 2**15 - 2
 """Longest side of a frame in pixels; OpenCV warps no larger image."""
 MAX_PIXELS = 200_000_000
 MAX_PICTURE_BYTES = 2**20
@@ -124,9 +124,9 @@ def _decode(text: str) -> Grey:
     except binascii.Error as error:
         raise BadInput("a picture of the alignment is not in base 64") from error
     width, height = (int.from_bytes(content[at : at + 4], "big") for at in (16, 20))
-    is_png = content[:8] == b"\x89PNG\r\n\x1a\n" and content[12:16] == b"IHDR"
+    is_png = content[:8] == b"\x89PNG\r\n\x1a\n" and content[12:16] == b"IHDR" and content[24:26] == b"\x08\x00"
     if not is_png or not (1 <= width <= WORKING_SIDE and 1 <= height <= WORKING_SIDE):
-        raise BadInput(f"a picture of the alignment is no PNG of at most {WORKING_SIDE} pixels")
+        raise BadInput(f"a picture of the alignment is no grey PNG of at most {WORKING_SIDE} pixels")
     picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_GRAYSCALE)
     if picture is None or picture.shape != (height, width):
         raise BadInput("a picture of the alignment is damaged")

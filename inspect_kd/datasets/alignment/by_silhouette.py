@@ -18,14 +18,17 @@ from inspect_kd.datasets.alignment.pose import (
     Matrix,
     NotFound,
     Pose,
+    area_scale,
     chain,
     correlation,
+    map_point,
     resizing,
     shift,
     shrink,
     size_of,
     to_grey,
     turn,
+    warp,
 )
 from inspect_kd.datasets.alignment.silhouette import Silhouette, find_silhouette
 from inspect_kd.types import ImageU8
@@ -91,11 +94,11 @@ class SilhouetteReference:
     def pose_of(self, part: ShrunkPart) -> Pose:
         """Choose the direction of a silhouette that agrees best with the reference."""
         silhouette = part.silhouette
-        centre = part.to_image @ (silhouette.x, silhouette.y, 1.0)
+        x, y = map_point(part.to_image, silhouette.x, silhouette.y)
         turns = (0.0,) if self.axis is None else (self.axis - silhouette.angle, self.axis - silhouette.angle + math.pi)
         poses = []
         for angle in turns:
-            matrix = chain(shift(*-centre), turn(angle), shift(*self.anchor))
+            matrix = chain(shift(-x, -y), turn(angle), shift(*self.anchor))
             to_picture = chain(part.to_image, matrix, resizing(self.frame, size_of(self.mask)))
             overlap = self._overlap(silhouette.mask, to_picture)
             likeness = self._likeness(part.grey, to_picture) if len(turns) > 1 else 0.0
@@ -104,8 +107,8 @@ class SilhouetteReference:
 
     def _overlap(self, mask: Grey, to_picture: Matrix) -> float:
         """Intersection over union with the reference's silhouette; pixels outside the frame belong to the union."""
-        moved = cv2.warpAffine(mask, to_picture, size_of(self.mask), flags=cv2.INTER_LINEAR)
-        whole = float(np.sum(mask, dtype=np.int64)) * abs(float(np.linalg.det(to_picture[:, :2])))
+        moved = warp(mask, to_picture, size_of(self.mask))
+        whole = float(np.sum(mask, dtype=np.int64)) * abs(area_scale(to_picture))
         common = float(np.minimum(moved, self.mask).sum(dtype=np.int64))
         union = max(whole, float(moved.sum(dtype=np.int64))) + float(self.mask.sum(dtype=np.int64)) - common
         return common / union if union > 0 else 0.0
@@ -118,10 +121,7 @@ class SilhouetteReference:
 
 def move(picture: Grey, matrix: Matrix, into: Grey) -> Grey:
     """Move a picture into another one's size; the border is continued."""
-    size = size_of(into)
-    return np.asarray(
-        cv2.warpAffine(picture, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.uint8
-    )
+    return warp(picture, matrix, size_of(into), border=cv2.BORDER_REPLICATE)
 
 
 def fit_silhouette_reference(parts: Sequence[ShrunkPart]) -> SilhouetteReference:
@@ -172,6 +172,6 @@ def _with_pictures(
             matrix = chain(matrix, shift(*np.subtract(reference.anchor, directions.anchor)))
         to_picture = chain(part.to_image, matrix, resizing(reference.frame, size_of(reference.mask)))
         greys.append(move(part.grey, to_picture, reference.mask))
-        masks.append(cv2.warpAffine(part.silhouette.mask, to_picture, size_of(reference.mask), flags=cv2.INTER_LINEAR))
+        masks.append(warp(part.silhouette.mask, to_picture, size_of(reference.mask)))
     grey, mask = (np.asarray(np.mean(pictures, axis=0).round(), np.uint8) for pictures in (greys, masks))
     return replace(reference, grey=grey, mask=mask)

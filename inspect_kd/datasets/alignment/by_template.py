@@ -16,6 +16,7 @@ from inspect_kd.datasets.alignment.pose import (
     Matrix,
     NotFound,
     Pose,
+    area_scale,
     chain,
     invert,
     resizing,
@@ -23,6 +24,7 @@ from inspect_kd.datasets.alignment.pose import (
     size_of,
     to_grey,
 )
+from inspect_kd.datasets.alignment.refine import Refinement
 from inspect_kd.types import ImageU8
 
 WORKING_SIDE = 320
@@ -35,11 +37,10 @@ MAX_ERROR = 3.0
 """Largest distance in pixels between a matched corner and its place."""
 MAX_SCALE = 1.25
 """Largest ratio of sizes, either way, between a part and the reference."""
-REFINE_SIDE = 128
+REFINE_SIDE = 160
 """Longest side in pixels of the pictures on which the match is refined."""
-ITERATIONS = 30
-FILTER = 5
-"""Width in pixels of the blur during refinement."""
+STEPS = 64
+"""Steps per pixel in which the places of matched corners are counted."""
 NO_MATCH = NotFound("no match with the reference picture")
 
 
@@ -66,8 +67,8 @@ class TemplateReference:
         return find_corners(self.grey)
 
     @cached_property
-    def coarse(self) -> Grey:
-        return shrink(self.grey, REFINE_SIDE)
+    def refinement(self) -> Refinement:
+        return Refinement(shrink(self.grey, REFINE_SIDE))
 
     def locate(self, image: ImageU8) -> tuple[Pose | None, NotFound | None]:
         """Find a part's pose."""
@@ -87,40 +88,42 @@ class TemplateReference:
         matches = cv2.BFMatcher(cv2.NORM_HAMMING, crossCheck=True).match(found.descriptors, reference.descriptors)
         if len(matches) < MIN_MATCHES:
             return None
-        matrix, agrees = cv2.estimateAffinePartial2D(
-            found.points_N2[[match.queryIdx for match in matches]],
-            reference.points_N2[[match.trainIdx for match in matches]],
-            method=cv2.RANSAC,
-            ransacReprojThreshold=MAX_ERROR,
-            maxIters=2000,
-            confidence=0.995,
+        here = found.points_N2[[match.queryIdx for match in matches]]
+        there = reference.points_N2[[match.trainIdx for match in matches]]
+        _, agrees = cv2.estimateAffinePartial2D(
+            here, there, method=cv2.RANSAC, ransacReprojThreshold=MAX_ERROR, maxIters=2000, confidence=0.995
         )
-        if matrix is None or int(agrees.sum()) < MIN_MATCHES:
+        if agrees is None or int(agrees.sum()) < MIN_MATCHES:
             return None
-        scale = math.sqrt(abs(float(np.linalg.det(matrix[:, :2]))))
-        return np.asarray(matrix, np.float64) if 1 / MAX_SCALE < scale < MAX_SCALE else None
+        agree = agrees.ravel() > 0
+        matrix = fit_similarity(here[agree], there[agree])
+        return matrix if matrix is not None and 1 / MAX_SCALE < math.sqrt(area_scale(matrix)) < MAX_SCALE else None
 
     def _refine(self, grey: Grey, matrix: Matrix) -> tuple[Matrix | None, float]:
         """Improve a match by a small shift and turn; the quality is the correlation of all pixels."""
-        to_coarse = resizing(size_of(self.grey), size_of(self.coarse))
-        moved = cv2.warpAffine(
-            grey,
-            chain(matrix, to_coarse),
-            size_of(self.coarse),
-            flags=cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_REPLICATE,
-        )
-        stop = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, ITERATIONS, 1e-4)
-        step: Any = np.eye(2, 3, dtype=np.float32)
-        try:
-            quality, step = cv2.findTransformECC(
-                self.coarse, moved, step, cv2.MOTION_EUCLIDEAN, stop, np.full_like(self.coarse, 255), FILTER
-            )
-        except cv2.error:  # it does not converge
-            return None, 0.0
-        return chain(matrix, to_coarse, invert(np.asarray(step, np.float64)), invert(to_coarse)), max(
-            0.0, float(quality)
-        )
+        to_coarse = resizing(size_of(self.grey), size_of(self.refinement.blurred))
+        refined, quality = self.refinement.refine(grey, chain(matrix, to_coarse))
+        return None if refined is None else chain(refined, invert(to_coarse)), quality
+
+
+def fit_similarity(here_N2: npt.NDArray[np.float32], there_N2: npt.NDArray[np.float32]) -> Matrix | None:
+    """Fit the shift, turn and scale that move points to others by least squares; None if they are all at one place."""
+    # Whole numbers of 1/64 pixel: their sums are exact, so the C++ program gets the same digits as OpenCV's own fit would not.
+    here, there = (np.rint(points * STEPS).astype(np.int64) for points in (here_N2, there_N2))
+    count = len(here)
+    (x, y), (u, v) = (points.sum(axis=0).tolist() for points in (here, there))
+
+    def products(one: npt.NDArray[np.int64], other: npt.NDArray[np.int64], sums: int) -> int:
+        return count * int((one * other).sum()) - sums
+
+    (xs, ys), (us, vs) = here.T, there.T
+    spread = products(xs, xs, x * x) + products(ys, ys, y * y)
+    if spread <= 0:
+        return None
+    a = (products(xs, us, x * u) + products(ys, vs, y * v)) / spread
+    b = (products(xs, vs, x * v) - products(ys, us, y * u)) / spread
+    scale = float(STEPS * count)
+    return np.array([[a, -b, (u - (a * x - b * y)) / scale], [b, a, (v - (b * x + a * y)) / scale]])
 
 
 def find_corners(grey: Grey) -> Corners:

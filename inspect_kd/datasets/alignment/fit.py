@@ -30,6 +30,8 @@ CLEARLY = 0.7
 """A method is clearly better if its unlikeness is at most this share of the other's."""
 ALIKE = 0.98
 """Parts this much alike need no alignment."""
+QUALITY_MARGIN = 0.06
+"""Agreement with the reference that a part may lack beyond the poorest sound parts: smaller defects are the model's to find."""
 LIKENESS_SIDE = 64
 """Side in pixels of the pictures whose likeness is measured."""
 CANDIDATES = 8
@@ -156,7 +158,7 @@ def _measure(alignment: Alignment, images: Sequence[ImageU8]) -> MethodResult:
 def _lowest_quality(qualities: Sequence[float]) -> float:
     """The quality of the poorest sound parts, less a margin that grows with how much sound parts differ."""
     poorest = float(np.quantile(qualities, MAX_MISSED, method="lower"))
-    return max(0.0, poorest - 0.5 * (float(np.median(qualities)) - poorest) - 0.02)
+    return max(0.0, poorest - 0.5 * (float(np.median(qualities)) - poorest) - QUALITY_MARGIN)
 
 
 def _view(image: ImageU8) -> Grey:

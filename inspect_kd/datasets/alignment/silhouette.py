@@ -69,15 +69,17 @@ def find_silhouette(image: ImageU8) -> Silhouette | NotFound:
 def measure_silhouette(mask: Grey) -> Silhouette:
     """Compute a silhouette's moments."""
     moments = cv2.moments(mask, binaryImage=True)
-    area = moments["m00"]
-    xx, xy, yy = (moments[key] / area for key in ("mu20", "mu11", "mu02"))
-    root = math.hypot(xx - yy, 2 * xy)
+    area, along_x, along_y = (moments[key] for key in ("m00", "m10", "m01"))
+    # From the whole-number moments, and without hypot(): the C++ program must get the same digits.
+    x, y = along_x / area, along_y / area
+    xx, xy, yy = moments["m20"] / area - x * x, moments["m11"] / area - x * y, moments["m02"] / area - y * y
+    root = math.sqrt((xx - yy) * (xx - yy) + 4 * xy * xy)
     longer, shorter = (max((xx + yy + sign * root) / 2, 1e-9) for sign in (1, -1))
     touching = sum(int(np.count_nonzero(side)) for side in (mask[0], mask[-1], mask[:, 0], mask[:, -1]))
     return Silhouette(
         mask=mask,
-        x=moments["m10"] / area,
-        y=moments["m01"] / area,
+        x=x,
+        y=y,
         angle=0.5 * math.atan2(2 * xy, xx - yy),
         axis_ratio=math.sqrt(longer / shorter),
         area=int(area),

@@ -1,4 +1,4 @@
-"""The built-in data set `sample`: four categories of drawn parts, with defects and exact masks.
+"""The built-in data set `sample`: five categories of drawn parts, with defects and exact masks.
 
 Unusual here: each defective part is drawn twice from the same seeds, with and without its defect; the mask is where the two
 images differ before camera noise is added.
@@ -10,42 +10,64 @@ import json
 import os
 import shutil
 import zlib
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from inspect_kd import atomic_write, strict_json
-from inspect_kd.datasets.drawn import board, bottle, fabric, metal
+from inspect_kd.datasets.drawn import board, bottle, bracket, fabric, metal
 from inspect_kd.datasets.drawn.sheet import contact_sheet
 from inspect_kd.datasets.drawn.surface import Light, expose, to_bytes
 from inspect_kd.datasets.find_images import files_below
 from inspect_kd.datasets.image_writer import write_image
-from inspect_kd.errors import BadInput
+from inspect_kd.errors import BadInput, UsageError
 from inspect_kd.file_lock import hold_lock
 from inspect_kd.plain_file import read_plain_file
 from inspect_kd.types import ImageU8, Mask, NoProgress, Progress
 from inspect_kd.work_folder import work_folder
 
-CATEGORIES: dict[str, ModuleType] = {"board": board, "bottle": bottle, "fabric": fabric, "metal": metal}
+CATEGORIES: dict[str, ModuleType] = {
+    "board": board,
+    "bottle": bottle,
+    "fabric": fabric,
+    "metal": metal,
+    "bracket": bracket,
+}
+"""New ones are added at the end: an image's seed depends on its number among the images of all categories."""
+FIRST_CATEGORIES = ("board", "bottle", "fabric", "metal")
+"""The categories of folders whose marker file names none; earlier versions drew only these."""
 VERSION = 1
 """Increased whenever the same seed gives another image."""
 MIN_DIFFERENCE = 9
 """Grey levels; a pixel that differs by more is defective."""
+Settings = dict[str, Any]
+"""The settings that a folder is drawn with."""
+Job = tuple[str, str, str, int]
+"""Category, split, kind of defect or `good`, and index of an image."""
 MARKER = ".drawn.json"
 """File with the settings that a folder was drawn with."""
-SETTING_KEYS = {"version", "seed", "size", "train", "test_good", "per_kind"}
+COUNT_KEYS = {"version", "seed", "size", "train", "test_good", "per_kind"}
 MAX_MARKER_BYTES = 4096
 MAX_PARTS = 10_000
 """Most parts of a kind that a marker file may name."""
 WAIT_ADVICE = "wait until that process has drawn it, then run the command again"
-# Standard deviation of the shift (share of the side) and largest rotation (degrees) of a part in front of the camera.
-POSE = {"board": (0.0025, 0.35), "bottle": (0.012, 180.0), "fabric": (0.02, 1.5), "metal": (0.006, 1.2)}
+# Standard deviation of the shift (share of the side) and largest rotation (degrees) of the whole scene in front of the camera.
+# The bracket's scene keeps still; `bracket` turns the part.
+POSE = {
+    "board": (0.0025, 0.35),
+    "bottle": (0.012, 180.0),
+    "fabric": (0.02, 1.5),
+    "metal": (0.006, 1.2),
+    "bracket": (0.0, 0.0),
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,16 +126,24 @@ def draw_sample(
     train: int = 60,
     test_good: int = 10,
     per_kind: int = 5,
+    categories: Collection[str] = tuple(CATEGORIES),
     progress: Progress | None = None,
 ) -> Path:
-    """Draw the data set as an MVTec tree below `root`, unless it was drawn there with the same settings."""
-    settings = {
+    """Draw the data set as an MVTec tree below `root`, unless it was drawn there with the same settings.
+
+    An image is the same whichever other categories are drawn.
+    """
+    if not set(categories) or not set(categories) <= CATEGORIES.keys():
+        unknown = ", ".join(sorted(set(categories) - CATEGORIES.keys())) or "none"
+        raise UsageError(f"categories to draw: {unknown}; choose from {', '.join(CATEGORIES)}")
+    settings: Settings = {
         "version": VERSION,
         "seed": seed,
         "size": size,
         "train": train,
         "test_good": test_good,
         "per_kind": per_kind,
+        "categories": [name for name in CATEGORIES if name in categories],
     }
     if _read_settings(root) == settings:
         return root
@@ -125,16 +155,21 @@ def draw_sample(
     return root
 
 
-def _read_settings(root: Path) -> dict[str, int] | None:
+def _read_settings(root: Path) -> Settings | None:
     """Read the settings that a folder was drawn with; None if it was not drawn."""
     try:
         settings = strict_json.loads(read_plain_file(root / MARKER, "settings of a drawn data set", MAX_MARKER_BYTES))
     except (OSError, ValueError, BadInput):
         return None
+    if not isinstance(settings, dict):
+        return None
+    settings.setdefault("categories", list(FIRST_CATEGORIES))
+    categories = settings["categories"]
     is_valid = (
-        isinstance(settings, dict)
-        and settings.keys() == SETTING_KEYS
-        and all(type(n) is int for n in settings.values())
+        settings.keys() == COUNT_KEYS | {"categories"}
+        and all(type(settings[key]) is int for key in COUNT_KEYS)
+        and isinstance(categories, list)
+        and categories == [name for name in CATEGORIES if name in categories]
     )
     return settings if is_valid else None
 
@@ -150,34 +185,30 @@ def refuse_foreign_files(root: Path) -> None:
             )
 
 
-def _expected_files(settings: dict[str, int]) -> set[str]:
-    counts = [min(settings[key], MAX_PARTS) for key in ("train", "test_good", "per_kind")]
-    jobs = [job for category in CATEGORIES for job in _list_jobs(category, *counts)]
+def _expected_files(settings: Settings) -> set[str]:
+    counts = {key: min(settings[key], MAX_PARTS) for key in ("train", "test_good", "per_kind")}
+    jobs = [job for _, job in _list_jobs(settings | counts)]
     images = {f"{category}/{split}/{kind}/{index:03}.png" for category, split, kind, index in jobs}
     return images | {f"{category}/ground_truth/{kind}/{index:03}_mask.png" for category, _, kind, index in jobs}
 
 
-def _draw(root: Path, settings: dict[str, int], progress: Progress) -> None:
+def _draw(root: Path, settings: Settings, progress: Progress) -> None:
     """Draw into a new folder, then replace the old one with it."""
-    jobs = [
-        job
-        for category in CATEGORIES
-        for job in _list_jobs(category, settings["train"], settings["test_good"], settings["per_kind"])
-    ]
+    jobs = _list_jobs(settings)
     progress.phase("draw", len(jobs))
     with work_folder(root.parent, "draw") as folder:
         staging = folder / root.name
         # Each image has its own seed, so the result does not depend on the order of the threads.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             work = partial(_draw_job, staging, settings["seed"], settings["size"])
-            for _ in pool.map(work, enumerate(jobs)):
+            for _ in pool.map(work, jobs):
                 progress.advance()
         atomic_write.write_text(staging / MARKER, json.dumps(settings))
         shutil.rmtree(root, ignore_errors=True)
         staging.rename(root)
 
 
-def _draw_job(root: Path, seed: int, size: int, numbered: tuple[int, tuple[str, str, str, int]]) -> None:
+def _draw_job(root: Path, seed: int, size: int, numbered: tuple[int, Job]) -> None:
     """Write one image, and its mask, into the tree."""
     number, (category, split, kind, index) = numbered
     part = draw_part(category, (seed, number), None if kind == "good" else kind, size)
@@ -186,11 +217,15 @@ def _draw_job(root: Path, seed: int, size: int, numbered: tuple[int, tuple[str, 
         _save(part.mask.astype(np.uint8) * 255, root / category / "ground_truth" / kind / f"{index:03}_mask.png")
 
 
-def _list_jobs(category: str, train: int, test_good: int, per_kind: int) -> list[tuple[str, str, str, int]]:
-    jobs = [(category, "train", "good", i) for i in range(train)] + [
-        (category, "test", "good", i) for i in range(test_good)
-    ]
-    return jobs + [(category, "test", kind, i) for kind in CATEGORIES[category].KINDS for i in range(per_kind)]
+def _list_jobs(settings: Settings) -> list[tuple[int, Job]]:
+    """List the images to draw, each with its number among those of all categories."""
+    train, test_good, per_kind = (settings[key] for key in ("train", "test_good", "per_kind"))
+    jobs: list[Job] = []
+    for category, module in CATEGORIES.items():
+        jobs += [(category, "train", "good", i) for i in range(train)]
+        jobs += [(category, "test", "good", i) for i in range(test_good)]
+        jobs += [(category, "test", kind, i) for kind in module.KINDS for i in range(per_kind)]
+    return [(number, job) for number, job in enumerate(jobs) if job[0] in settings["categories"]]
 
 
 def _save(picture: npt.NDArray[np.uint8], to: Path) -> None:

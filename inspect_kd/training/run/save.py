@@ -46,8 +46,8 @@ def write_manifest(folder: RunFolder, model: Student | Teacher, facts: dict[str,
     digests = {
         file.name: weights.sha256(file) for file in (folder.recipe, saved, folder.calibration, folder.presentation)
     }
-    sources: dict[str, Any] = {"sources": [asdict(source) for source in sources_of(model)]}
+    provenance: dict[str, Any] = {"sources": [asdict(source) for source in sources_of(model)]}
     if isinstance(model, Student):
         encoder: Any = model.encoder
-        sources["encoder"] = asdict(encoder.spec)
-    write_json(folder.manifest, {"schema": 1, **facts, **sources, "files": digests})
+        provenance["encoder"] = asdict(encoder.spec)
+    write_json(folder.manifest, {"schema": 1, **facts, **provenance, "files": digests})

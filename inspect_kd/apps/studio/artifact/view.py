@@ -21,13 +21,13 @@ def card_page(inspector: Inspector, path: Path) -> str:
     """The card of one artifact, including its file."""
     card = inspector.card
     return (
-        f'<div class="card-page">{_tiles(card)}<div class="columns"><section>{_promise(card)}{presentation_section(card)}'
+        f'<div class="card-page">{_key_figures(card)}<div class="columns"><section>{_promise(card)}{presentation_section(card)}'
         f"{_verification(card)}</section>"
         f"<section>{_file(inspector, path)}{_licences(card)}{_versions(card)}{_recipe(card)}</section></div></div>"
     )
 
 
-def _tiles(card: ArtifactCard) -> str:
+def _key_figures(card: ArtifactCard) -> str:
     """The boxes with the most important facts, above the tables."""
     pooled = card.calibration.limits[POOLED]
     facts = [

@@ -13,7 +13,7 @@ from inspect_kd.apps.studio.inspect.histogram import histogram
 from inspect_kd.apps.studio.inspect.what_if import held_out_scores
 from inspect_kd.apps.studio.session import Session
 from inspect_kd.errors import UsageError
-from inspect_kd.report.html import document, tiles
+from inspect_kd.report.html import document, figure_boxes
 from inspect_kd.spreadsheet import csv_text
 from inspect_kd.types import Decision, format_score, is_not_found
 
@@ -92,7 +92,7 @@ def as_html(session: Session) -> str:
         title=f"{session.artifact} · {texts.TITLE}",
         heading=session.artifact,
         subtitle=f'<p class="soft">{thresholds_text} · sha256 {session.inspector.digest[:16]}…</p>',
-        body=f'{tiles(decisions)}<div class="card">{chart}<p class="soft">{legend}</p>{missed}</div>{_refused(session)}'
+        body=f'{figure_boxes(decisions)}<div class="card">{chart}<p class="soft">{legend}</p>{missed}</div>{_refused(session)}'
         f'<h2>{texts.FILES} ({len(session.parts)})</h2><div class="gallery single">{_pictures(session)}</div>',
         style=STYLE,
     )

@@ -76,7 +76,7 @@ class SessionLimit:
         reason = self.reason_to_refuse(session) if session else None
         if reason is not None:
             return False, reason, "error"
-        self.forget_sessions()
+        self.forget_idle_sessions()
         unread, events = self.queue.pending_messages_per_session, self.queue.pending_event_ids_session
         if session:
             if session not in unread:
@@ -130,7 +130,7 @@ class SessionLimit:
             del sizes[largest]
             self.forget(largest)
 
-    def forget_sessions(self) -> None:
+    def forget_idle_sessions(self) -> None:
         """Drop the sessions that have been idle longest and have no running event; their next event opens them again."""
         running = {event.session_hash for event in self.queue.event_ids_to_events.values()}
         for table in (self.queue.pending_messages_per_session, self.queue.pending_event_ids_session):

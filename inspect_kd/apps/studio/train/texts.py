@@ -55,6 +55,7 @@ EXPLANATIONS = {
 }
 STARTING = "starting"
 PHASES = {
+    "presentation": "prepare the pictures",
     "train": "train",
     "study": "train the teacher",
     "align": "align",
@@ -67,8 +68,8 @@ PHASES = {
     "report": "report",
 }
 LAST_PHASES = ("calibrate", "evaluate", "export", "prove", "report")
-STEP, LEFT, LOSS, GAP = "step", "time left in this phase", "loss", "synthetic gap"
-CURVE_LOSS, CURVE_GAP = "loss: {phase}", "synthetic gap (AP, higher is better)"
+STEP, LEFT, LOSS, GAP = "step", "time left in this phase", "loss", "AP on synthetic defects"
+CURVE_LOSS, CURVE_GAP = "loss: {phase}", "AP on synthetic defects (higher is better)"
 NO_CURVE = "The curves appear with the first steps."
 FIRST_PARTS = "First sound parts of {folder}"
 REPORT_PARTS = "Parts from the report: original and heatmap"

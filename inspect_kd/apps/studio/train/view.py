@@ -39,7 +39,7 @@ def status(training: Training | None, progress: TrainingProgress, error: str) ->
     if explanation:
         sections.append(f'<p class="explanation {training.state.name.lower()}">{escape(explanation)}</p>')
     if training.state in BUSY or (training.state in (State.STOPPED, State.FAILED) and progress.phase):
-        sections += [_phases(progress, training.state), _progress_bar(progress), _tiles(progress, training.state)]
+        sections += [_phases(progress, training.state), _progress_bar(progress), _key_figures(progress, training.state)]
     return f'<div class="ikd-train">{"".join(sections)}</div>'
 
 
@@ -65,7 +65,7 @@ def _progress_bar(progress: TrainingProgress) -> str:
     )
 
 
-def _tiles(progress: TrainingProgress, state: State) -> str:
+def _key_figures(progress: TrainingProgress, state: State) -> str:
     left = progress.seconds_left if state is State.RUNNING else None
     tiles = [
         (f"{progress.done:,} / {progress.total:,}" if progress.total else "–", texts.STEP),

@@ -1,0 +1,152 @@
+// How images of each category become model input, and how the heatmap returns to the image: as inspect_kd/datasets/presentation.py.
+#pragma once
+
+#include <algorithm>
+#include <functional>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "alignment.hpp"
+#include "pose.hpp"
+#include "strict_json.hpp"
+#include "view.hpp"
+
+namespace inspect_kd {
+
+constexpr double kNotFoundScore = 1e6;  // above every threshold
+
+/// An image ready to be cut into frames.
+struct Prepared {
+    cv::Mat picture;  // the reference frame with the part; without alignment the image itself
+    View view;
+    cv::Size image_size;
+    std::optional<Matrix> matrix;  // from the image into the picture, where they differ
+    std::optional<std::string> fault;
+    double quality = 0;
+    std::optional<std::string> category;  // the recognised one
+};
+
+struct ImagePrediction {
+    double score = 0;
+    cv::Mat heatmap;  // over the whole image
+    std::optional<std::string> not_found, category;
+};
+
+struct Presentation {
+    std::string category;
+    View view;
+    std::optional<Alignment> alignment;
+
+    Prepared prepare(const cv::Mat& image) const {
+        if (!alignment) return {image, view, image.size(), {}, {}, 0, {}};
+        const Located found = alignment->locate(image);
+        const cv::Size frame = alignment->frame();
+        // Where nothing is found the whole image is shown to the model: people then see where it differs.
+        const Matrix matrix = found.pose ? found.pose->matrix : resizing(image.size(), frame);
+        const double quality = found.pose ? found.pose->quality / std::max(alignment->min_quality, 1e-6) : 0.0;
+        return {cut_frame(image, matrix, frame), view, image.size(), matrix, found.fault, quality, {}};
+    }
+
+    void check_size(cv::Size image) const {
+        if (!alignment) return view.check_size(image);
+        if (std::max(image.width, image.height) <= kLargestFrame) return;
+        throw BadInput(std::to_string(image.width) + "x" + std::to_string(image.height) +
+                       " pixels; a side of an image with a part to align has at most " + std::to_string(kLargestFrame) +
+                       ": crop the image");
+    }
+};
+
+/// The presentation of each category, or one for all.
+class Presentations {
+public:
+    Presentations() = default;
+    explicit Presentations(View view) : all_{{"", view, std::nullopt}}, has_categories_(false) {}
+    explicit Presentations(std::vector<Presentation> by_category) : all_(std::move(by_category)) {}
+
+    /// Refuse an image that would need too much memory.
+    void check_size(cv::Size image, const std::optional<std::string>& category) const {
+        if (const Presentation* own = of(category)) return own->check_size(image);
+        for (const Presentation& each : all_) each.check_size(image);
+    }
+
+    /// Prepare an image of a category; without one, or with an unknown one, the category whose reference fits best is taken.
+    Prepared prepare(const cv::Mat& image, const std::optional<std::string>& category) const {
+        if (const Presentation* own = of(category)) return own->prepare(image);
+        const auto is_like_the_first = [&](const Presentation& each) { return !each.alignment && each.view == all_[0].view; };
+        return std::all_of(all_.begin(), all_.end(), is_like_the_first) ? all_[0].prepare(image) : recognise(image);
+    }
+
+    ImagePrediction predict(const cv::Mat& image, const std::optional<std::string>& category,
+                            const std::function<FramePrediction(const cv::Mat&)>& predict_frame) const {
+        const Prepared prepared = prepare(image, category);
+        FramePrediction frame = prepared.view.predict(prepared.picture, predict_frame);
+        if (prepared.matrix) {
+            frame.heatmap = heatmap_in_image(frame.heatmap, *prepared.matrix, prepared.picture.size(), prepared.image_size);
+        }
+        return {prepared.fault ? kNotFoundScore : frame.score, frame.heatmap, prepared.fault, prepared.category};
+    }
+
+private:
+    const Presentation* of(const std::optional<std::string>& category) const {
+        if (!category || !has_categories_) return nullptr;
+        const auto own = std::find_if(all_.begin(), all_.end(), [&](const auto& each) { return each.category == *category; });
+        return own == all_.end() ? nullptr : &*own;
+    }
+
+    Prepared recognise(const cv::Mat& image) const {
+        std::optional<Prepared> found, missed;  // the best of each
+        const Presentation* plain = nullptr;
+        bool plain_views_differ = false;
+        for (const Presentation& each : all_) {
+            if (!each.alignment) {
+                if (plain == nullptr) plain = &each;
+                plain_views_differ |= !(plain->view == each.view);
+                continue;
+            }
+            Prepared prepared = each.prepare(image);
+            prepared.category = each.category;
+            std::optional<Prepared>& best = prepared.fault ? missed : found;
+            if (!best || prepared.quality > best->quality) best = std::move(prepared);
+        }
+        if (found) return *found;
+        if (plain == nullptr) return *missed;
+        if (plain_views_differ) throw BadInput("the categories are cut into tiles of different sizes: name the image's category");
+        return plain->prepare(image);
+    }
+
+    std::vector<Presentation> all_;
+    bool has_categories_ = true;
+};
+
+/// Tile and overlap of one category, or of all.
+inline View parse_view(const Json& content, int size) {
+    View view{size, std::nullopt, 0.25};
+    if (const Json tile = content.value("tile", Json()); !tile.is_null()) {
+        if (!tile.is_number_integer() || tile > (1 << 16) || 2 * tile.get<std::int64_t>() < size) {
+            throw BadInput("impossible tile " + tile.dump());
+        }
+        view.tile = tile.get<int>();
+    }
+    if (content.contains("overlap")) view.overlap = number_within(content, "overlap", 0, 0.75);
+    return view;
+}
+
+inline Presentations parse_presentations(const Json& content, const std::set<std::string>& categories, int size) {
+    std::vector<Presentation> presentations;
+    for (const auto& item : content.get_ref<const Json::object_t&>()) {
+        const Json& own = item.second;
+        refuse_other_fields(own, "presentation", {"tile", "overlap", "alignment", "reasons"});
+        for (const Json& reason : own.at("reasons").get_ref<const Json::array_t&>()) reason.get_ref<const std::string&>();
+        own.at("tile"), own.at("overlap");
+        if (categories.count(item.first) == 0) throw BadInput("its presentations are not those of its categories");
+        presentations.push_back({item.first, parse_view(own, size), std::nullopt});
+        if (const Json& alignment = own.at("alignment"); !alignment.is_null()) presentations.back().alignment = parse_alignment(alignment);
+    }
+    if (presentations.size() != categories.size()) throw BadInput("its presentations are not those of its categories");
+    return Presentations(std::move(presentations));
+}
+
+}  // namespace inspect_kd

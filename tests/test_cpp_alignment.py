@@ -1,0 +1,295 @@
+"""The C++ program aligns parts, cuts tiles and recognises categories as Python does, to the last pixel."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from inspect_kd.datasets.alignment import Alignment, Method, choose_alignment
+from inspect_kd.datasets.presentation import Presentation, Presentations
+from inspect_kd.datasets.view import View
+from inspect_kd.errors import BadInput
+from inspect_kd.export.card import ArtifactCard
+from inspect_kd.export.deploy import load_deployment
+from inspect_kd.export.to_onnx import write_card
+from inspect_kd.export.wire import card_text
+from inspect_kd.inspector import Inspector
+from inspect_kd.types import Decision, ImageU8, Inspection
+from tests.cpp_program import assert_same, run_program, with_changed_card
+from tests.turned_parts import OUTLINE, SIDE, cluttered_scene, draw_part, pose_matrix, random_parts
+
+SIZE = 64
+"""Side of the tiny artifact's input."""
+
+
+def fitted(images: list[ImageU8], method: Method) -> Alignment:
+    chosen = choose_alignment(images, method).chosen.alignment
+    assert chosen is not None
+    return chosen
+
+
+@pytest.fixture(scope="module")
+def silhouette() -> Alignment:
+    return fitted([image for _, image in random_parts(20)], "silhouette")
+
+
+def boards(count: int, seed: int) -> list[ImageU8]:
+    rng = np.random.default_rng(seed)
+    return [cluttered_scene(rng.uniform(-8, 8), *rng.uniform(-20, 20, 2), seed=seed + i) for i in range(count)]
+
+
+@pytest.fixture(scope="module")
+def template() -> Alignment:
+    return fitted(boards(8, 0), "template")
+
+
+def card_of(artifact: Path) -> ArtifactCard:
+    return ArtifactCard.parse(card_text(artifact.read_bytes(), "artifact"), "artifact")
+
+
+def inspector_of(artifact: Path, category: str | None = None) -> Inspector:
+    """Python's inspector, without trying our own file in a child process first."""
+    return Inspector(artifact, category=category, quarantine=False)
+
+
+def with_presentations(run: Path, to: Path, *presentations: Presentation) -> Path:
+    """The tiny trained artifact, whose categories are presented so; the last one stands for all further categories."""
+    shutil.copyfile(run / "r.onnx", to)
+    card = card_of(to)
+    given = [*presentations, *[presentations[-1]] * len(card.categories)]
+    by_category = dict(zip(card.categories, given, strict=False))
+    write_card(to, replace(card, presentations=Presentations(by_category=by_category)))
+    return to
+
+
+def with_middle_thresholds(artifact: Path, category: str, scores: list[float]) -> None:
+    """Move a category's thresholds between the scores, so that every decision occurs, and none is decided by the last digit."""
+    card = card_of(artifact)
+    ordered = sorted(scores)
+    reinspect, reject = (
+        (ordered[at - 1] + ordered[at]) / 2 for at in (int(share * len(ordered)) for share in (0.4, 0.7))
+    )
+    limits = card.calibration.limits[category]
+    moved = replace(limits, thresholds=replace(limits.thresholds, reinspect=reinspect, reject=reject))
+    calibration = replace(card.calibration, limits={**card.calibration.limits, category: moved})
+    write_card(artifact, replace(card, calibration=calibration))
+
+
+def save(folder: Path, images: list[ImageU8]) -> list[Path]:
+    paths = [folder / f"{number:03}.png" for number in range(len(images))]
+    for path, image in zip(paths, images, strict=True):
+        cv2.imwrite(str(path), image[:, :, ::-1])
+    return paths
+
+
+def compare(program: Path, artifact: Path, paths: list[Path], category: str | None = None) -> list[Inspection]:
+    """Inspect the images with both programs, and compare everything, the heatmaps pixel by pixel."""
+    folder = paths[0].parent / "heatmaps"
+    folder.mkdir(exist_ok=True)
+    words = [] if category is None else ["--category", category]
+    lines, code, stderr = run_program(program, artifact, *words, "--heatmaps", folder, *paths)
+    assert code == 0, stderr
+    inspections = list(inspector_of(artifact, category).each(paths))
+    accept = load_deployment("onnx").accept
+    for number, (line, inspection) in enumerate(zip(lines, inspections, strict=True)):
+        assert isinstance(inspection, Inspection), inspection
+        assert_same(line, inspection)
+        heatmap = np.load(folder / f"{number}.npy")
+        assert heatmap.shape == inspection.heatmap.shape
+        assert np.abs(heatmap - inspection.heatmap).max() < accept.heatmap
+    return [inspection for inspection in inspections if isinstance(inspection, Inspection)]
+
+
+def faulty_parts() -> list[ImageU8]:
+    """Broken, two, cut off, missing, and marked parts."""
+    broken = OUTLINE.copy()
+    broken[:, 0] = np.minimum(broken[:, 0], 20)
+    two = draw_part(pose_matrix(0, 150, 70))
+    two[150:] = draw_part(pose_matrix(90, 150, 150))[60:210]
+    two[180:270] = draw_part(pose_matrix(0, 150, 70))[20:110]
+    images = [draw_part(pose_matrix(angle, 150, 150), outline=broken) for angle in range(0, 360, 45)]
+    images += [two, draw_part(pose_matrix(0, 250, 150)), np.full((SIDE, SIDE, 3), 128, np.uint8)]
+    for angle in range(0, 360, 20):
+        matrix = pose_matrix(angle, 150, 150)
+        marked = draw_part(matrix, seed=angle)
+        x, y = matrix @ (-20.0, 5.0, 1.0)
+        cv2.circle(marked, (round(x), round(y)), 6, (255, 255, 255), -1)
+        images.append(marked)
+    return images
+
+
+def test_200_turned_parts_are_decided_as_in_python(
+    program: Path, run: Path, silhouette: Alignment, tmp_path: Path
+) -> None:
+    artifact = with_presentations(
+        run,
+        tmp_path / "a.onnx",
+        Presentation(view=View(size=SIZE), alignment=silhouette),
+        Presentation(view=View(size=SIZE)),
+    )
+    category = card_of(artifact).categories[0]
+    faulty = faulty_parts()
+    paths = save(tmp_path, [image for _, image in random_parts(200 - len(faulty), seed=1000)] + faulty)
+    inspect = inspector_of(artifact, category)
+    first = [inspect(path) for path in paths[::3]]
+    with_middle_thresholds(artifact, category, [each.score for each in first if each.cause is None])
+    inspections = compare(program, artifact, paths, category)
+    assert len(inspections) == 200 and {each.decision for each in inspections} == set(Decision)
+    not_found = [each for each in inspections if each.cause]
+    assert 11 <= len(not_found) <= 20 and all(each.decision is Decision.NG for each in not_found)
+    reasons = {(each.explanation or "")[:12] for each in not_found}
+    assert reasons == {"agrees with ", "2 parts in o", "the part is ", "no part on t"}
+
+
+def test_images_of_any_shape_are_aligned_as_in_python(program: Path, run: Path, tmp_path: Path) -> None:
+    """Larger than the working side, wide and tall ones, and a frame that is larger than its image."""
+    rng = np.random.default_rng(1)
+    for number, (width, height) in enumerate([(900, 640), (333, 1000), (257, 255)]):
+        images = [cv2.resize(image, (width, height)) for _, image in random_parts(8, seed=number)]
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        presentation = Presentation(view=View(size=SIZE), alignment=fitted(images, "silhouette"))
+        artifact = with_presentations(run, folder / "a.onnx", presentation)
+        others = [cv2.resize(images[0], tuple(rng.integers(100, 1200, 2).tolist())) for _ in range(4)]
+        found = compare(program, artifact, save(folder, [*images, *others]), card_of(artifact).categories[0])
+        assert sum(each.cause is None for each in found) >= 7
+
+
+def test_boards_are_aligned_as_in_python(program: Path, run: Path, template: Alignment, tmp_path: Path) -> None:
+    artifact = with_presentations(run, tmp_path / "a.onnx", Presentation(view=View(size=SIZE), alignment=template))
+    category = card_of(artifact).categories[0]
+    images = [*boards(40, 500), np.full((400, 400, 3), 90, np.uint8), np.zeros((5, 7, 3), np.uint8), *boards(1, 9)]
+    images[-1][100:] = 0
+    inspections = compare(program, artifact, save(tmp_path, images), category)
+    assert sum(each.cause is None for each in inspections) >= 38
+    assert inspections[-3].explanation == "no match with the reference picture"
+
+
+@pytest.mark.parametrize(("tile", "overlap"), [(100, 0.25), (64, 0.0), (33, 0.6), (150, 0.75)])
+def test_tiles_are_joined_as_in_python(program: Path, run: Path, tmp_path: Path, tile: int, overlap: float) -> None:
+    """Both tiles of the whole card, and those of a category; also images that are smaller than a tile."""
+    rng = np.random.default_rng(tile)
+    sizes = [(300, 200), (200, 333), (101, 100), (30, 40), (500, 60)]
+    images = [cv2.resize(draw_part(pose_matrix(rng.uniform(0, 360), 150, 150)), size) for size in sizes]
+    paths = save(tmp_path, images)
+    squash = with_presentations(run, tmp_path / "squash.onnx", Presentation(view=View(size=SIZE)))
+    whole = Path(shutil.copyfile(squash, tmp_path / "whole.onnx"))
+    write_card(whole, replace(card_of(whole), presentations=None, tile=tile, overlap=overlap))
+    own = with_presentations(run, tmp_path / "own.onnx", Presentation(view=View(size=SIZE, tile=tile, overlap=overlap)))
+    first, second = compare(program, whole, paths), compare(program, own, paths)
+    assert [each.score for each in first] == [each.score for each in second]
+    squashed = compare(program, squash, paths)
+    assert all(one.score != other.score for one, other in zip(first, squashed, strict=True))
+
+
+def test_category_is_recognised_as_in_python(
+    program: Path, run: Path, silhouette: Alignment, template: Alignment, tmp_path: Path
+) -> None:
+    """Turned parts in tiles, boards, and what is neither, on an artifact of all of them that is not told the category."""
+    artifact = with_presentations(
+        run,
+        tmp_path / "a.onnx",
+        Presentation(view=View(size=SIZE, tile=100), alignment=silhouette),
+        Presentation(view=View(size=SIZE), alignment=template),
+        Presentation(view=View(size=SIZE, tile=120)),
+    )
+    categories = card_of(artifact).categories
+    texture = np.random.default_rng(0).integers(0, 255, (90, 130, 3)).astype(np.uint8)
+    paths = save(tmp_path, [image for _, image in random_parts(5, seed=70)] + boards(5, 70) + [texture])
+    found = [each.category for each in compare(program, artifact, paths)]
+    assert found == [categories[0]] * 5 + [categories[1]] * 5 + [None]
+    # Where each category is aligned, an unknown part is not found.
+    both = with_presentations(
+        run,
+        tmp_path / "both.onnx",
+        Presentation(view=View(size=SIZE), alignment=template),
+        Presentation(view=View(size=SIZE), alignment=silhouette),
+    )
+    last = compare(program, both, paths)[-1]
+    assert last.cause == "not_found" and last.decision is Decision.NG
+
+
+def test_image_too_large_to_align_is_ng(program: Path, run: Path, silhouette: Alignment, tmp_path: Path) -> None:
+    artifact = with_presentations(run, tmp_path / "a.onnx", Presentation(view=View(size=SIZE), alignment=silhouette))
+    for side, refused in ((2**15 - 2, False), (2**15 - 1, True)):
+        path = tmp_path / f"{side}.png"
+        cv2.imwrite(str(path), np.full((8, side, 3), 200, np.uint8))
+        lines, code, _ = run_program(program, artifact, path)
+        assert lines[0]["decision"] == "NG" and code == (3 if refused else 0)
+        assert ("has at most 32766: crop the image" in lines[0].get("error", "")) == refused
+        if refused:
+            with pytest.raises(BadInput, match="has at most 32766: crop the image"):
+                inspector_of(artifact)(path)
+        else:
+            assert_same(lines[0], inspector_of(artifact)(path))
+
+
+def in_alignment(**changes: Any) -> Callable[[dict[str, Any]], object]:
+    return lambda own: own["alignment"].update(changes)
+
+
+def small_picture() -> str:
+    return base64.b64encode(cv2.imencode(".png", np.zeros((9, 9), np.uint8))[1].tobytes()).decode()
+
+
+DAMAGED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "a tile": (lambda own: own.update(tile=10), "impossible tile 10"),
+    "a wrapped tile": (lambda own: own.update(tile=2**32 + 64), "impossible tile"),
+    "an overlap": (lambda own: own.update(overlap=0.9), "impossible overlap 0.9"),
+    "no overlap": (lambda own: own.pop("overlap"), "damaged"),
+    "another field": (lambda own: own.update(later=1), "damaged"),
+    "a reason": (lambda own: own.update(reasons=[1]), "damaged"),
+    "a method": (in_alignment(method="magic"), "alignment by 'magic' is unknown to this program"),
+    "a frame": (in_alignment(frame=[0, 100]), "impossible frame"),
+    "a huge frame": (in_alignment(frame=[30000, 30000]), "impossible frame"),
+    "a quality": (in_alignment(min_quality=-1), "-1"),
+    "an anchor": (in_alignment(anchor=[1e9, 0]), "1000000000"),
+    "an axis": (in_alignment(axis=True), "true|True"),
+    "no base 64": (in_alignment(grey="!"), "not in base 64"),
+    "no picture": (in_alignment(grey="AAAA"), "no grey PNG"),
+    "a long picture": (in_alignment(grey="A" * 2**21), "the limit is"),
+    "half a picture": (lambda own: own["alignment"].update(grey=own["alignment"]["grey"][:100]), "damaged"),
+    "two sizes": (lambda own: own["alignment"].update(mask=small_picture()), "differ in size"),
+    "a field of the alignment": (in_alignment(extra=1), "extra|unknown field"),
+    "no mask": (lambda own: own["alignment"].pop("mask"), "damaged"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_damaged_presentation_is_refused_by_both(
+    program: Path, run: Path, silhouette: Alignment, tmp_path: Path, name: str
+) -> None:
+    change, reason = DAMAGED[name]
+    artifact = with_presentations(run, tmp_path / "a.onnx", Presentation(view=View(size=SIZE), alignment=silhouette))
+    presentations = json.loads(json.dumps(card_of(artifact).presentations.to_json()))  # type: ignore[union-attr]
+    change(presentations[min(presentations)])
+    damaged = with_changed_card(artifact, tmp_path / "damaged.onnx", presentations=presentations)
+    with pytest.raises(BadInput, match=reason):
+        card_of(damaged)
+    path = save(tmp_path, [draw_part(pose_matrix(0, 150, 150))])[0]
+    lines, code, stderr = run_program(program, damaged, path)
+    assert (lines, code) == ([], 3) and any(each in stderr for each in reason.split("|")), stderr
+
+
+def test_presentations_of_other_categories_are_refused_by_both(program: Path, run: Path, tmp_path: Path) -> None:
+    artifact = with_presentations(run, tmp_path / "a.onnx", Presentation(view=View(size=SIZE)))
+    presentations = card_of(artifact).presentations
+    assert presentations is not None
+    content = presentations.to_json()
+    path = save(tmp_path, [draw_part(pose_matrix(0, 150, 150))])[0]
+    fewer = {name: each for name, each in content.items() if name != min(content)}
+    for wrong in (fewer, content | {"other": content[min(content)]}):
+        damaged = with_changed_card(artifact, tmp_path / "damaged.onnx", presentations=wrong)
+        with pytest.raises(BadInput, match="its presentations are not those of its categories"):
+            card_of(damaged)
+        lines, code, stderr = run_program(program, damaged, path)
+        assert (lines, code) == ([], 3) and "its presentations are not those of its categories" in stderr
