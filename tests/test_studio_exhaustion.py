@@ -548,9 +548,7 @@ def test_categories_have_folders_of_their_own(session: Any, tmp_path: Path) -> N
     from inspect_kd.apps.studio.inspect.marks import MarkContext, MarkStore
 
     names = ("螺丝", "瓶子", "крышка", "a b", "a_b", "", "x" * 300, "x" * 301)
-    contexts = [
-        MarkContext(artifact="r", artifact_sha256="", category=name, thresholds=session.thresholds) for name in names
-    ]
+    contexts = [MarkContext(artifact="r", artifact_sha256="", category=name, thresholds=session.thresholds) for name in names]
     folders = [MarkStore(tmp_path).folder(context).name for context in contexts]
     assert len(set(folders)) == len(names) and folders[4:6] == ["a_b", "r"] and max(map(len, folders)) < 120
 
