@@ -27,7 +27,7 @@ from inspect_kd.report.charts import draw_histogram
 from inspect_kd.report.pictures import Example, choose_examples, data_uri
 from inspect_kd.report.pictures_file import FILE_NAME, read_pictures, write_pictures
 from inspect_kd.types import NOT_FOUND, NOT_FOUND_SCORE, Decision, Inspection, Sample, Thresholds, format_score
-from tests.test_alignment import OUTLINE, SIDE, cluttered_scene, random_parts
+from tests.turned_parts import OUTLINE, SIDE, cluttered_scene, random_parts
 
 REASON = "agrees with the reference by 0.49, a sound part by at least 0.94"
 THRESHOLDS = Thresholds(reinspect=0.8, reject=1.0)

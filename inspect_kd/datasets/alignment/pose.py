@@ -168,8 +168,8 @@ def corners_in_image(matrix: Matrix, frame: tuple[int, int]) -> FrameOutline:
     back = invert(matrix)
     corners = ((-0.5, -0.5), (width - 0.5, -0.5), (width - 0.5, height - 0.5), (-0.5, height - 0.5))
     # A pixel's centre has whole coordinates in OpenCV; measured from the image's edge it lies half a pixel further.
-    places = (back @ (x, y, 1.0) + 0.5 for x, y in corners)
-    return tuple((round(float(x), 2), round(float(y), 2)) for x, y in places)
+    places = (map_point(back, x, y) for x, y in corners)
+    return tuple((round(x + 0.5, 2), round(y + 0.5, 2)) for x, y in places)
 
 
 def heatmap_in_image(heatmap: Heatmap, matrix: Matrix, frame: tuple[int, int], image: tuple[int, int]) -> Heatmap:
