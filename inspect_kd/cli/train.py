@@ -156,11 +156,12 @@ def show_plan(recipe: Recipe, data: DataSet, folder: Path, as_json: bool) -> Non
     """Print what a training would do."""
     from inspect_kd import api
     from inspect_kd.progress_display import show_progress
-    from inspect_kd.training.prepare_images import fit_to_training_images
+    from inspect_kd.training.prepare_images import advise_on_training_images, fit_to_training_images
     from inspect_kd.training.run import build_student, build_teacher, sources_of
 
     with show_progress() as progress:
         presentations = fit_to_training_images(recipe, data, progress)
+        advice = advise_on_training_images(recipe, data, presentations, progress)
     model = build_student(recipe) if recipe.student else build_teacher(recipe)
     # The heads are frozen until their stages.
     is_trained = [p.requires_grad or key.startswith("heads.") for key, p in model.named_parameters()]
@@ -179,6 +180,7 @@ def show_plan(recipe: Recipe, data: DataSet, folder: Path, as_json: bool) -> Non
                     "samples": counts,
                     "parameters": sizes,
                     "presentations": presentations.summary(),
+                    "advice": [each.to_json(data.source) for each in advice],
                 }
             )
         )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from inspect_kd import atomic_write
 from inspect_kd.calibrate import Calibration
+from inspect_kd.datasets.advice import Advice
 from inspect_kd.evaluate import Evaluation
 from inspect_kd.report.pictures import Example
 
@@ -30,6 +32,8 @@ class Report:
     recipe: str
     environment: dict[str, Any]
     facts: dict[str, Any] = field(default_factory=dict)
+    advice: Sequence[Advice] = ()
+    """What the sound pictures call for."""
 
 
 def write_report(report: Report, to: Path) -> Path:

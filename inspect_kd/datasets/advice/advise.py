@@ -98,5 +98,5 @@ def advise_on_pictures(
         *advise_on_blur(category, pictures),
         *advise_on_amount(category, sound, pictures, settings, rates),
         *advise_on_products(category, pictures, products),
-        *advise_on_series(category, pictures),
+        *advise_on_series(category, pictures, spread),
     ]

@@ -39,7 +39,7 @@ def find_clusters(distances: Distances, floor: float) -> Labels | None:
         between = _least_between(distances, labels)
         within = max(float(np.percentile([weight for weight, _, _ in kept], 95)), floor)
         if between / within > clearest:
-            best, clearest = labels, between / within
+            best, clearest = _join_near(distances, labels, between / 2), between / within
     return None if best is None else _renumber(best)
 
 
@@ -72,6 +72,14 @@ def _least_between(distances: Distances, labels: Labels) -> float:
     inside = labels >= 0
     differ = (labels[:, None] != labels[None, :]) & inside[:, None] & inside[None, :]
     return float(distances[differ].min())
+
+
+def _join_near(distances: Distances, labels: Labels, limit: float) -> Labels:
+    """Add pictures outside all clusters to the nearest one, if that is nearer than the limit."""
+    inside = np.flatnonzero(labels >= 0)
+    nearest = inside[distances[:, inside].argmin(axis=1)]
+    is_near = (labels < 0) & (distances[np.arange(len(labels)), nearest] < limit)
+    return np.where(is_near, labels[nearest], labels)
 
 
 def _renumber(labels: Labels) -> Labels:

@@ -24,7 +24,7 @@ MAX_ANGLE = 10.0
 """Degrees by which nine in ten parts may be turned against the average direction."""
 MAX_SHIFT = 0.06
 """Shift from the median place, as a share of the picture's side, within which nine in ten parts lie."""
-MIN_FILLED = 0.35
+MIN_FILLED = 0.25
 """Least share of the picture that the box around all parts fills."""
 
 

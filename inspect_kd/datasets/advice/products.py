@@ -27,6 +27,8 @@ STRUCTURED = 0.5
 """Likeness from which pictures of one kind show the same structure at the same place."""
 ALIKE_ACROSS = 0.7
 """Kinds whose structures agree by this share of the agreement within a kind are one product in different light."""
+OWN_COLOUR = 0.3
+"""Difference of the backgrounds' colours over that of the parts' up to which the parts, not the light, have two colours."""
 SAME_NAME = 0.95
 """Share of comparisons in which pictures whose names begin alike must be closer in colour than others."""
 MOST_NAMED = 50
@@ -46,12 +48,14 @@ class Products:
 
 def find_products(pictures: Sequence[SoundPicture], spread: PoseSpread | None) -> Products | None:
     """Find clearly separate kinds of pictures; None if there is only one."""
-    likeness = correlate(pictures, without_common=False)
+    likeness = correlate(pictures)
     colours = np.stack([_colour(picture) for picture in pictures])
     labels, seen_by = _find_by_names(pictures, colours), "name and colour"
     if labels is None:
         labels, seen_by = find_clusters(_distances(colours), COLOUR_FLOOR), "colour"
-    if labels is not None and not _is_one_product(likeness, labels):
+    if labels is not None and (
+        not _show_one_structure(likeness, labels) or (spread is not None and _is_parts_own(pictures, colours, labels))
+    ):
         return _products(labels, seen_by)
     if spread is not None:
         outlines = [i for i, picture in enumerate(pictures) if picture.silhouette is not None]
@@ -89,10 +93,12 @@ def _agree(distances: npt.NDArray[np.float64], labels: Labels) -> bool:
     return float(farther.mean()) >= SAME_NAME
 
 
-def _colour(picture: SoundPicture) -> npt.NDArray[np.float64]:
+def _colour(picture: SoundPicture, *, of_background: bool = False) -> npt.NDArray[np.float64]:
     """Average colour in Lab without its lightness, which follows the light, and how much it varies; of the part where it is found."""
     lab = cv2.cvtColor(picture.small, cv2.COLOR_RGB2LAB)
     mask = picture.silhouette.mask if picture.silhouette is not None else None
+    if mask is not None and of_background:
+        mask = np.asarray(255 - mask, np.uint8)
     return np.concatenate([moment.ravel()[1:] for moment in cv2.meanStdDev(lab, mask=mask)])
 
 
@@ -112,13 +118,23 @@ def _distances(features: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.asarray(np.linalg.norm(features[:, None] - features[None, :], axis=2), np.float64)
 
 
-def _is_one_product(likeness: Likeness, labels: Labels) -> bool:
-    """Whether the kinds show the same structure at the same place, so that only the light differs."""
+def _show_one_structure(likeness: Likeness, labels: Labels) -> bool:
+    """Whether the kinds show the same structure at the same place, so that perhaps only the light differs."""
     inside = labels >= 0
     both = inside[:, None] & inside[None, :] & ~np.eye(len(labels), dtype=bool)
     same = labels[:, None] == labels[None, :]
     within, across = float(np.median(likeness[both & same])), float(np.median(likeness[both & ~same]))
     return within >= STRUCTURED and across >= ALIKE_ACROSS * within
+
+
+def _is_parts_own(pictures: Sequence[SoundPicture], colours: npt.NDArray[np.float64], labels: Labels) -> bool:
+    """Whether the parts' colours differ far more than those of the background, which the same light falls on."""
+    backgrounds = np.stack([_colour(picture, of_background=True) for picture in pictures])
+    own, others = (
+        np.array([np.median(values[labels == label, :2], axis=0) for label in range(labels.max() + 1)])
+        for values in (colours, backgrounds)
+    )
+    return float(_distances(others).max()) < OWN_COLOUR * float(_distances(own).max())
 
 
 def _products(labels: Labels, seen_by: str) -> Products:

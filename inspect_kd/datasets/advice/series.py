@@ -12,11 +12,12 @@ import numpy.typing as npt
 
 from inspect_kd.datasets.advice.advice import Advice
 from inspect_kd.datasets.advice.contact_sheet import draw_contact_sheet
-from inspect_kd.datasets.advice.likeness import correlate
+from inspect_kd.datasets.advice.likeness import correlate_individually
 from inspect_kd.datasets.advice.names import MIN_GROUPS, Pattern, find_numbered_series, group_patterns
+from inspect_kd.datasets.advice.parts_lie import PoseSpread
 from inspect_kd.datasets.advice.sound_picture import SoundPicture
 
-NEAR_DUPLICATE = 0.88
+NEAR_DUPLICATE = 0.7
 """Likeness of two pictures, without what all have in common, from which they show one part."""
 MIN_SHARE, MIN_PICTURES = 0.1, 4
 """Share of pictures with a near-duplicate, and their number, that call for groups."""
@@ -26,9 +27,9 @@ SHOWN_PAIRS = 3
 NO_PATTERN = "name the part of each picture in a CSV with the columns image, label and group, and train on that CSV"
 
 
-def advise_on_series(category: str, pictures: Sequence[SoundPicture]) -> list[Advice]:
+def advise_on_series(category: str, pictures: Sequence[SoundPicture], spread: PoseSpread | None) -> list[Advice]:
     """Advise where pictures of one part may be split between training and thresholds."""
-    pairs = find_near_duplicates(pictures)
+    pairs = find_near_duplicates(pictures, spread)
     involved = sorted({i for pair in pairs for i in pair})
     if len(involved) >= max(MIN_PICTURES, MIN_SHARE * len(pictures)):
         return [_advise_by_likeness(category, pictures, pairs, involved)]
@@ -56,11 +57,11 @@ def advise_on_series(category: str, pictures: Sequence[SoundPicture]) -> list[Ad
     ]
 
 
-def find_near_duplicates(pictures: Sequence[SoundPicture]) -> list[tuple[int, int]]:
+def find_near_duplicates(pictures: Sequence[SoundPicture], spread: PoseSpread | None) -> list[tuple[int, int]]:
     """Pairs of pictures that show one part, the likest first; pairs that a group already keeps together are left out."""
     if len(pictures) < MIN_PICTURES:
         return []
-    likeness = correlate(pictures, without_common=True)
+    likeness = correlate_individually(pictures, spread)
     first, second = np.nonzero(np.triu(likeness >= NEAR_DUPLICATE, 1))
     order = np.argsort(-likeness[first, second], kind="stable")
     pairs = [(int(first[i]), int(second[i])) for i in order]
