@@ -6,6 +6,7 @@ Quick on purpose: at most 300 pictures of a category are read, once, and all els
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from inspect_kd.config import CalibrationConfig, Data
 from inspect_kd.datasets import DataSet
@@ -67,10 +68,8 @@ def read_pictures(samples: Sequence[Sample], bits: int | None, progress: Progres
     """Read and measure pictures; unreadable ones are left out, since the check and the training name them."""
     pictures = []
     for sample in samples:
-        try:
+        with suppress(BadInput):
             pictures.append(measure_picture(sample, read_image(sample.image, bits=bits)))
-        except BadInput:
-            pass
         progress.advance()
     return pictures
 

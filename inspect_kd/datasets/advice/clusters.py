@@ -7,9 +7,9 @@ import numpy.typing as npt
 
 Distances = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.intp]
-CLEAR_GAP = 2.5
+CLEAR_GAP = 3.0
 """Distance between clusters over the distance between neighbours within them (95th percentile)."""
-SMALLEST, SMALLEST_SHARE = 5, 0.05
+SMALLEST, SMALLEST_SHARE = 6, 0.05
 """Least size of a cluster: pictures, and share of all pictures."""
 MAX_LEFT_OVER = 0.1
 """Largest share of pictures outside all clusters."""
@@ -25,10 +25,13 @@ def find_clusters(distances: Distances, floor: float) -> Labels | None:
     if count < 2 * smallest:
         return None
     edges = _spanning_tree(distances)
+    lengths = np.array([length for length, _, _ in edges])
     best, clearest = None, CLEAR_GAP
     for cut in range(len(edges) - 1, 0, -1):
-        kept = edges[:cut]
-        labels = _components(count, kept)
+        within = max(float(np.percentile(lengths[:cut], 95)), floor)
+        if lengths[-1] <= clearest * within:
+            continue  # no gap is wider than the longest edge
+        labels = _components(count, edges[:cut])
         sizes = np.bincount(labels)
         large = sizes >= smallest
         if not large.any():
@@ -37,7 +40,6 @@ def find_clusters(distances: Distances, floor: float) -> Labels | None:
             continue
         labels = np.where(large[labels], labels, -1)
         between = _least_between(distances, labels)
-        within = max(float(np.percentile([weight for weight, _, _ in kept], 95)), floor)
         if between / within > clearest:
             best, clearest = _join_near(distances, labels, between / 2), between / within
     return None if best is None else _renumber(best)

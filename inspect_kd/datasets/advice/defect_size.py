@@ -61,7 +61,9 @@ def advise_on_scale(
         else:
             side = max(shorter, math.ceil(settings.size / 2))
             remedy, changes = "cut them into tiles as wide as the shorter side", ("--set", f"data.tile={side}")
-        return [_advice(category, longer / shorter, "longer side over the shorter one", text, remedy, changes, pictures)]
+        return [
+            _advice(category, longer / shorter, "longer side over the shorter one", text, remedy, changes, pictures)
+        ]
     return []
 
 

@@ -22,7 +22,7 @@ MAX_AREA_RATIO = 2.0
 """Largest ratio of silhouettes' areas (90th over 10th percentile): the same kind of part has about one size."""
 MAX_ANGLE = 10.0
 """Degrees by which nine in ten parts may be turned against the average direction."""
-MAX_SHIFT = 0.06
+MAX_SHIFT = 0.08
 """Shift from the median place, as a share of the picture's side, within which nine in ten parts lie."""
 MIN_FILLED = 0.25
 """Least share of the picture that the box around all parts fills."""
