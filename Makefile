@@ -48,6 +48,7 @@ bench: $(STAMP) cpp   ## every figure under docs/results, on the data sets at IN
 	$(BIN)/python -m benchmarks.exports
 	$(BIN)/python -m benchmarks.agreement $(REAL_RUN)
 	$(BIN)/python -m benchmarks.studio --artifact $(REAL_RUN)/$(notdir $(REAL_RUN)).onnx
+	$(BIN)/python -m benchmarks.advice
 	$(BIN)/python -m benchmarks.fuzz
 
 docs: $(STAMP)        ## rewrite what programs write: docs/recipes.md, the README's figures, the pages of docs/results

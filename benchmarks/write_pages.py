@@ -14,6 +14,7 @@ from benchmarks.results import RESULTS, load_results
 
 PAGES = {
     "ablation": "ablation",
+    "advice": "advice",
     "agreement": "agreement",
     "aims": "aims",
     "bench": "peers",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 
 from inspect_kd import overlay
 from inspect_kd.calibrate import calibrate
+from inspect_kd.datasets.advice import Advice
 from inspect_kd.evaluate import Evaluation, Verdict
 from inspect_kd.metrics import CategoryMetrics, mean_of
 from inspect_kd.report import Report, write_report
@@ -65,7 +67,13 @@ def test_overlay_has_the_size_of_the_image(shape: tuple[int, int]) -> None:
 
 
 def render_report(
-    tmp_path: Path, *, defects: bool = True, masks: bool = True, name: str = "part.png", categories: int = 2
+    tmp_path: Path,
+    *,
+    defects: bool = True,
+    masks: bool = True,
+    name: str = "part.png",
+    categories: int = 2,
+    advice: Sequence[Advice] = (),
 ) -> str:
     rng = np.random.default_rng(0)
     names = [f"kind{i}" for i in range(categories)]
@@ -114,6 +122,7 @@ def render_report(
         recipe=f"name: {name}",
         environment={"device": "cpu", "inspect_kd": "0"},
         facts={"best_step": 8, "parity": {"onnx": {"flips": 0, "real_images": 9}}},
+        advice=advice,
     )
     return write_report(report, tmp_path / "report.html").read_text()
 
@@ -121,6 +130,24 @@ def render_report(
 def test_file_names_are_escaped(tmp_path: Path) -> None:
     page = render_report(tmp_path, name=HOSTILE)
     assert HOSTILE not in page and "&lt;img src=x" in page
+
+
+def test_advice_is_shown_with_its_picture_and_its_command(tmp_path: Path) -> None:
+    advice = Advice(
+        topic="series",
+        category=HOSTILE,
+        number=4,
+        measure="sound pictures with a near-duplicate",
+        text=f"4 pictures such as {HOSTILE}",
+        remedy="keep them together",
+        changes=("--set", "data.group=^(.+)_[^_]+$"),
+        picture=np.full((40, 60, 3), 90, np.uint8),
+    )
+    page = render_report(tmp_path, name="parts", advice=[advice])
+    section = page.split("What the pictures are like")[1].split("<h2>")[0]
+    assert "inspect-kd train --data parts --set &#x27;data.group=^(.+)_[^_]+$&#x27;" in section
+    assert section.count('src="data:image/webp;base64,') == 1 and HOSTILE not in page
+    assert "What the pictures are like" not in render_report(tmp_path), "without advice there is no such section"
 
 
 def test_page_loads_nothing_from_elsewhere(tmp_path: Path) -> None:

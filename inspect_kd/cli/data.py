@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from inspect_kd.cli.echo import echo
+
+if TYPE_CHECKING:
+    from inspect_kd.datasets.advice import Advice
 
 app = typer.Typer(help="Data sets: list, check, download, draw.", no_args_is_help=True)
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -50,11 +54,13 @@ def check(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a data set contains and check it for errors. Exit code 3 if it has any.
+    """Show what a data set contains, check it for errors, and advise on its pictures. Exit code 3 if it has errors.
 
     Example: inspect-kd data check my_parts/
     """
+    from inspect_kd.config import CalibrationConfig, Data
     from inspect_kd.datasets import open_dataset
+    from inspect_kd.datasets.advice import advise
     from inspect_kd.datasets.check import check as check_dataset
     from inspect_kd.errors import BadInput, printable
     from inspect_kd.progress_display import show_progress
@@ -63,12 +69,14 @@ def check(
     data_set = open_dataset(data, group=group, may_draw=False)
     with show_progress() as progress:
         findings = check_dataset(data_set, progress)
+        advice = advise(data_set, Data(), CalibrationConfig(), progress)
     counts = {c: {str(s): len(data_set.select(s, c)) for s in Split} for c in data_set.categories}
     defects = {c: sum(s.defective for s in data_set.samples if s.category == c) for c in data_set.categories}
     errors = sum(finding.severity == "error" for finding in findings)
     if as_json:
         entries = [{"severity": f.severity, "text": f.text, "files": [str(file) for file in f.files]} for f in findings]
-        typer.echo(json.dumps({"layout": data_set.layout, "counts": counts, "defective": defects, "findings": entries}))
+        content = {"layout": data_set.layout, "counts": counts, "defective": defects, "findings": entries}
+        typer.echo(json.dumps(content | {"advice": [each.to_json(data) for each in advice]}))
     else:
         _print_counts(data_set.name, data_set.layout, counts, defects)
         for finding in findings[:MAX_FINDINGS]:
@@ -78,8 +86,22 @@ def check(
                 echo(f"    {printable(str(file))}")
         if len(findings) > MAX_FINDINGS:
             echo(f"… and {len(findings) - MAX_FINDINGS} more (--json lists all)")
+        _print_advice(advice, data)
     if errors:
         raise BadInput(f"{data}: {errors} error{'s' if errors > 1 else ''}")
+
+
+def _print_advice(advice: Sequence[Advice], data: str) -> None:
+    """Print each advice with its remedy; what training does by itself is a note."""
+    from inspect_kd.errors import printable
+
+    for each in advice:
+        echo(printable(f"{'•' if each.done else '→'} {each.describe()}"))
+        for file in each.files[:3]:
+            echo(f"    {printable(str(file))}")
+        command = each.command(data)
+        if command:
+            echo(f"    {printable(command)}")
 
 
 def _print_counts(name: str, layout: str, counts: dict[str, dict[str, int]], defects: dict[str, int]) -> None:

@@ -177,13 +177,14 @@ def show_plan(recipe: Recipe, data: DataSet | None, downloads: Sequence[Manifest
     """Print what a training would do; `data` is None if its images must be downloaded first."""
     from inspect_kd import api
     from inspect_kd.progress_display import show_progress
-    from inspect_kd.training.prepare_images import fit_to_training_images
+    from inspect_kd.training.prepare_images import advise_on_training_images, fit_to_training_images
     from inspect_kd.training.run import build_student, build_teacher, sources_of
 
-    presentations = None
+    presentations, advice = None, []
     if data is not None:
         with show_progress() as progress:
             presentations = fit_to_training_images(recipe, data, progress)
+            advice = list(advise_on_training_images(recipe, data, presentations, progress))
     model = build_student(recipe) if recipe.student else build_teacher(recipe)
     # The heads are frozen until their stages.
     is_trained = [p.requires_grad or key.startswith("heads.") for key, p in model.named_parameters()]
@@ -203,6 +204,7 @@ def show_plan(recipe: Recipe, data: DataSet | None, downloads: Sequence[Manifest
                     "parameters": sizes,
                     "presentations": {} if presentations is None else presentations.summary(),
                     "downloads": [manifest.summarise_download() for manifest in downloads],
+                    "advice": [each.to_json(data.source) for each in advice] if data else [],
                 }
             )
         )

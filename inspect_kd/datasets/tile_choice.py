@@ -33,10 +33,15 @@ class TileChoice:
         return f"tile: {self.tile} pixels, {cost}; {self.reason}"
 
 
+def assumed_defect(shorter: int) -> int:
+    """Side in pixels of the smallest defect where the user names none, by the picture's shorter side."""
+    return max(SMALLEST_PIXELS, round(SMALLEST_DEFECT * shorter))
+
+
 def choose_tile(picture: tuple[int, int], size: int, overlap: float, smallest_defect: int | None) -> TileChoice:
     """Squash pictures of (width, height) where the smallest defect stays visible, else choose the largest tile that shows it."""
     shorter, longer = sorted(picture)
-    defect = smallest_defect or max(SMALLEST_PIXELS, round(SMALLEST_DEFECT * shorter))
+    defect = smallest_defect or assumed_defect(shorter)
     squashed = defect * min(1.0, size / longer)
     became = f"a defect of {defect} pixels becomes {squashed:.1f} when {picture[0]}x{picture[1]} is squashed to {size}x{size}"
     if squashed >= min(VISIBLE, defect):

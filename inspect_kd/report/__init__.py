@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from inspect_kd import atomic_write
 from inspect_kd.calibrate import Calibration
+from inspect_kd.datasets.advice import Advice
 from inspect_kd.evaluate import Evaluation
 from inspect_kd.report.pictures import Example
 from inspect_kd.report.presented_parts import PresentedPart
@@ -34,6 +36,8 @@ class Report:
     environment: dict[str, Any]
     facts: dict[str, Any] = field(default_factory=dict)
     """Content of the run's manifest, such as `train_seconds`, `stages` and `taught_by`."""
+    advice: Sequence[Advice] = ()
+    """What the sound pictures call for."""
 
 
 def write_report(report: Report, to: Path) -> Path:

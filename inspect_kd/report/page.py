@@ -11,11 +11,13 @@ from html import escape
 from typing import Any
 
 from inspect_kd.calibrate import POOLED
+from inspect_kd.datasets.advice import Advice
+from inspect_kd.errors import printable
 from inspect_kd.metrics import METRICS
 from inspect_kd.report import Report
 from inspect_kd.report.charts import draw_curve, draw_histogram
 from inspect_kd.report.html import card_table, document, figure_boxes, with_not_found
-from inspect_kd.report.pictures import Example
+from inspect_kd.report.pictures import Example, data_uri
 from inspect_kd.report.presented_parts import presentation_section
 from inspect_kd.types import NOT_FOUND, format_score, is_not_found
 
@@ -43,6 +45,7 @@ def render_page(report: Report) -> str:
         _metrics(report),
         _decisions(report),
         _data(report),
+        _advice(report),
         _use(report),
         _training(report),
         _environment(report),
@@ -252,6 +255,29 @@ def _data(report: Report) -> str:
     )
 
 
+def _advice(report: Report) -> str:
+    """What the sound pictures call for, each with the pictures that show it; empty where they call for nothing."""
+    if not report.advice:
+        return ""
+    return f"<h2>What the pictures are like</h2>{''.join(_one_advice(each, report) for each in report.advice)}"
+
+
+def _one_advice(advice: Advice, report: Report) -> str:
+    # The name, not the source: a page that is passed on does not show the machine's folders.
+    command = advice.command(str(report.data["name"]))
+    shown = f"<pre>{escape(printable(command))}</pre>" if command else ""
+    alt = escape(printable(f"{advice.category}: pictures that show it, {advice.topic}"))
+    picture = (
+        f'<img src="{data_uri(advice.picture)}" alt="{alt}" loading="lazy" style="max-width:100%">'
+        if advice.picture is not None
+        else ""
+    )
+    return (
+        f'<div class="card"><h3>{escape(printable(advice.category))}: {escape(advice.topic)}</h3>'
+        f"<p>{escape(printable(advice.text))}. <b>{escape(printable(advice.remedy))}.</b></p>{shown}{picture}</div>"
+    )
+
+
 def _use(report: Report) -> str:
     if report.artifact is None:
         return ""
@@ -352,4 +378,5 @@ def report_json(report: Report) -> Mapping[str, Any]:
         "scores": scores,
         "environment": report.environment,
         "facts": report.facts,
+        "advice": [advice.to_json(str(report.data["name"])) for advice in report.advice],
     }

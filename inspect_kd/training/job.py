@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from inspect_kd.config import Recipe
 from inspect_kd.datasets import DataSet
+from inspect_kd.datasets.advice import Advice
 from inspect_kd.datasets.batches import ImageStore
 from inspect_kd.datasets.presentation import Presentations
 from inspect_kd.training.hardware import Hardware
@@ -24,6 +25,9 @@ class Job:
     progress: Progress
     presentations: Presentations = field(default_factory=Presentations)
     """How each category's images are presented; `prepare_images` fits them to the training images."""
+
+    advice: tuple[Advice, ...] = ()
+    """What the sound pictures call for; `prepare_images` measures it."""
 
     def open_images(self, split: Split) -> ImageStore:
         """The images of one split, as they are presented to the student."""

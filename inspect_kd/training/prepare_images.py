@@ -7,9 +7,10 @@ from pathlib import Path
 
 from inspect_kd import config
 from inspect_kd.datasets import DataSet
+from inspect_kd.datasets.advice import Advice, advise
 from inspect_kd.datasets.fit_presentation import fit_presentations
 from inspect_kd.datasets.presentation import Presentations
-from inspect_kd.errors import UsageError
+from inspect_kd.errors import UsageError, printable
 from inspect_kd.training.job import Job
 from inspect_kd.training.run import RunFolder, read_presentations, write_presentations
 from inspect_kd.types import Progress, Split
@@ -30,9 +31,11 @@ def prepare_images(job: Job, *, resume: bool, write: bool) -> Job:
             f"distill.start: {start} was fitted on tiles, with which teachers and labels cannot be used; train without --start, "
             "or start from a run with data.tile=null"
         )
-    if write:
-        write_presentations(job.folder, presentations)
-    return replace(job, presentations=presentations)
+    if not write:
+        return replace(job, presentations=presentations)
+    write_presentations(job.folder, presentations)
+    advice = advise_on_training_images(job.recipe, job.data, presentations, job.progress)
+    return replace(job, presentations=presentations, advice=advice)
 
 
 def fit_to_training_images(recipe: config.Recipe, data: DataSet, progress: Progress) -> Presentations:
@@ -43,6 +46,25 @@ def fit_to_training_images(recipe: config.Recipe, data: DataSet, progress: Progr
         progress,
         whole_images=needs_whole_images(recipe),
     )
+
+
+def advise_on_training_images(
+    recipe: config.Recipe, data: DataSet, presentations: Presentations, progress: Progress
+) -> tuple[Advice, ...]:
+    """Advise on the pictures as they are presented, and note it; what training does by itself is no advice."""
+    advice = advise(
+        data,
+        recipe.data,
+        recipe.calibration,
+        progress,
+        presentations=presentations,
+        whole_images=needs_whole_images(recipe),
+    )
+    open_advice = tuple(each for each in advice if not each.done)
+    for each in open_advice:
+        command = each.command(data.source)
+        progress.note(printable(each.describe() + (f": {command}" if command else "")))
+    return open_advice
 
 
 def needs_whole_images(recipe: config.Recipe) -> bool:

@@ -44,6 +44,7 @@ def write_run_report(
         recipe=job.recipe.to_yaml(),
         environment=read_environment(folder.environment),
         facts=facts,
+        advice=job.advice,
     )
     write_json(folder.report_data, report_json(report))
     write_report(report, folder.report)

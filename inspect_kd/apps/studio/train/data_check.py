@@ -26,7 +26,7 @@ class DataFinding:
     """A problem or a note about a data set."""
 
     severity: str
-    """error, warning or note"""
+    """error, warning, advice or note"""
     text: str
     files: tuple[str, ...] = ()
     """Their paths below the Studio's data folder."""
@@ -93,13 +93,24 @@ def _result(root: Path, name: str, output: bytes, progress: TrainingProgress, ex
         layout=content["layout"],
         counts=content["counts"],
         defective=content["defective"],
-        findings=tuple(_finding(root, finding) for finding in content["findings"]),
+        findings=(
+            *(_finding(root, finding) for finding in content["findings"]),
+            *(_advice(root, advice) for advice in content["advice"]),
+        ),
     )
 
 
 def _finding(root: Path, content: dict[str, Any]) -> DataFinding:
     files = tuple(display_path(root, Path(file)) for file in content["files"][:MAX_FILES])
     return DataFinding(severity=content["severity"], text=_hide_root(root, content["text"]), files=files)
+
+
+def _advice(root: Path, content: dict[str, Any]) -> DataFinding:
+    """What the pictures call for; a note where training does it by itself."""
+    text = f"{content['category']}: {content['text']}; {content['remedy']}"
+    command = f": {content['command']}" if content["command"] else ""
+    severity = "note" if content["done"] else "advice"
+    return _finding(root, {"severity": severity, "text": text + command, "files": content["files"]})
 
 
 def _hide_root(root: Path, text: str) -> str:

@@ -77,7 +77,7 @@ REPORT_PARTS = "Parts from the report: original and heatmap"
 # Check of a folder
 CATEGORY, DEFECTIVE, NOTHING_WRONG = "category", "defective", "Nothing wrong was found."
 SPLITS = {"train": "train", "calibration": "calibration", "validation": "validation", "test": "test"}
-SEVERITIES = {"error": ("✕", "error"), "warning": ("!", "warning"), "note": ("•", "note")}
+SEVERITIES = {"error": ("✕", "error"), "warning": ("!", "warning"), "advice": ("→", "advice"), "note": ("•", "note")}
 NOTES = "Notes ({count})"
 MORE = "… and {count} more"
 LAYOUT = "Layout {layout}, {images} images"

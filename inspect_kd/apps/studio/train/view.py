@@ -141,7 +141,8 @@ def check_result(check: DataCheck | None) -> str:
         return f'<div class="ikd-train"><p class="soft">{text}</p>{bar}</div>'
     problems = [finding for finding in check.findings if finding.severity != "note"]
     notes = [finding for finding in check.findings if finding.severity == "note"]
-    all_well = "" if problems else f'<p class="explanation finished">✓ {texts.NOTHING_WRONG}</p>'
+    is_sound = all(finding.severity in ("advice", "note") for finding in check.findings)
+    all_well = "" if not is_sound else f'<p class="explanation finished">✓ {texts.NOTHING_WRONG}</p>'
     notes_html = (
         f"<details><summary>{texts.NOTES.format(count=len(notes))}</summary>{_findings(notes)}</details>"
         if notes
