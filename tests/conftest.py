@@ -88,9 +88,8 @@ def run(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert answer.returncode == 0, answer.stderr
     assert json.loads(answer.stdout)["run"] == str(out / "r")
     lines = [json.loads(line) for line in answer.stderr.splitlines() if line.startswith("{")]
-    assert {"draw", "train", "calibrate", "evaluate", "export", "prove", "report"} >= {
-        line["phase"] for line in lines if "phase" in line
-    }
+    phases = {"draw", "presentation", "advice", "train", "calibrate", "evaluate", "export", "prove", "report"}
+    assert phases >= {line["phase"] for line in lines if "phase" in line}
     assert any("seconds_left" in line and "loss" in line for line in lines)
     return out / "r"
 
