@@ -27,8 +27,8 @@ POOLED = "*"
 """Used instead of a category's name for all categories together."""
 MAX_POOLED_REJECT = 2.0
 """Largest accepted pooled reject threshold: it is 1.0 by construction, and an export shifts it by hundredths at most."""
-MAX_REJECT = 1e6
-"""Largest accepted reject threshold of one category, on the scale where the pooled one is 1: a bound for damaged files."""
+MAX_REJECT = NOT_FOUND_SCORE
+"""A category's reject threshold must be below this, or a part that was not found would be OK."""
 TOLERANCE = 1e-4
 """Accepted difference of one image's score between two runtimes, on the calibrated scale; `export/onnx.yaml` uses the same limit."""
 MAX_BYTES = 64 << 20
@@ -149,10 +149,10 @@ class Calibration:
                 f"most {MAX_POOLED_REJECT:g}: export the artifact again"
             )
         for name, category in limits.items():
-            if category.thresholds.reject > MAX_REJECT:
+            if category.thresholds.reject >= MAX_REJECT:
                 raise BadInput(
-                    f"the reject threshold of '{name}' is {category.thresholds.reject:g}; this program reads at most {MAX_REJECT:g}: "
-                    "export the artifact again"
+                    f"the reject threshold of '{name}' is {category.thresholds.reject:g}; it must be below {MAX_REJECT:g}, the score of "
+                    "a part that was not found: export the artifact again"
                 )
         if not all(math.isfinite(score) for scores in calibration.scores.values() for score in scores):
             raise BadInput("the calibration holds scores that are not finite")

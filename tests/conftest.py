@@ -96,9 +96,8 @@ def run(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["run"] == str(out / "r")
     lines = [json.loads(line) for line in result.stderr.splitlines() if line.startswith("{")]
-    assert {"draw", "presentation", "train", "calibrate", "evaluate", "export", "prove", "report"} >= {
-        line["phase"] for line in lines if "phase" in line
-    }
+    phases = {"draw", "presentation", "advice", "train", "calibrate", "evaluate", "export", "prove", "report"}
+    assert phases >= {line["phase"] for line in lines if "phase" in line}
     assert any("seconds_left" in line and "loss" in line for line in lines)
     return out / "r"
 

@@ -421,6 +421,24 @@ def test_check_lists_the_advice_as_json(tmp_path: Path) -> None:
     assert advice["few parts"]["command"].startswith("inspect-kd train --data ") and advice["few parts"]["number"] > 20
 
 
+def test_the_report_of_a_run_shows_the_advice(run: Path) -> None:
+    advice = json.loads((run / "report.json").read_text())["advice"]
+    categories = {each["category"] for each in advice if each["topic"] == "few parts"}
+    assert categories == {"board", "bottle", "fabric", "metal"} and not any(each["done"] for each in advice)
+    section = (run / "report.html").read_text().split("What the pictures are like")[1].split("<h2>")[0]
+    assert section.count("<img") == len(advice) and "inspect-kd train --data sample" in section
+
+
+def test_training_notes_its_advice_before_it_begins(parts: Path, tmp_path: Path) -> None:
+    answer = CliRunner().invoke(
+        app, ["train", "--data", str(parts), "--model", "embedded", "--out", str(tmp_path), "--dry-run", "--json"]
+    )
+    assert answer.exit_code == 0, answer.output
+    advice = json.loads(answer.stdout)["advice"]
+    notes = [json.loads(line)["say"] for line in answer.stderr.splitlines() if line.startswith('{"say"')]
+    assert advice and all(any(each["text"] in note and each["command"] in note for note in notes) for each in advice)
+
+
 def test_every_advice_has_a_small_picture() -> None:
     def poor(part: int) -> ImageU8:
         lit = float(random_of(part, 8).uniform(0.6, 1.2))

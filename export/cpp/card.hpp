@@ -17,7 +17,7 @@
 namespace inspect_kd {
 
 constexpr double kHighestPooled = 2.0;  // of the reject threshold that is 1 by construction
-constexpr double kHighestReject = 1e6;  // of one category
+constexpr double kHighestReject = 1e6;  // of one category: the score of a part that was not found, which must stay above it
 
 struct EnvironmentFault : std::runtime_error {
     using std::runtime_error::runtime_error;
@@ -78,8 +78,8 @@ inline Thresholds parse_calibration(const Json& calibration, const std::string& 
         throw BadInput("the pooled reject threshold is " + std::to_string(pooled) + "; at most 2 is allowed: export the artifact again");
     }
     for (const auto& item : limits.items()) {
-        if (parse_limits(item.value(), item.key()).reject > kHighestReject) {
-            throw BadInput("the reject threshold of '" + item.key() + "' is above 1000000: export the artifact again");
+        if (parse_limits(item.value(), item.key()).reject >= kHighestReject) {
+            throw BadInput("the reject threshold of '" + item.key() + "' is not below 1000000: export the artifact again");
         }
     }
     if (calibration.contains("scores")) check_scores(calibration.at("scores"));

@@ -274,8 +274,12 @@ def _one_advice(advice: Advice, report: Report) -> str:
     )
     return (
         f'<div class="card"><h3>{escape(printable(advice.category))}: {escape(advice.topic)}</h3>'
-        f"<p>{escape(printable(advice.text))}. <b>{escape(printable(advice.remedy))}.</b></p>{shown}{picture}</div>"
+        f"<p>{_sentence(advice.text)} <b>{_sentence(advice.remedy)}</b></p>{shown}{picture}</div>"
     )
+
+
+def _sentence(text: str) -> str:
+    return f"{escape(printable(text[:1].upper() + text[1:]))}."
 
 
 def _use(report: Report) -> str:

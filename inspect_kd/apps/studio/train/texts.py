@@ -56,6 +56,7 @@ EXPLANATIONS = {
 STARTING = "starting"
 PHASES = {
     "presentation": "prepare the pictures",
+    "advice": "advice on the pictures",
     "train": "train",
     "study": "train the teacher",
     "align": "align",
