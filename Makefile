@@ -40,6 +40,7 @@ bench: $(STAMP) cpp   ## every figure under docs/results, on the data sets at IN
 	$(BIN)/python -m benchmarks.aims
 	$(BIN)/python -m benchmarks.teachers
 	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.presentation
 	$(BIN)/python -m benchmarks.distillation
 	$(BIN)/python -m benchmarks.unlabelled
 	$(BIN)/python -m benchmarks.chain

@@ -26,6 +26,7 @@ PAGES = {
     "labelling": "labelling",
     "latency": "latency",
     "memory": "memory",
+    "presentation": "presentation",
     "real_data_embedded": "real_data",
     "real_data_omni_ad": "real_data",
     "studio": "studio",
