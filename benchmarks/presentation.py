@@ -130,10 +130,11 @@ def _changes_nothing(presentations: Presentations) -> bool:
 
 def page(content: Content) -> str:
     machine = content["environment"]
+    command = f"python -m benchmarks.{machine['command'].replace('.py', '', 1)}"
     lines = [
         "# Alignment and tiles, on the development sets and their turned twins",
         "",
-        f"Written by `python -m benchmarks.{machine['command'].replace('.py', '', 1)}`, {machine['started'][:10]}, model `{content['model']}`, one category at a time. "
+        f"Written by `{command}`, {machine['started'][:10]}, model `{content['model']}`, one category at a time. "
         "`none`: pictures as they are, squashed. `auto`: the defaults `data.align=auto data.tile=auto`. "
         "OK / defective: defective parts that pass.",
         "",
