@@ -15,7 +15,7 @@ import pytest
 from inspect_kd.datasets.drawn import draw_sample
 from tests.builders import save_tiny_clip
 from tests.cpp_program import build_program
-from tests.tiny import EVERY_STAGE, UNTURNED, command
+from tests.tiny import AS_THEY_ARE, EVERY_STAGE, UNTURNED, command
 
 # For the processes that tests start; see also one_thread below.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -110,10 +110,10 @@ def staged_runs(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     sam = {"build": "sam_spt", "backend": "tiny", "guide": clip, "closer": True}
     teach = {"parts": 2, "variants": 2, "epochs": 1}
     for name, teacher in (("tiny_clip", {"build": "clip_ada", **clip}), ("tiny_sam", sam)):
-        recipe = {"name": name, "teacher": teacher, "data": {"size": 64}, "teach": teach}
+        recipe = {"name": name, "teacher": teacher, "data": {"size": 64, "align": "none", "tile": None}, "teach": teach}
         (out / f"{name}.yaml").write_text(json.dumps(recipe))
     teachers = [word for name in ("tiny_clip", "tiny_sam") for word in ("--teachers", str(out / f"{name}.yaml"))]
-    settings = [word for setting in EVERY_STAGE for word in ("--set", setting)]
+    settings = [word for setting in (*EVERY_STAGE, *AS_THEY_ARE) for word in ("--set", setting)]
     result = subprocess.run([*command(parts, out, *teachers), *settings], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     return out
