@@ -142,8 +142,8 @@ def test_check_draws_nothing(tmp_path: Path) -> None:
     (tmp_path / "ev.yaml").write_text(
         f"name: ev\ntitle: Ev\nlicence: {{name: x, commercial: false}}\nroot: {target}\nsource: {{drawn: 3}}\n"
     )
-    for existing in (False, True):
+    for _ in ("no folder", "an empty folder"):
         answer = CliRunner().invoke(app, ["data", "check", str(tmp_path / "ev.yaml")])
-        assert isinstance(answer.exception, BadInput if existing else EnvironmentFault)
+        assert isinstance(answer.exception, EnvironmentFault) and "is not drawn yet" in str(answer.exception)
         assert not target.exists() or not list(target.iterdir())
         target.mkdir(exist_ok=True)

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fuzzing import graphs
 from tests.tiny import command
 
 PROGRAM = [sys.executable, "-m", "inspect_kd"]
@@ -70,7 +71,7 @@ def test_key_on_a_full_disk_leaves_no_file(tmp_path: Path) -> None:
 
 def test_signature_on_a_full_disk_leaves_no_file(tmp_path: Path) -> None:
     key, artifact = tmp_path / "quality.pem", tmp_path / "part.onnx"
-    artifact.write_bytes(b"a file")
+    artifact.write_bytes(graphs.artifact().SerializeToString())
     assert call("keygen", "--no-locked", key).returncode == 0
     before = list_files(tmp_path)
     assert "part.onnx.sig: File too large" in get_error_line(call("sign", artifact, "--key", key, max_file_bytes=50))

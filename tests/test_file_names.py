@@ -102,7 +102,7 @@ def test_batch_continues_after_impossible_images(run: Path, images: list[Path], 
     """The batch has an image too wide for a JPEG, an impossible file name, and a normal image."""
     Image.new("L", (70_000, 40)).save(tmp_path / "wide.png")
     names = [str(tmp_path / "wide.png"), "x" * 300, str(images[0])]
-    answer = call("predict", run / "r.onnx", *names, "--overlays", tmp_path / "out")
+    answer = call("predict", run / "r.onnx", *names, "--category", "fabric", "--overlays", tmp_path / "out")
     assert [json.loads(line)["image"] for line in answer.stdout.splitlines()] == names
     assert answer.returncode == 3 and f"no overlay of {names[0]} was written: " in answer.stderr
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.jpg"]

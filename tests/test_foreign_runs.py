@@ -139,8 +139,9 @@ def test_checkpoint_stays_until_the_manifest_is_written(copied_run: Path, parts:
     folder.manifest.unlink()
     folder.manifest.mkdir()  # so that no file of its name can be written
     data = open_for_recipe(str(parts), finished.recipe)
+    job = make_job(finished.recipe, data, folder.path, presentations=finished.presentations)
     with pytest.raises(OSError, match=r"run\.json"):
-        finish_run(make_job(finished.recipe, data, folder.path), finished.model, {}, time.monotonic())
+        finish_run(job, finished.model, {}, time.monotonic())
     assert folder.checkpoint.read_bytes() == b"progress"
 
 

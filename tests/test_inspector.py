@@ -99,7 +99,7 @@ def test_other_thresholds_change_the_decision(artifact: Path, image: Path) -> No
 
 
 def test_part_that_is_not_ok_always_has_a_region(artifact: Path, image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    inspector = Inspector(artifact)
+    inspector = Inspector(artifact, category="fabric")
     heat = np.zeros((1, 64, 64), np.float32)
     heat[0, 20:24, 40:44] = 0.5  # the maximum, but below the threshold
     monkeypatch.setattr(inspector.model, "predict_batch", lambda _: BatchPrediction(np.array([3.0], np.float32), heat))

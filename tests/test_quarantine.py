@@ -137,7 +137,7 @@ def test_artifact_is_tried_again_with_another_runtime(
 ) -> None:
     path = write_artifact(tmp_path, graphs.artifact())
     Inspector(path)
-    monkeypatch.setattr(quarantine, "installed", lambda _: {"onnxruntime": "99"})
+    monkeypatch.setattr(quarantine, "installed_versions", lambda _: {"onnxruntime": "99"})
     Inspector(path)
     assert len(trials) == 2
 
@@ -156,7 +156,7 @@ def test_graph_that_is_endless_on_one_batch_size_is_refused(
     size: int, tmp_path: Path, record: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Tiles of a large image are predicted in batches of eight."""
-    monkeypatch.setattr(quarantine, "SECONDS", 6)
+    monkeypatch.setattr(quarantine, "MAX_SECONDS", 6)
     with pytest.raises(BadInput, match="it did not finish within 6 s"):
         Inspector(write_artifact(tmp_path, endless_on_a_batch_of(size)))
     assert not record.exists()

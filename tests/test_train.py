@@ -39,6 +39,7 @@ def test_run_holds_every_file(run: Path) -> None:
         "metrics.jsonl",
         "student.safetensors",
         "calibration.json",
+        "presentation.json",
         "report.html",
         "report.json",
         "pictures.jsonl",

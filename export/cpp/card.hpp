@@ -100,9 +100,6 @@ inline Card parse_card(const std::string& text, std::optional<std::string> categ
     Card card;
     card.size = whole_number(content, "size", 0, 4096);
     card.bits = whole_number(content, "bits", card.bits, 16);
-    if (content.contains("overlap")) {
-        if (const double overlap = real_number(content, "overlap"); overlap < 0 || overlap > 0.75) throw BadInput("impossible overlap");
-    }
     const Json& categories = content.at("categories");
     if (!categories.is_array() || std::any_of(categories.begin(), categories.end(), [](const Json& name) { return !name.is_string(); })) {
         throw BadInput("the artifact's card is damaged (categories)");

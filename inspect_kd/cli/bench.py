@@ -142,7 +142,7 @@ def load_comparable_recipes(students: list[str]) -> list[Recipe]:
     for recipe in recipes:
         if not recipe.student:
             raise UsageError(f"--model {recipe.name}: is a teacher's recipe; name students only")
-        if recipe.data.size != SIZE or recipe.data.tile or recipe.data.bits:
+        if recipe.data.size != SIZE or isinstance(recipe.data.tile, int) or recipe.data.bits:
             raise UsageError(
                 f"--model {recipe.name}: models are compared on whole 8-bit images at {SIZE}x{SIZE}; the recipe must not set another "
                 "data.size, data.tile or data.bits"

@@ -194,7 +194,7 @@ def _locate(data: str, *, may_draw: bool = True) -> tuple[Manifest | None, Path]
     manifest = _find_manifest(data)
     if manifest is None:
         return None, zoo.expand_user(data)
-    if manifest.source.drawn is not None and not may_draw and not manifest.folder().is_dir():
+    if manifest.source.drawn is not None and not may_draw and not manifest.is_downloaded():
         raise EnvironmentFault(
             f"'{manifest.name}' is not drawn yet at {manifest.folder()}: `inspect-kd data draw` draws it"
         )

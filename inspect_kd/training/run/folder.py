@@ -85,7 +85,9 @@ class RunFolder:
     def is_own_name(self, name: str) -> bool:
         """True for names of files that a training or an export writes into the folder."""
         known = {path.name for path in (self.recipe, self.environment, self.metrics, self.checkpoint, self.student)}
-        known |= {path.name for path in (self.teacher, self.calibration, self.report, self.report_data)}
+        known |= {
+            path.name for path in (self.teacher, self.calibration, self.presentation, self.report, self.report_data)
+        }
         known |= {path.name for path in (self.pictures, self.manifest, self.lock)}
         artifact = rf"{re.escape(self.path.name)}(\.\w+)*\.onnx(\.sig|\.conversion\.(html|json))?"
         return name in known or re.fullmatch(artifact, name) is not None
