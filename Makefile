@@ -1,8 +1,8 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`.
 PYTHON ?= python3
 VENV   ?= .venv
-# How many processes run the tests; each of them works on one thread.
-JOBS   ?= 2
+# `make test JOBS=2` runs the tests in two processes; each of them works on one thread.
+JOBS   ?=
 # `make RUNTIME=gpu …` installs onnxruntime-gpu instead: the two exclude each other.
 RUNTIME ?= cpu
 BIN    := $(VENV)/bin
@@ -20,7 +20,7 @@ demo: $(STAMP)        ## draw parts, train, export, inspect, report: runs/demo
 	$(BIN)/inspect-kd demo --fresh
 
 test: $(STAMP) browser cpp-packages ## the default tier; SLOW=1 adds real training
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(if $(SLOW),-m 'not network and not gpu')
+	$(BIN)/python -m pytest$(if $(JOBS), -n $(JOBS) --dist loadfile) $(if $(SLOW),-m 'not network and not gpu')
 
 lint: $(STAMP)        ## ruff, mypy --strict, import rules
 	$(BIN)/ruff check inspect_kd tests benchmarks docs

@@ -30,7 +30,7 @@ CLEARLY = 0.7
 """A method is clearly better if its unlikeness is at most this share of the other's."""
 ALIKE = 0.98
 """Parts this much alike need no alignment."""
-QUALITY_MARGIN = 0.06
+QUALITY_MARGIN = 0.02
 """Agreement with the reference that a part may lack beyond the poorest sound parts: smaller defects are the model's to find."""
 LIKENESS_SIDE = 64
 """Side in pixels of the pictures whose likeness is measured."""
