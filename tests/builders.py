@@ -37,12 +37,18 @@ def save_tiny_clip(folder: Path, *, weights: bool = True) -> str:
 
 
 def make_job(recipe: Recipe, data: DataSet, folder: Path, **changes: Any) -> Job:
-    """A silent job on the CPU."""
+    """A silent job on the CPU; a training fits the presentations anew."""
+    from inspect_kd.datasets.presentation import Presentations
+    from inspect_kd.datasets.view import View
     from inspect_kd.training.hardware import Hardware
     from inspect_kd.training.job import Job
     from inspect_kd.training.run import RunFolder
 
-    settings: dict[str, Any] = {"hardware": Hardware(device="cpu"), "progress": NoProgress()} | changes
+    settings: dict[str, Any] = {
+        "hardware": Hardware(device="cpu"),
+        "progress": NoProgress(),
+        "presentations": Presentations.plain(View(size=recipe.data.size)),
+    } | changes
     return Job(recipe=recipe, data=data, folder=RunFolder(folder), **settings)
 
 
