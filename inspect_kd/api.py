@@ -299,7 +299,7 @@ def summarise(data: DataSet) -> str:
 
 
 def _note_left_out(recipe: Recipe, data: DataSet, progress: Progress) -> None:
-    """Note images that the data set's layout does not read: a person may believe that they are trained on."""
+    """Note images that the data set's layout does not read, so that the user knows that they are not trained on."""
     from inspect_kd.datasets.check import find_left_out
 
     if recipe.data.categories:

@@ -183,7 +183,7 @@ def contact_sheet(pictures: Sequence[tuple[str, ImageU8]], side: int = 256, max_
 
 
 def _caption(picture: ImageU8, text: str, at: tuple[int, int], tint: tuple[int, int, int]) -> None:
-    """Write a sentence under the decision, small enough for the picture's width; left out where nobody could read it."""
+    """Write a sentence under the decision, in letters that fit the picture's width; leave it out if they would be too small to read."""
     (width, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 1.0, 1)
     fitting = (picture.shape[1] - 3 * at[0]) / width
     size = min(0.6 * _text_size(picture), fitting)

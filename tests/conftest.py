@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from inspect_kd.datasets.drawn import draw_sample
+from tests.archive_server import Server, serve
 from tests.builders import save_tiny_clip
 from tests.cpp_program import build_program
 from tests.tiny import AS_THEY_ARE, EVERY_STAGE, UNTURNED, command
@@ -61,6 +62,19 @@ def real_weights() -> Path:
 def program() -> Path:
     """The C++ program, which is built only once."""
     return build_program()
+
+
+@pytest.fixture
+def archive_server() -> Iterator[Server]:
+    with serve() as server:
+        yield server
+
+
+@pytest.fixture
+def data_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder to which named data sets are downloaded."""
+    monkeypatch.setenv("INSPECT_KD_DATA", str(tmp_path / "data"))
+    return tmp_path / "data"
 
 
 @pytest.fixture(scope="session")

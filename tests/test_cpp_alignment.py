@@ -198,7 +198,7 @@ def test_tiles_are_joined_as_in_python(program: Path, run: Path, tmp_path: Path,
 def test_category_is_recognised_as_in_python(
     program: Path, run: Path, silhouette: Alignment, template: Alignment, tmp_path: Path
 ) -> None:
-    """Turned parts in tiles, boards, and what is neither, on an artifact of all of them that is not told the category."""
+    """Turned parts in tiles, boards and other pictures, inspected without a category by one artifact for both."""
     artifact = with_presentations(
         run,
         tmp_path / "a.onnx",

@@ -13,7 +13,6 @@ import tarfile
 import threading
 import time
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,28 +21,18 @@ from inspect_kd.datasets import fetch
 from inspect_kd.datasets.manifest import DownloadSource, Licence, Manifest, load_manifest
 from inspect_kd.errors import BadInput, EnvironmentFault, UsageError
 from inspect_kd.types import NoProgress
-from tests.archive_server import Server, make_zip, serve, serve_archive
+from tests.archive_server import Server, make_zip, serve_archive
+
+pytestmark = pytest.mark.usefixtures("data_home")
 
 
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with serve() as server:
-        yield server
-
-
-@pytest.fixture(autouse=True)
-def data_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("INSPECT_KD_DATA", str(tmp_path / "data"))
-    return tmp_path / "data"
-
-
-def test_second_download_of_a_data_set_is_refused_with_the_holder(server: Server, data_home: Path) -> None:
-    manifest = serve_archive(server, make_zip(**{"mine/good/1.png": b"1"}))
-    server.may_respond.clear()
+def test_second_download_of_a_data_set_is_refused_with_the_holder(archive_server: Server, data_home: Path) -> None:
+    manifest = serve_archive(archive_server, make_zip(**{"mine/good/1.png": b"1"}))
+    archive_server.may_respond.clear()
     first_download = threading.Thread(target=fetch.get, args=(manifest, NoProgress()))
     first_download.start()
     try:
-        while not server.ranges:
+        while not archive_server.ranges:
             time.sleep(0.01)
         message = (
             rf"mine is in use by process {os.getpid()} on \S+ since \S+: wait until that process has downloaded it"
@@ -54,43 +43,43 @@ def test_second_download_of_a_data_set_is_refused_with_the_holder(server: Server
         with pytest.raises(EnvironmentFault, match=rf"a\.zip is in use by process {os.getpid()} "):
             fetch.get(manifest.model_copy(update={"name": "other"}), NoProgress())
     finally:
-        server.may_respond.set()
+        archive_server.may_respond.set()
         first_download.join()
-    assert fetch.get(manifest, NoProgress()) == data_home / "mine" and len(server.ranges) == 1
+    assert fetch.get(manifest, NoProgress()) == data_home / "mine" and len(archive_server.ranges) == 1
     assert {path.name for path in data_home.iterdir()} == {"mine", "downloads"}
     assert [path.suffix for path in (data_home / "downloads").iterdir()] == [".zip"]
 
 
-def test_interrupted_download_is_continued(server: Server, data_home: Path) -> None:
+def test_interrupted_download_is_continued(archive_server: Server, data_home: Path) -> None:
     content = make_zip(**{"mine/good/1.png": bytes(range(256)) * 400})
-    server.max_response_bytes = len(content) // 3
-    folder = fetch.get(serve_archive(server, content), NoProgress())
+    archive_server.max_response_bytes = len(content) // 3
+    folder = fetch.get(serve_archive(archive_server, content), NoProgress())
     assert (folder / "mine" / "good" / "1.png").read_bytes() == bytes(range(256)) * 400
-    assert server.ranges[0] is None and all(server.ranges[1:]) and len(server.ranges) > 2
-    request_count = len(server.ranges)
-    assert fetch.get(serve_archive(server, content), NoProgress()) == folder
-    assert len(server.ranges) == request_count
+    assert archive_server.ranges[0] is None and all(archive_server.ranges[1:]) and len(archive_server.ranges) > 2
+    request_count = len(archive_server.ranges)
+    assert fetch.get(serve_archive(archive_server, content), NoProgress()) == folder
+    assert len(archive_server.ranges) == request_count
 
 
-def test_later_call_continues_a_failed_download(server: Server, data_home: Path) -> None:
+def test_later_call_continues_a_failed_download(archive_server: Server, data_home: Path) -> None:
     content = make_zip(a=bytes(50_000))
-    server.max_response_bytes = 100
+    archive_server.max_response_bytes = 100
     with pytest.raises(EnvironmentFault, match="run the command again to continue"):
-        fetch.get(serve_archive(server, content), NoProgress())
-    server.max_response_bytes = 10**9
-    fetch.get(serve_archive(server, content), NoProgress())
-    assert server.ranges[-1] == "bytes=500-"
+        fetch.get(serve_archive(archive_server, content), NoProgress())
+    archive_server.max_response_bytes = 10**9
+    fetch.get(serve_archive(archive_server, content), NoProgress())
+    assert archive_server.ranges[-1] == "bytes=500-"
 
 
-def test_wrong_digest_leaves_no_file(server: Server, data_home: Path) -> None:
+def test_wrong_digest_leaves_no_file(archive_server: Server, data_home: Path) -> None:
     with pytest.raises(BadInput, match="sha256 is"):
-        fetch.get(serve_archive(server, make_zip(a=b"x"), sha256="0" * 64), NoProgress())
+        fetch.get(serve_archive(archive_server, make_zip(a=b"x"), sha256="0" * 64), NoProgress())
     assert [path for path in data_home.rglob("*") if path.is_file()] == []
 
 
-def test_changed_archive_is_downloaded_again(server: Server, data_home: Path) -> None:
+def test_changed_archive_is_downloaded_again(archive_server: Server, data_home: Path) -> None:
     content = make_zip(**{"mine/good/1.png": b"the right one"})
-    manifest = serve_archive(server, content)
+    manifest = serve_archive(archive_server, content)
     downloaded = data_home / "downloads" / f"{hashlib.sha256(content).hexdigest()[:16]}-a.zip"
     downloaded.parent.mkdir(parents=True)
     downloaded.write_bytes(make_zip(**{"mine/good/1.png": b"another"}))
@@ -99,9 +88,9 @@ def test_changed_archive_is_downloaded_again(server: Server, data_home: Path) ->
     assert downloaded.read_bytes() == content
 
 
-def test_download_larger_than_its_size_is_stopped(server: Server, data_home: Path) -> None:
+def test_download_larger_than_its_size_is_stopped(archive_server: Server, data_home: Path) -> None:
     with pytest.raises(BadInput, match="sends more than its size of 1000 bytes"):
-        fetch.get(serve_archive(server, make_zip(a=bytes(3 * 2**20)), size=1000), NoProgress())
+        fetch.get(serve_archive(archive_server, make_zip(a=bytes(3 * 2**20)), size=1000), NoProgress())
     assert [path for path in data_home.rglob("*") if path.is_file()] == []
 
 
@@ -204,13 +193,13 @@ def test_manifests_name_existing_anomalib_classes() -> None:
 
 
 def test_failed_download_by_anomalib_leaves_no_folder(
-    server: Server, data_home: Path, monkeypatch: pytest.MonkeyPatch
+    archive_server: Server, data_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from anomalib.data.datamodules.image import kolektor
 
     content = make_zip(**{"kos01/Part0.jpg": b"image"})
-    serve_archive(server, content)
-    address = f"http://127.0.0.1:{server.server_port}/KolektorSDD.zip"
+    serve_archive(archive_server, content)
+    address = f"http://127.0.0.1:{archive_server.server_port}/KolektorSDD.zip"
     monkeypatch.setattr(kolektor.DOWNLOAD_INFO, "url", address)
     with pytest.raises(EnvironmentFault, match="anomalib could not download KolektorSDD"):  # the digest differs
         fetch.get(load_manifest("kolektor"), NoProgress())
@@ -235,17 +224,19 @@ def test_anomalib_downloads_kolektor(data_home: Path) -> None:
     ],
 )
 def test_invalid_server_response_is_an_environment_fault(
-    server: Server, response_head: tuple[int, str, str], reason: str
+    archive_server: Server, response_head: tuple[int, str, str], reason: str
 ) -> None:
-    manifest = serve_archive(server, b"")
-    server.response_head = response_head
+    manifest = serve_archive(archive_server, b"")
+    archive_server.response_head = response_head
     with pytest.raises(EnvironmentFault, match=reason):
         fetch.get(manifest, NoProgress())
 
 
-def test_url_with_an_umlaut_is_an_environment_fault(server: Server) -> None:
-    manifest = serve_archive(server, b"")
-    archive = manifest.source.archives[0].model_copy(update={"url": f"http://127.0.0.1:{server.server_port}/ü.zip"})
+def test_url_with_an_umlaut_is_an_environment_fault(archive_server: Server) -> None:
+    manifest = serve_archive(archive_server, b"")
+    archive = manifest.source.archives[0].model_copy(
+        update={"url": f"http://127.0.0.1:{archive_server.server_port}/ü.zip"}
+    )
     with pytest.raises(EnvironmentFault, match="cannot be downloaded"):
         fetch.get(manifest.model_copy(update={"source": DownloadSource(archives=(archive,))}), NoProgress())
 

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,7 @@ import yaml
 import inspect_kd
 from inspect_kd.datasets.manifest import Manifest, load_manifest
 from inspect_kd.errors import EnvironmentFault, UsageError
-from tests.archive_server import Server, make_zip, serve, serve_archive
+from tests.archive_server import Server, make_zip, serve_archive
 from tests.tiny import TINY, command
 
 QUESTION = "Accept the licence and download it now? [y/N]:"
@@ -26,24 +25,15 @@ ON_TERMINAL = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn
 """Runs a program on a pseudo-terminal, which is its controlling one: Ctrl-C reaches it as from a keyboard."""
 
 
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with serve() as server:
-        yield server
-
-
-@pytest.fixture(autouse=True)
-def data_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("INSPECT_KD_DATA", str(tmp_path / "data"))
-    return tmp_path / "data"
+pytestmark = pytest.mark.usefixtures("data_home")
 
 
 @pytest.fixture
-def manifest(server: Server, parts: Path, tmp_path: Path) -> Path:
+def manifest(archive_server: Server, parts: Path, tmp_path: Path) -> Path:
     """A manifest of unknown size and restricted licence; its archive holds one category in MVTec's layout."""
     files = [path for path in (parts / "metal").rglob("*") if path.is_file()]
     archive = make_zip(**{str(path.relative_to(parts)): path.read_bytes() for path in files})
-    served = serve_archive(server, archive).model_dump()
+    served = serve_archive(archive_server, archive).model_dump()
     licence = {"name": "CC BY-NC-SA 4.0", "url": "https://example.org/licence", "commercial": False}
     content = served | {"name": "small", "title": "Small MVTec", "licence": licence, "layout": "mvtec"}
     content["source"]["archives"] = list(content["source"]["archives"])
@@ -91,41 +81,43 @@ def call(*words: str, answers: str = "") -> subprocess.CompletedProcess[str]:
 
 
 def test_train_downloads_a_named_data_set_and_trains_in_one_command(
-    server: Server, manifest: Path, data_home: Path, tmp_path: Path
+    archive_server: Server, manifest: Path, data_home: Path, tmp_path: Path
 ) -> None:
     answer = call(*command(manifest, tmp_path / "runs", "--fetch", "--json"))
     assert answer.returncode == 0, answer.stderr
     result = json.loads(answer.stdout)
     assert Path(result["run"], "r.onnx").is_file() and "image_auroc" in result["metrics"]["mean"]
     assert result["data"]["source"] == str(manifest)
-    assert server.ranges == [None] and (data_home / "small" / "metal" / "train" / "good").is_dir()
+    assert archive_server.ranges == [None] and (data_home / "small" / "metal" / "train" / "good").is_dir()
     assert "Small MVTec: CC BY-NC-SA 4.0 https://example.org/licence" in answer.stderr
     assert "NOT for commercial use" in answer.stderr and "size: unknown" in answer.stderr
     lines = [json.loads(line) for line in answer.stderr.splitlines() if line.startswith("{")]
     last = [line for line in lines if line.get("phase") == "download"][-1]
-    assert last["done"] == last["total"] == len(server.content)
+    assert last["done"] == last["total"] == len(archive_server.content)
     assert "on this machine" not in answer.stderr and QUESTION not in answer.stderr
 
 
 @pytest.mark.parametrize(("answers", "more"), [("", ()), ("y\n", ("--dry-run",))], ids=["train", "dry run"])
 def test_without_the_option_and_a_terminal_nothing_is_downloaded(
-    server: Server, manifest: Path, data_home: Path, tmp_path: Path, answers: str, more: tuple[str, ...]
+    archive_server: Server, manifest: Path, data_home: Path, tmp_path: Path, answers: str, more: tuple[str, ...]
 ) -> None:
     answer = call(*command(manifest, tmp_path / "runs", *more), answers=answers)
     assert answer.returncode == 4 and answer.stdout == ""
     line = f"the images of 'small' are not at {data_home / 'small'}: `inspect-kd data get small` downloads them"
     assert line in answer.stderr and QUESTION not in answer.stderr
-    assert server.ranges == [] and not data_home.exists() and not (tmp_path / "runs").exists()
+    assert archive_server.ranges == [] and not data_home.exists() and not (tmp_path / "runs").exists()
 
 
-def test_no_at_the_question_downloads_nothing(server: Server, manifest: Path, data_home: Path, tmp_path: Path) -> None:
+def test_no_at_the_question_downloads_nothing(
+    archive_server: Server, manifest: Path, data_home: Path, tmp_path: Path
+) -> None:
     terminal = Terminal(command(manifest, tmp_path / "runs"))
     assert terminal.answer(b"n\n") == 2
     asked, _, answered = terminal.shown.partition(QUESTION)
     for text in ("Small MVTec: CC BY-NC-SA 4.0", "NOT for commercial use", "size: unknown", str(data_home / "small")):
         assert text in asked.replace("\r\n", "\n")
     assert "Small MVTec was not downloaded: the licence was not accepted; --fetch accepts it" in answered
-    assert server.ranges == [] and not data_home.exists() and not (tmp_path / "runs").exists()
+    assert archive_server.ranges == [] and not data_home.exists() and not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize(
@@ -134,27 +126,30 @@ def test_no_at_the_question_downloads_nothing(server: Server, manifest: Path, da
     ids=["Ctrl-C", "Ctrl-D"],
 )
 def test_question_can_be_interrupted(
-    server: Server, manifest: Path, data_home: Path, tmp_path: Path, keys: bytes, code: int, message: str
+    archive_server: Server, manifest: Path, data_home: Path, tmp_path: Path, keys: bytes, code: int, message: str
 ) -> None:
     terminal = Terminal(command(manifest, tmp_path / "runs"))
     assert terminal.answer(keys) == code
     assert message in terminal.shown and "--resume" not in terminal.shown
-    assert server.ranges == [] and not data_home.exists()
+    assert archive_server.ranges == [] and not data_home.exists()
 
 
 def test_yes_at_the_question_downloads_with_a_bar_and_goes_on(
-    server: Server, manifest: Path, data_home: Path, tmp_path: Path
+    archive_server: Server, manifest: Path, data_home: Path, tmp_path: Path
 ) -> None:
     """The unknown category stops the command when it opens the downloaded images."""
     terminal = Terminal(command(manifest, tmp_path / "runs", "--set", "data.categories=[rivet]"))
     assert terminal.answer(b"y\n") == 2
     assert "no category rivet; there are: metal" in terminal.shown
-    assert "download" in terminal.shown and f"{len(server.content)}/{len(server.content)}" in terminal.shown
+    assert (
+        "download" in terminal.shown
+        and f"{len(archive_server.content)}/{len(archive_server.content)}" in terminal.shown
+    )
     assert (data_home / "small" / "metal").is_dir()
 
 
 def test_dry_run_describes_the_download_and_writes_nothing(
-    server: Server, manifest: Path, data_home: Path, tmp_path: Path
+    archive_server: Server, manifest: Path, data_home: Path, tmp_path: Path
 ) -> None:
     answer = call(*command(manifest, tmp_path / "runs", "--fetch", "--dry-run", "--json"))
     assert answer.returncode == 0, answer.stderr
@@ -173,12 +168,12 @@ def test_dry_run_describes_the_download_and_writes_nothing(
     answer = call(*command(manifest, tmp_path / "runs", "--fetch", "--dry-run"))
     assert "'small' is not on this machine; the training would first download it:" in answer.stdout
     assert "    NOT for commercial use" in answer.stdout and "(dry run: nothing was written)" in answer.stdout
-    assert server.ranges == [] and not data_home.exists() and not (tmp_path / "runs").exists()
+    assert archive_server.ranges == [] and not data_home.exists() and not (tmp_path / "runs").exists()
 
 
-def test_wrong_recipe_is_refused_before_the_download(server: Server, manifest: Path, tmp_path: Path) -> None:
+def test_wrong_recipe_is_refused_before_the_download(archive_server: Server, manifest: Path, tmp_path: Path) -> None:
     answer = call(*command(manifest, tmp_path / "runs", "--fetch", "--set", "fit.steps=many"))
-    assert answer.returncode == 2 and "fit.steps" in answer.stderr and server.ranges == []
+    assert answer.returncode == 2 and "fit.steps" in answer.stderr and archive_server.ranges == []
 
 
 def test_data_set_that_must_be_downloaded_by_hand_gets_its_instructions(tmp_path: Path) -> None:
@@ -190,16 +185,16 @@ def test_data_set_that_must_be_downloaded_by_hand_gets_its_instructions(tmp_path
 
 
 def test_interrupted_download_says_how_to_finish_it(
-    server: Server, manifest: Path, data_home: Path, tmp_path: Path
+    archive_server: Server, manifest: Path, data_home: Path, tmp_path: Path
 ) -> None:
-    server.may_respond.clear()
+    archive_server.may_respond.clear()
     words = command(manifest, tmp_path / "runs", "--fetch")
     with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
-        while not server.ranges and process.poll() is None:
+        while not archive_server.ranges and process.poll() is None:
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         _, shown = process.communicate(timeout=60)
-    server.may_respond.set()
+    archive_server.may_respond.set()
     assert process.returncode == 130, shown
     assert "the download of Small MVTec is not complete; run the command again to finish it" in shown
     assert "--resume" not in shown
@@ -207,18 +202,20 @@ def test_interrupted_download_says_how_to_finish_it(
 
 
 def test_python_api_downloads_only_with_fetch(
-    server: Server, manifest: Path, data_home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    archive_server: Server, manifest: Path, data_home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = [*TINY, "data.categories=[rivet]"]
     with pytest.raises(EnvironmentFault, match="are not at"):
         inspect_kd.train(manifest, model="embedded", settings=settings, out=tmp_path / "runs")
-    assert server.ranges == []
+    assert archive_server.ranges == []
     with pytest.raises(UsageError, match="no category rivet; there are: metal"):
         inspect_kd.train(manifest, model="embedded", settings=settings, out=tmp_path / "runs", fetch=True)
     assert (data_home / "small" / "metal").is_dir() and "NOT for commercial use" in capsys.readouterr().err
 
 
-def test_labelled_data_set_is_downloaded_too(server: Server, manifest: Path, parts: Path, tmp_path: Path) -> None:
+def test_labelled_data_set_is_downloaded_too(
+    archive_server: Server, manifest: Path, parts: Path, tmp_path: Path
+) -> None:
     heads = ("--set", "student.head_width=8", "--set", "distill.supervise.steps=2")
     words = command(parts, tmp_path / "runs", "--labelled", str(manifest), *heads)
     answer = call(*words)

@@ -14,7 +14,7 @@ from inspect_kd.cli import main
 
 artifacts = sorted(Path(os.environ.get("INSPECT_KD_ARTIFACTS", "artifacts")).glob("*.onnx"))
 address = ["--host", "0.0.0.0", "--port", os.environ.get("PORT", "7860")]
-# Without a password, everybody whom the host's network lets through may use the Studio.
+# Without a password, every machine that can reach this host over the network can use the Studio.
 open_option = [] if os.environ.get("INSPECT_KD_AUTH") else ["--open"]
 store = ["--store", os.environ.get("INSPECT_KD_STORE", "store")]
 if name := os.environ.get("SPACE_HOST"):

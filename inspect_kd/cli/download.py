@@ -51,7 +51,7 @@ def ask(question: str) -> bool:
 
 
 def require_consent(manifests: Iterable[Manifest], *, accepted: bool) -> None:
-    """Raise EnvironmentFault for a data set that cannot be downloaded, or if nobody can be asked whether it may be."""
+    """Raise EnvironmentFault for a data set that cannot be downloaded, or if there is no terminal to ask for consent."""
     from inspect_kd.datasets import describe_missing
     from inspect_kd.errors import EnvironmentFault
 

@@ -25,6 +25,7 @@ from inspect_kd.datasets.alignment.pose import (
     resizing,
     shift,
     shrink,
+    shrunk_size,
     size_of,
     to_grey,
     turn,
@@ -145,8 +146,7 @@ def _cropped(reference: SilhouetteReference, parts: Sequence[ShrunkPart]) -> Sil
     left, top, right, bottom = map(float, np.percentile(reach, EXTENT, axis=0))
     width, height = left + right, top + bottom
     frame = math.ceil(width * (1 + 2 * MARGIN)), math.ceil(height * (1 + 2 * MARGIN))
-    size = size_of(shrink(np.zeros(frame[::-1], np.uint8), REFERENCE_SIDE))
-    blank = np.zeros(size[::-1], np.uint8)
+    blank = np.zeros(shrunk_size(frame, REFERENCE_SIDE)[::-1], np.uint8)
     return replace(
         reference, frame=frame, anchor=(left + MARGIN * width, top + MARGIN * height), grey=blank, mask=blank
     )

@@ -113,12 +113,16 @@ def border_median(image: ImageU8) -> npt.NDArray[np.uint8]:
 
 def shrink(image: npt.NDArray[np.uint8], side: int) -> npt.NDArray[np.uint8]:
     """Shrink an image so that its longest side is at most `side`."""
-    width, height = size_of(image)
-    factor = side / max(height, width)
-    if factor >= 1:
+    size = shrunk_size(size_of(image), side)
+    if size == size_of(image):
         return image
-    size = (max(1, round(width * factor)), max(1, round(height * factor)))
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def shrunk_size(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """Return (width, height) with the longest side at most `side`."""
+    factor = min(1.0, side / max(size))
+    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
 
 
 def to_grey(image: ImageU8) -> Grey:

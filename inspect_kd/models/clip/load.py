@@ -80,7 +80,7 @@ def _create(model: str, path: Path | None, size: int, tag: str | None = None) ->
     from open_clip.convert import convert_state_dict
 
     if model.startswith("hf-hub:"):
-        # The recipe of somebody else's run must not make this machine download anything.
+        # A recipe in another person's run must not make this machine download anything.
         raise UsageError(
             f"teacher.model: {model}: names of hub repositories are not downloaded; use a model and a tag, or {FOLDER}FOLDER"
         )

@@ -18,7 +18,7 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class AllowedHosts:
-    """Accepted hosts: `localhost`, loopback addresses, the address that the Studio listens on, and public names of a proxy."""
+    """The hosts that are accepted: `localhost`, loopback addresses, the Studio's own address, and the public names of a proxy."""
 
     def __init__(self, listen_address: str, public_hosts: Iterable[str] = ()) -> None:
         """`public_hosts`: each NAME or NAME:PORT, as in the address bar."""

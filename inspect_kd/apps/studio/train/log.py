@@ -23,7 +23,7 @@ HEAD_BYTES = 1024
 """The beginning of a log; another one shows that the file is another run's."""
 MAX_LINE_BYTES, MAX_METRICS_BYTES, MAX_LINES = 64 << 10, 32 << 20, 200_000
 MAX_STAGES, MAX_STAGE_LENGTH, MAX_KEPT_POINTS = 32, 80, 20_000
-"""Limits on logs and metrics files that somebody else has written; those of a real training are far smaller."""
+"""Limits on logs and metrics files, which may come from another person; those of a real training are far smaller."""
 ERROR_PREFIX = "inspect-kd: "
 Points = list[tuple[float, float]]
 

@@ -1,6 +1,7 @@
-"""The queue of a Studio: the trainings that somebody requested here and that have not started yet.
+"""The queue of a Studio: the trainings that its users have requested and that have not started yet.
 
-It is stored outside the runs' folders: the record in a folder from somebody else may state that it waits, and must start nothing.
+It is stored outside the runs' folders: a run's folder from another person may hold the record of a waiting training, and must not
+start it.
 """
 
 from __future__ import annotations

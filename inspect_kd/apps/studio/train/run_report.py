@@ -1,4 +1,4 @@
-"""Read the report of a run for display in the Studio. Somebody else may have written it, so it is never parsed."""
+"""Read the report of a run for display in the Studio. It may come from another person, so it is never parsed."""
 
 from __future__ import annotations
 
