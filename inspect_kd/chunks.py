@@ -1,4 +1,4 @@
-"""Split a sequence into chunks; `itertools.batched` needs Python 3.12."""
+"""Take a sequence in chunks (`itertools.batched` needs Python 3.12), or evenly chosen items of it."""
 
 from __future__ import annotations
 
@@ -12,3 +12,10 @@ def chunks(items: Sequence[T], size: int) -> Iterator[list[T]]:
     """Yield consecutive lists of `size` items; the last may be shorter."""
     for start in range(0, len(items), size):
         yield list(items[start : start + size])
+
+
+def evenly_spread(count: int, limit: int) -> list[int]:
+    """Return at most `limit` indices below `count`, evenly spread from the first to the last."""
+    if count <= limit:
+        return list(range(count))
+    return [round(i * (count - 1) / max(1, limit - 1)) for i in range(limit)]

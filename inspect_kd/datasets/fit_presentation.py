@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from inspect_kd.chunks import evenly_spread
 from inspect_kd.config import Data
 from inspect_kd.datasets.alignment import choose_alignment
 from inspect_kd.datasets.alignment.fit import MAX_PARTS
@@ -58,8 +59,7 @@ def choose_presentation(images: Sequence[ImageU8], settings: Data, *, whole_imag
 
 def _read_some(samples: Sequence[Sample], bits: int | None) -> list[ImageU8]:
     """Read evenly chosen images."""
-    chosen = np.linspace(0, len(samples) - 1, min(len(samples), MAX_PARTS)).round().astype(int)
-    return [read_image(samples[i].image, bits=bits) for i in chosen]
+    return [read_image(samples[i].image, bits=bits) for i in evenly_spread(len(samples), MAX_PARTS)]
 
 
 def _median_size(images: Sequence[ImageU8]) -> tuple[int, int]:

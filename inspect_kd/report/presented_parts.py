@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from inspect_kd import overlay
+from inspect_kd.chunks import evenly_spread
 from inspect_kd.datasets.alignment.pose import size_of
 from inspect_kd.datasets.images import read_image
 from inspect_kd.datasets.presentation import Prepared, Presentation
@@ -39,8 +40,7 @@ def present_parts(samples: Sequence[Sample], presentation: Presentation, bits: i
     """Draw a few evenly chosen parts; empty where the model sees the whole image."""
     if presentation.alignment is None and presentation.view.tile is None:
         return []
-    chosen = np.unique(np.linspace(0, len(samples) - 1, min(PARTS, len(samples))).round().astype(int))
-    return [_present(samples[i], presentation, bits) for i in chosen]
+    return [_present(samples[i], presentation, bits) for i in evenly_spread(len(samples), PARTS)]
 
 
 def _present(sample: Sample, presentation: Presentation, bits: int | None) -> PresentedPart:

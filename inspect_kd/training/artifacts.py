@@ -11,7 +11,7 @@ import numpy as np
 
 from inspect_kd import registry, zoo
 from inspect_kd.calibrate import Calibration, calibrate_scaled
-from inspect_kd.chunks import chunks
+from inspect_kd.chunks import chunks, evenly_spread
 from inspect_kd.config import Recipe
 from inspect_kd.datasets import DataSet, open_for_recipe
 from inspect_kd.datasets.batches import ImageStore
@@ -26,7 +26,7 @@ from inspect_kd.export.verify import Images, Truth
 from inspect_kd.models.base import Student, Teacher
 from inspect_kd.report.conversion import write_conversion
 from inspect_kd.resize import RESIZE
-from inspect_kd.training.early_stop import SyntheticPairs, evenly_spread
+from inspect_kd.training.early_stop import SyntheticPairs
 from inspect_kd.training.run import (
     PACKAGES,
     FinishedRun,

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inspect_kd.chunks import evenly_spread
 from inspect_kd.config import Fit
 from inspect_kd.datasets.batches import ImageStore, as_input, to_tensor
 from inspect_kd.datasets.synthetic import add_defect
@@ -72,10 +73,3 @@ def record_gap(state: TrainingState, gap: float) -> bool:
 
 def should_stop(state: TrainingState, settings: Fit) -> bool:
     return state.stale >= settings.patience and state.step >= EARLIEST_STOP * settings.steps
-
-
-def evenly_spread(count: int, limit: int) -> list[int]:
-    """At most `limit` indices below `count`, evenly spread."""
-    if count <= limit:
-        return list(range(count))
-    return [round(i * (count - 1) / (limit - 1)) for i in range(limit)]

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from inspect_kd.chunks import evenly_spread
 from inspect_kd.datasets.alignment.alignment import Alignment
 from inspect_kd.datasets.alignment.by_silhouette import ShrunkPart, find_part, fit_silhouette_reference
 from inspect_kd.datasets.alignment.by_template import WORKING_SIDE, TemplateReference
@@ -118,7 +119,7 @@ def _try_silhouette(images: Sequence[ImageU8]) -> MethodResult:
 
 def _try_template(images: Sequence[ImageU8]) -> MethodResult:
     best = None
-    for index in np.unique(np.linspace(0, len(images) - 1, CANDIDATES).round().astype(int)):
+    for index in evenly_spread(len(images), CANDIDATES):
         image = images[index]
         reference = TemplateReference(frame=size_of(image), grey=to_grey(shrink(image, WORKING_SIDE)))
         result = _measure(Alignment(reference=reference, min_quality=0.0), images)
