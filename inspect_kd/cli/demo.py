@@ -15,8 +15,8 @@ OVERLAY = re.compile(r"[0-9]{3}(-[0-9]+)?\.jpg")
 """Names of the overlays that the demo writes."""
 INSPECTED_KINDS = 3
 """Number of kinds of test images per category; one image of each is inspected."""
-DEMO_CHANGES = ["distill.supervise.steps=300", "distill.variants=4"]
-"""Changes of the recipe that keep the demo below three minutes: a fifth of the supervised steps, fewer variants."""
+DEMO_CHANGES = ["fit.steps=150", "distill.supervise.steps=300", "distill.variants=4", "distill.max_samples=560"]
+"""Changes of the recipe that keep the demo below three minutes: a fifth of the supervised steps, fewer steps of the fit and samples."""
 
 
 def demo(
