@@ -60,6 +60,13 @@ def train(
             "cut into tiles that show it. Default: 2 % of the picture's shorter side."
         ),
     ] = None,
+    zones: Annotated[
+        Path | None,
+        typer.Option(
+            help="Zones of the part, as a YAML file of polygons or a label picture: places that are ignored, or that tolerate "
+            "less or more heat."
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder that holds the runs.")] = Path("runs"),
     name: Annotated[str | None, typer.Option(help="The run's name; default: <data>-<recipe>.")] = None,
     resume: Annotated[
@@ -89,6 +96,8 @@ def train(
 
         inspect-kd train --data boards/ --smallest-defect 12px
 
+        inspect-kd train --data boards/ --zones zones.yaml
+
         inspect-kd train --data my_parts/ --teachers clip_ada,sam_spt --unlabelled last_week/
 
         inspect-kd train --data my_parts/ --start runs/my_parts-omni_ad --labelled found_by_hand/
@@ -107,7 +116,7 @@ def train(
     recipe, data_set = api.plan_training(
         data,
         model or choose_model(quiet=is_helper),
-        [*smallest_defect_change(smallest_defect), *(overrides or [])],
+        [*smallest_defect_change(smallest_defect), *zones_change(zones), *(overrides or [])],
         teachers=split_names(teachers or []),
         unlabelled=unlabelled,
         labelled=labelled,
@@ -134,6 +143,11 @@ def smallest_defect_change(text: str | None) -> list[str]:
     if not (digits.isascii() and digits.isdigit() and int(digits) > 0):
         raise UsageError(f"--smallest-defect {text}: give a number of pixels, for example 12px")
     return [f"data.smallest_defect={int(digits)}"]
+
+
+def zones_change(path: Path | None) -> list[str]:
+    """The change of the recipe for `--zones`."""
+    return [] if path is None else [f"data.zones={json.dumps(str(path))}"]
 
 
 def choose_model(*, quiet: bool) -> str:

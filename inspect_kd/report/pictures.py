@@ -46,8 +46,8 @@ def choose_examples(
         category = verdict.sample.category if verdict.sample.category in calibration.limits else None
         return verdict.score / calibration.for_category(category).thresholds.reject
 
-    defects = sorted((v for v in evaluation.verdicts if v.sample.defective), key=severity)
-    sound = sorted((v for v in evaluation.verdicts if not v.sample.defective), key=severity, reverse=True)
+    defects = sorted((v for v in evaluation.verdicts if v.defective), key=severity)
+    sound = sorted((v for v in evaluation.verdicts if not v.defective), key=severity, reverse=True)
     chosen = {
         "Missed defects": [v for v in defects if v.decision is Decision.OK][:most],
         "Sound parts that were stopped": [v for v in sound if v.decision is not Decision.OK][:most],
