@@ -141,10 +141,14 @@ class Run:
         *,
         data: str | Path | None = None,
         output: str | Path | None = None,
+        zones: str | Path | None = None,
         progress: Progress | None = None,
     ) -> Path:
-        """Write and verify an artifact, and return its path. Raises GateFailed if it does not match the trained model."""
-        artifact, conversion = self.convert(deployment, data=data, output=output, progress=progress)
+        """Write and verify an artifact, and return its path. Raises GateFailed if it does not match the trained model.
+
+        `zones`: a file of other zones than those of the run; thresholds are calibrated with them, nothing is trained.
+        """
+        artifact, conversion = self.convert(deployment, data=data, output=output, zones=zones, progress=progress)
         if conversion.missed:
             raise GateFailed(describe_refused_artifacts([f"{artifact.name}: {conversion.complaint()}"]))
         return artifact
@@ -155,6 +159,7 @@ class Run:
         *,
         data: str | Path | None = None,
         output: str | Path | None = None,
+        zones: str | Path | None = None,
         progress: Progress | None = None,
     ) -> tuple[Path, Conversion]:
         """Export without raising GateFailed; the Conversion says how the artifact differs and which limits it exceeds."""
@@ -162,7 +167,14 @@ class Run:
 
         target = None if output is None else Path(output)
         with _display_unless(progress) as display, name_file_in_errors(target or self.path):
-            return export_run(self.path, deployment, data=str(data) if data else None, output=target, progress=display)
+            return export_run(
+                self.path,
+                deployment,
+                data=str(data) if data else None,
+                output=target,
+                progress=display,
+                zones=str(zones) if zones else None,
+            )
 
 
 def describe_refused_artifacts(complaints: Sequence[str]) -> str:

@@ -48,6 +48,8 @@ class Data(StrictModel):
     size and the smallest defect; None resizes the whole image."""
     smallest_defect: int | None = Field(None, ge=1, le=8192)
     """Side in pixels of the smallest defect that must be found, for `tile: auto`. None: 2 % of the image's shorter side."""
+    zones: str | None = None
+    """A YAML file of polygons, or a label picture: places of the part that are ignored, or that tolerate less or more heat."""
     overlap: float = Field(0.25, ge=0, le=0.75)
     """Share of a tile that overlaps its neighbour; seams are blended over it."""
     calibration: float = Field(0.2, gt=0, lt=0.6)
@@ -224,6 +226,8 @@ class Recipe(StrictModel):
     def _check_sections(self) -> Recipe:
         if bool(self.student) == bool(self.teacher):
             raise ValueError("a recipe has either a `student:` or a `teacher:`, one of them")
+        if self.teacher and self.data.zones:
+            raise ValueError("data.zones: only students have zones; leave it out of a teacher's recipe")
         if "onnx" not in self.export:
             raise ValueError("export: `onnx` must be among them; the report and the line open that file")
         if self.student and self.data.size % 32:
@@ -247,6 +251,8 @@ class Recipe(StrictModel):
     def digest(self, without: set[str] | None = None) -> str:
         """Hash the resolved recipe; `without` names sections to leave out."""
         content = self.model_dump(mode="json", exclude=without)
+        if "data" in content and content["data"]["zones"] is None:
+            del content["data"]["zones"]  # recipes of versions without zones keep their digest
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def to_yaml(self) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from inspect_kd.calibrate import Calibration
 from inspect_kd.datasets.images import read_image, read_mask
-from inspect_kd.datasets.presentation import Presentations, predict_images
+from inspect_kd.datasets.presentation import IgnoredPlaces, Presentations, predict_images
 from inspect_kd.errors import BadInput, GateFailed, UsageError
 from inspect_kd.metrics import METRICS, CategoryMetrics, Measure, mean_of
 from inspect_kd.types import Decision, Heatmap, Mask, Model, Progress, Sample
@@ -29,11 +29,18 @@ class Verdict:
     decision: Decision
     not_found: str | None = None
     """Why the part was not found in its image; None for a part that was found."""
+    is_defect_ignored: bool = False
+    """The part's defect lies wholly in places that its zones ignore."""
+
+    @property
+    def defective(self) -> bool:
+        """Whether the part is defective where it is inspected."""
+        return self.sample.defective and not self.is_defect_ignored
 
     @property
     def wrong(self) -> bool:
         """True for a defective part that is OK and for a sound part that is NG; never for RE-INSPECT."""
-        return self.decision is (Decision.OK if self.sample.defective else Decision.NG)
+        return self.decision is (Decision.OK if self.defective else Decision.NG)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,13 +50,21 @@ class Evaluation:
     measures: Mapping[str, Mapping[str, Measure]]
     """By category, and `mean`."""
     verdicts: Sequence[Verdict]
+    has_zones: bool = False
+    """Whether masks were cut by zones."""
 
     def to_json(self) -> dict[str, Any]:
         return {
             "metrics": measures_to_json(self.measures),
             "decisions": self.decisions(),
             "not_found": self.not_found(),
+            **({"zones": {"ignored_defects": self.ignored_defects}} if self.has_zones else {}),
         }
+
+    @property
+    def ignored_defects(self) -> int:
+        """Number of defective parts whose defect lies wholly in ignored places; they count as sound."""
+        return sum(verdict.is_defect_ignored for verdict in self.verdicts)
 
     def decisions(self) -> dict[str, dict[str, dict[str, int]]]:
         """Count parts by category, ground truth and decision."""
@@ -58,7 +73,7 @@ class Evaluation:
             truths = table.setdefault(
                 verdict.sample.category, {t: dict.fromkeys(map(str, Decision), 0) for t in ("sound", "defective")}
             )
-            truths["defective" if verdict.sample.defective else "sound"][str(verdict.decision)] += 1
+            truths["defective" if verdict.defective else "sound"][str(verdict.decision)] += 1
         return table
 
     def not_found(self) -> dict[str, dict[str, int]]:
@@ -107,11 +122,26 @@ class SamplePrediction:
     heatmap: Heatmap
     not_found: str | None = None
     """Why the part was not found in its image."""
+    ignored: IgnoredPlaces | None = None
+    """The places that were not inspected; None without zones."""
 
     def truth(self) -> Mask | None:
-        """Read the ground-truth mask at the heatmap's size; None for sound parts and for defects without a mask."""
+        """Read the ground-truth mask at the heatmap's size, without ignored places.
+
+        None for parts that are sound where they are inspected, and for defects without a mask.
+        """
         height, width = self.heatmap.shape
-        return None if self.sample.mask is None else read_mask(self.sample.mask, size=(width, height))
+        if self.sample.mask is None:
+            return None
+        mask = read_mask(self.sample.mask, size=(width, height))
+        if self.ignored is None or not mask.any():
+            return mask
+        inspected = self.ignored.cut(mask)
+        return inspected if inspected.any() else None
+
+    def is_defect_ignored(self) -> bool:
+        """Whether the part's defect lies wholly in ignored places; one without a mask does not."""
+        return self.ignored is not None and self.sample.mask is not None and self.truth() is None
 
 
 def predict_samples(
@@ -123,7 +153,11 @@ def predict_samples(
         if not (math.isfinite(predicted.score) and np.isfinite(predicted.heatmap).all()):
             raise BadInput(f"{sample.image}: the model's score or heatmap is not finite")
         yield SamplePrediction(
-            sample=sample, score=predicted.score, heatmap=predicted.heatmap, not_found=predicted.not_found
+            sample=sample,
+            score=predicted.score,
+            heatmap=predicted.heatmap,
+            not_found=predicted.not_found,
+            ignored=predicted.ignored,
         )
 
 
@@ -132,7 +166,7 @@ def measure(parts: Iterable[SamplePrediction]) -> dict[str, dict[str, Measure]]:
     categories: dict[str, CategoryMetrics] = {}
     for part in parts:
         metrics = categories.setdefault(part.sample.category, CategoryMetrics())
-        metrics.add(part.score, part.heatmap, part.truth(), part.sample.defective)
+        metrics.add(part.score, part.heatmap, part.truth(), part.sample.defective and not part.is_defect_ignored())
     measures = {name: metrics.measures() for name, metrics in sorted(categories.items())}
     return measures | {MEAN: mean_of(measures)}
 
@@ -164,12 +198,19 @@ def evaluate(
         for part in predict_samples(model, samples, presentations, bits=bits):
             category = part.sample.category
             limits = calibration.for_category(category if category in calibration.limits else None)
-            decision = limits.thresholds.decide(part.score)
-            verdicts.append(Verdict(sample=part.sample, score=part.score, decision=decision, not_found=part.not_found))
+            verdicts.append(
+                Verdict(
+                    sample=part.sample,
+                    score=part.score,
+                    decision=limits.thresholds.decide(part.score),
+                    not_found=part.not_found,
+                    is_defect_ignored=part.is_defect_ignored(),
+                )
+            )
             progress.advance()
             yield part
 
-    return Evaluation(measures=measure(record_verdicts()), verdicts=verdicts)
+    return Evaluation(measures=measure(record_verdicts()), verdicts=verdicts, has_zones=presentations.has_zones)
 
 
 def common_root(samples: Sequence[Sample]) -> Path:

@@ -92,14 +92,23 @@ class Inspector:
     def size(self) -> int:
         return self.card.size
 
+    @property
+    def weights_side(self) -> int | None:
+        """Side of the grid of zones' weights that the artifact takes; None for an artifact without zones."""
+        side: int | None = self.model.weights_side
+        return side
+
     def warm_up(self, batches: Iterable[int] = (1,)) -> None:
         """Run each batch size once: the first run allocates memory, and on a GPU it also compiles."""
         for count in batches:
             self.predict_batch(np.zeros((count, self.size, self.size, 3), np.uint8))
 
-    def predict_batch(self, images_NHW3: npt.NDArray[np.uint8]) -> BatchPrediction:
-        """Run the model on images that already have its input size."""
-        predictions: BatchPrediction = self.model.predict_batch(images_NHW3)
+    def predict_batch(
+        self, images_NHW3: npt.NDArray[np.uint8], weights_N1hw: npt.NDArray[np.float32] | None = None
+    ) -> BatchPrediction:
+        """Run the model on images that already have its input size; without weights every place counts as inspected."""
+        inputs = (images_NHW3,) if weights_N1hw is None else (images_NHW3, weights_N1hw)
+        predictions: BatchPrediction = self.model.predict_batch(*inputs)
         return predictions
 
     def __call__(self, frame: Frame, *, category: str | None = None) -> Inspection:

@@ -53,8 +53,14 @@ class Model(Protocol):
     def size(self) -> int:
         """Side of the square input images."""
 
-    def predict_batch(self, images_NHW3: npt.NDArray[np.uint8]) -> BatchPrediction:
-        """Predict on images that already have the input size."""
+    @property
+    def weights_side(self) -> int | None:
+        """Side of the grid of zones' weights that the model takes beside each image; None if it takes no zones."""
+
+    def predict_batch(
+        self, images_NHW3: npt.NDArray[np.uint8], weights_N1hw: npt.NDArray[np.float32] | None = None
+    ) -> BatchPrediction:
+        """Predict on images that already have the input size. Without weights every place counts as inspected."""
 
 
 class Progress(Protocol):

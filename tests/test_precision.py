@@ -22,6 +22,7 @@ from inspect_kd.export.deploy import deployments_for, load_deployment
 from inspect_kd.export.graph import ArtifactGraph
 from inspect_kd.export.half import to_half_precision
 from inspect_kd.export.quantise import QuantiseSettings, quantise
+from inspect_kd.export.verify import WeightedImages
 from inspect_kd.inspector import Inspector
 from inspect_kd.types import NoProgress
 
@@ -175,7 +176,13 @@ def test_quantisation_fails_if_no_convolution_is_within_the_limit(run: Path, tmp
     file.write_bytes((run / "r.onnx").read_bytes())
     noise = np.random.default_rng(0).integers(0, 256, (8, 64, 64, 3), dtype=np.uint8)
     with pytest.raises(BadInput, match=r"none of .* convolutions can be quantised"):
-        quantise(file, noise, noise, QuantiseSettings(sound=8, checked=4, score=1e-12), NoProgress())
+        quantise(
+            file,
+            WeightedImages(noise),
+            WeightedImages(noise),
+            QuantiseSettings(sound=8, checked=4, score=1e-12),
+            NoProgress(),
+        )
     assert file.read_bytes() == (run / "r.onnx").read_bytes()
 
 

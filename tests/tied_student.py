@@ -13,7 +13,7 @@ from inspect_kd.calibrate import calibrate
 from inspect_kd.export.card import ArtifactCard
 from inspect_kd.export.deploy import Conversion, VerificationData, load_deployment, make_artifact
 from inspect_kd.export.graph import ArtifactGraph
-from inspect_kd.export.verify import Truth
+from inspect_kd.export.verify import Truth, WeightedImages
 from inspect_kd.models.encoders import Encoder, EncoderSpec
 from inspect_kd.models.layers.features import join
 from inspect_kd.models.layers.prototypes import Prototypes
@@ -107,6 +107,8 @@ def export_tied(graph: ArtifactGraph, images_NHW3: np.ndarray, deployment: str, 
     )
     truths = [Truth(False, "a", f"{number}.png") for number in range(len(images_NHW3))]
     verification = VerificationData(
-        real=[(images_NHW3, truths)], sound=lambda: images_NHW3, checked=lambda: images_NHW3
+        real=[(images_NHW3, truths)],
+        sound=lambda: WeightedImages(images_NHW3),
+        checked=lambda: WeightedImages(images_NHW3),
     )
     return make_artifact(graph, output, card=card, deployment=load_deployment(deployment), verification=verification)

@@ -32,6 +32,12 @@ def export(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="File to write; default: in the run's folder.")
     ] = None,
+    zones: Annotated[
+        Path | None,
+        typer.Option(
+            help="Other zones for the artifact: its thresholds are calibrated with them, nothing is trained. Needs --output."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the conversion's figures as JSON.")] = False,
 ) -> None:
     """Export a run's student. The artifact is written only if its predictions match the student's on real images.
@@ -46,6 +52,8 @@ def export(
         inspect-kd export runs/mvtec-omni_ad --to onnx_fp16,openvino
 
         inspect-kd export runs/mvtec-omni_ad --to all-cpu
+
+        inspect-kd export runs/boards-omni_ad --zones zones.yaml --output boards-2.onnx
     """
     from inspect_kd.cli.needs import require_training
 
@@ -59,7 +67,7 @@ def export(
         raise UsageError(f"--output names one file, but --to {to} makes {len(names)}; leave --output out")
     refused = []
     for name in names:
-        artifact, conversion = api.Run(run).convert(name, data=data, output=output)
+        artifact, conversion = api.Run(run).convert(name, data=data, output=output, zones=zones)
         if conversion.missed:
             refused.append(f"{artifact.name}: {conversion.complaint()}")
         if as_json:

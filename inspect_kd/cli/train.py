@@ -71,6 +71,13 @@ def train(
             "option, the question is asked on a terminal; elsewhere nothing is downloaded.",
         ),
     ] = False,
+    zones: Annotated[
+        Path | None,
+        typer.Option(
+            help="Zones of the part, as a YAML file of polygons or a label picture: places that are ignored, or that tolerate "
+            "less or more heat."
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder that holds the runs.")] = Path("runs"),
     name: Annotated[str | None, typer.Option(help="The run's name; default: <data>-<recipe>.")] = None,
     resume: Annotated[
@@ -100,6 +107,8 @@ def train(
 
         inspect-kd train --data boards/ --smallest-defect 12px
 
+        inspect-kd train --data boards/ --zones zones.yaml
+
         inspect-kd train --data my_parts/ --teachers clip_ada,sam_spt --unlabelled last_week/
 
         inspect-kd train --data my_parts/ --start runs/my_parts-omni_ad --labelled found_by_hand/
@@ -119,7 +128,7 @@ def train(
     is_helper = is_started_by_rank_zero()
     recipe = api.plan_recipe(
         model or choose_model(quiet=is_helper),
-        [*smallest_defect_change(smallest_defect), *(overrides or [])],
+        [*smallest_defect_change(smallest_defect), *zones_change(zones), *(overrides or [])],
         teachers=split_names(teachers or []),
         unlabelled=unlabelled,
         labelled=labelled,
@@ -155,6 +164,11 @@ def smallest_defect_change(text: str | None) -> list[str]:
     if not (digits.isascii() and digits.isdigit() and int(digits) > 0):
         raise UsageError(f"--smallest-defect {text}: give a number of pixels, for example 12px")
     return [f"data.smallest_defect={int(digits)}"]
+
+
+def zones_change(path: Path | None) -> list[str]:
+    """The change of the recipe for `--zones`."""
+    return [] if path is None else [f"data.zones={json.dumps(str(path))}"]
 
 
 def choose_model(*, quiet: bool) -> str:

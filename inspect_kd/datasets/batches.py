@@ -20,7 +20,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from inspect_kd.datasets.images import read_image
 from inspect_kd.datasets.presentation import Prepared, Presentations
 from inspect_kd.datasets.synthetic import add_defect
-from inspect_kd.types import ImageU8, Sample
+from inspect_kd.datasets.zones import Weights
+from inspect_kd.types import ImageU8, Mask, Sample
 
 Flip = Literal["none", "horizontal", "both"]
 SWEEP = 2**32
@@ -43,6 +44,21 @@ class ImagePair(NamedTuple):
 
     inputs_B3HW: Tensor
     clean_B3HW: Tensor
+    weights_B1HW: Tensor | None = None
+    """The zones' weights; None where no category has zones."""
+
+
+class SoundFrame(NamedTuple):
+    """A frame of a sound image, with its zones' weights."""
+
+    image: ImageU8
+    weights_HW: Weights | None = None
+    """None without zones."""
+
+    @property
+    def inspected(self) -> Mask | None:
+        """The pixels that are inspected; None without zones."""
+        return None if self.weights_HW is None else np.asarray(self.weights_HW > 0)
 
 
 class ImageStore:
@@ -56,6 +72,8 @@ class ImageStore:
         self.bits = bits
         self.free_bytes = budget_mb * 2**20
         self.cached: dict[int, ImageU8] = {}
+        self.weights: dict[int, Weights | None] = {}
+        """Zones' weights at the frames' scale of each image read so far; images of a category share them."""
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -63,7 +81,9 @@ class ImageStore:
     def __getitem__(self, index: int) -> ImageU8:
         if index in self.cached:
             return self.cached[index]
-        image = self.prepare(index).scaled()
+        prepared = self.prepare(index)
+        image = prepared.scaled()
+        self.weights[index] = prepared.scaled_weights()
         if image.nbytes <= self.free_bytes:
             self.cached[index] = image
             self.free_bytes -= image.nbytes
@@ -78,34 +98,48 @@ class ImageStore:
 
     def frame(self, index: int, rng: np.random.Generator) -> ImageU8:
         """Return the whole image, or, for a tiled view, a random tile of it."""
+        return self.sound_frame(index, rng).image
+
+    def sound_frame(self, index: int, rng: np.random.Generator) -> SoundFrame:
+        """Return the whole image, or, for a tiled view, a random tile of it, with its zones' weights."""
         image, size = self[index], self.presentations.size
         height, width = image.shape[:2]
+        weights_HW = self.weights[index]
+        if weights_HW is None and self.presentations.has_zones:
+            weights_HW = np.ones((height, width), np.float32)  # another category has zones, or no part was found here
         if (height, width) == (size, size):
-            return image
+            return SoundFrame(image, weights_HW)
         top, left = (int(rng.integers(length - size + 1)) for length in (height, width))
-        return image[top : top + size, left : left + size]
+        place = slice(top, top + size), slice(left, left + size)
+        return SoundFrame(image[place], None if weights_HW is None else weights_HW[place])
 
 
-class TrainingImages(Dataset[tuple[Tensor, Tensor]]):
-    """Turns a batch item into a pair of uint8 images (3, H, W): input and sound original."""
+class TrainingImages(Dataset[tuple[Tensor, ...]]):
+    """Turns a batch item into uint8 images (3, H, W), input and sound original, and with zones their weights (1, H, W)."""
 
     def __init__(self, store: ImageStore, flip: Flip) -> None:
         self.store = store
         self.flip = flip
 
-    def __getitem__(self, item: BatchItem) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, item: BatchItem) -> tuple[Tensor, ...]:
         rng = np.random.default_rng(item.seed)
-        clean = random_flip(self.store.frame(item.index, rng), self.flip, rng)
-        inputs = add_defect(clean, rng, donor=self.store.frame(item.donor, rng)).image if item.is_synthetic else clean
-        return to_tensor(inputs), to_tensor(clean)
+        frame = random_flip(self.store.sound_frame(item.index, rng), self.flip, rng)
+        inputs = clean = frame.image
+        if item.is_synthetic:
+            donor = self.store.frame(item.donor, rng)
+            inputs = add_defect(clean, rng, donor=donor, inspected=frame.inspected).image
+        if frame.weights_HW is None:
+            return to_tensor(inputs), to_tensor(clean)
+        return to_tensor(inputs), to_tensor(clean), torch.from_numpy(np.ascontiguousarray(frame.weights_HW[None]))
 
 
-def random_flip(image: ImageU8, flip: Flip, rng: np.random.Generator) -> ImageU8:
-    """Mirror an image along each allowed axis with probability one half."""
+def random_flip(frame: SoundFrame, flip: Flip, rng: np.random.Generator) -> SoundFrame:
+    """Mirror a frame along each allowed axis with probability one half."""
     left_right, up_down = rng.random(2) < 0.5
-    if flip != "none" and left_right:
-        image = image[:, ::-1]
-    return image[::-1] if flip == "both" and up_down else image
+    rows = slice(None, None, -1 if flip == "both" and up_down else 1)
+    columns = slice(None, None, -1 if flip != "none" and left_right else 1)
+    weights_HW = frame.weights_HW
+    return SoundFrame(frame.image[rows, columns], None if weights_HW is None else weights_HW[rows, columns])
 
 
 class StepSampler(Sampler[list[BatchItem]]):
@@ -184,8 +218,8 @@ def to_tensor(image: ImageU8) -> Tensor:
 def batches(images: TrainingImages, sampler: StepSampler | Sweep, *, workers: int) -> Iterator[ImagePair]:
     """Load batches of float images, 0 to 255, channels last in memory, which halves the time of a step on a CPU."""
     loader = DataLoader(images, batch_sampler=sampler, num_workers=workers, collate_fn=_stack)
-    for inputs, clean in loader:
-        yield ImagePair(as_input(inputs), as_input(clean))
+    for inputs, clean, *weights in loader:
+        yield ImagePair(as_input(inputs), as_input(clean), *weights)
 
 
 def as_input(images_B3HW: Tensor) -> Tensor:
@@ -193,6 +227,5 @@ def as_input(images_B3HW: Tensor) -> Tensor:
     return images_B3HW.float().contiguous(memory_format=torch.channels_last)
 
 
-def _stack(members: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    inputs, clean = zip(*members, strict=True)
-    return torch.stack(inputs), torch.stack(clean)
+def _stack(members: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    return tuple(torch.stack(tensors) for tensors in zip(*members, strict=True))

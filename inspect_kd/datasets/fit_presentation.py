@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -15,6 +16,9 @@ from inspect_kd.datasets.images import read_image
 from inspect_kd.datasets.presentation import Presentation, Presentations
 from inspect_kd.datasets.tile_choice import choose_tile
 from inspect_kd.datasets.view import View
+from inspect_kd.datasets.zones import ZONES
+from inspect_kd.datasets.zones_file import ZonesFile, read_zones_file
+from inspect_kd.errors import BadInput
 from inspect_kd.types import ImageU8, Progress, Sample
 
 
@@ -22,15 +26,16 @@ def fit_presentations(
     sound: Mapping[str, Sequence[Sample]], settings: Data, progress: Progress, *, whole_images: bool
 ) -> Presentations:
     """Choose the presentation of each category from its sound images. `whole_images`: tiles are not allowed."""
-    if settings.align == "none" and settings.tile != "auto":
+    zones = read_zones_file(settings.zones, list(sound)) if settings.zones else None
+    if settings.align == "none" and settings.tile != "auto" and zones is None:
         view = View(size=settings.size, tile=settings.tile, overlap=settings.overlap)
         return Presentations(by_category={category: Presentation(view=view) for category in sound})
     progress.phase("presentation", len(sound))
     by_category = {}
     for category, samples in sound.items():
-        by_category[category] = choose_presentation(
-            _read_some(samples, settings.bits), settings, whole_images=whole_images
-        )
+        images = _read_some(samples, settings.bits)
+        chosen = choose_presentation(images, settings, whole_images=whole_images)
+        by_category[category] = chosen if zones is None else add_zones(chosen, zones, category, images)
         for line in by_category[category].reasons:
             progress.note(f"{category}: {line}")
         progress.advance()
@@ -55,6 +60,30 @@ def choose_presentation(images: Sequence[ImageU8], settings: Data, *, whole_imag
         reasons.append(tiles.describe())
     view = View(size=settings.size, tile=tile, overlap=settings.overlap)
     return Presentation(view=view, alignment=alignment, reasons=tuple(reasons))
+
+
+def add_zones(presentation: Presentation, file: ZonesFile, category: str, images: Sequence[ImageU8]) -> Presentation:
+    """Give a category the zones of a file, in the place of those that it has; `images` are some of its sound ones."""
+    plain = replace(presentation, zones=None, reasons=tuple(r for r in presentation.reasons if not r.startswith(ZONES)))
+    prepared = [plain.prepare(image) for image in images]
+    pictures = [each.picture for each in prepared if each.fault is None]
+    if not pictures:
+        raise BadInput(f"{file.path}: none of the sound parts of '{category}' was found, so zones have no place")
+    zones = file.for_category(category, pictures, aligned=presentation.alignment is not None)
+    return plain if zones is None else replace(plain, zones=zones, reasons=(*plain.reasons, zones.describe()))
+
+
+def replace_zones(
+    presentations: Presentations, path: str, sound: Mapping[str, Sequence[Sample]], bits: int | None
+) -> Presentations:
+    """Give all categories the zones of another file, and leave their alignment and tiles as they are."""
+    file = read_zones_file(path, list(sound))
+    return Presentations(
+        by_category={
+            category: add_zones(presentations.of(category), file, category, _read_some(samples, bits))
+            for category, samples in sound.items()
+        }
+    )
 
 
 def _read_some(samples: Sequence[Sample], bits: int | None) -> list[ImageU8]:

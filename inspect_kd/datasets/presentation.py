@@ -18,12 +18,27 @@ import numpy as np
 from inspect_kd.datasets.alignment import Alignment, NotFound, corners_in_image, cut_frame, heatmap_in_image
 from inspect_kd.datasets.alignment.pose import Matrix, resizing, size_of
 from inspect_kd.datasets.images import read_mask, shrink_mask
-from inspect_kd.datasets.view import View, predict_frames
+from inspect_kd.datasets.view import Frame, View, predict_frames
+from inspect_kd.datasets.zones import Weights, Zones
 from inspect_kd.errors import BadInput, UsageError
 from inspect_kd.types import NOT_FOUND_SCORE, FrameOutline, Heatmap, ImageU8, Mask, Model
 
 MAX_ALIGNED_SIDE = 2**15 - 2
 """Longest side in pixels of an image that OpenCV can warp."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class IgnoredPlaces:
+    """The places of one original image that are not inspected."""
+
+    zones: Zones
+    matrix: Matrix | None
+    """Map from the image into the zones' frame; None where both are the same."""
+    image_size: tuple[int, int]
+
+    def cut(self, mask: Mask) -> Mask:
+        """Remove the ignored places from a mask of the whole image, of any size."""
+        return np.asarray(mask & ~self.zones.ignored_in_image(self.matrix, self.image_size, size_of(mask)), np.bool_)
 
 
 class ImagePrediction(NamedTuple):
@@ -38,6 +53,8 @@ class ImagePrediction(NamedTuple):
     """The category that the image was recognised as; None where it was given, or makes no difference."""
     frame: FrameOutline | None = None
     """Outline of the inspected frame; None where the whole image was inspected."""
+    ignored: IgnoredPlaces | None = None
+    """The places that were not inspected; None without zones."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -56,22 +73,49 @@ class Prepared:
     fault: NotFound | None = None
     quality: float = 0.0
     category: str | None = None
+    zones: Zones | None = None
+    """The zones that apply to the picture; their ignored places are painted over in it."""
+
+    @property
+    def ignored(self) -> IgnoredPlaces | None:
+        """The places of the original image that are not inspected; None without zones."""
+        return None if self.zones is None else IgnoredPlaces(self.zones, self.matrix, self.image_size)
 
     def scaled(self) -> ImageU8:
         """Resize to the frames' scale."""
         return self.view.scaled(self.picture)
 
-    def middle_frame(self) -> ImageU8:
+    def scaled_weights(self) -> Weights | None:
+        """Return the zones' weights at the frames' scale; None without zones."""
+        return None if self.zones is None else self.zones.scaled(self.view)
+
+    def frames(self, weights_side: int | None = None) -> Iterator[Frame]:
+        """Yield all frames; with `weights_side` also their weights, all 1 without zones."""
+        images = self.view.frames(self.picture)
+        if weights_side is None:
+            yield from map(Frame, images)
+        elif self.zones is None:
+            ones = np.ones((weights_side, weights_side), np.float32)
+            yield from (Frame(image, ones) for image in images)
+        else:
+            yield from map(Frame, images, self.zones.frame_weights(self.view, weights_side))
+
+    def middle_frame(self, weights_side: int | None = None) -> Frame:
         """Return the middle one of the frames."""
-        return self.view.middle_frame(self.picture)
+        frames = list(self.frames(weights_side))
+        return frames[len(frames) // 2]
 
     def read_mask(self, path: Path, *, size: tuple[int, int]) -> Mask:
-        """Read a mask of the original image, moved into the picture, at (width, height)."""
-        if self.matrix is None:
+        """Read a mask of the original image, moved into the picture, at (width, height); ignored places are cut out of it."""
+        if self.matrix is None and self.zones is None:
             return read_mask(path, size=size)
-        whole = read_mask(path, size=self.image_size).astype(np.uint8)
-        moved = cv2.warpAffine(whole, self.matrix, size_of(self.picture), flags=cv2.INTER_NEAREST)
-        return shrink_mask(np.asarray(moved > 0), size)
+        mask = read_mask(path, size=self.image_size)
+        if self.matrix is not None:
+            moved = cv2.warpAffine(mask.astype(np.uint8), self.matrix, size_of(self.picture), flags=cv2.INTER_NEAREST)
+            mask = np.asarray(moved > 0)
+        if self.zones is not None:
+            mask = np.asarray(mask & ~self.zones.ignored)
+        return shrink_mask(mask, size)
 
     def finish(self, score: float, heatmap: Heatmap) -> ImagePrediction:
         """Map the picture's prediction back to the original image."""
@@ -79,7 +123,7 @@ class Prepared:
             heatmap = heatmap_in_image(heatmap, self.matrix, size_of(self.picture), self.image_size)
         if self.fault is not None:
             return ImagePrediction(NOT_FOUND_SCORE, heatmap, self.fault.reason, self.category, self.frame)
-        return ImagePrediction(score, heatmap, None, self.category, self.frame)
+        return ImagePrediction(score, heatmap, None, self.category, self.frame, self.ignored)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -90,17 +134,28 @@ class Presentation:
     alignment: Alignment | None = None
     reasons: tuple[str, ...] = ()
     """Why it was chosen, a line each; empty where the recipe names it."""
+    zones: Zones | None = None
 
     def prepare(self, image: ImageU8, category: str | None = None) -> Prepared:
-        """Align the part in an image, if this category's parts are aligned."""
+        """Align the part in an image, if this category's parts are aligned, and paint over what its zones ignore."""
         if self.alignment is None:
-            return Prepared(picture=image, view=self.view, image_size=size_of(image), category=category)
+            self.check_frame(image)
+            return Prepared(
+                picture=self._blank(image),
+                view=self.view,
+                image_size=size_of(image),
+                category=category,
+                zones=self.zones,
+            )
         found = self.alignment.locate(image)
         frame = self.alignment.frame
         # Where nothing is found the whole image is shown to the model: people then see where it differs.
         matrix = resizing(size_of(image), frame) if found.pose is None else found.pose.matrix
+        picture = cut_frame(image, matrix, frame)
         return Prepared(
-            picture=cut_frame(image, matrix, frame),
+            picture=self._blank(picture) if found.fault is None else picture,
+            # Without a pose, zones have no place.
+            zones=self.zones if found.fault is None else None,
             view=self.view,
             image_size=size_of(image),
             matrix=matrix,
@@ -110,19 +165,36 @@ class Presentation:
             category=category,
         )
 
+    def check_frame(self, image: ImageU8, name: str = "an image") -> None:
+        """Refuse an image of another size than the one on which zones were drawn; `name` is used in the error."""
+        if self.zones is not None and size_of(image) != self.zones.frame:
+            width, height = self.zones.frame
+            raise BadInput(
+                f"{name}: {image.shape[1]}x{image.shape[0]} pixels; its category's zones were drawn on {width}x{height}"
+            )
+
+    def _blank(self, picture: ImageU8) -> ImageU8:
+        return picture if self.zones is None else self.zones.blank(picture)
+
     def to_json(self) -> dict[str, Any]:
         alignment = None if self.alignment is None else self.alignment.to_json()
-        return {
+        content = {
             "tile": self.view.tile,
             "overlap": self.view.overlap,
             "alignment": alignment,
             "reasons": list(self.reasons),
         }
+        return content if self.zones is None else content | {"zones": self.zones.to_json()}
 
     @staticmethod
     def from_json(content: Mapping[str, Any], size: int) -> Presentation:
         """Read a presentation; every value is checked, since it may come from a hostile artifact."""
-        if not isinstance(content, Mapping) or content.keys() != {"tile", "overlap", "alignment", "reasons"}:
+        if not isinstance(content, Mapping) or content.keys() - {"zones"} != {
+            "tile",
+            "overlap",
+            "alignment",
+            "reasons",
+        }:
             raise BadInput("a category's presentation is damaged")
         tile, overlap, alignment = content["tile"], content["overlap"], content["alignment"]
         if tile is not None and not (type(tile) is int and size <= 2 * tile <= 2**17):
@@ -132,11 +204,16 @@ class Presentation:
         reasons = content["reasons"]
         if not isinstance(reasons, list) or not all(isinstance(line, str) and line.isprintable() for line in reasons):
             raise BadInput("a category's presentation is damaged")
-        return Presentation(
+        presentation = Presentation(
             view=View(size=size, tile=tile, overlap=overlap),
             alignment=None if alignment is None else Alignment.from_json(alignment),
             reasons=tuple(reasons),
+            zones=Zones.from_json(content["zones"]) if "zones" in content else None,
         )
+        zones = presentation.zones
+        if zones is not None and presentation.alignment is not None and zones.frame != presentation.alignment.frame:
+            raise BadInput("a category's zones have another frame than its alignment")
+        return presentation
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -166,10 +243,22 @@ class Presentations:
         return any(each.view.tile is not None for each in self._all)
 
     @property
+    def has_zones(self) -> bool:
+        return any(each.zones is not None for each in self._all)
+
+    @property
     def common_view(self) -> View | None:
-        """The view that all categories share if none is aligned; else None."""
+        """The view that all categories share if none is aligned and none has zones; else None."""
         views = {each.view for each in self._all}
-        return views.pop() if len(views) == 1 and not any(each.alignment for each in self._all) else None
+        is_plain = not any(each.alignment or each.zones for each in self._all)
+        return views.pop() if len(views) == 1 and is_plain else None
+
+    def of(self, category: str) -> Presentation:
+        """Return a category's presentation, which every category of a run has."""
+        presentation = self.by_category.get(category) or self.default
+        if presentation is None:
+            raise UsageError(f"no category '{category}'; there are: {', '.join(sorted(self.by_category))}")
+        return presentation
 
     def summary(self) -> dict[str, dict[str, Any]]:
         """Return each category's alignment and tile, with the reasons, without pictures."""
@@ -178,6 +267,7 @@ class Presentations:
                 "align": each.alignment.method if each.alignment else "none",
                 "tile": each.view.tile,
                 "reasons": list(each.reasons),
+                **({"zones": each.zones.describe()} if each.zones else {}),
             }
             for name, each in self.by_category.items()
         }
@@ -214,6 +304,10 @@ class Presentations:
             raise UsageError(
                 f"the categories {', '.join(sorted(self.by_category))} are cut into tiles of different sizes: name the image's category"
             )
+        if len({id(each.zones) for each in others}) > 1:
+            raise UsageError(
+                f"the categories {', '.join(sorted(self.by_category))} have different zones: name the image's category"
+            )
         return others[0].prepare(image)
 
     def check_size(self, image: ImageU8, name: str = "an image", category: str | None = None) -> None:
@@ -222,6 +316,8 @@ class Presentations:
         for presentation in [own] if own else self._all:
             if presentation.alignment is None:
                 presentation.view.check_size(image, name)
+                if len(self._all) == 1 or own:
+                    presentation.check_frame(image, name)
             elif max(image.shape[:2]) > MAX_ALIGNED_SIDE:
                 raise BadInput(
                     f"{name}: {image.shape[1]}x{image.shape[0]} pixels; a side of an image with a part to align has at most "
@@ -241,12 +337,15 @@ def predict_images(
 ) -> Iterator[ImagePrediction]:
     """Predict images of the given categories, each read only when needed; frames of several images share batches."""
     waiting: deque[Prepared] = deque()
+    side = model.weights_side if presentations.has_zones else None
+    if presentations.has_zones and side is None:
+        raise UsageError("this model takes no zones; a student does")
 
-    def frames() -> Iterator[ImageU8]:
+    def frames() -> Iterator[Frame]:
         for image, category in images:
             prepared = presentations.prepare(image, category)
             waiting.append(prepared)
-            yield from prepared.view.frames(prepared.picture)
+            yield from prepared.frames(side)
 
     predictions = predict_frames(model, frames())
     for first in predictions:

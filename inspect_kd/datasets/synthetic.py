@@ -22,6 +22,8 @@ MIN_SHARE, MAX_SHARE = 0.0005, 0.15
 MIN_DIFFERENCE = 6
 """Grey levels; a pixel that differs by more belongs to the defect."""
 ATTEMPTS = 12
+NO_DEFECT = "none"
+"""Kind where no defect fits into the inspected places."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,20 +42,31 @@ def add_defect(
     donor: ImageU8 | None = None,
     kinds: Sequence[str] | None = None,
     shares: tuple[float, float] = (MIN_SHARE, MAX_SHARE),
+    inspected: Mask | None = None,
 ) -> Defect:
-    """Add a defect to a sound image; patches are pasted from `donor`, another image of the category."""
+    """Add a defect to a sound image; patches are pasted from `donor`, another image of the category.
+
+    `inspected`: the only pixels that may change; where no defect fits among them, the image stays sound and the mask empty.
+    """
     source = image if donor is None or donor.shape != image.shape else donor
     part = find_part(image)
+    if inspected is not None:
+        part = part & inspected if (part & inspected).any() else inspected
+        if not inspected.any():
+            return Defect(image=image, mask=np.zeros(image.shape[:2], bool), kind=NO_DEFECT)
     names = tuple(kinds) if kinds else KINDS
     for _ in range(ATTEMPTS):
         kind = str(rng.choice(names))
         share = float(np.exp(rng.uniform(*np.log(shares))))
         synthetic = _METHODS[kind](image, source, _Site(image.shape[:2], part, share, rng))
-        defect = _finish(image, synthetic, part, kind)
+        defect = _finish(image, synthetic, part, kind, inspected)
         if defect is not None:
             return defect
     # A spot in the opposite tone is visible on any image.
-    defect = _finish(image, _spot(image, _Site(image.shape[:2], part, 0.004, rng), opposite=True), None, "spot")
+    spot = _spot(image, _Site(image.shape[:2], part, 0.004, rng), opposite=True)
+    defect = _finish(image, spot, None, "spot", inspected)
+    if defect is None and inspected is not None:
+        return Defect(image=image, mask=np.zeros(image.shape[:2], bool), kind=NO_DEFECT)
     if defect is None:
         raise RuntimeError("a defect in the opposite tone left no visible pixel")
     return defect
@@ -241,10 +254,16 @@ _METHODS: dict[str, Callable[[ImageU8, ImageU8, _Site], ImageU8]] = {
 KINDS: tuple[str, ...] = tuple(_METHODS)
 
 
-def _finish(image: ImageU8, synthetic: ImageU8, part: Mask | None, kind: str) -> Defect | None:
+def _finish(
+    image: ImageU8, synthetic: ImageU8, part: Mask | None, kind: str, inspected: Mask | None = None
+) -> Defect | None:
     """Compute the exact mask and undo invisible changes. None if the change is too small, too large or off the part."""
     changed = np.abs(image.astype(np.int16) - synthetic).max(axis=2) > MIN_DIFFERENCE
+    if inspected is not None:
+        changed &= inspected
     mask = cv2.morphologyEx(changed.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8)) > 0
+    if inspected is not None:
+        mask &= inspected
     if not max(4, 0.5 * MIN_SHARE * mask.size) <= mask.sum() <= 2 * MAX_SHARE * mask.size:
         return None
     if part is not None and (mask & part).sum() < 0.5 * mask.sum():

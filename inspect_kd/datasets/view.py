@@ -8,23 +8,33 @@ Shapes: N frames, H W image.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
+from typing import Any, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from inspect_kd.errors import BadInput, UsageError
-from inspect_kd.resize import resize
+from inspect_kd.resize import resize, resize_map
 from inspect_kd.types import Heatmap, ImageU8, Model
 
+Scalar = TypeVar("Scalar", bound=np.generic)
 BATCH = 8
 """Frames that are predicted at once."""
 MAX_SCALED_PIXELS = 400_000_000
 """Most pixels of an image at the frames' scale; tiles smaller than a frame are enlarged to it."""
+
+
+class Frame(NamedTuple):
+    """One square of an image, as a model takes it."""
+
+    image: ImageU8
+    weights: npt.NDArray[np.float32] | None = None
+    """(h, w): the zones' weights at the grid of the model's second input; None without zones."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,16 +57,20 @@ class View:
 
     def scaled(self, image: ImageU8) -> ImageU8:
         """Resize an image to the frames' scale, padded to at least one frame; tiles are cut from the result."""
-        if self.tile is None:
-            return resize(image, self.size, self.size)
         self.check_size(image)
         width, height = self._extent(image)
-        scaled = resize(image, width, height)
+        return np.asarray(self._pad(resize(image, width, height)), np.uint8)
+
+    def scaled_map(self, values_HW: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Resize and pad one value a pixel of an image, like the image."""
+        width, height = self._extent(values_HW)
+        return np.asarray(self._pad(resize_map(values_HW, width, height)), np.float32)
+
+    def _pad(self, scaled: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        height, width = scaled.shape[:2]
         padding = (0, max(0, self.size - height), 0, max(0, self.size - width))
         # Pad by reflection, because a black border would look like a defect.
-        return (
-            np.asarray(cv2.copyMakeBorder(scaled, *padding, cv2.BORDER_REFLECT), np.uint8) if any(padding) else scaled
-        )
+        return cv2.copyMakeBorder(scaled, *padding, cv2.BORDER_REFLECT) if any(padding) else scaled
 
     def check_size(self, image: npt.NDArray[np.generic], name: str = "an image") -> None:
         """Refuse an image that would need too much memory at the frames' scale; `name` is used in the error."""
@@ -71,7 +85,10 @@ class View:
 
     def frames(self, image: ImageU8) -> Iterator[ImageU8]:
         """Yield all frames of an image, row by row."""
-        scaled = self.scaled(image)
+        yield from self.cut(self.scaled(image))
+
+    def cut(self, scaled: npt.NDArray[Scalar]) -> Iterator[npt.NDArray[Scalar]]:
+        """Yield all frames of an image, or of a map, at the frames' scale."""
         for top, left in self._corners(scaled):
             yield scaled[top : top + self.size, left : left + self.size]
 
@@ -92,10 +109,13 @@ class View:
 
     def middle_frame(self, image: ImageU8) -> ImageU8:
         """Return the middle one of an image's frames."""
-        scaled = self.scaled(image)
-        corners = self._corners(scaled)
-        top, left = corners[len(corners) // 2]
-        return scaled[top : top + self.size, left : left + self.size]
+        frames = list(self.cut(self.scaled(image)))
+        return frames[self.middle(len(frames))]
+
+    @staticmethod
+    def middle(count: int) -> int:
+        """Index of the middle one of `count` frames."""
+        return count // 2
 
     def join(self, predictions: Iterable[tuple[float, Heatmap]], image: ImageU8) -> tuple[float, Heatmap]:
         """Join the frames' predictions: the highest score, and the heatmap at the frames' scale."""
@@ -117,7 +137,8 @@ class View:
 
     def _extent(self, image: npt.NDArray[np.generic]) -> tuple[int, int]:
         """Return (width, height) of the image at the frames' scale."""
-        assert self.tile is not None
+        if self.tile is None:
+            return self.size, self.size
         height, width = image.shape[:2]
         return max(1, round(width * self.size / self.tile)), max(1, round(height * self.size / self.tile))
 
@@ -132,11 +153,22 @@ class View:
         return [round(start) for start in np.linspace(0, length - self.size, count)]
 
 
-def predict_frames(model: Model, frames: Iterator[ImageU8]) -> Iterator[tuple[float, Heatmap]]:
-    """Predict frames batch by batch: all frames of a large image would not fit into memory."""
+def predict_frames(model: Model, frames: Iterator[Frame]) -> Iterator[tuple[float, Heatmap]]:
+    """Predict frames batch by batch: all frames of a large image would not fit into memory. Either all have weights or none."""
     while batch := list(islice(frames, BATCH)):
-        scores_N, heatmaps_NHW = model.predict_batch(np.stack(batch))
+        images_NHW3, weights = (
+            np.stack([frame.image for frame in batch]),
+            stack_weights([frame.weights for frame in batch]),
+        )
+        # A model without zones has no second argument.
+        scores_N, heatmaps_NHW = model.predict_batch(*((images_NHW3,) if weights is None else (images_NHW3, weights)))
         yield from zip(map(float, scores_N), heatmaps_NHW, strict=True)
+
+
+def stack_weights(weights: Sequence[npt.NDArray[np.float32] | None]) -> npt.NDArray[np.float32] | None:
+    """Stack the weights of frames to (N, 1, h, w); None if a frame has none."""
+    present = [each for each in weights if each is not None]
+    return np.stack(present)[:, None] if len(present) == len(weights) else None
 
 
 @lru_cache

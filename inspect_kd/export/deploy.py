@@ -21,9 +21,9 @@ from inspect_kd.export.graph import ArtifactGraph, TorchModel
 from inspect_kd.export.half import to_half_precision
 from inspect_kd.export.quantise import QuantisationResult, QuantiseSettings, quantise
 from inspect_kd.export.verify import (
-    Images,
     LabelledImages,
     Parity,
+    WeightedImages,
     artificial_images,
     compare,
     missed_limits,
@@ -74,9 +74,9 @@ class VerificationData:
 
     real: LabelledImages
     """Real images at the artifact's size."""
-    sound: Callable[[], Images] | None = None
+    sound: Callable[[], WeightedImages] | None = None
     """Loads sound training images."""
-    checked: Callable[[], Images] | None = None
+    checked: Callable[[], WeightedImages] | None = None
     """Loads held-out sound images and their copies with synthetic defects; quantisation measures its change on them."""
     recalibrate: Callable[[Model], Calibration] | None = None
     """Derives thresholds from the artifact's own scores."""

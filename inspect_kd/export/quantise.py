@@ -23,7 +23,7 @@ from inspect_kd import config
 from inspect_kd.errors import BadInput
 from inspect_kd.export import to_onnx
 from inspect_kd.export.options import DEFAULTS
-from inspect_kd.export.verify import Images
+from inspect_kd.export.verify import WeightedImages
 from inspect_kd.types import BatchPrediction, Progress
 
 BATCH = 4
@@ -64,7 +64,7 @@ class QuantisationResult:
 
 
 def quantise(
-    file: Path, sound_N: Images, checked_N: Images, settings: QuantiseSettings, progress: Progress
+    file: Path, sound_N: WeightedImages, checked_N: WeightedImages, settings: QuantiseSettings, progress: Progress
 ) -> QuantisationResult:
     """Quantise the file in place; raises where no convolution can be quantised within the limit."""
     with tempfile.TemporaryDirectory() as folder:
@@ -89,7 +89,7 @@ def quantise(
 
 
 def _count_within_limit(
-    quantiser: _Quantiser, names: Sequence[str], before: BatchPrediction, checked_N: Images, limit: float
+    quantiser: _Quantiser, names: Sequence[str], before: BatchPrediction, checked_N: WeightedImages, limit: float
 ) -> tuple[int, float]:
     """Find by bisection how many leading convolutions stay within the limit together; return that count and its change of a score."""
     largest_within, smallest_beyond, change = 0, len(names) + 1, 0.0
@@ -106,7 +106,7 @@ def _count_within_limit(
 class _Quantiser:
     """Makes quantised versions of one file; the file is prepared and its ranges are measured only once."""
 
-    def __init__(self, folder: Path, file: Path, sound_N: Images, settings: QuantiseSettings) -> None:
+    def __init__(self, folder: Path, file: Path, sound_N: WeightedImages, settings: QuantiseSettings) -> None:
         from onnxruntime.quantization import quant_pre_process
 
         self.settings, self.sound_N = settings, sound_N
@@ -149,28 +149,29 @@ class _Quantiser:
         return self.output_file.read_bytes()
 
 
-def _calibration_reader(images_NHW3: Images) -> Any:
+def _calibration_reader(sound_N: WeightedImages) -> Any:
     from onnxruntime.quantization import CalibrationDataReader
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            self.batches: Iterator[Images] = (
-                images_NHW3[start : start + BATCH] for start in range(0, len(images_NHW3), BATCH)
-            )
+            self.batches: Iterator[to_onnx.GraphInputs] = _graph_inputs(sound_N)
 
-        def get_next(self) -> dict[str, Images] | None:
-            batch = next(self.batches, None)
-            return None if batch is None else {"images": batch}
+        def get_next(self) -> to_onnx.GraphInputs | None:
+            return next(self.batches, None)
 
     return Reader()
 
 
-def _predict(data: bytes, images_NHW3: Images) -> BatchPrediction:
+def _graph_inputs(images_N: WeightedImages) -> Iterator[to_onnx.GraphInputs]:
+    """Yield the inputs of a session, batch by batch."""
+    for start in range(0, len(images_N.images_NHW3), BATCH):
+        names = ("images", "weights")
+        yield dict(zip(names, images_N.batch(start, BATCH).arguments(), strict=False))
+
+
+def _predict(data: bytes, images_N: WeightedImages) -> BatchPrediction:
     session = to_onnx.open_session(data, "int8", DEFAULTS)
-    outputs = [
-        session.run(["heatmap", "score"], {"images": images_NHW3[start : start + BATCH]})
-        for start in range(0, len(images_NHW3), BATCH)
-    ]
+    outputs = [session.run(["heatmap", "score"], inputs) for inputs in _graph_inputs(images_N)]
     return BatchPrediction(
         np.concatenate([score for _, score in outputs]), np.concatenate([heat[:, 0] for heat, _ in outputs])
     )

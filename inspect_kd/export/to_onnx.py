@@ -7,13 +7,14 @@ tensors in other files; and a missing execution provider is an error, where ONNX
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from inspect_kd.errors import BadInput, EnvironmentFault
+from inspect_kd.errors import BadInput, EnvironmentFault, UsageError
 from inspect_kd.export.card import KEY, ArtifactCard
 from inspect_kd.export.engine_cache import engine_folder
 from inspect_kd.export.options import DEFAULTS, RuntimeOptions
@@ -38,13 +39,20 @@ def export(graph: ArtifactGraph, to: Path, *, card: ArtifactCard, opset: int) ->
     from torch.export import Dim
 
     # A batch of two, because the exporter treats a batch of one as a constant.
-    example = torch.zeros(2, card.size, card.size, 3, dtype=torch.uint8)
+    examples = [torch.zeros(2, card.size, card.size, 3, dtype=torch.uint8)]
+    if card.image_presentations.has_zones:
+        side = graph.weights_side(card.size)
+        if side is None:
+            raise UsageError("this model takes no zones; a student does")
+        examples.append(torch.ones(2, 1, side, side))
+    # The second input's batch follows from the first; naming it twice would be a warning.
+    batch_sizes = [Dim("batch", min=1, max=MAX_BATCH), Dim.DYNAMIC]
     program = torch.onnx.export(
         graph.eval().cpu(),
-        (example,),
+        tuple(examples),
         dynamo=True,
-        dynamic_shapes=({0: Dim("batch", min=1, max=MAX_BATCH)},),
-        input_names=["images"],
+        dynamic_shapes=tuple({0: size} for _, size in zip(examples, batch_sizes, strict=False)),
+        input_names=["images", "weights"][: len(examples)],
         output_names=["heatmap", "score"],
         opset_version=opset,
         optimize=True,
@@ -112,21 +120,53 @@ class Runtime:
         self.card = ArtifactCard.parse(card_text(data, where), where)
         self.size = self.card.size
         self.session = open_session(data, where, options)
-        _check_inputs_and_outputs(self.session, self.size, where)
-        self.buffers = Buffers(self.session, self.size, options) if options.bind else None
+        inputs = [(each.name, each.type, list(each.shape)) for each in self.session.get_inputs()]
+        outputs = {output.name for output in self.session.get_outputs()}
+        self.weights_side = check_inputs_and_outputs(
+            inputs, outputs, self.size, where, has_zones=self.card.image_presentations.has_zones
+        )
+        self.buffers = Buffers(self.session, self.size, self.weights_side, options) if options.bind else None
 
-    def predict_batch(self, images_NHW3: npt.NDArray[np.uint8]) -> BatchPrediction:
+    def predict_batch(
+        self, images_NHW3: npt.NDArray[np.uint8], weights_N1hw: npt.NDArray[np.float32] | None = None
+    ) -> BatchPrediction:
         if len(images_NHW3) == 0:
             raise BadInput("an empty batch: ONNX Runtime would return no score and raise no error")
-        images_NHW3 = np.ascontiguousarray(images_NHW3)
+        inputs = graph_inputs(images_NHW3, weights_N1hw, self.weights_side, self.where)
         try:
             if self.buffers is not None:
-                heatmap, score = self.buffers.run(images_NHW3)
+                heatmap, score = self.buffers.run(inputs)
             else:
-                heatmap, score = self.session.run(["heatmap", "score"], {"images": images_NHW3})
+                heatmap, score = self.session.run(["heatmap", "score"], inputs)
         except Exception as error:
             raise BadInput(f"{self.where}: ONNX Runtime could not run it ({one_line(error)})") from error
         return check_outputs(score, heatmap, images_NHW3.shape, self.where)
+
+
+GraphInputs = dict[str, npt.NDArray[Any]]
+"""Arrays by the name of their input: `images`, and with zones `weights`."""
+
+
+def graph_inputs(
+    images_NHW3: npt.NDArray[np.uint8],
+    weights_N1hw: npt.NDArray[np.float32] | None,
+    weights_side: int | None,
+    where: str,
+) -> GraphInputs:
+    """Arrange what a graph takes. Without weights every place counts as inspected."""
+    inputs: GraphInputs = {"images": np.ascontiguousarray(images_NHW3)}
+    if weights_side is None:
+        if weights_N1hw is not None:
+            raise BadInput(f"{where}: it takes no zones' weights, since it was exported without zones")
+        return inputs
+    shape = (len(images_NHW3), 1, weights_side, weights_side)
+    if weights_N1hw is None:
+        weights_N1hw = np.ones(shape, np.float32)
+    if weights_N1hw.shape != shape or weights_N1hw.dtype != np.float32:
+        raise BadInput(
+            f"{where}: zones' weights of {weights_N1hw.dtype} {weights_N1hw.shape}; it takes float32 {shape}"
+        )
+    return inputs | {"weights": np.ascontiguousarray(weights_N1hw)}
 
 
 def check_outputs(score: Any, heatmap: Any, images_shape: tuple[int, ...], where: str) -> BatchPrediction:
@@ -143,42 +183,46 @@ def check_outputs(score: Any, heatmap: Any, images_shape: tuple[int, ...], where
 class Buffers:
     """Input and output buffers, allocated once per batch size, on the session's device."""
 
-    def __init__(self, session: Any, size: int, options: RuntimeOptions) -> None:
-        self.session, self.size, self.options = session, size, options
+    def __init__(self, session: Any, size: int, weights_side: int | None, options: RuntimeOptions) -> None:
+        self.session, self.size, self.weights_side, self.options = session, size, weights_side, options
         self.device = "cpu" if session.get_providers()[0] == "CPUExecutionProvider" else "cuda"
-        self.by_batch_size: dict[int, tuple[Any, Any, Any, list[Any]]] = {}
-        """Binding, run options, input buffer and output buffers."""
+        self.by_batch_size: dict[int, tuple[Any, Any, dict[str, Any], list[Any]]] = {}
+        """Binding, run options, input buffers by name, and output buffers."""
         # Two threads in one buffer would get each other's outputs.
         self.lock = threading.Lock()
 
-    def run(self, images_NHW3: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.float32]]:
+    def run(self, inputs: GraphInputs) -> list[npt.NDArray[np.float32]]:
         """Return copies of heatmap and score, because the next call overwrites the buffers."""
         with self.lock:
-            count = len(images_NHW3)
+            count = len(inputs["images"])
             if count not in self.by_batch_size:
                 self.by_batch_size[count] = self._allocate(count)
-            binding, run_options, images, outputs = self.by_batch_size[count]
-            images.update_inplace(images_NHW3)
+            binding, run_options, buffers, outputs = self.by_batch_size[count]
+            for name, array in inputs.items():
+                buffers[name].update_inplace(array)
             self.session.run_with_iobinding(binding, run_options)
             return [np.array(output.numpy()) for output in outputs]
 
-    def _allocate(self, count: int) -> tuple[Any, Any, Any, list[Any]]:
+    def _allocate(self, count: int) -> tuple[Any, Any, dict[str, Any], list[Any]]:
         onnxruntime = import_onnxruntime()
 
         def allocate(shape: list[int], dtype: type) -> Any:
             return onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, dtype, self.device, 0)
 
-        images = allocate([count, self.size, self.size, 3], np.uint8)
+        inputs = {"images": allocate([count, self.size, self.size, 3], np.uint8)}
+        if self.weights_side is not None:
+            inputs["weights"] = allocate([count, 1, self.weights_side, self.weights_side], np.float32)
         outputs = [allocate([count, 1, self.size, self.size], np.float32), allocate([count], np.float32)]
         binding = self.session.io_binding()
-        binding.bind_ortvalue_input("images", images)
+        for name, value in inputs.items():
+            binding.bind_ortvalue_input(name, value)
         for name, output in zip(("heatmap", "score"), outputs, strict=True):
             binding.bind_ortvalue_output(name, output)
         run_options = onnxruntime.RunOptions()
         if self.options.cuda_graph:
             # Each batch size has its own CUDA graph.
             run_options.add_run_config_entry("gpu_graph_id", str(count))
-        return binding, run_options, images, outputs
+        return binding, run_options, inputs, outputs
 
 
 def import_onnxruntime() -> Any:
@@ -246,18 +290,26 @@ def _provider_options(provider: str, options: RuntimeOptions) -> dict[str, str]:
     return {}
 
 
-def _check_inputs_and_outputs(session: Any, size: int, where: str) -> None:
-    """Refuse a file whose inputs and outputs contradict its card."""
-    inputs, outputs = session.get_inputs(), {output.name for output in session.get_outputs()}
+def check_inputs_and_outputs(
+    inputs: Sequence[tuple[str, str, list[Any]]], outputs: set[str], size: int, where: str, *, has_zones: bool
+) -> int | None:
+    """Refuse a file whose inputs and outputs contradict its card; return the side of its zones' weights, None without zones.
+
+    `inputs`: name, type and shape of each, types as ONNX Runtime writes them.
+    """
+    side = inputs[1][2][-1] if has_zones and len(inputs) == 2 and inputs[1][2] else None
+    expected: list[tuple[str, str, list[Any]]] = [("images", "tensor(uint8)", [size, size, 3])]
+    if has_zones:
+        expected.append(("weights", "tensor(float)", [1, side, side]))
     is_consistent = (
-        len(inputs) == 1
-        and inputs[0].name == "images"
-        and inputs[0].type == "tensor(uint8)"
-        and list(inputs[0].shape[1:]) == [size, size, 3]
+        [(name, kind, shape[1:]) for name, kind, shape in inputs] == expected
+        and (not has_zones or (type(side) is int and 1 <= side <= size))
         and {"heatmap", "score"} <= outputs
     )
     if not is_consistent:
-        raise BadInput(f"{where}: its inputs and outputs are not those of an inspect-kd artifact of size {size}")
+        zones = " with zones" if has_zones else ""
+        raise BadInput(f"{where}: its inputs and outputs are not those of an inspect-kd artifact of size {size}{zones}")
+    return side
 
 
 def one_line(error: Exception) -> str:

@@ -52,7 +52,9 @@ class Runtime:
             properties |= {"INFERENCE_NUM_THREADS": options.threads, "ENABLE_CPU_PINNING": False}
         try:
             model = _read_onnx(data)
-            _check_inputs_and_outputs(model, self.size, where)
+            self.weights_side = _check_inputs_and_outputs(
+                model, self.size, where, has_zones=self.card.image_presentations.has_zones
+            )
             self.compiled = core.compile_model(model, device, properties)
         except InspectKDError:
             raise
@@ -60,11 +62,14 @@ class Runtime:
             # OpenVINO raises RuntimeError for everything.
             raise BadInput(f"{where}: not an ONNX file that OpenVINO can read ({to_onnx.one_line(error)})") from error
 
-    def predict_batch(self, images_NHW3: npt.NDArray[np.uint8]) -> BatchPrediction:
+    def predict_batch(
+        self, images_NHW3: npt.NDArray[np.uint8], weights_N1hw: npt.NDArray[np.float32] | None = None
+    ) -> BatchPrediction:
         if len(images_NHW3) == 0:
             raise BadInput("an empty batch")
+        inputs = to_onnx.graph_inputs(images_NHW3, weights_N1hw, self.weights_side, self.where)
         try:
-            outputs = self.compiled.create_infer_request().infer({"images": np.ascontiguousarray(images_NHW3)})
+            outputs = self.compiled.create_infer_request().infer(inputs)
             score, heatmap = np.array(outputs["score"]), np.array(outputs["heatmap"])
         except Exception as error:
             raise BadInput(f"{self.where}: OpenVINO could not run it ({to_onnx.one_line(error)})") from error
@@ -102,16 +107,16 @@ def _read_onnx(data: bytes) -> Any:
     return reader.convert(reader.load(io.BytesIO(data)))
 
 
-def _check_inputs_and_outputs(model: Any, size: int, where: str) -> None:
-    """Refuse a file whose inputs and outputs contradict its card."""
-    names = {output.any_name for output in model.outputs}
-    inputs = model.inputs
-    is_consistent = (
-        len(inputs) == 1
-        and inputs[0].any_name == "images"
-        and inputs[0].element_type.get_type_name() == "u8"
-        and [int(d.get_length()) for d in list(inputs[0].partial_shape)[1:] if d.is_static] == [size, size, 3]
-        and {"heatmap", "score"} <= names
-    )
-    if not is_consistent:
-        raise BadInput(f"{where}: its inputs and outputs are not those of an inspect-kd artifact of size {size}")
+def _check_inputs_and_outputs(model: Any, size: int, where: str, *, has_zones: bool) -> int | None:
+    """Refuse a file whose inputs and outputs contradict its card; return the side of its zones' weights, None without zones."""
+    types = {"u8": "tensor(uint8)", "f32": "tensor(float)"}
+    inputs = [
+        (
+            each.any_name,
+            types.get(each.element_type.get_type_name(), ""),
+            [int(length.get_length()) if length.is_static else None for length in each.partial_shape],
+        )
+        for each in model.inputs
+    ]
+    outputs = {output.any_name for output in model.outputs}
+    return to_onnx.check_inputs_and_outputs(inputs, outputs, size, where, has_zones=has_zones)

@@ -75,15 +75,19 @@ class Runtime:
             options,
             lambda timing_file: _build_verified_plan(data, self.card, where, timing_file, options.progress),
         )
-        self.engine = _Engine(plan, self.size)
+        self.engine = _Engine(plan, self.size, has_zones=self.card.image_presentations.has_zones)
+        self.weights_side = self.engine.weights_side
         self.lock = threading.Lock()
 
-    def predict_batch(self, images_NHW3: npt.NDArray[np.uint8]) -> BatchPrediction:
+    def predict_batch(
+        self, images_NHW3: npt.NDArray[np.uint8], weights_N1hw: npt.NDArray[np.float32] | None = None
+    ) -> BatchPrediction:
         if len(images_NHW3) == 0:
             raise BadInput("an empty batch")
+        inputs = to_onnx.graph_inputs(images_NHW3, weights_N1hw, self.weights_side, self.where)
         with self.lock:
             outputs = [
-                self.engine.run(np.ascontiguousarray(images_NHW3[start : start + ENGINE_BATCH]))
+                self.engine.run({name: array[start : start + ENGINE_BATCH] for name, array in inputs.items()})
                 for start in range(0, len(images_NHW3), ENGINE_BATCH)
             ]
         return BatchPrediction(
@@ -126,9 +130,10 @@ def _query_gpu() -> tuple[str, str]:
 def _build_verified_plan(data: bytes, card: ArtifactCard, where: str, timing_file: Path, progress: Progress) -> bytes:
     """Build an engine and compare its scores with ONNX Runtime's on the CPU."""
     plan = build_plan(data, card.size, timing_file, progress)
-    engine, reference = _Engine(plan, card.size), to_onnx.Runtime(data, where)
+    engine = _Engine(plan, card.size, has_zones=card.image_presentations.has_zones)
+    reference = to_onnx.Runtime(data, where)
     images = np.stack(artificial_images(card.size))
-    _, scores = engine.run(images)
+    _, scores = engine.run(to_onnx.graph_inputs(images, None, engine.weights_side, where))
     difference = float(np.abs(scores - reference.predict_batch(images).scores_N).max())
     if not difference <= MAX_DIFFERENCE:
         raise BadInput(
@@ -156,6 +161,9 @@ def build_plan(data: bytes, size: int, timing_file: Path, progress: Progress) ->
     # Smallest, optimal and largest shape.
     shapes = [(count, size, size, 3) for count in (1, 1, ENGINE_BATCH)]
     profile.set_shape("images", *shapes)
+    for number in range(1, network.num_inputs):  # the zones' weights
+        side = network.get_input(number).shape[-1]
+        profile.set_shape(network.get_input(number).name, *((count, 1, side, side) for count in (1, 1, ENGINE_BATCH)))
     config.add_optimization_profile(profile)
     config.progress_monitor = _build_monitor(trt, progress)
     config.set_timing_cache(
@@ -197,7 +205,7 @@ def _build_monitor(trt: Any, progress: Progress) -> Any:
 class _Engine:
     """A deserialised plan with its context, and GPU buffers for the largest batch."""
 
-    def __init__(self, plan: bytes, size: int) -> None:
+    def __init__(self, plan: bytes, size: int, *, has_zones: bool) -> None:
         from polygraphy.cuda import DeviceArray, Stream
         from polygraphy.datatype import DataType
 
@@ -214,15 +222,21 @@ class _Engine:
             "heatmap": DeviceArray((ENGINE_BATCH, 1, size, size), DataType.FLOAT32),
             "score": DeviceArray((ENGINE_BATCH,), DataType.FLOAT32),
         }
+        self.weights_side: int | None = None
+        if has_zones:
+            self.weights_side = int(self.engine.get_tensor_shape("weights")[-1])
+            shape = (ENGINE_BATCH, 1, self.weights_side, self.weights_side)
+            self.buffers["weights"] = DeviceArray(shape, DataType.FLOAT32)
         for name, buffer in self.buffers.items():
             self.context.set_tensor_address(name, buffer.ptr)
 
-    def run(self, images_NHW3: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    def run(self, inputs: to_onnx.GraphInputs) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Return heatmap and score of up to ENGINE_BATCH images."""
-        count = len(images_NHW3)
+        count = len(inputs["images"])
         # A smaller shape allocates nothing, so the addresses set in the context stay valid.
-        self.buffers["images"].resize(images_NHW3.shape).copy_from(images_NHW3, self.stream)
-        self.context.set_input_shape("images", images_NHW3.shape)
+        for name, array in inputs.items():
+            self.buffers[name].resize(array.shape).copy_from(array, self.stream)
+            self.context.set_input_shape(name, array.shape)
         if not self.context.execute_async_v3(self.stream.ptr):
             raise EnvironmentFault("TensorRT could not start its engine; `inspect-kd doctor` shows the GPU's state")
         heatmap = np.empty((count, 1, self.size, self.size), np.float32)

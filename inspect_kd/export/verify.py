@@ -27,8 +27,26 @@ class Truth(NamedTuple):
     """The image's path, for messages."""
 
 
-LabelledImages = Iterable[tuple[Images, Sequence[Truth]]]
-"""Batches of real images at the artifact's size, with their ground truth."""
+Weights = npt.NDArray[np.float32]
+LabelledImages = Iterable[tuple[Images, Sequence[Truth]] | tuple[Images, Sequence[Truth], Weights]]
+"""Batches of real images at the artifact's size, with their ground truth, and with zones their weights (N, 1, h, w)."""
+
+
+class WeightedImages(NamedTuple):
+    """Images at the artifact's size, with the zones' weights of each."""
+
+    images_NHW3: Images
+    weights_N1hw: Weights | None = None
+    """None without zones."""
+
+    def batch(self, start: int, count: int) -> WeightedImages:
+        weights = self.weights_N1hw
+        stop = start + count
+        return WeightedImages(self.images_NHW3[start:stop], None if weights is None else weights[start:stop])
+
+    def arguments(self) -> tuple[Images] | tuple[Images, Weights]:
+        """Arguments of `Model.predict_batch`; a model without zones has no second one."""
+        return (self.images_NHW3,) if self.weights_N1hw is None else (self.images_NHW3, self.weights_N1hw)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,30 +121,44 @@ def compare(
     """
     comparison = _Comparison(Parity(batches=list(batches)), thresholds, candidate_thresholds or thresholds, guard)
     parity = comparison.parity
-    queue: list[tuple[npt.NDArray[np.uint8], Truth | None]] = [
-        (image, None) for image in artificial_images(reference.size)
-    ]
     names = [f"artificial image '{name}'" for name in ARTIFICIAL_NAMES]
-    for images, truths in real:
-        names += [truth.name for truth in truths]
-        queue += list(zip(images, truths, strict=True))
+    queue: list[tuple[Images, Truth | None]] = [(image, None) for image in artificial_images(reference.size)]
+    weights: list[Weights] = []
+    for batch in real:
+        names += [truth.name for truth in batch[1]]
+        queue += list(zip(batch[0], batch[1], strict=True))
+        weights += list(batch[2]) if len(batch) == 3 else []
+    # On artificial images every place counts.
+    weights = [np.ones_like(weights[0])] * len(ARTIFICIAL_NAMES) + weights if weights else []
     start = turn = 0
     while start < len(queue):
         count = batches[turn % len(batches)]
-        batch, batch_names = queue[start : start + count], names[start : start + count]
+        members, batch_names = queue[start : start + count], names[start : start + count]
+        inputs = WeightedImages(
+            _fill_batch([image for image, _ in members], count),
+            _fill_batch(weights[start : start + count], count) if weights else None,
+        ).arguments()
         start, turn = start + count, turn + 1
-        # The last batch is padded to its full size by repeating its last image.
-        images = np.stack([image for image, _ in batch] + [batch[-1][0]] * (count - len(batch)))
         comparison.add(
-            reference.predict_batch(images), candidate.predict_batch(images), [truth for _, truth in batch], batch_names
+            reference.predict_batch(*inputs),
+            candidate.predict_batch(*inputs),
+            [truth for _, truth in members],
+            batch_names,
         )
     # Run the batch sizes that had no turn because there are too few images.
     for count in batches[turn:]:
-        images = np.stack([queue[0][0]] * count)
-        expected, actual = reference.predict_batch(images), candidate.predict_batch(images)
+        inputs = WeightedImages(
+            _fill_batch([queue[0][0]], count), _fill_batch(weights[:1], count) if weights else None
+        ).arguments()
+        expected, actual = reference.predict_batch(*inputs), candidate.predict_batch(*inputs)
         parity.score = max(parity.score, float(np.abs(expected.scores_N - actual.scores_N).max()))
     comparison.compute_aurocs()
     return parity
+
+
+def _fill_batch(members: Sequence[npt.NDArray[Any]], count: int) -> npt.NDArray[Any]:
+    """Stack the members of a batch; one that is not full repeats its last member."""
+    return np.stack([*members, *[members[-1]] * (count - len(members))])
 
 
 class _Comparison:

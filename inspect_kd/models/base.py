@@ -26,16 +26,26 @@ class Student(nn.Module, ABC):
     """A small model that inspects every part on the line."""
 
     @abstractmethod
-    def fit_statistics(self, batches_B3HW: Iterable[Tensor]) -> None:
-        """Estimate statistics of sound parts that need no gradient; called before the first training step."""
+    def fit_statistics(self, batches_B3HW: Iterable[Tensor], weights: Iterable[Tensor | None] | None = None) -> None:
+        """Estimate statistics of sound parts that need no gradient; called before the first training step.
+
+        `weights`: of each batch, the zones' weights (B, 1, H, W); places of weight 0 are left out.
+        """
 
     @abstractmethod
-    def losses(self, images_B3HW: Tensor, clean_B3HW: Tensor) -> dict[str, Tensor]:
-        """Loss terms by name; the images may have synthetic defects, `clean_B3HW` are the same images without them."""
+    def losses(self, images_B3HW: Tensor, clean_B3HW: Tensor, weights_B1HW: Tensor | None = None) -> dict[str, Tensor]:
+        """Loss terms by name; the images may have synthetic defects, `clean_B3HW` are the same images without them.
+
+        `weights_B1HW`: the zones' weights; None without zones.
+        """
 
     @abstractmethod
-    def forward(self, images_B3HW: Tensor) -> ModelOutput:
-        """Score and heatmap at the images' size."""
+    def forward(self, images_B3HW: Tensor, weights_B1hw: Tensor | None = None) -> ModelOutput:
+        """Score and heatmap at the images' size; `weights_B1hw` are the zones' weights at `weights_side`."""
+
+    @abstractmethod
+    def weights_side(self, size: int) -> int:
+        """Side of the grid of zones' weights for images of a side: the grid on which the score is pooled."""
 
     def half_precision_parts(self) -> Sequence[nn.Module]:
         """Modules that an fp16 export may compute in half precision: the expensive ones, never the comparison. Empty by default."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
+from itertools import repeat
 
 import torch
 import torch.nn.functional as F
@@ -61,24 +62,36 @@ class RebuildStudent(Student):
     def channels_of(self, group: Group) -> int:
         return sum(self.encoder.channels[self.encoder.strides.index(stride)] for stride in group)
 
-    def fit_statistics(self, batches_B3HW: Iterable[Tensor]) -> None:
+    def weights_side(self, size: int) -> int:
+        return size // min(self.encoder.strides)
+
+    def fit_statistics(self, batches_B3HW: Iterable[Tensor], weights: Iterable[Tensor | None] | None = None) -> None:
         generator = torch.Generator().manual_seed(0)
+        weighted = zip(map(self.encoder, batches_B3HW), repeat(None) if weights is None else weights, strict=False)
         with torch.no_grad():
-            self.feature_norm.fit(self._collect_rows(map(self.encoder, batches_B3HW), generator))
+            self.feature_norm.fit(self._collect_rows(weighted, generator))
             for prototypes, compare in self._prototypes():
                 levels = [self.feature_norm.std(self.encoder.strides.index(stride)) for stride in compare.strides]
                 prototypes.fit(torch.cat(levels, dim=1), generator)
 
-    def losses(self, images_B3HW: Tensor, clean_B3HW: Tensor) -> dict[str, Tensor]:
+    def losses(self, images_B3HW: Tensor, clean_B3HW: Tensor, weights_B1HW: Tensor | None = None) -> dict[str, Tensor]:
         features = self.features(images_B3HW)
         rebuilt = self.reconstruct(features)
         clean = features if images_B3HW is clean_B3HW else self.features(clean_B3HW)
         distances = [cosine_distance(*pair) for pair in zip(self._targets(clean), rebuilt, strict=True)]
-        return {"rebuild": torch.stack([hard_mean(distance, self.settings.hard_power) for distance in distances]).sum()}
+        power = self.settings.hard_power
+        terms = [
+            hard_mean(distance, power)
+            if weights_B1HW is None
+            else weighted_hard_mean(distance, resize_weights(weights_B1HW, distance.shape[-2:]), power)
+            for distance in distances
+        ]
+        return {"rebuild": torch.stack(terms).sum()}
 
-    def forward(self, images_B3HW: Tensor) -> ModelOutput:
+    def forward(self, images_B3HW: Tensor, weights_B1hw: Tensor | None = None) -> ModelOutput:
         blend_weights_23 = None if self.heads is None else self.heads.blend_weights
-        output: ModelOutput = self.scorer(self.compute_maps(images_B3HW), blend_weights_23, images_B3HW.shape[-2:])
+        size = images_B3HW.shape[-2:]
+        output: ModelOutput = self.scorer(self.compute_maps(images_B3HW), blend_weights_23, size, weights_B1hw)
         return output
 
     def compute_maps(self, images_B3HW: Tensor) -> StudentMaps:
@@ -163,12 +176,38 @@ class RebuildStudent(Student):
             assert isinstance(prototypes, Prototypes)
             yield prototypes, compare
 
-    def _collect_rows(self, batches: Iterable[list[Tensor]], generator: torch.Generator) -> Iterator[list[Tensor]]:
-        """Yield the batches unchanged, and collect rows of each for the prototypes."""
-        for features in batches:
+    def _collect_rows(
+        self, batches: Iterable[tuple[list[Tensor], Tensor | None]], generator: torch.Generator
+    ) -> Iterator[list[Tensor]]:
+        """Yield the batches' features, only those of inspected places, and collect rows of them for the prototypes."""
+        for features, weights_B1HW in batches:
             for prototypes, compare in self._prototypes():
-                prototypes.add(join(features, self.encoder.strides, compare.strides), generator)
-            yield features
+                joined_BChw = join(features, self.encoder.strides, compare.strides)
+                if weights_B1HW is None:
+                    prototypes.add(joined_BChw, generator)
+                else:
+                    prototypes.add(joined_BChw, generator, resize_weights(weights_B1HW, joined_BChw.shape[-2:]) > 0)
+            yield features if weights_B1HW is None else [_inspected_only(level, weights_B1HW) for level in features]
+
+
+def resize_weights(weights_B1HW: Tensor, grid: torch.Size) -> Tensor:
+    """Average zones' weights over the cells of a grid."""
+    return F.adaptive_avg_pool2d(weights_B1HW, (grid[0], grid[1]))
+
+
+def _inspected_only(features_BChw: Tensor, weights_B1HW: Tensor) -> Tensor:
+    """Features of the places whose weight is above 0: (1, C, 1, N)."""
+    is_inspected_Bhw = resize_weights(weights_B1HW, features_BChw.shape[-2:])[:, 0] > 0
+    return features_BChw.permute(1, 0, 2, 3)[:, is_inspected_Bhw][None, :, None]
+
+
+def weighted_hard_mean(distance_B1hw: Tensor, zone_weights_B1hw: Tensor, power: float) -> Tensor:
+    """`hard_mean` over inspected positions, each counted by its zone's weight; 0 where nothing is inspected."""
+    total = zone_weights_B1hw.sum().clamp_min(1e-6)
+    with torch.no_grad():
+        mean = (zone_weights_B1hw * distance_B1hw).sum() / total
+        weight = (distance_B1hw / mean.clamp_min(1e-6)).pow(power).clamp_max(3)
+    return (zone_weights_B1hw * weight * distance_B1hw).sum() / total
 
 
 def hard_mean(distance_B1hw: Tensor, power: float) -> Tensor:

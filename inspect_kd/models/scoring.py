@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from inspect_kd.models.base import ModelOutput
-from inspect_kd.models.layers.discrepancy import GaussianSmoothing, top_mean
+from inspect_kd.models.layers.discrepancy import GaussianSmoothing, top_mean, weighted_top_mean
 from inspect_kd.models.layers.heads import HeadOutputs
 from inspect_kd.models.rebuild_config import RebuildConfig
 
@@ -46,14 +46,28 @@ class Scorer(nn.Module):
         self.weights = group_weights(config)
         self.score_share = config.score_share
 
-    def forward(self, student_maps: StudentMaps, blend_weights_23: Tensor | None, size: torch.Size) -> ModelOutput:
-        """Score and heatmap at the image's size; `blend_weights_23` is None without heads."""
+    def forward(
+        self,
+        student_maps: StudentMaps,
+        blend_weights_23: Tensor | None,
+        size: torch.Size,
+        zone_weights_B1hw: Tensor | None = None,
+    ) -> ModelOutput:
+        """Score and heatmap at the image's size; `blend_weights_23` is None without heads, the zones' weights without zones.
+
+        Zones' weights have the grid of the maps: the score is pooled there, and the smoothed heat has no finer detail.
+        """
         map_B1hw = self.smooth(self._blend(student_maps, blend_weights_23, MAP))
         scored_B1hw = map_B1hw
         if student_maps.head_outputs is not None or self.weights[SCORE] != self.weights[MAP]:
             scored_B1hw = self.smooth(self._blend(student_maps, blend_weights_23, SCORE))
+        if zone_weights_B1hw is None:
+            score_B = top_mean(scored_B1hw, self.score_share)
+        else:
+            score_B = weighted_top_mean(scored_B1hw, zone_weights_B1hw, self.score_share)
+            map_B1hw = map_B1hw * zone_weights_B1hw
         heatmap_B1HW = F.interpolate(map_B1hw, size=size, mode="bilinear", align_corners=False)
-        return ModelOutput(score_B=top_mean(scored_B1hw, self.score_share), heatmap_B1HW=heatmap_B1HW)
+        return ModelOutput(score_B=score_B, heatmap_B1HW=heatmap_B1HW)
 
     def fit_blend(
         self, sound_maps: Iterable[Sequence[Tensor]], map_shares: BlendShares, score_shares: BlendShares

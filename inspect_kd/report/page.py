@@ -13,6 +13,7 @@ from typing import Any
 from inspect_kd.calibrate import POOLED
 from inspect_kd.datasets.advice import Advice
 from inspect_kd.errors import printable
+from inspect_kd.evaluate import Evaluation
 from inspect_kd.metrics import METRICS
 from inspect_kd.report import Report
 from inspect_kd.report.charts import draw_curve, draw_histogram
@@ -175,8 +176,8 @@ def _scores(report: Report) -> str:
     verdicts = report.evaluation.verdicts if report.evaluation else []
     charts = []
     for name in names:
-        sound = [v.score for v in verdicts if v.sample.category == name and not v.sample.defective]
-        bad = [v.score for v in verdicts if v.sample.category == name and v.sample.defective]
+        sound = [v.score for v in verdicts if v.sample.category == name and not v.defective]
+        bad = [v.score for v in verdicts if v.sample.category == name and v.defective]
         chart = draw_histogram(
             report.calibration.scores.get(name, ()), sound, bad, report.calibration.limits[name].thresholds
         )
@@ -202,7 +203,22 @@ def _metrics(report: Report) -> str:
                 reasons.add(f"{category}: {reason}")
         rows.append(row)
     notes = "".join(f'<p class="soft">– {escape(reason)}</p>' for reason in sorted(reasons))
-    return f"<h2>Metrics</h2>{card_table(['category', *METRIC_NAMES.values()], rows, last_row='mean')}{notes}"
+    return f"<h2>Metrics</h2>{card_table(['category', *METRIC_NAMES.values()], rows, last_row='mean')}{notes}{_zones(report.evaluation)}"
+
+
+def _zones(evaluation: Evaluation) -> str:
+    """Say that zones cut the masks, since figures with and without zones cannot be compared."""
+    if not evaluation.has_zones:
+        return ""
+    count = evaluation.ignored_defects
+    ignored = (
+        f" {count} defective part{' has its' if count == 1 else 's have their'} whole defect in an ignored place and "
+        f"count{'s' if count == 1 else ''} as sound."
+        if count
+        else ""
+    )
+    sentence = "Zones: the masks of defects are cut like the parts, so these figures hold for inspected places only."
+    return f'<p class="soft">{sentence}{ignored}</p>'
 
 
 def _decisions(report: Report) -> str:

@@ -53,8 +53,8 @@ def choose_examples(
 
     found = [verdict for verdict in evaluation.verdicts if verdict.not_found is None]
     missed = [verdict for verdict in evaluation.verdicts if verdict.not_found is not None]
-    defects = sorted((v for v in found if v.sample.defective), key=severity)
-    sound = sorted((v for v in found if not v.sample.defective), key=severity, reverse=True)
+    defects = sorted((v for v in found if v.defective), key=severity)
+    sound = sorted((v for v in found if not v.defective), key=severity, reverse=True)
     chosen = {
         "Missed defects": [v for v in defects if v.decision is Decision.OK][:most],
         "Sound parts that were stopped": [v for v in sound if v.decision is not Decision.OK][:most],

@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from inspect_kd import registry, zoo
-from inspect_kd.calibrate import Calibration, calibrate_scaled
+from inspect_kd.calibrate import Calibration, calibrate, calibrate_scaled
 from inspect_kd.chunks import chunks, evenly_spread
 from inspect_kd.config import Recipe
 from inspect_kd.datasets import DataSet, open_for_recipe
 from inspect_kd.datasets.batches import ImageStore
+from inspect_kd.datasets.fit_presentation import replace_zones
 from inspect_kd.datasets.images import read_image
 from inspect_kd.datasets.presentation import Presentations
+from inspect_kd.datasets.view import Frame, stack_weights
 from inspect_kd.errors import GateFailed, InspectKDError, UsageError
 from inspect_kd.evaluate import common_root
 from inspect_kd.export.card import ArtifactCard
 from inspect_kd.export.deploy import Conversion, Deployment, VerificationData, load_deployment, make_artifact
 from inspect_kd.export.graph import ArtifactGraph
-from inspect_kd.export.verify import Images, Truth
+from inspect_kd.export.verify import LabelledImages, Truth, WeightedImages
 from inspect_kd.models.base import Student, Teacher
 from inspect_kd.report.conversion import write_conversion
 from inspect_kd.resize import RESIZE
 from inspect_kd.training.early_stop import SyntheticPairs
+from inspect_kd.training.prepare_images import training_images
 from inspect_kd.training.run import (
     PACKAGES,
     FinishedRun,
@@ -38,8 +41,8 @@ from inspect_kd.training.run import (
     write_json,
 )
 from inspect_kd.training.run.manifest import read_manifest
-from inspect_kd.training.scores import calibration_scores
-from inspect_kd.types import ImageU8, Model, Progress, Sample, Split
+from inspect_kd.training.scores import build_torch_model, calibration_scores
+from inspect_kd.types import Model, Progress, Sample, Split
 from inspect_kd.versions import installed_versions
 
 VERIFICATION_BATCH = 8
@@ -56,13 +59,41 @@ def require_artifacts(run: Path) -> None:
 
 
 def export_run(
-    run: Path, deployment: str, *, data: str | None, output: Path | None, progress: Progress
+    run: Path, deployment: str, *, data: str | None, output: Path | None, progress: Progress, zones: str | None = None
 ) -> tuple[Path, Conversion]:
-    """Export a complete run again, or for another target, and write the conversion report beside the artifact."""
+    """Export a complete run again, or for another target, and write the conversion report beside the artifact.
+
+    `zones`: a file of other zones than those of the run; the artifact gets them, and thresholds that are calibrated with them.
+    """
+    if zones is not None and output is None:
+        raise UsageError(
+            "--zones: the artifact's zones and thresholds differ from those of the run; name its file with --output"
+        )
     finished = load_run(run)
     source = data or _recorded_source(run, finished.manifest["data"].get("source"))
     data_set = open_for_recipe(source, finished.recipe)
+    if zones is not None:
+        finished = with_zones(finished, zones, data_set, progress)
     return convert(finished, data_set, deployment, output=output, progress=progress)
+
+
+def with_zones(finished: FinishedRun, zones: str, data: DataSet, progress: Progress) -> FinishedRun:
+    """Give a loaded run other zones, and calibrate its thresholds with them on the calibration split; nothing is trained."""
+    recipe = finished.recipe
+    if not recipe.student:
+        raise UsageError("--zones: only students have zones, and this run is a teacher's")
+    if data.digest != finished.manifest["data"]["digest"]:
+        raise UsageError(
+            "--zones: thresholds are calibrated on the run's own held-out parts, and this data set is another, or was split "
+            "otherwise; name the run's data set with --data"
+        )
+    presentations = replace_zones(finished.presentations, zones, training_images(data), recipe.data.bits)
+    model = build_torch_model(finished.model, recipe)
+    scores = calibration_scores(model, data, presentations, progress, bits=recipe.data.bits)
+    calibration = calibrate(scores, **recipe.calibration.model_dump())
+    for category in data.categories:
+        progress.note(f"{category}: {calibration.for_category(category).describe()}")
+    return replace(finished, presentations=presentations, calibration=calibration)
 
 
 def _recorded_source(run: Path, source: str | None) -> str:
@@ -197,39 +228,53 @@ class Exporter:
             created=now(),
         )
 
-    def _verification_batches(self, samples: Sequence[Sample]) -> Iterator[tuple[Images, Sequence[Truth]]]:
+    def _verification_batches(self, samples: Sequence[Sample]) -> LabelledImages:
         """Frames and labels. One tile of a tiled image is enough to compare two runtimes on equal input."""
         self.progress.phase("prove", len(samples))
         root = common_root(samples)
         for batch in chunks(samples, VERIFICATION_BATCH):
             self.progress.advance(len(batch))
-            yield (
-                np.stack([self._middle_frame(sample) for sample in batch]),
-                [Truth(sample.defective, sample.category, str(sample.image.relative_to(root))) for sample in batch],
-            )
+            truths = [Truth(sample.defective, sample.category, str(sample.image.relative_to(root))) for sample in batch]
+            images_NHW3, weights = stack_frames([self._middle_frame(sample) for sample in batch])
+            yield (images_NHW3, truths) if weights is None else (images_NHW3, truths, weights)
 
-    def _sound_frames(self, limit: int) -> Images:
+    def _sound_frames(self, limit: int) -> WeightedImages:
         """Middle frames of training parts, evenly spread over all categories."""
         samples = self.data.select(Split.TRAIN)
-        return np.stack([self._middle_frame(samples[i]) for i in evenly_spread(len(samples), limit)])
+        return stack_frames([self._middle_frame(samples[i]) for i in evenly_spread(len(samples), limit)])
 
-    def _synthetic_pairs(self, parts: int) -> Images:
+    def _synthetic_pairs(self, parts: int) -> WeightedImages:
         """Sound images, each followed by its copy with a synthetic defect; nothing was trained on these parts."""
         samples = self.data.select(Split.VALIDATION) or self.data.select(Split.CALIBRATION)
         chosen = [samples[i] for i in evenly_spread(len(samples), parts)]
         settings = self.recipe.data
         store = ImageStore(chosen, self.presentations, bits=settings.bits, budget_mb=settings.cache_mb)
-        return np.stack(SyntheticPairs(store, self.recipe.fit.seed).images)
+        pairs = SyntheticPairs(store, self.recipe.fit.seed)
+        weights = [None] * len(pairs.images) if self._weights_side is None else pairs.grid_weights(self._weights_side)
+        return stack_frames(list(map(Frame, pairs.images, weights)))
 
-    def _middle_frame(self, sample: Sample) -> ImageU8:
+    @property
+    def _weights_side(self) -> int | None:
+        """Side of the zones' weights; None without zones."""
+        if not (self.presentations.has_zones and isinstance(self.model, Student)):
+            return None
+        return self.model.weights_side(self.recipe.data.size)
+
+    def _middle_frame(self, sample: Sample) -> Frame:
         image = read_image(sample.image, bits=self.recipe.data.bits)
-        return self.presentations.prepare(image, sample.category).middle_frame()
+        return self.presentations.prepare(image, sample.category).middle_frame(self._weights_side)
 
     def _recalibrate(self, model: Model) -> Calibration:
         """New thresholds for an artifact whose scores differ a little from the trained model's."""
         bits = self.recipe.data.bits
         scores = calibration_scores(model, self.data, self.presentations, self.progress, bits=bits)
         return calibrate_scaled(self.calibration.scale, scores, **self.recipe.calibration.model_dump())
+
+
+def stack_frames(frames: Sequence[Frame]) -> WeightedImages:
+    return WeightedImages(
+        np.stack([frame.image for frame in frames]), stack_weights([frame.weights for frame in frames])
+    )
 
 
 def verification_samples(data: DataSet, limit: int) -> list[Sample]:
@@ -246,7 +291,7 @@ def _public_recipe(recipe: Recipe) -> dict[str, Any]:
     content: dict[str, Any] = recipe.model_dump(mode="json")
     for key in ("teachers", "unlabelled", "labelled", "start"):
         del content["distill"][key]
-    del content["teach"]["labelled"]
+    del content["teach"]["labelled"], content["data"]["zones"]
     return content
 
 

@@ -171,7 +171,11 @@ class DistillDataset:
         if flipped:
             image = np.ascontiguousarray(image[:, ::-1])
             mask = None if mask is None else np.ascontiguousarray(mask[:, ::-1])
-        return DistillSample(image=image, sound=image, mask=mask, defective=sample.defective)
+        # A defect that lies wholly in ignored places is none where it is inspected.
+        defective = sample.defective and not (prepared.zones is not None and mask is not None and not mask.any())
+        return DistillSample(
+            image=image, sound=image, mask=mask if defective == sample.defective else None, defective=defective
+        )
 
     def _labelled(self, number: int) -> tuple[Sample, bool]:
         """A labelled part, and whether to mirror it."""

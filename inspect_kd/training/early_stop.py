@@ -16,6 +16,8 @@ from inspect_kd.chunks import evenly_spread
 from inspect_kd.config import Fit
 from inspect_kd.datasets.batches import ImageStore, as_input, to_tensor
 from inspect_kd.datasets.synthetic import add_defect
+from inspect_kd.datasets.view import stack_weights
+from inspect_kd.datasets.zones import Weights, average_places
 from inspect_kd.metrics import PixelCounts
 from inspect_kd.models.base import Student
 from inspect_kd.training.checkpoint import TrainingState
@@ -36,11 +38,16 @@ class SyntheticPairs:
     def __init__(self, store: ImageStore, seed: int) -> None:
         self.images: list[ImageU8] = []
         self.masks: list[Mask | None] = []
+        self.weights: list[Weights | None] = []
+        """The zones' weights of each image, (H, W); None without zones."""
         for index in evenly_spread(len(store), MAX_PARTS):
             rng = np.random.default_rng([seed, index])
-            sound = store.frame(index, rng).copy()  # a view would keep the whole image
-            defect = add_defect(sound, rng, donor=store.frame((index + 1) % len(store), rng))
+            frame = store.sound_frame(index, rng)
+            sound = frame.image.copy()  # a view would keep the whole image
+            donor = store.frame((index + 1) % len(store), rng)
+            defect = add_defect(sound, rng, donor=donor, inspected=frame.inspected)
             self.images += [sound, defect.image]
+            self.weights += [frame.weights_HW] * 2
             self.masks += [None, defect.mask]
 
     def measure_gap(self, student: Student) -> float:
@@ -48,17 +55,27 @@ class SyntheticPairs:
         student.eval()
         device = next(student.parameters()).device
         with torch.inference_mode():
-            heatmaps = [student(batch.to(device)).heatmap_B1HW[:, 0].float().cpu() for batch in self._batches()]
+            heatmaps = [
+                student(*(each.to(device) for each in batch)).heatmap_B1HW[:, 0].float().cpu()
+                for batch in self._batches(student)
+            ]
         student.train()
         counts = PixelCounts()
         for heatmap, mask in zip(torch.cat(heatmaps).numpy(), self.masks, strict=True):
             counts.add(heatmap, mask)
         return counts.ap().value or 0.0
 
-    def _batches(self, size: int = 16) -> Iterator[Tensor]:
-        """Batches of all images: (B, 3, H, W)."""
+    def grid_weights(self, side: int) -> list[Weights | None]:
+        """The zones' weights of each image, averaged to `side` places along each axis; None without zones."""
+        return [None if weights is None else average_places(weights, side) for weights in self.weights]
+
+    def _batches(self, student: Student, size: int = 16) -> Iterator[list[Tensor]]:
+        """Batches of all images (B, 3, H, W), with zones also their weights (B, 1, h, w)."""
+        weights = self.grid_weights(student.weights_side(self.images[0].shape[0])) if self.images else []
         for start in range(0, len(self.images), size):
-            yield as_input(torch.stack([to_tensor(image) for image in self.images[start : start + size]]))
+            images_B3HW = as_input(torch.stack([to_tensor(image) for image in self.images[start : start + size]]))
+            stacked = stack_weights(weights[start : start + size])
+            yield [images_B3HW] if stacked is None else [images_B3HW, torch.from_numpy(stacked)]
 
 
 def record_gap(state: TrainingState, gap: float) -> bool:

@@ -86,7 +86,9 @@ def fit(job: Job, training: StudentTraining, images: TrainingImages, fabric: Fab
 def _loss(model: Any, pair: ImagePair, fabric: Fabric, settings: Fit) -> Tensor:
     seen, clean = fabric.to_device(pair.inputs_B3HW), fabric.to_device(pair.clean_B3HW)
     # If no batch has defects, one tensor is passed twice: the student then computes its features once.
-    terms: dict[str, Tensor] = model.losses(seen, seen if settings.denoise == 0 else clean)
+    targets = seen if settings.denoise == 0 else clean
+    weights = () if pair.weights_B1HW is None else (fabric.to_device(pair.weights_B1HW),)
+    terms: dict[str, Tensor] = model.losses(seen, targets, *weights)
     return torch.stack(list(terms.values())).sum()
 
 

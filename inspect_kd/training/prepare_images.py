@@ -8,12 +8,12 @@ from pathlib import Path
 from inspect_kd import config
 from inspect_kd.datasets import DataSet
 from inspect_kd.datasets.advice import Advice, advise
-from inspect_kd.datasets.fit_presentation import fit_presentations
+from inspect_kd.datasets.fit_presentation import fit_presentations, replace_zones
 from inspect_kd.datasets.presentation import Presentations
 from inspect_kd.errors import UsageError, printable
 from inspect_kd.training.job import Job
 from inspect_kd.training.run import RunFolder, read_presentations, write_presentations
-from inspect_kd.types import Progress, Split
+from inspect_kd.types import Progress, Sample, Split
 
 
 def prepare_images(job: Job, *, resume: bool, write: bool) -> Job:
@@ -22,6 +22,10 @@ def prepare_images(job: Job, *, resume: bool, write: bool) -> Job:
     if start is not None:
         earlier = RunFolder(Path(start))
         presentations = read_presentations(earlier, config.read_recipe(earlier.recipe))
+        if job.recipe.data.zones is not None:
+            presentations = replace_zones(
+                presentations, job.recipe.data.zones, training_images(job.data), job.recipe.data.bits
+            )
     elif resume and job.folder.presentation.is_file():
         presentations = read_presentations(job.folder, job.recipe)
     else:
@@ -41,7 +45,7 @@ def prepare_images(job: Job, *, resume: bool, write: bool) -> Job:
 def fit_to_training_images(recipe: config.Recipe, data: DataSet, progress: Progress) -> Presentations:
     """Choose each category's presentation from its training images."""
     return fit_presentations(
-        {category: data.select(Split.TRAIN, category) for category in data.categories},
+        training_images(data),
         recipe.data,
         progress,
         whole_images=needs_whole_images(recipe),
@@ -65,6 +69,11 @@ def advise_on_training_images(
         command = each.command(data.source)
         progress.note(printable(each.describe() + (f": {command}" if command else "")))
     return open_advice
+
+
+def training_images(data: DataSet) -> dict[str, list[Sample]]:
+    """The sound training images of each category."""
+    return {category: data.select(Split.TRAIN, category) for category in data.categories}
 
 
 def needs_whole_images(recipe: config.Recipe) -> bool:

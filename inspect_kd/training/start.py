@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import tee
 
 import torch
 from lightning.fabric import Fabric
@@ -11,7 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from inspect_kd import licences
-from inspect_kd.datasets.batches import Sweep, TrainingImages, batches
+from inspect_kd.datasets.batches import ImagePair, Sweep, TrainingImages, batches
 from inspect_kd.errors import BadInput, UsageError
 from inspect_kd.models.base import Student
 from inspect_kd.training import checkpoint
@@ -89,13 +90,14 @@ def _begin(
         copy_fit(job, job.recipe.distill.start, student)
         state.stage = checkpoint.FITTED
     else:
-        student.fit_statistics(_statistics_batches(job, images))
+        batches_B3HW, weights = tee(_statistics_batches(job, images))
+        student.fit_statistics((pair.clean_B3HW for pair in batches_B3HW), (pair.weights_B1HW for pair in weights))
     return StudentTraining(student=student, optimizer=optimizer, state=state, best={})
 
 
-def _statistics_batches(job: Job, images: TrainingImages) -> Iterator[Tensor]:
+def _statistics_batches(job: Job, images: TrainingImages) -> Iterator[ImagePair]:
     settings, tiled = job.recipe.fit, job.presentations.has_tiles
     sweep = Sweep(
         images.store.samples, max_images=STATISTICS_IMAGES, repeat=tiled, batch=settings.batch, seed=settings.seed
     )
-    return (pair.clean_B3HW for pair in batches(images, sweep, workers=0))
+    return batches(images, sweep, workers=0)

@@ -54,11 +54,12 @@ class TeacherDataset(Sequence[TeacherSample]):
             return self.real[number % len(self.real)]
         index, variant = self.order[number // self.variants], number % self.variants
         rng = np.random.default_rng([self.seed, number])
-        image = np.ascontiguousarray(random_flip(self.store.frame(index, rng), self.flip, rng))
+        frame = random_flip(self.store.sound_frame(index, rng), self.flip, rng)
+        image = np.ascontiguousarray(frame.image)
         if variant % 2 == 0:
             return TeacherSample(image=image, mask=None, part=index)
         donor = self.store.frame(int(rng.choice(self.donors[index])), rng)
-        defect = add_defect(image, rng, donor=donor)
+        defect = add_defect(image, rng, donor=donor, inspected=frame.inspected)
         return TeacherSample(image=defect.image, mask=defect.mask, sound=image, part=index)
 
     def __iter__(self) -> Iterator[TeacherSample]:
@@ -72,7 +73,9 @@ def real_samples(samples: Sequence[Sample], presentations: Presentations, *, bit
     for sample in samples:
         if sample.mask is not None:
             prepared = presentations.prepare(read_image(sample.image, bits=bits), sample.category)
-            outlined.append(TeacherSample(image=prepared.scaled(), mask=prepared.read_mask(sample.mask, size=size)))
+            mask = prepared.read_mask(sample.mask, size=size)
+            if mask.any() or prepared.zones is None:
+                outlined.append(TeacherSample(image=prepared.scaled(), mask=mask))
     return outlined
 
 

@@ -49,3 +49,19 @@ def top_mean(map_B1hw: Tensor, share: float) -> Tensor:
     values_BN = map_B1hw.flatten(1)
     count = max(1, round(share * values_BN.shape[1]))
     return values_BN.topk(count, dim=1).values.mean(dim=1)
+
+
+def weighted_top_mean(map_B1hw: Tensor, weights_B1hw: Tensor, share: float) -> Tensor:
+    """Mean of the weighted map over its hottest positions, `share` of those whose weight is above 0; 0 where there are none.
+
+    The number of positions differs between images, while TensorRT needs a constant k: the largest possible number is sorted, and
+    those beyond an image's own number get no share in the mean.
+    """
+    values_BN = (map_B1hw * weights_B1hw).flatten(1)
+    largest_count = max(1, round(share * values_BN.shape[1]))
+    hottest_BK = values_BN.topk(largest_count, dim=1).values
+    inspected_B1 = (weights_B1hw.flatten(1) > 0).to(values_BN.dtype).sum(dim=1, keepdim=True)
+    count_B1 = (share * inspected_B1).round().clamp(1, largest_count)
+    rank_K = torch.arange(largest_count, dtype=values_BN.dtype, device=values_BN.device)
+    is_counted_BK = (rank_K < count_B1).to(values_BN.dtype)
+    return (hottest_BK * is_counted_BK).sum(dim=1) / count_B1.squeeze(1)

@@ -54,10 +54,15 @@ class Prototypes(nn.Module):
         self.register_buffer("usual_length", torch.ones(()))
         self.collected: list[Tensor] = []
 
-    def add(self, joined_BChw: Tensor, generator: torch.Generator) -> None:
-        """Collect random rows of sound images; `fit` divides them by their standard deviation, which is not known yet."""
-        for image_Chw in self.local_sums(joined_BChw):
+    def add(self, joined_BChw: Tensor, generator: torch.Generator, inspected_B1hw: Tensor | None = None) -> None:
+        """Collect random rows of sound images, only of places that are inspected.
+
+        `fit` divides the rows by their standard deviation, which is not known yet.
+        """
+        for number, image_Chw in enumerate(self.local_sums(joined_BChw)):
             rows_RC = image_Chw.flatten(1).T.cpu()
+            if inspected_B1hw is not None:
+                rows_RC = rows_RC[inspected_B1hw[number].flatten().cpu()]
             self.collected.append(rows_RC[torch.randperm(len(rows_RC), generator=generator)[:ROWS_PER_IMAGE]].clone())
 
     def fit(self, std_1C11: Tensor, generator: torch.Generator) -> None:
