@@ -172,12 +172,14 @@ def test_card_and_graph_must_agree_on_zones(student: RebuildStudent, tmp_path: P
             to_onnx.Runtime((tmp_path / f"{name}.onnx").read_bytes(), "x")
 
 
-@pytest.mark.parametrize("deployment", ["openvino", "tensorrt", "onnx_fp16"])
+@pytest.mark.parametrize("deployment", ["openvino", "tensorrt_fp16"])
 def test_other_targets_take_zones(student: RebuildStudent, deployment: str, tmp_path: Path) -> None:
     if deployment == "openvino":
         pytest.importorskip("openvino")
     conversion, _ = export(student, tmp_path / "x.onnx", presentations(VIEWS[1], IGNORED, STRICT), deployment)
-    assert not conversion.missed and conversion.parity.real_images > 2
+    assert conversion.parity.real_images > 2 and conversion.parity.flips == 0
+    # Half precision of an untrained student; fp32 must agree to rounding.
+    assert conversion.parity.score < (1e-4 if deployment == "openvino" else 0.02)
 
 
 def test_aligned_part_is_zoned_in_its_own_frame(student: RebuildStudent) -> None:

@@ -74,7 +74,7 @@ def train(
     zones: Annotated[
         Path | None,
         typer.Option(
-            help="Zones of the part, as a YAML file of polygons or a label picture: places that are ignored, or that tolerate "
+            help="Zones of the part, as a YAML file of polygons or a label image: places that are ignored, or that tolerate "
             "less or more heat."
         ),
     ] = None,

@@ -61,12 +61,12 @@ class Scorer(nn.Module):
         scored_B1hw = map_B1hw
         if student_maps.head_outputs is not None or self.weights[SCORE] != self.weights[MAP]:
             scored_B1hw = self.smooth(self._blend(student_maps, blend_weights_23, SCORE))
+        heat_B1hw = map_B1hw if zone_weights_B1hw is None else map_B1hw * zone_weights_B1hw
+        heatmap_B1HW = F.interpolate(heat_B1hw, size=size, mode="bilinear", align_corners=False)
         if zone_weights_B1hw is None:
             score_B = top_mean(scored_B1hw, self.score_share)
         else:
             score_B = weighted_top_mean(scored_B1hw, zone_weights_B1hw, self.score_share)
-            map_B1hw = map_B1hw * zone_weights_B1hw
-        heatmap_B1HW = F.interpolate(map_B1hw, size=size, mode="bilinear", align_corners=False)
         return ModelOutput(score_B=score_B, heatmap_B1HW=heatmap_B1HW)
 
     def fit_blend(
