@@ -1,8 +1,8 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`.
 PYTHON ?= python3
 VENV   ?= .venv
-# `make test JOBS=2` runs the tests in two processes; each of them works on one thread.
-JOBS   ?=
+# Processes of `make test`, each on one thread; `make test JOBS=` runs all tests in one process.
+JOBS   ?= 2
 # `make RUNTIME=gpu …` installs onnxruntime-gpu instead: the two exclude each other.
 RUNTIME ?= cpu
 BIN    := $(VENV)/bin

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -30,7 +31,10 @@ def build_program() -> Path:
         if shutil.which(tool) is None:
             give_up(f"no {tool} on this machine: `make cpp-packages`")
     words = [str(ROOT / "export" / "cpp" / "build.sh"), sys.executable, str(ROOT / "build" / "cpp")]
-    answer = subprocess.run(words, capture_output=True, text=True, check=False)
+    (ROOT / "build").mkdir(exist_ok=True)
+    with (ROOT / "build" / ".lock").open("w") as lock:  # the other process of tests may be building it
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        answer = subprocess.run(words, capture_output=True, text=True, check=False)
     output = answer.stdout + answer.stderr
     if answer.returncode and ("no headers" in output or "Could not find" in output or "Could NOT find" in output):
         give_up(f"headers or libraries are missing, `make cpp-packages` gets them: {output[-300:]}")

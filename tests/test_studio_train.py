@@ -226,11 +226,14 @@ def name_arguments(tmp_path: Path, *names: str) -> list[str]:
 @pytest.fixture
 def sleeper(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A running process in a group of its own, in place of the trainings `live` and `r`."""
-    program = [sys.executable, "-P", "-c", "import time; time.sleep(600)", *name_arguments(tmp_path, "live", "r")]
-    process = subprocess.Popen(program, start_new_session=True)
+    program = "import time; print('ready', flush=True); time.sleep(600)"
+    words = [sys.executable, "-P", "-c", program, *name_arguments(tmp_path, "live", "r")]
+    process = subprocess.Popen(words, start_new_session=True, stdout=subprocess.PIPE)
+    # Interrupted before its code runs, Python ends with 1 and not by the signal.
+    assert process.stdout is not None and process.stdout.readline() == b"ready\n"
     yield process
     process.kill()
-    process.wait()
+    process.communicate()
 
 
 def write_record(runs: Path, name: str, process: subprocess.Popen[bytes], **changes: object) -> TrainingRecord:
