@@ -97,11 +97,11 @@ def ui(
     for name in public_hosts:
         if not is_host(name):
             raise UsageError(texts.BAD_HOST.format(name=name))
-    from inspect_kd.apps.studio.server.serve import Server, run_studio
+    from inspect_kd.apps.studio.server.serve import ServerSettings, run_studio
 
     limits = (max_upload, max_parts, max_disk, threads)
     settings = make_settings(artifacts or [], runs, store, limits, None if no_train else train_on, trusted=trusted)
-    server = Server(host=host, port=port, auth=users, public_hosts=public_hosts, root_path=root_path)
+    server = ServerSettings(host=host, port=port, auth=users, public_hosts=public_hosts, root_path=root_path)
     with run_studio(settings, server) as address:
         # Containers are stopped by SIGTERM; exit normally, so that temporary files are deleted.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

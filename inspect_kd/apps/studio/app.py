@@ -28,11 +28,11 @@ CLEAN_INTERVAL_S, MAX_FILE_AGE_S = 600, 3600
 """Gradio checks its uploaded files at this interval, and removes files older than this age."""
 
 
-class NoNames(set[str]):
-    """A set that stays empty: Gradio would keep the name of each upload, although `Uploads` moves and removes the file."""
+class AlwaysEmptySet(set[str]):
+    """A set that keeps nothing: Gradio would keep the name of each upload, although `Uploads` moves and removes the file."""
 
     def update(self, *names: Iterable[str]) -> None:
-        """Keep none of the names."""
+        """Add nothing."""
 
 
 class Page(gr.Blocks):
@@ -41,11 +41,12 @@ class Page(gr.Blocks):
     def __init__(self, uploads: Uploads, **settings: Any) -> None:
         super().__init__(**settings)
         self.uploads = uploads
-        self.upload_file_set = NoNames()
+        self.upload_file_set = AlwaysEmptySet()
 
     async def process_api(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Refuse calls without a session: Gradio would open a session for each of them and never close it."""
         session = kwargs.get("session_hash")
+        # For a call without a session, Gradio takes the id of the event as the session.
         if session in (None, kwargs.get("event_id")):
             raise gr.Error(texts.NO_SESSION, print_exception=False)
         block_fn = args[0] if args else kwargs["block_fn"]
@@ -54,7 +55,8 @@ class Page(gr.Blocks):
         try:
             return dict(await super().process_api(*args, **kwargs))
         except gr.Error as error:
-            error.print_exception = False  # such as a value that a dropdown does not offer: one line for the client
+            # Such as a value that a dropdown does not offer: the client gets one line, and no traceback is printed.
+            error.print_exception = False
             raise
         finally:
             forget_values(kwargs.get("state"))
@@ -64,18 +66,18 @@ class Page(gr.Blocks):
         refuse_non_files(block_fn.inputs, inputs)
         paths: set[str] = set()
 
-        def check_file(file: dict[str, Any]) -> dict[str, Any]:
+        def check_once(file: dict[str, Any]) -> dict[str, Any]:
             checked_file = self.check_file(file)
             if checked_file["path"] in paths:
                 raise gr.Error(texts.NAMED_TWICE, print_exception=False)
             paths.add(checked_file["path"])
             return checked_file
 
-        checked_inputs = traverse(inputs, check_file, names_file)
+        checked_inputs = traverse(inputs, check_once, could_be_file)
         return list(await super().preprocess_data(block_fn, checked_inputs, *args, **kwargs))
 
     def check_file(self, file: dict[str, Any]) -> dict[str, Any]:
-        """Refuse a file that was not uploaded."""
+        """Refuse a file that was not uploaded; return what Gradio may read of it."""
         path = file.get("path")
         if not isinstance(path, str) or not self.uploads.is_upload_path(Path(path)):
             raise gr.Error(texts.NOT_RECEIVED, print_exception=False)
@@ -83,7 +85,7 @@ class Page(gr.Blocks):
         return {"path": path, "meta": {"_type": "gradio.FileData"}}
 
 
-def names_file(value: object) -> bool:
+def could_be_file(value: object) -> bool:
     """Whether a component could interpret this as a file, even without the key that Gradio looks for."""
     return isinstance(value, dict) and ("path" in value or "url" in value)
 
@@ -92,7 +94,7 @@ def refuse_non_files(components: Sequence[Any], values: Sequence[Any]) -> None:
     """Refuse values other than files for components that take files; Gradio would fail with a traceback."""
     for component, value in zip(components, values, strict=False):
         files = value if isinstance(value, list) else [] if value is None else [value]
-        if isinstance(component, gr.File | gr.Image) and not all(map(names_file, files)):
+        if isinstance(component, gr.File | gr.Image) and not all(map(could_be_file, files)):
             raise gr.Error(texts.NOT_RECEIVED, print_exception=False)
 
 

@@ -47,7 +47,7 @@ def category_choices(studio: Studio, artifact: str) -> tuple[list[tuple[str, str
 
 
 def choice_updates(studio: Studio, session: Session) -> tuple[Any, ...]:
-    """Updates that show the session's artifact, category and thresholds, for example after a stopped change."""
+    """Updates that show the session's artifact, category and thresholds, for example after a change of the artifact was stopped."""
     with session.lock:
         choices, _ = category_choices(studio, session.artifact)
         slider_max, thresholds = session.default_thresholds.highest_allowed, session.thresholds

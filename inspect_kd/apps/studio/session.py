@@ -25,11 +25,11 @@ from inspect_kd.inspector import Inspector
 from inspect_kd.types import Inspection, Thresholds
 
 MAX_REFUSED = 1000
-"""Refused files that one session lists."""
+"""Limit of the refused files that one session lists."""
 HALF_STEP = 0.0005 + 1e-9
 """Half a step of the threshold sliders, with a margin for rounding."""
 RESERVE_BYTES = 2**20
-"""Disk space for the pictures and the heatmap of one more part."""
+"""Disk space that must be free for the pictures and the heatmap of one more part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +240,7 @@ class Session:
                 path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Remove all parts and the session's folders; a running batch then stops at `refuse_if_closed`."""
+        """Remove all parts and the session's folders; a running batch then stops at `refuse_if_stopped`."""
         self.is_closed = True
         self.parts.clear()
         self.comparison.predictions.clear()

@@ -29,7 +29,7 @@ from inspect_kd.types import Thresholds
 IDLE_S = 1800.0
 """After this time a session with parts may be closed for a new one."""
 MAX_REMEMBERED = 256
-"""Closed sessions whose thresholds are remembered."""
+"""Limit of the closed sessions whose artifact and thresholds are remembered."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,9 @@
   const root = document.documentElement;
   const KEYS = {o: 'say-ok', n: 'say-ng', j: 'next', arrowright: 'next', k: 'previous', arrowleft: 'previous'};
 
-  const inTab = id => { const found = document.getElementById(id); return found && found.offsetParent !== null ? found : null; };
-  const writes = (target, key) => {
+  const visibleElement = id => { const found = document.getElementById(id); return found && found.offsetParent !== null ? found : null; };
+  // Whether the element with the focus uses this key itself, as a text field or a slider does.
+  const usesKey = (target, key) => {
     if (target.isContentEditable || ['TEXTAREA', 'SELECT'].includes(target.tagName)) return true;
     if (target.tagName !== 'INPUT') return false;
     return ['checkbox', 'button'].includes(target.type) ? false : target.type !== 'range' || key.startsWith('arrow');
@@ -12,11 +13,11 @@
 
   document.addEventListener('keydown', event => {
     const key = event.key.toLowerCase();
-    if (event.ctrlKey || event.metaKey || event.altKey || writes(event.target, key)) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || usesKey(event.target, key)) return;
     // Left and right belong to the tabs while one of them has the focus.
     if (key.startsWith('arrow') && event.target.getAttribute?.('role') === 'tab') return;
-    if (key === 'h' && inTab('viewer')) { root.classList.toggle('no-heat'); return; }
-    const button = KEYS[key] && inTab(KEYS[key]);
+    if (key === 'h' && visibleElement('viewer')) { root.classList.toggle('no-heat'); return; }
+    const button = KEYS[key] && visibleElement(KEYS[key]);
     if (button) { event.preventDefault(); button.click(); }
   });
 
@@ -43,12 +44,12 @@
     localStorage.setItem('inspect-kd-theme', dark ? 'dark' : 'light');
   });
 
-  const remembered = () => {
+  const applyRememberedTheme = () => {
     const wanted = localStorage.getItem('inspect-kd-theme');
     if (wanted && !new URLSearchParams(location.search).has('__theme')) document.body.classList.toggle('dark', wanted === 'dark');
   };
-  // Gradio sets its own choice while it starts; ours comes after.
-  window.addEventListener('load', () => setTimeout(remembered, 400));
+  // Gradio sets a theme of its own while it starts; apply the remembered one after that.
+  window.addEventListener('load', () => setTimeout(applyRememberedTheme, 400));
 
   window.studioKeepWipe = () => {
     const wipe = document.querySelector('#viewer [data-wipe]');
@@ -68,7 +69,7 @@
     if (gallery) gallery.dataset.focused = event.target.closest?.('#gallery [data-part]') ? 'yes' : 'no';
   });
 
-  // After a picture the camera is already allowed: show the live picture again without asking.
+  // After a picture was taken, the browser has already allowed the camera: show the live picture again without a question.
   window.studioLiveAgain = () => setTimeout(() => document.querySelector('#camera [title="grant webcam access"] button')?.click(), 300);
 
   // A mark is for the part that the page shows, even if the server has selected another one since.

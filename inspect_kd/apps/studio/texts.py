@@ -102,7 +102,7 @@ NEXT, PREVIOUS = "Next", "Previous"
 KEYS = (("O", "OK"), ("N", "NG"), ("J →", "next"), ("K ←", "previous"), ("H", "hide heat"))
 MARKED_RIGHT = "You agree: {mark}"
 MARKED_WRONG = "Wrong call: you marked {mark}"
-MARKED_REINSPECT = "You decided: {mark}"
+MARKED = "You decided: {mark}"
 MARK_TOO_LATE = "the part that this mark is for has been removed: nothing was stored"
 NO_ROOM_FOR_MARK = "no mark is stored with less than {mb} MB free on the disk: make room in {store}"
 MARK_STORED = "stored for training"
@@ -155,10 +155,10 @@ CARD_COLUMNS = (
     "sound parts NG",
 )
 CARD_FILE_ROWS = ("name", "size", "sha256", "signature", "created", "trained on", "recipe's digest")
-TILE_INPUT, TILE_TILED = "{target}, input {size} × {size} pixels", ", in tiles of {tile}"
-TILE_CATEGORIES = "categories in this model: {count}"
-TILE_PROMISE = "false NG promised, from {n} held-out sound parts"
-TILE_FLIPS = "decisions flipped by the export, of {images} images"
+BOX_INPUT, BOX_TILES = "{target}, input {size} × {size} pixels", ", in tiles of {tile}"
+BOX_CATEGORIES = "categories in this model: {count}"
+BOX_PROMISE = "false NG promised, from {n} held-out sound parts"
+BOX_FLIPS = "decisions flipped by the export, of {images} images"
 SIGNED, UNSIGNED = "signed (verify with inspect-kd verify)", "not signed"
 PARITY_NAMES = {
     "images": "images compared",

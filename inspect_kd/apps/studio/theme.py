@@ -14,7 +14,7 @@ MONO = ("ui-monospace", "Cascadia Mono", "Menlo", "Consolas", "monospace")
 
 
 def theme() -> gr.themes.Base:
-    """Set Gradio's own variables to the colours of studio.css."""
+    """Return a theme that sets Gradio's variables to the colours of studio.css."""
     return gr.themes.Base(
         primary_hue=gr.themes.colors.slate,
         neutral_hue=gr.themes.colors.slate,
@@ -89,5 +89,5 @@ def theme() -> gr.themes.Base:
 
 
 def head() -> str:
-    """The script of the page, inline, so that nothing is fetched."""
+    """Return the page's script as an inline element, so that the browser fetches nothing."""
     return f"<script>\n{SCRIPT.read_text(encoding='utf-8')}\n</script>"

@@ -45,7 +45,7 @@ def find_artifacts(runs: Path) -> list[Path]:
 
 
 def find_examples(artifact: Path) -> Path | None:
-    """The folder of the built-in sample, which `inspect-kd demo` draws beside its run."""
+    """The folder of the drawn sample parts, which `inspect-kd demo` writes beside its run; None for other artifacts."""
     sample = artifact.parent.parent / "sample"
     return sample if sample.is_dir() else None
 

@@ -12,32 +12,33 @@ from inspect_kd.export.card import ArtifactCard
 from inspect_kd.report.html import table
 
 MAX_PICTURES = 16
-"""Most categories whose reference picture is shown."""
+"""Largest number of categories whose reference picture is shown."""
 
 
 def presentation_section(card: ArtifactCard) -> str:
-    """How the parts of each category are presented to the model."""
+    """The section as HTML: a table of the presentations, then the reference picture and the reasons of each category."""
     presentations = card.image_presentations
-    presented = dict(presentations.by_category)
+    by_name = dict(presentations.by_category)
     if presentations.default is not None:
-        presented[texts.ALL_CATEGORIES] = presentations.default
-    rows = ((name, *_cells(each)) for name, each in presented.items())
-    details = "".join(_reference(name, each) for name, each in list(presented.items())[:MAX_PICTURES])
+        by_name[texts.ALL_CATEGORIES] = presentations.default
+    rows = ((name, *_cells(each)) for name, each in by_name.items())
+    details = "".join(_reference(name, each) for name, each in list(by_name.items())[:MAX_PICTURES])
     return (
         f"<h3>{texts.CARD_PRESENTATION}</h3><p>{texts.PRESENTATION_MEANING}</p>"
         f'<div class="scroll">{table(texts.PRESENTATION_COLUMNS, rows, classes="facts")}</div>{details}'
     )
 
 
-def tiles_of(card: ArtifactCard) -> str:
-    """Tiles in a few words, for the card's boxes; empty without tiles."""
+def describe_tiles(card: ArtifactCard) -> str:
+    """The tiles' sides in a few words, appended to the model's input size; empty without tiles."""
     presentations = card.image_presentations
     tiles = {each.view.tile for each in (*presentations.by_category.values(), presentations.default) if each}
     sides = sorted(tile for tile in tiles if tile is not None)
-    return texts.TILE_TILED.format(tile=" / ".join(map(str, sides))) if sides else ""
+    return texts.BOX_TILES.format(tile=" / ".join(map(str, sides))) if sides else ""
 
 
 def _cells(presentation: Presentation) -> tuple[str, str, str]:
+    """The row's cells after the category: alignment, frame, tiles."""
     alignment, tile = presentation.alignment, presentation.view.tile
     frame = texts.FRAME_SIZE.format(width=alignment.frame[0], height=alignment.frame[1]) if alignment else "–"
     return (
@@ -48,7 +49,7 @@ def _cells(presentation: Presentation) -> tuple[str, str, str]:
 
 
 def _reference(name: str, presentation: Presentation) -> str:
-    """The reference picture and the reasons; empty without both."""
+    """The reference picture and the reasons for the presentation; empty if there are neither."""
     reasons = "".join(f"<li>{escape(reason)}</li>" for reason in presentation.reasons)
     picture = ""
     if presentation.alignment is not None:

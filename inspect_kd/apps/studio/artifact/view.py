@@ -1,4 +1,4 @@
-"""The artifact card as HTML: thresholds and the false alarms they promise at most, verification, licences, versions, recipe."""
+"""The artifact card as HTML: thresholds with the bounds that they promise, verification, licences, versions, recipe."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from inspect_kd.apps.studio import texts
-from inspect_kd.apps.studio.artifact.presented import presentation_section, tiles_of
+from inspect_kd.apps.studio.artifact.presented import describe_tiles, presentation_section
 from inspect_kd.calibrate import POOLED
 from inspect_kd.errors import printable
 from inspect_kd.export.card import ArtifactCard
@@ -18,7 +18,7 @@ from inspect_kd.signing import signature_path
 
 
 def card_page(inspector: Inspector, path: Path) -> str:
-    """The card of one artifact, including its file."""
+    """The card of one artifact, and the facts of its file."""
     card = inspector.card
     return (
         f'<div class="card-page">{_key_figures(card)}<div class="columns"><section>{_promise(card)}{presentation_section(card)}'
@@ -31,17 +31,17 @@ def _key_figures(card: ArtifactCard) -> str:
     """The boxes with the most important facts, above the tables."""
     pooled = card.calibration.limits[POOLED]
     facts = [
-        (card.name, texts.TILE_INPUT.format(target=card.target, size=card.size) + tiles_of(card)),
-        (texts.TILE_CATEGORIES.format(count=len(card.categories)), ", ".join(card.categories)),
-        (f"≤ {100 * pooled.reject_promise:.1f} %", texts.TILE_PROMISE.format(n=pooled.n)),
-        (str(card.parity.get("flips", "–")), texts.TILE_FLIPS.format(images=card.parity.get("images", "?"))),
+        (card.name, texts.BOX_INPUT.format(target=card.target, size=card.size) + describe_tiles(card)),
+        (texts.BOX_CATEGORIES.format(count=len(card.categories)), ", ".join(card.categories)),
+        (f"≤ {100 * pooled.reject_promise:.1f} %", texts.BOX_PROMISE.format(n=pooled.n)),
+        (str(card.parity.get("flips", "–")), texts.BOX_FLIPS.format(images=card.parity.get("images", "?"))),
     ]
-    tiles = "".join(f"<div><b>{escape(str(value))}</b><span>{escape(text)}</span></div>" for value, text in facts)
-    return f'<div class="tiles">{tiles}</div>'
+    boxes = "".join(f"<div><b>{escape(str(value))}</b><span>{escape(text)}</span></div>" for value, text in facts)
+    return f'<div class="tiles">{boxes}</div>'
 
 
 def _promise(card: ArtifactCard) -> str:
-    """Thresholds of each category, and the share of new sound parts that will exceed them at most."""
+    """Thresholds of each category, and upper bounds on the shares of new sound parts that exceed them."""
     rows = [
         [
             texts.ALL_CATEGORIES if name == POOLED else name,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SecondPrediction:
-    """Score, location and heatmap of a part by the second artifact."""
+    """The second artifact's prediction for a part: score, location and heatmap."""
 
     score: float
     location: Location
@@ -66,7 +66,7 @@ class ArtifactComparison:
             yield done
 
     def _check_running(self, predictions: dict[int, SecondPrediction]) -> None:
-        """Raise if a comparison was stopped: `clear` has replaced the dictionary of its predictions."""
+        """Raise if the comparison that fills these predictions was stopped: `clear` then replaces the dictionary."""
         if predictions is not self.predictions:
             raise UsageError(texts.COMPARISON_STOPPED)
 

@@ -59,7 +59,7 @@ def _connect(studio: Studio, tab: gr.Tab, panel: ComparePanel) -> None:
     def render_comparison(request: gr.Request) -> tuple[str, str]:
         session = page_session(studio, request)
         with session.lock:
-            return view.comparison(session, address), view.side_by_side(session, address)
+            return view.decisions_of_both(session, address), view.side_by_side(session, address)
 
     def run_comparison(artifact: str, request: gr.Request) -> Iterator[tuple[str, str, str]]:
         session = page_session(studio, request)

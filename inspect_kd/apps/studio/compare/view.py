@@ -18,8 +18,8 @@ from inspect_kd.types import Decision, Inspection, format_score
 MAX_CARDS = 120
 
 
-def comparison(session: Session, address: UrlOf) -> str:
-    """A table of the decisions of both artifacts, then the parts with different decisions, the largest difference of scores first."""
+def decisions_of_both(session: Session, address: UrlOf) -> str:
+    """A table that counts the decisions of both artifacts, then cards of the parts on which they differ, the largest difference first."""
     if not session.comparison.predictions:
         hint = texts.COMPARE_EMPTY if session.parts else texts.COMPARE_NO_PARTS
         if len(session.library.names) < 2:
@@ -40,29 +40,31 @@ def comparison(session: Session, address: UrlOf) -> str:
 
 def side_by_side(session: Session, address: UrlOf) -> str:
     """Show the selected part twice: with the first and with the second artifact's result."""
-    part, second = session.gallery.selected_part(), session.comparison
-    if part is None or part.number not in second.predictions:
+    part, comparison = session.gallery.selected_part(), session.comparison
+    if part is None or part.number not in comparison.predictions:
         return ""
     halves = (
         (session.artifact, session.inspection(part), part.heat_layer),
-        (str(second.artifact), second.inspection(part), second.predictions[part.number].heat_layer),
+        (str(comparison.artifact), comparison.inspection(part), comparison.predictions[part.number].heat_layer),
     )
     sections = "".join(_half(part, *half, address) for half in halves)
     return f'<h3>{escape(part.name)}</h3><div class="pair">{sections}</div>'
 
 
-def _half(part: Part, artifact: str, inspection: Inspection, layer: Path, address: UrlOf) -> str:
+def _half(part: Part, artifact: str, inspection: Inspection, heat_layer: Path, address: UrlOf) -> str:
+    """The part with one artifact's decision, score and thresholds."""
     thresholds = inspection.thresholds
     thresholds_text = texts.BOTH_THRESHOLDS.format(reinspect=thresholds.reinspect, reject=thresholds.reject)
     return (
         f"<section><header><b>{escape(artifact)}</b>{decision_label(inspection.decision)}"
         f'<span class="figure">{format_score(inspection.score, 3)}</span></header>'
-        f"{picture_layers(part, inspection, layer, address, wipe=False)}{reason_line(inspection)}"
+        f"{picture_layers(part, inspection, heat_layer, address, wipe=False)}{reason_line(inspection)}"
         f'<p class="soft">{thresholds_text}</p></section>'
     )
 
 
 def _matrix(session: Session, decisions: list[tuple[Part, Decision, Decision]]) -> Html:
+    """A table of counts: a row for each decision of the first artifact, a column for each of the second."""
     order = list(reversed(Decision))
 
     def cell(first: Decision, second: Decision) -> Cell:
@@ -76,18 +78,18 @@ def _matrix(session: Session, decisions: list[tuple[Part, Decision, Decision]]) 
 
 def _card(session: Session, part: Part, first: Decision, second: Decision, address: UrlOf) -> str:
     is_selected = str(part.number == session.gallery.selected).lower()
-    score = session.comparison.predictions[part.number].score
+    second_score = session.comparison.predictions[part.number].score
     return (
         f'<button type="button" class="card {CSS_CLASSES[first]}" data-part="{part.number}" aria-pressed="{is_selected}">'
         f'<img src="{address(part.thumb)}" alt="" loading="lazy">'
         f'<span class="row">{decision_label(first)}<b>{format_score(part.score)}</b></span>'
-        f'<span class="row">{decision_label(second)}<b>{format_score(score)}</b></span>'
+        f'<span class="row">{decision_label(second)}<b>{format_score(second_score)}</b></span>'
         f'<span class="name">{escape(part.name)}</span></button>'
     )
 
 
 def _score_difference(session: Session, part: Part) -> float:
-    """The difference of both scores, each relative to its own NG threshold."""
+    """The difference of both scores, each divided by its artifact's NG threshold."""
     first = part.score / (session.thresholds.reject or 1)
     second = session.comparison.predictions[part.number].score / (session.comparison.thresholds().reject or 1)
     return abs(first - second)

@@ -19,7 +19,7 @@ from inspect_kd.plain_file import read_plain_file
 UPDATE_INTERVAL_S = 0.5
 """Time between updates of the page while a batch runs."""
 MAX_NAME_BYTES = 200
-"""Of an artifact's name in an export's name; file systems allow 255 altogether."""
+"""An export's file name contains at most this many bytes of the artifact's name; file systems allow 255 for the whole name."""
 
 
 def render_panels(session: Session, progress: str = "") -> tuple[str, ...]:
@@ -79,7 +79,7 @@ def select_inspected(session: Session, steps: Iterator[Part | RefusedFile]) -> I
 
 
 def write_export(studio: Studio, session: Session, format_name: str) -> Path:
-    """Write an export (csv, json or html) into the folder that the browser may fetch from, over the last one of this format."""
+    """Write an export (csv, json or html) into the folder that the browser may fetch from; it replaces the last one of this format."""
     with session.lock:
         artifact = session.artifact.encode()[:MAX_NAME_BYTES].decode(errors="ignore")
         path = session.folders.served / f"inspect-kd-{artifact}.{format_name}".replace(" ", "_")

@@ -114,7 +114,7 @@ def _session_endpoints(studio: Studio) -> None:
 
 
 def _change_artifact(session: Session, artifact: str, category: str) -> None:
-    """Change artifact and category, except an empty one. A new artifact inspects the session's parts again."""
+    """Change artifact and category; an empty name changes nothing. A new artifact inspects the session's parts again."""
     name = artifact or session.artifact
     if (name, category or session.category) != (session.artifact, session.category):
         with errors_in_one_line():

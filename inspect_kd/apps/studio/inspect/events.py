@@ -30,7 +30,7 @@ from inspect_kd.errors import InspectKDError, UsageError
 from inspect_kd.types import Decision
 
 RenderedPanels = tuple[str, ...]
-# By default Gradio's page drops an event while an earlier one is pending; a stopped batch is pending for some time.
+# By default Gradio's page drops an event while an earlier one is pending, and a stopped batch stays pending for some time.
 NEVER_DROPPED: dict[str, Any] = {"trigger_mode": "multiple"}
 PARALLEL_EVENTS = 8
 """Number of events of one kind that are handled simultaneously."""
@@ -49,8 +49,7 @@ def connect_batches(studio: Studio, top_bar: TopBar, controls: Controls, panels:
         name = time.strftime(texts.CAMERA_NAME)
         steps = (session.add(content, name) for _, content in studio.uploads.read(files) if content is not None)
         for rendered in run_batch(session, select_inspected(session, steps), len(files)):
-            # An empty camera component shows the live picture again.
-            yield None, *rendered
+            yield None, *rendered  # None empties the camera component, which then shows the live picture again
 
     def inspect_example_parts(request: gr.Request) -> Iterator[RenderedPanels]:
         session = page_session(studio, request)
@@ -64,8 +63,8 @@ def connect_batches(studio: Studio, top_bar: TopBar, controls: Controls, panels:
         with errors_in_one_line():
             new_category = category_choices(studio, artifact)[1] if is_new_artifact or not category else category
             steps = session.change_artifact(artifact, new_category or None)
-            inspects = session.must_inspect_again(artifact, new_category or None)
-            for rendered in run_batch(session, steps, len(session.parts) if inspects else 0):
+            must_inspect = session.must_inspect_again(artifact, new_category or None)
+            for rendered in run_batch(session, steps, len(session.parts) if must_inspect else 0):
                 yield *[gr.skip()] * len(choices), *rendered
         yield *choice_updates(studio, session), *render_panels(session)
 

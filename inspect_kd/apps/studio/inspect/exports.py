@@ -83,7 +83,7 @@ def as_html(session: Session) -> str:
     held_out = held_out_scores(session.inspector.card.calibration, session.category)
     scores = [part.score for part in session.all_parts()]
     chart = histogram(scores, held_out, thresholds, session.default_thresholds.highest_allowed)
-    missed = not_found_note(scores, held_out)
+    note = not_found_note(scores, held_out)
     legend = texts.HISTOGRAM.format(
         shown=sum(not is_not_found(score) for score in scores), sound=sum(not is_not_found(score) for score in held_out)
     )
@@ -92,7 +92,7 @@ def as_html(session: Session) -> str:
         title=f"{session.artifact} · {texts.TITLE}",
         heading=session.artifact,
         subtitle=f'<p class="soft">{thresholds_text} · sha256 {session.inspector.digest[:16]}…</p>',
-        body=f'{figure_boxes(decisions)}<div class="card">{chart}<p class="soft">{legend}</p>{missed}</div>{_refused(session)}'
+        body=f'{figure_boxes(decisions)}<div class="card">{chart}<p class="soft">{legend}</p>{note}</div>{_refused(session)}'
         f'<h2>{texts.FILES} ({len(session.parts)})</h2><div class="gallery single">{_pictures(session)}</div>',
         style=STYLE,
     )
@@ -122,7 +122,7 @@ def _pictures(session: Session) -> str:
         decision = session.thresholds.decide(part.score)
         picture = base64.b64encode(part.thumb.read_bytes()).decode()
         reason = f'<span class="file">{escape(part.location.not_found)}</span>' if part.location.not_found else ""
-        mark = f"<span>{texts.MARKED_REINSPECT.format(mark=part.mark)}</span>" if part.mark else ""
+        mark = f"<span>{texts.MARKED.format(mark=part.mark)}</span>" if part.mark else ""
         figures.append(
             f'<figure><img src="data:image/jpeg;base64,{picture}" alt="{escape(part.name)}"><figcaption><span class="badge {decision}">'
             f"{texts.ICONS[decision]} {decision}</span> <b>{format_score(part.score, 3)}</b> {mark}{reason}"
@@ -131,28 +131,28 @@ def _pictures(session: Session) -> str:
     return "".join(figures)
 
 
-def _csv_row(row: dict[str, Any]) -> dict[str, Any]:
+def _csv_row(record: dict[str, Any]) -> dict[str, Any]:
     """A record without nested values. The columns `worst_…` are the box of the hottest region."""
-    regions = row.get("regions") or []
+    regions = record.get("regions") or []
     hottest = regions[0] if regions else {}
-    width, height = row.get("image_size") or (None, None)
-    thresholds = row.get("thresholds") or {}
+    width, height = record.get("image_size") or (None, None)
+    thresholds = record.get("thresholds") or {}
     return {
-        "image": row["image"],
-        "decision": row["decision"],
-        "score": row.get("score"),
+        "image": record["image"],
+        "decision": record["decision"],
+        "score": record.get("score"),
         "reinspect_above": thresholds.get("reinspect"),
         "ng_above": thresholds.get("reject"),
-        "person_says": row.get("person_says"),
-        "regions": len(regions) if "score" in row else None,
+        "person_says": record.get("person_says"),
+        "regions": len(regions) if "score" in record else None,
         "worst_x": hottest.get("x"),
         "worst_y": hottest.get("y"),
         "worst_width": hottest.get("width"),
         "worst_height": hottest.get("height"),
         "width": width,
         "height": height,
-        "sha256": row.get("sha256"),
-        "error": row.get("error"),
-        "cause": row.get("cause"),
-        "explanation": row.get("explanation"),
+        "sha256": record.get("sha256"),
+        "error": record.get("error"),
+        "cause": record.get("cause"),
+        "explanation": record.get("explanation"),
     }

@@ -19,7 +19,7 @@ MAX_REFUSED_SHOWN = 20
 
 
 def gallery(session: Session, address: UrlOf) -> str:
-    """Filters with their counts, cards, pages."""
+    """Refused files, filters with their counts, and the cards of the present page."""
     refused = _refused_files(session)
     if not session.parts:
         return refused + f'<div class="empty"><span>{texts.EMPTY_GALLERY}</span></div>'
@@ -54,9 +54,9 @@ def scores_panel(session: Session) -> str:
     held_out = held_out_scores(session.inspector.card.calibration, session.category)
     scores = [part.score for part in session.all_parts()]
     chart = histogram(scores, held_out, session.thresholds, session.default_thresholds.highest_allowed)
-    missed = not_found_note(scores, held_out)
+    note = not_found_note(scores, held_out)
     return (
-        f'{chart}{missed}<p class="legend"><span><i class="sw ok"></i><i class="sw re"></i><i class="sw ng"></i>{texts.LEGEND_SHOWN}</span>'
+        f'{chart}{note}<p class="legend"><span><i class="sw ok"></i><i class="sw re"></i><i class="sw ng"></i>{texts.LEGEND_SHOWN}</span>'
         f'<span><i class="sw cal"></i>{texts.LEGEND_SOUND}</span></p>{_what_if_table(session.what_if(), len(held_out))}'
     )
 

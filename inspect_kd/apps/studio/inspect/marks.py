@@ -25,7 +25,7 @@ from inspect_kd.types import NOT_FOUND, Decision, Thresholds
 
 FOLDERS = {Decision.OK: "good", Decision.NG: "defect"}
 MIN_FREE_MB = 1024
-"""Marks outlive a session and are not limited in number; they leave this space on the disk."""
+"""A mark is stored only if this space is free on the disk, since marks outlive a session and are not limited in number."""
 MAX_FOLDER_LENGTH = 100
 _FIRST_BYTES = {
     b"\x89PNG": ".png",
@@ -72,7 +72,7 @@ class MarkStore:
             self._check_room()
             path = self._path(part, mark, context, content)
             path.parent.mkdir(parents=True, exist_ok=True)
-            # Write the line first: no image may be trained on without a record of who marked it.
+            # Record the mark before the image gets its final name: no image may be trained on without a record of who marked it.
             with atomic_write.partial_file(path) as partial:
                 partial.write(content)
                 partial.flush()

@@ -19,7 +19,7 @@ element.addEventListener('change', event => {
 });
 watch('value', () => window.studioKeepFocus(element));
 """
-"""Scripts of a `gr.HTML`: Gradio provides its `element`, and `trigger` and `watch` for its events."""
+"""Script of a `gr.HTML` component: Gradio provides `element`, and `trigger` and `watch` for the component's events."""
 ON_LOAD_VIEWER = "watch('value', () => window.studioKeepWipe());"
 
 

@@ -37,7 +37,7 @@ class Location(NamedTuple):
     """How a part was found in its image."""
 
     category: str | None
-    """The category that it was recognised as; None where that makes no difference."""
+    """The category whose alignment and tiles were used; None where all categories share them."""
     not_found: str | None
     """Why it was not found."""
     frame: FrameOutline | None
@@ -113,7 +113,7 @@ def inspect_part(
     generation: int = 0,
     category: str | None = None,
 ) -> Part:
-    """Decode and inspect an image as one of a category, write its heatmap and pictures.
+    """Decode an image, inspect it as a part of `category`, and write its heatmap and pictures; the caller stores the original.
 
     `generation` is part of the pictures' addresses, because browsers cache pictures by address.
     """

@@ -24,10 +24,10 @@ UrlOf = Callable[[Path], str]
 """Return the URL of a picture's file."""
 CSS_CLASSES = {Decision.OK: "ok", Decision.REINSPECT: "re", Decision.NG: "ng"}
 SMOOTHING = 0.7
-"""Pixels of the drawing by which an outline may be simplified."""
+"""Pixels of the drawing by which a contour may be simplified."""
 SLACK = 3
-"""Pixels by which an outline may leave its region's box, because the box is measured on the smaller heatmap."""
-Outline = npt.NDArray[np.int32]
+"""Pixels by which a contour may leave its region's box, because the box is measured on the smaller heatmap."""
+Contour = npt.NDArray[np.int32]
 
 
 def decision_label(decision: Decision) -> Html:
@@ -66,7 +66,7 @@ def viewer(part: Part | None, inspection: Inspection | None, address: UrlOf) -> 
     return banner(part, inspection) + picture_layers(part, inspection, part.heat_layer, address)
 
 
-def picture_layers(part: Part, inspection: Inspection, layer: Path, address: UrlOf, *, wipe: bool = True) -> str:
+def picture_layers(part: Part, inspection: Inspection, heat_layer: Path, address: UrlOf, *, wipe: bool = True) -> str:
     """The layers, one above the other, in the original's proportions. `wipe`: add the slider between original and heat."""
     width, height = part.preview_size
     wipe_slider = (
@@ -78,7 +78,7 @@ def picture_layers(part: Part, inspection: Inspection, layer: Path, address: Url
         f'<div class="stage"><div class="layers" style="aspect-ratio:{width}/{height};--ratio:{width / height:.4f}">'
         f'<img class="photo" src="{address(part.preview)}" width="{width}" height="{height}" '
         f'alt="{escape(texts.ALT_PREVIEW.format(name=part.name))}">'
-        f'<div class="over"><img class="heat" src="{address(layer)}" alt="">{outlines(inspection)}</div>{wipe_slider}</div></div>'
+        f'<div class="over"><img class="heat" src="{address(heat_layer)}" alt="">{outlines(inspection)}</div>{wipe_slider}</div></div>'
     )
 
 
@@ -86,11 +86,11 @@ def outlines(inspection: Inspection) -> str:
     """Inspected frame, contours at the RE-INSPECT threshold, the regions' numbers; line widths are relative to the picture's size."""
     scale = PREVIEW_SIDE / max(1, *inspection.image_size)
     size = max(1, round(inspection.image_size[0] * scale)), max(1, round(inspection.image_size[1] * scale))
-    lines = _contours(inspection, size) if inspection.regions else []
-    paths = "".join("M" + "L".join(f"{x} {y}" for x, y in line) + "Z" for line in lines)
+    contours = _contours(inspection, size) if inspection.regions else []
+    paths = "".join("M" + "L".join(f"{x} {y}" for x, y in contour) + "Z" for contour in contours)
     radius = max(size) / 46
     numbers = "".join(
-        _number_plate(number, _anchor(region, lines, inspection, size), radius, size)
+        _number_plate(number, _topmost_point(region, contours, inspection, size), radius, size)
         for number, region in enumerate(inspection.regions, 1)
     )
     return (
@@ -140,36 +140,38 @@ def _mark_label(part: Part, thresholds: Thresholds) -> str:
     decision = thresholds.decide(part.score)
     text = texts.MARKED_RIGHT if decision is part.mark else texts.MARKED_WRONG
     if decision is Decision.REINSPECT:
-        text = texts.MARKED_REINSPECT
+        text = texts.MARKED
     return f'<span class="marked {CSS_CLASSES[part.mark]}">{text.format(mark=part.mark)} · {texts.MARK_STORED}</span>'
 
 
-def _contours(inspection: Inspection, size: tuple[int, int]) -> list[Outline]:
+def _contours(inspection: Inspection, size: tuple[int, int]) -> list[Contour]:
     heatmap = overlay.enlarge(inspection.heatmap, *size)
-    # Where nothing is above the threshold, outline the hottest place, as the regions do.
+    # Where no heat is above the threshold, draw the contour of the hottest place, which is then also the region.
     threshold = min(inspection.thresholds.reinspect, overlay.BRIGHTEST * float(heatmap.max()))
-    lines, _ = cv2.findContours((heatmap > threshold).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    return [cv2.approxPolyDP(line, SMOOTHING, True).reshape(-1, 2).astype(np.int32) for line in lines]
+    contours, _ = cv2.findContours((heatmap > threshold).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    return [cv2.approxPolyDP(contour, SMOOTHING, True).reshape(-1, 2).astype(np.int32) for contour in contours]
 
 
-def _anchor(region: Region, lines: list[Outline], inspection: Inspection, size: tuple[int, int]) -> tuple[float, float]:
-    """The highest point of the region's outline; the corner of its box may lie far from a bent outline."""
+def _topmost_point(
+    region: Region, contours: list[Contour], inspection: Inspection, size: tuple[int, int]
+) -> tuple[float, float]:
+    """The topmost point of the region's contour, at which its number is drawn; a corner of the box may lie far from a bent contour."""
     scale_x, scale_y = size[0] / max(1, inspection.image_size[0]), size[1] / max(1, inspection.image_size[1])
     left, top = region.x * scale_x, region.y * scale_y
     right, bottom = (region.x + region.width) * scale_x, (region.y + region.height) * scale_y
     inside = [
         (float(x), float(y))
-        for line in lines
-        for x, y in line
+        for contour in contours
+        for x, y in contour
         if left - SLACK <= x <= right + SLACK and top - SLACK <= y <= bottom + SLACK
     ]
     return min(inside, key=lambda point: point[1], default=(left, top))
 
 
-def _number_plate(number: int, at: tuple[float, float], radius: float, size: tuple[int, int]) -> str:
+def _number_plate(number: int, point: tuple[float, float], radius: float, size: tuple[int, int]) -> str:
     """A numbered plate above a point, kept inside the picture."""
-    x = min(max(at[0], radius), size[0] - radius)
-    y = min(max(at[1] - radius, radius), size[1] - radius)
+    x = min(max(point[0], radius), size[0] - radius)
+    y = min(max(point[1] - radius, radius), size[1] - radius)
     return (
         f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}"/>'
         f'<text x="{x:.1f}" y="{y:.1f}" dy=".35em" text-anchor="middle">{number}</text>'

@@ -14,7 +14,7 @@ from inspect_kd.calibrate import POOLED, Calibration, count_decisions
 from inspect_kd.types import Decision, Thresholds, is_not_found
 
 ROUNDING = 0.51e-5
-"""Half a unit of the last digit with which the card stores scores."""
+"""Half a unit of the last decimal place to which the card rounds its scores."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,7 +53,7 @@ class WhatIf:
 
 def what_if(scores: Sequence[float], held_out: Sequence[float], thresholds: Thresholds, default: Thresholds) -> WhatIf:
     """Count decisions of inspected and of held-out scores. `default`: the artifact's own thresholds."""
-    # A score equal to the threshold must not count as above it because the card has rounded it up.
+    # The card may have rounded up a score that equals the threshold; it must still not count as above the threshold.
     rounded = Thresholds(reinspect=thresholds.reinspect + ROUNDING, reject=thresholds.reject + ROUNDING)
     held_out_counts = count_decisions(held_out, rounded)
     n = len(held_out)

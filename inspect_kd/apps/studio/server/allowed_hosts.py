@@ -1,8 +1,7 @@
 """Host names under which the Studio answers, and origins whose pages may call it.
 
-A page of another site can make a browser send requests here, and can point its own name at this machine (DNS
-rebinding). The `Host` header has the name that the browser used, `Origin` the page that sends the request: both must be
-the Studio's.
+A page of another site can make a browser send requests to the Studio, and can point its own name at this machine (DNS rebinding).
+The `Host` header states the name that the browser used, and `Origin` the page that sends the request: both must be the Studio's own.
 """
 
 from __future__ import annotations

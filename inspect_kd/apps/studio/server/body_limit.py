@@ -21,11 +21,11 @@ MAX_BYTES = 2**20
 """Enough for an event that names some thousand files."""
 MAX_LOGIN_BYTES = 2**14
 MAX_HELD_BYTES = 2**26
-"""Size of all bodies in memory together."""
+"""Limit of all bodies together that are in memory."""
 MAX_VALUES = 50_000
-"""Brackets and commas of a body: JSON of very many values is parsed for seconds."""
+"""Limit of the brackets and commas in a body: parsing JSON with very many values takes seconds."""
 READ_S = 30.0
-"""A body must have arrived after this time."""
+"""Seconds within which a whole body must arrive."""
 FORM = "application/x-www-form-urlencoded"
 
 

@@ -18,8 +18,8 @@ from inspect_kd.apps.studio.studio import Studio
 class GuardedApp(App):
     """Gradio's application inside the Studio's middleware.
 
-    Gradio puts middleware that is passed to `launch` inside its own, which answers CORS requests first. The page cannot be mounted
-    in another application either: Gradio checks the paths that clients name only for launched pages.
+    Middleware that is passed to `launch` would not suffice: Gradio puts it inside its own, which answers CORS requests first. The page
+    cannot be mounted in another application, because Gradio checks the paths that clients name only for launched pages.
     """
 
     def __init__(self, studio: Studio, hosts: AllowedHosts) -> None:

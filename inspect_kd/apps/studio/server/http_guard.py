@@ -16,11 +16,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from inspect_kd.apps.studio import texts
 from inspect_kd.apps.studio.server.allowed_hosts import AllowedHosts
-from inspect_kd.apps.studio.server.routes import API, HEARTBEAT, LOGOUT, is_form, is_used, route_of
+from inspect_kd.apps.studio.server.routes import API, HEARTBEAT, LOGOUT, is_form, is_known, route_of
 
 FILE_ROUTE = re.compile(rf"{API}/file[=/](.*)", re.DOTALL)
-MAX_NAME_LENGTH = 64
-"""Characters of a session's name; Gradio's clients use at most 36."""
+MAX_SESSION_NAME_LENGTH = 64
+"""Limit of the characters in a session's name (`session_hash`); Gradio's clients use at most 36."""
 CONTENT_SECURITY_POLICY = "; ".join(
     (
         "default-src 'self'",
@@ -84,14 +84,14 @@ class HttpGuard:
         if site not in ("none", "same-origin") and not opens_page(scope["method"], path, headers):
             return texts.FOREIGN_SITE
         file = FILE_ROUTE.fullmatch(path)
-        if path.startswith(HEARTBEAT) and len(path) > len(HEARTBEAT) + MAX_NAME_LENGTH:
-            return texts.SESSION_NAME_TOO_LONG.format(maximum=MAX_NAME_LENGTH)
-        if not is_used(path) or (file and not self.is_served(file[1])):
+        if path.startswith(HEARTBEAT) and len(path) > len(HEARTBEAT) + MAX_SESSION_NAME_LENGTH:
+            return texts.SESSION_NAME_TOO_LONG.format(maximum=MAX_SESSION_NAME_LENGTH)
+        if not is_known(path) or (file and not self.is_served(file[1])):
             return texts.NOT_SERVED
         return None
 
     def comes_from_own_page(self, headers: Headers) -> bool:
-        """Whether `Referer` is the Studio's page. Over plain HTTP, no other header names the page that has a link or picture."""
+        """Whether `Referer` is the Studio's page: over plain HTTP, no other header names the page that holds the link or picture."""
         page = "/".join(headers.get("referer", "").split("/")[:3])
         return self.hosts.accepts_origin(page, headers.get("host", ""))
 

@@ -1,6 +1,6 @@
-"""Require a login on all routes but the login page's, before a request takes memory or disk space.
+"""Require a login on all routes but the public ones, before a request takes memory or disk space.
 
-Gradio itself requires none on some routes, and on the others reads the body first.
+Gradio itself requires no login on some routes, and on the others it reads the request's body before it checks the login.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class LoginGate:
     """Middleware that answers 401 if the Studio has passwords and the request has no login."""
 
     def __init__(self, app: ASGIApp, gradio: Any) -> None:
-        """`gradio`: its `App`, which keeps passwords and login tokens."""
+        """`gradio`: Gradio's `App`, which keeps passwords and login tokens."""
         self.app, self.gradio = app, gradio
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

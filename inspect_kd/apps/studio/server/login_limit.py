@@ -19,7 +19,7 @@ BURST = 10
 SECONDS_PER_ATTEMPT = 30.0
 """Seconds after which one more attempt is allowed."""
 MAX_ADDRESSES = 10_000
-"""Addresses that are counted; if there are more, the one with the oldest attempt is dropped."""
+"""Limit of the addresses whose attempts are counted; beyond it, the address with the oldest attempt is dropped."""
 
 
 class LoginLimit:

@@ -20,5 +20,5 @@ class FilesOnlyParser(GradioMultiPartParser):
 
 
 def refuse_text_fields() -> None:
-    """Make Gradio's upload route use this parser."""
+    """Make Gradio's upload route use `FilesOnlyParser`."""
     route_utils.GradioMultiPartParser = FilesOnlyParser  # type: ignore[misc]

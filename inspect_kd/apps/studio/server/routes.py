@@ -20,13 +20,14 @@ PUBLIC_ROUTES = frozenset(
 """Routes without a login: the login page with its style, and what Gradio requests from itself at the start."""
 PUBLIC_FOLDERS = ("/assets/", "/static/", "/svelte/")
 """Folders of the page's own scripts and pictures."""
-LOGIN_ROUTES = frozenset(
+PROTECTED_ROUTES = frozenset(
     [
         *("/config", UPLOAD, UPLOAD_PROGRESS),
         *(f"{API}/{name}" for name in ("cancel", "info", "openapi.json", "queue/data", "queue/join", "reset")),
     ]
 )
-LOGIN_FOLDERS = (HEARTBEAT, *(f"{API}/{name}" for name in ("api/", "call/", "file/", "file=", "run/")))
+PROTECTED_FOLDERS = (HEARTBEAT, *(f"{API}/{name}" for name in ("api/", "call/", "file/", "file=", "run/")))
+"""Beginnings of routes; like `PROTECTED_ROUTES`, they need a login if the Studio has passwords."""
 
 
 def route_of(scope: Scope) -> str:
@@ -47,6 +48,6 @@ def is_public(route: str) -> bool:
     return route.rstrip("/") in PUBLIC_ROUTES or route.startswith(PUBLIC_FOLDERS)
 
 
-def is_used(route: str) -> bool:
-    """Whether the Studio's page or its programs use a route."""
-    return is_public(route) or route.rstrip("/") in LOGIN_ROUTES or route.startswith(LOGIN_FOLDERS)
+def is_known(route: str) -> bool:
+    """Whether a route is listed here; all others are refused."""
+    return is_public(route) or route.rstrip("/") in PROTECTED_ROUTES or route.startswith(PROTECTED_FOLDERS)

@@ -15,14 +15,14 @@ from inspect_kd.apps.studio.settings import Settings
 from inspect_kd.errors import EnvironmentFault
 
 MAX_QUEUE = 32
-"""Events that may wait."""
+"""Limit of the events that wait for their turn."""
 MAX_STATES = 256
 """Sessions whose Gradio state is kept; an open page needs its state."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Server:
-    """Address, logins and public names of a Studio."""
+class ServerSettings:
+    """Address, logins and public names under which a Studio is served."""
 
     host: str = "127.0.0.1"
     port: int | None = None
@@ -34,12 +34,12 @@ class Server:
 
 
 @contextmanager
-def run_studio(settings: Settings, server: Server | None = None) -> Iterator[str]:
+def run_studio(settings: Settings, server: ServerSettings | None = None) -> Iterator[str]:
     """Run the Studio for the duration of a block; yield its address."""
-    server = server or Server()
+    server = server or ServerSettings()
     check_address(server.host)
     gradio_folder = TemporaryFolder("inspect-kd-received-")
-    # Gradio reads these when it is imported or when a component is constructed.
+    # Gradio reads these variables when it is imported or when a component is constructed.
     os.environ |= {
         "GRADIO_TEMP_DIR": str(gradio_folder.path),
         "GRADIO_EXAMPLES_CACHE": str(gradio_folder.path / "examples"),
@@ -58,7 +58,8 @@ def run_studio(settings: Settings, server: Server | None = None) -> Iterator[str
     page, studio = build(settings, gradio_folder.path)
     try:
         try:
-            SessionLimit(page.queue(max_size=MAX_QUEUE, api_open=False)._queue)
+            queue = page.queue(max_size=MAX_QUEUE, api_open=False)._queue
+            SessionLimit(queue)  # replaces methods of the queue
             _, address, _ = page.launch(
                 state_session_capacity=MAX_STATES,
                 server_name=f"[{server.host}]" if ":" in server.host else server.host,

@@ -14,14 +14,14 @@ from gradio.queueing import Event, Queue
 from gradio.server_messages import EventMessage, ProcessCompletedMessage
 
 from inspect_kd.apps.studio import texts
-from inspect_kd.apps.studio.server.http_guard import MAX_NAME_LENGTH
+from inspect_kd.apps.studio.server.http_guard import MAX_SESSION_NAME_LENGTH
 
 MAX_UNREAD = 32
-"""Events of one session that are running or have unread results."""
+"""Limit of the events of one session that are running or have unread results."""
 MAX_SESSIONS = 512
-"""Sessions that the queue keeps."""
+"""Limit of the sessions that the queue keeps."""
 MAX_SESSION_BYTES, MAX_TOTAL_BYTES = 2**26, 2**28
-"""Size of the unread results of one session, and of all sessions together."""
+"""Limits of the unread results of one session, and of all sessions together."""
 MESSAGE_OVERHEAD_BYTES, VALUE_OVERHEAD_BYTES = 1024, 64
 """Memory of a message, and of a value in it, in addition to its text."""
 
@@ -89,8 +89,8 @@ class SessionLimit:
 
     def reason_to_refuse(self, session: str) -> str | None:
         """The reason to refuse an event of this session; None if it is allowed."""
-        if len(session) > MAX_NAME_LENGTH:
-            return texts.SESSION_NAME_TOO_LONG.format(maximum=MAX_NAME_LENGTH)
+        if len(session) > MAX_SESSION_NAME_LENGTH:
+            return texts.SESSION_NAME_TOO_LONG.format(maximum=MAX_SESSION_NAME_LENGTH)
         if len(self.prune_events(session)) >= MAX_UNREAD:
             return texts.TOO_MANY_UNREAD.format(maximum=MAX_UNREAD)
         return None

@@ -6,7 +6,7 @@ from gradio.state_holder import SessionState, StateHolder
 from starlette.exceptions import HTTPException
 
 from inspect_kd.apps.studio import texts
-from inspect_kd.apps.studio.server.http_guard import MAX_NAME_LENGTH
+from inspect_kd.apps.studio.server.http_guard import MAX_SESSION_NAME_LENGTH
 
 
 class SessionStates(StateHolder):
@@ -14,8 +14,8 @@ class SessionStates(StateHolder):
 
     def __getitem__(self, session_id: str) -> SessionState:
         """The state of a session, made at its first use."""
-        if len(session_id) > MAX_NAME_LENGTH:
-            raise HTTPException(400, texts.SESSION_NAME_TOO_LONG.format(maximum=MAX_NAME_LENGTH))
+        if len(session_id) > MAX_SESSION_NAME_LENGTH:
+            raise HTTPException(400, texts.SESSION_NAME_TOO_LONG.format(maximum=MAX_SESSION_NAME_LENGTH))
         is_new = session_id not in self.session_data
         state = super().__getitem__(session_id)
         if is_new:
