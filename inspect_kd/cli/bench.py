@@ -165,7 +165,7 @@ def open_as_one(data: list[str], recipe: Recipe) -> DataSet:
 
 
 def list_settings(whole: DataSet, *, alone: bool) -> dict[str, DataSet]:
-    """Name the data sets to train on: all categories together and, with `alone`, each category."""
+    """Return the benchmark's settings: a name for each data set to train on, all categories together and, with `alone`, each category."""
     settings = {"unified" if len(whole.categories) > 1 else whole.name: whole}
     if alone and len(whole.categories) > 1:
         settings |= {f"{category} alone": whole.only(category) for category in whole.categories}

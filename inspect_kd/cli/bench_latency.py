@@ -25,8 +25,8 @@ COLUMNS = {
     "cpu_ms": "CPU ms",
     "images_per_second": "images/s",
 }
-Runs = dict[tuple[str, str], Callable[[], object]]
-"""(artifact, row's label) -> what is timed."""
+TimedCalls = dict[tuple[str, str], Callable[[], object]]
+"""(artifact, row's label) -> call that is timed."""
 WHOLE_INSPECTION = "1, from an image"
 """Label of the row for a whole inspection, in the column of batch sizes."""
 
@@ -76,19 +76,21 @@ def bench_latency(
     from inspect_kd.inspector import Inspector
     from inspect_kd.stopwatch import time_in_turns
 
-    sizes = _parse_sizes(batches)
+    batch_sizes = _parse_batch_sizes(batches)
     options = RuntimeOptions(
         device=device, threads=threads, allow_cpu=allow_cpu, spinning=spin, bind=bind, cuda_graph=cuda_graph
     )
     paths = [artifact_of(path) for path in artifacts]
     inspectors = {str(path): Inspector(path, options=options) for path in paths}
     latencies: dict[str, dict[str, dict[str, float]]] = {name: {} for name in inspectors}
-    for size in sizes:
-        runs = {name: _make_run(inspector, size) for name, inspector in inspectors.items()}
-        for name, times in time_in_turns(runs, rounds).items():
+    for size in batch_sizes:
+        calls = {name: _make_model_call(inspector, size) for name, inspector in inspectors.items()}
+        for name, times in time_in_turns(calls, rounds).items():
             latencies[name][str(size)] = times.summarise(size)
-    picture = None if image is None else read_image(image)
-    alignments, inspections = _make_alignments(inspectors, picture), _make_inspections(inspectors, picture)
+    # The image is read before the timing, because a camera delivers pixels, not files.
+    given_image = None if image is None else read_image(image)
+    alignments = _make_alignment_calls(inspectors, given_image)
+    inspections = _make_inspection_calls(inspectors, given_image)
     with _one_opencv_thread():
         timed = time_in_turns(alignments, rounds)
     for (name, row), times in (timed | time_in_turns(inspections, rounds)).items():
@@ -99,7 +101,7 @@ def bench_latency(
         _print_table(latencies, f"{device}, {threads} thread{'s' * (threads > 1)}; milliseconds per image")
 
 
-def _parse_sizes(text: str) -> list[int]:
+def _parse_batch_sizes(text: str) -> list[int]:
     from inspect_kd.errors import UsageError
     from inspect_kd.export.to_onnx import MAX_BATCH
 
@@ -109,25 +111,25 @@ def _parse_sizes(text: str) -> list[int]:
     return [int(word) for word in words]
 
 
-def _make_run(inspector: Inspector, size: int) -> Callable[[], object]:
+def _make_model_call(inspector: Inspector, batch_size: int) -> Callable[[], object]:
     import numpy as np
 
-    noise = np.random.default_rng(0).integers(0, 256, (size, inspector.size, inspector.size, 3), dtype=np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (batch_size, inspector.size, inspector.size, 3), dtype=np.uint8)
     return lambda: inspector.predict_batch(noise)
 
 
-def _make_alignments(inspectors: dict[str, Inspector], picture: ImageU8 | None) -> Runs:
-    """Find and cut the part of each category that is aligned; the row's label has the image's size."""
+def _make_alignment_calls(inspectors: dict[str, Inspector], given_image: ImageU8 | None) -> TimedCalls:
+    """Make a call for each aligned category: it finds the part and cuts its frame. The row's label states the image's size."""
 
     def make(presentation: Presentation, image: ImageU8) -> Callable[[], object]:
         return lambda: presentation.prepare(image)
 
-    runs: Runs = {}
+    calls: TimedCalls = {}
     for name, inspector in inspectors.items():
         for category, presentation in inspector.presentations.by_category.items():
             if presentation.alignment is None:
                 continue
-            image = _picture_of(presentation, picture)
+            image = _choose_image(presentation, given_image)
             fault = presentation.prepare(image).fault
             if fault is not None:
                 echo(
@@ -135,36 +137,36 @@ def _make_alignments(inspectors: dict[str, Inspector], picture: ImageU8 | None) 
                     "name an image of this part with --image",
                     err=True,
                 )
-            runs[name, f"alignment of {category}, {image.shape[1]}x{image.shape[0]}"] = make(presentation, image)
-    return runs
+            calls[name, f"alignment of {category}, {image.shape[1]}x{image.shape[0]}"] = make(presentation, image)
+    return calls
 
 
-def _make_inspections(inspectors: dict[str, Inspector], picture: ImageU8 | None) -> Runs:
-    """Inspect one image whole; as each category in turn where categories are presented differently."""
+def _make_inspection_calls(inspectors: dict[str, Inspector], given_image: ImageU8 | None) -> TimedCalls:
+    """Make a call that inspects one image; where categories are presented differently, make one for each category."""
 
     def make(inspector: Inspector, image: ImageU8, category: str | None) -> Callable[[], object]:
         return lambda: inspector(image, category=category)
 
-    runs: Runs = {}
+    calls: TimedCalls = {}
     for name, inspector in inspectors.items():
         presentations = inspector.presentations
         if presentations.common_view is not None:
-            runs[name, WHOLE_INSPECTION] = make(inspector, _picture_of(None, picture), None)
+            calls[name, WHOLE_INSPECTION] = make(inspector, _choose_image(None, given_image), None)
             continue
         for category, presentation in presentations.by_category.items():
             label = WHOLE_INSPECTION if len(presentations.by_category) == 1 else f"{WHOLE_INSPECTION} of {category}"
-            runs[name, label] = make(inspector, _picture_of(presentation, picture), category)
-    return runs
+            calls[name, label] = make(inspector, _choose_image(presentation, given_image), category)
+    return calls
 
 
-def _picture_of(presentation: Presentation | None, picture: ImageU8 | None) -> ImageU8:
-    """Return the image that was named; else a drawn one in which the part is found, or noise: a camera delivers pixels, not files."""
+def _choose_image(presentation: Presentation | None, given_image: ImageU8 | None) -> ImageU8:
+    """Return the image given with --image; without one, a drawing in which the part is found, or noise if no part is aligned."""
     import numpy as np
 
     from inspect_kd.datasets.alignment.example import draw_example
 
-    if picture is not None:
-        return picture
+    if given_image is not None:
+        return given_image
     if presentation is not None and presentation.alignment is not None:
         return draw_example(presentation.alignment)
     return np.random.default_rng(0).integers(0, 256, (1024, 1024, 3), dtype=np.uint8)

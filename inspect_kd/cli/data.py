@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Data sets: list, check, download, draw.", no_args_is_help=True)
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 MAX_FINDINGS = 40
-"""Number of findings that are printed without --json."""
+"""Limit of the findings that are printed without --json."""
 
 
 @app.command("ls")
@@ -92,7 +92,7 @@ def check(
 
 
 def _print_advice(advice: Sequence[Advice], data: str) -> None:
-    """Print each advice with its remedy; what training does by itself is a note."""
+    """Print each piece of advice with its remedy; it is only a note if the training follows it by itself."""
     from inspect_kd.errors import printable
 
     for each in advice:

@@ -14,9 +14,9 @@ import typer
 OVERLAY = re.compile(r"[0-9]{3}(-[0-9]+)?\.jpg")
 """Names of the overlays that the demo writes."""
 INSPECTED_KINDS = 3
-"""Number of kinds of test images per category; one image of each is inspected."""
+"""Of each category, one test image of each of this many kinds is inspected."""
 DEMO_CHANGES = ["fit.steps=150", "distill.supervise.steps=300", "distill.variants=4", "distill.max_samples=560"]
-"""Changes of the recipe that keep the demo below three minutes: a fifth of the supervised steps, fewer steps of the fit and samples."""
+"""Changes of the recipe that keep the demo below three minutes: a fifth of the supervised steps, fewer fit steps, fewer samples."""
 
 
 def demo(
@@ -76,7 +76,7 @@ def remove_earlier_demo(out: Path) -> None:
         refuse_foreign_files(out / "sample")
         _refuse_other_names(out / "overlays", lambda name: OVERLAY.fullmatch(name) is not None)
         _refuse_other_names(run.path, run.is_own_name)
-        if not (run.is_complete or run.recipe.is_file()) and len(list(run.path.iterdir())) > 1:  # one is the lock
+        if not (run.is_complete or run.recipe.is_file()) and len(list(run.path.iterdir())) > 1:  # one file is the lock
             raise BadInput(f"{run.path}: not a run, as it has no recipe; move its files, or choose another --out")
         for name in ("sample", "parts", "overlays"):
             if (out / name).exists():

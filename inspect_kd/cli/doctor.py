@@ -27,6 +27,7 @@ PACKAGES = (
     "onnx",
 )
 MIN_FREE_GB = 5
+"""With less free disk space than this, the check of the disk is a note."""
 
 
 @dataclass(frozen=True, slots=True)

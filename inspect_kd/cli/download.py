@@ -1,4 +1,4 @@
-"""Download data sets after showing their terms: one question for `inspect-kd data get` and `inspect-kd train`."""
+"""Show a data set's terms, ask for consent, and download it, for `inspect-kd data get` and `inspect-kd train`."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def ask(question: str) -> bool:
 
 
 def require_consent(manifests: Iterable[Manifest], *, accepted: bool) -> None:
-    """Raise EnvironmentFault for a data set that cannot be downloaded, or if there is no terminal to ask for consent."""
+    """Raise EnvironmentFault if a data set must be downloaded by hand, or if consent is needed but there is no terminal to ask on."""
     from inspect_kd.datasets import describe_missing
     from inspect_kd.errors import EnvironmentFault
 

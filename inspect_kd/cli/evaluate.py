@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 MAX_LISTED = 10
-"""Most parts that were not found and are listed by name."""
+"""Limit of the parts that are listed by name because they were not found."""
 
 
 def evaluate(
@@ -78,17 +78,19 @@ def print_tables(evaluation: Evaluation) -> None:
     console.print(table)
     for note in sorted(notes):
         console.print(f"– {note}")
-    not_found = evaluation.not_found()
-    shows_not_found = any(any(counts.values()) for counts in not_found.values())
+    not_found_counts = evaluation.not_found()
+    shows_not_found = any(any(counts.values()) for counts in not_found_counts.values())
     columns = ["category", "truth", "OK", "RE-INSPECT", "NG", *(["of these not found"] if shows_not_found else [])]
     table = Table(*columns, title="decisions")
     for category, truths in evaluation.decisions().items():
         for truth, counts in truths.items():
             cells = [str(counts[decision]) for decision in ("OK", "RE-INSPECT", "NG")]
-            table.add_row(category, truth, *cells, *([str(not_found[category][truth])] if shows_not_found else []))
+            table.add_row(
+                category, truth, *cells, *([str(not_found_counts[category][truth])] if shows_not_found else [])
+            )
     console.print(table)
-    missed = [verdict for verdict in evaluation.verdicts if verdict.not_found is not None]
-    for verdict in missed[:MAX_LISTED]:
+    not_found_verdicts = [verdict for verdict in evaluation.verdicts if verdict.not_found is not None]
+    for verdict in not_found_verdicts[:MAX_LISTED]:
         console.print(f"– not found: {verdict.sample.image}: {verdict.not_found}")
-    if len(missed) > MAX_LISTED:
-        console.print(f"– and {len(missed) - MAX_LISTED} more that were not found")
+    if len(not_found_verdicts) > MAX_LISTED:
+        console.print(f"– and {len(not_found_verdicts) - MAX_LISTED} more that were not found")

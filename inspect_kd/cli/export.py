@@ -82,10 +82,10 @@ def _print_summary(artifact: Path, conversion: Conversion) -> None:
     from inspect_kd.report.conversion import describe_speed
 
     parity: Any = conversion.parity
-    state = (
+    outcome = (
         f"{artifact} ({conversion.file_bytes / 1e6:.1f} MB)" if not conversion.missed else f"refused: {artifact.name}"
     )
-    echo(f"artifact  {state}")
+    echo(f"artifact  {outcome}")
     echo(
         f"parity    score {parity.score:.1e}, heatmap {parity.heatmap:.1e}, AUROC change {parity.auroc}, "
         f"{parity.flips + parity.near_flips} decisions flip, on {parity.real_images} real images at batches {parity.batches}"

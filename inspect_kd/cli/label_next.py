@@ -43,7 +43,7 @@ def label_next(
 ) -> None:
     """Choose the images whose labels help the next training most: one JSON line each, the most useful first.
 
-    The choice covers the student's predictions and their places in the image; it uses no labels.
+    The chosen images cover the student's different predictions at each place; no labels are used.
     Sort the copies into folders as for any data set (good/, scratch/ …, masks beside them if there
     are any) and use them in the next training.
 
@@ -91,7 +91,7 @@ def label_next(
 def _predict_probabilities(
     inspector: Inspector, paths: list[Path], progress: Progress
 ) -> dict[Path, npt.NDArray[np.float32]]:
-    """Compute the defect probabilities of each readable image; report the others as notes."""
+    """Compute the defect probabilities in the cells of each readable image; report unreadable images as notes."""
     from inspect_kd.label_next import defect_probabilities
     from inspect_kd.types import Inspection
 
@@ -119,7 +119,7 @@ def _copy(path: Path, to: Path) -> None:
         with name_file_in_errors(to):
             shutil.copy2(path, to)
     except OSError:
-        # The next attempt needs an empty folder.
+        # Remove the copies made so far, since the next attempt needs an empty folder.
         shutil.rmtree(to.parent, ignore_errors=True)
         raise
 

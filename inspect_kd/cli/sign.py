@@ -1,4 +1,7 @@
-"""`inspect-kd keygen`, `sign` and `verify`: sign artifacts and calibrations, and verify signatures. No torch, no runtime."""
+"""`inspect-kd keygen`, `sign` and `verify`: sign artifacts and calibrations, verify signatures.
+
+These commands need neither torch nor ONNX Runtime.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import typer
 if TYPE_CHECKING:
     from inspect_kd.sign_off import SignOff
 
-PASSPHRASE = "INSPECT_KD_PASSPHRASE"
+PASSPHRASE_VARIABLE = "INSPECT_KD_PASSPHRASE"
 SIGNABLE = "An artifact (.onnx), a run's folder, or a calibration from the Studio (.json)."
 
 
@@ -20,7 +23,7 @@ def keygen(
         Path, typer.Argument(help="File of the private key; the public key gets the same name with .pub.")
     ],
     locked: Annotated[
-        bool, typer.Option(help=f"Lock the private key with a passphrase, from a prompt or ${PASSPHRASE}.")
+        bool, typer.Option(help=f"Lock the private key with a passphrase, from a prompt or ${PASSPHRASE_VARIABLE}.")
     ] = True,
 ) -> None:
     """Make a pair of ed25519 keys: the private key signs artifacts, the public key goes to every line that trusts it.
@@ -68,11 +71,11 @@ def sign(
         sign_off = parse_sign_off(content, path)
         typer.echo(printable(f"{path.name}: {_describe(sign_off)}, signed off by {sign_off.by}"))
     else:
-        # Nothing but an artifact gets an artifact's signature.
+        # Parsing the card raises for any other file, so that only an artifact gets an artifact's signature.
         card = ArtifactCard.parse(card_text(content, str(path)), str(path))
         typer.echo(printable(f"{path.name}: the artifact {card.name} ({', '.join(card.categories)})"))
     try:
-        written = sign_bytes(content, path, key, os.environ.get(PASSPHRASE))
+        written = sign_bytes(content, path, key, os.environ.get(PASSPHRASE_VARIABLE))
     except UsageError as error:
         if "is locked" not in str(error):
             raise
@@ -116,7 +119,7 @@ def verify(
 
 def _passphrase(question: str, *, confirm: bool) -> str | None:
     """Return the passphrase from the environment, or ask for it."""
-    passphrase = os.environ.get(PASSPHRASE)
+    passphrase = os.environ.get(PASSPHRASE_VARIABLE)
     if passphrase is not None:
         return passphrase or None
     return str(typer.prompt(question, hide_input=True, confirmation_prompt=confirm, err=True)) or None

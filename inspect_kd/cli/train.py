@@ -134,7 +134,7 @@ def train(
         labelled=labelled,
         start=start,
     )
-    # The processes that rank 0 starts find the images that it has downloaded.
+    # Rank 0 downloads the images before it starts the helper processes.
     missing = {} if is_helper else find_missing(api.named_data(data, recipe))
     require_consent(missing.values(), accepted=fetch)
     data_set = None if data in missing else api.open_data(data, recipe)
@@ -155,7 +155,7 @@ def train(
 
 
 def smallest_defect_change(text: str | None) -> list[str]:
-    """The change of the recipe for `--smallest-defect`: a number of pixels, with or without `px`."""
+    """Return the change of the recipe for `--smallest-defect`, whose text is a number of pixels, with or without `px`."""
     from inspect_kd.errors import UsageError
 
     if text is None:
@@ -167,7 +167,7 @@ def smallest_defect_change(text: str | None) -> list[str]:
 
 
 def zones_change(path: Path | None) -> list[str]:
-    """The change of the recipe for `--zones`."""
+    """Return the change of the recipe for `--zones`."""
     return [] if path is None else [f"data.zones={json.dumps(str(path))}"]
 
 
@@ -200,10 +200,10 @@ def show_plan(recipe: Recipe, data: DataSet | None, downloads: Sequence[Manifest
             presentations = fit_to_training_images(recipe, data, progress)
             advice = list(advise_on_training_images(recipe, data, presentations, progress))
     model = build_student(recipe) if recipe.student else build_teacher(recipe)
-    # The heads are frozen until their stages.
+    # The heads count as trained: they are frozen only until their stages of the distillation.
     is_trained = [p.requires_grad or key.startswith("heads.") for key, p in model.named_parameters()]
     parameter_counts = [p.numel() for p in model.parameters()]
-    sizes = {
+    parameters = {
         "trainable": sum(n for n, trained in zip(parameter_counts, is_trained, strict=True) if trained),
         "frozen": sum(n for n, trained in zip(parameter_counts, is_trained, strict=True) if not trained),
     }
@@ -215,7 +215,7 @@ def show_plan(recipe: Recipe, data: DataSet | None, downloads: Sequence[Manifest
                     "run": str(folder),
                     "recipe": recipe.model_dump(mode="json"),
                     "samples": dict(sorted(Counter(sample.category for sample in samples).items())),
-                    "parameters": sizes,
+                    "parameters": parameters,
                     "presentations": {} if presentations is None else presentations.summary(),
                     "downloads": [manifest.summarise_download() for manifest in downloads],
                     "advice": [each.to_json(data.source) for each in advice] if data else [],
@@ -230,7 +230,7 @@ def show_plan(recipe: Recipe, data: DataSet | None, downloads: Sequence[Manifest
             echo(f"    {line}")
     echo("the images cannot be counted before the download" if data is None else api.summarise(data))
     echo(
-        f"parameters: {sizes['trainable']:,} to train, {sizes['frozen']:,} frozen "
+        f"parameters: {parameters['trainable']:,} to train, {parameters['frozen']:,} frozen "
         f"({'; '.join(f'{source.name}, {source.origin}' for source in sources_of(model))})"
     )
     echo(f"run: {folder} (dry run: nothing was written)")

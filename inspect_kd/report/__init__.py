@@ -29,7 +29,7 @@ class Report:
     examples: dict[str, list[Example]]
     """Heading -> examples."""
     presented: dict[str, list[PresentedPart]] = field(default_factory=dict)
-    """Category -> sound parts as photographed and as the model sees them."""
+    """Category -> sound parts as photographed, and as aligned and tiled for the model."""
     history: list[dict[str, float | str]]
     """Lines of metrics.jsonl."""
     recipe: str
@@ -37,7 +37,7 @@ class Report:
     facts: dict[str, Any] = field(default_factory=dict)
     """Content of the run's manifest, such as `train_seconds`, `stages` and `taught_by`."""
     advice: Sequence[Advice] = ()
-    """What the sound pictures call for."""
+    """Advice on the pictures of sound parts."""
 
 
 def write_report(report: Report, to: Path) -> Path:

@@ -12,7 +12,7 @@ from inspect_kd.types import Thresholds, is_not_found
 WIDTH, HEIGHT, LEFT, BOTTOM = 640, 180, 34, 26
 BARS = 48
 NOT_FOUND_WIDTH = 66
-"""Width of the column of parts that were not found."""
+"""Width of the column for parts that were not found."""
 NOT_FOUND_ROWS = (("cal", "calibration parts"), ("sound", "sound"), ("bad", "defective parts"))
 
 
@@ -40,9 +40,9 @@ def draw_histogram(
     def x_of(value: float) -> float:
         return LEFT + (math.log10(value) - low) / (high - low) * (end - LEFT)
 
-    rows = [("cal", calibration), ("sound", sound), ("bad", defective)]
-    counts = {name: [0] * (BARS + 1) for name, _ in rows}
-    for name, scores in rows:
+    groups = [("cal", calibration), ("sound", sound), ("bad", defective)]
+    counts = {name: [0] * (BARS + 1) for name, _ in groups}
+    for name, scores in groups:
         for score in scores:
             counts[name][bar_of(score)] += 1
     max_above = max(1, *(a + b for a, b in zip(counts["cal"], counts["sound"], strict=True)))
@@ -125,6 +125,7 @@ class Point:
     x: float
     y: float
     is_ours: bool
+    """Whether it is a model of inspect-kd, not one that it is compared with."""
 
 
 def draw_scatter(points: Sequence[Point], x_label: str, y_label: str) -> str:

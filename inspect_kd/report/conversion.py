@@ -1,4 +1,4 @@
-"""Write the conversion report of an artifact, its comparison with its PyTorch student, as a page and as JSON."""
+"""Write the conversion report, which compares an artifact with its PyTorch student, as a page and as JSON."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 
 from inspect_kd import atomic_write
+from inspect_kd.calibrate import POOLED
 from inspect_kd.export.card import ArtifactCard
 from inspect_kd.export.deploy import Conversion
 from inspect_kd.report.charts import draw_agreement
@@ -40,6 +41,7 @@ def describe_speed(conversion: Conversion) -> str:
 
 
 def time_ratio(conversion: Conversion) -> float:
+    """The artifact's CPU time divided by that of plain fp32."""
     return conversion.times["this"]["cpu_ms"] / conversion.times["fp32"]["cpu_ms"]
 
 
@@ -119,10 +121,10 @@ def _categories(conversion: Conversion) -> str:
     parity = conversion.parity
     rows = [
         (
-            "all" if name == "*" else name,
+            "all" if name == POOLED else name,
             f"{before:.4f}",
             f"{after:.4f}",
-            str(parity.flips if name == "*" else parity.flips_by_category.get(name, 0)),
+            str(parity.flips if name == POOLED else parity.flips_by_category.get(name, 0)),
         )
         for name, (before, after) in parity.aurocs.items()
     ]
@@ -141,7 +143,7 @@ def _thresholds(conversion: Conversion) -> str:
         before, after = (calibration.limits[name].thresholds for calibration in (conversion.before, conversion.after))
         rows.append(
             (
-                "all" if name == "*" else name,
+                "all" if name == POOLED else name,
                 *(f"{thresholds.reinspect:.3f} / {thresholds.reject:.3f}" for thresholds in (before, after)),
             )
         )

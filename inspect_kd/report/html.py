@@ -50,7 +50,7 @@ def table(
     last_row: str = "",
 ) -> Html:
     """Return a table whose cells are escaped unless they are `Html`. `last_row` is a class of that row, such as `mean`."""
-    lines = [_row(row, is_header=row_headers) for row in rows]
+    lines = [_row(row, has_header=row_headers) for row in rows]
     if last_row and lines:
         lines[-1] = lines[-1].replace("<tr>", f'<tr class="{last_row}">', 1)
     titles = "".join(f'<th scope="col">{escaped(cell)}</th>' if cell != "" else "<td></td>" for cell in head)
@@ -60,10 +60,10 @@ def table(
     return Html(f"{opening}{top}<tbody>{''.join(lines)}</tbody></table>")
 
 
-def _row(cells: Iterable[object], *, is_header: bool) -> str:
-    """`is_header`: whether the first cell names the row."""
+def _row(cells: Iterable[object], *, has_header: bool) -> str:
+    """Return a table row. `has_header`: whether the first cell names the row."""
     first, *others = cells
-    head = f'<th scope="row">{escaped(first)}</th>' if is_header else _cell(first)
+    head = f'<th scope="row">{escaped(first)}</th>' if has_header else _cell(first)
     return f"<tr>{head}{''.join(map(_cell, others))}</tr>"
 
 
@@ -76,13 +76,13 @@ def _cell(value: object) -> str:
 def card_table(
     head: Iterable[object], rows: Iterable[Iterable[object]], *, classes: str = "", last_row: str = ""
 ) -> Html:
-    """Return a table on a card, which scrolls sideways if the table is too wide."""
+    """Return a table in a framed box, which scrolls sideways if the table is too wide."""
     return Html(f'<div class="card scroll">{table(head, rows, classes=classes, last_row=last_row)}</div>')
 
 
-def with_not_found(parts: int, missed: int) -> str:
+def with_not_found(parts: int, not_found: int) -> str:
     """Write a number of parts, and how many of them were not found in their images."""
-    return f"{parts}, {missed} of them not found" if missed else str(parts)
+    return f"{parts}, {not_found} of them not found" if not_found else str(parts)
 
 
 def figure_boxes(figures: Iterable[tuple[object, object]]) -> Html:

@@ -177,9 +177,9 @@ def _scores(report: Report) -> str:
     charts = []
     for name in names:
         sound = [v.score for v in verdicts if v.sample.category == name and not v.defective]
-        bad = [v.score for v in verdicts if v.sample.category == name and v.defective]
+        defective = [v.score for v in verdicts if v.sample.category == name and v.defective]
         chart = draw_histogram(
-            report.calibration.scores.get(name, ()), sound, bad, report.calibration.limits[name].thresholds
+            report.calibration.scores.get(name, ()), sound, defective, report.calibration.limits[name].thresholds
         )
         charts.append(f'<h3>{escape(name)}</h3><div class="card">{chart}</div>')
     legend = (
@@ -225,9 +225,9 @@ def _decisions(report: Report) -> str:
     if report.evaluation is None:
         return ""
     rows = []
-    not_found = report.evaluation.not_found()
+    not_found_counts = report.evaluation.not_found()
     for category, truths in report.evaluation.decisions().items():
-        sound, bad, missed = truths["sound"], truths["defective"], not_found[category]
+        sound, defective, not_found = truths["sound"], truths["defective"], not_found_counts[category]
         total = sum(sound.values())
         rejected = f"{100 * sound['NG'] / total:.1f} %" if total else "–"
         promise = (
@@ -239,11 +239,11 @@ def _decisions(report: Report) -> str:
             [
                 category,
                 *(str(sound[d]) for d in ("OK", "RE-INSPECT")),
-                with_not_found(sound["NG"], missed["sound"]),
+                with_not_found(sound["NG"], not_found["sound"]),
                 rejected,
                 promise,
-                *(str(bad[d]) for d in ("OK", "RE-INSPECT")),
-                with_not_found(bad["NG"], missed["defective"]),
+                *(str(defective[d]) for d in ("OK", "RE-INSPECT")),
+                with_not_found(defective["NG"], not_found["defective"]),
             ]
         )
     head = [
@@ -272,14 +272,14 @@ def _data(report: Report) -> str:
 
 
 def _advice(report: Report) -> str:
-    """What the sound pictures call for, each with the pictures that show it; empty where they call for nothing."""
+    """The advice on the pictures of sound parts, each piece with pictures that show the reason; empty without advice."""
     if not report.advice:
         return ""
     return f"<h2>What the pictures are like</h2>{''.join(_one_advice(each, report) for each in report.advice)}"
 
 
 def _one_advice(advice: Advice, report: Report) -> str:
-    # The name, not the source: a page that is passed on does not show the machine's folders.
+    # The command has the data set's name, not its path: a page that is passed on must not show this machine's folders.
     command = advice.command(str(report.data["name"]))
     shown = f"<pre>{escape(printable(command))}</pre>" if command else ""
     alt = escape(printable(f"{advice.category}: pictures that show it, {advice.topic}"))

@@ -19,7 +19,7 @@ from inspect_kd.evaluate import Evaluation, Verdict
 from inspect_kd.types import Decision, Heatmap, ImageU8, Model
 
 SIDE = 256
-"""Longer side of a picture."""
+"""Longer side of a picture, in pixels."""
 MAX_PER_HEADING = 6
 WEBP_QUALITY = 82
 
@@ -40,9 +40,9 @@ class Example:
 
 
 def choose_examples(
-    evaluation: Evaluation, calibration: Calibration, most: int = MAX_PER_HEADING
+    evaluation: Evaluation, calibration: Calibration, max_per_heading: int = MAX_PER_HEADING
 ) -> dict[str, list[Verdict]]:
-    """Choose wrong decisions first, then right ones. Severity is the score relative to the category's NG threshold.
+    """Choose parts by heading, wrong decisions before right ones. Parts are sorted by score divided by their category's NG threshold.
 
     Parts that were not found have no score and headings of their own.
     """
@@ -52,25 +52,29 @@ def choose_examples(
         return verdict.score / calibration.for_category(category).thresholds.reject
 
     found = [verdict for verdict in evaluation.verdicts if verdict.not_found is None]
-    missed = [verdict for verdict in evaluation.verdicts if verdict.not_found is not None]
+    not_found = [verdict for verdict in evaluation.verdicts if verdict.not_found is not None]
     defects = sorted((v for v in found if v.defective), key=severity)
     sound = sorted((v for v in found if not v.defective), key=severity, reverse=True)
     chosen = {
-        "Missed defects": [v for v in defects if v.decision is Decision.OK][:most],
-        "Sound parts that were stopped": [v for v in sound if v.decision is not Decision.OK][:most],
-        "Sound parts that were not found in their images": [v for v in missed if not v.sample.defective][:most],
-        "Weakest defects that were found": [v for v in defects if v.decision is not Decision.OK][:most],
-        "Clearest defects": _take_varied(defects[::-1], most),
+        "Missed defects": [v for v in defects if v.decision is Decision.OK][:max_per_heading],
+        "Sound parts that were stopped": [v for v in sound if v.decision is not Decision.OK][:max_per_heading],
+        "Sound parts that were not found in their images": [v for v in not_found if not v.sample.defective][
+            :max_per_heading
+        ],
+        "Weakest defects that were found": [v for v in defects if v.decision is not Decision.OK][:max_per_heading],
+        "Clearest defects": _take_varied(defects[::-1], max_per_heading),
         "Defective parts that were not found in their images": _take_varied(
-            [v for v in missed if v.sample.defective], most
+            [v for v in not_found if v.sample.defective], max_per_heading
         ),
-        "Sound parts, the highest scores that passed": [v for v in sound if v.decision is Decision.OK][:most],
+        "Sound parts, the highest scores that passed": [v for v in sound if v.decision is Decision.OK][
+            :max_per_heading
+        ],
     }
     return {heading: verdicts for heading, verdicts in chosen.items() if verdicts}
 
 
 def _take_varied(verdicts: Sequence[Verdict], count: int) -> list[Verdict]:
-    """Take one of each category and kind, then further ones in their order."""
+    """Take the first verdict of each category and kind, then the others in their order, `count` altogether."""
     represented: set[tuple[str, str]] = set()
     first_of_kind: list[Verdict] = []
     further: list[Verdict] = []

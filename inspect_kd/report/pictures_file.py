@@ -1,6 +1,6 @@
 """Write and read the report's pictures as data: `pictures.jsonl` beside the page, one line per part.
 
-The first lines can be read without the others, which bounds the work for an untrusted run.
+A reader can take the first lines without the others, so that an untrusted run causes little work.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ FILE_NAME = "pictures.jsonl"
 MAX_LINE_BYTES = 1 << 20
 IMAGE_PREFIX = "data:image/"
 TEXT_KEYS = ("image", "category", "kind", "original", "heated")
+"""Keys of a line whose values must be text, in the order in which `_parse` reads them."""
 
 
 def write_pictures(examples: Mapping[str, Sequence[Example]], to: Path) -> None:

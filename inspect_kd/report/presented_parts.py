@@ -19,15 +19,15 @@ from inspect_kd.report.html import card_table
 from inspect_kd.report.pictures import SIDE, data_uri
 from inspect_kd.types import ImageU8, Sample
 
-PARTS = 3
-"""Sound parts shown of each category."""
+PARTS_PER_CATEGORY = 3
+"""Number of sound parts shown of each category."""
 MAX_CATEGORIES = 16
-"""Most categories whose parts are shown."""
+"""Limit of the categories whose parts are shown."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PresentedPart:
-    """One sound part: as photographed, and as the model sees it, both as data URIs."""
+    """Two pictures of one sound part, as data URIs: as photographed, and as aligned and tiled for the model."""
 
     name: str
     image_uri: str
@@ -37,10 +37,10 @@ class PresentedPart:
 
 
 def present_parts(samples: Sequence[Sample], presentation: Presentation, bits: int | None) -> list[PresentedPart]:
-    """Draw a few evenly chosen parts; empty where the model sees the whole image."""
+    """Draw a few parts, evenly spread over the samples; empty where the model gets the whole image."""
     if presentation.alignment is None and presentation.view.tile is None:
         return []
-    return [_present(samples[i], presentation, bits) for i in evenly_spread(len(samples), PARTS)]
+    return [_present(samples[i], presentation, bits) for i in evenly_spread(len(samples), PARTS_PER_CATEGORY)]
 
 
 def _present(sample: Sample, presentation: Presentation, bits: int | None) -> PresentedPart:
@@ -58,7 +58,7 @@ def _present(sample: Sample, presentation: Presentation, bits: int | None) -> Pr
 
 
 def _draw_tiles(prepared: Prepared) -> ImageU8:
-    """Draw the picture that the model sees, with its tiles."""
+    """Draw the picture that is prepared for the model, with the outlines of its tiles."""
     width, height = size_of(prepared.picture)
     picture = overlay.thumbnail(prepared.picture, SIDE).copy()
     scale = picture.shape[1] / width
@@ -78,7 +78,7 @@ def presentation_section(
     if not summary:
         return ""
     rows = [
-        (name, each["align"], _tile_words(each["tile"]), _missed_words(each, not_found.get(name, {})))
+        (name, each["align"], _tile_words(each["tile"]), _not_found_words(each, not_found.get(name, {})))
         for name, each in summary.items()
     ]
     head = ("category", "alignment", "model sees", "test parts that were not found")
@@ -95,7 +95,7 @@ def _tile_words(tile: int | None) -> str:
     return f"tiles of {tile} pixels" if tile else "all at once"
 
 
-def _missed_words(summary: Mapping[str, Any], counts: Mapping[str, int]) -> str:
+def _not_found_words(summary: Mapping[str, Any], counts: Mapping[str, int]) -> str:
     if summary["align"] == "none" or not counts:
         return "–"
     return f"{counts['sound']} sound, {counts['defective']} defective"

@@ -13,7 +13,7 @@ from inspect_kd.config import Recipe, load_recipe
 from inspect_kd.errors import UsageError
 
 QUICK_DIVISOR = 4
-"""A quick training divides the steps by this, and is evaluated `QUICK_EVALUATIONS` times."""
+"""A quick training divides the recipe's steps by this number; its fit is evaluated `QUICK_EVALUATIONS` times."""
 MIN_STEPS, QUICK_EVALUATIONS, MAX_SEED = 20, 5, 2**31 - 1
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
 

@@ -18,7 +18,7 @@ from inspect_kd.child_process import python_command, python_environment
 from inspect_kd.errors import printable
 
 MAX_FILES = 3
-"""Number of files that one finding names."""
+"""Limit of the files that one finding names."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,7 +50,7 @@ class DataCheck:
 
     @property
     def is_trainable(self) -> bool:
-        """Whether a training can be started on it."""
+        """Whether a training can be started on the data set."""
         return self.over and not any(finding.severity == "error" for finding in self.findings)
 
 
@@ -106,7 +106,7 @@ def _finding(root: Path, content: dict[str, Any]) -> DataFinding:
 
 
 def _advice(root: Path, content: dict[str, Any]) -> DataFinding:
-    """What the pictures call for; a note where training does it by itself."""
+    """Turn a piece of advice on the pictures into a finding; it is only a note if the training follows it by itself."""
     text = f"{content['category']}: {content['text']}; {content['remedy']}"
     command = f": {content['command']}" if content["command"] else ""
     severity = "note" if content["done"] else "advice"

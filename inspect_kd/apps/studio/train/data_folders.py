@@ -21,7 +21,7 @@ MAX_DEPTH, MAX_VISITED, MAX_LISTED = 4, 1500, 200
 """Limits of the search for data sets, in folders."""
 MAX_PICTURES, PICTURE_SIDE = 8, 192
 MAX_TRIED, MAX_PICTURE_PIXELS, MAX_PICTURE_BYTES = 32, 25 * 10**6, 2**25
-"""Limits of the small pictures, which the Studio's own process decodes: images tried, and the size of one."""
+"""Limits of the images for small pictures, since the Studio's own process decodes them: their number, and the size of each."""
 
 
 def folder_below(root: Path, name: str) -> Path:

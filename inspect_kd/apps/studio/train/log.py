@@ -20,9 +20,9 @@ from inspect_kd.plain_file import open_plain_file
 ATTEMPT = "attempt"
 MAX_KEPT_LINES, MAX_READ_BYTES, MAX_POINTS = 400, 4 << 20, 300
 HEAD_BYTES = 1024
-"""The beginning of a log; another one shows that the file is another run's."""
+"""Bytes at the beginning of a log; if they change, the file has been replaced by another log."""
 MAX_LINE_BYTES, MAX_METRICS_BYTES, MAX_LINES = 64 << 10, 32 << 20, 200_000
-MAX_STAGES, MAX_STAGE_LENGTH, MAX_KEPT_POINTS = 32, 80, 20_000
+MAX_PHASES, MAX_PHASE_LENGTH, MAX_KEPT_POINTS = 32, 80, 20_000
 """Limits on logs and metrics files, which may come from another person; those of a real training are far smaller."""
 ERROR_PREFIX = "inspect-kd: "
 Points = list[tuple[float, float]]
@@ -42,10 +42,11 @@ class TrainingProgress:
     """(done, seconds) of the phase's first report with progress, because a resumed phase does not begin at zero."""
     loss: float | None = None
     gap: float | None = None
+    """The synthetic gap: average precision on synthetic defects, see `training.early_stop`."""
     finished_phases: list[tuple[str, float]] = field(default_factory=list)
     """Finished phases of this attempt, with their seconds."""
     losses: dict[str, Points] = field(default_factory=dict)
-    """Phase -> curve."""
+    """Phase -> curve of its loss."""
     gaps: Points = field(default_factory=list)
     lines: deque[str] = field(default_factory=lambda: deque(maxlen=MAX_KEPT_LINES))
     """The last lines of the log, as text for people."""
@@ -115,7 +116,7 @@ def _read_plain_text(progress: TrainingProgress, text: str) -> None:
     if not text.strip():
         return
     progress.lines.append(text)
-    # The last line of a traceback is not indented; our own message is preferred to a library's.
+    # An error is the last line that is not indented: inspect-kd's own message, without its prefix, or a traceback's last line.
     if text.startswith(ERROR_PREFIX):
         progress.error = text.removeprefix(ERROR_PREFIX)
     elif not text[0].isspace():
@@ -132,9 +133,9 @@ def _start_attempt(progress: TrainingProgress, number: int) -> None:
 
 
 def _read_phase_report(progress: TrainingProgress, line: dict[str, Any]) -> None:
-    phase, done = line["phase"][:MAX_STAGE_LENGTH], _number(line, "done") or 0.0
+    phase, done = line["phase"][:MAX_PHASE_LENGTH], _number(line, "done") or 0.0
     if progress.phase not in ("", phase):
-        if len(progress.finished_phases) < MAX_STAGES:
+        if len(progress.finished_phases) < MAX_PHASES:
             progress.finished_phases.append((progress.phase, progress.seconds))
         progress.loss = progress.gap = progress.baseline = None
     progress.phase, progress.done, progress.total = phase, int(done), int(_number(line, "total") or 0)
@@ -143,7 +144,7 @@ def _read_phase_report(progress: TrainingProgress, line: dict[str, Any]) -> None
     loss, gap = _number(line, "loss"), _number(line, "gap")
     if loss is not None:
         progress.loss = loss
-    if loss is not None and (phase in progress.losses or len(progress.losses) < MAX_STAGES):
+    if loss is not None and (phase in progress.losses or len(progress.losses) < MAX_PHASES):
         add_point(progress.losses.setdefault(phase, []), done, loss)
     if gap is not None:
         progress.gap = gap
@@ -181,7 +182,7 @@ def thin_out(points: Points) -> Points:
 
 
 def _limited_lines(file: BinaryIO) -> Iterator[str]:
-    """Read a file line by line up to the limits of size and count; a line that is too long is split."""
+    """Yield a file's lines up to the limits of size and number; a line that is too long is split."""
     with file:
         for _ in range(MAX_LINES):
             line = file.readline(MAX_LINE_BYTES)
@@ -191,7 +192,7 @@ def _limited_lines(file: BinaryIO) -> Iterator[str]:
 
 
 def read_metrics(path: Path) -> tuple[dict[str, Points], Points]:
-    """Read losses by stage, and gaps, from metrics.jsonl: it has more points than the log, and exists without a Studio too."""
+    """Read losses by phase, and synthetic gaps, from metrics.jsonl: it has more points than the log, and exists without a Studio too."""
     losses: dict[str, Points] = {}
     gaps: Points = []
     try:
@@ -202,9 +203,9 @@ def read_metrics(path: Path) -> tuple[dict[str, Points], Points]:
         line = _json_object(text) or {}
         step, loss, gap = _number(line, "step"), _number(line, "loss"), _number(line, "gap")
         if step is not None and loss is not None:
-            stage = str(line.get("stage", "train"))[:MAX_STAGE_LENGTH]
-            if stage in losses or len(losses) < MAX_STAGES:
-                losses.setdefault(stage, []).append((step, loss))
+            phase = str(line.get("stage", "train"))[:MAX_PHASE_LENGTH]
+            if phase in losses or len(losses) < MAX_PHASES:
+                losses.setdefault(phase, []).append((step, loss))
         if step is not None and gap is not None:
             gaps.append((step, gap))
     return losses, gaps

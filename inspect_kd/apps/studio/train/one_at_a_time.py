@@ -12,7 +12,7 @@ R = TypeVar("R")
 
 
 def one_at_a_time(function: Callable[P, R]) -> Callable[P, R]:
-    """Decorate a function with a lock."""
+    """Decorate a function so that a call waits until the call before it has returned."""
     lock = Lock()
 
     @wraps(function)

@@ -18,7 +18,7 @@ Updates = tuple[Any, ...]
 
 
 def unstyled_html(value: str, elem_id: str) -> gr.HTML:
-    """HTML without Gradio's own style, which is meant for tables and lists in prose."""
+    """An HTML component without Gradio's own style, which is meant for tables and lists in prose."""
     return gr.HTML(value, elem_id=elem_id, apply_default_css=False, padding=False)
 
 

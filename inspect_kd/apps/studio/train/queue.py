@@ -1,7 +1,7 @@
 """The queue of a Studio: the trainings that its users have requested and that have not started yet.
 
-It is stored outside the runs' folders: a run's folder from another person may hold the record of a waiting training, and must not
-start it.
+The queue is stored outside the runs' folders. A folder from another person may hold the record of a waiting training, which must not
+start here.
 """
 
 from __future__ import annotations

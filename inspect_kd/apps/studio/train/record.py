@@ -20,10 +20,10 @@ from inspect_kd.plain_file import read_plain_file
 
 RECORD, LOG = "training.json", "training.log"
 MAX_BYTES = 1 << 20
-"""Bytes of a record."""
-LATEST = 1e11
-"""Seconds since the epoch, in the year 5138: far later times cannot be shown as a date."""
-Timestamp = Annotated[float, Field(ge=0, lt=LATEST, allow_inf_nan=False)]
+"""Limit of a record's size."""
+MAX_TIME = 1e11
+"""Latest accepted time, in seconds since the epoch (the year 5138): far later times cannot be shown as a date."""
+Timestamp = Annotated[float, Field(ge=0, lt=MAX_TIME, allow_inf_nan=False)]
 
 
 class State(StrEnum):
@@ -81,9 +81,9 @@ class TrainingRecord(BaseModel):
     started_at: Timestamp | None = Field(None, alias="began")
     stop_requested_at: Timestamp | None = Field(None, alias="stop_asked")
     exit_code: int | None = Field(None, gt=-(2**31), lt=2**32)
-    """Negative for a signal; None while it runs, or if it ended while no Studio was running."""
+    """Exit code of the process, negative for a signal; None while it runs, or if it ended while no Studio was running."""
     problem: str = ""
-    """Why it could not be started."""
+    """Why the process could not be started."""
 
     def write(self, folder: Path) -> None:
         """Write the record into a run's folder."""

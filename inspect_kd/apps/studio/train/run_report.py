@@ -9,7 +9,7 @@ from inspect_kd.errors import BadInput
 from inspect_kd.plain_file import open_plain_file
 
 MAX_BYTES = 16 << 20
-"""Size of a page."""
+"""Limit of a report's size."""
 _LOADING_TAG = re.compile(r"<(?=(?:link|meta|base|iframe|frame|object|embed|portal)\b)", re.IGNORECASE)
 
 

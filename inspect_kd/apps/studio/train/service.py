@@ -42,6 +42,7 @@ class TrainService:
     """The trainings of one Studio and the data sets that they may use."""
 
     def __init__(self, root: Path, runs: Path, store: Path, changes: Sequence[str] = ()) -> None:
+        """`root`: the folder below which data sets may be chosen; for `store` and `changes` see `Trainings`."""
         self.root, self.scratch = root.resolve(), store / "checks"
         self.trainings = Trainings(root, runs, store, changes=changes)
 
@@ -115,7 +116,7 @@ def _select(trainings: Sequence[Training], chosen: str | None) -> Training | Non
 @one_at_a_time
 @lru_cache(maxsize=64)
 def _sound_parts(folder: Path, name: str) -> str:
-    """Pictures of a data set; also the absence of any is remembered, so that every folder is read once."""
+    """Pictures of a data set's sound parts. An empty result is cached too, so that each folder is read only once."""
     try:
         return view.sound_parts(name, first_sound_parts(folder))
     except (InspectKDError, OSError):

@@ -26,8 +26,8 @@ from inspect_kd.apps.studio.train.log import ATTEMPT, LogReader, TrainingProgres
 from inspect_kd.apps.studio.train.queue import TrainingQueue
 from inspect_kd.apps.studio.train.record import (
     BUSY,
-    LATEST,
     LOG,
+    MAX_TIME,
     State,
     TrainingRecord,
     TrainRequest,
@@ -40,12 +40,13 @@ from inspect_kd.file_lock import hold_lock
 from inspect_kd.plain_file import open_to_append
 
 GRACE_S = 5.0
-"""Time between the signals. A Studio that was started in the background ignores SIGINT, and its trainings inherit that. SIGKILL is
-safe too: a resume only needs the checkpoint, which is replaced atomically."""
+"""Time between two of the `SIGNALS`."""
 SIGNALS = ("SIGINT", "SIGTERM", "SIGKILL")
+"""Signals that stop a training, one after the other until it ends. SIGINT may not be enough: a Studio that was started in the
+background ignores it, and so do its trainings. SIGKILL is safe: a resume only needs the checkpoint, which is replaced atomically."""
 UPDATE_INTERVAL_S = 1.0
 MAX_LISTED, MAX_WAITING = 100, 32
-"""Runs that the page lists, and trainings that may wait."""
+"""Limits of the runs that the page lists, and of the trainings that wait."""
 OTHER_STUDIO = (
     "end the Studio that runs there, name another folder with --runs, or leave the Train tab out with --no-train"
 )
@@ -263,7 +264,7 @@ class Trainings:
 
     def _read_folder(self, folder: Path) -> Training:
         record, complete = read_record(folder), (folder / "run.json").is_file()
-        began_at = min(max(0.0, folder.stat().st_mtime), LATEST)
+        began_at = min(max(0.0, folder.stat().st_mtime), MAX_TIME)
         if record is not None:
             began_at = record.requested_at if record.pid is None else record.started_at or record.requested_at
         return Training(
@@ -299,7 +300,7 @@ class Trainings:
         return processes.is_started_with(record.pid, ("--out", str(self.runs), "--name", record.name))
 
     def _record_exits(self) -> None:
-        """Write the exit codes of children that have ended, before any state is read."""
+        """Write the exit codes of child processes that have ended into their records. Call this before a state is read."""
         for name, child in list(self.children.items()):
             if child.poll() is None:
                 continue
@@ -314,7 +315,7 @@ class Trainings:
         """Send the next signal of `SIGNALS`, unless the last one was sent less than the grace period ago."""
         if record.pid is None:
             return
-        # By the monotonic clock, because the machine's clock may be set back meanwhile.
+        # The grace period is measured by the monotonic clock, because the machine's clock may be set back meanwhile.
         count, last_sent_at = self.signals_sent.get(record.name, (0, -math.inf))
         now = time.monotonic()
         if count < len(SIGNALS) and now - last_sent_at >= self.grace:
@@ -322,7 +323,7 @@ class Trainings:
             processes.signal_group(record.pid, getattr(signal, SIGNALS[count], signal.SIGTERM))
 
     def _try_to_launch(self, record: TrainingRecord, folder: Path) -> None:
-        """Launch a training, or record why it failed: data may have been removed since the request, or the disk be full."""
+        """Launch a training, or record why it failed: the data may have been removed since the request, or the disk may be full."""
         try:
             self._launch(record, folder)
         except (InspectKDError, OSError) as error:
@@ -336,7 +337,7 @@ class Trainings:
         with open_to_append(folder / LOG, "log of a training") as log:
             log.write(f"\n{json.dumps({ATTEMPT: record.attempt})}\n".encode())
             log.flush()
-            # In its own process group, it is not stopped by Ctrl-C at the Studio's terminal or by the Studio's end.
+            # The child gets its own process group, so that neither Ctrl-C at the Studio's terminal nor the Studio's end stops it.
             child = subprocess.Popen(
                 record.command,
                 stdin=subprocess.DEVNULL,

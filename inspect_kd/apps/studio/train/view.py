@@ -29,7 +29,7 @@ def badge(state: State) -> Html:
 
 
 def status(training: Training | None, progress: TrainingProgress, error: str) -> str:
-    """State, phases, progress and the present metrics."""
+    """The state of the chosen run, with its phases, progress and present metrics."""
     if training is None:
         return f'<div class="ikd-train"><p class="soft">{texts.NOTHING_YET}</p></div>'
     without_artifact = training.state is State.FINISHED and not training.has_artifact
@@ -67,15 +67,13 @@ def _progress_bar(progress: TrainingProgress) -> str:
 
 def _key_figures(progress: TrainingProgress, state: State) -> str:
     left = progress.seconds_left if state is State.RUNNING else None
-    tiles = [
+    figures = [
         (f"{progress.done:,} / {progress.total:,}" if progress.total else "–", texts.STEP),
         ("–" if left is None else duration(left), texts.LEFT),
         ("–" if progress.loss is None else f"{progress.loss:.4f}", texts.LOSS),
         ("–" if progress.gap is None else f"{progress.gap:.3f}", texts.GAP),
     ]
-    return (
-        f'<dl class="ikd-tiles">{"".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for value, name in tiles)}</dl>'
-    )
+    return f'<dl class="ikd-tiles">{"".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for value, name in figures)}</dl>'
 
 
 def duration(seconds: float) -> str:
@@ -141,8 +139,8 @@ def check_result(check: DataCheck | None) -> str:
         return f'<div class="ikd-train"><p class="soft">{text}</p>{bar}</div>'
     problems = [finding for finding in check.findings if finding.severity != "note"]
     notes = [finding for finding in check.findings if finding.severity == "note"]
-    is_sound = all(finding.severity in ("advice", "note") for finding in check.findings)
-    all_well = "" if not is_sound else f'<p class="explanation finished">✓ {texts.NOTHING_WRONG}</p>'
+    nothing_wrong = all(finding.severity in ("advice", "note") for finding in check.findings)
+    all_well = "" if not nothing_wrong else f'<p class="explanation finished">✓ {texts.NOTHING_WRONG}</p>'
     notes_html = (
         f"<details><summary>{texts.NOTES.format(count=len(notes))}</summary>{_findings(notes)}</details>"
         if notes
