@@ -15,7 +15,7 @@ import pytest
 from inspect_kd import overlay
 from inspect_kd.apps.studio.inspect.gallery import not_found_note
 from inspect_kd.apps.studio.inspect.histogram import histogram
-from inspect_kd.apps.studio.inspect.what_if import what_if
+from inspect_kd.apps.studio.inspect.what_if import compute_what_if
 from inspect_kd.calibrate import calibrate
 from inspect_kd.datasets.alignment import Alignment, choose_alignment
 from inspect_kd.datasets.alignment.example import draw_example
@@ -161,7 +161,7 @@ def test_promise_that_more_parts_would_not_improve_names_the_cause() -> None:
 
 def test_studio_counts_parts_that_were_not_found_beside_the_histogram() -> None:
     scores, held_out = [0.5, NOT_FOUND_SCORE, NOT_FOUND_SCORE], [0.4, 0.6, NOT_FOUND_SCORE]
-    counts = what_if(scores, held_out, THRESHOLDS, THRESHOLDS).to_json()
+    counts = compute_what_if(scores, held_out, THRESHOLDS, THRESHOLDS).to_json()
     assert counts["not_found"] == {"shown": 2, "held_out_sound": 1}
     assert counts["shown"]["NG"] == 2 and counts["held_out_sound"]["NG"] == 1
     assert histogram(scores, held_out, THRESHOLDS, 2.0) == histogram([0.5], [0.4, 0.6], THRESHOLDS, 2.0)

@@ -29,7 +29,7 @@ from inspect_kd.apps.studio.inspect.gallery_state import PAGE_SIZE
 from inspect_kd.apps.studio.inspect.histogram import histogram
 from inspect_kd.apps.studio.inspect.marks import MarkContext, MarkStore
 from inspect_kd.apps.studio.inspect.parts import Part, inspect_part
-from inspect_kd.apps.studio.inspect.what_if import held_out_scores, ordered_thresholds, what_if
+from inspect_kd.apps.studio.inspect.what_if import compute_what_if, held_out_scores, ordered_thresholds
 from inspect_kd.apps.studio.session import RefusedFile, Session, display_name
 from inspect_kd.apps.studio.sessions import Sessions
 from inspect_kd.apps.studio.settings import Settings
@@ -127,12 +127,12 @@ def test_promise_at_default_thresholds_equals_the_calibration(session: Session) 
     """The bound that is recomputed at the artifact's own thresholds is the one on its card."""
     calibration = session.inspector.card.calibration
     limits = calibration.limits["*"]
-    result = what_if([], held_out_scores(calibration, None), limits.thresholds, limits.thresholds)
+    result = compute_what_if([], held_out_scores(calibration, None), limits.thresholds, limits.thresholds)
     assert result.reinspect_promise == pytest.approx(limits.reinspect_promise)
     assert result.reject_promise <= limits.reject_promise + 1e-9
     n = len(held_out_scores(calibration, None))
     assert n == limits.n and sum(result.held_out.values()) == n
-    all_rejected = what_if([], held_out_scores(calibration, None), ordered_thresholds(0, 0), limits.thresholds)
+    all_rejected = compute_what_if([], held_out_scores(calibration, None), ordered_thresholds(0, 0), limits.thresholds)
     assert all_rejected.reject_promise == all_rejected.reinspect_promise == 1.0
 
 
@@ -163,7 +163,7 @@ def test_scores_panel_shows_the_change_from_the_default_thresholds(session: Sess
 
 
 def test_nan_score_is_ng() -> None:
-    counts = what_if([float("nan")], [], ordered_thresholds(0.5, 1.0), ordered_thresholds(0.5, 1.0))
+    counts = compute_what_if([float("nan")], [], ordered_thresholds(0.5, 1.0), ordered_thresholds(0.5, 1.0))
     assert counts.inspected[Decision.OK] == 0 and counts.inspected[Decision.NG] == 1
 
 

@@ -84,6 +84,7 @@ def remove_earlier_demo(out: Path) -> None:
 
 
 def _refuse_other_names(folder: Path, is_own: Callable[[str], bool]) -> None:
+    """Raise BadInput if the folder holds a file whose name the demo does not write."""
     from inspect_kd.datasets.find_images import files_below
     from inspect_kd.errors import BadInput
 

@@ -122,7 +122,10 @@ def make_settings(
     *,
     trusted: bool,
 ) -> Settings:
-    """Return the Studio's settings; without `artifacts` the newest ones in `runs` are offered."""
+    """Return the Studio's settings; without `artifacts` the newest ones in `runs` are offered.
+
+    `limits`: the largest upload in MB, parts of a session, size on the disk in MB, and threads of the model.
+    """
     from inspect_kd.apps.studio import texts
     from inspect_kd.apps.studio.artifact.library import find_artifacts, find_examples
     from inspect_kd.apps.studio.settings import Settings

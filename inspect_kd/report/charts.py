@@ -10,6 +10,7 @@ from html import escape
 from inspect_kd.types import Thresholds, is_not_found
 
 WIDTH, HEIGHT, LEFT, BOTTOM = 640, 180, 34, 26
+"""Size of a histogram, its left margin, and the height of the tick labels at the bottom."""
 BARS = 48
 NOT_FOUND_WIDTH = 66
 """Width of the column for parts that were not found."""

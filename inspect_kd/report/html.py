@@ -63,8 +63,8 @@ def table(
 def _row(cells: Iterable[object], *, has_header: bool) -> str:
     """Return a table row. `has_header`: whether the first cell names the row."""
     first, *others = cells
-    head = f'<th scope="row">{escaped(first)}</th>' if has_header else _cell(first)
-    return f"<tr>{head}{''.join(map(_cell, others))}</tr>"
+    first_cell = f'<th scope="row">{escaped(first)}</th>' if has_header else _cell(first)
+    return f"<tr>{first_cell}{''.join(map(_cell, others))}</tr>"
 
 
 def _cell(value: object) -> str:

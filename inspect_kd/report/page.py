@@ -207,7 +207,7 @@ def _metrics(report: Report) -> str:
 
 
 def _zones(evaluation: Evaluation) -> str:
-    """Say that zones cut the masks, since figures with and without zones cannot be compared."""
+    """Return the note that zones cut the masks: figures with and without zones cannot be compared. Empty without zones."""
     if not evaluation.has_zones:
         return ""
     count = evaluation.ignored_defects

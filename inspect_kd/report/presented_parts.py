@@ -27,11 +27,13 @@ MAX_CATEGORIES = 16
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PresentedPart:
-    """Two pictures of one sound part, as data URIs: as photographed, and as aligned and tiled for the model."""
+    """Two pictures of one sound part, as data URIs."""
 
     name: str
     image_uri: str
+    """As photographed, with the outline of the frame."""
     picture_uri: str
+    """As aligned and tiled for the model."""
     not_found: str | None = None
     """Why the part was not found in its image."""
 
@@ -40,10 +42,10 @@ def present_parts(samples: Sequence[Sample], presentation: Presentation, bits: i
     """Draw a few parts, evenly spread over the samples; empty where the model gets the whole image."""
     if presentation.alignment is None and presentation.view.tile is None:
         return []
-    return [_present(samples[i], presentation, bits) for i in evenly_spread(len(samples), PARTS_PER_CATEGORY)]
+    return [_draw_part(samples[i], presentation, bits) for i in evenly_spread(len(samples), PARTS_PER_CATEGORY)]
 
 
-def _present(sample: Sample, presentation: Presentation, bits: int | None) -> PresentedPart:
+def _draw_part(sample: Sample, presentation: Presentation, bits: int | None) -> PresentedPart:
     image = read_image(sample.image, bits=bits)
     prepared = presentation.prepare(image)
     photo = overlay.thumbnail(image, SIDE).copy()

@@ -18,7 +18,7 @@ from inspect_kd.apps.studio.artifact.library import ArtifactLibrary
 from inspect_kd.apps.studio.compare.comparison import ArtifactComparison
 from inspect_kd.apps.studio.inspect.gallery_state import GalleryState
 from inspect_kd.apps.studio.inspect.parts import Part, SessionFolders, inspect_part
-from inspect_kd.apps.studio.inspect.what_if import WhatIf, held_out_scores, ordered_thresholds, what_if
+from inspect_kd.apps.studio.inspect.what_if import WhatIf, compute_what_if, held_out_scores, ordered_thresholds
 from inspect_kd.apps.studio.settings import Settings
 from inspect_kd.errors import BadInput, UsageError
 from inspect_kd.inspector import Inspector
@@ -166,7 +166,7 @@ class Session:
         """Count the decisions under the present thresholds."""
         scores = [part.score for part in self.all_parts()]
         held_out = held_out_scores(self.inspector.card.calibration, self.category)
-        return what_if(scores, held_out, self.thresholds, self.default_thresholds)
+        return compute_what_if(scores, held_out, self.thresholds, self.default_thresholds)
 
     def inspection(self, part: Part) -> Inspection:
         """Decision and regions of a part under the present thresholds."""

@@ -42,6 +42,7 @@ def _file_endpoints(studio: Studio) -> None:
                 results.append({"part": result.number, **session.inspection(result).to_json()})
         return results
 
+    # Programs pass the export's format as `form`: the names of parameters are part of the API.
     def fetch(form: str, request: gr.Request) -> str:
         with errors_in_one_line():
             return str(write_export(studio, api_session(studio, request), form))

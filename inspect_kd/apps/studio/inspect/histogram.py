@@ -14,6 +14,7 @@ from inspect_kd.types import Thresholds, is_not_found
 
 WIDTH, HEIGHT = 300, 118
 AXIS_Y, FOOTER = 64, 16
+"""Position of the axis, and height of the tick labels at the bottom."""
 BARS = 46
 LAST_BAR_WIDTH = 12
 MARGIN = 34

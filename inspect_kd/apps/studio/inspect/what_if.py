@@ -51,7 +51,9 @@ class WhatIf:
         }
 
 
-def what_if(scores: Sequence[float], held_out: Sequence[float], thresholds: Thresholds, default: Thresholds) -> WhatIf:
+def compute_what_if(
+    scores: Sequence[float], held_out: Sequence[float], thresholds: Thresholds, default: Thresholds
+) -> WhatIf:
     """Count decisions of inspected and of held-out scores. `default`: the artifact's own thresholds."""
     # The card may have rounded up a score that equals the threshold; it must still not count as above the threshold.
     rounded = Thresholds(reinspect=thresholds.reinspect + ROUNDING, reject=thresholds.reject + ROUNDING)

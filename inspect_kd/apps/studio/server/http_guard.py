@@ -79,6 +79,7 @@ class HttpGuard:
         if origin is not None and not self.hosts.accepts_origin(origin, host):
             return texts.FOREIGN_ORIGIN.format(origin=json.dumps(origin[:80]))
         site = headers.get("sec-fetch-site", "none")
+        # A link or a picture on a page of another site could log a person out.
         if is_form(scope, LOGOUT) and "sec-fetch-site" not in headers and not self.comes_from_own_page(headers):
             return texts.FOREIGN_SITE
         if site not in ("none", "same-origin") and not opens_page(scope["method"], path, headers):

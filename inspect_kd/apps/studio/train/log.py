@@ -20,7 +20,7 @@ from inspect_kd.plain_file import open_plain_file
 ATTEMPT = "attempt"
 MAX_KEPT_LINES, MAX_READ_BYTES, MAX_POINTS = 400, 4 << 20, 300
 HEAD_BYTES = 1024
-"""Bytes at the beginning of a log; if they change, the file has been replaced by another log."""
+"""Number of bytes at the beginning of a log; if these bytes change, the file has been replaced by another log."""
 MAX_LINE_BYTES, MAX_METRICS_BYTES, MAX_LINES = 64 << 10, 32 << 20, 200_000
 MAX_PHASES, MAX_PHASE_LENGTH, MAX_KEPT_POINTS = 32, 80, 20_000
 """Limits on logs and metrics files, which may come from another person; those of a real training are far smaller."""
