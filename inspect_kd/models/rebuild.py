@@ -67,12 +67,14 @@ class RebuildStudent(Student):
 
     def fit_statistics(self, batches_B3HW: Iterable[Tensor], weights: Iterable[Tensor | None] | None = None) -> None:
         generator = torch.Generator().manual_seed(0)
-        weighted = zip(map(self.encoder, batches_B3HW), repeat(None) if weights is None else weights, strict=False)
+        weighted_features = zip(
+            map(self.encoder, batches_B3HW), repeat(None) if weights is None else weights, strict=False
+        )
         with torch.no_grad():
-            self.feature_norm.fit(self._collect_rows(weighted, generator))
+            self.feature_norm.fit(self._collect_rows(weighted_features, generator))
             for prototypes, compare in self._prototypes():
-                levels = [self.feature_norm.std(self.encoder.strides.index(stride)) for stride in compare.strides]
-                prototypes.fit(torch.cat(levels, dim=1), generator)
+                stds = [self.feature_norm.std(self.encoder.strides.index(stride)) for stride in compare.strides]
+                prototypes.fit(torch.cat(stds, dim=1), generator)
 
     def losses(self, images_B3HW: Tensor, clean_B3HW: Tensor, weights_B1HW: Tensor | None = None) -> dict[str, Tensor]:
         features = self.features(images_B3HW)
@@ -211,7 +213,7 @@ def weighted_hard_mean(distance_B1hw: Tensor, zone_weights_B1hw: Tensor, power: 
 
 
 def hard_mean(distance_B1hw: Tensor, power: float) -> Tensor:
-    """Mean in which hard positions count more; the weights carry no gradient."""
+    """Mean in which positions with a large distance count more; their weights carry no gradient."""
     with torch.no_grad():
         weight = (distance_B1hw / distance_B1hw.mean().clamp_min(1e-6)).pow(power).clamp_max(3)
     return (weight * distance_B1hw).mean()
