@@ -110,11 +110,11 @@ def _hold_out_again(samples: Sequence[Sample]) -> list[Sample]:
     ]
 
 
-def deserves(category: str, topic: str, *, halved: int | None = None) -> bool:
-    """Whether advice on a topic is right for a set, or for a half with `halved` pictures, which may be too few where the set has enough."""
-    if halved is not None and topic == FEW_PARTS:
+def deserves(category: str, topic: str, *, half_size: int | None = None) -> bool:
+    """Whether advice on a topic is right for a set or, given `half_size`, for a half of it, which may have too few parts."""
+    if half_size is not None and topic == FEW_PARTS:
         # The default thresholds need 19 held-out parts.
-        return round(Data().calibration * halved) < 19
+        return round(Data().calibration * half_size) < 19
     return topic in DESERVED[category]
 
 
@@ -177,7 +177,7 @@ def _counts(sets: Content, halves: int) -> list[str]:
         times
         for category, result in sets.items()
         for topic, times in result["halves"].items()
-        if not deserves(category, topic, halved=result["read"] // 2)
+        if not deserves(category, topic, half_size=result["read"] // 2)
     )
     runs = halves * len(sets)
     possible = len(sets) * len(TOPICS) - len(wanted)

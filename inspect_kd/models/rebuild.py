@@ -41,7 +41,7 @@ class RebuildStudent(Student):
         )
         self.scorer = Scorer(config, min(encoder.strides))
         self.head_inputs = list_head_inputs(config, self.channels_of) if config.head_width else []
-        self.numbers_with_product = {
+        self.comparisons_with_product = {
             head_input.comparison_number for head_input in self.head_inputs if head_input.quantity == "product"
         }
         self.heads = self._build_heads()
@@ -145,7 +145,7 @@ class RebuildStudent(Student):
 
     def _compare_rebuilt(self, targets: list[Tensor], rebuilt: list[Tensor]) -> Iterator[Comparison]:
         for number, pair in enumerate(zip(targets, rebuilt, strict=True)):
-            if number in self.numbers_with_product:
+            if number in self.comparisons_with_product:
                 yield {"distance": cosine_distance(*pair), "product": cosine_product(*pair)}
             else:
                 yield {"distance": cosine_distance(*pair)}
@@ -153,7 +153,7 @@ class RebuildStudent(Student):
     def _compare_prototypes(self, features: list[Tensor]) -> Iterator[Comparison]:
         for number, (prototypes, compare) in enumerate(self._prototypes(), start=len(self.settings.rebuild)):
             joined_BChw = join(features, self.encoder.strides, compare.strides)
-            if number in self.numbers_with_product:
+            if number in self.comparisons_with_product:
                 comparison = prototypes.compare_channels(joined_BChw)
                 yield {
                     "distance": comparison.distance_B1hw,
