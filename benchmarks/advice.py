@@ -2,8 +2,8 @@
 
     INSPECT_KD_REAL_DATA=… python -m benchmarks.advice [--halves 20]
 
-What each set deserves was decided by looking at its pictures (DESERVED, with the reason), not by the program. Each set is advised
-on as a whole, and on random halves of its pictures: an advice near its threshold comes and goes.
+A person looked at the pictures and decided which advice each set deserves (DESERVED holds the reasons). The program advises on each set
+as a whole, and on random halves of its pictures: advice whose number is near its threshold is given for some halves only.
 """
 
 from __future__ import annotations
@@ -64,9 +64,10 @@ DESERVED: dict[str, dict[str, str]] = {
     },
     "alien": {"few parts": "38 sound parts"},
 }
-"""Category → topic → why the set deserves this advice, or deserves to hear that training does it."""
+"""Category → topic → why advice on this topic is right for the set, be it only the note that training handles it."""
 HALVES = 20
-FEW = "few parts"
+"""Number of random halves of each set."""
+FEW_PARTS = "few parts"
 
 
 def measure(category: str, folder: Path, halves: int) -> Content:
@@ -81,7 +82,7 @@ def measure(category: str, folder: Path, halves: int) -> Content:
     counts: Counter[str] = Counter()
     for _ in range(halves):
         half = [pictures[i] for i in sorted(rng.choice(len(pictures), len(pictures) // 2, replace=False))]
-        counts.update(each.topic for each in advise(category, _split_again([p.sample for p in half]), half))
+        counts.update(each.topic for each in advise(category, _hold_out_again([p.sample for p in half]), half))
     return {
         "sound": len(sound),
         "read": len(pictures),
@@ -100,8 +101,8 @@ def advise(category: str, sound: Sequence[Sample], pictures: Sequence[SoundPictu
     return advise_on_pictures(category, sound, pictures, Data(), CalibrationConfig())
 
 
-def _split_again(samples: Sequence[Sample]) -> list[Sample]:
-    """The half's samples, a fifth of them held out, as in a set of that size."""
+def _hold_out_again(samples: Sequence[Sample]) -> list[Sample]:
+    """Return the samples of a half with new splits: the default share of them is held out, as in a set of that size."""
     held_out = round(Data().calibration * len(samples))
     return [
         replace(sample, split=Split.CALIBRATION if number < held_out else Split.TRAIN)
@@ -109,10 +110,11 @@ def _split_again(samples: Sequence[Sample]) -> list[Sample]:
     ]
 
 
-def deserves(category: str, topic: str, *, halved: int | None = None) -> bool:
-    """Whether a set deserves an advice; a half of a set may have few parts where the whole has enough."""
-    if halved is not None and topic == FEW:
-        return round(Data().calibration * halved) < 19
+def deserves(category: str, topic: str, *, half_size: int | None = None) -> bool:
+    """Whether advice on a topic is right for a set or, given `half_size`, for a half of it, which may have too few parts."""
+    if half_size is not None and topic == FEW_PARTS:
+        # The default thresholds need 19 held-out parts.
+        return round(Data().calibration * half_size) < 19
     return topic in DESERVED[category]
 
 
@@ -175,7 +177,7 @@ def _counts(sets: Content, halves: int) -> list[str]:
         times
         for category, result in sets.items()
         for topic, times in result["halves"].items()
-        if not deserves(category, topic, halved=result["read"] // 2)
+        if not deserves(category, topic, half_size=result["read"] // 2)
     )
     runs = halves * len(sets)
     possible = len(sets) * len(TOPICS) - len(wanted)

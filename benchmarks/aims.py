@@ -16,9 +16,9 @@ from inspect_kd.bench.entries import PEERS, SHARED_ENCODER
 OURS = "omni_ad"
 HARD_CATEGORY, OTHER_CATEGORIES = "tile", ("bottle", "metal_plate")
 MAX_PEER_LEAD = 0.005
-"""Largest lead of a peer over the default student, in image AUROC."""
+"""Largest lead that a peer may have over the default student, in image AUROC."""
 MAX_TIME_SHARE = 0.25
-"""CPU time of the default student, as a share of the fastest light peer's."""
+"""Largest CPU time that the default student may take, as a share of the fastest light peer's."""
 
 
 class Aim(NamedTuple):
@@ -70,9 +70,9 @@ def aims_against_peers(setting: str, category: str, by_entry: dict[str, Any], co
     yield Aim(f"{where}: no peer ahead by more than {MAX_PEER_LEAD} of image AUROC", measured, lead <= MAX_PEER_LEAD)
     not_beaten = []
     for key, theirs in peer_metrics.items():
-        ahead = [own[metric] > theirs[metric] for metric in ("pixel_ap", "pixel_aupro")]
-        ahead.append(costs[OURS]["cpu_ms"] < costs[key]["cpu_ms"])
-        if sum(ahead) < 2:
+        is_ahead = [own[metric] > theirs[metric] for metric in ("pixel_ap", "pixel_aupro")]
+        is_ahead.append(costs[OURS]["cpu_ms"] < costs[key]["cpu_ms"])
+        if sum(is_ahead) < 2:
             not_beaten.append(PEERS[key].name)
     text = f"{where}: ahead of each peer in two of pixel AP, AUPRO, latency"
     yield Aim(text, f"not of {', '.join(not_beaten)}" if not_beaten else f"of all {len(peer_metrics)}", not not_beaten)

@@ -43,29 +43,29 @@ SETS = {"mvtec_ad": None, "mpdd": None, "magnetic_tile": r"num_(\d+)", "piped": 
 ROUNDS = 60
 
 
-def read_nearest_alone(memory: Prototypes, joined_BChw: torch.Tensor) -> PrototypeComparison:
+def compare_with_nearest(layer: Prototypes, joined_BChw: torch.Tensor) -> PrototypeComparison:
     """Multiply features with the one prototype whose cosine is largest."""
     grid = joined_BChw.shape[-2:]
-    direction_BNC, length_BN1 = memory._directions(joined_BChw)
-    nearest_BNC = memory.prototypes_KC[(direction_BNC @ memory.prototypes_KC.T).argmax(dim=2)]
+    direction_BNC, length_BN1 = layer._directions(joined_BChw)
+    nearest_BNC = layer.prototypes_KC[(direction_BNC @ layer.prototypes_KC.T).argmax(dim=2)]
     product_BNC = direction_BNC * nearest_BNC
     return PrototypeComparison(
-        memory._distance(product_BNC.sum(dim=2), length_BN1, grid),
+        layer._distance(product_BNC.sum(dim=2), length_BN1, grid),
         product_BNC.transpose(1, 2).unflatten(2, grid),
-        (length_BN1 / memory.usual_length).transpose(1, 2).unflatten(2, grid),
+        (length_BN1 / layer.usual_length).transpose(1, 2).unflatten(2, grid),
     )
 
 
 COMPARISONS: dict[str, Callable[[Prototypes, torch.Tensor], PrototypeComparison]] = {
-    "nearest alone": read_nearest_alone,
+    "nearest alone": compare_with_nearest,
     "blend": Prototypes.compare_channels,
 }
 
 
 def load_all_sets() -> DataSet:
-    home = Path(os.environ.get("INSPECT_KD_REAL_DATA", ROOT / ".." / "shared" / "data")).resolve()
+    root = Path(os.environ.get("INSPECT_KD_REAL_DATA", ROOT / ".." / "shared" / "data")).resolve()
     recipe = load_recipe(MODEL)
-    return union([open_for_recipe(home / name, recipe, group=group) for name, group in SETS.items()], "six")
+    return union([open_for_recipe(root / name, recipe, group=group) for name, group in SETS.items()], "six")
 
 
 def export(run: Path, to: Path) -> bytes:
@@ -94,8 +94,12 @@ def measure_times(files: dict[str, bytes]) -> dict[str, dict[str, float]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", nargs="*", type=int, default=[0])
-    parser.add_argument("--parts", type=int, default=load_recipe(MODEL).distill.max_samples, help="Samples of S2.")
-    parser.add_argument("--steps", type=int, default=load_recipe(MODEL).distill.supervise.steps, help="Steps of S2.")
+    parser.add_argument(
+        "--parts", type=int, default=load_recipe(MODEL).distill.max_samples, help="number of samples of stage S2"
+    )
+    parser.add_argument(
+        "--steps", type=int, default=load_recipe(MODEL).distill.supervise.steps, help="number of steps of stage S2"
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "blend")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

@@ -47,11 +47,12 @@ def time_stages(manifest: dict[str, Any], home: Path) -> dict[str, Any]:
     trainings = {
         name: json.loads(next(home.glob(f"*-{name}-*/run.json")).read_text()) for name in manifest["taught_by"]
     }
+    # The published JSON keeps the words of earlier versions; column_title rewords them.
     seconds = {f"{name} studies": training["train_seconds"] for name, training in trainings.items()}
     for name, cost in manifest["taught_by"].items():
         seconds[f"{name} looks"] = cost["looked_at"] / cost["images_a_second"]
-    predicting = sum(seconds[f"{name} looks"] for name in trainings)
-    seconds["S2 and S3, the student's own looks"] = manifest["distill_seconds"] - predicting
+    prediction_seconds = sum(seconds[f"{name} looks"] for name in trainings)
+    seconds["S2 and S3, the student's own looks"] = manifest["distill_seconds"] - prediction_seconds
     total = manifest["train_seconds"]
     seconds["the fit, thresholds, figures, export"] = total - sum(seconds.values())
     metrics = {metric: manifest["metrics"]["mean"][metric] for metric in ablate.TABLE_METRICS}

@@ -23,8 +23,8 @@ from tests.fuzzing.targets import ARTIFACT, TARGETS
 TIME_SHARES = {"onnx": 6, "openvino": 6, "images": 6, "quarantine": 3, "quarantine_openvino": 3, "layouts": 3}
 DEFAULT_TIME_SHARE = 4
 INPUTS_OF = {
-    "wire": "the search for tensors in other files",
-    "card": "an artifact's card and what the line does with it",
+    "wire": "the check that an artifact keeps no tensors in other files",
+    "card": "an artifact's card, and the code on the line that uses it",
     "calibration": "a run's calibration.json",
     "images": "PNG, JPEG, BMP, TIFF, WebP",
     "recipes": "recipes and `--set`",

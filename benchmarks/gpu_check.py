@@ -65,19 +65,19 @@ def training_steps(work: Path) -> dict[str, list[str]]:
 
 
 def check_steps(run: Path, artifact: Path, tensorrt: Path, data: Path) -> dict[str, list[str]]:
-    images = str(data)
+    data_folder = str(data)
     latency = [*inspect_kd_command(), "bench-latency", str(artifact)]
     return {
         "tests marked gpu": python_command("-m", "pytest", "-q", "-m", "gpu", str(ROOT / "tests")),
         "export fp16": [*inspect_kd_command(), "export", str(run), "--to", "onnx_fp16,tensorrt_fp16"],
-        "metrics on the CPU": [*inspect_kd_command(), "eval", str(artifact), "--data", images],
-        "metrics on CUDA": [*inspect_kd_command(), "eval", str(artifact), "--data", images, "--device", "cuda"],
+        "metrics on the CPU": [*inspect_kd_command(), "eval", str(artifact), "--data", data_folder],
+        "metrics on CUDA": [*inspect_kd_command(), "eval", str(artifact), "--data", data_folder, "--device", "cuda"],
         "metrics on TensorRT": [
             *inspect_kd_command(),
             "eval",
             str(tensorrt),
             "--data",
-            images,
+            data_folder,
             "--device",
             "tensorrt",
         ],

@@ -41,7 +41,7 @@ from inspect_kd.types import Sample, Split
 
 MODEL = "omni_ad"
 CATEGORIES = list(SETS)
-LABELS = 5
+LABELS_PER_CATEGORY = 5
 Choose = Callable[[Sequence[Sample], int], list[Sample]]
 
 
@@ -62,12 +62,12 @@ def sample_line(line_parts: Sequence[Sample], seed: int) -> list[Sample]:
 
 
 def choose_at_random(line_parts: Sequence[Sample], seed: int) -> list[Sample]:
-    return sample_line(line_parts, seed)[:LABELS]
+    return sample_line(line_parts, seed)[:LABELS_PER_CATEGORY]
 
 
 def choose_random_defects(line_parts: Sequence[Sample], seed: int) -> list[Sample]:
     """Choose among the defective parts only, as after a search for defects."""
-    return [sample for sample in sample_line(line_parts, seed) if sample.defective][:LABELS]
+    return [sample for sample in sample_line(line_parts, seed) if sample.defective][:LABELS_PER_CATEGORY]
 
 
 def choose_by_label_next(artifact: Path) -> Choose:
@@ -79,7 +79,7 @@ def choose_by_label_next(artifact: Path) -> Choose:
         for sample in candidates:
             if sample.image not in probabilities:
                 probabilities[sample.image] = defect_probabilities(inspector(sample.image).heatmap)
-        choices = choose_next([probabilities[s.image] for s in candidates], [], LABELS)
+        choices = choose_next([probabilities[s.image] for s in candidates], [], LABELS_PER_CATEGORY)
         return [candidates[choice.index] for choice in choices]
 
     return choose

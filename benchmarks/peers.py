@@ -23,7 +23,7 @@ from inspect_kd.progress_display import show_progress
 from inspect_kd.training.run import environment
 
 OURS = ["omni_ad", "embedded"]
-DEVELOPMENT = "These categories are our development set: our defaults, one setting for all, were chosen on them; the peers' were not."
+DEVELOPMENT_NOTE = "These categories are our development set: our defaults, one setting for all, were chosen on them; the peers' were not."
 
 
 def main() -> None:
@@ -78,7 +78,7 @@ def main() -> None:
     )
     machine |= {
         "times_of": times_commit,
-        "remarks": [DEVELOPMENT, f"Times are of commit {times_commit}, rows of {rows_by_commit}."],
+        "remarks": [DEVELOPMENT_NOTE, f"Times are of commit {times_commit}, rows of {rows_by_commit}."],
     }
     bench_page.write(RESULTS, comparison({"results": results, "costs": costs, "environment": machine}))
     aims.write()

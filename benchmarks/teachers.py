@@ -2,7 +2,7 @@
 
     INSPECT_KD_REAL_DATA=… INSPECT_KD_WEIGHTS=… python -m benchmarks.teachers [--only tile] [--teacher spt]
 
-Each teacher is trained for one category, on its sound parts; real defects are used to measure it only. A category takes a quarter of
+Each teacher is trained for one category, on its sound parts; real defects are used only to measure it. A category takes a quarter of
 an hour on two cores. Categories and teachers that are not named stay as published.
 """
 
@@ -57,7 +57,7 @@ ABOUT = {
 
 
 class RefinedTeacher:
-    """A teacher as a model to measure: its heatmap is refined on full images, its score is that of its first pass."""
+    """Gives a teacher the interface of an inspection model: the heatmap is refined on full images, the score is that of the first pass."""
 
     size = FULL_SIDE
 

@@ -40,7 +40,10 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
     parser.add_argument("--only", nargs="*", choices=ARMS, default=list(ARMS))
     parser.add_argument(
-        "--teachers", nargs="*", default=TEACHERS, help="runs of teachers that are trained on these parts already"
+        "--teachers",
+        nargs="*",
+        default=TEACHERS,
+        help="recipes of teachers, or runs of teachers that were trained on these parts",
     )
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "unlabelled")
     arguments = parser.parse_args()

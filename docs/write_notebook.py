@@ -1,4 +1,4 @@
-"""Write docs/example.ipynb from docs/example.py, whose cells begin with `# %%`. Run by `make docs`."""
+"""Write docs/example.ipynb from docs/example.py, whose cells begin with `# %%`. `make docs` runs it."""
 
 from __future__ import annotations
 

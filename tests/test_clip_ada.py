@@ -217,8 +217,8 @@ def test_a_licence_cannot_be_set_for_a_tag() -> None:
 @pytest.mark.parametrize(
     ("model", "size", "message"),
     [
-        ("RN50", 224, "no plain ViT"),
-        ("ViT-B-32", 240, "no multiple of 32, the patch size"),
+        ("RN50", 224, "not a plain ViT"),
+        ("ViT-B-32", 240, "not a multiple of 32, the patch size"),
         ("ViT-L-14-CLIPA", 224, "text tower"),
     ],
 )

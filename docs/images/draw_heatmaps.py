@@ -24,6 +24,7 @@ from inspect_kd.types import ImageU8
 
 PICTURE = Path(__file__).parent / "heatmaps.jpg"
 CELL, GAP, LABEL = 236, 8, 26
+"""Side of a cell, space between cells and height of a label, in pixels."""
 QUALITY = 88
 
 

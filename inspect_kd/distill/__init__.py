@@ -1,1 +1,1 @@
-"""Distillation: losses and stages that transfer what large models know to small ones."""
+"""Distillation: the losses and stages that train a student on labels and on the outputs of its teachers."""

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from inspect_kd.datasets.textures import draw_scene
-from inspect_kd.distill.shipped_weights import HELD_OUT, Optimization, build_parser, save_weights
+from inspect_kd.distill.shipped_weights import FIRST_HELD_OUT, Optimization, build_parser, save_weights
 from inspect_kd.models.embedded_encoder import CHANNELS, EmbeddedEncoder
 from inspect_kd.models.encoders import Encoder, EncoderSpec, build_encoder
 
@@ -98,7 +98,7 @@ def normalise(features: list[Tensor], statistics: ChannelStatistics) -> list[Ten
 
 def held_out_batches(count: int, size: int) -> Iterator[Tensor]:
     """Yield held-out scenes in batches of 16."""
-    scenes = Scenes(HELD_OUT, count, size)
+    scenes = Scenes(FIRST_HELD_OUT, count, size)
     for start in range(0, count, 16):
         yield torch.stack([scenes[i] for i in range(start, min(start + 16, count))]).float()
 

@@ -1,4 +1,4 @@
-"""Shared by the trainings of the shipped weights (`encoder.py`, `tiny_sam.py`): options, optimization, saving."""
+"""What the two programs that train the shipped weights (`encoder.py`, `tiny_sam.py`) share: options, optimization, saving."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-HELD_OUT = 10**9
+FIRST_HELD_OUT = 10**9
 """Number of the first held-out sample; training uses only samples with lower numbers."""
 
 

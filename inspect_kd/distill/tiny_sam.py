@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from inspect_kd.datasets.synthetic import add_defect
 from inspect_kd.datasets.textures import draw_scene
-from inspect_kd.distill.shipped_weights import HELD_OUT, Optimization, build_parser, save_weights
+from inspect_kd.distill.shipped_weights import FIRST_HELD_OUT, Optimization, build_parser, save_weights
 from inspect_kd.models.sam.boundary import iou_and_boundary_iou
 from inspect_kd.models.sam.load import build_sam, embed
 from inspect_kd.models.sam.losses import mask_iou, mask_loss
@@ -34,7 +34,7 @@ from inspect_kd.types import ImageU8, Mask
 from inspect_kd.weights import load_state
 
 FIRST_CONTINUED_SAMPLE = 10**8
-"""A training with `--start` uses the samples from this number on, others those from 0 on."""
+"""A training with `--start` uses the samples from this number on; one without it uses those from 0 on."""
 BACKGROUNDS = 500
 """Number of scenes that are drawn once and used for many samples: drawing one takes as long as a training step."""
 KINDS = ("texture", "own_texture", "paste", "stain", "missing")
@@ -150,7 +150,7 @@ def pool_truths(scenes: list[PromptedScene], mask_side: int) -> Tensor:
 
 def evaluate_sam(sam: Any, side: int, mask_side: int, count: int = 200) -> dict[str, float]:
     """Mean IoU and boundary IoU of both rounds on held-out scenes, with and without a coarse map in the prompt."""
-    dataset = PromptedScenes(HELD_OUT, count, side, mask_side)
+    dataset = PromptedScenes(FIRST_HELD_OUT, count, side, mask_side)
     measures: dict[str, list[tuple[float, float]]] = {}
     for begin in range(0, count, 8):
         scenes = [dataset[i] for i in range(begin, min(begin + 8, count))]

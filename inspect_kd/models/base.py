@@ -29,7 +29,7 @@ class Student(nn.Module, ABC):
     def fit_statistics(self, batches_B3HW: Iterable[Tensor], weights: Iterable[Tensor | None] | None = None) -> None:
         """Estimate statistics of sound parts that need no gradient; called before the first training step.
 
-        `weights`: of each batch, the zones' weights (B, 1, H, W); places of weight 0 are left out.
+        `weights`: the zones' weights for each batch (B, 1, H, W); places of weight 0 are left out.
         """
 
     @abstractmethod
@@ -45,7 +45,7 @@ class Student(nn.Module, ABC):
 
     @abstractmethod
     def weights_side(self, size: int) -> int:
-        """Side of the grid of zones' weights for images of a side: the grid on which the score is pooled."""
+        """Side of the grid of the zones' weights for square images of side `size`: the score is pooled on this grid."""
 
     def half_precision_parts(self) -> Sequence[nn.Module]:
         """Modules that an fp16 export may compute in half precision: the expensive ones, never the comparison. Empty by default."""
@@ -83,7 +83,7 @@ class WeightsSource:
     name: str
     licence: str
     origin: str
-    """Readable source of the weights."""
+    """Where the weights came from, as a text for people."""
     sha256: str = ""
 
 

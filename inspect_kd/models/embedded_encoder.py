@@ -1,7 +1,8 @@
 """The encoder shipped with the package: plain 3x3 convolutions with BatchNorm, features at strides 4, 8 and 16.
 
 Trained by `inspect_kd.distill.encoder` to predict the features of an ImageNet MobileNetV2 on drawn scenes. The convolutions are
-plain because BatchNorm folds into them, int8 hardly harms them, and a CPU needs a quarter of a depthwise one's time per FLOP.
+plain because BatchNorm folds into them, int8 hardly harms them, and on a CPU they take a quarter of the time per FLOP that depthwise
+convolutions take.
 
 Shapes: B batch, H W image.
 """

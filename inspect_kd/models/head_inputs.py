@@ -16,7 +16,8 @@ from inspect_kd.models.layers.features import Group
 from inspect_kd.models.rebuild_config import RebuildConfig
 
 Quantity = Literal["distance", "product", "length"]
-"""Distance (1 channel); product of unit vectors, whose channels sum to the cosine (C channels); length of the features (1)."""
+"""What a comparison holds: the distance (1 channel), the product of unit vectors, whose channels sum to the cosine (C channels), and the
+length of the features (1 channel)."""
 Comparison = Mapping[Quantity, Tensor]
 """One group's features compared with their reconstruction, or with prototypes."""
 
@@ -38,7 +39,7 @@ def list_head_inputs(config: RebuildConfig, channels_of: Callable[[Group], int])
     rebuilt_strides = {stride for group in config.rebuild for stride in group}
     for number, compare in enumerate(config.compare, start=len(rebuilt)):
         inputs.append(HeadInput(number, "distance", 1))
-        # Levels that are rebuilt are read channel by channel already.
+        # The heads already read the rebuilt levels channel by channel.
         if not set(compare.strides) <= rebuilt_strides:
             inputs += [HeadInput(number, "product", channels_of(compare.strides)), HeadInput(number, "length", 1)]
     return inputs

@@ -41,7 +41,7 @@ class RebuildStudent(Student):
         )
         self.scorer = Scorer(config, min(encoder.strides))
         self.head_inputs = list_head_inputs(config, self.channels_of) if config.head_width else []
-        self.numbers_with_product = {
+        self.comparisons_with_product = {
             head_input.comparison_number for head_input in self.head_inputs if head_input.quantity == "product"
         }
         self.heads = self._build_heads()
@@ -67,12 +67,14 @@ class RebuildStudent(Student):
 
     def fit_statistics(self, batches_B3HW: Iterable[Tensor], weights: Iterable[Tensor | None] | None = None) -> None:
         generator = torch.Generator().manual_seed(0)
-        weighted = zip(map(self.encoder, batches_B3HW), repeat(None) if weights is None else weights, strict=False)
+        weighted_features = zip(
+            map(self.encoder, batches_B3HW), repeat(None) if weights is None else weights, strict=False
+        )
         with torch.no_grad():
-            self.feature_norm.fit(self._collect_rows(weighted, generator))
+            self.feature_norm.fit(self._collect_rows(weighted_features, generator))
             for prototypes, compare in self._prototypes():
-                levels = [self.feature_norm.std(self.encoder.strides.index(stride)) for stride in compare.strides]
-                prototypes.fit(torch.cat(levels, dim=1), generator)
+                stds = [self.feature_norm.std(self.encoder.strides.index(stride)) for stride in compare.strides]
+                prototypes.fit(torch.cat(stds, dim=1), generator)
 
     def losses(self, images_B3HW: Tensor, clean_B3HW: Tensor, weights_B1HW: Tensor | None = None) -> dict[str, Tensor]:
         features = self.features(images_B3HW)
@@ -143,7 +145,7 @@ class RebuildStudent(Student):
 
     def _compare_rebuilt(self, targets: list[Tensor], rebuilt: list[Tensor]) -> Iterator[Comparison]:
         for number, pair in enumerate(zip(targets, rebuilt, strict=True)):
-            if number in self.numbers_with_product:
+            if number in self.comparisons_with_product:
                 yield {"distance": cosine_distance(*pair), "product": cosine_product(*pair)}
             else:
                 yield {"distance": cosine_distance(*pair)}
@@ -151,7 +153,7 @@ class RebuildStudent(Student):
     def _compare_prototypes(self, features: list[Tensor]) -> Iterator[Comparison]:
         for number, (prototypes, compare) in enumerate(self._prototypes(), start=len(self.settings.rebuild)):
             joined_BChw = join(features, self.encoder.strides, compare.strides)
-            if number in self.numbers_with_product:
+            if number in self.comparisons_with_product:
                 comparison = prototypes.compare_channels(joined_BChw)
                 yield {
                     "distance": comparison.distance_B1hw,
@@ -211,7 +213,7 @@ def weighted_hard_mean(distance_B1hw: Tensor, zone_weights_B1hw: Tensor, power: 
 
 
 def hard_mean(distance_B1hw: Tensor, power: float) -> Tensor:
-    """Mean in which hard positions count more; the weights carry no gradient."""
+    """Mean in which positions with a large distance count more; their weights carry no gradient."""
     with torch.no_grad():
         weight = (distance_B1hw / distance_B1hw.mean().clamp_min(1e-6)).pow(power).clamp_max(3)
     return (weight * distance_B1hw).mean()

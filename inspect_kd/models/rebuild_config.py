@@ -71,11 +71,13 @@ def check_config(config: RebuildConfig, encoder: Encoder) -> None:
             f"student.target_window: {config.target_window} is even; use an odd window, which has a centre"
         )
     if not 0 <= config.head_width <= MAX_HEAD_WIDTH:
-        raise UsageError(f"student.head_width: {config.head_width}; from 0 to {MAX_HEAD_WIDTH}")
+        raise UsageError(f"student.head_width: {config.head_width} is not between 0 and {MAX_HEAD_WIDTH}")
     if not config.rebuild:
-        raise UsageError("student.rebuild: at least one group of strides")
+        raise UsageError("student.rebuild: name at least one group of strides")
     if config.compare and config.normalise == "full":
         raise UsageError("student.normalise: prototypes compare directions, which `full` destroys; use `spread`")
     for compare in config.compare:
         if compare.window % 2 == 0 or compare.prototypes < 1:
-            raise UsageError("student.compare: an odd window (one that has a centre) and at least one prototype")
+            raise UsageError(
+                "student.compare: each group needs an odd window, which has a centre, and at least one prototype"
+            )

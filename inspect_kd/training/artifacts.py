@@ -207,15 +207,15 @@ class Exporter:
         return conversion
 
     def _card(self, name: str, deployment: Deployment) -> ArtifactCard:
-        settings, data, plain = self.recipe.data, self.data, self.presentations.common_view
+        settings, data, common_view = self.recipe.data, self.data, self.presentations.common_view
         licences = {source.name: source.licence for source in sources_of(self.model)}
         return ArtifactCard(
             name=name,
             target=deployment.target,
             size=settings.size,
-            tile=plain.tile if plain else None,
-            overlap=plain.overlap if plain else settings.overlap,
-            presentations=None if plain else self.presentations,
+            tile=common_view.tile if common_view else None,
+            overlap=common_view.overlap if common_view else settings.overlap,
+            presentations=None if common_view else self.presentations,
             resize=RESIZE,
             bits=settings.bits,
             categories=tuple(data.categories),
@@ -229,7 +229,7 @@ class Exporter:
         )
 
     def _verification_batches(self, samples: Sequence[Sample]) -> LabelledImages:
-        """Frames and labels. One tile of a tiled image is enough to compare two runtimes on equal input."""
+        """Yield batches of frames with their labels. One tile of a tiled image is enough to compare two runtimes on equal input."""
         self.progress.phase("prove", len(samples))
         root = common_root(samples)
         for batch in chunks(samples, VERIFICATION_BATCH):

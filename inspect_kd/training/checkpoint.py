@@ -37,10 +37,10 @@ class TrainingState:
     """How far a training has come: the part of a checkpoint that is not a tensor."""
 
     step: Count = 0
-    """Over all stages."""
+    """Number of steps taken in all stages."""
     stage: str = FIT
     stage_step: Count = 0
-    """Within a stage after the fit."""
+    """Number of steps taken in the current stage; 0 during the fit."""
     best_step: Count = 0
     best_gap: float = -1.0
     """Widest synthetic gap so far, measured at `best_step`; -1 before the first measurement."""
@@ -81,12 +81,12 @@ def save(
 def read_state(path: Path) -> TrainingState:
     """Read the state alone, without the tensors."""
     with open_plain_file(path, "checkpoint") as file:
-        # Read without safetensors, which cannot open names that are not UTF-8. The header: 8 bytes of length, then JSON.
+        # Read without safetensors, which cannot open a path that is not UTF-8. The header is 8 bytes of length, then JSON.
         text = file.read(min(int.from_bytes(file.read(8), "little"), MAX_HEADER_BYTES))
     try:
         header = strict_json.loads(strict_json.loads(text)["__metadata__"]["progress"])
     except (ValueError, TypeError, KeyError) as error:
-        raise BadInput(f"{path}: damaged, or no checkpoint ({weights.short_message(error)}){TRAIN_AGAIN}") from error
+        raise BadInput(f"{path}: damaged, or not a checkpoint ({weights.short_message(error)}){TRAIN_AGAIN}") from error
     if not isinstance(header, dict) or set(header) != {field.name for field in fields(TrainingState)}:
         raise BadInput(f"{path}: not a checkpoint of this version{TRAIN_AGAIN}")
     return config.fill(TrainingState, header, where=str(path), fault=BadInput)

@@ -1,4 +1,4 @@
-"""distill(): the stages after the fit (S1 to S3), one loop for all. They train the student's heads; teachers are not shipped.
+"""distill(): run the stages after the fit (S1 to S3), which train the student's heads. One loop serves all stages.
 
 As in the fit, every step's randomness follows from seed, stage and step alone, so an interrupted training resumes to the same
 numbers.
@@ -45,7 +45,7 @@ from inspect_kd.training.teacher_outputs import cache_outputs, measure_reliabili
 from inspect_kd.types import Split
 
 WARM_UP = 0.1
-"""Share of a stage's steps."""
+"""Share of a stage's steps over which the learning rate rises."""
 
 
 def open_distill_dataset(
@@ -72,9 +72,10 @@ def distill(
 
     # ── teachers: predict all parts once, measure reliability ────────────────────────────────────────────────────────
     cached = {name: CachedTeacher(name, teacher.to(device), grid=dataset.grid) for name, teacher in teachers.items()}
-    twins = settings.denoising_weight > 0
+    needs_sound_twins = settings.denoising_weight > 0
     taught_by = {
-        name: cache_outputs(teacher, dataset, job.progress, sound_twins=twins) for name, teacher in cached.items()
+        name: cache_outputs(teacher, dataset, job.progress, sound_twins=needs_sound_twins)
+        for name, teacher in cached.items()
     }
     infos = measure_reliability(job, cached, dataset)
 

@@ -28,7 +28,7 @@ from inspect_kd.training.teacher_data import TeacherDataset
 from inspect_kd.types import ImageU8, Mask, Sample, Split
 
 GENERATED_SEED = 0
-"""Not the student's seed: students of all seeds share the cached outputs of teachers."""
+"""Seed of the generated samples. It is not the student's, so that students of all seeds share the teachers' cached outputs."""
 REAL_SHARE = 0.25
 """Share of a batch for labelled parts, if there are any; the same share for unlabelled ones."""
 
@@ -83,7 +83,7 @@ class DistillDataset:
     def __init__(self, job: Job, *, side: int, grid: int, real: RealParts, cache: SampleCache | None = None) -> None:
         """`side`: side of the images, as the largest teacher takes them. `grid`: side of the heads' output."""
         settings = job.recipe.data
-        # With tiles the student's own size serves: such students have no teachers, which might take larger images.
+        # Only teachers may need larger images than the student, and a student that is trained on tiles has none.
         self.presentations = job.presentations if job.presentations.has_tiles else job.presentations.resized(side)
         sound = job.data.select(Split.TRAIN)
         store = ImageStore(sound, self.presentations, bits=settings.bits, budget_mb=settings.cache_mb // 2)
@@ -171,7 +171,7 @@ class DistillDataset:
         if flipped:
             image = np.ascontiguousarray(image[:, ::-1])
             mask = None if mask is None else np.ascontiguousarray(mask[:, ::-1])
-        # A defect that lies wholly in ignored places is none where it is inspected.
+        # A part whose defect lies wholly in ignored places counts as sound.
         defective = sample.defective and not (prepared.zones is not None and mask is not None and not mask.any())
         return DistillSample(
             image=image, sound=image, mask=mask if defective == sample.defective else None, defective=defective

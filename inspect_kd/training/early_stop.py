@@ -24,10 +24,10 @@ from inspect_kd.training.checkpoint import TrainingState
 from inspect_kd.types import ImageU8, Mask
 
 MAX_PARTS = 32
-"""Over all categories: enough for a steady figure, few enough to be measured often."""
-NARROWED = 0.97
-"""A gap below this share of the widest counts as worse. Otherwise the later weights are kept: they had a lower learning rate,
-and the measurement on a few dozen parts is noisy."""
+"""Number of parts over all categories: enough for a steady figure, few enough to be measured often."""
+MIN_GAP_SHARE = 0.97
+"""A gap below this share of the widest counts as worse. Any other gap makes the later weights the best: they had a lower learning
+rate, and the measurement on a few dozen parts is noisy."""
 EARLIEST_STOP = 0.5
 """Share of the steps before which training never stops: the gap is still noisy there."""
 
@@ -79,8 +79,8 @@ class SyntheticPairs:
 
 
 def record_gap(state: TrainingState, gap: float) -> bool:
-    """Note a new measurement; returns whether the weights that it was measured on are the best so far."""
-    if gap < NARROWED * state.best_gap:
+    """Record a new measurement; returns whether the weights that it was measured on are the best so far."""
+    if gap < MIN_GAP_SHARE * state.best_gap:
         state.stale += 1
         return False
     state.best_gap = max(state.best_gap, gap)

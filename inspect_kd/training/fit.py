@@ -32,7 +32,7 @@ def fit(job: Job, training: StudentTraining, images: TrainingImages, fabric: Fab
     if state.stage != checkpoint.FIT:
         return
 
-    # ── remaining steps ──────────────────────────────────────────────────────────────────────────────────────────────
+    # ── prepare the remaining steps ──────────────────────────────────────────────────────────────────────────────────
     model.mark_forward_method("losses")
     pairs = SyntheticPairs(job.open_images(Split.VALIDATION), settings.seed)
     steps = range(state.step, settings.steps)
@@ -84,11 +84,11 @@ def fit(job: Job, training: StudentTraining, images: TrainingImages, fabric: Fab
 
 
 def _loss(model: Any, pair: ImagePair, fabric: Fabric, settings: Fit) -> Tensor:
-    seen, clean = fabric.to_device(pair.inputs_B3HW), fabric.to_device(pair.clean_B3HW)
-    # If no batch has defects, one tensor is passed twice: the student then computes its features once.
-    targets = seen if settings.denoise == 0 else clean
+    inputs, clean = fabric.to_device(pair.inputs_B3HW), fabric.to_device(pair.clean_B3HW)
+    # Where no batch has synthetic defects, one tensor is passed twice: the student then computes its features once.
+    targets = inputs if settings.denoise == 0 else clean
     weights = () if pair.weights_B1HW is None else (fabric.to_device(pair.weights_B1HW),)
-    terms: dict[str, Tensor] = model.losses(seen, targets, *weights)
+    terms: dict[str, Tensor] = model.losses(inputs, targets, *weights)
     return torch.stack(list(terms.values())).sum()
 
 

@@ -26,7 +26,7 @@ class Hardware:
     workers: int = 0
 
     def fabric(self) -> Fabric:
-        """Lightning Fabric on this hardware."""
+        """Set up Lightning Fabric on this hardware."""
         if self.device in {"cuda", "gpu"} and not torch.cuda.is_available():
             raise EnvironmentFault(
                 f"--device {self.device}: torch finds no GPU; `inspect-kd doctor` shows what is missing"

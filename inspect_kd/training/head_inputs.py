@@ -34,7 +34,7 @@ class HeadInputs:
 
     @cached_property
     def all_inputs(self) -> Tensor:
-        """(N, C, h, w)."""
+        """Head inputs of all samples: (N, C, h, w)."""
         count, head_inputs_NChw = len(self.computed_NChw), self.computed_NChw
         self.progress.phase("look: student", len(self.dataset) - count)
         for numbers in chunks(range(count, len(self.dataset)), BATCH):

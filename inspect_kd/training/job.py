@@ -27,7 +27,7 @@ class Job:
     """How each category's images are presented; `prepare_images` fits them to the training images."""
 
     advice: tuple[Advice, ...] = ()
-    """What the sound pictures call for; `prepare_images` measures it."""
+    """Advice on the sound training images that a person must follow; `prepare_images` computes it."""
 
     def open_images(self, split: Split) -> ImageStore:
         """The images of one split, as they are presented to the student."""

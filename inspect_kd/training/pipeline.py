@@ -137,9 +137,9 @@ def finish_run(job: Job, model: Student | Teacher, facts: dict[str, Any], began:
         progress.note(f"{category}: {calibration.describe(category)}")
 
     # ── evaluate: metrics and decisions on the test split ────────────────────────────────────────────────────────────
-    test, trained = data.select(Split.TEST), build_torch_model(model, recipe, scale=calibration.scale)
+    test, torch_model = data.select(Split.TEST), build_torch_model(model, recipe, scale=calibration.scale)
     evaluation = (
-        evaluate(trained, test, calibration, progress, presentations=presentations, bits=bits) if test else None
+        evaluate(torch_model, test, calibration, progress, presentations=presentations, bits=bits) if test else None
     )
 
     # ── export: write the artifacts and verify them ──────────────────────────────────────────────────────────────────

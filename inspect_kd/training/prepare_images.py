@@ -17,7 +17,7 @@ from inspect_kd.types import Progress, Sample, Split
 
 
 def prepare_images(job: Job, *, resume: bool, write: bool) -> Job:
-    """Fit the presentations to the training images, or read those of the run that this training goes on from."""
+    """Fit the presentations to the training images, or read those of the run from which this training starts or resumes."""
     start = job.recipe.distill.start
     if start is not None:
         earlier = RunFolder(Path(start))
@@ -55,7 +55,7 @@ def fit_to_training_images(recipe: config.Recipe, data: DataSet, progress: Progr
 def advise_on_training_images(
     recipe: config.Recipe, data: DataSet, presentations: Presentations, progress: Progress
 ) -> tuple[Advice, ...]:
-    """Advise on the pictures as they are presented, and note it; what training does by itself is no advice."""
+    """Compute advice on the images as they are presented, and report it; advice that training follows by itself is left out."""
     advice = advise(
         data,
         recipe.data,

@@ -20,13 +20,13 @@ from inspect_kd.types import Model, Split
 
 
 def write_run_report(
-    job: Job, calibration: Calibration, evaluation: Evaluation | None, trained: Model, facts: dict[str, Any]
+    job: Job, calibration: Calibration, evaluation: Evaluation | None, trained_model: Model, facts: dict[str, Any]
 ) -> None:
     """Write both files. Their pictures are made by the artifact, or by the trained model where there is none."""
     folder, data = job.folder, job.data
     artifact = folder.artifact() if "onnx" in facts["parity"] else None
     # This process has made and verified the artifact: nothing in it is foreign.
-    model = Inspector(artifact, threads=2, quarantine=False) if artifact and evaluation else trained
+    model = Inspector(artifact, threads=2, quarantine=False) if artifact and evaluation else trained_model
     report = Report(
         title=folder.path.name,
         artifact=artifact.name if artifact else None,

@@ -40,7 +40,7 @@ class StudentTraining:
 def start_training(
     job: Job, images: TrainingImages, real: RealParts, fabric: Fabric, *, resume: bool
 ) -> StudentTraining:
-    """Build the student and put it where its training begins or goes on."""
+    """Build the student, and load the state from which its training starts or resumes."""
     settings, folder = job.recipe.fit, job.folder
     torch.manual_seed(settings.seed)
     student = build_student(job.recipe).to(memory_format=torch.channels_last)

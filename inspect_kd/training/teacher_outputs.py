@@ -21,7 +21,7 @@ from inspect_kd.types import Progress, Split
 
 RELIABILITY_SAMPLES = 256
 RELIABILITY_SEED = 1
-"""Another seed than the teachers' training."""
+"""Seed of the samples for the reliability; it differs from the default seed of the teachers' training."""
 
 
 def cache_outputs(

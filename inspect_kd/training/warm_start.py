@@ -34,7 +34,7 @@ def copy_fit(job: Job, start: str, student: Student) -> None:
         )
     if earlier.recipe.distill.tune_decoder and "refine" in earlier.manifest.get("stages", {}):
         raise UsageError(
-            f"distill.start: distillation has moved the decoder of {start}; start from a run without distill.tune_decoder"
+            f"distill.start: distillation has changed the decoder of {start}; start from a run without distill.tune_decoder"
         )
     same_settings = _fit_settings(earlier.recipe) == _fit_settings(job.recipe)
     if not same_settings or _encoder_digest(earlier.model) != _encoder_digest(student):

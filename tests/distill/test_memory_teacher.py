@@ -20,7 +20,7 @@ def test_memory_is_hot_on_a_defect() -> None:
     defective[20:36, 20:36] = (250, 20, 20)
     heatmap = teacher.predict([sound, defective]).heatmap_B1HW
     assert heatmap.min() >= 0 and heatmap.max() <= 1
-    distance = teacher._map(teacher._tensor([defective]))[0, 0]
+    distance = teacher._distance_map(teacher._tensor([defective]))[0, 0]
     assert distance[6:8, 6:8].mean() > 1.5 * distance[12:, 12:].mean()
 
 
@@ -32,7 +32,7 @@ def test_stored_part_is_compared_with_the_bank_that_does_not_hold_it() -> None:
         patches = teacher.patches(teacher._tensor([stored]))
         own, other = (distance_map(patches, teacher._bank(bank), 64).mean() for bank in range(2))
     assert own < 1e-3 < other
-    assert teacher._map(teacher._tensor([stored])).mean() > 0.5 * other
+    assert teacher._distance_map(teacher._tensor([stored])).mean() > 0.5 * other
 
 
 def test_coreset_keeps_rare_rows() -> None:

@@ -42,7 +42,7 @@ def test_start_refuses_a_different_student(run: Path, parts: Path, tmp_path: Pat
 def test_start_refuses_a_run_whose_decoder_was_tuned(distilled: Path, parts: Path, tmp_path: Path) -> None:
     recipe = load_recipe(str(distilled / "recipe.yaml"))
     assert recipe.distill.tune_decoder
-    with pytest.raises(UsageError, match="moved the decoder"):
+    with pytest.raises(UsageError, match="changed the decoder"):
         load_fitted_student(make_job(recipe, open_dataset(parts), tmp_path / "r"), str(distilled))
 
 

@@ -1,5 +1,5 @@
-"""Second pass of a CLIP teacher over crops of suspicious regions, cut from the full image: a ViT's patches are large,
-a twentieth of the image's side.
+"""Second pass of a CLIP teacher over crops of suspicious regions, cut from the full image. A ViT's patch takes a twentieth of
+the image's side, so the first pass alone localises only roughly.
 
 Our variant of the anomaly region refinement of CLIP-ADA, which the paper calls R1.
 A sound image usually has no suspicious region and needs no second pass.

@@ -55,11 +55,11 @@ class VitTower(Tower):
         super().__init__(clip)
         self.visual = clip.model.visual
         if not _is_plain_vit(self.visual):
-            raise UsageError(f"teacher.model: {clip.source.name} is no plain ViT, so it has no V-V path")
+            raise UsageError(f"teacher.model: {clip.source.name} is not a plain ViT, so it has no V-V path")
         blocks, patch = self.visual.transformer.resblocks, self.visual.patch_size[0]
         if self.visual.image_size[0] % patch:
             raise UsageError(
-                f"data.size: {self.visual.image_size[0]} is no multiple of {patch}, the patch size of {clip.source.name}"
+                f"data.size: {self.visual.image_size[0]} is not a multiple of {patch}, the patch size of {clip.source.name}"
             )
         if vv_blocks > len(blocks):
             raise UsageError(f"teacher.vv_blocks: {vv_blocks}, but the tower has {len(blocks)} blocks")

@@ -51,6 +51,7 @@ class GlobalBranch(nn.Module):
     def __init__(self, dim: int, heads: int, norm: Norm, overview: int) -> None:
         super().__init__()
         self.overview = overview
+        # The names of the modules are keys of saved runs.
         self.norm_in = norm_layer(norm, dim)
         self.gather = LearnedQueries(dim, heads, TOKEN_GRID**2)
         self.gather_ffn = feed_forward(dim)
@@ -65,6 +66,7 @@ class GlobalBranch(nn.Module):
         summary_BChw = resize(to_grid(gathered_BTC, TOKEN_GRID, TOKEN_GRID), height, width)
         explained_BNC = self.explain_ffn(self.explain(to_tokens(self.norm_mixed(coarse_BChw + summary_BChw))))
         global_BChw = summary_BChw + to_grid(explained_BNC, height, width)
+        # The input counts twice: once for the residual of the first attention, once for that of the branch.
         return 2 * x_BChw + resize(global_BChw, *x_BChw.shape[-2:])
 
 

@@ -118,10 +118,10 @@ class Prototypes(nn.Module):
 def blend_shares(cosine_BNk: Tensor, *, includes_all: bool) -> Tensor:
     """Shares of the nearest prototypes in the blend, largest cosine first; the shares of a position sum to 1.
 
-    `includes_all`: these are all prototypes, not only the nearest ones.
-    The shares are continuous in the cosines: equal cosines get equal shares, and a
-    prototype that enters or leaves the set of nearest ones has share 0 at that point. Choosing the single nearest one is not continuous:
-    at a tie the last bit of a sum decides, and that bit differs between runtimes.
+    `includes_all`: the cosines are those of all prototypes; otherwise the last one belongs to the nearest prototype outside the blend.
+    The shares are continuous in the cosines: equal cosines get equal shares, and a prototype that enters or leaves the set of nearest
+    ones has share 0 at that point. Choosing the single nearest one is not continuous: at a tie the last bit of a sum decides, and that
+    bit differs between runtimes.
     """
     edge_BN1 = cosine_BNk[:, :, :1] - REACH
     if not includes_all:

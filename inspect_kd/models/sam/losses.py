@@ -13,10 +13,10 @@ from inspect_kd.models.layers.losses import dice_loss
 from inspect_kd.models.sam.tuning import SptOutput
 
 SAMPLED_PIXELS = 12_544
-"""Pixels per mask, as published; of smaller masks all pixels are used."""
+"""Pixels per mask, as published; a mask of at most twice as many pixels is not sampled, all its pixels are used."""
 OVERSAMPLING, UNCERTAIN_SHARE = 3, 0.75
 """Three times as many candidates are chosen at random; the least certain of them make up this share of the sample."""
-WEIGHTS = {"draft": 1.0, "final": 1.0, "presence": 0.1, "estimate": 0.1}
+LOSS_WEIGHTS = {"draft": 1.0, "final": 1.0, "presence": 0.1, "estimate": 0.1}
 """Presence and estimate share the second decoder's token with its mask; larger weights would harm the mask."""
 
 

@@ -136,17 +136,19 @@ def _coolest_points(heat: Map, box: tuple[float, float, float, float], side: int
     return tuple((float(x.flat[i]), float(y.flat[i])) for i in order if is_near.flat[i])
 
 
-def _enlarge(cells: tuple[Any, ...], scale_x: float, scale_y: float, side: int) -> tuple[float, float, float, float]:
-    left, top, right, bottom = cells[0] * scale_x, cells[1] * scale_y, cells[2] * scale_x, cells[3] * scale_y
+def _enlarge(cell_box: tuple[Any, ...], scale_x: float, scale_y: float, side: int) -> tuple[float, float, float, float]:
+    """Convert a box from cells to pixels and enlarge it by BOX_SCALE."""
+    left, right = cell_box[0] * scale_x, cell_box[2] * scale_x
+    top, bottom = cell_box[1] * scale_y, cell_box[3] * scale_y
     margin_x, margin_y = (BOX_SCALE - 1) / 2 * (right - left), (BOX_SCALE - 1) / 2 * (bottom - top)
     return _clamp((left - margin_x, top - margin_y, right + margin_x, bottom + margin_y), side)
 
 
 def _jitter(
-    cells: tuple[Any, ...], cell: float, side: int, rng: np.random.Generator
+    cell_box: tuple[Any, ...], cell_side: float, side: int, rng: np.random.Generator
 ) -> tuple[float, float, float, float]:
-    """Shift the box by up to a quarter of its sides, and scale it by 0.7 to 2."""
-    left, top, right, bottom = (float(edge) * cell for edge in cells)
+    """Convert a box from cells to pixels, shift it by up to a quarter of its sides, and scale it by 0.7 to 2."""
+    left, top, right, bottom = (float(edge) * cell_side for edge in cell_box)
     width, height = right - left, bottom - top
     x = (left + right) / 2 + rng.uniform(-0.25, 0.25) * width
     y = (top + bottom) / 2 + rng.uniform(-0.25, 0.25) * height

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 RANK, ALPHA = 8, 1
-"""Of LoRA: the correction is multiplied by ALPHA / RANK."""
+"""Rank and scale of LoRA: its correction is multiplied by ALPHA / RANK."""
 
 
 class SptOutput(NamedTuple):
@@ -78,6 +78,7 @@ class TunedDecoder(nn.Module):
         for attention in attentions:
             attention.q_proj, attention.v_proj = Lora(attention.q_proj), Lora(attention.v_proj)
         width = self.decoder.transformer_dim
+        # Strength of the relation adapter in each channel; the name is a key of saved runs.
         self.relating = nn.ParameterList(nn.Parameter(torch.zeros(width)) for _ in transformer.layers)
 
     def forward(
@@ -158,7 +159,7 @@ class SelfPerception(nn.Module):
         encoder = self.sam.prompt_encoder
         points = None if prompts.points_KP2 is None else (prompts.points_KP2, prompts.labels_KP)
         sparse_KTC, dense_KChw = encoder(points=points, boxes=prompts.boxes_K4, masks=prompts.masks_K1hw)
-        # Several prompts on one image share its relation.
+        # An expanded embedding (stride 0) belongs to several prompts on one image, which share its relation.
         is_one_image = embedding_KChw.stride(0) == 0
         relation_KNN = cell_relation(embedding_KChw[:1] if is_one_image else embedding_KChw, self.temperature)
         outputs: tuple[Tensor, Tensor, Tensor] = decoder(

@@ -124,8 +124,9 @@ class Decoder(nn.Module):
         strides = [BOTTLENECK_STRIDE >> stage for stage in range(len(config.dims))]
         if len(config.dims) != len(config.depths) or strides[-1] != min(channels):
             raise UsageError(
-                f"student.dims, student.depths: {len(config.dims)} and {len(config.depths)} stages, the last at stride "
-                f"{strides[-1]}; the finest group of student.rebuild is at stride {min(channels)}"
+                f"student.dims has {len(config.dims)} stages and student.depths {len(config.depths)}; both need the same number, "
+                f"and the last stage of student.dims, now at stride {strides[-1]}, must be at stride {min(channels)}, that of the "
+                "finest group of student.rebuild"
             )
         self.strides = strides
         self.stages = nn.ModuleList(

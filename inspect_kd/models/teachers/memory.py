@@ -55,7 +55,7 @@ class Config:
 def build(config: Config, size: int) -> MemoryTeacher:
     coarsest = max(GROUPS[-1])
     if size % coarsest:
-        raise UsageError(f"data.size: {size} is no multiple of {coarsest}, as the memory needs")
+        raise UsageError(f"data.size: {size} is not a multiple of {coarsest}, which the memory teacher needs")
     return MemoryTeacher(config, build_encoder(config.encoder), size)
 
 
@@ -125,7 +125,7 @@ class MemoryTeacher(Teacher):
             images = [sample.image for sample in batch_samples if sample.mask is None]
             if images:
                 # Every seventh position is enough for the quantiles.
-                distances.append(self._map(self._tensor(images)).flatten().cpu()[::7])
+                distances.append(self._distance_map(self._tensor(images)).flatten().cpu()[::7])
             yield {}
         sound_distances = torch.cat(distances).numpy()
         self.zero_distance.fill_(float(np.quantile(sound_distances, ZERO_QUANTILE)))
@@ -151,7 +151,7 @@ class MemoryTeacher(Teacher):
     # ── prediction ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def forward(self, images_B3HW: Tensor) -> ModelOutput:
-        map_B1hw = self._map(images_B3HW)
+        map_B1hw = self._distance_map(images_B3HW)
         heatmap = F.interpolate(map_B1hw, size=images_B3HW.shape[-2:], mode="bilinear", align_corners=False)
         return ModelOutput(score_B=top_mean(map_B1hw, self.settings.score_share), heatmap_B1HW=heatmap)
 
@@ -171,7 +171,7 @@ class MemoryTeacher(Teacher):
         # Heat is a distance here, not a probability: 0.5 is a large distance, not uncertainty, so the confidence is 1 everywhere.
         return TeacherOutput(heatmap, torch.ones_like(heatmap), tokens_BChw)
 
-    def _map(self, images_B3HW: Tensor) -> Tensor:
+    def _distance_map(self, images_B3HW: Tensor) -> Tensor:
         with torch.no_grad():
             return self._distance(self.patches(images_B3HW))
 

@@ -27,7 +27,7 @@ from inspect_kd.models.base import ModelOutput, Teacher, TeacherOutput, TeacherS
 from inspect_kd.models.sam.boundary import iou_and_boundary_iou
 from inspect_kd.models.sam.crops import crop_image, crop_prompts, crop_squares, uncrop_masks
 from inspect_kd.models.sam.load import Backend, LoadedSam, embed, load_sam
-from inspect_kd.models.sam.losses import WEIGHTS, tuning_losses
+from inspect_kd.models.sam.losses import LOSS_WEIGHTS, tuning_losses
 from inspect_kd.models.sam.prompting import (
     RegionPrompt,
     degraded_prompt,
@@ -175,7 +175,7 @@ class SamSptTeacher(Teacher):
             for start in range(0, len(order), batch):
                 batch_samples = [samples[int(i)] for i in order[start : start + batch]]
                 terms = tuning_losses(*self._predict_with_truth(batch_samples, rng), generator)
-                loss = torch.stack([WEIGHTS[name] * value for name, value in terms.items()]).sum()
+                loss = torch.stack([LOSS_WEIGHTS[name] * value for name, value in terms.items()]).sum()
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()

@@ -57,7 +57,7 @@ def now() -> str:
 
 
 def commit() -> str | None:
-    """The commit of the git checkout that the package runs from, if it does."""
+    """The commit of the git checkout that the package runs from; None without a checkout."""
     root = Path(__file__).parents[3]
     if not (root / ".git").exists():
         return None
