@@ -121,7 +121,7 @@ def main() -> None:
             seconds=arguments.seconds * share / sum(shares.values()),
             seed=arguments.seed,
             start=arguments.start,
-            count=arguments.start + arguments.count,
+            stop=arguments.start + arguments.count,
             findings_folder=ROOT / "runs" / "fuzz",
         )
         results.append(result)

@@ -25,7 +25,7 @@ from inspect_kd.export.card import KEY
 from inspect_kd.export.wire import card_text, refuse_external_data
 from inspect_kd.inspector import Inspector
 from inspect_kd.types import Decision, Inspection
-from tests.ambiguous_files import flatbuffer_that_is_a_protobuf, many_fields
+from tests.ambiguous_files import artifact_with_many_fields, flatbuffer_that_is_a_protobuf
 from tests.cpp_program import ROOT, assert_same, run_program, with_changed_card
 from tests.factory_images import IMAGES, REFUSED_FILES, picture, write_jpeg_with_thumbnail, write_turned_by_xmp
 from tests.fuzzing import graphs
@@ -450,7 +450,7 @@ ARTIFACTS_REFUSED_BY_PYTHON: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "a schema that is a fraction": (lambda _: with_card_fields(schema=1.0), "artifact of schema 1.0"),
     "categories as text": (lambda _: with_card_fields(categories="a"), "card is damaged"),
     "a category with the name of all": (lambda _: with_card_fields(categories=["*"]), "a category called"),
-    "too many fields": (lambda _: many_fields(), "more than 1048576 protobuf fields"),
+    "too many fields": (lambda _: artifact_with_many_fields(), "more than 1048576 protobuf fields"),
 }
 """Name -> the file's content, and a piece of the message."""
 

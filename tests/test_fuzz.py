@@ -62,12 +62,12 @@ def test_faults_of_a_target_are_found(fault: str, kind: str, text: str, tmp_path
         # The kept input is the one that crashed, and it crashes again.
         finding = result.findings[0]
         assert (tmp_path / finding.file).read_bytes()[0] < 32
-        repeated = fuzz(fault, seconds=60, start=finding.index, count=finding.index + 1, cpu_s=1, megabytes=400)
+        repeated = fuzz(fault, seconds=60, start=finding.index, stop=finding.index + 1, cpu_s=1, megabytes=400)
         assert [finding.kind for finding in repeated.findings] == ["crash"] and repeated.inputs == 1
 
 
 def test_results_of_two_seeds_add_up(tmp_path: Path) -> None:
-    first, second = (fuzz("card", seconds=60, seed=seed, count=50, findings_folder=tmp_path) for seed in (1, 2))
+    first, second = (fuzz("card", seconds=60, seed=seed, stop=50, findings_folder=tmp_path) for seed in (1, 2))
     total = Result.from_json(json.loads(json.dumps(first.to_json()))) + second
     assert total.inputs == sum(total.outcomes.values()) == 100
     assert total.outcomes["BadInput"] == first.outcomes["BadInput"] + second.outcomes["BadInput"]

@@ -54,10 +54,10 @@ def test_arms_differ_in_their_stages(results: Results) -> None:
 
 
 def test_finished_arms_are_not_trained_again(home: Path, parts: Path, results: Results) -> None:
-    files = {path: path.stat().st_mtime_ns for path in (home / "out").rglob("result.json")}
-    assert len(files) == 2
+    times = {path: path.stat().st_mtime_ns for path in (home / "out").rglob("result.json")}
+    assert len(times) == 2
     assert run_ablation(home, parts) == results
-    assert all(path.stat().st_mtime_ns == mtime_ns for path, mtime_ns in files.items())
+    assert all(path.stat().st_mtime_ns == mtime_ns for path, mtime_ns in times.items())
 
 
 @pytest.mark.parametrize(("key", "other"), [("real", "other folder"), ("teachers", {"memory": "other teacher"})])

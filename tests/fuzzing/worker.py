@@ -44,7 +44,7 @@ LAYOUT = struct.Struct(f"{len(COUNTER_NAMES)}q")
 MEMORY_EXIT_CODE = 17
 """Exit code of a worker that exceeded its memory limit; the next worker continues."""
 MAX_MESSAGE_LENGTH = 4000
-"""In characters, of an error of the program."""
+"""Characters that the text of the program's own errors may have."""
 
 
 @dataclass(frozen=True, kw_only=True)
