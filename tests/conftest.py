@@ -16,7 +16,7 @@ from inspect_kd.datasets.drawn import draw_sample
 from tests.archive_server import Server, serve
 from tests.builders import save_tiny_clip
 from tests.cpp_program import build_program
-from tests.tiny import AS_THEY_ARE, EVERY_STAGE, UNTURNED, command
+from tests.tiny import EVERY_STAGE, UNTURNED, WITHOUT_ALIGNMENT_AND_TILES, command
 
 # For the processes that tests start; see also one_thread below.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -128,7 +128,7 @@ def staged_runs(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (out / f"{name}.yaml").write_text(json.dumps(recipe))
     names = ("tiny_clip", "tiny_sam")
     teachers = [argument for name in names for argument in ("--teachers", str(out / f"{name}.yaml"))]
-    settings = [argument for setting in (*EVERY_STAGE, *AS_THEY_ARE) for argument in ("--set", setting)]
+    settings = [argument for setting in (*EVERY_STAGE, *WITHOUT_ALIGNMENT_AND_TILES) for argument in ("--set", setting)]
     result = subprocess.run([*command(parts, out, *teachers), *settings], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     return out

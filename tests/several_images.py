@@ -77,7 +77,7 @@ def multi_picture_jpeg(*others: tuple[int, bytes], order: str = ">", content: by
         struct.pack(f"{order}LLLHH", *entry) for entry in [(0x030000, 0, 0, 0, 0)] + [(0,) * 5] * len(others)
     )
     first = jpeg_with(_multi_picture_segment(entries, order), content=content)
-    # Offsets are counted from the index's byte order mark, the tenth byte of the file.
+    # Offsets are counted from the index's byte order mark, which is at offset 10 of the file.
     base, at, entries = 10, len(first), entries[:16]
     for kind, other in others:
         entries += struct.pack(f"{order}LLLHH", kind, len(other), at - base, 0, 0)
