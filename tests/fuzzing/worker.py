@@ -194,6 +194,7 @@ def _describe(error: BaseException) -> str:
 
 
 def _limit_memory(config: WorkerConfig) -> None:
+    """Bound the address space 512 MB above the limit that `main` checks, and write no core dumps."""
     if resource is None:
         return
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -12,7 +12,7 @@ import numpy as np
 from tests.fuzzing.mutate import mutate_bytes, mutate_tree, to_hostile_json
 from tests.fuzzing.targets.target import Target
 
-ARTIFACT = "INSPECT_KD_FUZZ_ARTIFACT"
+ARTIFACT_VARIABLE = "INSPECT_KD_FUZZ_ARTIFACT"
 """Environment variable with the path of a real artifact, of which some inputs are mutations."""
 
 
@@ -100,7 +100,7 @@ class Onnx(Target):
 
         self.graphs = graphs
         self.seeds = [graphs.artifact().SerializeToString()]
-        path = os.environ.get(ARTIFACT)
+        path = os.environ.get(ARTIFACT_VARIABLE)
         self.real_artifact = Path(path).resolve().read_bytes() if path else b""
         self._enter_sandbox(sandbox)
         self.image = np.random.default_rng(0).integers(0, 256, (20, 24, 3), dtype=np.uint8)
