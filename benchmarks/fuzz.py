@@ -17,7 +17,7 @@ from typing import Any
 from benchmarks.results import ROOT, Content, load_results, publish
 from inspect_kd.training.run import environment
 from tests.fuzzing.harness import Result, fuzz
-from tests.fuzzing.targets import ARTIFACT, TARGETS
+from tests.fuzzing.targets import ARTIFACT_VARIABLE, TARGETS
 
 # Relative shares of the time. Targets that process thousands of inputs per second need less.
 TIME_SHARES = {"onnx": 6, "openvino": 6, "images": 6, "quarantine": 3, "quarantine_openvino": 3, "layouts": 3}
@@ -43,7 +43,7 @@ INPUTS_OF = {
 def content_of(results: list[Result], *, add: bool) -> Content:
     """Collect the results by target and seed; `add` keeps the published results of other seeds."""
     machine = environment("cpu")
-    if artifact := os.environ.get(ARTIFACT):
+    if artifact := os.environ.get(ARTIFACT_VARIABLE):
         # Only the file name is published, not the machine's folders.
         machine["command"] = machine["command"].replace(artifact, Path(artifact).name)
     content: dict[str, Any] = {"environment": machine, "targets": {}}
@@ -112,7 +112,7 @@ def main() -> None:
     parser.add_argument("--add", action="store_true", help="keep the published results of other seeds")
     arguments = parser.parse_args()
     if arguments.artifact:
-        os.environ[ARTIFACT] = str(arguments.artifact)
+        os.environ[ARTIFACT_VARIABLE] = str(arguments.artifact)
     shares = {name: TIME_SHARES.get(name, DEFAULT_TIME_SHARE) for name in arguments.only}
     results = []
     for name, share in shares.items():
@@ -121,7 +121,7 @@ def main() -> None:
             seconds=arguments.seconds * share / sum(shares.values()),
             seed=arguments.seed,
             start=arguments.start,
-            count=arguments.start + arguments.count,
+            stop=arguments.start + arguments.count,
             findings_folder=ROOT / "runs" / "fuzz",
         )
         results.append(result)

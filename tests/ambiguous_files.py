@@ -14,7 +14,7 @@ from inspect_kd.export.card import KEY
 from tests.fuzzing import graphs
 
 VARINT_WIDTH = 5
-"""In bytes: enough for any length below 2**35."""
+"""Bytes of each varint, enough for any length below 2**35."""
 
 
 def varint(number: int, width: int) -> bytes:
@@ -23,7 +23,7 @@ def varint(number: int, width: int) -> bytes:
     return bytes([*groups[:-1], groups[-1] & 0x7F])
 
 
-def runtime_format(folder: Path) -> bytes:
+def artifact_in_ort_format(folder: Path) -> bytes:
     """Return the tiny artifact in ONNX Runtime's own format, a flatbuffer."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -34,8 +34,10 @@ def runtime_format(folder: Path) -> bytes:
 
 
 def flatbuffer_that_is_a_protobuf(folder: Path) -> bytes:
-    """ONNX Runtime's format with its root moved to 0x90008, so that it also reads as a protobuf of three fields."""
-    original, root = runtime_format(folder), 0x90008
+    """Return the tiny artifact in ONNX Runtime's format, changed so that it also reads as a protobuf of three fields."""
+    original = artifact_in_ort_format(folder)
+    # The flatbuffer begins with the offset of its root: this one, to which the rest of the file is moved.
+    root = 0x90008
     shift = root - struct.unpack("<I", original[:4])[0]
     # As a protobuf: 08 00 is field 1, a varint; 09 is field 1 of 8 bytes; 1a is field 3, whose length and content follow.
     head = struct.pack("<I", root) + b"ORTM" + bytes(3) + b"\x1a"
@@ -43,8 +45,11 @@ def flatbuffer_that_is_a_protobuf(folder: Path) -> bytes:
     return head + varint(len(body), VARINT_WIDTH) + body
 
 
-def openvino_format(folder: Path) -> bytes:
-    """OpenVINO's own format (XML), which also reads as a protobuf: the first line is one field, an XML comment begins the next."""
+def artifact_in_openvino_format(folder: Path) -> bytes:
+    """Return the tiny artifact in OpenVINO's own format, XML, changed so that it also reads as a protobuf of two fields.
+
+    The first field is the first line and the start of an XML comment; the second one is the rest.
+    """
     images = opset13.parameter([-1, graphs.SIZE, graphs.SIZE, 3], np.uint8, "images")
     heatmap, score = (opset13.convert(images, "f32") for _ in range(2))
     images.output(0).set_names({"images"})
@@ -55,15 +60,15 @@ def openvino_format(folder: Path) -> bytes:
     openvino.save_model(model, folder / "a.xml", compress_to_fp16=False)
     declaration, _, net = (folder / "a.xml").read_bytes().partition(b"?>")
     first_line = declaration.removeprefix(b"<") + b"?>"
-    # The line break is the tag of field 1, and "<" its length: 60 bytes, which end with the begin of the comment.
-    begin = b"\n<" + first_line + b" " * (ord("<") - len(first_line) - 4) + b"<!--"
+    # The line break is the tag of field 1, and "<" its length: 60 bytes, which end with the start of an XML comment.
+    first_field = b"\n<" + first_line + b" " * (ord("<") - len(first_line) - 4) + b"<!--"
     # The quotation mark is the tag of field 4, and the characters after it are its length, half a megabyte.
     length = 0x43 | 0x29 << 7 | 0x20 << 14
-    return begin + b'"\xc3\xa9 ' + (b"-->" + net).ljust(length)
+    return first_field + b'"\xc3\xa9 ' + (b"-->" + net).ljust(length)
 
 
-def many_fields() -> bytes:
-    """A graph with two million empty fields: few bytes, but slow to check."""
+def artifact_with_many_fields() -> bytes:
+    """Return an artifact whose graph has two million empty fields: a small file that takes long to check."""
     # 52 00 is an empty field 10 of the graph; 08 0a is the model's version, 3a the tag of its graph.
     graph = b"\x52\x00" * 2**21
     return b"\x08\x0a\x3a" + graphs.with_length(graph)

@@ -23,6 +23,7 @@ class Server(ThreadingHTTPServer):
     max_response_bytes = 10**9
     ranges: list[str | None]
     may_respond: threading.Event
+    """The first request is answered only when this is set."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -47,7 +48,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(206 if requested else 200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        with contextlib.suppress(ConnectionError):  # a client that was interrupted
+        with contextlib.suppress(ConnectionError):  # the test interrupted the client
             self.wfile.write(body[: self.server.max_response_bytes])
 
     def log_message(self, format: str, *arguments: object) -> None: ...

@@ -37,7 +37,7 @@ def save_tiny_clip(folder: Path, *, weights: bool = True) -> str:
 
 
 def make_job(recipe: Recipe, data: DataSet, folder: Path, **changes: Any) -> Job:
-    """A silent job on the CPU; a training fits the presentations anew."""
+    """Make a job on the CPU that reports no progress. A training replaces the plain presentations by those it fits."""
     from inspect_kd.datasets.presentation import Presentations
     from inspect_kd.datasets.view import View
     from inspect_kd.training.hardware import Hardware
@@ -53,7 +53,7 @@ def make_job(recipe: Recipe, data: DataSet, folder: Path, **changes: Any) -> Job
 
 
 def edit_recipe(run: Path, edit: Callable[[dict[str, Any]], object]) -> None:
-    """Change a complete run's recipe, as if the run had been made with it."""
+    """Change a complete run's recipe, and its hash in the manifest, as if the run had been made with the changed recipe."""
     import yaml
 
     from inspect_kd import weights

@@ -16,7 +16,7 @@ from inspect_kd.datasets.drawn import draw_sample
 from tests.archive_server import Server, serve
 from tests.builders import save_tiny_clip
 from tests.cpp_program import build_program
-from tests.tiny import AS_THEY_ARE, EVERY_STAGE, UNTURNED, command
+from tests.tiny import EVERY_STAGE, UNTURNED, WITHOUT_ALIGNMENT_AND_TILES, command
 
 # For the processes that tests start; see also one_thread below.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -97,7 +97,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small drawn data set. Parts at any angle have their own tests, so that the many trainings stay short."""
+    """A small drawn data set of parts that all lie at the same angle, which keeps the many trainings short."""
     folder = tmp_path_factory.mktemp("data") / "sample"
     return draw_sample(folder, 0, size=64, train=10, test_good=3, per_kind=1, categories=UNTURNED)
 
@@ -118,7 +118,7 @@ def run(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def staged_runs(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a student's run that has every stage (`r`), and with the runs of its two teachers."""
+    """The folder of a student's run with every stage, `r`, and of the runs of its two teachers."""
     out = tmp_path_factory.mktemp("staged")
     clip = {"model": save_tiny_clip(out / "clip"), "pretrained": None, "licence": "MIT", "vv_blocks": 2}
     sam = {"build": "sam_spt", "backend": "tiny", "guide": clip, "closer": True}
@@ -126,8 +126,9 @@ def staged_runs(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, teacher in (("tiny_clip", {"build": "clip_ada", **clip}), ("tiny_sam", sam)):
         recipe = {"name": name, "teacher": teacher, "data": {"size": 64, "align": "none", "tile": None}, "teach": teach}
         (out / f"{name}.yaml").write_text(json.dumps(recipe))
-    teachers = [word for name in ("tiny_clip", "tiny_sam") for word in ("--teachers", str(out / f"{name}.yaml"))]
-    settings = [word for setting in (*EVERY_STAGE, *AS_THEY_ARE) for word in ("--set", setting)]
+    names = ("tiny_clip", "tiny_sam")
+    teachers = [argument for name in names for argument in ("--teachers", str(out / f"{name}.yaml"))]
+    settings = [argument for setting in (*EVERY_STAGE, *WITHOUT_ALIGNMENT_AND_TILES) for argument in ("--set", setting)]
     result = subprocess.run([*command(parts, out, *teachers), *settings], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     return out

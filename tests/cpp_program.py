@@ -1,4 +1,4 @@
-"""Build and run the C++ program of export/cpp, and compare its answers with Python's."""
+"""Build and run the C++ program of export/cpp, and compare its results with Python's."""
 
 from __future__ import annotations
 
@@ -18,45 +18,45 @@ import pytest
 from inspect_kd.types import Inspection
 
 ROOT = Path(__file__).parents[1]
-# The same ONNX Runtime gets the same pixels. Measured: no difference in six digits, on Debian's OpenCV 4.6 against the wheel's 5.0,
-# in resizing and in decoding JPEG. An OpenCV that differs by one grey level moves a score by more.
+# Both programs run the same ONNX Runtime on the same pixels. Measured with Debian's OpenCV 4.6 in C++ and the wheel's 5.0 in
+# Python, which resize and decode JPEG alike: scores agree in six digits. A pixel that differs by one grey level would exceed this limit.
 MAX_RELATIVE_DIFFERENCE = 1e-5
 
 
 def build_program() -> Path:
-    """Build the C++ program; it is skipped where it cannot be built."""
-    # In CI a test that cannot run is a failure.
+    """Build the C++ program; where that is impossible, skip the test, or fail it in CI."""
     give_up: Callable[[str], Any] = pytest.fail if os.environ.get("CI") else pytest.skip
     for tool in ("cmake", "c++"):
         if shutil.which(tool) is None:
             give_up(f"no {tool} on this machine: `make cpp-packages`")
-    words = [str(ROOT / "export" / "cpp" / "build.sh"), sys.executable, str(ROOT / "build" / "cpp")]
+    command = [str(ROOT / "export" / "cpp" / "build.sh"), sys.executable, str(ROOT / "build" / "cpp")]
     (ROOT / "build").mkdir(exist_ok=True)
-    with (ROOT / "build" / ".lock").open("w") as lock:  # the other process of tests may be building it
+    # Tests run in two processes, and the other one may be building the program.
+    with (ROOT / "build" / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        answer = subprocess.run(words, capture_output=True, text=True, check=False)
-    output = answer.stdout + answer.stderr
-    if answer.returncode and ("no headers" in output or "Could not find" in output or "Could NOT find" in output):
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+    output = result.stdout + result.stderr
+    if result.returncode and ("no headers" in output or "Could not find" in output or "Could NOT find" in output):
         give_up(f"headers or libraries are missing, `make cpp-packages` gets them: {output[-300:]}")
-    assert answer.returncode == 0, output
+    assert result.returncode == 0, output
     return ROOT / "build" / "cpp" / "inspect_kd_cpp"
 
 
-def run_program(program: Path, artifact: Path, *words: object) -> tuple[list[dict[str, Any]], int, str]:
-    """Return its JSON lines, its exit code and its stderr."""
-    answer = subprocess.run(
-        [program, artifact, *map(str, words)],
+def run_program(program: Path, artifact: Path, *arguments: object) -> tuple[list[dict[str, Any]], int, str]:
+    """Run the C++ program on an artifact; return its JSON lines, its exit code and its stderr."""
+    result = subprocess.run(
+        [program, artifact, *map(str, arguments)],
         capture_output=True,
         check=False,
         timeout=300,
         env={"PATH": "/usr/bin:/bin"},
     )
-    lines = [json.loads(line) for line in answer.stdout.decode("utf-8").splitlines()]
-    return lines, answer.returncode, answer.stderr.decode("utf-8", "replace")
+    lines = [json.loads(line) for line in result.stdout.decode("utf-8").splitlines()]
+    return lines, result.returncode, result.stderr.decode("utf-8", "replace")
 
 
 def assert_same(line: dict[str, Any], inspection: Inspection) -> None:
-    """Compare every field that both print, and the position of the peak."""
+    """Compare every field that both programs print, and the position of the peak."""
     expected = inspection.to_json()
     assert line["score"] == pytest.approx(expected["score"], rel=MAX_RELATIVE_DIFFERENCE)
     for field in ("image", "decision", "thresholds", "image_size"):
@@ -71,7 +71,7 @@ def assert_same(line: dict[str, Any], inspection: Inspection) -> None:
 
 
 def with_changed_card(artifact: Path, to: Path, **changes: Any) -> Path:
-    """The artifact with changes in its card; a field that becomes None is left out."""
+    """Copy the artifact to `to` with changes in its card; a change to None removes the field."""
     model = onnx.load(str(artifact))
     entry = model.metadata_props[0]
     card = json.loads(entry.value) | changes

@@ -1,4 +1,4 @@
-"""Image files as they occur in factories, and files that the C++ program refuses, with its reasons."""
+"""Image files as they occur in factories, and files that the C++ program refuses, each with the reason it gives."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ def picture(mode: str = "RGB", size: tuple[int, int] = (97, 61)) -> Image.Image:
 
 
 def write_turned(to: Path, orientation: int) -> None:
+    """Write a JPEG whose EXIF orientation tells viewers to turn or mirror it."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     picture().save(to, exif=exif, quality=95)
@@ -61,6 +62,7 @@ IMAGES: dict[str, Callable[[Path], Any]] = {
     "progressive.jpg": lambda to: picture().save(to, progressive=True),
     "restart.jpg": lambda to: picture().save(to, restart_marker_blocks=2),
     "grey.jpg": lambda to: picture("L").save(to),
+    # Bytes after the end of the image.
     "after.jpg": lambda to: (picture().save(to), to.write_bytes(to.read_bytes() + b"\0" * 99)),
     "rgb.bmp": lambda to: picture().save(to),
     "grey.bmp": lambda to: picture("L").save(to),
@@ -72,9 +74,11 @@ IMAGES: dict[str, Callable[[Path], Any]] = {
     "one.png": lambda to: picture(size=(1, 1)).save(to),
     **{f"turned{turn}.jpg": lambda to, turn=turn: write_turned(to, turn) for turn in range(1, 9)},
 }
+"""File name → a function that writes the file."""
 
 
 def chunk(kind: bytes, body: bytes) -> bytes:
+    """Return a PNG chunk with its checksum."""
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
@@ -117,7 +121,7 @@ REFUSED_FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "folder.png": (lambda to: to.mkdir(), "not a file"),
     "missing.png": (lambda to: None, "no such file"),
 }
-"""By file name: a function that writes the file, and the reason for which the program refuses it."""
+"""File name → a function that writes the file, and a part of the message with which the C++ program refuses it."""
 
 
 def write_jpeg_with_thumbnail(to: Path) -> None:

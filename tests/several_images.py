@@ -14,7 +14,7 @@ BYTE, SHORT, LONG = 1, 3, 4
 Tag = tuple[int, int, int]
 """(tag, type, value)"""
 PIXELS_OFFSET = 16
-"""Where the pixels of `tiff_file` begin."""
+"""Offset at which `tiff_file` puts the pixels."""
 
 
 def encode(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -36,16 +36,16 @@ def grey_tags(side: int = 16, *more: Tag) -> list[Tag]:
     return sorted([*tags, (277, SHORT, 1), (278, LONG, side), (279, LONG, side * side), *more])
 
 
-def tile_tags(side: int, tile: tuple[int, int], size: int) -> list[Tag]:
-    """Tags of an 8-bit image in one deflated tile."""
+def tile_tags(side: int, tile: tuple[int, int], byte_count: int) -> list[Tag]:
+    """Tags of an 8-bit image in one deflated tile of `byte_count` bytes."""
     tags = [(256, LONG, side), (257, LONG, side), (258, SHORT, 8), (259, SHORT, 8), (262, SHORT, 1), (277, SHORT, 1)]
-    return [*tags, (322, LONG, tile[0]), (323, LONG, tile[1]), (324, LONG, PIXELS_OFFSET), (325, LONG, size)]
+    return [*tags, (322, LONG, tile[0]), (323, LONG, tile[1]), (324, LONG, PIXELS_OFFSET), (325, LONG, byte_count)]
 
 
 def tiff_file(
     *directories: Sequence[Tag], data: bytes = bytes(256), order: str = "<", big: bool = False, next_offset: int = 0
 ) -> bytes:
-    """A TIFF file: the pixels, then one directory per image. The last one names `next_offset` as the next directory's."""
+    """A TIFF file: the pixels, then one directory per image. `next_offset` is what the last directory gives as the next one's offset."""
     count_format, offset_format, entry_size = (order + "Q", order + "Q", 20) if big else (order + "H", order + "L", 12)
     start = PIXELS_OFFSET + len(data)
     body, at = b"", start
@@ -72,10 +72,12 @@ def jpeg_with(segment: bytes, marker: int = 0xE2, *, content: bytes | None = Non
 
 def multi_picture_jpeg(*others: tuple[int, bytes], order: str = ">", content: bytes | None = None) -> bytes:
     """A JPEG with a multi-picture index, followed by the other pictures, each given as (type, content)."""
+    # The offsets of the other pictures depend on the length of the first one, which an index of zeros gives.
     entries = b"".join(
         struct.pack(f"{order}LLLHH", *entry) for entry in [(0x030000, 0, 0, 0, 0)] + [(0,) * 5] * len(others)
     )
     first = jpeg_with(_multi_picture_segment(entries, order), content=content)
+    # Offsets are counted from the index's byte order mark, which is at offset 10 of the file.
     base, at, entries = 10, len(first), entries[:16]
     for kind, other in others:
         entries += struct.pack(f"{order}LLLHH", kind, len(other), at - base, 0, 0)
@@ -90,7 +92,7 @@ def _multi_picture_segment(entries: bytes, order: str) -> bytes:
 
 
 def repeat_last_scan(content: bytes, count: int) -> bytes:
-    """The progressive JPEG `content` with its last scan `count` times."""
+    """Return the progressive JPEG `content` with its last scan repeated `count` times."""
     last = content.rindex(b"\xff\xda")
     return content[:last] + content[last:-2] * count + content[-2:]
 

@@ -22,9 +22,12 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--
 
 @dataclass(frozen=True)
 class Server:
+    """A running Studio."""
+
     address: str
     store: Path
     temporary: Path
+    """Its folder for temporary files."""
     process: subprocess.Popen[str]
 
 
@@ -36,7 +39,8 @@ def need(dependency: str, is_present: bool) -> None:
 
 
 @contextmanager
-def studio(*words: str | Path, folder: Path, **environment: str) -> Iterator[Server]:
+def studio(*arguments: str | Path, folder: Path, **environment: str) -> Iterator[Server]:
+    """Run `inspect-kd ui` with these arguments in `folder` until the block ends."""
     need("gradio", find_spec("gradio") is not None)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -44,7 +48,18 @@ def studio(*words: str | Path, folder: Path, **environment: str) -> Iterator[Ser
     store, temporary = folder / "store", folder / "temporary"
     temporary.mkdir(parents=True, exist_ok=True)
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "inspect_kd", "ui", *map(str, words), "--port", str(port), "--store", str(store)],
+        [
+            sys.executable,
+            "-P",
+            "-m",
+            "inspect_kd",
+            "ui",
+            *map(str, arguments),
+            "--port",
+            str(port),
+            "--store",
+            str(store),
+        ],
         stdout=subprocess.PIPE,
         text=True,
         cwd=folder,

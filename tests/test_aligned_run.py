@@ -1,4 +1,4 @@
-"""What people see of alignment and tiles after a training: report, command line and Studio, on one real run."""
+"""How the report, the command line and the Studio show alignment and tiles, on one complete run."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ from tests.tiny import command
 from tests.turned_tree import draw_turned_parts
 
 CUT_OFF = "the part is cut off by the picture's border"
+NOT_FOUND_SCORE = "1000000"
+"""The score of a part that was not found: tables and JSON contain it, and pages never show it."""
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +44,9 @@ def aligned_run(turned_parts: Path, tmp_path_factory: pytest.TempPathFactory) ->
     return out / "r"
 
 
-def run_program(*words: object) -> str:
+def run_program(*arguments: object) -> str:
     result = subprocess.run(
-        [sys.executable, "-m", "inspect_kd", *map(str, words)], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "inspect_kd", *map(str, arguments)], capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stderr
     return result.stdout
@@ -65,7 +67,7 @@ def test_report_shows_alignment_tiles_and_reasons(aligned_run: Path) -> None:
     for text in ("silhouette", "tiles of 64 pixels", "likeness of", "1 sound, 2 defective"):
         assert text in section
     assert section.count("as the model sees it") == 6 and section.count("as photographed") == 7
-    assert "1000000" not in page and CUT_OFF.replace("'", "&#x27;") in page
+    assert NOT_FOUND_SCORE not in page and CUT_OFF.replace("'", "&#x27;") in page
     scores = json.loads((aligned_run / "report.json").read_text())["scores"]
     assert {row["image"]: row["cause"] for row in scores if "cause" in row and row["kind"] == "good"} == {
         "005.png": "not_found"
@@ -74,12 +76,12 @@ def test_report_shows_alignment_tiles_and_reasons(aligned_run: Path) -> None:
 
 def test_eval_lists_parts_that_were_not_found(aligned_run: Path, turned_parts: Path) -> None:
     table = " ".join(run_program("eval", aligned_run, "--data", turned_parts).split())
-    assert "of these not found" in table and "agrees with the reference by" in table and "1000000" not in table
+    assert "of these not found" in table and "agrees with the reference by" in table and NOT_FOUND_SCORE not in table
     figures = json.loads(run_program("eval", aligned_run, "--data", turned_parts, "--json"))
     assert figures["not_found"]["bracket"] == {"sound": 1, "defective": 2}
 
 
-def test_predict_says_why_and_outlines_the_frame(aligned_run: Path, turned_parts: Path, tmp_path: Path) -> None:
+def test_predict_prints_the_cause_and_outlines_the_frame(aligned_run: Path, turned_parts: Path, tmp_path: Path) -> None:
     folder = turned_parts / "bracket/test/good"
     lines = run_program("predict", aligned_run, folder, "--category", "bracket", "--overlays", tmp_path).splitlines()
     records = [json.loads(line) for line in lines]
@@ -94,17 +96,17 @@ def test_predict_says_why_and_outlines_the_frame(aligned_run: Path, turned_parts
     assert blue > green > red, "the corner of the frame has the outline's colour"
 
 
-def test_label_next_says_why(aligned_run: Path, turned_parts: Path) -> None:
-    words = ("label-next", aligned_run, turned_parts / "bracket/test/broken", "--category", "bracket")
-    records = [json.loads(line) for line in run_program(*words).splitlines()]
+def test_label_next_prints_the_cause(aligned_run: Path, turned_parts: Path) -> None:
+    arguments = ("label-next", aligned_run, turned_parts / "bracket/test/broken", "--category", "bracket")
+    records = [json.loads(line) for line in run_program(*arguments).splitlines()]
     assert [record["cause"] for record in records] == ["not_found"] * 2
     assert all(record["explanation"].startswith("agrees with the reference by") for record in records)
 
 
-def test_bench_latency_times_alignment_beside_the_model(aligned_run: Path, turned_parts: Path) -> None:
+def test_bench_latency_measures_alignment_separately(aligned_run: Path, turned_parts: Path) -> None:
     image = turned_parts / "bracket/test/good/000.png"
-    words = ("bench-latency", aligned_run, "--batches", "1", "--rounds", "2", "--json")
-    rows = json.loads(run_program(*words, "--image", image))["artifacts"][str(aligned_run / "r.onnx")]
+    arguments = ("bench-latency", aligned_run, "--batches", "1", "--rounds", "2", "--json")
+    rows = json.loads(run_program(*arguments, "--image", image))["artifacts"][str(aligned_run / "r.onnx")]
     assert list(rows) == [
         "1",
         "alignment of bracket, 128x128",
@@ -152,10 +154,10 @@ def test_change_of_category_inspects_again_where_categories_are_presented_differ
             expected.regions,
         )
     list(session.change_artifact("r", None))
-    assert part_named(session, "good-000.png").location.category == "bracket", "recognised"
+    assert part_named(session, "good-000.png").location.category == "bracket", "the category is recognised"
 
 
-def test_studio_shows_the_reason_and_never_the_number(session: Session) -> None:
+def test_studio_shows_the_reason_but_no_score_of_a_part_that_was_not_found(session: Session) -> None:
     part = part_named(session, "good-005.png")
     inspection = session.inspection(part)
     page = viewer.viewer(part, inspection, lambda path: path.name)
@@ -165,23 +167,25 @@ def test_studio_shows_the_reason_and_never_the_number(session: Session) -> None:
     session.gallery.select(part.number)
     session.set_thresholds(0.1, 0.2)
     panels = gallery.gallery(session, lambda path: path.name) + gallery.scores_panel(session)
-    sides = compare.side_by_side(session, lambda path: path.name) + compare.comparison(session, lambda path: path.name)
+    comparison = compare.side_by_side(session, lambda path: path.name) + compare.comparison(
+        session, lambda path: path.name
+    )
     assert "not found" in panels and "Not found, NG under any thresholds: 3 inspected" in panels
-    assert sides.count("not found") >= 2
-    assert "1000000" not in page + panels + sides + exports.as_html(session)
+    assert comparison.count("not found") >= 2
+    assert NOT_FOUND_SCORE not in page + panels + comparison + exports.as_html(session)
 
 
-def test_exports_keep_the_number_and_add_the_cause(session: Session) -> None:
+def test_exports_keep_the_score_and_add_the_cause(session: Session) -> None:
     rows = {row["image"]: row for row in csv.DictReader(io.StringIO(exports.as_csv(session)))}
     missed, found = rows["good-005.png"], rows["good-000.png"]
-    assert (missed["score"], missed["cause"], missed["explanation"]) == ("1000000.0", "not_found", CUT_OFF)
+    assert (missed["score"], missed["cause"], missed["explanation"]) == (f"{NOT_FOUND_SCORE}.0", "not_found", CUT_OFF)
     assert (found["cause"], found["explanation"]) == ("", "")
     content = json.loads(exports.as_json(session))
     assert content["what_if"]["not_found"]["shown"] == 3
     assert [part["cause"] for part in content["parts"][:3]] == ["not_found"] * 3
 
 
-def test_moved_thresholds_never_let_a_part_pass_that_was_not_found(session: Session) -> None:
+def test_no_thresholds_accept_a_part_that_was_not_found(session: Session) -> None:
     highest = session.default_thresholds.highest_allowed
     session.set_thresholds(highest, highest)
     assert session.inspection(part_named(session, "broken-000.png")).decision is Decision.NG

@@ -108,13 +108,13 @@ def test_round_parts_are_centred_and_not_turned() -> None:
         np.testing.assert_allclose(pose.matrix @ (*place, 1), np.array(choice.chosen.alignment.frame) / 2, atol=1.5)
 
 
-def test_parts_in_a_fixture_are_left_as_they_are() -> None:
+def test_parts_that_always_lie_in_one_pose_are_not_aligned() -> None:
     images = [draw_part(pose_matrix(0, 150, 150), seed=seed) for seed in range(10)]
     choice = choose_alignment(images, "auto")
     assert choice.chosen.method == "none" and choice.chosen.alignment is None
 
 
-def test_textures_are_left_as_they_are() -> None:
+def test_textures_are_not_aligned() -> None:
     rng = np.random.default_rng(0)
     images = [
         cv2.resize(rng.integers(60, 180, (60, 60, 3)).astype(np.uint8), (240, 240), interpolation=cv2.INTER_CUBIC)
@@ -128,19 +128,21 @@ def test_boards_are_aligned_by_template() -> None:
     images = [cluttered_scene(rng.uniform(-8, 8), *rng.uniform(-20, 20, 2), seed=i) for i in range(12)]
     choice = choose_alignment(images, "auto")
     assert choice.chosen.method == "template", choice.describe()
-    found = choice.chosen.alignment
-    assert found is not None
-    frames = [cut_frame(image, pose.matrix, found.frame) for image in images if (pose := found.locate(image).pose)]
+    template = choice.chosen.alignment
+    assert template is not None
+    frames = [
+        cut_frame(image, pose.matrix, template.frame) for image in images if (pose := template.locate(image).pose)
+    ]
     middle = np.stack(frames)[:, 120:280, 120:280].astype(np.float32)
     assert len(frames) == 12 and np.abs(middle - np.median(middle, axis=0)).mean() < 12
-    assert found.locate(np.full((400, 400, 3), 90, np.uint8)).fault is not None
+    assert template.locate(np.full((400, 400, 3), 90, np.uint8)).fault is not None
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (1, 400, 3), (31, 31, 3)])
 def test_picture_too_small_for_corners_is_not_found(shape: tuple[int, int, int]) -> None:
-    found = choose_alignment([cluttered_scene(0, 0, 0, seed=i) for i in range(3)], "template").chosen.alignment
-    assert found is not None
-    fault = found.locate(np.full(shape, 90, np.uint8)).fault
+    template = choose_alignment([cluttered_scene(0, 0, 0, seed=i) for i in range(3)], "template").chosen.alignment
+    assert template is not None
+    fault = template.locate(np.full(shape, 90, np.uint8)).fault
     assert fault is not None and fault.reason == "no match with the reference picture"
 
 

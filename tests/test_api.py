@@ -32,17 +32,17 @@ def test_the_notebook_has_the_code_of_the_script() -> None:
 
 def test_the_example_runs_from_training_to_inspection(tmp_path: Path) -> None:
     """The cells of the notebook run one after another, in a new process."""
-    answer = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", read_code(DOCS / "example.ipynb")],
         capture_output=True,
         text=True,
         check=False,
         cwd=tmp_path,
     )
-    assert answer.returncode == 0, answer.stderr
-    assert "report.html" in answer.stdout and "part.onnx" in answer.stdout
-    assert answer.stdout.splitlines()[-1] == "embedded"
-    assert '"phase": "train"' in answer.stderr, "long work shows its progress"
+    assert result.returncode == 0, result.stderr
+    assert "report.html" in result.stdout and "part.onnx" in result.stdout
+    assert result.stdout.splitlines()[-1] == "embedded"
+    assert '"phase": "train"' in result.stderr, "long work shows its progress"
 
 
 def test_metrics_of_a_run_are_those_of_its_manifest(run: Path) -> None:
@@ -90,5 +90,5 @@ def test_an_export_beyond_its_limits_raises_and_leaves_no_artifact(run: Path, tm
 
 def test_importing_the_package_imports_no_torch() -> None:
     code = "import sys, inspect_kd; inspect_kd.Inspector; print('torch' in sys.modules)"
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert answer.stdout.strip() == "False"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "False"

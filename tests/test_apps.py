@@ -81,8 +81,8 @@ def dockerfile_and_wheel(request: pytest.FixtureRequest, tmp_path_factory: pytes
             shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(ROOT / name, source / name)
-    words = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(wheel_folder), str(source)]
-    subprocess.run(words, check=True, capture_output=True)
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(wheel_folder), str(source)]
+    subprocess.run(command, check=True, capture_output=True)
     with zipfile.ZipFile(next(wheel_folder.glob("*.whl"))) as wheel:
         wheel.extractall(wheel_folder)
     return path, wheel_folder
@@ -104,14 +104,14 @@ def forbid_writing_files() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 
 
-def run_command(wheel_folder: Path, words: list[str], artifact: Path, stdin: str = "") -> subprocess.CompletedProcess:
+def run_command(wheel_folder: Path, command: list[str], artifact: Path, stdin: str = "") -> subprocess.CompletedProcess:
     """Run a command of the Dockerfile with this Python, the wheel and the given artifact."""
     entry = {"python3": [sys.executable], "inspect-kd": [sys.executable, "-m", "inspect_kd"]}
-    words = entry[words[0]] + [word.replace(ARTIFACT, str(artifact)) for word in words[1:]]
+    command = entry[command[0]] + [word.replace(ARTIFACT, str(artifact)) for word in command[1:]]
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(wheel_folder), "HOME": "/nonexistent"}
     environment |= {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        words,
+        command,
         input=stdin,
         env=environment,
         cwd="/",
@@ -122,18 +122,19 @@ def run_command(wheel_folder: Path, words: list[str], artifact: Path, stdin: str
     )
 
 
-def read_command(path: Path, word: str) -> list[str]:
-    rest = next(rest for instruction, rest in read_instructions(path) if instruction == word)
+def read_command(path: Path, instruction: str) -> list[str]:
+    """Return the command of an ENTRYPOINT, CMD or HEALTHCHECK, which is written as JSON."""
+    rest = next(rest for word, rest in read_instructions(path) if word == instruction)
     return json.loads(rest[rest.index("[") :])
 
 
 def test_commands_run_and_write_nothing(dockerfile_and_wheel: tuple[Path, Path], run: Path, parts: Path) -> None:
     path, wheel_folder = dockerfile_and_wheel
     images = sorted(parts.rglob("test/*/*.png"))[:3]
-    words = read_command(path, "ENTRYPOINT") + read_command(path, "CMD")
-    answer = run_command(wheel_folder, words, run / "r.onnx", "\n".join(map(str, images)))
-    assert answer.returncode == 0, answer.stderr
-    lines = [json.loads(line) for line in answer.stdout.splitlines()]
+    command = read_command(path, "ENTRYPOINT") + read_command(path, "CMD")
+    result = run_command(wheel_folder, command, run / "r.onnx", "\n".join(map(str, images)))
+    assert result.returncode == 0, result.stderr
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
     assert [line["image"] for line in lines] == [str(image) for image in images]
     assert all("score" in line for line in lines)
 
@@ -142,9 +143,9 @@ def test_health_check_fails_for_a_broken_or_missing_artifact(
     dockerfile_and_wheel: tuple[Path, Path], run: Path, tmp_path: Path
 ) -> None:
     path, wheel_folder = dockerfile_and_wheel
-    words = read_command(path, "HEALTHCHECK")
-    answer = run_command(wheel_folder, words, run / "r.onnx")
-    assert answer.returncode == 0, answer.stderr
+    command = read_command(path, "HEALTHCHECK")
+    result = run_command(wheel_folder, command, run / "r.onnx")
+    assert result.returncode == 0, result.stderr
     (tmp_path / "broken.onnx").write_bytes((run / "r.onnx").read_bytes()[:9999])
     for artifact in (tmp_path / "broken.onnx", tmp_path / "none.onnx"):
-        assert run_command(wheel_folder, words, artifact).returncode != 0
+        assert run_command(wheel_folder, command, artifact).returncode != 0

@@ -57,8 +57,8 @@ def make_pax_record(key: str, value: str = "") -> bytes:
 
 def unpack_in_child(path: Path, to: Path) -> tuple[str, int]:
     """Unpack in a child process; return its output, and the megabytes by which its memory grew."""
-    words = [sys.executable, "-P", "-c", PROGRAM, str(path), str(to)]
-    output = subprocess.run(words, capture_output=True, text=True, check=True, timeout=120).stdout
+    command = [sys.executable, "-P", "-c", PROGRAM, str(path), str(to)]
+    output = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
     return output, int(output.split("grew")[1])
 
 

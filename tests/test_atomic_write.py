@@ -29,7 +29,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
         name="a", request=TrainRequest(data="d", recipe="r"), requested_at=1.0
     ).write(folder),
 }
-"""For the name of a link in a folder: a function that writes a file of this folder, and might write through the link."""
+"""Name of a link planted in a folder → a function that writes a file of this folder, and could write through the link."""
 
 
 @pytest.mark.parametrize("planted", WRITERS)

@@ -259,15 +259,15 @@ def test_the_json_holds_the_results(pages: Path) -> None:
 
 
 def run_bench(parts: Path, recipe: Path, out: Path) -> subprocess.CompletedProcess[str]:
-    words = ["bench", "--data", str(parts), "--model", str(recipe), "--against", "none", "--out", str(out)]
-    return subprocess.run([sys.executable, "-m", "inspect_kd", *words], capture_output=True, text=True, check=False)
+    arguments = ["bench", "--data", str(parts), "--model", str(recipe), "--against", "none", "--out", str(out)]
+    return subprocess.run([sys.executable, "-m", "inspect_kd", *arguments], capture_output=True, text=True, check=False)
 
 
 def test_the_command_refuses_a_recipe_of_another_image_size(parts: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "tiny.yaml"
     recipe.write_text(load_recipe("embedded", TINY).to_yaml())
-    answer = run_bench(parts, recipe, tmp_path / "out")
-    assert answer.returncode == 2 and "256x256" in answer.stderr
+    result = run_bench(parts, recipe, tmp_path / "out")
+    assert result.returncode == 2 and "256x256" in result.stderr
 
 
 def test_the_command_writes_its_pages_and_does_not_train_twice(parts: Path, tmp_path: Path) -> None:

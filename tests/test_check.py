@@ -78,12 +78,12 @@ def test_errors_are_listed_first(tmp_path: Path) -> None:
 
 def test_command_prints_json_and_fails_on_errors(tmp_path: Path) -> None:
     trees.mvtec(tmp_path)
-    answer = CliRunner().invoke(app, ["data", "check", str(tmp_path), "--json"])
-    assert answer.exit_code == 0
-    assert json.loads(answer.stdout)["counts"]["screw"][Split.TEST] == 6
+    result = CliRunner().invoke(app, ["data", "check", str(tmp_path), "--json"])
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["counts"]["screw"][Split.TEST] == 6
     trees.mask(tmp_path / "screw" / "ground_truth" / "bent" / "b0_mask.png", empty=True)
-    answer = CliRunner().invoke(app, ["data", "check", str(tmp_path)])
-    assert isinstance(answer.exception, BadInput)
+    result = CliRunner().invoke(app, ["data", "check", str(tmp_path)])
+    assert isinstance(result.exception, BadInput)
 
 
 def test_real_data_set_has_no_errors(real_data: Path) -> None:
@@ -143,7 +143,7 @@ def test_check_draws_nothing(tmp_path: Path) -> None:
         f"name: ev\ntitle: Ev\nlicence: {{name: x, commercial: false}}\nroot: {target}\nsource: {{drawn: 3}}\n"
     )
     for _ in ("no folder", "an empty folder"):
-        answer = CliRunner().invoke(app, ["data", "check", str(tmp_path / "ev.yaml")])
-        assert isinstance(answer.exception, EnvironmentFault) and "is not drawn yet" in str(answer.exception)
+        result = CliRunner().invoke(app, ["data", "check", str(tmp_path / "ev.yaml")])
+        assert isinstance(result.exception, EnvironmentFault) and "is not drawn yet" in str(result.exception)
         assert not target.exists() or not list(target.iterdir())
         target.mkdir(exist_ok=True)

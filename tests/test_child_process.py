@@ -33,8 +33,8 @@ def execution_log(planted_folder: Path) -> Path:
 def test_child_processes_of_the_studio_import_nothing_from_its_working_directory(
     run: Path, parts: Path, planted_folder: Path, execution_log: Path, tmp_path: Path
 ) -> None:
-    words = (run / "r.onnx", "--train-on", parts.parent)
-    with studio(*words, folder=planted_folder, INSPECT_KD_CACHE=str(tmp_path / "cache")) as server:
+    arguments = (run / "r.onnx", "--train-on", parts.parent)
+    with studio(*arguments, folder=planted_folder, INSPECT_KD_CACHE=str(tmp_path / "cache")) as server:
         from gradio_client import Client
 
         client = Client(server.address, verbose=False)
@@ -70,7 +70,7 @@ def _stop(client: object) -> None:
         time.sleep(0.2)
 
 
-BENCH = """
+BENCH_SCRIPT = """
 import sys
 from pathlib import Path
 from inspect_kd.bench import runner, cost
@@ -88,14 +88,14 @@ def test_child_processes_of_bench_import_nothing_from_the_working_directory(
     run: Path, planted_folder: Path, execution_log: Path, tmp_path: Path
 ) -> None:
     script = tmp_path / "bench.py"  # started without -P, like an installed command
-    script.write_text(BENCH)
-    words = [sys.executable, str(script), str(run / "r.onnx"), str(tmp_path / "entry")]
-    answer = subprocess.run(words, cwd=planted_folder, capture_output=True, text=True, check=True)
+    script.write_text(BENCH_SCRIPT)
+    command = [sys.executable, str(script), str(run / "r.onnx"), str(tmp_path / "entry")]
+    result = subprocess.run(command, cwd=planted_folder, capture_output=True, text=True, check=True)
     assert executed_modules(execution_log) == []
-    assert "nobody" in answer.stdout and float(answer.stdout.split()[-1]) > 0
+    assert "nobody" in result.stdout and float(result.stdout.split()[-1]) > 0
 
 
-QUARANTINE = """
+QUARANTINE_SCRIPT = """
 import os, sys
 from inspect_kd.inspector import Inspector
 artifact, *caches = sys.argv[1:]
@@ -110,10 +110,18 @@ print(size)
 def test_quarantine_does_not_import_from_its_parents_working_directory(
     run: Path, planted_folder: Path, execution_log: Path, tmp_path: Path
 ) -> None:
-    words = [sys.executable, "-P", "-c", QUARANTINE, str(run / "r.onnx"), str(tmp_path / "1"), str(tmp_path / "2")]
-    answer = subprocess.run(words, cwd=planted_folder, capture_output=True, text=True, check=False)
+    command = [
+        sys.executable,
+        "-P",
+        "-c",
+        QUARANTINE_SCRIPT,
+        str(run / "r.onnx"),
+        str(tmp_path / "1"),
+        str(tmp_path / "2"),
+    ]
+    result = subprocess.run(command, cwd=planted_folder, capture_output=True, text=True, check=False)
     assert executed_modules(execution_log) == []
-    assert answer.stdout.strip() == "64", answer.stderr
+    assert result.stdout.strip() == "64", result.stderr
 
 
 def test_import_path_with_a_colon_is_not_split(

@@ -37,19 +37,19 @@ COMMANDS = [
 ]
 
 
-def call(*words: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+def call(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
     program = "import sys; sys.argv[0] = 'inspect-kd'; from inspect_kd.cli import main; main()"
     variables = os.environ | {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"} | environment
     return subprocess.run(
-        [sys.executable, "-c", program, *words], capture_output=True, text=True, check=False, env=variables, cwd=cwd
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False, env=variables, cwd=cwd
     )
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_matches_the_golden_file(command: str, request: pytest.FixtureRequest) -> None:
-    answer = call(*command.split(), "--help")
-    assert answer.returncode == 0
-    text = "\n".join(line.rstrip() for line in answer.stdout.splitlines()) + "\n"
+    result = call(*command.split(), "--help")
+    assert result.returncode == 0
+    text = "\n".join(line.rstrip() for line in result.stdout.splitlines()) + "\n"
     golden = GOLDEN / f"help_{command.replace(' ', '_') or 'all'}.txt"
     if request.config.getoption("--update-golden"):
         golden.parent.mkdir(exist_ok=True)
@@ -74,13 +74,13 @@ def test_help_imports_nothing_heavy() -> None:
         "import sys; sys.argv = ['inspect-kd', 'train', '--help']\nfrom inspect_kd.cli import main\n"
         "try:\n    main()\nexcept SystemExit:\n    pass\nprint('LOADED', *{m.split('.')[0] for m in sys.modules})"
     )
-    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    loaded = set(answer.stdout.split("LOADED")[1].split())
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    loaded = set(result.stdout.split("LOADED")[1].split())
     assert not loaded & {"torch", "numpy", "cv2", "onnxruntime", "anomalib", "PIL"}
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "reason"),
+    ("arguments", "code", "reason"),
     [
         (("train", "--data", "./none"), 3, "no such folder"),
         (("train", "--data", "empty"), 3, "no layout recognised"),
@@ -96,27 +96,29 @@ def test_help_imports_nothing_heavy() -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_error_is_short_and_has_its_exit_code(words: tuple[str, ...], code: int, reason: str, tmp_path: Path) -> None:
+def test_error_is_short_and_has_its_exit_code(
+    arguments: tuple[str, ...], code: int, reason: str, tmp_path: Path
+) -> None:
     (tmp_path / "empty").mkdir()
-    answer = call(*words, cwd=tmp_path, INSPECT_KD_DATA=str(tmp_path / "data"))
-    assert answer.returncode == code, answer.stderr
-    assert reason in answer.stderr and "Traceback" not in answer.stderr
+    result = call(*arguments, cwd=tmp_path, INSPECT_KD_DATA=str(tmp_path / "data"))
+    assert result.returncode == code, result.stderr
+    assert reason in result.stderr and "Traceback" not in result.stderr
 
 
 def test_embedded_encoder_is_the_fallback_without_weights_and_hub(parts: Path, tmp_path: Path) -> None:
     offline = {"INSPECT_KD_WEIGHTS": str(tmp_path), "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
-    answer = call("train", "--data", str(parts), "--dry-run", "--json", **offline)
-    assert answer.returncode == 0, answer.stderr
-    assert json.loads(answer.stdout)["recipe"]["name"] == "embedded"
-    assert "using --model embedded" in answer.stderr
+    result = call("train", "--data", str(parts), "--dry-run", "--json", **offline)
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["recipe"]["name"] == "embedded"
+    assert "using --model embedded" in result.stderr
     # A recipe that was named explicitly is not replaced.
-    answer = call("train", "--data", str(parts), "--model", "omni_ad", "--dry-run", **offline)
-    assert answer.returncode == 4 and "--model embedded" in answer.stderr
+    result = call("train", "--data", str(parts), "--model", "omni_ad", "--dry-run", **offline)
+    assert result.returncode == 4 and "--model embedded" in result.stderr
 
 
 def test_seed_beyond_signed_64_bits_is_a_usage_error(tmp_path: Path) -> None:
-    answer = call("data", "draw", "--seed", str(2**63), "--to", "drawn", cwd=tmp_path)
-    assert answer.returncode == 2 and not (tmp_path / "drawn").exists()
+    result = call("data", "draw", "--seed", str(2**63), "--to", "drawn", cwd=tmp_path)
+    assert result.returncode == 2 and not (tmp_path / "drawn").exists()
 
 
 def test_ls_lists_and_cp_copies_recipes(tmp_path: Path) -> None:
@@ -125,38 +127,38 @@ def test_ls_lists_and_cp_copies_recipes(tmp_path: Path) -> None:
     assert call("cp", "models", "omni_ad", str(tmp_path)).returncode == 0
     copy = tmp_path / "omni_ad.yaml"
     assert "build: omni_ad" in copy.read_text()
-    answer = call("cp", "models", "omni_ad", str(copy))
-    assert answer.returncode == 2 and "nothing was copied" in answer.stderr
+    result = call("cp", "models", "omni_ad", str(copy))
+    assert result.returncode == 2 and "nothing was copied" in result.stderr
 
 
 def test_doctor_opens_a_session_with_each_provider() -> None:
-    answer = call("doctor", "--json")
-    checks = {(check["name"], check["state"]): check["text"] for check in json.loads(answer.stdout)}
+    result = call("doctor", "--json")
+    checks = {(check["name"], check["state"]): check["text"] for check in json.loads(result.stdout)}
     assert "works" in checks["runtime", "ok"]
     assert any(name == "packages" for name, _ in checks)
-    assert answer.returncode == 0, answer.stdout
+    assert result.returncode == 0, result.stdout
 
 
 def test_eval_measures_and_gates(run: Path, parts: Path) -> None:
-    answer = call("eval", str(run), "--data", str(parts), "--json")
-    assert answer.returncode == 0, answer.stderr
-    metrics = json.loads(answer.stdout)["metrics"]
+    result = call("eval", str(run), "--data", str(parts), "--json")
+    assert result.returncode == 0, result.stderr
+    metrics = json.loads(result.stdout)["metrics"]
     expected = json.loads((run / "run.json").read_text())["metrics"]
     assert metrics["mean"]["pixel_auroc"] == pytest.approx(expected["mean"]["pixel_auroc"], abs=1e-3)
-    answer = call("eval", str(run / "r.onnx"), "--data", str(parts), "--min", "image_auroc=1.01")
-    assert answer.returncode == 1 and re.search(r"below the gate: image_auroc 0\.\d+ < 1\.01", answer.stderr)
+    result = call("eval", str(run / "r.onnx"), "--data", str(parts), "--min", "image_auroc=1.01")
+    assert result.returncode == 1 and re.search(r"below the gate: image_auroc 0\.\d+ < 1\.01", result.stderr)
 
 
 def test_run_can_be_exported_again(run: Path, tmp_path: Path) -> None:
-    answer = call("export", str(run), "--output", str(tmp_path / "again.onnx"), "--json")
-    assert answer.returncode == 0, answer.stderr
-    assert json.loads(answer.stdout)["parity"]["flips"] == 0 and (tmp_path / "again.onnx").is_file()
+    result = call("export", str(run), "--output", str(tmp_path / "again.onnx"), "--json")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["parity"]["flips"] == 0 and (tmp_path / "again.onnx").is_file()
 
 
 @pytest.mark.parametrize("width", ["abc", "-1", "", "100"])
 def test_terminal_width_that_is_no_number_is_ignored(width: str) -> None:
-    answer = call("ls", "--help", TERMINAL_WIDTH=width)
-    assert answer.returncode == 0 and "Traceback" not in answer.stderr
+    result = call("ls", "--help", TERMINAL_WIDTH=width)
+    assert result.returncode == 0 and "Traceback" not in result.stderr
 
 
 def test_ctrl_c_during_the_imports_ends_with_its_exit_code() -> None:
@@ -168,5 +170,5 @@ def test_ctrl_c_during_the_imports_ends_with_its_exit_code() -> None:
         "sys.meta_path.insert(0, Interrupt())\n"
         "runpy.run_module('inspect_kd', run_name='__main__')"
     )
-    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert (answer.returncode, answer.stderr) == (130, "inspect-kd: stopped\n")
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (130, "inspect-kd: stopped\n")

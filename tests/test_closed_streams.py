@@ -30,31 +30,31 @@ def call(shell_command: str, *, cwd: Path, **environment: str) -> subprocess.Com
 
 def test_closed_stderr_is_accepted(tmp_path: Path) -> None:
     trees.BUILDERS["mvtec"](tmp_path / "set")
-    answer = call("$IK data check set --json 2>&-", cwd=tmp_path)
-    assert answer.returncode == 0 and json.loads(answer.stdout)["layout"] == "mvtec"
+    result = call("$IK data check set --json 2>&-", cwd=tmp_path)
+    assert result.returncode == 0 and json.loads(result.stdout)["layout"] == "mvtec"
 
 
 def test_output_to_a_closed_stdout_is_an_environment_fault(tmp_path: Path) -> None:
-    answer = call("$IK version >&-", cwd=tmp_path)
-    assert answer.returncode == 4 and "the output could not be written" in answer.stderr
+    result = call("$IK version >&-", cwd=tmp_path)
+    assert result.returncode == 4 and "the output could not be written" in result.stderr
 
 
 def test_closed_stdin_is_an_empty_list_of_images(run: Path, tmp_path: Path) -> None:
-    answer = call(f"$IK predict {run} - <&-", cwd=tmp_path)
-    assert answer.returncode == 3 and "no images in: -" in answer.stderr
+    result = call(f"$IK predict {run} - <&-", cwd=tmp_path)
+    assert result.returncode == 3 and "no images in: -" in result.stderr
 
 
-@pytest.mark.parametrize("words", ["data get visa", "keygen key.pem"])
-def test_question_at_the_end_of_the_input_is_a_usage_error(words: str, tmp_path: Path) -> None:
-    answer = call(f"$IK {words} </dev/null", cwd=tmp_path, INSPECT_KD_DATA=str(tmp_path / "data"))
-    assert answer.returncode == 2 and "before a question was answered" in answer.stderr
+@pytest.mark.parametrize("command", ["data get visa", "keygen key.pem"])
+def test_question_at_the_end_of_the_input_is_a_usage_error(command: str, tmp_path: Path) -> None:
+    result = call(f"$IK {command} </dev/null", cwd=tmp_path, INSPECT_KD_DATA=str(tmp_path / "data"))
+    assert result.returncode == 2 and "before a question was answered" in result.stderr
     assert list(tmp_path.iterdir()) == []
 
 
 def test_unknown_user_and_folder_as_key_print_one_line(tmp_path: Path) -> None:
-    answer = call("$IK data check '~nosuchuser/x'; echo $?; $IK keygen --no-locked .; echo $?", cwd=tmp_path)
-    assert answer.stdout.split() == ["4", "2"] and "Traceback" not in answer.stderr
-    assert "INSPECT_KD_CACHE" in answer.stderr
+    result = call("$IK data check '~nosuchuser/x'; echo $?; $IK keygen --no-locked .; echo $?", cwd=tmp_path)
+    assert result.stdout.split() == ["4", "2"] and "Traceback" not in result.stderr
+    assert "INSPECT_KD_CACHE" in result.stderr
 
 
 def test_user_without_home_gets_the_variables_to_set() -> None:
@@ -66,5 +66,5 @@ def test_user_without_home_gets_the_variables_to_set() -> None:
         "    try: print(folder())\n"
         "    except EnvironmentFault as error: assert 'INSPECT_KD_TRUST' in str(error)"
     )
-    answer = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True)
-    assert answer.returncode == 0 and answer.stdout == "", answer.stderr
+    result = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True)
+    assert result.returncode == 0 and result.stdout == "", result.stderr

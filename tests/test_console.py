@@ -25,10 +25,10 @@ def write_table(root: Path, categories: tuple[str, ...]) -> Path:
     return root / "parts.csv"
 
 
-def run_on_terminal(*words: str) -> tuple[int, str]:
-    """Return the exit code and the text that a terminal shows on stderr."""
+def run_on_terminal(*arguments: str) -> tuple[int, str]:
+    """Run Python with stderr on a terminal; return its exit code and the text that the terminal shows."""
     master, terminal = pty.openpty()
-    with subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, stderr=terminal) as child:
+    with subprocess.Popen([sys.executable, *arguments], stdout=subprocess.PIPE, stderr=terminal) as child:
         os.close(terminal)
         output = b""
         while block := _read(master):
@@ -46,11 +46,11 @@ def _read(master: int) -> bytes:
 
 def test_data_check_prints_categories_literally(tmp_path: Path) -> None:
     table = write_table(tmp_path, (*NAMES, "red\x1b[2J"))
-    words = [sys.executable, "-m", "inspect_kd", "data", "check", str(table)]
-    answer = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert answer.returncode == 0, answer.stderr
-    assert all(name in answer.stdout for name in NAMES)
-    assert "\x1b" not in answer.stdout and "red\\x1b[2J" in answer.stdout
+    command = [sys.executable, "-m", "inspect_kd", "data", "check", str(table)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert all(name in result.stdout for name in NAMES)
+    assert "\x1b" not in result.stdout and "red\\x1b[2J" in result.stdout
 
 
 def test_progress_prints_names_literally() -> None:
@@ -77,6 +77,6 @@ def test_control_characters_in_file_names_and_manifests_are_escaped(tmp_path: Pa
         'name: evil\ntitle: "\\e]0;title\\a"\ncitation: "\\e[2Jcite"\nlicence: {name: "\\e[31mfree", commercial: true}\n'
         "source: {by_hand: Ask.}\n"
     )
-    for words in (["data", "check", str(root)], ["data", "get", "--yes", str(tmp_path / "evil.yaml")]):
-        answer = subprocess.run([sys.executable, "-m", "inspect_kd", *words], capture_output=True, text=True)
-        assert "\\x1b]0;" in answer.stdout + answer.stderr and "\x1b" not in answer.stdout + answer.stderr
+    for arguments in (["data", "check", str(root)], ["data", "get", "--yes", str(tmp_path / "evil.yaml")]):
+        result = subprocess.run([sys.executable, "-m", "inspect_kd", *arguments], capture_output=True, text=True)
+        assert "\\x1b]0;" in result.stdout + result.stderr and "\x1b" not in result.stdout + result.stderr

@@ -25,7 +25,7 @@ from inspect_kd.export.card import KEY
 from inspect_kd.export.wire import card_text, refuse_external_data
 from inspect_kd.inspector import Inspector
 from inspect_kd.types import Decision, Inspection
-from tests.ambiguous_files import flatbuffer_that_is_a_protobuf, many_fields
+from tests.ambiguous_files import artifact_with_many_fields, flatbuffer_that_is_a_protobuf
 from tests.cpp_program import ROOT, assert_same, run_program, with_changed_card
 from tests.factory_images import IMAGES, REFUSED_FILES, picture, write_jpeg_with_thumbnail, write_turned_by_xmp
 from tests.fuzzing import graphs
@@ -50,8 +50,8 @@ def test_decisions_on_all_test_images_are_as_in_python(
     assert len(images) > 10
     for category in (None, *inspector.card.categories):
         category_inspector = Inspector(artifact, category=category)
-        words = [] if category is None else ["--category", category]
-        lines, code, _ = run_program(program, artifact, *words, "--threads", 1, *images)
+        arguments = [] if category is None else ["--category", category]
+        lines, code, _ = run_program(program, artifact, *arguments, "--threads", 1, *images)
         assert code == 0 and len(lines) == len(images)
         for image, line in zip(images, lines, strict=True):
             assert_same(line, category_inspector(image))
@@ -251,7 +251,7 @@ REFUSED_ARTIFACTS: dict[str, tuple[Callable[[Path, Path], Any], int, str]] = {
     "folder": (lambda a, to: to.mkdir(), 3, "not a file"),
     "missing": (lambda a, to: None, 3, "no such file"),
 }
-"""Name -> how the file is made from an artifact, the exit code, and a piece of the message."""
+"""Name of a file → a function that makes it from an artifact, the exit code, and a part of the message."""
 
 
 @pytest.mark.parametrize("name", REFUSED_ARTIFACTS)
@@ -272,8 +272,14 @@ def test_wrong_arguments_are_refused(program: Path, artifact: Path, parts: Path)
         3,
         f"{artifact}: no calibration for category 'unheard-of'\n",
     )
-    for words in ([], ["--fast", image], ["--threads", "0", image], ["--threads", "x", image], [image, "--category"]):
-        lines, code, stderr = run_program(program, artifact, *words)
+    for arguments in (
+        [],
+        ["--fast", image],
+        ["--threads", "0", image],
+        ["--threads", "x", image],
+        [image, "--category"],
+    ):
+        lines, code, stderr = run_program(program, artifact, *arguments)
         assert (lines, code) == ([], 2) and stderr
 
 
@@ -347,7 +353,7 @@ def test_thresholds_are_chosen_by_category_as_in_python(
         pooled_thresholds,
         own_thresholds,
     )
-    for categories, words, thresholds in (
+    for categories, arguments, thresholds in (
         ([category], [], own_thresholds),
         ([category, "other"], [], pooled_thresholds),
         ([category, "other"], ["--category", category], own_thresholds),
@@ -356,8 +362,10 @@ def test_thresholds_are_chosen_by_category_as_in_python(
         path = with_changed_card(
             artifact, tmp_path / "a.onnx", calibration=calibration, categories=categories, presentations=None
         )
-        assert run_program(program, path, *words, tmp_path / "a.png")[0][0]["thresholds"] == thresholds
-        assert dataclasses.asdict(Inspector(path, category=words[-1] if words else None).thresholds) == thresholds
+        assert run_program(program, path, *arguments, tmp_path / "a.png")[0][0]["thresholds"] == thresholds
+        assert (
+            dataclasses.asdict(Inspector(path, category=arguments[-1] if arguments else None).thresholds) == thresholds
+        )
 
 
 def test_no_tensor_is_read_from_another_file(program: Path, artifact: Path, tmp_path: Path) -> None:
@@ -371,10 +379,10 @@ def test_no_tensor_is_read_from_another_file(program: Path, artifact: Path, tmp_
         tensor.external_data.add(key=key, value=value)
     path.write_bytes(model.SerializeToString())
     IMAGES["rgb.png"](tmp_path / "a.png")
-    answer = subprocess.run(
+    result = subprocess.run(
         [program, "outside.onnx", "a.png"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
-    assert answer.returncode == 3 and answer.stdout == "" and "outside.onnx: " in answer.stderr
+    assert result.returncode == 3 and result.stdout == "" and "outside.onnx: " in result.stderr
 
 
 def with_two_cards(folder: Path) -> bytes:
@@ -390,15 +398,18 @@ def with_calibration(change: Callable[[dict[str, Any]], object]) -> bytes:
     return graphs.with_card(json.dumps(card).encode())
 
 
-def with_pooled(**values: object) -> bytes:
+def with_pooled_limits(**values: object) -> bytes:
+    """The tiny artifact with other pooled limits in its calibration."""
     return with_calibration(lambda calibration: calibration["limits"]["*"].update(values))
 
 
 def with_card_fields(**values: object) -> bytes:
+    """The tiny artifact with other fields in its card."""
     return graphs.with_card(json.dumps(json.loads(graphs.card().dump()) | values).encode())
 
 
-def with_card_text(more: str) -> bytes:
+def with_text_in_card(more: str) -> bytes:
+    """The tiny artifact with further JSON text at the end of its card."""
     return graphs.with_card((graphs.card().dump()[:-1] + ", " + more + "}").encode())
 
 
@@ -408,22 +419,25 @@ ARTIFACTS_REFUSED_BY_PYTHON: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "another format": (flatbuffer_that_is_a_protobuf, "not an ONNX file"),
     "two cards": (with_two_cards, "carries 2 cards"),
     "a key twice": (
-        lambda _: with_card_text(f'"calibration": {json.dumps(graphs.card().calibration.to_json())}'),
+        lambda _: with_text_in_card(f'"calibration": {json.dumps(graphs.card().calibration.to_json())}'),
         "card is damaged",
     ),
     "a key twice inside": (
         lambda _: graphs.with_card(graphs.card().dump().replace('"reject": ', '"reject": 9, "reject": ').encode()),
         "card is damaged",
     ),
-    "an unknown field": (lambda _: with_card_text('"later": 1'), "card is damaged"),
-    "nested brackets": (lambda _: with_card_text('"recipe": ' + "[" * 2_000_000 + "]" * 2_000_000), "card is damaged"),
-    "no parts": (lambda _: with_pooled(n=0), "impossible rates or counts of parts"),
+    "an unknown field": (lambda _: with_text_in_card('"later": 1'), "card is damaged"),
+    "nested brackets": (
+        lambda _: with_text_in_card('"recipe": ' + "[" * 2_000_000 + "]" * 2_000_000),
+        "card is damaged",
+    ),
+    "no parts": (lambda _: with_pooled_limits(n=0), "impossible rates or counts of parts"),
     "a negative scale": (
         lambda _: with_calibration(lambda calibration: calibration.update(scale=-1)),
         "no usable scale",
     ),
     "a threshold out of reach": (
-        lambda _: with_pooled(thresholds={"reinspect": 1.0, "reject": 1e9}),
+        lambda _: with_pooled_limits(thresholds={"reinspect": 1.0, "reject": 1e9}),
         "pooled reject threshold",
     ),
     "a category's limit out of reach": (
@@ -450,9 +464,9 @@ ARTIFACTS_REFUSED_BY_PYTHON: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "a schema that is a fraction": (lambda _: with_card_fields(schema=1.0), "artifact of schema 1.0"),
     "categories as text": (lambda _: with_card_fields(categories="a"), "card is damaged"),
     "a category with the name of all": (lambda _: with_card_fields(categories=["*"]), "a category called"),
-    "too many fields": (lambda _: many_fields(), "more than 1048576 protobuf fields"),
+    "too many fields": (lambda _: artifact_with_many_fields(), "more than 1048576 protobuf fields"),
 }
-"""Name -> the file's content, and a piece of the message."""
+"""Name → a function that makes the file's content, and a part of the message."""
 
 
 @pytest.mark.parametrize("name", ARTIFACTS_REFUSED_BY_PYTHON)
@@ -463,8 +477,8 @@ def test_artifacts_that_python_refuses_are_refused(program: Path, tmp_path: Path
     IMAGES["rgb.png"](tmp_path / "a.png")
     with pytest.raises(BadInput, match=reason):
         to_onnx.Runtime((tmp_path / "part.onnx").read_bytes(), "part.onnx")
-    answer = subprocess.run([program, "part.onnx", "a.png"], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert (answer.returncode, answer.stdout) == (3, "") and reason in answer.stderr
+    result = subprocess.run([program, "part.onnx", "a.png"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (3, "") and reason in result.stderr
 
 
 def test_mutated_artifacts_that_python_refuses_are_refused(program: Path, tmp_path: Path) -> None:
@@ -495,9 +509,9 @@ def test_real_parts_get_the_same_decisions_in_all_runtimes(program: Path, real_d
     artifact = os.environ.get("INSPECT_KD_REAL_ARTIFACT")
     if not artifact:
         pytest.skip("no artifact trained on real parts at hand; set INSPECT_KD_REAL_ARTIFACT")
-    words = [sys.executable, str(ROOT / "benchmarks" / "agreement.py"), artifact, "--results", str(tmp_path)]
+    command = [sys.executable, str(ROOT / "benchmarks" / "agreement.py"), artifact, "--results", str(tmp_path)]
     environment = os.environ | {"INSPECT_KD_REAL_DATA": str(real_data)}
-    subprocess.run(words, check=True, env=environment)
+    subprocess.run(command, check=True, env=environment)
     rows = json.loads((tmp_path / "agreement.json").read_text())["rows"]
     assert rows and sum(row["images"] for row in rows) > 100
     for row in rows:

@@ -31,25 +31,25 @@ SIZE = 64
 """Side of the tiny artifact's input."""
 
 
-def fitted(images: list[ImageU8], method: Method) -> Alignment:
-    chosen = choose_alignment(images, method).chosen.alignment
-    assert chosen is not None
-    return chosen
+def fit_alignment(images: list[ImageU8], method: Method) -> Alignment:
+    alignment = choose_alignment(images, method).chosen.alignment
+    assert alignment is not None
+    return alignment
 
 
 @pytest.fixture(scope="module")
 def silhouette() -> Alignment:
-    return fitted([image for _, image in random_parts(20)], "silhouette")
+    return fit_alignment([image for _, image in random_parts(20)], "silhouette")
 
 
-def boards(count: int, seed: int) -> list[ImageU8]:
+def draw_boards(count: int, seed: int) -> list[ImageU8]:
     rng = np.random.default_rng(seed)
     return [cluttered_scene(rng.uniform(-8, 8), *rng.uniform(-20, 20, 2), seed=seed + i) for i in range(count)]
 
 
 @pytest.fixture(scope="module")
 def template() -> Alignment:
-    return fitted(boards(8, 0), "template")
+    return fit_alignment(draw_boards(8, 0), "template")
 
 
 def card_of(artifact: Path) -> ArtifactCard:
@@ -62,11 +62,11 @@ def inspector_of(artifact: Path, category: str | None = None) -> Inspector:
 
 
 def with_presentations(run: Path, to: Path, *presentations: Presentation) -> Path:
-    """The tiny trained artifact, whose categories are presented so; the last one stands for all further categories."""
+    """Copy the run's artifact to `to` with these presentations of its categories; the last one applies to all further categories."""
     shutil.copyfile(run / "r.onnx", to)
     card = card_of(to)
-    given = [*presentations, *[presentations[-1]] * len(card.categories)]
-    by_category = dict(zip(card.categories, given, strict=False))
+    all_presentations = [*presentations, *[presentations[-1]] * len(card.categories)]
+    by_category = dict(zip(card.categories, all_presentations, strict=False))
     write_card(to, replace(card, presentations=Presentations(by_category=by_category)))
     return to
 
@@ -76,7 +76,7 @@ def with_middle_thresholds(artifact: Path, category: str, scores: list[float]) -
     card = card_of(artifact)
     ordered = sorted(scores)
     reinspect, reject = (
-        (ordered[at - 1] + ordered[at]) / 2 for at in (int(share * len(ordered)) for share in (0.4, 0.7))
+        (ordered[index - 1] + ordered[index]) / 2 for index in (int(share * len(ordered)) for share in (0.4, 0.7))
     )
     limits = card.calibration.limits[category]
     moved = replace(limits, thresholds=replace(limits.thresholds, reinspect=reinspect, reject=reject))
@@ -88,7 +88,7 @@ def tiny_images() -> list[ImageU8]:
     return [np.zeros((height, width, 3), np.uint8) for height, width in ((5, 7), (1, 1), (1, 400), (31, 31))]
 
 
-def save(folder: Path, images: list[ImageU8]) -> list[Path]:
+def save_images(folder: Path, images: list[ImageU8]) -> list[Path]:
     paths = [folder / f"{number:03}.png" for number in range(len(images))]
     for path, image in zip(paths, images, strict=True):
         cv2.imwrite(str(path), image[:, :, ::-1])
@@ -96,11 +96,11 @@ def save(folder: Path, images: list[ImageU8]) -> list[Path]:
 
 
 def compare(program: Path, artifact: Path, paths: list[Path], category: str | None = None) -> list[Inspection]:
-    """Inspect the images with both programs, and compare everything, the heatmaps pixel by pixel."""
+    """Inspect the images with both programs, compare all fields and each pixel of the heatmaps, and return Python's inspections."""
     folder = paths[0].parent / "heatmaps"
     folder.mkdir(exist_ok=True)
-    words = [] if category is None else ["--category", category]
-    lines, code, stderr = run_program(program, artifact, *words, "--heatmaps", folder, *paths)
+    arguments = [] if category is None else ["--category", category]
+    lines, code, stderr = run_program(program, artifact, *arguments, "--heatmaps", folder, *paths)
     assert code == 0, stderr
     inspections = list(inspector_of(artifact, category).each(paths))
     accept = load_deployment("onnx").accept
@@ -114,7 +114,7 @@ def compare(program: Path, artifact: Path, paths: list[Path], category: str | No
 
 
 def faulty_parts() -> list[ImageU8]:
-    """Broken, two, cut off, missing, and marked parts."""
+    """Draw broken parts, two parts in one image, a part that is cut off, no part, and parts with a mark."""
     broken = OUTLINE.copy()
     broken[:, 0] = np.minimum(broken[:, 0], 20)
     two = draw_part(pose_matrix(0, 150, 70))
@@ -142,7 +142,7 @@ def test_200_turned_parts_are_decided_as_in_python(
     )
     category = card_of(artifact).categories[0]
     faulty = faulty_parts()
-    paths = save(tmp_path, [image for _, image in random_parts(200 - len(faulty), seed=1000)] + faulty)
+    paths = save_images(tmp_path, [image for _, image in random_parts(200 - len(faulty), seed=1000)] + faulty)
     inspect = inspector_of(artifact, category)
     first = [inspect(path) for path in paths[::3]]
     with_middle_thresholds(artifact, category, [each.score for each in first if each.cause is None])
@@ -155,36 +155,38 @@ def test_200_turned_parts_are_decided_as_in_python(
 
 
 def test_images_of_any_shape_are_aligned_as_in_python(program: Path, run: Path, tmp_path: Path) -> None:
-    """Larger than the working side, wide and tall ones, and a frame that is larger than its image."""
+    """Images are larger than the working side, wide or tall, or smaller than the frame of the part."""
     rng = np.random.default_rng(1)
     for number, (width, height) in enumerate([(900, 640), (333, 1000), (257, 255)]):
         images = [cv2.resize(image, (width, height)) for _, image in random_parts(8, seed=number)]
         folder = tmp_path / str(number)
         folder.mkdir()
-        presentation = Presentation(view=View(size=SIZE), alignment=fitted(images, "silhouette"))
+        presentation = Presentation(view=View(size=SIZE), alignment=fit_alignment(images, "silhouette"))
         artifact = with_presentations(run, folder / "a.onnx", presentation)
         others = [cv2.resize(images[0], tuple(rng.integers(100, 1200, 2).tolist())) for _ in range(4)] + tiny_images()
-        found = compare(program, artifact, save(folder, [*images, *others]), card_of(artifact).categories[0])
-        assert sum(each.cause is None for each in found) >= 7
+        inspections = compare(
+            program, artifact, save_images(folder, [*images, *others]), card_of(artifact).categories[0]
+        )
+        assert sum(each.cause is None for each in inspections) >= 7
 
 
 def test_boards_are_aligned_as_in_python(program: Path, run: Path, template: Alignment, tmp_path: Path) -> None:
     artifact = with_presentations(run, tmp_path / "a.onnx", Presentation(view=View(size=SIZE), alignment=template))
     category = card_of(artifact).categories[0]
-    images = [*boards(40, 500), np.full((400, 400, 3), 90, np.uint8), *tiny_images(), *boards(1, 9)]
+    images = [*draw_boards(40, 500), np.full((400, 400, 3), 90, np.uint8), *tiny_images(), *draw_boards(1, 9)]
     images[-1][100:] = 0
-    inspections = compare(program, artifact, save(tmp_path, images), category)
+    inspections = compare(program, artifact, save_images(tmp_path, images), category)
     assert sum(each.cause is None for each in inspections) >= 38
     assert {each.explanation for each in inspections[40:45]} == {"no match with the reference picture"}
 
 
 @pytest.mark.parametrize(("tile", "overlap"), [(100, 0.25), (64, 0.0), (33, 0.6), (150, 0.75)])
 def test_tiles_are_joined_as_in_python(program: Path, run: Path, tmp_path: Path, tile: int, overlap: float) -> None:
-    """Both tiles of the whole card, and those of a category; also images that are smaller than a tile."""
+    """The card has tiles for all categories or for each one; some images are smaller than a tile."""
     rng = np.random.default_rng(tile)
     sizes = [(300, 200), (200, 333), (101, 100), (30, 40), (500, 60)]
     images = [cv2.resize(draw_part(pose_matrix(rng.uniform(0, 360), 150, 150)), size) for size in sizes]
-    paths = save(tmp_path, images)
+    paths = save_images(tmp_path, images)
     squash = with_presentations(run, tmp_path / "squash.onnx", Presentation(view=View(size=SIZE)))
     whole = Path(shutil.copyfile(squash, tmp_path / "whole.onnx"))
     write_card(whole, replace(card_of(whole), presentations=None, tile=tile, overlap=overlap))
@@ -208,10 +210,10 @@ def test_category_is_recognised_as_in_python(
     )
     categories = card_of(artifact).categories
     texture = np.random.default_rng(0).integers(0, 255, (90, 130, 3)).astype(np.uint8)
-    paths = save(tmp_path, [image for _, image in random_parts(5, seed=70)] + boards(5, 70) + [texture])
-    found = [each.category for each in compare(program, artifact, paths)]
-    assert found == [categories[0]] * 5 + [categories[1]] * 5 + [None]
-    # Where each category is aligned, an unknown part is not found.
+    paths = save_images(tmp_path, [image for _, image in random_parts(5, seed=70)] + draw_boards(5, 70) + [texture])
+    recognised = [each.category for each in compare(program, artifact, paths)]
+    assert recognised == [categories[0]] * 5 + [categories[1]] * 5 + [None]
+    # Where all categories are aligned, an image of neither part is not found.
     both = with_presentations(
         run,
         tmp_path / "both.onnx",
@@ -237,7 +239,7 @@ def test_image_too_large_to_align_is_ng(program: Path, run: Path, silhouette: Al
             assert_same(lines[0], inspector_of(artifact)(path))
 
 
-def in_alignment(**changes: Any) -> Callable[[dict[str, Any]], object]:
+def change_alignment(**changes: Any) -> Callable[[dict[str, Any]], object]:
     return lambda own: own["alignment"].update(changes)
 
 
@@ -252,20 +254,21 @@ DAMAGED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "no overlap": (lambda own: own.pop("overlap"), "damaged"),
     "another field": (lambda own: own.update(later=1), "damaged"),
     "a reason": (lambda own: own.update(reasons=[1]), "damaged"),
-    "a method": (in_alignment(method="magic"), "alignment by 'magic' is unknown to this program"),
-    "a frame": (in_alignment(frame=[0, 100]), "impossible frame"),
-    "a huge frame": (in_alignment(frame=[30000, 30000]), "impossible frame"),
-    "a quality": (in_alignment(min_quality=-1), "-1"),
-    "an anchor": (in_alignment(anchor=[1e9, 0]), "1000000000"),
-    "an axis": (in_alignment(axis=True), "true|True"),
-    "no base 64": (in_alignment(grey="!"), "not in base 64"),
-    "no picture": (in_alignment(grey="AAAA"), "no grey PNG"),
-    "a long picture": (in_alignment(grey="A" * 2**21), "the limit is"),
+    "a method": (change_alignment(method="magic"), "alignment by 'magic' is unknown to this program"),
+    "a frame": (change_alignment(frame=[0, 100]), "impossible frame"),
+    "a huge frame": (change_alignment(frame=[30000, 30000]), "impossible frame"),
+    "a quality": (change_alignment(min_quality=-1), "-1"),
+    "an anchor": (change_alignment(anchor=[1e9, 0]), "1000000000"),
+    "an axis": (change_alignment(axis=True), "true|True"),
+    "no base 64": (change_alignment(grey="!"), "not in base 64"),
+    "no picture": (change_alignment(grey="AAAA"), "no grey PNG"),
+    "a long picture": (change_alignment(grey="A" * 2**21), "the limit is"),
     "half a picture": (lambda own: own["alignment"].update(grey=own["alignment"]["grey"][:100]), "damaged"),
     "two sizes": (lambda own: own["alignment"].update(mask=small_picture()), "differ in size"),
-    "a field of the alignment": (in_alignment(extra=1), "extra|unknown field"),
+    "a field of the alignment": (change_alignment(extra=1), "extra|unknown field"),
     "no mask": (lambda own: own["alignment"].pop("mask"), "damaged"),
 }
+"""Name → a change of one category's presentation, and a pattern for the message of both programs."""
 
 
 @pytest.mark.parametrize("name", DAMAGED)
@@ -279,7 +282,7 @@ def test_damaged_presentation_is_refused_by_both(
     damaged = with_changed_card(artifact, tmp_path / "damaged.onnx", presentations=presentations)
     with pytest.raises(BadInput, match=reason):
         card_of(damaged)
-    path = save(tmp_path, [draw_part(pose_matrix(0, 150, 150))])[0]
+    path = save_images(tmp_path, [draw_part(pose_matrix(0, 150, 150))])[0]
     lines, code, stderr = run_program(program, damaged, path)
     assert (lines, code) == ([], 3) and any(each in stderr for each in reason.split("|")), stderr
 
@@ -289,7 +292,7 @@ def test_presentations_of_other_categories_are_refused_by_both(program: Path, ru
     presentations = card_of(artifact).presentations
     assert presentations is not None
     content = presentations.to_json()
-    path = save(tmp_path, [draw_part(pose_matrix(0, 150, 150))])[0]
+    path = save_images(tmp_path, [draw_part(pose_matrix(0, 150, 150))])[0]
     fewer = {name: each for name, each in content.items() if name != min(content)}
     for wrong in (fewer, content | {"other": content[min(content)]}):
         damaged = with_changed_card(artifact, tmp_path / "damaged.onnx", presentations=wrong)

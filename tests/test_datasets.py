@@ -223,7 +223,7 @@ def test_check_reports_images_named_like_masks(tmp_path: Path) -> None:
     ]
 
 
-# --- parts that a name would make sound
+# --- parts that would count as sound because of a file's name
 
 
 @pytest.mark.parametrize(

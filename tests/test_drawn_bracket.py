@@ -19,11 +19,11 @@ def draw_brackets(first: int, count: int, size: int, kind: str | None = None) ->
 
 @pytest.mark.parametrize("size", [128, 256])
 def test_auto_aligns_brackets_by_silhouette_and_finds_all_sound_ones(size: int) -> None:
-    fitted = draw_brackets(0, 24, size)
-    choice = choose_alignment(fitted, "auto")
+    images = draw_brackets(0, 24, size)
+    choice = choose_alignment(images, "auto")
     alignment = choice.chosen.alignment
     assert choice.chosen.method == "silhouette" and alignment is not None, choice.describe()
-    found = [alignment.locate(image) for image in fitted + draw_brackets(100, 12, size)]
+    found = [alignment.locate(image) for image in images + draw_brackets(100, 12, size)]
     assert [each.fault for each in found] == [None] * len(found)
     quadrants = {
         int(math.atan2(each.pose.matrix[1, 0], each.pose.matrix[0, 0]) // (math.pi / 2)) for each in found if each.pose

@@ -32,8 +32,8 @@ class FailedVerification:
     """The text of the deployment before its limit was changed."""
 
 
-def call(*words: str) -> Result:
-    return CliRunner().invoke(app, list(words))
+def call(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments))
 
 
 @pytest.fixture(scope="module")

@@ -37,9 +37,9 @@ def prepare_child(max_file_bytes: int | None) -> Callable[[], None]:
     return prepare
 
 
-def call(*words: str | Path, max_file_bytes: int | None = None) -> subprocess.CompletedProcess[str]:
+def call(*arguments: str | Path, max_file_bytes: int | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*PROGRAM, *map(str, words)],
+        [*PROGRAM, *map(str, arguments)],
         capture_output=True,
         text=True,
         check=False,
@@ -47,11 +47,11 @@ def call(*words: str | Path, max_file_bytes: int | None = None) -> subprocess.Co
     )
 
 
-def get_error_line(answer: subprocess.CompletedProcess[str]) -> str:
+def get_error_line(result: subprocess.CompletedProcess[str]) -> str:
     """Return the error line of a program that failed with the exit code 4."""
-    assert answer.returncode == 4, answer.stderr
-    lines = [line for line in answer.stderr.splitlines() if not line.startswith("{")]
-    assert "Traceback" not in answer.stderr
+    assert result.returncode == 4, result.stderr
+    lines = [line for line in result.stderr.splitlines() if not line.startswith("{")]
+    assert "Traceback" not in result.stderr
     assert lines[-1].startswith("inspect-kd: ")
     return lines[-1]
 
@@ -84,14 +84,14 @@ def test_sign_off_on_a_full_disk_leaves_no_file(tmp_path: Path) -> None:
         "thresholds = Thresholds(reinspect=0.5, reject=1.0)\n"
         "SignOff(by='Ada', thresholds=thresholds, was=thresholds, artifact='part', sha256='0' * 64).write(Path(sys.argv[1]))"
     )
-    answer = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", program, str(tmp_path / "store")],
         capture_output=True,
         text=True,
         check=False,
         preexec_fn=prepare_child(50),
     )
-    assert "OSError" in answer.stderr and "File too large" in answer.stderr
+    assert "OSError" in result.stderr and "File too large" in result.stderr
     assert list_files(tmp_path / "store") == []
 
 
@@ -110,24 +110,24 @@ def test_data_set_drawn_on_a_full_disk_leaves_no_file(tmp_path: Path) -> None:
 
 
 def test_training_on_a_full_disk_names_the_file(parts: Path, tmp_path: Path) -> None:
-    answer = subprocess.run(
+    result = subprocess.run(
         command(parts, tmp_path), capture_output=True, text=True, check=False, preexec_fn=prepare_child(20_000)
     )
-    assert f"{tmp_path / 'r' / 'checkpoint.safetensors'}: File too large" in get_error_line(answer)
+    assert f"{tmp_path / 'r' / 'checkpoint.safetensors'}: File too large" in get_error_line(result)
 
 
 def test_every_part_is_inspected_when_overlays_fill_the_disk(run: Path, parts: Path, tmp_path: Path) -> None:
     images = sorted((parts / "board" / "test" / "good").iterdir())
-    answer = call("predict", run, *images, "--overlays", tmp_path / "out", max_file_bytes=300)
-    assert f"{tmp_path / 'out' / images[0].stem}.jpg: File too large" in get_error_line(answer)
-    assert [json.loads(line)["image"] for line in answer.stdout.splitlines()] == [str(path) for path in images]
+    result = call("predict", run, *images, "--overlays", tmp_path / "out", max_file_bytes=300)
+    assert f"{tmp_path / 'out' / images[0].stem}.jpg: File too large" in get_error_line(result)
+    assert [json.loads(line)["image"] for line in result.stdout.splitlines()] == [str(path) for path in images]
     assert list_files(tmp_path / "out") == []
 
 
 def test_label_next_can_be_repeated_after_a_full_disk(run: Path, parts: Path, tmp_path: Path) -> None:
-    words = ("label-next", run, parts / "board" / "test" / "good", "-n", "2", "--out", tmp_path / "to_label")
-    assert f"{tmp_path / 'to_label' / '001_'}" in get_error_line(call(*words, max_file_bytes=300))
-    assert call(*words).returncode == 0
+    arguments = ("label-next", run, parts / "board" / "test" / "good", "-n", "2", "--out", tmp_path / "to_label")
+    assert f"{tmp_path / 'to_label' / '001_'}" in get_error_line(call(*arguments, max_file_bytes=300))
+    assert call(*arguments).returncode == 0
     assert len(list_files(tmp_path / "to_label")) == 2
 
 
@@ -142,7 +142,7 @@ def test_full_disk_is_not_reported_as_a_broken_archive(tmp_path: Path) -> None:
         "name: mine\ntitle: Mine\nlicence: {name: x, commercial: true}\n"
         f"source: {{archives: [{{url: 'http://127.0.0.1/a.zip', sha256: '{digest}'}}]}}\n"
     )
-    answer = subprocess.run(
+    result = subprocess.run(
         [*PROGRAM, "data", "get", str(tmp_path / "mine.yaml"), "--yes"],
         capture_output=True,
         text=True,
@@ -150,31 +150,33 @@ def test_full_disk_is_not_reported_as_a_broken_archive(tmp_path: Path) -> None:
         preexec_fn=prepare_child(1000),
         env=os.environ | {"INSPECT_KD_DATA": str(tmp_path / "home")},
     )
-    assert "part.png: File too large" in get_error_line(answer)
+    assert "part.png: File too large" in get_error_line(result)
 
 
-@pytest.mark.parametrize(("words", "unbuffered"), [(["version"], ""), (["data", "ls"], "1"), (["--help"], "")])
-def test_output_that_cannot_be_written_exits_with_4(words: list[str], unbuffered: str) -> None:
+@pytest.mark.parametrize(("arguments", "unbuffered"), [(["version"], ""), (["data", "ls"], "1"), (["--help"], "")])
+def test_output_that_cannot_be_written_exits_with_4(arguments: list[str], unbuffered: str) -> None:
     environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
     with Path("/dev/full").open("w") as full:
-        answer = subprocess.run(
-            [*PROGRAM, *words], stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=environment
+        result = subprocess.run(
+            [*PROGRAM, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=environment
         )
-    assert "the output could not be written: No space left on device" in get_error_line(answer)
+    assert "the output could not be written: No space left on device" in get_error_line(result)
 
 
-@pytest.mark.parametrize("words", [["version"], ["data", "ls"]], ids=" ".join)
-def test_closed_pipe_exits_with_4(words: list[str]) -> None:
+@pytest.mark.parametrize("arguments", [["version"], ["data", "ls"]], ids=" ".join)
+def test_closed_pipe_exits_with_4(arguments: list[str]) -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    answer = subprocess.run([*PROGRAM, *words], stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    result = subprocess.run([*PROGRAM, *arguments], stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writer)
-    assert get_error_line(answer) == "inspect-kd: stopped: the program that read the output has closed it"
+    assert get_error_line(result) == "inspect-kd: stopped: the program that read the output has closed it"
 
 
-@pytest.mark.parametrize("words", [["verify", LONG_NAME], ["data", "check", LONG_NAME]], ids=lambda words: words[0])
-def test_argument_of_5000_characters_exits_with_4(words: list[str]) -> None:
-    line = get_error_line(call(*words))
+@pytest.mark.parametrize(
+    "arguments", [["verify", LONG_NAME], ["data", "check", LONG_NAME]], ids=lambda arguments: arguments[0]
+)
+def test_argument_of_5000_characters_exits_with_4(arguments: list[str]) -> None:
+    line = get_error_line(call(*arguments))
     assert line.endswith("File name too long; shorten it") and len(line) < 500
 
 
@@ -187,8 +189,8 @@ def test_folder_that_cannot_be_created_exits_with_4(tmp_path: Path) -> None:
 
 def test_full_stderr_does_not_change_the_exit_code(tmp_path: Path) -> None:
     with Path("/dev/full").open("w") as full:
-        answer = subprocess.run([*PROGRAM, "verify", str(tmp_path / "none.onnx")], stderr=full, check=False)
-    assert answer.returncode == 3
+        result = subprocess.run([*PROGRAM, "verify", str(tmp_path / "none.onnx")], stderr=full, check=False)
+    assert result.returncode == 3
 
 
 def test_interrupted_predict_prints_its_summary(run: Path, parts: Path) -> None:

@@ -110,10 +110,10 @@ def test_huge_tar_header_is_refused_unread(tmp_path: Path, kind: bytes) -> None:
         "limit = pages * resource.getpagesize() + 100 * 2**20\nresource.setrlimit(resource.RLIMIT_AS, (limit, limit))\n"
         "fetch.unpack(Path(sys.argv[1]), Path(sys.argv[2]), NoProgress())"
     )
-    words = [sys.executable, "-c", program, str(tmp_path / "a.tar.gz"), str(tmp_path / "out")]
-    answer = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert answer.stderr.splitlines()[-1].startswith("inspect_kd.errors.BadInput"), answer.stderr
-    assert "headers of more than" in answer.stderr
+    command = [sys.executable, "-c", program, str(tmp_path / "a.tar.gz"), str(tmp_path / "out")]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.stderr.splitlines()[-1].startswith("inspect_kd.errors.BadInput"), result.stderr
+    assert "headers of more than" in result.stderr
 
 
 def test_total_of_many_tar_headers_is_limited(tmp_path: Path) -> None:

@@ -28,15 +28,15 @@ LATIN1_NAME = os.fsdecode(b"Pr\xfcfling")
 ESCAPED_NAME = "Pr\\udcfcfling"
 
 
-def call(*words: object, stdin: bytes = b"", cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the program with strict streams, as in all locales but C."""
-    names = [os.fsencode(str(word)) for word in words]
+def call(*arguments: object, stdin: bytes = b"", cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the program with streams that refuse text that UTF-8 cannot encode, as in all locales but C."""
+    encoded = [os.fsencode(str(argument)) for argument in arguments]
     environment = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
-    answer = subprocess.run(
-        [sys.executable, "-P", "-m", "inspect_kd", *names], input=stdin, capture_output=True, env=environment, cwd=cwd
+    result = subprocess.run(
+        [sys.executable, "-P", "-m", "inspect_kd", *encoded], input=stdin, capture_output=True, env=environment, cwd=cwd
     )
-    out, err = (stream.decode("utf-8") for stream in (answer.stdout, answer.stderr))
-    return subprocess.CompletedProcess(answer.args, answer.returncode, out, err)
+    out, err = (stream.decode("utf-8") for stream in (result.stdout, result.stderr))
+    return subprocess.CompletedProcess(result.args, result.returncode, out, err)
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +67,9 @@ def data_set(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_predict_inspects_images_with_latin1_names(run: Path, images: list[Path], tmp_path: Path) -> None:
     overlays = tmp_path / LATIN1_NAME
-    answer = call("predict", run / "r.onnx", *images, images[0], "--overlays", overlays)
-    assert answer.returncode == 0, answer.stderr
-    lines = [json.loads(line) for line in answer.stdout.splitlines()]
+    result = call("predict", run / "r.onnx", *images, images[0], "--overlays", overlays)
+    assert result.returncode == 0, result.stderr
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
     assert [line["image"] for line in lines] == [str(path) for path in (*images, images[0])]
     assert sorted(path.name for path in overlays.iterdir()) == sorted(
         ["a.jpg", "a-2.jpg", f"{LATIN1_NAME}.jpg", f" {LATIN1_NAME} 2.jpg"]
@@ -83,9 +83,9 @@ def test_predict_reads_names_from_stdin_byte_for_byte(run: Path, images: list[Pa
         shutil.copy(image, tmp_path)
     (tmp_path / names[0]).write_bytes(b"no image")
     assert names[3].startswith(" ") and names[3].endswith(" ")
-    answer = call("predict", run / "r.onnx", "-", stdin=b"\n\n".join(map(os.fsencode, names)), cwd=tmp_path)
-    lines = [json.loads(line) for line in answer.stdout.splitlines()]
-    assert answer.returncode == 3 and [Path(line.get("image")).name for line in lines] == names, answer.stderr
+    result = call("predict", run / "r.onnx", "-", stdin=b"\n\n".join(map(os.fsencode, names)), cwd=tmp_path)
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert result.returncode == 3 and [Path(line.get("image")).name for line in lines] == names, result.stderr
     assert lines[0]["decision"] == "NG" and f"{ESCAPED_NAME} broken.png: not a readable image" in lines[0]["error"]
     assert not any("error" in line for line in lines[1:])
 
@@ -93,18 +93,18 @@ def test_predict_reads_names_from_stdin_byte_for_byte(run: Path, images: list[Pa
 def test_predict_reads_a_list_with_windows_line_ends(run: Path, images: list[Path], tmp_path: Path) -> None:
     shutil.copy(images[0], tmp_path / "a.png")
     shutil.copy(images[0], tmp_path / "b.png\r")
-    answer = call("predict", run / "r.onnx", "-", stdin=b"a.png\r\nb.png\r\n", cwd=tmp_path)
-    assert [json.loads(line)["image"] for line in answer.stdout.splitlines()] == ["a.png", "b.png\r"], answer.stderr
-    assert answer.returncode == 0
+    result = call("predict", run / "r.onnx", "-", stdin=b"a.png\r\nb.png\r\n", cwd=tmp_path)
+    assert [json.loads(line)["image"] for line in result.stdout.splitlines()] == ["a.png", "b.png\r"], result.stderr
+    assert result.returncode == 0
 
 
 def test_batch_continues_after_impossible_images(run: Path, images: list[Path], tmp_path: Path) -> None:
     """The batch has an image too wide for a JPEG, an impossible file name, and a normal image."""
     Image.new("L", (70_000, 40)).save(tmp_path / "wide.png")
     names = [str(tmp_path / "wide.png"), "x" * 300, str(images[0])]
-    answer = call("predict", run / "r.onnx", *names, "--category", "fabric", "--overlays", tmp_path / "out")
-    assert [json.loads(line)["image"] for line in answer.stdout.splitlines()] == names
-    assert answer.returncode == 3 and f"no overlay of {names[0]} was written: " in answer.stderr
+    result = call("predict", run / "r.onnx", *names, "--category", "fabric", "--overlays", tmp_path / "out")
+    assert [json.loads(line)["image"] for line in result.stdout.splitlines()] == names
+    assert result.returncode == 3 and f"no overlay of {names[0]} was written: " in result.stderr
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.jpg"]
 
 
@@ -112,13 +112,13 @@ def test_label_next_copies_images_with_latin1_names_and_shows_them_in_the_sheet(
     run: Path, images: list[Path], tmp_path: Path
 ) -> None:
     out = tmp_path / LATIN1_NAME
-    answer = call("label-next", run, images[0].parent, "-n", 3, "--out", out, "--known", images[1])
-    assert answer.returncode == 0, answer.stderr
-    chosen = [json.loads(line)["image"] for line in answer.stdout.splitlines()]
+    result = call("label-next", run, images[0].parent, "-n", 3, "--out", out, "--known", images[1])
+    assert result.returncode == 0, result.stderr
+    chosen = [json.loads(line)["image"] for line in result.stdout.splitlines()]
     assert sorted(chosen) == sorted(str(path) for path in images[:2]), "the third has a space after its suffix"
     assert sorted(path.name[4:] for path in out.iterdir()) == sorted(Path(image).name for image in chosen)
     assert (tmp_path / f"{LATIN1_NAME}_sheet.jpg").read_bytes().startswith(b"\xff\xd8")
-    assert f"{ESCAPED_NAME}_sheet.jpg" in answer.stderr
+    assert f"{ESCAPED_NAME}_sheet.jpg" in result.stderr
 
 
 def test_contact_sheet_escapes_lone_surrogates() -> None:
@@ -128,21 +128,21 @@ def test_contact_sheet_escapes_lone_surrogates() -> None:
         "def sheet(name): return contact_sheet([(name, np.zeros((9, 9, 3), np.uint8))])\n"
         "assert (sheet('Pr\\udcfcf\\n') == sheet(r'Pr\\udcfcf\\n')).all() and (sheet('a') != sheet('b')).any()"
     )
-    answer = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True)
-    assert answer.returncode == 0, answer.stderr
+    result = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
 
 
 def test_data_check_shows_latin1_names_escaped(data_set: Path, tmp_path: Path) -> None:
     root = shutil.copytree(data_set, tmp_path / LATIN1_NAME)
     truncated = next((root / LATIN1_NAME / "good").iterdir())
     truncated.write_bytes(truncated.read_bytes()[:-200])
-    answer = call("data", "check", root)
-    assert answer.returncode == 3 and ESCAPED_NAME in answer.stdout and "1 error" in answer.stderr, answer.stderr
+    result = call("data", "check", root)
+    assert result.returncode == 3 and ESCAPED_NAME in result.stdout and "1 error" in result.stderr, result.stderr
 
 
 def test_eval_measures_a_data_set_with_latin1_names(run: Path, data_set: Path) -> None:
-    answer = call("eval", run, "--data", data_set)
-    assert answer.returncode == 0 and ESCAPED_NAME in answer.stdout, answer.stderr
+    result = call("eval", run, "--data", data_set)
+    assert result.returncode == 0 and ESCAPED_NAME in result.stdout, result.stderr
 
 
 def test_train_resumes_and_reports_latin1_names(data_set: Path, tmp_path: Path) -> None:
@@ -155,10 +155,10 @@ def test_train_resumes_and_reports_latin1_names(data_set: Path, tmp_path: Path) 
         time.sleep(0.01)
     training.send_signal(signal.SIGKILL)
     training.wait()
-    answer = subprocess.run(command(data_set, out, "--resume", "--json"), capture_output=True, check=False)
-    assert answer.returncode == 0 and b"resuming at step" in answer.stderr, answer.stderr
-    result = json.loads(answer.stdout)
-    assert result["run"] == str(out / "r") and result["data"]["source"] == str(data_set.resolve())
+    result = subprocess.run(command(data_set, out, "--resume", "--json"), capture_output=True, check=False)
+    assert result.returncode == 0 and b"resuming at step" in result.stderr, result.stderr
+    summary = json.loads(result.stdout)
+    assert summary["run"] == str(out / "r") and summary["data"]["source"] == str(data_set.resolve())
 
     report = json.loads((out / "r" / "report.json").read_text(encoding="utf-8"))
     assert {score["kind"] for score in report["scores"]} == {"good", "Kratzer\\udcdf"}
@@ -176,8 +176,8 @@ def test_train_resumes_and_reports_latin1_names(data_set: Path, tmp_path: Path) 
 def test_unprintable_run_names_and_options_are_refused(parts: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="must be printable text"):
         choose_folder(tmp_path, LATIN1_NAME, resume=False)
-    answer = call("train", "--data", parts, "--model", "embedded", "--dry-run", "--unlabelled", tmp_path / LATIN1_NAME)
-    assert answer.returncode == 2 and f"unlabelled {tmp_path}/{ESCAPED_NAME}: " in answer.stderr
+    result = call("train", "--data", parts, "--model", "embedded", "--dry-run", "--unlabelled", tmp_path / LATIN1_NAME)
+    assert result.returncode == 2 and f"unlabelled {tmp_path}/{ESCAPED_NAME}: " in result.stderr
 
 
 def test_categories_and_kinds_are_escaped(tmp_path: Path) -> None:
@@ -239,6 +239,6 @@ def test_studio_lists_no_run_with_a_latin1_name(tmp_path: Path) -> None:
 def test_overlays_continue_after_a_name_that_is_too_long(run: Path, images: list[Path], tmp_path: Path) -> None:
     long = tmp_path / f"{'x' * 251}.png"
     shutil.copy(images[0], long)
-    answer = call("predict", run / "r.onnx", long, long, images[0], "--overlays", tmp_path / "out")
-    assert answer.returncode == 3 and f"no overlay of {long} was written: " in answer.stderr
+    result = call("predict", run / "r.onnx", long, long, images[0], "--overlays", tmp_path / "out")
+    assert result.returncode == 3 and f"no overlay of {long} was written: " in result.stderr
     assert "a.jpg" in [path.name for path in (tmp_path / "out").iterdir()]

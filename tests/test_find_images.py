@@ -81,12 +81,12 @@ def test_unreadable_folder_is_an_error_for_every_pattern(call: str, unreadable: 
         for folder, mode in zip(folders, modes, strict=True):
             folder.chmod(mode | 0o055)
         (parts / "x").chmod(0)
-        answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=parts.parent)
+        result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=parts.parent)
     finally:
         (parts / "x").chmod(0o755)
         for folder, mode in zip(folders, modes, strict=True):
             folder.chmod(mode & 0o7777)
-    assert answer.stdout.strip() == f"PermissionError {unreadable}", answer.stderr
+    assert result.stdout.strip() == f"PermissionError {unreadable}", result.stderr
 
 
 @pytest.mark.parametrize("search", [find_in_folder, lambda root: find_by_pattern(f"{root}/**/*.png")])

@@ -80,6 +80,7 @@ MANIFEST_EDITS: dict[str, Callable[[dict[str, Any]], object]] = {
     "unknown key 'more'": lambda content: content["encoder"].update(more=1),
     "the run's encoder is resnet18": lambda content: content["encoder"].update(name="resnet18"),
 }
+"""A part of the message → the edit of the manifest that causes it."""
 
 
 @pytest.mark.parametrize("error", MANIFEST_EDITS)

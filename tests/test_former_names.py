@@ -37,13 +37,13 @@ def test_a_recipe_with_former_keys_loads_as_the_same_recipe(model: str, tmp_path
     assert load_recipe(str(path)) == recipe
 
 
-def test_a_former_key_is_accepted_by_set() -> None:
+def test_an_override_may_use_a_former_key() -> None:
     recipe = load_recipe("omni_ad", ["distill.most=10", "distill.trust=alike", "student.answer_width=8"])
     assert (recipe.distill.max_samples, recipe.distill.teacher_weights) == (10, "equal")
     assert recipe.student["head_width"] == 8
 
 
-def test_todays_key_wins_over_its_former_name(tmp_path: Path) -> None:
+def test_current_key_overrides_its_former_name(tmp_path: Path) -> None:
     path = tmp_path / "both.yaml"
     path.write_text("name: both\nstudent: {build: omni_ad}\nfit: {schedule: cosine, fall: step}\n")
     assert load_recipe(str(path)).fit.schedule == "cosine"

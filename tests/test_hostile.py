@@ -107,7 +107,7 @@ def test_metadata_that_is_not_utf8_is_refused() -> None:
 
 def test_graph_that_fails_at_run_time_is_refused() -> None:
     model = graphs.artifact()
-    model.graph.node[4].attribute[0].i = 1  # the scores get the heatmap's rank, unlike declared
+    model.graph.node[4].attribute[0].i = 1  # the scores then have the heatmap's rank, contrary to their declaration
     for target in (to_onnx, to_openvino):
         with pytest.raises(BadInput):
             target.Runtime(model.SerializeToString(), "a").predict_batch(
@@ -157,7 +157,7 @@ def test_limit_of_one_category_is_bounded(limit: float) -> None:
         Calibration.from_json(content)
 
 
-def test_scores_of_a_category_with_the_name_of_all_are_refused() -> None:
+def test_scores_of_a_category_with_the_name_of_all_categories_are_refused() -> None:
     with pytest.raises(BadInput, match=r"a category called '\*'"):
         calibrate({"*": [1.0, 2.0], "a": [3.0]}, reject_rate=0.5, reinspect_rate=0.5)
 
@@ -190,8 +190,8 @@ def test_largest_images_need_little_more_memory_than_their_pixels(
         "assert read_image(sys.argv[1]).min() == 255\n"
         "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)"
     )
-    words = [sys.executable, "-c", program, str(tmp_path / "a.png")]
-    grown_bytes = int(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+    command = [sys.executable, "-c", program, str(tmp_path / "a.png")]
+    grown_bytes = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     assert grown_bytes < 2.5 * side * side * (3 if colour_type == 2 else 4) * depth // 8
 
 

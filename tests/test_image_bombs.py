@@ -41,6 +41,7 @@ def exif_with_shared_values(size: int = VALUE_BYTES, tags: int = TAG_COUNT, kind
 
 
 def png_with(before: bytes = b"", after: bytes = b"") -> bytes:
+    """A PNG with additional chunks before and after its pixels."""
     content = encode(picture(), "PNG")
     return content[:33] + before + content[33:-12] + after + content[-12:]
 
@@ -52,6 +53,7 @@ def raw_profile_chunk(exif: bytes) -> bytes:
 
 
 def jpeg_of_segments(exif: bytes) -> bytes:
+    """A JPEG whose Exif data is divided into several segments."""
     content = encode(picture(), "JPEG")
     for start in reversed(range(0, len(exif), 65_000)):
         content = jpeg_with(b"Exif\0\0" + exif[start : start + 65_000], 0xE1, content=content)
@@ -66,11 +68,12 @@ def tiff_with_shared_values(*, in_exif: bool) -> bytes:
         tags += [(40_000 + tag, 7, VALUE_BYTES, 16) for tag in range(TAG_COUNT)]
         entries = b"".join(struct.pack("<HHLL", *tag) for tag in tags)
         return shared[: 16 + VALUE_BYTES] + struct.pack("<H", len(tags)) + entries + bytes(4)
-    data = shared[8:]  # the pixels of `tiff_file` begin at 16, and so do the values
-    return tiff_file(grey_tags(16, (34665, 4, 16 + VALUE_BYTES)), data=data[8:])
+    # The values begin at offset 16, where `tiff_file` puts its data.
+    return tiff_file(grey_tags(16, (34665, 4, 16 + VALUE_BYTES)), data=shared[16:])
 
 
 def bmp_of_runs(compression: int) -> bytes:
+    """A BMP that claims 170 million pixels, with run-length compression 1 (8 bits) or 2 (4 bits)."""
     bits = {1: 8, 2: 4}[compression]
     body, palette = b"\0\2\0\x2c", bytes(4 * 2**bits)
     header = struct.pack("<LllHHLLllLL", 40, 170_000_000, 1, 1, bits, compression, len(body), 0, 0, 2**bits, 0)
@@ -95,8 +98,8 @@ BOMBS = {
 @pytest.mark.parametrize("name", BOMBS)
 def test_small_file_that_takes_gigabytes_is_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(BOMBS[name]())
-    words = [sys.executable, "-P", "-c", PROGRAM, str(tmp_path / name)]
-    output = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    command = [sys.executable, "-P", "-c", PROGRAM, str(tmp_path / name)]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     reason = "run-length compression" if name.endswith("bmp") else r"TIFF or Exif tags of \d+ bytes"
     assert f"{tmp_path / name}: " in output and re.search(reason, output)
     assert int(output.split("grew")[1]) < 100

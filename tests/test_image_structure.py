@@ -130,8 +130,8 @@ def test_tile_far_larger_than_its_image_is_refused_before_decoding(big: bool, tm
     """A file of 150 KB would take a byte of memory per pixel of its tile, or three for RGB."""
     body = deflate_zeros(13_008**2)
     (tmp_path / "a.tif").write_bytes(tiff_file(tile_tags(16, (13_008, 13_008), len(body)), data=body, big=big))
-    words = [sys.executable, "-P", "-c", PROGRAM, str(tmp_path / "a.tif")]
-    output = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    command = [sys.executable, "-P", "-c", PROGRAM, str(tmp_path / "a.tif")]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "a.tif: 16x16 pixels in TIFF tiles of 13008x13008; refused before decoding" in output
     assert int(output.split("grew")[1]) < 50
 
@@ -150,8 +150,8 @@ def test_image_in_padded_or_small_tiles_is_read(side: int, tile: tuple[int, int]
 def test_strip_longer_than_its_image_takes_no_memory(tmp_path: Path) -> None:
     tags = [tag for tag in grey_tags() if tag[0] != 278]
     (tmp_path / "a.tif").write_bytes(tiff_file(sorted([*tags, (278, LONG, 2**31)])))
-    words = [sys.executable, "-P", "-c", PROGRAM, str(tmp_path / "a.tif")]
-    output = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    command = [sys.executable, "-P", "-c", PROGRAM, str(tmp_path / "a.tif")]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "read (16, 16, 3)" in output and int(output.split("grew")[1]) < 50
 
 
@@ -177,7 +177,7 @@ def test_bytes_after_the_end_of_a_jpeg_are_ignored() -> None:
     assert np.array_equal(decode_image(valid + video, "a.jpg"), decode_image(valid, "a.jpg"))
 
 
-# --- the end
+# --- the end of a file
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 3}], ids=str)
@@ -214,7 +214,7 @@ def test_millions_of_empty_segments_are_refused() -> None:
         decode_image(valid[:last_scan] + b"\xff\xfe\0\2" * 5_000_000 + valid[last_scan:], "a.jpg")
 
 
-def bmp(bits: int, greys: tuple[int, ...]) -> bytes:
+def bmp_with_grey_palette(bits: int, greys: tuple[int, ...]) -> bytes:
     """A BMP of 8x8 pixels with a palette of grey values; the pixels are the palette's entries, one after the other."""
     palette = b"".join(bytes([grey, grey, grey, 0]) for grey in greys)
     row = bytes(np.packbits(np.unpackbits((np.arange(8, dtype=np.uint8) % len(greys))[:, None], axis=1)[:, -bits:]))
@@ -234,9 +234,9 @@ def test_bmp_with_a_palette_is_read_exactly_or_refused_with_its_reason(bits: int
         with pytest.raises(
             BadInput, match=rf"a\.bmp: a BMP of {bits} bits with a palette of grey values; save it as PNG"
         ):
-            decode_image(bmp(bits, greys), "a.bmp")
+            decode_image(bmp_with_grey_palette(bits, greys), "a.bmp")
     else:
-        assert np.array_equal(decode_image(bmp(bits, greys), "a.bmp")[:, :, 0], expected)
+        assert np.array_equal(decode_image(bmp_with_grey_palette(bits, greys), "a.bmp")[:, :, 0], expected)
 
 
 def test_webp_followed_by_another_is_refused() -> None:

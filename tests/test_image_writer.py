@@ -41,9 +41,9 @@ def test_failed_write_raises_and_leaves_no_file(tmp_path: Path) -> None:
         "noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)\n"
         "try:\n    write_image(Path(sys.argv[1]), noise)\nexcept OSError as error:\n    print(error.strerror)"
     )
-    words = [sys.executable, "-P", "-c", program, str(tmp_path / "a.png")]
-    answer = subprocess.run(words, capture_output=True, text=True, check=True)
-    assert answer.stdout == "File too large\n" and list(tmp_path.iterdir()) == []
+    command = [sys.executable, "-P", "-c", program, str(tmp_path / "a.png")]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert result.stdout == "File too large\n" and list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("name", "shape"), [("a.xyz", (4, 4)), ("a", (4, 4)), ("a.jpg", (70_000, 4))])

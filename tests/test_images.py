@@ -145,11 +145,11 @@ def test_decompression_bomb_is_refused_in_little_memory(tmp_path: Path, side: in
         "try:\n    read_image(sys.argv[1])\nexcept BadInput as error:\n    print(error)\n"
         "print('grew', (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)"
     )
-    answer = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", program, str(tmp_path / "bomb.png")], capture_output=True, text=True, check=True
     )
-    assert "bomb.png" in answer.stdout and ("pixels" in answer.stdout or "exceeds" in answer.stdout)
-    assert int(answer.stdout.split("grew")[1]) < 200
+    assert "bomb.png" in result.stdout and ("pixels" in result.stdout or "exceeds" in result.stdout)
+    assert int(result.stdout.split("grew")[1]) < 200
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,12 @@ from inspect_kd.export import to_onnx, to_openvino
 from inspect_kd.export.card import KEY
 from inspect_kd.export.options import DEFAULTS
 from inspect_kd.export.wire import card_text, refuse_external_data
-from tests.ambiguous_files import flatbuffer_that_is_a_protobuf, many_fields, openvino_format, runtime_format
+from tests.ambiguous_files import (
+    artifact_in_openvino_format,
+    artifact_in_ort_format,
+    artifact_with_many_fields,
+    flatbuffer_that_is_a_protobuf,
+)
 from tests.fuzzing import graphs
 
 
@@ -25,11 +30,11 @@ def test_onnx_runtimes_own_format_is_refused(tmp_path: Path) -> None:
         to_onnx.Runtime(content, "a.onnx")
     # Even without the check, a session opens no other format than ONNX.
     with pytest.raises(BadInput, match="not an ONNX file"):
-        to_onnx.open_session(runtime_format(tmp_path), "a.onnx", DEFAULTS)
+        to_onnx.open_session(artifact_in_ort_format(tmp_path), "a.onnx", DEFAULTS)
 
 
 def test_openvinos_own_format_is_refused(tmp_path: Path) -> None:
-    content = openvino_format(tmp_path)
+    content = artifact_in_openvino_format(tmp_path)
     assert openvino.Core().read_model(content).inputs[0].any_name == "images"
     with pytest.raises(BadInput, match="not an ONNX file"):
         to_openvino.Runtime(content, "a.openvino.onnx")
@@ -65,7 +70,7 @@ def test_two_cards_are_refused_by_every_runtime() -> None:
 
 def test_too_many_fields_are_refused() -> None:
     with pytest.raises(BadInput, match="more than 1048576 protobuf fields"):
-        refuse_external_data(many_fields(), "a.onnx")
+        refuse_external_data(artifact_with_many_fields(), "a.onnx")
     entry = b"\x1a\x00" * 2**18
     with pytest.raises(BadInput, match="more than 1048576 protobuf fields"):
         card_text((b"\x72" + graphs.with_length(entry)) * 5, "a.onnx")

@@ -37,8 +37,8 @@ EVERY_STAGE = [
     "distill.score_blend=[1, 0.25, 0.25]",
 ]
 """Added to TINY: heads, and two steps of each stage after the fit."""
-AS_THEY_ARE = ["data.align=none", "data.tile=null"]
-"""Images are squashed as they are: the golden numbers are older than alignment and automatic tiles."""
+WITHOUT_ALIGNMENT_AND_TILES = ["data.align=none", "data.tile=null"]
+"""Images are only squashed, because the golden numbers are older than alignment and automatic tiles."""
 
 
 def command(parts: Path, out: Path, *more: str) -> list[str]:

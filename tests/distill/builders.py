@@ -44,6 +44,7 @@ EVERY_STAGE = [
     "distill.blend=[1, 1.5, 1.5]",
 ]
 EVERYTHING_ON = Distill(denoising_weight=0.5, tune_decoder=True, contrast_weight=1)
+"""Settings with every optional loss, and with a decoder that refine trains."""
 
 
 # ── students, batches, teachers in memory ────────────────────────────────────────────────────────────────────────────
@@ -101,7 +102,7 @@ def live_batch(teachers: int = 1) -> LiveBatch:
 
 
 def teacher_infos(count: int = 1, channels: int = 6) -> dict[str, TeacherInfo]:
-    """Teachers of which the first is the most reliable and the last the least."""
+    """Infos of teachers, from the most to the least reliable one."""
     vectors = torch.nn.functional.normalize(torch.randn(2, channels, generator=torch.Generator().manual_seed(4)), dim=1)
     infos = {}
     for number in range(count):
@@ -136,7 +137,7 @@ def distill_command(parts: Path, out: Path, *more: str) -> list[str]:
     """`inspect-kd train` with a memory teacher and every stage."""
     recipe = out / "tiny_memory.yaml"
     recipe.write_text(json.dumps(MEMORY_RECIPE))
-    settings = [word for setting in EVERY_STAGE for word in ("--set", setting)]
+    settings = [argument for setting in EVERY_STAGE for argument in ("--set", setting)]
     return [*command(parts, out, "--teachers", str(recipe)), *settings, *more]
 
 

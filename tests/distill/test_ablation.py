@@ -19,8 +19,11 @@ from inspect_kd.types import NoProgress
 from tests.distill.builders import MEMORY_RECIPE
 
 Results = dict[str, list[dict[str, Any]]]
-ARMS = [replace(arm, changes=tuple(c.replace("1500", "3") for c in arm.changes)) for arm in ablate.list_arms([], None)]
-"""The arms `fit` and `drawn`, the latter with three steps."""
+ARMS = [
+    replace(arm, changes=tuple(change.replace("1500", "3") for change in arm.changes))
+    for arm in ablate.list_arms([], None)
+]
+"""The arms `fit` and `drawn`; `drawn` supervises for 3 steps instead of 1500."""
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +57,10 @@ def test_arms_differ_in_their_stages(results: Results) -> None:
 
 
 def test_finished_arms_are_not_trained_again(home: Path, parts: Path, results: Results) -> None:
-    files = {path: path.stat().st_mtime_ns for path in (home / "out").rglob("result.json")}
-    assert len(files) == 2
+    times = {path: path.stat().st_mtime_ns for path in (home / "out").rglob("result.json")}
+    assert len(times) == 2
     assert run_ablation(home, parts) == results
-    assert all(path.stat().st_mtime_ns == mtime_ns for path, mtime_ns in files.items())
+    assert all(path.stat().st_mtime_ns == mtime_ns for path, mtime_ns in times.items())
 
 
 @pytest.mark.parametrize(("key", "other"), [("real", "other folder"), ("teachers", {"memory": "other teacher"})])
@@ -75,7 +78,7 @@ def test_arm_with_a_teacher_shares_samples_with_the_arm_before(home: Path, parts
         name="memory", changes=ablate.teacher_changes([str(home / "tiny_memory.yaml")]), explanation="with a teacher"
     )
     short_arm = replace(
-        with_memory, changes=tuple(c.replace("1500", "3").replace("600", "3") for c in with_memory.changes)
+        with_memory, changes=tuple(change.replace("1500", "3").replace("600", "3") for change in with_memory.changes)
     )
     (home / "out" / "seed0" / "drawn" / "result.json").unlink()
     shared = run_ablation(home, parts, [*ARMS, short_arm])

@@ -22,7 +22,7 @@ GENERATED = 10
 """Number of generated samples. In `dataset`, sample 10 is unlabelled, 11 and 12 (mirrored) have a mask, 13 and 14 only a label."""
 
 
-def open_parts(parts: Path, real: RealParts, cache: SampleCache | None = None) -> DistillDataset:
+def make_dataset(parts: Path, real: RealParts, cache: SampleCache | None = None) -> DistillDataset:
     changes = ["data.size=64", "distill.variants=2", f"distill.max_samples={GENERATED}", "data.flip=horizontal"]
     job = make_job(load_recipe("embedded", changes), open_dataset(parts), parts)
     return DistillDataset(job, side=64, grid=16, real=real, cache=cache)
@@ -37,7 +37,7 @@ def real(parts: Path) -> RealParts:
 
 @pytest.fixture
 def dataset(parts: Path, real: RealParts) -> DistillDataset:
-    return open_parts(parts, real)
+    return make_dataset(parts, real)
 
 
 def test_labelled_parts_are_mirrored_too(dataset: DistillDataset) -> None:
@@ -46,7 +46,7 @@ def test_labelled_parts_are_mirrored_too(dataset: DistillDataset) -> None:
     assert mask.any() and torch.equal(mask.flip(-1), mirrored)
 
 
-def test_label_says_whether_mask_and_defect_are_known(dataset: DistillDataset) -> None:
+def test_label_marks_unknown_masks_and_defects(dataset: DistillDataset) -> None:
     generated = [dataset.label(number) for number in range(GENERATED)]
     assert all(label.is_mask_known and label.mask_1mm.any() == label.defective for label in generated)
     unlabelled, with_mask, _, without_mask = (dataset.label(number) for number in (10, 11, 12, 13))
@@ -84,10 +84,10 @@ def test_dataset_with_more_labels_reuses_generated_samples_and_their_head_inputs
     parts: Path, real: RealParts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     student = student_with_heads().eval()
-    first = open_parts(parts, RealParts())
+    first = make_dataset(parts, RealParts())
     inputs = HeadInputs(student, first, NoProgress())
     assert len(inputs.all_inputs) == GENERATED
-    second = open_parts(parts, RealParts(labelled=real.labelled), cache=first.cache)
+    second = make_dataset(parts, RealParts(labelled=real.labelled), cache=first.cache)
     monkeypatch.setattr(second, "generated_samples", [])  # generating a sample again would fail
     extended = HeadInputs(student, second, NoProgress(), computed_NChw=inputs.all_inputs).all_inputs
     assert len(extended) == len(second) == GENERATED + 2 * 2

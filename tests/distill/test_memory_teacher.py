@@ -14,7 +14,7 @@ def grey_part() -> ImageU8:
     return np.random.default_rng(0).integers(90, 130, (64, 64, 3), dtype=np.uint8)
 
 
-def test_memory_is_hot_on_a_defect() -> None:
+def test_heat_is_higher_on_a_defect() -> None:
     teacher, sound = memory_teacher(rows=4096), grey_part()
     defective = sound.copy()
     defective[20:36, 20:36] = (250, 20, 20)

@@ -1,4 +1,4 @@
-"""Real parts beside the data set: refused if they are held out, and read before anything is trained."""
+"""Real parts that a training gets in addition to the data set: refused if they are held out, and read before anything is trained."""
 
 from __future__ import annotations
 
@@ -45,27 +45,27 @@ def test_missing_folder_of_images_is_refused(tmp_path: Path) -> None:
 
 
 def test_missing_labelled_parts_are_reported_before_anything_is_trained(parts: Path, tmp_path: Path) -> None:
-    words = distill_command(parts, tmp_path, "--labelled", str(tmp_path / "nowhere"))
-    result = subprocess.run(words, capture_output=True, text=True, check=False)
+    command_line = distill_command(parts, tmp_path, "--labelled", str(tmp_path / "nowhere"))
+    result = subprocess.run(command_line, capture_output=True, text=True, check=False)
     assert result.returncode == 3 and "nowhere" in result.stderr and '"phase": "train"' not in result.stderr
 
 
 def test_training_uses_labelled_and_unlabelled_parts(parts: Path, tmp_path: Path) -> None:
     """The parts come from a second drawn sample; one image is broken, and no defect has a mask."""
-    line = draw_sample(tmp_path / "line", 7, size=64, train=6, test_good=1, per_kind=1, categories=UNTURNED)
-    for image in line.rglob("*_mask.png"):
+    second_sample = draw_sample(tmp_path / "line", 7, size=64, train=6, test_good=1, per_kind=1, categories=UNTURNED)
+    for image in second_sample.rglob("*_mask.png"):
         image.unlink()
-    shutil.rmtree(line / "bottle" / "ground_truth", ignore_errors=True)
+    shutil.rmtree(second_sample / "bottle" / "ground_truth", ignore_errors=True)
     labelled = tmp_path / "labelled"
-    for sample in [s for s in open_dataset(line).samples if s.category == "bottle"]:
+    for sample in [s for s in open_dataset(second_sample).samples if s.category == "bottle"]:
         (labelled / sample.kind).mkdir(parents=True, exist_ok=True)
         shutil.copy(sample.image, labelled / sample.kind)
     shutil.rmtree(labelled / "good", ignore_errors=True)
-    unlabelled = line / "metal" / "test"
+    unlabelled = second_sample / "metal" / "test"
     (unlabelled / "torn.png").write_bytes(b"no image")
-    words = distill_command(parts, tmp_path, "--labelled", str(labelled), "--unlabelled", str(unlabelled))
+    command_line = distill_command(parts, tmp_path, "--labelled", str(labelled), "--unlabelled", str(unlabelled))
     result = subprocess.run(
-        words, capture_output=True, text=True, check=False, env=environment_with_own_cache(tmp_path)
+        command_line, capture_output=True, text=True, check=False, env=environment_with_own_cache(tmp_path)
     )
     assert result.returncode == 0, result.stderr
     assert "left out" in result.stderr and "torn.png" in result.stderr
@@ -81,9 +81,8 @@ def test_training_uses_labelled_and_unlabelled_parts(parts: Path, tmp_path: Path
 def test_resume_refuses_other_labelled_parts(parts: Path, tmp_path: Path) -> None:
     data, labelled = open_dataset(parts), tmp_path / "labelled" / "torn"
     labelled.mkdir(parents=True)
-    drawn = draw_sample(tmp_path / "line", 7, size=64, train=6, test_good=1, per_kind=2, categories=UNTURNED)
-    line = open_dataset(drawn)
-    first, second = masked_defects(line)[:2]
+    second_sample = draw_sample(tmp_path / "line", 7, size=64, train=6, test_good=1, per_kind=2, categories=UNTURNED)
+    first, second = masked_defects(open_dataset(second_sample))[:2]
     shutil.copy(first.image, labelled / "1.png")
     changes = [*TINY, "student.head_width=8", "distill.supervise.steps=4", "distill.variants=2"]
     recipe = load_recipe("embedded", [*changes, f"distill.labelled={json.dumps(str(tmp_path / 'labelled'))}"])

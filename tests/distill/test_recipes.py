@@ -42,14 +42,14 @@ def test_settings_without_effect_are_refused(changes: list[str], message: str) -
 
 @pytest.mark.parametrize("model", STUDENTS)
 @pytest.mark.parametrize(("teachers", "labelled"), [(["memory"], None), ([], "labels/"), (["memory"], "labels/")])
-def test_options_add_missing_stages(model: str, teachers: list[str], labelled: str | None) -> None:
+def test_command_line_options_add_missing_stages(model: str, teachers: list[str], labelled: str | None) -> None:
     recipe = load_recipe(model, distillation_changes(load_recipe(model), teachers=teachers, labelled=labelled))
     assert recipe.student["head_width"] == 32 and recipe.distill.supervise.steps == 1500
     assert bool(recipe.distill.refine.steps) is bool(teachers) and recipe.distill.labelled == labelled
     assert recipe.distill.blend == ((1.0, 1.5, 1.5) if teachers else (1.0, 3.0, 0.0))
 
 
-def test_options_keep_the_settings_of_the_recipe(tmp_path: Path) -> None:
+def test_command_line_options_keep_the_settings_of_the_recipe(tmp_path: Path) -> None:
     assert distillation_changes(load_recipe("embedded")) == []
     own = tmp_path / "own.yaml"
     own.write_text(load_recipe("embedded", ["student.head_width=8", "distill.supervise.steps=7"]).to_yaml())

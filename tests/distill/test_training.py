@@ -61,18 +61,18 @@ def test_artifact_runs_without_torch(distilled: Path, parts: Path) -> None:
         "assert not [m for m in sys.modules if m.startswith(('inspect_kd.distill', 'inspect_kd.models'))]"
     )
     image = next(parts.rglob("test/good/*.png"))
-    words = [sys.executable, "-c", program, str(distilled / "r.onnx"), str(image)]
-    result = subprocess.run(words, capture_output=True, text=True, check=False)
+    command_line = [sys.executable, "-c", program, str(distilled / "r.onnx"), str(image)]
+    result = subprocess.run(command_line, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert float(result.stdout) > 0
 
 
 def test_killed_distillation_resumes_to_the_same_student(distilled: Path, parts: Path, tmp_path: Path) -> None:
-    """It is killed in a stage after the fit; the teacher's run and its cached outputs are reused."""
+    """The training is killed in a stage after the fit; the teacher's run and its cached outputs are reused."""
     lines_before_kill = FIT_STEPS + STEPS + 2
-    words = [*distill_command(parts, tmp_path), "--set", "fit.checkpoint_every=1"]
+    command_line = [*distill_command(parts, tmp_path), "--set", "fit.checkpoint_every=1"]
     process = subprocess.Popen(
-        words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment_with_own_cache(tmp_path)
+        command_line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment_with_own_cache(tmp_path)
     )
     log, deadline = tmp_path / "r" / "metrics.jsonl", time.monotonic() + 240
     while time.monotonic() < deadline and not (
@@ -83,7 +83,11 @@ def test_killed_distillation_resumes_to_the_same_student(distilled: Path, parts:
     process.send_signal(signal.SIGKILL)
     process.wait()
     result = subprocess.run(
-        [*words, "--resume"], capture_output=True, text=True, check=False, env=environment_with_own_cache(tmp_path)
+        [*command_line, "--resume"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment_with_own_cache(tmp_path),
     )
     assert result.returncode == 0, result.stderr
     assert "resuming at step" in result.stderr and "all were cached" in result.stderr
@@ -93,10 +97,9 @@ def test_killed_distillation_resumes_to_the_same_student(distilled: Path, parts:
 
 @pytest.mark.gpu
 def test_distillation_runs_on_a_gpu(parts: Path, tmp_path: Path) -> None:
-    """Teachers, stages and reliability on CUDA."""
-    words = distill_command(parts, tmp_path, "--device", "cuda")
+    command_line = distill_command(parts, tmp_path, "--device", "cuda")
     result = subprocess.run(
-        words, capture_output=True, text=True, check=False, env=environment_with_own_cache(tmp_path)
+        command_line, capture_output=True, text=True, check=False, env=environment_with_own_cache(tmp_path)
     )
     assert result.returncode == 0, result.stderr
     assert json.loads((tmp_path / "r" / "env.json").read_text())["device"].startswith("cuda")

@@ -18,14 +18,14 @@ from tests.builders import edit_recipe, make_job
 from tests.distill.builders import STEPS
 from tests.tiny import command
 
-HEADS = [
-    word for setting in ("student.head_width=8", f"distill.supervise.steps={STEPS}") for word in ("--set", setting)
+HEAD_OPTIONS = [
+    option for setting in ("student.head_width=8", f"distill.supervise.steps={STEPS}") for option in ("--set", setting)
 ]
 
 
 def test_start_reuses_the_fit_and_trains_new_heads(run: Path, parts: Path, tmp_path: Path) -> None:
-    words = [*command(parts, tmp_path, "--start", str(run)), *HEADS]
-    result = subprocess.run(words, capture_output=True, text=True, check=False)
+    command_line = [*command(parts, tmp_path, "--start", str(run)), *HEAD_OPTIONS]
+    result = subprocess.run(command_line, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     old, new = load_file(run / "student.safetensors"), load_file(tmp_path / "r" / "student.safetensors")
     assert all(torch.equal(old[key], new[key]) for key in old)
@@ -34,8 +34,8 @@ def test_start_reuses_the_fit_and_trains_new_heads(run: Path, parts: Path, tmp_p
 
 
 def test_start_refuses_a_different_student(run: Path, parts: Path, tmp_path: Path) -> None:
-    words = [*command(parts, tmp_path, "--start", str(run)), *HEADS, "--set", "student.dims=[32, 16, 16]"]
-    result = subprocess.run(words, capture_output=True, text=True, check=False)
+    command_line = [*command(parts, tmp_path, "--start", str(run)), *HEAD_OPTIONS, "--set", "student.dims=[32, 16, 16]"]
+    result = subprocess.run(command_line, capture_output=True, text=True, check=False)
     assert result.returncode == 2 and "uses a different student" in result.stderr
 
 

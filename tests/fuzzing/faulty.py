@@ -12,6 +12,8 @@ from tests.fuzzing.targets import Target
 
 
 class Faulty(Target):
+    """Has a fault on one input in eight, refuses three in eight and accepts the others."""
+
     def __init__(self, sandbox: object) -> None:
         super().__init__(sandbox)  # type: ignore[arg-type]
         self.leaked: list[bytes] = []
@@ -48,6 +50,8 @@ class Blocked(Faulty):
 
 
 class Memory(Faulty):
+    """Uses 600 MB, more than the limit of a test of the harness."""
+
     def fault(self) -> None:
         bytearray(600 * 2**20)
 
@@ -81,6 +85,8 @@ class Raises(Faulty):
 
 
 class Leak(Faulty):
+    """Keeps some memory of every input."""
+
     def feed(self, data: bytes) -> None:
         time.sleep(0.001)
         self.leaked.append(bytes(data[:1]) * 96 * 2**10)

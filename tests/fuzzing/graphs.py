@@ -30,8 +30,8 @@ def card() -> ArtifactCard:
     )  # fmt: skip
 
 
-def artifact(text: str | None = None) -> ModelProto:
-    """Make an artifact of six nodes and a kilobyte, whose heatmap is the brightness."""
+def artifact(card_text: str | None = None) -> ModelProto:
+    """Make an artifact of six nodes and a kilobyte, whose heatmap is the brightness. By default it has the card of `card()`."""
     nodes = [
         helper.make_node("Cast", ["images"], ["real"], to=TensorProto.FLOAT),
         helper.make_node("Transpose", ["real"], ["planes"], perm=[0, 3, 1, 2]),
@@ -56,16 +56,16 @@ def artifact(text: str | None = None) -> ModelProto:
         weights,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    model.metadata_props.add(key=KEY, value=card().dump() if text is None else text)
+    model.metadata_props.add(key=KEY, value=card().dump() if card_text is None else card_text)
     return model
 
 
 def make_hostile(rng: Random, seeds: list[bytes], sandbox: Path) -> bytes:
     """Mutate an artifact's bytes, its card or its graph."""
-    kind = rng.random()
-    if kind < 0.45:
+    draw = rng.random()
+    if draw < 0.45:
         return mutate_bytes(rng, rng.choice(seeds), rng.choice(seeds))
-    if kind < 0.6:
+    if draw < 0.6:
         return with_card(to_hostile_json(rng, mutate_tree(rng, json.loads(card().dump()))))
     model = artifact()
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
@@ -80,7 +80,7 @@ def make_hostile(rng: Random, seeds: list[bytes], sandbox: Path) -> bytes:
 
 
 def with_card(text: bytes) -> bytes:
-    """Write the card as raw bytes, because the onnx package refuses text that is not UTF-8."""
+    """Make an artifact with this card, written as raw bytes because the onnx package refuses text that is not UTF-8."""
     model = artifact("")
     del model.metadata_props[:]
     entry = b"\x0a" + with_length(KEY.encode()) + b"\x12" + with_length(text)
@@ -88,7 +88,10 @@ def with_card(text: bytes) -> bytes:
 
 
 def with_external_weights(*, overlong: bool) -> bytes:
-    """Make an artifact whose weights are in `w.bin`. `overlong`: its tags exceed 32 bits, to which readers in C++ truncate them."""
+    """Make an artifact whose weights are in `w.bin`.
+
+    With `overlong`, the protobuf tags that declare this exceed 32 bits; readers in C++ truncate them to the usual tags.
+    """
     model, tensor = artifact(), TensorProto(name="w", data_type=1, dims=[1, 3, 3, 3], data_location=1)
     for key, value in (("location", "w.bin"), ("offset", "0"), ("length", "108")):
         tensor.external_data.add(key=key, value=value)
@@ -102,7 +105,7 @@ def with_external_weights(*, overlong: bool) -> bytes:
 
 
 def with_length(content: bytes) -> bytes:
-    """Precede a protobuf field's content by its length."""
+    """Return the content of a protobuf field after its length, a varint."""
     count, out = len(content), bytearray()
     while count > 0x7F:
         out.append(count & 0x7F | 0x80)
@@ -111,7 +114,7 @@ def with_length(content: bytes) -> bytes:
 
 
 def use_external_data(rng: Random, model: ModelProto, sandbox: Path) -> None:
-    """Store weights in another file: in a parent folder, at an absolute path, behind a link, in a device or in a process's memory."""
+    """Declare that weights are in another file: in a parent folder, at an absolute path, behind a link, in a device or in memory."""
     outside = sandbox.parent / "outside" / "secret.bin"
     places = (
         "../outside/secret.bin", str(outside), "link.bin", "folder/secret.bin", "hard.bin", "./../outside/secret.bin",
@@ -184,7 +187,7 @@ def mutate_signature(rng: Random, model: ModelProto, sandbox: Path) -> None:
 
 
 def mutate_node(rng: Random, model: ModelProto, sandbox: Path) -> None:
-    """Use unknown operators, wrong arguments, and cycles."""
+    """Change or remove a node: unknown operators, wrong arguments, missing values and cycles."""
     graph = model.graph
     chosen = rng.choice(graph.node)
     match rng.randrange(7):
@@ -208,10 +211,10 @@ def mutate_node(rng: Random, model: ModelProto, sandbox: Path) -> None:
 
 
 def add_greedy_node(rng: Random, model: ModelProto, sandbox: Path) -> None:
-    """Use memory or time without bound; the sizes come from constants or are computed from the image."""
-    sizes_value = [rng.choice(HUGE_SIZES) for _ in range(rng.randint(1, 3))]
+    """Add a node that uses memory or time without bound; its sizes are constants or computed from the image."""
+    huge_sizes = [rng.choice(HUGE_SIZES) for _ in range(rng.randint(1, 3))]
     graph = model.graph
-    graph.initializer.append(helper.make_tensor("much", TensorProto.INT64, [len(sizes_value)], sizes_value))
+    graph.initializer.append(helper.make_tensor("much", TensorProto.INT64, [len(huge_sizes)], huge_sizes))
     graph.initializer.append(helper.make_tensor("many", TensorProto.INT64, [], [rng.choice(HUGE_SIZES)]))
     if rng.random() < 0.5:
         # Computed at run time, so that loading cannot fold it.
@@ -235,13 +238,13 @@ def add_greedy_node(rng: Random, model: ModelProto, sandbox: Path) -> None:
     elif name == "Loop":
         _append(model, _loop(count))
     elif name == "Pad":
-        graph.initializer.append(helper.make_tensor("pads", TensorProto.INT64, [2], [0, sizes_value[0]]))
+        graph.initializer.append(helper.make_tensor("pads", TensorProto.INT64, [2], [0, huge_sizes[0]]))
         _append(model, helper.make_node(name, ["shift", "pads"], ["big"]))
     elif name == "OneHot":
         graph.initializer.append(helper.make_tensor("pair", TensorProto.FLOAT, [2], [0.0, 1.0]))
         _append(model, helper.make_node(name, ["shift", count, "pair"], ["big"]))
     else:
-        graph.initializer.append(helper.make_tensor("four", TensorProto.INT64, [4], [1, 1, *([sizes_value[0]] * 2)]))
+        graph.initializer.append(helper.make_tensor("four", TensorProto.INT64, [4], [1, 1, *([huge_sizes[0]] * 2)]))
         _append(model, helper.make_node(name, ["heatmap", "", "", "four"], ["big"]))
     _append(model, helper.make_node("ReduceMax", ["big"], ["peak"], keepdims=0))
     adder = next((node for node in graph.node if node.op_type == "Add" and "score" in node.output), None)
@@ -265,7 +268,7 @@ def _loop(count: str) -> NodeProto:
 
 
 def nest_graphs(rng: Random, model: ModelProto, sandbox: Path) -> None:
-    """Nest graphs in graphs."""
+    """Add an `If` node whose branches are graphs with further `If` nodes, up to forty deep."""
     inner: GraphProto = helper.make_graph(
         [helper.make_node("Identity", ["shift"], ["z"])], "b", [], [_float_value("z")]
     )

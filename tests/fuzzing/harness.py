@@ -42,12 +42,17 @@ WITH_QUARANTINE = {"onnx": "quarantine", "openvino": "quarantine_openvino"}
 
 @dataclass(kw_only=True)
 class Finding:
+    """An input that the program neither accepted nor refused with its own error, or a leak over many inputs."""
+
     target: str
     seed: int
     index: int
+    """Number of the input; -1 for a leak."""
     kind: str
+    """crash, hang, memory, exit, exception, outside or leak."""
     text: str
     file: str = ""
+    """Name of the file with the input, in the folder of the findings."""
 
 
 @dataclass(kw_only=True)
@@ -111,19 +116,22 @@ def fuzz(
     *,
     seconds: float,
     seed: int = 0,
-    count: int = 10**9,
     start: int = 0,
+    stop: int = 10**9,
     cpu_s: int | None = None,
     megabytes: int = 1536,
     findings_folder: Path | None = None,
     max_findings: int = 50,
 ) -> Result:
-    """Feed a target until the limit of time, inputs or findings is reached; write the findings' inputs to `findings_folder`."""
+    """Feed a target the inputs from number `start` to before `stop`, until the limit of time or of findings is reached.
+
+    The findings' inputs are written to `findings_folder`.
+    """
     result, begun = Result(target=name, seed=seed), time.monotonic()
     is_native, cpu_s = all_targets()[name].native, cpu_s or all_targets()[name].cpu_s
     with tempfile.TemporaryDirectory(dir=SHARED_MEMORY if SHARED_MEMORY.is_dir() else None) as folder:
         index = start
-        while index < count and result.fed < seconds and len(result.findings) < max_findings:
+        while index < stop and result.fed < seconds and len(result.findings) < max_findings:
             worker = _Worker(Path(folder), result.workers)
             config = WorkerConfig(
                 target=name,
@@ -131,7 +139,7 @@ def fuzz(
                 counters_file=str(worker.counters_file),
                 seed=seed,
                 start=index,
-                stop=count,
+                stop=stop,
                 seconds=seconds - result.fed,
                 cpu_s=cpu_s,
                 megabytes=megabytes,
@@ -225,17 +233,17 @@ class _Worker:
         return [*findings, Finding(target="", seed=0, index=self.counts["index"], kind=kind, text=text.strip())]
 
     def _wait(self, process: subprocess.Popen[bytes], counters: Counters, config: WorkerConfig) -> bool:
-        """Wait for the end; return True if an input exceeded its time."""
-        index, since, begun = -1, time.monotonic(), 0.0
+        """Wait until the worker ends; return True if an input exceeded its time."""
+        index, index_since, begun = -1, time.monotonic(), 0.0
         while process.poll() is None:
             time.sleep(0.05)
             now, current = time.monotonic(), counters.read()["index"]
             if current != index:
-                index, since = current, now
+                index, index_since = current, now
             if current != -1 and not begun:
                 begun = now
             self.fed_s = now - begun if begun else 0.0
-            if now - since > (START_S if current == -1 else WALL_PER_CPU * config.cpu_s):
+            if now - index_since > (START_S if current == -1 else WALL_PER_CPU * config.cpu_s):
                 return True
         return False
 
@@ -273,6 +281,7 @@ def _remake_input(config: WorkerConfig, index: int, folder: Path) -> bytes:
 
 def _is_contained(name: str, data: bytes, folder: Path) -> bool:
     """True if the quarantine cleanly refuses an input that breaks the native parser."""
+    # Numbers from 100,000 on are those of these workers; `fuzz` counts its own from 0.
     worker = _Worker(folder, 100_000 + len(list(folder.glob("1*"))))
     file = worker.home / "input"
     file.write_bytes(data)

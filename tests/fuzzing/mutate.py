@@ -53,30 +53,30 @@ def mutate_bytes(rng: Random, data: bytes, other: bytes = b"", rounds: int = 6) 
 def mutate_tree(rng: Random, content: Any, rounds: int = 3) -> Any:
     """Mutate a tree of mappings and lists in place: replace, remove, rename, repeat or nest a few nodes."""
     for _ in range(rng.randint(1, rounds)):
-        holder, key = _choose_node(rng, content)
-        if holder is None:
+        parent, key = _choose_node(rng, content)
+        if parent is None:
             return rng.choice(ODD_VALUES)
         match rng.randrange(6):
-            case 0 if isinstance(holder, dict):
-                holder[rng.choice(("", "x", "..", "name", key, "\x00", "__class__"))] = holder.pop(key)
+            case 0 if isinstance(parent, dict):
+                parent[rng.choice(("", "x", "..", "name", key, "\x00", "__class__"))] = parent.pop(key)
             case 1:
-                del holder[key]
+                del parent[key]
             case 2:
-                holder[key] = [copy.deepcopy(holder[key])] * rng.choice((1, 1, 2, 2, 2, 9))
+                parent[key] = [copy.deepcopy(parent[key])] * rng.choice((1, 1, 2, 2, 2, 9))
             case 3:
-                holder[key] = {"x": holder[key]}
+                parent[key] = {"x": parent[key]}
             case _:
-                holder[key] = copy.deepcopy(rng.choice(ODD_VALUES))
+                parent[key] = copy.deepcopy(rng.choice(ODD_VALUES))
     return content
 
 
 def _choose_node(rng: Random, content: Any) -> tuple[Any, Any]:
     """Choose a node; return its parent and its key there."""
-    holder, key, node = None, None, content
-    while isinstance(node, dict | list) and node and (holder is None or rng.random() < 0.7):
-        holder, key = node, rng.choice(list(node)) if isinstance(node, dict) else rng.randrange(len(node))
-        node = holder[key]
-    return holder, key
+    parent, key, node = None, None, content
+    while isinstance(node, dict | list) and node and (parent is None or rng.random() < 0.7):
+        parent, key = node, rng.choice(list(node)) if isinstance(node, dict) else rng.randrange(len(node))
+        node = parent[key]
+    return parent, key
 
 
 def to_hostile_json(rng: Random, content: Any) -> bytes:

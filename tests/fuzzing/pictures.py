@@ -46,7 +46,7 @@ def seeds() -> list[bytes]:
     ]
     rgba16 = noise.astype(np.uint16) * 257
     images += [cv2.imencode(suffix, rgba16[:, :, :3])[1].tobytes() for suffix in (".png", ".tiff")]
-    # Not in TIFF, where OpenCV does not declare the fourth channel as alpha.
+    # RGBA of 16 bits is missing in TIFF, because OpenCV does not declare its fourth channel as alpha.
     return [*images, cv2.imencode(".png", rgba16)[1].tobytes()]
 
 
@@ -76,11 +76,11 @@ def _mutate_png(rng: Random, data: bytes) -> bytes:
         match rng.randrange(6):
             case 0 | 1 if kind == b"IHDR" and len(body) > 12:
                 body = bytearray(body)
-                where = rng.choice((0, 4, 8, 9, 10, 11, 12))
-                if where < 8:
-                    body[where : where + 4] = struct.pack(">I", rng.choice(SIDES))
+                offset = rng.choice((0, 4, 8, 9, 10, 11, 12))
+                if offset < 8:
+                    body[offset : offset + 4] = struct.pack(">I", rng.choice(SIDES))
                 else:
-                    body[where] = rng.choice((0, 1, 2, 3, 4, 6, 8, 16, 255))
+                    body[offset] = rng.choice((0, 1, 2, 3, 4, 6, 8, 16, 255))
                 chunks[place] = kind, bytes(body)
             case 2:
                 chunks.insert(place, rng.choice(chunks))
@@ -114,8 +114,8 @@ def _mutate_jpeg(rng: Random, data: bytes) -> bytes:
     segments = [place for place in range(len(out) - 12) if out[place] == 0xFF and 0xC0 <= out[place + 1] <= 0xFE]
     place = rng.choice(segments)
     if 0xC0 <= out[place + 1] <= 0xCF and rng.random() < 0.7:
-        where = place + rng.choice((5, 7))
-        out[where : where + 2] = struct.pack(">H", rng.choice(SIDES) & 0xFFFF)
+        side_offset = place + rng.choice((5, 7))
+        out[side_offset : side_offset + 2] = struct.pack(">H", rng.choice(SIDES) & 0xFFFF)
         out[place + 9] = rng.choice((0, 1, 3, 3, 3, 4, 255))
     elif rng.random() < 0.7:
         out[place + 2 : place + 4] = struct.pack(">H", rng.choice(BOUNDARY_NUMBERS) & 0xFFFF)
@@ -185,7 +185,7 @@ BOMB_SIDES = (4000, 9000, 13_000, 14_100, 15_000, 30_000)
 
 @cache
 def bomb(side: int, depth: int, colour: int) -> bytes:
-    """Make a PNG of white pixels, a thousand times smaller than its pixels. `colour`: PNG's colour type, 0 grey, 2 RGB, 6 RGBA."""
+    """Make a PNG of white pixels that decoding makes a thousand times larger. `colour`: PNG's type 0 grey, 2 RGB or 6 RGBA."""
     depth = 8 if depth == 1 and colour else depth
     row = b"\0" + b"\xff" * ((side * depth * {0: 1, 2: 3, 6: 4}[colour] + 7) // 8)
     # Huge images get a tenth of their rows, to save time: truncated images are refused, too.

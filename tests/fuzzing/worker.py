@@ -44,7 +44,7 @@ LAYOUT = struct.Struct(f"{len(COUNTER_NAMES)}q")
 MEMORY_EXIT_CODE = 17
 """Exit code of a worker that exceeded its memory limit; the next worker continues."""
 MAX_MESSAGE_LENGTH = 4000
-"""In characters, of an error of the program."""
+"""Characters that the text of the program's own errors may have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,6 +194,7 @@ def _describe(error: BaseException) -> str:
 
 
 def _limit_memory(config: WorkerConfig) -> None:
+    """Bound the address space 512 MB above the limit that `main` checks, and write no core dumps."""
     if resource is None:
         return
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

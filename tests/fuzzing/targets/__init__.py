@@ -5,7 +5,7 @@ An input is refused if the program raises one of its own errors, and accepted if
 
 from tests.fuzzing.targets.archives import Archives
 from tests.fuzzing.targets.artifacts import (
-    ARTIFACT,
+    ARTIFACT_VARIABLE,
     Calibrations,
     Card,
     Onnx,
@@ -20,7 +20,7 @@ from tests.fuzzing.targets.signatures import Signatures
 from tests.fuzzing.targets.target import Target
 from tests.fuzzing.targets.texts import Deployments, Manifests, Recipes
 
-__all__ = ["ARTIFACT", "TARGETS", "Target"]
+__all__ = ["ARTIFACT_VARIABLE", "TARGETS", "Target"]
 
 TARGETS: dict[str, type[Target]] = {
     "wire": Wire,

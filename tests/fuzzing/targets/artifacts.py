@@ -12,8 +12,8 @@ import numpy as np
 from tests.fuzzing.mutate import mutate_bytes, mutate_tree, to_hostile_json
 from tests.fuzzing.targets.target import Target
 
-ARTIFACT = "INSPECT_KD_FUZZ_ARTIFACT"
-"""Environment variable with the path of a real artifact, which is mutated, too."""
+ARTIFACT_VARIABLE = "INSPECT_KD_FUZZ_ARTIFACT"
+"""Environment variable with the path of a real artifact, of which some inputs are mutations."""
 
 
 class Wire(Target):
@@ -37,7 +37,7 @@ class Wire(Target):
 
 
 class Card(Target):
-    """The artifact card, and the code on the line that uses its fields."""
+    """The artifact card, and the code of an inspection that uses its fields."""
 
     def __init__(self, sandbox: Path) -> None:
         super().__init__(sandbox)
@@ -100,7 +100,7 @@ class Onnx(Target):
 
         self.graphs = graphs
         self.seeds = [graphs.artifact().SerializeToString()]
-        path = os.environ.get(ARTIFACT)
+        path = os.environ.get(ARTIFACT_VARIABLE)
         self.real_artifact = Path(path).resolve().read_bytes() if path else b""
         self._enter_sandbox(sandbox)
         self.image = np.random.default_rng(0).integers(0, 256, (20, 24, 3), dtype=np.uint8)
@@ -109,7 +109,7 @@ class Onnx(Target):
         self.feed(self.seeds[0])
 
     def _enter_sandbox(self, sandbox: Path) -> None:
-        """Make `sandbox`, with links to the bait, the working directory, because external tensors have relative paths."""
+        """Put links to the bait into `sandbox`, and enter it, because paths of external tensors are relative to the working directory."""
         secret = self.bait / "secret.bin"
         (sandbox / "folder").symlink_to(self.bait)
         (sandbox / "link.bin").symlink_to(secret)

@@ -86,11 +86,12 @@ class Trees(Target):
             _apply(root, *change)
         path = root / "parts.csv" if spec["layout"] == "csv" else root
         try:
-            opened = open_dataset(path, group=spec["group"])
-            opened.digest
-            for problem in check(opened, NoProgress()):
-                assert problem.text
+            data_set = open_dataset(path, group=spec["group"])
+            data_set.digest
+            for finding in check(data_set, NoProgress()):
+                assert finding.text
         finally:
+            # Listing is also tried where opening has failed.
             for list_all in (list_samples, list_images):
                 try:
                     for item in list_all(root):

@@ -37,7 +37,7 @@ class Yaml(Target):
                 text = rng.choice(self.texts)
                 return text.replace(": ", f": {rng.choice(HOSTILE_YAML)}\n#", 1).encode("utf-8", "surrogatepass")
             case 5:
-                return bomb(rng)
+                return alias_bomb(rng)
         content = mutate_tree(rng, copy.deepcopy(rng.choice(self.contents)))
         return yaml.safe_dump(content, allow_unicode=True, sort_keys=False).encode("utf-8", "surrogatepass")
 
@@ -56,8 +56,8 @@ HOSTILE_YAML = (
 )
 
 
-def bomb(rng: Random) -> bytes:
-    """Make nine lines of aliases that expand to a billion words."""
+def alias_bomb(rng: Random) -> bytes:
+    """Make a few lines of aliases that expand to as many as 9**30 words."""
     lines = ['a0: &a0 ["x","x","x","x","x","x","x","x","x"]']
     lines += [f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 9)}]" for i in range(1, rng.choice((3, 9, 30)))]
     key = rng.choice(("student", "about", "name", "fit", "categories", "source", "accept"))
@@ -73,8 +73,8 @@ class Recipes(Yaml):
         from inspect_kd.config import load_recipe
 
         rng = Random(hashlib.sha256(data).digest())
-        sections = ("fit.steps", "student.x.y.z", "data", "name", "fit", "", ".", "a" * 500, "student.compare")
-        overrides = [f"{rng.choice(sections)}={rng.choice((*HOSTILE_YAML, '3'))}"] if rng.random() < 0.3 else []
+        keys = ("fit.steps", "student.x.y.z", "data", "name", "fit", "", ".", "a" * 500, "student.compare")
+        overrides = [f"{rng.choice(keys)}={rng.choice((*HOSTILE_YAML, '3'))}"] if rng.random() < 0.3 else []
         recipe = load_recipe(self._write(data), overrides)
         recipe.digest()
         recipe.to_yaml().encode()
