@@ -43,7 +43,9 @@ def test_pixels_inside_and_on_the_outline_are_covered() -> None:
     rng, compared = np.random.default_rng(0), 0
     for _ in range(600):
         count = int(rng.integers(3, 8))
-        corners = np.stack([rng.integers(0, WIDTH + 1, count), rng.integers(0, HEIGHT + 1, count)], axis=1).astype(float)
+        corners = np.stack([rng.integers(0, WIDTH + 1, count), rng.integers(0, HEIGHT + 1, count)], axis=1).astype(
+            float
+        )
         if crosses_itself(corners) or touches_itself(corners) or polygon_area(corners) < 1:
             continue
         compared += 1

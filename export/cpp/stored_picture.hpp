@@ -43,6 +43,11 @@ inline cv::Mat decode_picture(const std::string& text, const std::string& what, 
     const bool is_png = content.rfind("\x89PNG\r\n\x1a\n", 0) == 0 && bytes.text(12, 4) == "IHDR" && bytes.big(24, 2) == 0x0800;
     const std::uint32_t width = bytes.big(16, 4), height = bytes.big(20, 4);
     if (!is_png || !is_allowed(width, height)) throw BadInput(what + " is no grey PNG of " + expected + " pixels");
+    try {
+        walk_png(bytes);
+    } catch (const BadInput& error) {
+        throw BadInput(what + " is damaged: " + error.what());
+    }
     const cv::Mat raw(1, static_cast<int>(content.size()), CV_8U, content.data());
     cv::Mat picture = cv::imdecode(raw, cv::IMREAD_GRAYSCALE);
     if (picture.size() != cv::Size(static_cast<int>(width), static_cast<int>(height))) throw BadInput(what + " is damaged");
