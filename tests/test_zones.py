@@ -31,7 +31,7 @@ from inspect_kd.export.verify import Truth
 from inspect_kd.inspector import Inspector
 from inspect_kd.models.layers.discrepancy import top_mean, weighted_top_mean
 from inspect_kd.models.rebuild import RebuildStudent, hard_mean, weighted_hard_mean
-from inspect_kd.resize import RESIZE
+from inspect_kd.resize import RESIZE, resize_map
 from inspect_kd.types import ImageU8, Sample
 from tests.small_models import images, small
 from tests.test_alignment import draw_part, pose_matrix
@@ -170,6 +170,31 @@ def test_card_and_graph_must_agree_on_zones(student: RebuildStudent, tmp_path: P
     for name in ("zones", "plain"):
         with pytest.raises(BadInput, match="its inputs and outputs are not those of an inspect-kd artifact of size 64"):
             to_onnx.Runtime((tmp_path / f"{name}.onnx").read_bytes(), "x")
+
+
+def test_weights_of_a_side_that_does_not_divide_the_inputs_are_refused() -> None:
+    def check(side: int) -> int | None:
+        inputs = [
+            ("images", "tensor(uint8)", ["batch", 64, 64, 3]),
+            ("weights", "tensor(float)", ["batch", 1, side, side]),
+        ]
+        return to_onnx.check_inputs_and_outputs(inputs, {"heatmap", "score"}, 64, "x", has_zones=True)
+
+    assert check(16) == 16
+    for side in (0, 15, 63, 128):
+        with pytest.raises(BadInput, match="not those of an inspect-kd artifact of size 64 with zones"):
+            check(side)
+
+
+@pytest.mark.parametrize("size", [(80, 90), (80, 20), (20, 90), (53, 37), (10, 10)])
+def test_map_is_resized_like_an_image(size: tuple[int, int]) -> None:
+    values = np.random.default_rng(0).random((37, 53), dtype=np.float32)
+    values[:, :20] = 0
+    shrunk = cv2.resize(values, (min(53, size[0]), min(37, size[1])), interpolation=cv2.INTER_AREA)
+    expected = cv2.resize(shrunk, size, interpolation=cv2.INTER_LINEAR)
+    resized = resize_map(values, *size)
+    np.testing.assert_allclose(resized, expected, atol=1e-4)
+    np.testing.assert_array_equal(resized == 0, expected == 0)
 
 
 @pytest.mark.parametrize("deployment", ["openvino", "tensorrt_fp16"])

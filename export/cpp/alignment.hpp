@@ -5,16 +5,16 @@
 #include <cstdint>
 #include <cstdio>
 #include <string>
-#include <string_view>
 #include <utility>
 #include <variant>
 #include <vector>
 
-#include <opencv2/imgcodecs.hpp>
+#include <opencv2/core.hpp>
 
 #include "pose.hpp"
 #include "read_image.hpp"
 #include "silhouette.hpp"
+#include "stored_picture.hpp"
 #include "strict_json.hpp"
 #include "template.hpp"
 
@@ -44,45 +44,11 @@ struct Alignment {
     }
 };
 
-/// Decode base 64 without line breaks.
-inline std::string decode_base64(const std::string& text) {
-    constexpr std::string_view kLetters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    const std::size_t end = std::min(text.find('='), text.size());
-    if (text.size() % 4 != 0 || text.size() - end > 2 || text.find_first_not_of('=', end) != text.npos) {
-        throw BadInput("a picture of the alignment is not in base 64");
-    }
-    std::string bytes;
-    std::uint32_t buffer = 0;
-    for (std::size_t i = 0; i < end; ++i) {
-        const std::size_t value = kLetters.find(text[i]);
-        if (value == kLetters.npos) throw BadInput("a picture of the alignment is not in base 64");
-        buffer = buffer << 6 | static_cast<std::uint32_t>(value);
-        if (i % 4 != 0) bytes.push_back(static_cast<char>(buffer >> (6 - 2 * (i % 4)) & 0xFF));
-    }
-    return bytes;
-}
-
-/// Decode a picture; its size is checked before it is decompressed.
 inline cv::Mat parse_picture(const Json& content, const char* key) {
-    const std::string text = content.at(key);
-    if (text.size() > kLargestPicture) {
-        throw BadInput("a picture of the alignment has " + std::to_string(text.size()) + " bytes; the limit is " +
-                       std::to_string(kLargestPicture));
-    }
-    std::string content_of_file = decode_base64(text);
-    content_of_file.resize(std::max<std::size_t>(content_of_file.size(), 26));
-    const Bytes bytes(content_of_file);
-    const bool is_png = content_of_file.rfind("\x89PNG\r\n\x1a\n", 0) == 0 && bytes.text(12, 4) == "IHDR" && bytes.big(24, 2) == 0x0800;
-    const std::uint32_t width = bytes.big(16, 4), height = bytes.big(20, 4);
-    if (!is_png || width < 1 || height < 1 || width > kTemplateSide || height > kTemplateSide) {
-        throw BadInput("a picture of the alignment is no grey PNG of at most " + std::to_string(kTemplateSide) + " pixels");
-    }
-    const cv::Mat raw(1, static_cast<int>(content_of_file.size()), CV_8U, content_of_file.data());
-    cv::Mat picture = cv::imdecode(raw, cv::IMREAD_GRAYSCALE);
-    if (picture.size() != cv::Size(static_cast<int>(width), static_cast<int>(height))) {
-        throw BadInput("a picture of the alignment is damaged");
-    }
-    return picture;
+    const auto is_allowed = [](std::uint32_t width, std::uint32_t height) {
+        return width >= 1 && height >= 1 && width <= kTemplateSide && height <= kTemplateSide;
+    };
+    return decode_picture(content.at(key), "a picture of the alignment", kLargestPicture, "at most " + std::to_string(kTemplateSide), is_allowed);
 }
 
 inline cv::Size parse_frame(const Json& frame) {

@@ -52,16 +52,14 @@ public:
     Inspector(const std::string& path, std::optional<std::string> category, int threads)
         // The checked bytes are the ones that are run, not the file read again.
         : content_(inspect_kd::read_onnx(path)), card_(parse_card(inspect_kd::card_text(content_), std::move(category))),
-          session_(env_, content_.data(), content_.size(), options(threads)) {
-        check_signature();
-    }
+          session_(env_, content_.data(), content_.size(), options(threads)), weights_side_(check_signature()) {}
 
     const Card& card() const { return card_; }
 
     Prediction predict(const cv::Mat& image) {
         card_.presentations.check_size(image.size(), card_.category);
-        const auto predict_one = [this](const cv::Mat& frame) { return predict_frame(frame); };
-        return summarise(card_.presentations.predict(image, card_.category, predict_one), image.size());
+        const auto predict_one = [this](const cv::Mat& frame, const cv::Mat& weights) { return predict_frame(frame, weights); };
+        return summarise(card_.presentations.predict(image, card_.category, predict_one, weights_side_), image.size());
     }
 
 private:
@@ -77,33 +75,52 @@ private:
         return options;
     }
 
-    /// Refuse a file whose inputs and outputs contradict its card.
-    void check_signature() const {
+    /// The shape of an input, if it has this name and type.
+    std::vector<std::int64_t> input_shape(std::size_t number, std::string_view name, ONNXTensorElementDataType type) const {
+        Ort::AllocatorWithDefaultOptions allocator;
+        if (std::string_view(session_.GetInputNameAllocated(number, allocator).get()) != name) return {};
+        const auto input = session_.GetInputTypeInfo(number);
+        const auto info = input.GetTensorTypeAndShapeInfo();
+        return info.GetElementType() == type ? info.GetShape() : std::vector<std::int64_t>();
+    }
+
+    /// Refuse a file whose inputs and outputs contradict its card; returns the side of the zones' weights, if it takes them.
+    std::optional<int> check_signature() const {
+        const bool has_zones = card_.presentations.has_zones();
+        std::optional<int> side;
         Ort::AllocatorWithDefaultOptions allocator;
         std::set<std::string> outputs;
         for (std::size_t i = 0; i < session_.GetOutputCount(); ++i) outputs.insert(session_.GetOutputNameAllocated(i, allocator).get());
-        bool fine = outputs.count("heatmap") == 1 && outputs.count("score") == 1 && session_.GetInputCount() == 1 &&
-                    std::string_view(session_.GetInputNameAllocated(0, allocator).get()) == "images";
+        bool fine = outputs.count("heatmap") == 1 && outputs.count("score") == 1 && session_.GetInputCount() == (has_zones ? 2U : 1U);
         if (fine) {
-            const auto type = session_.GetInputTypeInfo(0);
-            const auto info = type.GetTensorTypeAndShapeInfo();
-            const std::vector<std::int64_t> shape = info.GetShape();
-            fine = info.GetElementType() == ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8 && shape.size() == 4 && shape[1] == card_.size &&
-                   shape[2] == card_.size && shape[3] == 3;
+            const std::vector<std::int64_t> shape = input_shape(0, "images", ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8);
+            fine = shape.size() == 4 && shape[1] == card_.size && shape[2] == card_.size && shape[3] == 3;
+        }
+        if (fine && has_zones) {
+            const std::vector<std::int64_t> shape = input_shape(1, "weights", ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT);
+            fine = shape.size() == 4 && shape[1] == 1 && shape[2] == shape[3] && shape[3] >= 1 && card_.size % shape[3] == 0;
+            if (fine) side = static_cast<int>(shape[3]);
         }
         if (!fine) {
-            throw BadInput("its inputs and outputs are not those of an inspect-kd artifact of size " + std::to_string(card_.size));
+            throw BadInput("its inputs and outputs are not those of an inspect-kd artifact of size " + std::to_string(card_.size) +
+                           (has_zones ? " with zones" : ""));
         }
+        return side;
     }
 
-    /// Predict one frame of the model's size.
-    inspect_kd::FramePrediction predict_frame(const cv::Mat& frame) {
-        const std::vector<std::int64_t> shape{1, card_.size, card_.size, 3};
-        const Ort::Value input = Ort::Value::CreateTensor<std::uint8_t>(
-            Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault), frame.data, frame.total() * 3, shape.data(), shape.size());
-        const char* const in[] = {"images"};
+    /// Predict one frame of the model's size; `weights` is empty for an artifact without zones.
+    inspect_kd::FramePrediction predict_frame(const cv::Mat& frame, const cv::Mat& weights) {
+        const auto memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
+        const std::vector<std::int64_t> shape{1, card_.size, card_.size, 3}, weights_shape{1, 1, weights.rows, weights.cols};
+        std::vector<Ort::Value> inputs;
+        inputs.push_back(Ort::Value::CreateTensor<std::uint8_t>(memory, frame.data, frame.total() * 3, shape.data(), shape.size()));
+        if (!weights.empty()) {
+            auto* const values = const_cast<float*>(weights.ptr<float>());  // ONNX Runtime does not change its inputs
+            inputs.push_back(Ort::Value::CreateTensor<float>(memory, values, weights.total(), weights_shape.data(), weights_shape.size()));
+        }
+        const char* const in[] = {"images", "weights"};
         const char* const out[] = {"score", "heatmap"};
-        std::vector<Ort::Value> outputs = session_.Run(Ort::RunOptions{nullptr}, in, &input, 1, out, 2);
+        std::vector<Ort::Value> outputs = session_.Run(Ort::RunOptions{nullptr}, in, inputs.data(), inputs.size(), out, 2);
         const auto score_info = outputs[0].GetTensorTypeAndShapeInfo(), heat_info = outputs[1].GetTensorTypeAndShapeInfo();
         const std::vector<std::int64_t> heat_shape = heat_info.GetShape();
         constexpr auto kFloat = ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
@@ -137,6 +154,7 @@ private:
     std::string content_;
     Card card_;
     Ort::Session session_;
+    std::optional<int> weights_side_;
 };
 
 double rounded(double value, double steps) { return std::round(value * steps) / steps; }

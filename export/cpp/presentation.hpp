@@ -13,6 +13,7 @@
 #include "pose.hpp"
 #include "strict_json.hpp"
 #include "view.hpp"
+#include "zones.hpp"
 
 namespace inspect_kd {
 
@@ -27,6 +28,7 @@ struct Prepared {
     std::optional<std::string> fault;
     double quality = 0;
     std::optional<std::string> category;  // the recognised one
+    const Zones* zones = nullptr;         // those of the picture, whose ignored places are painted over
 };
 
 struct ImagePrediction {
@@ -39,15 +41,28 @@ struct Presentation {
     std::string category;
     View view;
     std::optional<Alignment> alignment;
+    std::optional<Zones> zones;
 
     Prepared prepare(const cv::Mat& image) const {
-        if (!alignment) return {image, view, image.size(), {}, {}, 0, {}};
+        if (!alignment) {
+            check_frame(image.size());
+            return {blank(image), view, image.size(), {}, {}, 0, {}, own_zones()};
+        }
         const Located found = alignment->locate(image);
         const cv::Size frame = alignment->frame();
         // Where nothing is found the whole image is shown to the model: people then see where it differs.
         const Matrix matrix = found.pose ? found.pose->matrix : resizing(image.size(), frame);
         const double quality = found.pose ? found.pose->quality / std::max(alignment->min_quality, 1e-6) : 0.0;
-        return {cut_frame(image, matrix, frame), view, image.size(), matrix, found.fault, quality, {}};
+        const cv::Mat picture = cut_frame(image, matrix, frame);
+        // Without a pose, zones have no place.
+        if (found.fault) return {picture, view, image.size(), matrix, found.fault, quality, {}};
+        return {blank(picture), view, image.size(), matrix, {}, quality, {}, own_zones()};
+    }
+
+    /// Refuse an image of another size than the one on which zones were drawn.
+    void check_frame(cv::Size image) const {
+        if (!zones || image == zones->frame()) return;
+        throw BadInput(write_size(image) + " pixels; its category's zones were drawn on " + write_size(zones->frame()));
     }
 
     void check_size(cv::Size image) const {
@@ -57,14 +72,25 @@ struct Presentation {
                        " pixels; a side of an image with a part to align has at most " + std::to_string(kLargestFrame) +
                        ": crop the image");
     }
+
+private:
+    const Zones* own_zones() const { return zones ? &*zones : nullptr; }
+    cv::Mat blank(const cv::Mat& picture) const { return zones ? zones->blank(picture) : picture; }
 };
+
+/// Predicts a frame, from its pixels and its weights (see Zones); the weights are empty for an artifact without zones.
+using PredictFrame = std::function<FramePrediction(const cv::Mat&, const cv::Mat&)>;
 
 /// The presentation of each category, or one for all.
 class Presentations {
 public:
     Presentations() = default;
-    explicit Presentations(View view) : all_{{"", view, std::nullopt}}, has_categories_(false) {}
+    explicit Presentations(View view) : all_{{"", view, std::nullopt, std::nullopt}}, has_categories_(false) {}
     explicit Presentations(std::vector<Presentation> by_category) : all_(std::move(by_category)) {}
+
+    bool has_zones() const {
+        return std::any_of(all_.begin(), all_.end(), [](const Presentation& each) { return each.zones.has_value(); });
+    }
 
     /// Refuse an image that would need too much memory.
     void check_size(cv::Size image, const std::optional<std::string>& category) const {
@@ -75,14 +101,21 @@ public:
     /// Prepare an image of a category; without one, or with an unknown one, the category whose reference fits best is taken.
     Prepared prepare(const cv::Mat& image, const std::optional<std::string>& category) const {
         if (const Presentation* own = of(category)) return own->prepare(image);
-        const auto is_like_the_first = [&](const Presentation& each) { return !each.alignment && each.view == all_[0].view; };
+        const auto is_like_the_first = [&](const Presentation& each) { return !each.alignment && !each.zones && each.view == all_[0].view; };
         return std::all_of(all_.begin(), all_.end(), is_like_the_first) ? all_[0].prepare(image) : recognise(image);
     }
 
-    ImagePrediction predict(const cv::Mat& image, const std::optional<std::string>& category,
-                            const std::function<FramePrediction(const cv::Mat&)>& predict_frame) const {
+    /// `weights_side`: side of the weights that the artifact takes, if it takes any. Without zones all weights are 1.
+    ImagePrediction predict(const cv::Mat& image, const std::optional<std::string>& category, const PredictFrame& predict_frame,
+                            std::optional<int> weights_side) const {
         const Prepared prepared = prepare(image, category);
-        FramePrediction frame = prepared.view.predict(prepared.picture, predict_frame);
+        std::vector<cv::Mat> weights;
+        if (weights_side && prepared.zones != nullptr) weights = prepared.zones->frame_weights(prepared.view, *weights_side);
+        const cv::Mat same = weights_side ? cv::Mat(*weights_side, *weights_side, CV_32F, cv::Scalar(1)) : cv::Mat();
+        const auto predict_numbered = [&](const cv::Mat& pixels, std::size_t number) {
+            return predict_frame(pixels, weights.empty() ? same : weights.at(number));
+        };
+        FramePrediction frame = prepared.view.predict(prepared.picture, predict_numbered);
         if (prepared.matrix) {
             frame.heatmap = heatmap_in_image(frame.heatmap, *prepared.matrix, prepared.picture.size(), prepared.image_size);
         }
@@ -99,11 +132,12 @@ private:
     Prepared recognise(const cv::Mat& image) const {
         std::optional<Prepared> found, missed;  // the best of each
         const Presentation* plain = nullptr;
-        bool plain_views_differ = false;
+        bool plain_views_differ = false, plain_zones_differ = false;
         for (const Presentation& each : all_) {
             if (!each.alignment) {
                 if (plain == nullptr) plain = &each;
                 plain_views_differ |= !(plain->view == each.view);
+                plain_zones_differ |= !(plain->zones == each.zones);
                 continue;
             }
             Prepared prepared = each.prepare(image);
@@ -114,6 +148,7 @@ private:
         if (found) return *found;
         if (plain == nullptr) return *missed;
         if (plain_views_differ) throw BadInput("the categories are cut into tiles of different sizes: name the image's category");
+        if (plain_zones_differ) throw BadInput("the categories have different zones: name the image's category");
         return plain->prepare(image);
     }
 
@@ -138,12 +173,17 @@ inline Presentations parse_presentations(const Json& content, const std::set<std
     std::vector<Presentation> presentations;
     for (const auto& item : content.get_ref<const Json::object_t&>()) {
         const Json& own = item.second;
-        refuse_other_fields(own, "presentation", {"tile", "overlap", "alignment", "reasons"});
+        refuse_other_fields(own, "presentation", {"tile", "overlap", "alignment", "reasons", "zones"});
         for (const Json& reason : own.at("reasons").get_ref<const Json::array_t&>()) reason.get_ref<const std::string&>();
         own.at("tile"), own.at("overlap");
         if (categories.count(item.first) == 0) throw BadInput("its presentations are not those of its categories");
-        presentations.push_back({item.first, parse_view(own, size), std::nullopt});
-        if (const Json& alignment = own.at("alignment"); !alignment.is_null()) presentations.back().alignment = parse_alignment(alignment);
+        Presentation presentation{item.first, parse_view(own, size), std::nullopt, std::nullopt};
+        if (const Json& alignment = own.at("alignment"); !alignment.is_null()) presentation.alignment = parse_alignment(alignment);
+        if (own.contains("zones")) presentation.zones = parse_zones(own.at("zones"));
+        if (presentation.alignment && presentation.zones && presentation.zones->frame() != presentation.alignment->frame()) {
+            throw BadInput("a category's zones have another frame than its alignment");
+        }
+        presentations.push_back(std::move(presentation));
     }
     if (presentations.size() != categories.size()) throw BadInput("its presentations are not those of its categories");
     return Presentations(std::move(presentations));

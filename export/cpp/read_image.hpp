@@ -260,4 +260,29 @@ inline cv::Mat resize(const cv::Mat& image, cv::Size target) {
     return result;
 }
 
+/// Interpolate linearly between the centres of rows, in double precision; beyond the outer ones their value continues.
+inline cv::Mat enlarge_rows(const cv::Mat& values, int count) {
+    if (values.rows == count) return values;
+    cv::Mat enlarged(count, values.cols, CV_64F);
+    for (int row = 0; row < count; ++row) {
+        const double place = std::clamp((row + 0.5) * values.rows / count - 0.5, 0.0, static_cast<double>(values.rows - 1));
+        const int before = static_cast<int>(place), after = std::min(before + 1, values.rows - 1);
+        const double share = place - before;
+        for (int x = 0; x < values.cols; ++x) {
+            enlarged.at<double>(row, x) = values.at<double>(before, x) * (1 - share) + values.at<double>(after, x) * share;
+        }
+    }
+    return enlarged;
+}
+
+/// Resize one value a pixel like an image, without OpenCV's linear resize of floats, which differs between its versions.
+inline cv::Mat resize_map(const cv::Mat& values, cv::Size target) {
+    cv::Mat result = resize(values, {std::min(values.cols, target.width), std::min(values.rows, target.height)});
+    if (result.size() == target) return result;
+    result.convertTo(result, CV_64F);
+    result = enlarge_rows(enlarge_rows(result, target.height).t(), target.width).t();
+    result.convertTo(result, CV_32F);
+    return result;
+}
+
 }  // namespace inspect_kd

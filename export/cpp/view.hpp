@@ -44,36 +44,62 @@ struct View {
                        std::to_string(kLargestScaled / 1'000'000) + " million: crop the image or use larger tiles");
     }
 
-    /// Predict all frames of an image; returns the highest score, and the heatmap at the frames' scale.
-    FramePrediction predict(const cv::Mat& image, const std::function<FramePrediction(const cv::Mat&)>& predict_frame) const {
-        if (!tile) return predict_frame(resize(image, {size, size}));
-        const cv::Size own = extent(image.size());
-        cv::Mat scaled = resize(image, own);
-        const int below = std::max(0, size - own.height), right = std::max(0, size - own.width);
-        // Pad by reflection, because a black border would look like a defect.
-        if (below + right > 0) cv::copyMakeBorder(scaled, scaled, 0, below, 0, right, cv::BORDER_REFLECT);
+    /// Resize a picture to the frames' scale, padded to at least one frame.
+    cv::Mat scaled(const cv::Mat& picture) const {
+        check_size(picture.size());
+        return padded(resize(picture, extent(picture.size())));
+    }
+
+    /// Resize and pad one value a pixel, like the picture.
+    cv::Mat scaled_map(const cv::Mat& values) const {
+        check_size(values.size());
+        return padded(resize_map(values, extent(values.size())));
+    }
+
+    /// The frames' places in a picture at their scale, row by row.
+    std::vector<cv::Rect> places(cv::Size scaled) const {
+        std::vector<cv::Rect> places;
+        for (const int top : starts(scaled.height)) {
+            for (const int left : starts(scaled.width)) places.emplace_back(left, top, size, size);
+        }
+        return places;
+    }
+
+    /// Predict all frames of an image, numbered from 0; returns the highest score, and the heatmap at the frames' scale.
+    FramePrediction predict(const cv::Mat& image, const std::function<FramePrediction(const cv::Mat&, std::size_t)>& predict_frame) const {
+        const cv::Mat scaled = this->scaled(image);
+        if (!tile) return predict_frame(scaled, 0);
         cv::Mat heat_sum = cv::Mat::zeros(scaled.size(), CV_32F), weight = cv::Mat::zeros(scaled.size(), CV_32F);
         const cv::Mat window = blend_window();
         std::optional<double> highest;
-        for (const int top : starts(scaled.rows)) {
-            for (const int left : starts(scaled.cols)) {
-                const cv::Rect place(left, top, size, size);
-                const FramePrediction frame = predict_frame(scaled(place).clone());
-                if (frame.heatmap.size() != place.size()) {
-                    throw BadInput("the artifact's heatmap is not of its input's size, as tiles require");
-                }
-                heat_sum(place) += window.mul(frame.heatmap);
-                weight(place) += window;
-                // NaN stays, whatever follows.
-                if (!highest || (!(frame.score <= *highest) && !std::isnan(*highest))) highest = frame.score;
+        std::size_t number = 0;
+        for (const cv::Rect& place : places(scaled.size())) {
+            const FramePrediction frame = predict_frame(scaled(place).clone(), number++);
+            if (frame.heatmap.size() != place.size()) {
+                throw BadInput("the artifact's heatmap is not of its input's size, as tiles require");
             }
+            heat_sum(place) += window.mul(frame.heatmap);
+            weight(place) += window;
+            // NaN stays, whatever follows.
+            if (!highest || (!(frame.score <= *highest) && !std::isnan(*highest))) highest = frame.score;
         }
         cv::Mat heat = heat_sum / weight;
-        return {*highest, heat(cv::Rect(0, 0, own.width, own.height)).clone()};
+        return {*highest, heat(cv::Rect({}, extent(image.size()))).clone()};
     }
 
 private:
+    cv::Mat padded(const cv::Mat& scaled) const {
+        const int below = std::max(0, size - scaled.rows), right = std::max(0, size - scaled.cols);
+        if (below + right == 0) return scaled;
+        cv::Mat padded;
+        // Pad by reflection, because a black border would look like a defect.
+        cv::copyMakeBorder(scaled, padded, 0, below, 0, right, cv::BORDER_REFLECT);
+        return padded;
+    }
+
+    /// The size of an image at the frames' scale.
     cv::Size extent(cv::Size image) const {
+        if (!tile) return {size, size};
         const auto scaled = [&](int length) {
             return std::max(1, rounded_to_int(static_cast<double>(std::int64_t{length} * size) / *tile));
         };

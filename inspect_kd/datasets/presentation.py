@@ -19,7 +19,7 @@ from inspect_kd.datasets.alignment import Alignment, NotFound, corners_in_image,
 from inspect_kd.datasets.alignment.pose import Matrix, resizing, size_of
 from inspect_kd.datasets.images import read_mask, shrink_mask
 from inspect_kd.datasets.view import Frame, View, predict_frames
-from inspect_kd.datasets.zones import Weights, Zones
+from inspect_kd.datasets.zones import Weights, Zones, are_same
 from inspect_kd.errors import BadInput, UsageError
 from inspect_kd.types import NOT_FOUND_SCORE, FrameOutline, Heatmap, ImageU8, Mask, Model
 
@@ -304,7 +304,7 @@ class Presentations:
             raise UsageError(
                 f"the categories {', '.join(sorted(self.by_category))} are cut into tiles of different sizes: name the image's category"
             )
-        if len({id(each.zones) for each in others}) > 1:
+        if not all(are_same(each.zones, others[0].zones) for each in others):
             raise UsageError(
                 f"the categories {', '.join(sorted(self.by_category))} have different zones: name the image's category"
             )

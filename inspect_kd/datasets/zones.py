@@ -21,6 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from inspect_kd.datasets.alignment.pose import Grey, Matrix, size_of
+from inspect_kd.datasets.png_structure import SIGNATURE, check_pixels_complete, check_png
+from inspect_kd.datasets.polygons import crosses_itself, inside_polygon, polygon_area
 from inspect_kd.datasets.view import View
 from inspect_kd.errors import BadInput
 from inspect_kd.types import ImageU8, Mask
@@ -86,8 +88,8 @@ class Zones:
         weights = np.ones(self.frame[::-1], np.float32)
         lenient_first = sorted(self.zones, key=lambda zone: -1.0 if zone.tolerance is None else zone.tolerance)[::-1]
         for zone in lenient_first:
-            corners = np.rint(np.array(zone.polygon)).astype(np.int32)
-            cv2.fillPoly(weights, [corners], 0.0 if zone.tolerance is None else 1 / zone.tolerance)
+            inside = inside_polygon(np.array(zone.polygon, np.float64), self.frame)
+            weights[inside] = 0.0 if zone.tolerance is None else 1 / zone.tolerance
         return weights
 
     @cached_property
@@ -174,10 +176,23 @@ class Zones:
         return check_zones(Zones(frame=size, zones=tuple(zones), fill=colour))
 
 
+def are_same(one: Zones | None, other: Zones | None) -> bool:
+    """Whether pictures are painted and weighted alike, for example because categories share a label picture."""
+    if one is None or other is None or one is other:
+        return one is other
+    if (one.frame, one.fill, one.zones) != (other.frame, other.fill, other.zones):
+        return False
+    if one.labels is None or other.labels is None:
+        return one.labels is other.labels
+    return np.array_equal(one.labels, other.labels)
+
+
 def average_places(weights: Weights, side: int) -> Weights:
     """Average the weights of a square frame over `side` places along each axis."""
     step = weights.shape[0] // side
-    return np.ascontiguousarray(weights.reshape(side, step, side, step).mean(axis=(1, 3)), np.float32)
+    # In double precision, so that the order of the sum is of no account: the C++ caller has another.
+    means = weights.reshape(side, step, side, step).mean(axis=(1, 3), dtype=np.float64)
+    return np.ascontiguousarray(means, np.float32)
 
 
 def parse_zone(content: object, frame: tuple[int, int]) -> Zone:
@@ -222,29 +237,11 @@ def _parse_polygon(content: object, frame: tuple[int, int], name: str) -> tuple[
                 f"zone '{name}': the point [{point[0]:g}, {point[1]:g}] lies outside the frame of {width}x{height} pixels"
             )
     points = np.array(content, np.float64)
-    if _crosses_itself(points):
+    if crosses_itself(points):
         raise BadInput(f"zone '{name}': its outline crosses itself; list the corners in their order around the zone")
-    if not _area(points) >= 1:
+    if not polygon_area(points) >= 1:
         raise BadInput(f"zone '{name}': its polygon has no area")
     return tuple((float(x), float(y)) for x, y in content)
-
-
-def _crosses_itself(points: npt.NDArray[np.float64]) -> bool:
-    """Whether two edges cross: the ends of each lie on both sides of the other."""
-    start, end = points, np.roll(points, -1, axis=0)
-    along = end - start
-
-    def side(ends: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        offset = ends[None] - start[:, None]
-        return np.asarray(np.sign(along[:, None, 0] * offset[:, :, 1] - along[:, None, 1] * offset[:, :, 0]))
-
-    straddles = side(start) * side(end) < 0
-    return bool((straddles & straddles.T).any())
-
-
-def _area(points: npt.NDArray[np.float64]) -> float:
-    x, y = points.T
-    return float(abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2)
 
 
 def check_zones(zones: Zones) -> Zones:
@@ -288,8 +285,11 @@ def _decode_labels(text: object, frame: tuple[int, int]) -> Grey:
     except (binascii.Error, ValueError) as error:
         raise BadInput("the zones' label picture is not in base 64") from error
     size = tuple(int.from_bytes(content[at : at + 4], "big") for at in (16, 20))
-    if content[:8] != b"\x89PNG\r\n\x1a\n" or content[12:16] != b"IHDR" or size != frame:
-        raise BadInput(f"the zones' label picture is no PNG of {frame[0]}x{frame[1]} pixels")
+    is_grey = content[:8] == SIGNATURE and content[12:16] == b"IHDR" and content[24:26] == b"\x08\x00"
+    if not is_grey or size != frame:
+        raise BadInput(f"the zones' label picture is no grey PNG of {frame[0]}x{frame[1]} pixels")
+    check_png(content, "the zones' label picture")
+    check_pixels_complete(content, "the zones' label picture")
     labels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_GRAYSCALE)
     if labels is None or labels.shape != frame[::-1]:
         raise BadInput("the zones' label picture is damaged")

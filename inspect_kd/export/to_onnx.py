@@ -303,7 +303,7 @@ def check_inputs_and_outputs(
         expected.append(("weights", "tensor(float)", [1, side, side]))
     is_consistent = (
         [(name, kind, shape[1:]) for name, kind, shape in inputs] == expected
-        and (not has_zones or (type(side) is int and 1 <= side <= size))
+        and (not has_zones or (type(side) is int and side >= 1 and size % side == 0))
         and {"heatmap", "score"} <= outputs
     )
     if not is_consistent:
