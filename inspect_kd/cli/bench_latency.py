@@ -117,10 +117,10 @@ def _make_run(inspector: Inspector, size: int) -> Callable[[], object]:
 
 
 def _make_alignments(inspectors: dict[str, Inspector], picture: ImageU8 | None) -> Runs:
-    """Find and cut the part of each category that is aligned; the row's label has the image's size."""
+    """Find and cut the part of each category that is aligned, and resize it to the model's input; the row's label has the image's size."""
 
     def make(presentation: Presentation, image: ImageU8) -> Callable[[], object]:
-        return lambda: presentation.prepare(image)
+        return lambda: presentation.prepare(image).scaled()
 
     runs: Runs = {}
     for name, inspector in inspectors.items():
