@@ -85,7 +85,7 @@ def test_seams_are_blended() -> None:
 
 def test_nan_score_of_one_tile_is_kept() -> None:
     predictions = [(score, np.zeros((32, 32), np.float32)) for score in (0.1, np.nan, 3.0)]
-    score, _ = View(size=32, tile=32, overlap=0).join(predictions, noise(32, 96))
+    score, _ = View(size=32, tile=32, overlap=0).join(predictions, (96, 32))
     assert np.isnan(score)
 
 

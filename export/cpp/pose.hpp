@@ -146,6 +146,18 @@ inline cv::Mat cut_frame(const cv::Mat& image, const Matrix& matrix, cv::Size fr
     return warp(image, matrix, frame, cv::BORDER_CONSTANT, border_median(image));
 }
 
+/// Cut a frame and shrink it to a square of `side` pixels, at most the frame's shorter side, in one step. Images of more detail are
+/// averaged first.
+inline cv::Mat cut_shrunk(const cv::Mat& image, const Matrix& matrix, cv::Size frame, int side) {
+    const int step = std::min(frame.width, frame.height) / side;
+    cv::Mat averaged = image;
+    if (step > 1) {
+        cv::resize(image, averaged, {std::max(1, image.cols / step), std::max(1, image.rows / step)}, 0, 0, cv::INTER_AREA);
+    }
+    const Matrix to_square = chain({resizing(averaged.size(), image.size()), matrix, resizing(frame, {side, side})});
+    return warp(averaged, to_square, {side, side}, cv::BORDER_CONSTANT, border_median(image));
+}
+
 constexpr int kMinGrid = 16;  // least side of a heatmap over the whole image
 
 /// Map the heatmap of a frame back to the whole image, at about the same resolution; 0 outside the frame.

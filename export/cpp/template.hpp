@@ -144,7 +144,7 @@ public:
     cv::Size frame;
 
     Located locate(const cv::Mat& image) const {
-        const cv::Mat grey = to_grey(shrink(image, kTemplateSide));
+        const cv::Mat grey = shrink(to_grey(image), kTemplateSide);
         const std::optional<Matrix> matched = match(grey);
         const Matrix to_coarse = resizing(grey_.size(), refinement_.size());
         const std::optional<Pose> refined = matched ? refinement_.refine(grey, chain({*matched, to_coarse})) : std::nullopt;

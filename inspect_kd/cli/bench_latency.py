@@ -119,10 +119,10 @@ def _make_model_call(inspector: Inspector, batch_size: int) -> Callable[[], obje
 
 
 def _make_alignment_calls(inspectors: dict[str, Inspector], given_image: ImageU8 | None) -> TimedCalls:
-    """Make a call for each aligned category: it finds the part and cuts its frame. The row's label states the image's size."""
+    """Make a call for each aligned category: it finds the part, and cuts and resizes its frame. The row's label states the image's size."""
 
     def make(presentation: Presentation, image: ImageU8) -> Callable[[], object]:
-        return lambda: presentation.prepare(image)
+        return lambda: presentation.prepare(image).scaled()
 
     calls: TimedCalls = {}
     for name, inspector in inspectors.items():

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from inspect_kd.datasets.alignment import Alignment, NotFound, corners_in_image, cut_frame, heatmap_in_image
+from inspect_kd.datasets.alignment import Alignment, NotFound, corners_in_image, cut_frame, cut_shrunk, heatmap_in_image
 from inspect_kd.datasets.alignment.pose import Matrix, resizing, size_of
 from inspect_kd.datasets.images import read_mask, shrink_mask
 from inspect_kd.datasets.view import Frame, View, predict_frames
@@ -23,6 +24,8 @@ from inspect_kd.datasets.zones import Weights, Zones, are_same
 from inspect_kd.errors import BadInput, UsageError
 from inspect_kd.types import NOT_FOUND_SCORE, FrameOutline, Heatmap, ImageU8, Mask, Model
 
+DETAIL = 2
+"""An aligned part is cut at this multiple of the model's resolution where the image has more."""
 MAX_ALIGNED_SIDE = 2**15 - 2
 """Longest side in pixels of an image that OpenCV can warp."""
 
@@ -57,24 +60,42 @@ class ImagePrediction(NamedTuple):
     """The places that were not inspected; None without zones."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Prepared:
     """An image ready to be cut into frames."""
 
-    picture: ImageU8
-    """The reference frame with the part; without alignment the image itself."""
+    image: ImageU8
+    """The original image."""
     view: View
-    image_size: tuple[int, int]
-    """(width, height) of the original image."""
     matrix: Matrix | None = None
-    """Map from the image into the picture; None where both are the same."""
+    """Map from the image into the reference frame; None without alignment."""
+    reference_size: tuple[int, int] | None = None
+    """(width, height) of the reference frame; None without alignment."""
     frame: FrameOutline | None = None
-    """Outline of the picture in the original image; None where it shows the whole image."""
+    """Outline of the reference frame in the original image; None where it shows the whole image."""
     fault: NotFound | None = None
     quality: float = 0.0
     category: str | None = None
     zones: Zones | None = None
     """The zones that apply to the picture; their ignored places are painted over in it."""
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(width, height) of the original image."""
+        return size_of(self.image)
+
+    @property
+    def picture_size(self) -> tuple[int, int]:
+        """(width, height) of the picture."""
+        return self.reference_size or self.image_size
+
+    @cached_property
+    def picture(self) -> ImageU8:
+        """The reference frame with the part, at the image's own resolution; without alignment the image itself."""
+        picture = self.image
+        if self.matrix is not None:
+            picture = cut_frame(self.image, self.matrix, self.picture_size)
+        return picture if self.zones is None else self.zones.blank(picture)
 
     @property
     def ignored(self) -> IgnoredPlaces | None:
@@ -83,7 +104,13 @@ class Prepared:
 
     def scaled(self) -> ImageU8:
         """Resize to the frames' scale."""
-        return self.view.scaled(self.picture)
+        if self.matrix is None or self.zones is not None or self.view.tile is not None:
+            return self.view.scaled(self.picture)
+        detailed = DETAIL * self.view.size
+        if min(self.picture_size) < detailed:
+            return self.view.scaled(self.picture)
+        # Cutting all pixels of a large frame, most of which are averaged away afterwards, takes three times as long.
+        return self.view.scaled(cut_shrunk(self.image, self.matrix, self.picture_size, detailed))
 
     def scaled_weights(self) -> Weights | None:
         """Return the zones' weights at the frames' scale; None without zones."""
@@ -91,7 +118,7 @@ class Prepared:
 
     def frames(self, weights_side: int | None = None) -> Iterator[Frame]:
         """Yield all frames; with `weights_side` also their weights, all 1 without zones."""
-        images = self.view.frames(self.picture)
+        images = self.view.cut(self.scaled())
         if weights_side is None:
             yield from map(Frame, images)
         elif self.zones is None:
@@ -111,7 +138,7 @@ class Prepared:
             return read_mask(path, size=size)
         mask = read_mask(path, size=self.image_size)
         if self.matrix is not None:
-            moved = cv2.warpAffine(mask.astype(np.uint8), self.matrix, size_of(self.picture), flags=cv2.INTER_NEAREST)
+            moved = cv2.warpAffine(mask.astype(np.uint8), self.matrix, self.picture_size, flags=cv2.INTER_NEAREST)
             mask = np.asarray(moved > 0)
         if self.zones is not None:
             mask = np.asarray(mask & ~self.zones.ignored)
@@ -120,7 +147,7 @@ class Prepared:
     def finish(self, score: float, heatmap: Heatmap) -> ImagePrediction:
         """Map the picture's prediction back to the original image."""
         if self.matrix is not None:
-            heatmap = heatmap_in_image(heatmap, self.matrix, size_of(self.picture), self.image_size)
+            heatmap = heatmap_in_image(heatmap, self.matrix, self.picture_size, self.image_size)
         if self.fault is not None:
             return ImagePrediction(NOT_FOUND_SCORE, heatmap, self.fault.reason, self.category, self.frame)
         return ImagePrediction(score, heatmap, None, self.category, self.frame, self.ignored)
@@ -140,29 +167,22 @@ class Presentation:
         """Align the part in an image, if this category's parts are aligned, and paint over what its zones ignore."""
         if self.alignment is None:
             self.check_frame(image)
-            return Prepared(
-                picture=self._blank(image),
-                view=self.view,
-                image_size=size_of(image),
-                category=category,
-                zones=self.zones,
-            )
+            return Prepared(image=image, view=self.view, category=category, zones=self.zones)
         found = self.alignment.locate(image)
         frame = self.alignment.frame
         # Where nothing is found the whole image is shown to the model: people then see where it differs.
         matrix = resizing(size_of(image), frame) if found.pose is None else found.pose.matrix
-        picture = cut_frame(image, matrix, frame)
         return Prepared(
-            picture=self._blank(picture) if found.fault is None else picture,
-            # Without a pose, zones have no place.
-            zones=self.zones if found.fault is None else None,
+            image=image,
             view=self.view,
-            image_size=size_of(image),
             matrix=matrix,
+            reference_size=frame,
             frame=None if found.pose is None else corners_in_image(matrix, frame),
             fault=found.fault,
             quality=0.0 if found.pose is None else found.pose.quality / max(self.alignment.min_quality, 1e-6),
             category=category,
+            # Without a pose, zones have no place.
+            zones=self.zones if found.fault is None else None,
         )
 
     def check_frame(self, image: ImageU8, name: str = "an image") -> None:
@@ -172,9 +192,6 @@ class Presentation:
             raise BadInput(
                 f"{name}: {image.shape[1]}x{image.shape[0]} pixels; its category's zones were drawn on {width}x{height}"
             )
-
-    def _blank(self, picture: ImageU8) -> ImageU8:
-        return picture if self.zones is None else self.zones.blank(picture)
 
     def to_json(self) -> dict[str, Any]:
         alignment = None if self.alignment is None else self.alignment.to_json()
@@ -350,9 +367,9 @@ def predict_images(
     predictions = predict_frames(model, frames())
     for first in predictions:
         prepared = waiting.popleft()
-        count = prepared.view.count(*size_of(prepared.picture))
+        count = prepared.view.count(*prepared.picture_size)
         own = islice(chain([first], predictions), count)
-        yield prepared.finish(*prepared.view.join(own, prepared.picture))
+        yield prepared.finish(*prepared.view.join(own, prepared.picture_size))
 
 
 def predict_image(

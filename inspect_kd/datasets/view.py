@@ -58,12 +58,12 @@ class View:
     def scaled(self, image: ImageU8) -> ImageU8:
         """Resize an image to the frames' scale, padded to at least one frame; tiles are cut from the result."""
         self.check_size(image)
-        width, height = self._extent(image)
+        width, height = self._extent(image.shape[1], image.shape[0])
         return np.asarray(self._pad(resize(image, width, height)), np.uint8)
 
     def scaled_map(self, values_HW: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Resize and pad one value a pixel of an image, like the image."""
-        width, height = self._extent(values_HW)
+        width, height = self._extent(values_HW.shape[1], values_HW.shape[0])
         return np.asarray(self._pad(resize_map(values_HW, width, height)), np.float32)
 
     def _pad(self, scaled: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -76,7 +76,7 @@ class View:
         """Refuse an image that would need too much memory at the frames' scale; `name` is used in the error."""
         if self.tile is None:
             return
-        width, height = (max(length, self.size) for length in self._extent(image))
+        width, height = (max(length, self.size) for length in self._extent(image.shape[1], image.shape[0]))
         if width * height > MAX_SCALED_PIXELS:
             raise BadInput(
                 f"{name}: {image.shape[1]}x{image.shape[0]} pixels become {width * height // 10**6} million at the tiles' scale; "
@@ -117,11 +117,11 @@ class View:
         """Index of the middle one of `count` frames."""
         return count // 2
 
-    def join(self, predictions: Iterable[tuple[float, Heatmap]], image: ImageU8) -> tuple[float, Heatmap]:
-        """Join the frames' predictions: the highest score, and the heatmap at the frames' scale."""
+    def join(self, predictions: Iterable[tuple[float, Heatmap]], size: tuple[int, int]) -> tuple[float, Heatmap]:
+        """Join the predictions of an image of (width, height): the highest score, and the heatmap at the frames' scale."""
         if self.tile is None:
             return next(iter(predictions))
-        width, height = self._extent(image)
+        width, height = self._extent(*size)
         heat_sum = np.zeros((max(height, self.size), max(width, self.size)), np.float32)
         weight = np.zeros_like(heat_sum)
         window = _blend_window(self.size, self.overlap)
@@ -135,11 +135,10 @@ class View:
         # np.max, because Python's max() may ignore a NaN.
         return float(np.max(scores)), heat_sum[:height, :width]
 
-    def _extent(self, image: npt.NDArray[np.generic]) -> tuple[int, int]:
-        """Return (width, height) of the image at the frames' scale."""
+    def _extent(self, width: int, height: int) -> tuple[int, int]:
+        """Return (width, height) of an image at the frames' scale."""
         if self.tile is None:
             return self.size, self.size
-        height, width = image.shape[:2]
         return max(1, round(width * self.size / self.tile)), max(1, round(height * self.size / self.tile))
 
     def _corners(self, scaled: npt.NDArray[np.generic]) -> list[tuple[int, int]]:

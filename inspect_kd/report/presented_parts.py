@@ -12,7 +12,6 @@ import numpy as np
 
 from inspect_kd import overlay
 from inspect_kd.chunks import evenly_spread
-from inspect_kd.datasets.alignment.pose import size_of
 from inspect_kd.datasets.images import read_image
 from inspect_kd.datasets.presentation import Prepared, Presentation
 from inspect_kd.report.html import card_table
@@ -61,7 +60,7 @@ def _draw_part(sample: Sample, presentation: Presentation, bits: int | None) -> 
 
 def _draw_tiles(prepared: Prepared) -> ImageU8:
     """Draw the picture that is prepared for the model, with the outlines of its tiles."""
-    width, height = size_of(prepared.picture)
+    width, height = prepared.picture_size
     picture = overlay.thumbnail(prepared.picture, SIDE).copy()
     scale = picture.shape[1] / width
     for corner in prepared.view.tile_corners(width, height):

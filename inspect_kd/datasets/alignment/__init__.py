@@ -2,7 +2,7 @@
 
 from inspect_kd.datasets.alignment.alignment import Aligned, Alignment
 from inspect_kd.datasets.alignment.fit import AlignmentChoice, Method, choose_alignment
-from inspect_kd.datasets.alignment.pose import NotFound, Pose, corners_in_image, cut_frame, heatmap_in_image
+from inspect_kd.datasets.alignment.pose import NotFound, Pose, corners_in_image, cut_frame, cut_shrunk, heatmap_in_image
 
 __all__ = [
     "Aligned",
@@ -14,5 +14,6 @@ __all__ = [
     "choose_alignment",
     "corners_in_image",
     "cut_frame",
+    "cut_shrunk",
     "heatmap_in_image",
 ]

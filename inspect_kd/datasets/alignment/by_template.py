@@ -74,7 +74,7 @@ class TemplateReference:
 
     def locate(self, image: ImageU8) -> tuple[Pose | None, NotFound | None]:
         """Find a part's pose."""
-        grey = to_grey(shrink(image, WORKING_SIDE))
+        grey = shrink(to_grey(image), WORKING_SIDE)
         match = self._match(grey)
         matrix, quality = (None, 0.0) if match is None else self._refine(grey, match)
         if matrix is None:

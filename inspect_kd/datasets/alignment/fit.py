@@ -121,7 +121,7 @@ def _try_template(images: Sequence[ImageU8]) -> MethodResult:
     best = None
     for index in evenly_spread(len(images), CANDIDATES):
         image = images[index]
-        reference = TemplateReference(frame=size_of(image), grey=to_grey(shrink(image, WORKING_SIDE)))
+        reference = TemplateReference(frame=size_of(image), grey=shrink(to_grey(image), WORKING_SIDE))
         result = _measure(Alignment(reference=reference, min_quality=0.0), images)
         if best is None or (result.missed, -result.likeness) < (best.missed, -best.likeness):
             best = result

@@ -166,6 +166,20 @@ def cut_frame(image: ImageU8, matrix: Matrix, frame: tuple[int, int]) -> ImageU8
     return warp(image, matrix, frame, fill=tuple(int(value) for value in border_median(image)))
 
 
+def cut_shrunk(image: ImageU8, matrix: Matrix, frame: tuple[int, int], side: int) -> ImageU8:
+    """Cut a frame and shrink it to a square of `side` pixels, which is at most the frame's shorter side, in one step.
+
+    The bilinear map reads at most every second pixel in each direction: images of more detail are averaged first.
+    """
+    step = min(frame) // side
+    averaged = image
+    if step > 1:
+        size = max(1, image.shape[1] // step), max(1, image.shape[0] // step)
+        averaged = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+    to_square = chain(resizing(size_of(averaged), size_of(image)), matrix, resizing(frame, (side, side)))
+    return warp(averaged, to_square, (side, side), fill=tuple(int(value) for value in border_median(image)))
+
+
 def corners_in_image(matrix: Matrix, frame: tuple[int, int]) -> FrameOutline:
     """Map the corners of a frame of (width, height) back into the image, from its first pixel's clockwise."""
     width, height = frame
