@@ -14,27 +14,26 @@ import cv2
 import numpy as np
 import pytest
 
-from inspect_kd.datasets.alignment import Alignment, Method, choose_alignment
-from inspect_kd.datasets.presentation import Presentation, Presentations
+from inspect_kd.datasets.alignment import Alignment, choose_alignment
+from inspect_kd.datasets.presentation import DETAIL, Presentation
 from inspect_kd.datasets.view import View
 from inspect_kd.errors import BadInput
-from inspect_kd.export.card import ArtifactCard
-from inspect_kd.export.deploy import load_deployment
 from inspect_kd.export.to_onnx import write_card
-from inspect_kd.export.wire import card_text
-from inspect_kd.inspector import Inspector
-from inspect_kd.types import Decision, ImageU8, Inspection
+from inspect_kd.types import Decision, ImageU8
 from tests.cpp_program import assert_same, run_program, with_changed_card
-from tests.turned_parts import OUTLINE, SIDE, cluttered_scene, draw_part, pose_matrix, random_parts
-
-SIZE = 64
-"""Side of the tiny artifact's input."""
-
-
-def fit_alignment(images: list[ImageU8], method: Method) -> Alignment:
-    alignment = choose_alignment(images, method).chosen.alignment
-    assert alignment is not None
-    return alignment
+from tests.presented_artifacts import (
+    SIZE,
+    card_of,
+    compare,
+    draw_boards,
+    faulty_parts,
+    fit_alignment,
+    inspector_of,
+    save_images,
+    with_middle_thresholds,
+    with_presentations,
+)
+from tests.turned_parts import OUTLINE, draw_part, pose_matrix, random_parts
 
 
 @pytest.fixture(scope="module")
@@ -42,93 +41,13 @@ def silhouette() -> Alignment:
     return fit_alignment([image for _, image in random_parts(20)], "silhouette")
 
 
-def draw_boards(count: int, seed: int) -> list[ImageU8]:
-    rng = np.random.default_rng(seed)
-    return [cluttered_scene(rng.uniform(-8, 8), *rng.uniform(-20, 20, 2), seed=seed + i) for i in range(count)]
-
-
 @pytest.fixture(scope="module")
 def template() -> Alignment:
     return fit_alignment(draw_boards(8, 0), "template")
 
 
-def card_of(artifact: Path) -> ArtifactCard:
-    return ArtifactCard.parse(card_text(artifact.read_bytes(), "artifact"), "artifact")
-
-
-def inspector_of(artifact: Path, category: str | None = None) -> Inspector:
-    """Python's inspector, without trying our own file in a child process first."""
-    return Inspector(artifact, category=category, quarantine=False)
-
-
-def with_presentations(run: Path, to: Path, *presentations: Presentation) -> Path:
-    """Copy the run's artifact to `to` with these presentations of its categories; the last one applies to all further categories."""
-    shutil.copyfile(run / "r.onnx", to)
-    card = card_of(to)
-    all_presentations = [*presentations, *[presentations[-1]] * len(card.categories)]
-    by_category = dict(zip(card.categories, all_presentations, strict=False))
-    write_card(to, replace(card, presentations=Presentations(by_category=by_category)))
-    return to
-
-
-def with_middle_thresholds(artifact: Path, category: str, scores: list[float]) -> None:
-    """Move a category's thresholds between the scores, so that every decision occurs, and none is decided by the last digit."""
-    card = card_of(artifact)
-    ordered = sorted(scores)
-    reinspect, reject = (
-        (ordered[index - 1] + ordered[index]) / 2 for index in (int(share * len(ordered)) for share in (0.4, 0.7))
-    )
-    limits = card.calibration.limits[category]
-    moved = replace(limits, thresholds=replace(limits.thresholds, reinspect=reinspect, reject=reject))
-    calibration = replace(card.calibration, limits={**card.calibration.limits, category: moved})
-    write_card(artifact, replace(card, calibration=calibration))
-
-
 def tiny_images() -> list[ImageU8]:
     return [np.zeros((height, width, 3), np.uint8) for height, width in ((5, 7), (1, 1), (1, 400), (31, 31))]
-
-
-def save_images(folder: Path, images: list[ImageU8]) -> list[Path]:
-    paths = [folder / f"{number:03}.png" for number in range(len(images))]
-    for path, image in zip(paths, images, strict=True):
-        cv2.imwrite(str(path), image[:, :, ::-1])
-    return paths
-
-
-def compare(program: Path, artifact: Path, paths: list[Path], category: str | None = None) -> list[Inspection]:
-    """Inspect the images with both programs, compare all fields and each pixel of the heatmaps, and return Python's inspections."""
-    folder = paths[0].parent / "heatmaps"
-    folder.mkdir(exist_ok=True)
-    arguments = [] if category is None else ["--category", category]
-    lines, code, stderr = run_program(program, artifact, *arguments, "--heatmaps", folder, *paths)
-    assert code == 0, stderr
-    inspections = list(inspector_of(artifact, category).each(paths))
-    accept = load_deployment("onnx").accept
-    for number, (line, inspection) in enumerate(zip(lines, inspections, strict=True)):
-        assert isinstance(inspection, Inspection), inspection
-        assert_same(line, inspection)
-        heatmap = np.load(folder / f"{number}.npy")
-        assert heatmap.shape == inspection.heatmap.shape
-        assert np.abs(heatmap - inspection.heatmap).max() < accept.heatmap
-    return [inspection for inspection in inspections if isinstance(inspection, Inspection)]
-
-
-def faulty_parts() -> list[ImageU8]:
-    """Draw broken parts, two parts in one image, a part that is cut off, no part, and parts with a mark."""
-    broken = OUTLINE.copy()
-    broken[:, 0] = np.minimum(broken[:, 0], 20)
-    two = draw_part(pose_matrix(0, 150, 70))
-    two[150:] = draw_part(pose_matrix(90, 150, 150))[60:210]
-    two[180:270] = draw_part(pose_matrix(0, 150, 70))[20:110]
-    images = [draw_part(pose_matrix(angle, 150, 150), outline=broken) for angle in range(0, 360, 45)]
-    images += [two, draw_part(pose_matrix(0, 250, 150)), np.full((SIDE, SIDE, 3), 128, np.uint8)]
-    for angle in range(0, 360, 20):
-        matrix = pose_matrix(angle, 150, 150)
-        marked = draw_part(matrix, seed=angle)
-        x, y = matrix @ (-20.0, 5.0, 1.0)
-        cv2.circle(marked, (round(x), round(y)), 6, (255, 255, 255), -1)
-        images.append(marked)
-    return images
 
 
 def test_200_turned_parts_are_decided_as_in_python(
@@ -204,7 +123,7 @@ def test_category_is_recognised_as_in_python(
     artifact = with_presentations(
         run,
         tmp_path / "a.onnx",
-        Presentation(view=View(size=SIZE, tile=100), alignment=silhouette),
+        Presentation(view=View(size=SIZE, tile=100), alignment=silhouette, foreign_quality=0.6),
         Presentation(view=View(size=SIZE), alignment=template),
         Presentation(view=View(size=SIZE, tile=120)),
     )
@@ -222,6 +141,50 @@ def test_category_is_recognised_as_in_python(
     )
     last = compare(program, both, paths)[-1]
     assert last.cause == "not_found" and last.decision is Decision.NG
+
+
+def test_strange_part_of_no_named_category_is_not_judged_as_another_one(
+    program: Path, run: Path, silhouette: Alignment, tmp_path: Path
+) -> None:
+    """A mirrored part is not found. It is another category's part only if those are as much like the reference."""
+    mirrored = [draw_part(pose_matrix(angle, 150, 150), outline=OUTLINE * (1, -1)) for angle in (0, 77)]
+    paths = save_images(tmp_path, mirrored)
+    aligned = Presentation(view=View(size=SIZE), alignment=silhouette)
+    other = Presentation(view=View(size=SIZE))
+    artifact = with_presentations(run, tmp_path / "a.onnx", aligned, other)
+    own = card_of(artifact).categories[0]
+    for inspection in compare(program, artifact, paths):
+        assert (inspection.category, inspection.cause, inspection.decision) == (own, "not_found", Decision.NG)
+    artifact = with_presentations(run, tmp_path / "b.onnx", replace(aligned, foreign_quality=1.0), other)
+    assert [each.category for each in compare(program, artifact, paths)] == [None, None]
+
+
+@pytest.mark.parametrize(("categories", "presentations"), [([], {}), (["a"], {}), (["a"], [])])
+def test_artifact_without_presentations_is_refused_by_both(
+    program: Path, run: Path, tmp_path: Path, categories: list[str], presentations: Any
+) -> None:
+    artifact = with_presentations(run, tmp_path / "a.onnx", Presentation(view=View(size=SIZE)))
+    damaged = with_changed_card(artifact, tmp_path / "b.onnx", categories=categories, presentations=presentations)
+    with pytest.raises(BadInput, match="the presentations are not those of 1 to 1000 categories"):
+        card_of(damaged)
+    lines, code, stderr = run_program(program, damaged, save_images(tmp_path, [draw_part(pose_matrix(0, 150, 150))])[0])
+    assert (lines, code) == ([], 3), stderr
+
+
+def test_large_parts_are_cut_at_twice_the_models_resolution_as_in_python(
+    program: Path, run: Path, tmp_path: Path
+) -> None:
+    """Frames of 3 and 10 times the model's size, which are cut and shrunk in one step."""
+    for factor in (2, 6):
+        images = [cv2.resize(image, None, fx=factor, fy=factor) for _, image in random_parts(12, seed=factor)]
+        alignment = choose_alignment([np.asarray(image, np.uint8) for image in images], "silhouette").chosen.alignment
+        assert alignment is not None and min(alignment.frame) >= DETAIL * SIZE
+        presentation = Presentation(view=View(size=SIZE), alignment=alignment)
+        artifact = with_presentations(run, tmp_path / "a.onnx", presentation)
+        compare(program, artifact, save_images(tmp_path, [np.asarray(image, np.uint8) for image in images]))
+        prepared = presentation.prepare(np.asarray(images[0], np.uint8))
+        at_full_resolution = prepared.view.scaled(prepared.picture).astype(int)
+        assert np.abs(prepared.scaled().astype(int) - at_full_resolution).mean() < 1.5
 
 
 def test_image_too_large_to_align_is_ng(program: Path, run: Path, silhouette: Alignment, tmp_path: Path) -> None:
@@ -260,6 +223,7 @@ DAMAGED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "a quality": (change_alignment(min_quality=-1), "-1"),
     "an anchor": (change_alignment(anchor=[1e9, 0]), "1000000000"),
     "an axis": (change_alignment(axis=True), "true|True"),
+    "a foreign quality": (lambda own: own.update(foreign_quality=1.5), "impossible foreign"),
     "no base 64": (change_alignment(grey="!"), "not in base 64"),
     "no picture": (change_alignment(grey="AAAA"), "no grey PNG"),
     "a long picture": (change_alignment(grey="A" * 2**21), "the limit is"),

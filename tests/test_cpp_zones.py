@@ -30,22 +30,22 @@ from inspect_kd.export.graph import ArtifactGraph
 from inspect_kd.resize import RESIZE
 from inspect_kd.types import Decision
 from tests.cpp_program import run_program, with_changed_card
-from tests.small_models import images, small
-from tests.test_cpp_alignment import (
-    boards,
+from tests.presented_artifacts import (
+    SIZE,
     card_of,
     compare,
+    draw_boards,
     faulty_parts,
-    fitted,
+    fit_alignment,
     inspector_of,
-    save,
+    save_images,
     with_middle_thresholds,
     with_presentations,
 )
+from tests.small_models import images, small
 from tests.test_zones import FRAME, IGNORED, STRICT, picture, with_defect
 from tests.turned_parts import random_parts
 
-SIZE = 64
 CATEGORIES = ("a", "b", "c")
 WHOLE, TILES, ENLARGED = View(size=SIZE), View(size=SIZE, tile=80), View(size=SIZE, tile=48, overlap=0.5)
 # A star, whose outline goes through pixels at every angle, with corners between pixels.
@@ -105,12 +105,12 @@ def unzoned(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def silhouette() -> Alignment:
-    return fitted([image for _, image in random_parts(20)], "silhouette")
+    return fit_alignment([image for _, image in random_parts(20)], "silhouette")
 
 
 @pytest.fixture(scope="module")
 def template() -> Alignment:
-    return fitted(boards(8, 0), "template")
+    return fit_alignment(draw_boards(8, 0), "template")
 
 
 def across(frame: tuple[int, int], fill: tuple[int, int, int] = (124, 116, 104)) -> Zones:
@@ -126,7 +126,7 @@ def across(frame: tuple[int, int], fill: tuple[int, int, int] = (124, 116, 104))
 def test_zones_are_weighed_as_in_python(program: Path, zoned: Path, tmp_path: Path, view: View, zones: Zones) -> None:
     artifact = with_presentations(zoned, tmp_path / "a.onnx", Presentation(view=view, zones=zones))
     seen = [with_defect(picture(seed), *place) for seed, place in enumerate([(5, 5), (70, 50), (120, 90), (135, 20)])]
-    paths = save(tmp_path, [picture(seed) for seed in range(12)] + seen)
+    paths = save_images(tmp_path, [picture(seed) for seed in range(12)] + seen)
     inspect = inspector_of(artifact, "a")
     with_middle_thresholds(artifact, "a", [inspect(path).score for path in paths])
     found = compare(program, artifact, paths, "a")
@@ -141,7 +141,7 @@ def test_defect_in_an_ignored_zone_changes_not_even_the_last_digit(
     program: Path, zoned: Path, tmp_path: Path, view: View
 ) -> None:
     hidden = [with_defect(picture(), 40, 45), with_defect(picture(), 21, 31), with_defect(picture(), 50, 60)]
-    paths = save(tmp_path, [picture(), *hidden, with_defect(picture(), 120, 90)])
+    paths = save_images(tmp_path, [picture(), *hidden, with_defect(picture(), 120, 90)])
 
     def answer(*zones: Zone) -> tuple[list[dict[str, Any]], list[bytes]]:
         shown = Presentation(view=view, zones=Zones(frame=FRAME, zones=zones))
@@ -167,7 +167,7 @@ def test_zones_of_aligned_parts_are_weighed_as_in_python(
     shown = Presentation(view=view, alignment=alignment, zones=across(alignment.frame))
     artifact = with_presentations(zoned, tmp_path / "a.onnx", shown)
     parts = [image for _, image in random_parts(30, seed=300)] + faulty_parts()
-    paths = save(tmp_path, boards(15, 700) + parts[:3] if method == "template" else parts)
+    paths = save_images(tmp_path, draw_boards(15, 700) + parts[:3] if method == "template" else parts)
     found = compare(program, artifact, paths, "a")
     assert sum(each.cause is None for each in found) >= 14 and any(each.cause for each in found)
     aligned = with_presentations(zoned, tmp_path / "p.onnx", replace(shown, zones=Zones(frame=alignment.frame)))
@@ -186,7 +186,7 @@ def test_category_with_zones_beside_others_is_inspected_as_in_python(
         Presentation(view=WHOLE, alignment=template),
         Presentation(view=TILES, zones=POLYGONS),
     )
-    paths = save(tmp_path, [image for _, image in random_parts(4, seed=70)] + boards(4, 70) + [picture()])
+    paths = save_images(tmp_path, [image for _, image in random_parts(4, seed=70)] + draw_boards(4, 70) + [picture()])
     assert [each.category for each in compare(program, artifact, paths)] == ["a"] * 4 + ["b"] * 4 + [None]
     for category, own in (("a", paths[:4]), ("b", paths[4:8]), ("c", paths[8:])):
         compare(program, artifact, own, category)
@@ -194,7 +194,7 @@ def test_category_with_zones_beside_others_is_inspected_as_in_python(
 
 def test_categories_with_different_zones_must_be_named(program: Path, zoned: Path, tmp_path: Path) -> None:
     first, second = (Presentation(view=WHOLE, zones=zones) for zones in (POLYGONS, replace(POLYGONS, fill=(0, 0, 0))))
-    path = save(tmp_path, [picture()])[0]
+    path = save_images(tmp_path, [picture()])[0]
     for number, others in enumerate([[second], [Presentation(view=WHOLE)], [Presentation(view=WHOLE, zones=LABELS)]]):
         artifact = with_presentations(zoned, tmp_path / f"{number}.onnx", first, *others)
         lines, code, _ = run_program(program, artifact, path)
@@ -209,7 +209,7 @@ def test_categories_with_different_zones_must_be_named(program: Path, zoned: Pat
 
 def test_image_of_another_size_than_the_zones_frame_is_ng(program: Path, zoned: Path, tmp_path: Path) -> None:
     artifact = with_presentations(zoned, tmp_path / "a.onnx", Presentation(view=WHOLE, zones=POLYGONS))
-    paths = save(tmp_path, [picture(0, (100, 100)), picture()])
+    paths = save_images(tmp_path, [picture(0, (100, 100)), picture()])
     lines, code, _ = run_program(program, artifact, "--category", "a", *paths)
     expected = f"{paths[0]}: 100x100 pixels; its category's zones were drawn on 160x120"
     assert code == 3 and (lines[0]["decision"], lines[0]["error"]) == ("NG", expected) and "error" not in lines[1]
@@ -221,7 +221,7 @@ def test_image_of_another_size_than_the_zones_frame_is_ng(program: Path, zoned: 
 def test_card_and_graph_that_disagree_on_zones_are_refused(
     program: Path, zoned: Path, unzoned: Path, tmp_path: Path
 ) -> None:
-    path = save(tmp_path, [picture()])[0]
+    path = save_images(tmp_path, [picture()])[0]
     plain, drawn = Presentation(view=WHOLE), Presentation(view=WHOLE, zones=POLYGONS)
     for number, (folder, wrong, right) in enumerate([(zoned, plain, drawn), (unzoned, drawn, plain)]):
         artifact = with_presentations(folder, tmp_path / f"{number}.onnx", wrong)
@@ -373,12 +373,12 @@ def test_damaged_zones_are_refused_by_both(program: Path, zoned: Path, tmp_path:
     shown = Presentation(view=WHOLE, zones=Zones(frame=FRAME, zones=(IGNORED,)))
     artifact = with_presentations(zoned, tmp_path / "a.onnx", shown)
     damaged = with_changed_zones(artifact, tmp_path / "damaged.onnx", change)
-    assert_refused_by_both(program, damaged, save(tmp_path, [picture()])[0], reason)
+    assert_refused_by_both(program, damaged, save_images(tmp_path, [picture()])[0], reason)
 
 
 def test_zones_that_are_no_object_are_refused_by_both(program: Path, zoned: Path, tmp_path: Path) -> None:
     content = {name: Presentation(view=WHOLE).to_json() for name in CATEGORIES}
-    path = save(tmp_path, [picture()])[0]
+    path = save_images(tmp_path, [picture()])[0]
     for wrong in (None, [], 7, "label"):
         presentations = content | {"b": content["b"] | {"zones": wrong}}
         damaged = with_changed_card(zoned / "r.onnx", tmp_path / "damaged.onnx", presentations=presentations)
@@ -392,7 +392,7 @@ def test_zones_in_another_frame_than_the_alignments_are_refused_by_both(
     shown = Presentation(view=WHOLE, alignment=silhouette, zones=across((width, height)))
     artifact = with_presentations(zoned, tmp_path / "a.onnx", shown)
     damaged = with_changed_zones(artifact, artifact, lambda zones: zones.update(frame=[width + 1, height]))
-    image = save(tmp_path, [random_parts(1)[0][1]])[0]
+    image = save_images(tmp_path, [random_parts(1)[0][1]])[0]
     assert_refused_by_both(program, damaged, image, "a category's zones have another frame than its alignment")
 
 
@@ -402,7 +402,7 @@ def test_largest_and_smallest_zones_are_accepted_by_both(program: Path, zoned: P
     small_triangle = ((0.0, 0.0), (2.0, 0.0), (0.0, 1.0))
     many = [Zone(f"{number}", small_triangle, 4.0) for number in range(198)]
     zones = Zones(frame=FRAME, zones=(Zone("ö" * 100, tuple(rim)), Zone("strict", small_triangle, 0.05), *many))
-    paths = save(tmp_path, [picture(), picture(1)])
+    paths = save_images(tmp_path, [picture(), picture(1)])
     for each in (zones, Zones(frame=FRAME), Zones(frame=FRAME, labels=labelled(5, 254, 255, 100))):
         shown = Presentation(view=WHOLE, zones=each)
         compare(program, with_presentations(zoned, tmp_path / "a.onnx", shown), paths, "a")

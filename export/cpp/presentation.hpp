@@ -19,16 +19,29 @@ namespace inspect_kd {
 
 constexpr double kNotFoundScore = 1e6;  // above every threshold
 
+/// An aligned part is cut at this multiple of the model's resolution where the image has more.
+constexpr int kDetail = 2;
+constexpr std::size_t kMostPresentations = 1000;
+
 /// An image ready to be cut into frames.
 struct Prepared {
-    cv::Mat picture;  // the reference frame with the part; without alignment the image itself
+    cv::Mat image;  // the original one
     View view;
-    cv::Size image_size;
-    std::optional<Matrix> matrix;  // from the image into the picture, where they differ
+    std::optional<Matrix> matrix;  // from the image into the reference frame; none without alignment
+    cv::Size frame;                // the reference frame's size
     std::optional<std::string> fault;
     double quality = 0;
     std::optional<std::string> category;  // the recognised one
     const Zones* zones = nullptr;         // those of the picture, whose ignored places are painted over
+
+    /// The reference frame with the part, or without alignment the image itself: at full resolution, or shrunk where nothing else is used.
+    cv::Mat picture() const {
+        if (!matrix) return zones ? zones->blank(image) : image;
+        const int detailed = kDetail * view.size;
+        if (!zones && !view.tile && std::min(frame.width, frame.height) >= detailed) return cut_shrunk(image, *matrix, frame, detailed);
+        const cv::Mat cut = cut_frame(image, *matrix, frame);
+        return zones ? zones->blank(cut) : cut;
+    }
 };
 
 struct ImagePrediction {
@@ -42,21 +55,20 @@ struct Presentation {
     View view;
     std::optional<Alignment> alignment;
     std::optional<Zones> zones;
+    double foreign_quality = 0;  // the highest that parts of categories without alignment reach
 
     Prepared prepare(const cv::Mat& image) const {
         if (!alignment) {
             check_frame(image.size());
-            return {blank(image), view, image.size(), {}, {}, 0, {}, own_zones()};
+            return {image, view, {}, {}, {}, 0, {}, own_zones()};
         }
         const Located found = alignment->locate(image);
         const cv::Size frame = alignment->frame();
         // Where nothing is found the whole image is shown to the model: people then see where it differs.
         const Matrix matrix = found.pose ? found.pose->matrix : resizing(image.size(), frame);
         const double quality = found.pose ? found.pose->quality / std::max(alignment->min_quality, 1e-6) : 0.0;
-        const cv::Mat picture = cut_frame(image, matrix, frame);
         // Without a pose, zones have no place.
-        if (found.fault) return {picture, view, image.size(), matrix, found.fault, quality, {}};
-        return {blank(picture), view, image.size(), matrix, {}, quality, {}, own_zones()};
+        return {image, view, matrix, frame, found.fault, quality, {}, found.fault ? nullptr : own_zones()};
     }
 
     /// Refuse an image of another size than the one on which zones were drawn.
@@ -75,7 +87,6 @@ struct Presentation {
 
 private:
     const Zones* own_zones() const { return zones ? &*zones : nullptr; }
-    cv::Mat blank(const cv::Mat& picture) const { return zones ? zones->blank(picture) : picture; }
 };
 
 /// Predicts a frame, from its pixels and its weights (see Zones); the weights are empty for an artifact without zones.
@@ -85,7 +96,7 @@ using PredictFrame = std::function<FramePrediction(const cv::Mat&, const cv::Mat
 class Presentations {
 public:
     Presentations() = default;
-    explicit Presentations(View view) : all_{{"", view, std::nullopt, std::nullopt}}, has_categories_(false) {}
+    explicit Presentations(View view) : all_{{"", view, std::nullopt, std::nullopt, 0}}, has_categories_(false) {}
     explicit Presentations(std::vector<Presentation> by_category) : all_(std::move(by_category)) {}
 
     bool has_zones() const {
@@ -115,10 +126,8 @@ public:
         const auto predict_numbered = [&](const cv::Mat& pixels, std::size_t number) {
             return predict_frame(pixels, weights.empty() ? same : weights.at(number));
         };
-        FramePrediction frame = prepared.view.predict(prepared.picture, predict_numbered);
-        if (prepared.matrix) {
-            frame.heatmap = heatmap_in_image(frame.heatmap, *prepared.matrix, prepared.picture.size(), prepared.image_size);
-        }
+        FramePrediction frame = prepared.view.predict(prepared.picture(), predict_numbered);
+        if (prepared.matrix) frame.heatmap = heatmap_in_image(frame.heatmap, *prepared.matrix, prepared.frame, image.size());
         return {prepared.fault ? kNotFoundScore : frame.score, frame.heatmap, prepared.fault, prepared.category};
     }
 
@@ -130,7 +139,8 @@ private:
     }
 
     Prepared recognise(const cv::Mat& image) const {
-        std::optional<Prepared> found, missed;  // the best of each
+        // The best of each. A part that is not found is still of its category where it is more like the reference than others' parts are.
+        std::optional<Prepared> found, missed, strange;
         const Presentation* plain = nullptr;
         bool plain_views_differ = false, plain_zones_differ = false;
         for (const Presentation& each : all_) {
@@ -142,11 +152,13 @@ private:
             }
             Prepared prepared = each.prepare(image);
             prepared.category = each.category;
-            std::optional<Prepared>& best = prepared.fault ? missed : found;
+            const bool is_own = prepared.quality > each.foreign_quality;
+            std::optional<Prepared>& best = !prepared.fault ? found : is_own ? missed : strange;
             if (!best || prepared.quality > best->quality) best = std::move(prepared);
         }
         if (found) return *found;
-        if (plain == nullptr) return *missed;
+        if (missed) return *missed;
+        if (plain == nullptr) return *strange;
         if (plain_views_differ) throw BadInput("the categories are cut into tiles of different sizes: name the image's category");
         if (plain_zones_differ) throw BadInput("the categories have different zones: name the image's category");
         return plain->prepare(image);
@@ -171,13 +183,15 @@ inline View parse_view(const Json& content, int size) {
 
 inline Presentations parse_presentations(const Json& content, const std::set<std::string>& categories, int size) {
     std::vector<Presentation> presentations;
+    if (content.empty() || content.size() > kMostPresentations) throw BadInput("its presentations are not those of 1 to 1000 categories");
     for (const auto& item : content.get_ref<const Json::object_t&>()) {
         const Json& own = item.second;
-        refuse_other_fields(own, "presentation", {"tile", "overlap", "alignment", "reasons", "zones"});
+        refuse_other_fields(own, "presentation", {"tile", "overlap", "alignment", "reasons", "zones", "foreign_quality"});
         for (const Json& reason : own.at("reasons").get_ref<const Json::array_t&>()) reason.get_ref<const std::string&>();
         own.at("tile"), own.at("overlap");
         if (categories.count(item.first) == 0) throw BadInput("its presentations are not those of its categories");
-        Presentation presentation{item.first, parse_view(own, size), std::nullopt, std::nullopt};
+        Presentation presentation{item.first, parse_view(own, size), std::nullopt, std::nullopt, 0};
+        if (own.contains("foreign_quality")) presentation.foreign_quality = number_within(own, "foreign_quality", 0, 1);
         if (const Json& alignment = own.at("alignment"); !alignment.is_null()) presentation.alignment = parse_alignment(alignment);
         if (own.contains("zones")) presentation.zones = parse_zones(own.at("zones"));
         if (presentation.alignment && presentation.zones && presentation.zones->frame() != presentation.alignment->frame()) {

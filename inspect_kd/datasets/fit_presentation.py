@@ -21,6 +21,11 @@ from inspect_kd.datasets.zones_file import ZonesFile, read_zones_file
 from inspect_kd.errors import BadInput
 from inspect_kd.types import ImageU8, Progress, Sample
 
+FOREIGN_PARTS = 20
+"""Sound images of each category without alignment that are compared with the references of the others."""
+FOREIGN_MARGIN = 0.05
+"""Added to the highest quality of foreign parts, as a share of the least quality of a found part."""
+
 
 def fit_presentations(
     sound: Mapping[str, Sequence[Sample]], settings: Data, progress: Progress, *, whole_images: bool
@@ -39,7 +44,23 @@ def fit_presentations(
         for line in by_category[category].reasons:
             progress.note(f"{category}: {line}")
         progress.advance()
-    return Presentations(by_category=by_category)
+    return Presentations(by_category=add_foreign_qualities(by_category, sound, settings.bits))
+
+
+def add_foreign_qualities(
+    by_category: Mapping[str, Presentation], sound: Mapping[str, Sequence[Sample]], bits: int | None
+) -> dict[str, Presentation]:
+    """Measure how much the parts of categories without alignment are like the reference of each category that has one."""
+    highest = {name: 0.0 for name, each in by_category.items() if each.alignment is not None}
+    for name, samples in sound.items():
+        if not highest or name in highest:
+            continue
+        for i in evenly_spread(len(samples), FOREIGN_PARTS):
+            image = read_image(samples[i].image, bits=bits)
+            highest = {of: max(most, by_category[of].prepare(image).quality) for of, most in highest.items()}
+    # Without foreign parts, and where none of them has a pose, every pose is one of this category.
+    limits = {of: min(1.0, most + FOREIGN_MARGIN) if most > 0 else 0.0 for of, most in highest.items()}
+    return {name: replace(each, foreign_quality=limits.get(name, 0.0)) for name, each in by_category.items()}
 
 
 def choose_presentation(images: Sequence[ImageU8], settings: Data, *, whole_images: bool) -> Presentation:

@@ -24,6 +24,8 @@ from inspect_kd.datasets.zones import Weights, Zones, are_same
 from inspect_kd.errors import BadInput, UsageError
 from inspect_kd.types import NOT_FOUND_SCORE, FrameOutline, Heatmap, ImageU8, Mask, Model
 
+MAX_PRESENTATIONS = 1000
+"""Most categories of a run or an artifact that have a presentation of their own."""
 DETAIL = 2
 """An aligned part is cut at this multiple of the model's resolution where the image has more."""
 MAX_ALIGNED_SIDE = 2**15 - 2
@@ -162,6 +164,9 @@ class Presentation:
     reasons: tuple[str, ...] = ()
     """Why it was chosen, a line each; empty where the recipe names it."""
     zones: Zones | None = None
+    foreign_quality: float = 0.0
+    """Highest quality that sound images of the categories without alignment reach with this reference. An image of unknown category
+    whose quality is higher shows a part of this category, even one that is not found."""
 
     def prepare(self, image: ImageU8, category: str | None = None) -> Prepared:
         """Align the part in an image, if this category's parts are aligned, and paint over what its zones ignore."""
@@ -201,17 +206,15 @@ class Presentation:
             "alignment": alignment,
             "reasons": list(self.reasons),
         }
+        if self.foreign_quality > 0:
+            content["foreign_quality"] = self.foreign_quality
         return content if self.zones is None else content | {"zones": self.zones.to_json()}
 
     @staticmethod
     def from_json(content: Mapping[str, Any], size: int) -> Presentation:
         """Read a presentation; every value is checked, since it may come from a hostile artifact."""
-        if not isinstance(content, Mapping) or content.keys() - {"zones"} != {
-            "tile",
-            "overlap",
-            "alignment",
-            "reasons",
-        }:
+        required = {"tile", "overlap", "alignment", "reasons"}
+        if not isinstance(content, Mapping) or content.keys() - {"zones", "foreign_quality"} != required:
             raise BadInput("a category's presentation is damaged")
         tile, overlap, alignment = content["tile"], content["overlap"], content["alignment"]
         if tile is not None and not (type(tile) is int and size <= 2 * tile <= 2**17):
@@ -221,7 +224,11 @@ class Presentation:
         reasons = content["reasons"]
         if not isinstance(reasons, list) or not all(isinstance(line, str) and line.isprintable() for line in reasons):
             raise BadInput("a category's presentation is damaged")
+        foreign_quality = content.get("foreign_quality", 0.0)
+        if type(foreign_quality) not in (int, float) or not 0 <= foreign_quality <= 1:
+            raise BadInput(f"impossible foreign quality {foreign_quality!r:.40}")
         presentation = Presentation(
+            foreign_quality=float(foreign_quality),
             view=View(size=size, tile=tile, overlap=overlap),
             alignment=None if alignment is None else Alignment.from_json(alignment),
             reasons=tuple(reasons),
@@ -310,13 +317,14 @@ class Presentations:
         return self._recognise(image)
 
     def _recognise(self, image: ImageU8) -> Prepared:
-        aligned = [each.prepare(image, name) for name, each in self.by_category.items() if each.alignment]
-        found = [each for each in aligned if each.fault is None]
-        if found:
-            return max(found, key=lambda each: each.quality)
+        aligned = {name: each.prepare(image, name) for name, each in self.by_category.items() if each.alignment}
+        # A part that is not found is still of its category where it is more like the reference than other categories' parts are.
+        found = [each for each in aligned.values() if each.fault is None] or [
+            each for name, each in aligned.items() if each.quality > self.by_category[name].foreign_quality
+        ]
         others = [each for each in self._all if each.alignment is None]
-        if not others:
-            return max(aligned, key=lambda each: each.quality)
+        if found or not others:
+            return max(found or aligned.values(), key=lambda each: each.quality)
         if len({each.view for each in others}) > 1:
             raise UsageError(
                 f"the categories {', '.join(sorted(self.by_category))} are cut into tiles of different sizes: name the image's category"
@@ -346,6 +354,8 @@ class Presentations:
 
     @staticmethod
     def from_json(content: Mapping[str, Any], size: int) -> Presentations:
+        if not isinstance(content, Mapping) or not 1 <= len(content) <= MAX_PRESENTATIONS:
+            raise BadInput(f"the presentations are not those of 1 to {MAX_PRESENTATIONS} categories")
         return Presentations(by_category={name: Presentation.from_json(each, size) for name, each in content.items()})
 
 

@@ -34,9 +34,9 @@ class ArtifactCard:
     tile: int | None = None
     """Side of a tile in pixels of the image; None: the whole image is resized. Both apply where `presentations` is None."""
     overlap: float = 0.25
+    """Share of a tile that overlaps its neighbour."""
     presentations: Presentations | None = None
     """By category, where categories differ or parts are aligned."""
-    """Share of a tile that overlaps its neighbour."""
     categories: tuple[str, ...]
     calibration: Calibration
     bits: int | None = None
