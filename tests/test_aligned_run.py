@@ -167,7 +167,7 @@ def test_studio_shows_the_reason_but_no_score_of_a_part_that_was_not_found(sessi
     session.gallery.select(part.number)
     session.set_thresholds(0.1, 0.2)
     panels = gallery.gallery(session, lambda path: path.name) + gallery.scores_panel(session)
-    comparison = compare.side_by_side(session, lambda path: path.name) + compare.comparison(
+    comparison = compare.side_by_side(session, lambda path: path.name) + compare.decisions_of_both(
         session, lambda path: path.name
     )
     assert "not found" in panels and "Not found, NG under any thresholds: 3 inspected" in panels
