@@ -125,15 +125,15 @@ const onEscape = () => {
   render();
 };
 const onDelete = () => { const zone = selected(); if (zone && !model.draft) remove(zone); };
-const KEYS = {
-  ' ': onSpace, Enter: closeDraft, Escape: onEscape, Backspace: dropCorner, Delete: onDelete,
-  c: () => chooseCorner(1), C: () => chooseCorner(-1), n: beginDraft, N: beginDraft,
+const ACTIONS = {
+  ' ': () => onSpace(), enter: () => closeDraft(), escape: () => onEscape(), backspace: () => dropCorner(), delete: () => onDelete(),
+  c: event => chooseCorner(event.shiftKey ? -1 : 1), n: () => beginDraft(),
 };
 const onCanvasKey = event => {
   if (!model.frame || event.altKey || event.metaKey) return;
-  const act = ARROWS[event.key] ? () => onArrow(event.key, event.ctrlKey ? 100 : event.shiftKey ? 10 : 1) : !event.ctrlKey && KEYS[event.key];
+  const act = ARROWS[event.key] ? () => onArrow(event.key, event.ctrlKey ? 100 : event.shiftKey ? 10 : 1) : !event.ctrlKey && ACTIONS[event.key.toLowerCase()];
   if (!act) return;
   event.preventDefault();
   event.stopPropagation();
-  act();
+  act(event);
 };

@@ -52,6 +52,7 @@ const sendFinished = event => model.draft?.length ? say(TEXTS.unfinished, true) 
 const open = answer => {
   const isNewRun = model.run !== answer.run;
   const {run, category, categories, frame, picture, about, labels, commands} = answer;
+  if (!isNewRun && model.category === category && String(model.frame) === String(frame)) return say('');  // chosen again
   Object.assign(model, {run, category, categories, frame, picture, about, labels, commands});
   Object.assign(model, {draft: null, selected: null, corner: null, crosshair: false, cursor: frame.map(side => Math.round(side / 2))});
   if (isNewRun) Object.assign(model, {zones: withIds(answer.zones), past: [], future: []});

@@ -85,9 +85,10 @@ const onListInput = event => {
 };
 const onListChange = event => {
   const zone = zoneAt(event.target), {value, dataset} = event.target;
-  if (!zone) return;
+  if (!zone || !['rule', 'scope'].includes(dataset.field)) return;
+  model.before = null;  // another field may still have the focus
   if (dataset.field === 'rule') change(() => { zone.tolerance = value === 'ignore' ? null : 0.5; });
-  else if (dataset.field === 'scope') change(() => { zone.category = value === 'everywhere' ? null : model.category; });
+  else change(() => { zone.category = value === 'everywhere' ? null : model.category; });
 };
 const onListBlur = () => { model.before = null; };
 const onListClick = event => {

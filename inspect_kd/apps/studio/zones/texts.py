@@ -23,7 +23,9 @@ SIZES_DIFFER = (
     "the images of “{category}” have different sizes ({sizes}), so zones have no fixed place in them: align the parts (data.align), or "
     "use images of one size"
 )
-FRAME_TOO_LARGE = "{width} × {height} pixels are more than the {maximum} million in which the Studio draws: use a zones.yaml written by hand"
+FRAME_TOO_LARGE = (
+    "{width} × {height} pixels are more than the {maximum} million that the Studio draws in: write a zones.yaml by hand"
+)
 NONE_FOUND = "none of the sound parts of “{category}” was found in its image, so zones have no place"
 HAS_LABELS = "This run's zones are a label picture, which cannot be edited here: zones that are drawn take its place."
 ABOUT_ALIGNED = "Median of {parts} sound parts in the reference frame, {width} × {height} pixels."
