@@ -36,11 +36,15 @@ class ZoneService:
     def describe(self, run: str, category: str) -> RunDescription:
         """The frames, zones and median part of a run; "" is its first category."""
         folder = self._folder(run)
-        return describe(folder, category, self.root, (folder / MANIFEST).stat().st_mtime_ns)
+        modified = (folder / MANIFEST).stat().st_mtime_ns
+        first = describe(folder, "", self.root, modified)  # kept: it has the frames that every check needs
+        return first if category in ("", first.category) else describe(folder, category, self.root, modified)
 
     def check(self, run: str, category: str, text: str, *, all_categories: bool = False) -> list[str]:
         """Describe the zones of a file's text, a line for each category; raise in one line if something is wrong with them."""
-        frames = self.describe(run, category).frames
+        frames = self.describe(run, "").frames
+        if category and category not in frames:
+            raise BadInput(f"no category {category!r}; there are: {', '.join(frames)}")
         drawn = drawn_zones.check_yaml(text, frames, None if all_categories else category or next(iter(frames)))
         return [f"{name}: {zones.describe()}" if len(drawn) > 1 else zones.describe() for name, zones in drawn.items()]
 
