@@ -63,8 +63,18 @@ def describe_run(run: Path, category: str, root: Path) -> dict[str, Any]:
         "has_labels": any(
             each.zones is not None and each.zones.labels is not None for each in presentations.by_category.values()
         ),
-        **median_part(presentations.of(chosen), sound[chosen], recipe.data.bits, chosen),
+        **_median_or_fault(presentations.of(chosen), sound[chosen], recipe.data.bits, chosen),
     }
+
+
+def _median_or_fault(
+    presentation: Presentation, samples: Sequence[Sample], bits: int | None, category: str
+) -> dict[str, Any]:
+    """The median part, or why one category has none: the others can still be drawn on."""
+    try:
+        return {"fault": "", **median_part(presentation, samples, bits, category)}
+    except InspectKDError as error:
+        return {"fault": str(error), "parts": 0, "picture": ""}
 
 
 def refuse_other_folders(source: str, root: Path) -> None:

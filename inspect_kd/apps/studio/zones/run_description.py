@@ -37,6 +37,8 @@ class RunDescription:
     """Sound parts of which the median is."""
     picture: str
     """As a data URI."""
+    fault: str
+    """Why this category has no picture to draw on; empty if it has one."""
 
     def about(self) -> str:
         """What the picture shows."""

@@ -9,8 +9,9 @@ from pathlib import Path
 from inspect_kd.apps.studio.train.command import check_name
 from inspect_kd.apps.studio.train.trainings import is_run
 from inspect_kd.apps.studio.zones import drawn_zones, texts
+from inspect_kd.apps.studio.zones.drawn_zones import Frames
 from inspect_kd.apps.studio.zones.export import ZoneExport, export_with_zones
-from inspect_kd.apps.studio.zones.run_description import RunDescription, describe
+from inspect_kd.apps.studio.zones.run_description import RunDescription, describe, hide_root
 from inspect_kd.errors import BadInput, UsageError
 
 MAX_LISTED = 100
@@ -35,14 +36,23 @@ class ZoneService:
 
     def describe(self, run: str, category: str) -> RunDescription:
         """The frames, zones and median part of a run; "" is its first category."""
+        first = self._describe(run, "")
+        found = first if category in ("", first.category) else self._describe(run, category)
+        if found.fault:
+            raise BadInput(hide_root(self.root, found.fault))
+        return found
+
+    def frames(self, run: str) -> Frames:
+        """The frames of all categories of a run, also where one of them cannot be drawn on."""
+        return self._describe(run, "").frames
+
+    def _describe(self, run: str, category: str) -> RunDescription:
         folder = self._folder(run)
-        modified = (folder / MANIFEST).stat().st_mtime_ns
-        first = describe(folder, "", self.root, modified)  # kept: it has the frames that every check needs
-        return first if category in ("", first.category) else describe(folder, category, self.root, modified)
+        return describe(folder, category, self.root, (folder / MANIFEST).stat().st_mtime_ns)
 
     def check(self, run: str, category: str, text: str, *, all_categories: bool = False) -> list[str]:
         """Describe the zones of a file's text, a line for each category; raise in one line if something is wrong with them."""
-        frames = self.describe(run, "").frames
+        frames = self.frames(run)
         if category and category not in frames:
             raise BadInput(f"no category {category!r}; there are: {', '.join(frames)}")
         drawn = drawn_zones.check_yaml(text, frames, None if all_categories else category or next(iter(frames)))

@@ -71,7 +71,7 @@ def _connect_choice(parts: ZoneTab) -> None:
         try:
             description = parts.service.describe(run or "", category or "")
         except InspectKDError as error:
-            yield gr.skip(), parts.reply({"kind": "closed", "line": str(error)})
+            yield _offered(parts.service, run or ""), parts.reply({"kind": "closed", "line": str(error)})
             return
         frame = description.frames[description.category]["frame"]
         content = {
@@ -91,6 +91,14 @@ def _connect_choice(parts: ZoneTab) -> None:
     outputs = [parts.category, parts.answer]
     parts.run.input(open_run, parts.run, outputs, **ONE_AT_A_TIME, **PAGE_EVENT)
     parts.category.input(open_category, [parts.run, parts.category], outputs, **ONE_AT_A_TIME, **PAGE_EVENT)
+
+
+def _offered(service: ZoneService, run: str) -> Any:
+    """The other categories of a run of which one cannot be drawn on."""
+    try:
+        return gr.update(choices=list(service.frames(run)))
+    except InspectKDError:
+        return gr.skip()
 
 
 def _connect_drawing(parts: ZoneTab) -> None:
@@ -119,7 +127,7 @@ def _connect_drawing(parts: ZoneTab) -> None:
 
     def load(event: gr.EventData) -> str:
         def make_answer() -> Answer:
-            frames = service.describe(text_of(event, "run"), "").frames
+            frames = service.frames(text_of(event, "run"))
             zones = drawn_zones.read_yaml(text_of(event, "text"), frames)
             return {"kind": "loaded", "zones": zones, "name": text_of(event, "name")[:200]}
 

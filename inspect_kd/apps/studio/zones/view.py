@@ -81,8 +81,11 @@ def export_progress(export: ZoneExport, folder: Path) -> str:
     if export.artifact is None:
         phase = PHASES.get(export.phase, export.phase) or texts.STARTING
         text = texts.MAKING.format(phase=phase, done=export.done, total=export.total) if export.total else phase
-        value = f' value="{export.done}" max="{export.total}"' if export.total else ""
-        return f'<p role="status"><progress aria-label="{escape(text)}"{value}></progress> {escape(text)}</p>'
+        share = 100 * export.done / export.total if export.total else 0
+        return (
+            f'<div class="progress" role="progressbar" aria-label="{escape(phase)}" aria-valuemin="0" aria-valuemax="100" '
+            f'aria-valuenow="{share:.0f}"><span style="width:{share:.1f}%"></span></div><p class="soft" role="status">{escape(text)}</p>'
+        )
     path = folder / export.artifact.name
     thresholds = "".join(f"<li>{escape(line)}</li>" for line in export.thresholds)
     return (
