@@ -52,7 +52,7 @@ const sendFinished = event => model.draft?.length ? say(TEXTS.unfinished, true) 
 const open = answer => {
   const isNewRun = model.run !== answer.run;
   const {run, category, categories, frame, picture, about, labels, commands} = answer;
-  if (!isNewRun && model.category === category && String(model.frame) === String(frame)) return say('');  // chosen again
+  if (!isNewRun && model.category === category && String(model.frame) === String(frame)) return;  // chosen again
   Object.assign(model, {run, category, categories, frame, picture, about, labels, commands});
   Object.assign(model, {draft: null, selected: null, corner: null, crosshair: false, cursor: frame.map(side => Math.round(side / 2))});
   if (isNewRun) Object.assign(model, {zones: withIds(answer.zones), past: [], future: []});
@@ -66,8 +66,10 @@ const save = (name, text) => {
   anchor.remove();
   setTimeout(() => URL.revokeObjectURL(anchor.href), 10000);
 };
+// Leaving a dropdown by Tab chooses its value a second time.
+const isShown = ({run, category}) => model.frame !== null && model.run === run && ['', model.category].includes(category);
 const ANSWERS = {
-  opening: answer => say(answer.line),
+  opening: answer => { if (!isShown(answer)) say(answer.line); },
   opened: open,
   closed: answer => { model.frame = null; model.run = ''; say(answer.line, true); },
   refused: answer => say(answer.line, true),

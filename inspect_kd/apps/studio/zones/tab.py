@@ -67,7 +67,10 @@ def _connect_choice(parts: ZoneTab) -> None:
         yield from open_category(run, "")
 
     def open_category(run: str | None, category: str | None) -> Iterator[tuple[Any, str]]:
-        yield gr.skip(), parts.reply({"kind": "opening", "line": texts.OPENING})
+        yield (
+            gr.skip(),
+            parts.reply({"kind": "opening", "run": run or "", "category": category or "", "line": texts.OPENING}),
+        )
         try:
             description = parts.service.describe(run or "", category or "")
         except InspectKDError as error:
