@@ -35,7 +35,11 @@ def test_wheel_holds_the_zoo_and_the_pages_styles_and_scripts(wheel: Path) -> No
         "_zoo/export/onnx.yaml",
     ):
         assert f"inspect_kd/{file}" in names
-    for file in ("report/style.css", "apps/studio/studio.css", "apps/studio/studio.js"):
+    zones = ("zones.css", "model.js", "drawing.js", "list.js", "editor.js")
+    for file in (
+        *("report/style.css", "apps/studio/studio.css", "apps/studio/studio.js"),
+        *(f"apps/studio/zones/{name}" for name in zones),
+    ):
         assert f"inspect_kd/{file}" in names
     assert wheel.stat().st_size < 3e6
 

@@ -49,7 +49,7 @@ def ui(
     train_on: Annotated[
         Path, typer.Option(help="Folder that holds the data sets that may be chosen for training.")
     ] = Path(),
-    no_train: Annotated[bool, typer.Option("--no-train", help="Hide the Train tab.")] = False,
+    no_train: Annotated[bool, typer.Option("--no-train", help="Hide the Train and Zones tabs.")] = False,
     max_upload: Annotated[int, typer.Option(min=1, help="Largest upload, in MB.")] = 100,
     max_parts: Annotated[
         int, typer.Option(min=1, help="Largest number of parts in the session of one browser tab.")

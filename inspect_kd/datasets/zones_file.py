@@ -36,18 +36,22 @@ class ZonesFile:
 
     def for_category(self, category: str, pictures: Sequence[ImageU8], *, aligned: bool) -> Zones | None:
         """Return a category's zones, fitted to some of its sound pictures; None where the file has none for it."""
+        zones = self.draw(category, {size_of(picture) for picture in pictures}, aligned=aligned)
+        return None if zones is None else zones.fit_fill(pictures)
+
+    def draw(self, category: str, sizes: set[tuple[int, int]], *, aligned: bool) -> Zones | None:
+        """Check a category's zones against the (width, height) of its pictures; None where the file has none for it."""
         own = [zone for zone in self.zones if zone.get("category", category) == category]
         if self.labels is None and not own:
             return None
-        sizes = {size_of(picture) for picture in pictures}
         if len(sizes) > 1:
             raise BadInput(
                 f"{self.path}: the images of '{category}' have different sizes ({_write_sizes(sizes)}), so zones have no fixed place "
                 "in them; align the parts (data.align) or use images of one size"
             )
-        frame = sizes.pop()
+        (frame,) = sizes
         try:
-            return check_zones(self._draw(own, frame, aligned=aligned)).fit_fill(pictures)
+            return check_zones(self._draw(own, frame, aligned=aligned))
         except BadInput as error:
             raise BadInput(f"{self.path}: {error}") from error
 

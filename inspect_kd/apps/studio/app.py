@@ -15,6 +15,7 @@ import inspect_kd.apps.studio.compare.tab as compare_tab
 import inspect_kd.apps.studio.inspect.endpoints as inspect_endpoints
 import inspect_kd.apps.studio.inspect.tab as inspect_tab
 import inspect_kd.apps.studio.train.tab as train_tab
+import inspect_kd.apps.studio.zones.tab as zones_tab
 from inspect_kd.apps.studio import bar, texts
 from inspect_kd.apps.studio.artifact.library import ArtifactLibrary
 from inspect_kd.apps.studio.inspect.marks import MarkStore
@@ -123,6 +124,8 @@ def build(settings: Settings, gradio_folder: Path) -> tuple[gr.Blocks, Studio]:
             if settings.train_on is not None:
                 with gr.Tab(texts.TRAIN, id="train"):
                     train_tab.build(settings.train_on, settings.runs, settings.store)
+                with gr.Tab(texts.ZONES, id="zones") as tab:
+                    zones_tab.build(settings, settings.train_on, tab)
         inspect_endpoints.build(studio)
         artifact_endpoints.build(studio)
         page.unload(make_close_handler(studio))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from inspect_kd.types import Decision
 
 TITLE = "inspect-kd Studio"
-INSPECT, COMPARE, ARTIFACT, TRAIN = "Inspect", "Compare", "Artifact", "Train"
+INSPECT, COMPARE, ARTIFACT, TRAIN, ZONES = "Inspect", "Compare", "Artifact", "Train", "Zones"
 THEME_SWITCH = "Light / dark"
 
 ICONS = {Decision.OK: "✓", Decision.REINSPECT: "?", Decision.NG: "✕"}

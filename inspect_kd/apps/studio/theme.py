@@ -8,7 +8,7 @@ from pathlib import Path
 import gradio as gr
 
 _HERE = Path(str(files("inspect_kd.apps.studio")))
-STYLE, SCRIPT = _HERE / "studio.css", _HERE / "studio.js"
+STYLES, SCRIPT = [_HERE / "studio.css", _HERE / "zones" / "zones.css"], _HERE / "studio.js"
 SANS = ("system-ui", "Segoe UI", "Roboto", "Helvetica Neue", "Noto Sans", "sans-serif")
 MONO = ("ui-monospace", "Cascadia Mono", "Menlo", "Consolas", "monospace")
 

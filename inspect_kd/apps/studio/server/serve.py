@@ -52,7 +52,7 @@ def run_studio(settings: Settings, server: ServerSettings | None = None) -> Iter
     from inspect_kd.apps.studio.server.guarded_app import GuardedApp
     from inspect_kd.apps.studio.server.multipart_limit import refuse_text_fields
     from inspect_kd.apps.studio.server.session_limit import SessionLimit
-    from inspect_kd.apps.studio.theme import STYLE, head, theme
+    from inspect_kd.apps.studio.theme import STYLES, head, theme
 
     refuse_text_fields()
     page, studio = build(settings, gradio_folder.path)
@@ -76,7 +76,7 @@ def run_studio(settings: Settings, server: ServerSettings | None = None) -> Iter
                 footer_links=[],
                 prevent_thread_lock=True,
                 theme=theme(),
-                css_paths=[STYLE],
+                css_paths=STYLES,
                 head=head(),
                 _app=GuardedApp(studio, AllowedHosts(server.host, server.public_hosts)),
             )
