@@ -4,7 +4,8 @@
 
 A turned twin is a data set whose every picture is turned by any angle and shifted by up to a tenth of its sides, on a larger canvas
 into which its border is continued. Each set and each twin is trained with `data.align=none data.tile=null` and with the defaults
-(`auto`); where `auto` changes nothing, its row repeats the other one's numbers. A complete run is not trained again.
+(`auto`); where `auto` changes nothing, its row repeats the other one's numbers. A complete run is not trained again. Beside it, the CPU
+time from an image to model input, on one thread: of each row, and of both methods on images of 1024x1024.
 """
 
 from __future__ import annotations
@@ -13,26 +14,33 @@ import argparse
 import json
 import math
 import os
+import statistics
+import time
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import torch
 
 from benchmarks.results import ROOT, Content, load_results, publish
+from inspect_kd.chunks import evenly_spread
 from inspect_kd.config import load_recipe
 from inspect_kd.datasets import DataSet, open_for_recipe
+from inspect_kd.datasets.alignment import Method, choose_alignment
 from inspect_kd.datasets.image_writer import write_image
 from inspect_kd.datasets.images import read_image, read_mask
-from inspect_kd.datasets.presentation import Presentations
+from inspect_kd.datasets.presentation import Presentation, Presentations
+from inspect_kd.datasets.view import View
 from inspect_kd.progress_display import show_progress
 from inspect_kd.training import pipeline
 from inspect_kd.training.hardware import Hardware
 from inspect_kd.training.job import Job
 from inspect_kd.training.prepare_images import fit_to_training_images
-from inspect_kd.training.run import RunFolder, environment
-from inspect_kd.types import NoProgress, Sample
+from inspect_kd.training.run import RunFolder, environment, read_presentations
+from inspect_kd.types import ImageU8, NoProgress, Sample, Split
 
 DEFAULT_MODEL = "omni_ad"
 # Category → folder below the data, and a regular expression for file names; images with equal matches show one part.
@@ -47,6 +55,11 @@ SETS = {
 ARMS = {"none": ["data.align=none", "data.tile=null"], "auto": []}
 MAX_SHIFT = 0.1
 """Largest shift of a twin's part, as a share of the picture's sides."""
+COST_SETS: dict[Method, str] = {"silhouette": "alien", "template": "assembly"}
+"""The set on whose parts each method's time is measured."""
+COST_SIDE = 1024
+LIMITS_MS = {"silhouette": 6, "template": 15}
+TIMED_PARTS, ROUNDS = 10, 5
 METRICS = {"image_auroc": "image AUROC", "pixel_ap": "pixel AP", "pixel_aupro": "AUPRO"}
 
 
@@ -118,7 +131,41 @@ def measure(name: str, arm: str, model: str, out: Path, *, turned: bool) -> dict
         "promise": manifest["promises"][name],
         "not_found": manifest.get("not_found", {}).get(name),
         "train_seconds": manifest["train_seconds"],
+        "present_ms": time_presentation(read_presentations(folder, recipe).of(name), read_parts(data, Split.TEST)),
         "commit": json.loads(folder.environment.read_text())["commit"],
+    }
+
+
+def read_parts(data: DataSet, split: Split) -> list[ImageU8]:
+    """Read evenly chosen images of a split."""
+    samples = data.select(split)
+    return [read_image(samples[i].image) for i in evenly_spread(len(samples), TIMED_PARTS)]
+
+
+def time_presentation(presentation: Presentation, images: Sequence[ImageU8]) -> float:
+    """Median CPU time in milliseconds from an image to model input: finding the part, cutting its frame and resizing."""
+    times = []
+    for image in list(images) * ROUNDS:
+        start = time.process_time()
+        presentation.prepare(image).scaled()
+        times.append(1e3 * (time.process_time() - start))
+    return statistics.median(times)
+
+
+def measure_cost(method: Method, model: str, out: Path) -> dict[str, Any]:
+    """Fit a method to turned parts at COST_SIDE, and time it on them."""
+    data = open_set(COST_SETS[method], model, ARMS["none"], out / "twins")
+    size = (COST_SIDE, COST_SIDE)
+    images = [
+        np.asarray(cv2.resize(each, size, interpolation=cv2.INTER_AREA), np.uint8)
+        for each in read_parts(data, Split.TRAIN)
+    ]
+    view = View(size=load_recipe(model, []).data.size)
+    alignment = choose_alignment(images, method).chosen.alignment
+    return {
+        "set": COST_SETS[method],
+        "none_ms": time_presentation(Presentation(view=view), images),
+        "aligned_ms": time_presentation(Presentation(view=view, alignment=alignment), images),
     }
 
 
@@ -136,12 +183,13 @@ def page(content: Content) -> str:
         "",
         f"Written by `{command}`, {machine['started'][:10]}, model `{content['model']}`, one category at a time. "
         "`none`: pictures as they are, squashed. `auto`: the defaults `data.align=auto data.tile=auto`. "
-        "OK / defective: defective parts that pass.",
+        "OK / defective: defective parts that pass. NG / sound: sound parts that are rejected, among them those that are not found. "
+        "CPU ms: from an image of the set to model input, median.",
         "",
         "| set | pictures | arm | align | tile | "
         + " | ".join(METRICS.values())
-        + " | OK / defective | NG / sound (promise) |",
-        "|---|---|---|---|---|" + "---|" * (len(METRICS) + 2),
+        + " | OK / defective | NG / sound (promise) | of these not found | CPU ms |",
+        "|---|---|---|---|---|" + "---|" * (len(METRICS) + 4),
     ]
     for name, kinds in content["sets"].items():
         for kind, arms in kinds.items():
@@ -150,6 +198,19 @@ def page(content: Content) -> str:
     missing = [name for name in SETS if name not in content["sets"]]
     if missing:
         lines += ["", f"Not measured yet with this model: {', '.join(missing)}."]
+    lines += [
+        "",
+        f"From an image of {COST_SIDE}x{COST_SIDE} to model input, median CPU time on one thread (processor with "
+        f"{content['vectors']}), fitted to the turned twin:",
+        "",
+        "| method | set | squashed as it is | aligned and cut | added | limit |",
+        "|---|---|---|---|---|---|",
+    ]
+    for method, cost in content["cost"].items():
+        lines.append(
+            f"| {method} | {cost['set']} | {cost['none_ms']:.1f} ms | {cost['aligned_ms']:.1f} ms | "
+            f"{cost['aligned_ms'] - cost['none_ms']:.1f} ms | {LIMITS_MS[method]} ms |"
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -161,7 +222,8 @@ def _row(name: str, kind: str, arm: str, row: dict[str, Any], *, same: bool) -> 
     return (
         f"| {name} | {kind} | {arm}{' (as `none`)' if same else ''} | {presentation['align']} | {presentation['tile'] or '–'} | "
         f"{' | '.join(cells)} | {defective['OK']} / {sum(defective.values())} | "
-        f"{sound['NG']} / {sum(sound.values())} (≤ {100 * row['promise']['reject']:.1f} %) |"
+        f"{sound['NG']} / {sum(sound.values())} (≤ {100 * row['promise']['reject']:.1f} %) | "
+        f"{(row['not_found'] or {}).get('sound', 0)} | {row['present_ms']:.1f} |"
     )
 
 
@@ -173,12 +235,20 @@ def main() -> None:
     arguments = parser.parse_args()
     content = load_results("presentation")
     sets = content.get("sets", {}) if content.get("model") == arguments.model else {}
+    cv2.setNumThreads(1)
+    cost = {method: measure_cost(method, arguments.model, arguments.out) for method in COST_SETS}
     for name in arguments.only:
         sets[name] = {
             kind: {arm: measure(name, arm, arguments.model, arguments.out, turned=kind == "turned") for arm in ARMS}
             for kind in ("as they are", "turned")
         }
-        publish("presentation", {"environment": environment("cpu"), "model": arguments.model, "sets": sets}, page)
+        facts = {
+            "environment": environment("cpu"),
+            "vectors": torch.backends.cpu.get_cpu_capability(),
+            "model": arguments.model,
+            "cost": cost,
+        }
+        publish("presentation", facts | {"sets": sets}, page)
 
 
 if __name__ == "__main__":

@@ -27,8 +27,9 @@ def read_presentations(folder: RunFolder, recipe: Recipe) -> Presentations:
     if not folder.presentation.exists():
         return Presentations(default=default)
     content = read_json_file(folder.presentation, "presentation of a run", MAX_BYTES, TRAIN_AGAIN)
+    if not content:  # all categories of the run are presented alike
+        return Presentations(default=default)
     try:
-        stored = Presentations.from_json(content, data.size)
+        return Presentations.from_json(content, data.size)
     except BadInput as error:
         raise BadInput(f"{folder.presentation}: {error}{TRAIN_AGAIN}") from error
-    return stored if stored.by_category else Presentations(default=default)
