@@ -115,7 +115,7 @@ def test_categories_have_their_own_thresholds(artifact: Path) -> None:
         Inspector(artifact, category="wood")
 
 
-def test_images_of_all_kinds_are_inspected(artifact: Path, tmp_path: Path) -> None:
+def test_16_bit_wide_transparent_and_cmyk_images_are_inspected(artifact: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     cv2.imwrite(str(tmp_path / "16_bit.png"), rng.integers(0, 65536, (90, 120), dtype=np.uint16))
     cv2.imwrite(str(tmp_path / "strip.png"), rng.integers(0, 256, (400, 6000, 3), dtype=np.uint8))

@@ -1,4 +1,4 @@
-"""The images to label next are chosen, and copied for a person."""
+"""Command `label-next`: it chooses the images to label next, and copies them into a folder for a person."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_defect_probabilities_are_per_cell() -> None:
 def test_farthest_and_uncertain_images_are_chosen_in_turn() -> None:
     points = [np.array(p, np.float32) for p in ([0.1, 0], [1, 0], [0.95, 0], [0, 0.6], [0, 1])]
     chosen = choose_next(points, [], 4)
-    # The two corners are certain defects; the uncertain point comes before the second corner, though it is nearer.
+    # Points 1 and 4 are certain defects; the uncertain point 3 is chosen between them, though point 4 is farther away.
     assert [choice.index for choice in chosen] == [1, 3, 4, 0]
     assert [choice.novelty for choice in chosen] == pytest.approx([1.0, 0.6, 0.4, 0.1])
     with_one_labelled = choose_next(points, [np.array([1, 0], np.float32)], 2)
@@ -50,7 +50,7 @@ class LabelNextResult(NamedTuple):
 
 @pytest.fixture(scope="module")
 def result(run: Path, parts: Path, tmp_path_factory: pytest.TempPathFactory) -> LabelNextResult:
-    """Three images are chosen from a folder and a broken image."""
+    """Choose three images from a folder of images and one broken image."""
     home = tmp_path_factory.mktemp("label_next")
     broken = home / "broken.png"
     broken.write_bytes(b"no image")
@@ -59,7 +59,7 @@ def result(run: Path, parts: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return LabelNextResult(home / "to_label", [json.loads(line) for line in answer.stdout.splitlines()], answer.stderr)
 
 
-def test_chosen_images_are_printed_by_novelty(result: LabelNextResult) -> None:
+def test_chosen_images_are_printed_in_order_of_novelty(result: LabelNextResult) -> None:
     assert len(result.lines) == 3
     assert all({"image", "novelty", "score", "decision"} == set(line) for line in result.lines)
     assert result.lines[0]["novelty"] >= result.lines[2]["novelty"] > 0
@@ -82,13 +82,15 @@ def test_known_image_is_not_chosen_first(result: LabelNextResult, run: Path, par
     assert json.loads(answer.stdout.splitlines()[0])["image"] != first
 
 
-def test_folder_with_files_is_refused(run: Path, parts: Path, tmp_path: Path) -> None:
+def test_output_folder_with_files_is_refused(run: Path, parts: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.png").touch()
     answer = call(run, parts / "bottle" / "test", "--out", tmp_path)
     assert answer.returncode == 3 and "not empty" in answer.stderr
 
 
-def test_contact_sheet_of_the_working_directory_lies_beside_it(run: Path, parts: Path, tmp_path: Path) -> None:
+def test_contact_sheet_lies_beside_the_output_folder_even_if_that_is_the_working_directory(
+    run: Path, parts: Path, tmp_path: Path
+) -> None:
     (tmp_path / "here").mkdir()
     answer = call(run, parts / "bottle" / "test", "-n", 1, "--out", ".", cwd=tmp_path / "here")
     assert answer.returncode == 0 and (tmp_path / "here_sheet.jpg").is_file(), answer.stderr

@@ -117,11 +117,11 @@ def test_image_metrics_agree_with_anomalib(real_maps: Maps) -> None:
 
 def test_merged_counts_equal_a_single_count() -> None:
     maps = random_maps("plain", 20)
-    halves = [count_pixels(maps[:7]), count_pixels(maps[7:])]
-    halves[0].merge(halves[1])
+    merged, others = count_pixels(maps[:7]), count_pixels(maps[7:])
+    merged.merge(others)
     whole = count_pixels(maps)
     for name in ("auroc", "ap", "f1max", "aupro"):
-        assert getattr(halves[0], name)().value == pytest.approx(getattr(whole, name)().value, abs=1e-12)
+        assert getattr(merged, name)().value == pytest.approx(getattr(whole, name)().value, abs=1e-12)
 
 
 def test_bins_preserve_the_order_of_floats() -> None:

@@ -128,7 +128,7 @@ def test_removing_either_attention_changes_the_output(kind: type[nn.Module], mon
     assert (before - after).abs().max() > 1e-3 * before.abs().max()
 
 
-def test_learned_tokens_differ_and_the_whole_block_gets_gradients() -> None:
+def test_learned_tokens_differ_and_every_parameter_of_the_block_gets_a_gradient() -> None:
     block = OmniBlock(16, heads=4)
     tokens = [module.tokens_TC for module in block.modules() if isinstance(module, LearnedQueries | LearnedMemory)]
     assert len(tokens) == 2 and all(token.std(dim=0).min() > 0.01 for token in tokens)
@@ -198,10 +198,12 @@ def test_sweep_covers_all_sound_images_in_equal_shares_of_categories() -> None:
     assert Counter(samples[draw.index].category for draw in draws) == {"a": 40, "b": 40}
     capped = [draw.index for batch in Sweep(samples, max_images=20, repeat=False, batch=8, seed=0) for draw in batch]
     assert len(capped) == 20 and len(set(capped)) >= 16
-    repeated = [draw.index for batch in Sweep(samples, max_images=20, repeat=False, batch=8, seed=0) for draw in batch]
-    assert capped == repeated
-    of_tiles = [draw for batch in Sweep(samples, max_images=200, repeat=True, batch=8, seed=0) for draw in batch]
-    assert len(of_tiles) == 200 and len({draw.seed for draw in of_tiles}) == 200
+    capped_again = [
+        draw.index for batch in Sweep(samples, max_images=20, repeat=False, batch=8, seed=0) for draw in batch
+    ]
+    assert capped == capped_again
+    with_repeats = [draw for batch in Sweep(samples, max_images=200, repeat=True, batch=8, seed=0) for draw in batch]
+    assert len(with_repeats) == 200 and len({draw.seed for draw in with_repeats}) == 200
 
 
 @for_every_student
@@ -394,7 +396,7 @@ def test_box_sum_is_a_scaled_mean() -> None:
     assert torch.allclose(box_sum(fine, 3) / 9, nn.functional.avg_pool2d(fine, 3, 1, 1), atol=1e-6)
 
 
-def test_smoothing_kernel_reaches_4_sigma() -> None:
+def test_smoothing_kernel_extends_to_4_sigma() -> None:
     assert gaussian_taps(4.0).numel() == 33
     assert gaussian_taps(1.0)[0] < 1e-3
     flat = torch.full((1, 1, 16, 16), 3.0)

@@ -1,4 +1,4 @@
-"""A part that was not found in its image is called so everywhere: its score is no number for people."""
+"""Parts that were not found in their images: every display says so instead of showing a score, and they are counted apart."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def alignment() -> Alignment:
 
 
 def evaluation() -> Evaluation:
-    """Ten sound and ten defective parts of one category, of which one and two were not found."""
+    """Evaluate ten sound parts, of which one was not found, and ten defective parts, of which two were not found."""
     metrics, verdicts = CategoryMetrics(), []
     for i in range(20):
         is_defective, reason = i >= 10, REASON if i in (9, 18, 19) else None
@@ -53,7 +53,7 @@ def evaluation() -> Evaluation:
     return Evaluation(measures=measures | {"mean": mean_of(measures)}, verdicts=verdicts)
 
 
-def test_score_is_written_as_words() -> None:
+def test_score_of_a_part_that_was_not_found_is_written_as_words() -> None:
     assert (format_score(NOT_FOUND_SCORE), format_score(0.834, 3)) == ("not found", "0.834")
 
 
@@ -78,7 +78,7 @@ def test_overlay_names_the_decision_and_the_reason(monkeypatch: pytest.MonkeyPat
     assert written == ["NG X  not found", REASON]
     written.clear()
     overlay.draw(np.full((64, 64, 3), 90, np.uint8), inspection)
-    assert written == ["NG X  not found"], "nobody could read the reason in so small a picture"
+    assert written == ["NG X  not found"], "the reason would be unreadable in so small a picture"
 
 
 def test_overlay_outlines_the_inspected_frame() -> None:
@@ -181,7 +181,7 @@ def test_outline_of_the_frame_lies_around_the_part(alignment: Alignment) -> None
         assert all(cv2.pointPolygonTest(corners, (float(x), float(y)), False) > 0 for x, y in outline)
 
 
-def test_picture_without_a_part_has_no_frame(alignment: Alignment) -> None:
+def test_image_without_a_part_has_no_frame(alignment: Alignment) -> None:
     prepared = Presentation(view=View(size=64), alignment=alignment).prepare(np.full((SIDE, SIDE, 3), 128, np.uint8))
     assert prepared.fault is not None and prepared.frame is None
 
@@ -198,7 +198,7 @@ def test_tiles_cover_the_image(width: int, height: int) -> None:
     assert View(size=64).tile_corners(width, height) == []
 
 
-def test_drawn_example_is_found_by_its_alignment(alignment: Alignment) -> None:
+def test_alignment_finds_the_part_in_the_example_drawn_from_it(alignment: Alignment) -> None:
     rng = np.random.default_rng(3)
     boards = [cluttered_scene(rng.uniform(-8, 8), *rng.uniform(-20, 20, 2), seed=i) for i in range(12)]
     template = choose_alignment(boards, "template").chosen.alignment

@@ -77,6 +77,7 @@ def test_png_of_each_mode_is_read_and_refused_if_a_row_is_missing(mode: str) -> 
 
 @pytest.mark.parametrize("value", [images.FILL_VALUE, 0, 255])
 def test_png_whose_last_rows_equal_the_fill_value_is_read(value: int) -> None:
+    """The reader fills the image with FILL_VALUE first; a last row of that value may mean that rows are missing."""
     pixels = PIXELS.copy()
     pixels[HEIGHT // 2 :] = value
     assert np.array_equal(decode_image(png(header(), pixel_chunk(encode_rows(pixels)), END_CHUNK), "a.png"), pixels)
@@ -177,7 +178,7 @@ def test_transparent_grey_of_a_png_is_black_or_refused(depth: int, is_readable: 
 
 
 def test_second_palette_is_refused() -> None:
-    """Of two palettes, libraries use different ones."""
+    """Libraries differ in which of two palettes they use."""
     rows = encode_rows(np.zeros((HEIGHT, WIDTH), np.uint8))
     palettes = [chunk(b"PLTE", bytes([grey] * 3)) for grey in (10, 200)]
     start, pixels = header(colour=PALETTE), pixel_chunk(rows)

@@ -61,8 +61,8 @@ def endless_on_a_batch_of(size: int) -> onnx.ModelProto:
     nodes = [
         helper.make_node("Shape", ["images"], ["sizes"]),
         helper.make_node("Gather", ["sizes", "first"], ["count"]),
-        helper.make_node("Equal", ["count", "size"], ["is_single"]),
-        helper.make_node("Where", ["is_single", "times", "one"], ["rounds"]),
+        helper.make_node("Equal", ["count", "size"], ["is_endless"]),
+        helper.make_node("Where", ["is_endless", "times", "one"], ["rounds"]),
     ]
     for name, value in (("first", 0), ("one", 1), ("size", size)):
         model.graph.initializer.append(helper.make_tensor(name, TensorProto.INT64, [], [value]))
@@ -195,6 +195,7 @@ def test_trusted_signature_and_option_skip_the_quarantine(tmp_path: Path, monkey
     path = write_artifact(tmp_path, graphs.artifact())
     public_key = make_keys(tmp_path / "k.pem", None)
     sign(path, tmp_path / "k.pem")
+    # A frozen program cannot start a child process, so it opens only artifacts that need no quarantine.
     monkeypatch.setattr(sys, "frozen", True, raising=False)
     assert Inspector(path, trust=public_key).size == graphs.SIZE
     assert Inspector(path, quarantine=False).size == graphs.SIZE

@@ -145,9 +145,9 @@ def test_prompts_are_moved_into_the_crop_and_masks_back() -> None:
     assert uncropped[0, 0, 0, 0] == crops.OUTSIDE_LOGIT and iou_and_boundary_iou(predicted, truth)[0] > 0.9
 
 
-def test_second_decoder_runs_on_the_crop_around_the_draft(folder: str) -> None:
+def test_second_decoder_runs_on_the_crop_around_the_draft(clip_folder: str) -> None:
     teacher, without_crops = (
-        teacher_of(folder, closer=refine_on_crop, random=False) for refine_on_crop in (True, False)
+        teacher_of(clip_folder, closer=refine_on_crop, random=False) for refine_on_crop in (True, False)
     )
     mask, rng = np.zeros((SIDE, SIDE), bool), np.random.default_rng(0)
     mask[60:90, 100:120] = True
@@ -171,8 +171,8 @@ def test_second_decoder_runs_on_the_crop_around_the_draft(folder: str) -> None:
     assert torch.allclose(presence, output.presence_K, atol=1e-4)
 
 
-def test_truth_of_the_final_mask_is_cropped_with_its_square(folder: str) -> None:
-    teacher = teacher_of(folder, closer=True, random=False)
+def test_truth_of_the_final_mask_is_cropped_with_its_square(clip_folder: str) -> None:
+    teacher = teacher_of(clip_folder, closer=True, random=False)
     output, truth, cropped_truth = teacher._predict_with_truth(teacher_samples(8), np.random.default_rng(0))
     assert truth.shape == cropped_truth.shape == output.final_K1hw.shape
     defective = truth.flatten(1).amax(dim=1) > 0
@@ -339,28 +339,28 @@ def _perturb(spt: SelfPerception) -> None:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     return save_tiny_clip(tmp_path_factory.mktemp("clip"))
 
 
-def teacher_of(folder: str, **changes: Any) -> sam_spt.SamSptTeacher:
+def teacher_of(clip_folder: str, **changes: Any) -> sam_spt.SamSptTeacher:
     torch.manual_seed(0)
-    guide = {"model": folder, "pretrained": None, "licence": "MIT", "vv_blocks": 2}
+    guide = {"model": clip_folder, "pretrained": None, "licence": "MIT", "vv_blocks": 2}
     return sam_spt.build(
         sam_spt.Config(**({"guide": guide, "backend": "tiny", "random": True, "cache": False} | changes)), 64
     )
 
 
-def test_adapted_state_is_small_and_restores_the_teacher(folder: str) -> None:
+def test_adapted_state_is_small_and_restores_the_teacher(clip_folder: str) -> None:
     torch.manual_seed(0)
-    teacher, image = teacher_of(folder), teacher_samples(2)[1].image
+    teacher, image = teacher_of(clip_folder), teacher_samples(2)[1].image
     steps = list(teacher.fit(teacher_samples(8), epochs=2, batch=4, learning_rate=1e-2, seed=0))
     assert len(steps) == teacher.count_steps(8, epochs=2, batch=4)
     adapted = teacher.adapted_state()
     assert not any(".frozen." in key or key.startswith("guide.prompts") for key in adapted)
     assert sum(value.numel() * 4 for value in adapted.values()) < 200_000
     torch.manual_seed(5)
-    fresh = teacher_of(folder)
+    fresh = teacher_of(clip_folder)
     prompt = degraded_prompt(np.pad(np.ones((40, 40), bool), 108), np.random.default_rng(0), MASK_SIDE)
     large = np.repeat(np.repeat(image, 4, axis=0), 4, axis=1)
     expected, before = teacher._segment([large], [prompt]).output, fresh._segment([large], [prompt]).output
@@ -372,12 +372,12 @@ def test_adapted_state_is_small_and_restores_the_teacher(folder: str) -> None:
     assert torch.equal(fresh.predict([image]).heatmap_B1HW, teacher.predict([image]).heatmap_B1HW)
 
 
-def test_learning_rate_scale_applies_to_the_tuning_alone(folder: str) -> None:
+def test_learning_rate_scale_applies_to_the_tuning_alone(clip_folder: str) -> None:
     """Adam's first step equals the learning rate: a scale of 10 makes it ten times larger for the presence head only."""
     changes = []
     for scale in (1.0, 10.0):
         torch.manual_seed(0)
-        teacher = teacher_of(folder, learning_rate_scale=scale)
+        teacher = teacher_of(clip_folder, learning_rate_scale=scale)
         before = float(teacher.spt.presence.bias.detach())
         torch.manual_seed(0)
         list(teacher.fit(teacher_samples(4), epochs=1, batch=8, learning_rate=1e-3, seed=0))
@@ -388,15 +388,15 @@ def test_learning_rate_scale_applies_to_the_tuning_alone(folder: str) -> None:
     assert all(torch.equal(first_guide[key], second_guide[key]) for key in first_guide)
 
 
-def test_guide_settings_are_written_out_in_full(folder: str) -> None:
-    settings = sam_spt.Config(guide={"model": folder, "vv_blocks": 2})
+def test_guide_settings_are_written_out_in_full(clip_folder: str) -> None:
+    settings = sam_spt.Config(guide={"model": clip_folder, "vv_blocks": 2})
     assert settings.guide["sigma"] == 4.0 and settings.guide["vv_blocks"] == 2
     with pytest.raises(UsageError, match=r"teacher\.guide: unknown key 'vvblocks'; did you mean 'vv_blocks'"):
         sam_spt.Config(guide={"vvblocks": 2})
 
 
-def test_sam_does_not_run_where_the_guide_finds_nothing(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    teacher, image = teacher_of(folder), teacher_samples(2)[1].image
+def test_sam_does_not_run_where_the_guide_finds_nothing(clip_folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher, image = teacher_of(clip_folder), teacher_samples(2)[1].image
     teacher.guide.region_threshold.fill_(1.0)
     monkeypatch.setattr(teacher.spt, "forward", None)
     assert torch.equal(teacher.predict([image]).heatmap_B1HW, teacher.guide.predict([image]).heatmap_B1HW)
@@ -407,10 +407,10 @@ def test_sam_does_not_run_where_the_guide_finds_nothing(folder: str, monkeypatch
     [(9, 0.9, 0.1, True), (-9, 0.9, 0.1, False), (9, 0.2, 0.1, False), (9, 0.9, 0.9, False), (9, 0.9, 0.0, False)],
 )
 def test_masks_are_accepted_by_presence_iou_and_size(
-    folder: str, monkeypatch: pytest.MonkeyPatch, presence: float, iou: float, area_share: float, is_accepted: bool
+    clip_folder: str, monkeypatch: pytest.MonkeyPatch, presence: float, iou: float, area_share: float, is_accepted: bool
 ) -> None:
-    guide = {"model": folder, "pretrained": None, "vv_blocks": 2, "closer": False}
-    teacher, image = teacher_of(folder, guide=guide), teacher_samples(2)[1].image
+    guide = {"model": clip_folder, "pretrained": None, "vv_blocks": 2, "closer": False}
+    teacher, image = teacher_of(clip_folder, guide=guide), teacher_samples(2)[1].image
     coarse = teacher.guide.heat(teacher.guide.predict([image]).tokens_BChw)[0, 0]
     teacher.guide.region_threshold.copy_(coarse.max() - 1e-4)
     hottest_cell = divmod(int(coarse.argmax()), coarse.shape[1])
@@ -458,8 +458,8 @@ def test_sam_vit_b_loads_from_a_file_with_the_released_name(tmp_path: Path, monk
     assert output.final_K1hw.shape == (1, 1, 256, 256)
 
 
-def test_an_empty_mask_does_not_erase_an_overlapping_one(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    teacher, image = teacher_of(folder), teacher_samples(2)[1].image
+def test_an_empty_mask_does_not_erase_an_overlapping_one(clip_folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher, image = teacher_of(clip_folder), teacher_samples(2)[1].image
     before = teacher.guide.predict([image]).heatmap_B1HW
     cells, full_mask, empty_mask = torch.zeros(64, 64, dtype=torch.bool), torch.zeros(64, 64), torch.zeros(64, 64)
     cells[20:24, 20:24], full_mask[10:30, 10:30] = True, 1.0
@@ -474,5 +474,5 @@ def test_an_empty_mask_does_not_erase_an_overlapping_one(folder: str, monkeypatc
     assert torch.equal(after[0, 0, 40:], before[0, 0, 40:])
 
 
-def test_embeddings_of_random_weights_are_not_cached(folder: str) -> None:
-    assert not teacher_of(folder, cache=True).caches_embeddings
+def test_embeddings_of_random_weights_are_not_cached(clip_folder: str) -> None:
+    assert not teacher_of(clip_folder, cache=True).caches_embeddings

@@ -1,4 +1,4 @@
-"""Exporting or resuming a foreign run writes nothing elsewhere, never hangs, and fails with a one-line error."""
+"""A run that a stranger made: exporting or resuming it writes nothing outside its folder, never hangs, and fails with one line."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def session(sessions: Sessions, parts: Path) -> Session:
 
 
 def address(path: Path) -> str:
-    """Replace the function that gives the URL of a served file."""
+    """Stand in for the function that returns the URL of a served file."""
     return path.name
 
 
@@ -103,7 +103,7 @@ def test_moved_threshold_runs_no_model_and_decides_like_the_inspector(
 
 
 def test_two_hundred_parts_are_rendered_within_a_third_of_a_second(session: Session) -> None:
-    """Times everything that a moved threshold changes: decisions, counts, histogram, cards and the selected part."""
+    """The test times everything that a moved threshold changes: decisions, counts, histogram, cards and the selected part."""
     originals = session.all_parts()
     for number in range(1000, 1200 - len(originals)):
         session.parts[number] = replace(originals[number % len(originals)], number=number, score=0.01 * (number - 1000))

@@ -80,7 +80,9 @@ def test_option_no_train_removes_the_training_endpoints(run: Path, tmp_path: Pat
         assert set(api["named_endpoints"]) == ENDPOINTS
 
 
-def test_session_from_inspection_to_export(client: Any, server: Server, run: Path, parts: Path, tmp_path: Path) -> None:
+def test_client_inspects_decides_signs_off_marks_and_exports(
+    client: Any, server: Server, run: Path, parts: Path, tmp_path: Path
+) -> None:
     assert client.predict(api_name="/artifacts") == ["r", "second"]
     assert client.predict("r", api_name="/card")["name"] == Inspector(run / "r.onnx").card.name
     text_file = tmp_path / "notes.txt"

@@ -93,7 +93,7 @@ def scores(page: Any) -> list[float]:
     return [float(text) for text in page.locator("#gallery .card .row b").all_inner_texts()]
 
 
-def test_upload_thresholds_filter_and_download(page: Any, images: list[Path], tmp_path: Path) -> None:
+def test_operator_uploads_sets_thresholds_filters_and_downloads(page: Any, images: list[Path], tmp_path: Path) -> None:
     text_file, broken_image = tmp_path / "notes.txt", tmp_path / "broken.png"
     text_file.write_text("no image")
     broken_image.write_bytes(images[0].read_bytes()[:200])
@@ -158,7 +158,7 @@ def test_sliders_do_not_undo_each_other(page: Any, images: list[Path]) -> None:
     assert "NG above 0.000" in page.locator("#viewer .banner").inner_text()
 
 
-def test_marks_by_key_and_sign_off_by_name(page: Any, server: Server, images: list[Path]) -> None:
+def test_keys_mark_parts_and_a_sign_off_needs_a_name(page: Any, server: Server, images: list[Path]) -> None:
     upload(page, *images[:4])
     page.locator("#gallery .card").first.click()
     wait_for(lambda: page.locator("#gallery .card").first.get_attribute("aria-pressed") == "true")
@@ -234,7 +234,7 @@ def test_layers_change_without_the_server(page: Any, images: list[Path]) -> None
     assert sizes and all(0 < side <= 1024 for side in sizes)
 
 
-def test_comparison_and_card(page: Any, images: list[Path]) -> None:
+def test_comparison_counts_equal_decisions_and_the_card_names_licences(page: Any, images: list[Path]) -> None:
     upload(page, *images[:4])
     set_slider(page, "reinspect", 0.0)
     set_slider(page, "reject", 0.0)
@@ -296,7 +296,7 @@ def test_upload_that_is_too_large_is_reported_and_the_page_works_on(
 
 @pytest.mark.parametrize("attempt", range(3))
 def test_batch_can_be_stopped(page: Any, tmp_path: Path, attempt: int) -> None:
-    """Large flat images are small files that take long. Three attempts, because a race may lose files sent after a stop."""
+    """Inspecting large flat images takes long. The test runs three times, because a race may lose files sent after a stop."""
     first = tmp_path / "0.png"
     cv2.imwrite(str(first), np.full((4000, 4000, 3), 90, np.uint8))
     paths = [first, *(Path(shutil.copy(first, tmp_path / f"{n}.png")) for n in range(1, 40))]

@@ -91,7 +91,7 @@ def test_foreign_page_can_neither_call_nor_read_nor_frame_the_studio(
 
 
 def test_rebound_dns_name_shows_nothing(browser: Any, server: Server) -> None:
-    """After DNS rebinding page and Studio are one origin for the browser."""
+    """After DNS rebinding, the attacker's page and the Studio have one origin in the browser."""
     page = browser.new_page()
     answer = page.goto(server.address.replace("127.0.0.1", "evil.test"))
     assert answer.status == 403 and "not a name of this Studio" in page.inner_text("body")

@@ -43,10 +43,10 @@ class Answer:
 @dataclass(frozen=True)
 class RestartedStudio:
     server: Server
-    """Started after another one was killed; with a small disk limit."""
+    """A server with a small disk limit, started after another one was killed."""
     abandoned_folders: list[Path]
     host_log: Path
-    """Every host that the server's process has looked up or connected to."""
+    """A file that names every host that the server's process has looked up or connected to."""
 
 
 @pytest.fixture(scope="module")

@@ -168,7 +168,7 @@ def test_page_needs_no_login_to_show_the_login_form(studio_with_password: Server
         assert ask(studio_with_password, "GET", f"/studio/{name.removeprefix('studio/')}").status == 200, name
 
 
-def test_body_must_arrive_in_time_and_find_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_body_that_is_late_or_exceeds_the_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     from inspect_kd.apps.studio.server import body_limit
 
     async def unfinished(scope: Any, app: Any) -> list[Any]:
@@ -355,7 +355,7 @@ def test_pictures_and_exports_count_in_the_disk_limit(run: Path, parts: Path, tm
         sessions.close()
 
 
-def test_disk_limit_is_measured_while_folders_disappear(tmp_path: Path) -> None:
+def test_disk_use_is_measured_while_folders_disappear(tmp_path: Path) -> None:
     from inspect_kd.apps.studio.server.uploads import bytes_below
 
     (tmp_path / "kept").mkdir()

@@ -19,7 +19,7 @@ from inspect_kd.apps.studio.settings import Settings
 from tests.studio_server import Server, need, studio
 
 MAX_SESSIONS = 16
-"""The default limit."""
+"""The Studio's default limit of sessions."""
 
 
 def images(parts: Path) -> list[Path]:
@@ -28,7 +28,7 @@ def images(parts: Path) -> list[Path]:
 
 @pytest.fixture
 def make_page(run: Path, tmp_path: Path) -> Iterator[Callable[..., tuple[dict[str, Any], Any]]]:
-    """A function that builds the page without a server, and returns its event handlers by name, and its app."""
+    """A function that builds the page without a server, and returns its event handlers by name and its app."""
     need("gradio", find_spec("gradio") is not None)
 
     def make(*names: str) -> tuple[dict[str, Any], Any]:

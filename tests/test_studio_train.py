@@ -219,13 +219,13 @@ def test_reused_process_id_is_neither_monitored_nor_signalled(
 
 
 def name_arguments(tmp_path: Path, *names: str) -> list[str]:
-    """The arguments --out and --name, for each name, by which the Studio recognises a training's process."""
+    """For each name, the arguments --out and --name by which the Studio recognises a training's process."""
     return [word for name in names for word in ("--out", str(tmp_path.resolve() / "runs"), "--name", name)]
 
 
 @pytest.fixture
 def sleeper(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A running process in a group of its own, in place of the trainings `live` and `r`."""
+    """A sleeping process whose arguments are those of the trainings `live` and `r`, so that the Studio takes it for them."""
     program = "import time; print('ready', flush=True); time.sleep(600)"
     words = [sys.executable, "-P", "-c", program, *name_arguments(tmp_path, "live", "r")]
     process = subprocess.Popen(words, start_new_session=True, stdout=subprocess.PIPE)
@@ -291,7 +291,7 @@ def test_stop_works_when_the_clock_is_set_back(root: Path, tmp_path: Path, sleep
     assert sleeper.wait(0) in (-signal.SIGINT, -signal.SIGTERM, -signal.SIGKILL)
 
 
-def test_training_that_ignores_signals_is_sent_each_once(root: Path, tmp_path: Path) -> None:
+def test_training_that_ignores_signals_is_sent_each_signal_once(root: Path, tmp_path: Path) -> None:
     program = (
         "import signal, time\n"
         "for number in (signal.SIGINT, signal.SIGTERM): signal.signal(number, lambda n, _: print(n, flush=True))\n"
@@ -718,7 +718,7 @@ def _is_listening(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def test_training_in_a_browser(studio: str, tmp_path: Path) -> None:
+def test_training_is_started_stopped_resumed_and_reported_in_a_browser(studio: str, tmp_path: Path) -> None:
     wait = PATIENCE_S * 1000
     with chromium() as browser:
         from playwright.sync_api import expect
@@ -775,7 +775,7 @@ def _is_foreign(url: str, studio: str) -> bool:
     return not url.startswith((studio, "data:", "blob:", "about:"))
 
 
-def test_training_through_named_endpoints(studio: str) -> None:
+def test_training_is_started_and_stopped_through_named_endpoints(studio: str) -> None:
     from gradio_client import Client
     from gradio_client.exceptions import AppError
 

@@ -1,4 +1,4 @@
-"""Target tensorrt, as far as it can be tested without a GPU: the file, the table of operators, the engine cache."""
+"""Target tensorrt, as far as it can be tested without a GPU: the exported file, the table of operators, the engine cache."""
 
 from __future__ import annotations
 

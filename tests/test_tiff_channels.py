@@ -32,7 +32,7 @@ def tiff(
     predictor: int = 1,
     rows: int | None = None,
 ) -> bytes:
-    """Encode (H, W) or (H, W, C) pixels as a TIFF in strips of `rows` rows, by default in one strip."""
+    """Encode (H, W) or (H, W, C) pixels as a TIFF in strips of `rows` rows, by default in one strip; `order` is the byte order."""
     height, width = values.shape[:2]
     values = values.reshape(height, width, -1).astype(values.dtype.newbyteorder(order))
     channels, rows = values.shape[2], rows or height
@@ -49,7 +49,7 @@ def tiff(
 
 
 def encode_tiff(tags: dict[int, tuple[int, ...]], data: bytes, order: str) -> bytes:
-    """A TIFF of one image: `data` from byte 8 on, then the directory; `tags` map a tag's number to its values."""
+    """A TIFF of one image: `data` from byte 8 on, then the directory; `tags` maps a tag's number to its values."""
     start = 8 + len(data)
     values_start, entries = start + 6 + 12 * len(tags), b""
     long_values = b""
@@ -81,7 +81,7 @@ def expected_rgb(values: np.ndarray) -> np.ndarray:
 def test_tiff_variant_is_read_exactly_or_refused(
     bits: int, channels: int, planar: int, order: str, compression: int
 ) -> None:
-    """Read twice, because OpenCV fills only the first of 16-bit planes and leaves old memory in the others."""
+    """Each file is read twice, because OpenCV fills only the first of 16-bit planes and leaves old memory in the others."""
     values = pixels(bits, channels)
     for rows in (48, 16):
         data = tiff(values, planar=planar, order=order, compression=compression, rows=rows)
@@ -176,24 +176,26 @@ def read_or_reason(data: bytes) -> np.ndarray | str:
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("rows", [8, 24, 96])
 def test_pixels_do_not_depend_on_the_file_that_was_read_before(packing: str, channels: int, rows: int) -> None:
-    """A strip that holds fewer or more rows than the picture is refused, or read alike after any other part."""
+    """A strip with fewer or more rows than the image is refused, or its pixels do not depend on the file read before."""
     shape = (64, 512, 3) if channels == 3 else (64, 512)
     before = [np.full(shape, grey, np.uint8) for grey in (60, 200)]
     part = np.full((rows, *shape[1:]), 120, np.uint8)
     compression, strip = packed(part, packing)
-    seen = []
+    results = []
     for other in before:
         assert (
             np.abs(decode_image(one_strip(other, *packed(other, packing)), "b.tif").astype(int) - other.flat[0]).max()
             <= 3
         )
-        seen.append(read_or_reason(one_strip(before[0], compression, strip)))
-    assert np.array_equal(seen[0], seen[1])
+        results.append(read_or_reason(one_strip(before[0], compression, strip)))
+    assert np.array_equal(results[0], results[1])
     if packing == "jpeg":
-        assert isinstance(seen[0], str) and f"has 512x{rows}x{channels} values" in seen[0] and "512x64" in seen[0]
+        assert (
+            isinstance(results[0], str) and f"has 512x{rows}x{channels} values" in results[0] and "512x64" in results[0]
+        )
 
 
-def test_jpeg_segments_must_be_complete_and_apart() -> None:
+def test_jpeg_segments_must_be_complete_and_must_not_overlap() -> None:
     values = np.full((64, 512), 90, np.uint8)
     compression, strip = packed(values, "jpeg")
     assert isinstance(read_or_reason(one_strip(values, compression, strip)), np.ndarray)

@@ -32,7 +32,7 @@ def encode_segmented_tiff(
     tile: tuple[int, int] | None = None,
     more_tags: dict[int, tuple[int, ...]] | None = None,
 ) -> bytes:
-    """Encode (H, W, C) pixels as a TIFF in strips of 16 rows, or in tiles of (width, height)."""
+    """Encode (H, W, C) pixels as a TIFF in strips of 16 rows, or in tiles of (width, height); `order` is the byte order."""
     height, width, channels = values.shape
     planes = [values[:, :, index : index + 1] for index in range(channels)] if planar == 2 else [values]
     across, down = tile or (width, 16)
@@ -138,7 +138,7 @@ def test_signed_and_32_bit_grey_are_read_exactly_or_refused(
     ],
     ids=lambda value: value.replace(" ", "_") if isinstance(value, str) else "",
 )
-def test_layout_outside_of_the_table_is_refused(
+def test_unsupported_layout_is_refused_with_its_reason(
     photometric: int, channels: int, more_tags: dict[int, tuple[int, ...]], reason: str
 ) -> None:
     """Libraries read most of these as black or as garbage without an error."""
@@ -223,7 +223,7 @@ def test_millions_of_offsets_are_refused_without_decoding() -> None:
 
 
 def test_image_of_too_many_strips_is_refused() -> None:
-    """In strips of one row, 70,000 rows: each is decoded in a call of its own."""
+    """The image has 70,000 strips of one row, and each strip is decoded in a call of its own."""
     tags = GREY | {256: (1,), 273: (8,), 278: (1,), 279: (1,)}
     data = bytearray(encode_tiff(tags, bytes(8), "<"))
     position = data.index(struct.pack("<HHLHH", 257, 3, 1, 48, 0))

@@ -65,7 +65,7 @@ def test_resolved_recipe_trains_to_the_same_weights(run: Path, parts: Path, tmp_
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_killed_training_resumes_to_the_same_weights(run: Path, parts: Path, tmp_path: Path, seed: int) -> None:
-    """Killed at a random step; the student equals that of the uninterrupted training bit for bit."""
+    """The training is killed at a random step; its student equals that of the uninterrupted one bit for bit."""
     kill_step = 3 + (int.from_bytes(os.urandom(2), "big") + seed * 7) % 18
     process = subprocess.Popen(command(parts, tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     log = tmp_path / "r" / "metrics.jsonl"
@@ -88,7 +88,7 @@ def test_killed_training_resumes_to_the_same_weights(run: Path, parts: Path, tmp
 
 
 def test_second_training_of_one_name_is_refused_while_the_first_runs(parts: Path, tmp_path: Path) -> None:
-    """Started at the same moment, before either has written anything."""
+    """Both trainings start at the same moment, before either has written anything."""
     words = command(parts, tmp_path, "--set", "fit.steps=100000", "--set", "fit.evaluate_every=100000")
     trainings = [
         subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for _ in range(2)

@@ -1,4 +1,4 @@
-"""`inspect-kd train` on a named data set whose images are not on this machine: asked on a terminal, or `--fetch`."""
+"""`inspect-kd train` on a named data set that is not on this machine: it asks on a terminal, or downloads with `--fetch`."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Terminal:
         self.shown = ""
 
     def read_until(self, text: str) -> None:
-        """Read until a text was shown, or, for an empty one, until the end."""
+        """Read until the command has shown this text; an empty text means until its end."""
         assert self.process.stdout is not None
         end = time.monotonic() + 300
         while not text or text not in self.shown:
@@ -113,10 +113,10 @@ def test_no_at_the_question_downloads_nothing(
 ) -> None:
     terminal = Terminal(command(manifest, tmp_path / "runs"))
     assert terminal.answer(b"n\n") == 2
-    asked, _, answered = terminal.shown.partition(QUESTION)
+    before_question, _, after_answer = terminal.shown.partition(QUESTION)
     for text in ("Small MVTec: CC BY-NC-SA 4.0", "NOT for commercial use", "size: unknown", str(data_home / "small")):
-        assert text in asked.replace("\r\n", "\n")
-    assert "Small MVTec was not downloaded: the licence was not accepted; --fetch accepts it" in answered
+        assert text in before_question.replace("\r\n", "\n")
+    assert "Small MVTec was not downloaded: the licence was not accepted; --fetch accepts it" in after_answer
     assert archive_server.ranges == [] and not data_home.exists() and not (tmp_path / "runs").exists()
 
 

@@ -70,7 +70,7 @@ from pathlib import Path
 import numpy, cv2
 from inspect_kd.datasets import layouts
 import inspect_kd.datasets.find_images, inspect_kd.datasets.layouts.folder, inspect_kd.datasets.layouts.mvtec
-layouts.scan(Path('parts'))
+layouts.scan(Path('parts'))  # imports all modules that scanning needs, as above
 if os.geteuid() == 0:
     os.setresuid(65534, 65534, 65534)
 os.chdir(sys.argv[1])

@@ -1,4 +1,4 @@
-"""Zones: what is refused, how they are drawn, and that an ignored place has no say in a prediction, in torch and in ONNX."""
+"""Zones of parts: their files, their weights, and predictions, in torch and ONNX, that ignored zones do not change."""
 
 from __future__ import annotations
 
@@ -39,8 +39,9 @@ from tests.test_alignment import draw_part, pose_matrix
 SIZE = 64
 FRAME = (160, 120)
 IGNORED = Zone("label", ((20, 30), (70, 30), (70, 80), (20, 80)))
-"""Placed so that its border crosses places of the model's grid."""
+"""An ignored zone; its border crosses cells of the model's grid of weights."""
 STRICT = Zone("seal", ((90, 10), (150, 10), (150, 110), (90, 110)), 0.5)
+"""A zone whose tolerance of 0.5 doubles the heat."""
 VIEWS = [View(size=SIZE), View(size=SIZE, tile=48)]
 
 
@@ -56,7 +57,7 @@ def with_defect(image: ImageU8, x: int, y: int) -> ImageU8:
     return image
 
 
-def presentations(view: View, *zones: Zone) -> Presentations:
+def make_presentations(view: View, *zones: Zone) -> Presentations:
     drawn = Zones(frame=FRAME, zones=zones) if zones else None
     return Presentations(by_category={"a": Presentation(view=view, zones=drawn)})
 
@@ -71,9 +72,9 @@ def student() -> RebuildStudent:
 
 
 def export(
-    student: RebuildStudent, to: Path, shown: Presentations, deployment: str = "onnx"
+    student: RebuildStudent, path: Path, presentations: Presentations, deployment: str = "onnx"
 ) -> tuple[Conversion, TorchModel]:
-    """Make an artifact, verified on frames of two pictures."""
+    """Write an artifact that is verified on the frames of two pictures; return its conversion and the torch model."""
     graph = ArtifactGraph(student, scale=1.5)
     card = ArtifactCard(
         name="x",
@@ -82,45 +83,50 @@ def export(
         resize=RESIZE,
         categories=("a",),
         calibration=calibrate({"a": list(np.linspace(0.1, 0.5, 30))}, reject_rate=0.05, reinspect_rate=0.1),
-        presentations=None if shown.common_view else shown,
+        presentations=None if presentations.common_view else presentations,
     )
-    side = student.weights_side(SIZE) if shown.has_zones else None
-    frames = [frame for seed in (1, 2) for frame in shown.prepare(picture(seed), "a").frames(side)]
+    side = student.weights_side(SIZE) if presentations.has_zones else None
+    frames = [frame for seed in (1, 2) for frame in presentations.prepare(picture(seed), "a").frames(side)]
     truths = [Truth(number % 2 == 0, "a") for number in range(len(frames))]
     batch: Any = (np.stack([frame.image for frame in frames]), truths)
     if side is not None:
         batch += (np.stack([frame.weights for frame in frames])[:, None],)
     verification = VerificationData(real=[batch])
-    conversion = make_artifact(graph, to, card=card, deployment=load_deployment(deployment), verification=verification)
+    conversion = make_artifact(
+        graph, path, card=card, deployment=load_deployment(deployment), verification=verification
+    )
     return conversion, TorchModel(graph, SIZE)
 
 
 @pytest.mark.parametrize("view", VIEWS, ids=["whole", "tiles"])
-def test_defect_in_an_ignored_zone_changes_nothing_not_even_the_last_digit(
+def test_defect_in_an_ignored_zone_changes_no_bit_of_the_prediction(
     student: RebuildStudent, view: View, tmp_path: Path
 ) -> None:
-    shown = presentations(view, IGNORED, STRICT)
-    conversion, torch_model = export(student, tmp_path / "x.onnx", shown)
+    presentations = make_presentations(view, IGNORED, STRICT)
+    conversion, torch_model = export(student, tmp_path / "x.onnx", presentations)
     assert not conversion.missed
     inspector = Inspector(tmp_path / "x.onnx", category="a", quarantine=False)
-    sound, hidden, seen = picture(), with_defect(picture(), 40, 45), with_defect(picture(), 120, 90)
+    sound, ignored_defect = picture(), with_defect(picture(), 40, 45)
+    inspected_defect = with_defect(picture(), 120, 90)
     for model in (torch_model, inspector):
-        expected, ignored, noticed = (predict_image(model, shown, image, "a") for image in (sound, hidden, seen))
+        expected, ignored, inspected = (
+            predict_image(model, presentations, image, "a") for image in (sound, ignored_defect, inspected_defect)
+        )
         assert ignored.score == expected.score and np.array_equal(ignored.heatmap, expected.heatmap)
-        assert noticed.score > expected.score and not np.array_equal(noticed.heatmap, expected.heatmap)
-    assert inspector(sound).decision == inspector(hidden).decision
-    assert inspector(sound).score == inspector(hidden).score
-    # Without zones the same defect is seen.
+        assert inspected.score > expected.score and not np.array_equal(inspected.heatmap, expected.heatmap)
+    assert inspector(sound).decision == inspector(ignored_defect).decision
+    assert inspector(sound).score == inspector(ignored_defect).score
+    # Without zones the same defect changes the heatmap.
     without = Presentations.plain(view)
-    heatmaps = [predict_image(torch_model, without, image).heatmap for image in (sound, hidden)]
+    heatmaps = [predict_image(torch_model, without, image).heatmap for image in (sound, ignored_defect)]
     assert not np.array_equal(*heatmaps)
 
 
-def test_tolerance_doubles_the_heat_and_leaves_the_rest(student: RebuildStudent) -> None:
+def test_tolerance_of_one_half_doubles_the_heat_inside_its_zone_only(student: RebuildStudent) -> None:
     model, view = TorchModel(ArtifactGraph(student, 1.0), SIZE), View(size=SIZE)
     _, usual, *_ = predict_image(model, Presentations.plain(view), picture())
-    _, strict, *_ = predict_image(model, presentations(view, STRICT), picture(), "a")
-    # Away from the zone's border by more than a place of the grid.
+    _, strict, *_ = predict_image(model, make_presentations(view, STRICT), picture(), "a")
+    # Both regions keep more than one cell of the grid away from the zone's border.
     inside, outside = (slice(12, 50), slice(42, 54)), (slice(None), slice(0, 30))
     np.testing.assert_allclose(strict[inside], 2 * usual[inside], rtol=1e-5)
     np.testing.assert_allclose(strict[outside], usual[outside], rtol=1e-5)
@@ -128,7 +134,7 @@ def test_tolerance_doubles_the_heat_and_leaves_the_rest(student: RebuildStudent)
 
 def test_ignored_places_have_no_heat_and_no_share_in_the_score(student: RebuildStudent) -> None:
     model, view = TorchModel(ArtifactGraph(student, 1.0), SIZE), View(size=SIZE)
-    _, heatmap, *_ = predict_image(model, presentations(view, IGNORED), picture(), "a")
+    _, heatmap, *_ = predict_image(model, make_presentations(view, IGNORED), picture(), "a")
     assert not heatmap[20:36, 12:24].any() and heatmap[50:, 40:].min() > 0
     map_1144 = torch.arange(16.0).reshape(1, 1, 4, 4)
     weights = torch.ones(1, 1, 4, 4)
@@ -138,9 +144,9 @@ def test_ignored_places_have_no_heat_and_no_share_in_the_score(student: RebuildS
     assert weighted_top_mean(map_1144, torch.zeros_like(weights), 0.25).item() == 0
 
 
-def test_artifact_with_zones_has_a_second_input_and_others_keep_one(student: RebuildStudent, tmp_path: Path) -> None:
-    export(student, tmp_path / "zones.onnx", presentations(VIEWS[0], IGNORED))
-    export(student, tmp_path / "plain.onnx", presentations(VIEWS[0]))
+def test_only_an_artifact_with_zones_has_a_second_input(student: RebuildStudent, tmp_path: Path) -> None:
+    export(student, tmp_path / "zones.onnx", make_presentations(VIEWS[0], IGNORED))
+    export(student, tmp_path / "plain.onnx", make_presentations(VIEWS[0]))
     with_zones, plain = (onnx.load(str(tmp_path / f"{name}.onnx")).graph.input for name in ("zones", "plain"))
     assert [value.name for value in plain] == ["images"]
     assert [value.name for value in with_zones] == ["images", "weights"]
@@ -162,8 +168,8 @@ def test_artifact_with_zones_has_a_second_input_and_others_keep_one(student: Reb
 
 
 def test_card_and_graph_must_agree_on_zones(student: RebuildStudent, tmp_path: Path) -> None:
-    export(student, tmp_path / "zones.onnx", presentations(VIEWS[0], IGNORED))
-    export(student, tmp_path / "plain.onnx", presentations(VIEWS[0]))
+    export(student, tmp_path / "zones.onnx", make_presentations(VIEWS[0], IGNORED))
+    export(student, tmp_path / "plain.onnx", make_presentations(VIEWS[0]))
     cards = {name: to_onnx.Runtime((tmp_path / f"{name}.onnx").read_bytes(), "x").card for name in ("zones", "plain")}
     to_onnx.write_card(tmp_path / "zones.onnx", cards["plain"])
     to_onnx.write_card(tmp_path / "plain.onnx", cards["zones"])
@@ -198,36 +204,40 @@ def test_map_is_resized_like_an_image(size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("deployment", ["openvino", "tensorrt_fp16"])
-def test_other_targets_take_zones(student: RebuildStudent, deployment: str, tmp_path: Path) -> None:
+def test_openvino_and_tensorrt_artifacts_support_zones(
+    student: RebuildStudent, deployment: str, tmp_path: Path
+) -> None:
     if deployment == "openvino":
         pytest.importorskip("openvino")
-    conversion, _ = export(student, tmp_path / "x.onnx", presentations(VIEWS[1], IGNORED, STRICT), deployment)
+    conversion, _ = export(student, tmp_path / "x.onnx", make_presentations(VIEWS[1], IGNORED, STRICT), deployment)
     assert conversion.parity.real_images > 2 and conversion.parity.flips == 0
-    # Half precision of an untrained student; fp32 must agree to rounding.
+    # OpenVINO computes in fp32 and agrees up to rounding; half precision differs more on an untrained student.
     assert conversion.parity.score < (1e-4 if deployment == "openvino" else 0.02)
 
 
-def test_aligned_part_is_zoned_in_its_own_frame(student: RebuildStudent) -> None:
+def test_zones_of_an_aligned_part_turn_with_it(student: RebuildStudent) -> None:
     sound = [draw_part(pose_matrix(angle, 150, 150), seed=seed) for seed, angle in enumerate(range(0, 300, 30))]
     alignment = choose_alignment(sound, "silhouette").chosen.alignment
     assert alignment is not None
     width, height = alignment.frame
-    middle = ((0, 0), (width // 3, 0), (width // 3, height), (0, height))
-    drawn = Zones(frame=alignment.frame, zones=(Zone("end", middle),))
-    shown = Presentations(by_category={"a": Presentation(view=View(size=SIZE), alignment=alignment, zones=drawn)})
-    prepared = shown.prepare(sound[2], "a")
+    left_third = ((0, 0), (width // 3, 0), (width // 3, height), (0, height))
+    drawn = Zones(frame=alignment.frame, zones=(Zone("end", left_third),))
+    presentations = Presentations(
+        by_category={"a": Presentation(view=View(size=SIZE), alignment=alignment, zones=drawn)}
+    )
+    prepared = presentations.prepare(sound[2], "a")
     ignored = prepared.picture[:, : width // 3].reshape(-1, 3)
     assert (ignored == np.array(drawn.fill)).all()
-    prediction = predict_image(TorchModel(ArtifactGraph(student, 1.0), SIZE), shown, sound[2], "a")
+    prediction = predict_image(TorchModel(ArtifactGraph(student, 1.0), SIZE), presentations, sound[2], "a")
     assert prediction.ignored is not None
-    whole = np.ones(sound[2].shape[:2], bool)
-    cut = prediction.ignored.cut(whole)
+    full_mask = np.ones(sound[2].shape[:2], bool)
+    inspected = prediction.ignored.cut(full_mask)
     # The zone lies turned in the image: its centre is ignored, the centre of the other end is not.
     assert prepared.matrix is not None
     inverse = cv2.invertAffineTransform(prepared.matrix)
     for x, is_inspected in ((width / 6, False), (5 * width / 6, True)):
         column, row = (inverse @ (x, height / 2, 1)).round().astype(int)
-        assert cut[row, column] == is_inspected
+        assert inspected[row, column] == is_inspected
 
 
 def test_masks_are_cut_and_a_defect_in_an_ignored_zone_counts_as_sound(tmp_path: Path) -> None:
@@ -237,18 +247,18 @@ def test_masks_are_cut_and_a_defect_in_an_ignored_zone_counts_as_sound(tmp_path:
         path = tmp_path / f"{x}.png"
         cv2.imwrite(str(path), mask)
         sample = Sample(image=path, category="a", kind="scratch", mask=path)
-        places = presentations(VIEWS[0], IGNORED).prepare(picture(), "a").ignored
+        places = make_presentations(VIEWS[0], IGNORED).prepare(picture(), "a").ignored
         return SamplePrediction(sample=sample, score=1.0, heatmap=np.ones(FRAME[::-1], np.float32), ignored=places)
 
-    hidden, half, seen = prediction(30, 40), prediction(61, 40), prediction(120, 40)
-    assert hidden.is_defect_ignored() and hidden.truth() is None
-    truth = half.truth()
-    assert truth is not None and not half.is_defect_ignored() and truth.sum() == 20 * 10
-    assert seen.truth() is not None and not seen.is_defect_ignored()
-    assert measure([hidden, seen])["a"]["image_auroc"].value == 0.5
+    ignored, half_ignored, inspected = prediction(30, 40), prediction(61, 40), prediction(120, 40)
+    assert ignored.is_defect_ignored() and ignored.truth() is None
+    truth = half_ignored.truth()
+    assert truth is not None and not half_ignored.is_defect_ignored() and truth.sum() == 20 * 10
+    assert inspected.truth() is not None and not inspected.is_defect_ignored()
+    assert measure([ignored, inspected])["a"]["image_auroc"].value == 0.5
 
 
-def test_synthetic_defects_are_drawn_only_where_it_is_inspected() -> None:
+def test_synthetic_defects_are_drawn_only_on_inspected_pixels() -> None:
     image, inspected = picture(frame=(96, 96)), np.zeros((96, 96), bool)
     inspected[60:, :40] = True
     for seed in range(40):
@@ -299,10 +309,10 @@ def test_ignored_places_have_no_part_in_loss_and_statistics() -> None:
 
 
 def test_sound_parts_are_rejected_no_more_often_than_promised_with_zones_and_tiles(student: RebuildStudent) -> None:
-    """Many calibrations on scores of the real chain: zones with a tolerance, an ignored zone, tiles."""
-    shown = presentations(View(size=SIZE, tile=80), IGNORED, STRICT)
+    """The calibration is repeated on random draws of scores that were computed with an ignored zone, a tolerance and tiles."""
+    presentations = make_presentations(View(size=SIZE, tile=80), IGNORED, STRICT)
     model = TorchModel(ArtifactGraph(student, 1.0), SIZE)
-    scores = np.array([predict_image(model, shown, picture(seed), "a").score for seed in range(240)])
+    scores = np.array([predict_image(model, presentations, picture(seed), "a").score for seed in range(240)])
     rng, rate, rejected = np.random.default_rng(0), 0.1, []
     for _ in range(400):
         order = rng.permutation(scores)
@@ -313,7 +323,7 @@ def test_sound_parts_are_rejected_no_more_often_than_promised_with_zones_and_til
     assert 0.02 < np.mean(rejected) <= rate
 
 
-def read(tmp_path: Path, text: str, categories: tuple[str, ...] = ("a",)) -> Zones | None:
+def read_zones(tmp_path: Path, text: str, categories: tuple[str, ...] = ("a",)) -> Zones | None:
     path = tmp_path / "zones.yaml"
     path.write_text(text)
     return read_zones_file(path, categories).for_category("a", [picture(0), picture(1)], aligned=False)
@@ -355,7 +365,7 @@ def zone_text(**changes: object) -> str:
 )  # fmt: skip
 def test_bad_zones_are_refused_in_one_clear_line(text: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(InspectKDError) as caught:
-        read(tmp_path, text)
+        read_zones(tmp_path, text)
     assert message in str(caught.value) and "\n" not in str(caught.value)
     assert str(caught.value).startswith(str(tmp_path / "zones.yaml"))
 
@@ -375,13 +385,13 @@ def test_label_picture_of_another_size_or_kind_is_refused(tmp_path: Path) -> Non
         read_zones_file(path, ["a"]).for_category("a", [picture()], aligned=False)
 
 
-def test_images_of_different_sizes_have_no_place_for_zones(tmp_path: Path) -> None:
+def test_zones_on_images_of_different_sizes_are_refused(tmp_path: Path) -> None:
     (tmp_path / "zones.yaml").write_text(zone_text())
     file = read_zones_file(tmp_path / "zones.yaml", ["a"])
     with pytest.raises(BadInput, match=r"the images of 'a' have different sizes \(100x100, 160x120\)"):
         file.for_category("a", [picture(), picture(0, (100, 100))], aligned=False)
     with pytest.raises(BadInput, match=r"^p.png: 100x100 pixels; its category's zones were drawn on 160x120$"):
-        presentations(VIEWS[0], IGNORED).check_size(picture(0, (100, 100)), "p.png", "a")
+        make_presentations(VIEWS[0], IGNORED).check_size(picture(0, (100, 100)), "p.png", "a")
 
 
 def test_label_picture_and_polygons_are_drawn_alike(tmp_path: Path) -> None:
@@ -397,12 +407,12 @@ def test_label_picture_and_polygons_are_drawn_alike(tmp_path: Path) -> None:
 
 def test_zones_belong_to_their_category(tmp_path: Path) -> None:
     text = zone_text(category="b")
-    assert read(tmp_path, text, ("a", "b")) is None
-    zones = read(tmp_path, zone_text(category="a"), ("a", "b"))
+    assert read_zones(tmp_path, text, ("a", "b")) is None
+    zones = read_zones(tmp_path, zone_text(category="a"), ("a", "b"))
     assert zones is not None and [zone.name for zone in zones.zones] == ["label"]
 
 
-def test_of_overlapping_zones_ignoring_wins_then_the_smaller_tolerance() -> None:
+def test_where_zones_overlap_ignoring_wins_then_the_smaller_tolerance() -> None:
     square = ((0, 0), (50, 0), (50, 50), (0, 50))
     rules = [Zone("lenient", square, 2.0), Zone("strict", square, 0.5), Zone("hole", square[:3])]
     for order in (rules, rules[::-1]):
@@ -416,7 +426,7 @@ def test_ignored_places_get_the_colour_beside_them() -> None:
     assert Zones(frame=FRAME, zones=(IGNORED,)).fit_fill([image]).fill == (10, 200, 30)
 
 
-def test_stored_zones_are_the_same_and_hostile_ones_are_refused() -> None:
+def test_zones_are_restored_from_json_and_invalid_json_is_refused() -> None:
     labels = np.zeros(FRAME[::-1], np.uint8)
     labels[:20] = 255
     for zones in (Zones(frame=FRAME, zones=(IGNORED, STRICT), fill=(1, 2, 3)), Zones(frame=FRAME, labels=labels)):
@@ -442,32 +452,32 @@ def test_stored_zones_are_the_same_and_hostile_ones_are_refused() -> None:
         Zones.from_json(None)
 
 
-def test_presentation_without_zones_is_stored_as_before() -> None:
+def test_presentation_without_zones_is_stored_without_that_key() -> None:
     assert Presentation(view=VIEWS[0]).to_json().keys() == {"tile", "overlap", "alignment", "reasons"}
 
 
-def test_places_average_their_pixels() -> None:
+def test_weight_of_a_grid_cell_is_the_mean_of_its_pixels() -> None:
     weights = np.zeros((4, 4), np.float32)
     weights[0, :2] = 1
     np.testing.assert_array_equal(average_places(weights, 2), [[0.5, 0], [0, 0]])
     assert SoundFrame(picture(), None).inspected is None
 
 
-def test_samples_with_zones_are_predicted_by_category(student: RebuildStudent, tmp_path: Path) -> None:
+def test_categories_with_and_without_zones_are_predicted_together(student: RebuildStudent, tmp_path: Path) -> None:
     files = []
     for seed in range(4):
         files.append(tmp_path / f"{seed}.png")
         cv2.imwrite(str(files[-1]), picture(seed))
     samples = [Sample(image=file, category="ab"[seed % 2]) for seed, file in enumerate(files)]
-    shown = Presentations(
+    presentations = Presentations(
         by_category={
             "a": Presentation(view=VIEWS[0], zones=Zones(frame=FRAME, zones=(IGNORED,))),
             "b": Presentation(view=VIEWS[0]),
         }
     )
     model = TorchModel(ArtifactGraph(student, 1.0), SIZE)
-    parts = list(predict_samples(model, samples, shown))
-    assert [part.ignored is not None for part in parts] == [True, False, True, False]
+    predictions = list(predict_samples(model, samples, presentations))
+    assert [prediction.ignored is not None for prediction in predictions] == [True, False, True, False]
     plain = list(predict_samples(model, samples[1::2], Presentations.plain(VIEWS[0])))
-    for zoned, alone in zip(parts[1::2], plain, strict=True):
-        assert zoned.score == pytest.approx(alone.score, rel=1e-5)
+    for mixed, alone in zip(predictions[1::2], plain, strict=True):
+        assert mixed.score == pytest.approx(alone.score, rel=1e-5)

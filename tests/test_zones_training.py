@@ -1,4 +1,4 @@
-"""Zones through a whole training: run, report, artifact, and other zones for the finished run."""
+"""Training with zones: its run, report and artifact, and an export of the finished run with other zones."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def zoned_run(two_categories: Path, tmp_path_factory: pytest.TempPathFactory) ->
     return out / "r"
 
 
-def board(two_categories: Path) -> Path:
+def board_image(two_categories: Path) -> Path:
     return sorted((two_categories / "board" / "test" / "good").glob("*.png"))[0]
 
 
@@ -66,22 +66,24 @@ def test_run_report_and_artifact_have_the_zones(zoned_run: Path) -> None:
     assert "zones" not in card.recipe["data"]  # the path of a file on the training machine
 
 
-def test_trained_artifact_does_not_see_an_ignored_zone(zoned_run: Path, two_categories: Path) -> None:
+def test_defect_in_an_ignored_zone_does_not_change_the_artifacts_prediction(
+    zoned_run: Path, two_categories: Path
+) -> None:
     artifact = zoned_run / "r.onnx"
-    # What the quarantine's child does with an artifact that is new on a machine.
+    # The quarantine's child process tries each artifact that is new on a machine like this.
     assert quarantine._try_artifact(to_onnx.Runtime, artifact.read_bytes(), "r.onnx") == {"passed": True}
     inspector = Inspector(artifact, category="board", quarantine=False)
-    image = read_image(board(two_categories))
-    hidden, seen = image.copy(), image.copy()
-    hidden[8:20, 8:20] = (255, 0, 255)
-    seen[44:56, 44:56] = (255, 0, 255)
-    sound, ignored, noticed = map(inspector, (image, hidden, seen))
+    image = read_image(board_image(two_categories))
+    defect_in_ignored_zone, defect_in_strict_zone = image.copy(), image.copy()
+    defect_in_ignored_zone[8:20, 8:20] = (255, 0, 255)
+    defect_in_strict_zone[44:56, 44:56] = (255, 0, 255)
+    sound, ignored, strict = map(inspector, (image, defect_in_ignored_zone, defect_in_strict_zone))
     assert ignored.score == sound.score and np.array_equal(ignored.heatmap, sound.heatmap)
     assert ignored.decision == sound.decision and ignored.regions == sound.regions
-    assert noticed.score > sound.score
+    assert strict.score > sound.score
 
 
-def test_finished_run_gets_other_zones_by_calibration_alone(
+def test_finished_run_is_exported_with_other_zones_without_training_again(
     zoned_run: Path, two_categories: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "other.yaml").write_text(OTHER_ZONES)
@@ -96,10 +98,10 @@ def test_finished_run_gets_other_zones_by_calibration_alone(
     assert {file.name: file.read_bytes() for file in zoned_run.iterdir() if file.is_file()} == before
     old, new = (Inspector(path, category="board", quarantine=False) for path in (zoned_run / "r.onnx", artifact))
     assert new.card.calibration.scores != old.card.calibration.scores
-    image = read_image(board(two_categories))
-    hidden = image.copy()
-    cv2.circle(hidden, (16, 40), 8, (255, 0, 255), -1)
-    assert new(hidden).score == new(image).score and old(hidden).score != old(image).score
-    # The new thresholds are those of the new scores: as many calibration parts are stopped as promised.
+    image = read_image(board_image(two_categories))
+    defective = image.copy()
+    cv2.circle(defective, (16, 40), 8, (255, 0, 255), -1)
+    assert new(defective).score == new(image).score and old(defective).score != old(image).score
+    # The new thresholds are computed from as many calibration parts as the old ones.
     limits = new.card.calibration.limits["board"]
     assert limits.n == old.card.calibration.limits["board"].n
