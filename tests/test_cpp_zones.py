@@ -43,8 +43,8 @@ from tests.presented_artifacts import (
     with_presentations,
 )
 from tests.small_models import images, small
-from tests.test_zones import FRAME, IGNORED, STRICT, picture, with_defect
 from tests.turned_parts import random_parts
+from tests.zoned_parts import FRAME, IGNORED, STRICT, picture, with_defect
 
 CATEGORIES = ("a", "b", "c")
 WHOLE, TILES, ENLARGED = View(size=SIZE), View(size=SIZE, tile=80), View(size=SIZE, tile=48, overlap=0.5)

@@ -14,7 +14,7 @@ import pytest
 
 from inspect_kd.datasets.images import decode_image
 from inspect_kd.errors import BadInput
-from tests.test_tiff_channels import encode_tiff, expected_rgb, pixels
+from tests.tiff_files import encode_tiff, expected_rgb, pixels
 
 REVERSED_BITS = np.array([int(f"{value:08b}"[::-1], 2) for value in range(256)], np.uint8)
 """Each byte with its bits in reverse order, for fill order 2."""
