@@ -74,8 +74,11 @@ class Prepared:
     frame: FrameOutline | None = None
     """Outline of the reference frame in the original image; None where it shows the whole image."""
     fault: NotFound | None = None
+    """Why the part was not found; None for a part that was found, and without alignment."""
     quality: float = 0.0
+    """How well the part agrees with the reference, as a multiple of the least quality accepted; 0 without alignment."""
     category: str | None = None
+    """The category that the image was recognised as; None where it was given, or makes no difference."""
     zones: Zones | None = None
     """The zones that apply to the picture; their ignored places are painted over in it."""
 
@@ -103,7 +106,7 @@ class Prepared:
         return None if self.zones is None else IgnoredPlaces(self.zones, self.matrix, self.image_size)
 
     def scaled(self) -> ImageU8:
-        """Resize to the frames' scale."""
+        """Return the picture at the frames' scale."""
         if self.matrix is None or self.zones is not None or self.view.tile is not None:
             return self.view.scaled(self.picture)
         detailed = DETAIL * self.view.size
@@ -160,7 +163,7 @@ class Presentation:
     view: View
     alignment: Alignment | None = None
     reasons: tuple[str, ...] = ()
-    """Why it was chosen, a line each; empty where the recipe names it."""
+    """Why it was chosen, a line each; empty where the recipe sets it."""
     zones: Zones | None = None
 
     def prepare(self, image: ImageU8, category: str | None = None) -> Prepared:
@@ -170,7 +173,7 @@ class Presentation:
             return Prepared(image=image, view=self.view, category=category, zones=self.zones)
         found = self.alignment.locate(image)
         frame = self.alignment.frame
-        # Where nothing is found the whole image is shown to the model: people then see where it differs.
+        # Where nothing is found, the whole image is predicted, so that people can see in the heatmap where it differs.
         matrix = resizing(size_of(image), frame) if found.pose is None else found.pose.matrix
         return Prepared(
             image=image,
@@ -181,7 +184,7 @@ class Presentation:
             fault=found.fault,
             quality=0.0 if found.pose is None else found.pose.quality / max(self.alignment.min_quality, 1e-6),
             category=category,
-            # Without a pose, zones have no place.
+            # Where the part was not found, the places of its zones are unknown.
             zones=self.zones if found.fault is None else None,
         )
 
@@ -290,7 +293,7 @@ class Presentations:
         }
 
     def resized(self, size: int) -> Presentations:
-        """The same for models whose input has another side."""
+        """Return the same presentations for a model whose input has another side."""
 
         def resize(presentation: Presentation) -> Presentation:
             return replace(presentation, view=replace(presentation.view, size=size))
@@ -310,6 +313,7 @@ class Presentations:
         return self._recognise(image)
 
     def _recognise(self, image: ImageU8) -> Prepared:
+        """Prepare an image of an unknown category: as the aligned category that fits best, else like the categories without alignment."""
         aligned = [each.prepare(image, name) for name, each in self.by_category.items() if each.alignment]
         found = [each for each in aligned if each.fault is None]
         if found:
