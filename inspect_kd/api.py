@@ -150,7 +150,7 @@ class Run:
         """
         artifact, conversion = self.convert(deployment, data=data, output=output, zones=zones, progress=progress)
         if conversion.missed:
-            raise GateFailed(describe_refused_artifacts([f"{artifact.name}: {conversion.complaint()}"]))
+            raise GateFailed(describe_refused_artifacts([f"{artifact.name}: {conversion.describe_missed()}"]))
         return artifact
 
     def convert(

@@ -18,6 +18,7 @@ from inspect_kd.metrics import METRICS, CategoryMetrics, Measure, mean_of
 from inspect_kd.types import Decision, Heatmap, Mask, Model, Progress, Sample
 
 MEAN = "mean"
+"""Key of the mean over all categories, beside the categories."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,7 +49,7 @@ class Evaluation:
     """Metrics and decisions on a data set."""
 
     measures: Mapping[str, Mapping[str, Measure]]
-    """By category, and `mean`."""
+    """Each metric by category; the category `mean` holds the means over all."""
     verdicts: Sequence[Verdict]
     has_zones: bool = False
     """Whether masks were cut by zones."""
@@ -161,12 +162,12 @@ def predict_samples(
         )
 
 
-def measure(parts: Iterable[SamplePrediction]) -> dict[str, dict[str, Measure]]:
+def measure(predictions: Iterable[SamplePrediction]) -> dict[str, dict[str, Measure]]:
     """Compute the seven metrics by category, and their mean."""
     categories: dict[str, CategoryMetrics] = {}
-    for part in parts:
-        metrics = categories.setdefault(part.sample.category, CategoryMetrics())
-        metrics.add(part.score, part.heatmap, part.truth(), part.sample.defective and not part.is_defect_ignored())
+    for each in predictions:
+        metrics = categories.setdefault(each.sample.category, CategoryMetrics())
+        metrics.add(each.score, each.heatmap, each.truth(), each.sample.defective and not each.is_defect_ignored())
     measures = {name: metrics.measures() for name, metrics in sorted(categories.items())}
     return measures | {MEAN: mean_of(measures)}
 
@@ -195,20 +196,20 @@ def evaluate(
     verdicts = []
 
     def record_verdicts() -> Iterator[SamplePrediction]:
-        for part in predict_samples(model, samples, presentations, bits=bits):
-            category = part.sample.category
+        for predicted in predict_samples(model, samples, presentations, bits=bits):
+            category = predicted.sample.category
             limits = calibration.for_category(category if category in calibration.limits else None)
             verdicts.append(
                 Verdict(
-                    sample=part.sample,
-                    score=part.score,
-                    decision=limits.thresholds.decide(part.score),
-                    not_found=part.not_found,
-                    is_defect_ignored=part.is_defect_ignored(),
+                    sample=predicted.sample,
+                    score=predicted.score,
+                    decision=limits.thresholds.decide(predicted.score),
+                    not_found=predicted.not_found,
+                    is_defect_ignored=predicted.is_defect_ignored(),
                 )
             )
             progress.advance()
-            yield part
+            yield predicted
 
     return Evaluation(measures=measure(record_verdicts()), verdicts=verdicts, has_zones=presentations.has_zones)
 

@@ -103,6 +103,7 @@ def _release(handle: int, file: Path, *, remove_folder: bool) -> None:
 
 
 def _is_still_at(handle: int, file: Path) -> bool:
+    """Whether the open file still lies at this path, and was neither removed nor replaced."""
     try:
         return os.path.samestat(os.fstat(handle), file.lstat())
     except FileNotFoundError:

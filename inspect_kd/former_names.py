@@ -20,9 +20,11 @@ RECIPE_KEYS = {
     "distill.trust": "distill.teacher_weights",
     "distill.trust_temperature": "distill.weight_temperature",
 }
+"""Current name of each former key."""
 RECIPE_VALUES = {"distill.teacher_weights": {"learnt": "learned", "alike": "equal"}}
+"""Current name of each former value, by the current key."""
 WEIGHT_PREFIXES = {"heads.voices": "heads.blend_weights", "heads.even.": "heads.input_norm."}
-"""Prefixes of keys in a student's state dict."""
+"""Current prefix of each former prefix of keys in a student's state dict."""
 
 
 def rename_key(key: str, value: Any) -> tuple[str, Any]:

@@ -29,7 +29,8 @@ from inspect_kd.resize import RESIZE
 from inspect_kd.signing import MAX_ARTIFACT_BYTES, SignedKind, Signer, load_signers, verify_bytes
 from inspect_kd.types import NOT_FOUND, BatchPrediction, Heatmap, Inspection, Region, Thresholds
 
-Frame = str | Path | npt.NDArray[np.generic]
+ImageSource = str | Path | npt.NDArray[np.generic]
+"""An image's path, or its pixels."""
 
 
 class Inspector:
@@ -111,19 +112,19 @@ class Inspector:
         predictions: BatchPrediction = self.model.predict_batch(*inputs)
         return predictions
 
-    def __call__(self, frame: Frame, *, category: str | None = None) -> Inspection:
+    def __call__(self, source: ImageSource, *, category: str | None = None) -> Inspection:
         """Inspect one image: a path or an array (mono, RGB or RGBA; 8 or 16 bit).
 
         `category` selects alignment and tiles for this image alone; the thresholds stay the inspector's.
         """
-        image, category = self._read(frame), category or self.category
-        self.presentations.check_size(image, _name(frame), category)
+        image, category = self._read(source), category or self.category
+        self.presentations.check_size(image, _name(source), category)
         start = time.perf_counter()
         predicted = predict_image(self, self.presentations, image, category)
         elapsed = (time.perf_counter() - start) * 1000
         score, heatmap = predicted.score, predicted.heatmap
         if not (np.isfinite(score) and np.isfinite(heatmap).all()):
-            raise BadInput(f"{_name(frame)}: the artifact's score or heatmap is not finite; treat the part as NG")
+            raise BadInput(f"{_name(source)}: the artifact's score or heatmap is not finite; treat the part as NG")
         height, width = image.shape[:2]
         return Inspection(
             score=score,
@@ -131,7 +132,7 @@ class Inspector:
             heatmap=heatmap,
             regions=self.regions(score, heatmap, self.thresholds, (width, height)),
             thresholds=self.thresholds,
-            image=None if isinstance(frame, np.ndarray) else str(frame),
+            image=None if isinstance(source, np.ndarray) else str(source),
             image_size=(width, height),
             milliseconds=elapsed,
             category=predicted.category,
@@ -140,11 +141,11 @@ class Inspector:
             frame=predicted.frame,
         )
 
-    def each(self, frames: Iterable[Frame]) -> Iterator[Inspection | BadInput]:
+    def each(self, sources: Iterable[ImageSource]) -> Iterator[Inspection | BadInput]:
         """Inspect many images; an unreadable one yields its error instead, and the rest are still inspected."""
-        for frame in frames:
+        for source in sources:
             try:
-                yield self(frame)
+                yield self(source)
             except BadInput as error:
                 yield error
 
@@ -152,7 +153,7 @@ class Inspector:
         self, score: float, heatmap: Heatmap, thresholds: Thresholds, image_size: tuple[int, int]
     ) -> tuple[Region, ...]:
         """Find the regions to show for an earlier prediction, under any thresholds."""
-        return regions_to_show(score, heatmap, thresholds.reinspect, image_size, frame=self.size**2)
+        return regions_to_show(score, heatmap, thresholds.reinspect, image_size, frame_pixels=self.size**2)
 
     def _load_signed_off(self, path: Path, category: str | None, trusted: list[Signer] | None) -> Thresholds:
         content = sign_off.read_bytes(path)
@@ -162,10 +163,10 @@ class Inspector:
         signed = sign_off.parse_sign_off(content, path)
         return signed.thresholds_for(self.digest, category, artifact_thresholds, self.card.categories)
 
-    def _read(self, frame: Frame) -> npt.NDArray[np.uint8]:
-        if not isinstance(frame, np.ndarray):
-            return read_image(Path(frame), bits=self.card.bits)
-        image = as_rgb8(frame, bits=self.card.bits)
+    def _read(self, source: ImageSource) -> npt.NDArray[np.uint8]:
+        if not isinstance(source, np.ndarray):
+            return read_image(Path(source), bits=self.card.bits)
+        image = as_rgb8(source, bits=self.card.bits)
         return np.ascontiguousarray(image[:, :, ::-1]) if self.bgr else image
 
 
@@ -175,5 +176,6 @@ def _read_artifact(path: Path) -> bytes:
     return read_plain_file(path, "artifact", MAX_ARTIFACT_BYTES)
 
 
-def _name(frame: Frame) -> str:
-    return "array" if isinstance(frame, np.ndarray) else str(frame)
+def _name(source: ImageSource) -> str:
+    """Return the name of an image in errors."""
+    return "array" if isinstance(source, np.ndarray) else str(source)

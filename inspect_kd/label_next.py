@@ -51,8 +51,8 @@ def choose_next(
     A virtual image without any defect is among the labelled ones, so sound images are not novel.
     """
     points = np.stack(list(probabilities_ND))
-    known = [np.zeros(points.shape[1], np.float32), *labelled_KD]
-    nearest_N = np.min([np.linalg.norm(points - point, axis=1) for point in known], axis=0)
+    covered = [np.zeros(points.shape[1], np.float32), *labelled_KD]
+    nearest_N = np.min([np.linalg.norm(points - point, axis=1) for point in covered], axis=0)
     uncertainty_N = 1 - np.abs(2 * points.max(axis=1) - 1)
     chosen: list[Choice] = []
     for turn in range(min(count, len(points))):

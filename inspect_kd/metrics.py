@@ -1,4 +1,4 @@
-"""Compute the literature's seven metrics, streaming and mergeable: pixels are counted in histograms, not kept in lists.
+"""Compute the seven usual metrics of anomaly detection, streaming and mergeable: histograms count the pixels.
 
 A pixel's heat is binned by the upper bits of its float32 pattern, which preserves the order of all floats without knowing
 their range: 2^20 bins, a relative step of 0.05 %. Merged counts of many processes equal those of a single process.
@@ -43,7 +43,7 @@ def bin_of(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint32]:
 
 
 class Histogram:
-    """A sparse histogram: a category's heat values fall into a few thousand of the million bins."""
+    """A histogram that stores only bins with counts: a category's heat falls into a few thousand of the million bins."""
 
     def __init__(self) -> None:
         self.bins = np.empty(0, np.uint32)
@@ -131,6 +131,7 @@ class PixelCounts(Ranking):
         self.regions.compact()
         bins, sound, _ = self._descending_counts()
         overlaps = np.zeros(len(bins))
+        # `searchsorted` needs ascending values, and the bins descend.
         overlaps[np.searchsorted(-bins.astype(np.int64), -self.regions.bins.astype(np.int64))] = self.regions.weights
         fpr = np.concatenate([[0.0], np.cumsum(sound) / sound.sum()])
         overlap = np.concatenate([[0.0], np.cumsum(overlaps) / self.region_count])

@@ -27,10 +27,10 @@ MAX_REGIONS = 50
 MAX_STROKE = 100
 """Line width in pixels; OpenCV draws no line wider than 32767."""
 SMALLEST_TEXT = 0.32
-"""Least size of letters that people can read, as a factor of OpenCV's font."""
+"""Least size of letters that people can read, as a factor of the size of OpenCV's font."""
 FRAME_COLOUR = (40, 200, 255)
-BRIGHTEST = 0.9
-"""If no pixel exceeds the threshold, the region above this share of the largest heat is shown."""
+HOTTEST_SHARE = 0.9
+"""If no pixel exceeds the threshold, the regions above this share of the largest heat are shown."""
 
 
 def enlarge(heatmap: Heatmap, width: int, height: int) -> Heatmap:
@@ -39,11 +39,11 @@ def enlarge(heatmap: Heatmap, width: int, height: int) -> Heatmap:
 
 
 def find_regions(
-    heatmap: Heatmap, threshold: float, width: int, height: int, *, frame: int | None = None
+    heatmap: Heatmap, threshold: float, width: int, height: int, *, frame_pixels: int | None = None
 ) -> tuple[Region, ...]:
     """Find connected regions above the threshold, in pixels of the original image, the hottest first.
 
-    `frame`: pixels of one tile of the heatmap, if the image was tiled.
+    `frame_pixels`: number of the heatmap's pixels that one tile covers; None for an image without tiles.
     """
     map_height, map_width = heatmap.shape
     above = (heatmap > threshold).astype(np.uint8)
@@ -56,7 +56,7 @@ def find_regions(
             labels[top : top + h, left : left + w] == label, heatmap[top : top + h, left : left + w], -np.inf
         )
         row, column = np.unravel_index(int(inside.argmax()), inside.shape)
-        if area < MIN_AREA * (frame or heatmap.size):
+        if area < MIN_AREA * (frame_pixels or heatmap.size):
             continue
         x, y = int(left * x_scale), int(top * y_scale)
         regions.append(
@@ -75,14 +75,14 @@ def find_regions(
 
 
 def regions_to_show(
-    score: float, heatmap: Heatmap, threshold: float, image_size: tuple[int, int], *, frame: int
+    score: float, heatmap: Heatmap, threshold: float, image_size: tuple[int, int], *, frame_pixels: int
 ) -> tuple[Region, ...]:
-    """Find the regions to show for a part that is not OK: those above the threshold, else the hottest one."""
+    """Find the regions to show for a part that is not OK: those above the threshold, else the hottest ones."""
     if score <= threshold:
         return ()
     width, height = image_size
-    return find_regions(heatmap, threshold, width, height, frame=frame) or find_regions(
-        heatmap, BRIGHTEST * float(heatmap.max()), width, height, frame=frame
+    return find_regions(heatmap, threshold, width, height, frame_pixels=frame_pixels) or find_regions(
+        heatmap, HOTTEST_SHARE * float(heatmap.max()), width, height, frame_pixels=frame_pixels
     )
 
 

@@ -14,6 +14,7 @@ from typing import BinaryIO
 from inspect_kd.errors import BadInput
 
 MISSING = {errno.ENOENT, errno.ENOTDIR}
+"""Error numbers of a path at which nothing exists."""
 
 
 class MissingFile(BadInput):

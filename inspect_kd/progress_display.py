@@ -12,6 +12,7 @@ from typing import Any
 from inspect_kd.types import Progress
 
 SECONDS_BETWEEN_LINES = 2.0
+"""Least time between two JSON lines about the same phase."""
 
 
 @contextmanager
@@ -48,9 +49,9 @@ def show_progress(*, quiet: bool = False) -> Iterator[Progress]:
 
 
 class Bars:
-    """One Rich bar for each phase; finished ones stay visible.
+    """Shows one Rich bar for each phase; finished ones stay visible.
 
-    Starts at the first phase: Rich then captures stderr, where libraries show bars of their own.
+    Rich starts only at the first phase, because it captures stderr from then on, where libraries show bars of their own.
     """
 
     def __init__(self, progress: Any) -> None:
@@ -62,7 +63,7 @@ class Bars:
         self.figures = {}
         self.progress.start()
         if self.task is not None and self.progress.tasks[self.task].total is None:
-            # It is over, and only now its number of steps is known.
+            # The previous phase is over, so its number of steps is known now.
             self.progress.update(self.task, total=self.progress.tasks[self.task].completed)
         self.task = self.progress.add_task(name, total=total or None, completed=done, figures="")
 
@@ -76,7 +77,7 @@ class Bars:
 
 
 class JsonLines:
-    """A JSON line every few seconds, at the first and last step of a phase, and whenever the synthetic gap was measured."""
+    """Prints a JSON line every few seconds, at the start and the last step of a phase, and whenever the synthetic gap was measured."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.quiet = quiet

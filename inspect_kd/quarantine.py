@@ -4,7 +4,7 @@ A runtime's parser is native code, and damaged files can make it crash, allocate
 stop the station. So a child process loads the artifact, reads its card and predicts a batch of each size in `BATCHES`. Artifacts
 that pass are recorded by digest and by the versions of the program and its runtimes, so each is tried only once.
 
-Not a sandbox: it protects the process from broken files, not the machine from exploits. Against those, sign artifacts
+This is not a sandbox: it protects the process from broken files, not the machine from exploits. Against those, sign artifacts
 (`signing`): an artifact signed by a trusted key skips the quarantine. Only the child, `python -m inspect_kd.quarantine`,
 imports a runtime; neither imports torch.
 """
@@ -44,6 +44,7 @@ VERSIONED_PACKAGES = ("inspect-kd", "onnxruntime", "onnxruntime-gpu", "openvino"
 READY = "inspect-kd quarantine: ready\n"
 """Printed by the child before it opens the artifact. If it dies earlier, the artifact is not to blame."""
 ERRORS = {error.__name__: error for error in (BadInput, EnvironmentFault, GateFailed, UsageError)}
+"""Errors that the child may report, by the names that it reports."""
 ADVICE = "sign it and demand the signature (`trust`), or pass quarantine=False for a file of your own"
 
 
@@ -93,6 +94,7 @@ def _add_to_record(record: Path, key: str) -> None:
 
 
 def _try_in_child(content: bytes, path: Path, target: str) -> None:
+    """Try an artifact in a child process; raise if it fails there."""
     try:
         command = python_command("-m", "inspect_kd.quarantine", target, str(path), str(_memory_limit(content)))
     except EnvironmentFault:
@@ -134,7 +136,7 @@ def _describe_exit(code: int) -> str:
 
 
 def _memory_limit(content: bytes) -> int:
-    """In megabytes."""
+    """Return the megabytes that the child may allocate beyond its memory at start."""
     return BASE_MEGABYTES + 4 * len(content) // 2**20
 
 
@@ -151,6 +153,7 @@ def main() -> None:
 
 
 def _try_artifact(runtime: Any, content: bytes, name: str) -> dict[str, Any]:
+    """Load an artifact, predict every batch size, and return what the child reports."""
     try:
         model = runtime(content, name)
         black = np.zeros((model.size, model.size, 3), np.uint8)

@@ -1,4 +1,4 @@
-"""The only resize of images: training, calibration, evaluation, teachers and the line use it.
+"""Resize images: training, calibration, evaluation, teachers and the line all use this module, so that scores are comparable.
 
 No torch: it runs on the line.
 """
@@ -27,9 +27,9 @@ def resize(image: ImageU8, width: int, height: int) -> ImageU8:
 
 
 def resize_map(values_HW: npt.NDArray[np.float32], width: int, height: int) -> npt.NDArray[np.float32]:
-    """Resize one value a pixel like an image.
+    """Resize a map with one value per pixel, as `resize` does with an image.
 
-    Without OpenCV's linear resize of floats, which differs between versions 4.6 and 5.0 by up to 5e-5 of a value.
+    Enlarging does not use OpenCV, whose linear resize of floats differs between versions 4.6 and 5.0 by up to 5e-5 of a value.
     """
     shrunk = _shrink(values_HW, width, height)
     return np.ascontiguousarray(_enlarge_rows(_enlarge_rows(shrunk, height).T, width).T, np.float32)
@@ -44,10 +44,10 @@ def _shrink(image: npt.NDArray[Any], width: int, height: int) -> npt.NDArray[Any
 
 
 def _enlarge_rows(values: npt.NDArray[Any], count: int) -> npt.NDArray[Any]:
-    """Interpolate linearly between the centres of rows, in double precision; beyond the outer ones their value continues."""
+    """Interpolate linearly between the centres of rows, in double precision; beyond the outer rows their values continue."""
     if len(values) == count:
         return values
-    place = np.clip((np.arange(count) + 0.5) * len(values) / count - 0.5, 0, len(values) - 1)
-    before = place.astype(np.intp)
-    after, share = np.minimum(before + 1, len(values) - 1), (place - before)[:, None]
+    position = np.clip((np.arange(count) + 0.5) * len(values) / count - 0.5, 0, len(values) - 1)
+    before = position.astype(np.intp)
+    after, share = np.minimum(before + 1, len(values) - 1), (position - before)[:, None]
     return np.asarray(values[before] * (1 - share) + values[after] * share)

@@ -22,6 +22,7 @@ from inspect_kd.types import Thresholds
 
 SCHEMA = 1
 KEY = "inspect_kd_calibration"
+"""Key of the schema's number, which marks a JSON file as a sign-off."""
 MAX_BYTES = 64 * 2**10
 MAX_NAME_LENGTH = 120
 
@@ -103,6 +104,7 @@ class SignOff:
             raise BadInput("artifact, category, date and sha256 of a calibration must be printable text")
 
     def _refuse_high_threshold(self, artifact_thresholds: Thresholds) -> None:
+        """Refuse a reject threshold so far above the artifact's own that clear defects would pass."""
         highest = artifact_thresholds.highest_allowed
         if self.thresholds.reject > highest:
             raise BadInput(

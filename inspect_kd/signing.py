@@ -27,6 +27,7 @@ from inspect_kd.plain_file import MissingFile, read_plain_file
 
 VERSION = 2
 PURPOSE = "inspect-kd signature"
+"""Part of the signed bytes, so that a signature made for another purpose does not verify."""
 MAX_BYTES = 64 * 2**10
 """Largest size of a signature, a key or a sign-off; real ones have hundreds of bytes."""
 MAX_ARTIFACT_BYTES = 2**31
@@ -149,7 +150,10 @@ def verify(file: Path, trusted: list[Signer]) -> tuple[Signer, Statement]:
 
 
 def verify_bytes(content: bytes, file: Path, trusted: list[Signer], kind: SignedKind) -> tuple[Signer, Statement]:
-    """Verify bytes that were read already, so that the caller uses what was verified, as the kind that it uses them as."""
+    """Verify bytes that were read already, so that the caller uses what was verified.
+
+    `kind`: what the caller uses the file as; a file of the other kind is refused.
+    """
     if kind_of(file)[0] is not kind:
         raise BadInput(
             f"{file}: is signed as {kind_of(file)[0]} because of its name, and is used as {kind}; artifacts end with .onnx, sign-offs "

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 Key = TypeVar("Key", bound=Hashable)
-"""What names a candidate."""
+"""Type of a candidate's name."""
 MAX_TURN_S, MAX_RUNS = 0.4, 12
 """A candidate's turn ends after this time or number of runs; a slow candidate runs once per turn."""
 WARM_UP = 2

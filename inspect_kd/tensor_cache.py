@@ -29,9 +29,10 @@ RECOUNT_EVERY = 64
 
 
 class TensorCache:
-    """A folder of tensors by image, in half precision."""
+    """A folder of one model's outputs, stored by image in half precision."""
 
     def __init__(self, folder: Path, weights: str, transform: str, limit: int = MAX_BYTES) -> None:
+        """Open the cache; `weights` and `transform` identify the model and its input, `limit` is the folder's size in bytes."""
         self.folder, self.limit = folder, limit
         self.key_prefix = f"{weights}/{transform}"
         self.hits = self.misses = self.written = 0

@@ -26,7 +26,7 @@ NOT_FOUND_SCORE = 1e6
 NOT_FOUND = "not_found"
 """Cause of the decision on a part that was not found, in JSON and CSV."""
 FrameOutline = tuple[tuple[float, float], ...]
-"""(x, y) of a frame's corners in pixels of the original image, in turn."""
+"""Corners (x, y) of a frame in pixels of the original image, in their order around it."""
 
 
 def is_not_found(score: float) -> bool:
@@ -101,7 +101,7 @@ class Sample:
 
     image: Path
     category: str
-    """The kind of part."""
+    """What the part is, for example `bolt`."""
     kind: str = "good"
     """`good`, or the name of the defect."""
     split: Split | None = None
@@ -184,7 +184,7 @@ class Inspection:
     """Outline of the inspected frame where the part was aligned; None where the whole image was inspected."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return everything but heatmap and frame, ready for `json.dumps`."""
+        """Return everything but heatmap and frame, ready for `json.dumps`; category and cause only where they are set."""
         return {
             "image": self.image,
             "score": round(self.score, 6),

@@ -1,6 +1,7 @@
 """Find and load pretrained weights without executing code from their files.
 
-The folder $INSPECT_KD_WEIGHTS comes first, then the hub. Only this module calls `torch.load`, with `weights_only=True`.
+Weights are looked up in the folder $INSPECT_KD_WEIGHTS first, then on the hub. Only this module
+calls `torch.load`, with `weights_only=True`.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ def missing_weights(name: str, cause: str) -> EnvironmentFault:
 
 
 def hub_is_reachable() -> bool:
-    """Ask the hub with a short timeout; its client would retry for most of a minute."""
+    """True if the hub answers within a short time; its own client would retry for most of a minute."""
     from huggingface_hub import constants, get_session
 
     if constants.HF_HUB_OFFLINE:
@@ -114,7 +115,7 @@ def downloaded_only() -> Iterator[None]:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file, never a pipe or device. Python reads files whose names are not UTF-8, since the library cannot."""
+    """Read a safetensors file, never a pipe or device. If its name is not UTF-8, Python reads it, since the library cannot."""
     from safetensors.torch import load, load_file
 
     open_plain_file(path, "weights file").close()

@@ -116,7 +116,7 @@ def test_smallest_region_is_relative_to_the_frame() -> None:
     heatmap = np.zeros((3072, 4096), np.float32)
     heatmap[100:115, 200:215] = 3
     assert find_regions(heatmap, 1.0, 4096, 3072) == ()
-    found = find_regions(heatmap, 1.0, 4096, 3072, frame=256**2)
+    found = find_regions(heatmap, 1.0, 4096, 3072, frame_pixels=256**2)
     assert [(region.x, region.y, region.width) for region in found] == [(200, 100, 15)]
 
 

@@ -69,7 +69,7 @@ def export(
     for name in names:
         artifact, conversion = api.Run(run).convert(name, data=data, output=output, zones=zones)
         if conversion.missed:
-            refused.append(f"{artifact.name}: {conversion.complaint()}")
+            refused.append(f"{artifact.name}: {conversion.describe_missed()}")
         if as_json:
             typer.echo(json.dumps({"artifact": str(artifact), **conversion.to_json()}))
         else:

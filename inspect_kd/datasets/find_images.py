@@ -31,14 +31,17 @@ def files_below(root: Path) -> Iterator[Path]:
             _check_link(Path(folder, name), root)
         for path in (Path(folder, name) for name in names):
             if path.is_symlink():
-                _stat(path)  # raises for a link into a folder that cannot be read, since it may lead to a folder
+                _stat(
+                    path
+                )  # raises if the target cannot be checked: it may be a folder, whose images would be left out
             yield path
 
 
 def find_by_pattern(pattern: str) -> list[Path]:
     """List the paths that match a pattern with `*`, `?`, `[…]` or `**`, sorted."""
     path = Path(pattern)
-    return sorted(set(_matches(Path(path.anchor), path.parts[bool(path.anchor) :])))
+    components = path.parts[1:] if path.anchor else path.parts
+    return sorted(set(_matches(Path(path.anchor), components)))
 
 
 def _matches(folder: Path, components: tuple[str, ...]) -> Iterator[Path]:
@@ -89,7 +92,7 @@ def _is_folder(path: Path) -> bool:
 
 
 def _stat(path: Path, *, follow_symlinks: bool = True) -> os.stat_result | None:
-    """Return None for a missing path; raise if a folder cannot be read, where `Path.is_dir` would return False."""
+    """Return a path's status, None if it is missing; raise if a folder on it cannot be read, where `Path.is_dir` returns False."""
     try:
         return path.stat(follow_symlinks=follow_symlinks)
     except OSError as error:

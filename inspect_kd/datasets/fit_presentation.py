@@ -84,7 +84,7 @@ def choose_presentation(images: Sequence[ImageU8], settings: Data, *, whole_imag
 
 
 def add_zones(presentation: Presentation, file: ZonesFile, category: str, images: Sequence[ImageU8]) -> Presentation:
-    """Give a category the zones of a file, in the place of those that it has; `images` are some of its sound ones."""
+    """Give a category the zones of a file instead of those that it has; `images` are some of its sound images."""
     plain = replace(presentation, zones=None, reasons=tuple(r for r in presentation.reasons if not r.startswith(ZONES)))
     prepared = [plain.prepare(image) for image in images]
     pictures = [each.picture for each in prepared if each.fault is None]
@@ -108,7 +108,7 @@ def replace_zones(
 
 
 def _read_some(samples: Sequence[Sample], bits: int | None) -> list[ImageU8]:
-    """Read evenly chosen images."""
+    """Read at most MAX_PARTS images, evenly spread over the samples."""
     return [read_image(samples[i].image, bits=bits) for i in evenly_spread(len(samples), MAX_PARTS)]
 
 

@@ -12,22 +12,25 @@ import warnings
 from PIL import Image
 
 from inspect_kd.datasets.jpeg_structure import check_jpeg
-from inspect_kd.datasets.png_structure import SIGNATURE, check_png
+from inspect_kd.datasets.png_structure import SIGNATURE, check_png, read_header
 from inspect_kd.datasets.tiff_checks import check_tiff
+from inspect_kd.datasets.tiff_layout import BITS
 from inspect_kd.datasets.tiff_structure import check_values
 from inspect_kd.errors import BadInput
 
 MAX_PIXELS = 200_000_000
 MAX_BYTES = 3 * MAX_PIXELS
-"""Size of the decoded pixels at the file's own depth (16-bit RGBA: 8 bytes a pixel). Some steps hold two copies."""
+"""Limit for the decoded pixels at the file's own depth (16-bit RGBA: 8 bytes a pixel). Some steps hold two copies of them."""
 WIDE_MODES = {"I;16", "I;16L", "I;16B", "I;16N", "I", "F"}
 # Pillow raises an error above twice this number; its default is lower than our limit.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
 _TIFF_MARKS = tuple(order + mark for order in (b"II", b"MM") for mark in (b"*\0", b"\0*", b"+\0", b"\0+"))
 EXIF_ORIENTATION = 0x0112
 _XMP_ORIENTATION = re.compile(rb"""tiff:Orientation\s*(?:=\s*["']|>)\s*([0-9]+)""")
-_OS2_HEADER_BYTES, _BITS_IN_OS2_BMP, _BITS_IN_BMP = 12, 24, 28
-_BITS_WITHOUT_PALETTE = {"1": 1, "L": 8}
+_OS2_HEADER_BYTES, _BITS_AT_IN_OS2_BMP, _BITS_AT_IN_BMP = 12, 24, 28
+"""Header size of an OS/2 BMP, and the offset of the bits per pixel in an OS/2 BMP and in any other."""
+_BITS_OF_GREY_MODE = {"1": 1, "L": 8}
+"""Bits per pixel that Pillow assumes for a BMP of each grey mode."""
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 
 
@@ -64,9 +67,9 @@ def open_image(data: bytes, name: str) -> Image.Image:
 def _check_structure(data: bytes, image: Image.Image, name: str) -> None:
     """Refuse run-length coded BMPs, those that Pillow decodes at another depth than their own, and files of several images."""
     if image.format == "BMP":
-        bits = data[_BITS_IN_OS2_BMP if data[14] == _OS2_HEADER_BYTES else _BITS_IN_BMP]
+        bits = data[_BITS_AT_IN_OS2_BMP if data[14] == _OS2_HEADER_BYTES else _BITS_AT_IN_BMP]
         # Pillow drops a palette of grey values, and then takes the pixels for 1 bit (two values) or 8 bits each.
-        if image.mode in _BITS_WITHOUT_PALETTE and bits != _BITS_WITHOUT_PALETTE[image.mode]:
+        if image.mode in _BITS_OF_GREY_MODE and bits != _BITS_OF_GREY_MODE[image.mode]:
             raise BadInput(f"{name}: a BMP of {bits} bits with a palette of grey values; save it as PNG")
     if image.format == "WEBP" and int.from_bytes(data[4:8], "little") + 8 != len(data):
         raise BadInput(f"{name}: truncated, or with bytes after the end of the WebP, which may be another image")
@@ -80,7 +83,7 @@ def _check_structure(data: bytes, image: Image.Image, name: str) -> None:
 
 
 def _bytes_per_channel(data: bytes, image: Image.Image) -> int:
-    """Return the bytes of a channel."""
+    """Return how many bytes one channel of a pixel has at the file's own depth."""
     if image.mode in {"I", "F"}:
         return 4
     return 2 if image.mode in WIDE_MODES or is_16_bit_colour(data, image) else 1
@@ -89,12 +92,13 @@ def _bytes_per_channel(data: bytes, image: Image.Image) -> int:
 def is_16_bit_colour(data: bytes, image: Image.Image) -> bool:
     """True for 16-bit colour, which Pillow would reduce to 8 bits."""
     if image.format == "PNG":
-        return data[24] == 16 and data[25] in (2, 4, 6)
+        header = read_header(data)
+        return header.depth == 16 and header.colour_type in (2, 4, 6)  # RGB, grey with alpha, RGBA
     return image.format == "TIFF" and _tiff_bits_per_channel(image) == 16 and len(image.getbands()) >= 3
 
 
 def _tiff_bits_per_channel(image: Image.Image) -> int:
-    bits_per_sample: object = getattr(image, "tag_v2", {}).get(258, (8,))
+    bits_per_sample: object = getattr(image, "tag_v2", {}).get(BITS, (8,))
     return max(bits_per_sample) if isinstance(bits_per_sample, tuple) else 8
 
 
@@ -120,6 +124,7 @@ def check_xmp(image: Image.Image, name: str) -> None:
 
 
 def _exif(image: Image.Image) -> bytes:
+    """Return an image's Exif data; empty if it has none."""
     exif: bytes = image.info.get("exif", b"")
     if (profile := image.info.get("Raw profile type exif")) is not None and not exif:
         exif = bytes.fromhex("".join(profile.split("\n")[3:]))  # as ImageMagick writes it

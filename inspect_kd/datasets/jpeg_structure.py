@@ -1,7 +1,7 @@
 """Check the segments of a JPEG file without decoding it: its scans, its end, and further images in the file.
 
 Unusual here: the end-of-image marker is required, because libjpeg reports no error for a file that was cut and filled with
-zeros. Bytes after the first image's marker are ignored.
+zeros. Bytes after the first such marker are ignored, unless a multi-picture index lists a second image in them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MAX_SEGMENTS, MAX_IMAGES = 10_000, 16
 _MARKER = re.compile(rb"\xff[\x02-\xcf\xd9-\xfe]")
 """A marker with a segment: neither a stuffed byte in the compressed pixels nor a marker without content."""
 _END, _SCAN, _APP1, _APP2 = 0xD9, 0xDA, 0xE1, 0xE2
-_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_FRAME_STARTS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 """Start-of-frame markers, whose segments hold the image's size."""
 _MP_ENTRIES = 0xB002
 """The tag of a multi-picture index (CIPA DC-007) that lists the file's images, 16 bytes each."""
@@ -29,15 +29,15 @@ _VIEW_OF_SEVERAL = 2
 
 def check_jpeg(data: bytes, name: str) -> None:
     """Refuse a JPEG without an end marker, with very many scans, with hostile tags, or with several images."""
-    scans, index, exif = 0, 0, []
+    scans, index_start, exif = 0, 0, []
     for marker, start in segments(data):
         scans += marker == _SCAN
         if scans > MAX_SCANS:
             raise BadInput(f"{name}: a JPEG of more than {MAX_SCANS} scans; refused before decoding")
         if marker == _APP2 and data.startswith(b"MPF\0", start):
-            index = start + 4
+            index_start = start + 4
         if marker == _APP1 and data.startswith(EXIF_MARK, start):
-            # Pillow joins the Exif data of all segments.
+            # Pillow joins the Exif data of all segments. The two bytes before the content are the length of both together.
             exif.append(data[start + len(EXIF_MARK) : start - 2 + int.from_bytes(data[start - 2 : start])])
         if marker == _END:
             break
@@ -46,9 +46,9 @@ def check_jpeg(data: bytes, name: str) -> None:
     if not scans:
         raise BadInput(f"{name}: broken or truncated (a JPEG that ends before its pixels)")
     check_values(b"".join(exif), name)
-    if index:
-        check_values(data[index : index + 2**16], name)
-    if index and _lists_another_picture(data, index):
+    if index_start:
+        check_values(data[index_start : index_start + 2**16], name)
+    if index_start and _lists_another_picture(data, index_start):
         raise BadInput(f"{name}: a JPEG of several images, of which only one would be inspected; save each one alone")
 
 
@@ -70,20 +70,20 @@ def describe_frame(data: bytes) -> tuple[int, int, int] | None:
     frames, scans, marker = [], 0, 0
     for marker, start in segments(data) if data.startswith(b"\xff\xd8") else ():
         scans += marker == _SCAN
-        if marker in _SIZES and start + 6 <= len(data):
+        if marker in _FRAME_STARTS and start + 6 <= len(data):
             height, width = int.from_bytes(data[start + 1 : start + 3]), int.from_bytes(data[start + 3 : start + 5])
             frames.append((width, height, data[start + 5]))
     return frames[0] if marker == _END and len(frames) == 1 and 1 <= scans <= MAX_SCANS else None
 
 
-def _lists_another_picture(data: bytes, index: int) -> bool:
+def _lists_another_picture(data: bytes, index_start: int) -> bool:
     """True if the multi-picture index at this position lists a second image of the same kind.
 
     Phones and cameras also list previews, gain maps for HDR displays and depth maps, which have fewer pixels than the image
     itself. A listed image with at least as many pixels, or marked as one of several views, is a second image.
     """
     try:
-        tiff = Tiff(data[index : index + 2**16])
+        tiff = Tiff(data[index_start : index_start + 2**16])
         first, *_ = tiff.directories()
         entry = first.entries[_MP_ENTRIES]
         listed = tiff.data[entry.offset : entry.offset + entry.value_count // 16 * 16]
@@ -92,7 +92,7 @@ def _lists_another_picture(data: bytes, index: int) -> bool:
         return False  # not a readable index
     main_pixels = max(1, _count_pixels(data, 0))
     return len(images) > MAX_IMAGES or any(
-        kind >> 16 & 0xFF == _VIEW_OF_SEVERAL or _count_pixels(data, index + offset) >= main_pixels
+        (kind >> 16) & 0xFF == _VIEW_OF_SEVERAL or _count_pixels(data, index_start + offset) >= main_pixels
         for kind, _, offset, *_ in images[1:]
     )
 
@@ -102,6 +102,6 @@ def _count_pixels(data: bytes, at: int) -> int:
     if not data.startswith(b"\xff\xd8", at):
         return 0
     for marker, start in segments(data, at):
-        if marker in _SIZES:
+        if marker in _FRAME_STARTS:
             return int.from_bytes(data[start + 1 : start + 3]) * int.from_bytes(data[start + 3 : start + 5])
     return 0

@@ -12,7 +12,7 @@ from inspect_kd.config import Name, StrictModel, fill, read_yaml
 
 
 def compile_group(pattern: str) -> re.Pattern[str]:
-    """Compile the regular expression of a group; raises ValueError if it is invalid or too large."""
+    """Compile a regular expression that finds the group in a file name; raise ValueError if it is invalid or too large."""
     try:
         return re.compile(pattern)
     except (re.error, OverflowError, RecursionError) as error:
@@ -44,9 +44,9 @@ class DownloadSource(StrictModel):
     """Name of anomalib's data module that downloads the images."""
     archives: tuple[Archive, ...] = ()
     by_hand: str | None = None
-    """Instructions for a person."""
+    """Instructions for a person who must download the images."""
     drawn: int | None = None
-    """Seed of the drawn data set."""
+    """Seed of a data set that this program draws itself."""
 
     @model_validator(mode="after")
     def _exactly_one(self) -> DownloadSource:
@@ -67,12 +67,13 @@ class Manifest(StrictModel):
     homepage: str = ""
     layout: str | None = None
     root: str = ""
-    """Folder below $INSPECT_KD_DATA, or an absolute one; default: the name."""
+    """Folder below $INSPECT_KD_DATA, or an absolute path; empty: the folder has the data set's name."""
     categories: tuple[str, ...] = ()
     """The categories of the complete data set."""
     group: str | None = None
     """Regular expression over file names; its first group identifies the physical part in the image."""
     bits: int | None = Field(None, ge=1, le=16)
+    """Significant bits of 16-bit images; None: all 16."""
     source: DownloadSource
 
     @field_validator("root")
@@ -121,7 +122,7 @@ class Manifest(StrictModel):
         return [*lines, f"cite: {self.citation}"] if self.citation else lines
 
     def summarise_download(self) -> dict[str, str | bool | int | None]:
-        """The same as `describe_download`, for JSON."""
+        """Return what a person must know before the download, like `describe_download`, but for JSON."""
         return {
             "name": self.name,
             "title": self.title,

@@ -14,8 +14,8 @@ from inspect_kd.errors import BadInput
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_CHUNKS = 2**20
-PIECE = 2**18
-"""Bytes that are inflated at once."""
+INFLATE_STEP = 2**18
+"""Bytes that are given to the decompressor at once, and that it may return at once."""
 _ANIMATION = frozenset({b"acTL", b"fcTL", b"fdAT"})
 _PALETTE = 3
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
@@ -25,7 +25,7 @@ _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4),
 
 
 class Header(NamedTuple):
-    """What a PNG's first chunk says."""
+    """The content of a PNG's first chunk."""
 
     width: int
     height: int
@@ -34,7 +34,7 @@ class Header(NamedTuple):
     is_interlaced: bool
 
     def inflated_size(self) -> int:
-        """Bytes of the pixels once they are inflated: each row has a byte more, which names its filter."""
+        """Return the size in bytes of the inflated pixels; each row has one more byte, which names its filter."""
         bits = self.depth * _CHANNELS.get(self.colour_type, 1)
         passes = _PASSES if self.is_interlaced else ((0, 0, 1, 1),)
         sizes = ((-(-(self.width - x) // across), -(-(self.height - y) // down)) for x, y, across, down in passes)
@@ -50,6 +50,7 @@ def check_png(data: bytes, name: str) -> None:
             raise BadInput(
                 f"{name}: an animation of several images, only one of which would be inspected; save each one alone"
             )
+        # IHDR is the first chunk and occurs once; IDAT chunks follow each other without others between them.
         if (kind == b"IHDR") == bool(seen) or (kind == b"IDAT" and kind in seen and kind != previous):
             raise BadInput(f"{name}: broken or truncated (PNG chunks out of order)")
         if kind == b"PLTE" and kind in seen:
@@ -74,23 +75,23 @@ def check_pixels_complete(data: bytes, name: str) -> None:
     for kind, start, end in _chunks(data, name):
         if kind != b"IDAT":
             continue
-        for at in range(start, end - 4, PIECE):
-            packed = data[at : min(at + PIECE, end - 4)]
+        for at in range(start, end - 4, INFLATE_STEP):
+            packed = data[at : min(at + INFLATE_STEP, end - 4)]
             while packed and needed > 0:
-                needed -= len(unpacker.decompress(packed, PIECE))
+                needed -= len(unpacker.decompress(packed, INFLATE_STEP))
                 packed = unpacker.unconsumed_tail
     if needed > 0:
         raise BadInput(f"{name}: broken or truncated (the PNG's pixels end {needed} bytes early)")
 
 
 def read_header(data: bytes) -> Header:
-    """The header of a PNG that has passed `check_png`."""
+    """Read a PNG's header, from the place where `check_png` demands it."""
     width, height = int.from_bytes(data[16:20]), int.from_bytes(data[20:24])
     return Header(width, height, data[24], data[25], is_interlaced=data[28] != 0)
 
 
 def _chunks(data: bytes, name: str) -> Iterator[tuple[bytes, int, int]]:
-    """(kind, where its content begins, where the chunk ends), to the end of the image."""
+    """Yield (kind, start of its content, end) of each chunk, up to the end of the image."""
     at = len(SIGNATURE)
     for _ in range(MAX_CHUNKS):
         length, kind = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8]

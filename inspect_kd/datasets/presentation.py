@@ -76,8 +76,11 @@ class Prepared:
     frame: FrameOutline | None = None
     """Outline of the reference frame in the original image; None where it shows the whole image."""
     fault: NotFound | None = None
+    """Why the part was not found; None for a part that was found, and without alignment."""
     quality: float = 0.0
+    """How well the part agrees with the reference, as a multiple of the least quality accepted; 0 without alignment."""
     category: str | None = None
+    """The category that the image was recognised as; None where it was given, or makes no difference."""
     zones: Zones | None = None
     """The zones that apply to the picture; their ignored places are painted over in it."""
 
@@ -105,7 +108,7 @@ class Prepared:
         return None if self.zones is None else IgnoredPlaces(self.zones, self.matrix, self.image_size)
 
     def scaled(self) -> ImageU8:
-        """Resize to the frames' scale."""
+        """Return the picture at the frames' scale."""
         if self.matrix is None or self.zones is not None or self.view.tile is not None:
             return self.view.scaled(self.picture)
         detailed = DETAIL * self.view.size
@@ -162,7 +165,7 @@ class Presentation:
     view: View
     alignment: Alignment | None = None
     reasons: tuple[str, ...] = ()
-    """Why it was chosen, a line each; empty where the recipe names it."""
+    """Why it was chosen, a line each; empty where the recipe sets it."""
     zones: Zones | None = None
     foreign_quality: float = 0.0
     """Highest quality that sound images of the categories without alignment reach with this reference. An image of unknown category
@@ -175,7 +178,7 @@ class Presentation:
             return Prepared(image=image, view=self.view, category=category, zones=self.zones)
         found = self.alignment.locate(image)
         frame = self.alignment.frame
-        # Where nothing is found the whole image is shown to the model: people then see where it differs.
+        # Where nothing is found, the whole image is predicted, so that people can see in the heatmap where it differs.
         matrix = resizing(size_of(image), frame) if found.pose is None else found.pose.matrix
         return Prepared(
             image=image,
@@ -186,7 +189,7 @@ class Presentation:
             fault=found.fault,
             quality=0.0 if found.pose is None else found.pose.quality / max(self.alignment.min_quality, 1e-6),
             category=category,
-            # Without a pose, zones have no place.
+            # Where the part was not found, the places of its zones are unknown.
             zones=self.zones if found.fault is None else None,
         )
 
@@ -297,7 +300,7 @@ class Presentations:
         }
 
     def resized(self, size: int) -> Presentations:
-        """The same for models whose input has another side."""
+        """Return the same presentations for a model whose input has another side."""
 
         def resize(presentation: Presentation) -> Presentation:
             return replace(presentation, view=replace(presentation.view, size=size))
@@ -317,6 +320,7 @@ class Presentations:
         return self._recognise(image)
 
     def _recognise(self, image: ImageU8) -> Prepared:
+        """Prepare an image of an unknown category: as the aligned category that fits best, else like the categories without alignment."""
         aligned = {name: each.prepare(image, name) for name, each in self.by_category.items() if each.alignment}
         # A part that is not found is still of its category where it is more like the reference than other categories' parts are.
         found = [each for each in aligned.values() if each.fault is None] or [

@@ -23,7 +23,7 @@ MIN_DIFFERENCE = 6
 """Grey levels; a pixel that differs by more belongs to the defect."""
 ATTEMPTS = 12
 NO_DEFECT = "none"
-"""Kind where no defect fits into the inspected places."""
+"""Kind of a `Defect` without a defect, because none fits into the inspected places."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,8 +117,8 @@ class _Site:
         """Draw a thin, randomly bending line."""
         length = self.rng.uniform(3, 9) * self.radius
         thickness = max(1, round(self.area / max(length, 1)))
-        turns = np.cumsum(self.rng.normal(0, self.rng.uniform(0.02, 0.25), 24)) + self.rng.uniform(0, 2 * np.pi)
-        steps = length / 24 * np.stack([np.cos(turns), np.sin(turns)], axis=1)
+        directions = np.cumsum(self.rng.normal(0, self.rng.uniform(0.02, 0.25), 24)) + self.rng.uniform(0, 2 * np.pi)
+        steps = length / 24 * np.stack([np.cos(directions), np.sin(directions)], axis=1)
         points = np.cumsum(steps, axis=0)
         points += np.array([self.column, self.row]) - points.mean(axis=0)
         line = np.zeros((self.height, self.width), np.float32)
@@ -227,7 +227,7 @@ def _spots(image: ImageU8, source: ImageU8, site: _Site) -> ImageU8:
 
 
 def _spot(image: ImageU8, site: _Site, *, opposite: bool) -> ImageU8:
-    """Add a few small round specks: dust, pores, splashes."""
+    """Add a few small round specks: dust, pores, splashes. With `opposite` add a single one, black on bright or white on dark places."""
     rng = site.rng
     field = np.zeros((site.height, site.width), np.float32)
     count = 1 if opposite else int(rng.integers(1, 7))

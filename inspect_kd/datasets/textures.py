@@ -208,6 +208,7 @@ def _draw_grid(scene: npt.NDArray[Any], rng: Rng) -> None:
 
 
 def _gradient(height: int, width: int, rng: Rng) -> Field:
+    """Generate a ramp from 0 to 1 in a random direction."""
     rows, columns = np.mgrid[:height, :width].astype(np.float32)
     angle = rng.uniform(0, 2 * np.pi)
     return stretch(rows * np.sin(angle) + columns * np.cos(angle))

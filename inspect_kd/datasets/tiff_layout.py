@@ -17,14 +17,14 @@ STRIP_OFFSETS, SAMPLES, ROWS_PER_STRIP, STRIP_BYTES, PLANAR, PREDICTOR = 273, 27
 COLOUR_MAP, TILE_WIDTH, TILE_LENGTH, TILE_OFFSETS, TILE_BYTES = 320, 322, 323, 324, 325
 INK_SET, EXTRA_SAMPLES, SAMPLE_FORMAT = 332, 338, 339
 
-_KINDS = {0: "grey in which 0 is white", 1: "grey", 2: "RGB", 3: "palette", 5: "CMYK", 6: "YCbCr", 8: "Lab"}
-"""By PHOTOMETRIC."""
+_KIND_NAMES = {0: "grey in which 0 is white", 1: "grey", 2: "RGB", 3: "palette", 5: "CMYK", 6: "YCbCr", 8: "Lab"}
+"""Names of the kinds of pixels, by the value of PHOTOMETRIC."""
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR = 0, 1, 2, 3, 5, 6
 _NONE, _LZW, _JPEG, _DEFLATE, _PACKBITS, _OLD_DEFLATE, _LZMA, _ZSTD = 1, 5, 7, 8, 32773, 32946, 34925, 50000
 _LOSSLESS = frozenset({_NONE, _LZW, _DEFLATE, _PACKBITS, _OLD_DEFLATE, _LZMA, _ZSTD})
-"""Without the fax compressions (CCITT): where their data ends early, the decoder leaves old memory in the remaining rows."""
+"""The fax compressions (CCITT) are left out: where their data ends early, the decoder leaves old memory in the remaining rows."""
 _READ_BY_OPENCV = frozenset({_NONE, _LZW, _DEFLATE, _PACKBITS, _OLD_DEFLATE})
-"""In 16-bit colour."""
+"""Compressions of 16-bit colour that OpenCV decodes."""
 _WITH_PREDICTOR = frozenset({_LZW, _DEFLATE, _OLD_DEFLATE, _LZMA, _ZSTD})
 """Compressions in which libtiff applies the predictor; in others it takes stored differences for pixels."""
 _UNSIGNED, _SIGNED, _FLOATING = 1, 2, 3
@@ -43,11 +43,14 @@ class PixelLayout(NamedTuple):
     bits: frozenset[int]
     compressions: frozenset[int]
     colours: int = 1
+    """Number of channels besides alpha."""
     may_have_alpha: bool = False
     may_be_separate: bool = False
     """Whether each channel may lie in a plane of its own."""
     formats: frozenset[int] = frozenset({_UNSIGNED})
+    """Accepted values of SAMPLE_FORMAT."""
     orders: str = "<>"
+    """Accepted byte orders, in the notation of `struct`: `<` is little-endian, `>` big-endian."""
 
 
 _GREY = frozenset({WHITE_IS_ZERO, BLACK_IS_ZERO})
@@ -59,7 +62,7 @@ LAYOUTS = (
     PixelLayout(frozenset({BLACK_IS_ZERO}), frozenset({16}), _LOSSLESS),
     PixelLayout(frozenset({BLACK_IS_ZERO}), frozenset({16}), frozenset({_NONE}), formats=frozenset({_SIGNED})),
     PixelLayout(frozenset({BLACK_IS_ZERO}), frozenset({32}), frozenset({_NONE}), formats=_INTEGER),
-    # Compressed signed or 32-bit pixels: little-endian only. Of big-endian ones Pillow swaps bytes that libtiff has swapped.
+    # Compressed signed or 32-bit pixels: little-endian only. In big-endian ones Pillow swaps bytes that libtiff has already swapped.
     PixelLayout(frozenset({BLACK_IS_ZERO}), frozenset({16, 32}), _LOSSLESS, formats=_INTEGER, orders="<"),
     PixelLayout(frozenset({PALETTE}), frozenset({1, 2, 4, 8}), _LOSSLESS),
     PixelLayout(frozenset({PALETTE}), frozenset({8}), _LOSSLESS, may_have_alpha=True),
@@ -90,7 +93,7 @@ class PixelTags(NamedTuple):
 def check_layout(tiff: Tiff, first: Directory, name: str) -> None:
     """Refuse pixels that the table does not list, and strips or tiles that do not cover the image exactly."""
     tags = _read_tags(tiff, first)
-    kind = _KINDS.get(tags.photometric, f"PhotometricInterpretation {tags.photometric}")
+    kind = _KIND_NAMES.get(tags.photometric, f"PhotometricInterpretation {tags.photometric}")
     layouts = [layout for layout in LAYOUTS if tags.photometric in layout.photometrics]
     # Report the differences from the most similar layout: matching depth first, then the fewest differences.
     differences = min((_differences(layout, tags) for layout in layouts), key=_distance, default=("",))
@@ -150,6 +153,7 @@ def _describe_format(formats: tuple[int, ...]) -> str:
 
 
 def _distance(differences: tuple[str, ...]) -> tuple[bool, int]:
+    """Return how far tags are from a layout, as a sort key: whether the depth differs, then the number of differences."""
     return bool(differences[0]), sum(map(bool, differences))
 
 
@@ -182,19 +186,19 @@ def _check_segments(tiff: Tiff, first: Directory, tags: PixelTags) -> None:
     if 0 in offsets or 0 in sizes:
         raise ValueError("a strip or tile without content")
     channels = tags.samples // planes
-    row = -(-across * tags.bits[0] * channels // 8)
-    last = down if has_tiles else length - down * (rows_of_segments - 1)
+    row_bytes = -(-across * tags.bits[0] * channels // 8)
+    last_rows = down if has_tiles else length - down * (rows_of_segments - 1)
     if tags.compression == _JPEG and sum(sizes) > len(tiff.data):
         raise ValueError("its strips or tiles overlap")  # reading the same bytes again and again would take hours
     for number, (offset, size) in enumerate(zip(offsets, sizes, strict=True)):
         is_last = number // columns % rows_of_segments == rows_of_segments - 1
-        rows = last if is_last else down
+        rows = last_rows if is_last else down
         if tags.compression == _JPEG:
             _check_jpeg_segment(tiff.data[offset : offset + size], (across, rows, channels), offset)
-        elif tags.compression == _NONE and (size < row * rows or offset + row * rows > len(tiff.data)):
+        elif tags.compression == _NONE and (size < row_bytes * rows or offset + row_bytes * rows > len(tiff.data)):
             left = max(0, len(tiff.data) - offset)
             raise ValueError(
-                f"the strip or tile at byte {offset} needs {row * rows} bytes: {size} are declared, {left} left"
+                f"the strip or tile at byte {offset} needs {row_bytes * rows} bytes: {size} are declared, {left} left"
             )
 
 

@@ -52,8 +52,8 @@ class Tiff:
             raise ValueError("big-endian BigTIFF is not read")  # Pillow and libtiff interpret it differently
         self.is_big = data[2] == 43
         self._layout = ("Q", "Q", 8) if self.is_big else ("H", "L", 4)
-        """Struct formats of the tag count and of an offset; and how many bytes of values an entry can hold itself."""
-        self.first = self.read("Q", 8) if self.is_big else self.read("L", 4)
+        """Struct formats of the tag count and of an offset, and the number of bytes of values that an entry can hold itself."""
+        self.first_offset = self.read("Q", 8) if self.is_big else self.read("L", 4)
 
     def read(self, form: str, offset: int) -> int:
         """Read one integer in the file's byte order."""
@@ -64,14 +64,14 @@ class Tiff:
         return value
 
     def number(self, directory: Directory, tag: int, default: int) -> int:
-        """Return the single integer of a tag."""
+        """Return the single integer of a tag, or the default if the tag is missing."""
         numbers = self.numbers(directory, tag, (default,))
         if len(numbers) != 1:
             raise ValueError(f"tag {tag} is not a single number")
         return numbers[0]
 
     def numbers(self, directory: Directory, tag: int, default: tuple[int, ...]) -> tuple[int, ...]:
-        """Return all integers of a tag, at most MAX_NUMBERS."""
+        """Return all integers of a tag, at most MAX_NUMBERS, or the default if the tag is missing."""
         entry = directory.entries.get(tag)
         if entry is None:
             return default
@@ -97,7 +97,7 @@ class Tiff:
     def directories(self) -> Iterator[Directory]:
         """Yield the directory of each image, in the file's order."""
         visited: set[int] = set()
-        at = self.first
+        at = self.first_offset
         while at and at not in visited:
             if len(visited) == MAX_DIRECTORIES:
                 raise ValueError(f"more than {MAX_DIRECTORIES} directories")
@@ -112,7 +112,7 @@ class Tiff:
         Many tags may refer to the same bytes, so a small file can need gigabytes. A broken directory counts as far as it can
         be read.
         """
-        total, visited, pending = 0, set[int](), [self.first]
+        total, visited, pending = 0, set[int](), [self.first_offset]
         while pending:
             at = pending.pop()
             if not at or at in visited:

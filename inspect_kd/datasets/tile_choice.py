@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from inspect_kd.datasets.view import View
 
-VISIBLE = 3.0
-"""Least size of a defect in the model's input, in pixels."""
-SMALLEST_DEFECT = 0.02
-"""Smallest defect, as a share of the picture's shorter side, where the user names none."""
-SMALLEST_PIXELS = 8
-"""Least size in pixels of the smallest defect where the user names none."""
+MIN_VISIBLE_PIXELS = 3.0
+"""Least side that a defect must have in the model's input."""
+ASSUMED_DEFECT_SHARE = 0.02
+"""Side of the smallest defect where the user names none, as a share of the picture's shorter side."""
+MIN_ASSUMED_PIXELS = 8
+"""Least side of the smallest defect where the user names none, in pixels of the picture."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,7 +22,7 @@ class TileChoice:
     tile: int | None
     """None: the whole picture is squashed into one frame."""
     frames: int
-    """Model runs for each part."""
+    """Number of frames that the model predicts for each part."""
     reason: str
 
     def describe(self) -> str:
@@ -34,8 +34,8 @@ class TileChoice:
 
 
 def assumed_defect(shorter: int) -> int:
-    """Side in pixels of the smallest defect where the user names none, by the picture's shorter side."""
-    return max(SMALLEST_PIXELS, round(SMALLEST_DEFECT * shorter))
+    """Return the side in pixels of the smallest defect where the user names none, from the picture's shorter side."""
+    return max(MIN_ASSUMED_PIXELS, round(ASSUMED_DEFECT_SHARE * shorter))
 
 
 def choose_tile(picture: tuple[int, int], size: int, overlap: float, smallest_defect: int | None) -> TileChoice:
@@ -43,9 +43,9 @@ def choose_tile(picture: tuple[int, int], size: int, overlap: float, smallest_de
     shorter, longer = sorted(picture)
     defect = smallest_defect or assumed_defect(shorter)
     squashed = defect * min(1.0, size / longer)
-    became = f"a defect of {defect} pixels becomes {squashed:.1f} when {picture[0]}x{picture[1]} is squashed to {size}x{size}"
-    if squashed >= min(VISIBLE, defect):
-        return TileChoice(tile=None, frames=1, reason=became)
-    tile = max(math.ceil(size / 2), min(shorter, math.floor(size * defect / VISIBLE)))
+    change = f"a defect of {defect} pixels becomes {squashed:.1f} when {picture[0]}x{picture[1]} is squashed to {size}x{size}"
+    if squashed >= min(MIN_VISIBLE_PIXELS, defect):
+        return TileChoice(tile=None, frames=1, reason=change)
+    tile = max(math.ceil(size / 2), min(shorter, math.floor(size * defect / MIN_VISIBLE_PIXELS)))
     view = View(size=size, tile=tile, overlap=overlap)
-    return TileChoice(tile=tile, frames=view.count(*picture), reason=f"{became}; {VISIBLE:g} are needed")
+    return TileChoice(tile=tile, frames=view.count(*picture), reason=f"{change}; {MIN_VISIBLE_PIXELS:g} are needed")

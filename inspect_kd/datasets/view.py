@@ -26,7 +26,7 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 BATCH = 8
 """Frames that are predicted at once."""
 MAX_SCALED_PIXELS = 400_000_000
-"""Most pixels of an image at the frames' scale; tiles smaller than a frame are enlarged to it."""
+"""Limit for an image at the frames' scale, which can exceed the image itself: tiles smaller than a frame are enlarged."""
 
 
 class Frame(NamedTuple):
@@ -34,7 +34,7 @@ class Frame(NamedTuple):
 
     image: ImageU8
     weights: npt.NDArray[np.float32] | None = None
-    """(h, w): the zones' weights at the grid of the model's second input; None without zones."""
+    """The zones' weights (h, w) on the grid of the model's second input; None without zones."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,7 +62,7 @@ class View:
         return np.asarray(self._pad(resize(image, width, height)), np.uint8)
 
     def scaled_map(self, values_HW: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Resize and pad one value a pixel of an image, like the image."""
+        """Resize and pad a map with one value per pixel of an image, as `scaled` does with the image."""
         width, height = self._extent(values_HW.shape[1], values_HW.shape[0])
         return np.asarray(self._pad(resize_map(values_HW, width, height)), np.float32)
 
@@ -114,7 +114,7 @@ class View:
 
     @staticmethod
     def middle(count: int) -> int:
-        """Index of the middle one of `count` frames."""
+        """Return the index of the middle one of `count` frames."""
         return count // 2
 
     def join(self, predictions: Iterable[tuple[float, Heatmap]], size: tuple[int, int]) -> tuple[float, Heatmap]:
@@ -147,6 +147,7 @@ class View:
         return [(top, left) for top in tops for left in lefts]
 
     def _starts(self, length: int) -> list[int]:
+        """Return where the tiles begin along an axis of this length at the frames' scale."""
         shared = int(self.overlap * self.size)
         count = max(1, math.ceil((length - shared) / (self.size - shared)))
         return [round(start) for start in np.linspace(0, length - self.size, count)]

@@ -40,9 +40,9 @@ MAX_SIDE, MAX_PIXELS = 2**15, 200_000_000
 MAX_LABEL_TEXT = 2**21
 """Longest label picture in an artifact's card, in base 64."""
 LABEL_IGNORED = 255
-"""Value of a label picture where nothing is inspected; 0 is inspected as usual, 1 to 254 are hundredths of a tolerance."""
+"""Value of ignored pixels in a label picture; 0 is inspected as usual, 1 to 254 are a tolerance in hundredths."""
 FILL = (124, 116, 104)
-"""Colour of ignored places before it is fitted: the mean of natural images, which encoders map to about 0."""
+"""Colour of ignored places until `fit_fill` chooses one: the mean of natural images, which encoders normalise to about 0."""
 RING = 0.02
 """Width of the ring around ignored places from which their colour is taken, as a share of the frame's longer side."""
 ZONES = "zones: "
@@ -58,7 +58,7 @@ class Zone:
     polygon: tuple[Point, ...]
     """Corners (x, y); x from 0 to the frame's width, y from 0 to its height."""
     tolerance: float | None = None
-    """Factor of the heat that is tolerated: 0.5 doubles the heat. None: the place is ignored."""
+    """The heat is divided by it, so 2 tolerates twice the heat and 0.5 half of it. None: the place is ignored."""
 
     def to_json(self) -> dict[str, Any]:
         rule = {"ignore": True} if self.tolerance is None else {"tolerance": self.tolerance}
@@ -79,6 +79,7 @@ class Zones:
     _scaled: dict[View, Weights] = field(default_factory=dict, init=False, repr=False)
     """Weights at the frames' scale, by view."""
     _by_frame: dict[tuple[View, int], list[Weights]] = field(default_factory=dict, init=False, repr=False)
+    """Weights of each frame, by view and side."""
 
     def weights(self) -> Weights:
         """Draw the weight of each pixel: (H, W). Ignoring wins over a tolerance; of two tolerances the smaller counts."""
@@ -118,7 +119,7 @@ class Zones:
         return self._by_frame[view, side]
 
     def ignored_in_image(self, matrix: Matrix | None, image: tuple[int, int], size: tuple[int, int]) -> Mask:
-        """Return the ignored places of an original image at (width, height); `matrix` maps the image of `image` pixels to the frame."""
+        """Return the ignored places of an original image as a mask of `size`; `matrix` maps the image, of size `image`, to the frame."""
         ignored = self.ignored.astype(np.float32)
         if matrix is not None:
             inverse = cv2.WARP_INVERSE_MAP
@@ -128,7 +129,7 @@ class Zones:
         return np.asarray(ignored >= 0.5, np.bool_)
 
     def fit_fill(self, pictures: Sequence[ImageU8]) -> Zones:
-        """Take the colour of ignored places from sound pictures: the median of what is inspected right beside them."""
+        """Choose the colour of ignored places from sound pictures: the median of the inspected pixels right beside them."""
         if not self.ignored.any():
             return self
         width = max(2, round(RING * max(self.frame)))
@@ -190,7 +191,7 @@ def are_same(one: Zones | None, other: Zones | None) -> bool:
 def average_places(weights: Weights, side: int) -> Weights:
     """Average the weights of a square frame over `side` places along each axis."""
     step = weights.shape[0] // side
-    # In double precision, so that the order of the sum is of no account: the C++ caller has another.
+    # In double precision, so that the order of summation does not matter: the C++ caller sums in another order.
     means = weights.reshape(side, step, side, step).mean(axis=(1, 3), dtype=np.float64)
     return np.ascontiguousarray(means, np.float32)
 

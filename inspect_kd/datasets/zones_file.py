@@ -27,7 +27,7 @@ EXPECTED = "expected `zones:` with a list of name, polygon, and `ignore: true` o
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class ZonesFile:
-    """A file of zones, read but not yet held against a frame."""
+    """A file of zones that was read, but not yet checked against the size of a frame."""
 
     path: Path
     zones: Sequence[Mapping[str, Any]] = ()
@@ -68,7 +68,7 @@ class ZonesFile:
 
 
 def read_zones_file(path: str | Path, categories: Sequence[str]) -> ZonesFile:
-    """Read a file of zones, and refuse what is wrong in it whatever the frame."""
+    """Read a file of zones, and refuse what is wrong in it for every size of frame."""
     path = Path(path)
     if path.suffix.lower() == ".png":
         return ZonesFile(path=path, labels=_read_labels(path))

@@ -1,1 +1,1 @@
-"""Export of a student as an artifact: the graph, one file per target (`to_<name>.py`), and its verification against PyTorch."""
+"""Export a student as an artifact: the graph, one module per target (`to_<name>.py`), and the verification against PyTorch."""

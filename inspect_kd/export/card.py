@@ -24,6 +24,8 @@ MAX_CARD_BYTES = 8 * 2**20
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ArtifactCard:
+    """What an artifact's file says about the artifact; `dump` writes it as JSON, `parse` reads and checks it."""
+
     name: str
     target: str
     """The file `to_<target>.py` that made the artifact."""
@@ -32,11 +34,11 @@ class ArtifactCard:
     resize: str
     """Identifier of the resize method; a program with a different one must refuse the artifact."""
     tile: int | None = None
-    """Side of a tile in pixels of the image; None: the whole image is resized. Both apply where `presentations` is None."""
+    """Side of a tile in pixels of the image; None: the whole image is resized. Used only where `presentations` is None."""
     overlap: float = 0.25
-    """Share of a tile that overlaps its neighbour."""
+    """Share of a tile that overlaps its neighbour. Used only where `presentations` is None."""
     presentations: Presentations | None = None
-    """By category, where categories differ or parts are aligned."""
+    """The presentation of each category, where categories differ or parts are aligned; otherwise None."""
     categories: tuple[str, ...]
     calibration: Calibration
     bits: int | None = None
@@ -69,7 +71,7 @@ class ArtifactCard:
 
     @staticmethod
     def parse(text: str, where: str) -> ArtifactCard:
-        """Parse and check a card; every value is checked, since the file may be hostile."""
+        """Parse a card and check every value, since the file may be hostile; `where` names the file in errors."""
         if len(text) > MAX_CARD_BYTES:
             raise BadInput(f"{where}: the artifact's card is {len(text)} bytes long; the limit is {MAX_CARD_BYTES}")
         try:

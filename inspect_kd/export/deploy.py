@@ -1,5 +1,7 @@
-"""Make an artifact by a deployment recipe (`export/<name>.yaml`): export it, verify it against torch, and keep
-it only if it passes."""
+"""Make an artifact by a deployment recipe (`export/<name>.yaml`).
+
+The artifact is exported, verified against torch, and kept only if it passes.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ import numpy as np
 from pydantic import Field
 
 from inspect_kd import atomic_write, config, registry, zoo
-from inspect_kd.calibrate import Calibration
+from inspect_kd.calibrate import POOLED, Calibration
 from inspect_kd.errors import printable
 from inspect_kd.export import to_onnx
 from inspect_kd.export.card import ArtifactCard
@@ -21,6 +23,7 @@ from inspect_kd.export.graph import ArtifactGraph, TorchModel
 from inspect_kd.export.half import to_half_precision
 from inspect_kd.export.quantise import QuantisationResult, QuantiseSettings, quantise
 from inspect_kd.export.verify import (
+    ARTIFICIAL_NAMES,
     LabelledImages,
     Parity,
     WeightedImages,
@@ -53,17 +56,20 @@ class Accept(config.StrictModel):
 
 
 class Deployment(config.StrictModel):
+    """A deployment recipe: the target and precision of an artifact, and the differences from torch that are accepted."""
+
     name: config.Name
     about: str = ""
     target: str
     """File `inspect_kd/export/to_<target>.py`."""
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
     devices: tuple[str, ...] = ("cpu",)
-    """Devices for which it is meant; `export --to all-cpu` makes all deployments that name the cpu."""
+    """Devices that the artifact is meant for; `export --to all-cpu` makes all deployments that name the cpu."""
     opset: int = Field(20, ge=20)
     batches: tuple[int, ...] = Field((1, 2, 8), min_length=1)
+    """Batch sizes that are compared with torch."""
     proof: int = Field(200, ge=1)
-    """Number of real images, at most, that are compared with torch."""
+    """Largest number of real images that are compared with torch."""
     quantise: QuantiseSettings = QuantiseSettings()
     accept: Accept
 
@@ -75,7 +81,7 @@ class VerificationData:
     real: LabelledImages
     """Real images at the artifact's size."""
     sound: Callable[[], WeightedImages] | None = None
-    """Loads sound training images."""
+    """Loads the sound training images from which quantisation estimates its ranges."""
     checked: Callable[[], WeightedImages] | None = None
     """Loads held-out sound images and their copies with synthetic defects; quantisation measures its change on them."""
     recalibrate: Callable[[Model], Calibration] | None = None
@@ -97,13 +103,14 @@ class Conversion:
     times: dict[str, dict[str, float]]
     """Times for one image of `this` artifact and of `fp32` in ONNX Runtime, on one thread; empty where both are the same."""
     quantised: QuantisationResult | None
+    """None for other precisions than int8."""
     before: Calibration
     """The student's calibration."""
     after: Calibration
     """The artifact's calibration; it differs if `recalibrate` derived other thresholds."""
 
-    def complaint(self) -> str:
-        """One line with the exceeded limits and the worst images; empty if none was exceeded."""
+    def describe_missed(self) -> str:
+        """Describe in one line the exceeded limits and the worst images; empty if no limit was exceeded."""
         if not self.missed:
             return ""
         worst = "; ".join(
@@ -141,7 +148,7 @@ def load_deployment(name: str) -> Deployment:
 
 
 def deployments_for(device: str) -> list[str]:
-    """Names of the shipped deployments for a device."""
+    """List the names of the shipped deployments for a device."""
     return [name for name in zoo.names("export") if device in load_deployment(name).devices]
 
 
@@ -199,7 +206,7 @@ def _write(
     deployment: Deployment,
     verification: VerificationData,
 ) -> tuple[bytes, QuantisationResult | None]:
-    """Write the file in the deployment's precision; returns the student as plain fp32 ONNX, and the result of quantisation."""
+    """Write the file in the deployment's precision; return the student as plain fp32 ONNX, and the result of quantisation."""
     if deployment.precision == "fp16":
         to_onnx.export(graph, partial, card=card, opset=deployment.opset)
         plain = partial.read_bytes()
@@ -225,11 +232,11 @@ def _verifying_runtime(target: Any) -> Any:
 
 
 def _time_against_fp32(plain: bytes, candidate: Model) -> dict[str, dict[str, float]]:
-    noise = artificial_images(candidate.size)[2][None]
+    noise = artificial_images(candidate.size)[ARTIFICIAL_NAMES.index("noise")][None]
     fp32 = to_onnx.Runtime(plain, "fp32")
     runs = {"this": lambda: candidate.predict_batch(noise), "fp32": lambda: fp32.predict_batch(noise)}
     return {name: times.summarise() for name, times in time_in_turns(runs, ROUNDS, max_runs=4).items()}
 
 
 def _thresholds(calibration: Calibration, name: str) -> dict[str, float]:
-    return dataclasses.asdict(calibration.for_category(None if name == "*" else name).thresholds)
+    return dataclasses.asdict(calibration.for_category(None if name == POOLED else name).thresholds)

@@ -37,12 +37,13 @@ class EngineKey:
     tensorrt: str
 
     def name(self) -> str:
+        """Return the engine's file name without its suffix: a digest of all fields."""
         text = "\n".join(f"{key}={value}" for key, value in sorted(asdict(self).items()))
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def engine_folder(folder_name: str | None = None) -> Path:
-    """Create the folder (default: in the user's cache), and refuse one that other users may write."""
+    """Return the folder of engines (by default in the user's cache), created if needed; refuse one that other users may write."""
     folder = Path(folder_name) if folder_name else zoo.cache_home() / "engines"
     make_own_folder(folder)
     refuse_writable_by_others(folder, REFUSAL_REASON, FOLDER_SETTING)

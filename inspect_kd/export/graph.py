@@ -17,7 +17,10 @@ from inspect_kd.types import BatchPrediction
 
 
 class ArtifactGraph(nn.Module):
-    """A student with the artifact's input layout and outputs divided by `scale`; the student itself normalises the images."""
+    """A student with the artifact's input layout and calibrated outputs; the student itself normalises the images.
+
+    `scale`: the student's raw score at the reject threshold, which becomes 1.0.
+    """
 
     def __init__(self, student: nn.Module, scale: float) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Precision fp16, converted in torch before the export: converters of ONNX files to fp16 write invalid files from these graphs.
+"""Convert a graph to fp16 in torch, before the export: converters of ONNX files to fp16 write invalid files from these graphs.
 
 Unusual here: only the student's `half_precision_parts` are converted; they take nearly all of its time. Distances, smoothing and
 score stay in fp32, because half precision would change decisions.

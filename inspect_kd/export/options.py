@@ -11,6 +11,8 @@ from inspect_kd.types import NoProgress, Progress
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RuntimeOptions:
+    """How a runtime executes an artifact."""
+
     device: str = "cpu"
     threads: int = 1
     """Lowered to the number of processors that this process may use: more threads cost memory and gain nothing."""

@@ -1,8 +1,11 @@
-"""Precision int8: quantise as many convolutions of an ONNX file as its predictions allow.
+"""Quantise as many convolutions of an ONNX file to int8 as possible without changing its scores by more than a limit.
 
-Static quantisation in QDQ format, with ranges from sound images. Unusual here: a measurement decides which convolutions stay in fp32.
-Each is first quantised alone, to measure its harm on sound and synthetic images. Then as many as possible are quantised together, the
-least harmful first, within a limit on the change of a score. Int8 attention, distances or smoothing would change decisions.
+The quantisation is static, in QDQ format, with ranges from sound images. Unusual here: a measurement decides which convolutions stay
+in fp32. Each is first quantised alone, to measure its harm on sound and synthetic images. Then as many as possible are quantised
+together, the least harmful first, within a limit on the change of a score. Int8 attention, distances or smoothing would change
+decisions.
+
+Shapes: N images.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from inspect_kd.export.verify import WeightedImages
 from inspect_kd.types import BatchPrediction, Progress
 
 BATCH = 4
+"""Images that are predicted at once."""
 
 
 class QuantiseSettings(config.StrictModel):
@@ -55,6 +59,8 @@ class Fp32Convolution:
 
 @dataclass(frozen=True, slots=True)
 class QuantisationResult:
+    """What was quantised, and how much the scores changed."""
+
     convolutions: int
     """Number of all convolutions."""
     left: tuple[Fp32Convolution, ...]
@@ -91,7 +97,7 @@ def quantise(
 def _count_within_limit(
     quantiser: _Quantiser, names: Sequence[str], before: BatchPrediction, checked_N: WeightedImages, limit: float
 ) -> tuple[int, float]:
-    """Find by bisection how many leading convolutions stay within the limit together; return that count and its change of a score."""
+    """Find by bisection how many of the first convolutions stay within the limit together; return that count and the change of a score."""
     largest_within, smallest_beyond, change = 0, len(names) + 1, 0.0
     while smallest_beyond - largest_within > 1:
         count = (largest_within + smallest_beyond) // 2
@@ -163,7 +169,7 @@ def _calibration_reader(sound_N: WeightedImages) -> Any:
 
 
 def _graph_inputs(images_N: WeightedImages) -> Iterator[to_onnx.GraphInputs]:
-    """Yield the inputs of a session, batch by batch."""
+    """Yield the inputs of an ONNX Runtime session, batch by batch."""
     for start in range(0, len(images_N.images_NHW3), BATCH):
         names = ("images", "weights")
         yield dict(zip(names, images_N.batch(start, BATCH).arguments(), strict=False))

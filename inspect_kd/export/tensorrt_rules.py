@@ -1,7 +1,8 @@
 """Check an ONNX file against the list of what TensorRT supports, without a GPU.
 
-The table (`export/tensorrt_operators.json`) names its version and its source, TensorRT's documentation; it was not tested on a GPU. Besides
-operators and types it checks the k of TopK, zero points of the quantisation, axes of reductions and modes of Resize.
+The table (`export/tensorrt_operators.json`) names its version and its source, TensorRT's documentation; its entries were not tested on
+a GPU. Besides operators and types this module checks the k of TopK, zero points of the quantisation, axes of reductions and modes of
+Resize.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def export(graph: ArtifactGraph, to: Path, *, card: ArtifactCard, opset: int) ->
         if side is None:
             raise UsageError("this model takes no zones; a student does")
         examples.append(torch.ones(2, 1, side, side))
-    # The second input's batch follows from the first; naming it twice would be a warning.
+    # The second input's batch size follows from the first one's; if both had the name, torch would warn.
     batch_sizes = [Dim("batch", min=1, max=MAX_BATCH), Dim.DYNAMIC]
     program = torch.onnx.export(
         graph.eval().cpu(),
@@ -153,7 +153,7 @@ def graph_inputs(
     weights_side: int | None,
     where: str,
 ) -> GraphInputs:
-    """Arrange what a graph takes. Without weights every place counts as inspected."""
+    """Return the inputs of a graph by name, checked. Without weights every place counts as inspected."""
     inputs: GraphInputs = {"images": np.ascontiguousarray(images_NHW3)}
     if weights_side is None:
         if weights_N1hw is not None:
@@ -268,7 +268,7 @@ def open_session(data: bytes, where: str, options: RuntimeOptions) -> Any:
 def _session_options(onnxruntime: Any, options: RuntimeOptions) -> Any:
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = options.threads
-    settings.log_severity_level = 4
+    settings.log_severity_level = 4  # only fatal errors
     # By default ONNX Runtime also accepts its own format, which `wire.py` does not check.
     settings.add_session_config_entry("session.load_model_format", "ONNX")
     # Spinning threads starve each other on a small machine: a median of 86 ms instead of 15.5 ms, with two threads.

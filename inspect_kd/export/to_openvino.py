@@ -1,4 +1,4 @@
-"""Target `openvino`: the graph and file of target `onnx`, run by OpenVINO on Intel's processors and graphics.
+"""Target `openvino`: the same ONNX file as target `onnx` writes, run by OpenVINO on Intel's processors and graphics.
 
 Unusual here: the precision is always set, because by default OpenVINO uses bf16 where the processor has it, which changes decisions.
 The bytes are first checked for references to other files, because OpenVINO would read those files.

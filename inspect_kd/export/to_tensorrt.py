@@ -1,11 +1,11 @@
-"""Target `tensorrt`: the same ONNX file; the machine on the line builds an engine from it, once.
+"""Target `tensorrt`: the same ONNX file as target `onnx` writes; the machine on the line builds an engine from it, once.
 
 An engine fits one GPU, driver and version, and is native code: the ONNX file is what is shipped, signed and verified. Unusual here: a
 new engine is compared with ONNX Runtime on the CPU, on the machine that will run it, before it is cached. The file's types
 set the precision (fp16, or int8 between Q and DQ), as TensorRT 11 requires; version 10 needs the flag STRONGLY_TYPED for that.
 
-The authors had no GPU and never ran it. Tests cover only what runs without one (`tensorrt_rules`, `engine_cache`); run `make gpu-check`
-on a machine with a GPU.
+The authors had no GPU and never ran this target. Tests cover only what runs without one (`tensorrt_rules`, `engine_cache`); run
+`make gpu-check` on a machine with a GPU.
 """
 
 from __future__ import annotations

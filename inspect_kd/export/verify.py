@@ -12,10 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from inspect_kd.calibrate import POOLED
 from inspect_kd.metrics import ImageScores
 from inspect_kd.types import BatchPrediction, Model, Thresholds
 
 Images = npt.NDArray[np.uint8]
+Weights = npt.NDArray[np.float32]
 
 
 class Truth(NamedTuple):
@@ -27,7 +29,6 @@ class Truth(NamedTuple):
     """The image's path, for messages."""
 
 
-Weights = npt.NDArray[np.float32]
 LabelledImages = Iterable[tuple[Images, Sequence[Truth]] | tuple[Images, Sequence[Truth], Weights]]
 """Batches of real images at the artifact's size, with their ground truth, and with zones their weights (N, 1, h, w)."""
 
@@ -55,6 +56,7 @@ class ImageDifference:
 
     name: str
     score: float
+    """Difference of the scores."""
     heatmap: float
     """Largest difference of a pixel."""
     row: int
@@ -77,7 +79,7 @@ class Parity:
     auroc: float | None = None
     """Largest change of image AUROC, over all parts or in one category; None without both sound and defective parts."""
     aurocs: dict[str, tuple[float, float]] = field(default_factory=dict)
-    """Image AUROC of reference and candidate, by category."""
+    """Image AUROC of reference and candidate, by category; POOLED is the key of all parts together."""
     flips: int = 0
     """Decisions that differ where the reference's score is farther from both thresholds than `guard`."""
     flips_by_category: dict[str, int] = field(default_factory=dict)
@@ -100,8 +102,6 @@ class Parity:
 
 MAX_ROUNDING_ERROR = 1e-5
 """Largest difference of two scores that counts as rounding, on the calibrated scale."""
-ALL = "*"
-"""Key for all categories together."""
 
 
 def compare(
@@ -114,7 +114,7 @@ def compare(
     guard: float,
     candidate_thresholds: Thresholds | None = None,
 ) -> Parity:
-    """Run both models over artificial and real images, at each batch size in turn.
+    """Compare two models on artificial and real images, at each batch size in turn.
 
     Decisions that differ are counted separately where the reference's score lies within `guard` of a threshold.
     `candidate_thresholds` are used for the candidate's decisions; by default both models have the same thresholds.
@@ -208,7 +208,7 @@ class _Comparison:
     def _add_scores(self, expected: float, actual: float, truth: Truth) -> None:
         self.parity.real_images += 1
         self.parity.scores.append((expected, actual))
-        for category in {ALL, truth.category}:
+        for category in {POOLED, truth.category}:
             reference, candidate = self.scores_by_category.setdefault(category, (ImageScores(), ImageScores()))
             reference.add(expected, truth.defective)
             # Rounding may swap two parts with nearly equal scores, which must not count as a change of AUROC.

@@ -1,4 +1,4 @@
-"""Read an ONNX file's protobuf without onnx or a runtime: find its card, refuse tensors that are stored in other files.
+"""Read an ONNX file's protobuf without onnx or a runtime: find its card, and refuse tensors that are stored in other files.
 
 A tensor of an ONNX model may store its data in another file. Even for a model loaded from bytes, OpenVINO 2026.4 and ONNX Runtime
 1.31 then read any file below the working directory, including hard links to files elsewhere (measured: tests/test_openvino.py,
@@ -84,6 +84,7 @@ def card_text(data: bytes, where: str) -> str:
 
 
 def _refuse_other_formats(data: bytes, where: str) -> None:
+    """Raise if the outermost message has a field that an ONNX model lacks, or not exactly one graph."""
     graph_count = 0
     for field, wire_type, _ in _read_fields(memoryview(data), where, itertools.count(1)):
         if MODEL_FIELDS.get(field) != wire_type:

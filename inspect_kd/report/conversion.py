@@ -81,9 +81,7 @@ def _key_figures(conversion: Conversion) -> str:
 
 def _outcome(conversion: Conversion) -> str:
     if conversion.missed:
-        text = (
-            f'<p><span class="badge NG">REFUSED</span> {escape(conversion.complaint())}. No artifact was written.</p>'
-        )
+        text = f'<p><span class="badge NG">REFUSED</span> {escape(conversion.describe_missed())}. No artifact was written.</p>'
     else:
         text = '<p><span class="badge OK">ACCEPTED</span> It matches the student within all limits.</p>'
     comparison = describe_speed(conversion)

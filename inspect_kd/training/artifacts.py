@@ -172,7 +172,9 @@ class Exporter:
             try:
                 conversion = self.export(name, to)
                 complaint = (
-                    f"{to.name} differs from the trained model: {conversion.complaint()}" if conversion.missed else ""
+                    f"{to.name} differs from the trained model: {conversion.describe_missed()}"
+                    if conversion.missed
+                    else ""
                 )
             except InspectKDError as error:
                 complaint = str(error)

@@ -12,7 +12,7 @@ from inspect_kd.datasets.advice.advice import Advice
 from inspect_kd.datasets.advice.contact_sheet import draw_contact_sheet
 from inspect_kd.datasets.advice.sound_picture import SoundPicture
 from inspect_kd.datasets.presentation import Presentation
-from inspect_kd.datasets.tile_choice import VISIBLE, assumed_defect, choose_tile
+from inspect_kd.datasets.tile_choice import MIN_VISIBLE_PIXELS, assumed_defect, choose_tile
 
 MAX_ASPECT = 2.5
 """Longest side over the shortest from which squashing into a square distorts defects."""
@@ -46,9 +46,9 @@ def advise_on_scale(
         remedy = f"training cuts them into tiles of {tile} by itself (data.tile), {choice.frames} frames a part"
         return [_advice(category, number, DEFECT_SIZE, text, remedy, None, pictures)]
     became = defect * min(1.0, settings.size / (tile or longer))
-    if not is_automatic and became < min(VISIBLE, defect):
+    if not is_automatic and became < min(MIN_VISIBLE_PIXELS, defect):
         scale = f"tiles of {tile} at {settings.size}x{settings.size}" if tile else whole
-        text = f"a defect of {defect} pixels{assumed} becomes {became:.1f} pixels in {scale}; {VISIBLE:g} are needed"
+        text = f"a defect of {defect} pixels{assumed} becomes {became:.1f} pixels in {scale}; {MIN_VISIBLE_PIXELS:g} are needed"
         if whole_images:
             remedy, changes = "give the model a larger input, or crop the pictures", _larger_input(longer, defect)
         else:
@@ -76,7 +76,7 @@ def _frame(pictures: Sequence[SoundPicture], presentation: Presentation | None) 
 
 def _larger_input(longer: int, defect: int) -> tuple[str, ...]:
     """The model's input at which the defect is visible in whole pictures, if there is one."""
-    size = math.ceil(VISIBLE / defect * longer / SIZE_STEP) * SIZE_STEP
+    size = math.ceil(MIN_VISIBLE_PIXELS / defect * longer / SIZE_STEP) * SIZE_STEP
     return ("--set", f"data.size={min(size, LARGEST_SIZE)}")
 
 

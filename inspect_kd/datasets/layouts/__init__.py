@@ -65,7 +65,8 @@ def scan(root: Path, layout: str | None = None) -> tuple[str, list[Sample]]:
 def left_out(root: Path, layout: str, samples: Sequence[Sample]) -> list[Path]:
     """List the images below a folder that are neither samples nor masks, except those that the layout leaves out on purpose.
 
-    A table names its images, so nothing is left out; hidden folders (`.` or `_` first) and private tests are on purpose.
+    A table names its images, so it leaves out all others on purpose. So do the other layouts with hidden folders (`.` or `_` first),
+    with mask folders and with private tests.
     """
     if layout in _TABLES or not root.is_dir():
         return []

@@ -16,8 +16,8 @@ from inspect_kd.plain_file import MISSING
 SOUND_NAMES = frozenset({"good", "ok", "sound", "normal", "goods", "io", "pass", "accepted"})
 MASK_FOLDERS = ("ground_truth", "masks", "mask")
 MASK_ENDS = ("_mask", "_gt", "_label", "_seg", "-mask")
-_OTHER_MASK = re.compile(r"(?P<image>.+?)[_\-. ](masks?|gt|label|seg)[_\-. ]?[0-9]*")
-"""Names like those of masks with other separators, or numbered."""
+_UNUSUAL_MASK = re.compile(r"(?P<image>.+?)[_\-. ](masks?|gt|label|seg)[_\-. ]?[0-9]*")
+"""Name of an image with a mask ending that is not in MASK_ENDS, or that is numbered."""
 _DEFECT_WORDS = frozenset(
     {"bad", "ng", "ko", "nok", "nio", "defect", "defective", "anomaly", "reject", "rejects", "fail", "scrap"}
 )
@@ -108,7 +108,7 @@ def masks_by_stem(folder: Path) -> dict[str, Path]:
     masks: dict[str, Path] = {}
     for path in images_in(folder):
         if not is_mask(path):
-            if names_another_mask(path, stems):
+            if has_unusual_mask_name(path, stems):
                 raise BadInput(f"{path}: named like a mask of another image; an image has one mask, named <image>_mask")
             continue
         stem = image_stem(path).casefold()
@@ -120,9 +120,9 @@ def masks_by_stem(folder: Path) -> dict[str, Path]:
     return masks
 
 
-def names_another_mask(path: Path, stems: Collection[str]) -> bool:
-    """True if a file's name is that of one of the images (stems in lower case) with an unusual or numbered mask ending."""
-    match = _OTHER_MASK.fullmatch(path.stem.casefold())
+def has_unusual_mask_name(path: Path, stems: Collection[str]) -> bool:
+    """True if a file's name is one of the images' stems (in lower case) with an unusual or numbered mask ending."""
+    match = _UNUSUAL_MASK.fullmatch(path.stem.casefold())
     return match is not None and match["image"] in stems
 
 
@@ -144,7 +144,7 @@ def unreadable_masks(folder: Path) -> list[Path]:
 
 
 def mask_in(folder: Path, stem: str) -> Path | None:
-    """Find the mask of an image: `<stem>_mask.png`, `<stem>.png`, with any image suffix."""
+    """Find an image's mask in a folder: `<stem>_mask`, `<stem>`, `<stem>_gt` or `<stem>_label`, with any image suffix."""
     for end in ("_mask", "", "_gt", "_label"):
         for suffix in (".png", *sorted(IMAGE_SUFFIXES - {".png"})):
             path = folder / f"{stem}{end}{suffix}"

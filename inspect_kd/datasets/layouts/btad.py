@@ -1,11 +1,14 @@
-"""BTAD: `<category>/train/ok`, `<category>/test/{ok,ko}`, `<category>/ground_truth/ko/<stem>.png`."""
+"""BTAD: `<category>/train/ok`, `<category>/test/{ok,ko}`, `<category>/ground_truth/ko/<stem>.png`.
+
+Only the names of folders and masks differ from an MVTec tree.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from inspect_kd.datasets.layouts import mvtec
 from inspect_kd.datasets.layouts._walk import folders
-from inspect_kd.datasets.layouts.mvtec import scan as scan_tree
 from inspect_kd.types import Sample
 
 
@@ -16,4 +19,4 @@ def recognise(root: Path) -> bool:
 
 
 def scan(root: Path) -> list[Sample]:
-    return scan_tree(root)
+    return mvtec.scan(root)

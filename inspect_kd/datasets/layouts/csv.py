@@ -1,7 +1,7 @@
 """A CSV: columns `image` and `label` (or `kind`); optionally `category`, `split`, `mask`, `group`.
 
 `label` is good / ok / sound / normal / 0 for a sound part; anything else names the defect. Paths are relative to the CSV.
-`split` is train or test; if it is empty, sound parts are split by seed and defects go to the test.
+`split` is train or test; if it is empty, sound parts are split by seed and defects are used for the test.
 """
 
 from __future__ import annotations

@@ -73,6 +73,7 @@ def _scan_category(root: Path) -> list[Sample]:
 
 
 def _find_mask(root: Path, image: Path, kind: str) -> Path | None:
+    """Find the mask of a defect beside its image, else in the folders of masks."""
     mask = mask_in(image.parent, f"{image.stem}_mask") or _mask_beside(image)
     return mask or next(filter(None, (mask_in(root / name / kind, image.stem) for name in MASK_FOLDERS)), None)
 

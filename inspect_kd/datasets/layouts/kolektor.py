@@ -28,6 +28,7 @@ def scan(root: Path) -> list[Sample]:
 
 def _make_sample(root: Path, image: Path) -> Sample:
     label = image.with_name(f"{image.stem}_label.bmp")
+    # Any size will do: a mask that is shrunk keeps at least one pixel of the smallest defect.
     defective = bool(read_mask(check_inside(root, label), size=(64, 160)).any())
     return Sample(
         image=image,

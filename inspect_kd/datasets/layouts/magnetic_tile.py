@@ -1,4 +1,4 @@
-"""The magnetic tile data set: `MT_Free/Imgs/*.jpg`, `MT_<Kind>/Imgs/*.jpg` with the mask beside as `.png`.
+"""The magnetic tile data set: `MT_Free/Imgs/*.jpg`, `MT_<Kind>/Imgs/*.jpg` with the mask beside it as `.png`.
 
 Images with the same number in their names, such as `exp1_num_106151`, show the same tile and share a group.
 """

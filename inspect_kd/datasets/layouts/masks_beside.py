@@ -49,6 +49,7 @@ def _scan_category(root: Path, folder: Path) -> list[Sample]:
             raise BadInput(
                 f"{path}: its name says that the part is defective, but it has no mask; add one, or rename it"
             )
+        # Any size will do: a mask that is shrunk keeps at least one pixel of the smallest defect.
         defective = mask is not None and bool(read_mask(check_inside(root, mask), size=(256, 256)).any())
         kind = "defect" if defective else "good"
         samples.append(Sample(image=path, category=folder.resolve().name, kind=kind, mask=mask if defective else None))

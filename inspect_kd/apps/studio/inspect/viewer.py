@@ -147,7 +147,7 @@ def _mark_label(part: Part, thresholds: Thresholds) -> str:
 def _contours(inspection: Inspection, size: tuple[int, int]) -> list[Contour]:
     heatmap = overlay.enlarge(inspection.heatmap, *size)
     # Where no heat is above the threshold, draw the contour of the hottest place, as `Inspector.regions` does.
-    threshold = min(inspection.thresholds.reinspect, overlay.BRIGHTEST * float(heatmap.max()))
+    threshold = min(inspection.thresholds.reinspect, overlay.HOTTEST_SHARE * float(heatmap.max()))
     contours, _ = cv2.findContours((heatmap > threshold).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     return [cv2.approxPolyDP(contour, SMOOTHING, True).reshape(-1, 2).astype(np.int32) for contour in contours]
 
