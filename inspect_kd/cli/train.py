@@ -135,7 +135,7 @@ def train(
         start=start,
     )
     # The processes that rank 0 starts find the images that it has downloaded.
-    missing = {} if is_helper else find_missing(api.named_data(data, recipe))
+    missing = {} if is_helper else find_missing(api.list_sources(data, recipe))
     require_consent(missing.values(), accepted=fetch)
     data_set = None if data in missing else api.open_data(data, recipe)
     data_name = missing[data].name if data_set is None else data_set.name
