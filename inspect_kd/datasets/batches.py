@@ -143,7 +143,7 @@ def random_flip(frame: SoundFrame, flip: Flip, rng: np.random.Generator) -> Soun
 
 
 class StepSampler(Sampler[list[BatchItem]]):
-    """Yields the batch items of each step, with equal shares of all categories; `rank` is one of `world` processes, which share each step."""
+    """Yields the batch items of each step, with equal shares of all categories; each of `world` processes gets its share."""
 
     def __init__(
         self,

@@ -35,7 +35,7 @@ def advise_on_series(category: str, pictures: Sequence[SoundPicture], spread: Po
         return [_advise_by_likeness(category, pictures, pairs, involved)]
     ungrouped = [picture for picture in pictures if picture.sample.group is None]
     if len(ungrouped) < len(pictures):
-        return []
+        return []  # groups are given already, by a CSV, a manifest or an option
     stems = [picture.sample.image.stem for picture in pictures]
     pattern = find_numbered_series(stems)
     if pattern is None:

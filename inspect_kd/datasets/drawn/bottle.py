@@ -68,7 +68,7 @@ def _tint(surface: Surface, glass: Field, distance: Field, x: float, y: float, r
 def _place_on_glass(
     x: float, y: float, defect_rng: Rng, low: float = 0.05, high: float = 0.40
 ) -> tuple[float, float, float]:
-    """Return a random place (x, y) at a distance from the centre between `low` and `high`, and its angle as seen from there."""
+    """Return a random place (x, y) between `low` and `high` from the centre of the glass, and its direction from the centre in radians."""
     angle, radius = defect_rng.uniform(0, 2 * np.pi), defect_rng.uniform(low, high)
     return float(x + radius * np.cos(angle)), float(y + radius * np.sin(angle)), float(angle)
 
