@@ -60,7 +60,7 @@ def train(
         model or choose_model(), settings, teachers=teachers, unlabelled=unlabelled, labelled=labelled, start=start
     )
     if fetch:
-        fetch_missing(named_data(data, recipe), progress=progress)
+        fetch_missing(list_sources(data, recipe), progress=progress)
     data_set = open_data(data, recipe)
     folder = choose_run_folder(Path(out), name or f"{data_set.name}-{recipe.name}", resume=resume)
     run = run_training(recipe, data_set, folder, resume=resume, hardware=hardware, progress=progress)
@@ -178,7 +178,7 @@ class Run:
 
 
 def describe_refused_artifacts(complaints: Sequence[str]) -> str:
-    """The message about artifacts that failed their verification."""
+    """Return the message about artifacts that failed their verification."""
     return (
         f"the predictions differ from the student's, no artifact was written: {' | '.join(complaints)}. "
         "The *.conversion.html in the artifact's folder has the details"
@@ -186,7 +186,7 @@ def describe_refused_artifacts(complaints: Sequence[str]) -> str:
 
 
 def choose_model() -> str:
-    """Return the default recipe's name, or that of the fallback, which needs no download, if weights are missing."""
+    """Return the default recipe's name, or, if weights of its encoder are missing, the name of the fallback, which needs no download."""
     from inspect_kd.config import default_recipe
     from inspect_kd.models.encoders import weights_available
 
@@ -236,7 +236,7 @@ def open_data(data: str | Path, recipe: Recipe) -> DataSet:
     return open_for_recipe(str(data), recipe)
 
 
-def named_data(data: str | Path, recipe: Recipe) -> list[str]:
+def list_sources(data: str | Path, recipe: Recipe) -> list[str]:
     """List the data sets that a training opens: its own, and the one with real defects that the recipe may name."""
     return [str(data), *([recipe.distill.labelled] if recipe.distill.labelled else [])]
 

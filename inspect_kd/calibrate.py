@@ -5,7 +5,7 @@ the same line with probability at most a, for any distribution of the scores. Un
 requested rate, the lowest rate that n allows is reported. And thresholds are raised by the difference that two runtimes may have:
 where many sound parts share one score, that score is the threshold, and another runtime's slightly higher score must not exceed it.
 
-NumPy only; on the line-side path.
+This module needs NumPy only: the inspector on the line imports it, too.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class CategoryThresholds:
     asked_reinspect: float
 
     @property
-    def has_too_few_parts(self) -> bool:
-        """True where n is too small for a requested rate."""
+    def promises_less(self) -> bool:
+        """Whether a promised rate is higher than requested: too few held-out parts, or too many of them that were not found."""
         return self.reject_promise > self.asked_reject or self.reinspect_promise > self.asked_reinspect
 
     def rounded_up(self) -> CategoryThresholds:
@@ -65,7 +65,7 @@ class CategoryThresholds:
             f"Of new sound parts from the same line, at most {_percent(self.reject_promise)} are NG and at most "
             f"{_percent(self.reinspect_promise)} are NG or RE-INSPECT, on average over calibrations with {self.n} held-out sound parts."
         )
-        if not self.has_too_few_parts:
+        if not self.promises_less:
             return text
         rate = min(self.asked_reject, self.asked_reinspect)
         if self.n >= parts_needed(rate):  # more parts would not help: too many of them were not found
@@ -92,7 +92,7 @@ class Calibration:
             raise BadInput(f"no calibration for category '{category}'; there is one for: {known}")
         return self.limits[category]
 
-    def not_found(self, category: str | None = None) -> int:
+    def count_not_found(self, category: str | None = None) -> int:
         """Count the held-out sound parts of a category, or of all, that were not found in their images."""
         chosen = self.scores.values() if category in (None, POOLED) else [self.scores.get(str(category), ())]
         return sum(is_not_found(score) for scores in chosen for score in scores)
@@ -100,11 +100,11 @@ class Calibration:
     def describe(self, category: str | None = None) -> str:
         """Describe a category's promise, or the pooled one; also how many held-out sound parts were not found."""
         limits = self.for_category(category)
-        missed = self.not_found(category)
-        if not missed:
+        not_found = self.count_not_found(category)
+        if not not_found:
             return limits.describe()
-        was, they = ("was", "it counts") if missed == 1 else ("were", "they count")
-        return f"{limits.describe()} {missed} of the {limits.n} {was} not found in the image; {they} as NG, as on the line."
+        was, they = ("was", "it counts") if not_found == 1 else ("were", "they count")
+        return f"{limits.describe()} {not_found} of the {limits.n} {was} not found in the image; {they} as NG, as on the line."
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -180,9 +180,9 @@ def conformal_threshold(scores: Sequence[float], rate: float) -> tuple[float, fl
     """Compute the threshold for a rate, and the rate that it promises: larger than requested where n is too small."""
     n = len(scores)
     # The score of a part that was not found is no threshold: then a larger rate is promised, as with too few parts.
-    highest = sum(score < NOT_FOUND_SCORE for score in scores)
+    found = sum(score < NOT_FOUND_SCORE for score in scores)
     rank = math.ceil((n + 1) * (1 - rate) - 1e-9)
-    rank = min(rank, highest)
+    rank = min(rank, found)
     return float(np.sort(np.asarray(scores, dtype=np.float64))[rank - 1]), (n + 1 - rank) / (n + 1)
 
 
@@ -202,8 +202,8 @@ def compute_thresholds(scores: Sequence[float], *, reject_rate: float, reinspect
     reinspect, reinspect_promise = conformal_threshold(scores, reinspect_rate)
     reject, reject_promise = conformal_threshold(scores, reject_rate)
     if reject_promise > reject_rate:
-        # With so few parts only the largest score is a valid threshold, and it becomes that for RE-INSPECT. That for NG lies as far
-        # above the largest score as the largest lies above the median. A higher threshold never breaks the promise.
+        # With so few parts only the largest score is a valid threshold, and it becomes the RE-INSPECT threshold. The NG threshold lies
+        # as far above it as it lies above the median. A higher threshold never breaks the promise.
         found = [score for score in scores if score < NOT_FOUND_SCORE]
         reject += max(reject - float(np.median(found)), 0.0)
     return CategoryThresholds(

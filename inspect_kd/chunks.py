@@ -1,4 +1,4 @@
-"""Take a sequence in chunks (`itertools.batched` needs Python 3.12), or evenly chosen items of it."""
+"""Split a sequence into chunks (`itertools.batched` needs Python 3.12), and choose evenly spread indices."""
 
 from __future__ import annotations
 

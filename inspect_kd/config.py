@@ -185,7 +185,9 @@ class Distill(StrictModel):
                 "blend: the imitation head has weight 0, so refine has no effect; set it to [1, 1.5, 1.5], for example"
             )
         if self.unlabelled and not self.teachers:
-            raise ValueError("unlabelled: only teachers can learn from parts without labels; set `teachers:`")
+            raise ValueError(
+                "unlabelled: the student learns what teachers predict for unlabelled images; set `teachers:`"
+            )
         if self.denoising_weight and self.refine.steps and not self.tune_decoder:
             raise ValueError("denoising_weight: it needs a decoder that is trained in S3; set tune_decoder to true")
         if self.labelled and not self.supervise.steps:
@@ -229,7 +231,9 @@ class Recipe(StrictModel):
         if self.teacher and self.data.zones:
             raise ValueError("data.zones: only students have zones; leave it out of a teacher's recipe")
         if "onnx" not in self.export:
-            raise ValueError("export: `onnx` must be among them; the report and the line open that file")
+            raise ValueError(
+                "export: `onnx` must be among them; the report and the inspection on the line use that file"
+            )
         if self.student and self.data.size % 32:
             raise ValueError(f"data.size: {self.data.size} is not a multiple of 32, which a student needs")
         if self.distill.stages and not self.student.get("head_width"):
@@ -294,7 +298,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def _refusal(problem: str, where: Any) -> yaml.YAMLError:
-    """`where`: a node or an event."""
+    """Return the error for what recipes must not hold; `where` is a YAML node or event with its place in the file."""
     return yaml.MarkedYAMLError(problem=problem, problem_mark=where.start_mark)
 
 
@@ -342,7 +346,7 @@ def load_recipe(model: str, overrides: list[str] | None = None) -> Recipe:
 
 
 def default_recipe(has_weights: Callable[[str], bool]) -> str:
-    """Return the recipe for a training that names none: the default, or the fallback if the default's encoder has no weights.
+    """Return the name of the recipe for a training that names none: the default, or the fallback if the default's encoder has no weights.
 
     `has_weights` says whether an encoder's weights are available; only the caller knows whether it may ask a hub.
     """

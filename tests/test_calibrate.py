@@ -81,11 +81,11 @@ def test_promise_depends_on_the_number_of_parts() -> None:
     assert parts_needed(0.01) == 99
     assert parts_needed(0.05) == 19
     of_9_parts = compute_thresholds(list(range(1, 10)), reject_rate=0.01, reinspect_rate=0.05)
-    assert of_9_parts.has_too_few_parts
+    assert of_9_parts.promises_less
     assert of_9_parts.reject_promise == pytest.approx(0.1)
     assert "99 held-out sound parts" in of_9_parts.describe()
     of_99_parts = compute_thresholds(list(range(1, 100)), reject_rate=0.01, reinspect_rate=0.05)
-    assert not of_99_parts.has_too_few_parts
+    assert not of_99_parts.promises_less
     assert of_99_parts.thresholds == Thresholds(reinspect=95, reject=99)
 
 

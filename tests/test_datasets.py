@@ -173,6 +173,15 @@ def test_images_sorted_by_kind_are_defective_with_and_without_a_mask(tmp_path: P
     assert samples["3"].mask == tmp_path / "ground_truth" / "dent" / "3_mask.png"
 
 
+@pytest.mark.parametrize("end", ["_mask", "_gt", "_label", "_seg", "-mask"])
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_mask_beside_a_defect_is_found_by_its_ending(tmp_path: Path, end: str, suffix: str) -> None:
+    image = trees.picture(tmp_path / "parts" / "scratch" / f"1{suffix}")
+    trees.picture(tmp_path / "parts" / "good" / "2.png")
+    mask = trees.mask(image.with_name(f"1{end}.png"))
+    assert {sample.image: sample.mask for sample in list_samples(tmp_path / "parts")}[image] == mask
+
+
 def test_image_without_a_mask_beside_masked_ones_is_sound(tmp_path: Path) -> None:
     for name in ("1", "1_mask", "2"):
         (trees.mask if name.endswith("_mask") else trees.picture)(tmp_path / f"{name}.png")

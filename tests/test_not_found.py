@@ -148,7 +148,7 @@ def test_promise_says_how_many_sound_parts_were_not_found(missed: int, sentence:
     scores = [*np.linspace(0.3, 0.9, 40 - missed), *[math.inf] * missed]
     calibration = calibrate({"bracket": scores, "plate": [0.4, 0.5]}, reject_rate=0.1, reinspect_rate=0.1)
     assert sentence in calibration.describe("bracket")
-    assert calibration.not_found("bracket") == calibration.not_found() == missed
+    assert calibration.count_not_found("bracket") == calibration.count_not_found() == missed
     assert "not found" not in calibration.describe("plate")
 
 

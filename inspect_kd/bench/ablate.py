@@ -173,11 +173,11 @@ def _train_fit(model: str, data: DataSet, seed: int, out: Path, progress: Progre
 def _measure_arm(job: Job, start: RunFolder, head_inputs: dict[int, HeadInputs]) -> dict[str, Any]:
     """Train the arm's student and measure it on the test split, without an artifact or report; a finished result is reused."""
     recipe, data, folder = job.recipe, job.data, job.folder
-    real = open_real_parts(job)
+    real_parts = open_real_parts(job)
     identity = {
         "recipe": recipe.digest(),
         "data": data.digest,
-        "real": real.digest,
+        "real": real_parts.digest,
         "teachers": teacher_identities(recipe, data),
     }
     path = folder.path / RESULT_FILE
@@ -189,7 +189,7 @@ def _measure_arm(job: Job, start: RunFolder, head_inputs: dict[int, HeadInputs])
     folder.path.mkdir(parents=True, exist_ok=True)
     folder.metrics.unlink(missing_ok=True)
     student = load_fitted_student(job, str(start.path)).to(job.hardware.fabric().device)
-    facts = _distill_arm(job, student, real, head_inputs) if recipe.distill.stages else {}
+    distillation = _distill_arm(job, student, real_parts, head_inputs) if recipe.distill.stages else {}
     seconds = round(time.monotonic() - began, 1)
     folder.checkpoint.unlink(missing_ok=True)
     result = {
@@ -199,20 +199,23 @@ def _measure_arm(job: Job, start: RunFolder, head_inputs: dict[int, HeadInputs])
         "threads": torch.get_num_threads(),
         "metrics": _measure_metrics(job, student.cpu()),
         "seconds": seconds,
-        **facts,
+        **distillation,
     }
     write_json(path, result)
     return result
 
 
 def _distill_arm(
-    job: Job, student: RebuildStudent, real: RealParts, head_inputs: dict[int, HeadInputs]
+    job: Job, student: RebuildStudent, real_parts: RealParts, head_inputs: dict[int, HeadInputs]
 ) -> dict[str, Any]:
-    """Distil the arm's student. `head_inputs`, by the side of the images, are computed once for all arms of a seed."""
+    """Distil the arm's student, and return the facts about the distillation for its result.
+
+    `head_inputs`: a cache by the side of the images, so that all arms of a seed compute the inputs of the heads once.
+    """
     teachers = open_teachers(job, pipeline.train, job.folder.path.parents[1])
-    dataset = open_distill_dataset(job, student, teachers, real)
+    dataset = open_distill_dataset(job, student, teachers, real_parts)
     if dataset.sample_side not in head_inputs:
-        head_inputs.clear()  # one size takes a gigabyte
+        head_inputs.clear()  # the inputs for one side take a gigabyte
         head_inputs[dataset.sample_side] = HeadInputs(student, dataset, job.progress)
     return distill(job, student, teachers, TrainingState(stage=FITTED), head_inputs[dataset.sample_side])
 
@@ -253,8 +256,8 @@ def write(
 def _markdown(
     arms: Sequence[Arm], results: Mapping[str, Sequence[Mapping[str, Any]]], environment: Mapping[str, Any]
 ) -> list[str]:
-    fits = next(iter(results.values()))
-    categories = [name for name in fits[0]["metrics"] if name != MEAN]
+    fit_results = next(iter(results.values()))
+    categories = [name for name in fit_results[0]["metrics"] if name != MEAN]
     lines = [
         f"Written by `{environment['command']}`, {environment['started'][:10]}, "
         f"{environment['cores']} CPU cores, torch {environment['packages'].get('torch')}. One model for "
@@ -268,26 +271,27 @@ def _markdown(
         "|---|---|" + "---|" * (len(categories) + 5),
     ]
     for arm in arms:
-        seeds = results[arm.name]
-        if not seeds:
+        arm_results = results[arm.name]
+        if not arm_results:
             continue
-        cells = [" / ".join(f"{_mean(seeds, category, m):.3f}" for m in TABLE_METRICS) for category in categories]
-        means = " / ".join(f"{_mean(seeds, MEAN, m):.3f}{_std(seeds, m)}" for m in TABLE_METRICS)
-        fit_of_seed = {result["seed"]: result for result in fits}
-        fits_compared = [fit_of_seed[result["seed"]] for result in seeds if result["seed"] in fit_of_seed] or fits
-        gain = " / ".join(f"{_mean(seeds, MEAN, m) - _mean(fits_compared, MEAN, m):+.3f}" for m in TABLE_METRICS)
-        minutes = mean(result.get("distill_seconds", result["seconds"]) for result in seeds) / 60
-        commits = ", ".join(dict.fromkeys(result.get("commit") or "–" for result in seeds))
+        cells = [" / ".join(f"{_mean(arm_results, category, m):.3f}" for m in TABLE_METRICS) for category in categories]
+        means = " / ".join(f"{_mean(arm_results, MEAN, m):.3f}{_std(arm_results, m)}" for m in TABLE_METRICS)
+        fit_of_seed = {result["seed"]: result for result in fit_results}
+        same_seeds = [fit_of_seed[result["seed"]] for result in arm_results if result["seed"] in fit_of_seed]
+        compared = same_seeds or fit_results
+        gain = " / ".join(f"{_mean(arm_results, MEAN, m) - _mean(compared, MEAN, m):+.3f}" for m in TABLE_METRICS)
+        minutes = mean(result.get("distill_seconds", result["seconds"]) for result in arm_results) / 60
+        commits = ", ".join(dict.fromkeys(result.get("commit") or "–" for result in arm_results))
         lines.append(
-            f"| {arm.name} | {arm.explanation} | {' | '.join(cells)} | {means} | {gain} | {len(seeds)} | {minutes:.1f} | {commits} |"
+            f"| {arm.name} | {arm.explanation} | {' | '.join(cells)} | {means} | {gain} | {len(arm_results)} | {minutes:.1f} | {commits} |"
         )
     return [*lines, *_teacher_costs(results)]
 
 
 def _teacher_costs(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[str]:
-    """Write a table of the cost of each teacher's predictions, and of how often they were all read from disk."""
+    """Yield the lines of a table: what each teacher's predictions cost, and how many distillations read all of them from disk."""
     costs: dict[str, list[Mapping[str, Any]]] = {}
-    for result in (result for seeds in results.values() for result in seeds):
+    for result in (result for arm_results in results.values() for result in arm_results):
         for teacher, cost in result.get("taught_by", {}).items():
             costs.setdefault(teacher, []).append(cost)
     costs = {name: costs_of for name, costs_of in costs.items() if any(cost["looked_at"] for cost in costs_of)}
@@ -312,15 +316,15 @@ def _teacher_costs(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterat
 
 def _threads(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     """Describe the number of threads; results without this entry were measured with one."""
-    counts = sorted({int(result.get("threads", 1)) for seeds in results.values() for result in seeds})
+    counts = sorted({int(result.get("threads", 1)) for arm_results in results.values() for result in arm_results})
     return "one thread" if counts == [1] else f"{' or '.join(map(str, counts))} threads"
 
 
-def _mean(seeds: Sequence[Mapping[str, Any]], category: str, metric: str) -> float:
-    return float(mean(result["metrics"][category][metric] for result in seeds))
+def _mean(results: Sequence[Mapping[str, Any]], category: str, metric: str) -> float:
+    return float(mean(result["metrics"][category][metric] for result in results))
 
 
-def _std(seeds: Sequence[Mapping[str, Any]], metric: str) -> str:
+def _std(results: Sequence[Mapping[str, Any]], metric: str) -> str:
     """Return the standard deviation over seeds as text; empty for one seed."""
-    values = [result["metrics"][MEAN][metric] for result in seeds]
+    values = [result["metrics"][MEAN][metric] for result in results]
     return f" ± {stdev(values):.3f}" if len(values) > 1 else ""

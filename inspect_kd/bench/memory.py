@@ -1,4 +1,4 @@
-"""A nearest-neighbour memory of our encoder's patches, as a reference for accuracy. It is too slow for the line.
+"""A nearest-neighbour memory of our encoder's patches, as a reference for accuracy. It is too slow for a production line.
 
 The memory keeps a random subset of the patches of all sound images.
 
@@ -38,6 +38,8 @@ SCORE_SHARE = 0.01
 
 
 class NearestNeighbours(nn.Module):
+    """Score each patch by its distance to the nearest patch in the memory."""
+
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         self.patches = PatchExtractor(encoder)
@@ -48,7 +50,7 @@ class NearestNeighbours(nn.Module):
         """Fit the feature normalisation in a first pass, keep random patches in a second."""
         generator = torch.Generator().manual_seed(0)
         self.patches.feature_norm.fit(self.patches.encoder(_image(store, i)) for i in range(len(store)))
-        progress.phase("remember", len(store))
+        progress.phase("collect", len(store))
         per_image = max(1, MAX_PATCHES // len(store))
         banks: list[list[Tensor]] = [[] for _ in GROUPS]
         for i in range(len(store)):
@@ -76,7 +78,7 @@ def run_entry(entry: Entry, data: DataSet, folder: Path, minutes: float, progres
     seconds = round(time.monotonic() - began, 1)
     graph = ArtifactGraph(memory, 1.0)
     export_file(graph, folder / "model.onnx", SIZE)
-    rows = sum(len(bank) for bank in memory.banks)
+    patches_kept = sum(len(bank) for bank in memory.banks)
     return {
         "metrics": measures_to_json(
             measure(
@@ -85,5 +87,5 @@ def run_entry(entry: Entry, data: DataSet, folder: Path, minutes: float, progres
         ),
         "gflop": count_gflop(graph, SIZE),
         "train_seconds": seconds,
-        "note": f"{rows:,} patches kept",
+        "note": f"{patches_kept:,} patches kept",
     }

@@ -60,7 +60,7 @@ def _records(comparison: Comparison) -> Iterator[dict[str, Any]]:
 
 
 def _accuracy_rows(entries: Mapping[str, Entry], by_entry: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Return header and rows: the best mean first, failures with their errors at the end."""
+    """Return header and rows: entries by their mean, the best first, then failures with their errors."""
     measured = {key: result for key, result in by_entry.items() if result.get("metrics")}
     # With a single category the mean would repeat its column.
     categories = list(next(iter(measured.values()))["metrics"]) if measured else [MEAN]
@@ -112,7 +112,7 @@ COST_HEADER = [
     "share of peak",
     "file MB",
     "memory MB",
-    "of the fastest light peer",
+    "times the fastest light peer",
 ]
 
 
@@ -171,9 +171,9 @@ def _describe_conditions(environment: Mapping[str, Any]) -> list[str]:
         f"All models get the same images at {SIZE}x{SIZE} and the same splits; test labels are used neither for stopping nor for "
         "checkpoints. Ours train as their recipe says; a peer for its own number of epochs or a time limit, whichever ends first. The "
         "remarks say which peers were stopped early: they might do better with more time.",
-        f"Times are those of the first setting's files, from pixels to heatmap and score on one thread of ONNX Runtime, all in one "
-        f"run, in turns, up to {ROUNDS * MAX_RUNS} images each, fewer of slow ones; they "
-        "differ between machines and moments; the ratios are comparable.",
+        "Times are those of the first setting's files, from pixels to heatmap and score on one thread of ONNX Runtime. All files were "
+        f"timed in one process, in turns, on up to {ROUNDS * MAX_RUNS} images each; slow files on fewer. Times differ between machines and "
+        "moments; their ratios are comparable.",
     ]
 
 

@@ -72,7 +72,7 @@ def run_entry(entry: Entry, data: DataSet, folder: Path, minutes: float, progres
     try:
         module = build(entry, coreset=min(0.1, MAX_BANK_PATCHES / (len(train) * (SIZE // 8) ** 2)))
         if entry.model == "EfficientAd":
-            # By default it downloads into the working directory.
+            # By default EfficientAD downloads its ImageNet subset into the working directory.
             module.imagenet_dir = folder.parents[1] / "imagenette"
         began = time.monotonic()
         note = fit(module, entry, data, minutes)
@@ -124,7 +124,7 @@ def build(entry: Entry, *, random: bool = False, coreset: float = 0.1) -> Any:
         options["backbone"] = entry.encoder
         layers = LAYERS[entry.encoder]
         if entry.model == "Fastflow":
-            # It accepts three backbones by name and takes their features by index: pass ours under one of these names.
+            # FastFlow accepts three backbones by name and takes their features by index: pass ours under one of these names.
             options["backbone"] = "resnet18"
         else:
             options["layers"] = layers[1:] if entry.model in WITHOUT_FINEST else layers
@@ -142,7 +142,7 @@ def build(entry: Entry, *, random: bool = False, coreset: float = 0.1) -> Any:
             **options,
         )
     if random and entry.model == "Padim":
-        # In place of the statistics that a training would collect at each of 64x64 positions.
+        # These replace the statistics that a training would collect at each of 64x64 positions.
         features = module.model.n_features
         module.model.gaussian.mean = torch.zeros(features, 64 * 64)
         module.model.gaussian.inv_covariance = torch.eye(features).repeat(64 * 64, 1, 1)
@@ -182,7 +182,10 @@ def _create(
 
 
 def fit(module: Any, entry: Entry, data: DataSet, minutes: float) -> str:
-    """Train with the settings of the peer's module, and return a remark if it was stopped early."""
+    """Train with the settings of the peer's module.
+
+    Returns a remark, which may be empty: that the training was stopped early, or the size of PatchCore's memory.
+    """
     from lightning.pytorch import Trainer, seed_everything
 
     seed_everything(0, workers=True, verbose=False)
@@ -197,7 +200,7 @@ def fit(module: Any, entry: Entry, data: DataSet, minutes: float) -> str:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(module, datamodule=_images(entry, data))
+    trainer.fit(module, datamodule=_data_module(entry, data))
     if entry.model == "Patchcore":
         share = module.coreset_sampling_ratio
         return f"bank of {len(module.model.memory_bank):,} patches, {share:.1%} of all"
@@ -205,8 +208,8 @@ def fit(module: Any, entry: Entry, data: DataSet, minutes: float) -> str:
     return "" if epochs_done >= epochs else f"stopped after {epochs_done} of {epochs} epochs, {minutes:g} min"
 
 
-def _images(entry: Entry, data: DataSet) -> Any:
-    """Our images as a Lightning data module; validation images only for EfficientAD, which scales its maps by them."""
+def _data_module(entry: Entry, data: DataSet) -> Any:
+    """Return our images as a Lightning data module; only EfficientAD gets validation images, by which it scales its maps."""
     from lightning.pytorch import LightningDataModule
 
     batch = 1 if entry.model == "EfficientAd" else BATCH
@@ -214,7 +217,9 @@ def _images(entry: Entry, data: DataSet) -> Any:
     def loader(split: Split) -> Any:
         store = ImageStore(data.select(split), Presentations.plain(View(size=SIZE)), budget_mb=4096)
         indices: Any = range(len(store))
-        return DataLoader(indices, batch_size=batch, shuffle=split is Split.TRAIN, collate_fn=partial(_batch, store))
+        return DataLoader(
+            indices, batch_size=batch, shuffle=split is Split.TRAIN, collate_fn=partial(_stack_batch, store)
+        )
 
     module: Any = LightningDataModule()
     module.train_batch_size = batch  # EfficientAD checks that it is 1
@@ -224,7 +229,7 @@ def _images(entry: Entry, data: DataSet) -> Any:
     return module
 
 
-def _batch(store: ImageStore, indices: list[int]) -> Any:
+def _stack_batch(store: ImageStore, indices: list[int]) -> Any:
     from anomalib.data import ImageBatch
 
     images_N3HW = torch.from_numpy(np.stack([store[i] for i in indices])).permute(0, 3, 1, 2).float() / 255

@@ -29,7 +29,7 @@ from inspect_kd.types import NoProgress, Progress
 
 RESULT_FILE, LOG_FILE, MODEL_FILE, DIGEST_FILE = "result.json", "log.txt", "model.onnx", "of.txt"
 Results = dict[str, dict[str, dict[str, Any]]]
-"""Setting -> entry -> result."""
+"""Setting -> entry -> result. A setting is a data set to train on: all categories together, or one alone."""
 DEFAULT_MINUTES = 10.0
 """Time limit of a peer if none of our students was trained."""
 
@@ -44,7 +44,7 @@ def run_benchmark(
     published: Results | None = None,
     retry_failed: bool = True,
 ) -> Results:
-    """Run every entry on every setting; reuse results of the same data, entry and minutes.
+    """Run every entry on every setting, given as data sets by name; reuse results of the same data, entry and minutes.
 
     Without `minutes` a peer may train as long as the slowest of our students took, so students come first in `entries`. Entries with
     `published` results are not measured again.

@@ -150,7 +150,7 @@ def draw(
 
     Example: inspect-kd data draw --to parts/ --sheet parts.jpg
     """
-    from inspect_kd.datasets.drawn import contact_sheet, draw_sample
+    from inspect_kd.datasets.drawn import draw_sample, write_contact_sheet
     from inspect_kd.datasets.manifest import load_manifest
     from inspect_kd.progress_display import show_progress
 
@@ -158,4 +158,4 @@ def draw(
         folder = draw_sample(to or load_manifest("sample").folder(), seed, progress=progress)
     echo(folder)
     if sheet is not None:
-        echo(contact_sheet(folder, sheet))
+        echo(write_contact_sheet(folder, sheet))

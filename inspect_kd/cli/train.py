@@ -135,7 +135,7 @@ def train(
         start=start,
     )
     # Rank 0 downloads the images before it starts the helper processes.
-    missing = {} if is_helper else find_missing(api.named_data(data, recipe))
+    missing = {} if is_helper else find_missing(api.list_sources(data, recipe))
     require_consent(missing.values(), accepted=fetch)
     data_set = None if data in missing else api.open_data(data, recipe)
     data_name = missing[data].name if data_set is None else data_set.name

@@ -163,7 +163,7 @@ def find_missing(sources: Sequence[str]) -> dict[str, Manifest]:
 
 
 def describe_missing(manifest: Manifest) -> str:
-    """The message about a data set whose images are not on this machine."""
+    """Return the message about a data set whose images are not on this machine."""
     by_hand = manifest.source.by_hand
     remedy = (
         f"`inspect-kd data get {manifest.name}` downloads them"

@@ -62,7 +62,7 @@ class SoundFrame(NamedTuple):
 
 
 class ImageStore:
-    """Images as their categories are presented, at the frames' scale, cached in memory up to `budget_mb`."""
+    """Reads, aligns and resizes images as the presentations of their categories say, and caches them in memory up to `budget_mb`."""
 
     def __init__(
         self, samples: Sequence[Sample], presentations: Presentations, *, bits: int | None = None, budget_mb: int = 0
@@ -115,7 +115,7 @@ class ImageStore:
 
 
 class TrainingImages(Dataset[tuple[Tensor, ...]]):
-    """Turns a batch item into uint8 images (3, H, W), input and sound original, and with zones their weights (1, H, W)."""
+    """Turns a batch item into two uint8 images (3, H, W), input and sound original, and, where there are zones, weights (1, H, W)."""
 
     def __init__(self, store: ImageStore, flip: Flip) -> None:
         self.store = store
@@ -143,7 +143,7 @@ def random_flip(frame: SoundFrame, flip: Flip, rng: np.random.Generator) -> Soun
 
 
 class StepSampler(Sampler[list[BatchItem]]):
-    """Yields the batch items of each step, with equal shares of all categories; each process takes its share."""
+    """Yields the batch items of each step, with equal shares of all categories; each of `world` processes gets its share."""
 
     def __init__(
         self,
@@ -168,7 +168,7 @@ class StepSampler(Sampler[list[BatchItem]]):
     def __iter__(self) -> Iterator[list[BatchItem]]:
         for step in self.steps:
             rng = np.random.default_rng([self.seed, step])
-            # Shuffled rounds of all categories: of three categories, each fills two or three places in a batch of eight.
+            # The places of a batch go to all categories in turn, each turn shuffled: of three, each gets two or three of eight places.
             order = np.concatenate(
                 [rng.permutation(len(self.members)) for _ in range(-(-self.batch // len(self.members)))]
             )
@@ -187,7 +187,7 @@ class StepSampler(Sampler[list[BatchItem]]):
 class Sweep(Sampler[list[BatchItem]]):
     """Yields every image at least once, with equal shares of all categories, up to `max_images` in total.
 
-    Used to fit statistics before the first gradient step. `repeat`: repeat images up to `max_images`, for tiled views.
+    Statistics are fitted to these images before the first gradient step. `repeat`: repeat images up to `max_images`, for tiled views.
     """
 
     def __init__(self, samples: Sequence[Sample], *, max_images: int, repeat: bool, batch: int, seed: int) -> None:

@@ -19,6 +19,7 @@ from inspect_kd.errors import BadInput, printable
 from inspect_kd.types import Progress, Sample, Split
 
 MIN_DEFECTS = 10
+"""Least number of defective test parts of a category with which metrics are not called rough."""
 USED_IN_TRAINING = (Split.TRAIN, Split.CALIBRATION, Split.VALIDATION)
 
 
@@ -148,10 +149,10 @@ def _find_unused_masks(data: DataSet) -> Iterable[Finding]:
 
 def find_left_out(data: DataSet) -> Iterable[Finding]:
     """Find images that the layout does not read, such as those in a deeper folder. Call it for a whole data set."""
-    if left := tuple(layouts.left_out(data.root, data.layout, data.samples)):
-        places = ", ".join(printable(path.relative_to(data.root).as_posix()) for path in left[:3])
-        text = f"{len(left)} images are left out by the layout '{data.layout}': {places}{' …' if len(left) > 3 else ''}"
-        yield Finding(severity="warning", text=text, files=left)
+    if left_out := tuple(layouts.left_out(data.root, data.layout, data.samples)):
+        places = ", ".join(printable(path.relative_to(data.root).as_posix()) for path in left_out[:3])
+        text = f"{len(left_out)} images are left out by the layout '{data.layout}': {places}{' …' if len(left_out) > 3 else ''}"
+        yield Finding(severity="warning", text=text, files=left_out)
 
 
 def _find_mixed_formats(facts: list[ImageFacts]) -> Iterable[Finding]:

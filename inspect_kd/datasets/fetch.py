@@ -72,7 +72,7 @@ def _fetch(manifest: Manifest, folder: Path, progress: Progress) -> None:
 
 @contextlib.contextmanager
 def _staged(folder: Path) -> Iterator[Path]:
-    """Return the path of a folder to create; it becomes `folder` when it is complete and is deleted otherwise."""
+    """Yield the path of a folder to create; it is renamed to `folder` at the end of the block, and deleted after an error."""
     parent = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         yield parent / folder.name
@@ -101,7 +101,7 @@ def _fetch_archives(archives: tuple[Archive, ...], folder: Path, downloads: Path
     """Download all archives and unpack them into one folder."""
     folder.mkdir()
     for archive in archives:
-        lock = downloads / f".{archive.sha256[:16]}.lock"  # two sets may share an archive
+        lock = downloads / f".{archive.sha256[:16]}.lock"  # two data sets may share an archive
         with hold_lock(lock, archive.url, WAIT_ADVICE):
             unpack(download(archive, downloads, progress), folder, progress)
 
@@ -178,8 +178,8 @@ def _append(archive: Archive, partial: Path, progress: Progress) -> None:
     with response:
         resumed = response.status == 206
         length = _parse_length(response.headers.get("Content-Length"))
-        received, done = 0, offset if resumed else 0
-        progress.phase("download", archive.size or (0 if length is None else done + length), done)
+        received, present = 0, offset if resumed else 0
+        progress.phase("download", archive.size or (0 if length is None else present + length), present)
         with name_file_in_errors(partial), partial.open("ab" if resumed else "wb") as file:
             while block := response.read(BLOCK):
                 received += len(block)

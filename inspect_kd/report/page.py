@@ -147,7 +147,7 @@ def _promise(report: Report) -> str:
         rows.append(
             [
                 label,
-                with_not_found(limits.n, report.calibration.not_found(name)),
+                with_not_found(limits.n, report.calibration.count_not_found(name)),
                 f"{low:.3f}",
                 f"{high:.3f}",
                 f"≤ {100 * limits.reinspect_promise:.1f} %",

@@ -1,4 +1,4 @@
-"""Advice on pictures: what the sound pictures of a data set call for, each with its number, a picture and a remedy. No torch."""
+"""Advice on the sound pictures of a data set: what should be changed about them or about the training, and why. Imports no torch."""
 
 from inspect_kd.datasets.advice.advice import TOPICS, Advice, Topic
 from inspect_kd.datasets.advice.advise import advise, advise_on_pictures, read_pictures, sound_samples

@@ -1,4 +1,4 @@
-"""Advice: one thing that the sound pictures of a category call for, with its number, a picture and a remedy."""
+"""Advice: one finding about the sound pictures of a category, with its measured number, a contact sheet and a remedy."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ class Advice:
     category: str
     number: float
     measure: str
-    """What the number is."""
+    """What `number` measures, with its unit."""
     text: str
     """What was found, in one sentence without a full stop."""
     remedy: str
     """What to do, in one sentence without a full stop."""
     changes: tuple[str, ...] | None = None
-    """Options of `inspect-kd train` that are the remedy or follow it; None if training does it by itself or no option helps."""
+    """Options of `inspect-kd train` for the training with or after the remedy; None if training applies it by itself or no option helps."""
     done: bool = False
-    """Whether training does what is needed by itself."""
+    """Whether training applies the remedy by itself."""
     picture: ImageU8 | None = None
-    """A small contact sheet of pictures that show it."""
+    """A small contact sheet of pictures that show what was found."""
     files: tuple[Path, ...] = ()
-    """Pictures that call for it; empty if all do."""
+    """The pictures that the finding is about; empty if it is about all."""
 
     def command(self, data: str) -> str | None:
-        """The command line of the remedy; `data` names the data set as for `--data`."""
+        """Return the command line of the remedy; `data` names the data set as for `--data`."""
         if self.changes is None:
             return None
         return shlex.join(["inspect-kd", "train", "--data", data, *self.changes])
@@ -46,7 +46,7 @@ class Advice:
         return f"{self.category}: {self.text}; {self.remedy}"
 
     def to_json(self, data: str) -> dict[str, Any]:
-        """Everything but the picture, ready for `json.dumps`."""
+        """Return everything but the picture, ready for `json.dumps`."""
         return {
             "topic": self.topic,
             "category": self.category,

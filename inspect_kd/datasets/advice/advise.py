@@ -1,6 +1,7 @@
-"""Advise on the sound pictures of a data set before anything is trained: measure, and say what to do where it is worth it.
+"""Advise on the sound pictures of a data set before anything is trained: measure them, and give advice where it is worth following.
 
-Quick on purpose: at most 300 pictures of a category are read, once, and all else is done on small pictures. No torch.
+This must be quick: at most 300 pictures of a category are read, each once, and nearly everything is measured on small copies of them.
+The module imports no torch.
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ def advise(
     presentations: Presentations | None = None,
     whole_images: bool = False,
 ) -> list[Advice]:
-    """Measure the sound pictures of each category and list what they call for.
+    """Measure the sound pictures of each category and list the advice on them.
 
-    `presentations`: how the training presents them, if that is chosen already. `whole_images`: tiles are not allowed.
+    `presentations`: how the training presents the pictures to the model, if that is chosen already. `whole_images`: tiles are not allowed.
     """
     by_category = {category: sound_samples(data, category) for category in data.categories}
     chosen = {category: choose_samples(samples) for category, samples in by_category.items()}
@@ -56,7 +57,7 @@ def advise(
 
 
 def sound_samples(data: DataSet, category: str) -> list[Sample]:
-    """The sound parts of a category that training, thresholds or early stopping use."""
+    """List the sound parts of a category that training, thresholds or early stopping use."""
     return [
         sample
         for sample in data.samples
@@ -65,7 +66,7 @@ def sound_samples(data: DataSet, category: str) -> list[Sample]:
 
 
 def read_pictures(samples: Sequence[Sample], bits: int | None, progress: Progress) -> list[SoundPicture]:
-    """Read and measure pictures; unreadable ones are left out, since the check and the training name them."""
+    """Read and measure pictures; unreadable ones are left out, since `data check` and the training report them."""
     pictures = []
     for sample in samples:
         with suppress(BadInput):

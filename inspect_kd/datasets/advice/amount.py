@@ -1,4 +1,4 @@
-"""Whether there are enough sound parts for a useful promise."""
+"""Advise on the number of sound parts: are they enough for thresholds with a useful promise?"""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def advise_on_amount(
     settings: Data,
     rates: CalibrationConfig,
 ) -> list[Advice]:
-    """Advise where the held-out sound parts cannot even promise the rate at which parts are inspected again."""
+    """Advise where the held-out sound parts cannot promise even the re-inspect rate, the larger of the two."""
     held_out = sum(sample.split is Split.CALIBRATION for sample in sound)
     asked = max(rates.reinspect_rate, rates.reject_rate)
     needed = parts_needed(asked)

@@ -1,4 +1,4 @@
-"""Blurred pictures: those without the finest detail that the camera could show."""
+"""Advise on blurred pictures: those without the finest detail that the camera could show."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from inspect_kd.datasets.advice.contact_sheet import COLUMNS, draw_contact_sheet
 from inspect_kd.datasets.advice.sound_picture import SoundPicture
 
 MIN_DETAIL = -1.0
-"""A picture is blurred if its finest octave holds less than half of the next one's energy."""
+"""A picture is blurred if its finest octave holds less than half (2 to the power of -1) of the next one's energy."""
 
 
 def advise_on_blur(category: str, pictures: Sequence[SoundPicture]) -> list[Advice]:

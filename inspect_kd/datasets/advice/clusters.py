@@ -1,4 +1,7 @@
-"""Clusters of pictures with a clear gap between them: single linkage, cut where the gap is widest. Conservative on purpose."""
+"""Find clusters of pictures with a clear gap between them: single linkage, cut where the gap is clearest.
+
+In doubt no clusters are found, because wrong advice is worse than none.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import numpy.typing as npt
 Distances = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.intp]
 CLEAR_GAP = 3.0
-"""Distance between clusters over the distance between neighbours within them (95th percentile)."""
+"""Least ratio of the distance between clusters to the distance between neighbours within them (95th percentile)."""
 SMALLEST, SMALLEST_SHARE = 6, 0.05
 """Least size of a cluster: pictures, and share of all pictures."""
 MAX_LEFT_OVER = 0.1
@@ -18,7 +21,7 @@ MAX_LEFT_OVER = 0.1
 def find_clusters(distances: Distances, floor: float) -> Labels | None:
     """Label each picture with its cluster, -1 outside all; None unless there are two clusters or more with a clear gap.
 
-    `floor`: distance that is not worth a gap.
+    `floor`: a distance this small is normal within a cluster, even where the measured ones are smaller.
     """
     count = len(distances)
     smallest = max(SMALLEST, SMALLEST_SHARE * count)
@@ -41,12 +44,12 @@ def find_clusters(distances: Distances, floor: float) -> Labels | None:
         labels = np.where(large[labels], labels, -1)
         between = _least_between(distances, labels)
         if between / within > clearest:
-            best, clearest = _join_near(distances, labels, between / 2), between / within
+            best, clearest = _add_near(distances, labels, between / 2), between / within
     return None if best is None else _renumber(best)
 
 
 def _spanning_tree(distances: Distances) -> list[tuple[float, int, int]]:
-    """Edges of the minimum spanning tree, shortest first (Prim)."""
+    """Return the edges of the minimum spanning tree, shortest first (Prim)."""
     count = len(distances)
     nearest, parent = distances[0].copy(), np.zeros(count, np.intp)
     outside = np.ones(count, np.bool_)
@@ -62,6 +65,7 @@ def _spanning_tree(distances: Distances) -> list[tuple[float, int, int]]:
 
 
 def _components(count: int, edges: list[tuple[float, int, int]]) -> Labels:
+    """Label each picture with the connected component that these edges put it in."""
     label = np.arange(count)
     for _, first, second in edges:
         if label[first] != label[second]:
@@ -70,14 +74,14 @@ def _components(count: int, edges: list[tuple[float, int, int]]) -> Labels:
 
 
 def _least_between(distances: Distances, labels: Labels) -> float:
-    """Least distance between pictures of different clusters."""
+    """Return the least distance between pictures of different clusters."""
     inside = labels >= 0
     differ = (labels[:, None] != labels[None, :]) & inside[:, None] & inside[None, :]
     return float(distances[differ].min())
 
 
-def _join_near(distances: Distances, labels: Labels, limit: float) -> Labels:
-    """Add pictures outside all clusters to the nearest one, if that is nearer than the limit."""
+def _add_near(distances: Distances, labels: Labels, limit: float) -> Labels:
+    """Add each picture outside all clusters to the cluster of its nearest neighbour, if that is nearer than the limit."""
     inside = np.flatnonzero(labels >= 0)
     nearest = inside[distances[:, inside].argmin(axis=1)]
     is_near = (labels < 0) & (distances[np.arange(len(labels)), nearest] < limit)

@@ -1,4 +1,4 @@
-"""Small contact sheets: the pictures that show why an advice is given."""
+"""Draw small contact sheets of the pictures that show why advice is given."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SIDE = 144
 """Longest side of a picture, in pixels."""
 COLUMNS = 6
 MAX_NAME = 16
-"""Characters of a file's name that fit below a picture; its end tells more than its beginning."""
+"""Characters of a file's name that fit below a picture; of a longer name the end is shown, because names differ most there."""
 
 
 def draw_contact_sheet(pictures: Sequence[SoundPicture], columns: int = COLUMNS) -> ImageU8:

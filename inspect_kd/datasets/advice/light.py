@@ -1,4 +1,4 @@
-"""How much the light changes between sound pictures."""
+"""Advise on light: how much its brightness and contrast change between sound pictures."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from inspect_kd.datasets.advice.sound_picture import SoundPicture
 from inspect_kd.datasets.alignment.pose import to_grey
 
 MAX_LIGHT = 1.25
-"""Brightness of the 90th percentile over that of the 10th from which the light is not steady."""
+"""Ratio of the 90th to the 10th percentile of brightness from which the light is not steady."""
 MIN_PICTURES = 5
 
 
 def measure_light(pictures: Sequence[SoundPicture]) -> tuple[float, float]:
-    """Brightness and contrast: how much larger they are at the 90th percentile than at the 10th."""
+    """Return the ratio of the 90th to the 10th percentile of the pictures' brightness, and that of their contrast."""
     greys = [to_grey(picture.small) for picture in pictures]
     brightness, contrast = ([1 + float(measure(grey)) for grey in greys] for measure in (np.mean, np.std))
     return _ratio(brightness), _ratio(contrast)
@@ -31,12 +31,12 @@ def _ratio(values: Sequence[float]) -> float:
 
 def advise_on_light(category: str, pictures: Sequence[SoundPicture], products: Products | None) -> list[Advice]:
     """Advise where the light is not steady; within each product, where there are several."""
-    kinds = products.members if products else (tuple(range(len(pictures))),)
-    kinds = tuple(members for members in kinds if len(members) >= MIN_PICTURES)
-    if not kinds:
+    groups = products.members if products else (tuple(range(len(pictures))),)
+    groups = tuple(members for members in groups if len(members) >= MIN_PICTURES)
+    if not groups:
         return []
-    measured = [(measure_light([pictures[i] for i in members]), members) for members in kinds]
-    # The median product: one that is measured badly says nothing of the light.
+    measured = [(measure_light([pictures[i] for i in members]), members) for members in groups]
+    # The median product decides, so that a single one that is measured badly does not.
     (brightness, contrast), members = sorted(measured)[(len(measured) - 1) // 2]
     if brightness < MAX_LIGHT:
         return []

@@ -1,4 +1,4 @@
-"""Likeness of pictures to each other: correlation of their fine structure, whatever the light."""
+"""Measure how alike pictures are: the correlation of their fine structure, which does not depend on the light."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ SIDE = 96
 """Side of the pictures that are compared, in pixels."""
 FINE, COARSE = 0.7, 4.0
 """Sigmas in pixels of the band of structure that is compared."""
-MOST_WAYS, PICTURES_PER_WAY = 24, 6
-"""Main ways in which pictures differ that are removed: at most so many, and one for so many pictures."""
+MAX_COMPONENTS, PICTURES_PER_COMPONENT = 24, 6
+"""Number of principal components that are removed: one for every six pictures, at most 24."""
 
 
 def correlate(pictures: Sequence[SoundPicture]) -> Likeness:
@@ -29,19 +29,19 @@ def correlate(pictures: Sequence[SoundPicture]) -> Likeness:
 
 
 def correlate_individually(pictures: Sequence[SoundPicture], spread: PoseSpread | None) -> Likeness:
-    """Correlate what marks one part: without what all pictures have in common and the main ways in which they differ.
+    """Correlate what is particular to each part: first the median picture and the principal components are removed.
 
-    Those ways are where parts lie and how the light falls, which two parts may share by chance. Single parts are moved to one
-    place first.
+    The components describe how parts lie and how the light falls, which two different parts may share by chance. Before that, single
+    parts are moved to the middle of their pictures.
     """
-    moved = [picture.small if spread is None else _upright(picture, spread) for picture in pictures]
+    moved = [picture.small if spread is None else _centre_part(picture, spread) for picture in pictures]
     structures: npt.NDArray[np.float32] = np.stack([_structure(picture) for picture in moved])
     structures -= np.median(structures, axis=0)
     structures -= structures.mean(axis=1, keepdims=True)
-    ways = min(MOST_WAYS, len(pictures) // PICTURES_PER_WAY)
-    if ways:
-        main = np.linalg.eigh(structures @ structures.T)[1][:, -ways:]
-        structures -= main @ (main.T @ structures)
+    count = min(MAX_COMPONENTS, len(pictures) // PICTURES_PER_COMPONENT)
+    if count:
+        components = np.linalg.eigh(structures @ structures.T)[1][:, -count:]
+        structures -= components @ (components.T @ structures)
     return _correlation(structures)
 
 
@@ -51,7 +51,7 @@ def _correlation(structures: npt.NDArray[np.float32]) -> Likeness:
     return np.asarray(centred @ centred.T, np.float64)
 
 
-def _upright(picture: SoundPicture, spread: PoseSpread) -> ImageU8:
+def _centre_part(picture: SoundPicture, spread: PoseSpread) -> ImageU8:
     """Move the part to the middle of its picture, and turn it along its axis unless it is round."""
     if picture.silhouette is None:
         return picture.small
@@ -63,7 +63,7 @@ def _upright(picture: SoundPicture, spread: PoseSpread) -> ImageU8:
 
 
 def _structure(image: ImageU8) -> npt.NDArray[np.float32]:
-    """A band of structure, divided by its local strength, which removes light and contrast."""
+    """Return the fine structure of a picture: a band of frequencies, divided by its local strength, which removes light and contrast."""
     small = cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     grey = to_grey(np.asarray(small, np.uint8)).astype(np.float32)
     band = cv2.GaussianBlur(grey, (0, 0), FINE) - cv2.GaussianBlur(grey, (0, 0), COARSE)

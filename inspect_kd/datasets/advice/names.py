@@ -17,13 +17,13 @@ SEPARATORS = "_-. "
 SAME_FIELDS = 0.95
 """Least share of names that must have the same number of fields."""
 MIN_GROUPS = 10
-"""Groups that a series needs: with fewer no split can hold groups out."""
+"""Least number of groups: with fewer no split could hold whole groups out."""
 MAX_VIEWS = 16
-"""Most different last fields that are taken for pictures of one part, such as `_1` to `_8`."""
+"""Largest number of different last fields that are taken for views of one part, such as `_1` to `_8`."""
 MIN_GROUPED, MIN_SIZE = 0.8, 2.0
-"""Least share of pictures in groups of two or more, and least median size of groups, from which names alone tell a series."""
+"""A series is recognised by names alone from this share of pictures in groups of two or more, and this median size of groups."""
 CUT_DIGITS = (1, 2, 3)
-"""Last digits of a number that are ignored, so that close numbers fall into one group."""
+"""How many last digits of a number may be ignored, so that close numbers fall into one group."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Pattern:
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """How names are made of fields: regular expressions of a separator and of a field, and the number of fields."""
+    """The fields of names: regular expressions that match a separator and a field, and the number of fields."""
 
     separator: str
     field: str
@@ -50,23 +50,24 @@ class Fields:
 
     @staticmethod
     def of(stems: Sequence[str]) -> Fields:
+        """Find the separators that occur in names, and the usual number of fields."""
         used = "".join(re.escape(mark) for mark in SEPARATORS if any(mark in stem for stem in stems)) or "_"
         separator = used.replace("\\ ", " ") if len(used.replace("\\", "")) == 1 else f"[{used}]"
         field = f"[^{used}]+"
         counts = Counter(len(re.findall(field, stem)) for stem in stems)
-        count, often = counts.most_common(1)[0]
-        return Fields(separator, field, count if often >= SAME_FIELDS * len(stems) else 0)
+        count, frequency = counts.most_common(1)[0]
+        return Fields(separator, field, count if frequency >= SAME_FIELDS * len(stems) else 0)
 
 
 def prefix_patterns(stems: Sequence[str]) -> Iterator[Pattern]:
-    """Patterns of a name's first fields, the shortest first."""
+    """Yield patterns of a name's first fields: the first one alone, the first two, and so on."""
     fields = Fields.of(stems)
     for more in range(fields.count - 1):
         yield Pattern(f"^({fields.field}{f'{fields.separator}{fields.field}' * more}){fields.separator}")
 
 
 def group_patterns(stems: Sequence[str]) -> Iterator[Pattern]:
-    """Patterns that may group pictures of one part: all fields but the last ones, each single field, and close numbers."""
+    """Yield patterns that may group pictures of one part: all fields but the last ones, each single field, and close numbers."""
     fields = Fields.of(stems)
     for last in range(1, fields.count):
         yield Pattern(f"^(.+){f'{fields.separator}{fields.field}' * last}$")
@@ -77,7 +78,7 @@ def group_patterns(stems: Sequence[str]) -> Iterator[Pattern]:
 
 
 def find_numbered_series(stems: Sequence[str]) -> Pattern | None:
-    """A pattern where names alone tell a series: a part's name and a few views that return with every part."""
+    """Return the pattern of names that consist of a part's name and a view, where the same few views recur with every part; else None."""
     fields = Fields.of(stems)
     if fields.count < 2:
         return None

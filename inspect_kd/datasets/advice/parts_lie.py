@@ -1,4 +1,4 @@
-"""How parts lie: their angle, their position, and how much of the picture they fill, by their silhouettes."""
+"""Advise on the pose of parts: measure by their silhouettes how they are turned and shifted, and how much of the picture they fill."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from inspect_kd.datasets.presentation import Presentation
 MIN_FOUND = 0.9
 """Least share of pictures with a silhouette: with fewer the pictures do not show single parts on a plain background."""
 MAX_AREA_RATIO = 2.0
-"""Largest ratio of silhouettes' areas (90th over 10th percentile): the same kind of part has about one size."""
+"""Largest ratio of silhouettes' areas (90th over 10th percentile): parts of one kind have about the same size."""
 MAX_ANGLE = 10.0
-"""Degrees by which nine in ten parts may be turned against the average direction."""
+"""The spread is large if more than one part in ten is turned by more than this many degrees from the average direction."""
 MAX_SHIFT = 0.08
-"""Shift from the median place, as a share of the picture's side, within which nine in ten parts lie."""
+"""The spread is large if more than one part in ten is shifted by more than this share of the picture's side from the median place."""
 MIN_FILLED = 0.25
-"""Least share of the picture that the box around all parts fills."""
+"""Least share of the picture that the box around all parts should fill; otherwise cropping is advised."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,9 +35,9 @@ class PoseSpread:
     angles: tuple[float, ...]
     """Degrees from the average direction; empty for round parts."""
     angle: float
-    """Degrees within which nine in ten parts are turned; 0 for round parts."""
+    """Nine in ten parts are turned by at most this many degrees; 0 for round parts."""
     shift: float
-    """Share of the picture's side within which nine in ten parts are shifted."""
+    """Nine in ten parts are shifted by at most this share of the picture's side."""
     filled: float
     """Share of the picture that the box around all parts fills."""
 
@@ -75,7 +75,7 @@ def _place(silhouette: Silhouette) -> tuple[float, float]:
 
 
 def _box(silhouette: Silhouette) -> tuple[float, float, float, float]:
-    """Left, top, right and bottom as shares of the picture."""
+    """Return left, top, right and bottom of a silhouette as shares of the picture."""
     height, width = silhouette.mask.shape
     rows, columns = np.nonzero(silhouette.mask.any(axis=1))[0], np.nonzero(silhouette.mask.any(axis=0))[0]
     return (
@@ -87,7 +87,7 @@ def _box(silhouette: Silhouette) -> tuple[float, float, float, float]:
 
 
 def _angles_from_average(angles: Sequence[float]) -> tuple[float, ...]:
-    """Degrees from the average direction of axes, whose ends are alike: -90 to 90."""
+    """Return the degrees from the average direction, -90 to 90; an axis is the same when it is turned by 180 degrees."""
     doubled = 2 * np.asarray(angles)
     average = np.angle(np.mean(np.exp(1j * doubled)))
     return tuple(float(angle) for angle in np.degrees(np.angle(np.exp(1j * (doubled - average)))) / 2)
@@ -136,14 +136,14 @@ def _advise_on_spread(
     by_angle = spread.angle > MAX_ANGLE
     turned = f"turned by up to {spread.angle:.0f}°" if by_angle else "hardly turned"
     text = f"nine in ten parts are {turned} and shifted by up to {100 * spread.shift:.0f} % of the picture"
-    sheet = spread_over(found, spread.angles if by_angle else [_place(p.silhouette)[0] for p in found if p.silhouette])
-    files: tuple[SoundPicture, ...] = ()
+    shown = spread_over(found, spread.angles if by_angle else [_place(p.silhouette)[0] for p in found if p.silhouette])
+    listed: tuple[SoundPicture, ...] = ()
     changes: tuple[str, ...] | None = None
-    is_off = settings.align == "none"
+    is_switched_off = settings.align == "none"
     too_many_missed = len(missed) > MAX_MISSED * len(pictures)
-    if is_aligned or not (is_off or too_many_missed):
+    if is_aligned or not (is_switched_off or too_many_missed):
         remedy = "training aligns them by itself where that makes them more alike (data.align)"
-    elif is_off:
+    elif is_switched_off:
         remedy, changes = "let training align them", ("--set", "data.align=auto")
     else:
         reasons = [picture.not_found for picture in missed]
@@ -151,7 +151,7 @@ def _advise_on_spread(
             f"they are not aligned, because {len(missed)} of {len(pictures)} pictures show no single part "
             f"({max(set(reasons), key=reasons.count)}): take these pictures again or leave them out"
         )
-        files, sheet, changes = tuple(missed), [*missed[:COLUMNS], *sheet], ()
+        listed, shown, changes = tuple(missed), [*missed[:COLUMNS], *shown], ()
     return Advice(
         topic="pose",
         category=category,
@@ -163,6 +163,6 @@ def _advise_on_spread(
         remedy=remedy,
         changes=changes,
         done=changes is None,
-        picture=draw_contact_sheet(sheet),
-        files=tuple(picture.sample.image for picture in files),
+        picture=draw_contact_sheet(shown),
+        files=tuple(picture.sample.image for picture in listed),
     )

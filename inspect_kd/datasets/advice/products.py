@@ -1,4 +1,4 @@
-"""Several products under one category's name: pictures that fall into clearly separate kinds, by colour, by outline or by structure."""
+"""Advise on several products in one category: pictures that fall into clearly separate kinds by colour, outline or structure."""
 
 from __future__ import annotations
 
@@ -26,14 +26,17 @@ STRUCTURE_FLOOR = 0.1
 STRUCTURED = 0.5
 """Likeness from which pictures of one kind show the same structure at the same place."""
 ALIKE_ACROSS = 0.7
-"""Kinds whose structures agree by this share of the agreement within a kind are one product in different light."""
+"""Kinds are one product in different light if the likeness across kinds is at least this share of the likeness within a kind."""
 OWN_COLOUR = 0.3
-"""Difference of the backgrounds' colours over that of the parts' up to which the parts, not the light, have two colours."""
+"""If the backgrounds' colours differ by less than this share of the parts' difference, the parts themselves have different colours.
+
+Otherwise the difference may come from the light, which falls on both."""
 SAME_NAME = 0.95
 """Share of comparisons in which pictures whose names begin alike must be closer in colour than others."""
 MOST_NAMED = 50
-"""Most kinds that names may tell."""
+"""Largest number of kinds that names may distinguish."""
 ROWS, MOST_COUNTS = 4, 6
+"""Largest number of kinds that the contact sheet shows, and whose sizes the text lists."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,21 +45,22 @@ class Products:
 
     members: tuple[tuple[int, ...], ...]
     """Indices of each kind's pictures, the largest kind first."""
-    seen_by: str
-    """What tells them apart."""
+    criterion: str
+    """What distinguishes the kinds, such as `colour`."""
 
 
 def find_products(pictures: Sequence[SoundPicture], spread: PoseSpread | None) -> Products | None:
     """Find clearly separate kinds of pictures; None if there is only one."""
     likeness = correlate(pictures)
     colours = np.stack([_colour(picture) for picture in pictures])
-    labels, seen_by = _find_by_names(pictures, colours), "name and colour"
+    labels, criterion = _find_by_names(pictures, colours), "name and colour"
     if labels is None:
-        labels, seen_by = find_clusters(_distances(colours), COLOUR_FLOOR), "colour"
+        labels, criterion = find_clusters(_distances(colours), COLOUR_FLOOR), "colour"
     if labels is not None and (
-        not _show_one_structure(likeness, labels) or (spread is not None and _is_parts_own(pictures, colours, labels))
+        not _show_one_structure(likeness, labels)
+        or (spread is not None and _is_colour_of_parts(pictures, colours, labels))
     ):
-        return _products(labels, seen_by)
+        return _make_products(labels, criterion)
     if spread is not None:
         outlines = [i for i, picture in enumerate(pictures) if picture.silhouette is not None]
         features = np.stack([_outline(pictures[i]) for i in outlines])
@@ -64,28 +68,28 @@ def find_products(pictures: Sequence[SoundPicture], spread: PoseSpread | None) -
         if labels is not None:
             everywhere = np.full(len(pictures), -1, np.intp)
             everywhere[outlines] = labels
-            return _products(everywhere, "outline")
+            return _make_products(everywhere, "outline")
     labels = find_clusters(1 - likeness, STRUCTURE_FLOOR)
     if labels is not None:
-        return _products(labels, "structure")
+        return _make_products(labels, "structure")
     return None
 
 
 def _find_by_names(pictures: Sequence[SoundPicture], colours: npt.NDArray[np.float64]) -> Labels | None:
-    """Kinds that the beginnings of the names tell, where the colours agree with them."""
+    """Label pictures by the beginnings of their names; None unless their colours agree with the names."""
     stems = [picture.sample.image.stem for picture in pictures]
     smallest = max(SMALLEST, SMALLEST_SHARE * len(stems))
     distances = _distances(colours)
     for pattern in prefix_patterns(stems):
         labels = pattern.labels(stems)
         sizes = np.bincount(labels)
-        if 2 <= len(sizes) <= MOST_NAMED and sizes.min() >= smallest and _agree(distances, labels):
+        if 2 <= len(sizes) <= MOST_NAMED and sizes.min() >= smallest and _colours_agree(distances, labels):
             return labels
     return None
 
 
-def _agree(distances: npt.NDArray[np.float64], labels: Labels) -> bool:
-    """Whether pictures with one label are closer to each other than to others."""
+def _colours_agree(distances: npt.NDArray[np.float64], labels: Labels) -> bool:
+    """Whether pictures with the same label are closer in colour to each other than to others."""
     first, second = np.triu_indices(len(labels), 1)
     values, same = distances[first, second], labels[first] == labels[second]
     others = np.sort(values[~same])
@@ -94,7 +98,7 @@ def _agree(distances: npt.NDArray[np.float64], labels: Labels) -> bool:
 
 
 def _colour(picture: SoundPicture, *, of_background: bool = False) -> npt.NDArray[np.float64]:
-    """Average colour in Lab without its lightness, which follows the light, and how much it varies; of the part where it is found."""
+    """Return mean and standard deviation of a picture's or its part's Lab colour, without lightness, which depends on the light."""
     lab = cv2.cvtColor(picture.small, cv2.COLOR_RGB2LAB)
     mask = picture.silhouette.mask if picture.silhouette is not None else None
     if mask is not None and of_background:
@@ -103,15 +107,15 @@ def _colour(picture: SoundPicture, *, of_background: bool = False) -> npt.NDArra
 
 
 def _outline(picture: SoundPicture) -> npt.NDArray[np.float64]:
-    """Size and elongation of the part's outline, which do not depend on how it lies."""
+    """Return size, elongation and convexity of the part's outline as logarithms; they do not depend on its pose."""
     silhouette = picture.silhouette
     if silhouette is None:
         raise ValueError("a picture without a silhouette has no outline")
     contours, _ = cv2.findContours(silhouette.mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     hull = cv2.convexHull(np.concatenate(contours))
-    filled = silhouette.area / max(cv2.contourArea(hull), 1.0)
+    convexity = silhouette.area / max(cv2.contourArea(hull), 1.0)
     side = max(picture.small.shape[:2])
-    return np.array([0.5 * np.log(silhouette.area / side**2), np.log(silhouette.axis_ratio), np.log(filled)])
+    return np.array([0.5 * np.log(silhouette.area / side**2), np.log(silhouette.axis_ratio), np.log(convexity)])
 
 
 def _distances(features: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -121,25 +125,25 @@ def _distances(features: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 def _show_one_structure(likeness: Likeness, labels: Labels) -> bool:
     """Whether the kinds show the same structure at the same place, so that perhaps only the light differs."""
     inside = labels >= 0
-    both = inside[:, None] & inside[None, :] & ~np.eye(len(labels), dtype=bool)
+    pairs = inside[:, None] & inside[None, :] & ~np.eye(len(labels), dtype=bool)
     same = labels[:, None] == labels[None, :]
-    within, across = float(np.median(likeness[both & same])), float(np.median(likeness[both & ~same]))
+    within, across = float(np.median(likeness[pairs & same])), float(np.median(likeness[pairs & ~same]))
     return within >= STRUCTURED and across >= ALIKE_ACROSS * within
 
 
-def _is_parts_own(pictures: Sequence[SoundPicture], colours: npt.NDArray[np.float64], labels: Labels) -> bool:
-    """Whether the parts' colours differ far more than those of the background, which the same light falls on."""
+def _is_colour_of_parts(pictures: Sequence[SoundPicture], colours: npt.NDArray[np.float64], labels: Labels) -> bool:
+    """Whether the colour of the parts themselves differs, not the light: then the backgrounds' colours differ far less."""
     backgrounds = np.stack([_colour(picture, of_background=True) for picture in pictures])
-    own, others = (
+    part_colours, background_colours = (
         np.array([np.median(values[labels == label, :2], axis=0) for label in range(labels.max() + 1)])
         for values in (colours, backgrounds)
     )
-    return float(_distances(others).max()) < OWN_COLOUR * float(_distances(own).max())
+    return float(_distances(background_colours).max()) < OWN_COLOUR * float(_distances(part_colours).max())
 
 
-def _products(labels: Labels, seen_by: str) -> Products:
+def _make_products(labels: Labels, criterion: str) -> Products:
     members = [tuple(int(i) for i in np.flatnonzero(labels == label)) for label in range(labels.max() + 1)]
-    return Products(members=tuple(sorted(members, key=len, reverse=True)), seen_by=seen_by)
+    return Products(members=tuple(sorted(members, key=len, reverse=True)), criterion=criterion)
 
 
 def advise_on_products(category: str, pictures: Sequence[SoundPicture], products: Products | None) -> list[Advice]:
@@ -156,7 +160,7 @@ def advise_on_products(category: str, pictures: Sequence[SoundPicture], products
             category=category,
             number=len(products.members),
             measure="kinds of pictures in one category",
-            text=f"the sound pictures fall into {len(products.members)} separate kinds by {products.seen_by} ({counts}{more} pictures)",
+            text=f"the sound pictures fall into {len(products.members)} separate kinds by {products.criterion} ({counts}{more} pictures)",
             remedy="where these are several products, give each a folder of its own, so that each gets its own thresholds",
             changes=(),
             picture=draw_contact_sheet(rows),

@@ -1,4 +1,4 @@
-"""Near-duplicates and series: pictures of one physical part, or of one shot sequence.
+"""Advise on near-duplicates and series: several pictures of one physical part, or of one shot sequence.
 
 Such pictures must not be split between training and thresholds: the thresholds would then be too low for new parts.
 """
@@ -18,9 +18,9 @@ from inspect_kd.datasets.advice.parts_lie import PoseSpread
 from inspect_kd.datasets.advice.sound_picture import SoundPicture
 
 NEAR_DUPLICATE = 0.7
-"""Likeness of two pictures, without what all have in common, from which they show one part."""
+"""Correlation of two pictures, without what all have in common, from which they count as pictures of the same part."""
 MIN_SHARE, MIN_PICTURES = 0.1, 4
-"""Share of pictures with a near-duplicate, and their number, that call for groups."""
+"""Least share and least number of pictures with a near-duplicate for which groups are advised."""
 KEPT_TOGETHER = 0.75
 """Least share of near-duplicate pairs that a pattern of names must keep together."""
 SHOWN_PAIRS = 3
@@ -35,7 +35,7 @@ def advise_on_series(category: str, pictures: Sequence[SoundPicture], spread: Po
         return [_advise_by_likeness(category, pictures, pairs, involved)]
     ungrouped = [picture for picture in pictures if picture.sample.group is None]
     if len(ungrouped) < len(pictures):
-        return []
+        return []  # groups are given already, by a CSV, a manifest or an option
     stems = [picture.sample.image.stem for picture in pictures]
     pattern = find_numbered_series(stems)
     if pattern is None:
@@ -51,14 +51,14 @@ def advise_on_series(category: str, pictures: Sequence[SoundPicture], spread: Po
             text=f"the names of {len(pictures)} sound pictures tell {labels.max() + 1} series, such as "
             f"{_examples([stems[i] for i in np.flatnonzero(labels == largest[0])])}",
             remedy="where a series shows one part, keep it together",
-            changes=_group(pattern),
+            changes=_group_option(pattern),
             picture=draw_contact_sheet([pictures[i] for label in largest for i in np.flatnonzero(labels == label)[:6]]),
         )
     ]
 
 
 def find_near_duplicates(pictures: Sequence[SoundPicture], spread: PoseSpread | None) -> list[tuple[int, int]]:
-    """Pairs of pictures that show one part, the likest first; pairs that a group already keeps together are left out."""
+    """Return pairs of pictures that show the same part, most alike first, but not pairs that a group already keeps together."""
     if len(pictures) < MIN_PICTURES:
         return []
     likeness = correlate_individually(pictures, spread)
@@ -81,25 +81,25 @@ def _advise_by_likeness(
         text=f"{len(involved)} of {len(pictures)} sound pictures have a near-duplicate that seems to show the same part, such as "
         f"{_examples([pictures[i].sample.image.stem for i in pairs[0]])}",
         remedy="keep the pictures of one part together" if pattern else NO_PATTERN,
-        changes=_group(pattern) if pattern else None,
-        picture=draw_contact_sheet([pictures[i] for pair in _distinct(pairs)[:SHOWN_PAIRS] for i in pair]),
+        changes=_group_option(pattern) if pattern else None,
+        picture=draw_contact_sheet([pictures[i] for pair in _without_overlap(pairs)[:SHOWN_PAIRS] for i in pair]),
         files=tuple(pictures[i].sample.image for i in involved),
     )
 
 
-def _distinct(pairs: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Pairs without pictures that occur in an earlier one."""
+def _without_overlap(pairs: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Leave out pairs with a picture that an earlier pair contains."""
     seen: set[int] = set()
-    distinct = []
+    kept = []
     for pair in pairs:
         if not seen & {*pair}:
-            distinct.append(pair)
+            kept.append(pair)
             seen |= {*pair}
-    return distinct
+    return kept
 
 
 def _pattern_of_pairs(stems: Sequence[str], pairs: Sequence[tuple[int, int]]) -> Pattern | None:
-    """The pattern that keeps near-duplicates together in the smallest groups."""
+    """Return the pattern that keeps near-duplicates together in the smallest groups; None if no pattern keeps most of them together."""
     first, second = np.array(pairs).T
     best, most_groups = None, MIN_GROUPS - 1
     for pattern in group_patterns(stems):
@@ -110,7 +110,7 @@ def _pattern_of_pairs(stems: Sequence[str], pairs: Sequence[tuple[int, int]]) ->
     return best
 
 
-def _group(pattern: Pattern) -> tuple[str, ...]:
+def _group_option(pattern: Pattern) -> tuple[str, ...]:
     return ("--set", f"data.group={pattern.expression}")
 
 

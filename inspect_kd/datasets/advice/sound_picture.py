@@ -1,4 +1,4 @@
-"""Sound pictures as advice needs them: each is read once, measured, and kept as a small picture."""
+"""Sound pictures for the advice: each is read once, measured, and kept as a small copy."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from inspect_kd.datasets.alignment.pose import shrink, size_of, to_grey
 from inspect_kd.datasets.alignment.silhouette import Silhouette, find_silhouette
 from inspect_kd.types import ImageU8, Sample
 
-Vector = npt.NDArray[np.float32]
 MAX_PICTURES = 300
 """Most pictures of a category that are read."""
-RUN = 10
-"""Pictures are taken in runs of so many neighbours: every n-th one alone would hide series."""
+SEQUENCE = 10
+"""Pictures are chosen in sequences of this many neighbours by name: if only every n-th one were read, no series would be found."""
 DETAIL_SIDE = 1024
 """Longest side in pixels at which detail is measured."""
 MIN_ENERGY = 0.25
@@ -43,12 +42,12 @@ class SoundPicture:
 
 
 def choose_samples(samples: Sequence[Sample], most: int = MAX_PICTURES) -> list[Sample]:
-    """Choose samples in runs of neighbours by name, evenly over all of them."""
+    """Choose samples in sequences of neighbours by name, evenly spread over all of them."""
     ordered = sorted(samples, key=lambda sample: str(sample.image))
     if len(ordered) <= most:
         return ordered
-    starts = np.linspace(0, len(ordered) - RUN, most // RUN).round().astype(int)
-    return [ordered[start + offset] for start in starts for offset in range(RUN)]
+    starts = np.linspace(0, len(ordered) - SEQUENCE, most // SEQUENCE).round().astype(int)
+    return [ordered[start + offset] for start in starts for offset in range(SEQUENCE)]
 
 
 def measure_picture(sample: Sample, image: ImageU8) -> SoundPicture:
@@ -66,7 +65,7 @@ def measure_picture(sample: Sample, image: ImageU8) -> SoundPicture:
 
 
 def _measure_detail(grey: npt.NDArray[np.uint8]) -> float:
-    """Ratio of two octaves' energies, as a power of 2; 0 where a picture has no detail to judge by."""
+    """Return the energy of the finest octave over that of the next one, as a power of 2; 0 where there is too little detail to measure."""
     levels = grey.astype(np.float32)
     fine, middle = (cv2.GaussianBlur(levels, (0, 0), sigma) for sigma in (1, 2))
     finest, next_one = (cv2.meanStdDev(octave)[1].item() ** 2 for octave in (levels - fine, fine - middle))

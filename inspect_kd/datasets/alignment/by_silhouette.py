@@ -1,7 +1,7 @@
 """Alignment of single parts on a plain background, by their silhouettes.
 
-A part's centroid is moved to one place of the frame, and its principal axis turned to one direction. Which of its ends is which
-the reference decides: the direction is taken in which silhouette and grey levels agree better with it.
+A part's centroid is moved to one place of the frame, and its principal axis is turned to one direction. An axis does not say which
+end is which: both turns are tried, and the one is taken after which silhouette and grey levels agree better with the reference.
 """
 
 from __future__ import annotations
@@ -128,9 +128,9 @@ def move(picture: Grey, matrix: Matrix, into: Grey) -> Grey:
 def fit_silhouette_reference(parts: Sequence[ShrunkPart]) -> SilhouetteReference:
     """Fit frame and pictures to sound parts; directions are chosen against the part of median area, then against the average."""
     middle = sorted(parts, key=lambda part: part.silhouette.area / part.grey.size)[len(parts) // 2]
-    turns = float(np.median([part.silhouette.axis_ratio for part in parts])) >= ROUND
-    # The nearest of the four upright directions: people find the frame turned as little as possible.
-    axis = round(middle.silhouette.angle / (math.pi / 2)) * math.pi / 2 if turns else None
+    are_turned = float(np.median([part.silhouette.axis_ratio for part in parts])) >= ROUND
+    # The nearest of the four upright directions: so people see parts turned as little as possible.
+    axis = round(middle.silhouette.angle / (math.pi / 2)) * math.pi / 2 if are_turned else None
     side = math.ceil(2 * math.hypot(*middle.image_size))
     blank = np.zeros((REFERENCE_SIDE * 2, REFERENCE_SIDE * 2), np.uint8)
     wide = SilhouetteReference(frame=(side, side), anchor=(side / 2, side / 2), axis=axis, grey=blank, mask=blank)
@@ -141,7 +141,7 @@ def fit_silhouette_reference(parts: Sequence[ShrunkPart]) -> SilhouetteReference
 
 
 def _cropped(reference: SilhouetteReference, parts: Sequence[ShrunkPart]) -> SilhouetteReference:
-    """The frame around the parts as this reference aligns them, still without pictures."""
+    """Return a reference with the frame around the parts as this one aligns them; its pictures are still blank."""
     reach = np.array([list(_reach(part, reference)) for part in parts])
     left, top, right, bottom = map(float, np.percentile(reach, EXTENT, axis=0))
     width, height = left + right, top + bottom
@@ -153,7 +153,7 @@ def _cropped(reference: SilhouetteReference, parts: Sequence[ShrunkPart]) -> Sil
 
 
 def _reach(part: ShrunkPart, reference: SilhouetteReference) -> Iterator[float]:
-    """How far a part reaches from the anchor to the left, up, right and down."""
+    """Yield how far a part reaches from the anchor to the left, up, right and down."""
     rows, columns = np.nonzero(part.silhouette.mask)
     corners = np.stack([columns, rows, np.ones_like(rows)])
     x, y = chain(part.to_image, reference.pose_of(part).matrix) @ corners

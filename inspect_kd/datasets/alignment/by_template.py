@@ -42,7 +42,7 @@ MAX_SCALE = 1.25
 REFINE_SIDE = 160
 """Longest side in pixels of the pictures on which the match is refined."""
 STEPS = 64
-"""Steps per pixel in which the places of matched corners are counted."""
+"""Coordinates of matched corners are rounded to whole numbers of steps; this is the number of steps in a pixel."""
 NO_MATCH = NotFound("no match with the reference picture")
 
 
@@ -110,7 +110,7 @@ class TemplateReference:
 
 def fit_similarity(here_N2: npt.NDArray[np.float32], there_N2: npt.NDArray[np.float32]) -> Matrix | None:
     """Fit the shift, turn and scale that move points to others by least squares; None if they are all at one place."""
-    # Whole numbers of 1/64 pixel: their sums are exact, so the C++ program gets the same digits as OpenCV's own fit would not.
+    # Sums of whole numbers are exact, so the C++ program gets the same digits; OpenCV's own fit would not give the same ones.
     here, there = (np.rint(points * STEPS).astype(np.int64) for points in (here_N2, there_N2))
     count = len(here)
     (x, y), (u, v) = (points.sum(axis=0).tolist() for points in (here, there))

@@ -25,7 +25,7 @@ def draw_example(alignment: Alignment) -> ImageU8:
 
 
 def _draw_part(reference: SilhouetteReference) -> Grey:
-    """A square image on whose background the part has room at any angle."""
+    """Draw the part on a square background that has room for it at any angle."""
     side = math.ceil(math.hypot(*reference.frame))
     background = int(np.median(reference.grey[reference.mask == 0].astype(np.float32)))
     matrix = _about_middle(0.0 if reference.axis is None else PART_TURN, reference.frame, (side, side))
@@ -35,7 +35,7 @@ def _draw_part(reference: SilhouetteReference) -> Grey:
 
 
 def _draw_board(reference: TemplateReference) -> Grey:
-    """The board fills its image; beyond the picture's border it is continued."""
+    """Draw the board so that it fills its image; beyond the reference picture, its border is continued."""
     matrix = _about_middle(BOARD_TURN, reference.frame, reference.frame)
     to_image = chain(resizing(size_of(reference.grey), reference.frame), matrix)
     image = cv2.warpAffine(
@@ -45,6 +45,6 @@ def _draw_board(reference: TemplateReference) -> Grey:
 
 
 def _about_middle(angle: float, frame: tuple[int, int], image: tuple[int, int]) -> Matrix:
-    """Turn about the frame's middle, which comes to lie in the image's middle."""
+    """Return the map that turns a frame about its middle and moves it to the image's middle."""
     before, after = ([(side - 1) / 2 for side in size] for size in (frame, image))
     return chain(shift(-before[0], -before[1]), turn(angle), shift(after[0], after[1]))

@@ -32,7 +32,7 @@ CLEARLY = 0.7
 ALIKE = 0.98
 """Parts this much alike need no alignment."""
 QUALITY_MARGIN = 0.02
-"""Agreement with the reference that a part may lack beyond the poorest sound parts: smaller defects are the model's to find."""
+"""A part may agree with the reference by this much less than the poorest sound parts: to find small defects is the model's task."""
 LIKENESS_SIDE = 64
 """Side in pixels of the pictures whose likeness is measured."""
 CANDIDATES = 8
@@ -41,12 +41,12 @@ CANDIDATES = 8
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class MethodResult:
-    """How a method did on sound parts."""
+    """The result of one method on sound parts."""
 
     method: str
     alignment: Alignment | None
     missed: int
-    """Sound parts that it did not find."""
+    """Number of sound parts that the method did not find."""
     likeness: float
     """Mean correlation of the aligned parts with their median."""
     reason: str | None = None
@@ -55,12 +55,12 @@ class MethodResult:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class AlignmentChoice:
-    """The chosen method, and what all methods that were tried gave."""
+    """The result of the chosen method, and the results of all that were tried."""
 
     chosen: MethodResult
     tried: tuple[MethodResult, ...]
     parts: int
-    """Sound parts that were looked at."""
+    """Number of sound parts that the methods were tried on."""
 
     def describe(self) -> str:
         """Say in one line what was chosen and why."""
@@ -134,7 +134,7 @@ def _try_template(images: Sequence[ImageU8]) -> MethodResult:
 
 
 def _measure(alignment: Alignment, images: Sequence[ImageU8]) -> MethodResult:
-    """Align all parts, and set the quality that sound parts reach."""
+    """Align all parts, and set the least quality by what they reach."""
     views, qualities, reasons = [], [], []
     for image in images:
         aligned = alignment.locate(image)
@@ -157,7 +157,7 @@ def _measure(alignment: Alignment, images: Sequence[ImageU8]) -> MethodResult:
 
 
 def _lowest_quality(qualities: Sequence[float]) -> float:
-    """The quality of the poorest sound parts, less a margin that grows with how much sound parts differ."""
+    """Return the quality of the poorest sound parts, less a margin that grows with how much sound parts differ."""
     poorest = float(np.quantile(qualities, MAX_MISSED, method="lower"))
     return max(0.0, poorest - 0.5 * (float(np.median(qualities)) - poorest) - QUALITY_MARGIN)
 
@@ -168,7 +168,7 @@ def _view(image: ImageU8) -> Grey:
 
 
 def _likeness(views: Sequence[Grey]) -> float:
-    """Mean correlation of pictures with their median."""
+    """Return the mean correlation of pictures with their median."""
     stacked: npt.NDArray[np.float32] = np.stack(views).astype(np.float32)
     median = np.median(stacked, axis=0)
     return float(np.mean([correlation(view, median) for view in stacked]))

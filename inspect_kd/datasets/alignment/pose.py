@@ -46,18 +46,18 @@ class NotFound:
 
 
 def shift(x: float, y: float) -> Matrix:
-    """Matrix that moves points."""
+    """Return the matrix that moves points."""
     return np.array([[1.0, 0.0, x], [0.0, 1.0, y]])
 
 
 def turn(angle: float) -> Matrix:
-    """Matrix that turns points about the origin, by radians from x towards y."""
+    """Return the matrix that turns points about the origin, by radians from x towards y."""
     cos, sin = math.cos(angle), math.sin(angle)
     return np.array([[cos, -sin, 0.0], [sin, cos, 0.0]])
 
 
 def resizing(before: tuple[int, int], after: tuple[int, int]) -> Matrix:
-    """Matrix from pixels of an image to those of the resized one; sizes are (width, height)."""
+    """Return the matrix from pixels of an image to those of the resized one; sizes are (width, height)."""
     across, down = after[0] / before[0], after[1] / before[1]
     return np.array([[across, 0.0, (across - 1) / 2], [0.0, down, (down - 1) / 2]])
 
@@ -200,7 +200,7 @@ def heatmap_in_image(heatmap: Heatmap, matrix: Matrix, frame: tuple[int, int], i
 def correlation(one: npt.NDArray[np.generic], other: npt.NDArray[np.generic]) -> float:
     """Compute Pearson's correlation; 0 where one of both is empty or constant."""
     a, b = one.astype(np.float64).ravel(), other.astype(np.float64).ravel()
-    # Of grey levels these are whole numbers, which a float holds exactly.
+    # For grey levels these sums are whole numbers, which a float holds exactly.
     sum_a, sum_b, count = float(a.sum()), float(b.sum()), a.size
     a_a, b_b, a_b = (float(x @ y) for x, y in ((a, a), (b, b), (a, b)))
     norm = math.sqrt(max(0.0, count * a_a - sum_a * sum_a)) * math.sqrt(max(0.0, count * b_b - sum_b * sum_b))

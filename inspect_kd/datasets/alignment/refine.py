@@ -33,7 +33,7 @@ class Refinement:
 
     @cached_property
     def regressors(self) -> npt.NDArray[np.float64]:
-        """The regressors (5, N), in whole numbers: slopes twofold, lever arms twofold too."""
+        """The regressors (5, N). Slopes and lever arms are doubled, which makes them whole numbers; `_step` corrects for it."""
         width, height = size_of(self.blurred)
         values = self.blurred.astype(np.float64)
         by_x, by_y = np.zeros_like(values), np.zeros_like(values)
@@ -67,7 +67,7 @@ class Refinement:
         return np.asarray(cv2.GaussianBlur(moved, FILTER, 0), np.uint8)
 
     def _step(self, moved: Grey) -> tuple[float, float, float] | None:
-        """The shift and the turn about the centre that are still missing; None if the pictures have nothing in common."""
+        """Compute the shift and the turn about the centre that are still missing; None if the pictures have nothing in common."""
         weights = solve(self.products, (self.regressors @ moved.ravel().astype(np.float64)).tolist())
         if weights is None or weights[1] <= 0:
             return None

@@ -26,7 +26,7 @@ _KERNEL = np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5)), np.ui
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Silhouette:
-    """A part's silhouette, and what its moments say."""
+    """A part's silhouette, and the pose and size that follow from its moments."""
 
     mask: Grey
     """255 on the part, 0 elsewhere."""

@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from inspect_kd import atomic_write, strict_json
 from inspect_kd.datasets.drawn import board, bottle, bracket, fabric, metal
-from inspect_kd.datasets.drawn.sheet import contact_sheet
+from inspect_kd.datasets.drawn.sheet import write_contact_sheet
 from inspect_kd.datasets.drawn.surface import Light, expose, to_bytes
 from inspect_kd.datasets.find_images import files_below
 from inspect_kd.datasets.image_writer import write_image
@@ -47,14 +47,14 @@ FIRST_CATEGORIES = ("board", "bottle", "fabric", "metal")
 VERSION = 1
 """Increased whenever the same seed gives another image."""
 MIN_DIFFERENCE = 9
-"""Grey levels; a pixel that differs by more is defective."""
-Settings = dict[str, Any]
+"""A pixel that differs by more than this many grey levels from the sound part is defective."""
+DrawSettings = dict[str, Any]
 """The settings that a folder is drawn with."""
-Job = tuple[str, str, str, int]
+ImageKey = tuple[str, str, str, int]
 """Category, split, kind of defect or `good`, and index of an image."""
 MARKER = ".drawn.json"
 """File with the settings that a folder was drawn with."""
-COUNT_KEYS = {"version", "seed", "size", "train", "test_good", "per_kind"}
+INTEGER_KEYS = {"version", "seed", "size", "train", "test_good", "per_kind"}
 MAX_MARKER_BYTES = 4096
 MAX_PARTS = 10_000
 """Most parts of a kind that a marker file may name."""
@@ -84,16 +84,15 @@ def draw_part(category: str, seed: tuple[int, ...], kind: str | None = None, siz
     """Draw one image of a part, determined by category, seed and kind of defect."""
     category_seed = zlib.crc32(category.encode())
     for attempt in range(8):
-        sound = _render(category, (category_seed, *seed), None, attempt, size)
+        sound, sound_noise = _render(category, (category_seed, *seed), None, attempt, size)
+        sound_image = to_bytes(sound + sound_noise)
         if kind is None:
-            return DrawnPart(image=to_bytes(sound[0] + sound[1]), mask=None, sound=to_bytes(sound[0] + sound[1]))
-        defective = _render(category, (category_seed, *seed), kind, attempt, size)
-        change = np.abs(to_bytes(defective[0]).astype(np.int16) - to_bytes(sound[0])).max(axis=2) > MIN_DIFFERENCE
+            return DrawnPart(image=sound_image, mask=None, sound=sound_image)
+        defective, noise = _render(category, (category_seed, *seed), kind, attempt, size)
+        change = np.abs(to_bytes(defective).astype(np.int16) - to_bytes(sound)).max(axis=2) > MIN_DIFFERENCE
         mask = cv2.morphologyEx(change.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8)) > 0
         if mask.sum() >= 0.0006 * mask.size:
-            return DrawnPart(
-                image=to_bytes(defective[0] + defective[1]), mask=mask, sound=to_bytes(sound[0] + sound[1])
-            )
+            return DrawnPart(image=to_bytes(defective + noise), mask=mask, sound=sound_image)
     raise RuntimeError(f"eight attempts at '{kind}' on '{category}' left no visible defect")
 
 
@@ -131,12 +130,12 @@ def draw_sample(
 ) -> Path:
     """Draw the data set as an MVTec tree below `root`, unless it was drawn there with the same settings.
 
-    An image is the same whichever other categories are drawn.
+    `categories` does not change the images of those that are drawn.
     """
     if not set(categories) or not set(categories) <= CATEGORIES.keys():
         unknown = ", ".join(sorted(set(categories) - CATEGORIES.keys())) or "none"
         raise UsageError(f"categories to draw: {unknown}; choose from {', '.join(CATEGORIES)}")
-    settings: Settings = {
+    settings: DrawSettings = {
         "version": VERSION,
         "seed": seed,
         "size": size,
@@ -155,7 +154,7 @@ def draw_sample(
     return root
 
 
-def _read_settings(root: Path) -> Settings | None:
+def _read_settings(root: Path) -> DrawSettings | None:
     """Read the settings that a folder was drawn with; None if it was not drawn."""
     try:
         settings = strict_json.loads(read_plain_file(root / MARKER, "settings of a drawn data set", MAX_MARKER_BYTES))
@@ -166,8 +165,8 @@ def _read_settings(root: Path) -> Settings | None:
     settings.setdefault("categories", list(FIRST_CATEGORIES))
     categories = settings["categories"]
     is_valid = (
-        settings.keys() == COUNT_KEYS | {"categories"}
-        and all(type(settings[key]) is int for key in COUNT_KEYS)
+        settings.keys() == INTEGER_KEYS | {"categories"}
+        and all(type(settings[key]) is int for key in INTEGER_KEYS)
         and isinstance(categories, list)
         and categories == [name for name in CATEGORIES if name in categories]
     )
@@ -185,30 +184,30 @@ def refuse_foreign_files(root: Path) -> None:
             )
 
 
-def _expected_files(settings: Settings) -> set[str]:
+def _expected_files(settings: DrawSettings) -> set[str]:
     counts = {key: min(settings[key], MAX_PARTS) for key in ("train", "test_good", "per_kind")}
-    jobs = [job for _, job in _list_jobs(settings | counts)]
-    images = {f"{category}/{split}/{kind}/{index:03}.png" for category, split, kind, index in jobs}
-    return images | {f"{category}/ground_truth/{kind}/{index:03}_mask.png" for category, _, kind, index in jobs}
+    keys = [key for _, key in _list_images(settings | counts)]
+    images = {f"{category}/{split}/{kind}/{index:03}.png" for category, split, kind, index in keys}
+    return images | {f"{category}/ground_truth/{kind}/{index:03}_mask.png" for category, _, kind, index in keys}
 
 
-def _draw(root: Path, settings: Settings, progress: Progress) -> None:
+def _draw(root: Path, settings: DrawSettings, progress: Progress) -> None:
     """Draw into a new folder, then replace the old one with it."""
-    jobs = _list_jobs(settings)
-    progress.phase("draw", len(jobs))
+    images = _list_images(settings)
+    progress.phase("draw", len(images))
     with work_folder(root.parent, "draw") as folder:
         staging = folder / root.name
         # Each image has its own seed, so the result does not depend on the order of the threads.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            work = partial(_draw_job, staging, settings["seed"], settings["size"])
-            for _ in pool.map(work, jobs):
+            draw_one = partial(_draw_image, staging, settings["seed"], settings["size"])
+            for _ in pool.map(draw_one, images):
                 progress.advance()
         atomic_write.write_text(staging / MARKER, json.dumps(settings))
         shutil.rmtree(root, ignore_errors=True)
         staging.rename(root)
 
 
-def _draw_job(root: Path, seed: int, size: int, numbered: tuple[int, Job]) -> None:
+def _draw_image(root: Path, seed: int, size: int, numbered: tuple[int, ImageKey]) -> None:
     """Write one image, and its mask, into the tree."""
     number, (category, split, kind, index) = numbered
     part = draw_part(category, (seed, number), None if kind == "good" else kind, size)
@@ -217,15 +216,15 @@ def _draw_job(root: Path, seed: int, size: int, numbered: tuple[int, Job]) -> No
         _save(part.mask.astype(np.uint8) * 255, root / category / "ground_truth" / kind / f"{index:03}_mask.png")
 
 
-def _list_jobs(settings: Settings) -> list[tuple[int, Job]]:
+def _list_images(settings: DrawSettings) -> list[tuple[int, ImageKey]]:
     """List the images to draw, each with its number among those of all categories."""
     train, test_good, per_kind = (settings[key] for key in ("train", "test_good", "per_kind"))
-    jobs: list[Job] = []
+    keys: list[ImageKey] = []
     for category, module in CATEGORIES.items():
-        jobs += [(category, "train", "good", i) for i in range(train)]
-        jobs += [(category, "test", "good", i) for i in range(test_good)]
-        jobs += [(category, "test", kind, i) for kind in module.KINDS for i in range(per_kind)]
-    return [(number, job) for number, job in enumerate(jobs) if job[0] in settings["categories"]]
+        keys += [(category, "train", "good", i) for i in range(train)]
+        keys += [(category, "test", "good", i) for i in range(test_good)]
+        keys += [(category, "test", kind, i) for kind in module.KINDS for i in range(per_kind)]
+    return [(number, key) for number, key in enumerate(keys) if key[0] in settings["categories"]]
 
 
 def _save(picture: npt.NDArray[np.uint8], to: Path) -> None:
@@ -233,4 +232,4 @@ def _save(picture: npt.NDArray[np.uint8], to: Path) -> None:
     write_image(to, picture)
 
 
-__all__ = ["CATEGORIES", "DrawnPart", "contact_sheet", "draw_part", "draw_sample", "refuse_foreign_files"]
+__all__ = ["CATEGORIES", "DrawnPart", "draw_part", "draw_sample", "refuse_foreign_files", "write_contact_sheet"]

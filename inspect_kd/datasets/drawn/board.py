@@ -12,8 +12,9 @@ from inspect_kd.datasets.drawn.surface import RENDER, Surface, box, disc, distan
 from inspect_kd.datasets.textures import Rng, noise_field
 
 KINDS = ("missing_part", "turned_part", "solder_bridge", "broken_trace", "scratch")
+# Centre, width and height.
 CHIP = (0.5, 0.47, 0.30, 0.26)
-LEGS = 6
+LEGS_PER_SIDE = 6
 # Small components: x, y, turn in degrees.
 PASSIVES = [
     (0.17, 0.22, 0),
@@ -51,7 +52,7 @@ def draw(rng: Rng, kind: str | None, defect_rng: Rng) -> Surface:
     surface.colour *= 0.9 + 0.2 * noise_field(RENDER, RENDER, rng, cell=60, octaves=4)[:, :, None]
     broken_trace = int(defect_rng.integers(len(TRACES))) if kind == "broken_trace" else -1
     for number, points in enumerate(TRACES):
-        _trace(surface, np.array(points), defect_rng if number == broken_trace else None)
+        _draw_trace(surface, np.array(points), defect_rng if number == broken_trace else None)
     for x, y in VIAS:
         surface.paint(ring(x, y, 0.011, 0.009), GOLD, gloss=0.5)
         surface.paint(disc(x, y, 0.007), (0.02, 0.03, 0.02), gloss=0)
@@ -66,7 +67,7 @@ def draw(rng: Rng, kind: str | None, defect_rng: Rng) -> Surface:
         if is_chosen and kind == "turned_part":
             skew += defect_rng.choice([-1, 1]) * defect_rng.uniform(22, 60)
             dx += defect_rng.normal(0, 0.006)
-        _passive(
+        _draw_passive(
             surface,
             (x + dx, y + dy),
             (x, y),
@@ -75,14 +76,15 @@ def draw(rng: Rng, kind: str | None, defect_rng: Rng) -> Surface:
             number,
             is_missing=is_chosen and kind == "missing_part",
         )
-    _chip(surface, rng, bridge_rng=defect_rng if kind == "solder_bridge" else None)
+    _draw_chip(surface, rng, bridge_rng=defect_rng if kind == "solder_bridge" else None)
     _draw_print(surface)
     if kind == "scratch":
-        _scratch(surface, defect_rng)
+        _add_scratch(surface, defect_rng)
     return surface
 
 
-def _trace(surface: Surface, points: np.ndarray, break_rng: Rng | None) -> None:
+def _draw_trace(surface: Surface, points: np.ndarray, break_rng: Rng | None) -> None:
+    """Draw a copper trace; with random numbers, it is broken in the middle of its longest segment."""
     copper = line(points, 0.018, soft=0.001)
     if break_rng is not None:
         lengths = np.linalg.norm(np.diff(points, axis=0), axis=1)
@@ -90,7 +92,7 @@ def _trace(surface: Surface, points: np.ndarray, break_rng: Rng | None) -> None:
         middle = points[longest] + (points[longest + 1] - points[longest]) * break_rng.uniform(0.35, 0.65)
         gap = box(middle[0], middle[1], 0.044, 0.044, turn=float(break_rng.uniform(0, 45)))
         copper = copper * (1 - gap)
-        # A trace that burnt through: charred laminate with a pale centre.
+        # The trace burnt through and left charred laminate with a pale centre.
         ragged = noise_field(RENDER, RENDER, break_rng, cell=18, octaves=3)
         size = break_rng.uniform(0.035, 0.06)
         char = np.clip((size * (0.5 + ragged) - distance_to(middle[0], middle[1])) / 0.012, 0, 1)
@@ -100,7 +102,7 @@ def _trace(surface: Surface, points: np.ndarray, break_rng: Rng | None) -> None:
     surface.height += copper * 1.6
 
 
-def _passive(
+def _draw_passive(
     surface: Surface,
     at: tuple[float, float],
     pads_at: tuple[float, float],
@@ -134,10 +136,11 @@ def _passive(
         _draw_text(surface, f"{10 + number}3", at, 0.26, (0.85, 0.85, 0.85), turn=pads_turn)
 
 
-def _chip(surface: Surface, rng: Rng, bridge_rng: Rng | None) -> None:
+def _draw_chip(surface: Surface, rng: Rng, bridge_rng: Rng | None) -> None:
+    """Draw the chip with its legs; with random numbers, solder bridges two of them."""
     x, y, width, height = CHIP
     x, y = x + rng.normal(0, 0.0015), y + rng.normal(0, 0.0015)
-    places = x - width / 2 + 0.025 + (width - 0.05) * np.arange(LEGS) / (LEGS - 1)
+    places = x - width / 2 + 0.025 + (width - 0.05) * np.arange(LEGS_PER_SIDE) / (LEGS_PER_SIDE - 1)
     for side in (-1, 1):
         for place in places:
             leg_y = y + side * (height / 2 + 0.018)
@@ -146,7 +149,7 @@ def _chip(surface: Surface, rng: Rng, bridge_rng: Rng | None) -> None:
             surface.paint(leg, (0.80, 0.81, 0.82), gloss=0.7)
             surface.height += leg * 2.5
     if bridge_rng is not None:
-        first, side = int(bridge_rng.integers(LEGS - 1)), bridge_rng.choice([-1, 1])
+        first, side = int(bridge_rng.integers(LEGS_PER_SIDE - 1)), bridge_rng.choice([-1, 1])
         middle = (places[first] + places[first + 1]) / 2
         size = (bridge_rng.uniform(0.075, 0.10), bridge_rng.uniform(0.045, 0.065))
         blob = box(middle, y + side * (height / 2 + 0.036), *size, corner=0.02, soft=0.008)
@@ -197,8 +200,8 @@ def _draw_text(
     surface.paint(ink.astype(np.float32) / 255, colour)
 
 
-def _scratch(surface: Surface, defect_rng: Rng) -> None:
-    """Scratch through the solder mask, down to pale laminate and copper."""
+def _add_scratch(surface: Surface, defect_rng: Rng) -> None:
+    """Add a scratch through the solder mask, down to pale laminate and copper."""
     x, y = defect_rng.uniform(0.15, 0.85, 2)
     points = wander(
         (float(x), float(y)),

@@ -39,7 +39,7 @@ def draw(rng: Rng, kind: str | None, defect_rng: Rng) -> Surface:
     surface.colour *= 1 - 0.28 * shadow[:, :, None]
     glass = np.clip((OUTER - distance) / 0.005, 0, 1)
     if kind == "chipped_rim":
-        glass, distance = _chip(glass, distance, x, y, defect_rng)
+        glass, distance = _break_rim(glass, distance, x, y, defect_rng)
     amber = rng.uniform(0.9, 1.1)
     surface.paint(glass, (0.15 * amber, 0.10 * amber, 0.062), gloss=0.85)
     _tint(surface, glass, distance, x, y, rng)
@@ -65,15 +65,18 @@ def _tint(surface: Surface, glass: Field, distance: Field, x: float, y: float, r
     surface.paint(glass * np.clip((0.195 - distance) / 0.02, 0, 1), (0.045, 0.04, 0.042), gloss=0.25)
 
 
-def _on_glass(x: float, y: float, defect_rng: Rng, low: float = 0.05, high: float = 0.40) -> tuple[float, float, float]:
+def _place_on_glass(
+    x: float, y: float, defect_rng: Rng, low: float = 0.05, high: float = 0.40
+) -> tuple[float, float, float]:
+    """Return a random place (x, y) between `low` and `high` from the centre of the glass, and its direction from the centre in radians."""
     angle, radius = defect_rng.uniform(0, 2 * np.pi), defect_rng.uniform(low, high)
     return float(x + radius * np.cos(angle)), float(y + radius * np.sin(angle)), float(angle)
 
 
-def _chip(glass: Field, distance: Field, x: float, y: float, defect_rng: Rng) -> tuple[Field, Field]:
-    """Break a ragged chip out of the outer or inner rim."""
+def _break_rim(glass: Field, distance: Field, x: float, y: float, defect_rng: Rng) -> tuple[Field, Field]:
+    """Break a ragged chip out of the outer or inner rim: return the cover of the glass, and the changed distances from its centre."""
     outer = defect_rng.random() < 0.6
-    cx, cy, _ = _on_glass(x, y, defect_rng, *((OUTER, OUTER) if outer else (MOUTH + 0.01, MOUTH + 0.02)))
+    cx, cy, _ = _place_on_glass(x, y, defect_rng, *((OUTER, OUTER) if outer else (MOUTH + 0.01, MOUTH + 0.02)))
     size = defect_rng.uniform(0.035, 0.08)
     ragged = noise_field(RENDER, RENDER, defect_rng, cell=22, octaves=3)
     bite = np.clip((size * (0.7 + 0.6 * ragged) - distance_to(cx, cy)) / 0.008, 0, 1)
@@ -83,7 +86,7 @@ def _chip(glass: Field, distance: Field, x: float, y: float, defect_rng: Rng) ->
 
 
 def _crack(surface: Surface, x: float, y: float, defect_rng: Rng) -> None:
-    sx, sy, angle = _on_glass(x, y, defect_rng, 0.22, 0.40)
+    sx, sy, angle = _place_on_glass(x, y, defect_rng, 0.22, 0.40)
     along = angle + np.pi / 2 + defect_rng.normal(0, 0.5)
     points = wander((sx, sy), along, defect_rng.uniform(0.16, 0.32), defect_rng, restless=0.16)
     inside = np.clip((OUTER - distance_to(x, y)) / 0.005, 0, 1)
@@ -95,7 +98,7 @@ def _crack(surface: Surface, x: float, y: float, defect_rng: Rng) -> None:
 
 def _contamination(surface: Surface, x: float, y: float, defect_rng: Rng) -> None:
     """Add a crumb of paper, cork or plastic."""
-    cx, cy, _ = _on_glass(x, y, defect_rng, 0.03, 0.38)
+    cx, cy, _ = _place_on_glass(x, y, defect_rng, 0.03, 0.38)
     size = defect_rng.uniform(0.02, 0.05)
     ragged = noise_field(RENDER, RENDER, defect_rng, cell=16, octaves=4)
     cover = np.clip((size * (0.5 + ragged) - distance_to(cx, cy)) / 0.005, 0, 1)
@@ -109,7 +112,7 @@ def _contamination(surface: Surface, x: float, y: float, defect_rng: Rng) -> Non
 
 def _water_spot(surface: Surface, x: float, y: float, defect_rng: Rng) -> None:
     """Add a dried drop: a pale film with a brighter border."""
-    cx, cy, _ = _on_glass(x, y, defect_rng, 0.10, 0.36)
+    cx, cy, _ = _place_on_glass(x, y, defect_rng, 0.10, 0.36)
     size = defect_rng.uniform(0.03, 0.06)
     wobble = noise_field(RENDER, RENDER, defect_rng, cell=50, octaves=2) * np.float32(0.3 * size)
     distance = distance_to(cx, cy) + wobble

@@ -45,7 +45,7 @@ def draw(rng: Rng, kind: str | None, defect_rng: Rng) -> Surface:
 def _outline(defect_rng: Rng | None) -> Field:
     """Return the cover of the bracket without holes; with random numbers, its tab is bent to one side."""
     turn = 0.0 if defect_rng is None else float(defect_rng.uniform(22, 42) * defect_rng.choice([-1, 1]))
-    # The tab turns about its root; half of its length outside, a little of it within the arm.
+    # The tab turns about its root, which lies a little within the arm.
     angle, reach = np.radians(turn), TAB_LENGTH / 2 - 0.015
     tab = box(
         TAB[0] + reach * np.sin(angle), TAB[1] - reach * np.cos(angle), TAB_WIDTH, TAB_LENGTH, turn=turn, corner=0.018
@@ -81,7 +81,7 @@ def _brass(rng: Rng) -> Surface:
 
 
 def _mark(part: Surface, rng: Rng) -> None:
-    """Turn rings around the large holes, and stamp the part's number, deeper in one part than in another."""
+    """Machine rings around the large holes, and stamp the part's number, deeper in one part than in another."""
     for x, y, radius in HOLES[:3]:
         part.height -= 1.6 * ring(x, y, radius + 0.016, 0.006)
     stamp = np.zeros((RENDER, RENDER), np.uint8)
@@ -138,12 +138,12 @@ def _break_end(part: Surface, defect_rng: Rng) -> Field:
     else:
         from_end = np.where(columns > 0.64, rows - 0.285 + slant * (columns - 0.735), 1)
         lost = defect_rng.uniform(0.07, 0.16)
-    left = from_end - np.float32(lost) - 0.05 * ragged
+    from_break = from_end - np.float32(lost) - 0.05 * ragged
     grain = noise_field(RENDER, RENDER, defect_rng, cell=5, octaves=3)
-    fracture = np.clip(1 - np.abs(left) / 0.014, 0, 1)
+    fracture = np.clip(1 - np.abs(from_break) / 0.014, 0, 1)
     part.paint(fracture, np.array([0.42, 0.36, 0.26], np.float32) * (0.55 + 0.8 * grain)[:, :, None], gloss=0.04)
     part.height += fracture * (grain - 0.5) * 6
-    return np.asarray(np.clip(left / np.float32(0.004), 0, 1), np.float32)
+    return np.asarray(np.clip(from_break / np.float32(0.004), 0, 1), np.float32)
 
 
 def _place(outline: Field, defect_rng: Rng) -> tuple[float, float]:

@@ -39,13 +39,13 @@ def draw(rng: Rng, kind: str | None, defect_rng: Rng) -> Surface:
 def _yarns(across: Field, along: Field, rng: Rng) -> tuple[Field, Field, Field]:
     """Return the profile of parallel yarns, where they lie on top of the other yarns, and their tones."""
     number = np.floor(across * YARNS).astype(np.int32).clip(-1, YARNS) + 1
-    place = across * YARNS - np.floor(across * YARNS) - 0.5
-    thick = rng.normal(0.49, 0.008, YARNS + 2).astype(np.float32)[number]
-    profile = np.sqrt(np.clip(1 - (place / thick) ** 2, 0, 1)).astype(np.float32)
-    phase = (np.floor(along * YARNS).astype(np.int32) + number) % 2
+    from_middle = across * YARNS - np.floor(across * YARNS) - 0.5
+    half_width = rng.normal(0.49, 0.008, YARNS + 2).astype(np.float32)[number]
+    profile = np.sqrt(np.clip(1 - (from_middle / half_width) ** 2, 0, 1)).astype(np.float32)
+    is_on_top = (np.floor(along * YARNS).astype(np.int32) + number) % 2
     swell = (0.5 - 0.5 * np.cos(2 * np.pi * (along * YARNS))).astype(np.float32)
     tone = rng.normal(1, 0.025, YARNS + 2).astype(np.float32)[number]
-    return profile * (0.55 + 0.45 * swell), phase.astype(np.float32), tone
+    return profile * (0.55 + 0.45 * swell), is_on_top.astype(np.float32), tone
 
 
 def _lay_yarns(surface: Surface, profile: Field, tone: Field, colour: tuple[float, float, float], fibre: Field) -> None:
@@ -57,6 +57,7 @@ def _lay_yarns(surface: Surface, profile: Field, tone: Field, colour: tuple[floa
 
 
 def _place(defect_rng: Rng) -> tuple[float, float]:
+    """Return a random position (x, y) away from the border."""
     x, y = defect_rng.uniform(0.15, 0.85, 2)
     return float(x), float(y)
 

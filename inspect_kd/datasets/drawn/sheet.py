@@ -1,4 +1,4 @@
-"""Make a contact sheet of a drawn data set: good parts, and defects with their outlines."""
+"""Draw a contact sheet of a drawn data set: sound parts, and defects with their outlines."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ GOOD_PARTS_SHOWN = 3
 OUTLINE = (255, 70, 40)
 
 
-def contact_sheet(root: Path, to: Path) -> Path:
+def write_contact_sheet(root: Path, to: Path) -> Path:
     """Write a contact sheet with a row for each category: sound parts, then one part of each kind of defect."""
     rows = [_row(category) for category in sorted(path for path in root.iterdir() if (path / "train").is_dir())]
     width = max(row.shape[1] for row in rows)

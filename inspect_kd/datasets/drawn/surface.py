@@ -1,6 +1,7 @@
 """Render surfaces with height, colour and gloss under a lamp, and imitate the camera.
 
-Everything is drawn at `RENDER` pixels and reduced at the end; coordinates are shares of the side, 0 to 1.
+Everything is drawn at `RENDER` pixels and reduced at the end; coordinates and lengths are shares of the side, 0 to 1. The cover of a shape
+is a field (RENDER, RENDER): the share of each pixel that the shape covers, 0 to 1.
 """
 
 from __future__ import annotations
@@ -27,12 +28,14 @@ class Light:
     """Position, strength and colour of the lamp in one image."""
 
     angle: float
+    """Direction in the image plane from which the light comes, in radians."""
     height: float
+    """Height of the lamp over its horizontal distance."""
     strength: float
     ambient: float
     warmth: float
-    slope: float
-    """Fall-off across the image."""
+    falloff: float
+    """How much brighter the image is towards the lamp, per side of the image."""
 
     @staticmethod
     def sample(rng: Rng, *, angle_std: float = 0.35) -> Light:
@@ -43,7 +46,7 @@ class Light:
             strength=rng.uniform(0.75, 0.95),
             ambient=rng.uniform(0.25, 0.35),
             warmth=rng.normal(0, 0.025),
-            slope=rng.uniform(0.0, 0.22),
+            falloff=rng.uniform(0.0, 0.22),
         )
 
 
@@ -78,7 +81,7 @@ class Surface:
         half /= np.linalg.norm(half)
         mirror = np.clip((-slope_x * half[0] - slope_y * half[1] + half[2]) * steep, 0, 1) ** 40
         rows, columns = np.mgrid[:RENDER, :RENDER].astype(np.float32) / RENDER - 0.5
-        fall = 1 + np.float32(light.slope) * (columns * toward[0] + rows * toward[1])
+        fall = 1 + np.float32(light.falloff) * (columns * toward[0] + rows * toward[1])
         bright = (light.ambient + light.strength * facing) * fall
         shine = (self.gloss * mirror * light.strength * fall)[:, :, None]
         tint = np.array([1 + light.warmth, 1, 1 - light.warmth], np.float32)
@@ -90,7 +93,7 @@ def expose(
     picture: Picture, rng: Rng, size: int, *, shift: tuple[float, float], turn: float, endless: bool
 ) -> tuple[Picture, Picture]:
     """Apply the camera's pose, blur and resolution; return the image without noise, and the noise."""
-    # Beyond the rendered area: the material repeated if it is endless, else the background.
+    # Beyond the rendered area an endless material is mirrored; otherwise the background continues.
     beyond = cv2.BORDER_REFLECT_101 if endless else cv2.BORDER_REPLICATE
     middle = RENDER / 2
     pose = cv2.getRotationMatrix2D((middle, middle), turn, 1.0)
@@ -175,12 +178,13 @@ def line(points: npt.ArrayLike, width: float, soft: float = 0.0) -> Field:
 def wander(
     start: tuple[float, float], angle: float, length: float, rng: Rng, *, restless: float = 0.15, steps: int = 24
 ) -> npt.NDArray[np.float64]:
-    """Return the points of a randomly bending line."""
+    """Return the points of a randomly bending line; `restless` is the standard deviation of its turn at each step, in radians."""
     turns = angle + np.cumsum(rng.normal(0, restless, steps))
     moves = length / steps * np.stack([np.cos(turns), np.sin(turns)], axis=1)
     return np.array(start) + np.vstack([np.zeros((1, 2)), np.cumsum(moves, axis=0)])
 
 
 def _edge(inside: Field, soft: float) -> Field:
+    """Return the cover of a shape from each pixel's distance inside its outline; the edge is `soft` wide."""
     edge: Field = np.clip(inside / np.float32(soft) + np.float32(0.5), 0, 1)
     return edge

@@ -1,14 +1,16 @@
 """A folder with `good/` (or `ok/`, `sound/`, `normal/` …) and a folder for each kind of defect.
 
-The root is one category, or holds one such folder for each category. Masks: `<stem>_mask.*` beside the image, or a folder
-`ground_truth/<kind>` or `masks/<kind>`.
+The root is one category, or holds one such folder for each category. Masks: `<stem>_mask.*` beside the image (or with another of
+MASK_ENDS), or a folder `ground_truth/<kind>` or `masks/<kind>`.
 """
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 
 from inspect_kd.datasets.layouts._walk import (
+    MASK_ENDS,
     MASK_FOLDERS,
     check_inside,
     folders,
@@ -74,10 +76,6 @@ def _scan_category(root: Path) -> list[Sample]:
 
 def _find_mask(root: Path, image: Path, kind: str) -> Path | None:
     """Find the mask of a defect beside its image, else in the folders of masks."""
-    mask = mask_in(image.parent, f"{image.stem}_mask") or _mask_beside(image)
-    return mask or next(filter(None, (mask_in(root / name / kind, image.stem) for name in MASK_FOLDERS)), None)
-
-
-def _mask_beside(image: Path) -> Path | None:
-    mask = mask_in(image.parent, image.stem)
-    return mask if mask is not None and mask != image and is_mask(mask) else None
+    beside = (mask_in(image.parent, f"{image.stem}{end}") for end in MASK_ENDS)
+    in_folders = (mask_in(root / name / kind, image.stem) for name in MASK_FOLDERS)
+    return next(filter(None, chain(beside, in_folders)), None)

@@ -45,7 +45,7 @@ def _promise(card: ArtifactCard) -> str:
     rows = [
         [
             texts.ALL_CATEGORIES if name == POOLED else name,
-            with_not_found(limits.n, card.calibration.not_found(name)),
+            with_not_found(limits.n, card.calibration.count_not_found(name)),
             f"{limits.thresholds.reinspect:.3f}",
             f"{limits.thresholds.reject:.3f}",
             f"≤ {100 * limits.reinspect_promise:.1f} %",
