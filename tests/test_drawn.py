@@ -17,7 +17,7 @@ from inspect_kd.datasets.drawn import (
     FIRST_CATEGORIES,
     MARKER,
     MIN_DIFFERENCE,
-    contact_sheet,
+    write_contact_sheet,
     draw_part,
     draw_sample,
 )
@@ -109,7 +109,7 @@ def test_unknown_categories_are_refused(tmp_path: Path) -> None:
 
 def test_contact_sheet_is_drawn(tmp_path: Path) -> None:
     root = draw_sample(tmp_path / "s", 0, size=64, train=5, test_good=1, per_kind=2)
-    sheet = read_image(contact_sheet(root, tmp_path / "sheet.jpg"))
+    sheet = read_image(write_contact_sheet(root, tmp_path / "sheet.jpg"))
     assert sheet.shape[1] > 1000 and sheet.std() > 30
 
 
