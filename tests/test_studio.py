@@ -588,14 +588,16 @@ def test_comparison_shows_parts_with_different_decisions(session: Session) -> No
     pairs = session.comparison.decisions()
     # The second artifact is a copy of the first.
     assert len(pairs) == len(session.parts) and all(first is second for _, first, second in pairs)
-    assert "Both artifacts decide the same for every part." in compare.comparison(session, address)
+    assert "Both artifacts decide the same for every part." in compare.decisions_of_both(session, address)
     session.set_thresholds(0.0, 0.0)
     different = [part for part, first, second in session.comparison.decisions() if first is not second]
-    shown = compare.comparison(session, address)
+    shown = compare.decisions_of_both(session, address)
     assert different and shown.count("data-part=") == len(different)
     assert compare.side_by_side(session, address).count('class="stage"') == 2
     list(session.change_artifact("second", None))
-    assert not session.comparison.predictions and "Choose a second artifact" in compare.comparison(session, address)
+    assert not session.comparison.predictions and "Choose a second artifact" in compare.decisions_of_both(
+        session, address
+    )
 
 
 def test_change_of_artifact_inspects_again_and_keeps_marks(session: Session) -> None:

@@ -246,6 +246,17 @@ def test_fast_keys_mark_the_parts_that_they_are_meant_for(page: Any, server: Ser
     assert made == [*((name, "NG") for name in names), (names[4], "OK")] and count(page, "marked") == 6
 
 
+def test_next_key_works_after_a_refused_mark(page: Any, images: list[Path]) -> None:
+    upload(page, *images[:2])
+    page.locator("#gallery .card").first.click()
+    wait_for(lambda: page.locator("#gallery .card").first.get_attribute("aria-pressed") == "true")
+    page.evaluate("document.querySelector('#viewer [data-shown]').dataset.shown = '999-gone '")
+    page.keyboard.press("n")
+    page.keyboard.press("j")
+    wait_for(lambda: page.locator("#gallery .card").nth(1).get_attribute("aria-pressed") == "true", seconds=5)
+    assert "nothing was stored" in page.locator(".toast-body").inner_text()
+
+
 def test_held_arrow_key_stops_when_it_is_released(page: Any, images: list[Path]) -> None:
     upload(page, *images[:3])
     page.locator("#gallery .card").first.click()

@@ -196,20 +196,25 @@ def connect_gallery(studio: Studio, panels: Panels, buttons: dict[str, gr.Button
         (cards.turn, lambda session, event: session.gallery.turn_page(event_value(event, "by", int))),
     ):
         event(make_handler(change), None, outputs, **event_settings)
-    answered: dict[str, Any] = {"js": "() => window.studioAnswered()", **PAGE_EVENT}
+
+    def call_page_after(event: gr.events.Dependency) -> None:
+        for answer in (event.success, event.failure):  # `then` is not called after a failure
+            answer(None, None, None, js="() => window.studioAnswered()", **PAGE_EVENT)
+
     for event, change in (
         (cards.pick, lambda session, event: session.gallery.select(event_value(event, "part", int))),
         (buttons["next"].click, lambda session, _: session.gallery.step(1)),
         (buttons["previous"].click, lambda session, _: session.gallery.step(-1)),
     ):
-        event(make_handler(change), None, outputs, **event_settings).then(None, None, None, **answered)
+        call_page_after(event(make_handler(change), None, outputs, **event_settings))
     # One queue for both, in the order of the clicks: Gradio runs events of different queues in any order.
     mark_settings: dict[str, Any] = event_settings | {"concurrency_id": "mark", "concurrency_limit": 1}
     shown_part = gr.Textbox(visible="hidden", elem_id="shown-part")
     for name, mark in (("ok", Decision.OK), ("ng", Decision.NG)):
-        buttons[name].click(
+        marked = buttons[name].click(
             make_mark_handler(mark), shown_part, outputs, js="() => window.studioShownPart()", **mark_settings
-        ).then(None, None, None, **answered)
+        )
+        call_page_after(marked)
 
 
 def _mark(studio: Studio, session: Session, shown_part: str, mark: Decision, by: str) -> None:
