@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -223,7 +224,46 @@ def test_parts_and_disk_space_are_limited(sessions: Sessions, parts: Path) -> No
     assert isinstance(answer, RefusedFile) and "no room left" in answer.reason
 
 
+def test_refused_files_beyond_the_list_are_counted(session: Session) -> None:
+    for number in range(1100):
+        session.refuse(f"{number}.png", "no more than 500 parts in one session")
+    assert len(session.refused_files) == 1000
+    shown = gallery.gallery(session, address)
+    assert "1100 files were not inspected" in shown and "and 1080 more" in shown
+    rows = exports.export_rows(session)
+    assert rows[-1]["image"] == "and 100 more" and rows[-1]["decision"] == "NG" and "at most 1000" in rows[-1]["error"]
+    page = exports.as_html(session)
+    assert "1100 files were not inspected" in page and "and 100 more" in page
+    session.clear()
+    assert "were not inspected" not in gallery.gallery(session, address)
+
+
+def test_heatmap_counts_before_it_is_written(session: Session, parts: Path) -> None:
+    content = images(parts)[0].read_bytes()
+    heatmap_bytes = session.all_parts()[0].heatmap().nbytes
+    session.free_bytes = lambda: len(content) + session_module.RESERVE_BYTES + heatmap_bytes - 1
+    files = [sorted(folder.iterdir()) for folder in session.folders]
+    refused = session.add(content, "large.png")
+    assert isinstance(refused, RefusedFile) and "no room left" in refused.reason
+    assert [sorted(folder.iterdir()) for folder in session.folders] == files
+    session.free_bytes = lambda: session_module.RESERVE_BYTES + heatmap_bytes - 1
+    for change in (session.change_artifact("second", None), session.comparison.run("second")):
+        with pytest.raises(BadInput, match="no room left"):
+            next(change)
+    assert [sorted(folder.iterdir()) for folder in session.folders] == files
+
+
 # Files of sessions
+
+
+def test_closing_a_session_waits_for_an_event_that_uses_it(session: Session) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        with session.lock:
+            closing = pool.submit(session.close)
+            time.sleep(0.2)
+            assert session.parts and not closing.done()
+        closing.result(10)
+    assert not session.parts and not session.folders.private.exists()
 
 
 def test_clearing_and_closing_remove_all_files(sessions: Sessions, parts: Path) -> None:
@@ -410,6 +450,51 @@ def test_marks_are_stored_in_a_layout_for_training(session: Session, tmp_path: P
         marks.put(ok_part, Decision.REINSPECT, context)
 
 
+@pytest.mark.parametrize("second_mark", [None, Decision.NG], ids=["taken back", "corrected"])
+def test_mark_of_a_former_category_or_artifact_does_not_stay_stored(
+    session: Session, tmp_path: Path, second_mark: Decision | None
+) -> None:
+    marks, number = MarkStore(tmp_path / "store"), session.all_parts()[0].number
+    context = MarkContext(artifact="r", artifact_sha256="a", category="board", thresholds=session.thresholds)
+    marks.put(session.parts[number], Decision.OK, context)
+    list(session.change_artifact("second", None))  # inspects the parts again
+    changed, part = replace(context, artifact="second", category=None), session.parts[number]
+    expected = [] if second_mark is None else [marks.put(part, second_mark, changed)]
+    if second_mark is None:
+        assert marks.take_back(part, changed)
+    assert [path for path in (tmp_path / "store" / "marked").rglob("*") if path.is_file()] == expected
+    assert part.mark is second_mark
+
+
+def test_taking_a_mark_back_keeps_the_image_that_another_session_marked(session: Session, tmp_path: Path) -> None:
+    context = MarkContext(artifact="r", artifact_sha256="a", category="board", thresholds=session.thresholds)
+    marks, first = MarkStore(tmp_path / "store"), session.all_parts()[0]
+    second, third = replace(first), replace(first)  # the same image in other sessions
+    stored = marks.put(first, Decision.OK, context)
+    assert marks.put(second, Decision.OK, context) == stored
+    assert not marks.take_back(second, context) and stored.exists() and second.mark is None
+    # Also after a restart of the Studio.
+    later = MarkStore(tmp_path / "store")
+    later.put(third, Decision.OK, context)
+    assert not later.take_back(third, context) and stored.exists()
+    journal = [json.loads(line) for line in (tmp_path / "store" / "marks.jsonl").read_text().splitlines()]
+    assert journal[-1]["verdict"] is None and tmp_path / "store" / journal[-1]["file"] == stored
+    assert marks.take_back(first, context) and not stored.exists()
+
+
+def test_opposite_mark_of_an_image_replaces_the_one_of_another_session(session: Session, tmp_path: Path) -> None:
+    context = MarkContext(artifact="r", artifact_sha256="a", category="board", thresholds=session.thresholds)
+    marks, first = MarkStore(tmp_path / "store"), session.all_parts()[0]
+    second, third = replace(first), replace(first)
+    marks.put(first, Decision.OK, context)
+    defect = marks.put(second, Decision.NG, context)
+    assert [path for path in (tmp_path / "store" / "marked").rglob("*") if path.is_file()] == [defect]
+    good = marks.put(third, Decision.OK, context)
+    marks.take_back(first, context)
+    marks.take_back(second, context)
+    assert [path for path in (tmp_path / "store" / "marked").rglob("*") if path.is_file()] == [good]
+
+
 def test_file_name_in_csv_is_no_formula_for_any_separator(session: Session) -> None:
     """Where the list separator is `;`, as in German, `a;=HYPERLINK(A1)` would be two cells, the second one a formula."""
     names = ["a;=HYPERLINK(A1).png", "b;+1.png", 'c";@x.png', "d; =1.png", "-2.png", "＝1.png"]
@@ -485,6 +570,17 @@ def test_wrong_calls_follow_the_thresholds(session: Session) -> None:
 
 
 # Artifacts
+
+
+def test_name_of_the_pooled_thresholds_is_no_category(session: Session) -> None:
+    with pytest.raises(BadInput, match="no category"):
+        list(session.change_artifact("r", "*"))
+    assert session.category is None
+
+
+def test_card_of_an_artifact_whose_file_was_moved_says_so(session: Session, tmp_path: Path) -> None:
+    page = card_page(session.inspector, tmp_path / "moved.onnx")
+    assert "moved or removed" in page and session.inspector.digest in page
 
 
 def test_comparison_shows_parts_with_different_decisions(session: Session) -> None:

@@ -99,7 +99,7 @@ def test_operator_uploads_sets_thresholds_filters_and_downloads(page: Any, image
     broken_image.write_bytes(images[0].read_bytes()[:200])
     upload(page, *images, text_file, broken_image, expect=8)
     refused = page.locator(".refused").inner_text()
-    assert "2 files could not be read" in refused and "notes.txt" in refused and "broken.png" in refused
+    assert "2 files were not inspected" in refused and "notes.txt" in refused and "broken.png" in refused
     shown_scores = scores(page)
     assert shown_scores == sorted(shown_scores, reverse=True) and len(shown_scores) == 8
     # Cards show two decimals: in the widest gap between scores, rounding moves no score across the threshold.
@@ -212,6 +212,79 @@ def test_mark_applies_to_the_part_shown_at_the_click(page: Any, server: Server, 
 def marks(server: Server) -> list[dict[str, Any]]:
     journal = server.store / "marks.jsonl"
     return [json.loads(line) for line in journal.read_text().splitlines()] if journal.exists() else []
+
+
+def hold_key(page: Any, key: str) -> None:
+    """Press a key, let the system repeat it, and release it."""
+    for _ in range(10):
+        page.keyboard.down(key)
+        page.wait_for_timeout(60)
+    page.keyboard.up(key)
+
+
+def test_key_that_is_held_down_marks_once(page: Any, server: Server, images: list[Path]) -> None:
+    upload(page, *images[:2])
+    earlier_marks = len(marks(server))
+    hold_key(page, "n")
+    page.wait_for_selector("#viewer .marked")
+    page.wait_for_timeout(1000)
+    assert [mark["verdict"] for mark in marks(server)[earlier_marks:]] == ["NG"] and count(page, "marked") == 1
+
+
+def test_fast_keys_mark_the_parts_that_they_are_meant_for(page: Any, server: Server, images: list[Path]) -> None:
+    """All keys are pressed before the first answer: N, next, N, next, …"""
+    upload(page, *images[:6])
+    page.locator("#gallery .card").first.click()
+    wait_for(lambda: page.locator("#gallery .card").first.get_attribute("aria-pressed") == "true")
+    names, earlier_marks = page.locator("#gallery .card .name").all_inner_texts(), len(marks(server))
+    for key in "njnjnjnjnjnj":  # the last j is pressed at the last part
+        page.keyboard.press(key)
+    page.keyboard.press("k")
+    page.keyboard.press("o")
+    wait_for(lambda: len(marks(server)) == earlier_marks + 7)
+    made = [(mark["image"], mark["verdict"]) for mark in marks(server)[earlier_marks:]]
+    assert made == [*((name, "NG") for name in names), (names[4], "OK")] and count(page, "marked") == 6
+
+
+def test_next_key_works_after_a_refused_mark(page: Any, images: list[Path]) -> None:
+    upload(page, *images[:2])
+    page.locator("#gallery .card").first.click()
+    wait_for(lambda: page.locator("#gallery .card").first.get_attribute("aria-pressed") == "true")
+    page.evaluate("document.querySelector('#viewer [data-shown]').dataset.shown = '999-gone '")
+    page.keyboard.press("n")
+    page.keyboard.press("j")
+    wait_for(lambda: page.locator("#gallery .card").nth(1).get_attribute("aria-pressed") == "true", seconds=5)
+    assert "nothing was stored" in page.locator(".toast-body").inner_text()
+
+
+def test_held_arrow_key_stops_when_it_is_released(page: Any, images: list[Path]) -> None:
+    upload(page, *images[:3])
+    page.locator("#gallery .card").first.click()
+    hold_key(page, "j")
+    wait_for(lambda: page.locator("#gallery .card").nth(2).get_attribute("aria-pressed") == "true")
+    page.keyboard.press("k")
+    wait_for(lambda: page.locator("#gallery .card").nth(1).get_attribute("aria-pressed") == "true")
+
+
+def test_number_field_left_empty_keeps_its_threshold(page: Any, images: list[Path]) -> None:
+    upload(page, *images[:3])
+    set_slider(page, "reject", 1.234)
+    wait_for(lambda: "NG above 1.234" in page.locator("#viewer .banner").inner_text())
+    field = page.locator("#reject input[type=number]")
+    field.fill("")
+    page.wait_for_timeout(500)
+    assert not page.locator(".toast-body").count()
+    field.press("Tab")
+    page.wait_for_timeout(1000)
+    assert field.input_value() == "1.234" and "NG above 1.234" in page.locator("#viewer .banner").inner_text()
+
+
+def test_hidden_file_in_a_drop_is_refused_alone(page: Any, images: list[Path], tmp_path: Path) -> None:
+    """macOS writes `._a.png` beside `a.png` on disks of other systems."""
+    hidden = tmp_path / "._a.png"
+    hidden.write_bytes(b"\x00\x05\x16\x07")
+    upload(page, *images[:2], hidden, expect=2)
+    assert "1 file was not inspected" in page.locator(".refused").inner_text()
 
 
 def test_layers_change_without_the_server(page: Any, images: list[Path]) -> None:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -150,6 +151,42 @@ def test_file_named_twice_in_one_event_is_refused(visitor: Visitor) -> None:
     assert '"decision"' in visitor.call("inspect", file_arguments(path), "", "")
 
 
+def test_paths_that_do_not_exist_make_no_files(visitor: Visitor, parts: Path) -> None:
+    picture = next(parts.rglob("*.png")).read_bytes()
+    (path,) = json.loads(visitor.upload(multipart(("a.png", picture))).body)
+    received_folder = Path(path).parents[2]
+    before = len(list(received_folder.iterdir()))
+    missing = [str(received_folder / "uploads" / str(number) / "a.png") for number in range(3000)]
+    answer = visitor.call("inspect", file_arguments(*missing, path), "", "", session="missing")
+    assert answer.count("send it again") == 3000 and '"score"' in answer, "the batch continues"
+    assert len(list(received_folder.iterdir())) == before
+    too_many = [{"path": f"{received_folder}/uploads/{number}/a"} for number in range(4001)]
+    assert "at most 4000 files" in visitor.call("inspect", too_many, "", "", session="missing")
+
+
+def test_files_of_aborted_uploads_are_removed_before_room_is_measured(tmp_path: Path) -> None:
+    from inspect_kd.apps.studio.server.upload_gate import UploadGate
+    from inspect_kd.apps.studio.server.uploads import Uploads
+    from tests.test_studio_limits import status_of
+
+    async def accept(_: object, __: object, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 400, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    uploads = Uploads(tmp_path)
+    (tmp_path / "left").write_bytes(bytes(MB))
+    gate = UploadGate(accept, uploads, lambda: MB - uploads.bytes_used(), 1)
+    assert asyncio.run(status_of(gate, "/gradio_api/upload", b"12345", MULTIPART["Content-Type"], 5)) == 400
+
+
+@pytest.mark.parametrize("name", ["._a.png", ".hidden", "...png"])
+def test_hidden_file_is_refused_alone_and_the_batch_continues(visitor: Visitor, parts: Path, name: str) -> None:
+    picture = next(parts.rglob("*.png")).read_bytes()
+    paths = json.loads(visitor.upload(multipart(("a.png", picture), (name, b"no image"))).body)
+    answer = visitor.call("inspect", file_arguments(*paths), "", "")
+    assert answer.count('"score"') == 1 and "not a readable image" in answer
+
+
 @pytest.mark.parametrize("files", ["/etc/passwd", ["/etc/passwd"], [["/etc/passwd"]], 5], ids=str)
 def test_values_that_are_not_files_are_refused_in_one_line(visitor: Visitor, files: object) -> None:
     assert texts.NOT_RECEIVED in visitor.call("inspect", files, "", "")
@@ -214,6 +251,17 @@ def test_long_session_names_are_refused(visitor: Visitor) -> None:
         body = {"data": data, "fn_index": visitor.event_number(event), "session_hash": name}
         answer = visitor.post(path, body)
         assert answer.status == 400 and b"at most 64" in answer.body, path
+
+
+@pytest.mark.parametrize("name", ["a<gradio-sep>b", "a b", "a/b", "ä"])
+def test_session_names_are_plain(visitor: Visitor, name: str) -> None:
+    """With Gradio's own separator in it, a session's name would make the cancellations of all others fail."""
+    assert status(visitor.server, "GET", f"heartbeat/{quote(name)}", Cookie=visitor.cookie) == 403
+    for event, path in (("artifacts", "queue/join"), ("artifacts", "call/artifacts"), ("refresh", "run/refresh")):
+        data = [None, None] if event == "refresh" else []
+        body = {"data": data, "fn_index": visitor.event_number(event), "session_hash": name}
+        answer = visitor.post(path, body)
+        assert answer.status == 400 and b"each a letter" in answer.body, path
 
 
 def test_session_with_many_unread_results_is_refused(visitor: Visitor) -> None:
@@ -352,17 +400,28 @@ def test_call_that_gradio_cannot_run_is_an_error_without_a_traceback(run: Path, 
         page, studio = build(settings, tmp_path / "received")
         fns = list(page.fns.values())
         in_browser = next(fn for fn in fns if fn.fn is None)
-        dropdown = next(fn for fn in fns if fn.fn is not None and fn.fn.__name__ == "change_artifact")
-        errors = []
-        for fn, inputs in ((in_browser, [None]), (dropdown, ["no such artifact", ""])):
+        named = {fn.fn.__name__: fn for fn in fns if fn.fn is not None}
+        gallery = [fn for fn in fns if fn.fn is not None and fn.fn.__name__ == "change_gallery"]
+        # Gallery events in the order in which they are connected: filter, order, turn, pick.
+        request, errors = SimpleNamespace(session_hash="s", username=None), []
+        for fn, inputs, event in (
+            (in_browser, [None], None),
+            (named["change_artifact"], ["no such artifact", ""], None),
+            (named["change_artifact"], ["r"], None),  # too few values
+            (named["move_sliders"], ["a", 1], None),
+            (named["sign_off"], ["Ada", "r", "", None, "x"], None),
+            *((fn, [], data) for fn in gallery[:4] for data in ({}, {"part": "x", "by": 1e400}, None)),
+            (named["pick_part"], [], {"part": []}),
+        ):
+            data = gr.EventData(None, event)
             with pytest.raises(gr.Error) as error:
-                await page.process_api(fn, inputs, session_hash="s")
+                await page.process_api(fn, inputs, session_hash="s", event_data=data, request=request)
             errors.append(error.value)
         return studio, errors
 
     studio, errors = asyncio.run(call_all())
     studio.sessions.close()
-    assert not any(error.print_exception for error in errors)
+    assert not any(error.print_exception or "\n" in str(error) for error in errors)
 
 
 def test_large_report_is_not_held_in_memory(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import re
 import socket
@@ -156,6 +157,70 @@ def test_without_a_login_no_body_is_read(studio_with_password: Server, prefix: s
         assert ask(studio_with_password, "GET", f"{prefix}/{path}").status in (401, 403), path
 
 
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_public_route_reads_no_body(studio_with_password: Server, prefix: str) -> None:
+    """65 bodies that never end would take the memory for all bodies, also for those of logins."""
+    for path in ("", "robots.txt", "theme.css", "assets/x.js", "gradio_api/app_id"):
+        # The announced body never arrives.
+        head = f"POST {prefix}/{path} HTTP/1.1\r\nContent-Length: 1000000"
+        assert send_raw(studio_with_password, head, b"a").startswith(b"HTTP/1.1 405"), path
+    for method, path in (("PUT", "robots.txt"), ("GET", "login"), ("DELETE", "config"), ("OPTIONS", "gradio_api/info")):
+        answer = ask(studio_with_password, method, f"{prefix}/{path}")
+        assert answer.status == 405 and answer.headers["allow"] in ("GET, HEAD", "POST"), path
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_idle_connections_keep_nobody_out(studio_with_password: Server) -> None:
+    host, _, port = studio_with_password.address.removeprefix("http://").partition(":")
+    pid = studio_with_password.process.pid
+    files_before = len(list(Path(f"/proc/{pid}/fd").iterdir()))
+    idle: list[socket.socket] = []
+    try:
+        for _ in range(700):
+            idle.append(socket.create_connection((host, int(port)), timeout=60))
+        assert ask(studio_with_password, "GET", "/studio/").status == 200
+        assert len(list(Path(f"/proc/{pid}/fd").iterdir())) - files_before < 530
+        soft, hard = (int(limit) for limit in open_file_limits(pid))
+        assert soft == min(hard, 65_536)
+    finally:
+        for connection in idle:
+            connection.close()
+
+
+def open_file_limits(pid: int) -> list[str]:
+    """The soft and the hard limit of a process."""
+    lines = Path(f"/proc/{pid}/limits").read_text().splitlines()
+    return next(line.split()[3:5] for line in lines if line.startswith("Max open files"))
+
+
+def test_connection_with_a_running_request_is_not_closed_for_a_new_one() -> None:
+    from types import SimpleNamespace
+
+    from inspect_kd.apps.studio.server.connection_limit import waiting_order
+
+    def connection(opened_at: float, **cycle: bool) -> SimpleNamespace:
+        return SimpleNamespace(opened_at=opened_at, cycle=SimpleNamespace(**cycle) if cycle else None)
+
+    running, between = connection(0.0, response_complete=False), connection(1.0, response_complete=True)
+    older, newer = connection(2.0), connection(3.0)
+    assert sorted([running, newer, between, older], key=waiting_order) == [older, newer, between, running]
+
+
+def test_refused_connections_are_logged_in_one_line_per_minute() -> None:
+    from inspect_kd.apps.studio.server.connection_limit import AcceptErrors
+
+    def record(text: str) -> logging.LogRecord:
+        return logging.LogRecord("asyncio", logging.ERROR, "", 0, text, (), (OSError, OSError(24, "x"), None))
+
+    errors, passed = AcceptErrors(), []
+    for _ in range(1000):
+        entry = record("socket.accept() out of system resource\nsocket: <socket>")
+        if errors.filter(entry):
+            passed.append(entry)
+    assert len(passed) == 1 and "\n" not in passed[0].getMessage() and passed[0].exc_info is None
+    assert errors.filter(record("another fault"))
+
+
 def test_page_needs_no_login_to_show_the_login_form(studio_with_password: Server) -> None:
     page = ask(studio_with_password, "GET", "/studio/")
     assert page.status == 200
@@ -243,13 +308,13 @@ def test_names_of_uploads_are_not_kept(server: Server, run: Path, tmp_path: Path
 
 
 def test_login_must_be_a_small_form(studio_with_password: Server) -> None:
-    from inspect_kd.apps.studio.server.body_limit import MAX_LOGIN_BYTES, BodyLimit
+    from inspect_kd.apps.studio.server.body_limit import BodyLimit
+    from inspect_kd.apps.studio.server.routes import LOGIN, find_route
 
+    max_bytes = find_route(LOGIN).max_bytes
+    assert max_bytes == 2**14
     assert ask(studio_with_password, "POST", "/login", b"", **MULTIPART).status in (415, 429)
-    assert (
-        asyncio.run(status_of(BodyLimit(unreachable), "/login", bytes(MAX_LOGIN_BYTES + 1), FORM["Content_Type"]))
-        == 413
-    )
+    assert asyncio.run(status_of(BodyLimit(unreachable), "/login", bytes(max_bytes + 1), FORM["Content_Type"])) == 413
     assert asyncio.run(status_of(BodyLimit(unreachable), "/login/", b"", "multipart/form-data; boundary=x")) == 415
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.data_classes import FileData, ListFiles
 from gradio_client.utils import traverse
 
 import inspect_kd.apps.studio.artifact.endpoints as artifact_endpoints
@@ -18,6 +20,7 @@ import inspect_kd.apps.studio.train.tab as train_tab
 import inspect_kd.apps.studio.zones.tab as zones_tab
 from inspect_kd.apps.studio import bar, texts
 from inspect_kd.apps.studio.artifact.library import ArtifactLibrary
+from inspect_kd.apps.studio.handlers import error_line
 from inspect_kd.apps.studio.inspect.marks import MarkStore
 from inspect_kd.apps.studio.server.session_states import forget_values
 from inspect_kd.apps.studio.server.uploads import Uploads
@@ -27,6 +30,12 @@ from inspect_kd.apps.studio.studio import Studio
 
 CLEAN_INTERVAL_S, MAX_FILE_AGE_S = 600, 3600
 """Gradio checks its uploaded files at this interval, and removes files older than this age."""
+
+
+MAX_FILES = 4000
+"""Limit of the files that one event may name."""
+MAX_REASON_LENGTH = 200
+"""Limit of the characters that are quoted of an error by Gradio."""
 
 
 class AlwaysEmptySet(set[str]):
@@ -63,7 +72,7 @@ class Page(gr.Blocks):
             forget_values(kwargs.get("state"))
 
     async def preprocess_data(self, block_fn: Any, inputs: list[Any], *args: Any, **kwargs: Any) -> list[Any]:
-        """Refuse files that were not uploaded, and a file that an event names twice."""
+        """Refuse files that were not uploaded, a file that an event names twice, and values that Gradio cannot interpret."""
         refuse_non_files(block_fn.inputs, inputs)
         paths: set[str] = set()
 
@@ -71,11 +80,19 @@ class Page(gr.Blocks):
             checked_file = self.check_file(file)
             if checked_file["path"] in paths:
                 raise gr.Error(texts.NAMED_TWICE, print_exception=False)
+            if len(paths) == MAX_FILES:
+                raise gr.Error(texts.TOO_MANY_FILES.format(maximum=MAX_FILES), print_exception=False)
             paths.add(checked_file["path"])
             return checked_file
 
         checked_inputs = traverse(inputs, check_once, could_be_file)
-        return list(await super().preprocess_data(block_fn, checked_inputs, *args, **kwargs))
+        try:
+            return list(await super().preprocess_data(block_fn, checked_inputs, *args, **kwargs))
+        except gr.Error:
+            raise
+        except Exception as error:  # whatever Gradio raises here is about the client's values
+            reason = str(error.__cause__ or error).partition("\n")[0][:MAX_REASON_LENGTH]
+            raise error_line(texts.NOT_USABLE.format(reason=reason)) from None
 
     def check_file(self, file: dict[str, Any]) -> dict[str, Any]:
         """Refuse a file that was not uploaded; return what Gradio may read of it."""
@@ -97,6 +114,14 @@ def refuse_non_files(components: Sequence[Any], values: Sequence[Any]) -> None:
         files = value if isinstance(value, list) else [] if value is None else [value]
         if isinstance(component, gr.File | gr.Image) and not all(map(could_be_file, files)):
             raise gr.Error(texts.NOT_RECEIVED, print_exception=False)
+
+
+def received_paths(files: ListFiles | FileData | None, *, is_single: bool) -> list[str] | str | None:
+    """The paths that an event names; whether each is an upload is checked when it is read (`Uploads.take`)."""
+    if files is None:
+        return None
+    paths = [file.path for file in (files.root if isinstance(files, ListFiles) else [files])]
+    return paths[0] if is_single else paths
 
 
 def build(settings: Settings, gradio_folder: Path) -> tuple[gr.Blocks, Studio]:
@@ -129,6 +154,11 @@ def build(settings: Settings, gradio_folder: Path) -> tuple[gr.Blocks, Studio]:
         inspect_endpoints.build(studio)
         artifact_endpoints.build(studio)
         page.unload(make_close_handler(studio))
+    for block in page.blocks.values():
+        if isinstance(block, gr.File):
+            # Gradio itself makes one more file on disk for each path, even for a path that does not exist.
+            is_single = block.file_count == "single"
+            block.preprocess = partial(received_paths, is_single=is_single)  # type: ignore[method-assign]
     return page, studio
 
 

@@ -7,14 +7,16 @@ from contextlib import contextmanager
 from functools import wraps
 from html import escape
 from inspect import signature
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 import gradio as gr
 
+from inspect_kd.apps.studio import texts
 from inspect_kd.apps.studio.session import Session
 from inspect_kd.apps.studio.studio import Studio
-from inspect_kd.errors import InspectKDError
+from inspect_kd.errors import BadInput, InspectKDError
 
+Value = TypeVar("Value", int, str)
 PAGE_EVENT: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 """For events of the page: programs use the named endpoints instead."""
 MODEL_EVENT: dict[str, Any] = {"concurrency_id": "device", "concurrency_limit": 1}
@@ -49,6 +51,14 @@ def errors_in_one_line() -> Iterator[None]:
         yield
     except InspectKDError as error:
         raise error_line(str(error)) from None
+
+
+def event_value(event: gr.EventData, name: str, kind: type[Value]) -> Value:
+    """A value that the page sent with an event."""
+    try:
+        return kind(getattr(event, name))
+    except (AttributeError, OverflowError, TypeError, ValueError):
+        raise BadInput(texts.BAD_EVENT.format(name=name)) from None
 
 
 def page_session(studio: Studio, request: gr.Request) -> Session:

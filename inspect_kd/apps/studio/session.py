@@ -20,6 +20,7 @@ from inspect_kd.apps.studio.inspect.gallery_state import GalleryState
 from inspect_kd.apps.studio.inspect.parts import Part, SessionFolders, inspect_part
 from inspect_kd.apps.studio.inspect.what_if import WhatIf, compute_what_if, held_out_scores, ordered_thresholds
 from inspect_kd.apps.studio.settings import Settings
+from inspect_kd.calibrate import POOLED
 from inspect_kd.errors import BadInput, UsageError
 from inspect_kd.inspector import Inspector
 from inspect_kd.types import Inspection, Thresholds
@@ -29,7 +30,7 @@ MAX_REFUSED = 1000
 HALF_STEP = 0.0005 + 1e-9
 """Half a step of the threshold sliders, with a margin for rounding."""
 RESERVE_BYTES = 2**20
-"""Disk space that must be free for the pictures and the heatmap of one more part."""
+"""Disk space that must be free for the pictures of one more part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,8 @@ class Session:
         self.lock = RLock()
         self.parts: dict[int, Part] = {}
         self.refused_files: list[RefusedFile] = []
+        self.refused_count = 0
+        """All refused files, also those that are not listed."""
         self.gallery = GalleryState(self)
         self.comparison = ArtifactComparison(self)
         self.last_number = 0
@@ -80,6 +83,8 @@ class Session:
 
         A change that is cancelled or fails has no effect, so that scores and thresholds always belong to the same artifact.
         """
+        if category == POOLED:
+            raise BadInput(texts.NO_CATEGORY.format(category=category))
         inspector, generation = self.library.open(artifact), self.cancel()
         inspector.card.calibration.for_category(category)  # refuses an unknown category before any work
         new_parts: dict[int, Part] = {}
@@ -122,6 +127,7 @@ class Session:
                     self.folders,
                     generation=generation,
                     category=category,
+                    check_disk=self.check_disk,
                 )
             new_parts[former.number] = part
             yield part
@@ -136,7 +142,7 @@ class Session:
             self.set_artifact(artifact, category)
             for number, part in new_parts.items():
                 if number in self.parts:
-                    part.mark = self.parts[number].mark
+                    part.mark, part.stored_mark = self.parts[number].mark, self.parts[number].stored_mark
                     self.parts[number].remove_outputs()
                     self.parts[number] = part
             return True
@@ -156,7 +162,11 @@ class Session:
         A position within half a step of the artifact's own threshold means that threshold, which is finer than the step.
         """
         default = self.default_thresholds
-        if not all(0 <= threshold <= default.highest_allowed for threshold in (reinspect, reject)):  # also refuses NaN
+        # Also refuses NaN, and what a client sends instead of a number.
+        if not all(
+            isinstance(threshold, int | float) and 0 <= threshold <= default.highest_allowed
+            for threshold in (reinspect, reject)
+        ):
             raise BadInput(texts.THRESHOLD_OUT_OF_RANGE.format(maximum=default.highest_allowed, reject=default.reject))
         reinspect = default.reinspect if abs(reinspect - default.reinspect) <= HALF_STEP else reinspect
         reject = default.reject if abs(reject - default.reject) <= HALF_STEP else reject
@@ -187,7 +197,15 @@ class Session:
             number = self.next_number()
             with self.refuse_if_stopped(generation):
                 part = inspect_part(
-                    inspector, content, name, digest, number, self.folders, generation=generation, category=category
+                    inspector,
+                    content,
+                    name,
+                    digest,
+                    number,
+                    self.folders,
+                    generation=generation,
+                    category=category,
+                    check_disk=lambda size: self.check_disk(size + len(content)),  # the original is stored last
                 )
                 if not self._keep(part, content, artifact, generation):
                     return RefusedFile(name, texts.PART_STOPPED)
@@ -199,9 +217,10 @@ class Session:
         return part
 
     def refuse(self, name: str, reason: str) -> RefusedFile:
-        """Add a file to the list of refused ones, up to `MAX_REFUSED`."""
+        """Count a refused file, and list it if there are fewer than `MAX_REFUSED`."""
         file = RefusedFile(name, reason)
         with self.lock:
+            self.refused_count += 1
             if len(self.refused_files) < MAX_REFUSED:
                 self.refused_files.append(file)
         return file
@@ -232,6 +251,7 @@ class Session:
             self.cancel()
             self.parts.clear()
             self.refused_files.clear()
+            self.refused_count = 0
             self.is_used = False
             self.gallery.reset()
             self.comparison.clear()
@@ -242,9 +262,11 @@ class Session:
     def close(self) -> None:
         """Remove all parts and the session's folders; a running batch then stops at `refuse_if_stopped`."""
         self.is_closed = True
-        self.parts.clear()
-        self.comparison.predictions.clear()
-        self.gallery.selected = None
+        with self.lock:
+            self.cancel()
+            self.parts.clear()
+            self.comparison.predictions.clear()
+            self.gallery.selected = None
         for folder in self.folders:
             shutil.rmtree(folder, ignore_errors=True)
 

@@ -2,6 +2,8 @@
 (() => {
   const root = document.documentElement;
   const KEYS = {o: 'say-ok', n: 'say-ng', j: 'next', arrowright: 'next', k: 'previous', arrowleft: 'previous'};
+  const CHANGES_PART = '#next, #previous, #say-ok, #say-ng, #gallery [data-part]';
+  const MAX_WAITING_KEYS = 50, ANSWER_MS = 10000;
 
   const visibleElement = id => { const found = document.getElementById(id); return found && found.offsetParent !== null ? found : null; };
   // Whether the element with the focus uses this key itself, as a text field or a slider does.
@@ -17,9 +19,40 @@
     // Left and right belong to the tabs while one of them has the focus.
     if (key.startsWith('arrow') && event.target.getAttribute?.('role') === 'tab') return;
     if (key === 'h' && visibleElement('viewer')) { root.classList.toggle('no-heat'); return; }
-    const button = KEYS[key] && visibleElement(KEYS[key]);
-    if (button) { event.preventDefault(); button.click(); }
+    if (!KEYS[key] || !visibleElement(KEYS[key])) return;
+    event.preventDefault();
+    // A key that is held down steps on as fast as the server answers; it never marks again.
+    if (event.repeat && (KEYS[key].startsWith('say-') || waitingKeys.length || unansweredClicks)) return;
+    if (waitingKeys.length < MAX_WAITING_KEYS) waitingKeys.push(KEYS[key]);
+    handleKeys();
   });
+
+  // Each key waits until the page shows the effect of the one before: otherwise a mark for the next part would act on this one.
+  const waitingKeys = [];
+  let unansweredClicks = 0, answerTimer;
+  const handleKeys = () => {
+    while (waitingKeys.length && !unansweredClicks) visibleElement(waitingKeys.shift())?.click();
+  };
+  const countAnswers = answers => {
+    unansweredClicks = Math.max(0, unansweredClicks - answers);
+    clearTimeout(answerTimer);
+    if (!unansweredClicks) handleKeys();
+    // Without an answer, the page may show anything: the keys that wait are dropped.
+    else answerTimer = setTimeout(() => { waitingKeys.length = unansweredClicks = 0; }, ANSWER_MS);
+  };
+  document.addEventListener('click', event => { if (event.target.closest?.(CHANGES_PART)) { unansweredClicks++; countAnswers(0); } });
+  // Called after the server's answer to such a click, before the page has rendered it.
+  window.studioAnswered = () => requestAnimationFrame(() => setTimeout(() => countAnswers(1)));
+
+  // Gradio turns a number field that is left empty into its smallest value, here "everything is NG": put the former value back.
+  document.addEventListener('focus', event => { if (isNumberField(event.target)) event.target.dataset.former = event.target.value; }, true);
+  document.addEventListener('blur', event => {
+    const {target} = event;
+    if (!isNumberField(target) || target.value !== '' || !target.dataset.former) return;
+    target.value = target.dataset.former;
+    target.dispatchEvent(new Event('input', {bubbles: true}));
+  }, true);
+  const isNumberField = target => Boolean(target.matches?.('#left input[type=number]'));
 
   document.addEventListener('paste', event => {
     const files = [...(event.clipboardData?.files ?? [])];

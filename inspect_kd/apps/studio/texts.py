@@ -32,8 +32,10 @@ NO_PART_PASSES = "No part passes this filter."
 PROGRESS = "{done} of {total} inspected"
 PROGRESS_PACE = "{pace:.1f} parts/s, {left:.0f} s left"
 STOPPED = "Stopped: {done} parts were inspected, the others were not."
-REFUSED_ONE = "1 file could not be read: on a line it would be NG"
-REFUSED_MANY = "{count} files could not be read: on a line they would be NG"
+REFUSED_ONE = "1 file was not inspected: exports list it as NG"
+REFUSED_MANY = "{count} files were not inspected: exports list them as NG"
+REFUSED_MORE = "and {count} more"
+REFUSED_UNLISTED = "not inspected; a session lists at most {maximum} refused files"
 TOO_LARGE = "larger than {mb} MB, the limit of this Studio"
 SESSION_FULL = "no more than {maximum} parts in one session: clear the parts first"
 DISK_FULL = "no room left: all sessions together may keep {mb} MB"
@@ -42,6 +44,7 @@ PART_NOT_STORED = "could not be stored ({reason}): send it again"
 PART_STOPPED = "stopped before this part was inspected"
 COMPARISON_STOPPED = "the comparison was stopped, because parts or artifact were changed: compare again"
 CHANGE_STOPPED = "the change of the artifact was stopped: the former artifact stays"
+NO_CATEGORY = "no category '{category}': for all categories together, leave the category empty"
 NOT_RECEIVED = "not a file that was sent to this Studio, or one that was already read: send it again"
 NO_LENGTH = "an upload must state its size once (Content-Length, no Transfer-Encoding)"
 UPLOAD_STALLED = "the upload stopped arriving: send it again"
@@ -105,6 +108,9 @@ MARKED_WRONG = "Wrong call: you marked {mark}"
 MARKED = "You decided: {mark}"
 MARK_TOO_LATE = "the part that this mark is for has been removed: nothing was stored"
 NO_ROOM_FOR_MARK = "no mark is stored with less than {mb} MB free on the disk: make room in {store}"
+MARK_OF_OTHERS = (
+    "Your mark is taken back. The image stays stored for training: it has the same mark from another session."
+)
 MARK_STORED = "stored for training"
 REGIONS = "Regions"
 REGION_COLUMNS = ("no.", "peak", "x, y", "size", "area")
@@ -155,6 +161,7 @@ CARD_COLUMNS = (
     "sound parts NG",
 )
 CARD_FILE_ROWS = ("name", "size", "sha256", "signature", "created", "trained on", "recipe's digest")
+CARD_FILE_GONE = "moved or removed; this Studio continues with the one that it opened"
 BOX_INPUT, BOX_TILES = "{target}, input {size} × {size} pixels", ", in tiles of {tile}"
 BOX_CATEGORIES = "categories in this model: {count}"
 BOX_PROMISE = "false NG promised, from {n} held-out sound parts"
@@ -199,13 +206,17 @@ FOREIGN_ORIGIN = (
 )
 FOREIGN_SITE = "a page of another site may only link to this Studio"
 NOT_SERVED = "this Studio does not serve that"
+METHOD_REFUSED = "this route accepts {methods} only"
 TOO_MANY_LOGINS = "Too many wrong logins: try again in {seconds} s."
 BAD_HOST = "--allow-host {name}: give the name as in the address bar, NAME or NAME:PORT, without https://"
 
 # Limits against exhaustion
 FILES_ONLY = "an upload may contain files alone, no text fields"
 LOGIN_FIRST = "log in first"
-SESSION_NAME_TOO_LONG = "a session_hash may have at most {maximum} characters"
+BAD_SESSION_NAME = "a session_hash may have at most {maximum} characters, each a letter, a digit, _ or -"
+TOO_MANY_FILES = "an event may name at most {maximum} files: send several events"
+BAD_EVENT = "this event needs a value '{name}', as the page sends it"
+NOT_USABLE = "a value of this event cannot be used ({reason}): correct it and try again"
 NAMED_TWICE = "an event names the same file twice: upload it once for each use"
 TOO_MANY_UNREAD = (
     "{maximum} results of this session have not been read: read them (/queue/data) before sending more events"

@@ -6,7 +6,7 @@ import gradio as gr
 
 from inspect_kd.apps.studio.artifact.view import card_page
 from inspect_kd.apps.studio.bar import TopBar
-from inspect_kd.apps.studio.handlers import PAGE_EVENT
+from inspect_kd.apps.studio.handlers import PAGE_EVENT, errors_in_one_line
 from inspect_kd.apps.studio.studio import Studio
 
 
@@ -14,7 +14,8 @@ def build(studio: Studio, tab: gr.Tab, top_bar: TopBar) -> None:
     """Lay the tab out in the open Blocks."""
 
     def render_card(name: str) -> str:
-        return card_page(studio.library.open(name), studio.library.paths[name])
+        with errors_in_one_line():
+            return card_page(studio.library.open(name), studio.library.paths[name])
 
     page = gr.HTML(
         render_card(studio.library.names[0]),

@@ -64,9 +64,13 @@ def _verification(card: ArtifactCard) -> str:
 
 def _file(inspector: Inspector, path: Path) -> str:
     card = inspector.card
+    try:
+        size = f"{path.stat().st_size / 1e6:.2f} MB"
+    except OSError:  # it was moved or removed after the Studio had opened it
+        size = texts.CARD_FILE_GONE
     values = [
         printable(path.name),
-        f"{path.stat().st_size / 1e6:.2f} MB",
+        size,
         inspector.digest,
         texts.SIGNED if signature_path(path).is_file() else texts.UNSIGNED,
         card.created or "–",

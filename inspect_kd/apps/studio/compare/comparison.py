@@ -56,6 +56,7 @@ class ArtifactComparison:
             with session.refuse_if_stopped(generation):
                 image = decode_image(part.original.read_bytes(), part.name, bits=inspector.card.bits)
                 inspection = inspector(image, category=category)
+                session.check_disk(inspection.heatmap.nbytes)
                 write_heatmap(heatmap_file, heat_layer, inspection.heatmap)
             prediction = SecondPrediction(inspection.score, Location.of(inspection), heatmap_file, heat_layer)
             with session.lock:

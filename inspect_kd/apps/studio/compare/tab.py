@@ -11,7 +11,7 @@ import gradio as gr
 
 from inspect_kd.apps.studio import texts
 from inspect_kd.apps.studio.compare import view
-from inspect_kd.apps.studio.handlers import MODEL_EVENT, PAGE_EVENT, errors_in_one_line, page_session
+from inspect_kd.apps.studio.handlers import MODEL_EVENT, PAGE_EVENT, errors_in_one_line, event_value, page_session
 from inspect_kd.apps.studio.inspect import gallery
 from inspect_kd.apps.studio.inspect.batches import UPDATE_INTERVAL_S
 from inspect_kd.apps.studio.inspect.panels import ON_LOAD_GALLERY
@@ -74,7 +74,8 @@ def _connect(studio: Studio, tab: gr.Tab, panel: ComparePanel) -> None:
         yield "", *render_comparison(request)
 
     def pick_part(event: gr.EventData, request: gr.Request) -> tuple[str, str]:
-        page_session(studio, request).gallery.select(int(event.part))
+        with errors_in_one_line():
+            page_session(studio, request).gallery.select(event_value(event, "part", int))
         return render_comparison(request)
 
     def clear_progress(request: gr.Request) -> tuple[str, str, str]:

@@ -15,7 +15,7 @@ import gradio as gr
 from inspect_kd.apps.studio import texts
 from inspect_kd.apps.studio.artifact.library import example_images
 from inspect_kd.apps.studio.bar import TopBar, category_choices, choice_updates
-from inspect_kd.apps.studio.handlers import MODEL_EVENT, PAGE_EVENT, errors_in_one_line, page_session
+from inspect_kd.apps.studio.handlers import MODEL_EVENT, PAGE_EVENT, errors_in_one_line, event_value, page_session
 from inspect_kd.apps.studio.inspect.batches import (
     inspect_examples,
     inspect_files,
@@ -115,8 +115,10 @@ def connect_thresholds(studio: Studio, top_bar: TopBar, controls: Controls, pane
     """Connect sliders, reset and sign-off."""
     outputs = [panels.viewer, panels.regions, panels.gallery, panels.scores]
 
-    def move_sliders(reinspect: float, reject: float, request: gr.Request) -> RenderedPanels:
+    def move_sliders(reinspect: float | None, reject: float | None, request: gr.Request) -> tuple[Any, ...]:
         session = page_session(studio, request)
+        if reinspect is None or reject is None:  # a number field is empty while a person edits it
+            return (gr.skip(),) * len(outputs)
         with errors_in_one_line():
             session.set_thresholds(reinspect, reject)
         return render_panels(session)[1:]  # without the progress
@@ -129,6 +131,7 @@ def connect_thresholds(studio: Studio, top_bar: TopBar, controls: Controls, pane
         outputs,
         trigger_mode="always_last",
         concurrency_limit=PARALLEL_EVENTS,
+        preprocess=False,  # Gradio's fails for an empty number field
         **PAGE_EVENT,
     )
 
@@ -188,21 +191,30 @@ def connect_gallery(studio: Studio, panels: Panels, buttons: dict[str, gr.Button
 
     cards = panels.gallery
     for event, change in (
-        (cards.pick, lambda session, event: session.gallery.select(int(event.part))),
-        (cards.filter, lambda session, event: session.gallery.set_filter(str(event.name))),
-        (cards.order, lambda session, event: session.gallery.set_order(str(event.name))),
-        (cards.turn, lambda session, event: session.gallery.turn_page(int(event.by))),
+        (cards.filter, lambda session, event: session.gallery.set_filter(event_value(event, "name", str))),
+        (cards.order, lambda session, event: session.gallery.set_order(event_value(event, "name", str))),
+        (cards.turn, lambda session, event: session.gallery.turn_page(event_value(event, "by", int))),
+    ):
+        event(make_handler(change), None, outputs, **event_settings)
+
+    def call_page_after(event: gr.events.Dependency) -> None:
+        for answer in (event.success, event.failure):  # `then` is not called after a failure
+            answer(None, None, None, js="() => window.studioAnswered()", **PAGE_EVENT)
+
+    for event, change in (
+        (cards.pick, lambda session, event: session.gallery.select(event_value(event, "part", int))),
         (buttons["next"].click, lambda session, _: session.gallery.step(1)),
         (buttons["previous"].click, lambda session, _: session.gallery.step(-1)),
     ):
-        event(make_handler(change), None, outputs, **event_settings)
+        call_page_after(event(make_handler(change), None, outputs, **event_settings))
     # One queue for both, in the order of the clicks: Gradio runs events of different queues in any order.
     mark_settings: dict[str, Any] = event_settings | {"concurrency_id": "mark", "concurrency_limit": 1}
     shown_part = gr.Textbox(visible="hidden", elem_id="shown-part")
     for name, mark in (("ok", Decision.OK), ("ng", Decision.NG)):
-        buttons[name].click(
+        marked = buttons[name].click(
             make_mark_handler(mark), shown_part, outputs, js="() => window.studioShownPart()", **mark_settings
         )
+        call_page_after(marked)
 
 
 def _mark(studio: Studio, session: Session, shown_part: str, mark: Decision, by: str) -> None:
@@ -215,7 +227,8 @@ def _mark(studio: Studio, session: Session, shown_part: str, mark: Decision, by:
         context = studio.mark_context(session, by)
         # Giving the same mark again removes it, so that a mistake is not trained on.
         if former_mark == mark:
-            studio.marks.take_back(part, context)
+            if not studio.marks.take_back(part, context):
+                gr.Info(texts.MARK_OF_OTHERS, duration=None)
         else:
             studio.marks.put(part, mark, context)
 

@@ -8,10 +8,10 @@ from html import escape
 from typing import Any
 
 from inspect_kd.apps.studio import texts
-from inspect_kd.apps.studio.inspect.gallery import not_found_note
+from inspect_kd.apps.studio.inspect.gallery import not_found_note, refused_heading, refused_list
 from inspect_kd.apps.studio.inspect.histogram import histogram
 from inspect_kd.apps.studio.inspect.what_if import held_out_scores
-from inspect_kd.apps.studio.session import Session
+from inspect_kd.apps.studio.session import MAX_REFUSED, Session
 from inspect_kd.errors import UsageError
 from inspect_kd.report.html import document, figure_boxes
 from inspect_kd.spreadsheet import csv_text
@@ -47,7 +47,7 @@ def export(session: Session, format_name: str) -> str:
 
 
 def export_rows(session: Session) -> list[dict[str, Any]]:
-    """One record per part, the highest score first, then one per refused file."""
+    """One record per part, the highest score first, then one per refused file, and one for all that are not listed."""
     records = []
     for part in sorted(session.all_parts(), key=lambda part: -part.score):
         mark = str(part.mark) if part.mark else None
@@ -55,6 +55,10 @@ def export_rows(session: Session) -> list[dict[str, Any]]:
     refused = [
         {"image": file.name, "decision": str(Decision.NG), "error": file.reason} for file in session.refused_files
     ]
+    unlisted = session.refused_count - len(session.refused_files)
+    if unlisted > 0:
+        name, error = texts.REFUSED_MORE.format(count=unlisted), texts.REFUSED_UNLISTED.format(maximum=MAX_REFUSED)
+        refused.append({"image": name, "decision": str(Decision.NG), "error": error})
     return records + refused
 
 
@@ -101,9 +105,8 @@ def as_html(session: Session) -> str:
 def _refused(session: Session) -> str:
     if not session.refused_files:
         return ""
-    lines = "".join(f"<li><b>{escape(file.name)}</b> {escape(file.reason)}</li>" for file in session.refused_files)
-    count = len(session.refused_files)
-    return f"<h2>{texts.REFUSED_ONE if count == 1 else texts.REFUSED_MANY.format(count=count)}</h2><ul>{lines}</ul>"
+    count = session.refused_count
+    return f"<h2>{refused_heading(count)}</h2>{refused_list(session.refused_files, count)}"
 
 
 STYLE = """

@@ -11,7 +11,7 @@ from inspect_kd.apps.studio.inspect.histogram import histogram
 from inspect_kd.apps.studio.inspect.parts import Part
 from inspect_kd.apps.studio.inspect.viewer import CSS_CLASSES, UrlOf, decision_label
 from inspect_kd.apps.studio.inspect.what_if import WhatIf, held_out_scores
-from inspect_kd.apps.studio.session import Session
+from inspect_kd.apps.studio.session import RefusedFile, Session
 from inspect_kd.report.html import Html, table
 from inspect_kd.types import Decision, format_score, is_not_found
 
@@ -141,10 +141,21 @@ def _card(session: Session, part: Part, address: UrlOf) -> str:
 def _refused_files(session: Session) -> str:
     if not session.refused_files:
         return ""
-    count = len(session.refused_files)
-    heading = texts.REFUSED_ONE if count == 1 else texts.REFUSED_MANY.format(count=count)
-    lines = "".join(
-        f"<li><b>{escape(file.name)}</b> {escape(file.reason)}</li>"
-        for file in session.refused_files[-MAX_REFUSED_SHOWN:]
+    shown = session.refused_files[-MAX_REFUSED_SHOWN:]
+    return (
+        f'<div class="refused" role="alert"><b>{texts.ICONS[Decision.NG]} {refused_heading(session.refused_count)}</b>'
+        f"{refused_list(shown, session.refused_count)}</div>"
     )
-    return f'<div class="refused" role="alert"><b>{texts.ICONS[Decision.NG]} {heading}</b><ul>{lines}</ul></div>'
+
+
+def refused_heading(count: int) -> str:
+    """How many files were refused."""
+    return texts.REFUSED_ONE if count == 1 else texts.REFUSED_MANY.format(count=count)
+
+
+def refused_list(files: Sequence[RefusedFile], count: int) -> str:
+    """Some of the `count` refused files as a list, with the number of the others."""
+    lines = [f"<li><b>{escape(file.name)}</b> {escape(file.reason)}</li>" for file in files]
+    if count > len(files):
+        lines.append(f"<li>{texts.REFUSED_MORE.format(count=count - len(files))}</li>")
+    return f"<ul>{''.join(lines)}</ul>"

@@ -18,7 +18,7 @@ from threading import Lock
 
 from inspect_kd import atomic_write
 from inspect_kd.apps.studio import texts
-from inspect_kd.apps.studio.inspect.parts import Part
+from inspect_kd.apps.studio.inspect.parts import Part, StoredMark
 from inspect_kd.errors import BadInput, EnvironmentFault, UsageError
 from inspect_kd.sign_off import MAX_NAME_LENGTH
 from inspect_kd.types import NOT_FOUND, Decision, Thresholds
@@ -58,13 +58,15 @@ class MarkStore:
     def __init__(self, store: Path) -> None:
         self.store = store
         self._lock = Lock()
+        self._marks: dict[Path, set[StoredMark]] = {}
+        """The marks that each image is stored for: it is removed with the last one."""
 
     def folder(self, context: MarkContext) -> Path:
         """The folder for a category, or for the artifact where no category is chosen."""
         return self.store / "marked" / _folder_name(context.category or context.artifact)
 
     def put(self, part: Part, mark: Decision, context: MarkContext) -> Path:
-        """Store a mark; it replaces an earlier mark of the same image."""
+        """Store a mark. It replaces the part's former mark, and the opposite mark of the same image in this category."""
         if mark not in FOLDERS:
             raise BadInput(f"a mark is OK or NG, not {mark}")
         content = part.original.read_bytes()
@@ -72,32 +74,53 @@ class MarkStore:
             self._check_room()
             path = self._path(part, mark, context, content)
             path.parent.mkdir(parents=True, exist_ok=True)
+            stored_before = path.exists() and path not in self._marks  # by a Studio that has ended since
             # Record the mark before the image gets its final name: no image may be trained on without a record of who marked it.
             with atomic_write.partial_file(path) as partial:
                 partial.write(content)
                 partial.flush()
                 self._record(part, str(mark), context, str(path.relative_to(self.store)))
-            self._remove_images(part, context, keep=path)
-        part.mark = mark
+            stored = StoredMark(path)
+            self._marks.setdefault(path, {StoredMark(path)} if stored_before else set()).add(stored)
+            self._release(part.stored_mark)
+            self._remove_opposite(part, mark, context)
+        part.mark, part.stored_mark = mark, stored
         return path
 
-    def take_back(self, part: Part, context: MarkContext) -> None:
-        """Remove the stored image, and record that the mark was taken back."""
+    def take_back(self, part: Part, context: MarkContext) -> bool:
+        """Take the part's mark back, and record that. Return False if its image stays stored, because of another mark."""
         with self._lock:
-            self._record(part, None, context, None)
-            self._remove_images(part, context)
-        part.mark = None
+            stored = part.stored_mark
+            is_shared = stored is not None and bool(self._marks.get(stored.file, set()) - {stored})
+            file = str(stored.file.relative_to(self.store)) if stored is not None and is_shared else None
+            self._record(part, None, context, file)
+            self._release(stored)
+        part.mark, part.stored_mark = None, None
+        return not is_shared
 
     def _check_room(self) -> None:
         self.store.mkdir(parents=True, exist_ok=True)
         if shutil.disk_usage(self.store).free < MIN_FREE_MB * 2**20:
             raise EnvironmentFault(texts.NO_ROOM_FOR_MARK.format(mb=MIN_FREE_MB, store=self.store))
 
-    def _remove_images(self, part: Part, context: MarkContext, keep: Path | None = None) -> None:
-        for name in FOLDERS.values():
-            for path in (self.folder(context) / name).glob(f"*-{part.sha256[:12]}.*"):
-                if path != keep:
-                    path.unlink()
+    def _release(self, stored: StoredMark | None) -> None:
+        """Remove a mark's image, unless another mark needs it."""
+        marks = self._marks.get(stored.file, set()) if stored is not None else set()
+        if stored is None or stored not in marks:
+            return
+        marks.remove(stored)
+        if not marks:
+            self._remove_image(stored.file)
+
+    def _remove_opposite(self, part: Part, mark: Decision, context: MarkContext) -> None:
+        """Remove the image from the folder of the opposite mark: no image may be trained on as both sound and defective."""
+        opposite = next(folder for decision, folder in FOLDERS.items() if decision is not mark)
+        for path in (self.folder(context) / opposite).glob(f"*-{part.sha256[:12]}.*"):
+            self._remove_image(path)
+
+    def _remove_image(self, path: Path) -> None:
+        self._marks.pop(path, None)
+        path.unlink(missing_ok=True)
 
     def _path(self, part: Part, mark: Decision, context: MarkContext, content: bytes) -> Path:
         # The digest comes last: a file whose name ends in "_mask" would be taken for a mask.

@@ -6,6 +6,7 @@ again; the model does not run. The browser gets the heat as a separate layer, so
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -48,6 +49,13 @@ class Location(NamedTuple):
         return Location(inspection.category, inspection.explanation, inspection.frame)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class StoredMark:
+    """A mark in the store; two marks of the same image share one file, so marks are compared by identity."""
+
+    file: Path
+
+
 @dataclass(kw_only=True, slots=True)
 class Part:
     """An inspected part."""
@@ -68,6 +76,8 @@ class Part:
     location: Location
     mark: Decision | None = None
     """A person's decision: OK or NG."""
+    stored_mark: StoredMark | None = None
+    """Where `mark` is stored: category and artifact may have been changed since."""
 
     @property
     def key(self) -> str:
@@ -112,13 +122,16 @@ def inspect_part(
     *,
     generation: int = 0,
     category: str | None = None,
+    check_disk: Callable[[int], None],
 ) -> Part:
     """Decode an image, inspect it as a part of `category`, and write its heatmap and pictures; the caller stores the original.
 
+    `check_disk` is called with the heatmap's size before anything is written; it raises if there is no room.
     `generation` is part of the pictures' addresses, because browsers cache pictures by address.
     """
     image = decode_image(content, name, bits=inspector.card.bits)
     inspection = inspector(image, category=category)
+    check_disk(inspection.heatmap.nbytes)
     stem = f"{number:05d}"
     part = Part(
         number=number,

@@ -15,11 +15,8 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from inspect_kd.apps.studio import texts
-from inspect_kd.apps.studio.server.routes import LOGIN, UPLOAD, is_form, route_of
+from inspect_kd.apps.studio.server.routes import LOGIN, find_route, is_form, route_of
 
-MAX_BYTES = 2**20
-"""Enough for an event that names some thousand files."""
-MAX_LOGIN_BYTES = 2**14
 MAX_HELD_BYTES = 2**26
 """Limit of all bodies together that are in memory."""
 MAX_VALUES = 50_000
@@ -37,15 +34,18 @@ class BodyLimit:
         self.held_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD") or route_of(scope) == UPLOAD:
+        max_bytes = find_route(route_of(scope)).max_bytes if scope["type"] == "http" else None
+        if max_bytes is None or scope["method"] in ("GET", "HEAD"):
             await self.app(scope, receive, send)
             return
-        is_login = is_form(scope, LOGIN)
-        if is_login and Headers(scope=scope).get("content-type", "").partition(";")[0].strip().lower() != FORM:
+        if (
+            is_form(scope, LOGIN)
+            and Headers(scope=scope).get("content-type", "").partition(";")[0].strip().lower() != FORM
+        ):
             await PlainTextResponse(texts.LOGIN_IS_FORM, 415)(scope, receive, send)
             return
         try:
-            body = await self.read(MAX_LOGIN_BYTES if is_login else MAX_BYTES, scope, receive)
+            body = await self.read(max_bytes, scope, receive)
         except ClientDisconnect:
             return
         except HTTPException as refusal:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import string
 from pathlib import Path, PurePath
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -16,11 +17,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from inspect_kd.apps.studio import texts
 from inspect_kd.apps.studio.server.allowed_hosts import AllowedHosts
-from inspect_kd.apps.studio.server.routes import API, HEARTBEAT, LOGOUT, is_form, is_known, route_of
+from inspect_kd.apps.studio.server.routes import API, HEARTBEAT, LOGOUT, find_route, is_form, route_of
 
 FILE_ROUTE = re.compile(rf"{API}/file[=/](.*)", re.DOTALL)
 MAX_SESSION_NAME_LENGTH = 64
 """Limit of the characters in a session's name (`session_hash`); Gradio's clients use at most 36."""
+SESSION_NAME_LETTERS = frozenset(string.ascii_letters + string.digits + "_-")
+"""Gradio builds the names of its tasks from a session's name, and takes them apart again."""
 CONTENT_SECURITY_POLICY = "; ".join(
     (
         "default-src 'self'",
@@ -50,7 +53,7 @@ SECURITY_HEADERS = {
 
 
 class HttpGuard:
-    """Check each request's host, origin and path; add the security headers to each response."""
+    """Check each request's host, origin, path and method; add the security headers to each response."""
 
     def __init__(self, app: ASGIApp, hosts: AllowedHosts, served: Path) -> None:
         """`served`: the only folder whose files Gradio's file route may send."""
@@ -66,8 +69,13 @@ class HttpGuard:
                 MutableHeaders(scope=message).update(SECURITY_HEADERS)
             await send(message)
 
-        reason = self.reason_to_refuse(scope)
-        app = self.app if reason is None else PlainTextResponse(f"{reason}\n", 403)
+        app, reason = self.app, self.reason_to_refuse(scope)
+        methods = find_route(route_of(scope)).methods
+        if reason is not None:
+            app = PlainTextResponse(f"{reason}\n", 403)
+        elif scope["method"] not in methods:
+            allowed = ", ".join(methods)
+            app = PlainTextResponse(texts.METHOD_REFUSED.format(methods=allowed) + "\n", 405, {"Allow": allowed})
         await app(scope, receive, send_with_headers)
 
     def reason_to_refuse(self, scope: Scope) -> str | None:
@@ -85,9 +93,9 @@ class HttpGuard:
         if site not in ("none", "same-origin") and not opens_page(scope["method"], path, headers):
             return texts.FOREIGN_SITE
         file = FILE_ROUTE.fullmatch(path)
-        if path.startswith(HEARTBEAT) and len(path) > len(HEARTBEAT) + MAX_SESSION_NAME_LENGTH:
-            return texts.SESSION_NAME_TOO_LONG.format(maximum=MAX_SESSION_NAME_LENGTH)
-        if not is_known(path) or (file and not self.is_served(file[1])):
+        if path.startswith(HEARTBEAT) and not is_session_name(path.removeprefix(HEARTBEAT)):
+            return texts.BAD_SESSION_NAME.format(maximum=MAX_SESSION_NAME_LENGTH)
+        if not find_route(path).methods or (file and not self.is_served(file[1])):
             return texts.NOT_SERVED
         return None
 
@@ -100,6 +108,11 @@ class HttpGuard:
         """Whether this is a path below the served folder, and neither an upload nor a web address."""
         path = PurePath(file)
         return path.is_relative_to(self.served) and ".." not in path.parts
+
+
+def is_session_name(name: str) -> bool:
+    """Whether a client may use this `session_hash`."""
+    return len(name) <= MAX_SESSION_NAME_LENGTH and SESSION_NAME_LETTERS.issuperset(name)
 
 
 def opens_page(method: str, path: str, headers: Headers) -> bool:

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from inspect_kd.apps.studio import texts
-from inspect_kd.apps.studio.server.routes import is_public, route_of
+from inspect_kd.apps.studio.server.routes import find_route, route_of
 
 
 class LoginGate:
@@ -23,7 +23,7 @@ class LoginGate:
         self.app, self.gradio = app, gradio
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not is_public(route_of(scope)) and not self.is_logged_in(scope):
+        if scope["type"] == "http" and find_route(route_of(scope)).needs_login and not self.is_logged_in(scope):
             await JSONResponse({"detail": texts.LOGIN_FIRST}, 401)(scope, receive, send)
             return
         await self.app(scope, receive, send)

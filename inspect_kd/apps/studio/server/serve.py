@@ -49,12 +49,14 @@ def run_studio(settings: Settings, server: ServerSettings | None = None) -> Iter
     # Otherwise programs on this machine could forge their client address and evade the login limit.
     os.environ.setdefault("FORWARDED_ALLOW_IPS", "")
     from inspect_kd.apps.studio.app import build
+    from inspect_kd.apps.studio.server.connection_limit import MAX_CONNECTIONS, limit_connections, raise_file_limit
     from inspect_kd.apps.studio.server.guarded_app import GuardedApp
     from inspect_kd.apps.studio.server.multipart_limit import refuse_text_fields
     from inspect_kd.apps.studio.server.session_limit import SessionLimit
     from inspect_kd.apps.studio.theme import STYLES, head, theme
 
     refuse_text_fields()
+    max_files = raise_file_limit()
     page, studio = build(settings, gradio_folder.path)
     try:
         try:
@@ -84,6 +86,7 @@ def run_studio(settings: Settings, server: ServerSettings | None = None) -> Iter
             raise EnvironmentFault(
                 f"port {server.port or 'from 7860 on'} on {server.host} is not free: choose another with --port"
             ) from error
+        limit_connections(page.server, min(MAX_CONNECTIONS, max_files // 2))
         yield address
     finally:
         page.close(verbose=False)

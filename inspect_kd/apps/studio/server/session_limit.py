@@ -14,7 +14,7 @@ from gradio.queueing import Event, Queue
 from gradio.server_messages import EventMessage, ProcessCompletedMessage
 
 from inspect_kd.apps.studio import texts
-from inspect_kd.apps.studio.server.http_guard import MAX_SESSION_NAME_LENGTH
+from inspect_kd.apps.studio.server.http_guard import MAX_SESSION_NAME_LENGTH, is_session_name
 
 MAX_UNREAD = 32
 """Limit of the events of one session that are running or have unread results."""
@@ -89,8 +89,8 @@ class SessionLimit:
 
     def reason_to_refuse(self, session: str) -> str | None:
         """The reason to refuse an event of this session; None if it is allowed."""
-        if len(session) > MAX_SESSION_NAME_LENGTH:
-            return texts.SESSION_NAME_TOO_LONG.format(maximum=MAX_SESSION_NAME_LENGTH)
+        if not is_session_name(session):
+            return texts.BAD_SESSION_NAME.format(maximum=MAX_SESSION_NAME_LENGTH)
         if len(self.prune_events(session)) >= MAX_UNREAD:
             return texts.TOO_MANY_UNREAD.format(maximum=MAX_UNREAD)
         return None

@@ -1,4 +1,4 @@
-"""Limit what Gradio keeps of a session: its name must be short, and no copies of what the page shows are kept."""
+"""Limit what Gradio keeps of a session: its name must be short and plain, and no copies of what the page shows are kept."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from gradio.state_holder import SessionState, StateHolder
 from starlette.exceptions import HTTPException
 
 from inspect_kd.apps.studio import texts
-from inspect_kd.apps.studio.server.http_guard import MAX_SESSION_NAME_LENGTH
+from inspect_kd.apps.studio.server.http_guard import MAX_SESSION_NAME_LENGTH, is_session_name
 
 
 class SessionStates(StateHolder):
-    """Gradio's session states with short names only, and without initial copies of component values."""
+    """Gradio's session states with short and plain names only, and without initial copies of component values."""
 
     def __getitem__(self, session_id: str) -> SessionState:
         """The state of a session, made at its first use."""
-        if len(session_id) > MAX_SESSION_NAME_LENGTH:
-            raise HTTPException(400, texts.SESSION_NAME_TOO_LONG.format(maximum=MAX_SESSION_NAME_LENGTH))
+        if not is_session_name(session_id):
+            raise HTTPException(400, texts.BAD_SESSION_NAME.format(maximum=MAX_SESSION_NAME_LENGTH))
         is_new = session_id not in self.session_data
         state = super().__getitem__(session_id)
         if is_new:

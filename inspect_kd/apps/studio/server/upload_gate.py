@@ -49,6 +49,7 @@ class UploadGate:
         if not announced.isdecimal() or "transfer-encoding" in headers:
             await PlainTextResponse(texts.NO_LENGTH, 411)(scope, receive, send)
             return
+        self.remove_unfinished()
         if not await run_in_threadpool(self.make_room, int(announced)):
             await PlainTextResponse(self.disk_full_message, 413)(scope, receive, send)
             return
@@ -61,8 +62,12 @@ class UploadGate:
             return
         finally:
             self.uploads.incoming.discard(upload)
-            if not self.uploads.incoming:
-                self.uploads.remove_unfinished()
+            self.remove_unfinished()
+
+    def remove_unfinished(self) -> None:
+        """Remove what aborted uploads and Gradio have left; in the event loop, so that no upload starts meanwhile."""
+        if not self.uploads.incoming:
+            self.uploads.remove_unfinished()
 
     @property
     def disk_full_message(self) -> str:

@@ -53,7 +53,9 @@ class Uploads:
         for path in paths:
             folder = self.folder / secrets.token_urlsafe(18)
             folder.mkdir(parents=True)
-            target = folder / Path(path).name
+            name = Path(path).name
+            # Gradio refuses to pass on hidden files, such as the "._a.png" of macOS, and with them the whole event.
+            target = folder / (f"_{name}" if name.startswith(".") else name)
             moved[path] = Path(shutil.copyfile(moved[path], target)) if path in moved else Path(path).rename(target)
             with suppress(OSError):  # not empty, or already removed
                 Path(path).parent.rmdir()
