@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from inspect_kd.apps.studio import texts
-from inspect_kd.apps.studio.artifact.presented import describe_tiles, presentation_section
+from inspect_kd.apps.studio.artifact.presentation_section import describe_tiles, presentation_section
 from inspect_kd.calibrate import POOLED
 from inspect_kd.errors import printable
 from inspect_kd.export.card import ArtifactCard

@@ -22,7 +22,10 @@ def presentation_section(card: ArtifactCard) -> str:
     if presentations.default is not None:
         by_name[texts.ALL_CATEGORIES] = presentations.default
     rows = ((name, *_cells(each)) for name, each in by_name.items())
-    details = "".join(_reference(name, each) for name, each in list(by_name.items())[:MAX_PICTURES])
+    details = "".join(
+        _reference(name, each, with_picture=number < MAX_PICTURES)
+        for number, (name, each) in enumerate(by_name.items())
+    )
     return (
         f"<h3>{texts.CARD_PRESENTATION}</h3><p>{texts.PRESENTATION_MEANING}</p>"
         f'<div class="scroll">{table(texts.PRESENTATION_COLUMNS, rows, classes="facts")}</div>{details}'
@@ -48,11 +51,11 @@ def _cells(presentation: Presentation) -> tuple[str, str, str]:
     )
 
 
-def _reference(name: str, presentation: Presentation) -> str:
+def _reference(name: str, presentation: Presentation, *, with_picture: bool) -> str:
     """The reference picture and the reasons for the presentation; empty if there are neither."""
     reasons = "".join(f"<li>{escape(reason)}</li>" for reason in presentation.reasons)
     picture = ""
-    if presentation.alignment is not None:
+    if with_picture and presentation.alignment is not None:
         content = base64.b64encode(encode_image(presentation.alignment.reference.grey, ".png")).decode()
         alt = escape(texts.ALT_REFERENCE.format(category=name))
         picture = f'<img src="data:image/png;base64,{content}" alt="{alt}">'
