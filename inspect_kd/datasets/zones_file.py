@@ -6,7 +6,8 @@ presentation is chosen.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,18 +35,22 @@ class ZonesFile:
     """As the YAML lists them."""
     labels: Grey | None = None
 
-    def for_category(self, category: str, pictures: Sequence[ImageU8], *, aligned: bool) -> Zones | None:
-        """Return a category's zones, fitted to some of its sound pictures; None where the file has none for it."""
+    def for_category(
+        self, category: str, sizes: AbstractSet[tuple[int, int]], pictures: Iterable[ImageU8], *, aligned: bool
+    ) -> Zones | None:
+        """Return a category's zones, fitted to some of its sound pictures; None where the file has none for it.
+
+        `sizes`: (width, height) of these pictures.
+        """
         own = [zone for zone in self.zones if zone.get("category", category) == category]
         if self.labels is None and not own:
             return None
-        sizes = {size_of(picture) for picture in pictures}
         if len(sizes) > 1:
             raise BadInput(
                 f"{self.path}: the images of '{category}' have different sizes ({_write_sizes(sizes)}), so zones have no fixed place "
                 "in them; align the parts (data.align) or use images of one size"
             )
-        frame = sizes.pop()
+        (frame,) = sizes
         try:
             return check_zones(self._draw(own, frame, aligned=aligned)).fit_fill(pictures)
         except BadInput as error:
@@ -98,5 +103,5 @@ def _read_labels(path: Path) -> Grey:
     return np.asarray(labels, np.uint8)
 
 
-def _write_sizes(sizes: set[tuple[int, int]]) -> str:
+def _write_sizes(sizes: AbstractSet[tuple[int, int]]) -> str:
     return ", ".join(f"{width}x{height}" for width, height in sorted(sizes)[:3])
