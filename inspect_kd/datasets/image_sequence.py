@@ -13,21 +13,21 @@ KEPT_BYTES = 2**28
 
 
 class ImageSequence(Sequence[ImageU8]):
-    """Images that are read when they are needed; the first ones stay in memory, and the others are read again each time."""
+    """Images that are read when they are needed; the first ones stay in memory, and the others are read again each time.
 
-    def __init__(self, samples: Sequence[Sample], bits: int | None, kept_bytes: int = KEPT_BYTES) -> None:
+    An index is a number; slices are not supported.
+    """
+
+    def __init__(self, samples: Sequence[Sample], bits: int | None) -> None:
         self.samples = samples
         self.bits = bits
-        self.free_bytes = kept_bytes
+        self.free_bytes = KEPT_BYTES
         self.kept: dict[int, ImageU8] = {}
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, index: Any) -> Any:
-        """Return the image at an index, or a sequence for a slice."""
-        if isinstance(index, slice):
-            return ImageSequence(self.samples[index], self.bits, self.free_bytes)
         if index in self.kept:
             return self.kept[index]
         image = read_image(self.samples[index].image, bits=self.bits)
