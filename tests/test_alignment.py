@@ -6,7 +6,7 @@ import json
 import math
 import tracemalloc
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import cv2
 import numpy as np
@@ -16,8 +16,11 @@ from inspect_kd.config import Data
 from inspect_kd.datasets.alignment import Alignment, choose_alignment, cut_frame, heatmap_in_image
 from inspect_kd.datasets.alignment.pose import chain
 from inspect_kd.datasets.fit_presentation import fit_presentations
+from inspect_kd.datasets.presentation import Presentation, Presentations
+from inspect_kd.datasets.view import View
 from inspect_kd.errors import BadInput
-from inspect_kd.types import ImageU8, NoProgress, Sample
+from inspect_kd.evaluate import predict_samples
+from inspect_kd.types import ImageU8, Model, NoProgress, Sample
 from tests.turned_parts import OUTLINE, SIDE, cluttered_scene, draw_part, pose_matrix, random_parts
 
 
@@ -227,6 +230,18 @@ def test_memory_does_not_grow_with_the_number_of_images(
     image_bytes = 3 * 1200 * 1200
     assert few == many, "the choice is the same"
     assert small_peak < large_peak - 6 * image_bytes
+
+
+def test_image_too_large_for_its_categorys_alignment_is_refused_by_its_name(
+    alignment: Alignment, tmp_path: Path
+) -> None:
+    cv2.imwrite(str(tmp_path / "scan.png"), np.zeros((33_000, 40), np.uint8))
+    sample = Sample(image=tmp_path / "scan.png", category="a")
+    presentations = Presentations(by_category={"a": Presentation(view=View(size=64), alignment=alignment)})
+    with pytest.raises(
+        BadInput, match=r"scan.png: 40x33000 pixels; a side of an image with a part to align has at most 32766"
+    ):
+        next(predict_samples(cast(Model, None), [sample], presentations))
 
 
 def test_stored_alignment_gives_the_same_poses(alignment: Alignment) -> None:
