@@ -65,14 +65,18 @@ def move_into_place(file: Path, path: Path) -> None:
         file.replace(path)
 
 
-def write_new(path: Path, content: bytes, *, mode: int = 0o666) -> None:
-    """Write a file that must not exist yet (FileExistsError); a failed write removes it, so that it can be tried again."""
+def write_new(path: Path, content: bytes, *, mode: int = 0o666, durable: bool = True) -> None:
+    """Write a file that must not exist yet (FileExistsError); a failed write removes it, so that it can be tried again.
+
+    `durable=False` skips the fsync, for files that can be rebuilt.
+    """
     handle = _create(path, mode)
     try:
         with name_file_in_errors(path), os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
     except BaseException:
         path.unlink(missing_ok=True)
         raise

@@ -10,10 +10,21 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from inspect_kd import zoo
 from inspect_kd.errors import BadInput, InspectKDError, UsageError
@@ -31,8 +42,24 @@ MAX_YAML_BYTES, MAX_DEPTH = 2**20, 32
 PLAIN_TYPES = {"str", "int", "float", "bool", "null", "seq", "map"}
 
 
+def _kinds(annotation: Any) -> set[Any]:
+    """Return the types of the values that a field takes, but not those of a list's or a tuple's items."""
+    if get_origin(annotation) in (Annotated, Union, UnionType):
+        return set().union(*map(_kinds, get_args(annotation)))
+    return {annotation} if isinstance(annotation, type) else set()
+
+
 class StrictModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_boolean_as_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse true and false in the place of a number: pydantic reads them as 1 and 0."""
+        kinds = _kinds(cls.model_fields[str(info.field_name)].annotation)
+        if isinstance(value, bool) and bool not in kinds and kinds & {int, float}:
+            raise PydanticCustomError("number_type", "input should be a number, not true or false")
+        return value
 
 
 class Data(StrictModel):

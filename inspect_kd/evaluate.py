@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from inspect_kd.calibrate import Calibration
-from inspect_kd.datasets.images import read_image, read_mask
+from inspect_kd.datasets.images import read_mask
 from inspect_kd.datasets.presentation import IgnoredPlaces, Presentations, predict_images
+from inspect_kd.datasets.read_sample import read_sample
 from inspect_kd.errors import BadInput, GateFailed, UsageError
 from inspect_kd.metrics import METRICS, CategoryMetrics, Measure, mean_of
 from inspect_kd.types import Decision, Heatmap, Mask, Model, Progress, Sample
@@ -149,7 +150,7 @@ def predict_samples(
     model: Model, samples: Sequence[Sample], presentations: Presentations, *, bits: int | None = None
 ) -> Iterator[SamplePrediction]:
     """Predict each sample in turn. NaN or infinity raises BadInput: it would be ranked as the highest score."""
-    images = ((read_image(sample.image, bits=bits), sample.category) for sample in samples)
+    images = ((read_sample(sample, presentations, bits), sample.category) for sample in samples)
     for sample, predicted in zip(samples, predict_images(model, presentations, images), strict=True):
         if not (math.isfinite(predicted.score) and np.isfinite(predicted.heatmap).all()):
             raise BadInput(f"{sample.image}: the model's score or heatmap is not finite")

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any
+import tracemalloc
+from pathlib import Path
+from typing import Any, Literal, cast
 
 import cv2
 import numpy as np
 import pytest
 
+from inspect_kd.config import Data
 from inspect_kd.datasets.alignment import Alignment, choose_alignment, cut_frame, heatmap_in_image
 from inspect_kd.datasets.alignment.pose import chain
+from inspect_kd.datasets.fit_presentation import fit_presentations
+from inspect_kd.datasets.presentation import Presentation, Presentations
+from inspect_kd.datasets.view import View
 from inspect_kd.errors import BadInput
-from inspect_kd.types import ImageU8
+from inspect_kd.evaluate import predict_samples
+from inspect_kd.types import ImageU8, Model, NoProgress, Sample
 from tests.turned_parts import OUTLINE, SIDE, cluttered_scene, draw_part, pose_matrix, random_parts
 
 
@@ -152,6 +159,89 @@ def test_method_that_finds_no_part_is_refused_with_the_reason() -> None:
         BadInput, match=r"^data.align: silhouette finds no part in 5 of 5 sound images: no part on the background$"
     ):
         choose_alignment(images, "silhouette")
+
+
+@pytest.mark.parametrize("kind", ["photo", "noise"])
+def test_images_larger_than_opencv_can_warp_are_not_aligned(kind: str) -> None:
+    """A side of an image, as a line-scan camera takes it, may be longer than 32766 pixels."""
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 255, (400, 60, 3), np.uint8) for _ in range(4)]
+    images[2] = (
+        rng.integers(0, 255, (33_000, 40, 3), np.uint8) if kind == "noise" else np.zeros((33_000, 40, 3), np.uint8)
+    )
+    choice = choose_alignment(images, "auto")
+    assert choice.chosen.method == "none"
+    assert "silhouette takes images of at most 32766 pixels a side, and one has 40x33000: crop" in choice.describe()
+    for method in ("silhouette", "template"):
+        with pytest.raises(
+            BadInput, match=rf"^data.align: {method} takes images of at most 32766 pixels a side.*data.align=none$"
+        ):
+            choose_alignment(images, method)
+
+
+def test_parts_whose_frame_would_be_too_large_are_not_aligned_by_silhouette(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("inspect_kd.datasets.alignment.alignment.MAX_PIXELS", 10_000)
+    images = [image for _, image in random_parts(6)]
+    choice = choose_alignment(images, "auto")
+    assert choice.chosen.method != "silhouette" and "silhouette needs a frame of " in choice.describe()
+    with pytest.raises(
+        BadInput, match=r"^data.align: silhouette needs a frame of \d+x\d+ pixels around the parts, and the limit is"
+    ):
+        choose_alignment(images, "silhouette")
+
+
+def test_parts_that_are_a_line_when_shrunk_have_no_silhouette() -> None:
+    images = []
+    for left in (1000, 2000, 4000):
+        image = np.full((9, 9000, 3), 40, np.uint8)
+        image[:, left : left + 3000] = 220
+        images.append(image)
+    assert choose_alignment(images, "auto").chosen.method == "none"
+    with pytest.raises(
+        BadInput, match="silhouette finds no part in 3 of 3 sound images: the part is a line of single pixels"
+    ):
+        choose_alignment(images, "silhouette")
+
+
+@pytest.mark.parametrize("method", ["silhouette", "template", "none"])
+def test_memory_does_not_grow_with_the_number_of_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: Literal["silhouette", "template", "none"]
+) -> None:
+    samples = []
+    for number, (_, image) in enumerate(random_parts(10)):
+        path = tmp_path / f"{number}.png"
+        cv2.imwrite(str(path), cv2.resize(image, (1200, 1200)), [cv2.IMWRITE_PNG_COMPRESSION, 1])
+        samples.append(Sample(image=path, category="a"))
+    (tmp_path / "zones.yaml").write_text(
+        '{"zones": [{"name": "label", "ignore": true, "polygon": [[10, 20], [100, 20], [100, 80]]}]}'
+    )
+
+    def fit(kept_bytes: int) -> tuple[str, int]:
+        monkeypatch.setattr("inspect_kd.datasets.image_sequence.KEPT_BYTES", kept_bytes)
+        settings = Data(align=method, zones=str(tmp_path / "zones.yaml"))
+        tracemalloc.start()
+        presentations = fit_presentations({"a": samples}, settings, NoProgress(), whole_images=False)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return json.dumps(presentations.to_json()), peak
+
+    few, small_peak = fit(0)
+    many, large_peak = fit(2**30)
+    image_bytes = 3 * 1200 * 1200
+    assert few == many, "the choice is the same"
+    assert small_peak < large_peak - 6 * image_bytes
+
+
+def test_image_too_large_for_its_categorys_alignment_is_refused_by_its_name(
+    alignment: Alignment, tmp_path: Path
+) -> None:
+    cv2.imwrite(str(tmp_path / "scan.png"), np.zeros((33_000, 40), np.uint8))
+    sample = Sample(image=tmp_path / "scan.png", category="a")
+    presentations = Presentations(by_category={"a": Presentation(view=View(size=64), alignment=alignment)})
+    with pytest.raises(
+        BadInput, match=r"scan.png: 40x33000 pixels; a side of an image with a part to align has at most 32766"
+    ):
+        next(predict_samples(cast(Model, None), [sample], presentations))
 
 
 def test_stored_alignment_gives_the_same_poses(alignment: Alignment) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import struct
 import subprocess
@@ -283,15 +284,24 @@ def test_wrong_arguments_are_refused(program: Path, artifact: Path, parts: Path)
         assert (lines, code) == ([], 2) and stderr
 
 
-def constant_artifact(artifact: Path, to: Path, score: float, peak: float, *, score_count: int = 1) -> Path:
+def constant_artifact(
+    artifact: Path,
+    to: Path,
+    score: float,
+    peak: float,
+    *,
+    score_shape: tuple[int, ...] = (1,),
+    heatmap_shape: tuple[int, ...] | None = None,
+) -> Path:
     """Write an artifact with this card and a graph of constant outputs: `peak` is the heatmap's first pixel."""
     card = onnx.load(str(artifact)).metadata_props[0].value
     size = json.loads(card)["size"]
+    heat_shape = heatmap_shape or (1, 1, size, size)
     image = helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", size, size, 3])
     outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("heatmap", "score")]
     constants = [
-        helper.make_tensor("h", TensorProto.FLOAT, [1, 1, size, size], [peak] + [0.1] * (size * size - 1)),
-        helper.make_tensor("s", TensorProto.FLOAT, [score_count], [score] * score_count),
+        helper.make_tensor("h", TensorProto.FLOAT, heat_shape, [peak] + [0.1] * (math.prod(heat_shape) - 1)),
+        helper.make_tensor("s", TensorProto.FLOAT, score_shape, [score] * math.prod(score_shape)),
     ]
     nodes = [helper.make_node("Identity", ["h"], ["heatmap"]), helper.make_node("Identity", ["s"], ["score"])]
     graph = helper.make_graph(nodes, "g", [image], outputs, constants)
@@ -303,18 +313,44 @@ def constant_artifact(artifact: Path, to: Path, score: float, peak: float, *, sc
 
 
 @pytest.mark.parametrize(
-    ("score", "peak", "score_count"),
-    [(float("nan"), 0.1, 1), (0.1, float("nan"), 1), (float("-inf"), 0.1, 1), (0.1, float("inf"), 1), (0.1, 0.1, 2)],
+    ("score", "peak"),
+    [(float("nan"), 0.1), (0.1, float("nan")), (float("-inf"), 0.1), (0.1, float("inf"))],
 )
 def test_invalid_output_of_the_graph_is_ng(
-    program: Path, artifact: Path, tmp_path: Path, score: float, peak: float, score_count: int
+    program: Path, artifact: Path, tmp_path: Path, score: float, peak: float
 ) -> None:
-    constant = constant_artifact(artifact, tmp_path / "constant.onnx", score, peak, score_count=score_count)
+    constant = constant_artifact(artifact, tmp_path / "constant.onnx", score, peak)
     IMAGES["rgb.png"](tmp_path / "a.png")
     lines, code, _ = run_program(program, constant, tmp_path / "a.png")
     assert code == 3 and lines[0]["decision"] == "NG" and "error" in lines[0]
     with pytest.raises(BadInput):
         Inspector(constant)(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(
+    ("score_shape", "heatmap_shape"),
+    [
+        ((2,), None),
+        ((1, 1, 1), None),
+        ((), None),
+        ((1,), (1, 1, 3, 5)),
+        ((1,), (1, 1, 64, 65)),
+        ((1,), (64, 64)),
+        ((1,), (1, 64, 64)),
+    ],
+    ids=str,
+)
+def test_outputs_of_another_shape_than_the_card_states_are_ng(
+    program: Path, artifact: Path, tmp_path: Path, score_shape: tuple[int, ...], heatmap_shape: tuple[int, ...] | None
+) -> None:
+    other = constant_artifact(
+        artifact, tmp_path / "other.onnx", 0.1, 0.1, score_shape=score_shape, heatmap_shape=heatmap_shape
+    )
+    IMAGES["rgb.png"](tmp_path / "a.png")
+    lines, code, _ = run_program(program, other, tmp_path / "a.png")
+    assert code == 3 and lines[0]["decision"] == "NG" and "do not have the shapes" in lines[0]["error"]
+    with pytest.raises(BadInput):
+        Inspector(other)(tmp_path / "a.png")
 
 
 def test_scores_at_the_thresholds_are_decided_as_in_python(program: Path, artifact: Path, tmp_path: Path) -> None:

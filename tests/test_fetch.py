@@ -232,6 +232,19 @@ def test_invalid_server_response_is_an_environment_fault(
         fetch.get(manifest, NoProgress())
 
 
+def test_url_with_a_space_is_refused_without_a_second_try(
+    archive_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest, tries = serve_archive(archive_server, b""), []
+    url = f"http://127.0.0.1:{archive_server.server_port}/a b.zip"
+    archive = manifest.source.archives[0].model_copy(update={"url": url})
+    append = fetch._append
+    monkeypatch.setattr(fetch, "_append", lambda *arguments: (tries.append(1), append(*arguments)))
+    with pytest.raises(EnvironmentFault, match=r"a b.zip: cannot be downloaded \(URL can't contain control characters"):
+        fetch.get(manifest.model_copy(update={"source": DownloadSource(archives=(archive,))}), NoProgress())
+    assert len(tries) == 1
+
+
 def test_url_with_an_umlaut_is_an_environment_fault(archive_server: Server) -> None:
     manifest = serve_archive(archive_server, b"")
     archive = manifest.source.archives[0].model_copy(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import resource
 import struct
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 from PIL import Image
 
 from inspect_kd.datasets.images import as_rgb8, decode_image, read_image, read_mask
-from inspect_kd.errors import BadInput
+from inspect_kd.errors import BadInput, EnvironmentFault
 from inspect_kd.resize import resize
 from tests.factory_images import chunk
 
@@ -246,3 +247,22 @@ def test_16_bit_colour_is_rotated_by_exif(tmp_path: Path, orientation: int, enco
     file.write_bytes(encode(rgb, orientation))
     expected = np.rint(rgb.astype(np.float32) * (255 / 65535)).astype(np.uint8)
     assert np.array_equal(read_image(file), _turn(expected, orientation))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux limits the address space")
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif", "sixteen_bits.png"])
+def test_image_for_which_the_memory_is_too_small_is_not_called_broken(tmp_path: Path, name: str) -> None:
+    values = np.full((4000, 4000, 3), 90, np.uint8)
+    cv2.imwrite(str(tmp_path / name), values.astype(np.uint16) * 257 if "sixteen" in name else values)
+    del values
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    unlimited = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 20 * 2**20, unlimited[1]))
+    try:
+        with pytest.raises(
+            EnvironmentFault, match=rf"{name}: not enough memory to read this image; close other programs"
+        ):
+            read_image(tmp_path / name)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, unlimited)
+    assert read_image(tmp_path / name).shape == (4000, 4000, 3)

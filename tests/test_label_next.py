@@ -6,13 +6,15 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import cv2
 import numpy as np
 import pytest
 
+from inspect_kd.cli.label_next import _copy_chosen
 from inspect_kd.label_next import CELLS, choose_next, defect_probabilities
+from inspect_kd.types import Inspection
 
 
 def test_defect_probabilities_are_per_cell() -> None:
@@ -94,6 +96,35 @@ def test_contact_sheet_lies_beside_the_output_folder_even_if_that_is_the_working
     (tmp_path / "here").mkdir()
     answer = call(run, parts / "bottle" / "test", "-n", 1, "--out", ".", cwd=tmp_path / "here")
     assert answer.returncode == 0 and (tmp_path / "here_sheet.jpg").is_file(), answer.stderr
+
+
+@pytest.mark.parametrize("letter", ["y", "ß"])
+def test_copy_of_an_image_with_a_very_long_name_gets_a_shorter_one(
+    run: Path, parts: Path, tmp_path: Path, letter: str
+) -> None:
+    image = next((parts / "bottle" / "test" / "good").iterdir())
+    name = letter * (251 // len(letter.encode())) + ".png"
+    (tmp_path / name).write_bytes(image.read_bytes())
+    answer = call(run, tmp_path / name, image, "--out", tmp_path / "to_label")
+    assert answer.returncode == 0, answer.stderr
+    copies = sorted(path.name for path in (tmp_path / "to_label").iterdir())
+    assert len(copies) == 2 and all(len(copy.encode()) <= 255 and copy.endswith(".png") for copy in copies)
+    assert any(copy[4:].startswith(letter * 100) for copy in copies)
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_failed_copy_removes_the_copies_and_keeps_the_folder_of_the_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exists: bool
+) -> None:
+    folder, images = tmp_path / "to_label", [tmp_path / "a.png", tmp_path / "missing.png"]
+    images[0].write_bytes(b"image")
+    if exists:
+        folder.mkdir()
+    monkeypatch.setattr("inspect_kd.datasets.images.read_image", lambda path, bits: np.zeros((8, 8, 3), np.uint8))
+    monkeypatch.setattr("inspect_kd.overlay.draw", lambda image, inspection: image)
+    with pytest.raises(FileNotFoundError):
+        _copy_chosen([(image, cast(Inspection, None)) for image in images], folder, None)
+    assert sorted(tmp_path.rglob("*")) == [images[0], *([folder] if exists else [])]
 
 
 def test_no_readable_image_is_an_error(run: Path, tmp_path: Path) -> None:

@@ -310,7 +310,7 @@ def test_sound_parts_are_rejected_no_more_often_than_promised_with_zones_and_til
 def read_zones(tmp_path: Path, text: str, categories: tuple[str, ...] = ("a",)) -> Zones | None:
     path = tmp_path / "zones.yaml"
     path.write_text(text)
-    return read_zones_file(path, categories).for_category("a", [picture(0), picture(1)], aligned=False)
+    return read_zones_file(path, categories).for_category("a", {FRAME}, [picture(0), picture(1)], aligned=False)
 
 
 def zone_text(**changes: object) -> str:
@@ -358,7 +358,7 @@ def test_label_picture_of_another_size_or_kind_is_refused(tmp_path: Path) -> Non
     path = tmp_path / "labels.png"
     cv2.imwrite(str(path), np.zeros((50, 60), np.uint8))
     with pytest.raises(BadInput, match=r"labels.png: a label picture of 60x50 pixels; the images have 160x120$"):
-        read_zones_file(path, ["a"]).for_category("a", [picture()], aligned=False)
+        read_zones_file(path, ["a"]).for_category("a", {FRAME}, [picture()], aligned=False)
     cv2.imwrite(str(path), np.zeros((120, 160, 3), np.uint8))
     with pytest.raises(BadInput, match=r"labels.png: a label picture of mode RGB; save it in 8-bit grey$"):
         read_zones_file(path, ["a"])
@@ -366,14 +366,14 @@ def test_label_picture_of_another_size_or_kind_is_refused(tmp_path: Path) -> Non
     labels[:10] = 3
     cv2.imwrite(str(path), labels)
     with pytest.raises(BadInput, match="the label picture has the value 3"):
-        read_zones_file(path, ["a"]).for_category("a", [picture()], aligned=False)
+        read_zones_file(path, ["a"]).for_category("a", {FRAME}, [picture()], aligned=False)
 
 
 def test_zones_on_images_of_different_sizes_are_refused(tmp_path: Path) -> None:
     (tmp_path / "zones.yaml").write_text(zone_text())
     file = read_zones_file(tmp_path / "zones.yaml", ["a"])
     with pytest.raises(BadInput, match=r"the images of 'a' have different sizes \(100x100, 160x120\)"):
-        file.for_category("a", [picture(), picture(0, (100, 100))], aligned=False)
+        file.for_category("a", {FRAME, (100, 100)}, [], aligned=False)
     with pytest.raises(BadInput, match=r"^p.png: 100x100 pixels; its category's zones were drawn on 160x120$"):
         make_presentations(VIEWS[0], IGNORED).check_size(picture(0, (100, 100)), "p.png", "a")
 
@@ -383,7 +383,9 @@ def test_label_picture_and_polygons_are_drawn_alike(tmp_path: Path) -> None:
     labels[30:81, 20:71] = 255
     labels[10:111, 90:151] = 50
     cv2.imwrite(str(tmp_path / "labels.png"), labels)
-    from_picture = read_zones_file(tmp_path / "labels.png", ["a"]).for_category("a", [picture()], aligned=False)
+    from_picture = read_zones_file(tmp_path / "labels.png", ["a"]).for_category(
+        "a", {FRAME}, [picture()], aligned=False
+    )
     polygons = Zones(frame=FRAME, zones=(IGNORED, STRICT))
     assert from_picture is not None
     np.testing.assert_array_equal(from_picture.weights(), polygons.weights())
@@ -408,6 +410,15 @@ def test_ignored_places_get_the_colour_beside_them() -> None:
     image = np.full((120, 160, 3), (10, 200, 30), np.uint8)
     image[30:81, 20:71] = 255
     assert Zones(frame=FRAME, zones=(IGNORED,)).fit_fill([image]).fill == (10, 200, 30)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_colour_of_ignored_places_is_the_median_of_all_pictures(count: int) -> None:
+    pictures = [picture(seed) for seed in range(count)]
+    zones = Zones(frame=FRAME, zones=(IGNORED,))
+    grown = cv2.dilate(zones.ignored.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
+    beside = np.concatenate([each[grown & ~zones.ignored] for each in pictures])
+    assert zones.fit_fill(iter(pictures)).fill == tuple(int(value) for value in np.median(beside, axis=0))
 
 
 def test_zones_are_restored_from_json_and_invalid_json_is_refused() -> None:

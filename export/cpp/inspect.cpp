@@ -122,15 +122,14 @@ private:
         const char* const out[] = {"score", "heatmap"};
         std::vector<Ort::Value> outputs = session_.Run(Ort::RunOptions{nullptr}, in, inputs.data(), inputs.size(), out, 2);
         const auto score_info = outputs[0].GetTensorTypeAndShapeInfo(), heat_info = outputs[1].GetTensorTypeAndShapeInfo();
-        const std::vector<std::int64_t> heat_shape = heat_info.GetShape();
         constexpr auto kFloat = ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
-        if (score_info.GetElementType() != kFloat || score_info.GetElementCount() != 1 || heat_info.GetElementType() != kFloat ||
-            heat_shape.size() != 4 || heat_shape[0] * heat_shape[1] != 1 || heat_info.GetElementCount() == 0) {
+        const std::vector<std::int64_t> score_shape{1}, heat_shape{1, 1, card_.size, card_.size};
+        if (score_info.GetElementType() != kFloat || score_info.GetShape() != score_shape ||
+            heat_info.GetElementType() != kFloat || heat_info.GetShape() != heat_shape) {
             throw BadInput("the artifact's outputs do not have the shapes of one image's score and heatmap");
         }
         // Copied, because the memory is freed with the outputs.
-        const int rows = static_cast<int>(heat_shape[2]), columns = static_cast<int>(heat_shape[3]);
-        const cv::Mat heat(rows, columns, CV_32F, outputs[1].GetTensorMutableData<float>());
+        const cv::Mat heat(card_.size, card_.size, CV_32F, outputs[1].GetTensorMutableData<float>());
         return {*outputs[0].GetTensorData<float>(), heat.clone()};
     }
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +21,11 @@ if TYPE_CHECKING:
 
     from inspect_kd.inspector import Inspector
     from inspect_kd.types import Inspection, Progress
+
+SHEET_SIDE = 256
+"""Longest side in pixels of a picture of the contact sheet."""
+MAX_NAME_BYTES = 255
+"""Longest name of a file on common file systems."""
 
 
 def label_next(
@@ -112,16 +119,43 @@ def _sheet_path(out: Path) -> Path:
     return out.with_name(f"{out.name}_sheet.jpg")
 
 
+def name_of_copy(number: int, name: str) -> str:
+    """Put the number before an image's name, whose end is cut off, before the suffix, where a file system takes no longer name."""
+    from inspect_kd.datasets.images import IMAGE_SUFFIXES
+
+    suffix = Path(name).suffix if Path(name).suffix.lower() in IMAGE_SUFFIXES else ""
+    stem = f"{number:03d}_{name.removesuffix(suffix)}"
+    while len(os.fsencode(stem + suffix)) > MAX_NAME_BYTES:
+        stem = stem[:-1]
+    return stem + suffix
+
+
+@contextlib.contextmanager
+def _copies_in(folder: Path) -> Iterator[list[Path]]:
+    """Create the folder and yield a list of the files copied into it; they are removed after an error.
+
+    The next attempt needs an empty folder. A folder that existed before is kept.
+    """
+    existed = folder.is_dir()
+    folder.mkdir(parents=True, exist_ok=True)
+    copies: list[Path] = []
+    try:
+        yield copies
+    except BaseException:
+        for copy in copies:
+            with contextlib.suppress(OSError):
+                copy.unlink()
+        if not existed:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
+
+
 def _copy(path: Path, to: Path) -> None:
     from inspect_kd.errors import name_file_in_errors
 
-    try:
-        with name_file_in_errors(to):
-            shutil.copy2(path, to)
-    except OSError:
-        # Remove the copies made so far, since the next attempt needs an empty folder.
-        shutil.rmtree(to.parent, ignore_errors=True)
-        raise
+    with name_file_in_errors(to):
+        shutil.copy2(path, to)
 
 
 def _copy_chosen(chosen: list[tuple[Path, Inspection]], out: Path, bits: int | None) -> Path:
@@ -133,12 +167,13 @@ def _copy_chosen(chosen: list[tuple[Path, Inspection]], out: Path, bits: int | N
     from inspect_kd.datasets.images import read_image
 
     out = out.resolve()  # the sheet is named after the folder, and `.` has no name
-    out.mkdir(parents=True, exist_ok=True)
-    pictures = []
-    for number, (path, inspection) in enumerate(chosen, 1):
-        _copy(path, out / f"{number:03d}_{path.name}")
-        pictures.append((f"{number:03d} {path.name}", overlay.draw(read_image(path, bits=bits), inspection)))
-    sheet = overlay.contact_sheet(pictures)
     file = _sheet_path(out)
-    write_image(file, sheet, [cv2.IMWRITE_JPEG_QUALITY, 90])
+    pictures = []
+    with _copies_in(out) as copies:
+        for number, (path, inspection) in enumerate(chosen, 1):
+            copies.append(out / name_of_copy(number, path.name))
+            _copy(path, copies[-1])
+            picture = overlay.thumbnail(overlay.draw(read_image(path, bits=bits), inspection), SHEET_SIDE)
+            pictures.append((f"{number:03d} {path.name}", picture))
+        write_image(file, overlay.contact_sheet(pictures, SHEET_SIDE), [cv2.IMWRITE_JPEG_QUALITY, 90])
     return file

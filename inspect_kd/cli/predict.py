@@ -175,16 +175,24 @@ class OverlayFolder:
 
 
 def save_overlay(path: Path, inspection: Inspection, folder: Path, bits: int | None, number: int = 1) -> int:
-    """Write `<stem>.jpg` or, if it exists, `<stem>-<number>.jpg` with the first free number; return the number, 1 for `<stem>.jpg`."""
+    """Write `<stem>.jpg` or, if it exists, `<stem>-<number>.jpg` with the first free number; return the number, 1 for `<stem>.jpg`.
+
+    Another process may write into the same folder: no file that exists is replaced.
+    """
     import cv2
 
-    from inspect_kd import overlay
-    from inspect_kd.datasets.image_writer import write_image
+    from inspect_kd import atomic_write, overlay
+    from inspect_kd.datasets.image_writer import encode_image
     from inspect_kd.datasets.images import read_image
 
     folder.mkdir(parents=True, exist_ok=True)
-    while (to := folder / (f"{path.stem}.jpg" if number == 1 else f"{path.stem}-{number}.jpg")).exists():
-        number += 1
     picture = overlay.draw(read_image(path, bits=bits), inspection)
-    write_image(to, picture, [cv2.IMWRITE_JPEG_QUALITY, 92])
-    return number
+    content = encode_image(picture, ".jpg", [cv2.IMWRITE_JPEG_QUALITY, 92], name=str(folder / f"{path.stem}.jpg"))
+    while True:
+        to = folder / (f"{path.stem}.jpg" if number == 1 else f"{path.stem}-{number}.jpg")
+        try:
+            atomic_write.write_new(to, content, durable=False)
+        except FileExistsError:
+            number += 1
+        else:
+            return number

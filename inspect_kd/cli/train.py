@@ -12,6 +12,9 @@ import typer
 
 from inspect_kd.cli.echo import echo
 
+MAX_DIGITS = 9
+"""Longer numbers are no numbers of pixels, and Python refuses to convert those of more than 4300 digits."""
+
 if TYPE_CHECKING:
     from inspect_kd.api import Run
     from inspect_kd.config import Recipe
@@ -160,10 +163,10 @@ def smallest_defect_change(text: str | None) -> list[str]:
 
     if text is None:
         return []
-    digits = text.strip().removesuffix("px").strip()
-    if not (digits.isascii() and digits.isdigit() and int(digits) > 0):
-        raise UsageError(f"--smallest-defect {text}: give a number of pixels, for example 12px")
-    return [f"data.smallest_defect={int(digits)}"]
+    digits = text.strip().removesuffix("px").strip().lstrip("0")  # YAML reads numbers with a leading zero to the base 8
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= MAX_DIGITS):
+        raise UsageError(f"--smallest-defect {text[:40]}: give a number of pixels, for example 12px")
+    return [f"data.smallest_defect={digits}"]
 
 
 def zones_change(path: Path | None) -> list[str]:

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from inspect_kd.datasets.images import read_image
 from inspect_kd.datasets.presentation import Prepared, Presentations
+from inspect_kd.datasets.read_sample import read_sample
 from inspect_kd.datasets.synthetic import add_defect
 from inspect_kd.datasets.zones import Weights
 from inspect_kd.types import ImageU8, Mask, Sample
@@ -92,9 +92,7 @@ class ImageStore:
     def prepare(self, index: int) -> Prepared:
         """Read and align an image."""
         sample = self.samples[index]
-        image = read_image(sample.image, bits=self.bits)
-        self.presentations.check_size(image, str(sample.image), sample.category)
-        return self.presentations.prepare(image, sample.category)
+        return self.presentations.prepare(read_sample(sample, self.presentations, self.bits), sample.category)
 
     def frame(self, index: int, rng: np.random.Generator) -> ImageU8:
         """Return the whole image, or, for a tiled view, a random tile of it."""

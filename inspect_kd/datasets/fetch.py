@@ -122,10 +122,10 @@ def download(archive: Archive, to: Path, progress: Progress) -> Path:
             _append(archive, partial, progress)
             failure = None
             break
+        except (ValueError, http.client.InvalidURL) as error:  # a bad address or response; trying again would not help
+            raise EnvironmentFault(f"{archive.url}: cannot be downloaded ({error})") from error
         except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, EOFError) as error:
             failure = error
-        except ValueError as error:  # a bad address or response; trying again would not help
-            raise EnvironmentFault(f"{archive.url}: cannot be downloaded ({error})") from error
     if failure is not None:
         raise EnvironmentFault(
             f"{archive.url}: the download failed {TRIES} times ({failure}); run the command again to continue it"

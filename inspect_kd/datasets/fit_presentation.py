@@ -12,6 +12,7 @@ from inspect_kd.config import Data
 from inspect_kd.datasets.alignment import choose_alignment
 from inspect_kd.datasets.alignment.fit import MAX_PARTS
 from inspect_kd.datasets.alignment.pose import size_of
+from inspect_kd.datasets.image_sequence import ImageSequence
 from inspect_kd.datasets.images import read_image
 from inspect_kd.datasets.presentation import Presentation, Presentations
 from inspect_kd.datasets.tile_choice import choose_tile
@@ -38,7 +39,7 @@ def fit_presentations(
     progress.phase("presentation", len(sound))
     by_category = {}
     for category, samples in sound.items():
-        images = _read_some(samples, settings.bits)
+        images = _choose_images(samples, settings.bits)
         chosen = choose_presentation(images, settings, whole_images=whole_images)
         by_category[category] = chosen if zones is None else add_zones(chosen, zones, category, images)
         for line in by_category[category].reasons:
@@ -65,17 +66,17 @@ def add_foreign_qualities(
 
 def choose_presentation(images: Sequence[ImageU8], settings: Data, *, whole_images: bool) -> Presentation:
     """Choose the presentation of one category; its reasons say what was chosen, why, and what it costs."""
-    alignment, tile, reasons = None, None, []
+    alignment, tile, reasons, sizes = None, None, [], None
     if settings.align != "none":
         choice = choose_alignment(images, settings.align)
-        alignment = choice.chosen.alignment
+        alignment, sizes = choice.chosen.alignment, choice.sizes
         reasons.append(choice.describe())
     if settings.tile != "auto":
         tile = settings.tile
     elif whole_images:
         reasons.append("tile: none; teachers and labelled parts are compared image by image")
     else:
-        picture = alignment.frame if alignment else _median_size(images)
+        picture = alignment.frame if alignment else _median_size(sizes or [size_of(image) for image in images])
         tiles = choose_tile(picture, settings.size, settings.overlap, settings.smallest_defect)
         tile = tiles.tile
         reasons.append(tiles.describe())
@@ -86,11 +87,12 @@ def choose_presentation(images: Sequence[ImageU8], settings: Data, *, whole_imag
 def add_zones(presentation: Presentation, file: ZonesFile, category: str, images: Sequence[ImageU8]) -> Presentation:
     """Give a category the zones of a file instead of those that it has; `images` are some of its sound images."""
     plain = replace(presentation, zones=None, reasons=tuple(r for r in presentation.reasons if not r.startswith(ZONES)))
-    prepared = [plain.prepare(image) for image in images]
-    pictures = [each.picture for each in prepared if each.fault is None]
-    if not pictures:
+    # Twice over the images, each of which is dropped before the next one: all at once would fill the memory.
+    sizes = {each.picture_size for each in map(plain.prepare, images) if each.fault is None}
+    if not sizes:
         raise BadInput(f"{file.path}: none of the sound parts of '{category}' was found, so zones have no place")
-    zones = file.for_category(category, pictures, aligned=presentation.alignment is not None)
+    pictures = (each.picture for each in map(plain.prepare, images) if each.fault is None)
+    zones = file.for_category(category, sizes, pictures, aligned=presentation.alignment is not None)
     return plain if zones is None else replace(plain, zones=zones, reasons=(*plain.reasons, zones.describe()))
 
 
@@ -101,17 +103,17 @@ def replace_zones(
     file = read_zones_file(path, list(sound))
     return Presentations(
         by_category={
-            category: add_zones(presentations.of(category), file, category, _read_some(samples, bits))
+            category: add_zones(presentations.of(category), file, category, _choose_images(samples, bits))
             for category, samples in sound.items()
         }
     )
 
 
-def _read_some(samples: Sequence[Sample], bits: int | None) -> list[ImageU8]:
-    """Read at most MAX_PARTS images, evenly spread over the samples."""
-    return [read_image(samples[i].image, bits=bits) for i in evenly_spread(len(samples), MAX_PARTS)]
+def _choose_images(samples: Sequence[Sample], bits: int | None) -> Sequence[ImageU8]:
+    """Choose at most MAX_PARTS images, evenly spread over the samples; each is read when it is needed."""
+    return ImageSequence([samples[i] for i in evenly_spread(len(samples), MAX_PARTS)], bits)
 
 
-def _median_size(images: Sequence[ImageU8]) -> tuple[int, int]:
-    width, height = np.median([size_of(image) for image in images], axis=0)
+def _median_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    width, height = np.median(sizes, axis=0)
     return int(width), int(height)

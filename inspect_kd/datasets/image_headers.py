@@ -51,6 +51,8 @@ def open_image(data: bytes, name: str) -> Image.Image:
             image = Image.open(io.BytesIO(data), formats=_FORMATS)
     except Image.DecompressionBombError as error:
         raise BadInput(f"{name}: refused before decoding: {error}") from error
+    except MemoryError:
+        raise
     except Exception as error:
         # Pillow's plugins raise all kinds of errors for hostile headers.
         raise BadInput(f"{name}: not a readable image; supported are PNG, JPEG, BMP, TIFF and WebP") from error

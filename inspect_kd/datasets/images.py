@@ -1,10 +1,12 @@
 """Read images of many formats: 8 and 16 bit, mono, alpha, CMYK, rotated by EXIF; broken files raise BadInput.
 
-Pillow decodes, because it raises an error on truncated files, where OpenCV silently returns a half-grey image. No torch.
+Pillow decodes, because it raises an error on truncated files, where OpenCV silently returns a half-grey image. If the memory runs
+out, the image is not called broken: that is a fault of the machine (EnvironmentFault). No torch.
 """
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +27,7 @@ from inspect_kd.datasets.image_headers import (
 )
 from inspect_kd.datasets.png_structure import check_pixels_complete, read_header
 from inspect_kd.datasets.tiff_layout import EXTRA_SAMPLES
-from inspect_kd.errors import BadInput
+from inspect_kd.errors import BadInput, EnvironmentFault
 from inspect_kd.plain_file import MissingFile, read_plain_file
 from inspect_kd.types import ImageU8, Mask
 
@@ -40,24 +42,31 @@ FILL_VALUE = 165
 def read_image(path: str | Path, *, bits: int | None = None) -> ImageU8:
     """Read an image file as (H, W, 3) RGB bytes; `bits`: significant bits of a 16-bit file (None: all)."""
     path = Path(path)
-    return decode_image(_read_bytes(path), str(path), bits=bits)
+    with _name_file_if_memory_ends(str(path)):
+        return as_rgb8(_decode(_read_bytes(path), str(path)), bits=bits, name=str(path))
 
 
 def decode_image(data: bytes, name: str, *, bits: int | None = None) -> ImageU8:
     """Decode a file's content like `read_image`; `name` is used in errors."""
-    return as_rgb8(_decode(data, name), bits=bits, name=name)
+    with _name_file_if_memory_ends(name):
+        return as_rgb8(_decode(data, name), bits=bits, name=name)
 
 
 def read_mask(path: str | Path, *, size: tuple[int, int]) -> Mask:
     """Read a mask at (width, height): any value above zero is defective, and the smallest defect keeps at least one pixel."""
     path = Path(path)
+    with _name_file_if_memory_ends(str(path)):
+        return shrink_mask(_read_marked(path), size)
+
+
+def _read_marked(path: Path) -> Mask:
     values = _decode(_read_bytes(path), str(path))
     marked = values.reshape(*values.shape[:2], -1)[:, :, : 3 if values.ndim == 3 else 1].max(axis=2) > 0
     if values.ndim == 3 and values.shape[2] == 4 and not marked.any() and not _is_opaque(values):
         raise BadInput(
             f"{path}: a mask that is black everywhere and partly transparent; mark defects with values above zero instead"
         )
-    return shrink_mask(marked, size)
+    return np.asarray(marked, np.bool_)
 
 
 def shrink_mask(marked: Mask, size: tuple[int, int]) -> Mask:
@@ -79,7 +88,7 @@ def _is_opaque(values: npt.NDArray[np.generic]) -> bool:
 def read_image_header(path: str | Path) -> tuple[int, int, str]:
     """Return (width, height, mode) without decoding pixels."""
     path = Path(path)
-    with open_image(_read_bytes(path), str(path)) as image:
+    with _name_file_if_memory_ends(str(path)), open_image(_read_bytes(path), str(path)) as image:
         return image.width, image.height, image.mode
 
 
@@ -111,6 +120,16 @@ def _strips(height: int, width: int) -> Iterator[slice]:
     return (slice(top, min(top + step, height)) for top in range(0, height, step))
 
 
+@contextlib.contextmanager
+def _name_file_if_memory_ends(name: str) -> Iterator[None]:
+    try:
+        yield
+    except MemoryError as error:
+        raise EnvironmentFault(
+            f"{name}: not enough memory to read this image; close other programs, or use smaller images"
+        ) from error
+
+
 def _read_bytes(path: Path) -> bytes:
     try:
         if path.is_dir():
@@ -129,10 +148,18 @@ def _decode(data: bytes, name: str) -> npt.NDArray[np.generic]:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 return _read_pixels(data, image, name)
-        except BadInput:
+        except (BadInput, MemoryError):
             raise
         except Exception as error:
+            if _is_out_of_memory(error):
+                raise MemoryError(str(error)) from error
             raise BadInput(f"{name}: broken or truncated ({' '.join(str(error).split())[:120]})") from error
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether OpenCV or one of Pillow's decoders got no memory, for which neither raises MemoryError."""
+    is_denied_by_opencv = isinstance(error, cv2.error) and error.code == cv2.Error.StsNoMem
+    return is_denied_by_opencv or (isinstance(error, OSError) and str(error).startswith("out of memory"))
 
 
 def _read_pixels(data: bytes, image: Image.Image, name: str) -> npt.NDArray[np.generic]:

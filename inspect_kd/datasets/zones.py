@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -128,15 +128,18 @@ class Zones:
             ignored = np.asarray(cv2.resize(ignored, size, interpolation=cv2.INTER_AREA), np.float32)
         return np.asarray(ignored >= 0.5, np.bool_)
 
-    def fit_fill(self, pictures: Sequence[ImageU8]) -> Zones:
+    def fit_fill(self, pictures: Iterable[ImageU8]) -> Zones:
         """Choose the colour of ignored places from sound pictures: the median of the inspected pixels right beside them."""
         if not self.ignored.any():
             return self
         width = max(2, round(RING * max(self.frame)))
         grown = cv2.dilate(self.ignored.astype(np.uint8), np.ones((2 * width + 1, 2 * width + 1), np.uint8)) > 0
         ring = grown & ~self.ignored
-        colours = np.concatenate([picture[ring] for picture in pictures])
-        red, green, blue = (int(value) for value in np.median(colours, axis=0))
+        # Counts of each value, since all pixels beside the places of many large pictures would fill the memory.
+        counts_3V = np.zeros((3, 256), np.int64)
+        for picture in pictures:
+            counts_3V += [np.bincount(values, minlength=256) for values in picture[ring].T]
+        red, green, blue = map(_median_value, counts_3V)
         return replace(self, fill=(red, green, blue))
 
     def describe(self) -> str:
@@ -186,6 +189,13 @@ def are_same(one: Zones | None, other: Zones | None) -> bool:
     if one.labels is None or other.labels is None:
         return one.labels is other.labels
     return np.array_equal(one.labels, other.labels)
+
+
+def _median_value(counts: npt.NDArray[np.int64]) -> int:
+    """Return the median, rounded down, of values of which each occurs so many times."""
+    ends, total = counts.cumsum(), int(counts.sum())
+    lower, upper = np.searchsorted(ends, [(total - 1) // 2, total // 2], side="right")
+    return int(lower + upper) // 2
 
 
 def average_places(weights: Weights, side: int) -> Weights:

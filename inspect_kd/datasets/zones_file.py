@@ -6,7 +6,8 @@ presentation is chosen.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,12 +35,17 @@ class ZonesFile:
     """As the YAML lists them."""
     labels: Grey | None = None
 
-    def for_category(self, category: str, pictures: Sequence[ImageU8], *, aligned: bool) -> Zones | None:
-        """Return a category's zones, fitted to some of its sound pictures; None where the file has none for it."""
-        zones = self.draw(category, {size_of(picture) for picture in pictures}, aligned=aligned)
+    def for_category(
+        self, category: str, sizes: AbstractSet[tuple[int, int]], pictures: Iterable[ImageU8], *, aligned: bool
+    ) -> Zones | None:
+        """Return a category's zones, fitted to some of its sound pictures; None where the file has none for it.
+
+        `sizes`: (width, height) of these pictures.
+        """
+        zones = self.draw(category, sizes, aligned=aligned)
         return None if zones is None else zones.fit_fill(pictures)
 
-    def draw(self, category: str, sizes: set[tuple[int, int]], *, aligned: bool) -> Zones | None:
+    def draw(self, category: str, sizes: AbstractSet[tuple[int, int]], *, aligned: bool) -> Zones | None:
         """Check a category's zones against the (width, height) of its pictures; None where the file has none for it."""
         own = [zone for zone in self.zones if zone.get("category", category) == category]
         if self.labels is None and not own:
@@ -102,5 +108,5 @@ def _read_labels(path: Path) -> Grey:
     return np.asarray(labels, np.uint8)
 
 
-def _write_sizes(sizes: set[tuple[int, int]]) -> str:
+def _write_sizes(sizes: AbstractSet[tuple[int, int]]) -> str:
     return ", ".join(f"{width}x{height}" for width, height in sorted(sizes)[:3])

@@ -16,8 +16,8 @@ from inspect_kd.config import Recipe
 from inspect_kd.datasets import DataSet, open_for_recipe
 from inspect_kd.datasets.batches import ImageStore
 from inspect_kd.datasets.fit_presentation import replace_zones
-from inspect_kd.datasets.images import read_image
 from inspect_kd.datasets.presentation import Presentations
+from inspect_kd.datasets.read_sample import read_sample
 from inspect_kd.datasets.view import Frame, stack_weights
 from inspect_kd.errors import GateFailed, InspectKDError, UsageError
 from inspect_kd.evaluate import common_root
@@ -263,7 +263,7 @@ class Exporter:
         return self.model.weights_side(self.recipe.data.size)
 
     def _middle_frame(self, sample: Sample) -> Frame:
-        image = read_image(sample.image, bits=self.recipe.data.bits)
+        image = read_sample(sample, self.presentations, self.recipe.data.bits)
         return self.presentations.prepare(image, sample.category).middle_frame(self._weights_side)
 
     def _recalibrate(self, model: Model) -> Calibration:

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from inspect_kd.config import Teach
 from inspect_kd.datasets.batches import ImageStore, as_input, to_tensor
-from inspect_kd.datasets.images import read_image
 from inspect_kd.datasets.presentation import Prepared
+from inspect_kd.datasets.read_sample import read_sample
 from inspect_kd.distill.stages import BatchLabels
 from inspect_kd.resize import resize
 from inspect_kd.training.job import Job
@@ -182,7 +182,7 @@ class DistillDataset:
         return self.labelled[number // len(self.flips)], self.flips[number % len(self.flips)]
 
     def _prepare(self, sample: Sample) -> Prepared:
-        return self.presentations.prepare(read_image(sample.image, bits=self.bits), sample.category)
+        return self.presentations.prepare(read_sample(sample, self.presentations, self.bits), sample.category)
 
 
 def pool_mask(mask: Mask | None, grid: int) -> Tensor:

@@ -12,8 +12,8 @@ import numpy as np
 
 from inspect_kd.config import Teach
 from inspect_kd.datasets.batches import Flip, ImageStore, random_flip
-from inspect_kd.datasets.images import read_image
 from inspect_kd.datasets.presentation import Presentations
+from inspect_kd.datasets.read_sample import read_sample
 from inspect_kd.datasets.synthetic import add_defect
 from inspect_kd.models.base import TeacherSample
 from inspect_kd.types import Sample
@@ -73,7 +73,7 @@ def real_samples(samples: Sequence[Sample], presentations: Presentations, *, bit
     outlined = []
     for sample in samples:
         if sample.mask is not None:
-            prepared = presentations.prepare(read_image(sample.image, bits=bits), sample.category)
+            prepared = presentations.prepare(read_sample(sample, presentations, bits), sample.category)
             mask = prepared.read_mask(sample.mask, size=size)
             if mask.any() or prepared.zones is None:
                 outlined.append(TeacherSample(image=prepared.scaled(), mask=mask))

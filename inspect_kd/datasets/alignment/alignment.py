@@ -14,13 +14,12 @@ import numpy as np
 
 from inspect_kd.datasets.alignment.by_silhouette import SilhouetteReference
 from inspect_kd.datasets.alignment.by_template import WORKING_SIDE, TemplateReference
-from inspect_kd.datasets.alignment.pose import Grey, NotFound, Pose
+from inspect_kd.datasets.alignment.pose import MAX_SIDE, Grey, NotFound, Pose
 from inspect_kd.errors import BadInput
 from inspect_kd.types import ImageU8
 
-MAX_FRAME = 2**15 - 2
-"""Longest side of a frame in pixels; OpenCV warps no larger image."""
 MAX_PIXELS = 200_000_000
+"""Most pixels of a frame."""
 MAX_PICTURE_BYTES = 2**20
 REFERENCES = {"silhouette": SilhouetteReference, "template": TemplateReference}
 
@@ -79,12 +78,17 @@ class Alignment:
             raise BadInput(f"the alignment is damaged ({type(error).__name__}: {error})") from error
 
 
+def is_within_limits(frame: tuple[int, int]) -> bool:
+    """Whether parts can be cut into a frame of (width, height)."""
+    return max(frame) <= MAX_SIDE and frame[0] * frame[1] <= MAX_PIXELS
+
+
 def _parse(content: dict[str, Any]) -> Alignment:
     method = content.pop("method")
     if method not in REFERENCES:
         raise BadInput(f"alignment by '{method}' is unknown to this program: update inspect-kd")
     width, height = content.pop("frame")
-    if not all(type(side) is int and 1 <= side <= MAX_FRAME for side in (width, height)) or width * height > MAX_PIXELS:
+    if not all(type(side) is int and side >= 1 for side in (width, height)) or not is_within_limits((width, height)):
         raise BadInput(f"the alignment has an impossible frame of {width!r}x{height!r} pixels")
     min_quality = _number(content.pop("min_quality"), 0, 1)
     fields: dict[str, Any] = {"frame": (width, height), "grey": _decode(content.pop("grey"))}
@@ -92,7 +96,7 @@ def _parse(content: dict[str, Any]) -> Alignment:
         x, y = content.pop("anchor")
         axis = content.pop("axis")
         fields |= {
-            "anchor": (_number(x, -MAX_FRAME, 2 * MAX_FRAME), _number(y, -MAX_FRAME, 2 * MAX_FRAME)),
+            "anchor": (_number(x, -MAX_SIDE, 2 * MAX_SIDE), _number(y, -MAX_SIDE, 2 * MAX_SIDE)),
             "axis": None if axis is None else _number(axis, -math.tau, math.tau),
             "max_border_share": _number(content.pop("max_border_share"), 0, 2),
             "mask": _decode(content.pop("mask")),

@@ -60,6 +60,12 @@ class ShrunkPart:
         """Map from the shrunk image to the original one."""
         return resizing(size_of(self.grey), self.image_size)
 
+    @property
+    def is_line(self) -> bool:
+        """Whether the silhouette is a single row or column of pixels, around which there is no frame."""
+        rows, columns = np.nonzero(self.silhouette.mask)
+        return bool(np.ptp(rows) == 0 or np.ptp(columns) == 0)
+
 
 def find_part(image: ImageU8) -> ShrunkPart | NotFound:
     """Find the one part in an image of any size."""
@@ -86,7 +92,10 @@ class SilhouetteReference:
 
     def locate(self, image: ImageU8) -> tuple[Pose | None, NotFound | None]:
         """Find a part's pose; beside a pose, a reason means that the part is not completely in the image."""
-        part = find_part(image)
+        return self.locate_in(find_part(image))
+
+    def locate_in(self, part: ShrunkPart | NotFound) -> tuple[Pose | None, NotFound | None]:
+        """Find the pose of a part in a shrunk image."""
         if isinstance(part, NotFound):
             return None, part
         cut = part.silhouette.border_share > self.max_border_share

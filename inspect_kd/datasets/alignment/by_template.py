@@ -55,6 +55,20 @@ class Corners:
     """None where there is no corner."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class ShrunkImage:
+    """An image in which corners are matched."""
+
+    grey: Grey
+    image_size: tuple[int, int]
+    """(width, height) of the original image."""
+
+
+def shrink_image(image: ImageU8) -> ShrunkImage:
+    """Shrink an image of any size to the working side."""
+    return ShrunkImage(shrink(to_grey(image), WORKING_SIDE), size_of(image))
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TemplateReference:
     """The picture of one sound part, which is the reference frame."""
@@ -74,13 +88,17 @@ class TemplateReference:
 
     def locate(self, image: ImageU8) -> tuple[Pose | None, NotFound | None]:
         """Find a part's pose."""
-        grey = shrink(to_grey(image), WORKING_SIDE)
+        return self.locate_in(shrink_image(image))
+
+    def locate_in(self, shrunk: ShrunkImage) -> tuple[Pose | None, NotFound | None]:
+        """Find the pose of a part in a shrunk image."""
+        grey = shrunk.grey
         match = self._match(grey)
         matrix, quality = (None, 0.0) if match is None else self._refine(grey, match)
         if matrix is None:
             return None, NO_MATCH
         to_frame = resizing(size_of(self.grey), self.frame)
-        return Pose(chain(resizing(size_of(image), size_of(grey)), matrix, to_frame), quality), None
+        return Pose(chain(resizing(shrunk.image_size, size_of(grey)), matrix, to_frame), quality), None
 
     def _match(self, grey: Grey) -> Matrix | None:
         """Estimate the similarity from a picture to the reference by matched corners."""

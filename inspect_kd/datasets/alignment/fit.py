@@ -2,23 +2,31 @@
 
 Likeness is the mean correlation of the parts' grey levels with their median. A method is considered only if it finds practically
 every sound part: each part that it misses would be rejected on the line.
+
+Unusual here: images are read one at a time, and only small pictures of them are kept, since 150 images of 20 megapixels would take
+9 GB. Frames are cut from the full images, which may be read again for that: once for the silhouette, and once for all templates.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from inspect_kd.chunks import evenly_spread
-from inspect_kd.datasets.alignment.alignment import Alignment
-from inspect_kd.datasets.alignment.by_silhouette import ShrunkPart, find_part, fit_silhouette_reference
-from inspect_kd.datasets.alignment.by_template import WORKING_SIDE, TemplateReference
-from inspect_kd.datasets.alignment.pose import Grey, NotFound, correlation, cut_frame, shrink, size_of, to_grey
+from inspect_kd.datasets.alignment.alignment import MAX_PIXELS, Alignment, is_within_limits
+from inspect_kd.datasets.alignment.by_silhouette import (
+    ShrunkPart,
+    SilhouetteReference,
+    find_part,
+    fit_silhouette_reference,
+)
+from inspect_kd.datasets.alignment.by_template import ShrunkImage, TemplateReference, shrink_image
+from inspect_kd.datasets.alignment.pose import MAX_SIDE, Grey, NotFound, Pose, correlation, cut_frame, size_of, to_grey
 from inspect_kd.errors import BadInput
 from inspect_kd.types import ImageU8
 
@@ -40,6 +48,17 @@ CANDIDATES = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class SoundImage:
+    """What is kept of a sound image: its size, and the small pictures in which the methods look for the part."""
+
+    size: tuple[int, int]
+    """(width, height)"""
+    view: Grey
+    part: ShrunkPart | NotFound
+    shrunk: ShrunkImage
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class MethodResult:
     """The result of one method on sound parts."""
 
@@ -51,6 +70,8 @@ class MethodResult:
     """Mean correlation of the aligned parts with their median."""
     reason: str | None = None
     """Why most of the missed parts were not found."""
+    refused: str | None = None
+    """Why the method cannot be used on images or parts of this size, in words that follow its name."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -59,13 +80,18 @@ class AlignmentChoice:
 
     chosen: MethodResult
     tried: tuple[MethodResult, ...]
-    parts: int
-    """Number of sound parts that the methods were tried on."""
+    sizes: tuple[tuple[int, int], ...]
+    """(width, height) of each sound image."""
+
+    @property
+    def parts(self) -> int:
+        """Number of sound parts that the methods were tried on."""
+        return len(self.sizes)
 
     def describe(self) -> str:
         """Say in one line what was chosen and why."""
         figures = ", ".join(
-            f"{each.method} {each.likeness:.3f}"
+            f"{each.method} {each.refused or f'{each.likeness:.3f}'}"
             + (f" ({each.missed} of {self.parts} not found)" if each.missed else "")
             for each in self.tried
         )
@@ -74,19 +100,22 @@ class AlignmentChoice:
 
 def choose_alignment(images: Sequence[ImageU8], method: Method) -> AlignmentChoice:
     """Fit the requested method to sound parts, or with `auto` the best one."""
-    none = MethodResult(method="none", alignment=None, missed=0, likeness=_likeness([_view(each) for each in images]))
+    sound = [_summarise(image) for image in images]
+    none = MethodResult(method="none", alignment=None, missed=0, likeness=_likeness([each.view for each in sound]))
     fits = {"silhouette": _try_silhouette, "template": _try_template}
+    too_large = _describe_too_large(each.size for each in sound)
     wanted = [name for name in fits if method in (name, "auto")]
     tried = [none]
     for name in wanted:
         if method == "auto" and none.likeness >= ALIKE:
             break
-        result = fits[name](images)
+        result = _refuse(name, too_large) if too_large else fits[name](sound, images)
         tried.append(result)
         if method == name and result.alignment is None:
-            raise BadInput(
-                f"data.align: {name} finds no part in {result.missed} of {len(images)} sound images: {result.reason}"
-            )
+            reason = f"finds no part in {result.missed} of {len(images)} sound images: {result.reason}"
+            raise BadInput(f"data.align: {name} {result.refused or reason}")
+        if too_large:
+            break  # no method takes such images
         # The silhouette is preferred: it is cheaper, and judges the outline too.
         if name == "silhouette" and _is_clearly_better(result, none, len(images)):
             break
@@ -95,7 +124,26 @@ def choose_alignment(images: Sequence[ImageU8], method: Method) -> AlignmentChoi
         for result in tried[1:]:
             if _is_clearly_better(result, chosen, len(images)):
                 chosen = result
-    return AlignmentChoice(chosen=chosen, tried=tuple(tried), parts=len(images))
+    return AlignmentChoice(chosen=chosen, tried=tuple(tried), sizes=tuple(each.size for each in sound))
+
+
+def _summarise(image: ImageU8) -> SoundImage:
+    return SoundImage(size=size_of(image), view=_view(image), part=find_part(image), shrunk=shrink_image(image))
+
+
+def _describe_too_large(sizes: Iterable[tuple[int, int]]) -> str | None:
+    """Say why images cannot be aligned, if one is too large for it."""
+    for width, height in sizes:
+        if max(width, height) > MAX_SIDE:
+            return (
+                f"takes images of at most {MAX_SIDE} pixels a side, and one has {width}x{height}: crop the images, or set "
+                "data.align=none"
+            )
+    return None
+
+
+def _refuse(method: str, reason: str) -> MethodResult:
+    return MethodResult(method=method, alignment=None, missed=0, likeness=0.0, refused=reason)
 
 
 def _is_clearly_better(result: MethodResult, other: MethodResult, parts: int) -> bool:
@@ -106,25 +154,36 @@ def _is_clearly_better(result: MethodResult, other: MethodResult, parts: int) ->
     )
 
 
-def _try_silhouette(images: Sequence[ImageU8]) -> MethodResult:
-    found = [find_part(image) for image in images]
+def _try_silhouette(sound: Sequence[SoundImage], images: Sequence[ImageU8]) -> MethodResult:
+    found = [_with_extent(each.part) for each in sound]
     parts = [each for each in found if isinstance(each, ShrunkPart)]
     reasons = [each.reason for each in found if isinstance(each, NotFound)]
     if len(parts) <= len(images) / 2:
         return MethodResult(
             method="silhouette", alignment=None, missed=len(reasons), likeness=0.0, reason=_most_common(reasons)
         )
-    return _measure(Alignment(reference=fit_silhouette_reference(parts), min_quality=0.0), images)
+    reference = fit_silhouette_reference(parts)
+    if not is_within_limits(reference.frame):
+        width, height = reference.frame
+        return _refuse(
+            "silhouette",
+            f"needs a frame of {width}x{height} pixels around the parts, and the limit is {MAX_SIDE} a side and "
+            f"{MAX_PIXELS // 10**6} million in all: crop or shrink the images, or set data.align=none",
+        )
+    return _measure([reference], [each.part for each in sound], images)[0]
 
 
-def _try_template(images: Sequence[ImageU8]) -> MethodResult:
-    best = None
-    for index in evenly_spread(len(images), CANDIDATES):
-        image = images[index]
-        reference = TemplateReference(frame=size_of(image), grey=shrink(to_grey(image), WORKING_SIDE))
-        result = _measure(Alignment(reference=reference, min_quality=0.0), images)
-        if best is None or (result.missed, -result.likeness) < (best.missed, -best.likeness):
-            best = result
+def _with_extent(part: ShrunkPart | NotFound) -> ShrunkPart | NotFound:
+    """Leave out a part that is too thin to be seen as an area."""
+    is_line = isinstance(part, ShrunkPart) and part.is_line
+    return NotFound("the part is a line of single pixels once its image is shrunk") if is_line else part
+
+
+def _try_template(sound: Sequence[SoundImage], images: Sequence[ImageU8]) -> MethodResult:
+    candidates = [sound[index] for index in evenly_spread(len(sound), CANDIDATES)]
+    references = [TemplateReference(frame=each.size, grey=each.shrunk.grey) for each in candidates]
+    results = _measure(references, [each.shrunk for each in sound], images)
+    best = min(results, key=lambda result: (result.missed, -result.likeness), default=None)
     if best is None or best.missed > len(images) / 2:
         missed = len(images) if best is None else best.missed
         return MethodResult(
@@ -133,25 +192,43 @@ def _try_template(images: Sequence[ImageU8]) -> MethodResult:
     return best
 
 
-def _measure(alignment: Alignment, images: Sequence[ImageU8]) -> MethodResult:
-    """Align all parts, and set the least quality by what they reach."""
-    views, qualities, reasons = [], [], []
-    for image in images:
-        aligned = alignment.locate(image)
-        if aligned.fault is not None or aligned.pose is None:
-            reasons.append(aligned.fault.reason if aligned.fault else "")
-            continue
-        views.append(_view(cut_frame(image, aligned.pose.matrix, alignment.frame)))
-        qualities.append(aligned.pose.quality)
-    if not views:
-        return MethodResult(
-            method=alignment.method, alignment=None, missed=len(images), likeness=0.0, reason=_most_common(reasons)
-        )
+def _measure(
+    references: Sequence[SilhouetteReference | TemplateReference], pictures: Sequence[Any], images: Sequence[ImageU8]
+) -> list[MethodResult]:
+    """Align all parts by each reference, and set the quality that sound parts reach; each image is read once.
+
+    `pictures`: the small picture of each image in which this kind of reference looks for the part.
+    """
+    poses: list[list[Pose]] = [[] for _ in references]
+    views: list[list[Grey]] = [[] for _ in references]
+    reasons: list[list[str]] = [[] for _ in references]
+    for index, picture in enumerate(pictures):
+        image = None
+        for number, reference in enumerate(references):
+            pose, fault = reference.locate_in(picture)
+            if fault is not None or pose is None:
+                reasons[number].append(fault.reason if fault else "")
+                continue
+            image = images[index] if image is None else image
+            views[number].append(_view(cut_frame(image, pose.matrix, reference.frame)))
+            poses[number].append(pose)
+    return [_result(*each) for each in zip(references, poses, views, reasons, strict=True)]
+
+
+def _result(
+    reference: SilhouetteReference | TemplateReference,
+    poses: Sequence[Pose],
+    views: Sequence[Grey],
+    reasons: Sequence[str],
+) -> MethodResult:
+    alignment = Alignment(
+        reference=reference, min_quality=_lowest_quality([pose.quality for pose in poses]) if poses else 0.0
+    )
     return MethodResult(
         method=alignment.method,
-        alignment=Alignment(reference=alignment.reference, min_quality=_lowest_quality(qualities)),
+        alignment=alignment if poses else None,
         missed=len(reasons),
-        likeness=_likeness(views),
+        likeness=_likeness(views) if poses else 0.0,
         reason=_most_common(reasons),
     )
 

@@ -21,6 +21,8 @@ from inspect_kd.types import FrameOutline, Heatmap, ImageU8
 Matrix = npt.NDArray[np.float64]
 Grey = npt.NDArray[np.uint8]
 """(H, W): a picture or a silhouette in grey levels."""
+MAX_SIDE = 2**15 - 2
+"""Longest side in pixels of an image or a frame: OpenCV warps no larger one."""
 MIN_GRID = 16
 """Least side in pixels of a heatmap over the whole image."""
 BORDER = 2
