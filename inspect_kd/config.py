@@ -10,26 +10,16 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
 
 from inspect_kd import zoo
 from inspect_kd.errors import BadInput, InspectKDError, UsageError
 from inspect_kd.former_names import rename_key, rename_recipe_keys
 from inspect_kd.plain_file import read_plain_file
+from inspect_kd.strict_model import StrictModel
 
 T = TypeVar("T")
 DEFAULT_RECIPE, FALLBACK_RECIPE = "omni_ad", "embedded"
@@ -40,26 +30,6 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$")]
 MAX_YAML_BYTES, MAX_DEPTH = 2**20, 32
 # YAML tags that recipes may use.
 PLAIN_TYPES = {"str", "int", "float", "bool", "null", "seq", "map"}
-
-
-def _kinds(annotation: Any) -> set[Any]:
-    """Return the types of the values that a field takes, but not those of a list's or a tuple's items."""
-    if get_origin(annotation) in (Annotated, Union, UnionType):
-        return set().union(*map(_kinds, get_args(annotation)))
-    return {annotation} if isinstance(annotation, type) else set()
-
-
-class StrictModel(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _refuse_boolean_as_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """Refuse true and false in the place of a number: pydantic reads them as 1 and 0."""
-        kinds = _kinds(cls.model_fields[str(info.field_name)].annotation)
-        if isinstance(value, bool) and bool not in kinds and kinds & {int, float}:
-            raise PydanticCustomError("number_type", "input should be a number, not true or false")
-        return value
 
 
 class Data(StrictModel):
@@ -237,9 +207,9 @@ class Recipe(StrictModel):
     name: Name
     about: str = ""
     """One sentence for `inspect-kd ls models`."""
-    student: dict[str, Any] = {}
+    student: dict[str, Any] = Field(default_factory=dict)
     """`build:` names a file in `inspect_kd/models/students/`; the other keys fill that file's `Config`."""
-    teacher: dict[str, Any] = {}
+    teacher: dict[str, Any] = Field(default_factory=dict)
     """A teacher in the place of a student; `build:` names a file in `inspect_kd/models/teachers/`."""
     profile: Literal["research", "production"] = "research"
     """`production` refuses weights whose licence is not on the allow list (docs/licences.md)."""

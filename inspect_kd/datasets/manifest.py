@@ -8,7 +8,8 @@ from pathlib import Path
 from pydantic import Field, field_validator, model_validator
 
 from inspect_kd import zoo
-from inspect_kd.config import Name, StrictModel, fill, read_yaml
+from inspect_kd.config import Name, fill, read_yaml
+from inspect_kd.strict_model import StrictModel
 
 
 def compile_group(pattern: str) -> re.Pattern[str]:

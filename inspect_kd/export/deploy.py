@@ -33,6 +33,7 @@ from inspect_kd.export.verify import (
     worst_images,
 )
 from inspect_kd.stopwatch import time_in_turns
+from inspect_kd.strict_model import StrictModel
 from inspect_kd.types import Model, NoProgress, Progress
 from inspect_kd.work_folder import work_folder
 
@@ -40,7 +41,7 @@ ROUNDS = 15
 """Rounds in which the artifact and plain fp32 are timed in turns; at most four runs each per round."""
 
 
-class Accept(config.StrictModel):
+class Accept(StrictModel):
     """Largest accepted differences from torch; if one is exceeded, no artifact is written."""
 
     score: float | None = Field(None, ge=0)
@@ -55,7 +56,7 @@ class Accept(config.StrictModel):
     """Changed decisions are not counted where the score is at most this far from a threshold."""
 
 
-class Deployment(config.StrictModel):
+class Deployment(StrictModel):
     """A deployment recipe: the target and precision of an artifact, and the differences from torch that are accepted."""
 
     name: config.Name

@@ -22,18 +22,18 @@ import numpy.typing as npt
 import onnx
 from pydantic import Field
 
-from inspect_kd import config
 from inspect_kd.errors import BadInput
 from inspect_kd.export import to_onnx
 from inspect_kd.export.options import DEFAULTS
 from inspect_kd.export.verify import WeightedImages
+from inspect_kd.strict_model import StrictModel
 from inspect_kd.types import BatchPrediction, Progress
 
 BATCH = 4
 """Images that are predicted at once."""
 
 
-class QuantiseSettings(config.StrictModel):
+class QuantiseSettings(StrictModel):
     """Settings of the quantisation."""
 
     sound: int = Field(64, ge=8)
