@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from inspect_kd.datasets.alignment import Alignment, NotFound, corners_in_image, cut_frame, cut_shrunk, heatmap_in_image
-from inspect_kd.datasets.alignment.pose import Matrix, resizing, size_of
+from inspect_kd.datasets.alignment.pose import MAX_SIDE, Matrix, resizing, size_of
 from inspect_kd.datasets.images import read_mask, shrink_mask
 from inspect_kd.datasets.view import Frame, View, predict_frames
 from inspect_kd.datasets.zones import Weights, Zones, are_same
@@ -28,8 +28,6 @@ MAX_PRESENTATIONS = 1000
 """Most categories of a run or an artifact that have a presentation of their own."""
 DETAIL = 2
 """An aligned part is cut at this multiple of the model's resolution where the image has more."""
-MAX_ALIGNED_SIDE = 2**15 - 2
-"""Longest side in pixels of an image that OpenCV can warp."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -347,10 +345,10 @@ class Presentations:
                 presentation.view.check_size(image, name)
                 if len(self._all) == 1 or own:
                     presentation.check_frame(image, name)
-            elif max(image.shape[:2]) > MAX_ALIGNED_SIDE:
+            elif max(image.shape[:2]) > MAX_SIDE:
                 raise BadInput(
                     f"{name}: {image.shape[1]}x{image.shape[0]} pixels; a side of an image with a part to align has at most "
-                    f"{MAX_ALIGNED_SIDE}: crop the image"
+                    f"{MAX_SIDE}: crop the image"
                 )
 
     def to_json(self) -> dict[str, Any]:
