@@ -17,9 +17,9 @@ from inspect_kd.datasets.drawn import (
     FIRST_CATEGORIES,
     MARKER,
     MIN_DIFFERENCE,
-    write_contact_sheet,
     draw_part,
     draw_sample,
+    write_contact_sheet,
 )
 from inspect_kd.datasets.images import read_image
 from inspect_kd.errors import BadInput, EnvironmentFault, UsageError
