@@ -149,8 +149,8 @@ class Run:
         `zones`: a file of other zones than those of the run; thresholds are calibrated with them, nothing is trained.
         """
         artifact, conversion = self.convert(deployment, data=data, output=output, zones=zones, progress=progress)
-        if conversion.missed:
-            raise GateFailed(describe_refused_artifacts([f"{artifact.name}: {conversion.describe_missed()}"]))
+        if conversion.exceeded_limits:
+            raise GateFailed(describe_refused_artifacts([f"{artifact.name}: {conversion.describe_exceeded_limits()}"]))
         return artifact
 
     def convert(

@@ -153,7 +153,7 @@ class Inspector:
         self, score: float, heatmap: Heatmap, thresholds: Thresholds, image_size: tuple[int, int]
     ) -> tuple[Region, ...]:
         """Find the regions to show for an earlier prediction, under any thresholds."""
-        return regions_to_show(score, heatmap, thresholds.reinspect, image_size, frame_pixels=self.size**2)
+        return regions_to_show(score, heatmap, thresholds.reinspect, image_size, model_input_pixels=self.size**2)
 
     def _load_signed_off(self, path: Path, category: str | None, trusted: list[Signer] | None) -> Thresholds:
         content = sign_off.read_bytes(path)

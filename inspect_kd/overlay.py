@@ -39,11 +39,11 @@ def enlarge(heatmap: Heatmap, width: int, height: int) -> Heatmap:
 
 
 def find_regions(
-    heatmap: Heatmap, threshold: float, width: int, height: int, *, frame_pixels: int | None = None
+    heatmap: Heatmap, threshold: float, width: int, height: int, *, model_input_pixels: int | None = None
 ) -> tuple[Region, ...]:
     """Find connected regions above the threshold, in pixels of the original image, the hottest first.
 
-    `frame_pixels`: number of the heatmap's pixels that one tile covers; None for an image without tiles.
+    `model_input_pixels`: number of pixels of one model input; an image in tiles has a larger heatmap. None: that of the heatmap.
     """
     map_height, map_width = heatmap.shape
     above = (heatmap > threshold).astype(np.uint8)
@@ -56,7 +56,7 @@ def find_regions(
             labels[top : top + h, left : left + w] == label, heatmap[top : top + h, left : left + w], -np.inf
         )
         row, column = np.unravel_index(int(inside.argmax()), inside.shape)
-        if area < MIN_AREA * (frame_pixels or heatmap.size):
+        if area < MIN_AREA * (model_input_pixels or heatmap.size):
             continue
         x, y = int(left * x_scale), int(top * y_scale)
         regions.append(
@@ -75,14 +75,14 @@ def find_regions(
 
 
 def regions_to_show(
-    score: float, heatmap: Heatmap, threshold: float, image_size: tuple[int, int], *, frame_pixels: int
+    score: float, heatmap: Heatmap, threshold: float, image_size: tuple[int, int], *, model_input_pixels: int
 ) -> tuple[Region, ...]:
     """Find the regions to show for a part that is not OK: those above the threshold, else the hottest ones."""
     if score <= threshold:
         return ()
     width, height = image_size
-    return find_regions(heatmap, threshold, width, height, frame_pixels=frame_pixels) or find_regions(
-        heatmap, HOTTEST_SHARE * float(heatmap.max()), width, height, frame_pixels=frame_pixels
+    return find_regions(heatmap, threshold, width, height, model_input_pixels=model_input_pixels) or find_regions(
+        heatmap, HOTTEST_SHARE * float(heatmap.max()), width, height, model_input_pixels=model_input_pixels
     )
 
 

@@ -23,6 +23,8 @@ from inspect_kd.types import Thresholds
 SCHEMA = 1
 KEY = "inspect_kd_calibration"
 """Key of the schema's number, which marks a JSON file as a sign-off."""
+JSON_KEYS = {"default_thresholds": "was", "expected_effect": "seen"}
+"""Fields of a sign-off whose keys in its file are older than their names."""
 MAX_BYTES = 64 * 2**10
 MAX_NAME_LENGTH = 120
 
@@ -34,7 +36,7 @@ class SignOff:
     by: str
     """The person's name."""
     thresholds: Thresholds
-    was: Thresholds
+    default_thresholds: Thresholds
     """The thresholds of the artifact's own calibration."""
     artifact: str
     """The artifact's name, for display only."""
@@ -43,7 +45,7 @@ class SignOff:
     category: str | None = None
     """None: all categories together."""
     date: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
-    seen: Mapping[str, Any] = field(default_factory=dict)
+    expected_effect: Mapping[str, Any] = field(default_factory=dict)
     """The decisions that these thresholds gave on the parts of the session in which they were chosen."""
 
     def __post_init__(self) -> None:
@@ -55,13 +57,14 @@ class SignOff:
         low, high = self.thresholds.reinspect, self.thresholds.reject
         if not (math.isfinite(low) and math.isfinite(high) and 0 <= low <= high):
             raise BadInput(f"impossible thresholds ({low}, {high}): re-inspect must not lie above reject")
-        self._refuse_high_threshold(self.was)
+        self._refuse_high_threshold(self.default_thresholds)
 
     def write(self, folder: Path) -> Path:
         """Write a new file; existing ones are never overwritten."""
         folder.mkdir(parents=True, exist_ok=True)
         stem = re.sub(r"[^A-Za-z0-9_.-]+", "_", f"{self.artifact}-{self.category or 'all'}-{self.date[:10]}")
-        content = json.dumps({KEY: SCHEMA, **asdict(self)}, indent=1, ensure_ascii=False) + "\n"
+        fields = {JSON_KEYS.get(name, name): value for name, value in asdict(self).items()}
+        content = json.dumps({KEY: SCHEMA, **fields}, indent=1, ensure_ascii=False) + "\n"
         for number in range(1, 10_000):
             path = folder / f"{stem}-{number}.json"
             try:
@@ -132,8 +135,9 @@ def parse_sign_off(data: bytes, path: Path) -> SignOff:
             raise BadInput(
                 f"{path}: a calibration of schema {schema!r}; this program reads schema {SCHEMA}: update inspect-kd"
             )
-        thresholds = {name: _parse_thresholds(content[name]) for name in ("thresholds", "was")}
-        return SignOff(**{**content, **thresholds})
+        thresholds, default_thresholds = (_parse_thresholds(content.pop(key)) for key in ("thresholds", "was"))
+        effect = content.pop("seen", {})
+        return SignOff(thresholds=thresholds, default_thresholds=default_thresholds, expected_effect=effect, **content)
     except BadInput as error:
         raise BadInput(f"{path}: {error}" if not str(error).startswith(str(path)) else str(error)) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:

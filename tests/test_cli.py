@@ -156,7 +156,7 @@ def test_run_can_be_exported_again(run: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("width", ["abc", "-1", "", "100"])
-def test_terminal_width_that_is_no_number_is_ignored(width: str) -> None:
+def test_terminal_width_never_causes_a_traceback(width: str) -> None:
     result = call("ls", "--help", TERMINAL_WIDTH=width)
     assert result.returncode == 0 and "Traceback" not in result.stderr
 

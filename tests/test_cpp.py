@@ -76,7 +76,7 @@ def test_scores_of_all_image_formats_are_as_in_python(
 def test_scores_with_tied_prototypes_are_as_in_python(program: Path, tmp_path: Path) -> None:
     graph, pictures = tied_student()
     tied_artifact = tmp_path / "tied.onnx"
-    assert not export_tied(graph, pictures, "onnx", tied_artifact).missed
+    assert not export_tied(graph, pictures, "onnx", tied_artifact).exceeded_limits
     for number, picture_HW3 in enumerate(pictures):
         cv2.imwrite(str(tmp_path / f"{number}.png"), picture_HW3[:, :, ::-1])
     paths = [tmp_path / f"{number}.png" for number in range(len(pictures))]

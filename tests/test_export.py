@@ -172,7 +172,7 @@ def test_no_artifact_is_written_where_predictions_differ(
         deployment=load_deployment("onnx"),
         verification=VerificationData(real=real_images),
     )
-    assert any(limit.startswith("score 0.333 (limit 0.0001)") for limit in conversion.missed)
+    assert any(limit.startswith("score 0.333 (limit 0.0001)") for limit in conversion.exceeded_limits)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -82,7 +82,7 @@ def test_sign_off_on_a_full_disk_leaves_no_file(tmp_path: Path) -> None:
     program = (
         "import sys\nfrom pathlib import Path\nfrom inspect_kd.sign_off import SignOff\nfrom inspect_kd.types import Thresholds\n"
         "thresholds = Thresholds(reinspect=0.5, reject=1.0)\n"
-        "SignOff(by='Ada', thresholds=thresholds, was=thresholds, artifact='part', sha256='0' * 64).write(Path(sys.argv[1]))"
+        "SignOff(by='Ada', thresholds=thresholds, default_thresholds=thresholds, artifact='part', sha256='0' * 64).write(Path(sys.argv[1]))"
     )
     result = subprocess.run(
         [sys.executable, "-c", program, str(tmp_path / "store")],

@@ -32,7 +32,7 @@ def test_bound_buffers_give_the_same_predictions_and_return_copies(run: Path) ->
     assert np.array_equal(first.scores_N, first_scores), "a later call overwrote earlier scores"
 
 
-def test_two_threads_share_bound_buffers(run: Path) -> None:
+def test_threads_share_bound_buffers(run: Path) -> None:
     plain, bound = Inspector(run / "r.onnx"), Inspector(run / "r.onnx", options=RuntimeOptions(bind=True))
     expected = [plain.predict_batch(noise(1, seed)).scores_N[0] for seed in range(8)]
     scores: dict[tuple[int, int], float] = {}

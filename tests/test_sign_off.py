@@ -21,14 +21,14 @@ from inspect_kd.signing import load_signers, make_keys, sign, verify
 from inspect_kd.types import Thresholds
 from tests.fuzzing import graphs
 
-FORMER_THRESHOLDS = Thresholds(reinspect=0.7, reject=1.0)
+DEFAULT_THRESHOLDS = Thresholds(reinspect=0.7, reject=1.0)
 
 
 def make_sign_off(**changes: object) -> SignOff:
     fields = {
         "by": "Ada",
         "thresholds": Thresholds(reinspect=0.5, reject=0.9),
-        "was": FORMER_THRESHOLDS,
+        "default_thresholds": DEFAULT_THRESHOLDS,
         "artifact": "part",
         "sha256": "a" * 64,
     }
@@ -69,12 +69,12 @@ def test_other_json_is_refused_with_its_file_name(content: str, tmp_path: Path) 
 
 def test_sign_off_is_valid_for_its_artifact_and_category_only() -> None:
     sign_off = make_sign_off(category="bottle")
-    assert sign_off.thresholds_for("a" * 64, "bottle", FORMER_THRESHOLDS, ("bottle", "tile")) == sign_off.thresholds
-    assert sign_off.thresholds_for("a" * 64, None, FORMER_THRESHOLDS, ("bottle",)) == sign_off.thresholds
+    assert sign_off.thresholds_for("a" * 64, "bottle", DEFAULT_THRESHOLDS, ("bottle", "tile")) == sign_off.thresholds
+    assert sign_off.thresholds_for("a" * 64, None, DEFAULT_THRESHOLDS, ("bottle",)) == sign_off.thresholds
     with pytest.raises(BadInput, match="another artifact"):
-        sign_off.thresholds_for("b" * 64, "bottle", FORMER_THRESHOLDS, ("bottle",))
+        sign_off.thresholds_for("b" * 64, "bottle", DEFAULT_THRESHOLDS, ("bottle",))
     with pytest.raises(UsageError, match="for bottle, not for tile"):
-        sign_off.thresholds_for("a" * 64, "tile", FORMER_THRESHOLDS, ("bottle",))
+        sign_off.thresholds_for("a" * 64, "tile", DEFAULT_THRESHOLDS, ("bottle",))
 
 
 def test_thresholds_of_one_category_are_not_used_for_all(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_excessive_thresholds_are_refused(tmp_path: Path) -> None:
         read_sign_off(path)
     path.write_text(json.dumps(json.loads(path.read_text()) | {"thresholds": high, "was": high}))
     with pytest.raises(BadInput, match="is too high"):
-        read_sign_off(path).thresholds_for("a" * 64, None, FORMER_THRESHOLDS, ("bottle",))
+        read_sign_off(path).thresholds_for("a" * 64, None, DEFAULT_THRESHOLDS, ("bottle",))
 
 
 def test_trusted_refuses_a_sign_off_without_a_signature(run: Path, parts: Path, tmp_path: Path) -> None:

@@ -16,8 +16,10 @@ from inspect_kd.types import Thresholds
 
 def test_sign_shows_the_bound_artifact_and_the_former_thresholds(tmp_path: Path) -> None:
     """A sign-off may claim any name for the artifact; only its digest binds."""
-    new, was = Thresholds(reinspect=0.5, reject=0.9), Thresholds(reinspect=0.7, reject=1.0)
-    file = SignOff(by="Ada", thresholds=new, was=was, artifact="bottle", sha256="5e" * 32).write(tmp_path)
+    new, default = Thresholds(reinspect=0.5, reject=0.9), Thresholds(reinspect=0.7, reject=1.0)
+    file = SignOff(by="Ada", thresholds=new, default_thresholds=default, artifact="bottle", sha256="5e" * 32).write(
+        tmp_path
+    )
     make_keys(tmp_path / "key.pem", None)
     command = [sys.executable, "-m", "inspect_kd", "sign", str(file), "--key", str(tmp_path / "key.pem")]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout

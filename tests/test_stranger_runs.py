@@ -38,7 +38,7 @@ def run_copy(run: Path, tmp_path: Path) -> Path:
     return shutil.copytree(run, tmp_path / "r")
 
 
-def change_manifest(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
+def change_run_json(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
     content = json.loads((folder / "run.json").read_text())
     edit(content)
     (folder / "run.json").write_text(json.dumps(content))
@@ -67,12 +67,12 @@ def limited_resources(seconds: int = 15, megabytes: int = 2048) -> Iterator[None
 # ── export ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_export_opens_no_manifest_that_a_run_names(run_copy: Path, tmp_path: Path) -> None:
+def test_export_opens_no_data_manifest_that_a_run_names(run_copy: Path, tmp_path: Path) -> None:
     target = tmp_path / "elsewhere"
     licence = {"name": "MIT", "commercial": True}
-    manifest = {"name": "m", "title": "m", "licence": licence, "root": str(target), "source": {"drawn": 1}}
-    (run_copy / "m.yaml").write_text(json.dumps(manifest))
-    change_manifest(run_copy, lambda content: content["data"].update(source=str(run_copy / "m.yaml")))
+    data_manifest = {"name": "m", "title": "m", "licence": licence, "root": str(target), "source": {"drawn": 1}}
+    (run_copy / "m.yaml").write_text(json.dumps(data_manifest))
+    change_run_json(run_copy, lambda content: content["data"].update(source=str(run_copy / "m.yaml")))
     with (
         limited_resources(),
         pytest.raises(UsageError, match=r"is the manifest .*m\.yaml; if you trust that file, name it with --data"),
@@ -83,7 +83,7 @@ def test_export_opens_no_manifest_that_a_run_names(run_copy: Path, tmp_path: Pat
 
 @pytest.mark.parametrize("source", [None, "", "nosuch", "/nowhere/at/all", "/dev/zero"])
 def test_export_without_the_runs_data_set_asks_for_one(source: str | None, run_copy: Path) -> None:
-    change_manifest(run_copy, lambda content: content["data"].update(source=source))
+    change_run_json(run_copy, lambda content: content["data"].update(source=source))
     with pytest.raises(UsageError, match="name one with --data"):
         artifacts.export_run(run_copy, "onnx", data=None, output=None, progress=NoProgress())
 
@@ -101,7 +101,7 @@ def test_deployment_refuses_a_path_as_its_name(name: str, tmp_path: Path) -> Non
 
 @contextmanager
 def open_pipe(path: Path) -> Iterator[None]:
-    """An empty named pipe, held open so that opening it never waits: no signal interrupts waiting native code."""
+    """Make an empty named pipe and hold it open, so that opening it does not block: the alarm cannot interrupt blocked native code."""
     os.mkfifo(path)
     descriptor = os.open(path, os.O_RDWR)
     try:
@@ -115,7 +115,7 @@ def open_pipe(path: Path) -> Iterator[None]:
 def test_run_with_a_pipe_is_refused(name: str, file_list: str, run_copy: Path) -> None:
     (run_copy / name).unlink()
     if file_list == "emptied":
-        change_manifest(run_copy, lambda content: content.update(files={}))
+        change_run_json(run_copy, lambda content: content.update(files={}))
     with (
         open_pipe(run_copy / name),
         limited_resources(),
@@ -125,8 +125,8 @@ def test_run_with_a_pipe_is_refused(name: str, file_list: str, run_copy: Path) -
 
 
 @pytest.mark.parametrize("files", [{}, {RECIPE: "00"}, {"/proc/self/pagemap": "00"}, {"../run.json": "00"}])
-def test_manifest_must_name_exactly_the_files_of_a_run(files: dict[str, str], run_copy: Path) -> None:
-    change_manifest(run_copy, lambda content: content.update(files=files))
+def test_run_json_must_name_exactly_the_files_of_a_run(files: dict[str, str], run_copy: Path) -> None:
+    change_run_json(run_copy, lambda content: content.update(files=files))
     with limited_resources(), pytest.raises(BadInput, match=r"run\.json: files: not those of a run"):
         load_run(run_copy)
 
@@ -145,13 +145,13 @@ def test_recipe_of_an_enormous_student_is_refused(run_copy: Path) -> None:
     content = json.loads(json.dumps(config.read_yaml(recipe)))
     content["student"]["dims"] = [60_000, 60_000, 60_000]
     recipe.write_text(json.dumps(content))
-    change_manifest(run_copy, lambda manifest: manifest["files"].update({RECIPE: weights.sha256(recipe)}))
+    change_run_json(run_copy, lambda content: content["files"].update({RECIPE: weights.sha256(recipe)}))
     with limited_resources(), pytest.raises(BadInput, match=r"recipe\.yaml: builds more than .* weights"):
         load_run(run_copy)
 
 
-def test_manifest_of_many_megabytes_is_refused(run_copy: Path) -> None:
-    change_manifest(run_copy, lambda content: content.update(more="x" * 8_000_000))
+def test_run_json_of_many_megabytes_is_refused(run_copy: Path) -> None:
+    change_run_json(run_copy, lambda content: content.update(more="x" * 8_000_000))
     with pytest.raises(BadInput, match=r"exceeds the limit of"):
         read_manifest(run_copy / "run.json")
 

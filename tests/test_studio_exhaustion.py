@@ -495,7 +495,7 @@ def test_metrics_are_read_up_to_a_limit(tmp_path: Path) -> None:
 
 
 def test_progress_read_from_a_foreign_log_is_limited() -> None:
-    progress = log.TrainingProgress()
+    progress = log.CommandProgress()
     for number in range(30_000):
         log.parse_line(
             progress,

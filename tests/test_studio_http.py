@@ -249,7 +249,7 @@ def test_uploads_are_not_served(server: Server, parts: Path) -> None:
     assert Path(path).read_bytes() == picture
     for route in (f"file={path}", f"file/{path}", f"file={path.replace('uploads', 'shown/../uploads')}"):
         assert ask(server, "GET", f"/gradio_api/{route}").status in (403, 404)
-    # Inspected uploads are removed.
+    # Clean up: inspecting an upload removes it.
     call(server, "inspect", file_arguments(path), "", "")
 
 

@@ -26,7 +26,7 @@ from inspect_kd.apps.studio.train import data_folders as data_folders_module
 from inspect_kd.apps.studio.train import service as service_module
 from inspect_kd.apps.studio.train.command import build_command, default_recipe, list_recipes
 from inspect_kd.apps.studio.train.data_folders import data_folders, first_sound_parts, folder_below
-from inspect_kd.apps.studio.train.log import TrainingProgress, parse_line, read_metrics
+from inspect_kd.apps.studio.train.log import CommandProgress, parse_line, read_metrics
 from inspect_kd.apps.studio.train.record import RECORD, State, TrainingRecord, TrainRequest, read_record
 from inspect_kd.apps.studio.train.service import TrainService
 from inspect_kd.apps.studio.train.trainings import MAX_WAITING, Trainings
@@ -133,7 +133,7 @@ def test_killed_training_has_failed_and_the_queue_moves_on(make_trainings: Calla
     assert (second.state, second.queue_position, third.queue_position) == (State.WAITING, 1, 2), (
         "a second training runs, or a waiting one does not show its place"
     )
-    assert "Place in the queue: 2" in view.status(third, TrainingProgress(), "")
+    assert "Place in the queue: 2" in view.status(third, CommandProgress(), "")
     trainings.stop("third")
     assert trainings.get("third").state is State.STOPPED and trainings.get("third").record.pid is None  # type: ignore[union-attr]
 
@@ -276,9 +276,9 @@ def test_status_of_a_complete_run_without_artifact_says_so(root: Path, tmp_path:
     folder.mkdir(parents=True)
     (folder / "run.json").write_text("{}")
     trainings = Trainings(root, tmp_path / "runs", tmp_path / "store")
-    assert "failed verification" in view.status(trainings.get("r"), TrainingProgress(), "")
+    assert "failed verification" in view.status(trainings.get("r"), CommandProgress(), "")
     (folder / "r.onnx").touch()
-    assert "artifact and report are in" in view.status(trainings.get("r"), TrainingProgress(), "")
+    assert "artifact and report are in" in view.status(trainings.get("r"), CommandProgress(), "")
 
 
 def test_stop_works_when_the_clock_is_set_back(root: Path, tmp_path: Path, sleeper: subprocess.Popen[bytes]) -> None:
@@ -618,7 +618,7 @@ def test_data_check_runs_in_its_own_process(root: Path, parts: Path, tmp_path: P
 
 
 def test_log_of_several_attempts_gives_one_curve() -> None:
-    progress = TrainingProgress()
+    progress = CommandProgress()
     lines = [
         '{"attempt": 1}',
         '{"phase": "train", "done": 0, "total": 40, "seconds": 0.0}',

@@ -65,7 +65,7 @@ def read_or_none(data: bytes) -> np.ndarray | None:
 @pytest.mark.parametrize(("bits", "channels"), list(product((8, 16), (1, 2, 3, 4))))
 @pytest.mark.parametrize("tile", [None, (16, 16), (48, 32)], ids=str)
 def test_layout_is_read_exactly_or_refused(bits: int, channels: int, tile: tuple[int, int] | None) -> None:
-    """Libraries read grey with alpha in planes as black, and planes with fill order 2 as garbage."""
+    """Some libraries decode planar grey+alpha as black, and planar data with fill order 2 as garbage."""
     values = pixels(bits, channels).reshape(48, 32, channels)
     more_tags: dict[int, tuple[int, ...]] = {}
     if channels in {2, 4}:

@@ -112,11 +112,11 @@ def test_thin_image_that_needs_gigabytes_in_tiles_is_refused(tmp_path: Path) -> 
     assert View(size=512).scaled(np.repeat(thin[:, :, None], 3, axis=2)).shape == (512, 512, 3)
 
 
-def test_smallest_region_is_relative_to_the_frame() -> None:
+def test_smallest_region_is_relative_to_the_model_input() -> None:
     heatmap = np.zeros((3072, 4096), np.float32)
     heatmap[100:115, 200:215] = 3
     assert find_regions(heatmap, 1.0, 4096, 3072) == ()
-    found = find_regions(heatmap, 1.0, 4096, 3072, frame_pixels=256**2)
+    found = find_regions(heatmap, 1.0, 4096, 3072, model_input_pixels=256**2)
     assert [(region.x, region.y, region.width) for region in found] == [(200, 100, 15)]
 
 

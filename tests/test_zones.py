@@ -88,7 +88,7 @@ def test_defect_in_an_ignored_zone_changes_no_bit_of_the_prediction(
 ) -> None:
     presentations = make_presentations(view, IGNORED, STRICT)
     conversion, torch_model = export(student, tmp_path / "x.onnx", presentations)
-    assert not conversion.missed
+    assert not conversion.exceeded_limits
     inspector = Inspector(tmp_path / "x.onnx", category="a", quarantine=False)
     sound, ignored_defect = picture(), with_defect(picture(), 40, 45)
     inspected_defect = with_defect(picture(), 120, 90)

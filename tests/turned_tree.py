@@ -1,4 +1,6 @@
-"""An MVTec tree with brackets at any angle, which are aligned, and tall strips in a fixture, which are cut into tiles."""
+"""An MVTec tree of two categories: brackets at random angles, which training must align, and tall strips at a fixed place, which it must
+cut into tiles.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +15,14 @@ from tests.turned_parts import OUTLINE, draw_part, pose_matrix
 
 SIDE = 128
 """Side in pixels of a bracket's image."""
-SOUND, STRIPS = 40, 12
-"""Sound training parts of both categories."""
+TRAIN_BRACKETS, TRAIN_STRIPS = 40, 12
+"""Number of sound training parts of each category."""
 
 
 def draw_turned_parts(root: Path) -> Path:
     """Write both categories. One sound bracket of the test split is cut off by the border; two defective ones have lost an end."""
     rng = np.random.default_rng(1)
-    for i in range(SOUND):
+    for i in range(TRAIN_BRACKETS):
         _write(root / f"bracket/train/good/{i:03d}.png", bracket(rng, i))
     for i in range(5):
         _write(root / f"bracket/test/good/{i:03d}.png", bracket(rng, 100 + i))
@@ -31,8 +33,8 @@ def draw_turned_parts(root: Path) -> Path:
         _write(root / f"bracket/ground_truth/scratch/{i:03d}_mask.png", mask)
     for i in range(2):
         _write(root / f"bracket/test/broken/{i:03d}.png", bracket(rng, 300 + i, broken=True))
-    for i in range(STRIPS + 3):
-        _write(root / f"strip/{'train' if i < STRIPS else 'test'}/good/{i:03d}.png", strip(i))
+    for i in range(TRAIN_STRIPS + 3):
+        _write(root / f"strip/{'train' if i < TRAIN_STRIPS else 'test'}/good/{i:03d}.png", strip(i))
     for i in range(3):
         image, mask = strip(50 + i), np.zeros((320, 64, 3), np.uint8)
         for picture, value in ((image, 230), (mask, 255)):

@@ -14,7 +14,7 @@ import typer
 OVERLAY = re.compile(r"[0-9]{3}(-[0-9]+)?\.jpg")
 """Names of the overlays that the demo writes."""
 INSPECTED_KINDS = 3
-"""Of each category, one test image of each of this many kinds is inspected."""
+"""Number of kinds per category (good, and kinds of defect) of which the demo inspects one test image."""
 DEMO_CHANGES = ["fit.steps=150", "distill.supervise.steps=300", "distill.variants=4", "distill.max_samples=560"]
 """Changes of the recipe that keep the demo below three minutes: a fifth of the supervised steps, fewer fit steps, fewer samples."""
 

@@ -50,7 +50,7 @@ def ask(question: str) -> bool:
         raise Interrupted("stopped at the question: nothing was downloaded") from abort
 
 
-def require_consent(manifests: Iterable[Manifest], *, accepted: bool) -> None:
+def check_download_is_possible(manifests: Iterable[Manifest], *, accepted: bool) -> None:
     """Raise EnvironmentFault if a data set must be downloaded by hand, or if consent is needed but there is no terminal to ask on."""
     from inspect_kd.datasets import describe_missing
     from inspect_kd.errors import EnvironmentFault

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 MAX_LISTED = 10
-"""Limit of the parts that are listed by name because they were not found."""
+"""How many images are listed in which no part could be found by the alignment."""
 
 
 def evaluate(

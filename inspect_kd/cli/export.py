@@ -68,8 +68,8 @@ def export(
     refused = []
     for name in names:
         artifact, conversion = api.Run(run).convert(name, data=data, output=output, zones=zones)
-        if conversion.missed:
-            refused.append(f"{artifact.name}: {conversion.describe_missed()}")
+        if conversion.exceeded_limits:
+            refused.append(f"{artifact.name}: {conversion.describe_exceeded_limits()}")
         if as_json:
             typer.echo(json.dumps({"artifact": str(artifact), **conversion.to_json()}))
         else:
@@ -83,7 +83,9 @@ def _print_summary(artifact: Path, conversion: Conversion) -> None:
 
     parity: Any = conversion.parity
     outcome = (
-        f"{artifact} ({conversion.file_bytes / 1e6:.1f} MB)" if not conversion.missed else f"refused: {artifact.name}"
+        f"{artifact} ({conversion.file_bytes / 1e6:.1f} MB)"
+        if not conversion.exceeded_limits
+        else f"refused: {artifact.name}"
     )
     echo(f"artifact  {outcome}")
     echo(

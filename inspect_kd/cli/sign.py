@@ -84,10 +84,10 @@ def sign(
 
 
 def _describe(sign_off: SignOff) -> str:
-    """Describe the new and former thresholds and the artifact, with its digest, since a sign-off may claim any name."""
-    new, was = sign_off.thresholds, sign_off.was
+    """Describe the new thresholds, the artifact's own and the artifact, with its digest, since a sign-off may claim any name."""
+    new, default = sign_off.thresholds, sign_off.default_thresholds
     return (
-        f"RE-INSPECT above {new.reinspect:g} (was {was.reinspect:g}), NG above {new.reject:g} (was {was.reject:g}), for "
+        f"RE-INSPECT above {new.reinspect:g} (was {default.reinspect:g}), NG above {new.reject:g} (was {default.reject:g}), for "
         f"{sign_off.artifact} ({sign_off.category or 'all categories'}), sha256 {sign_off.sha256[:12]}"
     )
 

@@ -70,15 +70,15 @@ def train(
         bool,
         typer.Option(
             "--fetch",
-            help="If the images of a named data set are not on this machine, accept its licence and download them. Without this "
-            "option, the question is asked on a terminal; elsewhere nothing is downloaded.",
+            help="If the images of a named data set are not on this machine, accept its licence and download them. Without it, "
+            "you are asked if you are at a terminal; otherwise nothing is downloaded.",
         ),
     ] = False,
     zones: Annotated[
         Path | None,
         typer.Option(
-            help="Zones of the part, as a YAML file of polygons or a label image: places that are ignored, or that tolerate "
-            "less or more heat."
+            help="Zones of the part, as a YAML file of polygons or a label image: places that are ignored, or judged more "
+            "or less strictly."
         ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder that holds the runs.")] = Path("runs"),
@@ -124,7 +124,7 @@ def train(
     require_training()
     from inspect_kd import api
     from inspect_kd.cli.bench import split_names
-    from inspect_kd.cli.download import download, require_consent
+    from inspect_kd.cli.download import check_download_is_possible, download
     from inspect_kd.datasets import find_missing
     from inspect_kd.training.hardware import Hardware
 
@@ -139,7 +139,7 @@ def train(
     )
     # Rank 0 downloads the images before it starts the helper processes.
     missing = {} if is_helper else find_missing(api.list_sources(data, recipe))
-    require_consent(missing.values(), accepted=fetch)
+    check_download_is_possible(missing.values(), accepted=fetch)
     data_set = None if data in missing else api.open_data(data, recipe)
     data_name = missing[data].name if data_set is None else data_set.name
     folder = api.choose_run_folder(out, name or f"{data_name}-{recipe.name}", resume=resume)

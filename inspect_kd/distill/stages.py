@@ -109,8 +109,8 @@ class Stage(ABC):
     def after_step(self) -> None:  # noqa: B027
         """Hook that runs after each step of the optimizer."""
 
-    def freeze_rest(self) -> list[nn.Parameter]:
-        """Freeze everything that this stage does not train; returns the parameters that it trains."""
+    def select_trainable(self) -> list[nn.Parameter]:
+        """Return the parameters that this stage trains; freeze all others of the student."""
         self.student.requires_grad_(False).eval()
         for module in self.trainable_parts():
             module.requires_grad_(True).train()

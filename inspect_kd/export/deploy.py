@@ -29,7 +29,7 @@ from inspect_kd.export.verify import (
     WeightedImages,
     artificial_images,
     compare,
-    missed_limits,
+    find_exceeded_limits,
     worst_images,
 )
 from inspect_kd.stopwatch import time_in_turns
@@ -96,7 +96,7 @@ class Conversion:
 
     deployment: Deployment
     parity: Parity
-    missed: tuple[str, ...]
+    exceeded_limits: tuple[str, ...]
     """Limits that were exceeded, in words; if any, no artifact was written."""
     file_bytes: int
     plain_bytes: int
@@ -110,15 +110,15 @@ class Conversion:
     after: Calibration
     """The artifact's calibration; it differs if `recalibrate` derived other thresholds."""
 
-    def describe_missed(self) -> str:
+    def describe_exceeded_limits(self) -> str:
         """Describe in one line the exceeded limits and the worst images; empty if no limit was exceeded."""
-        if not self.missed:
+        if not self.exceeded_limits:
             return ""
         worst = "; ".join(
             f"{printable(image.name)}: heatmap {image.heatmap:.3g} at row {image.row}, column {image.column}, score {image.score:.3g}"
             for image in worst_images(self.parity, self.deployment.accept.model_dump())
         )
-        return f"{'; '.join(self.missed)}, on {self.parity.images} images. The largest differences: {worst}"
+        return f"{'; '.join(self.exceeded_limits)}, on {self.parity.images} images. The largest differences: {worst}"
 
     def to_json(self) -> dict[str, Any]:
         """Content of the conversion report."""
@@ -127,7 +127,7 @@ class Conversion:
             "target": self.deployment.target,
             "precision": self.deployment.precision,
             "accept": self.deployment.accept.model_dump(),
-            "missed": list(self.missed),
+            "missed": list(self.exceeded_limits),
             "worst_images": [
                 dataclasses.asdict(image) for image in worst_images(self.parity, self.deployment.accept.model_dump())
             ],
@@ -181,7 +181,7 @@ def make_artifact(
         conversion = Conversion(
             deployment=deployment,
             parity=parity,
-            missed=tuple(missed_limits(parity, deployment.accept.model_dump())),
+            exceeded_limits=tuple(find_exceeded_limits(parity, deployment.accept.model_dump())),
             file_bytes=partial.stat().st_size,
             plain_bytes=len(plain),
             times={} if plain == partial.read_bytes() and target is to_onnx else _time_against_fp32(plain, candidate),
@@ -189,7 +189,7 @@ def make_artifact(
             before=before,
             after=card.calibration,
         )
-        if not conversion.missed:
+        if not conversion.exceeded_limits:
             target.write_card(partial, dataclasses.replace(card, parity=parity.to_json()))
             # Run the final file once more: its card was changed after the comparison.
             _verifying_runtime(target)(partial.read_bytes(), to.name).predict_batch(

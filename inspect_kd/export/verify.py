@@ -253,7 +253,7 @@ def artificial_images(size: int) -> list[Images]:
     ]
 
 
-def missed_limits(parity: Parity, accept: Mapping[str, float | None]) -> list[str]:
+def find_exceeded_limits(parity: Parity, accept: Mapping[str, float | None]) -> list[str]:
     """Describe every exceeded limit of `accept`; None means no limit. `flips` is a share of the real images."""
     metrics = {
         "score": parity.score,

@@ -80,8 +80,8 @@ def _key_figures(conversion: Conversion) -> str:
 
 
 def _outcome(conversion: Conversion) -> str:
-    if conversion.missed:
-        text = f'<p><span class="badge NG">REFUSED</span> {escape(conversion.describe_missed())}. No artifact was written.</p>'
+    if conversion.exceeded_limits:
+        text = f'<p><span class="badge NG">REFUSED</span> {escape(conversion.describe_exceeded_limits())}. No artifact was written.</p>'
     else:
         text = '<p><span class="badge OK">ACCEPTED</span> It matches the student within all limits.</p>'
     comparison = describe_speed(conversion)

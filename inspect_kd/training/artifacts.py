@@ -126,7 +126,7 @@ def convert(
     )
     to = output or artifact_path(finished.folder, load_deployment(deployment))
     conversion = exporter.export(deployment, to, report=True)
-    if deployment in finished.manifest.get("refused", {}) and not conversion.missed and output is None:
+    if deployment in finished.manifest.get("refused", {}) and not conversion.exceeded_limits and output is None:
         _record_success(finished.folder, deployment, conversion)
     return to, conversion
 
@@ -172,8 +172,8 @@ class Exporter:
             try:
                 conversion = self.export(name, to)
                 complaint = (
-                    f"{to.name} differs from the trained model: {conversion.describe_missed()}"
-                    if conversion.missed
+                    f"{to.name} differs from the trained model: {conversion.describe_exceeded_limits()}"
+                    if conversion.exceeded_limits
                     else ""
                 )
             except InspectKDError as error:
@@ -204,7 +204,7 @@ class Exporter:
                 progress=self.progress,
             ),
         )
-        if report or conversion.missed:
+        if report or conversion.exceeded_limits:
             write_conversion(conversion, to, card)
         return conversion
 

@@ -53,7 +53,9 @@ def open_distill_dataset(
 ) -> DistillDataset:
     """Images as large as the largest teacher takes them, masks at the grid of the student's heads."""
     size = job.recipe.data.size
-    grid = UPSCALING * size // min(max(group) for group in student.settings.rebuild)
+    # A group's grid has the largest of its strides; the heads' inputs have the finest of these grids.
+    finest_stride = min(max(group) for group in student.settings.rebuild)
+    grid = UPSCALING * size // finest_stride
     side = max([size, *(teacher.size for teacher in teachers.values())])
     return DistillDataset(job, side=side, grid=grid, real=real)
 
@@ -73,7 +75,7 @@ def distill(
     # ── teachers: predict all parts once, measure reliability ────────────────────────────────────────────────────────
     cached = {name: CachedTeacher(name, teacher.to(device), grid=dataset.grid) for name, teacher in teachers.items()}
     needs_sound_twins = settings.denoising_weight > 0
-    taught_by = {
+    teacher_records = {
         name: cache_outputs(teacher, dataset, job.progress, sound_twins=needs_sound_twins)
         for name, teacher in cached.items()
     }
@@ -86,7 +88,7 @@ def distill(
     fit_blend(job, student)
     return {
         "stages": {name: plan.steps for name, plan in settings.stages.items()},
-        "taught_by": taught_by,
+        "taught_by": teacher_records,
         "labelled": len(dataset.labelled),
         "unlabelled": len(dataset.unlabelled),
         "distill_seconds": round(time.monotonic() - start_time, 1),
@@ -113,10 +115,10 @@ class _Distillation:
         remaining = names if is_fresh else names[names.index(state.stage) :]
         to_train = [name for name in remaining if name != state.stage or state.stage_step < plans[name].steps]
         if is_fresh or any(freezes_body(name, settings) for name in to_train):
-            head_inputs_NChw = self.inputs.all_inputs  # computed before a stage changes the decoder
+            self.inputs.compute_all()  # before a stage changes the decoder
             if is_fresh:
                 assert self.student.heads is not None
-                self.student.heads.fit_normalisation(head_inputs_NChw)
+                self.student.heads.fit_normalisation(self.inputs.all_inputs)
         with open_log(self.job.folder.metrics) as log:
             for name in remaining:
                 self._run_stage(name, plans[name], log)
@@ -125,7 +127,7 @@ class _Distillation:
         recipe, state, folder = self.job.recipe, self.state, self.job.folder
         stage = build_stage(name, self.student, self.infos, recipe.distill)
         stage.auxiliary.to(self._device)
-        parameters = stage.freeze_rest()
+        parameters = stage.select_trainable()
         optimizer = torch.optim.AdamW(parameters, lr=plan.learning_rate, weight_decay=recipe.fit.weight_decay)
         if state.stage == name:
             checkpoint.load(folder.checkpoint, self.student, optimizer, auxiliary=stage.auxiliary)

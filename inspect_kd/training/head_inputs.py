@@ -20,7 +20,8 @@ BATCH = 8
 
 
 class HeadInputs:
-    """Head inputs of all samples, on the CPU in half precision. They are computed when first read; read them before the body is trained.
+    """Head inputs of all samples, on the CPU in half precision. They are computed when first read; call `compute_all` before the body
+    is trained.
 
     Distillations that start from one fit, on the same dataset, can share them.
     """
@@ -47,6 +48,10 @@ class HeadInputs:
             head_inputs_NChw[numbers] = inputs_BChw
             self.progress.advance(len(numbers))
         return head_inputs_NChw
+
+    def compute_all(self) -> None:
+        """Compute the head inputs of all samples now, unless this was done before."""
+        _ = self.all_inputs
 
     def select(self, numbers: Sequence[int], device: torch.device) -> Tensor:
         return self.all_inputs[list(numbers)].float().to(device)

@@ -35,7 +35,8 @@ class TeacherDataset(Sequence[TeacherSample]):
         self.order = [
             int(i) for i in np.concatenate([np.resize(np.array(category), largest) for category in categories])
         ]
-        """Index of the part that each `variants` consecutive samples show; small categories repeat parts up to the largest one's number."""
+        """Part indices; each one serves `variants` consecutive samples. Smaller categories repeat their parts until they have as many
+        as the largest."""
         self.donors = {index: category for category in categories for index in category}
         """By part, the parts of its category, from which a defect may take texture."""
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from inspect_kd.distill.reliability import Reliability, average, fit_isotonic, fuse
-from inspect_kd.training.teacher_outputs import reliability_samples
+from inspect_kd.training.teacher_outputs import RELIABILITY_SAMPLES, reliability_samples
 
 
 def with_probability(probability: float) -> Reliability:
@@ -38,28 +38,30 @@ def test_probability_follows_the_masks(mask: torch.Tensor) -> None:
 
 def test_fusion_follows_the_more_reliable_teacher(mask: torch.Tensor) -> None:
     reliable, unreliable = measure_reliability(0.9 * mask, mask), measure_reliability(torch.full_like(mask, 0.9), mask)
-    hot, cold, certain = torch.full((1, 1, 1, 1), 0.9), torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, 1)
-    target, weight = fuse([hot, cold], [certain, certain], [reliable, unreliable], temperature=0.05)
-    without_reliable, _ = fuse([hot, cold], [0 * certain, certain], [reliable, unreliable], temperature=0.05)
+    hot, cold, full_confidence = torch.full((1, 1, 1, 1), 0.9), torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, 1)
+    target, weight = fuse([hot, cold], [full_confidence, full_confidence], [reliable, unreliable], temperature=0.05)
+    without_reliable, _ = fuse(
+        [hot, cold], [0 * full_confidence, full_confidence], [reliable, unreliable], temperature=0.05
+    )
     assert target.item() > 0.7 and 0 < weight.item() <= 1
     assert without_reliable.item() < target.item()
 
 
 def test_fusion_weighs_by_exp_of_the_expected_error() -> None:
     """By hand: probabilities 0.9 and 0.5 have the expected errors 0.18 and 0.5."""
-    place, certain = torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, 1)
+    place, full_confidence = torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, 1)
     first, second = math.exp(-0.18 / 0.5), math.exp(-0.5 / 0.5)
     teachers = [with_probability(0.9), with_probability(0.5)]
-    target, weight = fuse([place, place], [certain, certain], teachers, temperature=0.5)
+    target, weight = fuse([place, place], [full_confidence, full_confidence], teachers, temperature=0.5)
     assert target.item() == pytest.approx((0.9 * first + 0.5 * second) / (first + second), rel=1e-5)
-    assert weight.item() == 1, "an uncertain probability does not lower the weight of a place"
+    assert weight.item() == 1, "only the teachers' confidence lowers the weight, not a probability near 0.5"
 
 
 def test_fusion_weighs_by_the_teachers_confidence() -> None:
-    place, certain = torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, 1)
+    place, full_confidence = torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, 1)
     first, second = math.exp(-0.18 / 0.5), math.exp(-0.5 / 0.5)
     teachers = [with_probability(0.9), with_probability(0.5)]
-    target, weight = fuse([place, place], [0.1 * certain, 0.4 * certain], teachers, temperature=0.5)
+    target, weight = fuse([place, place], [0.1 * full_confidence, 0.4 * full_confidence], teachers, temperature=0.5)
     assert target.item() == pytest.approx((0.09 * first + 0.2 * second) / (0.1 * first + 0.4 * second), rel=1e-5)
     assert weight.item() == pytest.approx(0.4)
 
@@ -80,10 +82,11 @@ def test_probability_never_falls_with_more_heat() -> None:
     assert (probability[1:] >= probability[:-1]).all()
 
 
-@pytest.mark.parametrize("sound", [8, 10, 20, 40, 64, 127, 128, 129])
-def test_reliability_samples_are_half_synthetic(sound: int) -> None:
-    samples = 8 * sound
-    chosen = reliability_samples(samples)
-    synthetic = sum(number % 2 for number in chosen)
-    assert len(set(chosen)) == len(chosen) == min(256, samples)
-    assert 0.4 < synthetic / len(chosen) < 0.6
+@pytest.mark.parametrize("sound_parts", [8, 10, 20, 40, 64, 127, 128, 129])
+def test_reliability_samples_are_half_synthetic(sound_parts: int) -> None:
+    variants_per_part = 8
+    sample_count = variants_per_part * sound_parts
+    chosen = reliability_samples(sample_count)
+    synthetic_count = sum(number % 2 for number in chosen)  # sound and synthetic samples alternate
+    assert len(set(chosen)) == len(chosen) == min(RELIABILITY_SAMPLES, sample_count)
+    assert 0.4 < synthetic_count / len(chosen) < 0.6

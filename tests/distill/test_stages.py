@@ -44,7 +44,7 @@ def total(terms: dict[str, Tensor]) -> Tensor:
 def modules_with_gradient(name: str, student: RebuildStudent, settings: Distill) -> set[str]:
     """Modules of the student that get a gradient in a stage."""
     stage = build_stage(name, student, teacher_infos(), settings)
-    stage.freeze_rest()
+    stage.select_trainable()
     if isinstance(stage, RefineDecoder):
         terms = stage.losses(live_batch())
     else:
@@ -97,7 +97,7 @@ def test_stage_changes_nothing_of_the_body_but_the_decoders_last_layers_in_refin
     student = student_with_heads()
     before = {key: value.clone() for key, value in student.state_dict().items()}
     stage = build_stage(name, student, teacher_infos(), EVERYTHING_ON)
-    optimizer = torch.optim.SGD(stage.freeze_rest(), lr=0.1)
+    optimizer = torch.optim.SGD(stage.select_trainable(), lr=0.1)
     total(losses_of(stage, student)).backward()
     optimizer.step()
     changed = {key for key, value in student.state_dict().items() if not torch.equal(value, before[key])}
@@ -132,7 +132,7 @@ def test_head_inputs_are_normalised_by_fixed_statistics() -> None:
 def test_contrast_falls_as_the_output_departs_from_the_earlier_one() -> None:
     student = student_with_heads()
     stage = build_stage("refine", student, teacher_infos(), Distill(contrast_weight=1))
-    stage.freeze_rest()
+    stage.select_trainable()
     assert student.heads is not None
     student.heads.eval()  # no dropout between two losses
     before = losses_of(stage, student)["contrast"].item()
@@ -143,7 +143,7 @@ def test_contrast_falls_as_the_output_departs_from_the_earlier_one() -> None:
 def test_earlier_heads_are_a_slow_moving_average() -> None:
     student = student_with_heads()
     stage = build_stage("refine", student, teacher_infos(), Distill(contrast_weight=1))
-    stage.freeze_rest()
+    stage.select_trainable()
     assert student.heads is not None
     student.heads.eval()  # no dropout between two losses
     before = {key: value.clone() for key, value in student.heads.named_parameters()}
@@ -172,7 +172,7 @@ def test_imitation_head_learns_the_probability_of_a_defect() -> None:
     assert student.heads is not None
     student.heads.fit_normalisation(inputs)
     stage = RefineHead(student, infos, Distill())
-    optimizer = torch.optim.AdamW(stage.freeze_rest(), lr=0.1)
+    optimizer = torch.optim.AdamW(stage.select_trainable(), lr=0.1)
     for _ in range(200):
         optimizer.zero_grad()
         total(stage.losses(batch)).backward()
@@ -196,7 +196,7 @@ def test_stage_trains_on_parts_of_every_kind_in_one_batch(name: str) -> None:
         defective_B=torch.tensor([True, False, False, True]),
     )
     stage = build_stage(name, student, teacher_infos(), EVERYTHING_ON)
-    stage.freeze_rest()
+    stage.select_trainable()
     if isinstance(stage, RefineDecoder):
         terms = stage.losses(replace(live_batch(), labels=mixed))
     else:
@@ -212,7 +212,7 @@ def test_losses_of_two_steps_are_the_golden_ones(request: pytest.FixtureRequest)
     computed: dict[str, list[float]] = {}
     for name in STAGES:
         stage = build_stage(name, student, teacher_infos(2), EVERYTHING_ON)
-        optimizer = torch.optim.AdamW(stage.freeze_rest(), lr=1e-2)
+        optimizer = torch.optim.AdamW(stage.select_trainable(), lr=1e-2)
         if name == "refine":
             shift_imitation_head(student)
         for _ in range(2):

@@ -42,11 +42,11 @@ class Studio:
             sign_off = SignOff(
                 by=by.strip(),
                 thresholds=session.thresholds,
-                was=session.default_thresholds,
+                default_thresholds=session.default_thresholds,
                 artifact=session.artifact,
                 sha256=session.inspector.digest,
                 category=session.category,
-                seen=session.what_if().to_json(),
+                expected_effect=session.what_if().to_json(),
             )
         return sign_off.write(self.settings.store / "calibrations")
 

@@ -70,7 +70,7 @@ def measure_silhouette(mask: Grey) -> Silhouette:
     """Compute a silhouette's moments."""
     moments = cv2.moments(mask, binaryImage=True)
     area, along_x, along_y = (moments[key] for key in ("m00", "m10", "m01"))
-    # From the whole-number moments, and without hypot(): the C++ program must get the same digits.
+    # Computed from the raw moments, which are integers, and without hypot(), so that the C++ program gets the same digits.
     x, y = along_x / area, along_y / area
     xx, xy, yy = moments["m20"] / area - x * x, moments["m11"] / area - x * y, moments["m02"] / area - y * y
     root = math.sqrt((xx - yy) * (xx - yy) + 4 * xy * xy)

@@ -84,7 +84,7 @@ def draw(rng: Rng, kind: str | None, defect_rng: Rng) -> Surface:
 
 
 def _draw_trace(surface: Surface, points: np.ndarray, break_rng: Rng | None) -> None:
-    """Draw a copper trace; with random numbers, it is broken in the middle of its longest segment."""
+    """Draw a copper trace; if `break_rng` is given, break it near the middle of its longest segment."""
     copper = line(points, 0.018, soft=0.001)
     if break_rng is not None:
         lengths = np.linalg.norm(np.diff(points, axis=0), axis=1)
@@ -137,7 +137,7 @@ def _draw_passive(
 
 
 def _draw_chip(surface: Surface, rng: Rng, bridge_rng: Rng | None) -> None:
-    """Draw the chip with its legs; with random numbers, solder bridges two of them."""
+    """Draw the chip with its legs; if `bridge_rng` is given, a blob of solder joins two neighbouring legs."""
     x, y, width, height = CHIP
     x, y = x + rng.normal(0, 0.0015), y + rng.normal(0, 0.0015)
     places = x - width / 2 + 0.025 + (width - 0.05) * np.arange(LEGS_PER_SIDE) / (LEGS_PER_SIDE - 1)

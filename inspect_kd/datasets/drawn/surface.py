@@ -30,7 +30,7 @@ class Light:
     angle: float
     """Direction in the image plane from which the light comes, in radians."""
     height: float
-    """Height of the lamp over its horizontal distance."""
+    """The lamp's height divided by its horizontal distance."""
     strength: float
     ambient: float
     warmth: float
@@ -75,11 +75,11 @@ class Surface:
         slope_y = cv2.Scharr(self.height, cv2.CV_32F, 0, 1, scale=1 / 32)
         toward = np.array([np.cos(light.angle), np.sin(light.angle), light.height], np.float32)
         toward /= np.linalg.norm(toward)
-        steep = 1 / np.sqrt(1 + slope_x * slope_x + slope_y * slope_y)
-        facing = np.clip((-slope_x * toward[0] - slope_y * toward[1] + toward[2]) * steep, 0, 1)
+        normal_z = 1 / np.sqrt(1 + slope_x * slope_x + slope_y * slope_y)
+        facing = np.clip((-slope_x * toward[0] - slope_y * toward[1] + toward[2]) * normal_z, 0, 1)
         half = toward + np.array([0, 0, 1], np.float32)
         half /= np.linalg.norm(half)
-        mirror = np.clip((-slope_x * half[0] - slope_y * half[1] + half[2]) * steep, 0, 1) ** 40
+        mirror = np.clip((-slope_x * half[0] - slope_y * half[1] + half[2]) * normal_z, 0, 1) ** 40
         rows, columns = np.mgrid[:RENDER, :RENDER].astype(np.float32) / RENDER - 0.5
         fall = 1 + np.float32(light.falloff) * (columns * toward[0] + rows * toward[1])
         bright = (light.ambient + light.strength * facing) * fall
@@ -114,14 +114,14 @@ def to_bytes(picture: Picture) -> ImageU8:
 
 def disc(x: float, y: float, radius: float, soft: float = 0.004) -> Field:
     """Return the cover of a disc."""
-    return _within(x, y, radius + soft, lambda across, along: _edge(np.float32(radius) - np.hypot(across, along), soft))
+    return _within(x, y, radius + soft, lambda dx, dy: _edge(np.float32(radius) - np.hypot(dx, dy), soft))
 
 
 def ring(x: float, y: float, radius: float, width: float, soft: float = 0.004) -> Field:
     """Return the cover of a ring."""
 
-    def cover(across: Field, along: Field) -> Field:
-        return _edge(np.float32(width / 2) - np.abs(np.hypot(across, along) - np.float32(radius)), soft)
+    def cover(dx: Field, dy: Field) -> Field:
+        return _edge(np.float32(width / 2) - np.abs(np.hypot(dx, dy) - np.float32(radius)), soft)
 
     return _within(x, y, radius + width + soft, cover)
 
@@ -129,12 +129,12 @@ def ring(x: float, y: float, radius: float, width: float, soft: float = 0.004) -
 def box(
     x: float, y: float, width: float, height: float, turn: float = 0.0, soft: float = 0.004, corner: float = 0.0
 ) -> Field:
-    """Return the cover of a rectangle by its centre, rotated by degrees, with round corners."""
+    """Return the cover of a rectangle with round corners; (x, y) is its centre, `turn` is in degrees."""
     c, s = np.float32(np.cos(np.radians(turn))), np.float32(np.sin(np.radians(turn)))
 
-    def cover(across: Field, along: Field) -> Field:
-        u = np.abs(across * c + along * s) - np.float32(width / 2 - corner)
-        v = np.abs(along * c - across * s) - np.float32(height / 2 - corner)
+    def cover(dx: Field, dy: Field) -> Field:
+        u = np.abs(dx * c + dy * s) - np.float32(width / 2 - corner)
+        v = np.abs(dy * c - dx * s) - np.float32(height / 2 - corner)
         outside = np.hypot(np.maximum(u, 0), np.maximum(v, 0)) + np.minimum(np.maximum(u, v), 0)
         return _edge(np.float32(corner) - outside, soft)
 

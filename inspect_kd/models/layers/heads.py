@@ -1,7 +1,8 @@
-"""Two small heads that predict defects from a student's comparisons: one learns from labels, one from teachers.
+"""Two small heads that predict defects; one learns from labels, one from teachers.
 
+They read what a student computes when it compares features with prototypes and with their reconstruction (`models/head_inputs.py`).
 They are separate from the decoder, because their goals are opposite: a head must predict defects, the decoder must fail to
-rebuild them. Their inputs are listed in `models/head_inputs.py`.
+rebuild them.
 
 Shapes: B batch, C channels, h w grid of the inputs, m m grid of the logits, twice as fine.
 """

@@ -96,10 +96,9 @@ class ClipAdaTeacher(Teacher):
         self.prompts = prompts
         self.register_buffer("vectors_PC", prompts().detach())
         self.register_buffer("slope", prompts.slope.detach().clone())
+        # The keys of saved runs are older than the names: `level` is the centre, `suspicious` the region threshold.
         self.register_buffer("level", prompts.centre.detach().clone())
         self.register_buffer("suspicious", torch.ones(()))
-
-    # The buffers' names in `get_buffer` are keys of saved runs.
 
     @property
     def centre(self) -> Tensor:

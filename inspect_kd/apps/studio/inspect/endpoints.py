@@ -90,7 +90,10 @@ def _session_endpoints(studio: Studio) -> None:
             return {"part": part, "verdict": verdict, "wrong_call": is_wrong, "stored": path.name}
 
     def save_calibration(by: str, reinspect: float, reject: float, request: gr.Request) -> dict[str, Any]:
-        """Sign off two thresholds by name: a new file for `inspect-kd predict --calibration`, nothing is overwritten."""
+        """Sign off two thresholds in a person's name.
+
+        This writes a new file for `inspect-kd predict --calibration`; nothing is overwritten.
+        """
         session = api_session(studio, request)
         name = request.username or by
         with errors_in_one_line(), session.lock:

@@ -37,7 +37,7 @@ class UploadGate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and route_of(scope) == UPLOAD_PROGRESS:
-            # Gradio would keep the name of every upload that is asked for. The page works without an answer.
+            # Gradio would remember every upload id whose progress is asked for. The page works without an answer.
             await Response(status_code=204)(scope, receive, send)
             return
         if scope["type"] != "http" or scope["method"] != "POST" or route_of(scope) != UPLOAD:

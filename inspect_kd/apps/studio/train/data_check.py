@@ -12,7 +12,7 @@ from tempfile import TemporaryFile
 from typing import Any
 
 from inspect_kd.apps.studio.train.data_folders import display_path, folder_below
-from inspect_kd.apps.studio.train.log import TrainingProgress, parse_line
+from inspect_kd.apps.studio.train.log import CommandProgress, parse_line
 from inspect_kd.apps.studio.train.processes import describe_exit
 from inspect_kd.child_process import python_command, python_environment
 from inspect_kd.errors import printable
@@ -59,7 +59,7 @@ def check(root: Path, name: str, scratch: Path) -> Iterator[DataCheck]:
     folder = folder_below(root, name)
     yield DataCheck(folder=name)  # the process takes a second to start
     scratch.mkdir(parents=True, exist_ok=True)
-    progress = TrainingProgress()
+    progress = CommandProgress()
     # The output goes to a file: a large result would fill a pipe, which is only read at the end.
     with TemporaryFile(dir=scratch) as output:
         arguments = python_command("-m", "inspect_kd", "data", "check", str(folder), "--json")
@@ -79,7 +79,7 @@ def check(root: Path, name: str, scratch: Path) -> Iterator[DataCheck]:
         yield _result(root, name, output.read(), progress, child.returncode)
 
 
-def _result(root: Path, name: str, output: bytes, progress: TrainingProgress, exit_code: int) -> DataCheck:
+def _result(root: Path, name: str, output: bytes, progress: CommandProgress, exit_code: int) -> DataCheck:
     try:
         content = json.loads(output)
     except ValueError:

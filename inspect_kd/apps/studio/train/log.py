@@ -29,8 +29,8 @@ Points = list[tuple[float, float]]
 
 
 @dataclass(slots=True)
-class TrainingProgress:
-    """Phase, metrics and text lines of a training, from the part of its log that has been read."""
+class CommandProgress:
+    """Phase, metrics and text lines of a command (a training, a data check, an export), from the part of its log that has been read."""
 
     attempt: int = 0
     phase: str = ""
@@ -62,10 +62,10 @@ class LogReader:
         self._start_over()
 
     def _start_over(self) -> None:
-        self.progress, self.offset, self.partial_line = TrainingProgress(), 0, b""
+        self.progress, self.offset, self.partial_line = CommandProgress(), 0, b""
         self.inode, self.head = 0, b""
 
-    def read(self) -> TrainingProgress:
+    def read(self) -> CommandProgress:
         """Read at most 4 MB of new lines."""
         try:
             with open_plain_file(self.path, "log of a training", follow_links=False) as file:
@@ -89,7 +89,7 @@ class LogReader:
         return self.progress
 
 
-def parse_line(progress: TrainingProgress, text: str) -> None:
+def parse_line(progress: CommandProgress, text: str) -> None:
     """Update the progress by one line of the log."""
     line = _json_object(text)
     if line is None:
@@ -112,7 +112,7 @@ def _json_object(text: str) -> dict[str, Any] | None:
     return line if isinstance(line, dict) else None
 
 
-def _read_plain_text(progress: TrainingProgress, text: str) -> None:
+def _read_plain_text(progress: CommandProgress, text: str) -> None:
     if not text.strip():
         return
     progress.lines.append(text)
@@ -123,7 +123,7 @@ def _read_plain_text(progress: TrainingProgress, text: str) -> None:
         progress.error = text
 
 
-def _start_attempt(progress: TrainingProgress, number: int) -> None:
+def _start_attempt(progress: CommandProgress, number: int) -> None:
     progress.attempt, progress.error = number, ""
     progress.phase, progress.finished_phases, progress.seconds_left, progress.baseline = "", [], None, None
     progress.done = progress.total = 0
@@ -132,7 +132,7 @@ def _start_attempt(progress: TrainingProgress, number: int) -> None:
         progress.lines.append("— resumed —")
 
 
-def _read_phase_report(progress: TrainingProgress, line: dict[str, Any]) -> None:
+def _read_phase_report(progress: CommandProgress, line: dict[str, Any]) -> None:
     phase, done = line["phase"][:MAX_PHASE_LENGTH], _number(line, "done") or 0.0
     if progress.phase not in ("", phase):
         if len(progress.finished_phases) < MAX_PHASES:
@@ -151,7 +151,7 @@ def _read_phase_report(progress: TrainingProgress, line: dict[str, Any]) -> None
         add_point(progress.gaps, done, gap)
 
 
-def _seconds_left(progress: TrainingProgress, reported: float | None) -> float | None:
+def _seconds_left(progress: CommandProgress, reported: float | None) -> float | None:
     """Estimate the time left from this attempt's own steps; the reported estimate also counts steps of earlier attempts."""
     if not progress.done:
         return reported

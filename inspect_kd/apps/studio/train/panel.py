@@ -8,7 +8,7 @@ import gradio as gr
 
 from inspect_kd.apps.studio.handlers import PAGE_EVENT
 from inspect_kd.apps.studio.train import texts, view
-from inspect_kd.apps.studio.train.log import TrainingProgress
+from inspect_kd.apps.studio.train.log import CommandProgress
 from inspect_kd.apps.studio.train.service import ProgressView, digest
 
 UNQUEUED: dict[str, Any] = {"queue": False, **PAGE_EVENT}
@@ -32,7 +32,7 @@ class ProgressPanel:
             self.stop = gr.Button(texts.STOP, variant="stop", interactive=False, size="md", elem_id="train-stop")
             self.resume = gr.Button(texts.RESUME, interactive=False, size="md", elem_id="train-resume")
             self.open = gr.Button(texts.OPEN_REPORT, interactive=False, size="md", elem_id="train-open")
-        self.status = unstyled_html(view.status(None, TrainingProgress(), ""), "train-status")
+        self.status = unstyled_html(view.status(None, CommandProgress(), ""), "train-status")
         self.curves = unstyled_html("", "train-curves")
         self.pictures = unstyled_html("", "train-pictures")
         with gr.Accordion(texts.LOG, open=False, elem_id="train-log"):

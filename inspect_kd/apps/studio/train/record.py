@@ -35,8 +35,8 @@ class State(StrEnum):
     STOPPED = "stopped"
     FINISHED = "finished"
     FAILED = "failed"
-    UNFINISHED = "unfinished"
-    """Started elsewhere, for example on the command line; it may still be running."""
+    EXTERNAL = "unfinished"
+    """Started outside the Studio and not complete; it may still be running."""
 
 
 BUSY = (State.RUNNING, State.STOPPING)

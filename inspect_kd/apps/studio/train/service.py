@@ -12,7 +12,7 @@ from typing import Any
 from inspect_kd.apps.studio.train import data_check, run_report, texts, view
 from inspect_kd.apps.studio.train.data_check import DataCheck
 from inspect_kd.apps.studio.train.data_folders import data_folders, first_sound_parts, folder_below
-from inspect_kd.apps.studio.train.log import Points, TrainingProgress, read_metrics
+from inspect_kd.apps.studio.train.log import CommandProgress, Points, read_metrics
 from inspect_kd.apps.studio.train.one_at_a_time import one_at_a_time
 from inspect_kd.apps.studio.train.record import BUSY
 from inspect_kd.apps.studio.train.trainings import Training, Trainings
@@ -58,7 +58,7 @@ class TrainService:
         """Render the chosen run; if it no longer exists, the running one, otherwise the latest."""
         trainings = self.trainings.list_for_page()
         training = _select(trainings, chosen)
-        progress = self.trainings.progress(training.name) if training else TrainingProgress()
+        progress = self.trainings.progress(training.name) if training else CommandProgress()
         return ProgressView(
             chosen=training.name if training else None,
             choices=[(f"{each.name} · {texts.STATES[each.state][1]}", each.name) for each in trainings],
@@ -130,7 +130,7 @@ def _report_pictures(run: Path, _modified: int) -> str:
     return view.report_pictures(pictures_file.read_pictures(run, MAX_PICTURES))
 
 
-def _curves(training: Training, progress: TrainingProgress) -> str:
+def _curves(training: Training, progress: CommandProgress) -> str:
     """Curves from a run's metrics file, or, while it runs, from its log, because its metrics file lags behind."""
     running = training.state in BUSY
     losses, gaps = ({}, []) if running else _metrics(training.folder / "metrics.jsonl")

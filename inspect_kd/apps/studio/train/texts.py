@@ -42,7 +42,7 @@ STATES = {
     State.STOPPED: ("■", "stopped"),
     State.FINISHED: ("✓", "finished"),
     State.FAILED: ("✕", "failed"),
-    State.UNFINISHED: ("?", "unfinished"),
+    State.EXTERNAL: ("?", "unfinished"),
 }
 EXPLANATIONS = {
     State.WAITING: "One training runs at a time. Place in the queue: {place}.",
@@ -51,7 +51,7 @@ EXPLANATIONS = {
     State.STOPPED: "Stopped. Resume continues from the checkpoint, with the same results.",
     State.FINISHED: "Complete: thresholds, artifact and report are in the run's folder {folder}.",
     State.FAILED: "Failed: {error}",
-    State.UNFINISHED: "Started outside the Studio and not complete; it may still be running.",
+    State.EXTERNAL: "Started outside the Studio and not complete; it may still be running.",
 }
 STARTING = "starting"
 PHASES = {
@@ -59,7 +59,7 @@ PHASES = {
     "advice": "advice on the pictures",
     "train": "train",
     "study": "train the teacher",
-    "align": "align",
+    "align": "align features with the teachers'",
     "supervise": "train on defects",
     "refine": "refine",
     "calibrate": "thresholds",
@@ -69,8 +69,8 @@ PHASES = {
     "report": "report",
 }
 LAST_PHASES = ("calibrate", "evaluate", "export", "prove", "report")
-STEP, LEFT, LOSS, GAP = "step", "time left in this phase", "loss", "AP on synthetic defects"
-CURVE_LOSS, CURVE_GAP = "loss: {phase}", "AP on synthetic defects (higher is better)"
+STEP, LEFT, LOSS, SYNTHETIC_AP = "step", "time left in this phase", "loss", "AP on synthetic defects"
+CURVE_LOSS, CURVE_AP = "loss: {phase}", "AP on synthetic defects (higher is better)"
 NO_CURVE = "The curves appear with the first steps."
 FIRST_PARTS = "First sound parts of {folder}"
 REPORT_PARTS = "Parts from the report: original and heatmap"

@@ -22,7 +22,7 @@ from pathlib import Path
 from inspect_kd.apps.studio.train import processes
 from inspect_kd.apps.studio.train.command import build_command, check_name, is_run_name, propose_name
 from inspect_kd.apps.studio.train.data_folders import folder_below
-from inspect_kd.apps.studio.train.log import ATTEMPT, LogReader, TrainingProgress
+from inspect_kd.apps.studio.train.log import ATTEMPT, CommandProgress, LogReader
 from inspect_kd.apps.studio.train.queue import TrainingQueue
 from inspect_kd.apps.studio.train.record import (
     BUSY,
@@ -178,7 +178,7 @@ class Trainings:
                 for each in trainings
             ]
 
-    def progress(self, name: str) -> TrainingProgress:
+    def progress(self, name: str) -> CommandProgress:
         """The progress of a training, from its log."""
         with self.lock:
             path = self._folder(name) / LOG
@@ -283,7 +283,7 @@ class Trainings:
         if complete:
             return State.FINISHED
         if record is None:
-            return State.UNFINISHED
+            return State.EXTERNAL
         if record.problem:
             return State.FAILED
         if record.pid is None:

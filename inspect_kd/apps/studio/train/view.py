@@ -9,7 +9,7 @@ from html import escape
 from inspect_kd.apps.studio.texts import ICONS
 from inspect_kd.apps.studio.train import texts
 from inspect_kd.apps.studio.train.data_check import DataCheck, DataFinding
-from inspect_kd.apps.studio.train.log import Points, TrainingProgress, thin_out
+from inspect_kd.apps.studio.train.log import CommandProgress, Points, thin_out
 from inspect_kd.apps.studio.train.record import BUSY, State
 from inspect_kd.apps.studio.train.run_report import without_loading_tags
 from inspect_kd.apps.studio.train.trainings import Training
@@ -28,7 +28,7 @@ def badge(state: State) -> Html:
     return Html(f'<span class="ikd-badge {state.name.lower()}"><span aria-hidden="true">{mark}</span> {word}</span>')
 
 
-def status(training: Training | None, progress: TrainingProgress, error: str) -> str:
+def status(training: Training | None, progress: CommandProgress, error: str) -> str:
     """The state of the chosen run, with its phases, progress and present metrics."""
     if training is None:
         return f'<div class="ikd-train"><p class="soft">{texts.NOTHING_YET}</p></div>'
@@ -43,7 +43,7 @@ def status(training: Training | None, progress: TrainingProgress, error: str) ->
     return f'<div class="ikd-train">{"".join(sections)}</div>'
 
 
-def _phases(progress: TrainingProgress, state: State) -> str:
+def _phases(progress: CommandProgress, state: State) -> str:
     """The finished phases, the present one, and the coming ones."""
     finished = [name for name, _ in progress.finished_phases]
     present = progress.phase or texts.STARTING
@@ -57,7 +57,7 @@ def _phase_label(name: str) -> str:
     return escape(texts.PHASES.get(name, name))
 
 
-def _progress_bar(progress: TrainingProgress) -> str:
+def _progress_bar(progress: CommandProgress) -> str:
     share = 100 * progress.done / progress.total if progress.total else 0
     return (
         f'<div class="ikd-bar" role="progressbar" aria-label="{_phase_label(progress.phase or texts.STARTING)}" aria-valuemin="0" '
@@ -65,13 +65,13 @@ def _progress_bar(progress: TrainingProgress) -> str:
     )
 
 
-def _key_figures(progress: TrainingProgress, state: State) -> str:
+def _key_figures(progress: CommandProgress, state: State) -> str:
     left = progress.seconds_left if state is State.RUNNING else None
     figures = [
         (f"{progress.done:,} / {progress.total:,}" if progress.total else "–", texts.STEP),
         ("–" if left is None else duration(left), texts.LEFT),
         ("–" if progress.loss is None else f"{progress.loss:.4f}", texts.LOSS),
-        ("–" if progress.gap is None else f"{progress.gap:.3f}", texts.GAP),
+        ("–" if progress.gap is None else f"{progress.gap:.3f}", texts.SYNTHETIC_AP),
     ]
     return f'<dl class="ikd-tiles">{"".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for value, name in figures)}</dl>'
 
@@ -92,7 +92,7 @@ def curves(losses: Mapping[str, Points], gaps: Points, *, running: bool) -> str:
         draw_curve(thin_out(points), texts.CURVE_LOSS.format(phase=_phase_label(name)))
         for name, points in losses.items()
     ]
-    charts.insert(1, draw_curve(thin_out(gaps), texts.CURVE_GAP))
+    charts.insert(1, draw_curve(thin_out(gaps), texts.CURVE_AP))
     if not any(charts):
         return f'<div class="ikd-train"><p class="soft">{texts.NO_CURVE}</p></div>' if running else ""
     return f'<div class="ikd-train ikd-curves">{"".join(charts)}</div>'
@@ -134,7 +134,7 @@ def check_result(check: DataCheck | None) -> str:
     if check is None:
         return f'<div class="ikd-train"><p class="soft">{texts.NOT_CHECKED}</p></div>'
     if not check.over:
-        bar = _progress_bar(TrainingProgress(phase="check", done=check.done, total=check.total))
+        bar = _progress_bar(CommandProgress(phase="check", done=check.done, total=check.total))
         text = f"{texts.CHECKING} {check.done} / {check.total}" if check.total else texts.CHECKING
         return f'<div class="ikd-train"><p class="soft">{text}</p>{bar}</div>'
     problems = [finding for finding in check.findings if finding.severity != "note"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from inspect_kd import atomic_write
-from inspect_kd.apps.studio.train.log import TrainingProgress, parse_line
+from inspect_kd.apps.studio.train.log import CommandProgress, parse_line
 from inspect_kd.apps.studio.train.processes import describe_exit
 from inspect_kd.child_process import python_command, python_environment
 from inspect_kd.errors import UsageError
@@ -35,7 +35,7 @@ def export_with_zones(run: Path, text: str, folder: Path) -> Iterator[ZoneExport
     yield ZoneExport()  # the process takes seconds to start
     zones = write_new_zones(text, folder, run.name)
     artifact = zones.with_suffix(".onnx")
-    progress = TrainingProgress()
+    progress = CommandProgress()
     arguments = python_command("-m", "inspect_kd", "export", str(run), "--zones", str(zones), "--output", str(artifact))
     child = subprocess.Popen(
         arguments,

@@ -1,4 +1,5 @@
-"""The Zones tab: choose a finished run, draw zones on its median sound part, take them away or make an artifact with them.
+"""The Zones tab: choose a finished run, draw zones on its median sound part, save them as a file, or make an artifact
+with them.
 
 Unusual here: the zones are kept by the page's script alone. It sends all of them with each event, and the server keeps none.
 """
@@ -54,27 +55,30 @@ class ZoneTab:
 def build(settings: Settings, data_root: Path, tab: gr.Tab) -> None:
     """Lay the tab out in the open Blocks and connect its events. Browsers see no images but those below `data_root`."""
     service = ZoneService(data_root, settings.runs, settings.store)
-    parts = ZoneTab(service)
-    tab.select(lambda: gr.update(choices=service.finished_runs()), None, parts.run, **PAGE_EVENT)
-    _connect_choice(parts)
-    _connect_drawing(parts)
-    _connect_export(parts)
+    components = ZoneTab(service)
+    tab.select(lambda: gr.update(choices=service.finished_runs()), None, components.run, **PAGE_EVENT)
+    _connect_choice(components)
+    _connect_drawing(components)
+    _connect_export(components)
     endpoints.build(service)
 
 
-def _connect_choice(parts: ZoneTab) -> None:
+def _connect_choice(components: ZoneTab) -> None:
     def open_run(run: str | None) -> Iterator[tuple[Any, str]]:
         yield from open_category(run, "")
 
     def open_category(run: str | None, category: str | None) -> Iterator[tuple[Any, str]]:
         yield (
             gr.skip(),
-            parts.reply({"kind": "opening", "run": run or "", "category": category or "", "line": texts.OPENING}),
+            components.reply({"kind": "opening", "run": run or "", "category": category or "", "line": texts.OPENING}),
         )
         try:
-            description = parts.service.describe(run or "", category or "")
+            description = components.service.describe(run or "", category or "")
         except InspectKDError as error:
-            yield _offered(parts.service, run or ""), parts.reply({"kind": "closed", "line": str(error)})
+            yield (
+                _update_category_choices(components.service, run or ""),
+                components.reply({"kind": "closed", "line": str(error)}),
+            )
             return
         frame = description.frames[description.category]["frame"]
         content = {
@@ -87,25 +91,27 @@ def _connect_choice(parts: ZoneTab) -> None:
             "zones": description.zones,
             "about": description.about(),
             "labels": texts.HAS_LABELS if description.has_labels else "",
-            "commands": "\n".join(parts.service.commands(description)),
+            "commands": "\n".join(components.service.commands(description)),
         }
-        yield gr.update(choices=list(description.frames), value=description.category), parts.reply(content)
+        yield gr.update(choices=list(description.frames), value=description.category), components.reply(content)
 
-    outputs = [parts.category, parts.answer]
-    parts.run.input(open_run, parts.run, outputs, **ONE_AT_A_TIME, **PAGE_EVENT)
-    parts.category.input(open_category, [parts.run, parts.category], outputs, **ONE_AT_A_TIME, **PAGE_EVENT)
+    outputs = [components.category, components.answer]
+    components.run.input(open_run, components.run, outputs, **ONE_AT_A_TIME, **PAGE_EVENT)
+    components.category.input(
+        open_category, [components.run, components.category], outputs, **ONE_AT_A_TIME, **PAGE_EVENT
+    )
 
 
-def _offered(service: ZoneService, run: str) -> Any:
-    """The other categories of a run of which one cannot be drawn on."""
+def _update_category_choices(service: ZoneService, run: str) -> Any:
+    """Offer all categories of the run, so that another can be chosen when this one cannot be opened."""
     try:
         return gr.update(choices=list(service.frames(run)))
     except InspectKDError:
         return gr.skip()
 
 
-def _connect_drawing(parts: ZoneTab) -> None:
-    service = parts.service
+def _connect_drawing(components: ZoneTab) -> None:
+    service = components.service
 
     def check(event: gr.EventData) -> str:
         drawing = Drawing(event)
@@ -115,9 +121,9 @@ def _connect_drawing(parts: ZoneTab) -> None:
             return {"kind": "checked", "revision": drawing.revision, "line": " · ".join(lines)}
 
         try:
-            return parts.reply(make_answer())
+            return components.reply(make_answer())
         except InspectKDError as error:
-            return parts.reply({"kind": "faulty", "revision": drawing.revision, "line": str(error)})
+            return components.reply({"kind": "faulty", "revision": drawing.revision, "line": str(error)})
 
     def save(event: gr.EventData) -> str:
         def make_answer() -> Answer:
@@ -126,7 +132,7 @@ def _connect_drawing(parts: ZoneTab) -> None:
             service.check(drawing.run, "", text, all_categories=True)
             return {"kind": "saved", "name": drawn_zones.FILE_NAME, "text": text}
 
-        return parts.reply_to(make_answer)
+        return components.reply_to(make_answer)
 
     def load(event: gr.EventData) -> str:
         def make_answer() -> Answer:
@@ -134,15 +140,15 @@ def _connect_drawing(parts: ZoneTab) -> None:
             zones = drawn_zones.read_yaml(text_of(event, "text"), frames)
             return {"kind": "loaded", "zones": zones, "name": text_of(event, "name")[:200]}
 
-        return parts.reply_to(make_answer)
+        return components.reply_to(make_answer)
 
-    parts.editor.check(check, None, parts.answer, trigger_mode="always_last", **PAGE_EVENT)
-    parts.editor.save(save, None, parts.answer, **PAGE_EVENT)
-    parts.editor.load(load, None, parts.answer, **PAGE_EVENT)
+    components.editor.check(check, None, components.answer, trigger_mode="always_last", **PAGE_EVENT)
+    components.editor.save(save, None, components.answer, **PAGE_EVENT)
+    components.editor.load(load, None, components.answer, **PAGE_EVENT)
 
 
-def _connect_export(parts: ZoneTab) -> None:
-    service = parts.service
+def _connect_export(components: ZoneTab) -> None:
+    service = components.service
 
     def make(event: gr.EventData) -> Iterator[tuple[str, str, Any]]:
         try:
@@ -150,22 +156,22 @@ def _connect_export(parts: ZoneTab) -> None:
             for export in service.export(drawing.run, drawing.yaml()):
                 is_over = export.artifact is not None or bool(export.error)
                 page = view.export_progress(export, service.folder)
-                yield parts.reply({"kind": "making"}), page, gr.update(visible=not is_over)
+                yield components.reply({"kind": "making"}), page, gr.update(visible=not is_over)
         except InspectKDError as error:
-            yield parts.reply({"kind": "refused", "line": str(error)}), "", gr.update(visible=False)
+            yield components.reply({"kind": "refused", "line": str(error)}), "", gr.update(visible=False)
 
-    making = parts.editor.make(
+    making = components.editor.make(
         make,
         None,
-        [parts.answer, parts.made, parts.stop],
+        [components.answer, components.made, components.stop],
         concurrency_id="zones-export",
         concurrency_limit=1,
         **PAGE_EVENT,
     )
-    parts.stop.click(
+    components.stop.click(
         lambda: (view.stopped(), gr.update(visible=False)),
         None,
-        [parts.made, parts.stop],
+        [components.made, components.stop],
         cancels=[making],
         **PAGE_EVENT,
     )
