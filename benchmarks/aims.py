@@ -41,18 +41,20 @@ def aims_against_memory(by_entry: dict[str, Any]) -> Iterator[Aim]:
     """Compare with the nearest-neighbour memory, the reference for accuracy."""
     ours, memory = by_entry[OURS]["metrics"], by_entry["memory"]["metrics"]
     yield _aim_at_least(
-        f"{HARD_CATEGORY}: image AUROC of the memory less 0.02",
+        f"{HARD_CATEGORY}: image AUROC at least that of the memory less 0.02",
         ours,
         HARD_CATEGORY,
         "image_auroc",
         memory,
         tolerance=0.02,
     )
-    yield _aim_at_least(f"{HARD_CATEGORY}: pixel AP of the memory", ours, HARD_CATEGORY, "pixel_ap", memory)
+    yield _aim_at_least(
+        f"{HARD_CATEGORY}: pixel AP at least that of the memory", ours, HARD_CATEGORY, "pixel_ap", memory
+    )
     for name in OTHER_CATEGORIES:
         value = ours[name]["image_auroc"]
-        yield Aim(f"{name}: image AUROC 0.995", f"{value:.3f}", value >= 0.995)
-        yield _aim_at_least(f"{name}: pixel AP of the memory", ours, name, "pixel_ap", memory)
+        yield Aim(f"{name}: image AUROC at least 0.995", f"{value:.3f}", value >= 0.995)
+        yield _aim_at_least(f"{name}: pixel AP at least that of the memory", ours, name, "pixel_ap", memory)
 
 
 def aims_against_peers(setting: str, category: str, by_entry: dict[str, Any], costs: dict[str, Any]) -> Iterator[Aim]:
@@ -67,15 +69,19 @@ def aims_against_peers(setting: str, category: str, by_entry: dict[str, Any], co
     best = max(peer_metrics, key=lambda key: peer_metrics[key]["image_auroc"])
     lead = peer_metrics[best]["image_auroc"] - own["image_auroc"]
     measured = f"{own['image_auroc']:.3f} against {peer_metrics[best]['image_auroc']:.3f} ({PEERS[best].name})"
-    yield Aim(f"{where}: no peer ahead by more than {MAX_PEER_LEAD} of image AUROC", measured, lead <= MAX_PEER_LEAD)
+    yield Aim(f"{where}: no peer is ahead by more than {MAX_PEER_LEAD} of image AUROC", measured, lead <= MAX_PEER_LEAD)
     not_beaten = []
     for key, theirs in peer_metrics.items():
         is_ahead = [own[metric] > theirs[metric] for metric in ("pixel_ap", "pixel_aupro")]
         is_ahead.append(costs[OURS]["cpu_ms"] < costs[key]["cpu_ms"])
         if sum(is_ahead) < 2:
             not_beaten.append(PEERS[key].name)
-    text = f"{where}: ahead of each peer in two of pixel AP, AUPRO, latency"
-    yield Aim(text, f"not of {', '.join(not_beaten)}" if not_beaten else f"of all {len(peer_metrics)}", not not_beaten)
+    text = f"{where}: it is ahead of each peer in two of pixel AP, AUPRO, latency"
+    yield Aim(
+        text,
+        f"not ahead of {', '.join(not_beaten)}" if not_beaten else f"ahead of all {len(peer_metrics)}",
+        not not_beaten,
+    )
 
 
 def time_aims(results: dict[str, Any], costs: dict[str, Any]) -> Iterator[Aim]:
@@ -83,7 +89,7 @@ def time_aims(results: dict[str, Any], costs: dict[str, Any]) -> Iterator[Aim]:
     fastest = min((key for key, entry in PEERS.items() if entry.light), key=lambda key: costs[key]["cpu_ms"])
     share = own / costs[fastest]["cpu_ms"]
     yield Aim(
-        f"CPU time at most {MAX_TIME_SHARE} of the fastest light peer's",
+        f"CPU time is at most {MAX_TIME_SHARE} of the fastest light peer's",
         f"{share:.2f} of {PEERS[fastest].name}",
         share <= MAX_TIME_SHARE,
     )
@@ -99,7 +105,11 @@ def time_aims(results: dict[str, Any], costs: dict[str, Any]) -> Iterator[Aim]:
     measured = ", ".join(
         f"{PEERS[key].name} takes {costs[key]['cpu_ms'] / own:.1f} times as long" for key in accurate_peers
     )
-    yield Aim("faster than every peer on the same encoder that is as accurate", measured or "none is", not faster_peers)
+    yield Aim(
+        "it is faster than every peer on the same encoder that is as accurate",
+        measured or "no peer is as accurate",
+        not faster_peers,
+    )
 
 
 def _aim_at_least(

@@ -2,9 +2,10 @@
 
     INSPECT_KD_REAL_DATA=… INSPECT_KD_WEIGHTS=… python -m benchmarks.blend [--seeds 0 1] [--parts 3000] [--steps 1500]
 
-For each seed the default recipe is fitted once on six real data sets, then stage S2 is trained with each comparison. The nearest
-prototype alone, as in earlier versions, is not continuous: where two tie, torch and a runtime may choose different ones. Time is that
-of the exported graphs in ONNX Runtime on one thread, measured in turns. A finished arm (a comparison with one seed) is not measured again.
+For each seed the default recipe is fitted once on six real data sets, then stage S2 is trained once with each way of comparing features
+with prototypes. The nearest prototype alone, as in earlier versions, is not continuous: where two tie, torch and a runtime may choose
+different ones. Time is that of the exported graphs in ONNX Runtime on one thread, measured in turns. An arm is not measured again with
+a seed for which it is finished.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def compare_with_nearest(layer: Prototypes, joined_BChw: torch.Tensor) -> Protot
     )
 
 
-COMPARISONS: dict[str, Callable[[Prototypes, torch.Tensor], PrototypeComparison]] = {
+WAYS: dict[str, Callable[[Prototypes, torch.Tensor], PrototypeComparison]] = {
     "nearest alone": compare_with_nearest,
     "blend": Prototypes.compare_channels,
 }
@@ -110,7 +111,7 @@ def main() -> None:
         f"distill.supervise.steps={arguments.steps}",
     )
     data, results, files = load_all_sets(), {}, {}
-    for name, compare_channels in COMPARISONS.items():
+    for name, compare_channels in WAYS.items():
         Prototypes.compare_channels = compare_channels  # type: ignore[method-assign]
         arm = ablate.Arm(name=name, changes=changes, explanation="")
         with show_progress() as progress:

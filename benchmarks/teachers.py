@@ -42,7 +42,9 @@ SAMPLES_PER_PART = 16
 SEEDS = 3
 """Number of random pairs of sentences whose metrics are averaged."""
 COLUMNS = ("image_auroc", "pixel_auroc", "pixel_ap", "pixel_f1max")
-# Row → description.
+# Stored key of a row → its name in the table, where a plainer one was found later.
+ROW_NAMES = {"no image": "no statistics", "linear": "no deviations"}
+# Stored key of a row → description.
 ABOUT = {
     "no image": f"random sentences, mean of {SEEDS}; no statistics of sound parts",
     "plain": f"random sentences, mean of {SEEDS}; with the statistics of sound parts",
@@ -90,7 +92,7 @@ def measure_teacher(teacher: Teacher, data: DataSet) -> dict[str, Any]:
 
 
 def measure_random_sentences(teacher: clip_ada.ClipAdaTeacher, data: DataSet) -> dict[str, Any]:
-    """Average over several random pairs of sentences, since the difference of a single pair may point anywhere."""
+    """Average over several random pairs of sentences, since the direction between the vectors of one random pair is arbitrary."""
     metrics, untrained = [], with_settings(teacher, closer=False, affinity_steps=0)
     for seed in range(SEEDS):
         assert untrained.prompts is not None
@@ -119,8 +121,12 @@ def train_teacher(
 
 def measure_clip(data: DataSet, folder: Path, progress: Progress) -> dict[str, Any]:
     metrics: dict[str, Any] = {}
-    linear = train_teacher("clip_ada_local", ["teacher.deviations=false"], data, folder / "linear", progress)[1]
-    metrics["linear"] = measure_teacher(with_settings(as_clip(linear), closer=False, affinity_steps=0), data)
+    without_deviations = train_teacher(
+        "clip_ada_local", ["teacher.deviations=false"], data, folder / "linear", progress
+    )[1]
+    metrics["linear"] = measure_teacher(
+        with_settings(as_clip(without_deviations), closer=False, affinity_steps=0), data
+    )
     metrics["no image"] = measure_random_sentences(
         as_clip(build_teacher(resolve_recipe(load_recipe("clip_ada_local")))), data
     )
@@ -151,6 +157,7 @@ def measure_spt(data: DataSet, folder: Path, progress: Progress) -> tuple[dict[s
         tokens_BChw = teacher.guide.predict([image]).tokens_BChw
         is_prompted.append(bool((teacher.guide.heat(tokens_BChw) > teacher.guide.region_threshold).any()))
         has_mask.append(bool(teacher.accepted_masks(image, tokens_BChw[0])))
+    # Stored keys: the shares of sound parts on which SAM is prompted ("asked"), and on which it has an accepted mask ("drawn").
     mask_metrics |= {"asked_on_sound": float(np.mean(is_prompted)), "drawn_on_sound": float(np.mean(has_mask))}
     return {"guide": measure_teacher(teacher.guide, data), "spt": measure_teacher(teacher, data)}, mask_metrics
 
@@ -172,7 +179,7 @@ def page(content: Content) -> str:
     ]
     for row, about in ABOUT.items():
         cells = [_cell(results[name]["figures"].get(row)) for name in names]
-        lines.append(f"| {row} | {about} | " + " | ".join(cells) + " |")
+        lines.append(f"| {ROW_NAMES.get(row, row)} | {about} | " + " | ".join(cells) + " |")
         if row == "learnt":
             gains = [_gain(results[name]["figures"], "plain", "learnt") for name in names]
             lines.append("| | gain of learning over random sentences | " + " | ".join(gains) + " |")
@@ -222,6 +229,7 @@ def main() -> None:
     with show_progress() as progress:
         for name in arguments.only:
             data, folder = load_categories([name], "clip_ada_local"), arguments.out / name
+            # Stored keys: "figures" has the rows of the first table, "spt" the metrics of SAM's masks.
             category = results.setdefault(name, {"figures": {}, "spt": {}})
             if arguments.teacher != "spt":
                 category["figures"] |= measure_clip(data, folder, progress)

@@ -46,7 +46,7 @@ class Data(StrictModel):
     smallest_defect: int | None = Field(None, ge=1, le=8192)
     """Side in pixels of the smallest defect that must be found, for `tile: auto`. None: 2 % of the image's shorter side."""
     zones: str | None = None
-    """A YAML file of polygons, or a label image: places of the part that are ignored, or that tolerate less or more heat."""
+    """A YAML file of polygons, or a label image: places of the part that are ignored, or judged more or less strictly."""
     overlap: float = Field(0.25, ge=0, le=0.75)
     """Share of a tile that overlaps its neighbour; seams are blended over it."""
     calibration: float = Field(0.2, gt=0, lt=0.6)

@@ -141,7 +141,7 @@ def test_empty_uploads_count_in_the_disk_limit_and_leave_no_folders(visitor: Vis
     received_folder = paths[0].parents[2]  # where Gradio creates folders named by SHA-256
     assert len(paths) == 20 and not [path for path in received_folder.iterdir() if len(path.name) == 64]
     assert Uploads(received_folder).bytes_used() >= 20 * 1024
-    # Inspected uploads are removed.
+    # Clean up: inspecting an upload removes it.
     visitor.call("inspect", file_arguments(*map(str, paths)), "", "")
 
 
