@@ -111,13 +111,15 @@ def open_set(name: str, model: str, changes: list[str], twins: Path | None) -> D
     return open_for_recipe(make_twin(data, twins / folder), recipe, group=group).only(name)
 
 
-def measure(name: str, arm: str, model: str, out: Path, *, turned: bool) -> dict[str, Any] | None:
-    """Train and measure one row; None where `auto` presents the images as `none` does."""
+def measure(name: str, arm: str, model: str, out: Path, *, turned: bool) -> dict[str, Any]:
+    """Train and measure one row; where `auto` presents the images as `none` does, only say so and why."""
     changes = ARMS[arm]
     data = open_set(name, model, changes, out / "twins" if turned else None)
     recipe = load_recipe(model, changes)
-    if arm == "auto" and _changes_nothing(fit_to_training_images(recipe, data, NoProgress())):
-        return None
+    if arm == "auto":
+        presentations = fit_to_training_images(recipe, data, NoProgress())
+        if _changes_nothing(presentations):
+            return {"as_none": True, "presentation": presentations.summary()[name]}
     folder = RunFolder(out / model / ("turned" if turned else "as_is") / f"{name}-{arm}")
     if not folder.is_complete:
         with show_progress() as progress:
@@ -194,7 +196,12 @@ def page(content: Content) -> str:
     for name, kinds in content["sets"].items():
         for kind, arms in kinds.items():
             for arm, row in arms.items():
-                lines.append(_row(name, kind, arm, row or arms["none"], same=row is None))
+                as_none = row.get("as_none", False)
+                lines.append(_row(name, kind, arm, arms["none"] if as_none else row, same=as_none))
+    lines += ["", "What `auto` chose, and why:", ""]
+    for name, kinds in content["sets"].items():
+        for kind, arms in kinds.items():
+            lines.append(f"- {name}, {kind}: {'. '.join(arms['auto']['presentation']['reasons'])}.")
     missing = [name for name in SETS if name not in content["sets"]]
     if missing:
         lines += ["", f"Not measured yet with this model: {', '.join(missing)}."]
