@@ -391,7 +391,8 @@ def _explain(where: str, model: type[Any], problem: Any) -> str:
     if problem["type"] == "value_error":
         # Our own validators' messages are complete; the value would be a whole section.
         return f"{where}: {problem['ctx']['error']}"
-    return f"{where}: {key}: {problem['msg'][0].lower()}{problem['msg'][1:]} (found {problem['input']!r})"
+    message = problem["msg"].removeprefix("Assertion failed, ")
+    return f"{where}: {key}: {message[0].lower()}{message[1:]} (found {problem['input']!r})"
 
 
 def _known_keys(model: type[Any], prefix: str = "") -> set[str]:

@@ -6,7 +6,6 @@ from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
-from pydantic_core import PydanticCustomError
 
 
 class StrictModel(BaseModel):
@@ -20,7 +19,8 @@ class StrictModel(BaseModel):
         """Refuse true and false in the place of a number: pydantic reads them as 1 and 0."""
         kinds = _kinds(cls.model_fields[str(info.field_name)].annotation)
         if isinstance(value, bool) and bool not in kinds and kinds & {int, float}:
-            raise PydanticCustomError("number_type", "input should be a number, not true or false")
+            # Not a ValueError, whose message would be taken for a complete sentence about its section.
+            raise AssertionError("input should be a number, not true or false")
         return value
 
 

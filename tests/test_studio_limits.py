@@ -198,12 +198,12 @@ def test_connection_with_a_running_request_is_not_closed_for_a_new_one() -> None
 
     from inspect_kd.apps.studio.server.connection_limit import waiting_order
 
-    def connection(opened_at: float, **cycle: bool) -> SimpleNamespace:
-        return SimpleNamespace(opened_at=opened_at, cycle=SimpleNamespace(**cycle) if cycle else None)
+    def connection(waiting_since: float, **cycle: bool) -> SimpleNamespace:
+        return SimpleNamespace(waiting_since=waiting_since, cycle=SimpleNamespace(**cycle) if cycle else None)
 
-    running, between = connection(0.0, response_complete=False), connection(1.0, response_complete=True)
-    older, newer = connection(2.0), connection(3.0)
-    assert sorted([running, newer, between, older], key=waiting_order) == [older, newer, between, running]
+    running, answered = connection(0.0, response_complete=False), connection(1.0, response_complete=True)
+    silent, newest = connection(2.0), connection(3.0)
+    assert sorted([running, newest, answered, silent], key=waiting_order) == [answered, silent, newest, running]
 
 
 def test_refused_connections_are_logged_in_one_line_per_minute() -> None:

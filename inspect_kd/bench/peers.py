@@ -55,6 +55,9 @@ class PeerGraph(nn.Module):
         super().__init__()
         self.peer = peer
 
+    def weights_side(self, size: int) -> None:
+        """Return None: peers have no zones."""
+
     def forward(self, images_NHW3: Tensor) -> tuple[Tensor, Tensor]:
         prediction: Any = self.peer(images_NHW3.permute(0, 3, 1, 2).float() / 255)
         heatmap = prediction.anomaly_map

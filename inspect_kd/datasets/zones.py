@@ -244,9 +244,7 @@ def _parse_polygon(content: object, frame: tuple[int, int], name: str) -> tuple[
         if not (isinstance(point, list) and len(point) == 2 and all(type(value) in (int, float) for value in point)):
             raise BadInput(f"zone '{name}': the point {point!r:.60} is not [x, y]")
         if not (0 <= point[0] <= width and 0 <= point[1] <= height):
-            raise BadInput(
-                f"zone '{name}': the point [{point[0]:g}, {point[1]:g}] lies outside the frame of {width}x{height} pixels"
-            )
+            raise BadInput(f"zone '{name}': the point {point!r:.60} lies outside the frame of {width}x{height} pixels")
     points = np.array(content, np.float64)
     if crosses_itself(points):
         raise BadInput(f"zone '{name}': its outline crosses itself; list the corners in their order around the zone")

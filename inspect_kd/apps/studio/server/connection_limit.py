@@ -10,8 +10,6 @@ import logging
 import time
 from typing import Any
 
-import uvicorn
-
 MAX_CONNECTIONS = 512
 """Limit of the open connections; a browser opens up to six per tab."""
 MAX_FILES = 65_536
@@ -42,8 +40,8 @@ def raise_file_limit() -> int:
     return wanted
 
 
-def limit_connections(server: uvicorn.Server, maximum: int) -> None:
-    """Close the connection that has waited longest for a request whenever more than `maximum` are open.
+def limit_connections(server: Any, maximum: int) -> None:
+    """Close the connection that has waited longest for a request whenever more than `maximum` of a uvicorn server are open.
 
     The newest is not refused instead: then clients that connect and send nothing could keep all others out.
     """
@@ -53,21 +51,28 @@ def limit_connections(server: uvicorn.Server, maximum: int) -> None:
 
     class LimitedProtocol(protocol):  # type: ignore[misc]
         def connection_made(self, transport: asyncio.Transport) -> None:
-            self.opened_at = time.monotonic()
+            self.waiting_since = time.monotonic()
             super().connection_made(transport)
             if len(open_connections) > maximum:
                 longest_waiting = min(open_connections, key=waiting_order)
                 open_connections.discard(longest_waiting)
                 longest_waiting.transport.close()
 
+        def on_response_complete(self) -> None:
+            self.waiting_since = time.monotonic()
+            super().on_response_complete()
+
     server.config.http_protocol_class = LimitedProtocol
 
 
-def waiting_order(connection: Any) -> tuple[int, float]:
-    """Sorts connections: first those without a request yet, then those between two requests, last those with a running one."""
+def waiting_order(connection: Any) -> tuple[bool, float]:
+    """Sorts connections: first those that wait for a request, the longest waiting first, then those with a running request.
+
+    Whether a waiting connection has had a request before makes no difference: otherwise clients that send a small request now and then
+    would have every newcomer closed.
+    """
     cycle = getattr(connection, "cycle", None)
-    kind = 0 if cycle is None else 1 if cycle.response_complete else 2
-    return kind, getattr(connection, "opened_at", 0.0)
+    return cycle is not None and not cycle.response_complete, getattr(connection, "waiting_since", 0.0)
 
 
 class AcceptErrors(logging.Filter):

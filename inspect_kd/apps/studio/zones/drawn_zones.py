@@ -18,6 +18,8 @@ from inspect_kd.errors import BadInput, InspectKDError, UsageError
 FILE_NAME = "zones.yaml"
 MAX_TEXT = 400_000
 """Characters of a file of zones, or of a drawing."""
+MAX_FRAME_PIXELS = 64_000_000
+"""Largest picture on which the Studio draws zones: it draws in its own process."""
 Frames = Mapping[str, Mapping[str, Any]]
 """Category -> `frame`, the (width, height) of its presented picture, and whether its parts are `aligned`."""
 T = TypeVar("T")
@@ -71,6 +73,12 @@ def check_yaml(text: str, frames: Frames, only: str | None = None) -> dict[str, 
         drawn = {}
         for category in [only] if only else frames:
             frame = frames[category]
+            width, height = frame["frame"]
+            has_zones = any(zone.get("category", category) == category for zone in file.zones)
+            if has_zones and width * height > MAX_FRAME_PIXELS:
+                raise BadInput(
+                    texts.FRAME_TOO_LARGE.format(width=width, height=height, maximum=MAX_FRAME_PIXELS // 10**6)
+                )
             zones = file.draw(category, {tuple(frame["frame"])}, aligned=frame["aligned"])
             if zones is not None:
                 drawn[category] = zones

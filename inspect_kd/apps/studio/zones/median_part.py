@@ -15,6 +15,7 @@ import numpy as np
 
 from inspect_kd import overlay, zoo
 from inspect_kd.apps.studio.zones import texts
+from inspect_kd.apps.studio.zones.drawn_zones import MAX_FRAME_PIXELS
 from inspect_kd.chunks import evenly_spread
 from inspect_kd.datasets import open_for_recipe
 from inspect_kd.datasets.alignment.pose import size_of
@@ -28,8 +29,6 @@ MAX_PARTS = 25
 """Sound images of which the median is taken."""
 PICTURE_SIDE = 1400
 """Longer side of the shown picture; corners are in full pixels all the same."""
-MAX_FRAME_PIXELS = 64_000_000
-"""Largest frame: the check of each change draws all zones in it."""
 STRIP_ROWS = 64
 """Rows of which the median is taken at once, which bounds its memory."""
 
