@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from html import escape
 from importlib.resources import files
@@ -88,9 +89,10 @@ def export_progress(export: ZoneExport, folder: Path) -> str:
         )
     path = folder / export.artifact.name
     thresholds = "".join(f"<li>{escape(line)}</li>" for line in export.thresholds)
+    quoted = escape(shlex.quote(str(path)))
     return (
         f'<p class="good" role="status">{escape(texts.MADE.format(artifact=path))}</p><ul>{thresholds}</ul>'
-        f"<p>{texts.MADE_NEXT}</p><pre>inspect-kd ui {escape(str(path))}\ninspect-kd predict {escape(str(path))} IMAGES…</pre>"
+        f"<p>{texts.MADE_NEXT}</p><pre>inspect-kd ui {quoted}\ninspect-kd predict {quoted} IMAGES…</pre>"
     )
 
 
