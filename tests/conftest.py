@@ -12,11 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from inspect_kd.datasets.alignment import Alignment
 from inspect_kd.datasets.drawn import draw_sample
 from tests.archive_server import Server, serve
 from tests.builders import save_tiny_clip
 from tests.cpp_program import build_program
+from tests.presented_artifacts import draw_boards, fit_alignment
 from tests.tiny import EVERY_STAGE, UNTURNED, WITHOUT_ALIGNMENT_AND_TILES, command
+from tests.turned_parts import random_parts
 
 # For the processes that tests start; see also one_thread below.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -62,6 +65,18 @@ def real_weights() -> Path:
 def program() -> Path:
     """The C++ program, which is built only once."""
     return build_program()
+
+
+@pytest.fixture(scope="session")
+def silhouette() -> Alignment:
+    """Fitted to drawn parts at any angle."""
+    return fit_alignment([image for _, image in random_parts(20)], "silhouette")
+
+
+@pytest.fixture(scope="session")
+def template() -> Alignment:
+    """Fitted to drawn boards."""
+    return fit_alignment(draw_boards(8, 0), "template")
 
 
 @pytest.fixture

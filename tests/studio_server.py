@@ -95,6 +95,24 @@ def chromium(*flags: str) -> Iterator[Any]:
         browser.close()
 
 
+@contextmanager
+def open_studio(browser: Any, address: str, *, timeout_s: float = 30, **context_options: Any) -> Iterator[Any]:
+    """Open the Studio's page in a context of its own; requests to other hosts and script errors fail at the end."""
+    context = browser.new_context(viewport={"width": 1280, "height": 800}, accept_downloads=True, **context_options)
+    page = context.new_page()
+    page.set_default_timeout(1000 * timeout_s)
+    urls: list[str] = []
+    errors: list[str] = []
+    page.on("request", lambda request: urls.append(request.url))
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(f"{address}/?__theme=light")
+    page.wait_for_selector("#viewer .empty")
+    yield page
+    context.close()
+    assert not [url for url in urls if not url.startswith((address, "data:", "blob:"))]
+    assert errors == []
+
+
 def twin(artifact: Path, folder: Path) -> Path:
     """A second artifact to compare with: a copy under another name."""
     folder.mkdir(parents=True, exist_ok=True)

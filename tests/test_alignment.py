@@ -217,7 +217,7 @@ def test_memory_does_not_grow_with_the_number_of_images(
     )
 
     def fit(kept_bytes: int) -> tuple[str, int]:
-        monkeypatch.setattr("inspect_kd.datasets.image_sequence.KEPT_BYTES", kept_bytes)
+        monkeypatch.setattr("inspect_kd.datasets.cached_images.KEPT_BYTES", kept_bytes)
         settings = Data(align=method, zones=str(tmp_path / "zones.yaml"))
         tracemalloc.start()
         presentations = fit_presentations({"a": samples}, settings, NoProgress(), whole_images=False)

@@ -36,16 +36,6 @@ from tests.presented_artifacts import (
 from tests.turned_parts import OUTLINE, draw_part, pose_matrix, random_parts
 
 
-@pytest.fixture(scope="module")
-def silhouette() -> Alignment:
-    return fit_alignment([image for _, image in random_parts(20)], "silhouette")
-
-
-@pytest.fixture(scope="module")
-def template() -> Alignment:
-    return fit_alignment(draw_boards(8, 0), "template")
-
-
 def tiny_images() -> list[ImageU8]:
     return [np.zeros((height, width, 3), np.uint8) for height, width in ((5, 7), (1, 1), (1, 400), (31, 31))]
 

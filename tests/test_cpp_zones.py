@@ -36,7 +36,6 @@ from tests.presented_artifacts import (
     compare,
     draw_boards,
     faulty_parts,
-    fit_alignment,
     inspector_of,
     save_images,
     with_middle_thresholds,
@@ -101,16 +100,6 @@ def zoned(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def unzoned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export(tmp_path_factory.mktemp("unzoned"), None)
-
-
-@pytest.fixture(scope="module")
-def silhouette() -> Alignment:
-    return fit_alignment([image for _, image in random_parts(20)], "silhouette")
-
-
-@pytest.fixture(scope="module")
-def template() -> Alignment:
-    return fit_alignment(draw_boards(8, 0), "template")
 
 
 def across(frame: tuple[int, int], fill: tuple[int, int, int] = (124, 116, 104)) -> Zones:

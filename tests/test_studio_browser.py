@@ -19,7 +19,7 @@ import pytest
 
 from inspect_kd.datasets import list_samples
 from inspect_kd.sign_off import read_sign_off
-from tests.studio_server import Server, artifact_and_images, chromium, need, studio, twin
+from tests.studio_server import Server, artifact_and_images, chromium, need, open_studio, studio, twin
 
 FAKE_CAMERA = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
 
@@ -41,21 +41,8 @@ def browser() -> Iterator[Any]:
 @pytest.fixture
 def page(browser: Any, server: Server) -> Iterator[Any]:
     """A new tab; requests to other hosts and script errors fail the test."""
-    context = browser.new_context(
-        viewport={"width": 1280, "height": 800}, permissions=["camera"], accept_downloads=True
-    )
-    page = context.new_page()
-    page.set_default_timeout(30_000)
-    urls: list[str] = []
-    errors: list[str] = []
-    page.on("request", lambda request: urls.append(request.url))
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.goto(f"{server.address}/?__theme=light")
-    page.wait_for_selector("#viewer .empty")
-    yield page
-    context.close()
-    assert not [url for url in urls if not url.startswith((server.address, "data:", "blob:"))]
-    assert errors == []
+    with open_studio(browser, server.address, permissions=["camera"]) as page:
+        yield page
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from inspect_kd.datasets.zones import Zone, Zones
 from inspect_kd.datasets.zones_file import read_zones_file
 from inspect_kd.errors import BadInput, InspectKDError, UsageError
 from inspect_kd.inspector import Inspector
-from tests.studio_server import Server, chromium, need, studio
+from tests.studio_server import Server, chromium, need, open_studio, studio
 from tests.test_studio_browser import wait_for
 from tests.test_studio_http import JSON, ask
 
@@ -187,20 +187,9 @@ def browser() -> Iterator[Any]:
 @pytest.fixture
 def page(browser: Any, server: Server) -> Iterator[Any]:
     """The Zones tab in a new page; requests to other hosts and script errors fail the test."""
-    context = browser.new_context(viewport={"width": 1280, "height": 800}, accept_downloads=True)
-    page = context.new_page()
-    page.set_default_timeout(90_000)
-    urls: list[str] = []
-    errors: list[str] = []
-    page.on("request", lambda request: urls.append(request.url))
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.goto(f"{server.address}/?__theme=light")
-    page.wait_for_selector("#viewer .empty")
-    page.get_by_role("tab", name="Zones").click()
-    yield page
-    context.close()
-    assert not [url for url in urls if not url.startswith((server.address, "data:", "blob:"))]
-    assert errors == []
+    with open_studio(browser, server.address, timeout_s=90) as page:
+        page.get_by_role("tab", name="Zones").click()
+        yield page
 
 
 def open_run(page: Any) -> None:

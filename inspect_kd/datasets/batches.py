@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from inspect_kd.datasets.cached_images import CachedImages
 from inspect_kd.datasets.presentation import Prepared, Presentations
 from inspect_kd.datasets.read_sample import read_sample
 from inspect_kd.datasets.synthetic import add_defect
@@ -61,33 +62,22 @@ class SoundFrame(NamedTuple):
         return None if self.weights_HW is None else np.asarray(self.weights_HW > 0)
 
 
-class ImageStore:
+class ImageStore(CachedImages):
     """Reads, aligns and resizes images as the presentations of their categories say, and caches them in memory up to `budget_mb`."""
 
     def __init__(
         self, samples: Sequence[Sample], presentations: Presentations, *, bits: int | None = None, budget_mb: int = 0
     ) -> None:
-        self.samples = samples
+        super().__init__(samples, budget_mb * 2**20)
         self.presentations = presentations
         self.bits = bits
-        self.free_bytes = budget_mb * 2**20
-        self.cached: dict[int, ImageU8] = {}
         self.weights: dict[int, Weights | None] = {}
         """Zones' weights at the frames' scale of each image read so far; images of a category share them."""
 
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> ImageU8:
-        if index in self.cached:
-            return self.cached[index]
+    def load(self, index: int) -> ImageU8:
         prepared = self.prepare(index)
-        image = prepared.scaled()
         self.weights[index] = prepared.scaled_weights()
-        if image.nbytes <= self.free_bytes:
-            self.cached[index] = image
-            self.free_bytes -= image.nbytes
-        return image
+        return prepared.scaled()
 
     def prepare(self, index: int) -> Prepared:
         """Read and align an image."""

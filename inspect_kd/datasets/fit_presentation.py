@@ -12,7 +12,7 @@ from inspect_kd.config import Data
 from inspect_kd.datasets.alignment import choose_alignment
 from inspect_kd.datasets.alignment.fit import MAX_PARTS
 from inspect_kd.datasets.alignment.pose import size_of
-from inspect_kd.datasets.image_sequence import ImageSequence
+from inspect_kd.datasets.cached_images import OriginalImages
 from inspect_kd.datasets.images import read_image
 from inspect_kd.datasets.presentation import Presentation, Presentations
 from inspect_kd.datasets.tile_choice import choose_tile
@@ -111,7 +111,7 @@ def replace_zones(
 
 def _choose_images(samples: Sequence[Sample], bits: int | None) -> Sequence[ImageU8]:
     """Choose at most MAX_PARTS images, evenly spread over the samples; each is read when it is needed."""
-    return ImageSequence([samples[i] for i in evenly_spread(len(samples), MAX_PARTS)], bits)
+    return OriginalImages([samples[i] for i in evenly_spread(len(samples), MAX_PARTS)], bits)
 
 
 def _median_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:

@@ -88,6 +88,6 @@ class ZoneService:
 
 
 def shown_source(source: str, root: Path) -> str:
-    """A data set as its name below the Studio's data folder: browsers are not told where that is."""
+    """Return a data set's path relative to the Studio's data folder, so that browsers do not learn where that folder lies."""
     path = Path(source)
     return str(path.relative_to(root)) if path.is_absolute() and path.is_relative_to(root) else source
