@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from inspect_kd.apps.studio.zones import drawn_zones
+from inspect_kd.apps.studio.zones.export import export_with_zones
 from inspect_kd.apps.studio.zones.median_part import median, zones_of
 from inspect_kd.apps.studio.zones.service import ZoneService
 from inspect_kd.datasets.images import read_image
@@ -166,6 +167,16 @@ def test_images_of_different_sizes_have_no_place_for_zones(runs: Path, parts: Pa
     with pytest.raises(BadInput, match=r"“fabric” have different sizes \(50x40, 64x64\), so zones have no fixed place"):
         service.describe("r", "fabric")
     assert service.describe("r", "board").parts > 3  # the others can be drawn on
+
+
+@pytest.mark.parametrize("phase", ["", "export", "prove"])
+def test_export_that_is_stopped_in_any_phase_leaves_nothing(runs: Path, tmp_path: Path, phase: str) -> None:
+    """An export that is killed would leave its unfinished artifact, and one that is stopped late would leave a finished one."""
+    text = "zones:\n  - {name: label, ignore: true, polygon: [[1, 1], [9, 1], [9, 9]]}\n"
+    export = export_with_zones(runs / "r", text, tmp_path)
+    assert any(step.phase == phase for step in export)
+    export.close()  # type: ignore[attr-defined]
+    assert list(tmp_path.iterdir()) == []
 
 
 # In a browser

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import glob
+import signal
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +17,8 @@ from inspect_kd.errors import UsageError
 
 MAX_MADE = 1000
 """Artifacts with zones of one run."""
+INTERRUPT_S = 10
+"""Seconds that an interrupted export has to remove its unfinished files."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,6 +48,7 @@ def export_with_zones(run: Path, text: str, folder: Path) -> Iterator[ZoneExport
         stderr=subprocess.PIPE,
         env=python_environment(),
     )
+    is_made = False
     try:
         with child:
             try:
@@ -51,16 +56,29 @@ def export_with_zones(run: Path, text: str, folder: Path) -> Iterator[ZoneExport
                     parse_line(progress, line.decode("utf-8", errors="replace").rstrip())
                     yield ZoneExport(phase=progress.phase, done=progress.done, total=progress.total)
             except BaseException:  # also GeneratorExit, when the caller closes the iterator
-                child.kill()
+                interrupt(child)
                 raise
+        is_made = child.returncode == 0
     finally:
-        if child.returncode != 0:
-            zones.unlink(missing_ok=True)
-    if child.returncode != 0:
+        if not is_made:
+            # The export may have ended at the very moment when it was stopped.
+            for path in (zones, artifact, *folder.glob(f"{glob.escape(artifact.name)}.*")):
+                path.unlink(missing_ok=True)
+    if not is_made:
         yield ZoneExport(error=progress.error or describe_exit(child.returncode))
     else:
         thresholds = tuple(line for line in progress.lines if not line.startswith("{"))
         yield ZoneExport(artifact=artifact, thresholds=thresholds)
+
+
+def interrupt(child: subprocess.Popen[bytes]) -> None:
+    """End a process as Ctrl-C does, so that it removes its unfinished files; kill it if it has not ended in time."""
+    child.send_signal(signal.SIGINT)
+    try:
+        # Its last lines are read, because a full pipe would hold it up.
+        child.communicate(timeout=INTERRUPT_S)
+    except subprocess.TimeoutExpired:
+        child.kill()
 
 
 def write_new_zones(text: str, folder: Path, run: str) -> Path:
