@@ -64,7 +64,7 @@ def test_joined_tiles_restore_the_image(height: int, width: int, overlap: float)
 
 def test_tiles_overlap_and_cover_the_image() -> None:
     view = View(size=32, tile=64, overlap=0.25)
-    frames = list(view.frames(noise(300, 500)))
+    frames = list(view.cut(view.scaled(noise(300, 500))))
     tops, lefts = view._starts(150), view._starts(250)
     assert len(frames) == len(tops) * len(lefts)
     assert (tops[0], tops[-1], lefts[-1]) == (0, 150 - 32, 250 - 32)

@@ -83,10 +83,6 @@ class View:
                 f"the limit is {MAX_SCALED_PIXELS // 10**6} million: crop the image or use larger tiles"
             )
 
-    def frames(self, image: ImageU8) -> Iterator[ImageU8]:
-        """Yield all frames of an image, row by row."""
-        yield from self.cut(self.scaled(image))
-
     def cut(self, scaled: npt.NDArray[Scalar]) -> Iterator[npt.NDArray[Scalar]]:
         """Yield all frames of an image, or of a map, at the frames' scale."""
         for top, left in self._corners(scaled):
@@ -106,16 +102,6 @@ class View:
         across, down = (max(1, round(length * self.size / self.tile)) for length in (width, height))
         tops, lefts = (self._starts(max(length, self.size)) for length in (down, across))
         return [(left * width / across, top * height / down) for top in tops for left in lefts]
-
-    def middle_frame(self, image: ImageU8) -> ImageU8:
-        """Return the middle one of an image's frames."""
-        frames = list(self.cut(self.scaled(image)))
-        return frames[self.middle(len(frames))]
-
-    @staticmethod
-    def middle(count: int) -> int:
-        """Return the index of the middle one of `count` frames."""
-        return count // 2
 
     def join(self, predictions: Iterable[tuple[float, Heatmap]], size: tuple[int, int]) -> tuple[float, Heatmap]:
         """Join the predictions of an image of (width, height): the highest score, and the heatmap at the frames' scale."""
