@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from inspect_kd.config import Data
 from inspect_kd.datasets.fit_presentation import fit_presentations
 from inspect_kd.datasets.image_writer import write_image
 from inspect_kd.datasets.presentation import Presentations
+from inspect_kd.errors import BadInput
 from inspect_kd.types import ImageU8, NoProgress, Sample, Split
 from tests.turned_parts import OUTLINE, draw_part, pose_matrix, random_parts
 
@@ -22,8 +25,8 @@ def plate(seed: int) -> ImageU8:
 
 
 @pytest.fixture(scope="module")
-def presentations(tmp_path_factory: pytest.TempPathFactory) -> Presentations:
-    """Those of turned brackets and of plates in a fixture."""
+def sound(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Sample]]:
+    """Turned brackets, and plates in a fixture."""
     folder = tmp_path_factory.mktemp("parts")
     images = {"bracket": [image for _, image in random_parts(12)], "plate": [plate(seed) for seed in range(12)]}
     sound = {}
@@ -32,7 +35,21 @@ def presentations(tmp_path_factory: pytest.TempPathFactory) -> Presentations:
         for path, image in zip(paths, members, strict=True):
             write_image(path, image)
         sound[category] = [Sample(image=path, category=category, split=Split.TRAIN) for path in paths]
+    return sound
+
+
+@pytest.fixture(scope="module")
+def presentations(sound: dict[str, list[Sample]]) -> Presentations:
     return fit_presentations(sound, Data(size=64), NoProgress(), whole_images=False)
+
+
+def test_method_that_finds_no_part_is_refused_with_the_category(sound: dict[str, list[Sample]], tmp_path: Path) -> None:
+    write_image(tmp_path / "blank.png", np.full((60, 60, 3), 128, np.uint8))
+    blank = Sample(image=tmp_path / "blank.png", category="felt", split=Split.TRAIN)
+    reason = r"^felt: data\.align: silhouette finds no part in 2 of 2 sound images: no part on the background$"
+    with pytest.raises(BadInput, match=reason):
+        settings = Data(size=64, align="silhouette")
+        fit_presentations(sound | {"felt": [blank] * 2}, settings, NoProgress(), whole_images=False)
 
 
 def test_likeness_of_parts_without_alignment_to_the_reference_is_measured(presentations: Presentations) -> None:

@@ -40,7 +40,10 @@ def fit_presentations(
     by_category = {}
     for category, samples in sound.items():
         images = _choose_images(samples, settings.bits)
-        chosen = choose_presentation(images, settings, whole_images=whole_images)
+        try:
+            chosen = choose_presentation(images, settings, whole_images=whole_images)
+        except BadInput as error:
+            raise BadInput(f"{category}: {error}") from error
         by_category[category] = chosen if zones is None else add_zones(chosen, zones, category, images)
         for line in by_category[category].reasons:
             progress.note(f"{category}: {line}")
