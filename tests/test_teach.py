@@ -105,6 +105,7 @@ def image_store(count: int, categories: str = "ab") -> ImageStore:
     images = ImageStore(samples, Presentations.plain(View(size=64)))
     rng = np.random.default_rng(0)
     images.cached = {i: rng.integers(0, 255, (64, 64, 3), dtype=np.uint8) for i in range(len(samples))}
+    images.weights = dict.fromkeys(images.cached)
     return images
 
 
